@@ -1,0 +1,1 @@
+//! What surrounds a guest's process: cgroups, namespaces, labels, limits.

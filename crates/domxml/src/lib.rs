@@ -1,0 +1,1 @@
+//! Libvirt's domain documents as types. Pure.

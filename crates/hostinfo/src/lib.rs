@@ -1,0 +1,1 @@
+//! Facts of the host, read below a given root.

@@ -1,0 +1,1 @@
+//! A daemon in a temporary place, a scripted QEMU, a virsh runner, golden files (dev only).

@@ -1,0 +1,1 @@
+//! Libvirt's RPC protocol: frames, XDR, procedure tables, typed parameters, server side and client.

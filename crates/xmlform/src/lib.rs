@@ -1,0 +1,1 @@
+//! XML to structs and back from one definition: reader, libvirt-style printer.

@@ -1,0 +1,1 @@
+//! virtqemud: the daemon that manages the QEMU guests of a host.
