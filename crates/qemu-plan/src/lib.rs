@@ -1,1 +1,4 @@
-//! From a domain document to what QEMU is told: capabilities, defaults, addresses, checks, command line. Pure: no clock, file or await.
+//! From a domain document to what QEMU is told: capabilities, defaults, addresses, checks, command line.
+//! Pure: no clock, file or await.
+
+pub mod caps;
