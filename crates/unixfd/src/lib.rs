@@ -1,1 +1,19 @@
-//! Descriptor passing, peer credentials, pidfd, memfd: the one crate that may say `unsafe`.
+//! What a Unix daemon does with raw descriptors: peer credentials, passing descriptors over sockets,
+//! pidfds, memory files, listeners with an exact mode, and starting a program that outlives its starter.
+//!
+//! The one crate of the workspace that may say `unsafe`; every use of it is one system call, with
+//! the reason beside it. It has no policy: callers decide who may do what.
+
+mod launch;
+mod listener;
+mod memfd;
+mod passing;
+mod peer;
+mod pidfd;
+
+pub use launch::{Held, Launch, LaunchError, Limit, Started, stage::Stage};
+pub use listener::{Owner, bind_listener};
+pub use memfd::{memfd, sealed_memfd};
+pub use passing::{MAX_FDS, recv_fd, recv_with_fds, send_fd, send_with_fds};
+pub use peer::{Fds, Peer, PeerCred};
+pub use pidfd::{PidFd, start_time};
