@@ -3,12 +3,93 @@
 //! `domxml` declares a struct an element and derives [`Xml`]; nobody writes a parser or a
 //! formatter. The hard thing is that the bytes must be libvirt's: quotes, indentation,
 //! escaping and the words of errors.
+//!
+//! A document becomes a tree that borrows from its text ([`Document`]), so fields look up what
+//! they need in any order; output is streamed ([`Writer`]). The derive emits one call a field.
+//!
+//! ```
+//! use xmlform::{Document, FormatFlags, ParseFlags, Writer, Xml, XmlEnum};
+//!
+//! #[derive(XmlEnum, Clone, Copy, Debug, PartialEq, Eq)]
+//! enum Bus {
+//!     #[xml("virtio")]
+//!     Virtio,
+//!     #[xml("scsi")]
+//!     Scsi,
+//! }
+//!
+//! #[derive(Xml, Clone, Debug, Default, PartialEq)]
+//! struct Target {
+//!     #[xml(attr)]
+//!     dev: Option<String>,
+//!     #[xml(attr)]
+//!     bus: Option<Bus>,
+//! }
+//!
+//! #[derive(Xml, Clone, Debug, Default, PartialEq)]
+//! struct Disk {
+//!     #[xml(attr)]
+//!     r#type: Option<String>,
+//!     #[xml(child)]
+//!     target: Option<Target>,
+//!     #[xml(flag)]
+//!     readonly: bool,
+//! }
+//!
+//! let text = "<disk type='file'>\n  <target dev='vda' bus='virtio'/>\n  <readonly/>\n</disk>\n";
+//! let document = Document::parse(text, &[], ParseFlags::NONE)?;
+//! let disk = Disk::read(document.root())?;
+//! let mut writer = Writer::new(FormatFlags::NONE);
+//! writer.element("disk", &disk);
+//! assert_eq!(writer.finish(), text);
+//! # Ok::<(), xmlform::Error>(())
+//! ```
+//!
+//! # Fields
+//!
+//! | attribute | type | XML |
+//! |---|---|---|
+//! | `attr`, `attr = "n"` | `Option<T>`, `T` | attribute; `T` alone must be there |
+//! | `child`, `child = "n"` | `Option<T>`, `T` | child element; left out when nothing is in it |
+//! | `children = "n"` | `Vec<T>` | repeated child elements |
+//! | `text_child` | `Option<T>`, `T`, `Vec<T>` | child element with text only |
+//! | `text` | `Option<T>`, `T` | the element's own text |
+//! | `flag` | `bool` | empty child element, there or not |
+//! | `raw` | `Option<RawXml>` | child element kept as it is |
+//! | `choice` | `Option<T>`, `Vec<T>` | children of several names, in document order ([`XmlChoice`]) |
+//! | `flatten` | `T` | the fields of another struct |
+//! | `skip` | any | not in the document |
+//!
+//! and beside them: `default` (an absent `T` is its default, and the default is not written),
+//! `keep_empty` (an empty child is written `<x/>`), `format = "hex4"` (see [`codec`]),
+//! `wrap = "devices"` (inside a group element), `when = "live"` (only in this form, see [`When`]).
 
-pub use xmlform_derive::{Xml, XmlEnum};
+mod document;
+mod error;
+mod flags;
+mod raw;
+mod value;
+mod writer;
+
+/// What the derive's output calls.
+pub mod field;
+
+pub mod codec;
+
+pub use document::{Document, Namespace, Node};
+pub use error::{Error, ErrorKind};
+pub use flags::{FormatFlags, ParseFlags, When};
+pub use raw::{RawNode, RawXml};
+pub use value::{Expected, Value, word};
+pub use writer::{Empty, Writer};
+pub use xmlform_derive::{Xml, XmlChoice, XmlEnum};
 
 /// A value that is one XML element. The element's name belongs to the field that holds it.
 pub trait Xml: Sized {
     /// Reads the value from an element.
+    ///
+    /// # Errors
+    /// When an attribute or a text is not of its type, or something required is absent.
     fn read(node: Node<'_>) -> Result<Self, Error>;
     /// Writes the attributes into the open tag.
     fn write_attrs(&self, w: &mut Writer);
@@ -16,47 +97,25 @@ pub trait Xml: Sized {
     fn write_content(&self, w: &mut Writer);
 }
 
-/// A scalar, in an attribute or in an element's text.
-pub trait Value: Sized {
-    /// Reads the value from unescaped text.
-    fn parse(s: &str) -> Result<Self, Expected>;
-    /// Writes the value, escaped.
-    fn write(&self, w: &mut Writer);
+/// A value that is an element of one of several names.
+pub trait XmlChoice: Sized {
+    /// Reads an element, or `None` when its name is not one of the choice.
+    ///
+    /// # Errors
+    /// As [`Xml::read`].
+    fn read_choice(node: Node<'_>) -> Result<Option<Self>, Error>;
+    /// Writes the element.
+    fn write_choice(&self, w: &mut Writer);
 }
 
-/// What a scalar should have been; empty when any word of a fixed list would do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Expected(pub &'static str);
-
-/// An element of a document.
-#[derive(Debug, Clone, Copy)]
-pub struct Node<'d>(&'d ());
-
-/// Why a document cannot be read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Error;
-
-/// Output of a document.
-#[derive(Debug, Default)]
-pub struct Writer {
-    out: String,
-}
-
-impl Writer {
-    /// Appends text as it is.
-    pub fn push(&mut self, s: &str) {
-        self.out.push_str(s);
+impl<T: Xml> Xml for Box<T> {
+    fn read(node: Node<'_>) -> Result<Self, Error> {
+        T::read(node).map(Box::new)
     }
-}
-
-/// Kept verbatim XML, such as `<metadata>`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RawXml(String);
-
-/// Looks a word up in a table.
-pub fn word<T: Copy>(s: &str, all: &[T], words: &[&str]) -> Result<T, Expected> {
-    match words.iter().position(|w| *w == s).and_then(|i| all.get(i)) {
-        Some(v) => Ok(*v),
-        None => Err(Expected("")),
+    fn write_attrs(&self, w: &mut Writer) {
+        (**self).write_attrs(w);
+    }
+    fn write_content(&self, w: &mut Writer) {
+        (**self).write_content(w);
     }
 }

@@ -1,0 +1,167 @@
+//! `#[derive(Xml)]`: a struct's fields as reads, attribute writes and content writes.
+
+use proc_macro2::TokenStream;
+use quote::quote;
+use syn::{Data, DeriveInput, Error, Fields, Result};
+
+use crate::field::{Arity, Shape, XmlField};
+
+pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
+    let Data::Struct(data) = &input.data else {
+        return Err(Error::new_spanned(&input.ident, "Xml is for structs"));
+    };
+    let fields: Vec<XmlField> = match &data.fields {
+        Fields::Named(named) => named
+            .named
+            .iter()
+            .map(XmlField::of)
+            .collect::<Result<_>>()?,
+        Fields::Unit => Vec::new(),
+        Fields::Unnamed(_) => return Err(Error::new_spanned(&input.ident, "named fields only")),
+    };
+    let name = &input.ident;
+    let reads = fields.iter().map(read);
+    let attrs = fields.iter().map(write_attr);
+    let content = fields.iter().map(write_content);
+    Ok(quote! {
+        #[automatically_derived]
+        impl ::xmlform::Xml for #name {
+            #[allow(unused_variables, reason = "a struct may have no field")]
+            fn read(
+                node: ::xmlform::Node<'_>,
+            ) -> ::core::result::Result<Self, ::xmlform::Error> {
+                ::core::result::Result::Ok(Self { #(#reads,)* })
+            }
+            #[allow(unused_variables, reason = "a struct may have no attribute")]
+            fn write_attrs(&self, w: &mut ::xmlform::Writer) {
+                #(#attrs)*
+            }
+            #[allow(unused_variables, reason = "a struct may have no child")]
+            fn write_content(&self, w: &mut ::xmlform::Writer) {
+                #(#content)*
+            }
+        }
+    })
+}
+
+fn read(field: &XmlField) -> TokenStream {
+    let ident = &field.ident;
+    let value = read_value(field);
+    let value = match &field.wrap {
+        Some(wrap) => quote!(match node.child(#wrap) {
+            ::core::option::Option::Some(node) => #value,
+            ::core::option::Option::None => ::core::default::Default::default(),
+        }),
+        None => value,
+    };
+    match &field.when {
+        Some(when) => quote! {
+            #ident: if node.reads(#when) { #value } else { ::core::default::Default::default() }
+        },
+        None => quote!(#ident: #value),
+    }
+}
+
+fn read_value(field: &XmlField) -> TokenStream {
+    let (name, codec) = (&field.name, &field.codec);
+    let f = quote!(::xmlform::field);
+    let or_default = match field.default {
+        true => quote!(.unwrap_or_default()),
+        false => quote!(),
+    };
+    let required = field.arity == Arity::Required && !field.default;
+    match (field.shape, field.arity) {
+        (Shape::Attr, _) if required => quote!(#f::attr_required::<#codec, _>(node, #name)?),
+        (Shape::Attr, _) => quote!(#f::attr_opt::<#codec, _>(node, #name)?#or_default),
+        (Shape::Child, Arity::Optional) => quote!(#f::child_opt(node, #name)?),
+        (Shape::Child, _) => quote!(#f::child_opt(node, #name)?.unwrap_or_default()),
+        (Shape::Children, _) => quote!(#f::children(node, #name)?),
+        (Shape::TextChild, Arity::Many) => quote!(#f::text_children::<#codec, _>(node, #name)?),
+        (Shape::TextChild, _) if required => {
+            quote!(#f::text_child_required::<#codec, _>(node, #name)?)
+        }
+        (Shape::TextChild, _) => {
+            quote!(#f::text_child_opt::<#codec, _>(node, #name)?#or_default)
+        }
+        (Shape::Text, _) if required => quote!(#f::text_required::<#codec, _>(node)?),
+        (Shape::Text, _) => quote!(#f::text_opt::<#codec, _>(node)?#or_default),
+        (Shape::Flag, _) => quote!(node.child(#name).is_some()),
+        (Shape::Raw, _) => quote!(#f::raw(node, #name)?),
+        (Shape::Choice, Arity::Many) => quote!(#f::choices(node)?),
+        (Shape::Choice, _) => quote!(#f::choice_opt(node)?),
+        (Shape::Flatten, Arity::Optional) => {
+            quote!(::core::option::Option::Some(::xmlform::Xml::read(node)?))
+        }
+        (Shape::Flatten, _) => quote!(::xmlform::Xml::read(node)?),
+        (Shape::Skip, _) => quote!(::core::default::Default::default()),
+    }
+}
+
+fn write_attr(field: &XmlField) -> TokenStream {
+    let (ident, name, codec) = (&field.ident, &field.name, &field.codec);
+    let f = quote!(::xmlform::field);
+    let write = match (field.shape, field.arity) {
+        (Shape::Attr, Arity::Optional) => {
+            quote!(#f::write_attr_opt::<#codec, _>(w, #name, self.#ident.as_ref());)
+        }
+        (Shape::Attr, _) if field.default => {
+            quote!(#f::write_attr_default::<#codec, _>(w, #name, &self.#ident);)
+        }
+        (Shape::Attr, _) => quote!(w.attr::<#codec, _>(#name, &self.#ident);),
+        (Shape::Flatten, Arity::Optional) => {
+            quote!(if let Some(value) = &self.#ident { ::xmlform::Xml::write_attrs(value, w); })
+        }
+        (Shape::Flatten, _) => quote!(::xmlform::Xml::write_attrs(&self.#ident, w);),
+        _ => return quote!(),
+    };
+    guarded(field, write)
+}
+
+fn write_content(field: &XmlField) -> TokenStream {
+    let ident = &field.ident;
+    if matches!(field.shape, Shape::Attr | Shape::Skip) {
+        return quote!();
+    }
+    let value = quote!(value);
+    let one = write_one(field, &value);
+    let each = match (field.shape, field.arity) {
+        (Shape::Flag, _) => {
+            let name = &field.name;
+            quote!(if self.#ident { w.flag(#name); })
+        }
+        (Shape::Text | Shape::TextChild, Arity::Required) if field.default => quote! {
+            let value = &self.#ident;
+            if *value != ::core::default::Default::default() { #one }
+        },
+        (_, Arity::Required) => quote!(let value = &self.#ident; #one),
+        (_, Arity::Optional | Arity::Many) => quote!(for value in &self.#ident { #one }),
+    };
+    let wrapped = match &field.wrap {
+        Some(wrap) => quote! {
+            w.element_with(#wrap, ::xmlform::Empty::Drop, |w| { #each });
+        },
+        None => each,
+    };
+    guarded(field, quote!({ #wrapped }))
+}
+
+fn write_one(field: &XmlField, value: &TokenStream) -> TokenStream {
+    let (name, codec) = (&field.name, &field.codec);
+    match field.shape {
+        Shape::Child if !field.keep_empty => quote!(w.element_unless_empty(#name, #value);),
+        Shape::Child | Shape::Children => quote!(w.element(#name, #value);),
+        Shape::TextChild => quote!(w.text_child::<#codec, _>(#name, #value);),
+        Shape::Text => quote!(w.text::<#codec, _>(#value);),
+        Shape::Raw => quote!(#value.write(w);),
+        Shape::Choice => quote!(::xmlform::XmlChoice::write_choice(#value, w);),
+        Shape::Flatten => quote!(::xmlform::Xml::write_content(#value, w);),
+        Shape::Attr | Shape::Flag | Shape::Skip => quote!(),
+    }
+}
+
+fn guarded(field: &XmlField, write: TokenStream) -> TokenStream {
+    match &field.when {
+        Some(when) => quote!(if w.writes(#when) { #write }),
+        None => write,
+    }
+}

@@ -1,0 +1,46 @@
+//! Why a document cannot be read, in libvirt's words.
+
+use thiserror::Error;
+
+/// Which kind of fault it is; callers map it to libvirt's error numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// Not XML, or over a limit.
+    Malformed,
+    /// XML, but a value or its place is wrong.
+    Invalid,
+    /// Understood, but not to be had here.
+    Unsupported,
+    /// libvirt calls it an internal error, so clients expect that.
+    Internal,
+}
+
+/// Why a document cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{message}")]
+pub struct Error {
+    /// The kind of fault.
+    pub kind: ErrorKind,
+    /// What is wrong, without a prefix.
+    pub message: String,
+}
+
+impl Error {
+    /// A document that is no XML, or too big.
+    pub fn malformed(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Malformed, message)
+    }
+
+    /// A wrong value.
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Invalid, message)
+    }
+
+    /// Any kind.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! One function for each shape of field, both ways.
+
+use crate::codec::Codec;
+use crate::{Error, Node, RawXml, Value, Writer, Xml, XmlChoice};
+
+/// Reads an attribute that may be absent.
+///
+/// # Errors
+/// When it is there but not of its type.
+pub fn attr_opt<C: Codec<T>, T>(node: Node<'_>, name: &str) -> Result<Option<T>, Error> {
+    let Some(text) = node.attr(name) else {
+        return Ok(None);
+    };
+    match C::parse(text) {
+        Ok(value) => Ok(Some(value)),
+        Err(expected) => Err(bad_attr(node, name, expected.0)),
+    }
+}
+
+/// Reads an attribute that must be there.
+///
+/// # Errors
+/// When it is absent or not of its type.
+pub fn attr_required<C: Codec<T>, T>(node: Node<'_>, name: &str) -> Result<T, Error> {
+    attr_opt::<C, T>(node, name)?.ok_or_else(|| {
+        Error::invalid(format!(
+            "Missing required attribute '{name}' in element '{}'",
+            node.name()
+        ))
+    })
+}
+
+/// Reads a child element that may be absent; the first counts.
+///
+/// # Errors
+/// Those of the child.
+pub fn child_opt<T: Xml>(node: Node<'_>, name: &str) -> Result<Option<T>, Error> {
+    node.child(name).map(T::read).transpose()
+}
+
+/// Reads all children of a name.
+///
+/// # Errors
+/// Those of the children.
+pub fn children<T: Xml>(node: Node<'_>, name: &str) -> Result<Vec<T>, Error> {
+    node.children_named(name).map(T::read).collect()
+}
+
+/// Reads the text of a child; no text counts as absent.
+///
+/// # Errors
+/// When the text is not of its type.
+pub fn text_child_opt<C: Codec<T>, T>(node: Node<'_>, name: &str) -> Result<Option<T>, Error> {
+    match node.child(name) {
+        Some(child) => text_opt::<C, T>(child),
+        None => Ok(None),
+    }
+}
+
+/// Reads the text of a child that must be there.
+///
+/// # Errors
+/// When it is absent or not of its type.
+pub fn text_child_required<C: Codec<T>, T>(node: Node<'_>, name: &str) -> Result<T, Error> {
+    text_child_opt::<C, T>(node, name)?.ok_or_else(|| {
+        Error::invalid(format!(
+            "missing element '{name}' in element '{}'",
+            node.name()
+        ))
+    })
+}
+
+/// Reads the texts of all children of a name.
+///
+/// # Errors
+/// When a text is not of its type.
+pub fn text_children<C: Codec<T>, T>(node: Node<'_>, name: &str) -> Result<Vec<T>, Error> {
+    let texts = node.children_named(name);
+    texts
+        .filter_map(|n| text_opt::<C, T>(n).transpose())
+        .collect()
+}
+
+/// Reads the element's own text; no text counts as absent.
+///
+/// # Errors
+/// When the text is not of its type.
+pub fn text_opt<C: Codec<T>, T>(node: Node<'_>) -> Result<Option<T>, Error> {
+    let text = node.text();
+    if text.is_empty() {
+        return Ok(None);
+    }
+    match C::parse(text) {
+        Ok(value) => Ok(Some(value)),
+        Err(expected) => Err(bad_text(node, expected.0)),
+    }
+}
+
+/// Reads the element's own text, which may be empty only if the type allows.
+///
+/// # Errors
+/// When the text is not of its type.
+pub fn text_required<C: Codec<T>, T>(node: Node<'_>) -> Result<T, Error> {
+    C::parse(node.text()).map_err(|expected| bad_text(node, expected.0))
+}
+
+/// Reads the children that belong to a choice, in document order.
+///
+/// # Errors
+/// Those of the children.
+pub fn choices<T: XmlChoice>(node: Node<'_>) -> Result<Vec<T>, Error> {
+    let all = node.children();
+    all.filter_map(|n| T::read_choice(n).transpose()).collect()
+}
+
+/// Reads the first child that belongs to a choice.
+///
+/// # Errors
+/// Those of the child.
+pub fn choice_opt<T: XmlChoice>(node: Node<'_>) -> Result<Option<T>, Error> {
+    let mut all = node.children();
+    all.find_map(|n| T::read_choice(n).transpose()).transpose()
+}
+
+/// Reads a child that is kept as it is.
+///
+/// # Errors
+/// Never; the document was checked when it became a tree.
+pub fn raw(node: Node<'_>, name: &str) -> Result<Option<RawXml>, Error> {
+    Ok(node.child(name).map(RawXml::of))
+}
+
+/// Writes an attribute if there is one.
+pub fn write_attr_opt<C: Codec<T>, T>(w: &mut Writer, name: &str, value: Option<&T>) {
+    if let Some(value) = value {
+        w.attr::<C, T>(name, value);
+    }
+}
+
+/// Writes an attribute unless it is the default.
+pub fn write_attr_default<C: Codec<T>, T: Default + PartialEq>(
+    w: &mut Writer,
+    name: &str,
+    value: &T,
+) {
+    if *value != T::default() {
+        w.attr::<C, T>(name, value);
+    }
+}
+
+/// Writes elements of a choice.
+pub fn write_choices<'a, T: XmlChoice + 'a>(w: &mut Writer, all: impl IntoIterator<Item = &'a T>) {
+    for value in all {
+        value.write_choice(w);
+    }
+}
+
+/// The error for an attribute of the wrong type.
+#[must_use]
+pub fn bad_attr(node: Node<'_>, name: &str, expected: &str) -> Error {
+    let value = node.attr(name).unwrap_or_default();
+    let space = if expected.is_empty() { "" } else { " " };
+    Error::invalid(format!(
+        "Invalid value for attribute '{name}' in element '{}': '{value}'.{space}{expected}",
+        node.name()
+    ))
+}
+
+/// The error for a text of the wrong type.
+#[must_use]
+pub fn bad_text(node: Node<'_>, expected: &str) -> Error {
+    let space = if expected.is_empty() { "" } else { " " };
+    Error::invalid(format!(
+        "Invalid value for element '{}': '{}'.{space}{expected}",
+        node.name(),
+        node.text()
+    ))
+}
+
+/// Reads an attribute with its type's usual spelling.
+///
+/// # Errors
+/// As [`attr_opt`].
+pub fn attr<T: Value>(node: Node<'_>, name: &str) -> Result<Option<T>, Error> {
+    attr_opt::<crate::codec::Plain, T>(node, name)
+}
