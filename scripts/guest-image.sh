@@ -89,7 +89,10 @@ mount -t devtmpfs none /dev
 mkdir -p /dev/pts /dev/virtio-ports
 mount -t devpts none /dev/pts
 hostname testguest
-for module in /modules/*.ko; do insmod "$module" 2>/dev/null; done
+# what depends on a later one goes in with the next round
+for round in 1 2 3; do
+  for module in /modules/*.ko; do insmod "$module" 2>/dev/null && rm "$module"; done
+done
 rm -rf /modules
 ip link set lo up
 
