@@ -1,1 +1,23 @@
-//! A daemon in a temporary place, a scripted QEMU, a virsh runner, golden files (dev only).
+//! What the tests share: a daemon in a temporary place, clients to drive it, a real guest, libvirt's own daemon
+//! to compare with, golden files. For tests only; nothing here is part of the daemon.
+//!
+//! Everything is blocking and bounded by a deadline. A test that cannot run on this machine says so with
+//! [`skip`] and returns; `scripts/test.sh` counts it as skipped, not as passed.
+
+pub mod client;
+pub mod golden;
+pub mod guest;
+pub mod place;
+pub mod process;
+pub mod reference;
+pub mod sandbox;
+pub mod skip;
+pub mod wait;
+
+pub use client::{Answer, Grpcurl, Virsh};
+pub use golden::check_golden;
+pub use guest::GuestSpec;
+pub use reference::reference;
+pub use sandbox::{Daemon, Sandbox};
+pub use skip::skip;
+pub use wait::{wait_for, wait_until};

@@ -1,0 +1,284 @@
+//! A daemon in a temporary place: it sees private copies of libvirt's directories, its sockets are reached from
+//! outside, and what it leaves running ends with the test. Needs root, as the daemon does.
+//!
+//! The directory outlives the daemon's process: [`Sandbox::kill`] and [`Sandbox::start`] try a crash and
+//! [`Sandbox::stop`] an orderly end, with guests running all the while.
+
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use crate::client::{Grpcurl, Virsh};
+use crate::wait::wait_for;
+use crate::{place, process};
+
+const START: Duration = Duration::from_secs(30);
+const STOP: Duration = Duration::from_secs(20);
+
+/// What to run, and where it listens.
+#[derive(Debug, Clone)]
+pub struct Daemon {
+    /// The program.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// Variables added to its environment.
+    pub env: Vec<(String, String)>,
+    /// Its main libvirt socket, as the daemon sees it.
+    pub socket: PathBuf,
+}
+
+impl Daemon {
+    /// The daemon of this repository, from the file cargo built:
+    /// `Daemon::virtqemud(env!("CARGO_BIN_EXE_virtqemud"))`.
+    pub fn virtqemud(program: impl Into<PathBuf>) -> Self {
+        Self {
+            program: program.into(),
+            args: Vec::new(),
+            env: Vec::new(),
+            socket: "/run/libvirt/virtqemud-sock".into(),
+        }
+    }
+
+    /// With an argument more.
+    #[must_use]
+    pub fn arg(mut self, arg: &str) -> Self {
+        self.args.push(arg.to_owned());
+        self
+    }
+
+    /// With a variable more in its environment.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+}
+
+/// A directory with a daemon in it. Dropping it kills the daemon and everything that was started in it.
+#[derive(Debug)]
+pub struct Sandbox {
+    dir: TempDir,
+    daemon: Daemon,
+    child: Option<Child>,
+    namespaces: Vec<PathBuf>,
+}
+
+impl Sandbox {
+    /// A new directory, with no daemon yet, so that files can be put into it first.
+    ///
+    /// # Errors
+    /// When the directory cannot be made.
+    pub fn new(daemon: Daemon) -> Result<Self> {
+        // short, since paths of sockets are limited; open, since guests may run as another user
+        let dir = tempfile::Builder::new().prefix("vq").tempdir()?;
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o755))?;
+        Ok(Self {
+            dir,
+            daemon,
+            child: None,
+            namespaces: Vec::new(),
+        })
+    }
+
+    /// A new directory with the daemon running and ready.
+    ///
+    /// # Errors
+    /// When it is not ready in time, with its log.
+    pub fn started(daemon: Daemon) -> Result<Self> {
+        let mut sandbox = Self::new(daemon)?;
+        sandbox.start()?;
+        Ok(sandbox)
+    }
+
+    /// Starts the daemon and waits until its socket takes connections.
+    ///
+    /// # Errors
+    /// When it ends or is not ready in time, with its log.
+    pub fn start(&mut self) -> Result<()> {
+        self.spawn()?;
+        let socket = self.socket();
+        let up = wait_for("the daemon's socket", START, || {
+            if let Some(Ok(Some(status))) = self.child.as_mut().map(Child::try_wait) {
+                return Some(Err(status));
+            }
+            UnixStream::connect(&socket).is_ok().then_some(Ok(()))
+        });
+        self.note_namespace();
+        match up {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(status)) => {
+                self.child = None;
+                bail!("the daemon ended with {status}; its log:\n{}", self.log())
+            }
+            Err(error) => Err(error).with_context(|| format!("its log:\n{}", self.log())),
+        }
+    }
+
+    /// Starts the daemon and does not wait for it.
+    ///
+    /// # Errors
+    /// When one is running already, or it cannot be started.
+    pub fn spawn(&mut self) -> Result<()> {
+        if self.child.is_some() {
+            bail!("the daemon is running already");
+        }
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.log_file())?;
+        let child = Command::new(place::script("sandbox.sh"))
+            .arg(self.dir.path())
+            .arg(&self.daemon.program)
+            .args(&self.daemon.args)
+            .envs(self.daemon.env.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("scripts/sandbox.sh")?;
+        self.child = Some(child);
+        Ok(())
+    }
+
+    /// Asks the daemon to end (SIGTERM) and waits. Guests stay.
+    ///
+    /// # Errors
+    /// When it is still there after 20 seconds; it is killed then.
+    pub fn stop(&mut self) -> Result<ExitStatus> {
+        self.end(Signal::SIGTERM)
+    }
+
+    /// Kills the daemon where it stands (SIGKILL) and waits. Guests stay.
+    ///
+    /// # Errors
+    /// When it was not running.
+    pub fn kill(&mut self) -> Result<ExitStatus> {
+        self.end(Signal::SIGKILL)
+    }
+
+    /// [`Self::stop`], then [`Self::start`].
+    ///
+    /// # Errors
+    /// When either fails.
+    pub fn restart(&mut self) -> Result<()> {
+        self.stop()?;
+        self.start()
+    }
+
+    fn end(&mut self, signal: Signal) -> Result<ExitStatus> {
+        self.note_namespace();
+        let mut child = self.child.take().context("the daemon is not running")?;
+        process::signal(child.id().cast_signed(), signal);
+        match wait_for("the daemon's end", STOP, || child.try_wait().transpose()) {
+            Ok(status) => Ok(status?),
+            Err(error) => {
+                child.kill()?;
+                child.wait()?;
+                Err(error).with_context(|| format!("its log:\n{}", self.log()))
+            }
+        }
+    }
+
+    /// The daemon's process id, if it was started and not ended through this.
+    pub fn pid(&self) -> Option<i32> {
+        self.child.as_ref().map(|child| child.id().cast_signed())
+    }
+
+    /// The directory's path.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Where the daemon's `path` (absolute, such as `/etc/libvirt/qemu.conf`) is from outside. Only paths in
+    /// libvirt's directories are private.
+    pub fn path(&self, path: impl AsRef<Path>) -> PathBuf {
+        let path = path.as_ref();
+        self.dir.path().join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    /// The libvirt socket from outside.
+    pub fn socket(&self) -> PathBuf {
+        self.path(&self.daemon.socket)
+    }
+
+    /// The connection's URI.
+    pub fn uri(&self) -> String {
+        format!("qemu+unix:///system?socket={}", self.socket().display())
+    }
+
+    /// virsh on this daemon.
+    pub fn virsh(&self) -> Virsh {
+        Virsh::new(self.uri())
+    }
+
+    /// grpcurl on this daemon's own socket, or `None` when it is not installed.
+    pub fn grpcurl(&self) -> Option<Grpcurl> {
+        Grpcurl::find(&self.path(GRPC_SOCKET))
+    }
+
+    /// What the daemon printed so far, in all its lives.
+    pub fn log(&self) -> String {
+        let text = fs::read(self.log_file()).unwrap_or_default();
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
+    /// The QEMU process of a domain, from its pid file.
+    pub fn guest_pid(&self, domain: &str) -> Option<i32> {
+        let file = self.path(format!("/run/libvirt/qemu/{domain}.pid"));
+        process::from_pid_file(&file, "qemu")
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.dir.path().join("daemon.log")
+    }
+
+    fn note_namespace(&mut self) {
+        let own = process::mount_namespace(std::process::id().cast_signed());
+        let found = self.pid().and_then(process::mount_namespace);
+        // before it has one of its own it is in ours
+        let found = found.filter(|found| own.as_ref() != Some(found));
+        self.namespaces
+            .extend(found.filter(|found| !self.namespaces.contains(found)));
+    }
+
+    /// Processes started in here: those of the daemon's namespaces, and those with a pid file, since a guest
+    /// may have got a namespace of its own.
+    fn leftovers(&self) -> Vec<i32> {
+        let mut found = process::find(|pid| {
+            process::mount_namespace(pid).is_some_and(|ns| self.namespaces.contains(&ns))
+        });
+        let run = fs::read_dir(self.path("/run/libvirt/qemu"))
+            .into_iter()
+            .flatten()
+            .flatten();
+        found.extend(run.filter_map(|entry| process::from_pid_file(&entry.path(), "qemu")));
+        found
+    }
+}
+
+/// Where the daemon serves gRPC, as it sees it.
+pub const GRPC_SOCKET: &str = "/run/libvirt/virtqemud-grpc-sock";
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        self.note_namespace();
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        for pid in self.leftovers() {
+            let _ = process::kill_and_wait(pid);
+        }
+        if std::env::var_os("TESTKIT_KEEP").is_some() {
+            self.dir.disable_cleanup(true);
+        }
+    }
+}
