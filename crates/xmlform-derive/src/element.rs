@@ -63,37 +63,56 @@ fn read(field: &XmlField) -> TokenStream {
 }
 
 fn read_value(field: &XmlField) -> TokenStream {
+    let f = quote!(::xmlform::field);
+    let result = read_result(field);
+    let name = &field.name;
+    let result = match (&field.error, field.shape) {
+        (Some(words), Shape::Attr) => quote!(#f::attr_worded(#result, node, #name, #words)),
+        (Some(words), Shape::TextChild) => {
+            quote!(#f::text_child_worded(#result, node, #name, #words))
+        }
+        (Some(words), Shape::Text) => quote!(#f::text_worded(#result, node, #name, #words)),
+        _ => result,
+    };
+    match (field.shape, field.arity) {
+        (Shape::Flag, _) => quote!(node.child(#name).is_some()),
+        (Shape::Skip, _) => quote!(::core::default::Default::default()),
+        (Shape::Flatten, Arity::Optional) => quote!(::core::option::Option::Some(#result?)),
+        (Shape::Child, Arity::Required) => quote!(#result?.unwrap_or_default()),
+        _ if field.default => quote!(#result?.unwrap_or_default()),
+        _ => quote!(#result?),
+    }
+}
+
+fn read_result(field: &XmlField) -> TokenStream {
     let (name, codec) = (&field.name, &field.codec);
     let f = quote!(::xmlform::field);
-    let or_default = match field.default {
-        true => quote!(.unwrap_or_default()),
-        false => quote!(),
-    };
     let required = field.arity == Arity::Required && !field.default;
     match (field.shape, field.arity) {
-        (Shape::Attr, _) if required => quote!(#f::attr_required::<#codec, _>(node, #name)?),
-        (Shape::Attr, _) => quote!(#f::attr_opt::<#codec, _>(node, #name)?#or_default),
-        (Shape::Child, Arity::Optional) => quote!(#f::child_opt(node, #name)?),
-        (Shape::Child, _) => quote!(#f::child_opt(node, #name)?.unwrap_or_default()),
-        (Shape::Children, _) => quote!(#f::children(node, #name)?),
-        (Shape::TextChild, Arity::Many) => quote!(#f::text_children::<#codec, _>(node, #name)?),
+        (Shape::Attr, _) if required => quote!(#f::attr_required::<#codec, _>(node, #name)),
+        (Shape::Attr, _) => quote!(#f::attr_opt::<#codec, _>(node, #name)),
+        (Shape::Via, _) => {
+            let via = &field.via;
+            let required = match required {
+                true => quote!(via_required),
+                false => quote!(via_opt),
+            };
+            quote!(#f::#required::<#codec, _>(node, #via, #name))
+        }
+        (Shape::Child, _) => quote!(#f::child_opt(node, #name)),
+        (Shape::Children, _) => quote!(#f::children(node, #name)),
+        (Shape::TextChild, Arity::Many) => quote!(#f::text_children::<#codec, _>(node, #name)),
         (Shape::TextChild, _) if required => {
-            quote!(#f::text_child_required::<#codec, _>(node, #name)?)
+            quote!(#f::text_child_required::<#codec, _>(node, #name))
         }
-        (Shape::TextChild, _) => {
-            quote!(#f::text_child_opt::<#codec, _>(node, #name)?#or_default)
-        }
-        (Shape::Text, _) if required => quote!(#f::text_required::<#codec, _>(node)?),
-        (Shape::Text, _) => quote!(#f::text_opt::<#codec, _>(node)?#or_default),
-        (Shape::Flag, _) => quote!(node.child(#name).is_some()),
-        (Shape::Raw, _) => quote!(#f::raw(node, #name)?),
-        (Shape::Choice, Arity::Many) => quote!(#f::choices(node)?),
-        (Shape::Choice, _) => quote!(#f::choice_opt(node)?),
-        (Shape::Flatten, Arity::Optional) => {
-            quote!(::core::option::Option::Some(::xmlform::Xml::read(node)?))
-        }
-        (Shape::Flatten, _) => quote!(::xmlform::Xml::read(node)?),
-        (Shape::Skip, _) => quote!(::core::default::Default::default()),
+        (Shape::TextChild, _) => quote!(#f::text_child_opt::<#codec, _>(node, #name)),
+        (Shape::Text, _) if required => quote!(#f::text_required::<#codec, _>(node)),
+        (Shape::Text, _) => quote!(#f::text_opt::<#codec, _>(node)),
+        (Shape::Raw, _) => quote!(#f::raw(node, #name)),
+        (Shape::Choice, Arity::Many) => quote!(#f::choices(node)),
+        (Shape::Choice, _) => quote!(#f::choice_opt(node)),
+        (Shape::Flatten, _) => quote!(::xmlform::Xml::read(node)),
+        (Shape::Flag | Shape::Skip, _) => quote!(),
     }
 }
 
@@ -129,7 +148,7 @@ fn write_content(field: &XmlField) -> TokenStream {
             let name = &field.name;
             quote!(if self.#ident { w.flag(#name); })
         }
-        (Shape::Text | Shape::TextChild, Arity::Required) if field.default => quote! {
+        (Shape::Text | Shape::TextChild | Shape::Via, Arity::Required) if field.default => quote! {
             let value = &self.#ident;
             if *value != ::core::default::Default::default() { #one }
         },
@@ -151,6 +170,10 @@ fn write_one(field: &XmlField, value: &TokenStream) -> TokenStream {
         Shape::Child if !field.keep_empty => quote!(w.element_unless_empty(#name, #value);),
         Shape::Child | Shape::Children => quote!(w.element(#name, #value);),
         Shape::TextChild => quote!(w.text_child::<#codec, _>(#name, #value);),
+        Shape::Via => {
+            let via = &field.via;
+            quote!(::xmlform::field::write_via::<#codec, _>(w, #via, #name, #value);)
+        }
         Shape::Text => quote!(w.text::<#codec, _>(#value);),
         Shape::Raw => quote!(#value.write(w);),
         Shape::Choice => quote!(::xmlform::XmlChoice::write_choice(#value, w);),

@@ -12,6 +12,7 @@ pub(crate) enum Shape {
     Child,
     Children,
     TextChild,
+    Via,
     Text,
     Flag,
     Raw,
@@ -33,6 +34,7 @@ const SHAPES: &[(&str, Shape)] = &[
     ("child", Shape::Child),
     ("children", Shape::Children),
     ("text_child", Shape::TextChild),
+    ("via", Shape::Via),
     ("text", Shape::Text),
     ("flag", Shape::Flag),
     ("raw", Shape::Raw),
@@ -60,9 +62,13 @@ pub(crate) struct XmlField {
     pub(crate) arity: Arity,
     /// Name in XML.
     pub(crate) name: String,
+    /// The child that has the attribute, of a `via = "child@attribute"`.
+    pub(crate) via: String,
     pub(crate) default: bool,
     pub(crate) keep_empty: bool,
     pub(crate) wrap: Option<String>,
+    /// What is said of a wrong value.
+    pub(crate) error: Option<String>,
     /// The condition, as a path.
     pub(crate) when: Option<TokenStream>,
     /// The codec, as a type.
@@ -80,9 +86,11 @@ impl XmlField {
             ident,
             shape: Shape::Skip,
             arity: arity(&field.ty),
+            via: String::new(),
             default: false,
             keep_empty: false,
             wrap: None,
+            error: None,
             when: None,
             codec: quote!(::xmlform::codec::Plain),
         };
@@ -104,11 +112,18 @@ impl XmlField {
             if let Some(name) = value(meta)? {
                 self.name = name.value();
             }
+            if *shape == Shape::Via {
+                let Some((child, attr)) = self.name.split_once('@') else {
+                    return Err(meta.error("via = \"child@attribute\""));
+                };
+                (self.via, self.name) = (child.to_owned(), attr.to_owned());
+            }
             return Ok(());
         }
         match (key.as_str(), value(meta)?) {
             ("default", None) => self.default = true,
             ("keep_empty", None) => self.keep_empty = true,
+            ("error", Some(words)) => self.error = Some(words.value()),
             ("wrap", Some(name)) => self.wrap = Some(name.value()),
             ("when", Some(name)) => self.when = Some(when(&name)?),
             ("format", Some(name)) => self.codec = codec(&name)?,

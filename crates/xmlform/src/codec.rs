@@ -12,6 +12,8 @@ use crate::{Expected, Value, Writer, word};
 
 /// A way to spell values of `T`.
 pub trait Codec<T> {
+    /// The error for a wrong value, when it is not the usual one: see [`crate::Error::worded`].
+    const WRONG: &'static str = "";
     /// Reads the value from unescaped text.
     ///
     /// # Errors
@@ -35,6 +37,7 @@ pub enum OnOff {}
 const UNSIGNED: Expected = Expected("Expected non-negative integer value");
 
 impl<T: Value> Codec<T> for Plain {
+    const WRONG: &'static str = T::WRONG;
     fn parse(s: &str) -> Result<T, Expected> {
         T::parse(s)
     }

@@ -13,7 +13,20 @@ pub enum ErrorKind {
     Unsupported,
     /// libvirt calls it an internal error, so clients expect that.
     Internal,
+    /// An argument's form, such as a unit or a set of CPUs.
+    InvalidArgument,
+    /// A number beyond its type.
+    Overflow,
 }
+
+/// The prefixes that libvirt prints, which tell the kinds apart in error templates.
+const PREFIXES: &[(&str, ErrorKind)] = &[
+    ("XML error: ", ErrorKind::Invalid),
+    ("unsupported configuration: ", ErrorKind::Unsupported),
+    ("internal error: ", ErrorKind::Internal),
+    ("invalid argument: ", ErrorKind::InvalidArgument),
+    ("numerical overflow: ", ErrorKind::Overflow),
+];
 
 /// Why a document cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -34,6 +47,17 @@ impl Error {
     /// A wrong value.
     pub fn invalid(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Invalid, message)
+    }
+
+    /// The error of a template: libvirt's prefix says the kind, `{}` stands for the text.
+    #[must_use]
+    pub fn worded(template: &str, text: &str) -> Self {
+        let known = PREFIXES.iter().find_map(|(prefix, kind)| {
+            let rest = template.strip_prefix(prefix)?;
+            Some((*kind, rest))
+        });
+        let (kind, rest) = known.unwrap_or((ErrorKind::Invalid, template));
+        Self::new(kind, rest.replace("{}", text))
     }
 
     /// Any kind.

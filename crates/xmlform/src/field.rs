@@ -13,6 +13,7 @@ pub fn attr_opt<C: Codec<T>, T>(node: Node<'_>, name: &str) -> Result<Option<T>,
     };
     match C::parse(text) {
         Ok(value) => Ok(Some(value)),
+        Err(_) if !C::WRONG.is_empty() => Err(Error::worded(C::WRONG, text)),
         Err(expected) => Err(bad_attr(node, name, expected.0)),
     }
 }
@@ -28,6 +29,32 @@ pub fn attr_required<C: Codec<T>, T>(node: Node<'_>, name: &str) -> Result<T, Er
             node.name()
         ))
     })
+}
+
+/// Reads an attribute of a child, either of which may be absent.
+///
+/// # Errors
+/// When it is there but not of its type.
+pub fn via_opt<C: Codec<T>, T>(
+    node: Node<'_>,
+    child: &str,
+    name: &str,
+) -> Result<Option<T>, Error> {
+    match node.child(child) {
+        Some(child) => attr_opt::<C, T>(child, name),
+        None => Ok(None),
+    }
+}
+
+/// Reads an attribute of a child, both of which must be there.
+///
+/// # Errors
+/// When one is absent, or it is not of its type.
+pub fn via_required<C: Codec<T>, T>(node: Node<'_>, child: &str, name: &str) -> Result<T, Error> {
+    match node.child(child) {
+        Some(child) => attr_required::<C, T>(child, name),
+        None => Err(missing_element(node, child)),
+    }
 }
 
 /// Reads a child element that may be absent; the first counts.
@@ -62,12 +89,7 @@ pub fn text_child_opt<C: Codec<T>, T>(node: Node<'_>, name: &str) -> Result<Opti
 /// # Errors
 /// When it is absent or not of its type.
 pub fn text_child_required<C: Codec<T>, T>(node: Node<'_>, name: &str) -> Result<T, Error> {
-    text_child_opt::<C, T>(node, name)?.ok_or_else(|| {
-        Error::invalid(format!(
-            "missing element '{name}' in element '{}'",
-            node.name()
-        ))
-    })
+    text_child_opt::<C, T>(node, name)?.ok_or_else(|| missing_element(node, name))
 }
 
 /// Reads the texts of all children of a name.
@@ -92,6 +114,7 @@ pub fn text_opt<C: Codec<T>, T>(node: Node<'_>) -> Result<Option<T>, Error> {
     }
     match C::parse(text) {
         Ok(value) => Ok(Some(value)),
+        Err(_) if !C::WRONG.is_empty() => Err(Error::worded(C::WRONG, text)),
         Err(expected) => Err(bad_text(node, expected.0)),
     }
 }
@@ -101,7 +124,11 @@ pub fn text_opt<C: Codec<T>, T>(node: Node<'_>) -> Result<Option<T>, Error> {
 /// # Errors
 /// When the text is not of its type.
 pub fn text_required<C: Codec<T>, T>(node: Node<'_>) -> Result<T, Error> {
-    C::parse(node.text()).map_err(|expected| bad_text(node, expected.0))
+    match C::parse(node.text()) {
+        Ok(value) => Ok(value),
+        Err(_) if !C::WRONG.is_empty() => Err(Error::worded(C::WRONG, node.text())),
+        Err(expected) => Err(bad_text(node, expected.0)),
+    }
 }
 
 /// Reads the children that belong to a choice, in document order.
@@ -148,11 +175,63 @@ pub fn write_attr_default<C: Codec<T>, T: Default + PartialEq>(
     }
 }
 
+/// Writes a child that has one attribute.
+pub fn write_via<C: Codec<T>, T>(w: &mut Writer, child: &str, name: &str, value: &T) {
+    w.element_with(child, crate::Empty::Keep, |w| w.attr::<C, T>(name, value));
+}
+
 /// Writes elements of a choice.
 pub fn write_choices<'a, T: XmlChoice + 'a>(w: &mut Writer, all: impl IntoIterator<Item = &'a T>) {
     for value in all {
         value.write_choice(w);
     }
+}
+
+fn missing_element(node: Node<'_>, name: &str) -> Error {
+    let outer = node.name();
+    Error::invalid(format!("missing element '{name}' in element '{outer}'"))
+}
+
+/// Replaces the error of an attribute by the field's own words.
+///
+/// # Errors
+/// When the attribute is wrong.
+pub fn attr_worded<T>(
+    result: Result<T, Error>,
+    node: Node<'_>,
+    name: &str,
+    template: &str,
+) -> Result<T, Error> {
+    result.map_err(|_| Error::worded(template, node.attr(name).unwrap_or_default()))
+}
+
+/// Replaces the error of a child's text by the field's own words.
+///
+/// # Errors
+/// When the text is wrong.
+pub fn text_child_worded<T>(
+    result: Result<T, Error>,
+    node: Node<'_>,
+    name: &str,
+    template: &str,
+) -> Result<T, Error> {
+    result.map_err(|_| {
+        let text = node.child(name).map(Node::text);
+        Error::worded(template, text.unwrap_or_default())
+    })
+}
+
+/// Replaces the error of the element's own text by the field's own words.
+///
+/// # Errors
+/// When the text is wrong.
+pub fn text_worded<T>(
+    result: Result<T, Error>,
+    node: Node<'_>,
+    _: &str,
+    template: &str,
+) -> Result<T, Error> {
+    result.map_err(|_| Error::worded(template, node.text()))
 }
 
 /// The error for an attribute of the wrong type.

@@ -53,6 +53,7 @@
 //! | `child`, `child = "n"` | `Option<T>`, `T` | child element; left out when nothing is in it |
 //! | `children = "n"` | `Vec<T>` | repeated child elements |
 //! | `text_child` | `Option<T>`, `T`, `Vec<T>` | child element with text only |
+//! | `via = "child@attr"` | `Option<T>`, `T` | attribute of a child element that has nothing else |
 //! | `text` | `Option<T>`, `T` | the element's own text |
 //! | `flag` | `bool` | empty child element, there or not |
 //! | `raw` | `Option<RawXml>` | child element kept as it is |
@@ -62,7 +63,9 @@
 //!
 //! and beside them: `default` (an absent `T` is its default, and the default is not written),
 //! `keep_empty` (an empty child is written `<x/>`), `format = "hex4"` (see [`codec`]),
-//! `wrap = "devices"` (inside a group element), `when = "live"` (only in this form, see [`When`]).
+//! `wrap = "devices"` (inside a group element), `when = "live"` (only in this form, see [`When`]),
+//! `error = "unsupported configuration: unknown offset '{}'"` (what is said of a wrong or absent
+//! value; see [`Error::worded`]).
 
 mod document;
 mod error;

@@ -4,6 +4,8 @@ use crate::Writer;
 
 /// A scalar, in an attribute or in an element's text.
 pub trait Value: Sized {
+    /// The error for a wrong value, when it is not the usual one: see [`crate::Error::worded`].
+    const WRONG: &'static str = "";
     /// Reads the value from unescaped text.
     ///
     /// # Errors
