@@ -1,1 +1,70 @@
-//! Facts of the host, read below a given root.
+//! Facts of the host, read from the kernel's files below a given root: what `nodeinfo`, `nodecpumap`,
+//! `nodememstats`, `freepages` and the host part of a capabilities document are made of.
+//!
+//! All functions are plain readers: no state, no cache, no program run, no name looked up. A file that a kernel may
+//! lack gives an absent value; only what every Linux has is an error when missing. Numbers are counted as libvirt
+//! counts them, which is not always how one would count them; the places say so.
+
+mod cache;
+mod cells;
+mod cpu;
+mod cpulist;
+mod error;
+mod identity;
+mod memory;
+mod node;
+mod root;
+mod stats;
+
+pub use cache::{Bank, BankKind, caches};
+pub use cells::{Cell, CellCpu, Distance, cells};
+pub use cpu::{CpuIdentity, cpu_identity};
+pub use cpulist::{CpuSet, format_cpu_list, parse_cpu_list};
+pub use error::{Error, Result};
+pub use identity::{
+    Kernel, arch, has_iommu, has_kvm, hostname, kernel, machine_id, sleep_states, smbios_uuid,
+};
+pub use memory::{
+    KSM_DIR, Ksm, MemoryStats, PageCount, cell_memory_stats, cell_pages, free_memory, ksm,
+    memory_stats, page_sizes, pages,
+};
+pub use node::{CpuMap, NodeInfo, cpu_map, node_info};
+pub use root::Root;
+pub use stats::{CpuTimes, cpu_times};
+
+/// What the host part of a capabilities document needs, in one go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostFacts {
+    /// Counts of CPUs, sockets, memory.
+    pub node: NodeInfo,
+    /// The CPU as `/proc/cpuinfo` describes it.
+    pub cpu: CpuIdentity,
+    /// Sizes of pages in KiB, ascending; the first is the usual one.
+    pub page_sizes: Vec<u64>,
+    /// NUMA cells; one made up of all when the kernel knows none.
+    pub cells: Vec<Cell>,
+    /// Caches of level 2 and up.
+    pub caches: Vec<Bank>,
+    /// Whether devices can be isolated.
+    pub iommu: bool,
+    /// The machine's UUID from its firmware, if it has a plausible one.
+    pub smbios_uuid: Option<[u8; 16]>,
+}
+
+impl HostFacts {
+    /// Reads them all. Takes a few hundred small reads on a large machine; keep the result.
+    ///
+    /// # Errors
+    /// When the kernel's files are missing or not understood.
+    pub fn read(root: &Root) -> Result<Self> {
+        Ok(Self {
+            node: node_info(root)?,
+            cpu: cpu_identity(root)?,
+            page_sizes: page_sizes(root)?,
+            cells: cells(root)?,
+            caches: caches(root)?,
+            iommu: has_iommu(root)?,
+            smbios_uuid: smbios_uuid(root)?,
+        })
+    }
+}
