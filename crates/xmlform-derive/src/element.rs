@@ -48,11 +48,11 @@ fn read(field: &XmlField) -> TokenStream {
     let ident = &field.ident;
     let value = read_value(field);
     let value = match &field.wrap {
-        Some(wrap) => quote!(match node.child(#wrap) {
+        Some(wrap) if field.shape != Shape::Via => quote!(match node.child(#wrap) {
             ::core::option::Option::Some(node) => #value,
             ::core::option::Option::None => ::core::default::Default::default(),
         }),
-        None => value,
+        _ => value,
     };
     match &field.when {
         Some(when) => quote! {
@@ -92,7 +92,7 @@ fn read_result(field: &XmlField) -> TokenStream {
         (Shape::Attr, _) if required => quote!(#f::attr_required::<#codec, _>(node, #name)),
         (Shape::Attr, _) => quote!(#f::attr_opt::<#codec, _>(node, #name)),
         (Shape::Via, _) => {
-            let via = &field.via;
+            let via = &field.wrap;
             let required = match required {
                 true => quote!(via_required),
                 false => quote!(via_opt),
@@ -123,7 +123,7 @@ fn write_attr(field: &XmlField) -> TokenStream {
         (Shape::Attr, Arity::Optional) => {
             quote!(#f::write_attr_opt::<#codec, _>(w, #name, self.#ident.as_ref());)
         }
-        (Shape::Attr, _) if field.default => {
+        (Shape::Attr, _) if field.default && !field.always => {
             quote!(#f::write_attr_default::<#codec, _>(w, #name, &self.#ident);)
         }
         (Shape::Attr, _) => quote!(w.attr::<#codec, _>(#name, &self.#ident);),
@@ -148,18 +148,25 @@ fn write_content(field: &XmlField) -> TokenStream {
             let name = &field.name;
             quote!(if self.#ident { w.flag(#name); })
         }
-        (Shape::Text | Shape::TextChild | Shape::Via, Arity::Required) if field.default => quote! {
-            let value = &self.#ident;
-            if *value != ::core::default::Default::default() { #one }
-        },
+        (Shape::Text | Shape::TextChild | Shape::Via, Arity::Required)
+            if field.default && !field.always =>
+        {
+            quote! {
+                let value = &self.#ident;
+                if *value != ::core::default::Default::default() { #one }
+            }
+        }
         (_, Arity::Required) => quote!(let value = &self.#ident; #one),
-        (_, Arity::Optional | Arity::Many) => quote!(for value in &self.#ident { #one }),
+        (_, Arity::Optional) => quote! {
+            if let ::core::option::Option::Some(value) = &self.#ident { #one }
+        },
+        (_, Arity::Many) => quote!(for value in &self.#ident { #one }),
     };
     let wrapped = match &field.wrap {
-        Some(wrap) => quote! {
+        Some(wrap) if field.shape != Shape::Via => quote! {
             w.element_with(#wrap, ::xmlform::Empty::Drop, |w| { #each });
         },
-        None => each,
+        _ => each,
     };
     guarded(field, quote!({ #wrapped }))
 }
@@ -171,7 +178,7 @@ fn write_one(field: &XmlField, value: &TokenStream) -> TokenStream {
         Shape::Child | Shape::Children => quote!(w.element(#name, #value);),
         Shape::TextChild => quote!(w.text_child::<#codec, _>(#name, #value);),
         Shape::Via => {
-            let via = &field.via;
+            let via = &field.wrap;
             quote!(::xmlform::field::write_via::<#codec, _>(w, #via, #name, #value);)
         }
         Shape::Text => quote!(w.text::<#codec, _>(#value);),

@@ -12,6 +12,7 @@ pub(crate) enum Shape {
     Child,
     Children,
     TextChild,
+    /// An attribute of a child that has nothing else.
     Via,
     Text,
     Flag,
@@ -34,7 +35,6 @@ const SHAPES: &[(&str, Shape)] = &[
     ("child", Shape::Child),
     ("children", Shape::Children),
     ("text_child", Shape::TextChild),
-    ("via", Shape::Via),
     ("text", Shape::Text),
     ("flag", Shape::Flag),
     ("raw", Shape::Raw),
@@ -62,9 +62,10 @@ pub(crate) struct XmlField {
     pub(crate) arity: Arity,
     /// Name in XML.
     pub(crate) name: String,
-    /// The child that has the attribute, of a `via = "child@attribute"`.
-    pub(crate) via: String,
+    /// Absent is the default.
     pub(crate) default: bool,
+    /// The default is written too.
+    pub(crate) always: bool,
     pub(crate) keep_empty: bool,
     pub(crate) wrap: Option<String>,
     /// What is said of a wrong value.
@@ -86,8 +87,8 @@ impl XmlField {
             ident,
             shape: Shape::Skip,
             arity: arity(&field.ty),
-            via: String::new(),
             default: false,
+            always: false,
             keep_empty: false,
             wrap: None,
             error: None,
@@ -99,6 +100,9 @@ impl XmlField {
             return Err(Error::new_spanned(field, "needs #[xml(...)]"));
         };
         attr.parse_nested_meta(|meta| this.option(&meta))?;
+        if this.shape == Shape::Attr && this.wrap.is_some() {
+            this.shape = Shape::Via;
+        }
         Ok(this)
     }
 
@@ -112,16 +116,11 @@ impl XmlField {
             if let Some(name) = value(meta)? {
                 self.name = name.value();
             }
-            if *shape == Shape::Via {
-                let Some((child, attr)) = self.name.split_once('@') else {
-                    return Err(meta.error("via = \"child@attribute\""));
-                };
-                (self.via, self.name) = (child.to_owned(), attr.to_owned());
-            }
             return Ok(());
         }
         match (key.as_str(), value(meta)?) {
             ("default", None) => self.default = true,
+            ("always", None) => self.always = true,
             ("keep_empty", None) => self.keep_empty = true,
             ("error", Some(words)) => self.error = Some(words.value()),
             ("wrap", Some(name)) => self.wrap = Some(name.value()),

@@ -8,7 +8,8 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use quick_xml::Reader;
-use quick_xml::events::{BytesRef, BytesStart, Event};
+use quick_xml::events::attributes::AttrError;
+use quick_xml::events::{BytesEnd, BytesRef, BytesStart, Event};
 
 use crate::{Error, ParseFlags};
 
@@ -39,6 +40,8 @@ pub struct Document<'a> {
 
 #[derive(Debug)]
 struct Element<'a> {
+    /// The name as it stands in the text.
+    qname: &'a str,
     /// Canonical prefix; empty when there is none.
     prefix: &'a str,
     name: &'a str,
@@ -216,6 +219,7 @@ impl<'a> Builder<'a> {
         let text = self.document.text;
         check_characters(text)?;
         let mut reader = Reader::from_str(text);
+        reader.config_mut().check_end_names = false;
         loop {
             let start = position(&reader);
             let event = reader
@@ -228,7 +232,10 @@ impl<'a> Builder<'a> {
                     self.start(&tag, start, end)?;
                     self.end(end);
                 }
-                Event::End(_) => self.end(end),
+                Event::End(tag) => {
+                    self.check_end(&tag, end)?;
+                    self.end(end);
+                }
                 Event::Text(_) => self.text(Cow::Borrowed(&text[start..end]), start)?,
                 Event::CData(_) => self.text(Cow::Borrowed(cdata(&text[start..end])), start)?,
                 Event::GeneralRef(reference) => {
@@ -242,8 +249,16 @@ impl<'a> Builder<'a> {
         match (self.open.is_empty(), self.document.elements.is_empty()) {
             (true, false) => Ok(()),
             (true, true) => Err(self.malformed(text.len(), "Start tag expected, '<' not found")),
-            (false, _) => Err(self.malformed(text.len(), "Premature end of data")),
+            (false, _) => Err(self.unfinished()),
         }
+    }
+
+    fn unfinished(&self) -> Error {
+        let index = self.open.last().copied().unwrap_or_default();
+        let element = &self.document.elements[index as usize];
+        let line = line_of(self.document.text, element.span.start);
+        let message = format!("Premature end of data in tag {} line {line}", element.qname);
+        self.malformed(self.document.text.len(), &message)
     }
 
     fn start(&mut self, tag: &BytesStart<'_>, start: usize, end: usize) -> Result<(), Error> {
@@ -266,6 +281,7 @@ impl<'a> Builder<'a> {
         let index = self.document.elements.len() as u32;
         let parent = self.open.last().copied().unwrap_or(NONE);
         self.document.elements.push(Element {
+            qname,
             prefix,
             name,
             text: Cow::Borrowed(""),
@@ -281,6 +297,23 @@ impl<'a> Builder<'a> {
         }
         self.open.push(index);
         Ok(())
+    }
+
+    fn check_end(&self, tag: &BytesEnd<'_>, at: usize) -> Result<(), Error> {
+        let Some(index) = self.open.last() else {
+            return Err(self.malformed(at, "Extra content at the end of the document"));
+        };
+        let element = &self.document.elements[*index as usize];
+        if tag.name().as_ref() == element.qname.as_bytes() {
+            return Ok(());
+        }
+        let line = line_of(self.document.text, element.span.start);
+        let found = String::from_utf8_lossy(tag.name().as_ref()).into_owned();
+        let message = format!(
+            "Opening and ending tag mismatch: {} line {line} and {found}",
+            element.qname
+        );
+        Err(self.malformed(at, &message))
     }
 
     fn link(&mut self, parent: u32, index: u32) {
@@ -310,7 +343,8 @@ impl<'a> Builder<'a> {
         let base = at + 1;
         let bytes: &[u8] = tag;
         for attr in tag.attributes() {
-            let attr = attr.map_err(|e| self.malformed(at, &e.to_string()))?;
+            let attr =
+                attr.map_err(|e| self.malformed(at + 1 + tag.len(), &attribute_fault(tag, &e)))?;
             let name = slice_of(whole, base, bytes, attr.key.as_ref());
             let value = match &attr.value {
                 Cow::Borrowed(value) => slice_of(whole, base, bytes, value),
@@ -403,7 +437,7 @@ fn position(reader: &Reader<&[u8]>) -> usize {
 fn malformed(text: &str, at: usize, message: &str) -> Error {
     let at = at.min(text.len());
     let before = text.as_bytes().get(..at).unwrap_or_default();
-    let line = before.iter().filter(|b| **b == b'\n').count() + 1;
+    let line = line_of(text, at);
     let from = before
         .iter()
         .rposition(|b| *b == b'\n')
@@ -418,9 +452,15 @@ fn malformed(text: &str, at: usize, message: &str) -> Error {
     ))
 }
 
+/// Lines count from 1.
+fn line_of(text: &str, at: usize) -> usize {
+    let before = text.as_bytes().get(..at).unwrap_or_default();
+    before.iter().filter(|b| **b == b'\n').count() + 1
+}
+
 fn check_characters(text: &str) -> Result<(), Error> {
     let bad = |b: &u8| *b < 0x20 && !matches!(*b, b'\t' | b'\n' | b'\r');
-    match text.as_bytes().iter().position(|b| bad(b)) {
+    match text.as_bytes().iter().position(bad) {
         None => Ok(()),
         Some(at) => {
             let value = text.as_bytes()[at];
@@ -439,6 +479,22 @@ fn is_name(name: &str) -> bool {
         && name
             .chars()
             .all(|c| c.is_alphanumeric() || matches!(c, '_' | ':' | '-' | '.' | '\u{b7}'))
+}
+
+fn attribute_fault(tag: &BytesStart<'_>, error: &AttrError) -> String {
+    match error {
+        AttrError::Duplicated(at, _) => {
+            let rest = tag.get(*at..).unwrap_or_default();
+            let end = |b: &u8| *b == b'=' || b.is_ascii_whitespace();
+            let name = rest.split(end).next().unwrap_or_default();
+            format!("Attribute {} redefined", String::from_utf8_lossy(name))
+        }
+        AttrError::UnquotedValue(_) | AttrError::ExpectedValue(_) => {
+            "AttValue: \" or ' expected".to_owned()
+        }
+        AttrError::ExpectedEq(_) => "Specification mandates value for attribute".to_owned(),
+        AttrError::ExpectedQuote(..) => "AttValue: ' expected".to_owned(),
+    }
 }
 
 /// The same bytes in the whole text.

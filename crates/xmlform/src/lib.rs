@@ -53,7 +53,7 @@
 //! | `child`, `child = "n"` | `Option<T>`, `T` | child element; left out when nothing is in it |
 //! | `children = "n"` | `Vec<T>` | repeated child elements |
 //! | `text_child` | `Option<T>`, `T`, `Vec<T>` | child element with text only |
-//! | `via = "child@attr"` | `Option<T>`, `T` | attribute of a child element that has nothing else |
+//! | `attr = "n", wrap = "child"` | `Option<T>`, `T` | attribute of a child element that has nothing else |
 //! | `text` | `Option<T>`, `T` | the element's own text |
 //! | `flag` | `bool` | empty child element, there or not |
 //! | `raw` | `Option<RawXml>` | child element kept as it is |
@@ -61,7 +61,8 @@
 //! | `flatten` | `T` | the fields of another struct |
 //! | `skip` | any | not in the document |
 //!
-//! and beside them: `default` (an absent `T` is its default, and the default is not written),
+//! and beside them: `default` (an absent `T` is its default, and the default is not written
+//! but for `always`),
 //! `keep_empty` (an empty child is written `<x/>`), `format = "hex4"` (see [`codec`]),
 //! `wrap = "devices"` (inside a group element), `when = "live"` (only in this form, see [`When`]),
 //! `error = "unsupported configuration: unknown offset '{}'"` (what is said of a wrong or absent
