@@ -1,1 +1,3 @@
 //! Libvirt's domain documents as types. Pure.
+
+pub mod devices;

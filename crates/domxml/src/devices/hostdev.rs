@@ -1,0 +1,177 @@
+//! `<hostdev>`: a device of the host given to the guest.
+
+use xmlform::codec::{Auto, Hex, Plain};
+use xmlform::{Error, Node, RawXml, Writer, Xml, field};
+
+use super::common::{
+    Auth, HostdevDriver, Initiator, Ip, OnOff, Route, StartupPolicy, StorageHost, Teaming, YesNo, words,
+};
+use super::disk::SgIo;
+use super::info::DeviceInfo;
+
+words! {
+    /// How a device is given.
+    HostdevMode { Subsystem "subsystem", Capabilities "capabilities" }
+    /// Subsystem of the device; the last three are of mode `capabilities`.
+    HostdevKind {
+        Usb "usb", Pci "pci", Scsi "scsi", ScsiHost "scsi_host", Mdev "mdev",
+        Storage "storage", Misc "misc", Net "net",
+    }
+    /// Model of a mediated or vhost-scsi device.
+    HostdevModel {
+        VfioPci "vfio-pci", VfioCcw "vfio-ccw", VfioAp "vfio-ap", Virtio "virtio",
+        VirtioTransitional "virtio-transitional",
+        VirtioNonTransitional "virtio-non-transitional",
+    }
+    /// Where a SCSI device is.
+    HostdevProtocol { Adapter "adapter", Iscsi "iscsi", Vhost "vhost" }
+    /// Whether a guest may reset a USB device.
+    GuestReset { Off "off", Uninitialized "uninitialized", On "on" }
+}
+
+/// A host device.
+#[derive(Xml, Clone, Debug, Default, PartialEq)]
+pub struct Hostdev {
+    #[xml(attr, default, always)]
+    pub mode: HostdevMode,
+    #[xml(attr = "type")]
+    pub kind: HostdevKind,
+    /// Whether the daemon takes the device from its host driver and gives it back.
+    #[xml(attr)]
+    pub managed: Option<YesNo>,
+    #[xml(attr)]
+    pub sgio: Option<SgIo>,
+    #[xml(attr)]
+    pub rawio: Option<YesNo>,
+    #[xml(attr)]
+    pub model: Option<HostdevModel>,
+    #[xml(attr)]
+    pub display: Option<OnOff>,
+    #[xml(attr)]
+    pub ramfb: Option<OnOff>,
+    #[xml(child)]
+    pub driver: Option<HostdevDriver>,
+    #[xml(child)]
+    pub source: Option<HostdevSource>,
+    /// Addresses of a network device of mode `capabilities`.
+    #[xml(children = "ip")]
+    pub ips: Vec<Ip>,
+    #[xml(children = "route")]
+    pub routes: Vec<Route>,
+    #[xml(child)]
+    pub teaming: Option<Teaming>,
+    #[xml(flag)]
+    pub readonly: bool,
+    #[xml(flag)]
+    pub shareable: bool,
+    #[xml(flatten)]
+    pub info: DeviceInfo,
+}
+
+/// `<source>` of a host device. Which fields count follows from [`HostdevKind`].
+#[derive(Xml, Clone, Debug, Default, PartialEq)]
+pub struct HostdevSource {
+    #[xml(attr = "startupPolicy")]
+    pub startup_policy: Option<StartupPolicy>,
+    #[xml(attr = "guestReset")]
+    pub guest_reset: Option<GuestReset>,
+    #[xml(attr, when = "live")]
+    pub missing: Option<YesNo>,
+    #[xml(attr = "writeFiltering")]
+    pub write_filtering: Option<YesNo>,
+    #[xml(attr)]
+    pub protocol: Option<HostdevProtocol>,
+    /// iSCSI target.
+    #[xml(attr)]
+    pub name: Option<String>,
+    /// Target of vhost-scsi.
+    #[xml(attr)]
+    pub wwpn: Option<String>,
+    /// USB vendor.
+    #[xml(attr = "id", wrap = "vendor", format = "hex4")]
+    pub vendor: Option<u32>,
+    /// USB product.
+    #[xml(attr = "id", wrap = "product", format = "hex4")]
+    pub product: Option<u32>,
+    /// SCSI host adapter.
+    #[xml(attr = "name", wrap = "adapter")]
+    pub adapter: Option<String>,
+    #[xml(child)]
+    pub address: Option<HostdevAddress>,
+    #[xml(children = "host")]
+    pub hosts: Vec<StorageHost>,
+    #[xml(child)]
+    pub auth: Option<Auth>,
+    #[xml(child)]
+    pub initiator: Option<Initiator>,
+    #[xml(text_child)]
+    pub block: Option<String>,
+    #[xml(text_child)]
+    pub char: Option<String>,
+    #[xml(text_child)]
+    pub interface: Option<String>,
+    /// What the host's driver was before, as written.
+    #[xml(raw = "origstates", when = "status")]
+    pub origstates: Option<RawXml>,
+    #[xml(raw = "privateData", when = "status")]
+    pub private_data: Option<RawXml>,
+}
+
+/// Place of a device on the host. The attributes tell which kind it is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum HostdevAddress {
+    Pci { domain: u32, bus: u32, slot: u32, function: u32 },
+    Usb { bus: u32, device: u32 },
+    Scsi { bus: u32, target: u32, unit: u64 },
+    Mdev { uuid: String },
+}
+
+impl Xml for HostdevAddress {
+    fn read(node: Node<'_>) -> Result<Self, Error> {
+        let has = |name| node.attr(name).is_some();
+        let number = |name| field::attr_opt::<Auto, u32>(node, name).map(Option::unwrap_or_default);
+        if let Some(uuid) = node.attr("uuid") {
+            return Ok(Self::Mdev { uuid: uuid.to_owned() });
+        }
+        if has("unit") || has("target") {
+            let unit = field::attr_opt::<Plain, u64>(node, "unit")?;
+            return Ok(Self::Scsi {
+                bus: number("bus")?,
+                target: number("target")?,
+                unit: unit.unwrap_or_default(),
+            });
+        }
+        if has("device") {
+            return Ok(Self::Usb { bus: number("bus")?, device: number("device")? });
+        }
+        Ok(Self::Pci {
+            domain: number("domain")?,
+            bus: number("bus")?,
+            slot: number("slot")?,
+            function: number("function")?,
+        })
+    }
+
+    fn write_attrs(&self, w: &mut Writer) {
+        match self {
+            Self::Pci { domain, bus, slot, function } => {
+                w.attr::<Hex<4>, _>("domain", domain);
+                w.attr::<Hex<2>, _>("bus", bus);
+                w.attr::<Hex<2>, _>("slot", slot);
+                w.attr::<Hex<1>, _>("function", function);
+            }
+            Self::Usb { bus, device } => {
+                w.attr::<Plain, _>("bus", bus);
+                w.attr::<Plain, _>("device", device);
+            }
+            Self::Scsi { bus, target, unit } => {
+                w.attr::<Plain, _>("bus", bus);
+                w.attr::<Plain, _>("target", target);
+                w.attr::<Plain, _>("unit", unit);
+            }
+            Self::Mdev { uuid } => w.attr_str("uuid", uuid),
+        }
+    }
+
+    fn write_content(&self, _: &mut Writer) {}
+}

@@ -1,0 +1,351 @@
+//! `<interface>`: a network card of the guest and what it is plugged into.
+
+use xmlform::{Error, Node, Writer, Xml};
+
+use super::common::{
+    HostdevDriverName, Ip, OnOff, Reconnect, Route, Teaming, VirtioOptions, YesNo, words,
+};
+use super::hostdev::HostdevAddress;
+use super::info::DeviceInfo;
+use super::netparts::{Bandwidth, Coalesce, FilterRef, PortForward, VirtualPort, Vlan};
+
+words! {
+    /// What an interface is plugged into.
+    InterfaceKind {
+        User "user", Ethernet "ethernet", Vhostuser "vhostuser", Server "server",
+        Client "client", Mcast "mcast", Network "network", Bridge "bridge",
+        Internal "internal", Direct "direct", Hostdev "hostdev", Udp "udp", Vdpa "vdpa",
+        Null "null", Vds "vds",
+    }
+    /// Where a MAC address comes from.
+    MacKind { Generated "generated", Static "static" }
+    /// Mode of a macvtap.
+    MacvtapMode { Vepa "vepa", Private "private", Bridge "bridge", Passthrough "passthrough" }
+    /// Who fills a bridge's table of MAC addresses.
+    MacTableManager { Kernel "kernel", Libvirt "libvirt" }
+    /// Which side of a Unix socket listens.
+    SocketMode { Server "server", Client "client" }
+    /// State of the link.
+    LinkState { Up "up", Down "down" }
+    /// Back end of a virtio card.
+    NetDriverName { Qemu "qemu", Vhost "vhost" }
+    /// Where packets are sent from.
+    TxMode { Iothread "iothread", Timer "timer" }
+    /// Program behind a user-mode interface.
+    NetBackendKind { Default "default", Passt "passt" }
+}
+
+/// A network card.
+#[derive(Xml, Clone, Debug, Default, PartialEq)]
+pub struct Interface {
+    #[xml(attr = "type")]
+    pub kind: InterfaceKind,
+    /// Of kind `hostdev`.
+    #[xml(attr)]
+    pub managed: Option<YesNo>,
+    #[xml(attr = "trustGuestRxFilters")]
+    pub trust_guest_rx_filters: Option<YesNo>,
+    #[xml(child)]
+    pub mac: Option<Mac>,
+    #[xml(child)]
+    pub source: Option<InterfaceSource>,
+    #[xml(child)]
+    pub virtualport: Option<VirtualPort>,
+    #[xml(child)]
+    pub vlan: Option<Vlan>,
+    #[xml(child)]
+    pub bandwidth: Option<Bandwidth>,
+    #[xml(attr = "isolated", wrap = "port")]
+    pub isolated: Option<YesNo>,
+    /// What a network made of the plug, kept while the guest runs.
+    #[xml(child, when = "status")]
+    pub actual: Option<ActualInterface>,
+    /// Addresses in the guest.
+    #[xml(children = "ip")]
+    pub ips: Vec<Ip>,
+    #[xml(children = "route")]
+    pub routes: Vec<Route>,
+    #[xml(children = "portForward")]
+    pub port_forwards: Vec<PortForward>,
+    #[xml(attr = "path", wrap = "script")]
+    pub script: Option<String>,
+    #[xml(attr = "path", wrap = "downscript")]
+    pub downscript: Option<String>,
+    #[xml(attr = "name", wrap = "backenddomain")]
+    pub backend_domain: Option<String>,
+    #[xml(child)]
+    pub target: Option<InterfaceTarget>,
+    /// Name in the guest, of containers.
+    #[xml(child)]
+    pub guest: Option<InterfaceGuest>,
+    #[xml(attr = "type", wrap = "model")]
+    pub model: Option<String>,
+    #[xml(child)]
+    pub driver: Option<InterfaceDriver>,
+    #[xml(child)]
+    pub backend: Option<InterfaceBackend>,
+    #[xml(child)]
+    pub filterref: Option<FilterRef>,
+    #[xml(attr = "state", wrap = "link")]
+    pub link: Option<LinkState>,
+    #[xml(child)]
+    pub tune: Option<InterfaceTune>,
+    /// Bytes.
+    #[xml(attr = "size", wrap = "mtu")]
+    pub mtu: Option<u32>,
+    #[xml(child)]
+    pub coalesce: Option<Coalesce>,
+    #[xml(child)]
+    pub teaming: Option<Teaming>,
+    #[xml(flatten)]
+    pub info: DeviceInfo,
+}
+
+/// `<mac>`.
+#[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mac {
+    #[xml(attr)]
+    pub address: String,
+    #[xml(attr = "type")]
+    pub kind: Option<MacKind>,
+    #[xml(attr)]
+    pub check: Option<YesNo>,
+    /// What the guest set it to.
+    #[xml(attr = "currentAddress", when = "live")]
+    pub current_address: Option<String>,
+}
+
+/// `<source>` of an interface. Which fields count follows from [`InterfaceKind`].
+#[derive(Xml, Clone, Debug, Default, PartialEq)]
+pub struct InterfaceSource {
+    #[xml(attr)]
+    pub network: Option<String>,
+    #[xml(attr)]
+    pub portgroup: Option<String>,
+    /// Port of the network, while the guest runs.
+    #[xml(attr, when = "live")]
+    pub portid: Option<String>,
+    #[xml(attr)]
+    pub bridge: Option<String>,
+    #[xml(attr = "macTableManager", when = "live")]
+    pub mac_table_manager: Option<MacTableManager>,
+    #[xml(attr = "type")]
+    pub transport: Option<String>,
+    #[xml(attr)]
+    pub path: Option<String>,
+    #[xml(attr)]
+    pub address: Option<String>,
+    #[xml(attr)]
+    pub port: Option<u32>,
+    #[xml(attr)]
+    pub name: Option<String>,
+    #[xml(attr)]
+    pub dev: Option<String>,
+    /// Macvtap mode, or which side of a socket listens.
+    #[xml(attr)]
+    pub mode: Option<String>,
+    #[xml(attr)]
+    pub switchid: Option<String>,
+    #[xml(attr)]
+    pub portgroupid: Option<String>,
+    #[xml(attr)]
+    pub connectionid: Option<String>,
+    #[xml(attr, when = "live")]
+    pub missing: Option<YesNo>,
+    #[xml(child)]
+    pub local: Option<UdpLocal>,
+    #[xml(child)]
+    pub reconnect: Option<Reconnect>,
+    #[xml(child = "address")]
+    pub host_device: Option<TypedHostdevAddress>,
+    /// Addresses on the host.
+    #[xml(children = "ip")]
+    pub ips: Vec<Ip>,
+    #[xml(children = "route")]
+    pub routes: Vec<Route>,
+}
+
+/// `<address type='pci' ...>` of a passed-through card.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TypedHostdevAddress(pub HostdevAddress);
+
+impl Xml for TypedHostdevAddress {
+    fn read(node: Node<'_>) -> Result<Self, Error> {
+        HostdevAddress::read(node).map(Self)
+    }
+
+    fn write_attrs(&self, w: &mut Writer) {
+        let kind = match self.0 {
+            HostdevAddress::Pci { .. } => "pci",
+            HostdevAddress::Usb { .. } => "usb",
+            HostdevAddress::Scsi { .. } => "drive",
+            HostdevAddress::Mdev { .. } => "mdev",
+        };
+        w.attr_str("type", kind);
+        self.0.write_attrs(w);
+    }
+
+    fn write_content(&self, _: &mut Writer) {}
+}
+
+/// Near end of a UDP tunnel.
+#[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
+pub struct UdpLocal {
+    #[xml(attr)]
+    pub address: Option<String>,
+    #[xml(attr)]
+    pub port: Option<u32>,
+}
+
+/// `<target>`: the host's end of the plug.
+#[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
+pub struct InterfaceTarget {
+    #[xml(attr)]
+    pub dev: Option<String>,
+    #[xml(attr)]
+    pub managed: Option<YesNo>,
+}
+
+/// Name of the interface inside a container.
+#[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
+pub struct InterfaceGuest {
+    #[xml(attr)]
+    pub dev: Option<String>,
+    #[xml(attr, when = "live")]
+    pub actual: Option<String>,
+}
+
+/// `<driver>` of an interface.
+#[derive(Xml, Clone, Debug, Default, PartialEq)]
+pub struct InterfaceDriver {
+    #[xml(attr)]
+    pub name: Option<String>,
+    /// Driver of a passed-through card.
+    #[xml(attr)]
+    pub model: Option<String>,
+    #[xml(attr)]
+    pub txmode: Option<TxMode>,
+    #[xml(attr)]
+    pub ioeventfd: Option<OnOff>,
+    #[xml(attr)]
+    pub event_idx: Option<OnOff>,
+    #[xml(attr)]
+    pub queues: Option<u32>,
+    #[xml(attr)]
+    pub rx_queue_size: Option<u32>,
+    #[xml(attr)]
+    pub tx_queue_size: Option<u32>,
+    #[xml(attr)]
+    pub rss: Option<OnOff>,
+    #[xml(attr)]
+    pub rss_hash_report: Option<OnOff>,
+    #[xml(flatten)]
+    pub virtio: VirtioOptions,
+    #[xml(child)]
+    pub host: Option<HostOffloads>,
+    #[xml(child)]
+    pub guest: Option<GuestOffloads>,
+}
+
+impl InterfaceDriver {
+    /// The name, read as that of a passed-through card's driver.
+    #[must_use]
+    pub fn hostdev_name(&self) -> Option<HostdevDriverName> {
+        self.name.as_deref()?.parse().ok()
+    }
+
+    /// The name, read as that of a virtio card's back end.
+    #[must_use]
+    pub fn backend_name(&self) -> Option<NetDriverName> {
+        self.name.as_deref()?.parse().ok()
+    }
+}
+
+/// What the host's side may offload.
+#[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostOffloads {
+    #[xml(attr)]
+    pub csum: Option<OnOff>,
+    #[xml(attr)]
+    pub gso: Option<OnOff>,
+    #[xml(attr)]
+    pub tso4: Option<OnOff>,
+    #[xml(attr)]
+    pub tso6: Option<OnOff>,
+    #[xml(attr)]
+    pub ecn: Option<OnOff>,
+    #[xml(attr)]
+    pub ufo: Option<OnOff>,
+    #[xml(attr)]
+    pub mrg_rxbuf: Option<OnOff>,
+}
+
+/// What the guest's side may offload.
+#[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
+pub struct GuestOffloads {
+    #[xml(attr)]
+    pub csum: Option<OnOff>,
+    #[xml(attr)]
+    pub tso4: Option<OnOff>,
+    #[xml(attr)]
+    pub tso6: Option<OnOff>,
+    #[xml(attr)]
+    pub ecn: Option<OnOff>,
+    #[xml(attr)]
+    pub ufo: Option<OnOff>,
+}
+
+/// `<backend>` of an interface.
+#[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
+pub struct InterfaceBackend {
+    #[xml(attr = "type")]
+    pub kind: Option<NetBackendKind>,
+    /// TAP device node.
+    #[xml(attr)]
+    pub tap: Option<String>,
+    /// vhost device node.
+    #[xml(attr)]
+    pub vhost: Option<String>,
+    #[xml(attr = "logFile")]
+    pub log_file: Option<String>,
+}
+
+/// `<tune>`.
+#[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
+pub struct InterfaceTune {
+    /// Send buffer of the TAP device, bytes.
+    #[xml(text_child)]
+    pub sndbuf: Option<u64>,
+}
+
+/// `<actual>`: what a network made of the plug.
+#[derive(Xml, Clone, Debug, Default, PartialEq)]
+pub struct ActualInterface {
+    #[xml(attr = "type")]
+    pub kind: InterfaceKind,
+    #[xml(attr)]
+    pub managed: Option<YesNo>,
+    #[xml(attr = "trustGuestRxFilters")]
+    pub trust_guest_rx_filters: Option<YesNo>,
+    #[xml(child)]
+    pub hostdev: Option<ActualHostdev>,
+    #[xml(attr = "id", wrap = "class")]
+    pub class_id: Option<u32>,
+    #[xml(child)]
+    pub source: Option<InterfaceSource>,
+    #[xml(child)]
+    pub virtualport: Option<VirtualPort>,
+    #[xml(child)]
+    pub vlan: Option<Vlan>,
+    #[xml(child)]
+    pub bandwidth: Option<Bandwidth>,
+    #[xml(attr = "isolated", wrap = "port")]
+    pub isolated: Option<YesNo>,
+}
+
+/// Driver of a passed-through card that a network chose.
+#[derive(Xml, Clone, Debug, Default, PartialEq)]
+pub struct ActualHostdev {
+    #[xml(child)]
+    pub driver: Option<super::common::HostdevDriver>,
+}

@@ -1,0 +1,368 @@
+//! Where a disk's bytes come from: `<source>`, and the chains `<backingStore>`, `<mirror>`
+//! and `<dataStore>`. The kind of a source is an attribute of the element around it, so
+//! a [`Source`] carries what any kind may have.
+
+use xmlform::{RawXml, Xml};
+
+use super::common::{
+    Auth, DeviceSeclabel, Initiator, Reconnect, Size, StartupPolicy, StorageHost, YesNo, words,
+};
+use super::address::PciAddress;
+
+words! {
+    /// Kind of a storage source.
+    StorageKind {
+        File "file", Block "block", Dir "dir", Network "network", Volume "volume",
+        Nvme "nvme", VhostUser "vhostuser", VhostVdpa "vhostvdpa",
+    }
+    /// Image format.
+    StorageFormat {
+        Raw "raw", Dir "dir", Bochs "bochs", Cloop "cloop", Dmg "dmg", Iso "iso", Vpc "vpc",
+        Vdi "vdi", Fat "fat", Vhd "vhd", Ploop "ploop", Luks "luks", Cow "cow", Qcow "qcow",
+        Qcow2 "qcow2", Qed "qed", Vmdk "vmdk",
+    }
+    /// Protocol of a network source.
+    NetProtocol {
+        Nbd "nbd", Rbd "rbd", Sheepdog "sheepdog", Gluster "gluster", Iscsi "iscsi",
+        Http "http", Https "https", Ftp "ftp", Ftps "ftps", Tftp "tftp", Ssh "ssh",
+        Vxhs "vxhs", Nfs "nfs",
+    }
+    /// How a volume of an iSCSI pool is reached.
+    VolumeMode { Host "host", Direct "direct" }
+    /// Form of an encrypted image.
+    EncryptionFormat {
+        Default "default", Qcow "qcow", Luks "luks", Luks2 "luks2", LuksAny "luks-any",
+    }
+    /// Who decrypts.
+    EncryptionEngine { Qemu "qemu", Librbd "librbd" }
+}
+
+/// `<source>` of a disk or of a link in its chain. Which fields count follows from the
+/// [`StorageKind`] next to it.
+#[derive(Xml, Clone, Debug, Default, PartialEq)]
+pub struct Source {
+    /// Path of kind `file`.
+    #[xml(attr)]
+    pub file: Option<String>,
+    /// Name of a set of descriptors handed over by a client, in place of opening `file`.
+    #[xml(attr)]
+    pub fdgroup: Option<String>,
+    /// Path of kinds `block` and `vhostvdpa`.
+    #[xml(attr)]
+    pub dev: Option<String>,
+    /// Path of kind `dir`.
+    #[xml(attr)]
+    pub dir: Option<String>,
+    /// Of kind `network`.
+    #[xml(attr)]
+    pub protocol: Option<NetProtocol>,
+    /// `pci` of kind `nvme`; `unix` of kind `vhostuser`.
+    #[xml(attr = "type")]
+    pub transport: Option<String>,
+    /// Socket of kind `vhostuser`.
+    #[xml(attr)]
+    pub path: Option<String>,
+    /// Image, export or target name of kind `network`.
+    #[xml(attr)]
+    pub name: Option<String>,
+    /// Query part of an HTTP URL.
+    #[xml(attr)]
+    pub query: Option<String>,
+    /// Pool of kind `volume`.
+    #[xml(attr)]
+    pub pool: Option<String>,
+    /// Volume of kind `volume`.
+    #[xml(attr)]
+    pub volume: Option<String>,
+    #[xml(attr)]
+    pub mode: Option<VolumeMode>,
+    #[xml(attr)]
+    pub tls: Option<YesNo>,
+    #[xml(attr = "tlsHostname")]
+    pub tls_hostname: Option<String>,
+    #[xml(attr = "startupPolicy")]
+    pub startup_policy: Option<StartupPolicy>,
+    /// Of kind `nvme`.
+    #[xml(attr)]
+    pub managed: Option<YesNo>,
+    /// NVMe namespace, from 1.
+    #[xml(attr)]
+    pub namespace: Option<u32>,
+    /// Number of the node in QEMU, while the guest runs.
+    #[xml(attr, when = "live")]
+    pub index: Option<u32>,
+    #[xml(children = "host")]
+    pub hosts: Vec<StorageHost>,
+    /// Snapshot of an RBD image.
+    #[xml(attr = "name", wrap = "snapshot")]
+    pub snapshot: Option<String>,
+    /// Configuration file of RBD.
+    #[xml(attr = "file", wrap = "config")]
+    pub config: Option<String>,
+    /// PCI address of kind `nvme`.
+    #[xml(child)]
+    pub address: Option<SourcePciAddress>,
+    #[xml(child)]
+    pub auth: Option<Auth>,
+    #[xml(child)]
+    pub reservations: Option<Reservations>,
+    #[xml(children = "seclabel")]
+    pub seclabels: Vec<DeviceSeclabel>,
+    #[xml(child)]
+    pub encryption: Option<Encryption>,
+    #[xml(child)]
+    pub initiator: Option<Initiator>,
+    #[xml(child)]
+    pub slices: Option<Slices>,
+    #[xml(child)]
+    pub ssl: Option<Ssl>,
+    #[xml(child)]
+    pub cookies: Option<Cookies>,
+    #[xml(child)]
+    pub readahead: Option<Readahead>,
+    #[xml(child)]
+    pub timeout: Option<Timeout>,
+    #[xml(attr = "path", wrap = "knownHosts")]
+    pub known_hosts: Option<String>,
+    #[xml(child)]
+    pub identity: Option<Identity>,
+    #[xml(child)]
+    pub reconnect: Option<Reconnect>,
+    #[xml(child = "dataStore")]
+    pub data_store: Option<Box<DataStore>>,
+    /// What the daemon keeps of it while the guest runs, as written.
+    #[xml(raw = "privateData", when = "status")]
+    pub private_data: Option<RawXml>,
+}
+
+/// PCI address of a host NVMe controller.
+#[derive(Xml, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SourcePciAddress {
+    #[xml(attr, format = "hex4")]
+    pub domain: Option<u32>,
+    #[xml(attr, format = "hex2")]
+    pub bus: Option<u32>,
+    #[xml(attr, format = "hex2")]
+    pub slot: Option<u32>,
+    #[xml(attr, format = "hex")]
+    pub function: Option<u32>,
+}
+
+impl From<SourcePciAddress> for PciAddress {
+    fn from(address: SourcePciAddress) -> Self {
+        Self {
+            domain: address.domain.unwrap_or_default(),
+            bus: address.bus.unwrap_or_default(),
+            slot: address.slot.unwrap_or_default(),
+            function: address.function.unwrap_or_default(),
+            ..Self::default()
+        }
+    }
+}
+
+/// SCSI persistent reservations.
+#[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reservations {
+    /// Whether the daemon runs the helper.
+    #[xml(attr)]
+    pub managed: Option<YesNo>,
+    /// Socket of the helper.
+    #[xml(child)]
+    pub source: Option<ReservationsSource>,
+}
+
+/// Socket of a reservations helper.
+#[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReservationsSource {
+    #[xml(attr = "type")]
+    pub kind: Option<String>,
+    #[xml(attr)]
+    pub path: Option<String>,
+    #[xml(attr)]
+    pub mode: Option<String>,
+    #[xml(child)]
+    pub reconnect: Option<Reconnect>,
+}
+
+/// `<encryption>`.
+#[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Encryption {
+    #[xml(attr)]
+    pub format: EncryptionFormat,
+    #[xml(attr)]
+    pub engine: Option<EncryptionEngine>,
+    #[xml(children = "secret")]
+    pub secrets: Vec<EncryptionSecret>,
+    #[xml(child)]
+    pub cipher: Option<Cipher>,
+    #[xml(child)]
+    pub ivgen: Option<Ivgen>,
+}
+
+/// Secret of an encrypted image.
+#[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
+pub struct EncryptionSecret {
+    #[xml(attr = "type")]
+    pub kind: Option<String>,
+    #[xml(attr)]
+    pub uuid: Option<String>,
+    #[xml(attr)]
+    pub usage: Option<String>,
+}
+
+/// Cipher of an encrypted image.
+#[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cipher {
+    #[xml(attr)]
+    pub name: Option<String>,
+    /// Bits.
+    #[xml(attr)]
+    pub size: Option<u32>,
+    #[xml(attr)]
+    pub mode: Option<String>,
+    #[xml(attr)]
+    pub hash: Option<String>,
+}
+
+/// Generator of initialization vectors.
+#[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ivgen {
+    #[xml(attr)]
+    pub name: Option<String>,
+    #[xml(attr)]
+    pub hash: Option<String>,
+}
+
+/// Parts of the source that make up the disk.
+#[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Slices {
+    #[xml(children = "slice")]
+    pub slices: Vec<Slice>,
+}
+
+/// A part of a source, in bytes.
+#[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Slice {
+    #[xml(attr = "type")]
+    pub kind: Option<String>,
+    #[xml(attr)]
+    pub offset: u64,
+    #[xml(attr)]
+    pub size: u64,
+}
+
+/// Whether certificates are checked.
+#[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ssl {
+    #[xml(attr)]
+    pub verify: Option<YesNo>,
+}
+
+/// HTTP cookies.
+#[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cookies {
+    #[xml(children = "cookie")]
+    pub cookies: Vec<Cookie>,
+}
+
+/// An HTTP cookie; its value is secret.
+#[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cookie {
+    #[xml(attr)]
+    pub name: String,
+    #[xml(text)]
+    pub value: String,
+}
+
+/// Bytes read ahead.
+#[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Readahead {
+    #[xml(attr)]
+    pub size: u64,
+}
+
+/// How long the server may take.
+#[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Timeout {
+    #[xml(attr)]
+    pub seconds: u64,
+}
+
+/// Who we are on the server, of SSH and NFS.
+#[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    #[xml(attr)]
+    pub user: Option<String>,
+    #[xml(attr)]
+    pub group: Option<String>,
+    #[xml(attr)]
+    pub username: Option<String>,
+    #[xml(attr)]
+    pub agentsock: Option<String>,
+    #[xml(attr)]
+    pub keyfile: Option<String>,
+}
+
+/// An image next to the one that describes it, holding the guest's data.
+#[derive(Xml, Clone, Debug, Default, PartialEq)]
+pub struct DataStore {
+    #[xml(attr = "type")]
+    pub kind: Option<StorageKind>,
+    #[xml(child)]
+    pub format: Option<Format>,
+    #[xml(child)]
+    pub source: Option<Source>,
+}
+
+/// `<format>` of a link in a chain.
+#[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Format {
+    #[xml(attr = "type")]
+    pub kind: Option<StorageFormat>,
+    #[xml(child)]
+    pub metadata_cache: Option<MetadataCache>,
+}
+
+/// Cache of an image's own tables.
+#[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
+pub struct MetadataCache {
+    #[xml(child)]
+    pub max_size: Option<Size>,
+}
+
+/// The image below; one without `kind` ends the chain.
+#[derive(Xml, Clone, Debug, Default, PartialEq)]
+pub struct BackingStore {
+    #[xml(attr = "type")]
+    pub kind: Option<StorageKind>,
+    #[xml(attr, when = "live")]
+    pub index: Option<u32>,
+    #[xml(child)]
+    pub format: Option<Format>,
+    #[xml(child)]
+    pub source: Option<Source>,
+    #[xml(child = "backingStore")]
+    pub backing: Option<Box<BackingStore>>,
+}
+
+/// Where a block job writes.
+#[derive(Xml, Clone, Debug, Default, PartialEq)]
+pub struct Mirror {
+    #[xml(attr = "type")]
+    pub kind: Option<StorageKind>,
+    #[xml(attr)]
+    pub file: Option<String>,
+    #[xml(attr = "format")]
+    pub file_format: Option<StorageFormat>,
+    #[xml(attr)]
+    pub job: Option<String>,
+    /// `yes`, `abort` or `pivot`.
+    #[xml(attr)]
+    pub ready: Option<String>,
+    #[xml(child)]
+    pub format: Option<Format>,
+    #[xml(child)]
+    pub source: Option<Source>,
+    #[xml(child = "backingStore")]
+    pub backing: Option<Box<BackingStore>>,
+}
