@@ -1,1 +1,9 @@
 //! virtqemud: the daemon that manages the QEMU guests of a host.
+//!
+//! ARCHITECTURE.md is the map. A layer calls only those below it: `daemon`, `access`, `api`, `ops`, then `domain` and
+//! `qemu`, which do not know each other, then `events` and `error`.
+
+pub mod access;
+pub mod error;
+pub mod events;
+pub mod pb;

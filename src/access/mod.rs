@@ -1,0 +1,25 @@
+//! Who may do what: one table names the permission of every RPC, and one layer enforces it before anything is decoded.
+//!
+//! Every call passes here, from the gRPC sockets and from the libvirt front alike. A call without a known caller, or an
+//! RPC without a line in the table, is refused.
+
+mod layer;
+mod permission;
+
+pub use layer::{Guard, GuardLayer};
+pub use permission::{PERMISSIONS, Permission, permission_of};
+
+use unixfd::Peer;
+
+use crate::error::{Area, Code, Error, Result};
+
+/// Whether `peer` has `permission`.
+///
+/// # Errors
+/// `OperationDenied` if the caller came through a read-only socket and the permission is to change something.
+pub fn authorize(peer: &Peer, permission: Permission, call: &str) -> Result<()> {
+    if peer.read_only && permission.changes() {
+        return Err(Error::new(Code::OperationDenied, format!("read only access prevents {call}")).in_area(Area::Rpc));
+    }
+    Ok(())
+}

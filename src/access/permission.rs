@@ -1,0 +1,140 @@
+//! The permissions, named as libvirt names them, and the table of which RPC needs which.
+
+macro_rules! permissions {
+    ($($(#[doc = $doc:literal])* $name:ident = $text:literal $class:ident;)*) => {
+        /// What a caller needs to make a call.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Permission { $($(#[doc = $doc])* $name,)* }
+
+        impl Permission {
+            /// The object and permission in libvirt's words.
+            pub fn name(self) -> &'static str {
+                match self { $(Permission::$name => $text,)* }
+            }
+            /// Whether read-only callers are refused.
+            pub fn changes(self) -> bool {
+                match self { $(Permission::$name => permissions!(@$class),)* }
+            }
+        }
+    };
+    (@reads) => { false };
+    (@changes) => { true };
+}
+
+permissions! {
+    /// Facts of the daemon and the host.
+    ConnectGetattr = "connect:getattr" reads;
+    /// Facts of the host's hardware.
+    ConnectRead = "connect:read" reads;
+    /// Which guests there are.
+    ConnectSearchDomains = "connect:search_domains" reads;
+    /// What happens on the host.
+    ConnectEvents = "connect:search_domains" reads;
+    /// Conversions that look at the host.
+    ConnectWrite = "connect:write" changes;
+    /// That a guest exists, and its state.
+    DomainGetattr = "domain:getattr" reads;
+    /// A guest's document and statistics. What is secret in it needs more, checked where it is formatted.
+    DomainRead = "domain:read" reads;
+    /// A guest's document with its secrets.
+    DomainReadSecure = "domain:read_secure" changes;
+    /// A guest's configuration.
+    DomainWrite = "domain:write" changes;
+    /// A guest's stored configuration.
+    DomainSave = "domain:save" changes;
+    /// Whether there is a stored configuration at all.
+    DomainDelete = "domain:delete" changes;
+    /// Starting.
+    DomainStart = "domain:start" changes;
+    /// Stopping hard.
+    DomainStop = "domain:stop" changes;
+    /// Asking the guest to shut down or reboot.
+    DomainInitControl = "domain:init_control" changes;
+    /// Resetting.
+    DomainReset = "domain:reset" changes;
+    /// Pausing and going on.
+    DomainSuspend = "domain:suspend" changes;
+    /// Consoles.
+    DomainOpenDevice = "domain:open_device" changes;
+}
+
+use Permission as P;
+
+/// The permission of every RPC, by gRPC path.
+pub const PERMISSIONS: &[(&str, Permission)] = &[
+    ("/virtqemud.v1.Domains/Define", P::DomainWrite),
+    ("/virtqemud.v1.Domains/Undefine", P::DomainDelete),
+    ("/virtqemud.v1.Domains/Create", P::DomainStart),
+    ("/virtqemud.v1.Domains/Get", P::DomainGetattr),
+    ("/virtqemud.v1.Domains/List", P::ConnectSearchDomains),
+    ("/virtqemud.v1.Domains/GetXml", P::DomainRead),
+    ("/virtqemud.v1.Domains/Start", P::DomainStart),
+    ("/virtqemud.v1.Domains/Shutdown", P::DomainInitControl),
+    ("/virtqemud.v1.Domains/Reboot", P::DomainInitControl),
+    ("/virtqemud.v1.Domains/Reset", P::DomainReset),
+    ("/virtqemud.v1.Domains/PowerOff", P::DomainStop),
+    ("/virtqemud.v1.Domains/Suspend", P::DomainSuspend),
+    ("/virtqemud.v1.Domains/Resume", P::DomainSuspend),
+    ("/virtqemud.v1.Domains/Rename", P::DomainWrite),
+    ("/virtqemud.v1.Domains/SetAutostart", P::DomainWrite),
+    ("/virtqemud.v1.Domains/Configure", P::DomainWrite),
+    ("/virtqemud.v1.Domains/GetMetadata", P::DomainRead),
+    ("/virtqemud.v1.Domains/GetStats", P::DomainRead),
+    ("/virtqemud.v1.Domains/ToNative", P::ConnectWrite),
+    ("/virtqemud.v1.Domains/OpenSession", P::DomainStart),
+    ("/virtqemud.v1.Events/Watch", P::ConnectEvents),
+    ("/virtqemud.v1.Consoles/Attach", P::DomainOpenDevice),
+    ("/virtqemud.v1.Host/GetVersions", P::ConnectGetattr),
+    ("/virtqemud.v1.Host/GetHypervisorVersion", P::ConnectGetattr),
+    ("/virtqemud.v1.Host/GetInfo", P::ConnectGetattr),
+    ("/virtqemud.v1.Host/GetNode", P::ConnectRead),
+    ("/virtqemud.v1.Host/GetCapabilities", P::ConnectRead),
+    ("/virtqemud.v1.Host/GetDomainCapabilities", P::ConnectRead),
+    ("/virtqemud.v1.Monitor/Execute", P::DomainWrite),
+    ("/grpc.health.v1.Health/Check", P::ConnectGetattr),
+    ("/grpc.health.v1.Health/List", P::ConnectGetattr),
+    ("/grpc.health.v1.Health/Watch", P::ConnectGetattr),
+    ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", P::ConnectGetattr),
+    ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", P::ConnectGetattr),
+];
+
+/// The permission that the RPC at `path` needs; none for an RPC that is not served.
+pub fn permission_of(path: &str) -> Option<Permission> {
+    // A page of strings: compared from the end, where they differ, a scan takes less than a hash.
+    PERMISSIONS.iter().find(|(p, _)| p.len() == path.len() && p.as_bytes().iter().rev().eq(path.as_bytes().iter().rev())).map(|(_, permission)| *permission)
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+
+    use super::*;
+
+    fn served() -> Vec<String> {
+        let set = prost_types::FileDescriptorSet::decode(crate::pb::DESCRIPTORS).expect("descriptors decode");
+        let paths = |file: &prost_types::FileDescriptorProto| {
+            let package = file.package().to_owned();
+            let of = |s: &prost_types::ServiceDescriptorProto| {
+                let service = s.name().to_owned();
+                s.method.iter().map(|m| format!("/{package}.{service}/{}", m.name())).collect::<Vec<_>>()
+            };
+            file.service.iter().flat_map(of).collect::<Vec<_>>()
+        };
+        set.file.iter().flat_map(paths).collect()
+    }
+
+    #[test]
+    fn every_rpc_of_the_contract_has_a_permission() {
+        let served = served();
+        assert!(served.len() > 20, "the contract has lost its services");
+        let without: Vec<_> = served.iter().filter(|p| permission_of(p).is_none()).collect();
+        assert!(without.is_empty(), "no permission: {without:?}");
+    }
+
+    #[test]
+    fn no_line_names_an_rpc_that_is_not_there() {
+        let served = served();
+        let stale: Vec<_> = PERMISSIONS.iter().filter(|(p, _)| p.starts_with("/virtqemud.") && !served.iter().any(|s| s == p)).collect();
+        assert!(stale.is_empty(), "{stale:?}");
+    }
+}

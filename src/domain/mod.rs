@@ -1,0 +1,206 @@
+//! One guest: handle, owner task, jobs, view, registry, files.
+//!
+//! Used by `ops`, which knows what a change means; nothing here calls QEMU. A [`Domain`] is a cheap handle. Whoever wants
+//! to know reads its [`View`]; whoever wants to change something takes a [`Job`], does his work, and commits.
+//!
+//! The hard thing is that a job outlives who asked for it: jobs run on the daemon's tracker, the guard gives the job back
+//! when it is dropped, and a commit that is on its way is carried out even if nobody waits for its answer.
+
+mod condition;
+pub mod jobs;
+mod owner;
+mod registry;
+pub mod store;
+mod view;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::sync::{mpsc, oneshot, watch};
+use uuid::Uuid;
+
+pub use condition::{Condition, RunState};
+pub use owner::{Change, Effects, GONE};
+pub use registry::Registry;
+pub use view::{Document, Private, Run, View};
+
+use crate::error::{Code, Error, Result};
+use jobs::{Answer, JobId, Jobs, Want};
+use owner::{Message, Owner, World};
+
+/// Commits that may wait for a guest's owner; who comes then waits to be let in.
+const INBOX: usize = 16;
+/// Events of QEMU that may wait for a guest's owner; then the monitor's reader waits.
+const MONITOR: usize = 64;
+/// How long a job is waited for: libvirt's 30 seconds.
+pub const JOB_WAIT: Duration = Duration::from_secs(30);
+
+/// A guest. Cheap to clone; all clones are one guest.
+#[derive(Clone)]
+pub struct Domain {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    uuid: Uuid,
+    inbox: mpsc::Sender<Message>,
+    monitor: mpsc::Sender<Change>,
+    view: watch::Receiver<Arc<View>>,
+    board: Mutex<Board>,
+}
+
+/// Jobs and who waits for them.
+struct Board {
+    jobs: Jobs,
+    waiting: HashMap<JobId, oneshot::Sender<()>>,
+}
+
+impl Domain {
+    /// Starts the owner task of a guest.
+    fn spawn(world: Arc<World>, view: View, max_queued: usize) -> Self {
+        let (inbox, inbox_receiver) = mpsc::channel(INBOX);
+        let (monitor, monitor_receiver) = mpsc::channel(MONITOR);
+        let view = Arc::new(view);
+        let (publish, receiver) = watch::channel(Arc::clone(&view));
+        let uuid = view.uuid;
+        tokio::spawn(Owner { world, view, publish, inbox: inbox_receiver, monitor: monitor_receiver }.run());
+        let board = Mutex::new(Board { jobs: Jobs::new(max_queued), waiting: HashMap::new() });
+        Self { inner: Arc::new(Inner { uuid, inbox, monitor, view: receiver, board }) }
+    }
+
+    /// Who it is.
+    pub fn uuid(&self) -> Uuid {
+        self.inner.uuid
+    }
+    /// The newest view.
+    pub fn view(&self) -> Arc<View> {
+        Arc::clone(&self.inner.view.borrow())
+    }
+    /// Waits until a view fulfils `condition`.
+    pub async fn wait_for(&self, condition: impl FnMut(&Arc<View>) -> bool) -> Arc<View> {
+        let mut receiver = self.inner.view.clone();
+        match receiver.wait_for(condition).await {
+            Ok(view) => Arc::clone(&view),
+            Err(_) => self.view(),
+        }
+    }
+
+    /// Commits a change and waits until it is published. See [`Effects`].
+    ///
+    /// # Errors
+    /// What the change or writing its files gives; then nothing has changed. Reason [`GONE`] if the guest has left.
+    pub async fn commit(&self, change: impl FnOnce(&mut View) -> Result<Effects> + Send + 'static) -> Result<Arc<View>> {
+        let (answer, receiver) = oneshot::channel();
+        let message = Message::Commit(Box::new(change), answer);
+        self.inner.inbox.send(message).await.map_err(|_| owner::gone())?;
+        receiver.await.map_err(|_| owner::gone())?
+    }
+
+    /// Hands over what QEMU has said, in order. Waits while the owner is behind.
+    pub async fn from_monitor(&self, change: impl FnOnce(&mut View) -> Result<Effects> + Send + 'static) {
+        // The owner ends only with the daemon or the guest: what QEMU says then is read back at the next start.
+        let _ = self.inner.monitor.send(Box::new(change)).await;
+    }
+
+    pub(super) async fn close(&self) {
+        // An owner that has ended already needs no telling.
+        let _ = self.inner.inbox.send(Message::Close).await;
+    }
+
+    fn board(&self) -> MutexGuard<'_, Board> {
+        self.inner.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a job, waiting for others to end for at most [`JOB_WAIT`].
+    ///
+    /// # Errors
+    /// `OperationTimeout` naming who holds it; `OperationFailed` if too many wait.
+    pub async fn job(&self, want: Want) -> Result<Job> {
+        self.job_within(want, JOB_WAIT).await
+    }
+
+    /// The same with another limit; zero does not wait at all.
+    ///
+    /// # Errors
+    /// As [`job`](Self::job).
+    pub async fn job_within(&self, want: Want, limit: Duration) -> Result<Job> {
+        let (id, receiver) = {
+            let mut board = self.board();
+            match board.jobs.ask(want) {
+                Answer::Granted(id) => return Ok(Job { domain: self.clone(), id }),
+                Answer::Full => return Err(Error::new(Code::OperationFailed, "cannot acquire state change lock due to max_queued limit")),
+                Answer::Queued(id) => {
+                    let (sender, receiver) = oneshot::channel();
+                    board.waiting.insert(id, sender);
+                    (id, receiver)
+                }
+            }
+        };
+        // From here the guard gives the place in the queue back, whatever happens.
+        let job = Job { domain: self.clone(), id };
+        match tokio::time::timeout(limit, receiver).await {
+            Ok(Ok(())) => Ok(job),
+            _ => {
+                let holder = self.board().jobs.holder(want);
+                Err(Error::new(Code::OperationTimeout, format!("cannot acquire state change lock (held by {holder})")))
+            }
+        }
+    }
+
+    /// Whether a job is at work.
+    pub fn busy(&self) -> bool {
+        self.board().jobs.busy()
+    }
+}
+
+impl std::fmt::Debug for Domain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.view().fmt(f)
+    }
+}
+
+/// A job at work on a guest; dropped, it is over.
+#[derive(Debug)]
+pub struct Job {
+    domain: Domain,
+    id: JobId,
+}
+
+impl Job {
+    /// The guest.
+    pub fn domain(&self) -> &Domain {
+        &self.domain
+    }
+    /// The guest's newest view.
+    pub fn view(&self) -> Arc<View> {
+        self.domain.view()
+    }
+    /// The only way to change state; see [`Domain::commit`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn commit(&self, change: impl FnOnce(&mut View) -> Result<Effects> + Send + 'static) -> Result<Arc<View>> {
+        self.domain.commit(change).await
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        let mut board = self.domain.board();
+        board.waiting.remove(&self.id);
+        let mut granted = board.jobs.done(self.id);
+        while let Some(id) = granted.pop() {
+            // Who was granted but has given up waiting gives it on.
+            let taken = board.waiting.remove(&id).is_some_and(|waiter| waiter.send(()).is_ok());
+            if !taken {
+                granted.extend(board.jobs.done(id));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

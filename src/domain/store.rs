@@ -1,0 +1,328 @@
+//! The files of guests: configuration, autostart links, status of runs. They are libvirt's files, in libvirt's places.
+//!
+//! Written by the owner task before a change is published, read at start-up. The hard thing is that nothing is lost:
+//! a file is replaced by a rename after its content is on the disk, and a file that could not be read is somebody's
+//! work: it is reported, kept, and never written over.
+
+use std::{
+    collections::HashSet,
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{OpenOptionsExt, symlink},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use domxml::{FormatFlags, ParseFlags};
+
+use super::{View, status};
+use crate::{
+    blocking,
+    error::{Code, Error, Result},
+};
+
+/// Where the files are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// Configurations, and `autostart/` in it: /etc/libvirt/qemu.
+    pub config: PathBuf,
+    /// Status of runs, PID files: /run/libvirt/qemu.
+    pub state: PathBuf,
+    /// Each guest's own directory, firmware variables, saved states: /var/lib/libvirt/qemu.
+    pub lib: PathBuf,
+    /// What can be made again: /var/cache/libvirt/qemu.
+    pub cache: PathBuf,
+    /// QEMU's output: /var/log/libvirt/qemu.
+    pub log: PathBuf,
+}
+
+/// The files of guests. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    layout: Layout,
+    /// Configuration files that could not be read.
+    foreign: Mutex<HashSet<PathBuf>>,
+}
+
+/// One file found at start-up.
+pub struct Loaded<T> {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// What is in it.
+    pub content: T,
+}
+
+/// What is found at start-up.
+pub struct Found {
+    /// Runs, from their status files.
+    pub runs: Vec<Loaded<domxml::status::Status>>,
+    /// Stored configurations.
+    pub configs: Vec<Loaded<domxml::Domain>>,
+    /// Names of the guests that start with the host.
+    pub autostart: HashSet<String>,
+}
+
+impl Store {
+    /// Files below these places. Nothing is touched yet.
+    pub fn new(layout: Layout) -> Self {
+        Self { inner: Arc::new(Inner { layout, foreign: Mutex::default() }) }
+    }
+
+    /// Where the files are.
+    pub fn layout(&self) -> &Layout {
+        &self.inner.layout
+    }
+
+    /// The configuration file of a guest.
+    pub fn config_path(&self, name: &str) -> PathBuf {
+        self.inner.layout.config.join(format!("{name}.xml"))
+    }
+    /// The link that lets a guest start with the host.
+    pub fn autostart_path(&self, name: &str) -> PathBuf {
+        self.inner.layout.config.join("autostart").join(format!("{name}.xml"))
+    }
+    /// The status file of a run.
+    pub fn status_path(&self, name: &str) -> PathBuf {
+        self.inner.layout.state.join(format!("{name}.xml"))
+    }
+
+    /// Reads everything. Files that can't be read are logged, kept, and not written over from now on.
+    ///
+    /// # Errors
+    /// A directory can't be read.
+    pub fn load(&self) -> Result<Found> {
+        let layout = &self.inner.layout;
+        let runs = self.load_all(&layout.state, |text| domxml::status::Status::parse(text, ParseFlags::NONE))?;
+        let configs = self.load_all(&layout.config, |text| domxml::Domain::parse(text, ParseFlags::INACTIVE))?;
+        let mut autostart = HashSet::new();
+        for path in xml_files(&layout.config.join("autostart"))? {
+            autostart.extend(path.file_stem().and_then(|s| s.to_str()).map(str::to_owned));
+        }
+        Ok(Found { runs, configs, autostart })
+    }
+
+    fn load_all<T: Send>(&self, dir: &Path, parse: impl Fn(&str) -> Result<T, domxml::Error> + Sync) -> Result<Vec<Loaded<T>>> {
+        let paths = xml_files(dir)?;
+        let read = |path: &PathBuf| match read_document(path, &parse) {
+            Ok(content) => Some(Loaded { path: path.clone(), content }),
+            Err(error) => {
+                tracing::error!(path = %path.display(), %error, "this file can't be read as a guest's; it is kept as it is and left alone");
+                self.foreign().insert(path.clone());
+                None
+            }
+        };
+        // Most of the time of a start with many guests goes here, so the cores share it.
+        let (left, right) = paths.split_at(paths.len() / 2);
+        Ok(std::thread::scope(|scope| {
+            let other = scope.spawn(|| right.iter().filter_map(read).collect::<Vec<_>>());
+            let mut loaded: Vec<_> = left.iter().filter_map(read).collect();
+            match other.join() {
+                Ok(rest) => loaded.extend(rest),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+            loaded
+        }))
+    }
+
+    fn foreign(&self) -> std::sync::MutexGuard<'_, HashSet<PathBuf>> {
+        self.inner.foreign.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps a file from being written over.
+    pub fn keep(&self, path: &Path) {
+        self.foreign().insert(path.to_owned());
+    }
+
+    /// Brings the files from one view to the next. `volatile`: the status file need not follow.
+    pub(super) async fn save(&self, before: &View, after: &View, volatile: bool) -> Result<()> {
+        let steps = self.steps(before, after, volatile)?;
+        if steps.is_empty() {
+            return Ok(());
+        }
+        blocking::file("writing the guest's files", move || steps.into_iter().try_for_each(Step::carry_out)).await
+    }
+
+    fn steps(&self, before: &View, after: &View, volatile: bool) -> Result<Vec<Step>> {
+        let mut steps = Vec::new();
+        self.config_steps(before, after, &mut steps)?;
+        self.autostart_steps(before, after, &mut steps);
+        match (&before.run, &after.run) {
+            (_, Some(_)) if !volatile => {
+                // A run that begins must have its file, or a restart would not find it; later ones only describe it better.
+                let needed = before.run.is_none();
+                steps.push(Step::Write { path: self.status_path(&after.name), text: status::text(after), durable: false, needed });
+            }
+            (Some(_), None) => steps.push(Step::Remove(self.status_path(&before.name))),
+            _ => {}
+        }
+        Ok(steps)
+    }
+
+    fn config_steps(&self, before: &View, after: &View, steps: &mut Vec<Step>) -> Result<()> {
+        let same = match (&before.config, &after.config) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            (None, None) => true,
+            _ => false,
+        };
+        if same && before.name == after.name {
+            return Ok(());
+        }
+        let path = self.config_path(&after.name);
+        if let Some(config) = &after.config {
+            if self.foreign().contains(&path) {
+                let message = format!("'{}' holds something that can't be read as a guest's; move it away first", path.display());
+                return Err(Error::new(Code::OperationFailed, message));
+            }
+            let text = head(&after.name) + &config.format(FormatFlags::SECURE);
+            steps.push(Step::Write { path: path.clone(), text, durable: true, needed: true });
+        }
+        if before.config.is_some() && (after.config.is_none() || before.name != after.name) {
+            steps.push(Step::Remove(self.config_path(&before.name)));
+        }
+        Ok(())
+    }
+
+    fn autostart_steps(&self, before: &View, after: &View, steps: &mut Vec<Step>) {
+        let was = before.autostart && before.config.is_some();
+        let is = after.autostart && after.config.is_some();
+        if is && (!was || before.name != after.name) {
+            steps.push(Step::Link { path: self.autostart_path(&after.name), target: self.config_path(&after.name) });
+        }
+        if was && (!is || before.name != after.name) {
+            steps.push(Step::Remove(self.autostart_path(&before.name)));
+        }
+    }
+}
+
+/// One thing done to one file.
+enum Step {
+    /// `durable`: it must outlive the host. `needed`: failing fails the change.
+    Write { path: PathBuf, text: String, durable: bool, needed: bool },
+    Link { path: PathBuf, target: PathBuf },
+    Remove(PathBuf),
+}
+
+impl Step {
+    fn carry_out(self) -> Result<()> {
+        match self {
+            Step::Write { path, text, durable, needed } => match write(&path, text.as_bytes(), durable) {
+                Err(error) if needed => Err(Error::system(format_args!("cannot write '{}'", path.display()), error)),
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "the status file is out of date");
+                    Ok(())
+                }
+                Ok(()) => Ok(()),
+            },
+            Step::Link { path, target } => {
+                let link = || {
+                    path.parent().map_or(Ok(()), fs::create_dir_all)?;
+                    remove(&path)?;
+                    symlink(&target, &path)?;
+                    sync_parent(&path)
+                };
+                link().map_err(|e| Error::system(format_args!("Failed to create symlink '{}' to '{}'", path.display(), target.display()), e))
+            }
+            Step::Remove(path) => remove(&path)
+                .and_then(|()| sync_parent(&path))
+                .map_err(|e| Error::system(format_args!("cannot remove '{}'", path.display()), e)),
+        }
+    }
+}
+
+/// Replaces a file as a whole: a reader, or a crash, finds the old content or the new. With `durable` the new one is on
+/// the disk when this returns.
+///
+/// # Errors
+/// What the file system gives; the old file stands.
+pub fn write(path: &Path, content: &[u8], durable: bool) -> io::Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".new");
+    let temporary = PathBuf::from(temporary);
+    let attempt = || {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        file.write_all(content)?;
+        if durable {
+            file.sync_data()?;
+        }
+        fs::rename(&temporary, path)
+    };
+    attempt().inspect_err(|_| {
+        // Nobody reads it; what counts is the first error.
+        let _ = fs::remove_file(&temporary);
+    })?;
+    if durable { sync_parent(path) } else { Ok(()) }
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// `*.xml` in a directory, in no order; none if there is no such directory.
+fn xml_files(dir: &Path) -> Result<Vec<PathBuf>> {
+    let failed = |e| Error::system(format_args!("cannot read directory '{}'", dir.display()), e);
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.map_err(failed)?,
+    };
+    let mut paths = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(failed)?;
+        let is_dir = entry.file_type().is_ok_and(|t| t.is_dir());
+        if !is_dir && entry.path().extension().is_some_and(|e| e == "xml") {
+            paths.push(entry.path());
+        }
+    }
+    Ok(paths)
+}
+
+fn read_document<T>(path: &Path, parse: impl Fn(&str) -> Result<T, domxml::Error>) -> Result<T> {
+    let text = fs::read_to_string(path).map_err(|e| Error::system("cannot read it", e))?;
+    Ok(parse(&text)?)
+}
+
+/// The comment that stands above a guest's document on disk: six lines and an empty one, as libvirt's are.
+pub(super) fn head(name: &str) -> String {
+    // "--" may not stand in a comment.
+    let shown = name.replace("--", "- -");
+    format!(
+        "<!--\nThis file belongs to virtqemud, which reads it when it starts and replaces it\nwhenever the guest changes: an edit made here by hand is lost or, worse, half\nseen. To change the guest, use\n  virsh edit {shown}\n-->\n\n"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_as_a_whole() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let path = dir.path().join("a.xml");
+        write(&path, b"one", true).unwrap();
+        write(&path, b"two", true).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        // The directory is in the way: the old content stands and nothing is left behind.
+        fs::create_dir(dir.path().join("a.xml.new")).unwrap();
+        assert!(write(&path, b"three", true).is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+    }
+
+    #[test]
+    fn the_head_has_six_lines_and_an_empty_one() {
+        let head = head("a--b");
+        assert_eq!(head.lines().count(), 7);
+        assert_eq!(head.matches("--").count(), 2);
+        assert!(head.ends_with("-->\n\n"));
+    }
+}

@@ -1,0 +1,180 @@
+//! What is known of one guest, as an immutable snapshot.
+//!
+//! The owner task makes a new one for every commit; everybody else reads the newest through
+//! [`Domain::view`](super::Domain::view) and never waits. Documents are shared between snapshots and formatted at most
+//! once in each form.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, OnceLock},
+    time::Instant,
+};
+
+use domxml::FormatFlags;
+use uuid::Uuid;
+
+use super::Condition;
+use crate::{error::Result, events::Version};
+
+/// A guest's document with its usual text.
+pub struct Document {
+    /// The document itself.
+    pub domain: domxml::Domain,
+    live: bool,
+    text: OnceLock<Arc<str>>,
+}
+
+impl Document {
+    /// A stored configuration.
+    pub fn config(domain: domxml::Domain) -> Arc<Self> {
+        Arc::new(Self { domain, live: false, text: OnceLock::new() })
+    }
+    /// The document of a run.
+    pub fn live(domain: domxml::Domain) -> Arc<Self> {
+        Arc::new(Self { domain, live: true, text: OnceLock::new() })
+    }
+
+    /// The document without secrets; formatted once.
+    pub fn text(&self) -> Arc<str> {
+        Arc::clone(self.text.get_or_init(|| self.format(FormatFlags::NONE).into()))
+    }
+
+    /// The document in another form.
+    pub fn format(&self, flags: FormatFlags) -> String {
+        let form = if self.live { flags } else { flags | FormatFlags::INACTIVE };
+        self.domain.format(form)
+    }
+}
+
+/// What belongs to one run of a guest.
+#[derive(Clone)]
+pub struct Run {
+    /// The document as it runs.
+    pub document: Arc<Document>,
+    /// Number of the run, 1 or more.
+    pub id: i32,
+    /// QEMU's process; 0 until it was started.
+    pub pid: i32,
+    /// What a restart of the daemon needs to find the run again, beside the document.
+    pub private: Arc<Private>,
+    /// Why QEMU can't be asked at present.
+    pub unreachable: Option<Arc<str>>,
+    /// What makes this run unsupported: libvirt's taint words.
+    pub taints: BTreeSet<&'static str>,
+    /// Uses of deprecated features, in QEMU's words.
+    pub deprecations: Vec<Arc<str>>,
+    /// A client's session that the run ends with.
+    pub session: Option<Arc<str>>,
+    /// The next shutdown of the guest is to become a reset.
+    pub fake_reboot: bool,
+    /// Size of the balloon as QEMU last told, KiB; none before it did.
+    pub balloon_kib: Option<u64>,
+    /// The monitor's state since when, for whom asks about it.
+    pub occupied_since: Option<Instant>,
+}
+
+/// Facts of a run that the status file holds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Private {
+    /// Socket of QEMU's monitor.
+    pub monitor: String,
+    /// Thread of each virtual CPU that is online.
+    pub vcpus: Vec<(u32, i32)>,
+    /// Capability flags of this QEMU, by libvirt's names.
+    pub flags: Vec<String>,
+    /// Aliases known to QEMU.
+    pub devices: Vec<String>,
+    /// The guest's own directories.
+    pub lib_dir: String,
+    /// Directory of channel sockets.
+    pub channel_dir: String,
+    /// Directory of memory backends.
+    pub memory_dir: String,
+    /// The CPU as the stored configuration has it.
+    pub cpu: Option<domxml::cpu::Cpu>,
+    /// Last number given to a block node.
+    pub nodename_index: u32,
+    /// Start time of the process in clock ticks after boot, so that a reused number is not mistaken for it.
+    pub start_time: u64,
+}
+
+/// One guest at one moment.
+#[derive(Clone)]
+pub struct View {
+    /// Who it is.
+    pub uuid: Uuid,
+    /// What it is called.
+    pub name: Arc<str>,
+    /// Its stored configuration.
+    pub config: Option<Arc<Document>>,
+    /// Its run, if it has one.
+    pub run: Option<Run>,
+    /// State and reason.
+    pub condition: Condition,
+    /// Starts with the host.
+    pub autostart: bool,
+    /// Counts commits; never repeats, not even over restarts of the daemon.
+    pub generation: u64,
+    /// The event that last changed it.
+    pub version: Version,
+}
+
+impl View {
+    /// A guest of which nothing is known but who it is.
+    pub fn new(uuid: Uuid, name: Arc<str>, generation: u64) -> Self {
+        Self {
+            uuid,
+            name,
+            config: None,
+            run: None,
+            condition: Condition::SHUTOFF_UNKNOWN,
+            autostart: false,
+            generation,
+            version: Version { epoch: 0, counter: 0 },
+        }
+    }
+
+    /// Whether there is such a guest: it is defined, or runs.
+    pub fn exists(&self) -> bool {
+        self.config.is_some() || self.run.is_some()
+    }
+    /// Whether it runs.
+    pub fn active(&self) -> bool {
+        self.run.is_some()
+    }
+    /// Number of its run, 0 if it does not run.
+    pub fn id(&self) -> i32 {
+        self.run.as_ref().map_or(0, |r| r.id)
+    }
+    /// Changes with every commit.
+    pub fn etag(&self) -> String {
+        format!("{:x}", self.generation)
+    }
+    /// The document that describes it now: of the run if it runs.
+    pub fn current(&self) -> Option<&Arc<Document>> {
+        self.run.as_ref().map(|r| &r.document).or(self.config.as_ref())
+    }
+    /// The document of its next start.
+    pub fn inactive(&self) -> Option<&Arc<Document>> {
+        self.config.as_ref().or(self.run.as_ref().map(|r| &r.document))
+    }
+    /// The run.
+    ///
+    /// # Errors
+    /// `OperationInvalid` if it does not run, as libvirt words it.
+    pub fn running(&self) -> Result<&Run> {
+        self.run.as_ref().ok_or_else(|| crate::error::Error::invalid("domain is not running"))
+    }
+}
+
+impl std::fmt::Debug for View {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("View")
+            .field("name", &self.name)
+            .field("uuid", &self.uuid)
+            .field("id", &self.id())
+            .field("condition", &self.condition)
+            .field("persistent", &self.config.is_some())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,288 @@
+//! The one error type of the daemon, in libvirt's vocabulary, and its two faces: gRPC status and log line.
+//!
+//! Made in every layer, turned into a status by `api`. libvirt's codes are finer than gRPC's and clients switch on
+//! them, so they are the truth; one exhaustive match gives the gRPC code. The hard thing is saying each thing once:
+//! the code's own prefix ("Domain not found: ") is added here and nowhere else.
+
+use std::{borrow::Cow, error::Error as StdError, fmt, io};
+
+use tonic::{Code as Grpc, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+/// What a fallible operation of the daemon gives.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+macro_rules! codes {
+    ($($(#[doc = $doc:literal])* $name:ident = $num:literal, $reason:literal, $prefix:literal, $grpc:ident;)*) => {
+        /// What went wrong, by libvirt's number (virErrorNumber).
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(i32)]
+        pub enum Code { $($(#[doc = $doc])* $name = $num,)* }
+
+        impl Code {
+            /// Every code that this daemon gives.
+            pub const ALL: &'static [Code] = &[$(Code::$name),*];
+
+            /// The stable reason of `google.rpc.ErrorInfo`.
+            pub fn reason(self) -> &'static str {
+                match self { $(Code::$name => $reason,)* }
+            }
+            /// What libvirt writes before the message; empty if nothing.
+            pub fn prefix(self) -> &'static str {
+                match self { $(Code::$name => $prefix,)* }
+            }
+            /// The gRPC code.
+            pub fn grpc(self) -> Grpc {
+                match self { $(Code::$name => Grpc::$grpc,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    /// A fault of the daemon or of QEMU that no finer code describes.
+    Internal = 1, "INTERNAL_ERROR", "internal error", Internal;
+    /// A call that this daemon does not serve.
+    NoSupport = 3, "NO_SUPPORT", "this function is not supported by the connection driver", Unimplemented;
+    /// The URI does not name this daemon.
+    NoConnect = 5, "NO_CONNECT", "no connection driver available for", InvalidArgument;
+    /// An argument is out of its range.
+    InvalidArg = 8, "INVALID_ARG", "invalid argument", InvalidArgument;
+    /// The operation was tried and failed.
+    OperationFailed = 9, "OPERATION_FAILED", "operation failed", Internal;
+    /// A document is not what it has to be.
+    Xml = 27, "XML_ERROR", "XML error", InvalidArgument;
+    /// Name or UUID are taken.
+    DomExist = 28, "DOM_EXIST", "domain already exists", AlreadyExists;
+    /// The caller may only read.
+    OperationDenied = 29, "OPERATION_DENIED", "operation forbidden", PermissionDenied;
+    /// A file can't be opened.
+    OpenFailed = 30, "OPEN_FAILED", "failed to open file", FailedPrecondition;
+    /// A configuration file has a wrong form.
+    ConfSyntax = 33, "CONF_SYNTAX", "configuration file syntax error", InvalidArgument;
+    /// A document does not parse; the message has line and place.
+    XmlDetail = 35, "XML_DETAIL", "", InvalidArgument;
+    /// The operating system refused; the message ends with its reason.
+    System = 38, "SYSTEM_ERROR", "", Internal;
+    /// A request breaks the protocol.
+    Rpc = 39, "RPC", "", InvalidArgument;
+    /// No such guest.
+    NoDomain = 42, "NO_DOMAIN", "Domain not found", NotFound;
+    /// The guest's state does not allow it.
+    OperationInvalid = 55, "OPERATION_INVALID", "Requested operation is not valid", FailedPrecondition;
+    /// The document asks for what this host or QEMU can't give.
+    ConfigUnsupported = 67, "CONFIG_UNSUPPORTED", "unsupported configuration", FailedPrecondition;
+    /// It took too long.
+    OperationTimeout = 68, "OPERATION_TIMEOUT", "Timed out during operation", DeadlineExceeded;
+    /// A flag or parameter is not served.
+    ArgumentUnsupported = 74, "ARGUMENT_UNSUPPORTED", "argument unsupported", Unimplemented;
+    /// Somebody cancelled it.
+    OperationAborted = 78, "OPERATION_ABORTED", "operation aborted", Aborted;
+    /// The guest has no such metadata.
+    NoDomainMetadata = 80, "NO_DOMAIN_METADATA", "metadata not found", NotFound;
+    /// A number does not fit.
+    Overflow = 82, "OVERFLOW", "numerical overflow", OutOfRange;
+    /// This QEMU or guest can't do it.
+    OperationUnsupported = 84, "OPERATION_UNSUPPORTED", "Operation not supported", Unimplemented;
+    /// The guest's agent does not answer.
+    AgentUnresponsive = 86, "AGENT_UNRESPONSIVE", "Guest agent is not responding", Unavailable;
+    /// Another has it.
+    ResourceBusy = 87, "RESOURCE_BUSY", "resource busy", ResourceExhausted;
+    /// Policy says no.
+    AccessDenied = 88, "ACCESS_DENIED", "access denied", PermissionDenied;
+    /// The guest CPU cannot be had on this host.
+    CpuIncompatible = 91, "CPU_INCOMPATIBLE", "the CPU is incompatible with host CPU", FailedPrecondition;
+    /// The document does not fit the schema.
+    XmlInvalidSchema = 92, "XML_INVALID_SCHEMA", "XML document failed to validate against schema", InvalidArgument;
+    /// No such device in the guest.
+    DeviceMissing = 99, "DEVICE_MISSING", "device not found", NotFound;
+    /// Several guests match where one was meant.
+    MultipleDomains = 110, "MULTIPLE_DOMAINS", "multiple matching domains found", FailedPrecondition;
+}
+
+/// Where in libvirt's house it went wrong (virErrorDomain).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(i32)]
+pub enum Area {
+    /// No place in particular: argument checks.
+    None = 0,
+    /// The XML reader.
+    Xml = 5,
+    /// A guest, seen from outside.
+    Dom = 6,
+    /// The protocol.
+    Rpc = 7,
+    /// Configuration files.
+    Conf = 9,
+    /// The QEMU driver.
+    Qemu = 10,
+    /// Files that hold disks.
+    Storage = 18,
+    /// A guest's document.
+    Domain = 20,
+    /// Security labels.
+    Security = 24,
+    /// CPU models.
+    Cpu = 31,
+    /// Byte streams.
+    Streams = 38,
+    /// Watches and journal.
+    Event = 40,
+    /// Capabilities.
+    Capabilities = 44,
+    /// Device documents.
+    Device = 49,
+    /// Who may do what.
+    Access = 55,
+}
+
+/// An error: what, where, on whom, and what to do about it.
+#[derive(Debug)]
+pub struct Error {
+    /// What went wrong.
+    pub code: Code,
+    /// Where.
+    pub area: Area,
+    /// The message without the code's prefix.
+    pub message: Cow<'static, str>,
+    /// A reason finer than the code's own, for clients of the gRPC service; the code's if none.
+    pub reason: Option<&'static str>,
+    /// The operating system's error number, if it gave one.
+    pub errno: Option<i32>,
+    /// What it came from; for the log.
+    pub source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// An error of the QEMU driver, the usual area.
+    pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { code, area: Area::Qemu, message: message.into(), reason: None, errno: None, source: None }
+    }
+    /// A fault that no finer code describes.
+    pub fn internal(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Code::Internal, message)
+    }
+    /// The guest's state does not allow it.
+    pub fn invalid(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Code::OperationInvalid, message)
+    }
+    /// An argument is out of its range.
+    pub fn argument(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Code::InvalidArg, message)
+    }
+    /// What the operating system refused.
+    pub fn system(what: impl fmt::Display, error: io::Error) -> Self {
+        let reason = os_text(&error);
+        Self { errno: error.raw_os_error(), ..Self::new(Code::System, format!("{what}: {reason}")).caused_by(error) }
+    }
+    /// The same error in another area.
+    #[must_use]
+    pub fn in_area(mut self, area: Area) -> Self {
+        self.area = area;
+        self
+    }
+    /// The same error with what it came from.
+    #[must_use]
+    pub fn caused_by(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+    /// The same error with a finer reason.
+    #[must_use]
+    pub fn because(mut self, reason: &'static str) -> Self {
+        self.reason = Some(reason);
+        self
+    }
+}
+
+/// The operating system's words for an error, without Rust's "(os error N)".
+fn os_text(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.find(" (os error") {
+        Some(end) => text[..end].to_owned(),
+        None => text,
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.code.prefix() {
+            "" => f.write_str(&self.message),
+            prefix if self.message.is_empty() => f.write_str(prefix),
+            prefix => write!(f, "{prefix}: {}", self.message),
+        }
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|e| e as _)
+    }
+}
+
+/// The gRPC face. Reason, libvirt's numbers and the bare message travel in the details.
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        let mut metadata = vec![
+            ("libvirt_code".to_owned(), (error.code as i32).to_string()),
+            ("libvirt_domain".to_owned(), (error.area as i32).to_string()),
+            ("libvirt_detail".to_owned(), error.message.to_string()),
+        ];
+        if let Some(errno) = error.errno {
+            metadata.push(("errno".to_owned(), errno.to_string()));
+        }
+        let reason = error.reason.unwrap_or(error.code.reason());
+        let grpc = match reason {
+            "ETAG_MISMATCH" => Grpc::Aborted,
+            "VERSION_EXPIRED" => Grpc::OutOfRange,
+            "SLOW_WATCHER" => Grpc::ResourceExhausted,
+            _ => error.code.grpc(),
+        };
+        let details = ErrorDetails::with_error_info(reason, "virtqemud", metadata.into_iter().collect::<std::collections::HashMap<_, _>>());
+        Status::with_error_details(grpc, error.to_string(), details)
+    }
+}
+
+/// Document errors keep libvirt's numbers.
+#[cfg(any())]
+impl From<domxml::Error> for Error {
+    fn from(error: domxml::Error) -> Self {
+        let number = error.kind.number();
+        let code = Code::ALL.iter().copied().find(|c| *c as i32 == number).unwrap_or(Code::Xml);
+        let area = if code == Code::XmlDetail { Area::Domain } else { Area::Qemu };
+        Self { area, ..Self::new(code, error.message) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_prefix_is_added_once() {
+        let error = Error::new(Code::NoDomain, "no domain with matching name 'x'");
+        assert_eq!(error.to_string(), "Domain not found: no domain with matching name 'x'");
+        let status = Status::from(error);
+        assert_eq!(status.code(), Grpc::NotFound);
+        assert_eq!(status.message(), "Domain not found: no domain with matching name 'x'");
+        let info = status.get_details_error_info().expect("error info");
+        assert_eq!(info.reason, "NO_DOMAIN");
+        assert_eq!(info.metadata["libvirt_code"], "42");
+        assert_eq!(info.metadata["libvirt_detail"], "no domain with matching name 'x'");
+    }
+
+    #[test]
+    fn system_errors_end_with_the_systems_words() {
+        let error = Error::system("cannot open '/x'", io::Error::from_raw_os_error(2));
+        assert_eq!(error.to_string(), "cannot open '/x': No such file or directory");
+        assert_eq!(error.errno, Some(2));
+    }
+
+    #[test]
+    fn reasons_are_unique() {
+        let mut reasons: Vec<_> = Code::ALL.iter().map(|c| c.reason()).collect();
+        reasons.sort_unstable();
+        reasons.dedup();
+        assert_eq!(reasons.len(), Code::ALL.len());
+    }
+}
