@@ -1,1 +1,29 @@
-//! QMP and guest-agent client: framing, commands, events. No policy.
+//! QMP client: framing, handshake, commands with deadlines, events, descriptor passing. No policy: what a
+//! reply means for a guest is the caller's business.
+//!
+//! ```text
+//! UnixStream ── line ── message ──┬─ reply by id ─> who executes
+//!                                 └─ event, end ──> Incoming channel
+//! ```
+//!
+//! A command is a line in [`commands`], an event's data a line in [`events`]; neither knows the connection.
+
+mod client;
+mod command;
+pub mod commands;
+mod connect;
+mod error;
+mod event;
+pub mod events;
+mod line;
+mod message;
+mod open_enum;
+pub mod types;
+
+pub use client::{Client, Connection, HANDSHAKE_DEADLINE, Incoming};
+pub use command::Command;
+pub use connect::connect;
+pub use error::{Closed, Error, ErrorClass};
+pub use event::{Event, EventData};
+pub use line::{LineDecoder, MAX_LINE, TooLong};
+pub use message::{Greeting, MAX_EVENT, Message, Version, VersionTriple, parse};
