@@ -1,2 +1,91 @@
-//! `cargo xtask`: checks the rules of this repository that a tool can check.
-fn main() {}
+//! `cargo xtask`: checks the rules of this repository that a tool can check and neither compiler nor clippy do.
+//!
+//!     cargo xtask check     layers, dependencies of members, heads of modules, lengths, forbidden words
+//!     cargo xtask goldens   runs the tests that compare with golden files (they have `golden` in their names)
+//!
+//! Every rule is a function from the sources to a list of findings; nothing is built for `check`.
+
+mod layers;
+mod length;
+mod members;
+mod source;
+mod words;
+
+use std::fmt;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result};
+
+use source::Sources;
+
+/// A broken rule and where.
+#[derive(Debug, PartialEq, Eq)]
+struct Finding {
+    place: String,
+    line: usize,
+    text: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: {}", self.place, self.line, self.text)
+    }
+}
+
+fn main() -> ExitCode {
+    let task = std::env::args().nth(1).unwrap_or_default();
+    let done = match task.as_str() {
+        "check" => check(),
+        "goldens" => goldens(),
+        _ => Err(anyhow::anyhow!("cargo xtask check|goldens")),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            say(&format!("xtask: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn repository() -> &'static Path {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here)
+}
+
+fn check() -> Result<bool> {
+    let sources = Sources::read(repository())?;
+    let mut findings = layers::check(&sources);
+    findings.extend(members::check(&sources));
+    findings.extend(length::check(&sources));
+    findings.extend(words::check(&sources, repository()));
+    findings.sort_by(|a, b| (&a.place, a.line).cmp(&(&b.place, b.line)));
+    for finding in &findings {
+        say(&finding.to_string());
+    }
+    let long = length::count_long(&sources);
+    let files = sources.rust().count();
+    say(&format!(
+        "xtask: {files} files, {} findings, {long} functions over 40 lines",
+        findings.len()
+    ));
+    Ok(findings.is_empty())
+}
+
+fn goldens() -> Result<bool> {
+    let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
+    let status = Command::new(cargo)
+        .args(["test", "--workspace", "--quiet", "golden"])
+        .current_dir(repository())
+        .env_remove("BLESS")
+        .status()
+        .context("cargo test")?;
+    Ok(status.success())
+}
+
+#[expect(clippy::print_stdout, reason = "what the tool is for")]
+fn say(text: &str) {
+    println!("{text}");
+}
