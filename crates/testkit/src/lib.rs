@@ -5,6 +5,7 @@
 //! [`skip`] and returns; `scripts/test.sh` counts it as skipped, not as passed.
 
 pub mod client;
+pub mod fake_qemu;
 pub mod golden;
 pub mod guest;
 pub mod place;
@@ -15,6 +16,7 @@ pub mod skip;
 pub mod wait;
 
 pub use client::{Answer, Grpcurl, Virsh};
+pub use fake_qemu::FakeQemu;
 pub use golden::check_golden;
 pub use guest::GuestSpec;
 pub use reference::reference;

@@ -80,6 +80,21 @@ pub async fn recv_fd(stream: &UnixStream) -> io::Result<OwnedFd> {
     }
 }
 
+/// A copy of the descriptor that this process was started with as `number`.
+///
+/// # Errors
+/// `EBADF` when there is none.
+#[expect(unsafe_code, reason = "a number from a command line is no BorrowedFd")]
+pub fn copy_of_inherited(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: copying takes nothing from whoever owns `number`, and fails when it is not open.
+    let copy = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) };
+    if copy < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(own(copy))
+    }
+}
+
 fn send_once(stream: &UnixStream, data: &[u8], fds: &[RawFd]) -> io::Result<usize> {
     let rights = [ControlMessage::ScmRights(fds)];
     let control: &[ControlMessage<'_>] = if fds.is_empty() { &[] } else { &rights };
