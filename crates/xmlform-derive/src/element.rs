@@ -153,7 +153,7 @@ fn write_content(field: &XmlField) -> TokenStream {
         {
             quote! {
                 let value = &self.#ident;
-                if *value != ::core::default::Default::default() { #one }
+                if !::xmlform::field::is_default(value) { #one }
             }
         }
         (_, Arity::Required) => quote!(let value = &self.#ident; #one),

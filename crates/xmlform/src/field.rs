@@ -180,6 +180,11 @@ pub fn write_via<C: Codec<T>, T>(w: &mut Writer, child: &str, name: &str, value:
     w.element_with(child, crate::Empty::Keep, |w| w.attr::<C, T>(name, value));
 }
 
+/// Whether a value is its type's default.
+pub fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
 /// Writes elements of a choice.
 pub fn write_choices<'a, T: XmlChoice + 'a>(w: &mut Writer, all: impl IntoIterator<Item = &'a T>) {
     for value in all {

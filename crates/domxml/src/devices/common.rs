@@ -143,11 +143,11 @@ pub struct AuthSecret {
 #[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
 pub struct StorageHost {
     #[xml(attr)]
-    pub transport: Option<HostTransport>,
-    #[xml(attr)]
     pub name: Option<String>,
     #[xml(attr)]
     pub port: Option<u32>,
+    #[xml(attr)]
+    pub transport: Option<HostTransport>,
     #[xml(attr)]
     pub socket: Option<String>,
 }
@@ -237,7 +237,4 @@ pub struct HostdevDriver {
     pub name: Option<HostdevDriverName>,
     #[xml(attr)]
     pub model: Option<String>,
-    /// Whether the device's IOMMU group uses iommufd.
-    #[xml(attr)]
-    pub iommufd: Option<YesNo>,
 }

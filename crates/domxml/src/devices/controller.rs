@@ -9,7 +9,7 @@ words! {
     /// Bus a controller provides.
     ControllerKind {
         Ide "ide", Fdc "fdc", Scsi "scsi", Sata "sata", VirtioSerial "virtio-serial",
-        Ccid "ccid", Usb "usb", Pci "pci", Xenbus "xenbus", Isa "isa", Nvme "nvme",
+        Ccid "ccid", Usb "usb", Pci "pci", Xenbus "xenbus", Isa "isa",
     }
 }
 
@@ -32,13 +32,13 @@ pub struct Controller {
     pub max_grant_frames: Option<u32>,
     #[xml(attr = "maxEventChannels")]
     pub max_event_channels: Option<u32>,
-    #[xml(child)]
-    pub pcihole64: Option<Size>,
     /// Name of the QEMU device behind a PCI controller's model.
     #[xml(attr = "name", wrap = "model")]
     pub model_name: Option<PciModelName>,
     #[xml(child)]
     pub target: Option<ControllerTarget>,
+    #[xml(child)]
+    pub pcihole64: Option<Size>,
     #[xml(child)]
     pub driver: Option<ControllerDriver>,
     #[xml(flatten)]

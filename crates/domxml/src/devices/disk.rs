@@ -2,12 +2,12 @@
 
 use xmlform::{RawXml, Xml};
 
+use super::common::Auth;
 use super::common::{IoThreads, OnOff, VirtioModel, VirtioOptions, YesNo, words};
 use super::info::DeviceInfo;
 use super::storage::{
     BackingStore, Encryption, MetadataCache, Mirror, Source, StorageFormat, StorageKind,
 };
-use super::common::Auth;
 
 words! {
     /// What the guest takes the disk for.
@@ -15,7 +15,7 @@ words! {
     /// Bus of the disk's front end.
     DiskBus {
         Ide "ide", Fdc "fdc", Scsi "scsi", Virtio "virtio", Xen "xen", Usb "usb", Uml "uml",
-        Sata "sata", Sd "sd", Nvme "nvme",
+        Sata "sata", Sd "sd",
     }
     /// What a snapshot does with the disk when it is not told.
     SnapshotMode { Default "default", No "no", Internal "internal", External "external", Manual "manual" }
@@ -62,7 +62,7 @@ pub struct Disk {
     pub auth: Option<Auth>,
     #[xml(child)]
     pub source: Option<Source>,
-    #[xml(child = "backingStore")]
+    #[xml(child = "backingStore", keep_empty)]
     pub backing: Option<Box<BackingStore>>,
     #[xml(attr = "name", wrap = "backenddomain")]
     pub backend_domain: Option<String>,
@@ -82,7 +82,7 @@ pub struct Disk {
     pub readonly: bool,
     #[xml(flag)]
     pub shareable: bool,
-    #[xml(child)]
+    #[xml(child, keep_empty)]
     pub transient: Option<Transient>,
     #[xml(text_child)]
     pub serial: Option<String>,
@@ -131,11 +131,11 @@ pub struct DiskDriver {
     #[xml(attr)]
     pub detect_zeroes: Option<DetectZeroes>,
     #[xml(attr)]
+    pub discard_no_unref: Option<OnOff>,
+    #[xml(attr)]
     pub queues: Option<u32>,
     #[xml(attr)]
     pub queue_size: Option<u32>,
-    #[xml(attr)]
-    pub discard_no_unref: Option<OnOff>,
     #[xml(flatten)]
     pub virtio: VirtioOptions,
     #[xml(child)]
@@ -152,7 +152,7 @@ pub struct DiskTarget {
     pub dev: String,
     #[xml(attr)]
     pub bus: Option<DiskBus>,
-    #[xml(attr, when = "live")]
+    #[xml(attr)]
     pub tray: Option<Tray>,
     #[xml(attr)]
     pub removable: Option<OnOff>,

@@ -37,14 +37,14 @@ pub struct Filesystem {
     pub accessmode: Option<AccessMode>,
     #[xml(attr)]
     pub model: Option<VirtioModel>,
+    #[xml(attr)]
+    pub multidevs: Option<Multidevs>,
     /// Mode of new files, octal.
     #[xml(attr, format = "super::codec::Octal4")]
     pub fmode: Option<u32>,
     /// Mode of new directories, octal.
     #[xml(attr, format = "super::codec::Octal4")]
     pub dmode: Option<u32>,
-    #[xml(attr)]
-    pub multidevs: Option<Multidevs>,
     #[xml(child)]
     pub driver: Option<FilesystemDriver>,
     #[xml(child)]
@@ -58,12 +58,12 @@ pub struct Filesystem {
     pub target: Option<String>,
     #[xml(flag)]
     pub readonly: bool,
+    #[xml(flatten)]
+    pub info: DeviceInfo,
     #[xml(child)]
     pub space_hard_limit: Option<Size>,
     #[xml(child)]
     pub space_soft_limit: Option<Size>,
-    #[xml(flatten)]
-    pub info: DeviceInfo,
 }
 
 /// `<driver>` of a filesystem.

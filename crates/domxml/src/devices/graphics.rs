@@ -76,6 +76,10 @@ pub struct Graphics {
     pub keymap: Option<String>,
     #[xml(attr = "defaultMode")]
     pub default_mode: Option<SpiceChannelMode>,
+    #[xml(attr = "sharePolicy")]
+    pub share_policy: Option<VncSharePolicy>,
+    #[xml(attr = "powerControl")]
+    pub power_control: Option<YesNo>,
     #[xml(attr)]
     pub username: Option<String>,
     /// Written in the secure form only.
@@ -86,10 +90,6 @@ pub struct Graphics {
     pub passwd_valid_to: Option<String>,
     #[xml(attr, when = "secure")]
     pub connected: Option<OnPasswordChange>,
-    #[xml(attr = "sharePolicy")]
-    pub share_policy: Option<VncSharePolicy>,
-    #[xml(attr = "powerControl")]
-    pub power_control: Option<YesNo>,
     #[xml(children = "listen")]
     pub listens: Vec<Listen>,
     #[xml(children = "channel")]

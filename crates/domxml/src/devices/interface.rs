@@ -50,9 +50,9 @@ pub struct Interface {
     #[xml(child)]
     pub source: Option<InterfaceSource>,
     #[xml(child)]
-    pub virtualport: Option<VirtualPort>,
-    #[xml(child)]
     pub vlan: Option<Vlan>,
+    #[xml(child)]
+    pub virtualport: Option<VirtualPort>,
     #[xml(child)]
     pub bandwidth: Option<Bandwidth>,
     #[xml(attr = "isolated", wrap = "port")]
@@ -86,17 +86,17 @@ pub struct Interface {
     pub backend: Option<InterfaceBackend>,
     #[xml(child)]
     pub filterref: Option<FilterRef>,
-    #[xml(attr = "state", wrap = "link")]
-    pub link: Option<LinkState>,
     #[xml(child)]
     pub tune: Option<InterfaceTune>,
+    #[xml(child)]
+    pub teaming: Option<Teaming>,
+    #[xml(attr = "state", wrap = "link")]
+    pub link: Option<LinkState>,
     /// Bytes.
     #[xml(attr = "size", wrap = "mtu")]
     pub mtu: Option<u32>,
     #[xml(child)]
     pub coalesce: Option<Coalesce>,
-    #[xml(child)]
-    pub teaming: Option<Teaming>,
     #[xml(flatten)]
     pub info: DeviceInfo,
 }
@@ -118,6 +118,8 @@ pub struct Mac {
 /// `<source>` of an interface. Which fields count follows from [`InterfaceKind`].
 #[derive(Xml, Clone, Debug, Default, PartialEq)]
 pub struct InterfaceSource {
+    #[xml(attr)]
+    pub switchid: Option<String>,
     #[xml(attr)]
     pub network: Option<String>,
     #[xml(attr)]
@@ -144,8 +146,6 @@ pub struct InterfaceSource {
     /// Macvtap mode, or which side of a socket listens.
     #[xml(attr)]
     pub mode: Option<String>,
-    #[xml(attr)]
-    pub switchid: Option<String>,
     #[xml(attr)]
     pub portgroupid: Option<String>,
     #[xml(attr)]
@@ -334,9 +334,9 @@ pub struct ActualInterface {
     #[xml(child)]
     pub source: Option<InterfaceSource>,
     #[xml(child)]
-    pub virtualport: Option<VirtualPort>,
-    #[xml(child)]
     pub vlan: Option<Vlan>,
+    #[xml(child)]
+    pub virtualport: Option<VirtualPort>,
     #[xml(child)]
     pub bandwidth: Option<Bandwidth>,
     #[xml(attr = "isolated", wrap = "port")]

@@ -51,7 +51,7 @@ pub struct RngBackend {
     pub protocol: Option<ChardevProtocol>,
     #[xml(child)]
     pub log: Option<ChardevLog>,
-    /// File of model `random`.
-    #[xml(text)]
-    pub path: Option<String>,
+    /// File of model `random`; empty when there is none.
+    #[xml(text, default, format = "super::codec::Trimmed")]
+    pub path: String,
 }

@@ -4,10 +4,10 @@
 
 use xmlform::{RawXml, Xml};
 
+use super::address::PciAddress;
 use super::common::{
     Auth, DeviceSeclabel, Initiator, Reconnect, Size, StartupPolicy, StorageHost, YesNo, words,
 };
-use super::address::PciAddress;
 
 words! {
     /// Kind of a storage source.
@@ -99,21 +99,6 @@ pub struct Source {
     /// Configuration file of RBD.
     #[xml(attr = "file", wrap = "config")]
     pub config: Option<String>,
-    /// PCI address of kind `nvme`.
-    #[xml(child)]
-    pub address: Option<SourcePciAddress>,
-    #[xml(child)]
-    pub auth: Option<Auth>,
-    #[xml(child)]
-    pub reservations: Option<Reservations>,
-    #[xml(children = "seclabel")]
-    pub seclabels: Vec<DeviceSeclabel>,
-    #[xml(child)]
-    pub encryption: Option<Encryption>,
-    #[xml(child)]
-    pub initiator: Option<Initiator>,
-    #[xml(child)]
-    pub slices: Option<Slices>,
     #[xml(child)]
     pub ssl: Option<Ssl>,
     #[xml(child)]
@@ -128,6 +113,21 @@ pub struct Source {
     pub identity: Option<Identity>,
     #[xml(child)]
     pub reconnect: Option<Reconnect>,
+    /// PCI address of kind `nvme`.
+    #[xml(child)]
+    pub address: Option<SourcePciAddress>,
+    #[xml(child)]
+    pub slices: Option<Slices>,
+    #[xml(children = "seclabel")]
+    pub seclabels: Vec<DeviceSeclabel>,
+    #[xml(child)]
+    pub initiator: Option<Initiator>,
+    #[xml(child)]
+    pub auth: Option<Auth>,
+    #[xml(child)]
+    pub reservations: Option<Reservations>,
+    #[xml(child)]
+    pub encryption: Option<Encryption>,
     #[xml(child = "dataStore")]
     pub data_store: Option<Box<DataStore>>,
     /// What the daemon keeps of it while the guest runs, as written.
@@ -341,7 +341,7 @@ pub struct BackingStore {
     pub format: Option<Format>,
     #[xml(child)]
     pub source: Option<Source>,
-    #[xml(child = "backingStore")]
+    #[xml(child = "backingStore", keep_empty)]
     pub backing: Option<Box<BackingStore>>,
 }
 
@@ -363,6 +363,6 @@ pub struct Mirror {
     pub format: Option<Format>,
     #[xml(child)]
     pub source: Option<Source>,
-    #[xml(child = "backingStore")]
+    #[xml(child = "backingStore", keep_empty)]
     pub backing: Option<Box<BackingStore>>,
 }
