@@ -4,6 +4,10 @@
 //! `qemu`, which do not know each other, then `events` and `error`.
 
 pub mod access;
+pub mod config;
 pub mod error;
 pub mod events;
+pub mod options;
+pub mod paths;
 pub mod pb;
+pub mod version;

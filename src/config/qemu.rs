@@ -1,0 +1,423 @@
+//! What `qemu.conf` says, as values that start and run guests.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::document::{Document, Error};
+
+/// The file's settings, those that are honoured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Qemu {
+    /// Whom QEMU runs as.
+    pub identity: Identity,
+    /// What keeps guests in.
+    pub guard: Guard,
+    /// Limits of a guest's process.
+    pub limits: ProcessLimits,
+    /// VNC displays.
+    pub vnc: Vnc,
+    /// Ports of displays.
+    pub display_ports: PortRange,
+    /// Ports of VNC over WebSocket.
+    pub websocket_ports: PortRange,
+    /// Sound of the host.
+    pub audio: Audio,
+    /// Formats of saved state.
+    pub save_format: SaveFormats,
+    /// What happens to guests when the host goes down and comes up.
+    pub auto: Auto,
+    /// Directories set by the administrator.
+    pub paths: Paths,
+    /// Calls that may wait on one guest; `None` for no limit.
+    pub max_queued: Option<usize>,
+    /// Show processes as `qemu:NAME`.
+    pub set_process_name: bool,
+    /// Where QEMU's messages go.
+    pub stdio_handler: StdioHandler,
+    /// Have QEMU put the time before its messages.
+    pub log_timestamp: bool,
+    /// `FIRMWARE:VARIABLES` pairs; `None` for the built-in ones.
+    pub nvram: Option<Vec<(PathBuf, PathBuf)>>,
+    /// Names of QEMU capabilities to do without.
+    pub capability_filters: Vec<String>,
+    /// What QEMU does about deprecated interfaces: "none", "omit", "reject" or "crash".
+    pub deprecation_behavior: String,
+}
+
+/// Whom QEMU runs as, as the file writes it: a name, a number, or "+number".
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// User.
+    pub user: String,
+    /// Group.
+    pub group: String,
+    /// Give files to them while a guest uses them.
+    pub dynamic_ownership: bool,
+    /// Set the former owner back afterwards.
+    pub remember_owner: bool,
+}
+
+/// What keeps guests in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Guard {
+    /// Controllers to use; `None` for all there are.
+    pub cgroup_controllers: Option<Vec<String>>,
+    /// Device nodes that every guest may use.
+    pub device_acl: Vec<PathBuf>,
+    /// QEMU's system call filter; `None` for where QEMU can.
+    pub seccomp_sandbox: Option<bool>,
+    /// A mount namespace of each guest's own.
+    pub mount_namespace: bool,
+    /// Take all privileges from QEMU.
+    pub clear_capabilities: bool,
+}
+
+/// Limits of a guest's process; `None` leaves the host's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProcessLimits {
+    /// Processes of the user.
+    pub processes: Option<u64>,
+    /// Open files.
+    pub files: Option<u64>,
+    /// Threads.
+    pub threads: Option<u64>,
+    /// Core dump.
+    pub core: CoreLimit,
+    /// Guest memory in a core dump, where the XML does not say.
+    pub dump_guest_core: bool,
+}
+
+/// Largest core dump.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CoreLimit {
+    /// Any size.
+    Unlimited,
+    /// Bytes; 0 for none.
+    Bytes(u64),
+}
+
+/// VNC displays.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vnc {
+    /// Address of displays whose XML names none.
+    pub listen: String,
+    /// Use a Unix socket instead of that address.
+    pub auto_unix_socket: bool,
+    /// Encrypt.
+    pub tls: bool,
+    /// Certificates; `None` for the default directory.
+    pub tls_cert_dir: Option<PathBuf>,
+    /// Whether viewers must show a certificate.
+    pub tls_verify: bool,
+    /// Secret with the key's password.
+    pub tls_secret: Option<uuid::Uuid>,
+    /// Password of displays whose XML gives none.
+    pub password: Option<String>,
+    /// SASL.
+    pub sasl: bool,
+    /// Directory of SASL's configuration.
+    pub sasl_dir: Option<PathBuf>,
+}
+
+/// Ports, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PortRange {
+    /// First.
+    pub min: u16,
+    /// Last.
+    pub max: u16,
+}
+
+/// When the host's sound is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Audio {
+    /// With a VNC display.
+    pub with_vnc: bool,
+    /// Without a display.
+    pub without_graphics: bool,
+}
+
+/// Formats of saved state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SaveFormats {
+    /// Saved guests.
+    pub save: SaveFormat,
+    /// Crash dumps.
+    pub dump: SaveFormat,
+    /// Memory of external snapshots.
+    pub snapshot: SaveFormat,
+}
+
+/// Format of a memory image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is the format of its name")]
+pub enum SaveFormat {
+    Raw,
+    Gzip,
+    Bzip2,
+    Xz,
+    Lzop,
+    Zstd,
+    Sparse,
+}
+
+/// What happens to guests when the host comes up and goes down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Auto {
+    /// Between the starts of two guests.
+    pub start_delay: Duration,
+    /// Restore past the page cache.
+    pub start_bypass_cache: bool,
+    /// Dump past the page cache.
+    pub dump_bypass_cache: bool,
+    /// Save past the page cache.
+    pub save_bypass_cache: bool,
+    /// Guests to save; `None`: by the kind of daemon.
+    pub try_save: Option<AutoShutdown>,
+    /// Guests to shut down; likewise.
+    pub try_shutdown: Option<AutoShutdown>,
+    /// Guests to switch off; likewise.
+    pub poweroff: Option<AutoShutdown>,
+    /// Time for shutting down.
+    pub wait: Duration,
+    /// Start them again when the host is back.
+    pub restore: bool,
+}
+
+/// To which guests something is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is the sort of guests of its name")]
+pub enum AutoShutdown {
+    None,
+    Persistent,
+    Transient,
+    All,
+}
+
+/// Directories set by the administrator; `None` for the usual ones.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Paths {
+    /// Automatic dumps.
+    pub auto_dump: Option<PathBuf>,
+    /// Guest memory in files.
+    pub memory_backing: Option<PathBuf>,
+    /// Huge pages; `None` for what is mounted, empty for none.
+    pub hugetlbfs: Option<Vec<PathBuf>>,
+}
+
+/// Where QEMU's messages go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StdioHandler {
+    /// The guest's log file.
+    File,
+    /// virtlogd.
+    Logd,
+}
+
+const SHUTDOWN_WAIT: u64 = 30;
+
+impl Qemu {
+    /// Takes the values out of a document of [`super::QEMU`].
+    ///
+    /// # Errors
+    /// When values do not go together or ask for what the daemon cannot do.
+    pub fn from_document(document: &Document) -> Result<Self, Error> {
+        refuse_unsupported_labels(document)?;
+        Ok(Self {
+            identity: identity(document),
+            guard: guard(document),
+            limits: process_limits(document),
+            vnc: vnc(document),
+            display_ports: ports(
+                document,
+                "remote_display_port_min",
+                "remote_display_port_max",
+            )?,
+            websocket_ports: ports(
+                document,
+                "remote_websocket_port_min",
+                "remote_websocket_port_max",
+            )?,
+            audio: Audio {
+                with_vnc: document.flag("vnc_allow_host_audio"),
+                without_graphics: document.flag("nographics_allow_host_audio"),
+            },
+            save_format: SaveFormats {
+                save: save_format(document, "save_image_format"),
+                dump: save_format(document, "dump_image_format"),
+                snapshot: save_format(document, "snapshot_image_format"),
+            },
+            auto: auto(document),
+            paths: paths(document),
+            max_queued: Some(document.count("max_queued")).filter(|count| *count != 0),
+            set_process_name: document.flag("set_process_name"),
+            stdio_handler: match document.text("stdio_handler") {
+                Some("logd") => StdioHandler::Logd,
+                _ => StdioHandler::File,
+            },
+            log_timestamp: document.flag("log_timestamp"),
+            nvram: nvram(document)?,
+            capability_filters: document.list("capability_filters").unwrap_or_default(),
+            deprecation_behavior: document
+                .text("deprecation_behavior")
+                .unwrap_or("none")
+                .to_owned(),
+        })
+    }
+}
+
+fn refuse_unsupported_labels(document: &Document) -> Result<(), Error> {
+    let drivers = document.list("security_driver").unwrap_or_default();
+    match drivers.iter().find(|driver| *driver != "none") {
+        Some(driver) => Err(document.meaning(
+            "security_driver",
+            format!("\"{driver}\" is not supported yet; set \"none\": owner and mode protect guests then"),
+        )),
+        None if drivers.len() > 1 => {
+            Err(document.meaning("security_driver", "\"none\" stands alone, not in a list"))
+        }
+        None => Ok(()),
+    }
+}
+
+fn identity(document: &Document) -> Identity {
+    Identity {
+        user: document.text("user").unwrap_or_default().to_owned(),
+        group: document.text("group").unwrap_or_default().to_owned(),
+        dynamic_ownership: document.flag("dynamic_ownership"),
+        remember_owner: document.flag("remember_owner"),
+    }
+}
+
+fn guard(document: &Document) -> Guard {
+    let acl = document.list("cgroup_device_acl").unwrap_or_default();
+    let namespaces = document.list("namespaces").unwrap_or_default();
+    Guard {
+        cgroup_controllers: document.list("cgroup_controllers"),
+        device_acl: acl.into_iter().map(PathBuf::from).collect(),
+        seccomp_sandbox: document.optional_number("seccomp_sandbox").map(|n| n != 0),
+        mount_namespace: namespaces.iter().any(|namespace| namespace == "mount"),
+        clear_capabilities: document.flag("clear_emulator_capabilities"),
+    }
+}
+
+fn process_limits(document: &Document) -> ProcessLimits {
+    let limit = |name| Some(document.count(name)).filter(|count| *count != 0);
+    ProcessLimits {
+        processes: limit("max_processes"),
+        files: limit("max_files"),
+        threads: limit("max_threads_per_process"),
+        core: match document.optional_number("max_core").map(u64::try_from) {
+            Some(Ok(bytes)) => CoreLimit::Bytes(bytes),
+            _ => CoreLimit::Unlimited,
+        },
+        dump_guest_core: document.flag("dump_guest_core"),
+    }
+}
+
+fn vnc(document: &Document) -> Vnc {
+    Vnc {
+        listen: document.text("vnc_listen").unwrap_or_default().to_owned(),
+        auto_unix_socket: document.flag("vnc_auto_unix_socket"),
+        tls: document.flag("vnc_tls"),
+        tls_cert_dir: document.path("vnc_tls_x509_cert_dir"),
+        tls_verify: if document.sets("vnc_tls_x509_verify") {
+            document.flag("vnc_tls_x509_verify")
+        } else {
+            document.flag("default_tls_x509_verify")
+        },
+        tls_secret: document
+            .text("vnc_tls_x509_secret_uuid")
+            .or_else(|| document.text("default_tls_x509_secret_uuid"))
+            .and_then(super::key::uuid),
+        password: document.text("vnc_password").map(str::to_owned),
+        sasl: document.flag("vnc_sasl"),
+        sasl_dir: document.path("vnc_sasl_dir"),
+    }
+}
+
+fn ports(document: &Document, min: &'static str, max: &'static str) -> Result<PortRange, Error> {
+    let range = PortRange {
+        min: document.count(min),
+        max: document.count(max),
+    };
+    if range.min > range.max {
+        return Err(document.meaning(
+            min,
+            format!(
+                "it is {}, more than {max}, which is {}",
+                range.min, range.max
+            ),
+        ));
+    }
+    Ok(range)
+}
+
+fn save_format(document: &Document, name: &str) -> SaveFormat {
+    match document.text(name) {
+        Some("gzip") => SaveFormat::Gzip,
+        Some("bzip2") => SaveFormat::Bzip2,
+        Some("xz") => SaveFormat::Xz,
+        Some("lzop") => SaveFormat::Lzop,
+        Some("zstd") => SaveFormat::Zstd,
+        Some("sparse") => SaveFormat::Sparse,
+        _ => SaveFormat::Raw,
+    }
+}
+
+fn auto(document: &Document) -> Auto {
+    let wait = document.count("auto_shutdown_wait");
+    Auto {
+        start_delay: Duration::from_millis(document.count("auto_start_delay")),
+        start_bypass_cache: document.flag("auto_start_bypass_cache"),
+        dump_bypass_cache: document.flag("auto_dump_bypass_cache"),
+        save_bypass_cache: document.flag("auto_save_bypass_cache"),
+        try_save: document.text("auto_shutdown_try_save").map(which_guests),
+        try_shutdown: document
+            .text("auto_shutdown_try_shutdown")
+            .map(which_guests),
+        poweroff: document.text("auto_shutdown_poweroff").map(which_guests),
+        wait: Duration::from_secs(if wait == 0 { SHUTDOWN_WAIT } else { wait }),
+        restore: document.flag("auto_shutdown_restore"),
+    }
+}
+
+fn which_guests(word: &str) -> AutoShutdown {
+    match word {
+        "persistent" => AutoShutdown::Persistent,
+        "transient" => AutoShutdown::Transient,
+        "all" => AutoShutdown::All,
+        _ => AutoShutdown::None,
+    }
+}
+
+fn paths(document: &Document) -> Paths {
+    let hugetlbfs = document.list("hugetlbfs_mount").map(|mounts| {
+        mounts
+            .into_iter()
+            .filter(|mount| !mount.is_empty())
+            .map(PathBuf::from)
+            .collect()
+    });
+    Paths {
+        auto_dump: document.path("auto_dump_path"),
+        memory_backing: document.path("memory_backing_dir"),
+        hugetlbfs,
+    }
+}
+
+fn nvram(document: &Document) -> Result<Option<Vec<(PathBuf, PathBuf)>>, Error> {
+    let Some(pairs) = document.list("nvram") else {
+        return Ok(None);
+    };
+    pairs
+        .iter()
+        .map(|pair| match pair.split_once(':') {
+            Some((code, vars)) if !code.is_empty() && !vars.is_empty() => {
+                Ok((PathBuf::from(code), PathBuf::from(vars)))
+            }
+            _ => Err(document.meaning("nvram", format!("\"{pair}\" is not FIRMWARE:VARIABLES"))),
+        })
+        .collect::<Result<_, _>>()
+        .map(Some)
+}
