@@ -1,4 +1,5 @@
 //! The client against a scripted QEMU: what goes right, and each thing that can go wrong.
+#![expect(clippy::unwrap_used, reason = "tests; the helper is none by name")]
 
 use std::time::Duration;
 

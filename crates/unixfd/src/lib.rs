@@ -6,6 +6,7 @@
 
 mod launch;
 mod listener;
+mod lock;
 mod memfd;
 mod passing;
 mod peer;
@@ -13,7 +14,8 @@ mod pidfd;
 
 pub use launch::{Held, Launch, LaunchError, Limit, Started, stage::Stage};
 pub use listener::{Owner, bind_listener};
-pub use memfd::{memfd, sealed_memfd};
+pub use lock::lock_holder;
+pub use memfd::{bounded_memfd, memfd, sealed_memfd};
 pub use passing::{MAX_FDS, copy_of_inherited, recv_fd, recv_with_fds, send_fd, send_with_fds};
 pub use peer::{Fds, Peer, PeerCred};
 pub use pidfd::{PidFd, start_time};

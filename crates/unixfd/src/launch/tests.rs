@@ -123,6 +123,10 @@ async fn the_pid_file_is_written_and_locked_while_the_program_lives() {
         fs::read_to_string(&path).unwrap(),
         format!("{}\n", started.pidfd.pid())
     );
+    assert_eq!(
+        crate::lock_holder(&path).unwrap(),
+        Some(started.pidfd.pid())
+    );
     match launch().start(SOON) {
         Err(LaunchError::Failed {
             stage: Stage::PidFile,
@@ -142,6 +146,7 @@ async fn the_pid_file_is_written_and_locked_while_the_program_lives() {
     );
     started.pidfd.send_signal(Signal::SIGKILL).unwrap();
     started.pidfd.exited().await.unwrap();
+    assert_eq!(crate::lock_holder(&path).unwrap(), None);
     let again = launch().start(SOON).unwrap();
     again.pidfd.send_signal(Signal::SIGKILL).unwrap();
 }
