@@ -1,6 +1,6 @@
 //! Every shape of field, there and back.
 
-#![allow(missing_docs, reason = "test types")]
+#![allow(missing_docs, clippy::unwrap_used, reason = "test types and helpers")]
 
 use xmlform::{Document, Error, FormatFlags, ParseFlags, RawXml, Writer, Xml, XmlChoice, XmlEnum};
 

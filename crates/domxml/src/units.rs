@@ -1,0 +1,158 @@
+//! Sizes with a unit, UUIDs, and where they are spelled otherwise than numbers usually are.
+
+use uuid::Uuid;
+use xmlform::codec::Codec;
+use xmlform::{Error, ErrorKind, Expected, Node, Value, Writer, Xml};
+
+/// Units and their bytes; the first of equals is the one written.
+const UNITS: &[(&str, u64)] = &[
+    ("", 1),
+    ("b", 1),
+    ("byte", 1),
+    ("bytes", 1),
+    ("k", 1 << 10),
+    ("kib", 1 << 10),
+    ("m", 1 << 20),
+    ("mib", 1 << 20),
+    ("g", 1 << 30),
+    ("gib", 1 << 30),
+    ("t", 1 << 40),
+    ("tib", 1 << 40),
+    ("p", 1 << 50),
+    ("pib", 1 << 50),
+    ("e", 1 << 60),
+    ("eib", 1 << 60),
+    ("kb", 1_000),
+    ("mb", 1_000_000),
+    ("gb", 1_000_000_000),
+    ("tb", 1_000_000_000_000),
+    ("pb", 1_000_000_000_000_000),
+    ("eb", 1_000_000_000_000_000_000),
+];
+
+/// What sizes are written in, largest first.
+const PRETTY: &[(&str, u64)] = &[
+    ("EiB", 1 << 60),
+    ("PiB", 1 << 50),
+    ("TiB", 1 << 40),
+    ("GiB", 1 << 30),
+    ("MiB", 1 << 20),
+    ("KiB", 1 << 10),
+    ("B", 1),
+];
+
+/// Bytes of a number with a unit.
+///
+/// # Errors
+/// An unknown unit, or more bytes than a number holds.
+pub fn scale(value: u64, unit: &str) -> Result<u64, Error> {
+    let lower = unit.to_ascii_lowercase();
+    let Some((_, bytes)) = UNITS.iter().find(|(name, _)| *name == lower) else {
+        let message = format!("unknown suffix '{unit}'");
+        return Err(Error::new(ErrorKind::InvalidArgument, message));
+    };
+    value.checked_mul(*bytes).ok_or_else(|| {
+        let message = format!("value too large: {value}{unit}");
+        Error::new(ErrorKind::Overflow, message)
+    })
+}
+
+/// The number and unit that say so many bytes exactly, with the largest unit possible.
+#[must_use]
+pub fn pretty(bytes: u64) -> (u64, &'static str) {
+    let mut units = PRETTY.iter();
+    let fits = |(_, size): &&(&str, u64)| bytes != 0 && bytes % size == 0;
+    units.find(fits).map_or((bytes, "B"), |(name, size)| (bytes / size, *name))
+}
+
+/// A size in KiB: `<x unit='KiB'>N</x>`, read in any unit and rounded up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Kib(pub u64);
+
+impl Kib {
+    /// The size in bytes.
+    #[must_use]
+    pub const fn bytes(self) -> u64 {
+        self.0.saturating_mul(1024)
+    }
+}
+
+impl Xml for Kib {
+    fn read(node: Node<'_>) -> Result<Self, Error> {
+        let unit = node.attr("unit").unwrap_or("KiB");
+        let bytes = scale(number(node)?, unit)?;
+        Ok(Self(bytes.div_ceil(1024)))
+    }
+    fn write_attrs(&self, w: &mut Writer) {
+        w.attr_str("unit", "KiB");
+    }
+    fn write_content(&self, w: &mut Writer) {
+        w.text::<xmlform::codec::Plain, u64>(&self.0);
+    }
+}
+
+/// A size in bytes, written with the largest unit that divides it: `<x unit='MiB'>N</x>`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PrettyBytes(pub u64);
+
+impl Xml for PrettyBytes {
+    fn read(node: Node<'_>) -> Result<Self, Error> {
+        let unit = node.attr("unit").unwrap_or_default();
+        scale(number(node)?, unit).map(Self)
+    }
+    fn write_attrs(&self, w: &mut Writer) {
+        w.attr_str("unit", pretty(self.0).1);
+    }
+    fn write_content(&self, w: &mut Writer) {
+        w.text::<xmlform::codec::Plain, u64>(&pretty(self.0).0);
+    }
+}
+
+fn number(node: Node<'_>) -> Result<u64, Error> {
+    let text = node.text();
+    <u64 as Value>::parse(text.trim()).map_err(|_| {
+        let name = node.name();
+        Error::invalid(format!(
+            "Invalid value '{text}' for element or attribute './{name}[1]'"
+        ))
+    })
+}
+
+/// A UUID with hyphens; read without them too.
+pub enum Hyphenated {}
+
+impl Codec<Uuid> for Hyphenated {
+    const WRONG: &'static str = "internal error: malformed uuid element";
+    fn parse(s: &str) -> Result<Uuid, Expected> {
+        let hex: String = s.trim().chars().filter(|c| *c != '-').collect();
+        Uuid::try_parse(&hex).map_err(|_| Expected("Expected UUID"))
+    }
+    fn write(value: &Uuid, w: &mut Writer) {
+        w.push(value.hyphenated().encode_lower(&mut Uuid::encode_buffer()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_take_the_largest_exact_unit() {
+        for (bytes, expected) in [
+            (0, (0, "B")),
+            (1000, (1000, "B")),
+            (1 << 20, (1, "MiB")),
+            (3 << 29, (1536, "MiB")),
+        ] {
+            assert_eq!(pretty(bytes), expected);
+        }
+    }
+
+    #[test]
+    fn units_scale_or_are_refused() {
+        assert_eq!(scale(2, "KB").unwrap(), 2000);
+        assert_eq!(scale(2, "k").unwrap(), 2048);
+        assert_eq!(scale(1, "zz").unwrap_err().message, "unknown suffix 'zz'");
+        assert_eq!(scale(u64::MAX, "KiB").unwrap_err().kind, ErrorKind::Overflow);
+    }
+}
