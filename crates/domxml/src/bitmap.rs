@@ -36,8 +36,12 @@ impl Bitmap {
             return;
         }
         // Ranges that overlap the new one or touch it become one with it.
-        let start = self.ranges.partition_point(|r| r.1 < first.saturating_sub(1));
-        let end = self.ranges.partition_point(|r| r.0 <= last.saturating_add(1));
+        let start = self
+            .ranges
+            .partition_point(|r| r.1 < first.saturating_sub(1));
+        let end = self
+            .ranges
+            .partition_point(|r| r.0 <= last.saturating_add(1));
         let merged = match self.ranges.get(start..end) {
             Some([one]) => (first.min(one.0), last.max(one.1)),
             Some([from, .., to]) => (first.min(from.0), last.max(to.1)),

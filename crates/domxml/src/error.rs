@@ -33,11 +33,11 @@ impl Kind {
         match self {
             Self::Internal => 1,
             Self::InvalidArg => 8,
-            Self::OsType => 17,
+            Self::OsType => 16,
             Self::NoName => 21,
             Self::Xml => 27,
             Self::XmlDetail => 35,
-            Self::Overflow => 47,
+            Self::Overflow => 82,
             Self::Unsupported => 67,
             Self::XmlInvalidSchema => 92,
         }

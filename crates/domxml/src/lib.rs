@@ -1,3 +1,30 @@
 //! Libvirt's domain documents as types. Pure.
+//!
+//! One struct an element, and both directions from it: [`Domain::parse`] knows shapes only and
+//! fills in nothing, [`Domain::format`] writes libvirt's bytes. What a document means (defaults,
+//! limits, what goes with what) is decided elsewhere, on these types.
+//!
+//! [`StatusDocument`] is the same guest as a daemon keeps it while it runs.
 
+pub mod bitmap;
+pub mod clock;
+pub mod cpu;
 pub mod devices;
+pub mod domain;
+pub mod error;
+pub mod features;
+pub mod metadata;
+pub mod os;
+pub mod parse;
+pub mod qemu;
+pub mod security;
+pub mod status;
+pub mod sysinfo;
+pub mod tuning;
+pub mod units;
+
+pub use bitmap::Bitmap;
+pub use domain::{Domain, VirtType};
+pub use error::{Error, Kind};
+pub use status::StatusDocument;
+pub use xmlform::{FormatFlags, ParseFlags};

@@ -61,8 +61,10 @@ pub fn scale(value: u64, unit: &str) -> Result<u64, Error> {
 #[must_use]
 pub fn pretty(bytes: u64) -> (u64, &'static str) {
     let mut units = PRETTY.iter();
-    let fits = |(_, size): &&(&str, u64)| bytes != 0 && bytes % size == 0;
-    units.find(fits).map_or((bytes, "B"), |(name, size)| (bytes / size, *name))
+    let fits = |(_, size): &&(&str, u64)| bytes != 0 && bytes.is_multiple_of(*size);
+    units
+        .find(fits)
+        .map_or((bytes, "B"), |(name, size)| (bytes / size, *name))
 }
 
 /// A size in KiB: `<x unit='KiB'>N</x>`, read in any unit and rounded up.
@@ -118,6 +120,33 @@ fn number(node: Node<'_>) -> Result<u64, Error> {
     })
 }
 
+/// Declares sizes that are a pair of attributes: the number's name, bytes a step, unit written.
+macro_rules! scaled_attrs {
+    ($($(#[$doc:meta])* $name:ident = $attr:literal $step:literal $unit:literal;)+) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct $name(pub u64);
+
+        impl xmlform::Xml for $name {
+            fn read(node: xmlform::Node<'_>) -> Result<Self, xmlform::Error> {
+                $crate::units::read_scaled(node, $attr, $unit).map(|b| Self(b.div_ceil($step)))
+            }
+            fn write_attrs(&self, w: &mut xmlform::Writer) {
+                w.attr::<xmlform::codec::Plain, u64>($attr, &self.0);
+                w.attr_str("unit", $unit);
+            }
+            fn write_content(&self, _: &mut xmlform::Writer) {}
+        }
+    )+};
+}
+pub(crate) use scaled_attrs;
+
+/// Bytes of a number in an attribute, with `unit` beside it.
+pub(crate) fn read_scaled(node: Node<'_>, name: &str, unit: &str) -> Result<u64, Error> {
+    let value = xmlform::field::attr_required::<xmlform::codec::Plain, u64>(node, name)?;
+    scale(value, node.attr("unit").unwrap_or(unit))
+}
+
 /// A UUID with hyphens; read without them too.
 pub enum Hyphenated {}
 
@@ -153,6 +182,9 @@ mod tests {
         assert_eq!(scale(2, "KB").unwrap(), 2000);
         assert_eq!(scale(2, "k").unwrap(), 2048);
         assert_eq!(scale(1, "zz").unwrap_err().message, "unknown suffix 'zz'");
-        assert_eq!(scale(u64::MAX, "KiB").unwrap_err().kind, ErrorKind::Overflow);
+        assert_eq!(
+            scale(u64::MAX, "KiB").unwrap_err().kind,
+            ErrorKind::Overflow
+        );
     }
 }

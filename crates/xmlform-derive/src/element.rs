@@ -79,15 +79,17 @@ fn read_value(field: &XmlField) -> TokenStream {
         (Shape::Skip, _) => quote!(::core::default::Default::default()),
         (Shape::Flatten, Arity::Optional) => quote!(::core::option::Option::Some(#result?)),
         (Shape::Child, Arity::Required) => quote!(#result?.unwrap_or_default()),
-        _ if field.default => quote!(#result?.unwrap_or_default()),
-        _ => quote!(#result?),
+        _ => match &field.default {
+            Some(default) => quote!(#result?.unwrap_or_else(|| #default)),
+            None => quote!(#result?),
+        },
     }
 }
 
 fn read_result(field: &XmlField) -> TokenStream {
     let (name, codec) = (&field.name, &field.codec);
     let f = quote!(::xmlform::field);
-    let required = field.arity == Arity::Required && !field.default;
+    let required = field.arity == Arity::Required && field.default.is_none();
     match (field.shape, field.arity) {
         (Shape::Attr, _) if required => quote!(#f::attr_required::<#codec, _>(node, #name)),
         (Shape::Attr, _) => quote!(#f::attr_opt::<#codec, _>(node, #name)),
@@ -123,10 +125,12 @@ fn write_attr(field: &XmlField) -> TokenStream {
         (Shape::Attr, Arity::Optional) => {
             quote!(#f::write_attr_opt::<#codec, _>(w, #name, self.#ident.as_ref());)
         }
-        (Shape::Attr, _) if field.default && !field.always => {
-            quote!(#f::write_attr_default::<#codec, _>(w, #name, &self.#ident);)
-        }
-        (Shape::Attr, _) => quote!(w.attr::<#codec, _>(#name, &self.#ident);),
+        (Shape::Attr, _) => match &field.default {
+            Some(default) if !field.always => quote! {
+                #f::write_attr_unless::<#codec, _>(w, #name, &self.#ident, &#default);
+            },
+            _ => quote!(w.attr::<#codec, _>(#name, &self.#ident);),
+        },
         (Shape::Flatten, Arity::Optional) => {
             quote!(if let Some(value) = &self.#ident { ::xmlform::Xml::write_attrs(value, w); })
         }
@@ -148,15 +152,13 @@ fn write_content(field: &XmlField) -> TokenStream {
             let name = &field.name;
             quote!(if self.#ident { w.flag(#name); })
         }
-        (Shape::Text | Shape::TextChild | Shape::Via, Arity::Required)
-            if field.default && !field.always =>
-        {
-            quote! {
+        (_, Arity::Required) => match &field.default {
+            Some(default) if !field.always => quote! {
                 let value = &self.#ident;
-                if !::xmlform::field::is_default(value) { #one }
-            }
-        }
-        (_, Arity::Required) => quote!(let value = &self.#ident; #one),
+                if ::xmlform::field::differ(value, &#default) { #one }
+            },
+            _ => quote!(let value = &self.#ident; #one),
+        },
         (_, Arity::Optional) => quote! {
             if let ::core::option::Option::Some(value) = &self.#ident { #one }
         },

@@ -3,7 +3,7 @@
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{format_ident, quote};
 use syn::meta::ParseNestedMeta;
-use syn::{Error, Field, LitStr, Result, Type};
+use syn::{Error, Expr, Field, LitStr, Result, Type};
 
 /// How a field appears in XML.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -63,7 +63,7 @@ pub(crate) struct XmlField {
     /// Name in XML.
     pub(crate) name: String,
     /// Absent is the default.
-    pub(crate) default: bool,
+    pub(crate) default: Option<TokenStream>,
     /// The default is written too.
     pub(crate) always: bool,
     pub(crate) keep_empty: bool,
@@ -87,7 +87,7 @@ impl XmlField {
             ident,
             shape: Shape::Skip,
             arity: arity(&field.ty),
-            default: false,
+            default: None,
             always: false,
             keep_empty: false,
             wrap: None,
@@ -119,7 +119,13 @@ impl XmlField {
             return Ok(());
         }
         match (key.as_str(), value(meta)?) {
-            ("default", None) => self.default = true,
+            ("default", None) => {
+                self.default = Some(quote!(::core::default::Default::default()));
+            }
+            ("default", Some(expr)) => {
+                let expr: Expr = expr.parse()?;
+                self.default = Some(quote!(#expr));
+            }
             ("always", None) => self.always = true,
             ("keep_empty", None) => self.keep_empty = true,
             ("error", Some(words)) => self.error = Some(words.value()),

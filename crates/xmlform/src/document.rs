@@ -320,7 +320,12 @@ impl<'a> Builder<'a> {
         let elements = &mut self.document.elements;
         let last = std::mem::replace(&mut elements[parent as usize].last_child, index);
         if last == NONE {
-            elements[parent as usize].first_child = index;
+            let parent = &mut elements[parent as usize];
+            parent.first_child = index;
+            // Only indentation, so not what the element says.
+            if parent.text.bytes().all(|b| b.is_ascii_whitespace()) {
+                parent.text = Cow::Borrowed("");
+            }
         } else {
             elements[last as usize].next = index;
         }

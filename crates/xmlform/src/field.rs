@@ -23,12 +23,7 @@ pub fn attr_opt<C: Codec<T>, T>(node: Node<'_>, name: &str) -> Result<Option<T>,
 /// # Errors
 /// When it is absent or not of its type.
 pub fn attr_required<C: Codec<T>, T>(node: Node<'_>, name: &str) -> Result<T, Error> {
-    attr_opt::<C, T>(node, name)?.ok_or_else(|| {
-        Error::invalid(format!(
-            "Missing required attribute '{name}' in element '{}'",
-            node.name()
-        ))
-    })
+    attr_opt::<C, T>(node, name)?.ok_or_else(|| missing_attr(node, name))
 }
 
 /// Reads an attribute of a child, either of which may be absent.
@@ -165,24 +160,25 @@ pub fn write_attr_opt<C: Codec<T>, T>(w: &mut Writer, name: &str, value: Option<
 }
 
 /// Writes an attribute unless it is the default.
-pub fn write_attr_default<C: Codec<T>, T: Default + PartialEq>(
+pub fn write_attr_unless<C: Codec<T>, T: PartialEq>(
     w: &mut Writer,
     name: &str,
     value: &T,
+    default: &T,
 ) {
-    if *value != T::default() {
+    if value != default {
         w.attr::<C, T>(name, value);
     }
+}
+
+/// Whether a value is not the default.
+pub fn differ<T: PartialEq>(value: &T, default: &T) -> bool {
+    value != default
 }
 
 /// Writes a child that has one attribute.
 pub fn write_via<C: Codec<T>, T>(w: &mut Writer, child: &str, name: &str, value: &T) {
     w.element_with(child, crate::Empty::Keep, |w| w.attr::<C, T>(name, value));
-}
-
-/// Whether a value is its type's default.
-pub fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
 }
 
 /// Writes elements of a choice.
@@ -237,6 +233,15 @@ pub fn text_worded<T>(
     template: &str,
 ) -> Result<T, Error> {
     result.map_err(|_| Error::worded(template, node.text()))
+}
+
+/// The error for an attribute that must be there.
+#[must_use]
+pub fn missing_attr(node: Node<'_>, name: &str) -> Error {
+    let element = node.name();
+    Error::invalid(format!(
+        "Missing required attribute '{name}' in element '{element}'"
+    ))
 }
 
 /// The error for an attribute of the wrong type.

@@ -1,0 +1,1 @@
+//! `<metadata>` by namespace: what clients of the metadata calls see.
