@@ -192,9 +192,9 @@ families! {
     panics: Vec<Panic> = "panic" children info;
     shmems: Vec<Shmem> = "shmem" children info;
     memories: Vec<Memory> = "memory" children info;
+    cryptos: Vec<Crypto> = "crypto" children info;
     iommu: Option<Iommu> = "iommu" child info;
     vsock: Option<Vsock> = "vsock" child info;
-    cryptos: Vec<Crypto> = "crypto" children info;
     pstore: Option<Pstore> = "pstore" child info;
 }
 
