@@ -1,12 +1,12 @@
 //! `<disk>`.
 
-use xmlform::{RawXml, Xml};
+use xmlform::Xml;
 
 use super::common::Auth;
 use super::common::{IoThreads, OnOff, VirtioModel, VirtioOptions, YesNo, words};
 use super::info::DeviceInfo;
 use super::storage::{
-    BackingStore, Encryption, MetadataCache, Mirror, Source, StorageFormat, StorageKind,
+    BackingStore, Encryption, MetadataCache, Mirror, NodeNames, Source, StorageFormat, StorageKind,
 };
 
 words! {
@@ -97,9 +97,9 @@ pub struct Disk {
     pub encryption: Option<Encryption>,
     #[xml(flatten)]
     pub info: DeviceInfo,
-    /// What the daemon keeps of the disk while the guest runs, as written.
-    #[xml(raw = "privateData", when = "status")]
-    pub private_data: Option<RawXml>,
+    /// What the daemon keeps of the disk while the guest runs.
+    #[xml(child = "privateData", when = "status")]
+    pub private_data: Option<DiskPrivate>,
 }
 
 /// `<driver>` of a disk.
@@ -250,4 +250,15 @@ pub struct ThrottleFilter {
 pub struct Transient {
     #[xml(attr = "shareBacking")]
     pub share_backing: Option<YesNo>,
+}
+
+/// What the daemon keeps of a disk while the guest runs.
+#[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
+pub struct DiskPrivate {
+    /// Path of the front end in QEMU's object tree.
+    #[xml(attr = "name", wrap = "qom")]
+    pub qom: Option<String>,
+    /// Filter nodes above the image.
+    #[xml(child)]
+    pub nodenames: Option<NodeNames>,
 }

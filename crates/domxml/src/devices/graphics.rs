@@ -52,6 +52,9 @@ pub struct Graphics {
     /// -1 means: choose one.
     #[xml(attr)]
     pub websocket: Option<i32>,
+    /// Whether the daemon chose `websocket`.
+    #[xml(attr = "websocketGenerated", when = "status")]
+    pub websocket_generated: Option<YesNo>,
     #[xml(attr = "replaceUser")]
     pub replace_user: Option<YesNo>,
     #[xml(attr = "multiUser")]

@@ -1,7 +1,7 @@
 //! `<hostdev>`: a device of the host given to the guest.
 
 use xmlform::codec::{Auto, Hex, Plain};
-use xmlform::{Error, Node, RawXml, Writer, Xml, field};
+use xmlform::{Error, Node, Writer, Xml, field};
 
 use super::common::{
     Auth, HostdevDriver, Initiator, Ip, OnOff, Route, StartupPolicy, StorageHost, Teaming, YesNo,
@@ -111,11 +111,30 @@ pub struct HostdevSource {
     pub char: Option<String>,
     #[xml(text_child)]
     pub interface: Option<String>,
-    /// What the host's driver was before, as written.
-    #[xml(raw = "origstates", when = "status")]
-    pub origstates: Option<RawXml>,
-    #[xml(raw = "privateData", when = "status")]
-    pub private_data: Option<RawXml>,
+    /// What to do with the device when the guest gives it back.
+    #[xml(child, when = "pci_orig_states")]
+    pub origstates: Option<OrigStates>,
+    /// What the daemon keeps of the source while the guest runs.
+    #[xml(child = "privateData", when = "status")]
+    pub private_data: Option<HostdevPrivate>,
+}
+
+/// How a PCI device was found on the host.
+#[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
+pub struct OrigStates {
+    #[xml(flag)]
+    pub unbind: bool,
+    #[xml(flag)]
+    pub removeslot: bool,
+    #[xml(flag)]
+    pub reprobe: bool,
+}
+
+/// What the daemon keeps of a host device's source while the guest runs.
+#[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostdevPrivate {
+    #[xml(child)]
+    pub objects: Option<super::storage::SourceObjects>,
 }
 
 /// Place of a device on the host. The attributes tell which kind it is.

@@ -58,7 +58,7 @@ pub struct Interface {
     #[xml(attr = "isolated", wrap = "port")]
     pub isolated: Option<YesNo>,
     /// What a network made of the plug, kept while the guest runs.
-    #[xml(child, when = "status")]
+    #[xml(child, when = "actual_net")]
     pub actual: Option<ActualInterface>,
     /// Addresses in the guest.
     #[xml(children = "ip")]
@@ -99,6 +99,17 @@ pub struct Interface {
     pub coalesce: Option<Coalesce>,
     #[xml(flatten)]
     pub info: DeviceInfo,
+    /// What the daemon keeps of the interface while the guest runs.
+    #[xml(child = "privateData", when = "status")]
+    pub private_data: Option<InterfacePrivate>,
+}
+
+/// What the daemon keeps of an interface while the guest runs.
+#[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
+pub struct InterfacePrivate {
+    /// Whether the daemon made the host's end, and so removes it.
+    #[xml(attr = "value", wrap = "created")]
+    pub created: Option<YesNo>,
 }
 
 /// `<mac>`.

@@ -2,7 +2,7 @@
 //! and `<dataStore>`. The kind of a source is an attribute of the element around it, so
 //! a [`Source`] carries what any kind may have.
 
-use xmlform::{RawXml, Xml};
+use xmlform::Xml;
 
 use super::address::PciAddress;
 use super::common::{
@@ -130,9 +130,9 @@ pub struct Source {
     pub encryption: Option<Encryption>,
     #[xml(child = "dataStore")]
     pub data_store: Option<Box<DataStore>>,
-    /// What the daemon keeps of it while the guest runs, as written.
-    #[xml(raw = "privateData", when = "status")]
-    pub private_data: Option<RawXml>,
+    /// What the daemon keeps of it while the guest runs.
+    #[xml(child = "privateData", when = "status")]
+    pub private_data: Option<SourcePrivate>,
 }
 
 /// PCI address of a host NVMe controller.
@@ -365,4 +365,80 @@ pub struct Mirror {
     pub source: Option<Source>,
     #[xml(child = "backingStore", keep_empty)]
     pub backing: Option<Box<BackingStore>>,
+}
+
+/// What the daemon keeps of a source while the guest runs.
+#[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
+pub struct SourcePrivate {
+    /// Node names in QEMU, layer by layer.
+    #[xml(child)]
+    pub nodenames: Option<NodeNames>,
+    /// Alias of the reservations helper's object.
+    #[xml(attr = "mgralias", wrap = "reservations")]
+    pub reservations: Option<String>,
+    /// How the image above names this one, when not by an absolute path.
+    #[xml(text_child = "relPath")]
+    pub rel_path: Option<String>,
+    #[xml(child)]
+    pub objects: Option<SourceObjects>,
+    /// Whether a client asked for the threshold event by the node's number.
+    #[xml(flag = "thresholdEventWithIndex")]
+    pub threshold_event_with_index: bool,
+    #[xml(child)]
+    pub nbdkit: Option<Nbdkit>,
+}
+
+/// Node names in QEMU.
+#[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeNames {
+    #[xml(children = "nodename")]
+    pub names: Vec<NodeName>,
+}
+
+impl NodeNames {
+    /// The name of the layer of a kind: `storage`, `format`, `copyOnRead`, ...
+    #[must_use]
+    pub fn of(&self, kind: &str) -> Option<&str> {
+        let found = self.names.iter().find(|node| node.kind == kind);
+        found.map(|node| node.name.as_str())
+    }
+}
+
+/// A node of QEMU's block layer.
+#[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeName {
+    #[xml(attr = "type")]
+    pub kind: String,
+    #[xml(attr)]
+    pub name: String,
+    /// Throttle group of a throttle filter.
+    #[xml(attr)]
+    pub group: Option<String>,
+}
+
+/// Objects made in QEMU for a source.
+#[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
+pub struct SourceObjects {
+    #[xml(children = "secret")]
+    pub secrets: Vec<SecretObject>,
+    #[xml(attr = "alias", wrap = "TLSx509")]
+    pub tls: Option<String>,
+}
+
+/// A secret object: `auth`, `encryption`, `httpcookie` or `tlskey`.
+#[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
+pub struct SecretObject {
+    #[xml(attr = "type")]
+    pub kind: String,
+    #[xml(attr)]
+    pub alias: String,
+}
+
+/// A helper process that serves the source.
+#[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Nbdkit {
+    #[xml(text_child)]
+    pub pidfile: Option<String>,
+    #[xml(text_child)]
+    pub socketfile: Option<String>,
 }
