@@ -68,6 +68,7 @@
 //! `error = "unsupported configuration: unknown offset '{}'"` (what is said of a wrong or absent
 //! value; see [`Error::worded`]).
 
+mod any;
 mod document;
 mod error;
 mod flags;
@@ -80,6 +81,7 @@ pub mod field;
 
 pub mod codec;
 
+pub use any::AnyXml;
 pub use document::{Document, Namespace, Node};
 pub use error::{Error, ErrorKind};
 pub use flags::{FormatFlags, ParseFlags, When};
