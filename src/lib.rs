@@ -7,6 +7,7 @@ pub mod access;
 pub mod config;
 pub mod error;
 pub mod events;
+pub mod logging;
 pub mod options;
 pub mod paths;
 pub mod pb;

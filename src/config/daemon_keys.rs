@@ -210,7 +210,7 @@ const SECTIONS: &[Section] = &[
                 Text,
                 Str(""),
                 Live,
-                "Exceptions from log_level, parted by spaces: LEVEL:PATTERN. The pattern is looked for anywhere in\nthe name of the code's module, such as virtqemud.qemu.monitor; * and ? are wildcards. The first\nfilter that matches counts. Example: \"1:qemu 4:api\".",
+                "Exceptions from log_level, parted by spaces: LEVEL:PATTERN. The pattern is looked for anywhere in\nthe name of the code's module, such as qemu.monitor or compat; * and ? are wildcards. The first\nfilter that matches counts. Example: \"1:qemu 4:api\".",
             ),
             key(
                 "log_outputs",

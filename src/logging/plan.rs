@@ -1,0 +1,461 @@
+//! What is logged, and where to: `log_level`, `log_filters` and `log_outputs` understood.
+
+use std::path::{Path, PathBuf};
+
+use tracing::{Level, level_filters::LevelFilter};
+
+use crate::config;
+
+/// Importance of a message, as libvirt counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Priority {
+    /// 1
+    Debug,
+    /// 2
+    Info,
+    /// 3
+    Warning,
+    /// 4
+    Error,
+}
+
+/// An exception from the level.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Filter {
+    /// Least importance of what is logged.
+    pub priority: Priority,
+    /// Looked for anywhere in a module's name; `*` and `?` are wildcards.
+    pub pattern: String,
+}
+
+/// A place to log to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    /// Least importance of what it gets.
+    pub priority: Priority,
+    /// Place.
+    pub target: Target,
+}
+
+/// Kind of place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// Standard error.
+    Stderr,
+    /// A file, appended to.
+    File(PathBuf),
+    /// The system log, under a name.
+    Syslog(String),
+    /// The journal.
+    Journald,
+}
+
+/// All of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// Where no filter matches.
+    pub level: Priority,
+    /// The first that matches counts.
+    pub filters: Vec<Filter>,
+    /// Where to.
+    pub outputs: Vec<Output>,
+}
+
+/// What beside the configuration has a say.
+#[derive(Debug, Clone, Default)]
+pub struct Surroundings {
+    /// `LIBVIRT_DEBUG`.
+    pub debug: Option<String>,
+    /// `LIBVIRT_LOG_FILTERS`.
+    pub filters: Option<String>,
+    /// `LIBVIRT_LOG_OUTPUTS`.
+    pub outputs: Option<String>,
+    /// `--verbose`.
+    pub verbose: bool,
+    /// `--daemon`: there is nobody to read standard error.
+    pub background: bool,
+    /// A person sits at the terminal.
+    pub terminal: bool,
+    /// The journal takes messages.
+    pub journal: bool,
+    /// Where to log when in the background with neither journal nor syslog.
+    pub log_file: Option<PathBuf>,
+}
+
+/// Why settings of the log make no sense.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{setting}: \"{item}\": {problem}")]
+pub struct PlanError {
+    /// Setting or variable.
+    pub setting: &'static str,
+    /// The part that is wrong.
+    pub item: String,
+    /// Why.
+    pub problem: &'static str,
+}
+
+impl Surroundings {
+    /// Those of this process.
+    #[must_use]
+    pub fn of_process() -> Self {
+        use std::io::IsTerminal;
+        let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        Self {
+            debug: variable("LIBVIRT_DEBUG"),
+            filters: variable("LIBVIRT_LOG_FILTERS"),
+            outputs: variable("LIBVIRT_LOG_OUTPUTS"),
+            verbose: false,
+            background: false,
+            terminal: std::io::stdin().is_terminal(),
+            journal: Path::new(super::sink::JOURNAL).exists(),
+            log_file: None,
+        }
+    }
+}
+
+impl Plan {
+    /// Puts settings and surroundings together; the environment goes first.
+    ///
+    /// # Errors
+    /// At the first setting that makes no sense.
+    pub fn new(config: &config::Logging, around: &Surroundings) -> Result<Self, PlanError> {
+        let mut level = priority(config.level).unwrap_or(Priority::Warning);
+        if let Some(word) = &around.debug {
+            level = level_of_word(word).ok_or_else(|| PlanError {
+                setting: "LIBVIRT_DEBUG",
+                item: word.clone(),
+                problem: "expected a level from 1 to 4, or its name",
+            })?;
+        }
+        if around.verbose {
+            level = level.min(Priority::Info);
+        }
+        let filters = match &around.filters {
+            Some(filters) => parse_filters("LIBVIRT_LOG_FILTERS", filters)?,
+            None => parse_filters("log_filters", &config.filters)?,
+        };
+        let mut outputs = match &around.outputs {
+            Some(outputs) => parse_outputs("LIBVIRT_LOG_OUTPUTS", outputs)?,
+            None => parse_outputs("log_outputs", &config.outputs)?,
+        };
+        if outputs.is_empty() {
+            outputs.push(default_output(around));
+        }
+        Ok(Self {
+            level,
+            filters,
+            outputs,
+        })
+    }
+
+    /// For the time before the configuration is read: warnings to standard error.
+    #[must_use]
+    pub fn initial() -> Self {
+        let stderr = Output {
+            priority: Priority::Debug,
+            target: Target::Stderr,
+        };
+        Self {
+            level: Priority::Warning,
+            filters: Vec::new(),
+            outputs: vec![stderr],
+        }
+    }
+
+    /// Least importance of what `module` logs.
+    #[must_use]
+    pub fn threshold(&self, module: &str) -> Priority {
+        if self.filters.is_empty() {
+            return self.level;
+        }
+        // Its own name would match "qemu" everywhere.
+        let module = module.strip_prefix("virtqemud::").unwrap_or(module);
+        let dotted = module.replace("::", ".");
+        let matching = self
+            .filters
+            .iter()
+            .find(|filter| contains(&dotted, &filter.pattern));
+        matching.map_or(self.level, |filter| filter.priority)
+    }
+
+    /// Least importance of what anything logs.
+    pub(super) fn most_verbose(&self) -> LevelFilter {
+        let least = self
+            .filters
+            .iter()
+            .map(|f| f.priority)
+            .chain([self.level])
+            .min();
+        match least {
+            Some(Priority::Debug) => LevelFilter::DEBUG,
+            Some(Priority::Info) => LevelFilter::INFO,
+            Some(Priority::Warning) | None => LevelFilter::WARN,
+            Some(Priority::Error) => LevelFilter::ERROR,
+        }
+    }
+}
+
+impl Priority {
+    /// That of a message; `TRACE`, which is below all that libvirt has, gives `None`.
+    pub(super) fn of(level: Level) -> Option<Self> {
+        match level {
+            Level::ERROR => Some(Self::Error),
+            Level::WARN => Some(Self::Warning),
+            Level::INFO => Some(Self::Info),
+            Level::DEBUG => Some(Self::Debug),
+            _ => None,
+        }
+    }
+
+    /// As libvirt prints it.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Error => "error",
+        }
+    }
+
+    /// As syslog counts.
+    pub(super) fn severity(self) -> u8 {
+        match self {
+            Self::Debug => 7,
+            Self::Info => 6,
+            Self::Warning => 4,
+            Self::Error => 3,
+        }
+    }
+}
+
+fn default_output(around: &Surroundings) -> Output {
+    let target = match (around.background, around.journal, &around.log_file) {
+        (true, true, _) => Target::Journald,
+        (true, false, Some(file)) => Target::File(file.clone()),
+        (true, false, None) => Target::Syslog("virtqemud".to_owned()),
+        (false, true, _) if !around.terminal => Target::Journald,
+        (false, ..) => Target::Stderr,
+    };
+    Output {
+        priority: Priority::Debug,
+        target,
+    }
+}
+
+fn priority(number: u8) -> Option<Priority> {
+    match number {
+        1 => Some(Priority::Debug),
+        2 => Some(Priority::Info),
+        3 => Some(Priority::Warning),
+        4 => Some(Priority::Error),
+        _ => None,
+    }
+}
+
+fn level_of_word(word: &str) -> Option<Priority> {
+    match word {
+        "debug" => Some(Priority::Debug),
+        "info" => Some(Priority::Info),
+        "warning" => Some(Priority::Warning),
+        "error" => Some(Priority::Error),
+        _ => priority(word.parse().ok()?),
+    }
+}
+
+fn parse_filters(setting: &'static str, text: &str) -> Result<Vec<Filter>, PlanError> {
+    text.split_whitespace()
+        .map(|item| {
+            let (priority, pattern) = split_level(setting, item)?;
+            Ok(Filter {
+                priority,
+                pattern: pattern.trim_start_matches('+').to_owned(),
+            })
+        })
+        .collect()
+}
+
+fn parse_outputs(setting: &'static str, text: &str) -> Result<Vec<Output>, PlanError> {
+    text.split_whitespace()
+        .map(|item| {
+            let (priority, place) = split_level(setting, item)?;
+            let wrong = |problem| PlanError {
+                setting,
+                item: item.to_owned(),
+                problem,
+            };
+            let target = match place.split_once(':') {
+                None if place == "stderr" => Target::Stderr,
+                None if place == "journald" => Target::Journald,
+                Some(("file", path)) if path.starts_with('/') => Target::File(path.into()),
+                Some(("file", _)) => return Err(wrong("expected an absolute path")),
+                Some(("syslog", name)) if !name.is_empty() => Target::Syslog(name.to_owned()),
+                _ => {
+                    return Err(wrong(
+                        "expected stderr, journald, file:PATH or syslog:NAME after the level",
+                    ));
+                }
+            };
+            Ok(Output { priority, target })
+        })
+        .collect()
+}
+
+fn split_level<'a>(setting: &'static str, item: &'a str) -> Result<(Priority, &'a str), PlanError> {
+    let parts = item.split_once(':').filter(|(_, rest)| !rest.is_empty());
+    parts
+        .and_then(|(level, rest)| Some((priority(level.parse().ok()?)?, rest)))
+        .ok_or_else(|| PlanError {
+            setting,
+            item: item.to_owned(),
+            problem: "expected a level from 1 to 4, a colon and more",
+        })
+}
+
+/// Whether `pattern`, with its wildcards, is found anywhere in `text`.
+fn contains(text: &str, pattern: &str) -> bool {
+    if !pattern.contains(['*', '?']) {
+        return text.contains(pattern);
+    }
+    matches_whole(text.as_bytes(), format!("*{pattern}*").as_bytes())
+}
+
+/// Wildcard match in linear space and without recursion: on a mismatch the last `*` takes one more byte.
+fn matches_whole(text: &[u8], pattern: &[u8]) -> bool {
+    let (mut at, mut of) = (0, 0);
+    let mut star: Option<(usize, usize)> = None;
+    while at < text.len() {
+        match pattern.get(of) {
+            Some(b'*') => {
+                star = Some((of, at));
+                of += 1;
+            }
+            Some(wanted) if *wanted == b'?' || *wanted == text[at] => {
+                at += 1;
+                of += 1;
+            }
+            _ => match star {
+                Some((back, taken)) => {
+                    star = Some((back, taken + 1));
+                    of = back + 1;
+                    at = taken + 1;
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[of..].iter().all(|byte| *byte == b'*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(level: u8, filters: &str, outputs: &str) -> config::Logging {
+        config::Logging {
+            level,
+            filters: filters.to_owned(),
+            outputs: outputs.to_owned(),
+        }
+    }
+
+    #[test]
+    fn the_first_filter_that_matches_counts() {
+        let filters = "1:qemu.monitor 4:qemu 2:a?i 1:do*job";
+        let plan = Plan::new(&config(3, filters, ""), &Surroundings::default()).unwrap();
+        let cases = [
+            ("virtqemud::qemu::monitor", Priority::Debug),
+            ("virtqemud::qemu::start", Priority::Error),
+            ("virtqemud::api::domains", Priority::Info),
+            ("virtqemud::domain::jobs", Priority::Debug),
+            ("virtqemud::config", Priority::Warning),
+            ("compat::session", Priority::Warning),
+        ];
+        for (module, expected) in cases {
+            assert_eq!(plan.threshold(module), expected, "{module}");
+        }
+    }
+
+    #[test]
+    fn outputs_are_libvirts() {
+        let text = "1:stderr 3:syslog:me 2:file:/var/log/x.log 4:journald";
+        let plan = Plan::new(&config(0, "", text), &Surroundings::default()).unwrap();
+        let expected = [
+            (Priority::Debug, Target::Stderr),
+            (Priority::Warning, Target::Syslog("me".into())),
+            (Priority::Info, Target::File("/var/log/x.log".into())),
+            (Priority::Error, Target::Journald),
+        ];
+        assert_eq!(
+            plan.outputs,
+            expected.map(|(priority, target)| Output { priority, target })
+        );
+        assert_eq!(plan.level, Priority::Warning);
+    }
+
+    #[test]
+    fn nonsense_is_named() {
+        let cases = [
+            (
+                "7:foo",
+                "",
+                "log_filters: \"7:foo\": expected a level from 1 to 4, a colon and more",
+            ),
+            (
+                "",
+                "7:foo",
+                "log_outputs: \"7:foo\": expected a level from 1 to 4, a colon and more",
+            ),
+            (
+                "",
+                "1:file:x",
+                "log_outputs: \"1:file:x\": expected an absolute path",
+            ),
+            (
+                "",
+                "1:tty",
+                "log_outputs: \"1:tty\": expected stderr, journald, file:PATH or syslog:NAME after the level",
+            ),
+        ];
+        for (filters, outputs, message) in cases {
+            let error =
+                Plan::new(&config(3, filters, outputs), &Surroundings::default()).unwrap_err();
+            assert_eq!(error.to_string(), message);
+        }
+    }
+
+    #[test]
+    fn the_environment_and_the_terminal_have_their_say() {
+        let set = Surroundings {
+            debug: Some("1".into()),
+            outputs: Some("2:stderr".into()),
+            ..Surroundings::default()
+        };
+        let plan = Plan::new(&config(4, "", "1:journald"), &set).unwrap();
+        assert_eq!(
+            (plan.level, &plan.outputs[0].target),
+            (Priority::Debug, &Target::Stderr)
+        );
+        let around = |background, journal, terminal| Surroundings {
+            background,
+            journal,
+            terminal,
+            ..Surroundings::default()
+        };
+        let cases = [
+            (around(true, true, false), Target::Journald),
+            (
+                around(true, false, false),
+                Target::Syslog("virtqemud".into()),
+            ),
+            (around(false, true, false), Target::Journald),
+            (around(false, true, true), Target::Stderr),
+            (around(false, false, false), Target::Stderr),
+        ];
+        for (around, target) in cases {
+            assert_eq!(
+                Plan::new(&config(3, "", ""), &around).unwrap().outputs[0].target,
+                target
+            );
+        }
+    }
+}
