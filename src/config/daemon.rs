@@ -8,7 +8,7 @@ use super::key;
 
 /// The file's settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Daemon {
+pub struct DaemonConfig {
     /// Sockets that the daemon makes.
     pub sockets: Sockets,
     /// Limits of the read-write and read-only sockets together.
@@ -95,7 +95,7 @@ pub enum HostUuid {
     MachineId,
 }
 
-impl Daemon {
+impl DaemonConfig {
     /// Takes the values out of a document of [`super::DAEMON`].
     ///
     /// # Errors

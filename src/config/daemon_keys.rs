@@ -119,7 +119,7 @@ const SECTIONS: &[Section] = &[
                 "max_clients",
                 AT_LEAST_ONE,
                 Int(5000),
-                Restart,
+                Live,
                 "Clients that are served at one time, over all sockets but the admin one. Further ones wait in the\nkernel's queue until one leaves.",
             ),
             key(
@@ -133,14 +133,14 @@ const SECTIONS: &[Section] = &[
                 "max_anonymous_clients",
                 COUNT,
                 Int(20),
-                Restart,
+                Live,
                 "Clients that have connected but not yet proved who they are. 0 sets no limit of its own; else at\nmost max_clients.",
             ),
             key(
                 "max_client_requests",
                 AT_LEAST_ONE,
                 Int(5),
-                Restart,
+                Live,
                 "Calls of one connection that are worked on at one time. Further ones are not read from the socket\nbefore one of these is answered.",
             ),
             key(
@@ -266,14 +266,14 @@ const SECTIONS: &[Section] = &[
                 "keepalive_interval",
                 SECONDS,
                 Int(5),
-                Restart,
+                Live,
                 "Seconds of silence after which a client is asked for a sign of life; 0 or -1: never ask. Clients that ask\nare answered all the same.",
             ),
             key(
                 "keepalive_count",
                 COUNT,
                 Int(5),
-                Restart,
+                Live,
                 "Questions that may stay unanswered. A client is given up after interval * (count + 1) seconds.",
             ),
             key(

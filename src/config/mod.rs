@@ -1,7 +1,7 @@
 //! The daemon's two configuration files, `virtqemud.conf` and `qemu.conf`, in libvirt's format.
 //!
 //! [`key`] says what a key is; [`daemon_keys`] and [`qemu_keys`] are the tables of all of them, from
-//! which reading, checking, reloading and the shipped files in `conf/` follow. [`Daemon`] and [`Qemu`]
+//! which reading, checking, reloading and the shipped files in `conf/` follow. [`DaemonConfig`] and [`QemuConfig`]
 //! are what the rest of the program reads: plain values, checked, with defaults filled in.
 //!
 //! The hard thing is the file format: it looks like TOML and is not (see [`syntax`]).
@@ -15,13 +15,13 @@ mod qemu_keys;
 mod render;
 mod syntax;
 
-pub use daemon::{AdminLimits, Daemon, HostUuid, Keepalive, Limits, Logging, Sockets};
+pub use daemon::{AdminLimits, DaemonConfig, HostUuid, Keepalive, Limits, Logging, Sockets};
 pub use daemon_keys::DAEMON;
 pub use document::{Changes, Document, Error, Notice, Presence};
 pub use key::{Default, Key, Kind, Section, Support, Table};
 pub use qemu::{
     Audio, Auto, AutoShutdown, CoreLimit, Guard, Identity, Paths as QemuPaths, PortRange,
-    ProcessLimits, Qemu, SaveFormat, SaveFormats, StdioHandler, Vnc,
+    ProcessLimits, QemuConfig, SaveFormat, SaveFormats, StdioHandler, Vnc,
 };
 pub use qemu_keys::QEMU;
 pub use render::render;

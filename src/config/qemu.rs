@@ -7,7 +7,7 @@ use super::document::{Document, Error};
 
 /// The file's settings, those that are honoured.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Qemu {
+pub struct QemuConfig {
     /// Whom QEMU runs as.
     pub identity: Identity,
     /// What keeps guests in.
@@ -216,7 +216,7 @@ pub enum StdioHandler {
 
 const SHUTDOWN_WAIT: u64 = 30;
 
-impl Qemu {
+impl QemuConfig {
     /// Takes the values out of a document of [`super::QEMU`].
     ///
     /// # Errors

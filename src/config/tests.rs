@@ -120,7 +120,7 @@ fn keys_are_unique() {
 
 #[test]
 fn empty_files_give_the_defaults() {
-    let daemon = Daemon::from_document(&read(&DAEMON, "").unwrap()).unwrap();
+    let daemon = DaemonConfig::from_document(&read(&DAEMON, "").unwrap()).unwrap();
     assert_eq!(
         (daemon.limits.clients, daemon.limits.client_requests),
         (5000, 5)
@@ -130,7 +130,7 @@ fn empty_files_give_the_defaults() {
         daemon.keepalive.interval,
         Some(std::time::Duration::from_secs(5))
     );
-    let qemu = Qemu::from_document(&read(&QEMU, "").unwrap()).unwrap();
+    let qemu = QemuConfig::from_document(&read(&QEMU, "").unwrap()).unwrap();
     assert_eq!(qemu.identity.user, "libvirt-qemu");
     assert_eq!(
         qemu.display_ports,
@@ -149,7 +149,7 @@ fn settings_arrive_in_the_typed_values() {
     let text = "user = '+0'\nmax_core = 4096\nsecurity_driver = \"none\"\nhugetlbfs_mount = \"/dev/hp\"\n\
                 seccomp_sandbox = 0\nnvram = [ \"/c:/v\" ]\nauto_shutdown_try_shutdown = \"all\"\n\
                 default_tls_x509_verify = 1\nnamespaces = []\nmax_files = 1024\n";
-    let qemu = Qemu::from_document(&read(&QEMU, text).unwrap()).unwrap();
+    let qemu = QemuConfig::from_document(&read(&QEMU, text).unwrap()).unwrap();
     assert_eq!(qemu.identity.user, "+0");
     assert_eq!(qemu.limits.core, CoreLimit::Bytes(4096));
     assert_eq!(qemu.limits.files, Some(1024));
@@ -206,7 +206,8 @@ fn wrong_values_name_file_line_key_and_what_is_allowed() {
         ("x", "/etc/x.conf:1: expected '=' after the key"),
     ];
     for (source, message) in daemon {
-        let result = read(&DAEMON, source).and_then(|document| Daemon::from_document(&document));
+        let result =
+            read(&DAEMON, source).and_then(|document| DaemonConfig::from_document(&document));
         assert_eq!(
             result.err().map(|e| e.to_string()).as_deref(),
             Some(message),
@@ -240,7 +241,7 @@ fn wrong_values_name_file_line_key_and_what_is_allowed() {
         ),
     ];
     for (source, message) in qemu {
-        let result = read(&QEMU, source).and_then(|document| Qemu::from_document(&document));
+        let result = read(&QEMU, source).and_then(|document| QemuConfig::from_document(&document));
         assert_eq!(
             result.err().map(|e| e.to_string()).as_deref(),
             Some(message),
@@ -268,17 +269,23 @@ fn odd_settings_are_noticed_and_the_first_of_two_counts() {
         ]
     );
     assert!(document.notices()[1].about.contains("virtproxyd"));
-    assert_eq!(Daemon::from_document(&document).unwrap().limits.clients, 50);
+    assert_eq!(
+        DaemonConfig::from_document(&document)
+            .unwrap()
+            .limits
+            .clients,
+        50
+    );
 }
 
 #[test]
 fn a_reload_knows_what_it_can_apply() {
-    let old = read(&DAEMON, "log_level = 1\nmax_clients = 50").unwrap();
-    let new = read(&DAEMON, "log_level = 2\nmax_clients = 60\nmin_workers = 1").unwrap();
+    let old = read(&DAEMON, "log_level = 1").unwrap();
+    let new = read(&DAEMON, "log_level = 2\nunix_sock_rw_perms = \"0770\"\nmin_workers = 1").unwrap();
     let changes = new.changes_since(&old);
     assert_eq!(
         (changes.live, changes.restart),
-        (vec!["log_level"], vec!["max_clients"])
+        (vec!["log_level"], vec!["unix_sock_rw_perms"])
     );
 }
 

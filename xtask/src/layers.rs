@@ -10,30 +10,36 @@ const LAYERS: &[(&str, &[&str])] = &[
         "daemon",
         &[
             "access", "api", "ops", "domain", "qemu", "config", "peers", "events", "blocking",
-            "error", "pb",
+            "error", "pb", "logging", "options", "paths", "version",
         ],
     ),
     (
         "api",
         &[
-            "access", "ops", "domain", "config", "events", "blocking", "error", "pb",
+            "access", "ops", "domain", "config", "events", "blocking", "error", "pb", "paths",
+            "version",
         ],
     ),
     ("access", &["config", "blocking", "error", "pb"]),
     (
         "ops",
         &[
-            "domain", "qemu", "peers", "config", "events", "blocking", "error", "pb",
+            "domain", "qemu", "peers", "config", "events", "blocking", "error", "pb", "paths",
+            "version",
         ],
     ),
-    ("domain", &["events", "blocking", "error", "pb"]),
-    ("qemu", &["blocking", "error", "config"]),
+    ("domain", &["events", "blocking", "error", "pb", "paths"]),
+    ("qemu", &["blocking", "error", "config", "paths"]),
     ("peers", &["config", "blocking", "error"]),
     ("config", &["blocking", "error"]),
     ("events", &["blocking", "error", "pb"]),
+    ("logging", &["config"]),
+    ("options", &["version"]),
     ("blocking", &["error"]),
     ("error", &["pb"]),
     ("pb", &[]),
+    ("paths", &[]),
+    ("version", &[]),
 ];
 
 pub(crate) fn check(sources: &Sources) -> Vec<Finding> {
