@@ -1,0 +1,290 @@
+//! PCI addresses of a whole document: which controllers are missing, then who goes where.
+
+use domxml::devices::{
+    Address, Controller, ControllerKind, ControllerTarget, DeviceInfo, Devices, OnOff, PciAddress, PciModelName, UsbModel,
+};
+
+use super::candidate::{self, Candidate, Role, Slots};
+use super::chipset::{self, Chipset};
+use super::connect::{BusKind, Connect};
+use super::pci_set::{Chosen, Growth, LegacyBridge, PciSet, Place};
+use crate::error::{Error, Result};
+use crate::postparse::insert_controller;
+
+/// Whether a document is seen for the first time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Age {
+    /// Somebody hands it in: room for hot-plug may be added.
+    New,
+    /// It was defined before: nothing is added that a guest could see.
+    Known,
+}
+
+/// Gives every PCI device a place, and adds the controllers that this takes.
+///
+/// # Errors
+/// Libvirt's, when a given address is wrong or there is no room.
+pub fn assign(devices: &mut Devices, legacy: LegacyBridge, age: Age) -> Result<()> {
+    let Some(root) = root(devices) else { return Ok(()) };
+    let given = highest_index(devices);
+    let mut trial = devices.clone();
+    let mut set = PciSet::new(bus_kinds(&trial, root), Growth::Allowed, legacy);
+    place_all(&mut trial, &mut set, Reserve::SpareOn(root))?;
+    if root == BusKind::PcieRoot && age == Age::New && given == 0 && set.len() > 1 {
+        set.reserve_next(Connect::PCIE | Connect::HOTPLUGGABLE, 0)?;
+    }
+    add_controllers(devices, &set);
+    let mut set = PciSet::new(bus_kinds(devices, root), Growth::Fixed, legacy);
+    place_all(devices, &mut set, Reserve::Nothing)?;
+    mark_multifunction(devices, &set, root);
+    name_controllers(devices)
+}
+
+/// The root bus of a guest; `None` when it has no PCI.
+pub(crate) fn root(devices: &Devices) -> Option<BusKind> {
+    let mut pci = devices.controllers.iter().filter(|c| c.kind == ControllerKind::Pci);
+    pci.find(|c| c.index == Some(0)).and_then(kind_of).filter(|k| k.is_root())
+}
+
+fn kind_of(c: &Controller) -> Option<BusKind> {
+    BusKind::from_model(c.model.as_deref()?)
+}
+
+fn pci_indexes(devices: &Devices) -> impl Iterator<Item = (u32, BusKind)> + '_ {
+    let pci = devices.controllers.iter().filter(|c| c.kind == ControllerKind::Pci);
+    pci.filter_map(|c| Some((c.index?, kind_of(c)?)))
+}
+
+fn highest_index(devices: &Devices) -> u32 {
+    pci_indexes(devices).map(|(i, _)| i).max().unwrap_or(0)
+}
+
+/// The kind of every bus up to the highest one named; gaps are of the kind that a machine would grow.
+fn bus_kinds(devices: &Devices, root: BusKind) -> Vec<BusKind> {
+    let gap = if root == BusKind::PcieRoot { BusKind::RootPort } else { BusKind::PciBridge };
+    let highest = highest_index(devices).min(255);
+    let mut kinds = vec![gap; highest as usize + 1];
+    for (index, kind) in pci_indexes(devices) {
+        if let Some(slot) = kinds.get_mut(index as usize) {
+            *slot = kind;
+        }
+    }
+    kinds
+}
+
+/// What a run sets aside that no device uses.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reserve {
+    Nothing,
+    /// A slot of the root bus for a bridge that may be needed.
+    SpareOn(BusKind),
+}
+
+fn place_all(devices: &mut Devices, set: &mut PciSet, reserve: Reserve) -> Result<()> {
+    let root = set.kinds().next().unwrap_or(BusKind::PciRoot);
+    let slots = Slots::of(root);
+    let chipset = if root == BusKind::PcieRoot { Chipset::Q35 } else { Chipset::I440fx };
+    collect(devices, set, slots)?;
+    chipset::reserve(chipset, devices, set)?;
+    if reserve == Reserve::SpareOn(BusKind::PciRoot) && !set.is_full() {
+        set.reserve_next(Connect::PCI, 0)?;
+    }
+    for c in candidate::pci_controllers(devices) {
+        place(c, set, None)?;
+    }
+    let mut companions = Companions::of(devices);
+    for c in candidate::devices(devices, slots) {
+        let companion = companions.of_candidate(&c);
+        let placed = place(c, set, companion)?;
+        companions.remember(placed);
+    }
+    Ok(())
+}
+
+/// Takes the places that the document names.
+fn collect(devices: &mut Devices, set: &mut PciSet, slots: Slots) -> Result<()> {
+    let controllers = candidate::pci_controllers(devices).into_iter().filter_map(|c| given(&c)).collect::<Vec<_>>();
+    let others = candidate::devices(devices, slots).into_iter().filter_map(|c| given(&c));
+    for (place, wanted) in controllers.into_iter().chain(others) {
+        set.reserve(place, wanted, Chosen::ByUser)?;
+    }
+    Ok(())
+}
+
+fn given(c: &Candidate<'_>) -> Option<(Place, Connect)> {
+    let place = place_of(c.info)?;
+    let implicit = place.bus == 0 && place.slot == 1 && (place.function == 1 && c.role == Role::FirstIde || place.function == 2);
+    (!implicit || c.wanted.any(Connect::PCIE_DEVICE)).then_some((place, c.wanted))
+}
+
+/// The place that a device has.
+pub(super) fn place_of(info: &DeviceInfo) -> Option<Place> {
+    match &info.address {
+        Some(Address::Pci(a)) if !a.is_empty() => {
+            Some(Place { domain: a.domain, bus: a.bus, slot: a.slot, function: a.function })
+        }
+        _ => None,
+    }
+}
+
+/// Whether a device is to be placed: it names no place, and no other kind of address.
+pub(super) fn is_wanted(info: &DeviceInfo) -> bool {
+    match &info.address {
+        None => true,
+        Some(Address::Pci(a)) => a.is_empty(),
+        Some(_) => false,
+    }
+}
+
+/// Writes a place into a device.
+pub(super) fn set_place(info: &mut DeviceInfo, place: Place, multifunction: Option<OnOff>) {
+    let before = match &info.address {
+        Some(Address::Pci(a)) => *a,
+        _ => PciAddress::default(),
+    };
+    info.address = Some(Address::Pci(PciAddress {
+        domain: place.domain,
+        bus: place.bus,
+        slot: place.slot,
+        function: place.function,
+        multifunction: before.multifunction.or(multifunction),
+        ..before
+    }));
+}
+
+fn place(c: Candidate<'_>, set: &mut PciSet, companion: Option<Place>) -> Result<Option<((u32, UsbModel), Place)>> {
+    if !is_wanted(c.info) || c.role == Role::FirstIde {
+        return Ok(None);
+    }
+    let Role::Usb2 { index, model } = c.role else {
+        let place = set.reserve_next(c.wanted, 0)?;
+        set_place(c.info, place, None);
+        return Ok(None);
+    };
+    let (function, multi) = usb2_function(model);
+    let place = match companion {
+        Some(there) => {
+            let place = Place { function, ..there };
+            set.reserve(place, c.wanted, Chosen::ByRules)?;
+            place
+        }
+        None => set.reserve_next(c.wanted, function)?,
+    };
+    set_place(c.info, place, multi);
+    Ok(Some(((index, model), place)))
+}
+
+/// Which function of the shared slot a USB 2 controller is.
+const fn usb2_function(model: UsbModel) -> (u32, Option<OnOff>) {
+    match model {
+        UsbModel::Ich9Uhci1 => (0, Some(OnOff::On)),
+        UsbModel::Ich9Uhci2 => (1, None),
+        UsbModel::Ich9Uhci3 => (2, None),
+        _ => (7, None),
+    }
+}
+
+/// Places of USB 2 controllers, by index: the first one placed decides the slot.
+struct Companions(Vec<(u32, Place)>);
+
+impl Companions {
+    fn of(devices: &Devices) -> Self {
+        let usb2 = devices.controllers.iter().filter(|c| c.kind == ControllerKind::Usb && is_usb2(c));
+        Self(usb2.filter_map(|c| Some((c.index?, place_of(&c.info)?))).collect())
+    }
+
+    fn of_candidate(&self, c: &Candidate<'_>) -> Option<Place> {
+        let Role::Usb2 { index, .. } = c.role else { return None };
+        self.0.iter().find(|(i, _)| *i == index).map(|(_, p)| *p)
+    }
+
+    fn remember(&mut self, placed: Option<((u32, UsbModel), Place)>) {
+        self.0.extend(placed.map(|((index, _), place)| (index, place)));
+    }
+}
+
+fn is_usb2(c: &Controller) -> bool {
+    matches!(c.usb_model(), Some(UsbModel::Ich9Ehci1 | UsbModel::Ich9Uhci1 | UsbModel::Ich9Uhci2 | UsbModel::Ich9Uhci3))
+}
+
+fn add_controllers(devices: &mut Devices, set: &PciSet) {
+    for (index, kind) in (0u32..).zip(set.kinds()).skip(1) {
+        let there = devices.controllers.iter().any(|c| c.kind == ControllerKind::Pci && c.index == Some(index));
+        if !there {
+            let model = Some(kind.rule().model.to_owned());
+            let new = Controller { kind: ControllerKind::Pci, index: Some(index), model, ..Controller::default() };
+            insert_controller(&mut devices.controllers, new);
+        }
+    }
+}
+
+/// Function 0 of a shared slot has to say so.
+fn mark_multifunction(devices: &mut Devices, set: &PciSet, root: BusKind) {
+    let mark = |c: Candidate<'_>| {
+        let shared = place_of(c.info).is_some_and(|p| p.function == 0 && set.slot_is_shared(p));
+        if let Some(Address::Pci(a)) = &mut c.info.address
+            && shared
+            && a.multifunction.is_none()
+        {
+            a.multifunction = Some(OnOff::On);
+        }
+    };
+    candidate::pci_controllers(devices).into_iter().for_each(mark);
+    candidate::devices(devices, Slots::of(root)).into_iter().for_each(mark);
+}
+
+/// QEMU device behind each kind of controller.
+const NAMES: &[(BusKind, PciModelName)] = &[
+    (BusKind::PciBridge, PciModelName::PciBridge),
+    (BusKind::DmiToPciBridge, PciModelName::I82801b11Bridge),
+    (BusKind::PcieToPciBridge, PciModelName::PciePciBridge),
+    (BusKind::RootPort, PciModelName::PcieRootPort),
+    (BusKind::UpstreamPort, PciModelName::X3130Upstream),
+    (BusKind::DownstreamPort, PciModelName::Xio3130Downstream),
+    (BusKind::ExpanderBus, PciModelName::Pxb),
+    (BusKind::PcieExpanderBus, PciModelName::PxbPcie),
+];
+
+/// Fills in the QEMU device and the numbers of each PCI controller.
+fn name_controllers(devices: &mut Devices) -> Result<()> {
+    let mut free_number = lowest_bus_number(devices);
+    for c in devices.controllers.iter_mut().filter(|c| c.kind == ControllerKind::Pci) {
+        let Some(kind) = kind_of(c) else { continue };
+        let Some((_, name)) = NAMES.iter().find(|(k, _)| *k == kind) else { continue };
+        c.model_name.get_or_insert(*name);
+        let index = c.index.unwrap_or(0);
+        let place = place_of(&c.info).unwrap_or_default();
+        let target = c.target.get_or_insert_with(ControllerTarget::default);
+        match kind {
+            BusKind::PciBridge => {
+                target.chassis_nr.get_or_insert(index);
+            }
+            BusKind::RootPort | BusKind::DownstreamPort => {
+                target.chassis.get_or_insert(index);
+                target.port.get_or_insert((place.slot << 3) + place.function);
+            }
+            BusKind::ExpanderBus | BusKind::PcieExpanderBus => number_expander(target, &mut free_number)?,
+            _ => {}
+        }
+        if *target == ControllerTarget::default() {
+            c.target = None;
+        }
+    }
+    Ok(())
+}
+
+/// Expander buses are numbered from the top, with room for one bus below each.
+fn lowest_bus_number(devices: &Devices) -> u32 {
+    let numbers = devices.controllers.iter().filter_map(|c| c.target.as_ref()?.bus_nr);
+    numbers.min().unwrap_or(256)
+}
+
+fn number_expander(target: &mut ControllerTarget, free: &mut u32) -> Result<()> {
+    if target.bus_nr.is_none() {
+        let number = free.checked_sub(2).filter(|n| *n > 0);
+        let number = number.ok_or_else(|| Error::internal("No free busNr lower than current lowest busNr is available to auto-assign to bus"))?;
+        target.bus_nr = Some(number);
+        *free = number;
+    }
+    Ok(())
+}
