@@ -2,7 +2,7 @@
 
 use domxml::devices::{
     Address, ControllerKind, DeviceInfo, Devices, DiskBus, Hub, HostdevKind, InputBus, SerialTargetKind, SoundModel, UsbAddress,
-    UsbModel,
+    UsbModel, UsbPort,
 };
 
 use crate::error::{Error, Result};
@@ -100,7 +100,7 @@ fn infos(devices: &mut Devices) -> Vec<&mut DeviceInfo> {
 
 fn port_of(info: &DeviceInfo) -> Option<(u32, Vec<u32>)> {
     match &info.address {
-        Some(Address::Usb(a)) if !a.port.is_empty() => Some((a.bus, a.port.clone())),
+        Some(Address::Usb(a)) => Some((a.bus, a.port?.way().to_vec())),
         _ => None,
     }
 }
@@ -180,7 +180,7 @@ impl Buses {
         let found = all.filter_map(|(n, bus)| Some((n, bus.as_ref()?.free()?))).next();
         let (bus, path) = found.ok_or_else(|| Error::internal("No free USB ports"))?;
         self.reserve(bus, &path)?;
-        info.address = Some(Address::Usb(UsbAddress { bus, port: path.clone() }));
+        info.address = Some(Address::Usb(UsbAddress { bus, port: UsbPort::new(&path) }));
         Ok((bus, path))
     }
 }

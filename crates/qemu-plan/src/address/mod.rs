@@ -1,0 +1,49 @@
+//! Where the guest sees each device: PCI, USB, virtio-serial and drive addresses.
+//!
+//! Pure rules on the list of devices; they are part of what a guest sees and so never change for a document.
+
+mod candidate;
+mod ccid;
+mod chipset;
+mod connect;
+mod memory;
+mod pci;
+mod pci_set;
+mod usb;
+mod virtio_serial;
+
+pub use connect::{BusKind, Connect};
+pub use pci::Age;
+pub use pci_set::{LegacyBridge, PciSet, Place};
+
+use domxml::devices::Devices;
+
+use crate::error::Result;
+
+/// What the rules have to know of a guest besides its devices.
+#[derive(Debug, Clone, Copy)]
+pub struct Machine {
+    /// How conventional devices get a bus on a PCI Express machine.
+    pub legacy: LegacyBridge,
+    /// Whether the document is new.
+    pub age: Age,
+    /// Slots for memory modules.
+    pub memory_slots: u32,
+}
+
+/// Gives every device without a place one, and checks the places that the document names.
+///
+/// # Errors
+/// Libvirt's, when a place is wrong, taken, or there is none left.
+pub fn assign(devices: &mut Devices, machine: Machine) -> Result<()> {
+    virtio_serial::assign(devices)?;
+    ccid::assign(devices);
+    pci::assign(devices, machine.legacy, machine.age)?;
+    usb::assign(devices)?;
+    memory::assign(devices, machine.memory_slots)
+}
+
+/// The root bus of a guest; `None` when it has no PCI.
+pub fn root_bus(devices: &Devices) -> Option<BusKind> {
+    pci::root(devices)
+}

@@ -1,0 +1,136 @@
+//! Serial ports, consoles and channels: targets, numbers, and the console that is the first serial port.
+
+use domxml::devices::{
+    Address, Channel, Chardev, ChardevKind, Console, ConsoleTarget, ConsoleTargetKind, Devices, DeviceInfo, Serial, SerialModel,
+    SerialTarget, SerialTargetKind,
+};
+
+/// Fills in serial ports, consoles and channels.
+pub(super) fn fill(devices: &mut Devices, channel_dir: &str) {
+    pair_console(devices);
+    fill_serials(&mut devices.serials);
+    fill_parallels(devices);
+    fill_consoles(devices);
+    devices.channels.iter_mut().for_each(|c| drop_generated_path(c, channel_dir));
+}
+
+fn is_serial(console: &Console) -> bool {
+    matches!(console.target.as_ref().and_then(|t| t.kind), None | Some(ConsoleTargetKind::Serial))
+}
+
+/// The first console of kind `serial` is the first serial port: either may be written down, both are kept.
+fn pair_console(devices: &mut Devices) {
+    let serial_console = devices.consoles.first().is_some_and(is_serial);
+    if serial_console && devices.serials.is_empty() {
+        let chardev = devices.consoles[0].chardev.clone();
+        let address = devices.consoles[0].info.address.take();
+        let info = DeviceInfo { address, ..devices.consoles[0].info.clone() };
+        let target = Some(SerialTarget { port: Some(0), ..SerialTarget::default() });
+        devices.serials.push(Serial { chardev, target, info });
+    }
+    let Some(first) = devices.serials.first() else { return };
+    if serial_console {
+        devices.consoles[0].chardev = first.chardev.clone();
+        devices.consoles[0].info = DeviceInfo { address: None, ..first.info.clone() };
+    } else if devices.consoles.is_empty() && has_console(first) {
+        let info = DeviceInfo { address: None, ..first.info.clone() };
+        devices.consoles.push(Console { chardev: first.chardev.clone(), info, ..Console::default() });
+    }
+}
+
+/// Ports on plug-in cards are no console.
+fn has_console(serial: &Serial) -> bool {
+    let kind = serial.target.as_ref().and_then(|t| t.kind).unwrap_or_else(|| kind_by_address(&serial.info));
+    !matches!(kind, SerialTargetKind::UsbSerial | SerialTargetKind::PciSerial | SerialTargetKind::IsaDebug)
+}
+
+fn kind_by_address(info: &DeviceInfo) -> SerialTargetKind {
+    match &info.address {
+        Some(Address::Usb(_)) => SerialTargetKind::UsbSerial,
+        Some(Address::Pci(_)) => SerialTargetKind::PciSerial,
+        Some(Address::SpaprVio(_)) => SerialTargetKind::SpaprVioSerial,
+        _ => SerialTargetKind::IsaSerial,
+    }
+}
+
+/// QEMU device of each kind of serial port.
+const MODELS: &[(SerialTargetKind, SerialModel)] = &[
+    (SerialTargetKind::IsaSerial, SerialModel::IsaSerial),
+    (SerialTargetKind::UsbSerial, SerialModel::UsbSerial),
+    (SerialTargetKind::PciSerial, SerialModel::PciSerial),
+    (SerialTargetKind::SpaprVioSerial, SerialModel::SpaprVty),
+    (SerialTargetKind::SystemSerial, SerialModel::Pl011),
+    (SerialTargetKind::SclpSerial, SerialModel::Sclpconsole),
+    (SerialTargetKind::IsaDebug, SerialModel::IsaDebugcon),
+];
+
+fn fill_serials(serials: &mut [Serial]) {
+    let mut next = Numbers::after(serials.iter().map(|s| s.target.as_ref().and_then(|t| t.port)));
+    for serial in serials {
+        let by_address = kind_by_address(&serial.info);
+        let target = serial.target.get_or_insert_with(SerialTarget::default);
+        let kind = *target.kind.get_or_insert(by_address);
+        next.fill(&mut target.port);
+        if target.model.is_none() {
+            target.model = MODELS.iter().find(|(k, _)| *k == kind).map(|(_, m)| *m);
+        }
+    }
+}
+
+fn fill_parallels(devices: &mut Devices) {
+    let ports = devices.parallels.iter().map(|p| p.target.as_ref().and_then(|t| t.port));
+    let mut next = Numbers::after(ports);
+    for parallel in &mut devices.parallels {
+        next.fill(&mut parallel.target.get_or_insert_default().port);
+    }
+}
+
+fn fill_consoles(devices: &mut Devices) {
+    for (number, console) in (0u32..).zip(&mut devices.consoles) {
+        let target = console.target.get_or_insert_with(ConsoleTarget::default);
+        target.kind.get_or_insert(ConsoleTargetKind::Serial);
+        target.port.get_or_insert(number);
+    }
+}
+
+/// Numbers for those that have none: one more than the highest so far.
+struct Numbers(u32);
+
+impl Numbers {
+    fn after(given: impl Iterator<Item = Option<u32>>) -> Self {
+        Self(given.flatten().max().map_or(0, |m| m.saturating_add(1)))
+    }
+
+    fn fill(&mut self, number: &mut Option<u32>) {
+        if number.is_none() {
+            *number = Some(self.0);
+            self.0 = self.0.saturating_add(1);
+        }
+    }
+}
+
+/// A socket below the daemon's own directory is made anew at each start, and not kept.
+fn drop_generated_path(channel: &mut Channel, channel_dir: &str) {
+    if channel.chardev.kind != ChardevKind::Unix {
+        return;
+    }
+    let name = channel.target.as_ref().and_then(|t| t.name.clone());
+    if let Some(name) = name
+        && channel.chardev.path().is_some_and(|p| is_generated(p, channel_dir, &name))
+        && let Some(source) = channel.chardev.sources.first_mut()
+    {
+        source.path = None;
+    }
+    let empty = |c: &Chardev| c.source().is_some_and(|s| s.path.is_none());
+    if empty(&channel.chardev) {
+        channel.chardev.sources.clear();
+    }
+}
+
+/// `DIR/[target/]DOMAIN/NAME` or `DIR/[target/]DOMAIN.NAME`, for any domain.
+fn is_generated(path: &str, channel_dir: &str, name: &str) -> bool {
+    let Some(rest) = path.strip_prefix(channel_dir).and_then(|r| r.strip_prefix('/')) else { return false };
+    let rest = rest.strip_prefix("target/").unwrap_or(rest);
+    let Some(owner) = rest.strip_suffix(name).and_then(|r| r.strip_suffix(['/', '.'])) else { return false };
+    !owner.is_empty() && !owner.contains('/')
+}

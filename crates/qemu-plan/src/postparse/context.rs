@@ -1,0 +1,50 @@
+//! What filling in a document has to know of the world; all of it is handed in.
+
+use std::sync::Arc;
+
+use crate::address::Age;
+use crate::caps::Caps;
+use crate::error::Result;
+
+/// Makes up what identifies a guest or a card. The daemon draws at random; tests count.
+pub trait Ids {
+    /// A MAC address within libvirt's range: `52:54:00:xx:xx:xx`, lower case.
+    fn mac(&mut self) -> String;
+    /// A UUID.
+    fn uuid(&mut self) -> uuid::Uuid;
+}
+
+/// The QEMU binaries of the host.
+pub trait Emulators {
+    /// The binary for guests of an architecture that name none.
+    fn default_for(&self, arch: &str) -> Option<String>;
+
+    /// What a binary can do.
+    ///
+    /// # Errors
+    /// When there is none at that path, or it could not be asked.
+    fn caps(&self, path: &str) -> Result<Arc<Caps>>;
+}
+
+/// The part of `qemu.conf` and of the daemon's directories that documents depend on.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Directory of the sockets of channels, as `/var/lib/libvirt/qemu/channel`.
+    pub channel_dir: String,
+    /// Directory of the variable stores of firmware, as `/var/lib/libvirt/qemu/nvram`.
+    pub nvram_dir: String,
+}
+
+/// Everything handed in.
+pub struct Context<'a> {
+    /// Architecture of the host, with libvirt's name.
+    pub host_arch: &'a str,
+    /// The QEMU binaries.
+    pub emulators: &'a dyn Emulators,
+    /// Configuration.
+    pub config: &'a Config,
+    /// Makes up identities.
+    pub ids: &'a mut dyn Ids,
+    /// Whether the document is new.
+    pub age: Age,
+}

@@ -1,0 +1,142 @@
+//! Controllers: their indexes, and those that devices need and nobody wrote down.
+
+use domxml::devices::{
+    Address, ChannelTargetKind, ConsoleTargetKind, Controller, ControllerKind, Devices, DiskBus, DriveAddress, HostdevKind, UsbModel,
+};
+
+use crate::error::{Error, Result};
+
+/// Puts a controller behind those of its kind with lower indexes; a new kind goes to the end.
+pub fn insert_controller(all: &mut Vec<Controller>, new: Controller) {
+    let lower = |c: &Controller| c.kind == new.kind && c.index.unwrap_or(0) <= new.index.unwrap_or(0);
+    let at = match all.iter().rposition(lower) {
+        Some(last) => last + 1,
+        None => all.iter().position(|c| c.kind == new.kind).unwrap_or(all.len()),
+    };
+    all.insert(at, new);
+}
+
+/// Whether a controller is there.
+pub(super) fn has(devices: &Devices, kind: ControllerKind, index: u32) -> bool {
+    devices.controllers.iter().any(|c| c.kind == kind && c.index == Some(index))
+}
+
+/// Adds a controller unless it is there.
+pub(super) fn ensure(devices: &mut Devices, kind: ControllerKind, index: u32, model: Option<&str>) {
+    if !has(devices, kind, index) {
+        let model = model.map(str::to_owned);
+        insert_controller(&mut devices.controllers, Controller { kind, index: Some(index), model, ..Controller::default() });
+    }
+}
+
+/// Gives an index to controllers without one; a group of USB 2 controllers shares one.
+pub(super) fn assign_indexes(devices: &mut Devices) {
+    let mut shared: Option<(u32, Vec<UsbModel>)> = None;
+    for at in 0..devices.controllers.len() {
+        let c = &devices.controllers[at];
+        if c.index.is_some() {
+            continue;
+        }
+        let (kind, usb) = (c.kind, c.usb_model().filter(|m| companion(*m)));
+        let index = match (&mut shared, usb) {
+            (Some((index, members)), Some(model)) if !members.contains(&model) => {
+                members.push(model);
+                *index
+            }
+            (_, Some(model)) => {
+                let index = lowest_free(devices, kind);
+                shared = Some((index, vec![model]));
+                index
+            }
+            (_, None) => lowest_free(devices, kind),
+        };
+        devices.controllers[at].index = Some(index);
+    }
+}
+
+const fn companion(model: UsbModel) -> bool {
+    matches!(model, UsbModel::Ich9Ehci1 | UsbModel::Ich9Uhci1 | UsbModel::Ich9Uhci2 | UsbModel::Ich9Uhci3)
+}
+
+fn lowest_free(devices: &Devices, kind: ControllerKind) -> u32 {
+    (0..).find(|i| !has(devices, kind, *i)).unwrap_or(0)
+}
+
+/// Which controller carries the disks of a bus.
+const DISK_CONTROLLERS: &[(DiskBus, ControllerKind)] = &[
+    (DiskBus::Scsi, ControllerKind::Scsi),
+    (DiskBus::Fdc, ControllerKind::Fdc),
+    (DiskBus::Ide, ControllerKind::Ide),
+    (DiskBus::Sata, ControllerKind::Sata),
+];
+
+/// Most controllers of a kind that are added for a device that names a high one.
+const MAX_IMPLICIT: u32 = 256;
+
+/// Adds the controllers that devices refer to.
+pub(super) fn add_implicit(devices: &mut Devices) -> Result<()> {
+    for (bus, kind) in DISK_CONTROLLERS {
+        if let Some(highest) = highest_drive(devices, *bus) {
+            ensure_up_to(devices, *kind, highest)?;
+        }
+    }
+    if let Some(highest) = highest_virtio_serial(devices) {
+        ensure_up_to(devices, ControllerKind::VirtioSerial, highest)?;
+    }
+    if let Some(highest) = highest_ccid(devices) {
+        ensure_up_to(devices, ControllerKind::Ccid, highest)?;
+    }
+    if let Some(highest) = highest_scsi_hostdev(devices) {
+        let model = devices.controllers.iter().find(|c| c.kind == ControllerKind::Scsi).and_then(|c| c.model.clone());
+        for index in 0..=highest.min(MAX_IMPLICIT) {
+            ensure(devices, ControllerKind::Scsi, index, model.as_deref());
+        }
+    }
+    Ok(())
+}
+
+fn ensure_up_to(devices: &mut Devices, kind: ControllerKind, highest: u32) -> Result<()> {
+    if highest > MAX_IMPLICIT {
+        return Err(Error::xml(format!("controller index '{highest}' is too high")));
+    }
+    (0..=highest).for_each(|index| ensure(devices, kind, index, None));
+    Ok(())
+}
+
+fn drive(address: Option<&Address>) -> Option<DriveAddress> {
+    match address {
+        Some(Address::Drive(a)) => Some(*a),
+        _ => None,
+    }
+}
+
+fn highest_drive(devices: &Devices, bus: DiskBus) -> Option<u32> {
+    let disks = devices.disks.iter().filter(|d| d.target.bus == Some(bus));
+    disks.filter_map(|d| drive(d.info.address.as_ref())).map(|a| a.controller).max()
+}
+
+fn highest_scsi_hostdev(devices: &Devices) -> Option<u32> {
+    let scsi = devices.hostdevs.iter().filter(|h| h.kind == HostdevKind::Scsi);
+    scsi.filter_map(|h| drive(h.info.address.as_ref())).map(|a| a.controller).max()
+}
+
+fn highest_virtio_serial(devices: &Devices) -> Option<u32> {
+    let index = |a: Option<&Address>| match a {
+        Some(Address::VirtioSerial(a)) => a.controller,
+        _ => 0,
+    };
+    let channel = |k: Option<ChannelTargetKind>| k == Some(ChannelTargetKind::Virtio);
+    let channels = devices.channels.iter().filter(|c| channel(c.target.as_ref().and_then(|t| t.kind)));
+    let console = |k: Option<ConsoleTargetKind>| k == Some(ConsoleTargetKind::Virtio);
+    let consoles = devices.consoles.iter().filter(|c| console(c.target.as_ref().and_then(|t| t.kind)));
+    let infos = channels.map(|c| &c.info).chain(consoles.map(|c| &c.info));
+    infos.map(|i| index(i.address.as_ref())).max()
+}
+
+fn highest_ccid(devices: &Devices) -> Option<u32> {
+    let index = |a: Option<&Address>| match a {
+        Some(Address::Ccid(a)) => a.controller,
+        _ => 0,
+    };
+    devices.smartcards.iter().map(|s| index(s.info.address.as_ref())).max()
+}

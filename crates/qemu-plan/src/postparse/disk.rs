@@ -1,0 +1,157 @@
+//! Disks: bus and place by name, driver and format, and what is not worth keeping.
+
+use domxml::devices::{
+    Address, Devices, Disk, DiskBus, DiskDevice, DiskDriver, DriveAddress, HostdevKind, Source, SnapshotMode, StorageFormat,
+    StorageKind,
+};
+
+use crate::error::{Error, Result};
+
+/// Which bus a disk's name speaks for, and how long the part before the letters is.
+const PREFIXES: &[(&str, DiskBus)] = &[
+    ("fd", DiskBus::Fdc),
+    ("hd", DiskBus::Ide),
+    ("vd", DiskBus::Virtio),
+    ("sd", DiskBus::Scsi),
+    ("xvd", DiskBus::Xen),
+    ("ubd", DiskBus::Uml),
+];
+
+/// Number of a disk by its name: `vda` is 0, `vdz` 25, `vdaa` 26. A partition number behind it is skipped.
+pub fn index_of(name: &str) -> Option<u32> {
+    let (prefix, _) = PREFIXES.iter().find(|(p, _)| name.starts_with(p))?;
+    let rest = &name[prefix.len()..];
+    let letters = rest.trim_end_matches(|c: char| c.is_ascii_digit());
+    if letters.is_empty() || rest[letters.len()..].starts_with('0') {
+        return None;
+    }
+    letters.bytes().try_fold(0u32, |index, c| {
+        let digit = c.is_ascii_lowercase().then(|| u32::from(c - b'a'))?;
+        index.checked_mul(26)?.checked_add(digit + 1)
+    })?.checked_sub(1)
+}
+
+fn bus_of(disk: &Disk) -> DiskBus {
+    if disk.device == DiskDevice::Floppy {
+        return DiskBus::Fdc;
+    }
+    let by_name = PREFIXES.iter().find(|(p, _)| disk.target.dev.starts_with(p));
+    by_name.map_or(DiskBus::Ide, |(_, bus)| *bus)
+}
+
+/// Fills in one disk, apart from its place.
+pub(super) fn fill(disk: &mut Disk) -> Result<()> {
+    if disk.target.bus.is_none() {
+        disk.target.bus = Some(bus_of(disk));
+    }
+    if disk.device == DiskDevice::Cdrom {
+        disk.readonly = true;
+    }
+    if disk.kind == StorageKind::VhostUser {
+        disk.snapshot.get_or_insert(SnapshotMode::No);
+    }
+    if disk.readonly && disk.snapshot == Some(SnapshotMode::No) {
+        disk.snapshot = None;
+    }
+    fill_source(disk);
+    fill_driver(disk)
+}
+
+
+fn fill_source(disk: &mut Disk) {
+    let Some(source) = &mut disk.source else { return };
+    if source.file.as_deref() == Some("") {
+        source.file = None;
+    }
+    if source.dev.as_deref() == Some("") {
+        source.dev = None;
+    }
+    if *source == Source::default() {
+        disk.source = None;
+    }
+}
+
+fn fill_driver(disk: &mut Disk) -> Result<()> {
+    let driver = disk.driver.get_or_insert_with(DiskDriver::default);
+    driver.name.get_or_insert_with(|| "qemu".to_owned());
+    let format = *driver.kind.get_or_insert(StorageFormat::Raw);
+    if format == StorageFormat::Iso {
+        return Err(Error::unsupported("storage format 'iso' is not directly supported by QEMU, use 'raw' instead"));
+    }
+    Ok(())
+}
+
+/// Gives disks on drive controllers a place by their names.
+pub(super) fn place(devices: &mut Devices) -> Result<()> {
+    for at in 0..devices.disks.len() {
+        let disk = &devices.disks[at];
+        check_address_kind(disk)?;
+        if disk.info.address.is_some() {
+            continue;
+        }
+        let Some(bus) = disk.target.bus.filter(|b| is_drive_bus(*b)) else { continue };
+        let name = &disk.target.dev;
+        let index = index_of(name).ok_or_else(|| Error::xml(format!("Unknown disk name '{name}' and no address specified")))?;
+        let address = drive_of(bus, index);
+        check_scsi_hostdevs(devices, name, bus, address)?;
+        devices.disks[at].info.address = Some(Address::Drive(address));
+    }
+    Ok(())
+}
+
+const fn is_drive_bus(bus: DiskBus) -> bool {
+    matches!(bus, DiskBus::Ide | DiskBus::Fdc | DiskBus::Scsi | DiskBus::Sata)
+}
+
+/// Place of the disk with a number on a kind of controller. Unit 7 of a SCSI bus is the controller itself.
+fn drive_of(bus: DiskBus, index: u32) -> DriveAddress {
+    let (controller, bus, unit) = match bus {
+        DiskBus::Ide => (index / 4, index % 4 / 2, index % 2),
+        DiskBus::Fdc => (index / 2, 0, index % 2),
+        DiskBus::Sata => (index / 6, 0, index % 6),
+        _ => {
+            let unit = index % 15;
+            (index / 15, 0, if unit >= 7 { unit + 1 } else { unit })
+        }
+    };
+    DriveAddress { controller, bus, target: 0, unit, ..DriveAddress::default() }
+}
+
+fn check_address_kind(disk: &Disk) -> Result<()> {
+    let Some(bus) = disk.target.bus.filter(|b| is_drive_bus(*b)) else { return Ok(()) };
+    let kind = match &disk.info.address {
+        None | Some(Address::Drive(_) | Address::Unassigned) => return Ok(()),
+        Some(other) => address_kind(other),
+    };
+    let (name, bus) = (&disk.target.dev, bus.as_str());
+    Err(Error::conflicting(format!("Invalid address type '{kind}' for the disk '{name}' with the bus type '{bus}'")))
+}
+
+/// The word of an address's `type`.
+pub(crate) const fn address_kind(address: &Address) -> &'static str {
+    match address {
+        Address::Pci(_) => "pci",
+        Address::Drive(_) => "drive",
+        Address::VirtioSerial(_) => "virtio-serial",
+        Address::Ccid(_) => "ccid",
+        Address::Usb(_) => "usb",
+        Address::SpaprVio(_) => "spapr-vio",
+        Address::Ccw(_) => "ccw",
+        Address::VirtioMmio => "virtio-mmio",
+        Address::Isa(_) => "isa",
+        Address::Dimm(_) => "dimm",
+        Address::Unassigned => "unassigned",
+    }
+}
+
+fn check_scsi_hostdevs(devices: &Devices, name: &str, bus: DiskBus, place: DriveAddress) -> Result<()> {
+    let scsi = devices.hostdevs.iter().filter(|h| bus == DiskBus::Scsi && h.kind == HostdevKind::Scsi);
+    let taken = scsi.filter(|h| matches!(&h.info.address, Some(Address::Drive(a)) if *a == place)).count() > 0;
+    if taken {
+        let DriveAddress { controller, bus, target, unit, .. } = place;
+        return Err(Error::conflicting(format!(
+            "using disk target name '{name}' conflicts with SCSI host device address controller='{controller}' bus='{bus}' target='{target}' unit='{unit}"
+        )));
+    }
+    Ok(())
+}

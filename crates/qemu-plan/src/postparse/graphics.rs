@@ -1,0 +1,109 @@
+//! Displays: ports, where they listen, and the old attributes that say the same.
+
+use domxml::devices::{Graphics, GraphicsKind, Listen, ListenKind, YesNo};
+
+use crate::error::{Error, Result};
+
+/// Fills in one display.
+pub(super) fn fill(g: &mut Graphics) -> Result<()> {
+    match g.kind {
+        GraphicsKind::Vnc => {
+            fill_socket(g)?;
+            fill_listens(g)?;
+            fill_vnc_ports(g);
+        }
+        GraphicsKind::Spice => {
+            fill_listens(g)?;
+            fill_spice_ports(g);
+        }
+        GraphicsKind::Rdp => {
+            fill_listens(g)?;
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// `socket=` of VNC is a `<listen type='socket'>` in old words.
+fn fill_socket(g: &mut Graphics) -> Result<()> {
+    let attribute = g.socket.take();
+    if let Some(socket) = attribute {
+        let first = g.listens.first().filter(|l| l.kind == ListenKind::Socket).and_then(|l| l.socket.clone());
+        if let Some(found) = first.filter(|f| *f != socket) {
+            return Err(Error::conflicting(format!(
+                "graphics 'socket' attribute '{socket}' must match 'socket' attribute of first listen element (found '{found}')"
+            )));
+        }
+        g.listens = vec![Listen { kind: ListenKind::Socket, socket: Some(socket), ..Listen::default() }];
+        g.listen = None;
+    }
+    g.socket = g.listens.first().and_then(|l| l.socket.clone());
+    Ok(())
+}
+
+/// The attribute `listen` is the address of the first `<listen>`.
+fn fill_listens(g: &mut Graphics) -> Result<()> {
+    for listen in &mut g.listens {
+        listen.address = listen.address.take().filter(|a| !a.is_empty());
+        if listen.kind == ListenKind::Network && listen.network.is_none() {
+            return Err(Error::xml("'network' attribute is required for listen type 'network'"));
+        }
+    }
+    let attribute = g.listen.take().filter(|a| !a.is_empty());
+    if g.listens.is_empty() {
+        g.listens.push(Listen { kind: ListenKind::Address, address: attribute.clone(), ..Listen::default() });
+    }
+    let Some(first) = g.listens.first_mut() else { return Ok(()) };
+    if let Some(attribute) = attribute {
+        match &first.address {
+            Some(found) if *found != attribute => {
+                return Err(Error::conflicting(format!(
+                    "graphics 'listen' attribute '{attribute}' must match 'address' attribute of first listen element (found '{found}')"
+                )));
+            }
+            None if first.kind == ListenKind::Address => first.address = Some(attribute),
+            _ => {}
+        }
+    }
+    g.listen = first.address.clone().filter(|_| first.kind == ListenKind::Address);
+    Ok(())
+}
+
+fn listens_on_ports(g: &Graphics) -> bool {
+    !matches!(g.listens.first().map(|l| l.kind), Some(ListenKind::None | ListenKind::Socket))
+}
+
+fn fill_vnc_ports(g: &mut Graphics) {
+    if !listens_on_ports(g) {
+        (g.port, g.autoport) = (None, None);
+        return;
+    }
+    let automatic = g.port.is_none_or(|p| p == -1) || g.autoport == Some(YesNo::Yes);
+    if automatic {
+        g.port = Some(-1);
+    }
+    g.autoport = Some(YesNo::from(automatic));
+}
+
+/// SPICE without any port and without `autoport` does not listen at all.
+fn fill_spice_ports(g: &mut Graphics) {
+    let named = |p: Option<i32>| p.filter(|p| *p != 0);
+    (g.port, g.tls_port) = (named(g.port), named(g.tls_port));
+    let automatic = g.autoport == Some(YesNo::Yes) || g.port == Some(-1) && g.tls_port == Some(-1);
+    if !automatic && g.port.is_none() && g.tls_port.is_none() {
+        if let [only] = g.listens.as_mut_slice()
+            && only.kind == ListenKind::Address
+            && only.address.is_none()
+        {
+            only.kind = ListenKind::None;
+        }
+    }
+    if !listens_on_ports(g) {
+        (g.port, g.tls_port, g.autoport) = (None, None, None);
+        return;
+    }
+    if automatic {
+        (g.port, g.tls_port) = (None, None);
+    }
+    g.autoport = Some(YesNo::from(automatic));
+}

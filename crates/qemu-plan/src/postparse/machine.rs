@@ -1,0 +1,120 @@
+//! What each kind of machine has built in or gets by default.
+
+use domxml::devices::{ControllerKind, Devices, UsbMaster, UsbModel, VideoModelKind, Watchdog, WatchdogModel};
+
+use super::controllers;
+use crate::caps::{Caps, Flag};
+use crate::error::{Area, Code, Error, Result};
+
+/// Kind of an x86 machine, by the beginning of its canonical name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MachineKind {
+    /// `pc-i440fx-*`.
+    I440fx,
+    /// `pc-q35-*`.
+    Q35,
+    /// `isapc`: no PCI.
+    IsaPc,
+    /// `microvm` and others that nothing is built in for.
+    Other,
+}
+
+impl MachineKind {
+    /// The kind of a machine type.
+    pub fn of(machine: &str) -> Self {
+        let is = |prefix: &str| machine == prefix || machine.strip_prefix(prefix).is_some_and(|r| r.starts_with('-'));
+        match machine {
+            m if is("pc-q35") || m == "q35" => Self::Q35,
+            "isapc" => Self::IsaPc,
+            m if is("pc-i440fx") || is("pc") => Self::I440fx,
+            _ => Self::Other,
+        }
+    }
+
+    /// Model of the root bus.
+    pub(super) const fn root_bus(self) -> Option<&'static str> {
+        match self {
+            Self::I440fx => Some("pci-root"),
+            Self::Q35 => Some("pcie-root"),
+            Self::IsaPc | Self::Other => None,
+        }
+    }
+
+    /// Whether there is a PS/2 controller.
+    pub(super) const fn has_ps2(self) -> bool {
+        matches!(self, Self::I440fx | Self::Q35 | Self::IsaPc)
+    }
+}
+
+/// Adds what the machine has anyway: USB, SATA, the root bus, the chipset's watchdog.
+pub(super) fn add_builtin(devices: &mut Devices, kind: MachineKind, caps: &Caps) -> Result<()> {
+    if let Some(model) = default_usb(kind, caps) {
+        controllers::ensure(devices, ControllerKind::Usb, 0, Some(model));
+    }
+    if kind == MachineKind::Q35 {
+        controllers::ensure(devices, ControllerKind::Sata, 0, None);
+    }
+    if let Some(model) = kind.root_bus() {
+        check_root(devices, model)?;
+        controllers::ensure(devices, ControllerKind::Pci, 0, Some(model));
+    }
+    let itco = |w: &Watchdog| w.model == WatchdogModel::Itco;
+    if kind == MachineKind::Q35 && !devices.watchdogs.iter().any(itco) {
+        devices.watchdogs.push(Watchdog { model: WatchdogModel::Itco, ..Watchdog::default() });
+    }
+    Ok(())
+}
+
+fn default_usb(kind: MachineKind, caps: &Caps) -> Option<&'static str> {
+    match kind {
+        MachineKind::I440fx => Some("piix3-uhci"),
+        MachineKind::Q35 if caps.has(Flag::QemuXhci) => Some("qemu-xhci"),
+        MachineKind::Q35 if caps.has(Flag::NecUsbXhci) => Some("nec-xhci"),
+        _ => None,
+    }
+}
+
+fn check_root(devices: &Devices, model: &str) -> Result<()> {
+    let mut pci = devices.controllers.iter().filter(|c| c.kind == ControllerKind::Pci);
+    let found = pci.find(|c| c.index == Some(0)).map(|c| c.model.as_deref().unwrap_or("none"));
+    match found {
+        Some(found) if found != model => Err(Error::new(
+            Code::Xml,
+            Area::Qemu,
+            format!("The PCI controller with index='0' must be model='{model}' for this machine type, but model='{found}' was found instead"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// First port that each companion serves.
+const COMPANIONS: &[(UsbModel, u32)] = &[(UsbModel::Ich9Uhci1, 0), (UsbModel::Ich9Uhci2, 2), (UsbModel::Ich9Uhci3, 4)];
+
+/// Models of controllers that name none.
+pub(super) fn fill_models(devices: &mut Devices, kind: MachineKind, caps: &Caps) {
+    for c in &mut devices.controllers {
+        match c.kind {
+            ControllerKind::Usb if c.model.is_none() => {
+                let model = if kind.has_ps2() && caps.has(Flag::Piix3UsbUhci) { Some("piix3-uhci") } else { default_usb(kind, caps) };
+                c.model = model.map(str::to_owned);
+            }
+            ControllerKind::Scsi if c.model.as_deref().is_none_or(|m| m == "auto") => {
+                c.model = Some(if caps.has(Flag::Lsi) { "lsilogic" } else { "virtio-scsi" }.to_owned());
+            }
+            _ => {}
+        }
+        if let Some((_, startport)) = c.usb_model().and_then(|m| COMPANIONS.iter().find(|(k, _)| *k == m)) {
+            c.info.master.get_or_insert(UsbMaster { startport: *startport });
+        }
+    }
+}
+
+/// The display adapter of a guest that names none.
+pub(super) fn default_video(caps: &Caps) -> VideoModelKind {
+    const PREFERENCE: &[(Flag, VideoModelKind)] = &[
+        (Flag::CirrusVga, VideoModelKind::Cirrus),
+        (Flag::Vga, VideoModelKind::Vga),
+        (Flag::VirtioGpu, VideoModelKind::Virtio),
+    ];
+    PREFERENCE.iter().find(|(f, _)| caps.has(*f)).map_or(VideoModelKind::Vga, |(_, k)| *k)
+}

@@ -1,0 +1,77 @@
+//! What a document becomes when it is defined: everything left out is filled in.
+//!
+//! Libvirt does the same in the same order, because later steps look at what earlier ones filled in: identity, the
+//! emulator and its machine, the guest's memory and CPUs, devices, the controllers that those need, addresses.
+
+mod chardev;
+mod context;
+mod controllers;
+mod cpu;
+mod disk;
+mod domain;
+mod graphics;
+mod machine;
+mod memory;
+mod net;
+mod os;
+mod small;
+mod video;
+
+use domxml::Domain;
+
+pub use context::{Config, Context, Emulators, Ids};
+pub use controllers::insert_controller;
+pub use disk::index_of as disk_index;
+pub use machine::MachineKind;
+
+use crate::address;
+use crate::caps::{Accel, Caps, Flag};
+use crate::error::Result;
+
+/// Fills in a document and gives every device its place.
+///
+/// # Errors
+/// Libvirt's, when the document makes no sense or this host cannot honour it.
+pub fn post_parse(def: &mut Domain, ctx: &mut Context<'_>) -> Result<()> {
+    domain::identify(def, ctx.ids)?;
+    let caps = os::emulator(def, ctx)?;
+    let kind = os::machine(def, &caps)?;
+    domain::fill(def)?;
+    memory::fill(def, ctx.age)?;
+    cpu::fill(def, &caps)?;
+    fill_devices(def, kind, &caps, ctx)?;
+    os::fill_boot(def)?;
+    let legacy = if caps.has(Flag::PciePciBridge) { address::LegacyBridge::PcieToPci } else { address::LegacyBridge::DmiToPci };
+    let slots = def.max_memory.and_then(|m| m.slots).unwrap_or(0);
+    address::assign(&mut def.devices, address::Machine { legacy, age: ctx.age, memory_slots: slots })
+}
+
+/// The accelerator that a document asks for; those of other hypervisors have none.
+pub(crate) fn accel_of(def: &Domain) -> Option<Accel> {
+    Accel::from_virt_type(def.kind.as_str())
+}
+
+fn fill_devices(def: &mut Domain, kind: MachineKind, caps: &Caps, ctx: &mut Context<'_>) -> Result<()> {
+    let ps2 = if kind.has_ps2() && !domain::ps2_is_off(def) { small::Ps2::Present } else { small::Ps2::Absent };
+    let devices = &mut def.devices;
+    for disk in &mut devices.disks {
+        disk::fill(disk)?;
+    }
+    devices.interfaces.iter_mut().for_each(|card| net::fill(card, ctx.ids));
+    controllers::assign_indexes(devices);
+    machine::add_builtin(devices, kind, caps)?;
+    disk::place(devices)?;
+    small::fill_hostdevs(devices)?;
+    small::fill_inputs(devices, ps2);
+    small::fill_memballoon(devices);
+    small::fill_defaults(devices);
+    chardev::fill(devices, &ctx.config.channel_dir);
+    controllers::add_implicit(devices)?;
+    machine::fill_models(devices, kind, caps);
+    for graphics in &mut devices.graphics {
+        graphics::fill(graphics)?;
+    }
+    small::fill_audio(devices);
+    video::fill(devices, machine::default_video(caps));
+    Ok(())
+}

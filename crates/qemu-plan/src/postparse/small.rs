@@ -1,0 +1,146 @@
+//! Devices that need a word or two: input, balloon, watchdog, panic, TPM, random source, sound, vsock, host devices.
+
+use domxml::devices::{
+    Address, Audio, AudioKind, Devices, DriveAddress, GraphicsKind, HostdevKind, HostdevMode, HostdevModel, Input, InputBus,
+    InputKind, Memballoon, MemballoonModel, OnOff, PanicModel, Redirdev, RngBackendModel, SoundModel, Tpm, TpmBackendKind,
+    TpmModel, TpmVersion, VirtioModel, WatchdogAction, YesNo,
+};
+
+use crate::error::{Error, Result};
+
+/// Whether a machine has a PS/2 controller that may be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ps2 {
+    Present,
+    Absent,
+}
+
+/// Gives input devices a bus, and adds the mouse and the keyboard that a PC has anyway.
+pub(super) fn fill_inputs(devices: &mut Devices, ps2: Ps2) {
+    for input in &mut devices.inputs {
+        if input.bus.is_none() {
+            input.bus = input_bus(input, ps2);
+        }
+    }
+    if ps2 == Ps2::Present {
+        for kind in [InputKind::Mouse, InputKind::Keyboard] {
+            let there = |i: &Input| i.kind == kind && i.bus == Some(InputBus::Ps2);
+            if !devices.inputs.iter().any(there) {
+                devices.inputs.push(Input { kind, bus: Some(InputBus::Ps2), ..Input::default() });
+            }
+        }
+    }
+}
+
+fn input_bus(input: &Input, ps2: Ps2) -> Option<InputBus> {
+    match input.kind {
+        InputKind::Mouse | InputKind::Keyboard if ps2 == Ps2::Present => Some(InputBus::Ps2),
+        InputKind::Mouse | InputKind::Keyboard | InputKind::Tablet => Some(InputBus::Usb),
+        InputKind::Passthrough => Some(InputBus::Virtio),
+        InputKind::Evdev => None,
+    }
+}
+
+/// A guest without a balloon gets one; `none` says that it shall have none.
+pub(super) fn fill_memballoon(devices: &mut Devices) {
+    let balloon = devices.memballoon.get_or_insert_with(|| Memballoon { model: MemballoonModel::Virtio, ..Memballoon::default() });
+    if balloon.stats_period == Some(0) {
+        balloon.stats_period = None;
+    }
+}
+
+/// Default actions and models of the families that have one.
+pub(super) fn fill_defaults(devices: &mut Devices) {
+    for watchdog in &mut devices.watchdogs {
+        watchdog.action.get_or_insert(WatchdogAction::Reset);
+    }
+    for panic in &mut devices.panics {
+        panic.model = panic.model.filter(|m| *m != PanicModel::Default).or(Some(PanicModel::Isa));
+    }
+    devices.tpms.iter_mut().for_each(fill_tpm);
+    for rng in &mut devices.rngs {
+        if let Some(backend) = rng.backend.as_mut().filter(|b| b.model == RngBackendModel::Random) {
+            backend.path = backend.path.take().filter(|p| !p.is_empty()).or_else(|| Some("/dev/random".to_owned()));
+        }
+    }
+    for sound in devices.sounds.iter_mut().filter(|s| s.model == SoundModel::Virtio) {
+        sound.streams.get_or_insert(2);
+    }
+    if let Some(vsock) = &mut devices.vsock {
+        vsock.model.get_or_insert(VirtioModel::Virtio);
+    }
+    devices.redirdevs.iter_mut().for_each(fill_redirdev);
+}
+
+fn fill_tpm(tpm: &mut Tpm) {
+    let model = *tpm.model.get_or_insert(TpmModel::TpmTis);
+    if let Some(backend) = tpm.backend.as_mut().filter(|b| b.kind == TpmBackendKind::Emulator) {
+        let version = if model == TpmModel::TpmTis { TpmVersion::V1_2 } else { TpmVersion::V2_0 };
+        backend.version.get_or_insert(version);
+    }
+}
+
+fn fill_redirdev(redirdev: &mut Redirdev) {
+    use domxml::devices::ChardevKind;
+    if redirdev.chardev.kind == ChardevKind::Dbus {
+        redirdev.chardev.source_mut().channel.get_or_insert_with(|| "org.qemu.usbredir".to_owned());
+    }
+}
+
+/// Numbers the audio back ends; a guest without one gets what suits its display.
+pub(super) fn fill_audio(devices: &mut Devices) {
+    if devices.audios.is_empty() {
+        if let Some(kind) = default_audio(devices) {
+            devices.audios.push(Audio { kind, ..Audio::default() });
+        }
+    }
+    let mut next = devices.audios.iter().filter_map(|a| a.id).max().unwrap_or(0);
+    for audio in devices.audios.iter_mut().filter(|a| a.id.is_none()) {
+        next = next.saturating_add(1);
+        audio.id = Some(next);
+    }
+}
+
+/// SDL chooses its own sound when the guest starts, so nothing is written down.
+fn default_audio(devices: &Devices) -> Option<AudioKind> {
+    let has = |kind| devices.graphics.iter().any(|g| g.kind == kind);
+    if has(GraphicsKind::Spice) {
+        return Some(AudioKind::Spice);
+    }
+    (!has(GraphicsKind::Sdl)).then_some(AudioKind::None)
+}
+
+/// Units of a SCSI bus that host devices are spread over.
+const SCSI_UNITS: u32 = 7;
+
+/// Fills in host devices, and gives those on a SCSI bus the next free unit.
+pub(super) fn fill_hostdevs(devices: &mut Devices) -> Result<()> {
+    for hostdev in &mut devices.hostdevs {
+        if hostdev.mode == HostdevMode::Subsystem {
+            hostdev.managed.get_or_insert(YesNo::No);
+        }
+        if hostdev.kind == HostdevKind::Mdev && hostdev.model == Some(HostdevModel::VfioPci) {
+            hostdev.display.get_or_insert(OnOff::Off);
+        }
+    }
+    for at in 0..devices.hostdevs.len() {
+        let hostdev = &devices.hostdevs[at];
+        let unplaced = matches!(hostdev.info.address, None | Some(Address::Unassigned));
+        if hostdev.kind == HostdevKind::Scsi && unplaced {
+            let place = next_scsi_unit(devices)?;
+            devices.hostdevs[at].info.address = Some(Address::Drive(place));
+        }
+    }
+    Ok(())
+}
+
+fn next_scsi_unit(devices: &Devices) -> Result<DriveAddress> {
+    let disks = devices.disks.iter().map(|d| &d.info);
+    let taken: Vec<DriveAddress> = disks.chain(devices.hostdevs.iter().map(|h| &h.info)).filter_map(|i| match &i.address {
+        Some(Address::Drive(a)) => Some(*a),
+        _ => None,
+    }).collect();
+    let free = |a: &DriveAddress| !taken.iter().any(|t| t.controller == a.controller && t.unit == a.unit && t.bus == a.bus);
+    let all = (0..256).flat_map(|controller| (0..SCSI_UNITS).map(move |unit| DriveAddress { controller, unit, ..DriveAddress::default() }));
+    all.into_iter().find(free).ok_or_else(|| Error::internal("No free SCSI unit for a host device"))
+}

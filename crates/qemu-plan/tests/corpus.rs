@@ -1,0 +1,55 @@
+//! Documents that libvirt 11.3.0 was given, and what it keeps of each: a compact set in `data/define`, and the whole
+//! corpus when `DOMAIN_CORPUS` names its directory. `BLESS=1` rewrites the list of cases that are not equal yet.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use support::{Outcome, run};
+
+#[test]
+fn recorded_documents_become_what_libvirt_keeps() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/define");
+    let mut wrong = Vec::new();
+    let mut seen = 0;
+    for case in support::cases(&dir) {
+        seen += 1;
+        match run(&case) {
+            Outcome::Equal => {}
+            other => wrong.push(format!("{}: {other:?}", case.name)),
+        }
+    }
+    assert!(seen > 0, "no cases in {}", dir.display());
+    assert!(wrong.is_empty(), "{} of {seen}:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn the_whole_corpus_is_survived_and_counted() {
+    let Some(dir) = std::env::var_os("DOMAIN_CORPUS") else { return };
+    let mut figures: BTreeMap<String, [usize; 5]> = BTreeMap::new();
+    let mut report = String::new();
+    for case in support::cases(Path::new(&dir)) {
+        let outcome = run(&case);
+        let index = match &outcome {
+            Outcome::Equal => 0,
+            Outcome::Different(_) => 1,
+            Outcome::Refused(_) => 2,
+            Outcome::Accepted(_) => 3,
+            Outcome::OtherError { .. } => 4,
+        };
+        for key in [format!("tier {}", case.tier), "all".to_owned()] {
+            figures.entry(key).or_default()[index] += 1;
+        }
+        if index != 0 {
+            report.push_str(&format!("== {} (tier {})\n{outcome:?}\n", case.name, case.tier));
+        }
+    }
+    println!("            equal  different  refused  accepted  other error");
+    for (key, [equal, different, refused, accepted, other]) in figures {
+        println!("{key:>10} {equal:>6} {different:>10} {refused:>8} {accepted:>9} {other:>12}");
+    }
+    if let Some(path) = std::env::var_os("DOMAIN_CORPUS_REPORT") {
+        std::fs::write(path, report).unwrap();
+    }
+}

@@ -1,0 +1,198 @@
+//! Runs one recorded case: parse, fill in, format, compare.
+#![allow(clippy::unwrap_used, reason = "a test helper; what fails, fails the test")]
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use domxml::{Domain, FormatFlags, ParseFlags};
+use qemu_plan::address::Age;
+use qemu_plan::caps::{Caps, Flag, Replies};
+use qemu_plan::postparse::{Config, Context, Emulators, Ids, post_parse};
+use qemu_plan::{Area, Code, Error};
+use serde_json::Value;
+
+/// A recorded document and its outcome.
+pub struct Case {
+    pub name: String,
+    pub tier: u64,
+    dir: PathBuf,
+}
+
+/// How ours compares.
+pub enum Outcome {
+    Equal,
+    /// Both accept; the first difference.
+    Different(String),
+    /// Only we refuse.
+    Refused(String),
+    /// Only libvirt refuses.
+    Accepted(String),
+    /// Both refuse, with other codes.
+    OtherError { ours: String, theirs: String },
+}
+
+impl fmt::Debug for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Equal => f.write_str("equal"),
+            Self::Different(diff) => write!(f, "different:\n{diff}"),
+            Self::Refused(error) => write!(f, "refused: {error}"),
+            Self::Accepted(error) => write!(f, "accepted; libvirt: {error}"),
+            Self::OtherError { ours, theirs } => write!(f, "ours: {ours}; libvirt: {theirs}"),
+        }
+    }
+}
+
+/// The cases below a directory, sorted.
+pub fn cases(dir: &Path) -> Vec<Case> {
+    let mut all: Vec<Case> = std::fs::read_dir(dir).unwrap().map(|entry| case(entry.unwrap().path())).collect();
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    all
+}
+
+fn case(dir: PathBuf) -> Case {
+    let meta = std::fs::read_to_string(dir.join("meta.json")).ok();
+    let meta: Value = meta.map_or(Value::Null, |m| serde_json::from_str(&m).unwrap());
+    let name = dir.file_name().unwrap().to_string_lossy().into_owned();
+    Case { name, tier: meta["tier"].as_u64().unwrap_or(0), dir }
+}
+
+/// Runs a case.
+pub fn run(case: &Case) -> Outcome {
+    let input = std::fs::read_to_string(case.dir.join("input.xml")).unwrap();
+    let ours = define(&input, case.name.ends_with(".rich"));
+    let define = std::fs::read_to_string(case.dir.join("define.xml"));
+    match (ours, define) {
+        (Ok(ours), Ok(theirs)) => match difference(&mask(&ours, &input), &mask(&theirs, &input)) {
+            None => Outcome::Equal,
+            Some(diff) => Outcome::Different(diff),
+        },
+        (Ok(_), Err(_)) => Outcome::Accepted(recorded_error(case).2),
+        (Err((code, _, text)), Ok(_)) => Outcome::Refused(format!("{code}: {text}")),
+        (Err((code, area, text)), Err(_)) => {
+            let (their_code, their_area, theirs) = recorded_error(case);
+            if code == their_code && area.is_none_or(|a| a == their_area) {
+                return Outcome::Equal;
+            }
+            Outcome::OtherError { ours: format!("{code}/{area:?} {text}"), theirs: format!("{their_code}/{their_area} {theirs}") }
+        }
+    }
+}
+
+fn recorded_error(case: &Case) -> (i64, i64, String) {
+    let error = std::fs::read_to_string(case.dir.join("define.err")).unwrap();
+    let error: Value = serde_json::from_str(&error).unwrap();
+    let text = error["message"].as_str().unwrap_or_default().to_owned();
+    (error["code"].as_i64().unwrap(), error["domain"].as_i64().unwrap(), text)
+}
+
+type Refusal = (i64, Option<i64>, String);
+
+fn define(input: &str, rich: bool) -> Result<String, Refusal> {
+    let parsed = Domain::parse(input, ParseFlags::INACTIVE);
+    let mut def = parsed.map_err(|e| (i64::from(e.kind.number()), None, e.message))?;
+    let host = Host { rich };
+    let config = Config { channel_dir: "/var/lib/libvirt/qemu/channel".into(), nvram_dir: "/var/lib/libvirt/qemu/nvram".into() };
+    let mut ids = Counter(0);
+    let mut ctx = Context { host_arch: "x86_64", emulators: &host, config: &config, ids: &mut ids, age: Age::New };
+    let done = post_parse(&mut def, &mut ctx);
+    done.map_err(|e| (i64::from(e.code.number()), Some(i64::from(e.area.number())), e.to_string()))?;
+    Ok(def.format(FormatFlags::INACTIVE | FormatFlags::SECURE))
+}
+
+struct Host {
+    rich: bool,
+}
+
+/// What the stand-ins for modules that the recording host lacked add.
+const RICH: &[Flag] = &[Flag::Spice, Flag::Qxl, Flag::SpiceGl, Flag::SpiceRendernode, Flag::UsbRedir, Flag::UsbRedirFilter, Flag::VirtioGpuGlPci, Flag::VirtioVgaGl, Flag::EglHeadless];
+
+fn recorded() -> &'static Caps {
+    static CAPS: OnceLock<Caps> = OnceLock::new();
+    CAPS.get_or_init(|| {
+        let replies: Replies = serde_json::from_str(include_str!("../data/caps/replies-10.0.2-x86_64.json")).unwrap();
+        Caps::derive(&replies).unwrap()
+    })
+}
+
+/// The 32-bit binary of the same build, as far as it differs.
+fn i386() -> Caps {
+    let mut text = include_str!("../data/caps/replies-10.0.2-x86_64.json").replace("\"arch\":\"x86_64\"", "\"arch\":\"i386\"");
+    text = text.replace("-x86_64-cpu", "-i386-cpu").replace("qemu64-i386-cpu", "qemu32-i386-cpu").replace("max-x86_64", "max-i386");
+    let replies: Replies = serde_json::from_str(&text).unwrap();
+    Caps::derive(&replies).unwrap()
+}
+
+impl Emulators for Host {
+    fn default_for(&self, arch: &str) -> Option<String> {
+        match arch {
+            "x86_64" => Some("/usr/bin/qemu-system-x86_64".into()),
+            "i686" => Some("/usr/bin/qemu-system-i386".into()),
+            _ => None,
+        }
+    }
+
+    fn caps(&self, path: &str) -> Result<Arc<Caps>, Error> {
+        let caps = match path {
+            "/usr/bin/qemu-system-x86_64" => recorded().clone(),
+            "/usr/bin/qemu-system-i386" => i386(),
+            _ => {
+                let text = format!("Cannot check QEMU binary {path}: No such file or directory");
+                return Err(Error::new(Code::System, Area::Qemu, text));
+            }
+        };
+        let mut flags = *caps.flags();
+        if self.rich {
+            RICH.iter().for_each(|f| flags.set(*f));
+        }
+        Ok(Arc::new(caps.with_flags(flags)))
+    }
+}
+
+struct Counter(u32);
+
+impl Ids for Counter {
+    fn mac(&mut self) -> String {
+        self.0 += 1;
+        format!("52:54:00:00:{:02x}:{:02x}", self.0 >> 8 & 0xff, self.0 & 0xff)
+    }
+
+    fn uuid(&mut self) -> uuid::Uuid {
+        self.0 += 1;
+        uuid::Uuid::from_u128(u128::from(self.0))
+    }
+}
+
+/// Replaces MACs and UUIDs that the input does not have: they were made up.
+fn mask(text: &str, input: &str) -> String {
+    let input = input.to_ascii_lowercase();
+    let mut out = String::with_capacity(text.len());
+    for line in text.lines() {
+        let mut line = line.to_owned();
+        for (open, close) in [("<mac address='", "'"), ("<uuid>", "</uuid>")] {
+            if let Some((before, rest)) = line.split_once(open)
+                && let Some((value, after)) = rest.split_once(close)
+                && !input.contains(&value.to_ascii_lowercase())
+            {
+                line = format!("{before}{open}@{close}{after}");
+            }
+        }
+        out.push_str(&line);
+        out.push('\n');
+    }
+    out
+}
+
+/// The lines around the first difference.
+fn difference(ours: &str, theirs: &str) -> Option<String> {
+    let (ours, theirs): (Vec<&str>, Vec<&str>) = (ours.lines().collect(), theirs.lines().collect());
+    let at = (0..ours.len().max(theirs.len())).find(|i| ours.get(*i) != theirs.get(*i))?;
+    let mut text = String::new();
+    for (sign, lines) in [('-', &theirs), ('+', &ours)] {
+        for line in lines.iter().skip(at.saturating_sub(1)).take(5) {
+            text.push_str(&format!("{sign}{line}\n"));
+        }
+    }
+    Some(text)
+}
