@@ -1,5 +1,7 @@
 //! Capabilities derived from recorded replies are those that libvirt reports for the same binary.
 
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
 use qemu_plan::caps::{Accel, Caps, Flag, FlagSet, Replies, Run, probe};
 
 const REPLIES: &str = include_str!("data/caps/replies-10.0.2-x86_64.json");

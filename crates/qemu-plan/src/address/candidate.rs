@@ -164,7 +164,6 @@ fn controller(c: &Controller, slots: Slots) -> Connect {
             only(c.model.as_deref() != Some("virtio-transitional"), slots.virtio)
                 | only(c.model.as_deref() == Some("virtio-transitional"), Connect::PCI)
         }
-        ControllerKind::Nvme => slots.pcie,
         _ => Connect::NONE,
     }
 }

@@ -188,12 +188,12 @@ const NAMES: &[(Connect, &str)] = &[
 ];
 
 /// What a device that wants `wanted` is called in messages.
-pub fn name_of(wanted: Connect) -> &'static str {
+pub(super) fn name_of(wanted: Connect) -> &'static str {
     NAMES.iter().find(|(c, _)| wanted.any(*c)).map_or("PCI device", |(_, n)| n)
 }
 
 /// Whether nothing of a kind that plugs in is shared: `Ok`, or which of the two fails.
-pub fn fits(bus: Connect, device: Connect) -> Fit {
+pub(super) fn fits(bus: Connect, device: Connect) -> Fit {
     if device.any(Connect::INTEGRATED) {
         return if bus.any(Connect::INTEGRATED) { Fit::Fits } else { Fit::WrongKind };
     }
@@ -211,7 +211,7 @@ pub fn fits(bus: Connect, device: Connect) -> Fit {
 
 /// What [`fits`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fit {
+pub(super) enum Fit {
     /// It fits.
     Fits,
     /// The bus accepts other kinds only.

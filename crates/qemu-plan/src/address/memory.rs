@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 ///
 /// # Errors
 /// When there are more modules than slots, or a slot is named twice.
-pub fn assign(devices: &mut Devices, slots: u32) -> Result<()> {
+pub(super) fn assign(devices: &mut Devices, slots: u32) -> Result<()> {
     let slotted = |m: MemoryModel| matches!(m, MemoryModel::Dimm | MemoryModel::Nvdimm);
     let mut taken = Vec::new();
     for memory in &devices.memories {

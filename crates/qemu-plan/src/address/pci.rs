@@ -24,7 +24,7 @@ pub enum Age {
 ///
 /// # Errors
 /// Libvirt's, when a given address is wrong or there is no room.
-pub fn assign(devices: &mut Devices, legacy: LegacyBridge, age: Age) -> Result<()> {
+pub(super) fn assign(devices: &mut Devices, legacy: LegacyBridge, age: Age) -> Result<()> {
     let Some(root) = root(devices) else { return Ok(()) };
     let given = highest_index(devices);
     let mut trial = devices.clone();

@@ -54,7 +54,7 @@ struct Buses(Vec<Option<Ports>>);
 ///
 /// # Errors
 /// Libvirt's, when a given port does not exist or is taken.
-pub fn assign(devices: &mut Devices) -> Result<()> {
+pub(super) fn assign(devices: &mut Devices) -> Result<()> {
     add_hubs(devices);
     let mut buses = Buses::of(devices);
     for hub in &devices.hubs {

@@ -34,7 +34,7 @@ enum First {
 ///
 /// # Errors
 /// When a given port does not exist or is taken.
-pub fn assign(devices: &mut Devices) -> Result<()> {
+pub(super) fn assign(devices: &mut Devices) -> Result<()> {
     let mut all = Controllers::of(devices);
     for (_, info) in users(devices) {
         if let Some(a) = complete(info) {

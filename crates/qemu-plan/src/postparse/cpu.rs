@@ -18,7 +18,7 @@ pub(super) fn fill(def: &mut Domain, caps: &Caps) -> Result<()> {
         feature.policy.get_or_insert(FeaturePolicy::Require);
     }
     let named = cpu.model.as_ref().is_some_and(|m| m.name.as_deref().is_some_and(|n| !n.is_empty()));
-    if cpu.mode.is_none() && !named || cpu.mode == Some(CpuMode::Custom) && !named {
+    if !named && matches!(cpu.mode, None | Some(CpuMode::Custom)) {
         let Some(model) = default else {
             drop_empty(def);
             return Ok(());

@@ -114,7 +114,7 @@ fn drive_of(bus: DiskBus, index: u32) -> DriveAddress {
             (index / 15, 0, if unit >= 7 { unit + 1 } else { unit })
         }
     };
-    DriveAddress { controller, bus, target: 0, unit, ..DriveAddress::default() }
+    DriveAddress { controller, bus, target: 0, unit }
 }
 
 fn check_address_kind(disk: &Disk) -> Result<()> {

@@ -90,14 +90,13 @@ fn fill_spice_ports(g: &mut Graphics) {
     let named = |p: Option<i32>| p.filter(|p| *p != 0);
     (g.port, g.tls_port) = (named(g.port), named(g.tls_port));
     let automatic = g.autoport == Some(YesNo::Yes) || g.port == Some(-1) && g.tls_port == Some(-1);
-    if !automatic && g.port.is_none() && g.tls_port.is_none() {
-        if let [only] = g.listens.as_mut_slice()
+    if !automatic && g.port.is_none() && g.tls_port.is_none()
+        && let [only] = g.listens.as_mut_slice()
             && only.kind == ListenKind::Address
             && only.address.is_none()
         {
             only.kind = ListenKind::None;
         }
-    }
     if !listens_on_ports(g) {
         (g.port, g.tls_port, g.autoport) = (None, None, None);
         return;

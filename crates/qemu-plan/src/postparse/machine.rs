@@ -26,7 +26,7 @@ impl MachineKind {
         match machine {
             m if is("pc-q35") || m == "q35" => Self::Q35,
             "isapc" => Self::IsaPc,
-            m if is("pc-i440fx") || is("pc") => Self::I440fx,
+            _m if is("pc-i440fx") || is("pc") => Self::I440fx,
             _ => Self::Other,
         }
     }

@@ -59,9 +59,10 @@ pub(super) fn fill_defaults(devices: &mut Devices) {
     }
     devices.tpms.iter_mut().for_each(fill_tpm);
     for rng in &mut devices.rngs {
-        if let Some(backend) = rng.backend.as_mut().filter(|b| b.model == RngBackendModel::Random) {
-            backend.path = backend.path.take().filter(|p| !p.is_empty()).or_else(|| Some("/dev/random".to_owned()));
-        }
+        if let Some(backend) = rng.backend.as_mut().filter(|b| b.model == RngBackendModel::Random)
+            && backend.path.is_empty() {
+                backend.path = "/dev/random".to_owned();
+            }
     }
     for sound in devices.sounds.iter_mut().filter(|s| s.model == SoundModel::Virtio) {
         sound.streams.get_or_insert(2);
@@ -89,11 +90,10 @@ fn fill_redirdev(redirdev: &mut Redirdev) {
 
 /// Numbers the audio back ends; a guest without one gets what suits its display.
 pub(super) fn fill_audio(devices: &mut Devices) {
-    if devices.audios.is_empty() {
-        if let Some(kind) = default_audio(devices) {
+    if devices.audios.is_empty()
+        && let Some(kind) = default_audio(devices) {
             devices.audios.push(Audio { kind, ..Audio::default() });
         }
-    }
     let mut next = devices.audios.iter().filter_map(|a| a.id).max().unwrap_or(0);
     for audio in devices.audios.iter_mut().filter(|a| a.id.is_none()) {
         next = next.saturating_add(1);
