@@ -40,6 +40,12 @@ impl Effects {
     pub fn volatile() -> Self {
         Self { volatile: true, ..Self::default() }
     }
+    /// The same, without writing the run's status file.
+    #[must_use]
+    pub fn config_only(mut self) -> Self {
+        self.volatile = true;
+        self
+    }
     /// One lifecycle event, by libvirt's numbers.
     #[must_use]
     pub fn lifecycle(mut self, kind: i32, detail: i32) -> Self {

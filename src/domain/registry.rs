@@ -115,18 +115,16 @@ impl Registry {
     /// `OperationFailed` if only one of the two is taken, in libvirt's words.
     pub fn claim(&self, uuid: Uuid, name: &str) -> Result<Domain> {
         let mut maps = self.write();
-        let holder = maps.by_name.get(name).copied();
-        match (maps.by_uuid.get(&uuid), holder) {
-            (Some(domain), _) if &*domain.view().name != name => {
-                let taken = Arc::clone(&domain.view().name);
-                Err(Error::new(Code::OperationFailed, format!("domain '{taken}' is already defined with uuid {uuid}")).in_area(Area::Domain))
-            }
-            (Some(domain), _) => Ok(domain.clone()),
-            (None, Some(other)) => {
-                Err(Error::new(Code::OperationFailed, format!("domain '{name}' already exists with uuid {other}")).in_area(Area::Domain))
-            }
-            (None, None) => Ok(maps.insert(Domain::spawn(Arc::clone(&self.world), View::new(uuid, name.into(), first_generation()), self.max_queued))),
+        match (maps.by_uuid.get(&uuid), maps.by_name.contains_key(name)) {
+            (Some(domain), _) if &*domain.view().name == name => Ok(domain.clone()),
+            (None, false) => Ok(maps.insert(Domain::spawn(Arc::clone(&self.world), View::new(uuid, name.into(), first_generation()), self.max_queued))),
+            _ => Err(maps.clash(uuid, name)),
         }
+    }
+
+    /// Why no guest can have this UUID and name: only one of the two is somebody's.
+    pub fn clash(&self, uuid: Uuid, name: &str) -> Error {
+        self.read().clash(uuid, name)
     }
 
     /// Enters a guest that was found in the files at start-up.
@@ -194,6 +192,15 @@ impl Registry {
 }
 
 impl Maps {
+    fn clash(&self, uuid: Uuid, name: &str) -> Error {
+        let message = match (self.by_uuid.get(&uuid), self.by_name.get(name)) {
+            (Some(domain), _) => format!("domain '{}' is already defined with uuid {uuid}", domain.view().name),
+            (None, Some(other)) => format!("domain '{name}' already exists with uuid {other}"),
+            (None, None) => format!("domain '{name}' has just gone; try again"),
+        };
+        Error::new(Code::OperationFailed, message).in_area(Area::Domain)
+    }
+
     fn insert(&mut self, domain: Domain) -> Domain {
         let view = domain.view();
         self.by_name.insert(Arc::clone(&view.name), view.uuid);

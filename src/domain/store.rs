@@ -19,22 +19,8 @@ use super::{View, status};
 use crate::{
     blocking,
     error::{Code, Error, Result},
+    paths::Paths,
 };
-
-/// Where the files are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Layout {
-    /// Configurations, and `autostart/` in it: /etc/libvirt/qemu.
-    pub config: PathBuf,
-    /// Status of runs, PID files: /run/libvirt/qemu.
-    pub state: PathBuf,
-    /// Each guest's own directory, firmware variables, saved states: /var/lib/libvirt/qemu.
-    pub lib: PathBuf,
-    /// What can be made again: /var/cache/libvirt/qemu.
-    pub cache: PathBuf,
-    /// QEMU's output: /var/log/libvirt/qemu.
-    pub log: PathBuf,
-}
 
 /// The files of guests. Cheap to clone.
 #[derive(Clone)]
@@ -43,7 +29,7 @@ pub struct Store {
 }
 
 struct Inner {
-    layout: Layout,
+    paths: Arc<Paths>,
     /// Configuration files that could not be read.
     foreign: Mutex<HashSet<PathBuf>>,
 }
@@ -59,7 +45,7 @@ pub struct Loaded<T> {
 /// What is found at start-up.
 pub struct Found {
     /// Runs, from their status files.
-    pub runs: Vec<Loaded<domxml::status::Status>>,
+    pub runs: Vec<Loaded<domxml::StatusDocument>>,
     /// Stored configurations.
     pub configs: Vec<Loaded<domxml::Domain>>,
     /// Names of the guests that start with the host.
@@ -68,26 +54,26 @@ pub struct Found {
 
 impl Store {
     /// Files below these places. Nothing is touched yet.
-    pub fn new(layout: Layout) -> Self {
-        Self { inner: Arc::new(Inner { layout, foreign: Mutex::default() }) }
+    pub fn new(paths: Arc<Paths>) -> Self {
+        Self { inner: Arc::new(Inner { paths, foreign: Mutex::default() }) }
     }
 
     /// Where the files are.
-    pub fn layout(&self) -> &Layout {
-        &self.inner.layout
+    pub fn paths(&self) -> &Paths {
+        &self.inner.paths
     }
 
     /// The configuration file of a guest.
     pub fn config_path(&self, name: &str) -> PathBuf {
-        self.inner.layout.config.join(format!("{name}.xml"))
+        self.inner.paths.config.join(format!("{name}.xml"))
     }
     /// The link that lets a guest start with the host.
     pub fn autostart_path(&self, name: &str) -> PathBuf {
-        self.inner.layout.config.join("autostart").join(format!("{name}.xml"))
+        self.inner.paths.autostart().join(format!("{name}.xml"))
     }
     /// The status file of a run.
     pub fn status_path(&self, name: &str) -> PathBuf {
-        self.inner.layout.state.join(format!("{name}.xml"))
+        self.inner.paths.state.join(format!("{name}.xml"))
     }
 
     /// Reads everything. Files that can't be read are logged, kept, and not written over from now on.
@@ -95,11 +81,11 @@ impl Store {
     /// # Errors
     /// A directory can't be read.
     pub fn load(&self) -> Result<Found> {
-        let layout = &self.inner.layout;
-        let runs = self.load_all(&layout.state, |text| domxml::status::Status::parse(text, ParseFlags::NONE))?;
-        let configs = self.load_all(&layout.config, |text| domxml::Domain::parse(text, ParseFlags::INACTIVE))?;
+        let paths = &self.inner.paths;
+        let runs = self.load_all(&paths.state, |text| domxml::StatusDocument::parse(text, ParseFlags::NONE))?;
+        let configs = self.load_all(&paths.config, |text| domxml::Domain::parse(text, ParseFlags::INACTIVE))?;
         let mut autostart = HashSet::new();
-        for path in xml_files(&layout.config.join("autostart"))? {
+        for path in xml_files(&paths.autostart())? {
             autostart.extend(path.file_stem().and_then(|s| s.to_str()).map(str::to_owned));
         }
         Ok(Found { runs, configs, autostart })

@@ -55,6 +55,12 @@ pub struct Run {
     pub id: i32,
     /// QEMU's process; 0 until it was started.
     pub pid: i32,
+    /// The stored configuration that the run began with, if it had one.
+    pub config: Option<Arc<Document>>,
+    /// It is being started: nobody has been told of it yet.
+    pub starting: bool,
+    /// Label that the process runs under.
+    pub label: Option<Arc<str>>,
     /// What a restart of the daemon needs to find the run again, beside the document.
     pub private: Arc<Private>,
     /// Why QEMU can't be asked at present.

@@ -1,0 +1,74 @@
+//! The Host service.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+
+use crate::{
+    ops::{self, Driver},
+    pb, version,
+};
+
+#[derive(Clone)]
+pub(super) struct Service {
+    driver: Arc<Driver>,
+}
+
+impl Service {
+    pub(super) fn new(driver: &Arc<Driver>) -> Self {
+        Self { driver: Arc::clone(driver) }
+    }
+}
+
+#[tonic::async_trait]
+impl pb::host_server::Host for Service {
+    async fn get_versions(&self, _: Request<pb::GetVersionsRequest>) -> Result<Response<pb::GetVersionsResponse>, Status> {
+        Ok(Response::new(pb::GetVersionsResponse {
+            libvirt_api: version::LIBVIRT_API,
+            daemon: version::DAEMON.to_owned(),
+            features: version::FEATURES.iter().map(|f| (*f).to_owned()).collect(),
+        }))
+    }
+
+    async fn get_hypervisor_version(&self, _: Request<pb::GetHypervisorVersionRequest>) -> Result<Response<pb::GetHypervisorVersionResponse>, Status> {
+        let version = ops::host::hypervisor_version(&self.driver).await?;
+        Ok(Response::new(pb::GetHypervisorVersionResponse { version }))
+    }
+
+    async fn get_info(&self, _: Request<pb::GetInfoRequest>) -> Result<Response<pb::GetInfoResponse>, Status> {
+        let info = ops::host::info(&self.driver)?;
+        Ok(Response::new(pb::GetInfoResponse {
+            hostname: info.hostname,
+            uri: info.uri,
+            host_uuid: info.uuid.to_string(),
+            security_model: info.security_model,
+            security_doi: info.security_doi,
+        }))
+    }
+
+    async fn get_node(&self, _: Request<pb::GetNodeRequest>) -> Result<Response<pb::GetNodeResponse>, Status> {
+        let node = ops::host::node(&self.driver).await?;
+        Ok(Response::new(pb::GetNodeResponse {
+            model: node.model,
+            memory_kib: node.memory_kib,
+            cpus: node.cpus,
+            mhz: node.mhz,
+            nodes: node.nodes,
+            sockets: node.sockets,
+            cores: node.cores,
+            threads: node.threads,
+            free_memory_kib: node.free_memory_kib,
+        }))
+    }
+
+    async fn get_capabilities(&self, _: Request<pb::GetCapabilitiesRequest>) -> Result<Response<pb::GetCapabilitiesResponse>, Status> {
+        let xml = ops::host::capabilities(&self.driver).await?;
+        Ok(Response::new(pb::GetCapabilitiesResponse { xml }))
+    }
+
+    async fn get_domain_capabilities(&self, request: Request<pb::GetDomainCapabilitiesRequest>) -> Result<Response<pb::GetDomainCapabilitiesResponse>, Status> {
+        let wanted = request.into_inner();
+        let xml = ops::host::domain_capabilities(&self.driver, &wanted.emulator, &wanted.arch, &wanted.machine, &wanted.virt_type).await?;
+        Ok(Response::new(pb::GetDomainCapabilitiesResponse { xml }))
+    }
+}

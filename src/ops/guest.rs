@@ -1,0 +1,294 @@
+//! The connection to one running guest, and all of them.
+//!
+//! Made by `start` and `restore`, used by every operation that asks QEMU something, and ended by `stop`. Its pump hands
+//! QEMU's events to the guest's owner in order.
+//!
+//! The hard thing is a QEMU that does not answer. A command has a deadline; when one passes, the guest is shown as
+//! unreachable and a task keeps asking until it answers, while everybody else goes on. A monitor that is gone is dialled
+//! again the same way. The guest is never killed for it.
+//!
+//! ```text
+//!   reachable ──deadline passed, or end of file with the process alive──▶ unreachable
+//!       ▲                                                                     │
+//!       └──────── answered, or dialled again: state read back ────────────────┘
+//!   either ──process ended──▶ gone (`stop::ended` cleans up)
+//! ```
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use qmp::{Client, Closed, Command, Connection, Incoming};
+use tokio::sync::{mpsc, watch};
+use unixfd::PidFd;
+use uuid::Uuid;
+
+use super::{Driver, console::Consoles, plan::Lease, react, restore, stop};
+use crate::{
+    domain::{Condition, Domain, Effects, View},
+    error::{Code, Error, Result},
+    qemu::monitor::GuestEvent,
+};
+
+/// How often an unreachable guest is asked again.
+const RETRY: Duration = Duration::from_secs(2);
+/// How long its answer is waited for then.
+const RETRY_DEADLINE: Duration = Duration::from_secs(2);
+
+/// The connections to running guests.
+#[derive(Default)]
+pub struct Guests {
+    table: Mutex<HashMap<Uuid, Arc<Guest>>>,
+}
+
+/// The connection to one run of a guest.
+pub struct Guest {
+    /// The guest.
+    pub domain: Domain,
+    /// Number of the run.
+    pub id: i32,
+    /// Its process.
+    pub process: PidFd,
+    /// What the run holds of the host and gives back when it ends.
+    pub leases: Mutex<Vec<Lease>>,
+    /// Who is connected to its character devices.
+    pub consoles: Consoles,
+    client: Mutex<Option<Client>>,
+    /// Set by the first cause of the run's end.
+    ending: Mutex<Option<stop::Cause>>,
+    /// Why the CPUs are about to stop, if somebody asked for it.
+    pause: Mutex<Option<Condition>>,
+    /// The pump has handed over everything that QEMU said.
+    drained: watch::Sender<bool>,
+    /// Somebody is cleaning up after the run.
+    cleaning: AtomicBool,
+    /// The run was cleaned up.
+    pub(super) cleaned: watch::Sender<bool>,
+}
+
+impl Guests {
+    fn table(&self) -> MutexGuard<'_, HashMap<Uuid, Arc<Guest>>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    /// The connection of a running guest.
+    ///
+    /// # Errors
+    /// `OperationInvalid` if it does not run.
+    pub fn of(&self, view: &View) -> Result<Arc<Guest>> {
+        let run = view.running()?;
+        let found = self.table().get(&view.uuid).filter(|g| g.id == run.id).cloned();
+        found.ok_or_else(|| Error::invalid("domain is not running"))
+    }
+    /// Enters a connection.
+    pub(super) fn insert(&self, guest: &Arc<Guest>) {
+        self.table().insert(guest.domain.uuid(), Arc::clone(guest));
+    }
+    /// Takes a connection out.
+    pub(super) fn remove(&self, guest: &Guest) {
+        let mut table = self.table();
+        if table.get(&guest.domain.uuid()).is_some_and(|g| g.id == guest.id) {
+            table.remove(&guest.domain.uuid());
+        }
+    }
+}
+
+impl Guest {
+    /// The record of a run whose process is there; nothing is connected yet.
+    pub(super) fn new(domain: Domain, id: i32, process: PidFd, leases: Vec<Lease>) -> Arc<Self> {
+        Arc::new(Self {
+            domain,
+            id,
+            process,
+            leases: Mutex::new(leases),
+            consoles: Consoles::default(),
+            client: Mutex::new(None),
+            ending: Mutex::new(None),
+            pause: Mutex::new(None),
+            drained: watch::Sender::new(true),
+            cleaning: AtomicBool::new(false),
+            cleaned: watch::Sender::new(false),
+        })
+    }
+
+    /// Takes over a connection and pumps its events.
+    pub(super) fn connect(self: &Arc<Self>, driver: &Arc<Driver>, connection: Connection) {
+        *lock(&self.client) = Some(connection.client);
+        self.drained.send_replace(false);
+        let (guest, weak) = (Arc::clone(self), Arc::downgrade(driver));
+        tokio::spawn(async move {
+            let closed = pump(&guest, &weak, connection.incoming).await;
+            *lock(&guest.client) = None;
+            guest.drained.send_replace(true);
+            if let Some(driver) = weak.upgrade() {
+                guest.lost(&driver, &closed).await;
+            }
+        });
+    }
+
+    /// Executes a command; marks the guest as unreachable if QEMU does not answer in time.
+    ///
+    /// # Errors
+    /// What QEMU refuses, `OperationTimeout` if it does not answer, `OperationFailed` if it can't be asked.
+    pub async fn execute<C: Command>(self: &Arc<Self>, driver: &Arc<Driver>, command: C) -> Result<C::Reply> {
+        self.execute_within(driver, command, C::DEADLINE).await
+    }
+
+    /// The same with another deadline.
+    ///
+    /// # Errors
+    /// As [`execute`](Self::execute).
+    pub async fn execute_within<C: Command>(self: &Arc<Self>, driver: &Arc<Driver>, command: C, limit: Duration) -> Result<C::Reply> {
+        let client = self.client()?;
+        match client.execute_within(command, limit).await {
+            Ok(reply) => Ok(reply),
+            Err(error) => {
+                if matches!(error, qmp::Error::Timeout { .. }) {
+                    self.silent(driver, error.to_string());
+                }
+                Err(self.explain(error))
+            }
+        }
+    }
+
+    /// The connection's client.
+    ///
+    /// # Errors
+    /// `OperationFailed` while there is no connection.
+    pub fn client(&self) -> Result<Client> {
+        lock(&self.client).clone().ok_or_else(|| {
+            let cause = self.domain.view().run.as_ref().and_then(|r| r.unreachable.clone());
+            let cause = cause.as_deref().unwrap_or("its monitor is not connected").to_owned();
+            Error::new(Code::OperationFailed, format!("domain '{}' can't be asked at present: {cause}", self.domain.view().name)).because("UNREACHABLE")
+        })
+    }
+
+    /// Says in the daemon's words what a command came to.
+    pub(super) fn explain(&self, error: qmp::Error) -> Error {
+        let name = Arc::clone(&self.domain.view().name);
+        match error {
+            qmp::Error::Refused { ref command, ref desc, .. } => {
+                let message = format!("unable to execute QEMU command '{command}': {desc}");
+                Error::internal(message).caused_by(error)
+            }
+            qmp::Error::Timeout { ref command, after, .. } => {
+                let message = format!("QEMU of domain '{name}' did not answer '{command}' within {} s", after.as_secs_f32());
+                Error::new(Code::OperationTimeout, message).because("UNREACHABLE").caused_by(error)
+            }
+            other => Error::new(Code::OperationFailed, format!("domain '{name}': {other}")).caused_by(other),
+        }
+    }
+
+    /// Sets why the CPUs are about to stop: QEMU's event says only that they did.
+    pub(super) fn expect_pause(&self, condition: Condition) {
+        *lock(&self.pause) = Some(condition);
+    }
+    /// Why the CPUs have stopped.
+    pub(super) fn pause_cause(&self) -> Condition {
+        lock(&self.pause).take().unwrap_or(Condition::PAUSED_UNKNOWN)
+    }
+
+    /// Notes why the run ends; the first cause stands.
+    pub(super) fn end_because(&self, cause: stop::Cause) {
+        lock(&self.ending).get_or_insert(cause);
+    }
+    /// Why the run ends.
+    pub(super) fn ending(&self) -> Option<stop::Cause> {
+        *lock(&self.ending)
+    }
+
+    /// Whether the caller is the one to clean up after the run.
+    pub(super) fn first_to_clean(&self) -> bool {
+        !self.cleaning.swap(true, Ordering::SeqCst)
+    }
+
+    /// Waits until the pump has handed over everything that QEMU said, or `limit` has passed.
+    pub(super) async fn drained(&self, limit: Duration) {
+        let mut receiver = self.drained.subscribe();
+        // What is not handed over by then is the end of a connection that does not close: nothing follows from it.
+        let _ = tokio::time::timeout(limit, receiver.wait_for(|d| *d)).await;
+    }
+
+    /// The process has not answered: shows it, and keeps asking.
+    fn silent(self: &Arc<Self>, driver: &Arc<Driver>, cause: String) {
+        let already = self.domain.view().run.as_ref().is_some_and(|r| r.unreachable.is_some());
+        if already || self.ending().is_some() {
+            return;
+        }
+        let (guest, weak) = (Arc::clone(self), Arc::downgrade(driver));
+        tokio::spawn(async move {
+            guest.show_unreachable(Some(cause)).await;
+            guest.ask_again(&weak).await;
+        });
+    }
+
+    async fn show_unreachable(&self, cause: Option<String>) {
+        let id = self.id;
+        let name = Arc::clone(&self.domain.view().name);
+        match &cause {
+            Some(cause) => tracing::warn!(guest = %name, cause, "QEMU can't be asked; the guest is kept and asked again"),
+            None => tracing::info!(guest = %name, "QEMU can be asked again"),
+        }
+        let change = move |view: &mut View| {
+            if let Some(run) = view.run.as_mut().filter(|r| r.id == id) {
+                run.unreachable = cause.map(Into::into);
+            }
+            Ok(Effects::volatile())
+        };
+        // A guest that has gone needs no mark.
+        let _ = self.domain.commit(change).await;
+    }
+
+    /// Asks until there is an answer, or the run or the daemon ends.
+    async fn ask_again(self: &Arc<Self>, weak: &std::sync::Weak<Driver>) {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(RETRY) => {}
+                _ = self.process.wait() => return,
+            }
+            let Some(driver) = weak.upgrade() else { return };
+            let Ok(client) = self.client() else { return };
+            if client.execute_within(qmp::commands::QueryStatus {}, RETRY_DEADLINE).await.is_ok() {
+                self.show_unreachable(None).await;
+                restore::read_back(&driver, self).await;
+                return;
+            }
+        }
+    }
+
+    /// The connection is over. If the process lives, it is dialled again; if not, the run has ended.
+    async fn lost(self: &Arc<Self>, driver: &Arc<Driver>, closed: &Closed) {
+        // QEMU closes its monitor shortly before it ends.
+        if self.ending().is_some() || tokio::time::timeout(Duration::from_millis(500), self.process.wait()).await.is_ok() {
+            stop::ended(driver, self).await;
+            return;
+        }
+        self.show_unreachable(Some(format!("the monitor was closed: {closed}"))).await;
+        restore::dial_again(driver, self, RETRY).await;
+    }
+}
+
+/// Hands events to the owner until the connection ends.
+async fn pump(guest: &Arc<Guest>, driver: &std::sync::Weak<Driver>, mut incoming: mpsc::Receiver<Incoming>) -> Closed {
+    while let Some(item) = incoming.recv().await {
+        match item {
+            Incoming::Event(event) => {
+                let Some(driver) = driver.upgrade() else { continue };
+                react::publish_raw(&driver, guest, &event);
+                let event = GuestEvent::from(event);
+                let (target, guest) = (guest.domain.clone(), Arc::clone(guest));
+                target.from_monitor(move |view| Ok(react::take_in(&driver, &guest, view, event))).await;
+            }
+            Incoming::Closed(closed) => return closed,
+        }
+    }
+    Closed::default()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

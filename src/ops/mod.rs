@@ -1,0 +1,129 @@
+//! What an operation does, one file a family. Here `domain` and `qemu` meet.
+//!
+//! Called by `api` and, at start-up, by `daemon`. Every operation takes the [`Driver`], checks the caller's
+//! [`Conditions`], takes a job where it changes a running guest, and commits. An operation that has begun to change
+//! something runs on the driver's tracker, so that it ends well even if the caller hangs up.
+
+pub mod chain;
+pub mod configure;
+pub mod console;
+pub mod define;
+pub mod facts;
+pub mod guest;
+pub mod host;
+pub mod monitor;
+pub mod native;
+mod plan;
+pub mod power;
+pub mod proc;
+mod react;
+pub mod restore;
+pub mod sessions;
+pub mod start;
+pub mod stats;
+pub mod stop;
+mod undo;
+pub mod xml;
+
+use std::{future::Future, sync::Arc};
+
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use crate::{
+    config::QemuConfig,
+    domain::{Domain, Registry, View},
+    error::{Code, Error, Result},
+    qemu::probe::Prober,
+};
+
+/// What all operations share.
+pub struct Driver {
+    /// The guests.
+    pub registry: Arc<Registry>,
+    /// Connections to running guests.
+    pub guests: guest::Guests,
+    /// Values of qemu.conf; replaced as a whole by a reload.
+    pub config: tokio::sync::watch::Receiver<Arc<QemuConfig>>,
+    /// What QEMU binaries can do.
+    pub prober: Prober,
+    /// Sessions that guests are bound to.
+    pub sessions: sessions::Sessions,
+    /// Ports of displays.
+    pub ports: plan::Ports,
+    /// Facts of the host and of the mode that the daemon runs in.
+    pub host: host::Facts,
+    /// Operations at work; a daemon that ends waits for them.
+    pub tracker: TaskTracker,
+}
+
+/// How a request names a guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// By UUID.
+    Uuid(Uuid),
+    /// By name.
+    Name(String),
+    /// By number of its run.
+    Id(i32),
+}
+
+/// What must hold for a mutation, and whether it is only a trial.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Conditions {
+    /// The guest's etag must be this.
+    pub etag: Option<String>,
+    /// Check everything and change nothing.
+    pub trial: bool,
+}
+
+impl Conditions {
+    /// Whether the guest is still what the caller saw.
+    ///
+    /// # Errors
+    /// `OperationAborted` with reason ETAG_MISMATCH.
+    pub fn check(&self, view: &View) -> Result<()> {
+        match &self.etag {
+            Some(etag) if *etag != view.etag() => {
+                let message = format!("the domain '{}' has changed: its etag is {}, not {etag}", view.name, view.etag());
+                Err(Error::new(Code::OperationAborted, message).because("ETAG_MISMATCH"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Driver {
+    /// The guest of that name, UUID or number.
+    ///
+    /// # Errors
+    /// `NoDomain`.
+    pub fn find(&self, target: &Target) -> Result<Domain> {
+        match target {
+            Target::Uuid(uuid) => self.registry.by_uuid(*uuid),
+            Target::Name(name) => self.registry.by_name(name),
+            Target::Id(id) => self.registry.by_id(*id),
+        }
+    }
+
+    /// The configuration now in force.
+    pub fn config(&self) -> Arc<QemuConfig> {
+        Arc::clone(&self.config.borrow())
+    }
+
+    /// Runs work that goes on when the caller hangs up, and waits for it.
+    ///
+    /// # Errors
+    /// What the work gives.
+    pub async fn tracked<T: Send + 'static>(&self, work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+        match self.tracker.spawn(work).await {
+            Ok(result) => result,
+            Err(panic) => Err(Error::internal("the operation met a bug in the daemon; see its log").caused_by(panic)),
+        }
+    }
+
+    /// How many guests run.
+    pub fn running(&self) -> usize {
+        self.registry.views().iter().filter(|v| v.active()).count()
+    }
+}

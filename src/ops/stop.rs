@@ -1,0 +1,217 @@
+//! The end of a run, whoever wants it: powered off, shut down by the guest, crashed, found ended.
+//!
+//! There is one way out. [`terminate`] sees to it that the process ends; [`ended`], called by whoever notices first that
+//! it has, waits for QEMU's last words, gives back all that the run held and commits the new state. It runs once.
+//!
+//! Powering off takes no job and no lock that another could hold: it is never refused and never queued.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use nix::sys::signal::Signal;
+
+use super::{Conditions, Driver, guest::Guest, plan, proc};
+use crate::{
+    domain::{Condition, Domain, Effects, RunState, View},
+    error::{Code, Error, Result},
+};
+
+/// How long QEMU may take to end when asked, before it is killed.
+const ASKED: Duration = Duration::from_secs(10);
+/// How long the kernel may take to end a process that was killed: it may hang in its storage.
+const KILLED: Duration = Duration::from_secs(30);
+/// How long QEMU's last words are waited for once the process is gone.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// libvirt's lifecycle event for an end.
+const STOPPED: i32 = 5;
+
+/// Why a run ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// Somebody powered it off.
+    Destroyed,
+    /// It shut down.
+    Shutdown,
+    /// The guest's system crashed and is not to be kept.
+    Crashed,
+    /// QEMU died without a word.
+    Failed,
+    /// It could not be started, or its start was not finished.
+    NotStarted,
+}
+
+impl Cause {
+    /// The state afterwards, the detail of the event if there is one, and the word in the guest's log.
+    fn outcome(self) -> (Condition, Option<i32>, &'static str) {
+        match self {
+            Cause::Shutdown => (Condition::SHUTOFF_SHUTDOWN, Some(0), "shutdown"),
+            Cause::Destroyed => (Condition::SHUTOFF_DESTROYED, Some(1), "destroyed"),
+            Cause::Crashed => (Condition::SHUTOFF_CRASHED, Some(2), "crashed"),
+            Cause::Failed => (Condition::SHUTOFF_CRASHED, Some(5), "crashed"),
+            Cause::NotStarted => (Condition::SHUTOFF_FAILED, None, "failed"),
+        }
+    }
+}
+
+/// How a process is ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// Ask, then kill.
+    Usual,
+    /// Ask, and give up rather than kill.
+    Graceful,
+    /// Kill.
+    None,
+}
+
+/// How to power off.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct How {
+    /// Fail rather than kill.
+    pub graceful: bool,
+    /// Remove the guest's log as well.
+    pub remove_logs: bool,
+}
+
+/// Ends a guest's run now.
+///
+/// # Errors
+/// `OperationInvalid` if it does not run; `OperationFailed` if the process does not end.
+pub async fn power_off(driver: &Arc<Driver>, domain: &Domain, how: How, conditions: &Conditions) -> Result<()> {
+    let view = domain.view();
+    conditions.check(&view)?;
+    let guest = driver.guests.of(&view)?;
+    if conditions.trial {
+        return Ok(());
+    }
+    guest.end_because(Cause::Destroyed);
+    let patience = if how.graceful { Patience::Graceful } else { Patience::Usual };
+    let (owned, name) = (Arc::clone(driver), Arc::clone(&view.name));
+    driver
+        .tracked(async move {
+            terminate(&owned, &guest, patience).await?;
+            if how.remove_logs {
+                let log = owned.registry.store().paths().log.join(format!("{name}.log"));
+                crate::blocking::file("removing the guest's log", move || remove(&log)).await?;
+            }
+            Ok(())
+        })
+        .await
+}
+
+/// Ends the process and cleans up after it. Returns when both are done, whoever did them.
+pub(super) async fn terminate(driver: &Arc<Driver>, guest: &Arc<Guest>, patience: Patience) -> Result<()> {
+    end_process(guest, patience).await?;
+    ended(driver, guest).await;
+    Ok(())
+}
+
+async fn end_process(guest: &Guest, patience: Patience) -> Result<()> {
+    let exited = async |limit| tokio::time::timeout(limit, guest.process.wait()).await.is_ok();
+    let name = Arc::clone(&guest.domain.view().name);
+    // A process that is stopped by a signal can't end when asked.
+    let stopped = guest.domain.view().run.as_ref().and_then(proc::process).is_some_and(|s| matches!(s.state, 'T' | 't'));
+    if patience != Patience::None && !(stopped && patience == Patience::Usual) {
+        send(guest, Signal::SIGTERM);
+        if exited(ASKED).await {
+            return Ok(());
+        }
+        if patience == Patience::Graceful {
+            return Err(Error::new(Code::ResourceBusy, format!("failed to terminate process of domain '{name}' with SIGTERM within {} s", ASKED.as_secs())));
+        }
+        tracing::warn!(guest = %name, "QEMU did not end when asked; it is killed");
+    }
+    send(guest, Signal::SIGKILL);
+    match exited(KILLED).await {
+        true => Ok(()),
+        false => Err(Error::new(Code::ResourceBusy, format!("process of domain '{name}' was killed but does not end: the kernel holds it, most likely in its storage"))),
+    }
+}
+
+fn send(guest: &Guest, signal: Signal) {
+    if let Err(error) = guest.process.send_signal(signal) {
+        // It has ended already, which is what was wanted; anything else shows when it does not end.
+        tracing::debug!(guest = %guest.domain.view().name, ?signal, %error, "no signal was sent");
+    }
+}
+
+/// The process has ended: cleans up and commits, once. Later callers wait for the first.
+pub(super) async fn ended(driver: &Arc<Driver>, guest: &Arc<Guest>) {
+    if !guest.first_to_clean() {
+        let mut cleaned = guest.cleaned.subscribe();
+        // The sender lives in `guest`.
+        let _ = cleaned.wait_for(|c| *c).await;
+        return;
+    }
+    guest.drained(LAST_WORDS).await;
+    let view = guest.domain.view();
+    let cause = guest.ending().unwrap_or(Cause::Failed);
+    give_back(driver, guest, &view, cause).await;
+    let id = guest.id;
+    let committed = guest.domain.commit(move |view| Ok(shut_off(view, id, cause))).await;
+    if let Err(error) = committed {
+        tracing::error!(guest = %view.name, %error, "the end of the run could not be written down");
+    }
+    driver.guests.remove(guest);
+    guest.cleaned.send_replace(true);
+    tracing::info!(guest = %view.name, id, ?cause, "the run has ended");
+}
+
+/// The view after the end of run `id`.
+fn shut_off(view: &mut View, id: i32, cause: Cause) -> Effects {
+    if view.run.as_ref().is_none_or(|r| r.id != id) {
+        return Effects::volatile();
+    }
+    let starting = view.run.take().is_some_and(|r| r.starting);
+    // A guest that said that it shuts down has shut down, even if QEMU died then.
+    let cause = match cause {
+        Cause::Failed if view.condition.state() == RunState::Shutdown => Cause::Shutdown,
+        Cause::Failed if starting => Cause::NotStarted,
+        other => other,
+    };
+    let (condition, detail, _) = cause.outcome();
+    view.condition = condition;
+    match detail.filter(|_| !starting) {
+        Some(detail) => Effects::none().lifecycle(STOPPED, detail),
+        None => Effects::none(),
+    }
+}
+
+/// Gives back what the run held: consoles, ports, log, directories, sockets, PID file. The status file goes with the commit.
+async fn give_back(driver: &Arc<Driver>, guest: &Guest, view: &View, cause: Cause) {
+    guest.consoles.close();
+    let leases = std::mem::take(&mut *guest.leases.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+    drop(leases);
+    let Some(run) = view.run.as_ref().filter(|r| r.id == guest.id) else { return };
+    let paths = driver.registry.store().paths();
+    let log = paths.log.join(format!("{}.log", view.name));
+    let directories: Vec<PathBuf> = [&run.private.lib_dir, &run.private.channel_dir, &run.private.memory_dir].into_iter().filter(|d| !d.is_empty()).map(PathBuf::from).collect();
+    let pid_file = paths.state.join(format!("{}.pid", view.name));
+    let owners = super::start::Owners::of(driver, &run.document.domain);
+    let work = move || {
+        plan::log_line(&log, &format!("shutting down, reason={}", cause.outcome().2));
+        owners.restore();
+        for directory in directories {
+            remove_all(&directory)?;
+        }
+        remove(&pid_file)
+    };
+    if let Err(error) = crate::blocking::file("cleaning up after the guest", work).await {
+        tracing::error!(guest = %view.name, %error, "something of the run is left behind");
+    }
+}
+
+fn remove(path: &std::path::Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::system(format_args!("cannot remove '{}'", path.display()), e)),
+        _ => Ok(()),
+    }
+}
+
+/// Removes a directory of a run with everything in it.
+pub(super) fn remove_all(path: &std::path::Path) -> Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::system(format_args!("cannot remove '{}'", path.display()), e)),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,43 @@
+//! A guest's document in the forms that clients ask for.
+
+use std::sync::Arc;
+
+use domxml::FormatFlags;
+
+use crate::{
+    domain::View,
+    error::{Error, Result},
+};
+
+/// Which form.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Form {
+    /// The stored configuration even if the guest runs.
+    pub inactive: bool,
+    /// With secrets.
+    pub secure: bool,
+    /// Fit for another host.
+    pub migratable: bool,
+    /// With the CPU as the host would give it.
+    pub update_cpu: bool,
+}
+
+/// The document of a guest. Answered from the view: it never waits for the guest.
+///
+/// # Errors
+/// None for a guest that exists.
+pub fn text(view: &View, form: Form) -> Result<Arc<str>> {
+    // A migratable document of a running guest begins from the run, as libvirt's does.
+    let document = if form.inactive { view.inactive() } else { view.current() };
+    let document = document.ok_or_else(|| Error::internal("the domain has no document"))?;
+    if !form.secure && !form.migratable && (!form.inactive || !view.active()) {
+        return Ok(document.text());
+    }
+    let mut flags = FormatFlags::NONE;
+    for (wanted, flag) in [(form.inactive, FormatFlags::INACTIVE), (form.secure, FormatFlags::SECURE), (form.migratable, FormatFlags::MIGRATABLE)] {
+        if wanted {
+            flags = flags | flag;
+        }
+    }
+    Ok(document.format(flags).into())
+}
