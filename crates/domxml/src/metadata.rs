@@ -13,8 +13,13 @@ impl Domain {
     pub fn metadata_element(&self, uri: &str) -> Option<String> {
         let metadata = self.metadata.as_ref()?;
         let mut elements = metadata.elements();
-        let mut found = elements.find(|e| namespace(metadata, e) == Some(uri))?.clone();
-        let prefix = found.name.split_once(':').map(|(prefix, _)| prefix.to_owned());
+        let mut found = elements
+            .find(|e| namespace(metadata, e) == Some(uri))?
+            .clone();
+        let prefix = found
+            .name
+            .split_once(':')
+            .map(|(prefix, _)| prefix.to_owned());
         let declaration = match &prefix {
             Some(prefix) => format!("xmlns:{prefix}"),
             None => "xmlns".to_owned(),
@@ -33,7 +38,12 @@ impl Domain {
     ///
     /// # Errors
     /// When the text is not one XML element.
-    pub fn set_metadata_element(&mut self, text: &str, prefix: &str, uri: &str) -> Result<(), Error> {
+    pub fn set_metadata_element(
+        &mut self,
+        text: &str,
+        prefix: &str,
+        uri: &str,
+    ) -> Result<(), Error> {
         let mut element = RawXml::parse(text)?;
         rename(&mut element, &|name| {
             (!name.contains(':')).then(|| format!("{prefix}:{name}"))
@@ -146,7 +156,9 @@ mod tests {
     #[test]
     fn an_element_is_set_under_a_prefix_and_read_without_it() {
         let mut domain = domain("><k:x xmlns:k='urn:k'/>");
-        domain.set_metadata_element("<foo bar='1'><x/></foo>", "z", "urn:z").unwrap();
+        domain
+            .set_metadata_element("<foo bar='1'><x/></foo>", "z", "urn:z")
+            .unwrap();
         assert_eq!(
             lines(&domain)[1..],
             ["<z:foo xmlns:z=\"urn:z\" bar=\"1\">", "<z:x/>", "</z:foo>"]

@@ -1,0 +1,135 @@
+//! Documents as libvirt 11.3.0 keeps them come out unchanged.
+
+use std::path::Path;
+
+use domxml::{Domain, FormatFlags, ParseFlags};
+
+/// Every document of a file, with the name in the comment before it.
+fn documents(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    text.split_inclusive("\n</domain>\n").filter_map(|part| {
+        let (name, document) = part.split_once(" -->\n")?;
+        Some((name.trim_start_matches("<!-- "), document))
+    })
+}
+
+/// The first line that differs.
+fn difference(expected: &str, got: &str) -> String {
+    let mut lines = expected.lines().zip(got.lines());
+    match lines.find(|(a, b)| a != b) {
+        Some((a, b)) => format!("{a:?} became {b:?}"),
+        None => "one is longer".to_owned(),
+    }
+}
+
+fn check(file: &Path) -> usize {
+    let text = std::fs::read_to_string(file).unwrap();
+    let mut count = 0;
+    for (name, document) in documents(&text) {
+        let domain =
+            Domain::parse(document, ParseFlags::NONE).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let again = domain.format(FormatFlags::SECURE);
+        assert!(
+            again == document,
+            "{name}: {}",
+            difference(document, &again)
+        );
+        count += 1;
+    }
+    count
+}
+
+#[test]
+fn every_document_comes_out_unchanged() {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/domains");
+    let files = std::fs::read_dir(data).unwrap();
+    let count: usize = files.map(|f| check(&f.unwrap().path())).sum();
+    assert!(count > 370, "{count}");
+}
+
+#[test]
+fn secrets_and_what_only_a_running_guest_has_are_left_out() {
+    let text = "<domain type='kvm' id='7'><name>x</name><devices><disk type='file'>\
+                <alias name='d0'/></disk><graphics type='vnc' passwd='p'/></devices></domain>";
+    let domain = Domain::parse(text, ParseFlags::NONE).unwrap();
+    let live = domain.format(FormatFlags::NONE);
+    assert!(live.contains("id='7'") && live.contains("d0") && !live.contains("passwd"));
+    let inactive = domain.format(FormatFlags::INACTIVE | FormatFlags::SECURE);
+    assert!(!inactive.contains("id=") && !inactive.contains("d0") && inactive.contains("passwd"));
+    let read = Domain::parse(text, ParseFlags::INACTIVE).unwrap();
+    assert_eq!(read.id, None);
+}
+
+#[test]
+fn a_prefix_of_ones_own_means_the_same_namespace() {
+    let text = "<domain type='kvm' xmlns:q='http://libvirt.org/schemas/domain/qemu/1.0'>\
+                <q:commandline><q:arg value='-S'/></q:commandline><qemu:commandline/></domain>";
+    let domain = Domain::parse(text, ParseFlags::NONE).unwrap();
+    assert_eq!(domain.qemu.commandline.unwrap().args[0].value, "-S");
+}
+
+#[test]
+fn errors_have_libvirts_numbers_and_words() {
+    let with = |inside: &str| format!("<domain type='qemu'><name>x</name>{inside}</domain>");
+    for (text, number, message) in [
+        (
+            "<foo/>".to_owned(),
+            27,
+            "expecting root element of 'domain', not 'foo'",
+        ),
+        (
+            "<domain type='bogus'/>".to_owned(),
+            67,
+            "invalid domain type bogus",
+        ),
+        (
+            with("<memory>12x</memory>"),
+            27,
+            "Invalid value '12x' for element or attribute './memory[1]'",
+        ),
+        (
+            with("<currentMemory unit='zz'>1</currentMemory>"),
+            8,
+            "unknown suffix 'zz'",
+        ),
+        (
+            with("<vcpu>x</vcpu>"),
+            27,
+            "maximum vcpus count must be an integer",
+        ),
+        (with("<uuid>x</uuid>"), 1, "malformed uuid element"),
+        (with("<clock offset='x'/>"), 67, "unknown clock offset 'x'"),
+        (
+            with("<on_poweroff>x</on_poweroff>"),
+            67,
+            "unknown on_poweroff action: x",
+        ),
+        (
+            with("<cpu mode='foo'/>"),
+            67,
+            "Invalid mode attribute 'foo'",
+        ),
+        (
+            with("<features><apic eoi='maybe'/></features>"),
+            27,
+            "Invalid value for attribute 'eoi' in element 'apic': 'maybe'.",
+        ),
+        (
+            with("<vcpu cpuset='aaa'>1</vcpu>"),
+            8,
+            "Failed to parse bitmap 'aaa'",
+        ),
+        (
+            "<domain></foo>".to_owned(),
+            35,
+            "at line 1: Opening and ending tag mismatch: domain line 1 and foo\n\
+             <domain></foo>\n--------------^",
+        ),
+    ] {
+        let error = Domain::parse(&text, ParseFlags::NONE).unwrap_err();
+        assert_eq!(
+            (error.kind.number(), error.message.as_str()),
+            (number, message),
+            "{text}"
+        );
+    }
+}
