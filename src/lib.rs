@@ -11,4 +11,5 @@ pub mod logging;
 pub mod options;
 pub mod paths;
 pub mod pb;
+pub mod qemu;
 pub mod version;

@@ -9,6 +9,8 @@ use std::io::Write;
 use std::os::fd::RawFd;
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -17,6 +19,8 @@ use serde_json::{Value, json};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+
+use crate::place;
 
 use super::script::{Asked, Probe, Rule, Script};
 use super::session::{Outcome, Session, event_line};
@@ -168,6 +172,45 @@ fn append(path: Option<&Path>, entry: &Value) {
     if let Some(Ok(mut file)) = file {
         let _best_effort = file.write_all(format!("{entry}\n").as_bytes());
     }
+}
+
+/// Puts a fake QEMU with `script` (JSON) into `dir`, as `qemu-system-x86_64`; its path.
+///
+/// # Errors
+/// When the program is not built and cannot be.
+pub fn install(dir: &Path, script: &Value) -> Result<PathBuf> {
+    let emulator = dir.join("qemu-system-x86_64");
+    if emulator.symlink_metadata().is_err() {
+        std::os::unix::fs::symlink(built()?, &emulator)?;
+    }
+    fs::write(dir.join("qemu-system-x86_64.json"), script.to_string())?;
+    Ok(emulator)
+}
+
+/// Cargo builds programs for tests of their own package only.
+fn built() -> Result<PathBuf> {
+    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let build = || {
+        let program = place::target().join("debug/fake-qemu");
+        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        cargo.args([
+            "build",
+            "--quiet",
+            "--package",
+            "testkit",
+            "--bin",
+            "fake-qemu",
+        ]);
+        match cargo.current_dir(place::repository()).output() {
+            Ok(output) if output.status.success() => Ok(program),
+            Ok(output) => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+            Err(error) => Err(error.to_string()),
+        }
+    };
+    BUILT
+        .get_or_init(build)
+        .clone()
+        .map_err(|error| anyhow::anyhow!("cannot build fake-qemu: {error}"))
 }
 
 /// Commands of a launch, out of what `record` was given.

@@ -1,0 +1,109 @@
+//! A fake QEMU through the whole start: what goes right, and each way to fail, with QEMU's words.
+
+use std::fs::{self, File};
+use std::time::Instant;
+
+use serde_json::{Value, json};
+use testkit::fake_qemu::program;
+
+use super::*;
+use crate::qemu::{GuestEvent, Notice, Stop};
+
+struct Place {
+    dir: tempfile::TempDir,
+}
+
+impl Place {
+    fn new(script: &Value) -> Self {
+        let this = Self { dir: tempfile::tempdir().unwrap() };
+        program::install(this.dir.path(), script).unwrap();
+        this
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    async fn start(&self) -> Result<Live> {
+        let prepared = Prepared::new(&self.path("qemu-system-x86_64"), &self.path("monitor.sock"))?;
+        let monitor = format!("socket,id=charmonitor,fd={},server=on,wait=off", prepared.monitor_fd());
+        let log = self.path("demo.log");
+        fs::write(&log, "starting up\n").unwrap();
+        let output = File::options().append(true).open(&log).unwrap().into();
+        let held = prepared.hold(Start {
+            args: ["-name", "guest=demo", "-S", "-chardev", &monitor].map(str::to_owned).to_vec(),
+            env: vec![("LC_ALL".into(), "C".into())],
+            output,
+            log: LogTail::from_here(log),
+            run_as: None,
+            limits: confine::Limits { core: Some(0), ..confine::Limits::default() },
+            pid_file: self.path("demo.pid"),
+        });
+        held.await?.run().await
+    }
+
+    fn pid(&self) -> i32 {
+        fs::read_to_string(self.path("demo.pid")).unwrap().trim().parse().unwrap()
+    }
+}
+
+fn is_gone(pid: i32) -> bool {
+    unixfd::PidFd::open(pid).is_err()
+}
+
+#[tokio::test]
+async fn a_started_qemu_answers_and_can_be_taken_up_by_another_daemon() {
+    let place = Place::new(&json!({}));
+    let mut live = place.start().await.unwrap();
+    assert_eq!(place.pid(), live.process.pid());
+    assert!(!live.monitor.status().await.unwrap().running);
+    live.monitor.cont().await.unwrap();
+    assert!(matches!(live.events.next().await, Some(Notice::Event { event: GuestEvent::Resume, .. })));
+    assert!(live.monitor.status().await.unwrap().running);
+    assert_eq!(live.monitor.balloon().await.unwrap(), Some(128 << 20));
+    drop(live);
+    let process = Process::find(&place.path("demo.pid"), place.pid(), "demo").unwrap().unwrap();
+    let again = Live::attach(process, &place.path("monitor.sock"), Duration::from_secs(5)).await.unwrap();
+    assert!(again.monitor.status().await.unwrap().running);
+    again.process.stop(Stop::Gracefully).await.unwrap();
+    assert!(again.monitor.status().await.is_err());
+}
+
+#[tokio::test]
+async fn a_qemu_that_ends_early_is_seen_at_once_with_its_last_words() {
+    let place = Place::new(&json!({"start": {"stderr": "qemu: -drive: no such file\n", "exit": 1}}));
+    let begin = Instant::now();
+    let error = place.start().await.unwrap_err();
+    assert_eq!(error.message, "process exited while connecting to monitor: qemu: -drive: no such file");
+    assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+}
+
+#[tokio::test]
+async fn a_qemu_that_refuses_the_handshake_is_killed() {
+    let rule = json!({"execute": "qmp_capabilities", "error": {"class": "GenericError", "desc": "no"}});
+    let place = Place::new(&json!({"rules": [rule]}));
+    let error = place.start().await.unwrap_err();
+    assert_eq!(error.message, "unable to execute QEMU command 'qmp_capabilities': no");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(is_gone(place.pid()));
+}
+
+#[tokio::test]
+async fn a_start_that_is_given_up_leaves_nothing() {
+    let place = Place::new(&json!({"start": {"mute": true}}));
+    let given_up = tokio::time::timeout(Duration::from_millis(500), place.start()).await;
+    assert!(given_up.is_err());
+    let pid = place.pid();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(is_gone(pid));
+}
+
+#[tokio::test]
+async fn a_program_that_cannot_run_is_named() {
+    let place = Place::new(&json!({}));
+    fs::remove_file(place.path("qemu-system-x86_64")).unwrap();
+    let error = place.start().await.unwrap_err();
+    assert!(error.message.ends_with("exec: No such file or directory"), "{}", error.message);
+    assert_eq!(error.errno, Some(nix::libc::ENOENT));
+    assert!(!place.path("demo.pid").exists());
+}
