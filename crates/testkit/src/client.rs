@@ -1,7 +1,7 @@
 //! Clients that drive a daemon under test: virsh, and grpcurl.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -56,13 +56,29 @@ impl Virsh {
     /// # Errors
     /// When virsh cannot be run or does not end in time; a command that it refuses is an answer.
     pub fn run(&self, args: &[&str]) -> Result<Answer> {
-        let virsh = program("virsh").context("virsh is not installed")?;
-        let mut command = Command::new(virsh);
+        run(self.command(args)?, self.limit).with_context(|| format!("virsh {}", args.join(" ")))
+    }
+
+    /// Starts one command and does not wait; what it prints is lost.
+    ///
+    /// # Errors
+    /// When virsh cannot be run.
+    pub fn spawn(&self, args: &[&str]) -> Result<Child> {
+        let mut command = self.command(args)?;
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        Ok(command.spawn()?)
+    }
+
+    fn command(&self, args: &[&str]) -> Result<Command> {
+        let mut command = Command::new(program("virsh").context("virsh is not installed")?);
         command
             .args(["--quiet", "--connect", &self.uri])
             .args(args)
             .env("LC_ALL", "C.UTF-8");
-        run(command, self.limit).with_context(|| format!("virsh {}", args.join(" ")))
+        Ok(command)
     }
 
     /// Runs a command that must succeed and gives its output.

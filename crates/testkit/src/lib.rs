@@ -5,9 +5,11 @@
 //! [`skip`] and returns; `scripts/test.sh` counts it as skipped, not as passed.
 
 pub mod client;
+pub mod compare;
 pub mod fake_qemu;
 pub mod golden;
 pub mod guest;
+pub mod kill;
 pub mod place;
 pub mod process;
 pub mod reference;
@@ -16,9 +18,11 @@ pub mod skip;
 pub mod wait;
 
 pub use client::{Answer, Grpcurl, Virsh};
+pub use compare::same_answer;
 pub use fake_qemu::FakeQemu;
 pub use golden::check_golden;
 pub use guest::GuestSpec;
+pub use kill::KillMatrix;
 pub use reference::reference;
 pub use sandbox::{Daemon, Sandbox};
 pub use skip::skip;

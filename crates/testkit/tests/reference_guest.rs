@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use testkit::guest::Image;
-use testkit::{GuestSpec, reference, wait_until};
+use testkit::{GuestSpec, KillMatrix, reference, same_answer, wait_until};
 
 #[test]
 fn a_guest_boots_answers_and_survives_its_daemon() -> anyhow::Result<()> {
@@ -37,5 +37,40 @@ fn a_guest_boots_answers_and_survives_its_daemon() -> anyhow::Result<()> {
     })?;
     assert_eq!(sandbox.guest_pid("kit"), None);
     assert!(virsh.refused(&["domstate", "nobody"])?.contains("nobody"));
+    Ok(())
+}
+
+#[test]
+fn two_daemons_are_compared_and_a_difference_is_shown() -> anyhow::Result<()> {
+    let (Some(one), Some(other)) = (reference()?, reference()?) else {
+        return Ok(());
+    };
+    same_answer(&one, &other, &["list", "--all"])?;
+    same_answer(&one, &other, &["domstate", "nobody"])?;
+    let xml = "<domain type='qemu'><name>only-here</name><memory>1024</memory><os><type>hvm</type></os></domain>";
+    one.virsh().define(xml)?;
+    let error = same_answer(&one, &other, &["list", "--all", "--name"]).unwrap_err();
+    assert!(error.to_string().contains("+ only-here"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn a_daemon_killed_in_an_operation_is_back_for_the_check() -> anyhow::Result<()> {
+    let Some(mut sandbox) = reference()? else {
+        return Ok(());
+    };
+    let xml = "<domain type='qemu'><name>cut</name><memory>1024</memory><os><type>hvm</type></os></domain>";
+    sandbox.virsh().define(xml)?;
+    let matrix = KillMatrix {
+        before: &[],
+        operation: &["desc", "cut", "--config", "--title", "try-{}"],
+        after: &[],
+    };
+    let mut checked = 0;
+    matrix.run(&mut sandbox, |sandbox, _| {
+        checked += 1;
+        sandbox.virsh().ok(&["dumpxml", "cut"]).map(drop)
+    })?;
+    assert_eq!(checked, testkit::kill::tries() + 1);
     Ok(())
 }
