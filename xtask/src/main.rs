@@ -1,6 +1,7 @@
 //! `cargo xtask`: checks the rules of this repository that a tool can check and neither compiler nor clippy do.
 //!
-//!     cargo xtask check     layers, dependencies of members, heads of modules, lengths, forbidden words
+//!     cargo xtask check     layers, dependencies of members, heads of modules, lengths, forbidden words;
+//!                           with --notes also functions over 40 lines and parameters of type bool
 //!     cargo xtask goldens   runs the tests that compare with golden files (they have `golden` in their names)
 //!
 //! Every rule is a function from the sources to a list of findings; nothing is built for `check`.
@@ -38,7 +39,7 @@ fn main() -> ExitCode {
     let done = match task.as_str() {
         "check" => check(),
         "goldens" => goldens(),
-        _ => Err(anyhow::anyhow!("cargo xtask check|goldens")),
+        _ => Err(anyhow::anyhow!("cargo xtask check [--notes] | goldens")),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
@@ -65,11 +66,14 @@ fn check() -> Result<bool> {
     for finding in &findings {
         say(&finding.to_string());
     }
-    let long = length::count_long(&sources);
+    let notes = length::notes(&sources);
+    if std::env::args().any(|arg| arg == "--notes") {
+        notes.iter().for_each(|note| say(&format!("note: {note}")));
+    }
     let files = sources.rust().count();
+    let (findings_count, notes_count) = (findings.len(), notes.len());
     say(&format!(
-        "xtask: {files} files, {} findings, {long} functions over 40 lines",
-        findings.len()
+        "xtask: {files} files, {findings_count} findings, {notes_count} notes (--notes)"
     ));
     Ok(findings.is_empty())
 }
