@@ -165,7 +165,7 @@ fn place(c: Candidate<'_>, set: &mut PciSet, companion: Option<Place>) -> Result
     let place = match companion {
         Some(there) => {
             let place = Place { function, ..there };
-            set.reserve(place, c.wanted, Chosen::ByRules)?;
+            set.reserve(place, c.wanted, Chosen::ByUser)?;
             place
         }
         None => set.reserve_next(c.wanted, function)?,
@@ -259,9 +259,13 @@ fn name_controllers(devices: &mut Devices) -> Result<()> {
             BusKind::PciBridge => {
                 target.chassis_nr.get_or_insert(index);
             }
-            BusKind::RootPort | BusKind::DownstreamPort => {
+            BusKind::RootPort => {
                 target.chassis.get_or_insert(index);
                 target.port.get_or_insert((place.slot << 3) + place.function);
+            }
+            BusKind::DownstreamPort => {
+                target.chassis.get_or_insert(index);
+                target.port.get_or_insert(place.slot);
             }
             BusKind::ExpanderBus | BusKind::PcieExpanderBus => number_expander(target, &mut free_number)?,
             _ => {}

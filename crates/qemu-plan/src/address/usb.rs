@@ -33,12 +33,12 @@ impl Ports {
         if rest.is_empty() { Some(port) } else { port.hub.as_mut()?.at(rest) }
     }
 
-    /// The first free port, hubs on earlier ports first.
+    /// The first free port, then those of hubs in order.
     fn free(&self) -> Option<Vec<u32>> {
+        if let Some((n, _)) = (1u32..).zip(&self.0).find(|(_, p)| !p.taken) {
+            return Some(vec![n]);
+        }
         (1u32..).zip(&self.0).find_map(|(n, port)| {
-            if !port.taken {
-                return Some(vec![n]);
-            }
             let mut below = port.hub.as_ref()?.free()?;
             below.insert(0, n);
             Some(below)

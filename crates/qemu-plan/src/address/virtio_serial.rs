@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use domxml::devices::{
-    Address, ChannelTargetKind, ConsoleTargetKind, Controller, ControllerKind, DeviceInfo, Devices, VirtioSerialAddress,
+    Address, ChannelTargetKind, Console, ConsoleTargetKind, Controller, ControllerKind, DeviceInfo, Devices, VirtioSerialAddress,
 };
 
 use crate::error::{Error, Result};
@@ -58,8 +58,12 @@ pub(super) fn assign(devices: &mut Devices) -> Result<()> {
 }
 
 fn users(devices: &mut Devices) -> Vec<(First, &mut DeviceInfo)> {
-    let virtio_console = |k: Option<ConsoleTargetKind>| k == Some(ConsoleTargetKind::Virtio);
-    let consoles = devices.consoles.iter_mut().filter(|c| virtio_console(c.target.as_ref().and_then(|t| t.kind)));
+    let virtio_console = |c: &&mut Console| {
+        let kind = c.target.as_ref().and_then(|t| t.kind);
+        // QEMU places a console whose document names no place.
+        kind == Some(ConsoleTargetKind::Virtio) && c.info.address.is_some()
+    };
+    let consoles = devices.consoles.iter_mut().filter(virtio_console);
     let virtio_channel = |k: Option<ChannelTargetKind>| k == Some(ChannelTargetKind::Virtio);
     let channels = devices.channels.iter_mut().filter(|c| virtio_channel(c.target.as_ref().and_then(|t| t.kind)));
     consoles.map(|c| (First::Zero, &mut c.info)).chain(channels.map(|c| (First::One, &mut c.info))).collect()
@@ -83,7 +87,7 @@ impl Controllers {
     fn reserve(&mut self, a: VirtioSerialAddress) -> Result<()> {
         let there = self.0.get_mut(&a.controller);
         let there = there.ok_or_else(|| Error::xml(format!("virtio serial controller {} is missing", a.controller)))?;
-        if a.port > there.ports {
+        if a.port >= there.ports {
             return Err(Error::xml(format!("virtio serial controller {} does not have port {}", a.controller, a.port)));
         }
         if there.taken.contains(&a.port) {
@@ -115,6 +119,6 @@ impl Controllers {
 impl Taken {
     fn free(&self, first: First) -> Option<u32> {
         let start = if first == First::Zero { 0 } else { 1 };
-        (start..=self.ports).find(|p| !self.taken.contains(p))
+        (start..self.ports).find(|p| !self.taken.contains(p))
     }
 }

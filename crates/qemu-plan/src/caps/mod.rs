@@ -105,6 +105,12 @@ impl Caps {
         &self.arch
     }
 
+    /// Whether guests of an architecture run: its own, and the 32-bit one that it contains.
+    pub fn runs_arch(&self, arch: &str) -> bool {
+        const CONTAINED: &[(&str, &str)] = &[("x86_64", "i686"), ("aarch64", "armv7l"), ("ppc64", "ppc64le")];
+        self.arch == arch || CONTAINED.contains(&(self.arch(), arch))
+    }
+
     /// QEMU's version: major * 1000000 + minor * 1000 + micro.
     pub const fn version(&self) -> u32 {
         self.version

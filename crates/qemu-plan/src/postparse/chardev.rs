@@ -1,17 +1,39 @@
 //! Serial ports, consoles and channels: targets, numbers, and the console that is the first serial port.
 
 use domxml::devices::{
-    Address, Channel, Chardev, ChardevKind, Console, ConsoleTarget, ConsoleTargetKind, Devices, DeviceInfo, Serial, SerialModel,
+    Address, Channel, Chardev, ChardevKind, ChardevMode, ChardevProtocol, Console, ConsoleTarget, ConsoleTargetKind, Devices, DeviceInfo, Serial, SerialModel,
     SerialTarget, SerialTargetKind,
 };
 
 /// Fills in serial ports, consoles and channels.
 pub(super) fn fill(devices: &mut Devices, channel_dir: &str) {
+    fill_backends(devices);
     pair_console(devices);
     fill_serials(&mut devices.serials);
     fill_parallels(devices);
     fill_consoles(devices);
     devices.channels.iter_mut().for_each(|c| drop_generated_path(c, channel_dir));
+}
+
+/// What connects, and in which words; a protocol is for TCP only.
+fn fill_backends(devices: &mut Devices) {
+    let all = devices.serials.iter_mut().map(|c| &mut c.chardev);
+    let all = all.chain(devices.parallels.iter_mut().map(|c| &mut c.chardev));
+    let all = all.chain(devices.consoles.iter_mut().map(|c| &mut c.chardev));
+    let all = all.chain(devices.channels.iter_mut().map(|c| &mut c.chardev));
+    for chardev in all.chain(devices.redirdevs.iter_mut().map(|c| &mut c.chardev)) {
+        if chardev.kind == ChardevKind::Tcp {
+            chardev.protocol.get_or_insert(ChardevProtocol::Raw);
+            if let Some(source) = chardev.sources.first_mut() {
+                source.mode.get_or_insert(ChardevMode::Connect);
+            }
+        } else {
+            chardev.protocol = None;
+        }
+    }
+    for card in devices.smartcards.iter_mut().filter(|c| c.kind != Some(ChardevKind::Tcp)) {
+        card.protocol = None;
+    }
 }
 
 fn is_serial(console: &Console) -> bool {
@@ -31,9 +53,9 @@ fn pair_console(devices: &mut Devices) {
     let Some(first) = devices.serials.first() else { return };
     if serial_console {
         devices.consoles[0].chardev = first.chardev.clone();
-        devices.consoles[0].info = DeviceInfo { address: None, ..first.info.clone() };
+        devices.consoles[0].info = first.info.clone();
     } else if devices.consoles.is_empty() && has_console(first) {
-        let info = DeviceInfo { address: None, ..first.info.clone() };
+        let info = first.info.clone();
         devices.consoles.push(Console { chardev: first.chardev.clone(), info, ..Console::default() });
     }
 }
@@ -127,10 +149,12 @@ fn drop_generated_path(channel: &mut Channel, channel_dir: &str) {
     }
 }
 
-/// `DIR/[target/]DOMAIN/NAME` or `DIR/[target/]DOMAIN.NAME`, for any domain.
+/// Below `DIR/[target/]`: `DOMAIN.NAME`, `domain-ID-DOMAIN/NAME` or `ID-DOMAIN/NAME`, for any domain.
 fn is_generated(path: &str, channel_dir: &str, name: &str) -> bool {
     let Some(rest) = path.strip_prefix(channel_dir).and_then(|r| r.strip_prefix('/')) else { return false };
     let rest = rest.strip_prefix("target/").unwrap_or(rest);
-    let Some(owner) = rest.strip_suffix(name).and_then(|r| r.strip_suffix(['/', '.'])) else { return false };
-    !owner.is_empty() && !owner.contains('/')
+    let Some(owner) = rest.strip_suffix(name) else { return false };
+    let (owner, end) = owner.split_at(owner.len().saturating_sub(1));
+    let numbered = |o: &str| o.split_once('-').is_some_and(|(n, _)| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
+    !owner.is_empty() && !owner.contains('/') && (end == "." || end == "/" && (owner.starts_with("domain-") || numbered(owner)))
 }

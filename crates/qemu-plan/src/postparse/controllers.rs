@@ -16,6 +16,24 @@ pub fn insert_controller(all: &mut Vec<Controller>, new: Controller) {
     all.insert(at, new);
 }
 
+/// Sorts the controllers of each kind by index; the leader of a USB 2 group comes before its companions.
+pub(super) fn order(all: &mut Vec<Controller>) {
+    let mut sorted: Vec<Controller> = Vec::with_capacity(all.len());
+    for new in all.drain(..) {
+        let same = |c: &Controller| c.kind == new.kind;
+        let behind = |c: &Controller| match (c.index, new.index) {
+            (_, None) => false,
+            (here, Some(index)) => {
+                here.is_some_and(|h| h > index) || here == Some(index) && c.info.master.is_some() && new.info.master.is_none()
+            }
+        };
+        let before = sorted.iter().position(|c| same(c) && behind(c));
+        let at = before.or_else(|| sorted.iter().rposition(same).map(|last| last + 1));
+        sorted.insert(at.unwrap_or(sorted.len()), new);
+    }
+    *all = sorted;
+}
+
 /// Whether a controller is there.
 pub(super) fn has(devices: &Devices, kind: ControllerKind, index: u32) -> bool {
     devices.controllers.iter().any(|c| c.kind == kind && c.index == Some(index))
@@ -80,11 +98,11 @@ pub(super) fn add_implicit(devices: &mut Devices) -> Result<()> {
             ensure_up_to(devices, *kind, highest)?;
         }
     }
-    if let Some(highest) = highest_virtio_serial(devices) {
-        ensure_up_to(devices, ControllerKind::VirtioSerial, highest)?;
+    for index in virtio_serials(devices) {
+        ensure(devices, ControllerKind::VirtioSerial, index, None);
     }
-    if let Some(highest) = highest_ccid(devices) {
-        ensure_up_to(devices, ControllerKind::Ccid, highest)?;
+    for index in ccids(devices) {
+        ensure(devices, ControllerKind::Ccid, index, None);
     }
     if let Some(highest) = highest_scsi_hostdev(devices) {
         let model = devices.controllers.iter().find(|c| c.kind == ControllerKind::Scsi).and_then(|c| c.model.clone());
@@ -120,7 +138,7 @@ fn highest_scsi_hostdev(devices: &Devices) -> Option<u32> {
     scsi.filter_map(|h| drive(h.info.address.as_ref())).map(|a| a.controller).max()
 }
 
-fn highest_virtio_serial(devices: &Devices) -> Option<u32> {
+fn virtio_serials(devices: &Devices) -> Vec<u32> {
     let index = |a: Option<&Address>| match a {
         Some(Address::VirtioSerial(a)) => a.controller,
         _ => 0,
@@ -130,13 +148,13 @@ fn highest_virtio_serial(devices: &Devices) -> Option<u32> {
     let console = |k: Option<ConsoleTargetKind>| k == Some(ConsoleTargetKind::Virtio);
     let consoles = devices.consoles.iter().filter(|c| console(c.target.as_ref().and_then(|t| t.kind)));
     let infos = channels.map(|c| &c.info).chain(consoles.map(|c| &c.info));
-    infos.map(|i| index(i.address.as_ref())).max()
+    infos.map(|i| index(i.address.as_ref())).collect()
 }
 
-fn highest_ccid(devices: &Devices) -> Option<u32> {
+fn ccids(devices: &Devices) -> Vec<u32> {
     let index = |a: Option<&Address>| match a {
         Some(Address::Ccid(a)) => a.controller,
         _ => 0,
     };
-    devices.smartcards.iter().map(|s| index(s.info.address.as_ref())).max()
+    devices.smartcards.iter().map(|s| index(s.info.address.as_ref())).collect()
 }

@@ -61,7 +61,10 @@ fn fill_custom(cpu: &mut Cpu, accel: Option<Accel>) {
 fn fill_host_model(cpu: &mut Cpu) {
     cpu.match_ = None;
     cpu.check.get_or_insert(CpuCheck::Partial);
-    cpu.model = cpu.model.take().filter(|m| m.name.is_some());
+    if let Some(model) = &mut cpu.model {
+        model.fallback = None;
+    }
+    cpu.model = cpu.model.take().filter(|m| m.name.is_some() || m.vendor_id.is_some());
 }
 
 fn fill_host(cpu: &mut Cpu, caps: &Caps) {

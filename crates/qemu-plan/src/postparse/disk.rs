@@ -1,7 +1,8 @@
 //! Disks: bus and place by name, driver and format, and what is not worth keeping.
 
 use domxml::devices::{
-    Address, Devices, Disk, DiskBus, DiskDevice, DiskDriver, DriveAddress, HostdevKind, Source, SnapshotMode, StorageFormat,
+    Address, CacheMode, Devices, Disk, DiskBus, DiskDevice, DiskDriver, DriveAddress, EncryptionEngine, HostdevKind, IoMode,
+    NetProtocol, SnapshotMode, Source, StorageFormat,
     StorageKind,
 };
 
@@ -39,6 +40,19 @@ fn bus_of(disk: &Disk) -> DiskBus {
     by_name.map_or(DiskBus::Ide, |(_, bus)| *bus)
 }
 
+/// Sorts the disks of each bus by their names, as far as that moves one forward; buses stay mixed as they are.
+pub(super) fn order(disks: &mut Vec<Disk>) {
+    let mut sorted: Vec<Disk> = Vec::with_capacity(disks.len());
+    for disk in disks.drain(..) {
+        let (bus, index) = (disk.target.bus, index_of(&disk.target.dev));
+        let same = |d: &Disk| d.target.bus == bus;
+        let after = sorted.iter().position(|d| same(d) && index_of(&d.target.dev) > index);
+        let at = after.or_else(|| sorted.iter().rposition(same).map(|last| last + 1));
+        sorted.insert(at.unwrap_or(sorted.len()), disk);
+    }
+    *disks = sorted;
+}
+
 /// Fills in one disk, apart from its place.
 pub(super) fn fill(disk: &mut Disk) -> Result<()> {
     if disk.target.bus.is_none() {
@@ -53,7 +67,11 @@ pub(super) fn fill(disk: &mut Disk) -> Result<()> {
     if disk.readonly && disk.snapshot == Some(SnapshotMode::No) {
         disk.snapshot = None;
     }
+    if disk.target.bus != Some(DiskBus::Usb) {
+        disk.target.removable = None;
+    }
     fill_source(disk);
+    fill_encryption(disk);
     fill_driver(disk)
 }
 
@@ -66,13 +84,38 @@ fn fill_source(disk: &mut Disk) {
     if source.dev.as_deref() == Some("") {
         source.dev = None;
     }
+    source.seclabels.retain(|s| s.labelskip.is_none_or(|l| !l.is_yes()));
+    // A target without a unit means the first one.
+    if source.protocol == Some(NetProtocol::Iscsi)
+        && let Some(name) = source.name.as_mut().filter(|n| !n.contains('/'))
+    {
+        name.push_str("/0");
+    }
     if *source == Source::default() {
         disk.source = None;
     }
 }
 
+/// Images are decrypted by QEMU unless the document says who else.
+fn fill_encryption(disk: &mut Disk) {
+    let own = disk.encryption.as_mut();
+    let of_source = disk.source.as_mut().and_then(|s| s.encryption.as_mut());
+    for encryption in own.into_iter().chain(of_source) {
+        encryption.engine.get_or_insert(EncryptionEngine::Qemu);
+    }
+    let mut link = disk.backing.as_deref_mut();
+    while let Some(backing) = link {
+        if let Some(encryption) = backing.source.as_mut().and_then(|s| s.encryption.as_mut()) {
+            encryption.engine.get_or_insert(EncryptionEngine::Qemu);
+        }
+        link = backing.backing.as_deref_mut();
+    }
+}
+
 fn fill_driver(disk: &mut Disk) -> Result<()> {
     let driver = disk.driver.get_or_insert_with(DiskDriver::default);
+    driver.cache = driver.cache.filter(|c| *c != CacheMode::Default);
+    driver.io = driver.io.filter(|i| *i != IoMode::Default);
     driver.name.get_or_insert_with(|| "qemu".to_owned());
     let format = *driver.kind.get_or_insert(StorageFormat::Raw);
     if format == StorageFormat::Iso {

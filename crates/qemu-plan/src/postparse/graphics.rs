@@ -78,7 +78,7 @@ fn fill_vnc_ports(g: &mut Graphics) {
         (g.port, g.autoport) = (None, None);
         return;
     }
-    let automatic = g.port.is_none_or(|p| p == -1) || g.autoport == Some(YesNo::Yes);
+    let automatic = g.port == Some(-1) || g.autoport == Some(YesNo::Yes) || g.port.is_none() && g.autoport.is_none();
     if automatic {
         g.port = Some(-1);
     }

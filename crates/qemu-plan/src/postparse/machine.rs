@@ -1,6 +1,6 @@
 //! What each kind of machine has built in or gets by default.
 
-use domxml::devices::{ControllerKind, Devices, UsbMaster, UsbModel, VideoModelKind, Watchdog, WatchdogModel};
+use domxml::devices::{ControllerKind, Devices, Size, UsbMaster, UsbModel, VideoModelKind, Watchdog, WatchdogModel};
 
 use super::controllers;
 use crate::caps::{Caps, Flag};
@@ -102,6 +102,11 @@ pub(super) fn fill_models(devices: &mut Devices, kind: MachineKind, caps: &Caps)
                 c.model = Some(if caps.has(Flag::Lsi) { "lsilogic" } else { "virtio-scsi" }.to_owned());
             }
             _ => {}
+        }
+        if let Some(hole) = &mut c.pcihole64
+            && let Ok(kib) = super::memory::size_kib(hole)
+        {
+            *hole = Size { unit: Some("KiB".to_owned()), value: kib };
         }
         if let Some((_, startport)) = c.usb_model().and_then(|m| COMPANIONS.iter().find(|(k, _)| *k == m)) {
             c.info.master.get_or_insert(UsbMaster { startport: *startport });

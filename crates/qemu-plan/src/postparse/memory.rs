@@ -114,7 +114,7 @@ const MAX_VCPUS: u32 = 8192;
 fn check_limits(def: &Domain) -> Result<()> {
     let Some(max) = def.max_memory else { return Ok(()) };
     let slots = max.slots.unwrap_or(0);
-    if (max.size.0 == 0) != (slots == 0) {
+    if max.size.0 == 0 && slots > 0 {
         return Err(Error::xml("both maximum memory size and memory slot count must be specified"));
     }
     if def.memory.map_or(0, |m| m.size.0) > max.size.0 {

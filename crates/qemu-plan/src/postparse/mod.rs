@@ -9,6 +9,7 @@ mod controllers;
 mod cpu;
 mod disk;
 mod domain;
+mod firmware;
 mod graphics;
 mod machine;
 mod memory;
@@ -22,6 +23,7 @@ use domxml::Domain;
 pub use context::{Config, Context, Emulators, Ids};
 pub use controllers::insert_controller;
 pub use disk::index_of as disk_index;
+pub use firmware::Firmware;
 pub use machine::MachineKind;
 
 use crate::address;
@@ -39,6 +41,7 @@ pub fn post_parse(def: &mut Domain, ctx: &mut Context<'_>) -> Result<()> {
     domain::fill(def)?;
     memory::fill(def, ctx.age)?;
     cpu::fill(def, &caps)?;
+    firmware::fill(def, ctx.config)?;
     fill_devices(def, kind, &caps, ctx)?;
     os::fill_boot(def)?;
     let legacy = if caps.has(Flag::PciePciBridge) { address::LegacyBridge::PcieToPci } else { address::LegacyBridge::DmiToPci };
@@ -54,10 +57,12 @@ pub(crate) fn accel_of(def: &Domain) -> Option<Accel> {
 fn fill_devices(def: &mut Domain, kind: MachineKind, caps: &Caps, ctx: &mut Context<'_>) -> Result<()> {
     let ps2 = if kind.has_ps2() && !domain::ps2_is_off(def) { small::Ps2::Present } else { small::Ps2::Absent };
     let devices = &mut def.devices;
+    disk::order(&mut devices.disks);
     for disk in &mut devices.disks {
         disk::fill(disk)?;
     }
     devices.interfaces.iter_mut().for_each(|card| net::fill(card, ctx.ids));
+    controllers::order(&mut devices.controllers);
     controllers::assign_indexes(devices);
     machine::add_builtin(devices, kind, caps)?;
     disk::place(devices)?;

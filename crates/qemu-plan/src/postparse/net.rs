@@ -16,7 +16,7 @@ pub(super) fn fill(card: &mut Interface, ids: &mut dyn Ids) {
     if card.model.is_none() {
         card.model = match card.kind {
             InterfaceKind::Hostdev => None,
-            InterfaceKind::Vdpa => Some("virtio".to_owned()),
+            InterfaceKind::Vdpa | InterfaceKind::Vhostuser => Some("virtio".to_owned()),
             _ => Some(DEFAULT_MODEL.to_owned()),
         };
     }

@@ -29,7 +29,7 @@ pub(super) fn emulator(def: &mut Domain, ctx: &Context<'_>) -> Result<Arc<Caps>>
         let os = kind.value.clone();
         return refuse(format!("os type '{os}'"));
     }
-    if arch != caps.arch() {
+    if !caps.runs_arch(&arch) {
         return refuse(format!("arch '{arch}'"));
     }
     match accel_of(def) {

@@ -1,7 +1,7 @@
 //! Devices that need a word or two: input, balloon, watchdog, panic, TPM, random source, sound, vsock, host devices.
 
 use domxml::devices::{
-    Address, Audio, AudioKind, Devices, DriveAddress, GraphicsKind, HostdevKind, HostdevMode, HostdevModel, Input, InputBus,
+    AccessMode, Address, Audio, AudioKind, Devices, DiskBus, DriveAddress, GraphicsKind, HostdevKind, HostdevMode, HostdevModel, Input, InputBus,
     InputKind, Memballoon, MemballoonModel, OnOff, PanicModel, Redirdev, RngBackendModel, SoundModel, Tpm, TpmBackendKind,
     TpmModel, TpmVersion, VirtioModel, WatchdogAction, YesNo,
 };
@@ -51,8 +51,19 @@ pub(super) fn fill_memballoon(devices: &mut Devices) {
 
 /// Default actions and models of the families that have one.
 pub(super) fn fill_defaults(devices: &mut Devices) {
+    // All watchdogs do the same: QEMU has one action.
+    let action = devices.watchdogs.iter().find_map(|w| w.action).unwrap_or(WatchdogAction::Reset);
     for watchdog in &mut devices.watchdogs {
-        watchdog.action.get_or_insert(WatchdogAction::Reset);
+        watchdog.action.get_or_insert(action);
+    }
+    for filesystem in &mut devices.filesystems {
+        filesystem.accessmode.get_or_insert(AccessMode::Passthrough);
+    }
+    for rule in devices.redirfilter.iter_mut().flat_map(|f| &mut f.rules) {
+        for any in [&mut rule.class, &mut rule.vendor, &mut rule.product] {
+            *any = any.filter(|v| *v != -1);
+        }
+        rule.version = rule.version.take().filter(|v| v != "-1");
     }
     for panic in &mut devices.panics {
         panic.model = panic.model.filter(|m| *m != PanicModel::Default).or(Some(PanicModel::Isa));
@@ -107,7 +118,7 @@ fn default_audio(devices: &Devices) -> Option<AudioKind> {
     if has(GraphicsKind::Spice) {
         return Some(AudioKind::Spice);
     }
-    (!has(GraphicsKind::Sdl)).then_some(AudioKind::None)
+    (!has(GraphicsKind::Sdl) && !has(GraphicsKind::Dbus)).then_some(AudioKind::None)
 }
 
 /// Units of a SCSI bus that host devices are spread over.
@@ -135,7 +146,7 @@ pub(super) fn fill_hostdevs(devices: &mut Devices) -> Result<()> {
 }
 
 fn next_scsi_unit(devices: &Devices) -> Result<DriveAddress> {
-    let disks = devices.disks.iter().map(|d| &d.info);
+    let disks = devices.disks.iter().filter(|d| d.target.bus == Some(DiskBus::Scsi)).map(|d| &d.info);
     let taken: Vec<DriveAddress> = disks.chain(devices.hostdevs.iter().map(|h| &h.info)).filter_map(|i| match &i.address {
         Some(Address::Drive(a)) => Some(*a),
         _ => None,

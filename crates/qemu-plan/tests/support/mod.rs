@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use domxml::{Domain, FormatFlags, ParseFlags};
 use qemu_plan::address::Age;
 use qemu_plan::caps::{Caps, Flag, Replies};
-use qemu_plan::postparse::{Config, Context, Emulators, Ids, post_parse};
+use qemu_plan::postparse::{Config, Context, Emulators, Firmware, Ids, post_parse};
 use qemu_plan::{Area, Code, Error};
 use serde_json::Value;
 
@@ -101,12 +101,27 @@ fn define(input: &str, rich: bool) -> Result<String, Refusal> {
     let parsed = Domain::parse(input, ParseFlags::INACTIVE);
     let mut def = parsed.map_err(|e| (i64::from(e.kind.number()), None, e.message))?;
     let host = Host { rich };
-    let config = Config { channel_dir: "/var/lib/libvirt/qemu/channel".into(), nvram_dir: "/var/lib/libvirt/qemu/nvram".into() };
+    let config = Config { channel_dir: "/var/lib/libvirt/qemu/channel".into(), nvram_dir: "/var/lib/libvirt/qemu/nvram".into(), firmware: firmware(), legacy_firmware: legacy() };
     let mut ids = Counter(0);
     let mut ctx = Context { host_arch: "x86_64", emulators: &host, config: &config, ids: &mut ids, age: Age::New };
     let done = post_parse(&mut def, &mut ctx);
     done.map_err(|e| (i64::from(e.code.number()), Some(i64::from(e.area.number())), e.to_string()))?;
     Ok(def.format(FormatFlags::INACTIVE | FormatFlags::SECURE))
+}
+
+/// The recording host's descriptors.
+fn firmware() -> Vec<Firmware> {
+    let all: [&str; 3] = [
+        include_str!("../data/firmware/40-edk2-x86_64-secure-enrolled.json"),
+        include_str!("../data/firmware/50-edk2-x86_64-secure.json"),
+        include_str!("../data/firmware/60-edk2-x86_64.json"),
+    ];
+    all.iter().map(|json| Firmware::parse(json).unwrap()).collect()
+}
+
+fn legacy() -> Vec<(String, String)> {
+    let pair = |code: &str| (format!("/usr/share/OVMF/{code}.fd"), "/usr/share/OVMF/OVMF_VARS.fd".to_owned());
+    vec![pair("OVMF_CODE"), pair("OVMF_CODE.secboot")]
 }
 
 struct Host {
@@ -127,7 +142,7 @@ fn recorded() -> &'static Caps {
 /// The 32-bit binary of the same build, as far as it differs.
 fn i386() -> Caps {
     let mut text = include_str!("../data/caps/replies-10.0.2-x86_64.json").replace("\"arch\":\"x86_64\"", "\"arch\":\"i386\"");
-    text = text.replace("-x86_64-cpu", "-i386-cpu").replace("qemu64-i386-cpu", "qemu32-i386-cpu").replace("max-x86_64", "max-i386");
+    text = text.replace("default-cpu-type\":\"qemu64-x86_64-cpu", "default-cpu-type\":\"qemu32-i386-cpu").replace("max-x86_64", "max-i386");
     let replies: Replies = serde_json::from_str(&text).unwrap();
     Caps::derive(&replies).unwrap()
 }
