@@ -132,6 +132,29 @@ fn every_device_that_has_shared_parts_is_visited_in_output_order() -> Result<(),
 }
 
 #[test]
+fn what_a_kind_does_not_know_is_dropped_on_reading() -> Result<(), Error> {
+    let list = devices(
+        "<disk type='block'><source file='/a' dev='/b' protocol='nbd'/><target dev='a' tray='closed'/>\
+           <iotune><total_bytes_sec>0</total_bytes_sec></iotune></disk>\
+         <interface type='bridge' managed='yes'><source bridge='b' network='n'/><ip address='::1'/></interface>\
+         <serial type='tcp'><source host='h' service='1' path='/x'/></serial>\
+         <channel type='udp'><source mode='connect' service='2'/><source mode='bind' service='1'/></channel>\
+         <graphics type='sdl' port='5' keymap='de'/>\
+         <redirfilter><usbdev class='-1' version='-1' allow='no'/></redirfilter>",
+        ParseFlags::INACTIVE,
+    )?;
+    let mut writer = Writer::new(FormatFlags::INACTIVE);
+    writer.element("devices", &list);
+    let expected = "<devices>\n  <disk type='block' device='disk'>\n    <source dev='/b'/>\n    <target dev='a'/>\n  </disk>\n  \
+        <interface type='bridge'>\n    <source bridge='b'/>\n    <ip address='::1' family='ipv6'/>\n  </interface>\n  \
+        <serial type='tcp'>\n    <source mode='connect' host='h' service='1'/>\n    <protocol type='raw'/>\n  </serial>\n  \
+        <channel type='udp'>\n    <source mode='bind' service='1'/>\n    <source mode='connect' service='2'/>\n  </channel>\n  \
+        <graphics type='sdl'/>\n  <redirfilter>\n    <usbdev allow='no'/>\n  </redirfilter>\n</devices>\n";
+    assert_eq!(writer.finish(), expected);
+    Ok(())
+}
+
+#[test]
 fn words_outside_their_table_are_refused() {
     for (text, says) in [
         ("<disk type='tape'/>", "'tape'"),

@@ -1,9 +1,9 @@
 //! `<interface>`: a network card of the guest and what it is plugged into.
 
-use xmlform::{Error, Node, Writer, Xml};
+use xmlform::{Error, Node, Writer, Xml, field};
 
 use super::common::{
-    HostdevDriverName, Ip, OnOff, Reconnect, Route, Teaming, VirtioOptions, YesNo, words,
+    HostdevDriver, Ip, OnOff, Reconnect, Route, Teaming, VirtioOptions, YesNo, words,
 };
 use super::hostdev::HostdevAddress;
 use super::info::DeviceInfo;
@@ -47,6 +47,9 @@ pub struct Interface {
     pub trust_guest_rx_filters: Option<YesNo>,
     #[xml(child)]
     pub mac: Option<Mac>,
+    /// How a card of kind `hostdev` is bound on the host.
+    #[xml(flatten)]
+    pub hostdev: HostdevCard,
     #[xml(child)]
     pub source: Option<InterfaceSource>,
     #[xml(child)]
@@ -80,6 +83,7 @@ pub struct Interface {
     pub guest: Option<InterfaceGuest>,
     #[xml(attr = "type", wrap = "model")]
     pub model: Option<String>,
+    /// Of every kind but `hostdev`.
     #[xml(child)]
     pub driver: Option<InterfaceDriver>,
     #[xml(child)]
@@ -110,6 +114,30 @@ pub struct InterfacePrivate {
     /// Whether the daemon made the host's end, and so removes it.
     #[xml(attr = "value", wrap = "created")]
     pub created: Option<YesNo>,
+}
+
+/// `<driver>` of a card of kind `hostdev`, which stands before its source.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostdevCard {
+    pub driver: Option<HostdevDriver>,
+}
+
+impl Xml for HostdevCard {
+    fn read(node: Node<'_>) -> Result<Self, Error> {
+        if node.attr("type") != Some("hostdev") {
+            return Ok(Self::default());
+        }
+        let driver = field::child_opt(node, "driver")?;
+        Ok(Self { driver })
+    }
+
+    fn write_attrs(&self, _: &mut Writer) {}
+
+    fn write_content(&self, w: &mut Writer) {
+        if let Some(driver) = &self.driver {
+            w.element_unless_empty("driver", driver);
+        }
+    }
 }
 
 /// `<mac>`.
@@ -231,9 +259,6 @@ pub struct InterfaceGuest {
 pub struct InterfaceDriver {
     #[xml(attr)]
     pub name: Option<String>,
-    /// Driver of a passed-through card.
-    #[xml(attr)]
-    pub model: Option<String>,
     #[xml(attr)]
     pub txmode: Option<TxMode>,
     #[xml(attr)]
@@ -259,12 +284,6 @@ pub struct InterfaceDriver {
 }
 
 impl InterfaceDriver {
-    /// The name, read as that of a passed-through card's driver.
-    #[must_use]
-    pub fn hostdev_name(&self) -> Option<HostdevDriverName> {
-        self.name.as_deref()?.parse().ok()
-    }
-
     /// The name, read as that of a virtio card's back end.
     #[must_use]
     pub fn backend_name(&self) -> Option<NetDriverName> {

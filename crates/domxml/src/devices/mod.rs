@@ -11,6 +11,7 @@
 
 pub mod address;
 pub mod audio;
+mod canonical;
 pub mod chardev;
 pub mod codec;
 pub mod common;
@@ -52,21 +53,43 @@ pub use storage::*;
 pub use tpm::*;
 pub use video::*;
 
-use xmlform::{Xml, XmlChoice};
+use xmlform::codec::Plain;
+use xmlform::{Error, Node, Writer, Xml, XmlChoice, field};
 
 macro_rules! families {
+    (@read children) => { field::children };
+    (@read child) => { field::child_opt };
     (@info $device:ident) => { None };
     (@info $device:ident info) => { Some(&$device.info) };
     (@info_mut $device:ident) => { None };
     (@info_mut $device:ident info) => { Some(&mut $device.info) };
     ($($field:ident: $list:ident<$family:ident> = $name:tt $shape:tt $($info:ident)?;)+) => {
         /// All devices of a guest, in output order.
-        #[derive(Xml, Clone, Debug, Default, PartialEq)]
+        #[derive(Clone, Debug, Default, PartialEq)]
         pub struct Devices {
             /// Path of the QEMU binary.
-            #[xml(text_child)]
             pub emulator: Option<String>,
-            $(#[xml($shape = $name)] pub $field: $list<$family>,)+
+            $(pub $field: $list<$family>,)+
+        }
+
+        impl Xml for Devices {
+            fn read(node: Node<'_>) -> Result<Self, Error> {
+                let mut devices = Self {
+                    emulator: field::text_child_opt::<Plain, _>(node, "emulator")?,
+                    $($field: families!(@read $shape)(node, $name)?,)+
+                };
+                devices.canonicalize();
+                Ok(devices)
+            }
+
+            fn write_attrs(&self, _: &mut Writer) {}
+
+            fn write_content(&self, w: &mut Writer) {
+                if let Some(emulator) = &self.emulator {
+                    w.text_child::<Plain, _>("emulator", emulator);
+                }
+                self.iter().for_each(|device| device.write(w));
+            }
         }
 
         /// Family of a device.
@@ -85,8 +108,23 @@ macro_rules! families {
         }
 
         /// A device of its own, as hot-plug has it.
-        #[derive(XmlChoice, Clone, Debug, PartialEq)]
-        pub enum Device { $(#[xml($name)] $family(Box<$family>)),+ }
+        #[derive(Clone, Debug, PartialEq)]
+        pub enum Device { $($family(Box<$family>)),+ }
+
+        impl XmlChoice for Device {
+            fn read_choice(node: Node<'_>) -> Result<Option<Self>, Error> {
+                let mut device = match node.name() {
+                    $($name => Self::$family(Box::new(Xml::read(node)?)),)+
+                    _ => return Ok(None),
+                };
+                device.canonicalize();
+                Ok(Some(device))
+            }
+
+            fn write_choice(&self, w: &mut Writer) {
+                self.as_ref().write(w);
+            }
+        }
 
         /// A device in its place.
         #[derive(Clone, Copy, Debug, PartialEq)]
@@ -142,7 +180,7 @@ macro_rules! families {
             }
 
             /// Writes the device's element.
-            pub fn write(self, w: &mut xmlform::Writer) {
+            pub fn write(self, w: &mut Writer) {
                 match self { $(Self::$family(device) => w.element($name, device)),+ }
             }
         }

@@ -1,0 +1,404 @@
+//! What is left of a device when only that counts which its kind knows.
+//!
+//! libvirt's reader looks at the attributes that a kind has and never sees the others; a
+//! struct here has them all. [`Devices::canonicalize`] makes up for that after reading. It
+//! needs no knowledge of a host or of QEMU: what does is filled in elsewhere.
+
+use super::{
+    BackingStore, Chardev, ChardevKind, ChardevMode, ChardevProtocol, ChardevSource, DataStore,
+    Device, DeviceMut, DeviceSeclabel, Devices, Disk, Filesystem, Graphics, GraphicsKind, Hostdev,
+    Interface, InterfaceKind, InterfaceSource, IoTune, Ip, ListenKind, Mirror, Redirfilter,
+    RngBackend, RngBackendModel, Smartcard, SmartcardMode, Source, StorageKind, Tray, YesNo,
+};
+
+/// Makes fields absent.
+macro_rules! clear {
+    ($value:expr; $($field:ident),+ $(,)?) => {
+        $($value.$field = Default::default();)+
+    };
+}
+
+/// Makes fields absent that have a value which says no more than absence does.
+macro_rules! drop_values {
+    ($value:expr, $word:expr; $($field:ident),+ $(,)?) => {
+        $(if $value.$field.as_ref().is_some_and(|v| $word(v.as_str())) { $value.$field = None; })+
+    };
+}
+
+fn is_default(word: &str) -> bool {
+    word == "default"
+}
+
+impl Devices {
+    /// Drops what the kind of each device does not know, and spells out what reading implies.
+    pub fn canonicalize(&mut self) {
+        self.iter_mut().for_each(canonicalize);
+    }
+}
+
+impl Device {
+    /// Drops what the kind of the device does not know, and spells out what reading implies.
+    pub fn canonicalize(&mut self) {
+        canonicalize(self.as_mut());
+    }
+}
+
+fn canonicalize(device: DeviceMut<'_>) {
+    match device {
+        DeviceMut::Disk(disk) => canonical_disk(disk),
+        DeviceMut::Filesystem(filesystem) => canonical_filesystem(filesystem),
+        DeviceMut::Interface(interface) => canonical_interface(interface),
+        DeviceMut::Graphics(graphics) => canonical_graphics(graphics),
+        DeviceMut::Hostdev(hostdev) => canonical_hostdev(hostdev),
+        DeviceMut::Serial(serial) => canonical_chardev(&mut serial.chardev),
+        DeviceMut::Parallel(parallel) => canonical_chardev(&mut parallel.chardev),
+        DeviceMut::Console(console) => canonical_chardev(&mut console.chardev),
+        DeviceMut::Channel(channel) => canonical_chardev(&mut channel.chardev),
+        DeviceMut::Redirdev(redirdev) => canonical_chardev(&mut redirdev.chardev),
+        DeviceMut::Smartcard(smartcard) => canonical_smartcard(smartcard),
+        DeviceMut::Redirfilter(filter) => canonical_redirfilter(filter),
+        DeviceMut::Rng(rng) => rng.backend.iter_mut().for_each(canonical_rng_backend),
+        _ => {}
+    }
+}
+
+fn canonical_disk(disk: &mut Disk) {
+    let kind = disk.kind;
+    disk.source
+        .iter_mut()
+        .for_each(|source| canonical_source(source, kind));
+    disk.backing
+        .iter_mut()
+        .for_each(|backing| canonical_backing(backing));
+    disk.mirror.iter_mut().for_each(canonical_mirror);
+    disk.iotune.iter_mut().for_each(canonical_iotune);
+    drop_values!(disk, is_default; snapshot);
+    if disk.target.tray == Some(Tray::Closed) {
+        disk.target.tray = None;
+    }
+    if let Some(driver) = &mut disk.driver {
+        drop_values!(driver, is_default; cache, error_policy, rerror_policy, io, discard, detect_zeroes);
+    }
+    if let Some(geometry) = &mut disk.geometry {
+        drop_values!(geometry, is_default; trans);
+    }
+}
+
+fn canonical_source(source: &mut Source, kind: StorageKind) {
+    use StorageKind::{Block, Dir, File, Network, Nvme, VhostUser, VhostVdpa, Volume};
+    if kind != File {
+        clear!(source; file, fdgroup);
+    }
+    if !matches!(kind, Block | VhostVdpa) {
+        clear!(source; dev);
+    }
+    if kind != Dir {
+        clear!(source; dir);
+    }
+    if kind != Network {
+        clear!(source; protocol, name, query, tls, tls_hostname, hosts, snapshot, config, ssl,
+            cookies, readahead, timeout, known_hosts, identity, initiator);
+    }
+    if kind != Volume {
+        clear!(source; pool, volume, mode);
+    }
+    if kind != Nvme {
+        clear!(source; managed, namespace, address);
+    }
+    if !matches!(kind, Nvme | VhostUser) {
+        clear!(source; transport);
+    }
+    if kind != VhostUser {
+        clear!(source; path);
+    }
+    if !matches!(kind, Network | VhostUser) {
+        clear!(source; reconnect);
+    }
+    source.seclabels.iter_mut().for_each(canonical_seclabel);
+    source
+        .data_store
+        .iter_mut()
+        .for_each(|store| canonical_data_store(store));
+}
+
+fn canonical_data_store(store: &mut DataStore) {
+    let kind = store.kind.unwrap_or_default();
+    store
+        .source
+        .iter_mut()
+        .for_each(|source| canonical_source(source, kind));
+}
+
+/// Chains are as deep as documents may nest.
+fn canonical_backing(backing: &mut BackingStore) {
+    let kind = backing.kind.unwrap_or_default();
+    backing
+        .source
+        .iter_mut()
+        .for_each(|source| canonical_source(source, kind));
+    backing
+        .backing
+        .iter_mut()
+        .for_each(|below| canonical_backing(below));
+}
+
+fn canonical_mirror(mirror: &mut Mirror) {
+    let kind = mirror.kind.unwrap_or_default();
+    mirror
+        .source
+        .iter_mut()
+        .for_each(|source| canonical_source(source, kind));
+    mirror
+        .backing
+        .iter_mut()
+        .for_each(|below| canonical_backing(below));
+}
+
+fn canonical_iotune(tune: &mut IoTune) {
+    macro_rules! drop_zeroes {
+        ($($field:ident)+) => { $(tune.$field = tune.$field.filter(|value| *value != 0);)+ };
+    }
+    drop_zeroes!(total_bytes_sec read_bytes_sec write_bytes_sec total_iops_sec read_iops_sec
+        write_iops_sec total_bytes_sec_max read_bytes_sec_max write_bytes_sec_max
+        total_iops_sec_max read_iops_sec_max write_iops_sec_max size_iops_sec
+        total_bytes_sec_max_length read_bytes_sec_max_length write_bytes_sec_max_length
+        total_iops_sec_max_length read_iops_sec_max_length write_iops_sec_max_length);
+}
+
+fn canonical_seclabel(label: &mut DeviceSeclabel) {
+    if label.labelskip == Some(YesNo::Yes) {
+        clear!(label; relabel, label);
+    } else {
+        label.labelskip = None;
+        label.relabel.get_or_insert(YesNo::Yes);
+    }
+}
+
+fn canonical_filesystem(filesystem: &mut Filesystem) {
+    drop_values!(filesystem, is_default; multidevs);
+}
+
+fn canonical_chardev(chardev: &mut Chardev) {
+    canonical_sources(chardev.kind, &mut chardev.sources);
+    match chardev.kind {
+        ChardevKind::Tcp => {
+            chardev.protocol.get_or_insert(ChardevProtocol::Raw);
+        }
+        _ => chardev.protocol = None,
+    }
+}
+
+fn canonical_smartcard(smartcard: &mut Smartcard) {
+    if smartcard.mode != SmartcardMode::Passthrough {
+        clear!(smartcard; kind, sources, protocol, log);
+        return;
+    }
+    clear!(smartcard; certificates, database);
+    let Some(kind) = smartcard.kind else { return };
+    canonical_sources(kind, &mut smartcard.sources);
+    match kind {
+        ChardevKind::Tcp => {
+            smartcard.protocol.get_or_insert(ChardevProtocol::Raw);
+        }
+        _ => smartcard.protocol = None,
+    }
+}
+
+fn canonical_rng_backend(backend: &mut RngBackend) {
+    if backend.model != RngBackendModel::Random {
+        backend.path.clear();
+    }
+    if backend.model != RngBackendModel::Egd {
+        clear!(backend; kind, sources, protocol, log);
+        return;
+    }
+    let Some(kind) = backend.kind else { return };
+    canonical_sources(kind, &mut backend.sources);
+    match kind {
+        ChardevKind::Tcp => {
+            backend.protocol.get_or_insert(ChardevProtocol::Raw);
+        }
+        _ => backend.protocol = None,
+    }
+}
+
+fn canonical_sources(kind: ChardevKind, sources: &mut Vec<ChardevSource>) {
+    use ChardevKind::{Null, Spicevmc, Stdio, Udp, Vc};
+    if matches!(kind, Null | Spicevmc | Stdio | Vc) {
+        sources.clear();
+    }
+    for source in &mut *sources {
+        canonical_chardev_source(kind, source);
+    }
+    if kind == Udp {
+        sources.sort_by_key(|source| source.mode != Some(ChardevMode::Bind));
+    }
+}
+
+fn canonical_chardev_source(kind: ChardevKind, source: &mut ChardevSource) {
+    use ChardevKind::{Dbus, Dev, File, Nmdm, Pipe, Pty, QemuVdagent, Spiceport, Tcp, Udp, Unix};
+    match kind {
+        Tcp | Udp | Unix => {
+            source.mode.get_or_insert(ChardevMode::Connect);
+        }
+        _ => source.mode = None,
+    }
+    if !matches!(kind, Dev | File | Pipe | Pty | Unix) {
+        clear!(source; path, seclabels);
+    }
+    if kind != File {
+        clear!(source; append);
+    }
+    if !matches!(kind, Tcp | Udp) {
+        clear!(source; host, service);
+    }
+    if kind != Tcp {
+        clear!(source; tls, tls_from_config);
+    }
+    if !matches!(kind, Tcp | Unix) {
+        clear!(source; reconnect);
+    }
+    if !matches!(kind, Spiceport | Dbus) {
+        clear!(source; channel);
+    }
+    if kind != Nmdm {
+        clear!(source; master, slave);
+    }
+    if kind != QemuVdagent {
+        clear!(source; clipboard, mouse);
+    }
+    source.seclabels.iter_mut().for_each(canonical_seclabel);
+}
+
+fn canonical_interface(interface: &mut Interface) {
+    let kind = interface.kind;
+    if let Some(source) = &mut interface.source {
+        canonical_plug(kind, source);
+    }
+    if kind == InterfaceKind::Hostdev {
+        interface.driver = None;
+    } else {
+        clear!(interface; managed, hostdev);
+    }
+    if let Some(filter) = &mut interface.filterref {
+        filter.parameters.sort_by(|a, b| a.name.cmp(&b.name));
+    }
+    if let Some(backend) = &mut interface.backend {
+        drop_values!(backend, is_default; kind);
+    }
+    interface.ips.iter_mut().for_each(canonical_ip);
+}
+
+fn canonical_plug(kind: InterfaceKind, source: &mut InterfaceSource) {
+    use InterfaceKind::{
+        Bridge, Client, Direct, Ethernet, Hostdev, Internal, Mcast, Network, Server, Udp, User,
+        Vdpa, Vds, Vhostuser,
+    };
+    if kind != Network {
+        clear!(source; network, portgroup);
+    }
+    if !matches!(kind, Network | Vds) {
+        clear!(source; portid);
+    }
+    if !matches!(kind, Network | Bridge) {
+        clear!(source; bridge, mac_table_manager);
+    }
+    if kind != Vhostuser {
+        clear!(source; transport, path, reconnect);
+    }
+    if !matches!(kind, Server | Client | Mcast | Udp) {
+        clear!(source; address, port);
+    }
+    if kind != Udp {
+        clear!(source; local);
+    }
+    if kind != Internal {
+        clear!(source; name);
+    }
+    if !matches!(kind, Direct | Vdpa | User | Vhostuser | Network) {
+        clear!(source; dev);
+    }
+    if !matches!(kind, Direct | Vhostuser | Network) {
+        clear!(source; mode);
+    }
+    if kind != Vds {
+        clear!(source; switchid, portgroupid, connectionid);
+    }
+    if kind != Hostdev {
+        clear!(source; missing, host_device);
+    }
+    if kind != Ethernet {
+        clear!(source; ips, routes);
+    }
+    source.ips.iter_mut().for_each(canonical_ip);
+}
+
+fn canonical_ip(ip: &mut Ip) {
+    let family = if ip.address.contains(':') {
+        "ipv6"
+    } else {
+        "ipv4"
+    };
+    ip.family.get_or_insert_with(|| family.to_owned());
+    ip.prefix = ip.prefix.filter(|prefix| *prefix != 0);
+}
+
+fn canonical_graphics(graphics: &mut Graphics) {
+    use GraphicsKind::{Dbus, Desktop, EglHeadless, Rdp, Sdl, Spice, Vnc};
+    let kind = graphics.kind;
+    if !matches!(kind, Vnc | Spice | Rdp) {
+        clear!(graphics; port, autoport, listen, listens, passwd);
+    }
+    if kind != Vnc {
+        clear!(graphics; websocket, websocket_generated, socket, share_policy, power_control);
+    }
+    if !matches!(kind, Vnc | Spice) {
+        clear!(graphics; keymap, passwd_valid_to, connected);
+    }
+    if kind != Spice {
+        clear!(graphics; tls_port, default_mode, channels, image, jpeg, zlib, playback, streaming,
+            mouse, clipboard, filetransfer);
+    }
+    if kind != Rdp {
+        clear!(graphics; replace_user, multi_user, username);
+    }
+    if kind != Dbus {
+        clear!(graphics; p2p, address);
+    }
+    if !matches!(kind, Sdl | Desktop) {
+        clear!(graphics; display, fullscreen);
+    }
+    if kind != Sdl {
+        clear!(graphics; xauth);
+    }
+    if !matches!(kind, Sdl | Spice | EglHeadless | Dbus) {
+        clear!(graphics; gl);
+    }
+    if !matches!(kind, Vnc | Dbus) {
+        clear!(graphics; audio);
+    }
+    for listen in &mut graphics.listens {
+        if listen.kind != ListenKind::Socket {
+            clear!(listen; socket);
+        }
+        if listen.kind != ListenKind::Network {
+            clear!(listen; network);
+        }
+        if !matches!(listen.kind, ListenKind::Address | ListenKind::Network) {
+            clear!(listen; address);
+        }
+    }
+}
+
+fn canonical_hostdev(hostdev: &mut Hostdev) {
+    hostdev.ips.iter_mut().for_each(canonical_ip);
+}
+
+fn canonical_redirfilter(filter: &mut Redirfilter) {
+    for rule in &mut filter.rules {
+        for id in [&mut rule.class, &mut rule.vendor, &mut rule.product] {
+            *id = id.filter(|id| *id >= 0);
+        }
+        rule.version = rule.version.take().filter(|version| version != "-1");
+    }
+}
