@@ -3,7 +3,8 @@
 use xmlform::{Error, Node, Writer, Xml, field};
 
 use super::common::{
-    HostdevDriver, Ip, OnOff, Reconnect, Route, Teaming, VirtioOptions, YesNo, words,
+    HostdevDriver, HostdevDriverName, Ip, OnOff, Reconnect, Route, Teaming, VirtioOptions, YesNo,
+    words,
 };
 use super::hostdev::HostdevAddress;
 use super::info::DeviceInfo;
@@ -284,6 +285,12 @@ pub struct InterfaceDriver {
 }
 
 impl InterfaceDriver {
+    /// The name, read as that of a passed-through card's driver; see [`HostdevCard`].
+    #[must_use]
+    pub fn hostdev_name(&self) -> Option<HostdevDriverName> {
+        self.name.as_deref()?.parse().ok()
+    }
+
     /// The name, read as that of a virtio card's back end.
     #[must_use]
     pub fn backend_name(&self) -> Option<NetDriverName> {
