@@ -11,6 +11,7 @@ pub mod codes;
 pub mod consts;
 mod error;
 pub mod frame;
+pub mod io;
 pub mod keepalive;
 pub mod lxc;
 pub mod params;
