@@ -1,20 +1,26 @@
-//! Compiles `proto/` for the client side.
+//! Generates the client side of `proto/`, and nothing of the server side: this crate is a client.
 
-use std::{error::Error, fs};
+use std::error::Error;
+use std::path::{Path, PathBuf};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    println!("cargo:rerun-if-changed=../proto");
-    let mut files = Vec::new();
-    for entry in fs::read_dir("../proto/virtqemud/v1")? {
-        files.push(entry?.path());
-    }
-    files.sort();
-    let set = protox::compile(&files, ["../proto"])?;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../proto");
+    println!("cargo::rerun-if-changed={}", root.display());
+    let descriptors = protox::compile(files(&root.join("virtqemud/v1"))?, [&root])?;
     tonic_prost_build::configure()
         .build_server(false)
         .build_transport(false)
-        .bytes(".virtqemud.v1.AttachRequest")
-        .bytes(".virtqemud.v1.AttachResponse")
-        .compile_fds(set)?;
+        .compile_fds(descriptors)?;
     Ok(())
+}
+
+fn files(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let paths = std::fs::read_dir(dir)?.map(|entry| entry.map(|entry| entry.path()));
+    let mut files: Vec<_> = paths.collect::<Result<_, _>>()?;
+    files.retain(|path| {
+        path.extension()
+            .is_some_and(|extension| extension == "proto")
+    });
+    files.sort();
+    Ok(files)
 }

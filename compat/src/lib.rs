@@ -1,1 +1,47 @@
 //! The libvirt RPC front: a client of `proto/` that speaks libvirt's protocol.
+//!
+//! ```text
+//! server     accepts, within limits
+//!   session  one task a connection: packets in, replies, events and streams out
+//!     dispatch   program, procedure, authentication, arguments, read-only: in libvirt's order
+//!       routes   procedure → handler
+//!         handlers   wire arguments → a request of the service → wire reply
+//! ```
+//!
+//! It knows nothing of QEMU, and no more of the daemon than the services it calls. The daemon starts it
+//! with [`serve`]. The hard thing is to owe nobody anything: what a client may occupy is bounded, in
+//! calls, bytes and descriptors, and a client that does not read its events is let go.
+
+#![allow(
+    clippy::result_large_err,
+    reason = "errors are rare and go a few calls deep; a box would be at every one of them"
+)]
+
+mod backend;
+mod conn;
+mod ctx;
+mod dispatch;
+mod error;
+mod events;
+mod handlers;
+mod keepalive;
+mod routes;
+mod server;
+mod session;
+mod stream;
+
+pub use backend::Backend;
+pub use routes::served;
+pub use server::{Authority, Clients, Limits, Options, Socket, SocketKind, serve};
+
+/// The services, as their clients see them.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::allow_attributes_without_reason,
+    reason = "generated from proto/"
+)]
+pub mod proto {
+    tonic::include_proto!("virtqemud.v1");
+}

@@ -57,7 +57,14 @@ impl Input {
     /// Nothing received yet.
     #[must_use]
     pub fn new(trust: Trust) -> Self {
-        Self { buffer: vec![0; AT_REST], start: 0, end: 0, skip: 0, fds: VecDeque::new(), trust }
+        Self {
+            buffer: vec![0; AT_REST],
+            start: 0,
+            end: 0,
+            skip: 0,
+            fds: VecDeque::new(),
+            trust,
+        }
     }
 
     /// Sets how much is taken from now on.
@@ -90,12 +97,17 @@ impl Input {
     /// When what is there is no packet: the connection can only be closed.
     pub fn front(&self) -> Result<Option<Arrived>, FrameError> {
         let bytes = self.buffer.get(self.start..self.end).unwrap_or_default();
-        let Some((word, _)) = bytes.split_first_chunk::<LENGTH_LEN>() else { return Ok(None) };
+        let Some((word, _)) = bytes.split_first_chunk::<LENGTH_LEN>() else {
+            return Ok(None);
+        };
         let len = packet_len(*word)?;
-        let Some(head) = bytes.get(LENGTH_LEN..PACKET_MIN) else { return Ok(None) };
+        let Some(head) = bytes.get(LENGTH_LEN..PACKET_MIN) else {
+            return Ok(None);
+        };
         let mut reader = Reader::new(head);
         let header = Header::decode(&mut reader).map_err(|_| FrameError::Short)?;
-        let (fds, skip_count) = match (header.carries_fds(), bytes.get(PACKET_MIN..PACKET_MIN + 4)) {
+        let (fds, skip_count) = match (header.carries_fds(), bytes.get(PACKET_MIN..PACKET_MIN + 4))
+        {
             (false, _) => (0, 0),
             (true, _) if len < PACKET_MIN + 4 => return Err(FrameError::Fds),
             (true, None) => return Ok(None),
@@ -104,11 +116,23 @@ impl Input {
         let whole = len + fds;
         let payload = (self.start + PACKET_MIN + skip_count, self.start + len);
         if bytes.len() >= whole {
-            return Ok(Some(Arrived { header, fds, payload, len: whole, skip: 0 }));
+            return Ok(Some(Arrived {
+                header,
+                fds,
+                payload,
+                len: whole,
+                skip: 0,
+            }));
         }
         if self.trust == Trust::Stranger && whole > AT_REST {
             let none = (payload.0, payload.0);
-            return Ok(Some(Arrived { header, fds, payload: none, len: bytes.len(), skip: whole - bytes.len() }));
+            return Ok(Some(Arrived {
+                header,
+                fds,
+                payload: none,
+                len: bytes.len(),
+                skip: whole - bytes.len(),
+            }));
         }
         Ok(None)
     }
@@ -116,7 +140,9 @@ impl Input {
     /// The payload of the packet at the front.
     #[must_use]
     pub fn payload(&self, packet: &Arrived) -> &[u8] {
-        self.buffer.get(packet.payload.0..packet.payload.1).unwrap_or_default()
+        self.buffer
+            .get(packet.payload.0..packet.payload.1)
+            .unwrap_or_default()
     }
 
     /// Removes the packet at the front; its descriptors, fewer than it has if they did not come.
@@ -158,7 +184,10 @@ impl Input {
 
 fn fds_count(word: &[u8]) -> Result<usize, FrameError> {
     let count = u32::decode(&mut Reader::new(word)).map_err(|_| FrameError::Fds)?;
-    usize::try_from(count).ok().filter(|count| *count <= FDS_MAX).ok_or(FrameError::Fds)
+    usize::try_from(count)
+        .ok()
+        .filter(|count| *count <= FDS_MAX)
+        .ok_or(FrameError::Fds)
 }
 
 /// What is to be sent.
@@ -257,7 +286,9 @@ impl Output {
                 let rest = bytes.get(self.sent..).unwrap_or_default();
                 match stream.try_write(rest) {
                     Ok(sent) => break sent,
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => stream.writable().await?,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        stream.writable().await?
+                    }
                     Err(error) => return Err(error),
                 }
             },
@@ -269,12 +300,21 @@ impl Output {
     fn account(&mut self, sent: usize) {
         self.len -= sent;
         self.sent += sent;
-        if self.chunks.front().is_some_and(|chunk| chunk.len() <= self.sent) {
+        if self
+            .chunks
+            .front()
+            .is_some_and(|chunk| chunk.len() <= self.sent)
+        {
             self.chunks.pop_front();
             self.sent = 0;
         }
         let done = self.queued - self.len as u64;
-        while let Some((_, len)) = self.notices.front().copied().filter(|(end, _)| *end <= done) {
+        while let Some((_, len)) = self
+            .notices
+            .front()
+            .copied()
+            .filter(|(end, _)| *end <= done)
+        {
             self.notice_len -= len;
             self.notices.pop_front();
         }

@@ -4,6 +4,7 @@
 //! and its payload; its reply, where it has one, is a struct of its own.
 
 use crate::xdr::{DecodeError, Reader, TooLong, Xdr};
+use crate::{ErrorCode, ErrorDomain, WireError};
 
 /// A procedure as a type: what it takes, and what it returns.
 pub trait Procedure: Xdr + Send + 'static {
@@ -207,6 +208,44 @@ impl ProcedureInfo {
     }
 }
 
+/// What errors about the procedure itself say.
+impl ProcedureInfo {
+    /// The part of libvirt that such errors come from.
+    #[must_use]
+    pub fn area(&self) -> ErrorDomain {
+        match (self.program, self.owner) {
+            (crate::admin::PROGRAM_NUMBER, _) => ErrorDomain::ADMIN,
+            (crate::qemu::PROGRAM_NUMBER | crate::lxc::PROGRAM_NUMBER, _) => ErrorDomain::NONE,
+            (_, Owner::Network) => ErrorDomain::NETWORK,
+            (_, Owner::Storage) => ErrorDomain::STORAGE,
+            (_, Owner::Nodedev) => ErrorDomain::NODEDEV,
+            (_, Owner::Interface) => ErrorDomain::INTERFACE,
+            (_, Owner::Nwfilter) => ErrorDomain::NWFILTER,
+            (_, Owner::Secret) => ErrorDomain::SECRET,
+            _ if self.name.contains("Snapshot") => ErrorDomain::DOMAIN_SNAPSHOT,
+            _ if self.name.contains("Checkpoint") => ErrorDomain::DOMAIN_CHECKPOINT,
+            _ => ErrorDomain::DOMAIN,
+        }
+    }
+
+    /// The refusal of the call on a read-only connection.
+    #[must_use]
+    pub fn denied(&self) -> WireError {
+        let detail = if self.read_only && self.api.ends_with("XMLDesc") {
+            format!("{} with secure flag", self.api)
+        } else {
+            format!("read only access prevents {}", self.api)
+        };
+        WireError::new(ErrorCode::OPERATION_DENIED, self.area(), &detail)
+    }
+
+    /// The refusal of a call that nobody serves.
+    #[must_use]
+    pub fn unsupported(&self) -> WireError {
+        WireError::new(ErrorCode::NO_SUPPORT, self.area(), self.api)
+    }
+}
+
 fn recode<T: Xdr>(payload: &[u8], out: &mut Vec<u8>) -> Result<(), RecodeError> {
     T::decode(&mut Reader::new(payload))?.encode(out)?;
     Ok(())
@@ -255,6 +294,8 @@ macro_rules! procedures {
                 $( fn needs_write(&self) -> bool { self.$flags & $mask != 0 } )?
             }
         )*
+        /// Number of the program.
+        pub const PROGRAM_NUMBER: u32 = $program_number;
         #[doc = concat!("The ", stringify!($program), " program.")]
         pub const PROGRAM: $crate::procedure::Program = $crate::procedure::Program {
             name: stringify!($program),

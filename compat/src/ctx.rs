@@ -1,0 +1,151 @@
+//! What a handler is given beside its arguments.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tonic::Status;
+use unixfd::{Fds, Peer};
+use wire::procedure::ProcedureInfo;
+use wire::{ErrorCode, ErrorDomain, WireError};
+
+use crate::backend::Calls;
+use crate::conn::{Conn, Open};
+use crate::error;
+use crate::proto::consoles_client::ConsolesClient;
+use crate::proto::domains_client::DomainsClient;
+use crate::proto::events_client::EventsClient;
+use crate::proto::host_client::HostClient;
+use crate::proto::monitor_client::MonitorClient;
+use crate::stream::Ends;
+
+/// Largest message in either direction.
+const MESSAGE_MAX: usize = 32 << 20;
+
+/// One call.
+#[derive(Debug)]
+pub(crate) struct Ctx {
+    pub(crate) conn: Arc<Conn>,
+    pub(crate) info: &'static ProcedureInfo,
+    /// Descriptors that came with the call, in order.
+    pub(crate) fds: Fds,
+    effects: Mutex<Vec<Effect>>,
+}
+
+/// What a call does to its connection when it succeeds, before its reply is sent.
+#[derive(Debug)]
+pub(crate) enum Effect {
+    /// The client is no stranger any more.
+    Authenticated,
+    /// Ping it when it is silent.
+    Keepalive,
+    /// End the connection once the reply is sent.
+    Close,
+    /// Send these descriptors after the reply.
+    #[allow(
+        dead_code,
+        reason = "for handlers of the few procedures that return descriptors"
+    )]
+    Reply(Fds),
+    /// Bytes follow the reply, on the call's serial.
+    Stream(Ends),
+    /// Listen to these events.
+    Watch(crate::events::Feed),
+    /// Listen to the events of that registration no more; `None`: to those of guests.
+    Unwatch(Option<i32>),
+}
+
+macro_rules! clients {
+    ($( $name:ident: $client:ident; )*) => {
+        /// The services, called for the client.
+        #[allow(dead_code, reason = "each service has its client, whether or not a handler calls it yet")]
+        impl Ctx {
+            $( pub(crate) fn $name(&self) -> $client<Calls> {
+                $client::new(self.calls()).max_decoding_message_size(MESSAGE_MAX).max_encoding_message_size(MESSAGE_MAX)
+            } )*
+        }
+    };
+}
+
+clients! {
+    domains: DomainsClient;
+    events: EventsClient;
+    consoles: ConsolesClient;
+    host: HostClient;
+    monitor: MonitorClient;
+}
+
+impl Ctx {
+    pub(crate) fn new(conn: Arc<Conn>, info: &'static ProcedureInfo, fds: Fds) -> Self {
+        Self {
+            conn,
+            info,
+            fds,
+            effects: Mutex::default(),
+        }
+    }
+
+    fn calls(&self) -> Calls {
+        Calls {
+            inner: self.conn.options.backend.clone(),
+            peer: self.peer(),
+            fds: self.fds.clone(),
+        }
+    }
+
+    /// Whom the call is for.
+    pub(crate) fn peer(&self) -> Peer {
+        self.conn.peer()
+    }
+
+    /// What the client opened.
+    ///
+    /// # Errors
+    /// When it opened nothing.
+    pub(crate) fn opened(&self) -> Result<Open, WireError> {
+        self.conn.opened().ok_or_else(not_open)
+    }
+
+    /// Has the connection do `effect` when the call has succeeded.
+    pub(crate) fn then(&self, effect: Effect) {
+        self.effects
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(effect);
+    }
+
+    /// Takes what the connection is to do.
+    pub(crate) fn take_effects(&self) -> Vec<Effect> {
+        std::mem::take(&mut self.effects.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// An error of an argument that the protocol allows and libvirt's API does not.
+    #[allow(dead_code, reason = "for handlers")]
+    pub(crate) fn invalid_arg(&self, detail: &str) -> WireError {
+        WireError::new(ErrorCode::INVALID_ARG, self.info.area(), detail)
+    }
+}
+
+/// The error of a call that needs an open connection.
+pub(crate) fn not_open() -> WireError {
+    internal("hypervisor connection not open")
+}
+
+/// An error of the daemon's own connection handling.
+pub(crate) fn internal(detail: &str) -> WireError {
+    WireError::new(ErrorCode::INTERNAL_ERROR, ErrorDomain::RPC, detail)
+}
+
+/// What a handler returns, by way of `?` on the services' statuses.
+#[derive(Debug)]
+pub(crate) struct Failure(pub(crate) Box<WireError>);
+
+impl From<WireError> for Failure {
+    fn from(error: WireError) -> Self {
+        Self(Box::new(error))
+    }
+}
+
+impl From<Status> for Failure {
+    fn from(status: Status) -> Self {
+        Self(Box::new(error::from_status(&status)))
+    }
+}

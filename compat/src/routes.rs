@@ -1,0 +1,139 @@
+//! Which handler serves which procedure.
+
+use futures_util::future::BoxFuture;
+use wire::frame::{Header, put_reply};
+use wire::procedure::{Procedure, ProcedureInfo, Program};
+use wire::xdr::{Reader, TooLong, Xdr};
+use wire::{WireError, qemu, remote};
+
+use crate::ctx::{Ctx, Effect, Failure, not_open};
+use crate::handlers::{connect, domain, events};
+
+/// A handler's answer: the whole reply packet and what else to do, or an error.
+pub(crate) type Outcome = Result<(Vec<u8>, Vec<Effect>), Failure>;
+
+/// Decodes the arguments, checks that the call may be made, and begins it.
+pub(crate) type Route = fn(Header, Ctx, &[u8]) -> Result<BoxFuture<'static, Outcome>, WireError>;
+
+/// Declares which function serves which procedure: `Procedure => module::function,`.
+macro_rules! routes {
+    ($table:ident: $program:ident; $( $name:ident => $handler:path, )*) => {
+        static $table: [Option<Route>; $program::PROGRAM.procedures.len()] = {
+            let mut table: [Option<Route>; $program::PROGRAM.procedures.len()] = [None; _];
+            $( table[<$program::$name as Procedure>::INFO.number as usize - 1] = Some(|header, ctx, args| {
+                let args: $program::$name = admit(&ctx, args)?;
+                Ok(Box::pin(async move {
+                    let reply = $handler(&ctx, args).await?;
+                    finish(&header, &ctx, &reply)
+                }))
+            }); )*
+            table
+        };
+    };
+}
+
+routes! { REMOTE: remote;
+    AuthList => connect::auth_list,
+    AuthPolkit => connect::auth_polkit,
+    AuthSaslInit => connect::no_sasl_init,
+    AuthSaslStart => connect::no_sasl_start,
+    AuthSaslStep => connect::no_sasl_step,
+    ConnectOpen => connect::open,
+    ConnectClose => connect::close,
+    ConnectSupportsFeature => connect::supports_feature,
+    ConnectSetIdentity => connect::set_identity,
+    ConnectGetType => connect::get_type,
+    ConnectGetLibVersion => connect::get_lib_version,
+    ConnectGetUri => connect::get_uri,
+    ConnectGetHostname => connect::get_hostname,
+    ConnectRegisterCloseCallback => connect::register_close_callback,
+    ConnectUnregisterCloseCallback => connect::unregister_close_callback,
+    ConnectDomainEventRegister => events::register,
+    ConnectDomainEventDeregister => events::deregister,
+    ConnectDomainEventRegisterAny => events::register_any,
+    ConnectDomainEventDeregisterAny => events::deregister_any,
+    ConnectDomainEventCallbackRegisterAny => events::callback_register_any,
+    ConnectDomainEventCallbackDeregisterAny => events::callback_deregister_any,
+    DomainLookupByName => domain::lookup_by_name,
+    DomainLookupByUuid => domain::lookup_by_uuid,
+    DomainLookupById => domain::lookup_by_id,
+    DomainOpenConsole => domain::open_console,
+}
+
+routes! { QEMU: qemu;
+    ConnectDomainMonitorEventRegister => events::monitor_register,
+    ConnectDomainMonitorEventDeregister => events::monitor_deregister,
+}
+
+/// Procedures that need no open connection, authentication's aside.
+const BEFORE_OPEN: [i32; 3] = [
+    remote::ConnectOpen::INFO.number,
+    remote::ConnectClose::INFO.number,
+    remote::ConnectSupportsFeature::INFO.number,
+];
+
+/// What serves `info`, if anything does.
+pub(crate) fn find(info: &ProcedureInfo) -> Option<Route> {
+    let table: &[Option<Route>] = match info.program {
+        remote::PROGRAM_NUMBER => &REMOTE,
+        qemu::PROGRAM_NUMBER => &QEMU,
+        _ => &[],
+    };
+    let index = usize::try_from(info.number - 1).ok()?;
+    table.get(index).copied().flatten()
+}
+
+/// Names of the procedures that are served, by program and number.
+pub fn served() -> impl Iterator<Item = (&'static Program, &'static ProcedureInfo)> {
+    let all =
+        |program: &'static Program| program.procedures.iter().map(move |info| (program, info));
+    wire::PROGRAMS
+        .into_iter()
+        .flat_map(all)
+        .filter(|(_, info)| find(info).is_some())
+}
+
+/// Reads the arguments and checks what libvirt checks, in its order: arguments, open connection, read-only.
+fn admit<P: Procedure>(ctx: &Ctx, args: &[u8]) -> Result<P, WireError> {
+    let args = P::decode(&mut Reader::new(args)).map_err(|_| undecodable())?;
+    may_call(ctx, ctx.info.read_only && !args.needs_write())?;
+    Ok(args)
+}
+
+/// Checks that a call with readable arguments may be made on this connection.
+pub(crate) fn may_call(ctx: &Ctx, read_only: bool) -> Result<(), WireError> {
+    let info = ctx.info;
+    let early = info.before_auth
+        || (info.program == remote::PROGRAM_NUMBER && BEFORE_OPEN.contains(&info.number));
+    if early {
+        return Ok(());
+    }
+    if !ctx.conn.is_open() {
+        return Err(not_open());
+    }
+    if ctx.peer().read_only && !read_only {
+        return Err(info.denied());
+    }
+    Ok(())
+}
+
+/// The error of arguments that are none.
+pub(crate) fn undecodable() -> WireError {
+    WireError::rpc("Unable to decode message payload")
+}
+
+fn finish(header: &Header, ctx: &Ctx, reply: &impl Xdr) -> Outcome {
+    let effects = ctx.take_effects();
+    let fds = effects.iter().find_map(|effect| match effect {
+        Effect::Reply(fds) => Some(fds.len()),
+        _ => None,
+    });
+    let mut packet = Vec::with_capacity(64);
+    put_reply(&mut packet, header, reply, fds.unwrap_or(0))
+        .map_err(|error| too_long(ctx, error))?;
+    Ok((packet, effects))
+}
+
+fn too_long(ctx: &Ctx, error: TooLong) -> WireError {
+    WireError::rpc(&format!("reply of {} is too large: {error}", ctx.info.api))
+}

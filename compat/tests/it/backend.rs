@@ -1,0 +1,182 @@
+//! A service that answers from memory: what the front needs of the daemon, and no more.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use compat::proto;
+use futures_util::{Stream, StreamExt};
+use http_body_util::{BodyExt, StreamBody};
+use prost::Message;
+use tokio::sync::broadcast;
+use tokio_stream::wrappers::BroadcastStream;
+use tonic::body::Body;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+use tower::service_fn;
+use tower::util::BoxCloneSyncService;
+use unixfd::{Fds, Peer};
+
+/// The only guest there is.
+pub(crate) const GUEST: (&str, &str, i32) = ("demo", "11111111-2222-3333-4444-555555555555", 3);
+
+/// What the test sees and steers of the service.
+#[derive(Clone)]
+pub(crate) struct Fake {
+    /// Sends events to every watch.
+    pub(crate) events: broadcast::Sender<proto::Event>,
+    /// Callers and their descriptors, as they came with requests.
+    pub(crate) seen: Arc<std::sync::Mutex<Vec<(Peer, usize)>>>,
+}
+
+impl Fake {
+    pub(crate) fn new() -> Self {
+        Self {
+            events: broadcast::channel(65_536).0,
+            seen: Arc::default(),
+        }
+    }
+
+    pub(crate) fn service(&self) -> compat::Backend {
+        let fake = self.clone();
+        BoxCloneSyncService::new(service_fn(move |request| {
+            let fake = fake.clone();
+            async move { Ok::<_, Infallible>(fake.answer(request).await) }
+        }))
+    }
+
+    async fn answer(&self, request: http::Request<Body>) -> http::Response<Body> {
+        let peer = *request.extensions().get::<Peer>().unwrap();
+        let fds = request.extensions().get::<Fds>().map_or(0, Fds::len);
+        self.seen.lock().unwrap().push((peer, fds));
+        let path = request.uri().path().rsplit('/').next().unwrap().to_owned();
+        let body = request.into_body();
+        match path.as_str() {
+            "Attach" => return attach(body),
+            "Watch" => return self.watch(),
+            _ => {}
+        }
+        let body = body.collect().await.unwrap().to_bytes();
+        let result = match path.as_str() {
+            "GetVersions" => Ok(frame(&proto::GetVersionsResponse {
+                libvirt_api: 11_003_000,
+                ..Default::default()
+            })),
+            "GetInfo" => {
+                // Slow on purpose: a call that waits for somebody.
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                Ok(frame(&proto::GetInfoResponse {
+                    hostname: "here".into(),
+                    ..Default::default()
+                }))
+            }
+            "Get" => get(&proto::GetRequest::decode(&body[5..]).unwrap()),
+            _ => Err(Status::unimplemented(path)),
+        };
+        respond(futures_util::stream::iter([result]))
+    }
+
+    fn watch(&self) -> http::Response<Body> {
+        let events = BroadcastStream::new(self.events.subscribe()).map(|event| match event {
+            Ok(event) => {
+                let item = Some(proto::watch_response::Item::Event(event));
+                Ok(frame(&proto::WatchResponse { item }))
+            }
+            Err(_) => Err(Status::resource_exhausted("slow")),
+        });
+        respond(events)
+    }
+}
+
+fn get(request: &proto::GetRequest) -> Result<Bytes, Status> {
+    use proto::domain_ref::Ref;
+    let (name, uuid, id) = GUEST;
+    let (found, what) = match request
+        .domain
+        .as_ref()
+        .and_then(|domain| domain.r#ref.as_ref())
+        .unwrap()
+    {
+        Ref::Name(asked) => (
+            asked == name,
+            format!("no domain with matching name '{asked}'"),
+        ),
+        Ref::Uuid(asked) => (
+            asked == uuid,
+            format!("no domain with matching uuid '{asked}'"),
+        ),
+        Ref::Id(asked) => (*asked == id, format!("no domain with matching id {asked}")),
+    };
+    if found {
+        return Ok(frame(&proto::Domain {
+            uuid: uuid.into(),
+            name: name.into(),
+            id,
+            ..Default::default()
+        }));
+    }
+    let metadata = [
+        ("libvirt_code", "42"),
+        ("libvirt_domain", "10"),
+        ("libvirt_detail", &what),
+    ];
+    let metadata: HashMap<_, _> = metadata
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into();
+    let details = ErrorDetails::with_error_info("NO_DOMAIN", "virtqemud", metadata);
+    Err(Status::with_error_details(
+        Code::NotFound,
+        format!("Domain not found: {what}"),
+        details,
+    ))
+}
+
+/// A console that says what it hears, and ends at "bye".
+fn attach(body: Body) -> http::Response<Body> {
+    let connected = futures_util::stream::iter([Ok(frame(&proto::AttachResponse::default()))]);
+    let heard = body
+        .into_data_stream()
+        .map(|data| data.unwrap())
+        .filter_map(|data| {
+            let request = proto::AttachRequest::decode(&data[5..]).unwrap();
+            let data = match request.message {
+                Some(proto::attach_request::Message::Data(data)) => Some(data),
+                _ => None,
+            };
+            std::future::ready(data)
+        });
+    let heard = heard.take_while(|data| std::future::ready(&data[..] != b"bye"));
+    respond(connected.chain(heard.map(|data| Ok(frame(&proto::AttachResponse { data })))))
+}
+
+fn frame(message: &impl Message) -> Bytes {
+    let mut out = BytesMut::new();
+    out.put_u8(0);
+    out.put_u32(u32::try_from(message.encoded_len()).unwrap());
+    message.encode(&mut out).unwrap();
+    out.freeze()
+}
+
+fn respond(
+    messages: impl Stream<Item = Result<Bytes, Status>> + Send + 'static,
+) -> http::Response<Body> {
+    let ok = futures_util::stream::iter([Err(Status::ok(""))]);
+    let frames = messages.chain(ok).scan(false, |over, message| {
+        if std::mem::replace(over, message.is_err()) {
+            return std::future::ready(None);
+        }
+        let frame = message.map_or_else(
+            |status| {
+                let mut trailers = http::HeaderMap::new();
+                status.add_header(&mut trailers).unwrap();
+                http_body::Frame::trailers(trailers)
+            },
+            http_body::Frame::data,
+        );
+        std::future::ready(Some(Ok::<_, Status>(frame)))
+    });
+    let response = http::Response::builder().header("content-type", "application/grpc");
+    response.body(Body::new(StreamBody::new(frames))).unwrap()
+}
