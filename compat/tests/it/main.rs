@@ -1,10 +1,7 @@
 //! The front, driven over its sockets by raw packets, with a service that answers from memory.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::result_large_err, reason = "tests are few and short")]
 #![expect(
     clippy::disallowed_methods,
     reason = "the client is a plain blocking program"
