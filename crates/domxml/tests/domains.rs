@@ -1,5 +1,7 @@
 //! Documents as libvirt 11.3.0 keeps them come out unchanged.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+
 use std::path::Path;
 
 use domxml::{Domain, FormatFlags, ParseFlags};

@@ -28,6 +28,10 @@ const MAX_BYTES: usize = 32 << 20;
 const MAX_DEPTH: usize = 256;
 /// Most elements and attributes together.
 const MAX_NODES: usize = 1 << 20;
+/// Most attributes of an element: duplicates are looked for one by one.
+const MAX_ATTRS: usize = 256;
+/// Most namespace declarations that hold at one place: names are resolved one by one.
+const MAX_DECLARED: usize = 256;
 
 /// A whole document.
 #[derive(Debug)]
@@ -77,6 +81,7 @@ impl<'a> Document<'a> {
         if text.len() > MAX_BYTES {
             return Err(Error::malformed("document is too large"));
         }
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let mut builder = Builder {
             document: Self {
                 text,
@@ -226,6 +231,7 @@ impl<'a> Builder<'a> {
                 .read_event()
                 .map_err(|e| self.malformed(start, &e.to_string()))?;
             let end = position(&reader);
+            let piece = text.get(start..end).unwrap_or_default();
             match event {
                 Event::Start(tag) => self.start(&tag, start, end)?,
                 Event::Empty(tag) => {
@@ -236,8 +242,8 @@ impl<'a> Builder<'a> {
                     self.check_end(&tag, end)?;
                     self.end(end);
                 }
-                Event::Text(_) => self.text(Cow::Borrowed(&text[start..end]), start)?,
-                Event::CData(_) => self.text(Cow::Borrowed(cdata(&text[start..end])), start)?,
+                Event::Text(_) => self.text(Cow::Borrowed(piece), start)?,
+                Event::CData(_) => self.text(Cow::Borrowed(cdata(piece)), start)?,
                 Event::GeneralRef(reference) => {
                     let c = resolve(&reference).map_err(|m| self.malformed(start, &m))?;
                     self.text(Cow::Owned(c.to_string()), start)?;
@@ -272,7 +278,9 @@ impl<'a> Builder<'a> {
             return Err(self.malformed(start, "too many elements"));
         }
         let name_start = start + 1;
-        let qname = &self.document.text[name_start..name_start + tag.name().as_ref().len()];
+        let name_end = name_start + tag.name().as_ref().len();
+        let qname = self.document.text.get(name_start..name_end);
+        let qname = qname.unwrap_or_default();
         if !is_name(qname) {
             return Err(self.malformed(start, "StartTag: invalid element name"));
         }
@@ -367,6 +375,10 @@ impl<'a> Builder<'a> {
             let value = attribute_value(value).map_err(|m| self.malformed(at, &m))?;
             self.declare(name, &value);
             self.document.attrs.push((name, value));
+            let count = self.document.attrs.len() - first;
+            if count > MAX_ATTRS || self.scope.len() > MAX_DECLARED {
+                return Err(self.malformed(at, "too many attributes or namespaces"));
+            }
         }
         Ok(first as u32..self.document.attrs.len() as u32)
     }

@@ -4,6 +4,8 @@
 //! before attributes, and indentation only where no text stands between elements. Blank text
 //! between elements is dropped on reading, as libxml2 does.
 
+use std::collections::BTreeSet;
+
 use quick_xml::Reader;
 use quick_xml::events::{BytesStart, Event};
 
@@ -41,17 +43,15 @@ impl RawXml {
     #[must_use]
     pub fn of(node: Node<'_>) -> Self {
         let mut kept = read(node.source()).unwrap_or_default();
-        let mut missing = Vec::new();
+        let mut missing = BTreeSet::new();
         kept.undeclared(&mut Vec::new(), &mut missing);
-        for prefix in missing {
-            let declaration = match prefix.as_str() {
-                "" => "xmlns".to_owned(),
-                prefix => format!("xmlns:{prefix}"),
-            };
-            let outer = std::iter::successors(node.parent(), |n| n.parent());
-            let uri = outer.filter_map(|n| n.attr(&declaration)).next();
-            if let Some(uri) = uri {
-                kept.attrs.insert(0, (declaration, uri.to_owned()));
+        // Of each prefix the innermost declaration counts.
+        for outer in std::iter::successors(node.parent(), |n| n.parent()) {
+            for (name, uri) in outer.attrs() {
+                let prefix = name.strip_prefix("xmlns:").unwrap_or_default();
+                if missing.remove(prefix) {
+                    kept.attrs.insert(0, (name.to_owned(), uri.to_owned()));
+                }
             }
         }
         kept
@@ -105,13 +105,11 @@ impl RawXml {
         out
     }
 
-    fn undeclared(&self, declared: &mut Vec<String>, missing: &mut Vec<String>) {
+    fn undeclared(&self, declared: &mut Vec<String>, missing: &mut BTreeSet<String>) {
         let known = declared.len();
         for (name, _) in &self.attrs {
             if let Some(prefix) = name.strip_prefix("xmlns:") {
                 declared.push(prefix.to_owned());
-            } else if name == "xmlns" {
-                declared.push(String::new());
             }
         }
         let names = std::iter::once(&self.name).chain(self.attrs.iter().map(|(n, _)| n));
@@ -121,9 +119,8 @@ impl RawXml {
                 Some((prefix, _)) => prefix,
                 None => continue,
             };
-            let of = |list: &[String]| list.iter().any(|d| d == prefix);
-            if !of(declared) && !of(missing) {
-                missing.push(prefix.to_owned());
+            if !declared.iter().any(|d| d == prefix) {
+                missing.insert(prefix.to_owned());
             }
         }
         for element in self.elements() {

@@ -2,7 +2,9 @@
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "test types and helpers")]
 
-use xmlform::{Document, Error, FormatFlags, ParseFlags, RawXml, Writer, Xml, XmlChoice, XmlEnum};
+use xmlform::{
+    AnyXml, Document, Error, FormatFlags, ParseFlags, RawXml, Writer, Xml, XmlChoice, XmlEnum,
+};
 
 #[derive(XmlEnum, Clone, Copy, Debug, PartialEq, Eq)]
 enum Color {
@@ -160,6 +162,24 @@ fn references_and_cdata_are_resolved() {
 }
 
 #[test]
+fn a_byte_order_mark_is_no_text() {
+    check(
+        "\u{feff}<?xml version='1.0' encoding='utf-8'?><tree lit='on'/>",
+        "<tree lit='on' size='0'/>\n",
+    );
+}
+
+#[test]
+fn what_no_struct_describes_keeps_its_parts() {
+    let text = "<x a='1' b='&lt;'>\n  <y>t</y>\n  <z>\n    <w/>\n  </z>\n</x>\n";
+    let any = AnyXml::read(Document::parse(text, &[], ParseFlags::NONE).unwrap().root()).unwrap();
+    let mut w = Writer::new(FormatFlags::NONE);
+    w.element("x", &any);
+    assert_eq!(w.finish(), text);
+    assert_eq!(any.child("y").map(|y| y.text.as_str()), Some("t"));
+}
+
+#[test]
 fn kept_xml_declares_the_prefixes_of_outer_elements() {
     check(
         "<tree xmlns:p='urn:p'><metadata><p:x/></metadata></tree>",
@@ -230,4 +250,7 @@ fn depth_and_characters_are_bounded() {
     assert!(read(&deep(257), ParseFlags::NONE).is_err());
     assert!(read("<a>\u{1}</a>", ParseFlags::NONE).is_err());
     assert!(read("<a>&#1;</a>", ParseFlags::NONE).is_err());
+    let many = |n: usize| (0..n).map(|i| format!(" a{i}=''")).collect::<String>();
+    assert!(read(&format!("<a{}/>", many(256)), ParseFlags::NONE).is_ok());
+    assert!(read(&format!("<a{}/>", many(257)), ParseFlags::NONE).is_err());
 }
