@@ -12,12 +12,14 @@ mod error;
 mod event;
 mod log;
 mod monitor;
+mod probe;
 mod process;
 mod start;
 
 pub use event::{Events, GuestEvent, Notice};
 pub use log::LogTail;
 pub use monitor::{Monitor, VncAddress};
+pub use probe::{Prober, ProberConfig};
 pub use process::{Process, Stop};
 pub use start::{Held, Live, Prepared, RunAs, Start};
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use unixfd::{Launch, LaunchError};
 
 use super::{Events, LogTail, Monitor, Process};
-use crate::error::{Code, Error, Result};
+use crate::error::{Error, Result};
 
 /// Mode of the monitor's socket, as libvirt's has it; its directory keeps others out.
 const MONITOR_MODE: u32 = 0o775;

@@ -5,9 +5,9 @@
 
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::fd::RawFd;
-use std::os::unix::net::UnixListener as StdListener;
+use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -16,7 +16,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::net::UnixListener;
+use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -32,8 +32,31 @@ const RECORDED: &str =
 /// Where the monitor is served.
 #[derive(Debug, PartialEq, Eq)]
 enum Monitor {
+    /// A socket that listens.
     Fd(RawFd),
+    /// A socket that is connected.
+    Connected(RawFd),
+    /// A socket to be made.
     Path(PathBuf),
+}
+
+/// Where connections come from.
+enum Endpoint {
+    Listener(UnixListener),
+    /// One, and no other after it.
+    Connected(Option<UnixStream>),
+}
+
+impl Endpoint {
+    async fn accept(&mut self) -> io::Result<UnixStream> {
+        match self {
+            Self::Listener(listener) => listener.accept().await.map(|(stream, _)| stream),
+            Self::Connected(stream) => match stream.take() {
+                Some(stream) => Ok(stream),
+                None => std::future::pending().await,
+            },
+        }
+    }
 }
 
 /// What is understood of QEMU's command line.
@@ -73,7 +96,7 @@ pub fn run(args: Vec<OsString>) -> Result<i32> {
 }
 
 async fn serve(options: Options, script: Script) -> Result<i32> {
-    let listener = listen(options.monitor.context("no monitor on the command line")?)?;
+    let mut endpoint = endpoint(options.monitor.context("no monitor on the command line")?)?;
     let mut terminated = signal(SignalKind::terminate())?;
     tokio::time::sleep(Duration::from_millis(script.start.delay_ms)).await;
     let (mute, log) = (script.start.mute, script.record.clone());
@@ -84,7 +107,7 @@ async fn serve(options: Options, script: Script) -> Result<i32> {
     loop {
         let (inject, injected) = mpsc::unbounded_channel();
         let connection = async {
-            let (stream, _) = listener.accept().await?;
+            let stream = endpoint.accept().await?;
             if mute {
                 std::future::pending::<()>().await;
             }
@@ -136,7 +159,10 @@ fn qmp_monitor(value: &str) -> Result<Monitor> {
 fn chardev_monitor(value: &str) -> Result<Monitor> {
     for part in value.split(',') {
         match part.split_once('=') {
-            Some(("fd", number)) => return Ok(Monitor::Fd(number.parse()?)),
+            Some(("fd", number)) if value.contains("server=on") => {
+                return Ok(Monitor::Fd(number.parse()?));
+            }
+            Some(("fd", number)) => return Ok(Monitor::Connected(number.parse()?)),
             Some(("path", path)) => return Ok(Monitor::Path(path.into())),
             _ => {}
         }
@@ -144,13 +170,18 @@ fn chardev_monitor(value: &str) -> Result<Monitor> {
     bail!("charmonitor has neither fd nor path: {value}")
 }
 
-fn listen(monitor: Monitor) -> Result<UnixListener> {
+fn endpoint(monitor: Monitor) -> Result<Endpoint> {
     let listener = match monitor {
         Monitor::Fd(number) => StdListener::from(unixfd::copy_of_inherited(number)?),
         Monitor::Path(path) => StdListener::bind(path)?,
+        Monitor::Connected(number) => {
+            let stream = StdStream::from(unixfd::copy_of_inherited(number)?);
+            stream.set_nonblocking(true)?;
+            return Ok(Endpoint::Connected(Some(UnixStream::from_std(stream)?)));
+        }
     };
     listener.set_nonblocking(true)?;
-    Ok(UnixListener::from_std(listener)?)
+    Ok(Endpoint::Listener(UnixListener::from_std(listener)?))
 }
 
 fn read_script(program: &str) -> Result<Script> {
