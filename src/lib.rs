@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod config;
+pub mod daemon;
 pub mod error;
 pub mod events;
 pub mod logging;

@@ -1,1 +1,82 @@
-fn main() {}
+//! The program: options, log, runtime, then the daemon.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use virtqemud::daemon::{self, Daemon};
+use virtqemud::logging::{self, Plan};
+use virtqemud::options::{Instead, Options};
+
+/// Threads that run tasks. None of them ever waits for a guest or a disk, so few are enough.
+const WORKERS: usize = 2;
+/// Threads for what may block on a file system; they end when idle.
+const BLOCKING: usize = 32;
+
+fn main() -> ExitCode {
+    let options = match Options::read(std::env::args_os()) {
+        Ok(options) => options,
+        Err(Instead::Print(text)) => return print(&text),
+        Err(Instead::Refuse(text)) => return refuse(&text),
+    };
+    if options.daemon && !options.detached {
+        return match daemon::start_in_background(std::env::args_os().skip(1)) {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::FAILURE,
+            Err(error) => refuse(&format!(
+                "virtqemud: cannot go to the background: {error}\n"
+            )),
+        };
+    }
+    match logging::install(Plan::initial()) {
+        Ok(log) => run(options, log),
+        Err(error) => refuse(&format!("virtqemud: {error}\n")),
+    }
+}
+
+fn run(options: Options, log: logging::Handle) -> ExitCode {
+    match try_run(options, log.clone()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            if !log.plan().says_on_stderr() {
+                tracing::error!(error = format!("{error:#}"), "the daemon failed");
+            }
+            refuse(&format!("virtqemud: {error:#}\n"))
+        }
+    }
+}
+
+fn try_run(options: Options, log: logging::Handle) -> anyhow::Result<()> {
+    let daemon = Daemon::prepare(options, log)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .max_blocking_threads(BLOCKING)
+        .thread_name("virtqemud")
+        .enable_all()
+        .build()?;
+    let ended = runtime.block_on(daemon.run(service));
+    runtime.shutdown_background();
+    ended
+}
+
+async fn service(_setup: daemon::Setup) -> anyhow::Result<daemon::Work> {
+    let nothing = tower::service_fn(|_| async {
+        Ok(tonic::Status::unimplemented("there is no service yet").into_http())
+    });
+    Ok(daemon::Work {
+        service: daemon::Service::new(nothing),
+        running_guests: Box::new(|| 0),
+        finished: Box::pin(async {}),
+    })
+}
+
+fn print(text: &str) -> ExitCode {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn refuse(text: &str) -> ExitCode {
+    let _ = std::io::stderr().write_all(text.as_bytes());
+    ExitCode::FAILURE
+}

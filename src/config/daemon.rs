@@ -126,6 +126,23 @@ impl DaemonConfig {
     }
 }
 
+impl DaemonConfig {
+    /// These settings, but with those of `running` that only a restart changes.
+    #[must_use]
+    pub fn reloaded_over(self, running: &Self) -> Self {
+        let limits = Limits {
+            queued_clients: running.limits.queued_clients,
+            ..self.limits
+        };
+        Self {
+            limits,
+            keepalive: self.keepalive,
+            logging: self.logging,
+            ..running.clone()
+        }
+    }
+}
+
 /// A daemon that ignored these would be open to more people than its administrator wants.
 fn refuse_unsupported_access(document: &Document) -> Result<(), Error> {
     for name in ["auth_unix_rw", "auth_unix_ro"] {

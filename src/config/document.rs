@@ -14,20 +14,20 @@ use super::syntax::{self, SyntaxError, Value};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// It cannot be read.
-    #[error("{}: cannot read the configuration: {source}", file.display())]
+    #[error("{}: cannot read the configuration: {reason}", file.display())]
     Unreadable {
         /// File.
         file: PathBuf,
         /// Why.
-        source: io::Error,
+        reason: io::Error,
     },
     /// It is not in the format.
-    #[error("{}:{}: {}", file.display(), source.line, source.problem)]
+    #[error("{}:{}: {}", file.display(), reason.line, reason.problem)]
     Syntax {
         /// File.
         file: PathBuf,
         /// Where and why.
-        source: SyntaxError,
+        reason: SyntaxError,
     },
     /// A key has a value that it may not have.
     #[error("{}:{line}: {key}: expected {expected}", file.display())]
@@ -88,9 +88,9 @@ impl Document {
     /// # Errors
     /// See [`Error`].
     pub fn read(table: &'static Table, file: &Path, presence: Presence) -> Result<Self, Error> {
-        let unreadable = |source| Error::Unreadable {
+        let unreadable = |reason| Error::Unreadable {
             file: file.to_owned(),
-            source,
+            reason,
         };
         match std::fs::read(file) {
             Ok(bytes) => {
@@ -112,9 +112,9 @@ impl Document {
     /// # Errors
     /// See [`Error`].
     pub fn from_text(table: &'static Table, file: &Path, text: &str) -> Result<Self, Error> {
-        let entries = syntax::parse(text).map_err(|source| Error::Syntax {
+        let entries = syntax::parse(text).map_err(|reason| Error::Syntax {
             file: file.to_owned(),
-            source,
+            reason,
         })?;
         let mut document = Self {
             table,

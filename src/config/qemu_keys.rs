@@ -1,4 +1,5 @@
 //! Every key of `qemu.conf`.
+// table
 
 use super::key::Default::{Flag, List, Number as Int, Text as Str, Unset};
 use super::key::Kind::{self, ListOrText, Number, NumberOrWord, Path, Text, Word, Words};

@@ -164,6 +164,7 @@ fn settings_arrive_in_the_typed_values() {
     assert!(qemu.vnc.tls_verify);
 }
 
+// table
 #[test]
 fn wrong_values_name_file_line_key_and_what_is_allowed() {
     let daemon = [
@@ -281,7 +282,11 @@ fn odd_settings_are_noticed_and_the_first_of_two_counts() {
 #[test]
 fn a_reload_knows_what_it_can_apply() {
     let old = read(&DAEMON, "log_level = 1").unwrap();
-    let new = read(&DAEMON, "log_level = 2\nunix_sock_rw_perms = \"0770\"\nmin_workers = 1").unwrap();
+    let new = read(
+        &DAEMON,
+        "log_level = 2\nunix_sock_rw_perms = \"0770\"\nmin_workers = 1",
+    )
+    .unwrap();
     let changes = new.changes_since(&old);
     assert_eq!(
         (changes.live, changes.restart),

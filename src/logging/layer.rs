@@ -58,7 +58,7 @@ pub fn install(plan: Plan) -> Result<Handle, InstallError> {
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
     /// An output cannot be opened.
-    #[error("cannot open a log output: {0}")]
+    #[error("cannot open a log output")]
     Output(#[from] io::Error),
     /// There is one already.
     #[error(transparent)]

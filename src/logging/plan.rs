@@ -78,8 +78,10 @@ pub struct Surroundings {
     pub terminal: bool,
     /// The journal takes messages.
     pub journal: bool,
-    /// Where to log when in the background with neither journal nor syslog.
-    pub log_file: Option<PathBuf>,
+    /// The system log takes messages.
+    pub syslog: bool,
+    /// Where to log when in the background with neither of them.
+    pub log_file: PathBuf,
 }
 
 /// Why settings of the log make no sense.
@@ -108,7 +110,8 @@ impl Surroundings {
             background: false,
             terminal: std::io::stdin().is_terminal(),
             journal: Path::new(super::sink::JOURNAL).exists(),
-            log_file: None,
+            syslog: Path::new(super::sink::SYSLOG).exists(),
+            log_file: PathBuf::new(),
         }
     }
 }
@@ -160,6 +163,14 @@ impl Plan {
             filters: Vec::new(),
             outputs: vec![stderr],
         }
+    }
+
+    /// Whether standard error is among the outputs.
+    #[must_use]
+    pub fn says_on_stderr(&self) -> bool {
+        self.outputs
+            .iter()
+            .any(|output| output.target == Target::Stderr)
     }
 
     /// Least importance of what `module` logs.
@@ -229,12 +240,12 @@ impl Priority {
 }
 
 fn default_output(around: &Surroundings) -> Output {
-    let target = match (around.background, around.journal, &around.log_file) {
-        (true, true, _) => Target::Journald,
-        (true, false, Some(file)) => Target::File(file.clone()),
-        (true, false, None) => Target::Syslog("virtqemud".to_owned()),
-        (false, true, _) if !around.terminal => Target::Journald,
-        (false, ..) => Target::Stderr,
+    let target = match (around.background, around.journal) {
+        (true, true) => Target::Journald,
+        (true, false) if around.syslog => Target::Syslog("virtqemud".to_owned()),
+        (true, false) => Target::File(around.log_file.clone()),
+        (false, true) if !around.terminal => Target::Journald,
+        (false, _) => Target::Stderr,
     };
     Output {
         priority: Priority::Debug,
@@ -439,6 +450,7 @@ mod tests {
             background,
             journal,
             terminal,
+            syslog: true,
             ..Surroundings::default()
         };
         let cases = [

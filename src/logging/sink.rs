@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::UnixDatagram;
 
 use super::layer::Message;
@@ -12,7 +13,8 @@ use super::plan::Target;
 
 /// Where the journal takes messages with fields.
 pub(super) const JOURNAL: &str = "/run/systemd/journal/socket";
-const SYSLOG: &str = "/dev/log";
+/// Where the system log takes messages.
+pub(super) const SYSLOG: &str = "/dev/log";
 /// "daemon" among syslog's facilities, shifted to its place.
 const FACILITY: u8 = 3 << 3;
 /// Longest message for a datagram; longer ones are cut.
@@ -31,11 +33,17 @@ impl Sink {
     pub(super) fn open(target: &Target) -> io::Result<Self> {
         match target {
             Target::Stderr => Ok(Self::Stderr),
-            Target::File(path) => File::options()
-                .append(true)
-                .create(true)
-                .open(path)
-                .map(Self::File),
+            Target::File(path) => {
+                if let Some(directory) = path.parent() {
+                    std::fs::create_dir_all(directory)?;
+                }
+                File::options()
+                    .append(true)
+                    .create(true)
+                    .mode(0o600)
+                    .open(path)
+                    .map(Self::File)
+            }
             Target::Syslog(name) => Ok(Self::Syslog {
                 socket: connect(SYSLOG)?,
                 name: name.clone(),

@@ -1,0 +1,369 @@
+//! The process: its lock, sockets, signals, fronts and end.
+//!
+//! ```text
+//! prepared ── sockets bound or adopted ── READY ── service made ── serving ─┬─ SIGHUP: reload
+//!                                                                           ├─ watchdog
+//!                                                                           └─ SIGTERM, idle ── draining ── ended
+//! ```
+//!
+//! `main` prepares a [`Daemon`] and runs it. Readiness waits for nothing slow: clients that connect before
+//! the service is made wait in the sockets' queues. The hard thing is the end: nobody new is let in,
+//! calls under way are answered, guests are left alone, and all of it within a deadline.
+
+mod background;
+mod grpc;
+mod idle;
+mod lock;
+mod notify;
+mod reload;
+mod sockets;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{self, DaemonConfig, QemuConfig};
+use crate::logging;
+use crate::options::Options;
+use crate::paths::{Paths, Scope};
+
+pub use background::{detach, start as start_in_background};
+pub use grpc::Service;
+pub use lock::LockError;
+pub use reload::Configuration;
+pub use sockets::{Role, Socket, SocketError};
+
+use idle::Idle;
+use lock::LockFile;
+use sockets::Sockets;
+
+/// How long calls under way may take once the daemon stops.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// A clock's pace that never comes to anything.
+const NEVER: Duration = Duration::from_secs(365 * 86_400);
+
+/// A daemon that holds its lock and its sockets, and serves nobody yet.
+#[derive(Debug)]
+pub struct Daemon {
+    options: Options,
+    paths: Arc<Paths>,
+    configuration: Configuration,
+    sockets: Sockets,
+    locks: Locks,
+}
+
+/// What the service is made of.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// Where everything lies.
+    pub paths: Arc<Paths>,
+    /// virtqemud.conf.
+    pub daemon: watch::Receiver<Arc<DaemonConfig>>,
+    /// qemu.conf.
+    pub qemu: watch::Receiver<Arc<QemuConfig>>,
+    /// Cancelled when the daemon stops: long streams should end then.
+    pub stop: CancellationToken,
+}
+
+/// What the daemon serves, made from a [`Setup`].
+pub struct Work {
+    /// Answers every call, of either front.
+    pub service: Service,
+    /// How many guests run: they keep a daemon with `--timeout` alive.
+    pub running_guests: Box<dyn Fn() -> usize + Send + Sync>,
+    /// Ends when all operations under way have ended; polled once the daemon stops.
+    pub finished: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+/// Why the daemon cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A configuration file is wrong.
+    #[error(transparent)]
+    Config(#[from] config::Error),
+    /// Another daemon runs.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The sockets cannot be had.
+    #[error(transparent)]
+    Sockets(#[from] SocketError),
+    /// Settings of the log make no sense.
+    #[error(transparent)]
+    LogPlan(#[from] logging::PlanError),
+    /// A system call failed.
+    #[error("{what}: {reason}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        reason: io::Error,
+    },
+}
+
+/// Files that keep a second daemon out.
+#[derive(Debug)]
+struct Locks {
+    driver: LockFile,
+    pid: Option<LockFile>,
+}
+
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    Stop,
+    Reload,
+}
+
+/// The signals that the daemon heeds.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    quit: Signal,
+    hangup: Signal,
+}
+
+impl Daemon {
+    /// Reads the configuration, sets the log up, takes the locks and the sockets. Needs no runtime.
+    ///
+    /// # Errors
+    /// When anything of it is not to be had; nothing is left behind then.
+    pub fn prepare(options: Options, log: logging::Handle) -> Result<Self, StartError> {
+        let paths = Arc::new(Paths::of_process(options.root.as_deref()));
+        let around = surroundings(&options, &paths);
+        let configuration = Configuration::load(options.config.as_deref(), &paths, around, log)?;
+        if options.detached {
+            detach().map_err(|reason| StartError::Io {
+                what: "cannot leave the terminal",
+                reason,
+            })?;
+        }
+        let locks = Locks::take(options.pid_file.as_deref(), &paths)?;
+        match Sockets::open(&configuration.daemon(), &paths) {
+            Ok(sockets) => Ok(Self {
+                options,
+                paths,
+                configuration,
+                sockets,
+                locks,
+            }),
+            Err(error) => {
+                locks.release();
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Serves until told to stop. `make` makes the service, after systemd was told that the daemon is ready.
+    ///
+    /// # Errors
+    /// When the runtime fails, or `make` does.
+    pub async fn run<M, F>(self, make: M) -> anyhow::Result<()>
+    where
+        M: FnOnce(Setup) -> F,
+        F: Future<Output = anyhow::Result<Work>>,
+    {
+        let Self {
+            options,
+            paths,
+            mut configuration,
+            sockets,
+            locks,
+        } = self;
+        let mut signals = Signals::new()?;
+        let bound = sockets.bound().to_vec();
+        notify::ready();
+        if options.detached {
+            background::ready()?;
+        }
+        if let Some(interval) = notify::watchdog_interval() {
+            tokio::spawn(keep_watchdog(interval));
+        }
+        let setup = Setup {
+            paths,
+            daemon: configuration.watch_daemon(),
+            qemu: configuration.watch_qemu(),
+            stop: CancellationToken::new(),
+        };
+        let idle = options.idle_limit().map(Idle::new);
+        let ended = tokio::select! {
+            made = make(setup.clone()) => match made {
+                Ok(work) => serve(work, setup, sockets, idle, (&mut signals, &mut configuration)).await,
+                Err(error) => Err(error),
+            },
+            () = signals.stop() => Ok(()),
+        };
+        Sockets::remove(&bound);
+        locks.release();
+        ended
+    }
+}
+
+impl Locks {
+    /// The lock on the guests' state is what counts: whoever has it is alone with them. The usual PID file may
+    /// be held by a daemon of another container that shares /run; one that was asked for must be had.
+    fn take(asked: Option<&Path>, paths: &Paths) -> Result<Self, LockError> {
+        let driver = LockFile::acquire(&paths.driver_lock())?;
+        let pid = match (
+            asked,
+            LockFile::acquire(&absolute(asked.unwrap_or(&paths.pid_file))),
+        ) {
+            (_, Ok(pid)) => Some(pid),
+            (None, Err(error @ LockError::Held { .. })) => {
+                tracing::warn!(%error, "no PID file");
+                None
+            }
+            (_, Err(error)) => return Err(error),
+        };
+        Ok(Self { driver, pid })
+    }
+
+    /// Removes the PID file; the other one stays, as libvirt's does.
+    fn release(self) {
+        if let Some(pid) = self.pid {
+            pid.remove();
+        }
+        drop(self.driver);
+    }
+}
+
+fn surroundings(options: &Options, paths: &Paths) -> logging::Surroundings {
+    let process = logging::Surroundings::of_process();
+    logging::Surroundings {
+        verbose: options.verbose,
+        background: options.detached,
+        syslog: process.syslog && paths.scope == Scope::System,
+        log_file: paths.daemon_log.clone(),
+        ..process
+    }
+}
+
+async fn serve(
+    work: Work,
+    setup: Setup,
+    sockets: Sockets,
+    idle: Option<Idle>,
+    (signals, configuration): (&mut Signals, &mut Configuration),
+) -> anyhow::Result<()> {
+    let fronts = Fronts::start(&work, &setup, sockets)?;
+    let clients = fronts.clients.clone();
+    let users = || clients.count() + (work.running_guests)();
+    heed(signals, configuration, idle, users).await;
+    tracing::info!("stopping; guests go on");
+    notify::stopping();
+    setup.stop.cancel();
+    let drained = async {
+        fronts.ended.await;
+        work.finished.await;
+    };
+    tokio::select! {
+        result = tokio::time::timeout(DRAIN, drained) => if result.is_err() {
+            tracing::warn!(seconds = DRAIN.as_secs(), "calls under way did not end in time");
+        },
+        () = signals.stop() => tracing::warn!("told twice to stop: ending at once"),
+    }
+    Ok(())
+}
+
+/// Does what signals and the clock ask for, until the daemon is to stop.
+async fn heed(
+    signals: &mut Signals,
+    configuration: &mut Configuration,
+    mut idle: Option<Idle>,
+    users: impl Fn() -> usize,
+) {
+    let pace = idle.as_ref().map_or(NEVER, Idle::pace);
+    let mut clock = tokio::time::interval(pace);
+    loop {
+        tokio::select! {
+            wish = signals.next() => match wish {
+                Wish::Stop => return,
+                Wish::Reload => {
+                    notify::reloading();
+                    configuration.reload();
+                    notify::ready();
+                }
+            },
+            _ = clock.tick() => if idle.as_mut().is_some_and(|idle| idle.over(users(), Instant::now())) {
+                tracing::info!("no client and no running guest for long enough");
+                return;
+            },
+        }
+    }
+}
+
+/// Tells systemd that tasks are still run; on the runtime, so that a runtime that hangs is found out.
+async fn keep_watchdog(interval: Duration) {
+    let mut clock = tokio::time::interval(interval);
+    loop {
+        clock.tick().await;
+        notify::alive();
+    }
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Wish {
+        tokio::select! {
+            _ = self.terminate.recv() => Wish::Stop,
+            _ = self.interrupt.recv() => Wish::Stop,
+            _ = self.quit.recv() => Wish::Stop,
+            _ = self.hangup.recv() => Wish::Reload,
+        }
+    }
+
+    /// Waits for a signal that ends the daemon; others are dropped.
+    async fn stop(&mut self) {
+        while self.next().await != Wish::Stop {}
+    }
+}
+
+/// Everything that clients connect to.
+struct Fronts {
+    clients: grpc::Clients,
+    ended: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl Fronts {
+    fn start(work: &Work, setup: &Setup, sockets: Sockets) -> io::Result<Self> {
+        let (_others, others) = watch::channel(0);
+        let clients = grpc::Clients::new(others);
+        let mut grpc = Vec::new();
+        for Socket { role, listener } in sockets.all {
+            let listener = tokio::net::UnixListener::from_std(listener)?;
+            match role {
+                Role::Grpc | Role::GrpcReadOnly => grpc.push((listener, role.read_only())),
+                Role::Main | Role::ReadOnly | Role::Admin => {}
+            }
+        }
+        let front = grpc::Front::new(
+            work.service.clone(),
+            setup.daemon.clone(),
+            clients.clone(),
+            setup.stop.clone(),
+        );
+        let served = tokio::spawn(front.serve(grpc));
+        Ok(Self {
+            clients,
+            ended: Box::pin(async { drop(served.await) }),
+        })
+    }
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
