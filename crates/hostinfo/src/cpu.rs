@@ -74,7 +74,7 @@ fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     })
 }
 
-fn vendor(word: &str) -> String {
+pub(crate) fn vendor(word: &str) -> String {
     let known = VENDORS.iter().find(|(own, _)| *own == word);
     known.map_or(word, |(_, name)| name).to_owned()
 }

@@ -8,6 +8,8 @@
 mod cache;
 mod cells;
 mod cpu;
+mod cpu_data;
+mod cpu_models;
 mod cpulist;
 mod error;
 mod identity;
@@ -19,6 +21,8 @@ mod stats;
 pub use cache::{Bank, BankKind, caches};
 pub use cells::{Cell, CellCpu, Distance, cells};
 pub use cpu::{CpuIdentity, cpu_identity};
+pub use cpu_data::{CpuData, CpuSignature, FEATURE_MSRS, Place};
+pub use cpu_models::{CpuFeature, CpuModel, CpuModels, FeatureSet, HostModel, ModelSignature};
 pub use cpulist::{CpuSet, format_cpu_list, parse_cpu_list};
 pub use error::{Error, Result};
 pub use identity::{

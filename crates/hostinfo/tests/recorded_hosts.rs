@@ -2,6 +2,8 @@
 //! `numa` and `irregular` were composed and laid over the kernel's files for libvirt to read (two nodes with threads
 //! and huge pages; an uneven host with a CPU offline, no numbers of dies and caches).
 //!
+//! `vm.cpuid` and `vm.cpu` are its CPU's words and libvirt's for it: the model, then the features beside.
+//!
 //! A tree is `== PATH` lines, each followed by the file's text. A reference is `## COMMAND` lines, each followed by
 //! virsh's output, from `capabilities` only the elements made of this crate's facts.
 
@@ -12,11 +14,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use hostinfo::{
-    Cell, CellCpu, CpuIdentity, HostFacts, MemoryStats, PageCount, Root, cell_memory_stats,
-    cell_pages, cells, cpu_map, format_cpu_list, hostname, memory_stats, node_info,
+    Cell, CellCpu, CpuData, CpuIdentity, CpuModels, HostFacts, MemoryStats, PageCount, Root,
+    cell_memory_stats, cell_pages, cells, cpu_map, format_cpu_list, hostname, memory_stats,
+    node_info,
 };
 
-fn data(file: &str) -> PathBuf {
+fn data_file(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/data")
         .join(file)
@@ -24,7 +27,7 @@ fn data(file: &str) -> PathBuf {
 
 fn unpack(host: &str) -> (tempfile::TempDir, Root) {
     let dir = tempfile::tempdir().unwrap();
-    let text = fs::read_to_string(data(&format!("{host}.tree"))).unwrap();
+    let text = fs::read_to_string(data_file(&format!("{host}.tree"))).unwrap();
     for part in text.split("== ").skip(1) {
         let (path, content) = part.split_once('\n').unwrap();
         let file = dir.path().join(path);
@@ -69,7 +72,7 @@ fn a_tree_without_the_kernels_files_is_an_error_that_names_the_file() {
 
 fn check(host: &str) {
     let (_dir, root) = unpack(host);
-    let reference = fs::read_to_string(data(&format!("{host}.reference"))).unwrap();
+    let reference = fs::read_to_string(data_file(&format!("{host}.reference"))).unwrap();
     let mut got = String::new();
     for command in reference
         .lines()
@@ -212,4 +215,43 @@ fn cell(out: &mut String, cell: &Cell) {
         writeln!(out, "<cpu id='{id}' socket_id='{socket}' die_id='{die}' cluster_id='{cluster}' core_id='{core}' siblings='{siblings}'/>")
             .unwrap();
     }
+}
+
+#[test]
+fn the_cpu_of_the_virtual_machine_is_described_as_libvirt_does() {
+    let data = recorded_cpu(&fs::read_to_string(data_file("vm.cpuid")).unwrap());
+    let host = CpuModels::x86().describe_host(&data).unwrap();
+    let mut got = format!("{}\n", host.model);
+    for name in host.features {
+        writeln!(got, "{name}").unwrap();
+    }
+    let reference = fs::read_to_string(data_file("vm.cpu")).unwrap();
+    assert!(
+        got == reference,
+        "{}",
+        testkit::golden::difference(&reference, &got)
+    );
+}
+
+// "LEAF SUBLEAF EAX EBX ECX EDX" or "msr INDEX VALUE", all hexadecimal
+fn recorded_cpu(text: &str) -> CpuData {
+    let mut data = CpuData::default();
+    let number = |word: &str| u64::from_str_radix(word, 16).unwrap();
+    for line in text.lines() {
+        if let Some((index, value)) = line
+            .strip_prefix("msr ")
+            .and_then(|msr| msr.split_once(' '))
+        {
+            let index = u32::try_from(number(index)).unwrap();
+            data.msrs.insert(index, number(value));
+            continue;
+        }
+        let words: Vec<u32> = line
+            .split(' ')
+            .map(|word| number(word).try_into().unwrap())
+            .collect();
+        data.cpuid
+            .insert((words[0], words[1]), words[2..].try_into().unwrap());
+    }
+    data
 }
