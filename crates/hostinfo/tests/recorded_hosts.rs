@@ -14,7 +14,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use hostinfo::{
-    Cell, CellCpu, CpuData, CpuIdentity, CpuModels, HostFacts, MemoryStats, PageCount, Root,
+    Cell, CellCpu, CpuData, CpuIdentity, CpuModels, HostFacts, MemoryStats, PageCount, Place, Root,
     cell_memory_stats, cell_pages, cells, cpu_map, format_cpu_list, hostname, memory_stats,
     node_info,
 };
@@ -220,12 +220,39 @@ fn cell(out: &mut String, cell: &Cell) {
 #[test]
 fn the_cpu_of_the_virtual_machine_is_described_as_libvirt_does() {
     let data = recorded_cpu(&fs::read_to_string(data_file("vm.cpuid")).unwrap());
-    let host = CpuModels::x86().describe_host(&data).unwrap();
+    check_cpu("vm.cpu", &data);
+}
+
+#[test]
+fn the_cpu_of_a_server_with_that_signature_and_these_features_is_described_as_libvirt_does() {
+    // its words were not recorded: they follow from the description
+    let reference = fs::read_to_string(data_file("server.cpu")).unwrap();
+    let (model, beside) = reference.split_once('\n').unwrap();
+    let tables = CpuModels::x86();
+    let own = tables.model(model).unwrap().features.iter().copied();
+    let beside = beside.lines().map(|name| tables.feature(name).unwrap());
+    let mut data = recorded_cpu("0 0 1f 756e6547 6c65746e 49656e69\n1 0 a0671 0 0 0");
+    for number in own.chain(beside) {
+        match tables.features[number].place {
+            Place::Cpuid {
+                leaf,
+                register,
+                bit,
+            } => data.cpuid.entry(leaf).or_default()[register] |= 1 << bit,
+            Place::Msr { index, bit } => *data.msrs.entry(index).or_default() |= 1 << bit,
+        }
+    }
+    assert_eq!(data.signature().unwrap().model, 167);
+    check_cpu("server.cpu", &data);
+}
+
+fn check_cpu(file: &str, data: &CpuData) {
+    let host = CpuModels::x86().describe_host(data).unwrap();
     let mut got = format!("{}\n", host.model);
     for name in host.features {
         writeln!(got, "{name}").unwrap();
     }
-    let reference = fs::read_to_string(data_file("vm.cpu")).unwrap();
+    let reference = fs::read_to_string(data_file(file)).unwrap();
     assert!(
         got == reference,
         "{}",
