@@ -131,6 +131,43 @@ fn every_device_that_has_shared_parts_is_visited_in_output_order() -> Result<(),
     Ok(())
 }
 
+fn running(form: &str) -> Result<String, Failure> {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/devices/running");
+    Ok(std::fs::read_to_string(
+        data.join(form).with_extension("xml"),
+    )?)
+}
+
+fn text_of(list: &Devices, format: FormatFlags) -> String {
+    let mut writer = Writer::new(format);
+    writer.element("devices", list);
+    writer.finish()
+}
+
+#[test]
+fn the_status_of_a_guest_shows_as_its_live_and_its_inactive_form() -> Result<(), Failure> {
+    let text = running("status")?;
+    let document = Document::parse(&text, &[], STATUS_PARSE)?;
+    let status = Devices::read(document.root())?;
+
+    let mut live = status.clone();
+    live.show_actual();
+    assert_eq!(text_of(&live, LIVE.1), running("live")?);
+
+    let mut inactive = status;
+    for backing in inactive
+        .disks
+        .iter_mut()
+        .filter_map(|disk| disk.backing.as_mut())
+    {
+        backing.detected = true;
+    }
+    inactive.drop_runtime();
+    let format = FormatFlags::INACTIVE | FormatFlags::SECURE;
+    assert_eq!(text_of(&inactive, format), running("inactive")?);
+    Ok(())
+}
+
 #[test]
 fn what_a_kind_does_not_know_is_dropped_on_reading() -> Result<(), Error> {
     let list = devices(

@@ -27,6 +27,7 @@ pub mod memory;
 pub mod netparts;
 pub mod redirect;
 pub mod rng;
+mod runtime;
 pub mod small;
 pub mod storage;
 pub mod tpm;

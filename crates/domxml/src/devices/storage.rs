@@ -343,6 +343,10 @@ pub struct BackingStore {
     pub source: Option<Source>,
     #[xml(child = "backingStore", keep_empty)]
     pub backing: Option<Box<BackingStore>>,
+    /// Whether the image itself named this one, and no document did: then it is no part of
+    /// the configuration.
+    #[xml(skip)]
+    pub detected: bool,
 }
 
 /// Where a block job writes.
