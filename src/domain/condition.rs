@@ -61,11 +61,11 @@ conditions! {
         PAUSED_POSTCOPY_FAILED = 13 "post-copy failed",
         PAUSED_API_ERROR = 14 "api error",
     }
-    Shutdown = 4 "shutdown" {
+    Shutdown = 4 "in shutdown" {
         SHUTDOWN_UNKNOWN = 0 "unknown",
         SHUTDOWN_USER = 1 "user",
     }
-    Shutoff = 5 "shutoff" {
+    Shutoff = 5 "shut off" {
         SHUTOFF_UNKNOWN = 0 "unknown",
         SHUTOFF_SHUTDOWN = 1 "shutdown",
         SHUTOFF_DESTROYED = 2 "destroyed",

@@ -10,6 +10,7 @@ mod condition;
 pub mod jobs;
 mod owner;
 mod registry;
+pub mod status;
 pub mod store;
 mod view;
 
@@ -25,7 +26,7 @@ use uuid::Uuid;
 pub use condition::{Condition, RunState};
 pub use owner::{Change, Effects, GONE};
 pub use registry::Registry;
-pub use view::{Document, Private, Run, View};
+pub use view::{Document, Run, View};
 
 use crate::error::{Code, Error, Result};
 use jobs::{Answer, JobId, Jobs, Want};

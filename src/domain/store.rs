@@ -82,7 +82,7 @@ impl Store {
     /// A directory can't be read.
     pub fn load(&self) -> Result<Found> {
         let paths = &self.inner.paths;
-        let runs = self.load_all(&paths.state, |text| domxml::StatusDocument::parse(text, ParseFlags::NONE))?;
+        let runs = self.load_all(&paths.state, domxml::StatusDocument::parse)?;
         let configs = self.load_all(&paths.config, |text| domxml::Domain::parse(text, ParseFlags::INACTIVE))?;
         let mut autostart = HashSet::new();
         for path in xml_files(&paths.autostart())? {

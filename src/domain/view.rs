@@ -10,7 +10,7 @@ use std::{
     time::Instant,
 };
 
-use domxml::FormatFlags;
+use domxml::{FormatFlags, StatusDocument};
 use uuid::Uuid;
 
 use super::Condition;
@@ -61,8 +61,11 @@ pub struct Run {
     pub starting: bool,
     /// Label that the process runs under.
     pub label: Option<Arc<str>>,
-    /// What a restart of the daemon needs to find the run again, beside the document.
-    pub private: Arc<Private>,
+    /// When the process started, in clock ticks after boot: its number may be another's later. 0 if not known.
+    pub start_time: u64,
+    /// What a daemon needs to take the run over: the status file but for state, taints, document. What is in it that we do
+    /// not know, another daemon's jobs, is kept.
+    pub status: Arc<StatusDocument>,
     /// Why QEMU can't be asked at present.
     pub unreachable: Option<Arc<str>>,
     /// What makes this run unsupported: libvirt's taint words.
@@ -77,31 +80,6 @@ pub struct Run {
     pub balloon_kib: Option<u64>,
     /// The monitor's state since when, for whom asks about it.
     pub occupied_since: Option<Instant>,
-}
-
-/// Facts of a run that the status file holds.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Private {
-    /// Socket of QEMU's monitor.
-    pub monitor: String,
-    /// Thread of each virtual CPU that is online.
-    pub vcpus: Vec<(u32, i32)>,
-    /// Capability flags of this QEMU, by libvirt's names.
-    pub flags: Vec<String>,
-    /// Aliases known to QEMU.
-    pub devices: Vec<String>,
-    /// The guest's own directories.
-    pub lib_dir: String,
-    /// Directory of channel sockets.
-    pub channel_dir: String,
-    /// Directory of memory backends.
-    pub memory_dir: String,
-    /// The CPU as the stored configuration has it.
-    pub cpu: Option<domxml::cpu::Cpu>,
-    /// Last number given to a block node.
-    pub nodename_index: u32,
-    /// Start time of the process in clock ticks after boot, so that a reused number is not mistaken for it.
-    pub start_time: u64,
 }
 
 /// One guest at one moment.

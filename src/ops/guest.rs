@@ -17,26 +17,27 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
-use qmp::{Client, Closed, Command, Connection, Incoming};
-use tokio::sync::{mpsc, watch};
-use unixfd::PidFd;
+use qmp::{Closed, Command};
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::{Driver, console::Consoles, plan::Lease, react, restore, stop};
 use crate::{
     domain::{Condition, Domain, Effects, View},
     error::{Code, Error, Result},
-    qemu::monitor::GuestEvent,
+    qemu::{Events, Monitor, Notice, Process},
 };
 
 /// How often an unreachable guest is asked again.
 const RETRY: Duration = Duration::from_secs(2);
+/// QEMU closes its monitor at most this long before it ends.
+const LAST_MOMENT: Duration = Duration::from_millis(500);
 /// How long its answer is waited for then.
 const RETRY_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -53,12 +54,12 @@ pub struct Guest {
     /// Number of the run.
     pub id: i32,
     /// Its process.
-    pub process: PidFd,
+    pub process: Process,
     /// What the run holds of the host and gives back when it ends.
     pub leases: Mutex<Vec<Lease>>,
     /// Who is connected to its character devices.
     pub consoles: Consoles,
-    client: Mutex<Option<Client>>,
+    monitor: Mutex<Option<Monitor>>,
     /// Set by the first cause of the run's end.
     ending: Mutex<Option<stop::Cause>>,
     /// Why the CPUs are about to stop, if somebody asked for it.
@@ -99,14 +100,14 @@ impl Guests {
 
 impl Guest {
     /// The record of a run whose process is there; nothing is connected yet.
-    pub(super) fn new(domain: Domain, id: i32, process: PidFd, leases: Vec<Lease>) -> Arc<Self> {
+    pub(super) fn new(domain: Domain, id: i32, process: Process, leases: Vec<Lease>) -> Arc<Self> {
         Arc::new(Self {
             domain,
             id,
             process,
             leases: Mutex::new(leases),
             consoles: Consoles::default(),
-            client: Mutex::new(None),
+            monitor: Mutex::new(None),
             ending: Mutex::new(None),
             pause: Mutex::new(None),
             drained: watch::Sender::new(true),
@@ -116,16 +117,16 @@ impl Guest {
     }
 
     /// Takes over a connection and pumps its events.
-    pub(super) fn connect(self: &Arc<Self>, driver: &Arc<Driver>, connection: Connection) {
-        *lock(&self.client) = Some(connection.client);
+    pub(super) fn connect(self: &Arc<Self>, driver: &Arc<Driver>, monitor: Monitor, events: Events) {
+        *lock(&self.monitor) = Some(monitor);
         self.drained.send_replace(false);
         let (guest, weak) = (Arc::clone(self), Arc::downgrade(driver));
         tokio::spawn(async move {
-            let closed = pump(&guest, &weak, connection.incoming).await;
-            *lock(&guest.client) = None;
+            let closed = pump(&guest, &weak, events).await;
+            *lock(&guest.monitor) = None;
             guest.drained.send_replace(true);
             if let Some(driver) = weak.upgrade() {
-                guest.lost(&driver, &closed).await;
+                guest.lost(&driver, closed).await;
             }
         });
     }
@@ -143,44 +144,28 @@ impl Guest {
     /// # Errors
     /// As [`execute`](Self::execute).
     pub async fn execute_within<C: Command>(self: &Arc<Self>, driver: &Arc<Driver>, command: C, limit: Duration) -> Result<C::Reply> {
-        let client = self.client()?;
-        match client.execute_within(command, limit).await {
+        let monitor = self.monitor()?;
+        match monitor.client().execute_within(command, limit).await {
             Ok(reply) => Ok(reply),
             Err(error) => {
                 if matches!(error, qmp::Error::Timeout { .. }) {
                     self.silent(driver, error.to_string());
                 }
-                Err(self.explain(error))
+                Err(error.into())
             }
         }
     }
 
-    /// The connection's client.
+    /// The monitor.
     ///
     /// # Errors
     /// `OperationFailed` while there is no connection.
-    pub fn client(&self) -> Result<Client> {
-        lock(&self.client).clone().ok_or_else(|| {
+    pub fn monitor(&self) -> Result<Monitor> {
+        lock(&self.monitor).clone().ok_or_else(|| {
             let cause = self.domain.view().run.as_ref().and_then(|r| r.unreachable.clone());
             let cause = cause.as_deref().unwrap_or("its monitor is not connected").to_owned();
             Error::new(Code::OperationFailed, format!("domain '{}' can't be asked at present: {cause}", self.domain.view().name)).because("UNREACHABLE")
         })
-    }
-
-    /// Says in the daemon's words what a command came to.
-    pub(super) fn explain(&self, error: qmp::Error) -> Error {
-        let name = Arc::clone(&self.domain.view().name);
-        match error {
-            qmp::Error::Refused { ref command, ref desc, .. } => {
-                let message = format!("unable to execute QEMU command '{command}': {desc}");
-                Error::internal(message).caused_by(error)
-            }
-            qmp::Error::Timeout { ref command, after, .. } => {
-                let message = format!("QEMU of domain '{name}' did not answer '{command}' within {} s", after.as_secs_f32());
-                Error::new(Code::OperationTimeout, message).because("UNREACHABLE").caused_by(error)
-            }
-            other => Error::new(Code::OperationFailed, format!("domain '{name}': {other}")).caused_by(other),
-        }
     }
 
     /// Sets why the CPUs are about to stop: QEMU's event says only that they did.
@@ -226,7 +211,7 @@ impl Guest {
         });
     }
 
-    async fn show_unreachable(&self, cause: Option<String>) {
+    pub(super) async fn show_unreachable(&self, cause: Option<String>) {
         let id = self.id;
         let name = Arc::clone(&self.domain.view().name);
         match &cause {
@@ -244,15 +229,15 @@ impl Guest {
     }
 
     /// Asks until there is an answer, or the run or the daemon ends.
-    async fn ask_again(self: &Arc<Self>, weak: &std::sync::Weak<Driver>) {
+    async fn ask_again(self: &Arc<Self>, weak: &Weak<Driver>) {
         loop {
             tokio::select! {
                 () = tokio::time::sleep(RETRY) => {}
-                _ = self.process.wait() => return,
+                _ = self.process.exited() => return,
             }
             let Some(driver) = weak.upgrade() else { return };
-            let Ok(client) = self.client() else { return };
-            if client.execute_within(qmp::commands::QueryStatus {}, RETRY_DEADLINE).await.is_ok() {
+            let Ok(monitor) = self.monitor() else { return };
+            if monitor.client().execute_within(qmp::commands::QueryStatus {}, RETRY_DEADLINE).await.is_ok() {
                 self.show_unreachable(None).await;
                 restore::read_back(&driver, self).await;
                 return;
@@ -261,32 +246,30 @@ impl Guest {
     }
 
     /// The connection is over. If the process lives, it is dialled again; if not, the run has ended.
-    async fn lost(self: &Arc<Self>, driver: &Arc<Driver>, closed: &Closed) {
-        // QEMU closes its monitor shortly before it ends.
-        if self.ending().is_some() || tokio::time::timeout(Duration::from_millis(500), self.process.wait()).await.is_ok() {
+    async fn lost(self: &Arc<Self>, driver: &Arc<Driver>, closed: Option<Closed>) {
+        if self.ending().is_some() || tokio::time::timeout(LAST_MOMENT, self.process.exited()).await.is_ok() {
             stop::ended(driver, self).await;
             return;
         }
-        self.show_unreachable(Some(format!("the monitor was closed: {closed}"))).await;
+        let cause = closed.map_or_else(String::new, |c| format!(": {c}"));
+        self.show_unreachable(Some(format!("the monitor was closed{cause}"))).await;
         restore::dial_again(driver, self, RETRY).await;
     }
 }
 
 /// Hands events to the owner until the connection ends.
-async fn pump(guest: &Arc<Guest>, driver: &std::sync::Weak<Driver>, mut incoming: mpsc::Receiver<Incoming>) -> Closed {
-    while let Some(item) = incoming.recv().await {
-        match item {
-            Incoming::Event(event) => {
+async fn pump(guest: &Arc<Guest>, driver: &Weak<Driver>, mut events: Events) -> Option<Closed> {
+    loop {
+        match events.next().await? {
+            Notice::Event { event, raw } => {
                 let Some(driver) = driver.upgrade() else { continue };
-                react::publish_raw(&driver, guest, &event);
-                let event = GuestEvent::from(event);
+                react::publish_raw(&driver, guest, &raw);
                 let (target, guest) = (guest.domain.clone(), Arc::clone(guest));
-                target.from_monitor(move |view| Ok(react::take_in(&driver, &guest, view, event))).await;
+                target.from_monitor(move |view| Ok(react::take_in(&driver, &guest, view, &event))).await;
             }
-            Incoming::Closed(closed) => return closed,
+            Notice::Closed(closed) => return Some(closed),
         }
     }
-    Closed::default()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -40,7 +40,7 @@ pub fn cpu_time(run: &Run) -> Option<CpuTime> {
 /// The process of a run; none if it is gone or its number is another's.
 pub fn process(run: &Run) -> Option<Stat> {
     let stat = read(&format!("/proc/{}/stat", run.pid))?;
-    (run.private.start_time == 0 || stat.start_time == run.private.start_time).then_some(stat)
+    (run.start_time == 0 || stat.start_time == run.start_time).then_some(stat)
 }
 
 /// One thread of a process.

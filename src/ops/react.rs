@@ -10,7 +10,7 @@ use crate::{
     domain::{Condition, Effects, RunState, View},
     events::Happening,
     pb::{self, EventKind, event::Detail},
-    qemu::monitor::GuestEvent,
+    qemu::GuestEvent,
 };
 
 /// libvirt's lifecycle events.
@@ -49,45 +49,58 @@ pub(super) fn decide(view: &mut View, event: &GuestEvent, pause: impl FnOnce() -
     let none = || (Effects::volatile(), Then::Nothing);
     let Some(run) = view.run.as_mut() else { return none() };
     match event {
-        GuestEvent::Shutdown { guest, .. } => return shutdown(view, *guest),
-        GuestEvent::Reset { .. } => (Effects::volatile().event(EventKind::Reboot, None), Then::Nothing),
+        GuestEvent::Shutdown(s) => return shutdown(view, s.guest),
+        GuestEvent::Reset(_) => (Effects::volatile().event(EventKind::Reboot, None), Then::Nothing),
         GuestEvent::Stop => (paused(view, pause()), Then::Nothing),
         GuestEvent::Resume => (resumed(view), Then::Nothing),
-        GuestEvent::GuestPanicked => return panicked(view),
-        GuestEvent::RtcChange { offset } => {
-            let detail = Detail::RtcChange(pb::event::RtcChange { offset: *offset });
+        GuestEvent::GuestPanicked(_) => return panicked(view),
+        GuestEvent::RtcChange(change) => {
+            let detail = Detail::RtcChange(pb::event::RtcChange { offset: change.offset });
             (Effects::volatile().event(EventKind::RtcChange, Some(detail)), Then::Nothing)
         }
-        GuestEvent::Watchdog { action } => watchdog(view, action),
-        GuestEvent::BlockIoError { device, path, action, reason } => {
-            let action = match action.as_str() {
-                "stop" => 1,
-                "report" => 2,
-                _ => 0,
-            };
-            let detail = Detail::IoError(pb::event::IoError { path: path.clone(), device: device.clone(), action, reason: reason.clone() });
-            (Effects::volatile().event(EventKind::IoError, Some(detail)), Then::Nothing)
-        }
-        GuestEvent::TrayMoved { alias, open } => {
-            let detail = Detail::TrayChange(pb::event::TrayChange { alias: alias.clone(), reason: i32::from(!*open) });
+        GuestEvent::Watchdog(w) => watchdog(view, &w.action),
+        GuestEvent::BlockIoError(error) => (Effects::volatile().event(EventKind::IoError, Some(io_error(run, error))), Then::Nothing),
+        GuestEvent::TrayMoved(tray) => {
+            let detail = Detail::TrayChange(pb::event::TrayChange { alias: alias_of(&tray.id), reason: i32::from(!tray.tray_open) });
             (Effects::none().event(EventKind::TrayChange, Some(detail)), Then::Nothing)
         }
-        GuestEvent::BalloonChange { actual } => {
-            let kib = actual / 1024;
+        GuestEvent::BalloonChange(balloon) => {
+            let kib = balloon.actual / 1024;
             run.balloon_kib = Some(kib);
             let detail = Detail::BalloonChange(pb::event::BalloonChange { actual: kib });
             (Effects::volatile().event(EventKind::BalloonChange, Some(detail)), Then::Nothing)
         }
-        GuestEvent::VserportChange { alias, open } => (channel(view, alias, *open), Then::Nothing),
-        GuestEvent::DeviceDeleted { alias: Some(alias) } => {
-            let detail = Detail::Device(pb::event::DeviceChange { alias: alias.clone() });
-            (Effects::none().event(EventKind::DeviceRemoved, Some(detail)), Then::Nothing)
-        }
+        GuestEvent::VserportChange(port) => (channel(view, &port.id, port.open), Then::Nothing),
+        GuestEvent::DeviceDeleted(deleted) => match &deleted.device {
+            Some(alias) => {
+                let detail = Detail::Device(pb::event::DeviceChange { alias: alias.clone() });
+                (Effects::none().event(EventKind::DeviceRemoved, Some(detail)), Then::Nothing)
+            }
+            None => none(),
+        },
         GuestEvent::Suspend => (pm_suspended(view, EventKind::PmSuspend, lifecycle::PMSUSPENDED_MEMORY), Then::Nothing),
         GuestEvent::SuspendDisk => (pm_suspended(view, EventKind::PmSuspendDisk, lifecycle::PMSUSPENDED_DISK), Then::Nothing),
         GuestEvent::Wakeup => (woken(view), Then::Nothing),
         _ => none(),
     }
+}
+
+/// The id of a device from its id or its path in QEMU's tree.
+fn alias_of(id: &str) -> String {
+    id.strip_prefix("/machine/peripheral/").unwrap_or(id).split('/').next().unwrap_or_default().to_owned()
+}
+
+fn io_error(run: &crate::domain::Run, error: &qmp::events::BlockIoError) -> Detail {
+    let alias = error.qom_path.as_deref().map(alias_of).unwrap_or_default();
+    let disk = run.document.domain.devices.disks.iter().find(|d| d.info.alias.as_deref() == Some(alias.as_str()));
+    let path = disk.and_then(|d| super::chain::local_path(d.kind, d.source.as_ref())).map(|p| p.to_string_lossy().into_owned());
+    let action = match error.action.as_str() {
+        "stop" => 1,
+        "report" => 2,
+        _ => 0,
+    };
+    let reason = if error.nospace { "enospc" } else { "" };
+    Detail::IoError(pb::event::IoError { path: path.unwrap_or_default(), device: alias, action, reason: reason.to_owned() })
 }
 
 /// The guest or the host ends the machine; QEMU waits to be told what to do.
@@ -197,16 +210,16 @@ pub(super) fn agent_lifecycle(connected: bool, reason: i32) -> Detail {
 }
 
 /// Runs in the owner: changes the view and starts what follows.
-pub(super) fn take_in(driver: &Arc<Driver>, guest: &Arc<Guest>, view: &mut View, event: GuestEvent) -> Effects {
+pub(super) fn take_in(driver: &Arc<Driver>, guest: &Arc<Guest>, view: &mut View, event: &GuestEvent) -> Effects {
     if view.run.as_ref().is_none_or(|r| r.id != guest.id) {
         return Effects::volatile();
     }
-    if let GuestEvent::BlockIoError { action, .. } = &event
-        && action == "stop"
+    if let GuestEvent::BlockIoError(error) = event
+        && error.action == "stop"
     {
         guest.expect_pause(Condition::PAUSED_IOERROR);
     }
-    let (effects, then) = decide(view, &event, || guest.pause_cause());
+    let (effects, then) = decide(view, event, || guest.pause_cause());
     follow(driver, guest, then);
     effects
 }
@@ -228,8 +241,12 @@ fn follow(driver: &Arc<Driver>, guest: &Arc<Guest>, then: Then) {
 /// Passes the event on as it came, for who watches QEMU itself.
 pub(super) fn publish_raw(driver: &Driver, guest: &Guest, event: &qmp::Event) {
     let view = guest.domain.view();
-    let (seconds, microseconds) = event.timestamp();
-    let detail = Detail::Monitor(pb::event::Monitor { event: event.name().to_owned(), seconds, microseconds, details: event.data_json().unwrap_or_default().to_owned() });
+    let detail = Detail::Monitor(pb::event::Monitor {
+        event: event.name.clone(),
+        seconds: event.seconds,
+        microseconds: u32::try_from(event.microseconds).unwrap_or(0),
+        details: event.data.as_ref().map(|d| d.get().to_owned()).unwrap_or_default(),
+    });
     driver.registry.journal().monitor(Happening {
         uuid: view.uuid,
         name: Arc::clone(&view.name),

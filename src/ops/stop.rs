@@ -7,18 +7,13 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use nix::sys::signal::Signal;
-
 use super::{Conditions, Driver, guest::Guest, plan, proc};
 use crate::{
     domain::{Condition, Domain, Effects, RunState, View},
-    error::{Code, Error, Result},
+    error::{Error, Result},
+    qemu::Stop,
 };
 
-/// How long QEMU may take to end when asked, before it is killed.
-const ASKED: Duration = Duration::from_secs(10);
-/// How long the kernel may take to end a process that was killed: it may hang in its storage.
-const KILLED: Duration = Duration::from_secs(30);
 /// How long QEMU's last words are waited for once the process is gone.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -107,32 +102,15 @@ pub(super) async fn terminate(driver: &Arc<Driver>, guest: &Arc<Guest>, patience
 }
 
 async fn end_process(guest: &Guest, patience: Patience) -> Result<()> {
-    let exited = async |limit| tokio::time::timeout(limit, guest.process.wait()).await.is_ok();
-    let name = Arc::clone(&guest.domain.view().name);
     // A process that is stopped by a signal can't end when asked.
     let stopped = guest.domain.view().run.as_ref().and_then(proc::process).is_some_and(|s| matches!(s.state, 'T' | 't'));
-    if patience != Patience::None && !(stopped && patience == Patience::Usual) {
-        send(guest, Signal::SIGTERM);
-        if exited(ASKED).await {
-            return Ok(());
-        }
-        if patience == Patience::Graceful {
-            return Err(Error::new(Code::ResourceBusy, format!("failed to terminate process of domain '{name}' with SIGTERM within {} s", ASKED.as_secs())));
-        }
-        tracing::warn!(guest = %name, "QEMU did not end when asked; it is killed");
-    }
-    send(guest, Signal::SIGKILL);
-    match exited(KILLED).await {
-        true => Ok(()),
-        false => Err(Error::new(Code::ResourceBusy, format!("process of domain '{name}' was killed but does not end: the kernel holds it, most likely in its storage"))),
-    }
-}
-
-fn send(guest: &Guest, signal: Signal) {
-    if let Err(error) = guest.process.send_signal(signal) {
-        // It has ended already, which is what was wanted; anything else shows when it does not end.
-        tracing::debug!(guest = %guest.domain.view().name, ?signal, %error, "no signal was sent");
-    }
+    let how = match patience {
+        Patience::Graceful => Stop::Gracefully,
+        Patience::Usual if stopped => Stop::Now,
+        Patience::Usual => Stop::Surely,
+        Patience::None => Stop::Now,
+    };
+    guest.process.stop(how).await
 }
 
 /// The process has ended: cleans up and commits, once. Later callers wait for the first.
@@ -185,7 +163,7 @@ async fn give_back(driver: &Arc<Driver>, guest: &Guest, view: &View, cause: Caus
     let Some(run) = view.run.as_ref().filter(|r| r.id == guest.id) else { return };
     let paths = driver.registry.store().paths();
     let log = paths.log.join(format!("{}.log", view.name));
-    let directories: Vec<PathBuf> = [&run.private.lib_dir, &run.private.channel_dir, &run.private.memory_dir].into_iter().filter(|d| !d.is_empty()).map(PathBuf::from).collect();
+    let directories: Vec<PathBuf> = [&run.status.lib_dir, &run.status.channel_target_dir, &run.status.memory_backing_dir].into_iter().flatten().map(PathBuf::from).collect();
     let pid_file = paths.state.join(format!("{}.pid", view.name));
     let owners = super::start::Owners::of(driver, &run.document.domain);
     let work = move || {

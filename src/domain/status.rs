@@ -1,0 +1,84 @@
+//! Between a view and the status file of its run, libvirt's format.
+
+use std::sync::Arc;
+
+use domxml::{
+    StatusDocument,
+    status::{DomainState, Taint},
+};
+
+use super::{Condition, Document, Run, View, store};
+use crate::error::{Error, Result};
+
+/// The taints that a run can have, by libvirt's words.
+const TAINTS: &[&str] = &[
+    "custom-argv",
+    "custom-monitor",
+    "high-privileges",
+    "shell-scripts",
+    "disk-probing",
+    "external-launch",
+    "host-cpu",
+    "hook-script",
+    "cdrom-passthrough",
+    "custom-dtb",
+    "custom-ga-command",
+    "custom-hypervisor-feature",
+    "deprecated-config",
+];
+
+/// The word of a taint, if it is one.
+pub fn taint(word: &str) -> Option<&'static str> {
+    TAINTS.iter().find(|t| **t == word).copied()
+}
+
+/// The text of the status file.
+pub(super) fn text(view: &View) -> String {
+    let Some(run) = &view.run else { return String::new() };
+    let mut status = StatusDocument::clone(&run.status);
+    status.state = view.condition.state_word().parse().unwrap_or_default();
+    status.reason = view.condition.reason_word().to_owned();
+    status.pid = run.pid;
+    status.taints = run.taints.iter().map(|t| Taint { flag: (*t).to_owned() }).collect();
+    status.deprecations = run.deprecations.iter().map(|d| d.to_string()).collect();
+    status.fakereboot = run.fake_reboot;
+    status.domain = run.document.domain.clone();
+    store::head(&view.name) + &status.format()
+}
+
+/// The run and condition that a status file describes.
+///
+/// # Errors
+/// `Internal` if it has no process, id or known state.
+pub fn read(mut status: StatusDocument) -> Result<(Run, Condition)> {
+    let document = std::mem::take(&mut status.domain);
+    let id = document.id.filter(|id| *id > 0).ok_or_else(|| Error::internal("the status file has no id"))?;
+    if status.pid <= 0 {
+        return Err(Error::internal("the status file has no process"));
+    }
+    let condition = Condition::from_words(DomainState::as_str(status.state), &status.reason);
+    let condition = condition.ok_or_else(|| Error::internal(format!("unknown state '{}' in the status file", status.state.as_str())))?;
+    let run = Run {
+        id,
+        pid: status.pid,
+        start_time: 0,
+        config: None,
+        starting: condition == Condition::PAUSED_STARTING_UP,
+        label: label(&document),
+        unreachable: None,
+        taints: status.taints.iter().filter_map(|t| taint(&t.flag)).collect(),
+        deprecations: status.deprecations.iter().map(|d| d.as_str().into()).collect(),
+        session: None,
+        fake_reboot: status.fakereboot,
+        balloon_kib: None,
+        occupied_since: None,
+        document: Document::live(document),
+        status: Arc::new(status),
+    };
+    Ok((run, condition))
+}
+
+/// The label that a live document says its process runs under.
+pub fn label(document: &domxml::Domain) -> Option<Arc<str>> {
+    document.seclabels.iter().find(|s| s.model.as_deref() == Some("dac")).and_then(|s| s.label.as_deref()).map(Into::into)
+}

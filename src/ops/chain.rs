@@ -1,0 +1,229 @@
+//! What a disk's image is made of: the images below it, read from their own heads.
+//!
+//! QEMU is told every node of the chain, so the chain is followed before a guest starts, as libvirt does: each image that
+//! the document does not describe is asked for its backing file and format. Heads are written by guests: everything read
+//! is bounded, and a format that the image claims is believed only where the document or the image above names it.
+
+use std::{
+    fs::File,
+    io::{self, Read, Seek, SeekFrom},
+    path::{Path, PathBuf},
+};
+
+use domxml::devices::{BackingStore, Disk, Source, StorageFormat, StorageKind};
+
+use crate::error::{Area, Code, Error, Result};
+
+/// Deepest chain.
+const DEPTH_MAX: usize = 200;
+/// Longest name of a backing file that qcow2 allows.
+const NAME_MAX: usize = 1_023;
+/// Bytes of header extensions that are looked at.
+const EXTENSIONS_MAX: usize = 64 << 10;
+/// Type of the qcow2 header extension that names the backing file's format.
+const EXT_BACKING_FORMAT: u32 = 0xE279_2ACA;
+
+/// What an image's head says of the image below.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Below {
+    /// Its name as written in the head; none if there is nothing below.
+    pub file: Option<String>,
+    /// Its format as written in the head.
+    pub format: Option<String>,
+}
+
+/// Follows the chains of all disks of a document and writes them into it. Blocks on files.
+///
+/// # Errors
+/// `System` for an image that can't be opened, `OperationFailed` for a chain that is too deep or a backing format that is
+/// not told.
+pub fn follow_all(domain: &mut domxml::Domain, as_user: &str) -> Result<()> {
+    for disk in &mut domain.devices.disks {
+        follow(disk, as_user)?;
+    }
+    Ok(())
+}
+
+fn follow(disk: &mut Disk, as_user: &str) -> Result<()> {
+    let Some(path) = local_path(disk.kind, disk.source.as_ref()) else { return Ok(()) };
+    open(&path, as_user)?;
+    // A chain that the document has stands.
+    if disk.backing.is_some() {
+        return Ok(());
+    }
+    let format = disk.driver.as_ref().and_then(|d| d.kind).unwrap_or(StorageFormat::Raw);
+    disk.backing = Some(Box::new(chain(&path, format, as_user, 0)?));
+    Ok(())
+}
+
+/// The images below `path`, ending with an empty one.
+fn chain(path: &Path, format: StorageFormat, as_user: &str, depth: usize) -> Result<BackingStore> {
+    if depth > DEPTH_MAX {
+        return Err(Error::new(Code::OperationFailed, format!("backing chain of '{}' is deeper than {DEPTH_MAX}", path.display())));
+    }
+    let end = BackingStore::default();
+    if format != StorageFormat::Qcow2 {
+        return Ok(end);
+    }
+    let mut file = open(path, as_user)?;
+    let below = read_qcow2(&mut file).map_err(|e| Error::system(format_args!("cannot read the head of '{}'", path.display()), e).in_area(Area::Storage))?;
+    let Some(name) = below.file else { return Ok(end) };
+    // Names with a protocol are QEMU's to open; they have no local file to follow.
+    let named = name.strip_prefix("file:").unwrap_or(&name);
+    if named.contains(':') && !named.starts_with('/') {
+        return Err(Error::new(Code::ConfigUnsupported, format!("backing file '{name}' of '{}' is not a local file, which is not supported yet", path.display())));
+    }
+    let next = path.parent().unwrap_or(Path::new("/")).join(named);
+    let Some(format) = below.format else {
+        let message = format!("format of backing image '{}' of image '{}' was not specified in the image metadata", next.display(), path.display());
+        return Err(Error::new(Code::OperationFailed, message).in_area(Area::Storage));
+    };
+    let format: StorageFormat = format.parse().map_err(|_| Error::new(Code::ConfigUnsupported, format!("unknown format '{format}' of backing image '{}'", next.display())))?;
+    store(&next, format, as_user, depth)
+}
+
+fn store(path: &Path, format: StorageFormat, as_user: &str, depth: usize) -> Result<BackingStore> {
+    use std::os::unix::fs::FileTypeExt;
+    let metadata = open(path, as_user)?.metadata().map_err(|e| cannot_access(path, as_user, e))?;
+    let text = path.to_string_lossy().into_owned();
+    let block = metadata.file_type().is_block_device();
+    let source = if block { Source { dev: Some(text), ..Source::default() } } else { Source { file: Some(text), ..Source::default() } };
+    Ok(BackingStore::new(if block { StorageKind::Block } else { StorageKind::File }, format, source, chain(path, format, as_user, depth + 1)?))
+}
+
+/// The file of a source that is one.
+pub fn local_path(kind: StorageKind, source: Option<&Source>) -> Option<PathBuf> {
+    let source = source?;
+    match kind {
+        StorageKind::File => source.file.as_deref(),
+        StorageKind::Block => source.dev.as_deref(),
+        _ => None,
+    }
+    .map(PathBuf::from)
+}
+
+fn open(path: &Path, as_user: &str) -> Result<File> {
+    File::open(path).map_err(|e| cannot_access(path, as_user, e))
+}
+
+fn cannot_access(path: &Path, as_user: &str, error: io::Error) -> Error {
+    Error::system(format_args!("Cannot access storage file '{}' (as {as_user})", path.display()), error).in_area(Area::Storage)
+}
+
+/// Reads the head of a qcow2 image. Nothing below for what is none: QEMU will say so.
+///
+/// # Errors
+/// What reading gives, `InvalidData` for lengths that qcow2 does not allow.
+pub fn read_qcow2(file: &mut (impl Read + Seek)) -> io::Result<Below> {
+    let mut head = [0; 104];
+    let got = read_up_to(file, &mut head)?;
+    if got < 20 || !head.starts_with(b"QFI\xfb") {
+        return Ok(Below::default());
+    }
+    let offset = u64::from_be_bytes(head[8..16].try_into().unwrap_or_default());
+    let length = usize::try_from(be32(&head, 16)).unwrap_or(usize::MAX);
+    let extensions = match be32(&head, 4) {
+        3 if got >= 104 => u64::from(be32(&head, 100)),
+        _ => 72,
+    };
+    if offset == 0 || length == 0 {
+        return Ok(Below::default());
+    }
+    if length > NAME_MAX {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the name of the backing file is too long"));
+    }
+    let mut name = vec![0; length];
+    file.seek(SeekFrom::Start(offset))?;
+    file.read_exact(&mut name)?;
+    let name = String::from_utf8(name).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "the name of the backing file is not text"))?;
+    let format = read_format(file, extensions, offset)?;
+    Ok(Below { file: Some(name), format })
+}
+
+/// Looks for the backing file's format among the header extensions, which end before the name.
+fn read_format(file: &mut (impl Read + Seek), from: u64, until: u64) -> io::Result<Option<String>> {
+    let length = usize::try_from(until.saturating_sub(from)).unwrap_or(usize::MAX).min(EXTENSIONS_MAX);
+    let mut bytes = vec![0; length];
+    file.seek(SeekFrom::Start(from))?;
+    let got = read_up_to(file, &mut bytes)?;
+    let mut rest = &bytes[..got];
+    while rest.len() >= 8 {
+        let (kind, length) = (be32(rest, 0), usize::try_from(be32(rest, 4)).unwrap_or(usize::MAX));
+        if kind == 0 {
+            break;
+        }
+        let Some(data) = rest.get(8..8usize.saturating_add(length)) else { break };
+        if kind == EXT_BACKING_FORMAT {
+            return Ok(std::str::from_utf8(data).ok().map(str::to_owned));
+        }
+        rest = rest.get(8 + length.next_multiple_of(8)..).unwrap_or_default();
+    }
+    Ok(None)
+}
+
+fn be32(bytes: &[u8], at: usize) -> u32 {
+    bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_be_bytes)
+}
+
+fn read_up_to(file: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut got = 0;
+    while got < buffer.len() {
+        match file.read(&mut buffer[got..])? {
+            0 => break,
+            n => got += n,
+        }
+    }
+    Ok(got)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn image(name: &str, format: Option<&str>) -> Vec<u8> {
+        let mut bytes = vec![0; 104];
+        bytes[..4].copy_from_slice(b"QFI\xfb");
+        bytes[4..8].copy_from_slice(&3u32.to_be_bytes());
+        bytes[100..104].copy_from_slice(&104u32.to_be_bytes());
+        if let Some(format) = format {
+            bytes.extend(EXT_BACKING_FORMAT.to_be_bytes());
+            bytes.extend(u32::try_from(format.len()).unwrap().to_be_bytes());
+            bytes.extend(format.as_bytes());
+            bytes.resize(bytes.len().next_multiple_of(8), 0);
+        }
+        bytes.extend([0; 8]);
+        let offset = bytes.len() as u64;
+        bytes[8..16].copy_from_slice(&offset.to_be_bytes());
+        bytes[16..20].copy_from_slice(&u32::try_from(name.len()).unwrap().to_be_bytes());
+        bytes.extend(name.as_bytes());
+        bytes
+    }
+
+    #[test]
+    fn name_and_format_are_found() {
+        let below = read_qcow2(&mut Cursor::new(image("base.img", Some("qcow2")))).unwrap();
+        assert_eq!(below, Below { file: Some("base.img".into()), format: Some("qcow2".into()) });
+        let below = read_qcow2(&mut Cursor::new(image("base.img", None))).unwrap();
+        assert_eq!(below, Below { file: Some("base.img".into()), format: None });
+    }
+
+    #[test]
+    fn what_is_no_image_has_nothing_below() {
+        for bytes in [vec![], vec![0; 512], b"QFI\xfb".to_vec()] {
+            assert_eq!(read_qcow2(&mut Cursor::new(bytes)).unwrap(), Below::default());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_hostile_head_is_survived(mut tail in prop::collection::vec(any::<u8>(), 0..300)) {
+            let mut bytes = b"QFI\xfb\0\0\0\x03".to_vec();
+            bytes.append(&mut tail);
+            let _ = read_qcow2(&mut Cursor::new(bytes));
+        }
+    }
+}

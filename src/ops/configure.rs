@@ -1,0 +1,351 @@
+//! Changing one thing of a guest's configuration: of the run, the stored one, or both.
+//!
+//! Each change is one variant of [`Change`] and one line in `apply`, which works on a document; what a running guest needs
+//! besides goes to QEMU first.
+
+use std::sync::Arc;
+
+use domxml::{clock::LifecycleAction as Action, units::Kib};
+use qmp::commands;
+
+use super::{Conditions, Driver};
+use crate::{
+    domain::{Document, Domain, Effects, View, jobs::Kind, jobs::Want},
+    error::{Area, Code, Error, Result},
+    pb::{self, EventKind, LifecycleAction, LifecycleEvent, event::Detail},
+};
+
+/// Which configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Of the run if there is one, otherwise the stored one.
+    Current,
+    /// Of the run.
+    Live,
+    /// The stored one.
+    Config,
+    /// Both.
+    Both,
+}
+
+/// What to change.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// The title, or none.
+    Title(Option<String>),
+    /// The description, or none.
+    Description(Option<String>),
+    /// One namespace's element, or none.
+    Metadata {
+        /// The namespace.
+        uri: String,
+        /// Its prefix in the document.
+        key: String,
+        /// The element.
+        xml: Option<String>,
+    },
+    /// The balloon's size, KiB.
+    Memory(u64),
+    /// Most memory, KiB.
+    MaxMemory(u64),
+    /// CPUs at start.
+    Vcpus(u32),
+    /// Most CPUs.
+    MaxVcpus(u32),
+    /// What follows an event of the guest.
+    Lifecycle {
+        /// The event.
+        event: LifecycleEvent,
+        /// What follows.
+        action: LifecycleAction,
+    },
+    /// Limits of the process's memory, KiB; what is not given stays.
+    MemoryTuning {
+        /// Of memory.
+        hard: Option<u64>,
+        /// Under pressure.
+        soft: Option<u64>,
+        /// Of memory and swap.
+        swap_hard: Option<u64>,
+    },
+}
+
+/// libvirt's number for "no limit", KiB.
+const UNLIMITED_KIB: u64 = 9_007_199_254_740_988;
+
+/// The configurations that a scope names now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Which {
+    live: bool,
+    config: bool,
+}
+
+impl Which {
+    fn of(scope: Scope, view: &View) -> Result<Self> {
+        let which = match scope {
+            Scope::Current => Self { live: view.active(), config: !view.active() },
+            Scope::Live => Self { live: true, config: false },
+            Scope::Config => Self { live: false, config: true },
+            Scope::Both => Self { live: true, config: true },
+        };
+        if which.live && !view.active() {
+            return Err(Error::invalid("domain is not running"));
+        }
+        if which.config && view.config.is_none() {
+            return Err(Error::invalid("transient domains do not have any persistent config"));
+        }
+        Ok(which)
+    }
+}
+
+/// Changes one thing.
+///
+/// # Errors
+/// `OperationInvalid` if the guest has no such configuration, what is wrong with the change, what QEMU refuses.
+pub async fn configure(driver: &Arc<Driver>, domain: &Domain, scope: Scope, change: Change, conditions: &Conditions) -> Result<()> {
+    let job = domain.job(Want::Plain(Kind::Modify)).await?;
+    let view = job.view();
+    conditions.check(&view)?;
+    let which = Which::of(scope, &view)?;
+    // Tried on copies first, so that QEMU is told nothing that can't be written down.
+    for document in documents(&view, which) {
+        apply(&mut document.domain.clone(), &change)?;
+    }
+    if conditions.trial {
+        return Ok(());
+    }
+    let owned = Arc::clone(driver);
+    driver
+        .tracked(async move {
+            if which.live {
+                tell_qemu(&owned, &view, &change).await?;
+            }
+            let event = event_of(&change);
+            job.commit(move |view| {
+                if which.live
+                    && let Some(run) = &mut view.run
+                {
+                    run.document = Document::live(applied(&run.document, &change)?);
+                }
+                if which.config
+                    && let Some(config) = &view.config
+                {
+                    view.config = Some(Document::config(applied(config, &change)?));
+                }
+                let mut effects = Effects::none();
+                if let Some((kind, detail)) = event {
+                    effects = effects.event(kind, Some(detail));
+                }
+                Ok(effects)
+            })
+            .await
+            .map(drop)
+        })
+        .await
+}
+
+fn documents(view: &View, which: Which) -> Vec<&Arc<Document>> {
+    let live = view.run.as_ref().map(|r| &r.document).filter(|_| which.live);
+    let config = view.config.as_ref().filter(|_| which.config);
+    live.into_iter().chain(config).collect()
+}
+
+fn applied(document: &Document, change: &Change) -> Result<domxml::Domain> {
+    let mut domain = document.domain.clone();
+    apply(&mut domain, change)?;
+    Ok(domain)
+}
+
+/// The change in a document.
+fn apply(domain: &mut domxml::Domain, change: &Change) -> Result<()> {
+    match change {
+        Change::Title(Some(title)) if title.contains('\n') => return Err(Error::argument("metadata title can't contain newlines").in_area(Area::None)),
+        Change::Title(title) => domain.title.clone_from(&title.clone().filter(|t| !t.is_empty())),
+        Change::Description(text) => domain.description.clone_from(&text.clone().filter(|t| !t.is_empty())),
+        Change::Metadata { uri, key, xml: Some(xml) } => domain.set_metadata_element(xml, key, uri)?,
+        Change::Metadata { uri, .. } => drop(domain.remove_metadata_element(uri)),
+        Change::Memory(kib) => set_memory(domain, *kib)?,
+        Change::MaxMemory(kib) => set_max_memory(domain, *kib)?,
+        Change::Vcpus(count) => set_vcpus(domain, *count)?,
+        Change::MaxVcpus(count) => set_max_vcpus(domain, *count)?,
+        Change::Lifecycle { event, action } => {
+            let place = match event {
+                LifecycleEvent::Poweroff => &mut domain.on_poweroff,
+                LifecycleEvent::Reboot => &mut domain.on_reboot,
+                LifecycleEvent::Crash => &mut domain.on_crash,
+            };
+            *place = Some(lifecycle_action(*event, *action)?);
+        }
+        Change::MemoryTuning { hard, soft, swap_hard } => {
+            let tune = domain.memtune.get_or_insert_default();
+            let limit = |kib: &u64| if *kib >= UNLIMITED_KIB { None } else { Some(Kib(*kib)) };
+            for (place, value) in [(&mut tune.hard_limit, hard), (&mut tune.soft_limit, soft), (&mut tune.swap_hard_limit, swap_hard)] {
+                if let Some(kib) = value {
+                    *place = limit(kib);
+                }
+            }
+            if let (Some(swap), Some(hard)) = (tune.swap_hard_limit, tune.hard_limit)
+                && hard.0 > swap.0
+            {
+                return Err(Error::argument("memory hard_limit tunable value must be lower than or equal to swap_hard_limit"));
+            }
+            if *tune == domxml::tuning::MemoryTune::default() {
+                domain.memtune = None;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn lifecycle_action(event: LifecycleEvent, action: LifecycleAction) -> Result<Action> {
+    let dump = matches!(action, LifecycleAction::CoredumpDestroy | LifecycleAction::CoredumpRestart);
+    if dump && event != LifecycleEvent::Crash {
+        return Err(Error::argument("the coredump actions are valid only for on_crash"));
+    }
+    Ok(match action {
+        LifecycleAction::Destroy => Action::Destroy,
+        LifecycleAction::Restart => Action::Restart,
+        LifecycleAction::RestartRename => Action::RenameRestart,
+        LifecycleAction::Preserve => Action::Preserve,
+        LifecycleAction::CoredumpDestroy => Action::CoredumpDestroy,
+        LifecycleAction::CoredumpRestart => Action::CoredumpRestart,
+    })
+}
+
+fn set_memory(domain: &mut domxml::Domain, kib: u64) -> Result<()> {
+    let most = super::facts::of(domain).memory_kib;
+    if kib > most {
+        return Err(Error::argument("cannot set memory higher than max memory"));
+    }
+    domain.current_memory = Some(Kib(kib));
+    Ok(())
+}
+
+fn set_max_memory(domain: &mut domxml::Domain, kib: u64) -> Result<()> {
+    let cells = domain.cpu.as_ref().and_then(|c| c.numa.as_ref()).is_some_and(|n| !n.cells.is_empty());
+    if cells {
+        return Err(Error::invalid("initial memory size of a domain with NUMA nodes cannot be modified with this API"));
+    }
+    if let Some(max) = domain.max_memory
+        && kib > max.size.0
+    {
+        return Err(Error::argument("cannot set initial memory size greater than the maximum memory size"));
+    }
+    domain.memory.get_or_insert_default().size = Kib(kib);
+    if domain.current_memory.is_none_or(|c| c.0 > kib) {
+        domain.current_memory = Some(Kib(kib));
+    }
+    Ok(())
+}
+
+fn set_vcpus(domain: &mut domxml::Domain, count: u32) -> Result<()> {
+    let vcpu = domain.vcpu.get_or_insert_default();
+    if count == 0 || count > vcpu.count {
+        return Err(Error::argument(format!("requested vcpus is greater than max allowable vcpus for the persistent domain: {count} > {}", vcpu.count)));
+    }
+    vcpu.current = (count != vcpu.count).then_some(count);
+    for state in domain.vcpus.iter_mut().flat_map(|v| &mut v.all) {
+        state.enabled = (state.id < count).into();
+    }
+    Ok(())
+}
+
+fn set_max_vcpus(domain: &mut domxml::Domain, count: u32) -> Result<()> {
+    let topology = domain.cpu.as_ref().and_then(|c| c.topology.as_ref()).map(|t| t.vcpus());
+    if topology.is_some_and(|t| t != u64::from(count)) {
+        return Err(Error::argument("CPU topology doesn't match the desired vcpu count"));
+    }
+    let vcpu = domain.vcpu.get_or_insert_default();
+    if count == 0 {
+        return Err(Error::argument("the number of vcpus must be 1 or more"));
+    }
+    let current = vcpu.current.unwrap_or(vcpu.count).min(count);
+    vcpu.count = count;
+    vcpu.current = (current != count).then_some(current);
+    // Each CPU by itself only follows where its number still fits.
+    if let Some(vcpus) = &mut domain.vcpus {
+        vcpus.all.retain(|v| v.id < count);
+    }
+    Ok(())
+}
+
+/// What a running guest is told before its document follows.
+async fn tell_qemu(driver: &Arc<Driver>, view: &View, change: &Change) -> Result<()> {
+    match change {
+        Change::Memory(kib) => {
+            let guest = driver.guests.of(view)?;
+            let balloon = view.run.as_ref().and_then(|r| r.document.domain.devices.memballoon.as_ref());
+            if balloon.is_none_or(|b| b.model.as_str() == "none") {
+                return Err(Error::invalid("Unable to change memory of active domain without the balloon device and guest OS balloon driver"));
+            }
+            guest.execute(driver, commands::Balloon { value: kib.saturating_mul(1024) }).await.map(drop)
+        }
+        Change::MaxMemory(_) => Err(Error::invalid("cannot resize the maximum memory on an active domain")),
+        Change::MaxVcpus(_) => Err(Error::argument("maximum vcpu count can be modified only in the persistent config")),
+        Change::Vcpus(_) => Err(Error::new(Code::OperationUnsupported, "plugging CPUs into a running guest is not supported yet")),
+        Change::MemoryTuning { .. } => Err(Error::invalid("cgroup memory controller is not mounted")),
+        Change::Title(_) | Change::Description(_) | Change::Metadata { .. } | Change::Lifecycle { .. } => Ok(()),
+    }
+}
+
+/// The event that tells of a change.
+fn event_of(change: &Change) -> Option<(EventKind, Detail)> {
+    let metadata = |kind: i32, uri: &str| (EventKind::MetadataChange, Detail::MetadataChange(pb::event::MetadataChange { r#type: kind, uri: uri.to_owned() }));
+    match change {
+        Change::Description(_) => Some(metadata(0, "")),
+        Change::Title(_) => Some(metadata(1, "")),
+        Change::Metadata { uri, .. } => Some(metadata(2, uri)),
+        _ => None,
+    }
+}
+
+/// Says whether a guest starts with the host.
+///
+/// # Errors
+/// `OperationInvalid` if it has no stored configuration.
+pub async fn set_autostart(domain: &Domain, autostart: bool, conditions: &Conditions) -> Result<()> {
+    let view = domain.view();
+    conditions.check(&view)?;
+    if view.config.is_none() {
+        return Err(Error::invalid("cannot set autostart for transient domain"));
+    }
+    if conditions.trial {
+        return Ok(());
+    }
+    let change = move |view: &mut View| {
+        view.autostart = autostart && view.config.is_some();
+        Ok(Effects::volatile())
+    };
+    domain.commit(change).await.map(drop)
+}
+
+/// The document that a scope names, for reading.
+fn read(view: &View, scope: Scope) -> Result<&domxml::Domain> {
+    let which = Which::of(scope, view)?;
+    documents(view, which).first().map(|d| &d.domain).ok_or_else(|| Error::internal("the domain has no document"))
+}
+
+/// The title.
+///
+/// # Errors
+/// `NoDomainMetadata` if there is none.
+pub fn title(view: &View, scope: Scope) -> Result<String> {
+    read(view, scope)?.title.clone().ok_or_else(|| Error::new(Code::NoDomainMetadata, "Requested metadata element is not present").in_area(Area::Domain))
+}
+
+/// The description.
+///
+/// # Errors
+/// As [`title`].
+pub fn description(view: &View, scope: Scope) -> Result<String> {
+    read(view, scope)?.description.clone().ok_or_else(|| Error::new(Code::NoDomainMetadata, "Requested metadata element is not present").in_area(Area::Domain))
+}
+
+/// One namespace's element.
+///
+/// # Errors
+/// As [`title`].
+pub fn metadata(view: &View, scope: Scope, uri: &str) -> Result<String> {
+    read(view, scope)?.metadata_element(uri).ok_or_else(|| Error::new(Code::NoDomainMetadata, "Requested metadata element is not present").in_area(Area::Domain))
+}
+

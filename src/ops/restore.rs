@@ -1,0 +1,277 @@
+//! Start-up: every guest that the files tell of, in its true state.
+//!
+//! [`load`] reads the files and enters the guests; it waits for no QEMU. [`reconnect`] then goes to each guest that ran:
+//! its process is found by its lock, its monitor dialled, its state read back from QEMU, and what was under way is
+//! finished or undone. A guest that ended meanwhile gives its one event. A guest that can't be reached is kept, shown as
+//! unreachable, and dialled again.
+
+use std::{
+    collections::HashMap,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{Driver, guest::Guest, plan, react, start, stop};
+use crate::{
+    domain::{Condition, Document, Domain, Effects, RunState, View, status},
+    error::Result,
+    events::Found,
+    qemu::{Live, Process},
+};
+
+/// How long a monitor is dialled at start-up before the guest is shown as unreachable.
+const DIAL: Duration = Duration::from_secs(5);
+/// Between two attempts to reach an unreachable guest.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Reads all files and enters all guests. Tells the journal what it missed.
+///
+/// # Errors
+/// A directory can't be read.
+pub fn load(driver: &Arc<Driver>) -> Result<()> {
+    let registry = &driver.registry;
+    let found = registry.store().load()?;
+    let mut views: HashMap<uuid::Uuid, View> = HashMap::new();
+    for loaded in found.runs {
+        match run_view(loaded.content) {
+            Ok(view) => drop(views.insert(view.uuid, view)),
+            Err(error) => keep(registry.store(), &loaded.path, &error),
+        }
+    }
+    for loaded in found.configs {
+        match config_view(&loaded.path, loaded.content, &mut views) {
+            Ok(()) => {}
+            Err(error) => keep(registry.store(), &loaded.path, &error),
+        }
+    }
+    for view in views.values_mut() {
+        view.autostart = view.config.is_some() && found.autostart.contains(&*view.name);
+    }
+    let told: Vec<Found> = views.values().map(|v| Found { uuid: v.uuid, name: Arc::clone(&v.name), defined: v.config.is_some(), id: v.id() }).collect();
+    for view in views.into_values() {
+        registry.seen_id(view.id());
+        registry.enter(view);
+    }
+    registry.journal().baseline(&told);
+    // What is known to run is asked first: whether it still does shows when it is reached.
+    registry.journal().append(registry.journal().reconcile(&told));
+    Ok(())
+}
+
+fn keep(store: &crate::domain::store::Store, path: &Path, error: &crate::error::Error) {
+    tracing::error!(path = %path.display(), %error, "this file can't be taken as a guest's; it is kept as it is and left alone");
+    store.keep(path);
+}
+
+fn run_view(document: domxml::StatusDocument) -> Result<View> {
+    let (run, condition) = status::read(document)?;
+    let (uuid, name) = plan::identity(&run.document.domain)?;
+    let mut view = View::new(uuid, name.into(), 0);
+    view.run = Some(run);
+    view.condition = condition;
+    Ok(view)
+}
+
+fn config_view(path: &Path, domain: domxml::Domain, views: &mut HashMap<uuid::Uuid, View>) -> Result<()> {
+    let (uuid, name) = plan::identity(&domain)?;
+    if path.file_stem().and_then(|s| s.to_str()) != Some(&name) {
+        return Err(crate::error::Error::internal(format!("the file is not named after its guest '{name}'")));
+    }
+    if views.values().any(|v| v.uuid != uuid && *v.name == *name) {
+        return Err(crate::error::Error::internal(format!("another guest is named '{name}'")));
+    }
+    let view = views.entry(uuid).or_insert_with(|| View::new(uuid, name.as_str().into(), 0));
+    if *view.name != *name || view.config.is_some() {
+        return Err(crate::error::Error::internal(format!("another guest has UUID {uuid}")));
+    }
+    view.config = Some(Document::config(domain));
+    Ok(())
+}
+
+/// Goes to every guest that ran, each in its own task; returns when all were reached or shown as unreachable.
+pub async fn reconnect(driver: &Arc<Driver>) {
+    let running = driver.registry.all().into_iter().filter(|d| d.view().active());
+    let tasks: Vec<_> = running.map(|domain| driver.tracker.spawn(take_over(Arc::clone(driver), domain))).collect();
+    for task in tasks {
+        if let Err(error) = task.await {
+            tracing::error!(%error, "taking over a guest met a bug");
+        }
+    }
+}
+
+async fn take_over(driver: Arc<Driver>, domain: Domain) {
+    let view = domain.view();
+    let Some(run) = &view.run else { return };
+    let process = match find_process(&driver, &view).await {
+        Ok(process) => process,
+        Err(error) => {
+            // It can't be told whether it lives: it is kept, and looked for again.
+            tracing::error!(guest = %view.name, %error, "the guest's process can't be looked at");
+            return look_again(driver, domain);
+        }
+    };
+    let Some(process) = process else {
+        let guest = Guest::ended_before(domain.clone(), run.id, stop::cause_found(&driver, &view));
+        stop::ended_without_process(&driver, &guest).await;
+        return;
+    };
+    note_start_time(&domain, run.id, process.pid()).await;
+    let guest = Guest::new(domain.clone(), run.id, process, start::leases_of(&driver, &run.document.domain));
+    driver.guests.insert(&guest);
+    watch_process(&driver, &guest);
+    if let Some(cause) = stop::intended(&driver, &view).or(run.starting.then_some(stop::Cause::NotStarted)) {
+        tracing::warn!(guest = %view.name, ?cause, "finishing what was under way when the daemon ended");
+        guest.end_because(cause);
+        if let Err(error) = stop::terminate(&driver, &guest, stop::Patience::Usual).await {
+            tracing::error!(guest = %view.name, %error, "the guest could not be ended");
+        }
+        return;
+    }
+    if let Err(error) = dial(&driver, &guest, DIAL).await {
+        guest.show_unreachable(Some(error.to_string())).await;
+        let driver = Arc::clone(&driver);
+        tokio::spawn(async move { dial_again(&driver, &guest, RETRY).await });
+    }
+}
+
+async fn find_process(driver: &Driver, view: &View) -> Result<Option<Process>> {
+    let pid_file = driver.registry.store().paths().state.join(format!("{}.pid", view.name));
+    let (pid, name) = (view.run.as_ref().map_or(0, |r| r.pid), Arc::clone(&view.name));
+    crate::blocking::file("looking for the guest's process", move || Process::find(&pid_file, pid, &name)).await
+}
+
+fn look_again(driver: Arc<Driver>, domain: Domain) {
+    tokio::spawn(async move {
+        tokio::time::sleep(RETRY).await;
+        Box::pin(take_over(driver, domain)).await;
+    });
+}
+
+async fn note_start_time(domain: &Domain, id: i32, pid: i32) {
+    let start_time = unixfd::start_time(pid).unwrap_or(0);
+    let change = move |view: &mut View| {
+        if let Some(run) = view.run.as_mut().filter(|r| r.id == id) {
+            run.start_time = start_time;
+        }
+        Ok(Effects::volatile())
+    };
+    // A guest that has gone needs no note.
+    let _ = domain.commit(change).await;
+}
+
+/// Notices the end of a process whose monitor is not connected.
+pub(super) fn watch_process(driver: &Arc<Driver>, guest: &Arc<Guest>) {
+    let (weak, guest) = (Arc::downgrade(driver), Arc::clone(guest));
+    tokio::spawn(async move {
+        if guest.process_ended().await
+            && let Some(driver) = weak.upgrade()
+        {
+            stop::ended(&driver, &guest).await;
+        }
+    });
+}
+
+/// Connects to a guest's monitor and reads its state back.
+async fn dial(driver: &Arc<Driver>, guest: &Arc<Guest>, limit: Duration) -> Result<()> {
+    let view = guest.domain.view();
+    let socket = view.running()?.status.monitor.as_ref().map(|m| m.path.clone()).unwrap_or_default();
+    let Live { monitor, events, .. } = Live::attach(guest.process()?.clone(), Path::new(&socket), limit).await?;
+    guest.connect(driver, monitor, events);
+    read_back(driver, guest).await;
+    Ok(())
+}
+
+/// Dials until the guest answers, ends, or the daemon does.
+pub(super) async fn dial_again(driver: &Arc<Driver>, guest: &Arc<Guest>, pause: Duration) {
+    let weak = Arc::downgrade(driver);
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            _ = guest.process_ended() => return,
+        }
+        let Some(driver) = weak.upgrade() else { return };
+        if dial(&driver, guest, DIAL).await.is_ok() {
+            guest.show_unreachable(None).await;
+            return;
+        }
+    }
+}
+
+/// Reads the guest's state back from QEMU and commits what has changed, with its events.
+pub(super) async fn read_back(driver: &Arc<Driver>, guest: &Arc<Guest>) {
+    let Ok(monitor) = guest.monitor() else { return };
+    let status = match monitor.status().await {
+        Ok(status) => status,
+        Err(error) => return guest.show_unreachable(Some(error.to_string())).await,
+    };
+    let balloon = monitor.balloon().await.ok().flatten();
+    let devices = monitor.device_ids().await.ok();
+    let (id, word, running) = (guest.id, status.status.to_string(), status.running);
+    let change = move |view: &mut View| {
+        let Some(run) = view.run.as_mut().filter(|r| r.id == id) else { return Ok(Effects::volatile()) };
+        run.balloon_kib = balloon.map(|b| b / 1024).or(run.balloon_kib);
+        run.unreachable = None;
+        if let Some(devices) = devices {
+            let mut status = domxml::StatusDocument::clone(&run.status);
+            status.devices = devices.into_iter().map(|alias| domxml::status::DeviceAlias { alias }).collect();
+            run.status = Arc::new(status);
+        }
+        Ok(catch_up(view, &word, running))
+    };
+    match guest.domain.commit(change).await {
+        Ok(view) if matches!(view.condition.state(), RunState::Shutdown) => shut_down_meanwhile(driver, guest),
+        Ok(_) => {}
+        Err(error) => tracing::warn!(guest = %guest.domain.view().name, %error, "its state could not be taken over"),
+    }
+}
+
+/// The view follows QEMU's state.
+fn catch_up(view: &mut View, word: &str, running: bool) -> Effects {
+    match (word, view.condition.state()) {
+        ("shutdown", state) if state != RunState::Shutdown => {
+            view.condition = Condition::SHUTDOWN_USER;
+            Effects::none().lifecycle(react::lifecycle::SHUTDOWN_GUEST.0, react::lifecycle::SHUTDOWN_GUEST.1)
+        }
+        ("guest-panicked", state) if state != RunState::Crashed => {
+            view.condition = Condition::CRASHED_PANICKED;
+            Effects::none().lifecycle(react::lifecycle::CRASHED_PANICKED.0, react::lifecycle::CRASHED_PANICKED.1)
+        }
+        ("io-error", _) => react::paused(view, Condition::PAUSED_IOERROR),
+        ("watchdog", _) => react::paused(view, Condition::PAUSED_WATCHDOG),
+        _ if running => react::resumed(view),
+        ("paused" | "prelaunch", _) => react::paused(view, Condition::PAUSED_UNKNOWN),
+        _ => Effects::none(),
+    }
+}
+
+/// A guest that shut down while nobody listened: what its document says follows now.
+fn shut_down_meanwhile(driver: &Arc<Driver>, guest: &Arc<Guest>) {
+    let preserve = guest.domain.view().run.as_ref().and_then(|r| r.document.domain.on_poweroff) == Some(domxml::clock::LifecycleAction::Preserve);
+    if preserve {
+        return;
+    }
+    guest.end_because(stop::Cause::Shutdown);
+    let (driver, guest) = (Arc::clone(driver), Arc::clone(guest));
+    driver.tracker.clone().spawn(async move { stop::terminate(&driver, &guest, stop::Patience::Usual).await });
+}
+
+/// Starts the guests that start with the host, unless that was done since the host started.
+pub async fn autostart(driver: &Arc<Driver>) {
+    let mark = driver.registry.store().paths().autostarted();
+    if mark.exists() {
+        return;
+    }
+    for domain in driver.registry.all() {
+        let view = domain.view();
+        if !view.autostart || view.active() {
+            continue;
+        }
+        if let Err(error) = start::start(driver, &domain, start::How::default(), &super::Conditions::default()).await {
+            tracing::error!(guest = %view.name, %error, "the guest could not be started with the host");
+        }
+    }
+    if let Err(error) = crate::domain::store::write(&mark, b"", false) {
+        tracing::warn!(%error, "guests may be started with the host once more");
+    }
+}

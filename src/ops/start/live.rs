@@ -1,0 +1,107 @@
+//! What of a run's document only QEMU knows: terminals, threads, devices.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use domxml::{
+    StatusDocument,
+    devices::{Chardev, ChardevKind, ChannelState},
+    security::{Seclabel, SeclabelType},
+    status::{DeviceAlias, VcpuThread},
+};
+
+use super::{Prepared, owners::Identity};
+use crate::{error::Result, qemu::Monitor};
+
+/// Asks QEMU, puts what it says into the document, and returns the parts of the status file that follow.
+pub(super) async fn complete(monitor: &Monitor, prepared: &mut Prepared) -> Result<StatusDocument> {
+    let ptys = monitor.ptys().await?;
+    put_terminals(&mut prepared.document, &ptys);
+    for channel in &mut prepared.document.devices.channels {
+        if let Some(target) = channel.target.as_mut().filter(|t| t.name.is_some()) {
+            target.state.get_or_insert(ChannelState::Disconnected);
+        }
+    }
+    let threads = monitor.cpus().await?;
+    let devices = monitor.device_ids().await?;
+    apply_balloon(monitor, &prepared.document).await?;
+    Ok(StatusDocument {
+        vcpus: threads.iter().map(|c| VcpuThread { id: c.cpu_index, pid: c.thread_id }).collect(),
+        devices: devices.into_iter().map(|alias| DeviceAlias { alias }).collect(),
+        ..StatusDocument::default()
+    })
+}
+
+/// The balloon's size and how often the guest tells of its memory.
+async fn apply_balloon(monitor: &Monitor, document: &domxml::Domain) -> Result<()> {
+    let Some(balloon) = document.devices.memballoon.as_ref().filter(|b| b.model.as_str() != "none") else { return Ok(()) };
+    if let Some(period) = balloon.stats_period.filter(|p| *p > 0) {
+        let path = format!("/machine/peripheral/{}", balloon.info.alias.as_deref().unwrap_or("balloon0"));
+        monitor.set_balloon_period(&path, period).await?;
+    }
+    let facts = crate::ops::facts::of(document);
+    if facts.current_memory_kib < facts.memory_kib {
+        monitor.set_balloon(facts.current_memory_kib.saturating_mul(1024)).await?;
+    }
+    Ok(())
+}
+
+fn put_terminals(document: &mut domxml::Domain, ptys: &BTreeMap<String, String>) {
+    let put = |chardev: &mut Chardev, alias: Option<&str>| {
+        let path = alias.and_then(|alias| ptys.get(&format!("char{alias}")))?.clone();
+        if chardev.kind != ChardevKind::Pty {
+            return None;
+        }
+        chardev.source_mut().path = Some(path.clone());
+        Some(path)
+    };
+    let devices = &mut document.devices;
+    for serial in &mut devices.serials {
+        put(&mut serial.chardev, serial.info.alias.as_deref());
+    }
+    for parallel in &mut devices.parallels {
+        put(&mut parallel.chardev, parallel.info.alias.as_deref());
+    }
+    for channel in &mut devices.channels {
+        put(&mut channel.chardev, channel.info.alias.as_deref());
+    }
+    for console in &mut devices.consoles {
+        console.tty = put(&mut console.chardev, console.info.alias.as_deref());
+    }
+}
+
+/// Whether the guest has a channel for an agent.
+pub(super) fn has_agent(document: &domxml::Domain) -> bool {
+    let name = |c: &domxml::devices::Channel| c.target.as_ref().and_then(|t| t.name.clone());
+    document.devices.channels.iter().any(|c| name(c).as_deref() == Some("org.qemu.guest_agent.0"))
+}
+
+/// What makes the run hard to support.
+pub(super) fn taints(document: &domxml::Domain, identity: &Identity) -> BTreeSet<&'static str> {
+    let mut taints = BTreeSet::new();
+    if identity.is_root() {
+        taints.insert("high-privileges");
+    }
+    if document.qemu.commandline.as_ref().is_some_and(|c| !c.args.is_empty() || !c.env.is_empty()) {
+        taints.insert("custom-argv");
+    }
+    if document.cpu.as_ref().is_some_and(|c| c.mode == Some(domxml::cpu::CpuMode::HostPassthrough)) {
+        taints.insert("host-cpu");
+    }
+    if document.devices.interfaces.iter().any(|i| i.script.is_some()) {
+        taints.insert("shell-scripts");
+    }
+    taints
+}
+
+/// The label that the process runs under, as a live document shows it.
+pub(super) fn label(identity: &Identity, relabel: bool) -> Seclabel {
+    let owner = format!("+{}:+{}", identity.uid, identity.gid);
+    Seclabel {
+        kind: Some(SeclabelType::Dynamic),
+        model: Some("dac".to_owned()),
+        relabel: Some(relabel.into()),
+        label: Some(owner.clone()),
+        imagelabel: Some(owner),
+        baselabel: None,
+    }
+}

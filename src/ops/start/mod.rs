@@ -1,0 +1,325 @@
+//! Starting a guest.
+//!
+//! ```text
+//!  Prepared ──▶ Reserved ──▶ Spawned ──▶ Ready
+//!  document     directories   process     monitor answers,
+//!  complete,    sockets, fds, held, told  state read, CPUs
+//!  checked      ports, owner  on disk     let run, told
+//! ```
+//!
+//! Each stage pushes its undo. The process is told on disk while it is still held back from becoming QEMU: if the daemon
+//! dies before, it ends by itself; if after, the next daemon finds it in its status file, not finished, and ends it.
+//! A start is told to nobody before it has succeeded.
+
+mod live;
+mod owners;
+mod reserve;
+
+use std::{path::PathBuf, sync::Arc};
+
+use domxml::StatusDocument;
+use qemu_plan::{address::Age, alias, command};
+
+pub use owners::Owners;
+pub(super) use reserve::{leases_of, native_resources, plan_config};
+use reserve::Reserved;
+
+use super::{Conditions, Driver, chain, guest::Guest, plan, react, stop, undo::Undo};
+use crate::{
+    domain::{Condition, Document, Domain, Effects, Job, Run, View, jobs::Long, jobs::Want},
+    error::{Error, Result},
+    pb::EventKind,
+    qemu::{Held, Live, LogTail, Start},
+};
+
+/// How to start.
+#[derive(Clone, Debug, Default)]
+pub struct How {
+    /// Leave the CPUs stopped.
+    pub paused: bool,
+    /// Begin with fresh firmware variables.
+    pub reset_nvram: bool,
+    /// The session that the run ends with.
+    pub session: Option<Arc<str>>,
+}
+
+/// A guest about to be started: its document complete, its images found.
+pub(super) struct Prepared {
+    /// The document of the run.
+    pub(super) document: domxml::Domain,
+    pub(super) caps: Arc<qemu_plan::caps::Caps>,
+    pub(super) id: i32,
+    /// "ID-NAME".
+    pub(super) short_name: String,
+    /// The CPU as the stored configuration has it.
+    pub(super) cpu: Option<domxml::cpu::Cpu>,
+}
+
+/// Starts a guest that is defined.
+///
+/// # Errors
+/// `OperationInvalid` if it runs; what is wrong with its document, its files, or QEMU. Nothing is left of it then.
+pub async fn start(driver: &Arc<Driver>, domain: &Domain, how: How, conditions: &Conditions) -> Result<Arc<View>> {
+    let startable = |view: &View| {
+        conditions.check(view)?;
+        match (view.active(), &view.config) {
+            (true, _) => Err(Error::invalid("domain is already running")),
+            (false, Some(config)) => Ok(Arc::clone(config)),
+            (false, None) => Err(Error::invalid("domain has no configuration to start from")),
+        }
+    };
+    let config = startable(&domain.view())?;
+    if conditions.trial {
+        prepare(driver, config.domain.clone()).await?;
+        return Ok(domain.view());
+    }
+    let job = domain.job(Want::Long(Long::Start)).await?;
+    let config = startable(&domain.view())?;
+    let owned = Arc::clone(driver);
+    driver.tracked(async move { carry_out(&owned, job, config.domain.clone(), Some(config), how).await }).await
+}
+
+/// Starts a guest from a document that is not stored.
+///
+/// # Errors
+/// As [`start`], and who has its name or UUID.
+pub async fn create(driver: &Arc<Driver>, xml: String, validate: bool, how: How, conditions: &Conditions) -> Result<Arc<View>> {
+    let planned = plan::from_text(driver, xml, validate).await?;
+    let (uuid, name) = plan::identity(&planned.domain)?;
+    if conditions.trial {
+        prepare(driver, planned.domain).await?;
+        return Ok(Arc::new(View::new(uuid, name.into(), 0)));
+    }
+    let domain = driver.registry.claim(uuid, &name)?;
+    let owned = Arc::clone(driver);
+    driver.tracked(async move { create_claimed(&owned, domain, planned.domain, how).await }).await
+}
+
+async fn create_claimed(driver: &Arc<Driver>, domain: Domain, document: domxml::Domain, how: How) -> Result<Arc<View>> {
+    let attempt = async {
+        let job = domain.job(Want::Long(Long::Start)).await?;
+        let view = domain.view();
+        if view.active() {
+            return Err(Error::new(crate::error::Code::OperationFailed, format!("domain '{}' is already active", view.name)).in_area(crate::error::Area::Domain));
+        }
+        // A stored guest that is created keeps its configuration and runs with this document.
+        let config = view.config.clone();
+        carry_out(driver, job, document, config, how).await
+    };
+    let result = attempt.await;
+    if result.is_err() {
+        // A handle that never became a guest leaves the registry with its next commit.
+        let _ = domain.commit(|_| Ok(Effects::volatile())).await;
+    }
+    result
+}
+
+/// All stages, and all of them undone if one fails.
+async fn carry_out(driver: &Arc<Driver>, job: Job, document: domxml::Domain, config: Option<Arc<Document>>, how: How) -> Result<Arc<View>> {
+    let mut undo = Undo::default();
+    let session = how.session.clone();
+    let result = stages(driver, &job, document, config, how, &mut undo).await;
+    match result {
+        Ok(view) => {
+            undo.keep();
+            tracing::info!(guest = %view.name, id = view.id(), "started");
+            if session.is_some_and(|s| !driver.sessions.is_open(&s)) {
+                drop(job);
+                stop::power_off(driver, &view_domain(driver, &view)?, stop::How::default(), &Conditions::default()).await?;
+            }
+            Ok(view)
+        }
+        Err(error) => {
+            undo.unwind().await;
+            note_failure(&job).await;
+            Err(error)
+        }
+    }
+}
+
+fn view_domain(driver: &Driver, view: &View) -> Result<Domain> {
+    driver.registry.by_uuid(view.uuid)
+}
+
+/// A stored guest whose start failed is shut off for that reason.
+async fn note_failure(job: &Job) {
+    let change = |view: &mut View| {
+        if view.run.is_none() {
+            view.condition = Condition::SHUTOFF_FAILED;
+        }
+        Ok(Effects::volatile())
+    };
+    // A guest that has gone needs no note.
+    let _ = job.commit(change).await;
+}
+
+async fn stages(driver: &Arc<Driver>, job: &Job, document: domxml::Domain, config: Option<Arc<Document>>, how: How, undo: &mut Undo) -> Result<Arc<View>> {
+    let mut prepared = prepare(driver, document).await?;
+    let reserved = reserve::reserve(driver, &mut prepared, how.reset_nvram, undo).await?;
+    let held = spawn(driver, job, &prepared, &reserved, config, &how).await?;
+    ready(driver, job, prepared, reserved, held, how.paused).await
+}
+
+/// The first stage: nothing of the host is touched.
+async fn prepare(driver: &Arc<Driver>, document: domxml::Domain) -> Result<Prepared> {
+    let cpu = document.cpu.clone();
+    let planned = plan::complete(driver, document, Age::Old).await?;
+    let mut document = planned.domain;
+    let id = driver.registry.new_id();
+    document.id = Some(id);
+    alias::assign(&mut document.devices);
+    let as_user = owners::Identity::of(&driver.config())?.to_string();
+    let document = crate::blocking::file("following the chains of images", move || {
+        chain::follow_all(&mut document, &as_user)?;
+        Ok(document)
+    })
+    .await?;
+    let short_name = plan::short_name(id, &document.name);
+    Ok(Prepared { document, caps: planned.caps, id, short_name, cpu })
+}
+
+/// The third stage: a process that waits to become QEMU, told in the guest's status file.
+async fn spawn(driver: &Arc<Driver>, job: &Job, prepared: &Prepared, reserved: &Reserved, config: Option<Arc<Document>>, how: &How) -> Result<Held> {
+    let line = command::build(&prepared.document, &prepared.caps, &reserved.resources)?;
+    let paths = driver.registry.store().paths();
+    let log = paths.log.join(format!("{}.log", prepared.document.name));
+    let output = reserve::open_log(&log, prepared, &line).await?;
+    let identity = owners::Identity::of(&driver.config())?;
+    let taints = live::taints(&prepared.document, &identity);
+    for taint in &taints {
+        plan::log_line(&log, &format!("Domain id={} is tainted: {taint}", prepared.id));
+    }
+    let start = Start {
+        args: line.argv().split_off(1),
+        env: line.env.clone(),
+        output,
+        log: LogTail::from_here(log),
+        run_as: identity.run_as(),
+        limits: reserve::limits(&driver.config(), &prepared.document),
+        pid_file: paths.state.join(format!("{}.pid", prepared.document.name)),
+    };
+    let qemu = reserved.take_qemu()?;
+    let held = qemu.hold(start).await?;
+    let run = Run {
+        document: Document::live(prepared.document.clone()),
+        id: prepared.id,
+        pid: held.pid(),
+        config,
+        starting: true,
+        label: crate::domain::status::label(&prepared.document),
+        start_time: unixfd::start_time(held.pid()).unwrap_or(0),
+        status: Arc::new(status(prepared, reserved)),
+        unreachable: None,
+        taints,
+        deprecations: Vec::new(),
+        session: how.session.clone(),
+        fake_reboot: false,
+        balloon_kib: None,
+        occupied_since: None,
+    };
+    let told = job.commit(move |view| {
+        view.run = Some(run);
+        view.condition = Condition::PAUSED_STARTING_UP;
+        Ok(Effects::none())
+    });
+    told.await?;
+    Ok(held)
+}
+
+/// What a daemon that takes the run over has to know.
+fn status(prepared: &Prepared, reserved: &Reserved) -> StatusDocument {
+    use domxml::status::{BlockJobs, CapabilityFlag, Monitor};
+    StatusDocument {
+        monitor: Some(Monitor { path: reserved.monitor.to_string_lossy().into_owned(), kind: "unix".to_owned(), ..Monitor::default() }),
+        qemu_caps: prepared.caps.flags().iter().map(|f| CapabilityFlag { name: f.name().to_owned() }).collect(),
+        lib_dir: Some(reserved.resources.dirs.lib.clone()),
+        channel_target_dir: Some(reserved.resources.dirs.channel.clone()),
+        memory_backing_dir: Some(reserved.resources.dirs.memory.clone()),
+        cpu: prepared.cpu.clone(),
+        remember_owner: true,
+        nodename: Some(0),
+        fdset: Some(0),
+        blockjobs: Some(BlockJobs { active: false.into(), ..BlockJobs::default() }),
+        agent_timeout: Some(-2),
+        ..StatusDocument::default()
+    }
+}
+
+/// The last stage: QEMU answers, the document is completed with what it says, the CPUs run, and all are told.
+async fn ready(driver: &Arc<Driver>, job: &Job, prepared: Prepared, reserved: Reserved, held: Held, paused: bool) -> Result<Arc<View>> {
+    let id = prepared.id;
+    let live = match held.run().await {
+        Ok(live) => live,
+        Err(error) => {
+            forget(job, id).await;
+            return Err(error);
+        }
+    };
+    let guest = Guest::new(job.domain().clone(), id, live.process.clone(), reserved.into_leases());
+    driver.guests.insert(&guest);
+    super::restore::watch_process(driver, &guest);
+    match set_up(driver, job, &guest, prepared, live, paused).await {
+        Ok(view) => Ok(view),
+        Err(error) => {
+            guest.end_because(stop::Cause::NotStarted);
+            stop::terminate(driver, &guest, stop::Patience::None).await?;
+            Err(error)
+        }
+    }
+}
+
+/// The process is gone before anybody was connected to it.
+async fn forget(job: &Job, id: i32) {
+    let change = move |view: &mut View| {
+        view.run.take_if(|r| r.id == id);
+        view.condition = Condition::SHUTOFF_FAILED;
+        Ok(Effects::none().event(EventKind::ControlError, None))
+    };
+    if let Err(error) = job.commit(change).await {
+        tracing::error!(%error, "a start that failed could not be written down");
+    }
+}
+
+async fn set_up(driver: &Arc<Driver>, job: &Job, guest: &Arc<Guest>, mut prepared: Prepared, live: Live, paused: bool) -> Result<Arc<View>> {
+    let Live { monitor, events, .. } = live;
+    guest.connect(driver, monitor.clone(), events);
+    let status = live::complete(&monitor, &mut prepared).await?;
+    if !paused {
+        monitor.cont().await?;
+    }
+    let agent = live::has_agent(&prepared.document);
+    let document = Document::live(prepared.document);
+    let id = guest.id;
+    let told = move |view: &mut View| {
+        let run = view.run.as_mut().filter(|r| r.id == id).ok_or_else(|| Error::internal("the guest ended while it was started"))?;
+        let mut merged = StatusDocument::clone(&run.status);
+        merged.vcpus = status.vcpus;
+        merged.devices = status.devices;
+        run.status = Arc::new(merged);
+        run.document = document;
+        run.starting = false;
+        let mut effects = Effects::none();
+        if agent {
+            effects = effects.event(EventKind::AgentLifecycle, Some(react::agent_lifecycle(false, 1)));
+        }
+        let (started, stopped, resumed) = (react::lifecycle::STARTED, react::lifecycle::SUSPENDED, react::lifecycle::RESUMED);
+        if paused {
+            view.condition = Condition::PAUSED_USER;
+            return Ok(effects.lifecycle(started.0, started.1).lifecycle(stopped.0, stopped.1));
+        }
+        view.condition = Condition::RUNNING_BOOTED;
+        Ok(effects.lifecycle(resumed.0, resumed.1).lifecycle(started.0, started.1))
+    };
+    job.commit(told).await
+}
+
+/// Path of a run's file for the monitor.
+fn monitor_path(lib_dir: &str) -> PathBuf {
+    PathBuf::from(lib_dir).join("monitor.sock")
+}
+
+/// A directory of the run goes with it.
+fn undo_dir(undo: &mut Undo, path: &str) {
+    let path = PathBuf::from(path);
+    undo.push("a directory of the guest", crate::blocking::file("removing the guest's directory", move || stop::remove_all(&path)));
+}

@@ -1,0 +1,205 @@
+//! Whom QEMU runs as, and to whom the files belong that it uses.
+//!
+//! With dynamic ownership a guest's files are given to QEMU's user before it starts and back when it stops. The former
+//! owner is kept with the file, in libvirt's extended attributes, with a count of the guests that use it: so either daemon
+//! can give it back, and a file that two guests share is given back by the last.
+
+use std::{
+    fmt, fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use nix::unistd::{Gid, Group, Uid, User, chown};
+
+use crate::{
+    config::QemuConfig,
+    error::{Area, Code, Error, Result},
+    ops::{Driver, chain, plan},
+    qemu::RunAs,
+};
+
+/// libvirt's attributes of a file that is in use: owner before, users, and when the host was started.
+const OWNER: &str = "trusted.libvirt.security.dac";
+const COUNT: &str = "trusted.libvirt.security.ref_dac";
+const BOOTED: &str = "trusted.libvirt.security.timestamp_dac";
+
+/// User and group that QEMU runs as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Whether the daemon itself can be somebody else.
+    privileged: bool,
+}
+
+impl Identity {
+    /// What qemu.conf says; a daemon without privileges runs QEMU as itself.
+    ///
+    /// # Errors
+    /// `ConfSyntax` if there is no such user or group.
+    pub fn of(config: &QemuConfig) -> Result<Self> {
+        let (own_uid, own_gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
+        if !own_uid.is_root() {
+            return Ok(Self { uid: own_uid.as_raw(), gid: own_gid.as_raw(), privileged: false });
+        }
+        let uid = number(&config.identity.user, |name| User::from_name(name).ok().flatten().map(|u| u.uid.as_raw()));
+        let gid = number(&config.identity.group, |name| Group::from_name(name).ok().flatten().map(|g| g.gid.as_raw()));
+        let missing = |what: &str, name: &str| Error::new(Code::ConfSyntax, format!("qemu.conf: there is no {what} '{name}'")).in_area(Area::Conf);
+        Ok(Self {
+            uid: uid.ok_or_else(|| missing("user", &config.identity.user))?,
+            gid: gid.ok_or_else(|| missing("group", &config.identity.group))?,
+            privileged: true,
+        })
+    }
+
+    /// Whom to become; none if QEMU runs as the daemon does.
+    pub fn run_as(self) -> Option<RunAs> {
+        let kvm = Group::from_name("kvm").ok().flatten().map(|g| g.gid.as_raw());
+        (self.privileged && self.uid != 0).then(|| RunAs { uid: self.uid, gid: self.gid, groups: kvm.into_iter().collect() })
+    }
+
+    /// Whether QEMU has all rights on the host.
+    pub fn is_root(self) -> bool {
+        self.privileged && self.uid == 0
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "uid:{}, gid:{}", self.uid, self.gid)
+    }
+}
+
+/// A name, a number, or "+number"; an empty one is root.
+fn number(text: &str, by_name: impl Fn(&str) -> Option<u32>) -> Option<u32> {
+    match text {
+        "" => Some(0),
+        text => match text.strip_prefix('+') {
+            Some(digits) => digits.parse().ok(),
+            None => by_name(text).or_else(|| text.parse().ok()),
+        },
+    }
+}
+
+/// The files of a guest that change hands.
+#[derive(Debug, Default)]
+pub struct Owners {
+    files: Vec<PathBuf>,
+    to: Option<Identity>,
+    remember: bool,
+}
+
+impl Owners {
+    /// The files of a document, by what qemu.conf says of ownership.
+    pub fn of(driver: &Driver, document: &domxml::Domain) -> Self {
+        let config = driver.config();
+        let to = Identity::of(&config).ok().filter(|i| i.privileged && config.identity.dynamic_ownership);
+        let disks = document.devices.disks.iter().filter_map(|d| chain::local_path(d.kind, d.source.as_ref()));
+        let boot = [&document.os.kernel, &document.os.initrd, &document.os.dtb].into_iter().flatten().map(PathBuf::from);
+        let files = disks.chain(boot).chain(plan::nvram_path(document)).collect();
+        Self { files, to, remember: config.identity.remember_owner }
+    }
+
+    /// Gives the files to QEMU's user. On an error those already given are given back.
+    ///
+    /// # Errors
+    /// `System` if a file's owner can't be changed.
+    pub fn take(&self) -> Result<()> {
+        let Some(to) = self.to else { return Ok(()) };
+        for (index, file) in self.files.iter().enumerate() {
+            if let Err(error) = take(file, to, self.remember) {
+                self.files[..index].iter().for_each(|f| restore(f));
+                let what = format!("unable to set user and group to '{}:{}' on '{}'", to.uid, to.gid, file.display());
+                return Err(Error::system(what, error).in_area(Area::Security));
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the files back. What can't be given back is logged.
+    pub fn restore(&self) {
+        if self.to.is_some() && self.remember {
+            self.files.iter().for_each(|f| restore(f));
+        }
+    }
+}
+
+fn take(file: &Path, to: Identity, remember: bool) -> std::io::Result<()> {
+    let metadata = fs::metadata(file)?;
+    if remember {
+        let booted = boot_time();
+        let fresh = get(file, BOOTED).as_deref() == Some(booted.as_str());
+        let count: u32 = get(file, COUNT).filter(|_| fresh).and_then(|c| c.parse().ok()).unwrap_or(0);
+        let mut noted = set(file, COUNT, &(count + 1).to_string());
+        if count == 0 {
+            noted = noted.and_then(|()| set(file, OWNER, &format!("+{}:+{}", metadata.uid(), metadata.gid()))).and_then(|()| set(file, BOOTED, &booted));
+        }
+        // A file system without such attributes forgets the owner, as with libvirt.
+        if let Err(error) = noted {
+            tracing::debug!(file = %file.display(), %error, "the owner of the file can't be remembered");
+        }
+    }
+    if (metadata.uid(), metadata.gid()) == (to.uid, to.gid) {
+        return Ok(());
+    }
+    chown(file, Some(Uid::from_raw(to.uid)), Some(Gid::from_raw(to.gid))).map_err(Into::into)
+}
+
+fn restore(file: &Path) {
+    let Some(count) = get(file, COUNT).and_then(|c| c.parse::<u32>().ok()) else { return };
+    if count > 1 {
+        // Its other users still need it.
+        let _ = set(file, COUNT, &(count - 1).to_string());
+        return;
+    }
+    let owner = get(file, OWNER);
+    for name in [OWNER, COUNT, BOOTED] {
+        let _ = unixfd::remove_attribute(file, name);
+    }
+    let Some((uid, gid)) = owner.as_deref().and_then(parse_owner) else { return };
+    if let Err(error) = chown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))) {
+        tracing::warn!(file = %file.display(), %error, "the file could not be given back to its owner");
+    }
+}
+
+/// "+UID:+GID".
+fn parse_owner(text: &str) -> Option<(u32, u32)> {
+    let (uid, gid) = text.split_once(':')?;
+    Some((uid.strip_prefix('+')?.parse().ok()?, gid.strip_prefix('+')?.parse().ok()?))
+}
+
+fn get(file: &Path, name: &str) -> Option<String> {
+    unixfd::attribute(file, name).ok().flatten().and_then(|v| String::from_utf8(v).ok())
+}
+
+fn set(file: &Path, name: &str, value: &str) -> std::io::Result<()> {
+    unixfd::set_attribute(file, name, value.as_bytes())
+}
+
+/// When the host was started, in seconds since 1970; empty if the kernel does not tell.
+fn boot_time() -> String {
+    let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
+    stat.lines().find_map(|l| l.strip_prefix("btime ")).unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_named_or_numbered() {
+        let by_name = |name: &str| (name == "qemu").then_some(64055);
+        for (text, uid) in [("", Some(0)), ("qemu", Some(64055)), ("+5", Some(5)), ("7", Some(7)), ("nobody-here", None), ("+x", None)] {
+            assert_eq!(number(text, by_name), uid, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_owner_is_read_as_it_was_written() {
+        assert_eq!(parse_owner("+0:+107"), Some((0, 107)));
+        assert_eq!(parse_owner("root:root"), None);
+    }
+}

@@ -1,0 +1,349 @@
+//! What a run needs of the host: directories, sockets, ports, key, log, files that change hands.
+
+use std::{
+    fs,
+    io::{self, Read, Write},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    },
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use domxml::devices::{Chardev, ChardevKind, ChardevMode, Graphics, GraphicsKind, InterfaceKind, ListenKind};
+use nix::unistd::{Gid, Uid, chown};
+use qemu_plan::command::{CommandLine, Config, DeviceResources, Dirs, Purpose, Resources, shell_quote};
+
+use super::{Prepared, live, owners::Identity, owners::Owners, undo_dir};
+use crate::{
+    config::{CoreLimit, QemuConfig},
+    error::{Area, Code, Error, Result},
+    ops::{Driver, plan, plan::Lease, undo::Undo},
+    qemu, version,
+};
+
+/// Mode of a channel's socket: who may enter its directory may use it.
+const SOCKET_MODE: u32 = 0o775;
+/// Bytes of a guest's master key.
+const KEY_BYTES: usize = 32;
+
+/// What was reserved.
+pub(super) struct Reserved {
+    pub(super) resources: Resources,
+    pub(super) monitor: PathBuf,
+    qemu: Mutex<Option<qemu::Prepared>>,
+    leases: Vec<Lease>,
+}
+
+impl Reserved {
+    /// The process to be; once.
+    pub(super) fn take_qemu(&self) -> Result<qemu::Prepared> {
+        let mut place = self.qemu.lock().unwrap_or_else(PoisonError::into_inner);
+        place.take().ok_or_else(|| Error::internal("the process was made already"))
+    }
+    /// What the run goes on holding.
+    pub(super) fn into_leases(self) -> Vec<Lease> {
+        self.leases
+    }
+}
+
+/// The second stage.
+pub(super) async fn reserve(driver: &Arc<Driver>, prepared: &mut Prepared, reset_nvram: bool, undo: &mut Undo) -> Result<Reserved> {
+    let config = driver.config();
+    let identity = Identity::of(&config)?;
+    prepared.document.seclabels.retain(|s| s.model.as_deref().is_some_and(|m| m != "dac"));
+    prepared.document.seclabels.push(live::label(&identity, config.identity.dynamic_ownership));
+    let leases = choose_ports(driver, &config, &mut prepared.document)?;
+    let dirs = dirs(driver, &prepared.short_name);
+    for dir in [&dirs.lib, &dirs.channel] {
+        make_directory(dir, identity).await?;
+        undo_dir(undo, dir);
+    }
+    let nvram = prepare_nvram(&prepared.document, identity, reset_nvram);
+    let key = PathBuf::from(&dirs.lib).join("master-key.aes");
+    crate::blocking::file("preparing the guest's files", move || {
+        write_key(&key, identity)?;
+        nvram()
+    })
+    .await?;
+    let owners = Arc::new(Owners::of(driver, &prepared.document));
+    let taken = Arc::clone(&owners);
+    crate::blocking::file("giving the guest's files to QEMU", move || taken.take()).await?;
+    undo.push("owners of the guest's files", async move {
+        owners.restore();
+        Ok(())
+    });
+    let monitor = super::monitor_path(&dirs.lib);
+    let emulator = prepared.document.devices.emulator.clone().unwrap_or_default();
+    let mut qemu = qemu::Prepared::new(Path::new(&emulator), &monitor)?;
+    let mut resources = Resources { dirs, env: environment(), config: line_config(&config), monitor_fd: Some(qemu.monitor_fd()), ..Resources::default() };
+    open_sockets(prepared, &mut qemu, &mut resources, identity)?;
+    refuse_what_is_missing(&prepared.document)?;
+    Ok(Reserved { resources, monitor, qemu: Mutex::new(Some(qemu)), leases })
+}
+
+/// What a start can't give yet is refused by name, before anything runs.
+fn refuse_what_is_missing(document: &domxml::Domain) -> Result<()> {
+    let refuse = |what: String| Err(Error::new(Code::ConfigUnsupported, format!("{what} is not supported yet")));
+    let devices = &document.devices;
+    if let Some(interface) = devices.interfaces.iter().find(|i| !matches!(i.kind, InterfaceKind::User | InterfaceKind::Null)) {
+        return refuse(format!("starting a guest with an interface of type '{}'", interface.kind.as_str()));
+    }
+    if !devices.tpms.is_empty() {
+        return refuse("starting a guest with a TPM".to_owned());
+    }
+    if !devices.filesystems.is_empty() {
+        return refuse("starting a guest with a shared filesystem".to_owned());
+    }
+    if !devices.hostdevs.is_empty() {
+        return refuse("starting a guest with host devices".to_owned());
+    }
+    Ok(())
+}
+
+/// Directories of a run.
+fn dirs(driver: &Driver, short_name: &str) -> Dirs {
+    let paths = driver.registry.store().paths();
+    let text = |path: PathBuf| path.to_string_lossy().into_owned();
+    Dirs {
+        lib: text(paths.domains.join(format!("domain-{short_name}"))),
+        channel: text(paths.state.join("channel").join(short_name)),
+        memory: text(paths.lib.join("ram").join(short_name)),
+        dbus_socket: text(paths.state.join("dbus").join(format!("{short_name}-dbus.sock"))),
+    }
+}
+
+/// The resources of a command line that is only shown.
+pub(in crate::ops) fn native_resources(driver: &Driver, document: &domxml::Domain, short_name: &str) -> Resources {
+    let _ = document;
+    Resources { purpose: Purpose::Native, dirs: dirs(driver, short_name), env: environment(), config: line_config(&driver.config()), ..Resources::default() }
+}
+
+/// What completing a document takes from the daemon's configuration.
+pub(in crate::ops) fn plan_config(driver: &Driver) -> qemu_plan::postparse::Config {
+    let paths = driver.registry.store().paths();
+    let text = |path: PathBuf| path.to_string_lossy().into_owned();
+    qemu_plan::postparse::Config { channel_dir: text(paths.state.join("channel")), nvram_dir: text(paths.lib.join("nvram")), ..Default::default() }
+}
+
+/// The daemon's own variables that QEMU gets.
+fn environment() -> Vec<(String, String)> {
+    std::env::var("PATH").map(|path| ("PATH".to_owned(), path)).into_iter().collect()
+}
+
+/// What of qemu.conf is on the command line.
+fn line_config(config: &QemuConfig) -> Config {
+    Config {
+        vnc_listen: config.vnc.listen.clone(),
+        vnc_password: config.vnc.password.is_some(),
+        vnc_sasl: config.vnc.sasl,
+        dump_guest_core: config.limits.dump_guest_core.then_some(true),
+        seccomp_sandbox: config.guard.seccomp_sandbox.unwrap_or(true),
+        log_timestamp: config.log_timestamp,
+        set_process_name: config.set_process_name,
+        ..Config::default()
+    }
+}
+
+/// Limits of the process.
+pub(super) fn limits(config: &QemuConfig, document: &domxml::Domain) -> confine::Limits {
+    let locked = confine::LockedMemory {
+        memory: crate::ops::facts::of(document).memory_kib.saturating_mul(1024),
+        hard_limit: document.memtune.and_then(|m| m.hard_limit).map(|k| k.bytes()),
+        locked: document.memory_backing.as_ref().is_some_and(|m| m.locked),
+        ..confine::LockedMemory::default()
+    };
+    confine::Limits {
+        processes: config.limits.processes,
+        open_files: config.limits.files,
+        core: match config.limits.core {
+            CoreLimit::Unlimited => None,
+            CoreLimit::Bytes(bytes) => Some(bytes),
+        },
+        locked_memory: confine::memlock(&locked),
+    }
+}
+
+async fn make_directory(path: &str, identity: Identity) -> Result<()> {
+    let path = PathBuf::from(path);
+    crate::blocking::file("making the guest's directories", move || {
+        // One that is left of a former run of this number is of no use to anybody.
+        super::stop::remove_all(&path)?;
+        let made = path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::DirBuilder::new().mode(0o750).create(&path));
+        made.and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o750))).and_then(|()| give(&path, identity)).map_err(|e| Error::system(format_args!("cannot create directory '{}'", path.display()), e))
+    })
+    .await
+}
+
+fn give(path: &Path, identity: Identity) -> io::Result<()> {
+    if identity.run_as().is_none() {
+        return Ok(());
+    }
+    chown(path, Some(Uid::from_raw(identity.uid)), Some(Gid::from_raw(identity.gid))).map_err(Into::into)
+}
+
+/// The key that later secrets of the run are encrypted with.
+fn write_key(path: &Path, identity: Identity) -> Result<()> {
+    let make = || {
+        let mut key = [0; KEY_BYTES];
+        fs::File::open("/dev/urandom")?.read_exact(&mut key)?;
+        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?.write_all(&key)?;
+        give(path, identity)
+    };
+    make().map_err(|e| Error::system(format_args!("cannot write the guest's key '{}'", path.display()), e))
+}
+
+/// Copies the firmware's variables from their template if the guest has none yet, or is to begin afresh.
+fn prepare_nvram(document: &domxml::Domain, identity: Identity, reset: bool) -> impl FnOnce() -> Result<()> + Send + 'static {
+    let path = plan::nvram_path(document);
+    let template = document.os.nvram.as_ref().and_then(|n| n.template.clone());
+    move || {
+        let Some(path) = path.filter(|p| reset || !p.exists()) else { return Ok(()) };
+        let Some(template) = template else {
+            return Err(Error::new(Code::OperationFailed, format!("unable to find any master var store for the firmware of '{}'", path.display())));
+        };
+        let copy = || {
+            path.parent().map_or(Ok(()), fs::create_dir_all)?;
+            let content = fs::read(&template)?;
+            crate::domain::store::write(&path, &content, true)?;
+            give(&path, identity)
+        };
+        copy().map_err(|e| Error::system(format_args!("cannot copy '{template}' to '{}'", path.display()), e))
+    }
+}
+
+/// Ports for displays that leave the choice to us; those that the document names are noted.
+fn choose_ports(driver: &Driver, config: &QemuConfig, document: &mut domxml::Domain) -> Result<Vec<Lease>> {
+    let mut leases = Vec::new();
+    for graphics in document.devices.graphics.iter_mut().filter(|g| g.kind == GraphicsKind::Vnc) {
+        let Some(address) = listen_address(graphics, &config.vnc.listen) else { continue };
+        let lease = match graphics.port.and_then(|p| u16::try_from(p).ok()).filter(|p| *p != 0) {
+            Some(port) => driver.ports.hold(port),
+            None => driver.ports.take(config.display_ports, &address)?,
+        };
+        graphics.port = Some(i32::from(lease.port));
+        leases.push(Lease::Port(lease));
+        if graphics.websocket == Some(-1) {
+            let lease = driver.ports.take(config.websocket_ports, &address)?;
+            graphics.websocket = Some(i32::from(lease.port));
+            leases.push(Lease::Port(lease));
+        }
+    }
+    Ok(leases)
+}
+
+/// The address that a display listens at, filled in where the document has none; none for a display without one.
+fn listen_address(graphics: &mut Graphics, default: &str) -> Option<String> {
+    let listen = graphics.listens.first_mut()?;
+    if listen.kind != ListenKind::Address {
+        return None;
+    }
+    let address = listen.address.get_or_insert_with(|| {
+        listen.from_config = Some(1);
+        default.to_owned()
+    });
+    graphics.listen = Some(address.clone());
+    Some(address.clone())
+}
+
+/// Ports that a run found at start-up has.
+pub(in crate::ops) fn leases_of(driver: &Driver, document: &domxml::Domain) -> Vec<Lease> {
+    let ports = document.devices.graphics.iter().flat_map(|g| [g.port, g.websocket, g.tls_port]);
+    let ports = ports.flatten().filter_map(|p| u16::try_from(p).ok()).filter(|p| *p != 0);
+    ports.map(|port| Lease::Port(driver.ports.hold(port))).collect()
+}
+
+/// Listening sockets of character devices: made by us, so that QEMU need not be able to.
+fn open_sockets(prepared: &mut Prepared, qemu: &mut qemu::Prepared, resources: &mut Resources, identity: Identity) -> Result<()> {
+    let channel_dir = resources.dirs.channel.clone();
+    let devices = &mut prepared.document.devices;
+    let mut open = |chardev: &mut Chardev, alias: Option<&str>, name: Option<&str>| -> Result<()> {
+        let Some(path) = socket_path(chardev, &channel_dir, name) else { return Ok(()) };
+        let listener = unixfd::bind_listener(Path::new(&path), SOCKET_MODE, None).map_err(|e| Error::system(format_args!("cannot listen at '{path}'"), e))?;
+        give(Path::new(&path), identity).map_err(|e| Error::system(format_args!("cannot give '{path}' to QEMU"), e))?;
+        let fd = qemu.pass(OwnedFd::from(listener))?;
+        resources.devices.insert(alias.unwrap_or_default().to_owned(), DeviceResources { fd: Some(fd), ..DeviceResources::default() });
+        Ok(())
+    };
+    for channel in &mut devices.channels {
+        let name = channel.target.as_ref().and_then(|t| t.name.clone());
+        open(&mut channel.chardev, channel.info.alias.as_deref(), name.as_deref())?;
+    }
+    for serial in &mut devices.serials {
+        open(&mut serial.chardev, serial.info.alias.as_deref(), None)?;
+    }
+    for parallel in &mut devices.parallels {
+        open(&mut parallel.chardev, parallel.info.alias.as_deref(), None)?;
+    }
+    for console in devices.consoles.iter_mut().filter(|c| c.target.as_ref().is_none_or(|t| t.kind != Some(domxml::devices::ConsoleTargetKind::Serial))) {
+        open(&mut console.chardev, console.info.alias.as_deref(), None)?;
+    }
+    Ok(())
+}
+
+/// Where a device listens, if it does; a channel without a path gets one.
+fn socket_path(chardev: &mut Chardev, channel_dir: &str, name: Option<&str>) -> Option<String> {
+    if chardev.kind != ChardevKind::Unix {
+        return None;
+    }
+    let source = chardev.source_mut();
+    if source.mode.unwrap_or(ChardevMode::Bind) != ChardevMode::Bind {
+        return None;
+    }
+    if source.path.is_none() {
+        source.mode = Some(ChardevMode::Bind);
+        source.path = Some(format!("{channel_dir}/{}", name?));
+    }
+    source.path.clone()
+}
+
+/// Opens the guest's log and writes the head of a run into it: versions, environment, arguments.
+pub(super) async fn open_log(path: &Path, prepared: &Prepared, line: &CommandLine) -> Result<OwnedFd> {
+    let caps = &prepared.caps;
+    let number = caps.version();
+    let kernel = nix::sys::utsname::uname().ok();
+    let field = |f: fn(&nix::sys::utsname::UtsName) -> &std::ffi::OsStr| kernel.as_ref().map(|k| f(k).to_string_lossy().into_owned()).unwrap_or_default();
+    let mut text = format!(
+        "{}: starting up libvirt version: {}, package: virtqemud {}, qemu version: {}.{}.{}{}, kernel: {}, hostname: {}\n",
+        plan::timestamp(),
+        version::API_VERSION,
+        version::OWN_VERSION,
+        number / 1_000_000,
+        number / 1_000 % 1_000,
+        number % 1_000,
+        caps.package(),
+        field(|k| k.release()),
+        field(|k| k.nodename()),
+    );
+    let words = line.env.iter().map(|(name, value)| format!("{name}={}", shell_quote(value)));
+    let lines: Vec<String> = words.chain(by_switch(&line.argv())).collect();
+    text.push_str(&lines.join(" \\\n"));
+    text.push('\n');
+    let path = path.to_owned();
+    crate::blocking::file("opening the guest's log", move || {
+        let open = || {
+            path.parent().map_or(Ok(()), fs::create_dir_all)?;
+            let mut file = fs::OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
+            file.write_all(text.as_bytes())?;
+            Ok(file.into())
+        };
+        open().map_err(|e: io::Error| Error::system(format_args!("failed to open '{}'", path.display()), e).in_area(Area::None))
+    })
+    .await
+}
+
+/// One line a switch: its name and its value.
+fn by_switch(argv: &[String]) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for (index, word) in argv.iter().enumerate() {
+        match lines.last_mut() {
+            Some(last) if index > 1 && !word.starts_with('-') => {
+                last.push(' ');
+                last.push_str(&shell_quote(word));
+            }
+            _ => lines.push(shell_quote(word)),
+        }
+    }
+    lines
+}
