@@ -66,11 +66,11 @@ pub struct Domain {
     /// Memory that the balloon leaves.
     #[xml(child = "currentMemory")]
     pub current_memory: Option<Kib>,
-    #[xml(child)]
+    #[xml(child, merge)]
     pub blkiotune: Option<BlockTune>,
-    #[xml(child)]
+    #[xml(child, merge)]
     pub memtune: Option<MemoryTune>,
-    #[xml(child = "memoryBacking")]
+    #[xml(child = "memoryBacking", merge)]
     pub memory_backing: Option<MemoryBacking>,
     #[xml(child)]
     pub vcpu: Option<Vcpu>,
@@ -85,7 +85,7 @@ pub struct Domain {
     pub defaultiothread: Option<IoThreadPool>,
     #[xml(children = "throttlegroup", wrap = "throttlegroups")]
     pub throttlegroups: Vec<IoTune>,
-    #[xml(child)]
+    #[xml(child, merge)]
     pub cputune: Option<CpuTune>,
     #[xml(child)]
     pub numatune: Option<NumaTune>,
@@ -97,15 +97,15 @@ pub struct Domain {
     pub bootloader: Option<String>,
     #[xml(text_child)]
     pub bootloader_args: Option<String>,
-    #[xml(child)]
+    #[xml(child, merge)]
     pub os: Os,
-    #[xml(child)]
+    #[xml(child, merge)]
     pub idmap: Option<IdMap>,
-    #[xml(child)]
+    #[xml(child, merge)]
     pub features: Option<Features>,
     #[xml(child)]
     pub cpu: Option<Cpu>,
-    #[xml(child)]
+    #[xml(child, merge)]
     pub clock: Option<Clock>,
     #[xml(
         text_child,
@@ -127,11 +127,11 @@ pub struct Domain {
         error = "unsupported configuration: unknown on_lockfailure action: {}"
     )]
     pub on_lockfailure: Option<LockFailureAction>,
-    #[xml(child)]
+    #[xml(child, merge)]
     pub pm: Option<PowerManagement>,
     #[xml(child)]
     pub perf: Option<Perf>,
-    #[xml(child, keep_empty)]
+    #[xml(child, merge, keep_empty)]
     pub devices: Devices,
     #[xml(children = "seclabel")]
     pub seclabels: Vec<Seclabel>,

@@ -4,7 +4,7 @@
     reason = "fields are libvirt's elements; units and limits are documented"
 )]
 
-use xmlform::{Error, Node, Writer, Xml, field};
+use xmlform::{Error, FormatFlags, Node, Writer, Xml, field};
 
 use crate::devices::common::words;
 
@@ -35,10 +35,15 @@ pub struct QemuNamespace {
 }
 
 impl QemuNamespace {
-    /// Whether nothing is there.
+    /// Whether nothing of it would be written.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        *self == Self::default()
+        if *self == Self::default() {
+            return true;
+        }
+        let mut w = Writer::new(FormatFlags::NONE);
+        self.write_content(&mut w);
+        w.finish().is_empty()
     }
 }
 

@@ -62,6 +62,41 @@ fn secrets_and_what_only_a_running_guest_has_are_left_out() {
 }
 
 #[test]
+fn repeated_groups_count_as_one_and_repeated_values_once() {
+    let text = "<domain type='qemu'><name>a</name><name>b</name>\
+                <os><kernel>/a</kernel><boot dev='network'/></os>\
+                <os firmware='efi'><kernel>/b</kernel><cmdline>z</cmdline><boot dev='hd'/></os>\
+                <features><acpi/></features><features><pae/></features>\
+                <cpu mode='maximum'/><cpu mode='custom'/>\
+                <devices><input type='tablet'/></devices><devices><input type='mouse'/></devices>\
+                </domain>";
+    let domain = Domain::parse(text, ParseFlags::NONE).unwrap();
+    let features = domain.features.unwrap();
+    assert_eq!(
+        (domain.name.as_str(), domain.devices.inputs.len()),
+        ("a", 2)
+    );
+    assert_eq!((features.acpi, features.pae), (true, true));
+    assert_eq!(
+        (domain.os.boot.len(), domain.os.kernel.as_deref()),
+        (2, Some("/a"))
+    );
+    assert_eq!(domain.os.firmware.map(|f| f.as_str()), Some("efi"));
+    assert_eq!(
+        domain.cpu.and_then(|c| c.mode).map(|m| m.as_str()),
+        Some("maximum")
+    );
+}
+
+#[test]
+fn an_empty_namespace_is_not_declared() {
+    let text = "<domain type='kvm'><qemu:capabilities \
+                xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'/></domain>";
+    let domain = Domain::parse(text, ParseFlags::NONE).unwrap();
+    assert!(!domain.format(FormatFlags::NONE).contains("qemu"));
+}
+
+#[test]
 fn a_prefix_of_ones_own_means_the_same_namespace() {
     let text = "<domain type='kvm' xmlns:q='http://libvirt.org/schemas/domain/qemu/1.0'>\
                 <q:commandline><q:arg value='-S'/></q:commandline><qemu:commandline/></domain>";

@@ -101,6 +101,7 @@ fn read_result(field: &XmlField) -> TokenStream {
             };
             quote!(#f::#required::<#codec, _>(node, #via, #name))
         }
+        (Shape::Child, _) if field.merge => quote!(#f::child_merged(node, #name)),
         (Shape::Child, _) => quote!(#f::child_opt(node, #name)),
         (Shape::Children, _) => quote!(#f::children(node, #name)),
         (Shape::TextChild, Arity::Many) => quote!(#f::text_children::<#codec, _>(node, #name)),

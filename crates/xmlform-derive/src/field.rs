@@ -67,6 +67,8 @@ pub(crate) struct XmlField {
     /// The default is written too.
     pub(crate) always: bool,
     pub(crate) keep_empty: bool,
+    /// Repeated children count as one.
+    pub(crate) merge: bool,
     pub(crate) wrap: Option<String>,
     /// What is said of a wrong value.
     pub(crate) error: Option<String>,
@@ -90,6 +92,7 @@ impl XmlField {
             default: None,
             always: false,
             keep_empty: false,
+            merge: false,
             wrap: None,
             error: None,
             when: None,
@@ -127,6 +130,7 @@ impl XmlField {
                 self.default = Some(quote!(#expr));
             }
             ("always", None) => self.always = true,
+            ("merge", None) => self.merge = true,
             ("keep_empty", None) => self.keep_empty = true,
             ("error", Some(words)) => self.error = Some(words.value()),
             ("wrap", Some(name)) => self.wrap = Some(name.value()),

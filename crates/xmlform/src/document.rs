@@ -66,6 +66,16 @@ const NONE: u32 = 0;
 pub struct Node<'d> {
     document: &'d Document<'d>,
     index: u32,
+    extent: Extent,
+}
+
+/// What a node stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    /// One element.
+    One,
+    /// The element and its later siblings of the same name, as if they were one.
+    Merged,
 }
 
 impl<'a> Document<'a> {
@@ -109,6 +119,7 @@ impl<'a> Document<'a> {
         Node {
             document: self,
             index: 0,
+            extent: Extent::One,
         }
     }
 }
@@ -119,7 +130,13 @@ impl<'d> Node<'d> {
     }
 
     fn at(self, index: u32) -> Option<Self> {
-        (index != NONE).then_some(Self { index, ..self })
+        let document = self.document;
+        let extent = Extent::One;
+        (index != NONE).then_some(Self {
+            document,
+            index,
+            extent,
+        })
     }
 
     /// Local name.
@@ -142,7 +159,8 @@ impl<'d> Node<'d> {
     /// The attribute's value, unescaped.
     #[must_use]
     pub fn attr(self, name: &str) -> Option<&'d str> {
-        let found = self.attrs().find(|(n, _)| *n == name);
+        let of = |node: Self| node.attrs().find(|(n, _)| *n == name);
+        let found = self.parts().find_map(of);
         found.map(|(_, value)| value)
     }
 
@@ -165,10 +183,31 @@ impl<'d> Node<'d> {
         self.children().find(|c| c.is(name))
     }
 
+    /// All children of a name as if they were one: its attributes and children are theirs.
+    #[must_use]
+    pub fn child_merged(self, name: &str) -> Option<Self> {
+        let extent = Extent::Merged;
+        self.child(name).map(|c| Self { extent, ..c })
+    }
+
     /// All children.
     pub fn children(self) -> impl Iterator<Item = Self> {
-        let first = self.at(self.element().first_child);
-        std::iter::successors(first, |c| c.at(c.element().next))
+        self.parts().flat_map(|part| {
+            let first = part.at(part.element().first_child);
+            std::iter::successors(first, |c| c.at(c.element().next))
+        })
+    }
+
+    /// The elements it stands for.
+    fn parts(self) -> impl Iterator<Item = Self> {
+        std::iter::successors(Some(self), move |part| match self.extent {
+            Extent::One => None,
+            Extent::Merged => {
+                let next = |c: &Self| c.at(c.element().next);
+                let mut later = std::iter::successors(next(part), next);
+                later.find(|c| c.element().qname == self.element().qname)
+            }
+        })
     }
 
     /// All children of a name.
@@ -180,8 +219,9 @@ impl<'d> Node<'d> {
     #[must_use]
     pub fn parent(self) -> Option<Self> {
         (self.index != 0).then(|| Self {
+            document: self.document,
             index: self.element().parent,
-            ..self
+            extent: Extent::One,
         })
     }
 

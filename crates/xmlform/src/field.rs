@@ -60,6 +60,14 @@ pub fn child_opt<T: Xml>(node: Node<'_>, name: &str) -> Result<Option<T>, Error>
     node.child(name).map(T::read).transpose()
 }
 
+/// Reads the children of a name as if they were one element.
+///
+/// # Errors
+/// Those of the child.
+pub fn child_merged<T: Xml>(node: Node<'_>, name: &str) -> Result<Option<T>, Error> {
+    node.child_merged(name).map(T::read).transpose()
+}
+
 /// Reads all children of a name.
 ///
 /// # Errors
