@@ -6,5 +6,6 @@ pub mod alias;
 pub mod caps;
 mod error;
 pub mod postparse;
+pub mod validate;
 
 pub use error::{Area, Code, Error, Result};

@@ -18,10 +18,16 @@ const PREFIXES: &[(&str, DiskBus)] = &[
     ("ubd", DiskBus::Uml),
 ];
 
+/// Longest name of a disk, behind its prefix.
+const MAX_NAME: usize = 6;
+
 /// Number of a disk by its name: `vda` is 0, `vdz` 25, `vdaa` 26. A partition number behind it is skipped.
 pub fn index_of(name: &str) -> Option<u32> {
     let (prefix, _) = PREFIXES.iter().find(|(p, _)| name.starts_with(p))?;
     let rest = &name[prefix.len()..];
+    if rest.len() > MAX_NAME {
+        return None;
+    }
     let letters = rest.trim_end_matches(|c: char| c.is_ascii_digit());
     if letters.is_empty() || rest[letters.len()..].starts_with('0') {
         return None;

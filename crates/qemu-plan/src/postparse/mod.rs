@@ -18,35 +18,52 @@ mod os;
 mod small;
 mod video;
 
+use std::sync::Arc;
+
 use domxml::Domain;
 
 pub use context::{Config, Context, Emulators, Ids};
 pub use controllers::insert_controller;
+pub(crate) use disk::address_kind;
 pub use disk::index_of as disk_index;
 pub use firmware::Firmware;
 pub use machine::MachineKind;
+pub(crate) use memory::size_kib;
 
 use crate::address;
 use crate::caps::{Accel, Caps, Flag};
 use crate::error::Result;
+use crate::validate;
 
-/// Fills in a document and gives every device its place.
+/// Makes a document what it is once it is defined: [`post_parse`], then [`validate`](crate::validate::validate).
+///
+/// # Errors
+/// Those of both.
+pub fn define(def: &mut Domain, ctx: &mut Context<'_>) -> Result<Arc<Caps>> {
+    let caps = post_parse(def, ctx)?;
+    validate::validate(def, &caps)?;
+    Ok(caps)
+}
+
+/// Fills in a document and gives every device its place. Returns what its emulator can do.
 ///
 /// # Errors
 /// Libvirt's, when the document makes no sense or this host cannot honour it.
-pub fn post_parse(def: &mut Domain, ctx: &mut Context<'_>) -> Result<()> {
+pub fn post_parse(def: &mut Domain, ctx: &mut Context<'_>) -> Result<Arc<Caps>> {
+    validate::shape(def)?;
     domain::identify(def, ctx.ids)?;
-    let caps = os::emulator(def, ctx)?;
-    let kind = os::machine(def, &caps)?;
     domain::fill(def)?;
     memory::fill(def, ctx.age)?;
+    let caps = os::emulator(def, ctx)?;
+    let kind = os::machine(def, &caps)?;
     cpu::fill(def, &caps)?;
     firmware::fill(def, ctx.config)?;
     fill_devices(def, kind, &caps, ctx)?;
     os::fill_boot(def)?;
     let legacy = if caps.has(Flag::PciePciBridge) { address::LegacyBridge::PcieToPci } else { address::LegacyBridge::DmiToPci };
     let slots = def.max_memory.and_then(|m| m.slots).unwrap_or(0);
-    address::assign(&mut def.devices, address::Machine { legacy, age: ctx.age, memory_slots: slots })
+    address::assign(&mut def.devices, address::Machine { legacy, age: ctx.age, memory_slots: slots })?;
+    Ok(caps)
 }
 
 /// The accelerator that a document asks for; those of other hypervisors have none.

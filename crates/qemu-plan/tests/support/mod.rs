@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use domxml::{Domain, FormatFlags, ParseFlags};
 use qemu_plan::address::Age;
 use qemu_plan::caps::{Caps, Flag, Replies};
-use qemu_plan::postparse::{Config, Context, Emulators, Firmware, Ids, post_parse};
+use qemu_plan::postparse::{self, Config, Context, Emulators, Firmware, Ids};
 use qemu_plan::{Area, Code, Error};
 use serde_json::Value;
 
@@ -104,7 +104,7 @@ fn define(input: &str, rich: bool) -> Result<String, Refusal> {
     let config = Config { channel_dir: "/var/lib/libvirt/qemu/channel".into(), nvram_dir: "/var/lib/libvirt/qemu/nvram".into(), firmware: firmware(), legacy_firmware: legacy() };
     let mut ids = Counter(0);
     let mut ctx = Context { host_arch: "x86_64", emulators: &host, config: &config, ids: &mut ids, age: Age::New };
-    let done = post_parse(&mut def, &mut ctx);
+    let done = postparse::define(&mut def, &mut ctx);
     done.map_err(|e| (i64::from(e.code.number()), Some(i64::from(e.area.number())), e.to_string()))?;
     Ok(def.format(FormatFlags::INACTIVE | FormatFlags::SECURE))
 }

@@ -1,0 +1,48 @@
+//! Controllers.
+
+use domxml::devices::{Controller, ControllerKind, ScsiModel, UsbModel};
+
+use super::Guest;
+use crate::error::{Area, Code, Error, Result};
+
+/// Most ports of QEMU's own xHCI controller.
+const XHCI_PORTS: u32 = 15;
+
+pub(super) fn options(guest: &Guest<'_>) -> Result<()> {
+    guest.def.devices.controllers.iter().try_for_each(|c| {
+        if c.usb_model() == Some(UsbModel::QemuXhci) && c.ports.is_some_and(|p| p > XHCI_PORTS) {
+            return Err(Error::unsupported(format!("'qemu-xhci' controller only supports up to '{XHCI_PORTS}' ports")));
+        }
+        if c.driver.as_ref().is_some_and(|d| d.iothread.is_some()) && !is_virtio_scsi(c) {
+            return Err(Error::xml("'iothread' attribute only supported for virtio scsi controllers"));
+        }
+        Ok(())
+    })
+}
+
+fn is_virtio_scsi(c: &Controller) -> bool {
+    const VIRTIO: [ScsiModel; 3] = [ScsiModel::VirtioScsi, ScsiModel::VirtioTransitional, ScsiModel::VirtioNonTransitional];
+    c.kind == ControllerKind::Scsi && c.scsi_model().is_some_and(|m| VIRTIO.contains(&m))
+}
+
+/// An expander bus belongs to a cell of the guest.
+pub(super) fn expanders(guest: &Guest<'_>) -> Result<()> {
+    let cells = guest.def.cpu.as_ref().and_then(|c| c.numa.as_ref()).map_or(0, |n| n.cells.len());
+    guest.def.devices.controllers.iter().try_for_each(|c| {
+        let node = c.target.as_ref().and_then(|t| t.node).filter(|n| *n as usize >= cells);
+        let model = match c.model.as_deref() {
+            Some(m @ ("pci-expander-bus" | "pcie-expander-bus")) => m,
+            _ => return Ok(()),
+        };
+        match node {
+            None => Ok(()),
+            Some(node) => {
+                let index = c.index.unwrap_or(0);
+                let message = format!(
+                    "{model} with index {index} is configured for a NUMA node ({node}) not present in the domain's <cpu><numa> array ({cells})"
+                );
+                Err(Error::new(Code::Xml, Area::Qemu, message))
+            }
+        }
+    })
+}

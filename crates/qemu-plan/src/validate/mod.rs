@@ -1,0 +1,92 @@
+//! Documents that make no sense, or that QEMU here cannot honour: libvirt's refusals, in its words.
+//!
+//! Two passes: [`shape`] needs nothing but the document and comes before anything is filled in; [`validate`] looks at
+//! the filled-in document with the emulator's capabilities. A check is one function in a table; the first one that
+//! refuses decides, so the order of the tables is libvirt's.
+
+mod chardev;
+mod controller;
+mod cpu;
+mod disk;
+mod domain;
+mod hostdev;
+mod net;
+mod small;
+mod tuning;
+mod video;
+
+use domxml::Domain;
+
+use crate::caps::Caps;
+use crate::error::Result;
+use crate::postparse::MachineKind;
+
+/// A filled-in document and what it is held against.
+pub(crate) struct Guest<'a> {
+    pub(crate) def: &'a Domain,
+    pub(crate) caps: &'a Caps,
+    pub(crate) machine: MachineKind,
+}
+
+type Shape = fn(&Domain) -> Result<()>;
+type Check = fn(&Guest<'_>) -> Result<()>;
+
+const SHAPES: &[Shape] = &[
+    disk::one_auth,
+    disk::one_encryption,
+    disk::protocols,
+    disk::secrets,
+    domain::seclabels,
+    domain::addresses,
+    chardev::one_source,
+    small::usb_is_there,
+    tuning::resctrl,
+    hostdev::scsi_options,
+];
+
+const CHECKS: &[Check] = &[
+    domain::vcpus,
+    domain::sysinfo,
+    domain::features,
+    domain::launch_security,
+    cpu::cache,
+    cpu::address_bits,
+    cpu::distances,
+    tuning::schedulers,
+    tuning::cache_needs_kvm,
+    tuning::memory_nodes,
+    tuning::hugepages,
+    domain::memory_devices,
+    controller::options,
+    controller::expanders,
+    disk::checks,
+    video::models,
+    video::acceleration,
+    video::addresses,
+    hostdev::duplicates,
+    hostdev::checks,
+    net::checks,
+    chardev::sources,
+    chardev::serial_targets,
+    small::inputs,
+    small::iommu,
+    video::graphics,
+];
+
+/// Checks a document before anything is filled in.
+///
+/// # Errors
+/// Libvirt's, for the first thing that is wrong.
+pub fn shape(def: &Domain) -> Result<()> {
+    SHAPES.iter().try_for_each(|check| check(def))
+}
+
+/// Checks a filled-in document against what its emulator can do.
+///
+/// # Errors
+/// Libvirt's, for the first thing that is wrong.
+pub fn validate(def: &Domain, caps: &Caps) -> Result<()> {
+    let machine = def.os.kind.as_ref().and_then(|t| t.machine.as_deref()).unwrap_or_default();
+    let guest = Guest { def, caps, machine: MachineKind::of(machine) };
+    CHECKS.iter().try_for_each(|check| check(&guest))
+}
