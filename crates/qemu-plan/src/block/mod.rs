@@ -1,0 +1,10 @@
+//! From a disk's sources to QEMU's block nodes. Used by the command line and, later, by hot-plug and
+//! block jobs: a node is `serde_json` either way.
+
+mod node;
+mod protocol;
+mod source;
+
+pub use node::{Access, Backing, Cache, Format, Image, Slice, copy_on_read};
+pub use protocol::storage_props;
+pub use source::{Chain, Link, NodeNumbers, SecretNeed, SecretPurpose, disk_image, disk_secrets, secret_object};

@@ -1,0 +1,402 @@
+//! From a disk in the document to the image QEMU opens: numbers the nodes, decides which layers there
+//! are, and names the secrets that the caller has to fetch and encrypt.
+
+use std::borrow::Cow;
+
+use domxml::devices::common::{Auth, YesNo};
+use domxml::devices::disk::{CacheMode, DetectZeroes, Discard, Disk, DiskDevice, IoMode};
+use domxml::devices::storage::{
+    BackingStore, DataStore, Encryption, EncryptionEngine, EncryptionFormat, MetadataCache, NetProtocol, Source,
+    StorageFormat, StorageKind,
+};
+
+use super::node::{Access, Backing, Cache, Format, Image, Slice};
+use super::protocol::{Refs, storage_props};
+use crate::command::props::Props;
+use crate::command::{Error, Resources, Result};
+
+/// What all images of a disk's chain have in common.
+#[derive(Debug, Clone, Default)]
+pub struct Common {
+    /// `aio` of local files.
+    pub io: Option<String>,
+    /// Host cache mode.
+    pub cache: Option<Cache>,
+    /// What discards do.
+    pub discard: Option<String>,
+    /// The disk is a floppy.
+    pub floppy: bool,
+    /// Keep clusters allocated on discard.
+    pub discard_no_unref: Option<bool>,
+}
+
+/// One image of a chain, as the document has it.
+#[derive(Debug, Clone)]
+pub struct Link<'a> {
+    /// Kind of the source.
+    pub kind: StorageKind,
+    /// Image format.
+    pub format: StorageFormat,
+    /// The source.
+    pub source: Cow<'a, Source>,
+    /// What the whole chain has.
+    pub common: &'a Common,
+    /// Nobody writes to the image.
+    pub read_only: bool,
+    /// What writes of zeroes become; top image only.
+    pub detect_zeroes: Option<String>,
+    /// Size of the metadata cache, bytes.
+    pub metadata_cache: Option<u64>,
+}
+
+/// A secret that must be fetched, encrypted under the master key and put into
+/// [`Resources::secrets`] under `id`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecretNeed {
+    /// Id of the secret object.
+    pub id: String,
+    /// Where the value comes from.
+    pub from: SecretFrom,
+}
+
+/// Where a secret's value comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretFrom {
+    /// A secret by uuid.
+    Uuid(String),
+    /// A secret by use (`ceph`, `iscsi`, `volume`, `tls`) and name.
+    Usage(String, String),
+    /// The document itself.
+    Value(String),
+}
+
+/// Turns disks into images: the state of one command line, or of one hot-plug.
+#[derive(Debug)]
+pub struct Sources<'r> {
+    /// What the caller prepared.
+    pub res: &'r Resources,
+    /// Number of the next node.
+    pub next: u32,
+    /// Secrets met so far.
+    pub needs: Vec<SecretNeed>,
+}
+
+impl<'r> Sources<'r> {
+    /// Numbers start from `next`.
+    pub fn new(res: &'r Resources, next: u32) -> Self {
+        Self { res, next, needs: Vec::new() }
+    }
+
+    /// The image behind a disk with everything below; `None` when the drive is empty or QEMU does
+    /// not open it itself (vhost-user). Numbers are taken either way.
+    ///
+    /// # Errors
+    /// When QEMU cannot open such a source.
+    pub fn disk(&mut self, disk: &Disk) -> Result<Option<Image>> {
+        let common = common(disk);
+        let number = self.number(disk.source.as_ref());
+        let Some(top) = top_link(disk, &common) else { return Ok(None) };
+        let mut image = self.image(&top, number)?;
+        image.backing = self.backing(disk.backing.as_deref(), &common)?;
+        Ok(Some(image))
+    }
+
+    /// A secret object with the encrypted value; the value is empty if the caller has not prepared it.
+    pub fn secret(&mut self, id: &str, from: SecretFrom) -> Props {
+        let secret = self.res.secrets.get(id).cloned().unwrap_or_default();
+        self.needs.push(SecretNeed { id: id.to_owned(), from });
+        Props::object("secret", id)
+            .with("data", secret.data)
+            .with("keyid", "masterKey0")
+            .with("iv", secret.iv)
+            .with("format", "base64")
+    }
+
+    fn number(&mut self, source: Option<&Source>) -> u32 {
+        if let Some(index) = source.and_then(|source| source.index) {
+            return index;
+        }
+        self.next += 1;
+        self.next - 1
+    }
+
+    fn backing(&mut self, store: Option<&BackingStore>, common: &Common) -> Result<Backing> {
+        let Some(store) = store else { return Ok(Backing::Unknown) };
+        let (Some(kind), Some(source)) = (store.kind, store.source.as_ref()) else {
+            return Ok(Backing::End);
+        };
+        let format = store.format.as_ref();
+        let link = Link {
+            kind,
+            format: format.and_then(|format| format.kind).unwrap_or(StorageFormat::Raw),
+            source: Cow::Borrowed(source),
+            common,
+            read_only: true,
+            detect_zeroes: None,
+            metadata_cache: format.and_then(|format| cache_size(format.metadata_cache.as_ref())),
+        };
+        let number = match store.index {
+            Some(index) => index,
+            None => self.number(Some(source)),
+        };
+        let mut image = self.image(&link, number)?;
+        image.backing = self.backing(store.backing.as_deref(), common)?;
+        Ok(Backing::Image(Box::new(image)))
+    }
+
+    /// One image without what is below it.
+    ///
+    /// # Errors
+    /// When QEMU cannot open such a source.
+    pub fn image(&mut self, link: &Link<'_>, number: u32) -> Result<Image> {
+        self.image_named(link, format!("libvirt-{number}"))
+    }
+
+    fn image_named(&mut self, link: &Link<'_>, stem: String) -> Result<Image> {
+        let mut image = Image {
+            stem,
+            slice: storage_slice(&link.source),
+            access: access(link),
+            ..Image::default()
+        };
+        let refs = self.refs(link, &mut image);
+        image.format = format_layer(link, &image)?;
+        image.storage = storage_props(link, &refs)?;
+        image.data_file = self.data_file(link)?.map(Box::new);
+        Ok(image)
+    }
+
+    fn data_file(&mut self, link: &Link<'_>) -> Result<Option<Image>> {
+        let Some(DataStore { kind: Some(kind), source: Some(source), format }) = link.source.data_store.as_deref()
+        else {
+            return Ok(None);
+        };
+        let data = Link {
+            kind: *kind,
+            format: format.as_ref().and_then(|format| format.kind).unwrap_or(StorageFormat::Raw),
+            source: Cow::Borrowed(source),
+            metadata_cache: None,
+            ..link.clone()
+        };
+        let number = self.number(Some(source));
+        self.image(&data, number).map(Some)
+    }
+
+    /// Makes the objects that the image's nodes refer to, in libvirt's order.
+    fn refs(&mut self, link: &Link<'_>, image: &mut Image) -> Refs {
+        let mut refs = Refs::default();
+        let storage = image.storage_node();
+        let source = link.source.as_ref();
+        refs.pr_manager = self.reservations(source, image);
+        refs.auth = self.auth(source.auth.as_ref(), &storage, image);
+        refs.encrypt = self.encryption(link, image);
+        refs.cookie = self.cookies(source, &storage, image);
+        refs.tls = self.tls(source, &storage, image);
+        let prepared = self.res.device(&storage);
+        refs.path = prepared.path;
+        refs
+    }
+
+    fn reservations(&mut self, source: &Source, image: &mut Image) -> Option<String> {
+        let reservations = source.reservations.as_ref()?;
+        if reservations.managed == Some(YesNo::Yes) {
+            return Some("pr-helper0".to_owned());
+        }
+        let path = reservations.source.as_ref()?.path.clone()?;
+        let id = format!("pr-helper-{}", image.storage_node());
+        image.objects.push(Props::object("pr-manager-helper", id.clone()).with("path", path));
+        Some(id)
+    }
+
+    fn auth(&mut self, auth: Option<&Auth>, storage: &str, image: &mut Image) -> Option<String> {
+        let secret = auth?.secret.as_ref()?;
+        let id = format!("{storage}-auth-secret0");
+        let from = match (&secret.uuid, &secret.usage) {
+            (Some(uuid), _) => SecretFrom::Uuid(uuid.clone()),
+            (None, usage) => SecretFrom::Usage(
+                secret.kind.map(|kind| kind.as_str().to_owned()).unwrap_or_default(),
+                usage.clone().unwrap_or_default(),
+            ),
+        };
+        image.objects.push(self.secret(&id, from));
+        Some(id)
+    }
+
+    /// Makes the secrets of an encrypted image; answers `encrypt` when the storage decrypts.
+    fn encryption(&mut self, link: &Link<'_>, image: &mut Image) -> Option<Props> {
+        let encryption = link.source.encryption.as_ref()?;
+        let in_storage = encryption.engine == Some(EncryptionEngine::Librbd);
+        let raw = link.format == StorageFormat::Raw;
+        let stem = if in_storage && raw { image.storage_node() } else { image.format_node() };
+        let ids: Vec<_> = (0..encryption.secrets.len()).map(|n| format!("{stem}-encryption-secret{n}")).collect();
+        for (id, secret) in ids.iter().zip(&encryption.secrets) {
+            let from = match (&secret.uuid, &secret.usage) {
+                (Some(uuid), _) => SecretFrom::Uuid(uuid.clone()),
+                (None, usage) => SecretFrom::Usage("volume".into(), usage.clone().unwrap_or_default()),
+            };
+            image.objects.push(self.secret(id, from));
+        }
+        in_storage.then(|| layered(encryption.format.as_str(), &ids))
+    }
+
+    fn cookies(&mut self, source: &Source, storage: &str, image: &mut Image) -> Option<String> {
+        let cookies = &source.cookies.as_ref()?.cookies;
+        if cookies.is_empty() {
+            return None;
+        }
+        let text: Vec<_> = cookies.iter().map(|cookie| format!("{}={}", cookie.name, cookie.value)).collect();
+        let id = format!("{storage}-httpcookie-secret0");
+        image.objects.push(self.secret(&id, SecretFrom::Value(text.join("; "))));
+        Some(id)
+    }
+
+    fn tls(&mut self, source: &Source, storage: &str, image: &mut Image) -> Option<String> {
+        if source.tls != Some(YesNo::Yes) || source.protocol != Some(NetProtocol::Nbd) {
+            return None;
+        }
+        let files = &self.res.config.nbd_tls;
+        let id = format!("obj{storage}_tls0");
+        image.objects.push(
+            Props::object("tls-creds-x509", id.clone())
+                .with("dir", files.dir.clone())
+                .with("endpoint", "client")
+                .with("verify-peer", true),
+        );
+        Some(id)
+    }
+}
+
+/// `encrypt` of RBD: the first secret opens the outer layer, the others those of its parents.
+fn layered(format: &str, ids: &[String]) -> Props {
+    let mut props: Option<Props> = None;
+    for id in ids.iter().rev() {
+        props = Some(
+            Props::new()
+                .with("format", format)
+                .with("key-secret", id.clone())
+                .with_opt("parent", props.take()),
+        );
+    }
+    props.unwrap_or_default()
+}
+
+fn common(disk: &Disk) -> Common {
+    let driver = disk.driver.as_ref();
+    let cache = driver.and_then(|driver| driver.cache).unwrap_or_default();
+    let io = driver.and_then(|driver| driver.io).filter(|io| *io != IoMode::Default);
+    let discard = driver.and_then(|driver| driver.discard).filter(|discard| *discard != Discard::Default);
+    Common {
+        io: io.map(|io| io.as_str().to_owned()),
+        cache: Cache::from_mode(CacheMode::as_str(cache)),
+        discard: discard.map(|discard| discard.as_str().to_owned()),
+        floppy: disk.device == DiskDevice::Floppy,
+        discard_no_unref: driver.and_then(|driver| driver.discard_no_unref).map(|value| value.is_on()),
+    }
+}
+
+fn top_link<'a>(disk: &'a Disk, common: &'a Common) -> Option<Link<'a>> {
+    if disk.is_empty() || disk.kind == StorageKind::VhostUser {
+        return None;
+    }
+    let driver = disk.driver.as_ref();
+    let mut source = Cow::Borrowed(disk.source.as_ref()?);
+    if disk.auth.is_some() && source.auth.is_none() {
+        source.to_mut().auth.clone_from(&disk.auth);
+    }
+    if disk.encryption.is_some() && source.encryption.is_none() {
+        source.to_mut().encryption.clone_from(&disk.encryption);
+    }
+    Some(Link {
+        kind: disk.kind,
+        format: driver.and_then(|driver| driver.kind).unwrap_or(StorageFormat::Raw),
+        source,
+        common,
+        read_only: disk.readonly,
+        detect_zeroes: detect_zeroes(disk),
+        metadata_cache: driver.and_then(|driver| cache_size(driver.metadata_cache.as_ref())),
+    })
+}
+
+/// `unmap` needs discards; without them QEMU is told `on`.
+fn detect_zeroes(disk: &Disk) -> Option<String> {
+    let driver = disk.driver.as_ref()?;
+    let mode = driver.detect_zeroes.filter(|mode| *mode != DetectZeroes::Default)?;
+    let mode = match mode {
+        DetectZeroes::Unmap if driver.discard != Some(Discard::Unmap) => DetectZeroes::On,
+        other => other,
+    };
+    Some(mode.as_str().to_owned())
+}
+
+fn cache_size(cache: Option<&MetadataCache>) -> Option<u64> {
+    let size = cache?.max_size.as_ref()?;
+    crate::command::units::bytes(size.value, size.unit.as_deref().unwrap_or("bytes"))
+}
+
+fn storage_slice(source: &Source) -> Option<Slice> {
+    let slices = source.slices.as_ref()?;
+    let slice = slices.slices.iter().find(|slice| slice.kind.as_deref() == Some("storage"))?;
+    Some(Slice { offset: slice.offset, size: slice.size })
+}
+
+fn access(link: &Link<'_>) -> Access {
+    Access {
+        read_only: link.read_only,
+        discard: link.common.discard.clone(),
+        detect_zeroes: link.detect_zeroes.clone(),
+        cache: link.common.cache,
+    }
+}
+
+/// The format node of an image; raw images have none unless QEMU decrypts them.
+fn format_layer(link: &Link<'_>, image: &Image) -> Result<Option<Format>> {
+    let encryption =
+        link.source.encryption.as_ref().filter(|encryption| encryption.engine != Some(EncryptionEngine::Librbd));
+    let key = format!("{}-encryption-secret0", image.format_node());
+    let options = match (link.format, encryption) {
+        (StorageFormat::Raw, None) => return Ok(None),
+        (StorageFormat::Raw | StorageFormat::Luks, Some(_)) => Props::driver("luks").with("key-secret", key),
+        (StorageFormat::Qcow2, encryption) => qcow2(link, encryption, key)?,
+        (StorageFormat::Qcow, encryption) => {
+            Props::driver("qcow").with_opt("encrypt", encryption.map(|_| aes(key)))
+        }
+        (format, _) => Props::driver(format_driver(format)?),
+    };
+    Ok(Some(Format { options }))
+}
+
+fn qcow2(link: &Link<'_>, encryption: Option<&Encryption>, key: String) -> Result<Props> {
+    let encrypt = match encryption.map(|encryption| encryption.format) {
+        None => None,
+        Some(EncryptionFormat::Luks) => Some(Props::new().with("format", "luks").with("key-secret", key)),
+        Some(EncryptionFormat::Qcow) => Some(aes(key)),
+        Some(other) => {
+            return Err(Error::unsupported(format!(
+                "encryption format '{}' is not supported with 'qcow2' images",
+                other.as_str()
+            )));
+        }
+    };
+    Ok(Props::driver("qcow2")
+        .with_opt("encrypt", encrypt)
+        .with_opt("cache-size", link.metadata_cache.filter(|size| *size != 0))
+        .with_opt("discard-no-unref", link.common.discard_no_unref))
+}
+
+fn aes(key: String) -> Props {
+    Props::new().with("format", "aes").with("key-secret", key)
+}
+
+/// QEMU's driver for a format.
+fn format_driver(format: StorageFormat) -> Result<&'static str> {
+    match format {
+        StorageFormat::Fat => Ok("raw"),
+        StorageFormat::Ploop => Ok("parallels"),
+        StorageFormat::Vhd => Ok("vpc"),
+        StorageFormat::Dir | StorageFormat::Iso | StorageFormat::Cow => Err(Error::internal(format!(
+            "mishandled storage format '{}'",
+            format.as_str()
+        ))),
+        other => Ok(other.as_str()),
+    }
+}

@@ -1,0 +1,130 @@
+//! The finished command line: environment, program, switches. One value prints as the argument
+//! vector of a process and as the text of `domxml-to-native`.
+
+use super::props::{Keyval, Props};
+
+/// A whole command line.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct CommandLine {
+    /// Environment of the process, in order; nothing else is inherited.
+    pub env: Vec<(String, String)>,
+    /// Path of the QEMU binary.
+    pub program: String,
+    /// The switches, in order.
+    pub switches: Vec<Switch>,
+}
+
+/// One switch and its value.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Switch {
+    /// Name with its dash: `-device`. For a passed-through argument, the argument itself.
+    pub name: String,
+    /// What follows it.
+    pub value: Arg,
+}
+
+/// The value of a switch.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Arg {
+    /// The switch stands alone.
+    None,
+    /// Plain text or a `key=value` list.
+    Text(String),
+    /// A JSON object.
+    Json(Props),
+}
+
+impl From<Props> for Arg {
+    fn from(props: Props) -> Self {
+        Arg::Json(props)
+    }
+}
+
+impl From<Keyval> for Arg {
+    fn from(list: Keyval) -> Self {
+        Arg::Text(list.into_string())
+    }
+}
+
+impl From<String> for Arg {
+    fn from(text: String) -> Self {
+        Arg::Text(text)
+    }
+}
+
+impl From<&str> for Arg {
+    fn from(text: &str) -> Self {
+        Arg::Text(text.to_owned())
+    }
+}
+
+impl CommandLine {
+    /// Appends a switch without a value.
+    pub fn flag(&mut self, name: &str) {
+        self.switches.push(Switch { name: name.to_owned(), value: Arg::None });
+    }
+
+    /// Appends a switch and its value.
+    pub fn push(&mut self, name: &str, value: impl Into<Arg>) {
+        self.switches.push(Switch { name: name.to_owned(), value: value.into() });
+    }
+
+    /// Appends `-device`.
+    pub fn device(&mut self, props: Props) {
+        self.push("-device", props);
+    }
+
+    /// Appends `-object`.
+    pub fn object(&mut self, props: Props) {
+        self.push("-object", props);
+    }
+
+    /// The argument vector, program first.
+    pub fn argv(&self) -> Vec<String> {
+        let mut argv = vec![self.program.clone()];
+        for switch in &self.switches {
+            argv.push(switch.name.clone());
+            match &switch.value {
+                Arg::None => {}
+                Arg::Text(text) => argv.push(text.clone()),
+                Arg::Json(props) => argv.push(props.to_string()),
+            }
+        }
+        argv
+    }
+
+    /// The text `domxml-to-native` answers with: one line, quoted for a shell.
+    pub fn to_native(&self) -> String {
+        let env = self.env.iter().map(|(name, value)| format!("{name}={}", shell_quote(value)));
+        let argv = self.argv();
+        let words = argv.iter().map(|word| shell_quote(word));
+        env.chain(words).collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// Quotes a word for a POSIX shell, only when it needs it.
+pub fn shell_quote(word: &str) -> String {
+    const SPECIAL: &str = "\r\t\n !\"#$&'()*;<>?[\\]^`{|}~";
+    if word.is_empty() {
+        return "''".to_owned();
+    }
+    if !word.contains(|c| SPECIAL.contains(c)) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn native_text_quotes_only_what_a_shell_would_split() {
+        let mut line = CommandLine { program: "/bin/qemu".into(), ..CommandLine::default() };
+        line.env.push(("HOME".into(), "/a b".into()));
+        line.flag("-S");
+        line.push("-name", "it's");
+        line.device(Props::driver("x"));
+        assert_eq!(line.to_native(), r#"HOME='/a b' /bin/qemu -S -name 'it'\''s' -device '{"driver":"x"}'"#);
+    }
+}
