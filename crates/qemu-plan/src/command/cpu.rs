@@ -1,0 +1,236 @@
+//! `-cpu`: model, features, Hyper-V and KVM interfaces.
+
+use domxml::VirtType;
+use domxml::clock::{Timer, TimerName};
+use domxml::cpu::{Cpu, CpuCacheMode, CpuMode, FeaturePolicy, MaxPhysAddrMode};
+use domxml::devices::common::OnOff;
+use domxml::devices::small::PanicModel;
+use domxml::features::{Features, Hyperv, HypervMode, State};
+
+use super::context::Context;
+use super::line::CommandLine;
+use super::props::{Keyval, escape, on_off};
+use super::resources::CpuExpansion;
+use super::{Error, Result};
+
+/// Features whose name in QEMU is another than libvirt's.
+const NAMES: [(&str, &str); 13] = [
+    ("cmp_legacy", "cmp-legacy"),
+    ("ds_cpl", "ds-cpl"),
+    ("fxsr_opt", "fxsr-opt"),
+    ("kvm_pv_eoi", "kvm-pv-eoi"),
+    ("kvm_pv_unhalt", "kvm-pv-unhalt"),
+    ("lahf_lm", "lahf-lm"),
+    ("nodeid_msr", "nodeid-msr"),
+    ("pclmuldq", "pclmulqdq"),
+    ("perfctr_core", "perfctr-core"),
+    ("perfctr_nb", "perfctr-nb"),
+    ("tsc_adjust", "tsc-adjust"),
+    ("tsc_scale", "tsc-scale"),
+    ("vmcb_clean", "vmcb-clean"),
+];
+
+/// Appends `-cpu`.
+///
+/// # Errors
+/// When the model must be worked out from the host's and was not.
+pub fn build(cx: Context<'_>, line: &mut CommandLine) -> Result<()> {
+    let default = Cpu::default();
+    let cpu = cx.def.cpu.as_ref().unwrap_or(&default);
+    let features = cx.def.features.clone().unwrap_or_default();
+    let mut value = model(cx, cpu)?;
+    put_timers(cx, &mut value);
+    put_paravirtual(&features, &mut value);
+    if let Some(hyperv) = &features.hyperv {
+        put_hyperv(hyperv, &mut value);
+    }
+    if cx.def.devices.panics.iter().any(|panic| panic.model == Some(PanicModel::Hyperv)) {
+        value.raw("hv-crash");
+    }
+    put_kvm(&features, &mut value);
+    put_pmu(&features, &mut value);
+    put_cache(cpu, &mut value);
+    put_address_width(cpu, &mut value);
+    line.push("-cpu", value);
+    Ok(())
+}
+
+fn model(cx: Context<'_>, cpu: &Cpu) -> Result<Keyval> {
+    if let Some(expansion) = &cx.res.cpu {
+        return Ok(expanded(expansion));
+    }
+    let mut value = match cpu.mode.unwrap_or(CpuMode::Custom) {
+        CpuMode::HostPassthrough => passthrough(cx, cpu)?,
+        CpuMode::Maximum => {
+            let mut value = Keyval::implied("max");
+            value.opt("migratable", cpu.migratable.map(OnOff::as_str));
+            value
+        }
+        CpuMode::Custom => custom(cx, cpu),
+        CpuMode::HostModel => {
+            return Err(Error::unsupported("CPU mode 'host-model' was not expanded for this host"));
+        }
+    };
+    for feature in &cpu.features {
+        let on = match feature.policy.unwrap_or(FeaturePolicy::Require) {
+            FeaturePolicy::Force | FeaturePolicy::Require => true,
+            FeaturePolicy::Disable | FeaturePolicy::Forbid => false,
+            FeaturePolicy::Optional => continue,
+        };
+        value.set(qemu_name(&feature.name), on_off(on));
+    }
+    Ok(value)
+}
+
+fn expanded(expansion: &CpuExpansion) -> Keyval {
+    let mut value = Keyval::implied(&expansion.model);
+    value.opt("vendor", expansion.vendor.as_ref());
+    for (name, on) in &expansion.features {
+        value.set(qemu_name(name), on_off(*on));
+    }
+    value
+}
+
+fn passthrough(cx: Context<'_>, cpu: &Cpu) -> Result<Keyval> {
+    if cx.def.kind == VirtType::Qemu {
+        return Err(Error::unsupported("CPU mode 'host-passthrough' for x86_64 qemu domain on x86_64 host is not supported by hypervisor"));
+    }
+    let mut value = Keyval::implied("host");
+    value.opt("migratable", cpu.migratable.map(OnOff::as_str));
+    Ok(value)
+}
+
+/// A named model; a guest without one gets what QEMU would give it.
+fn custom(cx: Context<'_>, cpu: &Cpu) -> Keyval {
+    let model = cpu.model.as_ref();
+    let default = match cx.def.os.kind.as_ref().and_then(|kind| kind.arch.as_deref()) {
+        Some("i686") => "qemu32",
+        _ => "qemu64",
+    };
+    let mut value = Keyval::implied(model.and_then(|model| model.name.as_deref()).unwrap_or(default));
+    value.opt("vendor", model.and_then(|model| model.vendor_id.as_deref()));
+    value
+}
+
+/// QEMU's name of a feature.
+pub fn qemu_name(name: &str) -> &str {
+    NAMES.iter().find(|(known, _)| *known == name).map_or(name, |(_, qemu)| qemu)
+}
+
+fn put_timers(cx: Context<'_>, value: &mut Keyval) {
+    let timers = cx.def.clock.as_ref().map(|clock| clock.timers.as_slice()).unwrap_or_default();
+    for timer in timers {
+        put_timer(timer, value);
+    }
+}
+
+fn put_timer(timer: &Timer, value: &mut Keyval) {
+    let present = timer.present.map(|present| present.is_yes());
+    match timer.name {
+        TimerName::Kvmclock => {
+            value.opt("kvmclock", present.map(on_off));
+        }
+        TimerName::Hypervclock if present == Some(true) => {
+            value.set("hv-time", "on");
+        }
+        TimerName::Tsc => {
+            value.opt("tsc-frequency", timer.frequency.filter(|frequency| *frequency != 0));
+        }
+        _ => {}
+    }
+}
+
+fn put_paravirtual(features: &Features, value: &mut Keyval) {
+    value.opt("kvm-pv-eoi", features.apic.and_then(|apic| apic.eoi).map(OnOff::as_str));
+    value.opt("kvm-pv-unhalt", features.pvspinlock.map(|switch| switch.state.as_str()));
+}
+
+fn is_on(state: Option<State>) -> bool {
+    state.is_some_and(|state| state.state == OnOff::On)
+}
+
+fn put_hyperv(hyperv: &Hyperv, value: &mut Keyval) {
+    if hyperv.mode == HypervMode::Passthrough {
+        value.set("hv-passthrough", "on");
+    }
+    put_states(&[("hv-relaxed", hyperv.relaxed), ("hv-vapic", hyperv.vapic)], value);
+    if let Some(spinlocks) = hyperv.spinlocks.filter(|spinlocks| spinlocks.state == OnOff::On) {
+        value.set("hv-spinlocks", format!("0x{:x}", spinlocks.retries.unwrap_or_default()));
+    }
+    let early = [("hv-vpindex", hyperv.vpindex), ("hv-runtime", hyperv.runtime), ("hv-synic", hyperv.synic)];
+    put_states(&early, value);
+    if let Some(stimer) = hyperv.stimer.filter(|stimer| stimer.state == OnOff::On) {
+        value.set("hv-stimer", "on");
+        put_states(&[("hv-stimer-direct", stimer.direct)], value);
+    }
+    put_states(&[("hv-reset", hyperv.reset)], value);
+    if let Some(vendor) = hyperv.vendor_id.as_ref().filter(|vendor| vendor.state == OnOff::On) {
+        value.opt("hv-vendor-id", vendor.value.as_deref());
+    }
+    put_states(&[("hv-frequencies", hyperv.frequencies), ("hv-reenlightenment", hyperv.reenlightenment)], value);
+    if let Some(flush) = hyperv.tlbflush.filter(|flush| flush.state == OnOff::On) {
+        value.set("hv-tlbflush", "on");
+        put_states(&[("hv-tlbflush-direct", flush.direct), ("hv-tlbflush-ext", flush.extended)], value);
+    }
+    let late = [
+        ("hv-ipi", hyperv.ipi),
+        ("hv-evmcs", hyperv.evmcs),
+        ("hv-avic", hyperv.avic),
+        ("hv-emsr-bitmap", hyperv.emsr_bitmap),
+        ("hv-xmm-input", hyperv.xmm_input),
+    ];
+    put_states(&late, value);
+}
+
+fn put_states(states: &[(&str, Option<State>)], value: &mut Keyval) {
+    for (key, state) in states {
+        if is_on(*state) {
+            value.set(key, "on");
+        }
+    }
+}
+
+fn put_kvm(features: &Features, value: &mut Keyval) {
+    let Some(kvm) = features.kvm else { return };
+    if is_on(kvm.hidden) {
+        value.set("kvm", "off");
+    }
+    put_states(&[("kvm-hint-dedicated", kvm.hint_dedicated), ("kvm-poll-control", kvm.poll_control)], value);
+    if kvm.pv_ipi.is_some_and(|state| state.state == OnOff::Off) {
+        value.set("kvm-pv-ipi", "off");
+    }
+}
+
+fn put_pmu(features: &Features, value: &mut Keyval) {
+    value.opt("pmu", features.pmu.map(|switch| switch.state.as_str()));
+}
+
+fn put_cache(cpu: &Cpu, value: &mut Keyval) {
+    let Some(cache) = cpu.cache else { return };
+    let options: [(&str, &str); 2] = match cache.mode {
+        CpuCacheMode::Emulate => [("l3-cache", "on"), ("host-cache-info", "off")],
+        CpuCacheMode::Passthrough => [("host-cache-info", "on"), ("l3-cache", "off")],
+        CpuCacheMode::Disable => [("host-cache-info", "off"), ("l3-cache", "off")],
+    };
+    for (key, option) in options {
+        value.raw(&format!("{key}={}", escape(option)));
+    }
+}
+
+fn put_address_width(cpu: &Cpu, value: &mut Keyval) {
+    let Some(width) = cpu.maxphysaddr else { return };
+    match width.mode {
+        MaxPhysAddrMode::Passthrough => {
+            value.set("host-phys-bits", "on");
+            value.opt("host-phys-bits-limit", width.limit.filter(|limit| *limit != 0));
+        }
+        MaxPhysAddrMode::Emulate => match width.bits.filter(|bits| *bits != 0) {
+            Some(bits) => {
+                value.set("phys-bits", bits);
+            }
+            None => {
+                value.set("host-phys-bits", "off");
+            }
+        },
+    }
+}
