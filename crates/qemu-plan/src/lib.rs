@@ -3,7 +3,9 @@
 
 pub mod address;
 pub mod alias;
+pub mod block;
 pub mod caps;
+pub mod command;
 mod error;
 pub mod postparse;
 pub mod validate;

@@ -6,5 +6,5 @@ mod protocol;
 mod source;
 
 pub use node::{Access, Backing, Cache, Format, Image, Slice, copy_on_read};
-pub use protocol::storage_props;
-pub use source::{Chain, Link, NodeNumbers, SecretNeed, SecretPurpose, disk_image, disk_secrets, secret_object};
+pub use protocol::{Refs, storage_props};
+pub use source::{Common, Link, SecretFrom, SecretNeed, Sources};

@@ -124,6 +124,13 @@ impl Image {
         }
     }
 
+    /// Gives the image a format node even if its storage would do.
+    pub fn require_format(&mut self, driver: &str) {
+        if self.format.is_none() {
+            self.format = Some(Format { options: Props::driver(driver) });
+        }
+    }
+
     /// All images of the chain in the order they must be opened: the bottom first, a data file
     /// before its image.
     pub fn chain(&self) -> Vec<&Image> {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::source::Link;
 use crate::command::props::Props;
-use crate::command::{Error, Result};
+use crate::{Error, Result};
 
 /// Names of the objects that a storage node refers to, if there are any.
 #[derive(Debug, Clone, Default)]
@@ -40,8 +40,8 @@ pub fn storage_props(link: &Link<'_>, refs: &Refs) -> Result<Props> {
             Ok(local(driver, link.source.dev.as_deref(), link, refs))
         }
         StorageKind::Dir => directory(link),
-        StorageKind::Network => network(link.source, refs),
-        StorageKind::Nvme => Ok(nvme(link.source)),
+        StorageKind::Network => network(&link.source, refs),
+        StorageKind::Nvme => Ok(nvme(&link.source)),
         StorageKind::VhostVdpa => Ok(Props::driver("virtio-blk-vhost-vdpa")
             .with_opt("path", refs.path.clone().or_else(|| link.source.dev.clone()))),
         StorageKind::Volume => Err(Error::internal("storage source pool volume was not translated")),
@@ -199,7 +199,7 @@ fn iscsi(source: &Source, refs: &Refs) -> Result<Props> {
 
 fn curl(protocol: NetProtocol, source: &Source, refs: &Refs) -> Result<Props> {
     let host = only_host(source)?;
-    let path = source.name.as_deref().unwrap_or_default();
+    let path = source.name.as_deref().unwrap_or_default().trim_start_matches('/');
     let query = source.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
     let name = host.name.as_deref().unwrap_or_default();
     let name = if name.contains(':') { format!("[{name}]") } else { name.to_owned() };

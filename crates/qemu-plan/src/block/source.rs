@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use domxml::devices::common::{Auth, YesNo};
+use domxml::devices::common::{Auth, AuthSecret, YesNo};
 use domxml::devices::disk::{CacheMode, DetectZeroes, Discard, Disk, DiskDevice, IoMode};
 use domxml::devices::storage::{
     BackingStore, DataStore, Encryption, EncryptionEngine, EncryptionFormat, MetadataCache, NetProtocol, Source,
@@ -13,7 +13,8 @@ use domxml::devices::storage::{
 use super::node::{Access, Backing, Cache, Format, Image, Slice};
 use super::protocol::{Refs, storage_props};
 use crate::command::props::Props;
-use crate::command::{Error, Resources, Result};
+use crate::command::{Resources, units};
+use crate::{Error, Result};
 
 /// What all images of a disk's chain have in common.
 #[derive(Debug, Clone, Default)]
@@ -81,6 +82,45 @@ pub struct Sources<'r> {
     pub needs: Vec<SecretNeed>,
 }
 
+impl SecretFrom {
+    /// The secret that an `<auth>` names.
+    pub fn of(secret: &AuthSecret) -> Self {
+        match (&secret.uuid, &secret.usage) {
+            (Some(uuid), _) => Self::Uuid(uuid.clone()),
+            (None, usage) => Self::Usage(
+                secret.kind.map(|kind| kind.as_str().to_owned()).unwrap_or_default(),
+                usage.clone().unwrap_or_default(),
+            ),
+        }
+    }
+}
+
+impl Backing {
+    /// What of it an image of a format can say.
+    fn of(self, format: StorageFormat) -> Self {
+        let layered = matches!(
+            format,
+            StorageFormat::Qcow2 | StorageFormat::Qcow | StorageFormat::Qed | StorageFormat::Vmdk | StorageFormat::Cow
+        );
+        if layered { self } else { Self::Unknown }
+    }
+}
+
+impl<'a> Link<'a> {
+    /// A raw image with nothing special about it.
+    pub fn raw(kind: StorageKind, source: &'a Source, common: &'a Common, read_only: bool) -> Self {
+        Self {
+            kind,
+            format: StorageFormat::Raw,
+            source: Cow::Borrowed(source),
+            common,
+            read_only,
+            detect_zeroes: None,
+            metadata_cache: None,
+        }
+    }
+}
+
 impl<'r> Sources<'r> {
     /// Numbers start from `next`.
     pub fn new(res: &'r Resources, next: u32) -> Self {
@@ -97,7 +137,7 @@ impl<'r> Sources<'r> {
         let number = self.number(disk.source.as_ref());
         let Some(top) = top_link(disk, &common) else { return Ok(None) };
         let mut image = self.image(&top, number)?;
-        image.backing = self.backing(disk.backing.as_deref(), &common)?;
+        image.backing = self.backing(disk.backing.as_deref(), &common)?.of(top.format);
         Ok(Some(image))
     }
 
@@ -112,12 +152,25 @@ impl<'r> Sources<'r> {
             .with("format", "base64")
     }
 
+    /// The number of the next node.
+    pub fn take_number(&mut self) -> u32 {
+        self.next += 1;
+        self.next - 1
+    }
+
+    /// The image of a firmware's flash drive.
+    ///
+    /// # Errors
+    /// When QEMU cannot open such a source.
+    pub fn pflash(&mut self, link: &Link<'_>, drive: u32) -> Result<Image> {
+        self.image_named(link, format!("libvirt-pflash{drive}"))
+    }
+
     fn number(&mut self, source: Option<&Source>) -> u32 {
         if let Some(index) = source.and_then(|source| source.index) {
             return index;
         }
-        self.next += 1;
-        self.next - 1
+        self.take_number()
     }
 
     fn backing(&mut self, store: Option<&BackingStore>, common: &Common) -> Result<Backing> {
@@ -140,7 +193,7 @@ impl<'r> Sources<'r> {
             None => self.number(Some(source)),
         };
         let mut image = self.image(&link, number)?;
-        image.backing = self.backing(store.backing.as_deref(), common)?;
+        image.backing = self.backing(store.backing.as_deref(), common)?.of(link.format);
         Ok(Backing::Image(Box::new(image)))
     }
 
@@ -189,8 +242,8 @@ impl<'r> Sources<'r> {
         let source = link.source.as_ref();
         refs.pr_manager = self.reservations(source, image);
         refs.auth = self.auth(source.auth.as_ref(), &storage, image);
-        refs.encrypt = self.encryption(link, image);
         refs.cookie = self.cookies(source, &storage, image);
+        refs.encrypt = self.encryption(link, image);
         refs.tls = self.tls(source, &storage, image);
         let prepared = self.res.device(&storage);
         refs.path = prepared.path;
@@ -211,14 +264,7 @@ impl<'r> Sources<'r> {
     fn auth(&mut self, auth: Option<&Auth>, storage: &str, image: &mut Image) -> Option<String> {
         let secret = auth?.secret.as_ref()?;
         let id = format!("{storage}-auth-secret0");
-        let from = match (&secret.uuid, &secret.usage) {
-            (Some(uuid), _) => SecretFrom::Uuid(uuid.clone()),
-            (None, usage) => SecretFrom::Usage(
-                secret.kind.map(|kind| kind.as_str().to_owned()).unwrap_or_default(),
-                usage.clone().unwrap_or_default(),
-            ),
-        };
-        image.objects.push(self.secret(&id, from));
+        image.objects.push(self.secret(&id, SecretFrom::of(secret)));
         Some(id)
     }
 
@@ -294,8 +340,19 @@ fn common(disk: &Disk) -> Common {
     }
 }
 
+/// Whether a drive has no medium.
+fn is_empty(disk: &Disk) -> bool {
+    let Some(source) = &disk.source else { return true };
+    match disk.kind {
+        StorageKind::File => source.file.is_none(),
+        StorageKind::Block => source.dev.is_none(),
+        StorageKind::Dir => source.dir.is_none(),
+        _ => false,
+    }
+}
+
 fn top_link<'a>(disk: &'a Disk, common: &'a Common) -> Option<Link<'a>> {
-    if disk.is_empty() || disk.kind == StorageKind::VhostUser {
+    if is_empty(disk) || disk.kind == StorageKind::VhostUser {
         return None;
     }
     let driver = disk.driver.as_ref();
@@ -330,7 +387,7 @@ fn detect_zeroes(disk: &Disk) -> Option<String> {
 
 fn cache_size(cache: Option<&MetadataCache>) -> Option<u64> {
     let size = cache?.max_size.as_ref()?;
-    crate::command::units::bytes(size.value, size.unit.as_deref().unwrap_or("bytes"))
+    units::bytes(size.value, size.unit.as_deref().unwrap_or("bytes"))
 }
 
 fn storage_slice(source: &Source) -> Option<Slice> {

@@ -7,7 +7,7 @@ use domxml::devices::info::DeviceInfo;
 
 use super::context::{Context, alias};
 use super::props::Props;
-use super::{Error, Result};
+use crate::{Error, Result};
 
 /// Appends the address of a device. Addresses that are part of a device's own properties (drive,
 /// virtio-serial, smart card) add nothing here.
@@ -57,18 +57,17 @@ fn pci_bus(cx: Context<'_>, bus: u32) -> Result<String> {
     let controller = cx.controller(ControllerKind::Pci, bus).ok_or_else(|| {
         Error::internal(format!("Could not find PCI controller with index {bus} required for device"))
     })?;
-    let name = alias(&controller.info)?;
-    Ok(match (bus, controller.pci_model()) {
-        (0, Some(PciModel::PciRoot)) if !name.starts_with("ua-") => "pci.0".to_owned(),
-        (0, Some(PciModel::PcieRoot)) if !name.starts_with("ua-") => "pcie.0".to_owned(),
-        _ => name.to_owned(),
-    })
+    // The machine names its root bus, whatever a user calls it.
+    match (bus, controller.pci_model()) {
+        (0, Some(PciModel::PciRoot)) => Ok("pci.0".to_owned()),
+        (0, Some(PciModel::PcieRoot)) => Ok("pcie.0".to_owned()),
+        _ => alias(&controller.info).map(str::to_owned),
+    }
 }
 
 fn put_usb(cx: Context<'_>, usb: &UsbAddress, props: &mut Props) -> Result<()> {
     let bus = format!("{}.0", cx.controller_alias(ControllerKind::Usb, usb.bus)?);
-    let port: Vec<_> = usb.port.iter().map(u32::to_string).collect();
-    props.set("bus", bus).opt("port", (!port.is_empty()).then(|| port.join(".")));
+    props.set("bus", bus).opt("port", usb.port.map(|port| port.to_string()));
     Ok(())
 }
 

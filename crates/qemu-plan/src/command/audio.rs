@@ -7,7 +7,7 @@ use super::address::{self, Virtio};
 use super::context::{Context, alias};
 use super::line::CommandLine;
 use super::props::Props;
-use super::{Error, Result};
+use crate::{Error, Result};
 
 /// Id of an audio device.
 pub fn audiodev_id(id: Option<u32>) -> String {

@@ -22,7 +22,7 @@ fn own_order(def: &Domain) -> BTreeMap<String, u32> {
     let infos = def.devices.iter().filter_map(|device| device.info());
     let entry = |info: &domxml::devices::info::DeviceInfo| {
         let order = info.boot.as_ref()?.order;
-        Some((info.alias()?.to_owned(), order))
+        Some((info.alias.clone()?, order))
     };
     infos.filter_map(entry).filter(|(_, order)| *order != 0).collect()
 }
@@ -34,7 +34,7 @@ fn family_order(def: &Domain) -> BTreeMap<String, u32> {
             BootDevice::Fd => first_disk(def, &[DiskDevice::Floppy]),
             BootDevice::Cdrom => first_disk(def, &[DiskDevice::Cdrom]),
             BootDevice::Hd => first_disk(def, &[DiskDevice::Disk, DiskDevice::Lun]),
-            BootDevice::Network => def.devices.interfaces.first().and_then(|net| net.info.alias()),
+            BootDevice::Network => def.devices.interfaces.first().and_then(|net| net.info.alias.as_deref()),
         };
         if let Some(alias) = first {
             order.insert(alias.to_owned(), place as u32 + 1);
@@ -45,7 +45,7 @@ fn family_order(def: &Domain) -> BTreeMap<String, u32> {
 
 fn first_disk<'a>(def: &'a Domain, kinds: &[DiskDevice]) -> Option<&'a str> {
     let disk = def.devices.disks.iter().find(|disk| kinds.contains(&disk.device))?;
-    disk.info.alias()
+    disk.info.alias.as_deref()
 }
 
 /// Appends `-boot` and what is booted without a disk.

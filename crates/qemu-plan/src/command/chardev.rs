@@ -12,7 +12,7 @@ use super::context::Context;
 use super::line::CommandLine;
 use super::props::{Keyval, Props, on_off};
 use super::resources::DeviceResources;
-use super::{Error, Result};
+use crate::{Error, Result};
 use crate::caps::Flag;
 
 /// A character device's host side, whichever element it is in.
@@ -194,7 +194,7 @@ fn tcp(cx: Context<'_>, source: CharSource<'_>, id: &str, line: &mut CommandLine
     if source.protocol == Some(ChardevProtocol::Telnet) {
         chardev.set("telnet", "on");
     }
-    put_listen(first, &mut chardev);
+    put_listen(first.mode == Some(ChardevMode::Bind), &mut chardev);
     put_reconnect(cx, first.reconnect.as_ref(), &mut chardev);
     if let Some(credentials) = tls(cx, first, id, line) {
         chardev.set("tls-creds", credentials);
@@ -226,13 +226,14 @@ fn unix(cx: Context<'_>, source: CharSource<'_>, id: &str, fd: Option<i32>) -> K
         Some(fd) => chardev.set("fd", fd),
         None => chardev.set("path", source.path()),
     };
-    put_listen(first, &mut chardev);
+    // A socket whose path the daemon chose is one that it connects to.
+    put_listen(first.mode == Some(ChardevMode::Bind) || first.path.is_none(), &mut chardev);
     put_reconnect(cx, first.reconnect.as_ref(), &mut chardev);
     chardev
 }
 
-fn put_listen(source: &ChardevSource, chardev: &mut Keyval) {
-    if source.mode == Some(ChardevMode::Bind) {
+fn put_listen(listens: bool, chardev: &mut Keyval) {
+    if listens {
         chardev.set("server", "on").set("wait", "off");
     }
 }

@@ -6,7 +6,7 @@ use domxml::devices::common::YesNo;
 use super::context::Context;
 use super::line::CommandLine;
 use super::props::Keyval;
-use super::{Error, Result};
+use crate::{Error, Result};
 use crate::caps::Flag;
 
 /// Appends clock and timers.

@@ -6,7 +6,8 @@ use domxml::Domain;
 use domxml::devices::controller::{Controller, ControllerKind, PciModel};
 use domxml::devices::info::DeviceInfo;
 
-use super::{Error, Resources, Result};
+use super::Resources;
+use crate::{Error, Result};
 use crate::caps::Caps;
 
 /// Document, capabilities and resources. Cheap to copy.
@@ -27,7 +28,7 @@ pub struct Context<'a> {
 /// # Errors
 /// Internal, when aliases were not assigned.
 pub fn alias(info: &DeviceInfo) -> Result<&str> {
-    info.alias().ok_or_else(|| Error::internal("missing alias of a device"))
+    info.alias.as_deref().ok_or_else(|| Error::internal("missing alias of a device"))
 }
 
 impl<'a> Context<'a> {
@@ -53,12 +54,12 @@ impl<'a> Context<'a> {
 
     /// Boot index of a device, if it takes part in booting.
     pub fn boot_index(&self, info: &DeviceInfo) -> Option<u32> {
-        self.boot.get(info.alias()?).copied()
+        self.boot.get(info.alias.as_deref()?).copied()
     }
 
     /// Machine type of the guest.
     pub fn machine(&self) -> &'a str {
-        self.def.os.machine().unwrap_or_default()
+        self.def.os.kind.as_ref().and_then(|kind| kind.machine.as_deref()).unwrap_or_default()
     }
 
     /// Whether the machine is a Q35.

@@ -10,18 +10,18 @@ use super::address::{self, Virtio};
 use super::context::{Context, alias};
 use super::line::CommandLine;
 use super::props::Props;
-use super::{Error, Result, units};
+use super::units;
+use crate::{Error, Result};
 use domxml::devices::common::VirtioModel;
 
 /// Kinds of controllers in the order they are given to QEMU. The others are built in.
-const ORDER: [ControllerKind; 7] = [
+const ORDER: [ControllerKind; 6] = [
     ControllerKind::Pci,
     ControllerKind::Usb,
     ControllerKind::Scsi,
     ControllerKind::Ide,
     ControllerKind::Sata,
     ControllerKind::VirtioSerial,
-    ControllerKind::Ccid,
 ];
 
 /// QEMU's USB controllers, and whether the number of ports can be chosen.
@@ -52,17 +52,27 @@ const SCSI: [(ScsiModel, &str); 7] = [
     (ScsiModel::Am53c974, "am53c974"),
 ];
 
-/// Appends all controllers, and what is global to their kind.
+/// Appends controllers other than smart card readers, and what is global to their kind.
 ///
 /// # Errors
 /// When QEMU has no such controller.
 pub fn build(cx: Context<'_>, line: &mut CommandLine) -> Result<()> {
     hole64(cx, line);
-    for kind in ORDER {
-        for controller in cx.def.devices.controllers.iter().filter(|controller| controller.kind == kind) {
-            if let Some(props) = props(cx, controller)? {
-                line.device(props);
-            }
+    ORDER.into_iter().try_for_each(|kind| build_kind(cx, kind, line))
+}
+
+/// Appends smart card readers.
+///
+/// # Errors
+/// When their bus is not there.
+pub fn build_readers(cx: Context<'_>, line: &mut CommandLine) -> Result<()> {
+    build_kind(cx, ControllerKind::Ccid, line)
+}
+
+fn build_kind(cx: Context<'_>, kind: ControllerKind, line: &mut CommandLine) -> Result<()> {
+    for controller in cx.def.devices.controllers.iter().filter(|controller| controller.kind == kind) {
+        if let Some(props) = props(cx, controller)? {
+            line.device(props);
         }
     }
     Ok(())

@@ -2,16 +2,15 @@
 
 use domxml::VirtType;
 use domxml::clock::{Timer, TimerName};
-use domxml::cpu::{Cpu, CpuCacheMode, CpuMode, FeaturePolicy, MaxPhysAddrMode};
+use domxml::cpu::{Cpu, CpuCacheMode, CpuFeature, CpuMatch, CpuMode, FeaturePolicy, MaxPhysAddrMode};
 use domxml::devices::common::OnOff;
 use domxml::devices::small::PanicModel;
 use domxml::features::{Features, Hyperv, HypervMode, State};
 
 use super::context::Context;
 use super::line::CommandLine;
-use super::props::{Keyval, escape, on_off};
-use super::resources::CpuExpansion;
-use super::{Error, Result};
+use super::props::{Keyval, on_off};
+use crate::{Error, Result};
 
 /// Features whose name in QEMU is another than libvirt's.
 const NAMES: [(&str, &str); 13] = [
@@ -56,8 +55,8 @@ pub fn build(cx: Context<'_>, line: &mut CommandLine) -> Result<()> {
 }
 
 fn model(cx: Context<'_>, cpu: &Cpu) -> Result<Keyval> {
-    if let Some(expansion) = &cx.res.cpu {
-        return Ok(expanded(expansion));
+    if is_host_model(cpu) {
+        return host_model(cx, cpu);
     }
     let mut value = match cpu.mode.unwrap_or(CpuMode::Custom) {
         CpuMode::HostPassthrough => passthrough(cx, cpu)?,
@@ -66,29 +65,49 @@ fn model(cx: Context<'_>, cpu: &Cpu) -> Result<Keyval> {
             value.opt("migratable", cpu.migratable.map(OnOff::as_str));
             value
         }
-        CpuMode::Custom => custom(cx, cpu),
-        CpuMode::HostModel => {
-            return Err(Error::unsupported("CPU mode 'host-model' was not expanded for this host"));
-        }
+        CpuMode::Custom | CpuMode::HostModel => custom(cx, cpu),
     };
     for feature in &cpu.features {
-        let on = match feature.policy.unwrap_or(FeaturePolicy::Require) {
-            FeaturePolicy::Force | FeaturePolicy::Require => true,
-            FeaturePolicy::Disable | FeaturePolicy::Forbid => false,
-            FeaturePolicy::Optional => continue,
-        };
-        value.set(qemu_name(&feature.name), on_off(on));
+        value.opt(qemu_name(&feature.name), switched(feature).map(on_off));
     }
     Ok(value)
 }
 
-fn expanded(expansion: &CpuExpansion) -> Keyval {
-    let mut value = Keyval::implied(&expansion.model);
-    value.opt("vendor", expansion.vendor.as_ref());
-    for (name, on) in &expansion.features {
+/// Whether the guest gets what the host has: said so, or at least a model.
+fn is_host_model(cpu: &Cpu) -> bool {
+    cpu.mode == Some(CpuMode::HostModel)
+        || (cpu.mode.unwrap_or(CpuMode::Custom) == CpuMode::Custom && cpu.match_ == Some(CpuMatch::Minimum))
+}
+
+/// The host's model; features that the document names are as it says.
+fn host_model(cx: Context<'_>, cpu: &Cpu) -> Result<Keyval> {
+    let Some(host) = &cx.res.cpu else {
+        return Err(Error::unsupported("CPU mode 'host-model' was not expanded for this host"));
+    };
+    let mut value = Keyval::implied(&host.model);
+    let vendor = cpu.model.as_ref().and_then(|model| model.vendor_id.as_ref());
+    value.opt("vendor", vendor.or(host.vendor.as_ref()));
+    let mut features = host.features.clone();
+    for feature in &cpu.features {
+        let Some(on) = switched(feature) else { continue };
+        match features.iter_mut().find(|(name, _)| *name == feature.name) {
+            Some(known) => known.1 = on,
+            None => features.push((feature.name.clone(), on)),
+        }
+    }
+    for (name, on) in &features {
         value.set(qemu_name(name), on_off(*on));
     }
-    value
+    Ok(value)
+}
+
+/// Whether a feature is switched on or off; none for those that are as the host has them.
+fn switched(feature: &CpuFeature) -> Option<bool> {
+    match feature.policy.unwrap_or(FeaturePolicy::Require) {
+        FeaturePolicy::Force | FeaturePolicy::Require => Some(true),
+        FeaturePolicy::Disable | FeaturePolicy::Forbid => Some(false),
+        FeaturePolicy::Optional => None,
+    }
 }
 
 fn passthrough(cx: Context<'_>, cpu: &Cpu) -> Result<Keyval> {
@@ -205,15 +224,20 @@ fn put_pmu(features: &Features, value: &mut Keyval) {
     value.opt("pmu", features.pmu.map(|switch| switch.state.as_str()));
 }
 
+/// Option that shows the guest the host's caches.
+const HOST_CACHE: &str = "host-cache-info";
+
 fn put_cache(cpu: &Cpu, value: &mut Keyval) {
     let Some(cache) = cpu.cache else { return };
     let options: [(&str, &str); 2] = match cache.mode {
-        CpuCacheMode::Emulate => [("l3-cache", "on"), ("host-cache-info", "off")],
-        CpuCacheMode::Passthrough => [("host-cache-info", "on"), ("l3-cache", "off")],
-        CpuCacheMode::Disable => [("host-cache-info", "off"), ("l3-cache", "off")],
+        CpuCacheMode::Emulate => [("l3-cache", "on"), (HOST_CACHE, "off")],
+        CpuCacheMode::Passthrough => [(HOST_CACHE, "on"), ("l3-cache", "off")],
+        CpuCacheMode::Disable => [(HOST_CACHE, "off"), ("l3-cache", "off")],
     };
-    for (key, option) in options {
-        value.raw(&format!("{key}={}", escape(option)));
+    // Only models that are the host's have its caches.
+    let host = matches!(cpu.mode, Some(CpuMode::HostPassthrough | CpuMode::Maximum));
+    for (key, option) in options.into_iter().filter(|(key, _)| host || *key != HOST_CACHE) {
+        value.set(key, option);
     }
 }
 

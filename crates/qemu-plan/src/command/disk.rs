@@ -2,7 +2,7 @@
 //! what the guest sees, and the order on the command line.
 
 use domxml::devices::address::{Address, DriveAddress};
-use domxml::devices::common::OnOff;
+use domxml::devices::common::{OnOff, YesNo};
 use domxml::devices::controller::{ControllerKind, ScsiModel};
 use domxml::devices::disk::{Disk, DiskBus, DiskDevice, DiskDriver, ErrorPolicy, GeometryTrans};
 use domxml::devices::storage::StorageKind;
@@ -12,7 +12,7 @@ use super::context::{Context, alias};
 use super::controller::queue_mapping;
 use super::line::CommandLine;
 use super::props::{Keyval, Props};
-use super::{Error, Result};
+use crate::{Error, Result};
 use crate::block::{Cache, Image, copy_on_read};
 
 /// Appends what all floppy drives share: their boot order, and on machines without a built-in
@@ -182,7 +182,8 @@ fn put_error_policy(driver: &DiskDriver, props: &mut Props) {
 
 fn wwn(disk: &Disk) -> Result<Option<u64>> {
     let Some(wwn) = &disk.wwn else { return Ok(None) };
-    u64::from_str_radix(wwn, 16).map(Some).map_err(|_| Error::internal(format!("malformed wwn '{wwn}'")))
+    let digits = wwn.trim_start_matches("0x");
+    u64::from_str_radix(digits, 16).map(Some).map_err(|_| Error::internal(format!("malformed wwn '{wwn}'")))
 }
 
 /// USB sticks always say whether they are removable, SCSI disks only when they are.
@@ -276,6 +277,12 @@ pub fn put_scsi_place(cx: Context<'_>, at: DriveAddress, props: &mut Props) -> R
         props.set("channel", at.bus).set("scsi-id", at.target).set("lun", at.unit);
     }
     Ok(())
+}
+
+/// Whether a disk is plugged in once QEMU runs: its changes are thrown away, and the overlay that
+/// takes them is made then.
+pub fn is_plugged_later(disk: &Disk) -> bool {
+    disk.transient.as_ref().is_some_and(|transient| transient.share_backing == Some(YesNo::Yes))
 }
 
 /// Bus of a disk.

@@ -8,7 +8,8 @@ use domxml::devices::graphics::{
 use super::context::Context;
 use super::line::CommandLine;
 use super::props::{Keyval, Props, on_off};
-use super::{Error, Result, audio};
+use super::audio;
+use crate::{Error, Result};
 
 /// Ports that a native conversion shows for displays which choose theirs at start.
 mod native {
@@ -31,7 +32,7 @@ pub fn build(cx: Context<'_>, line: &mut CommandLine) -> Result<()> {
             GraphicsKind::Sdl => sdl(graphics, line),
             GraphicsKind::Vnc => vnc(cx, graphics, line)?,
             GraphicsKind::Spice => spice(cx, graphics, line)?,
-            GraphicsKind::EglHeadless => egl_headless(graphics, line),
+            GraphicsKind::EglHeadless => egl_headless(cx, graphics, line),
             GraphicsKind::Dbus => dbus(cx, graphics, line)?,
             GraphicsKind::Rdp | GraphicsKind::Desktop => {
                 return Err(Error::unsupported(format!(
@@ -63,9 +64,9 @@ fn sdl(graphics: &Graphics, line: &mut CommandLine) {
     line.push("-display", display);
 }
 
-fn egl_headless(graphics: &Graphics, line: &mut CommandLine) {
+fn egl_headless(cx: Context<'_>, graphics: &Graphics, line: &mut CommandLine) {
     let mut display = Keyval::implied("egl-headless");
-    display.opt("rendernode", rendernode(graphics));
+    display.opt("rendernode", rendernode(graphics).or(cx.res.rendernode.as_deref()));
     line.push("-display", display);
 }
 
@@ -180,7 +181,7 @@ fn spice(cx: Context<'_>, graphics: &Graphics, line: &mut CommandLine) -> Result
     spice_channels(graphics, &mut display);
     spice_compression(graphics, &mut display);
     if gl(graphics) == Some(YesNo::Yes) {
-        display.set("gl", "on").opt("rendernode", rendernode(graphics));
+        display.set("gl", "on").opt("rendernode", rendernode(graphics).or(cx.res.rendernode.as_deref()));
     }
     display.set("seamless-migration", "on");
     line.push("-spice", display);

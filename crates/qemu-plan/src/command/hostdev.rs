@@ -12,7 +12,7 @@ use super::context::{Context, alias};
 use super::disk::put_scsi_place;
 use super::line::CommandLine;
 use super::props::Props;
-use super::{Error, Result};
+use crate::{Error, Result};
 use crate::block::{Common, Link, SecretFrom, Sources};
 use domxml::devices::common::VirtioModel;
 

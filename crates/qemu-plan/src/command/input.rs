@@ -7,7 +7,7 @@ use super::address::{self, Virtio};
 use super::context::{Context, alias};
 use super::line::CommandLine;
 use super::props::Props;
-use super::{Error, Result};
+use crate::{Error, Result};
 
 /// Appends an input device; what a machine has built in adds nothing.
 ///

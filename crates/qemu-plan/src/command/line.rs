@@ -1,6 +1,8 @@
 //! The finished command line: environment, program, switches. One value prints as the argument
 //! vector of a process and as the text of `domxml-to-native`.
 
+use domxml::qemu::{Overrides, PropertyType};
+
 use super::props::{Keyval, Props};
 
 /// A whole command line.
@@ -12,6 +14,10 @@ pub struct CommandLine {
     pub program: String,
     /// The switches, in order.
     pub switches: Vec<Switch>,
+    /// Properties that the document changes in front ends.
+    pub(super) overrides: Overrides,
+    /// Number of the next descriptor set.
+    pub(super) next_fdset: u32,
 }
 
 /// One switch and its value.
@@ -69,9 +75,38 @@ impl CommandLine {
         self.switches.push(Switch { name: name.to_owned(), value: value.into() });
     }
 
-    /// Appends `-device`.
-    pub fn device(&mut self, props: Props) {
+    /// Appends `-device`, changed as the document says.
+    pub fn device(&mut self, mut props: Props) {
+        self.apply_overrides(&mut props);
         self.push("-device", props);
+    }
+
+    fn apply_overrides(&self, props: &mut Props) {
+        let id = props.get("id").and_then(|id| id.as_str()).unwrap_or_default();
+        let Some(device) = self.overrides.devices.iter().find(|device| device.alias == id) else { return };
+        for property in &device.frontend {
+            let text = property.value.clone().unwrap_or_default();
+            match property.kind {
+                PropertyType::String => props.set(&property.name, text),
+                PropertyType::Signed => props.opt(&property.name, text.parse::<i64>().ok()),
+                PropertyType::Unsigned => props.opt(&property.name, text.parse::<u64>().ok()),
+                PropertyType::Bool => props.set(&property.name, text == "true"),
+                PropertyType::Remove => props.remove(&property.name),
+            };
+        }
+    }
+
+    /// Appends `-add-fd` with a set of its own; answers the path under which QEMU opens it.
+    pub fn add_fd(&mut self, fd: i32, opaque: &str) -> String {
+        let set = self.next_fdset;
+        self.next_fdset += 1;
+        self.push("-add-fd", Keyval::new().with("set", set).with("fd", fd).with("opaque", opaque));
+        format!("/dev/fdset/{set}")
+    }
+
+    /// Appends an environment variable if there is a value.
+    pub fn opt_env(&mut self, name: &str, value: Option<&str>) {
+        self.env.extend(value.map(|value| (name.to_owned(), value.to_owned())));
     }
 
     /// Appends `-object`.

@@ -13,7 +13,8 @@ use domxml::security::LaunchSecurity;
 use super::context::Context;
 use super::line::CommandLine;
 use super::props::{Keyval, Props, on_off};
-use super::{Error, Result, audio, memory};
+use super::{audio, memory};
+use crate::{Error, Result};
 use crate::block::{Common, Image, Link, Sources};
 
 /// The pflash drives of a guest's firmware, in order; none for other firmware.

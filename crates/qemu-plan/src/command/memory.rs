@@ -12,7 +12,8 @@ use super::address::{self, Virtio};
 use super::context::{Context, alias};
 use super::line::CommandLine;
 use super::props::{Keyval, Props, on_off};
-use super::{Error, Result, units};
+use super::units;
+use crate::{Error, Result};
 use crate::caps::Flag;
 
 /// Id of the back end that is all the guest's memory.
@@ -151,7 +152,7 @@ fn backend(cx: Context<'_>, request: &Request<'_>) -> Result<Backend> {
     let plain = props.get("qom-type") == Some(&Value::from("memory-backend-ram"));
     props.opt("discard-data", discard(backing, request).filter(|_| !plain));
     props.opt("share", share(backing, access).filter(|_| !plain));
-    if own_name && cx.caps.has(Flag::XUseCanonicalPathForRamblockId) {
+    if own_name && cx.caps.has(Flag::MemoryBackendFileXUseCanonicalPathForRamblockId) {
         props.set("x-use-canonical-path-for-ramblock-id", false);
     }
     put_prealloc(backing, prealloc, &mut props);

@@ -15,7 +15,6 @@ pub mod context;
 pub mod controller;
 pub mod cpu;
 pub mod disk;
-mod error;
 pub mod filesystem;
 pub mod graphics;
 pub mod hostdev;
@@ -23,6 +22,7 @@ pub mod input;
 mod line;
 pub mod machine;
 pub mod memory;
+pub mod native;
 pub mod net;
 pub mod props;
 mod resources;
@@ -31,6 +31,7 @@ pub mod small;
 pub mod smbios;
 pub mod topology;
 pub mod tpm;
+pub mod units;
 pub mod video;
 
 use domxml::Domain;
@@ -39,13 +40,13 @@ use domxml::devices::disk::DiskBus;
 use domxml::qemu::DeprecationBehavior;
 
 pub use context::Context;
-pub use error::{Code, Error, Result};
 pub use line::{Arg, CommandLine, Switch, shell_quote};
 pub use props::{Keyval, Props};
 pub use resources::{Config, CpuExpansion, DeviceResources, Dirs, Purpose, Resources, Secret, TlsFiles};
 
 use crate::block::{Image, SecretNeed, Sources};
 use crate::caps::Caps;
+use crate::{Error, Result};
 
 /// The command line of a guest.
 ///
@@ -163,9 +164,6 @@ fn build_board(cx: Context<'_>, plan: &Plan, line: &mut CommandLine) -> Result<(
     topology::build_smp(cx, line);
     topology::build_iothreads(cx, line);
     memory::build_numa(cx, line)?;
-    for module in &cx.def.devices.memories {
-        memory::build_module(cx, module, line)?;
-    }
     Ok(())
 }
 
@@ -214,15 +212,21 @@ fn build_buses(cx: Context<'_>, line: &mut CommandLine) -> Result<()> {
     }
     boot::build_root_hotplug(cx, line);
     controller::build(cx, line)?;
+    // Smart card readers may sit on a hub.
     for hub in &cx.def.devices.hubs {
         line.device(input::hub_props(cx, hub)?);
+    }
+    controller::build_readers(cx, line)?;
+    for module in &cx.def.devices.memories {
+        memory::build_module(cx, module, line)?;
     }
     Ok(())
 }
 
 fn build_storage(cx: Context<'_>, plan: &Plan, line: &mut CommandLine) -> Result<()> {
     disk::build_floppy_controller(cx, line);
-    for (disk, image) in cx.def.devices.disks.iter().zip(&plan.disks) {
+    let disks = cx.def.devices.disks.iter().zip(&plan.disks);
+    for (disk, image) in disks.filter(|(disk, _)| !disk::is_plugged_later(disk)) {
         disk::build(cx, disk, image.as_ref(), line)?;
     }
     for fs in &cx.def.devices.filesystems {

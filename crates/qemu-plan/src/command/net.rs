@@ -11,7 +11,8 @@ use super::context::{Context, alias};
 use super::line::CommandLine;
 use super::props::{Keyval, Props};
 use super::resources::DeviceResources;
-use super::{Error, Result, chardev};
+use super::chardev;
+use crate::{Error, Result};
 use crate::caps::Flag;
 
 /// Placeholder for the first TAP of a native conversion, in which nothing is opened.
@@ -22,7 +23,7 @@ const FIRST_NATIVE_FD: i32 = 30;
 /// # Errors
 /// When QEMU has no such interface, or its descriptors were not prepared.
 pub fn build(cx: Context<'_>, net: &Interface, line: &mut CommandLine) -> Result<()> {
-    if kind(cx, net) == InterfaceKind::Hostdev {
+    if kind(net) == InterfaceKind::Hostdev {
         return Ok(());
     }
     let netdev = netdev(cx, net, line)?;
@@ -31,11 +32,8 @@ pub fn build(cx: Context<'_>, net: &Interface, line: &mut CommandLine) -> Result
     Ok(())
 }
 
-/// What the interface is plugged into. In a native conversion every one is a bare TAP.
-pub fn kind(cx: Context<'_>, net: &Interface) -> InterfaceKind {
-    if cx.res.is_native() {
-        return InterfaceKind::Ethernet;
-    }
+/// What the interface is plugged into.
+pub fn kind(net: &Interface) -> InterfaceKind {
     net.actual.as_ref().map_or(net.kind, |actual| actual.kind)
 }
 
@@ -47,7 +45,7 @@ pub fn netdev(cx: Context<'_>, net: &Interface, line: &mut CommandLine) -> Resul
     let id = alias(&net.info)?;
     let given = cx.res.device(id);
     let source = net.source.clone().unwrap_or_default();
-    let props = match (&given.netdev, kind(cx, net)) {
+    let props = match (&given.netdev, kind(net)) {
         (Some(netdev), _) => netdev.clone(),
         (None, InterfaceKind::User) => user(cx, net, &given)?,
         (
@@ -126,7 +124,7 @@ fn user(cx: Context<'_>, net: &Interface, given: &DeviceResources) -> Result<Pro
 fn passt(cx: Context<'_>, net: &Interface, given: &DeviceResources) -> Result<Props> {
     const RECONNECT_SECONDS: u32 = 5;
     let path = given.socket.clone().ok_or_else(|| {
-        Error::internal(format!("no passt socket for interface '{}'", net.info.alias().unwrap_or_default()))
+        Error::internal(format!("no passt socket for interface '{}'", net.info.alias.as_deref().unwrap_or_default()))
     })?;
     let mut props = Props::new()
         .with("type", "stream")
@@ -192,9 +190,7 @@ pub fn props(cx: Context<'_>, net: &Interface) -> Result<Props> {
         .opt("mac", net.mac.as_ref().map(|mac| mac.address.clone()))
         .opt("bootindex", cx.boot_index(&net.info));
     address::put(cx, &net.info, &mut props)?;
-    if !cx.res.is_native() {
-        address::put_rom(&net.info, &mut props);
-    }
+    address::put_rom(&net.info, &mut props);
     Ok(props)
 }
 
@@ -208,14 +204,11 @@ fn virtio_model(model: &str) -> Option<VirtioModel> {
 }
 
 fn virtio(cx: Context<'_>, net: &Interface, generation: VirtioModel) -> Result<Props> {
-    if cx.res.is_native() {
-        return address::virtio("virtio-net", &net.info, Virtio::new(Some(generation), None));
-    }
     let driver = net.driver.clone().unwrap_or_default();
     let transport = Virtio::new(Some(generation), Some(&driver.virtio));
     let mut props = address::virtio("virtio-net", &net.info, transport)?;
     put_offloads(&driver, &mut props);
-    let queues = cx.res.device(alias(&net.info)?).tap_fds.len().max(match kind(cx, net) {
+    let queues = cx.res.device(alias(&net.info)?).tap_fds.len().max(match kind(net) {
         InterfaceKind::Vhostuser | InterfaceKind::Vdpa => queues(net) as usize,
         _ => 1,
     });

@@ -67,6 +67,12 @@ impl Props {
         self
     }
 
+    /// Takes a key out; the others keep their order.
+    pub fn remove(&mut self, key: &str) -> &mut Self {
+        self.0.shift_remove(key);
+        self
+    }
+
     /// The value of a key.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.0.get(key)

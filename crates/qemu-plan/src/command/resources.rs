@@ -12,7 +12,7 @@ pub struct Resources {
     pub purpose: Purpose,
     /// Directories of this guest.
     pub dirs: Dirs,
-    /// Environment variables of the process, in order, without those of [`Dirs::env`].
+    /// Environment variables of the process, in order, without those that come from [`Dirs`].
     pub env: Vec<(String, String)>,
     /// Descriptor of the monitor's listening socket; without it QEMU binds the path.
     pub monitor_fd: Option<i32>,
@@ -22,12 +22,14 @@ pub struct Resources {
     pub devices: BTreeMap<String, DeviceResources>,
     /// Encrypted secrets, by the id of the secret object.
     pub secrets: BTreeMap<String, Secret>,
-    /// `-cpu` value for `host-model` (or a custom model already updated), without the `hv-` options.
+    /// The model that the host gives to guests with `host-model`, with its features.
     pub cpu: Option<CpuExpansion>,
     /// Time that `<clock offset='variable'>` starts at, `YYYY-MM-DDTHH:MM:SS`.
     pub rtc_base: Option<String>,
     /// The host's own SMBIOS data, for `<smbios mode='host'/>`.
-    pub host_smbios: Option<domxml::Sysinfo>,
+    pub host_smbios: Option<domxml::sysinfo::Sysinfo>,
+    /// The host's DRM render node, for displays that name none.
+    pub rendernode: Option<String>,
     /// State to load instead of booting: `-incoming` value (`defer`).
     pub incoming: Option<String>,
     /// VM generation id that QEMU gets (`auto` is replaced by the caller).
@@ -55,6 +57,9 @@ pub struct Dirs {
     pub channel: String,
     /// `/var/lib/libvirt/qemu/ram/ID-NAME`: file-backed memory.
     pub memory: String,
+    /// Where the guest's huge pages are, by page size in KiB; the host's default size first:
+    /// `/dev/hugepages/libvirt/qemu/ID-NAME`.
+    pub hugepages: Vec<(u64, String)>,
     /// `/run/libvirt/qemu/dbus/ID-NAME-dbus.sock` of a guest with D-Bus graphics.
     pub dbus_socket: String,
 }
@@ -92,10 +97,6 @@ pub struct Config {
     pub log_timestamp: bool,
     /// `set_process_name`.
     pub set_process_name: bool,
-    /// Where huge pages are mounted: page size in KiB, directory.
-    pub hugetlbfs: Vec<(u64, String)>,
-    /// `pr_helper` socket shared by managed reservations, below [`Dirs::lib`].
-    pub debug_threads: bool,
 }
 
 impl Default for Config {
@@ -115,9 +116,7 @@ impl Default for Config {
             dump_guest_core: None,
             seccomp_sandbox: true,
             log_timestamp: true,
-            set_process_name: true,
-            hugetlbfs: Vec::new(),
-            debug_threads: true,
+            set_process_name: false,
         }
     }
 }

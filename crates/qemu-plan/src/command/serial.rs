@@ -16,7 +16,7 @@ use super::chardev::{self, CharSource};
 use super::context::{Context, alias};
 use super::line::CommandLine;
 use super::props::Props;
-use super::{Error, Result};
+use crate::{Error, Result};
 
 /// Default name of the SPICE agent's port.
 const SPICE_AGENT_PORT: &str = "com.redhat.spice.0";
@@ -138,8 +138,10 @@ pub fn build_console(cx: Context<'_>, console: &Console, line: &mut CommandLine)
             let id = alias(&console.info)?;
             chardev::build(cx, (&console.chardev).into(), id, line)?;
             let mut props = Props::driver("virtconsole");
-            if let Some(Address::VirtioSerial(at)) = &console.info.address {
-                put_port(cx, *at, &mut props)?;
+            // Port 0 is where a console goes by itself.
+            match &console.info.address {
+                Some(Address::VirtioSerial(at)) if at.port != 0 => put_port(cx, *at, &mut props)?,
+                _ => {}
             }
             line.device(props.with("chardev", format!("char{id}")).with("id", id));
             Ok(())

@@ -13,7 +13,8 @@ use super::chardev;
 use super::context::{Context, alias};
 use super::line::CommandLine;
 use super::props::{Keyval, Props};
-use super::{Error, Result, units};
+use super::units;
+use crate::{Error, Result};
 
 /// Appends all watchdogs, and what they do when they expire.
 ///
@@ -83,7 +84,7 @@ pub fn build_rng(cx: Context<'_>, rng: &Rng, line: &mut CommandLine) -> Result<(
     line_rng_chardev(cx, rng, line)?;
     line.object(match backend.model {
         RngBackendModel::Random => {
-            Props::object("rng-random", object).with("filename", backend.path.unwrap_or_default())
+            Props::object("rng-random", object).with("filename", backend.path)
         }
         RngBackendModel::Egd => Props::object("rng-egd", object).with("chardev", format!("char{id}")),
         RngBackendModel::Builtin => Props::object("rng-builtin", object),

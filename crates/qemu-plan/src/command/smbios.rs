@@ -6,7 +6,7 @@ use domxml::sysinfo::{SmbiosTable, Sysinfo, SysinfoType};
 use super::context::Context;
 use super::line::CommandLine;
 use super::props::Keyval;
-use super::{Error, Result};
+use crate::{Error, Result};
 
 /// Entries of each table in QEMU's order.
 const BIOS: [&str; 4] = ["vendor", "version", "date", "release"];

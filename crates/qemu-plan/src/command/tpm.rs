@@ -6,7 +6,7 @@ use super::address;
 use super::context::{Context, alias};
 use super::line::CommandLine;
 use super::props::{Keyval, Props};
-use super::{Error, Result};
+use crate::{Error, Result};
 
 /// Appends a TPM. In a native conversion the emulator is a placeholder, as it does not run.
 ///

@@ -7,7 +7,7 @@ use super::address::{self, Virtio};
 use super::context::{Context, alias};
 use super::line::CommandLine;
 use super::props::Props;
-use super::{Error, Result};
+use crate::{Error, Result};
 
 /// Adapters that are the same whether they are primary or not, and QEMU's names.
 const MODELS: [(VideoModelKind, &str); 5] = [
@@ -117,6 +117,5 @@ fn put_model(video: &Video, model: &VideoModel, props: &mut Props) -> Result<()>
         }
         _ => {}
     }
-    props.opt("edid", model.edid.map(OnOff::is_on));
     Ok(())
 }

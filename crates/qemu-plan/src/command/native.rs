@@ -1,0 +1,37 @@
+//! What a native conversion makes of a document before the line is built: nothing is plugged into
+//! the host's network, so each interface becomes a bare TAP, which has no name and no place yet.
+
+use domxml::Domain;
+use domxml::devices::info::DeviceInfo;
+use domxml::devices::interface::{Interface, InterfaceKind};
+
+use crate::address::{self, Age, LegacyBridge, Machine};
+use crate::alias;
+use crate::caps::{Caps, Flag};
+use crate::Result;
+
+/// Turns a document with its defaults into one that [`super::build`] takes for a native conversion:
+/// interfaces reduced, places given again, devices named.
+///
+/// # Errors
+/// When there is no place for a device.
+pub fn prepare(def: &mut Domain, caps: &Caps) -> Result<()> {
+    def.devices.interfaces.iter_mut().for_each(reduce);
+    let legacy = if caps.has(Flag::PciePciBridge) { LegacyBridge::PcieToPci } else { LegacyBridge::DmiToPci };
+    let memory_slots = def.max_memory.and_then(|memory| memory.slots).unwrap_or_default();
+    address::assign(&mut def.devices, Machine { legacy, age: Age::New, memory_slots })?;
+    alias::assign(&mut def.devices);
+    Ok(())
+}
+
+/// What is left of an interface: the card, its MAC address, its script.
+fn reduce(net: &mut Interface) {
+    *net = Interface {
+        kind: InterfaceKind::Ethernet,
+        mac: net.mac.take(),
+        model: net.model.take(),
+        script: net.script.take(),
+        info: DeviceInfo::default(),
+        ..Interface::default()
+    };
+}

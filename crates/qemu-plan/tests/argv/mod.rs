@@ -1,0 +1,291 @@
+//! Runs one recorded case: read, name, build, compare token by token.
+#![allow(clippy::unwrap_used, reason = "a test helper; what fails, fails the test")]
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::sync::OnceLock;
+
+use domxml::{Domain, ParseFlags};
+use qemu_plan::alias;
+use qemu_plan::caps::{Caps, Flag, Replies};
+use qemu_plan::command::{self, native, CpuExpansion, DeviceResources, Dirs, Purpose, Resources, Secret};
+use serde_json::Value;
+
+/// A document that libvirt kept, and the command line it made of it.
+pub(crate) struct Case {
+    pub(crate) name: String,
+    pub(crate) tier: u64,
+    /// The document as it was submitted: what is not in it was made up.
+    pub(crate) input: String,
+    pub(crate) define: String,
+    pub(crate) argv: Vec<String>,
+}
+
+/// How ours compares.
+pub(crate) enum Outcome {
+    Equal,
+    /// The first difference.
+    Different(String),
+    /// We refuse.
+    Refused(String),
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Equal => f.write_str("equal"),
+            Self::Different(diff) => write!(f, "different:\n{diff}"),
+            Self::Refused(error) => write!(f, "refused: {error}"),
+        }
+    }
+}
+
+/// Cases of a directory with `NAME.xml` and `NAME.args`, a token a line.
+pub(crate) fn golden(dir: &Path) -> Vec<Case> {
+    let mut names: Vec<_> = std::fs::read_dir(dir)
+        .unwrap()
+        .filter_map(|entry| Some(entry.unwrap().file_name().to_str()?.strip_suffix(".args")?.to_owned()))
+        .collect();
+    names.sort();
+    let read = |name: &str, suffix: &str| std::fs::read_to_string(dir.join(format!("{name}.{suffix}"))).unwrap();
+    let case = |name: String| {
+        let define = read(&name, "xml");
+        let argv = read(&name, "args").lines().map(str::to_owned).collect();
+        Case { tier: 0, input: define.clone(), define, argv, name }
+    };
+    names.into_iter().map(case).collect()
+}
+
+/// Keeps what we make of a case.
+pub(crate) fn bless(dir: &Path, case: &Case) {
+    if let Ok(ours) = native(case) {
+        std::fs::write(dir.join(format!("{}.args", case.name)), mask(&ours, case).join("\n") + "\n").unwrap();
+    }
+}
+
+/// The cases of a corpus that have a command line.
+pub(crate) fn corpus(dir: &Path) -> Vec<Case> {
+    let mut cases: Vec<_> = std::fs::read_dir(dir)
+        .unwrap()
+        .filter_map(|entry| {
+            let path = entry.unwrap().path();
+            let argv = std::fs::read_to_string(path.join("argv.txt")).ok()?;
+            let meta: Value = serde_json::from_str(&std::fs::read_to_string(path.join("meta.json")).ok()?).ok()?;
+            Some(Case {
+                name: path.file_name()?.to_str()?.to_owned(),
+                tier: meta["tier"].as_u64()?,
+                input: std::fs::read_to_string(path.join("input.xml")).ok()?,
+                define: std::fs::read_to_string(path.join("define.xml")).ok()?,
+                argv: split(&argv),
+            })
+        })
+        .collect();
+    cases.sort_by(|a, b| a.name.cmp(&b.name));
+    cases
+}
+
+/// All documents of a corpus, those that libvirt refuses too.
+pub(crate) fn inputs(dir: &Path) -> Vec<String> {
+    let paths = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path().join("input.xml"));
+    paths.filter_map(|path| std::fs::read_to_string(path).ok()).collect()
+}
+
+/// Builds a line of a document as it is.
+pub(crate) fn survive(input: &str) {
+    let Ok(mut def) = Domain::parse(input, ParseFlags::INACTIVE) else { return };
+    let resources = resources(&def, "x", Purpose::Native);
+    let _ = command::build(&def, recorded(), &resources);
+    if native::prepare(&mut def, recorded()).is_err() {
+        alias::assign(&mut def.devices);
+    }
+    let _ = command::build(&def, recorded(), &resources);
+}
+
+/// Runs a case as a native conversion.
+pub(crate) fn run(case: &Case) -> Outcome {
+    match native(case) {
+        Ok(ours) => compare(&mask(&ours, case), &mask(&case.argv, case)),
+        Err(error) => Outcome::Refused(error),
+    }
+}
+
+/// Runs a case as a start of the guest with id 2, with the descriptors that its line names.
+pub(crate) fn run_start(case: &Case) -> Outcome {
+    let mut def = Domain::parse(&case.define, ParseFlags::INACTIVE).unwrap();
+    alias::assign(&mut def.devices);
+    let mut resources = resources(&def, &case.name, Purpose::Start);
+    resources.monitor_fd = Some(29);
+    let fds: [(&str, DeviceResources); 6] = [
+        ("net1", DeviceResources { tap_fds: vec![32, 33], ..DeviceResources::default() }),
+        ("net2", DeviceResources { tap_fds: vec![34], ..DeviceResources::default() }),
+        ("serial0", DeviceResources { log_fd: Some(25), ..DeviceResources::default() }),
+        ("serial1", DeviceResources { fd: Some(26), ..DeviceResources::default() }),
+        ("channel0", DeviceResources { fd: Some(28), ..DeviceResources::default() }),
+        ("vsock0", DeviceResources { vhost_fds: vec![30], ..DeviceResources::default() }),
+    ];
+    resources.devices.extend(fds.map(|(alias, given)| (alias.to_owned(), given)));
+    match command::build(&def, recorded(), &resources) {
+        Ok(line) => compare(&line.argv(), &case.argv),
+        Err(error) => Outcome::Refused(error.to_string()),
+    }
+}
+
+fn native(case: &Case) -> Result<Vec<String>, String> {
+    let mut def = Domain::parse(&case.define, ParseFlags::INACTIVE).map_err(|error| error.message)?;
+    let caps = caps(case.name.ends_with(".rich"));
+    native::prepare(&mut def, &caps).map_err(|error| error.to_string())?;
+    let mut resources = resources(&def, &case.name, Purpose::Native);
+    let needs = command::needed_secrets(&def, &caps, &resources).map_err(|error| error.to_string())?;
+    resources.secrets = needs.into_iter().map(|need| (need.id, Secret::default())).collect();
+    let line = command::build(&def, &caps, &resources).map_err(|error| error.to_string())?;
+    // The text must say the same as the vector.
+    Ok(split(&line.to_native()))
+}
+
+fn resources(def: &Domain, case: &str, purpose: Purpose) -> Resources {
+    let id = if purpose == Purpose::Native { -1 } else { 2 };
+    let short: String = format!("{id}-{}", def.name.chars().take(20).collect::<String>());
+    let mut devices = BTreeMap::new();
+    for alias in ["hostdev0", "hostdev1", "hostdev2"] {
+        let scsi = def.devices.hostdevs.iter().any(|device| {
+            device.info.alias.as_deref() == Some(alias) && device.kind == domxml::devices::HostdevKind::Scsi
+        });
+        if scsi {
+            devices.insert(alias.to_owned(), DeviceResources { path: Some("/dev/sg0".into()), ..DeviceResources::default() });
+        }
+    }
+    let rich = case.ends_with(".rich");
+    Resources {
+        purpose,
+        dirs: Dirs {
+            lib: format!("/var/lib/libvirt/qemu/domain-{short}"),
+            channel: format!("/run/libvirt/qemu/channel/{short}"),
+            memory: format!("/var/lib/libvirt/qemu/ram/{short}"),
+            hugepages: if rich { vec![(2048, format!("/dev/hugepages/libvirt/qemu/{short}"))] } else { Vec::new() },
+            dbus_socket: format!("/run/libvirt/qemu/dbus/{short}-dbus.sock"),
+        },
+        env: vec![("PATH".into(), "/bin".into())],
+        devices,
+        cpu: expansion(def),
+        rtc_base: Some("1970-01-01T00:00:00".into()),
+        rendernode: rich.then(|| "/dev/dri/renderD128".into()),
+        ..Resources::default()
+    }
+}
+
+/// The models that libvirt made of the recording host, by type of guest.
+fn expansion(def: &Domain) -> Option<CpuExpansion> {
+    static TABLE: OnceLock<Value> = OnceLock::new();
+    let table = TABLE.get_or_init(|| serde_json::from_str(include_str!("../data/argv-cpu.json")).unwrap());
+    let mut parts = table[def.kind.as_str()].as_str()?.split(',');
+    let mut expansion = CpuExpansion { model: parts.next()?.to_owned(), ..CpuExpansion::default() };
+    for part in parts {
+        let (name, value) = part.split_once('=')?;
+        expansion.features.push((name.to_owned(), value == "on"));
+    }
+    Some(expansion)
+}
+
+fn recorded() -> &'static Caps {
+    static CAPS: OnceLock<Caps> = OnceLock::new();
+    CAPS.get_or_init(|| {
+        let replies: Replies = serde_json::from_str(include_str!("../data/caps/replies-10.0.2-x86_64.json")).unwrap();
+        Caps::derive(&replies).unwrap()
+    })
+}
+
+fn caps(rich: bool) -> Caps {
+    const RICH: [Flag; 4] = [Flag::Spice, Flag::SpiceGl, Flag::VirtioGpuGlPci, Flag::VirtioVgaGl];
+    let caps = recorded().clone();
+    let mut flags = *caps.flags();
+    if rich {
+        RICH.iter().for_each(|flag| flags.set(*flag));
+    }
+    caps.with_flags(flags)
+}
+
+fn compare(ours: &[String], theirs: &[String]) -> Outcome {
+    let Some(at) = (0..ours.len().max(theirs.len())).find(|i| ours.get(*i) != theirs.get(*i)) else {
+        return Outcome::Equal;
+    };
+    let show = |tokens: &[String]| {
+        let from = at.saturating_sub(1);
+        tokens.iter().skip(from).take(4).cloned().collect::<Vec<_>>().join("  ")
+    };
+    Outcome::Different(format!("- {}\n+ {}", show(theirs), show(ours)))
+}
+
+/// Replaces what varies: descriptors, encrypted secrets, PATH, the time of a guest with its own
+/// clock, and identities that the submitted document does not have.
+fn mask(tokens: &[String], case: &Case) -> Vec<String> {
+    let variable = case.input.contains("offset='variable'") || case.input.contains("offset=\"variable\"");
+    let known = case.input.to_ascii_lowercase();
+    let mut out: Vec<String> = Vec::new();
+    for token in tokens {
+        let json = if token.starts_with('{') { serde_json::from_str::<Value>(token).ok() } else { None };
+        let mut text = match json {
+            Some(value) => mask_json(value).to_string(),
+            None if token.starts_with("PATH=") => "PATH=@".to_owned(),
+            None if variable && out.last().is_some_and(|last| last == "-rtc") => mask_time(token),
+            None => token.clone(),
+        };
+        for identity in identities(&text) {
+            if !known.contains(&identity.to_ascii_lowercase()) && !known.replace('-', "").contains(&identity.replace('-', "")) {
+                text = text.replace(&identity, "@");
+            }
+        }
+        out.push(text);
+    }
+    out
+}
+
+fn mask_json(value: Value) -> Value {
+    let Value::Object(mut map) = value else { return value };
+    let secret = map.contains_key("keyid");
+    for (key, value) in &mut map {
+        let masked = matches!(key.as_str(), "fd" | "fds" | "vhostfds") || (secret && matches!(key.as_str(), "data" | "iv"));
+        if masked {
+            *value = "@".into();
+        }
+    }
+    Value::Object(map)
+}
+
+fn mask_time(token: &str) -> String {
+    token.split(',').map(|part| if part.starts_with("base=") { "base=@" } else { part }).collect::<Vec<_>>().join(",")
+}
+
+/// UUIDs and MAC addresses in a text.
+fn identities(text: &str) -> Vec<String> {
+    let is_part = |c: char| c.is_ascii_hexdigit() || c == '-' || c == ':';
+    text.split(|c| !is_part(c))
+        .filter(|word| {
+            let uuid = word.len() == 36 && word.matches('-').count() == 4;
+            let mac = word.len() == 17 && word.matches(':').count() == 5;
+            uuid || mac
+        })
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Splits a line as a POSIX shell would.
+fn split(text: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quoted = false;
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\'' => {
+                quoted = !quoted;
+                word.get_or_insert_default();
+            }
+            '\\' if !quoted => word.get_or_insert_default().extend(chars.next()),
+            c if c.is_whitespace() && !quoted => words.extend(word.take()),
+            c => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    words
+}

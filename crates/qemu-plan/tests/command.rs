@@ -1,0 +1,81 @@
+//! Command lines that libvirt 11.3.0 makes of documents it has kept: a compact set in `data/argv`, and the
+//! whole corpus when `DOMAIN_CORPUS` names its directory. `BLESS=1` rewrites the lines kept.
+
+mod argv;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use argv::{Case, Outcome};
+
+#[test]
+fn kept_documents_become_recorded_command_lines() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/argv");
+    let mut wrong = Vec::new();
+    let cases = argv::golden(&dir);
+    for case in &cases {
+        match argv::run(case) {
+            Outcome::Equal => {}
+            Outcome::Different(_) if std::env::var_os("BLESS").is_some() => argv::bless(&dir, case),
+            other => wrong.push(format!("{}: {other}", case.name)),
+        }
+    }
+    assert!(!cases.is_empty(), "no cases in {}", dir.display());
+    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
+}
+
+#[test]
+fn the_whole_corpus_is_survived_and_counted() {
+    let Some(dir) = std::env::var_os("DOMAIN_CORPUS") else { return };
+    let mut figures: BTreeMap<String, [usize; 3]> = BTreeMap::new();
+    let mut report = String::new();
+    for case in argv::corpus(Path::new(&dir)) {
+        let outcome = argv::run(&case);
+        let column = match &outcome {
+            Outcome::Equal => 0,
+            Outcome::Different(_) => 1,
+            Outcome::Refused(_) => 2,
+        };
+        for key in [format!("tier {}", case.tier), "all".to_owned()] {
+            figures.entry(key).or_default()[column] += 1;
+        }
+        if column != 0 {
+            report.push_str(&format!("== {} (tier {})\n{outcome}\n", case.name, case.tier));
+        }
+    }
+    println!("            equal  different  refused");
+    for (key, [equal, different, refused]) in figures {
+        println!("{key:>10} {equal:>6} {different:>10} {refused:>8}");
+    }
+    if let Some(path) = std::env::var_os("DOMAIN_CORPUS_REPORT") {
+        std::fs::write(path, report).unwrap();
+    }
+}
+
+/// Whatever a document says, the answer is a line or an error.
+#[test]
+fn documents_that_libvirt_refuses_do_not_panic() {
+    let Some(dir) = std::env::var_os("DOMAIN_CORPUS") else { return };
+    for input in argv::inputs(Path::new(&dir)) {
+        argv::survive(&input);
+    }
+}
+
+#[test]
+fn the_line_of_a_start_names_descriptors() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/start");
+    let mut wrong = Vec::new();
+    for case in argv::golden(&dir) {
+        match argv::run_start(&case) {
+            Outcome::Equal => {}
+            other => wrong.push(format!("{}: {other}", case.name)),
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn cases_are_told_apart() {
+    let case = Case { name: "x".into(), tier: 1, input: String::new(), define: String::new(), argv: vec!["a".into()] };
+    assert!(!matches!(argv::run(&case), Outcome::Equal));
+}
