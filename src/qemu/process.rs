@@ -150,7 +150,7 @@ mod tests {
     #[tokio::test]
     async fn without_a_pid_file_the_command_line_must_name_the_guest() {
         let none = Path::new("/nonexistent/demo.pid");
-        let args = ["-c", "sleep 60; true", "-name", "guest=demo,debug-threads=on"];
+        let args = ["-c", "kill -STOP $$", "-name", "guest=demo,debug-threads=on"];
         let own = Process::new(Launch::new("/bin/sh", args).start(SOON).unwrap().pidfd);
         assert!(Process::find(none, own.pid(), "demo").unwrap().is_some());
         assert!(Process::find(none, own.pid(), "dem").unwrap().is_none());

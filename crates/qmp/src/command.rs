@@ -11,6 +11,8 @@ pub trait Command: Serialize {
     const NAME: &'static str;
     /// How long QEMU may take to answer, unless the caller says otherwise.
     const DEADLINE: Duration;
+    /// Executed out of band, where the monitor has that: QEMU answers though an earlier command hangs.
+    const OUT_OF_BAND: bool = false;
     /// What QEMU returns.
     type Reply: DeserializeOwned;
 }
@@ -40,4 +42,25 @@ macro_rules! commands {
     };
 }
 
-pub(crate) use commands;
+/// Declares commands that take QEMU's own options as a map: seconds, type and name, reply.
+macro_rules! open_commands {
+    ($($(#[$doc:meta])* $seconds:literal $name:ident $text:literal -> $reply:ty;)*) => {
+        $(
+            $(#[$doc])*
+            #[derive(Debug, Clone, Default, serde::Serialize)]
+            #[serde(transparent)]
+            pub struct $name(pub serde_json::Map<String, serde_json::Value>);
+
+            impl $crate::Command for $name {
+                const NAME: &'static str = $text;
+                const DEADLINE: std::time::Duration = std::time::Duration::from_secs($seconds);
+                type Reply = $reply;
+            }
+        )*
+
+        #[cfg(test)]
+        pub(crate) const OPEN_NAMES: &[&str] = &[$($text),*];
+    };
+}
+
+pub(crate) use {commands, open_commands};

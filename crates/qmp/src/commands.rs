@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::command::commands;
+use crate::command::{commands, open_commands};
 use crate::types::*;
 
 commands! {
@@ -155,33 +155,15 @@ commands! {
         fd: Option<i64>
     } -> Empty;
 
-    /// Plugs a device; the guest may take its time to use it.
-    30 DeviceAdd "device_add" {
-        /// `driver`, `id` and properties.
-        #[serde(flatten)]
-        properties: Map<String, Value>
-    } -> Empty;
     /// Asks the guest to give a device up; done at `DEVICE_DELETED`.
     10 DeviceDel "device_del" {
         /// Device's id.
         id: String
     } -> Empty;
-    /// Makes an object.
-    30 ObjectAdd "object-add" {
-        /// `qom-type`, `id` and properties.
-        #[serde(flatten)]
-        properties: Map<String, Value>
-    } -> Empty;
     /// Removes an object.
     10 ObjectDel "object-del" {
         /// Its id.
         id: String
-    } -> Empty;
-    /// Opens a block node.
-    60 BlockdevAdd "blockdev-add" {
-        /// `driver`, `node-name` and options.
-        #[serde(flatten)]
-        options: Map<String, Value>
     } -> Empty;
     /// Closes a block node, flushing it.
     60 BlockdevDel "blockdev-del" {
@@ -199,12 +181,6 @@ commands! {
     10 ChardevRemove "chardev-remove" {
         /// Its id.
         id: String
-    } -> Empty;
-    /// Makes an interface's back end.
-    10 NetdevAdd "netdev_add" {
-        /// `type`, `id` and options.
-        #[serde(flatten)]
-        options: Map<String, Value>
     } -> Empty;
     /// Removes an interface's back end.
     10 NetdevDel "netdev_del" {
@@ -225,6 +201,221 @@ commands! {
         /// `now`, `never`, `+SECONDS` or seconds since 1970.
         time: String
     } -> Empty;
+
+    /// Sets a link up or down.
+    10 SetLink "set_link" {
+        /// Device's or back end's id.
+        name: String,
+        /// Up.
+        up: bool
+    } -> Empty;
+    /// Hands a client's connection to a display or character device.
+    10 AddClient "add_client" {
+        /// `vnc`, `spice` or a character device's id.
+        protocol: String,
+        /// Name given by `getfd`.
+        fdname: String,
+        /// Without authentication.
+        skipauth: bool
+    } -> Empty;
+    /// Where VNC listens, all of it.
+    5 QueryVncServers "query-vnc-servers" {} -> Vec<Value>;
+
+    /// Gives a disk another size.
+    60 BlockResize "block_resize" {
+        /// Node.
+        node_name: String,
+        /// Bytes.
+        size: u64
+    } -> Empty;
+    /// Opens a tray.
+    10 BlockdevOpenTray "blockdev-open-tray" {
+        /// Device's id or QOM path.
+        id: String,
+        /// Though the guest has locked it.
+        force: bool
+    } -> Empty;
+    /// Closes a tray.
+    10 BlockdevCloseTray "blockdev-close-tray" {
+        /// Device's id or QOM path.
+        id: String
+    } -> Empty;
+    /// Takes the medium out of an open tray.
+    30 BlockdevRemoveMedium "blockdev-remove-medium" {
+        /// Device's id or QOM path.
+        id: String
+    } -> Empty;
+    /// Puts a medium into an open tray.
+    10 BlockdevInsertMedium "blockdev-insert-medium" {
+        /// Device's id or QOM path.
+        id: String,
+        /// Node.
+        node_name: String
+    } -> Empty;
+    /// Reports writes above an offset, once.
+    10 BlockSetWriteThreshold "block-set-write-threshold" {
+        /// Node.
+        node_name: String,
+        /// Bytes; 0: none.
+        write_threshold: u64
+    } -> Empty;
+    /// All or nothing of several changes of disks.
+    60 Transaction "transaction" {
+        /// `type` and `data` each.
+        actions: Vec<Value>
+    } -> Empty;
+    /// Block jobs.
+    5 QueryBlockJobs "query-block-jobs" {} -> Vec<BlockJobInfo>;
+    /// Limits a block job.
+    10 BlockJobSetSpeed "block-job-set-speed" {
+        /// Id.
+        device: String,
+        /// Bytes a second; 0: none.
+        speed: u64
+    } -> Empty;
+    /// Cancels a block job.
+    10 BlockJobCancel "block-job-cancel" {
+        /// Id.
+        device: String,
+        /// Even if that leaves the copy unfinished.
+        force: bool
+    } -> Empty;
+    /// Cancels a job.
+    10 JobCancel "job-cancel" {
+        /// Id.
+        id: String
+    } -> Empty;
+    /// Lets a ready job finish.
+    10 JobComplete "job-complete" {
+        /// Id.
+        id: String
+    } -> Empty;
+    /// Forgets a concluded job.
+    10 JobDismiss "job-dismiss" {
+        /// Id.
+        id: String
+    } -> Empty;
+    /// Lets a pending job make its changes.
+    30 JobFinalize "job-finalize" {
+        /// Id.
+        id: String
+    } -> Empty;
+
+    /// Goes elsewhere.
+    30 Migrate "migrate" {
+        /// Such as `fd:NAME`.
+        uri: String
+    } -> Empty;
+    /// Comes from elsewhere, after a start with `-incoming defer`.
+    30 MigrateIncoming "migrate-incoming" {
+        /// Such as `fd:NAME`.
+        uri: String
+    } -> Empty;
+    /// Stays.
+    10 MigrateCancel "migrate_cancel" {} -> Empty;
+    /// Goes on with a migration that waits.
+    10 MigrateContinue "migrate-continue" {
+        /// State it waits in.
+        state: String
+    } -> Empty;
+    /// Runs elsewhere from now on, memory following.
+    10 MigrateStartPostcopy "migrate-start-postcopy" {} -> Empty;
+    /// Progress of a migration.
+    5 QueryMigrate "query-migrate" {} -> Value;
+    /// What migrations can do and are to do.
+    5 QueryMigrateCapabilities "query-migrate-capabilities" {} -> Vec<MigrationCapability>;
+    /// Says what migrations are to do.
+    10 MigrateSetCapabilities "migrate-set-capabilities" {
+        /// Those to change.
+        capabilities: Vec<MigrationCapability>
+    } -> Empty;
+    /// Numbers of migrations.
+    5 QueryMigrateParameters "query-migrate-parameters" {} -> Map<String, Value>;
+
+    /// Progress of a memory dump.
+    5 QueryDump "query-dump" {} -> DumpQueryResult;
+    /// Presses keys together.
+    10 SendKey "send-key" {
+        /// `type` and `data` each.
+        keys: Vec<Value>,
+        /// Milliseconds that they are held.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        hold_time: Option<u64>
+    } -> Empty;
+    /// Makes up for lost clock ticks no more.
+    10 RtcResetReinjection "rtc-reset-reinjection" {} -> Empty;
+    /// Features of a CPU model.
+    10 QueryCpuModelExpansion "query-cpu-model-expansion" {
+        /// `static` or `full`.
+        r#type: String,
+        /// `name` and `props`.
+        model: Value
+    } -> Value;
+}
+
+open_commands! {
+    /// Plugs a device (`driver`, `id`, properties); the guest may take its time to use it.
+    30 DeviceAdd "device_add" -> Empty;
+    /// Makes an object: `qom-type`, `id`, properties.
+    30 ObjectAdd "object-add" -> Empty;
+    /// Makes an interface's back end: `type`, `id`, options.
+    10 NetdevAdd "netdev_add" -> Empty;
+    /// Opens a block node: `driver`, `node-name`, options.
+    60 BlockdevAdd "blockdev-add" -> Empty;
+    /// Changes options of block nodes: `options`.
+    60 BlockdevReopen "blockdev-reopen" -> Empty;
+    /// Formats an image, as a job: `job-id`, `options`.
+    30 BlockdevCreate "blockdev-create" -> Empty;
+    /// Puts a node on top of another: `node`, `overlay`.
+    60 BlockdevSnapshot "blockdev-snapshot" -> Empty;
+    /// Writes upper images into a lower one.
+    30 BlockCommit "block-commit" -> Empty;
+    /// Reads lower images into an upper one.
+    30 BlockStream "block-stream" -> Empty;
+    /// Copies to another node, and keeps it so.
+    30 BlockdevMirror "blockdev-mirror" -> Empty;
+    /// Copies as of now to another node.
+    30 BlockdevBackup "blockdev-backup" -> Empty;
+    /// Limits a disk's throughput; names as in [`IoThrottle`].
+    10 BlockSetIoThrottle "block_set_io_throttle" -> Empty;
+    /// Numbers writes from now on: `node`, `name`, `granularity`, `persistent`, `disabled`.
+    30 BlockDirtyBitmapAdd "block-dirty-bitmap-add" -> Empty;
+    /// Forgets a bitmap: `node`, `name`.
+    30 BlockDirtyBitmapRemove "block-dirty-bitmap-remove" -> Empty;
+    /// Adds bitmaps to one: `node`, `target`, `bitmaps`.
+    30 BlockDirtyBitmapMerge "block-dirty-bitmap-merge" -> Empty;
+    /// Serves block nodes over NBD: `addr` and TLS.
+    10 NbdServerStart "nbd-server-start" -> Empty;
+    /// Ends that: no arguments.
+    10 NbdServerStop "nbd-server-stop" -> Empty;
+    /// Exports a node: `type`, `id`, `node-name`, options.
+    10 BlockExportAdd "block-export-add" -> Empty;
+    /// Ends an export: `id`, `mode`.
+    10 BlockExportDel "block-export-del" -> Empty;
+    /// Sets numbers of migrations.
+    10 MigrateSetParameters "migrate-set-parameters" -> Empty;
+    /// Writes memory: `paging`, `protocol`, `detach`, `format`.
+    600 DumpGuestMemory "dump-guest-memory" -> Empty;
+    /// Writes a picture of the screen: `filename`, `device`, `head`, `format`.
+    10 Screendump "screendump" -> Empty;
+    /// Moves, clicks, types: `device`, `head`, `events`.
+    10 InputSendEvent "input-send-event" -> Empty;
+    /// Tells the network where the guest is: `initial`, `max`, `rounds`, `step`.
+    10 AnnounceSelf "announce-self" -> Empty;
+}
+
+/// Breaks connections that hang: what a hung command waits for. Out of band, since the hung one blocks the others.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Yank {
+    /// As `query-yank` lists them.
+    pub instances: Vec<Value>,
+}
+
+impl crate::Command for Yank {
+    const NAME: &'static str = "yank";
+    const DEADLINE: std::time::Duration = std::time::Duration::from_secs(5);
+    const OUT_OF_BAND: bool = true;
+    type Reply = Empty;
 }
 
 #[cfg(test)]
@@ -233,10 +424,10 @@ mod tests {
 
     #[test]
     fn every_command_is_declared_once() {
-        let mut names = NAMES.to_vec();
+        let mut names = [NAMES, OPEN_NAMES].concat();
         names.sort_unstable();
         names.dedup();
-        assert_eq!(names.len(), NAMES.len());
+        assert_eq!(names.len(), NAMES.len() + OPEN_NAMES.len());
     }
 
     fn json(command: &impl serde::Serialize) -> String {
@@ -269,7 +460,7 @@ mod tests {
         assert_eq!(json(&QueryStatus {}), "{}");
         let properties = serde_json::from_str(r#"{"driver":"pc-dimm","id":"d","size":1}"#).unwrap();
         assert_eq!(
-            json(&DeviceAdd { properties }),
+            json(&DeviceAdd(properties)),
             r#"{"driver":"pc-dimm","id":"d","size":1}"#
         );
     }

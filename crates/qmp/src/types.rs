@@ -1,6 +1,6 @@
 //! What QEMU returns, as far as somebody here reads it: QEMU's names, unknown fields ignored, unknown words kept.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::open_enum::open_enum;
@@ -458,4 +458,48 @@ pub struct JobInfo {
     pub total_progress: u64,
     /// Why it failed.
     pub error: Option<String>,
+}
+
+/// One job of `query-block-jobs`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct BlockJobInfo {
+    /// Kind: `commit`, `stream`, `mirror`, `backup`.
+    pub r#type: String,
+    /// Id.
+    pub device: String,
+    /// Bytes to do in all.
+    pub len: u64,
+    /// Bytes done.
+    pub offset: u64,
+    /// Bytes a second; 0: no limit.
+    pub speed: u64,
+    /// May be completed.
+    pub ready: bool,
+    /// Stopped.
+    #[serde(default)]
+    pub paused: bool,
+    /// `created`, `running` and so on, as in [`JobInfo`].
+    pub status: String,
+    /// Why it failed.
+    pub error: Option<String>,
+}
+
+/// Something that migrations can do.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+pub struct MigrationCapability {
+    /// Name.
+    pub capability: String,
+    /// Whether they do it.
+    pub state: bool,
+}
+
+/// `query-dump`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct DumpQueryResult {
+    /// `none`, `active`, `completed`, `failed`.
+    pub status: String,
+    /// Bytes done.
+    pub completed: u64,
+    /// Bytes to do.
+    pub total: u64,
 }

@@ -204,6 +204,18 @@ async fn commands_go_on_when_nobody_wants_events() {
 }
 
 #[tokio::test]
+async fn a_command_out_of_band_is_answered_though_another_hangs() {
+    let (fake, qemu) = connect([Rule::fault("stop", Fault::Busy)]).await;
+    let hung = qemu.client.execute_within(Stop {}, SHORT).await;
+    assert!(matches!(hung, Err(Error::Timeout { .. })));
+    let instances = vec![json!({"type": "migration"})];
+    qemu.client.execute(Yank { instances }).await.unwrap();
+    let asked = fake.asked().pop().unwrap();
+    assert_eq!((asked.execute.as_str(), asked.out_of_band), ("yank", true));
+    assert_eq!(fake.asked()[0].arguments["enable"], json!(["oob"]));
+}
+
+#[tokio::test]
 async fn descriptors_go_with_their_command() {
     let (fake, qemu) = connect([]).await;
     let fd = unixfd::memfd("test").unwrap();

@@ -107,3 +107,64 @@ async fn a_program_that_cannot_run_is_named() {
     assert_eq!(error.errno, Some(nix::libc::ENOENT));
     assert!(!place.path("demo.pid").exists());
 }
+
+/// A pc with a serial terminal, a balloon and VNC on a socket.
+async fn start_real(place: &Place, qemu: &Path) -> Live {
+    let mut prepared = Prepared::new(qemu, &place.path("monitor.sock")).unwrap();
+    let passed = prepared.pass(unixfd::memfd("passed").unwrap().into()).unwrap();
+    let monitor = format!("socket,id=charmonitor,fd={},server=on,wait=off", prepared.monitor_fd());
+    let (set, vnc) = (format!("set=1,fd={passed}"), format!("unix:{}", place.path("vnc.sock").display()));
+    let args = [
+        "-name", "guest=demo", "-S", "-machine", "pc,accel=tcg", "-m", "16", "-display", "none", "-nodefaults",
+        "-no-user-config", "-chardev", &monitor, "-mon", "chardev=charmonitor,id=monitor,mode=control",
+        "-chardev", "pty,id=charserial0", "-device", "isa-serial,chardev=charserial0,id=serial0",
+        "-device", "virtio-balloon-pci,id=balloon0", "-vnc", &vnc, "-add-fd", &set,
+    ];
+    let log = place.path("demo.log");
+    let output = File::create(&log).unwrap().into();
+    let start = Start {
+        args: args.map(str::to_owned).to_vec(),
+        env: vec![("LC_ALL".into(), "C".into())],
+        output,
+        log: LogTail::from_here(log),
+        run_as: None,
+        limits: confine::Limits::default(),
+        pid_file: place.path("demo.pid"),
+    };
+    prepared.hold(start).await.unwrap().run().await.unwrap()
+}
+
+#[tokio::test]
+async fn a_real_qemu_is_started_asked_taken_up_and_stopped() {
+    let Some(qemu) = testkit::place::program("qemu-system-x86_64") else {
+        return testkit::skip("no qemu-system-x86_64");
+    };
+    let place = Place::new(&json!({}));
+    let mut live = start_real(&place, &qemu).await;
+    let monitor = live.monitor.clone();
+    assert_eq!(monitor.status().await.unwrap().status, qmp::types::RunState::Prelaunch);
+    assert_eq!(monitor.cpus().await.unwrap().len(), 1);
+    assert!(monitor.ptys().await.unwrap()["charserial0"].starts_with("/dev/pts/"));
+    let vnc = monitor.vnc().await.unwrap().unwrap();
+    assert_eq!((vnc.host.as_str(), Path::new(&vnc.service)), ("", place.path("vnc.sock").as_path()));
+    assert_eq!(monitor.balloon().await.unwrap(), Some(16 << 20));
+    let ids: Vec<_> = monitor.device_ids().await.unwrap().into_iter().collect();
+    assert_eq!(ids, ["balloon0", "serial0"]);
+    monitor.pass_fd("named", unixfd::memfd("named").unwrap().into()).await.unwrap();
+    assert!(monitor.human("info status").await.unwrap().contains("VM status"));
+    assert!(monitor.raw(r#"{"execute":"no-such"}"#).await.unwrap().contains("CommandNotFound"));
+    monitor.cont().await.unwrap();
+    assert!(matches!(live.events.next().await, Some(Notice::Event { event: GuestEvent::Resume, .. })));
+    drop((monitor, live));
+
+    let found = || Process::find(&place.path("demo.pid"), place.pid(), "demo").unwrap();
+    let mut again = Live::attach(found().unwrap(), &place.path("monitor.sock"), Duration::from_secs(5)).await.unwrap();
+    assert!(again.monitor.status().await.unwrap().running);
+    again.process.stop(Stop::Gracefully).await.unwrap();
+    let Some(Notice::Event { event: GuestEvent::Shutdown(shutdown), .. }) = again.events.next().await else {
+        panic!("no SHUTDOWN")
+    };
+    assert_eq!((shutdown.guest, shutdown.reason.as_str()), (false, "host-signal"));
+    assert!(matches!(again.events.next().await, Some(Notice::Closed(_))));
+    assert!(found().is_none());
+}

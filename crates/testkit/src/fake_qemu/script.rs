@@ -64,6 +64,8 @@ pub enum Fault {
     None,
     /// No answer to this command; later ones are answered.
     Silent,
+    /// No answer, nor to any later command that is not out of band.
+    Busy,
     /// No answer and nothing is read any more.
     Hang,
     /// End of file instead of the answer.
@@ -112,6 +114,9 @@ pub struct Asked {
     /// Descriptors that came with it.
     #[serde(default)]
     pub fds: usize,
+    /// It was to be executed out of band.
+    #[serde(default)]
+    pub out_of_band: bool,
 }
 
 impl Script {

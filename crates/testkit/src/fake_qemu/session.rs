@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -31,6 +32,8 @@ pub(super) struct Session {
     /// How often each rule was met.
     met: Mutex<HashMap<usize, usize>>,
     running: Mutex<bool>,
+    /// A command does not return: only those out of band are executed.
+    busy: AtomicBool,
 }
 
 /// What is left to do at a command.
@@ -46,6 +49,7 @@ impl Session {
             record,
             met: Mutex::default(),
             running: Mutex::new(false),
+            busy: AtomicBool::new(false),
         }
     }
 
@@ -102,6 +106,9 @@ impl Session {
         asked: Asked,
         id: Option<Value>,
     ) -> io::Result<Step> {
+        if self.busy.load(Ordering::Relaxed) && !asked.out_of_band {
+            return Ok(Step::Go);
+        }
         (self.record)(asked.clone());
         let rule = self.rule_for(&asked).cloned().unwrap_or_default();
         tokio::time::sleep(Duration::from_millis(rule.delay_ms)).await;
@@ -111,6 +118,10 @@ impl Session {
         let reply = line(&with_id(self.reply(&rule, &asked), id));
         let step = match rule.then {
             Fault::Silent => Step::Go,
+            Fault::Busy => {
+                self.busy.store(true, Ordering::Relaxed);
+                Step::Go
+            }
             Fault::Hang => std::future::pending().await,
             Fault::Eof => Step::End(Outcome::Ended),
             Fault::Half => {
@@ -240,7 +251,7 @@ const IDLE: &str = r#"{
   "query-chardev": [{"label": "charmonitor", "filename": "unix:", "frontend-open": true}],
   "query-vnc": {"enabled": false}, "query-hotpluggable-cpus": [], "query-iothreads": [], "query-pci": [],
   "query-memory-devices": [], "query-memory-size-summary": {"base-memory": 134217728, "plugged-memory": 0},
-  "query-rx-filter": [], "query-yank": [], "query-jobs": [], "query-migrate": {}, "qom-list": [],
+  "query-rx-filter": [], "query-yank": [], "yank": {}, "query-jobs": [], "query-migrate": {}, "qom-list": [],
   "query-migrate-capabilities": [], "query-migrate-parameters": {}, "query-dump": {"status": "none",
   "completed": 0, "total": 0}, "query-fdsets": [], "query-kvm": {"enabled": false, "present": true},
   "query-block-jobs": [], "query-vnc-servers": [], "query-name": {}, "query-uuid": {},
@@ -286,21 +297,19 @@ fn take_line(buffer: &mut Vec<u8>) -> Option<Vec<u8>> {
 /// Descriptors count for the first command after they came.
 fn read_command(line: &[u8], fds: Vec<OwnedFd>) -> Option<(Asked, Option<Value>)> {
     let mut object: Map<String, Value> = serde_json::from_slice(line).ok()?;
-    let execute = object
-        .get("execute")
-        .or_else(|| object.get("exec-oob"))?
-        .as_str()?
-        .to_owned();
+    let out_of_band = object.contains_key("exec-oob");
+    let verb = if out_of_band { "exec-oob" } else { "execute" };
+    let execute = object.get(verb)?.as_str()?.to_owned();
     let arguments = match object.remove("arguments") {
         Some(Value::Object(arguments)) => arguments,
         _ => Map::new(),
     };
-    Some((
-        Asked {
-            execute,
-            arguments,
-            fds: fds.len(),
-        },
-        object.remove("id"),
-    ))
+    let fds = fds.len();
+    let asked = Asked {
+        execute,
+        arguments,
+        fds,
+        out_of_band,
+    };
+    Some((asked, object.remove("id")))
 }
