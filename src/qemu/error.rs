@@ -14,7 +14,9 @@ impl From<qmp::Error> for Error {
             E::NotACommand(_) => (Code::InvalidArg, "NOT_A_QMP_COMMAND"),
         };
         let message = match &error {
-            E::Refused { command, desc, .. } => format!("unable to execute QEMU command '{command}': {desc}"),
+            E::Refused { command, desc, .. } => {
+                format!("unable to execute QEMU command '{command}': {desc}")
+            }
             E::Timeout { sent: true, .. } => format!("{error}; it may still be carried out"),
             E::Timeout { sent: false, .. } => format!("{error}; it was not sent"),
             other => other.to_string(),

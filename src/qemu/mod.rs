@@ -27,6 +27,7 @@ use crate::error::{Error, Result};
 
 /// Runs what may block (a fork, a small local file) off the runtime's threads.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    let failed = |error| Error::internal("a thread that starts or probes QEMU failed").caused_by(error);
+    let failed =
+        |error| Error::internal("a thread that starts or probes QEMU failed").caused_by(error);
     tokio::task::spawn_blocking(work).await.map_err(failed)
 }

@@ -67,7 +67,12 @@ impl Store {
     pub(super) async fn prepare(&self, identity: &Identity) -> Result<PathBuf> {
         let (dir, pid_file) = (self.dir.clone(), self.file(identity, "pid"));
         let made = pid_file.clone();
-        let failed = |error| Error::system(format!("cannot make directory {}", self.dir.display()), error);
+        let failed = |error| {
+            Error::system(
+                format!("cannot make directory {}", self.dir.display()),
+                error,
+            )
+        };
         super::super::blocking(move || {
             DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
             end_left_over(&made);
@@ -86,7 +91,11 @@ impl Store {
 
 fn read(path: &Path, identity: &Identity) -> Option<Caps> {
     let mut text = Vec::new();
-    File::open(path).ok()?.take(MAX_FILE).read_to_end(&mut text).ok()?;
+    File::open(path)
+        .ok()?
+        .take(MAX_FILE)
+        .read_to_end(&mut text)
+        .ok()?;
     let entry: Entry = match serde_json::from_slice(&text) {
         Ok(entry) => entry,
         Err(error) => {
@@ -101,7 +110,11 @@ fn read(path: &Path, identity: &Identity) -> Option<Caps> {
 }
 
 fn write(path: &Path, identity: &Identity, replies: &Replies) -> io::Result<()> {
-    let text = serde_json::to_vec(&Written { format: FORMAT, identity, replies })?;
+    let text = serde_json::to_vec(&Written {
+        format: FORMAT,
+        identity,
+        replies,
+    })?;
     let new = path.with_extension("json.new");
     let mut file = File::create(&new)?;
     file.write_all(&text)?;
@@ -110,7 +123,9 @@ fn write(path: &Path, identity: &Identity, replies: &Replies) -> io::Result<()> 
 }
 
 fn end_left_over(pid_file: &Path) {
-    let Ok(Some(holder)) = unixfd::lock_holder(pid_file) else { return };
+    let Ok(Some(holder)) = unixfd::lock_holder(pid_file) else {
+        return;
+    };
     tracing::warn!(pid = holder, "ending the QEMU of a probe that was cut off");
     if let Ok(process) = unixfd::PidFd::open(holder) {
         let _gone_already = process.send_signal(Signal::SIGKILL);
