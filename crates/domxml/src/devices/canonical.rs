@@ -114,7 +114,7 @@ fn canonical_source(source: &mut Source, kind: StorageKind) {
     if !matches!(kind, Network | VhostUser) {
         clear!(source; reconnect);
     }
-    source.seclabels.iter_mut().for_each(canonical_seclabel);
+    canonical_seclabels(&mut source.seclabels);
     source
         .data_store
         .iter_mut()
@@ -163,6 +163,12 @@ fn canonical_iotune(tune: &mut IoTune) {
         total_iops_sec_max read_iops_sec_max write_iops_sec_max size_iops_sec
         total_bytes_sec_max_length read_bytes_sec_max_length write_bytes_sec_max_length
         total_iops_sec_max_length read_iops_sec_max_length write_iops_sec_max_length);
+}
+
+/// A label that says nothing is none.
+fn canonical_seclabels(labels: &mut Vec<DeviceSeclabel>) {
+    labels.retain(|l| l.label.is_some() || l.relabel.is_some() || l.labelskip.is_some());
+    labels.iter_mut().for_each(canonical_seclabel);
 }
 
 fn canonical_seclabel(label: &mut DeviceSeclabel) {
@@ -267,7 +273,7 @@ fn canonical_chardev_source(kind: ChardevKind, source: &mut ChardevSource) {
     if kind != QemuVdagent {
         clear!(source; clipboard, mouse);
     }
-    source.seclabels.iter_mut().for_each(canonical_seclabel);
+    canonical_seclabels(&mut source.seclabels);
 }
 
 fn canonical_interface(interface: &mut Interface) {

@@ -98,7 +98,8 @@ pub struct VirtioDriver {
 pub struct DeviceSeclabel {
     #[xml(attr)]
     pub model: Option<String>,
-    #[xml(attr)]
+    /// Whether the daemon left the label alone, as it does when the image cannot have one.
+    #[xml(attr, when = "live")]
     pub labelskip: Option<YesNo>,
     #[xml(attr)]
     pub relabel: Option<YesNo>,
