@@ -62,13 +62,18 @@ pub struct Clock {
         attr,
         default,
         always,
+        blank,
         error = "unsupported configuration: unknown clock offset '{}'"
     )]
     pub offset: ClockOffset,
     /// Seconds a variable clock is ahead, or `reset` with the other offsets.
-    #[xml(attr, error = "XML error: unknown clock adjustment '{}'")]
+    #[xml(attr, lax)]
     pub adjustment: Option<Adjustment>,
-    #[xml(attr, error = "unsupported configuration: unknown clock basis '{}'")]
+    #[xml(
+        attr,
+        blank,
+        error = "unsupported configuration: unknown clock basis '{}'"
+    )]
     pub basis: Option<ClockBasis>,
     /// Seconds that `adjustment` had at start.
     #[xml(attr, when = "clock_adjust")]

@@ -46,15 +46,9 @@ words! {
 pub struct Cpu {
     #[xml(attr, error = "unsupported configuration: Invalid mode attribute '{}'")]
     pub mode: Option<CpuMode>,
-    #[xml(
-        attr = "match",
-        error = "unsupported configuration: Invalid match attribute for CPU specification"
-    )]
+    #[xml(attr = "match")]
     pub match_: Option<CpuMatch>,
-    #[xml(
-        attr,
-        error = "unsupported configuration: Invalid check attribute for CPU specification"
-    )]
+    #[xml(attr)]
     pub check: Option<CpuCheck>,
     #[xml(attr)]
     pub migratable: Option<OnOff>,
@@ -78,7 +72,11 @@ pub struct Cpu {
 
 #[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
 pub struct CpuModel {
-    #[xml(attr, error = "internal error: Invalid fallback attribute")]
+    #[xml(
+        attr,
+        blank,
+        error = "unsupported configuration: Invalid fallback attribute"
+    )]
     pub fallback: Option<CpuFallback>,
     /// 12 characters.
     #[xml(attr)]
@@ -121,9 +119,9 @@ pub struct MaxPhysAddr {
 
 #[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
 pub struct CpuFeature {
-    #[xml(attr, error = "internal error: Invalid CPU feature policy")]
+    #[xml(attr, error = "unsupported configuration: Invalid CPU feature policy")]
     pub policy: Option<FeaturePolicy>,
-    #[xml(attr, error = "XML error: Invalid CPU feature name")]
+    #[xml(attr, missing = "XML error: Invalid CPU feature name")]
     pub name: String,
 }
 

@@ -37,7 +37,8 @@ pub struct Domain {
     /// Hypervisor.
     #[xml(
         attr = "type",
-        error = "unsupported configuration: invalid domain type {}"
+        error = "unsupported configuration: invalid domain type {}",
+        missing = "internal error: missing domain type attribute"
     )]
     pub kind: VirtType,
     /// Number of the running guest.
@@ -61,10 +62,10 @@ pub struct Domain {
     #[xml(child = "maxMemory")]
     pub max_memory: Option<MaxMemory>,
     /// Memory at start.
-    #[xml(child)]
+    #[xml(child, blank)]
     pub memory: Option<Memory>,
     /// Memory that the balloon leaves.
-    #[xml(child = "currentMemory")]
+    #[xml(child = "currentMemory", blank)]
     pub current_memory: Option<Kib>,
     #[xml(child, merge)]
     pub blkiotune: Option<BlockTune>,
@@ -77,7 +78,7 @@ pub struct Domain {
     #[xml(child)]
     pub vcpus: Option<Vcpus>,
     /// How many I/O threads.
-    #[xml(text_child)]
+    #[xml(text_child, error = "XML error: invalid iothreads count '{}'")]
     pub iothreads: Option<u32>,
     #[xml(child)]
     pub iothreadids: Option<IoThreadIds>,
@@ -147,7 +148,11 @@ pub struct Domain {
 /// `<genid>`: empty asks for one to be made.
 #[derive(Xml, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GenId {
-    #[xml(text, format = "Hyphenated")]
+    #[xml(
+        text,
+        format = "Hyphenated",
+        error = "internal error: malformed genid element"
+    )]
     pub value: Option<Uuid>,
 }
 
@@ -165,7 +170,7 @@ pub struct Memory {
 #[derive(Xml, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MaxMemory {
     /// How many memory devices may be plugged in.
-    #[xml(attr)]
+    #[xml(attr, blank, error = "XML error: Failed to parse memory slot count")]
     pub slots: Option<u32>,
     #[xml(flatten)]
     pub size: Kib,

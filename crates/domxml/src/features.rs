@@ -234,7 +234,7 @@ pub struct DirtyRing {
 pub struct Smm {
     #[xml(attr, default = "OnOff::On", always)]
     pub state: OnOff,
-    #[xml(child)]
+    #[xml(child, blank)]
     pub tseg: Option<PrettyBytes>,
 }
 
@@ -264,7 +264,7 @@ pub struct XenPassthrough {
 
 #[derive(Xml, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tcg {
-    #[xml(child = "tb-cache")]
+    #[xml(child = "tb-cache", blank)]
     pub tb_cache: Option<Kib>,
 }
 

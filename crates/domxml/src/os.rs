@@ -60,6 +60,7 @@ pub struct Os {
     #[xml(
         attr = "mode",
         wrap = "smbios",
+        blank,
         error = "unsupported configuration: unknown smbios mode '{}'"
     )]
     pub smbios: Option<SmbiosMode>,
@@ -161,10 +162,10 @@ pub struct IdMap {
 
 #[derive(Xml, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct IdRange {
-    #[xml(attr)]
+    #[xml(attr, error = "XML error: invalid idmap start/target/count settings")]
     pub start: u32,
-    #[xml(attr)]
+    #[xml(attr, error = "XML error: invalid idmap start/target/count settings")]
     pub target: u32,
-    #[xml(attr)]
+    #[xml(attr, error = "XML error: invalid idmap start/target/count settings")]
     pub count: u32,
 }

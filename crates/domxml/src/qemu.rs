@@ -147,6 +147,6 @@ pub struct Property {
 
 #[derive(Xml, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Deprecation {
-    #[xml(attr)]
+    #[xml(attr, lax)]
     pub behavior: Option<DeprecationBehavior>,
 }

@@ -33,22 +33,14 @@ words! {
 /// `<vcpu>`: the most CPUs.
 #[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
 pub struct Vcpu {
-    #[xml(
-        attr,
-        error = "unsupported configuration: Unsupported CPU placement mode '{}'"
-    )]
+    #[xml(attr)]
     pub placement: Option<Placement>,
     #[xml(attr)]
     pub cpuset: Option<Bitmap>,
     /// How many there are at start, when fewer.
-    #[xml(attr, error = "XML error: current vcpus count must be an integer")]
+    #[xml(attr)]
     pub current: Option<u32>,
-    #[xml(
-        text,
-        default = "1",
-        always,
-        error = "XML error: maximum vcpus count must be an integer"
-    )]
+    #[xml(text, error = "XML error: maximum vcpus count must be an integer")]
     pub count: u32,
 }
 
@@ -61,7 +53,7 @@ pub struct Vcpus {
 
 #[derive(Xml, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VcpuState {
-    #[xml(attr, error = "XML error: missing or invalid vcpu id")]
+    #[xml(attr)]
     pub id: u32,
     #[xml(attr)]
     pub enabled: YesNo,
@@ -75,7 +67,7 @@ pub struct VcpuState {
 #[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
 pub struct BlockTune {
     /// From 100 to 1000, or from 10 with later kernels.
-    #[xml(text_child)]
+    #[xml(text_child, lax)]
     pub weight: Option<u32>,
     #[xml(children = "device")]
     pub devices: Vec<BlockTuneDevice>,
@@ -83,30 +75,48 @@ pub struct BlockTune {
 
 #[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
 pub struct BlockTuneDevice {
-    #[xml(text_child, error = "XML error: missing per-device path")]
+    #[xml(
+        text_child,
+        error = "unsupported configuration: missing per-device path"
+    )]
     pub path: String,
-    #[xml(text_child)]
+    #[xml(
+        text_child,
+        error = "unsupported configuration: could not parse weight {}"
+    )]
     pub weight: Option<u32>,
-    #[xml(text_child)]
+    #[xml(
+        text_child,
+        error = "unsupported configuration: could not parse read iops sec {}"
+    )]
     pub read_iops_sec: Option<u32>,
-    #[xml(text_child)]
+    #[xml(
+        text_child,
+        error = "unsupported configuration: could not parse write iops sec {}"
+    )]
     pub write_iops_sec: Option<u32>,
-    #[xml(text_child)]
+    #[xml(
+        text_child,
+        error = "unsupported configuration: could not parse read bytes sec {}"
+    )]
     pub read_bytes_sec: Option<u64>,
-    #[xml(text_child)]
+    #[xml(
+        text_child,
+        error = "unsupported configuration: could not parse write bytes sec {}"
+    )]
     pub write_bytes_sec: Option<u64>,
 }
 
 /// `<memtune>`.
 #[derive(Xml, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoryTune {
-    #[xml(child)]
+    #[xml(child, blank)]
     pub hard_limit: Option<Kib>,
-    #[xml(child)]
+    #[xml(child, blank)]
     pub soft_limit: Option<Kib>,
-    #[xml(child)]
+    #[xml(child, blank)]
     pub min_guarantee: Option<Kib>,
-    #[xml(child)]
+    #[xml(child, blank)]
     pub swap_hard_limit: Option<Kib>,
 }
 

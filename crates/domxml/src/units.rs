@@ -143,7 +143,15 @@ pub(crate) use scaled_attrs;
 
 /// Bytes of a number in an attribute, with `unit` beside it.
 pub(crate) fn read_scaled(node: Node<'_>, name: &str, unit: &str) -> Result<u64, Error> {
-    let value = xmlform::field::attr_required::<xmlform::codec::Plain, u64>(node, name)?;
+    let text = node.attr(name).unwrap_or_default();
+    if text.is_empty() {
+        let message = format!("missing element or attribute './@{name}'");
+        return Err(Error::invalid(message));
+    }
+    let value = <u64 as Value>::parse(text).map_err(|_| {
+        let message = format!("Invalid value '{text}' for element or attribute './@{name}'");
+        Error::invalid(message)
+    })?;
     scale(value, node.attr("unit").unwrap_or(unit))
 }
 

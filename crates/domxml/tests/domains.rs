@@ -62,6 +62,23 @@ fn secrets_and_what_only_a_running_guest_has_are_left_out() {
 }
 
 #[test]
+fn values_that_libvirt_overlooks_are_overlooked() {
+    let text = "<domain type='qemu'><memory></memory><maxMemory slots=''>1</maxMemory>\
+                <blkiotune><weight>x</weight></blkiotune><clock offset='' adjustment='x'/>\
+                <os><smbios mode=''/></os></domain>";
+    let domain = Domain::parse(text, ParseFlags::NONE).unwrap();
+    assert_eq!(
+        (domain.memory, domain.max_memory.unwrap().slots),
+        (None, None)
+    );
+    assert_eq!(domain.clock.unwrap().adjustment, None);
+    assert_eq!(
+        (domain.blkiotune.unwrap().weight, domain.os.smbios),
+        (None, None)
+    );
+}
+
+#[test]
 fn repeated_groups_count_as_one_and_repeated_values_once() {
     let text = "<domain type='qemu'><name>a</name><name>b</name>\
                 <os><kernel>/a</kernel><boot dev='network'/></os>\
@@ -154,6 +171,47 @@ fn errors_have_libvirts_numbers_and_words() {
             with("<vcpu cpuset='aaa'>1</vcpu>"),
             8,
             "Failed to parse bitmap 'aaa'",
+        ),
+        (
+            "<domain type=''/>".to_owned(),
+            1,
+            "missing domain type attribute",
+        ),
+        (
+            with("<vcpu placement='x'>1</vcpu>"),
+            27,
+            "Invalid value for attribute 'placement' in element 'vcpu': 'x'.",
+        ),
+        (
+            with("<iothreads>x</iothreads>"),
+            27,
+            "invalid iothreads count 'x'",
+        ),
+        (with("<genid>x</genid>"), 1, "malformed genid element"),
+        (
+            with("<cpu><model fallback='x'/></cpu>"),
+            67,
+            "Invalid fallback attribute",
+        ),
+        (
+            with("<cpu><feature name=''/></cpu>"),
+            27,
+            "Invalid CPU feature name",
+        ),
+        (
+            with("<cpu><numa><cell cpus='0' memory=''/></numa></cpu>"),
+            27,
+            "missing element or attribute './@memory'",
+        ),
+        (
+            with("<blkiotune><device><weight>1</weight></device></blkiotune>"),
+            67,
+            "missing per-device path",
+        ),
+        (
+            with("<os><smbios mode='x'/></os>"),
+            67,
+            "unknown smbios mode 'x'",
         ),
         (
             "<domain></foo>".to_owned(),

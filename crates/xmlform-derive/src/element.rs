@@ -67,6 +67,10 @@ fn read_value(field: &XmlField) -> TokenStream {
     let result = read_result(field);
     let name = &field.name;
     let result = match (&field.error, field.shape) {
+        (Some(words), Shape::Via) => {
+            let via = &field.wrap;
+            quote!(#f::via_worded(#result, node, #via, #name, #words))
+        }
         (Some(words), Shape::Attr) => quote!(#f::attr_worded(#result, node, #name, #words)),
         (Some(words), Shape::TextChild) => {
             quote!(#f::text_child_worded(#result, node, #name, #words))
@@ -74,6 +78,7 @@ fn read_value(field: &XmlField) -> TokenStream {
         (Some(words), Shape::Text) => quote!(#f::text_worded(#result, node, #name, #words)),
         _ => result,
     };
+    let result = lenient(field, result);
     match (field.shape, field.arity) {
         (Shape::Flag, _) => quote!(node.child(#name).is_some()),
         (Shape::Skip, _) => quote!(::core::default::Default::default()),
@@ -83,6 +88,35 @@ fn read_value(field: &XmlField) -> TokenStream {
             Some(default) => quote!(#result?.unwrap_or_else(|| #default)),
             None => quote!(#result?),
         },
+    }
+}
+
+/// What counts as absent, and what is said of it.
+fn lenient(field: &XmlField, result: TokenStream) -> TokenStream {
+    let name = &field.name;
+    let f = quote!(::xmlform::field);
+    let node = match &field.wrap {
+        Some(via) if field.shape == Shape::Via => quote!(node.child(#via)),
+        _ => quote!(::core::option::Option::Some(node)),
+    };
+    let result = match field.lax {
+        true => quote!(#f::lax(#result)),
+        false => result,
+    };
+    let blank = match field.shape {
+        Shape::Child => quote!(#f::child_blank(#node, #name)),
+        _ => quote!(#f::attr_blank(#node, #name)),
+    };
+    match (&field.missing, field.blank) {
+        (Some(words), _) => quote! {
+            (if #blank { ::core::result::Result::Err(::xmlform::Error::worded(#words, "")) }
+            else { #result })
+        },
+        (None, true) => quote! {
+            (if #blank { ::core::result::Result::Ok(::core::option::Option::None) }
+            else { #result })
+        },
+        (None, false) => result,
     }
 }
 

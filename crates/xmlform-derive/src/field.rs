@@ -72,6 +72,12 @@ pub(crate) struct XmlField {
     pub(crate) wrap: Option<String>,
     /// What is said of a wrong value.
     pub(crate) error: Option<String>,
+    /// What is said of an absent or empty value.
+    pub(crate) missing: Option<String>,
+    /// An empty value counts as absent.
+    pub(crate) blank: bool,
+    /// A wrong value counts as absent.
+    pub(crate) lax: bool,
     /// The condition, as a path.
     pub(crate) when: Option<TokenStream>,
     /// The codec, as a type.
@@ -95,6 +101,9 @@ impl XmlField {
             merge: false,
             wrap: None,
             error: None,
+            missing: None,
+            blank: false,
+            lax: false,
             when: None,
             codec: quote!(::xmlform::codec::Plain),
         };
@@ -130,6 +139,9 @@ impl XmlField {
                 self.default = Some(quote!(#expr));
             }
             ("always", None) => self.always = true,
+            ("missing", Some(words)) => self.missing = Some(words.value()),
+            ("blank", None) => self.blank = true,
+            ("lax", None) => self.lax = true,
             ("merge", None) => self.merge = true,
             ("keep_empty", None) => self.keep_empty = true,
             ("error", Some(words)) => self.error = Some(words.value()),

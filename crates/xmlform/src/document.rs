@@ -267,9 +267,7 @@ impl<'a> Builder<'a> {
         reader.config_mut().check_end_names = false;
         loop {
             let start = position(&reader);
-            let event = reader
-                .read_event()
-                .map_err(|e| self.malformed(start, &e.to_string()))?;
+            let event = reader.read_event().map_err(|e| self.syntax(start, &e))?;
             let end = position(&reader);
             let piece = text.get(start..end).unwrap_or_default();
             match event {
@@ -294,9 +292,28 @@ impl<'a> Builder<'a> {
         }
         match (self.open.is_empty(), self.document.elements.is_empty()) {
             (true, false) => Ok(()),
+            (true, true) if text.is_empty() => {
+                Err(Error::malformed("at line 1: Document is empty\n(null)\n^"))
+            }
             (true, true) => Err(self.malformed(text.len(), "Start tag expected, '<' not found")),
             (false, _) => Err(self.unfinished()),
         }
+    }
+
+    /// What the tokenizer cannot read.
+    fn syntax(&self, at: usize, error: &quick_xml::Error) -> Error {
+        let text = self.document.text;
+        let rest = text.get(at..).unwrap_or_default();
+        let name: String = match rest.strip_prefix('<') {
+            Some(tag) => tag.chars().take_while(|c| is_name_char(*c)).collect(),
+            None => String::new(),
+        };
+        if name.is_empty() {
+            return self.malformed(at, &error.to_string());
+        }
+        let line = line_of(text, at);
+        let message = format!("Couldn't find end of Start Tag {name} line {line}");
+        self.malformed(text.trim_end().len(), &message)
     }
 
     fn unfinished(&self) -> Error {
@@ -532,10 +549,11 @@ fn check_characters(text: &str) -> Result<(), Error> {
 
 fn is_name(name: &str) -> bool {
     let start = |c: char| c.is_alphabetic() || c == '_' || c == ':';
-    name.starts_with(start)
-        && name
-            .chars()
-            .all(|c| c.is_alphanumeric() || matches!(c, '_' | ':' | '-' | '.' | '\u{b7}'))
+    name.starts_with(start) && name.chars().all(is_name_char)
+}
+
+fn is_name_char(c: char) -> bool {
+    c.is_alphanumeric() || matches!(c, '_' | ':' | '-' | '.' | '\u{b7}')
 }
 
 fn attribute_fault(tag: &BytesStart<'_>, error: &AttrError) -> String {

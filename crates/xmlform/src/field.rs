@@ -214,6 +214,45 @@ pub fn attr_worded<T>(
     result.map_err(|_| Error::worded(template, node.attr(name).unwrap_or_default()))
 }
 
+/// Replaces the error of a child's attribute by the field's own words.
+///
+/// # Errors
+/// When the attribute is wrong.
+pub fn via_worded<T>(
+    result: Result<T, Error>,
+    node: Node<'_>,
+    child: &str,
+    name: &str,
+    template: &str,
+) -> Result<T, Error> {
+    result.map_err(|_| {
+        let text = node.child(child).and_then(|c| c.attr(name));
+        Error::worded(template, text.unwrap_or_default())
+    })
+}
+
+/// Takes a wrong value as absent.
+///
+/// # Errors
+/// Never; the type is that of the other ways to read.
+pub fn lax<T>(result: Result<Option<T>, Error>) -> Result<Option<T>, Error> {
+    Ok(result.unwrap_or(None))
+}
+
+/// Whether an attribute is absent or empty.
+#[must_use]
+pub fn attr_blank(node: Option<Node<'_>>, name: &str) -> bool {
+    let value = node.and_then(|n| n.attr(name));
+    value.is_none_or(str::is_empty)
+}
+
+/// Whether a child is absent or has no text.
+#[must_use]
+pub fn child_blank(node: Option<Node<'_>>, name: &str) -> bool {
+    let child = node.and_then(|n| n.child(name));
+    child.is_none_or(|c| c.text().is_empty())
+}
+
 /// Replaces the error of a child's text by the field's own words.
 ///
 /// # Errors

@@ -66,7 +66,8 @@
 //! `merge` (repeated children count as one, else the first counts), `keep_empty` (an empty child is written `<x/>`), `format = "hex4"` (see [`codec`]),
 //! `wrap = "devices"` (inside a group element), `when = "live"` (only in this form, see [`When`]),
 //! `error = "unsupported configuration: unknown offset '{}'"` (what is said of a wrong or absent
-//! value; see [`Error::worded`]).
+//! value; see [`Error::worded`]), `missing = "..."` (what is said of an absent or empty one),
+//! `blank` (an empty value counts as absent), `lax` (so does a wrong one).
 
 mod any;
 mod document;

@@ -221,7 +221,7 @@ fn wrong_values_are_named() {
 #[test]
 fn what_is_not_xml_is_told_with_its_place() {
     for (text, message) in [
-        ("", "at line 1: Start tag expected, '<' not found\n\n^"),
+        ("", "at line 1: Document is empty\n(null)\n^"),
         (
             "<a>\n</b>",
             "at line 2: Opening and ending tag mismatch: a line 1 and b\n</b>\n----^",
