@@ -20,6 +20,9 @@ fn recorded_documents_become_what_libvirt_keeps() {
             Outcome::Different(_) if std::env::var_os("BLESS").is_some() => support::bless(&case),
             other => wrong.push(format!("{}: {other:?}", case.name)),
         }
+        if !support::is_stable(&case) {
+            wrong.push(format!("{}: changes when it is defined again", case.name));
+        }
     }
     assert!(seen > 0, "no cases in {}", dir.display());
     assert!(wrong.is_empty(), "{} of {seen}:\n{}", wrong.len(), wrong.join("\n"));
@@ -30,6 +33,7 @@ fn the_whole_corpus_is_survived_and_counted() {
     let Some(dir) = std::env::var_os("DOMAIN_CORPUS") else { return };
     let mut figures: BTreeMap<String, [usize; 5]> = BTreeMap::new();
     let mut report = String::new();
+    let mut unstable = Vec::new();
     for case in support::cases(Path::new(&dir)) {
         let outcome = run(&case);
         let index = match &outcome {
@@ -42,6 +46,9 @@ fn the_whole_corpus_is_survived_and_counted() {
         for key in [format!("tier {}", case.tier), "all".to_owned()] {
             figures.entry(key).or_default()[index] += 1;
         }
+        if !support::is_stable(&case) {
+            unstable.push(case.name.clone());
+        }
         if index != 0 {
             report.push_str(&format!("== {} (tier {})\n{outcome:?}\n", case.name, case.tier));
         }
@@ -50,6 +57,7 @@ fn the_whole_corpus_is_survived_and_counted() {
     for (key, [equal, different, refused, accepted, other]) in figures {
         println!("{key:>10} {equal:>6} {different:>10} {refused:>8} {accepted:>9} {other:>12}");
     }
+    println!("{} change when defined again: {}", unstable.len(), unstable.join(" "));
     if let Some(path) = std::env::var_os("DOMAIN_CORPUS_REPORT") {
         std::fs::write(path, report).unwrap();
     }

@@ -1,7 +1,7 @@
 //! USB ports: which there are, which are taken, and hubs for devices that find none.
 
 use domxml::devices::{
-    Address, ControllerKind, DeviceInfo, Devices, DiskBus, Hub, HostdevKind, InputBus, SerialTargetKind, SoundModel, UsbAddress,
+    Address, ControllerKind, DeviceInfo, Devices, DiskBus, FilesystemDriverKind, Hub, HostdevKind, InputBus, SerialTargetKind, SoundModel, UsbAddress,
     UsbModel, UsbPort,
 };
 
@@ -94,6 +94,9 @@ fn infos(devices: &mut Devices) -> Vec<&mut DeviceInfo> {
     let serials = devices.serials.iter_mut().filter(|s| serial(s.target.as_ref().and_then(|t| t.kind)));
     all.extend(serials.map(|s| &mut s.info));
     all.extend(devices.sounds.iter_mut().filter(|s| s.model == SoundModel::Usb).map(|s| &mut s.info));
+    let mtp = |k: Option<FilesystemDriverKind>| k == Some(FilesystemDriverKind::Mtp);
+    let filesystems = devices.filesystems.iter_mut().filter(|f| mtp(f.driver.as_ref().and_then(|d| d.kind)));
+    all.extend(filesystems.map(|f| &mut f.info));
     all.extend(devices.redirdevs.iter_mut().map(|r| &mut r.info));
     all
 }

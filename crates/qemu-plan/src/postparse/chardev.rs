@@ -22,11 +22,13 @@ fn fill_backends(devices: &mut Devices) {
     let all = all.chain(devices.consoles.iter_mut().map(|c| &mut c.chardev));
     let all = all.chain(devices.channels.iter_mut().map(|c| &mut c.chardev));
     for chardev in all.chain(devices.redirdevs.iter_mut().map(|c| &mut c.chardev)) {
+        if matches!(chardev.kind, ChardevKind::Tcp | ChardevKind::Udp)
+            && let Some(source) = chardev.sources.first_mut()
+        {
+            source.mode.get_or_insert(ChardevMode::Connect);
+        }
         if chardev.kind == ChardevKind::Tcp {
             chardev.protocol.get_or_insert(ChardevProtocol::Raw);
-            if let Some(source) = chardev.sources.first_mut() {
-                source.mode.get_or_insert(ChardevMode::Connect);
-            }
         } else {
             chardev.protocol = None;
         }
@@ -143,7 +145,7 @@ fn drop_generated_path(channel: &mut Channel, channel_dir: &str) {
     {
         source.path = None;
     }
-    let empty = |c: &Chardev| c.source().is_some_and(|s| s.path.is_none());
+    let empty = |c: &Chardev| c.source().is_some_and(|s| s.path.is_none() && s.reconnect.is_none());
     if empty(&channel.chardev) {
         channel.chardev.sources.clear();
     }

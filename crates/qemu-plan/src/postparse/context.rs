@@ -33,6 +33,8 @@ pub struct Config {
     pub channel_dir: String,
     /// Directory of the variable stores of firmware, as `/var/lib/libvirt/qemu/nvram`.
     pub nvram_dir: String,
+    /// The first security model of the host: `selinux`, `apparmor`, or `none`.
+    pub security_model: String,
     /// Descriptors of the host's firmware, best first.
     pub firmware: Vec<super::Firmware>,
     /// Firmware known by path only: code and variable template (`nvram` of `qemu.conf`).

@@ -1,7 +1,7 @@
 //! Controllers: their indexes, and those that devices need and nobody wrote down.
 
 use domxml::devices::{
-    Address, ChannelTargetKind, ConsoleTargetKind, Controller, ControllerKind, Devices, DiskBus, DriveAddress, HostdevKind, UsbModel,
+    Address, ChannelTargetKind, ConsoleTargetKind, Controller, ControllerKind, Devices, DiskBus, DriveAddress, HostdevKind, UsbMaster, UsbModel,
 };
 
 use crate::error::{Error, Result};
@@ -14,6 +14,18 @@ pub fn insert_controller(all: &mut Vec<Controller>, new: Controller) {
         None => all.iter().position(|c| c.kind == new.kind).unwrap_or(all.len()),
     };
     all.insert(at, new);
+}
+
+/// First port that each companion serves.
+const COMPANIONS: &[(UsbModel, u32)] = &[(UsbModel::Ich9Uhci1, 0), (UsbModel::Ich9Uhci2, 2), (UsbModel::Ich9Uhci3, 4)];
+
+/// Says of each companion which ports it serves.
+pub(super) fn fill_companions(all: &mut [Controller]) {
+    for c in all {
+        if let Some((_, startport)) = c.usb_model().and_then(|m| COMPANIONS.iter().find(|(k, _)| *k == m)) {
+            c.info.master.get_or_insert(UsbMaster { startport: *startport });
+        }
+    }
 }
 
 /// Sorts the controllers of each kind by index; the leader of a USB 2 group comes before its companions.

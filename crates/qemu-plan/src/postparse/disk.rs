@@ -2,11 +2,13 @@
 
 use domxml::devices::{
     Address, CacheMode, Devices, Disk, DiskBus, DiskDevice, DiskDriver, DriveAddress, EncryptionEngine, HostdevKind, IoMode,
-    NetProtocol, SnapshotMode, Source, StorageFormat,
+    NetProtocol, Size, SnapshotMode, Source, StorageFormat,
     StorageKind,
 };
 
-use crate::error::{Error, Result};
+use domxml::units::scale;
+
+use crate::error::{Area, Code, Error, Result};
 
 /// Which bus a disk's name speaks for, and how long the part before the letters is.
 const PREFIXES: &[(&str, DiskBus)] = &[
@@ -120,6 +122,11 @@ fn fill_encryption(disk: &mut Disk) {
 
 fn fill_driver(disk: &mut Disk) -> Result<()> {
     let driver = disk.driver.get_or_insert_with(DiskDriver::default);
+    if let Some(size) = driver.metadata_cache.as_mut().and_then(|m| m.max_size.as_mut()) {
+        let unit = size.unit.as_deref().unwrap_or_default();
+        let bytes = scale(size.value, unit).map_err(|e| Error::new(Code::InvalidArg, Area::None, e.message))?;
+        *size = Size { unit: Some("bytes".to_owned()), value: bytes };
+    }
     driver.cache = driver.cache.filter(|c| *c != CacheMode::Default);
     driver.io = driver.io.filter(|i| *i != IoMode::Default);
     driver.name.get_or_insert_with(|| "qemu".to_owned());
@@ -138,9 +145,9 @@ pub(super) fn place(devices: &mut Devices) -> Result<()> {
         if disk.info.address.is_some() {
             continue;
         }
-        let Some(bus) = disk.target.bus.filter(|b| is_drive_bus(*b)) else { continue };
         let name = &disk.target.dev;
         let index = index_of(name).ok_or_else(|| Error::xml(format!("Unknown disk name '{name}' and no address specified")))?;
+        let Some(bus) = disk.target.bus.filter(|b| is_drive_bus(*b)) else { continue };
         let address = drive_of(bus, index);
         check_scsi_hostdevs(devices, name, bus, address)?;
         devices.disks[at].info.address = Some(Address::Drive(address));

@@ -1,11 +1,13 @@
 //! Identity, life cycle, clock, CPU placement: the parts of a document that no device has.
 
-use domxml::Domain;
+use domxml::features::IoapicDriver;
+use domxml::security::SeclabelType;
+use domxml::{Bitmap, Domain};
 use domxml::clock::{Adjustment, Clock, ClockBasis, ClockOffset, LifecycleAction};
-use domxml::devices::OnOff;
+use domxml::devices::{IommuModel, OnOff};
 use domxml::tuning::{NumaMemory, NumaMode, NumaTune, Placement, Vcpu};
 
-use super::Ids;
+use super::{Config, Ids};
 use crate::error::{Error, Result};
 
 /// Checks the name, and makes up a UUID for a guest without one.
@@ -22,14 +24,61 @@ pub(super) fn identify(def: &mut Domain, ids: &mut dyn Ids) -> Result<()> {
 }
 
 /// Fills in what follows an end of the guest, its clock and the placement of its CPUs.
-pub(super) fn fill(def: &mut Domain) -> Result<()> {
+pub(super) fn fill(def: &mut Domain, config: &Config) -> Result<()> {
     def.on_poweroff.get_or_insert(LifecycleAction::Destroy);
     def.on_reboot.get_or_insert(LifecycleAction::Restart);
     def.on_crash.get_or_insert(LifecycleAction::Destroy);
     fill_clock(def.clock.get_or_insert_with(Clock::default));
     fill_vcpu(def.vcpu.get_or_insert_with(|| Vcpu { count: 1, ..Vcpu::default() }))?;
+    trim_resctrl(def);
+    fill_seclabel(def, config);
+    for info in &mut def.sysinfo {
+        info.base_boards.retain(|b| !b.entries.is_empty());
+    }
     fill_numatune(def)
 }
+
+/// Caches and bandwidth are for CPUs that there are.
+fn trim_resctrl(def: &mut Domain) {
+    let count = def.vcpu.as_ref().map_or(1, |v| v.count);
+    let Some(tune) = &mut def.cputune else { return };
+    let trim = |vcpus: &mut Bitmap| {
+        let beyond: Vec<u32> = vcpus.iter().filter(|v| *v >= count).collect();
+        beyond.into_iter().for_each(|v| vcpus.remove(v));
+        !vcpus.is_empty()
+    };
+    tune.cachetune.retain_mut(|c| trim(&mut c.vcpus));
+    tune.memorytune.retain_mut(|m| trim(&mut m.vcpus));
+}
+
+/// A label that names no model is one of the host's first model, which may be that there is none.
+fn fill_seclabel(def: &mut Domain, config: &Config) {
+    if let [label] = def.seclabels.as_mut_slice()
+        && label.model.is_none()
+    {
+        label.model = Some(config.security_model.clone());
+        if config.security_model == "none" {
+            (label.kind, label.relabel) = (Some(SeclabelType::None), None);
+        }
+    }
+}
+
+/// vCPUs above 255 need interrupts that only the I/O MMU of QEMU's own APIC can deliver.
+pub(super) fn fill_iommu(def: &mut Domain) {
+    let many = def.vcpu.as_ref().is_some_and(|v| v.count > 255);
+    let Some(iommu) = def.devices.iommu.as_mut().filter(|i| i.model == IommuModel::Intel) else { return };
+    if many {
+        iommu.driver.get_or_insert_default().eim.get_or_insert(OnOff::On);
+    }
+    let Some(driver) = &mut iommu.driver else { return };
+    if driver.eim == Some(OnOff::On) {
+        driver.intremap.get_or_insert(OnOff::On);
+    }
+    if driver.intremap == Some(OnOff::On) {
+        def.features.get_or_insert_default().ioapic.get_or_insert(IoapicDriver::Qemu);
+    }
+}
+
 
 fn fill_clock(clock: &mut Clock) {
     if clock.offset == ClockOffset::Variable {

@@ -1,6 +1,6 @@
 //! What each kind of machine has built in or gets by default.
 
-use domxml::devices::{ControllerKind, Devices, Size, UsbMaster, UsbModel, VideoModelKind, Watchdog, WatchdogModel};
+use domxml::devices::{Address, ControllerKind, Devices, ScsiModel, Size, SpaprVioAddress, VideoModelKind, Watchdog, WatchdogModel};
 
 use super::controllers;
 use crate::caps::{Caps, Flag};
@@ -87,8 +87,8 @@ fn check_root(devices: &Devices, model: &str) -> Result<()> {
     }
 }
 
-/// First port that each companion serves.
-const COMPANIONS: &[(UsbModel, u32)] = &[(UsbModel::Ich9Uhci1, 0), (UsbModel::Ich9Uhci2, 2), (UsbModel::Ich9Uhci3, 4)];
+/// Register of the first IBM virtual SCSI controller.
+const IBMVSCSI_REG: u64 = 0x2000;
 
 /// Models of controllers that name none.
 pub(super) fn fill_models(devices: &mut Devices, kind: MachineKind, caps: &Caps) {
@@ -101,15 +101,15 @@ pub(super) fn fill_models(devices: &mut Devices, kind: MachineKind, caps: &Caps)
             ControllerKind::Scsi if c.model.as_deref().is_none_or(|m| m == "auto") => {
                 c.model = Some(if caps.has(Flag::Lsi) { "lsilogic" } else { "virtio-scsi" }.to_owned());
             }
+            ControllerKind::Scsi if c.scsi_model() == Some(ScsiModel::Ibmvscsi) => {
+                c.info.address.get_or_insert(Address::SpaprVio(SpaprVioAddress { reg: Some(IBMVSCSI_REG) }));
+            }
             _ => {}
         }
         if let Some(hole) = &mut c.pcihole64
             && let Ok(kib) = super::memory::size_kib(hole)
         {
             *hole = Size { unit: Some("KiB".to_owned()), value: kib };
-        }
-        if let Some((_, startport)) = c.usb_model().and_then(|m| COMPANIONS.iter().find(|(k, _)| *k == m)) {
-            c.info.master.get_or_insert(UsbMaster { startport: *startport });
         }
     }
 }

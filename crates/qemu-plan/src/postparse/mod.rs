@@ -52,13 +52,14 @@ pub fn define(def: &mut Domain, ctx: &mut Context<'_>) -> Result<Arc<Caps>> {
 pub fn post_parse(def: &mut Domain, ctx: &mut Context<'_>) -> Result<Arc<Caps>> {
     validate::shape(def)?;
     domain::identify(def, ctx.ids)?;
-    domain::fill(def)?;
+    domain::fill(def, ctx.config)?;
     memory::fill(def, ctx.age)?;
     let caps = os::emulator(def, ctx)?;
     let kind = os::machine(def, &caps)?;
     cpu::fill(def, &caps)?;
     firmware::fill(def, ctx.config)?;
     fill_devices(def, kind, &caps, ctx)?;
+    domain::fill_iommu(def);
     os::fill_boot(def)?;
     let legacy = if caps.has(Flag::PciePciBridge) { address::LegacyBridge::PcieToPci } else { address::LegacyBridge::DmiToPci };
     let slots = def.max_memory.and_then(|m| m.slots).unwrap_or(0);
@@ -79,6 +80,7 @@ fn fill_devices(def: &mut Domain, kind: MachineKind, caps: &Caps, ctx: &mut Cont
         disk::fill(disk)?;
     }
     devices.interfaces.iter_mut().for_each(|card| net::fill(card, ctx.ids));
+    controllers::fill_companions(&mut devices.controllers);
     controllers::order(&mut devices.controllers);
     controllers::assign_indexes(devices);
     machine::add_builtin(devices, kind, caps)?;

@@ -1,7 +1,7 @@
 //! Devices that need a word or two: input, balloon, watchdog, panic, TPM, random source, sound, vsock, host devices.
 
 use domxml::devices::{
-    AccessMode, Address, Audio, AudioKind, Devices, DiskBus, DriveAddress, GraphicsKind, HostdevKind, HostdevMode, HostdevModel, Input, InputBus,
+    AccessMode, Address, Audio, AudioKind, Devices, DiskBus, DriveAddress, GraphicsKind, HostdevKind, HostdevMode, HostdevModel, HostdevProtocol, Input, InputBus,
     InputKind, Memballoon, MemballoonModel, OnOff, PanicModel, Redirdev, RngBackendModel, SoundModel, Tpm, TpmBackendKind,
     TpmModel, TpmVersion, VirtioModel, WatchdogAction, YesNo,
 };
@@ -57,7 +57,10 @@ pub(super) fn fill_defaults(devices: &mut Devices) {
         watchdog.action.get_or_insert(action);
     }
     for filesystem in &mut devices.filesystems {
-        filesystem.accessmode.get_or_insert(AccessMode::Passthrough);
+        // Who runs the server elsewhere decides there.
+        if filesystem.source.as_ref().is_none_or(|s| s.socket.is_none()) {
+            filesystem.accessmode.get_or_insert(AccessMode::Passthrough);
+        }
     }
     for rule in devices.redirfilter.iter_mut().flat_map(|f| &mut f.rules) {
         for any in [&mut rule.class, &mut rule.vendor, &mut rule.product] {
@@ -118,7 +121,8 @@ fn default_audio(devices: &Devices) -> Option<AudioKind> {
     if has(GraphicsKind::Spice) {
         return Some(AudioKind::Spice);
     }
-    (!has(GraphicsKind::Sdl) && !has(GraphicsKind::Dbus)).then_some(AudioKind::None)
+    let headless = devices.graphics.first().is_some_and(|g| g.kind == GraphicsKind::EglHeadless);
+    (!headless && !has(GraphicsKind::Sdl) && !has(GraphicsKind::Dbus)).then_some(AudioKind::None)
 }
 
 /// Units of a SCSI bus that host devices are spread over.
@@ -129,6 +133,13 @@ pub(super) fn fill_hostdevs(devices: &mut Devices) -> Result<()> {
     for hostdev in &mut devices.hostdevs {
         if hostdev.mode == HostdevMode::Subsystem {
             hostdev.managed.get_or_insert(YesNo::No);
+        }
+        // A target without a unit means the first one.
+        if let Some(source) = &mut hostdev.source
+            && source.protocol == Some(HostdevProtocol::Iscsi)
+            && let Some(name) = source.name.as_mut().filter(|n| !n.contains('/'))
+        {
+            name.push_str("/0");
         }
         if hostdev.kind == HostdevKind::Mdev && hostdev.model == Some(HostdevModel::VfioPci) {
             hostdev.display.get_or_insert(OnOff::Off);

@@ -2,10 +2,11 @@
 
 use domxml::Domain;
 use domxml::devices::{
-    Auth, Disk, DiskBus, DiskDevice, Encryption, EncryptionFormat, NetProtocol, SecretUse, StorageFormat, StorageKind,
+    Auth, Disk, DiskBus, DiskDevice, Encryption, EncryptionEngine, EncryptionFormat, NetProtocol, SecretUse, StorageFormat, StorageKind,
 };
 
 use super::Guest;
+use crate::caps::Flag;
 use crate::error::{Area, Code, Error, Result};
 
 pub(super) fn one_auth(def: &Domain) -> Result<()> {
@@ -50,6 +51,7 @@ pub(super) fn checks(guest: &Guest<'_>) -> Result<()> {
     guest.def.devices.disks.iter().try_for_each(|disk| {
         throttling(disk)?;
         device(disk)?;
+        vdpa(guest, disk)?;
         encryption(disk)?;
         sharing(disk)
     })
@@ -70,8 +72,18 @@ fn device(disk: &Disk) -> Result<()> {
     if disk.target.bus == Some(DiskBus::Usb) && disk.source.is_none() {
         return Err(Error::unsupported("'usb' disk must not be empty"));
     }
-    if disk.kind == StorageKind::VhostVdpa && disk.target.bus != Some(DiskBus::Virtio) {
+    Ok(())
+}
+
+fn vdpa(guest: &Guest<'_>, disk: &Disk) -> Result<()> {
+    if disk.kind != StorageKind::VhostVdpa {
+        return Ok(());
+    }
+    if disk.target.bus != Some(DiskBus::Virtio) {
         return Err(Error::unsupported("vhostvdpa disk supports only virtio bus"));
+    }
+    if !guest.caps.has(Flag::VirtioBlkVhostVdpa) {
+        return Err(Error::unsupported("vhostvdpa disk is not supported with this QEMU binary"));
     }
     Ok(())
 }
@@ -88,6 +100,9 @@ fn encryption(disk: &Disk) -> Result<()> {
     let luks = |e: &Encryption| matches!(e.format, EncryptionFormat::Luks | EncryptionFormat::LuksAny);
     if luks(encryption) && encryption.cipher.is_some() {
         return Err(Error::conflicting("supplying <cipher> for domain disk definition is unnecessary"));
+    }
+    if encryption.engine == Some(EncryptionEngine::Librbd) {
+        return Ok(());
     }
     let format = disk.driver.as_ref().and_then(|d| d.kind);
     if !matches!(format, Some(StorageFormat::Raw | StorageFormat::Qcow2 | StorageFormat::Luks)) {

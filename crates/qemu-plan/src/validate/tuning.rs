@@ -1,6 +1,6 @@
 //! Tuning: schedulers, caches of the host, NUMA placement, huge pages.
 
-use domxml::tuning::{CpuTune, NumaMode};
+use domxml::tuning::{CacheType, CpuTune, NumaMode};
 use domxml::{Bitmap, Domain, VirtType};
 
 use super::Guest;
@@ -15,7 +15,8 @@ pub(super) fn resctrl(def: &Domain) -> Result<()> {
         }
         for (n, allocation) in cache.caches.iter().enumerate() {
             let clash = |a: &&domxml::tuning::CacheAllocation| {
-                (a.level, a.id, a.kind) == (allocation.level, allocation.id, allocation.kind)
+                let both = a.kind == CacheType::Both || allocation.kind == CacheType::Both;
+                (a.level, a.id) == (allocation.level, allocation.id) && (both || a.kind == allocation.kind)
             };
             if cache.caches[..n].iter().any(|a| clash(&a)) {
                 let (level, id, kind) = (allocation.level, allocation.id, allocation.kind.as_str());

@@ -1,6 +1,6 @@
 //! Display adapters and displays.
 
-use domxml::devices::{GraphicsKind, VideoModelKind, YesNo};
+use domxml::devices::{GraphicsKind, VideoBackend, VideoModelKind, YesNo};
 
 use super::Guest;
 use crate::caps::Flag;
@@ -32,7 +32,9 @@ pub(super) fn models(guest: &Guest<'_>) -> Result<()> {
 }
 
 pub(super) fn acceleration(guest: &Guest<'_>) -> Result<()> {
-    let models = guest.def.devices.videos.iter().filter_map(|v| v.model.as_ref());
+    // A helper of its own renders what is behind vhost-user.
+    let own = |v: &&domxml::devices::Video| v.driver.as_ref().and_then(|d| d.name) != Some(VideoBackend::Vhostuser);
+    let models = guest.def.devices.videos.iter().filter(own).filter_map(|v| v.model.as_ref());
     let wanted = |m: &&domxml::devices::VideoModel| m.acceleration.as_ref().and_then(|a| a.accel3d) == Some(YesNo::Yes);
     let able = guest.caps.has(Flag::VirtioGpuVirgl) || guest.caps.has(Flag::VirtioVgaGl) && guest.caps.has(Flag::VirtioGpuGlPci);
     if !able && models.into_iter().any(|m| wanted(&m)) {

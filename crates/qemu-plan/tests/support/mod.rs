@@ -80,6 +80,15 @@ pub(crate) fn run(case: &Case) -> Outcome {
     }
 }
 
+/// Whether what libvirt keeps of a case comes out unchanged, handed in again and read from its own files.
+pub(crate) fn is_stable(case: &Case) -> bool {
+    let Ok(defined) = std::fs::read_to_string(case.dir.join("define.xml")) else { return true };
+    let again = std::fs::read_to_string(case.dir.join("redefine.xml")).unwrap_or_else(|_| defined.clone());
+    let rich = case.name.ends_with(".rich");
+    let same = |age, wanted: &str| define_as(&defined, rich, age).is_ok_and(|ours| ours == wanted);
+    same(Age::New, &again) && same(Age::Known, &defined)
+}
+
 /// Keeps what we make of a document.
 pub(crate) fn bless(case: &Case) {
     let input = std::fs::read_to_string(case.dir.join("input.xml")).unwrap();
@@ -95,15 +104,20 @@ fn recorded_error(case: &Case) -> (i64, i64, String) {
     (error["code"].as_i64().unwrap(), error["domain"].as_i64().unwrap(), text)
 }
 
-type Refusal = (i64, Option<i64>, String);
+pub(crate) type Refusal = (i64, Option<i64>, String);
 
 fn define(input: &str, rich: bool) -> Result<String, Refusal> {
+    define_as(input, rich, Age::New)
+}
+
+/// What a document becomes, as the daemon of the recording host would have it.
+pub(crate) fn define_as(input: &str, rich: bool, age: Age) -> Result<String, Refusal> {
     let parsed = Domain::parse(input, ParseFlags::INACTIVE);
     let mut def = parsed.map_err(|e| (i64::from(e.kind.number()), None, e.message))?;
     let host = Host { rich };
-    let config = Config { channel_dir: "/var/lib/libvirt/qemu/channel".into(), nvram_dir: "/var/lib/libvirt/qemu/nvram".into(), firmware: firmware(), legacy_firmware: legacy() };
+    let config = Config { channel_dir: "/var/lib/libvirt/qemu/channel".into(), nvram_dir: "/var/lib/libvirt/qemu/nvram".into(), security_model: "none".into(), firmware: firmware(), legacy_firmware: legacy() };
     let mut ids = Counter(0);
-    let mut ctx = Context { host_arch: "x86_64", emulators: &host, config: &config, ids: &mut ids, age: Age::New };
+    let mut ctx = Context { host_arch: "x86_64", emulators: &host, config: &config, ids: &mut ids, age };
     let done = postparse::define(&mut def, &mut ctx);
     done.map_err(|e| (i64::from(e.code.number()), Some(i64::from(e.area.number())), e.to_string()))?;
     Ok(def.format(FormatFlags::INACTIVE | FormatFlags::SECURE))
