@@ -11,7 +11,9 @@ fn main() -> std::io::Result<()> {
         let input = std::fs::read_to_string(&path)?;
         match support::define_as(&input, false, qemu_plan::address::Age::New) {
             Ok(xml) => println!("== {path}\n{xml}"),
-            Err((code, area, message)) => println!("== {path}\nERROR {code} {} {message}", area.unwrap_or(0)),
+            Err((code, area, message)) => {
+                println!("== {path}\nERROR {code} {} {message}", area.unwrap_or(0))
+            }
         }
     }
     Ok(())

@@ -3,9 +3,11 @@
 //! The order is part of what a guest sees: it decides slots, and must not change.
 
 use domxml::devices::{
-    Controller, ControllerKind, Devices, DeviceInfo, Disk, DiskBus, Filesystem, FilesystemDriverKind, Hostdev, HostdevKind,
-    HostdevMode, HostdevModel, InputBus, Interface, InterfaceKind, IommuModel, MemballoonModel, MemoryModel, PanicModel, ScsiModel,
-    SerialTargetKind, Sound, SoundModel, UsbModel, Video, VideoModelKind, VirtioModel, WatchdogModel,
+    Controller, ControllerKind, DeviceInfo, Devices, Disk, DiskBus, Filesystem,
+    FilesystemDriverKind, Hostdev, HostdevKind, HostdevMode, HostdevModel, InputBus, Interface,
+    InterfaceKind, IommuModel, MemballoonModel, MemoryModel, PanicModel, ScsiModel,
+    SerialTargetKind, Sound, SoundModel, UsbModel, Video, VideoModelKind, VirtioModel,
+    WatchdogModel,
 };
 
 use super::connect::{BusKind, Connect};
@@ -41,21 +43,36 @@ pub(super) struct Slots {
 impl Slots {
     /// `root` is the machine's root bus.
     pub(super) fn of(root: BusKind) -> Self {
-        let pcie = if root == BusKind::PcieRoot { Connect::PCIE } else { Connect::PCI };
+        let pcie = if root == BusKind::PcieRoot {
+            Connect::PCIE
+        } else {
+            Connect::PCI
+        };
         Self { pcie, virtio: pcie }
     }
 
     fn virtio(self, model: Option<VirtioModel>) -> Connect {
-        if model == Some(VirtioModel::Transitional) { Connect::PCI } else { self.virtio }
+        if model == Some(VirtioModel::Transitional) {
+            Connect::PCI
+        } else {
+            self.virtio
+        }
     }
 }
 
 /// Controllers of PCI buses: they are placed before everything else.
 pub(super) fn pci_controllers(devices: &mut Devices) -> Vec<Candidate<'_>> {
-    let buses = devices.controllers.iter_mut().filter(|c| c.kind == ControllerKind::Pci);
+    let buses = devices
+        .controllers
+        .iter_mut()
+        .filter(|c| c.kind == ControllerKind::Pci);
     let placed = buses.filter_map(|c| {
         let wanted = BusKind::from_model(c.model.as_deref()?)?.rule().plugs_into;
-        Some(Candidate { wanted, info: &mut c.info, role: Role::Plain })
+        Some(Candidate {
+            wanted,
+            info: &mut c.info,
+            role: Role::Plain,
+        })
     });
     placed.filter(|c| !c.wanted.is_none()).collect()
 }
@@ -63,38 +80,118 @@ pub(super) fn pci_controllers(devices: &mut Devices) -> Vec<Candidate<'_>> {
 /// All other devices, in the order in which they are placed.
 pub(super) fn devices(devices: &mut Devices, slots: Slots) -> Vec<Candidate<'_>> {
     let mut all = Vec::new();
-    let mut add = |wanted: Connect, info| all.push(Candidate { wanted, info, role: Role::Plain });
-    devices.filesystems.iter_mut().for_each(|f| add(filesystem(f, slots), &mut f.info));
-    devices.interfaces.iter_mut().for_each(|n| add(interface(n, slots), &mut n.info));
-    devices.sounds.iter_mut().for_each(|s| add(sound(s, slots), &mut s.info));
+    let mut add = |wanted: Connect, info| {
+        all.push(Candidate {
+            wanted,
+            info,
+            role: Role::Plain,
+        })
+    };
+    devices
+        .filesystems
+        .iter_mut()
+        .for_each(|f| add(filesystem(f, slots), &mut f.info));
+    devices
+        .interfaces
+        .iter_mut()
+        .for_each(|n| add(interface(n, slots), &mut n.info));
+    devices
+        .sounds
+        .iter_mut()
+        .for_each(|s| add(sound(s, slots), &mut s.info));
     for c in &mut devices.controllers {
         let role = controller_role(c);
-        all.push(Candidate { wanted: controller(c, slots), info: &mut c.info, role });
+        all.push(Candidate {
+            wanted: controller(c, slots),
+            info: &mut c.info,
+            role,
+        });
     }
-    let mut add = |wanted: Connect, info| all.push(Candidate { wanted, info, role: Role::Plain });
-    devices.disks.iter_mut().for_each(|d| add(disk(d, slots), &mut d.info));
-    devices.hostdevs.iter_mut().for_each(|h| add(hostdev(h, slots), &mut h.info));
-    devices.memballoon.iter_mut().for_each(|b| add(memballoon(b.model, slots), &mut b.info));
-    devices.rngs.iter_mut().for_each(|r| add(slots.virtio(Some(r.model)), &mut r.info));
-    devices.watchdogs.iter_mut().for_each(|w| add(only(w.model == WatchdogModel::I6300esb, Connect::PCI), &mut w.info));
-    devices.videos.iter_mut().for_each(|v| add(video(v, slots), &mut v.info));
-    devices.shmems.iter_mut().for_each(|s| add(Connect::PCI, &mut s.info));
-    devices.inputs.iter_mut().for_each(|i| add(only(i.bus == Some(InputBus::Virtio), slots.virtio(i.model)), &mut i.info));
+    let mut add = |wanted: Connect, info| {
+        all.push(Candidate {
+            wanted,
+            info,
+            role: Role::Plain,
+        })
+    };
+    devices
+        .disks
+        .iter_mut()
+        .for_each(|d| add(disk(d, slots), &mut d.info));
+    devices
+        .hostdevs
+        .iter_mut()
+        .for_each(|h| add(hostdev(h, slots), &mut h.info));
+    devices
+        .memballoon
+        .iter_mut()
+        .for_each(|b| add(memballoon(b.model, slots), &mut b.info));
+    devices
+        .rngs
+        .iter_mut()
+        .for_each(|r| add(slots.virtio(Some(r.model)), &mut r.info));
+    devices.watchdogs.iter_mut().for_each(|w| {
+        add(
+            only(w.model == WatchdogModel::I6300esb, Connect::PCI),
+            &mut w.info,
+        )
+    });
+    devices
+        .videos
+        .iter_mut()
+        .for_each(|v| add(video(v, slots), &mut v.info));
+    devices
+        .shmems
+        .iter_mut()
+        .for_each(|s| add(Connect::PCI, &mut s.info));
+    devices.inputs.iter_mut().for_each(|i| {
+        add(
+            only(i.bus == Some(InputBus::Virtio), slots.virtio(i.model)),
+            &mut i.info,
+        )
+    });
     for s in &mut devices.serials {
         let kind = s.target.as_ref().and_then(|t| t.kind);
-        add(only(kind == Some(SerialTargetKind::PciSerial), Connect::PCI), &mut s.info);
+        add(
+            only(kind == Some(SerialTargetKind::PciSerial), Connect::PCI),
+            &mut s.info,
+        );
     }
     let virtio_memory = |m| matches!(m, MemoryModel::VirtioMem | MemoryModel::VirtioPmem);
-    devices.memories.iter_mut().for_each(|m| add(only(virtio_memory(m.model), slots.pcie), &mut m.info));
+    devices
+        .memories
+        .iter_mut()
+        .for_each(|m| add(only(virtio_memory(m.model), slots.pcie), &mut m.info));
     devices.panics.iter_mut().for_each(|p| {
-        add(only(p.model == Some(PanicModel::Pvpanic), Connect::PCI | Connect::INTEGRATED), &mut p.info);
+        add(
+            only(
+                p.model == Some(PanicModel::Pvpanic),
+                Connect::PCI | Connect::INTEGRATED,
+            ),
+            &mut p.info,
+        );
     });
-    devices.vsock.iter_mut().for_each(|v| add(slots.virtio(v.model), &mut v.info));
+    devices
+        .vsock
+        .iter_mut()
+        .for_each(|v| add(slots.virtio(v.model), &mut v.info));
     devices.iommu.iter_mut().for_each(|i| {
-        add(only(i.model == IommuModel::Virtio, slots.pcie | Connect::INTEGRATED), &mut i.info);
+        add(
+            only(
+                i.model == IommuModel::Virtio,
+                slots.pcie | Connect::INTEGRATED,
+            ),
+            &mut i.info,
+        );
     });
-    devices.cryptos.iter_mut().for_each(|c| add(slots.virtio, &mut c.info));
-    devices.pstore.iter_mut().for_each(|p| add(Connect::PCI, &mut p.info));
+    devices
+        .cryptos
+        .iter_mut()
+        .for_each(|c| add(slots.virtio, &mut c.info));
+    devices
+        .pstore
+        .iter_mut()
+        .for_each(|p| add(Connect::PCI, &mut p.info));
     all.retain(|c| !c.wanted.is_none());
     all
 }
@@ -105,7 +202,10 @@ const fn only(condition: bool, wanted: Connect) -> Connect {
 
 fn filesystem(f: &Filesystem, slots: Slots) -> Connect {
     let kind = f.driver.as_ref().and_then(|d| d.kind);
-    only(kind != Some(FilesystemDriverKind::Mtp), slots.virtio(f.model))
+    only(
+        kind != Some(FilesystemDriverKind::Mtp),
+        slots.virtio(f.model),
+    )
 }
 
 /// Models of network cards that are not conventional PCI devices.
@@ -131,7 +231,11 @@ fn interface(n: &Interface, slots: Slots) -> Connect {
         return slots.pcie;
     }
     let model = n.model.as_deref().unwrap_or_default();
-    match NICS.iter().find(|(name, _)| *name == model).map(|(_, nic)| *nic) {
+    match NICS
+        .iter()
+        .find(|(name, _)| *name == model)
+        .map(|(_, nic)| *nic)
+    {
         Some(Nic::Virtio) => slots.virtio,
         Some(Nic::Pcie) => slots.pcie,
         Some(Nic::Usb) => Connect::NONE,
@@ -161,8 +265,13 @@ fn controller(c: &Controller, slots: Slots) -> Connect {
             _ => Connect::PCI,
         },
         ControllerKind::VirtioSerial => {
-            only(c.model.as_deref() != Some("virtio-transitional"), slots.virtio)
-                | only(c.model.as_deref() == Some("virtio-transitional"), Connect::PCI)
+            only(
+                c.model.as_deref() != Some("virtio-transitional"),
+                slots.virtio,
+            ) | only(
+                c.model.as_deref() == Some("virtio-transitional"),
+                Connect::PCI,
+            )
         }
         _ => Connect::NONE,
     }
@@ -171,9 +280,12 @@ fn controller(c: &Controller, slots: Slots) -> Connect {
 fn controller_role(c: &Controller) -> Role {
     let index = c.index.unwrap_or(0);
     match c.usb_model() {
-        Some(model @ (UsbModel::Ich9Ehci1 | UsbModel::Ich9Uhci1 | UsbModel::Ich9Uhci2 | UsbModel::Ich9Uhci3)) => {
-            Role::Usb2 { index, model }
-        }
+        Some(
+            model @ (UsbModel::Ich9Ehci1
+            | UsbModel::Ich9Uhci1
+            | UsbModel::Ich9Uhci2
+            | UsbModel::Ich9Uhci3),
+        ) => Role::Usb2 { index, model },
         _ if c.kind == ControllerKind::Ide && index == 0 => Role::FirstIde,
         _ => Role::Plain,
     }

@@ -1,8 +1,8 @@
 //! USB ports: which there are, which are taken, and hubs for devices that find none.
 
 use domxml::devices::{
-    Address, ControllerKind, DeviceInfo, Devices, DiskBus, FilesystemDriverKind, Hub, HostdevKind, InputBus, SerialTargetKind, SoundModel, UsbAddress,
-    UsbModel, UsbPort,
+    Address, ControllerKind, DeviceInfo, Devices, DiskBus, FilesystemDriverKind, HostdevKind, Hub,
+    InputBus, SerialTargetKind, SoundModel, UsbAddress, UsbModel, UsbPort,
 };
 
 use crate::error::{Error, Result};
@@ -30,7 +30,11 @@ impl Ports {
     fn at(&mut self, path: &[u32]) -> Option<&mut Port> {
         let (first, rest) = path.split_first()?;
         let port = self.0.get_mut((*first as usize).checked_sub(1)?)?;
-        if rest.is_empty() { Some(port) } else { port.hub.as_mut()?.at(rest) }
+        if rest.is_empty() {
+            Some(port)
+        } else {
+            port.hub.as_mut()?.at(rest)
+        }
     }
 
     /// The first free port, then those of hubs in order.
@@ -75,7 +79,9 @@ pub(super) fn assign(devices: &mut Devices) -> Result<()> {
         }
     }
     for info in infos(devices) {
-        if port_of(info).is_none() && !matches!(&info.address, Some(a) if !matches!(a, Address::Usb(_))) {
+        if port_of(info).is_none()
+            && !matches!(&info.address, Some(a) if !matches!(a, Address::Usb(_)))
+        {
             buses.assign(info)?;
         }
     }
@@ -85,17 +91,59 @@ pub(super) fn assign(devices: &mut Devices) -> Result<()> {
 /// Every USB device but hubs, in the order in which they get ports.
 fn infos(devices: &mut Devices) -> Vec<&mut DeviceInfo> {
     let mut all: Vec<&mut DeviceInfo> = Vec::new();
-    all.extend(devices.hostdevs.iter_mut().filter(|h| h.kind == HostdevKind::Usb).map(|h| &mut h.info));
-    all.extend(devices.disks.iter_mut().filter(|d| d.target.bus == Some(DiskBus::Usb)).map(|d| &mut d.info));
-    all.extend(devices.interfaces.iter_mut().filter(|n| n.model.as_deref() == Some("usb-net")).map(|n| &mut n.info));
-    all.extend(devices.controllers.iter_mut().filter(|c| c.kind == ControllerKind::Ccid).map(|c| &mut c.info));
-    all.extend(devices.inputs.iter_mut().filter(|i| i.bus == Some(InputBus::Usb)).map(|i| &mut i.info));
+    all.extend(
+        devices
+            .hostdevs
+            .iter_mut()
+            .filter(|h| h.kind == HostdevKind::Usb)
+            .map(|h| &mut h.info),
+    );
+    all.extend(
+        devices
+            .disks
+            .iter_mut()
+            .filter(|d| d.target.bus == Some(DiskBus::Usb))
+            .map(|d| &mut d.info),
+    );
+    all.extend(
+        devices
+            .interfaces
+            .iter_mut()
+            .filter(|n| n.model.as_deref() == Some("usb-net"))
+            .map(|n| &mut n.info),
+    );
+    all.extend(
+        devices
+            .controllers
+            .iter_mut()
+            .filter(|c| c.kind == ControllerKind::Ccid)
+            .map(|c| &mut c.info),
+    );
+    all.extend(
+        devices
+            .inputs
+            .iter_mut()
+            .filter(|i| i.bus == Some(InputBus::Usb))
+            .map(|i| &mut i.info),
+    );
     let serial = |k: Option<SerialTargetKind>| k == Some(SerialTargetKind::UsbSerial);
-    let serials = devices.serials.iter_mut().filter(|s| serial(s.target.as_ref().and_then(|t| t.kind)));
+    let serials = devices
+        .serials
+        .iter_mut()
+        .filter(|s| serial(s.target.as_ref().and_then(|t| t.kind)));
     all.extend(serials.map(|s| &mut s.info));
-    all.extend(devices.sounds.iter_mut().filter(|s| s.model == SoundModel::Usb).map(|s| &mut s.info));
+    all.extend(
+        devices
+            .sounds
+            .iter_mut()
+            .filter(|s| s.model == SoundModel::Usb)
+            .map(|s| &mut s.info),
+    );
     let mtp = |k: Option<FilesystemDriverKind>| k == Some(FilesystemDriverKind::Mtp);
-    let filesystems = devices.filesystems.iter_mut().filter(|f| mtp(f.driver.as_ref().and_then(|d| d.kind)));
+    let filesystems = devices
+        .filesystems
+        .iter_mut()
+        .filter(|f| mtp(f.driver.as_ref().and_then(|d| d.kind)));
     all.extend(filesystems.map(|f| &mut f.info));
     all.extend(devices.redirdevs.iter_mut().map(|r| &mut r.info));
     all
@@ -121,26 +169,37 @@ fn ports(model: Option<UsbModel>, given: Option<u32>) -> usize {
         None | Some(UsbModel::Piix3Uhci | UsbModel::Piix4Uhci | UsbModel::Vt82c686bUhci) => 2,
         Some(UsbModel::Ehci | UsbModel::Ich9Ehci1) => 6,
         Some(UsbModel::PciOhci) => 3,
-        Some(UsbModel::NecXhci | UsbModel::QemuXhci | UsbModel::Qusb1 | UsbModel::Qusb2) => given.unwrap_or(4) as usize,
+        Some(UsbModel::NecXhci | UsbModel::QemuXhci | UsbModel::Qusb1 | UsbModel::Qusb2) => {
+            given.unwrap_or(4) as usize
+        }
         Some(UsbModel::Ich9Uhci1 | UsbModel::Ich9Uhci2 | UsbModel::Ich9Uhci3 | UsbModel::None) => 0,
     }
 }
 
 fn add_hubs(devices: &mut Devices) {
-    let buses = devices.controllers.iter().filter(|c| c.kind == ControllerKind::Usb);
+    let buses = devices
+        .controllers
+        .iter()
+        .filter(|c| c.kind == ControllerKind::Usb);
     let root: usize = buses.map(|c| ports(c.usb_model(), c.ports).min(255)).sum();
     let available = root + devices.hubs.len() * (HUB_PORTS - 1);
     let wanted = infos(devices).len();
     if root > 0 && wanted > available {
         let missing = (wanted - available).div_ceil(HUB_PORTS - 1);
-        devices.hubs.extend(std::iter::repeat_with(Hub::default).take(missing));
+        devices
+            .hubs
+            .extend(std::iter::repeat_with(Hub::default).take(missing));
     }
 }
 
 impl Buses {
     fn of(devices: &Devices) -> Self {
         let mut buses = Self::default();
-        for c in devices.controllers.iter().filter(|c| c.kind == ControllerKind::Usb) {
+        for c in devices
+            .controllers
+            .iter()
+            .filter(|c| c.kind == ControllerKind::Usb)
+        {
             let index = c.index.unwrap_or(0).min(255) as usize;
             let count = ports(c.usb_model(), c.ports).min(255);
             if count > 0 {
@@ -158,12 +217,18 @@ impl Buses {
 
     fn reserve(&mut self, bus: u32, path: &[u32]) -> Result<()> {
         let text = path_text(path);
-        let Some(ports) = self.bus(bus) else { return Err(Error::xml(format!("Missing USB bus {bus}"))) };
+        let Some(ports) = self.bus(bus) else {
+            return Err(Error::xml(format!("Missing USB bus {bus}")));
+        };
         let Some(port) = ports.at(path) else {
-            return Err(Error::xml(format!("requested USB port {text} not present on USB bus {bus}")));
+            return Err(Error::xml(format!(
+                "requested USB port {text} not present on USB bus {bus}"
+            )));
         };
         if port.taken {
-            return Err(Error::xml(format!("Duplicate USB address bus {bus} port {text}")));
+            return Err(Error::xml(format!(
+                "Duplicate USB address bus {bus} port {text}"
+            )));
         }
         port.taken = true;
         Ok(())
@@ -179,15 +244,25 @@ impl Buses {
 
     fn assign(&mut self, info: &mut DeviceInfo) -> Result<(u32, Vec<u32>)> {
         let wanted = bus_of(info);
-        let all = (0u32..).zip(&self.0).filter(|(n, _)| wanted.is_none_or(|w| w == *n));
-        let found = all.filter_map(|(n, bus)| Some((n, bus.as_ref()?.free()?))).next();
+        let all = (0u32..)
+            .zip(&self.0)
+            .filter(|(n, _)| wanted.is_none_or(|w| w == *n));
+        let found = all
+            .filter_map(|(n, bus)| Some((n, bus.as_ref()?.free()?)))
+            .next();
         let (bus, path) = found.ok_or_else(|| Error::internal("No free USB ports"))?;
         self.reserve(bus, &path)?;
-        info.address = Some(Address::Usb(UsbAddress { bus, port: UsbPort::new(&path) }));
+        info.address = Some(Address::Usb(UsbAddress {
+            bus,
+            port: UsbPort::new(&path),
+        }));
         Ok((bus, path))
     }
 }
 
 fn path_text(path: &[u32]) -> String {
-    path.iter().map(u32::to_string).collect::<Vec<_>>().join(".")
+    path.iter()
+        .map(u32::to_string)
+        .collect::<Vec<_>>()
+        .join(".")
 }

@@ -1,8 +1,8 @@
 //! Serial ports, consoles and channels: targets, numbers, and the console that is the first serial port.
 
 use domxml::devices::{
-    Address, Channel, Chardev, ChardevKind, ChardevMode, ChardevProtocol, Console, ConsoleTarget, ConsoleTargetKind, Devices, DeviceInfo, Serial, SerialModel,
-    SerialTarget, SerialTargetKind,
+    Address, Channel, Chardev, ChardevKind, ChardevMode, ChardevProtocol, Console, ConsoleTarget,
+    ConsoleTargetKind, DeviceInfo, Devices, Serial, SerialModel, SerialTarget, SerialTargetKind,
 };
 
 /// Fills in serial ports, consoles and channels.
@@ -12,7 +12,10 @@ pub(super) fn fill(devices: &mut Devices, channel_dir: &str) {
     fill_serials(&mut devices.serials);
     fill_parallels(devices);
     fill_consoles(devices);
-    devices.channels.iter_mut().for_each(|c| drop_generated_path(c, channel_dir));
+    devices
+        .channels
+        .iter_mut()
+        .for_each(|c| drop_generated_path(c, channel_dir));
 }
 
 /// What connects, and in which words; a protocol is for TCP only.
@@ -33,13 +36,20 @@ fn fill_backends(devices: &mut Devices) {
             chardev.protocol = None;
         }
     }
-    for card in devices.smartcards.iter_mut().filter(|c| c.kind != Some(ChardevKind::Tcp)) {
+    for card in devices
+        .smartcards
+        .iter_mut()
+        .filter(|c| c.kind != Some(ChardevKind::Tcp))
+    {
         card.protocol = None;
     }
 }
 
 fn is_serial(console: &Console) -> bool {
-    matches!(console.target.as_ref().and_then(|t| t.kind), None | Some(ConsoleTargetKind::Serial))
+    matches!(
+        console.target.as_ref().and_then(|t| t.kind),
+        None | Some(ConsoleTargetKind::Serial)
+    )
 }
 
 /// The first console of kind `serial` is the first serial port: either may be written down, both are kept.
@@ -48,24 +58,47 @@ fn pair_console(devices: &mut Devices) {
     if serial_console && devices.serials.is_empty() {
         let chardev = devices.consoles[0].chardev.clone();
         let address = devices.consoles[0].info.address.take();
-        let info = DeviceInfo { address, ..devices.consoles[0].info.clone() };
-        let target = Some(SerialTarget { port: Some(0), ..SerialTarget::default() });
-        devices.serials.push(Serial { chardev, target, info });
+        let info = DeviceInfo {
+            address,
+            ..devices.consoles[0].info.clone()
+        };
+        let target = Some(SerialTarget {
+            port: Some(0),
+            ..SerialTarget::default()
+        });
+        devices.serials.push(Serial {
+            chardev,
+            target,
+            info,
+        });
     }
-    let Some(first) = devices.serials.first() else { return };
+    let Some(first) = devices.serials.first() else {
+        return;
+    };
     if serial_console {
         devices.consoles[0].chardev = first.chardev.clone();
         devices.consoles[0].info = first.info.clone();
     } else if devices.consoles.is_empty() && has_console(first) {
         let info = first.info.clone();
-        devices.consoles.push(Console { chardev: first.chardev.clone(), info, ..Console::default() });
+        devices.consoles.push(Console {
+            chardev: first.chardev.clone(),
+            info,
+            ..Console::default()
+        });
     }
 }
 
 /// Ports on plug-in cards are no console.
 fn has_console(serial: &Serial) -> bool {
-    let kind = serial.target.as_ref().and_then(|t| t.kind).unwrap_or_else(|| kind_by_address(&serial.info));
-    !matches!(kind, SerialTargetKind::UsbSerial | SerialTargetKind::PciSerial | SerialTargetKind::IsaDebug)
+    let kind = serial
+        .target
+        .as_ref()
+        .and_then(|t| t.kind)
+        .unwrap_or_else(|| kind_by_address(&serial.info));
+    !matches!(
+        kind,
+        SerialTargetKind::UsbSerial | SerialTargetKind::PciSerial | SerialTargetKind::IsaDebug
+    )
 }
 
 fn kind_by_address(info: &DeviceInfo) -> SerialTargetKind {
@@ -89,7 +122,11 @@ const MODELS: &[(SerialTargetKind, SerialModel)] = &[
 ];
 
 fn fill_serials(serials: &mut [Serial]) {
-    let mut next = Numbers::after(serials.iter().map(|s| s.target.as_ref().and_then(|t| t.port)));
+    let mut next = Numbers::after(
+        serials
+            .iter()
+            .map(|s| s.target.as_ref().and_then(|t| t.port)),
+    );
     for serial in serials {
         let by_address = kind_by_address(&serial.info);
         let target = serial.target.get_or_insert_with(SerialTarget::default);
@@ -102,7 +139,10 @@ fn fill_serials(serials: &mut [Serial]) {
 }
 
 fn fill_parallels(devices: &mut Devices) {
-    let ports = devices.parallels.iter().map(|p| p.target.as_ref().and_then(|t| t.port));
+    let ports = devices
+        .parallels
+        .iter()
+        .map(|p| p.target.as_ref().and_then(|t| t.port));
     let mut next = Numbers::after(ports);
     for parallel in &mut devices.parallels {
         next.fill(&mut parallel.target.get_or_insert_default().port);
@@ -140,12 +180,18 @@ fn drop_generated_path(channel: &mut Channel, channel_dir: &str) {
     }
     let name = channel.target.as_ref().and_then(|t| t.name.clone());
     if let Some(name) = name
-        && channel.chardev.path().is_some_and(|p| is_generated(p, channel_dir, &name))
+        && channel
+            .chardev
+            .path()
+            .is_some_and(|p| is_generated(p, channel_dir, &name))
         && let Some(source) = channel.chardev.sources.first_mut()
     {
         source.path = None;
     }
-    let empty = |c: &Chardev| c.source().is_some_and(|s| s.path.is_none() && s.reconnect.is_none());
+    let empty = |c: &Chardev| {
+        c.source()
+            .is_some_and(|s| s.path.is_none() && s.reconnect.is_none())
+    };
     if empty(&channel.chardev) {
         channel.chardev.sources.clear();
     }
@@ -153,10 +199,22 @@ fn drop_generated_path(channel: &mut Channel, channel_dir: &str) {
 
 /// Below `DIR/[target/]`: `DOMAIN.NAME`, `domain-ID-DOMAIN/NAME` or `ID-DOMAIN/NAME`, for any domain.
 fn is_generated(path: &str, channel_dir: &str, name: &str) -> bool {
-    let Some(rest) = path.strip_prefix(channel_dir).and_then(|r| r.strip_prefix('/')) else { return false };
+    let Some(rest) = path
+        .strip_prefix(channel_dir)
+        .and_then(|r| r.strip_prefix('/'))
+    else {
+        return false;
+    };
     let rest = rest.strip_prefix("target/").unwrap_or(rest);
-    let Some(owner) = rest.strip_suffix(name) else { return false };
+    let Some(owner) = rest.strip_suffix(name) else {
+        return false;
+    };
     let (owner, end) = owner.split_at(owner.len().saturating_sub(1));
-    let numbered = |o: &str| o.split_once('-').is_some_and(|(n, _)| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
-    !owner.is_empty() && !owner.contains('/') && (end == "." || end == "/" && (owner.starts_with("domain-") || numbered(owner)))
+    let numbered = |o: &str| {
+        o.split_once('-')
+            .is_some_and(|(n, _)| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+    };
+    !owner.is_empty()
+        && !owner.contains('/')
+        && (end == "." || end == "/" && (owner.starts_with("domain-") || numbered(owner)))
 }

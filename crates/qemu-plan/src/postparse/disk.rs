@@ -1,8 +1,8 @@
 //! Disks: bus and place by name, driver and format, and what is not worth keeping.
 
 use domxml::devices::{
-    Address, CacheMode, Devices, Disk, DiskBus, DiskDevice, DiskDriver, DriveAddress, EncryptionEngine, HostdevKind, IoMode,
-    NetProtocol, Size, SnapshotMode, Source, StorageFormat,
+    Address, CacheMode, Devices, Disk, DiskBus, DiskDevice, DiskDriver, DriveAddress,
+    EncryptionEngine, HostdevKind, IoMode, NetProtocol, Size, SnapshotMode, Source, StorageFormat,
     StorageKind,
 };
 
@@ -34,17 +34,22 @@ pub fn index_of(name: &str) -> Option<u32> {
     if letters.is_empty() || rest[letters.len()..].starts_with('0') {
         return None;
     }
-    letters.bytes().try_fold(0u32, |index, c| {
-        let digit = c.is_ascii_lowercase().then(|| u32::from(c - b'a'))?;
-        index.checked_mul(26)?.checked_add(digit + 1)
-    })?.checked_sub(1)
+    letters
+        .bytes()
+        .try_fold(0u32, |index, c| {
+            let digit = c.is_ascii_lowercase().then(|| u32::from(c - b'a'))?;
+            index.checked_mul(26)?.checked_add(digit + 1)
+        })?
+        .checked_sub(1)
 }
 
 fn bus_of(disk: &Disk) -> DiskBus {
     if disk.device == DiskDevice::Floppy {
         return DiskBus::Fdc;
     }
-    let by_name = PREFIXES.iter().find(|(p, _)| disk.target.dev.starts_with(p));
+    let by_name = PREFIXES
+        .iter()
+        .find(|(p, _)| disk.target.dev.starts_with(p));
     by_name.map_or(DiskBus::Ide, |(_, bus)| *bus)
 }
 
@@ -54,7 +59,9 @@ pub(super) fn order(disks: &mut Vec<Disk>) {
     for disk in disks.drain(..) {
         let (bus, index) = (disk.target.bus, index_of(&disk.target.dev));
         let same = |d: &Disk| d.target.bus == bus;
-        let after = sorted.iter().position(|d| same(d) && index_of(&d.target.dev) > index);
+        let after = sorted
+            .iter()
+            .position(|d| same(d) && index_of(&d.target.dev) > index);
         let at = after.or_else(|| sorted.iter().rposition(same).map(|last| last + 1));
         sorted.insert(at.unwrap_or(sorted.len()), disk);
     }
@@ -83,16 +90,19 @@ pub(super) fn fill(disk: &mut Disk) -> Result<()> {
     fill_driver(disk)
 }
 
-
 fn fill_source(disk: &mut Disk) {
-    let Some(source) = &mut disk.source else { return };
+    let Some(source) = &mut disk.source else {
+        return;
+    };
     if source.file.as_deref() == Some("") {
         source.file = None;
     }
     if source.dev.as_deref() == Some("") {
         source.dev = None;
     }
-    source.seclabels.retain(|s| s.labelskip.is_none_or(|l| !l.is_yes()));
+    source
+        .seclabels
+        .retain(|s| s.labelskip.is_none_or(|l| !l.is_yes()));
     // A target without a unit means the first one.
     if source.protocol == Some(NetProtocol::Iscsi)
         && let Some(name) = source.name.as_mut().filter(|n| !n.contains('/'))
@@ -122,17 +132,27 @@ fn fill_encryption(disk: &mut Disk) {
 
 fn fill_driver(disk: &mut Disk) -> Result<()> {
     let driver = disk.driver.get_or_insert_with(DiskDriver::default);
-    if let Some(size) = driver.metadata_cache.as_mut().and_then(|m| m.max_size.as_mut()) {
+    if let Some(size) = driver
+        .metadata_cache
+        .as_mut()
+        .and_then(|m| m.max_size.as_mut())
+    {
         let unit = size.unit.as_deref().unwrap_or_default();
-        let bytes = scale(size.value, unit).map_err(|e| Error::new(Code::InvalidArg, Area::None, e.message))?;
-        *size = Size { unit: Some("bytes".to_owned()), value: bytes };
+        let bytes = scale(size.value, unit)
+            .map_err(|e| Error::new(Code::InvalidArg, Area::None, e.message))?;
+        *size = Size {
+            unit: Some("bytes".to_owned()),
+            value: bytes,
+        };
     }
     driver.cache = driver.cache.filter(|c| *c != CacheMode::Default);
     driver.io = driver.io.filter(|i| *i != IoMode::Default);
     driver.name.get_or_insert_with(|| "qemu".to_owned());
     let format = *driver.kind.get_or_insert(StorageFormat::Raw);
     if format == StorageFormat::Iso {
-        return Err(Error::unsupported("storage format 'iso' is not directly supported by QEMU, use 'raw' instead"));
+        return Err(Error::unsupported(
+            "storage format 'iso' is not directly supported by QEMU, use 'raw' instead",
+        ));
     }
     Ok(())
 }
@@ -146,8 +166,14 @@ pub(super) fn place(devices: &mut Devices) -> Result<()> {
             continue;
         }
         let name = &disk.target.dev;
-        let index = index_of(name).ok_or_else(|| Error::xml(format!("Unknown disk name '{name}' and no address specified")))?;
-        let Some(bus) = disk.target.bus.filter(|b| is_drive_bus(*b)) else { continue };
+        let index = index_of(name).ok_or_else(|| {
+            Error::xml(format!(
+                "Unknown disk name '{name}' and no address specified"
+            ))
+        })?;
+        let Some(bus) = disk.target.bus.filter(|b| is_drive_bus(*b)) else {
+            continue;
+        };
         let address = drive_of(bus, index);
         check_scsi_hostdevs(devices, name, bus, address)?;
         devices.disks[at].info.address = Some(Address::Drive(address));
@@ -156,7 +182,10 @@ pub(super) fn place(devices: &mut Devices) -> Result<()> {
 }
 
 const fn is_drive_bus(bus: DiskBus) -> bool {
-    matches!(bus, DiskBus::Ide | DiskBus::Fdc | DiskBus::Scsi | DiskBus::Sata)
+    matches!(
+        bus,
+        DiskBus::Ide | DiskBus::Fdc | DiskBus::Scsi | DiskBus::Sata
+    )
 }
 
 /// Place of the disk with a number on a kind of controller. Unit 7 of a SCSI bus is the controller itself.
@@ -170,17 +199,26 @@ fn drive_of(bus: DiskBus, index: u32) -> DriveAddress {
             (index / 15, 0, if unit >= 7 { unit + 1 } else { unit })
         }
     };
-    DriveAddress { controller, bus, target: 0, unit }
+    DriveAddress {
+        controller,
+        bus,
+        target: 0,
+        unit,
+    }
 }
 
 fn check_address_kind(disk: &Disk) -> Result<()> {
-    let Some(bus) = disk.target.bus.filter(|b| is_drive_bus(*b)) else { return Ok(()) };
+    let Some(bus) = disk.target.bus.filter(|b| is_drive_bus(*b)) else {
+        return Ok(());
+    };
     let kind = match &disk.info.address {
         None | Some(Address::Drive(_) | Address::Unassigned) => return Ok(()),
         Some(other) => address_kind(other),
     };
     let (name, bus) = (&disk.target.dev, bus.as_str());
-    Err(Error::conflicting(format!("Invalid address type '{kind}' for the disk '{name}' with the bus type '{bus}'")))
+    Err(Error::conflicting(format!(
+        "Invalid address type '{kind}' for the disk '{name}' with the bus type '{bus}'"
+    )))
 }
 
 /// The word of an address's `type`.
@@ -200,11 +238,28 @@ pub(crate) const fn address_kind(address: &Address) -> &'static str {
     }
 }
 
-fn check_scsi_hostdevs(devices: &Devices, name: &str, bus: DiskBus, place: DriveAddress) -> Result<()> {
-    let scsi = devices.hostdevs.iter().filter(|h| bus == DiskBus::Scsi && h.kind == HostdevKind::Scsi);
-    let taken = scsi.filter(|h| matches!(&h.info.address, Some(Address::Drive(a)) if *a == place)).count() > 0;
+fn check_scsi_hostdevs(
+    devices: &Devices,
+    name: &str,
+    bus: DiskBus,
+    place: DriveAddress,
+) -> Result<()> {
+    let scsi = devices
+        .hostdevs
+        .iter()
+        .filter(|h| bus == DiskBus::Scsi && h.kind == HostdevKind::Scsi);
+    let taken = scsi
+        .filter(|h| matches!(&h.info.address, Some(Address::Drive(a)) if *a == place))
+        .count()
+        > 0;
     if taken {
-        let DriveAddress { controller, bus, target, unit, .. } = place;
+        let DriveAddress {
+            controller,
+            bus,
+            target,
+            unit,
+            ..
+        } = place;
         return Err(Error::conflicting(format!(
             "using disk target name '{name}' conflicts with SCSI host device address controller='{controller}' bus='{bus}' target='{target}' unit='{unit}"
         )));

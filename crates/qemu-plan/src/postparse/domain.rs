@@ -1,11 +1,11 @@
 //! Identity, life cycle, clock, CPU placement: the parts of a document that no device has.
 
-use domxml::features::IoapicDriver;
-use domxml::security::SeclabelType;
-use domxml::{Bitmap, Domain};
 use domxml::clock::{Adjustment, Clock, ClockBasis, ClockOffset, LifecycleAction};
 use domxml::devices::{IommuModel, OnOff};
+use domxml::features::IoapicDriver;
+use domxml::security::SeclabelType;
 use domxml::tuning::{NumaMemory, NumaMode, NumaTune, Placement, Vcpu};
+use domxml::{Bitmap, Domain};
 
 use super::{Config, Ids};
 use crate::error::{Error, Result};
@@ -29,7 +29,10 @@ pub(super) fn fill(def: &mut Domain, config: &Config) -> Result<()> {
     def.on_reboot.get_or_insert(LifecycleAction::Restart);
     def.on_crash.get_or_insert(LifecycleAction::Destroy);
     fill_clock(def.clock.get_or_insert_with(Clock::default));
-    fill_vcpu(def.vcpu.get_or_insert_with(|| Vcpu { count: 1, ..Vcpu::default() }))?;
+    fill_vcpu(def.vcpu.get_or_insert_with(|| Vcpu {
+        count: 1,
+        ..Vcpu::default()
+    }))?;
     trim_resctrl(def);
     fill_seclabel(def, config);
     for info in &mut def.sysinfo {
@@ -66,19 +69,34 @@ fn fill_seclabel(def: &mut Domain, config: &Config) {
 /// vCPUs above 255 need interrupts that only the I/O MMU of QEMU's own APIC can deliver.
 pub(super) fn fill_iommu(def: &mut Domain) {
     let many = def.vcpu.as_ref().is_some_and(|v| v.count > 255);
-    let Some(iommu) = def.devices.iommu.as_mut().filter(|i| i.model == IommuModel::Intel) else { return };
+    let Some(iommu) = def
+        .devices
+        .iommu
+        .as_mut()
+        .filter(|i| i.model == IommuModel::Intel)
+    else {
+        return;
+    };
     if many {
-        iommu.driver.get_or_insert_default().eim.get_or_insert(OnOff::On);
+        iommu
+            .driver
+            .get_or_insert_default()
+            .eim
+            .get_or_insert(OnOff::On);
     }
-    let Some(driver) = &mut iommu.driver else { return };
+    let Some(driver) = &mut iommu.driver else {
+        return;
+    };
     if driver.eim == Some(OnOff::On) {
         driver.intremap.get_or_insert(OnOff::On);
     }
     if driver.intremap == Some(OnOff::On) {
-        def.features.get_or_insert_default().ioapic.get_or_insert(IoapicDriver::Qemu);
+        def.features
+            .get_or_insert_default()
+            .ioapic
+            .get_or_insert(IoapicDriver::Qemu);
     }
 }
-
 
 fn fill_clock(clock: &mut Clock) {
     if clock.offset == ClockOffset::Variable {
@@ -93,7 +111,9 @@ fn fill_vcpu(vcpu: &mut Vcpu) -> Result<()> {
     }
     if vcpu.current.is_some_and(|c| c > vcpu.count) {
         let (current, count) = (vcpu.current.unwrap_or(0), vcpu.count);
-        return Err(Error::xml(format!("maxvcpus must not be less than current vcpus ({count} < {current})")));
+        return Err(Error::xml(format!(
+            "maxvcpus must not be less than current vcpus ({count} < {current})"
+        )));
     }
     vcpu.current = vcpu.current.filter(|c| *c != vcpu.count && *c != 0);
     if *vcpu.placement.get_or_insert(Placement::Static) == Placement::Auto {
@@ -106,10 +126,15 @@ fn fill_vcpu(vcpu: &mut Vcpu) -> Result<()> {
 fn fill_numatune(def: &mut Domain) -> Result<()> {
     let auto = def.vcpu.as_ref().and_then(|v| v.placement) == Some(Placement::Auto);
     if auto && def.numatune.as_ref().is_none_or(|n| n.memory.is_none()) {
-        let memory = NumaMemory { placement: Some(Placement::Auto), ..NumaMemory::default() };
+        let memory = NumaMemory {
+            placement: Some(Placement::Auto),
+            ..NumaMemory::default()
+        };
         def.numatune.get_or_insert_with(NumaTune::default).memory = Some(memory);
     }
-    let Some(memory) = def.numatune.as_mut().and_then(|n| n.memory.as_mut()) else { return Ok(()) };
+    let Some(memory) = def.numatune.as_mut().and_then(|n| n.memory.as_mut()) else {
+        return Ok(());
+    };
     memory.mode.get_or_insert(NumaMode::Strict);
     if memory.placement.is_none() && memory.nodeset.is_none() && auto {
         memory.placement = Some(Placement::Auto);
@@ -117,7 +142,9 @@ fn fill_numatune(def: &mut Domain) -> Result<()> {
     match memory.placement {
         Some(Placement::Auto) => memory.nodeset = None,
         Some(Placement::Static) if memory.nodeset.is_none() => {
-            return Err(Error::conflicting("nodeset for NUMA memory tuning must be set if 'placement' is 'static'"));
+            return Err(Error::conflicting(
+                "nodeset for NUMA memory tuning must be set if 'placement' is 'static'",
+            ));
         }
         _ => memory.placement = None,
     }
@@ -126,5 +153,8 @@ fn fill_numatune(def: &mut Domain) -> Result<()> {
 
 /// Whether the PS/2 controller is switched off.
 pub(super) fn ps2_is_off(def: &Domain) -> bool {
-    def.features.as_ref().and_then(|f| f.ps2).is_some_and(|p| p.state == OnOff::Off)
+    def.features
+        .as_ref()
+        .and_then(|f| f.ps2)
+        .is_some_and(|p| p.state == OnOff::Off)
 }

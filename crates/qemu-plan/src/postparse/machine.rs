@@ -1,6 +1,9 @@
 //! What each kind of machine has built in or gets by default.
 
-use domxml::devices::{Address, ControllerKind, Devices, ScsiModel, Size, SpaprVioAddress, VideoModelKind, Watchdog, WatchdogModel};
+use domxml::devices::{
+    Address, ControllerKind, Devices, ScsiModel, Size, SpaprVioAddress, VideoModelKind, Watchdog,
+    WatchdogModel,
+};
 
 use super::controllers;
 use crate::caps::{Caps, Flag};
@@ -22,7 +25,12 @@ pub enum MachineKind {
 impl MachineKind {
     /// The kind of a machine type.
     pub fn of(machine: &str) -> Self {
-        let is = |prefix: &str| machine == prefix || machine.strip_prefix(prefix).is_some_and(|r| r.starts_with('-'));
+        let is = |prefix: &str| {
+            machine == prefix
+                || machine
+                    .strip_prefix(prefix)
+                    .is_some_and(|r| r.starts_with('-'))
+        };
         match machine {
             m if is("pc-q35") || m == "q35" => Self::Q35,
             "isapc" => Self::IsaPc,
@@ -60,7 +68,10 @@ pub(super) fn add_builtin(devices: &mut Devices, kind: MachineKind, caps: &Caps)
     }
     let itco = |w: &Watchdog| w.model == WatchdogModel::Itco;
     if kind == MachineKind::Q35 && !devices.watchdogs.iter().any(itco) {
-        devices.watchdogs.push(Watchdog { model: WatchdogModel::Itco, ..Watchdog::default() });
+        devices.watchdogs.push(Watchdog {
+            model: WatchdogModel::Itco,
+            ..Watchdog::default()
+        });
     }
     Ok(())
 }
@@ -75,13 +86,20 @@ fn default_usb(kind: MachineKind, caps: &Caps) -> Option<&'static str> {
 }
 
 fn check_root(devices: &Devices, model: &str) -> Result<()> {
-    let mut pci = devices.controllers.iter().filter(|c| c.kind == ControllerKind::Pci);
-    let found = pci.find(|c| c.index == Some(0)).map(|c| c.model.as_deref().unwrap_or("none"));
+    let mut pci = devices
+        .controllers
+        .iter()
+        .filter(|c| c.kind == ControllerKind::Pci);
+    let found = pci
+        .find(|c| c.index == Some(0))
+        .map(|c| c.model.as_deref().unwrap_or("none"));
     match found {
         Some(found) if found != model => Err(Error::new(
             Code::Xml,
             Area::Qemu,
-            format!("The PCI controller with index='0' must be model='{model}' for this machine type, but model='{found}' was found instead"),
+            format!(
+                "The PCI controller with index='0' must be model='{model}' for this machine type, but model='{found}' was found instead"
+            ),
         )),
         _ => Ok(()),
     }
@@ -95,21 +113,39 @@ pub(super) fn fill_models(devices: &mut Devices, kind: MachineKind, caps: &Caps)
     for c in &mut devices.controllers {
         match c.kind {
             ControllerKind::Usb if c.model.is_none() => {
-                let model = if kind.has_ps2() && caps.has(Flag::Piix3UsbUhci) { Some("piix3-uhci") } else { default_usb(kind, caps) };
+                let model = if kind.has_ps2() && caps.has(Flag::Piix3UsbUhci) {
+                    Some("piix3-uhci")
+                } else {
+                    default_usb(kind, caps)
+                };
                 c.model = model.map(str::to_owned);
             }
             ControllerKind::Scsi if c.model.as_deref().is_none_or(|m| m == "auto") => {
-                c.model = Some(if caps.has(Flag::Lsi) { "lsilogic" } else { "virtio-scsi" }.to_owned());
+                c.model = Some(
+                    if caps.has(Flag::Lsi) {
+                        "lsilogic"
+                    } else {
+                        "virtio-scsi"
+                    }
+                    .to_owned(),
+                );
             }
             ControllerKind::Scsi if c.scsi_model() == Some(ScsiModel::Ibmvscsi) => {
-                c.info.address.get_or_insert(Address::SpaprVio(SpaprVioAddress { reg: Some(IBMVSCSI_REG) }));
+                c.info
+                    .address
+                    .get_or_insert(Address::SpaprVio(SpaprVioAddress {
+                        reg: Some(IBMVSCSI_REG),
+                    }));
             }
             _ => {}
         }
         if let Some(hole) = &mut c.pcihole64
             && let Ok(kib) = super::memory::size_kib(hole)
         {
-            *hole = Size { unit: Some("KiB".to_owned()), value: kib };
+            *hole = Size {
+                unit: Some("KiB".to_owned()),
+                value: kib,
+            };
         }
     }
 }
@@ -121,5 +157,8 @@ pub(super) fn default_video(caps: &Caps) -> VideoModelKind {
         (Flag::Vga, VideoModelKind::Vga),
         (Flag::VirtioGpu, VideoModelKind::Virtio),
     ];
-    PREFERENCE.iter().find(|(f, _)| caps.has(*f)).map_or(VideoModelKind::Vga, |(_, k)| *k)
+    PREFERENCE
+        .iter()
+        .find(|(f, _)| caps.has(*f))
+        .map_or(VideoModelKind::Vga, |(_, k)| *k)
 }

@@ -11,7 +11,12 @@ const DEFAULT_MODEL: &str = "rtl8139";
 pub(super) fn fill(card: &mut Interface, ids: &mut dyn Ids) {
     match &mut card.mac {
         Some(mac) => mac.address.make_ascii_lowercase(),
-        None => card.mac = Some(Mac { address: ids.mac(), ..Mac::default() }),
+        None => {
+            card.mac = Some(Mac {
+                address: ids.mac(),
+                ..Mac::default()
+            })
+        }
     }
     if card.model.is_none() {
         card.model = match card.kind {
@@ -25,7 +30,10 @@ pub(super) fn fill(card: &mut Interface, ids: &mut dyn Ids) {
 
 /// Settings of virtio cards mean nothing elsewhere and are not kept.
 fn drop_foreign(card: &mut Interface) {
-    let virtio = card.model.as_deref().is_some_and(|m| m.starts_with("virtio"));
+    let virtio = card
+        .model
+        .as_deref()
+        .is_some_and(|m| m.starts_with("virtio"));
     if !virtio && card.kind != InterfaceKind::Hostdev {
         card.driver = None;
         if let Some(backend) = &mut card.backend {

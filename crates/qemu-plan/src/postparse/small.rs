@@ -1,9 +1,10 @@
 //! Devices that need a word or two: input, balloon, watchdog, panic, TPM, random source, sound, vsock, host devices.
 
 use domxml::devices::{
-    AccessMode, Address, Audio, AudioKind, Devices, DiskBus, DriveAddress, GraphicsKind, HostdevKind, HostdevMode, HostdevModel, HostdevProtocol, Input, InputBus,
-    InputKind, Memballoon, MemballoonModel, OnOff, PanicModel, Redirdev, RngBackendModel, SoundModel, Tpm, TpmBackendKind,
-    TpmModel, TpmVersion, VirtioModel, WatchdogAction, YesNo,
+    AccessMode, Address, Audio, AudioKind, Devices, DiskBus, DriveAddress, GraphicsKind,
+    HostdevKind, HostdevMode, HostdevModel, HostdevProtocol, Input, InputBus, InputKind,
+    Memballoon, MemballoonModel, OnOff, PanicModel, Redirdev, RngBackendModel, SoundModel, Tpm,
+    TpmBackendKind, TpmModel, TpmVersion, VirtioModel, WatchdogAction, YesNo,
 };
 
 use crate::error::{Error, Result};
@@ -26,7 +27,11 @@ pub(super) fn fill_inputs(devices: &mut Devices, ps2: Ps2) {
         for kind in [InputKind::Mouse, InputKind::Keyboard] {
             let there = |i: &Input| i.kind == kind && i.bus == Some(InputBus::Ps2);
             if !devices.inputs.iter().any(there) {
-                devices.inputs.push(Input { kind, bus: Some(InputBus::Ps2), ..Input::default() });
+                devices.inputs.push(Input {
+                    kind,
+                    bus: Some(InputBus::Ps2),
+                    ..Input::default()
+                });
             }
         }
     }
@@ -43,7 +48,10 @@ fn input_bus(input: &Input, ps2: Ps2) -> Option<InputBus> {
 
 /// A guest without a balloon gets one; `none` says that it shall have none.
 pub(super) fn fill_memballoon(devices: &mut Devices) {
-    let balloon = devices.memballoon.get_or_insert_with(|| Memballoon { model: MemballoonModel::Virtio, ..Memballoon::default() });
+    let balloon = devices.memballoon.get_or_insert_with(|| Memballoon {
+        model: MemballoonModel::Virtio,
+        ..Memballoon::default()
+    });
     if balloon.stats_period == Some(0) {
         balloon.stats_period = None;
     }
@@ -52,13 +60,21 @@ pub(super) fn fill_memballoon(devices: &mut Devices) {
 /// Default actions and models of the families that have one.
 pub(super) fn fill_defaults(devices: &mut Devices) {
     // All watchdogs do the same: QEMU has one action.
-    let action = devices.watchdogs.iter().find_map(|w| w.action).unwrap_or(WatchdogAction::Reset);
+    let action = devices
+        .watchdogs
+        .iter()
+        .find_map(|w| w.action)
+        .unwrap_or(WatchdogAction::Reset);
     for watchdog in &mut devices.watchdogs {
         watchdog.action.get_or_insert(action);
     }
     for filesystem in &mut devices.filesystems {
         // Who runs the server elsewhere decides there.
-        if filesystem.source.as_ref().is_none_or(|s| s.socket.is_none()) {
+        if filesystem
+            .source
+            .as_ref()
+            .is_none_or(|s| s.socket.is_none())
+        {
             filesystem.accessmode.get_or_insert(AccessMode::Passthrough);
         }
     }
@@ -69,16 +85,27 @@ pub(super) fn fill_defaults(devices: &mut Devices) {
         rule.version = rule.version.take().filter(|v| v != "-1");
     }
     for panic in &mut devices.panics {
-        panic.model = panic.model.filter(|m| *m != PanicModel::Default).or(Some(PanicModel::Isa));
+        panic.model = panic
+            .model
+            .filter(|m| *m != PanicModel::Default)
+            .or(Some(PanicModel::Isa));
     }
     devices.tpms.iter_mut().for_each(fill_tpm);
     for rng in &mut devices.rngs {
-        if let Some(backend) = rng.backend.as_mut().filter(|b| b.model == RngBackendModel::Random)
-            && backend.path.is_empty() {
-                backend.path = "/dev/random".to_owned();
-            }
+        if let Some(backend) = rng
+            .backend
+            .as_mut()
+            .filter(|b| b.model == RngBackendModel::Random)
+            && backend.path.is_empty()
+        {
+            backend.path = "/dev/random".to_owned();
+        }
     }
-    for sound in devices.sounds.iter_mut().filter(|s| s.model == SoundModel::Virtio) {
+    for sound in devices
+        .sounds
+        .iter_mut()
+        .filter(|s| s.model == SoundModel::Virtio)
+    {
         sound.streams.get_or_insert(2);
     }
     if let Some(vsock) = &mut devices.vsock {
@@ -89,8 +116,16 @@ pub(super) fn fill_defaults(devices: &mut Devices) {
 
 fn fill_tpm(tpm: &mut Tpm) {
     let model = *tpm.model.get_or_insert(TpmModel::TpmTis);
-    if let Some(backend) = tpm.backend.as_mut().filter(|b| b.kind == TpmBackendKind::Emulator) {
-        let version = if model == TpmModel::TpmTis { TpmVersion::V1_2 } else { TpmVersion::V2_0 };
+    if let Some(backend) = tpm
+        .backend
+        .as_mut()
+        .filter(|b| b.kind == TpmBackendKind::Emulator)
+    {
+        let version = if model == TpmModel::TpmTis {
+            TpmVersion::V1_2
+        } else {
+            TpmVersion::V2_0
+        };
         backend.version.get_or_insert(version);
     }
 }
@@ -98,17 +133,30 @@ fn fill_tpm(tpm: &mut Tpm) {
 fn fill_redirdev(redirdev: &mut Redirdev) {
     use domxml::devices::ChardevKind;
     if redirdev.chardev.kind == ChardevKind::Dbus {
-        redirdev.chardev.source_mut().channel.get_or_insert_with(|| "org.qemu.usbredir".to_owned());
+        redirdev
+            .chardev
+            .source_mut()
+            .channel
+            .get_or_insert_with(|| "org.qemu.usbredir".to_owned());
     }
 }
 
 /// Numbers the audio back ends; a guest without one gets what suits its display.
 pub(super) fn fill_audio(devices: &mut Devices) {
     if devices.audios.is_empty()
-        && let Some(kind) = default_audio(devices) {
-            devices.audios.push(Audio { kind, ..Audio::default() });
-        }
-    let mut next = devices.audios.iter().filter_map(|a| a.id).max().unwrap_or(0);
+        && let Some(kind) = default_audio(devices)
+    {
+        devices.audios.push(Audio {
+            kind,
+            ..Audio::default()
+        });
+    }
+    let mut next = devices
+        .audios
+        .iter()
+        .filter_map(|a| a.id)
+        .max()
+        .unwrap_or(0);
     for audio in devices.audios.iter_mut().filter(|a| a.id.is_none()) {
         next = next.saturating_add(1);
         audio.id = Some(next);
@@ -121,7 +169,10 @@ fn default_audio(devices: &Devices) -> Option<AudioKind> {
     if has(GraphicsKind::Spice) {
         return Some(AudioKind::Spice);
     }
-    let headless = devices.graphics.first().is_some_and(|g| g.kind == GraphicsKind::EglHeadless);
+    let headless = devices
+        .graphics
+        .first()
+        .is_some_and(|g| g.kind == GraphicsKind::EglHeadless);
     (!headless && !has(GraphicsKind::Sdl) && !has(GraphicsKind::Dbus)).then_some(AudioKind::None)
 }
 
@@ -157,12 +208,31 @@ pub(super) fn fill_hostdevs(devices: &mut Devices) -> Result<()> {
 }
 
 fn next_scsi_unit(devices: &Devices) -> Result<DriveAddress> {
-    let disks = devices.disks.iter().filter(|d| d.target.bus == Some(DiskBus::Scsi)).map(|d| &d.info);
-    let taken: Vec<DriveAddress> = disks.chain(devices.hostdevs.iter().map(|h| &h.info)).filter_map(|i| match &i.address {
-        Some(Address::Drive(a)) => Some(*a),
-        _ => None,
-    }).collect();
-    let free = |a: &DriveAddress| !taken.iter().any(|t| t.controller == a.controller && t.unit == a.unit && t.bus == a.bus);
-    let all = (0..256).flat_map(|controller| (0..SCSI_UNITS).map(move |unit| DriveAddress { controller, unit, ..DriveAddress::default() }));
-    all.into_iter().find(free).ok_or_else(|| Error::internal("No free SCSI unit for a host device"))
+    let disks = devices
+        .disks
+        .iter()
+        .filter(|d| d.target.bus == Some(DiskBus::Scsi))
+        .map(|d| &d.info);
+    let taken: Vec<DriveAddress> = disks
+        .chain(devices.hostdevs.iter().map(|h| &h.info))
+        .filter_map(|i| match &i.address {
+            Some(Address::Drive(a)) => Some(*a),
+            _ => None,
+        })
+        .collect();
+    let free = |a: &DriveAddress| {
+        !taken
+            .iter()
+            .any(|t| t.controller == a.controller && t.unit == a.unit && t.bus == a.bus)
+    };
+    let all = (0..256).flat_map(|controller| {
+        (0..SCSI_UNITS).map(move |unit| DriveAddress {
+            controller,
+            unit,
+            ..DriveAddress::default()
+        })
+    });
+    all.into_iter()
+        .find(free)
+        .ok_or_else(|| Error::internal("No free SCSI unit for a host device"))
 }

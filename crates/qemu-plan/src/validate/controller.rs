@@ -11,23 +11,36 @@ const XHCI_PORTS: u32 = 15;
 pub(super) fn options(guest: &Guest<'_>) -> Result<()> {
     guest.def.devices.controllers.iter().try_for_each(|c| {
         if c.usb_model() == Some(UsbModel::QemuXhci) && c.ports.is_some_and(|p| p > XHCI_PORTS) {
-            return Err(Error::unsupported(format!("'qemu-xhci' controller only supports up to '{XHCI_PORTS}' ports")));
+            return Err(Error::unsupported(format!(
+                "'qemu-xhci' controller only supports up to '{XHCI_PORTS}' ports"
+            )));
         }
         if c.driver.as_ref().is_some_and(|d| d.iothread.is_some()) && !is_virtio_scsi(c) {
-            return Err(Error::xml("'iothread' attribute only supported for virtio scsi controllers"));
+            return Err(Error::xml(
+                "'iothread' attribute only supported for virtio scsi controllers",
+            ));
         }
         Ok(())
     })
 }
 
 fn is_virtio_scsi(c: &Controller) -> bool {
-    const VIRTIO: [ScsiModel; 3] = [ScsiModel::VirtioScsi, ScsiModel::VirtioTransitional, ScsiModel::VirtioNonTransitional];
+    const VIRTIO: [ScsiModel; 3] = [
+        ScsiModel::VirtioScsi,
+        ScsiModel::VirtioTransitional,
+        ScsiModel::VirtioNonTransitional,
+    ];
     c.kind == ControllerKind::Scsi && c.scsi_model().is_some_and(|m| VIRTIO.contains(&m))
 }
 
 /// An expander bus belongs to a cell of the guest.
 pub(super) fn expanders(guest: &Guest<'_>) -> Result<()> {
-    let cells = guest.def.cpu.as_ref().and_then(|c| c.numa.as_ref()).map_or(0, |n| n.cells.len());
+    let cells = guest
+        .def
+        .cpu
+        .as_ref()
+        .and_then(|c| c.numa.as_ref())
+        .map_or(0, |n| n.cells.len());
     guest.def.devices.controllers.iter().try_for_each(|c| {
         let node = c.target.as_ref().and_then(|t| t.node).filter(|n| *n as usize >= cells);
         let model = match c.model.as_deref() {

@@ -29,16 +29,33 @@ fn forwarding(card: &Interface) -> Result<()> {
 }
 
 fn queues(card: &Interface) -> Result<()> {
-    let Some(driver) = &card.driver else { return Ok(()) };
-    let sizes = [("rx_queue_size", driver.rx_queue_size), ("tx_queue_size", driver.tx_queue_size)];
-    let odd = sizes.iter().find(|(_, size)| size.is_some_and(|s| !s.is_power_of_two()));
-    odd.map_or(Ok(()), |(name, _)| Err(Error::unsupported(format!("{name} has to be a power of two"))))
+    let Some(driver) = &card.driver else {
+        return Ok(());
+    };
+    let sizes = [
+        ("rx_queue_size", driver.rx_queue_size),
+        ("tx_queue_size", driver.tx_queue_size),
+    ];
+    let odd = sizes
+        .iter()
+        .find(|(_, size)| size.is_some_and(|s| !s.is_power_of_two()));
+    odd.map_or(Ok(()), |(name, _)| {
+        Err(Error::unsupported(format!(
+            "{name} has to be a power of two"
+        )))
+    })
 }
 
 /// Whether another process can map the guest's memory.
 fn shares_memory(guest: &Guest<'_>) -> bool {
     let shared = |m: &domxml::tuning::MemoryBacking| m.access == Some(MemoryAccess::Shared);
-    let cells = guest.def.cpu.as_ref().and_then(|c| c.numa.as_ref()).map_or(&[][..], |n| n.cells.as_slice());
+    let cells = guest
+        .def
+        .cpu
+        .as_ref()
+        .and_then(|c| c.numa.as_ref())
+        .map_or(&[][..], |n| n.cells.as_slice());
     let shared_cell = |c: &domxml::cpu::Cell| c.mem_access == Some(domxml::cpu::MemAccess::Shared);
-    guest.def.memory_backing.as_ref().is_some_and(shared) || !cells.is_empty() && cells.iter().all(shared_cell)
+    guest.def.memory_backing.as_ref().is_some_and(shared)
+        || !cells.is_empty() && cells.iter().all(shared_cell)
 }

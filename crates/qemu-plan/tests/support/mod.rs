@@ -1,5 +1,8 @@
 //! Runs one recorded case: parse, fill in, format, compare.
-#![allow(clippy::unwrap_used, reason = "a test helper; what fails, fails the test")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test helper; what fails, fails the test"
+)]
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -29,7 +32,10 @@ pub(crate) enum Outcome {
     /// Only libvirt refuses.
     Accepted(String),
     /// Both refuse, with other codes.
-    OtherError { ours: String, theirs: String },
+    OtherError {
+        ours: String,
+        theirs: String,
+    },
 }
 
 impl fmt::Debug for Outcome {
@@ -46,7 +52,10 @@ impl fmt::Debug for Outcome {
 
 /// The cases below a directory, sorted.
 pub(crate) fn cases(dir: &Path) -> Vec<Case> {
-    let mut all: Vec<Case> = std::fs::read_dir(dir).unwrap().map(|entry| case(entry.unwrap().path())).collect();
+    let mut all: Vec<Case> = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| case(entry.unwrap().path()))
+        .collect();
     all.sort_by(|a, b| a.name.cmp(&b.name));
     all
 }
@@ -55,7 +64,11 @@ fn case(dir: PathBuf) -> Case {
     let meta = std::fs::read_to_string(dir.join("meta.json")).ok();
     let meta: Value = meta.map_or(Value::Null, |m| serde_json::from_str(&m).unwrap());
     let name = dir.file_name().unwrap().to_string_lossy().into_owned();
-    Case { name, tier: meta["tier"].as_u64().unwrap_or(0), dir }
+    Case {
+        name,
+        tier: meta["tier"].as_u64().unwrap_or(0),
+        dir,
+    }
 }
 
 /// Runs a case.
@@ -75,15 +88,21 @@ pub(crate) fn run(case: &Case) -> Outcome {
             if code == their_code && area.is_none_or(|a| a == their_area) {
                 return Outcome::Equal;
             }
-            Outcome::OtherError { ours: format!("{code}/{area:?} {text}"), theirs: format!("{their_code}/{their_area} {theirs}") }
+            Outcome::OtherError {
+                ours: format!("{code}/{area:?} {text}"),
+                theirs: format!("{their_code}/{their_area} {theirs}"),
+            }
         }
     }
 }
 
 /// Whether what libvirt keeps of a case comes out unchanged, handed in again and read from its own files.
 pub(crate) fn is_stable(case: &Case) -> bool {
-    let Ok(defined) = std::fs::read_to_string(case.dir.join("define.xml")) else { return true };
-    let again = std::fs::read_to_string(case.dir.join("redefine.xml")).unwrap_or_else(|_| defined.clone());
+    let Ok(defined) = std::fs::read_to_string(case.dir.join("define.xml")) else {
+        return true;
+    };
+    let again =
+        std::fs::read_to_string(case.dir.join("redefine.xml")).unwrap_or_else(|_| defined.clone());
     let rich = case.name.ends_with(".rich");
     let same = |age, wanted: &str| define_as(&defined, rich, age).is_ok_and(|ours| ours == wanted);
     same(Age::New, &again) && same(Age::Known, &defined)
@@ -101,7 +120,11 @@ fn recorded_error(case: &Case) -> (i64, i64, String) {
     let error = std::fs::read_to_string(case.dir.join("define.err")).unwrap();
     let error: Value = serde_json::from_str(&error).unwrap();
     let text = error["message"].as_str().unwrap_or_default().to_owned();
-    (error["code"].as_i64().unwrap(), error["domain"].as_i64().unwrap(), text)
+    (
+        error["code"].as_i64().unwrap(),
+        error["domain"].as_i64().unwrap(),
+        text,
+    )
 }
 
 pub(crate) type Refusal = (i64, Option<i64>, String);
@@ -115,11 +138,29 @@ pub(crate) fn define_as(input: &str, rich: bool, age: Age) -> Result<String, Ref
     let parsed = Domain::parse(input, ParseFlags::INACTIVE);
     let mut def = parsed.map_err(|e| (i64::from(e.kind.number()), None, e.message))?;
     let host = Host { rich };
-    let config = Config { channel_dir: "/var/lib/libvirt/qemu/channel".into(), nvram_dir: "/var/lib/libvirt/qemu/nvram".into(), security_model: "none".into(), firmware: firmware(), legacy_firmware: legacy() };
+    let config = Config {
+        channel_dir: "/var/lib/libvirt/qemu/channel".into(),
+        nvram_dir: "/var/lib/libvirt/qemu/nvram".into(),
+        security_model: "none".into(),
+        firmware: firmware(),
+        legacy_firmware: legacy(),
+    };
     let mut ids = Counter(0);
-    let mut ctx = Context { host_arch: "x86_64", emulators: &host, config: &config, ids: &mut ids, age };
+    let mut ctx = Context {
+        host_arch: "x86_64",
+        emulators: &host,
+        config: &config,
+        ids: &mut ids,
+        age,
+    };
     let done = postparse::define(&mut def, &mut ctx);
-    done.map_err(|e| (i64::from(e.code.number()), Some(i64::from(e.area.number())), e.to_string()))?;
+    done.map_err(|e| {
+        (
+            i64::from(e.code.number()),
+            Some(i64::from(e.area.number())),
+            e.to_string(),
+        )
+    })?;
     Ok(def.format(FormatFlags::INACTIVE | FormatFlags::SECURE))
 }
 
@@ -130,11 +171,18 @@ fn firmware() -> Vec<Firmware> {
         include_str!("../data/firmware/50-edk2-x86_64-secure.json"),
         include_str!("../data/firmware/60-edk2-x86_64.json"),
     ];
-    all.iter().map(|json| Firmware::parse(json).unwrap()).collect()
+    all.iter()
+        .map(|json| Firmware::parse(json).unwrap())
+        .collect()
 }
 
 fn legacy() -> Vec<(String, String)> {
-    let pair = |code: &str| (format!("/usr/share/OVMF/{code}.fd"), "/usr/share/OVMF/OVMF_VARS.fd".to_owned());
+    let pair = |code: &str| {
+        (
+            format!("/usr/share/OVMF/{code}.fd"),
+            "/usr/share/OVMF/OVMF_VARS.fd".to_owned(),
+        )
+    };
     vec![pair("OVMF_CODE"), pair("OVMF_CODE.secboot")]
 }
 
@@ -143,20 +191,37 @@ struct Host {
 }
 
 /// What the stand-ins for modules that the recording host lacked add.
-const RICH: &[Flag] = &[Flag::Spice, Flag::Qxl, Flag::SpiceGl, Flag::SpiceRendernode, Flag::UsbRedir, Flag::UsbRedirFilter, Flag::VirtioGpuGlPci, Flag::VirtioVgaGl, Flag::EglHeadless];
+const RICH: &[Flag] = &[
+    Flag::Spice,
+    Flag::Qxl,
+    Flag::SpiceGl,
+    Flag::SpiceRendernode,
+    Flag::UsbRedir,
+    Flag::UsbRedirFilter,
+    Flag::VirtioGpuGlPci,
+    Flag::VirtioVgaGl,
+    Flag::EglHeadless,
+];
 
 fn recorded() -> &'static Caps {
     static CAPS: OnceLock<Caps> = OnceLock::new();
     CAPS.get_or_init(|| {
-        let replies: Replies = serde_json::from_str(include_str!("../data/caps/replies-10.0.2-x86_64.json")).unwrap();
+        let replies: Replies =
+            serde_json::from_str(include_str!("../data/caps/replies-10.0.2-x86_64.json")).unwrap();
         Caps::derive(&replies).unwrap()
     })
 }
 
 /// The 32-bit binary of the same build, as far as it differs.
 fn i386() -> Caps {
-    let mut text = include_str!("../data/caps/replies-10.0.2-x86_64.json").replace("\"arch\":\"x86_64\"", "\"arch\":\"i386\"");
-    text = text.replace("default-cpu-type\":\"qemu64-x86_64-cpu", "default-cpu-type\":\"qemu32-i386-cpu").replace("max-x86_64", "max-i386");
+    let mut text = include_str!("../data/caps/replies-10.0.2-x86_64.json")
+        .replace("\"arch\":\"x86_64\"", "\"arch\":\"i386\"");
+    text = text
+        .replace(
+            "default-cpu-type\":\"qemu64-x86_64-cpu",
+            "default-cpu-type\":\"qemu32-i386-cpu",
+        )
+        .replace("max-x86_64", "max-i386");
     let replies: Replies = serde_json::from_str(&text).unwrap();
     Caps::derive(&replies).unwrap()
 }
@@ -192,7 +257,11 @@ struct Counter(u32);
 impl Ids for Counter {
     fn mac(&mut self) -> String {
         self.0 += 1;
-        format!("52:54:00:00:{:02x}:{:02x}", self.0 >> 8 & 0xff, self.0 & 0xff)
+        format!(
+            "52:54:00:00:{:02x}:{:02x}",
+            self.0 >> 8 & 0xff,
+            self.0 & 0xff
+        )
     }
 
     fn uuid(&mut self) -> uuid::Uuid {
