@@ -12,7 +12,7 @@ mod error;
 mod event;
 mod log;
 mod monitor;
-mod probe;
+pub mod probe;
 mod process;
 mod start;
 
