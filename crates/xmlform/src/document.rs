@@ -27,7 +27,7 @@ const MAX_BYTES: usize = 32 << 20;
 /// Deepest nesting, libxml2's own limit.
 const MAX_DEPTH: usize = 256;
 /// Most elements and attributes together.
-const MAX_NODES: usize = 1 << 20;
+const MAX_NODES: usize = 1 << 17;
 /// Most attributes of an element: duplicates are looked for one by one.
 const MAX_ATTRS: usize = 256;
 /// Most namespace declarations that hold at one place: names are resolved one by one.

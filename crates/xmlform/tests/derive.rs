@@ -254,3 +254,10 @@ fn depth_and_characters_are_bounded() {
     assert!(read(&format!("<a{}/>", many(256)), ParseFlags::NONE).is_ok());
     assert!(read(&format!("<a{}/>", many(257)), ParseFlags::NONE).is_err());
 }
+
+#[test]
+fn elements_are_bounded() {
+    let wide = |n: usize| format!("<tree>{}</tree>", "<a/>".repeat(n));
+    assert!(read(&wide(100_000), ParseFlags::NONE).is_ok());
+    assert!(read(&wide(140_000), ParseFlags::NONE).is_err());
+}
