@@ -13,7 +13,6 @@ pub mod address;
 pub mod audio;
 mod canonical;
 pub mod chardev;
-mod check;
 pub mod codec;
 pub mod common;
 pub mod controller;
