@@ -301,7 +301,7 @@ mod tests {
             say(2);
             let nowhere = Output {
                 priority: Priority::Debug,
-                target: Target::File("/nonexistent/x".into()),
+                target: Target::File("/dev/null/x".into()),
             };
             let bad = Plan {
                 outputs: vec![nowhere],
