@@ -11,6 +11,7 @@
 //! calls under way are answered, guests are left alone, and all of it within a deadline.
 
 mod background;
+mod fronts;
 mod grpc;
 mod idle;
 mod lock;
@@ -37,8 +38,9 @@ pub use background::{detach, start as start_in_background};
 pub use grpc::Service;
 pub use lock::LockError;
 pub use reload::Configuration;
-pub use sockets::{Role, Socket, SocketError};
+pub use sockets::SocketError;
 
+use fronts::Fronts;
 use idle::Idle;
 use lock::LockFile;
 use sockets::Sockets;
@@ -251,9 +253,9 @@ async fn serve(
     idle: Option<Idle>,
     (signals, configuration): (&mut Signals, &mut Configuration),
 ) -> anyhow::Result<()> {
-    let fronts = Fronts::start(&work, &setup, sockets)?;
-    let clients = fronts.clients.clone();
-    let users = || clients.count() + (work.running_guests)();
+    let fronts = Fronts::start(&work, &setup, sockets.all)?;
+    let clients = fronts.counter();
+    let users = || clients() + (work.running_guests)();
     heed(signals, configuration, idle, users).await;
     tracing::info!("stopping; guests go on");
     notify::stopping();
@@ -329,38 +331,6 @@ impl Signals {
     /// Waits for a signal that ends the daemon; others are dropped.
     async fn stop(&mut self) {
         while self.next().await != Wish::Stop {}
-    }
-}
-
-/// Everything that clients connect to.
-struct Fronts {
-    clients: grpc::Clients,
-    ended: Pin<Box<dyn Future<Output = ()> + Send>>,
-}
-
-impl Fronts {
-    fn start(work: &Work, setup: &Setup, sockets: Sockets) -> io::Result<Self> {
-        let (_others, others) = watch::channel(0);
-        let clients = grpc::Clients::new(others);
-        let mut grpc = Vec::new();
-        for Socket { role, listener } in sockets.all {
-            let listener = tokio::net::UnixListener::from_std(listener)?;
-            match role {
-                Role::Grpc | Role::GrpcReadOnly => grpc.push((listener, role.read_only())),
-                Role::Main | Role::ReadOnly | Role::Admin => {}
-            }
-        }
-        let front = grpc::Front::new(
-            work.service.clone(),
-            setup.daemon.clone(),
-            clients.clone(),
-            setup.stop.clone(),
-        );
-        let served = tokio::spawn(front.serve(grpc));
-        Ok(Self {
-            clients,
-            ended: Box::pin(async { drop(served.await) }),
-        })
     }
 }
 

@@ -18,7 +18,7 @@ use crate::paths::{Paths, Scope};
 
 /// What a socket is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
+pub(super) enum Role {
     /// libvirt's protocol.
     Main,
     /// The same, to look only.
@@ -33,11 +33,11 @@ pub enum Role {
 
 /// A listening socket.
 #[derive(Debug)]
-pub struct Socket {
+pub(super) struct Socket {
     /// What it is for.
-    pub role: Role,
+    pub(super) role: Role,
     /// The socket, non-blocking.
-    pub listener: UnixListener,
+    pub(super) listener: UnixListener,
 }
 
 /// All sockets of the daemon.
@@ -168,8 +168,7 @@ impl Sockets {
 
 impl Role {
     /// Whether its clients may only look.
-    #[must_use]
-    pub fn read_only(self) -> bool {
+    pub(super) fn read_only(self) -> bool {
         matches!(self, Self::ReadOnly | Self::GrpcReadOnly)
     }
 }
