@@ -1,6 +1,8 @@
 //! Command lines that libvirt 11.3.0 makes of documents it has kept: a compact set in `data/argv`, and the
 //! whole corpus when `DOMAIN_CORPUS` names its directory. `BLESS=1` rewrites the lines kept.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests, and figures for whoever runs them")]
+
 mod argv;
 
 use std::collections::BTreeMap;
@@ -27,10 +29,17 @@ fn kept_documents_become_recorded_command_lines() {
 #[test]
 fn the_whole_corpus_is_survived_and_counted() {
     let Some(dir) = std::env::var_os("DOMAIN_CORPUS") else { return };
+    let cases = argv::corpus(Path::new(&dir));
+    count("documents that libvirt kept", &cases, argv::run, "DOMAIN_CORPUS_REPORT");
+    count("documents as they were submitted", &cases, argv::run_submitted, "DOMAIN_CORPUS_SUBMITTED_REPORT");
+}
+
+/// Prints figures by tier; what differs goes to the file that a variable names.
+fn count(what: &str, cases: &[Case], run: fn(&Case) -> Outcome, report_to: &str) {
     let mut figures: BTreeMap<String, [usize; 3]> = BTreeMap::new();
     let mut report = String::new();
-    for case in argv::corpus(Path::new(&dir)) {
-        let outcome = argv::run(&case);
+    for case in cases {
+        let outcome = run(case);
         let column = match &outcome {
             Outcome::Equal => 0,
             Outcome::Different(_) => 1,
@@ -43,11 +52,11 @@ fn the_whole_corpus_is_survived_and_counted() {
             report.push_str(&format!("== {} (tier {})\n{outcome}\n", case.name, case.tier));
         }
     }
-    println!("            equal  different  refused");
+    println!("{what}:\n            equal  different  refused");
     for (key, [equal, different, refused]) in figures {
         println!("{key:>10} {equal:>6} {different:>10} {refused:>8}");
     }
-    if let Some(path) = std::env::var_os("DOMAIN_CORPUS_REPORT") {
+    if let Some(path) = std::env::var_os(report_to) {
         std::fs::write(path, report).unwrap();
     }
 }

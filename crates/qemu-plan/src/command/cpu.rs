@@ -10,6 +10,7 @@ use domxml::features::{Features, Hyperv, HypervMode, State};
 use super::context::Context;
 use super::line::CommandLine;
 use super::props::{Keyval, on_off};
+use crate::caps::{Accel, Flag};
 use crate::{Error, Result};
 
 /// Features whose name in QEMU is another than libvirt's.
@@ -62,13 +63,15 @@ fn model(cx: Context<'_>, cpu: &Cpu) -> Result<Keyval> {
         CpuMode::HostPassthrough => passthrough(cx, cpu)?,
         CpuMode::Maximum => {
             let mut value = Keyval::implied("max");
-            value.opt("migratable", cpu.migratable.map(OnOff::as_str));
+            put_migratable(cx, cpu, &mut value);
             value
         }
         CpuMode::Custom | CpuMode::HostModel => custom(cx, cpu),
     };
     for feature in &cpu.features {
-        value.opt(qemu_name(&feature.name), switched(feature).map(on_off));
+        let name = qemu_name(&feature.name);
+        let on = switched(feature).unwrap_or_else(|| host_has(cx, name));
+        value.set(name, on_off(on));
     }
     Ok(value)
 }
@@ -101,6 +104,13 @@ fn host_model(cx: Context<'_>, cpu: &Cpu) -> Result<Keyval> {
     Ok(value)
 }
 
+/// Whether the best CPU that QEMU gives on this host has a feature.
+fn host_has(cx: Context<'_>, name: &str) -> bool {
+    let accel = Accel::from_virt_type(cx.def.kind.as_str()).and_then(|accel| cx.caps.accel(accel));
+    let host = accel.map(|accel| accel.host.properties.as_slice()).unwrap_or_default();
+    host.iter().any(|property| property.name == name && property.value == serde_json::Value::Bool(true))
+}
+
 /// Whether a feature is switched on or off; none for those that are as the host has them.
 fn switched(feature: &CpuFeature) -> Option<bool> {
     match feature.policy.unwrap_or(FeaturePolicy::Require) {
@@ -115,8 +125,14 @@ fn passthrough(cx: Context<'_>, cpu: &Cpu) -> Result<Keyval> {
         return Err(Error::unsupported("CPU mode 'host-passthrough' for x86_64 qemu domain on x86_64 host is not supported by hypervisor"));
     }
     let mut value = Keyval::implied("host");
-    value.opt("migratable", cpu.migratable.map(OnOff::as_str));
+    put_migratable(cx, cpu, &mut value);
     Ok(value)
+}
+
+fn put_migratable(cx: Context<'_>, cpu: &Cpu, value: &mut Keyval) {
+    if cx.caps.has(Flag::CpuMigratable) {
+        value.opt("migratable", cpu.migratable.map(OnOff::as_str));
+    }
 }
 
 /// A named model; a guest without one gets what QEMU would give it.

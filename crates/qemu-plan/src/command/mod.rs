@@ -205,11 +205,8 @@ fn build_behaviour(cx: Context<'_>, line: &mut CommandLine) -> Result<()> {
 }
 
 fn build_buses(cx: Context<'_>, line: &mut CommandLine) -> Result<()> {
-    if let Some(iommu) = &cx.def.devices.iommu {
-        if let Some(props) = small::iommu_props(cx, iommu)? {
-            line.device(props);
-        }
-    }
+    let iommu = cx.def.devices.iommu.as_ref().map(|iommu| small::iommu_props(cx, iommu)).transpose()?;
+    iommu.flatten().into_iter().for_each(|props| line.device(props));
     boot::build_root_hotplug(cx, line);
     controller::build(cx, line)?;
     // Smart card readers may sit on a hub.
@@ -272,9 +269,8 @@ fn build_host_devices(cx: Context<'_>, sources: &mut Sources<'_>, line: &mut Com
 
 fn build_rest(cx: Context<'_>, line: &mut CommandLine) -> Result<()> {
     let devices = &cx.def.devices;
-    if let Some(props) = devices.memballoon.as_ref().map(|balloon| small::balloon_props(cx, balloon)).transpose()? {
-        props.into_iter().for_each(|props| line.device(props));
-    }
+    let balloon = devices.memballoon.as_ref().map(|balloon| small::balloon_props(cx, balloon)).transpose()?;
+    balloon.flatten().into_iter().for_each(|props| line.device(props));
     devices.rngs.iter().try_for_each(|rng| small::build_rng(cx, rng, line))?;
     let features = cx.def.features.clone().unwrap_or_default();
     if features.vmcoreinfo.is_some_and(|switch| switch.state.is_on()) {

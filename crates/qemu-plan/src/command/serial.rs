@@ -138,10 +138,8 @@ pub fn build_console(cx: Context<'_>, console: &Console, line: &mut CommandLine)
             let id = alias(&console.info)?;
             chardev::build(cx, (&console.chardev).into(), id, line)?;
             let mut props = Props::driver("virtconsole");
-            // Port 0 is where a console goes by itself.
-            match &console.info.address {
-                Some(Address::VirtioSerial(at)) if at.port != 0 => put_port(cx, *at, &mut props)?,
-                _ => {}
+            if let Some(Address::VirtioSerial(at)) = &console.info.address {
+                put_port(cx, *at, &mut props)?;
             }
             line.device(props.with("chardev", format!("char{id}")).with("id", id));
             Ok(())

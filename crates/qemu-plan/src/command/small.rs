@@ -5,14 +5,14 @@ use domxml::devices::common::{OnOff, VirtioModel};
 use domxml::devices::rng::{Rng, RngBackendModel};
 use domxml::devices::small::{
     Crypto, CryptoBackendModel, Iommu, IommuModel, Memballoon, MemballoonModel, Panic, PanicModel, Pstore, Shmem,
-    ShmemModelKind, Vsock, Watchdog, WatchdogAction, WatchdogModel,
+    ShmemModelKind, ShmemRole, Vsock, Watchdog, WatchdogAction, WatchdogModel,
 };
 
 use super::address::{self, Virtio};
 use super::chardev;
 use super::context::{Context, alias};
 use super::line::CommandLine;
-use super::props::{Keyval, Props};
+use super::props::{Keyval, Props, on_off};
 use super::units;
 use crate::{Error, Result};
 
@@ -167,6 +167,7 @@ pub fn build_shmem(cx: Context<'_>, shmem: &Shmem, line: &mut CommandLine) -> Re
     const SIZE: u64 = 4 << 20;
     let id = alias(&shmem.info)?;
     let options = shmem.msi.clone().unwrap_or_default();
+    let mut socket = None;
     let mut props = match shmem.model.unwrap_or_default() {
         ShmemModelKind::IvshmemPlain => {
             let size = shmem.size.as_ref().and_then(|size| units::bytes(size.value, size.unit.as_deref().unwrap_or("B")));
@@ -177,13 +178,13 @@ pub fn build_shmem(cx: Context<'_>, shmem: &Shmem, line: &mut CommandLine) -> Re
                     .with("size", size.filter(|size| *size != 0).unwrap_or(SIZE))
                     .with("share", true),
             );
-            let master = shmem.role.map(|role| role == domxml::devices::small::ShmemRole::Master);
+            let master = shmem.role.map(|role| on_off(role == ShmemRole::Master));
             Props::driver("ivshmem-plain").with("id", id).with("memdev", memdev).with_opt("master", master)
         }
         ShmemModelKind::IvshmemDoorbell => {
             let own = || format!("/var/lib/libvirt/shmem-{}-sock", shmem.name);
             let path = shmem.server.as_ref().and_then(|server| server.path.clone()).unwrap_or_else(own);
-            line.push("-chardev", Keyval::implied("socket").with("id", format!("char{id}")).with("path", path));
+            socket = Some(Keyval::implied("socket").with("id", format!("char{id}")).with("path", path));
             Props::driver("ivshmem-doorbell")
                 .with("id", id)
                 .with("chardev", format!("char{id}"))
@@ -196,6 +197,9 @@ pub fn build_shmem(cx: Context<'_>, shmem: &Shmem, line: &mut CommandLine) -> Re
     };
     address::put(cx, &shmem.info, &mut props)?;
     line.device(props);
+    if let Some(socket) = socket {
+        line.push("-chardev", socket);
+    }
     Ok(())
 }
 

@@ -68,7 +68,7 @@ fn build_tables(info: &Sysinfo, line: &mut CommandLine) {
 }
 
 fn push_table(kind: u32, names: &[&str], table: Option<&SmbiosTable>, line: &mut CommandLine) {
-    let Some(table) = table else { return };
+    let Some(table) = table.filter(|table| !table.entries.is_empty()) else { return };
     let mut value = Keyval::new().with("type", kind);
     for name in names {
         value.opt(name, table.get(name));
