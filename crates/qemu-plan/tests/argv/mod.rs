@@ -180,6 +180,7 @@ fn submitted(case: &Case) -> Result<Domain, String> {
     let config = Config {
         channel_dir: "/var/lib/libvirt/qemu/channel".into(),
         nvram_dir: "/var/lib/libvirt/qemu/nvram".into(),
+        security_model: "none".into(),
         firmware: Vec::new(),
         legacy_firmware: Vec::new(),
     };
