@@ -70,9 +70,11 @@
 //! `blank` (an empty value counts as absent), `lax` (so does a wrong one).
 
 mod any;
+mod builder;
 mod document;
 mod error;
 mod flags;
+mod lexical;
 mod raw;
 mod value;
 mod writer;

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use quick_xml::Reader;
 use quick_xml::events::{BytesStart, Event};
 
-use crate::document::resolve_entity;
+use crate::lexical::resolve_entity;
 use crate::{Node, Writer};
 
 /// An element that is kept with everything in it.
