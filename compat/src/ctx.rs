@@ -33,8 +33,10 @@ pub(crate) struct Ctx {
 /// What a call does to its connection when it succeeds, before its reply is sent.
 #[derive(Debug)]
 pub(crate) enum Effect {
-    /// The client is no stranger any more.
+    /// The client has shown who it is.
     Authenticated,
+    /// The client may send what the protocol allows.
+    Trust,
     /// Ping it when it is silent.
     Keepalive,
     /// End the connection once the reply is sent.

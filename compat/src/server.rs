@@ -226,7 +226,7 @@ pub(crate) struct Ticket {
 }
 
 impl Ticket {
-    fn new(options: &Arc<Options>, stranger: bool) -> Self {
+    pub(crate) fn new(options: &Arc<Options>, stranger: bool) -> Self {
         options.clients.all.send_modify(|all| *all += 1);
         options
             .clients

@@ -137,14 +137,9 @@ impl Session {
         ticket: Ticket,
         stop: CancellationToken,
     ) -> Self {
-        let trust = if conn.is_authenticated() {
-            Trust::Known
-        } else {
-            Trust::Stranger
-        };
         Self {
             stream,
-            input: Input::new(trust),
+            input: Input::new(Trust::Stranger),
             output: Output::default(),
             conn,
             ticket,
@@ -216,6 +211,7 @@ impl Session {
             }
             Event::Done(priority, answer) => {
                 self.running[priority as usize] -= 1;
+                self.tell_ready_news().await?;
                 self.answer(answer)?;
                 self.start_waiting().await?;
             }
@@ -303,7 +299,7 @@ impl Session {
 
     fn take_fds(&mut self, packet: &Arrived) -> Result<Fds, End> {
         let fds = self.input.take(packet);
-        if fds.len() < packet.fds && self.conn.is_authenticated() {
+        if fds.len() < packet.fds && self.conn.is_open() {
             return Err(FrameError::Fds.into());
         }
         Ok(Fds::new(fds))
@@ -320,7 +316,10 @@ impl Session {
             Verdict::Run(priority, mut call) => {
                 let first = poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await;
                 match first {
-                    Poll::Ready(answer) => return self.answer(answer),
+                    Poll::Ready(answer) => {
+                        self.tell_ready_news().await?;
+                        return self.answer(answer);
+                    }
                     Poll::Pending => {
                         self.running[priority as usize] += 1;
                         self.calls.push(Running(priority, call));
@@ -358,6 +357,7 @@ impl Session {
         for effect in std::mem::take(&mut answer.effects) {
             match effect {
                 Effect::Authenticated => self.authenticated(),
+                Effect::Trust => self.input.set_trust(Trust::Known),
                 Effect::Keepalive => self.watch_silence(),
                 Effect::Close => self.closing = Some(End::Closed),
                 Effect::Reply(with) => fds = with,
@@ -382,7 +382,6 @@ impl Session {
 
     fn authenticated(&mut self) {
         self.conn.authenticate();
-        self.input.set_trust(Trust::Known);
         self.ticket.known();
     }
 
@@ -431,6 +430,14 @@ impl Session {
         Ok(())
     }
 
+    /// Events that a call has raised go before its reply, as clients expect.
+    async fn tell_ready_news(&mut self) -> Result<(), End> {
+        while let Some(news) = self.feeds.ready().await {
+            self.tell(news)?;
+        }
+        Ok(())
+    }
+
     fn tell(&mut self, news: News) -> Result<(), End> {
         match news {
             News::Event(event) => {
@@ -452,5 +459,31 @@ async fn silent(silence: &mut Option<(Keepalive, Pin<Box<Sleep>>)>) {
     match silence {
         Some((_, timer)) => timer.as_mut().await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use tower::util::BoxCloneSyncService;
+    use unixfd::PeerCred;
+
+    use super::*;
+    use crate::server::{Options, SocketKind};
+
+    #[tokio::test]
+    async fn a_stranger_occupies_less_than_four_kilobytes() {
+        let answer = |_| async { Ok::<_, Infallible>(http::Response::default()) };
+        let backend = BoxCloneSyncService::new(tower::service_fn(answer));
+        let options = Arc::new(Options::new(backend, true));
+        let (stream, _peer) = UnixStream::pair().unwrap();
+        let cred = PeerCred::of(&stream).unwrap();
+        let ticket = Ticket::new(&options, true);
+        let conn = Arc::new(Conn::new(options, SocketKind::ReadWrite, cred));
+        let session = Session::new(stream, conn, ticket, CancellationToken::new());
+        let buffer = 512;
+        let size = size_of_val(&session.run()) + size_of::<Conn>() + buffer;
+        assert!(size < 4096, "{size}");
     }
 }

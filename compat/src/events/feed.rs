@@ -63,6 +63,18 @@ impl Feeds {
         poll_fn(|context| self.poll_next(context)).await
     }
 
+    /// News that need not be waited for.
+    pub(crate) async fn ready(&mut self) -> Option<News> {
+        if self.0.is_empty() {
+            return None;
+        }
+        poll_fn(|context| match self.poll_next(context) {
+            Poll::Ready(news) => Poll::Ready(Some(news)),
+            Poll::Pending => Poll::Ready(None),
+        })
+        .await
+    }
+
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<News> {
         for feed in &mut self.0 {
             match feed.events.poll_next_unpin(context) {

@@ -76,6 +76,7 @@ pub(crate) async fn open(ctx: &Ctx, args: ConnectOpen) -> Reply<()> {
         uri,
         read_only: args.flags & VIR_CONNECT_RO != 0,
     }));
+    ctx.then(Effect::Trust);
     Ok(())
 }
 

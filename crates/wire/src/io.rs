@@ -14,7 +14,9 @@ use crate::frame::{FDS_MAX, FrameError, Header, LENGTH_LEN, PACKET_MIN, packet_l
 use crate::xdr::{Reader, Xdr};
 
 /// Bytes of an input buffer at rest.
-const AT_REST: usize = 4096;
+const AT_REST: usize = 512;
+/// Longest packet of a stranger that is looked at.
+const STRANGER_MAX: usize = 2048;
 /// Largest input buffer kept when all in it has been taken.
 const KEEP: usize = 65_536;
 /// From this size on a packet is written from its own memory instead of being copied together with others.
@@ -35,7 +37,7 @@ pub struct Input {
 /// How much is taken from the other side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trust {
-    /// Packets of at most 4096 bytes, no descriptors: what is larger is read and thrown away.
+    /// Packets of at most 2048 bytes, no descriptors: what is larger is read and thrown away.
     Stranger,
     /// All that the protocol allows.
     Known,
@@ -124,7 +126,7 @@ impl Input {
                 skip: 0,
             }));
         }
-        if self.trust == Trust::Stranger && whole > AT_REST {
+        if self.trust == Trust::Stranger && whole > STRANGER_MAX {
             let none = (payload.0, payload.0);
             return Ok(Some(Arrived {
                 header,
