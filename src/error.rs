@@ -23,6 +23,10 @@ macro_rules! codes {
             /// Every code that this daemon gives.
             pub const ALL: &'static [Code] = &[$(Code::$name),*];
 
+            /// The code of libvirt's number.
+            pub fn of_number(number: i32) -> Option<Self> {
+                Self::ALL.iter().copied().find(|c| *c as i32 == number)
+            }
             /// The stable reason of `google.rpc.ErrorInfo`.
             pub fn reason(self) -> &'static str {
                 match self { $(Code::$name => $reason,)* }
@@ -100,10 +104,23 @@ codes! {
     MultipleDomains = 110, "MULTIPLE_DOMAINS", "multiple matching domains found", FailedPrecondition;
 }
 
-/// Where in libvirt's house it went wrong (virErrorDomain).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(i32)]
-pub enum Area {
+macro_rules! areas {
+    ($($(#[doc = $doc:literal])* $name:ident = $num:literal,)*) => {
+        /// Where in libvirt's house it went wrong (virErrorDomain).
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(i32)]
+        pub enum Area { $($(#[doc = $doc])* $name = $num,)* }
+
+        impl Area {
+            /// The area of libvirt's number.
+            pub fn of_number(number: i32) -> Option<Self> {
+                [$(Area::$name),*].into_iter().find(|a| *a as i32 == number)
+            }
+        }
+    };
+}
+
+areas! {
     /// No place in particular: argument checks.
     None = 0,
     /// The XML reader.
@@ -134,6 +151,8 @@ pub enum Area {
     Device = 49,
     /// Who may do what.
     Access = 55,
+    /// Shares of caches and memory bandwidth.
+    Resctrl = 67,
 }
 
 /// An error: what, where, on whom, and what to do about it.
@@ -244,12 +263,20 @@ impl From<Error> for Status {
 }
 
 /// Document errors keep libvirt's numbers.
-#[cfg(any())]
 impl From<domxml::Error> for Error {
     fn from(error: domxml::Error) -> Self {
-        let number = error.kind.number();
-        let code = Code::ALL.iter().copied().find(|c| *c as i32 == number).unwrap_or(Code::Xml);
+        let number = i32::try_from(error.kind.number()).unwrap_or(0);
+        let code = Code::of_number(number).unwrap_or(Code::Xml);
         let area = if code == Code::XmlDetail { Area::Domain } else { Area::Qemu };
+        Self { area, ..Self::new(code, error.message) }
+    }
+}
+
+/// So do those of planning a guest.
+impl From<qemu_plan::Error> for Error {
+    fn from(error: qemu_plan::Error) -> Self {
+        let code = Code::of_number(error.code.number()).unwrap_or(Code::Internal);
+        let area = Area::of_number(error.area.number()).unwrap_or(Area::Qemu);
         Self { area, ..Self::new(code, error.message) }
     }
 }

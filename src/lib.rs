@@ -4,13 +4,18 @@
 //! `qemu`, which do not know each other, then `events` and `error`.
 
 pub mod access;
+pub mod api;
+mod blocking;
 pub mod config;
 pub mod daemon;
+pub mod domain;
 pub mod error;
 pub mod events;
 pub mod logging;
+pub mod ops;
 pub mod options;
 pub mod paths;
 pub mod pb;
 pub mod qemu;
+pub mod service;
 pub mod version;

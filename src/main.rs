@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use virtqemud::daemon::{self, Daemon};
 use virtqemud::logging::{self, Plan};
 use virtqemud::options::{Instead, Options};
+use virtqemud::service;
 
 /// Threads that run tasks. None of them ever waits for a guest or a disk, so few are enough.
 const WORKERS: usize = 2;
@@ -53,20 +54,9 @@ fn try_run(options: Options, log: logging::Handle) -> anyhow::Result<()> {
         .thread_name("virtqemud")
         .enable_all()
         .build()?;
-    let ended = runtime.block_on(daemon.run(service));
+    let ended = runtime.block_on(daemon.run(service::make));
     runtime.shutdown_background();
     ended
-}
-
-async fn service(_setup: daemon::Setup) -> anyhow::Result<daemon::Work> {
-    let nothing = tower::service_fn(|_| async {
-        Ok(tonic::Status::unimplemented("there is no service yet").into_http())
-    });
-    Ok(daemon::Work {
-        service: daemon::Service::new(nothing),
-        running_guests: Box::new(|| 0),
-        finished: Box::pin(async {}),
-    })
 }
 
 fn print(text: &str) -> ExitCode {

@@ -9,6 +9,9 @@ use crate::{
     pb, version,
 };
 
+/// What the services can do beyond single calls.
+const FEATURES: &[&str] = &["request-id", "etag", "validate-only", "watch-resume", "autodestroy-session", "console"];
+
 #[derive(Clone)]
 pub(super) struct Service {
     driver: Arc<Driver>,
@@ -24,9 +27,9 @@ impl Service {
 impl pb::host_server::Host for Service {
     async fn get_versions(&self, _: Request<pb::GetVersionsRequest>) -> Result<Response<pb::GetVersionsResponse>, Status> {
         Ok(Response::new(pb::GetVersionsResponse {
-            libvirt_api: version::LIBVIRT_API,
-            daemon: version::DAEMON.to_owned(),
-            features: version::FEATURES.iter().map(|f| (*f).to_owned()).collect(),
+            libvirt_api: version::API_VERSION_NUMBER,
+            daemon: version::OWN_VERSION.to_owned(),
+            features: FEATURES.iter().map(|f| (*f).to_owned()).collect(),
         }))
     }
 
@@ -67,8 +70,9 @@ impl pb::host_server::Host for Service {
     }
 
     async fn get_domain_capabilities(&self, request: Request<pb::GetDomainCapabilitiesRequest>) -> Result<Response<pb::GetDomainCapabilitiesResponse>, Status> {
-        let wanted = request.into_inner();
-        let xml = ops::host::domain_capabilities(&self.driver, &wanted.emulator, &wanted.arch, &wanted.machine, &wanted.virt_type).await?;
+        let r = request.into_inner();
+        let asked = ops::domcaps::Asked { emulator: r.emulator, arch: r.arch, machine: r.machine, virt_type: r.virt_type };
+        let xml = ops::host::domain_capabilities(&self.driver, asked).await?;
         Ok(Response::new(pb::GetDomainCapabilitiesResponse { xml }))
     }
 }

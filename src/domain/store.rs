@@ -114,6 +114,36 @@ impl Store {
         }))
     }
 
+    /// Where intents are noted: what is about to be done to a run.
+    fn intent_path(&self, uuid: uuid::Uuid, id: i32) -> PathBuf {
+        self.inner.paths.state.join("virtqemud").join(format!("intent-{uuid}-{id}"))
+    }
+
+    /// Notes what is about to be done to a run, for a daemon that finds it half done.
+    pub async fn note_intent(&self, uuid: uuid::Uuid, id: i32, what: &'static str) {
+        let path = self.intent_path(uuid, id);
+        let note = move || {
+            path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::write(&path, what)).map_err(|e| Error::system("cannot note an intent", e))
+        };
+        if let Err(error) = blocking::file("noting an intent", note).await {
+            tracing::warn!(%error, "should the daemon end now, the next one will not know what was meant");
+        }
+    }
+
+    /// Whether this was about to be done to the run.
+    pub fn has_intent(&self, uuid: uuid::Uuid, id: i32, what: &str) -> bool {
+        fs::read_to_string(self.intent_path(uuid, id)).is_ok_and(|noted| noted == what)
+    }
+
+    /// It is done, or given up.
+    pub async fn clear_intent(&self, uuid: uuid::Uuid, id: i32) {
+        let path = self.intent_path(uuid, id);
+        let clear = move || remove(&path).map_err(|e| Error::system("cannot clear an intent", e));
+        if let Err(error) = blocking::file("clearing an intent", clear).await {
+            tracing::warn!(%error, "an intent is left that is done");
+        }
+    }
+
     fn foreign(&self) -> std::sync::MutexGuard<'_, HashSet<PathBuf>> {
         self.inner.foreign.lock().unwrap_or_else(PoisonError::into_inner)
     }

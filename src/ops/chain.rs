@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use domxml::devices::{BackingStore, Disk, Source, StorageFormat, StorageKind};
+use domxml::devices::{BackingStore, Disk, Format, Source, StorageFormat, StorageKind};
 
 use crate::error::{Area, Code, Error, Result};
 
@@ -88,7 +88,14 @@ fn store(path: &Path, format: StorageFormat, as_user: &str, depth: usize) -> Res
     let text = path.to_string_lossy().into_owned();
     let block = metadata.file_type().is_block_device();
     let source = if block { Source { dev: Some(text), ..Source::default() } } else { Source { file: Some(text), ..Source::default() } };
-    Ok(BackingStore::new(if block { StorageKind::Block } else { StorageKind::File }, format, source, chain(path, format, as_user, depth + 1)?))
+    Ok(BackingStore {
+        kind: Some(if block { StorageKind::Block } else { StorageKind::File }),
+        format: Some(Format { kind: Some(format), ..Format::default() }),
+        source: Some(source),
+        backing: Some(Box::new(chain(path, format, as_user, depth + 1)?)),
+        detected: true,
+        ..BackingStore::default()
+    })
 }
 
 /// The file of a source that is one.
@@ -100,6 +107,23 @@ pub fn local_path(kind: StorageKind, source: Option<&Source>) -> Option<PathBuf>
         _ => None,
     }
     .map(PathBuf::from)
+}
+
+/// Bytes of an image that is not in use: allocated, seen by a guest, on the host.
+///
+/// # Errors
+/// What reading gives.
+pub fn sizes(path: &Path, format: StorageFormat) -> io::Result<[u64; 3]> {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    let mut file = File::open(path)?;
+    let metadata = file.metadata()?;
+    let length = if metadata.file_type().is_block_device() { file.seek(SeekFrom::End(0))? } else { metadata.len() };
+    let mut head = [0; 32];
+    file.seek(SeekFrom::Start(0))?;
+    let got = read_up_to(&mut file, &mut head)?;
+    let is_qcow2 = format == StorageFormat::Qcow2 && got == head.len() && head.starts_with(b"QFI\xfb");
+    let capacity = if is_qcow2 { u64::from_be_bytes(head[24..32].try_into().unwrap_or_default()) } else { length };
+    Ok([metadata.blocks().saturating_mul(512), capacity, length])
 }
 
 fn open(path: &Path, as_user: &str) -> Result<File> {

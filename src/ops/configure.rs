@@ -251,7 +251,7 @@ fn set_vcpus(domain: &mut domxml::Domain, count: u32) -> Result<()> {
 }
 
 fn set_max_vcpus(domain: &mut domxml::Domain, count: u32) -> Result<()> {
-    let topology = domain.cpu.as_ref().and_then(|c| c.topology.as_ref()).map(|t| t.vcpus());
+    let topology = domain.cpu.as_ref().and_then(|c| c.topology.as_ref()).map(|t| [t.dies, t.clusters, t.cores, t.threads].iter().fold(u64::from(t.sockets), |n, f| n.saturating_mul(u64::from(*f))));
     if topology.is_some_and(|t| t != u64::from(count)) {
         return Err(Error::argument("CPU topology doesn't match the desired vcpu count"));
     }

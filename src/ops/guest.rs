@@ -53,8 +53,7 @@ pub struct Guest {
     pub domain: Domain,
     /// Number of the run.
     pub id: i32,
-    /// Its process.
-    pub process: Process,
+    process: Option<Process>,
     /// What the run holds of the host and gives back when it ends.
     pub leases: Mutex<Vec<Lease>>,
     /// Who is connected to its character devices.
@@ -101,6 +100,17 @@ impl Guests {
 impl Guest {
     /// The record of a run whose process is there; nothing is connected yet.
     pub(super) fn new(domain: Domain, id: i32, process: Process, leases: Vec<Lease>) -> Arc<Self> {
+        Self::with(domain, id, Some(process), leases)
+    }
+
+    /// The record of a run whose process had ended before we looked.
+    pub(super) fn ended_before(domain: Domain, id: i32, cause: stop::Cause) -> Arc<Self> {
+        let guest = Self::with(domain, id, None, Vec::new());
+        guest.end_because(cause);
+        guest
+    }
+
+    fn with(domain: Domain, id: i32, process: Option<Process>, leases: Vec<Lease>) -> Arc<Self> {
         Arc::new(Self {
             domain,
             id,
@@ -114,6 +124,23 @@ impl Guest {
             cleaning: AtomicBool::new(false),
             cleaned: watch::Sender::new(false),
         })
+    }
+
+    /// Its process.
+    ///
+    /// # Errors
+    /// `OperationInvalid` if it had ended before we looked.
+    pub(super) fn process(&self) -> Result<&Process> {
+        self.process.as_ref().ok_or_else(|| Error::invalid("domain is not running"))
+    }
+
+    /// Waits for the end of the process. A process that can't be watched counts as alive, and is looked at again.
+    pub(super) async fn process_ended(&self) {
+        let Some(process) = &self.process else { return };
+        while let Err(error) = process.exited().await {
+            tracing::warn!(guest = %self.domain.view().name, %error, "the process can't be watched");
+            tokio::time::sleep(RETRY).await;
+        }
     }
 
     /// Takes over a connection and pumps its events.
@@ -198,6 +225,15 @@ impl Guest {
         let _ = tokio::time::timeout(limit, receiver.wait_for(|d| *d)).await;
     }
 
+    /// The process was slow to answer: asks it once more, and shows it as unreachable if it does not.
+    pub(super) fn suspect(self: &Arc<Self>, driver: &Arc<Driver>) {
+        let (guest, driver) = (Arc::clone(self), Arc::clone(driver));
+        tokio::spawn(async move {
+            // What came of it is shown by `execute_within` itself.
+            let _ = guest.execute_within(&driver, qmp::commands::QueryStatus {}, RETRY_DEADLINE).await;
+        });
+    }
+
     /// The process has not answered: shows it, and keeps asking.
     fn silent(self: &Arc<Self>, driver: &Arc<Driver>, cause: String) {
         let already = self.domain.view().run.as_ref().is_some_and(|r| r.unreachable.is_some());
@@ -233,7 +269,7 @@ impl Guest {
         loop {
             tokio::select! {
                 () = tokio::time::sleep(RETRY) => {}
-                _ = self.process.exited() => return,
+                () = self.process_ended() => return,
             }
             let Some(driver) = weak.upgrade() else { return };
             let Ok(monitor) = self.monitor() else { return };
@@ -247,7 +283,7 @@ impl Guest {
 
     /// The connection is over. If the process lives, it is dialled again; if not, the run has ended.
     async fn lost(self: &Arc<Self>, driver: &Arc<Driver>, closed: Option<Closed>) {
-        if self.ending().is_some() || tokio::time::timeout(LAST_MOMENT, self.process.exited()).await.is_ok() {
+        if self.ending().is_some() || tokio::time::timeout(LAST_MOMENT, self.process_ended()).await.is_ok() {
             stop::ended(driver, self).await;
             return;
         }

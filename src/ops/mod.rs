@@ -4,10 +4,12 @@
 //! [`Conditions`], takes a job where it changes a running guest, and commits. An operation that has begun to change
 //! something runs on the driver's tracker, so that it ends well even if the caller hangs up.
 
+pub mod capabilities;
 pub mod chain;
 pub mod configure;
 pub mod console;
 pub mod define;
+pub mod domcaps;
 pub mod facts;
 pub mod guest;
 pub mod host;
@@ -18,12 +20,15 @@ pub mod power;
 pub mod proc;
 mod react;
 pub mod restore;
+mod schema;
 pub mod sessions;
 pub mod start;
 pub mod stats;
 pub mod stop;
 mod undo;
 pub mod xml;
+
+pub use plan::Ports;
 
 use std::{future::Future, sync::Arc};
 
@@ -34,7 +39,7 @@ use crate::{
     config::QemuConfig,
     domain::{Domain, Registry, View},
     error::{Code, Error, Result},
-    qemu::probe::Prober,
+    qemu::Prober,
 };
 
 /// What all operations share.
@@ -50,7 +55,7 @@ pub struct Driver {
     /// Sessions that guests are bound to.
     pub sessions: sessions::Sessions,
     /// Ports of displays.
-    pub ports: plan::Ports,
+    pub ports: Ports,
     /// Facts of the host and of the mode that the daemon runs in.
     pub host: host::Facts,
     /// Operations at work; a daemon that ends waits for them.

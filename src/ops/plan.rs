@@ -44,7 +44,7 @@ pub(super) async fn from_text(driver: &Arc<Driver>, xml: String, validate: bool)
         return Err(Error::argument(format!("the document has {} bytes; the most is {XML_MAX}", xml.len())));
     }
     if validate {
-        domxml::schema::check(&xml)?;
+        super::schema::check(&xml)?;
     }
     let domain = domxml::Domain::parse(&xml, ParseFlags::INACTIVE)?;
     complete(driver, domain, Age::New).await
@@ -57,13 +57,10 @@ pub(super) async fn from_text(driver: &Arc<Driver>, xml: String, validate: bool)
 pub(super) async fn complete(driver: &Arc<Driver>, domain: domxml::Domain, age: Age) -> Result<Planned> {
     let mut known = Known { default: HashMap::new(), caps: HashMap::new(), wanted: Mutex::default() };
     for _ in 0..PROBES_MAX {
-        let mut attempt = domain.clone();
-        let config = super::start::plan_config(driver);
-        let mut context = Context { host_arch: &driver.host.arch, emulators: &known, config: &config, ids: &mut Random, age };
-        let result = post_parse(&mut attempt, &mut context);
+        let attempt = fill_in(driver, domain.clone(), &known, age);
         match known.take_wanted() {
             Some(Wanted::Default(arch)) => {
-                let path = driver.prober.find(&arch);
+                let path = super::host::default_emulator(&arch);
                 known.default.insert(arch, path);
             }
             Some(Wanted::Caps(path)) => {
@@ -71,14 +68,21 @@ pub(super) async fn complete(driver: &Arc<Driver>, domain: domxml::Domain, age: 
                 known.caps.insert(path, caps);
             }
             None => {
-                result?;
-                let caps = known.of(&attempt)?;
-                qemu_plan::validate::validate(&attempt, &caps)?;
-                return Ok(Planned { domain: attempt, caps });
+                let domain = attempt?;
+                let caps = known.of(&domain)?;
+                qemu_plan::validate::validate(&domain, &caps)?;
+                return Ok(Planned { domain, caps });
             }
         }
     }
     Err(Error::internal("the document names too many emulators"))
+}
+
+fn fill_in(driver: &Driver, mut domain: domxml::Domain, known: &Known, age: Age) -> Result<domxml::Domain> {
+    let config = super::start::plan_config(driver);
+    let mut context = Context { host_arch: &driver.host.arch, emulators: known, config: &config, ids: &mut Random, age };
+    post_parse(&mut domain, &mut context)?;
+    Ok(domain)
 }
 
 /// What is known of emulators so far; asking for more notes it, and the asker tries again.
@@ -113,10 +117,10 @@ impl Emulators for Known {
             None
         })
     }
-    fn caps(&self, path: &str) -> qemu_plan::error::Result<Arc<Caps>> {
+    fn caps(&self, path: &str) -> qemu_plan::Result<Arc<Caps>> {
         self.caps.get(path).cloned().ok_or_else(|| {
             self.want(Wanted::Caps(path.to_owned()));
-            qemu_plan::error::Error::internal("not asked yet")
+            qemu_plan::Error::internal("not asked yet")
         })
     }
 }

@@ -113,7 +113,7 @@ async fn take_over(driver: Arc<Driver>, domain: Domain) {
     };
     let Some(process) = process else {
         let guest = Guest::ended_before(domain.clone(), run.id, stop::cause_found(&driver, &view));
-        stop::ended_without_process(&driver, &guest).await;
+        stop::ended(&driver, &guest).await;
         return;
     };
     note_start_time(&domain, run.id, process.pid()).await;
@@ -164,9 +164,8 @@ async fn note_start_time(domain: &Domain, id: i32, pid: i32) {
 pub(super) fn watch_process(driver: &Arc<Driver>, guest: &Arc<Guest>) {
     let (weak, guest) = (Arc::downgrade(driver), Arc::clone(guest));
     tokio::spawn(async move {
-        if guest.process_ended().await
-            && let Some(driver) = weak.upgrade()
-        {
+        guest.process_ended().await;
+        if let Some(driver) = weak.upgrade() {
             stop::ended(&driver, &guest).await;
         }
     });
@@ -188,7 +187,7 @@ pub(super) async fn dial_again(driver: &Arc<Driver>, guest: &Arc<Guest>, pause: 
     loop {
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            _ = guest.process_ended() => return,
+            () = guest.process_ended() => return,
         }
         let Some(driver) = weak.upgrade() else { return };
         if dial(&driver, guest, DIAL).await.is_ok() {

@@ -17,6 +17,9 @@ use crate::{
 /// How long QEMU's last words are waited for once the process is gone.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// The intent to power off.
+const INTENT: &str = "power-off";
+
 /// libvirt's lifecycle event for an end.
 const STOPPED: i32 = 5;
 
@@ -79,12 +82,18 @@ pub async fn power_off(driver: &Arc<Driver>, domain: &Domain, how: How, conditio
     if conditions.trial {
         return Ok(());
     }
+    // Noted first: should the daemon end before QEMU does, the next one knows why it ended and sees to it that it does.
+    driver.registry.store().note_intent(view.uuid, guest.id, INTENT).await;
     guest.end_because(Cause::Destroyed);
     let patience = if how.graceful { Patience::Graceful } else { Patience::Usual };
     let (owned, name) = (Arc::clone(driver), Arc::clone(&view.name));
     driver
         .tracked(async move {
-            terminate(&owned, &guest, patience).await?;
+            let ended = terminate(&owned, &guest, patience).await;
+            if ended.is_err() {
+                owned.registry.store().clear_intent(guest.domain.uuid(), guest.id).await;
+            }
+            ended?;
             if how.remove_logs {
                 let log = owned.registry.store().paths().log.join(format!("{name}.log"));
                 crate::blocking::file("removing the guest's log", move || remove(&log)).await?;
@@ -92,6 +101,21 @@ pub async fn power_off(driver: &Arc<Driver>, domain: &Domain, how: How, conditio
             Ok(())
         })
         .await
+}
+
+/// Why a run ended that is found ended at start-up: somebody's wish that was noted, or nobody's.
+pub(super) fn cause_found(driver: &Driver, view: &View) -> Cause {
+    match (intended(driver, view), view.run.as_ref().is_some_and(|r| r.starting)) {
+        (Some(cause), _) => cause,
+        (None, true) => Cause::NotStarted,
+        (None, false) => Cause::Failed,
+    }
+}
+
+/// The end that was noted for this run before the daemon ended.
+pub(super) fn intended(driver: &Driver, view: &View) -> Option<Cause> {
+    let id = view.run.as_ref()?.id;
+    driver.registry.store().has_intent(view.uuid, id, INTENT).then_some(Cause::Destroyed)
 }
 
 /// Ends the process and cleans up after it. Returns when both are done, whoever did them.
@@ -110,7 +134,7 @@ async fn end_process(guest: &Guest, patience: Patience) -> Result<()> {
         Patience::Usual => Stop::Surely,
         Patience::None => Stop::Now,
     };
-    guest.process.stop(how).await
+    guest.process()?.stop(how).await
 }
 
 /// The process has ended: cleans up and commits, once. Later callers wait for the first.
@@ -130,6 +154,7 @@ pub(super) async fn ended(driver: &Arc<Driver>, guest: &Arc<Guest>) {
     if let Err(error) = committed {
         tracing::error!(guest = %view.name, %error, "the end of the run could not be written down");
     }
+    driver.registry.store().clear_intent(view.uuid, id).await;
     driver.guests.remove(guest);
     guest.cleaned.send_replace(true);
     tracing::info!(guest = %view.name, id, ?cause, "the run has ended");

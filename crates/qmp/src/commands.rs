@@ -87,6 +87,8 @@ commands! {
         /// Without their backing chains.
         flat: bool
     } -> Vec<BlockDeviceInfo>;
+    /// How fast memory is written, as last measured.
+    5 QueryDirtyRate "query-dirty-rate" {} -> DirtyRateInfo;
     /// Jobs.
     5 QueryJobs "query-jobs" {} -> Vec<JobInfo>;
 

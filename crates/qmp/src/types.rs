@@ -442,6 +442,22 @@ pub struct AddfdInfo {
     pub fd: i64,
 }
 
+/// How fast memory is written: `query-dirty-rate`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct DirtyRateInfo {
+    /// `unstarted`, `measuring`, `measured`.
+    pub status: String,
+    /// When measuring began, seconds since 1970.
+    pub start_time: i64,
+    /// How long was measured, in seconds.
+    pub calc_time: i64,
+    /// MiB a second, once measured.
+    pub dirty_rate: Option<i64>,
+    /// `page-sampling`, `dirty-ring`, `dirty-bitmap`.
+    pub mode: Option<String>,
+}
+
 /// One job of `query-jobs`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]

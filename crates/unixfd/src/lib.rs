@@ -4,6 +4,8 @@
 //! The one crate of the workspace that may say `unsafe`; every use of it is one system call, with
 //! the reason beside it. It has no policy: callers decide who may do what.
 
+mod async_file;
+mod attribute;
 mod launch;
 mod listener;
 mod lock;
@@ -12,6 +14,8 @@ mod passing;
 mod peer;
 mod pidfd;
 
+pub use async_file::AsyncFile;
+pub use attribute::{attribute, remove_attribute, set_attribute};
 pub use launch::{Held, Launch, LaunchError, Limit, Started, stage::Stage};
 pub use listener::{Owner, bind_listener};
 pub use lock::lock_holder;

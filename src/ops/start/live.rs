@@ -25,7 +25,7 @@ pub(super) async fn complete(monitor: &Monitor, prepared: &mut Prepared) -> Resu
     let devices = monitor.device_ids().await?;
     apply_balloon(monitor, &prepared.document).await?;
     Ok(StatusDocument {
-        vcpus: threads.iter().map(|c| VcpuThread { id: c.cpu_index, pid: c.thread_id }).collect(),
+        vcpus: threads.iter().map(|c| VcpuThread { id: u32::try_from(c.cpu_index).unwrap_or(0), pid: c.thread_id }).collect(),
         devices: devices.into_iter().map(|alias| DeviceAlias { alias }).collect(),
         ..StatusDocument::default()
     })

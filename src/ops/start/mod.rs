@@ -55,6 +55,14 @@ pub(super) struct Prepared {
     pub(super) cpu: Option<domxml::cpu::Cpu>,
 }
 
+/// Whom QEMU runs as by qemu.conf; none: as the daemon.
+///
+/// # Errors
+/// `ConfSyntax` if there is no such user or group.
+pub fn run_as(config: &crate::config::QemuConfig) -> Result<Option<crate::qemu::RunAs>> {
+    Ok(owners::Identity::of(config)?.run_as())
+}
+
 /// Starts a guest that is defined.
 ///
 /// # Errors
@@ -163,7 +171,7 @@ async fn stages(driver: &Arc<Driver>, job: &Job, document: domxml::Domain, confi
 /// The first stage: nothing of the host is touched.
 async fn prepare(driver: &Arc<Driver>, document: domxml::Domain) -> Result<Prepared> {
     let cpu = document.cpu.clone();
-    let planned = plan::complete(driver, document, Age::Old).await?;
+    let planned = plan::complete(driver, document, Age::Known).await?;
     let mut document = planned.domain;
     let id = driver.registry.new_id();
     document.id = Some(id);
@@ -230,7 +238,7 @@ async fn spawn(driver: &Arc<Driver>, job: &Job, prepared: &Prepared, reserved: &
 fn status(prepared: &Prepared, reserved: &Reserved) -> StatusDocument {
     use domxml::status::{BlockJobs, CapabilityFlag, Monitor};
     StatusDocument {
-        monitor: Some(Monitor { path: reserved.monitor.to_string_lossy().into_owned(), kind: "unix".to_owned(), ..Monitor::default() }),
+        monitor: Some(Monitor { path: reserved.monitor.to_string_lossy().into_owned(), kind: Some("unix".to_owned()) }),
         qemu_caps: prepared.caps.flags().iter().map(|f| CapabilityFlag { name: f.name().to_owned() }).collect(),
         lib_dir: Some(reserved.resources.dirs.lib.clone()),
         channel_target_dir: Some(reserved.resources.dirs.channel.clone()),

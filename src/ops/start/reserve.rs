@@ -25,6 +25,8 @@ use crate::{
 
 /// Mode of a channel's socket: who may enter its directory may use it.
 const SOCKET_MODE: u32 = 0o775;
+/// The first security model in force, for labels that name none.
+const SECURITY_MODEL: &str = "none";
 /// Bytes of a guest's master key.
 const KEY_BYTES: usize = 32;
 
@@ -110,6 +112,7 @@ fn dirs(driver: &Driver, short_name: &str) -> Dirs {
         lib: text(paths.domains.join(format!("domain-{short_name}"))),
         channel: text(paths.state.join("channel").join(short_name)),
         memory: text(paths.lib.join("ram").join(short_name)),
+        hugepages: Vec::new(),
         dbus_socket: text(paths.state.join("dbus").join(format!("{short_name}-dbus.sock"))),
     }
 }
@@ -124,7 +127,19 @@ pub(in crate::ops) fn native_resources(driver: &Driver, document: &domxml::Domai
 pub(in crate::ops) fn plan_config(driver: &Driver) -> qemu_plan::postparse::Config {
     let paths = driver.registry.store().paths();
     let text = |path: PathBuf| path.to_string_lossy().into_owned();
-    qemu_plan::postparse::Config { channel_dir: text(paths.state.join("channel")), nvram_dir: text(paths.lib.join("nvram")), ..Default::default() }
+    qemu_plan::postparse::Config {
+        channel_dir: text(paths.state.join("channel")),
+        nvram_dir: text(paths.lib.join("nvram")),
+        firmware: Vec::new(),
+        legacy_firmware: legacy_firmware(&driver.config()),
+        security_model: SECURITY_MODEL.to_owned(),
+    }
+}
+
+/// Firmware that qemu.conf names by path.
+fn legacy_firmware(config: &QemuConfig) -> Vec<(String, String)> {
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    config.nvram.iter().flatten().map(|(code, variables)| (text(code), text(variables))).collect()
 }
 
 /// The daemon's own variables that QEMU gets.

@@ -1,0 +1,152 @@
+//! Statistics as messages.
+
+use std::collections::HashMap;
+
+use super::convert;
+use crate::{
+    error::{Code, Error, Result},
+    ops::stats::{Balloon, Block, Card, Groups, Stats, Vcpus},
+    pb,
+};
+
+/// The groups that a request asks for.
+///
+/// # Errors
+/// `ArgumentUnsupported` if one is not known and the request insists.
+pub(super) fn groups(request: &pb::GetStatsRequest) -> Result<Groups> {
+    if request.groups.is_empty() {
+        return Ok(Groups::ALL);
+    }
+    let mut groups = Groups::default();
+    for number in &request.groups {
+        match pb::StatsGroup::try_from(*number) {
+            Ok(pb::StatsGroup::State) => groups.state = true,
+            Ok(pb::StatsGroup::CpuTotal) => groups.cpu = true,
+            Ok(pb::StatsGroup::Balloon) => groups.balloon = true,
+            Ok(pb::StatsGroup::Vcpu) => groups.vcpu = true,
+            Ok(pb::StatsGroup::Interface) => groups.interface = true,
+            Ok(pb::StatsGroup::Block) => groups.block = true,
+            Ok(pb::StatsGroup::Perf) => groups.perf = true,
+            Ok(pb::StatsGroup::Iothread) => groups.iothread = true,
+            Ok(pb::StatsGroup::Memory) => groups.memory = true,
+            Ok(pb::StatsGroup::Dirtyrate) => groups.dirty_rate = true,
+            Ok(pb::StatsGroup::Vm) => groups.vm = true,
+            Ok(pb::StatsGroup::Unspecified) | Err(_) if request.enforce => {
+                return Err(Error::new(Code::ArgumentUnsupported, format!("Stats types bits {number:#x} are not supported by this daemon or QEMU")));
+            }
+            Ok(pb::StatsGroup::Unspecified) | Err(_) => {}
+        }
+    }
+    Ok(groups)
+}
+
+/// The answer.
+pub(super) fn response(collected: Vec<Stats>) -> pb::GetStatsResponse {
+    let unreachable = collected.iter().filter(|s| s.unreachable).map(|s| s.view.uuid.to_string()).collect();
+    pb::GetStatsResponse { stats: collected.into_iter().map(one).collect(), unreachable }
+}
+
+fn one(stats: Stats) -> pb::DomainStats {
+    let (state, reason) = stats.condition.map(convert::state).unwrap_or_default();
+    pb::DomainStats {
+        uuid: stats.view.uuid.to_string(),
+        name: stats.view.name.to_string(),
+        id: stats.view.id(),
+        state: state.into(),
+        reason: reason.into(),
+        cpu: stats.cpu.map(|c| pb::CpuStats { time_ns: c.total_ns, user_ns: c.user_ns, system_ns: c.system_ns }),
+        balloon: stats.balloon.map(balloon),
+        vcpu: stats.vcpus.map(vcpus),
+        interface: stats.interfaces.map(|cards| pb::InterfaceStats { interfaces: cards.into_iter().map(card).collect() }),
+        block: stats.blocks.map(|blocks| pb::BlockStats { blocks: blocks.into_iter().map(block).collect() }),
+        iothread: (!stats.iothreads.is_empty()).then(|| pb::IoThreadStats { iothreads: stats.iothreads.iter().map(iothread).collect() }),
+        dirty_rate: stats.dirty_rate.map(dirty_rate),
+        vm: Vec::new(),
+    }
+}
+
+fn balloon(balloon: Balloon) -> pb::BalloonStats {
+    let number = |name: &str| balloon.guest.get(name).copied();
+    let kib = |name: &str| number(name).map(|bytes| bytes / 1024);
+    pb::BalloonStats {
+        current: balloon.current,
+        maximum: balloon.maximum,
+        swap_in: kib("stat-swap-in"),
+        swap_out: kib("stat-swap-out"),
+        major_fault: number("stat-major-faults"),
+        minor_fault: number("stat-minor-faults"),
+        unused: kib("stat-free-memory"),
+        available: kib("stat-total-memory"),
+        rss: balloon.rss,
+        usable: kib("stat-available-memory"),
+        last_update: balloon.last_update,
+        disk_caches: kib("stat-disk-caches"),
+        hugetlb_pgalloc: number("stat-htlb-pgalloc"),
+        hugetlb_pgfail: number("stat-htlb-pgfail"),
+    }
+}
+
+fn vcpus(vcpus: Vcpus) -> pb::VcpuStats {
+    let thread = |t: &crate::ops::stats::VcpuThread| pb::vcpu_stats::Vcpu {
+        index: t.index,
+        state: 1,
+        time_ns: t.stat.cpu.total_ns,
+        wait_ns: t.wait_ns,
+        delay_ns: t.delay_ns,
+        halted: None,
+        cpu: t.stat.processor,
+        extra: Vec::new(),
+    };
+    pb::VcpuStats { current: vcpus.current, maximum: vcpus.maximum, vcpus: vcpus.threads.iter().map(thread).collect() }
+}
+
+fn card(card: Card) -> pb::interface_stats::Interface {
+    let counters = card.counters.map(|[rx_bytes, rx_packets, rx_errors, rx_dropped, tx_bytes, tx_packets, tx_errors, tx_dropped]| {
+        pb::interface_stats::Counters { rx_bytes, rx_packets, rx_errors, rx_dropped, tx_bytes, tx_packets, tx_errors, tx_dropped }
+    });
+    pb::interface_stats::Interface { name: card.name.unwrap_or_default(), counters }
+}
+
+fn block(block: Block) -> pb::block_stats::Block {
+    let counters = block.counters.as_ref();
+    let size = |i: usize| block.sizes.map(|s| s[i]);
+    pb::block_stats::Block {
+        name: block.name,
+        backing_index: block.index,
+        path: block.path.unwrap_or_default(),
+        rd_requests: counters.map(|c| c.rd_operations),
+        rd_bytes: counters.map(|c| c.rd_bytes),
+        rd_times_ns: counters.map(|c| c.rd_total_time_ns),
+        wr_requests: counters.map(|c| c.wr_operations),
+        wr_bytes: counters.map(|c| c.wr_bytes),
+        wr_times_ns: counters.map(|c| c.wr_total_time_ns),
+        fl_requests: counters.map(|c| c.flush_operations),
+        fl_times_ns: counters.map(|c| c.flush_total_time_ns),
+        allocation: size(0),
+        capacity: size(1),
+        physical: size(2),
+        threshold: Some(block.threshold).filter(|t| *t != 0),
+        errors: None,
+    }
+}
+
+fn iothread(thread: &qmp::types::IoThreadInfo) -> pb::io_thread_stats::IoThread {
+    let number = |n: i64| u64::try_from(n).unwrap_or(0);
+    pb::io_thread_stats::IoThread {
+        id: thread.id.strip_prefix("iothread").and_then(|n| n.parse().ok()).unwrap_or(0),
+        poll_max_ns: number(thread.poll_max_ns),
+        poll_grow: number(thread.poll_grow),
+        poll_shrink: number(thread.poll_shrink),
+    }
+}
+
+fn dirty_rate(info: qmp::types::DirtyRateInfo) -> pb::DirtyRateStats {
+    let statuses: HashMap<&str, i32> = HashMap::from([("unstarted", 0), ("measuring", 1), ("measured", 2)]);
+    pb::DirtyRateStats {
+        calc_status: statuses.get(info.status.as_str()).copied().unwrap_or(0),
+        calc_start_time: info.start_time,
+        calc_period: i32::try_from(info.calc_time).unwrap_or(i32::MAX),
+        megabytes_per_second: info.dirty_rate,
+        calc_mode: info.mode.unwrap_or_default(),
+    }
+}

@@ -1,0 +1,163 @@
+//! The host and the daemon's place on it.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use uuid::Uuid;
+
+use super::Driver;
+use crate::{
+    error::{Code, Error, Result},
+    paths::Scope,
+};
+
+/// What is read once at start-up.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// Below which the host's files are read: "/" but in tests.
+    pub root: PathBuf,
+    /// Architecture, with libvirt's name.
+    pub arch: String,
+    /// The host's UUID as clients are told it.
+    pub uuid: Uuid,
+    /// System or session.
+    pub scope: Scope,
+}
+
+/// What clients ask first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Info {
+    /// Name of the host.
+    pub hostname: String,
+    /// URI of this connection.
+    pub uri: String,
+    /// UUID of the host.
+    pub uuid: Uuid,
+    /// Security driver in use; empty: none.
+    pub security_model: String,
+    /// Its domain of interpretation.
+    pub security_doi: String,
+}
+
+/// CPUs and memory of the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Architecture.
+    pub model: String,
+    /// KiB.
+    pub memory_kib: u64,
+    /// CPUs online.
+    pub cpus: u32,
+    /// Of one of them, 0 if not known.
+    pub mhz: u32,
+    /// NUMA nodes.
+    pub nodes: u32,
+    /// A node.
+    pub sockets: u32,
+    /// A socket.
+    pub cores: u32,
+    /// A core.
+    pub threads: u32,
+    /// KiB.
+    pub free_memory_kib: u64,
+}
+
+impl Facts {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// The kernel does not tell the architecture.
+    pub fn read(root: &Path, scope: Scope, host_uuid: Option<Uuid>) -> Result<Self> {
+        let host = hostinfo::Root::at(root);
+        let arch = hostinfo::arch(&host).map_err(unreadable)?;
+        let uuid = host_uuid.or_else(|| hostinfo::smbios_uuid(&host).ok().flatten().map(Uuid::from_bytes));
+        let uuid = uuid.or_else(|| hostinfo::machine_id(&host).ok().flatten().map(Uuid::from_bytes)).unwrap_or_default();
+        Ok(Self { root: root.to_owned(), arch, uuid, scope })
+    }
+}
+
+fn unreadable(error: hostinfo::Error) -> Error {
+    Error::internal(error.to_string()).caused_by(error)
+}
+
+/// What clients ask first.
+///
+/// # Errors
+/// The host has no name.
+pub fn info(driver: &Driver) -> Result<Info> {
+    let hostname = hostinfo::hostname(&hostinfo::Root::at(&driver.host.root)).map_err(unreadable)?;
+    let uri = match driver.host.scope {
+        Scope::System => "qemu:///system",
+        Scope::Session => "qemu:///session",
+    };
+    Ok(Info { hostname, uri: uri.to_owned(), uuid: driver.host.uuid, security_model: "none".to_owned(), security_doi: "0".to_owned() })
+}
+
+/// CPUs and memory.
+///
+/// # Errors
+/// The kernel does not tell.
+pub async fn node(driver: &Driver) -> Result<Node> {
+    let root = driver.host.root.clone();
+    crate::blocking::file("reading the host's facts", move || {
+        let root = hostinfo::Root::at(&root);
+        let info = hostinfo::node_info(&root).map_err(unreadable)?;
+        let free = hostinfo::free_memory(&root).map_err(unreadable)?;
+        Ok(Node {
+            model: info.model,
+            memory_kib: info.memory,
+            cpus: info.cpus,
+            mhz: info.mhz,
+            nodes: info.nodes,
+            sockets: info.sockets,
+            cores: info.cores,
+            threads: info.threads,
+            free_memory_kib: free / 1024,
+        })
+    })
+    .await
+}
+
+/// The version of the host's default QEMU.
+///
+/// # Errors
+/// There is none, or it can't be asked.
+pub async fn hypervisor_version(driver: &Arc<Driver>) -> Result<u64> {
+    let arch = driver.host.arch.clone();
+    let path = default_emulator(&arch).ok_or_else(|| Error::internal(format!("Cannot find suitable emulator for {arch}")))?;
+    Ok(u64::from(driver.prober.caps(Path::new(&path)).await?.version()))
+}
+
+/// The emulator for guests of an architecture that name none: the first on the daemon's path.
+pub fn default_emulator(arch: &str) -> Option<String> {
+    let name = match arch {
+        "i686" => "qemu-system-i386".to_owned(),
+        other => format!("qemu-system-{other}"),
+    };
+    let path = std::env::var_os("PATH")?;
+    let found = std::env::split_paths(&path).chain(["/usr/bin".into()]).map(|dir| dir.join(&name)).find(|p| p.is_file())?;
+    found.into_os_string().into_string().ok()
+}
+
+/// libvirt's capabilities document.
+///
+/// # Errors
+/// The host's facts can't be read.
+pub async fn capabilities(driver: &Arc<Driver>) -> Result<String> {
+    super::capabilities::document(driver).await
+}
+
+/// libvirt's domain capabilities document; empty arguments mean the host's best.
+///
+/// # Errors
+/// `InvalidArg` for an architecture or machine that the emulator does not have.
+pub async fn domain_capabilities(driver: &Arc<Driver>, asked: super::domcaps::Asked) -> Result<String> {
+    super::domcaps::document(driver, asked).await
+}
+
+/// Says that something is not served yet.
+pub(super) fn not_yet(what: &str) -> Error {
+    Error::new(Code::NoSupport, what.to_owned())
+}

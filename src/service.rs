@@ -1,0 +1,72 @@
+//! Puts the driver together: files, journal, guests, services.
+//!
+//! Called once by `main` when the sockets are there. It reads what is on disk and waits for no QEMU: guests that ran are
+//! taken over, and those that start with the host are started, beside the first calls.
+
+use std::{path::Path, sync::Arc};
+
+use anyhow::Context;
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    api,
+    config::HostUuid,
+    daemon::{self, Setup, Work},
+    domain::{Registry, store::Store},
+    events::Journal,
+    ops::{self, Driver, guest::Guests, host::Facts, sessions::Sessions},
+    qemu::{Prober, ProberConfig},
+};
+
+/// Makes the service of a daemon.
+///
+/// # Errors
+/// The host's facts, or the directories of guests, can't be read.
+pub async fn make(setup: Setup) -> anyhow::Result<Work> {
+    let driver = tokio::task::spawn_blocking(move || driver(&setup)).await.context("making the driver")??;
+    let service = api::router(&driver)?;
+    let background = Arc::clone(&driver);
+    driver.tracker.spawn(async move {
+        ops::restore::reconnect(&background).await;
+        ops::restore::autostart(&background).await;
+    });
+    let (counted, ending) = (Arc::clone(&driver), Arc::clone(&driver));
+    Ok(Work {
+        service: daemon::Service::new(service),
+        running_guests: Box::new(move || counted.running()),
+        finished: Box::pin(async move {
+            ending.tracker.close();
+            ending.tracker.wait().await;
+            ending.registry.close().await;
+        }),
+    })
+}
+
+fn driver(setup: &Setup) -> anyhow::Result<Arc<Driver>> {
+    let paths = &setup.paths;
+    for dir in [&paths.config, &paths.state, &paths.lib, &paths.domains, &paths.log, &paths.capabilities] {
+        std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
+    }
+    let journal = Journal::open(&paths.state.join("virtqemud")).unwrap_or_else(|error| {
+        tracing::warn!(%error, "the journal of events can't be kept; versions will not outlive the daemon");
+        Journal::in_memory(u64::from(std::process::id()))
+    });
+    let config = Arc::clone(&setup.qemu.borrow());
+    let uuid = match setup.daemon.borrow().host_uuid {
+        HostUuid::Fixed(uuid) => Some(uuid),
+        HostUuid::MachineId | HostUuid::Smbios => None,
+    };
+    let run_as = ops::start::run_as(&config)?;
+    let driver = Arc::new(Driver {
+        registry: Registry::new(Store::new(Arc::clone(paths)), journal, config.max_queued.unwrap_or(0)),
+        guests: Guests::default(),
+        config: setup.qemu.clone(),
+        prober: Prober::new(ProberConfig { cache: paths.capabilities.clone(), run_as }),
+        sessions: Sessions::default(),
+        ports: ops::Ports::default(),
+        host: Facts::read(Path::new("/"), paths.scope, uuid)?,
+        tracker: TaskTracker::new(),
+    });
+    ops::restore::load(&driver)?;
+    Ok(driver)
+}
