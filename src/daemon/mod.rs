@@ -146,6 +146,7 @@ impl Daemon {
                 reason,
             })?;
         }
+        raise_file_limit();
         let locks = Locks::take(options.pid_file.as_deref(), &paths)?;
         match Sockets::open(&configuration.daemon(), &paths) {
             Ok(sockets) => Ok(Self {
@@ -232,6 +233,16 @@ impl Locks {
             pid.remove();
         }
         drop(self.driver);
+    }
+}
+
+/// Every client and every guest takes descriptors: use as many as the administrator allows.
+fn raise_file_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "cannot raise the limit of open files");
     }
 }
 

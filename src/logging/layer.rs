@@ -51,7 +51,24 @@ pub fn install(plan: Plan) -> Result<Handle, InstallError> {
     tracing_subscriber::registry()
         .with(LogLayer(handle.clone()))
         .try_init()?;
+    log_panics();
     Ok(handle)
+}
+
+/// Has panics logged: in the background nobody reads standard error.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic
+            .location()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        let payload = panic.payload();
+        let owned = payload.downcast_ref::<String>().map(String::as_str);
+        let text = owned
+            .or_else(|| payload.downcast_ref::<&str>().copied())
+            .unwrap_or("?");
+        tracing::error!(place, panic = text, "panic; this is a bug in the daemon");
+    }));
 }
 
 /// Why the log cannot be had.
