@@ -23,11 +23,26 @@ pub use probe::{Prober, ProberConfig};
 pub use process::{Process, Stop};
 pub use start::{Held, Live, Prepared, RunAs, Start};
 
-use crate::error::{Error, Result};
+use std::time::Duration;
 
-/// Runs what may block (a fork, a small local file) off the runtime's threads.
+use crate::error::{Code, Error, Result};
+
+/// Longer than anything that is run so may take by itself: a file system that hangs.
+const BLOCKING_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Runs what may block (a fork, a small local file) off the runtime's threads, for a bounded time.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    let failed =
-        |error| Error::internal("a thread that starts or probes QEMU failed").caused_by(error);
-    tokio::task::spawn_blocking(work).await.map_err(failed)
+    match tokio::time::timeout(BLOCKING_DEADLINE, tokio::task::spawn_blocking(work)).await {
+        Ok(Ok(result)) => Ok(result),
+        Ok(Err(panic)) => {
+            Err(Error::internal("a thread that starts or probes QEMU failed").caused_by(panic))
+        }
+        Err(_) => {
+            let message = format!(
+                "the file system did not answer within {} s",
+                BLOCKING_DEADLINE.as_secs()
+            );
+            Err(Error::new(Code::OperationTimeout, message))
+        }
+    }
 }

@@ -184,7 +184,10 @@ struct Refusal {
     desc: String,
 }
 
-fn decode<T: serde::de::DeserializeOwned>(command: &str, line: &str) -> Result<T, Error> {
+pub(crate) fn decode<T: serde::de::DeserializeOwned>(
+    command: &str,
+    line: &str,
+) -> Result<T, Error> {
     let why = |error: serde_json::Error| Error::Reply {
         command: command.to_owned(),
         why: error.to_string(),

@@ -6,8 +6,11 @@
 //!                                 └─ event, end ──> Incoming channel
 //! ```
 //!
+//! A guest's agent is spoken to in the same words but without ids: see [`agent`].
+//!
 //! A command is a line in [`commands`], an event's data a line in [`events`]; neither knows the connection.
 
+pub mod agent;
 mod client;
 mod command;
 pub mod commands;

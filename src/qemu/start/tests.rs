@@ -94,6 +94,35 @@ async fn a_started_qemu_answers_and_can_be_taken_up_by_another_daemon() {
 }
 
 #[tokio::test]
+async fn a_qemu_that_does_not_answer_a_new_daemon_is_left_alone() {
+    let place = Place::new(&json!({}));
+    let live = place.start().await.unwrap();
+    let process = live.process.clone();
+    let pid = nix::unistd::Pid::from_raw(process.pid());
+    let signal = |signal| nix::sys::signal::kill(pid, signal).unwrap();
+    drop(live);
+    signal(nix::sys::signal::Signal::SIGSTOP);
+    let monitor = place.path("monitor.sock");
+    let within = Duration::from_millis(200);
+    let error = Live::attach(process.clone(), &monitor, within)
+        .await
+        .unwrap_err();
+    assert_eq!(
+        error.reason,
+        Some("MONITOR_UNREACHABLE"),
+        "{}",
+        error.message
+    );
+    signal(nix::sys::signal::Signal::SIGCONT);
+    let within = Duration::from_secs(5);
+    let again = Live::attach(process.clone(), &monitor, within)
+        .await
+        .unwrap();
+    assert!(!again.monitor.status().await.unwrap().running);
+    process.stop(Stop::Now).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_qemu_that_ends_early_is_seen_at_once_with_its_last_words() {
     let place =
         Place::new(&json!({"start": {"stderr": "qemu: -drive: no such file\n", "exit": 1}}));
