@@ -4,7 +4,7 @@ use futures_util::future::BoxFuture;
 use wire::frame::{Header, put_reply};
 use wire::procedure::{Procedure, ProcedureInfo, Program};
 use wire::xdr::{Reader, TooLong, Xdr};
-use wire::{WireError, qemu, remote};
+use wire::{WireError, admin, qemu, remote};
 
 use crate::ctx::{Ctx, Effect, Failure, not_open};
 use crate::handlers::{connect, domain, events};
@@ -103,7 +103,8 @@ fn admit<P: Procedure>(ctx: &Ctx, args: &[u8]) -> Result<P, WireError> {
 /// Checks that a call with readable arguments may be made on this connection.
 pub(crate) fn may_call(ctx: &Ctx, read_only: bool) -> Result<(), WireError> {
     let info = ctx.info;
-    let early = info.before_auth
+    let early = info.program == admin::PROGRAM_NUMBER
+        || info.before_auth
         || (info.program == remote::PROGRAM_NUMBER && BEFORE_OPEN.contains(&info.number));
     if early {
         return Ok(());

@@ -93,6 +93,7 @@ pub(crate) async fn monitor_register(
     ctx: &Ctx,
     args: ConnectDomainMonitorEventRegister,
 ) -> Reply<ConnectDomainMonitorEventRegisterRet> {
+    known_flags(args.flags)?;
     let no_case = args.flags & VIR_CONNECT_DOMAIN_QEMU_MONITOR_EVENT_REGISTER_NOCASE != 0;
     if args.flags & VIR_CONNECT_DOMAIN_QEMU_MONITOR_EVENT_REGISTER_REGEX != 0 {
         let detail = "regular expressions for names of monitor events";
@@ -140,6 +141,25 @@ pub(crate) async fn monitor_deregister(
     ctx.conn.events.remove_monitor(args.callback_id)?;
     ctx.then(Effect::Unwatch(Some(args.callback_id)));
     Ok(())
+}
+
+/// Refuses flags that libvirt does not know, as its API layer does.
+fn known_flags(flags: u32) -> Result<(), WireError> {
+    const KNOWN: u32 = VIR_CONNECT_DOMAIN_QEMU_MONITOR_EVENT_REGISTER_REGEX
+        | VIR_CONNECT_DOMAIN_QEMU_MONITOR_EVENT_REGISTER_NOCASE;
+    const FUNCTION: &str = "virDomainQemuMonitorEventStateRegisterID";
+    let unknown = flags & !KNOWN;
+    if unknown == 0 {
+        return Ok(());
+    }
+    let text = format!("unsupported flags ({unknown:#x}) in function {FUNCTION}");
+    Err(WireError {
+        str1: Some(FUNCTION.into()),
+        str2: Some("flags".into()),
+        ..WireError::new(ErrorCode::INVALID_ARG, ErrorDomain::NONE, "flags")
+            .with_message(&text)
+            .with_ints(0, 0)
+    })
 }
 
 fn known(id: i32, max: i32) -> Result<(), WireError> {

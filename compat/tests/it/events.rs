@@ -164,6 +164,22 @@ fn monitor_events_are_filtered_by_name() {
 }
 
 #[test]
+fn unknown_flags_of_a_monitor_registration_are_named() {
+    let front = Front::new();
+    let mut client = front.open();
+    let flags = qemu::ConnectDomainMonitorEventRegister {
+        flags: 99,
+        ..Default::default()
+    };
+    let error = client.call(&flags).unwrap_err();
+    let text = "unsupported flags (0x60) in function virDomainQemuMonitorEventStateRegisterID";
+    assert_eq!(
+        (error.code.0, error.int1, error.to_string().as_str()),
+        (8, 0, text)
+    );
+}
+
+#[test]
 fn wrong_registrations_are_refused_in_libvirts_words() {
     let front = Front::new();
     let mut client = front.open();

@@ -2,11 +2,12 @@
 //!
 //! The codec is pure: [`frame`] splits and makes packets, [`xdr`] has the values, [`remote`], [`qemu`],
 //! [`lxc`] and [`admin`] declare every procedure with its arguments and reply, [`keepalive`] the
-//! program that asks whether the other side lives. [`consts`] and [`params`] are libvirt's public
+//! program that asks whether the other side lives. [`io`] puts packets on a socket, [`client`] calls. [`consts`] and [`params`] are libvirt's public
 //! names. The hard thing is that the bytes come from strangers: every length has a bound in its type,
 //! and nothing is allocated that has not arrived.
 
 pub mod admin;
+pub mod client;
 pub mod codes;
 pub mod consts;
 mod error;
