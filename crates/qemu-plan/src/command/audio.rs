@@ -25,7 +25,9 @@ pub fn find<'a>(cx: Context<'a>, id: Option<u32>) -> Result<&'a Audio> {
         Some(id) => audios.iter().find(|audio| audio.id == Some(id)),
     };
     found.ok_or_else(|| match id {
-        Some(id) => Error::internal(format!("unable to find audio backend for sound device '{id}'")),
+        Some(id) => Error::internal(format!(
+            "unable to find audio backend for sound device '{id}'"
+        )),
         None => Error::internal("no audio backend"),
     })
 }
@@ -45,7 +47,10 @@ pub fn audiodev(audio: &Audio) -> Props {
     props
         .set("id", audiodev_id(audio.id))
         .set("driver", driver(audio.kind))
-        .opt("timer-period", audio.timer_period.filter(|period| *period != 0));
+        .opt(
+            "timer-period",
+            audio.timer_period.filter(|period| *period != 0),
+        );
     match audio.kind {
         AudioKind::Oss => {
             props
@@ -62,7 +67,9 @@ pub fn audiodev(audio: &Audio) -> Props {
         _ => {}
     }
     for (key, stream) in [("in", &audio.input), ("out", &audio.output)] {
-        let stream = stream.as_ref().map(|stream| stream_props(audio.kind, stream));
+        let stream = stream
+            .as_ref()
+            .map(|stream| stream_props(audio.kind, stream));
         props.opt(key, stream.filter(|stream| !stream.is_empty()));
     }
     props
@@ -121,7 +128,10 @@ fn nonzero(value: Option<u32>) -> Option<u32> {
 /// Environment of audio back ends.
 pub fn put_env(audio: &Audio, line: &mut CommandLine) {
     match audio.kind {
-        AudioKind::Sdl => line.opt_env("SDL_AUDIODRIVER", audio.driver.map(|driver| driver.as_str())),
+        AudioKind::Sdl => line.opt_env(
+            "SDL_AUDIODRIVER",
+            audio.driver.map(|driver| driver.as_str()),
+        ),
         AudioKind::Pipewire => line.opt_env("PIPEWIRE_RUNTIME_DIR", audio.runtime_dir.as_deref()),
         _ => {}
     }
@@ -144,7 +154,9 @@ const CARDS: [(SoundModel, &str); 8] = [
 /// # Errors
 /// When QEMU has no such card.
 pub fn build_sound(cx: Context<'_>, sound: &Sound, line: &mut CommandLine) -> Result<()> {
-    let Some(props) = sound_props(cx, sound)? else { return Ok(()) };
+    let Some(props) = sound_props(cx, sound)? else {
+        return Ok(());
+    };
     line.device(props);
     for codec in codec_props(cx, sound)? {
         line.device(codec);
@@ -184,7 +196,10 @@ pub fn sound_props(cx: Context<'_>, sound: &Sound) -> Result<Option<Props>> {
 }
 
 fn has_codecs(model: SoundModel) -> bool {
-    matches!(model, SoundModel::Ich6 | SoundModel::Ich7 | SoundModel::Ich9)
+    matches!(
+        model,
+        SoundModel::Ich6 | SoundModel::Ich7 | SoundModel::Ich9
+    )
 }
 
 /// Codecs of an HDA card; a card without any gets one.
@@ -195,8 +210,14 @@ pub fn codec_props(cx: Context<'_>, sound: &Sound) -> Result<Vec<Props>> {
     if !has_codecs(sound.model) {
         return Ok(Vec::new());
     }
-    let default = [Codec { kind: CodecKind::Duplex }];
-    let codecs = if sound.codecs.is_empty() { default.as_slice() } else { &sound.codecs };
+    let default = [Codec {
+        kind: CodecKind::Duplex,
+    }];
+    let codecs = if sound.codecs.is_empty() {
+        default.as_slice()
+    } else {
+        &sound.codecs
+    };
     let card = alias(&sound.info)?;
     let audiodev = audiodev_id(find(cx, sound.audio)?.id);
     let codec = |(number, codec): (usize, &Codec)| {

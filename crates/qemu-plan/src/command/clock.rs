@@ -6,8 +6,8 @@ use domxml::devices::common::YesNo;
 use super::context::Context;
 use super::line::CommandLine;
 use super::props::Keyval;
-use crate::{Error, Result};
 use crate::caps::Flag;
+use crate::{Error, Result};
 
 /// Appends clock and timers.
 ///
@@ -16,7 +16,10 @@ use crate::caps::Flag;
 pub fn build(cx: Context<'_>, line: &mut CommandLine) -> Result<()> {
     let clock = cx.def.clock.clone().unwrap_or_default();
     let mut rtc = Keyval::new().with("base", base(cx, &clock)?);
-    let timer = clock.timers.iter().find(|timer| timer.name == TimerName::Rtc);
+    let timer = clock
+        .timers
+        .iter()
+        .find(|timer| timer.name == TimerName::Rtc);
     rtc.opt("clock", timer.and_then(|timer| timer.track).and_then(track));
     if timer.and_then(|timer| timer.tickpolicy) == Some(TickPolicy::Catchup) {
         rtc.set("driftfix", "slew");
@@ -69,7 +72,13 @@ pub fn date_time(seconds: u64) -> String {
 
 /// What the interval timer does with ticks that a guest missed.
 fn build_pit(cx: Context<'_>, clock: &Clock, line: &mut CommandLine) {
-    let Some(pit) = clock.timers.iter().find(|timer| timer.name == TimerName::Pit) else { return };
+    let Some(pit) = clock
+        .timers
+        .iter()
+        .find(|timer| timer.name == TimerName::Pit)
+    else {
+        return;
+    };
     let policy = match pit.tickpolicy {
         Some(TickPolicy::Delay) => "delay",
         Some(TickPolicy::Discard) => "discard",
@@ -84,9 +93,15 @@ fn build_pit(cx: Context<'_>, clock: &Clock, line: &mut CommandLine) {
 pub fn build_power(cx: Context<'_>, line: &mut CommandLine) {
     let Some(power) = cx.def.pm else { return };
     let device = if cx.is_q35() { "ICH9-LPC" } else { "PIIX4_PM" };
-    for (name, enabled) in [("disable_s3", power.suspend_to_mem), ("disable_s4", power.suspend_to_disk)] {
+    for (name, enabled) in [
+        ("disable_s3", power.suspend_to_mem),
+        ("disable_s4", power.suspend_to_disk),
+    ] {
         if let Some(enabled) = enabled {
-            line.push("-global", format!("{device}.{name}={}", u8::from(enabled == YesNo::No)));
+            line.push(
+                "-global",
+                format!("{device}.{name}={}", u8::from(enabled == YesNo::No)),
+            );
         }
     }
 }

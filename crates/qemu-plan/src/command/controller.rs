@@ -58,7 +58,9 @@ const SCSI: [(ScsiModel, &str); 7] = [
 /// When QEMU has no such controller.
 pub fn build(cx: Context<'_>, line: &mut CommandLine) -> Result<()> {
     hole64(cx, line);
-    ORDER.into_iter().try_for_each(|kind| build_kind(cx, kind, line))
+    ORDER
+        .into_iter()
+        .try_for_each(|kind| build_kind(cx, kind, line))
 }
 
 /// Appends smart card readers.
@@ -70,7 +72,13 @@ pub fn build_readers(cx: Context<'_>, line: &mut CommandLine) -> Result<()> {
 }
 
 fn build_kind(cx: Context<'_>, kind: ControllerKind, line: &mut CommandLine) -> Result<()> {
-    for controller in cx.def.devices.controllers.iter().filter(|controller| controller.kind == kind) {
+    for controller in cx
+        .def
+        .devices
+        .controllers
+        .iter()
+        .filter(|controller| controller.kind == kind)
+    {
         if let Some(props) = props(cx, controller)? {
             line.device(props);
         }
@@ -81,7 +89,9 @@ fn build_kind(cx: Context<'_>, kind: ControllerKind, line: &mut CommandLine) -> 
 /// Size of the window above 4 GiB for PCI devices' memory.
 fn hole64(cx: Context<'_>, line: &mut CommandLine) {
     for controller in &cx.def.devices.controllers {
-        let Some(size) = &controller.pcihole64 else { continue };
+        let Some(size) = &controller.pcihole64 else {
+            continue;
+        };
         let host = match controller.pci_model() {
             Some(PciModel::PcieRoot) => "q35-pcihost",
             _ => "i440FX-pcihost",
@@ -105,10 +115,14 @@ pub fn props(cx: Context<'_>, controller: &Controller) -> Result<Option<Props>> 
         ControllerKind::Sata if index == 0 && cx.is_q35() => None,
         ControllerKind::Sata => Some(Props::driver("ahci").with("id", alias(&controller.info)?)),
         ControllerKind::VirtioSerial => Some(virtio_serial(controller)?),
-        ControllerKind::Ccid => Some(Props::driver("usb-ccid").with("id", alias(&controller.info)?)),
+        ControllerKind::Ccid => {
+            Some(Props::driver("usb-ccid").with("id", alias(&controller.info)?))
+        }
         _ => None,
     };
-    let Some(mut props) = props else { return Ok(None) };
+    let Some(mut props) = props else {
+        return Ok(None);
+    };
     address::put(cx, &controller.info, &mut props)?;
     Ok(Some(props))
 }
@@ -117,31 +131,48 @@ fn ide(cx: Context<'_>, index: u32) -> Result<Option<Props>> {
     if index == 0 && cx.is_i440fx() {
         return Ok(None);
     }
-    Err(Error::unsupported("Only a single IDE controller is supported for this machine type"))
+    Err(Error::unsupported(
+        "Only a single IDE controller is supported for this machine type",
+    ))
 }
 
 fn pci(controller: &Controller) -> Result<Option<Props>> {
-    let model = controller.pci_model().ok_or_else(|| Error::internal("missing model of a PCI controller"))?;
+    let model = controller
+        .pci_model()
+        .ok_or_else(|| Error::internal("missing model of a PCI controller"))?;
     if matches!(model, PciModel::PciRoot | PciModel::PcieRoot) {
         return Ok(None);
     }
     let target = controller.target.clone().unwrap_or_default();
     let id = alias(&controller.info)?;
-    let mut props = Props::driver(controller.model_name.unwrap_or_else(|| default_name(model)).as_str());
+    let mut props = Props::driver(
+        controller
+            .model_name
+            .unwrap_or_else(|| default_name(model))
+            .as_str(),
+    );
     match model {
         PciModel::PciBridge => {
             props.opt("chassis_nr", target.chassis_nr);
         }
         PciModel::PcieRootPort | PciModel::PcieSwitchDownstreamPort => {
-            props.opt("port", target.port).opt("chassis", target.chassis);
+            props
+                .opt("port", target.port)
+                .opt("chassis", target.chassis);
         }
         PciModel::PciExpanderBus | PciModel::PcieExpanderBus => {
             props.opt("bus_nr", target.bus_nr);
         }
         _ => {}
     }
-    props.opt("mem-reserve", target.mem_reserve.and_then(|kib| kib.checked_mul(1024)));
-    props.set("id", id).opt("hotplug", target.hotplug.map(OnOff::is_on)).opt("numa_node", target.node);
+    props.opt(
+        "mem-reserve",
+        target.mem_reserve.and_then(|kib| kib.checked_mul(1024)),
+    );
+    props
+        .set("id", id)
+        .opt("hotplug", target.hotplug.map(OnOff::is_on))
+        .opt("numa_node", target.node);
     Ok(Some(props))
 }
 
@@ -154,7 +185,9 @@ fn default_name(model: PciModel) -> PciModelName {
         PciModel::PcieSwitchDownstreamPort => PciModelName::Xio3130Downstream,
         PciModel::PciExpanderBus => PciModelName::Pxb,
         PciModel::PcieExpanderBus => PciModelName::PxbPcie,
-        PciModel::PciRoot | PciModel::PcieRoot | PciModel::PcieRootPort => PciModelName::PcieRootPort,
+        PciModel::PciRoot | PciModel::PcieRoot | PciModel::PcieRootPort => {
+            PciModelName::PcieRootPort
+        }
     }
 }
 
@@ -163,9 +196,15 @@ fn usb(cx: Context<'_>, controller: &Controller) -> Result<Option<Props>> {
     if model == UsbModel::None {
         return Ok(None);
     }
-    let (_, driver, has_ports) = USB.into_iter().find(|(known, ..)| *known == model).ok_or_else(|| {
-        Error::unsupported(format!("'{}' is not supported by this QEMU binary", model.as_str()))
-    })?;
+    let (_, driver, has_ports) = USB
+        .into_iter()
+        .find(|(known, ..)| *known == model)
+        .ok_or_else(|| {
+            Error::unsupported(format!(
+                "'{}' is not supported by this QEMU binary",
+                model.as_str()
+            ))
+        })?;
     let mut props = Props::driver(driver);
     if let Some(ports) = controller.ports.filter(|_| has_ports) {
         props.set("p2", ports).set("p3", ports);
@@ -184,7 +223,9 @@ fn usb(cx: Context<'_>, controller: &Controller) -> Result<Option<Props>> {
                         && other.info.master.is_none()
                 })
                 .ok_or_else(|| Error::internal("masterbus not found"))?;
-            props.set("masterbus", format!("{}.0", alias(&bus.info)?)).set("firstport", master.startport);
+            props
+                .set("masterbus", format!("{}.0", alias(&bus.info)?))
+                .set("firstport", master.startport);
         }
         None => {
             props.set("id", alias(&controller.info)?);
@@ -207,7 +248,10 @@ fn scsi(controller: &Controller) -> Result<Option<Props>> {
         Some(generation) => {
             let transport = Virtio::new(Some(generation), Some(&driver.virtio));
             let mut props = address::virtio("virtio-scsi", &controller.info, transport)?;
-            props.opt("iothread", driver.iothread.map(|number| format!("iothread{number}")));
+            props.opt(
+                "iothread",
+                driver.iothread.map(|number| format!("iothread{number}")),
+            );
             props
         }
         None => Props::driver(scsi_driver(model)?),
@@ -218,18 +262,30 @@ fn scsi(controller: &Controller) -> Result<Option<Props>> {
 }
 
 fn scsi_driver(model: ScsiModel) -> Result<&'static str> {
-    SCSI.iter().find(|(known, _)| *known == model).map(|(_, name)| *name).ok_or_else(|| {
-        Error::unsupported(format!("Unsupported controller model: {}", model.as_str()))
-    })
+    SCSI.iter()
+        .find(|(known, _)| *known == model)
+        .map(|(_, name)| *name)
+        .ok_or_else(|| {
+            Error::unsupported(format!("Unsupported controller model: {}", model.as_str()))
+        })
 }
 
 fn put_scsi_tuning(driver: &ControllerDriver, props: &mut Props) {
     props
         .opt("num_queues", driver.queues.filter(|queues| *queues != 0))
-        .opt("cmd_per_lun", driver.cmd_per_lun.filter(|value| *value != 0))
-        .opt("max_sectors", driver.max_sectors.filter(|value| *value != 0))
+        .opt(
+            "cmd_per_lun",
+            driver.cmd_per_lun.filter(|value| *value != 0),
+        )
+        .opt(
+            "max_sectors",
+            driver.max_sectors.filter(|value| *value != 0),
+        )
         .opt("ioeventfd", driver.ioeventfd.map(OnOff::is_on))
-        .opt("iothread-vq-mapping", driver.iothreads.as_ref().and_then(queue_mapping));
+        .opt(
+            "iothread-vq-mapping",
+            driver.iothreads.as_ref().and_then(queue_mapping),
+        );
 }
 
 /// Which I/O threads serve which queues.
@@ -258,7 +314,11 @@ fn virtio_serial(controller: &Controller) -> Result<Props> {
     let options = controller.driver.as_ref().map(|driver| &driver.virtio);
     let mut props = match &controller.info.address {
         Some(domxml::devices::address::Address::SpaprVio(_)) => Props::driver("spapr-vty"),
-        _ => address::virtio("virtio-serial", &controller.info, Virtio::new(model, options))?,
+        _ => address::virtio(
+            "virtio-serial",
+            &controller.info,
+            Virtio::new(model, options),
+        )?,
     };
     props
         .set("id", alias(&controller.info)?)

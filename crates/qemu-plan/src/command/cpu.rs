@@ -2,7 +2,9 @@
 
 use domxml::VirtType;
 use domxml::clock::{Timer, TimerName};
-use domxml::cpu::{Cpu, CpuCacheMode, CpuFeature, CpuMatch, CpuMode, FeaturePolicy, MaxPhysAddrMode};
+use domxml::cpu::{
+    Cpu, CpuCacheMode, CpuFeature, CpuMatch, CpuMode, FeaturePolicy, MaxPhysAddrMode,
+};
 use domxml::devices::common::OnOff;
 use domxml::devices::small::PanicModel;
 use domxml::features::{Features, Hyperv, HypervMode, State};
@@ -44,8 +46,14 @@ pub fn build(cx: Context<'_>, line: &mut CommandLine) -> Result<()> {
     if let Some(hyperv) = &features.hyperv {
         put_hyperv(hyperv, &mut value);
     }
-    if cx.def.devices.panics.iter().any(|panic| panic.model == Some(PanicModel::Hyperv)) {
-        value.raw("hv-crash");
+    if cx
+        .def
+        .devices
+        .panics
+        .iter()
+        .any(|panic| panic.model == Some(PanicModel::Hyperv))
+    {
+        value.word("hv-crash");
     }
     put_kvm(&features, &mut value);
     put_pmu(&features, &mut value);
@@ -79,20 +87,28 @@ fn model(cx: Context<'_>, cpu: &Cpu) -> Result<Keyval> {
 /// Whether the guest gets what the host has: said so, or at least a model.
 fn is_host_model(cpu: &Cpu) -> bool {
     cpu.mode == Some(CpuMode::HostModel)
-        || (cpu.mode.unwrap_or(CpuMode::Custom) == CpuMode::Custom && cpu.match_ == Some(CpuMatch::Minimum))
+        || (cpu.mode.unwrap_or(CpuMode::Custom) == CpuMode::Custom
+            && cpu.match_ == Some(CpuMatch::Minimum))
 }
 
 /// The host's model; features that the document names are as it says.
 fn host_model(cx: Context<'_>, cpu: &Cpu) -> Result<Keyval> {
     let Some(host) = &cx.res.cpu else {
-        return Err(Error::unsupported("CPU mode 'host-model' was not expanded for this host"));
+        return Err(Error::unsupported(
+            "CPU mode 'host-model' was not expanded for this host",
+        ));
     };
     let mut value = Keyval::implied(&host.model);
-    let vendor = cpu.model.as_ref().and_then(|model| model.vendor_id.as_ref());
+    let vendor = cpu
+        .model
+        .as_ref()
+        .and_then(|model| model.vendor_id.as_ref());
     value.opt("vendor", vendor.or(host.vendor.as_ref()));
     let mut features = host.features.clone();
     for feature in &cpu.features {
-        let Some(on) = switched(feature) else { continue };
+        let Some(on) = switched(feature) else {
+            continue;
+        };
         match features.iter_mut().find(|(name, _)| *name == feature.name) {
             Some(known) => known.1 = on,
             None => features.push((feature.name.clone(), on)),
@@ -107,8 +123,11 @@ fn host_model(cx: Context<'_>, cpu: &Cpu) -> Result<Keyval> {
 /// Whether the best CPU that QEMU gives on this host has a feature.
 fn host_has(cx: Context<'_>, name: &str) -> bool {
     let accel = Accel::from_virt_type(cx.def.kind.as_str()).and_then(|accel| cx.caps.accel(accel));
-    let host = accel.map(|accel| accel.host.properties.as_slice()).unwrap_or_default();
-    host.iter().any(|property| property.name == name && property.value == serde_json::Value::Bool(true))
+    let host = accel
+        .map(|accel| accel.host.properties.as_slice())
+        .unwrap_or_default();
+    host.iter()
+        .any(|property| property.name == name && property.value == serde_json::Value::Bool(true))
 }
 
 /// Whether a feature is switched on or off; none for those that are as the host has them.
@@ -122,7 +141,9 @@ fn switched(feature: &CpuFeature) -> Option<bool> {
 
 fn passthrough(cx: Context<'_>, cpu: &Cpu) -> Result<Keyval> {
     if cx.def.kind == VirtType::Qemu {
-        return Err(Error::unsupported("CPU mode 'host-passthrough' for x86_64 qemu domain on x86_64 host is not supported by hypervisor"));
+        return Err(Error::unsupported(
+            "CPU mode 'host-passthrough' for x86_64 qemu domain on x86_64 host is not supported by hypervisor",
+        ));
     }
     let mut value = Keyval::implied("host");
     put_migratable(cx, cpu, &mut value);
@@ -138,22 +159,40 @@ fn put_migratable(cx: Context<'_>, cpu: &Cpu, value: &mut Keyval) {
 /// A named model; a guest without one gets what QEMU would give it.
 fn custom(cx: Context<'_>, cpu: &Cpu) -> Keyval {
     let model = cpu.model.as_ref();
-    let default = match cx.def.os.kind.as_ref().and_then(|kind| kind.arch.as_deref()) {
+    let default = match cx
+        .def
+        .os
+        .kind
+        .as_ref()
+        .and_then(|kind| kind.arch.as_deref())
+    {
         Some("i686") => "qemu32",
         _ => "qemu64",
     };
-    let mut value = Keyval::implied(model.and_then(|model| model.name.as_deref()).unwrap_or(default));
+    let mut value = Keyval::implied(
+        model
+            .and_then(|model| model.name.as_deref())
+            .unwrap_or(default),
+    );
     value.opt("vendor", model.and_then(|model| model.vendor_id.as_deref()));
     value
 }
 
 /// QEMU's name of a feature.
 pub fn qemu_name(name: &str) -> &str {
-    NAMES.iter().find(|(known, _)| *known == name).map_or(name, |(_, qemu)| qemu)
+    NAMES
+        .iter()
+        .find(|(known, _)| *known == name)
+        .map_or(name, |(_, qemu)| qemu)
 }
 
 fn put_timers(cx: Context<'_>, value: &mut Keyval) {
-    let timers = cx.def.clock.as_ref().map(|clock| clock.timers.as_slice()).unwrap_or_default();
+    let timers = cx
+        .def
+        .clock
+        .as_ref()
+        .map(|clock| clock.timers.as_slice())
+        .unwrap_or_default();
     for timer in timers {
         put_timer(timer, value);
     }
@@ -169,15 +208,24 @@ fn put_timer(timer: &Timer, value: &mut Keyval) {
             value.set("hv-time", "on");
         }
         TimerName::Tsc => {
-            value.opt("tsc-frequency", timer.frequency.filter(|frequency| *frequency != 0));
+            value.opt(
+                "tsc-frequency",
+                timer.frequency.filter(|frequency| *frequency != 0),
+            );
         }
         _ => {}
     }
 }
 
 fn put_paravirtual(features: &Features, value: &mut Keyval) {
-    value.opt("kvm-pv-eoi", features.apic.and_then(|apic| apic.eoi).map(OnOff::as_str));
-    value.opt("kvm-pv-unhalt", features.pvspinlock.map(|switch| switch.state.as_str()));
+    value.opt(
+        "kvm-pv-eoi",
+        features.apic.and_then(|apic| apic.eoi).map(OnOff::as_str),
+    );
+    value.opt(
+        "kvm-pv-unhalt",
+        features.pvspinlock.map(|switch| switch.state.as_str()),
+    );
 }
 
 fn is_on(state: Option<State>) -> bool {
@@ -188,24 +236,53 @@ fn put_hyperv(hyperv: &Hyperv, value: &mut Keyval) {
     if hyperv.mode == HypervMode::Passthrough {
         value.set("hv-passthrough", "on");
     }
-    put_states(&[("hv-relaxed", hyperv.relaxed), ("hv-vapic", hyperv.vapic)], value);
-    if let Some(spinlocks) = hyperv.spinlocks.filter(|spinlocks| spinlocks.state == OnOff::On) {
-        value.set("hv-spinlocks", format!("0x{:x}", spinlocks.retries.unwrap_or_default()));
+    put_states(
+        &[("hv-relaxed", hyperv.relaxed), ("hv-vapic", hyperv.vapic)],
+        value,
+    );
+    if let Some(spinlocks) = hyperv
+        .spinlocks
+        .filter(|spinlocks| spinlocks.state == OnOff::On)
+    {
+        value.set(
+            "hv-spinlocks",
+            format!("0x{:x}", spinlocks.retries.unwrap_or_default()),
+        );
     }
-    let early = [("hv-vpindex", hyperv.vpindex), ("hv-runtime", hyperv.runtime), ("hv-synic", hyperv.synic)];
+    let early = [
+        ("hv-vpindex", hyperv.vpindex),
+        ("hv-runtime", hyperv.runtime),
+        ("hv-synic", hyperv.synic),
+    ];
     put_states(&early, value);
     if let Some(stimer) = hyperv.stimer.filter(|stimer| stimer.state == OnOff::On) {
         value.set("hv-stimer", "on");
         put_states(&[("hv-stimer-direct", stimer.direct)], value);
     }
     put_states(&[("hv-reset", hyperv.reset)], value);
-    if let Some(vendor) = hyperv.vendor_id.as_ref().filter(|vendor| vendor.state == OnOff::On) {
+    if let Some(vendor) = hyperv
+        .vendor_id
+        .as_ref()
+        .filter(|vendor| vendor.state == OnOff::On)
+    {
         value.opt("hv-vendor-id", vendor.value.as_deref());
     }
-    put_states(&[("hv-frequencies", hyperv.frequencies), ("hv-reenlightenment", hyperv.reenlightenment)], value);
+    put_states(
+        &[
+            ("hv-frequencies", hyperv.frequencies),
+            ("hv-reenlightenment", hyperv.reenlightenment),
+        ],
+        value,
+    );
     if let Some(flush) = hyperv.tlbflush.filter(|flush| flush.state == OnOff::On) {
         value.set("hv-tlbflush", "on");
-        put_states(&[("hv-tlbflush-direct", flush.direct), ("hv-tlbflush-ext", flush.extended)], value);
+        put_states(
+            &[
+                ("hv-tlbflush-direct", flush.direct),
+                ("hv-tlbflush-ext", flush.extended),
+            ],
+            value,
+        );
     }
     let late = [
         ("hv-ipi", hyperv.ipi),
@@ -230,7 +307,13 @@ fn put_kvm(features: &Features, value: &mut Keyval) {
     if is_on(kvm.hidden) {
         value.set("kvm", "off");
     }
-    put_states(&[("kvm-hint-dedicated", kvm.hint_dedicated), ("kvm-poll-control", kvm.poll_control)], value);
+    put_states(
+        &[
+            ("kvm-hint-dedicated", kvm.hint_dedicated),
+            ("kvm-poll-control", kvm.poll_control),
+        ],
+        value,
+    );
     if kvm.pv_ipi.is_some_and(|state| state.state == OnOff::Off) {
         value.set("kvm-pv-ipi", "off");
     }
@@ -252,7 +335,10 @@ fn put_cache(cpu: &Cpu, value: &mut Keyval) {
     };
     // Only models that are the host's have its caches.
     let host = matches!(cpu.mode, Some(CpuMode::HostPassthrough | CpuMode::Maximum));
-    for (key, option) in options.into_iter().filter(|(key, _)| host || *key != HOST_CACHE) {
+    for (key, option) in options
+        .into_iter()
+        .filter(|(key, _)| host || *key != HOST_CACHE)
+    {
         value.set(key, option);
     }
 }
@@ -262,7 +348,10 @@ fn put_address_width(cpu: &Cpu, value: &mut Keyval) {
     match width.mode {
         MaxPhysAddrMode::Passthrough => {
             value.set("host-phys-bits", "on");
-            value.opt("host-phys-bits-limit", width.limit.filter(|limit| *limit != 0));
+            value.opt(
+                "host-phys-bits-limit",
+                width.limit.filter(|limit| *limit != 0),
+            );
         }
         MaxPhysAddrMode::Emulate => match width.bits.filter(|bits| *bits != 0) {
             Some(bits) => {

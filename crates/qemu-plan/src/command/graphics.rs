@@ -5,10 +5,10 @@ use domxml::devices::graphics::{
     Graphics, GraphicsKind, Listen, ListenKind, MouseMode, SpiceChannelMode, VncSharePolicy,
 };
 
+use super::audio;
 use super::context::Context;
 use super::line::CommandLine;
 use super::props::{Keyval, Props, on_off};
-use super::audio;
 use crate::{Error, Result};
 
 /// Ports that a native conversion shows for displays which choose theirs at start.
@@ -66,7 +66,10 @@ fn sdl(graphics: &Graphics, line: &mut CommandLine) {
 
 fn egl_headless(cx: Context<'_>, graphics: &Graphics, line: &mut CommandLine) {
     let mut display = Keyval::implied("egl-headless");
-    display.opt("rendernode", rendernode(graphics).or(cx.res.rendernode.as_deref()));
+    display.opt(
+        "rendernode",
+        rendernode(graphics).or(cx.res.rendernode.as_deref()),
+    );
     line.push("-display", display);
 }
 
@@ -83,7 +86,10 @@ fn dbus(cx: Context<'_>, graphics: &Graphics, line: &mut CommandLine) -> Result<
         display.opt("rendernode", rendernode(graphics));
     }
     if graphics.audio.is_some_and(|id| id != 0) {
-        display.set("audiodev", audio::audiodev_id(audio::find(cx, graphics.audio)?.id));
+        display.set(
+            "audiodev",
+            audio::audiodev_id(audio::find(cx, graphics.audio)?.id),
+        );
     }
     line.push("-display", display);
     Ok(())
@@ -108,7 +114,10 @@ fn listen(graphics: &Graphics) -> Listen {
 
 /// Path of a display's socket: as given, or in the guest's directory.
 fn socket_path(cx: Context<'_>, listen: &Listen, name: &str) -> String {
-    listen.socket.clone().unwrap_or_else(|| cx.res.lib_file(name))
+    listen
+        .socket
+        .clone()
+        .unwrap_or_else(|| cx.res.lib_file(name))
 }
 
 fn vnc(cx: Context<'_>, graphics: &Graphics, line: &mut CommandLine) -> Result<()> {
@@ -116,7 +125,10 @@ fn vnc(cx: Context<'_>, graphics: &Graphics, line: &mut CommandLine) -> Result<(
     let mut display = vnc_listen(cx, graphics)?;
     if graphics.websocket.is_some_and(|port| port != 0) {
         let is_auto = graphics.websocket == Some(-1);
-        display.set("websocket", chosen(cx, graphics.websocket, is_auto, native::WEBSOCKET)?);
+        display.set(
+            "websocket",
+            chosen(cx, graphics.websocket, is_auto, native::WEBSOCKET)?,
+        );
     }
     display.opt("share", graphics.share_policy.map(VncSharePolicy::as_str));
     if graphics.passwd.is_some() || config.vnc_password {
@@ -134,8 +146,14 @@ fn vnc(cx: Context<'_>, graphics: &Graphics, line: &mut CommandLine) -> Result<(
     if config.vnc_sasl {
         display.set("sasl", "on");
     }
-    display.opt("power-control", graphics.power_control.map(|power| on_off(power.is_yes())));
-    display.set("audiodev", audio::audiodev_id(audio::find(cx, graphics.audio)?.id));
+    display.opt(
+        "power-control",
+        graphics.power_control.map(|power| on_off(power.is_yes())),
+    );
+    display.set(
+        "audiodev",
+        audio::audiodev_id(audio::find(cx, graphics.audio)?.id),
+    );
     line.push("-vnc", display);
     if let Some(keymap) = &graphics.keymap {
         line.push("-k", keymap.as_str());
@@ -146,22 +164,31 @@ fn vnc(cx: Context<'_>, graphics: &Graphics, line: &mut CommandLine) -> Result<(
 fn vnc_listen(cx: Context<'_>, graphics: &Graphics) -> Result<Keyval> {
     let listen = listen(graphics);
     match listen.kind {
-        ListenKind::Socket => {
-            Ok(Keyval::new().with("vnc", format!("unix:{}", socket_path(cx, &listen, "vnc.sock"))))
-        }
+        ListenKind::Socket => Ok(Keyval::new().with(
+            "vnc",
+            format!("unix:{}", socket_path(cx, &listen, "vnc.sock")),
+        )),
         ListenKind::None => Ok(Keyval::implied("none")),
         ListenKind::Address | ListenKind::Network => {
             let address = listen.address.as_deref().or(graphics.listen.as_deref());
             let address = address.unwrap_or(&cx.res.config.vnc_listen);
             let port = chosen(cx, graphics.port, auto(graphics), native::VNC)?;
-            Ok(Keyval::implied(format!("{}:{}", bracketed(address), port - VNC_BASE)))
+            Ok(Keyval::implied(format!(
+                "{}:{}",
+                bracketed(address),
+                port - VNC_BASE
+            )))
         }
     }
 }
 
 /// IPv6 addresses go in brackets.
 fn bracketed(address: &str) -> String {
-    if address.contains(':') { format!("[{address}]") } else { address.to_owned() }
+    if address.contains(':') {
+        format!("[{address}]")
+    } else {
+        address.to_owned()
+    }
 }
 
 fn spice(cx: Context<'_>, graphics: &Graphics, line: &mut CommandLine) -> Result<()> {
@@ -171,17 +198,29 @@ fn spice(cx: Context<'_>, graphics: &Graphics, line: &mut CommandLine) -> Result
     if config.spice_sasl {
         display.set("sasl", "on");
     }
-    display.opt("agent-mouse", graphics.mouse.map(|mouse| on_off(mouse != MouseMode::Server)));
+    display.opt(
+        "agent-mouse",
+        graphics
+            .mouse
+            .map(|mouse| on_off(mouse != MouseMode::Server)),
+    );
     if graphics.passwd.is_none() && !config.spice_password {
         display.set("disable-ticketing", "on");
     }
-    if let Some(files) = config.spice_tls.as_ref().filter(|_| graphics.tls_port.is_some_and(|port| port != 0)) {
+    if let Some(files) = config
+        .spice_tls
+        .as_ref()
+        .filter(|_| graphics.tls_port.is_some_and(|port| port != 0))
+    {
         display.set("x509-dir", &files.dir);
     }
     spice_channels(graphics, &mut display);
     spice_compression(graphics, &mut display);
     if gl(graphics) == Some(YesNo::Yes) {
-        display.set("gl", "on").opt("rendernode", rendernode(graphics).or(cx.res.rendernode.as_deref()));
+        display.set("gl", "on").opt(
+            "rendernode",
+            rendernode(graphics).or(cx.res.rendernode.as_deref()),
+        );
     }
     display.set("seamless-migration", "on");
     line.push("-spice", display);
@@ -195,7 +234,9 @@ fn spice_listen(cx: Context<'_>, graphics: &Graphics, display: &mut Keyval) -> R
     let listen = listen(graphics);
     match listen.kind {
         ListenKind::Socket => {
-            display.set("unix", "on").set("addr", socket_path(cx, &listen, "spice.sock"));
+            display
+                .set("unix", "on")
+                .set("addr", socket_path(cx, &listen, "spice.sock"));
         }
         ListenKind::None => {
             display.set("port", 0);
@@ -213,12 +254,20 @@ fn spice_ports(cx: Context<'_>, graphics: &Graphics, display: &mut Keyval) -> Re
     let tls = cx.res.config.spice_tls.is_some();
     let wants = |port: Option<i32>| auto(graphics) || port.is_some_and(|port| port != 0);
     if wants(graphics.port) {
-        display.set("port", chosen(cx, graphics.port, auto(graphics), native::SPICE)?);
+        display.set(
+            "port",
+            chosen(cx, graphics.port, auto(graphics), native::SPICE)?,
+        );
     }
     if wants(graphics.tls_port) && tls {
-        display.set("tls-port", chosen(cx, graphics.tls_port, auto(graphics), native::SPICE_TLS)?);
+        display.set(
+            "tls-port",
+            chosen(cx, graphics.tls_port, auto(graphics), native::SPICE_TLS)?,
+        );
     } else if graphics.tls_port.is_some_and(|port| port > 0) {
-        return Err(Error::unsupported("spice TLS port set in XML configuration, but TLS is disabled in qemu.conf"));
+        return Err(Error::unsupported(
+            "spice TLS port set in XML configuration, but TLS is disabled in qemu.conf",
+        ));
     }
     Ok(())
 }
@@ -241,12 +290,30 @@ fn spice_channels(graphics: &Graphics, display: &mut Keyval) {
 
 fn spice_compression(graphics: &Graphics, display: &mut Keyval) {
     display
-        .opt("image-compression", graphics.image.map(|mode| mode.as_str()))
-        .opt("jpeg-wan-compression", graphics.jpeg.map(|mode| mode.as_str()))
-        .opt("zlib-glz-wan-compression", graphics.zlib.map(|mode| mode.as_str()))
-        .opt("playback-compression", graphics.playback.map(|mode| mode.as_str()))
-        .opt("streaming-video", graphics.streaming.map(|mode| mode.as_str()));
-    let copy = graphics.clipboard.as_ref().and_then(|clipboard| clipboard.copypaste);
+        .opt(
+            "image-compression",
+            graphics.image.map(|mode| mode.as_str()),
+        )
+        .opt(
+            "jpeg-wan-compression",
+            graphics.jpeg.map(|mode| mode.as_str()),
+        )
+        .opt(
+            "zlib-glz-wan-compression",
+            graphics.zlib.map(|mode| mode.as_str()),
+        )
+        .opt(
+            "playback-compression",
+            graphics.playback.map(|mode| mode.as_str()),
+        )
+        .opt(
+            "streaming-video",
+            graphics.streaming.map(|mode| mode.as_str()),
+        );
+    let copy = graphics
+        .clipboard
+        .as_ref()
+        .and_then(|clipboard| clipboard.copypaste);
     if copy == Some(YesNo::No) {
         display.set("disable-copy-paste", "on");
     }

@@ -3,7 +3,8 @@
 use domxml::devices::address::Address;
 use domxml::devices::common::{OnOff, StorageHost};
 use domxml::devices::hostdev::{
-    GuestReset, Hostdev, HostdevAddress, HostdevKind, HostdevMode, HostdevModel, HostdevProtocol, HostdevSource,
+    GuestReset, Hostdev, HostdevAddress, HostdevKind, HostdevMode, HostdevModel, HostdevProtocol,
+    HostdevSource,
 };
 use domxml::devices::storage::{NetProtocol, Source, StorageKind};
 
@@ -12,17 +13,24 @@ use super::context::{Context, alias};
 use super::disk::put_scsi_place;
 use super::line::CommandLine;
 use super::props::Props;
-use crate::{Error, Result};
 use crate::block::{Common, Link, SecretFrom, Sources};
+use crate::{Error, Result};
 use domxml::devices::common::VirtioModel;
 
 /// Appends a host device.
 ///
 /// # Errors
 /// When QEMU has no such device, or the caller has not found it on the host.
-pub fn build(cx: Context<'_>, device: &Hostdev, sources: &mut Sources<'_>, line: &mut CommandLine) -> Result<()> {
+pub fn build(
+    cx: Context<'_>,
+    device: &Hostdev,
+    sources: &mut Sources<'_>,
+    line: &mut CommandLine,
+) -> Result<()> {
     if device.mode != HostdevMode::Subsystem {
-        return Err(Error::unsupported("hostdev mode 'capabilities' is not supported in this QEMU driver"));
+        return Err(Error::unsupported(
+            "hostdev mode 'capabilities' is not supported in this QEMU driver",
+        ));
     }
     let props = match device.kind {
         HostdevKind::Usb => usb(cx, device)?,
@@ -34,7 +42,10 @@ pub fn build(cx: Context<'_>, device: &Hostdev, sources: &mut Sources<'_>, line:
             scsi(cx, device, &node)?
         }
         other => {
-            return Err(Error::unsupported(format!("unsupported hostdev type '{}'", other.as_str())));
+            return Err(Error::unsupported(format!(
+                "unsupported hostdev type '{}'",
+                other.as_str()
+            )));
         }
     };
     line.device(props);
@@ -53,7 +64,11 @@ fn usb(cx: Context<'_>, device: &Hostdev) -> Result<Props> {
         (None, Some(HostdevAddress::Usb { bus, device })) if bus != 0 || device != 0 => {
             format!("/dev/bus/usb/{bus:03}/{device:03}")
         }
-        _ => return Err(Error::internal("USB host device is missing bus/device information")),
+        _ => {
+            return Err(Error::internal(
+                "USB host device is missing bus/device information",
+            ));
+        }
     };
     let reset = source.guest_reset;
     let mut props = Props::driver("usb-host")
@@ -75,16 +90,32 @@ fn resets_all(reset: Option<GuestReset>) -> Option<bool> {
 }
 
 fn vfio_driver(device: &Hostdev) -> &'static str {
-    if device.ramfb == Some(OnOff::On) { "vfio-pci-nohotplug" } else { "vfio-pci" }
+    if device.ramfb == Some(OnOff::On) {
+        "vfio-pci-nohotplug"
+    } else {
+        "vfio-pci"
+    }
 }
 
 fn pci(cx: Context<'_>, device: &Hostdev) -> Result<Props> {
-    let Some(HostdevAddress::Pci { domain, bus, slot, function }) = source(device).address else {
+    let Some(HostdevAddress::Pci {
+        domain,
+        bus,
+        slot,
+        function,
+    }) = source(device).address
+    else {
         return Err(Error::internal("PCI host device without an address"));
     };
-    let pair = device.teaming.as_ref().and_then(|team| team.persistent.clone());
+    let pair = device
+        .teaming
+        .as_ref()
+        .and_then(|team| team.persistent.clone());
     let mut props = Props::driver(vfio_driver(device))
-        .with("host", format!("{domain:04x}:{bus:02x}:{slot:02x}.{function}"))
+        .with(
+            "host",
+            format!("{domain:04x}:{bus:02x}:{slot:02x}.{function}"),
+        )
         .with("id", alias(&device.info)?)
         .with_opt("bootindex", cx.boot_index(&device.info))
         .with_opt("failover_pair_id", pair)
@@ -122,12 +153,18 @@ fn vhost_scsi(cx: Context<'_>, device: &Hostdev) -> Result<Props> {
         _ => VirtioModel::Virtio,
     };
     let fd = cx.res.device(id).vhost_fds.first().copied();
-    let fd = fd.or(cx.res.is_native().then_some(-1)).ok_or_else(|| Error::internal("no vhost-scsi descriptor"))?;
-    let mut props = address::virtio("vhost-scsi", &device.info, Virtio::new(Some(generation), None))?
-        .with_opt("wwpn", source(device).wwpn)
-        .with("vhostfd", fd.to_string())
-        .with("id", id)
-        .with_opt("bootindex", cx.boot_index(&device.info));
+    let fd = fd
+        .or(cx.res.is_native().then_some(-1))
+        .ok_or_else(|| Error::internal("no vhost-scsi descriptor"))?;
+    let mut props = address::virtio(
+        "vhost-scsi",
+        &device.info,
+        Virtio::new(Some(generation), None),
+    )?
+    .with_opt("wwpn", source(device).wwpn)
+    .with("vhostfd", fd.to_string())
+    .with("id", id)
+    .with_opt("bootindex", cx.boot_index(&device.info));
     address::put(cx, &device.info, &mut props)?;
     Ok(props)
 }
@@ -153,14 +190,20 @@ fn scsi_backend(
         (StorageKind::Network, false)
     } else {
         let path = cx.res.device(alias(&device.info)?).path;
-        let path = path.ok_or_else(|| Error::internal("the node of a SCSI host device was not found"))?;
-        link_source = Source { dev: Some(path), ..Source::default() };
+        let path =
+            path.ok_or_else(|| Error::internal("the node of a SCSI host device was not found"))?;
+        link_source = Source {
+            dev: Some(path),
+            ..Source::default()
+        };
         (StorageKind::Block, device.readonly)
     };
     let common = Common::default();
     let link = Link::raw(kind, &link_source, &common, read_only);
     let mut props = crate::block::storage_props(&link, &refs)?;
-    props.set("node-name", node.clone()).set("read-only", read_only);
+    props
+        .set("node-name", node.clone())
+        .set("read-only", read_only);
     line.push("-blockdev", props);
     Ok(node)
 }
@@ -189,4 +232,3 @@ fn scsi(cx: Context<'_>, device: &Hostdev, node: &str) -> Result<Props> {
     props.opt("share-rw", device.shareable.then_some(true));
     Ok(props)
 }
-

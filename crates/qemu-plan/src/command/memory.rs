@@ -13,8 +13,8 @@ use super::context::{Context, alias};
 use super::line::CommandLine;
 use super::props::{Keyval, Props, on_off};
 use super::units;
-use crate::{Error, Result};
 use crate::caps::Flag;
+use crate::{Error, Result};
 
 /// Id of the back end that is all the guest's memory.
 pub const DEFAULT_RAM: &str = "pc.ram";
@@ -34,7 +34,9 @@ pub fn cells(cx: Context<'_>) -> &[Cell] {
 pub fn has_hmat(cx: Context<'_>) -> bool {
     let numa = cx.def.cpu.as_ref().and_then(|cpu| cpu.numa.as_ref());
     numa.is_some_and(|numa| {
-        numa.interconnects.as_ref().is_some_and(|links| !links.all.is_empty())
+        numa.interconnects
+            .as_ref()
+            .is_some_and(|links| !links.all.is_empty())
             || numa.cells.iter().any(|cell| !cell.caches.is_empty())
     })
 }
@@ -44,18 +46,27 @@ fn align(kib: u64, step: u64) -> u64 {
 }
 
 fn size_kib(size: Option<&domxml::devices::common::Size>) -> u64 {
-    size.and_then(|size| units::kib(size.value, size.unit.as_deref().unwrap_or("KiB"))).unwrap_or_default()
+    size.and_then(|size| units::kib(size.value, size.unit.as_deref().unwrap_or("KiB")))
+        .unwrap_or_default()
 }
 
 fn module_size(memory: &Memory) -> u64 {
-    size_kib(memory.target.as_ref().and_then(|target| target.size.as_ref()))
+    size_kib(
+        memory
+            .target
+            .as_ref()
+            .and_then(|target| target.size.as_ref()),
+    )
 }
 
 /// Memory that the guest has without its modules, KiB, as QEMU is told.
 pub fn initial_kib(cx: Context<'_>) -> u64 {
     let cells = cells(cx);
     if !cells.is_empty() {
-        return cells.iter().map(|cell| align(cell.memory.0, START_ALIGN_KIB)).sum();
+        return cells
+            .iter()
+            .map(|cell| align(cell.memory.0, START_ALIGN_KIB))
+            .sum();
     }
     let total = cx.def.memory.as_ref().map_or(0, |memory| memory.size.0);
     let modules: u64 = cx.def.devices.memories.iter().map(module_size).sum();
@@ -74,7 +85,12 @@ pub fn build(cx: Context<'_>, line: &mut CommandLine) -> Result<()> {
     }
     line.push("-m", size);
     if cells(cx).is_empty() {
-        let request = Request { id: DEFAULT_RAM, kib: initial_kib(cx), system: true, ..Request::default() };
+        let request = Request {
+            id: DEFAULT_RAM,
+            kib: initial_kib(cx),
+            system: true,
+            ..Request::default()
+        };
         push_backend(backend(cx, &request)?, line);
     }
     Ok(())
@@ -82,8 +98,15 @@ pub fn build(cx: Context<'_>, line: &mut CommandLine) -> Result<()> {
 
 /// Appends `-overcommit`.
 pub fn build_overcommit(cx: Context<'_>, line: &mut CommandLine) {
-    let locked = cx.def.memory_backing.as_ref().is_some_and(|backing| backing.locked);
-    line.push("-overcommit", Keyval::new().with("mem-lock", on_off(locked)));
+    let locked = cx
+        .def
+        .memory_backing
+        .as_ref()
+        .is_some_and(|backing| backing.locked);
+    line.push(
+        "-overcommit",
+        Keyval::new().with("mem-lock", on_off(locked)),
+    );
 }
 
 /// What a back end is for.
@@ -124,9 +147,12 @@ fn backend(cx: Context<'_>, request: &Request<'_>) -> Result<Backend> {
     let none = MemoryBacking::default();
     let backing = cx.def.memory_backing.as_ref().unwrap_or(&none);
     let page = huge_page(cx, request)?;
-    let access = request.access.or_else(|| backing.access.map(|access| access == MemoryAccess::Shared));
+    let access = request
+        .access
+        .or_else(|| backing.access.map(|access| access == MemoryAccess::Shared));
     let file = request.path.is_some() || page.is_some() || access.is_some();
-    let mut prealloc = backing.allocation.and_then(|allocation| allocation.mode) == Some(MemoryAllocation::Immediate);
+    let mut prealloc = backing.allocation.and_then(|allocation| allocation.mode)
+        == Some(MemoryAllocation::Immediate);
     let mut own_name = false;
     let mut props = if backing.source == Some(MemorySource::Memfd) && request.path.is_none() {
         prealloc |= page.is_some();
@@ -152,7 +178,11 @@ fn backend(cx: Context<'_>, request: &Request<'_>) -> Result<Backend> {
     let plain = props.get("qom-type") == Some(&Value::from("memory-backend-ram"));
     props.opt("discard-data", discard(backing, request).filter(|_| !plain));
     props.opt("share", share(backing, access).filter(|_| !plain));
-    if own_name && cx.caps.has(Flag::MemoryBackendFileXUseCanonicalPathForRamblockId) {
+    if own_name
+        && cx
+            .caps
+            .has(Flag::MemoryBackendFileXUseCanonicalPathForRamblockId)
+    {
         props.set("x-use-canonical-path-for-ramblock-id", false);
     }
     put_prealloc(backing, prealloc, &mut props);
@@ -164,7 +194,11 @@ fn backend(cx: Context<'_>, request: &Request<'_>) -> Result<Backend> {
     let bound = put_policy(cx, request, &mut props);
     let context = put_context(cx, request, bound.as_ref().filter(|_| prealloc), &mut props);
     let plain = plain && bound.is_none() && !prealloc;
-    Ok(Backend { context, props, plain })
+    Ok(Backend {
+        context,
+        props,
+        plain,
+    })
 }
 
 fn discard(backing: &MemoryBacking, request: &Request<'_>) -> Option<bool> {
@@ -179,7 +213,9 @@ fn share(backing: &MemoryBacking, access: Option<bool>) -> Option<bool> {
 fn put_prealloc(backing: &MemoryBacking, prealloc: bool, props: &mut Props) {
     if prealloc {
         let threads = backing.allocation.and_then(|allocation| allocation.threads);
-        props.set("prealloc", true).opt("prealloc-threads", threads.filter(|threads| *threads != 0));
+        props
+            .set("prealloc", true)
+            .opt("prealloc-threads", threads.filter(|threads| *threads != 0));
     }
 }
 
@@ -200,10 +236,17 @@ fn put_policy(cx: Context<'_>, request: &Request<'_>, props: &mut Props) -> Opti
 fn policy(cx: Context<'_>, request: &Request<'_>) -> Option<(NumaMode, Bitmap)> {
     let tune = cx.def.numatune.clone().unwrap_or_default();
     let general = tune.memory.unwrap_or_default();
-    let cell = request.cell.and_then(|cell| tune.memnodes.iter().find(|node| node.cellid == cell));
-    let mode = cell.and_then(|cell| cell.mode).or(general.mode).unwrap_or(NumaMode::Strict);
+    let cell = request
+        .cell
+        .and_then(|cell| tune.memnodes.iter().find(|node| node.cellid == cell));
+    let mode = cell
+        .and_then(|cell| cell.mode)
+        .or(general.mode)
+        .unwrap_or(NumaMode::Strict);
     let nodes = request.nodes.clone();
-    let nodes = nodes.or_else(|| cell.map(|cell| cell.nodeset.clone())).or(general.nodeset)?;
+    let nodes = nodes
+        .or_else(|| cell.map(|cell| cell.nodeset.clone()))
+        .or(general.nodeset)?;
     Some((mode, nodes))
 }
 
@@ -233,12 +276,23 @@ fn huge_page(cx: Context<'_>, request: &Request<'_>) -> Result<Option<HugePage>>
         (Some(kib), _) => Some(kib),
         (None, Some(_)) => None,
         (None, None) => {
-            let Some(pages) = cx.def.memory_backing.as_ref().and_then(|backing| backing.hugepages.as_ref()) else {
+            let Some(pages) = cx
+                .def
+                .memory_backing
+                .as_ref()
+                .and_then(|backing| backing.hugepages.as_ref())
+            else {
                 return Ok(None);
             };
             let cell = request.cell.unwrap_or_default();
-            let named = |page: &&domxml::tuning::HugePage| page.nodeset.as_ref().is_some_and(|set| set.contains(cell));
-            let page = pages.pages.iter().find(named).or_else(|| pages.pages.iter().find(|page| page.nodeset.is_none()));
+            let named = |page: &&domxml::tuning::HugePage| {
+                page.nodeset.as_ref().is_some_and(|set| set.contains(cell))
+            };
+            let page = pages
+                .pages
+                .iter()
+                .find(named)
+                .or_else(|| pages.pages.iter().find(|page| page.nodeset.is_none()));
             match page {
                 Some(page) => Some(page.size.0),
                 None if pages.pages.is_empty() => Some(default_page(cx)?),
@@ -246,19 +300,39 @@ fn huge_page(cx: Context<'_>, request: &Request<'_>) -> Result<Option<HugePage>>
             }
         }
     };
-    let Some(kib) = wanted.filter(|kib| *kib != SYSTEM_PAGE_KIB && *kib != 0) else { return Ok(None) };
-    let dir = cx.res.dirs.hugepages.iter().find(|(size, _)| *size == kib).map(|(_, dir)| dir.clone());
-    let memfd = cx.def.memory_backing.as_ref().and_then(|backing| backing.source) == Some(MemorySource::Memfd);
+    let Some(kib) = wanted.filter(|kib| *kib != SYSTEM_PAGE_KIB && *kib != 0) else {
+        return Ok(None);
+    };
+    let dir = cx
+        .res
+        .dirs
+        .hugepages
+        .iter()
+        .find(|(size, _)| *size == kib)
+        .map(|(_, dir)| dir.clone());
+    let memfd = cx
+        .def
+        .memory_backing
+        .as_ref()
+        .and_then(|backing| backing.source)
+        == Some(MemorySource::Memfd);
     match dir {
         Some(dir) => Ok(Some(HugePage { kib, dir })),
-        None if memfd => Ok(Some(HugePage { kib, dir: String::new() })),
-        None => Err(Error::internal(format!("Unable to find any usable hugetlbfs mount for {kib} KiB"))),
+        None if memfd => Ok(Some(HugePage {
+            kib,
+            dir: String::new(),
+        })),
+        None => Err(Error::internal(format!(
+            "Unable to find any usable hugetlbfs mount for {kib} KiB"
+        ))),
     }
 }
 
 fn default_page(cx: Context<'_>) -> Result<u64> {
     let first = cx.res.dirs.hugepages.first().map(|(kib, _)| *kib);
-    first.ok_or_else(|| Error::internal("hugetlbfs filesystem is not mounted or disabled by administrator config"))
+    first.ok_or_else(|| {
+        Error::internal("hugetlbfs filesystem is not mounted or disabled by administrator config")
+    })
 }
 
 /// Appends the cells of the guest.
@@ -283,15 +357,29 @@ pub fn build_numa(cx: Context<'_>, line: &mut CommandLine) -> Result<()> {
         backends.push(backend(cx, &request)?);
     }
     // Machines that can do without back ends keep the old notation, as migration depends on it.
-    let old = backends.iter().all(|backend| backend.plain || is_prealloc_only(&backend.props)) && takes_sizes(cx);
-    if old && cx.def.memory_backing.as_ref().is_some_and(|backing| backing.allocation.is_some()) {
+    let old = backends
+        .iter()
+        .all(|backend| backend.plain || is_prealloc_only(&backend.props))
+        && takes_sizes(cx);
+    if old
+        && cx
+            .def
+            .memory_backing
+            .as_ref()
+            .is_some_and(|backing| backing.allocation.is_some())
+    {
         line.flag("-mem-prealloc");
     }
     for ((number, cell), backend) in cells.iter().enumerate().zip(backends) {
         push_cell(cell, number as u32, (!old).then_some(backend), line);
     }
     push_distances(cells, line);
-    if let Some(links) = cx.def.cpu.as_ref().and_then(|cpu| cpu.numa.as_ref()?.interconnects.clone()) {
+    if let Some(links) = cx
+        .def
+        .cpu
+        .as_ref()
+        .and_then(|cpu| cpu.numa.as_ref()?.interconnects.clone())
+    {
         links.all.iter().for_each(|link| push_link(link, line));
     }
     push_caches(cells, line);
@@ -299,22 +387,35 @@ pub fn build_numa(cx: Context<'_>, line: &mut CommandLine) -> Result<()> {
 }
 
 fn is_prealloc_only(props: &Props) -> bool {
-    props.get("qom-type") == Some(&Value::from("memory-backend-ram")) && props.get("host-nodes").is_none()
+    props.get("qom-type") == Some(&Value::from("memory-backend-ram"))
+        && props.get("host-nodes").is_none()
 }
 
 /// Machine types before 5.1 take a size in place of a back end.
 fn takes_sizes(cx: Context<'_>) -> bool {
     let machine = cx.machine();
-    let Some(version) = machine.rsplit('-').next() else { return false };
-    let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(u32::MAX));
-    let (major, minor) = (parts.next().unwrap_or(u32::MAX), parts.next().unwrap_or_default());
+    let Some(version) = machine.rsplit('-').next() else {
+        return false;
+    };
+    let mut parts = version
+        .split('.')
+        .map(|part| part.parse::<u32>().unwrap_or(u32::MAX));
+    let (major, minor) = (
+        parts.next().unwrap_or(u32::MAX),
+        parts.next().unwrap_or_default(),
+    );
     (major, minor) < (5, 1)
 }
 
 fn push_cell(cell: &Cell, number: u32, backend: Option<Backend>, line: &mut CommandLine) {
     let id = cell.id.unwrap_or(number);
     let mut node = Keyval::implied("node").with("nodeid", id);
-    for range in cell.cpus.iter().flat_map(|cpus| cpus.to_string().split(',').map(str::to_owned).collect::<Vec<_>>()) {
+    for range in cell.cpus.iter().flat_map(|cpus| {
+        cpus.to_string()
+            .split(',')
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    }) {
         node.set("cpus", range);
     }
     match backend {
@@ -337,12 +438,25 @@ fn push_distances(cells: &[Cell], line: &mut CommandLine) {
     if cells.iter().all(|cell| cell.distances.is_empty()) {
         return;
     }
-    let id = |number: usize| cells.get(number).and_then(|cell| cell.id).unwrap_or(number as u32);
+    let id = |number: usize| {
+        cells
+            .get(number)
+            .and_then(|cell| cell.id)
+            .unwrap_or(number as u32)
+    };
     for (source, cell) in cells.iter().enumerate() {
         for target in 0..cells.len() {
-            let said = cell.distances.iter().find(|sibling| sibling.id == id(target));
-            let value = said.map_or(if source == target { LOCAL } else { REMOTE }, |sibling| sibling.value);
-            let dist = Keyval::implied("dist").with("src", id(source)).with("dst", id(target)).with("val", value);
+            let said = cell
+                .distances
+                .iter()
+                .find(|sibling| sibling.id == id(target));
+            let value = said.map_or(if source == target { LOCAL } else { REMOTE }, |sibling| {
+                sibling.value
+            });
+            let dist = Keyval::implied("dist")
+                .with("src", id(source))
+                .with("dst", id(target))
+                .with("val", value);
             line.push("-numa", dist);
         }
     }
@@ -368,7 +482,9 @@ fn push_link(link: &Interconnect, line: &mut CommandLine) {
         .with("hierarchy", hierarchy(cache));
     match link {
         Interconnect::Latency(link) => {
-            value.set("data-type", format!("{}-latency", kind.as_str())).set("latency", link.value);
+            value
+                .set("data-type", format!("{}-latency", kind.as_str()))
+                .set("latency", link.value);
         }
         Interconnect::Bandwidth(link) => {
             value.set("data-type", format!("{}-bandwidth", kind.as_str()));
@@ -410,7 +526,9 @@ fn push_caches(cells: &[Cell], line: &mut CommandLine) {
 /// When its huge pages or its bus are not there.
 pub fn build_module(cx: Context<'_>, memory: &Memory, line: &mut CommandLine) -> Result<()> {
     if memory.model == MemoryModel::SgxEpc {
-        return Err(Error::unsupported("sgx epc isn't supported by this QEMU binary"));
+        return Err(Error::unsupported(
+            "sgx epc isn't supported by this QEMU binary",
+        ));
     }
     let backend = module_backend(cx, memory)?;
     push_backend(backend, line);
@@ -432,7 +550,9 @@ fn module_backend(cx: Context<'_>, memory: &Memory) -> Result<Backend> {
     let target = memory.target.clone().unwrap_or_default();
     let id = format!("mem{}", alias(&memory.info)?);
     let nodes = source.nodemask.as_deref().map(str::parse::<Bitmap>);
-    let nodes = nodes.transpose().map_err(|_| Error::xml("invalid nodemask of a memory device"))?;
+    let nodes = nodes
+        .transpose()
+        .map_err(|_| Error::xml("invalid nodemask of a memory device"))?;
     let page = size_kib(source.pagesize.as_ref());
     let request = Request {
         id: &id,
@@ -456,7 +576,10 @@ fn module_access(cx: Context<'_>, memory: &Memory) -> Option<bool> {
     let own = memory.access.map(|access| access == ModuleAccess::Shared);
     own.or_else(|| {
         let node = memory.target.as_ref()?.node?;
-        let cell = cells(cx).iter().enumerate().find(|(number, cell)| cell.id.unwrap_or(*number as u32) == node)?;
+        let cell = cells(cx)
+            .iter()
+            .enumerate()
+            .find(|(number, cell)| cell.id.unwrap_or(*number as u32) == node)?;
         cell.1.mem_access.map(|access| access == MemAccess::Shared)
     })
 }
@@ -482,10 +605,15 @@ pub fn module_props(cx: Context<'_>, memory: &Memory) -> Result<Props> {
         props.set("label-size", bytes(label.size.as_ref()));
     }
     if memory.model == MemoryModel::VirtioMem {
-        props.set("block-size", bytes(target.block.as_ref())).set("requested-size", bytes(target.requested.as_ref()));
+        props
+            .set("block-size", bytes(target.block.as_ref()))
+            .set("requested-size", bytes(target.requested.as_ref()));
     }
     props
-        .opt("dynamic-memslots", target.dynamic_memslots.map(YesNo::is_yes))
+        .opt(
+            "dynamic-memslots",
+            target.dynamic_memslots.map(YesNo::is_yes),
+        )
         .opt("uuid", memory.uuid.clone())
         .opt("unarmed", target.readonly.then_some(true))
         .set("memdev", format!("mem{id}"))
@@ -498,7 +626,12 @@ pub fn module_props(cx: Context<'_>, memory: &Memory) -> Result<Props> {
 
 /// virtio-mem allocates in the front end.
 fn prealloc(cx: Context<'_>, memory: &Memory) -> Option<bool> {
-    let allocation = cx.def.memory_backing.as_ref().and_then(|backing| backing.allocation);
-    let immediate = allocation.and_then(|allocation| allocation.mode) == Some(MemoryAllocation::Immediate);
+    let allocation = cx
+        .def
+        .memory_backing
+        .as_ref()
+        .and_then(|backing| backing.allocation);
+    let immediate =
+        allocation.and_then(|allocation| allocation.mode) == Some(MemoryAllocation::Immediate);
     (memory.model == MemoryModel::VirtioMem && immediate).then_some(true)
 }

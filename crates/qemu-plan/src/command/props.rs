@@ -101,14 +101,14 @@ impl From<Props> for Value {
     }
 }
 
-/// A `key=value,key=value` option value.
+/// A `key=value,key=value` option value. The first value may stand without its key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Keyval(String);
+pub struct Keyval(Vec<(String, String)>);
 
 impl Keyval {
     /// Starts with an implied key's value (`pty` in `-chardev pty,id=..`).
-    pub fn implied(value: impl AsRef<str>) -> Self {
-        Self(escape(value.as_ref()))
+    pub fn implied(value: impl Into<String>) -> Self {
+        Self(vec![(String::new(), value.into())])
     }
 
     /// Starts with nothing.
@@ -116,9 +116,10 @@ impl Keyval {
         Self::default()
     }
 
-    /// Appends `key=value`, escaping the value.
+    /// Appends `key=value`.
     pub fn set(&mut self, key: &str, value: impl std::fmt::Display) -> &mut Self {
-        self.raw(&format!("{key}={}", escape(&value.to_string())))
+        self.0.push((key.to_owned(), value.to_string()));
+        self
     }
 
     /// Appends `key=value` if there is a value.
@@ -129,13 +130,9 @@ impl Keyval {
         self
     }
 
-    /// Appends text that is escaped already, with a comma before it.
-    pub fn raw(&mut self, text: &str) -> &mut Self {
-        if !self.0.is_empty() {
-            self.0.push(',');
-        }
-        self.0.push_str(text);
-        self
+    /// Appends a word without a value.
+    pub fn word(&mut self, word: &str) -> &mut Self {
+        self.set("", word)
     }
 
     /// `set` for building in one expression.
@@ -145,14 +142,31 @@ impl Keyval {
         self
     }
 
-    /// Whether nothing was appended.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// The implied value that the list starts with; empty when there is none.
+    pub fn kind(&self) -> &str {
+        match self.0.first() {
+            Some((key, value)) if key.is_empty() => value,
+            _ => "",
+        }
     }
 
-    /// The finished text.
-    pub fn into_string(self) -> String {
+    /// The value of a key.
+    pub fn get(&self, key: &str) -> Option<&str> {
         self.0
+            .iter()
+            .find(|(known, _)| known == key)
+            .map(|(_, value)| value.as_str())
+    }
+}
+
+impl std::fmt::Display for Keyval {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (at, (key, value)) in self.0.iter().enumerate() {
+            let comma = if at == 0 { "" } else { "," };
+            let equals = if key.is_empty() { "" } else { "=" };
+            write!(f, "{comma}{key}{equals}{}", escape(value))?;
+        }
+        Ok(())
     }
 }
 
@@ -173,13 +187,17 @@ mod tests {
     #[test]
     fn keys_keep_the_order_they_were_set_in() {
         let mut props = Props::driver("x");
-        props.set("z", 1).opt("none", None::<u32>).nonzero("zero", 0u32).set("a", true);
+        props
+            .set("z", 1)
+            .opt("none", None::<u32>)
+            .nonzero("zero", 0u32)
+            .set("a", true);
         assert_eq!(props.to_string(), r#"{"driver":"x","z":1,"a":true}"#);
     }
 
     #[test]
     fn commas_in_values_are_doubled() {
         let list = Keyval::implied("socket").with("path", "/a,b");
-        assert_eq!(list.into_string(), "socket,path=/a,,b");
+        assert_eq!(list.to_string(), "socket,path=/a,,b");
     }
 }

@@ -4,8 +4,8 @@
 use domxml::devices::common::{OnOff, VirtioModel};
 use domxml::devices::rng::{Rng, RngBackendModel};
 use domxml::devices::small::{
-    Crypto, CryptoBackendModel, Iommu, IommuModel, Memballoon, MemballoonModel, Panic, PanicModel, Pstore, Shmem,
-    ShmemModelKind, ShmemRole, Vsock, Watchdog, WatchdogAction, WatchdogModel,
+    Crypto, CryptoBackendModel, Iommu, IommuModel, Memballoon, MemballoonModel, Panic, PanicModel,
+    Pstore, Shmem, ShmemModelKind, ShmemRole, Vsock, Watchdog, WatchdogAction, WatchdogModel,
 };
 
 use super::address::{self, Virtio};
@@ -23,10 +23,9 @@ use crate::{Error, Result};
 pub fn build_watchdogs(cx: Context<'_>, line: &mut CommandLine) -> Result<()> {
     let mut action = None;
     for watchdog in &cx.def.devices.watchdogs {
-        if watchdog.model == WatchdogModel::Itco {
-            line.push("-global", "ICH9-LPC.noreboot=off");
-        } else {
-            line.device(watchdog_props(cx, watchdog)?);
+        match watchdog_props(cx, watchdog)? {
+            Some(props) => line.device(props),
+            None => line.push("-global", "ICH9-LPC.noreboot=off"),
         }
         // What a dump is made of is the daemon's work: QEMU only stops the guest.
         action = Some(match watchdog.action.unwrap_or_default() {
@@ -40,14 +39,17 @@ pub fn build_watchdogs(cx: Context<'_>, line: &mut CommandLine) -> Result<()> {
     Ok(())
 }
 
-/// Front end of a watchdog.
+/// Front end of a watchdog; `None` for the one that is part of the machine.
 ///
 /// # Errors
 /// When its bus is not there.
-pub fn watchdog_props(cx: Context<'_>, watchdog: &Watchdog) -> Result<Props> {
+pub fn watchdog_props(cx: Context<'_>, watchdog: &Watchdog) -> Result<Option<Props>> {
+    if watchdog.model == WatchdogModel::Itco {
+        return Ok(None);
+    }
     let mut props = Props::driver(watchdog.model.as_str()).with("id", alias(&watchdog.info)?);
     address::put(cx, &watchdog.info, &mut props)?;
-    Ok(props)
+    Ok(Some(props))
 }
 
 /// Front end of the balloon; `None` when the guest has none.
@@ -58,17 +60,26 @@ pub fn balloon_props(cx: Context<'_>, balloon: &Memballoon) -> Result<Option<Pro
     let generation = match balloon.model {
         MemballoonModel::None => return Ok(None),
         MemballoonModel::Xen => {
-            return Err(Error::unsupported("Memory balloon device type 'xen' is not supported by this version of qemu"));
+            return Err(Error::unsupported(
+                "Memory balloon device type 'xen' is not supported by this version of qemu",
+            ));
         }
         MemballoonModel::Virtio => VirtioModel::Virtio,
         MemballoonModel::VirtioTransitional => VirtioModel::Transitional,
         MemballoonModel::VirtioNonTransitional => VirtioModel::NonTransitional,
     };
     let options = balloon.driver.as_ref().map(|driver| &driver.virtio);
-    let mut props = address::virtio("virtio-balloon", &balloon.info, Virtio::new(Some(generation), options))?
-        .with("id", alias(&balloon.info)?)
-        .with_opt("deflate-on-oom", balloon.autodeflate.map(OnOff::is_on))
-        .with_opt("free-page-reporting", balloon.free_page_reporting.map(OnOff::is_on));
+    let mut props = address::virtio(
+        "virtio-balloon",
+        &balloon.info,
+        Virtio::new(Some(generation), options),
+    )?
+    .with("id", alias(&balloon.info)?)
+    .with_opt("deflate-on-oom", balloon.autodeflate.map(OnOff::is_on))
+    .with_opt(
+        "free-page-reporting",
+        balloon.free_page_reporting.map(OnOff::is_on),
+    );
     address::put(cx, &balloon.info, &mut props)?;
     Ok(Some(props))
 }
@@ -86,7 +97,9 @@ pub fn build_rng(cx: Context<'_>, rng: &Rng, line: &mut CommandLine) -> Result<(
         RngBackendModel::Random => {
             Props::object("rng-random", object).with("filename", backend.path)
         }
-        RngBackendModel::Egd => Props::object("rng-egd", object).with("chardev", format!("char{id}")),
+        RngBackendModel::Egd => {
+            Props::object("rng-egd", object).with("chardev", format!("char{id}"))
+        }
         RngBackendModel::Builtin => Props::object("rng-builtin", object),
     });
     line.device(rng_props(cx, rng)?);
@@ -110,11 +123,18 @@ pub fn rng_props(cx: Context<'_>, rng: &Rng) -> Result<Props> {
     const PERIOD_MS: u32 = 1000;
     let id = alias(&rng.info)?;
     let options = rng.driver.as_ref().map(|driver| &driver.virtio);
-    let mut props = address::virtio("virtio-rng", &rng.info, Virtio::new(Some(rng.model), options))?
-        .with("rng", format!("obj{id}"))
-        .with("id", id);
+    let mut props = address::virtio(
+        "virtio-rng",
+        &rng.info,
+        Virtio::new(Some(rng.model), options),
+    )?
+    .with("rng", format!("obj{id}"))
+    .with("id", id);
     if let Some(rate) = rng.rate.as_ref().filter(|rate| rate.bytes != 0) {
-        let period = rate.period.filter(|period| *period != 0).unwrap_or(PERIOD_MS);
+        let period = rate
+            .period
+            .filter(|period| *period != 0)
+            .unwrap_or(PERIOD_MS);
         props.set("max-bytes", rate.bytes).set("period", period);
     }
     address::put(cx, &rng.info, &mut props)?;
@@ -131,10 +151,21 @@ pub fn vsock_props(cx: Context<'_>, vsock: &Vsock) -> Result<Props> {
     let fd = fd.or(cx.res.is_native().then_some(-1));
     let fd = fd.ok_or_else(|| Error::internal("no vhost-vsock descriptor"))?;
     let options = vsock.driver.as_ref().map(|driver| &driver.virtio);
-    let mut props = address::virtio("vhost-vsock", &vsock.info, Virtio::new(vsock.model, options))?
-        .with("id", id)
-        .with("guest-cid", vsock.cid.as_ref().and_then(|cid| cid.address).unwrap_or_default())
-        .with("vhostfd", fd.to_string());
+    let mut props = address::virtio(
+        "vhost-vsock",
+        &vsock.info,
+        Virtio::new(vsock.model, options),
+    )?
+    .with("id", id)
+    .with(
+        "guest-cid",
+        vsock
+            .cid
+            .as_ref()
+            .and_then(|cid| cid.address)
+            .unwrap_or_default(),
+    )
+    .with("vhostfd", fd.to_string());
     address::put(cx, &vsock.info, &mut props)?;
     Ok(props)
 }
@@ -170,7 +201,10 @@ pub fn build_shmem(cx: Context<'_>, shmem: &Shmem, line: &mut CommandLine) -> Re
     let mut socket = None;
     let mut props = match shmem.model.unwrap_or_default() {
         ShmemModelKind::IvshmemPlain => {
-            let size = shmem.size.as_ref().and_then(|size| units::bytes(size.value, size.unit.as_deref().unwrap_or("B")));
+            let size = shmem
+                .size
+                .as_ref()
+                .and_then(|size| units::bytes(size.value, size.unit.as_deref().unwrap_or("B")));
             let memdev = format!("shmmem-{id}");
             line.object(
                 Props::object("memory-backend-file", memdev.clone())
@@ -179,12 +213,23 @@ pub fn build_shmem(cx: Context<'_>, shmem: &Shmem, line: &mut CommandLine) -> Re
                     .with("share", true),
             );
             let master = shmem.role.map(|role| on_off(role == ShmemRole::Master));
-            Props::driver("ivshmem-plain").with("id", id).with("memdev", memdev).with_opt("master", master)
+            Props::driver("ivshmem-plain")
+                .with("id", id)
+                .with("memdev", memdev)
+                .with_opt("master", master)
         }
         ShmemModelKind::IvshmemDoorbell => {
             let own = || format!("/var/lib/libvirt/shmem-{}-sock", shmem.name);
-            let path = shmem.server.as_ref().and_then(|server| server.path.clone()).unwrap_or_else(own);
-            socket = Some(Keyval::implied("socket").with("id", format!("char{id}")).with("path", path));
+            let path = shmem
+                .server
+                .as_ref()
+                .and_then(|server| server.path.clone())
+                .unwrap_or_else(own);
+            socket = Some(
+                Keyval::implied("socket")
+                    .with("id", format!("char{id}"))
+                    .with("path", path),
+            );
             Props::driver("ivshmem-doorbell")
                 .with("id", id)
                 .with("chardev", format!("char{id}"))
@@ -192,7 +237,9 @@ pub fn build_shmem(cx: Context<'_>, shmem: &Shmem, line: &mut CommandLine) -> Re
                 .with_opt("ioeventfd", options.ioeventfd.map(OnOff::is_on))
         }
         ShmemModelKind::Ivshmem => {
-            return Err(Error::unsupported("ivshmem device is not supported with this QEMU binary"));
+            return Err(Error::unsupported(
+                "ivshmem device is not supported with this QEMU binary",
+            ));
         }
     };
     address::put(cx, &shmem.info, &mut props)?;
@@ -215,7 +262,10 @@ pub fn build_crypto(cx: Context<'_>, crypto: &Crypto, line: &mut CommandLine) ->
         CryptoBackendModel::Lkcf => "cryptodev-backend-lkcf",
     };
     let object = format!("obj{id}");
-    line.object(Props::object(kind, object.clone()).with_opt("queues", backend.queues.filter(|queues| *queues != 0)));
+    line.object(
+        Props::object(kind, object.clone())
+            .with_opt("queues", backend.queues.filter(|queues| *queues != 0)),
+    );
     let options = crypto.driver.as_ref().map(|driver| &driver.virtio);
     let mut props = address::virtio("virtio-crypto", &crypto.info, Virtio::options(options))?
         .with("cryptodev", object)
@@ -231,7 +281,10 @@ pub fn build_crypto(cx: Context<'_>, crypto: &Crypto, line: &mut CommandLine) ->
 /// When its bus is not there.
 pub fn build_pstore(cx: Context<'_>, pstore: &Pstore, line: &mut CommandLine) -> Result<()> {
     let id = alias(&pstore.info)?;
-    let size = pstore.size.as_ref().and_then(|size| units::bytes(size.value, size.unit.as_deref().unwrap_or("KiB")));
+    let size = pstore
+        .size
+        .as_ref()
+        .and_then(|size| units::bytes(size.value, size.unit.as_deref().unwrap_or("KiB")));
     let memdev = format!("mem{id}");
     line.object(
         Props::object("memory-backend-file", memdev.clone())
@@ -239,7 +292,9 @@ pub fn build_pstore(cx: Context<'_>, pstore: &Pstore, line: &mut CommandLine) ->
             .with("size", size.unwrap_or_default())
             .with("share", true),
     );
-    let mut props = Props::driver("acpi-erst").with("id", id).with("memdev", memdev);
+    let mut props = Props::driver("acpi-erst")
+        .with("id", id)
+        .with("memdev", memdev);
     address::put(cx, &pstore.info, &mut props)?;
     line.device(props);
     Ok(())
@@ -271,4 +326,3 @@ pub fn iommu_props(cx: Context<'_>, iommu: &Iommu) -> Result<Option<Props>> {
         )),
     }
 }
-

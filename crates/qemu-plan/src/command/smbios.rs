@@ -10,8 +10,23 @@ use crate::{Error, Result};
 
 /// Entries of each table in QEMU's order.
 const BIOS: [&str; 4] = ["vendor", "version", "date", "release"];
-const SYSTEM: [&str; 7] = ["manufacturer", "product", "version", "serial", "uuid", "sku", "family"];
-const BASE_BOARD: [&str; 6] = ["manufacturer", "product", "version", "serial", "asset", "location"];
+const SYSTEM: [&str; 7] = [
+    "manufacturer",
+    "product",
+    "version",
+    "serial",
+    "uuid",
+    "sku",
+    "family",
+];
+const BASE_BOARD: [&str; 6] = [
+    "manufacturer",
+    "product",
+    "version",
+    "serial",
+    "asset",
+    "location",
+];
 const CHASSIS: [&str; 5] = ["manufacturer", "version", "serial", "asset", "sku"];
 
 /// Appends all tables and files.
@@ -22,7 +37,12 @@ pub fn build(cx: Context<'_>, line: &mut CommandLine) -> Result<()> {
     if let Some(source) = source(cx)? {
         build_tables(source, line);
     }
-    for info in cx.def.sysinfo.iter().filter(|info| info.kind == SysinfoType::Fwcfg) {
+    for info in cx
+        .def
+        .sysinfo
+        .iter()
+        .filter(|info| info.kind == SysinfoType::Fwcfg)
+    {
         for file in &info.files {
             let mut value = Keyval::new().with("name", &file.name);
             match (&file.value, &file.file) {
@@ -39,14 +59,22 @@ fn source(cx: Context<'_>) -> Result<Option<&Sysinfo>> {
     match cx.def.os.smbios {
         None | Some(SmbiosMode::Emulate) => Ok(None),
         Some(SmbiosMode::Sysinfo) => {
-            let own = cx.def.sysinfo.iter().find(|info| info.kind == SysinfoType::Smbios);
+            let own = cx
+                .def
+                .sysinfo
+                .iter()
+                .find(|info| info.kind == SysinfoType::Smbios);
             own.map(Some).ok_or_else(|| {
-                Error::xml(format!("Domain '{}' sysinfo are not available", cx.def.name))
+                Error::xml(format!(
+                    "Domain '{}' sysinfo are not available",
+                    cx.def.name
+                ))
             })
         }
         Some(SmbiosMode::Host) => {
             let host = cx.res.host_smbios.as_ref();
-            host.map(Some).ok_or_else(|| Error::unsupported("Host SMBIOS information is not available"))
+            host.map(Some)
+                .ok_or_else(|| Error::unsupported("Host SMBIOS information is not available"))
         }
     }
 }
@@ -68,7 +96,9 @@ fn build_tables(info: &Sysinfo, line: &mut CommandLine) {
 }
 
 fn push_table(kind: u32, names: &[&str], table: Option<&SmbiosTable>, line: &mut CommandLine) {
-    let Some(table) = table.filter(|table| !table.entries.is_empty()) else { return };
+    let Some(table) = table.filter(|table| !table.entries.is_empty()) else {
+        return;
+    };
     let mut value = Keyval::new().with("type", kind);
     for name in names {
         value.opt(name, table.get(name));

@@ -1,18 +1,24 @@
 //! Runs one recorded case: read, name, build, compare token by token.
-#![allow(clippy::unwrap_used, reason = "a test helper; what fails, fails the test")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test helper; what fails, fails the test"
+)]
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use domxml::devices::{ChardevKind, InterfaceKind};
+use domxml::devices::{ChardevKind, Family, InterfaceKind};
 use domxml::{Domain, ParseFlags};
 use qemu_plan::address::Age;
 use qemu_plan::alias;
 use qemu_plan::caps::{Caps, Flag, Replies};
-use qemu_plan::command::{self, native, CpuExpansion, DeviceResources, Dirs, Purpose, Resources, Secret};
-use qemu_plan::postparse::{Config, Context, Emulators, Ids, post_parse};
+use qemu_plan::command::plug::{Given, plug};
+use qemu_plan::command::{
+    self, CpuExpansion, DeviceResources, Dirs, Purpose, Resources, Secret, native,
+};
+use qemu_plan::postparse::{Config, Context, Emulators, Firmware, Ids, post_parse};
 use serde_json::Value;
 
 /// A document that libvirt kept, and the command line it made of it.
@@ -48,14 +54,31 @@ impl fmt::Display for Outcome {
 pub(crate) fn golden(dir: &Path) -> Vec<Case> {
     let mut names: Vec<_> = std::fs::read_dir(dir)
         .unwrap()
-        .filter_map(|entry| Some(entry.unwrap().file_name().to_str()?.strip_suffix(".args")?.to_owned()))
+        .filter_map(|entry| {
+            Some(
+                entry
+                    .unwrap()
+                    .file_name()
+                    .to_str()?
+                    .strip_suffix(".args")?
+                    .to_owned(),
+            )
+        })
         .collect();
     names.sort();
-    let read = |name: &str, suffix: &str| std::fs::read_to_string(dir.join(format!("{name}.{suffix}"))).unwrap();
+    let read = |name: &str, suffix: &str| {
+        std::fs::read_to_string(dir.join(format!("{name}.{suffix}"))).unwrap()
+    };
     let case = |name: String| {
         let define = read(&name, "xml");
         let argv = read(&name, "args").lines().map(str::to_owned).collect();
-        Case { tier: 0, input: define.clone(), define, argv, name }
+        Case {
+            tier: 0,
+            input: define.clone(),
+            define,
+            argv,
+            name,
+        }
     };
     names.into_iter().map(case).collect()
 }
@@ -63,7 +86,11 @@ pub(crate) fn golden(dir: &Path) -> Vec<Case> {
 /// Keeps what we make of a case.
 pub(crate) fn bless(dir: &Path, case: &Case) {
     if let Ok(ours) = native(case) {
-        std::fs::write(dir.join(format!("{}.args", case.name)), mask(&ours, case).join("\n") + "\n").unwrap();
+        std::fs::write(
+            dir.join(format!("{}.args", case.name)),
+            mask(&ours, case).join("\n") + "\n",
+        )
+        .unwrap();
     }
 }
 
@@ -74,7 +101,9 @@ pub(crate) fn corpus(dir: &Path) -> Vec<Case> {
         .filter_map(|entry| {
             let path = entry.unwrap().path();
             let argv = std::fs::read_to_string(path.join("argv.txt")).ok()?;
-            let meta: Value = serde_json::from_str(&std::fs::read_to_string(path.join("meta.json")).ok()?).ok()?;
+            let meta: Value =
+                serde_json::from_str(&std::fs::read_to_string(path.join("meta.json")).ok()?)
+                    .ok()?;
             Some(Case {
                 name: path.file_name()?.to_str()?.to_owned(),
                 tier: meta["tier"].as_u64()?,
@@ -90,13 +119,19 @@ pub(crate) fn corpus(dir: &Path) -> Vec<Case> {
 
 /// All documents of a corpus, those that libvirt refuses too.
 pub(crate) fn inputs(dir: &Path) -> Vec<String> {
-    let paths = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path().join("input.xml"));
-    paths.filter_map(|path| std::fs::read_to_string(path).ok()).collect()
+    let paths = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path().join("input.xml"));
+    paths
+        .filter_map(|path| std::fs::read_to_string(path).ok())
+        .collect()
 }
 
 /// Builds a line of a document as it is.
 pub(crate) fn survive(input: &str) {
-    let Ok(mut def) = Domain::parse(input, ParseFlags::INACTIVE) else { return };
+    let Ok(mut def) = Domain::parse(input, ParseFlags::INACTIVE) else {
+        return;
+    };
     let resources = resources(&def, "x", Purpose::Native);
     let _ = command::build(&def, recorded(), &resources);
     if native::prepare(&mut def, recorded()).is_err() {
@@ -119,7 +154,12 @@ pub(crate) fn run_start(case: &Case) -> Outcome {
     alias::assign(&mut def.devices);
     let mut resources = resources(&def, &case.name, Purpose::Start);
     resources.monitor_fd = Some(9);
-    for graphics in def.devices.graphics.iter_mut().filter(|graphics| graphics.port == Some(-1)) {
+    for graphics in def
+        .devices
+        .graphics
+        .iter_mut()
+        .filter(|graphics| graphics.port == Some(-1))
+    {
         graphics.port = Some(5900);
     }
     resources.devices = descriptors(&def);
@@ -135,17 +175,50 @@ fn descriptors(def: &Domain) -> BTreeMap<String, DeviceResources> {
     let mut add = |alias: &Option<String>, resources: DeviceResources| {
         given.extend(alias.clone().map(|alias| (alias, resources)));
     };
-    for net in def.devices.interfaces.iter().filter(|net| net.kind == InterfaceKind::Ethernet) {
-        let queues = net.driver.as_ref().and_then(|driver| driver.queues).unwrap_or(1);
-        add(&net.info.alias, DeviceResources { tap_fds: vec![9; queues as usize], ..DeviceResources::default() });
+    for net in def
+        .devices
+        .interfaces
+        .iter()
+        .filter(|net| net.kind == InterfaceKind::Ethernet)
+    {
+        let queues = net
+            .driver
+            .as_ref()
+            .and_then(|driver| driver.queues)
+            .unwrap_or(1);
+        add(
+            &net.info.alias,
+            DeviceResources {
+                tap_fds: vec![9; queues as usize],
+                ..DeviceResources::default()
+            },
+        );
     }
     for serial in &def.devices.serials {
         let fd = (serial.chardev.kind == ChardevKind::File).then_some(9);
         let log_fd = serial.chardev.log.as_ref().map(|_| 9);
-        add(&serial.info.alias, DeviceResources { fd, log_fd, ..DeviceResources::default() });
+        add(
+            &serial.info.alias,
+            DeviceResources {
+                fd,
+                log_fd,
+                ..DeviceResources::default()
+            },
+        );
     }
-    for channel in def.devices.channels.iter().filter(|channel| channel.chardev.kind == ChardevKind::Unix) {
-        add(&channel.info.alias, DeviceResources { fd: Some(9), ..DeviceResources::default() });
+    for channel in def
+        .devices
+        .channels
+        .iter()
+        .filter(|channel| channel.chardev.kind == ChardevKind::Unix)
+    {
+        add(
+            &channel.info.alias,
+            DeviceResources {
+                fd: Some(9),
+                ..DeviceResources::default()
+            },
+        );
     }
     given
 }
@@ -155,14 +228,97 @@ fn mask_fds(tokens: &[String]) -> Vec<String> {
     let mask = |token: &String| {
         let mut text = token.clone();
         for key in ["fd=", r#""fd":""#, r#""fds":""#] {
-            let Some(from) = text.find(key).map(|at| at + key.len()) else { continue };
-            let end = text[from..].find([',', '"']).map_or(text.len(), |end| from + end);
+            let Some(from) = text.find(key).map(|at| at + key.len()) else {
+                continue;
+            };
+            let end = text[from..]
+                .find([',', '"'])
+                .map_or(text.len(), |end| from + end);
             let count = text[from..end].split(':').count();
             text.replace_range(from..end, &vec!["9"; count].join(":"));
         }
         text
     };
     tokens.iter().map(mask).collect()
+}
+
+/// Plugs in every device of a case; answers how many there were.
+pub(crate) fn plug_all(case: &Case) -> usize {
+    /// Families that cannot be plugged in.
+    const FIXED: [Family; 11] = [
+        Family::Lease,
+        Family::Graphics,
+        Family::Audio,
+        Family::Video,
+        Family::Redirfilter,
+        Family::Hub,
+        Family::Memballoon,
+        Family::Nvram,
+        Family::Panic,
+        Family::Iommu,
+        Family::Pstore,
+    ];
+    let mut def = Domain::parse(&case.define, ParseFlags::INACTIVE).unwrap();
+    let caps = caps(case.name.ends_with(".rich"));
+    native::prepare(&mut def, &caps).unwrap();
+    let res = resources(&def, &case.name, Purpose::Native);
+    let line = without_nodes(
+        command::build(&def, &caps, &with_secrets(&def, &caps, res.clone()))
+            .unwrap()
+            .argv(),
+    );
+    let given = Given {
+        caps: &caps,
+        res: &res,
+        next_node: 1,
+    };
+    let devices = def
+        .devices
+        .iter()
+        .filter(|device| !FIXED.contains(&device.family()));
+    let mut seen = 0;
+    for device in devices {
+        let plan = match plug(&def, &device.to_device(), given) {
+            Ok(plan) => plan,
+            Err(error) if error.message.contains("cannot be given to a running guest") => continue,
+            Err(error) => panic!("{}: {:?}: {error}", case.name, device.info()),
+        };
+        for step in plan.steps {
+            let ("device_add", props) = step.command() else {
+                continue;
+            };
+            let props = without_nodes(vec![props.to_string()]).remove(0);
+            let later = props.contains("virtio-disk") && case.define.contains("shareBacking");
+            assert!(
+                later || line.contains(&props),
+                "{}: {props} is not on the line",
+                case.name
+            );
+            seen += 1;
+        }
+    }
+    seen
+}
+
+fn with_secrets(def: &Domain, caps: &Caps, mut resources: Resources) -> Resources {
+    let needs = command::needed_secrets(def, caps, &resources).unwrap();
+    resources.secrets = needs
+        .into_iter()
+        .map(|need| (need.id, Secret::default()))
+        .collect();
+    resources
+}
+
+/// Takes names of block nodes out: they are numbered anew when a disk is plugged in.
+fn without_nodes(tokens: Vec<String>) -> Vec<String> {
+    let strip = |token: String| match serde_json::from_str::<Value>(&token) {
+        Ok(Value::Object(mut map)) => {
+            map.shift_remove("drive");
+            Value::Object(map).to_string()
+        }
+        _ => token,
+    };
+    tokens.into_iter().map(strip).collect()
 }
 
 /// Runs a case from the document as it was submitted: defaults, places, line.
@@ -175,20 +331,39 @@ pub(crate) fn run_submitted(case: &Case) -> Outcome {
 }
 
 fn submitted(case: &Case) -> Result<Domain, String> {
-    let mut def = Domain::parse(&case.input, ParseFlags::INACTIVE).map_err(|error| error.message)?;
-    let host = Host { rich: case.name.ends_with(".rich") };
+    let mut def =
+        Domain::parse(&case.input, ParseFlags::INACTIVE).map_err(|error| error.message)?;
+    let host = Host {
+        rich: case.name.ends_with(".rich"),
+    };
     let config = Config {
         channel_dir: "/var/lib/libvirt/qemu/channel".into(),
         nvram_dir: "/var/lib/libvirt/qemu/nvram".into(),
         security_model: "none".into(),
-        firmware: Vec::new(),
+        firmware: firmware(),
         legacy_firmware: Vec::new(),
     };
     let mut ids = MadeUp(0);
-    let mut context =
-        Context { host_arch: "x86_64", emulators: &host, config: &config, ids: &mut ids, age: Age::New };
+    let mut context = Context {
+        host_arch: "x86_64",
+        emulators: &host,
+        config: &config,
+        ids: &mut ids,
+        age: Age::New,
+    };
     post_parse(&mut def, &mut context).map_err(|error| error.to_string())?;
     Ok(def)
+}
+
+fn firmware() -> Vec<Firmware> {
+    let all: [&str; 3] = [
+        include_str!("../data/firmware/40-edk2-x86_64-secure-enrolled.json"),
+        include_str!("../data/firmware/50-edk2-x86_64-secure.json"),
+        include_str!("../data/firmware/60-edk2-x86_64.json"),
+    ];
+    all.iter()
+        .map(|json| Firmware::parse(json).unwrap())
+        .collect()
 }
 
 struct MadeUp(u32);
@@ -196,7 +371,11 @@ struct MadeUp(u32);
 impl Ids for MadeUp {
     fn mac(&mut self) -> String {
         self.0 += 1;
-        format!("52:54:00:00:{:02x}:{:02x}", self.0 >> 8 & 0xff, self.0 & 0xff)
+        format!(
+            "52:54:00:00:{:02x}:{:02x}",
+            self.0 >> 8 & 0xff,
+            self.0 & 0xff
+        )
     }
 
     fn uuid(&mut self) -> uuid::Uuid {
@@ -217,9 +396,25 @@ impl Emulators for Host {
         }
     }
 
-    fn caps(&self, _: &str) -> qemu_plan::Result<Arc<Caps>> {
-        Ok(Arc::new(caps(self.rich)))
+    fn caps(&self, path: &str) -> qemu_plan::Result<Arc<Caps>> {
+        Ok(Arc::new(if path.ends_with("-i386") {
+            i386()
+        } else {
+            caps(self.rich)
+        }))
     }
+}
+
+/// The 32-bit binary of the same build, as far as it differs: its CPU models are not asked for properties.
+fn i386() -> Caps {
+    let replies = include_str!("../data/caps/replies-10.0.2-x86_64.json")
+        .replace("\"arch\":\"x86_64\"", "\"arch\":\"i386\"")
+        .replace(
+            "default-cpu-type\":\"qemu64-x86_64-cpu",
+            "default-cpu-type\":\"qemu32-i386-cpu",
+        )
+        .replace("max-x86_64", "max-i386");
+    Caps::derive(&serde_json::from_str::<Replies>(&replies).unwrap()).unwrap()
 }
 
 fn native(case: &Case) -> Result<Vec<String>, String> {
@@ -228,17 +423,20 @@ fn native(case: &Case) -> Result<Vec<String>, String> {
 }
 
 fn native_of(mut def: Domain, case: &Case) -> Result<Vec<String>, String> {
-    let mut caps = caps(case.name.ends_with(".rich"));
-    if def.devices.emulator.as_deref() == Some("/usr/bin/qemu-system-i386") {
-        // Only the x86_64 binary is asked for this property.
-        let mut flags = *caps.flags();
-        flags.clear(Flag::CpuMigratable);
-        caps = caps.with_flags(flags);
-    }
+    let host = Host {
+        rich: case.name.ends_with(".rich"),
+    };
+    let caps = host
+        .caps(def.devices.emulator.as_deref().unwrap_or_default())
+        .unwrap();
     native::prepare(&mut def, &caps).map_err(|error| error.to_string())?;
     let mut resources = resources(&def, &case.name, Purpose::Native);
-    let needs = command::needed_secrets(&def, &caps, &resources).map_err(|error| error.to_string())?;
-    resources.secrets = needs.into_iter().map(|need| (need.id, Secret::default())).collect();
+    let needs =
+        command::needed_secrets(&def, &caps, &resources).map_err(|error| error.to_string())?;
+    resources.secrets = needs
+        .into_iter()
+        .map(|need| (need.id, Secret::default()))
+        .collect();
     let line = command::build(&def, &caps, &resources).map_err(|error| error.to_string())?;
     // The text must say the same as the vector.
     Ok(split(&line.to_native()))
@@ -250,10 +448,17 @@ fn resources(def: &Domain, case: &str, purpose: Purpose) -> Resources {
     let mut devices = BTreeMap::new();
     for alias in ["hostdev0", "hostdev1", "hostdev2"] {
         let scsi = def.devices.hostdevs.iter().any(|device| {
-            device.info.alias.as_deref() == Some(alias) && device.kind == domxml::devices::HostdevKind::Scsi
+            device.info.alias.as_deref() == Some(alias)
+                && device.kind == domxml::devices::HostdevKind::Scsi
         });
         if scsi {
-            devices.insert(alias.to_owned(), DeviceResources { path: Some("/dev/sg0".into()), ..DeviceResources::default() });
+            devices.insert(
+                alias.to_owned(),
+                DeviceResources {
+                    path: Some("/dev/sg0".into()),
+                    ..DeviceResources::default()
+                },
+            );
         }
     }
     let rich = case.ends_with(".rich");
@@ -263,7 +468,11 @@ fn resources(def: &Domain, case: &str, purpose: Purpose) -> Resources {
             lib: format!("/var/lib/libvirt/qemu/domain-{short}"),
             channel: format!("/run/libvirt/qemu/channel/{short}"),
             memory: format!("/var/lib/libvirt/qemu/ram/{short}"),
-            hugepages: if rich { vec![(2048, format!("/dev/hugepages/libvirt/qemu/{short}"))] } else { Vec::new() },
+            hugepages: if rich {
+                vec![(2048, format!("/dev/hugepages/libvirt/qemu/{short}"))]
+            } else {
+                Vec::new()
+            },
             dbus_socket: format!("/run/libvirt/qemu/dbus/{short}-dbus.sock"),
         },
         env: vec![("PATH".into(), "/bin".into())],
@@ -278,9 +487,13 @@ fn resources(def: &Domain, case: &str, purpose: Purpose) -> Resources {
 /// The models that libvirt made of the recording host, by type of guest.
 fn expansion(def: &Domain) -> Option<CpuExpansion> {
     static TABLE: OnceLock<Value> = OnceLock::new();
-    let table = TABLE.get_or_init(|| serde_json::from_str(include_str!("../data/argv-cpu.json")).unwrap());
+    let table =
+        TABLE.get_or_init(|| serde_json::from_str(include_str!("../data/argv-cpu.json")).unwrap());
     let mut parts = table[def.kind.as_str()].as_str()?.split(',');
-    let mut expansion = CpuExpansion { model: parts.next()?.to_owned(), ..CpuExpansion::default() };
+    let mut expansion = CpuExpansion {
+        model: parts.next()?.to_owned(),
+        ..CpuExpansion::default()
+    };
     for part in parts {
         let (name, value) = part.split_once('=')?;
         expansion.features.push((name.to_owned(), value == "on"));
@@ -291,13 +504,19 @@ fn expansion(def: &Domain) -> Option<CpuExpansion> {
 fn recorded() -> &'static Caps {
     static CAPS: OnceLock<Caps> = OnceLock::new();
     CAPS.get_or_init(|| {
-        let replies: Replies = serde_json::from_str(include_str!("../data/caps/replies-10.0.2-x86_64.json")).unwrap();
+        let replies: Replies =
+            serde_json::from_str(include_str!("../data/caps/replies-10.0.2-x86_64.json")).unwrap();
         Caps::derive(&replies).unwrap()
     })
 }
 
 fn caps(rich: bool) -> Caps {
-    const RICH: [Flag; 4] = [Flag::Spice, Flag::SpiceGl, Flag::VirtioGpuGlPci, Flag::VirtioVgaGl];
+    const RICH: [Flag; 4] = [
+        Flag::Spice,
+        Flag::SpiceGl,
+        Flag::VirtioGpuGlPci,
+        Flag::VirtioVgaGl,
+    ];
     let caps = recorded().clone();
     let mut flags = *caps.flags();
     if rich {
@@ -307,12 +526,19 @@ fn caps(rich: bool) -> Caps {
 }
 
 fn compare(ours: &[String], theirs: &[String]) -> Outcome {
-    let Some(at) = (0..ours.len().max(theirs.len())).find(|i| ours.get(*i) != theirs.get(*i)) else {
+    let Some(at) = (0..ours.len().max(theirs.len())).find(|i| ours.get(*i) != theirs.get(*i))
+    else {
         return Outcome::Equal;
     };
     let show = |tokens: &[String]| {
         let from = at.saturating_sub(1);
-        tokens.iter().skip(from).take(4).cloned().collect::<Vec<_>>().join("  ")
+        tokens
+            .iter()
+            .skip(from)
+            .take(4)
+            .cloned()
+            .collect::<Vec<_>>()
+            .join("  ")
     };
     Outcome::Different(format!("- {}\n+ {}", show(theirs), show(ours)))
 }
@@ -320,11 +546,16 @@ fn compare(ours: &[String], theirs: &[String]) -> Outcome {
 /// Replaces what varies: descriptors, encrypted secrets, PATH, the time of a guest with its own
 /// clock, and identities that the submitted document does not have.
 fn mask(tokens: &[String], case: &Case) -> Vec<String> {
-    let variable = case.input.contains("offset='variable'") || case.input.contains("offset=\"variable\"");
+    let variable =
+        case.input.contains("offset='variable'") || case.input.contains("offset=\"variable\"");
     let known = case.input.to_ascii_lowercase();
     let mut out: Vec<String> = Vec::new();
     for token in tokens {
-        let json = if token.starts_with('{') { serde_json::from_str::<Value>(token).ok() } else { None };
+        let json = if token.starts_with('{') {
+            serde_json::from_str::<Value>(token).ok()
+        } else {
+            None
+        };
         let mut text = match json {
             Some(value) => mask_json(value).to_string(),
             None if token.starts_with("PATH=") => "PATH=@".to_owned(),
@@ -332,7 +563,9 @@ fn mask(tokens: &[String], case: &Case) -> Vec<String> {
             None => token.clone(),
         };
         for identity in identities(&text) {
-            if !known.contains(&identity.to_ascii_lowercase()) && !known.replace('-', "").contains(&identity.replace('-', "")) {
+            if !known.contains(&identity.to_ascii_lowercase())
+                && !known.replace('-', "").contains(&identity.replace('-', ""))
+            {
                 text = text.replace(&identity, "@");
             }
         }
@@ -342,10 +575,13 @@ fn mask(tokens: &[String], case: &Case) -> Vec<String> {
 }
 
 fn mask_json(value: Value) -> Value {
-    let Value::Object(mut map) = value else { return value };
+    let Value::Object(mut map) = value else {
+        return value;
+    };
     let secret = map.contains_key("keyid");
     for (key, value) in &mut map {
-        let masked = matches!(key.as_str(), "fd" | "fds" | "vhostfds") || (secret && matches!(key.as_str(), "data" | "iv"));
+        let masked = matches!(key.as_str(), "fd" | "fds" | "vhostfds")
+            || (secret && matches!(key.as_str(), "data" | "iv"));
         if masked {
             *value = "@".into();
         }
@@ -354,7 +590,17 @@ fn mask_json(value: Value) -> Value {
 }
 
 fn mask_time(token: &str) -> String {
-    token.split(',').map(|part| if part.starts_with("base=") { "base=@" } else { part }).collect::<Vec<_>>().join(",")
+    token
+        .split(',')
+        .map(|part| {
+            if part.starts_with("base=") {
+                "base=@"
+            } else {
+                part
+            }
+        })
+        .collect::<Vec<_>>()
+        .join(",")
 }
 
 /// UUIDs and MAC addresses in a text.

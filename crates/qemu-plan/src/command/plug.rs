@@ -1,0 +1,310 @@
+//! Plugging a device into a running guest: the same parts as on the command line, as monitor
+//! commands in the order in which they must be given. Their reverse takes the device out again.
+
+use domxml::Domain;
+use domxml::devices::{Device, DeviceRef};
+use serde_json::{Value, json};
+
+use super::context::Context;
+use super::line::{Arg, CommandLine, Switch};
+use super::props::{Keyval, Props};
+use super::{
+    Resources, audio, boot, controller, disk, filesystem, hostdev, input, memory, net, serial,
+    small, tpm,
+};
+use crate::block::{SecretNeed, Sources};
+use crate::caps::Caps;
+use crate::{Error, Result};
+
+/// One monitor command.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step {
+    /// `object-add`.
+    Object(Props),
+    /// `blockdev-add`.
+    Blockdev(Props),
+    /// `chardev-add`: id and back end.
+    Chardev(String, Value),
+    /// `netdev_add`.
+    Netdev(Props),
+    /// `device_add`.
+    Device(Props),
+    /// `add-fd`: number of the set, descriptor to pass along, what it is.
+    AddFd(u32, i32, String),
+}
+
+/// What plugging a device takes.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Plan {
+    /// Commands, in order.
+    pub steps: Vec<Step>,
+    /// Secrets that must be in [`Resources::secrets`] for the steps to be complete.
+    pub secrets: Vec<SecretNeed>,
+    /// Number of the next block node.
+    pub next_node: u32,
+}
+
+/// What plugging in `device` takes. The guest `def` must have all that the device needs (its
+/// controllers), the device itself its alias and address. Block nodes are numbered from `next_node`,
+/// unless the source has an index already.
+///
+/// # Errors
+/// When QEMU has no such device, or devices of its family cannot be plugged in.
+pub fn plug(def: &Domain, device: &Device, given: Given<'_>) -> Result<Plan> {
+    let mut boot = boot::order(def);
+    if let Some(info) = device.as_ref().info() {
+        let order = info.boot.as_ref().map(|boot| boot.order);
+        boot.extend(info.alias.clone().zip(order));
+    }
+    let cx = Context {
+        def,
+        caps: given.caps,
+        res: given.res,
+        boot: &boot,
+    };
+    let mut sources = Sources::new(given.res, given.next_node);
+    let mut line = CommandLine {
+        next_fdset: given.res.first_fdset,
+        ..CommandLine::default()
+    };
+    build(cx, device.as_ref(), &mut sources, &mut line)?;
+    let steps = line.switches.into_iter().map(step).collect::<Result<_>>()?;
+    Ok(Plan {
+        steps,
+        secrets: sources.needs,
+        next_node: sources.next,
+    })
+}
+
+/// What [`plug`] needs besides guest and device.
+#[derive(Debug, Clone, Copy)]
+pub struct Given<'a> {
+    /// What the guest's QEMU can do.
+    pub caps: &'a Caps,
+    /// What the world gives.
+    pub res: &'a Resources,
+    /// Number of the first block node that is free.
+    pub next_node: u32,
+}
+
+fn build(
+    cx: Context<'_>,
+    device: DeviceRef<'_>,
+    sources: &mut Sources<'_>,
+    line: &mut CommandLine,
+) -> Result<()> {
+    match device {
+        DeviceRef::Disk(disk) => {
+            let image = sources.disk(disk)?;
+            disk::build(cx, disk, image.as_ref(), line)
+        }
+        DeviceRef::Controller(controller) => {
+            controller::props(cx, controller)?
+                .into_iter()
+                .for_each(|props| line.device(props));
+            Ok(())
+        }
+        DeviceRef::Filesystem(fs) => filesystem::build(cx, fs, line),
+        DeviceRef::Interface(net) => net::build(cx, net, line),
+        DeviceRef::Smartcard(card) => serial::build_smartcard(cx, card, line),
+        DeviceRef::Serial(port) => serial::build_serial(cx, port, line),
+        DeviceRef::Parallel(port) => serial::build_parallel(cx, port, line),
+        DeviceRef::Channel(channel) => serial::build_channel(cx, channel, line),
+        DeviceRef::Console(console) => serial::build_console(cx, console, line),
+        DeviceRef::Redirdev(device) => serial::build_redirdev(cx, device, line),
+        DeviceRef::Input(input) => input::build(cx, input, line),
+        DeviceRef::Sound(sound) => audio::build_sound(cx, sound, line),
+        DeviceRef::Hostdev(device) => hostdev::build(cx, device, sources, line),
+        DeviceRef::Watchdog(watchdog) => {
+            small::watchdog_props(cx, watchdog)?
+                .into_iter()
+                .for_each(|props| line.device(props));
+            Ok(())
+        }
+        DeviceRef::Rng(rng) => small::build_rng(cx, rng, line),
+        DeviceRef::Shmem(shmem) => small::build_shmem(cx, shmem, line),
+        DeviceRef::Memory(memory) => memory::build_module(cx, memory, line),
+        DeviceRef::Vsock(vsock) => {
+            line.device(small::vsock_props(cx, vsock)?);
+            Ok(())
+        }
+        DeviceRef::Tpm(tpm) => tpm::build(cx, tpm, line),
+        DeviceRef::Crypto(crypto) => small::build_crypto(cx, crypto, line),
+        other => Err(Error::unsupported(format!(
+            "live attach of device '{}' is not supported",
+            other.family().name()
+        ))),
+    }
+}
+
+fn step(switch: Switch) -> Result<Step> {
+    match (switch.name.as_str(), switch.value) {
+        ("-object", Arg::Json(props)) => Ok(Step::Object(props)),
+        ("-blockdev", Arg::Json(props)) => Ok(Step::Blockdev(props)),
+        ("-netdev", Arg::Json(props)) => Ok(Step::Netdev(props)),
+        ("-device", Arg::Json(props)) => Ok(Step::Device(props)),
+        ("-chardev", Arg::List(list)) => Ok(Step::Chardev(
+            list.get("id").unwrap_or_default().to_owned(),
+            chardev_backend(&list),
+        )),
+        ("-add-fd", Arg::List(list)) => {
+            let number = |key: &str| {
+                list.get(key)
+                    .and_then(|value| value.parse::<i32>().ok())
+                    .unwrap_or_default()
+            };
+            let set = u32::try_from(number("set")).unwrap_or_default();
+            Ok(Step::AddFd(
+                set,
+                number("fd"),
+                list.get("opaque").unwrap_or_default().to_owned(),
+            ))
+        }
+        (name, _) => Err(Error::unsupported(format!(
+            "QEMU's {name} cannot be given to a running guest"
+        ))),
+    }
+}
+
+impl Step {
+    /// The monitor command and its arguments.
+    pub fn command(&self) -> (&'static str, Value) {
+        match self {
+            Self::Object(props) => ("object-add", props.clone().into_value()),
+            Self::Blockdev(props) => ("blockdev-add", props.clone().into_value()),
+            Self::Chardev(id, backend) => ("chardev-add", json!({"id": id, "backend": backend})),
+            Self::Netdev(props) => ("netdev_add", props.clone().into_value()),
+            Self::Device(props) => ("device_add", props.clone().into_value()),
+            Self::AddFd(set, _, opaque) => ("add-fd", json!({"fdset-id": set, "opaque": opaque})),
+        }
+    }
+
+    /// The monitor command that undoes it. A device goes only when the guest lets it.
+    pub fn undo(&self) -> (&'static str, Value) {
+        let id = |props: &Props, key: &str| props.get(key).cloned().unwrap_or_default();
+        match self {
+            Self::Object(props) => ("object-del", json!({"id": id(props, "id")})),
+            Self::Blockdev(props) => ("blockdev-del", json!({"node-name": id(props, "node-name")})),
+            Self::Chardev(name, _) => ("chardev-remove", json!({"id": name})),
+            Self::Netdev(props) => ("netdev_del", json!({"id": id(props, "id")})),
+            Self::Device(props) => ("device_del", json!({"id": id(props, "id")})),
+            Self::AddFd(set, ..) => ("remove-fd", json!({"fdset-id": set})),
+        }
+    }
+}
+
+/// A `-chardev` list as the back end that `chardev-add` takes.
+fn chardev_backend(list: &Keyval) -> Value {
+    let text = |key: &str| list.get(key).unwrap_or_default();
+    let mut data = match list.kind() {
+        "socket" => socket(list),
+        "udp" => json!({
+            "remote": inet(text("host"), text("port")),
+            "local": inet(text("localaddr"), text("localport")),
+        }),
+        "file" => {
+            let mut data = Props::new().with("out", text("path"));
+            data.opt("append", switch(list, "append"));
+            data.into_value()
+        }
+        "serial" | "parallel" | "pipe" => json!({"device": text("path")}),
+        "spicevmc" => json!({"type": text("name")}),
+        "spiceport" => json!({"fqdn": text("name")}),
+        "dbus" => json!({"name": text("name")}),
+        "qemu-vdagent" => {
+            let mut data = Props::new();
+            data.opt("clipboard", switch(list, "clipboard"))
+                .opt("mouse", switch(list, "mouse"));
+            data.into_value()
+        }
+        _ => json!({}),
+    };
+    if let Some(file) = list.get("logfile") {
+        data["logfile"] = file.into();
+        if let Some(append) = switch(list, "logappend") {
+            data["logappend"] = append.into();
+        }
+    }
+    json!({"type": list.kind(), "data": data})
+}
+
+fn switch(list: &Keyval, key: &str) -> Option<bool> {
+    list.get(key).map(|value| value == "on")
+}
+
+fn inet(host: &str, port: &str) -> Value {
+    json!({"type": "inet", "data": {"host": host, "port": port}})
+}
+
+fn socket(list: &Keyval) -> Value {
+    let address = match (list.get("path"), list.get("fd")) {
+        (Some(path), _) => json!({"type": "unix", "data": {"path": path}}),
+        (None, Some(fd)) => json!({"type": "fd", "data": {"str": fd}}),
+        (None, None) => inet(
+            list.get("host").unwrap_or_default(),
+            list.get("port").unwrap_or_default(),
+        ),
+    };
+    // The monitor's default is to listen; the command line's is to connect.
+    let server = switch(list, "server").unwrap_or_default();
+    let mut data = Props::new().with("addr", address).with("server", server);
+    data.opt("wait", switch(list, "wait"))
+        .opt("telnet", switch(list, "telnet"))
+        .opt("tls-creds", list.get("tls-creds"))
+        .opt(
+            "reconnect-ms",
+            list.get("reconnect-ms")
+                .and_then(|value| value.parse::<u64>().ok()),
+        )
+        .opt(
+            "reconnect",
+            list.get("reconnect")
+                .and_then(|value| value.parse::<u64>().ok()),
+        );
+    data.into_value()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chardev_list_becomes_a_back_end() {
+        let list = Keyval::implied("socket")
+            .with("id", "charx")
+            .with("path", "/a")
+            .with("server", "on")
+            .with("wait", "off");
+        let backend = chardev_backend(&list);
+        let expected = json!({"type": "socket", "data": {
+            "addr": {"type": "unix", "data": {"path": "/a"}}, "server": true, "wait": false,
+        }});
+        assert_eq!(backend, expected);
+        let pty = chardev_backend(&Keyval::implied("pty").with("id", "charx"));
+        assert_eq!(pty, json!({"type": "pty", "data": {}}));
+    }
+
+    #[test]
+    fn each_step_has_its_reverse() {
+        let props = Props::driver("x").with("id", "a").with("node-name", "n");
+        let commands = [
+            (Step::Object(props.clone()), "object-add", "object-del"),
+            (
+                Step::Blockdev(props.clone()),
+                "blockdev-add",
+                "blockdev-del",
+            ),
+            (Step::Netdev(props.clone()), "netdev_add", "netdev_del"),
+            (Step::Device(props), "device_add", "device_del"),
+            (
+                Step::Chardev("c".into(), Value::Null),
+                "chardev-add",
+                "chardev-remove",
+            ),
+            (Step::AddFd(1, 3, String::new()), "add-fd", "remove-fd"),
+        ];
+        for (step, forth, back) in commands {
+            assert_eq!((step.command().0, step.undo().0), (forth, back));
+        }
+    }
+}
