@@ -103,8 +103,8 @@ fn begin(
     if let Some(route) = routes::find(info) {
         return route(header, ctx, payload);
     }
-    (info.recode_args)(payload, &mut Vec::new()).map_err(|_| routes::undecodable())?;
-    routes::may_call(&ctx, info.read_only)?;
+    let needs_write = (info.needs_write)(payload).map_err(|_| routes::undecodable())?;
+    routes::may_call(&ctx, info.read_only && !needs_write)?;
     Err(info.unsupported())
 }
 

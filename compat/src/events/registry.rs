@@ -109,10 +109,8 @@ impl Registry {
 
     fn insert(&self, new: Registration) -> Result<(), WireError> {
         let mut guests = self.guests();
-        let legacy = |registration: &Registration| registration.style == Style::Legacy;
-        let same = |old: &Registration| {
-            (old.event, old.domain, legacy(old)) == (new.event, new.domain, legacy(&new))
-        };
+        // libvirt does not tell the two styles apart here.
+        let same = |old: &Registration| (old.event, old.domain) == (new.event, new.domain);
         if guests.iter().any(same) {
             return Err(already_tracked());
         }

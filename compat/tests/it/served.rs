@@ -71,6 +71,16 @@ fn read_only_connections_look_and_change_nothing() {
             })
             .unwrap();
         let error = client.call(&remote::DomainCreate::default()).unwrap_err();
+        let secure = client
+            .call(&remote::DomainGetXmlDesc {
+                flags: 1,
+                ..Default::default()
+            })
+            .unwrap_err();
+        assert_eq!(
+            secure.to_string(),
+            "operation forbidden: virDomainGetXMLDesc with secure flag"
+        );
         let denied = "operation forbidden: read only access prevents virDomainCreate";
         assert_eq!(
             (error.code, error.to_string().as_str()),

@@ -69,6 +69,8 @@ pub struct ProcedureInfo {
     pub fds_in: bool,
     /// Descriptors go with the reply.
     pub fds_out: bool,
+    /// Whether these arguments need more than read-only access; an error when they are no arguments.
+    pub needs_write: fn(&[u8]) -> Result<bool, DecodeError>,
     /// Reads its arguments and writes them again.
     pub recode_args: Recode,
     /// Reads its reply and writes it again.
@@ -188,6 +190,7 @@ impl ProcedureInfo {
             stream: None,
             fds_in: false,
             fds_out: false,
+            needs_write: needs_write::<P>,
             recode_args: recode::<P>,
             recode_reply: recode::<P::Reply>,
         }
@@ -244,6 +247,10 @@ impl ProcedureInfo {
     pub fn unsupported(&self) -> WireError {
         WireError::new(ErrorCode::NO_SUPPORT, self.area(), self.api)
     }
+}
+
+fn needs_write<P: Procedure>(args: &[u8]) -> Result<bool, DecodeError> {
+    P::decode(&mut Reader::new(args)).map(|args| args.needs_write())
 }
 
 fn recode<T: Xdr>(payload: &[u8], out: &mut Vec<u8>) -> Result<(), RecodeError> {
