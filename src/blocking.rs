@@ -8,13 +8,13 @@ use std::time::Duration;
 use crate::error::{Code, Error, Result};
 
 /// How long a local file may take.
-pub const FILE_DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const FILE_DEADLINE: Duration = Duration::from_secs(20);
 
 /// Runs `work` on a thread that may block, for at most [`FILE_DEADLINE`].
 ///
 /// # Errors
 /// What `work` gives, or `OperationTimeout` naming `what`.
-pub async fn file<T: Send + 'static>(what: &str, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+pub(crate) async fn file<T: Send + 'static>(what: &str, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     within(FILE_DEADLINE, what, work).await
 }
 
@@ -22,7 +22,7 @@ pub async fn file<T: Send + 'static>(what: &str, work: impl FnOnce() -> Result<T
 ///
 /// # Errors
 /// As [`file`].
-pub async fn within<T: Send + 'static>(limit: Duration, what: &str, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+pub(crate) async fn within<T: Send + 'static>(limit: Duration, what: &str, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     match tokio::time::timeout(limit, tokio::task::spawn_blocking(work)).await {
         Ok(Ok(result)) => result,
         Ok(Err(panic)) => Err(Error::internal(format!("{what}: the work failed")).caused_by(panic)),

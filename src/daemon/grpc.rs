@@ -22,6 +22,7 @@ use tower::util::BoxCloneSyncService;
 use tower::{ServiceBuilder, ServiceExt};
 use unixfd::{Peer, PeerCred};
 
+use super::authority::Lenient;
 use crate::config::DaemonConfig;
 
 /// What answers the calls: any tower stack.
@@ -166,7 +167,7 @@ impl Front {
         let config = Arc::clone(&self.config.borrow());
         let service = self.service_for(peer, config.limits.client_requests);
         let connection = builder(&config)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+            .serve_connection(TokioIo::new(Lenient::new(stream)), TowerToHyperService::new(service));
         let mut connection = std::pin::pin!(connection);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,

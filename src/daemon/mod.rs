@@ -10,6 +10,7 @@
 //! the service is made wait in the sockets' queues. The hard thing is the end: nobody new is let in,
 //! calls under way are answered, guests are left alone, and all of it within a deadline.
 
+mod authority;
 mod background;
 mod fronts;
 mod grpc;

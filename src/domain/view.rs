@@ -41,8 +41,21 @@ impl Document {
 
     /// The document in another form.
     pub fn format(&self, flags: FormatFlags) -> String {
-        let form = if self.live { flags } else { flags | FormatFlags::INACTIVE };
-        self.domain.format(form)
+        match (self.live, flags.has(FormatFlags::INACTIVE)) {
+            (false, _) => self.domain.format(flags | FormatFlags::INACTIVE),
+            (true, false) => {
+                let mut shown = self.domain.clone();
+                shown.devices.show_actual();
+                shown.format(flags)
+            }
+            // A run without a stored configuration: what it would be stored as.
+            (true, true) => {
+                let mut stored = self.domain.clone();
+                stored.devices.drop_runtime();
+                stored.seclabels.retain(|s| s.kind != Some(domxml::security::SeclabelType::Dynamic));
+                stored.format(flags)
+            }
+        }
     }
 }
 

@@ -26,11 +26,11 @@ const BOOTED: &str = "trusted.libvirt.security.timestamp_dac";
 
 /// User and group that QEMU runs as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Identity {
+pub(super) struct Identity {
     /// User.
-    pub uid: u32,
+    pub(super) uid: u32,
     /// Group.
-    pub gid: u32,
+    pub(super) gid: u32,
     /// Whether the daemon itself can be somebody else.
     privileged: bool,
 }
@@ -40,7 +40,7 @@ impl Identity {
     ///
     /// # Errors
     /// `ConfSyntax` if there is no such user or group.
-    pub fn of(config: &QemuConfig) -> Result<Self> {
+    pub(super) fn of(config: &QemuConfig) -> Result<Self> {
         let (own_uid, own_gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
         if !own_uid.is_root() {
             return Ok(Self { uid: own_uid.as_raw(), gid: own_gid.as_raw(), privileged: false });
@@ -56,13 +56,13 @@ impl Identity {
     }
 
     /// Whom to become; none if QEMU runs as the daemon does.
-    pub fn run_as(self) -> Option<RunAs> {
+    pub(super) fn run_as(self) -> Option<RunAs> {
         let kvm = Group::from_name("kvm").ok().flatten().map(|g| g.gid.as_raw());
         (self.privileged && self.uid != 0).then(|| RunAs { uid: self.uid, gid: self.gid, groups: kvm.into_iter().collect() })
     }
 
     /// Whether QEMU has all rights on the host.
-    pub fn is_root(self) -> bool {
+    pub(super) fn is_root(self) -> bool {
         self.privileged && self.uid == 0
     }
 }
