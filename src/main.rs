@@ -47,14 +47,13 @@ fn run(options: Options, log: logging::Handle) -> ExitCode {
 }
 
 fn try_run(options: Options, log: logging::Handle) -> anyhow::Result<()> {
-    let daemon = Daemon::prepare(options, log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .max_blocking_threads(BLOCKING)
         .thread_name("virtqemud")
         .enable_all()
         .build()?;
-    let ended = runtime.block_on(daemon.run(service::make));
+    let ended = runtime.block_on(async { Daemon::prepare(options, log)?.run(service::make).await });
     runtime.shutdown_background();
     ended
 }

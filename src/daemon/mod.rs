@@ -60,6 +60,7 @@ pub struct Daemon {
     configuration: Configuration,
     sockets: Sockets,
     locks: Locks,
+    signals: Signals,
 }
 
 /// What the service is made of.
@@ -125,6 +126,7 @@ enum Wish {
 }
 
 /// The signals that the daemon heeds.
+#[derive(Debug)]
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -133,7 +135,8 @@ struct Signals {
 }
 
 impl Daemon {
-    /// Reads the configuration, sets the log up, takes the locks and the sockets. Needs no runtime.
+    /// Reads the configuration, sets the log up, takes the locks and the sockets. Call it within the
+    /// runtime: signals are heeded before there is anything that a client could see.
     ///
     /// # Errors
     /// When anything of it is not to be had; nothing is left behind then.
@@ -148,6 +151,10 @@ impl Daemon {
             })?;
         }
         raise_file_limit();
+        let signals = Signals::new().map_err(|reason| StartError::Io {
+            what: "cannot heed signals",
+            reason,
+        })?;
         let locks = Locks::take(options.pid_file.as_deref(), &paths)?;
         match Sockets::open(&configuration.daemon(), &paths) {
             Ok(sockets) => Ok(Self {
@@ -156,6 +163,7 @@ impl Daemon {
                 configuration,
                 sockets,
                 locks,
+                signals,
             }),
             Err(error) => {
                 locks.release();
@@ -179,8 +187,8 @@ impl Daemon {
             mut configuration,
             sockets,
             locks,
+            mut signals,
         } = self;
-        let mut signals = Signals::new()?;
         let bound = sockets.bound().to_vec();
         notify::ready();
         if options.detached {
@@ -195,13 +203,24 @@ impl Daemon {
             qemu: configuration.watch_qemu(),
             stop: CancellationToken::new(),
         };
+        let made = tokio::select! {
+            made = make(setup.clone()) => made.map(Some),
+            () = heed(&mut signals, &mut configuration, None, || 0) => Ok(None),
+        };
         let idle = options.idle_limit().map(Idle::new);
-        let ended = tokio::select! {
-            made = make(setup.clone()) => match made {
-                Ok(work) => serve(work, setup, sockets, idle, (&mut signals, &mut configuration)).await,
-                Err(error) => Err(error),
-            },
-            () = signals.stop() => Ok(()),
+        let ended = match made {
+            Ok(Some(work)) => {
+                serve(
+                    work,
+                    setup,
+                    sockets,
+                    idle,
+                    (&mut signals, &mut configuration),
+                )
+                .await
+            }
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
         };
         Sockets::remove(&bound);
         locks.release();
