@@ -10,7 +10,6 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     api,
-    config::HostUuid,
     daemon::{self, Setup, Work},
     domain::{Registry, store::Store},
     events::Journal,
@@ -52,10 +51,6 @@ fn driver(setup: &Setup) -> anyhow::Result<Arc<Driver>> {
         Journal::in_memory(u64::from(std::process::id()))
     });
     let config = Arc::clone(&setup.qemu.borrow());
-    let uuid = match setup.daemon.borrow().host_uuid {
-        HostUuid::Fixed(uuid) => Some(uuid),
-        HostUuid::MachineId | HostUuid::Smbios => None,
-    };
     let run_as = ops::start::run_as(&config)?;
     let driver = Arc::new(Driver {
         registry: Registry::new(Store::new(Arc::clone(paths)), journal, config.max_queued.unwrap_or(0)),
@@ -64,7 +59,7 @@ fn driver(setup: &Setup) -> anyhow::Result<Arc<Driver>> {
         prober: Prober::new(ProberConfig { cache: paths.capabilities.clone(), run_as }),
         sessions: Sessions::default(),
         ports: ops::Ports::default(),
-        host: Facts::read(Path::new("/"), paths.scope, uuid)?,
+        host: Facts::read(Path::new("/"), paths.scope, &setup.daemon.borrow().host_uuid)?,
         tracker: TaskTracker::new(),
     });
     ops::restore::load(&driver)?;

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::Driver;
 use crate::{
+    config::HostUuid,
     error::{Code, Error, Result},
     paths::Scope,
 };
@@ -69,11 +70,18 @@ impl Facts {
     ///
     /// # Errors
     /// The kernel does not tell the architecture.
-    pub fn read(root: &Path, scope: Scope, host_uuid: Option<Uuid>) -> Result<Self> {
+    pub fn read(root: &Path, scope: Scope, source: &HostUuid) -> Result<Self> {
         let host = hostinfo::Root::at(root);
         let arch = hostinfo::arch(&host).map_err(unreadable)?;
-        let uuid = host_uuid.or_else(|| hostinfo::smbios_uuid(&host).ok().flatten().map(Uuid::from_bytes));
-        let uuid = uuid.or_else(|| hostinfo::machine_id(&host).ok().flatten().map(Uuid::from_bytes)).unwrap_or_default();
+        let firmware = || hostinfo::smbios_uuid(&host).ok().flatten().map(Uuid::from_bytes);
+        let machine = || hostinfo::machine_id(&host).ok().flatten().map(Uuid::from_bytes);
+        let uuid = match source {
+            HostUuid::Fixed(uuid) => Some(*uuid),
+            HostUuid::Smbios => firmware().or_else(machine),
+            HostUuid::MachineId => machine(),
+        };
+        // Without any, one for the life of the daemon, as libvirt does.
+        let uuid = uuid.unwrap_or_else(Uuid::new_v4);
         Ok(Self { root: root.to_owned(), arch, uuid, scope })
     }
 }
