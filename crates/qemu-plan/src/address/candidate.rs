@@ -91,9 +91,10 @@ pub(super) fn devices(devices: &mut Devices, slots: Slots) -> Vec<Candidate<'_>>
         .filesystems
         .iter_mut()
         .for_each(|f| add(filesystem(f, slots), &mut f.info));
-    devices
-        .interfaces
-        .iter_mut()
+    let passed = |n: &&mut Interface| n.kind == InterfaceKind::Hostdev;
+    let (passed, cards): (Vec<_>, Vec<_>) = devices.interfaces.iter_mut().partition(passed);
+    cards
+        .into_iter()
         .for_each(|n| add(interface(n, slots), &mut n.info));
     devices
         .sounds
@@ -118,6 +119,9 @@ pub(super) fn devices(devices: &mut Devices, slots: Slots) -> Vec<Candidate<'_>>
         .disks
         .iter_mut()
         .for_each(|d| add(disk(d, slots), &mut d.info));
+    passed
+        .into_iter()
+        .for_each(|n| add(slots.pcie, &mut n.info));
     devices
         .hostdevs
         .iter_mut()
@@ -187,7 +191,7 @@ pub(super) fn devices(devices: &mut Devices, slots: Slots) -> Vec<Candidate<'_>>
     devices
         .cryptos
         .iter_mut()
-        .for_each(|c| add(slots.virtio, &mut c.info));
+        .for_each(|c| add(Connect::PCI, &mut c.info));
     devices
         .pstore
         .iter_mut()
@@ -215,15 +219,15 @@ const NICS: &[(&str, Nic)] = &[
     ("virtio-non-transitional", Nic::Virtio),
     ("e1000e", Nic::Pcie),
     ("igb", Nic::Pcie),
-    ("vmxnet3", Nic::Pcie),
-    ("usb-net", Nic::Usb),
+    ("ne2k_isa", Nic::Pcie),
+    ("usb-net", Nic::NoPci),
 ];
 
 #[derive(Clone, Copy)]
 enum Nic {
     Virtio,
     Pcie,
-    Usb,
+    NoPci,
 }
 
 fn interface(n: &Interface, slots: Slots) -> Connect {
@@ -238,7 +242,7 @@ fn interface(n: &Interface, slots: Slots) -> Connect {
     {
         Some(Nic::Virtio) => slots.virtio,
         Some(Nic::Pcie) => slots.pcie,
-        Some(Nic::Usb) => Connect::NONE,
+        Some(Nic::NoPci) => Connect::NONE,
         None => Connect::PCI,
     }
 }

@@ -144,7 +144,7 @@ impl PciSet {
         if slot.functions & bit != 0 {
             return Err(Error::new(
                 code,
-                Area::None,
+                Area::Domain,
                 format!("Attempted double use of PCI Address {place}"),
             ));
         }
@@ -181,7 +181,7 @@ impl PciSet {
         }
         Err(Error::new(
             Code::Internal,
-            Area::None,
+            Area::Domain,
             "No more available PCI slots",
         ))
     }
@@ -211,7 +211,7 @@ impl PciSet {
         if bus >= MAX_BUSES {
             return Err(Error::new(
                 Code::Internal,
-                Area::None,
+                Area::Domain,
                 format!("Invalid PCI bus {bus}, must be <= 255"),
             ));
         }
@@ -283,7 +283,7 @@ impl PciSet {
         } else {
             Code::Internal
         };
-        let fail = |message: String| Err(Error::new(code, Area::None, message));
+        let fail = |message: String| Err(Error::new(code, Area::Domain, message));
         if self.buses.is_empty() {
             return fail("No PCI buses available".to_owned());
         }
@@ -395,5 +395,5 @@ fn misfit(place: Place, bus: BusKind, wanted: Connect, chosen: Chosen) -> Option
 }
 
 fn no_buses() -> Error {
-    Error::new(Code::Xml, Area::None, "No PCI buses available")
+    Error::new(Code::Xml, Area::Domain, "No PCI buses available")
 }

@@ -1,7 +1,7 @@
 //! Serial ports, consoles and channels: targets, numbers, and the console that is the first serial port.
 
 use domxml::devices::{
-    Address, Channel, Chardev, ChardevKind, ChardevMode, ChardevProtocol, Console, ConsoleTarget,
+    Channel, Chardev, ChardevKind, ChardevMode, ChardevProtocol, Console, ConsoleTarget,
     ConsoleTargetKind, DeviceInfo, Devices, Serial, SerialModel, SerialTarget, SerialTargetKind,
 };
 
@@ -12,6 +12,12 @@ pub(super) fn fill(devices: &mut Devices, channel_dir: &str) {
     fill_serials(&mut devices.serials);
     fill_parallels(devices);
     fill_consoles(devices);
+    let spice = |c: &&mut Channel| c.chardev.kind == ChardevKind::Spicevmc;
+    for channel in devices.channels.iter_mut().filter(spice) {
+        if let Some(target) = &mut channel.target {
+            target.name.get_or_insert_with(|| SPICE_AGENT.to_owned());
+        }
+    }
     devices
         .channels
         .iter_mut()
@@ -44,6 +50,9 @@ fn fill_backends(devices: &mut Devices) {
         card.protocol = None;
     }
 }
+
+/// Name of the port of SPICE's agent.
+const SPICE_AGENT: &str = "com.redhat.spice.0";
 
 fn is_serial(console: &Console) -> bool {
     matches!(
@@ -78,13 +87,22 @@ fn pair_console(devices: &mut Devices) {
     if serial_console {
         devices.consoles[0].chardev = first.chardev.clone();
         devices.consoles[0].info = first.info.clone();
-    } else if devices.consoles.is_empty() && has_console(first) {
+        let port = first.target.as_ref().and_then(|t| t.port);
+        let target = devices.consoles[0].target.get_or_insert_default();
+        target.port = target.port.or(port);
+    } else if has_console(first) {
         let info = first.info.clone();
-        devices.consoles.push(Console {
+        let target = Some(ConsoleTarget {
+            kind: Some(ConsoleTargetKind::Serial),
+            port: first.target.as_ref().and_then(|t| t.port),
+        });
+        let console = Console {
             chardev: first.chardev.clone(),
+            target,
             info,
             ..Console::default()
-        });
+        };
+        devices.consoles.insert(0, console);
     }
 }
 
@@ -94,20 +112,11 @@ fn has_console(serial: &Serial) -> bool {
         .target
         .as_ref()
         .and_then(|t| t.kind)
-        .unwrap_or_else(|| kind_by_address(&serial.info));
+        .unwrap_or(SerialTargetKind::IsaSerial);
     !matches!(
         kind,
         SerialTargetKind::UsbSerial | SerialTargetKind::PciSerial | SerialTargetKind::IsaDebug
     )
-}
-
-fn kind_by_address(info: &DeviceInfo) -> SerialTargetKind {
-    match &info.address {
-        Some(Address::Usb(_)) => SerialTargetKind::UsbSerial,
-        Some(Address::Pci(_)) => SerialTargetKind::PciSerial,
-        Some(Address::SpaprVio(_)) => SerialTargetKind::SpaprVioSerial,
-        _ => SerialTargetKind::IsaSerial,
-    }
 }
 
 /// QEMU device of each kind of serial port.
@@ -116,7 +125,6 @@ const MODELS: &[(SerialTargetKind, SerialModel)] = &[
     (SerialTargetKind::UsbSerial, SerialModel::UsbSerial),
     (SerialTargetKind::PciSerial, SerialModel::PciSerial),
     (SerialTargetKind::SpaprVioSerial, SerialModel::SpaprVty),
-    (SerialTargetKind::SystemSerial, SerialModel::Pl011),
     (SerialTargetKind::SclpSerial, SerialModel::Sclpconsole),
     (SerialTargetKind::IsaDebug, SerialModel::IsaDebugcon),
 ];
@@ -128,9 +136,8 @@ fn fill_serials(serials: &mut [Serial]) {
             .map(|s| s.target.as_ref().and_then(|t| t.port)),
     );
     for serial in serials {
-        let by_address = kind_by_address(&serial.info);
         let target = serial.target.get_or_insert_with(SerialTarget::default);
-        let kind = *target.kind.get_or_insert(by_address);
+        let kind = *target.kind.get_or_insert(SerialTargetKind::IsaSerial);
         next.fill(&mut target.port);
         if target.model.is_none() {
             target.model = MODELS.iter().find(|(k, _)| *k == kind).map(|(_, m)| *m);

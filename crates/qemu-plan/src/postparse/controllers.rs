@@ -145,17 +145,21 @@ pub(super) fn add_implicit(devices: &mut Devices) -> Result<()> {
     for index in ccids(devices) {
         ensure(devices, ControllerKind::Ccid, index, None);
     }
+    Ok(())
+}
+
+/// Adds the controllers of SCSI host devices: before all others, of the model that the first one has.
+pub(super) fn add_for_hostdevs(devices: &mut Devices) {
     if let Some(highest) = highest_scsi_hostdev(devices) {
         let model = devices
             .controllers
             .iter()
-            .find(|c| c.kind == ControllerKind::Scsi)
+            .find(|c| c.kind == ControllerKind::Scsi && c.index.is_some())
             .and_then(|c| c.model.clone());
         for index in 0..=highest.min(MAX_IMPLICIT) {
             ensure(devices, ControllerKind::Scsi, index, model.as_deref());
         }
     }
-    Ok(())
 }
 
 fn ensure_up_to(devices: &mut Devices, kind: ControllerKind, highest: u32) -> Result<()> {

@@ -2,8 +2,8 @@
 
 use domxml::devices::{
     Address, CacheMode, Devices, Disk, DiskBus, DiskDevice, DiskDriver, DriveAddress,
-    EncryptionEngine, HostdevKind, IoMode, NetProtocol, Size, SnapshotMode, Source, StorageFormat,
-    StorageKind,
+    EncryptionEngine, HostTransport, HostdevKind, IoMode, NetProtocol, Size, SnapshotMode, Source,
+    StorageFormat, StorageHost, StorageKind,
 };
 
 use domxml::units::scale;
@@ -90,12 +90,36 @@ pub(super) fn fill(disk: &mut Disk) -> Result<()> {
     fill_driver(disk)
 }
 
+/// Ports of storage servers that name none.
+const PORTS: &[(NetProtocol, u32)] = &[
+    (NetProtocol::Nbd, 10809),
+    (NetProtocol::Iscsi, 3260),
+    (NetProtocol::Http, 80),
+    (NetProtocol::Https, 443),
+    (NetProtocol::Ftp, 21),
+    (NetProtocol::Ftps, 990),
+    (NetProtocol::Tftp, 69),
+    (NetProtocol::Gluster, 24007),
+    (NetProtocol::Ssh, 22),
+    (NetProtocol::Vxhs, 9999),
+];
+
 fn fill_source(disk: &mut Disk) {
     let Some(source) = &mut disk.source else {
         return;
     };
     if source.file.as_deref() == Some("") {
         source.file = None;
+    }
+    if let Some((_, port)) = source
+        .protocol
+        .and_then(|p| PORTS.iter().find(|(k, _)| *k == p))
+    {
+        let tcp =
+            |h: &&mut StorageHost| h.name.is_some() && h.transport != Some(HostTransport::Unix);
+        for host in source.hosts.iter_mut().filter(tcp) {
+            host.port.get_or_insert(*port);
+        }
     }
     if source.dev.as_deref() == Some("") {
         source.dev = None;
@@ -148,6 +172,10 @@ fn fill_driver(disk: &mut Disk) -> Result<()> {
     driver.cache = driver.cache.filter(|c| *c != CacheMode::Default);
     driver.io = driver.io.filter(|i| *i != IoMode::Default);
     driver.name.get_or_insert_with(|| "qemu".to_owned());
+    // What a volume holds, its pool says.
+    if disk.kind == StorageKind::Volume && driver.kind.is_none() {
+        return Ok(());
+    }
     let format = *driver.kind.get_or_insert(StorageFormat::Raw);
     if format == StorageFormat::Iso {
         return Err(Error::unsupported(
@@ -188,16 +216,14 @@ const fn is_drive_bus(bus: DiskBus) -> bool {
     )
 }
 
-/// Place of the disk with a number on a kind of controller. Unit 7 of a SCSI bus is the controller itself.
+/// Place of the disk with a number on a kind of controller. Unit 7 of a SCSI bus is the controller itself, and what
+/// a wide bus has behind it is used only when named.
 fn drive_of(bus: DiskBus, index: u32) -> DriveAddress {
     let (controller, bus, unit) = match bus {
         DiskBus::Ide => (index / 4, index % 4 / 2, index % 2),
         DiskBus::Fdc => (index / 2, 0, index % 2),
         DiskBus::Sata => (index / 6, 0, index % 6),
-        _ => {
-            let unit = index % 15;
-            (index / 15, 0, if unit >= 7 { unit + 1 } else { unit })
-        }
+        _ => (index / 7, 0, index % 7),
     };
     DriveAddress {
         controller,

@@ -100,6 +100,10 @@ fn fill_vnc_ports(g: &mut Graphics) {
         (g.port, g.autoport) = (None, None);
         return;
     }
+    if g.autoport == Some(YesNo::No) {
+        g.port = g.port.filter(|p| *p != -1);
+        return;
+    }
     let automatic = g.port == Some(-1)
         || g.autoport == Some(YesNo::Yes)
         || g.port.is_none() && g.autoport.is_none();

@@ -2,7 +2,7 @@
 
 use domxml::devices::{
     Address, ControllerKind, Devices, ScsiModel, Size, SpaprVioAddress, VideoModelKind, Watchdog,
-    WatchdogModel,
+    WatchdogAction, WatchdogModel,
 };
 
 use super::controllers;
@@ -66,10 +66,16 @@ pub(super) fn add_builtin(devices: &mut Devices, kind: MachineKind, caps: &Caps)
         check_root(devices, model)?;
         controllers::ensure(devices, ControllerKind::Pci, 0, Some(model));
     }
+    for watchdog in &mut devices.watchdogs {
+        watchdog.action.get_or_insert(WatchdogAction::Reset);
+    }
     let itco = |w: &Watchdog| w.model == WatchdogModel::Itco;
     if kind == MachineKind::Q35 && !devices.watchdogs.iter().any(itco) {
+        // All watchdogs do the same: QEMU has one action.
+        let first = devices.watchdogs.first().and_then(|w| w.action);
         devices.watchdogs.push(Watchdog {
             model: WatchdogModel::Itco,
+            action: first.or(Some(WatchdogAction::Reset)),
             ..Watchdog::default()
         });
     }

@@ -95,6 +95,8 @@ fn fill_devices(
         small::Ps2::Absent
     };
     let devices = &mut def.devices;
+    small::fill_hostdevs(devices)?;
+    controllers::add_for_hostdevs(devices);
     disk::order(&mut devices.disks);
     for disk in &mut devices.disks {
         disk::fill(disk)?;
@@ -108,7 +110,6 @@ fn fill_devices(
     controllers::assign_indexes(devices);
     machine::add_builtin(devices, kind, caps)?;
     disk::place(devices)?;
-    small::fill_hostdevs(devices)?;
     small::fill_inputs(devices, ps2);
     small::fill_memballoon(devices);
     small::fill_defaults(devices);

@@ -1,6 +1,8 @@
 //! Network cards: address, model, and settings that the kind or model does not have.
 
-use domxml::devices::{Interface, InterfaceDriver, InterfaceKind, Mac};
+use domxml::devices::{
+    Interface, InterfaceDriver, InterfaceKind, InterfaceTarget, Mac, VirtualPortKind,
+};
 
 use super::Ids;
 
@@ -25,7 +27,35 @@ pub(super) fn fill(card: &mut Interface, ids: &mut dyn Ids) {
             _ => Some(DEFAULT_MODEL.to_owned()),
         };
     }
+    fill_plug(card, ids);
     drop_foreign(card);
+}
+
+/// Beginnings of the names that the daemon gives to host interfaces; they are made anew at each start.
+const GENERATED: &[&str] = &["vnet", "macvtap", "macvlan"];
+
+fn fill_plug(card: &mut Interface, ids: &mut dyn Ids) {
+    if let Some(target) = &mut card.target {
+        let generated = |n: &String| GENERATED.iter().any(|p| n.starts_with(p));
+        target.dev = target.dev.take().filter(|n| !generated(n));
+    }
+    card.target = card
+        .target
+        .take()
+        .filter(|t| *t != InterfaceTarget::default());
+    if card.kind == InterfaceKind::Direct
+        && let Some(source) = &mut card.source
+    {
+        source.mode.get_or_insert_with(|| "vepa".to_owned());
+    }
+    if let Some(port) = &mut card.virtualport
+        && port.kind == Some(VirtualPortKind::Openvswitch)
+    {
+        let parameters = port.parameters.get_or_insert_default();
+        parameters
+            .interfaceid
+            .get_or_insert_with(|| ids.uuid().to_string());
+    }
 }
 
 /// Settings of virtio cards mean nothing elsewhere and are not kept.

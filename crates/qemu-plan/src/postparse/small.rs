@@ -4,7 +4,7 @@ use domxml::devices::{
     AccessMode, Address, Audio, AudioKind, Devices, DiskBus, DriveAddress, GraphicsKind,
     HostdevKind, HostdevMode, HostdevModel, HostdevProtocol, Input, InputBus, InputKind,
     Memballoon, MemballoonModel, OnOff, PanicModel, Redirdev, RngBackendModel, SoundModel, Tpm,
-    TpmBackendKind, TpmModel, TpmVersion, VirtioModel, WatchdogAction, YesNo,
+    TpmBackendKind, TpmModel, TpmVersion, VirtioModel, YesNo,
 };
 
 use crate::error::{Error, Result};
@@ -18,11 +18,6 @@ pub(super) enum Ps2 {
 
 /// Gives input devices a bus, and adds the mouse and the keyboard that a PC has anyway.
 pub(super) fn fill_inputs(devices: &mut Devices, ps2: Ps2) {
-    for input in &mut devices.inputs {
-        if input.bus.is_none() {
-            input.bus = input_bus(input, ps2);
-        }
-    }
     if ps2 == Ps2::Present {
         for kind in [InputKind::Mouse, InputKind::Keyboard] {
             let there = |i: &Input| i.kind == kind && i.bus == Some(InputBus::Ps2);
@@ -33,6 +28,11 @@ pub(super) fn fill_inputs(devices: &mut Devices, ps2: Ps2) {
                     ..Input::default()
                 });
             }
+        }
+    }
+    for input in &mut devices.inputs {
+        if input.bus.is_none() {
+            input.bus = input_bus(input, ps2);
         }
     }
 }
@@ -59,15 +59,6 @@ pub(super) fn fill_memballoon(devices: &mut Devices) {
 
 /// Default actions and models of the families that have one.
 pub(super) fn fill_defaults(devices: &mut Devices) {
-    // All watchdogs do the same: QEMU has one action.
-    let action = devices
-        .watchdogs
-        .iter()
-        .find_map(|w| w.action)
-        .unwrap_or(WatchdogAction::Reset);
-    for watchdog in &mut devices.watchdogs {
-        watchdog.action.get_or_insert(action);
-    }
     for filesystem in &mut devices.filesystems {
         // Who runs the server elsewhere decides there.
         if filesystem
@@ -108,7 +99,19 @@ pub(super) fn fill_defaults(devices: &mut Devices) {
     {
         sound.streams.get_or_insert(2);
     }
+    for sound in devices.sounds.iter_mut() {
+        if !matches!(sound.model, SoundModel::Ich6 | SoundModel::Ich9) {
+            sound.codecs.clear();
+        }
+    }
+    for msi in devices.shmems.iter_mut().filter_map(|s| s.msi.as_mut()) {
+        msi.ioeventfd.get_or_insert(OnOff::On);
+    }
     if let Some(vsock) = &mut devices.vsock {
+        let unset = vsock.cid.as_ref().is_none_or(|c| c.address.is_none());
+        if unset {
+            vsock.cid.get_or_insert_default().auto = Some(YesNo::Yes);
+        }
         vsock.model.get_or_insert(VirtioModel::Virtio);
     }
     devices.redirdevs.iter_mut().for_each(fill_redirdev);
@@ -116,6 +119,14 @@ pub(super) fn fill_defaults(devices: &mut Devices) {
 
 fn fill_tpm(tpm: &mut Tpm) {
     let model = *tpm.model.get_or_insert(TpmModel::TpmTis);
+    let passed = tpm
+        .backend
+        .as_mut()
+        .filter(|b| b.kind == TpmBackendKind::Passthrough);
+    if let Some(backend) = passed {
+        let device = backend.device.get_or_insert_default();
+        device.path.get_or_insert_with(|| HOST_TPM.to_owned());
+    }
     if let Some(backend) = tpm
         .backend
         .as_mut()
@@ -129,6 +140,9 @@ fn fill_tpm(tpm: &mut Tpm) {
         backend.version.get_or_insert(version);
     }
 }
+
+/// The host's first TPM.
+const HOST_TPM: &str = "/dev/tpm0";
 
 fn fill_redirdev(redirdev: &mut Redirdev) {
     use domxml::devices::ChardevKind;

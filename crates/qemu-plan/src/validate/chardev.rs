@@ -2,11 +2,13 @@
 
 use domxml::Domain;
 use domxml::devices::{
-    ChardevKind, ChardevMode, ChardevProtocol, ChardevSource, Devices, SerialTargetKind,
+    ChannelTargetKind, ChardevKind, ChardevMode, ChardevProtocol, ChardevSource, Console,
+    ConsoleTargetKind, Devices, GraphicsKind, Serial, SerialModel, SerialTargetKind,
 };
 
 use super::Guest;
 use crate::error::{Area, Code, Error, Result};
+use crate::postparse::address_kind;
 
 /// One character device, whatever carries it.
 struct End<'a> {
@@ -143,7 +145,127 @@ fn reconnect(end: &End<'_>) -> Result<()> {
     Ok(())
 }
 
+/// What a document must say of a channel or console, whatever becomes of it.
+pub(super) fn shapes(def: &Domain) -> Result<()> {
+    for channel in &def.devices.channels {
+        let Some(kind) = channel.target.as_ref().and_then(|t| t.kind) else {
+            return Err(Error::xml(
+                "target type must be specified for channel device",
+            ));
+        };
+        let addressed = channel.target.as_ref().is_some_and(|t| t.address.is_some());
+        if kind == ChannelTargetKind::Guestfwd && !addressed {
+            return Err(Error::xml(
+                "guestfwd channel does not define a target address",
+            ));
+        }
+    }
+    if def
+        .devices
+        .serials
+        .iter()
+        .any(|s| s.chardev.kind == ChardevKind::Spicevmc)
+    {
+        return Err(Error::conflicting(
+            "spicevmc device type only supports virtio",
+        ));
+    }
+    let is_serial = |c: &Console| {
+        matches!(
+            c.target.as_ref().and_then(|t| t.kind),
+            None | Some(ConsoleTargetKind::Serial)
+        )
+    };
+    if def.devices.consoles.iter().skip(1).any(is_serial) {
+        return Err(Error::conflicting(
+            "Only the first console can be a serial port",
+        ));
+    }
+    Ok(())
+}
+
+pub(super) fn spice_only(guest: &Guest<'_>) -> Result<()> {
+    let spice = guest
+        .def
+        .devices
+        .graphics
+        .iter()
+        .any(|g| g.kind == GraphicsKind::Spice);
+    let wants = |e: &&End<'_>| matches!(e.kind, ChardevKind::Spicevmc | ChardevKind::Spiceport);
+    let found = ends(&guest.def.devices).iter().find(wants).map(|e| e.kind);
+    match found.filter(|_| !spice) {
+        None => Ok(()),
+        Some(kind) => {
+            let kind = kind.as_str();
+            Err(Error::unsupported(format!(
+                "chardev '{kind}' not supported without spice graphics"
+            )))
+        }
+    }
+}
+
+pub(super) fn console_targets(guest: &Guest<'_>) -> Result<()> {
+    let kinds = guest
+        .def
+        .devices
+        .consoles
+        .iter()
+        .filter_map(|c| c.target.as_ref()?.kind);
+    let foreign =
+        |k: &ConsoleTargetKind| !matches!(k, ConsoleTargetKind::Serial | ConsoleTargetKind::Virtio);
+    match kinds.into_iter().find(foreign) {
+        None => Ok(()),
+        Some(ConsoleTargetKind::Sclp | ConsoleTargetKind::Sclplm) => Err(Error::unsupported(
+            "sclpconsole is not supported in this QEMU binary",
+        )),
+        Some(kind) => Err(Error::unsupported(format!(
+            "unsupported console target type {}",
+            kind.as_str()
+        ))),
+    }
+}
+
+/// The model and the address that each kind of serial port wants.
+const SERIALS: &[(SerialTargetKind, SerialModel, &str)] = &[
+    (SerialTargetKind::IsaSerial, SerialModel::IsaSerial, "isa"),
+    (SerialTargetKind::UsbSerial, SerialModel::UsbSerial, "usb"),
+    (SerialTargetKind::PciSerial, SerialModel::PciSerial, "pci"),
+    (SerialTargetKind::IsaDebug, SerialModel::IsaDebugcon, "isa"),
+];
+
+fn fits_target(serial: &Serial) -> Result<()> {
+    let Some((kind, model)) = serial
+        .target
+        .as_ref()
+        .and_then(|t| Some((t.kind?, t.model?)))
+    else {
+        return Ok(());
+    };
+    let by_kind = SERIALS.iter().find(|(k, _, _)| *k == kind);
+    if let Some((wanted, _, _)) = SERIALS
+        .iter()
+        .find(|(_, m, _)| *m == model)
+        .filter(|(k, _, _)| *k != kind)
+    {
+        return Err(Error::unsupported(format!(
+            "Target model '{}' requires target type '{}'",
+            model.as_str(),
+            wanted.as_str()
+        )));
+    }
+    match (by_kind, &serial.info.address) {
+        (Some((_, _, wanted)), Some(address)) if address_kind(address) != *wanted => {
+            Err(Error::unsupported(format!(
+                "Target type '{}' requires address type '{wanted}'",
+                kind.as_str()
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
 pub(super) fn serial_targets(guest: &Guest<'_>) -> Result<()> {
+    guest.def.devices.serials.iter().try_for_each(fits_target)?;
     let targets = guest
         .def
         .devices
@@ -158,7 +280,7 @@ pub(super) fn serial_targets(guest: &Guest<'_>) -> Result<()> {
                 | SerialTargetKind::SclpSerial
         )
     };
-    let mut wrong = targets.filter_map(|t| Some((t.kind.filter(|k| foreign(*k))?, t.model)));
+    let mut wrong = targets.filter_map(|t| Some((t.kind.filter(|k| foreign(*k))?, Some(t.model?))));
     match wrong.next() {
         None => Ok(()),
         Some((kind, model)) => Err(Error::unsupported(format!(

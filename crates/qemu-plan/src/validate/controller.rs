@@ -4,6 +4,7 @@ use domxml::devices::{Controller, ControllerKind, ScsiModel, UsbModel};
 
 use super::Guest;
 use crate::error::{Area, Code, Error, Result};
+use crate::postparse::MachineKind;
 
 /// Most ports of QEMU's own xHCI controller.
 const XHCI_PORTS: u32 = 15;
@@ -15,6 +16,13 @@ pub(super) fn options(guest: &Guest<'_>) -> Result<()> {
                 "'qemu-xhci' controller only supports up to '{XHCI_PORTS}' ports"
             )));
         }
+        if c.scsi_model() == Some(ScsiModel::Buslogic) {
+            return Err(Error::unsupported("Unsupported controller model: buslogic"));
+        }
+        if c.kind == ControllerKind::Ide {
+            ide(guest, c)?;
+        }
+        upstream(c)?;
         if c.driver.as_ref().is_some_and(|d| d.iothread.is_some()) && !is_virtio_scsi(c) {
             return Err(Error::xml(
                 "'iothread' attribute only supported for virtio scsi controllers",
@@ -22,6 +30,52 @@ pub(super) fn options(guest: &Guest<'_>) -> Result<()> {
         }
         Ok(())
     })
+}
+
+/// The one IDE controller is part of the chipset of old machines.
+fn ide(guest: &Guest<'_>, c: &Controller) -> Result<()> {
+    if guest.machine != MachineKind::I440fx {
+        return Err(Error::unsupported(
+            "IDE controllers are unsupported for this QEMU binary or machine type",
+        ));
+    }
+    if c.index.is_some_and(|i| i > 0) {
+        return Err(Error::unsupported(
+            "Only a single IDE controller is supported for this machine type",
+        ));
+    }
+    Ok(())
+}
+
+/// A bridge is plugged into a bus that comes before its own.
+fn upstream(c: &Controller) -> Result<()> {
+    let (Some(index), Some(address)) = (c.index, c.info.pci()) else {
+        return Ok(());
+    };
+    if c.kind == ControllerKind::Pci && address.bus >= index && index > 0 {
+        let bus = address.bus;
+        return Err(Error::unsupported(format!(
+            "PCI controller at index {index} ({index:#04x}) has bus='{bus:#04x}', but index must be larger than bus"
+        )));
+    }
+    Ok(())
+}
+
+/// Companions serve the ports of a leader.
+pub(super) fn usb_leaders(guest: &Guest<'_>) -> Result<()> {
+    let usb = || {
+        guest
+            .def
+            .devices
+            .controllers
+            .iter()
+            .filter(|c| c.kind == ControllerKind::Usb)
+    };
+    let led = |c: &Controller| usb().any(|l| l.index == c.index && l.info.master.is_none());
+    if usb().any(|c| c.info.master.is_some() && !led(c)) {
+        return Err(Error::detail("No master USB controller specified"));
+    }
+    Ok(())
 }
 
 fn is_virtio_scsi(c: &Controller) -> bool {

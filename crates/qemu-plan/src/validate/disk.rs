@@ -2,13 +2,14 @@
 
 use domxml::Domain;
 use domxml::devices::{
-    Auth, Disk, DiskBus, DiskDevice, Encryption, EncryptionEngine, EncryptionFormat, NetProtocol,
-    SecretUse, StorageFormat, StorageKind,
+    Address, Auth, CacheMode, Disk, DiskBus, DiskDevice, Encryption, EncryptionEngine,
+    EncryptionFormat, IoMode, NetProtocol, OnOff, SecretUse, StorageFormat, StorageKind,
 };
 
 use super::Guest;
 use crate::caps::Flag;
 use crate::error::{Area, Code, Error, Result};
+use crate::postparse::address_kind;
 
 pub(super) fn one_auth(def: &Domain) -> Result<()> {
     let both = |d: &Disk| d.auth.is_some() && d.source.as_ref().is_some_and(|s| s.auth.is_some());
@@ -81,8 +82,187 @@ pub(super) fn checks(guest: &Guest<'_>) -> Result<()> {
         device(disk)?;
         vdpa(guest, disk)?;
         encryption(disk)?;
-        sharing(disk)
+        sharing(disk)?;
+        driver(guest, disk)?;
+        front_end(disk)?;
+        iotune(disk)
+    })?;
+    places(&guest.def.devices.disks)
+}
+
+pub(super) fn targets(def: &Domain) -> Result<()> {
+    let disks = &def.devices.disks;
+    for (at, disk) in disks.iter().enumerate() {
+        let twin = disks[..at].iter().find(|d| d.target.dev == disk.target.dev);
+        if let Some(twin) = twin {
+            let source = |d: &Disk| {
+                let s = d.source.as_ref();
+                s.and_then(|s| s.file.clone().or_else(|| s.dev.clone()))
+                    .unwrap_or_else(|| "NULL".to_owned())
+            };
+            let (name, one, two) = (&disk.target.dev, source(twin), source(disk));
+            return Err(Error::xml(format!(
+                "target '{name}' duplicated for disk sources '{one}' and '{two}'"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn driver(guest: &Guest<'_>, disk: &Disk) -> Result<()> {
+    let Some(driver) = &disk.driver else {
+        return Ok(());
+    };
+    let dev = &disk.target.dev;
+    let name = driver.name.as_deref().unwrap_or("qemu");
+    if name != "qemu" {
+        return Err(Error::unsupported(format!(
+            "unsupported driver name '{name}' for disk '{dev}'"
+        )));
+    }
+    if disk.kind == StorageKind::Dir && driver.kind != Some(StorageFormat::Fat) {
+        return Err(Error::unsupported(
+            "storage type 'dir' requires use of storage format 'fat'",
+        ));
+    }
+    if disk.kind == StorageKind::VhostUser && !super::net::shares_memory(guest) {
+        return Err(Error::unsupported("'vhostuser' requires shared memory"));
+    }
+    if let Some(id) = driver
+        .iothread
+        .filter(|id| !super::tuning::iothread_ids(guest.def).contains(id))
+    {
+        return Err(Error::unsupported(format!(
+            "Disk iothread '{id}' not defined in iothreadid"
+        )));
+    }
+    if driver.io == Some(IoMode::Native)
+        && !matches!(driver.cache, Some(CacheMode::None | CacheMode::Directsync))
+    {
+        return Err(Error::unsupported(
+            "io='native' needs either no disk cache or directsync cache mode",
+        ));
+    }
+    if driver.copy_on_read == Some(OnOff::On) && disk.readonly {
+        return Err(Error::unsupported(format!(
+            "copy_on_read is not compatible with read-only disk '{dev}'"
+        )));
+    }
+    Ok(())
+}
+
+/// What the bus of a disk can do.
+fn front_end(disk: &Disk) -> Result<()> {
+    let bus = disk.target.bus.unwrap_or_default();
+    let scsi_words = disk.vendor.is_some() || disk.product.is_some();
+    if bus == DiskBus::Virtio {
+        if matches!(disk.device, DiskDevice::Cdrom | DiskDevice::Floppy) {
+            let dev = &disk.target.dev;
+            return Err(Error::unsupported(format!(
+                "disk type of '{dev}' does not support ejectable media"
+            )));
+        }
+        let placed = |a: &Address| {
+            matches!(
+                a,
+                Address::Pci(_) | Address::Ccw(_) | Address::VirtioMmio | Address::Unassigned
+            )
+        };
+        if let Some(address) = disk.info.address.as_ref().filter(|a| !placed(a)) {
+            let kind = address_kind(address);
+            return Err(Error::unsupported(format!(
+                "virtio disk cannot have an address of type '{kind}'"
+            )));
+        }
+    }
+    if disk.device == DiskDevice::Lun && !matches!(bus, DiskBus::Scsi | DiskBus::Virtio) {
+        return Err(Error::unsupported(format!(
+            "disk device='lun' is not supported for bus='{}'",
+            bus.as_str()
+        )));
+    }
+    if scsi_words && bus != DiskBus::Scsi {
+        return Err(Error::unsupported(
+            "Only scsi disk supports vendor and product",
+        ));
+    }
+    let Some(wwn) = &disk.wwn else { return Ok(()) };
+    let wwn = wwn.strip_prefix("0x").unwrap_or(wwn);
+    if wwn.len() != 16 || !wwn.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Err(Error::new(
+            Code::Internal,
+            Area::None,
+            format!("Malformed wwn: {wwn}"),
+        ));
+    }
+    if !matches!(bus, DiskBus::Ide | DiskBus::Scsi | DiskBus::Sata) {
+        return Err(Error::unsupported("Only ide and scsi disk support wwn"));
+    }
+    Ok(())
+}
+
+/// A total and its parts cannot both be limited.
+fn iotune(disk: &Disk) -> Result<()> {
+    let Some(t) = &disk.iotune else { return Ok(()) };
+    let set = |v: Option<u64>| v.is_some_and(|v| v != 0);
+    let pairs = [
+        (
+            "bytes_sec",
+            t.total_bytes_sec,
+            t.read_bytes_sec,
+            t.write_bytes_sec,
+        ),
+        (
+            "iops_sec",
+            t.total_iops_sec,
+            t.read_iops_sec,
+            t.write_iops_sec,
+        ),
+        (
+            "bytes_sec_max",
+            t.total_bytes_sec_max,
+            t.read_bytes_sec_max,
+            t.write_bytes_sec_max,
+        ),
+        (
+            "iops_sec_max",
+            t.total_iops_sec_max,
+            t.read_iops_sec_max,
+            t.write_iops_sec_max,
+        ),
+    ];
+    let clash = pairs
+        .iter()
+        .find(|(_, total, read, write)| set(*total) && (set(*read) || set(*write)));
+    clash.map_or(Ok(()), |(name, ..)| {
+        Err(Error::xml(format!(
+            "total and read/write {name} cannot be set at the same time"
+        )))
     })
+}
+
+/// Most buses and controllers of each kind of drive.
+fn places(disks: &[Disk]) -> Result<()> {
+    for (at, disk) in disks.iter().enumerate() {
+        let Some(Address::Drive(a)) = &disk.info.address else {
+            continue;
+        };
+        let same =
+            |d: &&Disk| d.target.bus == disk.target.bus && d.info.address == disk.info.address;
+        if let Some(first) = disks[..at].iter().find(same) {
+            return Err(Error::conflicting(format!(
+                "Found duplicate drive address for disk with target name '{}' controller='{}' bus='{}' target='{}' unit='{}'",
+                first.target.dev, a.controller, a.bus, a.target, a.unit
+            )));
+        }
+        let limit = match disk.target.bus {
+            Some(DiskBus::Scsi) if a.bus > 0 => "SCSI controller only supports 1 bus",
+            Some(DiskBus::Ide) if a.controller > 0 => "Only 1 IDE controller is supported",
+            _ => continue,
+        };
+        return Err(Error::new(Code::Internal, Area::Qemu, limit));
+    }
+    Ok(())
 }
 
 fn throttling(disk: &Disk) -> Result<()> {

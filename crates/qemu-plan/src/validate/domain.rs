@@ -144,9 +144,15 @@ pub(super) fn addresses(def: &Domain) -> Result<()> {
         Some(Address::Pci(a)) => Some(a),
         _ => None,
     });
-    match pci.find(|a| a.bus > 0xff) {
-        Some(a) => {
-            let message = format!("Invalid PCI address bus='{:#x}', must be <= 0xFF", a.bus);
+    let wrong = pci.find_map(|a| match (a.bus, a.slot, a.function) {
+        (bus, _, _) if bus > 0xff => Some(format!("bus='{bus:#x}', must be <= 0xFF")),
+        (_, slot, _) if slot > 0x1f => Some(format!("slot='{slot:#x}', must be <= 0x1F")),
+        (_, _, function) if function > 7 => Some(format!("function={function:#x}, must be <= 7")),
+        _ => None,
+    });
+    match wrong {
+        Some(wrong) => {
+            let message = format!("Invalid PCI address {wrong}");
             Err(Error::new(Code::Xml, Area::None, message))
         }
         None if def.devices.iter().filter_map(DeviceRef::info).any(has_zpci) => {

@@ -9,6 +9,7 @@ mod controller;
 mod cpu;
 mod disk;
 mod domain;
+mod families;
 mod hostdev;
 mod net;
 mod small;
@@ -39,6 +40,12 @@ const SHAPES: &[Shape] = &[
     domain::seclabels,
     domain::addresses,
     chardev::one_source,
+    chardev::shapes,
+    net::shapes,
+    disk::targets,
+    families::boot_order,
+    families::required,
+    families::input_buses,
     small::usb_is_there,
     tuning::resctrl,
     hostdev::scsi_options,
@@ -57,19 +64,31 @@ const CHECKS: &[Check] = &[
     tuning::memory_nodes,
     tuning::hugepages,
     domain::memory_devices,
-    controller::options,
-    controller::expanders,
     disk::checks,
+    controller::options,
+    controller::usb_leaders,
+    controller::expanders,
     video::models,
     video::acceleration,
     video::addresses,
+    video::options,
     hostdev::duplicates,
     hostdev::checks,
     net::checks,
     chardev::sources,
+    chardev::spice_only,
+    chardev::console_targets,
     chardev::serial_targets,
     small::inputs,
+    families::watchdogs,
+    families::panics,
+    families::audio,
+    families::singles,
+    families::virtiofs,
+    families::vsock,
     small::iommu,
+    families::placeless,
+    video::passwords,
     video::graphics,
 ];
 

@@ -1,20 +1,85 @@
 //! Network cards.
 
-use domxml::devices::{Interface, InterfaceKind, NetBackendKind};
+use domxml::Domain;
+use domxml::devices::{Interface, InterfaceKind, NetBackendKind, TeamingKind};
 use domxml::tuning::MemoryAccess;
 
 use super::Guest;
-use crate::error::{Error, Result};
+use crate::error::{Area, Code, Error, Result};
 
 pub(super) fn checks(guest: &Guest<'_>) -> Result<()> {
     guest.def.devices.interfaces.iter().try_for_each(|card| {
         forwarding(card)?;
+        options(card)?;
         queues(card)?;
         if card.kind == InterfaceKind::Vhostuser && !shares_memory(guest) {
             return Err(Error::unsupported("'interface' requires shared memory"));
         }
         Ok(())
     })
+}
+
+/// What a document must say of a card, whatever becomes of it.
+pub(super) fn shapes(def: &Domain) -> Result<()> {
+    def.devices.interfaces.iter().try_for_each(|card| {
+        let kind = card.kind.as_str();
+        let needs = matches!(card.kind, InterfaceKind::Bridge | InterfaceKind::Network);
+        if needs && card.source.is_none() {
+            return Err(Error::xml(format!(
+                "interface type='{kind}' requires a 'source' element"
+            )));
+        }
+        let word = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        if card.model.as_deref().is_some_and(|m| !m.chars().all(word)) {
+            let message = "Model name contains invalid characters";
+            return Err(Error::new(Code::InvalidArg, Area::Domain, message));
+        }
+        card.mac
+            .as_ref()
+            .map_or(Ok(()), |mac| address(&mac.address))
+    })
+}
+
+fn address(mac: &str) -> Result<()> {
+    let bytes: Option<Vec<u8>> = mac
+        .split(':')
+        .map(|b| u8::from_str_radix(b, 16).ok())
+        .collect();
+    match bytes.as_deref() {
+        Some([first, _, _, _, _, _]) if first & 1 == 0 => Ok(()),
+        Some([_, _, _, _, _, _]) => Err(Error::xml(format!(
+            "expected unicast mac address, found multicast '{mac}'"
+        ))),
+        _ => Err(Error::xml(format!("unable to parse mac address '{mac}'"))),
+    }
+}
+
+/// Kinds whose host side has an MTU.
+const HAVE_MTU: &[InterfaceKind] = &[
+    InterfaceKind::Network,
+    InterfaceKind::Bridge,
+    InterfaceKind::Ethernet,
+    InterfaceKind::Vhostuser,
+];
+
+fn options(card: &Interface) -> Result<()> {
+    if card.mtu.is_some() && !HAVE_MTU.contains(&card.kind) {
+        let kind = card.kind.as_str();
+        return Err(Error::unsupported(format!(
+            "setting MTU on interface type {kind} is not supported yet"
+        )));
+    }
+    let persistent = card
+        .teaming
+        .as_ref()
+        .is_some_and(|t| t.kind == TeamingKind::Persistent);
+    let model = card.model.as_deref().unwrap_or_default();
+    if persistent && model != "virtio" {
+        return Err(Error::unsupported(format!(
+            "virtio-net teaming persistent interface must be <model type='virtio'/>, not '{model}'"
+        )));
+    }
+    Ok(())
 }
 
 fn forwarding(card: &Interface) -> Result<()> {
@@ -47,7 +112,7 @@ fn queues(card: &Interface) -> Result<()> {
 }
 
 /// Whether another process can map the guest's memory.
-fn shares_memory(guest: &Guest<'_>) -> bool {
+pub(super) fn shares_memory(guest: &Guest<'_>) -> bool {
     let shared = |m: &domxml::tuning::MemoryBacking| m.access == Some(MemoryAccess::Shared);
     let cells = guest
         .def

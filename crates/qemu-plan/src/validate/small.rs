@@ -69,6 +69,17 @@ pub(super) fn iommu(guest: &Guest<'_>) -> Result<()> {
     let Some(iommu) = &guest.def.devices.iommu else {
         return Ok(());
     };
+    match iommu.model {
+        IommuModel::Smmuv3 => {
+            let message = "IOMMU device: 'smmuv3' is only supported with ARM Virt machines";
+            return Err(Error::unsupported(message));
+        }
+        IommuModel::Intel if guest.machine != MachineKind::Q35 => {
+            let message = "IOMMU device: 'intel' is only supported with Q35 machines";
+            return Err(Error::unsupported(message));
+        }
+        _ => {}
+    }
     if iommu.model != IommuModel::Virtio {
         return Ok(());
     }

@@ -82,7 +82,7 @@ pub(super) fn schedulers(guest: &Guest<'_>) -> Result<()> {
 }
 
 /// I/O threads by id: those listed, then the lowest free ones up to their number.
-fn iothread_ids(def: &Domain) -> Vec<u32> {
+pub(super) fn iothread_ids(def: &Domain) -> Vec<u32> {
     let mut ids: Vec<u32> = def
         .iothreadids
         .iter()

@@ -1,6 +1,7 @@
 //! Display adapters and displays.
 
-use domxml::devices::{GraphicsKind, VideoBackend, VideoModelKind, YesNo};
+use domxml::devices::{GraphicsKind, OnOff, VideoBackend, VideoModelKind, YesNo};
+use domxml::tuning::MemorySource;
 
 use super::Guest;
 use crate::caps::Flag;
@@ -68,6 +69,86 @@ pub(super) fn acceleration(guest: &Guest<'_>) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// Adapters that work beside another one.
+const SECONDARY: &[VideoModelKind] = &[
+    VideoModelKind::Qxl,
+    VideoModelKind::Virtio,
+    VideoModelKind::Bochs,
+    VideoModelKind::Ramfb,
+];
+/// Adapters with several outlets.
+const MANY_HEADS: &[VideoModelKind] = &[VideoModelKind::Qxl, VideoModelKind::Virtio];
+
+pub(super) fn options(guest: &Guest<'_>) -> Result<()> {
+    let videos = &guest.def.devices.videos;
+    for (at, video) in videos.iter().enumerate() {
+        let Some(model) = &video.model else { continue };
+        let kind = model.kind.as_str();
+        if model.kind == VideoModelKind::None && videos.len() > 1 {
+            return Err(Error::conflicting(
+                "a 'none' video type must be the only video device defined for the domain",
+            ));
+        }
+        if at > 0 && !SECONDARY.contains(&model.kind) {
+            return Err(Error::unsupported(format!(
+                "video type '{kind}' is only valid as primary video device"
+            )));
+        }
+        let vhost = video.driver.as_ref().and_then(|d| d.name) == Some(VideoBackend::Vhostuser);
+        if vhost && model.kind != VideoModelKind::Virtio {
+            return Err(Error::conflicting(
+                "'vhostuser' driver is only supported with 'virtio' device",
+            ));
+        }
+        let memory = [
+            ("ram", model.ram),
+            ("vram64", model.vram64),
+            ("vgamem", model.vgamem),
+        ];
+        if let Some((name, _)) = memory
+            .iter()
+            .find(|(_, v)| v.is_some() && model.kind != VideoModelKind::Qxl)
+        {
+            return Err(Error::conflicting(format!(
+                "{name} attribute only supported for video type qxl"
+            )));
+        }
+        if model.heads.is_some_and(|h| h > 1) && !MANY_HEADS.contains(&model.kind) {
+            return Err(Error::unsupported(format!(
+                "video type '{kind}' doesn't support multiple 'heads'"
+            )));
+        }
+        let source = guest.def.memory_backing.as_ref().and_then(|m| m.source);
+        if model.blob == Some(OnOff::On) && source != Some(MemorySource::Memfd) {
+            return Err(Error::unsupported(
+                "'blob' support for virtio-gpu devices requires a memfd memory backend",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Longest password of VNC.
+const VNC_PASSWORD: usize = 8;
+
+pub(super) fn passwords(guest: &Guest<'_>) -> Result<()> {
+    let vnc = guest
+        .def
+        .devices
+        .graphics
+        .iter()
+        .filter(|g| g.kind == GraphicsKind::Vnc);
+    let lengths = vnc.filter_map(|g| g.passwd.as_ref()).map(String::len);
+    lengths
+        .into_iter()
+        .find(|n| *n > VNC_PASSWORD)
+        .map_or(Ok(()), |n| {
+            Err(Error::unsupported(format!(
+                "VNC password is {n} characters long, only {VNC_PASSWORD} permitted"
+            )))
+        })
 }
 
 pub(super) fn addresses(guest: &Guest<'_>) -> Result<()> {

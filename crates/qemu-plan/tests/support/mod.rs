@@ -213,17 +213,18 @@ fn recorded() -> &'static Caps {
 }
 
 /// The 32-bit binary of the same build, as far as it differs.
-fn i386() -> Caps {
-    let mut text = include_str!("../data/caps/replies-10.0.2-x86_64.json")
-        .replace("\"arch\":\"x86_64\"", "\"arch\":\"i386\"");
-    text = text
-        .replace(
-            "default-cpu-type\":\"qemu64-x86_64-cpu",
-            "default-cpu-type\":\"qemu32-i386-cpu",
-        )
-        .replace("max-x86_64", "max-i386");
-    let replies: Replies = serde_json::from_str(&text).unwrap();
-    Caps::derive(&replies).unwrap()
+fn i386() -> &'static Caps {
+    static CAPS: OnceLock<Caps> = OnceLock::new();
+    CAPS.get_or_init(|| {
+        let text = include_str!("../data/caps/replies-10.0.2-x86_64.json")
+            .replace("\"arch\":\"x86_64\"", "\"arch\":\"i386\"")
+            .replace(
+                "default-cpu-type\":\"qemu64-x86_64-cpu",
+                "default-cpu-type\":\"qemu32-i386-cpu",
+            )
+            .replace("max-x86_64", "max-i386");
+        Caps::derive(&serde_json::from_str(&text).unwrap()).unwrap()
+    })
 }
 
 impl Emulators for Host {
@@ -238,7 +239,7 @@ impl Emulators for Host {
     fn caps(&self, path: &str) -> Result<Arc<Caps>, Error> {
         let caps = match path {
             "/usr/bin/qemu-system-x86_64" => recorded().clone(),
-            "/usr/bin/qemu-system-i386" => i386(),
+            "/usr/bin/qemu-system-i386" => i386().clone(),
             _ => {
                 let text = format!("Cannot check QEMU binary {path}: No such file or directory");
                 return Err(Error::new(Code::System, Area::Qemu, text));
