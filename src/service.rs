@@ -61,6 +61,7 @@ fn driver(setup: &Setup) -> anyhow::Result<Arc<Driver>> {
         ports: ops::Ports::default(),
         host: Facts::read(Path::new("/"), paths.scope, &setup.daemon.borrow().host_uuid)?,
         tracker: TaskTracker::new(),
+        stop: setup.stop.clone(),
     });
     ops::restore::load(&driver)?;
     Ok(driver)

@@ -101,6 +101,7 @@ impl Watch {
                     Some(_) => {}
                     None => return Err(slow()),
                 },
+                () = self.driver.stop.cancelled() => return Err(ending()),
                 () = tokio::time::sleep(BOOKMARK) => return Ok(Item::Bookmark(self.place.into())),
             }
         }
@@ -151,6 +152,10 @@ fn resume(journal: &crate::events::Journal, version: Version) -> Result<Version>
             .in_area(Area::Event)
             .because("VERSION_EXPIRED")),
     }
+}
+
+fn ending() -> Error {
+    Error::new(Code::OperationAborted, "the daemon is ending; resume from the last version that was seen").in_area(Area::Event).because("DAEMON_STOPS")
 }
 
 fn slow() -> Error {

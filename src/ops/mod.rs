@@ -32,7 +32,7 @@ pub use plan::Ports;
 
 use std::{future::Future, sync::Arc};
 
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
 use crate::{
@@ -60,6 +60,8 @@ pub struct Driver {
     pub host: host::Facts,
     /// Operations at work; a daemon that ends waits for them.
     pub tracker: TaskTracker,
+    /// Cancelled when the daemon ends: streams end with it, guests do not.
+    pub stop: CancellationToken,
 }
 
 /// How a request names a guest.

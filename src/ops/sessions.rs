@@ -60,10 +60,11 @@ impl Session {
     }
 }
 
+// A daemon that ends closes its clients' streams: that is no wish of theirs, and their guests stay.
 impl Drop for Session {
     fn drop(&mut self) {
         self.sessions.table().remove(&self.id);
-        let Some(driver) = self.driver.upgrade() else { return };
+        let Some(driver) = self.driver.upgrade().filter(|d| !d.stop.is_cancelled()) else { return };
         let bound = |v: &Arc<crate::domain::View>| v.run.as_ref().is_some_and(|r| r.session.as_deref() == Some(&*self.id));
         for view in driver.registry.views().into_iter().filter(bound) {
             let (uuid, driver) = (view.uuid, Arc::clone(&driver));
