@@ -11,6 +11,7 @@
 //! dies before, it ends by itself; if after, the next daemon finds it in its status file, not finished, and ends it.
 //! A start is told to nobody before it has succeeded.
 
+mod cpu;
 mod live;
 mod owners;
 mod reserve;
@@ -292,6 +293,9 @@ async fn set_up(driver: &Arc<Driver>, job: &Job, guest: &Arc<Guest>, mut prepare
     let Live { monitor, events, .. } = live;
     guest.connect(driver, monitor.clone(), events);
     let status = live::complete(&monitor, &mut prepared).await?;
+    if let Some(cpu) = &mut prepared.document.cpu {
+        cpu::show_actual(&monitor, cpu).await?;
+    }
     if !paused {
         monitor.cont().await?;
     }
