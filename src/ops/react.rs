@@ -255,3 +255,6 @@ pub(super) fn publish_raw(driver: &Driver, guest: &Guest, event: &qmp::Event) {
         detail: Some(detail),
     });
 }
+
+#[cfg(test)]
+mod tests;

@@ -274,3 +274,72 @@ pub async fn autostart(driver: &Arc<Driver>) {
         tracing::warn!(%error, "guests may be started with the host once more");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Run;
+
+    fn view(condition: Condition) -> View {
+        let text = "<domain type='qemu' id='3'><name>a</name><memory>1024</memory><os><type>hvm</type></os></domain>";
+        let mut view = View::new(uuid::Uuid::from_u128(1), "a".into(), 1);
+        view.condition = condition;
+        view.run = Some(Run {
+            document: Document::live(domxml::Domain::parse(text, domxml::ParseFlags::NONE).unwrap()),
+            id: 3,
+            pid: 1,
+            config: None,
+            starting: false,
+            label: None,
+            start_time: 0,
+            status: Arc::default(),
+            unreachable: None,
+            taints: Default::default(),
+            deprecations: Vec::new(),
+            session: None,
+            fake_reboot: false,
+            balloon_kib: None,
+            occupied_since: None,
+        });
+        view
+    }
+
+    #[test]
+    fn what_happened_meanwhile_is_told_once() {
+        use Condition as C;
+        // As the files have it, QEMU's word, whether CPUs run, what it is then, what is told.
+        let table: &[(C, &str, bool, C, Option<(i32, i32)>)] = &[
+            (C::RUNNING_BOOTED, "running", true, C::RUNNING_BOOTED, None),
+            (C::RUNNING_BOOTED, "paused", false, C::PAUSED_UNKNOWN, Some((3, 0))),
+            (C::RUNNING_BOOTED, "prelaunch", false, C::PAUSED_UNKNOWN, Some((3, 0))),
+            (C::RUNNING_BOOTED, "io-error", false, C::PAUSED_IOERROR, Some((3, 2))),
+            (C::RUNNING_BOOTED, "watchdog", false, C::PAUSED_WATCHDOG, Some((3, 3))),
+            (C::RUNNING_BOOTED, "shutdown", false, C::SHUTDOWN_USER, Some((6, 1))),
+            (C::RUNNING_BOOTED, "guest-panicked", false, C::CRASHED_PANICKED, Some((8, 0))),
+            (C::PAUSED_USER, "paused", false, C::PAUSED_USER, None),
+            (C::PAUSED_IOERROR, "io-error", false, C::PAUSED_IOERROR, None),
+            (C::PAUSED_USER, "running", true, C::RUNNING_UNPAUSED, Some((4, 0))),
+            (C::PAUSED_USER, "shutdown", false, C::SHUTDOWN_USER, Some((6, 1))),
+            (C::SHUTDOWN_USER, "shutdown", false, C::SHUTDOWN_USER, None),
+            (C::CRASHED_PANICKED, "guest-panicked", false, C::CRASHED_PANICKED, None),
+            (C::CRASHED_PANICKED, "running", true, C::RUNNING_CRASHED, Some((4, 0))),
+            (C::PMSUSPENDED_UNKNOWN, "suspended", false, C::PMSUSPENDED_UNKNOWN, None),
+            (C::RUNNING_BOOTED, "a new word", true, C::RUNNING_BOOTED, None),
+        ];
+        for (before, word, running, after, told) in table {
+            let mut view = view(*before);
+            let effects = catch_up(&mut view, word, *running);
+            let events: Vec<_> = effects
+                .events
+                .iter()
+                .map(|(_, detail)| match detail {
+                    Some(crate::pb::event::Detail::Lifecycle(l)) => (l.r#type, l.detail),
+                    other => panic!("{other:?}"),
+                })
+                .collect();
+            assert_eq!((view.condition, events), (*after, told.iter().copied().collect::<Vec<_>>()), "{before:?}, QEMU says {word}");
+            let again = catch_up(&mut view, word, *running);
+            assert!(again.events.is_empty(), "{before:?}, QEMU says {word}: told again");
+        }
+    }
+}
