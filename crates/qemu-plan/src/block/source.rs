@@ -181,7 +181,9 @@ impl<'r> Sources<'r> {
     /// # Errors
     /// When QEMU cannot open such a source.
     pub fn pflash(&mut self, link: &Link<'_>, drive: u32) -> Result<Image> {
-        self.image_named(link, format!("libvirt-pflash{drive}"))
+        let mut image = self.image_named(link, format!("libvirt-pflash{drive}"))?;
+        image.backing = Backing::End.of(link.format);
+        Ok(image)
     }
 
     fn number(&mut self, source: Option<&Source>) -> u32 {

@@ -74,7 +74,7 @@ fn fsdev(fs: &Filesystem) -> Result<Keyval> {
         .set("id", format!("fsdev-{}", alias(&fs.info)?))
         .set("path", source_dir(fs));
     if fs.readonly {
-        fsdev.set("readonly", "on");
+        fsdev.word("readonly");
     }
     Ok(fsdev)
 }

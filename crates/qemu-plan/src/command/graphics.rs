@@ -16,7 +16,7 @@ mod native {
     pub(super) const VNC: i32 = 5900;
     pub(super) const SPICE: i32 = 5901;
     pub(super) const SPICE_TLS: i32 = 5902;
-    pub(super) const WEBSOCKET: i32 = 5700;
+    pub(super) const WEBSOCKET: i32 = -1;
 }
 
 /// Number of the first VNC port; displays count from it.
@@ -124,10 +124,9 @@ fn vnc(cx: Context<'_>, graphics: &Graphics, line: &mut CommandLine) -> Result<(
     let config = &cx.res.config;
     let mut display = vnc_listen(cx, graphics)?;
     if graphics.websocket.is_some_and(|port| port != 0) {
-        let is_auto = graphics.websocket == Some(-1);
         display.set(
             "websocket",
-            chosen(cx, graphics.websocket, is_auto, native::WEBSOCKET)?,
+            chosen(cx, graphics.websocket, false, native::WEBSOCKET)?,
         );
     }
     display.opt("share", graphics.share_policy.map(VncSharePolicy::as_str));

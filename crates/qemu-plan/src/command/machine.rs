@@ -13,7 +13,7 @@ use domxml::security::LaunchSecurity;
 use super::context::Context;
 use super::line::CommandLine;
 use super::props::{Keyval, Props, on_off};
-use super::{audio, memory};
+use super::{audio, memory, numa};
 use crate::block::{Common, Image, Link, Sources};
 use crate::{Error, Result};
 
@@ -105,7 +105,7 @@ pub fn build(cx: Context<'_>, pflash: &[Image], line: &mut CommandLine) -> Resul
     if let Some(LaunchSecurity::Sev(_) | LaunchSecurity::SevSnp(_)) = &def.launch_security {
         machine.set("confidential-guest-support", "lsec0");
     }
-    if memory::cells(cx).is_empty() {
+    if numa::cells(cx).is_empty() {
         machine.set("memory-backend", memory::DEFAULT_RAM);
     }
     for (number, image) in pflash.iter().enumerate() {
@@ -123,7 +123,6 @@ fn put_board(features: &Features, machine: &mut Keyval) {
         features.vmport.map(|switch| switch.state.as_str()),
     );
     machine.opt("smm", features.smm.map(|smm| smm.state.as_str()));
-    machine.opt("i8042", features.ps2.map(|switch| switch.state.as_str()));
     machine.opt(
         "kernel_irqchip",
         features.ioapic.map(|driver| match driver {
@@ -131,10 +130,11 @@ fn put_board(features: &Features, machine: &mut Keyval) {
             IoapicDriver::Kvm => "on",
         }),
     );
+    machine.opt("i8042", features.ps2.map(|switch| switch.state.as_str()));
 }
 
 fn put_firmware_options(cx: Context<'_>, machine: &mut Keyval) -> Result<()> {
-    if memory::has_hmat(cx) {
+    if numa::has_hmat(cx) {
         machine.set("hmat", "on");
     }
     if cx.def.os.bios.as_ref().and_then(|bios| bios.useserial) == Some(YesNo::Yes) {

@@ -8,6 +8,7 @@
 
 pub mod address;
 pub mod audio;
+mod backend;
 pub mod boot;
 pub mod chardev;
 pub mod clock;
@@ -24,6 +25,7 @@ pub mod machine;
 pub mod memory;
 pub mod native;
 pub mod net;
+pub mod numa;
 pub mod plug;
 pub mod props;
 mod resources;
@@ -159,6 +161,7 @@ fn build_process(cx: Context<'_>, line: &mut CommandLine) {
     }
     name.set("debug-threads", "on");
     line.push("-name", name);
+    build_compat(cx, line);
     line.flag("-S");
     line.object(
         Props::object("secret", "masterKey0")
@@ -201,7 +204,7 @@ fn build_board(cx: Context<'_>, plan: &Plan, line: &mut CommandLine) -> Result<(
     memory::build_overcommit(cx, line);
     topology::build_smp(cx, line);
     topology::build_iothreads(cx, line);
-    memory::build_numa(cx, line)?;
+    numa::build(cx, line)?;
     Ok(())
 }
 
@@ -437,17 +440,24 @@ fn build_passthrough(cx: Context<'_>, line: &mut CommandLine) {
                 .map(|one| (one.name.clone(), one.value.clone().unwrap_or_default())),
         );
     }
+}
+
+/// What QEMU does when something deprecated is used.
+fn build_compat(cx: Context<'_>, line: &mut CommandLine) {
     let behavior = cx
         .def
         .qemu
         .deprecation
         .and_then(|deprecation| deprecation.behavior);
-    let compat = match behavior {
+    let input = match behavior {
         None | Some(DeprecationBehavior::None) => return,
-        Some(DeprecationBehavior::Omit) => "deprecated-output=hide",
-        Some(DeprecationBehavior::Reject) => "deprecated-output=hide,deprecated-input=reject",
-        Some(DeprecationBehavior::Crash) => "deprecated-output=hide,deprecated-input=crash",
+        Some(DeprecationBehavior::Omit) => None,
+        Some(DeprecationBehavior::Reject) => Some("reject"),
+        Some(DeprecationBehavior::Crash) => Some("crash"),
     };
+    let compat = Props::new()
+        .with("deprecated-output", "hide")
+        .with_opt("deprecated-input", input);
     line.push("-compat", compat);
 }
 

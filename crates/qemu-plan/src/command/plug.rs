@@ -64,6 +64,7 @@ pub fn plug(def: &Domain, device: &Device, given: Given<'_>) -> Result<Plan> {
     };
     let mut sources = Sources::new(given.res, given.next_node);
     let mut line = CommandLine {
+        overrides: def.qemu.overrides.clone().unwrap_or_default(),
         next_fdset: given.res.first_fdset,
         ..CommandLine::default()
     };

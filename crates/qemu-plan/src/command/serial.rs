@@ -88,8 +88,7 @@ pub fn build_parallel(cx: Context<'_>, parallel: &Parallel, line: &mut CommandLi
 pub fn build_channel(cx: Context<'_>, channel: &Channel, line: &mut CommandLine) -> Result<()> {
     let id = alias(&channel.info)?;
     let target = channel.target.clone().unwrap_or_default();
-    let name = target.name.as_deref().unwrap_or(id);
-    let path = format!("{}/{name}", cx.res.dirs.channel);
+    let path = format!("{}/{}", cx.res.dirs.channel, socket_name(channel));
     let source = CharSource {
         default_path: Some(&path),
         channel: "vdagent",
@@ -107,6 +106,25 @@ pub fn build_channel(cx: Context<'_>, channel: &Channel, line: &mut CommandLine)
         ChannelTargetKind::Xen => {}
     }
     Ok(())
+}
+
+/// Name of the socket of a channel whose document names none: as the port is called, or where it is.
+pub fn socket_name(channel: &Channel) -> String {
+    if let Some(name) = channel
+        .target
+        .as_ref()
+        .and_then(|target| target.name.clone())
+    {
+        return name;
+    }
+    let at = match &channel.info.address {
+        Some(Address::VirtioSerial(at)) => *at,
+        _ => VirtioSerialAddress::default(),
+    };
+    format!(
+        "vioser-{:02}-{:02}-{:02}.sock",
+        at.controller, at.bus, at.port
+    )
 }
 
 fn guestfwd(channel: &Channel, id: &str) -> Props {
@@ -134,10 +152,7 @@ pub fn channel_props(cx: Context<'_>, channel: &Channel) -> Result<Props> {
         .target
         .as_ref()
         .and_then(|target| target.name.clone());
-    let agent = matches!(
-        channel.chardev.kind,
-        ChardevKind::Spicevmc | ChardevKind::QemuVdagent
-    );
+    let agent = channel.chardev.kind == ChardevKind::Spicevmc;
     let name = name.or_else(|| agent.then(|| SPICE_AGENT_PORT.to_owned()));
     props
         .set("chardev", format!("char{id}"))

@@ -8,6 +8,9 @@ use super::line::CommandLine;
 use super::props::Keyval;
 use crate::{Error, Result};
 
+/// Number of the table of a base board.
+const BOARD: u32 = 2;
+
 /// Entries of each table in QEMU's order.
 const BIOS: [&str; 4] = ["vendor", "version", "date", "release"];
 const SYSTEM: [&str; 7] = [
@@ -83,7 +86,7 @@ fn build_tables(info: &Sysinfo, line: &mut CommandLine) {
     push_table(0, &BIOS, info.bios.as_ref(), line);
     push_table(1, &SYSTEM, info.system.as_ref(), line);
     for board in &info.base_boards {
-        push_table(2, &BASE_BOARD, Some(board), line);
+        push_table(BOARD, &BASE_BOARD, Some(board), line);
     }
     push_table(3, &CHASSIS, info.chassis.as_ref(), line);
     if !info.oem_strings.is_empty() {
@@ -101,7 +104,9 @@ fn push_table(kind: u32, names: &[&str], table: Option<&SmbiosTable>, line: &mut
     };
     let mut value = Keyval::new().with("type", kind);
     for name in names {
-        value.opt(name, table.get(name));
+        // The board's manufacturer is always said.
+        let always = (kind == BOARD && *name == "manufacturer").then_some("");
+        value.opt(name, table.get(name).or(always));
     }
     line.push("-smbios", value);
 }

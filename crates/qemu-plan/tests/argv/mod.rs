@@ -1,6 +1,7 @@
 //! Runs one recorded case: read, name, build, compare token by token.
 #![allow(
     clippy::unwrap_used,
+    clippy::panic,
     reason = "a test helper; what fails, fails the test"
 )]
 
