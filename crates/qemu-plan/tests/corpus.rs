@@ -1,6 +1,8 @@
 //! Documents that libvirt 11.3.0 was given, and what it keeps of each: a compact set in `data/define`, and the whole
 //! corpus when `DOMAIN_CORPUS` names its directory. `BLESS=1` rewrites the documents kept.
 
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
 mod support;
 
 use std::collections::BTreeMap;
@@ -31,6 +33,25 @@ fn recorded_documents_become_what_libvirt_keeps() {
         wrong.len(),
         wrong.join("\n")
     );
+}
+
+/// One line a document: the document, a tab, and libvirt's code, domain and message.
+const REFUSALS: &str = include_str!("data/refusals.tsv");
+
+#[test]
+fn wrong_documents_are_refused_in_libvirts_words() {
+    let mut wrong = Vec::new();
+    for line in REFUSALS.lines() {
+        let (document, theirs) = line.split_once('\t').unwrap();
+        let ours = match support::define_as(document, false, qemu_plan::address::Age::New) {
+            Ok(_) => "accepted".to_owned(),
+            Err((code, area, message)) => format!("{code} {} {message}", area.unwrap_or(0)),
+        };
+        if ours != theirs {
+            wrong.push(format!("{document}\n ours: {ours}\n libvirt: {theirs}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]

@@ -212,21 +212,29 @@ fn filesystem(f: &Filesystem, slots: Slots) -> Connect {
     )
 }
 
-/// Models of network cards that are not conventional PCI devices.
+/// Models of network cards; what is not listed is taken for a PCI Express device.
 const NICS: &[(&str, Nic)] = &[
     ("virtio", Nic::Virtio),
     ("virtio-net", Nic::Virtio),
     ("virtio-non-transitional", Nic::Virtio),
-    ("e1000e", Nic::Pcie),
-    ("igb", Nic::Pcie),
-    ("ne2k_isa", Nic::Pcie),
+    ("virtio-transitional", Nic::Pci),
+    ("rtl8139", Nic::Pci),
+    ("e1000", Nic::Pci),
+    ("netfront", Nic::Pci),
+    ("lan9118", Nic::Pci),
+    ("smc91c111", Nic::Pci),
+    ("vlance", Nic::Pci),
+    ("vmxnet", Nic::Pci),
+    ("vmxnet2", Nic::Pci),
+    ("vmxnet3", Nic::Pci),
     ("usb-net", Nic::NoPci),
+    ("spapr-vlan", Nic::NoPci),
 ];
 
 #[derive(Clone, Copy)]
 enum Nic {
     Virtio,
-    Pcie,
+    Pci,
     NoPci,
 }
 
@@ -241,9 +249,9 @@ fn interface(n: &Interface, slots: Slots) -> Connect {
         .map(|(_, nic)| *nic)
     {
         Some(Nic::Virtio) => slots.virtio,
-        Some(Nic::Pcie) => slots.pcie,
+        Some(Nic::Pci) => Connect::PCI,
         Some(Nic::NoPci) => Connect::NONE,
-        None => Connect::PCI,
+        None => slots.pcie,
     }
 }
 

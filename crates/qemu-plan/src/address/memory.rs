@@ -2,7 +2,7 @@
 
 use domxml::devices::{Address, Devices, DimmAddress, MemoryModel};
 
-use crate::error::{Error, Result};
+use crate::error::{Area, Code, Error, Result};
 
 /// Gives memory modules that sit in a slot the next free one.
 ///
@@ -28,13 +28,25 @@ pub(super) fn assign(devices: &mut Devices, slots: u32) -> Result<()> {
             taken.push(a.slot);
         }
     }
+    let modules = devices.memories.iter().filter(|m| slotted(m.model)).count();
+    if modules > 0 && slots == 0 {
+        return Err(Error::unsupported(
+            "cannot use/hotplug a memory device when domain 'maxMemory' is not defined",
+        ));
+    }
     for memory in devices
         .memories
         .iter_mut()
         .filter(|m| slotted(m.model) && m.info.address.is_none())
     {
         let free = (0..slots).find(|s| !taken.contains(s));
-        let slot = free.ok_or_else(|| Error::internal("failed to find an empty memory slot"))?;
+        let slot = free.ok_or_else(|| {
+            Error::new(
+                Code::Internal,
+                Area::Qemu,
+                "failed to find an empty memory slot",
+            )
+        })?;
         taken.push(slot);
         memory.info.address = Some(Address::Dimm(DimmAddress {
             slot,

@@ -27,7 +27,7 @@ pub enum Age {
 /// Libvirt's, when a given address is wrong or there is no room.
 pub(super) fn assign(devices: &mut Devices, legacy: LegacyBridge, age: Age) -> Result<()> {
     let Some(root) = root(devices) else {
-        return Ok(());
+        return no_pci(devices);
     };
     let given = highest_index(devices);
     let mut trial = devices.clone();
@@ -41,6 +41,16 @@ pub(super) fn assign(devices: &mut Devices, legacy: LegacyBridge, age: Age) -> R
     place_all(devices, &mut set, Reserve::Nothing)?;
     mark_multifunction(devices, &set, root);
     name_controllers(devices)
+}
+
+/// A guest without PCI may have no device that needs it.
+fn no_pci(devices: &mut Devices) -> Result<()> {
+    let all = candidate::devices(devices, Slots::of(BusKind::PciRoot));
+    let mut plain = all.into_iter().filter(|c| c.role != Role::FirstIde);
+    if plain.any(|c| is_wanted(c.info) || c.info.pci().is_some()) {
+        return Err(Error::xml("No PCI buses available"));
+    }
+    Ok(())
 }
 
 /// The root bus of a guest; `None` when it has no PCI.

@@ -36,7 +36,8 @@ pub(super) fn fill(def: &mut Domain, caps: &Caps) -> Result<()> {
     match *cpu.mode.get_or_insert(CpuMode::Custom) {
         CpuMode::Custom => fill_custom(cpu, accel),
         CpuMode::HostModel => fill_host_model(cpu),
-        CpuMode::HostPassthrough | CpuMode::Maximum => fill_host(cpu, caps),
+        CpuMode::HostPassthrough => fill_host(cpu, caps),
+        CpuMode::Maximum => fill_maximum(cpu),
     }
     Ok(())
 }
@@ -91,7 +92,8 @@ fn fill_host_model(cpu: &mut Cpu) {
     cpu.match_ = None;
     cpu.check.get_or_insert(CpuCheck::Partial);
     if let Some(model) = &mut cpu.model {
-        model.fallback = None;
+        let named = model.name.as_deref().is_some_and(|n| !n.is_empty());
+        model.fallback = model.fallback.filter(|_| named);
     }
     cpu.model = cpu
         .model
@@ -99,10 +101,14 @@ fn fill_host_model(cpu: &mut Cpu) {
         .filter(|m| m.name.is_some() || m.vendor_id.is_some());
 }
 
-fn fill_host(cpu: &mut Cpu, caps: &Caps) {
+fn fill_maximum(cpu: &mut Cpu) {
     cpu.match_ = None;
     cpu.check.get_or_insert(CpuCheck::None);
     cpu.model = None;
+}
+
+fn fill_host(cpu: &mut Cpu, caps: &Caps) {
+    fill_maximum(cpu);
     let migratable = if caps.has(Flag::CpuMigratable) {
         OnOff::On
     } else {

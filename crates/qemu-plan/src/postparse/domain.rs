@@ -1,19 +1,22 @@
 //! Identity, life cycle, clock, CPU placement: the parts of a document that no device has.
 
 use domxml::clock::{Adjustment, Clock, ClockBasis, ClockOffset, LifecycleAction};
-use domxml::devices::{IommuModel, OnOff};
+use domxml::devices::{Iommu, IommuModel, OnOff, YesNo};
 use domxml::features::IoapicDriver;
 use domxml::security::SeclabelType;
-use domxml::tuning::{NumaMemory, NumaMode, NumaTune, Placement, Vcpu};
+use domxml::tuning::{IoThread, NumaMemory, NumaMode, NumaTune, Placement, Vcpu};
 use domxml::{Bitmap, Domain};
 
-use super::{Config, Ids};
+use super::{Config, Ids, MachineKind};
 use crate::error::{Error, Result};
 
 /// Checks the name, and makes up a UUID for a guest without one.
 pub(super) fn identify(def: &mut Domain, ids: &mut dyn Ids) -> Result<()> {
     if def.name.contains('/') {
         return Err(Error::xml(format!("name {} cannot contain '/'", def.name)));
+    }
+    if let Some(genid) = def.genid.as_mut().filter(|g| g.value.is_none()) {
+        genid.value = Some(ids.uuid());
     }
     if def.uuid.is_none() {
         def.uuid = Some(ids.uuid());
@@ -29,6 +32,9 @@ pub(super) fn fill(def: &mut Domain, config: &Config) -> Result<()> {
     def.on_reboot.get_or_insert(LifecycleAction::Restart);
     def.on_crash.get_or_insert(LifecycleAction::Destroy);
     fill_clock(def.clock.get_or_insert_with(Clock::default));
+    fill_vcpus(def);
+    fill_placement(def);
+    fill_iothreads(def);
     fill_vcpu(def.vcpu.get_or_insert_with(|| Vcpu {
         count: 1,
         ..Vcpu::default()
@@ -50,6 +56,7 @@ fn trim_resctrl(def: &mut Domain) {
         beyond.into_iter().for_each(|v| vcpus.remove(v));
         !vcpus.is_empty()
     };
+    tune.vcpupin.retain(|p| p.vcpu < count);
     tune.cachetune.retain_mut(|c| trim(&mut c.vcpus));
     tune.memorytune.retain_mut(|m| trim(&mut m.vcpus));
 }
@@ -64,11 +71,19 @@ fn fill_seclabel(def: &mut Domain, config: &Config) {
             (label.kind, label.relabel) = (Some(SeclabelType::None), None);
         }
     }
+    for label in &mut def.seclabels {
+        if label.kind == Some(SeclabelType::Dynamic) {
+            label.relabel.get_or_insert(YesNo::Yes);
+        }
+    }
 }
 
 /// vCPUs above 255 need interrupts that only the I/O MMU of QEMU's own APIC can deliver.
-pub(super) fn fill_iommu(def: &mut Domain) {
+pub(super) fn fill_iommu(def: &mut Domain, kind: MachineKind) {
     let many = def.vcpu.as_ref().is_some_and(|v| v.count > 255);
+    if many && kind == MachineKind::Q35 && def.devices.iommu.is_none() {
+        def.devices.iommu = Some(Iommu::default());
+    }
     let Some(iommu) = def
         .devices
         .iommu
@@ -99,6 +114,16 @@ pub(super) fn fill_iommu(def: &mut Domain) {
 }
 
 fn fill_clock(clock: &mut Clock) {
+    // A fixed offset with so many seconds on top is a variable one.
+    let basis = match clock.offset {
+        ClockOffset::Utc => Some(ClockBasis::Utc),
+        ClockOffset::Localtime => Some(ClockBasis::Localtime),
+        _ => None,
+    };
+    if let (Some(basis), Some(Adjustment::Seconds(_))) = (basis, clock.adjustment) {
+        clock.offset = ClockOffset::Variable;
+        clock.basis = Some(basis);
+    }
     if clock.offset == ClockOffset::Variable {
         clock.adjustment.get_or_insert(Adjustment::Seconds(0));
         clock.basis.get_or_insert(ClockBasis::Utc);
@@ -107,19 +132,67 @@ fn fill_clock(clock: &mut Clock) {
 
 fn fill_vcpu(vcpu: &mut Vcpu) -> Result<()> {
     if vcpu.count == 0 {
-        return Err(Error::xml("invalid maximum number of vCPUs '0'"));
+        return Err(Error::internal("CPU IDs in <numa> exceed the <vcpu> count"));
     }
     if vcpu.current.is_some_and(|c| c > vcpu.count) {
-        let (current, count) = (vcpu.current.unwrap_or(0), vcpu.count);
-        return Err(Error::xml(format!(
-            "maxvcpus must not be less than current vcpus ({count} < {current})"
-        )));
+        return Err(Error::conflicting(
+            "maximum vCPU count must not be less than current vCPU count",
+        ));
     }
     vcpu.current = vcpu.current.filter(|c| *c != vcpu.count && *c != 0);
     if *vcpu.placement.get_or_insert(Placement::Static) == Placement::Auto {
         vcpu.cpuset = None;
     }
     Ok(())
+}
+
+/// CPUs listed one by one say how many there are at start.
+fn fill_vcpus(def: &mut Domain) {
+    let Some(all) = def.vcpus.as_ref().filter(|v| !v.all.is_empty()) else {
+        return;
+    };
+    let enabled = all.all.iter().filter(|v| v.enabled.is_yes()).count();
+    if let (Some(vcpu), Ok(enabled)) = (&mut def.vcpu, u32::try_from(enabled)) {
+        vcpu.current = Some(enabled);
+    }
+}
+
+/// I/O threads are counted or listed; once one is listed, all are.
+fn fill_iothreads(def: &mut Domain) {
+    let Some(ids) = def.iothreadids.as_mut().filter(|i| !i.all.is_empty()) else {
+        return;
+    };
+    let listed = u32::try_from(ids.all.len()).unwrap_or(u32::MAX);
+    let count = def
+        .iothreads
+        .unwrap_or(0)
+        .clamp(listed, listed.max(MAX_IOTHREADS));
+    let mut next = 1;
+    while u32::try_from(ids.all.len()).is_ok_and(|n| n < count) {
+        if !ids.all.iter().any(|t| t.id == next) {
+            ids.all.push(IoThread {
+                id: next,
+                ..IoThread::default()
+            });
+        }
+        next += 1;
+    }
+    def.iothreads = Some(count);
+}
+
+/// More I/O threads than this are not made up.
+const MAX_IOTHREADS: u32 = 4096;
+
+/// Automatic placement of memory means automatic placement of CPUs that nobody placed.
+fn fill_placement(def: &mut Domain) {
+    let auto = |n: &NumaTune| n.memory.as_ref().and_then(|m| m.placement) == Some(Placement::Auto);
+    if let Some(vcpu) = &mut def.vcpu
+        && vcpu.placement.is_none()
+        && vcpu.cpuset.is_none()
+        && def.numatune.as_ref().is_some_and(auto)
+    {
+        vcpu.placement = Some(Placement::Auto);
+    }
 }
 
 /// Automatic placement of CPUs means automatic placement of memory, and nodes given as well are ignored.
@@ -136,8 +209,12 @@ fn fill_numatune(def: &mut Domain) -> Result<()> {
         return Ok(());
     };
     memory.mode.get_or_insert(NumaMode::Strict);
-    if memory.placement.is_none() && memory.nodeset.is_none() && auto {
-        memory.placement = Some(Placement::Auto);
+    if memory.placement.is_none() && memory.nodeset.is_none() {
+        memory.placement = Some(if auto {
+            Placement::Auto
+        } else {
+            Placement::Static
+        });
     }
     match memory.placement {
         Some(Placement::Auto) => memory.nodeset = None,

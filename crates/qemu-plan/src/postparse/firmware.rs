@@ -9,7 +9,7 @@ use domxml::features::{Features, Smm};
 use domxml::os::{FirmwareFeature, FirmwareFeatureName, Loader, LoaderType, Nvram, OsFirmware};
 use serde_json::Value;
 
-use super::Config;
+use super::{Config, MachineKind};
 use crate::error::{Area, Code, Error, Result};
 
 /// What the host says of one firmware (`/usr/share/qemu/firmware/*.json`).
@@ -90,6 +90,7 @@ pub(super) fn fill(def: &mut Domain, config: &Config) -> Result<()> {
         _ if path(def).is_some() => complete(def, config),
         _ => {}
     }
+    secure(def)?;
     place_variables(def, config);
     let flash = def
         .os
@@ -101,6 +102,31 @@ pub(super) fn fill(def: &mut Domain, config: &Config) -> Result<()> {
             "UEFI requires ACPI on this architecture",
         ));
     }
+    Ok(())
+}
+
+/// Secure boot needs a machine and a mode that keep the guest off its variables.
+fn secure(def: &mut Domain) -> Result<()> {
+    let wanted = def.os.loader.as_ref().and_then(|l| l.secure) == Some(YesNo::Yes);
+    if !wanted {
+        return Ok(());
+    }
+    let machine = def
+        .os
+        .kind
+        .as_ref()
+        .and_then(|t| t.machine.as_deref())
+        .unwrap_or_default();
+    if MachineKind::of(machine) != MachineKind::Q35 {
+        return Err(Error::unsupported(
+            "Secure boot is supported with q35 machine types only",
+        ));
+    }
+    let features = def.features.get_or_insert_with(Features::default);
+    features.smm.get_or_insert(Smm {
+        state: OnOff::On,
+        ..Smm::default()
+    });
     Ok(())
 }
 
@@ -133,7 +159,8 @@ fn check(def: &Domain) -> Result<()> {
     {
         return Err(Error::detail("Only EFI firmware permits NVRAM"));
     }
-    if os.firmware.is_none() && os.loader.is_some() && path(def).is_none() {
+    let files = os.loader.is_some() || os.nvram.is_some();
+    if os.firmware.is_none() && files && path(def).is_none() {
         return Err(Error::detail(
             "no loader path specified and firmware auto selection disabled",
         ));

@@ -31,10 +31,15 @@ impl MachineKind {
                     .strip_prefix(prefix)
                     .is_some_and(|r| r.starts_with('-'))
         };
+        let old = |prefix: &str| {
+            machine
+                .strip_prefix(prefix)
+                .is_some_and(|r| r.starts_with(|c: char| c.is_ascii_digit()))
+        };
         match machine {
             m if is("pc-q35") || m == "q35" => Self::Q35,
             "isapc" => Self::IsaPc,
-            _m if is("pc-i440fx") || is("pc") => Self::I440fx,
+            _m if is("pc-i440fx") || machine == "pc" || old("pc-") => Self::I440fx,
             _ => Self::Other,
         }
     }

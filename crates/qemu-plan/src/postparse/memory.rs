@@ -1,7 +1,7 @@
 //! How much memory, and on which of the guest's NUMA cells.
 
-use domxml::cpu::{Cell, CellMemory, Numa};
-use domxml::devices::Size;
+use domxml::cpu::{Cell, CellMemory, Numa, Sibling};
+use domxml::devices::{MemoryAccess, MemoryModel, Size};
 use domxml::units::{Kib, scale};
 use domxml::{Bitmap, Domain};
 
@@ -17,6 +17,8 @@ pub(super) fn fill(def: &mut Domain, age: Age) -> Result<()> {
         add_cell(def, plugged);
     }
     spread_cpus(def);
+    fill_distances(def);
+    fill_modules(def)?;
     check_limits(def)
 }
 
@@ -160,6 +162,99 @@ fn spread_cpus(def: &mut Domain) {
     }
 }
 
+/// Distance of a cell to itself.
+const LOCAL_DISTANCE: u32 = 10;
+
+/// Distances go both ways, unless both are given.
+fn fill_distances(def: &mut Domain) {
+    let Some(numa) = def.cpu.as_mut().and_then(|c| c.numa.as_mut()) else {
+        return;
+    };
+    let given: Vec<(u32, u32, u32)> = numa
+        .cells
+        .iter()
+        .flat_map(|c| {
+            c.distances
+                .iter()
+                .map(|d| (c.id.unwrap_or(0), d.id, d.value))
+        })
+        .collect();
+    for cell in &mut numa.cells {
+        let own = cell.id.unwrap_or(0);
+        let back = given
+            .iter()
+            .filter(|(from, to, _)| *to == own && *from != own);
+        let mut missing: Vec<Sibling> = Vec::new();
+        for (from, _, value) in back {
+            if !cell.distances.iter().any(|d| d.id == *from) {
+                missing.push(Sibling {
+                    id: *from,
+                    value: *value,
+                });
+            }
+        }
+        if cell.distances.is_empty() && missing.is_empty() {
+            continue;
+        }
+        cell.distances.append(&mut missing);
+        if !cell.distances.iter().any(|d| d.id == own) {
+            cell.distances.push(Sibling {
+                id: own,
+                value: LOCAL_DISTANCE,
+            });
+        }
+        cell.distances.sort_by_key(|d| d.id);
+    }
+}
+
+/// Sizes of modules are kept in KiB; a module without a cell is on the first one.
+fn fill_modules(def: &mut Domain) -> Result<()> {
+    let cells = cell_count(def);
+    for memory in &mut def.devices.memories {
+        if memory.model == MemoryModel::VirtioPmem {
+            memory.access.get_or_insert(MemoryAccess::Shared);
+        }
+        let source = memory.source.as_mut();
+        let source = source
+            .into_iter()
+            .flat_map(|s| [&mut s.pagesize, &mut s.alignsize]);
+        for size in source.flatten() {
+            *size = in_kib(size)?;
+        }
+        let Some(target) = &mut memory.target else {
+            continue;
+        };
+        let label = target.label.as_mut().map(|l| &mut l.size);
+        let sizes = [&mut target.size, &mut target.block, &mut target.requested];
+        for size in sizes.into_iter().chain(label).flatten() {
+            *size = in_kib(size)?;
+        }
+        let celled = matches!(
+            memory.model,
+            MemoryModel::Dimm | MemoryModel::Nvdimm | MemoryModel::VirtioMem
+        );
+        if celled && cells > 0 {
+            target.node.get_or_insert(0);
+        }
+    }
+    Ok(())
+}
+
+fn in_kib(size: &Size) -> Result<Size> {
+    let value = size_kib(size)?;
+    Ok(Size {
+        unit: Some("KiB".to_owned()),
+        value,
+    })
+}
+
+fn cell_count(def: &Domain) -> usize {
+    def.cpu
+        .as_ref()
+        .and_then(|c| c.numa.as_ref())
+        .map_or(0, |n| n.cells.len())
+}
+
 /// More vCPUs than this are not looked at one by one.
 const MAX_VCPUS: u32 = 8192;
 
@@ -175,7 +270,7 @@ fn check_limits(def: &Domain) -> Result<()> {
     }
     if def.memory.map_or(0, |m| m.size.0) > max.size.0 {
         return Err(Error::xml(
-            "memory size must be less than or equal to maximum size",
+            "maximum memory size must be equal or greater than the actual memory size",
         ));
     }
     Ok(())

@@ -55,11 +55,11 @@ pub fn post_parse(def: &mut Domain, ctx: &mut Context<'_>) -> Result<Arc<Caps>> 
     domain::fill(def, ctx.config)?;
     memory::fill(def, ctx.age)?;
     let caps = os::emulator(def, ctx)?;
-    let kind = os::machine(def, &caps)?;
+    let kind = os::machine(def, &caps);
     cpu::fill(def, &caps)?;
     firmware::fill(def, ctx.config)?;
     fill_devices(def, kind, &caps, ctx)?;
-    domain::fill_iommu(def);
+    domain::fill_iommu(def, kind);
     os::fill_boot(def)?;
     let legacy = if caps.has(Flag::PciePciBridge) {
         address::LegacyBridge::PcieToPci

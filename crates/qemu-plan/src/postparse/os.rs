@@ -10,6 +10,46 @@ use super::{Context, MachineKind, accel_of};
 use crate::caps::{Accel, Caps};
 use crate::error::{Error, Result};
 
+/// Architectures that libvirt has names for.
+const ARCHES: &[&str] = &[
+    "alpha",
+    "armv6l",
+    "armv7l",
+    "armv7b",
+    "aarch64",
+    "cris",
+    "i686",
+    "ia64",
+    "lm32",
+    "loongarch64",
+    "m68k",
+    "microblaze",
+    "microblazeel",
+    "mips",
+    "mipsel",
+    "mips64",
+    "mips64el",
+    "openrisc",
+    "parisc",
+    "parisc64",
+    "ppc",
+    "ppc64",
+    "ppc64le",
+    "ppcemb",
+    "riscv32",
+    "riscv64",
+    "s390",
+    "s390x",
+    "sh4",
+    "sh4eb",
+    "sparc",
+    "sparc64",
+    "unicore32",
+    "x86_64",
+    "xtensa",
+    "xtensaeb",
+];
+
 /// Finds the emulator and what it can do.
 pub(super) fn emulator(def: &mut Domain, ctx: &Context<'_>) -> Result<Arc<Caps>> {
     let wanted = def.os.kind.as_ref().and_then(|t| t.arch.clone());
@@ -18,6 +58,9 @@ pub(super) fn emulator(def: &mut Domain, ctx: &Context<'_>) -> Result<Arc<Caps>>
         None => {
             let arch = wanted.as_deref().unwrap_or(ctx.host_arch);
             let missing = || Error::unsupported(format!("No emulator found for arch '{arch}'"));
+            if !ARCHES.contains(&arch) {
+                return Err(Error::conflicting(format!("Unknown architecture {arch}")));
+            }
             ctx.emulators.default_for(arch).ok_or_else(missing)?
         }
     };
@@ -47,23 +90,19 @@ pub(super) fn emulator(def: &mut Domain, ctx: &Context<'_>) -> Result<Arc<Caps>>
     Ok(caps)
 }
 
-/// Writes the machine's canonical name, and says what kind it is.
-pub(super) fn machine(def: &mut Domain, caps: &Caps) -> Result<MachineKind> {
+/// Writes the machine's canonical name, and says what kind it is. One that the emulator does not have is left for
+/// the checks to refuse.
+pub(super) fn machine(def: &mut Domain, caps: &Caps) -> MachineKind {
     let accel = accel_of(def).unwrap_or(Accel::Tcg);
-    let emulator = def.devices.emulator.clone().unwrap_or_default();
     let kind = def.os.kind.get_or_insert_with(OsType::default);
     let found = match &kind.machine {
         Some(name) => caps.machine(accel, name),
         None => caps.default_machine(accel),
     };
-    let Some(found) = found else {
-        let name = kind.machine.clone().unwrap_or_default();
-        return Err(Error::unsupported(format!(
-            "Emulator '{emulator}' does not support machine type '{name}'"
-        )));
-    };
-    kind.machine = Some(found.name.clone());
-    Ok(MachineKind::of(&found.name))
+    if let Some(found) = found {
+        kind.machine = Some(found.name.clone());
+    }
+    MachineKind::of(kind.machine.as_deref().unwrap_or_default())
 }
 
 /// A guest that names nothing to boot from boots from its first disk.

@@ -9,6 +9,28 @@ use crate::caps::Flag;
 use crate::error::{Area, Code, Error, Result};
 use crate::postparse::{MachineKind, size_kib};
 
+/// The name of the guest's machine.
+pub(super) fn machine_name<'a>(guest: &Guest<'a>) -> &'a str {
+    guest
+        .def
+        .os
+        .kind
+        .as_ref()
+        .and_then(|t| t.machine.as_deref())
+        .unwrap_or_default()
+}
+
+pub(super) fn machine(guest: &Guest<'_>) -> Result<()> {
+    let name = machine_name(guest);
+    if guest.caps.machine(guest.accel, name).is_some() {
+        return Ok(());
+    }
+    let emulator = guest.def.devices.emulator.as_deref().unwrap_or_default();
+    Err(Error::unsupported(format!(
+        "Emulator '{emulator}' does not support machine type '{name}'"
+    )))
+}
+
 pub(super) fn vcpus(guest: &Guest<'_>) -> Result<()> {
     let all = guest
         .def

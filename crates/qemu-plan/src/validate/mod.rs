@@ -15,24 +15,29 @@ mod net;
 mod small;
 mod tuning;
 mod video;
+mod whole;
 
 use domxml::Domain;
 
-use crate::caps::Caps;
+use crate::caps::{Accel, Caps};
 use crate::error::Result;
-use crate::postparse::MachineKind;
+use crate::postparse::{MachineKind, accel_of};
 
 /// A filled-in document and what it is held against.
 pub(crate) struct Guest<'a> {
     pub(crate) def: &'a Domain,
     pub(crate) caps: &'a Caps,
     pub(crate) machine: MachineKind,
+    pub(crate) accel: Accel,
 }
 
 type Shape = fn(&Domain) -> Result<()>;
 type Check = fn(&Guest<'_>) -> Result<()>;
 
 const SHAPES: &[Shape] = &[
+    whole::shapes,
+    whole::cpu_shapes,
+    whole::tuning_shapes,
     disk::one_auth,
     disk::one_encryption,
     disk::protocols,
@@ -52,6 +57,13 @@ const SHAPES: &[Shape] = &[
 ];
 
 const CHECKS: &[Check] = &[
+    domain::machine,
+    whole::lifecycle,
+    whole::clock,
+    whole::features,
+    whole::vcpus,
+    whole::memory,
+    whole::os,
     domain::vcpus,
     domain::sysinfo,
     domain::features,
@@ -115,6 +127,7 @@ pub fn validate(def: &Domain, caps: &Caps) -> Result<()> {
         def,
         caps,
         machine: MachineKind::of(machine),
+        accel: accel_of(def).unwrap_or(Accel::Tcg),
     };
     CHECKS.iter().try_for_each(|check| check(&guest))
 }
