@@ -19,19 +19,19 @@ use crate::{error::Result, events::Version};
 /// A guest's document with its usual text.
 pub struct Document {
     /// The document itself.
-    pub domain: domxml::Domain,
+    pub domain: Box<domxml::Domain>,
     live: bool,
     text: OnceLock<Arc<str>>,
 }
 
 impl Document {
     /// A stored configuration.
-    pub fn config(domain: domxml::Domain) -> Arc<Self> {
-        Arc::new(Self { domain, live: false, text: OnceLock::new() })
+    pub fn config(domain: impl Into<Box<domxml::Domain>>) -> Arc<Self> {
+        Arc::new(Self { domain: domain.into(), live: false, text: OnceLock::new() })
     }
     /// The document of a run.
-    pub fn live(domain: domxml::Domain) -> Arc<Self> {
-        Arc::new(Self { domain, live: true, text: OnceLock::new() })
+    pub fn live(domain: impl Into<Box<domxml::Domain>>) -> Arc<Self> {
+        Arc::new(Self { domain: domain.into(), live: true, text: OnceLock::new() })
     }
 
     /// The document without secrets; formatted once.

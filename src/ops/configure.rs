@@ -150,7 +150,7 @@ fn documents(view: &View, which: Which) -> Vec<&Arc<Document>> {
     live.into_iter().chain(config).collect()
 }
 
-fn applied(document: &Document, change: &Change) -> Result<domxml::Domain> {
+fn applied(document: &Document, change: &Change) -> Result<Box<domxml::Domain>> {
     let mut domain = document.domain.clone();
     apply(&mut domain, change)?;
     Ok(domain)
@@ -322,7 +322,7 @@ pub async fn set_autostart(domain: &Domain, autostart: bool, conditions: &Condit
 /// The document that a scope names, for reading.
 fn read(view: &View, scope: Scope) -> Result<&domxml::Domain> {
     let which = Which::of(scope, view)?;
-    documents(view, which).first().map(|d| &d.domain).ok_or_else(|| Error::internal("the domain has no document"))
+    documents(view, which).first().map(|d| &*d.domain).ok_or_else(|| Error::internal("the domain has no document"))
 }
 
 /// The title.

@@ -31,7 +31,7 @@ const PROBES_MAX: usize = 4;
 
 /// A complete document, and what its emulator can do.
 pub(super) struct Planned {
-    pub(super) domain: domxml::Domain,
+    pub(super) domain: Box<domxml::Domain>,
     pub(super) caps: Arc<Caps>,
 }
 
@@ -46,7 +46,8 @@ pub(super) async fn from_text(driver: &Arc<Driver>, xml: String, validate: bool)
     if validate {
         super::schema::check(&xml)?;
     }
-    let domain = domxml::Domain::parse(&xml, ParseFlags::INACTIVE)?;
+    let domain = Box::new(domxml::Domain::parse(&xml, ParseFlags::INACTIVE)?);
+    drop(xml);
     complete(driver, domain, Age::New).await
 }
 
@@ -54,7 +55,7 @@ pub(super) async fn from_text(driver: &Arc<Driver>, xml: String, validate: bool)
 ///
 /// # Errors
 /// As [`from_text`].
-pub(super) async fn complete(driver: &Arc<Driver>, domain: domxml::Domain, age: Age) -> Result<Planned> {
+pub(super) async fn complete(driver: &Arc<Driver>, domain: Box<domxml::Domain>, age: Age) -> Result<Planned> {
     let mut known = Known { default: HashMap::new(), caps: HashMap::new(), wanted: Mutex::default() };
     for _ in 0..PROBES_MAX {
         let attempt = fill_in(driver, domain.clone(), &known, age);
@@ -78,7 +79,7 @@ pub(super) async fn complete(driver: &Arc<Driver>, domain: domxml::Domain, age: 
     Err(Error::internal("the document names too many emulators"))
 }
 
-fn fill_in(driver: &Driver, mut domain: domxml::Domain, known: &Known, age: Age) -> Result<domxml::Domain> {
+fn fill_in(driver: &Driver, mut domain: Box<domxml::Domain>, known: &Known, age: Age) -> Result<Box<domxml::Domain>> {
     let config = super::start::plan_config(driver);
     let mut context = Context { host_arch: &driver.host.arch, emulators: known, config: &config, ids: &mut Random, age };
     post_parse(&mut domain, &mut context)?;

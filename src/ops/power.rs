@@ -49,7 +49,7 @@ fn first(modes: &[Mode], what: &str) -> Result<()> {
     if modes.is_empty() || modes.iter().any(|m| matches!(m, Mode::Any | Mode::Acpi)) {
         return Ok(());
     }
-    match modes.iter().any(|m| *m == Mode::Agent) {
+    match modes.contains(&Mode::Agent) {
         true => Err(Error::new(Code::OperationUnsupported, format!("{what} by the guest's agent is not supported yet; use acpi"))),
         false => Err(Error::argument(format!("{what} of QEMU guests goes by acpi or agent"))),
     }

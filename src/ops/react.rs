@@ -49,11 +49,11 @@ pub(super) fn decide(view: &mut View, event: &GuestEvent, pause: impl FnOnce() -
     let none = || (Effects::volatile(), Then::Nothing);
     let Some(run) = view.run.as_mut() else { return none() };
     match event {
-        GuestEvent::Shutdown(s) => return shutdown(view, s.guest),
+        GuestEvent::Shutdown(s) => shutdown(view, s.guest),
         GuestEvent::Reset(_) => (Effects::volatile().event(EventKind::Reboot, None), Then::Nothing),
         GuestEvent::Stop => (paused(view, pause()), Then::Nothing),
         GuestEvent::Resume => (resumed(view), Then::Nothing),
-        GuestEvent::GuestPanicked(_) => return panicked(view),
+        GuestEvent::GuestPanicked(_) => panicked(view),
         GuestEvent::RtcChange(change) => {
             let detail = Detail::RtcChange(pb::event::RtcChange { offset: change.offset });
             (Effects::volatile().event(EventKind::RtcChange, Some(detail)), Then::Nothing)

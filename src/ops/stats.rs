@@ -213,7 +213,7 @@ fn vcpus(view: &View) -> Vcpus {
 fn thread(run: &Run, vcpu: &domxml::status::VcpuThread) -> Option<VcpuThread> {
     let tid = vcpu.pid;
     let stat = proc::thread(run.pid, tid)?;
-    Some(VcpuThread { index: u32::try_from(vcpu.id).ok()?, stat, wait_ns: proc::wait_ns(run.pid, tid), delay_ns: proc::delay_ns(run.pid, tid).unwrap_or(0) })
+    Some(VcpuThread { index: vcpu.id, stat, wait_ns: proc::wait_ns(run.pid, tid), delay_ns: proc::delay_ns(run.pid, tid).unwrap_or(0) })
 }
 
 fn interfaces(run: &Run) -> Vec<Card> {

@@ -36,7 +36,7 @@ pub fn text(view: &View, form: Form) -> Result<Arc<str>> {
     let mut flags = FormatFlags::NONE;
     for (wanted, flag) in [(form.inactive, FormatFlags::INACTIVE), (form.secure, FormatFlags::SECURE), (form.migratable, FormatFlags::MIGRATABLE)] {
         if wanted {
-            flags = flags | flag;
+            flags |= flag;
         }
     }
     Ok(document.format(flags).into())

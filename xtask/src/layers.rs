@@ -7,6 +7,7 @@ use crate::source::{Source, Sources};
 // table
 const LAYERS: &[(&str, &str)] = &[
     ("daemon", "access api ops domain qemu options BELOW"),
+    ("service", "daemon api access ops domain qemu BELOW"),
     ("api", "access ops domain BELOW"),
     ("access", "BELOW"),
     ("ops", "domain qemu BELOW"),

@@ -47,7 +47,7 @@ pub struct How {
 /// A guest about to be started: its document complete, its images found.
 pub(super) struct Prepared {
     /// The document of the run.
-    pub(super) document: domxml::Domain,
+    pub(super) document: Box<domxml::Domain>,
     pub(super) caps: Arc<qemu_plan::caps::Caps>,
     pub(super) id: i32,
     /// "ID-NAME".
@@ -79,13 +79,13 @@ pub async fn start(driver: &Arc<Driver>, domain: &Domain, how: How, conditions: 
     };
     let config = startable(&domain.view())?;
     if conditions.trial {
-        prepare(driver, config.domain.clone()).await?;
+        Box::pin(prepare(driver, config.domain.clone())).await?;
         return Ok(domain.view());
     }
     let job = domain.job(Want::Long(Long::Start)).await?;
     let config = startable(&domain.view())?;
     let owned = Arc::clone(driver);
-    driver.tracked(async move { carry_out(&owned, job, config.domain.clone(), Some(config), how).await }).await
+    driver.tracked(Box::pin(async move { carry_out(&owned, job, config.domain.clone(), Some(config), how).await })).await
 }
 
 /// Starts a guest from a document that is not stored.
@@ -96,15 +96,15 @@ pub async fn create(driver: &Arc<Driver>, xml: String, validate: bool, how: How,
     let planned = plan::from_text(driver, xml, validate).await?;
     let (uuid, name) = plan::identity(&planned.domain)?;
     if conditions.trial {
-        prepare(driver, planned.domain).await?;
+        Box::pin(prepare(driver, planned.domain)).await?;
         return Ok(Arc::new(View::new(uuid, name.into(), 0)));
     }
     let domain = driver.registry.claim(uuid, &name)?;
     let owned = Arc::clone(driver);
-    driver.tracked(async move { create_claimed(&owned, domain, planned.domain, how).await }).await
+    driver.tracked(Box::pin(async move { create_claimed(&owned, domain, planned.domain, how).await })).await
 }
 
-async fn create_claimed(driver: &Arc<Driver>, domain: Domain, document: domxml::Domain, how: How) -> Result<Arc<View>> {
+async fn create_claimed(driver: &Arc<Driver>, domain: Domain, document: Box<domxml::Domain>, how: How) -> Result<Arc<View>> {
     let attempt = async {
         let job = domain.job(Want::Long(Long::Start)).await?;
         let view = domain.view();
@@ -124,10 +124,11 @@ async fn create_claimed(driver: &Arc<Driver>, domain: Domain, document: domxml::
 }
 
 /// All stages, and all of them undone if one fails.
-async fn carry_out(driver: &Arc<Driver>, job: Job, document: domxml::Domain, config: Option<Arc<Document>>, how: How) -> Result<Arc<View>> {
+async fn carry_out(driver: &Arc<Driver>, job: Job, document: Box<domxml::Domain>, config: Option<Arc<Document>>, how: How) -> Result<Arc<View>> {
     let mut undo = Undo::default();
     let session = how.session.clone();
-    let result = stages(driver, &job, document, config, how, &mut undo).await;
+    let attempt = Attempt { driver, job: &job, config, how };
+    let result = attempt.stages(document, &mut undo).await;
     match result {
         Ok(view) => {
             undo.keep();
@@ -162,15 +163,137 @@ async fn note_failure(job: &Job) {
     let _ = job.commit(change).await;
 }
 
-async fn stages(driver: &Arc<Driver>, job: &Job, document: domxml::Domain, config: Option<Arc<Document>>, how: How, undo: &mut Undo) -> Result<Arc<View>> {
-    let mut prepared = prepare(driver, document).await?;
-    let reserved = reserve::reserve(driver, &mut prepared, how.reset_nvram, undo).await?;
-    let held = spawn(driver, job, &prepared, &reserved, config, &how).await?;
-    ready(driver, job, prepared, reserved, held, how.paused).await
+/// One attempt to start a guest.
+struct Attempt<'a> {
+    driver: &'a Arc<Driver>,
+    job: &'a Job,
+    /// The stored configuration that the run begins with.
+    config: Option<Arc<Document>>,
+    how: How,
+}
+
+impl Attempt<'_> {
+    async fn stages(&self, document: Box<domxml::Domain>, undo: &mut Undo) -> Result<Arc<View>> {
+        let mut prepared = prepare(self.driver, document).await?;
+        let reserved = reserve::reserve(self.driver, &mut prepared, self.how.reset_nvram, undo).await?;
+        let held = self.spawn(&prepared, &reserved).await?;
+        self.ready(prepared, reserved, held).await
+    }
+
+    /// The third stage: a process that waits to become QEMU, told in the guest's status file.
+    async fn spawn(&self, prepared: &Prepared, reserved: &Reserved) -> Result<Held> {
+        let Self { driver, job, config, how } = self;
+        let line = command::build(&prepared.document, &prepared.caps, &reserved.resources)?;
+        let paths = driver.registry.store().paths();
+        let log = paths.log.join(format!("{}.log", prepared.document.name));
+        let output = reserve::open_log(&log, prepared, &line).await?;
+        let identity = owners::Identity::of(&driver.config())?;
+        let taints = live::taints(&prepared.document, &identity);
+        for taint in &taints {
+            plan::log_line(&log, &format!("Domain id={} is tainted: {taint}", prepared.id));
+        }
+        let start = Start {
+            args: line.argv().split_off(1),
+            env: line.env.clone(),
+            output,
+            log: LogTail::from_here(log),
+            run_as: identity.run_as(),
+            limits: reserve::limits(&driver.config(), &prepared.document),
+            pid_file: paths.state.join(format!("{}.pid", prepared.document.name)),
+        };
+        let qemu = reserved.take_qemu()?;
+        let held = qemu.hold(start).await?;
+        let run = Run {
+            document: Document::live(prepared.document.clone()),
+            id: prepared.id,
+            pid: held.pid(),
+            config: config.clone(),
+            starting: true,
+            label: crate::domain::status::label(&prepared.document),
+            start_time: unixfd::start_time(held.pid()).unwrap_or(0),
+            status: Arc::new(status(prepared, reserved)),
+            unreachable: None,
+            taints,
+            deprecations: Vec::new(),
+            session: how.session.clone(),
+            fake_reboot: false,
+            balloon_kib: None,
+            occupied_since: None,
+        };
+        let told = job.commit(move |view| {
+            view.run = Some(run);
+            view.condition = Condition::PAUSED_STARTING_UP;
+            Ok(Effects::none())
+        });
+        told.await?;
+        Ok(held)
+    }
+
+    /// The last stage: QEMU answers, the document is completed with what it says, the CPUs run, and all are told.
+    async fn ready(&self, prepared: Prepared, reserved: Reserved, held: Held) -> Result<Arc<View>> {
+        let Self { driver, job, .. } = self;
+        let id = prepared.id;
+        let live = match held.run().await {
+            Ok(live) => live,
+            Err(error) => {
+                forget(job, id).await;
+                return Err(error);
+            }
+        };
+        let guest = Guest::new(job.domain().clone(), id, live.process.clone(), reserved.into_leases());
+        driver.guests.insert(&guest);
+        super::restore::watch_process(driver, &guest);
+        match self.set_up(&guest, prepared, live).await {
+            Ok(view) => Ok(view),
+            Err(error) => {
+                guest.end_because(stop::Cause::NotStarted);
+                stop::terminate(driver, &guest, stop::Patience::None).await?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Completes the document with what QEMU says, lets the CPUs run, and tells all.
+    async fn set_up(&self, guest: &Arc<Guest>, mut prepared: Prepared, live: Live) -> Result<Arc<View>> {
+        let paused = self.how.paused;
+        let Live { monitor, events, .. } = live;
+        guest.connect(self.driver, monitor.clone(), events);
+        let status = live::complete(&monitor, &mut prepared).await?;
+        if let Some(cpu) = &mut prepared.document.cpu {
+            cpu::show_actual(&monitor, cpu).await?;
+        }
+        if !paused {
+            monitor.cont().await?;
+        }
+        let agent = live::has_agent(&prepared.document);
+        let document = Document::live(prepared.document);
+        let id = guest.id;
+        let told = move |view: &mut View| {
+            let run = view.run.as_mut().filter(|r| r.id == id).ok_or_else(|| Error::internal("the guest ended while it was started"))?;
+            let mut merged = StatusDocument::clone(&run.status);
+            merged.vcpus = status.vcpus;
+            merged.devices = status.devices;
+            run.status = Arc::new(merged);
+            run.document = document;
+            run.starting = false;
+            let mut effects = Effects::none();
+            if agent {
+                effects = effects.event(EventKind::AgentLifecycle, Some(react::agent_lifecycle(false, 1)));
+            }
+            let (started, stopped, resumed) = (react::lifecycle::STARTED, react::lifecycle::SUSPENDED, react::lifecycle::RESUMED);
+            if paused {
+                view.condition = Condition::PAUSED_USER;
+                return Ok(effects.lifecycle(started.0, started.1).lifecycle(stopped.0, stopped.1));
+            }
+            view.condition = Condition::RUNNING_BOOTED;
+            Ok(effects.lifecycle(resumed.0, resumed.1).lifecycle(started.0, started.1))
+        };
+        self.job.commit(told).await
+    }
 }
 
 /// The first stage: nothing of the host is touched.
-async fn prepare(driver: &Arc<Driver>, document: domxml::Domain) -> Result<Prepared> {
+async fn prepare(driver: &Arc<Driver>, document: Box<domxml::Domain>) -> Result<Prepared> {
     let cpu = document.cpu.clone();
     let planned = plan::complete(driver, document, Age::Known).await?;
     let mut document = planned.domain;
@@ -185,54 +308,6 @@ async fn prepare(driver: &Arc<Driver>, document: domxml::Domain) -> Result<Prepa
     .await?;
     let short_name = plan::short_name(id, &document.name);
     Ok(Prepared { document, caps: planned.caps, id, short_name, cpu })
-}
-
-/// The third stage: a process that waits to become QEMU, told in the guest's status file.
-async fn spawn(driver: &Arc<Driver>, job: &Job, prepared: &Prepared, reserved: &Reserved, config: Option<Arc<Document>>, how: &How) -> Result<Held> {
-    let line = command::build(&prepared.document, &prepared.caps, &reserved.resources)?;
-    let paths = driver.registry.store().paths();
-    let log = paths.log.join(format!("{}.log", prepared.document.name));
-    let output = reserve::open_log(&log, prepared, &line).await?;
-    let identity = owners::Identity::of(&driver.config())?;
-    let taints = live::taints(&prepared.document, &identity);
-    for taint in &taints {
-        plan::log_line(&log, &format!("Domain id={} is tainted: {taint}", prepared.id));
-    }
-    let start = Start {
-        args: line.argv().split_off(1),
-        env: line.env.clone(),
-        output,
-        log: LogTail::from_here(log),
-        run_as: identity.run_as(),
-        limits: reserve::limits(&driver.config(), &prepared.document),
-        pid_file: paths.state.join(format!("{}.pid", prepared.document.name)),
-    };
-    let qemu = reserved.take_qemu()?;
-    let held = qemu.hold(start).await?;
-    let run = Run {
-        document: Document::live(prepared.document.clone()),
-        id: prepared.id,
-        pid: held.pid(),
-        config,
-        starting: true,
-        label: crate::domain::status::label(&prepared.document),
-        start_time: unixfd::start_time(held.pid()).unwrap_or(0),
-        status: Arc::new(status(prepared, reserved)),
-        unreachable: None,
-        taints,
-        deprecations: Vec::new(),
-        session: how.session.clone(),
-        fake_reboot: false,
-        balloon_kib: None,
-        occupied_since: None,
-    };
-    let told = job.commit(move |view| {
-        view.run = Some(run);
-        view.condition = Condition::PAUSED_STARTING_UP;
-        Ok(Effects::none())
-    });
-    told.await?;
-    Ok(held)
 }
 
 /// What a daemon that takes the run over has to know.
@@ -254,29 +329,6 @@ fn status(prepared: &Prepared, reserved: &Reserved) -> StatusDocument {
     }
 }
 
-/// The last stage: QEMU answers, the document is completed with what it says, the CPUs run, and all are told.
-async fn ready(driver: &Arc<Driver>, job: &Job, prepared: Prepared, reserved: Reserved, held: Held, paused: bool) -> Result<Arc<View>> {
-    let id = prepared.id;
-    let live = match held.run().await {
-        Ok(live) => live,
-        Err(error) => {
-            forget(job, id).await;
-            return Err(error);
-        }
-    };
-    let guest = Guest::new(job.domain().clone(), id, live.process.clone(), reserved.into_leases());
-    driver.guests.insert(&guest);
-    super::restore::watch_process(driver, &guest);
-    match set_up(driver, job, &guest, prepared, live, paused).await {
-        Ok(view) => Ok(view),
-        Err(error) => {
-            guest.end_because(stop::Cause::NotStarted);
-            stop::terminate(driver, &guest, stop::Patience::None).await?;
-            Err(error)
-        }
-    }
-}
-
 /// The process is gone before anybody was connected to it.
 async fn forget(job: &Job, id: i32) {
     let change = move |view: &mut View| {
@@ -287,42 +339,6 @@ async fn forget(job: &Job, id: i32) {
     if let Err(error) = job.commit(change).await {
         tracing::error!(%error, "a start that failed could not be written down");
     }
-}
-
-async fn set_up(driver: &Arc<Driver>, job: &Job, guest: &Arc<Guest>, mut prepared: Prepared, live: Live, paused: bool) -> Result<Arc<View>> {
-    let Live { monitor, events, .. } = live;
-    guest.connect(driver, monitor.clone(), events);
-    let status = live::complete(&monitor, &mut prepared).await?;
-    if let Some(cpu) = &mut prepared.document.cpu {
-        cpu::show_actual(&monitor, cpu).await?;
-    }
-    if !paused {
-        monitor.cont().await?;
-    }
-    let agent = live::has_agent(&prepared.document);
-    let document = Document::live(prepared.document);
-    let id = guest.id;
-    let told = move |view: &mut View| {
-        let run = view.run.as_mut().filter(|r| r.id == id).ok_or_else(|| Error::internal("the guest ended while it was started"))?;
-        let mut merged = StatusDocument::clone(&run.status);
-        merged.vcpus = status.vcpus;
-        merged.devices = status.devices;
-        run.status = Arc::new(merged);
-        run.document = document;
-        run.starting = false;
-        let mut effects = Effects::none();
-        if agent {
-            effects = effects.event(EventKind::AgentLifecycle, Some(react::agent_lifecycle(false, 1)));
-        }
-        let (started, stopped, resumed) = (react::lifecycle::STARTED, react::lifecycle::SUSPENDED, react::lifecycle::RESUMED);
-        if paused {
-            view.condition = Condition::PAUSED_USER;
-            return Ok(effects.lifecycle(started.0, started.1).lifecycle(stopped.0, stopped.1));
-        }
-        view.condition = Condition::RUNNING_BOOTED;
-        Ok(effects.lifecycle(resumed.0, resumed.1).lifecycle(started.0, started.1))
-    };
-    job.commit(told).await
 }
 
 /// Path of a run's file for the monitor.
