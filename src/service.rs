@@ -60,6 +60,7 @@ fn driver(setup: &Setup) -> anyhow::Result<Arc<Driver>> {
         sessions: Sessions::default(),
         ports: ops::Ports::default(),
         host: Facts::read(Path::new("/"), paths.scope, &setup.daemon.borrow().host_uuid)?,
+        host_document: ops::capabilities::Kept::default(),
         tracker: TaskTracker::new(),
         stop: setup.stop.clone(),
     });

@@ -86,7 +86,8 @@ impl Facts {
     }
 }
 
-fn unreadable(error: hostinfo::Error) -> Error {
+/// The kernel's files are not as they should be.
+pub(super) fn unreadable(error: hostinfo::Error) -> Error {
     Error::internal(error.to_string()).caused_by(error)
 }
 

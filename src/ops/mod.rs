@@ -58,6 +58,8 @@ pub struct Driver {
     pub ports: Ports,
     /// Facts of the host and of the mode that the daemon runs in.
     pub host: host::Facts,
+    /// The last document about the host.
+    pub host_document: capabilities::Kept,
     /// Operations at work; a daemon that ends waits for them.
     pub tracker: TaskTracker,
     /// Cancelled when the daemon ends: streams end with it, guests do not.

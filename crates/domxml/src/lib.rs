@@ -7,10 +7,12 @@
 //! [`StatusDocument`] is the same guest as a daemon keeps it while it runs.
 
 pub mod bitmap;
+pub mod capabilities;
 pub mod clock;
 pub mod cpu;
 pub mod devices;
 pub mod domain;
+pub mod domcaps;
 pub mod error;
 pub mod features;
 pub mod metadata;

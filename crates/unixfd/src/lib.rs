@@ -1,11 +1,12 @@
 //! What a Unix daemon does with raw descriptors: peer credentials, passing descriptors over sockets,
-//! pidfds, memory files, listeners with an exact mode, and starting a program that outlives its starter.
+//! pidfds, memory files, TAP devices, KVM's word on the CPU, listeners with an exact mode, and starting a program that outlives its starter.
 //!
 //! The one crate of the workspace that may say `unsafe`; every use of it is one system call, with
 //! the reason beside it. It has no policy: callers decide who may do what.
 
 mod async_file;
 mod attribute;
+mod kvm;
 mod launch;
 mod listener;
 mod lock;
@@ -13,9 +14,11 @@ mod memfd;
 mod passing;
 mod peer;
 mod pidfd;
+mod tap;
 
 pub use async_file::AsyncFile;
 pub use attribute::{attribute, remove_attribute, set_attribute};
+pub use kvm::{Kvm, Tsc};
 pub use launch::{Held, Launch, LaunchError, Limit, Started, stage::Stage};
 pub use listener::{Owner, bind_listener};
 pub use lock::lock_holder;
@@ -23,3 +26,4 @@ pub use memfd::{bounded_memfd, memfd, sealed_memfd};
 pub use passing::{MAX_FDS, copy_of_inherited, recv_fd, recv_with_fds, send_fd, send_with_fds};
 pub use peer::{Fds, Peer, PeerCred};
 pub use pidfd::{PidFd, start_time};
+pub use tap::{NAME_MAX, TapFlags, add_to_bridge, mtu, set_down, set_mac, set_mtu, set_up, tap, vhost_net};

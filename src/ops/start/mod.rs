@@ -64,6 +64,15 @@ pub fn run_as(config: &crate::config::QemuConfig) -> Result<Option<crate::qemu::
     Ok(owners::Identity::of(config)?.run_as())
 }
 
+/// The label of guests that name none: whom QEMU runs as.
+///
+/// # Errors
+/// As [`run_as`].
+pub(super) fn label_of_all(config: &crate::config::QemuConfig) -> Result<String> {
+    let identity = owners::Identity::of(config)?;
+    Ok(format!("+{}:+{}", identity.uid, identity.gid))
+}
+
 /// Starts a guest that is defined.
 ///
 /// # Errors
