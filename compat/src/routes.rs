@@ -7,7 +7,7 @@ use wire::xdr::{Reader, TooLong, Xdr};
 use wire::{WireError, admin, qemu, remote};
 
 use crate::ctx::{Ctx, Effect, Failure, not_open};
-use crate::handlers::{connect, domain, events};
+use crate::handlers::{connect, domain, events, host};
 
 /// A handler's answer: the whole reply packet and what else to do, or an error.
 pub(crate) type Outcome = Result<(Vec<u8>, Vec<Effect>), Failure>;
@@ -46,6 +46,12 @@ routes! { REMOTE: remote;
     ConnectGetLibVersion => connect::get_lib_version,
     ConnectGetUri => connect::get_uri,
     ConnectGetHostname => connect::get_hostname,
+    ConnectGetVersion => host::get_version,
+    ConnectGetCapabilities => host::get_capabilities,
+    ConnectGetDomainCapabilities => host::get_domain_capabilities,
+    NodeGetInfo => host::node_info,
+    NodeGetFreeMemory => host::free_memory,
+    NodeGetSecurityModel => host::security_model,
     ConnectRegisterCloseCallback => connect::register_close_callback,
     ConnectUnregisterCloseCallback => connect::unregister_close_callback,
     ConnectDomainEventRegister => events::register,

@@ -6,6 +6,7 @@
 pub(crate) mod connect;
 pub(crate) mod domain;
 pub(crate) mod events;
+pub(crate) mod host;
 
 use wire::remote::NonnullDomain;
 use wire::xdr::Uuid;
