@@ -4,10 +4,10 @@
 
 use domxml::devices::{
     Controller, ControllerKind, DeviceInfo, Devices, Disk, DiskBus, Filesystem,
-    FilesystemDriverKind, Hostdev, HostdevKind, HostdevMode, HostdevModel, InputBus, Interface,
-    InterfaceKind, IommuModel, MemballoonModel, MemoryModel, PanicModel, ScsiModel,
-    SerialTargetKind, Sound, SoundModel, UsbModel, Video, VideoModelKind, VirtioModel,
-    WatchdogModel,
+    FilesystemDriverKind, Hostdev, HostdevKind, HostdevMode, HostdevModel, Input, InputBus,
+    Interface, InterfaceKind, Iommu, IommuModel, MemballoonModel, Memory, MemoryModel, Panic,
+    PanicModel, ScsiModel, Serial, SerialTargetKind, Sound, SoundModel, UsbModel, Video,
+    VideoModelKind, VirtioModel, Watchdog, WatchdogModel,
 };
 
 use super::connect::{BusKind, Connect};
@@ -79,125 +79,114 @@ pub(super) fn pci_controllers(devices: &mut Devices) -> Vec<Candidate<'_>> {
 
 /// All other devices, in the order in which they are placed.
 pub(super) fn devices(devices: &mut Devices, slots: Slots) -> Vec<Candidate<'_>> {
-    let mut all = Vec::new();
-    let mut add = |wanted: Connect, info| {
-        all.push(Candidate {
-            wanted,
-            info,
-            role: Role::Plain,
-        })
-    };
-    devices
-        .filesystems
+    let mut all = List(Vec::new());
+    let (passed, cards): (Vec<_>, Vec<_>) = devices
+        .interfaces
         .iter_mut()
-        .for_each(|f| add(filesystem(f, slots), &mut f.info));
-    let passed = |n: &&mut Interface| n.kind == InterfaceKind::Hostdev;
-    let (passed, cards): (Vec<_>, Vec<_>) = devices.interfaces.iter_mut().partition(passed);
-    cards
-        .into_iter()
-        .for_each(|n| add(interface(n, slots), &mut n.info));
-    devices
-        .sounds
-        .iter_mut()
-        .for_each(|s| add(sound(s, slots), &mut s.info));
-    for c in &mut devices.controllers {
-        let role = controller_role(c);
-        all.push(Candidate {
-            wanted: controller(c, slots),
-            info: &mut c.info,
-            role,
-        });
+        .partition(|n| n.kind == InterfaceKind::Hostdev);
+    all.add(
+        &mut devices.filesystems,
+        |f| filesystem(f, slots),
+        |f| &mut f.info,
+    );
+    all.add(cards, |n| interface(n, slots), |n| &mut n.info);
+    all.add(&mut devices.sounds, |s| sound(s, slots), |s| &mut s.info);
+    all.add_controllers(&mut devices.controllers, slots);
+    all.add(&mut devices.disks, |d| disk(d, slots), |d| &mut d.info);
+    all.add(passed, |_| slots.pcie, |n| &mut n.info);
+    all.add(
+        &mut devices.hostdevs,
+        |h| hostdev(h, slots),
+        |h| &mut h.info,
+    );
+    all.add(
+        &mut devices.memballoon,
+        |b| memballoon(b.model, slots),
+        |b| &mut b.info,
+    );
+    all.add(
+        &mut devices.rngs,
+        |r| slots.virtio(Some(r.model)),
+        |r| &mut r.info,
+    );
+    all.add(&mut devices.watchdogs, watchdog, |w| &mut w.info);
+    all.add(&mut devices.videos, |v| video(v, slots), |v| &mut v.info);
+    all.add(&mut devices.shmems, |_| Connect::PCI, |s| &mut s.info);
+    all.add(&mut devices.inputs, |i| input(i, slots), |i| &mut i.info);
+    all.add(&mut devices.serials, serial, |s| &mut s.info);
+    all.add(
+        &mut devices.vsock,
+        |v| slots.virtio(v.model),
+        |v| &mut v.info,
+    );
+    all.add(&mut devices.memories, |m| memory(m, slots), |m| &mut m.info);
+    all.add(&mut devices.cryptos, |_| Connect::PCI, |c| &mut c.info);
+    all.add(&mut devices.iommu, |i| iommu(i, slots), |i| &mut i.info);
+    all.add(&mut devices.panics, panic, |p| &mut p.info);
+    all.add(&mut devices.pstore, |_| Connect::PCI, |p| &mut p.info);
+    all.0
+}
+
+/// Devices that plug in somewhere.
+struct List<'a>(Vec<Candidate<'a>>);
+
+impl<'a> List<'a> {
+    fn add<D: 'a>(
+        &mut self,
+        devices: impl IntoIterator<Item = &'a mut D>,
+        wanted: impl Fn(&D) -> Connect,
+        info: fn(&mut D) -> &mut DeviceInfo,
+    ) {
+        for device in devices {
+            let wanted = wanted(device);
+            self.push(wanted, info(device), Role::Plain);
+        }
     }
-    let mut add = |wanted: Connect, info| {
-        all.push(Candidate {
-            wanted,
-            info,
-            role: Role::Plain,
-        })
-    };
-    devices
-        .disks
-        .iter_mut()
-        .for_each(|d| add(disk(d, slots), &mut d.info));
-    passed
-        .into_iter()
-        .for_each(|n| add(slots.pcie, &mut n.info));
-    devices
-        .hostdevs
-        .iter_mut()
-        .for_each(|h| add(hostdev(h, slots), &mut h.info));
-    devices
-        .memballoon
-        .iter_mut()
-        .for_each(|b| add(memballoon(b.model, slots), &mut b.info));
-    devices
-        .rngs
-        .iter_mut()
-        .for_each(|r| add(slots.virtio(Some(r.model)), &mut r.info));
-    devices.watchdogs.iter_mut().for_each(|w| {
-        add(
-            only(w.model == WatchdogModel::I6300esb, Connect::PCI),
-            &mut w.info,
-        )
-    });
-    devices
-        .videos
-        .iter_mut()
-        .for_each(|v| add(video(v, slots), &mut v.info));
-    devices
-        .shmems
-        .iter_mut()
-        .for_each(|s| add(Connect::PCI, &mut s.info));
-    devices.inputs.iter_mut().for_each(|i| {
-        add(
-            only(i.bus == Some(InputBus::Virtio), slots.virtio(i.model)),
-            &mut i.info,
-        )
-    });
-    for s in &mut devices.serials {
-        let kind = s.target.as_ref().and_then(|t| t.kind);
-        add(
-            only(kind == Some(SerialTargetKind::PciSerial), Connect::PCI),
-            &mut s.info,
-        );
+
+    fn add_controllers(&mut self, controllers: &'a mut [Controller], slots: Slots) {
+        for c in controllers {
+            let role = controller_role(c);
+            self.push(controller(c, slots), &mut c.info, role);
+        }
     }
-    let virtio_memory = |m| matches!(m, MemoryModel::VirtioMem | MemoryModel::VirtioPmem);
-    devices
-        .memories
-        .iter_mut()
-        .for_each(|m| add(only(virtio_memory(m.model), slots.pcie), &mut m.info));
-    devices.panics.iter_mut().for_each(|p| {
-        add(
-            only(
-                p.model == Some(PanicModel::Pvpanic),
-                Connect::PCI | Connect::INTEGRATED,
-            ),
-            &mut p.info,
-        );
-    });
-    devices
-        .vsock
-        .iter_mut()
-        .for_each(|v| add(slots.virtio(v.model), &mut v.info));
-    devices.iommu.iter_mut().for_each(|i| {
-        add(
-            only(
-                i.model == IommuModel::Virtio,
-                slots.pcie | Connect::INTEGRATED,
-            ),
-            &mut i.info,
-        );
-    });
-    devices
-        .cryptos
-        .iter_mut()
-        .for_each(|c| add(Connect::PCI, &mut c.info));
-    devices
-        .pstore
-        .iter_mut()
-        .for_each(|p| add(Connect::PCI, &mut p.info));
-    all.retain(|c| !c.wanted.is_none());
-    all
+
+    fn push(&mut self, wanted: Connect, info: &'a mut DeviceInfo, role: Role) {
+        if !wanted.is_none() {
+            self.0.push(Candidate { wanted, info, role });
+        }
+    }
+}
+
+fn watchdog(w: &Watchdog) -> Connect {
+    only(w.model == WatchdogModel::I6300esb, Connect::PCI)
+}
+
+fn input(i: &Input, slots: Slots) -> Connect {
+    only(i.bus == Some(InputBus::Virtio), slots.virtio(i.model))
+}
+
+fn serial(s: &Serial) -> Connect {
+    let kind = s.target.as_ref().and_then(|t| t.kind);
+    only(kind == Some(SerialTargetKind::PciSerial), Connect::PCI)
+}
+
+fn memory(m: &Memory, slots: Slots) -> Connect {
+    let virtio = matches!(m.model, MemoryModel::VirtioMem | MemoryModel::VirtioPmem);
+    only(virtio, slots.pcie)
+}
+
+fn iommu(i: &Iommu, slots: Slots) -> Connect {
+    only(
+        i.model == IommuModel::Virtio,
+        slots.pcie | Connect::INTEGRATED,
+    )
+}
+
+fn panic(p: &Panic) -> Connect {
+    only(
+        p.model == Some(PanicModel::Pvpanic),
+        Connect::PCI | Connect::INTEGRATED,
+    )
 }
 
 const fn only(condition: bool, wanted: Connect) -> Connect {

@@ -1,8 +1,9 @@
 //! USB ports: which there are, which are taken, and hubs for devices that find none.
 
 use domxml::devices::{
-    Address, ControllerKind, DeviceInfo, Devices, DiskBus, FilesystemDriverKind, HostdevKind, Hub,
-    InputBus, SerialTargetKind, SoundModel, UsbAddress, UsbModel, UsbPort,
+    Address, ControllerKind, DeviceInfo, Devices, DiskBus, Filesystem, FilesystemDriverKind,
+    HostdevKind, Hub, InputBus, Serial, SerialTargetKind, SoundModel, UsbAddress, UsbModel,
+    UsbPort,
 };
 
 use crate::error::{Error, Result};
@@ -91,62 +92,65 @@ pub(super) fn assign(devices: &mut Devices) -> Result<()> {
 /// Every USB device but hubs, in the order in which they get ports.
 fn infos(devices: &mut Devices) -> Vec<&mut DeviceInfo> {
     let mut all: Vec<&mut DeviceInfo> = Vec::new();
-    all.extend(
-        devices
-            .hostdevs
-            .iter_mut()
-            .filter(|h| h.kind == HostdevKind::Usb)
-            .map(|h| &mut h.info),
+    pick(
+        &mut all,
+        &mut devices.disks,
+        |d| d.target.bus == Some(DiskBus::Usb),
+        |d| &mut d.info,
     );
-    all.extend(
-        devices
-            .disks
-            .iter_mut()
-            .filter(|d| d.target.bus == Some(DiskBus::Usb))
-            .map(|d| &mut d.info),
+    pick(
+        &mut all,
+        &mut devices.interfaces,
+        |n| n.model.as_deref() == Some("usb-net"),
+        |n| &mut n.info,
     );
-    all.extend(
-        devices
-            .interfaces
-            .iter_mut()
-            .filter(|n| n.model.as_deref() == Some("usb-net"))
-            .map(|n| &mut n.info),
+    pick(
+        &mut all,
+        &mut devices.sounds,
+        |s| s.model == SoundModel::Usb,
+        |s| &mut s.info,
     );
-    all.extend(
-        devices
-            .controllers
-            .iter_mut()
-            .filter(|c| c.kind == ControllerKind::Ccid)
-            .map(|c| &mut c.info),
+    pick(
+        &mut all,
+        &mut devices.hostdevs,
+        |h| h.kind == HostdevKind::Usb,
+        |h| &mut h.info,
     );
-    all.extend(
-        devices
-            .inputs
-            .iter_mut()
-            .filter(|i| i.bus == Some(InputBus::Usb))
-            .map(|i| &mut i.info),
+    pick(
+        &mut all,
+        &mut devices.controllers,
+        |c| c.kind == ControllerKind::Ccid,
+        |c| &mut c.info,
     );
-    let serial = |k: Option<SerialTargetKind>| k == Some(SerialTargetKind::UsbSerial);
-    let serials = devices
-        .serials
-        .iter_mut()
-        .filter(|s| serial(s.target.as_ref().and_then(|t| t.kind)));
-    all.extend(serials.map(|s| &mut s.info));
-    all.extend(
-        devices
-            .sounds
-            .iter_mut()
-            .filter(|s| s.model == SoundModel::Usb)
-            .map(|s| &mut s.info),
+    pick(&mut all, &mut devices.serials, is_usb_serial, |s| {
+        &mut s.info
+    });
+    pick(
+        &mut all,
+        &mut devices.inputs,
+        |i| i.bus == Some(InputBus::Usb),
+        |i| &mut i.info,
     );
-    let mtp = |k: Option<FilesystemDriverKind>| k == Some(FilesystemDriverKind::Mtp);
-    let filesystems = devices
-        .filesystems
-        .iter_mut()
-        .filter(|f| mtp(f.driver.as_ref().and_then(|d| d.kind)));
-    all.extend(filesystems.map(|f| &mut f.info));
-    all.extend(devices.redirdevs.iter_mut().map(|r| &mut r.info));
+    pick(&mut all, &mut devices.filesystems, is_mtp, |f| &mut f.info);
+    pick(&mut all, &mut devices.redirdevs, |_| true, |r| &mut r.info);
     all
+}
+
+fn pick<'a, D>(
+    all: &mut Vec<&'a mut DeviceInfo>,
+    list: &'a mut [D],
+    wanted: impl Fn(&D) -> bool,
+    info: fn(&mut D) -> &mut DeviceInfo,
+) {
+    all.extend(list.iter_mut().filter(|d| wanted(d)).map(info));
+}
+
+fn is_usb_serial(serial: &Serial) -> bool {
+    serial.target.as_ref().and_then(|t| t.kind) == Some(SerialTargetKind::UsbSerial)
+}
+
+fn is_mtp(filesystem: &Filesystem) -> bool {
+    filesystem.driver.as_ref().and_then(|d| d.kind) == Some(FilesystemDriverKind::Mtp)
 }
 
 fn port_of(info: &DeviceInfo) -> Option<(u32, Vec<u32>)> {

@@ -106,6 +106,15 @@ fn pair_console(devices: &mut Devices) {
     }
 }
 
+/// The console that is a serial port is seen where that is.
+pub(super) fn mirror_console(devices: &mut Devices) {
+    if let (Some(first), Some(console)) = (devices.serials.first(), devices.consoles.first_mut())
+        && is_serial(console)
+    {
+        console.info = first.info.clone();
+    }
+}
+
 /// Ports on plug-in cards are no console.
 fn has_console(serial: &Serial) -> bool {
     let kind = serial

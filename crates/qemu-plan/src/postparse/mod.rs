@@ -75,6 +75,7 @@ pub fn post_parse(def: &mut Domain, ctx: &mut Context<'_>) -> Result<Arc<Caps>> 
             memory_slots: slots,
         },
     )?;
+    chardev::mirror_console(&mut def.devices);
     Ok(caps)
 }
 

@@ -170,13 +170,17 @@ pub(super) fn shapes(def: &Domain) -> Result<()> {
             "spicevmc device type only supports virtio",
         ));
     }
+    Ok(())
+}
+
+pub(super) fn first_console(guest: &Guest<'_>) -> Result<()> {
     let is_serial = |c: &Console| {
         matches!(
             c.target.as_ref().and_then(|t| t.kind),
             None | Some(ConsoleTargetKind::Serial)
         )
     };
-    if def.devices.consoles.iter().skip(1).any(is_serial) {
+    if guest.def.devices.consoles.iter().skip(1).any(is_serial) {
         return Err(Error::conflicting(
             "Only the first console can be a serial port",
         ));

@@ -90,8 +90,8 @@ pub(super) fn checks(guest: &Guest<'_>) -> Result<()> {
     places(&guest.def.devices.disks)
 }
 
-pub(super) fn targets(def: &Domain) -> Result<()> {
-    let disks = &def.devices.disks;
+pub(super) fn targets(guest: &Guest<'_>) -> Result<()> {
+    let disks = &guest.def.devices.disks;
     for (at, disk) in disks.iter().enumerate() {
         let twin = disks[..at].iter().find(|d| d.target.dev == disk.target.dev);
         if let Some(twin) = twin {

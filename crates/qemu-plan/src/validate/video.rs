@@ -75,7 +75,6 @@ pub(super) fn acceleration(guest: &Guest<'_>) -> Result<()> {
 const SECONDARY: &[VideoModelKind] = &[
     VideoModelKind::Qxl,
     VideoModelKind::Virtio,
-    VideoModelKind::Bochs,
     VideoModelKind::Ramfb,
 ];
 /// Adapters with several outlets.
