@@ -131,3 +131,16 @@ fn a_device_that_is_plugged_in_is_that_of_the_command_line() {
     }
     assert!(seen > 300, "only {seen} devices");
 }
+
+#[test]
+fn nodes_numbered_beforehand_have_the_names_of_a_start() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/argv");
+    for case in argv::golden(&dir) {
+        let outcome = argv::run_numbered(&case);
+        assert!(
+            matches!(outcome, Outcome::Equal),
+            "{}: {outcome}",
+            case.name
+        );
+    }
+}

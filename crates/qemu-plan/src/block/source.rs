@@ -187,10 +187,18 @@ impl<'r> Sources<'r> {
     }
 
     fn number(&mut self, source: Option<&Source>) -> u32 {
-        if let Some(index) = source.and_then(|source| source.index) {
-            return index;
+        self.number_or(source.and_then(|source| source.index))
+    }
+
+    /// The number that an image has, or the next one.
+    fn number_or(&mut self, given: Option<u32>) -> u32 {
+        match given {
+            Some(index) => {
+                self.next = self.next.max(index.saturating_add(1));
+                index
+            }
+            None => self.take_number(),
         }
-        self.take_number()
     }
 
     fn backing(&mut self, store: Option<&BackingStore>, common: &Common) -> Result<Backing> {
@@ -212,10 +220,7 @@ impl<'r> Sources<'r> {
             detect_zeroes: None,
             metadata_cache: format.and_then(|format| cache_size(format.metadata_cache.as_ref())),
         };
-        let number = match store.index {
-            Some(index) => index,
-            None => self.number(Some(source)),
-        };
+        let number = self.number_or(store.index);
         let mut image = self.image(&link, number)?;
         image.backing = self
             .backing(store.backing.as_deref(), common)?

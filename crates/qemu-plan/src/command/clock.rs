@@ -1,6 +1,9 @@
 //! `-rtc` and timers, and what the guest's power buttons may do.
 
-use domxml::clock::{Clock, ClockOffset, TickPolicy, TimerName, TimerTrack};
+use domxml::Domain;
+use domxml::clock::{
+    Adjustment, Clock, ClockBasis, ClockOffset, TickPolicy, TimerName, TimerTrack,
+};
 use domxml::devices::common::YesNo;
 
 use super::context::Context;
@@ -51,6 +54,26 @@ fn base(cx: Context<'_>, clock: &Clock) -> Result<String> {
             given.ok_or_else(|| Error::internal("the guest's time was not worked out"))
         }
     }
+}
+
+/// The time that a guest with a clock of its own (`<clock offset='variable'>`) starts at, for
+/// [`super::Resources::rtc_base`]. `now` is seconds since 1970, `east` what local time is ahead of UTC.
+pub fn start_time(def: &Domain, now: u64, east: i64) -> Option<String> {
+    let clock = def
+        .clock
+        .as_ref()
+        .filter(|clock| clock.offset == ClockOffset::Variable)?;
+    let adjustment = match clock.adjustment {
+        Some(Adjustment::Seconds(seconds)) => seconds,
+        Some(Adjustment::Reset) | None => 0,
+    };
+    let local = if clock.basis == Some(ClockBasis::Localtime) {
+        east
+    } else {
+        0
+    };
+    let at = i128::from(now) + i128::from(adjustment) + i128::from(local);
+    Some(date_time(u64::try_from(at).unwrap_or_default()))
 }
 
 /// Seconds since 1970 as `YYYY-MM-DDTHH:MM:SS`, UTC.
@@ -109,6 +132,33 @@ pub fn build_power(cx: Context<'_>, line: &mut CommandLine) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_of_its_own_starts_at_now_and_the_adjustment() {
+        let mut def = Domain {
+            clock: Some(Clock::default()),
+            ..Domain::default()
+        };
+        assert_eq!(start_time(&def, 0, 0), None);
+        let clock = Clock {
+            offset: ClockOffset::Variable,
+            adjustment: Some(Adjustment::Seconds(-60)),
+            ..Clock::default()
+        };
+        def.clock = Some(clock.clone());
+        assert_eq!(
+            start_time(&def, 3600, 7200).as_deref(),
+            Some("1970-01-01T00:59:00")
+        );
+        def.clock = Some(Clock {
+            basis: Some(ClockBasis::Localtime),
+            ..clock
+        });
+        assert_eq!(
+            start_time(&def, 3600, 7200).as_deref(),
+            Some("1970-01-01T02:59:00")
+        );
+    }
 
     #[test]
     fn seconds_become_dates() {

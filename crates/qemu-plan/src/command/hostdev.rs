@@ -6,6 +6,7 @@ use domxml::devices::hostdev::{
     GuestReset, Hostdev, HostdevAddress, HostdevKind, HostdevMode, HostdevModel, HostdevProtocol,
     HostdevSource,
 };
+use domxml::devices::interface::{Interface, InterfaceKind};
 use domxml::devices::storage::{NetProtocol, Source, StorageKind};
 
 use super::address::{self, Virtio};
@@ -124,6 +125,31 @@ fn pci(cx: Context<'_>, device: &Hostdev) -> Result<Props> {
     address::put(cx, &device.info, &mut props)?;
     address::put_rom(&device.info, &mut props);
     Ok(props)
+}
+
+/// Front end of an interface that is a host device; `None` for other interfaces.
+///
+/// # Errors
+/// When its address is not known.
+pub fn interface_props(cx: Context<'_>, net: &Interface) -> Result<Option<Props>> {
+    if super::net::kind(net) != InterfaceKind::Hostdev {
+        return Ok(None);
+    }
+    let address = net
+        .source
+        .as_ref()
+        .and_then(|source| source.host_device.clone());
+    let device = Hostdev {
+        kind: HostdevKind::Pci,
+        source: Some(HostdevSource {
+            address: address.map(|address| address.0),
+            ..HostdevSource::default()
+        }),
+        teaming: net.teaming.clone(),
+        info: net.info.clone(),
+        ..Hostdev::default()
+    };
+    pci(cx, &device).map(Some)
 }
 
 fn mdev(cx: Context<'_>, device: &Hostdev) -> Result<Props> {

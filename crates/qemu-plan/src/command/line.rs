@@ -67,6 +67,11 @@ impl From<&str> for Arg {
 }
 
 impl CommandLine {
+    /// Number of the next descriptor set: where plugging in goes on counting.
+    pub fn next_fdset(&self) -> u32 {
+        self.next_fdset
+    }
+
     /// Appends a switch without a value.
     pub fn flag(&mut self, name: &str) {
         self.switches.push(Switch {

@@ -360,6 +360,11 @@ fn build_host_devices(
         .redirdevs
         .iter()
         .try_for_each(|device| serial::build_redirdev(cx, device, line))?;
+    for net in &devices.interfaces {
+        hostdev::interface_props(cx, net)?
+            .into_iter()
+            .for_each(|props| line.device(props));
+    }
     devices
         .hostdevs
         .iter()

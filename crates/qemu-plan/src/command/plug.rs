@@ -106,7 +106,12 @@ fn build(
             Ok(())
         }
         DeviceRef::Filesystem(fs) => filesystem::build(cx, fs, line),
-        DeviceRef::Interface(net) => net::build(cx, net, line),
+        DeviceRef::Interface(net) => {
+            hostdev::interface_props(cx, net)?
+                .into_iter()
+                .for_each(|props| line.device(props));
+            net::build(cx, net, line)
+        }
         DeviceRef::Smartcard(card) => serial::build_smartcard(cx, card, line),
         DeviceRef::Serial(port) => serial::build_serial(cx, port, line),
         DeviceRef::Parallel(port) => serial::build_parallel(cx, port, line),

@@ -149,6 +149,16 @@ pub(crate) fn run(case: &Case) -> Outcome {
     }
 }
 
+/// Runs a case whose block nodes were numbered before.
+pub(crate) fn run_numbered(case: &Case) -> Outcome {
+    let mut def = Domain::parse(&case.define, ParseFlags::INACTIVE).unwrap();
+    qemu_plan::block::number_guest(&mut def, 1);
+    match native_of(def, case) {
+        Ok(ours) => compare(&mask(&ours, case), &mask(&case.argv, case)),
+        Err(error) => Outcome::Refused(error),
+    }
+}
+
 /// Runs a case as a start of the guest with id 2. Numbers of descriptors are not compared.
 pub(crate) fn run_start(case: &Case) -> Outcome {
     let mut def = Domain::parse(&case.define, ParseFlags::INACTIVE).unwrap();

@@ -1,0 +1,58 @@
+//! Numbers of block nodes. QEMU's names are made from them, block jobs find an image by them, and the
+//! live document shows them, so they are given once and kept.
+
+use domxml::Domain;
+use domxml::devices::disk::{Disk, DiskBus};
+use domxml::devices::storage::{BackingStore, Source};
+
+/// Gives every image of a guest a number, from `first` on, as a start does: from the last disk to the
+/// first, each from the top down, a data file after its image. Answers the next free number.
+pub fn number_guest(def: &mut Domain, first: u32) -> u32 {
+    let cards = |disk: &&mut Disk| disk.target.bus != Some(DiskBus::Sd);
+    def.devices
+        .disks
+        .iter_mut()
+        .rev()
+        .filter(cards)
+        .fold(first, |next, disk| number_disk(disk, next))
+}
+
+/// Gives every image of a disk that has none a number, from `first` on. Answers the next free number.
+pub fn number_disk(disk: &mut Disk, first: u32) -> u32 {
+    // An empty drive takes a number too.
+    let next = match &mut disk.source {
+        Some(source) => number_source(source, first),
+        None => first + 1,
+    };
+    number_backing(disk.backing.as_deref_mut(), next)
+}
+
+fn number_backing(store: Option<&mut BackingStore>, mut next: u32) -> u32 {
+    let Some(store) = store.filter(|store| store.kind.is_some() && store.source.is_some()) else {
+        return next;
+    };
+    if store.index.is_none() {
+        store.index = Some(next);
+        next += 1;
+    }
+    if let Some(source) = &mut store.source {
+        next = number_data(source, next);
+    }
+    number_backing(store.backing.as_deref_mut(), next)
+}
+
+fn number_source(source: &mut Source, mut next: u32) -> u32 {
+    if source.index.is_none() {
+        source.index = Some(next);
+        next += 1;
+    }
+    number_data(source, next)
+}
+
+fn number_data(source: &mut Source, next: u32) -> u32 {
+    let data = source
+        .data_store
+        .as_deref_mut()
+        .and_then(|data| data.source.as_mut());
+    data.map_or(next, |data| number_source(data, next))
+}
