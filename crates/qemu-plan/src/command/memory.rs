@@ -42,16 +42,18 @@ fn module_size(memory: &Memory) -> u64 {
 
 /// Memory that the guest has without its modules, KiB, as QEMU is told.
 pub fn initial_kib(cx: Context<'_>) -> u64 {
+    let total = |sizes: &mut dyn Iterator<Item = u64>| sizes.fold(0, u64::saturating_add);
     let cells = numa::cells(cx);
     if !cells.is_empty() {
-        return cells
-            .iter()
-            .map(|cell| align(cell.memory.0, START_ALIGN_KIB))
-            .sum();
+        return total(
+            &mut cells
+                .iter()
+                .map(|cell| align(cell.memory.0, START_ALIGN_KIB)),
+        );
     }
-    let total = cx.def.memory.as_ref().map_or(0, |memory| memory.size.0);
-    let modules: u64 = cx.def.devices.memories.iter().map(module_size).sum();
-    align(total.saturating_sub(modules), START_ALIGN_KIB)
+    let all = cx.def.memory.as_ref().map_or(0, |memory| memory.size.0);
+    let modules = total(&mut cx.def.devices.memories.iter().map(module_size));
+    align(all.saturating_sub(modules), START_ALIGN_KIB)
 }
 
 /// Appends `-m`, and the one back end of a guest without cells.

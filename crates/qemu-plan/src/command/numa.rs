@@ -9,7 +9,7 @@ use super::context::Context;
 use super::line::CommandLine;
 use super::memory::{START_ALIGN_KIB, align};
 use super::props::Keyval;
-use crate::Result;
+use crate::{Error, Result};
 
 /// NUMA cells of the guest.
 pub fn cells(cx: Context<'_>) -> &[Cell] {
@@ -33,7 +33,14 @@ pub fn has_hmat(cx: Context<'_>) -> bool {
 /// # Errors
 /// When huge pages are asked for that the host has not mounted.
 pub fn build(cx: Context<'_>, line: &mut CommandLine) -> Result<()> {
+    /// QEMU's own limit.
+    const MOST: usize = 128;
     let cells = cells(cx);
+    if cells.len() > MOST {
+        return Err(Error::unsupported(format!(
+            "QEMU has at most {MOST} NUMA nodes"
+        )));
+    }
     let backends = cells
         .iter()
         .enumerate()

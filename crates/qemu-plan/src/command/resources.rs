@@ -18,7 +18,7 @@ pub struct Resources {
     pub monitor_fd: Option<i32>,
     /// Values of qemu.conf.
     pub config: Config,
-    /// What belongs to single devices, by alias.
+    /// What belongs to single devices, by alias; what belongs to a storage node, by its name.
     pub devices: BTreeMap<String, DeviceResources>,
     /// Encrypted secrets, by the id of the secret object.
     pub secrets: BTreeMap<String, Secret>,

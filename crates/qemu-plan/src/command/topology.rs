@@ -1,5 +1,7 @@
 //! `-smp` and I/O threads.
 
+use std::collections::BTreeSet;
+
 use domxml::devices::common::YesNo;
 use domxml::tuning::{IoThread, IoThreadPool};
 
@@ -52,24 +54,21 @@ fn present(cx: Context<'_>, max: u32) -> u32 {
 pub fn iothreads(cx: Context<'_>) -> Vec<IoThread> {
     /// Far above any use, so that a count cannot ask for endless memory.
     const MOST: u32 = 65_536;
-    let mut threads = cx
+    let listed = cx
         .def
         .iothreadids
         .as_ref()
         .map(|ids| ids.all.clone())
         .unwrap_or_default();
     let count = cx.def.iothreads.unwrap_or_default().min(MOST) as usize;
-    let mut id = 1;
-    while threads.len() < count {
-        if !threads.iter().any(|thread| thread.id == id) {
-            threads.push(IoThread {
-                id,
-                ..IoThread::default()
-            });
-        }
-        id += 1;
-    }
-    threads
+    let taken: BTreeSet<u32> = listed.iter().map(|thread| thread.id).collect();
+    let free = (1..).filter(|id| !taken.contains(id));
+    let more = free.take(count.saturating_sub(listed.len()));
+    let more = more.map(|id| IoThread {
+        id,
+        ..IoThread::default()
+    });
+    listed.iter().copied().chain(more).collect()
 }
 
 /// Appends I/O threads and the options of the main loop.
