@@ -6,6 +6,6 @@ use crate::error::Result;
 ///
 /// # Errors
 /// `XmlInvalidSchema` naming what does not fit.
-pub(super) fn check(_xml: &str) -> Result<()> {
-    Ok(())
+pub(super) fn check(xml: &str) -> Result<()> {
+    Ok(domxml::Domain::check_schema(xml)?)
 }

@@ -19,6 +19,7 @@ pub mod metadata;
 pub mod os;
 pub mod parse;
 pub mod qemu;
+mod schema;
 pub mod security;
 pub mod status;
 pub mod sysinfo;

@@ -100,7 +100,7 @@ fn lenient(field: &XmlField, result: TokenStream) -> TokenStream {
         _ => quote!(::core::option::Option::Some(node)),
     };
     let result = match field.lax {
-        true => quote!(#f::lax(#result)),
+        true => quote!(#f::lax(node, #result)),
         false => result,
     };
     let blank = match field.shape {

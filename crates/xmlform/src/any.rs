@@ -34,6 +34,7 @@ impl AnyXml {
 
 impl Xml for AnyXml {
     fn read(node: Node<'_>) -> Result<Self, Error> {
+        node.keep();
         let attrs = node.attrs().map(|(n, v)| (n.to_owned(), v.to_owned()));
         let children = node.children().map(|c| {
             let child = Self::read(c)?;

@@ -40,6 +40,7 @@ pub(crate) fn build<'a>(
             elements: Vec::with_capacity(text.len() / 48 + 4),
             attrs: Vec::with_capacity(text.len() / 32 + 4),
             flags,
+            marks: None,
         },
         open: Vec::new(),
         scope: Vec::new(),

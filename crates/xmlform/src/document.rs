@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use crate::builder::build;
+use crate::marks::{Mark, Marks};
 use crate::{Error, ParseFlags};
 
 /// A namespace whose elements are known by a fixed prefix, whatever the document calls it.
@@ -26,6 +27,8 @@ pub struct Document<'a> {
     pub(crate) elements: Vec<Element<'a>>,
     pub(crate) attrs: Vec<(&'a str, Cow<'a, str>)>,
     pub(crate) flags: ParseFlags,
+    /// What has been looked at, when that is wanted.
+    pub(crate) marks: Option<Box<Marks>>,
 }
 
 #[derive(Debug)]
@@ -77,6 +80,12 @@ impl<'a> Document<'a> {
         build(text, namespaces, flags)
     }
 
+    /// From now on keeps account of what is read, for [`Self::unread`].
+    pub fn track(&mut self) {
+        let marks = Marks::new(self.elements.len(), self.attrs.len());
+        self.marks = Some(Box::new(marks));
+    }
+
     /// The outermost element.
     #[must_use]
     pub fn root(&self) -> Node<'_> {
@@ -112,6 +121,14 @@ impl<'d> Node<'d> {
     /// Whether the element has this name, its known prefix included.
     #[must_use]
     pub fn is(self, name: &str) -> bool {
+        let same = self.has_name(name);
+        if let (true, Some(marks)) = (same, &self.document.marks) {
+            marks.element(self.index, Mark::Seen);
+        }
+        same
+    }
+
+    fn has_name(self, name: &str) -> bool {
         let element = self.element();
         if element.prefix.is_empty() {
             return element.name == name;
@@ -120,12 +137,57 @@ impl<'d> Node<'d> {
         rest.and_then(|r| r.strip_prefix(':')) == Some(element.name)
     }
 
+    /// Whether the document keeps account of what is read: then nothing in it is overlooked.
+    #[must_use]
+    pub const fn is_tracked(self) -> bool {
+        self.document.marks.is_some()
+    }
+
+    /// Takes the element and all in it as read.
+    pub fn keep(self) {
+        if let Some(marks) = &self.document.marks {
+            marks.element(self.index, Mark::Kept);
+        }
+    }
+
+    /// The name as it stands in the text.
+    #[must_use]
+    pub fn qualified_name(self) -> &'d str {
+        self.element().qname
+    }
+
+    pub(crate) fn marks(self) -> Option<&'d Marks> {
+        self.document.marks.as_deref()
+    }
+
+    pub(crate) const fn index(self) -> u32 {
+        self.index
+    }
+
+    pub(crate) fn attr_range(self) -> Range<u32> {
+        self.element().attrs.clone()
+    }
+
     /// The attribute's value, unescaped.
     #[must_use]
     pub fn attr(self, name: &str) -> Option<&'d str> {
-        let of = |node: Self| node.attrs().find(|(n, _)| *n == name);
-        let found = self.parts().find_map(of);
-        found.map(|(_, value)| value)
+        let of = |node: Self| {
+            let at = node.attrs().position(|(n, _)| n == name)?;
+            Some(node.element().attrs.start + at as u32)
+        };
+        let found = self.parts().find_map(of)?;
+        if let Some(marks) = &self.document.marks {
+            marks.attr(found);
+        }
+        let (_, value) = self.document.attrs.get(found as usize)?;
+        Some(value)
+    }
+
+    /// Whether the attribute is there with a value; looking does not count as reading.
+    #[must_use]
+    pub fn has_value(self, name: &str) -> bool {
+        let has = |node: Self| node.attrs().any(|(n, v)| n == name && !v.is_empty());
+        self.parts().any(has)
     }
 
     /// All attributes in order, namespace declarations included.
@@ -138,6 +200,14 @@ impl<'d> Node<'d> {
     /// The element's direct text, unescaped.
     #[must_use]
     pub fn text(self) -> &'d str {
+        if let Some(marks) = &self.document.marks {
+            marks.element(self.index, Mark::Text);
+        }
+        &self.element().text
+    }
+
+    /// The text, of which nobody is told.
+    pub(crate) fn peek(self) -> &'d str {
         &self.element().text
     }
 

@@ -231,19 +231,21 @@ pub fn via_worded<T>(
     })
 }
 
-/// Takes a wrong value as absent.
+/// Takes a wrong value as absent, but for a document in which nothing is to be overlooked.
 ///
 /// # Errors
-/// Never; the type is that of the other ways to read.
-pub fn lax<T>(result: Result<Option<T>, Error>) -> Result<Option<T>, Error> {
-    Ok(result.unwrap_or(None))
+/// That of the value, in such a document.
+pub fn lax<T>(node: Node<'_>, result: Result<Option<T>, Error>) -> Result<Option<T>, Error> {
+    match result {
+        Err(error) if node.is_tracked() => Err(error),
+        result => Ok(result.unwrap_or(None)),
+    }
 }
 
 /// Whether an attribute is absent or empty.
 #[must_use]
 pub fn attr_blank(node: Option<Node<'_>>, name: &str) -> bool {
-    let value = node.and_then(|n| n.attr(name));
-    value.is_none_or(str::is_empty)
+    !node.is_some_and(|n| n.has_value(name))
 }
 
 /// Whether a child is absent or has no text.

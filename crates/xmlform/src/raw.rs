@@ -42,6 +42,7 @@ impl RawXml {
     /// Keeps an element of a document. Prefixes it uses but does not declare are declared on it.
     #[must_use]
     pub fn of(node: Node<'_>) -> Self {
+        node.keep();
         let mut kept = read(node.source()).unwrap_or_default();
         let mut missing = BTreeSet::new();
         kept.undeclared(&mut Vec::new(), &mut missing);

@@ -211,6 +211,8 @@ pub struct TypedHostdevAddress(pub HostdevAddress);
 
 impl Xml for TypedHostdevAddress {
     fn read(node: Node<'_>) -> Result<Self, Error> {
+        // What is there tells the kind; the word only repeats it.
+        let _ = node.attr("type");
         HostdevAddress::read(node).map(Self)
     }
 

@@ -1,0 +1,160 @@
+//! What validation refuses, and that it refuses nothing that libvirt 11.3.0 itself writes.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+
+use std::path::Path;
+
+use domxml::Domain;
+
+/// Written by libvirt, but not valid by its own schema either.
+const INVALID: &[&str] = &[
+    "disk-network-iscsi-zero-hosts-invalid",
+    "pci-rom-disabled-invalid",
+];
+
+#[test]
+fn documents_as_libvirt_keeps_them_are_valid() {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/domains");
+    let mut count = 0;
+    for file in std::fs::read_dir(data).unwrap() {
+        let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        for part in text.split_inclusive("\n</domain>\n") {
+            let (name, document) = part.split_once(" -->\n").unwrap();
+            let name = name.trim_start_matches("<!-- ");
+            let valid = Domain::check_schema(document);
+            let known = INVALID.iter().any(|n| name.starts_with(n));
+            assert_eq!(valid.is_err(), known, "{name}: {valid:?}");
+            count += 1;
+        }
+    }
+    assert!(count > 370, "{count}");
+}
+
+/// A valid guest, with places where something is put in.
+fn guest(root: &str, inside: &str, devices: &str) -> String {
+    format!(
+        "<domain type='kvm'{root}><name>x</name>{inside}<memory>1</memory>\
+         <os><type>hvm</type></os><devices>{devices}</devices></domain>"
+    )
+}
+
+const URI: &str = "http://libvirt.org/schemas/domain/qemu/1.0";
+
+#[test]
+fn what_is_allowed_beside_the_usual_is_accepted() {
+    let metadata = "<metadata><a:b xmlns:a='urn:a' c='d'><e>f</e></a:b></metadata>";
+    let own_prefix = format!("<q:commandline xmlns:q='{URI}'><q:arg value='-S'/></q:commandline>");
+    let unprefixed = format!("<commandline xmlns='{URI}'><arg value='-S'/></commandline>");
+    let others = "<lxc:namespace xmlns:lxc='http://libvirt.org/schemas/domain/lxc/1.0'>\
+                  <lxc:sharenet type='netns' value='red'/></lxc:namespace>";
+    let text = guest(
+        " id='3'",
+        metadata,
+        "<disk type='file'><target dev='a'/></disk>",
+    );
+    assert_eq!(Domain::check_schema(&text), Ok(()));
+    for inside in [&own_prefix, &unprefixed, others] {
+        assert_eq!(
+            Domain::check_schema(&guest("", inside, "")),
+            Ok(()),
+            "{inside}"
+        );
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_named_by_its_path() {
+    let ns = " xmlns:q='urn:q'";
+    for (root, inside, devices, message) in [
+        (" foo='1'", "", "", "/domain/@foo is not known there"),
+        (
+            "",
+            "<foo><bar/></foo>",
+            "",
+            "/domain/foo is not known there",
+        ),
+        (
+            "",
+            "<name>y</name>",
+            "",
+            "/domain/name[2] is not known there",
+        ),
+        (
+            "",
+            "<features>a</features>",
+            "",
+            "/domain/features/text() is not known there",
+        ),
+        (
+            "",
+            "<features><acpi a='b'/></features>",
+            "",
+            "/domain/features/acpi/@a is not known there",
+        ),
+        (ns, "<q:foo/>", "", "/domain/q:foo is not known there"),
+        (
+            "",
+            "<foo xmlns='urn:q'/>",
+            "",
+            "/domain/foo is not known there",
+        ),
+        (
+            " xmlns='urn:q'",
+            "",
+            "",
+            "/domain is of an unknown namespace",
+        ),
+        (
+            "",
+            "",
+            "<disk type='file'/><disk type='file' foo='1'/>",
+            "/domain/devices/disk[2]/@foo is not known there",
+        ),
+        (
+            "",
+            "",
+            "<disk type='file'><target dev='a'/><target dev='b'/></disk>",
+            "/domain/devices/disk/target[2] is not known there",
+        ),
+        ("", "<uuid>1</uuid>", "", "malformed uuid element"),
+        ("", "<uuid></uuid>", "", "/domain/uuid is '', not a UUID"),
+        (
+            "",
+            "<title></title>",
+            "",
+            "/domain/title is '', not text on one line",
+        ),
+        (
+            "",
+            "<vcpu placement='x'>1</vcpu>",
+            "",
+            "Invalid value for attribute 'placement' in element 'vcpu': 'x'.",
+        ),
+        (
+            "",
+            "",
+            "<interface type='user'><mac address='01:02:03:04:05:06'/></interface>",
+            "/domain/devices/interface/mac/@address is '01:02:03:04:05:06', not the MAC address of one card",
+        ),
+        (
+            "",
+            "",
+            "<disk type='file' device='lun'/>",
+            "/domain/devices/disk/@type is 'file', not one of block, network, volume",
+        ),
+    ] {
+        let text = guest(root, inside, devices);
+        let error = Domain::check_schema(&text).unwrap_err();
+        assert_eq!(
+            (error.kind.number(), error.message.as_str()),
+            (92, message),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn what_is_no_domain_is_told_as_ever() {
+    let number = |text| Domain::check_schema(text).unwrap_err().kind.number();
+    assert_eq!((number("<domain>"), number("<foo/>")), (35, 27));
+}
