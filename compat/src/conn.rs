@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use unixfd::{Peer, PeerCred};
 
 use crate::events::Registry;
+use crate::proto::SessionUpdate;
 use crate::server::{Options, SocketKind};
 
 /// A connection.
@@ -15,6 +16,8 @@ pub(crate) struct Conn {
     /// Who connected, from the kernel.
     pub(crate) cred: PeerCred,
     pub(crate) events: Registry,
+    /// The session that guests are bound to which end with the connection: its id, and the stream that keeps it.
+    pub(crate) session: tokio::sync::Mutex<Option<(String, tonic::Streaming<SessionUpdate>)>>,
     state: Mutex<State>,
 }
 
@@ -48,6 +51,7 @@ impl Conn {
             socket,
             cred,
             events: Registry::default(),
+            session: tokio::sync::Mutex::default(),
             state,
         }
     }

@@ -80,6 +80,12 @@ pub fn basic(view: &Arc<View>) -> pb::Domain {
 
 /// Everything but the document.
 pub fn full(view: &Arc<View>) -> pb::Domain {
+    let document = view.current().map(|document| &*document.domain);
+    full_of(view, document)
+}
+
+/// Everything but the document, with the sizes of that one.
+fn full_of(view: &Arc<View>, document: Option<&domxml::Domain>) -> pb::Domain {
     let mut message = basic(view);
     message.version = Some(view.version.into());
     message.persistent = view.config.is_some();
@@ -88,8 +94,8 @@ pub fn full(view: &Arc<View>) -> pb::Domain {
         (Some(config), Some(run)) => run.config.as_ref().is_some_and(|started| !Arc::ptr_eq(started, config)),
         _ => false,
     };
-    if let Some(document) = view.current() {
-        describe(&mut message, &document.domain, view);
+    if let Some(document) = document {
+        describe(&mut message, document, view);
     }
     if let Some(run) = &view.run {
         message.cpu_time_ns = crate::ops::proc::cpu_time(run).map_or(0, |t| t.total_ns);
@@ -106,12 +112,18 @@ pub fn full(view: &Arc<View>) -> pb::Domain {
 fn describe(message: &mut pb::Domain, document: &domxml::Domain, view: &View) {
     let facts = crate::ops::facts::of(document);
     message.max_memory_kib = facts.memory_kib;
-    message.memory_kib = view.run.as_ref().and_then(|r| r.balloon_kib).unwrap_or(facts.current_memory_kib);
+    let of_run = view.run.as_ref().filter(|run| std::ptr::eq(&raw const *run.document.domain, document));
+    message.memory_kib = of_run.and_then(|r| r.balloon_kib).unwrap_or(facts.current_memory_kib);
     message.vcpus = facts.vcpus;
     message.max_vcpus = facts.max_vcpus;
     message.os_type = facts.os_type;
     message.title = document.title.clone().unwrap_or_default();
     message.description = document.description.clone().unwrap_or_default();
+    message.memory_tuning = document.memtune.as_ref().map(|tune| pb::configure_request::MemoryTuning {
+        hard_limit_kib: tune.hard_limit.map(|kib| kib.0),
+        soft_limit_kib: tune.soft_limit.map(|kib| kib.0),
+        swap_hard_limit_kib: tune.swap_hard_limit.map(|kib| kib.0),
+    });
 }
 
 fn control(run: &crate::domain::Run) -> pb::Control {
@@ -127,18 +139,22 @@ fn control(run: &crate::domain::Run) -> pb::Control {
 }
 
 /// A guest in the view that was asked for.
-pub fn domain(domain: &Domain, view: pb::View) -> pb::Domain {
+///
+/// # Errors
+/// `OperationInvalid` if it has no configuration of that scope.
+pub fn domain(domain: &Domain, view: pb::View, scope: Scope) -> Result<pb::Domain> {
     let newest = domain.view();
-    match view {
+    Ok(match view {
         pb::View::Full => {
-            let mut message = full(&newest);
+            let document = crate::ops::configure::read(&newest, scope)?;
+            let mut message = full_of(&newest, Some(document));
             if let Some(control) = message.control.as_mut().filter(|c| domain.busy() && c.state() == pb::control::State::Ok) {
                 control.state = pb::control::State::Job.into();
             }
             message
         }
         pb::View::Basic | pb::View::Unspecified => basic(&newest),
-    }
+    })
 }
 
 /// Whether the filter lets the guest through.

@@ -9,6 +9,7 @@ use unixfd::Peer;
 use super::{convert, once::Once};
 use crate::{
     access::{Permission, authorize},
+    domain::Domain,
     error::{Error, Result},
     ops::{self, Conditions, Driver},
     pb,
@@ -67,6 +68,12 @@ impl Service {
     }
 }
 
+/// The guests of those names that are there.
+fn named(driver: &Driver, names: &[pb::DomainRef]) -> Result<Vec<Domain>> {
+    let targets = names.iter().map(|name| convert::target(Some(name.clone()))).collect::<Result<Vec<_>>>()?;
+    Ok(targets.iter().filter_map(|target| driver.find(target).ok()).collect())
+}
+
 #[tonic::async_trait]
 impl pb::domains_server::Domains for Service {
     async fn define(&self, request: Request<pb::DefineRequest>) -> Result<Response<pb::Domain>, Status> {
@@ -97,9 +104,9 @@ impl pb::domains_server::Domains for Service {
 
     async fn get(&self, request: Request<pb::GetRequest>) -> Result<Response<pb::Domain>, Status> {
         let request = request.into_inner();
-        let view = request.view();
+        let (view, scope) = (request.view(), convert::scope(request.scope()));
         let domain = convert::find(&self.driver, request.domain)?;
-        Ok(Response::new(convert::domain(&domain, view)))
+        Ok(Response::new(convert::domain(&domain, view, scope)?))
     }
 
     async fn list(&self, request: Request<pb::ListRequest>) -> Result<Response<pb::ListResponse>, Status> {
@@ -220,7 +227,7 @@ impl pb::domains_server::Domains for Service {
         let filter = request.filter.clone().unwrap_or_default();
         let domains = match request.domains.is_empty() {
             true => self.driver.registry.all(),
-            false => request.domains.iter().map(|d| convert::find(&self.driver, Some(d.clone()))).collect::<Result<_>>()?,
+            false => named(&self.driver, &request.domains)?,
         };
         let domains = domains.into_iter().filter(|d| d.view().exists() && convert::passes(&filter, &d.view())).collect();
         let wanted = ops::stats::Wanted {

@@ -95,6 +95,7 @@ fn vcpus(vcpus: Vcpus) -> pb::VcpuStats {
         delay_ns: t.delay_ns,
         halted: None,
         cpu: t.stat.processor,
+        cpumap: t.cpumap.clone(),
         extra: Vec::new(),
     };
     pb::VcpuStats { current: vcpus.current, maximum: vcpus.maximum, vcpus: vcpus.threads.iter().map(thread).collect() }

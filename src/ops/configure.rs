@@ -71,7 +71,7 @@ pub enum Change {
 }
 
 /// libvirt's number for "no limit", KiB.
-const UNLIMITED_KIB: u64 = 9_007_199_254_740_988;
+const UNLIMITED_KIB: u64 = 9_007_199_254_740_991;
 
 /// The configurations that a scope names now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,10 +89,10 @@ impl Which {
             Scope::Both => Self { live: true, config: true },
         };
         if which.live && !view.active() {
-            return Err(Error::invalid("domain is not running"));
+            return Err(Error::invalid("domain is not running").in_area(Area::Domain));
         }
         if which.config && view.config.is_none() {
-            return Err(Error::invalid("transient domains do not have any persistent config"));
+            return Err(Error::invalid("transient domains do not have any persistent config").in_area(Area::Domain));
         }
         Ok(which)
     }
@@ -320,7 +320,10 @@ pub async fn set_autostart(domain: &Domain, autostart: bool, conditions: &Condit
 }
 
 /// The document that a scope names, for reading.
-fn read(view: &View, scope: Scope) -> Result<&domxml::Domain> {
+///
+/// # Errors
+/// `OperationInvalid` if the guest has no such configuration.
+pub fn read(view: &View, scope: Scope) -> Result<&domxml::Domain> {
     let which = Which::of(scope, view)?;
     documents(view, which).first().map(|d| &*d.domain).ok_or_else(|| Error::internal("the domain has no document"))
 }

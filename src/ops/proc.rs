@@ -62,6 +62,18 @@ pub fn wait_ns(pid: i32, tid: i32) -> u64 {
     millis.map_or(0, |m| (m * 1e6) as u64)
 }
 
+/// The host CPUs that a thread may run on, a bit each, the first CPU in the lowest bit of the first byte.
+pub fn cpumap(pid: i32, tid: i32) -> Vec<u8> {
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{tid}/status")).unwrap_or_default();
+    text.lines().find_map(|l| l.strip_prefix("Cpus_allowed:")).map(mask).unwrap_or_default()
+}
+
+/// The kernel writes a mask in hexadecimal, the last CPUs first, with a comma every 32.
+fn mask(text: &str) -> Vec<u8> {
+    let digits: Vec<u8> = text.bytes().rev().filter_map(|b| u8::try_from(char::from(b).to_digit(16)?).ok()).collect();
+    digits.chunks(2).map(|pair| pair.iter().rev().fold(0, |byte, digit| byte << 4 | digit)).collect()
+}
+
 fn read(path: &str) -> Option<Stat> {
     parse(&fs::read_to_string(path).ok()?)
 }
@@ -107,6 +119,13 @@ mod tests {
         assert_eq!(stat.cpu.total_ns, 200 * 1_000_000_000 / ticks_per_second());
         assert_eq!(stat.rss_kib, 25 * page_kib());
         assert_eq!(parse("42 (x"), None);
+    }
+
+    #[test]
+    fn masks_of_cpus_begin_with_the_first() {
+        assert_eq!(mask("\t3\n"), [3]);
+        assert_eq!(mask("ff,80000001"), [1, 0, 0, 0x80, 0xff]);
+        assert_eq!(mask("1ff"), [0xff, 1]);
     }
 
     #[test]

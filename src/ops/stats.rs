@@ -130,7 +130,7 @@ pub struct Vcpus {
 }
 
 /// One CPU's thread.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct VcpuThread {
     /// The CPU.
     pub index: u32,
@@ -140,6 +140,8 @@ pub struct VcpuThread {
     pub wait_ns: u64,
     /// Nanoseconds waited for a CPU.
     pub delay_ns: u64,
+    /// Host CPUs that it may run on, a bit each.
+    pub cpumap: Vec<u8>,
 }
 
 /// A network card.
@@ -213,7 +215,7 @@ fn vcpus(view: &View) -> Vcpus {
 fn thread(run: &Run, vcpu: &domxml::status::VcpuThread) -> Option<VcpuThread> {
     let tid = vcpu.pid;
     let stat = proc::thread(run.pid, tid)?;
-    Some(VcpuThread { index: vcpu.id, stat, wait_ns: proc::wait_ns(run.pid, tid), delay_ns: proc::delay_ns(run.pid, tid).unwrap_or(0) })
+    Some(VcpuThread { index: vcpu.id, stat, wait_ns: proc::wait_ns(run.pid, tid), delay_ns: proc::delay_ns(run.pid, tid).unwrap_or(0), cpumap: proc::cpumap(run.pid, tid) })
 }
 
 fn interfaces(run: &Run) -> Vec<Card> {
@@ -305,7 +307,7 @@ fn fill(stats: &mut Stats, run: &Run, answers: Answers, wanted: Wanted) {
         let number = |v: &serde_json::Value| v.as_u64().filter(|n| *n != u64::MAX);
         let values = told.get("stats").and_then(|s| s.as_object()).into_iter().flatten();
         balloon.guest = values.filter_map(|(name, v)| Some((name.clone(), number(v)?))).collect();
-        balloon.last_update = told.get("last-update").and_then(number).filter(|n| *n != 0);
+        balloon.last_update = told.get("last-update").and_then(number);
     }
     if wanted.groups.block {
         stats.blocks = Some(run.document.domain.devices.disks.iter().flat_map(|d| blocks_of(d, &answers, wanted.backing_chain)).collect());

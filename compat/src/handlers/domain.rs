@@ -7,7 +7,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use wire::consts::{VIR_DOMAIN_CONSOLE_FORCE, VIR_DOMAIN_CONSOLE_SAFE};
 use wire::remote::*;
 
-use super::{Reply, by_uuid, nonnull};
+use super::{Reply, args, by_uuid, nonnull};
 use crate::ctx::{Ctx, Effect};
 use crate::proto::{
     AttachRequest, Domain, DomainRef, GetRequest, View, attach_request, domain_ref,
@@ -34,6 +34,7 @@ pub(crate) async fn lookup_by_uuid(
 }
 
 pub(crate) async fn lookup_by_id(ctx: &Ctx, args: DomainLookupById) -> Reply<DomainLookupByIdRet> {
+    args::check(ctx, "id", args::Must::BeNonNegative, args.id >= 0)?;
     let dom = nonnull(&get(ctx, domain_ref::Ref::Id(args.id)).await?);
     Ok(DomainLookupByIdRet { dom })
 }
@@ -43,11 +44,13 @@ async fn get(ctx: &Ctx, which: domain_ref::Ref) -> Reply<Domain> {
     let request = GetRequest {
         domain,
         view: View::Basic.into(),
+        ..GetRequest::default()
     };
     Ok(ctx.domains().get(request).await?.into_inner())
 }
 
 pub(crate) async fn open_console(ctx: &Ctx, args: DomainOpenConsole) -> Reply<()> {
+    args::flags(ctx, args.flags)?;
     let open = attach_request::Open {
         domain: by_uuid(&args.dom),
         device: args

@@ -3,16 +3,24 @@
 //! Nothing is decided here. What a procedure of libvirt has and a service has not is put together from
 //! requests; what is wrong with arguments, the service says.
 
+mod args;
+pub(crate) mod config;
 pub(crate) mod connect;
+pub(crate) mod counters;
 pub(crate) mod domain;
 pub(crate) mod events;
 pub(crate) mod host;
+pub(crate) mod info;
+pub(crate) mod lifecycle;
+pub(crate) mod list;
+pub(crate) mod monitor;
+pub(crate) mod stats;
 
 use wire::remote::NonnullDomain;
 use wire::xdr::Uuid;
 
-use crate::ctx::Failure;
-use crate::proto::{Domain, DomainRef, domain_ref};
+use crate::ctx::{Ctx, Failure};
+use crate::proto::{Domain, DomainRef, GetRequest, Scope, View, domain_ref};
 
 /// What a handler returns.
 pub(crate) type Reply<T> = Result<T, Failure>;
@@ -31,4 +39,25 @@ pub(crate) fn nonnull(domain: &Domain) -> NonnullDomain {
         uuid: domain.uuid.parse().unwrap_or(Uuid::default()),
         id: if domain.id > 0 { domain.id } else { -1 },
     }
+}
+
+/// All that is known of the guest, its configuration as it is in force.
+pub(crate) async fn full(ctx: &Ctx, dom: &NonnullDomain) -> Reply<Domain> {
+    full_in(ctx, dom, Scope::Current).await
+}
+
+/// All that is known of the guest, with the sizes of one of its configurations.
+pub(crate) async fn full_in(ctx: &Ctx, dom: &NonnullDomain, scope: Scope) -> Reply<Domain> {
+    let request = GetRequest {
+        domain: by_uuid(dom),
+        view: View::Full.into(),
+        scope: scope.into(),
+    };
+    Ok(ctx.domains().get(request).await?.into_inner())
+}
+
+/// A text of the protocol that is a list of bytes and ends with a NUL.
+pub(crate) fn c_string(text: &str) -> Vec<i8> {
+    let bytes = text.bytes().chain([0]);
+    bytes.map(u8::cast_signed).collect()
 }

@@ -1,0 +1,238 @@
+//! One thing of a guest's configuration: changing it, and reading what has a call of its own.
+
+use wire::consts::*;
+use wire::params::{
+    VIR_DOMAIN_MEMORY_HARD_LIMIT, VIR_DOMAIN_MEMORY_SOFT_LIMIT, VIR_DOMAIN_MEMORY_SWAP_HARD_LIMIT,
+};
+use wire::remote::*;
+use wire::typed::{Param, TypedParam, TypedValue};
+use wire::xdr::Text;
+use wire::{ErrorCode, ErrorDomain, WireError};
+
+use super::args::{self, Must};
+use super::{Reply, by_uuid, full_in};
+use crate::ctx::Ctx;
+use crate::proto::configure_request::{Change, Lifecycle, MemoryTuning, Metadata, Text as Value};
+use crate::proto::get_metadata_request::Kind;
+use crate::proto::{ConfigureRequest, GetMetadataRequest, Scope, SetAutostartRequest};
+
+/// libvirt's number for a limit that is none.
+const UNLIMITED: u64 = 9_007_199_254_740_991;
+/// Parameters of memory tuning, in the order in which they are told.
+const MEMORY: [Param; 3] = [
+    VIR_DOMAIN_MEMORY_HARD_LIMIT,
+    VIR_DOMAIN_MEMORY_SOFT_LIMIT,
+    VIR_DOMAIN_MEMORY_SWAP_HARD_LIMIT,
+];
+
+async fn configure(ctx: &Ctx, dom: &NonnullDomain, scope: Scope, change: Change) -> Reply<()> {
+    let request = ConfigureRequest {
+        domain: by_uuid(dom),
+        scope: scope.into(),
+        change: Some(change),
+        options: None,
+    };
+    Ok(ctx.domains().configure(request).await?.into_inner())
+}
+
+pub(crate) async fn set_autostart(ctx: &Ctx, args: DomainSetAutostart) -> Reply<()> {
+    let request = SetAutostartRequest {
+        domain: by_uuid(&args.dom),
+        autostart: args.autostart != 0,
+        options: None,
+    };
+    Ok(ctx.domains().set_autostart(request).await?.into_inner())
+}
+
+pub(crate) async fn set_memory(ctx: &Ctx, args: DomainSetMemory) -> Reply<()> {
+    args::check(ctx, "memory", Must::NotBeZero, args.memory != 0)?;
+    configure(ctx, &args.dom, Scope::Live, Change::MemoryKib(args.memory)).await
+}
+
+pub(crate) async fn set_max_memory(ctx: &Ctx, args: DomainSetMaxMemory) -> Reply<()> {
+    args::check(ctx, "memory", Must::NotBeZero, args.memory != 0)?;
+    let change = Change::MaxMemoryKib(args.memory);
+    configure(ctx, &args.dom, Scope::Current, change).await
+}
+
+pub(crate) async fn set_memory_flags(ctx: &Ctx, args: DomainSetMemoryFlags) -> Reply<()> {
+    args::check(ctx, "memory", Must::NotBeZero, args.memory != 0)?;
+    args::flags(ctx, args.flags)?;
+    let change = match args.flags & VIR_DOMAIN_MEM_MAXIMUM {
+        0 => Change::MemoryKib(args.memory),
+        _ => Change::MaxMemoryKib(args.memory),
+    };
+    configure(ctx, &args.dom, args::scope(args.flags), change).await
+}
+
+pub(crate) async fn set_vcpus(ctx: &Ctx, args: DomainSetVcpus) -> Reply<()> {
+    args::check(ctx, "nvcpus", Must::NotBeZero, args.nvcpus != 0)?;
+    configure(ctx, &args.dom, Scope::Live, Change::Vcpus(args.nvcpus)).await
+}
+
+pub(crate) async fn set_vcpus_flags(ctx: &Ctx, args: DomainSetVcpusFlags) -> Reply<()> {
+    let config = (VIR_DOMAIN_VCPU_CONFIG, "VIR_DOMAIN_AFFECT_CONFIG");
+    let maximum = (VIR_DOMAIN_VCPU_MAXIMUM, "VIR_DOMAIN_VCPU_MAXIMUM");
+    let guest = (VIR_DOMAIN_VCPU_GUEST, "VIR_DOMAIN_VCPU_GUEST");
+    args::requires(ctx, args.flags, [maximum, config])?;
+    args::exclusive(ctx, args.flags, [guest, config])?;
+    args::check(ctx, "nvcpus", Must::NotBeZero, args.nvcpus != 0)?;
+    args::flags(ctx, args.flags)?;
+    if args.flags & (VIR_DOMAIN_VCPU_GUEST | VIR_DOMAIN_VCPU_HOTPLUGGABLE) != 0 {
+        full_in(ctx, &args.dom, args::scope(args.flags)).await?;
+        let detail = "CPUs of the guest's own system, or that can be unplugged";
+        return Err(
+            WireError::new(ErrorCode::ARGUMENT_UNSUPPORTED, ErrorDomain::QEMU, detail).into(),
+        );
+    }
+    let change = match args.flags & VIR_DOMAIN_VCPU_MAXIMUM {
+        0 => Change::Vcpus(args.nvcpus),
+        _ => Change::MaxVcpus(args.nvcpus),
+    };
+    configure(ctx, &args.dom, args::scope(args.flags), change).await
+}
+
+pub(crate) async fn set_lifecycle_action(ctx: &Ctx, args: DomainSetLifecycleAction) -> Reply<()> {
+    let numbers = [
+        (
+            "type",
+            args.r#type,
+            VIR_DOMAIN_LIFECYCLE_CRASH.cast_unsigned(),
+        ),
+        (
+            "action",
+            args.action,
+            VIR_DOMAIN_LIFECYCLE_ACTION_COREDUMP_RESTART.cast_unsigned(),
+        ),
+    ];
+    if let Some((what, number, _)) = numbers.iter().find(|(_, number, last)| number > last) {
+        return Err(ctx
+            .invalid_arg(&format!("invalid lifecycle {what} '{number}'"))
+            .into());
+    }
+    args::flags(ctx, args.flags)?;
+    let change = Lifecycle {
+        event: args.r#type.cast_signed(),
+        action: args.action.cast_signed(),
+    };
+    let scope = args::scope(args.flags);
+    configure(ctx, &args.dom, scope, Change::Lifecycle(change)).await
+}
+
+pub(crate) async fn set_memory_parameters(ctx: &Ctx, args: DomainSetMemoryParameters) -> Reply<()> {
+    args::check(ctx, "params", Must::NotBeNull, !args.params.is_empty())?;
+    args::flags(ctx, args.flags)?;
+    args::params(&args.params, &MEMORY)?;
+    let value = |param: Param| match param.find(&args.params) {
+        Some(TypedValue::Ullong(kib)) => Some(*kib),
+        _ => None,
+    };
+    let [hard_limit_kib, soft_limit_kib, swap_hard_limit_kib] = MEMORY.map(value);
+    let change = MemoryTuning {
+        hard_limit_kib,
+        soft_limit_kib,
+        swap_hard_limit_kib,
+    };
+    let scope = args::scope(args.flags);
+    configure(ctx, &args.dom, scope, Change::MemoryTuning(change)).await
+}
+
+pub(crate) async fn get_memory_parameters(
+    ctx: &Ctx,
+    args: DomainGetMemoryParameters,
+) -> Reply<DomainGetMemoryParametersRet> {
+    let room = args::room(args.nparams, DOMAIN_MEMORY_PARAMETERS_MAX)?;
+    args::exclusive(ctx, args.flags, args::LIVE_OR_CONFIG)?;
+    args::flags(ctx, args.flags)?;
+    let guest = full_in(ctx, &args.dom, args::scope(args.flags)).await?;
+    let tuning = guest.memory_tuning.unwrap_or_default();
+    let values = [
+        tuning.hard_limit_kib,
+        tuning.soft_limit_kib,
+        tuning.swap_hard_limit_kib,
+    ];
+    let params = MEMORY.iter().zip(values);
+    let params: Vec<TypedParam> = params
+        .map(|(param, kib)| param.with(kib.unwrap_or(UNLIMITED)))
+        .collect();
+    let (params, nparams) = args::fitting(params, room);
+    Ok(DomainGetMemoryParametersRet {
+        params: params.into(),
+        nparams,
+    })
+}
+
+pub(crate) async fn get_metadata(
+    ctx: &Ctx,
+    args: DomainGetMetadata,
+) -> Reply<DomainGetMetadataRet> {
+    args::exclusive(ctx, args.flags, args::LIVE_OR_CONFIG)?;
+    let kind = match args.r#type {
+        VIR_DOMAIN_METADATA_DESCRIPTION => Kind::Description,
+        VIR_DOMAIN_METADATA_TITLE => Kind::Title,
+        VIR_DOMAIN_METADATA_ELEMENT => Kind::Element,
+        other => return Err(unknown_metadata(ctx, other).into()),
+    };
+    uri_fits(ctx, kind, args.uri.as_ref())?;
+    if args.flags & !3 != 0 {
+        // Here it is not the driver that looks.
+        let function = "virDomainObjGetMetadata";
+        return Err(args::unsupported_flags(args.flags & !3, function, ErrorDomain::DOMAIN).into());
+    }
+    let request = GetMetadataRequest {
+        domain: by_uuid(&args.dom),
+        kind: kind.into(),
+        uri: args::text(args.uri),
+        scope: args::scope(args.flags).into(),
+    };
+    let metadata = ctx.domains().get_metadata(request).await?.into_inner();
+    Ok(DomainGetMetadataRet {
+        metadata: metadata.value.into(),
+    })
+}
+
+pub(crate) async fn set_metadata(ctx: &Ctx, args: DomainSetMetadata) -> Reply<()> {
+    let value = args.metadata.map(Text::into_string);
+    let (kind, change) = match args.r#type {
+        VIR_DOMAIN_METADATA_DESCRIPTION => {
+            (Kind::Description, Change::Description(Value { value }))
+        }
+        VIR_DOMAIN_METADATA_TITLE => (Kind::Title, Change::Title(Value { value })),
+        VIR_DOMAIN_METADATA_ELEMENT => {
+            let has_key = args.key.is_some() || value.is_none();
+            uri_fits(ctx, Kind::Element, args.uri.as_ref())?;
+            args::check(ctx, "key", Must::NotBeNull, has_key)?;
+            let (uri, key) = (args::text(args.uri.clone()), args::text(args.key.clone()));
+            let xml = value;
+            (Kind::Element, Change::Metadata(Metadata { uri, key, xml }))
+        }
+        other => return Err(unknown_metadata(ctx, other).into()),
+    };
+    if let Change::Title(Value { value: Some(title) }) = &change
+        && title.contains('\n')
+    {
+        let text = "metadata title can't contain newlines";
+        return Err(args::refused(ctx.info.area(), ctx.info.api, "metadata", text).into());
+    }
+    uri_fits(ctx, kind, args.uri.as_ref())?;
+    args::check(
+        ctx,
+        "key",
+        Must::BeNull,
+        kind == Kind::Element || args.key.is_none(),
+    )?;
+    args::flags(ctx, args.flags)?;
+    configure(ctx, &args.dom, args::scope(args.flags), change).await
+}
+
+/// A namespace goes with an element, and with nothing else.
+fn uri_fits(ctx: &Ctx, kind: Kind, uri: Option<&Text>) -> Result<(), WireError> {
+    match kind {
+        Kind::Element => args::check(ctx, "uri", Must::NotBeNull, uri.is_some()),
+        _ => args::check(ctx, "uri", Must::BeNull, uri.is_none()),
+    }
+}
+
+fn unknown_metadata(ctx: &Ctx, kind: i32) -> WireError {
+    ctx.invalid_arg(&format!("unknown metadata type '{kind}'"))
+}

@@ -1,0 +1,256 @@
+//! Statistics of one guest: its memory, CPUs, disks and network cards, each by a call of its own.
+
+use wire::params::*;
+use wire::remote::*;
+use wire::typed::TypedParam;
+use wire::{ErrorCode, ErrorDomain, WireError};
+
+use super::args::{self, Must};
+use super::info::{basic, running};
+use super::{Reply, by_uuid};
+use crate::ctx::{Ctx, internal};
+use crate::proto::{DomainStats, GetStatsRequest, StatsGroup, block_stats::Block};
+
+/// Bytes of the CPU maps of one answer.
+const MAPS_MAX: i64 = CPUMAPS_MAX as i64;
+
+/// One group of statistics of a guest.
+async fn stats(ctx: &Ctx, dom: &NonnullDomain, group: StatsGroup) -> Reply<DomainStats> {
+    let request = GetStatsRequest {
+        domains: by_uuid(dom).into_iter().collect(),
+        groups: vec![group.into()],
+        ..GetStatsRequest::default()
+    };
+    let answer = ctx.domains().get_stats(request).await?.into_inner();
+    match answer.stats.into_iter().next() {
+        Some(stats) => Ok(stats),
+        None => {
+            // It went away; the service knows the words for that.
+            basic(ctx, dom).await?;
+            Ok(DomainStats::default())
+        }
+    }
+}
+
+pub(crate) async fn memory_stats(
+    ctx: &Ctx,
+    args: DomainMemoryStats,
+) -> Reply<DomainMemoryStatsRet> {
+    let room = usize::try_from(args.max_stats).unwrap_or(usize::MAX);
+    if room > DOMAIN_MEMORY_STATS_MAX {
+        return Err(internal("maxStats > REMOTE_DOMAIN_MEMORY_STATS_MAX").into());
+    }
+    if room == 0 {
+        return Ok(DomainMemoryStatsRet::default());
+    }
+    args::flags(ctx, args.flags)?;
+    running(ctx, &args.dom).await?;
+    let balloon = stats(ctx, &args.dom, StatsGroup::Balloon).await?.balloon;
+    let balloon = balloon.unwrap_or_default();
+    // By libvirt's numbers, in the order in which it tells them.
+    let all = [
+        (6, Some(balloon.current)),
+        (0, balloon.swap_in),
+        (1, balloon.swap_out),
+        (2, balloon.major_fault),
+        (3, balloon.minor_fault),
+        (4, balloon.unused),
+        (5, balloon.available),
+        (8, balloon.usable),
+        (9, balloon.last_update),
+        (10, balloon.disk_caches),
+        (11, balloon.hugetlb_pgalloc),
+        (12, balloon.hugetlb_pgfail),
+        (7, balloon.rss),
+    ];
+    let known = all
+        .into_iter()
+        .filter_map(|(tag, value)| Some(DomainMemoryStat { tag, val: value? }));
+    Ok(DomainMemoryStatsRet {
+        stats: known.take(room).collect(),
+    })
+}
+
+pub(crate) async fn get_vcpus(ctx: &Ctx, args: DomainGetVcpus) -> Reply<DomainGetVcpusRet> {
+    let (most, map_len) = vcpu_room(&args)?;
+    args::check(ctx, "info", Must::NotBeNull, most > 0)?;
+    if basic(ctx, &args.dom).await?.id == 0 {
+        let detail = "cannot retrieve vcpu information for inactive domain";
+        return Err(WireError::new(ErrorCode::OPERATION_INVALID, ErrorDomain::QEMU, detail).into());
+    }
+    let vcpus = stats(ctx, &args.dom, StatsGroup::Vcpu).await?.vcpu;
+    let vcpus = vcpus.unwrap_or_default().vcpus;
+    let (mut info, mut cpumaps) = (Vec::new(), Vec::new());
+    for vcpu in vcpus.into_iter().take(most) {
+        info.push(VcpuInfo {
+            number: vcpu.index,
+            state: vcpu.state,
+            cpu_time: vcpu.time_ns,
+            cpu: vcpu.cpu,
+        });
+        let mut map = vcpu.cpumap;
+        map.resize(map_len, 0);
+        cpumaps.append(&mut map);
+    }
+    Ok(DomainGetVcpusRet {
+        info: info.into(),
+        cpumaps: cpumaps.into(),
+    })
+}
+
+/// How many CPUs the caller has room for, and bytes for the map of each.
+fn vcpu_room(args: &DomainGetVcpus) -> Result<(usize, usize), WireError> {
+    let (Ok(most), Ok(map_len)) = (usize::try_from(args.maxinfo), usize::try_from(args.maplen))
+    else {
+        return Err(internal("maxinfo must be non-negative"));
+    };
+    if most > VCPUINFO_MAX {
+        return Err(internal("maxinfo > REMOTE_VCPUINFO_MAX"));
+    }
+    if i64::from(args.maxinfo) * i64::from(args.maplen) > MAPS_MAX {
+        return Err(internal("maxinfo * maplen > REMOTE_CPUMAPS_MAX"));
+    }
+    Ok((most, map_len))
+}
+
+pub(crate) async fn get_block_info(
+    ctx: &Ctx,
+    args: DomainGetBlockInfo,
+) -> Reply<DomainGetBlockInfoRet> {
+    let path = args.path.to_str();
+    args::check(ctx, "disk", Must::NotBeEmpty, !path.is_empty())?;
+    args::flags(ctx, args.flags)?;
+    let blocks = blocks(ctx, &args.dom).await?;
+    let unknown = || args::invalid(&format!("invalid path {path} not assigned to domain"));
+    let block = blocks
+        .iter()
+        .find(|block| is(block, &path))
+        .ok_or_else(unknown)?;
+    if block.path.is_empty() {
+        let detail = format!("disk '{path}' does not currently have a source assigned");
+        return Err(args::invalid(&detail).into());
+    }
+    let (Some(allocation), Some(capacity), Some(physical)) =
+        (block.allocation, block.capacity, block.physical)
+    else {
+        let detail = format!("the size of '{}' is not to be had", block.path);
+        return Err(WireError::new(ErrorCode::OPERATION_FAILED, ErrorDomain::QEMU, &detail).into());
+    };
+    Ok(DomainGetBlockInfoRet {
+        allocation,
+        capacity,
+        physical,
+    })
+}
+
+pub(crate) async fn block_stats(ctx: &Ctx, args: DomainBlockStats) -> Reply<DomainBlockStatsRet> {
+    let block = counted(ctx, &args.dom, &args.path.to_str()).await?;
+    let number = |value: Option<u64>| value.map_or(-1, signed);
+    Ok(DomainBlockStatsRet {
+        rd_req: number(block.rd_requests),
+        rd_bytes: number(block.rd_bytes),
+        wr_req: number(block.wr_requests),
+        wr_bytes: number(block.wr_bytes),
+        errs: -1,
+    })
+}
+
+pub(crate) async fn block_stats_flags(
+    ctx: &Ctx,
+    args: DomainBlockStatsFlags,
+) -> Reply<DomainBlockStatsFlagsRet> {
+    let room = args::room(args.nparams, DOMAIN_BLOCK_STATS_PARAMETERS_MAX)?;
+    args::flags(ctx, args.flags)?;
+    let block = counted(ctx, &args.dom, &args.path.to_str()).await?;
+    let all = [
+        (VIR_DOMAIN_BLOCK_STATS_WRITE_BYTES, block.wr_bytes),
+        (VIR_DOMAIN_BLOCK_STATS_WRITE_REQ, block.wr_requests),
+        (VIR_DOMAIN_BLOCK_STATS_READ_BYTES, block.rd_bytes),
+        (VIR_DOMAIN_BLOCK_STATS_READ_REQ, block.rd_requests),
+        (VIR_DOMAIN_BLOCK_STATS_FLUSH_REQ, block.fl_requests),
+        (VIR_DOMAIN_BLOCK_STATS_WRITE_TOTAL_TIMES, block.wr_times_ns),
+        (VIR_DOMAIN_BLOCK_STATS_READ_TOTAL_TIMES, block.rd_times_ns),
+        (VIR_DOMAIN_BLOCK_STATS_FLUSH_TOTAL_TIMES, block.fl_times_ns),
+    ];
+    let params = all
+        .into_iter()
+        .filter_map(|(param, value)| Some(param.with(signed(value?))));
+    let (params, nparams) = args::fitting(params.collect::<Vec<TypedParam>>(), room);
+    Ok(DomainBlockStatsFlagsRet {
+        params: params.into(),
+        nparams,
+    })
+}
+
+pub(crate) async fn interface_stats(
+    ctx: &Ctx,
+    args: DomainInterfaceStats,
+) -> Reply<DomainInterfaceStatsRet> {
+    running(ctx, &args.dom).await?;
+    let interfaces = stats(ctx, &args.dom, StatsGroup::Interface)
+        .await?
+        .interface;
+    let device = args.device.to_str();
+    let interfaces = interfaces.unwrap_or_default().interfaces;
+    let found = interfaces
+        .into_iter()
+        .find(|interface| interface.name == device && !device.is_empty());
+    let unknown = || args::invalid(&format!("'{device}' is not a known interface"));
+    let counters = found
+        .and_then(|interface| interface.counters)
+        .ok_or_else(unknown)?;
+    Ok(DomainInterfaceStatsRet {
+        rx_bytes: signed(counters.rx_bytes),
+        rx_packets: signed(counters.rx_packets),
+        rx_errs: signed(counters.rx_errors),
+        rx_drop: signed(counters.rx_dropped),
+        tx_bytes: signed(counters.tx_bytes),
+        tx_packets: signed(counters.tx_packets),
+        tx_errs: signed(counters.tx_errors),
+        tx_drop: signed(counters.tx_dropped),
+    })
+}
+
+async fn blocks(ctx: &Ctx, dom: &NonnullDomain) -> Reply<Vec<Block>> {
+    let block = stats(ctx, dom, StatsGroup::Block).await?.block;
+    Ok(block.unwrap_or_default().blocks)
+}
+
+/// The disk of a running guest at `path`; all its disks together, if that is empty.
+async fn counted(ctx: &Ctx, dom: &NonnullDomain, path: &str) -> Reply<Block> {
+    running(ctx, dom).await?;
+    let blocks = blocks(ctx, dom).await?;
+    if path.is_empty() {
+        return Ok(blocks.iter().fold(Block::default(), sum));
+    }
+    let unknown = || args::invalid(&format!("invalid path: {path}"));
+    let found = blocks.into_iter().find(|block| is(block, path));
+    Ok(found.ok_or_else(unknown)?)
+}
+
+/// Whether `path` means the disk: by target or by file.
+fn is(block: &Block, path: &str) -> bool {
+    block.name == path || (!block.path.is_empty() && block.path == path)
+}
+
+fn sum(total: Block, block: &Block) -> Block {
+    let add = |a: Option<u64>, b: Option<u64>| match (a, b) {
+        (Some(a), Some(b)) => Some(a.saturating_add(b)),
+        (a, b) => a.or(b),
+    };
+    Block {
+        rd_requests: add(total.rd_requests, block.rd_requests),
+        rd_bytes: add(total.rd_bytes, block.rd_bytes),
+        rd_times_ns: add(total.rd_times_ns, block.rd_times_ns),
+        wr_requests: add(total.wr_requests, block.wr_requests),
+        wr_bytes: add(total.wr_bytes, block.wr_bytes),
+        wr_times_ns: add(total.wr_times_ns, block.wr_times_ns),
+        fl_requests: add(total.fl_requests, block.fl_requests),
+        fl_times_ns: add(total.fl_times_ns, block.fl_times_ns),
+        ..Block::default()
+    }
+}
+
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}

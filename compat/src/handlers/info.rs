@@ -1,0 +1,294 @@
+//! What is known of one guest without asking it.
+
+use wire::remote::*;
+use wire::{ErrorCode, ErrorDomain, WireError};
+
+use super::{Reply, args, by_uuid, full, full_in};
+use crate::ctx::Ctx;
+use crate::proto::{Domain, GetRequest, GetXmlRequest, Scope, View};
+
+/// A flag of GetVcpusFlags: the most there can be, rather than those online.
+const VCPU_MAXIMUM: u32 = 4;
+/// A flag of GetVcpusFlags: those that the guest's own system uses.
+const VCPU_GUEST: u32 = 8;
+/// Kinds of messages.
+const DEPRECATION: u32 = 1;
+const TAINTING: u32 = 2;
+
+/// libvirt's words for each taint, in its order.
+const TAINTS: &[(&str, &str)] = &[
+    ("custom-argv", "custom configuration parameters specified"),
+    ("custom-monitor", "custom monitor control commands issued"),
+    (
+        "high-privileges",
+        "running with undesirable elevated privileges",
+    ),
+    (
+        "shell-scripts",
+        "network configuration using opaque shell scripts",
+    ),
+    ("disk-probing", "potentially unsafe disk format probing"),
+    (
+        "external-launch",
+        "managing externally launched configuration",
+    ),
+    ("host-cpu", "potentially unsafe use of host CPU passthrough"),
+    (
+        "hook-script",
+        "configuration potentially modified by hook script",
+    ),
+    ("cdrom-passthrough", "use of host cdrom passthrough"),
+    ("custom-dtb", "custom device tree blob used"),
+    (
+        "custom-ga-command",
+        "custom guest agent control commands issued",
+    ),
+    (
+        "custom-hypervisor-feature",
+        "hypervisor feature autodetection override",
+    ),
+    (
+        "deprecated-config",
+        "use of deprecated configuration settings",
+    ),
+    ("custom-device", "custom device configuration"),
+];
+
+/// State and reason with libvirt's numbers.
+pub(crate) fn state_and_reason(state: i32, reason: i32) -> (i32, i32) {
+    (state, reason % 100)
+}
+
+/// What a caller who may know little is told of a guest.
+pub(crate) async fn basic(ctx: &Ctx, dom: &NonnullDomain) -> Reply<Domain> {
+    let request = GetRequest {
+        domain: by_uuid(dom),
+        view: View::Basic.into(),
+        ..GetRequest::default()
+    };
+    Ok(ctx.domains().get(request).await?.into_inner())
+}
+
+pub(crate) async fn get_info(ctx: &Ctx, args: DomainGetInfo) -> Reply<DomainGetInfoRet> {
+    let guest = full(ctx, &args.dom).await?;
+    Ok(DomainGetInfoRet {
+        state: u8::try_from(guest.state).unwrap_or(0),
+        max_mem: guest.max_memory_kib,
+        memory: guest.memory_kib,
+        nr_virt_cpu: u16::try_from(guest.vcpus).unwrap_or(u16::MAX),
+        cpu_time: guest.cpu_time_ns,
+    })
+}
+
+pub(crate) async fn get_state(ctx: &Ctx, args: DomainGetState) -> Reply<DomainGetStateRet> {
+    args::flags(ctx, args.flags)?;
+    let guest = basic(ctx, &args.dom).await?;
+    let (state, reason) = state_and_reason(guest.state, guest.reason);
+    Ok(DomainGetStateRet { state, reason })
+}
+
+pub(crate) async fn is_active(ctx: &Ctx, args: DomainIsActive) -> Reply<DomainIsActiveRet> {
+    let active = i32::from(basic(ctx, &args.dom).await?.id > 0);
+    Ok(DomainIsActiveRet { active })
+}
+
+pub(crate) async fn is_persistent(
+    ctx: &Ctx,
+    args: DomainIsPersistent,
+) -> Reply<DomainIsPersistentRet> {
+    let persistent = full(ctx, &args.dom).await?.persistent.into();
+    Ok(DomainIsPersistentRet { persistent })
+}
+
+pub(crate) async fn is_updated(ctx: &Ctx, args: DomainIsUpdated) -> Reply<DomainIsUpdatedRet> {
+    let updated = full(ctx, &args.dom).await?.updated.into();
+    Ok(DomainIsUpdatedRet { updated })
+}
+
+pub(crate) async fn get_autostart(
+    ctx: &Ctx,
+    args: DomainGetAutostart,
+) -> Reply<DomainGetAutostartRet> {
+    let autostart = full(ctx, &args.dom).await?.autostart.into();
+    Ok(DomainGetAutostartRet { autostart })
+}
+
+/// Nobody can ask for it here, so no guest has it.
+pub(crate) async fn get_autostart_once(
+    ctx: &Ctx,
+    args: DomainGetAutostartOnce,
+) -> Reply<DomainGetAutostartOnceRet> {
+    basic(ctx, &args.dom).await?;
+    Ok(DomainGetAutostartOnceRet { autostart: 0 })
+}
+
+/// Nobody can make one here, so no guest has one.
+pub(crate) async fn has_managed_save_image(
+    ctx: &Ctx,
+    args: DomainHasManagedSaveImage,
+) -> Reply<DomainHasManagedSaveImageRet> {
+    args::flags(ctx, args.flags)?;
+    basic(ctx, &args.dom).await?;
+    Ok(DomainHasManagedSaveImageRet { result: 0 })
+}
+
+pub(crate) async fn get_os_type(ctx: &Ctx, args: DomainGetOsType) -> Reply<DomainGetOsTypeRet> {
+    let os_type = full(ctx, &args.dom).await?.os_type.into();
+    Ok(DomainGetOsTypeRet { r#type: os_type })
+}
+
+pub(crate) async fn get_max_memory(
+    ctx: &Ctx,
+    args: DomainGetMaxMemory,
+) -> Reply<DomainGetMaxMemoryRet> {
+    let memory = full(ctx, &args.dom).await?.max_memory_kib;
+    Ok(DomainGetMaxMemoryRet { memory })
+}
+
+pub(crate) async fn get_max_vcpus(
+    ctx: &Ctx,
+    args: DomainGetMaxVcpus,
+) -> Reply<DomainGetMaxVcpusRet> {
+    let guest = full_in(ctx, &args.dom, Scope::Live).await?;
+    let num = i32::try_from(guest.max_vcpus).unwrap_or(i32::MAX);
+    Ok(DomainGetMaxVcpusRet { num })
+}
+
+pub(crate) async fn get_vcpus_flags(
+    ctx: &Ctx,
+    args: DomainGetVcpusFlags,
+) -> Reply<DomainGetVcpusFlagsRet> {
+    args::exclusive(ctx, args.flags, args::LIVE_OR_CONFIG)?;
+    args::flags(ctx, args.flags)?;
+    let guest = full_in(ctx, &args.dom, args::scope(args.flags)).await?;
+    if args.flags & VCPU_GUEST != 0 {
+        return Err(no_guest_vcpus(&guest).into());
+    }
+    let maximum = args.flags & VCPU_MAXIMUM != 0;
+    let num = if maximum {
+        guest.max_vcpus
+    } else {
+        guest.vcpus
+    };
+    let num = i32::try_from(num).unwrap_or(i32::MAX);
+    Ok(DomainGetVcpusFlagsRet { num })
+}
+
+fn no_guest_vcpus(guest: &Domain) -> WireError {
+    if guest.id == 0 {
+        let live = "vCPU count provided by the guest agent can only be requested for live domains";
+        return args::invalid(live);
+    }
+    let detail = "QEMU guest agent is not configured";
+    WireError::new(ErrorCode::ARGUMENT_UNSUPPORTED, ErrorDomain::QEMU, detail)
+}
+
+pub(crate) async fn get_control_info(
+    ctx: &Ctx,
+    args: DomainGetControlInfo,
+) -> Reply<DomainGetControlInfoRet> {
+    args::flags(ctx, args.flags)?;
+    let control = full(ctx, &args.dom).await?.control;
+    let control = control.ok_or_else(args::not_running)?;
+    Ok(DomainGetControlInfoRet {
+        // The service counts from 1.
+        state: u32::try_from(control.state - 1).unwrap_or(0),
+        details: control.details,
+        state_time: control.since_ms,
+    })
+}
+
+pub(crate) async fn get_security_label(
+    ctx: &Ctx,
+    args: DomainGetSecurityLabel,
+) -> Reply<DomainGetSecurityLabelRet> {
+    Ok(label(&full(ctx, &args.dom).await?.security_label))
+}
+
+pub(crate) async fn get_security_label_list(
+    ctx: &Ctx,
+    args: DomainGetSecurityLabelList,
+) -> Reply<DomainGetSecurityLabelListRet> {
+    let text = full(ctx, &args.dom).await?.security_label;
+    let labels: Vec<_> = Some(text)
+        .filter(|text| !text.is_empty())
+        .iter()
+        .map(|text| label(text))
+        .collect();
+    let ret = i32::try_from(labels.len()).unwrap_or(i32::MAX);
+    Ok(DomainGetSecurityLabelListRet {
+        labels: labels.into(),
+        ret,
+    })
+}
+
+fn label(text: &str) -> DomainGetSecurityLabelRet {
+    DomainGetSecurityLabelRet {
+        label: super::c_string(text).into(),
+        enforcing: 0,
+    }
+}
+
+pub(crate) async fn get_messages(
+    ctx: &Ctx,
+    args: DomainGetMessages,
+) -> Reply<DomainGetMessagesRet> {
+    args::flags(ctx, args.flags)?;
+    let guest = full(ctx, &args.dom).await?;
+    let wanted = |kind| args.flags == 0 || args.flags & kind != 0;
+    let has = |word: &str| wanted(TAINTING) && guest.taints.iter().any(|taint| taint == word);
+    let taints = TAINTS.iter().filter(|(word, _)| has(word));
+    let taints = taints.map(|(_, text)| format!("tainted: {text}"));
+    let deprecations = guest.deprecations.iter().filter(|_| wanted(DEPRECATION));
+    let deprecations = deprecations.map(|text| format!("deprecated configuration: {text}"));
+    Ok(DomainGetMessagesRet {
+        msgs: taints.chain(deprecations).map(Into::into).collect(),
+    })
+}
+
+pub(crate) async fn get_xml(ctx: &Ctx, args: DomainGetXmlDesc) -> Reply<DomainGetXmlDescRet> {
+    args::flags(ctx, args.flags)?;
+    let has = |flag| args.flags & flag != 0;
+    let request = GetXmlRequest {
+        domain: by_uuid(&args.dom),
+        secure: has(wire::consts::VIR_DOMAIN_XML_SECURE),
+        inactive: has(wire::consts::VIR_DOMAIN_XML_INACTIVE),
+        update_cpu: has(wire::consts::VIR_DOMAIN_XML_UPDATE_CPU),
+        migratable: has(wire::consts::VIR_DOMAIN_XML_MIGRATABLE),
+    };
+    let xml = ctx.domains().get_xml(request).await?.into_inner().xml;
+    Ok(DomainGetXmlDescRet { xml: xml.into() })
+}
+
+/// No job is at work that reports.
+pub(crate) async fn get_job_info(ctx: &Ctx, args: DomainGetJobInfo) -> Reply<DomainGetJobInfoRet> {
+    running(ctx, &args.dom).await?;
+    Ok(DomainGetJobInfoRet::default())
+}
+
+/// No job is at work, or was, that reports.
+pub(crate) async fn get_job_stats(
+    ctx: &Ctx,
+    args: DomainGetJobStats,
+) -> Reply<DomainGetJobStatsRet> {
+    let needs = [
+        (2, "VIR_DOMAIN_JOB_STATS_KEEP_COMPLETED"),
+        (1, "VIR_DOMAIN_JOB_STATS_COMPLETED"),
+    ];
+    args::requires(ctx, args.flags, needs)?;
+    args::flags(ctx, args.flags)?;
+    if args.flags & wire::consts::VIR_DOMAIN_JOB_STATS_COMPLETED == 0 {
+        running(ctx, &args.dom).await?;
+    }
+    basic(ctx, &args.dom).await?;
+    Ok(DomainGetJobStatsRet::default())
+}
+
+/// The guest, if it runs.
+pub(crate) async fn running(ctx: &Ctx, dom: &NonnullDomain) -> Reply<Domain> {
+    let guest = basic(ctx, dom).await?;
+    if guest.id == 0 {
+        return Err(args::not_running().into());
+    }
+    Ok(guest)
+}

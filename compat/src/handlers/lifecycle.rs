@@ -1,0 +1,225 @@
+//! Guests come, go, start and stop.
+
+use wire::consts::*;
+use wire::remote::*;
+
+use super::{Reply, args, by_uuid, nonnull};
+use crate::ctx::{Ctx, internal};
+use crate::proto::{
+    CreateRequest, DefineRequest, Domain, OpenSessionRequest, PowerMode, PowerOffRequest,
+    RebootRequest, RenameRequest, ResetRequest, ResumeRequest, ShutdownRequest, StartRequest,
+    SuspendRequest, UndefineRequest,
+};
+
+pub(crate) async fn define(ctx: &Ctx, args: DomainDefineXml) -> Reply<DomainDefineXmlRet> {
+    let dom = stored(ctx, args.xml.into_string(), false).await?;
+    Ok(DomainDefineXmlRet { dom })
+}
+
+pub(crate) async fn define_flags(
+    ctx: &Ctx,
+    args: DomainDefineXmlFlags,
+) -> Reply<DomainDefineXmlFlagsRet> {
+    args::flags(ctx, args.flags)?;
+    let validate = args.flags & VIR_DOMAIN_DEFINE_VALIDATE != 0;
+    let dom = stored(ctx, args.xml.into_string(), validate).await?;
+    Ok(DomainDefineXmlFlagsRet { dom })
+}
+
+async fn stored(ctx: &Ctx, xml: String, validate: bool) -> Reply<NonnullDomain> {
+    let request = DefineRequest {
+        xml,
+        validate,
+        options: None,
+    };
+    Ok(nonnull(&ctx.domains().define(request).await?.into_inner()))
+}
+
+pub(crate) async fn undefine(ctx: &Ctx, args: DomainUndefine) -> Reply<()> {
+    forget(ctx, &args.dom, 0).await
+}
+
+pub(crate) async fn undefine_flags(ctx: &Ctx, args: DomainUndefineFlags) -> Reply<()> {
+    args::flags(ctx, args.flags)?;
+    forget(ctx, &args.dom, args.flags).await
+}
+
+async fn forget(ctx: &Ctx, dom: &NonnullDomain, flags: u32) -> Reply<()> {
+    let has = |flag| flags & flag != 0;
+    let request = UndefineRequest {
+        domain: by_uuid(dom),
+        managed_save: has(VIR_DOMAIN_UNDEFINE_MANAGED_SAVE),
+        snapshots_metadata: has(VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA),
+        checkpoints_metadata: has(VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA),
+        nvram: has(VIR_DOMAIN_UNDEFINE_NVRAM),
+        keep_nvram: has(VIR_DOMAIN_UNDEFINE_KEEP_NVRAM),
+        tpm: has(VIR_DOMAIN_UNDEFINE_TPM),
+        keep_tpm: has(VIR_DOMAIN_UNDEFINE_KEEP_TPM),
+        options: None,
+    };
+    Ok(ctx.domains().undefine(request).await?.into_inner())
+}
+
+pub(crate) async fn create_xml(ctx: &Ctx, args: DomainCreateXml) -> Reply<DomainCreateXmlRet> {
+    args::flags(ctx, args.flags)?;
+    let has = |flag| args.flags & flag != 0;
+    let request = CreateRequest {
+        xml: args.xml_desc.into_string(),
+        validate: has(VIR_DOMAIN_START_VALIDATE),
+        paused: has(VIR_DOMAIN_START_PAUSED),
+        autodestroy_session: session(ctx, args.flags).await?,
+        reset_nvram: has(VIR_DOMAIN_START_RESET_NVRAM),
+        options: None,
+    };
+    let guest = ctx.domains().create(request).await?.into_inner();
+    Ok(DomainCreateXmlRet {
+        dom: nonnull(&guest),
+    })
+}
+
+pub(crate) async fn create(ctx: &Ctx, args: DomainCreate) -> Reply<()> {
+    start(ctx, &args.dom, 0).await.map(drop)
+}
+
+pub(crate) async fn create_with_flags(
+    ctx: &Ctx,
+    args: DomainCreateWithFlags,
+) -> Reply<DomainCreateWithFlagsRet> {
+    args::flags(ctx, args.flags)?;
+    let dom = nonnull(&start(ctx, &args.dom, args.flags).await?);
+    Ok(DomainCreateWithFlagsRet { dom })
+}
+
+async fn start(ctx: &Ctx, dom: &NonnullDomain, flags: u32) -> Reply<Domain> {
+    let has = |flag| flags & flag != 0;
+    let request = StartRequest {
+        domain: by_uuid(dom),
+        paused: has(VIR_DOMAIN_START_PAUSED),
+        autodestroy_session: session(ctx, flags).await?,
+        bypass_cache: has(VIR_DOMAIN_START_BYPASS_CACHE),
+        force_boot: has(VIR_DOMAIN_START_FORCE_BOOT),
+        reset_nvram: has(VIR_DOMAIN_START_RESET_NVRAM),
+        options: None,
+    };
+    Ok(ctx.domains().start(request).await?.into_inner())
+}
+
+/// The session that guests of this connection are bound to, if flags ask for one: opened at first need, and held until
+/// the connection ends.
+async fn session(ctx: &Ctx, flags: u32) -> Reply<String> {
+    if flags & VIR_DOMAIN_START_AUTODESTROY == 0 {
+        return Ok(String::new());
+    }
+    let mut held = ctx.conn.session.lock().await;
+    if let Some((id, _)) = &*held {
+        return Ok(id.clone());
+    }
+    let opened = ctx.domains().open_session(OpenSessionRequest {}).await?;
+    let mut updates = opened.into_inner();
+    let first = updates.message().await?;
+    let id = first.ok_or_else(|| internal("session ended"))?.session;
+    *held = Some((id.clone(), updates));
+    Ok(id)
+}
+
+pub(crate) async fn destroy(ctx: &Ctx, args: DomainDestroy) -> Reply<()> {
+    power_off(ctx, &args.dom, 0).await
+}
+
+pub(crate) async fn destroy_flags(ctx: &Ctx, args: DomainDestroyFlags) -> Reply<()> {
+    args::flags(ctx, args.flags)?;
+    power_off(ctx, &args.dom, args.flags).await
+}
+
+async fn power_off(ctx: &Ctx, dom: &NonnullDomain, flags: u32) -> Reply<()> {
+    let request = PowerOffRequest {
+        domain: by_uuid(dom),
+        graceful: flags & VIR_DOMAIN_DESTROY_GRACEFUL != 0,
+        remove_logs: flags & VIR_DOMAIN_DESTROY_REMOVE_LOGS != 0,
+        options: None,
+    };
+    Ok(ctx.domains().power_off(request).await?.into_inner())
+}
+
+pub(crate) async fn shutdown(ctx: &Ctx, args: DomainShutdown) -> Reply<()> {
+    ask_to_shut_down(ctx, &args.dom, 0).await
+}
+
+pub(crate) async fn shutdown_flags(ctx: &Ctx, args: DomainShutdownFlags) -> Reply<()> {
+    args::flags(ctx, args.flags)?;
+    ask_to_shut_down(ctx, &args.dom, args.flags).await
+}
+
+async fn ask_to_shut_down(ctx: &Ctx, dom: &NonnullDomain, flags: u32) -> Reply<()> {
+    let request = ShutdownRequest {
+        domain: by_uuid(dom),
+        modes: modes(flags),
+        options: None,
+    };
+    Ok(ctx.domains().shutdown(request).await?.into_inner())
+}
+
+pub(crate) async fn reboot(ctx: &Ctx, args: DomainReboot) -> Reply<()> {
+    args::flags(ctx, args.flags)?;
+    let request = RebootRequest {
+        domain: by_uuid(&args.dom),
+        modes: modes(args.flags),
+        options: None,
+    };
+    Ok(ctx.domains().reboot(request).await?.into_inner())
+}
+
+/// How to ask a guest, by the flags of shutdown and reboot, which are alike: the agent comes first.
+fn modes(flags: u32) -> Vec<i32> {
+    let known = [
+        (VIR_DOMAIN_SHUTDOWN_GUEST_AGENT, PowerMode::Agent),
+        (VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN, PowerMode::Acpi),
+    ];
+    let given = known.iter().filter(|(flag, _)| flags & flag != 0);
+    given.map(|(_, mode)| i32::from(*mode)).collect()
+}
+
+pub(crate) async fn reset(ctx: &Ctx, args: DomainReset) -> Reply<()> {
+    args::flags(ctx, args.flags)?;
+    let request = ResetRequest {
+        domain: by_uuid(&args.dom),
+        options: None,
+    };
+    Ok(ctx.domains().reset(request).await?.into_inner())
+}
+
+pub(crate) async fn suspend(ctx: &Ctx, args: DomainSuspend) -> Reply<()> {
+    let request = SuspendRequest {
+        domain: by_uuid(&args.dom),
+        options: None,
+    };
+    Ok(ctx.domains().suspend(request).await?.into_inner())
+}
+
+pub(crate) async fn resume(ctx: &Ctx, args: DomainResume) -> Reply<()> {
+    let request = ResumeRequest {
+        domain: by_uuid(&args.dom),
+        options: None,
+    };
+    Ok(ctx.domains().resume(request).await?.into_inner())
+}
+
+pub(crate) async fn rename(ctx: &Ctx, args: DomainRename) -> Reply<DomainRenameRet> {
+    let given = args.new_name.is_some();
+    args::check(ctx, "new_name", args::Must::NotBeNull, given)?;
+    let new_name = args::text(args.new_name);
+    args::check(
+        ctx,
+        "new_name",
+        args::Must::NotBeEmpty,
+        !new_name.is_empty(),
+    )?;
+    args::flags(ctx, args.flags)?;
+    let request = RenameRequest {
+        domain: by_uuid(&args.dom),
+        new_name,
+        options: None,
+    };
+    ctx.domains().rename(request).await?;
+    Ok(DomainRenameRet { retcode: 0 })
+}

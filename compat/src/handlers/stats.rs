@@ -1,0 +1,299 @@
+//! Statistics of many guests, as typed parameters with libvirt's names and in its order.
+
+use wire::consts::{
+    VIR_CONNECT_GET_ALL_DOMAINS_STATS_BACKING, VIR_CONNECT_GET_ALL_DOMAINS_STATS_ENFORCE_STATS,
+    VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT,
+};
+use wire::remote::*;
+use wire::typed::{TypedParam, TypedValue};
+
+use super::info::state_and_reason;
+use super::{Reply, args, by_uuid, list, nonnull};
+use crate::ctx::Ctx;
+use crate::proto::{
+    BalloonStats, BlockStats, CpuStats, DirtyRateStats, Domain, DomainStats, GetStatsRequest,
+    InterfaceStats, IoThreadStats, NamedStat, StatsGroup, VcpuStats, block_stats, named_stat,
+};
+
+/// Flags of the call that choose guests; the others say how.
+const CHOICE: u32 = 0xff;
+
+pub(crate) async fn get_all(
+    ctx: &Ctx,
+    args: ConnectGetAllDomainStats,
+) -> Reply<ConnectGetAllDomainStatsRet> {
+    args::flags(ctx, args.flags)?;
+    let has = |flag| args.flags & flag != 0;
+    let bits = (0..32)
+        .map(|bit| args.stats & (1 << bit))
+        .filter(|bit| *bit != 0);
+    let request = GetStatsRequest {
+        domains: args.doms.iter().filter_map(by_uuid).collect(),
+        filter: Some(list::filter(args.flags & CHOICE)),
+        groups: bits.map(u32::cast_signed).collect(),
+        enforce: has(VIR_CONNECT_GET_ALL_DOMAINS_STATS_ENFORCE_STATS),
+        backing_chain: has(VIR_CONNECT_GET_ALL_DOMAINS_STATS_BACKING),
+        nowait: has(VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT),
+    };
+    let stats = ctx.domains().get_stats(request).await?.into_inner().stats;
+    let record = |stats: &DomainStats| DomainStatsRecord {
+        dom: nonnull(&whose(stats)),
+        params: params(stats, args.stats).into(),
+    };
+    Ok(ConnectGetAllDomainStatsRet {
+        ret_stats: stats.iter().map(record).collect(),
+    })
+}
+
+fn whose(stats: &DomainStats) -> Domain {
+    Domain {
+        name: stats.name.clone(),
+        uuid: stats.uuid.clone(),
+        id: stats.id,
+        ..Domain::default()
+    }
+}
+
+/// All that is told of a guest, group by group.
+fn params(stats: &DomainStats, groups: u32) -> Vec<TypedParam> {
+    let wanted = |group: StatsGroup| groups == 0 || groups & i32::from(group).cast_unsigned() != 0;
+    let running = stats.id > 0;
+    let mut list = Params::default();
+    if wanted(StatsGroup::State) {
+        let (state, reason) = state_and_reason(stats.state, stats.reason);
+        list.add("state.state", state);
+        list.add("state.reason", reason);
+    }
+    list.group(stats.cpu.as_ref(), |list, stats| cpu(list, stats, running));
+    list.group(stats.balloon.as_ref(), balloon);
+    list.group(stats.vcpu.as_ref(), vcpu);
+    list.group(stats.interface.as_ref(), interface);
+    list.group(stats.block.as_ref(), block);
+    list.group(stats.iothread.as_ref(), iothread);
+    list.group(stats.dirty_rate.as_ref(), dirty_rate);
+    for stat in &stats.vm {
+        list.named("vm", stat);
+    }
+    list.0
+}
+
+/// Parameters in their order.
+#[derive(Default)]
+struct Params(Vec<TypedParam>);
+
+impl Params {
+    fn add(&mut self, name: &str, value: impl Into<TypedValue>) {
+        self.0.push(TypedParam::new(name, value));
+    }
+
+    fn maybe(&mut self, name: &str, value: Option<impl Into<TypedValue>>) {
+        if let Some(value) = value {
+            self.add(name, value);
+        }
+    }
+
+    fn all(&mut self, prefix: &str, values: &[(&str, Option<u64>)]) {
+        for (name, value) in values {
+            self.maybe(&format!("{prefix}.{name}"), *value);
+        }
+    }
+
+    fn count(&mut self, name: &str, count: usize) {
+        self.add(name, u32::try_from(count).unwrap_or(u32::MAX));
+    }
+
+    fn named(&mut self, prefix: &str, stat: &NamedStat) {
+        let name = format!("{prefix}.{}", stat.name);
+        match &stat.value {
+            Some(named_stat::Value::Number(number)) => self.add(&name, *number),
+            Some(named_stat::Value::Flag(flag)) => self.add(&name, *flag),
+            Some(named_stat::Value::Text(text)) => self.add(&name, text.as_str()),
+            None => {}
+        }
+    }
+
+    fn group<T>(&mut self, stats: Option<&T>, add: impl FnOnce(&mut Self, &T)) {
+        if let Some(stats) = stats {
+            add(self, stats);
+        }
+    }
+}
+
+fn cpu(list: &mut Params, stats: &CpuStats, running: bool) {
+    list.add("cpu.time", stats.time_ns);
+    list.add("cpu.user", stats.user_ns);
+    list.add("cpu.system", stats.system_ns);
+    if running {
+        list.add("cpu.cache.monitor.count", 0_u32);
+        list.add("cpu.haltpoll.success.time", 0_u64);
+        list.add("cpu.haltpoll.fail.time", 0_u64);
+    }
+}
+
+fn balloon(list: &mut Params, stats: &BalloonStats) {
+    list.all(
+        "balloon",
+        &[
+            ("current", Some(stats.current)),
+            ("maximum", Some(stats.maximum)),
+            ("swap_in", stats.swap_in),
+            ("swap_out", stats.swap_out),
+            ("major_fault", stats.major_fault),
+            ("minor_fault", stats.minor_fault),
+            ("unused", stats.unused),
+            ("available", stats.available),
+            ("usable", stats.usable),
+            ("last-update", stats.last_update),
+            ("disk_caches", stats.disk_caches),
+            ("hugetlb_pgalloc", stats.hugetlb_pgalloc),
+            ("hugetlb_pgfail", stats.hugetlb_pgfail),
+            ("rss", stats.rss),
+        ],
+    );
+}
+
+fn vcpu(list: &mut Params, stats: &VcpuStats) {
+    list.add("vcpu.current", stats.current);
+    list.add("vcpu.maximum", stats.maximum);
+    for vcpu in &stats.vcpus {
+        let prefix = format!("vcpu.{}", vcpu.index);
+        list.add(&format!("{prefix}.state"), vcpu.state);
+        list.all(
+            &prefix,
+            &[("time", Some(vcpu.time_ns)), ("wait", Some(vcpu.wait_ns))],
+        );
+        list.maybe(&format!("{prefix}.halted"), vcpu.halted);
+        list.add(&format!("{prefix}.delay"), vcpu.delay_ns);
+        for stat in &vcpu.extra {
+            list.named(&prefix, stat);
+        }
+    }
+}
+
+fn interface(list: &mut Params, stats: &InterfaceStats) {
+    list.count("net.count", stats.interfaces.len());
+    for (index, interface) in stats.interfaces.iter().enumerate() {
+        let prefix = format!("net.{index}");
+        if !interface.name.is_empty() {
+            list.add(&format!("{prefix}.name"), interface.name.as_str());
+        }
+        let Some(counters) = &interface.counters else {
+            continue;
+        };
+        list.all(
+            &prefix,
+            &[
+                ("rx.bytes", Some(counters.rx_bytes)),
+                ("rx.pkts", Some(counters.rx_packets)),
+                ("rx.errs", Some(counters.rx_errors)),
+                ("rx.drop", Some(counters.rx_dropped)),
+                ("tx.bytes", Some(counters.tx_bytes)),
+                ("tx.pkts", Some(counters.tx_packets)),
+                ("tx.errs", Some(counters.tx_errors)),
+                ("tx.drop", Some(counters.tx_dropped)),
+            ],
+        );
+    }
+}
+
+fn block(list: &mut Params, stats: &BlockStats) {
+    list.count("block.count", stats.blocks.len());
+    for (index, block) in stats.blocks.iter().enumerate() {
+        one_block(list, &format!("block.{index}"), block);
+    }
+}
+
+fn one_block(list: &mut Params, prefix: &str, block: &block_stats::Block) {
+    list.add(&format!("{prefix}.name"), block.name.as_str());
+    if !block.path.is_empty() {
+        list.add(&format!("{prefix}.path"), block.path.as_str());
+    }
+    list.maybe(&format!("{prefix}.backingIndex"), block.backing_index);
+    list.all(
+        prefix,
+        &[
+            ("rd.reqs", block.rd_requests),
+            ("rd.bytes", block.rd_bytes),
+            ("rd.times", block.rd_times_ns),
+            ("wr.reqs", block.wr_requests),
+            ("wr.bytes", block.wr_bytes),
+            ("wr.times", block.wr_times_ns),
+            ("fl.reqs", block.fl_requests),
+            ("fl.times", block.fl_times_ns),
+            ("allocation", block.allocation),
+            ("capacity", block.capacity),
+            ("physical", block.physical),
+            ("threshold", block.threshold),
+            ("errors", block.errors),
+        ],
+    );
+}
+
+fn iothread(list: &mut Params, stats: &IoThreadStats) {
+    list.count("iothread.count", stats.iothreads.len());
+    for thread in &stats.iothreads {
+        let small = |number| u32::try_from(number).unwrap_or(u32::MAX);
+        let prefix = format!("iothread.{}", thread.id);
+        list.add(&format!("{prefix}.poll-max-ns"), thread.poll_max_ns);
+        list.add(&format!("{prefix}.poll-grow"), small(thread.poll_grow));
+        list.add(&format!("{prefix}.poll-shrink"), small(thread.poll_shrink));
+    }
+}
+
+fn dirty_rate(list: &mut Params, stats: &DirtyRateStats) {
+    list.add("dirtyrate.calc_status", stats.calc_status);
+    list.add("dirtyrate.calc_start_time", stats.calc_start_time);
+    list.add("dirtyrate.calc_period", stats.calc_period);
+    list.add("dirtyrate.calc_mode", stats.calc_mode.as_str());
+    let rate = stats.megabytes_per_second;
+    list.maybe("dirtyrate.megabytes_per_second", rate);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::{State, StateReason};
+
+    fn lines(stats: &DomainStats, groups: u32) -> Vec<String> {
+        let line = |param: TypedParam| format!("{}={:?}", param.field.to_str(), param.value);
+        params(stats, groups).into_iter().map(line).collect()
+    }
+
+    #[test]
+    fn a_guest_that_is_shut_off_has_no_counters_of_a_run() {
+        let stats = DomainStats {
+            state: State::Shutoff.into(),
+            reason: StateReason::ShutoffDestroyed.into(),
+            cpu: Some(CpuStats::default()),
+            ..DomainStats::default()
+        };
+        let expected = [
+            "state.state=Int(5)",
+            "state.reason=Int(2)",
+            "cpu.time=Ullong(0)",
+            "cpu.user=Ullong(0)",
+            "cpu.system=Ullong(0)",
+        ];
+        assert_eq!(lines(&stats, 0), expected);
+        assert_eq!(lines(&stats, 2), expected[2..]);
+    }
+
+    #[test]
+    fn interfaces_are_numbered_by_their_place() {
+        let named = crate::proto::interface_stats::Interface {
+            name: "vnet7".into(),
+            counters: None,
+        };
+        let stats = DomainStats {
+            id: 3,
+            interface: Some(InterfaceStats {
+                interfaces: vec![crate::proto::interface_stats::Interface::default(), named],
+            }),
+            ..DomainStats::default()
+        };
+        assert_eq!(
+            lines(&stats, 16),
+            ["net.count=Uint(2)", "net.1.name=String(\"vnet7\")"]
+        );
+    }
+}
