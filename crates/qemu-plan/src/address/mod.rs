@@ -14,7 +14,7 @@ mod virtio_serial;
 
 pub use connect::{BusKind, Connect};
 pub use pci::Age;
-pub use pci_set::{LegacyBridge, PciSet, Place};
+pub use pci_set::{Chosen, Growth, LegacyBridge, PciSet, Place};
 
 use domxml::devices::Devices;
 
@@ -41,6 +41,18 @@ pub fn assign(devices: &mut Devices, machine: Machine) -> Result<()> {
     pci::assign(devices, machine.legacy, machine.age)?;
     usb::assign(devices)?;
     memory::assign(devices, machine.memory_slots)
+}
+
+/// Gives a device without a place one on the buses that there are; it is about to be plugged in.
+///
+/// # Errors
+/// When there is no room.
+pub fn plug(devices: &mut Devices, memory_slots: u32) -> Result<()> {
+    virtio_serial::assign(devices)?;
+    ccid::assign(devices);
+    pci::plug(devices)?;
+    usb::assign(devices)?;
+    memory::assign(devices, memory_slots)
 }
 
 /// The root bus of a guest; `None` when it has no PCI.

@@ -43,6 +43,48 @@ pub(super) fn assign(devices: &mut Devices, legacy: LegacyBridge, age: Age) -> R
     name_controllers(devices)
 }
 
+/// Gives devices without a place one on a bus that takes hot-plug; nothing is added.
+///
+/// # Errors
+/// When there is no room.
+pub(crate) fn plug(devices: &mut Devices) -> Result<()> {
+    let Some(root) = root(devices) else {
+        return no_pci(devices);
+    };
+    let slots = Slots::of(root);
+    // Which bridge could be added does not matter here: none is.
+    let mut set = PciSet::new(
+        bus_kinds(devices, root),
+        Growth::Fixed,
+        LegacyBridge::PcieToPci,
+    );
+    collect(devices, &mut set, slots)?;
+    let fixed: &[(u32, u32)] = if root == BusKind::PcieRoot {
+        &[(0x1f, 0), (0x1f, 3)]
+    } else {
+        &[(1, 0)]
+    };
+    for (slot, function) in fixed {
+        let place = Place {
+            domain: 0,
+            bus: 0,
+            slot: *slot,
+            function: *function,
+        };
+        if !set.slot_in_use(place) {
+            set.reserve(place, Connect::ENDPOINTS, Chosen::ByUser)?;
+        }
+    }
+    let mut companions = Companions::of(devices);
+    for mut c in candidate::devices(devices, slots) {
+        c.wanted |= Connect::HOTPLUGGABLE;
+        let companion = companions.of_candidate(&c);
+        let placed = place(c, &mut set, companion)?;
+        companions.remember(placed);
+    }
+    Ok(())
+}
+
 /// A guest without PCI may have no device that needs it.
 fn no_pci(devices: &mut Devices) -> Result<()> {
     let all = candidate::devices(devices, Slots::of(BusKind::PciRoot));

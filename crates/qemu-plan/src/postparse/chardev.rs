@@ -9,6 +9,12 @@ use domxml::devices::{
 pub(super) fn fill(devices: &mut Devices, channel_dir: &str) {
     fill_backends(devices);
     pair_console(devices);
+    fill_targets(devices, channel_dir);
+}
+
+/// Fills in targets, numbers and names.
+pub(super) fn fill_targets(devices: &mut Devices, channel_dir: &str) {
+    fill_backends(devices);
     fill_serials(&mut devices.serials);
     fill_parallels(devices);
     fill_consoles(devices);

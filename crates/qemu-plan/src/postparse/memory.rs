@@ -208,7 +208,7 @@ fn fill_distances(def: &mut Domain) {
 }
 
 /// Sizes of modules are kept in KiB; a module without a cell is on the first one.
-fn fill_modules(def: &mut Domain) -> Result<()> {
+pub(super) fn fill_modules(def: &mut Domain) -> Result<()> {
     let cells = cell_count(def);
     for memory in &mut def.devices.memories {
         if memory.model == MemoryModel::VirtioPmem {

@@ -7,6 +7,7 @@ mod chardev;
 mod context;
 mod controllers;
 mod cpu;
+mod device;
 mod disk;
 mod domain;
 mod firmware;
@@ -24,6 +25,7 @@ use domxml::Domain;
 
 pub use context::{Config, Context, Emulators, Ids};
 pub use controllers::insert_controller;
+pub use device::{add_device, plug};
 pub(crate) use disk::address_kind;
 pub use disk::index_of as disk_index;
 pub use firmware::Firmware;

@@ -30,6 +30,11 @@ pub(super) fn fill_inputs(devices: &mut Devices, ps2: Ps2) {
             }
         }
     }
+    fill_buses(devices, ps2);
+}
+
+/// Gives input devices that name no bus the usual one.
+pub(super) fn fill_buses(devices: &mut Devices, ps2: Ps2) {
     for input in &mut devices.inputs {
         if input.bus.is_none() {
             input.bus = input_bus(input, ps2);

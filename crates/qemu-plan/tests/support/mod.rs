@@ -22,6 +22,13 @@ pub(crate) struct Case {
     dir: PathBuf,
 }
 
+impl Case {
+    /// The document as it was handed in.
+    pub(crate) fn input(&self) -> String {
+        std::fs::read_to_string(self.dir.join("input.xml")).unwrap()
+    }
+}
+
 /// How ours compares.
 pub(crate) enum Outcome {
     Equal,
@@ -137,23 +144,7 @@ fn define(input: &str, rich: bool) -> Result<String, Refusal> {
 pub(crate) fn define_as(input: &str, rich: bool, age: Age) -> Result<String, Refusal> {
     let parsed = Domain::parse(input, ParseFlags::INACTIVE);
     let mut def = parsed.map_err(|e| (i64::from(e.kind.number()), None, e.message))?;
-    let host = Host { rich };
-    let config = Config {
-        channel_dir: "/var/lib/libvirt/qemu/channel".into(),
-        nvram_dir: "/var/lib/libvirt/qemu/nvram".into(),
-        security_model: "none".into(),
-        firmware: firmware(),
-        legacy_firmware: legacy(),
-    };
-    let mut ids = Counter(0);
-    let mut ctx = Context {
-        host_arch: "x86_64",
-        emulators: &host,
-        config: &config,
-        ids: &mut ids,
-        age,
-    };
-    let done = postparse::define(&mut def, &mut ctx);
+    let done = in_context(rich, age, |ctx| postparse::define(&mut def, ctx));
     done.map_err(|e| {
         (
             i64::from(e.code.number()),
@@ -184,6 +175,28 @@ fn legacy() -> Vec<(String, String)> {
         )
     };
     vec![pair("OVMF_CODE"), pair("OVMF_CODE.secboot")]
+}
+
+/// Runs something with the recorded capabilities of the x86_64 binary.
+pub(crate) fn with_context<T>(run: impl FnOnce(&Caps, &mut Context<'_>) -> T) -> T {
+    in_context(false, Age::Known, |ctx| run(recorded(), ctx))
+}
+
+fn in_context<T>(rich: bool, age: Age, run: impl FnOnce(&mut Context<'_>) -> T) -> T {
+    let config = Config {
+        channel_dir: "/var/lib/libvirt/qemu/channel".into(),
+        nvram_dir: "/var/lib/libvirt/qemu/nvram".into(),
+        security_model: "none".into(),
+        firmware: firmware(),
+        legacy_firmware: legacy(),
+    };
+    run(&mut Context {
+        host_arch: "x86_64",
+        emulators: &Host { rich },
+        config: &config,
+        ids: &mut Counter(0),
+        age,
+    })
 }
 
 struct Host {
