@@ -10,9 +10,10 @@ use domxml::devices::small::PanicModel;
 use domxml::features::{Features, Hyperv, HypervMode, State};
 
 use super::context::Context;
+use super::host_model;
 use super::line::CommandLine;
 use super::props::{Keyval, on_off};
-use crate::caps::{Accel, Flag};
+use crate::caps::{Accel, AccelCaps, Flag};
 use crate::{Error, Result};
 
 /// Features whose name in QEMU is another than libvirt's.
@@ -81,7 +82,18 @@ fn model(cx: Context<'_>, cpu: &Cpu) -> Result<Keyval> {
         let on = switched(feature).unwrap_or_else(|| host_has(cx, name));
         value.set(name, on_off(on));
     }
+    put_removed(cpu, &mut value);
     Ok(value)
+}
+
+/// Switches off what was part of a named model once, unless the document names it.
+fn put_removed(cpu: &Cpu, value: &mut Keyval) {
+    let model = cpu.model.as_ref().and_then(|model| model.name.as_deref());
+    for removed in host_model::removed_from(model.unwrap_or_default()) {
+        if !cpu.features.iter().any(|feature| feature.name == *removed) {
+            value.set(qemu_name(removed), "off");
+        }
+    }
 }
 
 /// Whether the guest gets what the host has: said so, or at least a model.
@@ -93,18 +105,20 @@ fn is_host_model(cpu: &Cpu) -> bool {
 
 /// The host's model; features that the document names are as it says.
 fn host_model(cx: Context<'_>, cpu: &Cpu) -> Result<Keyval> {
-    let Some(host) = &cx.res.cpu else {
-        return Err(Error::unsupported(
-            "CPU mode 'host-model' was not expanded for this host",
-        ));
-    };
+    let given = cx.res.cpu.clone();
+    let host = given.or_else(|| host_model::expand(accel_caps(cx)?));
+    let host = host.ok_or_else(|| {
+        Error::unsupported(
+            "CPU mode 'host-model' for this domain on this host is not supported by hypervisor",
+        )
+    })?;
     let mut value = Keyval::implied(&host.model);
     let vendor = cpu
         .model
         .as_ref()
         .and_then(|model| model.vendor_id.as_ref());
     value.opt("vendor", vendor.or(host.vendor.as_ref()));
-    let mut features = host.features.clone();
+    let mut features = host.features;
     for feature in &cpu.features {
         let Some(on) = switched(feature) else {
             continue;
@@ -120,10 +134,13 @@ fn host_model(cx: Context<'_>, cpu: &Cpu) -> Result<Keyval> {
     Ok(value)
 }
 
+fn accel_caps(cx: Context<'_>) -> Option<&AccelCaps> {
+    cx.caps.accel(Accel::from_virt_type(cx.def.kind.as_str())?)
+}
+
 /// Whether the best CPU that QEMU gives on this host has a feature.
 fn host_has(cx: Context<'_>, name: &str) -> bool {
-    let accel = Accel::from_virt_type(cx.def.kind.as_str()).and_then(|accel| cx.caps.accel(accel));
-    let host = accel
+    let host = accel_caps(cx)
         .map(|accel| accel.host.properties.as_slice())
         .unwrap_or_default();
     host.iter()

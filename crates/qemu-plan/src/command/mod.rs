@@ -18,6 +18,7 @@ pub mod cpu;
 pub mod disk;
 pub mod filesystem;
 pub mod graphics;
+pub mod host_model;
 pub mod hostdev;
 pub mod input;
 mod line;

@@ -22,7 +22,7 @@ pub struct Resources {
     pub devices: BTreeMap<String, DeviceResources>,
     /// Encrypted secrets, by the id of the secret object.
     pub secrets: BTreeMap<String, Secret>,
-    /// The model that the host gives to guests with `host-model`, with its features.
+    /// The model for guests with `host-model`, when it is not to be worked out from the capabilities.
     pub cpu: Option<CpuExpansion>,
     /// Time that `<clock offset='variable'>` starts at, `YYYY-MM-DDTHH:MM:SS`.
     pub rtc_base: Option<String>,

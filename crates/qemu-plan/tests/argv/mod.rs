@@ -16,9 +16,7 @@ use qemu_plan::address::Age;
 use qemu_plan::alias;
 use qemu_plan::caps::{Caps, Flag, Replies};
 use qemu_plan::command::plug::{Given, plug};
-use qemu_plan::command::{
-    self, CpuExpansion, DeviceResources, Dirs, Purpose, Resources, Secret, native,
-};
+use qemu_plan::command::{self, DeviceResources, Dirs, Purpose, Resources, Secret, native};
 use qemu_plan::postparse::{Config, Context, Emulators, Firmware, Ids, post_parse};
 use serde_json::Value;
 
@@ -488,28 +486,10 @@ fn resources(def: &Domain, case: &str, purpose: Purpose) -> Resources {
         },
         env: vec![("PATH".into(), "/bin".into())],
         devices,
-        cpu: expansion(def),
         rtc_base: Some("1970-01-01T00:00:00".into()),
         rendernode: rich.then(|| "/dev/dri/renderD128".into()),
         ..Resources::default()
     }
-}
-
-/// The models that libvirt made of the recording host, by type of guest.
-fn expansion(def: &Domain) -> Option<CpuExpansion> {
-    static TABLE: OnceLock<Value> = OnceLock::new();
-    let table =
-        TABLE.get_or_init(|| serde_json::from_str(include_str!("../data/argv-cpu.json")).unwrap());
-    let mut parts = table[def.kind.as_str()].as_str()?.split(',');
-    let mut expansion = CpuExpansion {
-        model: parts.next()?.to_owned(),
-        ..CpuExpansion::default()
-    };
-    for part in parts {
-        let (name, value) = part.split_once('=')?;
-        expansion.features.push((name.to_owned(), value == "on"));
-    }
-    Some(expansion)
 }
 
 fn recorded() -> &'static Caps {
