@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+#[allow(dead_code, reason = "shared with other tests")]
 mod support;
 
 use std::collections::BTreeMap;

@@ -31,6 +31,8 @@ pub(super) enum Role {
     Usb2 { index: u32, model: UsbModel },
     /// The first IDE controller, part of the chipset.
     FirstIde,
+    /// The first USB controller, which may be part of the chipset.
+    FirstUsb,
 }
 
 /// How virtio and PCI Express devices plug in on a machine.
@@ -288,6 +290,9 @@ fn controller_role(c: &Controller) -> Role {
             | UsbModel::Ich9Uhci3),
         ) => Role::Usb2 { index, model },
         _ if c.kind == ControllerKind::Ide && index == 0 => Role::FirstIde,
+        None | Some(UsbModel::Piix3Uhci) if c.kind == ControllerKind::Usb && index == 0 => {
+            Role::FirstUsb
+        }
         _ => Role::Plain,
     }
 }

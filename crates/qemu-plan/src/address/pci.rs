@@ -174,25 +174,30 @@ fn place_all(devices: &mut Devices, set: &mut PciSet, reserve: Reserve) -> Resul
 
 /// Takes the places that the document names.
 fn collect(devices: &mut Devices, set: &mut PciSet, slots: Slots) -> Result<()> {
+    let root = set.kinds().next().unwrap_or(BusKind::PciRoot);
     let controllers = candidate::pci_controllers(devices)
         .into_iter()
-        .filter_map(|c| given(&c))
+        .filter_map(|c| given(&c, root))
         .collect::<Vec<_>>();
     let others = candidate::devices(devices, slots)
         .into_iter()
-        .filter_map(|c| given(&c));
+        .filter_map(|c| given(&c, root));
     for (place, wanted) in controllers.into_iter().chain(others) {
         set.reserve(place, wanted, Chosen::ByUser)?;
     }
     Ok(())
 }
 
-fn given(c: &Candidate<'_>) -> Option<(Place, Connect)> {
+/// The place that a document names; functions of the PIIX3 are taken with it.
+fn given(c: &Candidate<'_>, root: BusKind) -> Option<(Place, Connect)> {
     let place = place_of(c.info)?;
-    let implicit = place.bus == 0
-        && place.slot == 1
-        && (place.function == 1 && c.role == Role::FirstIde || place.function == 2);
-    (!implicit || c.wanted.any(Connect::PCIE_DEVICE)).then_some((place, c.wanted))
+    let piix3 = root == BusKind::PciRoot && place.bus == 0 && place.slot == 1;
+    let implicit = piix3
+        && matches!(
+            (c.role, place.function),
+            (Role::FirstIde, 1) | (Role::FirstUsb, 2)
+        );
+    (!implicit).then_some((place, c.wanted))
 }
 
 /// The place that a device has.

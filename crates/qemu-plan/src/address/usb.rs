@@ -224,6 +224,15 @@ impl Buses {
         let Some(ports) = self.bus(bus) else {
             return Err(Error::xml(format!("Missing USB bus {bus}")));
         };
+        for length in 1..path.len() {
+            let hub = path.get(..length).unwrap_or_default();
+            if ports.at(hub).is_some_and(|p| p.hub.is_none()) {
+                let hub = hub.last().copied().unwrap_or_default();
+                return Err(Error::xml(format!(
+                    "there is no hub at port {hub} in USB address bus: {bus} port: {text}"
+                )));
+            }
+        }
         let Some(port) = ports.at(path) else {
             return Err(Error::xml(format!(
                 "requested USB port {text} not present on USB bus {bus}"

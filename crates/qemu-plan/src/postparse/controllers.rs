@@ -148,16 +148,17 @@ pub(super) fn add_implicit(devices: &mut Devices) -> Result<()> {
     Ok(())
 }
 
-/// Adds the controllers of SCSI host devices: before all others, of the model that the first one has.
+/// Adds the controllers of SCSI host devices: before all others, each of the model of the one before it.
 pub(super) fn add_for_hostdevs(devices: &mut Devices) {
-    if let Some(highest) = highest_scsi_hostdev(devices) {
-        let model = devices
-            .controllers
-            .iter()
-            .find(|c| c.kind == ControllerKind::Scsi && c.index.is_some())
-            .and_then(|c| c.model.clone());
-        for index in 0..=highest.min(MAX_IMPLICIT) {
-            ensure(devices, ControllerKind::Scsi, index, model.as_deref());
+    let Some(highest) = highest_scsi_hostdev(devices) else {
+        return;
+    };
+    let mut model: Option<String> = None;
+    for index in 0..=highest.min(MAX_IMPLICIT) {
+        let there = |c: &&Controller| c.kind == ControllerKind::Scsi && c.index == Some(index);
+        match devices.controllers.iter().find(there) {
+            Some(found) => model = found.model.clone(),
+            None => ensure(devices, ControllerKind::Scsi, index, model.as_deref()),
         }
     }
 }

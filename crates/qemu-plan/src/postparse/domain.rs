@@ -19,11 +19,17 @@ pub(super) fn identify(def: &mut Domain, ids: &mut dyn Ids) -> Result<()> {
         genid.value = Some(ids.uuid());
     }
     if def.uuid.is_none() {
-        def.uuid = Some(ids.uuid());
+        def.uuid = smbios_uuid(def).or_else(|| Some(ids.uuid()));
     }
     def.title = def.title.take().filter(|t| !t.is_empty());
     def.description = def.description.take().filter(|t| !t.is_empty());
     Ok(())
+}
+
+/// The UUID that the guest's firmware is told.
+fn smbios_uuid(def: &Domain) -> Option<uuid::Uuid> {
+    let mut systems = def.sysinfo.iter().filter_map(|i| i.system.as_ref());
+    uuid::Uuid::parse_str(systems.find_map(|s| s.get("uuid"))?).ok()
 }
 
 /// Fills in what follows an end of the guest, its clock and the placement of its CPUs.

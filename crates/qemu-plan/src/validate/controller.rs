@@ -63,16 +63,12 @@ fn upstream(c: &Controller) -> Result<()> {
 
 /// Companions serve the ports of a leader.
 pub(super) fn usb_leaders(guest: &Guest<'_>) -> Result<()> {
-    let usb = || {
-        guest
-            .def
-            .devices
-            .controllers
-            .iter()
-            .filter(|c| c.kind == ControllerKind::Usb)
-    };
-    let led = |c: &Controller| usb().any(|l| l.index == c.index && l.info.master.is_none());
-    if usb().any(|c| c.info.master.is_some() && !led(c)) {
+    let all = &guest.def.devices.controllers;
+    let mut usb = all
+        .iter()
+        .filter(|c| c.kind == ControllerKind::Usb)
+        .peekable();
+    if usb.peek().is_some() && usb.all(|c| c.info.master.is_some()) {
         return Err(Error::detail("No master USB controller specified"));
     }
     Ok(())

@@ -2,8 +2,8 @@
 
 use domxml::Domain;
 use domxml::devices::{
-    Address, Auth, CacheMode, Disk, DiskBus, DiskDevice, Encryption, EncryptionEngine,
-    EncryptionFormat, IoMode, NetProtocol, OnOff, SecretUse, StorageFormat, StorageKind,
+    Address, Auth, CacheMode, Devices, Disk, DiskBus, DiskDevice, Encryption, EncryptionEngine,
+    EncryptionFormat, IoMode, NetProtocol, OnOff, ScsiModel, SecretUse, StorageFormat, StorageKind,
 };
 
 use super::Guest;
@@ -87,7 +87,8 @@ pub(super) fn checks(guest: &Guest<'_>) -> Result<()> {
         front_end(disk)?;
         iotune(disk)
     })?;
-    places(&guest.def.devices.disks)
+    places(&guest.def.devices.disks)?;
+    narrow_buses(&guest.def.devices)
 }
 
 pub(super) fn targets(guest: &Guest<'_>) -> Result<()> {
@@ -239,6 +240,41 @@ fn iotune(disk: &Disk) -> Result<()> {
             "total and read/write {name} cannot be set at the same time"
         )))
     })
+}
+
+/// The old SCSI controller has one target a unit.
+fn narrow_buses(devices: &Devices) -> Result<()> {
+    let narrow = |index: u32| {
+        let mut scsi = devices
+            .controllers
+            .iter()
+            .filter(|c| c.index == Some(index));
+        scsi.any(|c| c.scsi_model() == Some(ScsiModel::Lsilogic))
+    };
+    for disk in devices
+        .disks
+        .iter()
+        .filter(|d| d.target.bus == Some(DiskBus::Scsi))
+    {
+        let Some(Address::Drive(a)) = &disk.info.address else {
+            continue;
+        };
+        if !narrow(a.controller) {
+            continue;
+        }
+        if a.target != 0 {
+            return Err(Error::unsupported(
+                "target must be 0 for controller model 'lsilogic'",
+            ));
+        }
+        if a.unit > 7 {
+            return Err(Error::unsupported(format!(
+                "disk unit {} is too large for controller model 'lsilogic', maximum is 7",
+                a.unit
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Most buses and controllers of each kind of drive.

@@ -5,6 +5,8 @@ use domxml::clock::{ClockOffset, LifecycleAction, TickPolicy, TimerName};
 use domxml::cpu::{Cell, Cpu, CpuCacheMode, CpuMode};
 use domxml::devices::{MemoryModel, OnOff};
 
+use domxml::tuning::CpuTune;
+
 use super::Guest;
 use crate::caps::{Accel, Flag};
 use crate::error::{Area, Code, Error, Result};
@@ -174,6 +176,10 @@ pub(super) fn tuning_shapes(def: &Domain) -> Result<()> {
             twin.vcpu
         )));
     }
+    limits(tune)
+}
+
+fn limits(tune: &CpuTune) -> Result<()> {
     let periods = [
         ("period", tune.period),
         ("global_period", tune.global_period),
