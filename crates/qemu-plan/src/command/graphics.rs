@@ -123,12 +123,6 @@ fn socket_path(cx: Context<'_>, listen: &Listen, name: &str) -> String {
 fn vnc(cx: Context<'_>, graphics: &Graphics, line: &mut CommandLine) -> Result<()> {
     let config = &cx.res.config;
     let mut display = vnc_listen(cx, graphics)?;
-    if graphics.websocket.is_some_and(|port| port != 0) {
-        display.set(
-            "websocket",
-            chosen(cx, graphics.websocket, false, native::WEBSOCKET)?,
-        );
-    }
     display.opt("share", graphics.share_policy.map(VncSharePolicy::as_str));
     if graphics.passwd.is_some() || config.vnc_password {
         display.set("password", "on");
@@ -172,11 +166,15 @@ fn vnc_listen(cx: Context<'_>, graphics: &Graphics) -> Result<Keyval> {
             let address = listen.address.as_deref().or(graphics.listen.as_deref());
             let address = address.unwrap_or(&cx.res.config.vnc_listen);
             let port = chosen(cx, graphics.port, auto(graphics), native::VNC)?;
-            Ok(Keyval::implied(format!(
-                "{}:{}",
-                bracketed(address),
-                port - VNC_BASE
-            )))
+            let display = format!("{}:{}", bracketed(address), port - VNC_BASE);
+            let mut display = Keyval::implied(display);
+            if graphics.websocket.is_some_and(|port| port != 0) {
+                display.set(
+                    "websocket",
+                    chosen(cx, graphics.websocket, false, native::WEBSOCKET)?,
+                );
+            }
+            Ok(display)
         }
     }
 }

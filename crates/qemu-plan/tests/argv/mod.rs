@@ -10,7 +10,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use domxml::devices::{ChardevKind, Family, InterfaceKind};
+use domxml::devices::{Chardev, ChardevKind, ChardevMode, Family, InterfaceKind};
 use domxml::{Domain, ParseFlags};
 use qemu_plan::address::Age;
 use qemu_plan::alias;
@@ -203,28 +203,31 @@ fn descriptors(def: &Domain) -> BTreeMap<String, DeviceResources> {
             },
         );
     }
-    for serial in &def.devices.serials {
-        let fd = (serial.chardev.kind == ChardevKind::File).then_some(9);
-        let log_fd = serial.chardev.log.as_ref().map(|_| 9);
-        add(
-            &serial.info.alias,
-            DeviceResources {
-                fd,
-                log_fd,
-                ..DeviceResources::default()
-            },
-        );
-    }
-    for channel in def
+    // Files, and sockets on which QEMU listens, are opened for it.
+    let opened = |chardev: &Chardev| match chardev.kind {
+        ChardevKind::File => true,
+        ChardevKind::Unix => {
+            chardev.source().and_then(|source| source.mode) != Some(ChardevMode::Connect)
+        }
+        _ => false,
+    };
+    let serials = def
+        .devices
+        .serials
+        .iter()
+        .map(|serial| (&serial.info.alias, &serial.chardev));
+    let channels = def
         .devices
         .channels
         .iter()
-        .filter(|channel| channel.chardev.kind == ChardevKind::Unix)
-    {
+        .map(|channel| (&channel.info.alias, &channel.chardev));
+    for (alias, chardev) in serials.chain(channels) {
+        let log_fd = chardev.log.as_ref().map(|_| 9);
         add(
-            &channel.info.alias,
+            alias,
             DeviceResources {
-                fd: Some(9),
+                fd: opened(chardev).then_some(9),
+                log_fd,
                 ..DeviceResources::default()
             },
         );
