@@ -13,6 +13,7 @@ const MEMBERS: &[(&str, &[&str])] = &[
         "qemu-plan",
         &[
             "domxml",
+            "hostinfo",
             "xmlform",
             "serde",
             "serde_json",

@@ -4,6 +4,8 @@
 use domxml::Bitmap;
 use domxml::tuning::{MemoryAccess, MemoryAllocation, MemoryBacking, MemorySource, NumaMode};
 
+use domxml::tuning::HugePage as HugePageSize;
+
 use super::context::Context;
 use super::line::CommandLine;
 use super::props::Props;
@@ -226,55 +228,25 @@ struct HugePage {
     dir: String,
 }
 
-/// The huge pages that memory comes from: those named for its cell, or those named for all.
+/// The huge pages that memory comes from, if it does.
 fn huge_page(cx: Context<'_>, request: &Request<'_>) -> Result<Option<HugePage>> {
     const SYSTEM_PAGE_KIB: u64 = 4;
     let wanted = match (request.page_kib, request.path) {
         (Some(kib), _) => Some(kib),
         (None, Some(_)) => None,
-        (None, None) => {
-            let Some(pages) = cx
-                .def
-                .memory_backing
-                .as_ref()
-                .and_then(|backing| backing.hugepages.as_ref())
-            else {
-                return Ok(None);
-            };
-            let cell = request.cell.unwrap_or_default();
-            let named = |page: &&domxml::tuning::HugePage| {
-                page.nodeset.as_ref().is_some_and(|set| set.contains(cell))
-            };
-            let page = pages
-                .pages
-                .iter()
-                .find(named)
-                .or_else(|| pages.pages.iter().find(|page| page.nodeset.is_none()));
-            match page {
-                Some(page) => Some(page.size.0),
-                None if pages.pages.is_empty() => Some(default_page(cx)?),
-                None => None,
-            }
-        }
+        (None, None) => page_of_cell(cx, request.cell.unwrap_or_default())?,
     };
     let Some(kib) = wanted.filter(|kib| *kib != SYSTEM_PAGE_KIB && *kib != 0) else {
         return Ok(None);
     };
-    let dir = cx
-        .res
-        .dirs
-        .hugepages
-        .iter()
-        .find(|(size, _)| *size == kib)
-        .map(|(_, dir)| dir.clone());
-    let memfd = cx
-        .def
-        .memory_backing
-        .as_ref()
-        .and_then(|backing| backing.source)
-        == Some(MemorySource::Memfd);
-    match dir {
-        Some(dir) => Ok(Some(HugePage { kib, dir })),
+    let mounted = cx.res.dirs.hugepages.iter().find(|(size, _)| *size == kib);
+    let backing = cx.def.memory_backing.as_ref();
+    let memfd = backing.and_then(|backing| backing.source) == Some(MemorySource::Memfd);
+    match mounted {
+        Some((_, dir)) => Ok(Some(HugePage {
+            kib,
+            dir: dir.clone(),
+        })),
         None if memfd => Ok(Some(HugePage {
             kib,
             dir: String::new(),
@@ -283,6 +255,25 @@ fn huge_page(cx: Context<'_>, request: &Request<'_>) -> Result<Option<HugePage>>
             "Unable to find any usable hugetlbfs mount for {kib} KiB"
         ))),
     }
+}
+
+/// Size of the huge pages named for a cell, or for all, KiB.
+fn page_of_cell(cx: Context<'_>, cell: u32) -> Result<Option<u64>> {
+    let backing = cx.def.memory_backing.as_ref();
+    let Some(huge) = backing.and_then(|backing| backing.hugepages.as_ref()) else {
+        return Ok(None);
+    };
+    if huge.pages.is_empty() {
+        return default_page(cx).map(Some);
+    }
+    let named = |page: &&HugePageSize| page.nodeset.as_ref().is_some_and(|set| set.contains(cell));
+    let for_all = || huge.pages.iter().find(|page| page.nodeset.is_none());
+    Ok(huge
+        .pages
+        .iter()
+        .find(named)
+        .or_else(for_all)
+        .map(|page| page.size.0))
 }
 
 fn default_page(cx: Context<'_>) -> Result<u64> {

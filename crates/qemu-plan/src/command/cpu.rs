@@ -257,33 +257,23 @@ fn put_hyperv(hyperv: &Hyperv, value: &mut Keyval) {
         &[("hv-relaxed", hyperv.relaxed), ("hv-vapic", hyperv.vapic)],
         value,
     );
-    if let Some(spinlocks) = hyperv
+    let spinlocks = hyperv
         .spinlocks
-        .filter(|spinlocks| spinlocks.state == OnOff::On)
-    {
-        value.set(
-            "hv-spinlocks",
-            format!("0x{:x}", spinlocks.retries.unwrap_or_default()),
-        );
-    }
-    let early = [
-        ("hv-vpindex", hyperv.vpindex),
-        ("hv-runtime", hyperv.runtime),
-        ("hv-synic", hyperv.synic),
-    ];
-    put_states(&early, value);
-    if let Some(stimer) = hyperv.stimer.filter(|stimer| stimer.state == OnOff::On) {
-        value.set("hv-stimer", "on");
-        put_states(&[("hv-stimer-direct", stimer.direct)], value);
-    }
-    put_states(&[("hv-reset", hyperv.reset)], value);
-    if let Some(vendor) = hyperv
+        .filter(|spinlocks| spinlocks.state == OnOff::On);
+    let retries = spinlocks.map(|spinlocks| spinlocks.retries.unwrap_or_default());
+    value.opt(
+        "hv-spinlocks",
+        retries.map(|retries| format!("0x{retries:x}")),
+    );
+    put_hyperv_timers(hyperv, value);
+    let vendor = hyperv
         .vendor_id
         .as_ref()
-        .filter(|vendor| vendor.state == OnOff::On)
-    {
-        value.opt("hv-vendor-id", vendor.value.as_deref());
-    }
+        .filter(|vendor| vendor.state == OnOff::On);
+    value.opt(
+        "hv-vendor-id",
+        vendor.and_then(|vendor| vendor.value.as_deref()),
+    );
     put_states(
         &[
             ("hv-frequencies", hyperv.frequencies),
@@ -291,24 +281,45 @@ fn put_hyperv(hyperv: &Hyperv, value: &mut Keyval) {
         ],
         value,
     );
-    if let Some(flush) = hyperv.tlbflush.filter(|flush| flush.state == OnOff::On) {
-        value.set("hv-tlbflush", "on");
-        put_states(
-            &[
-                ("hv-tlbflush-direct", flush.direct),
-                ("hv-tlbflush-ext", flush.extended),
-            ],
-            value,
-        );
-    }
-    let late = [
+    put_hyperv_calls(hyperv, value);
+}
+
+/// Processor numbers, interrupts and timers, and reset.
+fn put_hyperv_timers(hyperv: &Hyperv, value: &mut Keyval) {
+    let stimer = hyperv.stimer.filter(|stimer| stimer.state == OnOff::On);
+    let states = [
+        ("hv-vpindex", hyperv.vpindex),
+        ("hv-runtime", hyperv.runtime),
+        ("hv-synic", hyperv.synic),
+        (
+            "hv-stimer",
+            stimer.map(|stimer| State {
+                state: stimer.state,
+            }),
+        ),
+        ("hv-stimer-direct", stimer.and_then(|stimer| stimer.direct)),
+        ("hv-reset", hyperv.reset),
+    ];
+    put_states(&states, value);
+}
+
+/// Calls in place of what is slow in a guest.
+fn put_hyperv_calls(hyperv: &Hyperv, value: &mut Keyval) {
+    let flush = hyperv.tlbflush.filter(|flush| flush.state == OnOff::On);
+    let states = [
+        (
+            "hv-tlbflush",
+            flush.map(|flush| State { state: flush.state }),
+        ),
+        ("hv-tlbflush-direct", flush.and_then(|flush| flush.direct)),
+        ("hv-tlbflush-ext", flush.and_then(|flush| flush.extended)),
         ("hv-ipi", hyperv.ipi),
         ("hv-evmcs", hyperv.evmcs),
         ("hv-avic", hyperv.avic),
         ("hv-emsr-bitmap", hyperv.emsr_bitmap),
         ("hv-xmm-input", hyperv.xmm_input),
     ];
-    put_states(&late, value);
+    put_states(&states, value);
 }
 
 fn put_states(states: &[(&str, Option<State>)], value: &mut Keyval) {

@@ -376,14 +376,15 @@ fn build_host_devices(
     Ok(())
 }
 
+/// Memory the host takes back, randomness, crash records of the firmware; what is passed through.
 fn build_rest(cx: Context<'_>, line: &mut CommandLine) -> Result<()> {
     let devices = &cx.def.devices;
     let balloon = devices
         .memballoon
         .as_ref()
-        .map(|balloon| small::balloon_props(cx, balloon))
-        .transpose()?;
+        .map(|balloon| small::balloon_props(cx, balloon));
     balloon
+        .transpose()?
         .flatten()
         .into_iter()
         .for_each(|props| line.device(props));
@@ -391,9 +392,9 @@ fn build_rest(cx: Context<'_>, line: &mut CommandLine) -> Result<()> {
         .rngs
         .iter()
         .try_for_each(|rng| small::build_rng(cx, rng, line))?;
-    let features = cx.def.features.clone().unwrap_or_default();
+    let features = cx.def.features.as_ref();
     if features
-        .vmcoreinfo
+        .and_then(|features| features.vmcoreinfo)
         .is_some_and(|switch| switch.state.is_on())
     {
         line.device(Props::driver("vmcoreinfo"));
@@ -401,6 +402,22 @@ fn build_rest(cx: Context<'_>, line: &mut CommandLine) -> Result<()> {
     machine::build_launch_security(cx, line);
     build_passthrough(cx, line);
     build_sandbox(cx, line);
+    build_last(cx, line)?;
+    if features
+        .and_then(|features| features.async_teardown)
+        .is_some_and(|teardown| teardown.enabled.is_yes())
+    {
+        line.push("-run-with", "async-teardown=on");
+    }
+    if cx.res.config.log_timestamp {
+        line.push("-msg", "timestamp=on");
+    }
+    Ok(())
+}
+
+/// The devices that come after the sandbox.
+fn build_last(cx: Context<'_>, line: &mut CommandLine) -> Result<()> {
+    let devices = &cx.def.devices;
     for panic in &devices.panics {
         small::panic_props(cx, panic)?
             .into_iter()
@@ -420,17 +437,7 @@ fn build_rest(cx: Context<'_>, line: &mut CommandLine) -> Result<()> {
     devices
         .pstore
         .iter()
-        .try_for_each(|pstore| small::build_pstore(cx, pstore, line))?;
-    if features
-        .async_teardown
-        .is_some_and(|teardown| teardown.enabled.is_yes())
-    {
-        line.push("-run-with", "async-teardown=on");
-    }
-    if cx.res.config.log_timestamp {
-        line.push("-msg", "timestamp=on");
-    }
-    Ok(())
+        .try_for_each(|pstore| small::build_pstore(cx, pstore, line))
 }
 
 /// Arguments and environment that the document hands to QEMU past libvirt's model.
