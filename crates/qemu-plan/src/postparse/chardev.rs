@@ -95,7 +95,7 @@ fn pair_console(devices: &mut Devices) {
         devices.consoles[0].info = first.info.clone();
         let port = first.target.as_ref().and_then(|t| t.port);
         let target = devices.consoles[0].target.get_or_insert_default();
-        target.port = target.port.or(port);
+        target.port = port.or(target.port);
     } else if has_console(first) {
         let info = first.info.clone();
         let target = Some(ConsoleTarget {

@@ -82,6 +82,10 @@ pub(super) fn fill(disk: &mut Disk) -> Result<()> {
     if disk.readonly && disk.snapshot == Some(SnapshotMode::No) {
         disk.snapshot = None;
     }
+    let removable = matches!(disk.target.bus, Some(DiskBus::Usb | DiskBus::Scsi));
+    if disk.target.removable.is_some() && !removable {
+        return Err(Error::xml("removable is only valid for usb or scsi disks"));
+    }
     if disk.target.bus != Some(DiskBus::Usb) {
         disk.target.removable = None;
     }

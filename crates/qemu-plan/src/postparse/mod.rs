@@ -22,6 +22,7 @@ mod video;
 use std::sync::Arc;
 
 use domxml::Domain;
+use domxml::devices::Devices;
 
 pub use context::{Config, Context, Emulators, Ids};
 pub use controllers::insert_controller;
@@ -68,6 +69,7 @@ pub fn post_parse(def: &mut Domain, ctx: &mut Context<'_>) -> Result<Arc<Caps>> 
     } else {
         address::LegacyBridge::DmiToPci
     };
+    validate::usb_leaders(&def.devices.controllers)?;
     let slots = def.max_memory.and_then(|m| m.slots).unwrap_or(0);
     address::assign(
         &mut def.devices,
@@ -86,6 +88,14 @@ pub(crate) fn accel_of(def: &Domain) -> Option<Accel> {
     Accel::from_virt_type(def.kind.as_str())
 }
 
+/// A name that QEMU would not take is not kept.
+fn drop_odd_aliases(devices: &mut Devices) {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    devices.for_each_info(|_, info| {
+        info.alias = info.alias.take().filter(|a| a.chars().all(plain));
+    });
+}
+
 fn fill_devices(
     def: &mut Domain,
     kind: MachineKind,
@@ -98,6 +108,7 @@ fn fill_devices(
         small::Ps2::Absent
     };
     let devices = &mut def.devices;
+    drop_odd_aliases(devices);
     small::fill_hostdevs(devices)?;
     controllers::add_for_hostdevs(devices);
     disk::order(&mut devices.disks);

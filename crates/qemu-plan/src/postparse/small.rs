@@ -105,6 +105,9 @@ pub(super) fn fill_defaults(devices: &mut Devices) {
         sound.streams.get_or_insert(2);
     }
     for sound in devices.sounds.iter_mut() {
+        if sound.model != SoundModel::Usb {
+            sound.multichannel = None;
+        }
         if !matches!(sound.model, SoundModel::Ich6 | SoundModel::Ich9) {
             sound.codecs.clear();
         }
@@ -188,11 +191,14 @@ fn default_audio(devices: &Devices) -> Option<AudioKind> {
     if has(GraphicsKind::Spice) {
         return Some(AudioKind::Spice);
     }
-    let headless = devices
-        .graphics
-        .first()
-        .is_some_and(|g| g.kind == GraphicsKind::EglHeadless);
-    (!headless && !has(GraphicsKind::Sdl) && !has(GraphicsKind::Dbus)).then_some(AudioKind::None)
+    // SDL, D-Bus and a display without a screen choose their own sound when the guest starts.
+    let own = [
+        GraphicsKind::Sdl,
+        GraphicsKind::Dbus,
+        GraphicsKind::EglHeadless,
+    ];
+    let chosen = own.into_iter().any(has) && !has(GraphicsKind::Vnc);
+    (!chosen).then_some(AudioKind::None)
 }
 
 /// Units of a SCSI bus that host devices are spread over.

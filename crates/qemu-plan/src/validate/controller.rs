@@ -3,6 +3,7 @@
 use domxml::devices::{Controller, ControllerKind, ScsiModel, UsbModel};
 
 use super::Guest;
+use super::options::Virtio;
 use crate::error::{Area, Code, Error, Result};
 use crate::postparse::MachineKind;
 
@@ -23,10 +24,16 @@ pub(super) fn options(guest: &Guest<'_>) -> Result<()> {
             ide(guest, c)?;
         }
         upstream(c)?;
-        if c.driver.as_ref().is_some_and(|d| d.iothread.is_some()) && !is_virtio_scsi(c) {
+        let virtio = is_virtio_scsi(c);
+        let threaded = c.driver.as_ref().is_some_and(|d| d.iothread.is_some());
+        if threaded && !virtio {
             return Err(Error::xml(
                 "'iothread' attribute only supported for virtio scsi controllers",
             ));
+        }
+        if c.kind == ControllerKind::Scsi {
+            let virtio = if virtio { Virtio::Yes } else { Virtio::No };
+            super::options::controller(guest, c, virtio)?;
         }
         Ok(())
     })
@@ -62,8 +69,7 @@ fn upstream(c: &Controller) -> Result<()> {
 }
 
 /// Companions serve the ports of a leader.
-pub(super) fn usb_leaders(guest: &Guest<'_>) -> Result<()> {
-    let all = &guest.def.devices.controllers;
+pub(crate) fn usb_leaders(all: &[Controller]) -> Result<()> {
     let mut usb = all
         .iter()
         .filter(|c| c.kind == ControllerKind::Usb)

@@ -12,6 +12,7 @@ mod domain;
 mod families;
 mod hostdev;
 mod net;
+mod options;
 mod small;
 mod tuning;
 mod video;
@@ -48,6 +49,7 @@ const SHAPES: &[Shape] = &[
     chardev::shapes,
     net::shapes,
     families::boot_order,
+    options::shapes,
     families::required,
     families::input_buses,
     small::usb_is_there,
@@ -70,6 +72,8 @@ const CHECKS: &[Check] = &[
     cpu::cache,
     cpu::address_bits,
     cpu::distances,
+    options::references,
+    options::aliases,
     tuning::schedulers,
     tuning::cache_needs_kvm,
     tuning::memory_nodes,
@@ -77,9 +81,9 @@ const CHECKS: &[Check] = &[
     domain::memory_devices,
     disk::targets,
     chardev::first_console,
+    options::disks,
     disk::checks,
     controller::options,
-    controller::usb_leaders,
     controller::expanders,
     video::models,
     video::acceleration,
@@ -88,6 +92,7 @@ const CHECKS: &[Check] = &[
     hostdev::duplicates,
     hostdev::checks,
     net::checks,
+    options::others,
     chardev::sources,
     chardev::spice_only,
     chardev::console_targets,
@@ -104,6 +109,9 @@ const CHECKS: &[Check] = &[
     video::passwords,
     video::graphics,
 ];
+
+/// Checks controllers before anything is placed on them.
+pub(crate) use controller::usb_leaders;
 
 /// Checks a document before anything is filled in.
 ///
