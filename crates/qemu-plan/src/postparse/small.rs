@@ -3,8 +3,8 @@
 use domxml::devices::{
     AccessMode, Address, Audio, AudioKind, Devices, DiskBus, DriveAddress, GraphicsKind,
     HostdevKind, HostdevMode, HostdevModel, HostdevProtocol, Input, InputBus, InputKind,
-    Memballoon, MemballoonModel, OnOff, PanicModel, Redirdev, RngBackendModel, SoundModel, Tpm,
-    TpmBackendKind, TpmModel, TpmVersion, VirtioModel, YesNo,
+    Memballoon, MemballoonModel, OnOff, PanicModel, Redirdev, RngBackendModel, Sound, SoundModel,
+    Tpm, TpmBackendKind, TpmModel, TpmVersion, VirtioModel, YesNo,
 };
 
 use crate::error::{Error, Result};
@@ -97,21 +97,7 @@ pub(super) fn fill_defaults(devices: &mut Devices) {
             backend.path = "/dev/random".to_owned();
         }
     }
-    for sound in devices
-        .sounds
-        .iter_mut()
-        .filter(|s| s.model == SoundModel::Virtio)
-    {
-        sound.streams.get_or_insert(2);
-    }
-    for sound in devices.sounds.iter_mut() {
-        if sound.model != SoundModel::Usb {
-            sound.multichannel = None;
-        }
-        if !matches!(sound.model, SoundModel::Ich6 | SoundModel::Ich9) {
-            sound.codecs.clear();
-        }
-    }
+    devices.sounds.iter_mut().for_each(fill_sound);
     for msi in devices.shmems.iter_mut().filter_map(|s| s.msi.as_mut()) {
         msi.ioeventfd.get_or_insert(OnOff::On);
     }
@@ -123,6 +109,21 @@ pub(super) fn fill_defaults(devices: &mut Devices) {
         vsock.model.get_or_insert(VirtioModel::Virtio);
     }
     devices.redirdevs.iter_mut().for_each(fill_redirdev);
+}
+
+/// Streams are of virtio cards, channels of USB ones, codecs of HDA ones.
+fn fill_sound(sound: &mut Sound) {
+    match sound.model {
+        SoundModel::Virtio => {
+            sound.streams.get_or_insert(2);
+            sound.codecs.clear();
+        }
+        SoundModel::Ich6 | SoundModel::Ich9 => {}
+        _ => sound.codecs.clear(),
+    }
+    if sound.model != SoundModel::Usb {
+        sound.multichannel = None;
+    }
 }
 
 fn fill_tpm(tpm: &mut Tpm) {

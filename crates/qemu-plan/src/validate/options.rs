@@ -74,29 +74,7 @@ fn bandwidth(card: &Interface) -> Result<()> {
 /// Threads, CPUs, cells and groups that something refers to.
 pub(super) fn references(guest: &Guest<'_>) -> Result<()> {
     let def = guest.def;
-    let threads = iothread_ids(def);
-    let count = def.vcpu.as_ref().map_or(1, |v| v.count);
-    if let Some(tune) = &def.cputune {
-        let scheduled = tune
-            .vcpusched
-            .iter()
-            .flat_map(|s| s.vcpus.iter().collect::<Vec<_>>());
-        if let Some(vcpu) = scheduled.into_iter().find(|v| *v >= count) {
-            return Err(Error::conflicting(format!(
-                "vCPU '{vcpu}' is not present in domain definition"
-            )));
-        }
-        if let Some(pin) = tune
-            .iothreadpin
-            .iter()
-            .find(|p| !threads.contains(&p.iothread))
-        {
-            return Err(Error::conflicting(format!(
-                "Cannot find 'iothread' : {}",
-                pin.iothread
-            )));
-        }
-    }
+    tuned(def)?;
     let cells = def
         .cpu
         .as_ref()
@@ -132,6 +110,34 @@ pub(super) fn references(guest: &Guest<'_>) -> Result<()> {
             filter.group
         ))),
     }
+}
+
+/// CPUs and threads that are tuned.
+fn tuned(def: &Domain) -> Result<()> {
+    let threads = iothread_ids(def);
+    let count = def.vcpu.as_ref().map_or(1, |v| v.count);
+    if let Some(tune) = &def.cputune {
+        let scheduled = tune
+            .vcpusched
+            .iter()
+            .flat_map(|s| s.vcpus.iter().collect::<Vec<_>>());
+        if let Some(vcpu) = scheduled.into_iter().find(|v| *v >= count) {
+            return Err(Error::conflicting(format!(
+                "vCPU '{vcpu}' is not present in domain definition"
+            )));
+        }
+        if let Some(pin) = tune
+            .iothreadpin
+            .iter()
+            .find(|p| !threads.contains(&p.iothread))
+        {
+            return Err(Error::conflicting(format!(
+                "Cannot find 'iothread' : {}",
+                pin.iothread
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Names that a user chose are unique.
