@@ -185,6 +185,10 @@ impl Error {
     pub fn invalid(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Code::OperationInvalid, message)
     }
+    /// The guest does not run, and would have to.
+    pub fn not_running() -> Self {
+        Self::invalid("domain is not running").in_area(Area::Domain)
+    }
     /// An argument is out of its range.
     pub fn argument(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Code::InvalidArg, message)

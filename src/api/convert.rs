@@ -104,7 +104,7 @@ fn full_of(view: &Arc<View>, document: Option<&domxml::Domain>) -> pb::Domain {
         message.taints = run.taints.iter().map(|t| (*t).to_owned()).collect();
         message.deprecations = run.deprecations.iter().map(|d| d.to_string()).collect();
         message.control = Some(control(run));
-        message.security_label = run.label.as_deref().unwrap_or_default().to_owned();
+        message.dac_label = run.label.as_deref().unwrap_or_default().to_owned();
     }
     message
 }

@@ -89,7 +89,7 @@ impl Which {
             Scope::Both => Self { live: true, config: true },
         };
         if which.live && !view.active() {
-            return Err(Error::invalid("domain is not running").in_area(Area::Domain));
+            return Err(Error::not_running());
         }
         if which.config && view.config.is_none() {
             return Err(Error::invalid("transient domains do not have any persistent config").in_area(Area::Domain));
@@ -200,7 +200,8 @@ fn apply(domain: &mut domxml::Domain, change: &Change) -> Result<()> {
 fn lifecycle_action(event: LifecycleEvent, action: LifecycleAction) -> Result<Action> {
     let dump = matches!(action, LifecycleAction::CoredumpDestroy | LifecycleAction::CoredumpRestart);
     if dump && event != LifecycleEvent::Crash {
-        return Err(Error::argument("the coredump actions are valid only for on_crash"));
+        let (event, action) = (lifecycle_word(event.as_str_name(), "LIFECYCLE_EVENT_"), lifecycle_word(action.as_str_name(), "LIFECYCLE_ACTION_"));
+        return Err(Error::new(Code::ConfigUnsupported, format!("Lifecycle event '{event}' doesn't support '{action}' action")).in_area(Area::Domain));
     }
     Ok(match action {
         LifecycleAction::Destroy => Action::Destroy,
@@ -210,6 +211,11 @@ fn lifecycle_action(event: LifecycleEvent, action: LifecycleAction) -> Result<Ac
         LifecycleAction::CoredumpDestroy => Action::CoredumpDestroy,
         LifecycleAction::CoredumpRestart => Action::CoredumpRestart,
     })
+}
+
+/// libvirt's word for a value of the protocol.
+fn lifecycle_word(name: &str, prefix: &str) -> String {
+    name.strip_prefix(prefix).unwrap_or(name).to_ascii_lowercase().replace('_', "-")
 }
 
 fn set_memory(domain: &mut domxml::Domain, kib: u64) -> Result<()> {
@@ -239,9 +245,11 @@ fn set_max_memory(domain: &mut domxml::Domain, kib: u64) -> Result<()> {
 }
 
 fn set_vcpus(domain: &mut domxml::Domain, count: u32) -> Result<()> {
+    // Only a document of a run has an id.
+    let which = if domain.id.is_some() { "live" } else { "persistent" };
     let vcpu = domain.vcpu.get_or_insert_default();
     if count == 0 || count > vcpu.count {
-        return Err(Error::argument(format!("requested vcpus is greater than max allowable vcpus for the persistent domain: {count} > {}", vcpu.count)));
+        return Err(Error::argument(format!("requested vcpus is greater than max allowable vcpus for the {which} domain: {count} > {}", vcpu.count)));
     }
     vcpu.current = (count != vcpu.count).then_some(count);
     for state in domain.vcpus.iter_mut().flat_map(|v| &mut v.all) {

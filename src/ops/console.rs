@@ -77,7 +77,7 @@ impl Consoles {
     fn enter(&self, alias: &str, force: bool) -> Result<(u64, oneshot::Receiver<()>)> {
         let mut holders = self.holders();
         if holders.closed {
-            return Err(Error::invalid("domain is not running"));
+            return Err(Error::not_running());
         }
         if holders.by_alias.contains_key(alias) && !force {
             return Err(Error::new(crate::error::Code::OperationFailed, "Active console session exists for this domain"));

@@ -85,10 +85,10 @@ pub struct Undefine {
 /// `OperationInvalid` if the guest has none, or has firmware variables and `what` does not say what to do with them.
 pub async fn undefine(driver: &Arc<Driver>, domain: &Domain, what: Undefine, conditions: &Conditions) -> Result<()> {
     if what.nvram && what.keep_nvram {
-        return Err(Error::argument("cannot both keep and delete nvram"));
+        return Err(Error::invalid("cannot both keep and delete nvram"));
     }
     if what.tpm && what.keep_tpm {
-        return Err(Error::argument("cannot both keep and delete TPM"));
+        return Err(Error::invalid("cannot both keep and delete TPM"));
     }
     let view = domain.view();
     conditions.check(&view)?;

@@ -123,7 +123,7 @@ pub async fn node(driver: &Driver) -> Result<Node> {
             sockets: info.sockets,
             cores: info.cores,
             threads: info.threads,
-            free_memory_kib: free / 1024,
+            free_memory_kib: free,
         })
     })
     .await

@@ -78,18 +78,22 @@ pub(crate) async fn set_vcpus_flags(ctx: &Ctx, args: DomainSetVcpusFlags) -> Rep
     args::exclusive(ctx, args.flags, [guest, config])?;
     args::check(ctx, "nvcpus", Must::NotBeZero, args.nvcpus != 0)?;
     args::flags(ctx, args.flags)?;
-    if args.flags & (VIR_DOMAIN_VCPU_GUEST | VIR_DOMAIN_VCPU_HOTPLUGGABLE) != 0 {
+    if args.flags & VIR_DOMAIN_VCPU_GUEST != 0 {
         full_in(ctx, &args.dom, args::scope(args.flags)).await?;
-        let detail = "CPUs of the guest's own system, or that can be unplugged";
-        return Err(
-            WireError::new(ErrorCode::ARGUMENT_UNSUPPORTED, ErrorDomain::QEMU, detail).into(),
-        );
+        return Err(unsupported("QEMU guest agent is not configured").into());
+    }
+    if args.flags & VIR_DOMAIN_VCPU_HOTPLUGGABLE != 0 {
+        return Err(unsupported("CPUs that can be unplugged are named one by one").into());
     }
     let change = match args.flags & VIR_DOMAIN_VCPU_MAXIMUM {
         0 => Change::Vcpus(args.nvcpus),
         _ => Change::MaxVcpus(args.nvcpus),
     };
     configure(ctx, &args.dom, args::scope(args.flags), change).await
+}
+
+fn unsupported(detail: &str) -> WireError {
+    WireError::new(ErrorCode::ARGUMENT_UNSUPPORTED, ErrorDomain::QEMU, detail)
 }
 
 pub(crate) async fn set_lifecycle_action(ctx: &Ctx, args: DomainSetLifecycleAction) -> Reply<()> {

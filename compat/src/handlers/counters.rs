@@ -195,7 +195,7 @@ pub(crate) async fn interface_stats(
     let found = interfaces
         .into_iter()
         .find(|interface| interface.name == device && !device.is_empty());
-    let unknown = || args::invalid(&format!("'{device}' is not a known interface"));
+    let unknown = || ctx.invalid_arg(&format!("'{device}' is not a known interface"));
     let counters = found
         .and_then(|interface| interface.counters)
         .ok_or_else(unknown)?;
@@ -221,7 +221,7 @@ async fn counted(ctx: &Ctx, dom: &NonnullDomain, path: &str) -> Reply<Block> {
     running(ctx, dom).await?;
     let blocks = blocks(ctx, dom).await?;
     if path.is_empty() {
-        return Ok(blocks.iter().fold(Block::default(), sum));
+        return Ok(blocks.iter().fold(no_requests(), sum));
     }
     let unknown = || args::invalid(&format!("invalid path: {path}"));
     let found = blocks.into_iter().find(|block| is(block, path));
@@ -231,6 +231,17 @@ async fn counted(ctx: &Ctx, dom: &NonnullDomain, path: &str) -> Reply<Block> {
 /// Whether `path` means the disk: by target or by file.
 fn is(block: &Block, path: &str) -> bool {
     block.name == path || (!block.path.is_empty() && block.path == path)
+}
+
+/// Of no disk at all.
+fn no_requests() -> Block {
+    Block {
+        rd_requests: Some(0),
+        rd_bytes: Some(0),
+        wr_requests: Some(0),
+        wr_bytes: Some(0),
+        ..Block::default()
+    }
 }
 
 fn sum(total: Block, block: &Block) -> Block {

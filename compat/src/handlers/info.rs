@@ -209,12 +209,10 @@ pub(crate) async fn get_security_label_list(
     ctx: &Ctx,
     args: DomainGetSecurityLabelList,
 ) -> Reply<DomainGetSecurityLabelListRet> {
-    let text = full(ctx, &args.dom).await?.security_label;
-    let labels: Vec<_> = Some(text)
-        .filter(|text| !text.is_empty())
-        .iter()
-        .map(|text| label(text))
-        .collect();
+    let guest = full(ctx, &args.dom).await?;
+    let of_drivers = [guest.security_label, guest.dac_label];
+    let labels = of_drivers.iter().filter(|_| guest.id > 0);
+    let labels: Vec<_> = labels.map(|text| label(text)).collect();
     let ret = i32::try_from(labels.len()).unwrap_or(i32::MAX);
     Ok(DomainGetSecurityLabelListRet {
         labels: labels.into(),
