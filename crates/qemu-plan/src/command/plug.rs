@@ -69,7 +69,10 @@ pub fn plug(def: &Domain, device: &Device, given: Given<'_>) -> Result<Plan> {
         ..CommandLine::default()
     };
     build(cx, device.as_ref(), &mut sources, &mut line)?;
-    let steps = line.switches.into_iter().map(step).collect::<Result<_>>()?;
+    let steps = line.switches.into_iter().map(step);
+    let mut steps = steps.collect::<Result<Vec<_>>>()?;
+    // A running QEMU wants to know what a device refers to before the device.
+    steps.sort_by_key(|step| matches!(step, Step::Device(_)));
     Ok(Plan {
         steps,
         secrets: sources.needs,

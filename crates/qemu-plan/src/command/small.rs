@@ -195,59 +195,60 @@ pub fn panic_props(cx: Context<'_>, panic: &Panic) -> Result<Option<Props>> {
 /// # Errors
 /// When the model is gone from QEMU.
 pub fn build_shmem(cx: Context<'_>, shmem: &Shmem, line: &mut CommandLine) -> Result<()> {
-    const SIZE: u64 = 4 << 20;
     let id = alias(&shmem.info)?;
-    let options = shmem.msi.clone().unwrap_or_default();
-    let mut socket = None;
-    let mut props = match shmem.model.unwrap_or_default() {
+    match shmem.model.unwrap_or_default() {
         ShmemModelKind::IvshmemPlain => {
-            let size = shmem
-                .size
-                .as_ref()
-                .and_then(|size| units::bytes(size.value, size.unit.as_deref().unwrap_or("B")));
-            let memdev = format!("shmmem-{id}");
-            line.object(
-                Props::object("memory-backend-file", memdev.clone())
-                    .with("mem-path", format!("/dev/shm/{}", shmem.name))
-                    .with("size", size.filter(|size| *size != 0).unwrap_or(SIZE))
-                    .with("share", true),
-            );
+            line.object(shmem_memory(shmem, id));
             let master = shmem.role.map(|role| on_off(role == ShmemRole::Master));
-            Props::driver("ivshmem-plain")
+            let mut props = Props::driver("ivshmem-plain")
                 .with("id", id)
-                .with("memdev", memdev)
-                .with_opt("master", master)
+                .with("memdev", format!("shmmem-{id}"))
+                .with_opt("master", master);
+            address::put(cx, &shmem.info, &mut props)?;
+            line.device(props);
         }
         ShmemModelKind::IvshmemDoorbell => {
-            let own = || format!("/var/lib/libvirt/shmem-{}-sock", shmem.name);
-            let path = shmem
-                .server
-                .as_ref()
-                .and_then(|server| server.path.clone())
-                .unwrap_or_else(own);
-            socket = Some(
-                Keyval::implied("socket")
-                    .with("id", format!("char{id}"))
-                    .with("path", path),
-            );
-            Props::driver("ivshmem-doorbell")
+            let options = shmem.msi.clone().unwrap_or_default();
+            let mut props = Props::driver("ivshmem-doorbell")
                 .with("id", id)
                 .with("chardev", format!("char{id}"))
                 .with_opt("vectors", options.vectors.filter(|vectors| *vectors != 0))
-                .with_opt("ioeventfd", options.ioeventfd.map(OnOff::is_on))
+                .with_opt("ioeventfd", options.ioeventfd.map(OnOff::is_on));
+            address::put(cx, &shmem.info, &mut props)?;
+            line.device(props);
+            line.push("-chardev", shmem_socket(shmem, id));
         }
         ShmemModelKind::Ivshmem => {
             return Err(Error::unsupported(
                 "ivshmem device is not supported with this QEMU binary",
             ));
         }
-    };
-    address::put(cx, &shmem.info, &mut props)?;
-    line.device(props);
-    if let Some(socket) = socket {
-        line.push("-chardev", socket);
     }
     Ok(())
+}
+
+fn shmem_memory(shmem: &Shmem, id: &str) -> Props {
+    const SIZE: u64 = 4 << 20;
+    let size = shmem
+        .size
+        .as_ref()
+        .and_then(|size| units::bytes(size.value, size.unit.as_deref().unwrap_or("B")));
+    Props::object("memory-backend-file", format!("shmmem-{id}"))
+        .with("mem-path", format!("/dev/shm/{}", shmem.name))
+        .with("size", size.filter(|size| *size != 0).unwrap_or(SIZE))
+        .with("share", true)
+}
+
+fn shmem_socket(shmem: &Shmem, id: &str) -> Keyval {
+    let own = || format!("/var/lib/libvirt/shmem-{}-sock", shmem.name);
+    let path = shmem
+        .server
+        .as_ref()
+        .and_then(|server| server.path.clone())
+        .unwrap_or_else(own);
+    Keyval::implied("socket")
+        .with("id", format!("char{id}"))
+        .with("path", path)
 }
 
 /// Appends a crypto device.
