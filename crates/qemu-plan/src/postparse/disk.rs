@@ -2,8 +2,8 @@
 
 use domxml::devices::{
     Address, CacheMode, Devices, Disk, DiskBus, DiskDevice, DiskDriver, DriveAddress,
-    EncryptionEngine, HostTransport, HostdevKind, IoMode, NetProtocol, Size, SnapshotMode, Source,
-    StorageFormat, StorageHost, StorageKind,
+    EncryptionEngine, HostTransport, HostdevKind, IoMode, MetadataCache, NetProtocol, Size,
+    SnapshotMode, Source, StorageFormat, StorageHost, StorageKind,
 };
 
 use domxml::units::scale;
@@ -90,7 +90,7 @@ pub(super) fn fill(disk: &mut Disk) -> Result<()> {
         disk.target.removable = None;
     }
     fill_source(disk);
-    fill_encryption(disk);
+    fill_encryption(disk)?;
     fill_driver(disk)
 }
 
@@ -143,7 +143,7 @@ fn fill_source(disk: &mut Disk) {
 }
 
 /// Images are decrypted by QEMU unless the document says who else.
-fn fill_encryption(disk: &mut Disk) {
+fn fill_encryption(disk: &mut Disk) -> Result<()> {
     let own = disk.encryption.as_mut();
     let of_source = disk.source.as_mut().and_then(|s| s.encryption.as_mut());
     for encryption in own.into_iter().chain(of_source) {
@@ -154,25 +154,35 @@ fn fill_encryption(disk: &mut Disk) {
         if let Some(encryption) = backing.source.as_mut().and_then(|s| s.encryption.as_mut()) {
             encryption.engine.get_or_insert(EncryptionEngine::Qemu);
         }
+        in_bytes(
+            backing
+                .format
+                .as_mut()
+                .and_then(|f| f.metadata_cache.as_mut()),
+        )?;
         link = backing.backing.as_deref_mut();
     }
+    Ok(())
+}
+
+/// Sizes of caches are kept in bytes.
+fn in_bytes(cache: Option<&mut MetadataCache>) -> Result<()> {
+    let Some(size) = cache.and_then(|c| c.max_size.as_mut()) else {
+        return Ok(());
+    };
+    let unit = size.unit.as_deref().unwrap_or_default();
+    let bytes = scale(size.value, unit);
+    let value = bytes.map_err(|e| Error::new(Code::InvalidArg, Area::None, e.message))?;
+    *size = Size {
+        unit: Some("bytes".to_owned()),
+        value,
+    };
+    Ok(())
 }
 
 fn fill_driver(disk: &mut Disk) -> Result<()> {
     let driver = disk.driver.get_or_insert_with(DiskDriver::default);
-    if let Some(size) = driver
-        .metadata_cache
-        .as_mut()
-        .and_then(|m| m.max_size.as_mut())
-    {
-        let unit = size.unit.as_deref().unwrap_or_default();
-        let bytes = scale(size.value, unit)
-            .map_err(|e| Error::new(Code::InvalidArg, Area::None, e.message))?;
-        *size = Size {
-            unit: Some("bytes".to_owned()),
-            value: bytes,
-        };
-    }
+    in_bytes(driver.metadata_cache.as_mut())?;
     driver.cache = driver.cache.filter(|c| *c != CacheMode::Default);
     driver.io = driver.io.filter(|i| *i != IoMode::Default);
     driver.name.get_or_insert_with(|| "qemu".to_owned());

@@ -21,6 +21,7 @@ pub(super) fn identify(def: &mut Domain, ids: &mut dyn Ids) -> Result<()> {
     if def.uuid.is_none() {
         def.uuid = smbios_uuid(def).or_else(|| Some(ids.uuid()));
     }
+    def.sanitize_metadata();
     def.title = def.title.take().filter(|t| !t.is_empty());
     def.description = def.description.take().filter(|t| !t.is_empty());
     Ok(())

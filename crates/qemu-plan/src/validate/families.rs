@@ -39,6 +39,13 @@ pub(super) fn boot_order(def: &Domain) -> Result<()> {
         .filter_map(|i| i.boot.as_ref())
         .map(|b| b.order)
         .collect();
+    let loadparms = def.devices.iter().filter_map(DeviceRef::info);
+    let mut loadparms = loadparms.filter_map(|i| i.boot.as_ref()?.loadparm.as_deref());
+    if let Some(long) = loadparms.find(|p| !(1..=8).contains(&p.len())) {
+        return Err(Error::internal(format!(
+            "loadparm value '{long}' must be between 1 and 8 characters"
+        )));
+    }
     if all.contains(&0) {
         let message =
             "Invalid value for attribute 'order' in element 'boot': Zero is not permitted";
