@@ -243,6 +243,17 @@ impl StdError for Error {
     }
 }
 
+/// Reasons finer than their code, that gRPC has a code of its own for.
+const FINER: &[(&str, Grpc)] = &[
+    ("CONSOLE_IN_USE", Grpc::FailedPrecondition),
+    ("DOM_EXIST", Grpc::AlreadyExists),
+    ("ETAG_MISMATCH", Grpc::Aborted),
+    ("PROCESS_DOES_NOT_END", Grpc::DeadlineExceeded),
+    ("SLOW_WATCHER", Grpc::ResourceExhausted),
+    ("UNREACHABLE", Grpc::Unavailable),
+    ("VERSION_EXPIRED", Grpc::OutOfRange),
+];
+
 /// The gRPC face. Reason, libvirt's numbers and the bare message travel in the details.
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
@@ -255,12 +266,8 @@ impl From<Error> for Status {
             metadata.push(("errno".to_owned(), errno.to_string()));
         }
         let reason = error.reason.unwrap_or(error.code.reason());
-        let grpc = match reason {
-            "ETAG_MISMATCH" => Grpc::Aborted,
-            "VERSION_EXPIRED" => Grpc::OutOfRange,
-            "SLOW_WATCHER" => Grpc::ResourceExhausted,
-            _ => error.code.grpc(),
-        };
+        let finer = FINER.iter().find(|(name, _)| *name == reason);
+        let grpc = finer.map_or(error.code.grpc(), |(_, grpc)| *grpc);
         let details = ErrorDetails::with_error_info(reason, "virtqemud", metadata.into_iter().collect::<std::collections::HashMap<_, _>>());
         Status::with_error_details(grpc, error.to_string(), details)
     }

@@ -173,11 +173,12 @@ impl Journal {
         let mut inner = self.inner();
         let mut counter = *self.shared.newest.borrow();
         let published = publish(Version { epoch: self.shared.epoch, counter: counter + happenings.len() as u64 });
-        for happening in happenings {
+        let number = |happening: Happening| {
             counter += 1;
-            let event = happening.event(Version { epoch: self.shared.epoch, counter });
-            inner.record(event);
-        }
+            happening.event(Version { epoch: self.shared.epoch, counter })
+        };
+        let events = happenings.into_iter().map(number).collect();
+        inner.record(events);
         self.shared.newest.send_replace(counter);
         published
     }
@@ -211,9 +212,10 @@ impl Journal {
         self.inner().after(counter, max)
     }
 
-    /// Compares what the journal has told of with what is there at start-up, and returns what it missed.
-    pub fn reconcile(&self, found: &[Found]) -> Vec<Happening> {
-        self.inner().known.missed(found)
+    /// Compares what the journal has told of with what is there at start-up, and returns what it missed. `why` gives
+    /// libvirt's detail of the end of a run: who ended it is not to be seen from its absence.
+    pub fn reconcile(&self, found: &[Found], why: impl Fn(uuid::Uuid, i32) -> i32) -> Vec<Happening> {
+        self.inner().known.missed(found, why)
     }
 
     /// Sets what the journal takes as told, for the first start in an epoch: what is found then is no news.
@@ -233,20 +235,20 @@ impl Journal {
 }
 
 impl Inner {
-    fn record(&mut self, event: pb::Event) {
-        self.known.note(&event);
-        let written = match &mut self.file {
-            Some(file) => file.append(&event, &self.known),
-            None => Ok(prost::Message::encoded_len(&event)),
-        };
-        let bytes = written.unwrap_or_else(|error| {
+    /// Takes in the events of one change.
+    fn record(&mut self, events: Vec<pb::Event>) {
+        events.iter().for_each(|event| self.known.note(event));
+        let written = self.file.as_mut().map_or(Ok(()), |file| file.append(&events, &self.known));
+        if let Err(error) = written {
             tracing::warn!(%error, "cannot write the journal of events; versions will not outlive the daemon");
             if let Some(file) = self.file.take() {
                 file.give_up();
             }
-            prost::Message::encoded_len(&event)
-        });
-        self.push(Arc::new(event), bytes);
+        }
+        for event in events {
+            let bytes = prost::Message::encoded_len(&event);
+            self.push(Arc::new(event), bytes);
+        }
     }
 
     fn push(&mut self, event: Arc<pb::Event>, bytes: usize) {

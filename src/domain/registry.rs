@@ -198,7 +198,7 @@ impl Maps {
             (None, Some(other)) => format!("domain '{name}' already exists with uuid {other}"),
             (None, None) => format!("domain '{name}' has just gone; try again"),
         };
-        Error::new(Code::OperationFailed, message).in_area(Area::Domain)
+        Error::new(Code::OperationFailed, message).in_area(Area::Domain).because("DOM_EXIST")
     }
 
     fn insert(&mut self, domain: Domain) -> Domain {

@@ -81,6 +81,7 @@ impl Store {
     /// # Errors
     /// A directory can't be read.
     pub fn load(&self) -> Result<Found> {
+        self.finish_renames();
         let paths = &self.inner.paths;
         let runs = self.load_all(&paths.state, domxml::StatusDocument::parse)?;
         let configs = self.load_all(&paths.config, |text| domxml::Domain::parse(text, ParseFlags::INACTIVE))?;
@@ -116,7 +117,7 @@ impl Store {
 
     /// Where intents are noted: what is about to be done to a run.
     fn intent_path(&self, uuid: uuid::Uuid, id: i32) -> PathBuf {
-        self.inner.paths.state.join("virtqemud").join(format!("intent-{uuid}-{id}"))
+        self.own_dir().join(format!("intent-{uuid}-{id}"))
     }
 
     /// Notes what is about to be done to a run, for a daemon that finds it half done.
@@ -144,6 +145,65 @@ impl Store {
         }
     }
 
+    /// Forgets intents for runs that are no more: their numbers come again.
+    pub fn forget_intents(&self, runs: &[(uuid::Uuid, i32)]) {
+        let kept: HashSet<PathBuf> = runs.iter().map(|(uuid, id)| self.intent_path(*uuid, *id)).collect();
+        let entries = fs::read_dir(self.own_dir()).into_iter().flatten().flatten();
+        let stale = entries.map(|e| e.path()).filter(|path| file_name(path).starts_with("intent-") && !kept.contains(path));
+        stale.for_each(|path| discard(&path));
+    }
+
+    /// Removes what a daemon that was killed left half made: temporary files, and directories of runs that are not among
+    /// `kept`. Where a status file could not be read nothing is removed: it may be that run's.
+    pub fn sweep(&self, kept: &HashSet<PathBuf>) {
+        let paths = &self.inner.paths;
+        for dir in [&paths.config, &paths.state] {
+            let entries = fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path());
+            entries.filter(|path| file_name(path).ends_with(".xml.new")).for_each(|path| discard(&path));
+        }
+        if self.foreign().iter().any(|path| path.parent() == Some(&paths.state)) {
+            return;
+        }
+        for (dir, prefix) in [(paths.domains.clone(), "domain-"), (paths.state.join("channel"), "")] {
+            let entries = fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path());
+            let of_run = |path: &PathBuf| is_short_name(file_name(path).strip_prefix(prefix).unwrap_or_default()) && !kept.contains(path);
+            for path in entries.filter(of_run) {
+                if let Err(error) = fs::remove_dir_all(&path) {
+                    tracing::warn!(path = %path.display(), %error, "what is left of a run can't be removed");
+                }
+            }
+        }
+    }
+
+    /// Finishes renames that were cut off after the new file was written.
+    fn finish_renames(&self) {
+        let entries = fs::read_dir(self.own_dir()).into_iter().flatten().flatten().map(|e| e.path());
+        for note in entries.filter(|path| file_name(path).starts_with("rename-")) {
+            let text = fs::read_to_string(&note).unwrap_or_default();
+            let uuid = format!("<uuid>{}</uuid>", file_name(&note).trim_start_matches("rename-"));
+            // Both must be this guest's: a name may have become another's since.
+            let is_its = |name: &str| fs::read_to_string(self.config_path(name)).is_ok_and(|text| text.contains(&uuid));
+            if let Some((old, new)) = text.split_once('\n').filter(|(old, new)| is_its(old) && is_its(new)) {
+                tracing::warn!(old, new, "finishing a rename that was cut off");
+                let link = self.autostart_path(old);
+                if fs::symlink_metadata(&link).is_ok() {
+                    discard(&link);
+                    let relink = Step::Link { path: self.autostart_path(new), target: self.config_path(new) };
+                    if let Err(error) = relink.carry_out() {
+                        tracing::warn!(guest = new, %error, "the guest does not start with the host any more");
+                    }
+                }
+                discard(&self.config_path(old));
+            }
+            discard(&note);
+        }
+    }
+
+    /// Where the daemon keeps what is its own.
+    fn own_dir(&self) -> PathBuf {
+        self.inner.paths.state.join("virtqemud")
+    }
+
     fn foreign(&self) -> std::sync::MutexGuard<'_, HashSet<PathBuf>> {
         self.inner.foreign.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -164,8 +224,18 @@ impl Store {
 
     fn steps(&self, before: &View, after: &View, volatile: bool) -> Result<Vec<Step>> {
         let mut steps = Vec::new();
+        // Two files of one guest are there for a moment: who finds them must know which one counts.
+        let renamed = before.config.is_some() && after.config.is_some() && before.name != after.name;
+        let note = self.own_dir().join(format!("rename-{}", after.uuid));
+        if renamed {
+            let text = format!("{}\n{}", before.name, after.name);
+            steps.push(Step::Write { path: note.clone(), text, durable: false, needed: true });
+        }
         self.config_steps(before, after, &mut steps)?;
         self.autostart_steps(before, after, &mut steps);
+        if renamed {
+            steps.push(Step::Remove(note));
+        }
         match (&before.run, &after.run) {
             (_, Some(_)) if !volatile => {
                 // A run that begins must have its file, or a restart would not find it; later ones only describe it better.
@@ -259,6 +329,7 @@ pub fn write(path: &Path, content: &[u8], durable: bool) -> io::Result<()> {
     temporary.push(".new");
     let temporary = PathBuf::from(temporary);
     let attempt = || {
+        path.parent().map_or(Ok(()), fs::create_dir_all)?;
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
         file.write_all(content)?;
         if durable {
@@ -271,6 +342,22 @@ pub fn write(path: &Path, content: &[u8], durable: bool) -> io::Result<()> {
         let _ = fs::remove_file(&temporary);
     })?;
     if durable { sync_parent(path) } else { Ok(()) }
+}
+
+fn file_name(path: &Path) -> &str {
+    path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
+}
+
+/// "ID-NAME", as directories of runs are called.
+fn is_short_name(text: &str) -> bool {
+    text.split_once('-').is_some_and(|(id, name)| id.parse::<i32>().is_ok_and(|id| id > 0) && !name.is_empty())
+}
+
+/// Removes a file that nobody needs; what can't be removed is in nobody's way.
+fn discard(path: &Path) {
+    if let Err(error) = remove(path) {
+        tracing::warn!(path = %path.display(), %error, "a file is left that nobody needs");
+    }
 }
 
 fn sync_parent(path: &Path) -> io::Result<()> {

@@ -1,8 +1,9 @@
 //! The journal's files: two segments of length-prefixed, checksummed records, each begun by what was known then.
 //!
-//! `journal.N` holds a head (magic, epoch, first counter, the known guests) and then events. When the newest one is
-//! full the next is begun and the one before the last is removed. Nothing is synced: the runtime directory does not
-//! outlive the host, and what was written outlives the daemon.
+//! `journal.N` holds a head (magic, epoch, first counter, the known guests) and then the events of one change after
+//! another: a record holds all events of a change, so that a daemon killed in the midst of writing has told of all or of
+//! none. When the newest segment is full the next is begun and the one before the last is removed. Nothing is synced: the
+//! runtime directory does not outlive the host, and what was written outlives the daemon.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -15,7 +16,7 @@ use prost::Message;
 use super::{Known, counter};
 use crate::pb;
 
-const MAGIC: &[u8; 8] = b"vqjrnl01";
+const MAGIC: &[u8; 8] = b"vqjrnl02";
 /// A segment is full at this size.
 const SEGMENT_BYTES: u64 = 4 << 20;
 /// No record is longer.
@@ -90,16 +91,17 @@ impl Segments {
         self.base
     }
 
-    /// Appends one event and returns its size. `known` is what is known with it.
-    pub(super) fn append(&mut self, event: &pb::Event, known: &Known) -> io::Result<usize> {
-        let record = record(&event.encode_to_vec());
+    /// Appends the events of one change. `known` is what is known with them.
+    pub(super) fn append(&mut self, events: &[pb::Event], known: &Known) -> io::Result<()> {
+        let Some(last) = events.last() else { return Ok(()) };
+        let record = record(&events.iter().flat_map(Message::encode_length_delimited_to_vec).collect::<Vec<_>>());
         self.file.write_all(&record)?;
-        self.base = counter(event);
+        self.base = counter(last);
         self.bytes += record.len() as u64;
         if self.bytes > SEGMENT_BYTES {
             self.roll(known)?;
         }
-        Ok(record.len())
+        Ok(())
     }
 
     /// Begins a segment whose head holds `known`.
@@ -199,12 +201,23 @@ fn read_segment(path: &Path, replay: &mut Replay) -> io::Result<(Head, u64)> {
     // Each head says all that was known then.
     replay.known = head.known.clone();
     while let Some((body, tail)) = split_record(rest) {
-        let Ok(event) = pb::Event::decode(body) else { break };
-        replay.known.note(&event);
-        replay.events.push((event, body.len() + 8));
+        let Some(events) = parse_events(body) else { break };
+        for event in events {
+            replay.known.note(&event);
+            let bytes = event.encoded_len();
+            replay.events.push((event, bytes));
+        }
         rest = tail;
     }
     Ok((head, (bytes.len() - rest.len()) as u64))
+}
+
+fn parse_events(mut body: &[u8]) -> Option<Vec<pb::Event>> {
+    let mut events = Vec::new();
+    while !body.is_empty() {
+        events.push(pb::Event::decode_length_delimited(&mut body).ok()?);
+    }
+    Some(events)
 }
 
 fn parse_head(body: &[u8]) -> Option<Head> {

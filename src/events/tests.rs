@@ -14,7 +14,21 @@ fn told(n: u128, change: pb::event::Lifecycle, id: i32) -> Happening {
 }
 
 fn found(n: u128, defined: bool, id: i32) -> Found {
-    Found { uuid: Uuid::from_u128(n), name: format!("guest{n}").into(), defined, id }
+    Found { uuid: Uuid::from_u128(n), name: format!("guest{n}").into(), defined, id, state: (0, 0) }
+}
+
+/// Nobody knows why a run ended.
+fn failed(_: Uuid, _: i32) -> i32 {
+    5
+}
+
+/// Lifecycle events: guest, type, detail, state, whether it is gone.
+fn lines(happenings: &[Happening]) -> Vec<(String, i32, i32, i32, bool)> {
+    let one = |h: &Happening| match &h.detail {
+        Some(pb::event::Detail::Lifecycle(l)) => (h.name.to_string(), l.r#type, l.detail, l.state, l.gone),
+        other => panic!("{other:?}"),
+    };
+    happenings.iter().map(one).collect()
 }
 
 fn counters(next: Next) -> Vec<u64> {
@@ -65,7 +79,8 @@ async fn who_lags_too_far_is_told() {
 fn a_torn_tail_is_cut_off_and_written_over() {
     let dir = TempDir::new().unwrap();
     let journal = Journal::open(dir.path()).unwrap();
-    journal.append(vec![told(1, lifecycle(0, 0), 0), told(2, lifecycle(0, 0), 0)]);
+    journal.append(vec![told(1, lifecycle(0, 0), 0)]);
+    journal.append(vec![told(2, lifecycle(0, 0), 0)]);
     drop(journal);
     let path = dir.path().join("journal.1");
     let bytes = std::fs::read(&path).unwrap();
@@ -105,7 +120,7 @@ fn what_was_not_told_is_told_at_start_up_once() {
     drop(journal);
 
     let journal = Journal::open(dir.path()).unwrap();
-    let missed = journal.reconcile(&[found(1, true, 6), found(2, true, 0), found(4, true, 0)]);
+    let missed = journal.reconcile(&[found(1, true, 6), found(2, true, 0), found(4, true, 0)], failed);
     let mut seen: Vec<_> = missed
         .iter()
         .map(|h| match &h.detail {
@@ -116,7 +131,7 @@ fn what_was_not_told_is_told_at_start_up_once() {
     seen.sort_unstable();
     assert_eq!(seen, [(2, 5, false), (3, 5, true), (4, 0, false)]);
     journal.append(missed);
-    assert!(journal.reconcile(&[found(1, true, 6), found(2, true, 0), found(4, true, 0)]).is_empty());
+    assert!(journal.reconcile(&[found(1, true, 6), found(2, true, 0), found(4, true, 0)], failed).is_empty());
 }
 
 #[test]
@@ -124,7 +139,68 @@ fn a_first_start_is_no_news() {
     let dir = TempDir::new().unwrap();
     let journal = Journal::open(dir.path()).unwrap();
     journal.baseline(&[found(1, true, 0)]);
-    assert!(journal.reconcile(&[found(1, true, 0)]).is_empty());
+    assert!(journal.reconcile(&[found(1, true, 0)], failed).is_empty());
     drop(journal);
-    assert!(Journal::open(dir.path()).unwrap().reconcile(&[found(1, true, 0)]).is_empty());
+    assert!(Journal::open(dir.path()).unwrap().reconcile(&[found(1, true, 0)], failed).is_empty());
+}
+
+#[test]
+fn the_events_of_one_change_are_kept_together_or_not_at_all() {
+    let dir = TempDir::new().unwrap();
+    let journal = Journal::open(dir.path()).unwrap();
+    journal.append(vec![told(1, lifecycle(0, 0), 0)]);
+    journal.append(vec![told(1, lifecycle(4, 0), 7), told(1, lifecycle(2, 0), 7)]);
+    drop(journal);
+    let path = dir.path().join("journal.1");
+    let bytes = std::fs::read(&path).unwrap();
+    let ends: std::collections::BTreeSet<_> = (0..bytes.len())
+        .map(|length| {
+            std::fs::write(&path, &bytes[..length]).unwrap();
+            let journal = Journal::open(dir.path()).unwrap();
+            journal.version().counter
+        })
+        .collect();
+    assert_eq!(ends.into_iter().collect::<Vec<_>>(), [0, 1]);
+}
+
+#[test]
+fn what_was_missed_is_told_with_state_name_and_reason() {
+    let known = |defined, id, state| Found { state: (state, 0), ..found(1, defined, id) };
+    let renamed = Found { name: "new".into(), ..known(true, 0, 5) };
+    let guest = || "guest1".to_owned();
+    // Told last, found now, what was missed.
+    for (before, now, wanted) in [
+        (known(true, 4, 1), known(true, 4, 1), vec![]),
+        (known(true, 4, 1), known(true, 4, 3), vec![(guest(), 3, 0, 3, false)]),
+        (known(true, 4, 3), known(true, 4, 1), vec![(guest(), 4, 0, 1, false)]),
+        (known(true, 4, 1), known(true, 4, 4), vec![(guest(), 6, 1, 4, false)]),
+        (known(true, 4, 1), known(true, 4, 6), vec![(guest(), 8, 0, 6, false)]),
+        (known(true, 4, 1), known(true, 0, 5), vec![(guest(), 5, 5, 5, false)]),
+        (known(true, 0, 5), known(true, 4, 1), vec![(guest(), 2, 0, 1, false)]),
+        (known(true, 0, 5), known(true, 4, 3), vec![(guest(), 2, 0, 3, false), (guest(), 3, 0, 3, false)]),
+        (known(true, 4, 1), known(true, 5, 1), vec![(guest(), 5, 5, 5, false), (guest(), 2, 0, 1, false)]),
+        (known(false, 4, 1), known(true, 4, 1), vec![(guest(), 0, 0, 1, false)]),
+        (known(true, 0, 5), renamed, vec![(guest(), 1, 1, 5, false), ("new".to_owned(), 0, 2, 5, false)]),
+    ] {
+        let dir = TempDir::new().unwrap();
+        let journal = Journal::open(dir.path()).unwrap();
+        journal.baseline(&[before.clone()]);
+        drop(journal);
+        // Over a restart, so that all of it is in the files.
+        let journal = Journal::open(dir.path()).unwrap();
+        let missed = journal.reconcile(&[now.clone()], failed);
+        assert_eq!(lines(&missed), wanted, "{before:?} {now:?}");
+        journal.append(missed);
+        assert!(journal.reconcile(&[now.clone()], failed).is_empty(), "told twice: {before:?} {now:?}");
+    }
+}
+
+#[test]
+fn why_a_run_ended_is_asked_of_who_may_know() {
+    let journal = Journal::in_memory(1);
+    journal.baseline(&[found(1, false, 4), found(2, true, 5)]);
+    let mut missed = lines(&journal.reconcile(&[], |uuid, id| if (uuid.as_u128(), id) == (1, 4) { 1 } else { 5 }));
+    missed.sort();
+    let (one, two) = ("guest1".to_owned(), "guest2".to_owned());
+    assert_eq!(missed, [(one, 5, 1, 5, true), (two.clone(), 1, 0, 0, true), (two, 5, 5, 5, false)]);
 }

@@ -80,7 +80,7 @@ impl Consoles {
             return Err(Error::not_running());
         }
         if holders.by_alias.contains_key(alias) && !force {
-            return Err(Error::new(crate::error::Code::OperationFailed, "Active console session exists for this domain"));
+            return Err(Error::new(crate::error::Code::OperationFailed, "Active console session exists for this domain").because("CONSOLE_IN_USE"));
         }
         let (sender, receiver) = oneshot::channel();
         holders.next += 1;

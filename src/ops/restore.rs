@@ -7,7 +7,7 @@
 
 use std::{
     collections::HashMap,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -48,15 +48,27 @@ pub fn load(driver: &Arc<Driver>) -> Result<()> {
     for view in views.values_mut() {
         view.autostart = view.config.is_some() && found.autostart.contains(&*view.name);
     }
-    let told: Vec<Found> = views.values().map(|v| Found { uuid: v.uuid, name: Arc::clone(&v.name), defined: v.config.is_some(), id: v.id() }).collect();
+    let told: Vec<Found> = views.values().map(found_of).collect();
+    let runs: Vec<&View> = views.values().filter(|v| v.active()).collect();
+    let kept = runs.iter().flat_map(|v| v.run.as_ref()).flat_map(|r| [&r.status.lib_dir, &r.status.channel_target_dir]).flatten().map(PathBuf::from).collect();
+    registry.store().sweep(&kept);
+    let intended: Vec<_> = runs.iter().map(|v| (v.uuid, v.id())).collect();
     for view in views.into_values() {
         registry.seen_id(view.id());
         registry.enter(view);
     }
     registry.journal().baseline(&told);
     // What is known to run is asked first: whether it still does shows when it is reached.
-    registry.journal().append(registry.journal().reconcile(&told));
+    registry.journal().append(registry.journal().reconcile(&told, |uuid, id| stop::detail_found(driver, uuid, id)));
+    registry.store().forget_intents(&intended);
     Ok(())
+}
+
+/// A guest as found. Nobody was told of a run whose start was not finished.
+fn found_of(view: &View) -> Found {
+    let id = view.run.as_ref().filter(|r| !r.starting).map_or(0, |r| r.id);
+    let state = (view.condition.state_number(), view.condition.reason_number());
+    Found { uuid: view.uuid, name: Arc::clone(&view.name), defined: view.config.is_some(), id, state }
 }
 
 fn keep(store: &crate::domain::store::Store, path: &Path, error: &crate::error::Error) {

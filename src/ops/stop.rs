@@ -112,6 +112,12 @@ pub(super) fn cause_found(driver: &Driver, view: &View) -> Cause {
     }
 }
 
+/// The detail of the event for a run of which nothing is left but that it was told of.
+pub(super) fn detail_found(driver: &Driver, uuid: uuid::Uuid, id: i32) -> i32 {
+    let cause = if driver.registry.store().has_intent(uuid, id, INTENT) { Cause::Destroyed } else { Cause::Failed };
+    cause.outcome().1.unwrap_or(0)
+}
+
 /// The end that was noted for this run before the daemon ended.
 pub(super) fn intended(driver: &Driver, view: &View) -> Option<Cause> {
     let id = view.run.as_ref()?.id;
