@@ -153,8 +153,8 @@ impl Store {
         stale.for_each(|path| discard(&path));
     }
 
-    /// Removes what a daemon that was killed left half made: temporary files, and directories of runs that are not among
-    /// `kept`. Where a status file could not be read nothing is removed: it may be that run's.
+    /// Removes what a daemon that was killed left half made: temporary files, and directories and PID files of runs that
+    /// are not among `kept`. Where a status file could not be read nothing of runs is removed: it may be that one's.
     pub fn sweep(&self, kept: &HashSet<PathBuf>) {
         let paths = &self.inner.paths;
         for dir in [&paths.config, &paths.state] {
@@ -164,6 +164,8 @@ impl Store {
         if self.foreign().iter().any(|path| path.parent() == Some(&paths.state)) {
             return;
         }
+        let entries = fs::read_dir(&paths.state).into_iter().flatten().flatten().map(|e| e.path());
+        entries.filter(|path| is_dead_pid_file(path)).for_each(|path| discard(&path));
         for (dir, prefix) in [(paths.domains.clone(), "domain-"), (paths.state.join("channel"), "")] {
             let entries = fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path());
             let of_run = |path: &PathBuf| is_short_name(file_name(path).strip_prefix(prefix).unwrap_or_default()) && !kept.contains(path);
@@ -199,6 +201,10 @@ impl Store {
         }
     }
 
+    fn rename_note(&self, uuid: uuid::Uuid) -> PathBuf {
+        self.own_dir().join(format!("rename-{uuid}"))
+    }
+
     /// Where the daemon keeps what is its own.
     fn own_dir(&self) -> PathBuf {
         self.inner.paths.state.join("virtqemud")
@@ -219,14 +225,22 @@ impl Store {
         if steps.is_empty() {
             return Ok(());
         }
-        blocking::file("writing the guest's files", move || steps.into_iter().try_for_each(Step::carry_out)).await
+        let note = (before.name != after.name).then(|| self.rename_note(after.uuid));
+        let work = move || {
+            let result = steps.into_iter().try_for_each(Step::carry_out);
+            if let (Err(_), Some(note)) = (&result, note) {
+                discard(&note);
+            }
+            result
+        };
+        blocking::file("writing the guest's files", work).await
     }
 
     fn steps(&self, before: &View, after: &View, volatile: bool) -> Result<Vec<Step>> {
         let mut steps = Vec::new();
         // Two files of one guest are there for a moment: who finds them must know which one counts.
         let renamed = before.config.is_some() && after.config.is_some() && before.name != after.name;
-        let note = self.own_dir().join(format!("rename-{}", after.uuid));
+        let note = self.rename_note(after.uuid);
         if renamed {
             let text = format!("{}\n{}", before.name, after.name);
             steps.push(Step::Write { path: note.clone(), text, durable: false, needed: true });
@@ -346,6 +360,15 @@ pub fn write(path: &Path, content: &[u8], durable: bool) -> io::Result<()> {
 
 fn file_name(path: &Path) -> &str {
     path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
+}
+
+/// Whether a PID file is of a guest's process that is no more. The daemon's own is no guest's.
+fn is_dead_pid_file(path: &Path) -> bool {
+    let pid = || fs::read_to_string(path).ok()?.trim().parse::<i32>().ok();
+    path.extension().is_some_and(|e| e == "pid")
+        && file_name(path) != "driver.pid"
+        && pid().is_none_or(|pid| !Path::new(&format!("/proc/{pid}")).exists())
+        && unixfd::lock_holder(path).is_ok_and(|holder| holder.is_none())
 }
 
 /// "ID-NAME", as directories of runs are called.

@@ -106,6 +106,10 @@ fn io_error(run: &crate::domain::Run, error: &qmp::events::BlockIoError) -> Deta
 /// The guest or the host ends the machine; QEMU waits to be told what to do.
 fn shutdown(view: &mut View, by_guest: bool) -> (Effects, Then) {
     use domxml::clock::LifecycleAction as A;
+    // Told already: it is only that QEMU ends now.
+    if matches!(view.condition.state(), RunState::Shutdown) {
+        return (Effects::volatile(), Then::Nothing);
+    }
     let Some(run) = view.run.as_mut() else { return (Effects::volatile(), Then::Nothing) };
     let fake_reboot = std::mem::take(&mut run.fake_reboot);
     let on_poweroff = run.document.domain.on_poweroff.unwrap_or(A::Destroy);

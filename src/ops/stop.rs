@@ -210,7 +210,8 @@ async fn give_back(driver: &Arc<Driver>, guest: &Guest, view: &View, cause: Caus
     }
 }
 
-fn remove(path: &std::path::Path) -> Result<()> {
+/// Removes a file if it is there.
+pub(super) fn remove(path: &std::path::Path) -> Result<()> {
     match std::fs::remove_file(path) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::system(format_args!("cannot remove '{}'", path.display()), e)),
         _ => Ok(()),

@@ -30,8 +30,8 @@ impl Undo {
         }
     }
 
-    /// Forgets everything: it is to stay.
-    pub(super) fn keep(mut self) {
+    /// Forgets everything: it stays, or somebody else gives it back.
+    pub(super) fn forget(&mut self) {
         self.stack.clear();
     }
 }

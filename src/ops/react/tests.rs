@@ -141,6 +141,7 @@ fn the_end() {
         "on_poweroff restart": restarts, "SHUTDOWN" {"guest": true, "reason": "guest-shutdown"} => [], RUNNING_BOOTED, Then::Restart;
         "on_poweroff restart, ended by the host": restarts, "SHUTDOWN" {"guest": false, "reason": "host-signal"} => ["lifecycle 6/2"], SHUTDOWN_USER, guest;
         "on_poweroff preserve": preserved, "SHUTDOWN" {"guest": true, "reason": "guest-shutdown"} => ["lifecycle 6/1"], SHUTDOWN_USER, Then::Nothing;
+        "QEMU ends after the guest shut down": before(Condition::SHUTDOWN_USER), "SHUTDOWN" {"guest": false, "reason": "host-signal"} => [], SHUTDOWN_USER, Then::Nothing;
         "a reset": before(RUNNING), "RESET" {"guest": true, "reason": "guest-reset"} => ["EVENT_KIND_REBOOT"], RUNNING_BOOTED, Then::Nothing;
     } {
         check(case);

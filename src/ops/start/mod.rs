@@ -140,7 +140,6 @@ async fn carry_out(driver: &Arc<Driver>, job: Job, document: Box<domxml::Domain>
     let result = attempt.stages(document, &mut undo).await;
     match result {
         Ok(view) => {
-            undo.keep();
             tracing::info!(guest = %view.name, id = view.id(), "started");
             if session.is_some_and(|s| !driver.sessions.is_open(&s)) {
                 drop(job);
@@ -185,8 +184,14 @@ impl Attempt<'_> {
     async fn stages(&self, document: Box<domxml::Domain>, undo: &mut Undo) -> Result<Arc<View>> {
         let mut prepared = prepare(self.driver, document).await?;
         let reserved = reserve::reserve(self.driver, &mut prepared, self.how.reset_nvram, undo).await?;
+        let pid_file = self.pid_file(&prepared);
+        undo.push("the PID file", crate::blocking::file("removing the PID file", move || stop::remove(&pid_file)));
         let held = self.spawn(&prepared, &reserved).await?;
-        self.ready(prepared, reserved, held).await
+        self.ready(prepared, reserved, held, undo).await
+    }
+
+    fn pid_file(&self, prepared: &Prepared) -> PathBuf {
+        self.driver.registry.store().paths().state.join(format!("{}.pid", prepared.document.name))
     }
 
     /// The third stage: a process that waits to become QEMU, told in the guest's status file.
@@ -208,7 +213,7 @@ impl Attempt<'_> {
             log: LogTail::from_here(log),
             run_as: identity.run_as(),
             limits: reserve::limits(&driver.config(), &prepared.document),
-            pid_file: paths.state.join(format!("{}.pid", prepared.document.name)),
+            pid_file: self.pid_file(prepared),
         };
         let qemu = reserved.take_qemu()?;
         let held = qemu.hold(start).await?;
@@ -239,7 +244,7 @@ impl Attempt<'_> {
     }
 
     /// The last stage: QEMU answers, the document is completed with what it says, the CPUs run, and all are told.
-    async fn ready(&self, prepared: Prepared, reserved: Reserved, held: Held) -> Result<Arc<View>> {
+    async fn ready(&self, prepared: Prepared, reserved: Reserved, held: Held, undo: &mut Undo) -> Result<Arc<View>> {
         let Self { driver, job, .. } = self;
         let id = prepared.id;
         let live = match held.run().await {
@@ -250,6 +255,8 @@ impl Attempt<'_> {
             }
         };
         let guest = Guest::new(job.domain().clone(), id, live.process.clone(), reserved.into_leases());
+        // From here the end of the run gives everything back, and once: files may have other users.
+        undo.forget();
         driver.guests.insert(&guest);
         super::restore::watch_process(driver, &guest);
         match self.set_up(&guest, prepared, live).await {

@@ -252,6 +252,7 @@ const IDLE: &str = r#"{
   "query-vnc": {"enabled": false}, "query-hotpluggable-cpus": [], "query-iothreads": [], "query-pci": [],
   "query-memory-devices": [], "query-memory-size-summary": {"base-memory": 134217728, "plugged-memory": 0},
   "query-rx-filter": [], "query-yank": [], "yank": {}, "query-jobs": [], "query-migrate": {}, "qom-list": [],
+  "qom-get": {},
   "query-migrate-capabilities": [], "query-migrate-parameters": {}, "query-dump": {"status": "none",
   "completed": 0, "total": 0}, "query-fdsets": [], "query-kvm": {"enabled": false, "present": true},
   "query-block-jobs": [], "query-vnc-servers": [], "query-name": {}, "query-uuid": {},

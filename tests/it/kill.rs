@@ -1,0 +1,332 @@
+//! The daemon is killed in the midst of each operation, again and again. After each: what it says, its files, and what
+//! QEMU says are the same, nothing is orphaned, and whoever watches has been told of everything once.
+//!
+//! `KILL_MATRIX` is how many kills an operation gets: "short" (as is its absence), "full", or a number, as
+//! `scripts/kill-matrix.sh` sets it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use compat::proto as pb;
+use pb::event::Detail;
+use testkit::skip::can_run_guests;
+use testkit::{Sandbox, kill};
+
+use crate::grpc::{Answer, Grpc, QEMU, by_name, counter, daemon, small, word};
+use crate::host::processes;
+
+/// How long a daemon that came back may take until all is at rest.
+const AT_REST: Duration = Duration::from_secs(30);
+
+/// What the daemon is killed in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Operation {
+    Define,
+    Start,
+    Suspend,
+    Resume,
+    Destroy,
+    Undefine,
+    Rename,
+}
+
+impl Operation {
+    const ALL: [Self; 7] = [
+        Self::Define,
+        Self::Start,
+        Self::Suspend,
+        Self::Resume,
+        Self::Destroy,
+        Self::Undefine,
+        Self::Rename,
+    ];
+
+    /// Brings about what it begins from; "g" is the guest.
+    async fn prepare(self, grpc: &Grpc) -> Answer<()> {
+        if self == Self::Define {
+            return Ok(());
+        }
+        grpc.define(&small("g", Path::new(QEMU), "")).await?;
+        match self {
+            Self::Suspend | Self::Destroy => grpc.start("g").await.map(drop),
+            Self::Resume => grpc.start_paused("g").await.map(drop),
+            _ => Ok(()),
+        }
+    }
+
+    async fn carry_out(self, grpc: Grpc) -> Answer<()> {
+        match self {
+            Self::Define => grpc.define(&small("g", Path::new(QEMU), "")).await.map(drop),
+            Self::Start => grpc.start("g").await.map(drop),
+            Self::Suspend => grpc.suspend("g").await,
+            Self::Resume => grpc.resume("g").await,
+            Self::Destroy => grpc.power_off("g").await,
+            Self::Undefine => grpc.undefine("g").await,
+            Self::Rename => grpc.rename("g", "renamed").await.map(drop),
+        }
+    }
+
+    /// What it may have come to: names of guests and their states, before or after.
+    fn outcomes(self) -> [&'static [(&'static str, pb::State)]; 2] {
+        use pb::State::{Paused, Running, Shutoff};
+        match self {
+            Self::Define => [&[], &[("g", Shutoff)]],
+            Self::Start => [&[("g", Shutoff)], &[("g", Running)]],
+            Self::Suspend => [&[("g", Running)], &[("g", Paused)]],
+            Self::Resume => [&[("g", Paused)], &[("g", Running)]],
+            Self::Destroy => [&[("g", Running)], &[("g", Shutoff)]],
+            Self::Undefine => [&[("g", Shutoff)], &[]],
+            Self::Rename => [&[("g", Shutoff)], &[("renamed", Shutoff)]],
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_killed_at_any_moment_comes_back_at_one_with_its_guests() -> Result<()> {
+    if !can_run_guests() {
+        return Ok(());
+    }
+    let mut matrix = Matrix::begin().await?;
+    let tries = kill::tries();
+    let mut finished = BTreeMap::new();
+    for operation in Operation::ALL {
+        let whole = matrix.undisturbed(operation).await?;
+        for number in 1..=tries {
+            // Most kills fall into the operation, some around its end.
+            let moment = whole.mul_f64(1.15 * f64::from(number) / f64::from(tries));
+            let done = matrix.cut_off(operation, moment).await;
+            let done = done.with_context(|| format!("killed {moment:?} of {whole:?} into {operation:?}, try {number}; log:\n{}", tail(&matrix.sandbox.log())))?;
+            *finished.entry(format!("{operation:?} ({whole:?}), finished: {done}")).or_insert(0) += 1;
+        }
+    }
+    report(&format!("{} kills, 0 differences, {} events: {finished:#?}", tries * 7, matrix.model.seen));
+    Ok(())
+}
+
+#[expect(clippy::print_stderr, reason = "figures of the long form")]
+fn report(text: &str) {
+    eprintln!("{text}");
+}
+
+fn tail(log: &str) -> String {
+    let lines: Vec<_> = log.lines().collect();
+    lines[lines.len().saturating_sub(30)..].join("\n")
+}
+
+struct Matrix {
+    sandbox: Sandbox,
+    grpc: Grpc,
+    model: Model,
+}
+
+impl Matrix {
+    async fn begin() -> Result<Self> {
+        let sandbox = Sandbox::started(daemon())?;
+        let grpc = Grpc::of(&sandbox).await?;
+        let version = newest(&grpc).await?;
+        let model = Model { seen: version.counter, epoch: version.epoch, guests: BTreeMap::new() };
+        Ok(Self { sandbox, grpc, model })
+    }
+
+    /// Carries out the operation in peace; how long it takes.
+    async fn undisturbed(&mut self, operation: Operation) -> Result<Duration> {
+        operation.prepare(&self.grpc).await?;
+        let begun = Instant::now();
+        operation.carry_out(self.grpc.clone()).await?;
+        let whole = begun.elapsed();
+        self.check(operation).await.with_context(|| format!("{operation:?}, undisturbed"))?;
+        self.clear_up().await?;
+        Ok(whole)
+    }
+
+    /// Kills the daemon in the operation; whether the operation was finished.
+    async fn cut_off(&mut self, operation: Operation, moment: Duration) -> Result<bool> {
+        operation.prepare(&self.grpc).await.context("before")?;
+        let client = tokio::spawn(operation.carry_out(self.grpc.clone()));
+        tokio::time::sleep(moment).await;
+        self.sandbox.kill()?;
+        let answered = matches!(client.await?, Ok(()));
+        self.sandbox.start()?;
+        self.grpc = Grpc::of(&self.sandbox).await?;
+        let done = self.check(operation).await?;
+        ensure!(done || !answered, "the client was told that it is done, and it is not");
+        self.clear_up().await.context("after")?;
+        Ok(done)
+    }
+
+    /// Waits until all agree; whether the operation was finished.
+    async fn check(&mut self, operation: Operation) -> Result<bool> {
+        let end = Instant::now() + AT_REST;
+        let done = loop {
+            match self.agree(operation).await {
+                Ok(done) => break done,
+                Err(error) if Instant::now() > end => return Err(error),
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        };
+        self.model.follow(&self.grpc).await?;
+        self.model.same_as(&all(&self.grpc).await?)?;
+        Ok(done)
+    }
+
+    /// Whether service, files, processes and QEMU say the same, and that it is what was before or after.
+    async fn agree(&self, operation: Operation) -> Result<bool> {
+        let guests = all(&self.grpc).await?;
+        let states: Vec<_> = guests.iter().map(|g| (g.name.as_str(), g.state())).collect();
+        let [before, after] = operation.outcomes();
+        ensure!(states == before || states == after, "neither before nor after: {states:?}");
+        let active: Vec<_> = guests.iter().filter(|g| g.id != 0).collect();
+        same("configurations", names_of(&self.sandbox, "/etc/libvirt/qemu", ".xml"), guests.iter().filter(|g| g.persistent).map(|g| g.name.clone()))?;
+        for kind in [".xml", ".pid"] {
+            same("files of runs", names_of(&self.sandbox, "/run/libvirt/qemu", kind), active.iter().map(|g| g.name.clone()))?;
+        }
+        same("directories", names_of(&self.sandbox, "/var/lib/libvirt/qemu", ""), active.iter().map(|g| format!("domain-{}-{}", g.id, g.name)))?;
+        let left: Vec<_> = names_of(&self.sandbox, "/run/libvirt/qemu/virtqemud", "").into_iter().filter(|n| !n.starts_with("journal.")).collect();
+        ensure!(left.is_empty(), "left: {left:?}");
+        let pids: Option<BTreeSet<_>> = active.iter().map(|g| self.sandbox.guest_pid(&g.name)).collect();
+        let living: BTreeSet<_> = processes(&self.sandbox)?.into_iter().collect();
+        ensure!(pids.as_ref() == Some(&living), "processes {living:?}, guests {pids:?}");
+        for guest in &guests {
+            self.guest_agrees(guest).await?;
+        }
+        Ok(states == after)
+    }
+
+    async fn guest_agrees(&self, guest: &pb::Domain) -> Result<()> {
+        let text = fs::read_to_string(self.sandbox.path(format!("/etc/libvirt/qemu/{}.xml", guest.name)))?;
+        ensure!(text.contains(&format!("<name>{}</name>", guest.name)) && text.contains(&guest.uuid), "not its configuration: {text}");
+        if guest.id == 0 {
+            return Ok(());
+        }
+        let status = fs::read_to_string(self.sandbox.path(format!("/run/libvirt/qemu/{}.xml", guest.name)))?;
+        let wanted = if guest.state() == pb::State::Running { "running" } else { "paused" };
+        ensure!(status.contains(&format!("state='{wanted}'")), "status file: {status}");
+        let request = pb::ExecuteRequest {
+            domain: by_name(&guest.name),
+            command: "{\"execute\": \"query-status\"}".to_owned(),
+            human: false,
+        };
+        let reply = self.grpc.monitor().execute(request).await?.into_inner().reply;
+        let reply: serde_json::Value = serde_json::from_str(&reply)?;
+        ensure!(reply["return"]["running"] == (wanted == "running"), "QEMU says {reply}, the daemon {wanted}");
+        Ok(())
+    }
+
+    async fn clear_up(&mut self) -> Result<()> {
+        for guest in all(&self.grpc).await? {
+            if guest.id != 0 {
+                self.grpc.power_off(&guest.name).await?;
+            }
+            self.grpc.undefine(&guest.name).await?;
+        }
+        Ok(())
+    }
+}
+
+async fn all(grpc: &Grpc) -> Result<Vec<pb::Domain>> {
+    let view = pb::View::Full.into();
+    let request = pb::ListRequest { view, ..Default::default() };
+    Ok(grpc.list(request).await?.domains)
+}
+
+async fn newest(grpc: &Grpc) -> Result<pb::Version> {
+    grpc.list(pb::ListRequest::default()).await?.version.context("a list without a version")
+}
+
+fn same(what: &str, found: BTreeSet<String>, wanted: impl Iterator<Item = String>) -> Result<()> {
+    let wanted: BTreeSet<_> = wanted.collect();
+    ensure!(found == wanted, "{what}: {found:?}, not {wanted:?}");
+    Ok(())
+}
+
+/// Names in a directory, without an ending: of files with that ending, or with an empty one of what a run or we left.
+fn names_of(sandbox: &Sandbox, dir: &str, ending: &str) -> BTreeSet<String> {
+    let entries = fs::read_dir(sandbox.path(dir)).into_iter().flatten().flatten();
+    let names = entries.map(|e| e.file_name().to_string_lossy().into_owned());
+    let wanted = |name: &String| match ending {
+        "" => name.starts_with("domain-") || dir.ends_with("virtqemud"),
+        _ => name.ends_with(ending) && name != "driver.pid",
+    };
+    names.filter(wanted).map(|n| n.strip_suffix(ending).unwrap_or(&n).to_owned()).collect()
+}
+
+/// What somebody knows who only watches.
+struct Model {
+    epoch: u64,
+    seen: u64,
+    guests: BTreeMap<String, Known>,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Known {
+    name: String,
+    defined: bool,
+    state: i32,
+    running: bool,
+    /// CPUs were let run, and that is part of a start.
+    resumed: bool,
+}
+
+impl Model {
+    /// Takes in all that was told since.
+    async fn follow(&mut self, grpc: &Grpc) -> Result<()> {
+        let newest = newest(grpc).await?;
+        ensure!(newest.epoch == self.epoch, "a new epoch");
+        let mut watch = grpc.watch_since(pb::Version { epoch: self.epoch, counter: self.seen }).await?;
+        let mut told = Vec::new();
+        while self.seen < newest.counter {
+            let event = watch.event().await?;
+            told.push(format!("{} {}", event.name, word(&event)));
+            ensure!(counter(&event) == self.seen + 1, "a gap in {told:?}");
+            self.seen += 1;
+            self.take(&event).with_context(|| format!("{told:?}"))?;
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, event: &pb::Event) -> Result<()> {
+        let Some(Detail::Lifecycle(change)) = &event.detail else { return Ok(()) };
+        let known = self.guests.entry(event.uuid.clone()).or_default();
+        let what = word(event);
+        let (kind, _) = what.split_once('/').unwrap_or((&what, ""));
+        let fits = match (kind, what.as_str()) {
+            ("defined", _) => !known.defined,
+            (_, "undefined/1") => known.defined && known.name == event.name,
+            ("undefined", _) => known.defined,
+            ("resumed", _) => !known.running || known.state == pb::State::Paused as i32,
+            ("started", _) => !known.running,
+            ("suspended", _) => known.running && known.state != pb::State::Paused as i32 || known.state == 3 && known.resumed,
+            ("shutdown" | "stopped", _) => known.running,
+            _ => bail!("an event of no operation"),
+        };
+        ensure!(fits, "{what} of {known:?}");
+        match (kind, what.as_str()) {
+            ("defined", _) => (known.defined, known.name) = (true, event.name.clone()),
+            ("undefined", _) => known.defined = false,
+            ("started", _) => (known.running, known.resumed) = (true, true),
+            ("stopped", _) => known.running = false,
+            _ => {}
+        }
+        if kind != "started" {
+            known.resumed = false;
+        }
+        known.state = change.state;
+        if change.gone {
+            ensure!(!known.defined && !known.running, "gone while {known:?}");
+            self.guests.remove(&event.uuid);
+        }
+        Ok(())
+    }
+
+    /// That who watched knows what is.
+    fn same_as(&self, guests: &[pb::Domain]) -> Result<()> {
+        let told: Vec<_> = self.guests.iter().map(|(uuid, k)| (uuid.clone(), k.name.clone(), k.defined, k.running, k.state)).collect();
+        let mut are: Vec<_> = guests.iter().map(|g| (g.uuid.clone(), g.name.clone(), g.persistent, g.id != 0, g.state)).collect();
+        are.sort();
+        ensure!(told == are, "told {told:?}, but there is {are:?}");
+        Ok(())
+    }
+}
