@@ -3,7 +3,10 @@
 //! Called once by `main` when the sockets are there. It reads what is on disk and waits for no QEMU: guests that ran are
 //! taken over, and those that start with the host are started, beside the first calls.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::Context;
 use tokio_util::task::TaskTracker;
@@ -14,7 +17,8 @@ use crate::{
     domain::{Registry, store::Store},
     events::Journal,
     ops::{self, Driver, guest::Guests, host::Facts, sessions::Sessions},
-    qemu::{Prober, ProberConfig},
+    paths::{Environment, Scope},
+    qemu::{FirmwareStore, Prober, ProberConfig},
 };
 
 /// Makes the service of a daemon.
@@ -60,10 +64,19 @@ fn driver(setup: &Setup) -> anyhow::Result<Arc<Driver>> {
         sessions: Sessions::default(),
         ports: ops::Ports::default(),
         host: Facts::read(Path::new("/"), paths.scope, &setup.daemon.borrow().host_uuid)?,
+        firmware: FirmwareStore::new(user_config(paths.scope).as_deref()),
         host_document: ops::capabilities::Kept::default(),
+        domain_capabilities: ops::domcaps::Kept::default(),
         tracker: TaskTracker::new(),
         stop: setup.stop.clone(),
     });
     ops::restore::load(&driver)?;
     Ok(driver)
+}
+
+/// Where a user keeps configuration; the system's daemon has no user.
+fn user_config(scope: Scope) -> Option<PathBuf> {
+    let environment = Environment::of_process();
+    let usual = environment.home.join(".config");
+    (scope == Scope::Session).then(|| environment.config_home.unwrap_or(usual))
 }

@@ -145,6 +145,11 @@ async fn emulators(driver: &Arc<Driver>) -> Vec<Emulator> {
     futures_util::future::join_all(asked).await.into_iter().flatten().collect()
 }
 
+/// Whether QEMU runs guests of an architecture.
+pub(super) fn is_arch(name: &str) -> bool {
+    ARCHES.iter().any(|(arch, _)| *arch == name)
+}
+
 /// The CPU in libvirt's words, with what KVM alone can read of it.
 pub(super) fn cpu_facts(host: &host::Facts) -> &'static HostCpuFacts {
     static FACTS: OnceLock<HostCpuFacts> = OnceLock::new();

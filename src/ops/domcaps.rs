@@ -1,9 +1,36 @@
 //! libvirt's domain capabilities document: what one emulator can give a guest.
+//!
+//! A text is kept with what it was made of (the emulator's answers, the machine, the host's firmware and tools), and given
+//! again while that is the same.
 
-use std::sync::Arc;
+mod cpu;
+mod devices;
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use domxml::{
+    devices::YesNo,
+    domcaps::{DomainCapabilities, Enum, Group, LoaderCaps, Os},
+};
+use qemu_plan::{
+    caps::{Accel, Caps, Machine},
+    postparse::Firmware,
+};
 
 use super::{Driver, host};
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
+use devices::Tools;
+
+/// libvirt's types of guests.
+const VIRT_TYPES: &[&str] =
+    &["qemu", "kqemu", "kvm", "xen", "lxc", "uml", "openvz", "test", "vmware", "hyperv", "vbox", "phyp", "parallels", "bhyve", "vz", "hvf"];
+/// Texts kept: a few machines of a few emulators.
+const KEPT_MAX: usize = 16;
+/// The leaf of CPUID that tells of encrypted guests.
+const ENCRYPTION: (u32, u32) = (0x8000_001f, 0);
 
 /// What is asked for; empty: the host's best.
 #[derive(Clone, Debug, Default)]
@@ -18,10 +45,190 @@ pub struct Asked {
     pub virt_type: String,
 }
 
+/// Texts and what they were made of, the last one first.
+#[derive(Default)]
+pub struct Kept {
+    made: Mutex<Vec<(Basis, Arc<str>)>>,
+}
+
+/// What a document is made of.
+struct Basis {
+    path: String,
+    arch: String,
+    caps: Arc<Caps>,
+    accel: Accel,
+    machine: Machine,
+    firmware: Arc<Vec<Firmware>>,
+    legacy_firmware: Vec<String>,
+    host: Host,
+}
+
+/// What of the host is in a document.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Host {
+    tools: Tools,
+    physical_bits: Option<u32>,
+    max_vcpus: Option<u32>,
+    vfio: bool,
+    /// What CPUID says of encrypted guests: how many, and how many of them not of the first kind.
+    encrypted: Option<(u32, u32)>,
+}
+
+impl PartialEq for Basis {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.caps, &other.caps)
+            && Arc::ptr_eq(&self.firmware, &other.firmware)
+            && (&self.path, &self.arch, self.accel, &self.machine) == (&other.path, &other.arch, other.accel, &other.machine)
+            && (&self.legacy_firmware, &self.host) == (&other.legacy_firmware, &other.host)
+    }
+}
+
 /// The document.
 ///
 /// # Errors
 /// `InvalidArg` for what the emulator does not have.
-pub(super) async fn document(_driver: &Arc<Driver>, _asked: Asked) -> Result<String> {
-    Err(host::not_yet("virConnectGetDomainCapabilities"))
+pub(super) async fn document(driver: &Arc<Driver>, asked: Asked) -> Result<String> {
+    if !asked.virt_type.is_empty() && !VIRT_TYPES.contains(&asked.virt_type.as_str()) {
+        return Err(wrong(format!("unknown virttype: {}", asked.virt_type)));
+    }
+    if !asked.arch.is_empty() && !super::capabilities::is_arch(&asked.arch) {
+        return Err(wrong(format!("unknown architecture: {}", asked.arch)));
+    }
+    let (path, caps) = emulator(driver, &asked).await?;
+    let arch = wanted_arch(driver, &asked);
+    check_arch(&caps, &arch, &path)?;
+    let accel = accel(&caps, &asked, &path)?;
+    let machine = machine(&caps, accel, &asked, &path)?.clone();
+    let owned = Arc::clone(driver);
+    let text = crate::blocking::file("reading what the host gives to guests", move || {
+        let firmware = owned.firmware.read();
+        let legacy_firmware = super::start::legacy_firmware(&owned.config()).into_iter().map(|(code, _)| code).collect();
+        let basis = Basis { path, arch, caps, accel, machine, firmware, legacy_firmware, host: Host::read(&owned) };
+        Ok(owned.domain_capabilities.text(basis))
+    });
+    Ok(text.await?.to_string())
+}
+
+fn wrong(message: String) -> Error {
+    Error::argument(message)
+}
+
+async fn emulator(driver: &Arc<Driver>, asked: &Asked) -> Result<(String, Arc<Caps>)> {
+    let path = if asked.emulator.is_empty() {
+        let arch = wanted_arch(driver, asked);
+        let missing = || Error::new(Code::ConfigUnsupported, format!("unable to find any emulator to serve '{arch}' architecture"));
+        host::default_emulator(&arch).ok_or_else(missing)?
+    } else {
+        asked.emulator.clone()
+    };
+    let caps = driver.prober.caps(Path::new(&path)).await?;
+    Ok((path, caps))
+}
+
+/// The architecture that is asked for: the host's if none is named.
+fn wanted_arch(driver: &Driver, asked: &Asked) -> String {
+    if asked.arch.is_empty() { driver.host.arch.clone() } else { asked.arch.clone() }
+}
+
+fn check_arch(caps: &Caps, arch: &str, path: &str) -> Result<()> {
+    let x86 = |arch: &str| matches!(arch, "i686" | "x86_64");
+    if caps.runs_arch(arch) {
+        return Ok(());
+    }
+    Err(wrong(if x86(arch) && x86(caps.arch()) {
+        format!("Emulator '{path}' does not support arch '{arch}'")
+    } else {
+        format!("architecture from emulator '{}' doesn't match given architecture '{arch}'", caps.arch())
+    }))
+}
+
+fn accel(caps: &Caps, asked: &Asked, path: &str) -> Result<Accel> {
+    if asked.virt_type.is_empty() {
+        return Ok(caps.preferred_accel());
+    }
+    let found = Accel::from_virt_type(&asked.virt_type).filter(|accel| caps.accel(*accel).is_some());
+    found.ok_or_else(|| wrong(format!("Emulator '{path}' does not support virt type '{}'", asked.virt_type)))
+}
+
+fn machine<'a>(caps: &'a Caps, accel: Accel, asked: &Asked, path: &str) -> Result<&'a Machine> {
+    let found = if asked.machine.is_empty() { caps.default_machine(accel) } else { caps.machine(accel, &asked.machine) };
+    found.ok_or_else(|| wrong(format!("the machine '{}' is not supported by emulator '{path}'", asked.machine)))
+}
+
+impl Kept {
+    fn text(&self, basis: Basis) -> Arc<str> {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = made.iter().position(|(known, _)| *known == basis) {
+            made[..=at].rotate_right(1);
+        } else {
+            let text: Arc<str> = build(&basis).format().into();
+            made.insert(0, (basis, text));
+            made.truncate(KEPT_MAX);
+        }
+        made.first().map(|(_, text)| Arc::clone(text)).unwrap_or_default()
+    }
+}
+
+impl Host {
+    fn read(driver: &Driver) -> Self {
+        let root = hostinfo::Root::at(&driver.host.root);
+        let vfio = hostinfo::has_iommu(&root).unwrap_or(false) && root.path("dev/vfio/vfio").exists();
+        Self {
+            tools: Tools::find(),
+            physical_bits: hostinfo::cpu_identity(&root).ok().and_then(|c| c.physical_bits),
+            max_vcpus: super::capabilities::KVM.as_ref().and_then(|kvm| kvm.max_vcpus().ok()),
+            vfio,
+            encrypted: super::capabilities::cpu_facts(&driver.host).data.cpuid.get(&ENCRYPTION).map(|[_, _, all, first]| (*all, *first)),
+        }
+    }
+}
+
+fn build(basis: &Basis) -> DomainCapabilities {
+    let most = match basis.accel {
+        Accel::Kvm => basis.host.max_vcpus.map_or(basis.machine.max_cpus, |most| most.min(basis.machine.max_cpus)),
+        Accel::Tcg => basis.machine.max_cpus,
+    };
+    DomainCapabilities {
+        path: basis.path.clone(),
+        domain: basis.accel.virt_type().to_owned(),
+        machine: Some(basis.machine.name.clone()),
+        arch: basis.arch.clone(),
+        max_vcpus: (most > 0).then_some(most),
+        iothreads: Group::simple(true),
+        os: os(basis),
+        cpu: cpu::modes(basis),
+        memory_backing: devices::memory_backing(basis),
+        devices: devices::devices(basis),
+        features: devices::features(basis),
+    }
+}
+
+fn os(basis: &Basis) -> Os {
+    let fitting: Vec<&Firmware> = basis.firmware.iter().filter(|f| f.runs_on(&basis.arch, &basis.machine.name)).collect();
+    let interfaces = [("bios", "bios"), ("efi", "uefi")].into_iter().filter(|(_, interface)| fitting.iter().any(|f| f.is(interface)));
+    let named: Vec<&str> = if fitting.is_empty() {
+        basis.legacy_firmware.iter().map(String::as_str).collect()
+    } else {
+        fitting.iter().map(|f| f.executable()).collect()
+    };
+    let mut files: Vec<String> = Vec::new();
+    for file in named {
+        if !files.iter().any(|known| known == file) && Path::new(file).exists() {
+            files.push(file.to_owned());
+        }
+    }
+    let secure = fitting.iter().any(|f| f.has("requires-smm"));
+    Os {
+        supported: YesNo::Yes,
+        enums: vec![Enum::new("firmware", interfaces.map(|(name, _)| name))],
+        loader: LoaderCaps {
+            supported: YesNo::Yes,
+            files,
+            enums: vec![
+                Enum::new("type", ["rom", "pflash"]),
+                Enum::new("readonly", ["yes", "no"]),
+                Enum::new("secure", secure.then_some("yes").into_iter().chain(["no"])),
+            ],
+        },
+    }
 }

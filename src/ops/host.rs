@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::Driver;
 use crate::{
     config::HostUuid,
-    error::{Code, Error, Result},
+    error::{Error, Result},
     paths::Scope,
 };
 
@@ -164,9 +164,4 @@ pub async fn capabilities(driver: &Arc<Driver>) -> Result<String> {
 /// `InvalidArg` for an architecture or machine that the emulator does not have.
 pub async fn domain_capabilities(driver: &Arc<Driver>, asked: super::domcaps::Asked) -> Result<String> {
     super::domcaps::document(driver, asked).await
-}
-
-/// Says that something is not served yet.
-pub(super) fn not_yet(what: &str) -> Error {
-    Error::new(Code::NoSupport, what.to_owned())
 }

@@ -39,7 +39,7 @@ use crate::{
     config::QemuConfig,
     domain::{Domain, Registry, View},
     error::{Code, Error, Result},
-    qemu::Prober,
+    qemu::{FirmwareStore, Prober},
 };
 
 /// What all operations share.
@@ -58,8 +58,12 @@ pub struct Driver {
     pub ports: Ports,
     /// Facts of the host and of the mode that the daemon runs in.
     pub host: host::Facts,
+    /// The host's firmware.
+    pub firmware: FirmwareStore,
     /// The last document about the host.
     pub host_document: capabilities::Kept,
+    /// The last documents about emulators.
+    pub domain_capabilities: domcaps::Kept,
     /// Operations at work; a daemon that ends waits for them.
     pub tracker: TaskTracker,
     /// Cancelled when the daemon ends: streams end with it, guests do not.

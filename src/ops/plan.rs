@@ -56,6 +56,8 @@ pub(super) async fn from_text(driver: &Arc<Driver>, xml: String, validate: bool)
 /// # Errors
 /// As [`from_text`].
 pub(super) async fn complete(driver: &Arc<Driver>, domain: Box<domxml::Domain>, age: Age) -> Result<Planned> {
+    let owned = Arc::clone(driver);
+    crate::blocking::file("reading the host's firmware descriptors", move || Ok(drop(owned.firmware.read()))).await?;
     let mut known = Known { default: HashMap::new(), caps: HashMap::new(), wanted: Mutex::default() };
     for _ in 0..PROBES_MAX {
         let attempt = fill_in(driver, domain.clone(), &known, age);

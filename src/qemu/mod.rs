@@ -10,6 +10,7 @@
 
 mod error;
 mod event;
+mod firmware;
 mod log;
 mod monitor;
 pub mod probe;
@@ -17,6 +18,7 @@ mod process;
 mod start;
 
 pub use event::{Events, GuestEvent, Notice};
+pub use firmware::FirmwareStore;
 pub use log::LogTail;
 pub use monitor::{Monitor, VncAddress};
 pub use probe::{Prober, ProberConfig};

@@ -9,7 +9,7 @@ use crate::root::Root;
 
 /// Where in CPUID features are, besides the leaves of vendor and signature.
 // table
-const LEAVES: [(u32, u32); 19] = [
+const LEAVES: [(u32, u32); 20] = [
     (0, 0),
     (1, 0),
     (6, 0),
@@ -27,6 +27,7 @@ const LEAVES: [(u32, u32); 19] = [
     (0x8000_0007, 0),
     (0x8000_0008, 0),
     (0x8000_000a, 0),
+    (0x8000_001f, 0),
     (0x8000_0021, 0),
     (0x8000_0022, 0),
 ];

@@ -116,7 +116,7 @@ impl CpuModels {
     /// features beside. None when it has not even the least model.
     pub fn describe_host(&self, data: &CpuData) -> Option<HostModel> {
         let (vendor, signature) = (data.vendor(), data.signature());
-        let has = self.sound_features(data, signature);
+        let has = self.without_broken(self.features_of(data), vendor.as_deref(), signature);
         let fits = |model: &&CpuModel| {
             let same = model
                 .vendor
@@ -140,8 +140,7 @@ impl CpuModels {
     }
 
     /// Without the transactional memory that some CPUs tell of and must not use.
-    fn sound_features(&self, data: &CpuData, signature: Option<CpuSignature>) -> FeatureSet {
-        let mut has = self.features_of(data);
+    pub(crate) fn without_broken(&self, mut has: FeatureSet, vendor: Option<&str>, signature: Option<CpuSignature>) -> FeatureSet {
         let broken = signature.is_some_and(
             |CpuSignature {
                  family,
@@ -151,7 +150,7 @@ impl CpuModels {
                 family == 6 && (matches!(model, 60 | 69 | 70) || model == 63 && stepping < 4)
             },
         );
-        if broken && data.vendor().as_deref() == Some("Intel") {
+        if broken && vendor == Some("Intel") {
             has.retain(|number| !matches!(self.features[*number].name, "hle" | "rtm"));
         }
         has
@@ -219,7 +218,7 @@ fn is_better(model: &CpuModel, best: &CpuModel, signature: Option<CpuSignature>)
 }
 
 impl CpuModel {
-    fn is_signed(&self, signature: Option<CpuSignature>) -> bool {
+    pub(crate) fn is_signed(&self, signature: Option<CpuSignature>) -> bool {
         signature.is_some_and(|signature| {
             self.signatures.iter().any(|own| {
                 (own.family, own.model) == (signature.family, signature.model)

@@ -12,6 +12,7 @@ mod cpu_data;
 mod cpu_models;
 mod cpulist;
 mod error;
+mod guest_model;
 mod identity;
 mod memory;
 mod node;
@@ -25,6 +26,7 @@ pub use cpu_data::{CpuData, CpuSignature, FEATURE_MSRS, Place};
 pub use cpu_models::{CpuFeature, CpuModel, CpuModels, FeatureSet, HostModel, ModelSignature};
 pub use cpulist::{CpuSet, format_cpu_list, parse_cpu_list};
 pub use error::{Error, Result};
+pub use guest_model::{GuestModel, Offered, OfferedModel};
 pub use identity::{
     Kernel, arch, has_iommu, has_kvm, hostname, kernel, machine_id, sleep_states, smbios_uuid,
 };

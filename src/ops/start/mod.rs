@@ -22,7 +22,7 @@ use domxml::StatusDocument;
 use qemu_plan::{address::Age, alias, command};
 
 pub use owners::Owners;
-pub(super) use reserve::{leases_of, native_resources, plan_config};
+pub(super) use reserve::{legacy_firmware, leases_of, native_resources, plan_config};
 use reserve::Reserved;
 
 use super::{Conditions, Driver, chain, guest::Guest, plan, react, stop, undo::Undo};

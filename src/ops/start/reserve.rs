@@ -27,6 +27,14 @@ use crate::{
 const SOCKET_MODE: u32 = 0o775;
 /// The first security model in force, for labels that name none.
 const SECURITY_MODEL: &str = "none";
+/// Where distributions keep firmware that no descriptor tells of, when qemu.conf has no list: code and variables.
+// table
+const LEGACY_FIRMWARE: &[(&str, &str)] = &[
+    ("/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd"),
+    ("/usr/share/OVMF/OVMF_CODE.secboot.fd", "/usr/share/OVMF/OVMF_VARS.fd"),
+    ("/usr/share/AAVMF/AAVMF_CODE.fd", "/usr/share/AAVMF/AAVMF_VARS.fd"),
+    ("/usr/share/AAVMF/AAVMF32_CODE.fd", "/usr/share/AAVMF/AAVMF32_VARS.fd"),
+];
 /// Bytes of a guest's master key.
 const KEY_BYTES: usize = 32;
 
@@ -130,16 +138,19 @@ pub(in crate::ops) fn plan_config(driver: &Driver) -> qemu_plan::postparse::Conf
     qemu_plan::postparse::Config {
         channel_dir: text(paths.state.join("channel")),
         nvram_dir: text(paths.lib.join("nvram")),
-        firmware: Vec::new(),
+        firmware: driver.firmware.known().to_vec(),
         legacy_firmware: legacy_firmware(&driver.config()),
         security_model: SECURITY_MODEL.to_owned(),
     }
 }
 
-/// Firmware that qemu.conf names by path.
-fn legacy_firmware(config: &QemuConfig) -> Vec<(String, String)> {
+/// Firmware that qemu.conf names by path: code and variables.
+pub(in crate::ops) fn legacy_firmware(config: &QemuConfig) -> Vec<(String, String)> {
     let text = |path: &Path| path.to_string_lossy().into_owned();
-    config.nvram.iter().flatten().map(|(code, variables)| (text(code), text(variables))).collect()
+    match &config.nvram {
+        Some(pairs) => pairs.iter().map(|(code, variables)| (text(code), text(variables))).collect(),
+        None => LEGACY_FIRMWARE.iter().map(|(code, variables)| ((*code).to_owned(), (*variables).to_owned())).collect(),
+    }
 }
 
 /// The daemon's own variables that QEMU gets.

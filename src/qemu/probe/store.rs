@@ -17,7 +17,7 @@ use super::identity::{Identity, hex};
 use crate::error::{Error, Result};
 
 /// Of the file, and of what is asked: raised when more is asked.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// Largest file that is read, in bytes; one of QEMU 10.0 has 0.6 MB.
 const MAX_FILE: u64 = 32 << 20;
 

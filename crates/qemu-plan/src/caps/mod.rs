@@ -12,7 +12,7 @@ mod rule;
 mod schema;
 
 pub use flag::{Flag, FlagSet};
-pub use model::{CpuModel, HostCpu, HostProperty, Machine};
+pub use model::{CpuModel, HostCpu, HostProperty, Machine, Sev, Sgx};
 pub use replies::{Exchange, Replies, Run};
 
 /// The accelerators of a binary that a guest can ask for (`<domain type=...>`).
@@ -72,6 +72,9 @@ pub struct Caps {
     version: u32,
     package: String,
     flags: FlagSet,
+    hyperv: Vec<&'static str>,
+    sev: Option<Sev>,
+    sgx: Option<Sgx>,
     kvm: Option<AccelCaps>,
     tcg: Option<AccelCaps>,
 }
@@ -116,6 +119,9 @@ impl Caps {
             version: number,
             package: version.package,
             flags,
+            hyperv: model::hyperv(first),
+            sev: model::sev(first),
+            sgx: model::sgx(first),
             kvm,
             tcg,
         })
@@ -161,6 +167,21 @@ impl Caps {
     pub fn with_flags(mut self, flags: FlagSet) -> Self {
         self.flags = flags;
         self
+    }
+
+    /// Hyper-V enlightenments that a guest here can have, with libvirt's names and in its order.
+    pub fn hyperv(&self) -> &[&'static str] {
+        &self.hyperv
+    }
+
+    /// AMD's encryption of guests, when it works here.
+    pub const fn sev(&self) -> Option<Sev> {
+        self.sev
+    }
+
+    /// Intel's enclaves, when they work here.
+    pub const fn sgx(&self) -> Option<Sgx> {
+        self.sgx
     }
 
     /// What depends on an accelerator; `None` when the binary cannot use it here.

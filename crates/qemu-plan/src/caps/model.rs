@@ -60,6 +60,82 @@ pub struct HostProperty {
     pub migratable: bool,
 }
 
+/// What QEMU says of AMD's encryption of guests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sev {
+    /// The bit of a page table's entry that says encrypted.
+    pub cbitpos: u32,
+    /// Bits of physical addresses that are lost by it.
+    pub reduced_phys_bits: u32,
+}
+
+/// What QEMU says of Intel's enclaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sgx {
+    /// Launch control is flexible.
+    pub flc: bool,
+    /// The first set of instructions.
+    pub sgx1: bool,
+    /// The second.
+    pub sgx2: bool,
+}
+
+/// Enlightenments by libvirt's name, in its order; QEMU's is the same with `-` and the prefix `hv-`.
+const HYPERV: &[&str] = &[
+    "relaxed",
+    "vapic",
+    "spinlocks",
+    "vpindex",
+    "runtime",
+    "synic",
+    "stimer",
+    "reset",
+    "vendor_id",
+    "frequencies",
+    "reenlightenment",
+    "tlbflush",
+    "ipi",
+    "evmcs",
+    "avic",
+    "emsr_bitmap",
+    "xmm_input",
+];
+
+/// Enlightenments that the host's CPU can have: true, a number, or a text.
+pub(super) fn hyperv(run: &Run) -> Vec<&'static str> {
+    let full = |a: &Value| a.pointer("/model/props/hv-passthrough").is_some();
+    let reply = run.reply_with("query-cpu-model-expansion", full);
+    let Some(props) = reply.and_then(|r| r.pointer("/model/props")) else {
+        return Vec::new();
+    };
+    let has = |name: &&&str| match props.get(format!("hv-{}", name.replace('_', "-"))) {
+        Some(Value::Bool(on)) => *on,
+        Some(Value::Number(number)) => number.as_i64() > Some(0),
+        Some(Value::String(_)) => true,
+        _ => false,
+    };
+    HYPERV.iter().filter(has).copied().collect()
+}
+
+pub(super) fn sev(run: &Run) -> Option<Sev> {
+    let reply = run.reply("query-sev-capabilities")?;
+    let number = |key| u32::try_from(reply.get(key)?.as_u64()?).ok();
+    Some(Sev {
+        cbitpos: number("cbitpos")?,
+        reduced_phys_bits: number("reduced-phys-bits")?,
+    })
+}
+
+pub(super) fn sgx(run: &Run) -> Option<Sgx> {
+    let reply = run.reply("query-sgx-capabilities")?;
+    let has = |key| reply.get(key).and_then(Value::as_bool);
+    Some(Sgx {
+        flc: has("flc")?,
+        sgx1: has("sgx1")?,
+        sgx2: has("sgx2")?,
+    })
+}
+
 /// Machine types, the default one first; `none` and those without a name are left out.
 pub(super) fn machines(run: &Run) -> Vec<Machine> {
     let all = run.list("query-machines").iter().filter_map(machine);

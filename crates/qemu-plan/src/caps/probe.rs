@@ -174,7 +174,7 @@ const PROPERTIES: &[(&str, &str, Option<Flag>)] = &[
     (
         "qom-list-properties",
         "generic-pc-machine",
-        Some(Flag::X86MaxCpu),
+        None,
     ),
 ];
 

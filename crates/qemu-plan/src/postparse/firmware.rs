@@ -54,11 +54,23 @@ impl Firmware {
         })
     }
 
-    fn has(&self, feature: &str) -> bool {
+    /// The file that the machine runs.
+    pub fn executable(&self) -> &str {
+        &self.executable
+    }
+
+    /// Whether software sees it as this: `uefi` or `bios`.
+    pub fn is(&self, interface: &str) -> bool {
+        self.interfaces.iter().any(|i| i == interface)
+    }
+
+    /// Whether it has a feature, by its name in the descriptor.
+    pub fn has(&self, feature: &str) -> bool {
         self.features.iter().any(|f| f == feature)
     }
 
-    fn runs_on(&self, arch: &str, machine: &str) -> bool {
+    /// Whether it is for guests of this architecture and machine type.
+    pub fn runs_on(&self, arch: &str, machine: &str) -> bool {
         let machines = self
             .targets
             .iter()

@@ -1,0 +1,122 @@
+//! The ways in which a guest's CPU can be chosen, and what each would give.
+
+use std::collections::BTreeSet;
+
+use domxml::{
+    cpu::{CpuFallback, CpuFeature, CpuModel, FeaturePolicy, MaxPhysAddr, MaxPhysAddrMode},
+    devices::YesNo,
+    domcaps::{Blocker, Blockers, CpuModeCaps, Enum, Model, Models, NamedModel},
+};
+use hostinfo::{CpuModels, CpuSignature, GuestModel, Offered, OfferedModel, Place};
+use qemu_plan::caps::{self, Accel, AccelCaps, Flag, HostCpu};
+use serde_json::Value;
+
+use super::Basis;
+
+/// The modes in libvirt's order.
+pub(super) fn modes(basis: &Basis) -> Vec<CpuModeCaps> {
+    vec![passthrough(basis), maximum(basis), host_model(basis), custom(basis)]
+}
+
+fn mode(name: &str, supported: bool) -> CpuModeCaps {
+    CpuModeCaps { name: name.to_owned(), supported: supported.into(), ..CpuModeCaps::default() }
+}
+
+fn passthrough(basis: &Basis) -> CpuModeCaps {
+    const NAME: &str = "host-passthrough";
+    if basis.accel != Accel::Kvm {
+        return mode(NAME, false);
+    }
+    let migratable = basis.caps.has(Flag::CpuMigratable).then_some("on").into_iter().chain(["off"]);
+    CpuModeCaps { enums: vec![Enum::new("hostPassthroughMigratable", migratable)], ..mode(NAME, true) }
+}
+
+fn maximum(basis: &Basis) -> CpuModeCaps {
+    let supported = basis.caps.has(Flag::CpuMax);
+    let enums = supported.then(|| Enum::new("maximumMigratable", ["on", "off"]));
+    CpuModeCaps { enums: enums.into_iter().collect(), ..mode("maximum", supported) }
+}
+
+fn host_model(basis: &Basis) -> CpuModeCaps {
+    const NAME: &str = "host-model";
+    let Some(found) = basis.caps.accel(basis.accel).and_then(|accel| describe(basis, accel)) else {
+        return mode(NAME, false);
+    };
+    let entry = |policy| move |name: &&str| CpuFeature { policy: Some(policy), name: (*name).to_owned() };
+    let require = found.require.iter().map(entry(FeaturePolicy::Require));
+    let bits = basis.host.physical_bits.filter(|_| basis.accel == Accel::Kvm);
+    CpuModeCaps {
+        model: Some(CpuModel { fallback: Some(CpuFallback::Forbid), vendor_id: None, name: Some(found.model.to_owned()) }),
+        vendor: found.vendor,
+        maxphysaddr: bits.map(|bits| MaxPhysAddr { mode: MaxPhysAddrMode::Passthrough, bits: None, limit: Some(bits) }),
+        features: require.chain(found.disable.iter().map(entry(FeaturePolicy::Disable))).collect(),
+        ..mode(NAME, true)
+    }
+}
+
+/// The model nearest to what QEMU can give a guest here; only for architectures of which libvirt has models.
+fn describe(basis: &Basis, accel: &AccelCaps) -> Option<GuestModel> {
+    let tables = CpuModels::x86();
+    let properties = &accel.host.properties;
+    let on = properties.iter().filter(|p| p.value == Value::Bool(true));
+    let numbers = |names: &[String]| names.iter().filter_map(|name| tables.feature(name)).collect();
+    let model = |m: &caps::CpuModel| OfferedModel { name: m.name.clone(), blockers: numbers(m.blockers.as_deref().unwrap_or_default()) };
+    // A QEMU that can't say what it lacks can't be trusted with features that only registers tell of.
+    let registers = basis.caps.has(Flag::CpuUnavailableFeatures);
+    let known = |number: &usize| registers || !matches!(tables.features.get(*number).map(|f| f.place), Some(Place::Msr { .. }));
+    let offered = Offered {
+        features: on.filter_map(|p| tables.feature(&p.name)).filter(known).collect(),
+        vendor: text(&accel.host, "vendor"),
+        signature: signature(&accel.host),
+        models: accel.cpus.iter().map(model).collect(),
+    };
+    (!offered.features.is_empty()).then(|| tables.describe_guest(&offered))?
+}
+
+fn value<'a>(host: &'a HostCpu, name: &str) -> Option<&'a Value> {
+    host.properties.iter().find(|p| p.name == name).map(|p| &p.value)
+}
+
+fn text(host: &HostCpu, name: &str) -> Option<String> {
+    value(host, name)?.as_str().map(str::to_owned)
+}
+
+fn signature(host: &HostCpu) -> Option<CpuSignature> {
+    let number = |name| u32::try_from(value(host, name)?.as_u64()?).ok();
+    Some(CpuSignature { family: number("family")?, model: number("model")?, stepping: number("stepping")? })
+}
+
+fn custom(basis: &Basis) -> CpuModeCaps {
+    let models = basis.caps.accel(basis.accel).map(|a| a.cpus.as_slice()).unwrap_or_default();
+    let mut models: Vec<Model> = models.iter().filter_map(named).collect();
+    models.sort_by(|a, b| a.shown.name.cmp(&b.shown.name));
+    let has_models = !models.is_empty();
+    CpuModeCaps { models: Models(models), ..mode("custom", has_models) }
+}
+
+/// libvirt's name of a feature that QEMU names.
+fn libvirts<'a>(tables: &CpuModels, name: &'a str) -> &'a str {
+    tables.feature(name).and_then(|number| tables.features.get(number)).map_or(name, |feature| feature.name)
+}
+
+/// A model that libvirt knows as well.
+fn named(model: &caps::CpuModel) -> Option<Model> {
+    let tables = CpuModels::x86();
+    let known = tables.model(&model.name).filter(|known| known.name != "host")?;
+    let usable = match model.blockers.as_deref() {
+        None => "unknown",
+        Some([]) => "yes",
+        Some(_) => "no",
+    };
+    let blockers: BTreeSet<&str> = model.blockers.iter().flatten().map(|name| libvirts(tables, name)).collect();
+    Some(Model {
+        shown: NamedModel {
+            usable: usable.to_owned(),
+            deprecated: model.deprecated.then_some(YesNo::Yes),
+            vendor: known.vendor.unwrap_or("unknown").to_owned(),
+            canonical: known.canonical.map(str::to_owned),
+            name: model.name.clone(),
+        },
+        blockers: Blockers { model: model.name.clone(), features: blockers.into_iter().map(|name| Blocker { name: name.to_owned() }).collect() },
+    })
+}
