@@ -64,6 +64,7 @@ fn driver(setup: &Setup) -> anyhow::Result<Arc<Driver>> {
         sessions: Sessions::default(),
         ports: ops::Ports::default(),
         host: Facts::read(Path::new("/"), paths.scope, &setup.daemon.borrow().host_uuid)?,
+        tap_names: ops::start::TapNames::default(),
         firmware: FirmwareStore::new(user_config(paths.scope).as_deref()),
         host_document: ops::capabilities::Kept::default(),
         domain_capabilities: ops::domcaps::Kept::default(),

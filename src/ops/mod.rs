@@ -58,6 +58,8 @@ pub struct Driver {
     pub ports: Ports,
     /// Facts of the host and of the mode that the daemon runs in.
     pub host: host::Facts,
+    /// Names of the host's ends of interfaces.
+    pub tap_names: start::TapNames,
     /// The host's firmware.
     pub firmware: FirmwareStore,
     /// The last document about the host.

@@ -192,6 +192,9 @@ async fn give_back(driver: &Arc<Driver>, guest: &Guest, view: &View, cause: Caus
     let leases = std::mem::take(&mut *guest.leases.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
     drop(leases);
     let Some(run) = view.run.as_ref().filter(|r| r.id == guest.id) else { return };
+    if let Err(error) = super::start::unplug(&run.document.domain).await {
+        tracing::error!(guest = %view.name, %error, "an interface was not taken down");
+    }
     let paths = driver.registry.store().paths();
     let log = paths.log.join(format!("{}.log", view.name));
     let directories: Vec<PathBuf> = [&run.status.lib_dir, &run.status.channel_target_dir, &run.status.memory_backing_dir].into_iter().flatten().map(PathBuf::from).collect();

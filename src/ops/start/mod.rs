@@ -13,6 +13,7 @@
 
 mod cpu;
 mod live;
+mod network;
 mod owners;
 mod reserve;
 
@@ -21,6 +22,8 @@ use std::{path::PathBuf, sync::Arc};
 use domxml::StatusDocument;
 use qemu_plan::{address::Age, alias, command};
 
+pub use network::TapNames;
+pub(super) use network::unplug;
 pub use owners::Owners;
 pub(super) use reserve::{legacy_firmware, leases_of, native_resources, plan_config};
 use reserve::Reserved;

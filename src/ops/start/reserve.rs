@@ -15,7 +15,7 @@ use domxml::devices::{Chardev, ChardevKind, ChardevMode, Graphics, GraphicsKind,
 use nix::unistd::{Gid, Uid, chown};
 use qemu_plan::command::{CommandLine, Config, DeviceResources, Dirs, Purpose, Resources, shell_quote};
 
-use super::{Prepared, live, owners::Identity, owners::Owners, undo_dir};
+use super::{Prepared, live, network, owners::Identity, owners::Owners, undo_dir};
 use crate::{
     config::{CoreLimit, QemuConfig},
     error::{Area, Code, Error, Result},
@@ -90,6 +90,7 @@ pub(super) async fn reserve(driver: &Arc<Driver>, prepared: &mut Prepared, reset
     let mut resources = Resources { dirs, env: environment(), config: line_config(&config), monitor_fd: Some(qemu.monitor_fd()), ..Resources::default() };
     open_sockets(prepared, &mut qemu, &mut resources, identity)?;
     refuse_what_is_missing(&prepared.document)?;
+    network::plug(driver, prepared, &mut qemu, &mut resources, undo).await?;
     Ok(Reserved { resources, monitor, qemu: Mutex::new(Some(qemu)), leases })
 }
 
@@ -97,7 +98,11 @@ pub(super) async fn reserve(driver: &Arc<Driver>, prepared: &mut Prepared, reset
 fn refuse_what_is_missing(document: &domxml::Domain) -> Result<()> {
     let refuse = |what: String| Err(Error::new(Code::ConfigUnsupported, format!("{what} is not supported yet")));
     let devices = &document.devices;
-    if let Some(interface) = devices.interfaces.iter().find(|i| !matches!(i.kind, InterfaceKind::User | InterfaceKind::Null)) {
+    let unknown = |i: &&domxml::devices::Interface| !network::is_tap(i) && !matches!(i.kind, InterfaceKind::User | InterfaceKind::Null);
+    if let Some(what) = devices.interfaces.iter().find_map(network::missing) {
+        return refuse(format!("starting a guest with {what}"));
+    }
+    if let Some(interface) = devices.interfaces.iter().find(unknown) {
         return refuse(format!("starting a guest with an interface of type '{}'", interface.kind.as_str()));
     }
     if !devices.tpms.is_empty() {
