@@ -106,6 +106,8 @@ routes! { REMOTE: remote;
     DomainShutdownFlags => lifecycle::shutdown_flags,
     DomainReboot => lifecycle::reboot,
     DomainReset => lifecycle::reset,
+    DomainInjectNmi => lifecycle::inject_nmi,
+    DomainSetMemoryStatsPeriod => config::set_memory_stats_period,
     DomainSuspend => lifecycle::suspend,
     DomainResume => lifecycle::resume,
     DomainRename => lifecycle::rename,

@@ -50,6 +50,8 @@ permissions! {
     DomainStop = "domain:stop" changes;
     /// Asking the guest to shut down or reboot.
     DomainInitControl = "domain:init_control" changes;
+    /// Interrupting the guest's CPUs.
+    DomainInjectNmi = "domain:inject_nmi" changes;
     /// Resetting.
     DomainReset = "domain:reset" changes;
     /// Pausing and going on.
@@ -72,6 +74,7 @@ pub const PERMISSIONS: &[(&str, Permission)] = &[
     ("/virtqemud.v1.Domains/Shutdown", P::DomainInitControl),
     ("/virtqemud.v1.Domains/Reboot", P::DomainInitControl),
     ("/virtqemud.v1.Domains/Reset", P::DomainReset),
+    ("/virtqemud.v1.Domains/InjectNmi", P::DomainInjectNmi),
     ("/virtqemud.v1.Domains/PowerOff", P::DomainStop),
     ("/virtqemud.v1.Domains/Suspend", P::DomainSuspend),
     ("/virtqemud.v1.Domains/Resume", P::DomainSuspend),

@@ -207,6 +207,7 @@ pub fn change(change: Option<pb::configure_request::Change>) -> Result<Change> {
         C::MaxMemoryKib(kib) => Change::MaxMemory(kib),
         C::Vcpus(n) => Change::Vcpus(n),
         C::MaxVcpus(n) => Change::MaxVcpus(n),
+        C::MemoryStatsPeriod(seconds) => Change::MemoryStatsPeriod(seconds),
         C::Lifecycle(l) => Change::Lifecycle { event: l.event(), action: l.action() },
         C::MemoryTuning(t) => Change::MemoryTuning { hard: t.hard_limit_kib, soft: t.soft_limit_kib, swap_hard: t.swap_hard_limit_kib },
     })

@@ -114,7 +114,7 @@ impl pb::domains_server::Domains for Service {
     }
 
     async fn get_xml(&self, request: Request<pb::GetXmlRequest>) -> Result<Response<pb::GetXmlResponse>, Status> {
-        if request.get_ref().secure {
+        if request.get_ref().secure || request.get_ref().migratable {
             let peer = request.extensions().get::<Peer>().ok_or_else(|| Status::permission_denied("the caller is not known"))?;
             authorize(peer, Permission::DomainReadSecure, "GetXml")?;
         }
@@ -157,6 +157,14 @@ impl pb::domains_server::Domains for Service {
             ops::power::reset(&driver, &domain, &conditions).await
         };
         self.mutate("Reset", request, |r| r.options.as_ref(), work).await
+    }
+
+    async fn inject_nmi(&self, request: Request<pb::InjectNmiRequest>) -> Result<Response<()>, Status> {
+        let work = |driver: Arc<Driver>, r: pb::InjectNmiRequest, conditions| async move {
+            let domain = convert::find(&driver, r.domain)?;
+            ops::power::inject_nmi(&driver, &domain, &conditions).await
+        };
+        self.mutate("InjectNmi", request, |r| r.options.as_ref(), work).await
     }
 
     async fn power_off(&self, request: Request<pb::PowerOffRequest>) -> Result<Response<()>, Status> {

@@ -41,6 +41,15 @@ impl Document {
 
     /// The document in another form.
     pub fn format(&self, flags: FormatFlags) -> String {
+        if !flags.has(FormatFlags::MIGRATABLE) {
+            return self.written(flags);
+        }
+        let mut domain = self.domain.clone();
+        leave_out_what_is_implied(&mut domain.devices);
+        Self { domain, live: self.live, text: OnceLock::new() }.written(flags)
+    }
+
+    fn written(&self, flags: FormatFlags) -> String {
         match (self.live, flags.has(FormatFlags::INACTIVE)) {
             (false, _) => self.domain.format(flags | FormatFlags::INACTIVE),
             (true, false) => {
@@ -57,6 +66,13 @@ impl Document {
             }
         }
     }
+}
+
+/// Takes out what every version adds by itself, and older ones do not know how to read.
+fn leave_out_what_is_implied(devices: &mut domxml::devices::Devices) {
+    use domxml::devices::{AudioKind, InputBus, InputKind};
+    devices.inputs.retain(|input| input.kind != InputKind::Keyboard || input.bus != Some(InputBus::Ps2));
+    devices.audios.retain(|audio| audio.kind != AudioKind::None);
 }
 
 /// What belongs to one run of a guest.

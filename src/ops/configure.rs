@@ -59,6 +59,8 @@ pub enum Change {
         /// What follows.
         action: LifecycleAction,
     },
+    /// Seconds between two looks at the guest's memory statistics; 0: none.
+    MemoryStatsPeriod(u32),
     /// Limits of the process's memory, KiB; what is not given stays.
     MemoryTuning {
         /// Of memory.
@@ -166,6 +168,7 @@ fn apply(domain: &mut domxml::Domain, change: &Change) -> Result<()> {
         Change::Metadata { uri, .. } => drop(domain.remove_metadata_element(uri)),
         Change::Memory(kib) => set_memory(domain, *kib)?,
         Change::MaxMemory(kib) => set_max_memory(domain, *kib)?,
+        Change::MemoryStatsPeriod(seconds) => balloon(domain)?.stats_period = Some(*seconds).filter(|s| *s != 0),
         Change::Vcpus(count) => set_vcpus(domain, *count)?,
         Change::MaxVcpus(count) => set_max_vcpus(domain, *count)?,
         Change::Lifecycle { event, action } => {
@@ -225,6 +228,12 @@ fn set_memory(domain: &mut domxml::Domain, kib: u64) -> Result<()> {
     }
     domain.current_memory = Some(Kib(kib));
     Ok(())
+}
+
+/// The balloon that tells of the guest's memory.
+fn balloon(domain: &mut domxml::Domain) -> Result<&mut domxml::devices::Memballoon> {
+    let balloon = domain.devices.memballoon.as_mut().filter(|b| b.model.as_str() != "none");
+    balloon.ok_or_else(|| Error::invalid("Memory balloon model must be virtio to set the collection period"))
 }
 
 fn set_max_memory(domain: &mut domxml::Domain, kib: u64) -> Result<()> {
@@ -287,6 +296,17 @@ async fn tell_qemu(driver: &Arc<Driver>, view: &View, change: &Change) -> Result
                 return Err(Error::invalid("Unable to change memory of active domain without the balloon device and guest OS balloon driver"));
             }
             guest.execute(driver, commands::Balloon { value: kib.saturating_mul(1024) }).await.map(drop)
+        }
+        Change::MemoryStatsPeriod(seconds) => {
+            let guest = driver.guests.of(view)?;
+            let balloon = view.run.as_ref().and_then(|r| r.document.domain.devices.memballoon.as_ref());
+            let alias = balloon.and_then(|b| b.info.alias.as_deref()).unwrap_or("balloon0");
+            let period = commands::QomSet {
+                path: format!("/machine/peripheral/{alias}"),
+                property: "guest-stats-polling-interval".to_owned(),
+                value: (*seconds).into(),
+            };
+            guest.execute(driver, period).await.map(drop)
         }
         Change::MaxMemory(_) => Err(Error::invalid("cannot resize the maximum memory on an active domain")),
         Change::MaxVcpus(_) => Err(Error::argument("maximum vcpu count can be modified only in the persistent config")),

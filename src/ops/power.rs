@@ -164,6 +164,15 @@ pub async fn resume(driver: &Arc<Driver>, domain: &Domain, conditions: &Conditio
         .await
 }
 
+/// Raises a non-maskable interrupt in the guest.
+///
+/// # Errors
+/// `OperationInvalid` if it does not run; what QEMU refuses.
+pub async fn inject_nmi(driver: &Arc<Driver>, domain: &Domain, conditions: &Conditions) -> Result<()> {
+    let Some(held) = hold(driver, domain, Kind::Modify, conditions).await? else { return Ok(()) };
+    held.guest.execute(driver, commands::InjectNmi {}).await.map(drop)
+}
+
 /// Resets a machine that has shut down or crashed and lets it run: on_poweroff or on_crash `restart`, and reboots.
 pub(super) async fn restart(driver: &Arc<Driver>, guest: &Arc<Guest>) {
     let attempt = async {

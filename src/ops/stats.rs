@@ -160,7 +160,7 @@ pub struct Block {
     pub name: String,
     /// Its file.
     pub path: Option<String>,
-    /// Its number in the chain, when chains were asked for or the guest runs.
+    /// Its number in the chain, while the guest runs.
     pub index: Option<u32>,
     /// Counters of the disk.
     pub counters: Option<types::BlockDeviceStats>,
@@ -324,7 +324,7 @@ fn blocks_of(disk: &domxml::devices::Disk, answers: &Answers, chains: bool) -> V
     let top = Block {
         name: disk.target.dev.clone(),
         path: chain::local_path(disk.kind, disk.source.as_ref()).map(|p| p.to_string_lossy().into_owned()),
-        index: disk.source.as_ref().and_then(|s| s.index).filter(|_| chains),
+        index: disk.source.as_ref().and_then(|s| s.index),
         counters: told.map(|d| d.stats.clone()),
         sizes: node.as_deref().and_then(|n| sizes(n, answers)),
         threshold: 0,

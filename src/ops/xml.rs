@@ -16,7 +16,7 @@ pub struct Form {
     pub inactive: bool,
     /// With secrets.
     pub secure: bool,
-    /// Fit for another host.
+    /// Fit for another host, and so with secrets.
     pub migratable: bool,
     /// With the CPU as the host would give it.
     pub update_cpu: bool,
@@ -30,11 +30,13 @@ pub fn text(view: &View, form: Form) -> Result<Arc<str>> {
     // A migratable document of a running guest begins from the run, as libvirt's does.
     let document = if form.inactive { view.inactive() } else { view.current() };
     let document = document.ok_or_else(|| Error::internal("the domain has no document"))?;
-    if !form.secure && !form.migratable && (!form.inactive || !view.active()) {
+    // Another host needs the secrets too.
+    let secure = form.secure || form.migratable;
+    if !secure && (!form.inactive || !view.active()) {
         return Ok(document.text());
     }
     let mut flags = FormatFlags::NONE;
-    for (wanted, flag) in [(form.inactive, FormatFlags::INACTIVE), (form.secure, FormatFlags::SECURE), (form.migratable, FormatFlags::MIGRATABLE)] {
+    for (wanted, flag) in [(form.inactive, FormatFlags::INACTIVE), (secure, FormatFlags::SECURE), (form.migratable, FormatFlags::MIGRATABLE)] {
         if wanted {
             flags |= flag;
         }

@@ -166,6 +166,16 @@ pub(crate) async fn get_memory_parameters(
     })
 }
 
+pub(crate) async fn set_memory_stats_period(
+    ctx: &Ctx,
+    args: DomainSetMemoryStatsPeriod,
+) -> Reply<()> {
+    args::check(ctx, "period", Must::BeNonNegative, args.period >= 0)?;
+    args::flags(ctx, args.flags)?;
+    let change = Change::MemoryStatsPeriod(args.period.cast_unsigned());
+    configure(ctx, &args.dom, args::scope(args.flags), change).await
+}
+
 pub(crate) async fn get_metadata(
     ctx: &Ctx,
     args: DomainGetMetadata,

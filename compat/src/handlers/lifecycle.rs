@@ -6,9 +6,9 @@ use wire::remote::*;
 use super::{Reply, args, by_uuid, nonnull};
 use crate::ctx::{Ctx, internal};
 use crate::proto::{
-    CreateRequest, DefineRequest, Domain, OpenSessionRequest, PowerMode, PowerOffRequest,
-    RebootRequest, RenameRequest, ResetRequest, ResumeRequest, ShutdownRequest, StartRequest,
-    SuspendRequest, UndefineRequest,
+    CreateRequest, DefineRequest, Domain, InjectNmiRequest, OpenSessionRequest, PowerMode,
+    PowerOffRequest, RebootRequest, RenameRequest, ResetRequest, ResumeRequest, ShutdownRequest,
+    StartRequest, SuspendRequest, UndefineRequest,
 };
 
 pub(crate) async fn define(ctx: &Ctx, args: DomainDefineXml) -> Reply<DomainDefineXmlRet> {
@@ -186,6 +186,15 @@ pub(crate) async fn reset(ctx: &Ctx, args: DomainReset) -> Reply<()> {
         options: None,
     };
     Ok(ctx.domains().reset(request).await?.into_inner())
+}
+
+pub(crate) async fn inject_nmi(ctx: &Ctx, args: DomainInjectNmi) -> Reply<()> {
+    args::flags(ctx, args.flags)?;
+    let request = InjectNmiRequest {
+        domain: by_uuid(&args.dom),
+        options: None,
+    };
+    Ok(ctx.domains().inject_nmi(request).await?.into_inner())
 }
 
 pub(crate) async fn suspend(ctx: &Ctx, args: DomainSuspend) -> Reply<()> {
