@@ -23,6 +23,7 @@ use std::{
 
 use tokio::sync::{broadcast, watch};
 
+pub use file::{record, segment_events};
 pub use known::{Found, Known};
 
 use crate::pb;

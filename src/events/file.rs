@@ -168,8 +168,8 @@ fn create(dir: &Path, number: u64, head: &Head) -> io::Result<(File, u64)> {
     Ok((file, bytes.len() as u64))
 }
 
-/// Length, checksum, body.
-fn record(body: &[u8]) -> Vec<u8> {
+/// A record of a segment: length, checksum, body.
+pub fn record(body: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(body.len() + 8);
     out.extend(u32::try_from(body.len()).unwrap_or(u32::MAX).to_le_bytes());
     out.extend(checksum(body).to_le_bytes());
@@ -193,11 +193,21 @@ fn split_record(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 
 /// Reads one segment; returns its head and how many of its bytes are whole records.
 fn read_segment(path: &Path, replay: &mut Replay) -> io::Result<(Head, u64)> {
-    let torn = || io::Error::new(io::ErrorKind::InvalidData, "segment without a head");
     let mut bytes = Vec::new();
     File::open(path)?.read_to_end(&mut bytes)?;
-    let (body, mut rest) = split_record(&bytes).ok_or_else(torn)?;
-    let head = parse_head(body).ok_or_else(torn)?;
+    parse_segment(&bytes, replay).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "segment without a head"))
+}
+
+/// The events of a segment with this content, up to where it is damaged; none if its head is.
+pub fn segment_events(bytes: &[u8]) -> Option<Vec<pb::Event>> {
+    let mut replay = Replay::default();
+    parse_segment(bytes, &mut replay)?;
+    Some(replay.events.into_iter().map(|(event, _)| event).collect())
+}
+
+fn parse_segment(bytes: &[u8], replay: &mut Replay) -> Option<(Head, u64)> {
+    let (body, mut rest) = split_record(bytes)?;
+    let head = parse_head(body)?;
     // Each head says all that was known then.
     replay.known = head.known.clone();
     while let Some((body, tail)) = split_record(rest) {
@@ -209,7 +219,7 @@ fn read_segment(path: &Path, replay: &mut Replay) -> io::Result<(Head, u64)> {
         }
         rest = tail;
     }
-    Ok((head, (bytes.len() - rest.len()) as u64))
+    Some((head, (bytes.len() - rest.len()) as u64))
 }
 
 fn parse_events(mut body: &[u8]) -> Option<Vec<pb::Event>> {

@@ -21,7 +21,7 @@ words! {
     /// Where SMBIOS strings come from.
     SmbiosMode { Emulate "emulate", Host "host", Sysinfo "sysinfo" }
     /// Kind of an ACPI table.
-    AcpiTableType { Slic "slic" }
+    AcpiTableType { Slic "slic", Raw "raw", Rawset "rawset", Msdm "msdm" }
 }
 
 /// `<os>`.

@@ -6,7 +6,7 @@
 mod form;
 mod rules;
 
-use xmlform::{Document, Namespace, Node, ParseFlags, Xml};
+use xmlform::{Document, ErrorKind, Namespace, Node, ParseFlags, Xml};
 
 use crate::error::Kind;
 use crate::qemu::NAMESPACE;
@@ -28,10 +28,40 @@ const NAMESPACES: &[Namespace] = &[
         uri: "http://libvirt.org/schemas/domain/bhyve/1.0",
         prefix: "bhyve",
     },
+    Namespace {
+        uri: "http://libvirt.org/schemas/domain/vmware/1.0",
+        prefix: "vmware",
+    },
 ];
 
-/// Elements of a domain that other hypervisors have.
-const OF_OTHERS: &[&str] = &["lxc:namespace", "xen:commandline", "bhyve:commandline"];
+/// Elements that no type reads and that may be there all the same: what other hypervisors have,
+/// and what only repeats. By the elements around them, from the root's children.
+const OF_OTHERS: &[&[&str]] = &[
+    &["lxc:namespace"],
+    &["xen:commandline"],
+    &["bhyve:commandline"],
+    &["vmware:datacenterpath"],
+    &["os", "init"],
+    &["os", "initarg"],
+    &["os", "initenv"],
+    &["os", "initdir"],
+    &["os", "inituser"],
+    &["os", "initgroup"],
+    &["features", "capabilities"],
+    &["features", "privnet"],
+    &["sysinfo", "bios", "entry"],
+    &["sysinfo", "system", "entry"],
+    &["sysinfo", "baseBoard", "entry"],
+    &["sysinfo", "chassis", "entry"],
+    &["launchSecurity", "handle"],
+    &["devices", "serial", "@tty"],
+    &["devices", "parallel", "@tty"],
+    &["devices", "channel", "@tty"],
+    &["devices", "smartcard", "target"],
+    &["devices", "interface", "source", "vendor"],
+    &["devices", "interface", "source", "product"],
+    &["devices", "hostdev", "source", "adapter", "@type"],
+];
 
 impl Domain {
     /// Checks a document as callers who ask for validation want it.
@@ -48,20 +78,40 @@ impl Domain {
             let message = format!("expecting root element of 'domain', not '{found}'");
             return Err(Error::xml(message));
         }
-        Self::read(root).map_err(|e| misfit(e.message))?;
-        for name in OF_OTHERS {
-            root.children_named(name).for_each(Node::keep);
+        check(root)?;
+        match Self::read(root) {
+            Ok(_) => {}
+            // The form is right; that it makes no sense is told when it is read for use.
+            Err(e) if matches!(e.kind, ErrorKind::Overflow | ErrorKind::InvalidArgument) => {
+                return Ok(());
+            }
+            Err(e) => return Err(misfit(e.message)),
         }
+        OF_OTHERS.iter().for_each(|path| keep(root, path));
         if let Some(unread) = document.unread().first() {
             return Err(misfit(format!("{} is not known there", unread.path())));
         }
-        check(root)
+        Ok(())
+    }
+}
+
+/// Takes as read what is at the end of a path.
+fn keep(node: Node<'_>, path: &[&str]) {
+    match path.split_first() {
+        None => node.keep(),
+        Some((name, _)) if name.starts_with('@') => {
+            let _ = node.attr(name.trim_start_matches('@'));
+        }
+        Some((name, rest)) => node
+            .children_named(name)
+            .for_each(|child| keep(child, rest)),
     }
 }
 
 /// Checks an element and all in it by the rules. Depth is bounded by that of documents.
 fn check(node: Node<'_>) -> Result<(), Error> {
-    if node.is_kept() {
+    // Other programs' own.
+    if node.qualified_name() == "metadata" {
         return Ok(());
     }
     if default_of(node).is_some_and(|uri| NAMESPACES.iter().all(|n| n.uri != uri)) {

@@ -7,6 +7,7 @@
 use xmlform::{Error, Node, Writer, Xml, field};
 
 use crate::devices::common::{OnOff, YesNo, words};
+use crate::units::Base16;
 
 words! {
     /// Where a label comes from.
@@ -74,7 +75,7 @@ pub struct Sev {
     pub kernel_hashes: Option<YesNo>,
     #[xml(flatten)]
     pub common: SevCommon,
-    #[xml(text_child, format = "hex4")]
+    #[xml(text_child, format = "Base16<4>")]
     pub policy: Option<u32>,
     #[xml(text_child = "dhCert")]
     pub dh_cert: Option<String>,
@@ -92,7 +93,7 @@ pub struct SevSnp {
     pub vcek: Option<YesNo>,
     #[xml(flatten)]
     pub common: SevCommon,
-    #[xml(text_child, format = "hex8")]
+    #[xml(text_child, format = "Base16<8>")]
     pub policy: Option<u64>,
     #[xml(text_child = "guestVisibleWorkarounds")]
     pub guest_visible_workarounds: Option<String>,

@@ -155,6 +155,21 @@ pub(crate) fn read_scaled(node: Node<'_>, name: &str, unit: &str) -> Result<u64,
     scale(value, node.attr("unit").unwrap_or(unit))
 }
 
+/// Hexadecimal, also where no prefix says so; written with one and at least so many digits.
+pub enum Base16<const DIGITS: usize> {}
+
+impl<const DIGITS: usize, T: TryFrom<u64> + Copy + Into<u64>> Codec<T> for Base16<DIGITS> {
+    fn parse(s: &str) -> Result<T, Expected> {
+        let digits = s.trim_start().trim_start_matches("0x");
+        let number = u64::from_str_radix(digits, 16).ok();
+        let fits = number.and_then(|n| T::try_from(n).ok());
+        fits.ok_or(Expected("Expected hexadecimal number"))
+    }
+    fn write(value: &T, w: &mut Writer) {
+        <xmlform::codec::Hex<DIGITS> as Codec<T>>::write(value, w);
+    }
+}
+
 /// A UUID with hyphens; read without them too.
 pub enum Hyphenated {}
 

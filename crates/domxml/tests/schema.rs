@@ -96,7 +96,7 @@ fn what_does_not_fit_is_named_by_its_path() {
             "",
             "<foo xmlns='urn:q'/>",
             "",
-            "/domain/foo is not known there",
+            "/domain/foo is of an unknown namespace",
         ),
         (
             " xmlns='urn:q'",
@@ -116,7 +116,7 @@ fn what_does_not_fit_is_named_by_its_path() {
             "<disk type='file'><target dev='a'/><target dev='b'/></disk>",
             "/domain/devices/disk/target[2] is not known there",
         ),
-        ("", "<uuid>1</uuid>", "", "malformed uuid element"),
+        ("", "<uuid>1</uuid>", "", "/domain/uuid is '1', not a UUID"),
         ("", "<uuid></uuid>", "", "/domain/uuid is '', not a UUID"),
         (
             "",
@@ -139,6 +139,12 @@ fn what_does_not_fit_is_named_by_its_path() {
         (
             "",
             "",
+            "<serial/>",
+            "/domain/devices/serial/@type is missing",
+        ),
+        (
+            "",
+            "",
             "<disk type='file' device='lun'/>",
             "/domain/devices/disk/@type is 'file', not one of block, network, volume",
         ),
@@ -151,6 +157,13 @@ fn what_does_not_fit_is_named_by_its_path() {
             "{text}"
         );
     }
+}
+
+#[test]
+fn what_makes_no_sense_though_its_form_is_right_is_for_the_reader() {
+    let text = guest("", "<vcpu cpuset='3-1'>1</vcpu>", "");
+    assert_eq!(Domain::check_schema(&text), Ok(()));
+    assert!(Domain::parse(&text, domxml::ParseFlags::NONE).is_err());
 }
 
 #[test]

@@ -156,10 +156,6 @@ impl<'d> Node<'d> {
         self.element().qname
     }
 
-    pub(crate) fn marks(self) -> Option<&'d Marks> {
-        self.document.marks.as_deref()
-    }
-
     pub(crate) const fn index(self) -> u32 {
         self.index
     }

@@ -128,15 +128,6 @@ impl Document<'_> {
     }
 }
 
-impl Node<'_> {
-    /// Whether it was kept with everything in it.
-    #[must_use]
-    pub fn is_kept(self) -> bool {
-        let marks = self.marks();
-        marks.is_some_and(|m| m.has(self.index(), Mark::Kept))
-    }
-}
-
 /// Depth is bounded by that of documents.
 fn visit<'d>(node: Node<'d>, marks: &Marks, found: &mut Vec<Unread<'d>>) {
     let index = node.index();

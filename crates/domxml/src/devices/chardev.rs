@@ -44,7 +44,7 @@ words! {
 /// The host's side of a character device.
 #[derive(Xml, Clone, Debug, Default, PartialEq)]
 pub struct Chardev {
-    #[xml(attr = "type")]
+    #[xml(attr = "type", default = "ChardevKind::Pty", always)]
     pub kind: ChardevKind,
     /// Up to two: kind `udp` has one a direction, told apart by their mode.
     #[xml(children = "source")]

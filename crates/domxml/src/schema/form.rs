@@ -13,6 +13,8 @@ pub(super) enum Form {
     Path,
     /// Hexadecimal with or without prefix in so many digits, or decimal; at most the number.
     Number(usize, u64),
+    /// Numbers and ranges of them, with commas; `^` takes out.
+    CpuSet,
     /// Letters, digits, dots and spaces, at most so many.
     Load(usize),
     /// One of the words.
@@ -27,6 +29,7 @@ impl Form {
             Self::Uuid => "a UUID".to_owned(),
             Self::Mac => "the MAC address of one card".to_owned(),
             Self::Path => "an absolute path".to_owned(),
+            Self::CpuSet => "numbers and ranges".to_owned(),
             Self::Number(_, most) => format!("a number of at most {most:#x}"),
             Self::Load(most) => format!("1 to {most} letters, digits, dots and spaces"),
             Self::OneOf(words) => format!("one of {}", words.join(", ")),
@@ -39,6 +42,7 @@ impl Form {
             Self::Uuid => is_uuid(s),
             Self::Mac => is_mac(s),
             Self::Path => is_path(s),
+            Self::CpuSet => s.split(',').all(is_range),
             Self::Number(digits, most) => is_number(s, digits, most),
             Self::Load(most) => {
                 let known = |c: char| c.is_ascii_alphanumeric() || c == '.' || c.is_whitespace();
@@ -76,6 +80,14 @@ fn is_path(s: &str) -> bool {
             .unwrap_or_default(),
     };
     !rest.is_empty()
+}
+
+fn is_range(s: &str) -> bool {
+    let decimal = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
+    match s.strip_prefix('^') {
+        Some(out) => decimal(out),
+        None => s.split('-').count() <= 2 && s.split('-').all(decimal),
+    }
 }
 
 fn is_number(s: &str, digits: usize, most: u64) -> bool {

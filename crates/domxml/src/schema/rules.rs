@@ -42,7 +42,7 @@ enum Demand {
 }
 
 use Demand::{Attr, Bars, BarsChild, Needs, NeedsChild, Text};
-use Form::{Line, Load, Mac, Number, OneOf, Path, Uuid};
+use Form::{CpuSet, Line, Load, Mac, Number, OneOf, Path, Uuid};
 use When::{Always, Has, Is, Not};
 
 const PCI: When = Is("type", &["pci"]);
@@ -69,6 +69,12 @@ rules! {
     "os/initrd" Always => Text(Path);
     "sysinfo/bios" Always => NeedsChild("entry");
     "sysinfo/baseBoard" Always => NeedsChild("entry");
+    "domain/vcpu" Always => Attr("cpuset", CpuSet);
+    "cputune/vcpupin" Always => Attr("cpuset", CpuSet);
+    "cputune/emulatorpin" Always => Attr("cpuset", CpuSet);
+    "cputune/iothreadpin" Always => Attr("cpuset", CpuSet);
+    "numatune/memory" Always => Attr("nodeset", CpuSet);
+    "numatune/memnode" Always => Attr("nodeset", CpuSet);
     "numatune/memory" Is("placement", &["auto"]) => Bars("nodeset");
     "devices/emulator" Always => Text(Path);
     "disk" Is("device", &["lun"]) => Attr("type", OneOf(&["block", "network", "volume"]));
@@ -87,6 +93,9 @@ rules! {
     "source/seclabel" Is("relabel", &["no"]) => BarsChild("label");
     "hostdev" NO_SCSI => Bars("rawio");
     "hostdev" NO_SCSI => Bars("sgio");
+    "devices/serial" Always => Needs("type");
+    "devices/parallel" Always => Needs("type");
+    "devices/channel" Always => Needs("type");
     "interface/mac" Always => Attr("address", Mac);
     "graphics/listen" Is("type", &["network"]) => Needs("network");
     "rom" Always => Attr("file", Path);

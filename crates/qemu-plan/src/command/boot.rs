@@ -6,7 +6,7 @@ use domxml::Domain;
 use domxml::devices::common::{OnOff, YesNo};
 use domxml::devices::controller::PciModel;
 use domxml::devices::disk::DiskDevice;
-use domxml::os::BootDevice;
+use domxml::os::{AcpiTableType, BootDevice};
 
 use super::context::Context;
 use super::line::CommandLine;
@@ -95,10 +95,14 @@ pub fn build(cx: Context<'_>, line: &mut CommandLine) {
         }
     }
     for table in &os.acpi_tables {
-        line.push(
-            "-acpitable",
-            Keyval::new().with("sig", "SLIC").with("file", &table.path),
-        );
+        let signature = match table.kind {
+            AcpiTableType::Slic => Some("SLIC"),
+            AcpiTableType::Msdm => Some("MSDM"),
+            // The table says itself what it is.
+            AcpiTableType::Raw | AcpiTableType::Rawset => None,
+        };
+        let signed = Keyval::new().with_opt("sig", signature);
+        line.push("-acpitable", signed.with("file", &table.path));
     }
 }
 

@@ -2,6 +2,7 @@
 
 use domxml::Domain;
 use domxml::devices::{Address, DeviceRef, DeviceSeclabel, OnOff, YesNo};
+use domxml::os::AcpiTableType;
 use domxml::security::LaunchSecurity;
 
 use super::Guest;
@@ -41,6 +42,16 @@ pub(super) fn vcpus(guest: &Guest<'_>) -> Result<()> {
         return Err(Error::unsupported("vcpu 0 can't be offline"));
     }
     Ok(())
+}
+
+pub(super) fn acpi_tables(guest: &Guest<'_>) -> Result<()> {
+    let mut tables = guest.def.os.acpi_tables.iter();
+    match tables.any(|table| table.kind == AcpiTableType::Rawset) {
+        true => Err(Error::unsupported(
+            "ACPI table type 'rawset' is not supported",
+        )),
+        false => Ok(()),
+    }
 }
 
 pub(super) fn sysinfo(guest: &Guest<'_>) -> Result<()> {

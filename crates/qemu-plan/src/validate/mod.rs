@@ -66,6 +66,7 @@ const CHECKS: &[Check] = &[
     whole::memory,
     whole::os,
     domain::vcpus,
+    domain::acpi_tables,
     domain::sysinfo,
     domain::features,
     domain::launch_security,
