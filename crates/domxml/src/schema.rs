@@ -61,6 +61,10 @@ const OF_OTHERS: &[&[&str]] = &[
     &["devices", "interface", "source", "vendor"],
     &["devices", "interface", "source", "product"],
     &["devices", "hostdev", "source", "adapter", "@type"],
+    &["devices", "hostdev", "source", "adapter", "@parent"],
+    &["devices", "hostdev", "source", "adapter", "@parent_wwnn"],
+    &["devices", "hostdev", "source", "adapter", "@parent_wwpn"],
+    &["devices", "hostdev", "source", "adapter", "@parent_fabric_wwn"],
 ];
 
 impl Domain {
