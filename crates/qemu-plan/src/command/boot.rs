@@ -95,13 +95,12 @@ pub fn build(cx: Context<'_>, line: &mut CommandLine) {
         }
     }
     for table in &os.acpi_tables {
-        let signature = match table.kind {
-            AcpiTableType::Slic => Some("SLIC"),
-            AcpiTableType::Msdm => Some("MSDM"),
+        let signed = match table.kind {
+            AcpiTableType::Slic => Keyval::new().with("sig", "SLIC"),
+            AcpiTableType::Msdm => Keyval::new().with("sig", "MSDM"),
             // The table says itself what it is.
-            AcpiTableType::Raw | AcpiTableType::Rawset => None,
+            AcpiTableType::Raw | AcpiTableType::Rawset => Keyval::new(),
         };
-        let signed = Keyval::new().with_opt("sig", signature);
         line.push("-acpitable", signed.with("file", &table.path));
     }
 }
