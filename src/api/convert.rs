@@ -5,7 +5,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::{
-    domain::{Condition, Domain, RunState, View},
+    domain::{Condition, Domain, Either, RunState, View},
     error::{Error, Result},
     ops::{
         Conditions, Driver, Target,
@@ -80,12 +80,11 @@ pub fn basic(view: &Arc<View>) -> pb::Domain {
 
 /// Everything but the document.
 pub fn full(view: &Arc<View>) -> pb::Domain {
-    let document = view.current().map(|document| &*document.domain);
-    full_of(view, document)
+    full_of(view, view.current())
 }
 
 /// Everything but the document, with the sizes of that one.
-fn full_of(view: &Arc<View>, document: Option<&domxml::Domain>) -> pb::Domain {
+fn full_of(view: &Arc<View>, document: Option<Either<'_>>) -> pb::Domain {
     let mut message = basic(view);
     message.version = Some(view.version.into());
     message.persistent = view.config.is_some();
@@ -109,17 +108,17 @@ fn full_of(view: &Arc<View>, document: Option<&domxml::Domain>) -> pb::Domain {
     message
 }
 
-fn describe(message: &mut pb::Domain, document: &domxml::Domain, view: &View) {
-    let facts = crate::ops::facts::of(document);
+fn describe(message: &mut pb::Domain, document: Either<'_>, view: &View) {
+    let facts = document.facts();
     message.max_memory_kib = facts.memory_kib;
-    let of_run = view.run.as_ref().filter(|run| std::ptr::eq(&raw const *run.document.domain, document));
+    let of_run = view.run.as_ref().filter(|_| document.is_live());
     message.memory_kib = of_run.and_then(|r| r.balloon_kib).unwrap_or(facts.current_memory_kib);
     message.vcpus = facts.vcpus;
     message.max_vcpus = facts.max_vcpus;
-    message.os_type = facts.os_type;
-    message.title = document.title.clone().unwrap_or_default();
-    message.description = document.description.clone().unwrap_or_default();
-    message.memory_tuning = document.memtune.as_ref().map(|tune| pb::configure_request::MemoryTuning {
+    message.os_type = facts.os_type.to_string();
+    message.title = facts.title.as_deref().unwrap_or_default().to_owned();
+    message.description = facts.description.as_deref().unwrap_or_default().to_owned();
+    message.memory_tuning = facts.memory_tuning.map(|tune| pb::configure_request::MemoryTuning {
         hard_limit_kib: tune.hard_limit.map(|kib| kib.0),
         soft_limit_kib: tune.soft_limit.map(|kib| kib.0),
         swap_hard_limit_kib: tune.swap_hard_limit.map(|kib| kib.0),

@@ -7,6 +7,8 @@
 //! when it is dropped, and a commit that is on its way is carried out even if nobody waits for its answer.
 
 mod condition;
+mod document;
+pub mod facts;
 pub mod jobs;
 mod owner;
 mod registry;
@@ -24,9 +26,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
 pub use condition::{Condition, RunState};
+pub use document::{Document, Either, Stored};
 pub use owner::{Change, Effects, GONE};
 pub use registry::Registry;
-pub use view::{Document, Run, View};
+pub use view::{Run, View};
 
 use crate::error::{Code, Error, Result};
 use jobs::{Answer, JobId, Jobs, Want};

@@ -42,7 +42,7 @@ pub(super) fn text(view: &View) -> String {
     status.taints = run.taints.iter().map(|t| Taint { flag: (*t).to_owned() }).collect();
     status.deprecations = run.deprecations.iter().map(|d| d.to_string()).collect();
     status.fakereboot = run.fake_reboot;
-    status.domain = (*run.document.domain).clone();
+    status.domain = domxml::Domain::clone(&run.document.domain);
     store::head(&view.name) + &status.format()
 }
 

@@ -13,7 +13,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use domxml::{FormatFlags, ParseFlags};
+use domxml::ParseFlags;
 
 use super::{View, status};
 use crate::{
@@ -277,7 +277,7 @@ impl Store {
                 let message = format!("'{}' holds something that can't be read as a guest's; move it away first", path.display());
                 return Err(Error::new(Code::OperationFailed, message));
             }
-            let text = head(&after.name) + &config.format(FormatFlags::SECURE);
+            let text = head(&after.name) + &config.secure_text();
             steps.push(Step::Write { path: path.clone(), text, durable: true, needed: true });
         }
         if before.config.is_some() && (after.config.is_none() || before.name != after.name) {

@@ -1,79 +1,19 @@
 //! What is known of one guest, as an immutable snapshot.
 //!
 //! The owner task makes a new one for every commit; everybody else reads the newest through
-//! [`Domain::view`](super::Domain::view) and never waits. Documents are shared between snapshots and formatted at most
-//! once in each form.
+//! [`Domain::view`](super::Domain::view) and never waits. Documents are shared between snapshots.
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, OnceLock},
+    sync::Arc,
     time::Instant,
 };
 
-use domxml::{FormatFlags, StatusDocument};
+use domxml::StatusDocument;
 use uuid::Uuid;
 
-use super::Condition;
+use super::{Condition, Document, Either, Stored};
 use crate::{error::Result, events::Version};
-
-/// A guest's document with its usual text.
-pub struct Document {
-    /// The document itself.
-    pub domain: Box<domxml::Domain>,
-    live: bool,
-    text: OnceLock<Arc<str>>,
-}
-
-impl Document {
-    /// A stored configuration.
-    pub fn config(domain: impl Into<Box<domxml::Domain>>) -> Arc<Self> {
-        Arc::new(Self { domain: domain.into(), live: false, text: OnceLock::new() })
-    }
-    /// The document of a run.
-    pub fn live(domain: impl Into<Box<domxml::Domain>>) -> Arc<Self> {
-        Arc::new(Self { domain: domain.into(), live: true, text: OnceLock::new() })
-    }
-
-    /// The document without secrets; formatted once.
-    pub fn text(&self) -> Arc<str> {
-        Arc::clone(self.text.get_or_init(|| self.format(FormatFlags::NONE).into()))
-    }
-
-    /// The document in another form.
-    pub fn format(&self, flags: FormatFlags) -> String {
-        if !flags.has(FormatFlags::MIGRATABLE) {
-            return self.written(flags);
-        }
-        let mut domain = self.domain.clone();
-        leave_out_what_is_implied(&mut domain.devices);
-        Self { domain, live: self.live, text: OnceLock::new() }.written(flags)
-    }
-
-    fn written(&self, flags: FormatFlags) -> String {
-        match (self.live, flags.has(FormatFlags::INACTIVE)) {
-            (false, _) => self.domain.format(flags | FormatFlags::INACTIVE),
-            (true, false) => {
-                let mut shown = self.domain.clone();
-                shown.devices.show_actual();
-                shown.format(flags)
-            }
-            // A run without a stored configuration: what it would be stored as.
-            (true, true) => {
-                let mut stored = self.domain.clone();
-                stored.devices.drop_runtime();
-                stored.seclabels.retain(|s| s.kind != Some(domxml::security::SeclabelType::Dynamic));
-                stored.format(flags)
-            }
-        }
-    }
-}
-
-/// Takes out what every version adds by itself, and older ones do not know how to read.
-fn leave_out_what_is_implied(devices: &mut domxml::devices::Devices) {
-    use domxml::devices::{AudioKind, InputBus, InputKind};
-    devices.inputs.retain(|input| input.kind != InputKind::Keyboard || input.bus != Some(InputBus::Ps2));
-    devices.audios.retain(|audio| audio.kind != AudioKind::None);
-}
 
 /// What belongs to one run of a guest.
 #[derive(Clone)]
@@ -85,7 +25,7 @@ pub struct Run {
     /// QEMU's process; 0 until it was started.
     pub pid: i32,
     /// The stored configuration that the run began with, if it had one.
-    pub config: Option<Arc<Document>>,
+    pub config: Option<Arc<Stored>>,
     /// It is being started: nobody has been told of it yet.
     pub starting: bool,
     /// Label that the process runs under.
@@ -119,7 +59,7 @@ pub struct View {
     /// What it is called.
     pub name: Arc<str>,
     /// Its stored configuration.
-    pub config: Option<Arc<Document>>,
+    pub config: Option<Arc<Stored>>,
     /// Its run, if it has one.
     pub run: Option<Run>,
     /// State and reason.
@@ -164,12 +104,12 @@ impl View {
         format!("{:x}", self.generation)
     }
     /// The document that describes it now: of the run if it runs.
-    pub fn current(&self) -> Option<&Arc<Document>> {
-        self.run.as_ref().map(|r| &r.document).or(self.config.as_ref())
+    pub fn current(&self) -> Option<Either<'_>> {
+        self.run.as_ref().map(|r| Either::Live(&r.document)).or(self.config.as_ref().map(Either::Stored))
     }
     /// The document of its next start.
-    pub fn inactive(&self) -> Option<&Arc<Document>> {
-        self.config.as_ref().or(self.run.as_ref().map(|r| &r.document))
+    pub fn inactive(&self) -> Option<Either<'_>> {
+        self.config.as_ref().map(Either::Stored).or(self.run.as_ref().map(|r| Either::Live(&r.document)))
     }
     /// The run.
     ///

@@ -10,7 +10,7 @@ use qmp::commands;
 
 use super::{Conditions, Driver};
 use crate::{
-    domain::{Document, Domain, Effects, View, jobs::Kind, jobs::Want},
+    domain::{Document, Domain, Either, Stored, facts::Facts, Effects, View, jobs::Kind, jobs::Want},
     error::{Area, Code, Error, Result},
     pb::{self, EventKind, LifecycleAction, LifecycleEvent, event::Detail},
 };
@@ -111,7 +111,7 @@ pub async fn configure(driver: &Arc<Driver>, domain: &Domain, scope: Scope, chan
     let which = Which::of(scope, &view)?;
     // Tried on copies first, so that QEMU is told nothing that can't be written down.
     for document in documents(&view, which) {
-        apply(&mut document.domain.clone(), &change)?;
+        applied(document, &change)?;
     }
     if conditions.trial {
         return Ok(());
@@ -127,12 +127,12 @@ pub async fn configure(driver: &Arc<Driver>, domain: &Domain, scope: Scope, chan
                 if which.live
                     && let Some(run) = &mut view.run
                 {
-                    run.document = Document::live(applied(&run.document, &change)?);
+                    run.document = Document::live(applied(Either::Live(&run.document), &change)?);
                 }
                 if which.config
                     && let Some(config) = &view.config
                 {
-                    view.config = Some(Document::config(applied(config, &change)?));
+                    view.config = Some(Stored::new(applied(Either::Stored(config), &change)?));
                 }
                 let mut effects = Effects::none();
                 if let Some((kind, detail)) = event {
@@ -146,14 +146,14 @@ pub async fn configure(driver: &Arc<Driver>, domain: &Domain, scope: Scope, chan
         .await
 }
 
-fn documents(view: &View, which: Which) -> Vec<&Arc<Document>> {
-    let live = view.run.as_ref().map(|r| &r.document).filter(|_| which.live);
-    let config = view.config.as_ref().filter(|_| which.config);
+fn documents(view: &View, which: Which) -> Vec<Either<'_>> {
+    let live = view.run.as_ref().map(|r| Either::Live(&r.document)).filter(|_| which.live);
+    let config = view.config.as_ref().map(Either::Stored).filter(|_| which.config);
     live.into_iter().chain(config).collect()
 }
 
-fn applied(document: &Document, change: &Change) -> Result<Box<domxml::Domain>> {
-    let mut domain = document.domain.clone();
+fn applied(document: Either<'_>, change: &Change) -> Result<domxml::Domain> {
+    let mut domain = domxml::Domain::clone(&*document.domain()?);
     apply(&mut domain, change)?;
     Ok(domain)
 }
@@ -222,7 +222,7 @@ fn lifecycle_word(name: &str, prefix: &str) -> String {
 }
 
 fn set_memory(domain: &mut domxml::Domain, kib: u64) -> Result<()> {
-    let most = super::facts::of(domain).memory_kib;
+    let most = Facts::of(domain).memory_kib;
     if kib > most {
         return Err(Error::argument("cannot set memory higher than max memory"));
     }
@@ -351,9 +351,13 @@ pub async fn set_autostart(domain: &Domain, autostart: bool, conditions: &Condit
 ///
 /// # Errors
 /// `OperationInvalid` if the guest has no such configuration.
-pub fn read(view: &View, scope: Scope) -> Result<&domxml::Domain> {
+pub fn read(view: &View, scope: Scope) -> Result<Either<'_>> {
     let which = Which::of(scope, view)?;
-    documents(view, which).first().map(|d| &*d.domain).ok_or_else(|| Error::internal("the domain has no document"))
+    documents(view, which).first().copied().ok_or_else(|| Error::internal("the domain has no document"))
+}
+
+fn no_metadata() -> Error {
+    Error::new(Code::NoDomainMetadata, "Requested metadata element is not present").in_area(Area::Domain)
 }
 
 /// The title.
@@ -361,7 +365,7 @@ pub fn read(view: &View, scope: Scope) -> Result<&domxml::Domain> {
 /// # Errors
 /// `NoDomainMetadata` if there is none.
 pub fn title(view: &View, scope: Scope) -> Result<String> {
-    read(view, scope)?.title.clone().ok_or_else(|| Error::new(Code::NoDomainMetadata, "Requested metadata element is not present").in_area(Area::Domain))
+    read(view, scope)?.facts().title.as_deref().map(str::to_owned).ok_or_else(no_metadata)
 }
 
 /// The description.
@@ -369,7 +373,7 @@ pub fn title(view: &View, scope: Scope) -> Result<String> {
 /// # Errors
 /// As [`title`].
 pub fn description(view: &View, scope: Scope) -> Result<String> {
-    read(view, scope)?.description.clone().ok_or_else(|| Error::new(Code::NoDomainMetadata, "Requested metadata element is not present").in_area(Area::Domain))
+    read(view, scope)?.facts().description.as_deref().map(str::to_owned).ok_or_else(no_metadata)
 }
 
 /// One namespace's element.
@@ -377,6 +381,6 @@ pub fn description(view: &View, scope: Scope) -> Result<String> {
 /// # Errors
 /// As [`title`].
 pub fn metadata(view: &View, scope: Scope, uri: &str) -> Result<String> {
-    read(view, scope)?.metadata_element(uri).ok_or_else(|| Error::new(Code::NoDomainMetadata, "Requested metadata element is not present").in_area(Area::Domain))
+    read(view, scope)?.domain()?.metadata_element(uri).ok_or_else(no_metadata)
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Conditions, Driver, plan};
 use crate::{
-    domain::{Document, Domain, Effects, GONE, View, jobs::Kind, jobs::Want},
+    domain::{Stored, Domain, Effects, GONE, View, jobs::Kind, jobs::Want},
     error::{Error, Result},
 };
 
@@ -23,8 +23,8 @@ const UNDEFINED_RENAMED: i32 = 1;
 /// What is wrong with the document, or who has its name or UUID.
 pub async fn define(driver: &Arc<Driver>, xml: String, validate: bool, conditions: &Conditions) -> Result<Arc<View>> {
     let planned = plan::from_text(driver, xml, validate).await?;
-    let document = Document::config(planned.domain);
-    let (uuid, name) = plan::identity(&document.domain)?;
+    let (uuid, name) = plan::identity(&planned.domain)?;
+    let document = Stored::new(*planned.domain);
     if conditions.trial {
         return trial(driver, uuid, &name, document, conditions);
     }
@@ -38,7 +38,7 @@ pub async fn define(driver: &Arc<Driver>, xml: String, validate: bool, condition
     }
 }
 
-async fn store(domain: &Domain, document: Arc<Document>, conditions: Conditions) -> Result<Arc<View>> {
+async fn store(domain: &Domain, document: Arc<Stored>, conditions: Conditions) -> Result<Arc<View>> {
     domain
         .commit(move |view| {
             if view.exists() {
@@ -52,7 +52,7 @@ async fn store(domain: &Domain, document: Arc<Document>, conditions: Conditions)
 }
 
 /// What `define` would answer.
-fn trial(driver: &Driver, uuid: uuid::Uuid, name: &str, document: Arc<Document>, conditions: &Conditions) -> Result<Arc<View>> {
+fn trial(driver: &Driver, uuid: uuid::Uuid, name: &str, document: Arc<Stored>, conditions: &Conditions) -> Result<Arc<View>> {
     let mut view = match (driver.registry.by_uuid(uuid), driver.registry.by_name(name)) {
         (Ok(domain), Ok(other)) if domain.uuid() == other.uuid() => {
             let view = domain.view();
@@ -95,7 +95,7 @@ pub async fn undefine(driver: &Arc<Driver>, domain: &Domain, what: Undefine, con
     let Some(config) = &view.config else {
         return Err(Error::invalid("cannot undefine transient domain"));
     };
-    let nvram = plan::nvram_path(&config.domain).filter(|path| path.exists());
+    let nvram = plan::nvram_path(&*config.domain()?).filter(|path| path.exists());
     if nvram.is_some() && !view.active() && !what.nvram && !what.keep_nvram {
         return Err(Error::invalid("cannot undefine domain with nvram"));
     }
@@ -138,14 +138,14 @@ pub async fn rename(driver: &Arc<Driver>, domain: &Domain, new_name: String, con
     if *view.name == *new_name {
         return Err(Error::new(crate::error::Code::InvalidArg, "Can't rename domain to itself"));
     }
-    let mut renamed = config.domain.clone();
+    let mut renamed = domxml::Domain::clone(&*config.domain()?);
     renamed.name.clone_from(&new_name);
     driver.registry.reserve_name(view.uuid, &new_name)?;
     if conditions.trial {
         driver.registry.release_name(&new_name);
         return Ok(view);
     }
-    let document = Document::config(renamed);
+    let document = Stored::new(renamed);
     let (domain, registry, name) = (domain.clone(), Arc::clone(&driver.registry), new_name.clone());
     driver
         .tracked(async move {

@@ -10,7 +10,6 @@ pub mod configure;
 pub mod console;
 pub mod define;
 pub mod domcaps;
-pub mod facts;
 pub mod guest;
 pub mod host;
 pub mod monitor;

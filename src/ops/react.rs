@@ -193,7 +193,7 @@ fn woken(view: &mut View) -> Effects {
 fn channel(view: &mut View, alias: &str, open: bool) -> Effects {
     use domxml::devices::ChannelState as S;
     let Some(run) = view.run.as_mut() else { return Effects::volatile() };
-    let mut document = run.document.domain.clone();
+    let mut document = domxml::Domain::clone(&run.document.domain);
     let Some(channel) = document.devices.channels.iter_mut().find(|c| c.info.alias.as_deref() == Some(alias)) else { return Effects::volatile() };
     let Some(target) = channel.target.as_mut() else { return Effects::volatile() };
     let state = if open { S::Connected } else { S::Disconnected };

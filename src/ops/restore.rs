@@ -14,7 +14,7 @@ use std::{
 
 use super::{Driver, guest::Guest, plan, react, start, stop};
 use crate::{
-    domain::{Condition, Document, Domain, Effects, RunState, View, status},
+    domain::{Condition, Stored, Domain, Effects, RunState, View, status},
     error::Result,
     events::Found,
     qemu::{Live, Process},
@@ -97,7 +97,7 @@ fn config_view(path: &Path, domain: domxml::Domain, views: &mut HashMap<uuid::Uu
     if *view.name != *name || view.config.is_some() {
         return Err(crate::error::Error::internal(format!("another guest has UUID {uuid}")));
     }
-    view.config = Some(Document::config(domain));
+    view.config = Some(Stored::new(domain));
     Ok(())
 }
 

@@ -3,15 +3,14 @@
 //! What the daemon knows itself comes from the view and from /proc; what only QEMU knows is asked for all guests at
 //! once, each within [`ASK`]: a guest that does not answer costs nobody else anything, and is named in the answer.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
 
-use domxml::devices::StorageFormat;
 use futures_util::{StreamExt, stream};
 use qmp::{commands, types};
 
-use super::{Driver, chain, facts, proc};
+use super::{Driver, chain, proc};
 use crate::{
-    domain::{Condition, Domain, Run, View, jobs::Kind, jobs::Want},
+    domain::{Condition, Domain, Run, View, facts::DiskFacts, jobs::Kind, jobs::Want},
     qemu::Monitor,
 };
 
@@ -200,14 +199,14 @@ fn without_qemu(view: &Arc<View>, groups: Groups) -> Stats {
 
 fn balloon(view: &View, rss: Option<u64>) -> Balloon {
     let Some(document) = view.current() else { return Balloon::default() };
-    let facts = facts::of(&document.domain);
+    let facts = document.facts();
     let current = view.run.as_ref().and_then(|r| r.balloon_kib).unwrap_or(facts.current_memory_kib);
     Balloon { current, maximum: facts.memory_kib, rss, ..Balloon::default() }
 }
 
 fn vcpus(view: &View) -> Vcpus {
     let Some(document) = view.current() else { return Vcpus::default() };
-    let facts = facts::of(&document.domain);
+    let facts = document.facts();
     let threads = view.run.as_ref().map(|run| run.status.vcpus.iter().filter_map(|v| thread(run, v)).collect());
     Vcpus { current: facts.vcpus, maximum: facts.max_vcpus, threads: threads.unwrap_or_default() }
 }
@@ -369,17 +368,13 @@ async fn look_at_images(all: &mut [Stats]) {
 
 fn images(view: &View) -> Vec<Block> {
     let Some(document) = view.current() else { return Vec::new() };
-    let image = |disk: &domxml::devices::Disk| {
-        let path = chain::local_path(disk.kind, disk.source.as_ref());
-        let format = disk.driver.as_ref().and_then(|d| d.kind).unwrap_or(StorageFormat::Raw);
-        Block {
-            name: disk.target.dev.clone(),
-            sizes: path.as_deref().filter(|_| !view.active()).and_then(|p| chain::sizes(p, format).ok()),
-            path: path.map(|p| p.to_string_lossy().into_owned()),
-            ..Block::default()
-        }
+    let image = |disk: &DiskFacts| Block {
+        name: disk.target.to_string(),
+        sizes: disk.path.as_deref().filter(|_| !view.active()).and_then(|p| chain::sizes(Path::new(p), disk.format).ok()),
+        path: disk.path.as_deref().map(str::to_owned),
+        ..Block::default()
     };
-    document.domain.devices.disks.iter().map(image).collect()
+    document.facts().disks.iter().map(image).collect()
 }
 
 #[cfg(test)]

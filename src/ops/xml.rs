@@ -32,8 +32,8 @@ pub fn text(view: &View, form: Form) -> Result<Arc<str>> {
     let document = document.ok_or_else(|| Error::internal("the domain has no document"))?;
     // Another host needs the secrets too.
     let secure = form.secure || form.migratable;
-    if !secure && (!form.inactive || !view.active()) {
-        return Ok(document.text());
+    if !secure && !(form.inactive && document.is_live()) {
+        return document.text();
     }
     let mut flags = FormatFlags::NONE;
     for (wanted, flag) in [(form.inactive, FormatFlags::INACTIVE), (secure, FormatFlags::SECURE), (form.migratable, FormatFlags::MIGRATABLE)] {
@@ -41,5 +41,5 @@ pub fn text(view: &View, form: Form) -> Result<Arc<str>> {
             flags |= flag;
         }
     }
-    Ok(document.format(flags).into())
+    Ok(document.format(flags)?.into())
 }

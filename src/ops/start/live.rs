@@ -38,7 +38,7 @@ async fn apply_balloon(monitor: &Monitor, document: &domxml::Domain) -> Result<(
         let path = format!("/machine/peripheral/{}", balloon.info.alias.as_deref().unwrap_or("balloon0"));
         monitor.set_balloon_period(&path, period).await?;
     }
-    let facts = crate::ops::facts::of(document);
+    let facts = crate::domain::facts::Facts::of(document);
     if facts.current_memory_kib < facts.memory_kib {
         monitor.set_balloon(facts.current_memory_kib.saturating_mul(1024)).await?;
     }

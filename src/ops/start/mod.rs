@@ -30,7 +30,7 @@ use reserve::Reserved;
 
 use super::{Conditions, Driver, chain, guest::Guest, plan, react, stop, undo::Undo};
 use crate::{
-    domain::{Condition, Document, Domain, Effects, Job, Run, View, jobs::Long, jobs::Want},
+    domain::{Condition, Document, Stored, Domain, Effects, Job, Run, View, jobs::Long, jobs::Want},
     error::{Error, Result},
     pb::EventKind,
     qemu::{Held, Live, LogTail, Start},
@@ -91,13 +91,18 @@ pub async fn start(driver: &Arc<Driver>, domain: &Domain, how: How, conditions: 
     };
     let config = startable(&domain.view())?;
     if conditions.trial {
-        Box::pin(prepare(driver, config.domain.clone())).await?;
+        Box::pin(prepare(driver, copy(&config)?)).await?;
         return Ok(domain.view());
     }
     let job = domain.job(Want::Long(Long::Start)).await?;
     let config = startable(&domain.view())?;
     let owned = Arc::clone(driver);
-    driver.tracked(Box::pin(async move { carry_out(&owned, job, config.domain.clone(), Some(config), how).await })).await
+    driver.tracked(Box::pin(async move { carry_out(&owned, job, copy(&config)?, Some(config), how).await })).await
+}
+
+/// A copy of a stored document, to become a run's.
+fn copy(config: &Stored) -> Result<Box<domxml::Domain>> {
+    Ok(Box::new(domxml::Domain::clone(&*config.domain()?)))
 }
 
 /// Starts a guest from a document that is not stored.
@@ -136,7 +141,7 @@ async fn create_claimed(driver: &Arc<Driver>, domain: Domain, document: Box<domx
 }
 
 /// All stages, and all of them undone if one fails.
-async fn carry_out(driver: &Arc<Driver>, job: Job, document: Box<domxml::Domain>, config: Option<Arc<Document>>, how: How) -> Result<Arc<View>> {
+async fn carry_out(driver: &Arc<Driver>, job: Job, document: Box<domxml::Domain>, config: Option<Arc<Stored>>, how: How) -> Result<Arc<View>> {
     let mut undo = Undo::default();
     let session = how.session.clone();
     let attempt = Attempt { driver, job: &job, config, how };
@@ -179,7 +184,7 @@ struct Attempt<'a> {
     driver: &'a Arc<Driver>,
     job: &'a Job,
     /// The stored configuration that the run begins with.
-    config: Option<Arc<Document>>,
+    config: Option<Arc<Stored>>,
     how: How,
 }
 
@@ -221,7 +226,7 @@ impl Attempt<'_> {
         let qemu = reserved.take_qemu()?;
         let held = qemu.hold(start).await?;
         let run = Run {
-            document: Document::live(prepared.document.clone()),
+            document: Document::live(*prepared.document.clone()),
             id: prepared.id,
             pid: held.pid(),
             config: config.clone(),
@@ -285,7 +290,7 @@ impl Attempt<'_> {
             monitor.cont().await?;
         }
         let agent = live::has_agent(&prepared.document);
-        let document = Document::live(prepared.document);
+        let document = Document::live(*prepared.document);
         let id = guest.id;
         let told = move |view: &mut View| {
             let run = view.run.as_mut().filter(|r| r.id == id).ok_or_else(|| Error::internal("the guest ended while it was started"))?;

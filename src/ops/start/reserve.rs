@@ -180,7 +180,7 @@ fn line_config(config: &QemuConfig) -> Config {
 /// Limits of the process.
 pub(super) fn limits(config: &QemuConfig, document: &domxml::Domain) -> confine::Limits {
     let locked = confine::LockedMemory {
-        memory: crate::ops::facts::of(document).memory_kib.saturating_mul(1024),
+        memory: crate::domain::facts::Facts::of(document).memory_kib.saturating_mul(1024),
         hard_limit: document.memtune.and_then(|m| m.hard_limit).map(|k| k.bytes()),
         locked: document.memory_backing.as_ref().is_some_and(|m| m.locked),
         ..confine::LockedMemory::default()
