@@ -57,6 +57,8 @@ routes! { REMOTE: remote;
     ConnectDomainEventCallbackRegisterAny => events::callback_register_any,
     ConnectDomainEventCallbackDeregisterAny => events::callback_deregister_any,
     ConnectGetVersion => host::get_version,
+    ConnectGetMaxVcpus => host::get_max_vcpus,
+    ConnectGetCpuModelNames => host::get_cpu_model_names,
     ConnectIsSecure => host::is_secure,
     ConnectGetCapabilities => host::get_capabilities,
     ConnectGetDomainCapabilities => host::get_domain_capabilities,

@@ -91,6 +91,8 @@ pub const PERMISSIONS: &[(&str, Permission)] = &[
     ("/virtqemud.v1.Host/GetHypervisorVersion", P::ConnectGetattr),
     ("/virtqemud.v1.Host/GetInfo", P::ConnectGetattr),
     ("/virtqemud.v1.Host/GetNode", P::ConnectRead),
+    ("/virtqemud.v1.Host/GetMaxVcpus", P::ConnectGetattr),
+    ("/virtqemud.v1.Host/ListCpuModels", P::ConnectGetattr),
     ("/virtqemud.v1.Host/GetCapabilities", P::ConnectRead),
     ("/virtqemud.v1.Host/GetDomainCapabilities", P::ConnectRead),
     ("/virtqemud.v1.Monitor/Execute", P::DomainWrite),

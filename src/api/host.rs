@@ -64,6 +64,16 @@ impl pb::host_server::Host for Service {
         }))
     }
 
+    async fn get_max_vcpus(&self, request: Request<pb::GetMaxVcpusRequest>) -> Result<Response<pb::GetMaxVcpusResponse>, Status> {
+        let max_vcpus = ops::host::max_vcpus(&request.get_ref().virt_type)?;
+        Ok(Response::new(pb::GetMaxVcpusResponse { max_vcpus }))
+    }
+
+    async fn list_cpu_models(&self, request: Request<pb::ListCpuModelsRequest>) -> Result<Response<pb::ListCpuModelsResponse>, Status> {
+        let models = ops::host::cpu_models(&request.get_ref().arch)?;
+        Ok(Response::new(pb::ListCpuModelsResponse { models }))
+    }
+
     async fn get_capabilities(&self, _: Request<pb::GetCapabilitiesRequest>) -> Result<Response<pb::GetCapabilitiesResponse>, Status> {
         let xml = ops::host::capabilities(&self.driver).await?;
         Ok(Response::new(pb::GetCapabilitiesResponse { xml }))

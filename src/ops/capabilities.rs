@@ -23,7 +23,7 @@ use crate::{error::Result, paths::Scope};
 
 /// Architectures that QEMU runs guests of, in libvirt's order, and the bits of a word.
 // table
-const ARCHES: &[(&str, u32)] = &[
+pub(super) const ARCHES: &[(&str, u32)] = &[
     ("alpha", 64),
     ("armv6l", 32),
     ("armv7l", 32),

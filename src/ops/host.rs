@@ -139,6 +139,41 @@ pub async fn hypervisor_version(driver: &Arc<Driver>) -> Result<u64> {
     Ok(u64::from(driver.prober.caps(Path::new(&path)).await?.version()))
 }
 
+/// The most CPUs of a guest that QEMU runs without KVM, where nothing else is known.
+const MAX_VCPUS: u32 = 16;
+
+/// The most CPUs that a guest of a kind may have here.
+///
+/// # Errors
+/// `InvalidArg` for a kind that QEMU has not; `Internal` or `System` if KVM can't be asked.
+pub fn max_vcpus(virt_type: &str) -> Result<u32> {
+    match virt_type.to_ascii_lowercase().as_str() {
+        "" | "qemu" => Ok(MAX_VCPUS),
+        "kvm" => {
+            let kvm = super::capabilities::KVM.as_ref().ok_or_else(|| Error::internal("Unable to open /dev/kvm"))?;
+            kvm.max_vcpus().map_err(|error| Error::system("Unable to ask KVM", error))
+        }
+        _ => Err(Error::argument(format!("unknown type '{virt_type}'"))),
+    }
+}
+
+/// Architectures whose models are known without asking QEMU; none for the others that libvirt knows.
+const KNOWN_MODELS: &[&str] = &["x86_64", "i686"];
+
+/// Names of the CPU models of an architecture.
+///
+/// # Errors
+/// `InvalidArg` if there is no such architecture.
+pub fn cpu_models(arch: &str) -> Result<Vec<String>> {
+    if KNOWN_MODELS.contains(&arch) {
+        return Ok(hostinfo::CpuModels::x86().models.iter().map(|model| model.name.to_string()).collect());
+    }
+    match super::capabilities::ARCHES.iter().any(|(name, _)| *name == arch) {
+        true => Ok(Vec::new()),
+        false => Err(Error::argument(format!("cannot find architecture {arch}"))),
+    }
+}
+
 /// The emulator for guests of an architecture that name none: the first on the daemon's path.
 pub fn default_emulator(arch: &str) -> Option<String> {
     let name = match arch {

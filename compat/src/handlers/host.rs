@@ -7,7 +7,8 @@ use crate::ctx::Ctx;
 use crate::proto::to_native_request::Source;
 use crate::proto::{
     GetCapabilitiesRequest, GetDomainCapabilitiesRequest, GetHypervisorVersionRequest,
-    GetInfoRequest, GetNodeRequest, GetNodeResponse, ToNativeRequest,
+    GetInfoRequest, GetMaxVcpusRequest, GetNodeRequest, GetNodeResponse, ListCpuModelsRequest,
+    ToNativeRequest,
 };
 
 async fn node(ctx: &Ctx) -> Reply<GetNodeResponse> {
@@ -19,6 +20,41 @@ pub(crate) async fn get_version(ctx: &Ctx, _: ConnectGetVersion) -> Reply<Connec
     let answer = ctx.host().get_hypervisor_version(request).await?;
     Ok(ConnectGetVersionRet {
         hv_ver: answer.into_inner().version,
+    })
+}
+
+pub(crate) async fn get_max_vcpus(
+    ctx: &Ctx,
+    args: ConnectGetMaxVcpus,
+) -> Reply<ConnectGetMaxVcpusRet> {
+    let request = GetMaxVcpusRequest {
+        virt_type: args::text(args.r#type),
+    };
+    let answer = ctx.host().get_max_vcpus(request).await?.into_inner();
+    Ok(ConnectGetMaxVcpusRet {
+        max_vcpus: i32::try_from(answer.max_vcpus).unwrap_or(i32::MAX),
+    })
+}
+
+pub(crate) async fn get_cpu_model_names(
+    ctx: &Ctx,
+    args: ConnectGetCpuModelNames,
+) -> Reply<ConnectGetCpuModelNamesRet> {
+    args::flags(ctx, args.flags)?;
+    let request = ListCpuModelsRequest {
+        arch: args.arch.into_string(),
+    };
+    let models = ctx
+        .host()
+        .list_cpu_models(request)
+        .await?
+        .into_inner()
+        .models;
+    let ret = i32::try_from(models.len()).unwrap_or(i32::MAX);
+    let wanted = models.into_iter().filter(|_| args.need_results != 0);
+    Ok(ConnectGetCpuModelNamesRet {
+        models: wanted.map(Into::into).collect(),
+        ret,
     })
 }
 

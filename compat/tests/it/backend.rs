@@ -72,6 +72,7 @@ impl Fake {
                     ..Default::default()
                 }))
             }
+            "GetMaxVcpus" => Ok(frame(&proto::GetMaxVcpusResponse { max_vcpus: 16 })),
             "Get" => get(&proto::GetRequest::decode(&body[5..]).unwrap()),
             _ => Err(Status::unimplemented(path)),
         };

@@ -7,6 +7,7 @@
     reason = "the client is a plain blocking program"
 )]
 
+mod arguments;
 mod backend;
 mod client;
 mod events;
