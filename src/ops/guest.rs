@@ -65,6 +65,8 @@ pub struct Guest {
     pause: Mutex<Option<Condition>>,
     /// The pump has handed over everything that QEMU said.
     drained: watch::Sender<bool>,
+    /// It was slow to answer and is being asked once more.
+    suspected: AtomicBool,
     /// Somebody is cleaning up after the run.
     cleaning: AtomicBool,
     /// The run was cleaned up.
@@ -121,6 +123,7 @@ impl Guest {
             ending: Mutex::new(None),
             pause: Mutex::new(None),
             drained: watch::Sender::new(true),
+            suspected: AtomicBool::new(false),
             cleaning: AtomicBool::new(false),
             cleaned: watch::Sender::new(false),
         })
@@ -225,12 +228,18 @@ impl Guest {
         let _ = tokio::time::timeout(limit, receiver.wait_for(|d| *d)).await;
     }
 
-    /// The process was slow to answer: asks it once more, and shows it as unreachable if it does not.
+    /// The process was slow to answer: asks it once more, and shows it as unreachable if it does not. However many find
+    /// it slow, it is asked once at a time.
     pub(super) fn suspect(self: &Arc<Self>, driver: &Arc<Driver>) {
+        let shown = self.domain.view().run.as_ref().is_some_and(|r| r.unreachable.is_some());
+        if shown || self.suspected.swap(true, Ordering::SeqCst) {
+            return;
+        }
         let (guest, driver) = (Arc::clone(self), Arc::clone(driver));
         tokio::spawn(async move {
             // What came of it is shown by `execute_within` itself.
             let _ = guest.execute_within(&driver, qmp::commands::QueryStatus {}, RETRY_DEADLINE).await;
+            guest.suspected.store(false, Ordering::SeqCst);
         });
     }
 

@@ -244,6 +244,9 @@ async fn ask(driver: &Arc<Driver>, domain: Domain, mut stats: Stats, wanted: Wan
     let starting = run.starting;
     if run.unreachable.is_some() || stopped(&run) {
         stats.unreachable = true;
+        if let Ok(guest) = driver.guests.of(&stats.view) {
+            guest.suspect(driver);
+        }
         return stats;
     }
     let limit = if wanted.nowait { Duration::ZERO } else { JOB };

@@ -53,10 +53,7 @@ pub(crate) fn processes(sandbox: &Sandbox) -> Result<Vec<i32>> {
     // Namespaces come and go with daemons: the files that a guest's command line names stay.
     let dir = sandbox.dir().to_string_lossy().into_owned();
     let name = |pid: i32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    let is_its = |pid: i32| {
-        let environ = fs::read(format!("/proc/{pid}/root{dir}/daemon.log")).is_ok();
-        environ && (process::mount_namespace(pid) == own || private_to(pid, &dir))
-    };
+    let is_its = |pid: i32| process::mount_namespace(pid) == own || private_to(pid, &dir);
     Ok(process::find(|pid| pid != daemon && process::alive(pid) && name(pid).starts_with("qemu") && is_its(pid)))
 }
 
@@ -82,5 +79,6 @@ fn walk(root: &Path, dir: &Path, files: &mut BTreeSet<PathBuf>) -> Result<()> {
 fn is_kept(path: &Path) -> bool {
     let text = path.to_string_lossy();
     let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    name.starts_with("journal.") || text.ends_with("qemu/virtqemud") || text.ends_with("qemu/channel")
+    // The mark comes once autostart is done, some time after the sockets.
+    name.starts_with("journal.") || name == "autostarted" || text.ends_with("qemu/virtqemud") || text.ends_with("qemu/channel")
 }

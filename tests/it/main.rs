@@ -1,3 +1,11 @@
 //! Tests of the daemon as a program: its sockets, clients of both fronts, real guests.
 
+mod access;
 mod daemon;
+mod failures;
+mod grpc;
+mod host;
+mod kill;
+mod life;
+mod silent;
+mod watch;
