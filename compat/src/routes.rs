@@ -8,7 +8,7 @@ use wire::{WireError, admin, qemu, remote};
 
 use crate::ctx::{Ctx, Effect, Failure, not_open};
 use crate::handlers::{
-    config, connect, counters, domain, events, host, info, lifecycle, list, monitor, stats,
+    config, connect, counters, domain, events, host, info, lifecycle, list, monitor, node, stats,
 };
 
 /// A handler's answer: the whole reply packet and what else to do, or an error.
@@ -64,6 +64,11 @@ routes! { REMOTE: remote;
     ConnectGetDomainCapabilities => host::get_domain_capabilities,
     ConnectDomainXmlToNative => host::to_native,
     NodeGetInfo => host::get_node_info,
+    NodeGetCpuMap => node::get_cpu_map,
+    NodeGetCpuStats => node::get_cpu_stats,
+    NodeGetMemoryStats => node::get_memory_stats,
+    NodeGetCellsFreeMemory => node::get_cells_free_memory,
+    NodeGetFreePages => node::get_free_pages,
     NodeGetFreeMemory => host::get_free_memory,
     NodeGetSecurityModel => host::get_security_model,
     ConnectListAllDomains => list::list_all,

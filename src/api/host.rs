@@ -74,6 +74,29 @@ impl pb::host_server::Host for Service {
         Ok(Response::new(pb::ListCpuModelsResponse { models }))
     }
 
+    async fn get_cpu_map(&self, _: Request<pb::GetCpuMapRequest>) -> Result<Response<pb::GetCpuMapResponse>, Status> {
+        let map = ops::node::cpu_map(&self.driver).await?;
+        Ok(Response::new(pb::GetCpuMapResponse { present: map.present.into_iter().collect(), online: map.online.into_iter().collect() }))
+    }
+
+    async fn get_cpu_times(&self, request: Request<pb::GetCpuTimesRequest>) -> Result<Response<pb::GetCpuTimesResponse>, Status> {
+        let times = ops::node::cpu_times(&self.driver, request.into_inner().cpu).await?;
+        Ok(Response::new(pb::GetCpuTimesResponse { kernel: times.kernel, user: times.user, idle: times.idle, iowait: times.iowait }))
+    }
+
+    async fn get_memory(&self, request: Request<pb::GetMemoryRequest>) -> Result<Response<pb::GetMemoryResponse>, Status> {
+        let memory = ops::node::memory(&self.driver, request.into_inner().cell).await?;
+        Ok(Response::new(pb::GetMemoryResponse { total_kib: memory.total, free_kib: memory.free, buffers_kib: memory.buffers, cached_kib: memory.cached }))
+    }
+
+    async fn list_cells(&self, _: Request<pb::ListCellsRequest>) -> Result<Response<pb::ListCellsResponse>, Status> {
+        use pb::list_cells_response::{Cell, Pages};
+        let pages = |p: hostinfo::PageCount| Pages { size_kib: p.size, total: p.total, free: p.free };
+        let cell = |(id, free_memory_kib, counts): ops::node::Cell| Cell { id, free_memory_kib, pages: counts.into_iter().map(pages).collect() };
+        let cells = ops::node::cells(&self.driver).await?;
+        Ok(Response::new(pb::ListCellsResponse { cells: cells.into_iter().map(cell).collect() }))
+    }
+
     async fn get_capabilities(&self, _: Request<pb::GetCapabilitiesRequest>) -> Result<Response<pb::GetCapabilitiesResponse>, Status> {
         let xml = ops::host::capabilities(&self.driver).await?;
         Ok(Response::new(pb::GetCapabilitiesResponse { xml }))

@@ -109,6 +109,18 @@ pub(super) async fn document(driver: &Arc<Driver>, asked: Asked) -> Result<Strin
     Ok(text.await?.to_string())
 }
 
+/// What KVM gives to a guest.
+fn kvms_most() -> Option<u32> {
+    super::capabilities::KVM.as_ref().and_then(|kvm| kvm.max_vcpus().ok())
+}
+
+fn most_vcpus(accel: Accel, machine: &Machine, kvms: Option<u32>) -> u32 {
+    match accel {
+        Accel::Kvm => kvms.map_or(machine.max_cpus, |most| most.min(machine.max_cpus)),
+        Accel::Tcg => machine.max_cpus,
+    }
+}
+
 fn wrong(message: String) -> Error {
     Error::argument(message)
 }
@@ -176,7 +188,7 @@ impl Host {
         Self {
             tools: Tools::find(),
             physical_bits: hostinfo::cpu_identity(&root).ok().and_then(|c| c.physical_bits),
-            max_vcpus: super::capabilities::KVM.as_ref().and_then(|kvm| kvm.max_vcpus().ok()),
+            max_vcpus: kvms_most(),
             vfio,
             encrypted: super::capabilities::cpu_facts(&driver.host).data.cpuid.get(&ENCRYPTION).map(|[_, _, all, first]| (*all, *first)),
         }
@@ -184,10 +196,7 @@ impl Host {
 }
 
 fn build(basis: &Basis) -> DomainCapabilities {
-    let most = match basis.accel {
-        Accel::Kvm => basis.host.max_vcpus.map_or(basis.machine.max_cpus, |most| most.min(basis.machine.max_cpus)),
-        Accel::Tcg => basis.machine.max_cpus,
-    };
+    let most = most_vcpus(basis.accel, &basis.machine, basis.host.max_vcpus);
     DomainCapabilities {
         path: basis.path.clone(),
         domain: basis.accel.virt_type().to_owned(),

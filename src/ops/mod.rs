@@ -14,6 +14,7 @@ pub mod guest;
 pub mod host;
 pub mod monitor;
 pub mod native;
+pub mod node;
 mod plan;
 pub mod power;
 pub mod proc;

@@ -14,6 +14,7 @@ pub(crate) mod info;
 pub(crate) mod lifecycle;
 pub(crate) mod list;
 pub(crate) mod monitor;
+pub(crate) mod node;
 pub(crate) mod stats;
 
 use wire::remote::NonnullDomain;

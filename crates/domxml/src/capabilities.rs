@@ -327,7 +327,13 @@ pub struct Toggle {
 
 impl Toggle {
     /// On, and it can be off.
-    pub const ON: Self = Self { default: OnOff::On, toggle: YesNo::Yes };
+    pub const ON: Self = Self {
+        default: OnOff::On,
+        toggle: YesNo::Yes,
+    };
     /// On for good.
-    pub const FIXED: Self = Self { default: OnOff::On, toggle: YesNo::No };
+    pub const FIXED: Self = Self {
+        default: OnOff::On,
+        toggle: YesNo::No,
+    };
 }
