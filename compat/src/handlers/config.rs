@@ -32,7 +32,8 @@ async fn configure(ctx: &Ctx, dom: &NonnullDomain, scope: Scope, change: Change)
         change: Some(change),
         options: None,
     };
-    Ok(ctx.domains().configure(request).await?.into_inner())
+    ctx.domains().configure(request).await?;
+    Ok(())
 }
 
 pub(crate) async fn set_autostart(ctx: &Ctx, args: DomainSetAutostart) -> Reply<()> {
@@ -41,7 +42,8 @@ pub(crate) async fn set_autostart(ctx: &Ctx, args: DomainSetAutostart) -> Reply<
         autostart: args.autostart != 0,
         options: None,
     };
-    Ok(ctx.domains().set_autostart(request).await?.into_inner())
+    ctx.domains().set_autostart(request).await?;
+    Ok(())
 }
 
 pub(crate) async fn set_memory(ctx: &Ctx, args: DomainSetMemory) -> Reply<()> {

@@ -57,7 +57,8 @@ async fn forget(ctx: &Ctx, dom: &NonnullDomain, flags: u32) -> Reply<()> {
         keep_tpm: has(VIR_DOMAIN_UNDEFINE_KEEP_TPM),
         options: None,
     };
-    Ok(ctx.domains().undefine(request).await?.into_inner())
+    ctx.domains().undefine(request).await?;
+    Ok(())
 }
 
 pub(crate) async fn create_xml(ctx: &Ctx, args: DomainCreateXml) -> Reply<DomainCreateXmlRet> {
@@ -138,7 +139,8 @@ async fn power_off(ctx: &Ctx, dom: &NonnullDomain, flags: u32) -> Reply<()> {
         remove_logs: flags & VIR_DOMAIN_DESTROY_REMOVE_LOGS != 0,
         options: None,
     };
-    Ok(ctx.domains().power_off(request).await?.into_inner())
+    ctx.domains().power_off(request).await?;
+    Ok(())
 }
 
 pub(crate) async fn shutdown(ctx: &Ctx, args: DomainShutdown) -> Reply<()> {
@@ -156,7 +158,8 @@ async fn ask_to_shut_down(ctx: &Ctx, dom: &NonnullDomain, flags: u32) -> Reply<(
         modes: modes(flags),
         options: None,
     };
-    Ok(ctx.domains().shutdown(request).await?.into_inner())
+    ctx.domains().shutdown(request).await?;
+    Ok(())
 }
 
 pub(crate) async fn reboot(ctx: &Ctx, args: DomainReboot) -> Reply<()> {
@@ -166,7 +169,8 @@ pub(crate) async fn reboot(ctx: &Ctx, args: DomainReboot) -> Reply<()> {
         modes: modes(args.flags),
         options: None,
     };
-    Ok(ctx.domains().reboot(request).await?.into_inner())
+    ctx.domains().reboot(request).await?;
+    Ok(())
 }
 
 /// How to ask a guest, by the flags of shutdown and reboot, which are alike: the agent comes first.
@@ -185,7 +189,8 @@ pub(crate) async fn reset(ctx: &Ctx, args: DomainReset) -> Reply<()> {
         domain: by_uuid(&args.dom),
         options: None,
     };
-    Ok(ctx.domains().reset(request).await?.into_inner())
+    ctx.domains().reset(request).await?;
+    Ok(())
 }
 
 pub(crate) async fn inject_nmi(ctx: &Ctx, args: DomainInjectNmi) -> Reply<()> {
@@ -194,7 +199,8 @@ pub(crate) async fn inject_nmi(ctx: &Ctx, args: DomainInjectNmi) -> Reply<()> {
         domain: by_uuid(&args.dom),
         options: None,
     };
-    Ok(ctx.domains().inject_nmi(request).await?.into_inner())
+    ctx.domains().inject_nmi(request).await?;
+    Ok(())
 }
 
 pub(crate) async fn suspend(ctx: &Ctx, args: DomainSuspend) -> Reply<()> {
@@ -202,7 +208,8 @@ pub(crate) async fn suspend(ctx: &Ctx, args: DomainSuspend) -> Reply<()> {
         domain: by_uuid(&args.dom),
         options: None,
     };
-    Ok(ctx.domains().suspend(request).await?.into_inner())
+    ctx.domains().suspend(request).await?;
+    Ok(())
 }
 
 pub(crate) async fn resume(ctx: &Ctx, args: DomainResume) -> Reply<()> {
@@ -210,7 +217,8 @@ pub(crate) async fn resume(ctx: &Ctx, args: DomainResume) -> Reply<()> {
         domain: by_uuid(&args.dom),
         options: None,
     };
-    Ok(ctx.domains().resume(request).await?.into_inner())
+    ctx.domains().resume(request).await?;
+    Ok(())
 }
 
 pub(crate) async fn rename(ctx: &Ctx, args: DomainRename) -> Reply<DomainRenameRet> {
