@@ -18,7 +18,7 @@ use crate::proto::monitor_client::MonitorClient;
 use crate::stream::Ends;
 
 /// Largest message in either direction.
-const MESSAGE_MAX: usize = 32 << 20;
+pub(crate) const MESSAGE_MAX: usize = 32 << 20;
 
 /// One call.
 #[derive(Debug)]
@@ -85,7 +85,8 @@ impl Ctx {
         }
     }
 
-    fn calls(&self) -> Calls {
+    /// The way to the services, for requests that no generated client makes.
+    pub(crate) fn calls(&self) -> Calls {
         Calls {
             inner: self.conn.options.backend.clone(),
             peer: self.peer(),

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+use prost::Message;
 use uuid::Uuid;
 
 use crate::{
@@ -76,6 +78,11 @@ pub fn basic(view: &Arc<View>) -> pb::Domain {
         etag: view.etag(),
         ..Default::default()
     }
+}
+
+/// The same, encoded once a view.
+pub fn encoded(view: &Arc<View>) -> Bytes {
+    view.encoded.get_or_init(|| basic(view).encode_to_vec().into()).clone()
 }
 
 /// Everything but the document.

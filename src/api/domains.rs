@@ -3,6 +3,7 @@
 use std::{future::Future, pin::Pin, sync::Arc};
 
 use futures_util::Stream;
+use prost::Message;
 use tonic::{Request, Response, Status};
 use unixfd::Peer;
 
@@ -50,9 +51,10 @@ impl Service {
         let size = usize::try_from(request.page_size).map_err(|_| Error::argument("page_size is negative"))?;
         let size = if size == 0 { PAGE } else { size.min(PAGE_MAX) };
         let filter = request.filter.clone().unwrap_or_default();
-        let encode = if request.view() == pb::View::Full { convert::full } else { convert::basic };
+        let encode = if request.view() == pb::View::Full { |view: &_| convert::full(view).encode_to_vec().into() } else { convert::encoded };
         let mut page = pb::ListResponse { version: Some(version.into()), ..Default::default() };
-        for view in self.driver.registry.views().iter().filter(|v| convert::passes(&filter, v)) {
+        let (views, mut last) = (self.driver.registry.views(), None);
+        for view in views.iter().filter(|v| convert::passes(&filter, v)) {
             page.total_size += 1;
             // A page begins after the name that its token is.
             if !request.page_token.is_empty() && *view.name <= *request.page_token {
@@ -60,8 +62,9 @@ impl Service {
             }
             if page.domains.len() < size {
                 page.domains.push(encode(view));
+                last = Some(view);
             } else if page.next_page_token.is_empty() {
-                page.next_page_token = page.domains.last().map(|d| d.name.clone()).unwrap_or_default();
+                page.next_page_token = last.map(|v| v.name.to_string()).unwrap_or_default();
             }
         }
         Ok(page)

@@ -11,7 +11,7 @@
 //!  commits ──▶┘        │ error: nothing happened
 //! ```
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -118,11 +118,16 @@ impl Owner {
         let mut next = View::clone(&self.view);
         let effects = change(&mut next)?;
         next.generation += 1;
+        next.encoded = OnceLock::new();
         self.world.store.save(&self.view, &next, effects.volatile).await?;
         let happenings = happenings(&self.view, &next, effects.events);
+        let registry = self.world.registry.upgrade();
+        if let Some(registry) = &registry {
+            registry.announce(&self.view, &next);
+        }
         let view = self.publish(next, happenings);
-        if let Some(registry) = self.world.registry.upgrade() {
-            registry.renumber(&self.view, &view);
+        if let Some(registry) = &registry {
+            registry.retire(&self.view, &view);
         }
         self.view = Arc::clone(&view);
         Ok(view)

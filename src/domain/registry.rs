@@ -28,7 +28,7 @@ pub struct Registry {
 #[derive(Default)]
 struct Maps {
     by_uuid: HashMap<Uuid, Domain>,
-    by_name: BTreeMap<Arc<str>, Uuid>,
+    by_name: BTreeMap<Arc<str>, Domain>,
     by_id: HashMap<i32, Uuid>,
 }
 
@@ -83,7 +83,7 @@ impl Registry {
     /// `NoDomain`.
     pub fn by_name(&self, name: &str) -> Result<Domain> {
         let maps = self.read();
-        let found = maps.by_name.get(name).and_then(|uuid| maps.by_uuid.get(uuid)).filter(|d| d.view().exists()).cloned();
+        let found = maps.by_name.get(name).filter(|d| is_called(&d.view(), name)).cloned();
         found.ok_or_else(|| no_domain(format!("no domain with matching name '{name}'")))
     }
     /// The guest whose run has this number.
@@ -99,13 +99,12 @@ impl Registry {
     /// All guests in the order of their names.
     pub fn all(&self) -> Vec<Domain> {
         let maps = self.read();
-        maps.by_name.values().filter_map(|uuid| maps.by_uuid.get(uuid)).cloned().collect()
+        maps.by_name.iter().filter(|(name, d)| is_called(&d.view(), name)).map(|(_, d)| d.clone()).collect()
     }
     /// The newest view of all guests in the order of their names.
     pub fn views(&self) -> Vec<Arc<View>> {
         let maps = self.read();
-        let views = maps.by_name.values().filter_map(|uuid| maps.by_uuid.get(uuid)).map(Domain::view);
-        views.filter(|v| v.exists()).collect()
+        maps.by_name.iter().map(|(name, d)| (name, d.view())).filter(|(name, v)| is_called(v, name)).map(|(_, v)| v).collect()
     }
 
     /// The guest that a document with this UUID and name is about: one that is there, or a new handle that nobody sees
@@ -145,34 +144,34 @@ impl Registry {
         if maps.by_name.contains_key(new_name) {
             return Err(Error::invalid(format!("domain with name '{new_name}' already exists")));
         }
-        maps.by_name.insert(new_name.into(), uuid);
+        let domain = maps.by_uuid.get(&uuid).cloned().ok_or_else(|| no_domain(format!("no domain with matching uuid '{uuid}'")))?;
+        maps.by_name.insert(new_name.into(), domain);
         Ok(())
     }
 
     /// Gives back a name that `reserve_name` kept and that did not become the guest's.
     pub fn release_name(&self, name: &str) {
         let mut maps = self.write();
-        let keep = maps.by_name.get(name).and_then(|uuid| maps.by_uuid.get(uuid)).is_some_and(|d| &*d.view().name == name);
+        let keep = maps.by_name.get(name).is_some_and(|d| &*d.view().name == name);
         if !keep {
             maps.by_name.remove(name);
         }
     }
 
-    /// Follows a commit: name and number.
-    pub(super) fn renumber(&self, before: &View, after: &View) {
-        if before.id() == after.id() && before.name == after.name {
-            return;
+    /// Enters a number before the view that has it is published. A new name was reserved.
+    pub(super) fn announce(&self, before: &View, after: &View) {
+        if before.id() != after.id() && after.id() != 0 {
+            self.write().by_id.insert(after.id(), after.uuid);
         }
-        let mut maps = self.write();
-        if before.id() != after.id() {
-            maps.by_id.remove(&before.id());
-            if after.id() != 0 {
-                maps.by_id.insert(after.id(), after.uuid);
-            }
+    }
+
+    /// Takes out name and number that the published view has no more.
+    pub(super) fn retire(&self, before: &View, after: &View) {
+        if before.id() != after.id() && before.id() != 0 {
+            self.write().by_id.remove(&before.id());
         }
         if before.name != after.name {
-            maps.by_name.remove(&before.name);
-            maps.by_name.insert(Arc::clone(&after.name), after.uuid);
+            self.write().by_name.remove(&before.name);
         }
     }
 
@@ -195,7 +194,7 @@ impl Maps {
     fn clash(&self, uuid: Uuid, name: &str) -> Error {
         let message = match (self.by_uuid.get(&uuid), self.by_name.get(name)) {
             (Some(domain), _) => format!("domain '{}' is already defined with uuid {uuid}", domain.view().name),
-            (None, Some(other)) => format!("domain '{name}' already exists with uuid {other}"),
+            (None, Some(other)) => format!("domain '{name}' already exists with uuid {}", other.uuid()),
             (None, None) => format!("domain '{name}' has just gone; try again"),
         };
         Error::new(Code::OperationFailed, message).in_area(Area::Domain).because("DOM_EXIST")
@@ -203,10 +202,15 @@ impl Maps {
 
     fn insert(&mut self, domain: Domain) -> Domain {
         let view = domain.view();
-        self.by_name.insert(Arc::clone(&view.name), view.uuid);
+        self.by_name.insert(Arc::clone(&view.name), domain.clone());
         self.by_uuid.insert(view.uuid, domain.clone());
         domain
     }
+}
+
+/// Whether the guest is there under this name. While it is renamed it is entered under two.
+fn is_called(view: &View, name: &str) -> bool {
+    view.exists() && *view.name == *name
 }
 
 fn no_domain(message: String) -> Error {

@@ -95,7 +95,11 @@ impl Store {
     fn load_all<T: Send>(&self, dir: &Path, parse: impl Fn(&str) -> Result<T, domxml::Error> + Sync) -> Result<Vec<Loaded<T>>> {
         let paths = xml_files(dir)?;
         let read = |path: &PathBuf| match read_document(path, &parse) {
-            Ok(content) => Some(Loaded { path: path.clone(), content }),
+            Ok(None) => {
+                tracing::warn!(path = %path.display(), "this file is empty: a crash came before it was written");
+                None
+            }
+            Ok(Some(content)) => Some(Loaded { path: path.clone(), content }),
             Err(error) => {
                 tracing::error!(path = %path.display(), %error, "this file can't be read as a guest's; it is kept as it is and left alone");
                 self.foreign().insert(path.clone());
@@ -333,8 +337,12 @@ impl Step {
     }
 }
 
-/// Replaces a file as a whole: a reader, or a crash, finds the old content or the new. With `durable` the new one is on
-/// the disk when this returns.
+/// Replaces a file as a whole: a reader finds the old content or the new. With `durable` the new one is on the disk when
+/// this returns, and a crash before leaves the old one.
+///
+/// A file that was not there is synced once, after it has its name: on ext4, XFS, btrfs and f2fs that commits name and
+/// content together. A crash before leaves nothing, or an empty file, which [`Store::load`] takes as nothing: nobody was
+/// told of it.
 ///
 /// # Errors
 /// What the file system gives; the old file stands.
@@ -342,20 +350,25 @@ pub fn write(path: &Path, content: &[u8], durable: bool) -> io::Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");
     let temporary = PathBuf::from(temporary);
+    let replaces = path.exists();
     let attempt = || {
         path.parent().map_or(Ok(()), fs::create_dir_all)?;
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
         file.write_all(content)?;
-        if durable {
+        if durable && replaces {
             file.sync_data()?;
         }
-        fs::rename(&temporary, path)
+        fs::rename(&temporary, path)?;
+        match durable {
+            true if replaces => sync_parent(path),
+            true => file.sync_all(),
+            false => Ok(()),
+        }
     };
     attempt().inspect_err(|_| {
         // Nobody reads it; what counts is the first error.
         let _ = fs::remove_file(&temporary);
-    })?;
-    if durable { sync_parent(path) } else { Ok(()) }
+    })
 }
 
 fn file_name(path: &Path) -> &str {
@@ -412,9 +425,13 @@ fn xml_files(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-fn read_document<T>(path: &Path, parse: impl Fn(&str) -> Result<T, domxml::Error>) -> Result<T> {
+/// What is in a file; none if it is empty.
+fn read_document<T>(path: &Path, parse: impl Fn(&str) -> Result<T, domxml::Error>) -> Result<Option<T>> {
     let text = fs::read_to_string(path).map_err(|e| Error::system("cannot read it", e))?;
-    Ok(parse(&text)?)
+    if text.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(parse(&text)?))
 }
 
 /// The comment that stands above a guest's document on disk: six lines and an empty one, as libvirt's are.

@@ -5,10 +5,11 @@
 
 use std::{
     collections::BTreeSet,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Instant,
 };
 
+use bytes::Bytes;
 use domxml::StatusDocument;
 use uuid::Uuid;
 
@@ -70,6 +71,8 @@ pub struct View {
     pub generation: u64,
     /// The event that last changed it.
     pub version: Version,
+    /// Who and in what state, as lists send it; encoded by the first that does.
+    pub encoded: OnceLock<Bytes>,
 }
 
 impl View {
@@ -84,6 +87,7 @@ impl View {
             autostart: false,
             generation,
             version: Version { epoch: 0, counter: 0 },
+            encoded: OnceLock::new(),
         }
     }
 

@@ -1,10 +1,15 @@
 //! Which guests there are.
 
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+use tonic::client::Grpc;
+use tonic::{Request, Status};
+use tonic_prost::ProstCodec;
 use wire::remote::*;
 
-use super::{Reply, args, nonnull};
-use crate::ctx::Ctx;
-use crate::proto::{Domain, Filter, ListRequest, State, View};
+use super::{Reply, args};
+use crate::ctx::{Ctx, MESSAGE_MAX};
+use crate::proto::{Filter, ListRequest, State, View};
 
 /// Guests in one answer of the service.
 const PAGE: i32 = 16_384;
@@ -44,8 +49,47 @@ pub(crate) fn filter(flags: u32) -> Filter {
     filter
 }
 
+/// What a list of libvirt's says of a guest: a part of the message [`Domain`](crate::proto::Domain), its texts still in
+/// the answer's own bytes. A host's list is long and asked for often.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Entry {
+    #[prost(bytes = "bytes", tag = "1")]
+    uuid: Bytes,
+    #[prost(bytes = "bytes", tag = "2")]
+    name: Bytes,
+    #[prost(int32, tag = "3")]
+    id: i32,
+}
+
+/// The part of [`ListResponse`](crate::proto::ListResponse) that goes with it.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Entries {
+    #[prost(message, repeated, tag = "1")]
+    domains: Vec<Entry>,
+    #[prost(string, tag = "2")]
+    next_page_token: String,
+}
+
+impl From<&Entry> for NonnullDomain {
+    fn from(entry: &Entry) -> Self {
+        let uuid = std::str::from_utf8(&entry.uuid).ok().and_then(|text| text.parse().ok());
+        Self {
+            name: entry.name.to_vec().into(),
+            uuid: uuid.unwrap_or_default(),
+            id: if entry.id > 0 { entry.id } else { -1 },
+        }
+    }
+}
+
+async fn page(ctx: &Ctx, request: ListRequest) -> Result<Entries, Status> {
+    let mut service = Grpc::new(ctx.calls()).max_decoding_message_size(MESSAGE_MAX);
+    let path = PathAndQuery::from_static("/virtqemud.v1.Domains/List");
+    let codec = ProstCodec::<ListRequest, Entries>::default();
+    Ok(service.unary(Request::new(request), path, codec).await?.into_inner())
+}
+
 /// All guests that `filter` lets through.
-async fn all(ctx: &Ctx, filter: Filter) -> Reply<Vec<Domain>> {
+async fn all(ctx: &Ctx, filter: Filter) -> Reply<Vec<Entry>> {
     let (mut found, mut page_token) = (Vec::new(), String::new());
     loop {
         let request = ListRequest {
@@ -54,7 +98,7 @@ async fn all(ctx: &Ctx, filter: Filter) -> Reply<Vec<Domain>> {
             page_token,
             view: View::Basic.into(),
         };
-        let page = ctx.domains().list(request).await?.into_inner();
+        let page = page(ctx, request).await?;
         found.extend(page.domains);
         page_token = page.next_page_token;
         if page_token.is_empty() {
@@ -93,7 +137,7 @@ pub(crate) async fn list_all(
         &found[..]
     };
     Ok(ConnectListAllDomainsRet {
-        domains: wanted.iter().map(nonnull).collect(),
+        domains: wanted.iter().map(NonnullDomain::from).collect(),
         ret,
     })
 }
@@ -119,7 +163,7 @@ pub(crate) async fn list_inactive(
     let most = args::count("maxnames", args.maxnames, DOMAIN_LIST_MAX)?;
     let found = all(ctx, only(false)).await?.into_iter();
     Ok(ConnectListDefinedDomainsRet {
-        names: found.take(most).map(|guest| guest.name.into()).collect(),
+        names: found.take(most).map(|guest| guest.name.to_vec().into()).collect(),
     })
 }
 
