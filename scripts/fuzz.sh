@@ -12,7 +12,7 @@ have c++ || "$ROOT/scripts/install-deps.sh" --with-compiler || exit 1
 cd "$ROOT/fuzz" || exit 1
 host=$(rustc -vV | sed -n 's/^host: //p')
 # naming the target keeps the counters out of what runs while building
-build=(cargo build --quiet --release --target "$host" --target-dir "$TARGET/fuzz")
+build=(cargo build --quiet --release --features daemon --target "$host" --target-dir "$TARGET/fuzz")
 counters="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
   -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
   -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1"

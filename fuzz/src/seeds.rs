@@ -27,6 +27,14 @@ fn main() -> Result<()> {
         files(&root.join("crates"), &["json", "jsonl", "qmp"])?,
     )?;
     write("xml_document", files(&root.join("crates"), &["xml"])?)?;
+    write("domain_document", domains(&root)?)?;
+    write(
+        "status_document",
+        files(&root.join("crates/domxml/tests/data/status"), &["xml"])?,
+    )?;
+    write("config_file", files(&root.join("conf"), &["conf"])?)?;
+    write("qcow2_head", heads())?;
+    write("journal_segment", segments())?;
     write(
         "cpu_list",
         ["0-3,8,10-11", "65535", "7"]
@@ -48,6 +56,45 @@ fn packets(root: &Path) -> Result<Vec<Vec<u8>>> {
             .collect()
     };
     Ok(columns.filter_map(bytes).collect())
+}
+
+/// Documents as libvirt keeps them, one after another in files, and as they were submitted.
+fn domains(root: &Path) -> Result<Vec<Vec<u8>>> {
+    let kept = files(&root.join("crates/domxml/tests/data/domains"), &["xml"])?;
+    let mut found = files(&root.join("crates/qemu-plan/tests/data/define"), &["xml"])?;
+    for text in kept {
+        let text = String::from_utf8(text)?;
+        let documents = text.split_inclusive("\n</domain>\n");
+        found.extend(documents.map(|document| document.as_bytes().to_vec()));
+    }
+    Ok(found)
+}
+
+/// Heads of version 3 images: with a backing file and its format, and without.
+fn heads() -> Vec<Vec<u8>> {
+    let name = b"/base.img";
+    let mut head = b"QFI\xfb".to_vec();
+    head.extend(3_u32.to_be_bytes());
+    head.extend(128_u64.to_be_bytes());
+    head.extend((name.len() as u32).to_be_bytes());
+    head.resize(100, 0);
+    head.extend(104_u32.to_be_bytes());
+    head.extend(0xE279_2ACA_u32.to_be_bytes());
+    head.extend(5_u32.to_be_bytes());
+    head.extend(b"qcow2\0\0\0");
+    head.resize(128, 0);
+    let alone = [&head[..8], &[0; 120]].concat();
+    head.extend(name);
+    vec![head, alone]
+}
+
+/// Bodies of a segment's records, each behind its length: a head without guests, and an event's first fields.
+fn segments() -> Vec<Vec<u8>> {
+    let head = [&b"vqjrnl01"[..], &7_u64.to_le_bytes(), &0_u64.to_le_bytes()].concat();
+    let event = b"\x0a\x04\x08\x07\x10\x01\x1a\x2400000000-0000-0000-0000-000000000007\"\x05guest";
+    let behind = |body: &[u8]| [&(body.len() as u16).to_le_bytes()[..], body].concat();
+    let whole = [behind(&head), behind(event), behind(event)].concat();
+    vec![behind(&head), whole]
 }
 
 /// Small files below a directory with one of the extensions, at most 200.
