@@ -241,3 +241,60 @@ fn os(basis: &Basis) -> Os {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REPLIES: &str = include_str!("../../crates/qemu-plan/tests/data/caps/replies-10.0.2-x86_64.json");
+
+    fn basis(accel: Accel, machine: &str) -> Basis {
+        let caps = Arc::new(Caps::derive(&serde_json::from_str(REPLIES).unwrap()).unwrap());
+        Basis {
+            path: "/usr/bin/qemu-system-x86_64".to_owned(),
+            arch: "x86_64".to_owned(),
+            machine: caps.machine(accel, machine).unwrap().clone(),
+            caps,
+            accel,
+            firmware: Arc::default(),
+            legacy_firmware: Vec::new(),
+            host: Host { physical_bits: Some(48), max_vcpus: Some(1024), ..Host::default() },
+        }
+    }
+
+    /// What libvirt says of the same QEMU; custom models are counted, they are QEMU's list.
+    #[test]
+    fn recorded_answers_give_the_model_that_libvirt_chooses() {
+        let chosen = |accel| {
+            let document = build(&basis(accel, "q35"));
+            let mode = document.cpu[2].clone();
+            let named = |policy| mode.features.iter().filter(|f| f.policy == Some(policy)).map(|f| f.name.clone()).collect::<Vec<_>>();
+            let dropped = named(domxml::cpu::FeaturePolicy::Disable).join(" ");
+            (mode.model.unwrap().name.unwrap(), named(domxml::cpu::FeaturePolicy::Require).len(), dropped, document.cpu[3].models.0.len(), document.max_vcpus)
+        };
+        let tcg = ("EPYC".to_owned(), 27, "vme xsavec misalignsse osvw topoext fxsr_opt nrip-save".to_owned(), 145, Some(4096));
+        assert_eq!(chosen(Accel::Tcg), tcg);
+        let kvm = chosen(Accel::Kvm);
+        assert_eq!((kvm.0.as_str(), kvm.2.as_str(), kvm.4), ("kvm64", "pni", Some(1024)));
+    }
+
+    #[test]
+    fn what_a_machine_has_not_is_not_told() {
+        let of = |machine| {
+            let document = build(&basis(Accel::Tcg, machine));
+            (document.devices.disk.enums[1].values.contains(&"ide".to_owned()), document.features.ps2 == Group::simple(true))
+        };
+        assert_eq!([of("pc"), of("q35"), of("isapc"), of("microvm")], [(true, true), (false, true), (false, true), (false, false)]);
+    }
+
+    #[test]
+    fn a_text_is_made_once_while_nothing_changes() {
+        let kept = Kept::default();
+        let one = basis(Accel::Tcg, "q35");
+        let again = Basis { caps: Arc::clone(&one.caps), firmware: Arc::clone(&one.firmware), ..basis(Accel::Tcg, "q35") };
+        let other = Basis { caps: Arc::clone(&one.caps), firmware: Arc::default(), ..basis(Accel::Tcg, "q35") };
+        let first = kept.text(one);
+        assert!(Arc::ptr_eq(&first, &kept.text(again)));
+        assert!(!Arc::ptr_eq(&first, &kept.text(other)));
+    }
+}
