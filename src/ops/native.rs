@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use qemu_plan::{address::Age, alias, command};
+use qemu_plan::{address::Age, command};
 
 use super::{Driver, plan, start};
 use crate::{
@@ -29,7 +29,7 @@ pub async fn of_guest(driver: &Arc<Driver>, view: &View) -> Result<String> {
 
 fn text(driver: &Driver, planned: plan::Planned) -> Result<String> {
     let mut domain = planned.domain;
-    alias::assign(&mut domain.devices);
+    command::native::prepare(&mut domain, &planned.caps)?;
     let name = domain.name.clone();
     let resources = start::native_resources(driver, &domain, &plan::short_name(-1, &name));
     Ok(command::build(&domain, &planned.caps, &resources)?.to_native())

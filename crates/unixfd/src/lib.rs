@@ -6,6 +6,7 @@
 
 mod async_file;
 mod attribute;
+mod clock;
 mod kvm;
 mod launch;
 mod listener;
@@ -18,6 +19,7 @@ mod tap;
 
 pub use async_file::AsyncFile;
 pub use attribute::{attribute, remove_attribute, set_attribute};
+pub use clock::local_offset;
 pub use kvm::{Kvm, Tsc};
 pub use launch::{Held, Launch, LaunchError, Limit, Started, stage::Stage};
 pub use listener::{Owner, bind_listener};

@@ -20,7 +20,7 @@ mod reserve;
 use std::{path::PathBuf, sync::Arc};
 
 use domxml::StatusDocument;
-use qemu_plan::{address::Age, alias, command};
+use qemu_plan::{address::Age, alias, block, command};
 
 pub use network::TapNames;
 pub(super) use network::unplug;
@@ -55,6 +55,8 @@ pub(super) struct Prepared {
     pub(super) id: i32,
     /// "ID-NAME".
     pub(super) short_name: String,
+    /// The next number of a block node.
+    pub(super) next_node: u32,
     /// The CPU as the stored configuration has it.
     pub(super) cpu: Option<domxml::cpu::Cpu>,
 }
@@ -325,13 +327,14 @@ async fn prepare(driver: &Arc<Driver>, document: Box<domxml::Domain>) -> Result<
     document.id = Some(id);
     alias::assign(&mut document.devices);
     let as_user = owners::Identity::of(&driver.config())?.to_string();
-    let document = crate::blocking::file("following the chains of images", move || {
+    let (document, next_node) = crate::blocking::file("following the chains of images", move || {
         chain::follow_all(&mut document, &as_user)?;
-        Ok(document)
+        let next_node = block::number_guest(&mut document, 1);
+        Ok((document, next_node))
     })
     .await?;
     let short_name = plan::short_name(id, &document.name);
-    Ok(Prepared { document, caps: planned.caps, id, short_name, cpu })
+    Ok(Prepared { document, caps: planned.caps, id, short_name, next_node, cpu })
 }
 
 /// What a daemon that takes the run over has to know.
@@ -345,7 +348,7 @@ fn status(prepared: &Prepared, reserved: &Reserved) -> StatusDocument {
         memory_backing_dir: Some(reserved.resources.dirs.memory.clone()),
         cpu: prepared.cpu.clone(),
         remember_owner: true,
-        nodename: Some(0),
+        nodename: Some(u64::from(prepared.next_node.saturating_sub(1))),
         fdset: Some(0),
         blockjobs: Some(BlockJobs { active: false.into(), ..BlockJobs::default() }),
         agent_timeout: Some(-2),

@@ -9,11 +9,12 @@ use std::{
     },
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use domxml::devices::{Chardev, ChardevKind, ChardevMode, Graphics, GraphicsKind, InterfaceKind, ListenKind};
 use nix::unistd::{Gid, Uid, chown};
-use qemu_plan::command::{CommandLine, Config, DeviceResources, Dirs, Purpose, Resources, shell_quote};
+use qemu_plan::command::{self, CommandLine, Config, DeviceResources, Dirs, Purpose, Resources, shell_quote};
 
 use super::{Prepared, live, network, owners::Identity, owners::Owners, undo_dir};
 use crate::{
@@ -87,7 +88,7 @@ pub(super) async fn reserve(driver: &Arc<Driver>, prepared: &mut Prepared, reset
     let monitor = super::monitor_path(&dirs.lib);
     let emulator = prepared.document.devices.emulator.clone().unwrap_or_default();
     let mut qemu = qemu::Prepared::new(Path::new(&emulator), &monitor)?;
-    let mut resources = Resources { dirs, env: environment(), config: line_config(&config), monitor_fd: Some(qemu.monitor_fd()), ..Resources::default() };
+    let mut resources = Resources { monitor_fd: Some(qemu.monitor_fd()), ..resources(driver, &prepared.document, dirs) };
     open_sockets(prepared, &mut qemu, &mut resources, identity)?;
     refuse_what_is_missing(&prepared.document)?;
     network::plug(driver, prepared, &mut qemu, &mut resources, undo).await?;
@@ -132,8 +133,15 @@ fn dirs(driver: &Driver, short_name: &str) -> Dirs {
 
 /// The resources of a command line that is only shown.
 pub(in crate::ops) fn native_resources(driver: &Driver, document: &domxml::Domain, short_name: &str) -> Resources {
-    let _ = document;
-    Resources { purpose: Purpose::Native, dirs: dirs(driver, short_name), env: environment(), config: line_config(&driver.config()), ..Resources::default() }
+    Resources { purpose: Purpose::Native, ..resources(driver, document, dirs(driver, short_name)) }
+}
+
+/// What every command line takes of the world.
+fn resources(driver: &Driver, document: &domxml::Domain, dirs: Dirs) -> Resources {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let east = unixfd::local_offset(i64::try_from(now).unwrap_or(0));
+    let rtc_base = command::clock::start_time(document, now, east);
+    Resources { dirs, env: environment(), config: line_config(&driver.config()), rtc_base, ..Resources::default() }
 }
 
 /// What completing a document takes from the daemon's configuration.
