@@ -212,6 +212,7 @@ pub(super) async fn dial_again(driver: &Arc<Driver>, guest: &Arc<Guest>, pause: 
 /// Reads the guest's state back from QEMU and commits what has changed, with its events.
 pub(super) async fn read_back(driver: &Arc<Driver>, guest: &Arc<Guest>) {
     let Ok(monitor) = guest.monitor() else { return };
+    let before = guest.domain.view().condition;
     let status = match monitor.status().await {
         Ok(status) => status,
         Err(error) => return guest.show_unreachable(Some(error.to_string())).await,
@@ -227,6 +228,10 @@ pub(super) async fn read_back(driver: &Arc<Driver>, guest: &Arc<Guest>) {
             let mut status = domxml::StatusDocument::clone(&run.status);
             status.devices = devices.into_iter().map(|alias| domxml::status::DeviceAlias { alias }).collect();
             run.status = Arc::new(status);
+        }
+        // An event that came meanwhile knows better than an answer that was given before it.
+        if view.condition != before {
+            return Ok(Effects::none());
         }
         Ok(catch_up(view, &word, running))
     };

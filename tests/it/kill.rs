@@ -113,7 +113,7 @@ fn report(text: &str) {
 }
 
 fn tail(log: &str) -> String {
-    let lines: Vec<_> = log.lines().collect();
+    let lines: Vec<_> = log.lines().filter(|line| !line.contains("no PID file")).collect();
     lines[lines.len().saturating_sub(30)..].join("\n")
 }
 
