@@ -128,7 +128,7 @@ impl Store {
     pub async fn note_intent(&self, uuid: uuid::Uuid, id: i32, what: &'static str) {
         let path = self.intent_path(uuid, id);
         let note = move || {
-            path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::write(&path, what)).map_err(|e| Error::system("cannot note an intent", e))
+            write(&path, what.as_bytes(), false).map_err(|e| Error::system("cannot note an intent", e))
         };
         if let Err(error) = blocking::file("noting an intent", note).await {
             tracing::warn!(%error, "should the daemon end now, the next one will not know what was meant");

@@ -302,7 +302,7 @@ mod tests {
         let mut view = View::new(uuid::Uuid::from_u128(1), "a".into(), 1);
         view.condition = condition;
         view.run = Some(Run {
-            document: Document::live(domxml::Domain::parse(text, domxml::ParseFlags::NONE).unwrap()),
+            document: crate::domain::Document::live(domxml::Domain::parse(text, domxml::ParseFlags::NONE).unwrap()),
             id: 3,
             pid: 1,
             config: None,

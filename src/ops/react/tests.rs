@@ -218,7 +218,7 @@ fn a_pause_takes_its_reason_from_who_asked() {
 fn the_state_of_a_channel_is_in_the_document() {
     let mut view = before(RUNNING).view();
     decide(&mut view, &event("VSERPORT_CHANGE", json!({"id": "channel1", "open": true})), || RUNNING);
-    let text = view.run.as_ref().unwrap().document.text();
+    let text = view.current().unwrap().text().unwrap();
     assert!(text.contains("name='other' state='connected'"), "{text}");
 }
 
