@@ -10,6 +10,7 @@ mod condition;
 mod document;
 pub mod facts;
 pub mod jobs;
+mod mailbox;
 mod owner;
 mod registry;
 pub mod status;
@@ -22,7 +23,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
 pub use condition::{Condition, RunState};
@@ -33,12 +34,9 @@ pub use view::{Run, View};
 
 use crate::error::{Code, Error, Result};
 use jobs::{Answer, JobId, Jobs, Want};
+use mailbox::Mailbox;
 use owner::{Message, Owner, World};
 
-/// Commits that may wait for a guest's owner; who comes then waits to be let in.
-const INBOX: usize = 16;
-/// Events of QEMU that may wait for a guest's owner; then the monitor's reader waits.
-const MONITOR: usize = 64;
 /// How long a job is waited for: libvirt's 30 seconds.
 pub const JOB_WAIT: Duration = Duration::from_secs(30);
 
@@ -50,8 +48,7 @@ pub struct Domain {
 
 struct Inner {
     uuid: Uuid,
-    inbox: mpsc::Sender<Message>,
-    monitor: mpsc::Sender<Change>,
+    mailbox: Arc<Mailbox>,
     view: watch::Receiver<Arc<View>>,
     board: Mutex<Board>,
 }
@@ -65,14 +62,13 @@ struct Board {
 impl Domain {
     /// Starts the owner task of a guest.
     fn spawn(world: Arc<World>, view: View, max_queued: usize) -> Self {
-        let (inbox, inbox_receiver) = mpsc::channel(INBOX);
-        let (monitor, monitor_receiver) = mpsc::channel(MONITOR);
+        let mailbox = Arc::new(Mailbox::new());
         let view = Arc::new(view);
         let (publish, receiver) = watch::channel(Arc::clone(&view));
         let uuid = view.uuid;
-        tokio::spawn(Owner { world, view, publish, inbox: inbox_receiver, monitor: monitor_receiver }.run());
+        tokio::spawn(Owner { world, view, publish, mailbox: Arc::clone(&mailbox) }.run());
         let board = Mutex::new(Board { jobs: Jobs::new(max_queued), waiting: HashMap::new() });
-        Self { inner: Arc::new(Inner { uuid, inbox, monitor, view: receiver, board }) }
+        Self { inner: Arc::new(Inner { uuid, mailbox, view: receiver, board }) }
     }
 
     /// Who it is.
@@ -99,19 +95,19 @@ impl Domain {
     pub async fn commit(&self, change: impl FnOnce(&mut View) -> Result<Effects> + Send + 'static) -> Result<Arc<View>> {
         let (answer, receiver) = oneshot::channel();
         let message = Message::Commit(Box::new(change), answer);
-        self.inner.inbox.send(message).await.map_err(|_| owner::gone())?;
+        self.inner.mailbox.send(message).await.map_err(|_| owner::gone())?;
         receiver.await.map_err(|_| owner::gone())?
     }
 
     /// Hands over what QEMU has said, in order. Waits while the owner is behind.
     pub async fn from_monitor(&self, change: impl FnOnce(&mut View) -> Result<Effects> + Send + 'static) {
         // The owner ends only with the daemon or the guest: what QEMU says then is read back at the next start.
-        let _ = self.inner.monitor.send(Box::new(change)).await;
+        self.inner.mailbox.send_event(Box::new(change)).await;
     }
 
     pub(super) async fn close(&self) {
         // An owner that has ended already needs no telling.
-        let _ = self.inner.inbox.send(Message::Close).await;
+        let _ = self.inner.mailbox.send(Message::Close).await;
     }
 
     fn board(&self) -> MutexGuard<'_, Board> {

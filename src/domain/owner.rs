@@ -13,9 +13,13 @@
 
 use std::sync::{Arc, OnceLock, Weak};
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
-use super::{Registry, View, store::Store};
+use super::{
+    Registry, View,
+    mailbox::{Mailbox, Next},
+    store::Store,
+};
 use crate::{
     error::{Error, Result},
     events::{Happening, Journal, lifecycle},
@@ -82,34 +86,28 @@ pub(super) struct Owner {
     pub(super) world: Arc<World>,
     pub(super) view: Arc<View>,
     pub(super) publish: watch::Sender<Arc<View>>,
-    pub(super) inbox: mpsc::Receiver<Message>,
-    pub(super) monitor: mpsc::Receiver<Change>,
+    pub(super) mailbox: Arc<Mailbox>,
 }
 
 impl Owner {
     /// Serves until the guest is gone or the daemon ends.
     pub(super) async fn run(mut self) {
         loop {
-            tokio::select! {
-                biased;
-                // What QEMU says comes first: it has happened already, while a commit is somebody's wish that may rest on
-                // it. Its senders live as long as the guest's run, so this arm is pending, not closed, between runs.
-                Some(change) = self.monitor.recv() => {
+            match self.mailbox.next().await {
+                Next::Event(change) => {
                     if let Err(error) = self.commit(change).await {
                         tracing::warn!(guest = %self.view.name, %error, "an event of QEMU could not be taken in");
                     }
                 }
-                message = self.inbox.recv() => match message {
-                    Some(Message::Commit(change, answer)) => {
-                        let result = self.commit(change).await;
-                        // Who asked may be gone; the change stands all the same.
-                        let _ = answer.send(result);
-                    }
-                    Some(Message::Close) | None => return,
-                },
+                Next::Message(Message::Commit(change, answer)) => {
+                    let result = self.commit(change).await;
+                    // Who asked may be gone; the change stands all the same.
+                    let _ = answer.send(result);
+                }
+                Next::Message(Message::Close) => return,
             }
-            if !self.view.exists() && self.leave() {
-                return;
+            if !self.view.exists() {
+                return self.leave();
             }
         }
     }
@@ -144,23 +142,29 @@ impl Owner {
         })
     }
 
-    /// Takes the guest out of the registry; false if a commit is on its way to it.
-    fn leave(&mut self) -> bool {
-        self.inbox.close();
-        match self.inbox.try_recv() {
-            // Somebody defined it again just now: he is told to try again with a new handle.
-            Ok(Message::Commit(_, answer)) => {
-                let _ = answer.send(Err(gone()));
-            }
-            Ok(Message::Close) | Err(_) => {}
-        }
-        while let Ok(Message::Commit(_, answer)) = self.inbox.try_recv() {
-            let _ = answer.send(Err(gone()));
-        }
+    /// Takes the guest out of the registry.
+    fn leave(&self) {
+        self.turn_away();
         if let Some(registry) = self.world.registry.upgrade() {
             registry.remove(&self.view);
         }
-        true
+    }
+
+    /// Lets nothing more in. Who defined the guest again just now is told to try again with a new handle.
+    fn turn_away(&self) {
+        for message in self.mailbox.close() {
+            if let Message::Commit(_, answer) = message {
+                // Who asked may be gone.
+                let _ = answer.send(Err(gone()));
+            }
+        }
+    }
+}
+
+// However the task ends, nobody waits for it in vain.
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.turn_away();
     }
 }
 

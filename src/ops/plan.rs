@@ -1,6 +1,7 @@
 //! From a client's text to a document that is complete, and what else define and start share.
 
 use std::{
+    cell::RefCell,
     collections::{BTreeSet, HashMap},
     fs::OpenOptions,
     io::Write,
@@ -56,19 +57,17 @@ pub(super) async fn from_text(driver: &Arc<Driver>, xml: String, validate: bool)
 /// # Errors
 /// As [`from_text`].
 pub(super) async fn complete(driver: &Arc<Driver>, domain: Box<domxml::Domain>, age: Age) -> Result<Planned> {
-    let owned = Arc::clone(driver);
-    crate::blocking::file("reading the host's firmware descriptors", move || Ok(drop(owned.firmware.read()))).await?;
-    let mut known = Known { default: HashMap::new(), caps: HashMap::new(), wanted: Mutex::default() };
+    if domain.os.firmware.is_some() || domain.os.loader.is_some() || domain.os.nvram.is_some() {
+        let owned = Arc::clone(driver);
+        crate::blocking::file("reading the host's firmware descriptors", move || Ok(drop(owned.firmware.read()))).await?;
+    }
+    let mut known = Known { driver, caps: RefCell::default(), wanted: RefCell::default() };
     for _ in 0..PROBES_MAX {
         let attempt = fill_in(driver, domain.clone(), &known, age);
         match known.take_wanted() {
-            Some(Wanted::Default(arch)) => {
-                let path = super::host::default_emulator(&arch);
-                known.default.insert(arch, path);
-            }
-            Some(Wanted::Caps(path)) => {
+            Some(path) => {
                 let caps = driver.prober.caps(Path::new(&path)).await?;
-                known.caps.insert(path, caps);
+                known.caps.get_mut().insert(path, caps);
             }
             None => {
                 let domain = attempt?;
@@ -81,7 +80,7 @@ pub(super) async fn complete(driver: &Arc<Driver>, domain: Box<domxml::Domain>, 
     Err(Error::internal("the document names too many emulators"))
 }
 
-fn fill_in(driver: &Driver, mut domain: Box<domxml::Domain>, known: &Known, age: Age) -> Result<Box<domxml::Domain>> {
+fn fill_in(driver: &Driver, mut domain: Box<domxml::Domain>, known: &Known<'_>, age: Age) -> Result<Box<domxml::Domain>> {
     let config = super::start::plan_config(driver);
     let mut context = Context { host_arch: &driver.host.arch, emulators: known, config: &config, ids: &mut Random, age };
     post_parse(&mut domain, &mut context)?;
@@ -89,40 +88,37 @@ fn fill_in(driver: &Driver, mut domain: Box<domxml::Domain>, known: &Known, age:
 }
 
 /// What is known of emulators so far; asking for more notes it, and the asker tries again.
-struct Known {
-    default: HashMap<String, Option<String>>,
-    caps: HashMap<String, Arc<Caps>>,
-    wanted: Mutex<Option<Wanted>>,
+struct Known<'a> {
+    driver: &'a Driver,
+    caps: RefCell<HashMap<String, Arc<Caps>>>,
+    wanted: RefCell<Option<String>>,
 }
 
-enum Wanted {
-    Default(String),
-    Caps(String),
-}
-
-impl Known {
-    fn want(&self, wanted: Wanted) {
-        self.wanted.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(wanted);
+impl Known<'_> {
+    fn take_wanted(&mut self) -> Option<String> {
+        self.wanted.get_mut().take()
     }
-    fn take_wanted(&mut self) -> Option<Wanted> {
-        self.wanted.get_mut().unwrap_or_else(PoisonError::into_inner).take()
+    fn find(&self, path: &str) -> Option<Arc<Caps>> {
+        if let Some(caps) = self.caps.borrow().get(path) {
+            return Some(Arc::clone(caps));
+        }
+        let caps = self.driver.prober.recent(Path::new(path))?;
+        self.caps.borrow_mut().insert(path.to_owned(), Arc::clone(&caps));
+        Some(caps)
     }
     fn of(&self, domain: &domxml::Domain) -> Result<Arc<Caps>> {
         let path = domain.devices.emulator.as_deref().unwrap_or_default();
-        self.caps.get(path).cloned().ok_or_else(|| Error::internal("the document has no emulator"))
+        self.find(path).ok_or_else(|| Error::internal("the document has no emulator"))
     }
 }
 
-impl Emulators for Known {
+impl Emulators for Known<'_> {
     fn default_for(&self, arch: &str) -> Option<String> {
-        self.default.get(arch).cloned().unwrap_or_else(|| {
-            self.want(Wanted::Default(arch.to_owned()));
-            None
-        })
+        super::host::default_emulator(arch)
     }
     fn caps(&self, path: &str) -> qemu_plan::Result<Arc<Caps>> {
-        self.caps.get(path).cloned().ok_or_else(|| {
-            self.want(Wanted::Caps(path.to_owned()));
+        self.find(path).ok_or_else(|| {
+            self.wanted.borrow_mut().get_or_insert_with(|| path.to_owned());
             qemu_plan::Error::internal("not asked yet")
         })
     }

@@ -23,6 +23,7 @@ mod store;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
@@ -33,6 +34,9 @@ use crate::error::{Error, Result};
 use ask::Probe;
 use identity::{Host, Identity};
 use store::Store;
+
+/// How long a binary that was just found unchanged is taken to be so.
+const TRUSTED: Duration = Duration::from_secs(1);
 
 /// How a prober works.
 #[derive(Debug, Clone)]
@@ -55,6 +59,8 @@ struct Inner {
     store: Store,
     host: tokio::sync::OnceCell<Host>,
     known: Mutex<HashMap<PathBuf, Known>>,
+    /// Binaries that were just found unchanged.
+    checked: Mutex<HashMap<PathBuf, (Instant, Arc<Caps>)>>,
 }
 
 /// What is known of a binary, or being found out.
@@ -73,14 +79,22 @@ impl Prober {
     pub fn new(config: ProberConfig) -> Self {
         let store = Store::new(config.cache.clone());
         let (host, known) = (tokio::sync::OnceCell::new(), Mutex::default());
+        let checked = Mutex::default();
         Self {
             inner: Arc::new(Inner {
                 config,
                 store,
                 host,
                 known,
+                checked,
             }),
         }
+    }
+
+    /// What the binary at `path` can do, if it was looked at a moment ago.
+    #[must_use]
+    pub fn recent(&self, path: &Path) -> Option<Arc<Caps>> {
+        self.inner.just_checked(path)
     }
 
     /// What the binary at `path` can do. Takes microseconds when it is known and unchanged, milliseconds from the
@@ -91,16 +105,34 @@ impl Prober {
     /// # Errors
     /// When the binary cannot be run, asked or understood; with its last words.
     pub async fn caps(&self, path: &Path) -> Result<Arc<Caps>> {
+        if let Some(caps) = self.recent(path) {
+            return Ok(caps);
+        }
         let identity = self.inner.identify(path).await?;
         let known = self.inner.known_or_begin(identity);
-        known.outcome.clone().await.map_err(|error| {
+        let caps = known.outcome.clone().await.map_err(|error| {
             self.inner.forget(&known);
             told(&error)
-        })
+        })?;
+        self.inner.note_checked(path, &caps);
+        Ok(caps)
     }
 }
 
 impl Inner {
+    /// What the binary can do, if it was looked at a moment ago.
+    fn just_checked(&self, path: &Path) -> Option<Arc<Caps>> {
+        let checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        checked.get(path).filter(|(at, _)| at.elapsed() < TRUSTED).map(|(_, caps)| Arc::clone(caps))
+    }
+
+    fn note_checked(&self, path: &Path, caps: &Arc<Caps>) {
+        let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        // Clients name paths: only a few are kept.
+        checked.retain(|_, (at, _)| at.elapsed() < TRUSTED);
+        checked.insert(path.to_owned(), (Instant::now(), Arc::clone(caps)));
+    }
+
     async fn identify(&self, path: &Path) -> Result<Identity> {
         let host = self.host.get_or_try_init(Host::read).await?.clone();
         let path = path.to_owned();
