@@ -102,6 +102,10 @@ codes! {
     DeviceMissing = 99, "DEVICE_MISSING", "device not found", NotFound;
     /// Several guests match where one was meant.
     MultipleDomains = 110, "MULTIPLE_DOMAINS", "multiple matching domains found", FailedPrecondition;
+    /// The guest's agent is there but slow.
+    AgentCommandTimeout = 112, "AGENT_COMMAND_TIMEOUT", "guest agent command timed out", DeadlineExceeded;
+    /// The guest's agent refused.
+    AgentCommandFailed = 113, "AGENT_COMMAND_FAILED", "guest agent command failed", Internal;
 }
 
 macro_rules! areas {

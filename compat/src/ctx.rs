@@ -13,6 +13,7 @@ use crate::error;
 use crate::proto::consoles_client::ConsolesClient;
 use crate::proto::domains_client::DomainsClient;
 use crate::proto::events_client::EventsClient;
+use crate::proto::guest_agent_client::GuestAgentClient;
 use crate::proto::host_client::HostClient;
 use crate::proto::monitor_client::MonitorClient;
 use crate::stream::Ends;
@@ -73,6 +74,7 @@ clients! {
     consoles: ConsolesClient;
     host: HostClient;
     monitor: MonitorClient;
+    guest_agent: GuestAgentClient;
 }
 
 impl Ctx {

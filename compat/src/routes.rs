@@ -141,6 +141,7 @@ routes! { QEMU: qemu;
     ConnectDomainMonitorEventRegister => events::monitor_register,
     ConnectDomainMonitorEventDeregister => events::monitor_deregister,
     DomainMonitorCommand => monitor::execute,
+    DomainAgentCommand => monitor::ask_agent,
 }
 
 /// Procedures that need no open connection, authentication's aside.

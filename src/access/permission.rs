@@ -100,6 +100,7 @@ pub const PERMISSIONS: &[(&str, Permission)] = &[
     ("/virtqemud.v1.Host/GetCapabilities", P::ConnectRead),
     ("/virtqemud.v1.Host/GetDomainCapabilities", P::ConnectRead),
     ("/virtqemud.v1.Monitor/Execute", P::DomainWrite),
+    ("/virtqemud.v1.GuestAgent/Execute", P::DomainWrite),
     ("/grpc.health.v1.Health/Check", P::ConnectGetattr),
     ("/grpc.health.v1.Health/List", P::ConnectGetattr),
     ("/grpc.health.v1.Health/Watch", P::ConnectGetattr),

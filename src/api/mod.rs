@@ -7,6 +7,7 @@ mod consoles;
 pub mod convert;
 mod domains;
 mod events;
+mod guest_agent;
 mod host;
 mod monitor;
 mod once;
@@ -56,6 +57,7 @@ pub fn router(driver: &Arc<Driver>) -> Result<Service> {
         consoles_server::ConsolesServer(consoles::Service),
         host_server::HostServer(host::Service),
         monitor_server::MonitorServer(monitor::Service),
+        guest_agent_server::GuestAgentServer(guest_agent::Service),
     }
     Ok(ServiceBuilder::new().layer(GuardLayer).service(routes.prepare()))
 }

@@ -27,7 +27,7 @@ use qmp::{Closed, Command};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::{Driver, console::Consoles, plan::Lease, react, restore, stop};
+use super::{Driver, agent::Line, console::Consoles, plan::Lease, react, restore, stop};
 use crate::{
     domain::{Condition, Domain, Effects, View},
     error::{Code, Error, Result},
@@ -58,6 +58,8 @@ pub struct Guest {
     pub leases: Mutex<Vec<Lease>>,
     /// Who is connected to its character devices.
     pub consoles: Consoles,
+    /// The connection to the agent inside.
+    pub(super) agent: Line,
     monitor: Mutex<Option<Monitor>>,
     /// Set by the first cause of the run's end.
     ending: Mutex<Option<stop::Cause>>,
@@ -119,6 +121,7 @@ impl Guest {
             process,
             leases: Mutex::new(leases),
             consoles: Consoles::default(),
+            agent: Line::default(),
             monitor: Mutex::new(None),
             ending: Mutex::new(None),
             pause: Mutex::new(None),

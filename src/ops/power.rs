@@ -4,10 +4,15 @@ use std::sync::Arc;
 
 use qmp::commands;
 
-use super::{Conditions, Driver, guest::Guest, react};
+use super::{
+    Conditions, Driver,
+    agent::{self, Goal},
+    guest::Guest,
+    react,
+};
 use crate::{
     domain::{Condition, Domain, Effects, Job, RunState, View, jobs::Kind, jobs::Want},
-    error::{Code, Error, Result},
+    error::{Error, Result},
 };
 
 /// How to ask a guest.
@@ -44,33 +49,81 @@ async fn hold(driver: &Arc<Driver>, domain: &Domain, kind: Kind, conditions: &Co
     Ok(Some(Held { job, guest }))
 }
 
-/// The first mode that QEMU guests have.
-fn first(modes: &[Mode], what: &str) -> Result<()> {
-    if modes.is_empty() || modes.iter().any(|m| matches!(m, Mode::Any | Mode::Acpi)) {
-        return Ok(());
-    }
-    match modes.contains(&Mode::Agent) {
-        true => Err(Error::new(Code::OperationUnsupported, format!("{what} by the guest's agent is not supported yet; use acpi"))),
-        false => Err(Error::argument(format!("{what} of QEMU guests goes by acpi or agent"))),
+/// How a guest is asked to shut down or reboot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// By the power button.
+    Button,
+    /// By its agent, and nothing else.
+    Agent,
+    /// By its agent, and by the power button if that fails.
+    AgentOrButton,
+}
+
+impl Way {
+    /// The way that `modes` mean for a guest whose agent `listens`.
+    fn of(modes: &[Mode], listens: bool, what: &str) -> Result<Self> {
+        let has = |mode| modes.contains(&mode);
+        let any = modes.is_empty() || has(Mode::Any);
+        match (has(Mode::Agent), has(Mode::Acpi)) {
+            (true, acpi) => Ok(if acpi || any { Way::AgentOrButton } else { Way::Agent }),
+            (false, true) => Ok(Way::Button),
+            (false, false) if any => Ok(if listens { Way::AgentOrButton } else { Way::Button }),
+            (false, false) => Err(Error::argument(format!("{what} of QEMU guests goes by acpi or agent"))),
+        }
     }
 }
 
 /// Asks the guest to shut down.
 ///
 /// # Errors
-/// `OperationInvalid` if it does not run; what QEMU refuses.
+/// `OperationInvalid` if it does not run; what QEMU or the agent refuse.
 pub async fn shutdown(driver: &Arc<Driver>, domain: &Domain, modes: &[Mode], conditions: &Conditions) -> Result<()> {
-    first(modes, "shutdown")?;
-    powerdown(driver, domain, conditions, Become::Off).await
+    let view = domain.view();
+    let way = Way::of(modes, agent::available(&view).is_ok(), "shutdown")?;
+    let restarts = view.run.as_ref().is_some_and(|r| r.document.domain.on_poweroff == Some(domxml::clock::LifecycleAction::Restart));
+    let goal = if restarts { Goal::Reboot } else { Goal::Off };
+    ask(driver, domain, conditions, (way, goal, Become::Off)).await
 }
 
-/// Asks the guest to reboot: its shutdown becomes a reset.
+/// Asks the guest to reboot: by its agent, or its shutdown becomes a reset.
 ///
 /// # Errors
 /// As [`shutdown`].
 pub async fn reboot(driver: &Arc<Driver>, domain: &Domain, modes: &[Mode], conditions: &Conditions) -> Result<()> {
-    first(modes, "reboot")?;
-    powerdown(driver, domain, conditions, Become::Rebooted).await
+    let way = Way::of(modes, agent::available(&domain.view()).is_ok(), "reboot")?;
+    ask(driver, domain, conditions, (way, Goal::Reboot, Become::Rebooted)).await
+}
+
+async fn ask(driver: &Arc<Driver>, domain: &Domain, conditions: &Conditions, (way, goal, then): (Way, Goal, Become)) -> Result<()> {
+    if way == Way::Button {
+        return powerdown(driver, domain, conditions, then).await;
+    }
+    conditions.check(&domain.view())?;
+    driver.guests.of(&domain.view())?;
+    if conditions.trial {
+        return if way == Way::Agent { agent::available(&domain.view()) } else { Ok(()) };
+    }
+    match by_agent(driver, domain, goal).await {
+        Err(error) if way == Way::AgentOrButton => {
+            tracing::info!(guest = %domain.view().name, %error, "the agent does not help; the power button is pressed");
+            powerdown(driver, domain, conditions, then).await
+        }
+        result => result,
+    }
+}
+
+/// What the agent does is no shutdown that becomes a reset.
+async fn by_agent(driver: &Arc<Driver>, domain: &Domain, goal: Goal) -> Result<()> {
+    agent::available(&domain.view())?;
+    let plain = |view: &mut View| {
+        if let Some(run) = &mut view.run {
+            run.fake_reboot = false;
+        }
+        Ok(Effects::none())
+    };
+    domain.commit(plain).await?;
+    agent::shut_down(driver, domain, goal).await
 }
 
 /// What the guest's shutdown is to become.
@@ -183,5 +236,28 @@ pub(super) async fn restart(driver: &Arc<Driver>, guest: &Arc<Guest>) {
     };
     if let Err(error) = attempt.await {
         tracing::error!(guest = %guest.domain.view().name, %error, "the guest could not be restarted after it shut down");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_agent_is_asked_if_it_listens_or_nothing_else_is_wanted() {
+        use Mode::{Acpi, Agent, Any};
+        let cases: [(&[Mode], bool, Way); 7] = [
+            (&[], false, Way::Button),
+            (&[], true, Way::AgentOrButton),
+            (&[Any], true, Way::AgentOrButton),
+            (&[Acpi], true, Way::Button),
+            (&[Agent], false, Way::Agent),
+            (&[Agent, Acpi], false, Way::AgentOrButton),
+            (&[Acpi, Mode::Other("signal")], false, Way::Button),
+        ];
+        for (modes, listens, way) in cases {
+            assert_eq!(Way::of(modes, listens, "shutdown").unwrap(), way, "{modes:?}");
+        }
+        assert!(Way::of(&[Mode::Other("initctl")], true, "shutdown").is_err());
     }
 }

@@ -1,10 +1,13 @@
-//! QEMU's own monitor, for who asks for it.
+//! QEMU's own monitor and the guest's agent, for who asks for them.
 
-use wire::qemu::{DomainMonitorCommand, DomainMonitorCommandRet};
+use wire::consts::*;
+use wire::WireError;
+use wire::qemu::*;
 
 use super::{Reply, args, by_uuid};
 use crate::ctx::Ctx;
-use crate::proto::ExecuteRequest;
+use crate::proto::execute_agent_request::{Unlimited, Wait};
+use crate::proto::{ExecuteAgentRequest, ExecuteRequest};
 
 pub(crate) async fn execute(
     ctx: &Ctx,
@@ -14,10 +17,40 @@ pub(crate) async fn execute(
     let request = ExecuteRequest {
         domain: by_uuid(&args.dom),
         command: args.cmd.into_string(),
-        human: args.flags & wire::consts::VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP != 0,
+        human: args.flags & VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP != 0,
     };
     let reply = ctx.monitor().execute(request).await?.into_inner().reply;
     Ok(DomainMonitorCommandRet {
         result: reply.into(),
     })
+}
+
+pub(crate) async fn ask_agent(ctx: &Ctx, args: DomainAgentCommand) -> Reply<DomainAgentCommandRet> {
+    args::flags(ctx, args.flags)?;
+    let request = ExecuteAgentRequest {
+        domain: by_uuid(&args.dom),
+        command: args.cmd.into_string(),
+        wait: wait(args.timeout)?,
+    };
+    let reply = ctx.guest_agent().execute(request).await?.into_inner().reply;
+    Ok(DomainAgentCommandRet {
+        result: Some(reply.into()),
+    })
+}
+
+/// How long libvirt's `timeout` means to wait.
+fn wait(timeout: i32) -> Result<Option<Wait>, WireError> {
+    match timeout {
+        VIR_DOMAIN_QEMU_AGENT_COMMAND_DEFAULT => Ok(None),
+        VIR_DOMAIN_QEMU_AGENT_COMMAND_BLOCK => Ok(Some(Wait::Unlimited(Unlimited {}))),
+        seconds => match u32::try_from(seconds) {
+            Ok(seconds) => Ok(Some(Wait::Seconds(seconds))),
+            Err(_) => {
+                let least = VIR_DOMAIN_QEMU_AGENT_COMMAND_MIN;
+                let text =
+                    format!("guest agent timeout '{timeout}' is less than the minimum '{least}'");
+                Err(args::invalid(&text))
+            }
+        },
+    }
 }
