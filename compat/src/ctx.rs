@@ -11,6 +11,7 @@ use crate::backend::Calls;
 use crate::conn::{Conn, Open};
 use crate::error;
 use crate::proto::consoles_client::ConsolesClient;
+use crate::proto::devices_client::DevicesClient;
 use crate::proto::domains_client::DomainsClient;
 use crate::proto::events_client::EventsClient;
 use crate::proto::guest_agent_client::GuestAgentClient;
@@ -70,6 +71,7 @@ macro_rules! clients {
 
 clients! {
     domains: DomainsClient;
+    devices: DevicesClient;
     events: EventsClient;
     consoles: ConsolesClient;
     host: HostClient;

@@ -8,7 +8,7 @@ use wire::{WireError, admin, qemu, remote};
 
 use crate::ctx::{Ctx, Effect, Failure, not_open};
 use crate::handlers::{
-    config, connect, counters, domain, events, host, info, lifecycle, list, monitor, node, stats,
+    config, connect, counters, device, domain, events, host, info, lifecycle, list, monitor, node, stats,
 };
 
 /// A handler's answer: the whole reply packet and what else to do, or an error.
@@ -127,6 +127,7 @@ routes! { REMOTE: remote;
     DomainSetLifecycleAction => config::set_lifecycle_action,
     DomainSetMemoryParameters => config::set_memory_parameters,
     DomainGetMemoryParameters => config::get_memory_parameters,
+    DomainUpdateDeviceFlags => device::update,
     DomainGetMetadata => config::get_metadata,
     DomainSetMetadata => config::set_metadata,
     DomainMemoryStats => counters::memory_stats,

@@ -99,6 +99,7 @@ pub const PERMISSIONS: &[(&str, Permission)] = &[
     ("/virtqemud.v1.Host/ListCells", P::ConnectRead),
     ("/virtqemud.v1.Host/GetCapabilities", P::ConnectRead),
     ("/virtqemud.v1.Host/GetDomainCapabilities", P::ConnectRead),
+    ("/virtqemud.v1.Devices/UpdateDevice", P::DomainWrite),
     ("/virtqemud.v1.Monitor/Execute", P::DomainWrite),
     ("/virtqemud.v1.GuestAgent/Execute", P::DomainWrite),
     ("/grpc.health.v1.Health/Check", P::ConnectGetattr),

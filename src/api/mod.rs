@@ -5,6 +5,7 @@
 
 mod consoles;
 pub mod convert;
+mod devices;
 mod domains;
 mod events;
 mod guest_agent;
@@ -53,6 +54,7 @@ pub fn router(driver: &Arc<Driver>) -> Result<Service> {
         .add_service(reflection().build_v1alpha().map_err(bad)?);
     services! { routes, driver:
         domains_server::DomainsServer(domains::Service),
+        devices_server::DevicesServer(devices::Service),
         events_server::EventsServer(events::Service),
         consoles_server::ConsolesServer(consoles::Service),
         host_server::HostServer(host::Service),

@@ -44,7 +44,11 @@ pub fn follow_all(domain: &mut domxml::Domain, as_user: &str) -> Result<()> {
     Ok(())
 }
 
-fn follow(disk: &mut Disk, as_user: &str) -> Result<()> {
+/// Follows the chain of one disk.
+///
+/// # Errors
+/// As [`follow_all`].
+pub fn follow(disk: &mut Disk, as_user: &str) -> Result<()> {
     let Some(path) = local_path(disk.kind, disk.source.as_ref()) else { return Ok(()) };
     open(&path, as_user)?;
     // A chain that the document has stands.

@@ -77,13 +77,17 @@ const UNLIMITED_KIB: u64 = 9_007_199_254_740_991;
 
 /// The configurations that a scope names now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Which {
-    live: bool,
-    config: bool,
+pub(super) struct Which {
+    pub(super) live: bool,
+    pub(super) config: bool,
 }
 
 impl Which {
-    fn of(scope: Scope, view: &View) -> Result<Self> {
+    /// What `scope` means now.
+    ///
+    /// # Errors
+    /// `OperationInvalid` if the guest has no such configuration.
+    pub(super) fn of(scope: Scope, view: &View) -> Result<Self> {
         let which = match scope {
             Scope::Current => Self { live: view.active(), config: !view.active() },
             Scope::Live => Self { live: true, config: false },

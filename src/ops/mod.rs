@@ -13,6 +13,7 @@ pub mod define;
 pub mod domcaps;
 pub mod guest;
 pub mod host;
+pub mod media;
 pub mod monitor;
 pub mod native;
 pub mod node;

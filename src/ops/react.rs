@@ -60,10 +60,7 @@ pub(super) fn decide(view: &mut View, event: &GuestEvent, pause: impl FnOnce() -
         }
         GuestEvent::Watchdog(w) => watchdog(view, &w.action),
         GuestEvent::BlockIoError(error) => (Effects::volatile().event(EventKind::IoError, Some(io_error(run, error))), Then::Nothing),
-        GuestEvent::TrayMoved(tray) => {
-            let detail = Detail::TrayChange(pb::event::TrayChange { alias: alias_of(&tray.id), reason: i32::from(!tray.tray_open) });
-            (Effects::none().event(EventKind::TrayChange, Some(detail)), Then::Nothing)
-        }
+        GuestEvent::TrayMoved(tray) => (tray_moved(run, &alias_of(&tray.id), tray.tray_open), Then::Nothing),
         GuestEvent::BalloonChange(balloon) => {
             let kib = balloon.actual / 1024;
             run.balloon_kib = Some(kib);
@@ -83,6 +80,17 @@ pub(super) fn decide(view: &mut View, event: &GuestEvent, pause: impl FnOnce() -
         GuestEvent::Wakeup => (woken(view), Then::Nothing),
         _ => none(),
     }
+}
+
+/// A tray was opened or closed, by the guest or by us.
+fn tray_moved(run: &mut crate::domain::Run, alias: &str, open: bool) -> Effects {
+    let mut document = domxml::Domain::clone(&run.document.domain);
+    if let Some(disk) = document.devices.disks.iter_mut().find(|d| d.info.alias.as_deref() == Some(alias)) {
+        disk.target.tray = open.then_some(domxml::devices::Tray::Open);
+        run.document = crate::domain::Document::live(document);
+    }
+    let detail = Detail::TrayChange(pb::event::TrayChange { alias: alias.to_owned(), reason: i32::from(!open) });
+    Effects::none().event(EventKind::TrayChange, Some(detail))
 }
 
 /// The id of a device from its id or its path in QEMU's tree.

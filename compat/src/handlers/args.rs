@@ -39,6 +39,7 @@ const ACCEPTED: &[(&str, u32)] = &[
     ("DomainSetVcpusFlags", 0x1f),
     ("DomainShutdownFlags", 0x3),
     ("DomainUndefineFlags", 0x7f),
+    ("DomainUpdateDeviceFlags", 0x7),
 ];
 
 /// Refuses flags that the call does not take.

@@ -7,6 +7,7 @@ mod args;
 pub(crate) mod config;
 pub(crate) mod connect;
 pub(crate) mod counters;
+pub(crate) mod device;
 pub(crate) mod domain;
 pub(crate) mod events;
 pub(crate) mod host;

@@ -78,6 +78,14 @@ pub(super) fn label_of_all(config: &crate::config::QemuConfig) -> Result<String>
     Ok(format!("+{}:+{}", identity.uid, identity.gid))
 }
 
+/// Whom images are opened as, for messages.
+///
+/// # Errors
+/// As [`run_as`].
+pub(super) fn file_user(config: &crate::config::QemuConfig) -> Result<String> {
+    Ok(owners::Identity::of(config)?.to_string())
+}
+
 /// Starts a guest that is defined.
 ///
 /// # Errors
@@ -326,7 +334,7 @@ async fn prepare(driver: &Arc<Driver>, document: Box<domxml::Domain>) -> Result<
     let id = driver.registry.new_id();
     document.id = Some(id);
     alias::assign(&mut document.devices);
-    let as_user = owners::Identity::of(&driver.config())?.to_string();
+    let as_user = file_user(&driver.config())?;
     let (document, next_node) = crate::blocking::file("following the chains of images", move || {
         chain::follow_all(&mut document, &as_user)?;
         let next_node = block::number_guest(&mut document, 1);

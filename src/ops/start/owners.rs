@@ -103,6 +103,14 @@ impl Owners {
         Self { files, to, remember: config.identity.remember_owner }
     }
 
+    /// The files of one disk.
+    pub fn of_disk(driver: &Driver, disk: &domxml::devices::Disk) -> Self {
+        let config = driver.config();
+        let to = Identity::of(&config).ok().filter(|i| i.privileged && config.identity.dynamic_ownership);
+        let files = chain::local_path(disk.kind, disk.source.as_ref()).into_iter().collect();
+        Self { files, to, remember: config.identity.remember_owner }
+    }
+
     /// Gives the files to QEMU's user. On an error those already given are given back.
     ///
     /// # Errors

@@ -1,0 +1,408 @@
+//! Changing the medium of a removable drive, in a running guest, its stored configuration, or both.
+//!
+//! Called by the Devices service. The stored document is completed and checked as a whole before QEMU is told anything; a
+//! running drive is then changed in steps, each with its undo, and both documents follow in one commit:
+//!
+//! ```text
+//!  file given to QEMU ─▶ new nodes ─▶ tray open ─▶ old medium out ─▶ new one in ─▶ tray closed ─▶ commit ─▶ old nodes gone
+//! ```
+//!
+//! The hard thing is a tray that the guest has locked: QEMU only asks it to let go and says nothing about it. That it did
+//! comes as an event, which the live document shows, and is waited for.
+
+use std::{sync::Arc, time::Duration};
+
+use domxml::devices::{Device, Disk, DiskDevice, Source, StorageFormat, Tray};
+use qemu_plan::{
+    address::Age,
+    block::{self, Sources},
+    command::Resources,
+};
+use qmp::commands;
+use serde_json::{Map, Value};
+use xmlform::{Document as XmlDocument, ParseFlags, XmlChoice};
+
+use super::{
+    Conditions, Driver, chain,
+    configure::{Scope, Which},
+    guest::Guest,
+    plan, start,
+    undo::Undo,
+};
+use crate::{
+    domain::{Document, Domain, Effects, Job, Stored, View, jobs::Kind, jobs::Want},
+    error::{Code, Error, Result},
+};
+
+/// Longest device document, bytes.
+const XML_MAX: usize = 4 << 20;
+/// How long a guest may take to let go of its tray.
+const TRAY: Duration = Duration::from_secs(10);
+
+/// What of a tray that the guest has locked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lock {
+    /// Ask the guest to let go.
+    Respect,
+    /// Open it all the same.
+    Break,
+}
+
+/// What is wanted.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// The device as it is to be.
+    pub xml: String,
+    /// Which configuration.
+    pub scope: Scope,
+    /// What of a locked tray.
+    pub lock: Lock,
+}
+
+/// Changes a device.
+///
+/// # Errors
+/// What is wrong with the document, `OperationUnsupported` or `ConfigUnsupported` for what can't be changed, `System` for
+/// an image that can't be opened, what QEMU refuses. Nothing is changed then.
+pub async fn update(driver: &Arc<Driver>, domain: &Domain, wanted: Wanted, conditions: &Conditions) -> Result<()> {
+    let new = disk(&wanted.xml)?;
+    conditions.check(&domain.view())?;
+    let job = domain.job(Want::Plain(Kind::Modify)).await?;
+    let view = job.view();
+    conditions.check(&view)?;
+    let which = Which::of(wanted.scope, &view)?;
+    let stored = if which.config { Some(in_stored(driver, &view, new.clone()).await?) } else { None };
+    let swap = if which.live { Some(Swap::of(driver, &view, &new).await?) } else { None };
+    if conditions.trial {
+        return Ok(());
+    }
+    let owned = Arc::clone(driver);
+    driver
+        .tracked(async move {
+            match swap {
+                Some(swap) => swap.carry_out(&owned, &job, stored, wanted.lock).await,
+                None => job.commit(move |view| Ok(follow(view, stored, None))).await.map(drop),
+            }
+        })
+        .await
+}
+
+/// Reads the one kind of device that can be changed.
+fn disk(xml: &str) -> Result<Disk> {
+    if xml.len() > XML_MAX {
+        return Err(Error::argument(format!("the document has {} bytes; the most is {XML_MAX}", xml.len())));
+    }
+    let document = XmlDocument::parse(xml, &[], ParseFlags::INACTIVE).map_err(domxml::Error::from)?;
+    let device = Device::read_choice(document.root()).map_err(domxml::Error::from)?;
+    match device {
+        Some(Device::Disk(disk)) => Ok(*disk),
+        Some(other) => {
+            let family = other.as_ref().family().name();
+            Err(Error::new(Code::OperationUnsupported, format!("changing a device of type '{family}' is not supported yet")))
+        }
+        None => Err(Error::new(Code::ConfigUnsupported, format!("unknown device type '{}'", document.root().name()))),
+    }
+}
+
+/// The stored document with the disk replaced, complete and checked.
+async fn in_stored(driver: &Arc<Driver>, view: &View, new: Disk) -> Result<Arc<Stored>> {
+    let config = view.config.as_ref().ok_or_else(|| Error::invalid("transient domains do not have any persistent config"))?;
+    let mut document = Box::new(domxml::Domain::clone(&*config.domain()?));
+    let name = new.target.dev.clone();
+    let place = document.devices.disks.iter_mut().find(|d| d.target.dev == name);
+    *place.ok_or_else(|| Error::argument(format!("target {name} doesn't exist.")))? = new;
+    Ok(Stored::new(*plan::complete(driver, document, Age::New).await?.domain))
+}
+
+/// A drive of a running guest with its medium before and after.
+struct Swap {
+    guest: Arc<Guest>,
+    old: Disk,
+    new: Disk,
+    /// The first number of a block node that is free afterwards.
+    next_node: u32,
+}
+
+impl Swap {
+    /// Checks that the change is one of the medium and finds the images of the new one.
+    async fn of(driver: &Arc<Driver>, view: &View, wanted: &Disk) -> Result<Self> {
+        let run = view.running()?;
+        let guest = driver.guests.of(view)?;
+        let name = &wanted.target.dev;
+        let disks = &run.document.domain.devices.disks;
+        let old = disks.iter().find(|d| d.target.dev == *name).ok_or_else(|| Error::internal(format!("disk '{name}' not found")))?.clone();
+        only_the_medium(&old, wanted)?;
+        let mut new = with_medium(&old, wanted);
+        let first = u32::try_from(run.status.nodename.unwrap_or(0)).unwrap_or(u32::MAX).saturating_add(1);
+        if same_medium(&old, &new) {
+            return Ok(Self { guest, new: keeping_nodes(&old, new), old, next_node: first });
+        }
+        if !matches!(old.device, DiskDevice::Cdrom | DiskDevice::Floppy) {
+            return Err(Error::new(Code::ConfigUnsupported, "disk source can be changed only in removable drives"));
+        }
+        let (new, next_node) = {
+            let as_user = start::file_user(&driver.config())?;
+            crate::blocking::file("following the chain of the new image", move || {
+                chain::follow(&mut new, &as_user)?;
+                new.source.get_or_insert_default();
+                let next = block::number_disk(&mut new, first);
+                Ok((new, next))
+            })
+            .await?
+        };
+        Ok(Self { guest, old, new, next_node })
+    }
+
+    /// Changes the drive and lets the documents follow; undone if one of the steps fails.
+    async fn carry_out(self, driver: &Arc<Driver>, job: &Job, stored: Option<Arc<Stored>>, lock: Lock) -> Result<()> {
+        if same_medium(&self.old, &self.new) {
+            return job.commit(move |view| Ok(follow(view, stored, Some(&self)))).await.map(drop);
+        }
+        let mut undo = Undo::default();
+        let steps = Steps { driver, guest: &self.guest, swap: &self };
+        let old_nodes = nodes(&self.old)?;
+        let result = async {
+            steps.change(lock, &mut undo).await?;
+            let (guest, old, new) = (Arc::clone(&self.guest), self.old.clone(), self.new.clone());
+            let told = Self { guest, old, new, next_node: self.next_node };
+            job.commit(move |view| Ok(follow(view, stored, Some(&told)))).await
+        };
+        if let Err(error) = result.await {
+            undo.unwind().await;
+            return Err(error);
+        }
+        steps.forget_old(old_nodes).await;
+        Ok(())
+    }
+}
+
+/// The changes of one drive in QEMU.
+struct Steps<'a> {
+    driver: &'a Arc<Driver>,
+    guest: &'a Arc<Guest>,
+    swap: &'a Swap,
+}
+
+impl Steps<'_> {
+    async fn change(&self, lock: Lock, undo: &mut Undo) -> Result<()> {
+        let Self { driver, guest, swap } = *self;
+        let id = swap.old.info.alias.clone().ok_or_else(|| Error::internal("the drive has no alias"))?;
+        let has_tray = swap.old.device == DiskDevice::Cdrom;
+        self.take_file(undo).await?;
+        let (old_nodes, new_nodes) = (nodes(&swap.old)?, nodes(&swap.new)?);
+        for node in &new_nodes {
+            guest.execute(driver, commands::BlockdevAdd(node.clone())).await?;
+            self.undo_by(undo, "a block node", commands::BlockdevDel { node_name: name_of(node) });
+        }
+        if has_tray {
+            guest.execute(driver, commands::BlockdevOpenTray { id: id.clone(), force: lock == Lock::Break }).await?;
+            self.undo_by(undo, "the tray", commands::BlockdevCloseTray { id: id.clone() });
+            self.wait_for_tray(&id).await;
+        }
+        if let Some(node) = old_nodes.last() {
+            guest.execute(driver, commands::BlockdevRemoveMedium { id: id.clone() }).await?;
+            self.undo_by(undo, "the old medium", commands::BlockdevInsertMedium { id: id.clone(), node_name: name_of(node) });
+        }
+        if let Some(node) = new_nodes.last() {
+            guest.execute(driver, commands::BlockdevInsertMedium { id: id.clone(), node_name: name_of(node) }).await?;
+            self.undo_by(undo, "the new medium", commands::BlockdevRemoveMedium { id: id.clone() });
+        }
+        if has_tray {
+            guest.execute(driver, commands::BlockdevCloseTray { id: id.clone() }).await?;
+            self.undo_by(undo, "the tray", commands::BlockdevOpenTray { id, force: true });
+        }
+        Ok(())
+    }
+
+    /// Gives the new medium's file to QEMU's user.
+    async fn take_file(&self, undo: &mut Undo) -> Result<()> {
+        let owners = Arc::new(start::Owners::of_disk(self.driver, &self.swap.new));
+        let taken = Arc::clone(&owners);
+        crate::blocking::file("giving the image to QEMU", move || taken.take()).await?;
+        let restore = crate::blocking::file("giving the image back", move || Ok(owners.restore()));
+        undo.push("the owner of the image", restore);
+        Ok(())
+    }
+
+    /// QEMU says by event that a tray is open. If it does not come, the next command is refused in QEMU's words.
+    async fn wait_for_tray(&self, id: &str) {
+        let run = self.guest.id;
+        let open = |view: &Arc<View>| {
+            let disks = view.run.as_ref().filter(|r| r.id == run).map(|r| &r.document.domain.devices.disks);
+            disks.is_none_or(|d| d.iter().any(|d| d.info.alias.as_deref() == Some(id) && d.target.tray == Some(Tray::Open)))
+        };
+        let _ = tokio::time::timeout(TRAY, self.guest.domain.wait_for(open)).await;
+    }
+
+    fn undo_by(&self, undo: &mut Undo, what: &'static str, command: impl qmp::Command + Send + Sync + 'static) {
+        let (driver, guest) = (Arc::clone(self.driver), Arc::clone(self.guest));
+        undo.push(what, async move { guest.execute(&driver, command).await.map(drop) });
+    }
+
+    /// What is left of the old medium. It can't undo the change any more, so failures are only logged.
+    async fn forget_old(&self, nodes: Vec<Map<String, Value>>) {
+        for node in nodes.iter().rev() {
+            if let Err(error) = self.guest.execute(self.driver, commands::BlockdevDel { node_name: name_of(node) }).await {
+                tracing::warn!(node = name_of(node), %error, "the block node of a medium that was taken out is left in QEMU");
+            }
+        }
+        let owners = start::Owners::of_disk(self.driver, &self.swap.old);
+        let restored = crate::blocking::file("giving the old image back", move || Ok(owners.restore())).await;
+        if let Err(error) = restored {
+            tracing::warn!(%error, "the image of a medium that was taken out is left to QEMU's user");
+        }
+    }
+}
+
+/// Puts what was changed into the documents.
+fn follow(view: &mut View, stored: Option<Arc<Stored>>, swap: Option<&Swap>) -> Effects {
+    if let Some((swap, run)) = swap.zip(view.run.as_mut()) {
+        let mut document = domxml::Domain::clone(&run.document.domain);
+        if let Some(disk) = document.devices.disks.iter_mut().find(|d| d.target.dev == swap.new.target.dev) {
+            put_medium(disk, &swap.new);
+        }
+        run.document = Document::live(document);
+        let mut status = domxml::StatusDocument::clone(&run.status);
+        status.nodename = Some(u64::from(swap.next_node.saturating_sub(1)));
+        run.status = Arc::new(status);
+    }
+    if stored.is_some() {
+        view.config = stored;
+    }
+    match swap {
+        Some(_) => Effects::none(),
+        None => Effects::none().config_only(),
+    }
+}
+
+/// The nodes of a disk's images, the lowest first; none for an empty drive.
+fn nodes(disk: &Disk) -> Result<Vec<Map<String, Value>>> {
+    if is_empty(disk) {
+        return Ok(Vec::new());
+    }
+    let resources = Resources::default();
+    let mut sources = Sources::new(&resources, 1);
+    let Some(image) = sources.disk(disk)? else { return Ok(Vec::new()) };
+    if image.chain().iter().any(|i| !i.objects.is_empty()) {
+        return Err(Error::new(Code::ConfigUnsupported, "a medium that needs secrets is not supported yet"));
+    }
+    let all = image.chain().into_iter().flat_map(|i| i.nodes()).map(|props| match props.into_value() {
+        Value::Object(map) => map,
+        _ => Map::new(),
+    });
+    Ok(all.collect())
+}
+
+fn name_of(node: &Map<String, Value>) -> String {
+    node.get("node-name").and_then(Value::as_str).unwrap_or_default().to_owned()
+}
+
+/// The drive with the medium that is wanted, not numbered yet.
+fn with_medium(old: &Disk, wanted: &Disk) -> Disk {
+    let mut new = old.clone();
+    put_medium(&mut new, wanted);
+    new.source = new.source.filter(|s| location(s) != Source::default());
+    let format = wanted.driver.as_ref().and_then(|d| d.kind).unwrap_or(StorageFormat::Raw);
+    new.driver.get_or_insert_default().kind = Some(format);
+    new
+}
+
+/// What of a disk is its medium.
+fn put_medium(disk: &mut Disk, from: &Disk) {
+    disk.kind = from.kind;
+    disk.source.clone_from(&from.source);
+    disk.backing.clone_from(&from.backing);
+    if let Some(format) = from.driver.as_ref().and_then(|d| d.kind) {
+        disk.driver.get_or_insert_default().kind = Some(format);
+    }
+}
+
+/// The same medium keeps the nodes and images that it has.
+fn keeping_nodes(old: &Disk, mut new: Disk) -> Disk {
+    let policy = new.source.as_ref().and_then(|s| s.startup_policy);
+    new.source.clone_from(&old.source);
+    new.backing.clone_from(&old.backing);
+    if let Some(source) = &mut new.source {
+        source.startup_policy = policy;
+    }
+    new
+}
+
+fn is_empty(disk: &Disk) -> bool {
+    disk.source.as_ref().is_none_or(|s| location(s) == Source::default())
+}
+
+/// A source without what does not say where it is.
+fn location(source: &Source) -> Source {
+    Source { index: None, startup_policy: None, seclabels: Vec::new(), private_data: None, ..source.clone() }
+}
+
+fn same_medium(old: &Disk, new: &Disk) -> bool {
+    match (is_empty(old), is_empty(new)) {
+        (true, true) => true,
+        (false, false) => old.kind == new.kind && old.source.as_ref().map(location) == new.source.as_ref().map(location),
+        _ => false,
+    }
+}
+
+/// Whether all but the medium is left as it is. What the new document does not say stays.
+fn only_the_medium(old: &Disk, new: &Disk) -> Result<()> {
+    macro_rules! fields {
+        ($($name:literal $of:expr;)*) => { [$(($name, { let of: fn(&Disk) -> Option<String> = $of; differs(of(old), of(new)) })),*] };
+    }
+    fn differs(old: Option<String>, new: Option<String>) -> bool {
+        new.is_some_and(|new| old.as_ref() != Some(&new))
+    }
+    fn shown<T: std::fmt::Debug>(value: Option<&T>) -> Option<String> {
+        value.map(|v| format!("{v:?}"))
+    }
+    fn yes(flag: bool) -> Option<String> {
+        flag.then(String::new)
+    }
+    macro_rules! driver {
+        ($field:ident) => {
+            |d| shown(d.driver.as_ref().and_then(|d| d.$field.as_ref()))
+        };
+    }
+    // The words of libvirt's refusals.
+    let changed = fields! {
+        "device" |d| Some(d.device.as_str().to_owned());
+        "bus" |d| d.target.bus.map(|b| b.as_str().to_owned());
+        "removable" |d| shown(d.target.removable.as_ref());
+        "rotation rate" |d| shown(d.target.rotation_rate.as_ref());
+        "address" |d| shown(d.info.address.as_ref());
+        "alias" |d| d.info.alias.clone();
+        "boot order" |d| shown(d.info.boot.as_ref());
+        "geometry" |d| shown(d.geometry.as_ref());
+        "blockio" |d| shown(d.blockio.as_ref());
+        "blkdeviotune" |d| shown(d.iotune.as_ref());
+        "serial" |d| d.serial.clone();
+        "wwn" |d| d.wwn.clone();
+        "vendor" |d| d.vendor.clone();
+        "product" |d| d.product.clone();
+        "model" |d| shown(d.model.as_ref());
+        "rawio" |d| shown(d.rawio.as_ref());
+        "sgio" |d| shown(d.sgio.as_ref());
+        "backenddomain" |d| d.backend_domain.clone();
+        "readonly" |d| yes(d.readonly);
+        "shared" |d| yes(d.shareable);
+        "transient" |d| shown(d.transient.as_ref());
+        "cache" driver!(cache);
+        "error_policy" driver!(error_policy);
+        "rerror_policy" driver!(rerror_policy);
+        "io" driver!(io);
+        "ioeventfd" driver!(ioeventfd);
+        "event_idx" driver!(event_idx);
+        "copy_on_read" driver!(copy_on_read);
+        "discard" driver!(discard);
+        "iothread" driver!(iothread);
+        "detect_zeroes" driver!(detect_zeroes);
+        "queues" driver!(queues);
+        "queue_size" driver!(queue_size);
+        "metadata_cache" driver!(metadata_cache);
+    };
+    match changed.iter().find(|(_, differs)| *differs) {
+        Some((name, _)) => Err(Error::new(Code::OperationUnsupported, format!("cannot modify field '{name}' of the disk"))),
+        None => Ok(()),
+    }
+}
