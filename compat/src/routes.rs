@@ -3,7 +3,7 @@
 use futures_util::future::BoxFuture;
 use wire::frame::{Header, put_reply};
 use wire::procedure::{Procedure, ProcedureInfo, Program};
-use wire::xdr::{Reader, TooLong, Xdr};
+use wire::xdr::{Encode, Reader, TooLong};
 use wire::{WireError, admin, qemu, remote};
 
 use crate::ctx::{Ctx, Effect, Failure, not_open};
@@ -203,7 +203,7 @@ pub(crate) fn undecodable() -> WireError {
     WireError::rpc("Unable to decode message payload")
 }
 
-fn finish(header: &Header, ctx: &Ctx, reply: &impl Xdr) -> Outcome {
+fn finish(header: &Header, ctx: &Ctx, reply: &impl Encode) -> Outcome {
     let effects = ctx.take_effects();
     let fds = effects.iter().find_map(|effect| match effect {
         Effect::Reply(fds) => Some(fds.len()),

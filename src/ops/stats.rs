@@ -357,15 +357,18 @@ fn sizes(node: &str, answers: &Answers) -> Option<[u64; 3]> {
 
 /// Sizes of the images of guests that QEMU was not asked about: from the files.
 async fn look_at_images(all: &mut [Stats]) {
-    let unasked: Vec<(usize, Arc<View>)> = all.iter().enumerate().filter(|(_, s)| s.blocks.is_none()).map(|(i, s)| (i, Arc::clone(&s.view))).collect();
-    let look = move || Ok(unasked.into_iter().map(|(i, view)| (i, images(&view))).collect::<Vec<_>>());
-    match crate::blocking::within(FILES, "looking at images", look).await {
-        Ok(found) => {
-            for (index, blocks) in found {
-                all[index].blocks = Some(blocks);
-            }
+    let mut unasked: Vec<(usize, Arc<View>)> = all.iter().enumerate().filter(|(_, s)| s.blocks.is_none()).map(|(i, s)| (i, Arc::clone(&s.view))).collect();
+    let rest = unasked.split_off(unasked.len() / 2);
+    let look = |guests: Vec<(usize, Arc<View>)>| async {
+        let work = move || Ok(guests.into_iter().map(|(i, view)| (i, images(&view))).collect::<Vec<_>>());
+        crate::blocking::within(FILES, "looking at images", work).await
+    };
+    let (one, other) = tokio::join!(look(unasked), look(rest));
+    for half in [one, other] {
+        match half {
+            Ok(found) => found.into_iter().for_each(|(index, blocks)| all[index].blocks = Some(blocks)),
+            Err(error) => tracing::warn!(%error, "statistics are without the sizes of images"),
         }
-        Err(error) => tracing::warn!(%error, "statistics are without the sizes of images"),
     }
 }
 

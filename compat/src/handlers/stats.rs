@@ -5,23 +5,28 @@ use wire::consts::{
     VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT,
 };
 use wire::remote::*;
-use wire::typed::{TypedParam, TypedValue};
+use wire::typed::TypedValue;
+use wire::xdr::{Encode, STRING_MAX, TooLong, put_list, put_text};
 
 use super::info::state_and_reason;
-use super::{Reply, args, by_uuid, list, nonnull};
+use super::{Reply, args, by_uuid, list};
 use crate::ctx::Ctx;
 use crate::proto::{
-    BalloonStats, BlockStats, CpuStats, DirtyRateStats, Domain, DomainStats, GetStatsRequest,
+    BalloonStats, BlockStats, CpuStats, DirtyRateStats, DomainStats, GetStatsRequest,
     InterfaceStats, IoThreadStats, NamedStat, StatsGroup, VcpuStats, block_stats, named_stat,
 };
 
+/// Most guests in an answer.
+const MOST_GUESTS: usize = DOMAIN_LIST_MAX as usize;
+/// Most parameters of a guest.
+const MOST_PARAMETERS: usize = CONNECT_GET_ALL_DOMAIN_STATS_MAX as usize;
 /// Flags of the call that choose guests; the others say how.
 const CHOICE: u32 = 0xff;
 
 pub(crate) async fn get_all(
     ctx: &Ctx,
     args: ConnectGetAllDomainStats,
-) -> Reply<ConnectGetAllDomainStatsRet> {
+) -> Reply<Answer> {
     args::flags(ctx, args.flags)?;
     let has = |flag| args.flags & flag != 0;
     let bits = (0..32)
@@ -36,29 +41,40 @@ pub(crate) async fn get_all(
         nowait: has(VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT),
     };
     let stats = ctx.domains().get_stats(request).await?.into_inner().stats;
-    let record = |stats: &DomainStats| DomainStatsRecord {
-        dom: nonnull(&whose(stats)),
-        params: params(stats, args.stats).into(),
-    };
-    Ok(ConnectGetAllDomainStatsRet {
-        ret_stats: stats.iter().map(record).collect(),
-    })
+    Ok(Answer { stats, groups: args.stats })
 }
 
-fn whose(stats: &DomainStats) -> Domain {
-    Domain {
-        name: stats.name.clone(),
-        uuid: stats.uuid.clone(),
-        id: stats.id,
-        ..Domain::default()
+/// The answer, written as [`ConnectGetAllDomainStatsRet`]: it is long, so it is made of the service's answer in one go.
+pub(crate) struct Answer {
+    stats: Vec<DomainStats>,
+    groups: u32,
+}
+
+impl Encode for Answer {
+    fn put(&self, out: &mut Vec<u8>) -> Result<(), TooLong> {
+        put_list(out, MOST_GUESTS, |out| {
+            for stats in &self.stats {
+                whose(stats).put(out)?;
+                put_list(out, MOST_PARAMETERS, |out| params(out, stats, self.groups))?;
+            }
+            Ok(self.stats.len())
+        })
     }
 }
 
-/// All that is told of a guest, group by group.
-fn params(stats: &DomainStats, groups: u32) -> Vec<TypedParam> {
+fn whose(stats: &DomainStats) -> NonnullDomain {
+    NonnullDomain {
+        name: stats.name.as_str().into(),
+        uuid: stats.uuid.parse().unwrap_or_default(),
+        id: if stats.id > 0 { stats.id } else { -1 },
+    }
+}
+
+/// All that is told of a guest, group by group; how many parameters that is.
+fn params(out: &mut Vec<u8>, stats: &DomainStats, groups: u32) -> Result<usize, TooLong> {
     let wanted = |group: StatsGroup| groups == 0 || groups & i32::from(group).cast_unsigned() != 0;
     let running = stats.id > 0;
-    let mut list = Params::default();
+    let mut list = Params { out, count: 0, error: None };
     if wanted(StatsGroup::State) {
         let (state, reason) = state_and_reason(stats.state, stats.reason);
         list.add("state.state", state);
@@ -74,16 +90,27 @@ fn params(stats: &DomainStats, groups: u32) -> Vec<TypedParam> {
     for stat in &stats.vm {
         list.named("vm", stat);
     }
-    list.0
+    list.error.map_or(Ok(list.count), Err)
 }
 
-/// Parameters in their order.
-#[derive(Default)]
-struct Params(Vec<TypedParam>);
+/// Parameters in their order, written as they come.
+struct Params<'a> {
+    out: &'a mut Vec<u8>,
+    count: usize,
+    error: Option<TooLong>,
+}
 
-impl Params {
+impl Params<'_> {
+    fn put(&mut self, name: &[&str], value: &TypedValue) {
+        let written = put_text(self.out, STRING_MAX, name).and_then(|()| value.put(self.out));
+        self.count += 1;
+        if let Err(error) = written {
+            self.error.get_or_insert(error);
+        }
+    }
+
     fn add(&mut self, name: &str, value: impl Into<TypedValue>) {
-        self.0.push(TypedParam::new(name, value));
+        self.put(&[name], &value.into());
     }
 
     fn maybe(&mut self, name: &str, value: Option<impl Into<TypedValue>>) {
@@ -94,7 +121,9 @@ impl Params {
 
     fn all(&mut self, prefix: &str, values: &[(&str, Option<u64>)]) {
         for (name, value) in values {
-            self.maybe(&format!("{prefix}.{name}"), *value);
+            if let Some(value) = value {
+                self.put(&[prefix, ".", name], &TypedValue::Ullong(*value));
+            }
         }
     }
 
@@ -103,13 +132,13 @@ impl Params {
     }
 
     fn named(&mut self, prefix: &str, stat: &NamedStat) {
-        let name = format!("{prefix}.{}", stat.name);
-        match &stat.value {
-            Some(named_stat::Value::Number(number)) => self.add(&name, *number),
-            Some(named_stat::Value::Flag(flag)) => self.add(&name, *flag),
-            Some(named_stat::Value::Text(text)) => self.add(&name, text.as_str()),
-            None => {}
-        }
+        let value: TypedValue = match &stat.value {
+            Some(named_stat::Value::Number(number)) => (*number).into(),
+            Some(named_stat::Value::Flag(flag)) => (*flag).into(),
+            Some(named_stat::Value::Text(text)) => text.as_str().into(),
+            None => return,
+        };
+        self.put(&[prefix, ".", &stat.name], &value);
     }
 
     fn group<T>(&mut self, stats: Option<&T>, add: impl FnOnce(&mut Self, &T)) {
@@ -119,7 +148,7 @@ impl Params {
     }
 }
 
-fn cpu(list: &mut Params, stats: &CpuStats, running: bool) {
+fn cpu(list: &mut Params<'_>, stats: &CpuStats, running: bool) {
     list.add("cpu.time", stats.time_ns);
     list.add("cpu.user", stats.user_ns);
     list.add("cpu.system", stats.system_ns);
@@ -130,7 +159,7 @@ fn cpu(list: &mut Params, stats: &CpuStats, running: bool) {
     }
 }
 
-fn balloon(list: &mut Params, stats: &BalloonStats) {
+fn balloon(list: &mut Params<'_>, stats: &BalloonStats) {
     list.all(
         "balloon",
         &[
@@ -152,7 +181,7 @@ fn balloon(list: &mut Params, stats: &BalloonStats) {
     );
 }
 
-fn vcpu(list: &mut Params, stats: &VcpuStats) {
+fn vcpu(list: &mut Params<'_>, stats: &VcpuStats) {
     list.add("vcpu.current", stats.current);
     list.add("vcpu.maximum", stats.maximum);
     for vcpu in &stats.vcpus {
@@ -170,7 +199,7 @@ fn vcpu(list: &mut Params, stats: &VcpuStats) {
     }
 }
 
-fn interface(list: &mut Params, stats: &InterfaceStats) {
+fn interface(list: &mut Params<'_>, stats: &InterfaceStats) {
     list.count("net.count", stats.interfaces.len());
     for (index, interface) in stats.interfaces.iter().enumerate() {
         let prefix = format!("net.{index}");
@@ -196,14 +225,14 @@ fn interface(list: &mut Params, stats: &InterfaceStats) {
     }
 }
 
-fn block(list: &mut Params, stats: &BlockStats) {
+fn block(list: &mut Params<'_>, stats: &BlockStats) {
     list.count("block.count", stats.blocks.len());
     for (index, block) in stats.blocks.iter().enumerate() {
         one_block(list, &format!("block.{index}"), block);
     }
 }
 
-fn one_block(list: &mut Params, prefix: &str, block: &block_stats::Block) {
+fn one_block(list: &mut Params<'_>, prefix: &str, block: &block_stats::Block) {
     list.add(&format!("{prefix}.name"), block.name.as_str());
     if !block.path.is_empty() {
         list.add(&format!("{prefix}.path"), block.path.as_str());
@@ -229,7 +258,7 @@ fn one_block(list: &mut Params, prefix: &str, block: &block_stats::Block) {
     );
 }
 
-fn iothread(list: &mut Params, stats: &IoThreadStats) {
+fn iothread(list: &mut Params<'_>, stats: &IoThreadStats) {
     list.count("iothread.count", stats.iothreads.len());
     for thread in &stats.iothreads {
         let small = |number| u32::try_from(number).unwrap_or(u32::MAX);
@@ -240,7 +269,7 @@ fn iothread(list: &mut Params, stats: &IoThreadStats) {
     }
 }
 
-fn dirty_rate(list: &mut Params, stats: &DirtyRateStats) {
+fn dirty_rate(list: &mut Params<'_>, stats: &DirtyRateStats) {
     list.add("dirtyrate.calc_status", stats.calc_status);
     list.add("dirtyrate.calc_start_time", stats.calc_start_time);
     list.add("dirtyrate.calc_period", stats.calc_period);
@@ -251,12 +280,21 @@ fn dirty_rate(list: &mut Params, stats: &DirtyRateStats) {
 
 #[cfg(test)]
 mod tests {
+    use wire::typed::TypedParam;
+    use wire::xdr::{Reader, Xdr};
+
     use super::*;
     use crate::proto::{State, StateReason};
 
     fn lines(stats: &DomainStats, groups: u32) -> Vec<String> {
-        let line = |param: TypedParam| format!("{}={:?}", param.field.to_str(), param.value);
-        params(stats, groups).into_iter().map(line).collect()
+        let mut bytes = Vec::new();
+        let count = params(&mut bytes, stats, groups).unwrap();
+        let mut reader = Reader::new(&bytes);
+        let mut line = || {
+            let param = TypedParam::decode(&mut reader).unwrap();
+            format!("{}={:?}", param.field.to_str(), param.value)
+        };
+        (0..count).map(|_| line()).collect()
     }
 
     #[test]

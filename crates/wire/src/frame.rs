@@ -9,7 +9,7 @@
 
 use thiserror::Error;
 
-use crate::xdr::{DecodeError, Reader, TooLong, Xdr};
+use crate::xdr::{Encode, DecodeError, Reader, TooLong, Xdr};
 use crate::{xdr_enum, xdr_struct};
 
 /// Bytes of the length word.
@@ -203,12 +203,12 @@ pub fn put_packet(
 pub fn put_reply(
     out: &mut Vec<u8>,
     call: &Header,
-    reply: &impl Xdr,
+    reply: &impl Encode,
     fds: usize,
 ) -> Result<(), TooLong> {
     let mut header = call.reply(Status::OK);
     if fds == 0 {
-        return put_packet(out, &header, |out| reply.encode(out));
+        return put_packet(out, &header, |out| reply.put(out));
     }
     header.r#type = PacketType::REPLY_WITH_FDS;
     let count = u32::try_from(fds)
@@ -220,7 +220,7 @@ pub fn put_reply(
         })?;
     put_packet(out, &header, |out| {
         count.encode(out)?;
-        reply.encode(out)
+        reply.put(out)
     })
 }
 

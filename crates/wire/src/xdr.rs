@@ -108,6 +108,46 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// What can be sent, though it is no value of its own: a long answer that is written as it is put together.
+pub trait Encode {
+    /// Appends it to `out`.
+    ///
+    /// # Errors
+    /// When it is larger than the protocol allows; `out` then holds a part of it.
+    fn put(&self, out: &mut Vec<u8>) -> Result<(), TooLong>;
+}
+
+impl<T: Xdr> Encode for T {
+    fn put(&self, out: &mut Vec<u8>) -> Result<(), TooLong> {
+        self.encode(out)
+    }
+}
+
+/// Appends a list of at most `max` elements that is put together while it is written; `elements` returns how many.
+///
+/// # Errors
+/// What `elements` gives, and when there are more than `max`.
+pub fn put_list(out: &mut Vec<u8>, max: usize, elements: impl FnOnce(&mut Vec<u8>) -> Result<usize, TooLong>) -> Result<(), TooLong> {
+    let at = out.len();
+    out.extend_from_slice(&[0; 4]);
+    let len = elements(out)?;
+    let word = u32::try_from(len).ok().filter(|_| len <= max).ok_or(TooLong { len, max })?;
+    out[at..at + 4].copy_from_slice(&word.to_be_bytes());
+    Ok(())
+}
+
+/// Appends a text made of `parts`.
+///
+/// # Errors
+/// When they are longer than `max` together.
+pub fn put_text(out: &mut Vec<u8>, max: usize, parts: &[&str]) -> Result<(), TooLong> {
+    let len = parts.iter().map(|part| part.len()).sum();
+    put_len(len, max, out)?;
+    parts.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
+    out.extend_from_slice(&[0; 3][..len.next_multiple_of(4) - len]);
+    Ok(())
+}
+
 fn put_len(len: usize, max: usize, out: &mut Vec<u8>) -> Result<(), TooLong> {
     match u32::try_from(len) {
         Ok(word) if len <= max => out.extend_from_slice(&word.to_be_bytes()),
