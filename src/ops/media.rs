@@ -26,7 +26,7 @@ use super::{
     Conditions, Driver, chain,
     configure::{Scope, Which},
     guest::Guest,
-    plan, start,
+    plan, refresh, start,
     undo::Undo,
 };
 use crate::{
@@ -36,6 +36,8 @@ use crate::{
 
 /// Longest device document, bytes.
 const XML_MAX: usize = 4 << 20;
+/// The intent to change a medium.
+const INTENT: &str = "change-media";
 /// How long a guest may take to let go of its tray.
 const TRAY: Duration = Duration::from_secs(10);
 
@@ -158,6 +160,9 @@ impl Swap {
         if same_medium(&self.old, &self.new) {
             return job.commit(move |view| Ok(follow(view, stored, Some(&self)))).await.map(drop);
         }
+        // Noted first: should the daemon end in the midst, the next one gives the drive the medium that the document names.
+        let (store, uuid) = (driver.registry.store(), job.domain().uuid());
+        store.note_intent(uuid, self.guest.id, INTENT).await;
         let mut undo = Undo::default();
         let steps = Steps { driver, guest: &self.guest, swap: &self };
         let old_nodes = nodes(&self.old)?;
@@ -167,12 +172,16 @@ impl Swap {
             let told = Self { guest, old, new, next_node: self.next_node };
             job.commit(move |view| Ok(follow(view, stored, Some(&told)))).await
         };
-        if let Err(error) = result.await {
-            undo.unwind().await;
-            return Err(error);
+        let result = result.await;
+        match &result {
+            Ok(_) => steps.forget_old(old_nodes).await,
+            Err(_) => undo.unwind().await,
         }
-        steps.forget_old(old_nodes).await;
-        Ok(())
+        // A power-off that came meanwhile has noted its own.
+        if store.has_intent(uuid, self.guest.id, INTENT) {
+            store.clear_intent(uuid, self.guest.id).await;
+        }
+        result.map(drop)
     }
 }
 
@@ -252,6 +261,68 @@ impl Steps<'_> {
             tracing::warn!(%error, "the image of a medium that was taken out is left to QEMU's user");
         }
     }
+}
+
+/// Ends a change that another daemon left in the midst: undoes it, or what is left to do if it was written down.
+pub(super) async fn settle(driver: &Arc<Driver>, guest: &Arc<Guest>) {
+    let (store, view) = (driver.registry.store(), guest.domain.view());
+    if !store.has_intent(view.uuid, guest.id, INTENT) {
+        return;
+    }
+    tracing::warn!(guest = %view.name, "a change of a medium was under way when the daemon ended; the drives follow the document");
+    match follow_document(driver, guest, &view).await {
+        Ok(()) => store.clear_intent(view.uuid, guest.id).await,
+        // The intent stays, and is seen to when the guest is reached again.
+        Err(error) => tracing::error!(guest = %view.name, %error, "the media of its drives could not be set right"),
+    }
+}
+
+async fn follow_document(driver: &Arc<Driver>, guest: &Arc<Guest>, view: &View) -> Result<()> {
+    let disks = &view.running()?.document.domain.devices.disks;
+    let drives = guest.execute(driver, commands::QueryBlock {}).await?;
+    for disk in disks.iter().filter(|d| matches!(d.device, DiskDevice::Cdrom | DiskDevice::Floppy)) {
+        let Some(id) = disk.info.alias.clone() else { continue };
+        let Some(drive) = refresh::drive_of(&id, &drives) else { continue };
+        let wanted = nodes(disk)?.last().map(name_of);
+        let inserted = drive.inserted.as_ref().and_then(|i| i.node_name.clone());
+        if wanted != inserted {
+            if drive.tray_open.is_some() {
+                guest.execute(driver, commands::BlockdevOpenTray { id: id.clone(), force: true }).await?;
+            }
+            if inserted.is_some() {
+                guest.execute(driver, commands::BlockdevRemoveMedium { id: id.clone() }).await?;
+            }
+            if let Some(node_name) = wanted {
+                guest.execute(driver, commands::BlockdevInsertMedium { id: id.clone(), node_name }).await?;
+            }
+        }
+        if drive.tray_open.is_some() {
+            guest.execute(driver, commands::BlockdevCloseTray { id }).await?;
+        }
+    }
+    drop_unused_nodes(driver, guest, disks).await
+}
+
+/// Takes away the nodes of images that no disk has.
+async fn drop_unused_nodes(driver: &Arc<Driver>, guest: &Arc<Guest>, disks: &[Disk]) -> Result<()> {
+    let mut used = std::collections::BTreeSet::new();
+    for disk in disks {
+        used.extend(nodes(disk)?.iter().filter_map(|n| number_of(&name_of(n))));
+    }
+    let known = guest.execute(driver, commands::QueryNamedBlockNodes { flat: true }).await?;
+    let names = known.into_iter().filter_map(|n| n.node_name);
+    let mut unused: Vec<_> = names.filter_map(|name| number_of(&name).filter(|n| !used.contains(n)).map(|n| (n, name))).collect();
+    // From the top down: an image has a lower number than those below it, and its format stands on its storage.
+    unused.sort();
+    for (_, node_name) in unused {
+        guest.execute(driver, commands::BlockdevDel { node_name }).await?;
+    }
+    Ok(())
+}
+
+/// The number of the image that a node is of: 3 of `libvirt-3-storage`.
+fn number_of(node: &str) -> Option<u32> {
+    node.strip_prefix("libvirt-")?.split('-').next()?.parse().ok()
 }
 
 /// Puts what was changed into the documents.
@@ -404,5 +475,77 @@ fn only_the_medium(old: &Disk, new: &Disk) -> Result<()> {
     match changed.iter().find(|(_, differs)| *differs) {
         Some((name, _)) => Err(Error::new(Code::OperationUnsupported, format!("cannot modify field '{name}' of the disk"))),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DRIVE: &str = "<disk type='file' device='cdrom'><driver name='qemu' type='raw'/><source file='/a.iso' index='2'/><backingStore/>
+        <target dev='sda' bus='sata'/><readonly/><alias name='sata0-0-0'/><address type='drive' controller='0' bus='0' target='0' unit='0'/></disk>";
+
+    fn live(xml: &str) -> Disk {
+        let document = XmlDocument::parse(xml, &[], ParseFlags::NONE).unwrap();
+        match Device::read_choice(document.root()).unwrap() {
+            Some(Device::Disk(disk)) => *disk,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn only_the_medium_may_change() {
+        let old = live(DRIVE);
+        // What the new document says, and the field that libvirt names.
+        let cases = [
+            ("<disk type='file' device='cdrom'><source file='/b.iso'/><target dev='sda' bus='sata'/></disk>", None),
+            ("<disk type='file' device='cdrom'><target dev='sda'/></disk>", None),
+            ("<disk type='file' device='cdrom'><target dev='sda' bus='ide'/></disk>", Some("bus")),
+            ("<disk type='file' device='disk'><target dev='sda' bus='sata'/></disk>", Some("device")),
+            ("<disk type='file' device='cdrom'><target dev='sda' bus='sata'/><serial>x</serial></disk>", Some("serial")),
+            ("<disk type='file' device='cdrom'><driver cache='none'/><target dev='sda' bus='sata'/></disk>", Some("cache")),
+        ];
+        for (xml, field) in cases {
+            let refused = only_the_medium(&old, &disk(xml).unwrap()).err().map(|e| e.message.into_owned());
+            assert_eq!(refused, field.map(|f| format!("cannot modify field '{f}' of the disk")), "{xml}");
+        }
+    }
+
+    #[test]
+    fn a_drive_is_emptied_and_filled_and_keeps_all_else() {
+        let old = live(DRIVE);
+        let empty = with_medium(&old, &disk("<disk type='file' device='cdrom'><target dev='sda'/></disk>").unwrap());
+        assert!(is_empty(&empty) && nodes(&empty).unwrap().is_empty() && !same_medium(&old, &empty));
+        assert_eq!(empty.info, old.info);
+        let mut other = with_medium(&empty, &disk("<disk type='file' device='cdrom'><source file='/b.iso'/><target dev='sda'/></disk>").unwrap());
+        assert_eq!(block::number_disk(&mut other, 4), 5);
+        let names: Vec<_> = nodes(&other).unwrap().iter().map(name_of).collect();
+        assert_eq!(names, ["libvirt-4-storage"]);
+        assert_eq!(nodes(&other).unwrap()[0]["read-only"], true);
+    }
+
+    #[test]
+    fn the_same_medium_keeps_its_nodes() {
+        let old = live(DRIVE);
+        let wanted = disk("<disk type='file' device='cdrom'><source file='/a.iso' startupPolicy='optional'/><target dev='sda'/></disk>").unwrap();
+        let new = with_medium(&old, &wanted);
+        assert!(same_medium(&old, &new));
+        let kept = keeping_nodes(&old, new);
+        let source = kept.source.unwrap();
+        assert_eq!((source.index, source.startup_policy.is_some()), (Some(2), true));
+    }
+
+    #[test]
+    fn other_devices_and_nonsense_are_refused() {
+        assert_eq!(disk("<interface type='user'/>").unwrap_err().code, Code::OperationUnsupported);
+        assert_eq!(disk("<bogus/>").unwrap_err().code, Code::ConfigUnsupported);
+        assert!(disk("<disk").is_err());
+    }
+
+    #[test]
+    fn nodes_of_images_have_numbers_and_others_have_none() {
+        for (name, number) in [("libvirt-12-format", Some(12)), ("libvirt-3-slice-sto", Some(3)), ("libvirt-pflash0-storage", None), ("libvirt-CoR-vda", None), ("#block1", None)] {
+            assert_eq!(number_of(name), number, "{name}");
+        }
     }
 }

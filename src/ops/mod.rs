@@ -21,6 +21,7 @@ mod plan;
 pub mod power;
 pub mod proc;
 mod react;
+mod refresh;
 pub mod restore;
 mod schema;
 pub mod sessions;

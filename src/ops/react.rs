@@ -60,7 +60,7 @@ pub(super) fn decide(view: &mut View, event: &GuestEvent, pause: impl FnOnce() -
         }
         GuestEvent::Watchdog(w) => watchdog(view, &w.action),
         GuestEvent::BlockIoError(error) => (Effects::volatile().event(EventKind::IoError, Some(io_error(run, error))), Then::Nothing),
-        GuestEvent::TrayMoved(tray) => (tray_moved(run, &alias_of(&tray.id), tray.tray_open), Then::Nothing),
+        GuestEvent::TrayMoved(tray) => (tray_moved(view, &alias_of(&tray.id), tray.tray_open), Then::Nothing),
         GuestEvent::BalloonChange(balloon) => {
             let kib = balloon.actual / 1024;
             run.balloon_kib = Some(kib);
@@ -83,7 +83,8 @@ pub(super) fn decide(view: &mut View, event: &GuestEvent, pause: impl FnOnce() -
 }
 
 /// A tray was opened or closed, by the guest or by us.
-fn tray_moved(run: &mut crate::domain::Run, alias: &str, open: bool) -> Effects {
+pub(super) fn tray_moved(view: &mut View, alias: &str, open: bool) -> Effects {
+    let Some(run) = view.run.as_mut() else { return Effects::volatile() };
     let mut document = domxml::Domain::clone(&run.document.domain);
     if let Some(disk) = document.devices.disks.iter_mut().find(|d| d.info.alias.as_deref() == Some(alias)) {
         disk.target.tray = open.then_some(domxml::devices::Tray::Open);
@@ -94,7 +95,7 @@ fn tray_moved(run: &mut crate::domain::Run, alias: &str, open: bool) -> Effects 
 }
 
 /// The id of a device from its id or its path in QEMU's tree.
-fn alias_of(id: &str) -> String {
+pub(super) fn alias_of(id: &str) -> String {
     id.strip_prefix("/machine/peripheral/").unwrap_or(id).split('/').next().unwrap_or_default().to_owned()
 }
 
@@ -198,7 +199,7 @@ fn woken(view: &mut View) -> Effects {
 }
 
 /// The guest has opened or closed a port.
-fn channel(view: &mut View, alias: &str, open: bool) -> Effects {
+pub(super) fn channel(view: &mut View, alias: &str, open: bool) -> Effects {
     use domxml::devices::ChannelState as S;
     let Some(run) = view.run.as_mut() else { return Effects::volatile() };
     let mut document = domxml::Domain::clone(&run.document.domain);

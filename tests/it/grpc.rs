@@ -73,6 +73,10 @@ impl Grpc {
         pb::consoles_client::ConsolesClient::new(self.channel())
     }
 
+    pub(crate) fn devices(&self) -> pb::devices_client::DevicesClient<Channel> {
+        pb::devices_client::DevicesClient::new(self.channel())
+    }
+
     pub(crate) fn monitor(&self) -> pb::monitor_client::MonitorClient<Channel> {
         pb::monitor_client::MonitorClient::new(self.channel())
     }

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -32,10 +32,11 @@ enum Operation {
     Destroy,
     Undefine,
     Rename,
+    ChangeMedium,
 }
 
 impl Operation {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Define,
         Self::Start,
         Self::Suspend,
@@ -43,6 +44,7 @@ impl Operation {
         Self::Destroy,
         Self::Undefine,
         Self::Rename,
+        Self::ChangeMedium,
     ];
 
     /// Brings about what it begins from; "g" is the guest.
@@ -50,9 +52,11 @@ impl Operation {
         if self == Self::Define {
             return Ok(());
         }
-        grpc.define(&small("g", Path::new(QEMU), "")).await?;
+        let drive = if self == Self::ChangeMedium { drive("a") } else { String::new() };
+        let xml = small("g", Path::new(QEMU), "").replace("</devices>", &format!("{drive}</devices>"));
+        grpc.define(&xml).await?;
         match self {
-            Self::Suspend | Self::Destroy => grpc.start("g").await.map(drop),
+            Self::Suspend | Self::Destroy | Self::ChangeMedium => grpc.start("g").await.map(drop),
             Self::Resume => grpc.start_paused("g").await.map(drop),
             _ => Ok(()),
         }
@@ -67,6 +71,10 @@ impl Operation {
             Self::Destroy => grpc.power_off("g").await,
             Self::Undefine => grpc.undefine("g").await,
             Self::Rename => grpc.rename("g", "renamed").await.map(drop),
+            Self::ChangeMedium => {
+                let request = pb::UpdateDeviceRequest { domain: by_name("g"), xml: drive("b"), scope: pb::Scope::LiveAndConfig.into(), ..Default::default() };
+                grpc.devices().update_device(request).await.map(drop)
+            }
         }
     }
 
@@ -81,14 +89,27 @@ impl Operation {
             Self::Destroy => [&[("g", Running)], &[("g", Shutoff)]],
             Self::Undefine => [&[("g", Shutoff)], &[]],
             Self::Rename => [&[("g", Shutoff)], &[("renamed", Shutoff)]],
+            Self::ChangeMedium => [&[("g", Running)], &[("g", Running)]],
         }
     }
+}
+
+/// A drive with one of two media.
+fn drive(medium: &str) -> String {
+    format!("<disk type='file' device='cdrom'><source file='{}'/><target dev='sda' bus='sata'/></disk>", medium_path(medium).display())
+}
+
+fn medium_path(medium: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("virtqemud-test-{}-{medium}.iso", std::process::id()))
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_killed_at_any_moment_comes_back_at_one_with_its_guests() -> Result<()> {
     if !can_run_guests() {
         return Ok(());
+    }
+    for medium in ["a", "b"] {
+        fs::write(medium_path(medium), [0; 4096])?;
     }
     let mut matrix = Matrix::begin().await?;
     let tries = kill::tries();
@@ -103,7 +124,10 @@ async fn a_daemon_killed_at_any_moment_comes_back_at_one_with_its_guests() -> Re
             *finished.entry(format!("{operation:?} ({whole:?}), finished: {done}")).or_insert(0) += 1;
         }
     }
-    report(&format!("{} kills, 0 differences, {} events: {finished:#?}", tries * 7, matrix.model.seen));
+    for medium in ["a", "b"] {
+        fs::remove_file(medium_path(medium))?;
+    }
+    report(&format!("{} kills, 0 differences, {} events: {finished:#?}", tries * 8, matrix.model.seen));
     Ok(())
 }
 
@@ -206,6 +230,9 @@ impl Matrix {
         for guest in &guests {
             self.guest_agrees(guest).await?;
         }
+        if operation == Operation::ChangeMedium {
+            return self.medium_agrees().await;
+        }
         Ok(states == after)
     }
 
@@ -227,6 +254,31 @@ impl Matrix {
         let reply: serde_json::Value = serde_json::from_str(&reply)?;
         ensure!(reply["return"]["running"] == (wanted == "running"), "QEMU says {reply}, the daemon {wanted}");
         Ok(())
+    }
+
+    /// Whether the drive has the medium of both documents, closed, and no other image is open; whether it is the new one.
+    async fn medium_agrees(&self) -> Result<bool> {
+        let live = self.grpc.xml("g").await?;
+        let stored = fs::read_to_string(self.sandbox.path("/etc/libvirt/qemu/g.xml"))?;
+        let new = medium_path("b").display().to_string();
+        let changed = live.contains(&new);
+        ensure!(changed == stored.contains(&new), "documents differ: {live} {stored}");
+        ensure!(!live.contains("tray='open'"), "the tray is open in the document: {live}");
+        let drives = self.ask_qemu("query-block").await?;
+        let drive = &drives["return"][0];
+        let file = drive["inserted"]["file"].as_str().unwrap_or_default();
+        ensure!((file == new) == changed && !file.is_empty(), "QEMU has {file}, the document {live}");
+        ensure!(drive["tray_open"] == false, "the tray is open: {drives}");
+        let nodes = self.ask_qemu("query-named-block-nodes").await?;
+        let count = nodes["return"].as_array().map_or(0, Vec::len);
+        ensure!(count == 1, "images that nobody has: {nodes}");
+        Ok(changed)
+    }
+
+    async fn ask_qemu(&self, command: &str) -> Result<serde_json::Value> {
+        let request = pb::ExecuteRequest { domain: by_name("g"), command: format!("{{\"execute\": \"{command}\"}}"), human: false };
+        let reply = self.grpc.monitor().execute(request).await?.into_inner().reply;
+        Ok(serde_json::from_str(&reply)?)
     }
 
     async fn clear_up(&mut self) -> Result<()> {
