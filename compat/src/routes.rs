@@ -8,7 +8,7 @@ use wire::{WireError, admin, qemu, remote};
 
 use crate::ctx::{Ctx, Effect, Failure, not_open};
 use crate::handlers::{
-    config, connect, counters, device, domain, events, host, info, lifecycle, list, monitor, node, stats,
+    agent, config, connect, counters, device, domain, events, host, info, lifecycle, list, monitor, node, stats,
 };
 
 /// A handler's answer: the whole reply packet and what else to do, or an error.
@@ -128,6 +128,10 @@ routes! { REMOTE: remote;
     DomainSetMemoryParameters => config::set_memory_parameters,
     DomainGetMemoryParameters => config::get_memory_parameters,
     DomainUpdateDeviceFlags => device::update,
+    DomainGetTime => agent::get_time,
+    DomainFsfreeze => agent::freeze,
+    DomainFsthaw => agent::thaw,
+    DomainFstrim => agent::trim,
     DomainGetMetadata => config::get_metadata,
     DomainSetMetadata => config::set_metadata,
     DomainMemoryStats => counters::memory_stats,

@@ -58,6 +58,10 @@ permissions! {
     DomainSuspend = "domain:suspend" changes;
     /// Consoles.
     DomainOpenDevice = "domain:open_device" changes;
+    /// Freezing the guest's filesystems.
+    DomainFsFreeze = "domain:fs_freeze" changes;
+    /// Trimming the guest's filesystems.
+    DomainFsTrim = "domain:fs_trim" changes;
 }
 
 use Permission as P;
@@ -102,6 +106,10 @@ pub const PERMISSIONS: &[(&str, Permission)] = &[
     ("/virtqemud.v1.Devices/UpdateDevice", P::DomainWrite),
     ("/virtqemud.v1.Monitor/Execute", P::DomainWrite),
     ("/virtqemud.v1.GuestAgent/Execute", P::DomainWrite),
+    ("/virtqemud.v1.GuestAgent/GetTime", P::DomainWrite),
+    ("/virtqemud.v1.GuestAgent/FreezeFilesystems", P::DomainFsFreeze),
+    ("/virtqemud.v1.GuestAgent/ThawFilesystems", P::DomainFsFreeze),
+    ("/virtqemud.v1.GuestAgent/TrimFilesystems", P::DomainFsTrim),
     ("/grpc.health.v1.Health/Check", P::ConnectGetattr),
     ("/grpc.health.v1.Health/List", P::ConnectGetattr),
     ("/grpc.health.v1.Health/Watch", P::ConnectGetattr),

@@ -15,6 +15,7 @@ use std::{
 
 use domxml::devices::{Channel, ChannelState};
 use qmp::agent::Agent;
+use serde_json::{Value, json};
 use tokio::net::UnixStream;
 
 use super::{Driver, guest::Guest};
@@ -125,6 +126,22 @@ pub async fn execute(driver: &Arc<Driver>, domain: &Domain, command: String, pat
             checked(&name, &reply)
         })
         .await
+}
+
+/// Has the agent carry out a command of ours; what it returns. The guest takes as long as it needs.
+///
+/// # Errors
+/// As [`execute`].
+pub async fn ask(driver: &Arc<Driver>, domain: &Domain, name: &str, arguments: Value) -> Result<Value> {
+    let command = json!({"execute": name, "arguments": arguments}).to_string();
+    let reply = execute(driver, domain, command, Patience::Endless).await?;
+    let reply: Value = serde_json::from_str(&reply).unwrap_or_default();
+    reply.get("return").cloned().ok_or_else(|| malformed(name))
+}
+
+/// The error that the agent's answer to `name` is not of the command's shape.
+pub fn malformed(name: &str) -> Error {
+    Error::internal(format!("malformed return value of the guest agent to {name}"))
 }
 
 /// Has the agent shut the guest down or reboot it, and waits until the agent has gone, at most a minute.

@@ -173,6 +173,11 @@ pub(crate) fn not_running() -> WireError {
     WireError::new(ErrorCode::OPERATION_INVALID, ErrorDomain::DOMAIN, detail)
 }
 
+/// An error of the QEMU driver about an argument that it does not serve.
+pub(crate) fn unsupported(detail: &str) -> WireError {
+    WireError::new(ErrorCode::ARGUMENT_UNSUPPORTED, ErrorDomain::QEMU, detail)
+}
+
 /// An error of the QEMU driver about an argument.
 pub(crate) fn invalid(detail: &str) -> WireError {
     WireError::new(ErrorCode::INVALID_ARG, ErrorDomain::QEMU, detail)
