@@ -8,8 +8,9 @@ use virtqemud::logging::{self, Plan};
 use virtqemud::options::{Instead, Options};
 use virtqemud::service;
 
-/// Threads that run tasks. None of them ever waits for a guest or a disk, so few are enough.
-const WORKERS: usize = 2;
+/// Threads that run tasks: half of the host's CPUs, within these bounds. None of them ever waits for a guest or a disk, so
+/// few are enough.
+const WORKERS: std::ops::RangeInclusive<usize> = 2..=4;
 /// Threads for what may block on a file system; they end when idle.
 const BLOCKING: usize = 32;
 
@@ -48,7 +49,7 @@ fn run(options: Options, log: logging::Handle) -> ExitCode {
 
 fn try_run(options: Options, log: logging::Handle) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(WORKERS)
+        .worker_threads(workers())
         .max_blocking_threads(BLOCKING)
         .thread_name("virtqemud")
         .enable_all()
@@ -56,6 +57,10 @@ fn try_run(options: Options, log: logging::Handle) -> anyhow::Result<()> {
     let ended = runtime.block_on(async { Daemon::prepare(options, log)?.run(service::make).await });
     runtime.shutdown_background();
     ended
+}
+
+fn workers() -> usize {
+    std::thread::available_parallelism().map_or(*WORKERS.start(), |cpus| (cpus.get() / 2).clamp(*WORKERS.start(), *WORKERS.end()))
 }
 
 fn print(text: &str) -> ExitCode {

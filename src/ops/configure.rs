@@ -136,7 +136,7 @@ pub async fn configure(driver: &Arc<Driver>, domain: &Domain, scope: Scope, chan
                 if which.config
                     && let Some(config) = &view.config
                 {
-                    view.config = Some(Stored::new(applied(Either::Stored(config), &change)?));
+                    view.config = Some(Stored::new(&applied(Either::Stored(config), &change)?));
                 }
                 let mut effects = Effects::none();
                 if let Some((kind, detail)) = event {

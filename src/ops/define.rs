@@ -24,7 +24,7 @@ const UNDEFINED_RENAMED: i32 = 1;
 pub async fn define(driver: &Arc<Driver>, xml: String, validate: bool, conditions: &Conditions) -> Result<Arc<View>> {
     let planned = plan::from_text(driver, xml, validate).await?;
     let (uuid, name) = plan::identity(&planned.domain)?;
-    let document = Stored::new(*planned.domain);
+    let document = Stored::new(&planned.domain);
     if conditions.trial {
         return trial(driver, uuid, &name, document, conditions);
     }
@@ -145,7 +145,7 @@ pub async fn rename(driver: &Arc<Driver>, domain: &Domain, new_name: String, con
         driver.registry.release_name(&new_name);
         return Ok(view);
     }
-    let document = Stored::new(renamed);
+    let document = Stored::new(&renamed);
     let (domain, registry, name) = (domain.clone(), Arc::clone(&driver.registry), new_name.clone());
     driver
         .tracked(async move {

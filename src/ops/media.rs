@@ -113,7 +113,7 @@ async fn in_stored(driver: &Arc<Driver>, view: &View, new: Disk) -> Result<Arc<S
     let name = new.target.dev.clone();
     let place = document.devices.disks.iter_mut().find(|d| d.target.dev == name);
     *place.ok_or_else(|| Error::argument(format!("target {name} doesn't exist.")))? = new;
-    Ok(Stored::new(*plan::complete(driver, document, Age::New).await?.domain))
+    Ok(Stored::new(&plan::complete(driver, document, Age::New).await?.domain))
 }
 
 /// A drive of a running guest with its medium before and after.

@@ -27,6 +27,8 @@ use crate::{
 
 /// Longest document, bytes.
 const XML_MAX: usize = 4 << 20;
+/// A document of so many bytes is read on a thread of its own.
+const LONG: usize = 64 << 10;
 /// Emulators asked for one document: its own and at most as many defaults.
 const PROBES_MAX: usize = 4;
 
@@ -47,8 +49,9 @@ pub(super) async fn from_text(driver: &Arc<Driver>, xml: String, validate: bool)
     if validate {
         super::schema::check(&xml)?;
     }
-    let domain = Box::new(domxml::Domain::parse(&xml, ParseFlags::INACTIVE)?);
-    drop(xml);
+    let parse = |xml: &str| Ok(Box::new(domxml::Domain::parse(xml, ParseFlags::INACTIVE)?));
+    // A long one would keep others waiting for the thread.
+    let domain = if xml.len() > LONG { crate::blocking::file("reading a long document", move || parse(&xml)).await? } else { parse(&xml)? };
     complete(driver, domain, Age::New).await
 }
 

@@ -97,7 +97,7 @@ fn config_view(path: &Path, domain: domxml::Domain, views: &mut HashMap<uuid::Uu
     if *view.name != *name || view.config.is_some() {
         return Err(crate::error::Error::internal(format!("another guest has UUID {uuid}")));
     }
-    view.config = Some(Stored::new(domain));
+    view.config = Some(Stored::new(&domain));
     Ok(())
 }
 
