@@ -1,10 +1,6 @@
 //! One event to many watchers: through the journal, and as whole calls of `Events.Watch` in process. Measured from the
 //! append until the last of them has the event.
-#![allow(
-    missing_docs,
-    clippy::unwrap_used,
-    reason = "what fails here fails the measurement"
-)]
+#![allow(missing_docs, clippy::unwrap_used, reason = "what fails here fails the measurement")]
 
 use std::{
     path::Path,
@@ -41,12 +37,7 @@ fn happening() -> Happening {
 }
 
 /// Appends one event a round and waits until every watcher has told of it.
-fn rounds(
-    runtime: &Runtime,
-    journal: &Journal,
-    told: &mut mpsc::Receiver<()>,
-    rounds: u64,
-) -> Duration {
+fn rounds(runtime: &Runtime, journal: &Journal, told: &mut mpsc::Receiver<()>, rounds: u64) -> Duration {
     runtime.block_on(async {
         let begin = Instant::now();
         for _ in 0..rounds {
@@ -75,33 +66,22 @@ fn through_the_journal(c: &mut Criterion) {
             }
         });
     }
-    c.bench_function("journal/event_to_200", |b| {
-        b.iter_custom(|n| rounds(&runtime, &journal, &mut told, n))
-    });
+    c.bench_function("journal/event_to_200", |b| b.iter_custom(|n| rounds(&runtime, &journal, &mut told, n)));
 }
 
 /// A driver without guests; nothing below `root` is touched.
 fn driver(root: &Path) -> Arc<Driver> {
     let paths = Arc::new(Paths::system(root));
-    let document =
-        virtqemud::config::Document::from_text(&QEMU, Path::new("qemu.conf"), "").unwrap();
+    let document = virtqemud::config::Document::from_text(&QEMU, Path::new("qemu.conf"), "").unwrap();
     let config = Arc::new(QemuConfig::from_document(&document).unwrap());
     Arc::new(Driver {
         registry: Registry::new(Store::new(Arc::clone(&paths)), Journal::in_memory(1), 0),
         guests: Guests::default(),
         config: tokio::sync::watch::Sender::new(config).subscribe(),
-        prober: Prober::new(ProberConfig {
-            cache: paths.capabilities.clone(),
-            run_as: None,
-        }),
+        prober: Prober::new(ProberConfig { cache: paths.capabilities.clone(), run_as: None }),
         sessions: Sessions::default(),
         ports: ops::Ports::default(),
-        host: Facts::read(
-            Path::new("/"),
-            Scope::System,
-            &HostUuid::Fixed(Uuid::from_u128(9)),
-        )
-        .unwrap(),
+        host: Facts::read(Path::new("/"), Scope::System, &HostUuid::Fixed(Uuid::from_u128(9))).unwrap(),
         tap_names: ops::start::TapNames::default(),
         firmware: FirmwareStore::new(None),
         host_document: ops::capabilities::Kept::default(),
@@ -116,21 +96,10 @@ async fn watch(service: api::Service) -> tonic::Streaming<pb::WatchResponse> {
     let mut client = Grpc::new(service);
     client.ready().await.unwrap();
     let mut request = Request::new(pb::WatchRequest::default());
-    let cred = unixfd::PeerCred {
-        pid: 1,
-        uid: 0,
-        gid: 0,
-    };
-    request.extensions_mut().insert(unixfd::Peer {
-        cred,
-        read_only: false,
-    });
+    let cred = unixfd::PeerCred { pid: 1, uid: 0, gid: 0 };
+    request.extensions_mut().insert(unixfd::Peer { cred, read_only: false });
     let path = http::uri::PathAndQuery::from_static("/virtqemud.v1.Events/Watch");
-    client
-        .server_streaming(request, path, tonic_prost::ProstCodec::default())
-        .await
-        .unwrap()
-        .into_inner()
+    client.server_streaming(request, path, tonic_prost::ProstCodec::default()).await.unwrap().into_inner()
 }
 
 fn through_the_service(c: &mut Criterion) {
@@ -150,9 +119,7 @@ fn through_the_service(c: &mut Criterion) {
         });
     }
     let journal = driver.registry.journal().clone();
-    c.bench_function("events_watch/event_to_200", |b| {
-        b.iter_custom(|n| rounds(&runtime, &journal, &mut told, n))
-    });
+    c.bench_function("events_watch/event_to_200", |b| b.iter_custom(|n| rounds(&runtime, &journal, &mut told, n)));
 }
 
 criterion_group!(fanout, through_the_journal, through_the_service);

@@ -12,14 +12,18 @@ have c++ || "$ROOT/scripts/install-deps.sh" --with-compiler || exit 1
 cd "$ROOT/fuzz" || exit 1
 host=$(rustc -vV | sed -n 's/^host: //p')
 # naming the target keeps the counters out of what runs while building
-build=(cargo build --quiet --release --features daemon --target "$host" --target-dir "$TARGET/fuzz")
+build=(cargo build --quiet --release --target "$host" --target-dir "$TARGET/fuzz")
 counters="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
   -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
   -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1"
 cargo build --quiet --target-dir "$TARGET/fuzz" --bin seeds || exit 1
 all=$("$TARGET/fuzz/debug/seeds" "$ROOT" corpus) || exit 1
 [ $# -gt 0 ] || set -- $all
-for target; do RUSTFLAGS=$counters "${build[@]}" --bin "$target" || exit 1; done
+for target; do
+  # those of the daemon itself take its whole dependencies; the others are leaves
+  needs=$(awk -v name="\"$target\"" '$1 == "name" && $3 == name { found = 1 } found && /required-features/ { print; exit } found && /^$/ { exit }' Cargo.toml)
+  RUSTFLAGS=$counters "${build[@]}" ${needs:+--features daemon} --bin "$target" || exit 1
+done
 
 status=0
 for target; do

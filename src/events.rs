@@ -142,12 +142,8 @@ impl Journal {
     }
 
     fn with(epoch: u64, inner: Inner, newest: u64) -> Self {
-        let shared = Shared {
-            epoch,
-            inner: Mutex::new(inner),
-            newest: watch::Sender::new(newest),
-            monitor: broadcast::Sender::new(MONITOR_LAG),
-        };
+        let shared =
+            Shared { epoch, inner: Mutex::new(inner), newest: watch::Sender::new(newest), monitor: broadcast::Sender::new(MONITOR_LAG) };
         Self { shared: Arc::new(shared) }
     }
 

@@ -24,9 +24,7 @@ fn main() -> ExitCode {
         return match daemon::start_in_background(std::env::args_os().skip(1)) {
             Ok(true) => ExitCode::SUCCESS,
             Ok(false) => ExitCode::FAILURE,
-            Err(error) => refuse(&format!(
-                "virtqemud: cannot go to the background: {error}\n"
-            )),
+            Err(error) => refuse(&format!("virtqemud: cannot go to the background: {error}\n")),
         };
     }
     match logging::install(Plan::initial()) {

@@ -79,9 +79,7 @@ impl Options {
     /// How long the daemon stays without a client and without a running guest.
     #[must_use]
     pub fn idle_limit(&self) -> Option<Duration> {
-        self.timeout
-            .filter(|seconds| *seconds != 0)
-            .map(|s| Duration::from_secs(s.into()))
+        self.timeout.filter(|seconds| *seconds != 0).map(|s| Duration::from_secs(s.into()))
     }
 }
 
@@ -115,10 +113,7 @@ pub const MANUAL: &[(&str, &str)] = &[
          As another user: $XDG_CONFIG_HOME/libvirt/virtqemud.conf and qemu.conf, sockets and virtqemud.pid in \
          $XDG_RUNTIME_DIR/libvirt. Without these variables: ~/.config, and ~/.cache for both.",
     ),
-    (
-        "EXIT STATUS",
-        "0 when the daemon ended as it was told to, 1 when it could not start or failed.",
-    ),
+    ("EXIT STATUS", "0 when the daemon ended as it was told to, 1 when it could not start or failed."),
     ("SEE ALSO", "virsh(1), virt-admin(1), qemu-system(1)"),
 ];
 
@@ -133,8 +128,7 @@ mod tests {
     #[test]
     fn options_have_libvirts_names() {
         let short = read("virtqemud -d -v -t 30 -f /c -p /p").unwrap();
-        let long =
-            read("virtqemud --daemon --verbose --timeout 30 --config=/c --pid-file /p").unwrap();
+        let long = read("virtqemud --daemon --verbose --timeout 30 --config=/c --pid-file /p").unwrap();
         for options in [short, long] {
             assert!(options.daemon && options.verbose);
             assert_eq!(options.idle_limit(), Some(Duration::from_secs(30)));
@@ -150,11 +144,7 @@ mod tests {
         for case in cases {
             match read(&format!("virtqemud {case}")) {
                 Err(Instead::Refuse(text)) => {
-                    assert!(
-                        text.starts_with("virtqemud: ") && text.contains("Usage:")
-                            || text.contains("--help"),
-                        "{text}"
-                    );
+                    assert!(text.starts_with("virtqemud: ") && text.contains("Usage:") || text.contains("--help"), "{text}");
                 }
                 other => panic!("{case}: {other:?}"),
             }
@@ -164,9 +154,7 @@ mod tests {
     #[test]
     fn version_begins_as_libvirts() {
         for option in ["-V", "--version"] {
-            let Err(Instead::Print(text)) = read(&format!("virtqemud {option}")) else {
-                panic!()
-            };
+            let Err(Instead::Print(text)) = read(&format!("virtqemud {option}")) else { panic!() };
             assert_eq!(text.lines().next(), Some("virtqemud (libvirt) 11.3.0"));
         }
     }
@@ -181,11 +169,7 @@ mod tests {
             std::fs::write(&path, &page).unwrap();
         }
         let shipped = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(
-            shipped == page,
-            "{} is stale: run with BLESS=1",
-            path.display()
-        );
+        assert!(shipped == page, "{} is stale: run with BLESS=1", path.display());
     }
 
     fn manual() -> String {

@@ -42,18 +42,8 @@ impl Conn {
     /// A connection of `cred`, by `socket`.
     pub(crate) fn new(options: Arc<Options>, socket: SocketKind, cred: PeerCred) -> Self {
         let authenticated = !options.authority.asks(socket);
-        let state = Mutex::new(State {
-            authenticated,
-            ..State::default()
-        });
-        Self {
-            options,
-            socket,
-            cred,
-            events: Registry::default(),
-            session: tokio::sync::Mutex::default(),
-            state,
-        }
+        let state = Mutex::new(State { authenticated, ..State::default() });
+        Self { options, socket, cred, events: Registry::default(), session: tokio::sync::Mutex::default(), state }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -74,10 +64,7 @@ impl Conn {
     pub(crate) fn peer(&self) -> Peer {
         let state = self.state();
         let by_flag = state.open.as_ref().is_some_and(|open| open.read_only);
-        Peer {
-            cred: state.identity.unwrap_or(self.cred),
-            read_only: by_flag || self.socket == SocketKind::ReadOnly,
-        }
+        Peer { cred: state.identity.unwrap_or(self.cred), read_only: by_flag || self.socket == SocketKind::ReadOnly }
     }
 
     /// Makes the calls to come those of `cred`.

@@ -41,31 +41,17 @@ pub(crate) enum Verdict {
 /// Where libvirt refuses before it looks at the arguments.
 pub(crate) fn procedure(conn: &Conn, header: &Header) -> Result<&'static ProcedureInfo, WireError> {
     let mut programs = conn.socket.programs().iter();
-    let program =
-        programs.find(|known| (known.number, known.version) == (header.program, header.version));
+    let program = programs.find(|known| (known.number, known.version) == (header.program, header.version));
     let Some(program) = program else {
-        let text = format!(
-            "Cannot find program {} version {}",
-            header.program, header.version
-        );
+        let text = format!("Cannot find program {} version {}", header.program, header.version);
         return Err(WireError::rpc(&text));
     };
     if header.status != Status::OK {
-        return Err(WireError::rpc(&format!(
-            "Unexpected message status {}",
-            header.status.0
-        )));
+        return Err(WireError::rpc(&format!("Unexpected message status {}", header.status.0)));
     }
-    let info = program
-        .procedure(header.procedure)
-        .filter(|info| info.kind == Kind::Call);
-    let info =
-        info.ok_or_else(|| WireError::rpc(&format!("unknown procedure: {}", header.procedure)))?;
-    if info.before_auth || conn.is_authenticated() {
-        Ok(info)
-    } else {
-        Err(WireError::rpc("authentication required"))
-    }
+    let info = program.procedure(header.procedure).filter(|info| info.kind == Kind::Call);
+    let info = info.ok_or_else(|| WireError::rpc(&format!("unknown procedure: {}", header.procedure)))?;
+    if info.before_auth || conn.is_authenticated() { Ok(info) } else { Err(WireError::rpc("authentication required")) }
 }
 
 /// Begins the call of `header` with the arguments `payload`.
@@ -81,12 +67,7 @@ pub(crate) fn call(conn: &Arc<Conn>, header: Header, payload: &[u8], fds: Fds) -
             info.priority,
             Box::pin(async move {
                 match running.await {
-                    Ok((packet, effects)) => Answer {
-                        call: header,
-                        info: Some(info),
-                        packet,
-                        effects,
-                    },
+                    Ok((packet, effects)) => Answer { call: header, info: Some(info), packet, effects },
                     Err(failure) => refusal(header, Some(info), &failure.0),
                 }
             }),
@@ -94,12 +75,7 @@ pub(crate) fn call(conn: &Arc<Conn>, header: Header, payload: &[u8], fds: Fds) -
     }
 }
 
-fn begin(
-    header: Header,
-    info: &'static ProcedureInfo,
-    ctx: Ctx,
-    payload: &[u8],
-) -> Result<BoxFuture<'static, Outcome>, WireError> {
+fn begin(header: Header, info: &'static ProcedureInfo, ctx: Ctx, payload: &[u8]) -> Result<BoxFuture<'static, Outcome>, WireError> {
     if let Some(route) = routes::find(info) {
         return route(header, ctx, payload);
     }
@@ -110,27 +86,14 @@ fn begin(
 
 /// In place of `answer`: the connection has as many streams as it may have.
 pub(crate) fn too_many_streams(answer: &Answer) -> Answer {
-    let error = WireError::new(
-        ErrorCode::RESOURCE_BUSY,
-        ErrorDomain::STREAMS,
-        "too many streams on this connection",
-    );
+    let error = WireError::new(ErrorCode::RESOURCE_BUSY, ErrorDomain::STREAMS, "too many streams on this connection");
     refusal(answer.call, answer.info, &error)
 }
 
 fn refusal(call: Header, info: Option<&'static ProcedureInfo>, error: &WireError) -> Answer {
     let mut packet = Vec::with_capacity(256);
-    if put_packet(&mut packet, &call.reply(Status::ERROR), |out| {
-        error.encode(out)
-    })
-    .is_err()
-    {
+    if put_packet(&mut packet, &call.reply(Status::ERROR), |out| error.encode(out)).is_err() {
         packet.clear();
     }
-    Answer {
-        call,
-        info,
-        packet,
-        effects: Vec::new(),
-    }
+    Answer { call, info, packet, effects: Vec::new() }
 }

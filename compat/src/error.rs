@@ -31,9 +31,7 @@ pub(crate) fn from_status(status: &Status) -> WireError {
 
 /// The words around `detail` in `message`, with libvirt's place holder.
 fn format_of(message: &str, detail: &str) -> Option<String> {
-    let words = message
-        .strip_suffix(detail)
-        .filter(|words| !words.is_empty())?;
+    let words = message.strip_suffix(detail).filter(|words| !words.is_empty())?;
     Some(format!("{words}%1$s"))
 }
 
@@ -62,14 +60,8 @@ mod tests {
     #[test]
     fn a_status_with_libvirts_numbers_becomes_libvirts_error() {
         let detail = "no domain with matching name 'x'";
-        let metadata = [
-            ("libvirt_code", "42"),
-            ("libvirt_domain", "10"),
-            ("libvirt_detail", detail),
-        ];
-        let metadata: HashMap<_, _> = metadata
-            .map(|(key, value)| (key.into(), value.into()))
-            .into();
+        let metadata = [("libvirt_code", "42"), ("libvirt_domain", "10"), ("libvirt_detail", detail)];
+        let metadata: HashMap<_, _> = metadata.map(|(key, value)| (key.into(), value.into())).into();
         let details = ErrorDetails::with_error_info("NO_DOMAIN", "virtqemud", metadata);
         let message = format!("Domain not found: {detail}");
         let status = Status::with_error_details(Code::NotFound, message, details);
@@ -81,12 +73,6 @@ mod tests {
     #[test]
     fn a_status_from_the_transport_is_told_as_it_is() {
         let error = from_status(&Status::deadline_exceeded("30 s"));
-        assert_eq!(
-            (error.code, error.to_string()),
-            (
-                ErrorCode::OPERATION_TIMEOUT,
-                "Timed out during operation: 30 s".into()
-            )
-        );
+        assert_eq!((error.code, error.to_string()), (ErrorCode::OPERATION_TIMEOUT, "Timed out during operation: 30 s".into()));
     }
 }

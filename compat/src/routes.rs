@@ -7,9 +7,7 @@ use wire::xdr::{Encode, Reader, TooLong};
 use wire::{WireError, admin, qemu, remote};
 
 use crate::ctx::{Ctx, Effect, Failure, not_open};
-use crate::handlers::{
-    agent, config, connect, counters, device, domain, events, host, info, lifecycle, list, monitor, node, stats,
-};
+use crate::handlers::{agent, config, connect, counters, device, domain, events, host, info, lifecycle, list, monitor, node, stats};
 
 /// A handler's answer: the whole reply packet and what else to do, or an error.
 pub(crate) type Outcome = Result<(Vec<u8>, Vec<Effect>), Failure>;
@@ -150,11 +148,8 @@ routes! { QEMU: qemu;
 }
 
 /// Procedures that need no open connection, authentication's aside.
-const BEFORE_OPEN: [i32; 3] = [
-    remote::ConnectOpen::INFO.number,
-    remote::ConnectClose::INFO.number,
-    remote::ConnectSupportsFeature::INFO.number,
-];
+const BEFORE_OPEN: [i32; 3] =
+    [remote::ConnectOpen::INFO.number, remote::ConnectClose::INFO.number, remote::ConnectSupportsFeature::INFO.number];
 
 /// What serves `info`, if anything does.
 pub(crate) fn find(info: &ProcedureInfo) -> Option<Route> {
@@ -169,12 +164,8 @@ pub(crate) fn find(info: &ProcedureInfo) -> Option<Route> {
 
 /// Names of the procedures that are served, by program and number.
 pub fn served() -> impl Iterator<Item = (&'static Program, &'static ProcedureInfo)> {
-    let all =
-        |program: &'static Program| program.procedures.iter().map(move |info| (program, info));
-    wire::PROGRAMS
-        .into_iter()
-        .flat_map(all)
-        .filter(|(_, info)| find(info).is_some())
+    let all = |program: &'static Program| program.procedures.iter().map(move |info| (program, info));
+    wire::PROGRAMS.into_iter().flat_map(all).filter(|(_, info)| find(info).is_some())
 }
 
 /// Reads the arguments and checks what libvirt checks, in its order: arguments, open connection, read-only.
@@ -214,8 +205,7 @@ fn finish(header: &Header, ctx: &Ctx, reply: &impl Encode) -> Outcome {
         _ => None,
     });
     let mut packet = Vec::with_capacity(64);
-    put_reply(&mut packet, header, reply, fds.unwrap_or(0))
-        .map_err(|error| too_long(ctx, error))?;
+    put_reply(&mut packet, header, reply, fds.unwrap_or(0)).map_err(|error| too_long(ctx, error))?;
     Ok((packet, effects))
 }
 

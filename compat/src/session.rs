@@ -110,10 +110,7 @@ impl Future for Running {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut std::task::Context<'_>) -> Poll<Self::Output> {
         let priority = self.0;
-        self.1
-            .as_mut()
-            .poll(context)
-            .map(|answer| (priority, answer))
+        self.1.as_mut().poll(context).map(|answer| (priority, answer))
     }
 }
 
@@ -131,12 +128,7 @@ enum Event {
 
 impl Session {
     /// Takes over a connection.
-    pub(crate) fn new(
-        stream: UnixStream,
-        conn: Arc<Conn>,
-        ticket: Ticket,
-        stop: CancellationToken,
-    ) -> Self {
+    pub(crate) fn new(stream: UnixStream, conn: Arc<Conn>, ticket: Ticket, stop: CancellationToken) -> Self {
         Self {
             stream,
             input: Input::new(Trust::Stranger),
@@ -237,22 +229,14 @@ impl Session {
             let Some(packet) = self.input.front()? else {
                 return Ok(());
             };
-            if matches!(
-                packet.header.r#type,
-                PacketType::CALL | PacketType::CALL_WITH_FDS
-            ) {
+            if matches!(packet.header.r#type, PacketType::CALL | PacketType::CALL_WITH_FDS) {
                 self.on_call(&packet).await?;
                 continue;
             }
             if let Some(sign) = Sign::of(&packet.header) {
                 self.on_sign(sign);
-            } else if matches!(
-                packet.header.r#type,
-                PacketType::STREAM | PacketType::STREAM_HOLE
-            ) {
-                let answer = self
-                    .streams
-                    .receive(&packet.header, self.input.payload(&packet));
+            } else if matches!(packet.header.r#type, PacketType::STREAM | PacketType::STREAM_HOLE) {
+                let answer = self.streams.receive(&packet.header, self.input.payload(&packet));
                 if let Some(answer) = answer {
                     self.output.push(answer);
                 }
@@ -264,8 +248,7 @@ impl Session {
 
     async fn on_call(&mut self, packet: &Arrived) -> Result<(), End> {
         let header = packet.header;
-        let priority =
-            dispatch::procedure(&self.conn, &header).map_or(Priority::High, |info| info.priority);
+        let priority = dispatch::procedure(&self.conn, &header).map_or(Priority::High, |info| info.priority);
         let payload = self.input.payload(packet);
         if self.may_run(priority) {
             // Descriptors come first, for the call takes them; the payload stays where it is until it is read.
@@ -280,20 +263,14 @@ impl Session {
             };
             return self.start(verdict).await;
         }
-        if self.waiting.len() >= WAITING_CALLS || self.waiting_bytes + payload.len() > WAITING_BYTES
-        {
+        if self.waiting.len() >= WAITING_CALLS || self.waiting_bytes + payload.len() > WAITING_BYTES {
             self.blocked = true;
             return Ok(());
         }
         let payload = payload.to_vec();
         self.waiting_bytes += payload.len();
         let fds = self.take_fds(packet)?;
-        self.waiting.push_back(Waiting {
-            header,
-            payload,
-            fds,
-            priority,
-        });
+        self.waiting.push_back(Waiting { header, payload, fds, priority });
         Ok(())
     }
 
@@ -331,18 +308,8 @@ impl Session {
     }
 
     async fn start_waiting(&mut self) -> Result<(), End> {
-        while let Some(index) = self
-            .waiting
-            .iter()
-            .position(|waiting| self.may_run(waiting.priority))
-        {
-            let Some(Waiting {
-                header,
-                payload,
-                fds,
-                ..
-            }) = self.waiting.remove(index)
-            else {
+        while let Some(index) = self.waiting.iter().position(|waiting| self.may_run(waiting.priority)) {
+            let Some(Waiting { header, payload, fds, .. }) = self.waiting.remove(index) else {
                 break;
             };
             self.waiting_bytes -= payload.len();
@@ -388,13 +355,8 @@ impl Session {
     fn watch_silence(&mut self) {
         let limits = self.conn.options.limits();
         if self.silence.is_none() {
-            let silence = Keepalive::start(
-                limits.keepalive_interval,
-                limits.keepalive_count,
-                Instant::now(),
-            );
-            self.silence = silence
-                .map(|silence| (silence, Box::pin(tokio::time::sleep_until(silence.first()))));
+            let silence = Keepalive::start(limits.keepalive_interval, limits.keepalive_count, Instant::now());
+            self.silence = silence.map(|silence| (silence, Box::pin(tokio::time::sleep_until(silence.first()))));
         }
     }
 

@@ -89,18 +89,14 @@ impl Streams {
 
     /// Takes a stream packet of the client; what it is answered, if anything.
     pub(crate) fn receive(&mut self, header: &Header, payload: &[u8]) -> Option<Vec<u8>> {
-        let same = |open: &Open| {
-            (open.call.serial, open.call.procedure) == (header.serial, header.procedure)
-        };
+        let same = |open: &Open| (open.call.serial, open.call.procedure) == (header.serial, header.procedure);
         let index = self.0.iter().position(same)?;
         let open = self.0.get_mut(index)?;
         if header.r#type == PacketType::STREAM_HOLE {
             return Some(self.fail(index, &broken("holes were not agreed on")));
         }
         match header.status {
-            Status::CONTINUE if payload.is_empty() => {
-                Some(self.fail(index, &broken("stream packet without data")))
-            }
+            Status::CONTINUE if payload.is_empty() => Some(self.fail(index, &broken("stream packet without data"))),
             Status::CONTINUE => {
                 open.queue(payload);
                 None

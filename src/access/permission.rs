@@ -120,7 +120,10 @@ pub const PERMISSIONS: &[(&str, Permission)] = &[
 /// The permission that the RPC at `path` needs; none for an RPC that is not served.
 pub fn permission_of(path: &str) -> Option<Permission> {
     // A page of strings: compared from the end, where they differ, a scan takes less than a hash.
-    PERMISSIONS.iter().find(|(p, _)| p.len() == path.len() && p.as_bytes().iter().rev().eq(path.as_bytes().iter().rev())).map(|(_, permission)| *permission)
+    PERMISSIONS
+        .iter()
+        .find(|(p, _)| p.len() == path.len() && p.as_bytes().iter().rev().eq(path.as_bytes().iter().rev()))
+        .map(|(_, permission)| *permission)
 }
 
 #[cfg(test)]

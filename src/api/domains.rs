@@ -33,7 +33,13 @@ impl Service {
     }
 
     /// Carries out a mutation, once for each request_id.
-    async fn mutate<T, M, F>(&self, call: &'static str, request: Request<T>, options: fn(&T) -> Option<&pb::MutationOptions>, work: impl FnOnce(Arc<Driver>, T, Conditions) -> F + Send) -> Result<Response<M>, Status>
+    async fn mutate<T, M, F>(
+        &self,
+        call: &'static str,
+        request: Request<T>,
+        options: fn(&T) -> Option<&pb::MutationOptions>,
+        work: impl FnOnce(Arc<Driver>, T, Conditions) -> F + Send,
+    ) -> Result<Response<M>, Status>
     where
         T: Send,
         M: prost::Message + Default,
@@ -51,7 +57,8 @@ impl Service {
         let size = usize::try_from(request.page_size).map_err(|_| Error::argument("page_size is negative"))?;
         let size = if size == 0 { PAGE } else { size.min(PAGE_MAX) };
         let filter = request.filter.clone().unwrap_or_default();
-        let encode = if request.view() == pb::View::Full { |view: &_| convert::full(view).encode_to_vec().into() } else { convert::encoded };
+        let encode =
+            if request.view() == pb::View::Full { |view: &_| convert::full(view).encode_to_vec().into() } else { convert::encoded };
         let mut page = pb::ListResponse { version: Some(version.into()), ..Default::default() };
         let (views, mut last) = (self.driver.registry.views(), None);
         for view in views.iter().filter(|v| convert::passes(&filter, v)) {
@@ -98,7 +105,8 @@ impl pb::domains_server::Domains for Service {
 
     async fn create(&self, request: Request<pb::CreateRequest>) -> Result<Response<pb::Domain>, Status> {
         let work = |driver: Arc<Driver>, r: pb::CreateRequest, conditions| async move {
-            let how = ops::start::How { paused: r.paused, reset_nvram: r.reset_nvram, session: driver.sessions.find(&r.autodestroy_session)? };
+            let how =
+                ops::start::How { paused: r.paused, reset_nvram: r.reset_nvram, session: driver.sessions.find(&r.autodestroy_session)? };
             let view = ops::start::create(&driver, r.xml, r.validate, how, &conditions).await?;
             Ok(convert::full(&view))
         };
@@ -122,7 +130,12 @@ impl pb::domains_server::Domains for Service {
             authorize(peer, Permission::DomainReadSecure, "GetXml")?;
         }
         let request = request.into_inner();
-        let form = ops::xml::Form { inactive: request.inactive, secure: request.secure, migratable: request.migratable, update_cpu: request.update_cpu };
+        let form = ops::xml::Form {
+            inactive: request.inactive,
+            secure: request.secure,
+            migratable: request.migratable,
+            update_cpu: request.update_cpu,
+        };
         let view = convert::find(&self.driver, request.domain)?.view();
         let xml = ops::xml::text(&view, form)?;
         Ok(Response::new(pb::GetXmlResponse { xml: xml.to_string(), etag: view.etag() }))
@@ -131,7 +144,8 @@ impl pb::domains_server::Domains for Service {
     async fn start(&self, request: Request<pb::StartRequest>) -> Result<Response<pb::Domain>, Status> {
         let work = |driver: Arc<Driver>, r: pb::StartRequest, conditions| async move {
             let domain = convert::find(&driver, r.domain)?;
-            let how = ops::start::How { paused: r.paused, reset_nvram: r.reset_nvram, session: driver.sessions.find(&r.autodestroy_session)? };
+            let how =
+                ops::start::How { paused: r.paused, reset_nvram: r.reset_nvram, session: driver.sessions.find(&r.autodestroy_session)? };
             let view = ops::start::start(&driver, &domain, how, &conditions).await?;
             Ok(convert::full(&view))
         };
@@ -241,11 +255,8 @@ impl pb::domains_server::Domains for Service {
             false => named(&self.driver, &request.domains)?,
         };
         let domains = domains.into_iter().filter(|d| d.view().exists() && convert::passes(&filter, &d.view())).collect();
-        let wanted = ops::stats::Wanted {
-            groups: super::stats::groups(&request)?,
-            backing_chain: request.backing_chain,
-            nowait: request.nowait,
-        };
+        let wanted =
+            ops::stats::Wanted { groups: super::stats::groups(&request)?, backing_chain: request.backing_chain, nowait: request.nowait };
         let collected = ops::stats::collect(&self.driver, domains, wanted).await;
         Ok(Response::new(super::stats::response(collected)))
     }

@@ -70,7 +70,9 @@ impl Watch {
         let filter = Filter::of(&driver, &request)?;
         // First the place, then the state: an event between the two is told twice, never not at all.
         let place = match &request.since_version {
-            Some(_) if request.send_initial_state => return Err(Error::argument("since_version excludes send_initial_state").in_area(Area::Event)),
+            Some(_) if request.send_initial_state => {
+                return Err(Error::argument("since_version excludes send_initial_state").in_area(Area::Event));
+            }
             Some(version) => resume(journal, version.into())?,
             None => journal.version(),
         };
@@ -155,9 +157,13 @@ fn resume(journal: &crate::events::Journal, version: Version) -> Result<Version>
 }
 
 fn ending() -> Error {
-    Error::new(Code::OperationAborted, "the daemon is ending; resume from the last version that was seen").in_area(Area::Event).because("DAEMON_STOPS")
+    Error::new(Code::OperationAborted, "the daemon is ending; resume from the last version that was seen")
+        .in_area(Area::Event)
+        .because("DAEMON_STOPS")
 }
 
 fn slow() -> Error {
-    Error::new(Code::ResourceBusy, "the watch did not keep up; resume from the last version that it saw").in_area(Area::Event).because("SLOW_WATCHER")
+    Error::new(Code::ResourceBusy, "the watch did not keep up; resume from the last version that it saw")
+        .in_area(Area::Event)
+        .because("SLOW_WATCHER")
 }

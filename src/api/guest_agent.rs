@@ -54,7 +54,10 @@ impl pb::guest_agent_server::GuestAgent for Service {
         Ok(Response::new(pb::GetGuestTimeResponse { nanoseconds }))
     }
 
-    async fn freeze_filesystems(&self, request: Request<pb::GuestFilesystemsRequest>) -> Result<Response<pb::GuestFilesystemsResponse>, Status> {
+    async fn freeze_filesystems(
+        &self,
+        request: Request<pb::GuestFilesystemsRequest>,
+    ) -> Result<Response<pb::GuestFilesystemsResponse>, Status> {
         let request = request.into_inner();
         let domain = convert::find(&self.driver, request.domain)?;
         let (name, arguments) = match request.mount_points.is_empty() {
@@ -64,7 +67,10 @@ impl pb::guest_agent_server::GuestAgent for Service {
         self.count(&domain, name, arguments).await
     }
 
-    async fn thaw_filesystems(&self, request: Request<pb::GuestFilesystemsRequest>) -> Result<Response<pb::GuestFilesystemsResponse>, Status> {
+    async fn thaw_filesystems(
+        &self,
+        request: Request<pb::GuestFilesystemsRequest>,
+    ) -> Result<Response<pb::GuestFilesystemsResponse>, Status> {
         let domain = convert::find(&self.driver, request.into_inner().domain)?;
         self.count(&domain, "guest-fsfreeze-thaw", json!({})).await
     }

@@ -33,7 +33,10 @@ impl pb::host_server::Host for Service {
         }))
     }
 
-    async fn get_hypervisor_version(&self, _: Request<pb::GetHypervisorVersionRequest>) -> Result<Response<pb::GetHypervisorVersionResponse>, Status> {
+    async fn get_hypervisor_version(
+        &self,
+        _: Request<pb::GetHypervisorVersionRequest>,
+    ) -> Result<Response<pb::GetHypervisorVersionResponse>, Status> {
         let version = ops::host::hypervisor_version(&self.driver).await?;
         Ok(Response::new(pb::GetHypervisorVersionResponse { version }))
     }
@@ -86,13 +89,19 @@ impl pb::host_server::Host for Service {
 
     async fn get_memory(&self, request: Request<pb::GetMemoryRequest>) -> Result<Response<pb::GetMemoryResponse>, Status> {
         let memory = ops::node::memory(&self.driver, request.into_inner().cell).await?;
-        Ok(Response::new(pb::GetMemoryResponse { total_kib: memory.total, free_kib: memory.free, buffers_kib: memory.buffers, cached_kib: memory.cached }))
+        Ok(Response::new(pb::GetMemoryResponse {
+            total_kib: memory.total,
+            free_kib: memory.free,
+            buffers_kib: memory.buffers,
+            cached_kib: memory.cached,
+        }))
     }
 
     async fn list_cells(&self, _: Request<pb::ListCellsRequest>) -> Result<Response<pb::ListCellsResponse>, Status> {
         use pb::list_cells_response::{Cell, Pages};
         let pages = |p: hostinfo::PageCount| Pages { size_kib: p.size, total: p.total, free: p.free };
-        let cell = |(id, free_memory_kib, counts): ops::node::Cell| Cell { id, free_memory_kib, pages: counts.into_iter().map(pages).collect() };
+        let cell =
+            |(id, free_memory_kib, counts): ops::node::Cell| Cell { id, free_memory_kib, pages: counts.into_iter().map(pages).collect() };
         let cells = ops::node::cells(&self.driver).await?;
         Ok(Response::new(pb::ListCellsResponse { cells: cells.into_iter().map(cell).collect() }))
     }
@@ -102,7 +111,10 @@ impl pb::host_server::Host for Service {
         Ok(Response::new(pb::GetCapabilitiesResponse { xml }))
     }
 
-    async fn get_domain_capabilities(&self, request: Request<pb::GetDomainCapabilitiesRequest>) -> Result<Response<pb::GetDomainCapabilitiesResponse>, Status> {
+    async fn get_domain_capabilities(
+        &self,
+        request: Request<pb::GetDomainCapabilitiesRequest>,
+    ) -> Result<Response<pb::GetDomainCapabilitiesResponse>, Status> {
         let r = request.into_inner();
         let asked = ops::domcaps::Asked { emulator: r.emulator, arch: r.arch, machine: r.machine, virt_type: r.virt_type };
         let xml = ops::host::domain_capabilities(&self.driver, asked).await?;

@@ -32,7 +32,10 @@ pub(super) fn groups(request: &pb::GetStatsRequest) -> Result<Groups> {
             Ok(pb::StatsGroup::Dirtyrate) => groups.dirty_rate = true,
             Ok(pb::StatsGroup::Vm) => groups.vm = true,
             Ok(pb::StatsGroup::Unspecified) | Err(_) if request.enforce => {
-                return Err(Error::new(Code::ArgumentUnsupported, format!("Stats types bits {number:#x} are not supported by this daemon or QEMU")));
+                return Err(Error::new(
+                    Code::ArgumentUnsupported,
+                    format!("Stats types bits {number:#x} are not supported by this daemon or QEMU"),
+                ));
             }
             Ok(pb::StatsGroup::Unspecified) | Err(_) => {}
         }

@@ -111,11 +111,7 @@ impl DaemonConfig {
                 client_requests: document.count("admin_max_client_requests"),
             },
             keepalive: keepalive(document, "keepalive_interval", "keepalive_count"),
-            admin_keepalive: keepalive(
-                document,
-                "admin_keepalive_interval",
-                "admin_keepalive_count",
-            ),
+            admin_keepalive: keepalive(document, "admin_keepalive_interval", "admin_keepalive_count"),
             logging: Logging {
                 level: document.count("log_level"),
                 filters: document.text("log_filters").unwrap_or_default().to_owned(),
@@ -130,16 +126,8 @@ impl DaemonConfig {
     /// These settings, but with those of `running` that only a restart changes.
     #[must_use]
     pub fn reloaded_over(self, running: &Self) -> Self {
-        let limits = Limits {
-            queued_clients: running.limits.queued_clients,
-            ..self.limits
-        };
-        Self {
-            limits,
-            keepalive: self.keepalive,
-            logging: self.logging,
-            ..running.clone()
-        }
+        let limits = Limits { queued_clients: running.limits.queued_clients, ..self.limits };
+        Self { limits, keepalive: self.keepalive, logging: self.logging, ..running.clone() }
     }
 }
 
@@ -148,18 +136,13 @@ fn refuse_unsupported_access(document: &Document) -> Result<(), Error> {
     for name in ["auth_unix_rw", "auth_unix_ro"] {
         let asked = document.text(name).unwrap_or("none");
         if asked != "none" {
-            return Err(document.meaning(
-                name,
-                format!("\"{asked}\" is not supported yet; set \"none\" and let the sockets' mode and group decide"),
-            ));
+            return Err(document
+                .meaning(name, format!("\"{asked}\" is not supported yet; set \"none\" and let the sockets' mode and group decide")));
         }
     }
     let drivers = document.list("access_drivers").unwrap_or_default();
     match drivers.iter().find(|driver| *driver != "none") {
-        Some(driver) => Err(document.meaning(
-            "access_drivers",
-            format!("\"{driver}\" is not supported yet; leave the list empty"),
-        )),
+        Some(driver) => Err(document.meaning("access_drivers", format!("\"{driver}\" is not supported yet; leave the list empty"))),
         None => Ok(()),
     }
 }
@@ -178,31 +161,20 @@ fn limits(document: &Document) -> Result<Limits, Error> {
     let limits = Limits {
         clients: document.count("max_clients"),
         queued_clients: document.count("max_queued_clients"),
-        anonymous_clients: Some(document.count("max_anonymous_clients"))
-            .filter(|count| *count != 0),
+        anonymous_clients: Some(document.count("max_anonymous_clients")).filter(|count| *count != 0),
         client_requests: document.count("max_client_requests"),
     };
     match limits.anonymous_clients {
-        Some(anonymous) if anonymous > limits.clients => Err(document.meaning(
-            "max_clients",
-            format!(
-                "it is {}, less than max_anonymous_clients, which is {anonymous}",
-                limits.clients
-            ),
-        )),
+        Some(anonymous) if anonymous > limits.clients => {
+            Err(document.meaning("max_clients", format!("it is {}, less than max_anonymous_clients, which is {anonymous}", limits.clients)))
+        }
         _ => Ok(limits),
     }
 }
 
 fn keepalive(document: &Document, interval: &str, count: &str) -> Keepalive {
     let seconds = document.number(interval);
-    Keepalive {
-        interval: u64::try_from(seconds)
-            .ok()
-            .filter(|s| *s > 0)
-            .map(Duration::from_secs),
-        count: document.count(count),
-    }
+    Keepalive { interval: u64::try_from(seconds).ok().filter(|s| *s > 0).map(Duration::from_secs), count: document.count(count) }
 }
 
 fn host_uuid(document: &Document) -> HostUuid {

@@ -228,16 +228,8 @@ impl QemuConfig {
             guard: guard(document),
             limits: process_limits(document),
             vnc: vnc(document),
-            display_ports: ports(
-                document,
-                "remote_display_port_min",
-                "remote_display_port_max",
-            )?,
-            websocket_ports: ports(
-                document,
-                "remote_websocket_port_min",
-                "remote_websocket_port_max",
-            )?,
+            display_ports: ports(document, "remote_display_port_min", "remote_display_port_max")?,
+            websocket_ports: ports(document, "remote_websocket_port_min", "remote_websocket_port_max")?,
             audio: Audio {
                 with_vnc: document.flag("vnc_allow_host_audio"),
                 without_graphics: document.flag("nographics_allow_host_audio"),
@@ -258,10 +250,7 @@ impl QemuConfig {
             log_timestamp: document.flag("log_timestamp"),
             nvram: nvram(document)?,
             capability_filters: document.list("capability_filters").unwrap_or_default(),
-            deprecation_behavior: document
-                .text("deprecation_behavior")
-                .unwrap_or("none")
-                .to_owned(),
+            deprecation_behavior: document.text("deprecation_behavior").unwrap_or("none").to_owned(),
         })
     }
 }
@@ -269,13 +258,9 @@ impl QemuConfig {
 fn refuse_unsupported_labels(document: &Document) -> Result<(), Error> {
     let drivers = document.list("security_driver").unwrap_or_default();
     match drivers.iter().find(|driver| *driver != "none") {
-        Some(driver) => Err(document.meaning(
-            "security_driver",
-            format!("\"{driver}\" is not supported yet; set \"none\": owner and mode protect guests then"),
-        )),
-        None if drivers.len() > 1 => {
-            Err(document.meaning("security_driver", "\"none\" stands alone, not in a list"))
-        }
+        Some(driver) => Err(document
+            .meaning("security_driver", format!("\"{driver}\" is not supported yet; set \"none\": owner and mode protect guests then"))),
+        None if drivers.len() > 1 => Err(document.meaning("security_driver", "\"none\" stands alone, not in a list")),
         None => Ok(()),
     }
 }
@@ -337,18 +322,9 @@ fn vnc(document: &Document) -> Vnc {
 }
 
 fn ports(document: &Document, min: &'static str, max: &'static str) -> Result<PortRange, Error> {
-    let range = PortRange {
-        min: document.count(min),
-        max: document.count(max),
-    };
+    let range = PortRange { min: document.count(min), max: document.count(max) };
     if range.min > range.max {
-        return Err(document.meaning(
-            min,
-            format!(
-                "it is {}, more than {max}, which is {}",
-                range.min, range.max
-            ),
-        ));
+        return Err(document.meaning(min, format!("it is {}, more than {max}, which is {}", range.min, range.max)));
     }
     Ok(range)
 }
@@ -373,9 +349,7 @@ fn auto(document: &Document) -> Auto {
         dump_bypass_cache: document.flag("auto_dump_bypass_cache"),
         save_bypass_cache: document.flag("auto_save_bypass_cache"),
         try_save: document.text("auto_shutdown_try_save").map(which_guests),
-        try_shutdown: document
-            .text("auto_shutdown_try_shutdown")
-            .map(which_guests),
+        try_shutdown: document.text("auto_shutdown_try_shutdown").map(which_guests),
         poweroff: document.text("auto_shutdown_poweroff").map(which_guests),
         wait: Duration::from_secs(if wait == 0 { SHUTDOWN_WAIT } else { wait }),
         restore: document.flag("auto_shutdown_restore"),
@@ -392,18 +366,9 @@ fn which_guests(word: &str) -> AutoShutdown {
 }
 
 fn paths(document: &Document) -> Paths {
-    let hugetlbfs = document.list("hugetlbfs_mount").map(|mounts| {
-        mounts
-            .into_iter()
-            .filter(|mount| !mount.is_empty())
-            .map(PathBuf::from)
-            .collect()
-    });
-    Paths {
-        auto_dump: document.path("auto_dump_path"),
-        memory_backing: document.path("memory_backing_dir"),
-        hugetlbfs,
-    }
+    let hugetlbfs =
+        document.list("hugetlbfs_mount").map(|mounts| mounts.into_iter().filter(|mount| !mount.is_empty()).map(PathBuf::from).collect());
+    Paths { auto_dump: document.path("auto_dump_path"), memory_backing: document.path("memory_backing_dir"), hugetlbfs }
 }
 
 fn nvram(document: &Document) -> Result<Option<Vec<(PathBuf, PathBuf)>>, Error> {
@@ -413,9 +378,7 @@ fn nvram(document: &Document) -> Result<Option<Vec<(PathBuf, PathBuf)>>, Error> 
     pairs
         .iter()
         .map(|pair| match pair.split_once(':') {
-            Some((code, vars)) if !code.is_empty() && !vars.is_empty() => {
-                Ok((PathBuf::from(code), PathBuf::from(vars)))
-            }
+            Some((code, vars)) if !code.is_empty() && !vars.is_empty() => Ok((PathBuf::from(code), PathBuf::from(vars))),
             _ => Err(document.meaning("nvram", format!("\"{pair}\" is not FIRMWARE:VARIABLES"))),
         })
         .collect::<Result<_, _>>()

@@ -47,10 +47,7 @@ pub struct SyntaxError {
 /// # Errors
 /// At the first place that is not in the format, or when `text` is longer than [`MAX_FILE`].
 pub fn parse(text: &str) -> Result<Vec<Entry>, SyntaxError> {
-    let mut reader = Reader {
-        rest: text,
-        line: 1,
-    };
+    let mut reader = Reader { rest: text, line: 1 };
     if text.len() > MAX_FILE {
         return Err(reader.wrong("the file is longer than 1 MiB"));
     }
@@ -115,17 +112,12 @@ impl<'a> Reader<'a> {
             return Err(self.wrong("expected digits"));
         }
         let sign = if negative { "-" } else { "" };
-        format!("{sign}{digits}")
-            .parse()
-            .map(Value::Number)
-            .map_err(|_| self.wrong("the number does not fit into 64 bits"))
+        format!("{sign}{digits}").parse().map(Value::Number).map_err(|_| self.wrong("the number does not fit into 64 bits"))
     }
 
     fn text(&mut self) -> Result<Value, SyntaxError> {
         if let Some(rest) = self.rest.strip_prefix(r#"""""#) {
-            let end = rest
-                .find(r#"""""#)
-                .ok_or_else(|| self.wrong("a string in triple quotes does not end"))?;
+            let end = rest.find(r#"""""#).ok_or_else(|| self.wrong("a string in triple quotes does not end"))?;
             let text = &rest[..end];
             self.line += text.matches('\n').count();
             self.rest = &rest[end + 3..];
@@ -204,9 +196,6 @@ impl<'a> Reader<'a> {
     }
 
     fn wrong(&self, problem: &'static str) -> SyntaxError {
-        SyntaxError {
-            line: self.line,
-            problem,
-        }
+        SyntaxError { line: self.line, problem }
     }
 }

@@ -279,7 +279,8 @@ mod tests {
     #[tokio::test]
     async fn a_path_is_replaced_and_an_authority_is_not() {
         let preface = [b'P'; PREFACE];
-        for (sent, seen) in [("/run/libvirt/virtqemud-grpc-sock", "localhost"), ("localhost", "localhost"), ("a:80", "a:80"), ("/x", "lo")] {
+        for (sent, seen) in [("/run/libvirt/virtqemud-grpc-sock", "localhost"), ("localhost", "localhost"), ("a:80", "a:80"), ("/x", "lo")]
+        {
             let sent = [&preface[..], &frame(&literal(sent.as_bytes())), b"\0\0\x02\0\0\0\0\0\x01hi"].concat();
             let expected = [&preface[..], &frame(&literal(seen.as_bytes())), b"\0\0\x02\0\0\0\0\0\x01hi"].concat();
             for pieces in [1, 7, 4096] {

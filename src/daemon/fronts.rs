@@ -41,21 +41,12 @@ impl Fronts {
         let admin = Arc::new(compat::Options::new(work.service.clone(), system));
         let clients = grpc::Clients::new(libvirt.clients.watch());
         let seen_admin = admin.clients.watch();
-        let front = grpc::Front::new(
-            work.service.clone(),
-            setup.daemon.clone(),
-            clients.clone(),
-            setup.stop.clone(),
-        );
+        let front = grpc::Front::new(work.service.clone(), setup.daemon.clone(), clients.clone(), setup.stop.clone());
         follow(&libvirt, &setup.daemon, limits);
         follow(&admin, &setup.daemon, admin_limits);
         let tasks = [
             tokio::spawn(front.serve(listeners.grpc)),
-            tokio::spawn(compat::serve(
-                listeners.libvirt,
-                libvirt,
-                setup.stop.clone(),
-            )),
+            tokio::spawn(compat::serve(listeners.libvirt, libvirt, setup.stop.clone())),
             tokio::spawn(compat::serve(listeners.admin, admin, setup.stop.clone())),
         ];
         let ended = async {
@@ -65,11 +56,7 @@ impl Fronts {
                 }
             }
         };
-        Ok(Self {
-            clients,
-            admin: seen_admin,
-            ended: Box::pin(ended),
-        })
+        Ok(Self { clients, admin: seen_admin, ended: Box::pin(ended) })
     }
 
     /// Counts the clients of all fronts.
@@ -86,18 +73,10 @@ impl Listeners {
             let listener = UnixListener::from_std(listener)?;
             let libvirt = |kind, listener| compat::Socket { kind, listener };
             match role {
-                Role::Main => listeners
-                    .libvirt
-                    .push(libvirt(compat::SocketKind::ReadWrite, listener)),
-                Role::ReadOnly => listeners
-                    .libvirt
-                    .push(libvirt(compat::SocketKind::ReadOnly, listener)),
-                Role::Admin => listeners
-                    .admin
-                    .push(libvirt(compat::SocketKind::Admin, listener)),
-                Role::Grpc | Role::GrpcReadOnly => {
-                    listeners.grpc.push((listener, role.read_only()))
-                }
+                Role::Main => listeners.libvirt.push(libvirt(compat::SocketKind::ReadWrite, listener)),
+                Role::ReadOnly => listeners.libvirt.push(libvirt(compat::SocketKind::ReadOnly, listener)),
+                Role::Admin => listeners.admin.push(libvirt(compat::SocketKind::Admin, listener)),
+                Role::Grpc | Role::GrpcReadOnly => listeners.grpc.push((listener, role.read_only())),
             }
         }
         Ok(listeners)
@@ -105,17 +84,10 @@ impl Listeners {
 }
 
 /// Keeps the limits of a front what the configuration says.
-fn follow(
-    options: &Arc<compat::Options>,
-    config: &watch::Receiver<Arc<DaemonConfig>>,
-    limits: fn(&DaemonConfig) -> compat::Limits,
-) {
+fn follow(options: &Arc<compat::Options>, config: &watch::Receiver<Arc<DaemonConfig>>, limits: fn(&DaemonConfig) -> compat::Limits) {
     let mut config = config.clone();
     let apply = move |options: &compat::Options, config: &DaemonConfig| {
-        *options
-            .limits
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = limits(config);
+        *options.limits.write().unwrap_or_else(PoisonError::into_inner) = limits(config);
     };
     apply(options, &config.borrow_and_update());
     let options = Arc::downgrade(options);

@@ -145,26 +145,13 @@ impl Daemon {
         let around = surroundings(&options, &paths);
         let configuration = Configuration::load(options.config.as_deref(), &paths, around, log)?;
         if options.detached {
-            detach().map_err(|reason| StartError::Io {
-                what: "cannot leave the terminal",
-                reason,
-            })?;
+            detach().map_err(|reason| StartError::Io { what: "cannot leave the terminal", reason })?;
         }
         raise_file_limit();
-        let signals = Signals::new().map_err(|reason| StartError::Io {
-            what: "cannot heed signals",
-            reason,
-        })?;
+        let signals = Signals::new().map_err(|reason| StartError::Io { what: "cannot heed signals", reason })?;
         let locks = Locks::take(options.pid_file.as_deref(), &paths)?;
         match Sockets::open(&configuration.daemon(), &paths) {
-            Ok(sockets) => Ok(Self {
-                options,
-                paths,
-                configuration,
-                sockets,
-                locks,
-                signals,
-            }),
+            Ok(sockets) => Ok(Self { options, paths, configuration, sockets, locks, signals }),
             Err(error) => {
                 locks.release();
                 Err(error.into())
@@ -181,14 +168,7 @@ impl Daemon {
         M: FnOnce(Setup) -> F,
         F: Future<Output = anyhow::Result<Work>>,
     {
-        let Self {
-            options,
-            paths,
-            mut configuration,
-            sockets,
-            locks,
-            mut signals,
-        } = self;
+        let Self { options, paths, mut configuration, sockets, locks, mut signals } = self;
         let bound = sockets.bound().to_vec();
         notify::ready();
         if options.detached {
@@ -197,28 +177,14 @@ impl Daemon {
         if let Some(interval) = notify::watchdog_interval() {
             tokio::spawn(keep_watchdog(interval));
         }
-        let setup = Setup {
-            paths,
-            daemon: configuration.watch_daemon(),
-            qemu: configuration.watch_qemu(),
-            stop: CancellationToken::new(),
-        };
+        let setup = Setup { paths, daemon: configuration.watch_daemon(), qemu: configuration.watch_qemu(), stop: CancellationToken::new() };
         let made = tokio::select! {
             made = make(setup.clone()) => made.map(Some),
             () = heed(&mut signals, &mut configuration, None, || 0) => Ok(None),
         };
         let idle = options.idle_limit().map(Idle::new);
         let ended = match made {
-            Ok(Some(work)) => {
-                serve(
-                    work,
-                    setup,
-                    sockets,
-                    idle,
-                    (&mut signals, &mut configuration),
-                )
-                .await
-            }
+            Ok(Some(work)) => serve(work, setup, sockets, idle, (&mut signals, &mut configuration)).await,
             Ok(None) => Ok(()),
             Err(error) => Err(error),
         };
@@ -233,10 +199,7 @@ impl Locks {
     /// be held by a daemon of another container that shares /run; one that was asked for must be had.
     fn take(asked: Option<&Path>, paths: &Paths) -> Result<Self, LockError> {
         let driver = LockFile::acquire(&paths.driver_lock())?;
-        let pid = match (
-            asked,
-            LockFile::acquire(&absolute(asked.unwrap_or(&paths.pid_file))),
-        ) {
+        let pid = match (asked, LockFile::acquire(&absolute(asked.unwrap_or(&paths.pid_file)))) {
             (_, Ok(pid)) => Some(pid),
             (None, Err(error @ LockError::Held { .. })) => {
                 tracing::warn!(%error, "no PID file");
@@ -259,8 +222,7 @@ impl Locks {
 /// Every client and every guest takes descriptors: use as many as the administrator allows.
 fn raise_file_limit() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let raised = getrlimit(Resource::RLIMIT_NOFILE)
-        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
     if let Err(error) = raised {
         tracing::warn!(%error, "cannot raise the limit of open files");
     }
@@ -305,12 +267,7 @@ async fn serve(
 }
 
 /// Does what signals and the clock ask for, until the daemon is to stop.
-async fn heed(
-    signals: &mut Signals,
-    configuration: &mut Configuration,
-    mut idle: Option<Idle>,
-    users: impl Fn() -> usize,
-) {
+async fn heed(signals: &mut Signals, configuration: &mut Configuration, mut idle: Option<Idle>, users: impl Fn() -> usize) {
     let pace = idle.as_ref().map_or(NEVER, Idle::pace);
     let mut clock = tokio::time::interval(pace);
     loop {

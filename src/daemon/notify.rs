@@ -30,8 +30,7 @@ pub(super) fn alive() {
 /// How often to say [`alive`]: twice as often as systemd asks for.
 pub(super) fn watchdog_interval() -> Option<Duration> {
     let mut usec = 0;
-    sd_notify::watchdog_enabled(false, &mut usec)
-        .then(|| Duration::from_micros((usec / 2).max(1000)))
+    sd_notify::watchdog_enabled(false, &mut usec).then(|| Duration::from_micros((usec / 2).max(1000)))
 }
 
 fn send(states: &[NotifyState<'_>]) {

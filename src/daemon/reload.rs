@@ -37,12 +37,7 @@ impl Configuration {
     ///
     /// # Errors
     /// When a file or the log's settings are wrong, or an output cannot be opened.
-    pub fn load(
-        named: Option<&Path>,
-        paths: &Paths,
-        around: Surroundings,
-        log: logging::Handle,
-    ) -> Result<Self, StartError> {
+    pub fn load(named: Option<&Path>, paths: &Paths, around: Surroundings, log: logging::Handle) -> Result<Self, StartError> {
         let daemon_file = super::absolute(named.unwrap_or(&paths.daemon_conf));
         let daemon_presence = match named {
             Some(_) => Presence::Required,
@@ -139,8 +134,5 @@ impl Documents {
 }
 
 fn apply_plan(log: &logging::Handle, plan: Plan) -> Result<(), StartError> {
-    log.apply(plan).map_err(|reason| StartError::Io {
-        what: "cannot open the log",
-        reason,
-    })
+    log.apply(plan).map_err(|reason| StartError::Io { what: "cannot open the log", reason })
 }

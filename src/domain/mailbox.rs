@@ -40,7 +40,12 @@ pub(super) enum Next {
 
 impl Mailbox {
     pub(super) fn new() -> Self {
-        Self { queues: Mutex::default(), arrived: Notify::new(), room_for_commits: Semaphore::new(COMMITS), room_for_events: Semaphore::new(EVENTS) }
+        Self {
+            queues: Mutex::default(),
+            arrived: Notify::new(),
+            room_for_commits: Semaphore::new(COMMITS),
+            room_for_events: Semaphore::new(EVENTS),
+        }
     }
 
     fn queues(&self) -> MutexGuard<'_, Queues> {

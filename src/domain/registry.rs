@@ -116,7 +116,9 @@ impl Registry {
         let mut maps = self.write();
         match (maps.by_uuid.get(&uuid), maps.by_name.contains_key(name)) {
             (Some(domain), _) if &*domain.view().name == name => Ok(domain.clone()),
-            (None, false) => Ok(maps.insert(Domain::spawn(Arc::clone(&self.world), View::new(uuid, name.into(), first_generation()), self.max_queued))),
+            (None, false) => {
+                Ok(maps.insert(Domain::spawn(Arc::clone(&self.world), View::new(uuid, name.into(), first_generation()), self.max_queued)))
+            }
             _ => Err(maps.clash(uuid, name)),
         }
     }

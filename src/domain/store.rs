@@ -127,9 +127,7 @@ impl Store {
     /// Notes what is about to be done to a run, for a daemon that finds it half done.
     pub async fn note_intent(&self, uuid: uuid::Uuid, id: i32, what: &'static str) {
         let path = self.intent_path(uuid, id);
-        let note = move || {
-            write(&path, what.as_bytes(), false).map_err(|e| Error::system("cannot note an intent", e))
-        };
+        let note = move || write(&path, what.as_bytes(), false).map_err(|e| Error::system("cannot note an intent", e));
         if let Err(error) = blocking::file("noting an intent", note).await {
             tracing::warn!(%error, "should the daemon end now, the next one will not know what was meant");
         }
@@ -305,8 +303,16 @@ impl Store {
 /// One thing done to one file.
 enum Step {
     /// `durable`: it must outlive the host. `needed`: failing fails the change.
-    Write { path: PathBuf, text: String, durable: bool, needed: bool },
-    Link { path: PathBuf, target: PathBuf },
+    Write {
+        path: PathBuf,
+        text: String,
+        durable: bool,
+        needed: bool,
+    },
+    Link {
+        path: PathBuf,
+        target: PathBuf,
+    },
     Remove(PathBuf),
 }
 
@@ -328,7 +334,8 @@ impl Step {
                     symlink(&target, &path)?;
                     sync_parent(&path)
                 };
-                link().map_err(|e| Error::system(format_args!("Failed to create symlink '{}' to '{}'", path.display(), target.display()), e))
+                link()
+                    .map_err(|e| Error::system(format_args!("Failed to create symlink '{}' to '{}'", path.display(), target.display()), e))
             }
             Step::Remove(path) => remove(&path)
                 .and_then(|()| sync_parent(&path))

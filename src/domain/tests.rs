@@ -139,7 +139,8 @@ async fn every_commit_changes_the_etag_and_commits_do_not_mix() {
             let domain = domain.clone();
             tokio::spawn(async move {
                 let count = |view: &mut View| {
-                    let title = view.config.as_ref().and_then(|c| c.domain().unwrap().title.clone()).map_or(0, |t| t.parse::<u32>().unwrap());
+                    let title =
+                        view.config.as_ref().and_then(|c| c.domain().unwrap().title.clone()).map_or(0, |t| t.parse::<u32>().unwrap());
                     let mut next = document(1, "a");
                     next.title = Some((title + 1).to_string());
                     view.config = Some(Stored::new(&next));

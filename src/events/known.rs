@@ -100,7 +100,9 @@ impl Known {
         }
         for guest in found {
             let told = self.guests.get(&guest.uuid);
-            let tell = |name: &Arc<str>, kind: i32, detail: i32| happening(guest.uuid, name, guest.id, lifecycle(kind, detail)).in_state(guest.state);
+            let tell = |name: &Arc<str>, kind: i32, detail: i32| {
+                happening(guest.uuid, name, guest.id, lifecycle(kind, detail)).in_state(guest.state)
+            };
             match told.filter(|t| t.defined) {
                 _ if !guest.defined => {}
                 None => missed.push(tell(&guest.name, DEFINED, 0)),
@@ -115,7 +117,9 @@ impl Known {
                 _ if guest.id == 0 => {}
                 None => {
                     missed.push(tell(&guest.name, STARTED, BOOTED));
-                    missed.extend(entered().filter(|(_, kind, _)| *kind != RESUMED).map(|(_, kind, detail)| tell(&guest.name, *kind, *detail)));
+                    missed.extend(
+                        entered().filter(|(_, kind, _)| *kind != RESUMED).map(|(_, kind, detail)| tell(&guest.name, *kind, *detail)),
+                    );
                 }
                 Some(t) if t.state != 0 && guest.state.0 != t.state => {
                     missed.extend(entered().map(|(_, kind, detail)| tell(&guest.name, *kind, *detail)));
@@ -149,7 +153,10 @@ impl Known {
             let (length, rest) = rest.split_first_chunk::<4>()?;
             let (name, rest) = rest.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)?;
             let name = std::str::from_utf8(name).ok()?.into();
-            guests.insert(Uuid::from_bytes(*uuid), Told { name, defined: flags & 1 != 0, id: i32::from_le_bytes(*id), state: i32::from(flags >> 1) });
+            guests.insert(
+                Uuid::from_bytes(*uuid),
+                Told { name, defined: flags & 1 != 0, id: i32::from_le_bytes(*id), state: i32::from(flags >> 1) },
+            );
             bytes = rest;
         }
         Some(Self { guests })

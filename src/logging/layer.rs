@@ -48,9 +48,7 @@ struct SpanFields(Vec<(&'static str, String)>);
 /// When an output cannot be opened, or the process has a log already.
 pub fn install(plan: Plan) -> Result<Handle, InstallError> {
     let handle = Handle(Arc::new(RwLock::new(Arc::new(Active::open(plan)?))));
-    tracing_subscriber::registry()
-        .with(LogLayer(handle.clone()))
-        .try_init()?;
+    tracing_subscriber::registry().with(LogLayer(handle.clone())).try_init()?;
     log_panics();
     Ok(handle)
 }
@@ -58,15 +56,10 @@ pub fn install(plan: Plan) -> Result<Handle, InstallError> {
 /// Has panics logged: in the background nobody reads standard error.
 fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
-        let place = panic
-            .location()
-            .map(ToString::to_string)
-            .unwrap_or_default();
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
         let payload = panic.payload();
         let owned = payload.downcast_ref::<String>().map(String::as_str);
-        let text = owned
-            .or_else(|| payload.downcast_ref::<&str>().copied())
-            .unwrap_or("?");
+        let text = owned.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("?");
         tracing::error!(place, panic = text, "panic; this is a bug in the daemon");
     }));
 }
@@ -108,9 +101,7 @@ impl Handle {
 impl Active {
     fn open(plan: Plan) -> io::Result<Self> {
         let open = |output: &super::Output| {
-            let sink = Sink::open(&output.target).map_err(|error| {
-                io::Error::new(error.kind(), format!("{:?}: {error}", output.target))
-            })?;
+            let sink = Sink::open(&output.target).map_err(|error| io::Error::new(error.kind(), format!("{:?}: {error}", output.target)))?;
             Ok((output.priority, sink))
         };
         let sinks = plan.outputs.iter().map(open).collect::<io::Result<_>>()?;
@@ -123,8 +114,7 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
     fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
-        Priority::of(*metadata.level())
-            .is_some_and(|priority| priority >= self.0.active().plan.threshold(metadata.target()))
+        Priority::of(*metadata.level()).is_some_and(|priority| priority >= self.0.active().plan.threshold(metadata.target()))
     }
 
     fn max_level_hint(&self) -> Option<tracing::level_filters::LevelFilter> {
@@ -156,11 +146,7 @@ where
         let mut own = Collector::default();
         event.record(&mut own);
         let mut fields = Vec::new();
-        for span in context
-            .event_scope(event)
-            .into_iter()
-            .flat_map(|scope| scope.from_root())
-        {
+        for span in context.event_scope(event).into_iter().flat_map(|scope| scope.from_root()) {
             if let Some(kept) = span.extensions().get::<SpanFields>() {
                 fields.extend(kept.0.iter().cloned());
             }
@@ -188,28 +174,15 @@ impl Message {
         let mut text = self.message.clone();
         for (name, value) in &self.fields {
             let plain = !value.is_empty() && !value.contains([' ', '"', '\n', '=']);
-            let _ = if plain {
-                write!(text, " {name}={value}")
-            } else {
-                write!(text, " {name}={value:?}")
-            };
+            let _ = if plain { write!(text, " {name}={value}") } else { write!(text, " {name}={value:?}") };
         }
         text
     }
 
     /// A line of a log file, in libvirt's layout.
     pub(super) fn line(&self) -> String {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        format!(
-            "{}: {}: {} : {} : {}\n",
-            timestamp(now),
-            std::process::id(),
-            self.priority.word(),
-            self.module,
-            self.text()
-        )
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        format!("{}: {}: {} : {} : {}\n", timestamp(now), std::process::id(), self.priority.word(), self.module, self.text())
     }
 }
 
@@ -255,16 +228,11 @@ fn timestamp(since: Duration) -> String {
 fn date(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 {
-        shifted + 3
-    } else {
-        shifted - 9
-    };
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
     (era * 400 + year_of_era + u64::from(month <= 2), month, day)
 }
 
@@ -291,18 +259,9 @@ mod tests {
     fn a_new_plan_takes_effect_and_a_bad_one_changes_nothing() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("log");
-        let output = Output {
-            priority: Priority::Debug,
-            target: Target::File(file.clone()),
-        };
-        let plan = |level, filters| Plan {
-            level,
-            filters,
-            outputs: vec![output.clone()],
-        };
-        let handle = Handle(Arc::new(RwLock::new(Arc::new(
-            Active::open(plan(Priority::Warning, vec![])).unwrap(),
-        ))));
+        let output = Output { priority: Priority::Debug, target: Target::File(file.clone()) };
+        let plan = |level, filters| Plan { level, filters, outputs: vec![output.clone()] };
+        let handle = Handle(Arc::new(RwLock::new(Arc::new(Active::open(plan(Priority::Warning, vec![])).unwrap()))));
         let subscriber = tracing_subscriber::registry().with(LogLayer(handle.clone()));
         tracing::subscriber::with_default(subscriber, || {
             let say = |n: u32| {
@@ -310,28 +269,16 @@ mod tests {
                 tracing::info!(n, why = "a b", "said");
             };
             say(1);
-            let debug = Filter {
-                priority: Priority::Info,
-                pattern: "logging".to_owned(),
-            };
+            let debug = Filter { priority: Priority::Info, pattern: "logging".to_owned() };
             handle.apply(plan(Priority::Error, vec![debug])).unwrap();
             say(2);
-            let nowhere = Output {
-                priority: Priority::Debug,
-                target: Target::File("/dev/null/x".into()),
-            };
-            let bad = Plan {
-                outputs: vec![nowhere],
-                ..plan(Priority::Error, vec![])
-            };
+            let nowhere = Output { priority: Priority::Debug, target: Target::File("/dev/null/x".into()) };
+            let bad = Plan { outputs: vec![nowhere], ..plan(Priority::Error, vec![]) };
             assert!(handle.apply(bad).is_err());
             say(3);
         });
         let text = std::fs::read_to_string(&file).unwrap();
-        let ends: Vec<_> = text
-            .lines()
-            .map(|l| l.split_once(" : ").unwrap().1)
-            .collect();
+        let ends: Vec<_> = text.lines().map(|l| l.split_once(" : ").unwrap().1).collect();
         let module = "virtqemud::logging::layer::tests";
         let expected = [2, 3].map(|n| format!("{module} : said domain=demo n={n} why=\"a b\""));
         assert_eq!(ends, expected);

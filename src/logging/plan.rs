@@ -144,33 +144,20 @@ impl Plan {
         if outputs.is_empty() {
             outputs.push(default_output(around));
         }
-        Ok(Self {
-            level,
-            filters,
-            outputs,
-        })
+        Ok(Self { level, filters, outputs })
     }
 
     /// For the time before the configuration is read: warnings to standard error.
     #[must_use]
     pub fn initial() -> Self {
-        let stderr = Output {
-            priority: Priority::Debug,
-            target: Target::Stderr,
-        };
-        Self {
-            level: Priority::Warning,
-            filters: Vec::new(),
-            outputs: vec![stderr],
-        }
+        let stderr = Output { priority: Priority::Debug, target: Target::Stderr };
+        Self { level: Priority::Warning, filters: Vec::new(), outputs: vec![stderr] }
     }
 
     /// Whether standard error is among the outputs.
     #[must_use]
     pub fn says_on_stderr(&self) -> bool {
-        self.outputs
-            .iter()
-            .any(|output| output.target == Target::Stderr)
+        self.outputs.iter().any(|output| output.target == Target::Stderr)
     }
 
     /// Least importance of what `module` logs.
@@ -182,21 +169,13 @@ impl Plan {
         // Its own name would match "qemu" everywhere.
         let module = module.strip_prefix("virtqemud::").unwrap_or(module);
         let dotted = module.replace("::", ".");
-        let matching = self
-            .filters
-            .iter()
-            .find(|filter| contains(&dotted, &filter.pattern));
+        let matching = self.filters.iter().find(|filter| contains(&dotted, &filter.pattern));
         matching.map_or(self.level, |filter| filter.priority)
     }
 
     /// Least importance of what anything logs.
     pub(super) fn most_verbose(&self) -> LevelFilter {
-        let least = self
-            .filters
-            .iter()
-            .map(|f| f.priority)
-            .chain([self.level])
-            .min();
+        let least = self.filters.iter().map(|f| f.priority).chain([self.level]).min();
         match least {
             Some(Priority::Debug) => LevelFilter::DEBUG,
             Some(Priority::Info) => LevelFilter::INFO,
@@ -247,10 +226,7 @@ fn default_output(around: &Surroundings) -> Output {
         (false, true) if !around.terminal => Target::Journald,
         (false, _) => Target::Stderr,
     };
-    Output {
-        priority: Priority::Debug,
-        target,
-    }
+    Output { priority: Priority::Debug, target }
 }
 
 fn priority(number: u8) -> Option<Priority> {
@@ -277,10 +253,7 @@ fn parse_filters(setting: &'static str, text: &str) -> Result<Vec<Filter>, PlanE
     text.split_whitespace()
         .map(|item| {
             let (priority, pattern) = split_level(setting, item)?;
-            Ok(Filter {
-                priority,
-                pattern: pattern.trim_start_matches('+').to_owned(),
-            })
+            Ok(Filter { priority, pattern: pattern.trim_start_matches('+').to_owned() })
         })
         .collect()
 }
@@ -289,11 +262,7 @@ fn parse_outputs(setting: &'static str, text: &str) -> Result<Vec<Output>, PlanE
     text.split_whitespace()
         .map(|item| {
             let (priority, place) = split_level(setting, item)?;
-            let wrong = |problem| PlanError {
-                setting,
-                item: item.to_owned(),
-                problem,
-            };
+            let wrong = |problem| PlanError { setting, item: item.to_owned(), problem };
             let target = match place.split_once(':') {
                 None if place == "stderr" => Target::Stderr,
                 None if place == "journald" => Target::Journald,
@@ -301,9 +270,7 @@ fn parse_outputs(setting: &'static str, text: &str) -> Result<Vec<Output>, PlanE
                 Some(("file", _)) => return Err(wrong("expected an absolute path")),
                 Some(("syslog", name)) if !name.is_empty() => Target::Syslog(name.to_owned()),
                 _ => {
-                    return Err(wrong(
-                        "expected stderr, journald, file:PATH or syslog:NAME after the level",
-                    ));
+                    return Err(wrong("expected stderr, journald, file:PATH or syslog:NAME after the level"));
                 }
             };
             Ok(Output { priority, target })
@@ -313,13 +280,11 @@ fn parse_outputs(setting: &'static str, text: &str) -> Result<Vec<Output>, PlanE
 
 fn split_level<'a>(setting: &'static str, item: &'a str) -> Result<(Priority, &'a str), PlanError> {
     let parts = item.split_once(':').filter(|(_, rest)| !rest.is_empty());
-    parts
-        .and_then(|(level, rest)| Some((priority(level.parse().ok()?)?, rest)))
-        .ok_or_else(|| PlanError {
-            setting,
-            item: item.to_owned(),
-            problem: "expected a level from 1 to 4, a colon and more",
-        })
+    parts.and_then(|(level, rest)| Some((priority(level.parse().ok()?)?, rest))).ok_or_else(|| PlanError {
+        setting,
+        item: item.to_owned(),
+        problem: "expected a level from 1 to 4, a colon and more",
+    })
 }
 
 /// Whether `pattern`, with its wildcards, is found anywhere in `text`.
@@ -362,11 +327,7 @@ mod tests {
     use super::*;
 
     fn config(level: u8, filters: &str, outputs: &str) -> config::Logging {
-        config::Logging {
-            level,
-            filters: filters.to_owned(),
-            outputs: outputs.to_owned(),
-        }
+        config::Logging { level, filters: filters.to_owned(), outputs: outputs.to_owned() }
     }
 
     #[test]
@@ -396,78 +357,40 @@ mod tests {
             (Priority::Info, Target::File("/var/log/x.log".into())),
             (Priority::Error, Target::Journald),
         ];
-        assert_eq!(
-            plan.outputs,
-            expected.map(|(priority, target)| Output { priority, target })
-        );
+        assert_eq!(plan.outputs, expected.map(|(priority, target)| Output { priority, target }));
         assert_eq!(plan.level, Priority::Warning);
     }
 
     #[test]
     fn nonsense_is_named() {
         let cases = [
-            (
-                "7:foo",
-                "",
-                "log_filters: \"7:foo\": expected a level from 1 to 4, a colon and more",
-            ),
-            (
-                "",
-                "7:foo",
-                "log_outputs: \"7:foo\": expected a level from 1 to 4, a colon and more",
-            ),
-            (
-                "",
-                "1:file:x",
-                "log_outputs: \"1:file:x\": expected an absolute path",
-            ),
-            (
-                "",
-                "1:tty",
-                "log_outputs: \"1:tty\": expected stderr, journald, file:PATH or syslog:NAME after the level",
-            ),
+            ("7:foo", "", "log_filters: \"7:foo\": expected a level from 1 to 4, a colon and more"),
+            ("", "7:foo", "log_outputs: \"7:foo\": expected a level from 1 to 4, a colon and more"),
+            ("", "1:file:x", "log_outputs: \"1:file:x\": expected an absolute path"),
+            ("", "1:tty", "log_outputs: \"1:tty\": expected stderr, journald, file:PATH or syslog:NAME after the level"),
         ];
         for (filters, outputs, message) in cases {
-            let error =
-                Plan::new(&config(3, filters, outputs), &Surroundings::default()).unwrap_err();
+            let error = Plan::new(&config(3, filters, outputs), &Surroundings::default()).unwrap_err();
             assert_eq!(error.to_string(), message);
         }
     }
 
     #[test]
     fn the_environment_and_the_terminal_have_their_say() {
-        let set = Surroundings {
-            debug: Some("1".into()),
-            outputs: Some("2:stderr".into()),
-            ..Surroundings::default()
-        };
+        let set = Surroundings { debug: Some("1".into()), outputs: Some("2:stderr".into()), ..Surroundings::default() };
         let plan = Plan::new(&config(4, "", "1:journald"), &set).unwrap();
-        assert_eq!(
-            (plan.level, &plan.outputs[0].target),
-            (Priority::Debug, &Target::Stderr)
-        );
-        let around = |background, journal, terminal| Surroundings {
-            background,
-            journal,
-            terminal,
-            syslog: true,
-            ..Surroundings::default()
-        };
+        assert_eq!((plan.level, &plan.outputs[0].target), (Priority::Debug, &Target::Stderr));
+        let around =
+            |background, journal, terminal| Surroundings { background, journal, terminal, syslog: true, ..Surroundings::default() };
         let cases = [
             (around(true, true, false), Target::Journald),
-            (
-                around(true, false, false),
-                Target::Syslog("virtqemud".into()),
-            ),
+            (around(true, false, false), Target::Syslog("virtqemud".into())),
             (around(false, true, false), Target::Journald),
             (around(false, true, true), Target::Stderr),
             (around(false, false, false), Target::Stderr),
         ];
         for (around, target) in cases {
-            assert_eq!(
-                Plan::new(&config(3, "", ""), &around).unwrap().outputs[0].target,
-                target
-            );
+            assert_eq!(Plan::new(&config(3, "", ""), &around).unwrap().outputs[0].target, target);
         }
     }
 }

@@ -37,17 +37,9 @@ impl Sink {
                 if let Some(directory) = path.parent() {
                     std::fs::create_dir_all(directory)?;
                 }
-                File::options()
-                    .append(true)
-                    .create(true)
-                    .mode(0o600)
-                    .open(path)
-                    .map(Self::File)
+                File::options().append(true).create(true).mode(0o600).open(path).map(Self::File)
             }
-            Target::Syslog(name) => Ok(Self::Syslog {
-                socket: connect(SYSLOG)?,
-                name: name.clone(),
-            }),
+            Target::Syslog(name) => Ok(Self::Syslog { socket: connect(SYSLOG)?, name: name.clone() }),
             Target::Journald => connect(JOURNAL).map(Self::Journald),
         }
     }
@@ -58,11 +50,7 @@ impl Sink {
             Self::File(file) => (&*file).write_all(message.line().as_bytes()),
             Self::Syslog { socket, name } => {
                 let priority = FACILITY | message.priority.severity();
-                let text = format!(
-                    "<{priority}>{name}[{}]: {}",
-                    std::process::id(),
-                    message.text()
-                );
+                let text = format!("<{priority}>{name}[{}]: {}", std::process::id(), message.text());
                 send(socket, text.as_bytes())
             }
             Self::Journald(socket) => send(socket, &journal_fields(message)),
@@ -78,9 +66,7 @@ fn connect(path: &str) -> io::Result<UnixDatagram> {
 }
 
 fn send(socket: &UnixDatagram, bytes: &[u8]) -> io::Result<()> {
-    socket
-        .send(&bytes[..bytes.len().min(MAX_DATAGRAM)])
-        .map(drop)
+    socket.send(&bytes[..bytes.len().min(MAX_DATAGRAM)]).map(drop)
 }
 
 /// The journal's own format: `NAME=value` lines, or a length before a value that has lines of its own.
@@ -114,11 +100,7 @@ fn journal_fields(message: &Message) -> Vec<u8> {
 
 fn journal_name(name: &str) -> String {
     let valid = |c: char| {
-        if c.is_ascii_alphanumeric() {
-            c.to_ascii_uppercase()
-        } else {
-            '_'
-        }
+        if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }
     };
     name.chars().map(valid).take(50).collect()
 }
@@ -136,17 +118,11 @@ mod tests {
             code_file: Some("src/x.rs"),
             code_line: Some(7),
             message: "odd".to_owned(),
-            fields: vec![
-                ("domain.name", "demo".to_owned()),
-                ("text", "a\nb".to_owned()),
-            ],
+            fields: vec![("domain.name", "demo".to_owned()), ("text", "a\nb".to_owned())],
         };
         let bytes = journal_fields(&message);
         let text = String::from_utf8_lossy(&bytes);
-        assert!(
-            text.starts_with("PRIORITY=4\nSYSLOG_IDENTIFIER=virtqemud\n"),
-            "{text}"
-        );
+        assert!(text.starts_with("PRIORITY=4\nSYSLOG_IDENTIFIER=virtqemud\n"), "{text}");
         assert!(text.contains("\nVIRTQEMUD_DOMAIN_NAME=demo\n"), "{text}");
         let tail = b"VIRTQEMUD_TEXT\n\x03\0\0\0\0\0\0\0a\nb\n";
         assert!(bytes.ends_with(tail), "{text}");

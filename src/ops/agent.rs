@@ -67,7 +67,11 @@ impl Line {
         let stream = tokio::time::timeout(DIAL, UnixStream::connect(socket)).await;
         let stream = match stream {
             Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return Err(unresponsive(format!("QEMU guest agent's socket '{}' can't be opened: {error}", socket.display())).caused_by(error)),
+            Ok(Err(error)) => {
+                return Err(
+                    unresponsive(format!("QEMU guest agent's socket '{}' can't be opened: {error}", socket.display())).caused_by(error)
+                );
+            }
             Err(_) => return Err(unresponsive(format!("QEMU guest agent's socket '{}' is not answered", socket.display()))),
         };
         let agent = Arc::new(Agent::new(stream));
@@ -235,7 +239,8 @@ fn name_of(command: &str) -> Result<String> {
 
 /// The reply as libvirt gives it: without needless spaces, and what the agent refuses as an error.
 fn checked(name: &str, reply: &str) -> Result<String> {
-    let reply: serde_json::Value = serde_json::from_str(reply).map_err(|e| unresponsive(format!("QEMU guest agent's answer to {name} is no JSON: {e}")))?;
+    let reply: serde_json::Value =
+        serde_json::from_str(reply).map_err(|e| unresponsive(format!("QEMU guest agent's answer to {name} is no JSON: {e}")))?;
     match reply.get("error") {
         None => Ok(reply.to_string()),
         Some(error) => {
@@ -252,7 +257,10 @@ fn meaning(error: qmp::Error) -> Error {
         E::Timeout { command, after, .. } if command.starts_with("guest-sync") => {
             unresponsive(format!("guest agent didn't respond to synchronization within '{}' seconds", after.as_secs())).caused_by(error)
         }
-        E::Timeout { after, .. } => Error::new(Code::AgentCommandTimeout, format!("guest agent didn't respond to command within '{}' seconds", after.as_secs())).caused_by(error),
+        E::Timeout { after, .. } => {
+            Error::new(Code::AgentCommandTimeout, format!("guest agent didn't respond to command within '{}' seconds", after.as_secs()))
+                .caused_by(error)
+        }
         E::Closed { .. } => unresponsive("Guest agent disappeared while executing command").because(GONE).caused_by(error),
         E::NotACommand(why) => Error::new(Code::AgentCommandFailed, format!("unable to execute QEMU agent command '<unknown>': {why}")),
         _ => unresponsive(error.to_string()).caused_by(error),
@@ -269,7 +277,8 @@ mod tests {
 
     #[test]
     fn what_the_agent_refuses_is_an_error_with_its_words() {
-        let error = checked("a2-none", r#"{"error": {"class": "CommandNotFound", "desc": "The command a2-none has not been found"}}"#).unwrap_err();
+        let error =
+            checked("a2-none", r#"{"error": {"class": "CommandNotFound", "desc": "The command a2-none has not been found"}}"#).unwrap_err();
         assert_eq!(error.code, Code::AgentCommandFailed);
         assert_eq!(error.message, "unable to execute QEMU agent command 'a2-none': The command a2-none has not been found");
     }

@@ -10,8 +10,9 @@ use std::{
 
 use domxml::{
     capabilities::{
-        Baselabel, CacheBank, Capabilities, CellCpu, CellCpus, CellMemory, Counter, Guest, GuestArch, GuestDomain, GuestFeatures, GuestMachine, Host, HostCell,
-        HostCells, HostCpu, HostFeature, HostTopology, MigrationFeatures, Pages, PowerManagement, Secmodel, Signature, Toggle,
+        Baselabel, CacheBank, Capabilities, CellCpu, CellCpus, CellMemory, Counter, Guest, GuestArch, GuestDomain, GuestFeatures,
+        GuestMachine, Host, HostCell, HostCells, HostCpu, HostFeature, HostTopology, MigrationFeatures, Pages, PowerManagement, Secmodel,
+        Signature, Toggle,
     },
     cpu::{MaxPhysAddr, MaxPhysAddrMode, Sibling, Topology},
 };
@@ -95,7 +96,8 @@ pub(super) struct HostCpuFacts {
 impl PartialEq for Basis {
     fn eq(&self, other: &Self) -> bool {
         let same = |a: &Emulator, b: &Emulator| a.path == b.path && Arc::ptr_eq(&a.caps, &b.caps);
-        let emulators = self.emulators.len() == other.emulators.len() && self.emulators.iter().zip(&other.emulators).all(|(a, b)| same(a, b));
+        let emulators =
+            self.emulators.len() == other.emulators.len() && self.emulators.iter().zip(&other.emulators).all(|(a, b)| same(a, b));
         emulators && self.facts == other.facts && self.owner == other.owner
     }
 }
@@ -162,7 +164,11 @@ pub(super) fn cpu_facts(host: &host::Facts) -> &'static HostCpuFacts {
                 data.msrs.entry(index).or_insert(value);
             }
         }
-        let counter = kvm.and_then(|k| k.tsc().ok()).map(|tsc| Counter { name: "tsc".to_owned(), frequency: tsc.khz.saturating_mul(1000), scaling: Some(tsc.scaling.into()) });
+        let counter = kvm.and_then(|k| k.tsc().ok()).map(|tsc| Counter {
+            name: "tsc".to_owned(),
+            frequency: tsc.khz.saturating_mul(1000),
+            scaling: Some(tsc.scaling.into()),
+        });
         HostCpuFacts { model: CpuModels::x86().describe_host(&data), data, counter }
     })
 }
@@ -197,7 +203,13 @@ fn cpu(facts: &HostFacts, host: &host::Facts) -> HostCpu {
         microcode: told.microcode,
         signature: known.data.signature().map(|s| Signature { family: s.family, model: s.model, stepping: s.stepping }),
         counter: known.counter.clone(),
-        topology: Some(Topology { sockets: facts.node.sockets, dies: 1, clusters: 1, cores: facts.node.cores, threads: facts.node.threads }),
+        topology: Some(Topology {
+            sockets: facts.node.sockets,
+            dies: 1,
+            clusters: 1,
+            cores: facts.node.cores,
+            threads: facts.node.threads,
+        }),
         maxphysaddr: told.physical_bits.map(|bits| MaxPhysAddr { mode: MaxPhysAddrMode::Emulate, bits: Some(bits), limit: None }),
         features: known.model.iter().flat_map(|m| &m.features).map(feature).collect(),
         pages: facts.page_sizes.iter().map(pages).collect(),
@@ -222,12 +234,29 @@ fn cell(cell: &hostinfo::Cell) -> HostCell {
 }
 
 fn cell_cpu(cpu: &hostinfo::CellCpu) -> CellCpu {
-    CellCpu { id: cpu.id, socket_id: cpu.socket, die_id: cpu.die, cluster_id: cpu.cluster, core_id: cpu.core, siblings: format_cpu_list(&cpu.siblings) }
+    CellCpu {
+        id: cpu.id,
+        socket_id: cpu.socket,
+        die_id: cpu.die,
+        cluster_id: cpu.cluster,
+        core_id: cpu.core,
+        siblings: format_cpu_list(&cpu.siblings),
+    }
 }
 
 fn bank(bank: &hostinfo::Bank) -> CacheBank {
-    let (size, unit) = [(1 << 20, "GiB"), (1 << 10, "MiB"), (1, "KiB")].into_iter().find(|(unit, _)| bank.size % unit == 0).map_or((bank.size, "KiB"), |(by, name)| (bank.size / by, name));
-    CacheBank { id: bank.id, level: bank.level, kind: bank.kind.name().to_owned(), size, unit: unit.to_owned(), cpus: format_cpu_list(&bank.cpus) }
+    let (size, unit) = [(1 << 20, "GiB"), (1 << 10, "MiB"), (1, "KiB")]
+        .into_iter()
+        .find(|(unit, _)| bank.size % unit == 0)
+        .map_or((bank.size, "KiB"), |(by, name)| (bank.size / by, name));
+    CacheBank {
+        id: bank.id,
+        level: bank.level,
+        kind: bank.kind.name().to_owned(),
+        size,
+        unit: unit.to_owned(),
+        cpus: format_cpu_list(&bank.cpus),
+    }
 }
 
 fn secmodels(host: &host::Facts, owner: &str) -> Vec<Secmodel> {

@@ -70,19 +70,26 @@ fn chain(path: &Path, format: StorageFormat, as_user: &str, depth: usize) -> Res
         return Ok(end);
     }
     let mut file = open(path, as_user)?;
-    let below = read_qcow2(&mut file).map_err(|e| Error::system(format_args!("cannot read the head of '{}'", path.display()), e).in_area(Area::Storage))?;
+    let below = read_qcow2(&mut file)
+        .map_err(|e| Error::system(format_args!("cannot read the head of '{}'", path.display()), e).in_area(Area::Storage))?;
     let Some(name) = below.file else { return Ok(end) };
     // Names with a protocol are QEMU's to open; they have no local file to follow.
     let named = name.strip_prefix("file:").unwrap_or(&name);
     if named.contains(':') && !named.starts_with('/') {
-        return Err(Error::new(Code::ConfigUnsupported, format!("backing file '{name}' of '{}' is not a local file, which is not supported yet", path.display())));
+        return Err(Error::new(
+            Code::ConfigUnsupported,
+            format!("backing file '{name}' of '{}' is not a local file, which is not supported yet", path.display()),
+        ));
     }
     let next = path.parent().unwrap_or(Path::new("/")).join(named);
     let Some(format) = below.format else {
-        let message = format!("format of backing image '{}' of image '{}' was not specified in the image metadata", next.display(), path.display());
+        let message =
+            format!("format of backing image '{}' of image '{}' was not specified in the image metadata", next.display(), path.display());
         return Err(Error::new(Code::OperationFailed, message).in_area(Area::Storage));
     };
-    let format: StorageFormat = format.parse().map_err(|_| Error::new(Code::ConfigUnsupported, format!("unknown format '{format}' of backing image '{}'", next.display())))?;
+    let format: StorageFormat = format
+        .parse()
+        .map_err(|_| Error::new(Code::ConfigUnsupported, format!("unknown format '{format}' of backing image '{}'", next.display())))?;
     store(&next, format, as_user, depth)
 }
 
@@ -163,7 +170,8 @@ pub fn read_qcow2(file: &mut (impl Read + Seek)) -> io::Result<Below> {
     let mut name = vec![0; length];
     file.seek(SeekFrom::Start(offset))?;
     file.read_exact(&mut name)?;
-    let name = String::from_utf8(name).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "the name of the backing file is not text"))?;
+    let name =
+        String::from_utf8(name).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "the name of the backing file is not text"))?;
     let format = read_format(file, extensions, offset)?;
     Ok(Below { file: Some(name), format })
 }

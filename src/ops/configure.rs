@@ -10,7 +10,7 @@ use qmp::commands;
 
 use super::{Conditions, Driver};
 use crate::{
-    domain::{Document, Domain, Either, Stored, facts::Facts, Effects, View, jobs::Kind, jobs::Want},
+    domain::{Document, Domain, Effects, Either, Stored, View, facts::Facts, jobs::Kind, jobs::Want},
     error::{Area, Code, Error, Result},
     pb::{self, EventKind, LifecycleAction, LifecycleEvent, event::Detail},
 };
@@ -165,7 +165,9 @@ fn applied(document: Either<'_>, change: &Change) -> Result<domxml::Domain> {
 /// The change in a document.
 fn apply(domain: &mut domxml::Domain, change: &Change) -> Result<()> {
     match change {
-        Change::Title(Some(title)) if title.contains('\n') => return Err(Error::argument("metadata title can't contain newlines").in_area(Area::None)),
+        Change::Title(Some(title)) if title.contains('\n') => {
+            return Err(Error::argument("metadata title can't contain newlines").in_area(Area::None));
+        }
         Change::Title(title) => domain.title.clone_from(&title.clone().filter(|t| !t.is_empty())),
         Change::Description(text) => domain.description.clone_from(&text.clone().filter(|t| !t.is_empty())),
         Change::Metadata { uri, key, xml: Some(xml) } => domain.set_metadata_element(xml, key, uri)?,
@@ -207,8 +209,10 @@ fn apply(domain: &mut domxml::Domain, change: &Change) -> Result<()> {
 fn lifecycle_action(event: LifecycleEvent, action: LifecycleAction) -> Result<Action> {
     let dump = matches!(action, LifecycleAction::CoredumpDestroy | LifecycleAction::CoredumpRestart);
     if dump && event != LifecycleEvent::Crash {
-        let (event, action) = (lifecycle_word(event.as_str_name(), "LIFECYCLE_EVENT_"), lifecycle_word(action.as_str_name(), "LIFECYCLE_ACTION_"));
-        return Err(Error::new(Code::ConfigUnsupported, format!("Lifecycle event '{event}' doesn't support '{action}' action")).in_area(Area::Domain));
+        let (event, action) =
+            (lifecycle_word(event.as_str_name(), "LIFECYCLE_EVENT_"), lifecycle_word(action.as_str_name(), "LIFECYCLE_ACTION_"));
+        return Err(Error::new(Code::ConfigUnsupported, format!("Lifecycle event '{event}' doesn't support '{action}' action"))
+            .in_area(Area::Domain));
     }
     Ok(match action {
         LifecycleAction::Destroy => Action::Destroy,
@@ -262,7 +266,10 @@ fn set_vcpus(domain: &mut domxml::Domain, count: u32) -> Result<()> {
     let which = if domain.id.is_some() { "live" } else { "persistent" };
     let vcpu = domain.vcpu.get_or_insert_default();
     if count == 0 || count > vcpu.count {
-        return Err(Error::argument(format!("requested vcpus is greater than max allowable vcpus for the {which} domain: {count} > {}", vcpu.count)));
+        return Err(Error::argument(format!(
+            "requested vcpus is greater than max allowable vcpus for the {which} domain: {count} > {}",
+            vcpu.count
+        )));
     }
     vcpu.current = (count != vcpu.count).then_some(count);
     for state in domain.vcpus.iter_mut().flat_map(|v| &mut v.all) {
@@ -272,7 +279,11 @@ fn set_vcpus(domain: &mut domxml::Domain, count: u32) -> Result<()> {
 }
 
 fn set_max_vcpus(domain: &mut domxml::Domain, count: u32) -> Result<()> {
-    let topology = domain.cpu.as_ref().and_then(|c| c.topology.as_ref()).map(|t| [t.dies, t.clusters, t.cores, t.threads].iter().fold(u64::from(t.sockets), |n, f| n.saturating_mul(u64::from(*f))));
+    let topology = domain
+        .cpu
+        .as_ref()
+        .and_then(|c| c.topology.as_ref())
+        .map(|t| [t.dies, t.clusters, t.cores, t.threads].iter().fold(u64::from(t.sockets), |n, f| n.saturating_mul(u64::from(*f))));
     if topology.is_some_and(|t| t != u64::from(count)) {
         return Err(Error::argument("CPU topology doesn't match the desired vcpu count"));
     }
@@ -297,7 +308,9 @@ async fn tell_qemu(driver: &Arc<Driver>, view: &View, change: &Change) -> Result
             let guest = driver.guests.of(view)?;
             let balloon = view.run.as_ref().and_then(|r| r.document.domain.devices.memballoon.as_ref());
             if balloon.is_none_or(|b| b.model.as_str() == "none") {
-                return Err(Error::invalid("Unable to change memory of active domain without the balloon device and guest OS balloon driver"));
+                return Err(Error::invalid(
+                    "Unable to change memory of active domain without the balloon device and guest OS balloon driver",
+                ));
             }
             guest.execute(driver, commands::Balloon { value: kib.saturating_mul(1024) }).await.map(drop)
         }
@@ -322,7 +335,9 @@ async fn tell_qemu(driver: &Arc<Driver>, view: &View, change: &Change) -> Result
 
 /// The event that tells of a change.
 fn event_of(change: &Change) -> Option<(EventKind, Detail)> {
-    let metadata = |kind: i32, uri: &str| (EventKind::MetadataChange, Detail::MetadataChange(pb::event::MetadataChange { r#type: kind, uri: uri.to_owned() }));
+    let metadata = |kind: i32, uri: &str| {
+        (EventKind::MetadataChange, Detail::MetadataChange(pb::event::MetadataChange { r#type: kind, uri: uri.to_owned() }))
+    };
     match change {
         Change::Description(_) => Some(metadata(0, "")),
         Change::Title(_) => Some(metadata(1, "")),
@@ -387,4 +402,3 @@ pub fn description(view: &View, scope: Scope) -> Result<String> {
 pub fn metadata(view: &View, scope: Scope, uri: &str) -> Result<String> {
     read(view, scope)?.domain()?.metadata_element(uri).ok_or_else(no_metadata)
 }
-

@@ -80,7 +80,9 @@ impl Consoles {
             return Err(Error::not_running());
         }
         if holders.by_alias.contains_key(alias) && !force {
-            return Err(Error::new(crate::error::Code::OperationFailed, "Active console session exists for this domain").because("CONSOLE_IN_USE"));
+            return Err(
+                Error::new(crate::error::Code::OperationFailed, "Active console session exists for this domain").because("CONSOLE_IN_USE")
+            );
         }
         let (sender, receiver) = oneshot::channel();
         holders.next += 1;
@@ -102,7 +104,12 @@ impl Consoles {
 /// # Errors
 /// `OperationInvalid` if the guest does not run, `Internal` if it has no such device, `OperationFailed` if somebody has
 /// it, `System` if it can't be opened.
-pub async fn attach(driver: &Arc<Driver>, domain: &Domain, which: Which, input: impl Stream<Item = Bytes> + Send + 'static) -> Result<Output> {
+pub async fn attach(
+    driver: &Arc<Driver>,
+    domain: &Domain,
+    which: Which,
+    input: impl Stream<Item = Bytes> + Send + 'static,
+) -> Result<Output> {
     let view = domain.view();
     let guest = driver.guests.of(&view)?;
     let run = view.running()?;
@@ -125,7 +132,12 @@ pub async fn attach(driver: &Arc<Driver>, domain: &Domain, which: Which, input: 
 }
 
 /// Copies both ways until one side ends or the device is taken away.
-async fn join(device: Device, input: impl Stream<Item = Bytes> + Send, output: mpsc::Sender<Result<Bytes>>, revoked: oneshot::Receiver<()>) {
+async fn join(
+    device: Device,
+    input: impl Stream<Item = Bytes> + Send,
+    output: mpsc::Sender<Result<Bytes>>,
+    revoked: oneshot::Receiver<()>,
+) {
     let (mut reader, mut writer) = tokio::io::split(device);
     let to_client = async {
         let mut buffer = vec![0; CHUNK];
@@ -185,8 +197,10 @@ fn find(document: &domxml::Domain, which: &Which) -> Result<(String, Place)> {
     let consoles = || devices.consoles.iter().map(|d| -> Entry<'_> { (&d.info, &d.chardev, None) });
     let serials = || devices.serials.iter().map(|d| -> Entry<'_> { (&d.info, &d.chardev, None) });
     let parallels = || devices.parallels.iter().map(|d| -> Entry<'_> { (&d.info, &d.chardev, None) });
-    let channels = || devices.channels.iter().map(|d| -> Entry<'_> { (&d.info, &d.chardev, d.target.as_ref().and_then(|t| t.name.as_deref())) });
-    let named = |(info, _, target): &Entry<'_>| info.alias.as_deref() == Some(which.device.as_str()) || *target == Some(which.device.as_str());
+    let channels =
+        || devices.channels.iter().map(|d| -> Entry<'_> { (&d.info, &d.chardev, d.target.as_ref().and_then(|t| t.name.as_deref())) });
+    let named =
+        |(info, _, target): &Entry<'_>| info.alias.as_deref() == Some(which.device.as_str()) || *target == Some(which.device.as_str());
     let found = match (which.channel, which.device.is_empty()) {
         (true, true) => channels().next(),
         (true, false) => channels().find(named),
@@ -195,7 +209,10 @@ fn find(document: &domxml::Domain, which: &Which) -> Result<(String, Place)> {
     };
     let Some((info, chardev, _)) = found else {
         let kind = if which.channel { "channel" } else { "character" };
-        return Err(Error::internal(format!("cannot find {kind} device {}", if which.device.is_empty() { "<default>" } else { &which.device })));
+        return Err(Error::internal(format!(
+            "cannot find {kind} device {}",
+            if which.device.is_empty() { "<default>" } else { &which.device }
+        )));
     };
     let alias = info.alias.clone().unwrap_or_default();
     let path = chardev.path().map(PathBuf::from);

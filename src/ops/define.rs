@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Conditions, Driver, plan};
 use crate::{
-    domain::{Stored, Domain, Effects, GONE, View, jobs::Kind, jobs::Want},
+    domain::{Domain, Effects, GONE, Stored, View, jobs::Kind, jobs::Want},
     error::{Error, Result},
 };
 
@@ -103,7 +103,8 @@ pub async fn undefine(driver: &Arc<Driver>, domain: &Domain, what: Undefine, con
         return Ok(());
     }
     if let Some(path) = nvram.filter(|_| what.nvram) {
-        let remove = move || std::fs::remove_file(&path).map_err(|e| Error::system(format_args!("failed to remove nvram: {}", path.display()), e));
+        let remove =
+            move || std::fs::remove_file(&path).map_err(|e| Error::system(format_args!("failed to remove nvram: {}", path.display()), e));
         crate::blocking::file("removing the nvram", remove).await?;
     }
     let conditions = conditions.clone();

@@ -270,7 +270,13 @@ mod tests {
             let mode = document.cpu[2].clone();
             let named = |policy| mode.features.iter().filter(|f| f.policy == Some(policy)).map(|f| f.name.clone()).collect::<Vec<_>>();
             let dropped = named(domxml::cpu::FeaturePolicy::Disable).join(" ");
-            (mode.model.unwrap().name.unwrap(), named(domxml::cpu::FeaturePolicy::Require).len(), dropped, document.cpu[3].models.0.len(), document.max_vcpus)
+            (
+                mode.model.unwrap().name.unwrap(),
+                named(domxml::cpu::FeaturePolicy::Require).len(),
+                dropped,
+                document.cpu[3].models.0.len(),
+                document.max_vcpus,
+            )
         };
         let tcg = ("EPYC".to_owned(), 27, "vme xsavec misalignsse osvw topoext fxsr_opt nrip-save".to_owned(), 145, Some(4096));
         assert_eq!(chosen(Accel::Tcg), tcg);

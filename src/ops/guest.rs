@@ -197,7 +197,8 @@ impl Guest {
         lock(&self.monitor).clone().ok_or_else(|| {
             let cause = self.domain.view().run.as_ref().and_then(|r| r.unreachable.clone());
             let cause = cause.as_deref().unwrap_or("its monitor is not connected").to_owned();
-            Error::new(Code::OperationFailed, format!("domain '{}' can't be asked at present: {cause}", self.domain.view().name)).because("UNREACHABLE")
+            Error::new(Code::OperationFailed, format!("domain '{}' can't be asked at present: {cause}", self.domain.view().name))
+                .because("UNREACHABLE")
         })
     }
 

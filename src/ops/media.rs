@@ -517,7 +517,8 @@ mod tests {
         let empty = with_medium(&old, &disk("<disk type='file' device='cdrom'><target dev='sda'/></disk>").unwrap());
         assert!(is_empty(&empty) && nodes(&empty).unwrap().is_empty() && !same_medium(&old, &empty));
         assert_eq!(empty.info, old.info);
-        let mut other = with_medium(&empty, &disk("<disk type='file' device='cdrom'><source file='/b.iso'/><target dev='sda'/></disk>").unwrap());
+        let mut other =
+            with_medium(&empty, &disk("<disk type='file' device='cdrom'><source file='/b.iso'/><target dev='sda'/></disk>").unwrap());
         assert_eq!(block::number_disk(&mut other, 4), 5);
         let names: Vec<_> = nodes(&other).unwrap().iter().map(name_of).collect();
         assert_eq!(names, ["libvirt-4-storage"]);
@@ -527,7 +528,8 @@ mod tests {
     #[test]
     fn the_same_medium_keeps_its_nodes() {
         let old = live(DRIVE);
-        let wanted = disk("<disk type='file' device='cdrom'><source file='/a.iso' startupPolicy='optional'/><target dev='sda'/></disk>").unwrap();
+        let wanted =
+            disk("<disk type='file' device='cdrom'><source file='/a.iso' startupPolicy='optional'/><target dev='sda'/></disk>").unwrap();
         let new = with_medium(&old, &wanted);
         assert!(same_medium(&old, &new));
         let kept = keeping_nodes(&old, new);
@@ -544,7 +546,13 @@ mod tests {
 
     #[test]
     fn nodes_of_images_have_numbers_and_others_have_none() {
-        for (name, number) in [("libvirt-12-format", Some(12)), ("libvirt-3-slice-sto", Some(3)), ("libvirt-pflash0-storage", None), ("libvirt-CoR-vda", None), ("#block1", None)] {
+        for (name, number) in [
+            ("libvirt-12-format", Some(12)),
+            ("libvirt-3-slice-sto", Some(3)),
+            ("libvirt-pflash0-storage", None),
+            ("libvirt-CoR-vda", None),
+            ("#block1", None),
+        ] {
             assert_eq!(number_of(name), number, "{name}");
         }
     }

@@ -32,7 +32,8 @@ pub async fn cpu_times(driver: &Driver, cpu: Option<u32>) -> Result<CpuTimes> {
 pub async fn memory(driver: &Driver, cell: Option<u32>) -> Result<MemoryStats> {
     read(driver, move |root| match cell {
         None => hostinfo::memory_stats(root).map_err(host::unreadable),
-        Some(cell) => hostinfo::cell_memory_stats(root, cell).map_err(|error| Error::argument(format!("there is no NUMA cell {cell}")).caused_by(error)),
+        Some(cell) => hostinfo::cell_memory_stats(root, cell)
+            .map_err(|error| Error::argument(format!("there is no NUMA cell {cell}")).caused_by(error)),
     })
     .await
 }

@@ -198,7 +198,13 @@ pub(super) fn timestamp() -> String {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let (days, seconds) = (now.as_secs() / 86_400, now.as_secs() % 86_400);
     let (year, month, day) = civil(days);
-    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}.{:03}+0000", seconds / 3600, seconds / 60 % 60, seconds % 60, now.subsec_millis())
+    format!(
+        "{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}.{:03}+0000",
+        seconds / 3600,
+        seconds / 60 % 60,
+        seconds % 60,
+        now.subsec_millis()
+    )
 }
 
 /// Year, month and day of a day counted from 1970-01-01, in the Gregorian calendar.
@@ -245,7 +251,9 @@ impl Ports {
     pub fn take(&self, range: PortRange, address: &str) -> Result<PortLease> {
         let mut used = self.used();
         let free = (range.min..=range.max).find(|port| !used.contains(port) && can_bind(address, *port));
-        let port = free.ok_or_else(|| Error::internal(format!("Unable to find an unused port in range 'display' ({}-{})", range.min, range.max)).in_area(Area::None))?;
+        let port = free.ok_or_else(|| {
+            Error::internal(format!("Unable to find an unused port in range 'display' ({}-{})", range.min, range.max)).in_area(Area::None)
+        })?;
         used.insert(port);
         Ok(PortLease { port, ports: self.clone() })
     }
@@ -274,7 +282,8 @@ mod tests {
 
     #[test]
     fn days_become_dates() {
-        for (days, date) in [(0, (1970, 1, 1)), (58, (1970, 2, 28)), (59, (1970, 3, 1)), (11_016, (2000, 2, 29)), (20_779, (2026, 11, 22))] {
+        for (days, date) in [(0, (1970, 1, 1)), (58, (1970, 2, 28)), (59, (1970, 3, 1)), (11_016, (2000, 2, 29)), (20_779, (2026, 11, 22))]
+        {
             assert_eq!(civil(days), date, "{days}");
         }
     }

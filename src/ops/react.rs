@@ -40,7 +40,11 @@ pub(super) enum Then {
 }
 
 /// The word of an action in a document.
-fn action(view: &View, of: impl Fn(&domxml::Domain) -> Option<domxml::clock::LifecycleAction>, default: domxml::clock::LifecycleAction) -> domxml::clock::LifecycleAction {
+fn action(
+    view: &View,
+    of: impl Fn(&domxml::Domain) -> Option<domxml::clock::LifecycleAction>,
+    default: domxml::clock::LifecycleAction,
+) -> domxml::clock::LifecycleAction {
     view.run.as_ref().and_then(|r| of(&r.document.domain)).unwrap_or(default)
 }
 
@@ -175,7 +179,8 @@ fn panicked(view: &mut View) -> (Effects, Then) {
 
 /// The guest's watchdog has expired; what QEMU does about it may stop the CPUs.
 fn watchdog(view: &mut View, action: &str) -> (Effects, Then) {
-    const ACTIONS: &[(&str, i32)] = &[("none", 0), ("pause", 1), ("reset", 2), ("poweroff", 3), ("shutdown", 4), ("debug", 5), ("inject-nmi", 6)];
+    const ACTIONS: &[(&str, i32)] =
+        &[("none", 0), ("pause", 1), ("reset", 2), ("poweroff", 3), ("shutdown", 4), ("debug", 5), ("inject-nmi", 6)];
     let number = ACTIONS.iter().find(|(name, _)| *name == action).map_or(0, |(_, n)| *n);
     let mut effects = Effects::none().event(EventKind::Watchdog, Some(Detail::Watchdog(pb::event::Watchdog { action: number })));
     if action == "pause" {
@@ -203,7 +208,9 @@ pub(super) fn channel(view: &mut View, alias: &str, open: bool) -> Effects {
     use domxml::devices::ChannelState as S;
     let Some(run) = view.run.as_mut() else { return Effects::volatile() };
     let mut document = domxml::Domain::clone(&run.document.domain);
-    let Some(channel) = document.devices.channels.iter_mut().find(|c| c.info.alias.as_deref() == Some(alias)) else { return Effects::volatile() };
+    let Some(channel) = document.devices.channels.iter_mut().find(|c| c.info.alias.as_deref() == Some(alias)) else {
+        return Effects::volatile();
+    };
     let Some(target) = channel.target.as_mut() else { return Effects::volatile() };
     let state = if open { S::Connected } else { S::Disconnected };
     let agent = target.name.as_deref() == Some("org.qemu.guest_agent.0");

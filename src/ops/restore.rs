@@ -14,7 +14,7 @@ use std::{
 
 use super::{Driver, guest::Guest, plan, react, start, stop};
 use crate::{
-    domain::{Condition, Stored, Domain, Effects, RunState, View, status},
+    domain::{Condition, Domain, Effects, RunState, Stored, View, status},
     error::Result,
     events::Found,
     qemu::{Live, Process},
@@ -50,7 +50,13 @@ pub fn load(driver: &Arc<Driver>) -> Result<()> {
     }
     let told: Vec<Found> = views.values().map(found_of).collect();
     let runs: Vec<&View> = views.values().filter(|v| v.active()).collect();
-    let kept = runs.iter().flat_map(|v| v.run.as_ref()).flat_map(|r| [&r.status.lib_dir, &r.status.channel_target_dir]).flatten().map(PathBuf::from).collect();
+    let kept = runs
+        .iter()
+        .flat_map(|v| v.run.as_ref())
+        .flat_map(|r| [&r.status.lib_dir, &r.status.channel_target_dir])
+        .flatten()
+        .map(PathBuf::from)
+        .collect();
     registry.store().sweep(&kept);
     let intended: Vec<_> = runs.iter().map(|v| (v.uuid, v.id())).collect();
     for view in views.into_values() {
@@ -266,7 +272,8 @@ fn catch_up(view: &mut View, word: &str, running: bool) -> Effects {
 
 /// A guest that shut down while nobody listened: what its document says follows now.
 fn shut_down_meanwhile(driver: &Arc<Driver>, guest: &Arc<Guest>) {
-    let preserve = guest.domain.view().run.as_ref().and_then(|r| r.document.domain.on_poweroff) == Some(domxml::clock::LifecycleAction::Preserve);
+    let preserve =
+        guest.domain.view().run.as_ref().and_then(|r| r.document.domain.on_poweroff) == Some(domxml::clock::LifecycleAction::Preserve);
     if preserve {
         return;
     }

@@ -172,7 +172,8 @@ pub struct Block {
 /// Collects statistics of guests, in their order.
 pub async fn collect(driver: &Arc<Driver>, domains: Vec<Domain>, wanted: Wanted) -> Vec<Stats> {
     let known: Vec<(Domain, Stats)> = domains.into_iter().map(|d| (d.clone(), without_qemu(&d.view(), wanted.groups))).collect();
-    let mut all: Vec<Stats> = stream::iter(known).map(|(domain, stats)| ask(driver, domain, stats, wanted)).buffered(AT_ONCE).collect().await;
+    let mut all: Vec<Stats> =
+        stream::iter(known).map(|(domain, stats)| ask(driver, domain, stats, wanted)).buffered(AT_ONCE).collect().await;
     if wanted.groups.block {
         look_at_images(&mut all).await;
     }
@@ -214,7 +215,13 @@ fn vcpus(view: &View) -> Vcpus {
 fn thread(run: &Run, vcpu: &domxml::status::VcpuThread) -> Option<VcpuThread> {
     let tid = vcpu.pid;
     let stat = proc::thread(run.pid, tid)?;
-    Some(VcpuThread { index: vcpu.id, stat, wait_ns: proc::wait_ns(run.pid, tid), delay_ns: proc::delay_ns(run.pid, tid).unwrap_or(0), cpumap: proc::cpumap(run.pid, tid) })
+    Some(VcpuThread {
+        index: vcpu.id,
+        stat,
+        wait_ns: proc::wait_ns(run.pid, tid),
+        delay_ns: proc::delay_ns(run.pid, tid).unwrap_or(0),
+        cpumap: proc::cpumap(run.pid, tid),
+    })
 }
 
 fn interfaces(run: &Run) -> Vec<Card> {
@@ -250,7 +257,8 @@ async fn ask(driver: &Arc<Driver>, domain: Domain, mut stats: Stats, wanted: Wan
         return stats;
     }
     let limit = if wanted.nowait { Duration::ZERO } else { JOB };
-    let (Ok(_job), Ok(guest), false) = (domain.job_within(Want::Plain(Kind::Query), limit).await, driver.guests.of(&stats.view), starting) else {
+    let (Ok(_job), Ok(guest), false) = (domain.job_within(Want::Plain(Kind::Query), limit).await, driver.guests.of(&stats.view), starting)
+    else {
         // Somebody works on it: told of without what only QEMU knows, as libvirt does.
         return stats;
     };
@@ -357,7 +365,8 @@ fn sizes(node: &str, answers: &Answers) -> Option<[u64; 3]> {
 
 /// Sizes of the images of guests that QEMU was not asked about: from the files.
 async fn look_at_images(all: &mut [Stats]) {
-    let mut unasked: Vec<(usize, Arc<View>)> = all.iter().enumerate().filter(|(_, s)| s.blocks.is_none()).map(|(i, s)| (i, Arc::clone(&s.view))).collect();
+    let mut unasked: Vec<(usize, Arc<View>)> =
+        all.iter().enumerate().filter(|(_, s)| s.blocks.is_none()).map(|(i, s)| (i, Arc::clone(&s.view))).collect();
     let rest = unasked.split_off(unasked.len() / 2);
     let look = |guests: Vec<(usize, Arc<View>)>| async {
         let work = move || Ok(guests.into_iter().map(|(i, view)| (i, images(&view))).collect::<Vec<_>>());

@@ -197,7 +197,11 @@ async fn give_back(driver: &Arc<Driver>, guest: &Guest, view: &View, cause: Caus
     }
     let paths = driver.registry.store().paths();
     let log = paths.log.join(format!("{}.log", view.name));
-    let directories: Vec<PathBuf> = [&run.status.lib_dir, &run.status.channel_target_dir, &run.status.memory_backing_dir].into_iter().flatten().map(PathBuf::from).collect();
+    let directories: Vec<PathBuf> = [&run.status.lib_dir, &run.status.channel_target_dir, &run.status.memory_backing_dir]
+        .into_iter()
+        .flatten()
+        .map(PathBuf::from)
+        .collect();
     let pid_file = paths.state.join(format!("{}.pid", view.name));
     let owners = super::start::Owners::of(driver, &run.document.domain);
     let work = move || {

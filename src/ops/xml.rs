@@ -36,7 +36,9 @@ pub fn text(view: &View, form: Form) -> Result<Arc<str>> {
         return document.text();
     }
     let mut flags = FormatFlags::NONE;
-    for (wanted, flag) in [(form.inactive, FormatFlags::INACTIVE), (secure, FormatFlags::SECURE), (form.migratable, FormatFlags::MIGRATABLE)] {
+    for (wanted, flag) in
+        [(form.inactive, FormatFlags::INACTIVE), (secure, FormatFlags::SECURE), (form.migratable, FormatFlags::MIGRATABLE)]
+    {
         if wanted {
             flags |= flag;
         }

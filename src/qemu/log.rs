@@ -59,9 +59,7 @@ impl LogTail {
 pub(super) fn last_words(bytes: &[u8], cut: bool) -> String {
     let text = String::from_utf8_lossy(bytes);
     let lines = text.lines().skip(usize::from(cut && text.contains('\n')));
-    let lines = lines
-        .map(str::trim_end)
-        .filter(|line| !line.is_empty() && !line.contains(CHATTER));
+    let lines = lines.map(str::trim_end).filter(|line| !line.is_empty() && !line.contains(CHATTER));
     lines.collect::<Vec<_>>().join("\n")
 }
 
@@ -76,8 +74,7 @@ mod tests {
         std::fs::write(&path, "old\n").unwrap();
         let tail = LogTail::from_here(path.clone());
         assert_eq!(tail.read_now(), "");
-        let said =
-            "old\nchar device redirected to /dev/pts/0 (label charserial0)\nqemu: no such disk\n\n";
+        let said = "old\nchar device redirected to /dev/pts/0 (label charserial0)\nqemu: no such disk\n\n";
         std::fs::write(&path, said).unwrap();
         assert_eq!(tail.read_now(), "qemu: no such disk");
         std::fs::write(&path, format!("old\n{}\nlast\n", "x".repeat(2000))).unwrap();

@@ -36,14 +36,9 @@ const BLOCKING_DEADLINE: Duration = Duration::from_secs(60);
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
     match tokio::time::timeout(BLOCKING_DEADLINE, tokio::task::spawn_blocking(work)).await {
         Ok(Ok(result)) => Ok(result),
-        Ok(Err(panic)) => {
-            Err(Error::internal("a thread that starts or probes QEMU failed").caused_by(panic))
-        }
+        Ok(Err(panic)) => Err(Error::internal("a thread that starts or probes QEMU failed").caused_by(panic)),
         Err(_) => {
-            let message = format!(
-                "the file system did not answer within {} s",
-                BLOCKING_DEADLINE.as_secs()
-            );
+            let message = format!("the file system did not answer within {} s", BLOCKING_DEADLINE.as_secs());
             Err(Error::new(Code::OperationTimeout, message))
         }
     }

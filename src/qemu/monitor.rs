@@ -43,11 +43,7 @@ impl Monitor {
     pub async fn connect(path: &Path, within: Duration) -> Result<(Self, Events)> {
         let end = tokio::time::Instant::now() + within;
         let stream = qmp::connect(path, within).await?;
-        Self::handshake(
-            stream,
-            end.saturating_duration_since(tokio::time::Instant::now()),
-        )
-        .await
+        Self::handshake(stream, end.saturating_duration_since(tokio::time::Instant::now())).await
     }
 
     /// Shakes hands on a connection.
@@ -55,9 +51,7 @@ impl Monitor {
     /// # Errors
     /// When QEMU does not greet in time.
     pub async fn handshake(stream: UnixStream, within: Duration) -> Result<(Self, Events)> {
-        let Connection {
-            client, incoming, ..
-        } = Connection::handshake(stream, within).await?;
+        let Connection { client, incoming, .. } = Connection::handshake(stream, within).await?;
         Ok((Self { client }, Events::new(incoming)))
     }
 
@@ -146,12 +140,7 @@ impl Monitor {
     /// As [`execute`](Self::execute).
     pub async fn on_reboot(&self, action: &str) -> Result<()> {
         let reboot = Some(action.to_owned());
-        let action = cmd::SetAction {
-            reboot,
-            shutdown: None,
-            panic: None,
-            watchdog: None,
-        };
+        let action = cmd::SetAction { reboot, shutdown: None, panic: None, watchdog: None };
         self.execute(action).await.map(drop)
     }
 }
@@ -165,14 +154,7 @@ impl Monitor {
     pub async fn balloon(&self) -> Result<Option<u64>> {
         match self.client.execute(cmd::QueryBalloon {}).await {
             Ok(info) => Ok(Some(info.actual)),
-            Err(error)
-                if matches!(
-                    error.class(),
-                    Some(ErrorClass::DeviceNotActive | ErrorClass::KvmMissingCap)
-                ) =>
-            {
-                Ok(None)
-            }
+            Err(error) if matches!(error.class(), Some(ErrorClass::DeviceNotActive | ErrorClass::KvmMissingCap)) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
@@ -191,13 +173,7 @@ impl Monitor {
     /// As [`execute`](Self::execute).
     pub async fn set_balloon_period(&self, path: &str, seconds: u32) -> Result<()> {
         let (path, property) = (path.to_owned(), "guest-stats-polling-interval".to_owned());
-        self.execute(cmd::QomSet {
-            path,
-            property,
-            value: seconds.into(),
-        })
-        .await
-        .map(drop)
+        self.execute(cmd::QomSet { path, property, value: seconds.into() }).await.map(drop)
     }
 
     /// Virtual CPUs and their threads.
@@ -221,8 +197,7 @@ impl Monitor {
     /// # Errors
     /// As [`execute`](Self::execute).
     pub async fn block_stats(&self) -> Result<Vec<BlockStats>> {
-        self.execute(cmd::QueryBlockstats { query_nodes: false })
-            .await
+        self.execute(cmd::QueryBlockstats { query_nodes: false }).await
     }
 }
 
@@ -242,8 +217,7 @@ impl Monitor {
     /// As [`execute`](Self::execute).
     pub async fn ptys(&self) -> Result<BTreeMap<String, String>> {
         let chardevs = self.chardevs().await?.into_iter();
-        let pty =
-            |dev: ChardevInfo| Some((dev.label, dev.filename.strip_prefix("pty:")?.to_owned()));
+        let pty = |dev: ChardevInfo| Some((dev.label, dev.filename.strip_prefix("pty:")?.to_owned()));
         Ok(chardevs.filter_map(pty).collect())
     }
 
@@ -253,14 +227,8 @@ impl Monitor {
     /// As [`execute`](Self::execute).
     pub async fn vnc(&self) -> Result<Option<VncAddress>> {
         let info = self.execute(cmd::QueryVnc {}).await?;
-        let host = info
-            .host
-            .filter(|_| info.family.as_deref() != Some("unix"))
-            .unwrap_or_default();
-        Ok(info
-            .service
-            .filter(|_| info.enabled)
-            .map(|service| VncAddress { host, service }))
+        let host = info.host.filter(|_| info.family.as_deref() != Some("unix")).unwrap_or_default();
+        Ok(info.service.filter(|_| info.enabled).map(|service| VncAddress { host, service }))
     }
 
     /// Ids of the devices that QEMU has now.
@@ -268,14 +236,8 @@ impl Monitor {
     /// # Errors
     /// As [`execute`](Self::execute).
     pub async fn device_ids(&self) -> Result<BTreeSet<String>> {
-        let list = self
-            .execute(cmd::QomList {
-                path: "/machine/peripheral".to_owned(),
-            })
-            .await?;
-        let devices = list
-            .into_iter()
-            .filter(|entry| entry.r#type.starts_with("child<"));
+        let list = self.execute(cmd::QomList { path: "/machine/peripheral".to_owned() }).await?;
+        let devices = list.into_iter().filter(|entry| entry.r#type.starts_with("child<"));
         Ok(devices.map(|entry| entry.name).collect())
     }
 
@@ -284,9 +246,7 @@ impl Monitor {
     /// # Errors
     /// As [`execute`](Self::execute).
     pub async fn pass_fd(&self, name: &str, fd: OwnedFd) -> Result<()> {
-        let command = cmd::Getfd {
-            fdname: name.to_owned(),
-        };
+        let command = cmd::Getfd { fdname: name.to_owned() };
         self.client.execute_with_fds(command, vec![fd]).await?;
         Ok(())
     }
@@ -307,9 +267,6 @@ impl Monitor {
     /// # Errors
     /// As [`execute`](Self::execute).
     pub async fn human(&self, line: &str) -> Result<String> {
-        self.execute(cmd::HumanMonitorCommand {
-            command_line: line.to_owned(),
-        })
-        .await
+        self.execute(cmd::HumanMonitorCommand { command_line: line.to_owned() }).await
     }
 }

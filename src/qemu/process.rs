@@ -35,9 +35,7 @@ pub struct Process {
 
 impl Process {
     pub(super) fn new(pidfd: PidFd) -> Self {
-        Self {
-            pidfd: Arc::new(pidfd),
-        }
+        Self { pidfd: Arc::new(pidfd) }
     }
 
     /// The process `pid` that a former daemon started for the guest `name`, if it still lives.
@@ -48,12 +46,7 @@ impl Process {
     /// # Errors
     /// When the process cannot be looked at, which does not mean that it is gone.
     pub fn find(pid_file: &Path, pid: i32, name: &str) -> Result<Option<Self>> {
-        let failed = |error| {
-            Error::system(
-                format!("cannot look at process {pid} of guest '{name}'"),
-                error,
-            )
-        };
+        let failed = |error| Error::system(format!("cannot look at process {pid} of guest '{name}'"), error);
         let is_it = match unixfd::lock_holder(pid_file) {
             Ok(holder) => holder == Some(pid),
             Err(error) if error.kind() == io::ErrorKind::NotFound => runs_guest(pid, name),
@@ -102,15 +95,8 @@ impl Process {
         if how != Stop::Gracefully && self.signal_and_wait(Signal::SIGKILL, KILL).await? {
             return Ok(());
         }
-        let signal = if how == Stop::Gracefully {
-            "SIGTERM"
-        } else {
-            "SIGKILL"
-        };
-        let message = format!(
-            "Failed to terminate process {} with {signal}: Device or resource busy",
-            self.pid()
-        );
+        let signal = if how == Stop::Gracefully { "SIGTERM" } else { "SIGKILL" };
+        let message = format!("Failed to terminate process {} with {signal}: Device or resource busy", self.pid());
         Err(Error::new(Code::System, message).because("PROCESS_DOES_NOT_END"))
     }
 
@@ -123,10 +109,7 @@ impl Process {
         match self.pidfd.send_signal(signal) {
             Err(error) if error.raw_os_error() == Some(nix::libc::ESRCH) => return Ok(true),
             Err(error) => {
-                return Err(Error::system(
-                    format!("cannot signal process {}", self.pid()),
-                    error,
-                ));
+                return Err(Error::system(format!("cannot signal process {}", self.pid()), error));
             }
             Ok(()) => {}
         }
@@ -142,10 +125,7 @@ fn runs_guest(pid: i32, name: &str) -> bool {
     let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let wanted = format!("guest={name}");
     let mut args = line.split(|&byte| byte == 0);
-    args.any(|arg| {
-        arg.strip_prefix(wanted.as_bytes())
-            .is_some_and(|rest| rest.is_empty() || rest[0] == b',')
-    })
+    args.any(|arg| arg.strip_prefix(wanted.as_bytes()).is_some_and(|rest| rest.is_empty() || rest[0] == b','))
 }
 
 #[cfg(test)]
@@ -164,10 +144,7 @@ mod tests {
         let own = Process::new(launch.start(SOON).unwrap().pidfd);
         let found = |pid| Process::find(&pid_file, pid, "demo").unwrap();
         assert_eq!(found(own.pid()).unwrap().pid(), own.pid());
-        assert!(
-            found(std::process::id() as i32).is_none(),
-            "alive, but not the guest's"
-        );
+        assert!(found(std::process::id() as i32).is_none(), "alive, but not the guest's");
         own.stop(Stop::Surely).await.unwrap();
         assert!(found(own.pid()).is_none());
     }
@@ -175,12 +152,7 @@ mod tests {
     #[tokio::test]
     async fn without_a_pid_file_the_command_line_must_name_the_guest() {
         let none = Path::new("/nonexistent/demo.pid");
-        let args = [
-            "-c",
-            "kill -STOP $$",
-            "-name",
-            "guest=demo,debug-threads=on",
-        ];
+        let args = ["-c", "kill -STOP $$", "-name", "guest=demo,debug-threads=on"];
         let own = Process::new(Launch::new("/bin/sh", args).start(SOON).unwrap().pidfd);
         assert!(Process::find(none, own.pid(), "demo").unwrap().is_some());
         assert!(Process::find(none, own.pid(), "dem").unwrap().is_none());

@@ -89,21 +89,11 @@ impl Prepared {
     /// # Errors
     /// When the socket cannot be made, or somebody listens there already.
     pub fn new(program: &Path, monitor: &Path) -> Result<Self> {
-        let failed = |error| {
-            Error::system(
-                format!("cannot make monitor socket {}", monitor.display()),
-                error,
-            )
-        };
+        let failed = |error| Error::system(format!("cannot make monitor socket {}", monitor.display()), error);
         let listener = unixfd::bind_listener(monitor, MONITOR_MODE, None).map_err(failed)?;
         let mut launch = Launch::new(program, [""; 0]);
         let monitor_fd = launch.inherit(listener.into()).map_err(failed)?;
-        Ok(Self {
-            program: program.to_owned(),
-            monitor: monitor.to_owned(),
-            monitor_fd,
-            launch,
-        })
+        Ok(Self { program: program.to_owned(), monitor: monitor.to_owned(), monitor_fd, launch })
     }
 
     /// The listening socket's number: `-chardev socket,id=charmonitor,fd=NUMBER,server=on,wait=off`.
@@ -117,9 +107,7 @@ impl Prepared {
     /// # Errors
     /// When the daemon is out of descriptors.
     pub fn pass(&mut self, fd: OwnedFd) -> Result<RawFd> {
-        self.launch
-            .inherit(fd)
-            .map_err(|error| Error::system("cannot pass a descriptor to QEMU", error))
+        self.launch.inherit(fd).map_err(|error| Error::system("cannot pass a descriptor to QEMU", error))
     }
 
     /// Forks; nothing of QEMU runs yet.
@@ -127,11 +115,7 @@ impl Prepared {
     /// # Errors
     /// When the process cannot be made.
     pub async fn hold(self, start: Start) -> Result<Held> {
-        let mut launch = self
-            .launch
-            .args(start.args)
-            .output(start.output)
-            .umask(UMASK);
+        let mut launch = self.launch.args(start.args).output(start.output).umask(UMASK);
         launch = launch.no_new_privileges().pid_file(start.pid_file);
         for (name, value) in start.env {
             launch = launch.env(name, value);
@@ -142,15 +126,9 @@ impl Prepared {
         if let Some(RunAs { uid, gid, groups }) = start.run_as {
             launch = launch.identity(uid, gid, groups);
         }
-        let inner = super::blocking(move || launch.hold())
-            .await?
-            .map_err(launch_error)?;
+        let inner = super::blocking(move || launch.hold()).await?.map_err(launch_error)?;
         tracing::debug!(pid = inner.pid(), program = %self.program.display(), "process for QEMU made");
-        Ok(Held {
-            inner,
-            monitor: self.monitor,
-            log: start.log,
-        })
+        Ok(Held { inner, monitor: self.monitor, log: start.log })
     }
 }
 
@@ -166,26 +144,13 @@ impl Held {
     /// # Errors
     /// When it cannot be executed, ends, or does not answer; it is gone then.
     pub async fn run(self) -> Result<Live> {
-        let Self {
-            inner,
-            monitor,
-            log,
-        } = self;
-        let started = super::blocking(move || inner.release(EXEC_DEADLINE))
-            .await?
-            .map_err(launch_error)?;
-        let mut guard = KillUnlessLive {
-            process: Process::new(started.pidfd),
-            is_live: false,
-        };
+        let Self { inner, monitor, log } = self;
+        let started = super::blocking(move || inner.release(EXEC_DEADLINE)).await?.map_err(launch_error)?;
+        let mut guard = KillUnlessLive { process: Process::new(started.pidfd), is_live: false };
         match alongside(&guard.process, Monitor::connect(&monitor, ANSWER_DEADLINE)).await {
             Ok((monitor, events)) => {
                 guard.is_live = true;
-                Ok(Live {
-                    process: guard.process.clone(),
-                    monitor,
-                    events,
-                })
+                Ok(Live { process: guard.process.clone(), monitor, events })
             }
             Err(error) => {
                 guard.process.kill();
@@ -202,11 +167,7 @@ impl Live {
     /// When it does not answer; it is left as it is.
     pub async fn attach(process: Process, monitor: &Path, within: Duration) -> Result<Self> {
         let (monitor, events) = alongside(&process, Monitor::connect(monitor, within)).await?;
-        Ok(Self {
-            process,
-            monitor,
-            events,
-        })
+        Ok(Self { process, monitor, events })
     }
 }
 
@@ -255,14 +216,7 @@ async fn with_last_words(mut error: Error, log: &LogTail) -> Error {
 
 fn launch_error(error: LaunchError) -> Error {
     let error = match error {
-        LaunchError::Failed {
-            program,
-            stage,
-            source,
-        } => Error::system(
-            format!("cannot start {}: {stage}", program.display()),
-            source,
-        ),
+        LaunchError::Failed { program, stage, source } => Error::system(format!("cannot start {}: {stage}", program.display()), source),
         other => Error::internal(other.to_string()).caused_by(other),
     };
     error.because("QEMU_NOT_STARTED")

@@ -73,11 +73,7 @@ async fn a_reader_reads_but_no_secrets() -> Result<()> {
     let grpc = Grpc::at(sandbox.path(READ_ONLY_SOCKET)).await?;
     assert_eq!(grpc.names().await?, ["a"]);
     assert!(!grpc.xml("a").await?.contains("hidden7"));
-    let secure = compat::proto::GetXmlRequest {
-        domain: crate::grpc::by_name("a"),
-        secure: true,
-        ..Default::default()
-    };
+    let secure = compat::proto::GetXmlRequest { domain: crate::grpc::by_name("a"), secure: true, ..Default::default() };
     let denied = grpc.domains().get_xml(secure.clone()).await;
     refused(denied, Code::PermissionDenied, "OPERATION_DENIED")?;
     let full = Grpc::of(&sandbox).await?.domains().get_xml(secure).await?;

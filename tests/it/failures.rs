@@ -50,10 +50,7 @@ impl Stage {
 
     fn xml(&self, name: &str, devices: &str) -> String {
         let script = self.script_path(name);
-        let env = format!(
-            "<qemu:commandline><qemu:env name='FAKE_QEMU_SCRIPT' value='{}'/></qemu:commandline>",
-            script.display()
-        );
+        let env = format!("<qemu:commandline><qemu:env name='FAKE_QEMU_SCRIPT' value='{}'/></qemu:commandline>", script.display());
         small(name, &self.emulator, &env).replace("</devices>", &format!("{devices}</devices>"))
     }
 
@@ -135,7 +132,9 @@ async fn a_start_that_fails_at_any_step_leaves_nothing_behind() -> Result<()> {
                 let clear = match *fault {
                     "refused" => text.contains("injected refusal"),
                     "exits" => text.contains("injected last words"),
-                    "silent" | "hang" => text.contains("Timed out") || text.contains("not answer") || text.contains("no answer") || text.contains("monitor"),
+                    "silent" | "hang" => {
+                        text.contains("Timed out") || text.contains("not answer") || text.contains("no answer") || text.contains("monitor")
+                    }
                     _ => text.contains("monitor") || text.contains("QEMU"),
                 };
                 if !clear {
@@ -185,10 +184,7 @@ async fn whatever_the_monitor_does_a_guest_is_powered_off() -> Result<()> {
         stage.define(fault, &script).await?;
         stage.grpc.start(fault).await.context(fault)?;
         let pid = stage.sandbox.guest_pid(fault).context("no process")?;
-        let reset = pb::ResetRequest {
-            domain: crate::grpc::by_name(fault),
-            options: None,
-        };
+        let reset = pb::ResetRequest { domain: crate::grpc::by_name(fault), options: None };
         let mut client = stage.grpc.domains();
         let resetting = tokio::spawn(async move { client.reset(reset).await });
         // In the midst of the command, or after it went wrong.
@@ -196,7 +192,11 @@ async fn whatever_the_monitor_does_a_guest_is_powered_off() -> Result<()> {
         match stage.grpc.power_off(fault).await {
             Ok(()) => {}
             // A QEMU that ended by itself is off already.
-            Err(status) => assert_eq!((status.code(), fault.starts_with("eof") || fault.starts_with("half")), (Code::FailedPrecondition, true), "{fault}: {status:?}"),
+            Err(status) => assert_eq!(
+                (status.code(), fault.starts_with("eof") || fault.starts_with("half")),
+                (Code::FailedPrecondition, true),
+                "{fault}: {status:?}"
+            ),
         }
         assert!(resetting.await?.is_err(), "{fault}");
         assert!(!process::alive(pid), "{fault}");

@@ -23,10 +23,7 @@ impl Host {
             walk(&root, &root.join(dir), &mut files)?;
         }
         files.retain(|path| !is_kept(path));
-        Ok(Self {
-            files,
-            processes: processes(sandbox)?.len(),
-        })
+        Ok(Self { files, processes: processes(sandbox)?.len() })
     }
 
     /// That nothing has come or gone since.

@@ -36,16 +36,8 @@ enum Operation {
 }
 
 impl Operation {
-    const ALL: [Self; 8] = [
-        Self::Define,
-        Self::Start,
-        Self::Suspend,
-        Self::Resume,
-        Self::Destroy,
-        Self::Undefine,
-        Self::Rename,
-        Self::ChangeMedium,
-    ];
+    const ALL: [Self; 8] =
+        [Self::Define, Self::Start, Self::Suspend, Self::Resume, Self::Destroy, Self::Undefine, Self::Rename, Self::ChangeMedium];
 
     /// Brings about what it begins from; "g" is the guest.
     async fn prepare(self, grpc: &Grpc) -> Answer<()> {
@@ -72,7 +64,12 @@ impl Operation {
             Self::Undefine => grpc.undefine("g").await,
             Self::Rename => grpc.rename("g", "renamed").await.map(drop),
             Self::ChangeMedium => {
-                let request = pb::UpdateDeviceRequest { domain: by_name("g"), xml: drive("b"), scope: pb::Scope::LiveAndConfig.into(), ..Default::default() };
+                let request = pb::UpdateDeviceRequest {
+                    domain: by_name("g"),
+                    xml: drive("b"),
+                    scope: pb::Scope::LiveAndConfig.into(),
+                    ..Default::default()
+                };
                 grpc.devices().update_device(request).await.map(drop)
             }
         }
@@ -120,7 +117,9 @@ async fn a_daemon_killed_at_any_moment_comes_back_at_one_with_its_guests() -> Re
             // Most kills fall into the operation, some around its end.
             let moment = whole.mul_f64(1.15 * f64::from(number) / f64::from(tries));
             let done = matrix.cut_off(operation, moment).await;
-            let done = done.with_context(|| format!("killed {moment:?} of {whole:?} into {operation:?}, try {number}; log:\n{}", tail(&matrix.sandbox.log())))?;
+            let done = done.with_context(|| {
+                format!("killed {moment:?} of {whole:?} into {operation:?}, try {number}; log:\n{}", tail(&matrix.sandbox.log()))
+            })?;
             *finished.entry(format!("{operation:?} ({whole:?}), finished: {done}")).or_insert(0) += 1;
         }
     }
@@ -217,12 +216,21 @@ impl Matrix {
         let [before, after] = operation.outcomes();
         ensure!(states == before || states == after, "neither before nor after: {states:?}");
         let active: Vec<_> = guests.iter().filter(|g| g.id != 0).collect();
-        same("configurations", names_of(&self.sandbox, "/etc/libvirt/qemu", ".xml"), guests.iter().filter(|g| g.persistent).map(|g| g.name.clone()))?;
+        same(
+            "configurations",
+            names_of(&self.sandbox, "/etc/libvirt/qemu", ".xml"),
+            guests.iter().filter(|g| g.persistent).map(|g| g.name.clone()),
+        )?;
         for kind in [".xml", ".pid"] {
             same("files of runs", names_of(&self.sandbox, "/run/libvirt/qemu", kind), active.iter().map(|g| g.name.clone()))?;
         }
-        same("directories", names_of(&self.sandbox, "/var/lib/libvirt/qemu", ""), active.iter().map(|g| format!("domain-{}-{}", g.id, g.name)))?;
-        let left: Vec<_> = names_of(&self.sandbox, "/run/libvirt/qemu/virtqemud", "").into_iter().filter(|n| !n.starts_with("journal.")).collect();
+        same(
+            "directories",
+            names_of(&self.sandbox, "/var/lib/libvirt/qemu", ""),
+            active.iter().map(|g| format!("domain-{}-{}", g.id, g.name)),
+        )?;
+        let left: Vec<_> =
+            names_of(&self.sandbox, "/run/libvirt/qemu/virtqemud", "").into_iter().filter(|n| !n.starts_with("journal.")).collect();
         ensure!(left.is_empty(), "left: {left:?}");
         let pids: Option<BTreeSet<_>> = active.iter().map(|g| self.sandbox.guest_pid(&g.name)).collect();
         let living: BTreeSet<_> = processes(&self.sandbox)?.into_iter().collect();
@@ -245,11 +253,8 @@ impl Matrix {
         let status = fs::read_to_string(self.sandbox.path(format!("/run/libvirt/qemu/{}.xml", guest.name)))?;
         let wanted = if guest.state() == pb::State::Running { "running" } else { "paused" };
         ensure!(status.contains(&format!("state='{wanted}'")), "status file: {status}");
-        let request = pb::ExecuteRequest {
-            domain: by_name(&guest.name),
-            command: "{\"execute\": \"query-status\"}".to_owned(),
-            human: false,
-        };
+        let request =
+            pb::ExecuteRequest { domain: by_name(&guest.name), command: "{\"execute\": \"query-status\"}".to_owned(), human: false };
         let reply = self.grpc.monitor().execute(request).await?.into_inner().reply;
         let reply: serde_json::Value = serde_json::from_str(&reply)?;
         ensure!(reply["return"]["running"] == (wanted == "running"), "QEMU says {reply}, the daemon {wanted}");

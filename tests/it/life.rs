@@ -12,9 +12,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Streaming};
 
-use crate::grpc::{
-    Answer, Grpc, QEMU, SOON, by_id, by_name, by_uuid, daemon, reason, refused, small,
-};
+use crate::grpc::{Answer, Grpc, QEMU, SOON, by_id, by_name, by_uuid, daemon, reason, refused, small};
 
 fn guest(name: &str) -> String {
     small(name, Path::new(QEMU), "")
@@ -53,10 +51,7 @@ async fn every_step_of_a_life_is_told_in_libvirts_order() -> Result<()> {
     watch.expect(&["resumed/0"]).await?;
     assert_eq!(grpc.state("b").await?, Reason::RunningUnpaused);
     refused(grpc.resume("b").await, Code::FailedPrecondition, "OPERATION_INVALID")?;
-    let reset = pb::ResetRequest {
-        domain: by_name("b"),
-        options: None,
-    };
+    let reset = pb::ResetRequest { domain: by_name("b"), options: None };
     grpc.domains().reset(reset).await?;
     // The firmware resets the machine once more.
     watch.expect(&["reboot", "reboot"]).await?;
@@ -99,11 +94,7 @@ async fn a_guest_that_is_not_stored_is_gone_when_it_stops() -> Result<()> {
     }
     refused(grpc.rename("t", "u").await, Code::FailedPrecondition, "OPERATION_INVALID")?;
     refused(grpc.undefine("t").await, Code::FailedPrecondition, "OPERATION_INVALID")?;
-    let autostart = pb::SetAutostartRequest {
-        domain: by_name("t"),
-        autostart: true,
-        options: None,
-    };
+    let autostart = pb::SetAutostartRequest { domain: by_name("t"), autostart: true, options: None };
     refused(grpc.domains().set_autostart(autostart).await, Code::FailedPrecondition, "OPERATION_INVALID")?;
     assert!(grpc.create(&guest("t")).await.is_err(), "another of that name");
     grpc.power_off("t").await?;
@@ -124,11 +115,7 @@ async fn guests_that_start_with_the_host_do() -> Result<()> {
     for name in ["a", "b"] {
         grpc.define(&guest(name)).await?;
     }
-    let set = |name: &str, autostart| pb::SetAutostartRequest {
-        domain: by_name(name),
-        autostart,
-        options: None,
-    };
+    let set = |name: &str, autostart| pb::SetAutostartRequest { domain: by_name(name), autostart, options: None };
     grpc.domains().set_autostart(set("a", true)).await?;
     grpc.domains().set_autostart(set("b", true)).await?;
     grpc.domains().set_autostart(set("b", false)).await?;
@@ -156,11 +143,7 @@ async fn etag_request_id_and_validate_only_are_kept() -> Result<()> {
     let sandbox = Sandbox::started(daemon())?;
     let grpc = Grpc::of(&sandbox).await?;
     let mut watch = grpc.watch().await?;
-    let define = |name: &str, options: pb::MutationOptions| pb::DefineRequest {
-        xml: guest(name),
-        validate: false,
-        options: Some(options),
-    };
+    let define = |name: &str, options: pb::MutationOptions| pb::DefineRequest { xml: guest(name), validate: false, options: Some(options) };
     let options = |request_id: &str, etag: &str, validate_only| pb::MutationOptions {
         request_id: request_id.to_owned(),
         etag: etag.to_owned(),
@@ -180,27 +163,16 @@ async fn etag_request_id_and_validate_only_are_kept() -> Result<()> {
 
     // By etag.
     let etag = grpc.get("a").await?.etag;
-    let undefine = |options| pb::UndefineRequest {
-        domain: by_name("a"),
-        options: Some(options),
-        ..Default::default()
-    };
+    let undefine = |options| pb::UndefineRequest { domain: by_name("a"), options: Some(options), ..Default::default() };
     let xml = grpc.xml("a").await?;
     grpc.define(&xml).await?;
     watch.expect(&["defined/1"]).await?;
     let stale = grpc.domains().undefine(undefine(options("", &etag, false))).await;
     refused(stale, Code::Aborted, "ETAG_MISMATCH")?;
-    let start = pb::StartRequest {
-        domain: by_name("a"),
-        options: Some(options("", &etag, false)),
-        ..Default::default()
-    };
+    let start = pb::StartRequest { domain: by_name("a"), options: Some(options("", &etag, false)), ..Default::default() };
     refused(grpc.domains().start(start.clone()).await, Code::Aborted, "ETAG_MISMATCH")?;
     let fresh = grpc.get("a").await?.etag;
-    let trial = pb::StartRequest {
-        options: Some(options("", &fresh, true)),
-        ..start
-    };
+    let trial = pb::StartRequest { options: Some(options("", &fresh, true)), ..start };
     grpc.domains().start(trial).await?;
     assert_eq!(grpc.get("a").await?.etag, fresh);
     grpc.domains().undefine(undefine(options("", &fresh, true))).await?;
@@ -261,11 +233,7 @@ async fn lists_page_and_filter() -> Result<()> {
     for page_size in [1, 7, 25, 26] {
         let (mut got, mut token, mut pages) = (Vec::new(), String::new(), 0);
         loop {
-            let request = pb::ListRequest {
-                page_size,
-                page_token: token,
-                ..Default::default()
-            };
+            let request = pb::ListRequest { page_size, page_token: token, ..Default::default() };
             let page = grpc.list(request).await?;
             assert_eq!(page.total_size, 25);
             got.extend(page.domains.into_iter().map(|d| d.name));
@@ -278,20 +246,14 @@ async fn lists_page_and_filter() -> Result<()> {
         assert_eq!(got, wanted, "pages of {page_size}");
         assert_eq!(pages, (25 + page_size - 1) / page_size, "pages of {page_size}");
     }
-    let negative = pb::ListRequest {
-        page_size: -1,
-        ..Default::default()
-    };
+    let negative = pb::ListRequest { page_size: -1, ..Default::default() };
     refused(grpc.list(negative).await, Code::InvalidArgument, "INVALID_ARG")?;
     grpc.start_paused("g3").await?;
     grpc.create(&guest("t")).await?;
     let filtered = |filter: pb::Filter| {
         let grpc = grpc.clone();
         async move {
-            let request = pb::ListRequest {
-                filter: Some(filter),
-                ..Default::default()
-            };
+            let request = pb::ListRequest { filter: Some(filter), ..Default::default() };
             let names = grpc.list(request).await?.domains.into_iter();
             anyhow::Ok(names.map(|d| d.name).collect::<Vec<_>>())
         }
@@ -322,11 +284,7 @@ struct Typist {
 impl Typist {
     async fn attach(grpc: &Grpc, name: &str, force: bool) -> Answer<Self> {
         let (input, receiver) = mpsc::channel(8);
-        let open = pb::attach_request::Open {
-            domain: by_name(name),
-            force,
-            ..Default::default()
-        };
+        let open = pb::attach_request::Open { domain: by_name(name), force, ..Default::default() };
         let message = Some(Message::Open(open));
         let _ = input.send(pb::AttachRequest { message }).await;
         let output = grpc.consoles().attach(ReceiverStream::new(receiver)).await?;
@@ -382,11 +340,7 @@ async fn a_guest_is_typed_to_and_shuts_down_when_asked() -> Result<()> {
     forced.type_line("echo $((7*7))-again").await?;
     forced.wait("49-again").await?;
 
-    let shutdown = pb::ShutdownRequest {
-        domain: by_name("g"),
-        modes: vec![pb::PowerMode::Acpi.into()],
-        options: None,
-    };
+    let shutdown = pb::ShutdownRequest { domain: by_name("g"), modes: vec![pb::PowerMode::Acpi.into()], options: None };
     grpc.domains().shutdown(shutdown).await?;
     forced.ended().await?;
     let told = watch.until("stopped/0").await?;
@@ -406,11 +360,8 @@ async fn a_guest_bound_to_a_session_ends_with_it() -> Result<()> {
     let open = pb::OpenSessionRequest {};
     let mut session = grpc.domains().open_session(open).await?.into_inner();
     let id = session.message().await?.context("no session")?.session;
-    let create = |name: &str, session: &str| pb::CreateRequest {
-        xml: guest(name),
-        autodestroy_session: session.to_owned(),
-        ..Default::default()
-    };
+    let create =
+        |name: &str, session: &str| pb::CreateRequest { xml: guest(name), autodestroy_session: session.to_owned(), ..Default::default() };
     let unknown = grpc.domains().create(create("x", "no such session")).await;
     refused(unknown, Code::InvalidArgument, "INVALID_ARG")?;
     grpc.domains().create(create("bound", &id)).await?;

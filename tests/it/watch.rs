@@ -63,10 +63,7 @@ async fn a_watch_resumes_exactly_where_it_stopped() -> Result<()> {
     assert_eq!(names, wanted);
     // From any place, the rest and nothing else.
     for from in 0..12 {
-        let version = pb::Version {
-            counter: begin.counter + from,
-            ..begin
-        };
+        let version = pb::Version { counter: begin.counter + from, ..begin };
         let first = grpc.watch_since(version).await?.event().await?;
         assert_eq!(counter(&first), version.counter + 1);
     }
@@ -87,16 +84,9 @@ async fn what_can_not_be_resumed_is_refused() -> Result<()> {
     for version in [other_epoch, future] {
         refused(grpc.watch_since(version).await.map(drop), Code::OutOfRange, "VERSION_EXPIRED")?;
     }
-    let both = pb::WatchRequest {
-        send_initial_state: true,
-        since_version: Some(here),
-        ..Default::default()
-    };
+    let both = pb::WatchRequest { send_initial_state: true, since_version: Some(here), ..Default::default() };
     refused(grpc.watch_for(both).await.map(drop), Code::InvalidArgument, "INVALID_ARG")?;
-    let nobody = pb::WatchRequest {
-        domains: by_name("nobody").into_iter().collect(),
-        ..Default::default()
-    };
+    let nobody = pb::WatchRequest { domains: by_name("nobody").into_iter().collect(), ..Default::default() };
     refused(grpc.watch_for(nobody).await.map(drop), Code::NotFound, "NO_DOMAIN")?;
     // A journal that is lost begins anew, and says so.
     sandbox.kill()?;
@@ -118,10 +108,7 @@ async fn the_initial_state_ends_with_a_bookmark_and_events_follow() -> Result<()
     for name in ["b", "a", "c"] {
         grpc.define(&guest(name)).await?;
     }
-    let request = pb::WatchRequest {
-        send_initial_state: true,
-        ..Default::default()
-    };
+    let request = pb::WatchRequest { send_initial_state: true, ..Default::default() };
     let mut watch = grpc.watch_for(request.clone()).await?;
     let mut names = Vec::new();
     let mark = loop {
@@ -136,11 +123,7 @@ async fn the_initial_state_ends_with_a_bookmark_and_events_follow() -> Result<()
     let event = watch.event().await?;
     assert_eq!((word(&event).as_str(), counter(&event)), ("undefined/0", mark.counter + 1));
     // Only one guest, only some kinds.
-    let one = pb::WatchRequest {
-        domains: by_name("c").into_iter().collect(),
-        kinds: vec![pb::EventKind::Lifecycle.into()],
-        ..request
-    };
+    let one = pb::WatchRequest { domains: by_name("c").into_iter().collect(), kinds: vec![pb::EventKind::Lifecycle.into()], ..request };
     let mut watch = grpc.watch_for(one).await?;
     ensure!(matches!(watch.item().await?, Item::Initial(guest) if guest.name == "c"));
     ensure!(matches!(watch.item().await?, Item::Bookmark(_)));
@@ -192,11 +175,7 @@ async fn a_watch_that_does_not_keep_up_is_told_and_resumes() -> Result<()> {
     // Events of 60 kB each: what waits for the slow one, and for everybody, is bounded.
     let uri = format!("urn:{}", "x".repeat(60_000));
     for n in 0..400 {
-        let metadata = pb::configure_request::Metadata {
-            uri: uri.clone(),
-            key: "k".to_owned(),
-            xml: Some(format!("<n>{n}</n>")),
-        };
+        let metadata = pb::configure_request::Metadata { uri: uri.clone(), key: "k".to_owned(), xml: Some(format!("<n>{n}</n>")) };
         let request = pb::ConfigureRequest {
             domain: by_name("a"),
             scope: pb::Scope::Config.into(),

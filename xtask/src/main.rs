@@ -72,9 +72,7 @@ fn check() -> Result<bool> {
     }
     let files = sources.rust().count();
     let (findings_count, notes_count) = (findings.len(), notes.len());
-    say(&format!(
-        "xtask: {files} files, {findings_count} findings, {notes_count} notes (--notes)"
-    ));
+    say(&format!("xtask: {files} files, {findings_count} findings, {notes_count} notes (--notes)"));
     Ok(findings.is_empty())
 }
 

@@ -51,11 +51,7 @@ enum FeedState {
 
 impl Default for Registry {
     fn default() -> Self {
-        Self {
-            guests: Mutex::default(),
-            monitors: Mutex::default(),
-            feed: watch::Sender::new(FeedState::Off),
-        }
+        Self { guests: Mutex::default(), monitors: Mutex::default(), feed: watch::Sender::new(FeedState::Off) }
     }
 }
 
@@ -96,11 +92,7 @@ impl Registry {
                 return Ok(Added::First);
             }
             let mut feed = self.feed.subscribe();
-            match feed
-                .wait_for(|state| *state != FeedState::Starting)
-                .await
-                .map(|state| *state)
-            {
+            match feed.wait_for(|state| *state != FeedState::Starting).await.map(|state| *state) {
                 Ok(FeedState::Off) => {}
                 _ => return Ok(Added::Watched),
             }
@@ -123,11 +115,7 @@ impl Registry {
         if !watching {
             self.guests().retain(|old| old != new);
         }
-        self.feed.send_replace(if watching {
-            FeedState::On
-        } else {
-            FeedState::Off
-        });
+        self.feed.send_replace(if watching { FeedState::On } else { FeedState::Off });
     }
 
     /// Ends a registration; `true` when nobody listens any more.
@@ -136,13 +124,9 @@ impl Registry {
     /// When there is none.
     pub(crate) fn remove(&self, style: Style, event: Option<i32>) -> Result<bool, WireError> {
         let mut guests = self.guests();
-        let matches =
-            |old: &Registration| old.style == style && event.is_none_or(|event| old.event == event);
+        let matches = |old: &Registration| old.style == style && event.is_none_or(|event| old.event == event);
         let index = guests.iter().position(matches).ok_or_else(|| match style {
-            Style::Legacy => internal(&format!(
-                "domain event {} not registered",
-                event.unwrap_or(0)
-            )),
+            Style::Legacy => internal(&format!("domain event {} not registered", event.unwrap_or(0))),
             Style::Callback(id) => internal(&format!("domain event callback {id} not registered")),
         })?;
         guests.remove(index);
@@ -184,18 +168,10 @@ impl Registry {
             let uuid = event.uuid.parse().ok();
             registration.domain.is_none() || registration.domain == uuid
         };
-        guests
-            .iter()
-            .filter(wanted)
-            .filter_map(|registration| convert::packet(event, registration))
-            .collect()
+        guests.iter().filter(wanted).filter_map(|registration| convert::packet(event, registration)).collect()
     }
 }
 
 fn already_tracked() -> WireError {
-    WireError::new(
-        ErrorCode::INVALID_ARG,
-        ErrorDomain::NONE,
-        "event callback already tracked",
-    )
+    WireError::new(ErrorCode::INVALID_ARG, ErrorDomain::NONE, "event callback already tracked")
 }

@@ -1,9 +1,7 @@
 //! One thing of a guest's configuration: changing it, and reading what has a call of its own.
 
 use wire::consts::*;
-use wire::params::{
-    VIR_DOMAIN_MEMORY_HARD_LIMIT, VIR_DOMAIN_MEMORY_SOFT_LIMIT, VIR_DOMAIN_MEMORY_SWAP_HARD_LIMIT,
-};
+use wire::params::{VIR_DOMAIN_MEMORY_HARD_LIMIT, VIR_DOMAIN_MEMORY_SOFT_LIMIT, VIR_DOMAIN_MEMORY_SWAP_HARD_LIMIT};
 use wire::remote::*;
 use wire::typed::{Param, TypedParam, TypedValue};
 use wire::xdr::Text;
@@ -19,29 +17,16 @@ use crate::proto::{ConfigureRequest, GetMetadataRequest, Scope, SetAutostartRequ
 /// libvirt's number for a limit that is none.
 const UNLIMITED: u64 = 9_007_199_254_740_991;
 /// Parameters of memory tuning, in the order in which they are told.
-const MEMORY: [Param; 3] = [
-    VIR_DOMAIN_MEMORY_HARD_LIMIT,
-    VIR_DOMAIN_MEMORY_SOFT_LIMIT,
-    VIR_DOMAIN_MEMORY_SWAP_HARD_LIMIT,
-];
+const MEMORY: [Param; 3] = [VIR_DOMAIN_MEMORY_HARD_LIMIT, VIR_DOMAIN_MEMORY_SOFT_LIMIT, VIR_DOMAIN_MEMORY_SWAP_HARD_LIMIT];
 
 async fn configure(ctx: &Ctx, dom: &NonnullDomain, scope: Scope, change: Change) -> Reply<()> {
-    let request = ConfigureRequest {
-        domain: by_uuid(dom),
-        scope: scope.into(),
-        change: Some(change),
-        options: None,
-    };
+    let request = ConfigureRequest { domain: by_uuid(dom), scope: scope.into(), change: Some(change), options: None };
     ctx.domains().configure(request).await?;
     Ok(())
 }
 
 pub(crate) async fn set_autostart(ctx: &Ctx, args: DomainSetAutostart) -> Reply<()> {
-    let request = SetAutostartRequest {
-        domain: by_uuid(&args.dom),
-        autostart: args.autostart != 0,
-        options: None,
-    };
+    let request = SetAutostartRequest { domain: by_uuid(&args.dom), autostart: args.autostart != 0, options: None };
     ctx.domains().set_autostart(request).await?;
     Ok(())
 }
@@ -100,27 +85,14 @@ fn unsupported(detail: &str) -> WireError {
 
 pub(crate) async fn set_lifecycle_action(ctx: &Ctx, args: DomainSetLifecycleAction) -> Reply<()> {
     let numbers = [
-        (
-            "type",
-            args.r#type,
-            VIR_DOMAIN_LIFECYCLE_CRASH.cast_unsigned(),
-        ),
-        (
-            "action",
-            args.action,
-            VIR_DOMAIN_LIFECYCLE_ACTION_COREDUMP_RESTART.cast_unsigned(),
-        ),
+        ("type", args.r#type, VIR_DOMAIN_LIFECYCLE_CRASH.cast_unsigned()),
+        ("action", args.action, VIR_DOMAIN_LIFECYCLE_ACTION_COREDUMP_RESTART.cast_unsigned()),
     ];
     if let Some((what, number, _)) = numbers.iter().find(|(_, number, last)| number > last) {
-        return Err(ctx
-            .invalid_arg(&format!("invalid lifecycle {what} '{number}'"))
-            .into());
+        return Err(ctx.invalid_arg(&format!("invalid lifecycle {what} '{number}'")).into());
     }
     args::flags(ctx, args.flags)?;
-    let change = Lifecycle {
-        event: args.r#type.cast_signed(),
-        action: args.action.cast_signed(),
-    };
+    let change = Lifecycle { event: args.r#type.cast_signed(), action: args.action.cast_signed() };
     let scope = args::scope(args.flags);
     configure(ctx, &args.dom, scope, Change::Lifecycle(change)).await
 }
@@ -134,54 +106,32 @@ pub(crate) async fn set_memory_parameters(ctx: &Ctx, args: DomainSetMemoryParame
         _ => None,
     };
     let [hard_limit_kib, soft_limit_kib, swap_hard_limit_kib] = MEMORY.map(value);
-    let change = MemoryTuning {
-        hard_limit_kib,
-        soft_limit_kib,
-        swap_hard_limit_kib,
-    };
+    let change = MemoryTuning { hard_limit_kib, soft_limit_kib, swap_hard_limit_kib };
     let scope = args::scope(args.flags);
     configure(ctx, &args.dom, scope, Change::MemoryTuning(change)).await
 }
 
-pub(crate) async fn get_memory_parameters(
-    ctx: &Ctx,
-    args: DomainGetMemoryParameters,
-) -> Reply<DomainGetMemoryParametersRet> {
+pub(crate) async fn get_memory_parameters(ctx: &Ctx, args: DomainGetMemoryParameters) -> Reply<DomainGetMemoryParametersRet> {
     let room = args::room(args.nparams, DOMAIN_MEMORY_PARAMETERS_MAX)?;
     args::exclusive(ctx, args.flags, args::LIVE_OR_CONFIG)?;
     args::flags(ctx, args.flags)?;
     let guest = full_in(ctx, &args.dom, args::scope(args.flags)).await?;
     let tuning = guest.memory_tuning.unwrap_or_default();
-    let values = [
-        tuning.hard_limit_kib,
-        tuning.soft_limit_kib,
-        tuning.swap_hard_limit_kib,
-    ];
+    let values = [tuning.hard_limit_kib, tuning.soft_limit_kib, tuning.swap_hard_limit_kib];
     let params = MEMORY.iter().zip(values);
-    let params: Vec<TypedParam> = params
-        .map(|(param, kib)| param.with(kib.unwrap_or(UNLIMITED)))
-        .collect();
+    let params: Vec<TypedParam> = params.map(|(param, kib)| param.with(kib.unwrap_or(UNLIMITED))).collect();
     let (params, nparams) = args::fitting(params, room);
-    Ok(DomainGetMemoryParametersRet {
-        params: params.into(),
-        nparams,
-    })
+    Ok(DomainGetMemoryParametersRet { params: params.into(), nparams })
 }
 
-pub(crate) async fn set_memory_stats_period(
-    ctx: &Ctx,
-    args: DomainSetMemoryStatsPeriod,
-) -> Reply<()> {
+pub(crate) async fn set_memory_stats_period(ctx: &Ctx, args: DomainSetMemoryStatsPeriod) -> Reply<()> {
     args::check(ctx, "period", Must::BeNonNegative, args.period >= 0)?;
     args::flags(ctx, args.flags)?;
     let change = Change::MemoryStatsPeriod(args.period.cast_unsigned());
     configure(ctx, &args.dom, args::scope(args.flags), change).await
 }
 
-pub(crate) async fn get_metadata(
-    ctx: &Ctx,
-    args: DomainGetMetadata,
-) -> Reply<DomainGetMetadataRet> {
+pub(crate) async fn get_metadata(ctx: &Ctx, args: DomainGetMetadata) -> Reply<DomainGetMetadataRet> {
     args::exclusive(ctx, args.flags, args::LIVE_OR_CONFIG)?;
     let kind = match args.r#type {
         VIR_DOMAIN_METADATA_DESCRIPTION => Kind::Description,
@@ -202,17 +152,13 @@ pub(crate) async fn get_metadata(
         scope: args::scope(args.flags).into(),
     };
     let metadata = ctx.domains().get_metadata(request).await?.into_inner();
-    Ok(DomainGetMetadataRet {
-        metadata: metadata.value.into(),
-    })
+    Ok(DomainGetMetadataRet { metadata: metadata.value.into() })
 }
 
 pub(crate) async fn set_metadata(ctx: &Ctx, args: DomainSetMetadata) -> Reply<()> {
     let value = args.metadata.map(Text::into_string);
     let (kind, change) = match args.r#type {
-        VIR_DOMAIN_METADATA_DESCRIPTION => {
-            (Kind::Description, Change::Description(Value { value }))
-        }
+        VIR_DOMAIN_METADATA_DESCRIPTION => (Kind::Description, Change::Description(Value { value })),
         VIR_DOMAIN_METADATA_TITLE => (Kind::Title, Change::Title(Value { value })),
         VIR_DOMAIN_METADATA_ELEMENT => {
             let has_key = args.key.is_some() || value.is_none();
@@ -231,12 +177,7 @@ pub(crate) async fn set_metadata(ctx: &Ctx, args: DomainSetMetadata) -> Reply<()
         return Err(args::refused(ctx.info.area(), ctx.info.api, "metadata", text).into());
     }
     uri_fits(ctx, kind, args.uri.as_ref())?;
-    args::check(
-        ctx,
-        "key",
-        Must::BeNull,
-        kind == Kind::Element || args.key.is_none(),
-    )?;
+    args::check(ctx, "key", Must::BeNull, kind == Kind::Element || args.key.is_none())?;
     args::flags(ctx, args.flags)?;
     configure(ctx, &args.dom, args::scope(args.flags), change).await
 }

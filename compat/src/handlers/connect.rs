@@ -20,23 +20,14 @@ const FEATURES: [i32; 13] = [3, 4, 6, 7, 8, 9, PROGRAM_KEEPALIVE, 11, 12, 13, 14
 pub(crate) async fn auth_list(ctx: &Ctx, _: AuthList) -> Reply<AuthListRet> {
     let must_ask = ctx.conn.options.authority.asks(ctx.conn.socket) && ctx.conn.cred.uid != 0;
     if must_ask && !ctx.conn.is_authenticated() {
-        return Ok(AuthListRet {
-            types: vec![AuthType::POLKIT].into(),
-        });
+        return Ok(AuthListRet { types: vec![AuthType::POLKIT].into() });
     }
     ctx.then(Effect::Authenticated);
-    Ok(AuthListRet {
-        types: vec![AuthType::NONE].into(),
-    })
+    Ok(AuthListRet { types: vec![AuthType::NONE].into() })
 }
 
 pub(crate) async fn auth_polkit(ctx: &Ctx, _: AuthPolkit) -> Reply<AuthPolkitRet> {
-    let ask = ctx
-        .conn
-        .options
-        .authority
-        .of(ctx.conn.socket)
-        .filter(|_| !ctx.conn.is_authenticated());
+    let ask = ctx.conn.options.authority.of(ctx.conn.socket).filter(|_| !ctx.conn.is_authenticated());
     let ask = ask.ok_or_else(not_authenticated)?;
     if !ask(ctx.conn.cred, ctx.conn.socket).await {
         return Err(not_authenticated().into());
@@ -58,11 +49,7 @@ pub(crate) async fn no_sasl_step(_: &Ctx, _: AuthSaslStep) -> Reply<AuthSaslStep
 }
 
 fn not_authenticated() -> WireError {
-    WireError::new(
-        ErrorCode::AUTH_FAILED,
-        ErrorDomain::RPC,
-        "authentication failed",
-    )
+    WireError::new(ErrorCode::AUTH_FAILED, ErrorDomain::RPC, "authentication failed")
 }
 
 pub(crate) async fn open(ctx: &Ctx, args: ConnectOpen) -> Reply<()> {
@@ -72,10 +59,7 @@ pub(crate) async fn open(ctx: &Ctx, args: ConnectOpen) -> Reply<()> {
     }
     let name = args.name.ok_or_else(|| internal("connection not open"))?;
     let uri = local_uri(&name.to_str(), ctx.conn.options.system)?;
-    ctx.conn.set_open(Some(Open {
-        uri,
-        read_only: args.flags & VIR_CONNECT_RO != 0,
-    }));
+    ctx.conn.set_open(Some(Open { uri, read_only: args.flags & VIR_CONNECT_RO != 0 }));
     ctx.then(Effect::Trust);
     Ok(())
 }
@@ -86,18 +70,13 @@ pub(crate) async fn close(ctx: &Ctx, _: ConnectClose) -> Reply<()> {
     Ok(())
 }
 
-pub(crate) async fn supports_feature(
-    ctx: &Ctx,
-    args: ConnectSupportsFeature,
-) -> Reply<ConnectSupportsFeatureRet> {
+pub(crate) async fn supports_feature(ctx: &Ctx, args: ConnectSupportsFeature) -> Reply<ConnectSupportsFeatureRet> {
     if args.feature == PROGRAM_KEEPALIVE {
         ctx.then(Effect::Keepalive);
     } else if !ctx.conn.is_open() {
         return Err(not_open().into());
     }
-    Ok(ConnectSupportsFeatureRet {
-        supported: i32::from(FEATURES.contains(&args.feature)),
-    })
+    Ok(ConnectSupportsFeatureRet { supported: i32::from(FEATURES.contains(&args.feature)) })
 }
 
 pub(crate) async fn set_identity(ctx: &Ctx, args: ConnectSetIdentity) -> Reply<()> {
@@ -109,36 +88,21 @@ pub(crate) async fn set_identity(ctx: &Ctx, args: ConnectSetIdentity) -> Reply<(
 }
 
 pub(crate) async fn get_type(_: &Ctx, _: ConnectGetType) -> Reply<ConnectGetTypeRet> {
-    Ok(ConnectGetTypeRet {
-        r#type: "QEMU".into(),
-    })
+    Ok(ConnectGetTypeRet { r#type: "QEMU".into() })
 }
 
-pub(crate) async fn get_lib_version(
-    ctx: &Ctx,
-    _: ConnectGetLibVersion,
-) -> Reply<ConnectGetLibVersionRet> {
-    let versions = ctx
-        .host()
-        .get_versions(GetVersionsRequest {})
-        .await?
-        .into_inner();
-    Ok(ConnectGetLibVersionRet {
-        lib_ver: versions.libvirt_api,
-    })
+pub(crate) async fn get_lib_version(ctx: &Ctx, _: ConnectGetLibVersion) -> Reply<ConnectGetLibVersionRet> {
+    let versions = ctx.host().get_versions(GetVersionsRequest {}).await?.into_inner();
+    Ok(ConnectGetLibVersionRet { lib_ver: versions.libvirt_api })
 }
 
 pub(crate) async fn get_uri(ctx: &Ctx, _: ConnectGetUri) -> Reply<ConnectGetUriRet> {
-    Ok(ConnectGetUriRet {
-        uri: ctx.opened()?.uri.into(),
-    })
+    Ok(ConnectGetUriRet { uri: ctx.opened()?.uri.into() })
 }
 
 pub(crate) async fn get_hostname(ctx: &Ctx, _: ConnectGetHostname) -> Reply<ConnectGetHostnameRet> {
     let info = ctx.host().get_info(GetInfoRequest {}).await?.into_inner();
-    Ok(ConnectGetHostnameRet {
-        hostname: info.hostname.into(),
-    })
+    Ok(ConnectGetHostnameRet { hostname: info.hostname.into() })
 }
 
 /// Nothing is to be remembered: the connection to QEMU's guests is the daemon itself, and ends with the socket.
@@ -146,28 +110,19 @@ pub(crate) async fn register_close_callback(_: &Ctx, _: ConnectRegisterCloseCall
     Ok(())
 }
 
-pub(crate) async fn unregister_close_callback(
-    _: &Ctx,
-    _: ConnectUnregisterCloseCallback,
-) -> Reply<()> {
+pub(crate) async fn unregister_close_callback(_: &Ctx, _: ConnectUnregisterCloseCallback) -> Reply<()> {
     Ok(())
 }
 
 /// The URI that `name` opens here.
 fn local_uri(name: &str, system: bool) -> Result<String, WireError> {
-    let own = if system {
-        "qemu:///system"
-    } else {
-        "qemu:///session"
-    };
+    let own = if system { "qemu:///system" } else { "qemu:///session" };
     if name.is_empty() {
         return Ok(own.to_owned());
     }
     let no_driver = |detail: &str| WireError::new(ErrorCode::NO_CONNECT, ErrorDomain::NONE, detail);
     let Some((scheme, rest)) = name.split_once(':') else {
-        return Err(no_driver(&format!(
-            "URI '{name}' does not include a driver name"
-        )));
+        return Err(no_driver(&format!("URI '{name}' does not include a driver name")));
     };
     let rest = rest.split(['?', '#']).next().unwrap_or_default();
     let (authority, path) = match rest.strip_prefix("//") {
@@ -183,11 +138,7 @@ fn local_uri(name: &str, system: bool) -> Result<String, WireError> {
         "/system" if system => Ok(name.to_owned()),
         _ => {
             let detail = format!("unexpected qemu URI path '{path}', try {own}");
-            Err(WireError::new(
-                ErrorCode::INTERNAL_ERROR,
-                ErrorDomain::NONE,
-                &detail,
-            ))
+            Err(WireError::new(ErrorCode::INTERNAL_ERROR, ErrorDomain::NONE, &detail))
         }
     }
 }
@@ -195,9 +146,7 @@ fn local_uri(name: &str, system: bool) -> Result<String, WireError> {
 /// The identity that `params` describe; what they do not say is the peer's own.
 fn identity(own: PeerCred, params: &[TypedParam]) -> PeerCred {
     let number = |field: &str| {
-        let param = params
-            .iter()
-            .find(|param| param.field.as_bytes() == field.as_bytes())?;
+        let param = params.iter().find(|param| param.field.as_bytes() == field.as_bytes())?;
         match param.value {
             TypedValue::Ullong(value) => u32::try_from(value).ok(),
             TypedValue::Llong(value) => u32::try_from(value).ok(),
@@ -206,9 +155,7 @@ fn identity(own: PeerCred, params: &[TypedParam]) -> PeerCred {
         }
     };
     PeerCred {
-        pid: number("process-id")
-            .and_then(|pid| i32::try_from(pid).ok())
-            .unwrap_or(own.pid),
+        pid: number("process-id").and_then(|pid| i32::try_from(pid).ok()).unwrap_or(own.pid),
         uid: number("unix-user-id").unwrap_or(own.uid),
         gid: number("unix-group-id").unwrap_or(own.gid),
     }
@@ -231,26 +178,11 @@ mod tests {
             ("qemu:/system", "qemu:/system"),
             ("qemu:///system?x=1", "qemu:///system?x=1"),
             ("qemu://user@/system", "qemu://user@/system"),
-            (
-                "qemu:///nope",
-                "INTERNAL_ERROR internal error: unexpected qemu URI path '/nope', try qemu:///system",
-            ),
-            (
-                "bogus",
-                "NO_CONNECT no connection driver available for URI 'bogus' does not include a driver name",
-            ),
-            (
-                "QEMU:///system",
-                "NO_CONNECT no connection driver available for QEMU:///system",
-            ),
-            (
-                "qemu+unix:///system",
-                "NO_CONNECT no connection driver available for qemu+unix:///system",
-            ),
-            (
-                "qemu://host/system",
-                "NO_CONNECT no connection driver available for qemu://host/system",
-            ),
+            ("qemu:///nope", "INTERNAL_ERROR internal error: unexpected qemu URI path '/nope', try qemu:///system"),
+            ("bogus", "NO_CONNECT no connection driver available for URI 'bogus' does not include a driver name"),
+            ("QEMU:///system", "NO_CONNECT no connection driver available for QEMU:///system"),
+            ("qemu+unix:///system", "NO_CONNECT no connection driver available for qemu+unix:///system"),
+            ("qemu://host/system", "NO_CONNECT no connection driver available for qemu://host/system"),
         ];
         for (name, expected) in cases {
             assert_eq!(opened(name, true), expected);
@@ -261,22 +193,8 @@ mod tests {
 
     #[test]
     fn who_speaks_for_another_keeps_what_is_not_said() {
-        let own = PeerCred {
-            pid: 7,
-            uid: 0,
-            gid: 0,
-        };
-        let params = [
-            TypedParam::new("unix-user-id", 1000_u64),
-            TypedParam::new("user-name", "joe"),
-        ];
-        assert_eq!(
-            identity(own, &params),
-            PeerCred {
-                pid: 7,
-                uid: 1000,
-                gid: 0
-            }
-        );
+        let own = PeerCred { pid: 7, uid: 0, gid: 0 };
+        let params = [TypedParam::new("unix-user-id", 1000_u64), TypedParam::new("user-name", "joe")];
+        assert_eq!(identity(own, &params), PeerCred { pid: 7, uid: 1000, gid: 0 });
     }
 }

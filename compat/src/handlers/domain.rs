@@ -9,26 +9,18 @@ use wire::remote::*;
 
 use super::{Reply, args, by_uuid, nonnull};
 use crate::ctx::{Ctx, Effect};
-use crate::proto::{
-    AttachRequest, Domain, DomainRef, GetRequest, View, attach_request, domain_ref,
-};
+use crate::proto::{AttachRequest, Domain, DomainRef, GetRequest, View, attach_request, domain_ref};
 use crate::stream::Ends;
 
 /// Messages to a console that wait for the service.
 const TO_CONSOLE: usize = 4;
 
-pub(crate) async fn lookup_by_name(
-    ctx: &Ctx,
-    args: DomainLookupByName,
-) -> Reply<DomainLookupByNameRet> {
+pub(crate) async fn lookup_by_name(ctx: &Ctx, args: DomainLookupByName) -> Reply<DomainLookupByNameRet> {
     let dom = nonnull(&get(ctx, domain_ref::Ref::Name(args.name.into_string())).await?);
     Ok(DomainLookupByNameRet { dom })
 }
 
-pub(crate) async fn lookup_by_uuid(
-    ctx: &Ctx,
-    args: DomainLookupByUuid,
-) -> Reply<DomainLookupByUuidRet> {
+pub(crate) async fn lookup_by_uuid(ctx: &Ctx, args: DomainLookupByUuid) -> Reply<DomainLookupByUuidRet> {
     let dom = nonnull(&get(ctx, domain_ref::Ref::Uuid(args.uuid.to_string())).await?);
     Ok(DomainLookupByUuidRet { dom })
 }
@@ -41,11 +33,7 @@ pub(crate) async fn lookup_by_id(ctx: &Ctx, args: DomainLookupById) -> Reply<Dom
 
 async fn get(ctx: &Ctx, which: domain_ref::Ref) -> Reply<Domain> {
     let domain = Some(DomainRef { r#ref: Some(which) });
-    let request = GetRequest {
-        domain,
-        view: View::Basic.into(),
-        ..GetRequest::default()
-    };
+    let request = GetRequest { domain, view: View::Basic.into(), ..GetRequest::default() };
     Ok(ctx.domains().get(request).await?.into_inner())
 }
 
@@ -53,10 +41,7 @@ pub(crate) async fn open_console(ctx: &Ctx, args: DomainOpenConsole) -> Reply<()
     args::flags(ctx, args.flags)?;
     let open = attach_request::Open {
         domain: by_uuid(&args.dom),
-        device: args
-            .dev_name
-            .map(wire::xdr::Str::into_string)
-            .unwrap_or_default(),
+        device: args.dev_name.map(wire::xdr::Str::into_string).unwrap_or_default(),
         force: args.flags & VIR_DOMAIN_CONSOLE_FORCE != 0,
         safe: args.flags & VIR_DOMAIN_CONSOLE_SAFE != 0,
         channel: false,
@@ -68,12 +53,8 @@ pub(crate) async fn open_console(ctx: &Ctx, args: DomainOpenConsole) -> Reply<()
 pub(crate) async fn attach(ctx: &Ctx, open: attach_request::Open) -> Reply<()> {
     use attach_request::Message;
     let (from_client, bytes) = mpsc::channel::<Bytes>(TO_CONSOLE);
-    let first = AttachRequest {
-        message: Some(Message::Open(open)),
-    };
-    let rest = ReceiverStream::new(bytes).map(|data| AttachRequest {
-        message: Some(Message::Data(data.into())),
-    });
+    let first = AttachRequest { message: Some(Message::Open(open)) };
+    let rest = ReceiverStream::new(bytes).map(|data| AttachRequest { message: Some(Message::Data(data.into())) });
     let requests = futures_util::stream::once(std::future::ready(first)).chain(rest);
     let mut answers = ctx.consoles().attach(requests).await?.into_inner();
     // The first answer says that the device is connected.
@@ -82,9 +63,6 @@ pub(crate) async fn attach(ctx: &Ctx, open: attach_request::Open) -> Reply<()> {
         let data = answer.map(|answer| Bytes::from(answer.data));
         std::future::ready(Some(data).filter(|data| !matches!(data, Ok(data) if data.is_empty())))
     });
-    ctx.then(Effect::Stream(Ends {
-        to_client: to_client.boxed(),
-        from_client: Some(from_client),
-    }));
+    ctx.then(Effect::Stream(Ends { to_client: to_client.boxed(), from_client: Some(from_client) }));
     Ok(())
 }

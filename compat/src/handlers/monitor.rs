@@ -1,7 +1,7 @@
 //! QEMU's own monitor and the guest's agent, for who asks for them.
 
-use wire::consts::*;
 use wire::WireError;
+use wire::consts::*;
 use wire::qemu::*;
 
 use super::{Reply, args, by_uuid};
@@ -9,10 +9,7 @@ use crate::ctx::Ctx;
 use crate::proto::execute_agent_request::{Unlimited, Wait};
 use crate::proto::{ExecuteAgentRequest, ExecuteRequest};
 
-pub(crate) async fn execute(
-    ctx: &Ctx,
-    args: DomainMonitorCommand,
-) -> Reply<DomainMonitorCommandRet> {
+pub(crate) async fn execute(ctx: &Ctx, args: DomainMonitorCommand) -> Reply<DomainMonitorCommandRet> {
     args::flags(ctx, args.flags)?;
     let request = ExecuteRequest {
         domain: by_uuid(&args.dom),
@@ -20,22 +17,14 @@ pub(crate) async fn execute(
         human: args.flags & VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP != 0,
     };
     let reply = ctx.monitor().execute(request).await?.into_inner().reply;
-    Ok(DomainMonitorCommandRet {
-        result: reply.into(),
-    })
+    Ok(DomainMonitorCommandRet { result: reply.into() })
 }
 
 pub(crate) async fn ask_agent(ctx: &Ctx, args: DomainAgentCommand) -> Reply<DomainAgentCommandRet> {
     args::flags(ctx, args.flags)?;
-    let request = ExecuteAgentRequest {
-        domain: by_uuid(&args.dom),
-        command: args.cmd.into_string(),
-        wait: wait(args.timeout)?,
-    };
+    let request = ExecuteAgentRequest { domain: by_uuid(&args.dom), command: args.cmd.into_string(), wait: wait(args.timeout)? };
     let reply = ctx.guest_agent().execute(request).await?.into_inner().reply;
-    Ok(DomainAgentCommandRet {
-        result: Some(reply.into()),
-    })
+    Ok(DomainAgentCommandRet { result: Some(reply.into()) })
 }
 
 /// How long libvirt's `timeout` means to wait.
@@ -47,8 +36,7 @@ fn wait(timeout: i32) -> Result<Option<Wait>, WireError> {
             Ok(seconds) => Ok(Some(Wait::Seconds(seconds))),
             Err(_) => {
                 let least = VIR_DOMAIN_QEMU_AGENT_COMMAND_MIN;
-                let text =
-                    format!("guest agent timeout '{timeout}' is less than the minimum '{least}'");
+                let text = format!("guest agent timeout '{timeout}' is less than the minimum '{least}'");
                 Err(args::invalid(&text))
             }
         },

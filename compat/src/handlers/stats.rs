@@ -1,8 +1,7 @@
 //! Statistics of many guests, as typed parameters with libvirt's names and in its order.
 
 use wire::consts::{
-    VIR_CONNECT_GET_ALL_DOMAINS_STATS_BACKING, VIR_CONNECT_GET_ALL_DOMAINS_STATS_ENFORCE_STATS,
-    VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT,
+    VIR_CONNECT_GET_ALL_DOMAINS_STATS_BACKING, VIR_CONNECT_GET_ALL_DOMAINS_STATS_ENFORCE_STATS, VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT,
 };
 use wire::remote::*;
 use wire::typed::TypedValue;
@@ -12,8 +11,8 @@ use super::info::state_and_reason;
 use super::{Reply, args, by_uuid, list};
 use crate::ctx::Ctx;
 use crate::proto::{
-    BalloonStats, BlockStats, CpuStats, DirtyRateStats, DomainStats, GetStatsRequest,
-    InterfaceStats, IoThreadStats, NamedStat, StatsGroup, VcpuStats, block_stats, named_stat,
+    BalloonStats, BlockStats, CpuStats, DirtyRateStats, DomainStats, GetStatsRequest, InterfaceStats, IoThreadStats, NamedStat, StatsGroup,
+    VcpuStats, block_stats, named_stat,
 };
 
 /// Most guests in an answer.
@@ -23,15 +22,10 @@ const MOST_PARAMETERS: usize = CONNECT_GET_ALL_DOMAIN_STATS_MAX as usize;
 /// Flags of the call that choose guests; the others say how.
 const CHOICE: u32 = 0xff;
 
-pub(crate) async fn get_all(
-    ctx: &Ctx,
-    args: ConnectGetAllDomainStats,
-) -> Reply<Answer> {
+pub(crate) async fn get_all(ctx: &Ctx, args: ConnectGetAllDomainStats) -> Reply<Answer> {
     args::flags(ctx, args.flags)?;
     let has = |flag| args.flags & flag != 0;
-    let bits = (0..32)
-        .map(|bit| args.stats & (1 << bit))
-        .filter(|bit| *bit != 0);
+    let bits = (0..32).map(|bit| args.stats & (1 << bit)).filter(|bit| *bit != 0);
     let request = GetStatsRequest {
         domains: args.doms.iter().filter_map(by_uuid).collect(),
         filter: Some(list::filter(args.flags & CHOICE)),
@@ -187,10 +181,7 @@ fn vcpu(list: &mut Params<'_>, stats: &VcpuStats) {
     for vcpu in &stats.vcpus {
         let prefix = format!("vcpu.{}", vcpu.index);
         list.add(&format!("{prefix}.state"), vcpu.state);
-        list.all(
-            &prefix,
-            &[("time", Some(vcpu.time_ns)), ("wait", Some(vcpu.wait_ns))],
-        );
+        list.all(&prefix, &[("time", Some(vcpu.time_ns)), ("wait", Some(vcpu.wait_ns))]);
         list.maybe(&format!("{prefix}.halted"), vcpu.halted);
         list.add(&format!("{prefix}.delay"), vcpu.delay_ns);
         for stat in &vcpu.extra {
@@ -305,33 +296,19 @@ mod tests {
             cpu: Some(CpuStats::default()),
             ..DomainStats::default()
         };
-        let expected = [
-            "state.state=Int(5)",
-            "state.reason=Int(2)",
-            "cpu.time=Ullong(0)",
-            "cpu.user=Ullong(0)",
-            "cpu.system=Ullong(0)",
-        ];
+        let expected = ["state.state=Int(5)", "state.reason=Int(2)", "cpu.time=Ullong(0)", "cpu.user=Ullong(0)", "cpu.system=Ullong(0)"];
         assert_eq!(lines(&stats, 0), expected);
         assert_eq!(lines(&stats, 2), expected[2..]);
     }
 
     #[test]
     fn interfaces_are_numbered_by_their_place() {
-        let named = crate::proto::interface_stats::Interface {
-            name: "vnet7".into(),
-            counters: None,
-        };
+        let named = crate::proto::interface_stats::Interface { name: "vnet7".into(), counters: None };
         let stats = DomainStats {
             id: 3,
-            interface: Some(InterfaceStats {
-                interfaces: vec![crate::proto::interface_stats::Interface::default(), named],
-            }),
+            interface: Some(InterfaceStats { interfaces: vec![crate::proto::interface_stats::Interface::default(), named] }),
             ..DomainStats::default()
         };
-        assert_eq!(
-            lines(&stats, 16),
-            ["net.count=Uint(2)", "net.1.name=String(\"vnet7\")"]
-        );
+        assert_eq!(lines(&stats, 16), ["net.count=Uint(2)", "net.1.name=String(\"vnet7\")"]);
     }
 }

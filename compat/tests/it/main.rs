@@ -2,10 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(clippy::result_large_err, reason = "tests are few and short")]
-#![expect(
-    clippy::disallowed_methods,
-    reason = "the client is a plain blocking program"
-)]
+#![expect(clippy::disallowed_methods, reason = "the client is a plain blocking program")]
 
 mod arguments;
 mod backend;
@@ -42,18 +39,11 @@ impl Front {
     /// As it is with polkit, which lets everybody in.
     fn asking() -> Self {
         let yes = |_, _| std::future::ready(true);
-        Self::with(
-            Limits::default(),
-            Authority::default().with(SocketKind::ReadWrite, yes),
-        )
+        Self::with(Limits::default(), Authority::default().with(SocketKind::ReadWrite, yes))
     }
 
     fn with(limits: Limits, authority: Authority) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let dir = tempfile::tempdir().unwrap();
         let fake = Fake::new();
         let mut options = Options::new(fake.service(), true);
@@ -61,28 +51,11 @@ impl Front {
         options.authority = authority;
         let (options, stop) = (Arc::new(options), CancellationToken::new());
         let guard = runtime.enter();
-        let kinds = [
-            ("rw", SocketKind::ReadWrite),
-            ("ro", SocketKind::ReadOnly),
-            ("admin", SocketKind::Admin),
-        ];
-        let sockets = kinds.map(|(name, kind)| Socket {
-            kind,
-            listener: UnixListener::bind(dir.path().join(name)).unwrap(),
-        });
-        runtime.spawn(compat::serve(
-            sockets.into(),
-            Arc::clone(&options),
-            stop.clone(),
-        ));
+        let kinds = [("rw", SocketKind::ReadWrite), ("ro", SocketKind::ReadOnly), ("admin", SocketKind::Admin)];
+        let sockets = kinds.map(|(name, kind)| Socket { kind, listener: UnixListener::bind(dir.path().join(name)).unwrap() });
+        runtime.spawn(compat::serve(sockets.into(), Arc::clone(&options), stop.clone()));
         drop(guard);
-        Self {
-            dir,
-            options,
-            fake,
-            stop,
-            runtime,
-        }
+        Self { dir, options, fake, stop, runtime }
     }
 
     fn path(&self, name: &str) -> PathBuf {

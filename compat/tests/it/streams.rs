@@ -36,20 +36,8 @@ fn what_is_typed_comes_back_until_the_guest_ends() {
     client.send_packet(&header, b"bye");
     let end = client.receive().unwrap();
     assert_eq!((end.header, end.payload.len()), (header, 0));
-    client.send_packet(
-        &Header {
-            status: Status::OK,
-            ..header
-        },
-        &[],
-    );
-    assert_eq!(
-        client.receive().unwrap().header,
-        Header {
-            status: Status::OK,
-            ..header
-        }
-    );
+    client.send_packet(&Header { status: Status::OK, ..header }, &[]);
+    assert_eq!(client.receive().unwrap().header, Header { status: Status::OK, ..header });
     client.send_packet(&header, b"after the end");
     assert!(client.hears_nothing());
     client.call(&wire::remote::ConnectGetType {}).unwrap();
@@ -62,13 +50,7 @@ fn finishing_and_aborting_are_confirmed() {
         let (mut client, header) = console(&front);
         client.send_packet(&Header { status, ..header }, &[]);
         let confirmation = client.receive().unwrap();
-        assert_eq!(
-            confirmation.header,
-            Header {
-                status: Status::OK,
-                ..header
-            }
-        );
+        assert_eq!(confirmation.header, Header { status: Status::OK, ..header });
         assert!(confirmation.payload.is_empty());
     }
 }
@@ -77,26 +59,12 @@ fn finishing_and_aborting_are_confirmed() {
 fn holes_and_empty_packets_end_the_stream_with_an_error() {
     let front = Front::new();
     let mut hole = Vec::new();
-    StreamHole {
-        length: 4096,
-        flags: 0,
-    }
-    .encode(&mut hole)
-    .unwrap();
-    for (r#type, payload) in [
-        (PacketType::STREAM_HOLE, hole),
-        (PacketType::STREAM, Vec::new()),
-    ] {
+    StreamHole { length: 4096, flags: 0 }.encode(&mut hole).unwrap();
+    for (r#type, payload) in [(PacketType::STREAM_HOLE, hole), (PacketType::STREAM, Vec::new())] {
         let (mut client, header) = console(&front);
         client.send_packet(&Header { r#type, ..header }, &payload);
         let got = client.receive().unwrap();
-        assert_eq!(
-            got.header,
-            Header {
-                status: Status::ERROR,
-                ..header
-            }
-        );
+        assert_eq!(got.header, Header { status: Status::ERROR, ..header });
         WireError::decode(&mut Reader::new(&got.payload)).unwrap();
         client.call(&wire::remote::ConnectGetType {}).unwrap();
     }

@@ -36,12 +36,8 @@ impl Bitmap {
             return;
         }
         // Ranges that overlap the new one or touch it become one with it.
-        let start = self
-            .ranges
-            .partition_point(|r| r.1 < first.saturating_sub(1));
-        let end = self
-            .ranges
-            .partition_point(|r| r.0 <= last.saturating_add(1));
+        let start = self.ranges.partition_point(|r| r.1 < first.saturating_sub(1));
+        let end = self.ranges.partition_point(|r| r.0 <= last.saturating_add(1));
         let merged = match self.ranges.get(start..end) {
             Some([one]) => (first.min(one.0), last.max(one.1)),
             Some([from, .., to]) => (first.min(from.0), last.max(to.1)),
@@ -174,14 +170,9 @@ mod tests {
 
     #[test]
     fn sets_are_normalised() {
-        for (text, expected) in [
-            ("0,1,2,3", "0-3"),
-            ("3,0-1", "0-1,3"),
-            ("0-7,^3", "0-2,4-7"),
-            ("0-3,2-9,11", "0-9,11"),
-            ("5-5", "5"),
-            (" 1 , 2 ", "1-2"),
-        ] {
+        for (text, expected) in
+            [("0,1,2,3", "0-3"), ("3,0-1", "0-1,3"), ("0-7,^3", "0-2,4-7"), ("0-3,2-9,11", "0-9,11"), ("5-5", "5"), (" 1 , 2 ", "1-2")]
+        {
             let set: Bitmap = text.parse().unwrap();
             assert_eq!(set.to_string(), expected);
             assert!(set.iter().all(|n| set.contains(n)));

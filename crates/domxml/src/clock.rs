@@ -1,8 +1,5 @@
 //! `<clock>` and its timers, what follows an end of the guest, power states, perf events.
-#![expect(
-    missing_docs,
-    reason = "fields are libvirt's elements; units and limits are documented"
-)]
+#![expect(missing_docs, reason = "fields are libvirt's elements; units and limits are documented")]
 
 use xmlform::{Expected, Value, Writer, Xml};
 
@@ -58,22 +55,12 @@ words! {
 /// `<clock>`.
 #[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
 pub struct Clock {
-    #[xml(
-        attr,
-        default,
-        always,
-        blank,
-        error = "unsupported configuration: unknown clock offset '{}'"
-    )]
+    #[xml(attr, default, always, blank, error = "unsupported configuration: unknown clock offset '{}'")]
     pub offset: ClockOffset,
     /// Seconds a variable clock is ahead, or `reset` with the other offsets.
     #[xml(attr, lax)]
     pub adjustment: Option<Adjustment>,
-    #[xml(
-        attr,
-        blank,
-        error = "unsupported configuration: unknown clock basis '{}'"
-    )]
+    #[xml(attr, blank, error = "unsupported configuration: unknown clock basis '{}'")]
     pub basis: Option<ClockBasis>,
     /// Seconds that `adjustment` had at start.
     #[xml(attr, when = "clock_adjust")]

@@ -1,8 +1,5 @@
 //! `<cpu>`: model, topology, caches, features, and the guest's NUMA cells.
-#![expect(
-    missing_docs,
-    reason = "fields are libvirt's elements; units and limits are documented"
-)]
+#![expect(missing_docs, reason = "fields are libvirt's elements; units and limits are documented")]
 
 use xmlform::{Xml, XmlChoice};
 
@@ -72,11 +69,7 @@ pub struct Cpu {
 
 #[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
 pub struct CpuModel {
-    #[xml(
-        attr,
-        blank,
-        error = "unsupported configuration: Invalid fallback attribute"
-    )]
+    #[xml(attr, blank, error = "unsupported configuration: Invalid fallback attribute")]
     pub fallback: Option<CpuFallback>,
     /// 12 characters.
     #[xml(attr)]

@@ -1,8 +1,5 @@
 //! `<features>`: what the machine has that is not a device.
-#![expect(
-    missing_docs,
-    reason = "fields are libvirt's elements; units and limits are documented"
-)]
+#![expect(missing_docs, reason = "fields are libvirt's elements; units and limits are documented")]
 
 use xmlform::Xml;
 

@@ -16,22 +16,10 @@ use rules::RULES;
 /// Namespaces whose elements are allowed in a domain, whoever they are for.
 const NAMESPACES: &[Namespace] = &[
     NAMESPACE,
-    Namespace {
-        uri: "http://libvirt.org/schemas/domain/lxc/1.0",
-        prefix: "lxc",
-    },
-    Namespace {
-        uri: "http://libvirt.org/schemas/domain/xen/1.0",
-        prefix: "xen",
-    },
-    Namespace {
-        uri: "http://libvirt.org/schemas/domain/bhyve/1.0",
-        prefix: "bhyve",
-    },
-    Namespace {
-        uri: "http://libvirt.org/schemas/domain/vmware/1.0",
-        prefix: "vmware",
-    },
+    Namespace { uri: "http://libvirt.org/schemas/domain/lxc/1.0", prefix: "lxc" },
+    Namespace { uri: "http://libvirt.org/schemas/domain/xen/1.0", prefix: "xen" },
+    Namespace { uri: "http://libvirt.org/schemas/domain/bhyve/1.0", prefix: "bhyve" },
+    Namespace { uri: "http://libvirt.org/schemas/domain/vmware/1.0", prefix: "vmware" },
 ];
 
 /// Elements that no type reads and that may be there all the same: what other hypervisors have,
@@ -106,9 +94,7 @@ fn keep(node: Node<'_>, path: &[&str]) {
         Some((name, _)) if name.starts_with('@') => {
             let _ = node.attr(name.trim_start_matches('@'));
         }
-        Some((name, rest)) => node
-            .children_named(name)
-            .for_each(|child| keep(child, rest)),
+        Some((name, rest)) => node.children_named(name).for_each(|child| keep(child, rest)),
     }
 }
 

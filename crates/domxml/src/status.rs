@@ -3,10 +3,7 @@
 //! Either daemon reads what the other wrote, so it says all that a daemon must know to take a
 //! guest over: how to reach QEMU, what is under way, and the guest itself in its fullest form.
 //! Jobs and backups in flight are kept as they are; who resumes them reads them.
-#![expect(
-    missing_docs,
-    reason = "fields are libvirt's elements; units and limits are documented"
-)]
+#![expect(missing_docs, reason = "fields are libvirt's elements; units and limits are documented")]
 
 use xmlform::{AnyXml, Document, FormatFlags, ParseFlags, Writer, Xml};
 
@@ -25,9 +22,7 @@ words! {
 }
 
 /// The forms of everything in the file.
-const PARSE: ParseFlags = ParseFlags::STATUS
-    .with(ParseFlags::ACTUAL_NET)
-    .with(ParseFlags::PCI_ORIG_STATES);
+const PARSE: ParseFlags = ParseFlags::STATUS.with(ParseFlags::ACTUAL_NET).with(ParseFlags::PCI_ORIG_STATES);
 const FORMAT: FormatFlags = FormatFlags::SECURE
     .with(FormatFlags::STATUS)
     .with(FormatFlags::ACTUAL_NET)

@@ -1,8 +1,5 @@
 //! `<sysinfo>`: SMBIOS strings, and files for the firmware.
-#![expect(
-    missing_docs,
-    reason = "fields are libvirt's elements; units and limits are documented"
-)]
+#![expect(missing_docs, reason = "fields are libvirt's elements; units and limits are documented")]
 
 use xmlform::{Empty, Error, Node, Writer, Xml};
 
@@ -16,33 +13,9 @@ words! {
 /// The entries of each SMBIOS table, in output order. Others are dropped.
 const TABLES: &[(&str, &[&str])] = &[
     ("bios", &["vendor", "version", "date", "release"]),
-    (
-        "system",
-        &[
-            "manufacturer",
-            "product",
-            "version",
-            "serial",
-            "uuid",
-            "sku",
-            "family",
-        ],
-    ),
-    (
-        "baseBoard",
-        &[
-            "manufacturer",
-            "product",
-            "version",
-            "serial",
-            "asset",
-            "location",
-        ],
-    ),
-    (
-        "chassis",
-        &["manufacturer", "version", "serial", "asset", "sku"],
-    ),
+    ("system", &["manufacturer", "product", "version", "serial", "uuid", "sku", "family"]),
+    ("baseBoard", &["manufacturer", "product", "version", "serial", "asset", "location"]),
+    ("chassis", &["manufacturer", "version", "serial", "asset", "sku"]),
 ];
 
 /// `<sysinfo>`.
@@ -92,9 +65,7 @@ impl Xml for SmbiosTable {
             let text = value(name)?.text();
             (!text.is_empty()).then(|| (*name, text.to_owned()))
         });
-        Ok(Self {
-            entries: entries.collect(),
-        })
+        Ok(Self { entries: entries.collect() })
     }
 
     fn write_attrs(&self, _: &mut Writer) {}

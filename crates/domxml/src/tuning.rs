@@ -1,8 +1,5 @@
 //! What the guest may use of the host: CPUs, memory, I/O, threads.
-#![expect(
-    missing_docs,
-    reason = "fields are libvirt's elements; units and limits are documented"
-)]
+#![expect(missing_docs, reason = "fields are libvirt's elements; units and limits are documented")]
 
 use xmlform::{Error, Node, Writer, Xml, codec, field};
 
@@ -75,35 +72,17 @@ pub struct BlockTune {
 
 #[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
 pub struct BlockTuneDevice {
-    #[xml(
-        text_child,
-        error = "unsupported configuration: missing per-device path"
-    )]
+    #[xml(text_child, error = "unsupported configuration: missing per-device path")]
     pub path: String,
-    #[xml(
-        text_child,
-        error = "unsupported configuration: could not parse weight {}"
-    )]
+    #[xml(text_child, error = "unsupported configuration: could not parse weight {}")]
     pub weight: Option<u32>,
-    #[xml(
-        text_child,
-        error = "unsupported configuration: could not parse read iops sec {}"
-    )]
+    #[xml(text_child, error = "unsupported configuration: could not parse read iops sec {}")]
     pub read_iops_sec: Option<u32>,
-    #[xml(
-        text_child,
-        error = "unsupported configuration: could not parse write iops sec {}"
-    )]
+    #[xml(text_child, error = "unsupported configuration: could not parse write iops sec {}")]
     pub write_iops_sec: Option<u32>,
-    #[xml(
-        text_child,
-        error = "unsupported configuration: could not parse read bytes sec {}"
-    )]
+    #[xml(text_child, error = "unsupported configuration: could not parse read bytes sec {}")]
     pub read_bytes_sec: Option<u64>,
-    #[xml(
-        text_child,
-        error = "unsupported configuration: could not parse write bytes sec {}"
-    )]
+    #[xml(text_child, error = "unsupported configuration: could not parse write bytes sec {}")]
     pub write_bytes_sec: Option<u64>,
 }
 
@@ -129,17 +108,9 @@ pub struct MemoryBacking {
     pub nosharepages: bool,
     #[xml(flag)]
     pub locked: bool,
-    #[xml(
-        attr = "type",
-        wrap = "source",
-        error = "unsupported configuration: unknown memoryBacking/source/type '{}'"
-    )]
+    #[xml(attr = "type", wrap = "source", error = "unsupported configuration: unknown memoryBacking/source/type '{}'")]
     pub source: Option<MemorySource>,
-    #[xml(
-        attr = "mode",
-        wrap = "access",
-        error = "unsupported configuration: unknown memoryBacking/access/mode '{}'"
-    )]
+    #[xml(attr = "mode", wrap = "access", error = "unsupported configuration: unknown memoryBacking/access/mode '{}'")]
     pub access: Option<MemoryAccess>,
     #[xml(child)]
     pub allocation: Option<Allocation>,
@@ -165,10 +136,7 @@ pub struct HugePage {
 
 #[derive(Xml, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Allocation {
-    #[xml(
-        attr,
-        error = "unsupported configuration: unknown memoryBacking/allocation/mode '{}'"
-    )]
+    #[xml(attr, error = "unsupported configuration: unknown memoryBacking/allocation/mode '{}'")]
     pub mode: Option<MemoryAllocation>,
     #[xml(attr)]
     pub threads: Option<u32>,
@@ -220,35 +188,17 @@ pub struct CpuTune {
     pub period: Option<u64>,
     #[xml(text_child, error = "XML error: can't parse cputune quota value")]
     pub quota: Option<i64>,
-    #[xml(
-        text_child,
-        error = "XML error: can't parse cputune global period value"
-    )]
+    #[xml(text_child, error = "XML error: can't parse cputune global period value")]
     pub global_period: Option<u64>,
-    #[xml(
-        text_child,
-        error = "XML error: can't parse cputune global quota value"
-    )]
+    #[xml(text_child, error = "XML error: can't parse cputune global quota value")]
     pub global_quota: Option<i64>,
-    #[xml(
-        text_child,
-        error = "XML error: can't parse cputune emulator period value"
-    )]
+    #[xml(text_child, error = "XML error: can't parse cputune emulator period value")]
     pub emulator_period: Option<u64>,
-    #[xml(
-        text_child,
-        error = "XML error: can't parse cputune emulator quota value"
-    )]
+    #[xml(text_child, error = "XML error: can't parse cputune emulator quota value")]
     pub emulator_quota: Option<i64>,
-    #[xml(
-        text_child,
-        error = "XML error: can't parse cputune iothread period value"
-    )]
+    #[xml(text_child, error = "XML error: can't parse cputune iothread period value")]
     pub iothread_period: Option<u64>,
-    #[xml(
-        text_child,
-        error = "XML error: can't parse cputune iothread quota value"
-    )]
+    #[xml(text_child, error = "XML error: can't parse cputune iothread quota value")]
     pub iothread_quota: Option<i64>,
     #[xml(children = "vcpupin")]
     pub vcpupin: Vec<VcpuPin>,

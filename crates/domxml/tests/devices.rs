@@ -9,13 +9,9 @@ use domxml::devices::{Device, Devices, DiskBus, Family, StorageKind};
 use xmlform::{Document, Error, FormatFlags, ParseFlags, Writer, Xml, XmlChoice};
 
 const LIVE: (ParseFlags, FormatFlags) = (ParseFlags::NONE, FormatFlags::SECURE);
-const STATUS_PARSE: ParseFlags = ParseFlags::STATUS
-    .with(ParseFlags::ACTUAL_NET)
-    .with(ParseFlags::PCI_ORIG_STATES);
-const STATUS_FORMAT: FormatFlags = FormatFlags::STATUS
-    .with(FormatFlags::SECURE)
-    .with(FormatFlags::ACTUAL_NET)
-    .with(FormatFlags::PCI_ORIG_STATES);
+const STATUS_PARSE: ParseFlags = ParseFlags::STATUS.with(ParseFlags::ACTUAL_NET).with(ParseFlags::PCI_ORIG_STATES);
+const STATUS_FORMAT: FormatFlags =
+    FormatFlags::STATUS.with(FormatFlags::SECURE).with(FormatFlags::ACTUAL_NET).with(FormatFlags::PCI_ORIG_STATES);
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -115,10 +111,8 @@ fn the_inactive_form_has_no_made_up_alias_and_no_node_number() -> Result<(), Err
 
 #[test]
 fn every_device_that_has_shared_parts_is_visited_in_output_order() -> Result<(), Error> {
-    let mut list = devices(
-        "<graphics type='vnc'/><memballoon model='virtio'/><hub type='usb'/><disk><target dev='a'/></disk>",
-        ParseFlags::NONE,
-    )?;
+    let mut list =
+        devices("<graphics type='vnc'/><memballoon model='virtio'/><hub type='usb'/><disk><target dev='a'/></disk>", ParseFlags::NONE)?;
     let mut seen = Vec::new();
     list.for_each_info(|family, info| {
         info.alias = Some(format!("{}0", family.name()));
@@ -133,9 +127,7 @@ fn every_device_that_has_shared_parts_is_visited_in_output_order() -> Result<(),
 
 fn running(form: &str) -> Result<String, Failure> {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/devices/running");
-    Ok(std::fs::read_to_string(
-        data.join(form).with_extension("xml"),
-    )?)
+    Ok(std::fs::read_to_string(data.join(form).with_extension("xml"))?)
 }
 
 fn text_of(list: &Devices, format: FormatFlags) -> String {
@@ -155,11 +147,7 @@ fn the_status_of_a_guest_shows_as_its_live_and_its_inactive_form() -> Result<(),
     assert_eq!(text_of(&live, LIVE.1), running("live")?);
 
     let mut inactive = status;
-    for backing in inactive
-        .disks
-        .iter_mut()
-        .filter_map(|disk| disk.backing.as_mut())
-    {
+    for backing in inactive.disks.iter_mut().filter_map(|disk| disk.backing.as_mut()) {
         backing.detected = true;
     }
     inactive.drop_runtime();
@@ -198,14 +186,8 @@ fn words_outside_their_table_are_refused() {
         ("<controller/>", "'type'"),
         ("<disk><target dev='a' bus='isa'/></disk>", "'isa'"),
         ("<hub type='usb'><address type='moon'/></hub>", "'moon'"),
-        (
-            "<hub type='usb'><address type='usb' bus='0' port='1.2.3.4.5'/></hub>",
-            "'1.2.3.4.5'",
-        ),
-        (
-            "<input type='mouse'><boot order='first'/></input>",
-            "'first'",
-        ),
+        ("<hub type='usb'><address type='usb' bus='0' port='1.2.3.4.5'/></hub>", "'1.2.3.4.5'"),
+        ("<input type='mouse'><boot order='first'/></input>", "'first'"),
     ] {
         let error = devices(text, ParseFlags::NONE).err();
         let message = error.map(|e| e.to_string()).unwrap_or_default();

@@ -28,11 +28,7 @@ fn a_guest_whose_disk_is_copied() {
 #[test]
 fn a_guest_that_is_backed_up() {
     let status = check(include_str!("data/status/backing-up.xml"));
-    assert!(
-        status
-            .backups
-            .is_some_and(|b| b.child("domainbackup").is_some())
-    );
+    assert!(status.backups.is_some_and(|b| b.child("domainbackup").is_some()));
 }
 
 #[test]

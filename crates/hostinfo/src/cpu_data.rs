@@ -81,10 +81,7 @@ impl CpuData {
     /// it the features that they hold are missing, and it is the caller's to ask KVM for them and add them. Empty on
     /// other architectures than x86-64.
     pub fn of_this_cpu(root: &Root) -> Self {
-        let mut data = Self {
-            cpuid: cpuid(),
-            msrs: BTreeMap::new(),
-        };
+        let mut data = Self { cpuid: cpuid(), msrs: BTreeMap::new() };
         let device = File::open(root.path("dev/cpu/0/msr")).ok();
         for index in FEATURE_MSRS {
             let mut bytes = [0; 8];
@@ -99,35 +96,18 @@ impl CpuData {
     /// Whether the bit is set.
     pub fn has(&self, place: Place) -> bool {
         match place {
-            Place::Cpuid {
-                leaf,
-                register,
-                bit,
-            } => self
-                .cpuid
-                .get(&leaf)
-                .and_then(|words| words.get(register))
-                .is_some_and(|word| word >> bit & 1 == 1),
-            Place::Msr { index, bit } => self
-                .msrs
-                .get(&index)
-                .is_some_and(|value| value >> bit & 1 == 1),
+            Place::Cpuid { leaf, register, bit } => {
+                self.cpuid.get(&leaf).and_then(|words| words.get(register)).is_some_and(|word| word >> bit & 1 == 1)
+            }
+            Place::Msr { index, bit } => self.msrs.get(&index).is_some_and(|value| value >> bit & 1 == 1),
         }
     }
 
     /// Clears the bit.
     pub fn clear(&mut self, place: Place) {
         match place {
-            Place::Cpuid {
-                leaf,
-                register,
-                bit,
-            } => {
-                if let Some(word) = self
-                    .cpuid
-                    .get_mut(&leaf)
-                    .and_then(|words| words.get_mut(register))
-                {
+            Place::Cpuid { leaf, register, bit } => {
+                if let Some(word) = self.cpuid.get_mut(&leaf).and_then(|words| words.get_mut(register)) {
                     *word &= !(1 << bit);
                 }
             }
@@ -142,10 +122,7 @@ impl CpuData {
     /// libvirt's name of the vendor, the CPU's own word for one that it has none for.
     pub fn vendor(&self) -> Option<String> {
         let [_, b, c, d] = self.cpuid.get(&(0, 0))?;
-        let bytes: Vec<u8> = [b, d, c]
-            .into_iter()
-            .flat_map(|word| word.to_le_bytes())
-            .collect();
+        let bytes: Vec<u8> = [b, d, c].into_iter().flat_map(|word| word.to_le_bytes()).collect();
         String::from_utf8(bytes).ok().map(|word| vendor(&word))
     }
 
@@ -153,11 +130,7 @@ impl CpuData {
     pub fn signature(&self) -> Option<CpuSignature> {
         let [word, ..] = *self.cpuid.get(&(1, 0))?;
         let part = |shift: u32, bits: u32| word >> shift & ((1 << bits) - 1);
-        Some(CpuSignature {
-            family: part(20, 8) + part(8, 4),
-            model: part(16, 4) << 4 | part(4, 4),
-            stepping: part(0, 4),
-        })
+        Some(CpuSignature { family: part(20, 8) + part(8, 4), model: part(16, 4) << 4 | part(4, 4), stepping: part(0, 4) })
     }
 }
 

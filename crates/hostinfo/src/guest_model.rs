@@ -61,56 +61,28 @@ impl CpuModels {
     /// Describes what a hypervisor can give a guest. None when no model of its vendor is offered.
     pub fn describe_guest(&self, offered: &Offered) -> Option<GuestModel> {
         let vendor = offered.vendor.as_deref().map(vendor);
-        let has = self.without_broken(
-            offered.features.clone(),
-            vendor.as_deref(),
-            offered.signature,
-        );
+        let has = self.without_broken(offered.features.clone(), vendor.as_deref(), offered.signature);
         let mut best: Option<Candidate<'_>> = None;
         for model in self.models.iter().rev().filter(|m| m.for_guest) {
             let Some(offer) = offered.models.iter().find(|o| o.name == model.name) else {
                 continue;
             };
-            if model
-                .vendor
-                .is_some_and(|own| vendor.as_deref() != Some(own))
-            {
+            if model.vendor.is_some_and(|own| vendor.as_deref() != Some(own)) {
                 continue;
             }
             let candidate = Candidate {
                 model,
-                require: has
-                    .difference(&model.features)
-                    .copied()
-                    .filter(|f| !offer.blockers.contains(f))
-                    .collect(),
-                disable: model
-                    .features
-                    .difference(&has)
-                    .chain(&offer.blockers)
-                    .copied()
-                    .collect(),
+                require: has.difference(&model.features).copied().filter(|f| !offer.blockers.contains(f)).collect(),
+                disable: model.features.difference(&has).chain(&offer.blockers).copied().collect(),
                 signed: model.is_signed(offered.signature),
             };
-            if best
-                .as_ref()
-                .is_none_or(|best| candidate.is_better_than(best))
-            {
+            if best.as_ref().is_none_or(|best| candidate.is_better_than(best)) {
                 best = Some(candidate);
             }
         }
         let best = best?;
-        let names = |set: &FeatureSet| {
-            set.iter()
-                .map(|number| self.features[*number].name)
-                .collect()
-        };
-        Some(GuestModel {
-            model: best.model.name,
-            vendor,
-            require: names(&best.require),
-            disable: names(&best.disable),
-        })
+        let names = |set: &FeatureSet| set.iter().map(|number| self.features[*number].name).collect();
+        Some(GuestModel { model: best.model.name, vendor, require: names(&best.require), disable: names(&best.disable) })
     }
 }
 
@@ -134,10 +106,7 @@ impl Candidate<'_> {
             penalties += seen + 1;
             index += 1;
         }
-        Cost {
-            all: all - seen + penalties,
-            penalties,
-        }
+        Cost { all: all - seen + penalties, penalties }
     }
 }
 
@@ -146,10 +115,7 @@ mod tests {
     use super::*;
 
     fn offer(names: &[&str]) -> Vec<OfferedModel> {
-        let model = |name: &&str| OfferedModel {
-            name: (*name).to_owned(),
-            blockers: FeatureSet::new(),
-        };
+        let model = |name: &&str| OfferedModel { name: (*name).to_owned(), blockers: FeatureSet::new() };
         names.iter().map(model).collect()
     }
 
@@ -164,21 +130,10 @@ mod tests {
     fn what_a_model_has_too_much_is_dropped() {
         let tables = CpuModels::x86();
         let features = with(tables, "Haswell", &["pdpe1gb"], &["aes"]);
-        let offered = Offered {
-            features,
-            vendor: Some("GenuineIntel".into()),
-            models: offer(&["Haswell", "kvm64", "EPYC"]),
-            ..Offered::default()
-        };
+        let offered =
+            Offered { features, vendor: Some("GenuineIntel".into()), models: offer(&["Haswell", "kvm64", "EPYC"]), ..Offered::default() };
         let found = tables.describe_guest(&offered).unwrap();
-        assert_eq!(
-            (
-                found.model,
-                found.require.as_slice(),
-                found.disable.as_slice()
-            ),
-            ("Haswell", &["pdpe1gb"][..], &["aes"][..])
-        );
+        assert_eq!((found.model, found.require.as_slice(), found.disable.as_slice()), ("Haswell", &["pdpe1gb"][..], &["aes"][..]));
         assert_eq!(found.vendor.as_deref(), Some("Intel"));
     }
 
@@ -187,16 +142,9 @@ mod tests {
         let tables = CpuModels::x86();
         let mut models = offer(&["kvm64"]);
         models[0].blockers.insert(tables.feature("pni").unwrap());
-        let offered = Offered {
-            features: with(tables, "kvm64", &[], &[]),
-            models,
-            ..Offered::default()
-        };
+        let offered = Offered { features: with(tables, "kvm64", &[], &[]), models, ..Offered::default() };
         let found = tables.describe_guest(&offered).unwrap();
-        assert_eq!(
-            (found.require.len(), found.disable.as_slice()),
-            (0, &["pni"][..])
-        );
+        assert_eq!((found.require.len(), found.disable.as_slice()), (0, &["pni"][..]));
     }
 
     #[test]

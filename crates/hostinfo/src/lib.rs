@@ -27,13 +27,8 @@ pub use cpu_models::{CpuFeature, CpuModel, CpuModels, FeatureSet, HostModel, Mod
 pub use cpulist::{CpuSet, format_cpu_list, parse_cpu_list};
 pub use error::{Error, Result};
 pub use guest_model::{GuestModel, Offered, OfferedModel};
-pub use identity::{
-    Kernel, arch, has_iommu, has_kvm, hostname, kernel, machine_id, sleep_states, smbios_uuid,
-};
-pub use memory::{
-    KSM_DIR, Ksm, MemoryStats, PageCount, cell_memory_stats, cell_pages, free_memory, ksm,
-    memory_stats, page_sizes, pages,
-};
+pub use identity::{Kernel, arch, has_iommu, has_kvm, hostname, kernel, machine_id, sleep_states, smbios_uuid};
+pub use memory::{KSM_DIR, Ksm, MemoryStats, PageCount, cell_memory_stats, cell_pages, free_memory, ksm, memory_stats, page_sizes, pages};
 pub use node::{CpuMap, NodeInfo, cpu_map, node_info};
 pub use root::Root;
 pub use stats::{CpuTimes, cpu_times};

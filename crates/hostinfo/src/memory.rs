@@ -59,11 +59,7 @@ pub struct Ksm {
 pub fn memory_stats(root: &Root) -> Result<MemoryStats> {
     let text = root.text(MEMINFO)?;
     let stats = stats(root, MEMINFO, &text)?;
-    Ok(MemoryStats {
-        buffers: amount(&text, "Buffers"),
-        cached: amount(&text, "Cached"),
-        ..stats
-    })
+    Ok(MemoryStats { buffers: amount(&text, "Buffers"), cached: amount(&text, "Cached"), ..stats })
 }
 
 /// A NUMA node's memory.
@@ -124,30 +120,18 @@ pub fn pages(root: &Root) -> Result<Vec<PageCount>> {
 /// # Errors
 /// When there is no such node.
 pub fn cell_pages(root: &Root, cell: u32) -> Result<Vec<PageCount>> {
-    counts(
-        root,
-        &format!("{NODES}/node{cell}/hugepages"),
-        cell_memory_stats(root, cell)?,
-    )
+    counts(root, &format!("{NODES}/node{cell}/hugepages"), cell_memory_stats(root, cell)?)
 }
 
 fn counts(root: &Root, dir: &str, memory: MemoryStats) -> Result<Vec<PageCount>> {
     let usual = usual_page(root);
-    let mut pages = vec![PageCount {
-        size: usual,
-        total: 0,
-        free: memory.free / usual,
-    }];
+    let mut pages = vec![PageCount { size: usual, total: 0, free: memory.free / usual }];
     let mut rest = memory.total;
     for size in huge_sizes(root, dir)? {
         let read = |name: &str| root.number(&format!("{dir}/hugepages-{size}kB/{name}"));
         let total: u64 = read("nr_hugepages")?.unwrap_or(0);
         rest = rest.saturating_sub(total.saturating_mul(size));
-        pages.push(PageCount {
-            size,
-            total,
-            free: read("free_hugepages")?.unwrap_or(0),
-        });
+        pages.push(PageCount { size, total, free: read("free_hugepages")?.unwrap_or(0) });
     }
     pages[0].total = rest / usual;
     Ok(pages)
@@ -155,12 +139,7 @@ fn counts(root: &Root, dir: &str, memory: MemoryStats) -> Result<Vec<PageCount>>
 
 fn huge_sizes(root: &Root, dir: &str) -> Result<Vec<u64>> {
     let names = root.names(dir)?;
-    let size = |name: &String| {
-        name.strip_prefix("hugepages-")?
-            .strip_suffix("kB")?
-            .parse()
-            .ok()
-    };
+    let size = |name: &String| name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok();
     let mut sizes: Vec<u64> = names.iter().filter_map(size).collect();
     sizes.sort_unstable();
     Ok(sizes)
@@ -169,15 +148,9 @@ fn huge_sizes(root: &Root, dir: &str) -> Result<Vec<u64>> {
 // KiB; 4 where the tree does not say
 fn usual_page(root: &Root) -> u64 {
     let vector = root.bytes("proc/self/auxv").unwrap_or_default();
-    let words: Vec<u64> = vector
-        .chunks_exact(8)
-        .filter_map(|bytes| Some(u64::from_ne_bytes(bytes.try_into().ok()?)))
-        .collect();
+    let words: Vec<u64> = vector.chunks_exact(8).filter_map(|bytes| Some(u64::from_ne_bytes(bytes.try_into().ok()?))).collect();
     let entry = words.chunks_exact(2).find(|entry| entry[0] == AT_PAGESZ);
-    entry
-        .map(|entry| entry[1] / 1024)
-        .filter(|size| *size > 0)
-        .unwrap_or(4)
+    entry.map(|entry| entry[1] / 1024).filter(|size| *size > 0).unwrap_or(4)
 }
 
 /// Same-page merging, `None` when the kernel has none.
@@ -205,12 +178,7 @@ pub fn ksm(root: &Root) -> Result<Option<Ksm>> {
 fn stats(root: &Root, file: &str, text: &str) -> Result<MemoryStats> {
     let total = amount(text, "MemTotal").ok_or_else(|| root.unparsed(file, "MemTotal"))?;
     let free = amount(text, "MemFree").ok_or_else(|| root.unparsed(file, "MemFree"))?;
-    Ok(MemoryStats {
-        total,
-        free,
-        buffers: None,
-        cached: None,
-    })
+    Ok(MemoryStats { total, free, buffers: None, cached: None })
 }
 
 // "MemTotal:  24684092 kB", in a node's file after "Node 0 "

@@ -69,13 +69,9 @@ pub fn node_info(root: &Root) -> Result<NodeInfo> {
 /// When the kernel's list is missing or not understood.
 pub fn cpu_map(root: &Root) -> Result<CpuMap> {
     let file = format!("{CPUS}/present");
-    let present =
-        parse_cpu_list(&root.text(&file)?).ok_or_else(|| root.unparsed(&file, "list of CPUs"))?;
+    let present = parse_cpu_list(&root.text(&file)?).ok_or_else(|| root.unparsed(&file, "list of CPUs"))?;
     let online = root.optional(&format!("{CPUS}/online"))?;
-    let online = online
-        .as_deref()
-        .and_then(parse_cpu_list)
-        .unwrap_or_else(|| present.clone());
+    let online = online.as_deref().and_then(parse_cpu_list).unwrap_or_else(|| present.clone());
     Ok(CpuMap { present, online })
 }
 
@@ -92,22 +88,12 @@ struct Shape {
 impl Shape {
     fn read(root: &Root, map: &CpuMap) -> Result<Self> {
         let nodes = root.numbered(NODES, "node")?;
-        let mut shape = Self {
-            nodes: count(nodes.len()),
-            ..Self::default()
-        };
+        let mut shape = Self { nodes: count(nodes.len()), ..Self::default() };
         for node in nodes {
-            shape.add(
-                root,
-                map,
-                &root.numbered(&format!("{NODES}/node{node}"), "cpu")?,
-            )?;
+            shape.add(root, map, &root.numbered(&format!("{NODES}/node{node}"), "cpu")?)?;
         }
         if shape.online == 0 {
-            shape = Self {
-                nodes: 1,
-                ..Self::default()
-            };
+            shape = Self { nodes: 1, ..Self::default() };
             shape.add(root, map, &root.numbered(CPUS, "cpu")?)?;
         }
         Ok(shape.regular_or_flat())
@@ -122,10 +108,7 @@ impl Shape {
             }
             self.online += 1;
             let topology = Topology::read(root, *cpu)?;
-            sockets
-                .entry(topology.socket)
-                .or_default()
-                .insert(topology.core);
+            sockets.entry(topology.socket).or_default().insert(topology.core);
             self.threads = self.threads.max(count(topology.siblings.len()));
         }
         let cores = sockets.values().map(BTreeSet::len).max().unwrap_or(0);
@@ -138,19 +121,11 @@ impl Shape {
         let all = u64::from(self.online) + u64::from(self.offline);
         let product = [self.nodes, self.sockets, self.cores, self.threads]
             .iter()
-            .try_fold(1, |product: u64, factor| {
-                product.checked_mul(u64::from(*factor))
-            });
+            .try_fold(1, |product: u64, factor| product.checked_mul(u64::from(*factor)));
         if product == Some(all) {
             return self;
         }
-        Self {
-            nodes: 1,
-            sockets: 1,
-            cores: self.online + self.offline,
-            threads: 1,
-            ..self
-        }
+        Self { nodes: 1, sockets: 1, cores: self.online + self.offline, threads: 1, ..self }
     }
 }
 
@@ -167,26 +142,15 @@ pub(crate) struct Topology {
 impl Topology {
     pub(crate) fn read(root: &Root, cpu: u32) -> Result<Self> {
         let dir = format!("{CPUS}/cpu{cpu}/topology");
-        let id = |name: &str| -> Result<i64> {
-            Ok(root
-                .number(&format!("{dir}/{name}"))?
-                .map_or(0, |id: i64| id.max(0)))
-        };
+        let id = |name: &str| -> Result<i64> { Ok(root.number(&format!("{dir}/{name}"))?.map_or(0, |id: i64| id.max(0))) };
         let siblings = root.optional(&format!("{dir}/thread_siblings_list"))?;
-        let siblings = siblings
-            .as_deref()
-            .and_then(parse_cpu_list)
-            .unwrap_or_default();
+        let siblings = siblings.as_deref().and_then(parse_cpu_list).unwrap_or_default();
         Ok(Self {
             socket: id("physical_package_id")?,
             die: id("die_id")?,
             cluster: id("cluster_id")?,
             core: id("core_id")?,
-            siblings: if siblings.is_empty() {
-                CpuSet::from([cpu])
-            } else {
-                siblings
-            },
+            siblings: if siblings.is_empty() { CpuSet::from([cpu]) } else { siblings },
         })
     }
 }
@@ -201,22 +165,8 @@ mod tests {
 
     #[test]
     fn a_shape_that_does_not_multiply_up_becomes_one_flat_socket() {
-        let shape = Shape {
-            online: 6,
-            offline: 2,
-            nodes: 2,
-            sockets: 1,
-            cores: 3,
-            threads: 1,
-        };
-        let flat = Shape {
-            online: 6,
-            offline: 2,
-            nodes: 1,
-            sockets: 1,
-            cores: 8,
-            threads: 1,
-        };
+        let shape = Shape { online: 6, offline: 2, nodes: 2, sockets: 1, cores: 3, threads: 1 };
+        let flat = Shape { online: 6, offline: 2, nodes: 1, sockets: 1, cores: 8, threads: 1 };
         assert_eq!(shape.regular_or_flat(), flat);
     }
 }

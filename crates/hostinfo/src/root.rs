@@ -44,15 +44,12 @@ impl Root {
 
     /// A file's text; it must be there.
     pub(crate) fn text(&self, path: &str) -> Result<String> {
-        self.bytes(path)
-            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        self.bytes(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// A file's number, `None` when the file is not there or holds something else.
     pub(crate) fn number<T: FromStr>(&self, path: &str) -> Result<Option<T>> {
-        Ok(self
-            .optional(path)?
-            .and_then(|text| text.trim().parse().ok()))
+        Ok(self.optional(path)?.and_then(|text| text.trim().parse().ok()))
     }
 
     /// Names in a directory, sorted; none when it is not there.
@@ -63,10 +60,7 @@ impl Root {
             Err(error) if is_absence(error.kind()) => return Ok(Vec::new()),
             Err(source) => return Err(Error::Read { path: full, source }),
         };
-        let mut names: Vec<String> = entries
-            .flatten()
-            .filter_map(|entry| entry.file_name().into_string().ok())
-            .collect();
+        let mut names: Vec<String> = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
         names.sort();
         Ok(names)
     }
@@ -86,10 +80,7 @@ impl Root {
     }
 
     pub(crate) fn unparsed(&self, path: &str, what: &'static str) -> Error {
-        Error::Parse {
-            path: self.path(path),
-            what,
-        }
+        Error::Parse { path: self.path(path), what }
     }
 }
 
@@ -100,8 +91,5 @@ fn read(path: &Path) -> std::io::Result<Vec<u8>> {
 }
 
 fn is_absence(kind: ErrorKind) -> bool {
-    matches!(
-        kind,
-        ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::PermissionDenied
-    )
+    matches!(kind, ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::PermissionDenied)
 }

@@ -14,15 +14,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use hostinfo::{
-    Cell, CellCpu, CpuData, CpuIdentity, CpuModels, HostFacts, MemoryStats, PageCount, Place, Root,
-    cell_memory_stats, cell_pages, cells, cpu_map, format_cpu_list, hostname, memory_stats,
-    node_info,
+    Cell, CellCpu, CpuData, CpuIdentity, CpuModels, HostFacts, MemoryStats, PageCount, Place, Root, cell_memory_stats, cell_pages, cells,
+    cpu_map, format_cpu_list, hostname, memory_stats, node_info,
 };
 
 fn data_file(file: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/data")
-        .join(file)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(file)
 }
 
 fn unpack(host: &str) -> (tempfile::TempDir, Root) {
@@ -58,9 +55,7 @@ fn the_running_host_can_be_read() {
     let facts = HostFacts::read(&Root::default()).unwrap();
     let cpus: usize = facts.cells.iter().map(|cell| cell.cpus.len()).sum();
     assert_eq!(facts.node.cpus as usize, cpus);
-    assert!(
-        facts.node.memory > 0 && facts.node.memory <= memory_stats(&Root::default()).unwrap().total
-    );
+    assert!(facts.node.memory > 0 && facts.node.memory <= memory_stats(&Root::default()).unwrap().total);
 }
 
 #[test]
@@ -74,17 +69,10 @@ fn check(host: &str) {
     let (_dir, root) = unpack(host);
     let reference = fs::read_to_string(data_file(&format!("{host}.reference"))).unwrap();
     let mut got = String::new();
-    for command in reference
-        .lines()
-        .filter_map(|line| line.strip_prefix("## "))
-    {
+    for command in reference.lines().filter_map(|line| line.strip_prefix("## ")) {
         writeln!(got, "## {command}\n{}", answer(&root, command).trim_end()).unwrap();
     }
-    assert!(
-        got == reference,
-        "{}",
-        testkit::golden::difference(&reference, &got)
-    );
+    assert!(got == reference, "{}", testkit::golden::difference(&reference, &got));
 }
 
 fn answer(root: &Root, command: &str) -> String {
@@ -112,9 +100,7 @@ Thread(s) per core: {}\nNUMA cell(s): {}\nMemory size: {} KiB",
 fn nodecpumap(root: &Root) -> String {
     let map = cpu_map(root).unwrap();
     let last = *map.present.last().unwrap();
-    let marks: String = (0..=last)
-        .map(|cpu| if map.online.contains(&cpu) { 'y' } else { '-' })
-        .collect();
+    let marks: String = (0..=last).map(|cpu| if map.online.contains(&cpu) { 'y' } else { '-' }).collect();
     let (present, online) = (map.present.len(), map.online.len());
     format!("CPUs present: {present}\nCPUs online: {online}\nCPU map: {marks}")
 }
@@ -149,15 +135,10 @@ fn capabilities(facts: &HostFacts) -> String {
     }
     for bank in &facts.caches {
         let whole = bank.size % 1024 == 0;
-        let (size, unit) = if whole {
-            (bank.size / 1024, "MiB")
-        } else {
-            (bank.size, "KiB")
-        };
+        let (size, unit) = if whole { (bank.size / 1024, "MiB") } else { (bank.size, "KiB") };
         let cpus = format_cpu_list(&bank.cpus);
         let (id, level, kind) = (bank.id, bank.level, bank.kind.name());
-        writeln!(out, "<bank id='{id}' level='{level}' type='{kind}' size='{size}' unit='{unit}' cpus='{cpus}'/>")
-            .unwrap();
+        writeln!(out, "<bank id='{id}' level='{level}' type='{kind}' size='{size}' unit='{unit}' cpus='{cpus}'/>").unwrap();
     }
     out
 }
@@ -165,11 +146,7 @@ fn capabilities(facts: &HostFacts) -> String {
 fn cpu(facts: &HostFacts, cpu: &CpuIdentity) -> String {
     let (arch, vendor) = (&cpu.arch, cpu.vendor.as_deref().unwrap());
     let (microcode, bits) = (cpu.microcode.unwrap(), cpu.physical_bits.unwrap());
-    let (family, model, stepping) = (
-        cpu.family.unwrap(),
-        cpu.model.unwrap(),
-        cpu.stepping.unwrap(),
-    );
+    let (family, model, stepping) = (cpu.family.unwrap(), cpu.model.unwrap(), cpu.stepping.unwrap());
     let node = &facts.node;
     let mut out = format!(
         "<arch>{arch}</arch>\n<vendor>{vendor}</vendor>\n<microcode version='{microcode}'/>
@@ -185,32 +162,14 @@ fn cpu(facts: &HostFacts, cpu: &CpuIdentity) -> String {
 }
 
 fn cell(out: &mut String, cell: &Cell) {
-    writeln!(
-        out,
-        "<cell id='{}'>\n<memory unit='KiB'>{}</memory>",
-        cell.id, cell.memory
-    )
-    .unwrap();
+    writeln!(out, "<cell id='{}'>\n<memory unit='KiB'>{}</memory>", cell.id, cell.memory).unwrap();
     for PageCount { size, total, .. } in &cell.pages {
         writeln!(out, "<pages unit='KiB' size='{size}'>{total}</pages>").unwrap();
     }
     for distance in &cell.distances {
-        writeln!(
-            out,
-            "<sibling id='{}' value='{}'/>",
-            distance.cell, distance.value
-        )
-        .unwrap();
+        writeln!(out, "<sibling id='{}' value='{}'/>", distance.cell, distance.value).unwrap();
     }
-    for CellCpu {
-        id,
-        socket,
-        die,
-        cluster,
-        core,
-        siblings,
-    } in &cell.cpus
-    {
+    for CellCpu { id, socket, die, cluster, core, siblings } in &cell.cpus {
         let siblings = format_cpu_list(siblings);
         writeln!(out, "<cpu id='{id}' socket_id='{socket}' die_id='{die}' cluster_id='{cluster}' core_id='{core}' siblings='{siblings}'/>")
             .unwrap();
@@ -234,11 +193,7 @@ fn the_cpu_of_a_server_with_that_signature_and_these_features_is_described_as_li
     let mut data = recorded_cpu("0 0 1f 756e6547 6c65746e 49656e69\n1 0 a0671 0 0 0");
     for number in own.chain(beside) {
         match tables.features[number].place {
-            Place::Cpuid {
-                leaf,
-                register,
-                bit,
-            } => data.cpuid.entry(leaf).or_default()[register] |= 1 << bit,
+            Place::Cpuid { leaf, register, bit } => data.cpuid.entry(leaf).or_default()[register] |= 1 << bit,
             Place::Msr { index, bit } => *data.msrs.entry(index).or_default() |= 1 << bit,
         }
     }
@@ -253,11 +208,7 @@ fn check_cpu(file: &str, data: &CpuData) {
         writeln!(got, "{name}").unwrap();
     }
     let reference = fs::read_to_string(data_file(file)).unwrap();
-    assert!(
-        got == reference,
-        "{}",
-        testkit::golden::difference(&reference, &got)
-    );
+    assert!(got == reference, "{}", testkit::golden::difference(&reference, &got));
 }
 
 // "LEAF SUBLEAF EAX EBX ECX EDX" or "msr INDEX VALUE", all hexadecimal
@@ -265,20 +216,13 @@ fn recorded_cpu(text: &str) -> CpuData {
     let mut data = CpuData::default();
     let number = |word: &str| u64::from_str_radix(word, 16).unwrap();
     for line in text.lines() {
-        if let Some((index, value)) = line
-            .strip_prefix("msr ")
-            .and_then(|msr| msr.split_once(' '))
-        {
+        if let Some((index, value)) = line.strip_prefix("msr ").and_then(|msr| msr.split_once(' ')) {
             let index = u32::try_from(number(index)).unwrap();
             data.msrs.insert(index, number(value));
             continue;
         }
-        let words: Vec<u32> = line
-            .split(' ')
-            .map(|word| number(word).try_into().unwrap())
-            .collect();
-        data.cpuid
-            .insert((words[0], words[1]), words[2..].try_into().unwrap());
+        let words: Vec<u32> = line.split(' ').map(|word| number(word).try_into().unwrap()).collect();
+        data.cpuid.insert((words[0], words[1]), words[2..].try_into().unwrap());
     }
     data
 }

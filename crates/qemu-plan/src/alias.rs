@@ -4,8 +4,7 @@
 //! by position; both are libvirt's, and status files depend on it.
 
 use domxml::devices::{
-    Address, Controller, ControllerKind, Device, DeviceInfo, DeviceRef, Devices, Disk, DiskBus,
-    Family, Memory, MemoryModel, ScsiModel,
+    Address, Controller, ControllerKind, Device, DeviceInfo, DeviceRef, Devices, Disk, DiskBus, Family, Memory, MemoryModel, ScsiModel,
 };
 
 use crate::address::{BusKind, root_bus};
@@ -58,13 +57,8 @@ pub fn assign(devices: &mut Devices) {
             let Some(name) = name_at(devices, *family, at) else {
                 continue;
             };
-            let mut of_family = devices
-                .iter_mut()
-                .filter(|d| d.as_ref().family() == *family);
-            if let Some(info) = of_family
-                .nth(at)
-                .and_then(domxml::devices::DeviceMut::into_info)
-            {
+            let mut of_family = devices.iter_mut().filter(|d| d.as_ref().family() == *family);
+            if let Some(info) = of_family.nth(at).and_then(domxml::devices::DeviceMut::into_info) {
                 info.alias = Some(name);
             }
         }
@@ -78,10 +72,7 @@ pub fn for_new(devices: &Devices, device: &Device) -> Option<String> {
     if device.info()?.alias.is_some() {
         return None;
     }
-    let position = devices
-        .iter()
-        .filter(|d| d.family() == device.family())
-        .count();
+    let position = devices.iter().filter(|d| d.family() == device.family()).count();
     name(devices, device, position)
 }
 
@@ -110,17 +101,8 @@ fn name(devices: &Devices, device: DeviceRef<'_>, position: usize) -> Option<Str
 
 /// One more than the highest number that a family uses with a prefix.
 fn next_free(devices: &Devices, family: Family, prefix: &str) -> u32 {
-    let infos = devices
-        .iter()
-        .filter(|d| d.family() == family)
-        .filter_map(DeviceRef::info);
-    let used = infos.filter_map(|i| {
-        i.alias
-            .as_deref()?
-            .strip_prefix(prefix)?
-            .parse::<u32>()
-            .ok()
-    });
+    let infos = devices.iter().filter(|d| d.family() == family).filter_map(DeviceRef::info);
+    let used = infos.filter_map(|i| i.alias.as_deref()?.strip_prefix(prefix)?.parse::<u32>().ok());
     used.max().map_or(0, |highest| highest.saturating_add(1))
 }
 
@@ -128,11 +110,7 @@ fn next_free(devices: &Devices, family: Family, prefix: &str) -> u32 {
 fn disk_name(devices: &Devices, disk: &Disk) -> String {
     let bus = disk.target.bus.unwrap_or_default();
     let Some(Address::Drive(a)) = &disk.info.address else {
-        return format!(
-            "{}-disk{}",
-            bus.as_str(),
-            disk_index(&disk.target.dev).unwrap_or(0)
-        );
+        return format!("{}-disk{}", bus.as_str(), disk_index(&disk.target.dev).unwrap_or(0));
     };
     if bus == DiskBus::Scsi && !is_lsilogic(devices, a.controller) {
         return format!("scsi{}-{}-{}-{}", a.controller, a.bus, a.target, a.unit);
@@ -141,13 +119,8 @@ fn disk_name(devices: &Devices, disk: &Disk) -> String {
 }
 
 fn is_lsilogic(devices: &Devices, index: u32) -> bool {
-    let mut scsi = devices
-        .controllers
-        .iter()
-        .filter(|c| c.kind == ControllerKind::Scsi);
-    scsi.find(|c| c.index == Some(index))
-        .and_then(Controller::scsi_model)
-        == Some(ScsiModel::Lsilogic)
+    let mut scsi = devices.controllers.iter().filter(|c| c.kind == ControllerKind::Scsi);
+    scsi.find(|c| c.index == Some(index)).and_then(Controller::scsi_model) == Some(ScsiModel::Lsilogic)
 }
 
 fn controller_name(devices: &Devices, c: &Controller) -> String {
@@ -156,8 +129,7 @@ fn controller_name(devices: &Devices, c: &Controller) -> String {
     match (c.kind, index, root) {
         (ControllerKind::Pci, 0, Some(BusKind::PcieRoot)) => "pcie.0".to_owned(),
         (ControllerKind::Pci, _, _) => format!("pci.{index}"),
-        (ControllerKind::Ide, 0, Some(BusKind::PciRoot))
-        | (ControllerKind::Sata, 0, Some(BusKind::PcieRoot)) => "ide".to_owned(),
+        (ControllerKind::Ide, 0, Some(BusKind::PciRoot)) | (ControllerKind::Sata, 0, Some(BusKind::PcieRoot)) => "ide".to_owned(),
         (ControllerKind::Usb, 0, _) => "usb".to_owned(),
         (kind, _, _) => format!("{}{index}", kind.as_str()),
     }
@@ -185,10 +157,7 @@ fn name_first_console(devices: &mut Devices) {
     if let (Some(alias), Some(console)) = (serial, devices.consoles.first_mut()) {
         let kind = console.target.as_ref().and_then(|t| t.kind);
         if matches!(kind, None | Some(ConsoleTargetKind::Serial)) {
-            console.info = DeviceInfo {
-                alias,
-                ..std::mem::take(&mut console.info)
-            };
+            console.info = DeviceInfo { alias, ..std::mem::take(&mut console.info) };
         }
     }
 }

@@ -1,11 +1,7 @@
 //! Command lines that libvirt 11.3.0 makes of documents it has kept: a compact set in `data/argv`, and the
 //! whole corpus when `DOMAIN_CORPUS` names its directory. `BLESS=1` rewrites the lines kept.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "helpers of tests, and figures for whoever runs them"
-)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests, and figures for whoever runs them")]
 
 mod argv;
 
@@ -27,13 +23,7 @@ fn kept_documents_become_recorded_command_lines() {
         }
     }
     assert!(!cases.is_empty(), "no cases in {}", dir.display());
-    assert!(
-        wrong.is_empty(),
-        "{} of {}:\n{}",
-        wrong.len(),
-        cases.len(),
-        wrong.join("\n")
-    );
+    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
 }
 
 #[test]
@@ -42,18 +32,8 @@ fn the_whole_corpus_is_survived_and_counted() {
         return;
     };
     let cases = argv::corpus(Path::new(&dir));
-    count(
-        "documents that libvirt kept",
-        &cases,
-        argv::run,
-        "DOMAIN_CORPUS_REPORT",
-    );
-    count(
-        "documents as they were submitted",
-        &cases,
-        argv::run_submitted,
-        "DOMAIN_CORPUS_SUBMITTED_REPORT",
-    );
+    count("documents that libvirt kept", &cases, argv::run, "DOMAIN_CORPUS_REPORT");
+    count("documents as they were submitted", &cases, argv::run_submitted, "DOMAIN_CORPUS_SUBMITTED_REPORT");
 }
 
 /// Prints figures by tier; what differs goes to the file that a variable names.
@@ -71,10 +51,7 @@ fn count(what: &str, cases: &[Case], run: fn(&Case) -> Outcome, report_to: &str)
             figures.entry(key).or_default()[column] += 1;
         }
         if column != 0 {
-            report.push_str(&format!(
-                "== {} (tier {})\n{outcome}\n",
-                case.name, case.tier
-            ));
+            report.push_str(&format!("== {} (tier {})\n{outcome}\n", case.name, case.tier));
         }
     }
     println!("{what}:\n            equal  different  refused");
@@ -112,13 +89,7 @@ fn the_line_of_a_start_names_descriptors() {
 
 #[test]
 fn cases_are_told_apart() {
-    let case = Case {
-        name: "x".into(),
-        tier: 1,
-        input: String::new(),
-        define: String::new(),
-        argv: vec!["a".into()],
-    };
+    let case = Case { name: "x".into(), tier: 1, input: String::new(), define: String::new(), argv: vec!["a".into()] };
     assert!(!matches!(argv::run(&case), Outcome::Equal));
 }
 
@@ -137,10 +108,6 @@ fn nodes_numbered_beforehand_have_the_names_of_a_start() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/argv");
     for case in argv::golden(&dir) {
         let outcome = argv::run_numbered(&case);
-        assert!(
-            matches!(outcome, Outcome::Equal),
-            "{}: {outcome}",
-            case.name
-        );
+        assert!(matches!(outcome, Outcome::Equal), "{}: {outcome}", case.name);
     }
 }

@@ -21,8 +21,7 @@ pub async fn connect(path: &Path, within: Duration) -> Result<UnixStream, Error>
     let end = Instant::now() + within;
     let mut pause = FIRST_PAUSE;
     loop {
-        let failed =
-            |why: &dyn std::fmt::Display| Error::Connect(format!("{}: {why}", path.display()));
+        let failed = |why: &dyn std::fmt::Display| Error::Connect(format!("{}: {why}", path.display()));
         // A listener whose queue is full (a stopped QEMU's) makes connect wait.
         let error = match timeout_at(end, UnixStream::connect(path)).await {
             Ok(Ok(stream)) => return Ok(stream),
@@ -38,8 +37,5 @@ pub async fn connect(path: &Path, within: Duration) -> Result<UnixStream, Error>
 }
 
 fn may_come(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::WouldBlock
-    )
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::WouldBlock)
 }

@@ -215,10 +215,7 @@ pub struct BlockDeviceInfo {
 /// Limits of a disk's throughput in bytes or operations a second; 0: none.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
-#[expect(
-    missing_docs,
-    reason = "QEMU's own names; bursts end in _max, their seconds in _max_length"
-)]
+#[expect(missing_docs, reason = "QEMU's own names; bursts end in _max, their seconds in _max_length")]
 pub struct IoThrottle {
     pub bps: u64,
     pub bps_rd: u64,
@@ -302,10 +299,7 @@ pub struct BlockStats {
 /// Counters of a disk since its start: bytes, operations, nanoseconds.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
-#[expect(
-    missing_docs,
-    reason = "QEMU's own names, said in full by the type's line"
-)]
+#[expect(missing_docs, reason = "QEMU's own names, said in full by the type's line")]
 pub struct BlockDeviceStats {
     pub rd_bytes: u64,
     pub wr_bytes: u64,

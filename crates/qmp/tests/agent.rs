@@ -27,10 +27,7 @@ async fn serve(stream: UnixStream, answers: Answers) {
     loop {
         while let Some(end) = buffer.iter().position(|&byte| byte == b'\n') {
             let line: Vec<u8> = buffer.drain(..=end).collect();
-            let start = line
-                .iter()
-                .rposition(|&byte| byte == 0xff)
-                .map_or(0, |at| at + 1);
+            let start = line.iter().rposition(|&byte| byte == 0xff).map_or(0, |at| at + 1);
             let command: Value = serde_json::from_slice(&line[start..]).unwrap();
             let name = command["execute"].as_str().unwrap();
             let said = match name {
@@ -67,28 +64,13 @@ fn usual(name: &str, arguments: &Value) -> Vec<Vec<u8>> {
 #[tokio::test]
 async fn commands_are_answered_and_refused() {
     let agent = agent(usual);
-    let info = agent
-        .execute_raw(r#"{"execute":"guest-info"}"#, SOON)
-        .await
-        .unwrap();
+    let info = agent.execute_raw(r#"{"execute":"guest-info"}"#, SOON).await.unwrap();
     assert_eq!(info, r#"{"return": {"version": "10.0.2"}}"#);
-    let odd = agent
-        .execute_raw(r#"{"execute":"odd"}"#, SOON)
-        .await
-        .unwrap();
-    assert_eq!(
-        odd, "{\"return\": \"a\u{fffd}b\"}",
-        "no sentinel within an answer"
-    );
-    let refused = agent
-        .execute_raw(r#"{"execute":"guest-x"}"#, SOON)
-        .await
-        .unwrap();
+    let odd = agent.execute_raw(r#"{"execute":"odd"}"#, SOON).await.unwrap();
+    assert_eq!(odd, "{\"return\": \"a\u{fffd}b\"}", "no sentinel within an answer");
+    let refused = agent.execute_raw(r#"{"execute":"guest-x"}"#, SOON).await.unwrap();
     assert!(refused.contains("CommandNotFound"), "{refused}");
-    assert!(matches!(
-        agent.execute_raw("{}", SOON).await,
-        Err(Error::NotACommand(_))
-    ));
+    assert!(matches!(agent.execute_raw("{}", SOON).await, Err(Error::NotACommand(_))));
 }
 
 #[tokio::test]
@@ -116,31 +98,18 @@ async fn what_is_late_or_half_said_is_discarded() {
         "slow" => vec![b"{\"return\": \"la".to_vec()],
         name => usual(name, arguments),
     });
-    let error = agent
-        .execute_raw(r#"{"execute":"slow"}"#, SHORT)
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(error, Error::Timeout { sent: true, .. }),
-        "{error}"
-    );
-    let info = agent
-        .execute_raw(r#"{"execute":"guest-info"}"#, SOON)
-        .await
-        .unwrap();
+    let error = agent.execute_raw(r#"{"execute":"slow"}"#, SHORT).await.unwrap_err();
+    assert!(matches!(error, Error::Timeout { sent: true, .. }), "{error}");
+    let info = agent.execute_raw(r#"{"execute":"guest-info"}"#, SOON).await.unwrap();
     assert!(info.contains("10.0.2"), "{info}");
 }
 
 #[tokio::test]
 async fn silence_is_success_for_commands_that_are_not_answered() {
     let agent = agent(usual);
-    let none = agent
-        .execute_unanswered(r#"{"execute":"guest-shutdown"}"#, SHORT)
-        .await;
+    let none = agent.execute_unanswered(r#"{"execute":"guest-shutdown"}"#, SHORT).await;
     assert_eq!(none.unwrap(), None);
-    let refused = agent
-        .execute_unanswered(r#"{"execute":"guest-x"}"#, SOON)
-        .await;
+    let refused = agent.execute_unanswered(r#"{"execute":"guest-x"}"#, SOON).await;
     assert!(refused.unwrap().unwrap().contains("CommandNotFound"));
 }
 
@@ -149,17 +118,9 @@ async fn an_agent_that_is_not_there_is_told_by_the_sync() {
     let (ours, _theirs) = UnixStream::pair().unwrap();
     let agent = Agent::new(ours);
     for _ in 0..2 {
-        let error = agent
-            .execute_raw(r#"{"execute":"guest-info"}"#, SOON)
-            .await
-            .unwrap_err();
-        let Error::Timeout { command, after, .. } = error else {
-            panic!("{error}")
-        };
-        assert_eq!(
-            (command.as_str(), after),
-            ("guest-sync-delimited", agent::SYNC_DEADLINE)
-        );
+        let error = agent.execute_raw(r#"{"execute":"guest-info"}"#, SOON).await.unwrap_err();
+        let Error::Timeout { command, after, .. } = error else { panic!("{error}") };
+        assert_eq!((command.as_str(), after), ("guest-sync-delimited", agent::SYNC_DEADLINE));
     }
 }
 
@@ -167,9 +128,6 @@ async fn an_agent_that_is_not_there_is_told_by_the_sync() {
 async fn the_end_of_the_channel_is_told_at_once() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     drop(theirs);
-    let error = Agent::new(ours)
-        .execute_raw(r#"{"execute":"guest-info"}"#, SOON)
-        .await
-        .unwrap_err();
+    let error = Agent::new(ours).execute_raw(r#"{"execute":"guest-info"}"#, SOON).await.unwrap_err();
     assert!(matches!(error, Error::Closed { .. }), "{error}");
 }

@@ -18,9 +18,7 @@ pub fn reference() -> Result<Option<Sandbox>> {
     };
     let daemon = Daemon {
         program: libvirtd,
-        args: ["-p", "/run/libvirt/libvirtd.pid"]
-            .map(str::to_owned)
-            .to_vec(),
+        args: ["-p", "/run/libvirt/libvirtd.pid"].map(str::to_owned).to_vec(),
         env: Vec::new(),
         socket: "/run/libvirt/libvirt-sock".into(),
     };

@@ -39,12 +39,7 @@ impl Daemon {
     /// The daemon of this repository, from the file cargo built:
     /// `Daemon::virtqemud(env!("CARGO_BIN_EXE_virtqemud"))`.
     pub fn virtqemud(program: impl Into<PathBuf>) -> Self {
-        Self {
-            program: program.into(),
-            args: Vec::new(),
-            env: Vec::new(),
-            socket: "/run/libvirt/virtqemud-sock".into(),
-        }
+        Self { program: program.into(), args: Vec::new(), env: Vec::new(), socket: "/run/libvirt/virtqemud-sock".into() }
     }
 
     /// With an argument more.
@@ -80,12 +75,7 @@ impl Sandbox {
         // short, since paths of sockets are limited; open, since guests may run as another user
         let dir = tempfile::Builder::new().prefix("vq").tempdir()?;
         fs::set_permissions(dir.path(), Permissions::from_mode(0o755))?;
-        Ok(Self {
-            dir,
-            daemon,
-            child: None,
-            namespaces: Vec::new(),
-        })
+        Ok(Self { dir, daemon, child: None, namespaces: Vec::new() })
     }
 
     /// A new directory with the daemon running and ready.
@@ -130,10 +120,7 @@ impl Sandbox {
         if self.child.is_some() {
             bail!("the daemon is running already");
         }
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(self.log_file())?;
+        let log = File::options().create(true).append(true).open(self.log_file())?;
         let child = Command::new(place::script("sandbox.sh"))
             .arg(self.dir.path())
             .arg(&self.daemon.program)
@@ -245,20 +232,14 @@ impl Sandbox {
         let found = self.pid().and_then(process::mount_namespace);
         // before it has one of its own it is in ours
         let found = found.filter(|found| own.as_ref() != Some(found));
-        self.namespaces
-            .extend(found.filter(|found| !self.namespaces.contains(found)));
+        self.namespaces.extend(found.filter(|found| !self.namespaces.contains(found)));
     }
 
     /// Processes started in here: those of the daemon's namespaces, and those with a pid file, since a guest
     /// may have got a namespace of its own.
     fn leftovers(&self) -> Vec<i32> {
-        let mut found = process::find(|pid| {
-            process::mount_namespace(pid).is_some_and(|ns| self.namespaces.contains(&ns))
-        });
-        let run = fs::read_dir(self.path("/run/libvirt/qemu"))
-            .into_iter()
-            .flatten()
-            .flatten();
+        let mut found = process::find(|pid| process::mount_namespace(pid).is_some_and(|ns| self.namespaces.contains(&ns)));
+        let run = fs::read_dir(self.path("/run/libvirt/qemu")).into_iter().flatten().flatten();
         found.extend(run.filter_map(|entry| process::from_pid_file(&entry.path(), "qemu")));
         found
     }

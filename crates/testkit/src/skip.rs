@@ -22,10 +22,7 @@ pub fn skip(reason: &str) {
         return;
     };
     let line = format!("{test}: {reason}\n");
-    let file = std::fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(file);
+    let file = std::fs::OpenOptions::new().create(true).append(true).open(file);
     // one write of one line: appends of many processes do not mix
     if let Err(error) = file.and_then(|mut file| file.write_all(line.as_bytes())) {
         eprintln!("TESTKIT_SKIPS: {error}");
@@ -38,10 +35,7 @@ pub fn can_run_guests() -> bool {
     let missing = if !Uid::effective().is_root() {
         "not root".to_owned()
     } else {
-        match ["unshare", "virsh", "qemu-system-x86_64", "qemu-img"]
-            .into_iter()
-            .find(|name| crate::place::program(name).is_none())
-        {
+        match ["unshare", "virsh", "qemu-system-x86_64", "qemu-img"].into_iter().find(|name| crate::place::program(name).is_none()) {
             Some(name) => format!("{name} is not installed"),
             None => return true,
         }

@@ -25,10 +25,7 @@ pub fn wait_until(what: &str, within: Duration, mut f: impl FnMut() -> bool) -> 
     wait_for(what, within, || f().then_some(()))
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a test's own thread, not a runtime's"
-)]
+#[expect(clippy::disallowed_methods, reason = "a test's own thread, not a runtime's")]
 fn pause(time: Duration) {
     std::thread::sleep(time);
 }

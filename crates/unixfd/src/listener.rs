@@ -6,9 +6,7 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
-use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket,
-};
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
 use nix::sys::stat::{Mode, fchmod};
 
 /// Owner of a socket file.
@@ -79,22 +77,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("sock");
         let _listener = bind_listener(&path, 0o700, None).unwrap();
-        assert_eq!(
-            bind_listener(&path, 0o700, None).unwrap_err().kind(),
-            io::ErrorKind::AddrInUse
-        );
+        assert_eq!(bind_listener(&path, 0o700, None).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         UnixStream::connect(&path).unwrap();
         let file = dir.path().join("file");
         std::fs::write(&file, "keep").unwrap();
-        assert_eq!(
-            bind_listener(&file, 0o700, None).unwrap_err().kind(),
-            io::ErrorKind::AddrInUse
-        );
+        assert_eq!(bind_listener(&file, 0o700, None).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         assert_eq!(std::fs::read(&file).unwrap(), b"keep");
         let long = dir.path().join("x".repeat(120));
-        assert_eq!(
-            bind_listener(&long, 0o700, None).unwrap_err().kind(),
-            io::ErrorKind::InvalidInput
-        );
+        assert_eq!(bind_listener(&long, 0o700, None).unwrap_err().kind(), io::ErrorKind::InvalidInput);
     }
 }

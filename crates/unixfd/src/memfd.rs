@@ -35,10 +35,7 @@ pub fn sealed_memfd(name: &str, contents: &[u8]) -> io::Result<File> {
     let mut file = memfd(name)?;
     file.write_all(contents)?;
     file.rewind()?;
-    let seals = SealFlag::F_SEAL_WRITE
-        | SealFlag::F_SEAL_GROW
-        | SealFlag::F_SEAL_SHRINK
-        | SealFlag::F_SEAL_SEAL;
+    let seals = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_SEAL;
     fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
     Ok(file)
 }
@@ -53,10 +50,7 @@ mod tests {
     fn a_bounded_file_takes_as_much_as_it_was_made_for() {
         let mut file = bounded_memfd("test", 4).unwrap();
         file.write_all(b"1234").unwrap();
-        assert_eq!(
-            file.write(b"5").unwrap_err().raw_os_error(),
-            Some(libc::EPERM)
-        );
+        assert_eq!(file.write(b"5").unwrap_err().raw_os_error(), Some(libc::EPERM));
     }
 
     #[test]
@@ -65,9 +59,6 @@ mod tests {
         let mut text = String::new();
         file.read_to_string(&mut text).unwrap();
         assert_eq!(text, "secret");
-        assert_eq!(
-            file.write(b"x").unwrap_err().raw_os_error(),
-            Some(libc::EPERM)
-        );
+        assert_eq!(file.write(b"x").unwrap_err().raw_os_error(), Some(libc::EPERM));
     }
 }

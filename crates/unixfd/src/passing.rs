@@ -21,11 +21,7 @@ pub const MAX_FDS: usize = 253;
 /// # Errors
 /// `InvalidInput` for more than [`MAX_FDS`] descriptors or for descriptors without data; else what
 /// the socket gives.
-pub async fn send_with_fds(
-    stream: &UnixStream,
-    data: &[u8],
-    fds: &[BorrowedFd<'_>],
-) -> io::Result<()> {
+pub async fn send_with_fds(stream: &UnixStream, data: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     if fds.len() > MAX_FDS || (data.is_empty() && !fds.is_empty()) {
         return Err(io::ErrorKind::InvalidInput.into());
     }
@@ -33,11 +29,7 @@ pub async fn send_with_fds(
     let mut sent = 0;
     while sent < data.len() {
         let with: &[RawFd] = if sent == 0 { &raw } else { &[] };
-        sent += stream
-            .async_io(Interest::WRITABLE, || {
-                send_once(stream, &data[sent..], with)
-            })
-            .await?;
+        sent += stream.async_io(Interest::WRITABLE, || send_once(stream, &data[sent..], with)).await?;
     }
     Ok(())
 }
@@ -49,13 +41,8 @@ pub async fn send_with_fds(
 /// # Errors
 /// `InvalidData` when the kernel had to drop descriptors (none are handed out then); else what the
 /// socket gives.
-pub async fn recv_with_fds(
-    stream: &UnixStream,
-    buffer: &mut [u8],
-) -> io::Result<(usize, Vec<OwnedFd>)> {
-    stream
-        .async_io(Interest::READABLE, || recv_once(stream, buffer))
-        .await
+pub async fn recv_with_fds(stream: &UnixStream, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+    stream.async_io(Interest::READABLE, || recv_once(stream, buffer)).await
 }
 
 /// Sends one descriptor with one byte of zero, as libvirt's RPC does after a packet.
@@ -88,24 +75,14 @@ pub async fn recv_fd(stream: &UnixStream) -> io::Result<OwnedFd> {
 pub fn copy_of_inherited(number: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: copying takes nothing from whoever owns `number`, and fails when it is not open.
     let copy = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) };
-    if copy < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(own(copy))
-    }
+    if copy < 0 { Err(io::Error::last_os_error()) } else { Ok(own(copy)) }
 }
 
 fn send_once(stream: &UnixStream, data: &[u8], fds: &[RawFd]) -> io::Result<usize> {
     let rights = [ControlMessage::ScmRights(fds)];
     let control: &[ControlMessage<'_>] = if fds.is_empty() { &[] } else { &rights };
     let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
-    let sent = sendmsg::<()>(
-        stream.as_raw_fd(),
-        &[IoSlice::new(data)],
-        control,
-        flags,
-        None,
-    )?;
+    let sent = sendmsg::<()>(stream.as_raw_fd(), &[IoSlice::new(data)], control, flags, None)?;
     Ok(sent)
 }
 
@@ -127,10 +104,7 @@ fn recv_once(stream: &UnixStream, buffer: &mut [u8]) -> io::Result<(usize, Vec<O
     Ok((message.bytes, fds))
 }
 
-#[expect(
-    unsafe_code,
-    reason = "recvmsg made this descriptor for us; nobody else knows its number"
-)]
+#[expect(unsafe_code, reason = "recvmsg made this descriptor for us; nobody else knows its number")]
 fn own(fd: RawFd) -> OwnedFd {
     // SAFETY: the kernel installed `fd` in this very call, so it is open and ours alone.
     unsafe { OwnedFd::from_raw_fd(fd) }
@@ -161,9 +135,7 @@ mod tests {
     async fn descriptors_arrive_in_order_with_the_first_byte() {
         let (a, b) = UnixStream::pair().unwrap();
         let (one, two) = (file_with("one"), file_with("two"));
-        send_with_fds(&a, b"hello", &[one.as_fd(), two.as_fd()])
-            .await
-            .unwrap();
+        send_with_fds(&a, b"hello", &[one.as_fd(), two.as_fd()]).await.unwrap();
         let mut buffer = [0; 16];
         let (len, fds) = recv_with_fds(&b, &mut buffer).await.unwrap();
         assert_eq!(&buffer[..len], b"hello");
@@ -181,15 +153,9 @@ mod tests {
             assert_eq!(text_of(recv_fd(&b).await.unwrap()), text);
         }
         send_with_fds(&a, b"x", &[]).await.unwrap();
-        assert_eq!(
-            recv_fd(&b).await.unwrap_err().kind(),
-            io::ErrorKind::InvalidData
-        );
+        assert_eq!(recv_fd(&b).await.unwrap_err().kind(), io::ErrorKind::InvalidData);
         drop(a);
-        assert_eq!(
-            recv_fd(&b).await.unwrap_err().kind(),
-            io::ErrorKind::UnexpectedEof
-        );
+        assert_eq!(recv_fd(&b).await.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 
     #[tokio::test]
@@ -206,9 +172,7 @@ mod tests {
                 (total, fds) = (total + len, fds + more.len());
             }
         });
-        send_with_fds(&a, &data, &[file_with("x").as_fd()])
-            .await
-            .unwrap();
+        send_with_fds(&a, &data, &[file_with("x").as_fd()]).await.unwrap();
         drop(a);
         assert_eq!(reader.await.unwrap(), (1 << 20, 1));
     }

@@ -27,21 +27,13 @@ impl PeerCred {
     /// What `getsockopt(SO_PEERCRED)` gives.
     pub fn of(stream: &UnixStream) -> io::Result<Self> {
         let cred = stream.peer_cred()?;
-        Ok(Self {
-            pid: cred.pid().unwrap_or(0),
-            uid: cred.uid(),
-            gid: cred.gid(),
-        })
+        Ok(Self { pid: cred.pid().unwrap_or(0), uid: cred.uid(), gid: cred.gid() })
     }
 
     /// The calling process itself: the peer of calls the daemon makes to itself.
     #[must_use]
     pub fn own() -> Self {
-        Self {
-            pid: nix::unistd::getpid().as_raw(),
-            uid: nix::unistd::geteuid().as_raw(),
-            gid: nix::unistd::getegid().as_raw(),
-        }
+        Self { pid: nix::unistd::getpid().as_raw(), uid: nix::unistd::geteuid().as_raw(), gid: nix::unistd::getegid().as_raw() }
     }
 }
 

@@ -28,11 +28,7 @@ impl PidFd {
     pub fn open(pid: i32) -> io::Result<Self> {
         let fd = pidfd_open(pid)?;
         let start_time = start_time(pid)?;
-        let this = Self {
-            fd,
-            pid,
-            start_time,
-        };
+        let this = Self { fd, pid, start_time };
         // Still alive after /proc was read: so /proc spoke of this process.
         if this.has_exited() {
             return Err(io::Error::from_raw_os_error(libc::ESRCH));
@@ -75,10 +71,7 @@ impl PidFd {
     ///
     /// # Errors
     /// When the process is out of descriptors.
-    #[expect(
-        unsafe_code,
-        reason = "tokio wants to be told that the descriptor stays open"
-    )]
+    #[expect(unsafe_code, reason = "tokio wants to be told that the descriptor stays open")]
     pub async fn exited(&self) -> io::Result<()> {
         // A copy, because one descriptor can be registered once only.
         let copy = self.fd.try_clone()?;
@@ -95,20 +88,8 @@ impl PidFd {
     pub fn send_signal(&self, signal: nix::sys::signal::Signal) -> io::Result<()> {
         let none = std::ptr::null::<libc::siginfo_t>();
         // SAFETY: takes a descriptor and numbers; a null siginfo asks for the default one.
-        let result = unsafe {
-            libc::syscall(
-                libc::SYS_pidfd_send_signal,
-                self.fd.as_raw_fd(),
-                signal as i32,
-                none,
-                0,
-            )
-        };
-        if result < 0 {
-            Err(io::Error::last_os_error())
-        } else {
-            Ok(())
-        }
+        let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, self.fd.as_raw_fd(), signal as i32, none, 0) };
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
     /// Another handle of the same process.
@@ -117,11 +98,7 @@ impl PidFd {
     /// When the process is out of descriptors.
     pub fn try_clone(&self) -> io::Result<Self> {
         let (pid, start_time) = (self.pid, self.start_time);
-        Ok(Self {
-            fd: self.fd.try_clone()?,
-            pid,
-            start_time,
-        })
+        Ok(Self { fd: self.fd.try_clone()?, pid, start_time })
     }
 }
 
@@ -136,11 +113,10 @@ impl AsFd for PidFd {
 /// # Errors
 /// `ESRCH` when there is no such process, `InvalidData` when the kernel's line is odd.
 pub fn start_time(pid: i32) -> io::Result<u64> {
-    let stat =
-        fs::read_to_string(format!("/proc/{pid}/stat")).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => io::Error::from_raw_os_error(libc::ESRCH),
-            _ => error,
-        })?;
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => io::Error::from_raw_os_error(libc::ESRCH),
+        _ => error,
+    })?;
     parse_start_time(&stat).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
@@ -175,13 +151,7 @@ mod tests {
     fn start_time_is_found_behind_any_name() {
         let line = "7 (a) b (c)) S 1 7 7 0 -1 4194304 9 0 0 0 0 0 0 0 20 0 1 0 4711 1 2";
         assert_eq!(parse_start_time(line), Some(4711));
-        for bad in [
-            "",
-            "7",
-            "7 (x",
-            "7 (x) S 1",
-            "7 (x) S 1 7 7 0 -1 4 9 0 0 0 0 0 0 0 20 0 1 0 x 1",
-        ] {
+        for bad in ["", "7", "7 (x", "7 (x) S 1", "7 (x) S 1 7 7 0 -1 4 9 0 0 0 0 0 0 0 20 0 1 0 x 1"] {
             assert_eq!(parse_start_time(bad), None, "{bad}");
         }
     }
@@ -194,15 +164,9 @@ mod tests {
         let (one, two) = (pidfd.exited(), pidfd.exited());
         pidfd.send_signal(Signal::SIGKILL).unwrap();
         let both = async { tokio::try_join!(one, two) };
-        tokio::time::timeout(Duration::from_secs(5), both)
-            .await
-            .unwrap()
-            .unwrap();
+        tokio::time::timeout(Duration::from_secs(5), both).await.unwrap().unwrap();
         assert!(pidfd.has_exited());
-        assert!(
-            start_time(pidfd.pid()).is_ok(),
-            "it is still there as a zombie"
-        );
+        assert!(start_time(pidfd.pid()).is_ok(), "it is still there as a zombie");
         assert!(PidFd::open(pidfd.pid()).is_err());
         child.wait().unwrap();
         let error = pidfd.send_signal(Signal::SIGKILL).unwrap_err();

@@ -69,13 +69,7 @@ impl Client {
     pub async fn connect(path: &Path) -> io::Result<Self> {
         let stream = UnixStream::connect(path).await?;
         let (input, output) = (Input::new(Trust::Known), Output::default());
-        Ok(Self {
-            stream,
-            input,
-            output,
-            serial: 0,
-            events: VecDeque::new(),
-        })
+        Ok(Self { stream, input, output, serial: 0, events: VecDeque::new() })
     }
 
     /// Connects to the socket at `path`, authenticates as this process, and opens `uri`.
@@ -85,12 +79,7 @@ impl Client {
     pub async fn open(path: &Path, uri: &str) -> Result<Self, ClientError> {
         let mut client = Self::connect(path).await?;
         client.call(&remote::AuthList {}).await?;
-        client
-            .call(&remote::ConnectOpen {
-                name: Some(uri.into()),
-                flags: 0,
-            })
-            .await?;
+        client.call(&remote::ConnectOpen { name: Some(uri.into()), flags: 0 }).await?;
         Ok(client)
     }
 
@@ -101,9 +90,7 @@ impl Client {
     pub async fn call<P: Procedure>(&mut self, args: &P) -> Result<P::Reply, ClientError> {
         let mut payload = Vec::new();
         args.encode(&mut payload)?;
-        let reply = self
-            .call_raw(P::INFO.program, P::INFO.number, &payload)
-            .await?;
+        let reply = self.call_raw(P::INFO.program, P::INFO.number, &payload).await?;
         Ok(P::Reply::decode(&mut Reader::new(&reply))?)
     }
 
@@ -111,22 +98,10 @@ impl Client {
     ///
     /// # Errors
     /// What the daemon answers, or why there is no answer.
-    pub async fn call_raw(
-        &mut self,
-        program: u32,
-        procedure: i32,
-        args: &[u8],
-    ) -> Result<Vec<u8>, ClientError> {
+    pub async fn call_raw(&mut self, program: u32, procedure: i32, args: &[u8]) -> Result<Vec<u8>, ClientError> {
         self.serial = self.serial.wrapping_add(1);
         let (r#type, status) = (PacketType::CALL, Status::OK);
-        let call = Header {
-            program,
-            version: 1,
-            procedure,
-            r#type,
-            serial: self.serial,
-            status,
-        };
+        let call = Header { program, version: 1, procedure, r#type, serial: self.serial, status };
         let mut packet = Vec::with_capacity(args.len() + 28);
         put_bytes(&mut packet, &call, args)?;
         self.output.push(packet);
@@ -181,10 +156,7 @@ impl Client {
                 }
                 continue;
             };
-            let message = Message {
-                header: packet.header,
-                payload: self.input.payload(&packet).to_vec(),
-            };
+            let message = Message { header: packet.header, payload: self.input.payload(&packet).to_vec() };
             self.input.take(&packet);
             match Keepalive::of(&message.header) {
                 None => return Ok(message),

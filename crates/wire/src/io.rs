@@ -59,14 +59,7 @@ impl Input {
     /// Nothing received yet.
     #[must_use]
     pub fn new(trust: Trust) -> Self {
-        Self {
-            buffer: vec![0; AT_REST],
-            start: 0,
-            end: 0,
-            skip: 0,
-            fds: VecDeque::new(),
-            trust,
-        }
+        Self { buffer: vec![0; AT_REST], start: 0, end: 0, skip: 0, fds: VecDeque::new(), trust }
     }
 
     /// Sets how much is taken from now on.
@@ -108,8 +101,7 @@ impl Input {
         };
         let mut reader = Reader::new(head);
         let header = Header::decode(&mut reader).map_err(|_| FrameError::Short)?;
-        let (fds, skip_count) = match (header.carries_fds(), bytes.get(PACKET_MIN..PACKET_MIN + 4))
-        {
+        let (fds, skip_count) = match (header.carries_fds(), bytes.get(PACKET_MIN..PACKET_MIN + 4)) {
             (false, _) => (0, 0),
             (true, _) if len < PACKET_MIN + 4 => return Err(FrameError::Fds),
             (true, None) => return Ok(None),
@@ -118,23 +110,11 @@ impl Input {
         let whole = len + fds;
         let payload = (self.start + PACKET_MIN + skip_count, self.start + len);
         if bytes.len() >= whole {
-            return Ok(Some(Arrived {
-                header,
-                fds,
-                payload,
-                len: whole,
-                skip: 0,
-            }));
+            return Ok(Some(Arrived { header, fds, payload, len: whole, skip: 0 }));
         }
         if self.trust == Trust::Stranger && whole > STRANGER_MAX {
             let none = (payload.0, payload.0);
-            return Ok(Some(Arrived {
-                header,
-                fds,
-                payload: none,
-                len: bytes.len(),
-                skip: whole - bytes.len(),
-            }));
+            return Ok(Some(Arrived { header, fds, payload: none, len: bytes.len(), skip: whole - bytes.len() }));
         }
         Ok(None)
     }
@@ -142,9 +122,7 @@ impl Input {
     /// The payload of the packet at the front.
     #[must_use]
     pub fn payload(&self, packet: &Arrived) -> &[u8] {
-        self.buffer
-            .get(packet.payload.0..packet.payload.1)
-            .unwrap_or_default()
+        self.buffer.get(packet.payload.0..packet.payload.1).unwrap_or_default()
     }
 
     /// Removes the packet at the front; its descriptors, fewer than it has if they did not come.
@@ -186,10 +164,7 @@ impl Input {
 
 fn fds_count(word: &[u8]) -> Result<usize, FrameError> {
     let count = u32::decode(&mut Reader::new(word)).map_err(|_| FrameError::Fds)?;
-    usize::try_from(count)
-        .ok()
-        .filter(|count| *count <= FDS_MAX)
-        .ok_or(FrameError::Fds)
+    usize::try_from(count).ok().filter(|count| *count <= FDS_MAX).ok_or(FrameError::Fds)
 }
 
 /// What is to be sent.
@@ -288,9 +263,7 @@ impl Output {
                 let rest = bytes.get(self.sent..).unwrap_or_default();
                 match stream.try_write(rest) {
                     Ok(sent) => break sent,
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        stream.writable().await?
-                    }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => stream.writable().await?,
                     Err(error) => return Err(error),
                 }
             },
@@ -302,21 +275,12 @@ impl Output {
     fn account(&mut self, sent: usize) {
         self.len -= sent;
         self.sent += sent;
-        if self
-            .chunks
-            .front()
-            .is_some_and(|chunk| chunk.len() <= self.sent)
-        {
+        if self.chunks.front().is_some_and(|chunk| chunk.len() <= self.sent) {
             self.chunks.pop_front();
             self.sent = 0;
         }
         let done = self.queued - self.len as u64;
-        while let Some((_, len)) = self
-            .notices
-            .front()
-            .copied()
-            .filter(|(end, _)| *end <= done)
-        {
+        while let Some((_, len)) = self.notices.front().copied().filter(|(end, _)| *end <= done) {
             self.notice_len -= len;
             self.notices.pop_front();
         }

@@ -19,8 +19,7 @@ impl Keepalive {
     /// What `header` says, where it is a keepalive packet that means something.
     #[must_use]
     pub fn of(header: &Header) -> Option<Self> {
-        if header.program != PROGRAM || header.version != 1 || header.r#type != PacketType::MESSAGE
-        {
+        if header.program != PROGRAM || header.version != 1 || header.r#type != PacketType::MESSAGE {
             return None;
         }
         match header.procedure {

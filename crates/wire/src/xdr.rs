@@ -82,10 +82,7 @@ impl<'a> Reader<'a> {
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
-        let (head, rest) = self
-            .0
-            .split_first_chunk::<N>()
-            .ok_or(DecodeError::Truncated)?;
+        let (head, rest) = self.0.split_first_chunk::<N>().ok_or(DecodeError::Truncated)?;
         self.0 = rest;
         Ok(*head)
     }
@@ -183,10 +180,7 @@ macro_rules! scalars {
     )* };
 }
 
-scalars!(
-    i8 as i32, u8 as u32, i16 as i32, u16 as u32, i32 as i32, u32 as u32, i64 as i64, u64 as u64,
-    f64 as f64
-);
+scalars!(i8 as i32, u8 as u32, i16 as i32, u16 as u32, i32 as i32, u32 as u32, i64 as i64, u64 as u64, f64 as f64);
 
 impl Xdr for () {
     const MIN_LEN: usize = 0;
@@ -205,9 +199,7 @@ impl<T: Xdr> Xdr for Option<T> {
         self.as_ref().map_or(Ok(()), |value| value.encode(out))
     }
     fn decode(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        (u32::decode(input)? != 0)
-            .then(|| T::decode(input))
-            .transpose()
+        (u32::decode(input)? != 0).then(|| T::decode(input)).transpose()
     }
 }
 
@@ -248,8 +240,7 @@ impl<const MAX: usize> Str<MAX> {
         if self.0.contains(&0) {
             return self.to_str().into_owned();
         }
-        String::from_utf8(self.0)
-            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+        String::from_utf8(self.0).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
     }
 }
 
@@ -411,11 +402,7 @@ pub struct Uuid(pub [u8; 16]);
 impl fmt::Display for Uuid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, byte) in self.0.iter().enumerate() {
-            let dash = if matches!(index, 4 | 6 | 8 | 10) {
-                "-"
-            } else {
-                ""
-            };
+            let dash = if matches!(index, 4 | 6 | 8 | 10) { "-" } else { "" };
             write!(f, "{dash}{byte:02x}")?;
         }
         Ok(())
@@ -432,21 +419,14 @@ impl std::str::FromStr for Uuid {
     type Err = BadUuid;
     fn from_str(text: &str) -> Result<Self, BadUuid> {
         let mut uuid = [0; 16];
-        let mut digits = text
-            .bytes()
-            .filter(|byte| *byte != b'-')
-            .map(|byte| char::from(byte).to_digit(16));
+        let mut digits = text.bytes().filter(|byte| *byte != b'-').map(|byte| char::from(byte).to_digit(16));
         for byte in &mut uuid {
             let (Some(Some(high)), Some(Some(low))) = (digits.next(), digits.next()) else {
                 return Err(BadUuid);
             };
             *byte = u8::try_from(high * 16 + low).map_err(|_| BadUuid)?;
         }
-        if digits.next().is_some() {
-            Err(BadUuid)
-        } else {
-            Ok(Self(uuid))
-        }
+        if digits.next().is_some() { Err(BadUuid) } else { Ok(Self(uuid)) }
     }
 }
 

@@ -33,19 +33,10 @@ fn value() -> impl Strategy<Value = TypedValue> {
 
 fn call() -> impl Strategy<Value = DomainSetSchedulerParameters> {
     let params = prop::collection::vec((any::<String>(), value()), 0..16);
-    (any::<String>(), any::<[u8; 16]>(), any::<i32>(), params).prop_map(
-        |(name, uuid, id, params)| DomainSetSchedulerParameters {
-            dom: NonnullDomain {
-                name: name.into(),
-                uuid: Uuid(uuid),
-                id,
-            },
-            params: params
-                .into_iter()
-                .map(|(field, value)| TypedParam::new(field, value))
-                .collect(),
-        },
-    )
+    (any::<String>(), any::<[u8; 16]>(), any::<i32>(), params).prop_map(|(name, uuid, id, params)| DomainSetSchedulerParameters {
+        dom: NonnullDomain { name: name.into(), uuid: Uuid(uuid), id },
+        params: params.into_iter().map(|(field, value)| TypedParam::new(field, value)).collect(),
+    })
 }
 
 proptest! {
@@ -85,29 +76,13 @@ proptest! {
 
 #[test]
 fn lengths_are_checked_before_they_are_believed() {
-    assert_eq!(
-        decode::<Text>(&u32::MAX.to_be_bytes()),
-        Err(DecodeError::TooLong {
-            len: u32::MAX,
-            max: STRING_MAX
-        })
-    );
-    assert_eq!(
-        decode::<Text>(&4_u32.to_be_bytes()),
-        Err(DecodeError::Truncated)
-    );
+    assert_eq!(decode::<Text>(&u32::MAX.to_be_bytes()), Err(DecodeError::TooLong { len: u32::MAX, max: STRING_MAX }));
+    assert_eq!(decode::<Text>(&4_u32.to_be_bytes()), Err(DecodeError::Truncated));
     let list = decode::<List<Text, 16_384>>(&16_384_u32.to_be_bytes());
     assert_eq!(list, Err(DecodeError::Truncated));
     let long = Str::<4>::from("hello");
     assert_eq!(long.encode(&mut Vec::new()).unwrap_err().max, 4);
-    let lengths = [
-        0,
-        3,
-        4,
-        27,
-        u32::try_from(PACKET_MAX).unwrap() + 1,
-        u32::MAX,
-    ];
+    let lengths = [0, 3, 4, 27, u32::try_from(PACKET_MAX).unwrap() + 1, u32::MAX];
     for len in lengths {
         assert_eq!(packet_len(len.to_be_bytes()), Err(FrameError::Length(len)));
     }
@@ -116,26 +91,15 @@ fn lengths_are_checked_before_they_are_believed() {
 
 #[test]
 fn reading_is_as_lenient_as_libvirts() {
-    let name = |bytes: &[u8]| {
-        decode::<DomainLookupByName>(bytes).map(|call| call.name.to_str().into_owned())
-    };
+    let name = |bytes: &[u8]| decode::<DomainLookupByName>(bytes).map(|call| call.name.to_str().into_owned());
     assert_eq!(name(b"\0\0\0\x05nope1xyz").as_deref(), Ok("nope1"));
     assert_eq!(name(b"\0\0\0\x05nope1"), Err(DecodeError::Truncated));
     assert_eq!(name(b"\0\0\0\x04no\0pe").as_deref(), Ok("no"));
-    assert_eq!(
-        name(b"\0\0\0\x04no\xff\xfe").as_deref(),
-        Ok("no\u{fffd}\u{fffd}")
-    );
+    assert_eq!(name(b"\0\0\0\x04no\xff\xfe").as_deref(), Ok("no\u{fffd}\u{fffd}"));
     assert_eq!(name(b"\0\0\0\x02no\0\0trailing").as_deref(), Ok("no"));
     let flag = |bytes: &[u8]| decode::<Option<u32>>(bytes);
     assert_eq!(flag(b"\x01\0\0\0\0\0\0\x07"), Ok(Some(7)));
     assert_eq!(flag(b"\0\0\0\0\0\0\0\x07"), Ok(None));
-    assert_eq!(
-        decode::<TypedValue>(b"\0\0\0\x63\0\0\0\0"),
-        Err(DecodeError::NoCase(99))
-    );
-    assert_eq!(
-        decode::<TypedValue>(b"\0\0\0\x06\x01\0\0\0"),
-        Ok(TypedValue::Boolean(true))
-    );
+    assert_eq!(decode::<TypedValue>(b"\0\0\0\x63\0\0\0\0"), Err(DecodeError::NoCase(99)));
+    assert_eq!(decode::<TypedValue>(b"\0\0\0\x06\x01\0\0\0"), Ok(TypedValue::Boolean(true)));
 }

@@ -11,11 +11,7 @@ pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
         return Err(Error::new_spanned(&input.ident, "Xml is for structs"));
     };
     let fields: Vec<XmlField> = match &data.fields {
-        Fields::Named(named) => named
-            .named
-            .iter()
-            .map(XmlField::of)
-            .collect::<Result<_>>()?,
+        Fields::Named(named) => named.named.iter().map(XmlField::of).collect::<Result<_>>()?,
         Fields::Unit => Vec::new(),
         Fields::Unnamed(_) => return Err(Error::new_spanned(&input.ident, "named fields only")),
     };

@@ -72,11 +72,7 @@ impl<'a> Document<'a> {
     ///
     /// # Errors
     /// When it is not well-formed, or over a limit.
-    pub fn parse(
-        text: &'a str,
-        namespaces: &[Namespace],
-        flags: ParseFlags,
-    ) -> Result<Self, Error> {
+    pub fn parse(text: &'a str, namespaces: &[Namespace], flags: ParseFlags) -> Result<Self, Error> {
         build(text, namespaces, flags)
     }
 
@@ -89,11 +85,7 @@ impl<'a> Document<'a> {
     /// The outermost element.
     #[must_use]
     pub fn root(&self) -> Node<'_> {
-        Node {
-            document: self,
-            index: 0,
-            extent: Extent::One,
-        }
+        Node { document: self, index: 0, extent: Extent::One }
     }
 }
 
@@ -105,11 +97,7 @@ impl<'d> Node<'d> {
     fn at(self, index: u32) -> Option<Self> {
         let document = self.document;
         let extent = Extent::One;
-        (index != NONE).then_some(Self {
-            document,
-            index,
-            extent,
-        })
+        (index != NONE).then_some(Self { document, index, extent })
     }
 
     /// Local name.
@@ -248,11 +236,7 @@ impl<'d> Node<'d> {
     /// The element this one is in.
     #[must_use]
     pub fn parent(self) -> Option<Self> {
-        (self.index != 0).then(|| Self {
-            document: self.document,
-            index: self.element().parent,
-            extent: Extent::One,
-        })
+        (self.index != 0).then(|| Self { document: self.document, index: self.element().parent, extent: Extent::One })
     }
 
     /// Which form of the document is read.

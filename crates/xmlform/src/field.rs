@@ -30,11 +30,7 @@ pub fn attr_required<C: Codec<T>, T>(node: Node<'_>, name: &str) -> Result<T, Er
 ///
 /// # Errors
 /// When it is there but not of its type.
-pub fn via_opt<C: Codec<T>, T>(
-    node: Node<'_>,
-    child: &str,
-    name: &str,
-) -> Result<Option<T>, Error> {
+pub fn via_opt<C: Codec<T>, T>(node: Node<'_>, child: &str, name: &str) -> Result<Option<T>, Error> {
     match node.child(child) {
         Some(child) => attr_opt::<C, T>(child, name),
         None => Ok(None),
@@ -101,9 +97,7 @@ pub fn text_child_required<C: Codec<T>, T>(node: Node<'_>, name: &str) -> Result
 /// When a text is not of its type.
 pub fn text_children<C: Codec<T>, T>(node: Node<'_>, name: &str) -> Result<Vec<T>, Error> {
     let texts = node.children_named(name);
-    texts
-        .filter_map(|n| text_opt::<C, T>(n).transpose())
-        .collect()
+    texts.filter_map(|n| text_opt::<C, T>(n).transpose()).collect()
 }
 
 /// Reads the element's own text; no text counts as absent.
@@ -168,12 +162,7 @@ pub fn write_attr_opt<C: Codec<T>, T>(w: &mut Writer, name: &str, value: Option<
 }
 
 /// Writes an attribute unless it is the default.
-pub fn write_attr_unless<C: Codec<T>, T: PartialEq>(
-    w: &mut Writer,
-    name: &str,
-    value: &T,
-    default: &T,
-) {
+pub fn write_attr_unless<C: Codec<T>, T: PartialEq>(w: &mut Writer, name: &str, value: &T, default: &T) {
     if value != default {
         w.attr::<C, T>(name, value);
     }
@@ -205,12 +194,7 @@ fn missing_element(node: Node<'_>, name: &str) -> Error {
 ///
 /// # Errors
 /// When the attribute is wrong.
-pub fn attr_worded<T>(
-    result: Result<T, Error>,
-    node: Node<'_>,
-    name: &str,
-    template: &str,
-) -> Result<T, Error> {
+pub fn attr_worded<T>(result: Result<T, Error>, node: Node<'_>, name: &str, template: &str) -> Result<T, Error> {
     result.map_err(|_| Error::worded(template, node.attr(name).unwrap_or_default()))
 }
 
@@ -218,13 +202,7 @@ pub fn attr_worded<T>(
 ///
 /// # Errors
 /// When the attribute is wrong.
-pub fn via_worded<T>(
-    result: Result<T, Error>,
-    node: Node<'_>,
-    child: &str,
-    name: &str,
-    template: &str,
-) -> Result<T, Error> {
+pub fn via_worded<T>(result: Result<T, Error>, node: Node<'_>, child: &str, name: &str, template: &str) -> Result<T, Error> {
     result.map_err(|_| {
         let text = node.child(child).and_then(|c| c.attr(name));
         Error::worded(template, text.unwrap_or_default())
@@ -259,12 +237,7 @@ pub fn child_blank(node: Option<Node<'_>>, name: &str) -> bool {
 ///
 /// # Errors
 /// When the text is wrong.
-pub fn text_child_worded<T>(
-    result: Result<T, Error>,
-    node: Node<'_>,
-    name: &str,
-    template: &str,
-) -> Result<T, Error> {
+pub fn text_child_worded<T>(result: Result<T, Error>, node: Node<'_>, name: &str, template: &str) -> Result<T, Error> {
     result.map_err(|_| {
         let text = node.child(name).map(Node::text);
         Error::worded(template, text.unwrap_or_default())
@@ -275,12 +248,7 @@ pub fn text_child_worded<T>(
 ///
 /// # Errors
 /// When the text is wrong.
-pub fn text_worded<T>(
-    result: Result<T, Error>,
-    node: Node<'_>,
-    _: &str,
-    template: &str,
-) -> Result<T, Error> {
+pub fn text_worded<T>(result: Result<T, Error>, node: Node<'_>, _: &str, template: &str) -> Result<T, Error> {
     result.map_err(|_| Error::worded(template, node.text()))
 }
 
@@ -288,9 +256,7 @@ pub fn text_worded<T>(
 #[must_use]
 pub fn missing_attr(node: Node<'_>, name: &str) -> Error {
     let element = node.name();
-    Error::invalid(format!(
-        "Missing required attribute '{name}' in element '{element}'"
-    ))
+    Error::invalid(format!("Missing required attribute '{name}' in element '{element}'"))
 }
 
 /// The error for an attribute of the wrong type.
@@ -298,21 +264,14 @@ pub fn missing_attr(node: Node<'_>, name: &str) -> Error {
 pub fn bad_attr(node: Node<'_>, name: &str, expected: &str) -> Error {
     let value = node.attr(name).unwrap_or_default();
     let space = if expected.is_empty() { "" } else { " " };
-    Error::invalid(format!(
-        "Invalid value for attribute '{name}' in element '{}': '{value}'.{space}{expected}",
-        node.name()
-    ))
+    Error::invalid(format!("Invalid value for attribute '{name}' in element '{}': '{value}'.{space}{expected}", node.name()))
 }
 
 /// The error for a text of the wrong type.
 #[must_use]
 pub fn bad_text(node: Node<'_>, expected: &str) -> Error {
     let space = if expected.is_empty() { "" } else { " " };
-    Error::invalid(format!(
-        "Invalid value for element '{}': '{}'.{space}{expected}",
-        node.name(),
-        node.text()
-    ))
+    Error::invalid(format!("Invalid value for element '{}': '{}'.{space}{expected}", node.name(), node.text()))
 }
 
 /// Reads an attribute with its type's usual spelling.

@@ -17,18 +17,12 @@ pub(crate) fn malformed(text: &str, at: usize, message: &str) -> Error {
     let at = at.min(text.len());
     let before = text.as_bytes().get(..at).unwrap_or_default();
     let line = line_of(text, at);
-    let from = before
-        .iter()
-        .rposition(|b| *b == b'\n')
-        .map_or(0, |i| i + 1);
+    let from = before.iter().rposition(|b| *b == b'\n').map_or(0, |i| i + 1);
     let shown = text.get(from..).unwrap_or_default();
     let shown = shown.lines().next().unwrap_or_default();
     let shown: String = shown.chars().take(80).collect();
     let column = (at - from).min(shown.len());
-    Error::malformed(format!(
-        "at line {line}: {message}\n{shown}\n{:-<column$}^",
-        ""
-    ))
+    Error::malformed(format!("at line {line}: {message}\n{shown}\n{:-<column$}^", ""))
 }
 
 /// Lines count from 1.
@@ -43,11 +37,7 @@ pub(crate) fn check_characters(text: &str) -> Result<(), Error> {
         None => Ok(()),
         Some(at) => {
             let value = text.as_bytes()[at];
-            Err(malformed(
-                text,
-                at,
-                &format!("PCDATA invalid Char value {value}"),
-            ))
+            Err(malformed(text, at, &format!("PCDATA invalid Char value {value}")))
         }
     }
 }
@@ -69,21 +59,14 @@ pub(crate) fn attribute_fault(tag: &BytesStart<'_>, error: &AttrError) -> String
             let name = rest.split(end).next().unwrap_or_default();
             format!("Attribute {} redefined", String::from_utf8_lossy(name))
         }
-        AttrError::UnquotedValue(_) | AttrError::ExpectedValue(_) => {
-            "AttValue: \" or ' expected".to_owned()
-        }
+        AttrError::UnquotedValue(_) | AttrError::ExpectedValue(_) => "AttValue: \" or ' expected".to_owned(),
         AttrError::ExpectedEq(_) => "Specification mandates value for attribute".to_owned(),
         AttrError::ExpectedQuote(..) => "AttValue: ' expected".to_owned(),
     }
 }
 
 /// The same bytes in the whole text.
-pub(crate) fn slice_of<'a>(
-    whole: &'a str,
-    base: usize,
-    tag: &[u8],
-    part: &[u8],
-) -> Option<&'a str> {
+pub(crate) fn slice_of<'a>(whole: &'a str, base: usize, tag: &[u8], part: &[u8]) -> Option<&'a str> {
     let offset = (part.as_ptr() as usize).checked_sub(tag.as_ptr() as usize)?;
     let start = base.checked_add(offset)?;
     whole.get(start..start + part.len())
@@ -117,8 +100,7 @@ pub(crate) fn resolve_entity(name: &str) -> Result<char, String> {
         None => code.parse(),
     };
     let c = number.ok().and_then(char::from_u32);
-    c.filter(|c| *c >= ' ' || matches!(c, '\t' | '\n' | '\r'))
-        .ok_or_else(|| format!("xmlParseCharRef: invalid xmlChar value {code}"))
+    c.filter(|c| *c >= ' ' || matches!(c, '\t' | '\n' | '\r')).ok_or_else(|| format!("xmlParseCharRef: invalid xmlChar value {code}"))
 }
 
 /// An attribute's value: white space normalised, references resolved.

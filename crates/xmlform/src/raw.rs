@@ -253,9 +253,7 @@ fn read(source: &str) -> Option<RawXml> {
             }
             Event::CData(text) => RawNode::CData(text.xml10_content().ok()?.into_owned()),
             Event::Comment(text) => RawNode::Comment(text.xml10_content().ok()?.into_owned()),
-            Event::PI(text) => {
-                RawNode::Instruction(String::from_utf8(text.into_inner().into_owned()).ok()?)
-            }
+            Event::PI(text) => RawNode::Instruction(String::from_utf8(text.into_inner().into_owned()).ok()?),
             Event::Decl(_) | Event::DocType(_) => continue,
             Event::Eof => return None,
         };
@@ -290,8 +288,7 @@ impl RawXml {
         let Some((last, before)) = self.children.split_last() else {
             return;
         };
-        let mixed = before.first().is_some_and(RawNode::is_text)
-            || before.last().is_some_and(RawNode::is_text);
+        let mixed = before.first().is_some_and(RawNode::is_text) || before.last().is_some_and(RawNode::is_text);
         if blank(last) && !mixed {
             self.children.pop();
         }
@@ -307,9 +304,5 @@ fn element(tag: &BytesStart<'_>) -> Option<RawXml> {
         attrs.push((key, attr.unescape_value().ok()?.into_owned()));
     }
     attrs.sort_by_key(|(name, _)| !(name == "xmlns" || name.starts_with("xmlns:")));
-    Some(RawXml {
-        name,
-        attrs,
-        children: Vec::new(),
-    })
+    Some(RawXml { name, attrs, children: Vec::new() })
 }

@@ -117,6 +117,9 @@ fn named(model: &caps::CpuModel) -> Option<Model> {
             canonical: known.canonical.map(str::to_owned),
             name: model.name.clone(),
         },
-        blockers: Blockers { model: model.name.clone(), features: blockers.into_iter().map(|name| Blocker { name: name.to_owned() }).collect() },
+        blockers: Blockers {
+            model: model.name.clone(),
+            features: blockers.into_iter().map(|name| Blocker { name: name.to_owned() }).collect(),
+        },
     })
 }

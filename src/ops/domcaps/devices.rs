@@ -77,7 +77,8 @@ type Table = &'static [(&'static str, Needs)];
 
 const SOURCE_TYPE: Table = &[("file", Nothing), ("anonymous", Nothing), ("memfd", One(Flag::MemoryBackendMemfd))];
 const DISK_DEVICE: Table = &[("disk", Nothing), ("cdrom", Nothing), ("floppy", Nothing), ("lun", Nothing)];
-const DISK_BUS: Table = &[("fdc", Nothing), ("scsi", Nothing), ("virtio", Nothing), ("usb", One(Flag::UsbStorage)), ("sata", One(Flag::Ich9Ahci))];
+const DISK_BUS: Table =
+    &[("fdc", Nothing), ("scsi", Nothing), ("virtio", Nothing), ("usb", One(Flag::UsbStorage)), ("sata", One(Flag::Ich9Ahci))];
 const DISK_MODEL: Table = &[
     ("virtio", Nothing),
     ("virtio-transitional", One(Flag::VirtioPciNonTransitional)),
@@ -165,7 +166,11 @@ pub(super) fn devices(basis: &Basis) -> Devices {
         tpm: tpm(basis),
         redirdev: if_any(vec![of("bus", REDIRDEV, basis)]),
         channel: Group::with(vec![of("type", CHANNEL, basis)]),
-        crypto: Group::with(vec![of("model", CRYPTO_MODEL, basis), of("type", CRYPTO_TYPE, basis), of("backendModel", CRYPTO_BACKEND, basis)]),
+        crypto: Group::with(vec![
+            of("model", CRYPTO_MODEL, basis),
+            of("type", CRYPTO_TYPE, basis),
+            of("backendModel", CRYPTO_BACKEND, basis),
+        ]),
         interface: Group::with(vec![of("backendType", INTERFACE, basis)]),
         panic: Group::with(vec![of("model", PANIC, basis)]),
     }

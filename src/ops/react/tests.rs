@@ -99,7 +99,11 @@ fn check(case: Case) {
     assert_eq!(shown(&effects), case.events, "{}: events", case.what);
     assert_eq!(view.condition, case.after, "{}: state", case.what);
     assert_eq!(then, case.then, "{}: then", case.what);
-    assert!(effects.events.iter().all(|(k, _)| *k != EventKind::Lifecycle) || !effects.volatile, "{}: a new state must reach the status file", case.what);
+    assert!(
+        effects.events.iter().all(|(k, _)| *k != EventKind::Lifecycle) || !effects.volatile,
+        "{}: a new state must reach the status file",
+        case.what
+    );
 }
 
 macro_rules! cases {
@@ -207,7 +211,11 @@ fn devices() {
 
 #[test]
 fn a_pause_takes_its_reason_from_who_asked() {
-    for (condition, told) in [(Condition::PAUSED_IOERROR, "lifecycle 3/2"), (Condition::PAUSED_WATCHDOG, "lifecycle 3/3"), (Condition::PAUSED_UNKNOWN, "lifecycle 3/0")] {
+    for (condition, told) in [
+        (Condition::PAUSED_IOERROR, "lifecycle 3/2"),
+        (Condition::PAUSED_WATCHDOG, "lifecycle 3/3"),
+        (Condition::PAUSED_UNKNOWN, "lifecycle 3/0"),
+    ] {
         let mut view = before(RUNNING).view();
         let (effects, _) = decide(&mut view, &GuestEvent::Stop, || condition);
         assert_eq!((shown(&effects), view.condition), (vec![told.to_owned()], condition));

@@ -93,7 +93,8 @@ mod tests {
     #[test]
     fn what_differs_from_the_model_is_listed_as_libvirt_lists_it() {
         let words: Vec<Word> = serde_json::from_str(QEMU64).unwrap();
-        let mut cpu = Cpu { model: Some(domxml::cpu::CpuModel { name: Some("qemu64".to_owned()), ..Default::default() }), ..Cpu::default() };
+        let mut cpu =
+            Cpu { model: Some(domxml::cpu::CpuModel { name: Some("qemu64".to_owned()), ..Default::default() }), ..Cpu::default() };
         list_differences(&mut cpu, "qemu64", &data(&words));
         let listed: Vec<_> = cpu.features.iter().map(|f| (f.policy, f.name.as_str())).collect();
         assert_eq!(listed, [(Some(FeaturePolicy::Require), "hypervisor"), (Some(FeaturePolicy::Require), "lahf_lm")]);

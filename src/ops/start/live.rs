@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use domxml::{
     StatusDocument,
-    devices::{Chardev, ChardevKind, ChannelState},
+    devices::{ChannelState, Chardev, ChardevKind},
     security::{Seclabel, SeclabelType},
     status::{DeviceAlias, VcpuThread},
 };

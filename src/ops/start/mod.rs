@@ -25,12 +25,12 @@ use qemu_plan::{address::Age, alias, block, command};
 pub use network::TapNames;
 pub(super) use network::unplug;
 pub use owners::Owners;
-pub(super) use reserve::{legacy_firmware, leases_of, native_resources, plan_config};
 use reserve::Reserved;
+pub(super) use reserve::{leases_of, legacy_firmware, native_resources, plan_config};
 
 use super::{Conditions, Driver, chain, guest::Guest, plan, react, stop, undo::Undo};
 use crate::{
-    domain::{Condition, Document, Stored, Domain, Effects, Job, Run, View, jobs::Long, jobs::Want},
+    domain::{Condition, Document, Domain, Effects, Job, Run, Stored, View, jobs::Long, jobs::Want},
     error::{Error, Result},
     pb::EventKind,
     qemu::{Held, Live, LogTail, Start},
@@ -136,7 +136,8 @@ async fn create_claimed(driver: &Arc<Driver>, domain: Domain, document: Box<domx
         let job = domain.job(Want::Long(Long::Start)).await?;
         let view = domain.view();
         if view.active() {
-            return Err(Error::new(crate::error::Code::OperationFailed, format!("domain '{}' is already active", view.name)).in_area(crate::error::Area::Domain));
+            return Err(Error::new(crate::error::Code::OperationFailed, format!("domain '{}' is already active", view.name))
+                .in_area(crate::error::Area::Domain));
         }
         // A stored guest that is created keeps its configuration and runs with this document.
         let config = view.config.clone();
@@ -151,7 +152,13 @@ async fn create_claimed(driver: &Arc<Driver>, domain: Domain, document: Box<domx
 }
 
 /// All stages, and all of them undone if one fails.
-async fn carry_out(driver: &Arc<Driver>, job: Job, document: Box<domxml::Domain>, config: Option<Arc<Stored>>, how: How) -> Result<Arc<View>> {
+async fn carry_out(
+    driver: &Arc<Driver>,
+    job: Job,
+    document: Box<domxml::Domain>,
+    config: Option<Arc<Stored>>,
+    how: How,
+) -> Result<Arc<View>> {
     let mut undo = Undo::default();
     let session = how.session.clone();
     let attempt = Attempt { driver, job: &job, config, how };

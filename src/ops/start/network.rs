@@ -108,7 +108,13 @@ pub(super) fn missing(interface: &Interface) -> Option<String> {
 }
 
 /// Makes the host's ends and hands them to QEMU; the document shows their names.
-pub(super) async fn plug(driver: &Arc<Driver>, prepared: &mut Prepared, qemu: &mut qemu::Prepared, resources: &mut Resources, undo: &mut Undo) -> Result<()> {
+pub(super) async fn plug(
+    driver: &Arc<Driver>,
+    prepared: &mut Prepared,
+    qemu: &mut qemu::Prepared,
+    resources: &mut Resources,
+    undo: &mut Undo,
+) -> Result<()> {
     for interface in prepared.document.devices.interfaces.iter_mut().filter(|i| is_tap(i)) {
         let plug = Plug::of(interface)?;
         let alias = plug.alias.clone();
@@ -154,7 +160,9 @@ pub(in crate::ops) async fn unplug(document: &domxml::Domain) -> Result<()> {
 async fn run_script(script: &str, device: &str) -> Result<()> {
     let child = tokio::process::Command::new(script).arg(device).stdin(Stdio::null()).kill_on_drop(true).output();
     let failed = |what: String| Error::internal(format!("the script '{script}' for the interface '{device}' {what}"));
-    let output = tokio::time::timeout(SCRIPT_DEADLINE, child).await.map_err(|_| failed(format!("did not end within {} s", SCRIPT_DEADLINE.as_secs())))?;
+    let output = tokio::time::timeout(SCRIPT_DEADLINE, child)
+        .await
+        .map_err(|_| failed(format!("did not end within {} s", SCRIPT_DEADLINE.as_secs())))?;
     let output = output.map_err(|error| failed("can't be run".to_owned()).caused_by(error))?;
     if output.status.success() {
         return Ok(());
@@ -213,13 +221,15 @@ impl Plug {
     fn set_up(&self, device: &str) -> Result<()> {
         let [_, rest @ ..] = self.mac;
         let [b, c, d, e, f] = rest;
-        unixfd::set_mac(device, [OWN_MAC, b, c, d, e, f]).map_err(|error| failed(format_args!("Cannot set interface MAC on '{device}'"), error))?;
+        unixfd::set_mac(device, [OWN_MAC, b, c, d, e, f])
+            .map_err(|error| failed(format_args!("Cannot set interface MAC on '{device}'"), error))?;
         let of_bridge = || self.bridge.as_deref().and_then(|bridge| unixfd::mtu(bridge).ok());
         if let Some(mtu) = self.mtu.or_else(of_bridge) {
             unixfd::set_mtu(device, mtu).map_err(|error| failed(format_args!("Cannot set interface MTU on '{device}'"), error))?;
         }
         if let Some(bridge) = &self.bridge {
-            unixfd::add_to_bridge(bridge, device).map_err(|error| failed(format_args!("Unable to add bridge {bridge} port {device}"), error))?;
+            unixfd::add_to_bridge(bridge, device)
+                .map_err(|error| failed(format_args!("Unable to add bridge {bridge} port {device}"), error))?;
         }
         if self.isolated {
             let file = Path::new("/sys/class/net").join(device).join("brport/isolated");
@@ -315,7 +325,11 @@ mod tests {
     fn the_device_is_a_port_of_the_bridge_and_goes_with_its_descriptors() {
         let test = || {
             let own_network = nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).is_ok();
-            let bridge = own_network && std::process::Command::new("ip").args(["link", "add", "br-test", "mtu", "1450", "type", "bridge"]).status().is_ok_and(|s| s.success());
+            let bridge = own_network
+                && std::process::Command::new("ip")
+                    .args(["link", "add", "br-test", "mtu", "1450", "type", "bridge"])
+                    .status()
+                    .is_ok_and(|s| s.success());
             // Nobody but root may; then there is nothing to test.
             if !bridge || !Path::new("/dev/net/tun").exists() {
                 return;

@@ -47,7 +47,8 @@ impl Identity {
         }
         let uid = number(&config.identity.user, |name| User::from_name(name).ok().flatten().map(|u| u.uid.as_raw()));
         let gid = number(&config.identity.group, |name| Group::from_name(name).ok().flatten().map(|g| g.gid.as_raw()));
-        let missing = |what: &str, name: &str| Error::new(Code::ConfSyntax, format!("qemu.conf: there is no {what} '{name}'")).in_area(Area::Conf);
+        let missing =
+            |what: &str, name: &str| Error::new(Code::ConfSyntax, format!("qemu.conf: there is no {what} '{name}'")).in_area(Area::Conf);
         Ok(Self {
             uid: uid.ok_or_else(|| missing("user", &config.identity.user))?,
             gid: gid.ok_or_else(|| missing("group", &config.identity.group))?,
@@ -143,7 +144,9 @@ fn take(file: &Path, to: Identity, remember: bool) -> std::io::Result<()> {
         let count: u32 = get(file, COUNT).filter(|_| fresh).and_then(|c| c.parse().ok()).unwrap_or(0);
         let mut noted = set(file, COUNT, &(count + 1).to_string());
         if count == 0 {
-            noted = noted.and_then(|()| set(file, OWNER, &format!("+{}:+{}", metadata.uid(), metadata.gid()))).and_then(|()| set(file, BOOTED, &booted));
+            noted = noted
+                .and_then(|()| set(file, OWNER, &format!("+{}:+{}", metadata.uid(), metadata.gid())))
+                .and_then(|()| set(file, BOOTED, &booted));
         }
         // A file system without such attributes forgets the owner, as with libvirt.
         if let Err(error) = noted {

@@ -210,7 +210,9 @@ async fn make_directory(path: &str, identity: Identity) -> Result<()> {
         // One that is left of a former run of this number is of no use to anybody.
         super::stop::remove_all(&path)?;
         let made = path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::DirBuilder::new().mode(0o750).create(&path));
-        made.and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o750))).and_then(|()| give(&path, identity)).map_err(|e| Error::system(format_args!("cannot create directory '{}'", path.display()), e))
+        made.and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o750)))
+            .and_then(|()| give(&path, identity))
+            .map_err(|e| Error::system(format_args!("cannot create directory '{}'", path.display()), e))
     })
     .await
 }
@@ -240,7 +242,10 @@ fn prepare_nvram(document: &domxml::Domain, identity: Identity, reset: bool) -> 
     move || {
         let Some(path) = path.filter(|p| reset || !p.exists()) else { return Ok(()) };
         let Some(template) = template else {
-            return Err(Error::new(Code::OperationFailed, format!("unable to find any master var store for the firmware of '{}'", path.display())));
+            return Err(Error::new(
+                Code::OperationFailed,
+                format!("unable to find any master var store for the firmware of '{}'", path.display()),
+            ));
         };
         let copy = || {
             path.parent().map_or(Ok(()), fs::create_dir_all)?;
@@ -299,7 +304,8 @@ fn open_sockets(prepared: &mut Prepared, qemu: &mut qemu::Prepared, resources: &
     let devices = &mut prepared.document.devices;
     let mut open = |chardev: &mut Chardev, alias: Option<&str>, name: Option<&str>| -> Result<()> {
         let Some(path) = socket_path(chardev, &channel_dir, name) else { return Ok(()) };
-        let listener = unixfd::bind_listener(Path::new(&path), SOCKET_MODE, None).map_err(|e| Error::system(format_args!("cannot listen at '{path}'"), e))?;
+        let listener = unixfd::bind_listener(Path::new(&path), SOCKET_MODE, None)
+            .map_err(|e| Error::system(format_args!("cannot listen at '{path}'"), e))?;
         give(Path::new(&path), identity).map_err(|e| Error::system(format_args!("cannot give '{path}' to QEMU"), e))?;
         let fd = qemu.pass(OwnedFd::from(listener))?;
         resources.devices.insert(alias.unwrap_or_default().to_owned(), DeviceResources { fd: Some(fd), ..DeviceResources::default() });
@@ -315,7 +321,9 @@ fn open_sockets(prepared: &mut Prepared, qemu: &mut qemu::Prepared, resources: &
     for parallel in &mut devices.parallels {
         open(&mut parallel.chardev, parallel.info.alias.as_deref(), None)?;
     }
-    for console in devices.consoles.iter_mut().filter(|c| c.target.as_ref().is_none_or(|t| t.kind != Some(domxml::devices::ConsoleTargetKind::Serial))) {
+    for console in
+        devices.consoles.iter_mut().filter(|c| c.target.as_ref().is_none_or(|t| t.kind != Some(domxml::devices::ConsoleTargetKind::Serial)))
+    {
         open(&mut console.chardev, console.info.alias.as_deref(), None)?;
     }
     Ok(())
@@ -342,7 +350,9 @@ pub(super) async fn open_log(path: &Path, prepared: &Prepared, line: &CommandLin
     let caps = &prepared.caps;
     let number = caps.version();
     let kernel = nix::sys::utsname::uname().ok();
-    let field = |f: fn(&nix::sys::utsname::UtsName) -> &std::ffi::OsStr| kernel.as_ref().map(|k| f(k).to_string_lossy().into_owned()).unwrap_or_default();
+    let field = |f: fn(&nix::sys::utsname::UtsName) -> &std::ffi::OsStr| {
+        kernel.as_ref().map(|k| f(k).to_string_lossy().into_owned()).unwrap_or_default()
+    };
     let mut text = format!(
         "{}: starting up libvirt version: {}, package: virtqemud {}, qemu version: {}.{}.{}{}, kernel: {}, hostname: {}\n",
         plan::timestamp(),

@@ -56,9 +56,7 @@ impl Probe<'_> {
     /// # Errors
     /// When the binary cannot be run, ends, hangs or talks nonsense.
     pub(super) async fn ask(self) -> Result<Replies> {
-        let first = self
-            .run("kvm:tcg", &[Stage::Basics, Stage::Details])
-            .await?;
+        let first = self.run("kvm:tcg", &[Stage::Basics, Stage::Details]).await?;
         let mut replies = Replies { runs: vec![first] };
         let caps = Caps::derive(&replies);
         if caps.is_ok_and(|caps| caps.accel(Accel::Kvm).is_some() && caps.has(Flag::Tcg)) {
@@ -86,31 +84,15 @@ impl Probe<'_> {
     }
 
     async fn launch(self, accel: &str) -> Result<(Candidate, UnixStream)> {
-        let failed = |error| {
-            Error::system(
-                format!("cannot probe QEMU binary {}", self.binary.display()),
-                error,
-            )
-        };
+        let failed = |error| Error::system(format!("cannot probe QEMU binary {}", self.binary.display()), error);
         let (ours, theirs) = UnixStream::pair().map_err(failed)?;
         let output = unixfd::bounded_memfd("qemu-probe", OUTPUT).map_err(failed)?;
-        let mut launch = Launch::new(self.binary, arguments(accel))
-            .output(output.try_clone().map_err(failed)?.into());
+        let mut launch = Launch::new(self.binary, arguments(accel)).output(output.try_clone().map_err(failed)?.into());
         let number = launch.inherit(theirs.into()).map_err(failed)?;
-        launch = launch.args([
-            "-chardev".to_owned(),
-            format!("socket,id=charmonitor,fd={number}"),
-        ]);
-        launch = launch
-            .args(["-mon", "chardev=charmonitor,id=monitor,mode=control"])
-            .pid_file(self.pid_file);
-        launch = launch
-            .env("LC_ALL", "C")
-            .env("PATH", PATH)
-            .no_new_privileges();
-        launch = launch
-            .limit(Limit::OpenFiles, OPEN_FILES)
-            .limit(Limit::Core, 0);
+        launch = launch.args(["-chardev".to_owned(), format!("socket,id=charmonitor,fd={number}")]);
+        launch = launch.args(["-mon", "chardev=charmonitor,id=monitor,mode=control"]).pid_file(self.pid_file);
+        launch = launch.env("LC_ALL", "C").env("PATH", PATH).no_new_privileges();
+        launch = launch.limit(Limit::OpenFiles, OPEN_FILES).limit(Limit::Core, 0);
         if let Some(RunAs { uid, gid, groups }) = self.run_as.cloned() {
             launch = launch.identity(uid, gid, groups);
         }
@@ -122,8 +104,7 @@ impl Probe<'_> {
     fn failed(&self, why: &dyn std::fmt::Display, words: &str) -> Error {
         let binary = self.binary.display();
         let separator = if words.is_empty() { "" } else { ": " };
-        let message =
-            format!("Failed to probe QEMU binary {binary} with QMP: {why}{separator}{words}");
+        let message = format!("Failed to probe QEMU binary {binary} with QMP: {why}{separator}{words}");
         Error::internal(message).because("QEMU_PROBE_FAILED")
     }
 }
@@ -132,21 +113,10 @@ impl Candidate {
     /// What it printed, the end of it.
     fn words(&mut self) -> String {
         let mut bytes = Vec::new();
-        let read = self
-            .output
-            .rewind()
-            .and_then(|()| self.output.read_to_end(&mut bytes));
-        bytes.truncate(
-            bytes
-                .iter()
-                .rposition(|&byte| byte != 0)
-                .map_or(0, |last| last + 1),
-        );
+        let read = self.output.rewind().and_then(|()| self.output.read_to_end(&mut bytes));
+        bytes.truncate(bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1));
         let from = bytes.len().saturating_sub(SHOWN);
-        read.map_or_else(
-            |_| String::new(),
-            |_| log::last_words(&bytes[from..], from > 0),
-        )
+        read.map_or_else(|_| String::new(), |_| log::last_words(&bytes[from..], from > 0))
     }
 }
 
@@ -158,15 +128,7 @@ impl Drop for Candidate {
 
 fn arguments(accel: &str) -> [String; 6] {
     let machine = format!("none,accel={accel}");
-    [
-        "-S",
-        "-no-user-config",
-        "-nodefaults",
-        "-nographic",
-        "-machine",
-        &machine,
-    ]
-    .map(str::to_owned)
+    ["-S", "-no-user-config", "-nodefaults", "-nographic", "-machine", &machine].map(str::to_owned)
 }
 
 async fn converse(stream: UnixStream, stages: &[Stage]) -> Result<Run> {
@@ -192,26 +154,15 @@ async fn exchange(client: &Client, query: Query) -> Result<Exchange> {
     if let Some(arguments) = &arguments {
         command["arguments"] = arguments.clone();
     }
-    let answer = client
-        .execute_raw(&command.to_string(), ANSWER_DEADLINE)
-        .await?;
-    let not_json = |error: serde_json::Error| {
-        Error::internal(format!("answer to {execute} not understood: {error}"))
-    };
+    let answer = client.execute_raw(&command.to_string(), ANSWER_DEADLINE).await?;
+    let not_json = |error: serde_json::Error| Error::internal(format!("answer to {execute} not understood: {error}"));
     let mut reply: Map<String, Value> = serde_json::from_str(&answer).map_err(not_json)?;
     reply.remove("id");
-    Ok(Exchange {
-        execute: execute.to_owned(),
-        arguments,
-        reply: Value::Object(reply),
-    })
+    Ok(Exchange { execute: execute.to_owned(), arguments, reply: Value::Object(reply) })
 }
 
 fn late() -> Error {
-    Error::new(
-        Code::OperationTimeout,
-        format!("no answers within {} s", RUN_DEADLINE.as_secs()),
-    )
+    Error::new(Code::OperationTimeout, format!("no answers within {} s", RUN_DEADLINE.as_secs()))
 }
 
 fn exited() -> Error {

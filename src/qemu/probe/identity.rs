@@ -11,16 +11,9 @@ use sha2::{Digest, Sha256};
 use crate::error::{Error, Result};
 
 /// Where distributions keep QEMU's modules.
-const MODULES: &[&str] = &[
-    "/usr/lib/x86_64-linux-gnu/qemu",
-    "/usr/lib64/qemu",
-    "/usr/lib/qemu",
-];
+const MODULES: &[&str] = &["/usr/lib/x86_64-linux-gnu/qemu", "/usr/lib64/qemu", "/usr/lib/qemu"];
 /// Parameters of KVM that change what a guest CPU can have.
-const KVM_PARAMETERS: &[&str] = &[
-    "/sys/module/kvm_intel/parameters/nested",
-    "/sys/module/kvm_amd/parameters/nested",
-];
+const KVM_PARAMETERS: &[&str] = &["/sys/module/kvm_intel/parameters/nested", "/sys/module/kvm_amd/parameters/nested"];
 
 /// A binary and the host that it runs on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,12 +49,7 @@ pub(super) struct Host {
 impl Identity {
     /// The binary at `path` as it is now.
     pub(super) fn of(path: &Path, host: Host) -> Result<Self> {
-        let unusable = |error| {
-            Error::system(
-                format!("Cannot check QEMU binary {}", path.display()),
-                error,
-            )
-        };
+        let unusable = |error| Error::system(format!("Cannot check QEMU binary {}", path.display()), error);
         let meta = fs::metadata(path).map_err(unusable)?;
         if !meta.is_file() || meta.mode() & 0o111 == 0 {
             let message = format!("QEMU binary {} is not executable", path.display());
@@ -70,10 +58,7 @@ impl Identity {
         Ok(Self {
             path: path.to_owned(),
             binary: Stamp::of(&meta),
-            modules: MODULES
-                .iter()
-                .map(|dir| Some(Stamp::of(&fs::metadata(dir).ok()?)))
-                .collect(),
+            modules: MODULES.iter().map(|dir| Some(Stamp::of(&fs::metadata(dir).ok()?))).collect(),
             kvm: is_kvm_usable(),
             host,
         })
@@ -96,8 +81,7 @@ impl Host {
     pub(super) async fn read() -> Result<Self> {
         super::super::blocking(|| {
             let root = hostinfo::Root::at("/");
-            let failed =
-                |error: hostinfo::Error| Error::internal(error.to_string()).caused_by(error);
+            let failed = |error: hostinfo::Error| Error::internal(error.to_string()).caused_by(error);
             let kernel = hostinfo::kernel(&root).map_err(failed)?;
             let mut cpu = hostinfo::cpu_identity(&root).map_err(failed)?;
             // The clock of the moment is nothing of the CPU's.
@@ -105,10 +89,7 @@ impl Host {
             Ok(Self {
                 kernel: format!("{} {}", kernel.release, kernel.version),
                 cpu: hex(&Sha256::digest(format!("{cpu:?}"))),
-                kvm_parameters: KVM_PARAMETERS
-                    .iter()
-                    .map(|path| fs::read_to_string(path).ok())
-                    .collect(),
+                kvm_parameters: KVM_PARAMETERS.iter().map(|path| fs::read_to_string(path).ok()).collect(),
             })
         })
         .await?

@@ -80,15 +80,7 @@ impl Prober {
         let store = Store::new(config.cache.clone());
         let (host, known) = (tokio::sync::OnceCell::new(), Mutex::default());
         let checked = Mutex::default();
-        Self {
-            inner: Arc::new(Inner {
-                config,
-                store,
-                host,
-                known,
-                checked,
-            }),
-        }
+        Self { inner: Arc::new(Inner { config, store, host, known, checked }) }
     }
 
     /// What the binary at `path` can do, if it was looked at a moment ago.
@@ -141,22 +133,13 @@ impl Inner {
 
     fn known_or_begin(self: &Arc<Self>, identity: Identity) -> Known {
         let mut known = self.lock();
-        if let Some(same) = known
-            .get(&identity.path)
-            .filter(|known| known.identity == identity)
-        {
+        if let Some(same) = known.get(&identity.path).filter(|known| known.identity == identity) {
             return same.clone();
         }
         // A task of its own: it outlives whoever asked first.
         let task = tokio::spawn(Arc::clone(self).find_out(identity.clone()));
-        let outcome = async move {
-            task.await
-                .unwrap_or_else(|panic| Err(Arc::new(died(panic))))
-        };
-        let entry = Known {
-            identity,
-            outcome: outcome.boxed().shared(),
-        };
+        let outcome = async move { task.await.unwrap_or_else(|panic| Err(Arc::new(died(panic)))) };
+        let entry = Known { identity, outcome: outcome.boxed().shared() };
         known.insert(entry.identity.path.clone(), entry.clone());
         entry
     }
@@ -172,19 +155,10 @@ impl Inner {
     async fn probe(&self, identity: Identity) -> Result<Caps> {
         let pid_file = self.store.prepare(&identity).await?;
         let run_as = self.config.run_as.as_ref();
-        let replies = Probe {
-            binary: &identity.path,
-            pid_file: &pid_file,
-            run_as,
-        }
-        .ask()
-        .await?;
+        let replies = Probe { binary: &identity.path, pid_file: &pid_file, run_as }.ask().await?;
         let caps = Caps::derive(&replies).map_err(|error| not_understood(&identity, error))?;
         if self.identify(&identity.path).await? != identity {
-            let message = format!(
-                "QEMU binary {} changed while it was probed",
-                identity.path.display()
-            );
+            let message = format!("QEMU binary {} changed while it was probed", identity.path.display());
             return Err(Error::internal(message).because("QEMU_BINARY_CHANGED"));
         }
         self.store.save(identity, replies).await;
@@ -194,10 +168,7 @@ impl Inner {
     /// A failure is not kept: the next one who asks tries again.
     fn forget(&self, failed: &Known) {
         let mut known = self.lock();
-        if known
-            .get(&failed.identity.path)
-            .is_some_and(|now| now.outcome.ptr_eq(&failed.outcome))
-        {
+        if known.get(&failed.identity.path).is_some_and(|now| now.outcome.ptr_eq(&failed.outcome)) {
             known.remove(&failed.identity.path);
         }
     }
@@ -208,14 +179,7 @@ impl Inner {
 }
 
 fn told(error: &Arc<Error>) -> Error {
-    Error {
-        code: error.code,
-        area: error.area,
-        message: error.message.clone(),
-        reason: error.reason,
-        errno: error.errno,
-        source: None,
-    }
+    Error { code: error.code, area: error.area, message: error.message.clone(), reason: error.reason, errno: error.errno, source: None }
 }
 
 fn died(panic: tokio::task::JoinError) -> Error {
@@ -223,13 +187,8 @@ fn died(panic: tokio::task::JoinError) -> Error {
 }
 
 fn not_understood(identity: &Identity, error: qemu_plan::caps::CapsError) -> Error {
-    let message = format!(
-        "unsupported QEMU binary {}: {error}",
-        identity.path.display()
-    );
-    Error::internal(message)
-        .because("QEMU_BINARY_UNSUPPORTED")
-        .caused_by(error)
+    let message = format!("unsupported QEMU binary {}: {error}", identity.path.display());
+    Error::internal(message).because("QEMU_BINARY_UNSUPPORTED").caused_by(error)
 }
 
 #[cfg(test)]

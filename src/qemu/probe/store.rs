@@ -67,12 +67,7 @@ impl Store {
     pub(super) async fn prepare(&self, identity: &Identity) -> Result<PathBuf> {
         let (dir, pid_file) = (self.dir.clone(), self.file(identity, "pid"));
         let made = pid_file.clone();
-        let failed = |error| {
-            Error::system(
-                format!("cannot make directory {}", self.dir.display()),
-                error,
-            )
-        };
+        let failed = |error| Error::system(format!("cannot make directory {}", self.dir.display()), error);
         super::super::blocking(move || {
             DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
             end_left_over(&made);
@@ -91,11 +86,7 @@ impl Store {
 
 fn read(path: &Path, identity: &Identity) -> Option<Caps> {
     let mut text = Vec::new();
-    File::open(path)
-        .ok()?
-        .take(MAX_FILE)
-        .read_to_end(&mut text)
-        .ok()?;
+    File::open(path).ok()?.take(MAX_FILE).read_to_end(&mut text).ok()?;
     let entry: Entry = match serde_json::from_slice(&text) {
         Ok(entry) => entry,
         Err(error) => {
@@ -110,11 +101,7 @@ fn read(path: &Path, identity: &Identity) -> Option<Caps> {
 }
 
 fn write(path: &Path, identity: &Identity, replies: &Replies) -> io::Result<()> {
-    let text = serde_json::to_vec(&Written {
-        format: FORMAT,
-        identity,
-        replies,
-    })?;
+    let text = serde_json::to_vec(&Written { format: FORMAT, identity, replies })?;
     let new = path.with_extension("json.new");
     let mut file = File::create(&new)?;
     file.write_all(&text)?;

@@ -24,10 +24,7 @@ impl Place {
     }
 
     fn prober(&self) -> Prober {
-        Prober::new(ProberConfig {
-            cache: self.cache(),
-            run_as: None,
-        })
+        Prober::new(ProberConfig { cache: self.cache(), run_as: None })
     }
 
     fn cache(&self) -> PathBuf {
@@ -36,32 +33,19 @@ impl Place {
 
     fn launches(&self) -> usize {
         let asked = fs::read_to_string(self.dir.path().join("asked")).unwrap_or_default();
-        asked
-            .lines()
-            .filter(|line| line.starts_with("{\"launch\""))
-            .count()
+        asked.lines().filter(|line| line.starts_with("{\"launch\"")).count()
     }
 
     fn cached(&self) -> Vec<PathBuf> {
-        let files = fs::read_dir(self.cache())
-            .unwrap()
-            .map(|entry| entry.unwrap().path());
-        files
-            .filter(|path| path.extension().is_some_and(|ext| ext == "json"))
-            .collect()
+        let files = fs::read_dir(self.cache()).unwrap().map(|entry| entry.unwrap().path());
+        files.filter(|path| path.extension().is_some_and(|ext| ext == "json")).collect()
     }
 
     async fn fails(&self) -> String {
         let error = self.prober().caps(&self.binary).await.unwrap_err();
-        let pid = fs::read_dir(self.cache())
-            .unwrap()
-            .map(|entry| entry.unwrap().path());
+        let pid = fs::read_dir(self.cache()).unwrap().map(|entry| entry.unwrap().path());
         for path in pid.filter(|path| path.extension().is_some_and(|ext| ext == "pid")) {
-            assert_eq!(
-                unixfd::lock_holder(&path).unwrap(),
-                None,
-                "something is left running"
-            );
+            assert_eq!(unixfd::lock_holder(&path).unwrap(), None, "something is left running");
         }
         error.message.into_owned()
     }
@@ -83,10 +67,7 @@ async fn a_binary_is_asked_once_however_many_ask_and_whoever_restarts() {
     }
     assert_eq!(place.launches(), 2, "one with KVM, one without");
     let caps = place.prober().caps(&place.binary).await.unwrap();
-    assert_eq!(
-        caps.flags(),
-        prober.caps(&place.binary).await.unwrap().flags()
-    );
+    assert_eq!(caps.flags(), prober.caps(&place.binary).await.unwrap().flags());
     assert_eq!(place.launches(), 2, "a new daemon finds it in the cache");
 }
 
@@ -95,10 +76,7 @@ async fn what_is_asked_is_what_the_tables_want() {
     let place = Place::new(json!({}));
     place.prober().caps(&place.binary).await.unwrap();
     let asked = program::read_record(&place.dir.path().join("asked")).unwrap();
-    let again = asked
-        .iter()
-        .filter(|asked| asked.execute == "query-cpu-definitions")
-        .count();
+    let again = asked.iter().filter(|asked| asked.execute == "query-cpu-definitions").count();
     assert_eq!(again, 2);
     assert!(asked.len() > 45, "{}", asked.len());
 }
@@ -108,15 +86,7 @@ async fn a_replaced_binary_and_a_broken_cache_are_asked_again() {
     let place = Place::new(json!({}));
     let prober = place.prober();
     prober.caps(&place.binary).await.unwrap();
-    for (round, damage) in [
-        "",
-        "{",
-        "{\"format\":1}",
-        "{\"format\":99,\"identity\":1,\"replies\":{}}",
-    ]
-    .iter()
-    .enumerate()
-    {
+    for (round, damage) in ["", "{", "{\"format\":1}", "{\"format\":99,\"identity\":1,\"replies\":{}}"].iter().enumerate() {
         for path in place.cached() {
             fs::write(path, damage).unwrap();
         }
@@ -136,11 +106,7 @@ async fn a_replaced_binary_and_a_broken_cache_are_asked_again() {
 async fn a_failing_binary_says_why_and_may_try_again() {
     let crash = json!({"start": {"stderr": "qemu: could not open module\n", "exit": 1}});
     let words = Place::new(crash).fails().await;
-    assert!(
-        words.starts_with("Failed to probe QEMU binary /")
-            && words.ends_with(": qemu: could not open module"),
-        "{words}"
-    );
+    assert!(words.starts_with("Failed to probe QEMU binary /") && words.ends_with(": qemu: could not open module"), "{words}");
     let eof = json!({"rules": [{"execute": "query-qmp-schema", "then": "eof"}]});
     assert!(Place::new(eof).fails().await.contains("query-qmp-schema"));
     let garbage = json!({"rules": [{"execute": "query-version", "then": "garbage"}]});
@@ -148,11 +114,7 @@ async fn a_failing_binary_says_why_and_may_try_again() {
     let old = json!({"rules": [{"execute": "query-version",
                                 "return": {"qemu": {"major": 5, "minor": 2, "micro": 0}, "package": ""}}]});
     let old = Place::new(old);
-    assert!(
-        old.fails()
-            .await
-            .contains("QEMU version >= 6.2.0 is required")
-    );
+    assert!(old.fails().await.contains("QEMU version >= 6.2.0 is required"));
     let prober = old.prober();
     prober.caps(&old.binary).await.unwrap_err();
     program::install(old.dir.path(), &json!({})).unwrap();
@@ -163,14 +125,8 @@ async fn a_failing_binary_says_why_and_may_try_again() {
 async fn a_binary_that_is_none_is_told_without_running_it() {
     let place = Place::new(json!({}));
     let prober = place.prober();
-    let error = prober
-        .caps(Path::new("/nonexistent/qemu"))
-        .await
-        .unwrap_err();
-    assert_eq!(
-        error.message,
-        "Cannot check QEMU binary /nonexistent/qemu: No such file or directory"
-    );
+    let error = prober.caps(Path::new("/nonexistent/qemu")).await.unwrap_err();
+    assert_eq!(error.message, "Cannot check QEMU binary /nonexistent/qemu: No such file or directory");
     let error = prober.caps(Path::new("/etc/passwd")).await.unwrap_err();
     assert_eq!(error.message, "QEMU binary /etc/passwd is not executable");
 }
@@ -200,25 +156,15 @@ async fn a_real_qemu_is_understood() {
     };
     let dir = tempfile::tempdir().unwrap();
     // It needs nothing of root's.
-    let nobody = RunAs {
-        uid: 65534,
-        gid: 65534,
-        groups: Vec::new(),
-    };
+    let nobody = RunAs { uid: 65534, gid: 65534, groups: Vec::new() };
     let run_as = nix::unistd::geteuid().is_root().then_some(nobody);
-    let config = ProberConfig {
-        cache: dir.path().join("caps"),
-        run_as,
-    };
+    let config = ProberConfig { cache: dir.path().join("caps"), run_as };
     let begin = Instant::now();
     let caps = Prober::new(config.clone()).caps(&binary).await.unwrap();
     let cold = begin.elapsed();
     let begin = Instant::now();
     let warm = Prober::new(config).caps(&binary).await.unwrap();
-    println!(
-        "probed in {cold:?}, from the cache in {:?}",
-        begin.elapsed()
-    );
+    println!("probed in {cold:?}, from the cache in {:?}", begin.elapsed());
     assert_eq!(warm.flags(), caps.flags());
     assert!(caps.version() >= Caps::OLDEST && caps.accel(Accel::Tcg).is_some());
     assert!(caps.default_machine(Accel::Tcg).is_some());

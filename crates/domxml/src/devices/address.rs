@@ -71,9 +71,7 @@ impl Xml for Address {
             AddressKind::Ccid => Self::Ccid(Xml::read(node)?),
             AddressKind::Usb => Self::Usb(Xml::read(node)?),
             AddressKind::SpaprVio => Self::SpaprVio(Xml::read(node)?),
-            AddressKind::Ccw => Self::Ccw(CcwAddress {
-                place: CcwPlace::of(node)?,
-            }),
+            AddressKind::Ccw => Self::Ccw(CcwAddress { place: CcwPlace::of(node)? }),
             AddressKind::VirtioMmio => Self::VirtioMmio,
             AddressKind::Isa => Self::Isa(Xml::read(node)?),
             AddressKind::Dimm => Self::Dimm(Xml::read(node)?),
@@ -125,13 +123,7 @@ impl PciAddress {
 
 impl std::fmt::Display for PciAddress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self {
-            domain,
-            bus,
-            slot,
-            function,
-            ..
-        } = self;
+        let Self { domain, bus, slot, function, .. } = self;
         write!(f, "{domain:04x}:{bus:02x}:{slot:02x}.{function:x}")
     }
 }
@@ -156,11 +148,7 @@ impl Xml for PciAddress {
             w.attr::<Hex<2>, _>("slot", &self.slot);
             w.attr::<Hex<1>, _>("function", &self.function);
         }
-        field::write_attr_opt::<xmlform::codec::Plain, _>(
-            w,
-            "multifunction",
-            self.multifunction.as_ref(),
-        );
+        field::write_attr_opt::<xmlform::codec::Plain, _>(w, "multifunction", self.multifunction.as_ref());
     }
 
     fn write_content(&self, w: &mut Writer) {
@@ -266,14 +254,8 @@ pub struct DimmAddress {
 
 impl CcwPlace {
     fn of(node: Node<'_>) -> Result<Option<Self>, Error> {
-        let named = ["cssid", "ssid", "devno"]
-            .iter()
-            .any(|name| node.attr(name).is_some());
-        if named {
-            Self::read(node).map(Some)
-        } else {
-            Ok(None)
-        }
+        let named = ["cssid", "ssid", "devno"].iter().any(|name| node.attr(name).is_some());
+        if named { Self::read(node).map(Some) } else { Ok(None) }
     }
 }
 
@@ -319,11 +301,7 @@ impl std::str::FromStr for UsbPort {
 
     fn from_str(s: &str) -> Result<Self, Self::Err> {
         const EXPECTED: xmlform::Expected = xmlform::Expected("Expected a USB port");
-        let way: Result<Vec<u32>, _> = s
-            .split('.')
-            .take(USB_PORT_DEPTH + 1)
-            .map(str::parse)
-            .collect();
+        let way: Result<Vec<u32>, _> = s.split('.').take(USB_PORT_DEPTH + 1).map(str::parse).collect();
         way.ok().and_then(|way| Self::new(&way)).ok_or(EXPECTED)
     }
 }

@@ -43,10 +43,7 @@ pub enum HexWord<const DIGITS: usize> {}
 impl<const DIGITS: usize, T: TryFrom<u64> + Copy + Into<u64>> Codec<T> for HexWord<DIGITS> {
     fn parse(s: &str) -> Result<T, Expected> {
         const EXPECTED: Expected = Expected("Expected non-negative integer value");
-        let digits = s
-            .strip_prefix("0x")
-            .or_else(|| s.strip_prefix("0X"))
-            .unwrap_or(s);
+        let digits = s.strip_prefix("0x").or_else(|| s.strip_prefix("0X")).unwrap_or(s);
         let number = u64::from_str_radix(digits, 16).map_err(|_| EXPECTED)?;
         T::try_from(number).map_err(|_| EXPECTED)
     }

@@ -80,11 +80,7 @@ impl Xml for DeviceInfo {
         if let Some(boot) = &self.boot {
             w.element("boot", boot);
         }
-        if let Some(alias) = self
-            .alias
-            .as_deref()
-            .filter(|_| self.writes_alias(w.flags()))
-        {
+        if let Some(alias) = self.alias.as_deref().filter(|_| self.writes_alias(w.flags())) {
             w.element_with("alias", xmlform::Empty::Keep, |w| w.attr_str("name", alias));
         }
         if let Some(master) = &self.master {

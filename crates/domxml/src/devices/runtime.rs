@@ -5,8 +5,8 @@
 //! the list is changed by a function here before it is written.
 
 use super::{
-    BackingStore, ChannelState, Chardev, ChardevKind, Console, DeviceMut, Devices, Disk, Graphics,
-    GraphicsKind, Interface, InterfaceSource, ListenKind, Source, YesNo,
+    BackingStore, ChannelState, Chardev, ChardevKind, Console, DeviceMut, Devices, Disk, Graphics, GraphicsKind, Interface,
+    InterfaceSource, ListenKind, Source, YesNo,
 };
 
 /// Beginnings of names that were made up for the host's end of an interface.
@@ -38,8 +38,7 @@ impl Devices {
                 DeviceMut::Redirdev(redirdev) => redirdev.chardev.drop_runtime(),
                 DeviceMut::Hostdev(hostdev) => {
                     if let Some(source) = &mut hostdev.source {
-                        (source.missing, source.origstates, source.private_data) =
-                            (None, None, None);
+                        (source.missing, source.origstates, source.private_data) = (None, None, None);
                     }
                 }
                 DeviceMut::Memory(memory) => {
@@ -71,9 +70,7 @@ impl Disk {
         (self.mirror, self.private_data) = (None, None);
         self.source.iter_mut().for_each(Source::drop_runtime);
         self.backing = self.backing.take().filter(|below| !below.detected);
-        self.backing
-            .iter_mut()
-            .for_each(|below| below.drop_runtime());
+        self.backing.iter_mut().for_each(|below| below.drop_runtime());
     }
 }
 
@@ -88,9 +85,7 @@ impl BackingStore {
         self.index = None;
         self.source.iter_mut().for_each(Source::drop_runtime);
         self.backing = self.backing.take().filter(|below| !below.detected);
-        self.backing
-            .iter_mut()
-            .for_each(|below| below.drop_runtime());
+        self.backing.iter_mut().for_each(|below| below.drop_runtime());
     }
 }
 

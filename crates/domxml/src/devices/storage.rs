@@ -5,9 +5,7 @@
 use xmlform::Xml;
 
 use super::address::PciAddress;
-use super::common::{
-    Auth, DeviceSeclabel, Initiator, Reconnect, Size, StartupPolicy, StorageHost, YesNo, words,
-};
+use super::common::{Auth, DeviceSeclabel, Initiator, Reconnect, Size, StartupPolicy, StorageHost, YesNo, words};
 
 words! {
     /// Kind of a storage source.

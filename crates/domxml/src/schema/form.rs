@@ -74,10 +74,7 @@ fn is_mac(s: &str) -> bool {
 fn is_path(s: &str) -> bool {
     let rest = match s.strip_prefix('/') {
         Some(rest) => rest,
-        None => s
-            .strip_prefix(|c: char| c.is_ascii_alphabetic())
-            .and_then(|r| r.strip_prefix(":\\"))
-            .unwrap_or_default(),
+        None => s.strip_prefix(|c: char| c.is_ascii_alphabetic()).and_then(|r| r.strip_prefix(":\\")).unwrap_or_default(),
     };
     !rest.is_empty()
 }
@@ -92,8 +89,7 @@ fn is_range(s: &str) -> bool {
 
 fn is_number(s: &str, digits: usize, most: u64) -> bool {
     let hex = s.strip_prefix("0x").unwrap_or(s);
-    let as_hex =
-        is_hex(hex) && hex.len() <= digits && u64::from_str_radix(hex, 16).is_ok_and(|n| n <= most);
+    let as_hex = is_hex(hex) && hex.len() <= digits && u64::from_str_radix(hex, 16).is_ok_and(|n| n <= most);
     let decimal = !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
     as_hex || decimal && s.parse::<u64>().is_ok_and(|n| n <= most)
 }

@@ -1,8 +1,6 @@
 //! Devices that a chipset has at fixed places, and those that habit puts at one.
 
-use domxml::devices::{
-    ControllerKind, DeviceInfo, Devices, OnOff, SoundModel, UsbModel, VideoModelKind,
-};
+use domxml::devices::{ControllerKind, DeviceInfo, Devices, OnOff, SoundModel, UsbModel, VideoModelKind};
 
 use super::connect::Connect;
 use super::pci::{is_wanted, place_of, set_place};
@@ -17,12 +15,7 @@ pub(super) enum Chipset {
 }
 
 const fn at(slot: u32, function: u32) -> Place {
-    Place {
-        domain: 0,
-        bus: 0,
-        slot,
-        function,
-    }
+    Place { domain: 0, bus: 0, slot, function }
 }
 
 /// Takes the places of the chipset's own devices.
@@ -49,23 +42,11 @@ fn take(set: &mut PciSet, place: Place, wanted: Connect) -> Result<()> {
 
 /// The first IDE and USB controllers are functions of the PIIX3.
 fn piix3_functions(devices: &mut Devices) -> Result<()> {
-    for c in devices
-        .controllers
-        .iter_mut()
-        .filter(|c| c.index == Some(0))
-    {
+    for c in devices.controllers.iter_mut().filter(|c| c.index == Some(0)) {
         let fixed = match c.kind {
-            ControllerKind::Ide => (
-                at(1, 1),
-                "Primary IDE controller must have PCI address 0:0:1.1",
-            ),
-            ControllerKind::Usb
-                if c.model.is_none() || c.usb_model() == Some(UsbModel::Piix3Uhci) =>
-            {
-                (
-                    at(1, 2),
-                    "PIIX3 USB controller at index 0 must have PCI address 0:0:1.2",
-                )
+            ControllerKind::Ide => (at(1, 1), "Primary IDE controller must have PCI address 0:0:1.1"),
+            ControllerKind::Usb if c.model.is_none() || c.usb_model() == Some(UsbModel::Piix3Uhci) => {
+                (at(1, 2), "PIIX3 USB controller at index 0 must have PCI address 0:0:1.2")
             }
             _ => continue,
         };
@@ -90,32 +71,19 @@ fn q35_controllers(devices: &mut Devices, set: &mut PciSet) -> Result<()> {
         match c.kind {
             ControllerKind::Sata if c.index == Some(0) => {
                 let fresh = place_of(&c.info).is_none();
-                fix(
-                    &mut c.info,
-                    (
-                        at(0x1f, 2),
-                        "Primary SATA controller must have PCI address 0:0:1f.2",
-                    ),
-                )?;
+                fix(&mut c.info, (at(0x1f, 2), "Primary SATA controller must have PCI address 0:0:1f.2"))?;
                 if fresh {
                     take(set, at(0x1f, 2), Connect::PCIE_DEVICE)?;
                 }
             }
             // Real machines have these at 1d and 1a, and the bridge at 1e.
-            ControllerKind::Usb
-                if c.usb_model() == Some(UsbModel::Ich9Uhci1) && is_wanted(&c.info) =>
-            {
-                if let Some(place) = [at(0x1d, 0), at(0x1a, 0)]
-                    .into_iter()
-                    .find(|p| !set.slot_in_use(*p))
-                {
+            ControllerKind::Usb if c.usb_model() == Some(UsbModel::Ich9Uhci1) && is_wanted(&c.info) => {
+                if let Some(place) = [at(0x1d, 0), at(0x1a, 0)].into_iter().find(|p| !set.slot_in_use(*p)) {
                     take(set, place, Connect::PCIE_DEVICE)?;
                     set_place(&mut c.info, place, Some(OnOff::On));
                 }
             }
-            ControllerKind::Pci
-                if c.model.as_deref() == Some("dmi-to-pci-bridge") && is_wanted(&c.info) =>
-            {
+            ControllerKind::Pci if c.model.as_deref() == Some("dmi-to-pci-bridge") && is_wanted(&c.info) => {
                 let place = at(0x1e, 0);
                 if !set.slot_in_use(place) {
                     take(set, place, Connect::DMI_TO_PCI_BRIDGE)?;
@@ -146,10 +114,7 @@ fn primary_video(devices: &mut Devices, set: &mut PciSet, slot: u32) -> Result<(
 /// The chipset's own sound is at 1b.
 fn ich9_sound(devices: &mut Devices, set: &mut PciSet) -> Result<()> {
     let place = at(0x1b, 0);
-    let mut ich9 = devices
-        .sounds
-        .iter_mut()
-        .filter(|s| s.model == SoundModel::Ich9);
+    let mut ich9 = devices.sounds.iter_mut().filter(|s| s.model == SoundModel::Ich9);
     match ich9.find(|s| is_wanted(&s.info)) {
         Some(sound) if !set.slot_in_use(place) => {
             take(set, place, Connect::ENDPOINTS)?;

@@ -88,31 +88,17 @@ impl Caps {
     /// # Errors
     /// [`CapsError`] when version, target or schema are not there, or QEMU is too old.
     pub fn derive(replies: &Replies) -> Result<Self, CapsError> {
-        let first = replies
-            .runs
-            .first()
-            .ok_or(CapsError::Missing("qmp_capabilities"))?;
+        let first = replies.runs.first().ok_or(CapsError::Missing("qmp_capabilities"))?;
         let version = first.version().ok_or(CapsError::Missing("query-version"))?;
-        let arch = first
-            .target()
-            .ok_or(CapsError::Missing("query-target"))?
-            .to_owned();
+        let arch = first.target().ok_or(CapsError::Missing("query-target"))?.to_owned();
         let number = version.number();
         if number < Self::OLDEST {
-            return Err(CapsError::TooOld(
-                version.major,
-                version.minor,
-                version.micro,
-            ));
+            return Err(CapsError::TooOld(version.major, version.minor, version.micro));
         }
         let flags = rule::derive(first).ok_or(CapsError::Missing("query-qmp-schema"))?;
         let accelerated = flags.has(Flag::Kvm);
         let kvm = accelerated.then(|| AccelCaps::of(first));
-        let tcg_run = if accelerated {
-            replies.runs.get(1)
-        } else {
-            Some(first)
-        };
+        let tcg_run = if accelerated { replies.runs.get(1) } else { Some(first) };
         let tcg = tcg_run.filter(|_| flags.has(Flag::Tcg)).map(AccelCaps::of);
         Ok(Self {
             arch,
@@ -134,11 +120,7 @@ impl Caps {
 
     /// Whether guests of an architecture run: its own, and the 32-bit one that it contains.
     pub fn runs_arch(&self, arch: &str) -> bool {
-        const CONTAINED: &[(&str, &str)] = &[
-            ("x86_64", "i686"),
-            ("aarch64", "armv7l"),
-            ("ppc64", "ppc64le"),
-        ];
+        const CONTAINED: &[(&str, &str)] = &[("x86_64", "i686"), ("aarch64", "armv7l"), ("ppc64", "ppc64le")];
         self.arch == arch || CONTAINED.contains(&(self.arch(), arch))
     }
 
@@ -194,28 +176,19 @@ impl Caps {
 
     /// The accelerator that a guest gets when it names none.
     pub const fn preferred_accel(&self) -> Accel {
-        if self.kvm.is_some() {
-            Accel::Kvm
-        } else {
-            Accel::Tcg
-        }
+        if self.kvm.is_some() { Accel::Kvm } else { Accel::Tcg }
     }
 
     /// A machine type by name or alias.
     pub fn machine(&self, accel: Accel, name: &str) -> Option<&Machine> {
         let machines = &self.accel(accel)?.machines;
-        machines
-            .iter()
-            .find(|m| m.name == name || m.alias.as_deref() == Some(name))
+        machines.iter().find(|m| m.name == name || m.alias.as_deref() == Some(name))
     }
 
     /// The machine type that a guest gets when it names none.
     pub fn default_machine(&self, accel: Accel) -> Option<&Machine> {
         let machines = &self.accel(accel)?.machines;
-        machines
-            .iter()
-            .find(|m| m.default)
-            .or_else(|| machines.first())
+        machines.iter().find(|m| m.default).or_else(|| machines.first())
     }
 
     /// A CPU model by name.
@@ -226,10 +199,6 @@ impl Caps {
 
 impl AccelCaps {
     fn of(run: &Run) -> Self {
-        Self {
-            machines: model::machines(run),
-            cpus: model::cpus(run),
-            host: model::host(run),
-        }
+        Self { machines: model::machines(run), cpus: model::cpus(run), host: model::host(run) }
     }
 }

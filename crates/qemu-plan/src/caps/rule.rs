@@ -44,11 +44,8 @@ pub(super) enum Rule {
 }
 
 /// Flags that a failed query takes back.
-const REFUTED_BY_ERROR: &[(Flag, &str)] = &[
-    (Flag::SevGuest, "query-sev-capabilities"),
-    (Flag::SevSnpGuest, "query-sev-capabilities"),
-    (Flag::SgxEpc, "query-sgx-capabilities"),
-];
+const REFUTED_BY_ERROR: &[(Flag, &str)] =
+    &[(Flag::SevGuest, "query-sev-capabilities"), (Flag::SevSnpGuest, "query-sev-capabilities"), (Flag::SgxEpc, "query-sgx-capabilities")];
 
 /// All flags that a probe run sets; `None` without a schema.
 pub(super) fn derive(run: &Run) -> Option<FlagSet> {
@@ -75,18 +72,12 @@ impl Rule {
             Self::Schema(path) => schema.has(path),
             Self::SchemaAll(paths) => paths.iter().all(|p| schema.has(p)),
             Self::Type(name) => run.lists("qom-list-types", "name", name),
-            Self::DeviceProp(ty, prop) => {
-                run.property("device-list-properties", ty, prop).is_some()
-            }
+            Self::DeviceProp(ty, prop) => run.property("device-list-properties", ty, prop).is_some(),
             Self::DevicePropOff(ty, prop) => run
                 .property("device-list-properties", ty, prop)
-                .is_some_and(|p| {
-                    p.get("default-value").and_then(serde_json::Value::as_bool) == Some(false)
-                }),
+                .is_some_and(|p| p.get("default-value").and_then(serde_json::Value::as_bool) == Some(false)),
             Self::ObjectProp(ty, prop) => run.property("qom-list-properties", ty, prop).is_some(),
-            Self::MachineProp(ty, prop) => run
-                .property("qom-list-properties", &format!("{ty}-machine"), prop)
-                .is_some(),
+            Self::MachineProp(ty, prop) => run.property("qom-list-properties", &format!("{ty}-machine"), prop).is_some(),
             Self::Opt(name) => run.option(name).is_some(),
             Self::OptParam(name, param) => run.option_has(name, param),
             Self::Migrate(name) => run.lists("query-migrate-capabilities", "capability", name),

@@ -12,18 +12,11 @@ pub(super) struct Schema<'a>(HashMap<&'a str, &'a Value>);
 
 impl<'a> Schema<'a> {
     pub(super) fn new(entities: &'a [Value]) -> Self {
-        Self(
-            entities
-                .iter()
-                .filter_map(|e| Some((e.get("name")?.as_str()?, e)))
-                .collect(),
-        )
+        Self(entities.iter().filter_map(|e| Some((e.get("name")?.as_str()?, e))).collect())
     }
 
     pub(super) fn has_command(&self, name: &str) -> bool {
-        self.0
-            .get(name)
-            .is_some_and(|e| str_of(e, "meta-type") == Some("command"))
+        self.0.get(name).is_some_and(|e| str_of(e, "meta-type") == Some("command"))
     }
 
     /// Whether a path exists. The walk is bounded by the path's own length.
@@ -48,9 +41,7 @@ impl<'a> Schema<'a> {
             return Reached::leaf_if(has_str(here, "features", feature));
         }
         if let Some(value) = step.strip_prefix('^') {
-            return Reached::leaf_if(
-                has_str(here, "values", value) || has_named(here, "members", value),
-            );
+            return Reached::leaf_if(has_str(here, "values", value) || has_named(here, "members", value));
         }
         let next = match step.strip_prefix('+') {
             Some(case) => find(here, "variants", "case", case).and_then(|v| str_of(v, "type")),
@@ -59,18 +50,13 @@ impl<'a> Schema<'a> {
         };
         match next {
             None => Reached::Nothing,
-            Some(name) => self
-                .0
-                .get(name)
-                .map_or(Reached::Leaf, |e| Reached::Entity(e)),
+            Some(name) => self.0.get(name).map_or(Reached::Leaf, |e| Reached::Entity(e)),
         }
     }
 
     /// What an array holds, or the entity itself.
     fn element(&self, entity: &'a Value) -> &'a Value {
-        str_of(entity, "element-type")
-            .and_then(|name| self.0.get(name).copied())
-            .unwrap_or(entity)
+        str_of(entity, "element-type").and_then(|name| self.0.get(name).copied()).unwrap_or(entity)
     }
 }
 
@@ -91,18 +77,11 @@ fn str_of<'a>(value: &'a Value, key: &str) -> Option<&'a str> {
 }
 
 fn find<'a>(value: &'a Value, list: &str, key: &str, wanted: &str) -> Option<&'a Value> {
-    value
-        .get(list)?
-        .as_array()?
-        .iter()
-        .find(|e| str_of(e, key) == Some(wanted))
+    value.get(list)?.as_array()?.iter().find(|e| str_of(e, key) == Some(wanted))
 }
 
 fn has_str(value: &Value, list: &str, wanted: &str) -> bool {
-    value
-        .get(list)
-        .and_then(Value::as_array)
-        .is_some_and(|l| l.iter().any(|e| e.as_str() == Some(wanted)))
+    value.get(list).and_then(Value::as_array).is_some_and(|l| l.iter().any(|e| e.as_str() == Some(wanted)))
 }
 
 fn has_named(value: &Value, list: &str, wanted: &str) -> bool {

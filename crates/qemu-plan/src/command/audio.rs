@@ -25,9 +25,7 @@ pub fn find<'a>(cx: Context<'a>, id: Option<u32>) -> Result<&'a Audio> {
         Some(id) => audios.iter().find(|audio| audio.id == Some(id)),
     };
     found.ok_or_else(|| match id {
-        Some(id) => Error::internal(format!(
-            "unable to find audio backend for sound device '{id}'"
-        )),
+        Some(id) => Error::internal(format!("unable to find audio backend for sound device '{id}'")),
         None => Error::internal("no audio backend"),
     })
 }
@@ -47,16 +45,10 @@ pub fn audiodev(audio: &Audio) -> Props {
     props
         .set("id", audiodev_id(audio.id))
         .set("driver", driver(audio.kind))
-        .opt(
-            "timer-period",
-            audio.timer_period.filter(|period| *period != 0),
-        );
+        .opt("timer-period", audio.timer_period.filter(|period| *period != 0));
     match audio.kind {
         AudioKind::Oss => {
-            props
-                .opt("try-mmap", yes(audio.try_mmap))
-                .opt("exclusive", yes(audio.exclusive))
-                .opt("dsp-policy", audio.dsp_policy);
+            props.opt("try-mmap", yes(audio.try_mmap)).opt("exclusive", yes(audio.exclusive)).opt("dsp-policy", audio.dsp_policy);
         }
         AudioKind::Pulseaudio => {
             props.opt("server", audio.server_name.clone());
@@ -67,9 +59,7 @@ pub fn audiodev(audio: &Audio) -> Props {
         _ => {}
     }
     for (key, stream) in [("in", &audio.input), ("out", &audio.output)] {
-        let stream = stream
-            .as_ref()
-            .map(|stream| stream_props(audio.kind, stream));
+        let stream = stream.as_ref().map(|stream| stream_props(audio.kind, stream));
         props.opt(key, stream.filter(|stream| !stream.is_empty()));
     }
     props
@@ -101,16 +91,10 @@ fn stream_props(kind: AudioKind, stream: &AudioStream) -> Props {
                 .opt("exact-name", yes(stream.exact_name));
         }
         AudioKind::Oss => {
-            props
-                .opt("dev", stream.dev.clone())
-                .opt("buffer-count", nonzero(stream.buffer_count))
-                .opt("try-poll", yes(stream.try_poll));
+            props.opt("dev", stream.dev.clone()).opt("buffer-count", nonzero(stream.buffer_count)).opt("try-poll", yes(stream.try_poll));
         }
         AudioKind::Pulseaudio | AudioKind::Pipewire => {
-            props
-                .opt("name", stream.name.clone())
-                .opt("stream-name", stream.stream_name.clone())
-                .opt("latency", nonzero(stream.latency));
+            props.opt("name", stream.name.clone()).opt("stream-name", stream.stream_name.clone()).opt("latency", nonzero(stream.latency));
         }
         AudioKind::None | AudioKind::Spice | AudioKind::File | AudioKind::Dbus => {}
     }
@@ -128,10 +112,7 @@ fn nonzero(value: Option<u32>) -> Option<u32> {
 /// Environment of audio back ends.
 pub fn put_env(audio: &Audio, line: &mut CommandLine) {
     match audio.kind {
-        AudioKind::Sdl => line.opt_env(
-            "SDL_AUDIODRIVER",
-            audio.driver.map(|driver| driver.as_str()),
-        ),
+        AudioKind::Sdl => line.opt_env("SDL_AUDIODRIVER", audio.driver.map(|driver| driver.as_str())),
         AudioKind::Pipewire => line.opt_env("PIPEWIRE_RUNTIME_DIR", audio.runtime_dir.as_deref()),
         _ => {}
     }
@@ -196,10 +177,7 @@ pub fn sound_props(cx: Context<'_>, sound: &Sound) -> Result<Option<Props>> {
 }
 
 fn has_codecs(model: SoundModel) -> bool {
-    matches!(
-        model,
-        SoundModel::Ich6 | SoundModel::Ich7 | SoundModel::Ich9
-    )
+    matches!(model, SoundModel::Ich6 | SoundModel::Ich7 | SoundModel::Ich9)
 }
 
 /// Codecs of an HDA card; a card without any gets one.
@@ -210,14 +188,8 @@ pub fn codec_props(cx: Context<'_>, sound: &Sound) -> Result<Vec<Props>> {
     if !has_codecs(sound.model) {
         return Ok(Vec::new());
     }
-    let default = [Codec {
-        kind: CodecKind::Duplex,
-    }];
-    let codecs = if sound.codecs.is_empty() {
-        default.as_slice()
-    } else {
-        &sound.codecs
-    };
+    let default = [Codec { kind: CodecKind::Duplex }];
+    let codecs = if sound.codecs.is_empty() { default.as_slice() } else { &sound.codecs };
     let card = alias(&sound.info)?;
     let audiodev = audiodev_id(find(cx, sound.audio)?.id);
     let codec = |(number, codec): (usize, &Codec)| {

@@ -1,9 +1,7 @@
 //! `-rtc` and timers, and what the guest's power buttons may do.
 
 use domxml::Domain;
-use domxml::clock::{
-    Adjustment, Clock, ClockBasis, ClockOffset, TickPolicy, TimerName, TimerTrack,
-};
+use domxml::clock::{Adjustment, Clock, ClockBasis, ClockOffset, TickPolicy, TimerName, TimerTrack};
 use domxml::devices::common::YesNo;
 
 use super::context::Context;
@@ -19,10 +17,7 @@ use crate::{Error, Result};
 pub fn build(cx: Context<'_>, line: &mut CommandLine) -> Result<()> {
     let clock = cx.def.clock.clone().unwrap_or_default();
     let mut rtc = Keyval::new().with("base", base(cx, &clock)?);
-    let timer = clock
-        .timers
-        .iter()
-        .find(|timer| timer.name == TimerName::Rtc);
+    let timer = clock.timers.iter().find(|timer| timer.name == TimerName::Rtc);
     rtc.opt("clock", timer.and_then(|timer| timer.track).and_then(track));
     if timer.and_then(|timer| timer.tickpolicy) == Some(TickPolicy::Catchup) {
         rtc.set("driftfix", "slew");
@@ -59,19 +54,12 @@ fn base(cx: Context<'_>, clock: &Clock) -> Result<String> {
 /// The time that a guest with a clock of its own (`<clock offset='variable'>`) starts at, for
 /// [`super::Resources::rtc_base`]. `now` is seconds since 1970, `east` what local time is ahead of UTC.
 pub fn start_time(def: &Domain, now: u64, east: i64) -> Option<String> {
-    let clock = def
-        .clock
-        .as_ref()
-        .filter(|clock| clock.offset == ClockOffset::Variable)?;
+    let clock = def.clock.as_ref().filter(|clock| clock.offset == ClockOffset::Variable)?;
     let adjustment = match clock.adjustment {
         Some(Adjustment::Seconds(seconds)) => seconds,
         Some(Adjustment::Reset) | None => 0,
     };
-    let local = if clock.basis == Some(ClockBasis::Localtime) {
-        east
-    } else {
-        0
-    };
+    let local = if clock.basis == Some(ClockBasis::Localtime) { east } else { 0 };
     let at = i128::from(now) + i128::from(adjustment) + i128::from(local);
     Some(date_time(u64::try_from(at).unwrap_or_default()))
 }
@@ -95,11 +83,7 @@ pub fn date_time(seconds: u64) -> String {
 
 /// What the interval timer does with ticks that a guest missed.
 fn build_pit(cx: Context<'_>, clock: &Clock, line: &mut CommandLine) {
-    let Some(pit) = clock
-        .timers
-        .iter()
-        .find(|timer| timer.name == TimerName::Pit)
-    else {
+    let Some(pit) = clock.timers.iter().find(|timer| timer.name == TimerName::Pit) else {
         return;
     };
     let policy = match pit.tickpolicy {
@@ -116,15 +100,9 @@ fn build_pit(cx: Context<'_>, clock: &Clock, line: &mut CommandLine) {
 pub fn build_power(cx: Context<'_>, line: &mut CommandLine) {
     let Some(power) = cx.def.pm else { return };
     let device = if cx.is_q35() { "ICH9-LPC" } else { "PIIX4_PM" };
-    for (name, enabled) in [
-        ("disable_s3", power.suspend_to_mem),
-        ("disable_s4", power.suspend_to_disk),
-    ] {
+    for (name, enabled) in [("disable_s3", power.suspend_to_mem), ("disable_s4", power.suspend_to_disk)] {
         if let Some(enabled) = enabled {
-            line.push(
-                "-global",
-                format!("{device}.{name}={}", u8::from(enabled == YesNo::No)),
-            );
+            line.push("-global", format!("{device}.{name}={}", u8::from(enabled == YesNo::No)));
         }
     }
 }
@@ -135,29 +113,13 @@ mod tests {
 
     #[test]
     fn a_clock_of_its_own_starts_at_now_and_the_adjustment() {
-        let mut def = Domain {
-            clock: Some(Clock::default()),
-            ..Domain::default()
-        };
+        let mut def = Domain { clock: Some(Clock::default()), ..Domain::default() };
         assert_eq!(start_time(&def, 0, 0), None);
-        let clock = Clock {
-            offset: ClockOffset::Variable,
-            adjustment: Some(Adjustment::Seconds(-60)),
-            ..Clock::default()
-        };
+        let clock = Clock { offset: ClockOffset::Variable, adjustment: Some(Adjustment::Seconds(-60)), ..Clock::default() };
         def.clock = Some(clock.clone());
-        assert_eq!(
-            start_time(&def, 3600, 7200).as_deref(),
-            Some("1970-01-01T00:59:00")
-        );
-        def.clock = Some(Clock {
-            basis: Some(ClockBasis::Localtime),
-            ..clock
-        });
-        assert_eq!(
-            start_time(&def, 3600, 7200).as_deref(),
-            Some("1970-01-01T02:59:00")
-        );
+        assert_eq!(start_time(&def, 3600, 7200).as_deref(), Some("1970-01-01T00:59:00"));
+        def.clock = Some(Clock { basis: Some(ClockBasis::Localtime), ..clock });
+        assert_eq!(start_time(&def, 3600, 7200).as_deref(), Some("1970-01-01T02:59:00"));
     }
 
     #[test]

@@ -1,9 +1,7 @@
 //! `-device` of controllers. Buses that a machine has built in get none.
 
 use domxml::devices::common::{IoThreads, OnOff};
-use domxml::devices::controller::{
-    Controller, ControllerDriver, ControllerKind, PciModel, PciModelName, ScsiModel, UsbModel,
-};
+use domxml::devices::controller::{Controller, ControllerDriver, ControllerKind, PciModel, PciModelName, ScsiModel, UsbModel};
 use serde_json::{Value, json};
 
 use super::address::{self, Virtio};
@@ -58,9 +56,7 @@ const SCSI: [(ScsiModel, &str); 7] = [
 /// When QEMU has no such controller.
 pub fn build(cx: Context<'_>, line: &mut CommandLine) -> Result<()> {
     hole64(cx, line);
-    ORDER
-        .into_iter()
-        .try_for_each(|kind| build_kind(cx, kind, line))
+    ORDER.into_iter().try_for_each(|kind| build_kind(cx, kind, line))
 }
 
 /// Appends smart card readers.
@@ -72,13 +68,7 @@ pub fn build_readers(cx: Context<'_>, line: &mut CommandLine) -> Result<()> {
 }
 
 fn build_kind(cx: Context<'_>, kind: ControllerKind, line: &mut CommandLine) -> Result<()> {
-    for controller in cx
-        .def
-        .devices
-        .controllers
-        .iter()
-        .filter(|controller| controller.kind == kind)
-    {
+    for controller in cx.def.devices.controllers.iter().filter(|controller| controller.kind == kind) {
         if let Some(props) = props(cx, controller)? {
             line.device(props);
         }
@@ -115,9 +105,7 @@ pub fn props(cx: Context<'_>, controller: &Controller) -> Result<Option<Props>> 
         ControllerKind::Sata if index == 0 && cx.is_q35() => None,
         ControllerKind::Sata => Some(Props::driver("ahci").with("id", alias(&controller.info)?)),
         ControllerKind::VirtioSerial => Some(virtio_serial(controller)?),
-        ControllerKind::Ccid => {
-            Some(Props::driver("usb-ccid").with("id", alias(&controller.info)?))
-        }
+        ControllerKind::Ccid => Some(Props::driver("usb-ccid").with("id", alias(&controller.info)?)),
         _ => None,
     };
     let Some(mut props) = props else {
@@ -131,48 +119,31 @@ fn ide(cx: Context<'_>, index: u32) -> Result<Option<Props>> {
     if index == 0 && cx.is_i440fx() {
         return Ok(None);
     }
-    Err(Error::unsupported(
-        "Only a single IDE controller is supported for this machine type",
-    ))
+    Err(Error::unsupported("Only a single IDE controller is supported for this machine type"))
 }
 
 fn pci(controller: &Controller) -> Result<Option<Props>> {
-    let model = controller
-        .pci_model()
-        .ok_or_else(|| Error::internal("missing model of a PCI controller"))?;
+    let model = controller.pci_model().ok_or_else(|| Error::internal("missing model of a PCI controller"))?;
     if matches!(model, PciModel::PciRoot | PciModel::PcieRoot) {
         return Ok(None);
     }
     let target = controller.target.clone().unwrap_or_default();
     let id = alias(&controller.info)?;
-    let mut props = Props::driver(
-        controller
-            .model_name
-            .unwrap_or_else(|| default_name(model))
-            .as_str(),
-    );
+    let mut props = Props::driver(controller.model_name.unwrap_or_else(|| default_name(model)).as_str());
     match model {
         PciModel::PciBridge => {
             props.opt("chassis_nr", target.chassis_nr);
         }
         PciModel::PcieRootPort | PciModel::PcieSwitchDownstreamPort => {
-            props
-                .opt("port", target.port)
-                .opt("chassis", target.chassis);
+            props.opt("port", target.port).opt("chassis", target.chassis);
         }
         PciModel::PciExpanderBus | PciModel::PcieExpanderBus => {
             props.opt("bus_nr", target.bus_nr);
         }
         _ => {}
     }
-    props.opt(
-        "mem-reserve",
-        target.mem_reserve.and_then(|kib| kib.checked_mul(1024)),
-    );
-    props
-        .set("id", id)
-        .opt("hotplug", target.hotplug.map(OnOff::is_on))
-        .opt("numa_node", target.node);
+    props.opt("mem-reserve", target.mem_reserve.and_then(|kib| kib.checked_mul(1024)));
+    props.set("id", id).opt("hotplug", target.hotplug.map(OnOff::is_on)).opt("numa_node", target.node);
     Ok(Some(props))
 }
 
@@ -185,9 +156,7 @@ fn default_name(model: PciModel) -> PciModelName {
         PciModel::PcieSwitchDownstreamPort => PciModelName::Xio3130Downstream,
         PciModel::PciExpanderBus => PciModelName::Pxb,
         PciModel::PcieExpanderBus => PciModelName::PxbPcie,
-        PciModel::PciRoot | PciModel::PcieRoot | PciModel::PcieRootPort => {
-            PciModelName::PcieRootPort
-        }
+        PciModel::PciRoot | PciModel::PcieRoot | PciModel::PcieRootPort => PciModelName::PcieRootPort,
     }
 }
 
@@ -199,12 +168,7 @@ fn usb(cx: Context<'_>, controller: &Controller) -> Result<Option<Props>> {
     let (_, driver, has_ports) = USB
         .into_iter()
         .find(|(known, ..)| *known == model)
-        .ok_or_else(|| {
-            Error::unsupported(format!(
-                "'{}' is not supported by this QEMU binary",
-                model.as_str()
-            ))
-        })?;
+        .ok_or_else(|| Error::unsupported(format!("'{}' is not supported by this QEMU binary", model.as_str())))?;
     let mut props = Props::driver(driver);
     if let Some(ports) = controller.ports.filter(|_| has_ports) {
         props.set("p2", ports).set("p3", ports);
@@ -217,15 +181,9 @@ fn usb(cx: Context<'_>, controller: &Controller) -> Result<Option<Props>> {
                 .devices
                 .controllers
                 .iter()
-                .find(|other| {
-                    other.kind == ControllerKind::Usb
-                        && other.index.unwrap_or_default() == index
-                        && other.info.master.is_none()
-                })
+                .find(|other| other.kind == ControllerKind::Usb && other.index.unwrap_or_default() == index && other.info.master.is_none())
                 .ok_or_else(|| Error::internal("masterbus not found"))?;
-            props
-                .set("masterbus", format!("{}.0", alias(&bus.info)?))
-                .set("firstport", master.startport);
+            props.set("masterbus", format!("{}.0", alias(&bus.info)?)).set("firstport", master.startport);
         }
         None => {
             props.set("id", alias(&controller.info)?);
@@ -248,10 +206,7 @@ fn scsi(controller: &Controller) -> Result<Option<Props>> {
         Some(generation) => {
             let transport = Virtio::new(Some(generation), Some(&driver.virtio));
             let mut props = address::virtio("virtio-scsi", &controller.info, transport)?;
-            props.opt(
-                "iothread",
-                driver.iothread.map(|number| format!("iothread{number}")),
-            );
+            props.opt("iothread", driver.iothread.map(|number| format!("iothread{number}")));
             props
         }
         None => Props::driver(scsi_driver(model)?),
@@ -265,27 +220,16 @@ fn scsi_driver(model: ScsiModel) -> Result<&'static str> {
     SCSI.iter()
         .find(|(known, _)| *known == model)
         .map(|(_, name)| *name)
-        .ok_or_else(|| {
-            Error::unsupported(format!("Unsupported controller model: {}", model.as_str()))
-        })
+        .ok_or_else(|| Error::unsupported(format!("Unsupported controller model: {}", model.as_str())))
 }
 
 fn put_scsi_tuning(driver: &ControllerDriver, props: &mut Props) {
     props
         .opt("num_queues", driver.queues.filter(|queues| *queues != 0))
-        .opt(
-            "cmd_per_lun",
-            driver.cmd_per_lun.filter(|value| *value != 0),
-        )
-        .opt(
-            "max_sectors",
-            driver.max_sectors.filter(|value| *value != 0),
-        )
+        .opt("cmd_per_lun", driver.cmd_per_lun.filter(|value| *value != 0))
+        .opt("max_sectors", driver.max_sectors.filter(|value| *value != 0))
         .opt("ioeventfd", driver.ioeventfd.map(OnOff::is_on))
-        .opt(
-            "iothread-vq-mapping",
-            driver.iothreads.as_ref().and_then(queue_mapping),
-        );
+        .opt("iothread-vq-mapping", driver.iothreads.as_ref().and_then(queue_mapping));
 }
 
 /// Which I/O threads serve which queues.
@@ -314,15 +258,8 @@ fn virtio_serial(controller: &Controller) -> Result<Props> {
     let options = controller.driver.as_ref().map(|driver| &driver.virtio);
     let mut props = match &controller.info.address {
         Some(domxml::devices::address::Address::SpaprVio(_)) => Props::driver("spapr-vty"),
-        _ => address::virtio(
-            "virtio-serial",
-            &controller.info,
-            Virtio::new(model, options),
-        )?,
+        _ => address::virtio("virtio-serial", &controller.info, Virtio::new(model, options))?,
     };
-    props
-        .set("id", alias(&controller.info)?)
-        .opt("max_ports", controller.ports)
-        .opt("vectors", controller.vectors);
+    props.set("id", alias(&controller.info)?).opt("max_ports", controller.ports).opt("vectors", controller.vectors);
     Ok(props)
 }

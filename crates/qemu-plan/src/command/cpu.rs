@@ -2,9 +2,7 @@
 
 use domxml::VirtType;
 use domxml::clock::{Timer, TimerName};
-use domxml::cpu::{
-    Cpu, CpuCacheMode, CpuFeature, CpuMatch, CpuMode, FeaturePolicy, MaxPhysAddrMode,
-};
+use domxml::cpu::{Cpu, CpuCacheMode, CpuFeature, CpuMatch, CpuMode, FeaturePolicy, MaxPhysAddrMode};
 use domxml::devices::common::OnOff;
 use domxml::devices::small::PanicModel;
 use domxml::features::{Features, Hyperv, HypervMode, State};
@@ -47,13 +45,7 @@ pub fn build(cx: Context<'_>, line: &mut CommandLine) -> Result<()> {
     if let Some(hyperv) = &features.hyperv {
         put_hyperv(hyperv, &mut value);
     }
-    if cx
-        .def
-        .devices
-        .panics
-        .iter()
-        .any(|panic| panic.model == Some(PanicModel::Hyperv))
-    {
+    if cx.def.devices.panics.iter().any(|panic| panic.model == Some(PanicModel::Hyperv)) {
         value.word("hv-crash");
     }
     put_kvm(&features, &mut value);
@@ -99,24 +91,17 @@ fn put_removed(cpu: &Cpu, value: &mut Keyval) {
 /// Whether the guest gets what the host has: said so, or at least a model.
 fn is_host_model(cpu: &Cpu) -> bool {
     cpu.mode == Some(CpuMode::HostModel)
-        || (cpu.mode.unwrap_or(CpuMode::Custom) == CpuMode::Custom
-            && cpu.match_ == Some(CpuMatch::Minimum))
+        || (cpu.mode.unwrap_or(CpuMode::Custom) == CpuMode::Custom && cpu.match_ == Some(CpuMatch::Minimum))
 }
 
 /// The host's model; features that the document names are as it says.
 fn host_model(cx: Context<'_>, cpu: &Cpu) -> Result<Keyval> {
     let given = cx.res.cpu.clone();
     let host = given.or_else(|| host_model::expand(accel_caps(cx)?));
-    let host = host.ok_or_else(|| {
-        Error::unsupported(
-            "CPU mode 'host-model' for this domain on this host is not supported by hypervisor",
-        )
-    })?;
+    let host =
+        host.ok_or_else(|| Error::unsupported("CPU mode 'host-model' for this domain on this host is not supported by hypervisor"))?;
     let mut value = Keyval::implied(&host.model);
-    let vendor = cpu
-        .model
-        .as_ref()
-        .and_then(|model| model.vendor_id.as_ref());
+    let vendor = cpu.model.as_ref().and_then(|model| model.vendor_id.as_ref());
     value.opt("vendor", vendor.or(host.vendor.as_ref()));
     let mut features = host.features;
     for feature in &cpu.features {
@@ -140,11 +125,8 @@ fn accel_caps(cx: Context<'_>) -> Option<&AccelCaps> {
 
 /// Whether the best CPU that QEMU gives on this host has a feature.
 fn host_has(cx: Context<'_>, name: &str) -> bool {
-    let host = accel_caps(cx)
-        .map(|accel| accel.host.properties.as_slice())
-        .unwrap_or_default();
-    host.iter()
-        .any(|property| property.name == name && property.value == serde_json::Value::Bool(true))
+    let host = accel_caps(cx).map(|accel| accel.host.properties.as_slice()).unwrap_or_default();
+    host.iter().any(|property| property.name == name && property.value == serde_json::Value::Bool(true))
 }
 
 /// Whether a feature is switched on or off; none for those that are as the host has them.
@@ -158,9 +140,7 @@ fn switched(feature: &CpuFeature) -> Option<bool> {
 
 fn passthrough(cx: Context<'_>, cpu: &Cpu) -> Result<Keyval> {
     if cx.def.kind == VirtType::Qemu {
-        return Err(Error::unsupported(
-            "CPU mode 'host-passthrough' for x86_64 qemu domain on x86_64 host is not supported by hypervisor",
-        ));
+        return Err(Error::unsupported("CPU mode 'host-passthrough' for x86_64 qemu domain on x86_64 host is not supported by hypervisor"));
     }
     let mut value = Keyval::implied("host");
     put_migratable(cx, cpu, &mut value);
@@ -176,40 +156,22 @@ fn put_migratable(cx: Context<'_>, cpu: &Cpu, value: &mut Keyval) {
 /// A named model; a guest without one gets what QEMU would give it.
 fn custom(cx: Context<'_>, cpu: &Cpu) -> Keyval {
     let model = cpu.model.as_ref();
-    let default = match cx
-        .def
-        .os
-        .kind
-        .as_ref()
-        .and_then(|kind| kind.arch.as_deref())
-    {
+    let default = match cx.def.os.kind.as_ref().and_then(|kind| kind.arch.as_deref()) {
         Some("i686") => "qemu32",
         _ => "qemu64",
     };
-    let mut value = Keyval::implied(
-        model
-            .and_then(|model| model.name.as_deref())
-            .unwrap_or(default),
-    );
+    let mut value = Keyval::implied(model.and_then(|model| model.name.as_deref()).unwrap_or(default));
     value.opt("vendor", model.and_then(|model| model.vendor_id.as_deref()));
     value
 }
 
 /// QEMU's name of a feature.
 pub fn qemu_name(name: &str) -> &str {
-    NAMES
-        .iter()
-        .find(|(known, _)| *known == name)
-        .map_or(name, |(_, qemu)| qemu)
+    NAMES.iter().find(|(known, _)| *known == name).map_or(name, |(_, qemu)| qemu)
 }
 
 fn put_timers(cx: Context<'_>, value: &mut Keyval) {
-    let timers = cx
-        .def
-        .clock
-        .as_ref()
-        .map(|clock| clock.timers.as_slice())
-        .unwrap_or_default();
+    let timers = cx.def.clock.as_ref().map(|clock| clock.timers.as_slice()).unwrap_or_default();
     for timer in timers {
         put_timer(timer, value);
     }
@@ -225,24 +187,15 @@ fn put_timer(timer: &Timer, value: &mut Keyval) {
             value.set("hv-time", "on");
         }
         TimerName::Tsc => {
-            value.opt(
-                "tsc-frequency",
-                timer.frequency.filter(|frequency| *frequency != 0),
-            );
+            value.opt("tsc-frequency", timer.frequency.filter(|frequency| *frequency != 0));
         }
         _ => {}
     }
 }
 
 fn put_paravirtual(features: &Features, value: &mut Keyval) {
-    value.opt(
-        "kvm-pv-eoi",
-        features.apic.and_then(|apic| apic.eoi).map(OnOff::as_str),
-    );
-    value.opt(
-        "kvm-pv-unhalt",
-        features.pvspinlock.map(|switch| switch.state.as_str()),
-    );
+    value.opt("kvm-pv-eoi", features.apic.and_then(|apic| apic.eoi).map(OnOff::as_str));
+    value.opt("kvm-pv-unhalt", features.pvspinlock.map(|switch| switch.state.as_str()));
 }
 
 fn is_on(state: Option<State>) -> bool {
@@ -253,34 +206,14 @@ fn put_hyperv(hyperv: &Hyperv, value: &mut Keyval) {
     if hyperv.mode == HypervMode::Passthrough {
         value.set("hv-passthrough", "on");
     }
-    put_states(
-        &[("hv-relaxed", hyperv.relaxed), ("hv-vapic", hyperv.vapic)],
-        value,
-    );
-    let spinlocks = hyperv
-        .spinlocks
-        .filter(|spinlocks| spinlocks.state == OnOff::On);
+    put_states(&[("hv-relaxed", hyperv.relaxed), ("hv-vapic", hyperv.vapic)], value);
+    let spinlocks = hyperv.spinlocks.filter(|spinlocks| spinlocks.state == OnOff::On);
     let retries = spinlocks.map(|spinlocks| spinlocks.retries.unwrap_or_default());
-    value.opt(
-        "hv-spinlocks",
-        retries.map(|retries| format!("0x{retries:x}")),
-    );
+    value.opt("hv-spinlocks", retries.map(|retries| format!("0x{retries:x}")));
     put_hyperv_timers(hyperv, value);
-    let vendor = hyperv
-        .vendor_id
-        .as_ref()
-        .filter(|vendor| vendor.state == OnOff::On);
-    value.opt(
-        "hv-vendor-id",
-        vendor.and_then(|vendor| vendor.value.as_deref()),
-    );
-    put_states(
-        &[
-            ("hv-frequencies", hyperv.frequencies),
-            ("hv-reenlightenment", hyperv.reenlightenment),
-        ],
-        value,
-    );
+    let vendor = hyperv.vendor_id.as_ref().filter(|vendor| vendor.state == OnOff::On);
+    value.opt("hv-vendor-id", vendor.and_then(|vendor| vendor.value.as_deref()));
+    put_states(&[("hv-frequencies", hyperv.frequencies), ("hv-reenlightenment", hyperv.reenlightenment)], value);
     put_hyperv_calls(hyperv, value);
 }
 
@@ -291,12 +224,7 @@ fn put_hyperv_timers(hyperv: &Hyperv, value: &mut Keyval) {
         ("hv-vpindex", hyperv.vpindex),
         ("hv-runtime", hyperv.runtime),
         ("hv-synic", hyperv.synic),
-        (
-            "hv-stimer",
-            stimer.map(|stimer| State {
-                state: stimer.state,
-            }),
-        ),
+        ("hv-stimer", stimer.map(|stimer| State { state: stimer.state })),
         ("hv-stimer-direct", stimer.and_then(|stimer| stimer.direct)),
         ("hv-reset", hyperv.reset),
     ];
@@ -307,10 +235,7 @@ fn put_hyperv_timers(hyperv: &Hyperv, value: &mut Keyval) {
 fn put_hyperv_calls(hyperv: &Hyperv, value: &mut Keyval) {
     let flush = hyperv.tlbflush.filter(|flush| flush.state == OnOff::On);
     let states = [
-        (
-            "hv-tlbflush",
-            flush.map(|flush| State { state: flush.state }),
-        ),
+        ("hv-tlbflush", flush.map(|flush| State { state: flush.state })),
         ("hv-tlbflush-direct", flush.and_then(|flush| flush.direct)),
         ("hv-tlbflush-ext", flush.and_then(|flush| flush.extended)),
         ("hv-ipi", hyperv.ipi),
@@ -335,13 +260,7 @@ fn put_kvm(features: &Features, value: &mut Keyval) {
     if is_on(kvm.hidden) {
         value.set("kvm", "off");
     }
-    put_states(
-        &[
-            ("kvm-hint-dedicated", kvm.hint_dedicated),
-            ("kvm-poll-control", kvm.poll_control),
-        ],
-        value,
-    );
+    put_states(&[("kvm-hint-dedicated", kvm.hint_dedicated), ("kvm-poll-control", kvm.poll_control)], value);
     if kvm.pv_ipi.is_some_and(|state| state.state == OnOff::Off) {
         value.set("kvm-pv-ipi", "off");
     }
@@ -363,10 +282,7 @@ fn put_cache(cpu: &Cpu, value: &mut Keyval) {
     };
     // Only models that are the host's have its caches.
     let host = matches!(cpu.mode, Some(CpuMode::HostPassthrough | CpuMode::Maximum));
-    for (key, option) in options
-        .into_iter()
-        .filter(|(key, _)| host || *key != HOST_CACHE)
-    {
+    for (key, option) in options.into_iter().filter(|(key, _)| host || *key != HOST_CACHE) {
         value.set(key, option);
     }
 }
@@ -376,10 +292,7 @@ fn put_address_width(cpu: &Cpu, value: &mut Keyval) {
     match width.mode {
         MaxPhysAddrMode::Passthrough => {
             value.set("host-phys-bits", "on");
-            value.opt(
-                "host-phys-bits-limit",
-                width.limit.filter(|limit| *limit != 0),
-            );
+            value.opt("host-phys-bits-limit", width.limit.filter(|limit| *limit != 0));
         }
         MaxPhysAddrMode::Emulate => match width.bits.filter(|bits| *bits != 0) {
             Some(bits) => {

@@ -13,32 +13,19 @@ use crate::caps::{AccelCaps, CpuModel};
 type Model = hostinfo::CpuModel;
 
 /// libvirt's names of vendors.
-const VENDORS: [(&str, &str); 3] = [
-    ("GenuineIntel", "Intel"),
-    ("AuthenticAMD", "AMD"),
-    ("HygonGenuine", "Hygon"),
-];
+const VENDORS: [(&str, &str); 3] = [("GenuineIntel", "Intel"), ("AuthenticAMD", "AMD"), ("HygonGenuine", "Hygon")];
 
 /// Works out the model from the CPU that QEMU gives with an accelerator; `None` when QEMU has not said
 /// what that is.
 pub fn expand(caps: &AccelCaps) -> Option<CpuExpansion> {
     let host = Host::of(caps)?;
     let mut best: Option<Candidate<'_>> = None;
-    for model in host
-        .tables
-        .models
-        .iter()
-        .rev()
-        .filter(|model| host.may_be(model))
-    {
+    for model in host.tables.models.iter().rev().filter(|model| host.may_be(model)) {
         let Some(listed) = caps.cpus.iter().find(|cpu| cpu.name == model.name) else {
             continue;
         };
         let candidate = Candidate::new(&host, model, listed);
-        if best
-            .as_ref()
-            .is_none_or(|best| candidate.is_better_than(best))
-        {
+        if best.as_ref().is_none_or(|best| candidate.is_better_than(best)) {
             best = Some(candidate);
         }
     }
@@ -47,10 +34,7 @@ pub fn expand(caps: &AccelCaps) -> Option<CpuExpansion> {
 
 /// Features that were part of a model once: they are switched off in guests that have it.
 pub fn removed_from(model: &str) -> &'static [&'static str] {
-    CpuModels::x86()
-        .model(model)
-        .map(|model| model.removed.as_slice())
-        .unwrap_or_default()
+    CpuModels::x86().model(model).map(|model| model.removed.as_slice()).unwrap_or_default()
 }
 
 /// What QEMU gives.
@@ -65,37 +49,16 @@ struct Host {
 impl Host {
     fn of(caps: &AccelCaps) -> Option<Self> {
         let tables = CpuModels::x86();
-        let value = |name: &str| {
-            caps.host
-                .properties
-                .iter()
-                .find(|property| property.name == name)
-                .map(|property| &property.value)
-        };
-        let number = |name: &str| {
-            value(name)
-                .and_then(Value::as_u64)
-                .and_then(|number| u32::try_from(number).ok())
-        };
+        let value = |name: &str| caps.host.properties.iter().find(|property| property.name == name).map(|property| &property.value);
+        let number = |name: &str| value(name).and_then(Value::as_u64).and_then(|number| u32::try_from(number).ok());
         let vendor = value("vendor").and_then(Value::as_str).unwrap_or_default();
-        let signature = number("family")
-            .zip(number("model"))
-            .zip(number("stepping"));
-        let on = caps
-            .host
-            .properties
-            .iter()
-            .filter(|property| property.migratable && property.value == Value::Bool(true));
-        let has: FeatureSet = on
-            .filter_map(|property| tables.feature(&property.name))
-            .collect();
+        let signature = number("family").zip(number("model")).zip(number("stepping"));
+        let on = caps.host.properties.iter().filter(|property| property.migratable && property.value == Value::Bool(true));
+        let has: FeatureSet = on.filter_map(|property| tables.feature(&property.name)).collect();
         let mut host = Self {
             tables,
             has,
-            vendor: VENDORS
-                .iter()
-                .find(|(word, _)| *word == vendor)
-                .map(|(_, name)| *name),
+            vendor: VENDORS.iter().find(|(word, _)| *word == vendor).map(|(_, name)| *name),
             signature: signature.map(|((family, model), stepping)| (family, model, stepping)),
         };
         host.drop_broken_transactions();
@@ -107,16 +70,12 @@ impl Host {
         let broken = matches!(self.signature, Some((6, 60 | 69 | 70, _) | (6, 63, 0..4)));
         if broken && self.vendor == Some("Intel") {
             let tables = self.tables;
-            self.has
-                .retain(|number| !matches!(tables.features[*number].name, "hle" | "rtm"));
+            self.has.retain(|number| !matches!(tables.features[*number].name, "hle" | "rtm"));
         }
     }
 
     fn may_be(&self, model: &Model) -> bool {
-        model.for_guest
-            && model
-                .vendor
-                .is_none_or(|vendor| self.vendor == Some(vendor))
+        model.for_guest && model.vendor.is_none_or(|vendor| self.vendor == Some(vendor))
     }
 }
 
@@ -132,17 +91,13 @@ struct Candidate<'a> {
 
 impl<'a> Candidate<'a> {
     fn new(host: &Host, model: &'a Model, listed: &CpuModel) -> Self {
-        let blockers = listed
-            .blockers
-            .iter()
-            .flatten()
-            .filter_map(|name| host.tables.feature(name));
+        let blockers = listed.blockers.iter().flatten().filter_map(|name| host.tables.feature(name));
         let wanted: BTreeSet<usize> = model.features.iter().copied().chain(blockers).collect();
         let signed = host.signature.is_some_and(|(family, number, stepping)| {
-            model.signatures.iter().any(|own| {
-                (own.family, own.model) == (family, number)
-                    && (own.steppings.is_empty() || own.steppings.contains(&stepping))
-            })
+            model
+                .signatures
+                .iter()
+                .any(|own| (own.family, own.model) == (family, number) && (own.steppings.is_empty() || own.steppings.contains(&stepping)))
         });
         Self {
             model,
@@ -159,8 +114,7 @@ impl<'a> Candidate<'a> {
             (true, false) => true,
             (false, true) => false,
             _ => {
-                let ((enabled, penalty), (best_enabled, best_penalty)) =
-                    (self.score(), best.score());
+                let ((enabled, penalty), (best_enabled, best_penalty)) = (self.score(), best.score());
                 let (score, best_score) = (enabled + penalty, best_enabled + best_penalty);
                 score < best_score || (score == best_score && penalty < best_penalty)
             }
@@ -184,10 +138,7 @@ impl<'a> Candidate<'a> {
 
     fn expansion(&self, tables: &CpuModels) -> CpuExpansion {
         let name = |number: &usize| tables.features[*number].name.to_owned();
-        let movable = self
-            .require
-            .iter()
-            .filter(|number| tables.features[**number].migratable);
+        let movable = self.require.iter().filter(|number| tables.features[**number].migratable);
         let on = movable.map(|number| (name(number), true));
         let off = self.disable.iter().map(|number| (name(number), false));
         let mut features: Vec<_> = on.chain(off).collect();
@@ -196,10 +147,6 @@ impl<'a> Candidate<'a> {
                 features.push(((*removed).to_owned(), false));
             }
         }
-        CpuExpansion {
-            model: self.model.name.to_owned(),
-            vendor: None,
-            features,
-        }
+        CpuExpansion { model: self.model.name.to_owned(), vendor: None, features }
     }
 }

@@ -21,10 +21,7 @@ pub fn cells(cx: Context<'_>) -> &[Cell] {
 pub fn has_hmat(cx: Context<'_>) -> bool {
     let numa = cx.def.cpu.as_ref().and_then(|cpu| cpu.numa.as_ref());
     numa.is_some_and(|numa| {
-        numa.interconnects
-            .as_ref()
-            .is_some_and(|links| !links.all.is_empty())
-            || numa.cells.iter().any(|cell| !cell.caches.is_empty())
+        numa.interconnects.as_ref().is_some_and(|links| !links.all.is_empty()) || numa.cells.iter().any(|cell| !cell.caches.is_empty())
     })
 }
 
@@ -37,14 +34,9 @@ pub fn build(cx: Context<'_>, line: &mut CommandLine) -> Result<()> {
     const MOST: usize = 128;
     let cells = cells(cx);
     if cells.len() > MOST {
-        return Err(Error::unsupported(format!(
-            "QEMU has at most {MOST} NUMA nodes"
-        )));
+        return Err(Error::unsupported(format!("QEMU has at most {MOST} NUMA nodes")));
     }
-    let backends = cells
-        .iter()
-        .enumerate()
-        .map(|(place, cell)| cell_backend(cx, place, cell));
+    let backends = cells.iter().enumerate().map(|(place, cell)| cell_backend(cx, place, cell));
     let backends = backends.collect::<Result<Vec<_>>>()?;
     // Machines that can do without back ends keep the old notation, as migration depends on it.
     let old = backends.iter().all(|backend| backend.plain) && takes_sizes(cx);
@@ -56,16 +48,13 @@ pub fn build(cx: Context<'_>, line: &mut CommandLine) -> Result<()> {
         push_cell((place, cell), initiator, (!old).then_some(backend), line);
     }
     push_distances(cells, line);
-    interconnects(cx)
-        .iter()
-        .for_each(|link| push_link(link, line));
+    interconnects(cx).iter().for_each(|link| push_link(link, line));
     push_caches(cells, line);
     Ok(())
 }
 
 fn id(place: usize, cell: &Cell) -> u32 {
-    cell.id
-        .unwrap_or_else(|| u32::try_from(place).unwrap_or(u32::MAX))
+    cell.id.unwrap_or_else(|| u32::try_from(place).unwrap_or(u32::MAX))
 }
 
 fn cell_backend(cx: Context<'_>, place: usize, cell: &Cell) -> Result<Backend> {
@@ -85,11 +74,7 @@ fn cell_backend(cx: Context<'_>, place: usize, cell: &Cell) -> Result<Backend> {
 }
 
 fn allocates_early(cx: Context<'_>) -> bool {
-    let allocation = cx
-        .def
-        .memory_backing
-        .as_ref()
-        .and_then(|backing| backing.allocation);
+    let allocation = cx.def.memory_backing.as_ref().and_then(|backing| backing.allocation);
     allocation.and_then(|allocation| allocation.mode) == Some(MemoryAllocation::Immediate)
 }
 
@@ -107,22 +92,16 @@ fn initiator(cx: Context<'_>, place: usize, cell: &Cell) -> Option<u32> {
         return Some(own);
     }
     let latency = |link: &Interconnect| match link {
-        Interconnect::Latency(link) if link.target == own && reads(link.kind) => {
-            Some((link.value, link.initiator))
-        }
+        Interconnect::Latency(link) if link.target == own && reads(link.kind) => Some((link.value, link.initiator)),
         _ => None,
     };
     let bandwidth = |link: &Interconnect| match link {
-        Interconnect::Bandwidth(link) if link.target == own && reads(link.kind) => {
-            Some((link.value.0, link.initiator))
-        }
+        Interconnect::Bandwidth(link) if link.target == own && reads(link.kind) => Some((link.value.0, link.initiator)),
         _ => None,
     };
     let links = interconnects(cx);
     let least = links.iter().filter_map(latency).min();
-    least
-        .or_else(|| links.iter().filter_map(bandwidth).max())
-        .map(|(_, initiator)| initiator)
+    least.or_else(|| links.iter().filter_map(bandwidth).max()).map(|(_, initiator)| initiator)
 }
 
 fn reads(kind: AccessType) -> bool {
@@ -135,30 +114,16 @@ fn takes_sizes(cx: Context<'_>) -> bool {
     let Some(version) = machine.rsplit('-').next() else {
         return false;
     };
-    let mut parts = version
-        .split('.')
-        .map(|part| part.parse::<u32>().unwrap_or(u32::MAX));
-    let (major, minor) = (
-        parts.next().unwrap_or(u32::MAX),
-        parts.next().unwrap_or_default(),
-    );
+    let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(u32::MAX));
+    let (major, minor) = (parts.next().unwrap_or(u32::MAX), parts.next().unwrap_or_default());
     (major, minor) < (5, 1)
 }
 
-fn push_cell(
-    cell: (usize, &Cell),
-    initiator: Option<u32>,
-    backend: Option<Backend>,
-    line: &mut CommandLine,
-) {
+fn push_cell(cell: (usize, &Cell), initiator: Option<u32>, backend: Option<Backend>, line: &mut CommandLine) {
     let (place, cell) = cell;
     let id = id(place, cell);
     let mut node = Keyval::implied("node").with("nodeid", id);
-    let cpus = cell
-        .cpus
-        .as_ref()
-        .map(ToString::to_string)
-        .unwrap_or_default();
+    let cpus = cell.cpus.as_ref().map(ToString::to_string).unwrap_or_default();
     for range in cpus.split(',').filter(|range| !range.is_empty()) {
         node.set("cpus", range);
     }
@@ -183,26 +148,13 @@ fn push_distances(cells: &[Cell], line: &mut CommandLine) {
     if cells.iter().all(|cell| cell.distances.is_empty()) {
         return;
     }
-    let said = |cell: &Cell, to: u32| {
-        cell.distances
-            .iter()
-            .find(|sibling| sibling.id == to)
-            .map(|sibling| sibling.value)
-    };
+    let said = |cell: &Cell, to: u32| cell.distances.iter().find(|sibling| sibling.id == to).map(|sibling| sibling.value);
     for (from_place, from) in cells.iter().enumerate() {
         for (to_place, to) in cells.iter().enumerate() {
             let (source, target) = (id(from_place, from), id(to_place, to));
             let usual = if source == target { LOCAL } else { REMOTE };
-            let value = said(from, target)
-                .or_else(|| said(to, source))
-                .unwrap_or(usual);
-            line.push(
-                "-numa",
-                Keyval::implied("dist")
-                    .with("src", source)
-                    .with("dst", target)
-                    .with("val", value),
-            );
+            let value = said(from, target).or_else(|| said(to, source)).unwrap_or(usual);
+            line.push("-numa", Keyval::implied("dist").with("src", source).with("dst", target).with("val", value));
         }
     }
 }
@@ -221,15 +173,10 @@ fn push_link(link: &Interconnect, line: &mut CommandLine) {
         Interconnect::Latency(link) => (link.initiator, link.target, link.cache, link.kind),
         Interconnect::Bandwidth(link) => (link.initiator, link.target, link.cache, link.kind),
     };
-    let mut value = Keyval::implied("hmat-lb")
-        .with("initiator", initiator)
-        .with("target", target)
-        .with("hierarchy", hierarchy(cache));
+    let mut value = Keyval::implied("hmat-lb").with("initiator", initiator).with("target", target).with("hierarchy", hierarchy(cache));
     match link {
         Interconnect::Latency(link) => {
-            value
-                .set("data-type", format!("{}-latency", kind.as_str()))
-                .set("latency", link.value);
+            value.set("data-type", format!("{}-latency", kind.as_str())).set("latency", link.value);
         }
         Interconnect::Bandwidth(link) => {
             value.set("data-type", format!("{}-bandwidth", kind.as_str()));

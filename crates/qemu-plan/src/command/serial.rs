@@ -3,8 +3,7 @@
 
 use domxml::devices::address::{Address, VirtioSerialAddress};
 use domxml::devices::chardev::{
-    Channel, ChannelTargetKind, ChardevKind, Console, ConsoleTargetKind, Parallel, Serial,
-    SerialModel, SerialTargetKind,
+    Channel, ChannelTargetKind, ChardevKind, Console, ConsoleTargetKind, Parallel, Serial, SerialModel, SerialTargetKind,
 };
 use domxml::devices::common::YesNo;
 use domxml::devices::controller::ControllerKind;
@@ -48,17 +47,12 @@ pub fn serial_props(cx: Context<'_>, serial: &Serial) -> Result<Option<Props>> {
             SerialTargetKind::PciSerial => "pci-serial",
             SerialTargetKind::IsaDebug => "isa-debugcon",
             other => {
-                return Err(Error::unsupported(format!(
-                    "unsupported serial port '{}'",
-                    other.as_str()
-                )));
+                return Err(Error::unsupported(format!("unsupported serial port '{}'", other.as_str())));
             }
         },
     };
     let id = alias(&serial.info)?;
-    let mut props = Props::driver(driver)
-        .with("chardev", format!("char{id}"))
-        .with("id", id);
+    let mut props = Props::driver(driver).with("chardev", format!("char{id}")).with("id", id);
     if driver == "isa-serial" {
         props.opt("index", target.port);
     }
@@ -73,9 +67,7 @@ pub fn serial_props(cx: Context<'_>, serial: &Serial) -> Result<Option<Props>> {
 pub fn build_parallel(cx: Context<'_>, parallel: &Parallel, line: &mut CommandLine) -> Result<()> {
     let id = alias(&parallel.info)?;
     chardev::build(cx, (&parallel.chardev).into(), id, line)?;
-    let mut props = Props::driver("isa-parallel")
-        .with("chardev", format!("char{id}"))
-        .with("id", id);
+    let mut props = Props::driver("isa-parallel").with("chardev", format!("char{id}")).with("id", id);
     address::put(cx, &parallel.info, &mut props)?;
     line.device(props);
     Ok(())
@@ -89,11 +81,7 @@ pub fn build_channel(cx: Context<'_>, channel: &Channel, line: &mut CommandLine)
     let id = alias(&channel.info)?;
     let target = channel.target.clone().unwrap_or_default();
     let path = format!("{}/{}", cx.res.dirs.channel, socket_name(channel));
-    let source = CharSource {
-        default_path: Some(&path),
-        channel: "vdagent",
-        ..(&channel.chardev).into()
-    };
+    let source = CharSource { default_path: Some(&path), channel: "vdagent", ..(&channel.chardev).into() };
     match target.kind.unwrap_or_default() {
         ChannelTargetKind::Guestfwd => {
             chardev::build(cx, source, id, line)?;
@@ -110,21 +98,14 @@ pub fn build_channel(cx: Context<'_>, channel: &Channel, line: &mut CommandLine)
 
 /// Name of the socket of a channel whose document names none: as the port is called, or where it is.
 pub fn socket_name(channel: &Channel) -> String {
-    if let Some(name) = channel
-        .target
-        .as_ref()
-        .and_then(|target| target.name.clone())
-    {
+    if let Some(name) = channel.target.as_ref().and_then(|target| target.name.clone()) {
         return name;
     }
     let at = match &channel.info.address {
         Some(Address::VirtioSerial(at)) => *at,
         _ => VirtioSerialAddress::default(),
     };
-    format!(
-        "vioser-{:02}-{:02}-{:02}.sock",
-        at.controller, at.bus, at.port
-    )
+    format!("vioser-{:02}-{:02}-{:02}.sock", at.controller, at.bus, at.port)
 }
 
 fn guestfwd(channel: &Channel, id: &str) -> Props {
@@ -132,10 +113,7 @@ fn guestfwd(channel: &Channel, id: &str) -> Props {
     let address = target.address.unwrap_or_default();
     let port = target.port.unwrap_or_default();
     let forward = format!("tcp:{address}:{port}-chardev:char{id}");
-    Props::new()
-        .with("type", "user")
-        .with("guestfwd", json!([{"str": forward}]))
-        .with("id", id)
+    Props::new().with("type", "user").with("guestfwd", json!([{"str": forward}])).with("id", id)
 }
 
 /// Front end of a virtio channel.
@@ -148,24 +126,16 @@ pub fn channel_props(cx: Context<'_>, channel: &Channel) -> Result<Props> {
     if let Some(Address::VirtioSerial(at)) = &channel.info.address {
         put_port(cx, *at, &mut props)?;
     }
-    let name = channel
-        .target
-        .as_ref()
-        .and_then(|target| target.name.clone());
+    let name = channel.target.as_ref().and_then(|target| target.name.clone());
     let agent = channel.chardev.kind == ChardevKind::Spicevmc;
     let name = name.or_else(|| agent.then(|| SPICE_AGENT_PORT.to_owned()));
-    props
-        .set("chardev", format!("char{id}"))
-        .set("id", id)
-        .opt("name", name);
+    props.set("chardev", format!("char{id}")).set("id", id).opt("name", name);
     Ok(props)
 }
 
 fn put_port(cx: Context<'_>, at: VirtioSerialAddress, props: &mut Props) -> Result<()> {
     let controller = cx.controller_alias(ControllerKind::VirtioSerial, at.controller)?;
-    props
-        .set("bus", format!("{controller}.{}", at.bus))
-        .set("nr", at.port);
+    props.set("bus", format!("{controller}.{}", at.bus)).set("nr", at.port);
     Ok(())
 }
 
@@ -174,12 +144,7 @@ fn put_port(cx: Context<'_>, at: VirtioSerialAddress, props: &mut Props) -> Resu
 /// # Errors
 /// When QEMU has no such console.
 pub fn build_console(cx: Context<'_>, console: &Console, line: &mut CommandLine) -> Result<()> {
-    match console
-        .target
-        .as_ref()
-        .and_then(|target| target.kind)
-        .unwrap_or_default()
-    {
+    match console.target.as_ref().and_then(|target| target.kind).unwrap_or_default() {
         ConsoleTargetKind::Serial => Ok(()),
         ConsoleTargetKind::Virtio => {
             let id = alias(&console.info)?;
@@ -191,10 +156,7 @@ pub fn build_console(cx: Context<'_>, console: &Console, line: &mut CommandLine)
             line.device(props.with("chardev", format!("char{id}")).with("id", id));
             Ok(())
         }
-        other => Err(Error::unsupported(format!(
-            "unsupported console target type {}",
-            other.as_str()
-        ))),
+        other => Err(Error::unsupported(format!("unsupported console target type {}", other.as_str()))),
     }
 }
 
@@ -213,14 +175,10 @@ pub fn build_smartcard(cx: Context<'_>, card: &Smartcard, line: &mut CommandLine
         }
     };
     let Some(Address::Ccid(ccid)) = &card.info.address else {
-        return Err(Error::unsupported(
-            "smartcard with multiple types of controllers",
-        ));
+        return Err(Error::unsupported("smartcard with multiple types of controllers"));
     };
     let reader = cx.controller_alias(ControllerKind::Ccid, ccid.controller)?;
-    props
-        .set("id", id)
-        .set("bus", format!("{reader}.{}", ccid.slot));
+    props.set("id", id).set("bus", format!("{reader}.{}", ccid.slot));
     line.device(props);
     Ok(())
 }
@@ -228,19 +186,14 @@ pub fn build_smartcard(cx: Context<'_>, card: &Smartcard, line: &mut CommandLine
 fn certificates(card: &Smartcard) -> Result<Props> {
     const DATABASE: &str = "/etc/pki/nssdb";
     let [first, second, third] = card.certificates.as_slice() else {
-        return Err(Error::xml(
-            "host-certificates mode needs exactly three certificates",
-        ));
+        return Err(Error::xml("host-certificates mode needs exactly three certificates"));
     };
     Ok(Props::driver("ccid-card-emulated")
         .with("backend", "certificates")
         .with("cert1", first.name.clone())
         .with("cert2", second.name.clone())
         .with("cert3", third.name.clone())
-        .with(
-            "db",
-            card.database.clone().unwrap_or_else(|| DATABASE.to_owned()),
-        ))
+        .with("db", card.database.clone().unwrap_or_else(|| DATABASE.to_owned())))
 }
 
 /// Appends a redirected USB device.
@@ -248,15 +201,8 @@ fn certificates(card: &Smartcard) -> Result<Props> {
 /// # Errors
 /// When QEMU has no such back end.
 pub fn build_redirdev(cx: Context<'_>, device: &Redirdev, line: &mut CommandLine) -> Result<()> {
-    let channel = if device.chardev.kind == ChardevKind::Dbus {
-        "org.qemu.usbredir"
-    } else {
-        "usbredir"
-    };
-    let source = CharSource {
-        channel,
-        ..(&device.chardev).into()
-    };
+    let channel = if device.chardev.kind == ChardevKind::Dbus { "org.qemu.usbredir" } else { "usbredir" };
+    let source = CharSource { channel, ..(&device.chardev).into() };
     chardev::build(cx, source, alias(&device.info)?, line)?;
     line.device(redirdev_props(cx, device)?);
     Ok(())
@@ -268,13 +214,7 @@ pub fn build_redirdev(cx: Context<'_>, device: &Redirdev, line: &mut CommandLine
 /// When its controller is not there.
 pub fn redirdev_props(cx: Context<'_>, device: &Redirdev) -> Result<Props> {
     let id = alias(&device.info)?;
-    let rules = cx
-        .def
-        .devices
-        .redirfilter
-        .as_ref()
-        .map(|filter| filter.rules.as_slice())
-        .unwrap_or_default();
+    let rules = cx.def.devices.redirfilter.as_ref().map(|filter| filter.rules.as_slice()).unwrap_or_default();
     let filter: Vec<_> = rules.iter().map(filter_rule).collect();
     let mut props = Props::driver("usb-redir")
         .with("chardev", format!("char{id}"))
@@ -290,11 +230,7 @@ fn filter_rule(rule: &RedirRule) -> String {
     let class = hex(rule.class, 2);
     let vendor = hex(rule.vendor, 4);
     let product = hex(rule.product, 4);
-    let version = rule
-        .version
-        .as_deref()
-        .and_then(bcd)
-        .map_or("-1".to_owned(), |bcd| format!("0x{bcd:04X}"));
+    let version = rule.version.as_deref().and_then(bcd).map_or("-1".to_owned(), |bcd| format!("0x{bcd:04X}"));
     let allow = u8::from(rule.allow == YesNo::Yes);
     format!("{class}:{vendor}:{product}:{version}:{allow}")
 }
@@ -309,16 +245,8 @@ fn hex(value: Option<i32>, digits: usize) -> String {
 /// A version `1.10` as binary-coded decimal; `None` for anything else.
 fn bcd(version: &str) -> Option<u16> {
     let (major, minor) = version.split_once('.').unwrap_or((version, "0"));
-    let minor = if minor.len() == 1 {
-        format!("{minor}0")
-    } else {
-        minor.to_owned()
-    };
-    let major = u16::from_str_radix(major, 16)
-        .ok()
-        .filter(|major| *major <= 0xff)?;
-    let minor = u16::from_str_radix(&minor, 16)
-        .ok()
-        .filter(|minor| *minor <= 0xff)?;
+    let minor = if minor.len() == 1 { format!("{minor}0") } else { minor.to_owned() };
+    let major = u16::from_str_radix(major, 16).ok().filter(|major| *major <= 0xff)?;
+    let minor = u16::from_str_radix(&minor, 16).ok().filter(|minor| *minor <= 0xff)?;
     Some(major << 8 | minor)
 }

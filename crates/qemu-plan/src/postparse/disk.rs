@@ -1,9 +1,8 @@
 //! Disks: bus and place by name, driver and format, and what is not worth keeping.
 
 use domxml::devices::{
-    Address, CacheMode, Devices, Disk, DiskBus, DiskDevice, DiskDriver, DriveAddress,
-    EncryptionEngine, HostTransport, HostdevKind, IoMode, MetadataCache, NetProtocol, Size,
-    SnapshotMode, Source, StorageFormat, StorageHost, StorageKind,
+    Address, CacheMode, Devices, Disk, DiskBus, DiskDevice, DiskDriver, DriveAddress, EncryptionEngine, HostTransport, HostdevKind, IoMode,
+    MetadataCache, NetProtocol, Size, SnapshotMode, Source, StorageFormat, StorageHost, StorageKind,
 };
 
 use domxml::units::scale;
@@ -47,9 +46,7 @@ fn bus_of(disk: &Disk) -> DiskBus {
     if disk.device == DiskDevice::Floppy {
         return DiskBus::Fdc;
     }
-    let by_name = PREFIXES
-        .iter()
-        .find(|(p, _)| disk.target.dev.starts_with(p));
+    let by_name = PREFIXES.iter().find(|(p, _)| disk.target.dev.starts_with(p));
     by_name.map_or(DiskBus::Ide, |(_, bus)| *bus)
 }
 
@@ -59,9 +56,7 @@ pub(super) fn order(disks: &mut Vec<Disk>) {
     for disk in disks.drain(..) {
         let (bus, index) = (disk.target.bus, index_of(&disk.target.dev));
         let same = |d: &Disk| d.target.bus == bus;
-        let after = sorted
-            .iter()
-            .position(|d| same(d) && index_of(&d.target.dev) > index);
+        let after = sorted.iter().position(|d| same(d) && index_of(&d.target.dev) > index);
         let at = after.or_else(|| sorted.iter().rposition(same).map(|last| last + 1));
         sorted.insert(at.unwrap_or(sorted.len()), disk);
     }
@@ -115,12 +110,8 @@ fn fill_source(disk: &mut Disk) {
     if source.file.as_deref() == Some("") {
         source.file = None;
     }
-    if let Some((_, port)) = source
-        .protocol
-        .and_then(|p| PORTS.iter().find(|(k, _)| *k == p))
-    {
-        let tcp =
-            |h: &&mut StorageHost| h.name.is_some() && h.transport != Some(HostTransport::Unix);
+    if let Some((_, port)) = source.protocol.and_then(|p| PORTS.iter().find(|(k, _)| *k == p)) {
+        let tcp = |h: &&mut StorageHost| h.name.is_some() && h.transport != Some(HostTransport::Unix);
         for host in source.hosts.iter_mut().filter(tcp) {
             host.port.get_or_insert(*port);
         }
@@ -128,9 +119,7 @@ fn fill_source(disk: &mut Disk) {
     if source.dev.as_deref() == Some("") {
         source.dev = None;
     }
-    source
-        .seclabels
-        .retain(|s| s.labelskip.is_none_or(|l| !l.is_yes()));
+    source.seclabels.retain(|s| s.labelskip.is_none_or(|l| !l.is_yes()));
     // A target without a unit means the first one.
     if source.protocol == Some(NetProtocol::Iscsi)
         && let Some(name) = source.name.as_mut().filter(|n| !n.contains('/'))
@@ -154,12 +143,7 @@ fn fill_encryption(disk: &mut Disk) -> Result<()> {
         if let Some(encryption) = backing.source.as_mut().and_then(|s| s.encryption.as_mut()) {
             encryption.engine.get_or_insert(EncryptionEngine::Qemu);
         }
-        in_bytes(
-            backing
-                .format
-                .as_mut()
-                .and_then(|f| f.metadata_cache.as_mut()),
-        )?;
+        in_bytes(backing.format.as_mut().and_then(|f| f.metadata_cache.as_mut()))?;
         link = backing.backing.as_deref_mut();
     }
     Ok(())
@@ -173,10 +157,7 @@ fn in_bytes(cache: Option<&mut MetadataCache>) -> Result<()> {
     let unit = size.unit.as_deref().unwrap_or_default();
     let bytes = scale(size.value, unit);
     let value = bytes.map_err(|e| Error::new(Code::InvalidArg, Area::None, e.message))?;
-    *size = Size {
-        unit: Some("bytes".to_owned()),
-        value,
-    };
+    *size = Size { unit: Some("bytes".to_owned()), value };
     Ok(())
 }
 
@@ -192,9 +173,7 @@ fn fill_driver(disk: &mut Disk) -> Result<()> {
     }
     let format = *driver.kind.get_or_insert(StorageFormat::Raw);
     if format == StorageFormat::Iso {
-        return Err(Error::unsupported(
-            "storage format 'iso' is not directly supported by QEMU, use 'raw' instead",
-        ));
+        return Err(Error::unsupported("storage format 'iso' is not directly supported by QEMU, use 'raw' instead"));
     }
     Ok(())
 }
@@ -208,11 +187,7 @@ pub(super) fn place(devices: &mut Devices) -> Result<()> {
             continue;
         }
         let name = &disk.target.dev;
-        let index = index_of(name).ok_or_else(|| {
-            Error::xml(format!(
-                "Unknown disk name '{name}' and no address specified"
-            ))
-        })?;
+        let index = index_of(name).ok_or_else(|| Error::xml(format!("Unknown disk name '{name}' and no address specified")))?;
         let Some(bus) = disk.target.bus.filter(|b| is_drive_bus(*b)) else {
             continue;
         };
@@ -224,10 +199,7 @@ pub(super) fn place(devices: &mut Devices) -> Result<()> {
 }
 
 const fn is_drive_bus(bus: DiskBus) -> bool {
-    matches!(
-        bus,
-        DiskBus::Ide | DiskBus::Fdc | DiskBus::Scsi | DiskBus::Sata
-    )
+    matches!(bus, DiskBus::Ide | DiskBus::Fdc | DiskBus::Scsi | DiskBus::Sata)
 }
 
 /// Place of the disk with a number on a kind of controller. Unit 7 of a SCSI bus is the controller itself, and what
@@ -239,12 +211,7 @@ fn drive_of(bus: DiskBus, index: u32) -> DriveAddress {
         DiskBus::Sata => (index / 6, 0, index % 6),
         _ => (index / 7, 0, index % 7),
     };
-    DriveAddress {
-        controller,
-        bus,
-        target: 0,
-        unit,
-    }
+    DriveAddress { controller, bus, target: 0, unit }
 }
 
 fn check_address_kind(disk: &Disk) -> Result<()> {
@@ -256,9 +223,7 @@ fn check_address_kind(disk: &Disk) -> Result<()> {
         Some(other) => address_kind(other),
     };
     let (name, bus) = (&disk.target.dev, bus.as_str());
-    Err(Error::conflicting(format!(
-        "Invalid address type '{kind}' for the disk '{name}' with the bus type '{bus}'"
-    )))
+    Err(Error::conflicting(format!("Invalid address type '{kind}' for the disk '{name}' with the bus type '{bus}'")))
 }
 
 /// The word of an address's `type`.
@@ -278,28 +243,11 @@ pub(crate) const fn address_kind(address: &Address) -> &'static str {
     }
 }
 
-fn check_scsi_hostdevs(
-    devices: &Devices,
-    name: &str,
-    bus: DiskBus,
-    place: DriveAddress,
-) -> Result<()> {
-    let scsi = devices
-        .hostdevs
-        .iter()
-        .filter(|h| bus == DiskBus::Scsi && h.kind == HostdevKind::Scsi);
-    let taken = scsi
-        .filter(|h| matches!(&h.info.address, Some(Address::Drive(a)) if *a == place))
-        .count()
-        > 0;
+fn check_scsi_hostdevs(devices: &Devices, name: &str, bus: DiskBus, place: DriveAddress) -> Result<()> {
+    let scsi = devices.hostdevs.iter().filter(|h| bus == DiskBus::Scsi && h.kind == HostdevKind::Scsi);
+    let taken = scsi.filter(|h| matches!(&h.info.address, Some(Address::Drive(a)) if *a == place)).count() > 0;
     if taken {
-        let DriveAddress {
-            controller,
-            bus,
-            target,
-            unit,
-            ..
-        } = place;
+        let DriveAddress { controller, bus, target, unit, .. } = place;
         return Err(Error::conflicting(format!(
             "using disk target name '{name}' conflicts with SCSI host device address controller='{controller}' bus='{bus}' target='{target}' unit='{unit}"
         )));

@@ -37,12 +37,7 @@ impl Firmware {
             "memory" => file(mapping)?,
             _ => return None,
         };
-        let target = |t: &Value| {
-            Some((
-                t.get("architecture")?.as_str()?.to_owned(),
-                texts(t.get("machines")),
-            ))
-        };
+        let target = |t: &Value| Some((t.get("architecture")?.as_str()?.to_owned(), texts(t.get("machines"))));
         let targets = v.get("targets")?.as_array()?;
         Some(Self {
             interfaces: texts(v.get("interface-types")),
@@ -71,27 +66,17 @@ impl Firmware {
 
     /// Whether it is for guests of this architecture and machine type.
     pub fn runs_on(&self, arch: &str, machine: &str) -> bool {
-        let machines = self
-            .targets
-            .iter()
-            .filter(|(a, _)| a == arch)
-            .flat_map(|(_, m)| m);
-        machines
-            .into_iter()
-            .any(|pattern| match pattern.strip_suffix('*') {
-                Some(prefix) => machine.starts_with(prefix),
-                None => machine == pattern,
-            })
+        let machines = self.targets.iter().filter(|(a, _)| a == arch).flat_map(|(_, m)| m);
+        machines.into_iter().any(|pattern| match pattern.strip_suffix('*') {
+            Some(prefix) => machine.starts_with(prefix),
+            None => machine == pattern,
+        })
     }
 }
 
 fn texts(list: Option<&Value>) -> Vec<String> {
-    let list = list
-        .and_then(Value::as_array)
-        .map_or(&[][..], Vec::as_slice);
-    list.iter()
-        .filter_map(|t| t.as_str().map(str::to_owned))
-        .collect()
+    let list = list.and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    list.iter().filter_map(|t| t.as_str().map(str::to_owned)).collect()
 }
 
 /// Chooses or completes the firmware of a guest.
@@ -104,15 +89,9 @@ pub(super) fn fill(def: &mut Domain, config: &Config) -> Result<()> {
     }
     secure(def)?;
     place_variables(def, config);
-    let flash = def
-        .os
-        .loader
-        .as_ref()
-        .is_some_and(|l| l.kind == Some(LoaderType::Pflash));
+    let flash = def.os.loader.as_ref().is_some_and(|l| l.kind == Some(LoaderType::Pflash));
     if flash && !def.features.as_ref().is_some_and(|f| f.acpi) {
-        return Err(Error::unsupported(
-            "UEFI requires ACPI on this architecture",
-        ));
+        return Err(Error::unsupported("UEFI requires ACPI on this architecture"));
     }
     Ok(())
 }
@@ -123,78 +102,46 @@ fn secure(def: &mut Domain) -> Result<()> {
     if !wanted {
         return Ok(());
     }
-    let machine = def
-        .os
-        .kind
-        .as_ref()
-        .and_then(|t| t.machine.as_deref())
-        .unwrap_or_default();
+    let machine = def.os.kind.as_ref().and_then(|t| t.machine.as_deref()).unwrap_or_default();
     if MachineKind::of(machine) != MachineKind::Q35 {
-        return Err(Error::unsupported(
-            "Secure boot is supported with q35 machine types only",
-        ));
+        return Err(Error::unsupported("Secure boot is supported with q35 machine types only"));
     }
     let features = def.features.get_or_insert_with(Features::default);
-    features.smm.get_or_insert(Smm {
-        state: OnOff::On,
-        ..Smm::default()
-    });
+    features.smm.get_or_insert(Smm { state: OnOff::On, ..Smm::default() });
     Ok(())
 }
 
 fn path(def: &Domain) -> Option<&str> {
-    def.os
-        .loader
-        .as_ref()?
-        .path
-        .as_deref()
-        .filter(|p| !p.is_empty())
+    def.os.loader.as_ref()?.path.as_deref().filter(|p| !p.is_empty())
 }
 
 fn wants(def: &Domain, name: FirmwareFeatureName) -> Option<bool> {
-    def.os
-        .firmware_features
-        .iter()
-        .find(|f| f.name == name)
-        .map(|f| f.enabled.is_yes())
+    def.os.firmware_features.iter().find(|f| f.name == name).map(|f| f.enabled.is_yes())
 }
 
 fn check(def: &Domain) -> Result<()> {
     let os = &def.os;
     let stateless = os.loader.as_ref().and_then(|l| l.stateless);
     if stateless == Some(YesNo::Yes) && os.nvram.is_some() {
-        return Err(Error::detail(
-            "NVRAM is not permitted when loader is stateless",
-        ));
+        return Err(Error::detail("NVRAM is not permitted when loader is stateless"));
     }
-    if os.firmware == Some(OsFirmware::Bios) && (os.nvram.is_some() || stateless == Some(YesNo::No))
-    {
+    if os.firmware == Some(OsFirmware::Bios) && (os.nvram.is_some() || stateless == Some(YesNo::No)) {
         return Err(Error::detail("Only EFI firmware permits NVRAM"));
     }
     let files = os.loader.is_some() || os.nvram.is_some();
     if os.firmware.is_none() && files && path(def).is_none() {
-        return Err(Error::detail(
-            "no loader path specified and firmware auto selection disabled",
-        ));
+        return Err(Error::detail("no loader path specified and firmware auto selection disabled"));
     }
-    let (keys, boot) = (
-        wants(def, FirmwareFeatureName::EnrolledKeys),
-        wants(def, FirmwareFeatureName::SecureBoot),
-    );
+    let (keys, boot) = (wants(def, FirmwareFeatureName::EnrolledKeys), wants(def, FirmwareFeatureName::SecureBoot));
     if keys == Some(true) && boot == Some(false) {
-        return Err(Error::detail(
-            "firmware feature 'enrolled-keys' cannot be enabled when firmware feature 'secure-boot' is disabled",
-        ));
+        return Err(Error::detail("firmware feature 'enrolled-keys' cannot be enabled when firmware feature 'secure-boot' is disabled"));
     }
     Ok(())
 }
 
 fn choose(def: &mut Domain, kind: OsFirmware, config: &Config) -> Result<()> {
     let Some(found) = config.firmware.iter().find(|f| fits(f, def, kind)) else {
-        let message = format!(
-            "Unable to find '{}' firmware that is compatible with the current configuration",
-            kind.as_str()
-        );
+        let message = format!("Unable to find '{}' firmware that is compatible with the current configuration", kind.as_str());
         return Err(Error::new(Code::OperationFailed, Area::Qemu, message));
     };
     let loader = def.os.loader.get_or_insert_with(Loader::default);
@@ -205,39 +152,22 @@ fn choose(def: &mut Domain, kind: OsFirmware, config: &Config) -> Result<()> {
     if found.has("requires-smm") {
         loader.secure = Some(YesNo::Yes);
         let features = def.features.get_or_insert_with(Features::default);
-        features.smm.get_or_insert(Smm {
-            state: OnOff::On,
-            ..Smm::default()
-        });
+        features.smm.get_or_insert(Smm { state: OnOff::On, ..Smm::default() });
     }
     describe(def, found);
     Ok(())
 }
 
 fn fits(f: &Firmware, def: &Domain, kind: OsFirmware) -> bool {
-    let interface = if kind == OsFirmware::Efi {
-        "uefi"
-    } else {
-        "bios"
-    };
+    let interface = if kind == OsFirmware::Efi { "uefi" } else { "bios" };
     let machine = def.os.kind.as_ref();
-    let (arch, machine) = machine.map_or(("", ""), |t| {
-        (
-            t.arch.as_deref().unwrap_or_default(),
-            t.machine.as_deref().unwrap_or_default(),
-        )
-    });
-    f.interfaces.iter().any(|i| i == interface)
-        && f.runs_on(arch, machine)
-        && fits_files(f, def)
-        && fits_features(f, def)
+    let (arch, machine) = machine.map_or(("", ""), |t| (t.arch.as_deref().unwrap_or_default(), t.machine.as_deref().unwrap_or_default()));
+    f.interfaces.iter().any(|i| i == interface) && f.runs_on(arch, machine) && fits_files(f, def) && fits_features(f, def)
 }
 
 fn fits_files(f: &Firmware, def: &Domain) -> bool {
     let (loader, nvram) = (def.os.loader.as_ref(), def.os.nvram.as_ref());
-    let format = loader
-        .and_then(|l| l.format.as_deref())
-        .or_else(|| nvram.and_then(|n| n.format.as_deref()));
+    let format = loader.and_then(|l| l.format.as_deref()).or_else(|| nvram.and_then(|n| n.format.as_deref()));
     let template = nvram.and_then(|n| n.template.as_deref());
     f.format == format.unwrap_or("raw")
         && loader.and_then(|l| l.stateless) != Some(YesNo::Yes)
@@ -268,10 +198,7 @@ fn describe(def: &mut Domain, found: &Firmware) {
         }
     }
     features.push((FirmwareFeatureName::SecureBoot, "secure-boot"));
-    let feature = |(name, feature)| FirmwareFeature {
-        enabled: YesNo::from(found.has(feature)),
-        name,
-    };
+    let feature = |(name, feature)| FirmwareFeature { enabled: YesNo::from(found.has(feature)), name };
     def.os.firmware_features = features.into_iter().map(feature).collect();
 }
 
@@ -288,17 +215,11 @@ fn complete(def: &mut Domain, config: &Config) {
     }
     let wanted = def.os.nvram.as_ref().and_then(|n| n.template.clone());
     let agrees = |template: &str| wanted.as_deref().is_none_or(|w| w == template);
-    let by_path = |f: &&Firmware| {
-        f.executable == executable && f.template.as_ref().is_some_and(|(t, _)| agrees(t))
-    };
+    let by_path = |f: &&Firmware| f.executable == executable && f.template.as_ref().is_some_and(|(t, _)| agrees(t));
     if let Some(found) = config.firmware.iter().find(by_path) {
         def.os.firmware = Some(OsFirmware::Efi);
         describe(def, found);
-    } else if let Some((_, template)) = config
-        .legacy_firmware
-        .iter()
-        .find(|(code, vars)| *code == executable && agrees(vars))
-    {
+    } else if let Some((_, template)) = config.legacy_firmware.iter().find(|(code, vars)| *code == executable && agrees(vars)) {
         let nvram = def.os.nvram.get_or_insert_with(Nvram::default);
         nvram.template = Some(template.clone());
         nvram.template_format = Some("raw".to_owned());
@@ -306,11 +227,10 @@ fn complete(def: &mut Domain, config: &Config) {
 }
 
 fn keeps_variables(def: &Domain) -> bool {
-    def.os.loader.as_ref().is_some_and(|l| {
-        l.kind == Some(LoaderType::Pflash)
-            && l.readonly == Some(YesNo::Yes)
-            && l.stateless != Some(YesNo::Yes)
-    })
+    def.os
+        .loader
+        .as_ref()
+        .is_some_and(|l| l.kind == Some(LoaderType::Pflash) && l.readonly == Some(YesNo::Yes) && l.stateless != Some(YesNo::Yes))
 }
 
 fn place_variables(def: &mut Domain, config: &Config) {
@@ -321,9 +241,6 @@ fn place_variables(def: &mut Domain, config: &Config) {
     let format = nvram.format.get_or_insert_with(|| "raw".to_owned());
     if nvram.path.as_deref().is_none_or(str::is_empty) && nvram.source.is_none() {
         let extension = if format == "qcow2" { "qcow2" } else { "fd" };
-        nvram.path = Some(format!(
-            "{}/{}_VARS.{extension}",
-            config.nvram_dir, def.name
-        ));
+        nvram.path = Some(format!("{}/{}_VARS.{extension}", config.nvram_dir, def.name));
     }
 }

@@ -1,8 +1,6 @@
 //! Network cards: address, model, and settings that the kind or model does not have.
 
-use domxml::devices::{
-    Interface, InterfaceDriver, InterfaceKind, InterfaceTarget, Mac, VirtualPortKind,
-};
+use domxml::devices::{Interface, InterfaceDriver, InterfaceKind, InterfaceTarget, Mac, VirtualPortKind};
 
 use super::Ids;
 
@@ -13,12 +11,7 @@ const DEFAULT_MODEL: &str = "rtl8139";
 pub(super) fn fill(card: &mut Interface, ids: &mut dyn Ids) {
     match &mut card.mac {
         Some(mac) => mac.address.make_ascii_lowercase(),
-        None => {
-            card.mac = Some(Mac {
-                address: ids.mac(),
-                ..Mac::default()
-            })
-        }
+        None => card.mac = Some(Mac { address: ids.mac(), ..Mac::default() }),
     }
     if card.model.is_none() {
         card.model = match card.kind {
@@ -39,10 +32,7 @@ fn fill_plug(card: &mut Interface, ids: &mut dyn Ids) {
         let generated = |n: &String| GENERATED.iter().any(|p| n.starts_with(p));
         target.dev = target.dev.take().filter(|n| !generated(n));
     }
-    card.target = card
-        .target
-        .take()
-        .filter(|t| *t != InterfaceTarget::default());
+    card.target = card.target.take().filter(|t| *t != InterfaceTarget::default());
     if card.kind == InterfaceKind::Direct
         && let Some(source) = &mut card.source
     {
@@ -52,18 +42,13 @@ fn fill_plug(card: &mut Interface, ids: &mut dyn Ids) {
         && port.kind == Some(VirtualPortKind::Openvswitch)
     {
         let parameters = port.parameters.get_or_insert_default();
-        parameters
-            .interfaceid
-            .get_or_insert_with(|| ids.uuid().to_string());
+        parameters.interfaceid.get_or_insert_with(|| ids.uuid().to_string());
     }
 }
 
 /// Settings of virtio cards mean nothing elsewhere and are not kept.
 fn drop_foreign(card: &mut Interface) {
-    let virtio = card
-        .model
-        .as_deref()
-        .is_some_and(|m| m.starts_with("virtio"));
+    let virtio = card.model.as_deref().is_some_and(|m| m.starts_with("virtio"));
     if !virtio && card.kind != InterfaceKind::Hostdev {
         card.driver = None;
         if let Some(backend) = &mut card.backend {

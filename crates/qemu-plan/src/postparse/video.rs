@@ -36,24 +36,13 @@ fn fill_memory(model: &mut VideoModel) {
     }
     model.heads.get_or_insert(1);
     if model.vram.is_none() {
-        model.vram = VRAM
-            .iter()
-            .find(|(k, _)| *k == model.kind)
-            .map(|(_, kib)| *kib);
+        model.vram = VRAM.iter().find(|(k, _)| *k == model.kind).map(|(_, kib)| *kib);
     }
     if model.kind == VideoModelKind::Qxl {
         model.ram.get_or_insert(QXL_RAM);
         model.vgamem.get_or_insert(QXL_VGAMEM);
     }
-    for size in [
-        &mut model.ram,
-        &mut model.vram,
-        &mut model.vram64,
-        &mut model.vgamem,
-    ]
-    .into_iter()
-    .flatten()
-    {
+    for size in [&mut model.ram, &mut model.vram, &mut model.vram64, &mut model.vgamem].into_iter().flatten() {
         *size = size.checked_next_power_of_two().unwrap_or(*size);
     }
 }

@@ -9,12 +9,7 @@ use crate::postparse::address_kind;
 
 /// Settings of SCSI devices alone.
 pub(super) fn scsi_options(def: &Domain) -> Result<()> {
-    let others = || {
-        def.devices
-            .hostdevs
-            .iter()
-            .filter(|h| h.kind != HostdevKind::Scsi)
-    };
+    let others = || def.devices.hostdevs.iter().filter(|h| h.kind != HostdevKind::Scsi);
     if others().any(|h| h.sgio.is_some()) {
         return Err(Error::xml("sgio is only supported for scsi host device"));
     }
@@ -28,9 +23,7 @@ pub(super) fn duplicates(guest: &Guest<'_>) -> Result<()> {
     let all = &guest.def.devices.hostdevs;
     let twice = |at: usize, h: &Hostdev| all[..at].iter().any(|other| same_device(other, h));
     if all.iter().enumerate().any(|(at, h)| twice(at, h)) {
-        return Err(Error::xml(
-            "Hostdev already exists in the domain configuration",
-        ));
+        return Err(Error::xml("Hostdev already exists in the domain configuration"));
     }
     Ok(())
 }
@@ -39,23 +32,11 @@ fn same_device(a: &Hostdev, b: &Hostdev) -> bool {
     let (Some(one), Some(two)) = (&a.source, &b.source) else {
         return false;
     };
-    let named =
-        one.address.is_some() || one.vendor.is_some() || one.wwpn.is_some() || one.name.is_some();
+    let named = one.address.is_some() || one.vendor.is_some() || one.wwpn.is_some() || one.name.is_some();
     a.kind == b.kind
         && named
-        && (
-            &one.address,
-            &one.adapter,
-            one.vendor,
-            one.product,
-            &one.wwpn,
-        ) == (
-            &two.address,
-            &two.adapter,
-            two.vendor,
-            two.product,
-            &two.wwpn,
-        )
+        && (&one.address, &one.adapter, one.vendor, one.product, &one.wwpn)
+            == (&two.address, &two.adapter, two.vendor, two.product, &two.wwpn)
         && (one.protocol, &one.name, &one.hosts) == (two.protocol, &two.name, &two.hosts)
 }
 
@@ -64,16 +45,11 @@ pub(super) fn checks(guest: &Guest<'_>) -> Result<()> {
     for (at, hostdev) in devices.hostdevs.iter().enumerate() {
         mediated(hostdev)?;
         if hostdev.display == Some(OnOff::On) && devices.graphics.is_empty() {
-            return Err(Error::unsupported(
-                "graphics device is needed for attribute value 'display=on' in <hostdev>",
-            ));
+            return Err(Error::unsupported("graphics device is needed for attribute value 'display=on' in <hostdev>"));
         }
-        let vhost =
-            hostdev.source.as_ref().and_then(|s| s.protocol) == Some(HostdevProtocol::Vhost);
+        let vhost = hostdev.source.as_ref().and_then(|s| s.protocol) == Some(HostdevProtocol::Vhost);
         if hostdev.kind == HostdevKind::ScsiHost && vhost && hostdev.info.boot.is_some() {
-            return Err(Error::unsupported(
-                "booting from assigned devices is not supported by vhost SCSI devices",
-            ));
+            return Err(Error::unsupported("booting from assigned devices is not supported by vhost SCSI devices"));
         }
         one_place(&devices.hostdevs[..at], hostdev)?;
     }
@@ -82,19 +58,9 @@ pub(super) fn checks(guest: &Guest<'_>) -> Result<()> {
 
 fn mediated(hostdev: &Hostdev) -> Result<()> {
     match (hostdev.kind, &hostdev.info.address) {
-        (HostdevKind::Mdev, Some(address))
-            if !matches!(
-                address,
-                Address::Pci(_) | Address::Ccw(_) | Address::Unassigned
-            ) =>
-        {
-            let (kind, model) = (
-                address_kind(address),
-                hostdev.model.map_or("", |m| m.as_str()),
-            );
-            Err(Error::xml(format!(
-                "Unsupported address type '{kind}' with mediated device model '{model}'"
-            )))
+        (HostdevKind::Mdev, Some(address)) if !matches!(address, Address::Pci(_) | Address::Ccw(_) | Address::Unassigned) => {
+            let (kind, model) = (address_kind(address), hostdev.model.map_or("", |m| m.as_str()));
+            Err(Error::xml(format!("Unsupported address type '{kind}' with mediated device model '{model}'")))
         }
         _ => Ok(()),
     }
@@ -104,10 +70,7 @@ fn one_place(before: &[Hostdev], hostdev: &Hostdev) -> Result<()> {
     let Some(Address::Drive(a)) = &hostdev.info.address else {
         return Ok(());
     };
-    if before
-        .iter()
-        .any(|h| h.info.address == hostdev.info.address)
-    {
+    if before.iter().any(|h| h.info.address == hostdev.info.address) {
         return Err(Error::conflicting(format!(
             "SCSI host address controller='{}' bus='{}' target='{}' unit='{}' in use by another SCSI host device",
             a.controller, a.bus, a.target, a.unit

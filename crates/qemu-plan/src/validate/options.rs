@@ -2,8 +2,8 @@
 
 use domxml::Domain;
 use domxml::devices::{
-    Controller, DeviceRef, Disk, DiskBus, DiskDevice, EncryptionFormat, ErrorPolicy, GraphicsKind,
-    InputBus, InputKind, Interface, InterfaceKind, NetProtocol, SgIo, YesNo,
+    Controller, DeviceRef, Disk, DiskBus, DiskDevice, EncryptionFormat, ErrorPolicy, GraphicsKind, InputBus, InputKind, Interface,
+    InterfaceKind, NetProtocol, SgIo, YesNo,
 };
 use domxml::tuning::Scheduler;
 
@@ -36,13 +36,8 @@ fn schedulers(def: &Domain) -> Result<()> {
         return Ok(());
     };
     let vcpus = tune.vcpusched.iter().map(|s| ("vcpusched", &s.choice));
-    let threads = tune
-        .iothreadsched
-        .iter()
-        .map(|s| ("iothreadsched", &s.choice));
-    let mut all = vcpus
-        .chain(threads)
-        .chain(tune.emulatorsched.iter().map(|c| ("emulatorsched", c)));
+    let threads = tune.iothreadsched.iter().map(|s| ("iothreadsched", &s.choice));
+    let mut all = vcpus.chain(threads).chain(tune.emulatorsched.iter().map(|c| ("emulatorsched", c)));
     let realtime = |s: Scheduler| matches!(s, Scheduler::Fifo | Scheduler::Rr);
     match all.find(|(_, c)| realtime(c.scheduler) && c.priority.is_none()) {
         None => Ok(()),
@@ -58,11 +53,7 @@ fn bandwidth(card: &Interface) -> Result<()> {
         return Ok(());
     };
     if inbound.average.is_none() && inbound.floor.is_none() {
-        return Err(Error::new(
-            Code::XmlDetail,
-            Area::None,
-            "Missing mandatory average or floor attributes",
-        ));
+        return Err(Error::new(Code::XmlDetail, Area::None, "Missing mandatory average or floor attributes"));
     }
     if inbound.floor.is_some() && card.kind != InterfaceKind::Network {
         let message = "floor attribute is not supported for this config";
@@ -75,40 +66,16 @@ fn bandwidth(card: &Interface) -> Result<()> {
 pub(super) fn references(guest: &Guest<'_>) -> Result<()> {
     let def = guest.def;
     tuned(def)?;
-    let cells = def
-        .cpu
-        .as_ref()
-        .and_then(|c| c.numa.as_ref())
-        .map_or(0, |n| n.cells.len());
-    let nodes = def
-        .numatune
-        .as_ref()
-        .map_or(&[][..], |n| n.memnodes.as_slice());
+    let cells = def.cpu.as_ref().and_then(|c| c.numa.as_ref()).map_or(0, |n| n.cells.len());
+    let nodes = def.numatune.as_ref().map_or(&[][..], |n| n.memnodes.as_slice());
     if cells > 0 && nodes.iter().any(|n| n.cellid as usize >= cells) {
-        return Err(Error::xml(
-            "Argument 'cellid' in memnode element must correspond to existing guest's NUMA cell",
-        ));
+        return Err(Error::xml("Argument 'cellid' in memnode element must correspond to existing guest's NUMA cell"));
     }
-    let groups: Vec<&str> = def
-        .throttlegroups
-        .iter()
-        .filter_map(|g| g.group_name.as_deref())
-        .collect();
-    let filters = def
-        .devices
-        .disks
-        .iter()
-        .filter_map(|d| d.throttlefilters.as_ref())
-        .flat_map(|f| &f.filters);
-    match filters
-        .into_iter()
-        .find(|f| !groups.contains(&f.group.as_str()))
-    {
+    let groups: Vec<&str> = def.throttlegroups.iter().filter_map(|g| g.group_name.as_deref()).collect();
+    let filters = def.devices.disks.iter().filter_map(|d| d.throttlefilters.as_ref()).flat_map(|f| &f.filters);
+    match filters.into_iter().find(|f| !groups.contains(&f.group.as_str())) {
         None => Ok(()),
-        Some(filter) => Err(Error::xml(format!(
-            "throttle group '{}' not found",
-            filter.group
-        ))),
+        Some(filter) => Err(Error::xml(format!("throttle group '{}' not found", filter.group))),
     }
 }
 
@@ -117,24 +84,12 @@ fn tuned(def: &Domain) -> Result<()> {
     let threads = iothread_ids(def);
     let count = def.vcpu.as_ref().map_or(1, |v| v.count);
     if let Some(tune) = &def.cputune {
-        let scheduled = tune
-            .vcpusched
-            .iter()
-            .flat_map(|s| s.vcpus.iter().collect::<Vec<_>>());
+        let scheduled = tune.vcpusched.iter().flat_map(|s| s.vcpus.iter().collect::<Vec<_>>());
         if let Some(vcpu) = scheduled.into_iter().find(|v| *v >= count) {
-            return Err(Error::conflicting(format!(
-                "vCPU '{vcpu}' is not present in domain definition"
-            )));
+            return Err(Error::conflicting(format!("vCPU '{vcpu}' is not present in domain definition")));
         }
-        if let Some(pin) = tune
-            .iothreadpin
-            .iter()
-            .find(|p| !threads.contains(&p.iothread))
-        {
-            return Err(Error::conflicting(format!(
-                "Cannot find 'iothread' : {}",
-                pin.iothread
-            )));
+        if let Some(pin) = tune.iothreadpin.iter().find(|p| !threads.contains(&p.iothread)) {
+            return Err(Error::conflicting(format!("Cannot find 'iothread' : {}", pin.iothread)));
         }
     }
     Ok(())
@@ -142,27 +97,15 @@ fn tuned(def: &Domain) -> Result<()> {
 
 /// Names that a user chose are unique.
 pub(super) fn aliases(guest: &Guest<'_>) -> Result<()> {
-    let infos = guest
-        .def
-        .devices
-        .iter()
-        .filter_map(DeviceRef::info)
-        .filter(|i| i.has_user_alias());
+    let infos = guest.def.devices.iter().filter_map(DeviceRef::info).filter(|i| i.has_user_alias());
     let names: Vec<&str> = infos.filter_map(|i| i.alias.as_deref()).collect();
     // The console that is a serial port has that one's name.
-    let twin = guest
-        .def
-        .devices
-        .consoles
-        .first()
-        .and_then(|c| c.info.alias.as_deref());
+    let twin = guest.def.devices.consoles.first().and_then(|c| c.info.alias.as_deref());
     let count = |name: &str| names.iter().filter(|n| **n == name).count();
     let mirrored = |name: &str| twin == Some(name) && count(name) == 2;
     match names.iter().find(|n| count(n) > 1 && !mirrored(n)) {
         None => Ok(()),
-        Some(name) => Err(Error::conflicting(format!(
-            "non unique alias detected: {name}"
-        ))),
+        Some(name) => Err(Error::conflicting(format!("non unique alias detected: {name}"))),
     }
 }
 
@@ -186,29 +129,21 @@ fn virtio_only(disk: &Disk) -> Result<()> {
         ("page_per_vq", driver.virtio.page_per_vq.is_some()),
     ];
     if let Some((name, _)) = options.iter().find(|(_, given)| *given) {
-        return Err(Error::conflicting(format!(
-            "{name} driver option is only supported for virtio devices"
-        )));
+        return Err(Error::conflicting(format!("{name} driver option is only supported for virtio devices")));
     }
     if driver.queues.is_some() {
-        return Err(Error::conflicting(
-            "queues attribute in disk driver element is only supported for virtio bus",
-        ));
+        return Err(Error::conflicting("queues attribute in disk driver element is only supported for virtio bus"));
     }
     if driver.iothread.is_some() || driver.iothreads.is_some() {
         let (bus, dev) = (bus.as_str(), &disk.target.dev);
-        return Err(Error::unsupported(format!(
-            "IOThreads not available for bus {bus} target {dev}"
-        )));
+        return Err(Error::unsupported(format!("IOThreads not available for bus {bus} target {dev}")));
     }
     Ok(())
 }
 
 fn scsi_only(disk: &Disk) -> Result<()> {
     let bus = disk.target.bus.unwrap_or_default();
-    if disk.target.rotation_rate.is_some()
-        && !matches!(bus, DiskBus::Scsi | DiskBus::Ide | DiskBus::Sata)
-    {
+    if disk.target.rotation_rate.is_some() && !matches!(bus, DiskBus::Scsi | DiskBus::Ide | DiskBus::Sata) {
         let message = "rotation rate is only valid for SCSI/IDE/SATA bus";
         return Err(Error::new(Code::Internal, Area::Qemu, message));
     }
@@ -216,37 +151,22 @@ fn scsi_only(disk: &Disk) -> Result<()> {
         return Ok(());
     }
     if disk.rawio == Some(YesNo::Yes) {
-        return Err(Error::conflicting(
-            "rawio can be used only with device='lun'",
-        ));
+        return Err(Error::conflicting("rawio can be used only with device='lun'"));
     }
-    if disk
-        .source
-        .as_ref()
-        .is_some_and(|s| s.reservations.is_some())
-    {
-        return Err(Error::conflicting(
-            "<reservations/> allowed only for lun devices",
-        ));
+    if disk.source.as_ref().is_some_and(|s| s.reservations.is_some()) {
+        return Err(Error::conflicting("<reservations/> allowed only for lun devices"));
     }
     Ok(())
 }
 
 fn policies(disk: &Disk) -> Result<()> {
     if disk.driver.as_ref().and_then(|d| d.rerror_policy) == Some(ErrorPolicy::Enospace) {
-        return Err(Error::conflicting(
-            "Invalid disk read error policy: 'enospace'",
-        ));
+        return Err(Error::conflicting("Invalid disk read error policy: 'enospace'"));
     }
     let of_source = disk.source.as_ref().and_then(|s| s.encryption.as_ref());
     let encryption = disk.encryption.as_ref().or(of_source).map(|e| e.format);
-    if matches!(
-        encryption,
-        Some(EncryptionFormat::Qcow | EncryptionFormat::Default)
-    ) {
-        return Err(Error::unsupported(
-            "old qcow/qcow2 encryption is not supported",
-        ));
+    if matches!(encryption, Some(EncryptionFormat::Qcow | EncryptionFormat::Default)) {
+        return Err(Error::unsupported("old qcow/qcow2 encryption is not supported"));
     }
     Ok(())
 }
@@ -257,14 +177,8 @@ pub(super) fn controller(guest: &Guest<'_>, c: &Controller, virtio_scsi: Virtio)
         return Ok(());
     };
     if virtio_scsi == Virtio::Yes {
-        let thread = driver
-            .iothread
-            .filter(|id| !iothread_ids(guest.def).contains(id));
-        return thread.map_or(Ok(()), |id| {
-            Err(Error::unsupported(format!(
-                "controller iothread '{id}' not defined in iothreadid"
-            )))
-        });
+        let thread = driver.iothread.filter(|id| !iothread_ids(guest.def).contains(id));
+        return thread.map_or(Ok(()), |id| Err(Error::unsupported(format!("controller iothread '{id}' not defined in iothreadid"))));
     }
     let options = [
         ("queues", driver.queues.is_some()),
@@ -273,11 +187,7 @@ pub(super) fn controller(guest: &Guest<'_>, c: &Controller, virtio_scsi: Virtio)
         ("ioeventfd", driver.ioeventfd.is_some()),
     ];
     let found = options.iter().find(|(_, given)| *given);
-    found.map_or(Ok(()), |(name, _)| {
-        Err(Error::unsupported(format!(
-            "'{name}' is only supported by virtio-scsi controller"
-        )))
-    })
+    found.map_or(Ok(()), |(name, _)| Err(Error::unsupported(format!("'{name}' is only supported by virtio-scsi controller"))))
 }
 
 /// Whether a controller is a virtio-scsi one.
@@ -299,29 +209,16 @@ pub(super) fn others(guest: &Guest<'_>) -> Result<()> {
             )));
         }
         if !card.ips.is_empty() && card.kind == InterfaceKind::Ethernet {
-            return Err(Error::unsupported(
-                "Invalid attempt to set network interface guest-side IP address info, not supported by QEMU",
-            ));
+            return Err(Error::unsupported("Invalid attempt to set network interface guest-side IP address info, not supported by QEMU"));
         }
     }
-    let dbus = devices
-        .graphics
-        .iter()
-        .filter(|g| g.kind == GraphicsKind::Dbus);
-    if dbus
-        .into_iter()
-        .any(|g| g.p2p == Some(YesNo::Yes) && g.address.is_some())
-    {
+    let dbus = devices.graphics.iter().filter(|g| g.kind == GraphicsKind::Dbus);
+    if dbus.into_iter().any(|g| g.p2p == Some(YesNo::Yes) && g.address.is_some()) {
         return Err(Error::xml("D-Bus p2p with an address is not supported"));
     }
-    let passed = devices
-        .inputs
-        .iter()
-        .filter(|i| i.kind == InputKind::Passthrough);
+    let passed = devices.inputs.iter().filter(|i| i.kind == InputKind::Passthrough);
     if passed.into_iter().any(|i| i.bus != Some(InputBus::Virtio)) {
-        return Err(Error::conflicting(
-            "only bus 'virtio' is supported for 'passthrough' input devices",
-        ));
+        return Err(Error::conflicting("only bus 'virtio' is supported for 'passthrough' input devices"));
     }
     Ok(())
 }

@@ -12,9 +12,7 @@ pub(crate) fn mask_fds(tokens: &[String]) -> Vec<String> {
             let Some(from) = text.find(key).map(|at| at + key.len()) else {
                 continue;
             };
-            let end = text[from..]
-                .find([',', '"'])
-                .map_or(text.len(), |end| from + end);
+            let end = text[from..].find([',', '"']).map_or(text.len(), |end| from + end);
             let count = text[from..end].split(':').count();
             text.replace_range(from..end, &vec!["9"; count].join(":"));
         }
@@ -24,19 +22,12 @@ pub(crate) fn mask_fds(tokens: &[String]) -> Vec<String> {
 }
 
 pub(crate) fn compare(ours: &[String], theirs: &[String]) -> Outcome {
-    let Some(at) = (0..ours.len().max(theirs.len())).find(|i| ours.get(*i) != theirs.get(*i))
-    else {
+    let Some(at) = (0..ours.len().max(theirs.len())).find(|i| ours.get(*i) != theirs.get(*i)) else {
         return Outcome::Equal;
     };
     let show = |tokens: &[String]| {
         let from = at.saturating_sub(1);
-        tokens
-            .iter()
-            .skip(from)
-            .take(4)
-            .cloned()
-            .collect::<Vec<_>>()
-            .join("  ")
+        tokens.iter().skip(from).take(4).cloned().collect::<Vec<_>>().join("  ")
     };
     Outcome::Different(format!("- {}\n+ {}", show(theirs), show(ours)))
 }
@@ -44,16 +35,11 @@ pub(crate) fn compare(ours: &[String], theirs: &[String]) -> Outcome {
 /// Replaces what varies: descriptors, encrypted secrets, PATH, the time of a guest with its own
 /// clock, and identities that the submitted document does not have.
 pub(crate) fn mask(tokens: &[String], case: &Case) -> Vec<String> {
-    let variable =
-        case.input.contains("offset='variable'") || case.input.contains("offset=\"variable\"");
+    let variable = case.input.contains("offset='variable'") || case.input.contains("offset=\"variable\"");
     let known = case.input.to_ascii_lowercase();
     let mut out: Vec<String> = Vec::new();
     for token in tokens {
-        let json = if token.starts_with('{') {
-            serde_json::from_str::<Value>(token).ok()
-        } else {
-            None
-        };
+        let json = if token.starts_with('{') { serde_json::from_str::<Value>(token).ok() } else { None };
         let mut text = match json {
             Some(value) => mask_json(value).to_string(),
             None if token.starts_with("PATH=") => "PATH=@".to_owned(),
@@ -61,9 +47,7 @@ pub(crate) fn mask(tokens: &[String], case: &Case) -> Vec<String> {
             None => token.clone(),
         };
         for identity in identities(&text) {
-            if !known.contains(&identity.to_ascii_lowercase())
-                && !known.replace('-', "").contains(&identity.replace('-', ""))
-            {
+            if !known.contains(&identity.to_ascii_lowercase()) && !known.replace('-', "").contains(&identity.replace('-', "")) {
                 text = text.replace(&identity, "@");
             }
         }
@@ -78,8 +62,7 @@ fn mask_json(value: Value) -> Value {
     };
     let secret = map.contains_key("keyid");
     for (key, value) in &mut map {
-        let masked = matches!(key.as_str(), "fd" | "fds" | "vhostfds")
-            || (secret && matches!(key.as_str(), "data" | "iv"));
+        let masked = matches!(key.as_str(), "fd" | "fds" | "vhostfds") || (secret && matches!(key.as_str(), "data" | "iv"));
         if masked {
             *value = "@".into();
         }
@@ -88,17 +71,7 @@ fn mask_json(value: Value) -> Value {
 }
 
 fn mask_time(token: &str) -> String {
-    token
-        .split(',')
-        .map(|part| {
-            if part.starts_with("base=") {
-                "base=@"
-            } else {
-                part
-            }
-        })
-        .collect::<Vec<_>>()
-        .join(",")
+    token.split(',').map(|part| if part.starts_with("base=") { "base=@" } else { part }).collect::<Vec<_>>().join(",")
 }
 
 /// UUIDs and MAC addresses in a text.

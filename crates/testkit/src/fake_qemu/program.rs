@@ -26,8 +26,7 @@ use super::script::{Asked, Probe, Rule, Script};
 use super::session::{Outcome, Session, event_line};
 
 /// Recorded replies, shared with the tests of the code that reads them.
-const RECORDED: &str =
-    include_str!("../../../qemu-plan/tests/data/caps/replies-10.0.2-x86_64.json");
+const RECORDED: &str = include_str!("../../../qemu-plan/tests/data/caps/replies-10.0.2-x86_64.json");
 
 /// Where the monitor is served.
 #[derive(Debug, PartialEq, Eq)]
@@ -72,10 +71,7 @@ struct Options {
 /// # Errors
 /// When there is no monitor, or the script cannot be read.
 pub fn run(args: Vec<OsString>) -> Result<i32> {
-    let args: Vec<String> = args
-        .into_iter()
-        .map(|arg| arg.to_string_lossy().into_owned())
-        .collect();
+    let args: Vec<String> = args.into_iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
     let mut script = read_script(args.first().map_or("", String::as_str))?;
     let options = Options::parse(&args)?;
     note(&script, &json!({"launch": args}));
@@ -89,9 +85,7 @@ pub fn run(args: Vec<OsString>) -> Result<i32> {
     if let Some(path) = &options.pid_file {
         fs::write(path, format!("{}\n", std::process::id()))?;
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(serve(options, script))
 }
 
@@ -100,10 +94,7 @@ async fn serve(options: Options, script: Script) -> Result<i32> {
     let mut terminated = signal(SignalKind::terminate())?;
     tokio::time::sleep(Duration::from_millis(script.start.delay_ms)).await;
     let (mute, log) = (script.start.mute, script.record.clone());
-    let session = Session::new(
-        script,
-        Box::new(move |asked| append(log.as_deref(), &json!(asked))),
-    );
+    let session = Session::new(script, Box::new(move |asked| append(log.as_deref(), &json!(asked))));
     loop {
         let (inject, injected) = mpsc::unbounded_channel();
         let connection = async {
@@ -135,9 +126,7 @@ impl Options {
             let [name, value] = pair else { continue };
             match name.as_str() {
                 "-qmp" => options.monitor = Some(qmp_monitor(value)?),
-                "-chardev" if value.contains("id=charmonitor") => {
-                    options.monitor = Some(chardev_monitor(value)?)
-                }
+                "-chardev" if value.contains("id=charmonitor") => options.monitor = Some(chardev_monitor(value)?),
                 "-pidfile" => options.pid_file = Some(value.into()),
                 "-machine" => options.machine.clone_from(value),
                 _ => {}
@@ -149,9 +138,7 @@ impl Options {
 
 /// `unix:PATH,server=on,wait=off`
 fn qmp_monitor(value: &str) -> Result<Monitor> {
-    let path = value
-        .strip_prefix("unix:")
-        .context("-qmp takes unix: only")?;
+    let path = value.strip_prefix("unix:").context("-qmp takes unix: only")?;
     Ok(Monitor::Path(path.split(',').next().unwrap_or(path).into()))
 }
 
@@ -224,24 +211,14 @@ fn built() -> Result<PathBuf> {
     let build = || {
         let program = place::target().join("debug/fake-qemu");
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.args([
-            "build",
-            "--quiet",
-            "--package",
-            "testkit",
-            "--bin",
-            "fake-qemu",
-        ]);
+        cargo.args(["build", "--quiet", "--package", "testkit", "--bin", "fake-qemu"]);
         match cargo.current_dir(place::repository()).output() {
             Ok(output) if output.status.success() => Ok(program),
             Ok(output) => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
             Err(error) => Err(error.to_string()),
         }
     };
-    BUILT
-        .get_or_init(build)
-        .clone()
-        .map_err(|error| anyhow::anyhow!("cannot build fake-qemu: {error}"))
+    BUILT.get_or_init(build).clone().map_err(|error| anyhow::anyhow!("cannot build fake-qemu: {error}"))
 }
 
 /// Commands of a launch, out of what `record` was given.
@@ -251,9 +228,7 @@ fn built() -> Result<PathBuf> {
 pub fn read_record(path: &Path) -> Result<Vec<Asked>> {
     let text = fs::read_to_string(path)?;
     let entries = text.lines().filter(|line| !line.starts_with("{\"launch\""));
-    entries
-        .map(|line| Ok(serde_json::from_str(line)?))
-        .collect()
+    entries.map(|line| Ok(serde_json::from_str(line)?)).collect()
 }
 
 #[derive(Deserialize)]
@@ -284,25 +259,14 @@ struct Reply {
 fn recorded(machine: &str) -> Result<Vec<Rule>> {
     let mut recorded: Recorded = serde_json::from_str(RECORDED)?;
     let wanted = usize::from(!machine.contains("kvm"));
-    let run = recorded
-        .runs
-        .swap_remove(wanted.min(recorded.runs.len() - 1));
-    let rules = run
-        .exchanges
-        .into_iter()
-        .filter(|exchange| exchange.execute != "qmp_capabilities");
+    let run = recorded.runs.swap_remove(wanted.min(recorded.runs.len() - 1));
+    let rules = run.exchanges.into_iter().filter(|exchange| exchange.execute != "qmp_capabilities");
     Ok(rules.map(Exchange::into_rule).collect())
 }
 
 impl Exchange {
     fn into_rule(self) -> Rule {
         let Reply { result, error } = self.reply;
-        Rule {
-            execute: self.execute,
-            arguments: self.arguments,
-            result,
-            error,
-            ..Rule::default()
-        }
+        Rule { execute: self.execute, arguments: self.arguments, result, error, ..Rule::default() }
     }
 }

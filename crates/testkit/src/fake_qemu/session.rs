@@ -44,30 +44,16 @@ enum Step {
 
 impl Session {
     pub(super) fn new(script: Script, record: Record) -> Self {
-        Self {
-            script,
-            record,
-            met: Mutex::default(),
-            running: Mutex::new(false),
-            busy: AtomicBool::new(false),
-        }
+        Self { script, record, met: Mutex::default(), running: Mutex::new(false), busy: AtomicBool::new(false) }
     }
 
     /// Serves until the peer goes away or the script ends it; `injected` lines are sent as they come.
-    pub(super) async fn run(
-        self,
-        stream: UnixStream,
-        injected: mpsc::UnboundedReceiver<String>,
-    ) -> Outcome {
+    pub(super) async fn run(self, stream: UnixStream, injected: mpsc::UnboundedReceiver<String>) -> Outcome {
         self.serve(&stream, injected).await
     }
 
     /// As [`run`](Self::run), for another connection to come.
-    pub(super) async fn serve(
-        &self,
-        stream: &UnixStream,
-        mut injected: mpsc::UnboundedReceiver<String>,
-    ) -> Outcome {
+    pub(super) async fn serve(&self, stream: &UnixStream, mut injected: mpsc::UnboundedReceiver<String>) -> Outcome {
         if say(stream, GREETING).await.is_err() {
             return Outcome::Disconnected;
         }
@@ -100,12 +86,7 @@ impl Session {
         }
     }
 
-    async fn answer(
-        &self,
-        stream: &UnixStream,
-        asked: Asked,
-        id: Option<Value>,
-    ) -> io::Result<Step> {
+    async fn answer(&self, stream: &UnixStream, asked: Asked, id: Option<Value>) -> io::Result<Step> {
         if self.busy.load(Ordering::Relaxed) && !asked.out_of_band {
             return Ok(Step::Go);
         }
@@ -140,27 +121,19 @@ impl Session {
         for event in &rule.after {
             say(stream, &scripted_event(event)).await?;
         }
-        Ok(if rule.then == Fault::EofAfter {
-            Step::End(Outcome::Ended)
-        } else {
-            step
-        })
+        Ok(if rule.then == Fault::EofAfter { Step::End(Outcome::Ended) } else { step })
     }
 
     fn rule_for(&self, asked: &Asked) -> Option<&Rule> {
         let mut met = self.met.lock().unwrap_or_else(PoisonError::into_inner);
-        self.script
-            .rules
-            .iter()
-            .enumerate()
-            .find_map(|(index, rule)| {
-                if !rule.fits(asked) {
-                    return None;
-                }
-                let times = met.entry(index).or_insert(0);
-                *times += 1;
-                rule.nth.is_none_or(|nth| nth == *times).then_some(rule)
-            })
+        self.script.rules.iter().enumerate().find_map(|(index, rule)| {
+            if !rule.fits(asked) {
+                return None;
+            }
+            let times = met.entry(index).or_insert(0);
+            *times += 1;
+            rule.nth.is_none_or(|nth| nth == *times).then_some(rule)
+        })
     }
 
     fn reply(&self, rule: &Rule, asked: &Asked) -> Value {
@@ -203,25 +176,15 @@ impl Session {
         let event = match asked.execute.as_str() {
             "cont" => Some(self.run_state(true, "RESUME")),
             "stop" => Some(self.run_state(false, "STOP")),
-            "system_reset" => Some(event_line(
-                "RESET",
-                &json!({"guest": false, "reason": "host-qmp-system-reset"}),
-            )),
+            "system_reset" => Some(event_line("RESET", &json!({"guest": false, "reason": "host-qmp-system-reset"}))),
             "system_powerdown" => Some(event_line("POWERDOWN", &Value::Null)),
-            "quit" => Some(event_line(
-                "SHUTDOWN",
-                &json!({"guest": false, "reason": "host-qmp-quit"}),
-            )),
+            "quit" => Some(event_line("SHUTDOWN", &json!({"guest": false, "reason": "host-qmp-quit"}))),
             _ => None,
         };
         if let Some(event) = event.filter(|_| !is_scripted) {
             say(stream, &event).await?;
         }
-        Ok(if asked.execute == "quit" {
-            Step::End(Outcome::Ended)
-        } else {
-            Step::Go
-        })
+        Ok(if asked.execute == "quit" { Step::End(Outcome::Ended) } else { Step::Go })
     }
 
     fn run_state(&self, running: bool, event: &str) -> String {
@@ -232,8 +195,7 @@ impl Session {
 
 const GREETING: &str = "{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 2, \"minor\": 0, \"major\": 10}, \
                         \"package\": \"fake\"}, \"capabilities\": [\"oob\"]}}\r\n";
-const JUNK_REPLY: &str =
-    "{\"error\": {\"class\": \"GenericError\", \"desc\": \"JSON parse error\"}}\r\n";
+const JUNK_REPLY: &str = "{\"error\": {\"class\": \"GenericError\", \"desc\": \"JSON parse error\"}}\r\n";
 
 /// What an idle guest without devices says.
 const IDLE: &str = r#"{
@@ -260,9 +222,7 @@ const IDLE: &str = r#"{
 }"#;
 
 pub(super) fn event_line(name: &str, data: &Value) -> String {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let mut event = json!({"timestamp": {"seconds": now.as_secs(), "microseconds": now.subsec_micros()}, "event": name});
     if !data.is_null() {
         event["data"] = data.clone();
@@ -306,11 +266,6 @@ fn read_command(line: &[u8], fds: Vec<OwnedFd>) -> Option<(Asked, Option<Value>)
         _ => Map::new(),
     };
     let fds = fds.len();
-    let asked = Asked {
-        execute,
-        arguments,
-        fds,
-        out_of_band,
-    };
+    let asked = Asked { execute, arguments, fds, out_of_band };
     Some((asked, object.remove("id")))
 }

@@ -2,10 +2,7 @@
 //!
 //! The process is a copy of one thread of many: a lock that another thread held at the fork is held for
 //! ever. So here only async-signal-safe system calls are made; nothing allocates, logs or panics.
-#![expect(
-    unsafe_code,
-    reason = "fork, exec, and plain system calls on the copy's own state"
-)]
+#![expect(unsafe_code, reason = "fork, exec, and plain system calls on the copy's own state")]
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -46,9 +43,7 @@ pub(super) fn fork_twice(plan: &mut Plan) -> io::Result<()> {
 fn reap(pid: libc::pid_t) {
     let mut status = 0;
     // SAFETY: `status` lives on this stack.
-    while unsafe { libc::waitpid(pid, &mut status, 0) } < 0
-        && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
-    {}
+    while unsafe { libc::waitpid(pid, &mut status, 0) } < 0 && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted {}
 }
 
 fn middle(plan: &mut Plan) -> ! {
@@ -108,10 +103,7 @@ fn set_up(plan: &mut Plan) -> Step {
     become_user(plan)?;
     if plan.no_new_privileges {
         // SAFETY: takes numbers.
-        check(
-            unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) },
-            Stage::NoNewPrivileges,
-        )?;
+        check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, Stage::NoNewPrivileges)?;
     }
     Ok(())
 }
@@ -133,18 +125,9 @@ fn place_descriptors(plan: &mut Plan) -> Result<(), ()> {
     // SAFETY: numbers only.
     unsafe {
         // The sources go at exec, whatever flags they came with.
-        libc::syscall(
-            libc::SYS_close_range,
-            3_u32,
-            u32::MAX,
-            libc::CLOSE_RANGE_CLOEXEC,
-        );
+        libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
         for (fd, _, copy) in &mut plan.placed {
-            *copy = done(libc::fcntl(
-                fd.as_raw_fd(),
-                libc::F_DUPFD_CLOEXEC,
-                plan.spare,
-            ))?;
+            *copy = done(libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, plan.spare))?;
         }
         for (_, number, copy) in &plan.placed {
             done(libc::dup2(*copy, *number))?;
@@ -164,10 +147,7 @@ fn set_limits(plan: &Plan) -> Step {
             Limit::Core => libc::RLIMIT_CORE,
             Limit::Processes => libc::RLIMIT_NPROC,
         };
-        let both = libc::rlimit {
-            rlim_cur: value,
-            rlim_max: value,
-        };
+        let both = libc::rlimit { rlim_cur: value, rlim_max: value };
         // SAFETY: reads a struct on this stack.
         check(unsafe { libc::setrlimit(resource, &both) }, Stage::Limits)?;
     }
@@ -203,10 +183,7 @@ fn become_user(plan: &Plan) -> Step {
     };
     // SAFETY: `groups` lives in the plan. The raw calls act on this one thread, which is all there is.
     unsafe {
-        check(
-            libc::setgroups(groups.len(), groups.as_ptr()),
-            Stage::Groups,
-        )?;
+        check(libc::setgroups(groups.len(), groups.as_ptr()), Stage::Groups)?;
         check(libc::setresgid(*gid, *gid, *gid), Stage::Gid)?;
         check(libc::setresuid(*uid, *uid, *uid), Stage::Uid)
     }
@@ -257,12 +234,7 @@ mod tests {
 
     #[test]
     fn a_pid_is_written_in_decimal() {
-        for (pid, text) in [
-            (0, "0\n"),
-            (7, "7\n"),
-            (4194304, "4194304\n"),
-            (i32::MAX, "2147483647\n"),
-        ] {
+        for (pid, text) in [(0, "0\n"), (7, "7\n"), (4194304, "4194304\n"), (i32::MAX, "2147483647\n")] {
             assert_eq!(pid_line(pid, &mut [0; 12]), text.as_bytes());
         }
     }

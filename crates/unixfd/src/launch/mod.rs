@@ -98,10 +98,7 @@ pub enum LaunchError {
 
 impl Launch {
     /// Starts `program` (an absolute path) with `args` after its name.
-    pub fn new(
-        program: impl Into<PathBuf>,
-        args: impl IntoIterator<Item = impl Into<OsString>>,
-    ) -> Self {
+    pub fn new(program: impl Into<PathBuf>, args: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
         Self {
             program: program.into(),
             args: args.into_iter().map(Into::into).collect(),
@@ -199,13 +196,8 @@ impl Launch {
     pub fn hold(self) -> Result<Held, LaunchError> {
         let program = self.program.clone();
         let pid_file = self.pid_file.clone();
-        let failed = |stage, source| LaunchError::Failed {
-            program: program.clone(),
-            stage,
-            source,
-        };
-        let (mut plan, mut report, go) =
-            self.plan().map_err(|error| failed(Stage::Prepare, error))?;
+        let failed = |stage, source| LaunchError::Failed { program: program.clone(), stage, source };
+        let (mut plan, mut report, go) = self.plan().map_err(|error| failed(Stage::Prepare, error))?;
         child::fork_twice(&mut plan).map_err(|error| failed(Stage::Fork, error))?;
         drop(plan);
         let pid = match read_report(&mut report) {
@@ -216,13 +208,7 @@ impl Launch {
         };
         // It waits for us, so the number is still its own.
         let pidfd = PidFd::open(pid).map_err(|error| failed(Stage::Watch, error))?;
-        Ok(Held {
-            program,
-            pid_file,
-            pidfd,
-            report,
-            go,
-        })
+        Ok(Held { program, pid_file, pidfd, report, go })
     }
 
     /// [`hold`](Self::hold) and [`release`](Held::release) in one.
@@ -234,24 +220,13 @@ impl Launch {
     }
 
     fn plan(self) -> io::Result<(Plan, File, File)> {
-        let null = || {
-            OpenOptions::new()
-                .read(true)
-                .write(true)
-                .open("/dev/null")
-                .map(OwnedFd::from)
-        };
+        let null = || OpenOptions::new().read(true).write(true).open("/dev/null").map(OwnedFd::from);
         let output = self.output.map_or_else(null, Ok)?;
         let error_output = output.try_clone()?;
         let mut placed = vec![(null()?, 0), (output, 1), (error_output, 2)];
         placed.extend(self.placed);
         // Numbers from here on are never a target: what the child needs until its exec lives there.
-        let spare = placed
-            .iter()
-            .map(|&(_, number)| number)
-            .max()
-            .unwrap_or(2)
-            .saturating_add(1);
+        let spare = placed.iter().map(|&(_, number)| number).max().unwrap_or(2).saturating_add(1);
         let pid_file = match &self.pid_file {
             Some(path) => Some(above(open_pid_file(path)?.into(), spare)?),
             None => None,
@@ -336,13 +311,7 @@ impl Held {
 
     /// A pid file that is another's stays.
     fn remove_pid_file(&self, error: &LaunchError) {
-        let anothers = matches!(
-            error,
-            LaunchError::Failed {
-                stage: Stage::PidFile,
-                ..
-            }
-        );
+        let anothers = matches!(error, LaunchError::Failed { stage: Stage::PidFile, .. });
         if let (Some(path), false) = (&self.pid_file, anothers) {
             let _best_effort = fs::remove_file(path);
         }
@@ -351,11 +320,7 @@ impl Held {
 
 fn failure(program: &Path, stage: Stage, source: io::Error) -> LaunchError {
     let program = program.to_owned();
-    LaunchError::Failed {
-        program,
-        stage,
-        source,
-    }
+    LaunchError::Failed { program, stage, source }
 }
 
 /// What the new process says over its pipe: [`Report::SIZE`] bytes, two native `i32`. It is ready twice: to be
@@ -377,10 +342,7 @@ fn read_report(pipe: &mut File) -> io::Result<Report> {
         other => other?,
     }
     let [a, b, c, d, e, f, g, h] = bytes;
-    let (code, value) = (
-        i32::from_ne_bytes([a, b, c, d]),
-        i32::from_ne_bytes([e, f, g, h]),
-    );
+    let (code, value) = (i32::from_ne_bytes([a, b, c, d]), i32::from_ne_bytes([e, f, g, h]));
     match Stage::from_code(code) {
         None => Ok(Report::Ready(value)),
         Some(stage) => Ok(Report::Failed(stage, io::Error::from_raw_os_error(value))),
@@ -410,13 +372,7 @@ fn above(fd: OwnedFd, lowest: RawFd) -> io::Result<OwnedFd> {
 
 /// Not truncated here: it may be locked by a living program.
 fn open_pid_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o644)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(path)
+    OpenOptions::new().write(true).create(true).truncate(false).mode(0o644).custom_flags(libc::O_NOFOLLOW).open(path)
 }
 
 #[cfg(test)]
