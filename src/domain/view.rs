@@ -120,7 +120,7 @@ impl View {
     /// # Errors
     /// `OperationInvalid` if it does not run, as libvirt words it.
     pub fn running(&self) -> Result<&Run> {
-        self.run.as_ref().ok_or_else(|| crate::error::Error::not_running())
+        self.run.as_ref().ok_or_else(crate::error::Error::not_running)
     }
 }
 

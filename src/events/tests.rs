@@ -184,14 +184,14 @@ fn what_was_missed_is_told_with_state_name_and_reason() {
     ] {
         let dir = TempDir::new().unwrap();
         let journal = Journal::open(dir.path()).unwrap();
-        journal.baseline(&[before.clone()]);
+        journal.baseline(std::slice::from_ref(&before));
         drop(journal);
         // Over a restart, so that all of it is in the files.
         let journal = Journal::open(dir.path()).unwrap();
-        let missed = journal.reconcile(&[now.clone()], failed);
+        let missed = journal.reconcile(std::slice::from_ref(&now), failed);
         assert_eq!(lines(&missed), wanted, "{before:?} {now:?}");
         journal.append(missed);
-        assert!(journal.reconcile(&[now.clone()], failed).is_empty(), "told twice: {before:?} {now:?}");
+        assert!(journal.reconcile(std::slice::from_ref(&now), failed).is_empty(), "told twice: {before:?} {now:?}");
     }
 }
 

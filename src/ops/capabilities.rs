@@ -247,7 +247,7 @@ fn cell_cpu(cpu: &hostinfo::CellCpu) -> CellCpu {
 fn bank(bank: &hostinfo::Bank) -> CacheBank {
     let (size, unit) = [(1 << 20, "GiB"), (1 << 10, "MiB"), (1, "KiB")]
         .into_iter()
-        .find(|(unit, _)| bank.size % unit == 0)
+        .find(|(unit, _)| bank.size.is_multiple_of(*unit))
         .map_or((bank.size, "KiB"), |(by, name)| (bank.size / by, name));
     CacheBank {
         id: bank.id,

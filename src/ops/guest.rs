@@ -86,7 +86,7 @@ impl Guests {
     pub fn of(&self, view: &View) -> Result<Arc<Guest>> {
         let run = view.running()?;
         let found = self.table().get(&view.uuid).filter(|g| g.id == run.id).cloned();
-        found.ok_or_else(|| Error::not_running())
+        found.ok_or_else(Error::not_running)
     }
     /// Enters a connection.
     pub(super) fn insert(&self, guest: &Arc<Guest>) {
@@ -137,7 +137,7 @@ impl Guest {
     /// # Errors
     /// `OperationInvalid` if it had ended before we looked.
     pub(super) fn process(&self) -> Result<&Process> {
-        self.process.as_ref().ok_or_else(|| Error::not_running())
+        self.process.as_ref().ok_or_else(Error::not_running)
     }
 
     /// Waits for the end of the process. A process that can't be watched counts as alive, and is looked at again.

@@ -80,12 +80,12 @@ pub async fn update(driver: &Arc<Driver>, domain: &Domain, wanted: Wanted, condi
     }
     let owned = Arc::clone(driver);
     driver
-        .tracked(async move {
+        .tracked(Box::pin(async move {
             match swap {
-                Some(swap) => swap.carry_out(&owned, &job, stored, wanted.lock).await,
+                Some(swap) => Box::pin(swap.carry_out(&owned, &job, stored, wanted.lock)).await,
                 None => job.commit(move |view| Ok(follow(view, stored, None))).await.map(drop),
             }
-        })
+        }))
         .await
 }
 
@@ -228,7 +228,10 @@ impl Steps<'_> {
         let owners = Arc::new(start::Owners::of_disk(self.driver, &self.swap.new));
         let taken = Arc::clone(&owners);
         crate::blocking::file("giving the image to QEMU", move || taken.take()).await?;
-        let restore = crate::blocking::file("giving the image back", move || Ok(owners.restore()));
+        let restore = crate::blocking::file("giving the image back", move || {
+            owners.restore();
+            Ok(())
+        });
         undo.push("the owner of the image", restore);
         Ok(())
     }
@@ -256,7 +259,11 @@ impl Steps<'_> {
             }
         }
         let owners = start::Owners::of_disk(self.driver, &self.swap.old);
-        let restored = crate::blocking::file("giving the old image back", move || Ok(owners.restore())).await;
+        let restored = crate::blocking::file("giving the old image back", move || {
+            owners.restore();
+            Ok(())
+        })
+        .await;
         if let Err(error) = restored {
             tracing::warn!(%error, "the image of a medium that was taken out is left to QEMU's user");
         }

@@ -50,7 +50,7 @@ async fn mark(job: &crate::domain::Job) -> Result<()> {
         return Ok(());
     }
     let change = |view: &mut View| {
-        let run = view.run.as_mut().ok_or_else(|| Error::not_running())?;
+        let run = view.run.as_mut().ok_or_else(Error::not_running)?;
         run.taints.insert("custom-monitor");
         Ok(Effects::none())
     };

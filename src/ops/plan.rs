@@ -62,7 +62,11 @@ pub(super) async fn from_text(driver: &Arc<Driver>, xml: String, validate: bool)
 pub(super) async fn complete(driver: &Arc<Driver>, domain: Box<domxml::Domain>, age: Age) -> Result<Planned> {
     if domain.os.firmware.is_some() || domain.os.loader.is_some() || domain.os.nvram.is_some() {
         let owned = Arc::clone(driver);
-        crate::blocking::file("reading the host's firmware descriptors", move || Ok(drop(owned.firmware.read()))).await?;
+        crate::blocking::file("reading the host's firmware descriptors", move || {
+            owned.firmware.read();
+            Ok(())
+        })
+        .await?;
     }
     let mut known = Known { driver, caps: RefCell::default(), wanted: RefCell::default() };
     for _ in 0..PROBES_MAX {

@@ -335,7 +335,8 @@ mod tests {
     fn what_happened_meanwhile_is_told_once() {
         use Condition as C;
         // As the files have it, QEMU's word, whether CPUs run, what it is then, what is told.
-        let table: &[(C, &str, bool, C, Option<(i32, i32)>)] = &[
+        type Row = (C, &'static str, bool, C, Option<(i32, i32)>);
+        let table: &[Row] = &[
             (C::RUNNING_BOOTED, "running", true, C::RUNNING_BOOTED, None),
             (C::RUNNING_BOOTED, "paused", false, C::PAUSED_UNKNOWN, Some((3, 0))),
             (C::RUNNING_BOOTED, "prelaunch", false, C::PAUSED_UNKNOWN, Some((3, 0))),

@@ -32,7 +32,8 @@ pub fn text(view: &View, form: Form) -> Result<Arc<str>> {
     let document = document.ok_or_else(|| Error::internal("the domain has no document"))?;
     // Another host needs the secrets too.
     let secure = form.secure || form.migratable;
-    if !secure && !(form.inactive && document.is_live()) {
+    let made_for_it = secure || form.inactive && document.is_live();
+    if !made_for_it {
         return document.text();
     }
     let mut flags = FormatFlags::NONE;

@@ -112,8 +112,8 @@ mod tests {
         store.read().iter().map(|f| f.executable().to_owned()).collect()
     }
 
-    #[test]
-    fn later_directories_replace_and_take_away_and_names_give_the_order() {
+    #[tokio::test]
+    async fn later_directories_replace_and_take_away_and_names_give_the_order() {
         let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let put = |dir: &tempfile::TempDir, name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
         put(&one, "60-c.json", &descriptor("c"));
@@ -128,7 +128,7 @@ mod tests {
         assert_eq!(files(&store), ["other b", "c"]);
         let first = store.read();
         assert!(Arc::ptr_eq(&first, &store.read()), "nothing changed, nothing is read");
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         put(&two, "70-d.json", &descriptor("d"));
         assert_eq!(files(&store), ["other b", "c", "d"]);
         assert_eq!(store.known().len(), 3);

@@ -16,9 +16,9 @@ use crate::proto::{
 };
 
 /// Most guests in an answer.
-const MOST_GUESTS: usize = DOMAIN_LIST_MAX as usize;
+const MOST_GUESTS: usize = DOMAIN_LIST_MAX;
 /// Most parameters of a guest.
-const MOST_PARAMETERS: usize = CONNECT_GET_ALL_DOMAIN_STATS_MAX as usize;
+const MOST_PARAMETERS: usize = CONNECT_GET_ALL_DOMAIN_STATS_MAX;
 /// Flags of the call that choose guests; the others say how.
 const CHOICE: u32 = 0xff;
 
