@@ -36,7 +36,7 @@ fn registry() -> Arc<Registry> {
         let uuid = Uuid::from_u128(number);
         let text = format!("<domain type='kvm'><name>{name}</name><uuid>{uuid}</uuid><memory>1048576</memory></domain>");
         let domain = domxml::Domain::parse(&text, ParseFlags::INACTIVE).unwrap();
-        let view = View { config: Some(Stored::new(domain)), ..View::new(uuid, name.into(), 0) };
+        let view = View { config: Some(Stored::new(&domain)), ..View::new(uuid, name.into(), 0) };
         registry.enter(view);
     }
     registry

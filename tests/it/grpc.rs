@@ -268,17 +268,6 @@ impl Watch {
             }
         }
     }
-
-    /// The error that the watch ended with.
-    pub(crate) async fn end(&mut self) -> Result<Status> {
-        loop {
-            match tokio::time::timeout(SOON, self.stream.message()).await? {
-                Ok(Some(_)) => {}
-                Ok(None) => bail!("it ended without an error"),
-                Err(status) => return Ok(status),
-            }
-        }
-    }
 }
 
 /// An event in a word: "started/booted", "reboot", ...
