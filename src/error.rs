@@ -282,7 +282,11 @@ impl From<domxml::Error> for Error {
     fn from(error: domxml::Error) -> Self {
         let number = i32::try_from(error.kind.number()).unwrap_or(0);
         let code = Code::of_number(number).unwrap_or(Code::Xml);
-        let area = if code == Code::XmlDetail { Area::Domain } else { Area::Qemu };
+        let area = match code {
+            Code::XmlDetail => Area::Domain,
+            Code::XmlInvalidSchema => Area::Xml,
+            _ => Area::Qemu,
+        };
         Self { area, ..Self::new(code, error.message) }
     }
 }
