@@ -30,7 +30,7 @@ pub(super) use reserve::{leases_of, legacy_firmware, native_resources, plan_conf
 
 use super::{Conditions, Driver, chain, guest::Guest, plan, react, stop, undo::Undo};
 use crate::{
-    domain::{Condition, Document, Domain, Effects, Job, Run, Stored, View, jobs::Long, jobs::Want},
+    domain::{Condition, Document, Domain, Effects, GONE, Job, Run, Stored, View, jobs::Long, jobs::Want},
     error::{Error, Result},
     pb::EventKind,
     qemu::{Held, Live, LogTail, Start},
@@ -126,9 +126,16 @@ pub async fn create(driver: &Arc<Driver>, xml: String, validate: bool, how: How,
         Box::pin(prepare(driver, planned.domain)).await?;
         return Ok(Arc::new(View::new(uuid, name.into(), 0)));
     }
-    let domain = driver.registry.claim(uuid, &name)?;
-    let owned = Arc::clone(driver);
-    driver.tracked(Box::pin(async move { create_claimed(&owned, domain, planned.domain, how).await })).await
+    loop {
+        let domain = driver.registry.claim(uuid, &name)?;
+        let (owned, document, how) = (Arc::clone(driver), planned.domain.clone(), how.clone());
+        let attempt = Box::pin(async move { create_claimed(&owned, domain, document, how).await });
+        match driver.tracked(attempt).await {
+            // Another start of this guest has just failed, and it left: it is a new one now.
+            Err(error) if error.reason == Some(GONE) => {}
+            other => return other,
+        }
+    }
 }
 
 async fn create_claimed(driver: &Arc<Driver>, domain: Domain, document: Box<domxml::Domain>, how: How) -> Result<Arc<View>> {
