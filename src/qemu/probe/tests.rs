@@ -98,6 +98,7 @@ async fn a_replaced_binary_and_a_broken_cache_are_asked_again() {
     let target = fs::canonicalize(&place.binary).unwrap();
     fs::remove_file(&place.binary).unwrap();
     fs::copy(target, &place.binary).unwrap();
+    tokio::time::sleep(TRUSTED).await;
     prober.caps(&place.binary).await.unwrap();
     assert_eq!(place.launches(), launches + 2);
 }
