@@ -125,8 +125,8 @@ impl Store {
     }
 
     /// Notes what is about to be done to a run, for a daemon that finds it half done.
-    pub async fn note_intent(&self, uuid: uuid::Uuid, id: i32, what: &'static str) {
-        let path = self.intent_path(uuid, id);
+    pub async fn note_intent(&self, uuid: uuid::Uuid, id: i32, what: impl Into<String>) {
+        let (path, what) = (self.intent_path(uuid, id), what.into());
         let note = move || write(&path, what.as_bytes(), false).map_err(|e| Error::system("cannot note an intent", e));
         if let Err(error) = blocking::file("noting an intent", note).await {
             tracing::warn!(%error, "should the daemon end now, the next one will not know what was meant");
@@ -135,7 +135,12 @@ impl Store {
 
     /// Whether this was about to be done to the run.
     pub fn has_intent(&self, uuid: uuid::Uuid, id: i32, what: &str) -> bool {
-        fs::read_to_string(self.intent_path(uuid, id)).is_ok_and(|noted| noted == what)
+        self.intent(uuid, id).is_some_and(|noted| noted.lines().next() == Some(what))
+    }
+
+    /// What was about to be done to the run: the first line names it, the rest is its own.
+    pub fn intent(&self, uuid: uuid::Uuid, id: i32) -> Option<String> {
+        fs::read_to_string(self.intent_path(uuid, id)).ok()
     }
 
     /// It is done, or given up.

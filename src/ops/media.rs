@@ -162,7 +162,12 @@ impl Swap {
         }
         // Noted first: should the daemon end in the midst, the next one gives the drive the medium that the document names.
         let (store, uuid) = (driver.registry.store(), job.domain().uuid());
-        store.note_intent(uuid, self.guest.id, INTENT).await;
+        // The two documents are two files: it has the former stored one, in case only that is replaced.
+        let former = if stored.is_some() { job.view().config.clone() } else { None };
+        let text = former.map(|f| f.secure_text());
+        let (target, index) = (&self.old.target.dev, index_of(&self.old));
+        let note = format!("{INTENT}\n{target}\n{index}\n{}", text.as_deref().unwrap_or_default());
+        store.note_intent(uuid, self.guest.id, note).await;
         let mut undo = Undo::default();
         let steps = Steps { driver, guest: &self.guest, swap: &self };
         let old_nodes = nodes(&self.old)?;
@@ -273,15 +278,34 @@ impl Steps<'_> {
 /// Ends a change that another daemon left in the midst: undoes it, or what is left to do if it was written down.
 pub(super) async fn settle(driver: &Arc<Driver>, guest: &Arc<Guest>) {
     let (store, view) = (driver.registry.store(), guest.domain.view());
-    if !store.has_intent(view.uuid, guest.id, INTENT) {
-        return;
-    }
+    let Some(noted) = store.intent(view.uuid, guest.id).filter(|noted| noted.lines().next() == Some(INTENT)) else { return };
     tracing::warn!(guest = %view.name, "a change of a medium was under way when the daemon ended; the drives follow the document");
-    match follow_document(driver, guest, &view).await {
+    let settled = async {
+        take_back_stored(guest, &view, &noted).await?;
+        follow_document(driver, guest, &view).await
+    };
+    match settled.await {
         Ok(()) => store.clear_intent(view.uuid, guest.id).await,
         // The intent stays, and is seen to when the guest is reached again.
         Err(error) => tracing::error!(guest = %view.name, %error, "the media of its drives could not be set right"),
     }
+}
+
+/// Puts the former stored document back if the live one was not replaced any more.
+async fn take_back_stored(guest: &Guest, view: &View, noted: &str) -> Result<()> {
+    let mut parts = noted.splitn(4, '\n').skip(1);
+    let (Some(target), Some(index), Some(text)) = (parts.next(), parts.next(), parts.next()) else { return Ok(()) };
+    let disk = view.running()?.document.domain.devices.disks.iter().find(|d| d.target.dev == target);
+    if text.is_empty() || disk.is_none_or(|d| index_of(d).to_string() != index) {
+        return Ok(());
+    }
+    let former = Stored::new(&domxml::Domain::parse(text, ParseFlags::INACTIVE)?);
+    guest.domain.commit(move |view| Ok(follow(view, Some(former), None))).await.map(drop)
+}
+
+/// The number of a disk's image, by which two media are told apart; 0 for an empty drive.
+fn index_of(disk: &Disk) -> u32 {
+    disk.source.as_ref().and_then(|s| s.index).unwrap_or(0)
 }
 
 async fn follow_document(driver: &Arc<Driver>, guest: &Arc<Guest>, view: &View) -> Result<()> {
