@@ -163,10 +163,8 @@ impl Swap {
         // Noted first: should the daemon end in the midst, the next one gives the drive the medium that the document names.
         let (store, uuid) = (driver.registry.store(), job.domain().uuid());
         // The two documents are two files: it has the former stored one, in case only that is replaced.
-        let former = if stored.is_some() { job.view().config.clone() } else { None };
-        let text = former.map(|f| f.secure_text());
-        let (target, index) = (&self.old.target.dev, index_of(&self.old));
-        let note = format!("{INTENT}\n{target}\n{index}\n{}", text.as_deref().unwrap_or_default());
+        let former = stored.as_ref().and(job.view().config.clone());
+        let note = intent(&self.old, former.as_deref());
         store.note_intent(uuid, self.guest.id, note).await;
         let mut undo = Undo::default();
         let steps = Steps { driver, guest: &self.guest, swap: &self };
@@ -293,14 +291,27 @@ pub(super) async fn settle(driver: &Arc<Driver>, guest: &Arc<Guest>) {
 
 /// Puts the former stored document back if the live one was not replaced any more.
 async fn take_back_stored(guest: &Guest, view: &View, noted: &str) -> Result<()> {
-    let mut parts = noted.splitn(4, '\n').skip(1);
-    let (Some(target), Some(index), Some(text)) = (parts.next(), parts.next(), parts.next()) else { return Ok(()) };
-    let disk = view.running()?.document.domain.devices.disks.iter().find(|d| d.target.dev == target);
-    if text.is_empty() || disk.is_none_or(|d| index_of(d).to_string() != index) {
-        return Ok(());
+    match former_stored(noted, &view.running()?.document.domain.devices.disks)? {
+        Some(former) => guest.domain.commit(move |view| Ok(follow(view, Some(former), None))).await.map(drop),
+        None => Ok(()),
     }
-    let former = Stored::new(&domxml::Domain::parse(text, ParseFlags::INACTIVE)?);
-    guest.domain.commit(move |view| Ok(follow(view, Some(former), None))).await.map(drop)
+}
+
+/// What an intent holds: its name, the drive, the number of its image, and the former stored document if that was to change.
+fn intent(old: &Disk, former: Option<&Stored>) -> String {
+    let text = former.map(Stored::secure_text);
+    format!("{INTENT}\n{}\n{}\n{}", old.target.dev, index_of(old), text.as_deref().unwrap_or_default())
+}
+
+/// The stored document that counts while the drive still has the image that was noted.
+fn former_stored(noted: &str, disks: &[Disk]) -> Result<Option<Arc<Stored>>> {
+    let mut parts = noted.splitn(4, '\n').skip(1);
+    let (Some(target), Some(index), Some(text)) = (parts.next(), parts.next(), parts.next()) else { return Ok(None) };
+    let unchanged = disks.iter().any(|d| d.target.dev == target && index_of(d).to_string() == index);
+    if text.is_empty() || !unchanged {
+        return Ok(None);
+    }
+    Ok(Some(Stored::new(&domxml::Domain::parse(text, ParseFlags::INACTIVE)?)))
 }
 
 /// The number of a disk's image, by which two media are told apart; 0 for an empty drive.
@@ -510,81 +521,4 @@ fn only_the_medium(old: &Disk, new: &Disk) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const DRIVE: &str = "<disk type='file' device='cdrom'><driver name='qemu' type='raw'/><source file='/a.iso' index='2'/><backingStore/>
-        <target dev='sda' bus='sata'/><readonly/><alias name='sata0-0-0'/><address type='drive' controller='0' bus='0' target='0' unit='0'/></disk>";
-
-    fn live(xml: &str) -> Disk {
-        let document = XmlDocument::parse(xml, &[], ParseFlags::NONE).unwrap();
-        match Device::read_choice(document.root()).unwrap() {
-            Some(Device::Disk(disk)) => *disk,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn only_the_medium_may_change() {
-        let old = live(DRIVE);
-        // What the new document says, and the field that libvirt names.
-        let cases = [
-            ("<disk type='file' device='cdrom'><source file='/b.iso'/><target dev='sda' bus='sata'/></disk>", None),
-            ("<disk type='file' device='cdrom'><target dev='sda'/></disk>", None),
-            ("<disk type='file' device='cdrom'><target dev='sda' bus='ide'/></disk>", Some("bus")),
-            ("<disk type='file' device='disk'><target dev='sda' bus='sata'/></disk>", Some("device")),
-            ("<disk type='file' device='cdrom'><target dev='sda' bus='sata'/><serial>x</serial></disk>", Some("serial")),
-            ("<disk type='file' device='cdrom'><driver cache='none'/><target dev='sda' bus='sata'/></disk>", Some("cache")),
-        ];
-        for (xml, field) in cases {
-            let refused = only_the_medium(&old, &disk(xml).unwrap()).err().map(|e| e.message.into_owned());
-            assert_eq!(refused, field.map(|f| format!("cannot modify field '{f}' of the disk")), "{xml}");
-        }
-    }
-
-    #[test]
-    fn a_drive_is_emptied_and_filled_and_keeps_all_else() {
-        let old = live(DRIVE);
-        let empty = with_medium(&old, &disk("<disk type='file' device='cdrom'><target dev='sda'/></disk>").unwrap());
-        assert!(is_empty(&empty) && nodes(&empty).unwrap().is_empty() && !same_medium(&old, &empty));
-        assert_eq!(empty.info, old.info);
-        let mut other =
-            with_medium(&empty, &disk("<disk type='file' device='cdrom'><source file='/b.iso'/><target dev='sda'/></disk>").unwrap());
-        assert_eq!(block::number_disk(&mut other, 4), 5);
-        let names: Vec<_> = nodes(&other).unwrap().iter().map(name_of).collect();
-        assert_eq!(names, ["libvirt-4-storage"]);
-        assert_eq!(nodes(&other).unwrap()[0]["read-only"], true);
-    }
-
-    #[test]
-    fn the_same_medium_keeps_its_nodes() {
-        let old = live(DRIVE);
-        let wanted =
-            disk("<disk type='file' device='cdrom'><source file='/a.iso' startupPolicy='optional'/><target dev='sda'/></disk>").unwrap();
-        let new = with_medium(&old, &wanted);
-        assert!(same_medium(&old, &new));
-        let kept = keeping_nodes(&old, new);
-        let source = kept.source.unwrap();
-        assert_eq!((source.index, source.startup_policy.is_some()), (Some(2), true));
-    }
-
-    #[test]
-    fn other_devices_and_nonsense_are_refused() {
-        assert_eq!(disk("<interface type='user'/>").unwrap_err().code, Code::OperationUnsupported);
-        assert_eq!(disk("<bogus/>").unwrap_err().code, Code::ConfigUnsupported);
-        assert!(disk("<disk").is_err());
-    }
-
-    #[test]
-    fn nodes_of_images_have_numbers_and_others_have_none() {
-        for (name, number) in [
-            ("libvirt-12-format", Some(12)),
-            ("libvirt-3-slice-sto", Some(3)),
-            ("libvirt-pflash0-storage", None),
-            ("libvirt-CoR-vda", None),
-            ("#block1", None),
-        ] {
-            assert_eq!(number_of(name), number, "{name}");
-        }
-    }
-}
+mod tests;
