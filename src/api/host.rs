@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
+use unixfd::Peer;
 
 use crate::{
-    ops::{self, Driver},
+    ops::{self, Driver, emulator::Runnable},
     pb, version,
 };
 
@@ -115,9 +116,18 @@ impl pb::host_server::Host for Service {
         &self,
         request: Request<pb::GetDomainCapabilitiesRequest>,
     ) -> Result<Response<pb::GetDomainCapabilitiesResponse>, Status> {
+        let runnable = runnable(&request);
         let r = request.into_inner();
-        let asked = ops::domcaps::Asked { emulator: r.emulator, arch: r.arch, machine: r.machine, virt_type: r.virt_type };
+        let asked = ops::domcaps::Asked { emulator: r.emulator, arch: r.arch, machine: r.machine, virt_type: r.virt_type, runnable };
         let xml = ops::host::domain_capabilities(&self.driver, asked).await?;
         Ok(Response::new(pb::GetDomainCapabilitiesResponse { xml }))
+    }
+}
+
+/// Which emulators the caller may have run.
+fn runnable<T>(request: &Request<T>) -> Runnable {
+    match request.extensions().get::<Peer>() {
+        Some(peer) if !peer.read_only => Runnable::Any,
+        _ => Runnable::Found,
     }
 }

@@ -134,7 +134,7 @@ impl Kept {
 
 /// The emulators of the host that can be asked; others are left out.
 async fn emulators(driver: &Arc<Driver>) -> Vec<Emulator> {
-    let found = ARCHES.iter().filter_map(|&(arch, word_size)| Some((arch, word_size, host::default_emulator(arch)?)));
+    let found = ARCHES.iter().filter_map(|&(arch, word_size)| Some((arch, word_size, super::emulator::default_emulator(driver, arch)?)));
     let asked = found.map(|(arch, word_size, path)| async move {
         match driver.prober.caps(Path::new(&path)).await {
             Ok(caps) => Some(Emulator { arch, word_size, path, caps }),

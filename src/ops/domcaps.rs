@@ -20,8 +20,11 @@ use qemu_plan::{
     postparse::Firmware,
 };
 
-use super::{Driver, host};
-use crate::error::{Code, Error, Result};
+use super::{
+    Driver,
+    emulator::{Named, Runnable, emulator_for},
+};
+use crate::error::{Error, Result};
 use devices::Tools;
 
 /// libvirt's types of guests.
@@ -33,7 +36,7 @@ const KEPT_MAX: usize = 16;
 const ENCRYPTION: (u32, u32) = (0x8000_001f, 0);
 
 /// What is asked for; empty: the host's best.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Asked {
     /// Path of the emulator.
     pub emulator: String,
@@ -43,6 +46,8 @@ pub struct Asked {
     pub machine: String,
     /// "kvm" or "qemu".
     pub virt_type: String,
+    /// Which emulators may be asked.
+    pub runnable: Runnable,
 }
 
 /// Texts and what they were made of, the last one first.
@@ -86,7 +91,7 @@ impl PartialEq for Basis {
 /// The document.
 ///
 /// # Errors
-/// `InvalidArg` for what the emulator does not have.
+/// `InvalidArg` for what the emulator does not have; `OperationDenied` for one that the caller may not have run.
 pub(super) async fn document(driver: &Arc<Driver>, asked: Asked) -> Result<String> {
     if !asked.virt_type.is_empty() && !VIRT_TYPES.contains(&asked.virt_type.as_str()) {
         return Err(wrong(format!("unknown virttype: {}", asked.virt_type)));
@@ -94,7 +99,9 @@ pub(super) async fn document(driver: &Arc<Driver>, asked: Asked) -> Result<Strin
     if !asked.arch.is_empty() && !super::capabilities::is_arch(&asked.arch) {
         return Err(wrong(format!("unknown architecture: {}", asked.arch)));
     }
-    let (path, caps) = emulator(driver, &asked).await?;
+    let named = Named { path: &asked.emulator, arch: &asked.arch };
+    let path = emulator_for(driver, named, asked.runnable).await?;
+    let caps = driver.prober.caps(Path::new(&path)).await?;
     let arch = wanted_arch(driver, &asked);
     check_arch(&caps, &arch, &path)?;
     let accel = accel(&caps, &asked, &path)?;
@@ -123,18 +130,6 @@ fn most_vcpus(accel: Accel, machine: &Machine, kvms: Option<u32>) -> u32 {
 
 fn wrong(message: String) -> Error {
     Error::argument(message)
-}
-
-async fn emulator(driver: &Arc<Driver>, asked: &Asked) -> Result<(String, Arc<Caps>)> {
-    let path = if asked.emulator.is_empty() {
-        let arch = wanted_arch(driver, asked);
-        let missing = || Error::new(Code::ConfigUnsupported, format!("unable to find any emulator to serve '{arch}' architecture"));
-        host::default_emulator(&arch).ok_or_else(missing)?
-    } else {
-        asked.emulator.clone()
-    };
-    let caps = driver.prober.caps(Path::new(&path)).await?;
-    Ok((path, caps))
 }
 
 /// The architecture that is asked for: the host's if none is named.

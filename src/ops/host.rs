@@ -135,7 +135,8 @@ pub async fn node(driver: &Driver) -> Result<Node> {
 /// There is none, or it can't be asked.
 pub async fn hypervisor_version(driver: &Arc<Driver>) -> Result<u64> {
     let arch = driver.host.arch.clone();
-    let path = default_emulator(&arch).ok_or_else(|| Error::internal(format!("Cannot find suitable emulator for {arch}")))?;
+    let path = super::emulator::default_emulator(driver, &arch)
+        .ok_or_else(|| Error::internal(format!("Cannot find suitable emulator for {arch}")))?;
     Ok(u64::from(driver.prober.caps(Path::new(&path)).await?.version()))
 }
 
@@ -172,17 +173,6 @@ pub fn cpu_models(arch: &str) -> Result<Vec<String>> {
         true => Ok(Vec::new()),
         false => Err(Error::argument(format!("cannot find architecture {arch}"))),
     }
-}
-
-/// The emulator for guests of an architecture that name none: the first on the daemon's path.
-pub fn default_emulator(arch: &str) -> Option<String> {
-    let name = match arch {
-        "i686" => "qemu-system-i386".to_owned(),
-        other => format!("qemu-system-{other}"),
-    };
-    let path = std::env::var_os("PATH")?;
-    let found = std::env::split_paths(&path).chain(["/usr/bin".into()]).map(|dir| dir.join(&name)).find(|p| p.is_file())?;
-    found.into_os_string().into_string().ok()
 }
 
 /// libvirt's capabilities document.

@@ -11,6 +11,7 @@ pub mod configure;
 pub mod console;
 pub mod define;
 pub mod domcaps;
+pub mod emulator;
 pub mod guest;
 pub mod host;
 pub mod media;

@@ -121,7 +121,7 @@ impl Known<'_> {
 
 impl Emulators for Known<'_> {
     fn default_for(&self, arch: &str) -> Option<String> {
-        super::host::default_emulator(arch)
+        super::emulator::default_emulator(self.driver, arch)
     }
     fn caps(&self, path: &str) -> qemu_plan::Result<Arc<Caps>> {
         self.find(path).ok_or_else(|| {

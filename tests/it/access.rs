@@ -1,11 +1,13 @@
 //! Every RPC of the contract on the read-only socket: what the table of permissions says, and nothing else.
 
-use std::path::Path;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use prost::Message;
-use testkit::Sandbox;
 use testkit::skip::can_run_guests;
+use testkit::{Sandbox, Virsh};
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::{Code, Request, Status};
 use virtqemud::access::PERMISSIONS;
@@ -96,5 +98,51 @@ async fn an_rpc_that_is_not_served_is_unimplemented() -> Result<()> {
         let status = call(&grpc, path).await.unwrap_err();
         assert_eq!(status.code(), Code::Unimplemented, "{path}: {status:?}");
     }
+    Ok(())
+}
+
+/// A program that is no QEMU and leaves a mark when it is run.
+fn marking(dir: &Path) -> Result<(PathBuf, PathBuf)> {
+    let (program, mark) = (dir.join("qemu-system-x86_64"), dir.join("mark"));
+    fs::write(&program, format!("#!/bin/sh\necho run >> {}\nexit 1\n", mark.display()))?;
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
+    Ok((program, mark))
+}
+
+fn about(emulator: &Path) -> compat::proto::GetDomainCapabilitiesRequest {
+    compat::proto::GetDomainCapabilitiesRequest { emulator: emulator.display().to_string(), ..Default::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_has_no_program_run_but_those_that_the_host_finds() -> Result<()> {
+    if !can_run_guests() {
+        return Ok(());
+    }
+    let sandbox = Sandbox::started(daemon())?;
+    let dir = tempfile::tempdir()?;
+    let (program, mark) = marking(dir.path())?;
+    let reader = Grpc::at(sandbox.path(READ_ONLY_SOCKET)).await?;
+    for emulator in [&program, &dir.path().join("absent"), &PathBuf::from("/bin/sh")] {
+        let denied = reader.host().get_domain_capabilities(about(emulator)).await;
+        let status = refused(denied, Code::PermissionDenied, "EMULATOR_NOT_FOUND_BY_HOST")?;
+        assert!(status.message().contains(&emulator.display().to_string()), "{}", status.message());
+    }
+    let link = dir.path().join("link");
+    std::os::unix::fs::symlink(QEMU, &link)?;
+    for emulator in [Path::new(QEMU), &link, Path::new("")] {
+        let answer = reader.host().get_domain_capabilities(about(emulator)).await?;
+        assert!(answer.get_ref().xml.contains(&format!("<path>{QEMU}</path>")), "{}", emulator.display());
+    }
+    // libvirt gives no such answer to readers at all: its client refuses with -r, and the daemon one that does not know.
+    let socket = sandbox.path("run/libvirt/virtqemud-sock-ro");
+    let unaware = Virsh::new(format!("qemu+unix:///system?socket={}", socket.display()));
+    let named = ["domcapabilities", "--emulatorbin", program.to_str().context("name")?];
+    for (virsh, named) in [(unaware, named.to_vec()), (sandbox.virsh(), [&["--readonly"], &named[..]].concat())] {
+        let said = virsh.refused(&named)?;
+        assert!(said.contains("operation forbidden: read only access prevents virConnectGetDomainCapabilities"), "{said}");
+    }
+    assert!(!mark.exists(), "it was run");
+    Grpc::of(&sandbox).await?.host().get_domain_capabilities(about(&program)).await.unwrap_err();
+    assert!(mark.exists(), "a full client may have it run");
     Ok(())
 }

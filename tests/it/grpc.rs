@@ -81,6 +81,10 @@ impl Grpc {
         pb::monitor_client::MonitorClient::new(self.channel())
     }
 
+    pub(crate) fn host(&self) -> pb::host_client::HostClient<Channel> {
+        pb::host_client::HostClient::new(self.channel())
+    }
+
     pub(crate) async fn define(&self, xml: &str) -> Answer<pb::Domain> {
         let xml = xml.to_owned();
         self.ask(|mut c| async move { c.define(pb::DefineRequest { xml, ..Default::default() }).await }).await
