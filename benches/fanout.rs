@@ -20,7 +20,7 @@ use virtqemud::{
     ops::{self, Driver, guest::Guests, host::Facts, sessions::Sessions},
     paths::{Paths, Scope},
     pb,
-    qemu::{FirmwareStore, Prober, ProberConfig},
+    qemu::{FirmwareStore, Prober, ProberConfig, probe::Deadlines},
 };
 
 /// Who waits for the event.
@@ -78,7 +78,7 @@ fn driver(root: &Path) -> Arc<Driver> {
         registry: Registry::new(Store::new(Arc::clone(&paths)), Journal::in_memory(1), 0),
         guests: Guests::default(),
         config: tokio::sync::watch::Sender::new(config).subscribe(),
-        prober: Prober::new(ProberConfig { cache: paths.capabilities.clone(), run_as: None }),
+        prober: Prober::new(ProberConfig { cache: paths.capabilities.clone(), run_as: None, deadlines: Deadlines::default() }),
         sessions: Sessions::default(),
         ports: ops::Ports::default(),
         host: Facts::read(Path::new("/"), Scope::System, &HostUuid::Fixed(Uuid::from_u128(9))).unwrap(),

@@ -18,7 +18,7 @@ use crate::{
     events::Journal,
     ops::{self, Driver, guest::Guests, host::Facts, sessions::Sessions},
     paths::{Environment, Scope},
-    qemu::{FirmwareStore, Prober, ProberConfig},
+    qemu::{FirmwareStore, Prober, ProberConfig, probe::Deadlines},
 };
 
 /// Makes the service of a daemon.
@@ -60,7 +60,7 @@ fn driver(setup: &Setup) -> anyhow::Result<Arc<Driver>> {
         registry: Registry::new(Store::new(Arc::clone(paths)), journal, config.max_queued.unwrap_or(0)),
         guests: Guests::default(),
         config: setup.qemu.clone(),
-        prober: Prober::new(ProberConfig { cache: paths.capabilities.clone(), run_as }),
+        prober: Prober::new(ProberConfig { cache: paths.capabilities.clone(), run_as, deadlines: Deadlines::default() }),
         sessions: Sessions::default(),
         ports: ops::Ports::default(),
         host: Facts::read(Path::new("/"), paths.scope, &setup.daemon.borrow().host_uuid)?,

@@ -59,8 +59,9 @@ fn the_queries_of_a_probe_are_those_recorded() {
     };
     let basics: Vec<_> = all.runs[0].exchanges.iter().take(6).cloned().collect();
     let so_far = Run { exchanges: basics };
-    let mut planned = probe::queries(probe::Stage::Basics, &Run::default());
-    planned.extend(probe::queries(probe::Stage::Details, &so_far));
+    let stages = [probe::Stage::Basics, probe::Stage::Schema, probe::Stage::Details];
+    let mut planned: Vec<_> = stages.into_iter().flat_map(|stage| probe::queries(stage, &so_far)).collect();
+    assert!(probe::needs_tcg_run(&so_far) && !probe::needs_tcg_run(&all.runs[1]));
     planned.sort_by_key(|q| format!("{}{:?}", q.execute, q.arguments));
     let planned: Vec<_> = planned.iter().map(|q| format!("{} {:?}", q.execute, q.arguments)).collect();
     assert_eq!(planned, sent(&all.runs[0]));

@@ -10,13 +10,14 @@
 //!                        on disk? ─▶ derive
 //!                              │ no
 //!                              ▼
-//!                        ask twice (kvm, tcg) ─▶ identity the same still? ─▶ write, derive
+//!                        ask, with KVM and without ─▶ identity the same still? ─▶ write, derive
 //! ```
 //!
 //! The hard thing is a binary that hangs or lies: everything is bounded in time and bytes, its failure is told to all
 //! who wait and not kept, and nothing of it is left running, not even by a daemon that was killed meanwhile.
 
 mod ask;
+mod family;
 mod identity;
 mod store;
 
@@ -28,15 +29,22 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use qemu_plan::caps::Caps;
+use tokio::sync::Semaphore;
 
 use super::RunAs;
 use crate::error::{Error, Result};
+pub use ask::Deadlines;
 use ask::Probe;
 use identity::{Host, Identity};
 use store::Store;
 
 /// How long a binary that was just found unchanged is taken to be so.
 const TRUSTED: Duration = Duration::from_secs(1);
+
+/// Binaries that are asked at a time.
+const AT_ONCE: usize = 8;
+/// Binaries that are remembered.
+const KNOWN_MAX: usize = 64;
 
 /// How a prober works.
 #[derive(Debug, Clone)]
@@ -45,6 +53,8 @@ pub struct ProberConfig {
     pub cache: PathBuf,
     /// Whom QEMU runs as; none: as the daemon.
     pub run_as: Option<RunAs>,
+    /// How long a binary may take.
+    pub deadlines: Deadlines,
 }
 
 /// Knows what QEMU binaries can do. One a daemon.
@@ -59,6 +69,7 @@ struct Inner {
     store: Store,
     host: tokio::sync::OnceCell<Host>,
     known: Mutex<HashMap<PathBuf, Known>>,
+    turns: Semaphore,
     /// Binaries that were just found unchanged.
     checked: Mutex<HashMap<PathBuf, (Instant, Arc<Caps>)>>,
 }
@@ -79,8 +90,8 @@ impl Prober {
     pub fn new(config: ProberConfig) -> Self {
         let store = Store::new(config.cache.clone());
         let (host, known) = (tokio::sync::OnceCell::new(), Mutex::default());
-        let checked = Mutex::default();
-        Self { inner: Arc::new(Inner { config, store, host, known, checked }) }
+        let (turns, checked) = (Semaphore::new(AT_ONCE), Mutex::default());
+        Self { inner: Arc::new(Inner { config, store, host, known, turns, checked }) }
     }
 
     /// What the binary at `path` can do, if it was looked at a moment ago.
@@ -140,6 +151,10 @@ impl Inner {
         let task = tokio::spawn(Arc::clone(self).find_out(identity.clone()));
         let outcome = async move { task.await.unwrap_or_else(|panic| Err(Arc::new(died(panic)))) };
         let entry = Known { identity, outcome: outcome.boxed().shared() };
+        if known.len() >= KNOWN_MAX {
+            // Clients name paths. What is forgotten is on disk.
+            known.retain(|_, known| known.outcome.peek().is_none());
+        }
         known.insert(entry.identity.path.clone(), entry.clone());
         entry
     }
@@ -153,9 +168,11 @@ impl Inner {
     }
 
     async fn probe(&self, identity: Identity) -> Result<Caps> {
-        let pid_file = self.store.prepare(&identity).await?;
-        let run_as = self.config.run_as.as_ref();
-        let replies = Probe { binary: &identity.path, pid_file: &pid_file, run_as }.ask().await?;
+        let turn = self.turns.acquire().await.map_err(|closed| Error::internal("no more probes").caused_by(closed))?;
+        let pid_files = self.store.prepare(&identity).await?;
+        let (run_as, deadlines) = (self.config.run_as.as_ref(), self.config.deadlines);
+        let replies = Probe { binary: &identity.path, pid_files: &pid_files, run_as, deadlines }.ask().await?;
+        drop(turn);
         let caps = Caps::derive(&replies).map_err(|error| not_understood(&identity, error))?;
         if self.identify(&identity.path).await? != identity {
             let message = format!("QEMU binary {} changed while it was probed", identity.path.display());
@@ -191,5 +208,7 @@ fn not_understood(identity: &Identity, error: qemu_plan::caps::CapsError) -> Err
     Error::internal(message).because("QEMU_BINARY_UNSUPPORTED").caused_by(error)
 }
 
+#[cfg(test)]
+mod odd;
 #[cfg(test)]
 mod tests;

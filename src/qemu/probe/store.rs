@@ -8,13 +8,13 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use nix::sys::signal::Signal;
 use qemu_plan::caps::{Caps, Replies};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::identity::{Identity, hex};
 use crate::error::{Error, Result};
+use crate::qemu::{Process, Stop};
 
 /// Of the file, and of what is asked: raised when more is asked.
 const FORMAT: u32 = 2;
@@ -63,19 +63,22 @@ impl Store {
         }
     }
 
-    /// Makes the directory, ends what a former daemon's probe of this binary left, and says where to put the pid file.
-    pub(super) async fn prepare(&self, identity: &Identity) -> Result<PathBuf> {
-        let (dir, pid_file) = (self.dir.clone(), self.file(identity, "pid"));
-        let made = pid_file.clone();
+    /// Makes the directory, ends what a former daemon's probe of this binary left, and says where to put the pid files.
+    pub(super) async fn prepare(&self, identity: &Identity) -> Result<[PathBuf; 2]> {
+        let (dir, pid_files) = (self.dir.clone(), ["pid", "tcg.pid"].map(|extension| self.file(identity, extension)));
+        let made = pid_files.clone();
         let failed = |error| Error::system(format!("cannot make directory {}", self.dir.display()), error);
-        super::super::blocking(move || {
+        let left_over = super::super::blocking(move || {
             DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
-            end_left_over(&made);
-            io::Result::Ok(())
+            io::Result::Ok(made.iter().filter_map(|file| left_over(file)).collect::<Vec<_>>())
         })
         .await?
         .map_err(failed)?;
-        Ok(pid_file)
+        for process in left_over {
+            // Its lock goes with it.
+            process.stop(Stop::Now).await?;
+        }
+        Ok(pid_files)
     }
 
     fn file(&self, identity: &Identity, extension: &str) -> PathBuf {
@@ -103,18 +106,14 @@ fn read(path: &Path, identity: &Identity) -> Option<Caps> {
 fn write(path: &Path, identity: &Identity, replies: &Replies) -> io::Result<()> {
     let text = serde_json::to_vec(&Written { format: FORMAT, identity, replies })?;
     let new = path.with_extension("json.new");
-    let mut file = File::create(&new)?;
-    file.write_all(&text)?;
-    file.sync_all()?;
+    // Not synced: one that a crash of the host leaves broken is as good as none.
+    File::create(&new)?.write_all(&text)?;
     fs::rename(&new, path)
 }
 
-fn end_left_over(pid_file: &Path) {
-    let Ok(Some(holder)) = unixfd::lock_holder(pid_file) else {
-        return;
-    };
+/// The QEMU of a probe that was cut off, if one lives.
+fn left_over(pid_file: &Path) -> Option<Process> {
+    let holder = unixfd::lock_holder(pid_file).ok()??;
     tracing::warn!(pid = holder, "ending the QEMU of a probe that was cut off");
-    if let Ok(process) = unixfd::PidFd::open(holder) {
-        let _gone_already = process.send_signal(Signal::SIGKILL);
-    }
+    unixfd::PidFd::open(holder).ok().map(Process::new)
 }

@@ -1,7 +1,8 @@
 //! What to ask a QEMU binary, in order. The daemon's prober sends what [`queries`] lists and keeps the replies.
 //!
-//! Two stages, because most properties are asked only of types that the binary has: [`Stage::Basics`] first, then
-//! [`Stage::Details`] with the replies so far. A second process without accelerator gets [`Stage::TcgOnly`].
+//! Most properties are asked only of types that the binary has: hence stages. [`Stage::Basics`] comes first and shows
+//! whether a second process without accelerator is needed, which gets [`Stage::TcgOnly`]; the first one goes on with
+//! [`Stage::Schema`] and, with the replies so far, [`Stage::Details`]. Within a stage no question depends on an answer.
 
 use serde_json::{Value, json};
 
@@ -12,9 +13,11 @@ use super::rule;
 /// Which part of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// What can be asked of any binary.
+    /// Who it is, and what decides about the second process.
     Basics,
-    /// What depends on the answers to the basics.
+    /// What commands there are; takes QEMU longest.
+    Schema,
+    /// What depends on the answers so far.
     Details,
     /// What is asked of the second process.
     TcgOnly,
@@ -29,7 +32,7 @@ pub struct Query {
     pub arguments: Option<Value>,
 }
 
-const BASICS: &[&str] = &["query-version", "query-target", "query-qmp-schema", "query-kvm", "qom-list-types"];
+const BASICS: &[&str] = &["query-version", "query-target", "query-kvm", "qom-list-types"];
 const DETAILS: &[&str] = &[
     "query-machines",
     "query-cpu-definitions",
@@ -91,12 +94,19 @@ const PROPERTIES: &[(&str, &str, Option<Flag>)] = &[
 pub fn queries(stage: Stage, so_far: &Run) -> Vec<Query> {
     match stage {
         Stage::Basics => BASICS.iter().map(|c| plain(c)).collect(),
+        Stage::Schema => vec![plain("query-qmp-schema")],
         Stage::Details => details(so_far),
         Stage::TcgOnly => {
             let models = expansions("max", Hyperv::Skip);
             std::iter::once(plain("query-cpu-definitions")).chain(models).chain([plain("query-machines")]).collect()
         }
     }
+}
+
+/// Whether a second process has something to add, given the answers to [`Stage::Basics`]: the first one uses an
+/// accelerator, and the binary can do without.
+pub fn needs_tcg_run(so_far: &Run) -> bool {
+    so_far.kvm_enabled() && so_far.lists("qom-list-types", "name", "tcg-accel")
 }
 
 fn details(so_far: &Run) -> Vec<Query> {
