@@ -3,8 +3,10 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use unixfd::{Peer, PeerCred};
+use wire::typed::TypedParam;
 
 use crate::events::Registry;
+use crate::neighbours::Caller;
 use crate::proto::SessionUpdate;
 use crate::server::{Options, SocketKind};
 
@@ -25,7 +27,7 @@ pub(crate) struct Conn {
 struct State {
     authenticated: bool,
     /// Whom it speaks for, where a trusted peer forwards the calls of others.
-    identity: Option<PeerCred>,
+    identity: Option<(PeerCred, Vec<TypedParam>)>,
     open: Option<Open>,
 }
 
@@ -64,12 +66,19 @@ impl Conn {
     pub(crate) fn peer(&self) -> Peer {
         let state = self.state();
         let by_flag = state.open.as_ref().is_some_and(|open| open.read_only);
-        Peer { cred: state.identity.unwrap_or(self.cred), read_only: by_flag || self.socket == SocketKind::ReadOnly }
+        let cred = state.identity.as_ref().map_or(self.cred, |(cred, _)| *cred);
+        Peer { cred, read_only: by_flag || self.socket == SocketKind::ReadOnly }
     }
 
-    /// Makes the calls to come those of `cred`.
-    pub(crate) fn speak_for(&self, cred: PeerCred) {
-        self.state().identity = Some(cred);
+    /// Makes the calls to come those of `cred`, described by `params`.
+    pub(crate) fn speak_for(&self, cred: PeerCred, params: Vec<TypedParam>) {
+        self.state().identity = Some((cred, params));
+    }
+
+    /// Whom neighbours are called for. `label` is what a security module calls the process that connected.
+    pub(crate) fn caller(&self, label: Option<String>) -> Caller {
+        let given = self.state().identity.as_ref().map(|(_, params)| params.clone());
+        Caller { peer: self.peer(), given, label }
     }
 
     /// What it has opened.

@@ -37,8 +37,10 @@ pub(crate) struct Ctx {
 pub(crate) enum Effect {
     /// The client has shown who it is.
     Authenticated,
-    /// The client may send what the protocol allows.
-    Trust,
+    /// The connection is opened: the client may send what the protocol allows.
+    Opened,
+    /// The client speaks for somebody else.
+    Identity,
     /// Ping it when it is silent.
     Keepalive,
     /// End the connection once the reply is sent.

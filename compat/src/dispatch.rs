@@ -90,6 +90,18 @@ pub(crate) fn too_many_streams(answer: &Answer) -> Answer {
     refusal(answer.call, answer.info, &error)
 }
 
+/// Whether the call of `header` may be relayed to the neighbour that serves it: all that is checked here is what
+/// the neighbour cannot know.
+///
+/// # Errors
+/// The answer that it gets instead.
+pub(crate) fn may_forward(conn: &Arc<Conn>, header: Header, info: &'static ProcedureInfo, payload: &[u8]) -> Result<(), Box<Answer>> {
+    let ctx = Ctx::new(Arc::clone(conn), info, Fds::default());
+    let needs_write = (info.needs_write)(payload).map_err(|_| routes::undecodable());
+    let result = needs_write.and_then(|needs_write| routes::may_call(&ctx, info.read_only && !needs_write));
+    result.map_err(|error| Box::new(refusal(header, Some(info), &error)))
+}
+
 fn refusal(call: Header, info: Option<&'static ProcedureInfo>, error: &WireError) -> Answer {
     let mut packet = Vec::with_capacity(256);
     if put_packet(&mut packet, &call.reply(Status::ERROR), |out| error.encode(out)).is_err() {

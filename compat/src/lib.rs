@@ -6,6 +6,7 @@
 //!     dispatch   program, procedure, authentication, arguments, read-only: in libvirt's order
 //!       routes   procedure → handler
 //!         handlers   wire arguments → a request of the service → wire reply
+//!     neighbours     the procedures of the other drivers, relayed to their daemons
 //! ```
 //!
 //! It knows nothing of QEMU, and no more of the daemon than the services it calls. The daemon starts it
@@ -22,12 +23,14 @@ mod error;
 mod events;
 mod handlers;
 mod keepalive;
+mod neighbours;
 mod routes;
 mod server;
 mod session;
 mod stream;
 
 pub use backend::Backend;
+pub use neighbours::{Patience, Places};
 pub use routes::served;
 pub use server::{Authority, Clients, Limits, Options, Socket, SocketKind, serve};
 

@@ -8,6 +8,7 @@ use wire::{WireError, admin, qemu, remote};
 
 use crate::ctx::{Ctx, Effect, Failure, not_open};
 use crate::handlers::{agent, config, connect, counters, device, domain, events, host, info, lifecycle, list, monitor, node, stats};
+use crate::neighbours;
 
 /// A handler's answer: the whole reply packet and what else to do, or an error.
 pub(crate) type Outcome = Result<(Vec<u8>, Vec<Effect>), Failure>;
@@ -165,7 +166,7 @@ pub(crate) fn find(info: &ProcedureInfo) -> Option<Route> {
 /// Names of the procedures that are served, by program and number.
 pub fn served() -> impl Iterator<Item = (&'static Program, &'static ProcedureInfo)> {
     let all = |program: &'static Program| program.procedures.iter().map(move |info| (program, info));
-    wire::PROGRAMS.into_iter().flat_map(all).filter(|(_, info)| find(info).is_some())
+    wire::PROGRAMS.into_iter().flat_map(all).filter(|(_, info)| find(info).is_some() || neighbours::serve(info))
 }
 
 /// Reads the arguments and checks what libvirt checks, in its order: arguments, open connection, read-only.

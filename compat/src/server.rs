@@ -19,6 +19,7 @@ use wire::Program;
 
 use crate::backend::Backend;
 use crate::conn::Conn;
+use crate::neighbours::Places;
 use crate::session::Session;
 
 /// Most strangers at once, whatever is configured: each may occupy up to 16 KiB.
@@ -142,6 +143,8 @@ pub struct Options {
     pub authority: Authority,
     /// The daemon serves the whole host (`qemu:///system`) and not one user.
     pub system: bool,
+    /// Where the daemons of the other drivers are.
+    pub neighbours: Places,
     /// How many are connected.
     pub clients: Clients,
     /// Ids of event registrations are the daemon's, not the connection's.
@@ -157,6 +160,7 @@ impl Options {
             limits: RwLock::default(),
             authority: Authority::default(),
             system,
+            neighbours: Places::new(system),
             clients: Clients::default(),
             next_callback: AtomicI32::new(0),
         }

@@ -30,12 +30,14 @@ use wire::Priority;
 use wire::frame::{FrameError, Header, PacketType, put_bytes};
 use wire::io::{Arrived, Input, Output, Trust};
 use wire::keepalive::Keepalive as Sign;
+use wire::procedure::ProcedureInfo;
 
 use crate::conn::Conn;
 use crate::ctx::Effect;
 use crate::dispatch::{self, Answer, Call, Verdict};
 use crate::events::{Feeds, News};
 use crate::keepalive::{Keepalive, Tick};
+use crate::neighbours::{self, Delivery, Neighbours};
 use crate::server::Ticket;
 use crate::stream::Streams;
 
@@ -86,6 +88,7 @@ pub(crate) struct Session {
     waiting: VecDeque<Waiting>,
     waiting_bytes: usize,
     streams: Streams,
+    neighbours: Neighbours,
     feeds: Feeds,
     silence: Option<(Keepalive, Pin<Box<Sleep>>)>,
     /// No more calls are taken; when all is sent, the connection ends so.
@@ -120,6 +123,7 @@ enum Event {
     Filled(io::Result<bool>),
     Done(Priority, Answer),
     StreamData(Vec<u8>),
+    Neighbour(Delivery),
     News(News),
     Silent,
     Stop,
@@ -141,6 +145,7 @@ impl Session {
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             streams: Streams::default(),
+            neighbours: Neighbours::default(),
             feeds: Feeds::default(),
             silence: None,
             closing: None,
@@ -177,11 +182,12 @@ impl Session {
 
     async fn wait(&mut self) -> Event {
         let room = self.output.len() < OUTPUT_FULL;
-        let reading = self.closing.is_none() && !self.blocked && room && !self.streams.is_stuffed();
+        let reading = self.closing.is_none() && !self.blocked && room && !self.streams.is_stuffed() && !self.neighbours.is_stuffed();
         tokio::select! {
             result = self.output.flush_some(&self.stream), if !self.output.is_empty() => Event::Flushed(result),
             Some((priority, answer)) = self.calls.next() => Event::Done(priority, answer),
             packets = self.streams.next(), if room => Event::StreamData(packets),
+            delivery = self.neighbours.next(room) => Event::Neighbour(delivery),
             news = self.feeds.next() => Event::News(news),
             result = self.input.fill(&self.stream), if reading => Event::Filled(result),
             () = silent(&mut self.silence) => Event::Silent,
@@ -208,6 +214,7 @@ impl Session {
                 self.start_waiting().await?;
             }
             Event::StreamData(packets) => self.output.push(packets),
+            Event::Neighbour(delivery) => self.deliver(delivery)?,
             Event::News(news) => self.tell(news)?,
             Event::Silent => self.on_silence()?,
             Event::Stop => self.closing = Some(End::Stop),
@@ -219,7 +226,7 @@ impl Session {
 
     /// The end, once a closing connection has nothing left to do.
     fn may_end(&mut self) -> Option<End> {
-        let idle = self.output.is_empty() && self.calls.is_empty() && self.waiting.is_empty();
+        let idle = self.output.is_empty() && self.calls.is_empty() && self.waiting.is_empty() && !self.neighbours.is_busy();
         if idle { self.closing.take() } else { None }
     }
 
@@ -236,8 +243,10 @@ impl Session {
             if let Some(sign) = Sign::of(&packet.header) {
                 self.on_sign(sign);
             } else if matches!(packet.header.r#type, PacketType::STREAM | PacketType::STREAM_HOLE) {
-                let answer = self.streams.receive(&packet.header, self.input.payload(&packet));
-                if let Some(answer) = answer {
+                let payload = self.input.payload(&packet);
+                if !self.neighbours.receive(&packet.header, payload)
+                    && let Some(answer) = self.streams.receive(&packet.header, payload)
+                {
                     self.output.push(answer);
                 }
             }
@@ -248,7 +257,13 @@ impl Session {
 
     async fn on_call(&mut self, packet: &Arrived) -> Result<(), End> {
         let header = packet.header;
-        let priority = dispatch::procedure(&self.conn, &header).map_or(Priority::High, |info| info.priority);
+        let info = dispatch::procedure(&self.conn, &header);
+        if let Ok(info) = info
+            && neighbours::serve(info)
+        {
+            return self.forward(packet, info);
+        }
+        let priority = info.map_or(Priority::High, |info| info.priority);
         let payload = self.input.payload(packet);
         if self.may_run(priority) {
             // Descriptors come first, for the call takes them; the payload stays where it is until it is read.
@@ -271,6 +286,43 @@ impl Session {
         self.waiting_bytes += payload.len();
         let fds = self.take_fds(packet)?;
         self.waiting.push_back(Waiting { header, payload, fds, priority });
+        Ok(())
+    }
+
+    /// Relays a call to the neighbour that serves it. It takes no place of a call that is served here.
+    fn forward(&mut self, packet: &Arrived, info: &'static ProcedureInfo) -> Result<(), End> {
+        if !self.neighbours.has_room() {
+            self.blocked = true;
+            return Ok(());
+        }
+        let (header, payload) = (packet.header, self.input.payload(packet));
+        if let Err(answer) = dispatch::may_forward(&self.conn, header, info, payload) {
+            self.take_fds(packet)?;
+            return self.answer(*answer);
+        }
+        let (conn, stream) = (&self.conn, &self.stream);
+        let caller = || conn.caller(unixfd::peer_label(stream));
+        let places = &self.conn.options.neighbours;
+        if packet.fds == 0 {
+            self.neighbours.call(neighbours::Call { header, info, payload, fds: Fds::default() }, places, caller);
+            self.input.take(packet);
+            return Ok(());
+        }
+        let payload = payload.to_vec();
+        let fds = Fds::new(self.input.take(packet));
+        if fds.len() < packet.fds {
+            return Err(FrameError::Fds.into());
+        }
+        self.neighbours.call(neighbours::Call { header, info, payload: &payload, fds }, places, caller);
+        Ok(())
+    }
+
+    fn deliver(&mut self, delivery: Delivery) -> Result<(), End> {
+        match delivery {
+            Delivery::Packet(packet, fds) => self.output.push_with_fds(packet, fds.try_clone()?),
+            Delivery::Notice(packet) => return self.notify(packet),
+            Delivery::Room => {}
+        }
         Ok(())
     }
 
@@ -324,7 +376,14 @@ impl Session {
         for effect in std::mem::take(&mut answer.effects) {
             match effect {
                 Effect::Authenticated => self.authenticated(),
-                Effect::Trust => self.input.set_trust(Trust::Known),
+                Effect::Opened => {
+                    self.input.set_trust(Trust::Known);
+                    self.neighbours.clear();
+                }
+                Effect::Identity => {
+                    let label = unixfd::peer_label(&self.stream);
+                    self.neighbours.speak_for(&self.conn.caller(label));
+                }
                 Effect::Keepalive => self.watch_silence(),
                 Effect::Close => self.closing = Some(End::Closed),
                 Effect::Reply(with) => fds = with,
@@ -410,6 +469,16 @@ impl Session {
             News::Monitor(packet) => self.output.push_notice(packet),
             News::Lost(why) => return Err(End::EventsLost(why)),
         }
+        self.keeps_up()
+    }
+
+    fn notify(&mut self, packet: Vec<u8>) -> Result<(), End> {
+        self.output.push_notice(packet);
+        self.keeps_up()
+    }
+
+    /// Whether the client reads its events.
+    fn keeps_up(&self) -> Result<(), End> {
         match self.output.notice_len() {
             len if len > EVENTS_FULL => Err(End::SlowReader(len)),
             _ => Ok(()),

@@ -30,6 +30,8 @@ pub struct DaemonConfig {
 pub struct Sockets {
     /// Directory; `None` for the usual one.
     pub directory: Option<PathBuf>,
+    /// Directory where the daemons of the other drivers listen.
+    pub neighbours: Option<PathBuf>,
     /// Owning group, by name or number; `None` for that of the process.
     pub group: Option<String>,
     /// Mode of the read-write sockets.
@@ -150,6 +152,7 @@ fn refuse_unsupported_access(document: &Document) -> Result<(), Error> {
 fn sockets(document: &Document) -> Sockets {
     Sockets {
         directory: document.path("unix_sock_dir"),
+        neighbours: document.path("neighbour_sock_dir"),
         group: document.text("unix_sock_group").map(str::to_owned),
         rw_mode: document.mode("unix_sock_rw_perms"),
         ro_mode: document.mode("unix_sock_ro_perms"),

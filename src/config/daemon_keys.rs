@@ -80,6 +80,16 @@ const SECTIONS: &[Section] = &[
         ],
     },
     Section {
+        title: "Daemons of the other drivers.",
+        keys: &[key(
+            "neighbour_sock_dir",
+            Path,
+            Unset("\"/run/libvirt\""),
+            Restart,
+            "Directory where the daemons of the other drivers listen: virtnetworkd-sock and its like, or else\nlibvirt-sock of a daemon that has them all. Clients that ask here for networks, storage, node devices,\nsecrets, filters or interfaces are passed on to them.",
+        )],
+    },
+    Section {
         title: "Who may do what",
         keys: &[
             key(

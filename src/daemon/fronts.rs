@@ -4,6 +4,7 @@
 
 use std::future::Future;
 use std::io;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -37,7 +38,9 @@ impl Fronts {
     pub(super) fn start(work: &Work, setup: &Setup, sockets: Vec<Socket>) -> io::Result<Self> {
         let listeners = Listeners::sort(sockets)?;
         let system = setup.paths.scope == Scope::System;
-        let libvirt = Arc::new(compat::Options::new(work.service.clone(), system));
+        let mut libvirt = compat::Options::new(work.service.clone(), system);
+        libvirt.neighbours.directory = neighbours(setup);
+        let libvirt = Arc::new(libvirt);
         let admin = Arc::new(compat::Options::new(work.service.clone(), system));
         let clients = grpc::Clients::new(libvirt.clients.watch());
         let seen_admin = admin.clients.watch();
@@ -81,6 +84,12 @@ impl Listeners {
         }
         Ok(listeners)
     }
+}
+
+/// Where the daemons of the other drivers have their sockets.
+fn neighbours(setup: &Setup) -> PathBuf {
+    let configured = setup.daemon.borrow().sockets.neighbours.clone();
+    configured.unwrap_or_else(|| setup.paths.sockets.clone())
 }
 
 /// Keeps the limits of a front what the configuration says.

@@ -60,7 +60,7 @@ pub(crate) async fn open(ctx: &Ctx, args: ConnectOpen) -> Reply<()> {
     let name = args.name.ok_or_else(|| internal("connection not open"))?;
     let uri = local_uri(&name.to_str(), ctx.conn.options.system)?;
     ctx.conn.set_open(Some(Open { uri, read_only: args.flags & VIR_CONNECT_RO != 0 }));
-    ctx.then(Effect::Trust);
+    ctx.then(Effect::Opened);
     Ok(())
 }
 
@@ -82,7 +82,8 @@ pub(crate) async fn supports_feature(ctx: &Ctx, args: ConnectSupportsFeature) ->
 pub(crate) async fn set_identity(ctx: &Ctx, args: ConnectSetIdentity) -> Reply<()> {
     // Only who may do all may speak for others; whoever else does speaks for himself.
     if ctx.conn.cred.uid == 0 {
-        ctx.conn.speak_for(identity(ctx.conn.cred, &args.params));
+        ctx.conn.speak_for(identity(ctx.conn.cred, &args.params), args.params.to_vec());
+        ctx.then(Effect::Identity);
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use compat::proto;
 use futures_util::{Stream, StreamExt};
 use http_body_util::{BodyExt, StreamBody};
@@ -102,8 +102,8 @@ fn get(request: &proto::GetRequest) -> Result<Bytes, Status> {
 /// A console that says what it hears, and ends at "bye".
 fn attach(body: Body) -> http::Response<Body> {
     let connected = futures_util::stream::iter([Ok(frame(&proto::AttachResponse::default()))]);
-    let heard = body.into_data_stream().map(|data| data.unwrap()).filter_map(|data| {
-        let request = proto::AttachRequest::decode(&data[5..]).unwrap();
+    let heard = body.into_data_stream().flat_map(|data| futures_util::stream::iter(messages(data.unwrap())));
+    let heard = heard.filter_map(|request| {
         let data = match request.message {
             Some(proto::attach_request::Message::Data(data)) => Some(data),
             _ => None,
@@ -112,6 +112,16 @@ fn attach(body: Body) -> http::Response<Body> {
     });
     let heard = heard.take_while(|data| std::future::ready(&data[..] != b"bye"));
     respond(connected.chain(heard.map(|data| Ok(frame(&proto::AttachResponse { data })))))
+}
+
+/// The requests of a piece of a body, which holds whole ones.
+fn messages(mut data: Bytes) -> Vec<proto::AttachRequest> {
+    let mut messages = Vec::new();
+    while data.len() >= 5 {
+        let len = data.split_to(5).slice(1..).get_u32() as usize;
+        messages.push(proto::AttachRequest::decode(data.split_to(len)).unwrap());
+    }
+    messages
 }
 
 fn frame(message: &impl Message) -> Bytes {

@@ -9,15 +9,18 @@ mod backend;
 mod client;
 mod events;
 mod limits;
+mod neighbour;
+mod neighbours;
 mod odd_input;
 mod served;
 mod streams;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use backend::Fake;
-use compat::{Authority, Limits, Options, Socket, SocketKind};
+use compat::{Authority, Limits, Options, Patience, Socket, SocketKind};
 use tokio::net::UnixListener;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
@@ -49,6 +52,14 @@ impl Front {
         let mut options = Options::new(fake.service(), true);
         *options.limits.get_mut().unwrap() = limits;
         options.authority = authority;
+        options.neighbours.directory = dir.path().into();
+        options.neighbours.patience = Patience {
+            opening: Duration::from_millis(500),
+            interval: Duration::from_millis(200),
+            count: 2,
+            retry: Duration::from_millis(20),
+            retry_max: Duration::from_millis(40),
+        };
         let (options, stop) = (Arc::new(options), CancellationToken::new());
         let guard = runtime.enter();
         let kinds = [("rw", SocketKind::ReadWrite), ("ro", SocketKind::ReadOnly), ("admin", SocketKind::Admin)];

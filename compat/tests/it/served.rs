@@ -64,7 +64,7 @@ fn requests_carry_the_peer_its_identity_and_its_descriptors() {
     assert_eq!((peer.cred.uid, peer.cred.pid, fds), (uid, i32::try_from(std::process::id()).unwrap(), 1));
 }
 
-fn peer_is_root() -> bool {
+pub(crate) fn peer_is_root() -> bool {
     use std::os::unix::fs::MetadataExt;
     std::fs::metadata("/proc/self").unwrap().uid() == 0
 }

@@ -26,6 +26,6 @@ pub use listener::{Owner, bind_listener};
 pub use lock::lock_holder;
 pub use memfd::{bounded_memfd, memfd, sealed_memfd};
 pub use passing::{MAX_FDS, copy_of_inherited, recv_fd, recv_with_fds, send_fd, send_with_fds};
-pub use peer::{Fds, Peer, PeerCred};
+pub use peer::{Fds, Peer, PeerCred, peer_label};
 pub use pidfd::{PidFd, start_time};
 pub use tap::{NAME_MAX, TapFlags, add_to_bridge, mtu, set_down, set_mac, set_mtu, set_up, tap, vhost_net};

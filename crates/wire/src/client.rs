@@ -67,9 +67,14 @@ impl Client {
     /// # Errors
     /// When nobody listens there.
     pub async fn connect(path: &Path) -> io::Result<Self> {
-        let stream = UnixStream::connect(path).await?;
+        Ok(Self::over(UnixStream::connect(path).await?))
+    }
+
+    /// Takes over a connected socket; nothing is opened yet.
+    #[must_use]
+    pub fn over(stream: UnixStream) -> Self {
         let (input, output) = (Input::new(Trust::Known), Output::default());
-        Ok(Self { stream, input, output, serial: 0, events: VecDeque::new() })
+        Self { stream, input, output, serial: 0, events: VecDeque::new() }
     }
 
     /// Connects to the socket at `path`, authenticates as this process, and opens `uri`.
@@ -135,6 +140,13 @@ impl Client {
                 return Ok(message);
             }
         }
+    }
+
+    /// The connection itself, for who goes on by his own rules. The serials used so far are below the number of
+    /// calls made, plus one.
+    #[must_use]
+    pub fn into_parts(self) -> (UnixStream, Input) {
+        (self.stream, self.input)
     }
 
     fn keep(&mut self, event: Message) {

@@ -7,6 +7,8 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::pin::pin;
+use std::task::{Context, Poll, ready};
 
 use tokio::net::UnixStream;
 
@@ -84,6 +86,20 @@ impl Input {
         self.end += len;
         self.drop_skipped();
         Ok(len > 0)
+    }
+
+    /// [`Self::fill`] for whoever polls many connections from one task.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn poll_fill(&mut self, stream: &UnixStream, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        loop {
+            // The dropped future takes its waker along: the stream itself must know whom to wake.
+            ready!(stream.poll_read_ready(context))?;
+            if let Poll::Ready(result) = pin!(self.fill(stream)).poll(context) {
+                return Poll::Ready(result);
+            }
+        }
     }
 
     /// The packet at the front, once it and its descriptors are all there.
@@ -270,6 +286,20 @@ impl Output {
         };
         self.account(sent);
         Ok(())
+    }
+
+    /// Sends all that waits, for whoever polls many connections from one task: ready when nothing waits any more.
+    ///
+    /// # Errors
+    /// What the socket gives.
+    pub fn poll_flush(&mut self, stream: &UnixStream, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.is_empty() {
+            ready!(stream.poll_write_ready(context))?;
+            if let Poll::Ready(Err(error)) = pin!(self.flush_some(stream)).poll(context) {
+                return Poll::Ready(Err(error));
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn account(&mut self, sent: usize) {
