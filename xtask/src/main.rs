@@ -3,6 +3,7 @@
 //!     cargo xtask check     layers, dependencies of members, heads of modules, lengths, forbidden words;
 //!                           with --notes also functions over 40 lines and parameters of type bool
 //!     cargo xtask goldens   runs the tests that compare with golden files (they have `golden` in their names)
+//!     cargo xtask record-caps BINARY [OUT]   asks a QEMU as the daemon does; OUT: what tests of capabilities replay
 //!
 //! Every rule is a function from the sources to a list of findings; nothing is built for `check`.
 
@@ -39,7 +40,8 @@ fn main() -> ExitCode {
     let done = match task.as_str() {
         "check" => check(),
         "goldens" => goldens(),
-        _ => Err(anyhow::anyhow!("cargo xtask check [--notes] | goldens")),
+        "record-caps" => record_caps(),
+        _ => Err(anyhow::anyhow!("cargo xtask check [--notes] | goldens | record-caps BINARY [OUT]")),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
@@ -76,9 +78,20 @@ fn check() -> Result<bool> {
     Ok(findings.is_empty())
 }
 
+fn cargo() -> Command {
+    Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()))
+}
+
+/// Paths are the caller's: the program runs where we do.
+fn record_caps() -> Result<bool> {
+    let manifest = repository().join("Cargo.toml");
+    let mut command = cargo();
+    command.args(["run", "--quiet", "--example", "record-caps", "--manifest-path"]).arg(manifest).arg("--");
+    Ok(command.args(std::env::args_os().skip(2)).status().context("cargo run")?.success())
+}
+
 fn goldens() -> Result<bool> {
-    let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
-    let status = Command::new(cargo)
+    let status = cargo()
         .args(["test", "--workspace", "--quiet", "golden"])
         .current_dir(repository())
         .env_remove("BLESS")

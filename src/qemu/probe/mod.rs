@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
-use qemu_plan::caps::Caps;
+use qemu_plan::caps::{Caps, Replies};
 use tokio::sync::Semaphore;
 
 use super::RunAs;
@@ -122,6 +122,17 @@ impl Prober {
     }
 }
 
+impl Prober {
+    /// Asks the binary at `path` now, whatever is known of it, and keeps nothing: for recordings.
+    ///
+    /// # Errors
+    /// As [`caps`](Self::caps).
+    pub async fn replies(&self, path: &Path) -> Result<Replies> {
+        let identity = self.inner.identify(path).await?;
+        self.inner.ask(&identity).await
+    }
+}
+
 impl Inner {
     /// What the binary can do, if it was looked at a moment ago.
     fn just_checked(&self, path: &Path) -> Option<Arc<Caps>> {
@@ -168,11 +179,7 @@ impl Inner {
     }
 
     async fn probe(&self, identity: Identity) -> Result<Caps> {
-        let turn = self.turns.acquire().await.map_err(|closed| Error::internal("no more probes").caused_by(closed))?;
-        let pid_files = self.store.prepare(&identity).await?;
-        let (run_as, deadlines) = (self.config.run_as.as_ref(), self.config.deadlines);
-        let replies = Probe { binary: &identity.path, pid_files: &pid_files, run_as, deadlines }.ask().await?;
-        drop(turn);
+        let replies = self.ask(&identity).await?;
         let caps = Caps::derive(&replies).map_err(|error| not_understood(&identity, error))?;
         if self.identify(&identity.path).await? != identity {
             let message = format!("QEMU binary {} changed while it was probed", identity.path.display());
@@ -180,6 +187,13 @@ impl Inner {
         }
         self.store.save(identity, replies).await;
         Ok(caps)
+    }
+
+    async fn ask(&self, identity: &Identity) -> Result<Replies> {
+        let _turn = self.turns.acquire().await.map_err(|closed| Error::internal("no more probes").caused_by(closed))?;
+        let pid_files = self.store.prepare(identity).await?;
+        let (run_as, deadlines) = (self.config.run_as.as_ref(), self.config.deadlines);
+        Probe { binary: &identity.path, pid_files: &pid_files, run_as, deadlines }.ask().await
     }
 
     /// A failure is not kept: the next one who asks tries again.

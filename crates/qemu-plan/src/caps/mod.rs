@@ -4,6 +4,7 @@
 //! from them by tables, so a better table needs no new probe. Flags carry libvirt's names because status files
 //! store them and a running guest is judged by its own list.
 
+mod compact;
 mod flag;
 mod model;
 pub mod probe;

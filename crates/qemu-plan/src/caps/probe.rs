@@ -147,3 +147,20 @@ fn any(flags: &FlagSet, gate: &[Flag]) -> bool {
 const fn plain(execute: &'static str) -> Query {
     Query { execute, arguments: None }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Types whose properties libvirt asks for, and the flag that has to be set: one line a type.
+    const GATES: &str = include_str!("../../tests/data/caps/gates.tsv");
+
+    #[test]
+    fn properties_are_asked_of_the_types_that_libvirt_asks_them_of() {
+        let ours = PROPERTIES.iter().filter(|(_, ty, _)| !ty.ends_with("-machine")).map(|(execute, ty, gate)| {
+            let kind = if execute.starts_with("device") { "device-prop" } else { "object-prop" };
+            format!("{kind}\t{ty}\t{}", gate.map_or("-", Flag::name))
+        });
+        assert_eq!(ours.collect::<Vec<_>>(), GATES.lines().collect::<Vec<_>>());
+    }
+}

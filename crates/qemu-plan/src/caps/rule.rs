@@ -89,3 +89,61 @@ impl Rule {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write;
+
+    use super::*;
+
+    /// What sets a flag in libvirt, one line a flag in its order.
+    const KNOWN: &str = include_str!("../../tests/data/caps/rules.tsv");
+
+    fn words(rule: &Rule) -> String {
+        match *rule {
+            Rule::Kvm => "query-kvm".to_owned(),
+            Rule::Command(name) => format!("command {name}"),
+            Rule::Schema(path) => format!("schema {path}"),
+            Rule::SchemaAll(paths) => format!("schema-all {}", paths.join(" ")),
+            Rule::Type(name) => format!("qom-type {name}"),
+            Rule::DeviceProp(ty, prop) => format!("device-prop {ty} {prop}"),
+            Rule::DevicePropOff(ty, prop) => format!("device-prop-off {ty} {prop}"),
+            Rule::ObjectProp(ty, prop) => format!("object-prop {ty} {prop}"),
+            Rule::MachineProp(ty, prop) => format!("machine-prop {ty} {prop}"),
+            Rule::Opt(name) => format!("cmdline-option {name}"),
+            Rule::OptParam(name, param) => format!("cmdline-option {name} {param}"),
+            Rule::Migrate(name) => format!("migrate-capability {name}"),
+            Rule::TpmModel(name) => format!("tpm-model {name}"),
+            Rule::TpmType(name) => format!("tpm-type {name}"),
+            Rule::Cpu(name) => format!("cpu-definition {name}"),
+            Rule::Implied(flag) => format!("flag {}", flag.name()),
+            Rule::Arch(arches) => format!("arch {}", arches.join(" ")),
+        }
+    }
+
+    fn line(flag: Flag, rules: &[Rule]) -> String {
+        let mut all: Vec<String> = rules.iter().map(words).collect();
+        if let Some((_, query)) = REFUTED_BY_ERROR.iter().find(|(refuted, _)| *refuted == flag) {
+            all.iter_mut().for_each(|rule| write!(rule, " !{query}").unwrap());
+        }
+        all.sort();
+        format!("{}: {}", flag.name(), all.join(" | "))
+    }
+
+    #[test]
+    fn every_flag_is_set_by_what_sets_it_in_libvirt() {
+        let ours: Vec<String> = RULES.iter().map(|(flag, rules)| line(*flag, rules)).collect();
+        let known = KNOWN.lines().skip(1).map(|line| {
+            let mut columns = line.split('\t');
+            let (name, rules) = (columns.next().unwrap(), columns.next().unwrap());
+            // That one is of another system.
+            let mut rules: Vec<&str> = rules.split(" | ").filter(|rule| *rule != "host").collect();
+            rules.sort();
+            format!("{name}: {}", rules.join(" | "))
+        });
+        let known: Vec<String> = known.collect();
+        assert_eq!(known.len(), 239);
+        let differing: Vec<_> = ours.iter().zip(&known).filter(|(ours, known)| ours != known).collect();
+        assert!(differing.is_empty() && ours.len() == known.len(), "{differing:#?}");
+    }
+}

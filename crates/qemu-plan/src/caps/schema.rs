@@ -19,15 +19,25 @@ impl<'a> Schema<'a> {
         self.0.get(name).is_some_and(|e| str_of(e, "meta-type") == Some("command"))
     }
 
-    /// Whether a path exists. The walk is bounded by the path's own length.
+    /// Whether a path exists.
     pub(super) fn has(&self, path: &str) -> bool {
+        self.walk(path, &mut |_| {})
+    }
+
+    /// Whether a path exists; `passed` is told the entities on it. Bounded by the path's own length.
+    pub(super) fn walk(&self, path: &str, passed: &mut dyn FnMut(&'a Value)) -> bool {
         let mut steps = path.split('/');
         let Some(mut here) = steps.next().and_then(|name| self.0.get(name).copied()) else {
             return false;
         };
+        passed(here);
         for step in steps {
+            passed(self.element(here));
             match self.step(here, step) {
-                Reached::Entity(next) => here = next,
+                Reached::Entity(next) => {
+                    here = next;
+                    passed(here);
+                }
                 Reached::Leaf => return true,
                 Reached::Nothing => return false,
             }
