@@ -62,6 +62,11 @@ pub fn cells(root: &Root) -> Result<Vec<Cell>> {
     nodes.iter().map(|node| cell(root, *node, &nodes, &online)).collect()
 }
 
+/// Whether there is a cell of that number.
+pub fn has_cell(root: &Root, cell: u32) -> bool {
+    root.path(&format!("{NODES}/node{cell}")).is_dir()
+}
+
 fn cell(root: &Root, id: u32, nodes: &[u32], online: &CpuSet) -> Result<Cell> {
     let dir = format!("{NODES}/node{id}");
     let distances = root.optional(&format!("{dir}/distance"))?.unwrap_or_default();

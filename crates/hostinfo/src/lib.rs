@@ -1,7 +1,8 @@
 //! Facts of the host, read from the kernel's files below a given root: what `nodeinfo`, `nodecpumap`,
 //! `nodememstats`, `freepages` and the host part of a capabilities document are made of.
 //!
-//! All functions are plain readers: no state, no cache, no program run, no name looked up. A file that a kernel may
+//! All functions are plain readers, but the two that set page merging and pools of huge pages: no state, no cache, no
+//! program run, no name looked up. A file that a kernel may
 //! lack gives an absent value; only what every Linux has is an error when missing. Numbers are counted as libvirt
 //! counts them, which is not always how one would count them; the places say so.
 
@@ -14,13 +15,15 @@ mod cpulist;
 mod error;
 mod guest_model;
 mod identity;
+mod ksm;
 mod memory;
 mod node;
+mod pool;
 mod root;
 mod stats;
 
 pub use cache::{Bank, BankKind, caches};
-pub use cells::{Cell, CellCpu, Distance, cells};
+pub use cells::{Cell, CellCpu, Distance, cells, has_cell};
 pub use cpu::{CpuIdentity, cpu_identity};
 pub use cpu_data::{CpuData, CpuSignature, FEATURE_MSRS, Place};
 pub use cpu_models::{CpuFeature, CpuModel, CpuModels, FeatureSet, HostModel, ModelSignature};
@@ -28,8 +31,10 @@ pub use cpulist::{CpuSet, format_cpu_list, parse_cpu_list};
 pub use error::{Error, Result};
 pub use guest_model::{GuestModel, Offered, OfferedModel};
 pub use identity::{Kernel, arch, has_iommu, has_kvm, hostname, kernel, machine_id, sleep_states, smbios_uuid};
-pub use memory::{KSM_DIR, Ksm, MemoryStats, PageCount, cell_memory_stats, cell_pages, free_memory, ksm, memory_stats, page_sizes, pages};
+pub use ksm::{Ksm, KsmSetting, has_ksm_setting, ksm, set_ksm};
+pub use memory::{MemoryStats, PageCount, cell_memory_stats, cell_pages, free_memory, memory_stats, page_sizes, pages};
 pub use node::{CpuMap, NodeInfo, cpu_map, node_info};
+pub use pool::{Pool, Refusal, Resize, resize_pool};
 pub use root::Root;
 pub use stats::{CpuTimes, cpu_times};
 

@@ -1,4 +1,4 @@
-//! Memory of the host and of its NUMA nodes: statistics, pages, page merging.
+//! Memory of the host and of its NUMA nodes: statistics and pages.
 //!
 //! On a host with NUMA libvirt's total is the sum of the nodes', which can be less than `/proc/meminfo` says.
 
@@ -7,9 +7,7 @@ use crate::node::NODES;
 use crate::root::Root;
 
 const MEMINFO: &str = "proc/meminfo";
-const HUGE: &str = "sys/kernel/mm/hugepages";
-/// Where page merging is tuned, below the root.
-pub const KSM_DIR: &str = "sys/kernel/mm/ksm";
+pub(crate) const HUGE: &str = "sys/kernel/mm/hugepages";
 /// The key of a program's page size in the vector that the kernel hands to it.
 const AT_PAGESZ: u64 = 6;
 
@@ -35,21 +33,6 @@ pub struct PageCount {
     pub total: u64,
     /// Unused.
     pub free: u64,
-}
-
-/// Kernel same-page merging. Counters and settings as the kernel names them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the kernel's own names")]
-pub struct Ksm {
-    pub pages_to_scan: u32,
-    pub sleep_millisecs: u32,
-    pub pages_shared: u64,
-    pub pages_sharing: u64,
-    pub pages_unshared: u64,
-    pub pages_volatile: u64,
-    pub full_scans: u64,
-    /// Absent without NUMA.
-    pub merge_across_nodes: Option<u32>,
 }
 
 /// The whole host's memory.
@@ -146,33 +129,11 @@ fn huge_sizes(root: &Root, dir: &str) -> Result<Vec<u64>> {
 }
 
 // KiB; 4 where the tree does not say
-fn usual_page(root: &Root) -> u64 {
+pub(crate) fn usual_page(root: &Root) -> u64 {
     let vector = root.bytes("proc/self/auxv").unwrap_or_default();
     let words: Vec<u64> = vector.chunks_exact(8).filter_map(|bytes| Some(u64::from_ne_bytes(bytes.try_into().ok()?))).collect();
     let entry = words.chunks_exact(2).find(|entry| entry[0] == AT_PAGESZ);
     entry.map(|entry| entry[1] / 1024).filter(|size| *size > 0).unwrap_or(4)
-}
-
-/// Same-page merging, `None` when the kernel has none.
-///
-/// # Errors
-/// When a file of it is there and cannot be read.
-pub fn ksm(root: &Root) -> Result<Option<Ksm>> {
-    let read = |name: &str| root.number(&format!("{KSM_DIR}/{name}"));
-    let short = |name: &str| root.number(&format!("{KSM_DIR}/{name}"));
-    let Some(pages_to_scan) = short("pages_to_scan")? else {
-        return Ok(None);
-    };
-    Ok(Some(Ksm {
-        pages_to_scan,
-        sleep_millisecs: short("sleep_millisecs")?.unwrap_or(0),
-        pages_shared: read("pages_shared")?.unwrap_or(0),
-        pages_sharing: read("pages_sharing")?.unwrap_or(0),
-        pages_unshared: read("pages_unshared")?.unwrap_or(0),
-        pages_volatile: read("pages_volatile")?.unwrap_or(0),
-        full_scans: read("full_scans")?.unwrap_or(0),
-        merge_across_nodes: short("merge_across_nodes")?,
-    }))
 }
 
 fn stats(root: &Root, file: &str, text: &str) -> Result<MemoryStats> {
