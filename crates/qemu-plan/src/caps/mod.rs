@@ -158,8 +158,8 @@ impl Caps {
     }
 
     /// AMD's encryption of guests, when it works here.
-    pub const fn sev(&self) -> Option<Sev> {
-        self.sev
+    pub const fn sev(&self) -> Option<&Sev> {
+        self.sev.as_ref()
     }
 
     /// Intel's enclaves, when they work here.

@@ -61,12 +61,18 @@ pub struct HostProperty {
 }
 
 /// What QEMU says of AMD's encryption of guests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sev {
     /// The bit of a page table's entry that says encrypted.
     pub cbitpos: u32,
     /// Bits of physical addresses that are lost by it.
     pub reduced_phys_bits: u32,
+    /// The platform's Diffie-Hellman key, Base64.
+    pub pdh: String,
+    /// The certificates that vouch for it, Base64.
+    pub cert_chain: String,
+    /// Identity of the first CPU, Base64; older binaries do not tell.
+    pub cpu0_id: Option<String>,
 }
 
 /// What QEMU says of Intel's enclaves.
@@ -120,7 +126,14 @@ pub(super) fn hyperv(run: &Run) -> Vec<&'static str> {
 pub(super) fn sev(run: &Run) -> Option<Sev> {
     let reply = run.reply("query-sev-capabilities")?;
     let number = |key| u32::try_from(reply.get(key)?.as_u64()?).ok();
-    Some(Sev { cbitpos: number("cbitpos")?, reduced_phys_bits: number("reduced-phys-bits")? })
+    let text = |key| Some(reply.get(key)?.as_str()?.to_owned());
+    Some(Sev {
+        cbitpos: number("cbitpos")?,
+        reduced_phys_bits: number("reduced-phys-bits")?,
+        pdh: text("pdh").unwrap_or_default(),
+        cert_chain: text("cert-chain").unwrap_or_default(),
+        cpu0_id: text("cpu0-id"),
+    })
 }
 
 pub(super) fn sgx(run: &Run) -> Option<Sgx> {
