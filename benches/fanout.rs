@@ -84,6 +84,7 @@ fn driver(root: &Path) -> Arc<Driver> {
         host: Facts::read(Path::new("/"), Scope::System, &HostUuid::Fixed(Uuid::from_u128(9))).unwrap(),
         tap_names: ops::start::TapNames::default(),
         firmware: FirmwareStore::new(None),
+        suspend: ops::suspend::Suspend::default(),
         host_document: ops::capabilities::Kept::default(),
         domain_capabilities: ops::domcaps::Kept::default(),
         tracker: tokio_util::task::TaskTracker::new(),

@@ -66,6 +66,7 @@ fn driver(setup: &Setup) -> anyhow::Result<Arc<Driver>> {
         host: Facts::read(Path::new("/"), paths.scope, &setup.daemon.borrow().host_uuid)?,
         tap_names: ops::start::TapNames::default(),
         firmware: FirmwareStore::new(user_config(paths.scope).as_deref()),
+        suspend: ops::suspend::Suspend::default(),
         host_document: ops::capabilities::Kept::default(),
         domain_capabilities: ops::domcaps::Kept::default(),
         tracker: TaskTracker::new(),

@@ -24,7 +24,7 @@ pub(crate) fn from_status(status: &Status) -> WireError {
     if let Some(format) = format_of(status.message(), detail) {
         error.str1 = Some(format.into());
     }
-    error.int1 = number("libvirt_int1").unwrap_or(error.int1);
+    error.int1 = number("libvirt_int1").or_else(|| number("errno")).unwrap_or(error.int1);
     error.int2 = number("libvirt_int2").unwrap_or(error.int2);
     error
 }

@@ -30,8 +30,12 @@ permissions! {
     ConnectSearchDomains = "connect:search_domains" reads;
     /// What happens on the host.
     ConnectEvents = "connect:search_domains" reads;
-    /// Conversions that look at the host.
+    /// Conversions that look at the host, and what changes the host itself.
     ConnectWrite = "connect:write" changes;
+    /// Facts of the host's hardware that are not for readers.
+    ConnectReadSecure = "connect:read" changes;
+    /// Putting the host to sleep.
+    ConnectPmControl = "connect:pm_control" changes;
     /// That a guest exists, and its state.
     DomainGetattr = "domain:getattr" reads;
     /// A guest's document and statistics. What is secret in it needs more, checked where it is formatted.
@@ -101,6 +105,12 @@ pub const PERMISSIONS: &[(&str, Permission)] = &[
     ("/virtqemud.v1.Host/GetCpuTimes", P::ConnectRead),
     ("/virtqemud.v1.Host/GetMemory", P::ConnectRead),
     ("/virtqemud.v1.Host/ListCells", P::ConnectRead),
+    ("/virtqemud.v1.Host/AllocatePages", P::ConnectWrite),
+    ("/virtqemud.v1.Host/GetPageMerging", P::ConnectRead),
+    ("/virtqemud.v1.Host/SetPageMerging", P::ConnectWrite),
+    ("/virtqemud.v1.Host/GetSev", P::ConnectReadSecure),
+    ("/virtqemud.v1.Host/GetSysinfo", P::ConnectRead),
+    ("/virtqemud.v1.Host/SuspendHost", P::ConnectPmControl),
     ("/virtqemud.v1.Host/GetCapabilities", P::ConnectRead),
     ("/virtqemud.v1.Host/GetDomainCapabilities", P::ConnectRead),
     ("/virtqemud.v1.Devices/UpdateDevice", P::DomainWrite),

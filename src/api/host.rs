@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use hostinfo::{KsmSetting, Resize};
 use tonic::{Request, Response, Status};
 use unixfd::Peer;
 
 use crate::{
-    ops::{self, Driver, emulator::Runnable},
+    ops::{self, Driver, emulator::Runnable, suspend::Sleep},
     pb, version,
 };
 
@@ -103,8 +104,74 @@ impl pb::host_server::Host for Service {
         let pages = |p: hostinfo::PageCount| Pages { size_kib: p.size, total: p.total, free: p.free };
         let cell =
             |(id, free_memory_kib, counts): ops::node::Cell| Cell { id, free_memory_kib, pages: counts.into_iter().map(pages).collect() };
-        let cells = ops::node::cells(&self.driver).await?;
-        Ok(Response::new(pb::ListCellsResponse { cells: cells.into_iter().map(cell).collect() }))
+        let cells = ops::node::cells(&self.driver).await?.into_iter().map(cell).collect();
+        let pages = ops::node::pages(&self.driver).await?.into_iter().map(pages).collect();
+        Ok(Response::new(pb::ListCellsResponse { cells, pages }))
+    }
+
+    async fn allocate_pages(&self, request: Request<pb::AllocatePagesRequest>) -> Result<Response<pb::AllocatePagesResponse>, Status> {
+        let r = request.into_inner();
+        let resize = if r.absolute { Resize::To } else { Resize::By };
+        let pages = r.pages.iter().map(|pages| (pages.size_kib, resize(pages.count))).collect();
+        let pools = ops::node::resize_pools(&self.driver, r.cells, pages).await?;
+        Ok(Response::new(pb::AllocatePagesResponse { pools }))
+    }
+
+    async fn get_page_merging(&self, _: Request<pb::GetPageMergingRequest>) -> Result<Response<pb::GetPageMergingResponse>, Status> {
+        let ksm = ops::node::page_merging(&self.driver).await?;
+        Ok(Response::new(pb::GetPageMergingResponse {
+            pages_to_scan: ksm.pages_to_scan,
+            sleep_ms: ksm.sleep_millisecs,
+            pages_shared: ksm.pages_shared,
+            pages_sharing: ksm.pages_sharing,
+            pages_unshared: ksm.pages_unshared,
+            pages_volatile: ksm.pages_volatile,
+            full_scans: ksm.full_scans,
+            merge_across_nodes: ksm.merge_across_nodes,
+        }))
+    }
+
+    async fn set_page_merging(&self, request: Request<pb::SetPageMergingRequest>) -> Result<Response<pb::SetPageMergingResponse>, Status> {
+        let r = request.into_inner();
+        let settings = [
+            (KsmSetting::PagesToScan, r.pages_to_scan),
+            (KsmSetting::SleepMillisecs, r.sleep_ms),
+            (KsmSetting::MergeAcrossNodes, r.merge_across_nodes),
+        ];
+        let settings = settings.into_iter().filter_map(|(setting, value)| Some((setting, value?))).collect();
+        ops::node::tune_page_merging(&self.driver, settings).await?;
+        Ok(Response::new(pb::SetPageMergingResponse {}))
+    }
+
+    async fn get_sev(&self, _: Request<pb::GetSevRequest>) -> Result<Response<pb::GetSevResponse>, Status> {
+        let sev = ops::node::sev(&self.driver).await?;
+        Ok(Response::new(pb::GetSevResponse {
+            pdh: sev.told.pdh,
+            cert_chain: sev.told.cert_chain,
+            cpu0_id: sev.told.cpu0_id,
+            cbitpos: sev.told.cbitpos,
+            reduced_phys_bits: sev.told.reduced_phys_bits,
+            max_guests: sev.max_guests,
+            max_es_guests: sev.max_es_guests,
+        }))
+    }
+
+    async fn get_sysinfo(&self, _: Request<pb::GetSysinfoRequest>) -> Result<Response<pb::GetSysinfoResponse>, Status> {
+        let xml = ops::node::sysinfo(&self.driver).await?;
+        Ok(Response::new(pb::GetSysinfoResponse { xml }))
+    }
+
+    async fn suspend_host(&self, request: Request<pb::SuspendHostRequest>) -> Result<Response<pb::SuspendHostResponse>, Status> {
+        use pb::suspend_host_request::Target;
+        let r = request.into_inner();
+        let target = match r.target() {
+            Target::Mem => Sleep::Mem,
+            Target::Disk => Sleep::Disk,
+            Target::Hybrid => Sleep::Hybrid,
+            Target::Unspecified => return Err(ops::suspend::no_target().into()),
+        };
+        ops::suspend::suspend(&self.driver, target, r.duration_seconds).await?;
+        Ok(Response::new(pb::SuspendHostResponse {}))
     }
 
     async fn get_capabilities(&self, _: Request<pb::GetCapabilitiesRequest>) -> Result<Response<pb::GetCapabilitiesResponse>, Status> {

@@ -29,6 +29,7 @@ pub mod sessions;
 pub mod start;
 pub mod stats;
 pub mod stop;
+pub mod suspend;
 mod undo;
 pub mod xml;
 
@@ -66,6 +67,8 @@ pub struct Driver {
     pub tap_names: start::TapNames,
     /// The host's firmware.
     pub firmware: FirmwareStore,
+    /// Putting the host to sleep.
+    pub suspend: suspend::Suspend,
     /// The last document about the host.
     pub host_document: capabilities::Kept,
     /// The last documents about emulators.

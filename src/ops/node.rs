@@ -1,12 +1,32 @@
-//! The host's CPUs and memory, told anew for each call.
+//! The host's CPUs and memory, told anew for each call, and what of its memory can be tuned.
 
-use hostinfo::{CpuMap, CpuTimes, MemoryStats, PageCount, Root};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use super::{Driver, host};
-use crate::error::{Error, Result};
+use hostinfo::{CpuMap, CpuTimes, Ksm, KsmSetting, MemoryStats, PageCount, Pool, Refusal, Resize, Root};
+use qemu_plan::caps;
+
+use super::{Driver, emulator, host};
+use crate::error::{Area, Code, Error, Result};
 
 /// Number, unused memory in KiB and pages of a NUMA cell.
 pub type Cell = (u32, u64, Vec<PageCount>);
+
+/// Where CPUID tells of encrypted guests: how many in ecx, the first one with open registers in edx.
+const ENCRYPTION: (u32, u32) = (0x8000_001f, 0);
+
+/// Encryption of guests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sev {
+    /// What QEMU says of it.
+    pub told: caps::Sev,
+    /// Guests at a time; 0 if the CPU does not tell.
+    pub max_guests: u32,
+    /// Those with encrypted registers.
+    pub max_es_guests: u32,
+}
 
 /// Which CPUs there are.
 ///
@@ -50,6 +70,110 @@ pub async fn cells(driver: &Driver) -> Result<Vec<Cell>> {
     .await
 }
 
+/// Pages of the whole host.
+///
+/// # Errors
+/// The kernel does not tell.
+pub async fn pages(driver: &Driver) -> Result<Vec<PageCount>> {
+    read(driver, |root| hostinfo::pages(root).map_err(host::unreadable)).await
+}
+
+/// Resizes pools of huge pages, of the cells or, if there are none, of the host; gives how many.
+///
+/// # Errors
+/// `OperationUnsupported` for pages of the usual size; `OperationFailed` if there is no such cell or size, or the kernel
+/// gives less; `System`.
+pub async fn resize_pools(driver: &Driver, cells: Vec<u32>, pages: Vec<(u64, Resize)>) -> Result<u32> {
+    read(driver, move |root| {
+        let places: Vec<Option<u32>> = if cells.is_empty() { vec![None] } else { cells.into_iter().map(Some).collect() };
+        let mut done = 0;
+        for node in places {
+            for (page_size, resize) in &pages {
+                let pool = Pool { node, page_size: *page_size };
+                hostinfo::resize_pool(root, pool, *resize).map_err(|refusal| refused(root, pool, refusal))?;
+                done += 1;
+            }
+        }
+        Ok(done)
+    })
+    .await
+}
+
+fn refused(root: &Root, pool: Pool, refusal: Refusal) -> Error {
+    let failed = |message: String| Error::new(Code::OperationFailed, message);
+    let error = match refusal {
+        Refusal::UsualPages => Error::new(Code::OperationUnsupported, refusal.to_string()),
+        Refusal::NoSuchPages(_) => match pool.node {
+            Some(node) if !hostinfo::has_cell(root, node) => failed(format!("NUMA node {node} is not available")),
+            Some(node) => failed(format!("{refusal} on node {node}")),
+            None => failed(refusal.to_string()),
+        },
+        Refusal::System { path, source } => Error::system(format!("cannot resize the pool {}", path.display()), source),
+        Refusal::TooMany(_) => Error::new(Code::Overflow, refusal.to_string()),
+        Refusal::NoNumber { .. } | Refusal::Short { .. } => failed(refusal.to_string()),
+    };
+    error.in_area(Area::None)
+}
+
+/// How the kernel merges pages.
+///
+/// # Errors
+/// The kernel does not tell.
+pub async fn page_merging(driver: &Driver) -> Result<Ksm> {
+    read(driver, |root| hostinfo::ksm(root).map_err(host::unreadable)).await
+}
+
+/// Tunes that, in this order.
+///
+/// # Errors
+/// `OperationInvalid` for a setting that this kernel has not, before any is made; `System` when it refuses a value.
+pub async fn tune_page_merging(driver: &Driver, settings: Vec<(KsmSetting, u32)>) -> Result<()> {
+    read(driver, move |root| {
+        if let Some((setting, _)) = settings.iter().find(|(setting, _)| !hostinfo::has_ksm_setting(root, *setting)) {
+            let message = format!("Parameter 'shm_{}' is not supported by this kernel", setting.name());
+            return Err(Error::invalid(message).in_area(Area::None));
+        }
+        for (setting, value) in settings {
+            let refused = |error| Error::system(format!("failed to set shm_{}", setting.name()), error).in_area(Area::None);
+            hostinfo::set_ksm(root, setting, value).map_err(refused)?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// How guests can be encrypted here, by the host's default QEMU.
+///
+/// # Errors
+/// `OperationUnsupported` if they can't; there is no QEMU, or it can't be asked.
+pub async fn sev(driver: &Arc<Driver>) -> Result<Sev> {
+    let arch = &driver.host.arch;
+    let path: PathBuf = emulator::default_emulator(driver, arch).map(Into::into).ok_or_else(|| no_emulator(arch))?;
+    let caps = driver.prober.caps(Path::new(&path)).await?;
+    let told = caps.sev().cloned().ok_or_else(|| Error::new(Code::OperationUnsupported, "QEMU does not support SEV guest"))?;
+    let words = super::capabilities::cpu_facts(&driver.host).data.cpuid.get(&ENCRYPTION);
+    let (max_guests, max_es_guests) = words.map_or((0, 0), |[_, _, all, first]| encrypted_guests(*all, *first));
+    Ok(Sev { told, max_guests, max_es_guests })
+}
+
+fn no_emulator(arch: &str) -> Error {
+    Error::argument(format!("unable to find any emulator to serve '{arch}' architecture"))
+}
+
+/// How many guests can be encrypted: those with open registers have the numbers from `first` to `all`, those with
+/// encrypted ones those below.
+fn encrypted_guests(all: u32, first: u32) -> (u32, u32) {
+    (all.saturating_sub(first).saturating_add(1), first.saturating_sub(1))
+}
+
+/// What the firmware says of the hardware.
+///
+/// # Errors
+/// `ConfigUnsupported` if it says nothing.
+pub async fn sysinfo(_driver: &Driver) -> Result<String> {
+    Err(Error::new(Code::ConfigUnsupported, "Host SMBIOS information is not available"))
+}
+
 /// Unused memory of a cell. A host without NUMA is its only cell.
 fn free(root: &Root, cell: u32) -> Result<u64> {
     let own = hostinfo::cell_memory_stats(root, cell).or_else(|_| hostinfo::memory_stats(root));
@@ -59,4 +183,16 @@ fn free(root: &Root, cell: u32) -> Result<u64> {
 async fn read<T: Send + 'static>(driver: &Driver, work: impl FnOnce(&Root) -> Result<T> + Send + 'static) -> Result<T> {
     let root = driver.host.root.clone();
     crate::blocking::file("reading the host's facts", move || work(&Root::at(&root))).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_two_kinds_of_encrypted_guests_share_the_numbers() {
+        assert_eq!(encrypted_guests(509, 10), (500, 9));
+        assert_eq!(encrypted_guests(15, 1), (15, 0));
+        assert_eq!(encrypted_guests(0, 0), (1, 0));
+    }
 }

@@ -37,6 +37,8 @@ const ACCEPTED: &[(&str, u32)] = &[
     ("DomainShutdownFlags", 0x3),
     ("DomainUndefineFlags", 0x7f),
     ("DomainUpdateDeviceFlags", 0x7),
+    ("NodeAllocPages", 0x1),
+    ("NodeGetSevInfo", 0x4),
 ];
 
 /// Refuses flags that the call does not take.
@@ -55,6 +57,14 @@ pub(crate) fn flags(ctx: &Ctx, given: u32) -> Result<(), WireError> {
 pub(crate) fn unsupported_flags(flags: u32, function: &str, area: ErrorDomain) -> WireError {
     let text = format!("unsupported flags ({flags:#x}) in function {function}");
     refused(area, function, "flags", &text)
+}
+
+/// Refuses any flags where libvirt looks at them in a function of its own.
+pub(crate) fn flags_of(given: u32, function: &str) -> Result<(), WireError> {
+    match given {
+        0 => Ok(()),
+        _ => Err(unsupported_flags(given, function, ErrorDomain::NONE)),
+    }
 }
 
 /// Refuses two flags together.
@@ -82,6 +92,7 @@ pub(crate) fn requires(ctx: &Ctx, given: u32, two: [(u32, &str); 2]) -> Result<(
 pub(crate) enum Must {
     NotBeZero,
     BeNonNegative,
+    BePositive,
     BeNull,
     NotBeNull,
     NotBeEmpty,
@@ -95,6 +106,7 @@ pub(crate) fn check(ctx: &Ctx, argument: &str, must: Must, holds: bool) -> Resul
     let (kind, rule) = match must {
         Must::NotBeZero => ("", "must not be zero"),
         Must::BeNonNegative => ("", "must be zero or greater"),
+        Must::BePositive => ("", "must be greater than zero"),
         Must::BeNull => ("", "must be NULL"),
         Must::NotBeNull => ("", "must not be NULL"),
         Must::NotBeEmpty => ("string ", "must not be empty"),
