@@ -7,5 +7,6 @@ mod grpc;
 mod host;
 mod kill;
 mod life;
+mod neighbours;
 mod silent;
 mod watch;
