@@ -230,6 +230,7 @@ fn sparse(path: &Path, data: &[u8]) -> Result<()> {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "there is no runtime here")]
 fn events_are_those_of_the_neighbour_and_go_on_after_its_restart() -> Result<()> {
     let Some((sandbox, mut neighbour, documents)) = with_neighbour()? else { return Ok(()) };
     let cases: [(&str, &[&str], &[&str]); 3] = [
