@@ -5,7 +5,8 @@ use std::{
     sync::Arc,
 };
 
-use hostinfo::{CpuMap, CpuTimes, Ksm, KsmSetting, MemoryStats, PageCount, Pool, Refusal, Resize, Root};
+use domxml::sysinfo::{HostSysinfo, SmbiosTable};
+use hostinfo::{CpuMap, CpuTimes, Ksm, KsmSetting, MemoryStats, PageCount, Pool, Refusal, Resize, Root, Sysinfo, SysinfoTable};
 use qemu_plan::caps;
 
 use super::{Driver, emulator, host};
@@ -170,8 +171,26 @@ fn encrypted_guests(all: u32, first: u32) -> (u32, u32) {
 ///
 /// # Errors
 /// `ConfigUnsupported` if it says nothing.
-pub async fn sysinfo(_driver: &Driver) -> Result<String> {
-    Err(Error::new(Code::ConfigUnsupported, "Host SMBIOS information is not available"))
+pub async fn sysinfo(driver: &Driver) -> Result<String> {
+    let none = || Error::new(Code::ConfigUnsupported, "Host SMBIOS information is not available");
+    let told = read(driver, |root| hostinfo::sysinfo(root).map_err(host::unreadable)).await?;
+    told.map(|told| document(told).format()).ok_or_else(none)
+}
+
+fn document(told: Sysinfo) -> HostSysinfo {
+    let mut document = HostSysinfo { oem_strings: told.oem_strings, ..HostSysinfo::default() };
+    for SysinfoTable { element, entries } in told.tables {
+        let table = SmbiosTable { entries };
+        match element {
+            "bios" => document.bios = Some(table),
+            "system" => document.system = Some(table),
+            "baseBoard" => document.base_boards.push(table),
+            "chassis" => document.chassis = Some(table),
+            "processor" => document.processors.push(table),
+            _ => document.memory_devices.push(table),
+        }
+    }
+    document
 }
 
 /// Unused memory of a cell. A host without NUMA is its only cell.

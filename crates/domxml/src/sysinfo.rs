@@ -1,7 +1,7 @@
 //! `<sysinfo>`: SMBIOS strings, and files for the firmware.
 #![expect(missing_docs, reason = "fields are libvirt's elements; units and limits are documented")]
 
-use xmlform::{Empty, Error, Node, Writer, Xml};
+use xmlform::{Empty, Error, FormatFlags, Node, Writer, Xml};
 
 use crate::devices::common::words;
 
@@ -16,6 +16,26 @@ const TABLES: &[(&str, &[&str])] = &[
     ("system", &["manufacturer", "product", "version", "serial", "uuid", "sku", "family"]),
     ("baseBoard", &["manufacturer", "product", "version", "serial", "asset", "location"]),
     ("chassis", &["manufacturer", "version", "serial", "asset", "sku"]),
+    (
+        "processor",
+        &[
+            "socket_destination",
+            "type",
+            "family",
+            "manufacturer",
+            "signature",
+            "version",
+            "external_clock",
+            "max_speed",
+            "status",
+            "serial_number",
+            "part_number",
+        ],
+    ),
+    (
+        "memory_device",
+        &["size", "form_factor", "locator", "bank_locator", "type", "type_detail", "speed", "manufacturer", "serial_number", "part_number"],
+    ),
 ];
 
 /// `<sysinfo>`.
@@ -36,6 +56,37 @@ pub struct Sysinfo {
     /// Of type `fwcfg`.
     #[xml(children = "entry")]
     pub files: Vec<FwcfgEntry>,
+}
+
+/// `<sysinfo>` of a host.
+#[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostSysinfo {
+    #[xml(attr = "type")]
+    pub kind: SysinfoType,
+    #[xml(child)]
+    pub bios: Option<SmbiosTable>,
+    #[xml(child)]
+    pub system: Option<SmbiosTable>,
+    #[xml(children = "baseBoard")]
+    pub base_boards: Vec<SmbiosTable>,
+    #[xml(child)]
+    pub chassis: Option<SmbiosTable>,
+    #[xml(children = "processor")]
+    pub processors: Vec<SmbiosTable>,
+    #[xml(children = "memory_device")]
+    pub memory_devices: Vec<SmbiosTable>,
+    #[xml(text_child = "entry", wrap = "oemStrings")]
+    pub oem_strings: Vec<String>,
+}
+
+impl HostSysinfo {
+    /// libvirt's bytes.
+    #[must_use]
+    pub fn format(&self) -> String {
+        let mut writer = Writer::new(FormatFlags::NONE);
+        writer.element("sysinfo", self);
+        writer.finish()
+    }
 }
 
 /// One SMBIOS table: names and strings, in the table's own order.

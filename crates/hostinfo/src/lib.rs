@@ -20,6 +20,7 @@ mod memory;
 mod node;
 mod pool;
 mod root;
+mod smbios;
 mod stats;
 
 pub use cache::{Bank, BankKind, caches};
@@ -36,6 +37,7 @@ pub use memory::{MemoryStats, PageCount, cell_memory_stats, cell_pages, free_mem
 pub use node::{CpuMap, NodeInfo, cpu_map, node_info};
 pub use pool::{Pool, Refusal, Resize, resize_pool};
 pub use root::Root;
+pub use smbios::{Sysinfo, SysinfoTable, sysinfo};
 pub use stats::{CpuTimes, cpu_times};
 
 /// What the host part of a capabilities document needs, in one go.

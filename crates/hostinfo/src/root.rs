@@ -35,8 +35,13 @@ impl Root {
     /// A file's text, at most 16 MiB, invalid UTF-8 replaced; `None` when it is not there or is not for reading
     /// (some of sysfs is for root only).
     pub(crate) fn optional(&self, path: &str) -> Result<Option<String>> {
+        Ok(self.optional_bytes(path)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
+    /// A file's bytes, with the same limit and exceptions.
+    pub(crate) fn optional_bytes(&self, path: &str) -> Result<Option<Vec<u8>>> {
         match self.bytes(path) {
-            Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+            Ok(bytes) => Ok(Some(bytes)),
             Err(Error::Read { source, .. }) if is_absence(source.kind()) => Ok(None),
             Err(error) => Err(error),
         }
