@@ -1,16 +1,17 @@
 //! The host's firmware, as descriptors in QEMU's interchange format tell of it.
 //!
 //! `ops` asks for the list when a document is completed and when capabilities are told. Files of the same name in a later
-//! directory replace those of an earlier one, an empty one takes it away; the order is that of the names. What was read
-//! is kept until a directory changes.
+//! directory replace those of an earlier one, an empty one takes it away; the order is that of the names, whatever they
+//! end in. What can't be read or understood is left out. What was read is kept until a file comes, goes or changes.
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
+    ffi::OsString,
+    fs::{self, DirEntry, File},
     io::Read,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    time::SystemTime,
 };
 
 use qemu_plan::postparse::Firmware;
@@ -31,9 +32,15 @@ pub struct FirmwareStore {
     last: Mutex<Last>,
 }
 
+/// What shows that a file is another: number, size, and times of its change.
+type Stamp = (u64, u64, i64, i64, i64, i64);
+
+/// Files by name.
+type Found = BTreeMap<OsString, (PathBuf, Stamp)>;
+
 #[derive(Debug, Default)]
 struct Last {
-    stamps: Vec<Option<SystemTime>>,
+    found: Found,
     list: Arc<Vec<Firmware>>,
 }
 
@@ -54,29 +61,41 @@ impl FirmwareStore {
         Arc::clone(&self.last.lock().unwrap_or_else(PoisonError::into_inner).list)
     }
 
-    /// What there is now; reads files if a directory has changed. May block on them.
+    /// What there is now; reads files if one has changed. May block on them.
     pub fn read(&self) -> Arc<Vec<Firmware>> {
-        let stamps: Vec<_> = self.dirs.iter().map(|dir| fs::metadata(dir).and_then(|m| m.modified()).ok()).collect();
+        let found = find(&self.dirs);
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.stamps != stamps {
-            *last = Last { stamps, list: Arc::new(read_all(&self.dirs)) };
+        if last.found != found {
+            let list = Arc::new(found.values().filter_map(|(path, _)| read_one(path)).collect());
+            *last = Last { found, list };
         }
         Arc::clone(&last.list)
     }
 }
 
-fn read_all(dirs: &[PathBuf]) -> Vec<Firmware> {
-    let mut files = BTreeMap::new();
+fn find(dirs: &[PathBuf]) -> Found {
+    let mut found = BTreeMap::new();
     for dir in dirs {
         let entries = fs::read_dir(dir).into_iter().flatten().flatten().take(FILES_MAX);
-        let named = entries.map(|e| (e.file_name(), e.path())).filter(|(name, _)| is_descriptor(&name.to_string_lossy()));
-        files.extend(named);
+        found.extend(entries.filter_map(|entry| Some((entry.file_name(), (entry.path(), stamp(&entry)?)))));
     }
-    files.into_values().filter_map(|path| read_one(&path)).collect()
+    found
 }
 
-fn is_descriptor(name: &str) -> bool {
-    !name.starts_with('.') && name.ends_with(".json")
+/// Of a regular file that is not hidden; others are not looked at.
+fn stamp(entry: &DirEntry) -> Option<Stamp> {
+    if entry.file_name().as_encoded_bytes().starts_with(b".") {
+        return None;
+    }
+    let path = entry.path();
+    match fs::metadata(&path) {
+        Ok(meta) if meta.is_file() => Some((meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec())),
+        Ok(_) => None,
+        Err(error) => {
+            tracing::debug!(path = %path.display(), %error, "a firmware descriptor can't be looked at");
+            None
+        }
+    }
 }
 
 fn read_one(path: &Path) -> Option<Firmware> {
@@ -98,6 +117,8 @@ fn read_one(path: &Path) -> Option<Firmware> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
     use super::*;
 
     fn descriptor(file: &str) -> String {
@@ -112,25 +133,44 @@ mod tests {
         store.read().iter().map(|f| f.executable().to_owned()).collect()
     }
 
-    #[tokio::test]
-    async fn later_directories_replace_and_take_away_and_names_give_the_order() {
+    #[test]
+    fn later_directories_replace_and_take_away_and_names_give_the_order() {
         let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let put = |dir: &tempfile::TempDir, name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
         put(&one, "60-c.json", &descriptor("c"));
         put(&one, "40-a.json", &descriptor("a"));
         put(&one, "50-b.json", &descriptor("b"));
-        put(&one, "10-not.txt", &descriptor("not"));
+        put(&one, "70-d", &descriptor("d"));
+        put(&one, ".10-hidden.json", &descriptor("hidden"));
         put(&one, "20-bad.json", "{");
+        put(&one, "21-large.json", &format!("{}{}", " ".repeat(2 << 20), descriptor("large")));
+        fs::write(one.path().join("22-odd.json"), [0xff, 0xfe]).unwrap();
+        fs::create_dir(one.path().join("30-dir.json")).unwrap();
+        symlink("/nonexistent", one.path().join("31-dangling.json")).unwrap();
         put(&two, "40-a.json", "");
         put(&two, "50-b.json", &descriptor("other b"));
+        // What is no file takes nothing away.
+        symlink("/dev/null", two.path().join("60-c.json")).unwrap();
         let store = FirmwareStore::of(vec![one.path().to_owned(), two.path().to_owned(), one.path().join("absent")]);
         assert!(store.known().is_empty());
-        assert_eq!(files(&store), ["other b", "c"]);
-        let first = store.read();
-        assert!(Arc::ptr_eq(&first, &store.read()), "nothing changed, nothing is read");
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        put(&two, "70-d.json", &descriptor("d"));
         assert_eq!(files(&store), ["other b", "c", "d"]);
         assert_eq!(store.known().len(), 3);
+    }
+
+    #[test]
+    fn what_changes_is_read_again_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let put = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
+        put("a", &descriptor("a"));
+        let store = FirmwareStore::of(vec![dir.path().to_owned()]);
+        let first = store.read();
+        assert!(Arc::ptr_eq(&first, &store.read()), "nothing changed, nothing is read");
+        put("b", &descriptor("b"));
+        assert_eq!(files(&store), ["a", "b"]);
+        // In place: the directory does not change.
+        put("a", &descriptor("another"));
+        assert_eq!(files(&store), ["another", "b"]);
+        fs::remove_file(dir.path().join("b")).unwrap();
+        assert_eq!(files(&store), ["another"]);
     }
 }

@@ -7,85 +7,24 @@ use domxml::Domain;
 use domxml::devices::{OnOff, StorageKind, YesNo};
 use domxml::features::{Features, Smm};
 use domxml::os::{FirmwareFeature, FirmwareFeatureName, Loader, LoaderType, Nvram, OsFirmware};
-use serde_json::Value;
 
-use super::{Config, MachineKind};
+use super::descriptor::{Mapping, Variables};
+use super::{Config, Firmware, MachineKind};
 use crate::error::{Area, Code, Error, Result};
-
-/// What the host says of one firmware (`/usr/share/qemu/firmware/*.json`).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Firmware {
-    interfaces: Vec<String>,
-    executable: String,
-    format: String,
-    template: Option<(String, String)>,
-    targets: Vec<(String, Vec<String>)>,
-    features: Vec<String>,
-}
-
-impl Firmware {
-    /// Reads a descriptor. `None` when it is none, or for a kind of device that is not flash or memory.
-    pub fn parse(json: &str) -> Option<Self> {
-        let v: Value = serde_json::from_str(json).ok()?;
-        let mapping = v.get("mapping")?;
-        let file = |f: &Value| {
-            let format = f.get("format").and_then(Value::as_str).unwrap_or("raw");
-            Some((f.get("filename")?.as_str()?.to_owned(), format.to_owned()))
-        };
-        let (executable, format) = match mapping.get("device")?.as_str()? {
-            "flash" => file(mapping.get("executable")?)?,
-            "memory" => file(mapping)?,
-            _ => return None,
-        };
-        let target = |t: &Value| Some((t.get("architecture")?.as_str()?.to_owned(), texts(t.get("machines"))));
-        let targets = v.get("targets")?.as_array()?;
-        Some(Self {
-            interfaces: texts(v.get("interface-types")),
-            executable,
-            format,
-            template: mapping.get("nvram-template").and_then(file),
-            targets: targets.iter().filter_map(target).collect(),
-            features: texts(v.get("features")),
-        })
-    }
-
-    /// The file that the machine runs.
-    pub fn executable(&self) -> &str {
-        &self.executable
-    }
-
-    /// Whether software sees it as this: `uefi` or `bios`.
-    pub fn is(&self, interface: &str) -> bool {
-        self.interfaces.iter().any(|i| i == interface)
-    }
-
-    /// Whether it has a feature, by its name in the descriptor.
-    pub fn has(&self, feature: &str) -> bool {
-        self.features.iter().any(|f| f == feature)
-    }
-
-    /// Whether it is for guests of this architecture and machine type.
-    pub fn runs_on(&self, arch: &str, machine: &str) -> bool {
-        let machines = self.targets.iter().filter(|(a, _)| a == arch).flat_map(|(_, m)| m);
-        machines.into_iter().any(|pattern| match pattern.strip_suffix('*') {
-            Some(prefix) => machine.starts_with(prefix),
-            None => machine == pattern,
-        })
-    }
-}
-
-fn texts(list: Option<&Value>) -> Vec<String> {
-    let list = list.and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    list.iter().filter_map(|t| t.as_str().map(str::to_owned)).collect()
-}
 
 /// Chooses or completes the firmware of a guest.
 pub(super) fn fill(def: &mut Domain, config: &Config) -> Result<()> {
     check(def)?;
     match def.os.firmware {
-        Some(kind) if path(def).is_none() => choose(def, kind, config)?,
-        _ if path(def).is_some() => complete(def, config),
-        _ => {}
+        Some(kind) => {
+            let found = config.firmware.iter().find(|f| fits(f, def, Some(kind)));
+            take(def, found.ok_or_else(|| none_found(kind))?);
+        }
+        None if path(def).is_some() => complete(def, config),
+        None => {}
+    }
+    if def.os.firmware == Some(OsFirmware::Bios) && def.os.nvram.is_some() {
+        return Err(Error::detail("firmware type 'bios' does not support nvram"));
     }
     secure(def)?;
     place_variables(def, config);
@@ -97,7 +36,7 @@ pub(super) fn fill(def: &mut Domain, config: &Config) -> Result<()> {
 }
 
 /// Secure boot needs a machine and a mode that keep the guest off its variables.
-fn secure(def: &mut Domain) -> Result<()> {
+fn secure(def: &Domain) -> Result<()> {
     let wanted = def.os.loader.as_ref().and_then(|l| l.secure) == Some(YesNo::Yes);
     if !wanted {
         return Ok(());
@@ -106,8 +45,9 @@ fn secure(def: &mut Domain) -> Result<()> {
     if MachineKind::of(machine) != MachineKind::Q35 {
         return Err(Error::unsupported("Secure boot is supported with q35 machine types only"));
     }
-    let features = def.features.get_or_insert_with(Features::default);
-    features.smm.get_or_insert(Smm { state: OnOff::On, ..Smm::default() });
+    if def.features.as_ref().and_then(|f| f.smm).map(|smm| smm.state) != Some(OnOff::On) {
+        return Err(Error::unsupported("Secure boot requires SMM feature enabled"));
+    }
     Ok(())
 }
 
@@ -139,39 +79,43 @@ fn check(def: &Domain) -> Result<()> {
     Ok(())
 }
 
-fn choose(def: &mut Domain, kind: OsFirmware, config: &Config) -> Result<()> {
-    let Some(found) = config.firmware.iter().find(|f| fits(f, def, kind)) else {
-        let message = format!("Unable to find '{}' firmware that is compatible with the current configuration", kind.as_str());
-        return Err(Error::new(Code::OperationFailed, Area::Qemu, message));
-    };
-    let loader = def.os.loader.get_or_insert_with(Loader::default);
-    loader.readonly = Some(YesNo::Yes);
-    loader.kind = Some(LoaderType::Pflash);
-    loader.format = Some(found.format.clone());
-    loader.path = Some(found.executable.clone());
-    if found.has("requires-smm") {
-        loader.secure = Some(YesNo::Yes);
-        let features = def.features.get_or_insert_with(Features::default);
-        features.smm.get_or_insert(Smm { state: OnOff::On, ..Smm::default() });
-    }
-    describe(def, found);
-    Ok(())
+fn none_found(kind: OsFirmware) -> Error {
+    let message = format!("Unable to find '{}' firmware that is compatible with the current configuration", kind.as_str());
+    Error::new(Code::OperationFailed, Area::Qemu, message)
 }
 
-fn fits(f: &Firmware, def: &Domain, kind: OsFirmware) -> bool {
-    let interface = if kind == OsFirmware::Efi { "uefi" } else { "bios" };
+/// Whether a firmware can be this guest's. What the guest does not say fits all.
+fn fits(f: &Firmware, def: &Domain, kind: Option<OsFirmware>) -> bool {
+    let interface = |kind| if kind == OsFirmware::Efi { "uefi" } else { "bios" };
     let machine = def.os.kind.as_ref();
     let (arch, machine) = machine.map_or(("", ""), |t| (t.arch.as_deref().unwrap_or_default(), t.machine.as_deref().unwrap_or_default()));
-    f.interfaces.iter().any(|i| i == interface) && f.runs_on(arch, machine) && fits_files(f, def) && fits_features(f, def)
+    kind.is_none_or(|kind| f.is(interface(kind)))
+        && path(def).is_none_or(|path| path == f.executable)
+        && f.runs_on(arch, machine)
+        && fits_files(f, def)
+        && fits_features(f, def)
 }
 
 fn fits_files(f: &Firmware, def: &Domain) -> bool {
     let (loader, nvram) = (def.os.loader.as_ref(), def.os.nvram.as_ref());
-    let format = loader.and_then(|l| l.format.as_deref()).or_else(|| nvram.and_then(|n| n.format.as_deref()));
+    let kind = loader.and_then(|l| l.kind);
+    if loader.and_then(|l| l.readonly) == Some(YesNo::No) {
+        return false;
+    }
+    let Mapping::Flash { format, variables } = &f.mapping else {
+        return f.mapping == Mapping::Memory && kind != Some(LoaderType::Pflash);
+    };
+    let wanted = loader.and_then(|l| l.format.as_deref()).or_else(|| nvram.and_then(|n| n.format.as_deref()));
+    let stateless = loader.and_then(|l| l.stateless) == Some(YesNo::Yes);
     let template = nvram.and_then(|n| n.template.as_deref());
-    f.format == format.unwrap_or("raw")
-        && loader.and_then(|l| l.stateless) != Some(YesNo::Yes)
-        && template.is_none_or(|t| f.template.as_ref().is_some_and(|(file, _)| file == t))
+    kind != Some(LoaderType::Rom)
+        && matches!(format.as_str(), "raw" | "qcow2")
+        && wanted.is_none_or(|wanted| wanted == format)
+        && match variables {
+            Variables::Split(file, _) => !stateless && template.is_none_or(|t| t == file),
+            Variables::Stateless => stateless,
+            Variables::Combined => false,
+        }
 }
 
 fn fits_features(f: &Firmware, def: &Domain) -> bool {
@@ -184,42 +128,78 @@ fn fits_features(f: &Firmware, def: &Domain) -> bool {
         && (secure != Some(YesNo::Yes) || f.has("requires-smm"))
 }
 
-/// Writes down the variable template, and which properties the firmware has.
-fn describe(def: &mut Domain, found: &Firmware) {
-    let remote = |n: &Nvram| n.kind == Some(StorageKind::Network);
-    let mut features = Vec::new();
-    if let Some((file, format)) = &found.template {
-        let nvram = def.os.nvram.get_or_insert_with(Nvram::default);
-        nvram.format = Some(format.clone());
-        if !remote(nvram) {
-            nvram.template.get_or_insert_with(|| file.clone());
-            nvram.template_format = Some(format.clone());
-            features.push((FirmwareFeatureName::EnrolledKeys, "enrolled-keys"));
+/// Writes down the files of a firmware, and which properties it has.
+fn take(def: &mut Domain, found: &Firmware) {
+    def.os.firmware.get_or_insert(if found.interface() == Some("bios") { OsFirmware::Bios } else { OsFirmware::Efi });
+    let variables_format = def.os.nvram.as_ref().and_then(|nvram| nvram.format.clone());
+    let loader = def.os.loader.get_or_insert_with(Loader::default);
+    loader.path = Some(found.executable.clone());
+    match &found.mapping {
+        Mapping::Flash { format, variables } => {
+            loader.readonly = Some(YesNo::Yes);
+            loader.kind = Some(LoaderType::Pflash);
+            loader.format = Some(format.clone());
+            if let Variables::Split(file, template) = variables {
+                take_variables(def, file, template);
+            }
+        }
+        Mapping::Memory | Mapping::Kernel => {
+            loader.kind = Some(LoaderType::Rom);
+            loader.format = loader.format.take().or(variables_format);
         }
     }
-    features.push((FirmwareFeatureName::SecureBoot, "secure-boot"));
+    if found.has("requires-smm") {
+        if let Some(loader) = &mut def.os.loader {
+            loader.secure = Some(YesNo::Yes);
+        }
+        let features = def.features.get_or_insert_with(Features::default);
+        features.smm.get_or_insert(Smm { state: OnOff::On, ..Smm::default() });
+    }
+    let mut features = vec![(FirmwareFeatureName::EnrolledKeys, "enrolled-keys"), (FirmwareFeatureName::SecureBoot, "secure-boot")];
+    // Which keys a variable store elsewhere has is not known.
+    if def.os.nvram.as_ref().is_some_and(is_remote) {
+        features.remove(0);
+    }
     let feature = |(name, feature)| FirmwareFeature { enabled: YesNo::from(found.has(feature)), name };
     def.os.firmware_features = features.into_iter().map(feature).collect();
 }
 
+fn is_remote(nvram: &Nvram) -> bool {
+    nvram.kind == Some(StorageKind::Network)
+}
+
+/// A file that is there has the executable's format; one that is made has that of what it is made from.
+fn take_variables(def: &mut Domain, file: &str, format: &str) {
+    let executables = def.os.loader.as_ref().and_then(|l| l.format.clone());
+    let nvram = def.os.nvram.get_or_insert_with(Nvram::default);
+    let is_there = nvram.source.is_some() || nvram.path.as_deref().is_some_and(|path| !path.is_empty());
+    nvram.format = if is_there { executables } else { Some(format.to_owned()) };
+    if !is_remote(nvram) {
+        nvram.template.get_or_insert_with(|| file.to_owned());
+        nvram.template_format = Some(format.to_owned());
+    }
+}
+
 /// A file that is named: its kind, format, and what is known of it.
 fn complete(def: &mut Domain, config: &Config) {
-    let Some(loader) = &mut def.os.loader else {
-        return;
-    };
-    let kind = *loader.kind.get_or_insert(LoaderType::Rom);
-    loader.format.get_or_insert_with(|| "raw".to_owned());
-    let executable = loader.path.clone().unwrap_or_default();
-    if kind != LoaderType::Pflash || !keeps_variables(def) {
-        return;
+    let is_flash = def.os.loader.as_ref().is_some_and(|l| l.kind == Some(LoaderType::Pflash));
+    if let Some(found) = config.firmware.iter().find(|f| is_flash && fits(f, def, None)) {
+        return take(def, found);
     }
-    let wanted = def.os.nvram.as_ref().and_then(|n| n.template.clone());
-    let agrees = |template: &str| wanted.as_deref().is_none_or(|w| w == template);
-    let by_path = |f: &&Firmware| f.executable == executable && f.template.as_ref().is_some_and(|(t, _)| agrees(t));
-    if let Some(found) = config.firmware.iter().find(by_path) {
-        def.os.firmware = Some(OsFirmware::Efi);
-        describe(def, found);
-    } else if let Some((_, template)) = config.legacy_firmware.iter().find(|(code, vars)| *code == executable && agrees(vars)) {
+    if let Some(loader) = def.os.loader.as_mut().filter(|l| l.kind != Some(LoaderType::Rom)) {
+        loader.kind.get_or_insert(LoaderType::Rom);
+        loader.format.get_or_insert_with(|| "raw".to_owned());
+    }
+    if keeps_variables(def) {
+        complete_variables(def, config);
+    }
+}
+
+/// Those of a file that no descriptor tells of.
+fn complete_variables(def: &mut Domain, config: &Config) {
+    let (path, wanted) = (path(def), def.os.nvram.as_ref().and_then(|n| n.template.as_ref()));
+    let agrees = |(code, template): &&(String, String)| path == Some(code) && wanted.is_none_or(|w| w == template);
+    if let Some((_, template)) = config.legacy_firmware.iter().find(agrees) {
         let nvram = def.os.nvram.get_or_insert_with(Nvram::default);
         nvram.template = Some(template.clone());
         nvram.template_format = Some("raw".to_owned());
@@ -237,8 +217,9 @@ fn place_variables(def: &mut Domain, config: &Config) {
     if !keeps_variables(def) {
         return;
     }
+    let executables = def.os.loader.as_ref().and_then(|l| l.format.clone());
     let nvram = def.os.nvram.get_or_insert_with(Nvram::default);
-    let format = nvram.format.get_or_insert_with(|| "raw".to_owned());
+    let format = nvram.format.get_or_insert_with(|| executables.unwrap_or_else(|| "raw".to_owned()));
     if nvram.path.as_deref().is_none_or(str::is_empty) && nvram.source.is_none() {
         let extension = if format == "qcow2" { "qcow2" } else { "fd" };
         nvram.path = Some(format!("{}/{}_VARS.{extension}", config.nvram_dir, def.name));

@@ -7,6 +7,7 @@ mod chardev;
 mod context;
 mod controllers;
 mod cpu;
+mod descriptor;
 mod device;
 mod disk;
 mod domain;
@@ -26,10 +27,10 @@ use domxml::devices::Devices;
 
 pub use context::{Config, Context, Emulators, Ids};
 pub use controllers::insert_controller;
+pub use descriptor::Firmware;
 pub use device::{add_device, plug};
 pub(crate) use disk::address_kind;
 pub use disk::index_of as disk_index;
-pub use firmware::Firmware;
 pub use machine::MachineKind;
 pub(crate) use memory::size_kib;
 

@@ -131,6 +131,18 @@ pub(crate) fn define_as(input: &str, rich: bool, age: Age) -> Result<String, Ref
     Ok(def.format(FormatFlags::INACTIVE | FormatFlags::SECURE))
 }
 
+/// What a document becomes on a host with these descriptors.
+pub(crate) fn define_with(input: &str, firmware: Vec<Firmware>) -> Result<Domain, Refusal> {
+    let mut def = Domain::parse(input, ParseFlags::INACTIVE).map_err(|e| (i64::from(e.kind.number()), None, e.message))?;
+    let done = in_context(false, Age::New, |ctx| {
+        let config = Config { firmware, ..ctx.config.clone() };
+        let (host_arch, emulators, age) = (ctx.host_arch, ctx.emulators, ctx.age);
+        postparse::define(&mut def, &mut Context { host_arch, emulators, config: &config, ids: &mut Counter(0), age })
+    });
+    done.map_err(|e| (i64::from(e.code.number()), Some(i64::from(e.area.number())), e.to_string()))?;
+    Ok(def)
+}
+
 /// The recording host's descriptors.
 fn firmware() -> Vec<Firmware> {
     let all: [&str; 3] = [
