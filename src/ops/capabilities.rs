@@ -157,7 +157,7 @@ pub(super) fn cpu_facts(host: &host::Facts) -> &'static HostCpuFacts {
     static FACTS: OnceLock<HostCpuFacts> = OnceLock::new();
     FACTS.get_or_init(|| {
         let root = Root::at(&host.root);
-        let mut data = CpuData::of_this_cpu(&root);
+        let mut data = super::every_cpu::data(&root);
         let kvm = KVM.as_ref();
         for index in FEATURE_MSRS {
             if let Some(value) = kvm.and_then(|k| k.feature_msr(index)) {

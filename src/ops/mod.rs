@@ -12,6 +12,7 @@ pub mod console;
 pub mod define;
 pub mod domcaps;
 pub mod emulator;
+mod every_cpu;
 pub mod guest;
 pub mod host;
 pub mod media;

@@ -1,10 +1,13 @@
 //! What an x86 CPU says about itself: the words of CPUID, and the registers that hold features.
+//!
+//! The CPUs of a host can differ, on a hybrid one they do; what a guest may rely on is what all of them have.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use crate::cpu::vendor;
+use crate::cpu_models::CpuModels;
 use crate::root::Root;
 
 /// Where in CPUID features are, besides the leaves of vendor and signature.
@@ -31,6 +34,9 @@ const LEAVES: [(u32, u32); 20] = [
     (0x8000_0021, 0),
     (0x8000_0022, 0),
 ];
+
+/// Where in ebx of leaf 1 the CPU's own number is.
+const APIC_ID: u32 = 0xff00_0000;
 
 /// Registers that hold features: IA32_CORE_CAPABILITIES and IA32_ARCH_CAPABILITIES.
 pub const FEATURE_MSRS: [u32; 2] = [0xcf, 0x10a];
@@ -77,12 +83,12 @@ pub struct CpuSignature {
 }
 
 impl CpuData {
-    /// Asks the CPU that this runs on. Registers are read through the kernel's `msr` driver where it is there: without
+    /// Asks the CPU that this runs on, which the caller knows by its number and stays on. Registers are read through the kernel's `msr` driver where it is there: without
     /// it the features that they hold are missing, and it is the caller's to ask KVM for them and add them. Empty on
     /// other architectures than x86-64.
-    pub fn of_this_cpu(root: &Root) -> Self {
+    pub fn of_this_cpu(root: &Root, number: u32) -> Self {
         let mut data = Self { cpuid: cpuid(), msrs: BTreeMap::new() };
-        let device = File::open(root.path("dev/cpu/0/msr")).ok();
+        let device = File::open(root.path(&format!("dev/cpu/{number}/msr"))).ok();
         for index in FEATURE_MSRS {
             let mut bytes = [0; 8];
             let read = |device: &File| device.read_exact_at(&mut bytes, u64::from(index)).ok();
@@ -91,6 +97,32 @@ impl CpuData {
             }
         }
         data
+    }
+
+    /// What all CPUs have: of words that hold features only the bits that every one has set, of others the first CPU's,
+    /// without the number that tells one CPU from another. Empty if there are none.
+    pub fn in_common(cpus: &[Self]) -> Self {
+        let Some((first, others)) = cpus.split_first() else {
+            return Self::default();
+        };
+        let mut data = first.clone();
+        if let Some([_, word, ..]) = data.cpuid.get_mut(&(1, 0)) {
+            *word &= !APIC_ID;
+        }
+        for (leaf, register) in feature_words() {
+            if let Some(word) = data.cpuid.get_mut(&leaf).and_then(|words| words.get_mut(register)) {
+                *word = others.iter().fold(*word, |common, other| common & other.word(leaf, register));
+            }
+        }
+        data.msrs.retain(|index, _| others.iter().all(|other| other.msrs.contains_key(index)));
+        for (index, value) in &mut data.msrs {
+            *value = others.iter().filter_map(|other| other.msrs.get(index)).fold(*value, |common, other| common & other);
+        }
+        data
+    }
+
+    fn word(&self, leaf: (u32, u32), register: usize) -> u32 {
+        self.cpuid.get(&leaf).and_then(|words| words.get(register)).copied().unwrap_or(0)
     }
 
     /// Whether the bit is set.
@@ -134,6 +166,16 @@ impl CpuData {
     }
 }
 
+/// Leaf and register of the words that hold features.
+fn feature_words() -> BTreeSet<((u32, u32), usize)> {
+    let places = CpuModels::x86().features.iter().map(|feature| feature.place);
+    let words = places.filter_map(|place| match place {
+        Place::Cpuid { leaf, register, .. } => Some((leaf, register)),
+        Place::Msr { .. } => None,
+    });
+    words.collect()
+}
+
 #[cfg(target_arch = "x86_64")]
 fn cpuid() -> BTreeMap<(u32, u32), [u32; 4]> {
     use std::arch::x86_64::__cpuid_count;
@@ -151,4 +193,36 @@ fn cpuid() -> BTreeMap<(u32, u32), [u32; 4]> {
 #[cfg(not(target_arch = "x86_64"))]
 fn cpuid() -> BTreeMap<(u32, u32), [u32; 4]> {
     BTreeMap::new()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Vendor, signature with the CPU's number, features, and a word that is not of features.
+    fn cpu(signature: u32, number: u32, features: u32, msr: Option<u64>) -> CpuData {
+        let vendor = [0x1f, 0x756e_6547, 0x6c65_746e, 0x4965_6e69];
+        let words = [((0, 0), vendor), ((1, 0), [signature, number << 24 | 0x0800, features, 0x0f]), ((7, 0), [2, features, 0, 0])];
+        CpuData { cpuid: words.into(), msrs: msr.map(|value| (0x10a, value)).into_iter().collect() }
+    }
+
+    #[test]
+    fn what_cpus_have_in_common_is_less_than_what_one_has() {
+        let (fast, slow) = (cpu(0x000b_0671, 0, 0b1110, Some(0b11)), cpu(0x000b_06a2, 16, 0b0111, Some(0b10)));
+        let common = CpuData::in_common(&[fast.clone(), slow.clone()]);
+        assert_eq!(common, cpu(0x000b_0671, 0, 0b0110, Some(0b10)));
+        assert_eq!(common.vendor().as_deref(), Some("Intel"));
+        assert_eq!(CpuData::in_common(&[cpu(0x000b_0671, 9, 0b1110, None), slow]), cpu(0x000b_0671, 0, 0b0110, None));
+        assert_eq!(CpuData::in_common(&[fast.clone()]), fast);
+        assert_eq!(CpuData::in_common(&[]), CpuData::default());
+    }
+
+    #[test]
+    fn a_leaf_that_one_lacks_has_no_features() {
+        let (all, mut less) = (cpu(1, 0, 0b1111, None), cpu(1, 1, 0b1111, None));
+        less.cpuid.remove(&(7, 0));
+        let common = CpuData::in_common(&[all.clone(), less.clone()]);
+        assert_eq!(common.cpuid.get(&(7, 0)), Some(&[2, 0, 0, 0]));
+        assert_eq!(CpuData::in_common(&[less, all]).cpuid.get(&(7, 0)), None);
+    }
 }
