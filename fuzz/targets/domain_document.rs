@@ -10,8 +10,7 @@ use qemu_plan::address::Age;
 use qemu_plan::caps::{Caps, Replies};
 use qemu_plan::postparse::{self, Config, Context, Emulators, Ids};
 
-const REPLIES: &str =
-    include_str!("../../crates/qemu-plan/tests/data/caps/replies-10.0.2-x86_64.json");
+const REPLIES: &str = include_str!("../../crates/qemu-plan/tests/data/caps/replies-10.0.2-x86_64.json");
 
 static CAPS: LazyLock<Arc<Caps>> = LazyLock::new(|| {
     let replies: Replies = serde_json::from_str(REPLIES).expect("the recorded replies");
@@ -48,13 +47,7 @@ fn complete(mut domain: Domain) -> Option<Domain> {
         firmware: Vec::new(),
         legacy_firmware: Vec::new(),
     };
-    let mut ctx = Context {
-        host_arch: "x86_64",
-        emulators: &Host,
-        config: &config,
-        ids: &mut Fixed,
-        age: Age::New,
-    };
+    let mut ctx = Context { host_arch: "x86_64", emulators: &Host, config: &config, ids: &mut Fixed, age: Age::New };
     postparse::define(&mut domain, &mut ctx).ok()?;
     Some(domain)
 }
@@ -65,10 +58,7 @@ fuzz_target!(|text: &str| {
     match live {
         Ok(live) => drop(live.format(FormatFlags::SECURE)),
         // What is of the right form may still make no sense.
-        Err(error) => assert!(
-            !valid || matches!(error.kind, Kind::Overflow | Kind::InvalidArg),
-            "valid and yet not readable: {error}"
-        ),
+        Err(error) => assert!(!valid || matches!(error.kind, Kind::Overflow | Kind::InvalidArg), "valid and yet not readable: {error}"),
     }
     if let Ok(domain) = Domain::parse(text, ParseFlags::INACTIVE)
         && let Some(defined) = complete(domain)

@@ -20,11 +20,7 @@ fuzz_target!(|bytes: &[u8]| {
             let mut once = Vec::new();
             if recode(packet.payload, &mut once).is_ok() {
                 let mut twice = Vec::new();
-                assert!(
-                    recode(&once, &mut twice).is_ok(),
-                    "{}: unreadable",
-                    info.name
-                );
+                assert!(recode(&once, &mut twice).is_ok(), "{}: unreadable", info.name);
                 assert_eq!(once, twice, "{}", info.name);
             }
         }

@@ -5,10 +5,7 @@ use libfuzzer_sys::fuzz_target;
 use xmlform::{Document, Node, ParseFlags};
 
 fn visit(node: Node<'_>) -> usize {
-    let attrs: usize = node
-        .attrs()
-        .map(|(name, value)| name.len() + value.len())
-        .sum();
+    let attrs: usize = node.attrs().map(|(name, value)| name.len() + value.len()).sum();
     let mut open = vec![node];
     let mut seen = attrs;
     while let Some(node) = open.pop() {
