@@ -226,7 +226,8 @@ fn cell(cell: &hostinfo::Cell) -> HostCell {
     let cpus: Vec<CellCpu> = cell.cpus.iter().map(cell_cpu).collect();
     HostCell {
         id: cell.id,
-        memory: Some(CellMemory { unit: kib(), amount: cell.memory }),
+        // A cell that has none says nothing of it.
+        memory: (cell.memory > 0).then(|| CellMemory { unit: kib(), amount: cell.memory }),
         pages: cell.pages.iter().map(|p| Pages { unit: kib(), size: p.size, count: Some(p.total) }).collect(),
         distances: cell.distances.iter().map(|d| Sibling { id: d.cell, value: d.value }).collect(),
         cpus: CellCpus { num: count(cpus.len()), cpus },

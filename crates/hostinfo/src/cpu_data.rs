@@ -213,7 +213,7 @@ mod tests {
         assert_eq!(common, cpu(0x000b_0671, 0, 0b0110, Some(0b10)));
         assert_eq!(common.vendor().as_deref(), Some("Intel"));
         assert_eq!(CpuData::in_common(&[cpu(0x000b_0671, 9, 0b1110, None), slow]), cpu(0x000b_0671, 0, 0b0110, None));
-        assert_eq!(CpuData::in_common(&[fast.clone()]), fast);
+        assert_eq!(CpuData::in_common(std::slice::from_ref(&fast)), fast);
         assert_eq!(CpuData::in_common(&[]), CpuData::default());
     }
 

@@ -1,6 +1,9 @@
 //! Hosts recorded as trees of files, each with what libvirt 11.3.0 said about it: `vm` is a small virtual machine,
 //! `numa` and `irregular` were composed and laid over the kernel's files for libvirt to read (two nodes with threads
-//! and huge pages; an uneven host with a CPU offline, no numbers of dies and caches).
+//! and huge pages; an uneven host with a CPU offline, no numbers of dies and caches). So were `desktop` (one socket),
+//! `server` (two sockets of two dies each, four nodes), `hybrid` (cores with two threads, and cores in clusters),
+//! `parked` (threads and a core offline), `expander` (a node without memory, one without CPUs, a gap in the numbers) and
+//! `lopsided` (unlike nodes, no huge pages).
 //!
 //! `vm.cpuid` and `vm.cpu` are its CPU's words and libvirt's for it: the model, then the features beside.
 //!
@@ -48,6 +51,36 @@ fn a_numa_host_with_threads_and_huge_pages_is_told_of_as_libvirt_does() {
 #[test]
 fn an_uneven_host_with_a_cpu_offline_is_told_of_as_libvirt_does() {
     check("irregular");
+}
+
+#[test]
+fn a_desktop_of_one_socket_is_told_of_as_libvirt_does() {
+    check("desktop");
+}
+
+#[test]
+fn a_server_with_several_dies_and_distances_is_told_of_as_libvirt_does() {
+    check("server");
+}
+
+#[test]
+fn a_hybrid_host_with_clusters_is_told_of_as_libvirt_does() {
+    check("hybrid");
+}
+
+#[test]
+fn a_host_with_threads_and_cores_offline_is_told_of_as_libvirt_does() {
+    check("parked");
+}
+
+#[test]
+fn cells_without_memory_or_cpus_are_told_of_as_libvirt_does() {
+    check("expander");
+}
+
+#[test]
+fn a_host_of_unlike_cells_is_told_of_as_libvirt_does() {
+    check("lopsided");
 }
 
 #[test]
@@ -162,7 +195,10 @@ fn cpu(facts: &HostFacts, cpu: &CpuIdentity) -> String {
 }
 
 fn cell(out: &mut String, cell: &Cell) {
-    writeln!(out, "<cell id='{}'>\n<memory unit='KiB'>{}</memory>", cell.id, cell.memory).unwrap();
+    writeln!(out, "<cell id='{}'>", cell.id).unwrap();
+    if cell.memory > 0 {
+        writeln!(out, "<memory unit='KiB'>{}</memory>", cell.memory).unwrap();
+    }
     for PageCount { size, total, .. } in &cell.pages {
         writeln!(out, "<pages unit='KiB' size='{size}'>{total}</pages>").unwrap();
     }
