@@ -8,5 +8,6 @@ mod host;
 mod kill;
 mod life;
 mod neighbours;
+mod node;
 mod silent;
 mod watch;
