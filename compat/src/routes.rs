@@ -7,7 +7,7 @@ use wire::xdr::{Encode, Reader, TooLong};
 use wire::{WireError, admin, qemu, remote};
 
 use crate::ctx::{Ctx, Effect, Failure, not_open};
-use crate::handlers::{agent, config, connect, counters, device, domain, events, host, info, lifecycle, list, monitor, node, stats};
+use crate::handlers::{agent, config, connect, counters, cpu, device, domain, events, host, info, lifecycle, list, monitor, node, stats};
 use crate::neighbours;
 
 /// A handler's answer: the whole reply packet and what else to do, or an error.
@@ -61,6 +61,10 @@ routes! { REMOTE: remote;
     ConnectIsSecure => host::is_secure,
     ConnectGetCapabilities => host::get_capabilities,
     ConnectGetDomainCapabilities => host::get_domain_capabilities,
+    ConnectCompareCpu => cpu::compare,
+    ConnectCompareHypervisorCpu => cpu::compare_hypervisor,
+    ConnectBaselineCpu => cpu::baseline,
+    ConnectBaselineHypervisorCpu => cpu::baseline_hypervisor,
     ConnectDomainXmlToNative => host::to_native,
     NodeGetInfo => host::get_node_info,
     NodeGetCpuMap => node::get_cpu_map,

@@ -113,6 +113,8 @@ pub const PERMISSIONS: &[(&str, Permission)] = &[
     ("/virtqemud.v1.Host/SuspendHost", P::ConnectPmControl),
     ("/virtqemud.v1.Host/GetCapabilities", P::ConnectRead),
     ("/virtqemud.v1.Host/GetDomainCapabilities", P::ConnectRead),
+    ("/virtqemud.v1.Host/CompareCpu", P::ConnectRead),
+    ("/virtqemud.v1.Host/BaselineCpu", P::ConnectRead),
     ("/virtqemud.v1.Devices/UpdateDevice", P::DomainWrite),
     ("/virtqemud.v1.Monitor/Execute", P::DomainWrite),
     ("/virtqemud.v1.GuestAgent/Execute", P::DomainWrite),

@@ -2,17 +2,22 @@
 
 use std::sync::Arc;
 
-use hostinfo::{KsmSetting, Resize};
+use hostinfo::{Comparison, KsmSetting, Resize};
 use tonic::{Request, Response, Status};
 use unixfd::Peer;
 
 use crate::{
+    error::Error,
     ops::{self, Driver, emulator::Runnable, suspend::Sleep},
-    pb, version,
+    pb::{self, compare_cpu_response::Result as Compared},
+    version,
 };
 
 /// What the services can do beyond single calls.
 const FEATURES: &[&str] = &["request-id", "etag", "validate-only", "watch-resume", "autodestroy-session", "console"];
+
+/// Most CPUs that are put together at once; libvirt's limit.
+const BASELINE_MAX: usize = 256;
 
 #[derive(Clone)]
 pub(super) struct Service {
@@ -189,6 +194,39 @@ impl pb::host_server::Host for Service {
         let xml = ops::host::domain_capabilities(&self.driver, asked).await?;
         Ok(Response::new(pb::GetDomainCapabilitiesResponse { xml }))
     }
+
+    async fn compare_cpu(&self, request: Request<pb::CompareCpuRequest>) -> Result<Response<pb::CompareCpuResponse>, Status> {
+        let runnable = runnable(&request);
+        let r = request.into_inner();
+        let found = match r.hypervisor {
+            None => ops::cpu::compare(&self.driver, &r.xml, r.validate)?,
+            Some(hypervisor) => ops::cpu::compare_hypervisor(&self.driver, asked(hypervisor, runnable), &r.xml, r.validate).await?,
+        };
+        Ok(Response::new(match found {
+            Comparison::Incompatible(reason) => pb::CompareCpuResponse { result: Compared::Incompatible.into(), reason },
+            Comparison::Identical => pb::CompareCpuResponse { result: Compared::Identical.into(), ..Default::default() },
+            Comparison::Superset => pb::CompareCpuResponse { result: Compared::Superset.into(), ..Default::default() },
+        }))
+    }
+
+    async fn baseline_cpu(&self, request: Request<pb::BaselineCpuRequest>) -> Result<Response<pb::BaselineCpuResponse>, Status> {
+        let runnable = runnable(&request);
+        let r = request.into_inner();
+        if r.xml.is_empty() || r.xml.len() > BASELINE_MAX {
+            return Err(Error::argument(format!("xml must hold 1 to {BASELINE_MAX} documents, not {}", r.xml.len())).into());
+        }
+        let wanted = ops::cpu::BaselineRequest { documents: r.xml, expand: r.expand_features, migratable: r.migratable };
+        let xml = match r.hypervisor {
+            None => ops::cpu::baseline(&wanted)?,
+            Some(hypervisor) => ops::cpu::baseline_hypervisor(&self.driver, asked(hypervisor, runnable), &wanted).await?,
+        };
+        Ok(Response::new(pb::BaselineCpuResponse { xml }))
+    }
+}
+
+fn asked(hypervisor: pb::Hypervisor, runnable: Runnable) -> ops::domcaps::Asked {
+    let pb::Hypervisor { emulator, arch, machine, virt_type } = hypervisor;
+    ops::domcaps::Asked { emulator, arch, machine, virt_type, runnable }
 }
 
 /// Which emulators the caller may have run.

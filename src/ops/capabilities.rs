@@ -93,6 +93,13 @@ pub(super) struct HostCpuFacts {
     counter: Option<Counter>,
 }
 
+impl HostCpuFacts {
+    /// libvirt's description of the CPU; none for one that has not even the least model.
+    pub(super) fn model(&self) -> Option<&HostModel> {
+        self.model.as_ref()
+    }
+}
+
 impl PartialEq for Basis {
     fn eq(&self, other: &Self) -> bool {
         let same = |a: &Emulator, b: &Emulator| a.path == b.path && Arc::ptr_eq(&a.caps, &b.caps);

@@ -15,6 +15,7 @@ use domxml::{
     devices::YesNo,
     domcaps::{DomainCapabilities, Enum, Group, LoaderCaps, Os},
 };
+use hostinfo::GuestModel;
 use qemu_plan::{
     caps::{Accel, Caps, Machine},
     postparse::Firmware,
@@ -93,17 +94,7 @@ impl PartialEq for Basis {
 /// # Errors
 /// `InvalidArg` for what the emulator does not have; `OperationDenied` for one that the caller may not have run.
 pub(super) async fn document(driver: &Arc<Driver>, asked: Asked) -> Result<String> {
-    if !asked.virt_type.is_empty() && !VIRT_TYPES.contains(&asked.virt_type.as_str()) {
-        return Err(wrong(format!("unknown virttype: {}", asked.virt_type)));
-    }
-    if !asked.arch.is_empty() && !super::capabilities::is_arch(&asked.arch) {
-        return Err(wrong(format!("unknown architecture: {}", asked.arch)));
-    }
-    let named = Named { path: &asked.emulator, arch: &asked.arch };
-    let path = emulator_for(driver, named, asked.runnable).await?;
-    let caps = driver.prober.caps(Path::new(&path)).await?;
-    let arch = wanted_arch(driver, &asked);
-    check_arch(&caps, &arch, &path)?;
+    let Emulator { path, arch, caps } = emulator(driver, &asked).await?;
     let accel = accel(&caps, &asked, &path)?;
     let machine = machine(&caps, accel, &asked, &path)?.clone();
     let owned = Arc::clone(driver);
@@ -114,6 +105,68 @@ pub(super) async fn document(driver: &Arc<Driver>, asked: Asked) -> Result<Strin
         Ok(owned.domain_capabilities.text(basis))
     });
     Ok(text.await?.to_string())
+}
+
+/// A QEMU, and the architecture of its guests that is meant.
+struct Emulator {
+    path: String,
+    arch: String,
+    caps: Arc<Caps>,
+}
+
+async fn emulator(driver: &Arc<Driver>, asked: &Asked) -> Result<Emulator> {
+    if !asked.virt_type.is_empty() && !VIRT_TYPES.contains(&asked.virt_type.as_str()) {
+        return Err(wrong(format!("unknown virttype: {}", asked.virt_type)));
+    }
+    if !asked.arch.is_empty() && !super::capabilities::is_arch(&asked.arch) {
+        return Err(wrong(format!("unknown architecture: {}", asked.arch)));
+    }
+    let named = Named { path: &asked.emulator, arch: &asked.arch };
+    let path = emulator_for(driver, named, asked.runnable).await?;
+    let caps = driver.prober.caps(Path::new(&path)).await?;
+    let arch = wanted_arch(driver, asked);
+    check_arch(&caps, &arch, &path)?;
+    Ok(Emulator { path, arch, caps })
+}
+
+/// What a hypervisor gives to its guests' CPUs.
+pub(super) struct HypervisorCpu {
+    /// The emulator's path.
+    pub(super) path: String,
+    /// The guests' architecture.
+    pub(super) arch: String,
+    /// What runs them.
+    pub(super) accel: Accel,
+    /// Features that keep a guest on this host, by libvirt's names.
+    pub(super) fixed: Vec<String>,
+    /// The model that `host-model` is.
+    pub(super) model: Option<GuestModel>,
+    /// The hypervisor's own models, each with the features that keep it from running, in its order and libvirt's names.
+    pub(super) models: Vec<(String, Vec<String>)>,
+}
+
+/// What the hypervisor that is meant gives to its guests' CPUs. A type of guest that QEMU does not run is taken for one
+/// without KVM, as libvirt takes it.
+///
+/// # Errors
+/// As of [`document`].
+pub(super) async fn hypervisor_cpu(driver: &Arc<Driver>, asked: Asked) -> Result<HypervisorCpu> {
+    let Emulator { path, arch, caps } = emulator(driver, &asked).await?;
+    let accel = match asked.virt_type.as_str() {
+        "" => caps.preferred_accel(),
+        named => Accel::from_virt_type(named).unwrap_or(Accel::Tcg),
+    };
+    if !asked.machine.is_empty() {
+        machine(&caps, accel, &asked, &path)?;
+    }
+    Ok(HypervisorCpu {
+        model: cpu::describe(&caps, accel),
+        models: cpu::models(&caps, accel),
+        fixed: cpu::fixed(&caps, accel),
+        accel,
+        path,
+        arch,
+    })
 }
 
 /// What KVM gives to a guest.

@@ -9,6 +9,7 @@ pub mod capabilities;
 pub mod chain;
 pub mod configure;
 pub mod console;
+pub mod cpu;
 pub mod define;
 pub mod domcaps;
 pub mod emulator;

@@ -12,6 +12,10 @@ pub(crate) const LIVE_OR_CONFIG: [(u32, &str); 2] = [(1, "VIR_DOMAIN_AFFECT_LIVE
 
 /// The flags that calls take; a call that is not here takes none.
 const ACCEPTED: &[(&str, u32)] = &[
+    ("ConnectBaselineCpu", 0x3),
+    ("ConnectBaselineHypervisorCpu", 0x3),
+    ("ConnectCompareCpu", 0x3),
+    ("ConnectCompareHypervisorCpu", 0x3),
     ("ConnectGetAllDomainStats", 0xe000_00ff),
     ("ConnectGetDomainCapabilities", 0x1),
     ("ConnectListAllDomains", 0xffff),

@@ -8,6 +8,7 @@ mod args;
 pub(crate) mod config;
 pub(crate) mod connect;
 pub(crate) mod counters;
+pub(crate) mod cpu;
 pub(crate) mod device;
 pub(crate) mod domain;
 pub(crate) mod events;

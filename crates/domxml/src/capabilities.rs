@@ -107,7 +107,7 @@ pub struct Counter {
 /// A feature that the CPU has beside its model.
 #[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostFeature {
-    #[xml(attr)]
+    #[xml(attr, missing = "XML error: Invalid CPU feature name")]
     pub name: String,
 }
 

@@ -70,6 +70,13 @@ impl Error {
         Self::new(Kind::Unsupported, message)
     }
 
+    /// Whether it is about the value of one attribute: libvirt counts those to its XML reader and not to what the
+    /// document is of.
+    #[must_use]
+    pub fn is_of_an_attribute(&self) -> bool {
+        self.kind == Kind::Xml && ["Invalid value for attribute", "Missing required attribute"].iter().any(|w| self.message.starts_with(w))
+    }
+
     /// What libvirt calls an internal error.
     pub fn internal(message: impl Into<String>) -> Self {
         Self::new(Kind::Internal, message)

@@ -10,6 +10,7 @@ pub mod bitmap;
 pub mod capabilities;
 pub mod clock;
 pub mod cpu;
+mod cpu_document;
 pub mod devices;
 pub mod domain;
 pub mod domcaps;
@@ -27,6 +28,7 @@ pub mod tuning;
 pub mod units;
 
 pub use bitmap::Bitmap;
+pub use cpu_document::{CpuDocument, WantedCpu};
 pub use domain::{Domain, VirtType};
 pub use error::{Error, Kind};
 pub use status::StatusDocument;

@@ -8,9 +8,11 @@ mod rules;
 
 use xmlform::{Document, ErrorKind, Namespace, Node, ParseFlags, Xml};
 
+use crate::capabilities::HostCpu;
+use crate::cpu::Cpu;
 use crate::error::Kind;
 use crate::qemu::NAMESPACE;
-use crate::{Domain, Error};
+use crate::{CpuDocument, Domain, Error};
 use rules::RULES;
 
 /// Namespaces whose elements are allowed in a domain, whoever they are for.
@@ -71,19 +73,53 @@ impl Domain {
             return Err(Error::xml(message));
         }
         check(root)?;
-        match Self::read(root) {
-            Ok(_) => {}
-            // The form is right; that it makes no sense is told when it is read for use.
-            Err(e) if matches!(e.kind, ErrorKind::Overflow | ErrorKind::InvalidArgument) => {
-                return Ok(());
-            }
-            Err(e) => return Err(misfit(e.message)),
+        if !is_read::<Self>(root)? {
+            return Ok(());
         }
         OF_OTHERS.iter().for_each(|path| keep(root, path));
-        if let Some(unread) = document.unread().first() {
-            return Err(misfit(format!("{} is not known there", unread.path())));
+        nothing_unread(&document)
+    }
+}
+
+impl CpuDocument {
+    /// Checks a CPU's document as callers who ask for validation want it. `is_arch` knows libvirt's architectures.
+    ///
+    /// # Errors
+    /// `XmlInvalidSchema` with the path of what is not known, not of its form, or missing;
+    /// `XmlDetail` when it is not XML; `Xml` when it is none of a CPU.
+    pub fn check_schema(text: &str, is_arch: fn(&str) -> bool) -> Result<(), Error> {
+        let mut document = Document::parse(text, &[], ParseFlags::NONE)?;
+        document.track();
+        let root = document.root();
+        let root = Self::root(root)?;
+        let Some(arch) = root.child("arch") else {
+            check(root)?;
+            return if is_read::<Cpu>(root)? { nothing_unread(&document) } else { Ok(()) };
+        };
+        if !is_arch(arch.text().trim()) {
+            return Err(misfit(format!("{} is no architecture", arch.path())));
         }
-        Ok(())
+        let plain = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
+        if let Some(odd) = root.children_named("feature").find(|f| !f.attr("name").is_some_and(plain)) {
+            return Err(misfit(format!("{} has no name of a feature", odd.path())));
+        }
+        if is_read::<HostCpu>(root)? { nothing_unread(&document) } else { Ok(()) }
+    }
+}
+
+/// Whether it can be read: not if its form is right and it makes no sense, which is told when it is read for use.
+fn is_read<T: Xml>(root: Node<'_>) -> Result<bool, Error> {
+    match T::read(root) {
+        Ok(_) => Ok(true),
+        Err(e) if matches!(e.kind, ErrorKind::Overflow | ErrorKind::InvalidArgument) => Ok(false),
+        Err(e) => Err(misfit(e.message)),
+    }
+}
+
+fn nothing_unread(document: &Document<'_>) -> Result<(), Error> {
+    match document.unread().first() {
+        Some(unread) => Err(misfit(format!("{} is not known there", unread.path()))),
+        None => Ok(()),
     }
 }
 

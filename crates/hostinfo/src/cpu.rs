@@ -71,6 +71,11 @@ pub(crate) fn vendor(word: &str) -> String {
     known.map_or(word, |(_, name)| name).to_owned()
 }
 
+/// Whether libvirt has a name of its own for the vendor, and this is it.
+pub(crate) fn is_vendor(name: &str) -> bool {
+    VENDORS.iter().any(|(_, known)| *known == name)
+}
+
 fn hexadecimal(text: &str) -> Option<u32> {
     u32::from_str_radix(text.strip_prefix("0x")?, 16).ok()
 }

@@ -43,10 +43,34 @@ pub struct GuestModel {
     pub disable: Vec<&'static str>,
 }
 
-struct Candidate<'a> {
-    model: &'a CpuModel,
-    require: FeatureSet,
-    disable: FeatureSet,
+/// Features that no guest's CPU is described by: a guest can't have them, or switches them on itself.
+const UNTOLD: &[&str] = &["cmt", "mbm_local", "mbm_total", "ospke", "osxsave", "vmx-ept-uc", "vmx-ept-wb", "vmx-invvpid-single-context"];
+/// Features that no hypervisor has any more.
+const GONE: &[&str] = &["cvt16", "pconfig"];
+
+/// What a model is looked for by.
+pub(crate) struct Search<'a> {
+    /// The features to describe.
+    pub(crate) has: &'a FeatureSet,
+    /// libvirt's name of the vendor; models of others are not looked at.
+    pub(crate) vendor: Option<&'a str>,
+    /// A model that has it is better than one that has not.
+    pub(crate) signature: Option<CpuSignature>,
+    /// The hypervisor's models; `None`: all.
+    pub(crate) models: Option<&'a [OfferedModel]>,
+    /// The model that is taken if it may be.
+    pub(crate) preferred: Option<&'a str>,
+}
+
+/// A model and what must be said beside it.
+pub(crate) struct Candidate<'a> {
+    pub(crate) model: &'a CpuModel,
+    /// Features to add.
+    pub(crate) require: FeatureSet,
+    /// Features to drop.
+    pub(crate) disable: FeatureSet,
+    /// Once in the model: dropped too, so that it is the same guest under any hypervisor.
+    pub(crate) removed: Vec<&'static str>,
     signed: bool,
 }
 
@@ -62,27 +86,68 @@ impl CpuModels {
     pub fn describe_guest(&self, offered: &Offered) -> Option<GuestModel> {
         let vendor = offered.vendor.as_deref().map(vendor);
         let has = self.without_broken(offered.features.clone(), vendor.as_deref(), offered.signature);
+        let search = Search {
+            has: &has,
+            vendor: Some(vendor.as_deref().unwrap_or_default()),
+            signature: offered.signature,
+            models: Some(&offered.models),
+            preferred: None,
+        };
+        let best = self.nearest(&search)?;
+        Some(GuestModel { model: best.model.name, vendor, require: self.names(&best.require), disable: self.dropped(&best) })
+    }
+
+    /// Names of features, in libvirt's order.
+    pub(crate) fn names(&self, set: &FeatureSet) -> Vec<&'static str> {
+        set.iter().map(|number| self.features[*number].name).collect()
+    }
+
+    /// Names of all that a candidate drops.
+    pub(crate) fn dropped(&self, candidate: &Candidate<'_>) -> Vec<&'static str> {
+        let mut names = self.names(&candidate.disable);
+        names.extend(&candidate.removed);
+        names
+    }
+
+    /// The guest's model that says best what is searched for.
+    pub(crate) fn nearest(&self, search: &Search<'_>) -> Option<Candidate<'_>> {
         let mut best: Option<Candidate<'_>> = None;
         for model in self.models.iter().rev().filter(|m| m.for_guest) {
-            let Some(offer) = offered.models.iter().find(|o| o.name == model.name) else {
+            let Some(candidate) = search.candidate(model, self) else {
                 continue;
             };
-            if model.vendor.is_some_and(|own| vendor.as_deref() != Some(own)) {
-                continue;
+            if search.preferred == Some(model.name) {
+                return Some(candidate);
             }
-            let candidate = Candidate {
-                model,
-                require: has.difference(&model.features).copied().filter(|f| !offer.blockers.contains(f)).collect(),
-                disable: model.features.difference(&has).chain(&offer.blockers).copied().collect(),
-                signed: model.is_signed(offered.signature),
-            };
             if best.as_ref().is_none_or(|best| candidate.is_better_than(best)) {
                 best = Some(candidate);
             }
         }
-        let best = best?;
-        let names = |set: &FeatureSet| set.iter().map(|number| self.features[*number].name).collect();
-        Some(GuestModel { model: best.model.name, vendor, require: names(&best.require), disable: names(&best.disable) })
+        best
+    }
+}
+
+impl Search<'_> {
+    /// The model as a description; none if it may not be one.
+    fn candidate<'t>(&self, model: &'t CpuModel, tables: &'t CpuModels) -> Option<Candidate<'t>> {
+        let none = FeatureSet::new();
+        let blockers = match self.models {
+            Some(models) => &models.iter().find(|offer| offer.name == model.name)?.blockers,
+            None => &none,
+        };
+        if model.vendor.zip(self.vendor).is_some_and(|(own, wanted)| own != wanted) {
+            return None;
+        }
+        let is_told = |number: &usize| {
+            let name = tables.features[*number].name;
+            !UNTOLD.contains(&name) && (self.models.is_none() || !GONE.contains(&name))
+        };
+        let require: FeatureSet = self.has.difference(&model.features).copied().filter(is_told).collect();
+        let lacks = model.features.difference(self.has).filter(|number| is_told(number));
+        let disable: FeatureSet = lacks.chain(blockers.difference(&require)).copied().collect();
+        let is_said = |name: &str| require.union(&disable).any(|number| tables.features[*number].name == name);
+        let removed = model.removed.iter().copied().filter(|name| !is_said(name)).collect();
+        Some(Candidate { model, require, disable, removed, signed: model.is_signed(self.signature) })
     }
 }
 
@@ -99,7 +164,7 @@ impl Candidate<'_> {
     /// libvirt walks the entries, those to add first, up to the number that are not seen to be dropped: about the later
     /// half of those to drop count like ones to add.
     fn cost(&self) -> Cost {
-        let (add, all) = (self.require.len(), self.require.len() + self.disable.len());
+        let (add, all) = (self.require.len(), self.require.len() + self.disable.len() + self.removed.len());
         let (mut index, mut seen, mut penalties) = (add, 0, 0);
         while index < all - seen {
             seen += 1;

@@ -8,7 +8,7 @@ use domxml::{
     domcaps::{Blocker, Blockers, CpuModeCaps, Enum, Model, Models, NamedModel},
 };
 use hostinfo::{CpuModels, CpuSignature, GuestModel, Offered, OfferedModel, Place};
-use qemu_plan::caps::{self, Accel, AccelCaps, Flag, HostCpu};
+use qemu_plan::caps::{self, Accel, Caps, Flag, HostCpu};
 use serde_json::Value;
 
 use super::Basis;
@@ -39,7 +39,7 @@ fn maximum(basis: &Basis) -> CpuModeCaps {
 
 fn host_model(basis: &Basis) -> CpuModeCaps {
     const NAME: &str = "host-model";
-    let Some(found) = basis.caps.accel(basis.accel).and_then(|accel| describe(basis, accel)) else {
+    let Some(found) = describe(&basis.caps, basis.accel) else {
         return mode(NAME, false);
     };
     let entry = |policy| move |name: &&str| CpuFeature { policy: Some(policy), name: (*name).to_owned() };
@@ -55,14 +55,15 @@ fn host_model(basis: &Basis) -> CpuModeCaps {
 }
 
 /// The model nearest to what QEMU can give a guest here; only for architectures of which libvirt has models.
-fn describe(basis: &Basis, accel: &AccelCaps) -> Option<GuestModel> {
+pub(super) fn describe(caps: &Caps, accel: Accel) -> Option<GuestModel> {
     let tables = CpuModels::x86();
+    let accel = caps.accel(accel)?;
     let properties = &accel.host.properties;
     let on = properties.iter().filter(|p| p.value == Value::Bool(true));
     let numbers = |names: &[String]| names.iter().filter_map(|name| tables.feature(name)).collect();
     let model = |m: &caps::CpuModel| OfferedModel { name: m.name.clone(), blockers: numbers(m.blockers.as_deref().unwrap_or_default()) };
     // A QEMU that can't say what it lacks can't be trusted with features that only registers tell of.
-    let registers = basis.caps.has(Flag::CpuUnavailableFeatures);
+    let registers = caps.has(Flag::CpuUnavailableFeatures);
     let known = |number: &usize| registers || !matches!(tables.features.get(*number).map(|f| f.place), Some(Place::Msr { .. }));
     let offered = Offered {
         features: on.filter_map(|p| tables.feature(&p.name)).filter(known).collect(),
@@ -71,6 +72,20 @@ fn describe(basis: &Basis, accel: &AccelCaps) -> Option<GuestModel> {
         models: accel.cpus.iter().map(model).collect(),
     };
     (!offered.features.is_empty()).then(|| tables.describe_guest(&offered))?
+}
+
+/// QEMU's own models, each with what keeps it from running, in QEMU's order and libvirt's names.
+pub(super) fn models(caps: &Caps, accel: Accel) -> Vec<(String, Vec<String>)> {
+    let tables = CpuModels::x86();
+    let blockers = |m: &caps::CpuModel| m.blockers.iter().flatten().map(|name| libvirts(tables, name).to_owned()).collect();
+    caps.accel(accel).iter().flat_map(|accel| &accel.cpus).map(|m| (m.name.clone(), blockers(m))).collect()
+}
+
+/// Features, by libvirt's names, that a guest can have and not take to another host.
+pub(super) fn fixed(caps: &Caps, accel: Accel) -> Vec<String> {
+    let tables = CpuModels::x86();
+    let properties = caps.accel(accel).into_iter().flat_map(|accel| &accel.host.properties);
+    properties.filter(|p| !p.migratable).map(|p| libvirts(tables, &p.name).to_owned()).collect()
 }
 
 fn value<'a>(host: &'a HostCpu, name: &str) -> Option<&'a Value> {

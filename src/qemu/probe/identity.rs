@@ -52,8 +52,8 @@ impl Identity {
         let unusable = |error| Error::system(format!("Cannot check QEMU binary {}", path.display()), error);
         let meta = fs::metadata(path).map_err(unusable)?;
         if !meta.is_file() || meta.mode() & 0o111 == 0 {
-            let message = format!("QEMU binary {} is not executable", path.display());
-            return Err(Error::internal(message).because("QEMU_BINARY_UNUSABLE"));
+            let why = io::Error::from(if meta.is_dir() { nix::errno::Errno::EISDIR } else { nix::errno::Errno::EACCES });
+            return Err(Error::system(format!("QEMU binary {} is not executable", path.display()), why).because("QEMU_BINARY_UNUSABLE"));
         }
         Ok(Self {
             path: path.to_owned(),

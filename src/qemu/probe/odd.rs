@@ -185,5 +185,5 @@ async fn who_may_not_run_it_says_so() {
     let error = Prober::new(config).caps(&place.binary).await.map(drop).unwrap_err();
     assert!(error.message.contains("exec: Permission denied"), "{}", error.message);
     let error = place.prober().caps(place.dir.path()).await.map(drop).unwrap_err();
-    assert!(error.message.ends_with("is not executable"), "{}", error.message);
+    assert!(error.message.ends_with("is not executable: Is a directory"), "{}", error.message);
 }

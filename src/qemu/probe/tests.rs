@@ -133,7 +133,7 @@ async fn a_binary_that_is_none_is_told_without_running_it() {
     let error = prober.caps(Path::new("/nonexistent/qemu")).await.unwrap_err();
     assert_eq!(error.message, "Cannot check QEMU binary /nonexistent/qemu: No such file or directory");
     let error = prober.caps(Path::new("/etc/passwd")).await.unwrap_err();
-    assert_eq!(error.message, "QEMU binary /etc/passwd is not executable");
+    assert_eq!(error.message, "QEMU binary /etc/passwd is not executable: Permission denied");
 }
 
 #[tokio::test]

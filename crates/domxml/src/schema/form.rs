@@ -17,6 +17,10 @@ pub(super) enum Form {
     CpuSet,
     /// Letters, digits, dots and spaces, at most so many.
     Load(usize),
+    /// So many characters, no comma among them.
+    Letters(usize),
+    /// A decimal number, not 0.
+    Positive,
     /// One of the words.
     OneOf(&'static [&'static str]),
 }
@@ -32,6 +36,8 @@ impl Form {
             Self::CpuSet => "numbers and ranges".to_owned(),
             Self::Number(_, most) => format!("a number of at most {most:#x}"),
             Self::Load(most) => format!("1 to {most} letters, digits, dots and spaces"),
+            Self::Letters(length) => format!("{length} characters without comma"),
+            Self::Positive => "a number, not 0".to_owned(),
             Self::OneOf(words) => format!("one of {}", words.join(", ")),
         }
     }
@@ -48,6 +54,8 @@ impl Form {
                 let known = |c: char| c.is_ascii_alphanumeric() || c == '.' || c.is_whitespace();
                 (1..=most).contains(&s.chars().count()) && s.chars().all(known)
             }
+            Self::Letters(length) => s.chars().count() == length && !s.contains(','),
+            Self::Positive => s.trim_start_matches('0').parse::<u64>().is_ok(),
             Self::OneOf(words) => words.contains(&s),
         }
     }

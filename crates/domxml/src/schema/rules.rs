@@ -42,7 +42,7 @@ enum Demand {
 }
 
 use Demand::{Attr, Bars, BarsChild, Needs, NeedsChild, Text};
-use Form::{CpuSet, Line, Load, Mac, Number, OneOf, Path, Uuid};
+use Form::{CpuSet, Letters, Line, Load, Mac, Number, OneOf, Path, Positive, Uuid};
 use When::{Always, Has, Is, Not};
 
 const PCI: When = Is("type", &["pci"]);
@@ -69,6 +69,13 @@ rules! {
     "os/initrd" Always => Text(Path);
     "sysinfo/bios" Always => NeedsChild("entry");
     "sysinfo/baseBoard" Always => NeedsChild("entry");
+    "cpu/feature" Always => Needs("policy");
+    "cpu/model" Always => Attr("vendor_id", Letters(12));
+    "cpu/topology" Always => Attr("sockets", Positive);
+    "cpu/topology" Always => Attr("dies", Positive);
+    "cpu/topology" Always => Attr("clusters", Positive);
+    "cpu/topology" Always => Attr("cores", Positive);
+    "cpu/topology" Always => Attr("threads", Positive);
     "domain/vcpu" Always => Attr("cpuset", CpuSet);
     "cputune/vcpupin" Always => Attr("cpuset", CpuSet);
     "cputune/emulatorpin" Always => Attr("cpuset", CpuSet);

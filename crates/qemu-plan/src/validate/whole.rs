@@ -74,24 +74,13 @@ fn hyperv_shapes(def: &Domain) -> Result<()> {
     Ok(())
 }
 
-/// A CPU without a model can have neither features nor a vendor; the guest's cells share no CPU.
+/// The CPU's parts go together; the guest's cells share no CPU.
 pub(super) fn cpu_shapes(def: &Domain) -> Result<()> {
     let Some(cpu) = &def.cpu else { return Ok(()) };
-    let wrong = |message: &str| Err(Error::new(Code::Xml, Area::Cpu, message));
-    let named = cpu.model.as_ref().is_some_and(|m| m.name.as_deref().is_some_and(|n| !n.is_empty()));
-    if matches!(cpu.mode, None | Some(CpuMode::Custom)) && !named {
-        if cpu.vendor.is_some() {
-            return wrong("CPU vendor specified without CPU model");
-        }
-        if !cpu.features.is_empty() {
-            return wrong("Non-empty feature list specified without CPU model");
-        }
-    }
-    for (at, feature) in cpu.features.iter().enumerate() {
-        if cpu.features[..at].iter().any(|f| f.name == feature.name) {
-            return wrong(&format!("CPU feature '{}' specified more than once", feature.name));
-        }
-    }
+    cpu.check_shape().map_err(|error| {
+        let area = if error.is_of_an_attribute() { Area::Xml } else { Area::Cpu };
+        Error::new(Code::Xml, area, error.message)
+    })?;
     cells_apart(cpu)
 }
 
