@@ -14,7 +14,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use unixfd::PeerCred;
+use unixfd::{PeerCred, QuietStream};
 use wire::Program;
 
 use crate::backend::Backend;
@@ -281,6 +281,10 @@ fn begin(stream: UnixStream, kind: SocketKind, options: &Arc<Options>, (stop, se
         Err(error) => return tracing::warn!(%error, "client without credentials"),
     };
     tracing::debug!(pid = cred.pid, uid = cred.uid, socket = ?kind, "client connected");
+    let stream = match QuietStream::new(stream) {
+        Ok(stream) => stream,
+        Err(error) => return tracing::warn!(%error, "cannot watch a client"),
+    };
     let ticket = Ticket::new(options, options.authority.asks(kind));
     let conn = Arc::new(Conn::new(Arc::clone(options), kind, cred));
     sessions.spawn(Session::new(stream, conn, ticket, stop.clone()).run());

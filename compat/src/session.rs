@@ -22,10 +22,9 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::net::UnixStream;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
-use unixfd::Fds;
+use unixfd::{Fds, QuietStream};
 use wire::Priority;
 use wire::frame::{FrameError, Header, PacketType, put_bytes};
 use wire::io::{Arrived, Input, Output, Trust};
@@ -76,7 +75,7 @@ enum End {
 
 /// A connection.
 pub(crate) struct Session {
-    stream: UnixStream,
+    stream: QuietStream,
     input: Input,
     output: Output,
     conn: Arc<Conn>,
@@ -132,7 +131,7 @@ enum Event {
 
 impl Session {
     /// Takes over a connection.
-    pub(crate) fn new(stream: UnixStream, conn: Arc<Conn>, ticket: Ticket, stop: CancellationToken) -> Self {
+    pub(crate) fn new(stream: QuietStream, conn: Arc<Conn>, ticket: Ticket, stop: CancellationToken) -> Self {
         Self {
             stream,
             input: Input::new(Trust::Stranger),
@@ -171,7 +170,10 @@ impl Session {
     async fn serve(&mut self) -> Result<std::convert::Infallible, End> {
         loop {
             self.take_packets().await?;
-            self.output.try_flush(&self.stream)?;
+            self.output.send_now(&self.stream)?;
+            if self.output.is_empty() {
+                self.stream.rest();
+            }
             if let Some(end) = self.may_end() {
                 return Err(end);
             }
@@ -184,12 +186,12 @@ impl Session {
         let room = self.output.len() < OUTPUT_FULL;
         let reading = self.closing.is_none() && !self.blocked && room && !self.streams.is_stuffed() && !self.neighbours.is_stuffed();
         tokio::select! {
-            result = self.output.flush_some(&self.stream), if !self.output.is_empty() => Event::Flushed(result),
+            result = poll_fn(|context| self.output.poll_flush(&self.stream, context)), if !self.output.is_empty() => Event::Flushed(result),
             Some((priority, answer)) = self.calls.next() => Event::Done(priority, answer),
             packets = self.streams.next(), if room => Event::StreamData(packets),
             delivery = self.neighbours.next(room) => Event::Neighbour(delivery),
             news = self.feeds.next() => Event::News(news),
-            result = self.input.fill(&self.stream), if reading => Event::Filled(result),
+            result = poll_fn(|context| self.input.poll_fill(&self.stream, context)), if reading => Event::Filled(result),
             () = silent(&mut self.silence) => Event::Silent,
             () = self.stop.cancelled(), if self.closing.is_none() => Event::Stop,
             () = tokio::time::sleep(LAST_WORDS), if self.closing.is_some() && self.calls.is_empty() => Event::Overdue,
@@ -508,8 +510,9 @@ mod tests {
         let answer = |_| async { Ok::<_, Infallible>(http::Response::default()) };
         let backend = BoxCloneSyncService::new(tower::service_fn(answer));
         let options = Arc::new(Options::new(backend, true));
-        let (stream, _peer) = UnixStream::pair().unwrap();
+        let (stream, _peer) = tokio::net::UnixStream::pair().unwrap();
         let cred = PeerCred::of(&stream).unwrap();
+        let stream = QuietStream::new(stream).unwrap();
         let ticket = Ticket::new(&options, true);
         let conn = Arc::new(Conn::new(options, SocketKind::ReadWrite, cred));
         let session = Session::new(stream, conn, ticket, CancellationToken::new());

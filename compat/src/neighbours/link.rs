@@ -118,7 +118,7 @@ impl Link {
                     Err(error) => return self.lose(&open::system_error("Cannot pass descriptors", &error)),
                 }
             }
-            if self.output.try_flush(&channel.stream).is_err() {
+            if self.output.send_now(&channel.stream).is_err() {
                 self.output = Output::default();
             }
         }
@@ -172,9 +172,16 @@ impl Link {
         let State::Open(channel) = &mut self.state else {
             return Ok(Poll::Ready(()));
         };
-        if matches!(self.output.poll_flush(&channel.stream, context), Poll::Ready(Err(_))) {
-            // What it has said before it hung up is read first, then the end of file.
-            self.output = Output::default();
+        while !self.output.is_empty() {
+            match self.output.poll_flush(&channel.stream, context) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(())) => {}
+                // What it has said before it hung up is read first, then the end of file.
+                Poll::Ready(Err(_)) => self.output = Output::default(),
+            }
+        }
+        if self.output.is_empty() {
+            channel.stream.rest();
         }
         if self.stuffed && self.waiting() <= STUFFED {
             return Ok(Poll::Ready(()));

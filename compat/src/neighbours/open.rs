@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::net::UnixStream;
+use unixfd::QuietStream;
 use wire::client::{Client, ClientError};
 use wire::consts::VIR_CONNECT_RO;
 use wire::io::Input;
@@ -21,7 +22,7 @@ const FULL: Duration = Duration::from_millis(20);
 /// An opened connection.
 #[derive(Debug)]
 pub(super) struct Channel {
-    pub(super) stream: UnixStream,
+    pub(super) stream: QuietStream,
     pub(super) input: Input,
 }
 
@@ -70,6 +71,7 @@ async fn attempt(owner: Owner, places: &Places, caller: Caller) -> Result<Channe
     let told = client.call(&ConnectSetIdentity { params, flags: 0 }).await;
     told.map_err(client_error)?;
     let (stream, input) = client.into_parts();
+    let stream = QuietStream::new(stream).map_err(|error| system_error("Cannot watch a socket", &error))?;
     Ok(Channel { stream, input })
 }
 

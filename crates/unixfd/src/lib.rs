@@ -15,6 +15,7 @@ mod memfd;
 mod passing;
 mod peer;
 mod pidfd;
+mod quiet;
 mod tap;
 
 pub use async_file::AsyncFile;
@@ -25,7 +26,8 @@ pub use launch::{Held, Launch, LaunchError, Limit, Started, stage::Stage};
 pub use listener::{Owner, bind_listener};
 pub use lock::lock_holder;
 pub use memfd::{bounded_memfd, memfd, sealed_memfd};
-pub use passing::{MAX_FDS, copy_of_inherited, recv_fd, recv_with_fds, send_fd, send_with_fds};
+pub use passing::{MAX_FDS, copy_of_inherited, recv_fd, recv_with_fds, send_fd, send_with_fds, try_recv_with_fds};
 pub use peer::{Fds, Peer, PeerCred, peer_label};
 pub use pidfd::{PidFd, start_time};
+pub use quiet::QuietStream;
 pub use tap::{NAME_MAX, TapFlags, add_to_bridge, mtu, set_down, set_mac, set_mtu, set_up, tap, vhost_net};

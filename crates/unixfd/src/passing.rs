@@ -29,7 +29,7 @@ pub async fn send_with_fds(stream: &UnixStream, data: &[u8], fds: &[BorrowedFd<'
     let mut sent = 0;
     while sent < data.len() {
         let with: &[RawFd] = if sent == 0 { &raw } else { &[] };
-        sent += stream.async_io(Interest::WRITABLE, || send_once(stream, &data[sent..], with)).await?;
+        sent += stream.async_io(Interest::WRITABLE, || send_once(stream.as_raw_fd(), &data[sent..], with)).await?;
     }
     Ok(())
 }
@@ -42,7 +42,33 @@ pub async fn send_with_fds(stream: &UnixStream, data: &[u8], fds: &[BorrowedFd<'
 /// `InvalidData` when the kernel had to drop descriptors (none are handed out then); else what the
 /// socket gives.
 pub async fn recv_with_fds(stream: &UnixStream, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
-    stream.async_io(Interest::READABLE, || recv_once(stream, buffer)).await
+    loop {
+        stream.readable().await?;
+        match try_recv_with_fds(stream, buffer) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            result => return result,
+        }
+    }
+}
+
+/// [`recv_with_fds`] of what is there now.
+///
+/// # Errors
+/// As there; `WouldBlock` when there is nothing, and who waits for it is woken when something comes.
+pub fn try_recv_with_fds(stream: &UnixStream, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+    let mut received = None;
+    let result = stream.try_io(Interest::READABLE, || {
+        let (len, fds) = recv_once(stream.as_raw_fd(), buffer)?;
+        // Less than fits, not cut short by descriptors: nothing is left, which spares the call that would say so.
+        let empty = len > 0 && len < buffer.len() && fds.is_empty();
+        received = Some((len, fds));
+        if empty { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+    });
+    match (received, result) {
+        (Some(received), _) => Ok(received),
+        (None, Err(error)) => Err(error),
+        (None, Ok(())) => Err(io::ErrorKind::WouldBlock.into()),
+    }
 }
 
 /// Sends one descriptor with one byte of zero, as libvirt's RPC does after a packet.
@@ -78,19 +104,19 @@ pub fn copy_of_inherited(number: RawFd) -> io::Result<OwnedFd> {
     if copy < 0 { Err(io::Error::last_os_error()) } else { Ok(own(copy)) }
 }
 
-fn send_once(stream: &UnixStream, data: &[u8], fds: &[RawFd]) -> io::Result<usize> {
+pub(crate) fn send_once(socket: RawFd, data: &[u8], fds: &[RawFd]) -> io::Result<usize> {
     let rights = [ControlMessage::ScmRights(fds)];
     let control: &[ControlMessage<'_>] = if fds.is_empty() { &[] } else { &rights };
     let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
-    let sent = sendmsg::<()>(stream.as_raw_fd(), &[IoSlice::new(data)], control, flags, None)?;
+    let sent = sendmsg::<()>(socket, &[IoSlice::new(data)], control, flags, None)?;
     Ok(sent)
 }
 
-fn recv_once(stream: &UnixStream, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+pub(crate) fn recv_once(socket: RawFd, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
     let mut space = nix::cmsg_space!([RawFd; MAX_FDS]);
     let mut iov = [IoSliceMut::new(buffer)];
     let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
-    let message = recvmsg::<()>(stream.as_raw_fd(), &mut iov, Some(&mut space), flags)?;
+    let message = recvmsg::<()>(socket, &mut iov, Some(&mut space), flags)?;
     let mut fds = Vec::new();
     let truncated = message.flags.contains(MsgFlags::MSG_CTRUNC);
     for control in message.cmsgs()? {

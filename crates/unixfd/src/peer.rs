@@ -55,7 +55,7 @@ impl PeerCred {
 /// The label that a security module (SELinux, AppArmor) gave the peer of `stream`; none without such a module.
 #[must_use]
 #[expect(unsafe_code, reason = "nix does not know SO_PEERSEC")]
-pub fn peer_label(stream: &UnixStream) -> Option<String> {
+pub fn peer_label(stream: &impl AsRawFd) -> Option<String> {
     let mut label = vec![0_u8; LABEL_MAX];
     let mut len = libc::socklen_t::try_from(label.len()).ok()?;
     let (level, option) = (libc::SOL_SOCKET, libc::SO_PEERSEC);

@@ -7,10 +7,10 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::pin::pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::net::UnixStream;
+use unixfd::QuietStream;
 
 use crate::frame::{FDS_MAX, FrameError, Header, LENGTH_LEN, PACKET_MIN, packet_len};
 use crate::xdr::{Reader, Xdr};
@@ -76,7 +76,22 @@ impl Input {
     pub async fn fill(&mut self, stream: &UnixStream) -> io::Result<bool> {
         self.make_room();
         let room = self.buffer.get_mut(self.end..).unwrap_or_default();
-        let (len, fds) = unixfd::recv_with_fds(stream, room).await?;
+        let received = unixfd::recv_with_fds(stream, room).await?;
+        self.add(received)
+    }
+
+    /// [`Self::fill`] over a stream that is polled.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn poll_fill(&mut self, stream: &QuietStream, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        self.make_room();
+        let room = self.buffer.get_mut(self.end..).unwrap_or_default();
+        let received = ready!(stream.poll_recv(context, room));
+        Poll::Ready(received.and_then(|received| self.add(received)))
+    }
+
+    fn add(&mut self, (len, fds): (usize, Vec<OwnedFd>)) -> io::Result<bool> {
         if self.trust == Trust::Known {
             self.fds.extend(fds);
         }
@@ -86,20 +101,6 @@ impl Input {
         self.end += len;
         self.drop_skipped();
         Ok(len > 0)
-    }
-
-    /// [`Self::fill`] for whoever polls many connections from one task.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn poll_fill(&mut self, stream: &UnixStream, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        loop {
-            // The dropped future takes its waker along: the stream itself must know whom to wake.
-            ready!(stream.poll_read_ready(context))?;
-            if let Poll::Ready(result) = pin!(self.fill(stream)).poll(context) {
-                return Poll::Ready(result);
-            }
-        }
     }
 
     /// The packet at the front, once it and its descriptors are all there.
@@ -288,18 +289,38 @@ impl Output {
         Ok(())
     }
 
-    /// Sends all that waits, for whoever polls many connections from one task: ready when nothing waits any more.
+    /// [`Self::flush_some`] over a stream that is polled.
     ///
     /// # Errors
     /// What the socket gives.
-    pub fn poll_flush(&mut self, stream: &UnixStream, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.is_empty() {
-            ready!(stream.poll_write_ready(context))?;
-            if let Poll::Ready(Err(error)) = pin!(self.flush_some(stream)).poll(context) {
-                return Poll::Ready(Err(error));
+    pub fn poll_flush(&mut self, stream: &QuietStream, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let before = self.len;
+        loop {
+            self.send_now(stream)?;
+            if self.is_empty() || self.len < before {
+                return Poll::Ready(Ok(()));
+            }
+            ready!(stream.poll_room(context))?;
+        }
+    }
+
+    /// Sends what the socket takes without waiting.
+    ///
+    /// # Errors
+    /// What the socket gives.
+    pub fn send_now(&mut self, stream: &QuietStream) -> io::Result<()> {
+        while let Some(chunk) = self.chunks.front() {
+            let sent = match chunk {
+                Chunk::Bytes(bytes) => stream.try_send(bytes.get(self.sent..).unwrap_or_default()),
+                Chunk::Fd(fd) => stream.try_send_fd(fd).map(|()| 1),
+            };
+            match sent {
+                Ok(sent) => self.account(sent),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
             }
         }
-        Poll::Ready(Ok(()))
+        Ok(())
     }
 
     fn account(&mut self, sent: usize) {
