@@ -107,17 +107,12 @@ macro_rules! tell {
 /// What no client library lets through reaches the daemon by raw calls.
 async fn refusals(socket: PathBuf) -> Result<String> {
     let mut client = Client::open(&socket, "qemu:///system").await.with_context(|| socket.display().to_string())?;
+    let (reads, pages) = (of_reading(&mut client).await?, of_pages(&mut client).await?);
+    Ok(reads + &pages + &of_settings(&mut client).await?)
+}
+
+async fn of_reading(client: &mut Client) -> Result<String> {
     let mut out = String::new();
-    let set = |params: Vec<TypedParam>, flags| NodeSetMemoryParameters { params: params.into(), flags };
-    let pages = |pages: Vec<u32>, start_cell, cell_count| NodeGetFreePages { pages: pages.into(), start_cell, cell_count, flags: 0 };
-    let alloc = |sizes: Vec<u32>, start_cell, cell_count, flags| NodeAllocPages {
-        page_counts: sizes.iter().map(|_| 0).collect::<Vec<_>>().into(),
-        page_sizes: sizes.into(),
-        start_cell,
-        cell_count,
-        flags,
-    };
-    let asleep = |target, flags| NodeSuspendForDuration { target, duration: 1, flags };
     tell! { client, out,
         ConnectGetSysinfo { flags: 1 },
         NodeGetCpuMap { need_map: 0, need_online: 0, flags: 1 },
@@ -139,6 +134,22 @@ async fn refusals(socket: PathBuf) -> Result<String> {
         NodeGetCellsFreeMemory { start_cell: 0, maxcells: 1025 },
         NodeGetCellsFreeMemory { start_cell: -1, maxcells: 2 },
         NodeGetCellsFreeMemory { start_cell: 4096, maxcells: 2 },
+        NodeGetSevInfo { nparams: 0, flags: 1 },
+    }
+    Ok(out)
+}
+
+async fn of_pages(client: &mut Client) -> Result<String> {
+    let mut out = String::new();
+    let pages = |pages: Vec<u32>, start_cell, cell_count| NodeGetFreePages { pages: pages.into(), start_cell, cell_count, flags: 0 };
+    let alloc = |sizes: Vec<u32>, start_cell, cell_count, flags| NodeAllocPages {
+        page_counts: sizes.iter().map(|_| 0).collect::<Vec<_>>().into(),
+        page_sizes: sizes.into(),
+        start_cell,
+        cell_count,
+        flags,
+    };
+    tell! { client, out,
         pages(Vec::new(), 0, 1),
         pages(vec![4], 0, 0),
         pages(vec![4; 600], 0, 2),
@@ -147,6 +158,24 @@ async fn refusals(socket: PathBuf) -> Result<String> {
         pages(vec![5], -1, 1),
         pages(vec![4, 5], 0, 1),
         pages(vec![4], 4096, 1),
+        alloc(Vec::new(), 0, 1, 0),
+        alloc(vec![2048], 0, 0, 0),
+        alloc(vec![4], 0, 1, 0),
+        alloc(vec![4], -1, 1, 1),
+        alloc(vec![5], 0, 1, 1),
+        alloc(vec![5], -1, 2, 0),
+        alloc(vec![2048], -3, 1, 0),
+        alloc(vec![2048], 4096, 2, 0),
+        alloc(vec![4], 0, 1, 2),
+    }
+    Ok(out)
+}
+
+async fn of_settings(client: &mut Client) -> Result<String> {
+    let mut out = String::new();
+    let set = |params: Vec<TypedParam>, flags| NodeSetMemoryParameters { params: params.into(), flags };
+    let asleep = |target, flags| NodeSuspendForDuration { target, duration: 1, flags };
+    tell! { client, out,
         NodeGetMemoryParameters { nparams: 0, flags: 4 },
         NodeGetMemoryParameters { nparams: 64, flags: 0 },
         NodeGetMemoryParameters { nparams: 65, flags: 0 },
@@ -159,16 +188,6 @@ async fn refusals(socket: PathBuf) -> Result<String> {
         set(vec![TypedParam::new("shm_full_scans", 1_u64)], 0),
         set(vec![TypedParam::new("pages_to_scan", 1_u32)], 0),
         set(vec![TypedParam::new("nonsense", 1_u32)], 1),
-        NodeGetSevInfo { nparams: 0, flags: 1 },
-        alloc(Vec::new(), 0, 1, 0),
-        alloc(vec![2048], 0, 0, 0),
-        alloc(vec![4], 0, 1, 0),
-        alloc(vec![4], -1, 1, 1),
-        alloc(vec![5], 0, 1, 1),
-        alloc(vec![5], -1, 2, 0),
-        alloc(vec![2048], -3, 1, 0),
-        alloc(vec![2048], 4096, 2, 0),
-        alloc(vec![4], 0, 1, 2),
         asleep(0, 0),
         asleep(1, 0),
         asleep(2, 0),
