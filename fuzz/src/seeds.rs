@@ -28,6 +28,7 @@ fn main() -> Result<()> {
     write("status_document", files(&root.join("crates/domxml/tests/data/status"), &["xml"])?)?;
     write("qemu_replies", replies(&root)?)?;
     write("firmware_descriptor", descriptors(&root)?)?;
+    write("host_tree", trees(&root)?)?;
     write("config_file", files(&root.join("conf"), &["conf"])?)?;
     write("qcow2_head", heads())?;
     write("journal_segment", segments())?;
@@ -78,6 +79,47 @@ fn descriptors(root: &Path) -> Result<Vec<Vec<u8>>> {
     let texts = all.flatten().filter_map(|text| text.as_str());
     let distinct: std::collections::BTreeSet<&str> = texts.collect();
     Ok(distinct.into_iter().map(|text| text.as_bytes().to_vec()).collect())
+}
+
+/// Recorded hosts, and firmware tables, in the target's form: those of its files that they have.
+fn trees(root: &Path) -> Result<Vec<Vec<u8>>> {
+    let target = fs::read_to_string(root.join("fuzz/targets/host_tree.rs"))?;
+    let names: Vec<&str> = target
+        .lines()
+        .filter_map(|line| line.strip_prefix("    \"")?.strip_suffix("\","))
+        .collect();
+    let data = root.join("crates/hostinfo/tests/data");
+    let mut found = Vec::new();
+    for text in files(&data, &["tree", "tables"])? {
+        let text = String::from_utf8(text)?;
+        let mut input = Vec::new();
+        for part in text.split("== ").skip(1) {
+            let (path, content) = part.split_once('\n').unwrap_or((part, ""));
+            let Some(which) = names.iter().position(|name| *name == path) else {
+                continue;
+            };
+            let content = match path.starts_with("sys/firmware") {
+                true => hexadecimal(content),
+                false => content.as_bytes().to_vec(),
+            };
+            input.push(which as u8);
+            input.extend((content.len() as u16).to_le_bytes());
+            input.extend(content);
+        }
+        found.push(input);
+    }
+    Ok(found)
+}
+
+fn hexadecimal(text: &str) -> Vec<u8> {
+    let digits: Vec<u8> = text
+        .chars()
+        .filter_map(|digit| digit.to_digit(16).map(|value| value as u8))
+        .collect();
+    digits
+        .chunks_exact(2)
+        .map(|pair| pair[0] << 4 | pair[1])
+        .collect()
 }
 
 /// Heads of version 3 images: with a backing file and its format, and without.

@@ -50,6 +50,8 @@ struct Kind {
 }
 
 const OEM_STRINGS: u8 = 11;
+/// A structure can claim 255 of them and have none; a machine has a few dozen.
+const OEM_STRINGS_MAX: usize = 4096;
 
 /// The value is the string whose number is at the offset.
 macro_rules! string {
@@ -159,7 +161,7 @@ fn describe(version: Version, bytes: &[u8]) -> Sysinfo {
     });
     let own = all.iter().filter(|structure| structure.kind == OEM_STRINGS);
     let strings = own.flat_map(|structure| (1..=structure.byte(4).unwrap_or(0)).map(|number| structure.numbered(number)));
-    Sysinfo { tables: tables.collect(), oem_strings: strings.filter_map(told).collect() }
+    Sysinfo { tables: tables.collect(), oem_strings: strings.filter_map(told).take(OEM_STRINGS_MAX).collect() }
 }
 
 impl Kind {
