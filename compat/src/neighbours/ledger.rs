@@ -25,8 +25,9 @@ use super::Call;
 
 /// Streams under way with one neighbour.
 const STREAMS_MAX: usize = 32;
-/// Registrations with one neighbour.
+/// Registrations with one neighbour, and the bytes that are kept to make them again.
 const REGISTRATIONS_MAX: usize = 1024;
+const REGISTRATIONS_BYTES: usize = 256 << 10;
 /// No id of a registration: ids count from 0.
 const NO_ID: i32 = -1;
 
@@ -132,7 +133,7 @@ impl Ledger {
         let begins = LISTENING.iter().any(|(register, _)| register.number == info.number);
         let ends = LISTENING.iter().any(|(_, deregister)| deregister.number == info.number);
         if begins {
-            if self.registrations.len() >= REGISTRATIONS_MAX {
+            if !self.may_listen(payload.len()) {
                 return self.refuse(header, &busy("too many registrations for events on this connection"));
             }
             return self.send(header, info, Purpose::Listen(payload.to_vec()), (payload, fds));
@@ -145,6 +146,16 @@ impl Ledger {
             return self.refuse(header, &busy("too many streams on this connection"));
         }
         self.send(header, info, Purpose::Relay, (payload, fds));
+    }
+
+    fn may_listen(&self, len: usize) -> bool {
+        let asked = self.entries.values().filter_map(|entry| match &entry.purpose {
+            Purpose::Listen(payload) => Some(payload.len()),
+            _ => None,
+        });
+        let (count, bytes) =
+            self.registrations.iter().map(|known| known.payload.len()).chain(asked).fold((1, len), |(n, sum), len| (n + 1, sum + len));
+        count <= REGISTRATIONS_MAX && bytes <= REGISTRATIONS_BYTES
     }
 
     fn unlisten(&mut self, header: Header, info: &'static ProcedureInfo, payload: &[u8]) {

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use wire::frame::{Header, PacketType, Status, StreamHole};
@@ -444,7 +446,7 @@ fn what_nobody_takes_is_not_read_and_goes_on_when_it_is_taken() {
 }
 
 /// Writes `packet` over and over until nobody takes any more; the bytes written.
-fn until_stuck(socket: &mut std::os::unix::net::UnixStream, packet: &[u8]) -> usize {
+fn until_stuck(socket: &mut UnixStream, packet: &[u8]) -> usize {
     socket.set_nonblocking(true).unwrap();
     let (mut written, mut last) = (0, Instant::now());
     while last.elapsed() < Duration::from_millis(300) && written < 64 << 20 {
@@ -455,6 +457,58 @@ fn until_stuck(socket: &mut std::os::unix::net::UnixStream, packet: &[u8]) -> us
     }
     socket.set_nonblocking(false).unwrap();
     written
+}
+
+#[test]
+fn descriptors_go_along_in_both_directions() {
+    let front = Front::new();
+    let neighbour = network(&front);
+    let (mut client, mut session) = connected(&front, &neighbour);
+    let mut payload = vec![0, 0, 0, 1];
+    lookup("x").encode(&mut payload).unwrap();
+    let header = Header { r#type: PacketType::CALL_WITH_FDS, ..client.header::<NetworkLookupByName>() };
+    client.send_packet(&header, &payload);
+    pass_one(&front, &client.socket);
+    let got = session.receive().unwrap();
+    assert_eq!((got.header.r#type, &got.payload), (PacketType::CALL_WITH_FDS, &payload));
+    assert!(takes_one(&front, &session.socket));
+    let reply = Header { r#type: PacketType::REPLY_WITH_FDS, ..got.header };
+    session.send(&reply, &payload);
+    pass_one(&front, &session.socket);
+    assert_eq!(client.receive().unwrap(), Got { header: Header { r#type: PacketType::REPLY_WITH_FDS, ..header }, payload });
+    assert!(takes_one(&front, &client.socket));
+}
+
+fn in_runtime<T>(front: &Front, socket: &UnixStream, act: impl AsyncFnOnce(&tokio::net::UnixStream) -> T) -> T {
+    let copy = socket.try_clone().unwrap();
+    copy.set_nonblocking(true).unwrap();
+    let result = front.runtime.block_on(async { act(&tokio::net::UnixStream::from_std(copy).unwrap()).await });
+    socket.set_nonblocking(false).unwrap();
+    result
+}
+
+fn pass_one(front: &Front, socket: &UnixStream) {
+    let file = std::fs::File::open("/dev/null").unwrap();
+    in_runtime(front, socket, async |socket| unixfd::send_fd(socket, file.as_fd()).await.unwrap());
+}
+
+fn takes_one(front: &Front, socket: &UnixStream) -> bool {
+    in_runtime(front, socket, async |socket| unixfd::recv_fd(socket).await.is_ok())
+}
+
+#[test]
+fn what_is_kept_of_registrations_is_bounded() {
+    let front = Front::new();
+    let neighbour = storage(&front);
+    let mut client = front.open();
+    let pool = |len: usize| Some(NonnullStoragePool { name: "x".repeat(len).as_str().into(), ..Default::default() });
+    client.send(&ConnectStoragePoolEventRegisterAny { event_id: 0, pool: pool(200 << 10) });
+    let mut session = neighbour.accept();
+    let (call, _) = session.call::<ConnectStoragePoolEventRegisterAny>();
+    session.reply(&call, &ConnectStoragePoolEventRegisterAnyRet { callback_id: 0 });
+    assert_eq!(client.receive().unwrap().line(), "ok");
+    let error = client.call(&ConnectStoragePoolEventRegisterAny { event_id: 0, pool: pool(100 << 10) }).unwrap_err();
+    assert_eq!(error.code, ErrorCode::RESOURCE_BUSY);
 }
 
 #[test]

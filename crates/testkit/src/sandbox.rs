@@ -63,7 +63,8 @@ pub struct Sandbox {
     dir: TempDir,
     daemon: Daemon,
     child: Option<Child>,
-    namespaces: Vec<PathBuf>,
+    /// Those that daemons have lived in. They are held open, so that no others come by their numbers.
+    namespaces: Vec<(PathBuf, File)>,
 }
 
 impl Sandbox {
@@ -232,13 +233,19 @@ impl Sandbox {
         let found = self.pid().and_then(process::mount_namespace);
         // before it has one of its own it is in ours
         let found = found.filter(|found| own.as_ref() != Some(found));
-        self.namespaces.extend(found.filter(|found| !self.namespaces.contains(found)));
+        let found = found.filter(|found| !self.has_lived_in(found));
+        let held = self.pid().and_then(|pid| File::open(format!("/proc/{pid}/ns/mnt")).ok());
+        self.namespaces.extend(found.zip(held));
+    }
+
+    fn has_lived_in(&self, namespace: &PathBuf) -> bool {
+        self.namespaces.iter().any(|(known, _)| known == namespace)
     }
 
     /// Processes started in here: those of the daemon's namespaces, and those with a pid file, since a guest
     /// may have got a namespace of its own.
     fn leftovers(&self) -> Vec<i32> {
-        let mut found = process::find(|pid| process::mount_namespace(pid).is_some_and(|ns| self.namespaces.contains(&ns)));
+        let mut found = process::find(|pid| process::mount_namespace(pid).is_some_and(|ns| self.has_lived_in(&ns)));
         let run = fs::read_dir(self.path("/run/libvirt/qemu")).into_iter().flatten().flatten();
         found.extend(run.filter_map(|entry| process::from_pid_file(&entry.path(), "qemu")));
         found
