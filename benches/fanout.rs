@@ -20,6 +20,7 @@ use virtqemud::{
     ops::{self, Driver, guest::Guests, host::Facts, sessions::Sessions},
     paths::{Paths, Scope},
     pb,
+    peers::Peers,
     qemu::{FirmwareStore, Prober, ProberConfig, probe::Deadlines},
 };
 
@@ -82,6 +83,7 @@ fn driver(root: &Path) -> Arc<Driver> {
         sessions: Sessions::default(),
         ports: ops::Ports::default(),
         host: Facts::read(Path::new("/"), Scope::System, &HostUuid::Fixed(Uuid::from_u128(9))).unwrap(),
+        peers: Peers::new(paths.sockets.clone(), paths.common.clone(), true),
         tap_names: ops::start::TapNames::default(),
         firmware: FirmwareStore::new(None),
         suspend: ops::suspend::Suspend::default(),

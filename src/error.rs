@@ -72,8 +72,22 @@ codes! {
     Rpc = 39, "RPC", "", InvalidArgument;
     /// No such guest.
     NoDomain = 42, "NO_DOMAIN", "Domain not found", NotFound;
+    /// No such network.
+    NoNetwork = 43, "NO_NETWORK", "Network not found", NotFound;
+    /// A neighbour does not know us.
+    AuthFailed = 45, "AUTH_FAILED", "authentication failed", PermissionDenied;
+    /// No such storage pool.
+    NoStoragePool = 49, "NO_STORAGE_POOL", "Storage pool not found", NotFound;
+    /// No such storage volume.
+    NoStorageVol = 50, "NO_STORAGE_VOL", "Storage volume not found", NotFound;
     /// The guest's state does not allow it.
     OperationInvalid = 55, "OPERATION_INVALID", "Requested operation is not valid", FailedPrecondition;
+    /// No such network filter.
+    NoNwfilter = 62, "NO_NWFILTER", "Network filter not found", NotFound;
+    /// A secret that is private, or is no secret.
+    InvalidSecret = 65, "INVALID_SECRET", "Invalid secret", FailedPrecondition;
+    /// No such secret, or it has no value.
+    NoSecret = 66, "NO_SECRET", "Secret not found", NotFound;
     /// The document asks for what this host or QEMU can't give.
     ConfigUnsupported = 67, "CONFIG_UNSUPPORTED", "unsupported configuration", FailedPrecondition;
     /// It took too long.
@@ -100,6 +114,10 @@ codes! {
     XmlInvalidSchema = 92, "XML_INVALID_SCHEMA", "XML document failed to validate against schema", InvalidArgument;
     /// No such device in the guest.
     DeviceMissing = 99, "DEVICE_MISSING", "device not found", NotFound;
+    /// No filter is bound to that port.
+    NoNwfilterBinding = 101, "NO_NWFILTER_BINDING", "Network filter binding not found", NotFound;
+    /// No such port of a network.
+    NoNetworkPort = 107, "NO_NETWORK_PORT", "network port not found", NotFound;
     /// Several guests match where one was meant.
     MultipleDomains = 110, "MULTIPLE_DOMAINS", "multiple matching domains found", FailedPrecondition;
     /// The guest's agent is there but slow.
@@ -139,12 +157,18 @@ areas! {
     Qemu = 10,
     /// Files that hold disks.
     Storage = 18,
+    /// Networks and their ports.
+    Network = 19,
     /// A guest's document.
     Domain = 20,
     /// Security labels.
     Security = 24,
+    /// Secrets.
+    Secret = 30,
     /// CPU models.
     Cpu = 31,
+    /// Network filters.
+    Nwfilter = 33,
     /// Byte streams.
     Streams = 38,
     /// Watches and journal.
@@ -155,6 +179,8 @@ areas! {
     Device = 49,
     /// Who may do what.
     Access = 55,
+    /// The host's firewall.
+    Firewall = 59,
     /// Shares of caches and memory bandwidth.
     Resctrl = 67,
 }
@@ -300,6 +326,22 @@ impl From<qemu_plan::Error> for Error {
     }
 }
 
+/// And those of a neighbour, as it told them. A code that is not ours keeps its whole message.
+impl From<wire::WireError> for Error {
+    fn from(error: wire::WireError) -> Self {
+        let area = Area::of_number(error.domain.0).unwrap_or(Area::None);
+        let errno = (error.code == wire::ErrorCode::SYSTEM_ERROR && error.int1 > 0).then_some(error.int1);
+        let whole = error.message.map(|text| text.to_str().into_owned()).unwrap_or_default();
+        let told = |code: Code| match code.prefix() {
+            "" => Some((code, whole.clone())),
+            prefix if whole == prefix => Some((code, String::new())),
+            prefix => Some((code, whole.strip_prefix(prefix)?.strip_prefix(": ")?.to_owned())),
+        };
+        let (code, message) = Code::of_number(error.code.0).and_then(told).unwrap_or((Code::Internal, whole));
+        Self { area, errno, ..Self::new(code, message) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -322,6 +364,18 @@ mod tests {
         let error = Error::system("cannot open '/x'", io::Error::from_raw_os_error(2));
         assert_eq!(error.to_string(), "cannot open '/x': No such file or directory");
         assert_eq!(error.errno, Some(2));
+    }
+
+    #[test]
+    fn a_neighbours_error_stays_what_it_is() {
+        use wire::{ErrorCode, ErrorDomain, WireError};
+        let told = WireError::new(ErrorCode::NO_NETWORK, ErrorDomain::NETWORK, "no network with matching name 'x'");
+        let error = Error::from(told.clone());
+        assert_eq!((error.code, error.area), (Code::NoNetwork, Area::Network));
+        assert_eq!(error.to_string(), told.to_string());
+        let told = WireError::new(ErrorCode::HTTP_ERROR, ErrorDomain::XENXM, "7");
+        let error = Error::from(told);
+        assert_eq!((error.code, error.area, &*error.message), (Code::Internal, Area::None, "got unknown HTTP error code 7"));
     }
 
     #[test]

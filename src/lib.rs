@@ -16,6 +16,7 @@ pub mod ops;
 pub mod options;
 pub mod paths;
 pub mod pb;
+pub mod peers;
 pub mod qemu;
 pub mod service;
 pub mod version;

@@ -18,6 +18,7 @@ use crate::{
     events::Journal,
     ops::{self, Driver, guest::Guests, host::Facts, sessions::Sessions},
     paths::{Environment, Scope},
+    peers::Peers,
     qemu::{FirmwareStore, Prober, ProberConfig, probe::Deadlines},
 };
 
@@ -64,6 +65,7 @@ fn driver(setup: &Setup) -> anyhow::Result<Arc<Driver>> {
         sessions: Sessions::default(),
         ports: ops::Ports::default(),
         host: Facts::read(Path::new("/"), paths.scope, &setup.daemon.borrow().host_uuid)?,
+        peers: Peers::new(daemon::neighbours(setup), paths.common.clone(), paths.scope == Scope::System),
         tap_names: ops::start::TapNames::default(),
         firmware: FirmwareStore::new(user_config(paths.scope).as_deref()),
         suspend: ops::suspend::Suspend::default(),

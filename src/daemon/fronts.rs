@@ -87,7 +87,7 @@ impl Listeners {
 }
 
 /// Where the daemons of the other drivers have their sockets.
-fn neighbours(setup: &Setup) -> PathBuf {
+pub(crate) fn neighbours(setup: &Setup) -> PathBuf {
     let configured = setup.daemon.borrow().sockets.neighbours.clone();
     configured.unwrap_or_else(|| setup.paths.sockets.clone())
 }

@@ -36,6 +36,7 @@ use crate::options::Options;
 use crate::paths::{Paths, Scope};
 
 pub use background::{detach, start as start_in_background};
+pub(crate) use fronts::neighbours;
 pub use grpc::Service;
 pub use lock::LockError;
 pub use reload::Configuration;

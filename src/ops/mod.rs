@@ -46,6 +46,7 @@ use crate::{
     config::QemuConfig,
     domain::{Domain, Registry, View},
     error::{Code, Error, Result},
+    peers::Peers,
     qemu::{FirmwareStore, Prober},
 };
 
@@ -65,6 +66,8 @@ pub struct Driver {
     pub ports: Ports,
     /// Facts of the host and of the mode that the daemon runs in.
     pub host: host::Facts,
+    /// The daemons of networks, storage, secrets and filters.
+    pub peers: Peers,
     /// Names of the host's ends of interfaces.
     pub tap_names: start::TapNames,
     /// The host's firmware.

@@ -18,6 +18,7 @@ use tokio::time::{Instant, Sleep};
 use wire::frame::{FrameError, Header, put_bytes};
 use wire::io::Output;
 use wire::keepalive::Keepalive as Sign;
+use wire::neighbour;
 use wire::procedure::{Owner, ProcedureInfo};
 use wire::{ErrorCode, ErrorDomain, WireError};
 
@@ -115,7 +116,7 @@ impl Link {
             while let Some((packet, fds)) = self.ledger.next_outgoing() {
                 match fds.try_clone() {
                     Ok(fds) => self.output.push_with_fds(packet, fds),
-                    Err(error) => return self.lose(&open::system_error("Cannot pass descriptors", &error)),
+                    Err(error) => return self.lose(&neighbour::system_error("Cannot pass descriptors", &error)),
                 }
             }
             if self.output.send_now(&channel.stream).is_err() {
@@ -202,8 +203,8 @@ impl Link {
                 self.heard();
                 Ok(Poll::Ready(()))
             }
-            Poll::Ready(Ok(false)) => Err(open::hung_up()),
-            Poll::Ready(Err(error)) => Err(open::system_error("Cannot recv data", &error)),
+            Poll::Ready(Ok(false)) => Err(neighbour::hung_up()),
+            Poll::Ready(Err(error)) => Err(neighbour::system_error("Cannot recv data", &error)),
         }
     }
 

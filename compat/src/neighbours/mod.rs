@@ -61,7 +61,7 @@ pub(crate) struct Neighbours {
 
 /// Whether `info` is a call that a neighbour serves.
 pub(crate) fn serve(info: &ProcedureInfo) -> bool {
-    info.program == remote::PROGRAM_NUMBER && info.kind == Kind::Call && place::daemon(info.owner).is_some()
+    info.program == remote::PROGRAM_NUMBER && info.kind == Kind::Call && wire::neighbour::daemon(info.owner).is_some()
 }
 
 impl Neighbours {

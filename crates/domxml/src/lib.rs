@@ -19,6 +19,7 @@ pub mod features;
 pub mod metadata;
 pub mod os;
 pub mod parse;
+pub mod ports;
 pub mod qemu;
 mod schema;
 pub mod security;

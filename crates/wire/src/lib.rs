@@ -15,6 +15,7 @@ pub mod frame;
 pub mod io;
 pub mod keepalive;
 pub mod lxc;
+pub mod neighbour;
 pub mod params;
 pub mod procedure;
 pub mod qemu;

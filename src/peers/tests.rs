@@ -1,0 +1,30 @@
+use std::{path::Path, time::Duration};
+
+use super::*;
+
+fn peers(directory: &Path) -> Peers {
+    Peers { opening: Duration::from_millis(200), ..Peers::new(directory.to_path_buf(), directory.join("common"), true) }
+}
+
+#[tokio::test]
+async fn nobody_there_is_no_answer_and_names_the_socket() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = peers(dir.path()).networks().await.err().unwrap();
+    assert!(is_unreachable(&error) && error.message.contains("virtnetworkd-sock"), "{error}");
+    assert_eq!((error.code, error.errno), (Code::System, Some(2)));
+}
+
+#[tokio::test]
+async fn who_does_not_answer_is_not_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let _listener = tokio::net::UnixListener::bind(dir.path().join("virtnetworkd-sock")).unwrap();
+    let error = peers(dir.path()).networks().await.err().unwrap();
+    assert!(is_unreachable(&error) && error.message.contains("network:///system"), "{error}");
+    assert_eq!(error.code, Code::OperationTimeout);
+}
+
+#[test]
+fn a_secret_does_not_show_itself() {
+    let value = SecretValue::from(b"geheim".to_vec());
+    assert_eq!((value.as_bytes(), &*format!("{value:?}")), (&b"geheim"[..], "SecretValue(..)"));
+}
