@@ -215,6 +215,7 @@ impl Session {
                 self.answer(answer)?;
                 self.start_waiting().await?;
             }
+            Event::StreamData(packets) if packets.is_empty() => {}
             Event::StreamData(packets) => self.output.push(packets),
             Event::Neighbour(delivery) => self.deliver(delivery)?,
             Event::News(news) => self.tell(news)?,

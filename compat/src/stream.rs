@@ -109,12 +109,19 @@ impl Streams {
         }
     }
 
-    /// Moves data: what to send to a client next. Pending while there is nothing. Cancel safe.
+    /// Moves data: what to send to a client next, nothing when it only may be read again. Cancel safe.
     pub(crate) async fn next(&mut self) -> Vec<u8> {
         poll_fn(|context| self.poll_next(context)).await
     }
 
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Vec<u8>> {
+        let stuffed = self.is_stuffed();
+        let next = self.poll_all(context);
+        // Nothing to send, but the client may be read again.
+        if next.is_pending() && stuffed && !self.is_stuffed() { Poll::Ready(Vec::new()) } else { next }
+    }
+
+    fn poll_all(&mut self, context: &mut Context<'_>) -> Poll<Vec<u8>> {
         for index in 0..self.0.len() {
             let Some(open) = self.0.get_mut(index) else {
                 break;

@@ -99,17 +99,22 @@ fn get(request: &proto::GetRequest) -> Result<Bytes, Status> {
     Err(Status::with_error_details(Code::NotFound, format!("Domain not found: {what}"), details))
 }
 
-/// A console that says what it hears, and ends at "bye".
+/// A console that says what it hears and ends at "bye"; what begins with "#" it only takes, and slowly.
 fn attach(body: Body) -> http::Response<Body> {
     let connected = futures_util::stream::iter([Ok(frame(&proto::AttachResponse::default()))]);
     let heard = body.into_data_stream().flat_map(|data| futures_util::stream::iter(messages(data.unwrap())));
-    let heard = heard.filter_map(|request| {
+    let heard = heard.filter_map(|request| async {
         let data = match request.message {
-            Some(proto::attach_request::Message::Data(data)) => Some(data),
-            _ => None,
+            Some(proto::attach_request::Message::Data(data)) => data,
+            _ => return None,
         };
-        std::future::ready(data)
+        if data.starts_with(b"#") {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            return None;
+        }
+        Some(data)
     });
+    let heard = Box::pin(heard);
     let heard = heard.take_while(|data| std::future::ready(&data[..] != b"bye"));
     respond(connected.chain(heard.map(|data| Ok(frame(&proto::AttachResponse { data })))))
 }

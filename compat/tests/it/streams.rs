@@ -44,6 +44,18 @@ fn what_is_typed_comes_back_until_the_guest_ends() {
 }
 
 #[test]
+fn much_that_is_typed_into_silence_arrives() {
+    let front = Front::new();
+    let (mut client, header) = console(&front);
+    client.socket.set_write_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
+    for _ in 0..256 {
+        client.send_packet(&header, &[b'#'; 65_536]);
+    }
+    client.send_packet(&header, b"hello");
+    assert_eq!(client.receive().unwrap().payload, b"hello");
+}
+
+#[test]
 fn finishing_and_aborting_are_confirmed() {
     let front = Front::new();
     for status in [Status::OK, Status::ERROR] {
