@@ -20,7 +20,9 @@ pub mod media;
 pub mod monitor;
 pub mod native;
 pub mod node;
+pub mod owed;
 mod plan;
+mod ports;
 pub mod power;
 pub mod proc;
 mod react;
@@ -68,6 +70,8 @@ pub struct Driver {
     pub host: host::Facts,
     /// The daemons of networks, storage, secrets and filters.
     pub peers: Peers,
+    /// What they gave and must get back.
+    pub owed: owed::Owed,
     /// Names of the host's ends of interfaces.
     pub tap_names: start::TapNames,
     /// The host's firmware.

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Driver, guest::Guest, plan, react, start, stop};
+use super::{Driver, guest::Guest, owed, plan, ports, react, start, stop};
 use crate::{
     domain::{Condition, Domain, Effects, RunState, Stored, View, status},
     error::Result,
@@ -58,6 +58,7 @@ pub fn load(driver: &Arc<Driver>) -> Result<()> {
         .map(PathBuf::from)
         .collect();
     registry.store().sweep(&kept);
+    driver.owed.load(&ports::held_by_all(runs.iter().flat_map(|v| v.run.as_ref()).map(|r| &*r.document.domain)));
     let intended: Vec<_> = runs.iter().map(|v| (v.uuid, v.id())).collect();
     for view in views.into_values() {
         registry.seen_id(view.id());
@@ -116,6 +117,7 @@ pub async fn reconnect(driver: &Arc<Driver>) {
             tracing::error!(%error, "taking over a guest met a bug");
         }
     }
+    owed::try_again(driver);
 }
 
 async fn take_over(driver: Arc<Driver>, domain: Domain) {
@@ -146,6 +148,8 @@ async fn take_over(driver: Arc<Driver>, domain: Domain) {
         }
         return;
     }
+    let (owned, document) = (Arc::clone(&driver), Arc::clone(&run.document.domain));
+    driver.tracker.spawn(async move { ports::make_known(&owned, &document).await });
     if let Err(error) = dial(&driver, &guest, DIAL).await {
         guest.show_unreachable(Some(error.to_string())).await;
         let driver = Arc::clone(&driver);

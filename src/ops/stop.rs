@@ -186,7 +186,7 @@ fn shut_off(view: &mut View, id: i32, cause: Cause) -> Effects {
     }
 }
 
-/// Gives back what the run held: consoles, ports, log, directories, sockets, PID file. The status file goes with the commit.
+/// Gives back what the run held: consoles, ports, what other daemons gave, log, directories, sockets, PID file. The status file goes with the commit.
 async fn give_back(driver: &Arc<Driver>, guest: &Guest, view: &View, cause: Cause) {
     guest.consoles.close();
     let leases = std::mem::take(&mut *guest.leases.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
@@ -195,6 +195,7 @@ async fn give_back(driver: &Arc<Driver>, guest: &Guest, view: &View, cause: Caus
     if let Err(error) = super::start::unplug(&run.document.domain).await {
         tracing::error!(guest = %view.name, %error, "an interface was not taken down");
     }
+    super::ports::give_back(driver, &run.document.domain).await;
     let paths = driver.registry.store().paths();
     let log = paths.log.join(format!("{}.log", view.name));
     let directories: Vec<PathBuf> = [&run.status.lib_dir, &run.status.channel_target_dir, &run.status.memory_backing_dir]

@@ -14,7 +14,7 @@ use std::{path::PathBuf, time::Duration};
 
 use wire::{Owner, Procedure, WireError, client::Client, neighbour, remote::ConnectSetIdentity};
 
-pub use network::{Network, PortId};
+pub use network::{Lease, Network, PortId};
 pub use nwfilter::Nwfilter;
 pub use secret::{SecretValue, Secrets};
 pub use storage::{Storage, VolumePlace};
@@ -127,6 +127,11 @@ fn told(error: wire::client::ClientError) -> Error {
     let is_answer = matches!(error, wire::client::ClientError::Remote(_));
     let error = Error::from(WireError::from(error));
     if is_answer { error } else { unanswered(error) }
+}
+
+/// One of several uses of a connection that could not be opened.
+pub fn still_unreachable() -> Error {
+    unanswered(Error::internal("the daemon did not answer a moment ago"))
 }
 
 fn unanswered(error: Error) -> Error {

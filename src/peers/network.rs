@@ -2,8 +2,8 @@
 
 use uuid::Uuid;
 use wire::remote::{
-    NetworkGetDhcpLeases, NetworkLookupByName, NetworkLookupByUuid, NetworkPortCreateXml, NetworkPortDelete, NetworkPortGetXmlDesc,
-    NetworkPortLookupByUuid, NonnullNetwork, NonnullNetworkPort,
+    NetworkGetDhcpLeases, NetworkLookupByName, NetworkPortCreateXml, NetworkPortDelete, NetworkPortGetXmlDesc, NetworkPortLookupByUuid,
+    NonnullNetwork, NonnullNetworkPort,
 };
 
 use super::{Connection, wire_uuid};
@@ -16,10 +16,10 @@ const RECLAIM: u32 = wire::consts::VIR_NETWORK_PORT_CREATE_RECLAIM;
 pub struct Network(pub(super) Connection);
 
 /// A port of a network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PortId {
-    /// The network.
-    pub network: Uuid,
+    /// The network's name.
+    pub network: String,
     /// The port.
     pub port: Uuid,
 }
@@ -38,14 +38,6 @@ pub struct Lease {
 }
 
 impl Network {
-    /// The UUID of the network of that name.
-    ///
-    /// # Errors
-    /// `NoNetwork`.
-    pub async fn find(&mut self, name: &str) -> Result<Uuid> {
-        self.lookup(name).await.map(|network| Uuid::from_bytes(network.uuid.0))
-    }
-
     /// Makes a port by its document, and gives back the document with the plug. `reclaim` takes back one that was made
     /// before.
     ///
@@ -73,7 +65,7 @@ impl Network {
     ///
     /// # Errors
     /// `NoNetwork`, `NoNetworkPort`.
-    pub async fn port(&mut self, id: PortId) -> Result<String> {
+    pub async fn port(&mut self, id: &PortId) -> Result<String> {
         let port = self.lookup_port(id).await?;
         self.describe(port).await
     }
@@ -82,7 +74,7 @@ impl Network {
     ///
     /// # Errors
     /// What the daemon refuses.
-    pub async fn delete_port(&mut self, id: PortId) -> Result<()> {
+    pub async fn delete_port(&mut self, id: &PortId) -> Result<()> {
         let deleted = async {
             let port = self.lookup_port(id).await?;
             self.0.call(&NetworkPortDelete { port, flags: 0 }).await
@@ -115,8 +107,8 @@ impl Network {
         Ok(self.0.call(&NetworkLookupByName { name: name.into() }).await?.net)
     }
 
-    async fn lookup_port(&mut self, id: PortId) -> Result<NonnullNetworkPort> {
-        let network = self.0.call(&NetworkLookupByUuid { uuid: wire_uuid(id.network) }).await?.net;
+    async fn lookup_port(&mut self, id: &PortId) -> Result<NonnullNetworkPort> {
+        let network = self.lookup(&id.network).await?;
         Ok(self.0.call(&NetworkPortLookupByUuid { network, uuid: wire_uuid(id.port) }).await?.port)
     }
 

@@ -9,6 +9,7 @@ mod host;
 mod kill;
 mod life;
 mod neighbours;
+mod network;
 mod node;
 mod silent;
 mod watch;

@@ -110,6 +110,37 @@ impl NetworkPort {
         }
     }
 
+    /// The port that an interface of a running guest has, with its plug.
+    #[must_use]
+    pub fn had(interface: &Interface, uuid: String, owner: PortOwner) -> Self {
+        let actual = interface.actual.clone().unwrap_or_default();
+        let source = actual.source.unwrap_or_default();
+        let kind = match actual.kind {
+            InterfaceKind::Hostdev => "hostdev-pci",
+            other => other.as_str(),
+        };
+        let plug = Plug {
+            kind: kind.to_owned(),
+            bridge: source.bridge,
+            mac_table_manager: source.mac_table_manager,
+            dev: source.dev,
+            mode: source.mode,
+            managed: actual.managed,
+            hostdev: actual.hostdev.unwrap_or_default(),
+            address: source.host_device.map(|address| PlugAddress(address.0)),
+        };
+        Self {
+            virtualport: actual.virtualport,
+            bandwidth: actual.bandwidth,
+            class_id: actual.class_id,
+            trust_guest_rx_filters: actual.trust_guest_rx_filters,
+            isolated: actual.isolated,
+            vlan: actual.vlan,
+            plug: Some(plug),
+            ..Self::asked(interface, uuid, owner)
+        }
+    }
+
     /// Reads a port's document.
     ///
     /// # Errors
@@ -254,6 +285,9 @@ mod tests {
             writer.element("actual", &NetworkPort::parse(&text).unwrap().actual().unwrap());
             let actual = writer.finish();
             assert!(actual.contains(kind) && actual.contains(source), "{plug} became {actual}");
+            let port = NetworkPort::parse(&text).unwrap();
+            let became = Interface { actual: Some(port.actual().unwrap()), ..interface() };
+            assert_eq!(NetworkPort::had(&became, String::new(), owner()).plug, port.plug);
         }
         let none = "<networkport><owner><name>a</name><uuid>u</uuid></owner><mac address='m'/><plug type='none'/></networkport>";
         assert!(NetworkPort::parse(none).unwrap().actual().is_err());

@@ -14,14 +14,14 @@ use std::{
     time::Duration,
 };
 
-use domxml::devices::{Interface, InterfaceKind, InterfaceTarget, YesNo, interface::MacTableManager};
-use qemu_plan::command::{DeviceResources, Resources};
+use domxml::devices::{Interface, InterfaceKind, InterfaceSource, InterfaceTarget, YesNo, interface::MacTableManager};
+use qemu_plan::command::{DeviceResources, Resources, net::kind};
 use unixfd::TapFlags;
 
 use super::Prepared;
 use crate::{
     error::{Area, Code, Error, Result},
-    ops::{Driver, undo::Undo},
+    ops::{Driver, ports, undo::Undo},
     qemu,
 };
 
@@ -89,18 +89,39 @@ struct Plugged {
 
 /// Which interfaces are plugged in here.
 pub(super) fn is_tap(interface: &Interface) -> bool {
-    matches!(interface.kind, InterfaceKind::Ethernet | InterfaceKind::Bridge)
+    matches!(kind(interface), InterfaceKind::Ethernet | InterfaceKind::Bridge | InterfaceKind::Network)
 }
 
-/// What of an interface a start can't give yet; refused by name.
-pub(super) fn missing(interface: &Interface) -> Option<String> {
+/// What an interface is plugged into where it names what: its own source, or what its network gave.
+fn plug_source(interface: &Interface) -> Option<&InterfaceSource> {
+    interface.actual.as_ref().map_or(interface.source.as_ref(), |actual| actual.source.as_ref())
+}
+
+/// What a start can't give yet is refused by name: before anything is done, and once the networks have said what their
+/// interfaces become.
+pub(super) fn refuse_what_is_missing(document: &domxml::Domain) -> Result<()> {
+    let refuse = |what: String| Err(Error::new(Code::ConfigUnsupported, format!("starting a guest with {what} is not supported yet")));
+    let interfaces = &document.devices.interfaces;
+    if let Some(what) = interfaces.iter().find_map(missing) {
+        return refuse(what);
+    }
+    let unknown = |i: &&Interface| !is_tap(i) && !matches!(i.kind, InterfaceKind::User | InterfaceKind::Null);
+    match interfaces.iter().find(unknown) {
+        Some(i) if i.actual.is_some() => refuse(format!("a network that gives interfaces of type '{}'", kind(i).as_str())),
+        Some(i) => refuse(format!("an interface of type '{}'", i.kind.as_str())),
+        None => Ok(()),
+    }
+}
+
+/// What of an interface a start can't give yet.
+fn missing(interface: &Interface) -> Option<String> {
+    let given = interface.actual.as_ref();
     let parts = [
-        ("a virtual port", interface.virtualport.is_some()),
-        ("a limit of bandwidth", interface.bandwidth.is_some()),
-        ("a filter", interface.filterref.is_some()),
-        ("VLAN tags", interface.vlan.is_some()),
+        ("a virtual port", interface.virtualport.is_some() || given.is_some_and(|a| a.virtualport.is_some())),
+        ("a limit of bandwidth", interface.bandwidth.is_some() || given.is_some_and(|a| a.bandwidth.is_some())),
+        ("VLAN tags", interface.vlan.is_some() || given.is_some_and(|a| a.vlan.is_some())),
         ("coalescing", interface.coalesce.is_some()),
-        ("macTableManager='libvirt'", interface.source.as_ref().is_some_and(|s| s.mac_table_manager == Some(MacTableManager::Libvirt))),
+        ("macTableManager='libvirt'", plug_source(interface).is_some_and(|s| s.mac_table_manager == Some(MacTableManager::Libvirt))),
         ("addresses on the host", interface.source.as_ref().is_some_and(|s| !s.ips.is_empty() || !s.routes.is_empty())),
     ];
     let found = parts.into_iter().find(|(_, there)| *there && is_tap(interface));
@@ -115,6 +136,7 @@ pub(super) async fn plug(
     resources: &mut Resources,
     undo: &mut Undo,
 ) -> Result<()> {
+    let owner = ports::owner(&prepared.document);
     for interface in prepared.document.devices.interfaces.iter_mut().filter(|i| is_tap(i)) {
         let plug = Plug::of(interface)?;
         let alias = plug.alias.clone();
@@ -130,6 +152,7 @@ pub(super) async fn plug(
         resources.devices.insert(alias, given);
         interface.target.get_or_insert_with(InterfaceTarget::default).dev = Some(plugged.device.clone());
         run_up(interface, &plugged.device, undo).await?;
+        ports::filter(driver, interface, owner.clone(), undo).await?;
     }
     Ok(())
 }
@@ -178,8 +201,9 @@ impl Plug {
         let virtio = model.starts_with("virtio");
         let driver = interface.driver.as_ref();
         let target = interface.target.as_ref();
-        let bridge = interface.source.as_ref().and_then(|s| s.bridge.clone()).filter(|_| interface.kind == InterfaceKind::Bridge);
-        if interface.kind == InterfaceKind::Bridge && bridge.is_none() {
+        let is_port = kind(interface) != InterfaceKind::Ethernet;
+        let bridge = plug_source(interface).and_then(|s| s.bridge.clone()).filter(|_| is_port);
+        if is_port && bridge.is_none() {
             return Err(Error::internal(format!("interface '{alias}' names no bridge")));
         }
         let vhost = match driver.and_then(|d| d.name.as_deref()) {
@@ -197,7 +221,7 @@ impl Plug {
             queues: driver.and_then(|d| d.queues).filter(|_| virtio).unwrap_or(1).clamp(1, QUEUES_MAX),
             header: OFFLOADING.contains(&model),
             vhost,
-            isolated: interface.isolated == Some(YesNo::Yes),
+            isolated: interface.actual.as_ref().map_or(interface.isolated, |actual| actual.isolated) == Some(YesNo::Yes),
             alias,
         })
     }

@@ -12,7 +12,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use domxml::devices::{Chardev, ChardevKind, ChardevMode, Graphics, GraphicsKind, InterfaceKind, ListenKind};
+use domxml::devices::{Chardev, ChardevKind, ChardevMode, Graphics, GraphicsKind, ListenKind};
 use nix::unistd::{Gid, Uid, chown};
 use qemu_plan::command::{self, CommandLine, Config, DeviceResources, Dirs, Purpose, Resources, shell_quote};
 
@@ -20,7 +20,7 @@ use super::{Prepared, live, network, owners::Identity, owners::Owners, undo_dir}
 use crate::{
     config::{CoreLimit, QemuConfig},
     error::{Area, Code, Error, Result},
-    ops::{Driver, plan, plan::Lease, undo::Undo},
+    ops::{Driver, plan, plan::Lease, ports, undo::Undo},
     qemu, version,
 };
 
@@ -91,6 +91,8 @@ pub(super) async fn reserve(driver: &Arc<Driver>, prepared: &mut Prepared, reset
     let mut resources = Resources { monitor_fd: Some(qemu.monitor_fd()), ..resources(driver, &prepared.document, dirs) };
     open_sockets(prepared, &mut qemu, &mut resources, identity)?;
     refuse_what_is_missing(&prepared.document)?;
+    ports::take(driver, &mut prepared.document, undo).await?;
+    network::refuse_what_is_missing(&prepared.document)?;
     network::plug(driver, prepared, &mut qemu, &mut resources, undo).await?;
     Ok(Reserved { resources, monitor, qemu: Mutex::new(Some(qemu)), leases })
 }
@@ -99,13 +101,7 @@ pub(super) async fn reserve(driver: &Arc<Driver>, prepared: &mut Prepared, reset
 fn refuse_what_is_missing(document: &domxml::Domain) -> Result<()> {
     let refuse = |what: String| Err(Error::new(Code::ConfigUnsupported, format!("{what} is not supported yet")));
     let devices = &document.devices;
-    let unknown = |i: &&domxml::devices::Interface| !network::is_tap(i) && !matches!(i.kind, InterfaceKind::User | InterfaceKind::Null);
-    if let Some(what) = devices.interfaces.iter().find_map(network::missing) {
-        return refuse(format!("starting a guest with {what}"));
-    }
-    if let Some(interface) = devices.interfaces.iter().find(unknown) {
-        return refuse(format!("starting a guest with an interface of type '{}'", interface.kind.as_str()));
-    }
+    network::refuse_what_is_missing(document)?;
     if !devices.tpms.is_empty() {
         return refuse("starting a guest with a TPM".to_owned());
     }

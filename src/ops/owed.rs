@@ -1,0 +1,224 @@
+//! What was taken from other daemons and must be given back: ports of networks, filters on devices.
+//!
+//! A file notes each thing before it is asked for, and goes when it was given back. So a daemon that is killed at any
+//! point leaves a note of what it held; the next one gives back what belongs to no run. What can't be given back
+//! because the other daemon does not answer becomes due, and is tried again until it does.
+//!
+//! ```text
+//!  noted ──given back──▶ gone
+//!    └──nobody answers, or found without its run──▶ due ──tried again──▶ gone
+//! ```
+
+use std::{
+    collections::HashSet,
+    fmt, fs,
+    io::Read,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use uuid::Uuid;
+
+use super::{Driver, ports};
+use crate::{
+    error::{Error, Result},
+    peers::{self, PortId},
+};
+
+/// Pause before the first new attempt; it doubles up to [`PAUSE_MAX`].
+const PAUSE: Duration = Duration::from_secs(2);
+/// Longest pause between two attempts.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// Longest name of a device, as the kernel has it.
+const DEVICE_MAX: usize = 15;
+/// Longest note, bytes.
+const NOTE_MAX: u64 = 4096;
+
+/// One thing that another daemon gave us.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Debt {
+    /// A port of a network.
+    Port(PortId),
+    /// The filter on a device.
+    Filter(String),
+}
+
+/// All of them.
+pub struct Owed {
+    directory: PathBuf,
+    due: Mutex<HashSet<Debt>>,
+    /// Somebody tries to give back what is due.
+    busy: AtomicBool,
+}
+
+impl Owed {
+    /// Notes below the daemon's own directory; nothing is read yet.
+    pub fn new(directory: &Path) -> Self {
+        Self { directory: directory.join("owed"), due: Mutex::default(), busy: AtomicBool::new(false) }
+    }
+
+    fn due(&self) -> MutexGuard<'_, HashSet<Debt>> {
+        self.due.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn path(&self, debt: &Debt) -> PathBuf {
+        self.directory.join(debt.name())
+    }
+
+    /// What a former daemon noted and no run holds is due. Blocks on files.
+    pub(super) fn load(&self, held: &HashSet<Debt>) {
+        let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten();
+        let noted = entries.filter_map(|entry| read_note(&entry.path()));
+        self.due().extend(noted.filter(|debt| !held.contains(debt)));
+    }
+
+    /// Notes what is about to be asked for.
+    pub(super) async fn note(&self, debt: &Debt) -> Result<()> {
+        let (path, content) = (self.path(debt), debt.content().to_owned());
+        let failed = move |path: &Path, e| Error::system(format_args!("cannot note '{}'", path.display()), e);
+        let write = move || crate::domain::store::write(&path, content.as_bytes(), false).map_err(|e| failed(&path, e));
+        crate::blocking::file("noting what other daemons give", write).await
+    }
+
+    /// It was given back.
+    pub(super) async fn settled(&self, debt: &Debt) {
+        self.due().remove(debt);
+        let path = self.path(debt);
+        if let Err(error) = crate::blocking::file("removing a note", move || super::stop::remove(&path)).await {
+            tracing::warn!(%error, "a note is left of what was given back");
+        }
+    }
+
+    /// Whether it is due; it is no longer then: the caller sees to it.
+    pub(super) fn take_due(&self, debt: &Debt) -> bool {
+        self.due().remove(debt)
+    }
+
+    /// Whether anything is due.
+    fn any_due(&self) -> bool {
+        !self.due().is_empty()
+    }
+}
+
+impl Debt {
+    /// The name of its note.
+    fn name(&self) -> String {
+        match self {
+            Self::Port(id) => format!("port-{}", id.port),
+            Self::Filter(device) => format!("filter-{device}"),
+        }
+    }
+
+    /// What is in its note.
+    fn content(&self) -> &str {
+        match self {
+            Self::Port(id) => &id.network,
+            Self::Filter(_) => "",
+        }
+    }
+
+    /// What a note tells of; none if it is no such note.
+    fn of_note(name: &str, content: String) -> Option<Self> {
+        match name.split_once('-')? {
+            ("filter", device) if !device.is_empty() && device.len() <= DEVICE_MAX => Some(Self::Filter(device.to_owned())),
+            ("port", port) if !content.is_empty() => Some(Self::Port(PortId { network: content, port: Uuid::try_parse(port).ok()? })),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Debt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Port(id) => write!(f, "port {} of network '{}'", id.port, id.network),
+            Self::Filter(device) => write!(f, "filter on '{device}'"),
+        }
+    }
+}
+
+/// A note that was found. Names of networks are short; what is longer is no note.
+fn read_note(path: &Path) -> Option<Debt> {
+    let mut content = String::new();
+    fs::File::open(path).ok()?.take(NOTE_MAX).read_to_string(&mut content).ok()?;
+    Debt::of_note(path.file_name()?.to_str()?, content)
+}
+
+/// Gives back `debts`. What nobody takes for now is due, and is tried again.
+pub(super) async fn give_back(driver: &Arc<Driver>, debts: Vec<Debt>) {
+    let left = attempt(driver, debts).await;
+    if !left.is_empty() {
+        driver.owed.due().extend(left);
+        try_again(driver);
+    }
+}
+
+/// Gives back what is due, now and again until nothing is.
+pub(super) fn try_again(driver: &Arc<Driver>) {
+    if !driver.owed.any_due() || driver.owed.busy.swap(true, Ordering::AcqRel) {
+        return;
+    }
+    let (weak, stop) = (Arc::downgrade(driver), driver.stop.clone());
+    tokio::spawn(async move {
+        let mut pause = PAUSE;
+        while let Some(driver) = weak.upgrade() {
+            let due: Vec<Debt> = driver.owed.due().iter().cloned().collect();
+            let left = attempt(&driver, due).await;
+            if left.is_empty() {
+                driver.owed.busy.store(false, Ordering::Release);
+                // What became due between the two lines above finds its own way.
+                return try_again(&driver);
+            }
+            drop(driver);
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = stop.cancelled() => return,
+            }
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    });
+}
+
+/// Gives back what is taken; the rest.
+async fn attempt(driver: &Arc<Driver>, debts: Vec<Debt>) -> Vec<Debt> {
+    let mut left = Vec::new();
+    for result in ports::hand_in(driver, debts).await {
+        match result {
+            (debt, Ok(())) => driver.owed.settled(&debt).await,
+            (debt, Err(error)) if peers::is_unreachable(&error) => {
+                tracing::warn!(%debt, %error, "could not be given back; it is tried again");
+                left.push(debt);
+            }
+            (debt, Err(error)) => {
+                tracing::error!(%debt, %error, "was not taken back; it stays with its daemon");
+                driver.owed.settled(&debt).await;
+            }
+        }
+    }
+    left
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_no_run_holds_is_due_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let port = Debt::Port(PortId { network: "default".to_owned(), port: Uuid::from_u128(2) });
+        let (held, lost, gone) = (Debt::Filter("vnet0".to_owned()), port, Debt::Filter("vnet-1".to_owned()));
+        let before = Owed::new(dir.path());
+        for debt in [&held, &lost, &gone] {
+            before.note(debt).await.unwrap();
+        }
+        before.settled(&gone).await;
+        fs::write(dir.path().join("owed/something"), "").unwrap();
+        let after = Owed::new(dir.path());
+        after.load(&HashSet::from([held]));
+        assert_eq!(*after.due(), HashSet::from([lost.clone()]));
+        assert!(after.take_due(&lost) && !after.take_due(&lost));
+    }
+}

@@ -1,0 +1,191 @@
+//! What a guest's interfaces have from other daemons: a port of a network, a filter on the host's end.
+//!
+//! [`take`] and [`filter`] are steps of a start, with their reversals; [`give_back`] is part of every end of a run;
+//! [`make_known`] sees to it after a restart of ours that the other daemons still know what the run holds.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use domxml::{
+    devices::{Interface, InterfaceKind},
+    ports::{FilterBinding, NetworkPort, PortOwner},
+};
+use uuid::Uuid;
+
+use super::{
+    Driver,
+    owed::{self, Debt},
+    undo::Undo,
+};
+use crate::{
+    error::{Code, Error, Result},
+    peers::PortId,
+};
+
+/// How long the end of a run waits for other daemons; they get back the rest later.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Makes a port for each interface of type `network` and writes into the document what the network made of it.
+///
+/// # Errors
+/// What the network says, or that nobody serves networks.
+pub(super) async fn take(driver: &Arc<Driver>, document: &mut domxml::Domain, undo: &mut Undo) -> Result<()> {
+    let owner = owner(document);
+    for interface in document.devices.interfaces.iter_mut().filter(|i| i.kind == InterfaceKind::Network) {
+        take_one(driver, interface, owner.clone(), undo).await?;
+    }
+    Ok(())
+}
+
+async fn take_one(driver: &Arc<Driver>, interface: &mut Interface, owner: PortOwner, undo: &mut Undo) -> Result<()> {
+    let name = interface
+        .source
+        .as_ref()
+        .and_then(|s| s.network.clone())
+        .ok_or_else(|| Error::internal("an interface of type 'network' names no network"))?;
+    let mut networks = driver.peers.networks().await?;
+    let id = PortId { network: name, port: Uuid::new_v4() };
+    // Noted first: whatever happens from here on, somebody knows of the port.
+    remember(driver, Debt::Port(id.clone()), undo).await?;
+    let asked = NetworkPort::asked(interface, id.port.to_string(), owner).document();
+    let given = networks.create_port(&id.network, &asked).await?;
+    interface.actual = Some(NetworkPort::parse(&given)?.actual()?);
+    if let Some(source) = &mut interface.source {
+        source.portid = Some(id.port.to_string());
+    }
+    Ok(())
+}
+
+/// Puts the filter of an interface on its host's end, which exists.
+///
+/// # Errors
+/// What the filter's daemon says, or that there is none.
+pub(super) async fn filter(driver: &Arc<Driver>, interface: &Interface, owner: PortOwner, undo: &mut Undo) -> Result<()> {
+    let Some(binding) = FilterBinding::of(interface, owner) else { return Ok(()) };
+    let debt = Debt::Filter(binding.port_device.clone());
+    let left_over = driver.owed.take_due(&debt);
+    let mut filters = driver.peers.nwfilters().await?;
+    remember(driver, debt, undo).await?;
+    if left_over {
+        filters.unbind(&binding.port_device).await?;
+    }
+    filters.bind(&binding.document()).await
+}
+
+async fn remember(driver: &Arc<Driver>, debt: Debt, undo: &mut Undo) -> Result<()> {
+    driver.owed.note(&debt).await?;
+    let owned = Arc::clone(driver);
+    undo.push("what another daemon gave", async move {
+        return_within(&owned, vec![debt]).await;
+        Ok(())
+    });
+    Ok(())
+}
+
+/// Gives back what the interfaces of a run hold; what is not taken in time is given back later.
+pub(super) async fn give_back(driver: &Arc<Driver>, document: &domxml::Domain) {
+    let debts = held_by(document);
+    if !debts.is_empty() {
+        return_within(driver, debts).await;
+    }
+}
+
+async fn return_within(driver: &Arc<Driver>, debts: Vec<Debt>) {
+    let owned = Arc::clone(driver);
+    let work = driver.tracker.spawn(async move { owed::give_back(&owned, debts).await });
+    // Goes on by itself if it takes longer.
+    let _ = tokio::time::timeout(PATIENCE, work).await;
+}
+
+/// Hands things in to the daemons that gave them, over one connection each; what came of each.
+pub(super) async fn hand_in(driver: &Driver, debts: Vec<Debt>) -> Vec<(Debt, Result<()>)> {
+    let (mut networks, mut filters) = (None, None);
+    let mut results = Vec::new();
+    for debt in debts {
+        let result = match &debt {
+            Debt::Port(id) => match ready(&mut networks, driver.peers.networks()).await {
+                Ok(networks) => networks.delete_port(id).await,
+                Err(error) => Err(error),
+            },
+            Debt::Filter(device) => match ready(&mut filters, driver.peers.nwfilters()).await {
+                Ok(filters) => filters.unbind(device).await,
+                Err(error) => Err(error),
+            },
+        };
+        results.push((debt, result));
+    }
+    results
+}
+
+/// The connection, opened by the first who needs it. One that can't be opened is not tried for each.
+async fn ready<C>(place: &mut Option<Option<C>>, open: impl Future<Output = Result<C>>) -> Result<&mut C> {
+    if place.is_none() {
+        match open.await {
+            Ok(connection) => *place = Some(Some(connection)),
+            Err(error) => {
+                *place = Some(None);
+                return Err(error);
+            }
+        }
+    }
+    place.as_mut().and_then(Option::as_mut).ok_or_else(crate::peers::still_unreachable)
+}
+
+/// The document's guest, as the other daemons know it.
+pub(super) fn owner(document: &domxml::Domain) -> PortOwner {
+    PortOwner { name: document.name.clone(), uuid: document.uuid.unwrap_or_default().to_string() }
+}
+
+fn port_of(interface: &Interface) -> Option<PortId> {
+    let source = interface.source.as_ref().filter(|_| interface.kind == InterfaceKind::Network)?;
+    Some(PortId { network: source.network.clone()?, port: Uuid::try_parse(source.portid.as_deref()?).ok()? })
+}
+
+/// What the interfaces of a run hold.
+pub(super) fn held_by(document: &domxml::Domain) -> Vec<Debt> {
+    let filter = |i: &Interface| {
+        let device = i.target.as_ref().and_then(|t| t.dev.clone());
+        device.filter(|_| i.filterref.is_some()).map(Debt::Filter)
+    };
+    let interfaces = &document.devices.interfaces;
+    interfaces.iter().filter_map(filter).chain(interfaces.iter().filter_map(|i| port_of(i).map(Debt::Port))).collect()
+}
+
+/// Tells the other daemons, should they have forgotten, what a run that was found holds. Nothing depends on it now: what
+/// fails is logged.
+pub(super) async fn make_known(driver: &Driver, document: &domxml::Domain) {
+    let owner = owner(document);
+    for interface in &document.devices.interfaces {
+        let told = async {
+            reclaim(driver, interface, owner.clone()).await?;
+            bind_again(driver, interface, owner.clone()).await
+        };
+        if let Err(error) = told.await {
+            tracing::warn!(guest = document.name, %error, "an interface could not be made known to the daemon that serves it");
+        }
+    }
+}
+
+async fn reclaim(driver: &Driver, interface: &Interface, owner: PortOwner) -> Result<()> {
+    let Some(id) = port_of(interface) else { return Ok(()) };
+    let mut networks = driver.peers.networks().await?;
+    match networks.port(&id).await {
+        Err(error) if error.code == Code::NoNetworkPort => {}
+        known => return known.map(drop),
+    }
+    let had = NetworkPort::had(interface, id.port.to_string(), owner).document();
+    networks.reclaim_port(&id.network, &had).await.map(drop)
+}
+
+async fn bind_again(driver: &Driver, interface: &Interface, owner: PortOwner) -> Result<()> {
+    let Some(binding) = FilterBinding::of(interface, owner) else { return Ok(()) };
+    let mut filters = driver.peers.nwfilters().await?;
+    if filters.is_bound(&binding.port_device).await? {
+        return Ok(());
+    }
+    filters.bind(&binding.document()).await
+}
+
+/// What all of these documents hold.
+pub(super) fn held_by_all<'a>(documents: impl Iterator<Item = &'a domxml::Domain>) -> HashSet<Debt> {
+    documents.flat_map(held_by).collect()
+}

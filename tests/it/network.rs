@@ -1,0 +1,220 @@
+//! Guests on networks of a neighbour: what they are given, and that nothing of it is left, whatever happens.
+//!
+//! Each test lives in a network of its own, with all that it starts: bridges and filters never meet the host's.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use testkit::guest::Image;
+use testkit::skip::{can_run_guests, skip};
+use testkit::wait::wait_until;
+use testkit::{GuestSpec, Neighbour, Sandbox, Virsh};
+
+use crate::grpc::{QEMU, daemon, small};
+
+const NETWORK: &str = "<network><name>n</name><bridge name='vqp0' stp='on' delay='0'/><ip address='192.168.217.1' netmask='255.255.255.0'>\
+    <dhcp><range start='192.168.217.2' end='192.168.217.20'/></dhcp></ip></network>";
+const BRIDGE: &str = "<network><name>b</name><forward mode='bridge'/><bridge name='vqp0'/></network>";
+const FILTER: &str =
+    "<filter name='f' chain='root'><rule action='drop' direction='out'><mac srcmacaddr='52:54:00:00:00:01'/></rule></filter>";
+const CARDS: &str = "<interface type='network'><mac address='52:54:00:aa:00:01'/><source network='n'/><model type='virtio'/>\
+    <filterref filter='f'><parameter name='IP' value='10.0.0.1'/></filterref></interface>\
+    <interface type='network'><mac address='52:54:00:aa:00:02'/><source network='b'/><target dev='mytap'/><model type='e1000'/></interface>\
+    <interface type='bridge'><mac address='52:54:00:aa:00:03'/><source bridge='vqp0'/><model type='virtio'/><filterref filter='f'/></interface>";
+/// How long a neighbour that is there again may wait until it gets back what was owed.
+const SETTLED: Duration = Duration::from_secs(20);
+
+/// Our daemon and a neighbour with two networks and a filter.
+struct Place {
+    sandbox: Sandbox,
+    neighbour: Neighbour,
+}
+
+impl Place {
+    /// In a network that this thread alone is in; `None` where that cannot be.
+    fn make() -> Result<Option<Self>> {
+        if !can_run_guests() {
+            return Ok(None);
+        }
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)?;
+        ensure!(ip(&["link", "set", "lo", "up"])?.is_empty());
+        let sandbox = Sandbox::started(daemon())?;
+        let Some(neighbour) = Neighbour::beside(&sandbox)? else { return Ok(None) };
+        let place = Self { sandbox, neighbour };
+        for (driver, command, text) in
+            [("network", "net-define", NETWORK), ("network", "net-define", BRIDGE), ("nwfilter", "nwfilter-define", FILTER)]
+        {
+            let file = place.sandbox.dir().join("document.xml");
+            fs::write(&file, text)?;
+            place.neighbour.virsh(driver).ok(&[command, &file.to_string_lossy()])?;
+        }
+        for network in ["n", "b"] {
+            let answer = place.neighbour.virsh("network").run(&["net-start", network])?;
+            if !answer.success() {
+                skip(&format!("networks cannot be started here: {}", answer.stderr.trim()));
+                return Ok(None);
+            }
+        }
+        Ok(Some(place))
+    }
+
+    fn virsh(&self) -> Virsh {
+        self.sandbox.virsh()
+    }
+
+    /// All that guests hold: ports, filters, devices of the host, notes.
+    fn held(&self) -> Result<Vec<String>> {
+        let mut held = Vec::new();
+        for network in ["n", "b"] {
+            held.extend(words(&self.neighbour.virsh("network").ok(&["net-port-list", network])?, "port"));
+        }
+        held.extend(words(&self.neighbour.virsh("nwfilter").ok(&["nwfilter-binding-list"])?, "filter"));
+        held.extend(taps()?);
+        let notes = fs::read_dir(self.sandbox.path("/run/libvirt/qemu/virtqemud/owed")).into_iter().flatten().flatten();
+        held.extend(notes.map(|note| format!("note {}", note.file_name().display())));
+        Ok(held)
+    }
+
+    fn nothing_held(&self) -> Result<()> {
+        let held = self.held()?;
+        ensure!(held.is_empty(), "left: {held:?}\n{}", self.sandbox.log());
+        Ok(())
+    }
+}
+
+/// The first word of each line, with what it names.
+fn words(lines: &str, what: &str) -> Vec<String> {
+    lines.lines().filter_map(|line| line.split_whitespace().next()).map(|word| format!("{what} {word}")).collect()
+}
+
+fn ip(args: &[&str]) -> Result<String> {
+    let output = Command::new("ip").args(args).output().context("ip is not installed")?;
+    ensure!(output.status.success(), "ip {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+fn taps() -> Result<Vec<String>> {
+    let links = ip(&["-o", "link", "show", "type", "tun"])?;
+    Ok(links.lines().map(|line| line.split(':').nth(1).unwrap_or_default().trim().to_owned()).collect())
+}
+
+fn guest(name: &str) -> String {
+    small(name, Path::new(QEMU), "").replacen("<memballoon", &format!("{CARDS}<memballoon"), 1)
+}
+
+#[test]
+fn a_guest_has_what_its_networks_give_and_leaves_nothing() -> Result<()> {
+    let Some(place) = Place::make()? else { return Ok(()) };
+    let virsh = place.virsh();
+    virsh.define(&guest("g"))?;
+    for _ in 0..2 {
+        virsh.ok(&["start", "g"])?;
+        let held = place.held()?;
+        let of = |what: &str| held.iter().filter(|thing| thing.starts_with(what)).count();
+        assert_eq!((of("port"), of("filter"), of("vnet") + of("mytap"), of("note")), (2, 2, 3, 4), "{held:?}");
+        let listed: Vec<Vec<String>> =
+            virsh.ok(&["domiflist", "g"])?.lines().map(|l| l.split_whitespace().map(str::to_owned).collect()).collect();
+        let kinds: Vec<_> = listed.iter().filter(|l| l.len() == 5).map(|l| (l[1].as_str(), l[2].as_str())).collect();
+        assert_eq!(kinds, [("network", "n"), ("bridge", "b"), ("bridge", "vqp0")]);
+        let (live, status) = (virsh.ok(&["dumpxml", "g"])?, fs::read_to_string(place.sandbox.path("/run/libvirt/qemu/g.xml"))?);
+        for port in held.iter().filter_map(|thing| thing.strip_prefix("port ")) {
+            ensure!(live.contains(&format!("portid='{port}' bridge='vqp0'/>")), "{live}");
+            ensure!(status.contains(&format!("portid='{port}'/>")), "{status}");
+        }
+        for actual in ["network", "bridge"] {
+            let actual = format!("<actual type='{actual}'>\n          <source bridge='vqp0'/>\n        </actual>\n");
+            ensure!(status.contains(&actual), "{status}");
+        }
+        ensure!(!virsh.ok(&["dumpxml", "g", "--inactive"])?.contains("portid"));
+        ensure!(ip(&["link", "show", "mytap"])?.contains("master vqp0"));
+        virsh.ok(&["destroy", "g"])?;
+        place.nothing_held()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_start_that_fails_at_any_step_leaves_nothing() -> Result<()> {
+    let Some(place) = Place::make()? else { return Ok(()) };
+    let virsh = place.virsh();
+    let bad_option = "<qemu:commandline><qemu:arg value='-nonsense'/></qemu:commandline></domain>";
+    // What is changed in the document, into what, and what is said then.
+    let cases = [
+        ("network='b'", "network='none'", "Network not found: no network with matching name 'none'"),
+        ("<filterref filter='f'/>", "<filterref filter='none'/>", "none"),
+        ("</domain>", bad_option, "nonsense"),
+        ("bridge='vqp0'", "bridge='nobridge'", "nobridge"),
+    ];
+    for (before, after, said) in cases {
+        virsh.define(&guest("g").replace(before, after))?;
+        let refused = virsh.refused(&["start", "g"])?;
+        ensure!(refused.contains(said), "{before}: {refused}");
+        place.nothing_held().context(before)?;
+        virsh.ok(&["undefine", "g"])?;
+    }
+    virsh.define(&guest("g"))?;
+    place.neighbour.virsh("network").ok(&["net-destroy", "b"])?;
+    let refused = virsh.refused(&["start", "g"])?;
+    ensure!(refused.contains("Requested operation is not valid: network 'b' is not active"), "{refused}");
+    place.neighbour.virsh("network").ok(&["net-start", "b"])?;
+    place.nothing_held()
+}
+
+#[test]
+fn a_daemon_that_is_killed_finds_it_all_again() -> Result<()> {
+    let Some(mut place) = Place::make()? else { return Ok(()) };
+    let virsh = place.virsh();
+    virsh.define(&guest("g"))?;
+    virsh.ok(&["start", "g"])?;
+    let (held, live) = (place.held()?, virsh.ok(&["dumpxml", "g"])?);
+    place.sandbox.kill()?;
+    // What the neighbour forgets meanwhile, it is told again.
+    let device = held.iter().find_map(|thing| thing.strip_prefix("filter ")).context("no filter")?.to_owned();
+    place.neighbour.virsh("nwfilter").ok(&["nwfilter-binding-delete", &device])?;
+    // And what was being made when we were killed is given back.
+    fs::write(place.sandbox.path("/run/libvirt/qemu/virtqemud/owed/port-11111111-2222-3333-4444-555555555555"), "n")?;
+    place.sandbox.start()?;
+    wait_until("what was held before", SETTLED, || place.held().is_ok_and(|now| now == held))?;
+    assert_eq!(virsh.ok(&["dumpxml", "g"])?, live);
+    virsh.ok(&["destroy", "g"])?;
+    place.nothing_held()?;
+    virsh.ok(&["start", "g"])?;
+    let pid = place.sandbox.guest_pid("g").context("no process")?;
+    place.sandbox.kill()?;
+    testkit::process::kill_and_wait(pid)?;
+    place.sandbox.start()?;
+    wait_until("nothing that is held", SETTLED, || place.nothing_held().is_ok())
+}
+
+#[test]
+fn a_neighbour_that_is_killed_gets_everything_back_later() -> Result<()> {
+    let Some(mut place) = Place::make()? else { return Ok(()) };
+    let virsh = place.virsh();
+    virsh.define(&guest("g"))?;
+    virsh.ok(&["start", "g"])?;
+    place.neighbour.kill()?;
+    virsh.ok(&["destroy", "g"])?;
+    ensure!(taps()?.is_empty());
+    let refused = virsh.refused(&["start", "g"])?;
+    ensure!(refused.contains("Failed to connect socket"), "{refused}");
+    place.neighbour.start()?;
+    wait_until("nothing that is held", SETTLED, || place.nothing_held().is_ok())?;
+    virsh.ok(&["start", "g"])?;
+    virsh.ok(&["destroy", "g"])?;
+    place.nothing_held()
+}
+
+#[test]
+fn a_guest_reaches_its_network() -> Result<()> {
+    let (Some(place), Some(image)) = (Place::make()?, Image::find()?) else { return Ok(()) };
+    let card = "<interface type='network'><mac address='52:54:00:aa:00:07'/><source network='n'/><model type='virtio'/>\
+        <filterref filter='f'/></interface>";
+    let mut console = GuestSpec::new("net").device(card).boot(&place.sandbox, &image)?;
+    console.type_line("until ping -c 1 -W 1 192.168.217.1; do sleep 1; done; echo answer-$?")?;
+    console.wait_printed("answer-0", Duration::from_secs(60))?;
+    place.virsh().ok(&["destroy", "net"])?;
+    place.nothing_held()
+}
