@@ -89,6 +89,7 @@ fn driver(root: &Path) -> Arc<Driver> {
         firmware: FirmwareStore::new(None),
         suspend: ops::suspend::Suspend::default(),
         host_document: ops::capabilities::Kept::default(),
+        host_facts: ops::facts::Kept::default(),
         domain_capabilities: ops::domcaps::Kept::default(),
         tracker: tokio_util::task::TaskTracker::new(),
         stop: tokio_util::sync::CancellationToken::new(),

@@ -71,6 +71,7 @@ fn driver(setup: &Setup) -> anyhow::Result<Arc<Driver>> {
         firmware: FirmwareStore::new(user_config(paths.scope).as_deref()),
         suspend: ops::suspend::Suspend::default(),
         host_document: ops::capabilities::Kept::default(),
+        host_facts: ops::facts::Kept::default(),
         domain_capabilities: ops::domcaps::Kept::default(),
         tracker: TaskTracker::new(),
         stop: setup.stop.clone(),

@@ -70,7 +70,6 @@ impl pb::host_server::Host for Service {
             sockets: node.sockets,
             cores: node.cores,
             threads: node.threads,
-            free_memory_kib: node.free_memory_kib,
         }))
     }
 
@@ -104,13 +103,17 @@ impl pb::host_server::Host for Service {
         }))
     }
 
-    async fn list_cells(&self, _: Request<pb::ListCellsRequest>) -> Result<Response<pb::ListCellsResponse>, Status> {
+    async fn list_cells(&self, request: Request<pb::ListCellsRequest>) -> Result<Response<pb::ListCellsResponse>, Status> {
         use pb::list_cells_response::{Cell, Pages};
         let pages = |p: hostinfo::PageCount| Pages { size_kib: p.size, total: p.total, free: p.free };
         let cell =
             |(id, free_memory_kib, counts): ops::node::Cell| Cell { id, free_memory_kib, pages: counts.into_iter().map(pages).collect() };
-        let cells = ops::node::cells(&self.driver).await?.into_iter().map(cell).collect();
-        let pages = ops::node::pages(&self.driver).await?.into_iter().map(pages).collect();
+        let counted = if request.get_ref().without_pages { ops::node::Pages::Left } else { ops::node::Pages::Counted };
+        let cells = ops::node::cells(&self.driver, counted).await?.into_iter().map(cell).collect();
+        let pages = match counted {
+            ops::node::Pages::Left => Vec::new(),
+            ops::node::Pages::Counted => ops::node::pages(&self.driver).await?.into_iter().map(pages).collect(),
+        };
         Ok(Response::new(pb::ListCellsResponse { cells, pages }))
     }
 

@@ -19,7 +19,7 @@ use domxml::{
 use hostinfo::{CpuData, CpuModels, FEATURE_MSRS, HostFacts, HostModel, Root, format_cpu_list};
 use qemu_plan::caps::{Accel, Caps};
 
-use super::{Driver, host, start};
+use super::{Driver, host, start, suspend};
 use crate::{error::Result, paths::Scope};
 
 /// Architectures that QEMU runs guests of, in libvirt's order, and the bits of a word.
@@ -72,7 +72,8 @@ struct Made {
 
 #[derive(Clone)]
 struct Basis {
-    facts: HostFacts,
+    facts: Arc<HostFacts>,
+    sleep: suspend::Offered,
     owner: String,
     emulators: Vec<Emulator>,
 }
@@ -105,7 +106,7 @@ impl PartialEq for Basis {
         let same = |a: &Emulator, b: &Emulator| a.path == b.path && Arc::ptr_eq(&a.caps, &b.caps);
         let emulators =
             self.emulators.len() == other.emulators.len() && self.emulators.iter().zip(&other.emulators).all(|(a, b)| same(a, b));
-        emulators && self.facts == other.facts && self.owner == other.owner
+        emulators && self.facts == other.facts && (&self.sleep, &self.owner) == (&other.sleep, &other.owner)
     }
 }
 
@@ -116,13 +117,9 @@ impl PartialEq for Basis {
 pub(super) async fn document(driver: &Arc<Driver>) -> Result<String> {
     let emulators = emulators(driver).await;
     let owner = start::label_of_all(&driver.config())?;
-    let kept = Arc::clone(driver);
-    crate::blocking::file("reading the host's facts", move || {
-        let facts = HostFacts::read(&Root::at(&kept.host.root)).map_err(host::unreadable)?;
-        let basis = Basis { facts, owner, emulators };
-        Ok(kept.host_document.text(basis, &kept.host).to_string())
-    })
-    .await
+    let (facts, sleep) = (super::facts::of_host(driver).await?, suspend::offered(driver).await);
+    let basis = Basis { facts, sleep, owner, emulators };
+    Ok(driver.host_document.text(basis, &driver.host).to_string())
 }
 
 impl Kept {
@@ -141,8 +138,9 @@ impl Kept {
 
 /// The emulators of the host that can be asked; others are left out.
 async fn emulators(driver: &Arc<Driver>) -> Vec<Emulator> {
-    let found = ARCHES.iter().filter_map(|&(arch, word_size)| Some((arch, word_size, super::emulator::default_emulator(driver, arch)?)));
-    let asked = found.map(|(arch, word_size, path)| async move {
+    let found = super::emulator::emulators(driver);
+    let word_size = |arch: &str| ARCHES.iter().find(|(own, _)| *own == arch).map_or(64, |(_, bits)| *bits);
+    let asked = found.iter().map(|(arch, path)| (*arch, word_size(arch), path.clone())).map(|(arch, word_size, path)| async move {
         match driver.prober.caps(Path::new(&path)).await {
             Ok(caps) => Some(Emulator { arch, word_size, path, caps }),
             Err(error) => {
@@ -189,7 +187,7 @@ fn build(basis: &Basis, host: &host::Facts) -> Capabilities {
     let part = Host {
         uuid: Some(host.uuid.to_string()),
         cpu: cpu(facts, host),
-        power_management: Some(PowerManagement::default()),
+        power_management: Some(power_management(&basis.sleep)),
         iommu: Some(facts.iommu.into()),
         migration_features: Some(MigrationFeatures { live: true, uri_transports: transports }),
         topology: Some(topology(facts)),
@@ -197,6 +195,10 @@ fn build(basis: &Basis, host: &host::Facts) -> Capabilities {
         secmodels: secmodels(host, &basis.owner),
     };
     Capabilities { host: part, guests: basis.emulators.iter().map(guest).collect() }
+}
+
+fn power_management(sleep: &suspend::Offered) -> PowerManagement {
+    PowerManagement { suspend_mem: sleep.mem, suspend_disk: sleep.disk, suspend_hybrid: sleep.hybrid }
 }
 
 fn cpu(facts: &HostFacts, host: &host::Facts) -> HostCpu {

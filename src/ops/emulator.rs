@@ -5,8 +5,9 @@
 
 use std::{
     env, fs,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
+    sync::{Arc, LazyLock, Mutex, PoisonError},
 };
 
 use super::{Driver, capabilities};
@@ -49,8 +50,9 @@ pub async fn emulator_for(driver: &Driver, named: Named<'_>, runnable: Runnable)
     if runnable == Runnable::Any {
         return Ok(named.path.to_owned());
     }
-    let (path, host) = (PathBuf::from(named.path), driver.host.arch.clone());
-    let same = crate::blocking::file("looking for an emulator", move || Ok(found_as(&path, found(&host)))).await?;
+    let (path, found) = (PathBuf::from(named.path), emulators(driver));
+    let same =
+        crate::blocking::file("looking for an emulator", move || Ok(found_as(&path, found.iter().map(|(_, path)| path.clone())))).await?;
     same.ok_or_else(|| {
         let message = format!("read only access: '{}' is none of the emulators that this host finds by itself", named.path);
         Error::new(Code::OperationDenied, message).because("EMULATOR_NOT_FOUND_BY_HOST")
@@ -59,23 +61,52 @@ pub async fn emulator_for(driver: &Driver, named: Named<'_>, runnable: Runnable)
 
 /// The emulator for guests of an architecture that name none: the first on the daemon's path.
 pub fn default_emulator(driver: &Driver, arch: &str) -> Option<String> {
-    search(arch, &driver.host.arch)
+    emulators(driver).iter().find(|(own, _)| *own == arch).map(|(_, path)| path.clone())
 }
 
-/// All that the host finds, of any architecture.
-fn found(host: &str) -> impl Iterator<Item = String> {
-    capabilities::ARCHES.iter().filter_map(move |(arch, _)| search(arch, host))
+/// All emulators that the host's own search finds: architecture and path, in libvirt's order.
+pub(super) fn emulators(driver: &Driver) -> Arc<Emulators> {
+    search(&driver.host.arch)
 }
 
-fn search(arch: &str, host: &str) -> Option<String> {
+/// Architectures and paths.
+pub(super) type Emulators = Vec<(&'static str, String)>;
+
+/// What was found, and what the directories were like then: while no name in them has come or gone, it stands.
+#[derive(Default)]
+struct Searched {
+    dirs: Vec<Option<(u64, u64, i64, i64)>>,
+    found: Arc<Emulators>,
+}
+
+fn search(host: &str) -> Arc<Emulators> {
+    static LAST: LazyLock<Mutex<Searched>> = LazyLock::new(Mutex::default);
+    let (paths, native) = (path_dirs(), Path::new(NATIVE));
+    let all = paths.iter().map(PathBuf::as_path).chain(native.parent());
+    let dirs = all.map(|dir| fs::metadata(dir).ok().map(|m| (m.dev(), m.ino(), m.mtime(), m.mtime_nsec()))).collect();
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    if last.dirs != dirs || !last.found.iter().all(|(_, path)| is_program(Path::new(path))) {
+        let look = |arch: &'static str| Some((arch, look_for(arch, host, &paths)?));
+        let found = capabilities::ARCHES.iter().filter_map(|(arch, _)| look(arch)).collect();
+        *last = Searched { dirs, found: Arc::new(found) };
+    }
+    Arc::clone(&last.found)
+}
+
+/// Where emulators are looked for, in order.
+fn path_dirs() -> Vec<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).chain([LAST_RESORT.into()]).filter(|dir| dir.is_absolute()).collect()
+}
+
+fn look_for(arch: &str, host: &str, dirs: &[PathBuf]) -> Option<String> {
     let name = match arch {
         "i686" => "qemu-system-i386".to_owned(),
         other => format!("qemu-system-{other}"),
     };
-    let path = env::var_os("PATH").unwrap_or_default();
-    let on_path = env::split_paths(&path).chain([LAST_RESORT.into()]).filter(|dir| dir.is_absolute()).map(|dir| dir.join(&name));
     let native = (arch == host).then(|| PathBuf::from(NATIVE));
-    on_path.chain(native).find(|path| is_program(path))?.into_os_string().into_string().ok()
+    let found = dirs.iter().map(|dir| dir.join(&name)).chain(native).find(|path| is_program(path))?;
+    found.into_os_string().into_string().ok()
 }
 
 fn is_program(path: &Path) -> bool {

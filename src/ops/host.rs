@@ -61,8 +61,6 @@ pub struct Node {
     pub cores: u32,
     /// A core.
     pub threads: u32,
-    /// KiB.
-    pub free_memory_kib: u64,
 }
 
 impl Facts {
@@ -108,25 +106,20 @@ pub fn info(driver: &Driver) -> Result<Info> {
 ///
 /// # Errors
 /// The kernel does not tell.
-pub async fn node(driver: &Driver) -> Result<Node> {
-    let root = driver.host.root.clone();
-    crate::blocking::file("reading the host's facts", move || {
-        let root = hostinfo::Root::at(&root);
-        let info = hostinfo::node_info(&root).map_err(unreadable)?;
-        let free = hostinfo::free_memory(&root).map_err(unreadable)?;
-        Ok(Node {
-            model: info.model,
-            memory_kib: info.memory,
-            cpus: info.cpus,
-            mhz: info.mhz,
-            nodes: info.nodes,
-            sockets: info.sockets,
-            cores: info.cores,
-            threads: info.threads,
-            free_memory_kib: free,
-        })
+pub async fn node(driver: &Arc<Driver>) -> Result<Node> {
+    let facts = super::facts::of_host(driver).await?;
+    let mhz = hostinfo::frequency(&hostinfo::Root::at(&driver.host.root)).map_err(unreadable)?;
+    let info = &facts.node;
+    Ok(Node {
+        model: info.model.clone(),
+        memory_kib: info.memory,
+        cpus: info.cpus,
+        mhz,
+        nodes: info.nodes,
+        sockets: info.sockets,
+        cores: info.cores,
+        threads: info.threads,
     })
-    .await
 }
 
 /// The version of the host's default QEMU.

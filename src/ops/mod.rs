@@ -14,6 +14,7 @@ pub mod define;
 pub mod domcaps;
 pub mod emulator;
 mod every_cpu;
+pub mod facts;
 pub mod guest;
 pub mod host;
 pub mod media;
@@ -80,6 +81,8 @@ pub struct Driver {
     pub suspend: suspend::Suspend,
     /// The last document about the host.
     pub host_document: capabilities::Kept,
+    /// What is known of the host.
+    pub host_facts: facts::Kept,
     /// The last documents about emulators.
     pub domain_capabilities: domcaps::Kept,
     /// Operations at work; a daemon that ends waits for them.

@@ -34,7 +34,7 @@ pub struct Sev {
 /// # Errors
 /// The kernel does not tell.
 pub async fn cpu_map(driver: &Driver) -> Result<CpuMap> {
-    read(driver, |root| hostinfo::cpu_map(root).map_err(host::unreadable)).await
+    look(driver, |root| hostinfo::cpu_map(root).map_err(host::unreadable))
 }
 
 /// Times of one CPU, or of all together.
@@ -43,7 +43,7 @@ pub async fn cpu_map(driver: &Driver) -> Result<CpuMap> {
 /// `InvalidArg` if there is no such CPU online.
 pub async fn cpu_times(driver: &Driver, cpu: Option<u32>) -> Result<CpuTimes> {
     let missing = move || Error::argument(format!("there is no CPU {} online", cpu.unwrap_or_default()));
-    read(driver, move |root| hostinfo::cpu_times(root, cpu).map_err(host::unreadable)?.ok_or_else(missing)).await
+    look(driver, |root| hostinfo::cpu_times(root, cpu).map_err(host::unreadable)?.ok_or_else(missing))
 }
 
 /// Memory of the host, or of one of its cells.
@@ -51,24 +51,38 @@ pub async fn cpu_times(driver: &Driver, cpu: Option<u32>) -> Result<CpuTimes> {
 /// # Errors
 /// `InvalidArg` if there is no such cell.
 pub async fn memory(driver: &Driver, cell: Option<u32>) -> Result<MemoryStats> {
-    read(driver, move |root| match cell {
+    look(driver, |root| match cell {
         None => hostinfo::memory_stats(root).map_err(host::unreadable),
         Some(cell) => hostinfo::cell_memory_stats(root, cell)
             .map_err(|error| Error::argument(format!("there is no NUMA cell {cell}")).caused_by(error)),
     })
-    .await
+}
+
+/// Whether the pages of cells are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pages {
+    /// They are.
+    Counted,
+    /// Nobody wants to know.
+    Left,
 }
 
 /// All cells.
 ///
 /// # Errors
 /// The kernel does not tell.
-pub async fn cells(driver: &Driver) -> Result<Vec<Cell>> {
-    read(driver, |root| {
-        let cells = hostinfo::cells(root).map_err(host::unreadable)?;
-        cells.into_iter().map(|cell| Ok((cell.id, free(root, cell.id)?, cell.pages))).collect()
-    })
-    .await
+pub async fn cells(driver: &Arc<Driver>, pages: Pages) -> Result<Vec<Cell>> {
+    let facts = super::facts::of_host(driver).await?;
+    let ids: Vec<u32> = facts.cells.iter().map(|cell| cell.id).collect();
+    let free = |root: &Root| ids.iter().map(|id| Ok((*id, free(root, *id)?, Vec::new()))).collect::<Result<Vec<Cell>>>();
+    let mut cells = look(driver, free)?;
+    if pages == Pages::Counted {
+        let counts = |root: &Root, id| hostinfo::cell_pages(root, id).or_else(|_| hostinfo::pages(root)).map_err(host::unreadable);
+        for cell in &mut cells {
+            cell.2 = look(driver, |root| counts(root, cell.0))?;
+        }
+    }
+    Ok(cells)
 }
 
 /// Pages of the whole host.
@@ -197,6 +211,11 @@ fn document(told: Sysinfo) -> HostSysinfo {
 fn free(root: &Root, cell: u32) -> Result<u64> {
     let own = hostinfo::cell_memory_stats(root, cell).or_else(|_| hostinfo::memory_stats(root));
     own.map(|stats| stats.free).map_err(host::unreadable)
+}
+
+/// Of files of the kernel's that are made in microseconds, from its memory: they are read in place.
+fn look<T>(driver: &Driver, work: impl FnOnce(&Root) -> Result<T>) -> Result<T> {
+    work(&Root::at(&driver.host.root))
 }
 
 async fn read<T: Send + 'static>(driver: &Driver, work: impl FnOnce(&Root) -> Result<T> + Send + 'static) -> Result<T> {

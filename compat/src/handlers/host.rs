@@ -6,8 +6,8 @@ use super::{Reply, args, c_string};
 use crate::ctx::Ctx;
 use crate::proto::to_native_request::Source;
 use crate::proto::{
-    GetCapabilitiesRequest, GetDomainCapabilitiesRequest, GetHypervisorVersionRequest, GetInfoRequest, GetMaxVcpusRequest, GetNodeRequest,
-    GetNodeResponse, ListCpuModelsRequest, ToNativeRequest,
+    GetCapabilitiesRequest, GetDomainCapabilitiesRequest, GetHypervisorVersionRequest, GetInfoRequest, GetMaxVcpusRequest,
+    GetMemoryRequest, GetNodeRequest, GetNodeResponse, ListCpuModelsRequest, ToNativeRequest,
 };
 
 async fn node(ctx: &Ctx) -> Reply<GetNodeResponse> {
@@ -61,8 +61,8 @@ pub(crate) async fn get_node_info(ctx: &Ctx, _: NodeGetInfo) -> Reply<NodeGetInf
 }
 
 pub(crate) async fn get_free_memory(ctx: &Ctx, _: NodeGetFreeMemory) -> Reply<NodeGetFreeMemoryRet> {
-    let free_mem = node(ctx).await?.free_memory_kib.saturating_mul(1024);
-    Ok(NodeGetFreeMemoryRet { free_mem })
+    let memory = ctx.host().get_memory(GetMemoryRequest { cell: None }).await?.into_inner();
+    Ok(NodeGetFreeMemoryRet { free_mem: memory.free_kib.saturating_mul(1024) })
 }
 
 pub(crate) async fn get_security_model(ctx: &Ctx, _: NodeGetSecurityModel) -> Reply<NodeGetSecurityModelRet> {

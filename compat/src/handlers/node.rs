@@ -111,7 +111,7 @@ fn one_or_all(ctx: &Ctx, (name, number): (&str, i32)) -> Result<Option<u32>, Wir
 /// The error of a cell that is not there: beyond the last one, or between others.
 async fn no_such_cell(ctx: &Ctx, cell: i32, status: Status) -> Failure {
     const FUNCTION: &str = "virHostMemGetStats";
-    let last = match ctx.host().list_cells(ListCellsRequest {}).await {
+    let last = match ctx.host().list_cells(ListCellsRequest { without_pages: true }).await {
         Ok(host) => last_cell(host.get_ref()),
         Err(_) => return status.into(),
     };
@@ -127,8 +127,8 @@ fn last_cell(host: &ListCellsResponse) -> i64 {
 }
 
 /// The host's cells, and the last of the `count` from `first` on that there are.
-async fn cells(ctx: &Ctx, first: i32, count: u32) -> Reply<(ListCellsResponse, i64)> {
-    let host = ctx.host().list_cells(ListCellsRequest {}).await?.into_inner();
+async fn cells(ctx: &Ctx, asked: ListCellsRequest, first: i32, count: u32) -> Reply<(ListCellsResponse, i64)> {
+    let host = ctx.host().list_cells(asked).await?.into_inner();
     let (first, highest) = (i64::from(first), last_cell(&host));
     if first > highest {
         let text = format!("start cell {first} out of range (0-{highest})");
@@ -149,7 +149,7 @@ pub(crate) async fn get_cells_free_memory(ctx: &Ctx, args: NodeGetCellsFreeMemor
     }
     args::check(ctx, "maxCells", Must::BePositive, count > 0)?;
     args::check(ctx, "startCell", Must::BeNonNegative, args.start_cell >= 0)?;
-    let (host, last) = cells(ctx, args.start_cell, count).await?;
+    let (host, last) = cells(ctx, ListCellsRequest { without_pages: true }, args.start_cell, count).await?;
     let free = |cell: i64| host.cells.iter().find(|c| i64::from(c.id) == cell).map_or(0, |c| c.free_memory_kib.saturating_mul(1024));
     let free: Vec<u64> = (i64::from(args.start_cell)..=last).map(free).collect();
     Ok(NodeGetCellsFreeMemoryRet { cells: free.into() })
@@ -163,7 +163,7 @@ pub(crate) async fn get_free_pages(ctx: &Ctx, args: NodeGetFreePages) -> Reply<N
     args::check(ctx, "npages", Must::NotBeZero, !args.pages.is_empty())?;
     args::check(ctx, "cellCount", Must::NotBeZero, args.cell_count > 0)?;
     args::flags(ctx, args.flags)?;
-    let (host, last) = cells(ctx, args.start_cell, args.cell_count).await?;
+    let (host, last) = cells(ctx, ListCellsRequest::default(), args.start_cell, args.cell_count).await?;
     let mut counts = Vec::new();
     for cell in i64::from(args.start_cell)..=last {
         let pools = match cell == i64::from(ALL) {
@@ -190,7 +190,7 @@ pub(crate) async fn alloc_pages(ctx: &Ctx, args: NodeAllocPages) -> Reply<NodeAl
         return Err(internal("a number of pages is needed for each size").into());
     }
     args::flags(ctx, args.flags)?;
-    let (_, last) = cells(ctx, args.start_cell, args.cell_count).await?;
+    let (_, last) = cells(ctx, ListCellsRequest { without_pages: true }, args.start_cell, args.cell_count).await?;
     let first = i64::from(args.start_cell);
     if first < i64::from(ALL) {
         return Err(no_node(first).into());

@@ -59,6 +59,17 @@ pub fn cpu_identity(root: &Root) -> Result<CpuIdentity> {
     })
 }
 
+/// The frequency of the first CPU in MHz at this moment; 0 when unknown.
+///
+/// # Errors
+/// When `/proc/cpuinfo` cannot be read.
+pub fn frequency(root: &Root) -> Result<u32> {
+    // The first CPU is in the first page, and the kernel makes no more than is read.
+    let text = root.head(CPUINFO)?;
+    let first = text.trim_start().split("\n\n").next().unwrap_or_default();
+    Ok(field(first, "cpu MHz").and_then(whole).unwrap_or(0))
+}
+
 fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     text.lines().find_map(|line| {
         let (key, value) = line.split_once(':')?;

@@ -40,7 +40,7 @@ pub struct PageCount {
 /// # Errors
 /// When `/proc/meminfo` cannot be read or has no total.
 pub fn memory_stats(root: &Root) -> Result<MemoryStats> {
-    let text = root.text(MEMINFO)?;
+    let text = root.head(MEMINFO)?;
     let stats = stats(root, MEMINFO, &text)?;
     Ok(MemoryStats { buffers: amount(&text, "Buffers"), cached: amount(&text, "Cached"), ..stats })
 }
@@ -51,7 +51,7 @@ pub fn memory_stats(root: &Root) -> Result<MemoryStats> {
 /// When there is no such node.
 pub fn cell_memory_stats(root: &Root, cell: u32) -> Result<MemoryStats> {
     let file = format!("{NODES}/node{cell}/meminfo");
-    let text = root.text(&file)?;
+    let text = root.head(&file)?;
     stats(root, &file, &text)
 }
 
@@ -120,7 +120,7 @@ fn counts(root: &Root, dir: &str, memory: MemoryStats) -> Result<Vec<PageCount>>
     Ok(pages)
 }
 
-fn huge_sizes(root: &Root, dir: &str) -> Result<Vec<u64>> {
+pub(crate) fn huge_sizes(root: &Root, dir: &str) -> Result<Vec<u64>> {
     let names = root.names(dir)?;
     let size = |name: &String| name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok();
     let mut sizes: Vec<u64> = names.iter().filter_map(size).collect();

@@ -10,6 +10,9 @@ use crate::error::{Error, Result};
 /// No file read here is longer: `/proc/cpuinfo` takes two KiB a CPU.
 const LIMIT: u64 = 16 << 20;
 
+/// Most files of the kernel's are shorter.
+const USUAL: usize = 8 << 10;
+
 /// A directory that holds `proc`, `sys` and `etc`.
 #[derive(Debug, Clone)]
 pub struct Root(PathBuf);
@@ -52,6 +55,15 @@ impl Root {
         self.bytes(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
     }
 
+    /// The beginning of a file's text, as much as most have: one read.
+    pub(crate) fn head(&self, path: &str) -> Result<String> {
+        let full = self.path(path);
+        let mut bytes = [0; USUAL];
+        let read = File::open(&full).and_then(|mut file| file.read(&mut bytes));
+        let length = read.map_err(|source| Error::Read { path: full, source })?;
+        Ok(String::from_utf8_lossy(bytes.get(..length).unwrap_or_default()).into_owned())
+    }
+
     /// A file's number, `None` when the file is not there or holds something else.
     pub(crate) fn number<T: FromStr>(&self, path: &str) -> Result<Option<T>> {
         Ok(self.optional(path)?.and_then(|text| text.trim().parse().ok()))
@@ -90,7 +102,8 @@ impl Root {
 }
 
 fn read(path: &Path) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
+    // Without room the first read would be a small one, and the kernel makes most of its files anew for the first.
+    let mut bytes = Vec::with_capacity(USUAL);
     File::open(path)?.take(LIMIT).read_to_end(&mut bytes)?;
     Ok(bytes)
 }

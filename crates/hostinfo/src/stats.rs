@@ -6,6 +6,8 @@ use crate::root::Root;
 /// The kernel counts in hundredths of a second whatever its own clock is.
 const TICK: u64 = 10_000_000;
 
+const STAT: &str = "proc/stat";
+
 /// Time in nanoseconds since the host started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CpuTimes {
@@ -24,8 +26,11 @@ pub struct CpuTimes {
 /// # Errors
 /// When `/proc/stat` cannot be read.
 pub fn cpu_times(root: &Root, cpu: Option<u32>) -> Result<Option<CpuTimes>> {
-    let text = root.text("proc/stat")?;
-    let name = cpu.map_or("cpu".to_owned(), |cpu| format!("cpu{cpu}"));
+    let Some(cpu) = cpu else {
+        // The first line.
+        return Ok(root.head(STAT)?.lines().find_map(|line| times(line, "cpu")));
+    };
+    let (text, name) = (root.text(STAT)?, format!("cpu{cpu}"));
     Ok(text.lines().find_map(|line| times(line, &name)))
 }
 

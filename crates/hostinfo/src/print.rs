@@ -1,0 +1,95 @@
+//! A cheap look at whether anything has come or gone that [`crate::HostFacts`] tell of: CPUs, memory, huge pages,
+//! microcode, IOMMU groups. A few small reads, where the facts take hundreds.
+
+use std::os::unix::fs::MetadataExt;
+
+use crate::error::Result;
+use crate::memory::{HUGE, huge_sizes, memory_stats};
+use crate::node::{CPUS, NODES};
+use crate::root::Root;
+
+const IOMMU_GROUPS: &str = "sys/kernel/iommu_groups";
+
+/// Where to look. Good for as long as the prints stay the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Landmarks {
+    files: Vec<String>,
+}
+
+/// What there was to see. Two that are equal mean that the facts between them are, too.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Print {
+    texts: Vec<Option<String>>,
+    memory: u64,
+    groups: Option<u64>,
+}
+
+impl Landmarks {
+    /// Finds them.
+    ///
+    /// # Errors
+    /// When a directory of the kernel's is there and cannot be read.
+    pub fn of(root: &Root) -> Result<Self> {
+        let mut files =
+            vec![format!("{CPUS}/online"), format!("{CPUS}/present"), format!("{NODES}/online"), format!("{CPUS}/cpu0/microcode/version")];
+        let mut pools = vec![HUGE.to_owned()];
+        pools.extend(root.numbered(NODES, "node")?.into_iter().map(|node| format!("{NODES}/node{node}/hugepages")));
+        for pool in pools {
+            files.extend(huge_sizes(root, &pool)?.into_iter().map(|size| format!("{pool}/hugepages-{size}kB/nr_hugepages")));
+        }
+        Ok(Self { files })
+    }
+
+    /// Looks at them.
+    ///
+    /// # Errors
+    /// When the kernel's files are missing or not understood.
+    pub fn print(&self, root: &Root) -> Result<Print> {
+        Ok(Print {
+            texts: self.files.iter().map(|file| root.optional(file)).collect::<Result<_>>()?,
+            memory: memory_stats(root)?.total,
+            // A link a group.
+            groups: std::fs::metadata(root.path(IOMMU_GROUPS)).ok().map(|meta| meta.nlink()),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn what_comes_or_goes_changes_the_print_and_nothing_else_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |file: &str, text: &str| {
+            let path = dir.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        write("proc/meminfo", "MemTotal: 1000 kB\nMemFree: 10 kB\n");
+        write("sys/devices/system/cpu/online", "0-3\n");
+        write("sys/devices/system/node/node0/hugepages/hugepages-2048kB/nr_hugepages", "0\n");
+        let root = Root::at(dir.path());
+        let landmarks = Landmarks::of(&root).unwrap();
+        let mut last = landmarks.print(&root).unwrap();
+        write("proc/meminfo", "MemTotal: 1000 kB\nMemFree: 9 kB\n");
+        assert_eq!(landmarks.print(&root).unwrap(), last);
+        for (file, text) in [
+            ("proc/meminfo", "MemTotal: 2000 kB\nMemFree: 9 kB\n"),
+            ("sys/devices/system/cpu/online", "0-2\n"),
+            ("sys/devices/system/node/online", "0-1\n"),
+            ("sys/devices/system/cpu/cpu0/microcode/version", "0x2\n"),
+            ("sys/devices/system/node/node0/hugepages/hugepages-2048kB/nr_hugepages", "5\n"),
+        ] {
+            write(file, text);
+            let now = landmarks.print(&root).unwrap();
+            assert_ne!(now, last, "{file}");
+            last = now;
+        }
+        fs::create_dir_all(dir.path().join("sys/kernel/iommu_groups/0")).unwrap();
+        assert_ne!(landmarks.print(&root).unwrap(), last);
+        assert_ne!(Landmarks::of(&root).unwrap().files.len(), 4);
+    }
+}
