@@ -9,13 +9,14 @@
 //! ```
 
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::time::{Instant, Sleep};
-use wire::frame::{FrameError, Header, put_bytes};
+use wire::frame::{FrameError, Header, PacketType, put_bytes};
 use wire::io::Output;
 use wire::keepalive::Keepalive as Sign;
 use wire::neighbour;
@@ -23,6 +24,7 @@ use wire::procedure::{Owner, ProcedureInfo};
 use wire::{ErrorCode, ErrorDomain, WireError};
 
 use super::caller::Caller;
+use super::eager::Eager;
 use super::ledger::{Delivery, Ledger};
 use super::open::{self, Channel, Failure};
 use super::place::Places;
@@ -40,6 +42,7 @@ pub(super) struct Link {
     /// It owes something, so its silence counts.
     owing: bool,
     silence: Option<(Keepalive, Pin<Box<Sleep>>)>,
+    eager: Eager,
     /// The next pause between two attempts.
     retry: Duration,
     /// The client is not read because of this neighbour.
@@ -65,6 +68,7 @@ impl Link {
             ledger: Ledger::default(),
             output: Output::default(),
             owing: false,
+            eager: Eager::default(),
             silence: None,
             retry,
             stuffed: false,
@@ -89,6 +93,10 @@ impl Link {
     pub(super) fn call(&mut self, call: Call<'_>) {
         self.ledger.call(call);
         self.send();
+        match (&self.state, self.ledger.owed()) {
+            (State::Open(_), 1) => self.eager.asked(std::time::Instant::now()),
+            _ => self.eager.rest(),
+        }
     }
 
     /// Takes a stream packet of the client; `false` when the stream is none of this neighbour's.
@@ -197,7 +205,11 @@ impl Link {
         if !room {
             return Ok(Poll::Pending);
         }
-        match channel.input.poll_fill(&channel.stream, context) {
+        let mut filled = channel.input.poll_fill(&channel.stream, context);
+        if filled.is_pending() && self.eager.stays_awake() {
+            filled = look_again(channel, context);
+        }
+        match filled {
             Poll::Pending => Ok(Poll::Pending),
             Poll::Ready(Ok(true)) => {
                 self.heard();
@@ -217,6 +229,9 @@ impl Link {
         let Some(packet) = channel.input.front().map_err(no_packet)? else {
             return Ok(false);
         };
+        if matches!(packet.header.r#type, PacketType::REPLY | PacketType::REPLY_WITH_FDS) {
+            self.eager.answered(std::time::Instant::now());
+        }
         match Sign::of(&packet.header) {
             Some(sign) => {
                 channel.input.take(&packet);
@@ -321,10 +336,22 @@ impl Link {
         self.ledger.lose(error);
         self.output = Output::default();
         (self.owing, self.silence) = (false, None);
+        self.eager.rest();
         self.state = State::Closed;
         if self.ledger.is_listening() {
             self.state = State::Pausing(Box::pin(tokio::time::sleep(self.retry)));
             self.retry = (self.retry * 2).min(self.places.patience.retry_max);
         }
+    }
+}
+
+/// Receives what has come meanwhile, or has the task looked at again after the others.
+fn look_again(channel: &mut Channel, context: &Context<'_>) -> Poll<io::Result<bool>> {
+    match channel.input.fill_now(&channel.stream) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            context.waker().wake_by_ref();
+            Poll::Pending
+        }
+        filled => Poll::Ready(filled),
     }
 }

@@ -18,6 +18,7 @@
 //! to serve and answers no ping is given up, and what it owes fails.
 
 mod caller;
+mod eager;
 mod ledger;
 mod link;
 mod open;

@@ -55,6 +55,14 @@ impl QuietStream {
         }
     }
 
+    /// Receives without waiting, though nothing has been told to be there yet.
+    ///
+    /// # Errors
+    /// `WouldBlock` when there is nothing, else as [`crate::recv_with_fds`].
+    pub fn try_recv(&self, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+        recv_once(self.reader.as_raw_fd(), buffer)
+    }
+
     /// Sends some of `data` without waiting.
     ///
     /// # Errors

@@ -91,6 +91,17 @@ impl Input {
         Poll::Ready(received.and_then(|received| self.add(received)))
     }
 
+    /// [`Self::fill`] of what is there now.
+    ///
+    /// # Errors
+    /// As there; `WouldBlock` when there is nothing.
+    pub fn fill_now(&mut self, stream: &QuietStream) -> io::Result<bool> {
+        self.make_room();
+        let room = self.buffer.get_mut(self.end..).unwrap_or_default();
+        let received = stream.try_recv(room)?;
+        self.add(received)
+    }
+
     fn add(&mut self, (len, fds): (usize, Vec<OwnedFd>)) -> io::Result<bool> {
         if self.trust == Trust::Known {
             self.fds.extend(fds);
