@@ -109,9 +109,9 @@ fn store(path: &Path, format: StorageFormat, as_user: &str, depth: usize) -> Res
     })
 }
 
-/// The file of a source that is one.
+/// The file of a source that is one, or that a volume was found to be.
 pub fn local_path(kind: StorageKind, source: Option<&Source>) -> Option<PathBuf> {
-    let source = source?;
+    let (kind, source) = source?.located(kind);
     match kind {
         StorageKind::File => source.file.as_deref(),
         StorageKind::Block => source.dev.as_deref(),

@@ -36,6 +36,7 @@ pub mod stats;
 pub mod stop;
 pub mod suspend;
 mod undo;
+mod volumes;
 pub mod xml;
 
 pub use plan::Ports;

@@ -115,10 +115,14 @@ impl Peers {
 
 impl Connection {
     async fn call<P: Procedure>(&mut self, args: &P) -> Result<P::Reply> {
-        match tokio::time::timeout(self.limit, self.client.call(args)).await {
-            Ok(result) => result.map_err(told),
-            Err(_) => Err(late(&self.uri, P::INFO.name, self.limit)),
-        }
+        let answer = tokio::time::timeout(self.limit, self.client.call(args)).await;
+        answer.map_or_else(|_| Err(late(&self.uri, P::INFO.name, self.limit)), |result| result.map_err(told))
+    }
+
+    /// A call whose reply is secret.
+    async fn call_secret<P: Procedure>(&mut self, args: &P) -> Result<P::Reply> {
+        let answer = tokio::time::timeout(self.limit, self.client.call_secret(args)).await;
+        answer.map_or_else(|_| Err(late(&self.uri, P::INFO.name, self.limit)), |result| result.map_err(told))
     }
 }
 

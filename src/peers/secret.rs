@@ -67,7 +67,7 @@ impl Secrets {
     }
 
     async fn value(&mut self, secret: NonnullSecret) -> Result<SecretValue> {
-        let value = self.0.call(&SecretGetValue { secret, flags: 0 }).await?.value;
+        let value = self.0.call_secret(&SecretGetValue { secret, flags: 0 }).await?.value;
         Ok(SecretValue(value.into_vec()))
     }
 }

@@ -15,6 +15,7 @@ mod log;
 mod monitor;
 pub mod probe;
 mod process;
+mod secret;
 mod start;
 
 pub use event::{Events, GuestEvent, Notice};
@@ -23,6 +24,7 @@ pub use log::LogTail;
 pub use monitor::{Monitor, VncAddress};
 pub use probe::{Prober, ProberConfig};
 pub use process::{Process, Stop};
+pub use secret::MasterKey;
 pub use start::{Held, Live, Prepared, RunAs, Start};
 
 use std::time::Duration;

@@ -12,4 +12,5 @@ mod neighbours;
 mod network;
 mod node;
 mod silent;
+mod storage;
 mod watch;

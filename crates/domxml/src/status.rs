@@ -118,7 +118,10 @@ impl StatusDocument {
     /// # Errors
     /// When it is not XML, its root is not `<domstatus>`, or a value is not of its type.
     pub fn parse(text: &str) -> Result<Self, Error> {
-        read_root(text, "domstatus", PARSE)
+        let mut status: Self = read_root(text, "domstatus", PARSE)?;
+        let disks = &mut status.domain.devices.disks;
+        disks.iter_mut().filter_map(|disk| disk.source.as_mut()).for_each(crate::devices::Source::settle_place);
+        Ok(status)
     }
 
     /// The file's text.

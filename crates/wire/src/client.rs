@@ -99,6 +99,21 @@ impl Client {
         Ok(P::Reply::decode(&mut Reader::new(&reply))?)
     }
 
+    /// [`Self::call`] for a reply that is secret: nothing of it stays in memory but what is given back.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn call_secret<P: Procedure>(&mut self, args: &P) -> Result<P::Reply, ClientError> {
+        let mut payload = Vec::new();
+        args.encode(&mut payload)?;
+        let mut reply = self.call_raw(P::INFO.program, P::INFO.number, &payload).await?;
+        let decoded = P::Reply::decode(&mut Reader::new(&reply));
+        reply.fill(0);
+        std::hint::black_box(&reply);
+        self.input.wipe();
+        Ok(decoded?)
+    }
+
     /// Calls a procedure with encoded arguments; the encoded reply.
     ///
     /// # Errors

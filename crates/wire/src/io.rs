@@ -168,6 +168,14 @@ impl Input {
         fds
     }
 
+    /// Overwrites what was taken: it was secret.
+    pub fn wipe(&mut self) {
+        let waiting = self.start..self.end;
+        let taken = self.buffer.iter_mut().enumerate().filter(|(at, _)| !waiting.contains(at));
+        taken.for_each(|(_, byte)| *byte = 0);
+        std::hint::black_box(&self.buffer);
+    }
+
     fn drop_skipped(&mut self) {
         let skipped = self.skip.min(self.end - self.start);
         self.start += skipped;

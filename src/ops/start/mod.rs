@@ -16,6 +16,7 @@ mod live;
 mod network;
 mod owners;
 mod reserve;
+mod secrets;
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -28,7 +29,7 @@ pub use owners::Owners;
 use reserve::Reserved;
 pub(super) use reserve::{leases_of, legacy_firmware, native_resources, plan_config};
 
-use super::{Conditions, Driver, chain, guest::Guest, plan, react, stop, undo::Undo};
+use super::{Conditions, Driver, chain, guest::Guest, plan, react, stop, undo::Undo, volumes};
 use crate::{
     domain::{Condition, Document, Domain, Effects, GONE, Job, Run, Stored, View, jobs::Long, jobs::Want},
     error::{Error, Result},
@@ -348,6 +349,7 @@ async fn prepare(driver: &Arc<Driver>, document: Box<domxml::Domain>) -> Result<
     let id = driver.registry.new_id();
     document.id = Some(id);
     alias::assign(&mut document.devices);
+    volumes::find(driver, &mut document).await?;
     let as_user = file_user(&driver.config())?;
     let (document, next_node) = crate::blocking::file("following the chains of images", move || {
         chain::follow_all(&mut document, &as_user)?;

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{self, Read, Write},
+    io::{self, Write},
     os::{
         fd::OwnedFd,
         unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
@@ -16,12 +16,13 @@ use domxml::devices::{Chardev, ChardevKind, ChardevMode, Graphics, GraphicsKind,
 use nix::unistd::{Gid, Uid, chown};
 use qemu_plan::command::{self, CommandLine, Config, DeviceResources, Dirs, Purpose, Resources, shell_quote};
 
-use super::{Prepared, live, network, owners::Identity, owners::Owners, undo_dir};
+use super::{Prepared, live, network, owners::Identity, owners::Owners, secrets, undo_dir};
 use crate::{
     config::{CoreLimit, QemuConfig},
     error::{Area, Code, Error, Result},
     ops::{Driver, plan, plan::Lease, ports, undo::Undo},
-    qemu, version,
+    qemu::{self, MasterKey},
+    version,
 };
 
 /// Mode of a channel's socket: who may enter its directory may use it.
@@ -36,8 +37,6 @@ const LEGACY_FIRMWARE: &[(&str, &str)] = &[
     ("/usr/share/AAVMF/AAVMF_CODE.fd", "/usr/share/AAVMF/AAVMF_VARS.fd"),
     ("/usr/share/AAVMF/AAVMF32_CODE.fd", "/usr/share/AAVMF/AAVMF32_VARS.fd"),
 ];
-/// Bytes of a guest's master key.
-const KEY_BYTES: usize = 32;
 
 /// What was reserved.
 pub(super) struct Reserved {
@@ -73,9 +72,10 @@ pub(super) async fn reserve(driver: &Arc<Driver>, prepared: &mut Prepared, reset
     }
     let nvram = prepare_nvram(&prepared.document, identity, reset_nvram);
     let key = PathBuf::from(&dirs.lib).join("master-key.aes");
-    crate::blocking::file("preparing the guest's files", move || {
-        write_key(&key, identity)?;
-        nvram()
+    let key = crate::blocking::file("preparing the guest's files", move || {
+        let key = write_key(&key, identity)?;
+        nvram()?;
+        Ok(key)
     })
     .await?;
     let owners = Arc::new(Owners::of(driver, &prepared.document));
@@ -94,6 +94,7 @@ pub(super) async fn reserve(driver: &Arc<Driver>, prepared: &mut Prepared, reset
     ports::take(driver, &mut prepared.document, undo).await?;
     network::refuse_what_is_missing(&prepared.document)?;
     network::plug(driver, prepared, &mut qemu, &mut resources, undo).await?;
+    secrets::fetch(driver, prepared, &key, &mut resources).await?;
     Ok(Reserved { resources, monitor, qemu: Mutex::new(Some(qemu)), leases })
 }
 
@@ -220,15 +221,15 @@ fn give(path: &Path, identity: Identity) -> io::Result<()> {
     chown(path, Some(Uid::from_raw(identity.uid)), Some(Gid::from_raw(identity.gid))).map_err(Into::into)
 }
 
-/// The key that later secrets of the run are encrypted with.
-fn write_key(path: &Path, identity: Identity) -> Result<()> {
+/// Makes the key that the run's secrets are encrypted with, and gives it to QEMU in a file.
+fn write_key(path: &Path, identity: Identity) -> Result<MasterKey> {
     let make = || {
-        let mut key = [0; KEY_BYTES];
-        fs::File::open("/dev/urandom")?.read_exact(&mut key)?;
-        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?.write_all(&key)?;
-        give(path, identity)
+        let key = MasterKey::new()?;
+        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?.write_all(key.as_bytes())?;
+        give(path, identity)?;
+        Ok(key)
     };
-    make().map_err(|e| Error::system(format_args!("cannot write the guest's key '{}'", path.display()), e))
+    make().map_err(|e: io::Error| Error::system(format_args!("cannot write the guest's key '{}'", path.display()), e))
 }
 
 /// Copies the firmware's variables from their template if the guest has none yet, or is to begin afresh.

@@ -77,6 +77,7 @@ impl Disk {
 impl Source {
     fn drop_runtime(&mut self) {
         (self.index, self.private_data) = (None, None);
+        self.place = super::VolumePlace::default();
     }
 }
 

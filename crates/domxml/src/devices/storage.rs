@@ -2,7 +2,9 @@
 //! and `<dataStore>`. The kind of a source is an attribute of the element around it, so
 //! a [`Source`] carries what any kind may have.
 
-use xmlform::Xml;
+use std::borrow::Cow;
+
+use xmlform::{FormatFlags, Node, ParseFlags, Writer, Xml};
 
 use super::address::PciAddress;
 use super::common::{Auth, DeviceSeclabel, Initiator, Reconnect, Size, StartupPolicy, StorageHost, YesNo, words};
@@ -74,6 +76,9 @@ pub struct Source {
     pub volume: Option<String>,
     #[xml(attr)]
     pub mode: Option<VolumeMode>,
+    /// Where the volume was found; of kind `volume`, while the guest runs.
+    #[xml(flatten)]
+    pub place: VolumePlace,
     #[xml(attr)]
     pub tls: Option<YesNo>,
     #[xml(attr = "tlsHostname")]
@@ -131,6 +136,53 @@ pub struct Source {
     /// What the daemon keeps of it while the guest runs.
     #[xml(child = "privateData", when = "status")]
     pub private_data: Option<SourcePrivate>,
+}
+
+/// Where a volume of a pool was found on this host; only the status file tells it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VolumePlace {
+    /// `file`, `block` or `dir`; none when it was not looked for.
+    pub kind: Option<StorageKind>,
+    pub path: Option<String>,
+}
+
+/// The attribute that has the path of a source of a kind.
+const PLACES: [(StorageKind, &str); 3] = [(StorageKind::File, "file"), (StorageKind::Block, "dev"), (StorageKind::Dir, "dir")];
+
+impl Xml for VolumePlace {
+    fn read(node: Node<'_>) -> Result<Self, xmlform::Error> {
+        let kind = node.attr("actualType").filter(|_| node.flags().has(ParseFlags::STATUS));
+        let place = PLACES.iter().find(|(known, _)| kind == Some(known.as_str()));
+        Ok(place.map_or_else(Self::default, |(kind, name)| Self { kind: Some(*kind), path: node.attr(name).map(str::to_owned) }))
+    }
+
+    fn write_attrs(&self, w: &mut Writer) {
+        let place = PLACES.iter().find(|(kind, _)| Some(*kind) == self.kind).filter(|_| w.flags().has(FormatFlags::STATUS));
+        if let (Some((kind, name)), Some(path)) = (place, &self.path) {
+            w.attr_str("actualType", kind.as_str());
+            w.attr_str(name, path);
+        }
+    }
+
+    fn write_content(&self, _: &mut Writer) {}
+}
+
+impl Source {
+    /// The source as it is opened, and of which kind: for a volume, where it was found.
+    #[must_use]
+    pub fn located(&self, kind: StorageKind) -> (StorageKind, Cow<'_, Self>) {
+        let (StorageKind::Volume, Some(kind)) = (kind, self.place.kind) else { return (kind, Cow::Borrowed(self)) };
+        let path = |wanted| self.place.path.clone().filter(|_| kind == wanted);
+        let (file, dev, dir) = (path(StorageKind::File), path(StorageKind::Block), path(StorageKind::Dir));
+        (kind, Cow::Owned(Self { file, dev, dir, ..self.clone() }))
+    }
+
+    /// A volume's path is read with its place, and is no source of its own.
+    pub(crate) fn settle_place(&mut self) {
+        if self.place.kind.is_some() {
+            (self.file, self.dev, self.dir) = (None, None, None);
+        }
+    }
 }
 
 /// PCI address of a host NVMe controller.
@@ -443,4 +495,29 @@ pub struct Nbdkit {
     pub pidfile: Option<String>,
     #[xml(text_child)]
     pub socketfile: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_place_of_a_volume_is_in_the_status_file_and_in_nothing_else() {
+        let source = "<source pool='p' volume='v' mode='host' actualType='file' file='/pool/v' index='3'/>";
+        let status = format!(
+            "<domstatus state='running' reason='booted' pid='1'><domain type='qemu' id='1'><name>a</name><devices>\
+             <disk type='volume' device='disk'>{source}<target dev='vda' bus='virtio'/></disk></devices></domain></domstatus>"
+        );
+        let status = crate::StatusDocument::parse(&status).unwrap();
+        let read = status.domain.devices.disks[0].source.as_ref().unwrap();
+        assert_eq!(read.file, None);
+        let (kind, located) = read.located(StorageKind::Volume);
+        assert_eq!((kind, located.file.as_deref()), (StorageKind::File, Some("/pool/v")));
+        assert!(status.format().contains(source), "{}", status.format());
+        let live = status.domain.format(FormatFlags::NONE);
+        assert!(live.contains("<source pool='p' volume='v' mode='host' index='3'/>"), "{live}");
+        let given = live.replace("mode='host'", "actualType='file'");
+        let given = crate::Domain::parse(&given, ParseFlags::NONE).unwrap();
+        assert_eq!(given.devices.disks[0].source.as_ref().unwrap().place, VolumePlace::default());
+    }
 }

@@ -347,7 +347,7 @@ fn top_link<'a>(disk: &'a Disk, common: &'a Common) -> Option<Link<'a>> {
         return None;
     }
     let driver = disk.driver.as_ref();
-    let mut source = Cow::Borrowed(disk.source.as_ref()?);
+    let (kind, mut source) = disk.source.as_ref()?.located(disk.kind);
     if disk.auth.is_some() && source.auth.is_none() {
         source.to_mut().auth.clone_from(&disk.auth);
     }
@@ -355,7 +355,7 @@ fn top_link<'a>(disk: &'a Disk, common: &'a Common) -> Option<Link<'a>> {
         source.to_mut().encryption.clone_from(&disk.encryption);
     }
     Some(Link {
-        kind: disk.kind,
+        kind,
         format: driver.and_then(|driver| driver.kind).unwrap_or(StorageFormat::Raw),
         source,
         common,

@@ -1,0 +1,119 @@
+//! Guests on volumes of a neighbour's pools, with its secrets.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use testkit::skip::can_run_guests;
+use testkit::{Neighbour, Sandbox, Virsh};
+
+use crate::grpc::{QEMU, daemon, small};
+
+/// Also private secrets are for us: we are one of the host's daemons.
+const SECRET: &str = "<secret ephemeral='no' private='yes'><uuid>33333333-3333-3333-3333-333333333333</uuid>\
+    <usage type='volume'><volume>/luks</volume></usage></secret>";
+const EMPTY_SECRET: &str = "<secret><uuid>33333333-3333-3333-3333-333333333334</uuid></secret>";
+const LUKS: &str = "<volume><name>luks</name><capacity unit='MiB'>4</capacity><target><format type='raw'/>\
+    <encryption format='luks'><secret type='passphrase' uuid='33333333-3333-3333-3333-333333333333'/></encryption></target></volume>";
+const DISKS: &str = "<disk type='volume' device='disk'><driver name='qemu' type='raw'/><source pool='p' volume='raw'/><target dev='vda' bus='virtio'/></disk>\
+    <disk type='volume' device='disk'><driver name='qemu'/><source pool='p' volume='cow'/><target dev='vdb' bus='virtio'/></disk>\
+    <disk type='volume' device='disk'><driver name='qemu' type='raw'/><source pool='p' volume='luks'><encryption format='luks'>\
+    <secret type='passphrase' uuid='33333333-3333-3333-3333-333333333333'/></encryption></source><target dev='vdc' bus='virtio'/></disk>";
+
+/// A daemon and a neighbour with a pool of three volumes, one of them encrypted.
+fn place() -> Result<Option<(Sandbox, Neighbour)>> {
+    if !can_run_guests() {
+        return Ok(None);
+    }
+    let sandbox = Sandbox::started(daemon())?;
+    let Some(neighbour) = Neighbour::beside(&sandbox)? else { return Ok(None) };
+    let document = |driver: &str, command: &[&str], text: &str| -> Result<()> {
+        let file = sandbox.dir().join("document.xml");
+        fs::write(&file, text)?;
+        let file = file.to_string_lossy();
+        neighbour.virsh(driver).ok(&[command, &[&file]].concat()).map(drop)
+    };
+    let storage = neighbour.virsh("storage");
+    storage.ok(&["pool-define-as", "p", "dir", "--target", "/var/lib/libvirt/pool"])?;
+    storage.ok(&["pool-build", "p"])?;
+    storage.ok(&["pool-start", "p"])?;
+    storage.ok(&["vol-create-as", "p", "raw", "4M"])?;
+    storage.ok(&["vol-create-as", "p", "cow", "4M", "--format", "qcow2"])?;
+    document("secret", &["secret-define"], SECRET)?;
+    document("secret", &["secret-define"], EMPTY_SECRET)?;
+    neighbour.virsh("secret").ok(&["secret-set-value", "33333333-3333-3333-3333-333333333333", "--base64", "c2VjcmV0"])?;
+    document("storage", &["vol-create", "p"], LUKS)?;
+    Ok(Some((sandbox, neighbour)))
+}
+
+fn guest(name: &str) -> String {
+    small(name, Path::new(QEMU), "").replacen("<memballoon", &format!("{DISKS}<memballoon"), 1)
+}
+
+/// A run leaves nothing in its directories.
+fn nothing_left(sandbox: &Sandbox) -> Result<()> {
+    let left = fs::read_dir(sandbox.path("/var/lib/libvirt/qemu"))?.flatten().map(|e| e.file_name().display().to_string());
+    let left: Vec<_> = left.filter(|name| name.starts_with("domain-")).collect();
+    ensure!(left.is_empty(), "left: {left:?}");
+    Ok(())
+}
+
+#[test]
+fn volumes_and_secrets_are_found_at_each_start() -> Result<()> {
+    let Some((mut sandbox, _neighbour)) = place()? else { return Ok(()) };
+    let virsh = sandbox.virsh();
+    virsh.define(&guest("g"))?;
+    virsh.ok(&["start", "g"])?;
+    let listed = virsh.ok(&["domblklist", "g"])?;
+    let listed: Vec<Vec<&str>> = listed.lines().map(|line| line.split_whitespace().collect()).collect();
+    ensure!([["vda", "raw"], ["vdb", "cow"], ["vdc", "luks"]].iter().all(|disk| listed.contains(&disk.to_vec())), "{listed:?}");
+    let status = fs::read_to_string(sandbox.path("/run/libvirt/qemu/g.xml"))?;
+    ensure!(status.contains("volume='cow' actualType='file' file='/var/lib/libvirt/pool/cow' index="), "{status}");
+    let live = virsh.ok(&["dumpxml", "g"])?;
+    ensure!(!live.contains("actualType") && live.contains("<driver name='qemu' type='qcow2'/>"), "{live}");
+    // QEMU has opened what only the secret opens, and nobody has written the secret down.
+    let log = fs::read_to_string(sandbox.path("/var/log/libvirt/qemu/g.log"))?;
+    ensure!(log.contains("\"driver\":\"luks\",\"key-secret\":\"libvirt-1-format-encryption-secret0\""), "{log}");
+    for text in [&log, &sandbox.log(), &status] {
+        ensure!(!text.contains("c2VjcmV0"), "{text}");
+    }
+    ensure!(virsh.ok(&["domblkinfo", "g", "vda", "--human"])?.contains("4.000 MiB"));
+    sandbox.kill()?;
+    sandbox.start()?;
+    assert_eq!(sandbox.virsh().ok(&["dumpxml", "g"])?, live);
+    sandbox.virsh().ok(&["destroy", "g"])?;
+    nothing_left(&sandbox)
+}
+
+#[test]
+fn what_is_missing_is_told_as_its_daemon_tells_it() -> Result<()> {
+    let Some((sandbox, mut neighbour)) = place()? else { return Ok(()) };
+    let virsh = sandbox.virsh();
+    // What is changed in the document, into what, and what is said then.
+    let cases = [
+        ("pool='p' volume='raw'", "pool='none' volume='raw'", "Storage pool not found: no storage pool with matching name 'none'"),
+        ("volume='raw'", "volume='none'", "Storage volume not found: no storage vol with matching name 'none'"),
+        ("-333333333333'", "-333333333335'", "Secret not found: no secret with matching uuid '33333333-3333-3333-3333-333333333335'"),
+        ("-333333333333'", "-333333333334'", "Secret not found: secret '33333333-3333-3333-3333-333333333334' does not have a value"),
+    ];
+    for (before, after, said) in cases {
+        virsh.define(&guest("g").replace(before, after))?;
+        refused(&virsh, said).context(after)?;
+        nothing_left(&sandbox)?;
+        virsh.ok(&["undefine", "g"])?;
+    }
+    virsh.define(&guest("g"))?;
+    neighbour.virsh("secret").ok(&["secret-set-value", "33333333-3333-3333-3333-333333333333", "--base64", "d3Jvbmc="])?;
+    refused(&virsh, "Invalid password, cannot unlock any keyslot")?;
+    nothing_left(&sandbox)?;
+    neighbour.virsh("storage").ok(&["pool-destroy", "p"])?;
+    refused(&virsh, "unsupported configuration: storage pool 'p' containing volume '")?;
+    neighbour.kill()?;
+    refused(&virsh, "Failed to connect socket to '/run/libvirt/virtstoraged-sock'")
+}
+
+fn refused(virsh: &Virsh, said: &str) -> Result<()> {
+    let refused = virsh.refused(&["start", "g"])?;
+    ensure!(refused.contains(said), "{refused}");
+    Ok(())
+}
