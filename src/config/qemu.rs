@@ -210,8 +210,10 @@ pub struct Paths {
 pub enum StdioHandler {
     /// The guest's log file.
     File,
-    /// virtlogd.
+    /// virtlogd, or the start fails.
     Logd,
+    /// virtlogd where it is there, else the guest's log file.
+    LogdIfThere,
 }
 
 const SHUTDOWN_WAIT: u64 = 30;
@@ -245,7 +247,8 @@ impl QemuConfig {
             set_process_name: document.flag("set_process_name"),
             stdio_handler: match document.text("stdio_handler") {
                 Some("logd") => StdioHandler::Logd,
-                _ => StdioHandler::File,
+                Some(_) => StdioHandler::File,
+                None => StdioHandler::LogdIfThere,
             },
             log_timestamp: document.flag("log_timestamp"),
             nvram: nvram(document)?,

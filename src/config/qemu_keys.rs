@@ -380,9 +380,9 @@ const SECTIONS: &[Section] = &[
             key(
                 "stdio_handler",
                 Word(&["logd", "file"]),
-                Str("file"),
+                Unset("\"logd\""),
                 Live,
-                "Where QEMU's messages go: \"file\" into the guest's log directly, \"logd\" through virtlogd, which\nrotates it. \"logd\" is not supported yet: \"file\" is used.",
+                "Where QEMU's messages go: \"file\" into the guest's log directly, \"logd\" through virtlogd, which\nrotates it, and without which no guest starts. Unset: through virtlogd if it is there.",
             ),
             key("log_timestamp", SWITCH, Flag(true), Live, "Have QEMU put the time before its messages."),
             key("capability_filters", Kind::List, List(&[]), Live, "Names of QEMU capabilities to do without. For tests."),

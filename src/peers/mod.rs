@@ -4,6 +4,7 @@
 //! starts are rare, and a connection that is kept must be watched. Nobody waits for a daemon that hangs: opening and
 //! every call have a deadline. An error keeps the code and the area that the other daemon gave it.
 
+mod log;
 mod network;
 mod nwfilter;
 mod secret;
@@ -14,6 +15,7 @@ use std::{path::PathBuf, time::Duration};
 
 use wire::{Owner, Procedure, WireError, client::Client, neighbour, remote::ConnectSetIdentity};
 
+pub use log::LogFile;
 pub use network::{Lease, Network, PortId};
 pub use nwfilter::Nwfilter;
 pub use secret::{SecretValue, Secrets};

@@ -8,6 +8,7 @@ mod grpc;
 mod host;
 mod kill;
 mod life;
+mod logd;
 mod neighbours;
 mod network;
 mod node;

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use thiserror::Error;
@@ -114,11 +115,26 @@ impl Client {
         Ok(decoded?)
     }
 
+    /// The same with a reply that brings descriptors.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub async fn call_for_fds<P: Procedure>(&mut self, args: &P) -> Result<(P::Reply, Vec<OwnedFd>), ClientError> {
+        let mut payload = Vec::new();
+        args.encode(&mut payload)?;
+        let (reply, fds) = self.exchange(P::INFO.program, P::INFO.number, &payload).await?;
+        Ok((P::Reply::decode(&mut Reader::new(&reply))?, fds))
+    }
+
     /// Calls a procedure with encoded arguments; the encoded reply.
     ///
     /// # Errors
     /// What the daemon answers, or why there is no answer.
     pub async fn call_raw(&mut self, program: u32, procedure: i32, args: &[u8]) -> Result<Vec<u8>, ClientError> {
+        Ok(self.exchange(program, procedure, args).await?.0)
+    }
+
+    async fn exchange(&mut self, program: u32, procedure: i32, args: &[u8]) -> Result<(Vec<u8>, Vec<OwnedFd>), ClientError> {
         self.serial = self.serial.wrapping_add(1);
         let (r#type, status) = (PacketType::CALL, Status::OK);
         let call = Header { program, version: 1, procedure, r#type, serial: self.serial, status };
@@ -126,11 +142,11 @@ impl Client {
         put_bytes(&mut packet, &call, args)?;
         self.output.push(packet);
         loop {
-            let Message { header, payload } = self.receive().await?;
+            let (Message { header, payload }, fds) = self.receive().await?;
             match (header.r#type, header.status) {
-                (PacketType::REPLY, status) if header.serial == call.serial => {
+                (PacketType::REPLY | PacketType::REPLY_WITH_FDS, status) if header.serial == call.serial => {
                     if status == Status::OK {
-                        return Ok(payload);
+                        return Ok((payload, fds));
                     }
                     let error = WireError::decode(&mut Reader::new(&payload))?;
                     return Err(ClientError::Remote(Box::new(error)));
@@ -150,7 +166,7 @@ impl Client {
             if let Some(event) = self.events.pop_front() {
                 return Ok(event);
             }
-            let message = self.receive().await?;
+            let (message, _) = self.receive().await?;
             if message.header.r#type == PacketType::MESSAGE {
                 return Ok(message);
             }
@@ -172,7 +188,7 @@ impl Client {
     }
 
     /// The next packet but pings, which are answered.
-    async fn receive(&mut self) -> Result<Message, ClientError> {
+    async fn receive(&mut self) -> Result<(Message, Vec<OwnedFd>), ClientError> {
         loop {
             while !self.output.is_empty() {
                 self.output.flush_some(&self.stream).await?;
@@ -184,9 +200,9 @@ impl Client {
                 continue;
             };
             let message = Message { header: packet.header, payload: self.input.payload(&packet).to_vec() };
-            self.input.take(&packet);
+            let fds = self.input.take(&packet);
             match Keepalive::of(&message.header) {
-                None => return Ok(message),
+                None => return Ok((message, fds)),
                 Some(Keepalive::Pong) => {}
                 Some(Keepalive::Ping) => {
                     let mut pong = Vec::new();

@@ -14,6 +14,7 @@ mod error;
 pub mod frame;
 pub mod io;
 pub mod keepalive;
+pub mod log;
 pub mod lxc;
 pub mod neighbour;
 pub mod params;

@@ -13,6 +13,7 @@
 
 mod cpu;
 mod live;
+mod log;
 mod network;
 mod owners;
 mod reserve;
@@ -233,7 +234,7 @@ impl Attempt<'_> {
         let line = command::build(&prepared.document, &prepared.caps, &reserved.resources)?;
         let paths = driver.registry.store().paths();
         let log = paths.log.join(format!("{}.log", prepared.document.name));
-        let output = reserve::open_log(&log, prepared, &line).await?;
+        let output = log::open(driver, &log, prepared, &line).await?;
         let identity = owners::Identity::of(&driver.config())?;
         let taints = live::taints(&prepared.document, &identity);
         for taint in &taints {

@@ -14,15 +14,14 @@ use std::{
 
 use domxml::devices::{Chardev, ChardevKind, ChardevMode, Graphics, GraphicsKind, ListenKind};
 use nix::unistd::{Gid, Uid, chown};
-use qemu_plan::command::{self, CommandLine, Config, DeviceResources, Dirs, Purpose, Resources, shell_quote};
+use qemu_plan::command::{self, Config, DeviceResources, Dirs, Purpose, Resources};
 
 use super::{Prepared, live, network, owners::Identity, owners::Owners, secrets, undo_dir};
 use crate::{
     config::{CoreLimit, QemuConfig},
-    error::{Area, Code, Error, Result},
+    error::{Code, Error, Result},
     ops::{Driver, plan, plan::Lease, ports, undo::Undo},
     qemu::{self, MasterKey},
-    version,
 };
 
 /// Mode of a channel's socket: who may enter its directory may use it.
@@ -340,56 +339,4 @@ fn socket_path(chardev: &mut Chardev, channel_dir: &str, name: Option<&str>) -> 
         source.path = Some(format!("{channel_dir}/{}", name?));
     }
     source.path.clone()
-}
-
-/// Opens the guest's log and writes the head of a run into it: versions, environment, arguments.
-pub(super) async fn open_log(path: &Path, prepared: &Prepared, line: &CommandLine) -> Result<OwnedFd> {
-    let caps = &prepared.caps;
-    let number = caps.version();
-    let kernel = nix::sys::utsname::uname().ok();
-    let field = |f: fn(&nix::sys::utsname::UtsName) -> &std::ffi::OsStr| {
-        kernel.as_ref().map(|k| f(k).to_string_lossy().into_owned()).unwrap_or_default()
-    };
-    let mut text = format!(
-        "{}: starting up libvirt version: {}, package: virtqemud {}, qemu version: {}.{}.{}{}, kernel: {}, hostname: {}\n",
-        plan::timestamp(),
-        version::API_VERSION,
-        version::OWN_VERSION,
-        number / 1_000_000,
-        number / 1_000 % 1_000,
-        number % 1_000,
-        caps.package(),
-        field(|k| k.release()),
-        field(|k| k.nodename()),
-    );
-    let words = line.env.iter().map(|(name, value)| format!("{name}={}", shell_quote(value)));
-    let lines: Vec<String> = words.chain(by_switch(&line.argv())).collect();
-    text.push_str(&lines.join(" \\\n"));
-    text.push('\n');
-    let path = path.to_owned();
-    crate::blocking::file("opening the guest's log", move || {
-        let open = || {
-            path.parent().map_or(Ok(()), fs::create_dir_all)?;
-            let mut file = fs::OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
-            file.write_all(text.as_bytes())?;
-            Ok(file.into())
-        };
-        open().map_err(|e: io::Error| Error::system(format_args!("failed to open '{}'", path.display()), e).in_area(Area::None))
-    })
-    .await
-}
-
-/// One line a switch: its name and its value.
-fn by_switch(argv: &[String]) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for (index, word) in argv.iter().enumerate() {
-        match lines.last_mut() {
-            Some(last) if index > 1 && !word.starts_with('-') => {
-                last.push(' ');
-                last.push_str(&shell_quote(word));
-            }
-            _ => lines.push(shell_quote(word)),
-        }
-    }
-    lines
 }
