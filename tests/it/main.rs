@@ -4,6 +4,7 @@ mod access;
 mod capabilities;
 mod daemon;
 mod failures;
+mod front;
 mod grpc;
 mod host;
 mod kill;
