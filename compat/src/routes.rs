@@ -137,6 +137,7 @@ routes! { REMOTE: remote;
     DomainSetMemoryParameters => config::set_memory_parameters,
     DomainGetMemoryParameters => config::get_memory_parameters,
     DomainUpdateDeviceFlags => device::update,
+    DomainInterfaceAddresses => device::addresses,
     DomainGetTime => agent::get_time,
     DomainFsfreeze => agent::freeze,
     DomainFsthaw => agent::thaw,

@@ -218,3 +218,14 @@ pub fn change(change: Option<pb::configure_request::Change>) -> Result<Change> {
         C::MemoryTuning(t) => Change::MemoryTuning { hard: t.hard_limit_kib, soft: t.soft_limit_kib, swap_hard: t.swap_hard_limit_kib },
     })
 }
+
+/// Interfaces with their addresses.
+pub(super) fn interfaces(found: Vec<crate::ops::addresses::Addresses>) -> Vec<pb::InterfaceAddresses> {
+    let address = |(address, prefix)| pb::interface_addresses::Address { address, prefix };
+    let interface = |found: crate::ops::addresses::Addresses| pb::InterfaceAddresses {
+        name: found.name,
+        mac: found.mac.unwrap_or_default(),
+        addresses: found.addresses.into_iter().map(address).collect(),
+    };
+    found.into_iter().map(interface).collect()
+}

@@ -8,7 +8,7 @@ use unixfd::Peer;
 use super::{convert, once::Once};
 use crate::{
     ops::{
-        Driver,
+        Driver, addresses,
         media::{self, Lock},
     },
     pb,
@@ -40,5 +40,20 @@ impl pb::devices_server::Devices for Service {
             Box::pin(media::update(&self.driver, &domain, media::Wanted { xml: request.xml.clone(), scope, lock }, &conditions)).await
         };
         self.once.run(peer.as_ref(), "UpdateDevice", &id, work).await.map(Response::new)
+    }
+
+    async fn list_interface_addresses(
+        &self,
+        request: Request<pb::ListInterfaceAddressesRequest>,
+    ) -> Result<Response<pb::ListInterfaceAddressesResponse>, Status> {
+        use pb::list_interface_addresses_request::Source;
+        let request = request.into_inner();
+        let source = match request.source() {
+            Source::Unspecified => addresses::Source::Leases,
+            Source::Arp => addresses::Source::Neighbours,
+        };
+        let domain = convert::find(&self.driver, request.domain)?;
+        let found = addresses::list(&self.driver, &domain, source).await?;
+        Ok(Response::new(pb::ListInterfaceAddressesResponse { interfaces: convert::interfaces(found) }))
     }
 }

@@ -9,7 +9,7 @@ use super::convert;
 use crate::{
     domain::Domain,
     ops::{
-        Driver,
+        Driver, addresses,
         agent::{self, Patience},
     },
     pb::{self, execute_agent_request::Wait},
@@ -80,5 +80,14 @@ impl pb::guest_agent_server::GuestAgent for Service {
         let domain = convert::find(&self.driver, request.domain)?;
         agent::ask(&self.driver, &domain, "guest-fstrim", json!({"minimum": request.minimum})).await?;
         Ok(Response::new(()))
+    }
+
+    async fn list_interfaces(
+        &self,
+        request: Request<pb::ListGuestInterfacesRequest>,
+    ) -> Result<Response<pb::ListGuestInterfacesResponse>, Status> {
+        let domain = convert::find(&self.driver, request.into_inner().domain)?;
+        let found = addresses::from_agent(&self.driver, &domain).await?;
+        Ok(Response::new(pb::ListGuestInterfacesResponse { interfaces: convert::interfaces(found) }))
     }
 }

@@ -208,13 +208,28 @@ fn a_neighbour_that_is_killed_gets_everything_back_later() -> Result<()> {
 }
 
 #[test]
-fn a_guest_reaches_its_network() -> Result<()> {
+fn a_guest_reaches_its_network_and_its_address_is_known() -> Result<()> {
     let (Some(place), Some(image)) = (Place::make()?, Image::find()?) else { return Ok(()) };
+    let virsh = place.virsh();
     let card = "<interface type='network'><mac address='52:54:00:aa:00:07'/><source network='n'/><model type='virtio'/>\
         <filterref filter='f'/></interface>";
-    let mut console = GuestSpec::new("net").device(card).boot(&place.sandbox, &image)?;
+    let unplugged = "<interface type='network'><mac address='52:54:00:aa:00:08'/><source network='n'/><model type='virtio'/>\
+        <link state='down'/></interface>";
+    let mut console = GuestSpec::new("net").device(card).device(unplugged).agent().boot(&place.sandbox, &image)?;
     console.type_line("until ping -c 1 -W 1 192.168.217.1; do sleep 1; done; echo answer-$?")?;
     console.wait_printed("answer-0", Duration::from_secs(60))?;
-    place.virsh().ok(&["destroy", "net"])?;
+    console.type_line("ip link set eth1 up; echo carrier-$(cat /sys/class/net/eth1/carrier)")?;
+    console.wait_printed("carrier-0", Duration::from_secs(30))?;
+    // Each source knows the card that talked, and its address.
+    let mut addresses = Vec::new();
+    for (source, name) in [("lease", "vnet"), ("arp", "vnet"), ("agent", "eth0")] {
+        let listed = virsh.ok(&["domifaddr", "net", "--source", source])?;
+        let line = listed.lines().find(|line| line.contains("52:54:00:aa:00:07") && line.contains("ipv4")).context(listed.clone())?;
+        let words: Vec<&str> = line.split_whitespace().collect();
+        ensure!(words[0].starts_with(name), "{listed}");
+        addresses.push(words[3].split('/').next().unwrap_or_default().to_owned());
+    }
+    ensure!(addresses.iter().all(|address| *address == addresses[0] && address.starts_with("192.168.217.")), "{addresses:?}");
+    virsh.ok(&["destroy", "net"])?;
     place.nothing_held()
 }

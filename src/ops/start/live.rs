@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use domxml::{
     StatusDocument,
-    devices::{ChannelState, Chardev, ChardevKind},
+    devices::{ChannelState, Chardev, ChardevKind, interface::LinkState},
     security::{Seclabel, SeclabelType},
     status::{DeviceAlias, VcpuThread},
 };
+use qmp::commands;
 
 use super::{Prepared, owners::Identity};
 use crate::{error::Result, qemu::Monitor};
@@ -24,11 +25,21 @@ pub(super) async fn complete(monitor: &Monitor, prepared: &mut Prepared) -> Resu
     let threads = monitor.cpus().await?;
     let devices = monitor.device_ids().await?;
     apply_balloon(monitor, &prepared.document).await?;
+    take_links_down(monitor, &prepared.document).await?;
     Ok(StatusDocument {
         vcpus: threads.iter().map(|c| VcpuThread { id: u32::try_from(c.cpu_index).unwrap_or(0), pid: c.thread_id }).collect(),
         devices: devices.into_iter().map(|alias| DeviceAlias { alias }).collect(),
         ..StatusDocument::default()
     })
+}
+
+/// Links that the document has down: QEMU makes all of them up.
+async fn take_links_down(monitor: &Monitor, document: &domxml::Domain) -> Result<()> {
+    for interface in document.devices.interfaces.iter().filter(|i| i.link == Some(LinkState::Down)) {
+        let name = interface.info.alias.clone().unwrap_or_default();
+        monitor.execute(commands::SetLink { name, up: false }).await?;
+    }
+    Ok(())
 }
 
 /// The balloon's size and how often the guest tells of its memory.
