@@ -225,6 +225,7 @@ impl QemuConfig {
     /// When values do not go together or ask for what the daemon cannot do.
     pub fn from_document(document: &Document) -> Result<Self, Error> {
         refuse_unsupported_labels(document)?;
+        refuse_lock_managers(document)?;
         Ok(Self {
             identity: identity(document),
             guard: guard(document),
@@ -265,6 +266,16 @@ fn refuse_unsupported_labels(document: &Document) -> Result<(), Error> {
             .meaning("security_driver", format!("\"{driver}\" is not supported yet; set \"none\": owner and mode protect guests then"))),
         None if drivers.len() > 1 => Err(document.meaning("security_driver", "\"none\" stands alone, not in a list")),
         None => Ok(()),
+    }
+}
+
+/// Who asks for leases relies on them: two guests could write to one disk.
+fn refuse_lock_managers(document: &Document) -> Result<(), Error> {
+    match document.text("lock_manager") {
+        None | Some("nop") => Ok(()),
+        Some(manager) => {
+            Err(document.meaning("lock_manager", format!("\"{manager}\" is not supported yet; set \"nop\": disks have no leases then")))
+        }
     }
 }
 

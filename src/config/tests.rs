@@ -163,6 +163,7 @@ fn wrong_values_name_file_line_key_and_what_is_allowed() {
     let qemu = [
         ("dynamic_ownership = 2", "/etc/x.conf:1: dynamic_ownership: expected 0 or 1"),
         ("max_core = \"much\"", "/etc/x.conf:1: max_core: expected a whole number from 0 to 9223372036854775807, or \"unlimited\""),
+        ("lock_manager = \"lockd\"", "/etc/x.conf: lock_manager: \"lockd\" is not supported yet; set \"nop\": disks have no leases then"),
         (
             "security_driver = [ \"selinux\" ]",
             "/etc/x.conf: security_driver: \"selinux\" is not supported yet; set \"none\": owner and mode protect guests then",
