@@ -8,8 +8,8 @@ use unixfd::Peer;
 use super::{convert, once::Once};
 use crate::{
     ops::{
-        Driver, addresses,
-        media::{self, Lock},
+        Driver, addresses, device,
+        media::{How, Lock},
     },
     pb,
 };
@@ -37,7 +37,7 @@ impl pb::devices_server::Devices for Service {
             let scope = convert::scope(request.scope());
             let lock = if request.force { Lock::Break } else { Lock::Respect };
             let domain = convert::find(&self.driver, request.domain.clone())?;
-            Box::pin(media::update(&self.driver, &domain, media::Wanted { xml: request.xml.clone(), scope, lock }, &conditions)).await
+            Box::pin(device::update(&self.driver, &domain, &request.xml, How { scope, lock }, &conditions)).await
         };
         self.once.run(peer.as_ref(), "UpdateDevice", &id, work).await.map(Response::new)
     }

@@ -1,6 +1,6 @@
 //! Changing the medium of a removable drive, in a running guest, its stored configuration, or both.
 //!
-//! Called by the Devices service. The stored document is completed and checked as a whole before QEMU is told anything; a
+//! Called by `device`. The stored document is completed and checked as a whole before QEMU is told anything; a
 //! running drive is then changed in steps, each with its undo, and both documents follow in one commit:
 //!
 //! ```text
@@ -12,7 +12,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use domxml::devices::{Device, Disk, DiskDevice, Source, StorageFormat, Tray};
+use domxml::devices::{Disk, DiskDevice, Source, StorageFormat, Tray};
 use qemu_plan::{
     address::Age,
     block::{self, Sources},
@@ -20,7 +20,7 @@ use qemu_plan::{
 };
 use qmp::commands;
 use serde_json::{Map, Value};
-use xmlform::{Document as XmlDocument, ParseFlags, XmlChoice};
+use xmlform::ParseFlags;
 
 use super::{
     Conditions, Driver, chain,
@@ -34,8 +34,6 @@ use crate::{
     error::{Code, Error, Result},
 };
 
-/// Longest device document, bytes.
-const XML_MAX: usize = 4 << 20;
 /// The intent to change a medium.
 const INTENT: &str = "change-media";
 /// How long a guest may take to let go of its tray.
@@ -50,29 +48,26 @@ pub enum Lock {
     Break,
 }
 
-/// What is wanted.
-#[derive(Clone, Debug)]
-pub struct Wanted {
-    /// The device as it is to be.
-    pub xml: String,
+/// How a device is to be changed.
+#[derive(Clone, Copy, Debug)]
+pub struct How {
     /// Which configuration.
     pub scope: Scope,
     /// What of a locked tray.
     pub lock: Lock,
 }
 
-/// Changes a device.
+/// Changes a disk.
 ///
 /// # Errors
 /// What is wrong with the document, `OperationUnsupported` or `ConfigUnsupported` for what can't be changed, `System` for
 /// an image that can't be opened, what QEMU refuses. Nothing is changed then.
-pub async fn update(driver: &Arc<Driver>, domain: &Domain, wanted: Wanted, conditions: &Conditions) -> Result<()> {
-    let new = disk(&wanted.xml)?;
+pub(super) async fn update(driver: &Arc<Driver>, domain: &Domain, new: Disk, how: How, conditions: &Conditions) -> Result<()> {
     conditions.check(&domain.view())?;
     let job = domain.job(Want::Plain(Kind::Modify)).await?;
     let view = job.view();
     conditions.check(&view)?;
-    let which = Which::of(wanted.scope, &view)?;
+    let which = Which::of(how.scope, &view)?;
     let stored = if which.config { Some(in_stored(driver, &view, new.clone()).await?) } else { None };
     let swap = if which.live { Some(Swap::of(driver, &view, &new).await?) } else { None };
     if conditions.trial {
@@ -82,28 +77,11 @@ pub async fn update(driver: &Arc<Driver>, domain: &Domain, wanted: Wanted, condi
     driver
         .tracked(Box::pin(async move {
             match swap {
-                Some(swap) => Box::pin(swap.carry_out(&owned, &job, stored, wanted.lock)).await,
+                Some(swap) => Box::pin(swap.carry_out(&owned, &job, stored, how.lock)).await,
                 None => job.commit(move |view| Ok(follow(view, stored, None))).await.map(drop),
             }
         }))
         .await
-}
-
-/// Reads the one kind of device that can be changed.
-fn disk(xml: &str) -> Result<Disk> {
-    if xml.len() > XML_MAX {
-        return Err(Error::argument(format!("the document has {} bytes; the most is {XML_MAX}", xml.len())));
-    }
-    let document = XmlDocument::parse(xml, &[], ParseFlags::INACTIVE).map_err(domxml::Error::from)?;
-    let device = Device::read_choice(document.root()).map_err(domxml::Error::from)?;
-    match device {
-        Some(Device::Disk(disk)) => Ok(*disk),
-        Some(other) => {
-            let family = other.as_ref().family().name();
-            Err(Error::new(Code::OperationUnsupported, format!("changing a device of type '{family}' is not supported yet")))
-        }
-        None => Err(Error::new(Code::ConfigUnsupported, format!("unknown device type '{}'", document.root().name()))),
-    }
 }
 
 /// The stored document with the disk replaced, complete and checked.

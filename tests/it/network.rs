@@ -220,6 +220,15 @@ fn a_guest_reaches_its_network_and_its_address_is_known() -> Result<()> {
     console.wait_printed("answer-0", Duration::from_secs(60))?;
     console.type_line("ip link set eth1 up; echo carrier-$(cat /sys/class/net/eth1/carrier)")?;
     console.wait_printed("carrier-0", Duration::from_secs(30))?;
+    // The same from outside while it runs, and after it was stopped.
+    for (link, carrier) in [("up", "carrier-1"), ("down", "carrier-0")] {
+        virsh.ok(&["domif-setlink", "net", "52:54:00:aa:00:08", link])?;
+        assert!(virsh.ok(&["domif-getlink", "net", "52:54:00:aa:00:08"])?.contains(link));
+        console.type_line(&format!("sleep 1; cat /sys/class/net/eth1/carrier >/tmp/c; echo {link}-carrier-$(cat /tmp/c)"))?;
+        console.wait_printed(&format!("{link}-{carrier}"), Duration::from_secs(30))?;
+    }
+    virsh.ok(&["domif-setlink", "net", "52:54:00:aa:00:08", "up", "--config"])?;
+    ensure!(virsh.ok(&["dumpxml", "net", "--inactive"])?.contains("<link state='up'/>"));
     // Each source knows the card that talked, and its address.
     let mut addresses = Vec::new();
     for (source, name) in [("lease", "vnet"), ("arp", "vnet"), ("agent", "eth0")] {

@@ -149,7 +149,8 @@ impl Interface {
         }
     }
 
-    fn show_actual(&mut self) {
+    /// Replaces what the interface asks a network for by what it got.
+    pub fn show_actual(&mut self) {
         let Some(actual) = self.actual.take() else {
             return;
         };
