@@ -24,8 +24,8 @@ const XML_MAX: usize = 4 << 20;
 /// refuses. Nothing is changed then.
 pub async fn update(driver: &Arc<Driver>, domain: &Domain, xml: &str, how: How, conditions: &Conditions) -> Result<()> {
     match read(xml)? {
-        Device::Disk(disk) => media::update(driver, domain, *disk, how, conditions).await,
-        Device::Interface(interface) => link::update(driver, domain, *interface, how.scope, conditions).await,
+        Device::Disk(disk) => Box::pin(media::update(driver, domain, *disk, how, conditions)).await,
+        Device::Interface(interface) => Box::pin(link::update(driver, domain, *interface, how.scope, conditions)).await,
         other => {
             let family = other.as_ref().family().name();
             Err(Error::new(Code::OperationUnsupported, format!("changing a device of type '{family}' is not supported yet")))

@@ -130,6 +130,10 @@ fn a_guest_has_what_its_networks_give_and_leaves_nothing() -> Result<()> {
         }
         ensure!(!virsh.ok(&["dumpxml", "g", "--inactive"])?.contains("portid"));
         ensure!(ip(&["link", "show", "mytap"])?.contains("master vqp0"));
+        for mac in ["52:54:00:aa:00:02", "52:54:00:aa:00:03"] {
+            virsh.ok(&["domif-setlink", "g", mac, "down"])?;
+        }
+        assert_eq!(virsh.ok(&["dumpxml", "g"])?.matches("<link state='down'/>").count(), 2);
         virsh.ok(&["destroy", "g"])?;
         place.nothing_held()?;
     }
