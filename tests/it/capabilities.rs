@@ -6,7 +6,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use testkit::{Answer, Sandbox, reference};
 
-use crate::grpc::daemon;
+use compat::proto as pb;
+use pb::compare_cpu_response::Result as Compared;
+use tonic::Code;
+
+use crate::grpc::{Grpc, daemon, refused};
 
 /// How CPUs are compared and put together. `@` stands for the file.
 const OF_CPUS: [&str; 16] = [
@@ -49,6 +53,27 @@ const OF_HYPERVISORS: [&str; 18] = [
     "--machine q35 --disable-deprecated-features",
     "--machine pc --virttype qemu --xpath //cpu",
 ];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_service_says_why_a_cpu_is_none_for_here() -> Result<()> {
+    let sandbox = Sandbox::started(daemon())?;
+    let mut host = Grpc::of(&sandbox).await?.host();
+    let model = |name: &str, more: &str| format!("<cpu><model>{name}</model>{more}</cpu>");
+    let asked = |xml: String| pb::CompareCpuRequest { xml, ..Default::default() };
+    let least = host.compare_cpu(asked(model("486", ""))).await?.into_inner();
+    assert_eq!(least.result(), Compared::Superset);
+    let ia64 = host.compare_cpu(asked(model("486", "<feature policy='require' name='ia64'/>"))).await?.into_inner();
+    assert_eq!((ia64.result(), ia64.reason.as_str()), (Compared::Incompatible, "Host CPU does not provide required features: ia64"));
+    refused(host.compare_cpu(asked(model("nonsense", ""))).await, Code::Internal, "INTERNAL_ERROR")?;
+    let strict = pb::CompareCpuRequest { validate: true, ..asked(model("486", "<other/>")) };
+    refused(host.compare_cpu(strict).await, Code::InvalidArgument, "XML_INVALID_SCHEMA")?;
+
+    let hosts = ["Haswell", "Penryn"].map(|name| format!("<cpu><arch>x86_64</arch><model>{name}</model></cpu>"));
+    let request = pb::BaselineCpuRequest { xml: hosts.to_vec(), ..Default::default() };
+    let common = host.baseline_cpu(request).await?.into_inner().xml;
+    ensure!(common.contains(">Penryn</model>"), "{common}");
+    refused(host.baseline_cpu(pb::BaselineCpuRequest::default()).await, Code::InvalidArgument, "INVALID_ARG").map(drop)
+}
 
 struct Pair {
     ours: Sandbox,
