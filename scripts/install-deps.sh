@@ -134,7 +134,7 @@ quiet_reference() {
 }
 
 main() {
-  install_missing qemu-system-x86 qemu-system-data seabios qemu-utils busybox-static cpio xz-utils \
+  install_missing qemu-system-x86 qemu-system-data seabios qemu-utils swtpm swtpm-tools busybox-static cpio xz-utils \
     util-linux iproute2 procps
   # Rust links with it
   have cc || install_missing gcc libc6-dev

@@ -20,8 +20,8 @@ pub use daemon_keys::DAEMON;
 pub use document::{Changes, Document, Error, Notice, Presence};
 pub use key::{Default, Key, Kind, Section, Support, Table};
 pub use qemu::{
-    Audio, Auto, AutoShutdown, CoreLimit, Guard, Identity, Paths as QemuPaths, PortRange, ProcessLimits, QemuConfig, SaveFormat,
-    SaveFormats, StdioHandler, Vnc,
+    Audio, Auto, AutoShutdown, CoreLimit, Guard, HelperIdentity, Identity, Paths as QemuPaths, PortRange, ProcessLimits, QemuConfig,
+    SaveFormat, SaveFormats, StdioHandler, Vnc,
 };
 pub use qemu_keys::QEMU;
 pub use render::render;

@@ -10,6 +10,8 @@ use super::document::{Document, Error};
 pub struct QemuConfig {
     /// Whom QEMU runs as.
     pub identity: Identity,
+    /// Whom emulators of TPMs run as.
+    pub swtpm: HelperIdentity,
     /// What keeps guests in.
     pub guard: Guard,
     /// Limits of a guest's process.
@@ -55,6 +57,15 @@ pub struct Identity {
     pub dynamic_ownership: bool,
     /// Set the former owner back afterwards.
     pub remember_owner: bool,
+}
+
+/// Whom a helper runs as, written as in [`Identity`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HelperIdentity {
+    /// User.
+    pub user: String,
+    /// Group.
+    pub group: String,
 }
 
 /// What keeps guests in.
@@ -228,6 +239,10 @@ impl QemuConfig {
         refuse_lock_managers(document)?;
         Ok(Self {
             identity: identity(document),
+            swtpm: HelperIdentity {
+                user: document.text("swtpm_user").unwrap_or_default().to_owned(),
+                group: document.text("swtpm_group").unwrap_or_default().to_owned(),
+            },
             guard: guard(document),
             limits: process_limits(document),
             vnc: vnc(document),

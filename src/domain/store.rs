@@ -160,6 +160,11 @@ impl Store {
         stale.for_each(|path| discard(&path));
     }
 
+    /// Whether there is a status file that could not be read: what seems to belong to nobody may be that run's.
+    pub fn keeps_runs(&self) -> bool {
+        self.foreign().iter().any(|path| path.parent() == Some(&self.inner.paths.state))
+    }
+
     /// Removes what a daemon that was killed left half made: temporary files, and directories and PID files of runs that
     /// are not among `kept`. Where a status file could not be read nothing of runs is removed: it may be that one's.
     pub fn sweep(&self, kept: &HashSet<PathBuf>) {
@@ -168,7 +173,7 @@ impl Store {
             let entries = fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path());
             entries.filter(|path| file_name(path).ends_with(".xml.new")).for_each(|path| discard(&path));
         }
-        if self.foreign().iter().any(|path| path.parent() == Some(&paths.state)) {
+        if self.keeps_runs() {
             return;
         }
         let entries = fs::read_dir(&paths.state).into_iter().flatten().flatten().map(|e| e.path());

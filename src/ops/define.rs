@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Conditions, Driver, plan};
+use super::{Conditions, Driver, plan, tpm};
 use crate::{
     domain::{Domain, Effects, GONE, Stored, View, jobs::Kind, jobs::Want},
     error::{Error, Result},
@@ -117,8 +117,17 @@ pub async fn undefine(driver: &Arc<Driver>, domain: &Domain, what: Undefine, con
         view.autostart = false;
         Ok(Effects::none().lifecycle(UNDEFINED, UNDEFINED_REMOVED).config_only())
     };
-    let domain = domain.clone();
-    driver.tracked(async move { domain.commit(forget).await.map(drop) }).await
+    let (domain, owned, config) = (domain.clone(), Arc::clone(driver), config.domain()?);
+    driver
+        .tracked(async move {
+            let view = domain.commit(forget).await?;
+            // A guest that runs still needs its TPM; that goes with the run then.
+            if !view.active() {
+                tpm::forget(&owned, view.uuid, &config, what).await;
+            }
+            Ok(())
+        })
+        .await
 }
 
 /// Gives a guest that is shut off another name.

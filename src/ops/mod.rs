@@ -38,6 +38,7 @@ pub mod start;
 pub mod stats;
 pub mod stop;
 pub mod suspend;
+mod tpm;
 mod undo;
 mod volumes;
 pub mod xml;

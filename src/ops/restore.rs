@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Driver, guest::Guest, owed, plan, ports, react, start, stop};
+use super::{Driver, guest::Guest, owed, plan, ports, react, start, stop, tpm};
 use crate::{
     domain::{Condition, Domain, Effects, RunState, Stored, View, status},
     error::Result,
@@ -58,6 +58,9 @@ pub fn load(driver: &Arc<Driver>) -> Result<()> {
         .map(PathBuf::from)
         .collect();
     registry.store().sweep(&kept);
+    if !registry.store().keeps_runs() {
+        tpm::sweep(registry.store().paths(), runs.iter().map(|v| plan::short_name(v.id(), &v.name)).collect());
+    }
     driver.owed.load(&ports::held_by_all(runs.iter().flat_map(|v| v.run.as_ref()).map(|r| &*r.document.domain)));
     let intended: Vec<_> = runs.iter().map(|v| (v.uuid, v.id())).collect();
     for view in views.into_values() {

@@ -196,6 +196,7 @@ async fn give_back(driver: &Arc<Driver>, guest: &Guest, view: &View, cause: Caus
         tracing::error!(guest = %view.name, %error, "an interface was not taken down");
     }
     super::ports::give_back(driver, &run.document.domain).await;
+    super::tpm::unplug(driver, view, &run.document.domain, guest.id).await;
     let paths = driver.registry.store().paths();
     let log = paths.log.join(format!("{}.log", view.name));
     let directories: Vec<PathBuf> = [&run.status.lib_dir, &run.status.channel_target_dir, &run.status.memory_backing_dir]

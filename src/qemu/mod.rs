@@ -11,6 +11,7 @@
 mod error;
 mod event;
 mod firmware;
+mod helper;
 mod log;
 mod monitor;
 pub mod probe;
@@ -20,6 +21,7 @@ mod start;
 
 pub use event::{Events, GuestEvent, Notice};
 pub use firmware::FirmwareStore;
+pub use helper::{Ended, Helper};
 pub use log::LogTail;
 pub use monitor::{Monitor, VncAddress};
 pub use probe::{Prober, ProberConfig};

@@ -62,6 +62,18 @@ impl Process {
         }
     }
 
+    /// The helper that a former daemon, or this one, started: the process whose number is in `pid_file`, if one of its
+    /// arguments is `argument`, which no other process has.
+    #[must_use]
+    pub fn find_helper(pid_file: &Path, argument: &str) -> Option<Self> {
+        let pid = fs::read_to_string(pid_file).ok()?.trim().parse().ok()?;
+        let pidfd = PidFd::open(pid).ok()?;
+        let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let is_it = line.split(|&byte| byte == 0).any(|arg| arg == argument.as_bytes());
+        // Alive after its arguments were read: so they were its own.
+        (is_it && !pidfd.has_exited()).then(|| Self::new(pidfd))
+    }
+
     /// Its number.
     #[must_use]
     pub fn pid(&self) -> i32 {
@@ -101,7 +113,7 @@ impl Process {
     }
 
     /// Kills it without waiting.
-    pub(super) fn kill(&self) {
+    pub fn kill(&self) {
         let _gone_already = self.pidfd.send_signal(Signal::SIGKILL);
     }
 

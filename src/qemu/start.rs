@@ -214,7 +214,7 @@ async fn with_last_words(mut error: Error, log: &LogTail) -> Error {
     error
 }
 
-fn launch_error(error: LaunchError) -> Error {
+pub(super) fn launch_error(error: LaunchError) -> Error {
     let error = match error {
         LaunchError::Failed { program, stage, source } => Error::system(format!("cannot start {}: {stage}", program.display()), source),
         other => Error::internal(other.to_string()).caused_by(other),

@@ -15,4 +15,5 @@ mod network;
 mod node;
 mod silent;
 mod storage;
+mod tpm;
 mod watch;

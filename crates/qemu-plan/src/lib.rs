@@ -8,6 +8,7 @@ pub mod caps;
 pub mod command;
 mod error;
 pub mod postparse;
+pub mod swtpm;
 pub mod validate;
 
 pub use error::{Area, Code, Error, Result};

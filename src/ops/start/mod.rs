@@ -18,6 +18,7 @@ mod network;
 mod owners;
 mod reserve;
 mod secrets;
+mod tpm;
 
 use std::{path::PathBuf, sync::Arc};
 

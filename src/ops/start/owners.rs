@@ -24,6 +24,9 @@ const OWNER: &str = "trusted.libvirt.security.dac";
 const COUNT: &str = "trusted.libvirt.security.ref_dac";
 const BOOTED: &str = "trusted.libvirt.security.timestamp_dac";
 
+/// Debian's user and group for TPMs.
+const USUAL_TPM_USER: &str = "tss";
+
 /// User and group that QEMU runs as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Identity {
@@ -54,6 +57,23 @@ impl Identity {
             gid: gid.ok_or_else(|| missing("group", &config.identity.group))?,
             privileged: true,
         })
+    }
+
+    /// Whom emulators of TPMs run as. Where there is no user or group of the usual name, it is root, as with libvirt.
+    ///
+    /// # Errors
+    /// As [`Self::of`].
+    pub(super) fn of_tpms(config: &QemuConfig) -> Result<Self> {
+        let helper = &config.swtpm;
+        let user = User::from_name(USUAL_TPM_USER).ok().flatten();
+        let usual = |name: &str, there: bool| if name == USUAL_TPM_USER && !there { String::new() } else { name.to_owned() };
+        let group = Group::from_name(USUAL_TPM_USER).ok().flatten();
+        let identity = crate::config::Identity {
+            user: usual(&helper.user, user.is_some()),
+            group: usual(&helper.group, group.is_some()),
+            ..config.identity.clone()
+        };
+        Self::of(&QemuConfig { identity, ..config.clone() })
     }
 
     /// Whom to become; none if QEMU runs as the daemon does.

@@ -16,7 +16,7 @@ use domxml::devices::{Chardev, ChardevKind, ChardevMode, Graphics, GraphicsKind,
 use nix::unistd::{Gid, Uid, chown};
 use qemu_plan::command::{self, Config, DeviceResources, Dirs, Purpose, Resources};
 
-use super::{Prepared, live, network, owners::Identity, owners::Owners, secrets, undo_dir};
+use super::{Prepared, live, network, owners::Identity, owners::Owners, secrets, tpm, undo_dir};
 use crate::{
     config::{CoreLimit, QemuConfig},
     error::{Code, Error, Result},
@@ -93,6 +93,7 @@ pub(super) async fn reserve(driver: &Arc<Driver>, prepared: &mut Prepared, reset
     ports::take(driver, &mut prepared.document, undo).await?;
     network::refuse_what_is_missing(&prepared.document)?;
     network::plug(driver, prepared, &mut qemu, &mut resources, undo).await?;
+    tpm::plug(driver, prepared, &mut qemu, &mut resources, undo).await?;
     secrets::fetch(driver, prepared, &key, &mut resources).await?;
     Ok(Reserved { resources, monitor, qemu: Mutex::new(Some(qemu)), leases })
 }
@@ -102,9 +103,6 @@ fn refuse_what_is_missing(document: &domxml::Domain) -> Result<()> {
     let refuse = |what: String| Err(Error::new(Code::ConfigUnsupported, format!("{what} is not supported yet")));
     let devices = &document.devices;
     network::refuse_what_is_missing(document)?;
-    if !devices.tpms.is_empty() {
-        return refuse("starting a guest with a TPM".to_owned());
-    }
     if !devices.filesystems.is_empty() {
         return refuse("starting a guest with a shared filesystem".to_owned());
     }
