@@ -151,6 +151,12 @@ fn read_note(path: &Path) -> Option<Debt> {
 pub(super) async fn give_back(driver: &Arc<Driver>, debts: Vec<Debt>) {
     let left = attempt(driver, debts).await;
     if !left.is_empty() {
+        for debt in &left {
+            // A run that another daemon began has no note yet.
+            if let Err(error) = driver.owed.note(debt).await {
+                tracing::warn!(%debt, %error, "should the daemon end now, the next one will not know of it");
+            }
+        }
         driver.owed.due().extend(left);
         try_again(driver);
     }

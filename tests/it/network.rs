@@ -5,9 +5,10 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
 use testkit::guest::Image;
 use testkit::skip::{can_run_guests, skip};
 use testkit::wait::wait_until;
@@ -26,6 +27,9 @@ const CARDS: &str = "<interface type='network'><mac address='52:54:00:aa:00:01'/
     <interface type='bridge'><mac address='52:54:00:aa:00:03'/><source bridge='vqp0'/><model type='virtio'/><filterref filter='f'/></interface>";
 /// How long a neighbour that is there again may wait until it gets back what was owed.
 const SETTLED: Duration = Duration::from_secs(20);
+
+/// How long a guest may be powered off and refused its start beside a neighbour that hangs.
+const HUNG: Duration = Duration::from_secs(20);
 
 /// Our daemon and a neighbour with two networks and a filter.
 struct Place {
@@ -205,6 +209,16 @@ fn a_neighbour_that_is_killed_gets_everything_back_later() -> Result<()> {
     let refused = virsh.refused(&["start", "g"])?;
     ensure!(refused.contains("Failed to connect socket"), "{refused}");
     place.neighbour.start()?;
+    wait_until("nothing that is held", SETTLED, || place.nothing_held().is_ok())?;
+    virsh.ok(&["start", "g"])?;
+    // One that hangs holds up the end of a run for a while, and no start for ever.
+    place.neighbour.signal(Signal::SIGSTOP)?;
+    let begun = Instant::now();
+    virsh.ok(&["destroy", "g"])?;
+    let refused = virsh.refused(&["start", "g"])?;
+    ensure!(refused.contains("no answer from network:///system to opening within 5 s"), "{refused}");
+    ensure!(begun.elapsed() < HUNG, "{:?}", begun.elapsed());
+    place.neighbour.signal(Signal::SIGCONT)?;
     wait_until("nothing that is held", SETTLED, || place.nothing_held().is_ok())?;
     virsh.ok(&["start", "g"])?;
     virsh.ok(&["destroy", "g"])?;
