@@ -21,6 +21,7 @@ use std::{
     time::Duration,
 };
 
+use tokio::sync::{RwLock, RwLockReadGuard};
 use uuid::Uuid;
 
 use super::{Driver, ports};
@@ -53,12 +54,15 @@ pub struct Owed {
     due: Mutex<HashSet<Debt>>,
     /// Somebody tries to give back what is due.
     busy: AtomicBool,
+    /// Held for writing while what is due is given back, for reading while a name that may be due is used anew: a device
+    /// that has gone lends its name to the next.
+    hand: RwLock<()>,
 }
 
 impl Owed {
     /// Notes below the daemon's own directory; nothing is read yet.
     pub fn new(directory: &Path) -> Self {
-        Self { directory: directory.join("owed"), due: Mutex::default(), busy: AtomicBool::new(false) }
+        Self { directory: directory.join("owed"), due: Mutex::default(), busy: AtomicBool::new(false), hand: RwLock::default() }
     }
 
     fn due(&self) -> MutexGuard<'_, HashSet<Debt>> {
@@ -91,6 +95,11 @@ impl Owed {
         if let Err(error) = crate::blocking::file("removing a note", move || super::stop::remove(&path)).await {
             tracing::warn!(%error, "a note is left of what was given back");
         }
+    }
+
+    /// Nothing that is due is given back while the guard lives.
+    pub(super) async fn hold(&self) -> RwLockReadGuard<'_, ()> {
+        self.hand.read().await
     }
 
     /// Whether it is due; it is no longer then: the caller sees to it.
@@ -171,8 +180,11 @@ pub(super) fn try_again(driver: &Arc<Driver>) {
     tokio::spawn(async move {
         let mut pause = PAUSE;
         while let Some(driver) = weak.upgrade() {
-            let due: Vec<Debt> = driver.owed.due().iter().cloned().collect();
-            let left = attempt(&driver, due).await;
+            let left = {
+                let _alone = driver.owed.hand.write().await;
+                let due: Vec<Debt> = driver.owed.due().iter().cloned().collect();
+                attempt(&driver, due).await
+            };
             if left.is_empty() {
                 driver.owed.busy.store(false, Ordering::Release);
                 // What became due between the two lines above finds its own way.

@@ -62,8 +62,9 @@ async fn take_one(driver: &Arc<Driver>, interface: &mut Interface, owner: PortOw
 pub(super) async fn filter(driver: &Arc<Driver>, interface: &Interface, owner: PortOwner, undo: &mut Undo) -> Result<()> {
     let Some(binding) = FilterBinding::of(interface, owner) else { return Ok(()) };
     let debt = Debt::Filter(binding.port_device.clone());
-    let left_over = driver.owed.take_due(&debt);
     let mut filters = driver.peers.nwfilters().await?;
+    let _held = driver.owed.hold().await;
+    let left_over = driver.owed.take_due(&debt);
     remember(driver, debt, undo).await?;
     if left_over {
         filters.unbind(&binding.port_device).await?;
