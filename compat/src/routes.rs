@@ -138,6 +138,8 @@ routes! { REMOTE: remote;
     DomainGetMemoryParameters => config::get_memory_parameters,
     DomainUpdateDeviceFlags => device::update,
     DomainInterfaceAddresses => device::addresses,
+    DomainGetInterfaceParameters => device::get_limits,
+    DomainSetInterfaceParameters => device::set_limits,
     DomainGetTime => agent::get_time,
     DomainFsfreeze => agent::freeze,
     DomainFsthaw => agent::thaw,

@@ -116,6 +116,8 @@ pub const PERMISSIONS: &[(&str, Permission)] = &[
     ("/virtqemud.v1.Host/CompareCpu", P::ConnectRead),
     ("/virtqemud.v1.Host/BaselineCpu", P::ConnectRead),
     ("/virtqemud.v1.Devices/UpdateDevice", P::DomainWrite),
+    ("/virtqemud.v1.Devices/GetInterfaceLimits", P::DomainRead),
+    ("/virtqemud.v1.Devices/SetInterfaceLimits", P::DomainWrite),
     ("/virtqemud.v1.Devices/ListInterfaceAddresses", P::DomainRead),
     ("/virtqemud.v1.Monitor/Execute", P::DomainWrite),
     ("/virtqemud.v1.GuestAgent/Execute", P::DomainWrite),

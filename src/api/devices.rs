@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use domxml::devices::Rate;
 use tonic::{Request, Response, Status};
 use unixfd::Peer;
 
 use super::{convert, once::Once};
 use crate::{
     ops::{
-        Driver, addresses, device,
+        Driver, addresses, bandwidth, device,
         media::{How, Lock},
     },
     pb,
@@ -56,4 +57,44 @@ impl pb::devices_server::Devices for Service {
         let found = addresses::list(&self.driver, &domain, source).await?;
         Ok(Response::new(pb::ListInterfaceAddressesResponse { interfaces: convert::interfaces(found) }))
     }
+
+    async fn get_interface_limits(&self, request: Request<pb::GetInterfaceLimitsRequest>) -> Result<Response<pb::InterfaceLimits>, Status> {
+        let request = request.into_inner();
+        let scope = convert::scope(request.scope());
+        let domain = convert::find(&self.driver, request.domain)?;
+        let limits = bandwidth::read(&domain.view(), scope, &request.interface)?;
+        let (inbound, outbound) = (limits.inbound.as_ref().map(shown_rate), limits.outbound.as_ref().map(shown_rate));
+        Ok(Response::new(pb::InterfaceLimits { inbound, outbound }))
+    }
+
+    async fn set_interface_limits(&self, request: Request<pb::SetInterfaceLimitsRequest>) -> Result<Response<()>, Status> {
+        let peer = request.extensions().get::<Peer>().copied();
+        let request = request.into_inner();
+        let conditions = convert::conditions(request.options.as_ref());
+        let id = request.options.as_ref().map_or_else(String::new, |o| o.request_id.clone());
+        let work = async {
+            let scope = convert::scope(request.scope());
+            let limits = request.limits.unwrap_or_default();
+            let (inbound, outbound) = (limits.inbound.as_ref().map(wanted_rate), limits.outbound.as_ref().map(wanted_rate));
+            let wanted = bandwidth::Wanted { interface: request.interface.clone(), inbound, outbound };
+            let domain = convert::find(&self.driver, request.domain.clone())?;
+            Box::pin(bandwidth::set(&self.driver, &domain, scope, wanted, &conditions)).await
+        };
+        self.once.run(peer.as_ref(), "SetInterfaceLimits", &id, work).await.map(Response::new)
+    }
+}
+
+fn shown_rate(rate: &Rate) -> pb::interface_limits::Rate {
+    let or_none = Option::unwrap_or_default;
+    pb::interface_limits::Rate {
+        average: or_none(rate.average),
+        peak: or_none(rate.peak),
+        burst: or_none(rate.burst),
+        floor: or_none(rate.floor),
+    }
+}
+
+fn wanted_rate(rate: &pb::interface_limits::Rate) -> Rate {
+    let given = |n: u64| (n > 0).then_some(n);
+    Rate { average: given(rate.average), peak: given(rate.peak), burst: given(rate.burst), floor: given(rate.floor) }
 }

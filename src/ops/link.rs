@@ -114,29 +114,52 @@ async fn in_stored(driver: &Arc<Driver>, view: &View, new: &Interface) -> Result
     Ok(Stored::new(&plan::complete(driver, document, qemu_plan::address::Age::New).await?.domain))
 }
 
-/// The interface with that hardware address, and where one is named, with that place and alias.
+/// The one interface that a document means: what it says of MAC address, place and alias is to be the same.
 fn find<'a>(interfaces: &'a mut [Interface], wanted: &Interface) -> Result<&'a mut Interface> {
-    let mac = |i: &Interface| i.mac.as_ref().map(|m| m.address.to_ascii_lowercase()).unwrap_or_default();
-    let same = |i: &Interface| {
-        mac(i) == mac(wanted)
-            && (wanted.info.address.is_none() || i.info.address == wanted.info.address)
-            && (wanted.info.alias.is_none() || i.info.alias == wanted.info.alias)
-    };
-    interfaces.iter_mut().find(|i| same(i)).ok_or_else(|| {
-        let message = format!("no device found matching MAC address '{}'", mac(wanted));
-        Error::new(Code::DeviceMissing, message).in_area(Area::None)
-    })
+    let mac = |i: &Interface| i.mac.as_ref().map(|m| m.address.to_ascii_lowercase());
+    let place = |i: &Interface| i.info.pci().filter(|p| !p.is_empty()).map(ToString::to_string);
+    let alias = |i: &Interface| i.info.alias.clone();
+    let parts = |i: &Interface| [place(i), mac(i), alias(i)];
+    let same = |i: &Interface| parts(wanted).iter().zip(parts(i)).all(|(said, has)| said.is_none() || *said == has);
+    let mut found = interfaces.iter_mut().filter(|i| same(i));
+    match (found.next(), found.next()) {
+        (Some(interface), None) => Ok(interface),
+        (Some(_), Some(_)) => Err(Error::new(Code::OperationFailed, "multiple matching devices found").in_area(Area::Domain)),
+        (None, _) => {
+            let [place, mac, alias] = parts(wanted).map(|part| part.unwrap_or_else(|| "(<null>)".to_owned()));
+            let text = format!("no device found at address '{place}' matching MAC address '{mac}' and alias '{alias}'");
+            Err(Error::new(Code::DeviceMissing, text).in_area(Area::Domain))
+        }
+    }
 }
 
-/// Refuses whatever else was changed, in words where it is something that people try.
+/// Refuses whatever else was changed, in libvirt's words where it refuses it too.
 fn only_the_link(old: &Interface, wanted: &Interface) -> Result<()> {
+    let model = |i: &Interface| i.model.clone().unwrap_or_default();
+    let rom = |i: &Interface| i.info.rom.clone().unwrap_or_default();
+    let target = |i: &Interface| i.target.as_ref().and_then(|t| t.dev.clone());
+    let driver = |i: &Interface| i.driver.clone().unwrap_or_default();
+    let fixed = [
+        (
+            wanted.model.is_some() && wanted.model != old.model,
+            format!("cannot modify network device model from {} to {}", model(old), model(wanted)),
+        ),
+        (driver(old) != driver(wanted), "cannot modify virtio network device driver attributes".to_owned()),
+        (old.script != wanted.script, "cannot modify network device script attribute".to_owned()),
+        (target(wanted).is_some() && target(wanted) != target(old), "cannot modify network device tap name".to_owned()),
+        (rom(old).bar != rom(wanted).bar, "cannot modify network device rom bar setting".to_owned()),
+        (rom(old).file != rom(wanted).file, "cannot modify network rom file".to_owned()),
+        (old.info.boot != wanted.info.boot, "cannot modify network device boot index setting".to_owned()),
+        (old.mtu != wanted.mtu, "cannot modify MTU".to_owned()),
+        (old.backend != wanted.backend, "cannot modify network device backend settings".to_owned()),
+        (
+            wanted.kind != old.kind && old.actual.as_ref().is_none_or(|actual| wanted.kind != actual.kind),
+            format!("unable to change config on '{}' network type", wanted.kind.as_str()),
+        ),
+    ];
     let refuse = |message: String| Err(Error::new(Code::OperationUnsupported, message));
-    if wanted.model.is_some() && wanted.model != old.model {
-        let name = |i: &Interface| i.model.clone().unwrap_or_default();
-        return refuse(format!("cannot modify network device model from {} to {}", name(old), name(wanted)));
-    }
-    if wanted.mtu != old.mtu {
-        return refuse("cannot modify MTU".to_owned());
+    if let Some((_, text)) = fixed.into_iter().find(|(differs, _)| *differs) {
+        return refuse(text);
     }
     let shown = |actual: bool| {
         let mut shown = old.clone();
@@ -206,7 +229,11 @@ mod tests {
             (asked, ("", ""), None),
             (shown, ("<model type='virtio'/>", "<model type='e1000'/>"), Some("cannot modify network device model from virtio to e1000")),
             (shown, ("<link", "<mtu size='1300'/><link"), Some("cannot modify MTU")),
+            (shown, ("<model", "<driver queues='2'/><model"), Some("cannot modify virtio network device driver attributes")),
+            (shown, ("vnet5", "vnet6"), Some("cannot modify network device tap name")),
+            (shown, ("<link", "<rom bar='off'/><link"), Some("cannot modify network device rom bar setting")),
             (shown, ("<filterref filter='f'/>", ""), Some("more of an interface than its link")),
+            (shown, ("type='bridge'", "type='user'"), Some("unable to change config on 'user' network type")),
             (asked, ("network='n'", "network='m'"), Some("more of an interface than its link")),
         ];
         for (xml, (before, after), said) in table {
@@ -220,11 +247,28 @@ mod tests {
     }
 
     #[test]
-    fn an_interface_is_found_by_its_address() {
-        let mut all = [interface(LIVE, domxml::ParseFlags::ACTUAL_NET)];
-        let wanted = |xml| interface(xml, domxml::ParseFlags::INACTIVE);
-        assert!(find(&mut all, &wanted("<interface type='user'><mac address='52:54:00:AA:00:01'/></interface>")).is_ok());
-        let other = wanted("<interface type='user'><mac address='52:54:00:aa:00:02'/></interface>");
-        assert_eq!(find(&mut all, &other).unwrap_err().code, Code::DeviceMissing);
+    fn an_interface_is_found_by_all_that_is_said_of_it() {
+        let second = "<interface type='user'><mac address='52:54:00:aa:00:02'/><alias name='ua-2'/></interface>";
+        let mut all = [interface(LIVE, domxml::ParseFlags::ACTUAL_NET), interface(second, domxml::ParseFlags::NONE)];
+        let none = |place: &str, mac: &str, alias: &str| {
+            Err(format!("no device found at address '{place}' matching MAC address '{mac}' and alias '{alias}'"))
+        };
+        let cases = [
+            ("<mac address='52:54:00:AA:00:01'/>", Ok("vnet5")),
+            ("<alias name='ua-2'/>", Ok("")),
+            ("<mac address='52:54:00:aa:00:01'/><alias name='ua-2'/>", none("(<null>)", "52:54:00:aa:00:01", "ua-2")),
+            (
+                "<mac address='52:54:00:aa:00:02'/><address type='pci' domain='0' bus='5' slot='0' function='0'/>",
+                none("0000:05:00.0", "52:54:00:aa:00:02", "(<null>)"),
+            ),
+        ];
+        for (said, expected) in cases {
+            let wanted = interface(&format!("<interface type='user'>{said}</interface>"), domxml::ParseFlags::INACTIVE);
+            let found = find(&mut all, &wanted).map_err(|e| e.message.into_owned());
+            let found = found.map(|i| i.target.as_ref().and_then(|t| t.dev.as_deref()).unwrap_or_default());
+            assert_eq!(found, expected, "{said}");
+        }
+        let any = Interface::default();
+        assert_eq!(find(&mut all, &any).unwrap_err().message, "multiple matching devices found");
     }
 }

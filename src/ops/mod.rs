@@ -6,6 +6,7 @@
 
 pub mod addresses;
 pub mod agent;
+pub mod bandwidth;
 pub mod capabilities;
 pub mod chain;
 pub mod configure;

@@ -253,6 +253,7 @@ pub(super) async fn read_back(driver: &Arc<Driver>, guest: &Arc<Guest>) {
         Ok(_) => {
             super::media::settle(driver, guest).await;
             super::link::settle(driver, guest).await;
+            super::bandwidth::settle(driver, guest).await;
             super::refresh::refresh(driver, guest).await;
         }
         Err(error) => tracing::warn!(guest = %guest.domain.view().name, %error, "its state could not be taken over"),

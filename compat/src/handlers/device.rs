@@ -4,12 +4,25 @@ use wire::consts::{
     VIR_DOMAIN_DEVICE_MODIFY_FORCE, VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_AGENT, VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_ARP,
     VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_LEASE, VIR_IP_ADDR_TYPE_IPV4, VIR_IP_ADDR_TYPE_IPV6,
 };
-use wire::remote::{DomainInterface, DomainInterfaceAddresses, DomainInterfaceAddressesRet, DomainIpAddr, DomainUpdateDeviceFlags};
+use wire::params::*;
+use wire::remote::*;
+use wire::typed::{Param, TypedParam, TypedValue};
 
-use super::{Reply, args, by_uuid};
+use super::args::{self, Must};
+use super::{Reply, by_uuid};
 use crate::ctx::Ctx;
+use crate::proto::interface_limits::Rate;
 use crate::proto::list_interface_addresses_request::Source;
-use crate::proto::{InterfaceAddresses, ListGuestInterfacesRequest, ListInterfaceAddressesRequest, UpdateDeviceRequest};
+use crate::proto::{
+    GetInterfaceLimitsRequest, InterfaceAddresses, InterfaceLimits, ListGuestInterfacesRequest, ListInterfaceAddressesRequest,
+    SetInterfaceLimitsRequest, UpdateDeviceRequest,
+};
+
+/// Limits of what an interface receives, in the order in which they are told.
+const INBOUND: [Param; 4] =
+    [VIR_DOMAIN_BANDWIDTH_IN_AVERAGE, VIR_DOMAIN_BANDWIDTH_IN_PEAK, VIR_DOMAIN_BANDWIDTH_IN_BURST, VIR_DOMAIN_BANDWIDTH_IN_FLOOR];
+/// Limits of what it sends.
+const OUTBOUND: [Param; 3] = [VIR_DOMAIN_BANDWIDTH_OUT_AVERAGE, VIR_DOMAIN_BANDWIDTH_OUT_PEAK, VIR_DOMAIN_BANDWIDTH_OUT_BURST];
 
 pub(crate) async fn update(ctx: &Ctx, args: DomainUpdateDeviceFlags) -> Reply<()> {
     args::flags(ctx, args.flags)?;
@@ -21,6 +34,56 @@ pub(crate) async fn update(ctx: &Ctx, args: DomainUpdateDeviceFlags) -> Reply<()
         options: None,
     };
     ctx.devices().update_device(request).await?;
+    Ok(())
+}
+
+pub(crate) async fn get_limits(ctx: &Ctx, args: DomainGetInterfaceParameters) -> Reply<DomainGetInterfaceParametersRet> {
+    let room = args::room(args.nparams, DOMAIN_INTERFACE_PARAMETERS_MAX)?;
+    args::exclusive(ctx, args.flags, args::LIVE_OR_CONFIG)?;
+    args::flags(ctx, args.flags)?;
+    if room == 0 {
+        let count = INBOUND.len() + OUTBOUND.len();
+        return Ok(DomainGetInterfaceParametersRet { params: Vec::new().into(), nparams: i32::try_from(count).unwrap_or(i32::MAX) });
+    }
+    let scope = args::scope(args.flags).into();
+    let request = GetInterfaceLimitsRequest { domain: by_uuid(&args.dom), interface: args.device.into_string(), scope };
+    let limits = ctx.devices().get_interface_limits(request).await?.into_inner();
+    let (inbound, outbound) = (limits.inbound.unwrap_or_default(), limits.outbound.unwrap_or_default());
+    let values = [inbound.average, inbound.peak, inbound.burst, inbound.floor, outbound.average, outbound.peak, outbound.burst];
+    let all = INBOUND.iter().chain(&OUTBOUND).zip(values);
+    let params: Vec<TypedParam> = all.map(|(param, kib)| param.with(u32::try_from(kib).unwrap_or(u32::MAX))).collect();
+    let (params, nparams) = args::fitting(params, room);
+    Ok(DomainGetInterfaceParametersRet { params: params.into(), nparams })
+}
+
+pub(crate) async fn set_limits(ctx: &Ctx, args: DomainSetInterfaceParameters) -> Reply<()> {
+    args::check(ctx, "params", Must::NotBeNull, !args.params.is_empty())?;
+    args::exclusive(ctx, args.flags, args::LIVE_OR_CONFIG)?;
+    args::flags(ctx, args.flags)?;
+    args::params(&args.params, &[INBOUND.as_slice(), &OUTBOUND].concat())?;
+    let value = |param: Param| match param.find(&args.params) {
+        Some(TypedValue::Uint(kib)) => Some(u64::from(*kib)),
+        _ => None,
+    };
+    let [average, peak, burst, floor] = INBOUND.map(value);
+    let number = Option::unwrap_or_default;
+    // A peak or a burst by itself says nothing.
+    let inbound = (average.is_some() || floor.is_some()).then(|| Rate {
+        average: number(average),
+        peak: number(peak),
+        burst: number(burst),
+        floor: number(floor),
+    });
+    let [average, peak, burst] = OUTBOUND.map(value);
+    let outbound = average.map(|average| Rate { average, peak: number(peak), burst: number(burst), floor: 0 });
+    let request = SetInterfaceLimitsRequest {
+        domain: by_uuid(&args.dom),
+        interface: args.device.into_string(),
+        scope: args::scope(args.flags).into(),
+        limits: Some(InterfaceLimits { inbound, outbound }),
+        options: None,
+    };
+    ctx.devices().set_interface_limits(request).await?;
     Ok(())
 }
 

@@ -118,7 +118,6 @@ fn missing(interface: &Interface) -> Option<String> {
     let given = interface.actual.as_ref();
     let parts = [
         ("a virtual port", interface.virtualport.is_some() || given.is_some_and(|a| a.virtualport.is_some())),
-        ("a limit of bandwidth", interface.bandwidth.is_some() || given.is_some_and(|a| a.bandwidth.is_some())),
         ("VLAN tags", interface.vlan.is_some() || given.is_some_and(|a| a.vlan.is_some())),
         ("coalescing", interface.coalesce.is_some()),
         ("macTableManager='libvirt'", plug_source(interface).is_some_and(|s| s.mac_table_manager == Some(MacTableManager::Libvirt))),
@@ -152,6 +151,7 @@ pub(super) async fn plug(
         resources.devices.insert(alias, given);
         interface.target.get_or_insert_with(InterfaceTarget::default).dev = Some(plugged.device.clone());
         run_up(interface, &plugged.device, undo).await?;
+        crate::ops::bandwidth::put_on(interface, &plugged.device).await?;
         ports::filter(driver, interface, owner.clone(), undo).await?;
     }
     Ok(())
