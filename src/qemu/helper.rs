@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getpgid, getpgrp};
 use unixfd::{Launch, PidFd};
 
 use super::start::launch_error;
@@ -95,13 +95,17 @@ impl Helper {
     }
 }
 
-/// Whoever gives up a helper must not leave it, nor what it has started: it leads a group of its own.
+/// Whoever gives up a helper must not leave it, nor what it has started: those are a group of their own.
 struct KillGroup(PidFd);
 
 impl Drop for KillGroup {
     fn drop(&mut self) {
-        if !self.0.has_exited() {
-            let _gone_already = killpg(Pid::from_raw(self.0.pid()), Signal::SIGKILL);
+        let group = getpgid(Some(Pid::from_raw(self.0.pid())));
+        // It is alive after its group was read: so the group is its own, and stays it until it is killed.
+        if let (Ok(group), false) = (group, self.0.has_exited())
+            && group != getpgrp()
+        {
+            let _gone_already = killpg(group, Signal::SIGKILL);
         }
     }
 }
@@ -153,7 +157,7 @@ mod tests {
     async fn a_helper_says_how_it_ended_and_why() {
         let mut helper = Helper::new(Path::new("/bin/sh"), None);
         let fd = helper.pass(unixfd::sealed_memfd("secret", b"passed").unwrap().into());
-        let ended = helper.run(script(&format!("cat <&{fd}; echo; echo why >&2; exit 3")), Duration::from_secs(20)).await.unwrap();
+        let ended = helper.run(script(&format!("cat /dev/fd/{fd}; echo; echo why >&2; exit 3")), Duration::from_secs(20)).await.unwrap();
         assert_eq!((ended.status, ended.words.as_str()), (Some(3), "passed\nwhy"));
         let ended = Helper::new(Path::new("/bin/sh"), None).run(script("kill -KILL $PPID"), Duration::from_secs(20)).await.unwrap();
         assert_eq!(ended.status, None);
