@@ -178,3 +178,38 @@ fn an_emulator_that_cannot_work_says_why() -> Result<()> {
     ensure!(place.run_files().is_empty());
     Ok(())
 }
+
+/// Programs that stand for swtpm's.
+fn fakes(swtpm: &str) -> Result<tempfile::TempDir> {
+    let dir = tempfile::tempdir()?;
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
+    for (name, text) in [("swtpm_setup", "echo '{\"features\": []}'"), ("swtpm", swtpm)] {
+        let file = dir.path().join(name);
+        fs::write(&file, format!("#!/bin/sh\n{text}\n"))?;
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755))?;
+    }
+    Ok(dir)
+}
+
+#[test]
+fn an_emulator_that_dies_or_hangs_is_told_and_not_left() -> Result<()> {
+    if !can_run_guests() {
+        return Ok(());
+    }
+    let path = std::env::var("PATH").unwrap_or_default();
+    for (program, wanted) in
+        [("echo no luck >>/dev/null; exit 4", "swtpm died and reported"), ("exec sleep 97531", "swtpm does not listen at")]
+    {
+        let fakes = fakes(program)?;
+        let sandbox = Sandbox::started(daemon().env("PATH", &format!("{}:{path}", fakes.path().display())))?;
+        let place = Place { sandbox };
+        let virsh = place.sandbox.virsh();
+        virsh.define(&guest(1, "", ""))?;
+        let words = virsh.refused(&["start", "t1"])?;
+        ensure!(words.contains(wanted), "{words}");
+        ensure!(place.run_files().is_empty(), "{:?}", place.run_files());
+        let left = process::find(|pid| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line == b"sleep\x0097531\x00"));
+        ensure!(left.is_empty(), "{left:?}");
+    }
+    Ok(())
+}
