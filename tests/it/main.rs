@@ -18,3 +18,4 @@ mod silent;
 mod storage;
 mod tpm;
 mod watch;
+mod whole;

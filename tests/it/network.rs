@@ -27,20 +27,20 @@ const CARDS: &str = "<interface type='network'><mac address='52:54:00:aa:00:01'/
     <interface type='network'><mac address='52:54:00:aa:00:02'/><source network='b'/><target dev='mytap'/><model type='e1000'/></interface>\
     <interface type='bridge'><mac address='52:54:00:aa:00:03'/><source bridge='vqp0'/><model type='virtio'/><filterref filter='f'/></interface>";
 /// How long a neighbour that is there again may wait until it gets back what was owed.
-const SETTLED: Duration = Duration::from_secs(20);
+pub(crate) const SETTLED: Duration = Duration::from_secs(20);
 
 /// How long a guest may be powered off and refused its start beside a neighbour that hangs.
 const HUNG: Duration = Duration::from_secs(20);
 
 /// Our daemon and a neighbour with two networks and a filter.
-struct Place {
-    sandbox: Sandbox,
-    neighbour: Neighbour,
+pub(crate) struct Place {
+    pub(crate) sandbox: Sandbox,
+    pub(crate) neighbour: Neighbour,
 }
 
 impl Place {
     /// In a network that this thread alone is in; `None` where that cannot be.
-    fn make() -> Result<Option<Self>> {
+    pub(crate) fn make() -> Result<Option<Self>> {
         if !can_run_guests() {
             return Ok(None);
         }
@@ -66,7 +66,7 @@ impl Place {
         Ok(Some(place))
     }
 
-    fn virsh(&self) -> Virsh {
+    pub(crate) fn virsh(&self) -> Virsh {
         self.sandbox.virsh()
     }
 
@@ -83,7 +83,7 @@ impl Place {
         Ok(held)
     }
 
-    fn nothing_held(&self) -> Result<()> {
+    pub(crate) fn nothing_held(&self) -> Result<()> {
         let held = self.held()?;
         ensure!(held.is_empty(), "left: {held:?}\n{}", self.sandbox.log());
         Ok(())

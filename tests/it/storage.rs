@@ -15,7 +15,8 @@ const SECRET: &str = "<secret ephemeral='no' private='yes'><uuid>33333333-3333-3
 const EMPTY_SECRET: &str = "<secret><uuid>33333333-3333-3333-3333-333333333334</uuid></secret>";
 const LUKS: &str = "<volume><name>luks</name><capacity unit='MiB'>4</capacity><target><format type='raw'/>\
     <encryption format='luks'><secret type='passphrase' uuid='33333333-3333-3333-3333-333333333333'/></encryption></target></volume>";
-const DISKS: &str = "<disk type='volume' device='disk'><driver name='qemu' type='raw'/><source pool='p' volume='raw'/><target dev='vda' bus='virtio'/></disk>\
+/// One on each of the volumes.
+pub(crate) const DISKS: &str = "<disk type='volume' device='disk'><driver name='qemu' type='raw'/><source pool='p' volume='raw'/><target dev='vda' bus='virtio'/></disk>\
     <disk type='volume' device='disk'><driver name='qemu'/><source pool='p' volume='cow'/><target dev='vdb' bus='virtio'/></disk>\
     <disk type='volume' device='disk'><driver name='qemu' type='raw'/><source pool='p' volume='luks'><encryption format='luks'>\
     <secret type='passphrase' uuid='33333333-3333-3333-3333-333333333333'/></encryption></source><target dev='vdc' bus='virtio'/></disk>";
@@ -27,6 +28,12 @@ fn place() -> Result<Option<(Sandbox, Neighbour)>> {
     }
     let sandbox = Sandbox::started(daemon())?;
     let Some(neighbour) = Neighbour::beside(&sandbox)? else { return Ok(None) };
+    furnish(&sandbox, &neighbour)?;
+    Ok(Some((sandbox, neighbour)))
+}
+
+/// Gives the neighbour the pool, the volumes and the secrets.
+pub(crate) fn furnish(sandbox: &Sandbox, neighbour: &Neighbour) -> Result<()> {
     let document = |driver: &str, command: &[&str], text: &str| -> Result<()> {
         let file = sandbox.dir().join("document.xml");
         fs::write(&file, text)?;
@@ -42,8 +49,7 @@ fn place() -> Result<Option<(Sandbox, Neighbour)>> {
     document("secret", &["secret-define"], SECRET)?;
     document("secret", &["secret-define"], EMPTY_SECRET)?;
     neighbour.virsh("secret").ok(&["secret-set-value", "33333333-3333-3333-3333-333333333333", "--base64", "c2VjcmV0"])?;
-    document("storage", &["vol-create", "p"], LUKS)?;
-    Ok(Some((sandbox, neighbour)))
+    document("storage", &["vol-create", "p"], LUKS)
 }
 
 fn guest(name: &str) -> String {
@@ -51,7 +57,7 @@ fn guest(name: &str) -> String {
 }
 
 /// A run leaves nothing in its directories.
-fn nothing_left(sandbox: &Sandbox) -> Result<()> {
+pub(crate) fn nothing_left(sandbox: &Sandbox) -> Result<()> {
     let left = fs::read_dir(sandbox.path("/var/lib/libvirt/qemu"))?.flatten().map(|e| e.file_name().display().to_string());
     let left: Vec<_> = left.filter(|name| name.starts_with("domain-")).collect();
     ensure!(left.is_empty(), "left: {left:?}");
