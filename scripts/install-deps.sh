@@ -142,7 +142,7 @@ main() {
   [ $clients = no ] || install_missing libvirt-clients
   if [ $reference = yes ]; then
     install_missing libvirt-daemon libvirt-daemon-driver-qemu libvirt-daemon-driver-interface libvirt-daemon-system \
-      python3-libvirt dnsmasq-base iptables dmidecode swtpm swtpm-tools
+      python3-libvirt dnsmasq-base iptables dmidecode
     quiet_reference
   fi
   fetch_kernel

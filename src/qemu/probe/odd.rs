@@ -10,9 +10,9 @@ use testkit::fake_qemu::program;
 use super::*;
 
 /// Short ones: what hangs in a test need not do so for long.
-const SHORT: Deadlines = Deadlines { exec: Duration::from_secs(20), answer: Duration::from_millis(800), run: Duration::from_millis(2500) };
+const SHORT: Deadlines = Deadlines { exec: Duration::from_secs(60), answer: Duration::from_millis(800), run: Duration::from_millis(2500) };
 /// Within which a failure is told; a machine that builds at the same time is slow.
-const BOUND: Duration = Duration::from_secs(20);
+const BOUND: Duration = Duration::from_secs(70);
 
 /// How a binary misbehaves.
 enum Odd {
