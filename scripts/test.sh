@@ -13,8 +13,8 @@ cd "$ROOT"
 
 # the sandboxes of all tests are in here; short, since paths of sockets are limited
 scratch=$(mktemp -d /tmp/vqt.XXXXXX)
-# some of what is tested runs as users of its own
-chmod 755 "$scratch"
+# some of what is tested runs as users of its own, who have files here too
+chmod 1777 "$scratch"
 log=$scratch/log
 export TMPDIR=$scratch TESTKIT_SKIPS=$scratch/skips CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
 : >"$TESTKIT_SKIPS"
