@@ -7,9 +7,11 @@ use domxml::{
     devices::YesNo,
     domcaps::{Blocker, Blockers, CpuModeCaps, Enum, Model, Models, NamedModel},
 };
-use hostinfo::{CpuModels, CpuSignature, GuestModel, Offered, OfferedModel, Place};
-use qemu_plan::caps::{self, Accel, Caps, Flag, HostCpu};
-use serde_json::Value;
+use hostinfo::{CpuModels, GuestModel, Place};
+use qemu_plan::{
+    caps::{self, Accel, Caps, Flag},
+    command::host_model,
+};
 
 use super::Basis;
 
@@ -58,19 +60,13 @@ fn host_model(basis: &Basis) -> CpuModeCaps {
 pub(super) fn describe(caps: &Caps, accel: Accel) -> Option<GuestModel> {
     let tables = CpuModels::x86();
     let accel = caps.accel(accel)?;
-    let properties = &accel.host.properties;
-    let on = properties.iter().filter(|p| p.value == Value::Bool(true));
-    let numbers = |names: &[String]| names.iter().filter_map(|name| tables.feature(name)).collect();
-    let model = |m: &caps::CpuModel| OfferedModel { name: m.name.clone(), blockers: numbers(m.blockers.as_deref().unwrap_or_default()) };
     // A QEMU that can't say what it lacks can't be trusted with features that only registers tell of.
     let registers = caps.has(Flag::CpuUnavailableFeatures);
-    let known = |number: &usize| registers || !matches!(tables.features.get(*number).map(|f| f.place), Some(Place::Msr { .. }));
-    let offered = Offered {
-        features: on.filter_map(|p| tables.feature(&p.name)).filter(known).collect(),
-        vendor: text(&accel.host, "vendor"),
-        signature: signature(&accel.host),
-        models: accel.cpus.iter().map(model).collect(),
+    let in_register = |name: &str| {
+        let feature = tables.feature(name).and_then(|number| tables.features.get(number));
+        matches!(feature.map(|f| f.place), Some(Place::Msr { .. }))
     };
+    let offered = host_model::offered(accel, |property| registers || !in_register(&property.name));
     (!offered.features.is_empty()).then(|| tables.describe_guest(&offered))?
 }
 
@@ -86,19 +82,6 @@ pub(super) fn fixed(caps: &Caps, accel: Accel) -> Vec<String> {
     let tables = CpuModels::x86();
     let properties = caps.accel(accel).into_iter().flat_map(|accel| &accel.host.properties);
     properties.filter(|p| !p.migratable).map(|p| libvirts(tables, &p.name).to_owned()).collect()
-}
-
-fn value<'a>(host: &'a HostCpu, name: &str) -> Option<&'a Value> {
-    host.properties.iter().find(|p| p.name == name).map(|p| &p.value)
-}
-
-fn text(host: &HostCpu, name: &str) -> Option<String> {
-    value(host, name)?.as_str().map(str::to_owned)
-}
-
-fn signature(host: &HostCpu) -> Option<CpuSignature> {
-    let number = |name| u32::try_from(value(host, name)?.as_u64()?).ok();
-    Some(CpuSignature { family: number("family")?, model: number("model")?, stepping: number("stepping")? })
 }
 
 fn custom(basis: &Basis) -> CpuModeCaps {
