@@ -1,12 +1,14 @@
 //! The way to the services: in process, as bytes, without HTTP/2.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tonic::body::Body;
 use tower::Service;
 use tower::util::BoxCloneSyncService;
-use unixfd::{Fds, Peer};
+use unixfd::Fds;
+use wire::Caller;
 
 /// What answers the requests of every connection: the daemon's service stack.
 pub type Backend = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, Infallible>;
@@ -15,7 +17,7 @@ pub type Backend = BoxCloneSyncService<http::Request<Body>, http::Response<Body>
 #[derive(Debug, Clone)]
 pub(crate) struct Calls {
     pub(crate) inner: Backend,
-    pub(crate) peer: Peer,
+    pub(crate) caller: Caller,
     pub(crate) fds: Fds,
 }
 
@@ -29,7 +31,10 @@ impl Service<http::Request<Body>> for Calls {
     }
 
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
-        request.extensions_mut().insert(self.peer);
+        request.extensions_mut().insert(self.caller.peer);
+        if let Some(more) = &self.caller.more {
+            request.extensions_mut().insert(Arc::clone(more));
+        }
         if !self.fds.is_empty() {
             request.extensions_mut().insert(self.fds.clone());
         }

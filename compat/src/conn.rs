@@ -4,9 +4,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use unixfd::{Peer, PeerCred};
 use wire::typed::TypedParam;
+use wire::{Caller, More};
 
 use crate::events::Registry;
-use crate::neighbours::Caller;
 use crate::proto::SessionUpdate;
 use crate::server::{Options, SocketKind};
 
@@ -27,7 +27,9 @@ pub(crate) struct Conn {
 struct State {
     authenticated: bool,
     /// Whom it speaks for, where a trusted peer forwards the calls of others.
-    identity: Option<(PeerCred, Vec<TypedParam>)>,
+    identity: Option<PeerCred>,
+    /// What else is known of the caller.
+    more: Option<Arc<More>>,
     open: Option<Open>,
 }
 
@@ -41,10 +43,11 @@ pub(crate) struct Open {
 }
 
 impl Conn {
-    /// A connection of `cred`, by `socket`.
-    pub(crate) fn new(options: Arc<Options>, socket: SocketKind, cred: PeerCred) -> Self {
+    /// A connection of `cred`, by `socket`; a security module calls the process `label`.
+    pub(crate) fn new(options: Arc<Options>, socket: SocketKind, cred: PeerCred, label: Option<String>) -> Self {
         let authenticated = !options.authority.asks(socket);
-        let state = Mutex::new(State { authenticated, ..State::default() });
+        let more = label.map(|label| Arc::new(More { given: None, label: Some(label) }));
+        let state = Mutex::new(State { authenticated, more, ..State::default() });
         Self { options, socket, cred, events: Registry::default(), session: tokio::sync::Mutex::default(), state }
     }
 
@@ -64,21 +67,22 @@ impl Conn {
 
     /// The caller that requests are made for.
     pub(crate) fn peer(&self) -> Peer {
+        self.caller().peer
+    }
+
+    /// The same, with all that is known of it.
+    pub(crate) fn caller(&self) -> Caller {
         let state = self.state();
         let by_flag = state.open.as_ref().is_some_and(|open| open.read_only);
-        let cred = state.identity.as_ref().map_or(self.cred, |(cred, _)| *cred);
-        Peer { cred, read_only: by_flag || self.socket == SocketKind::ReadOnly }
+        let peer = Peer { cred: state.identity.unwrap_or(self.cred), read_only: by_flag || self.socket == SocketKind::ReadOnly };
+        Caller { peer, more: state.more.clone() }
     }
 
     /// Makes the calls to come those of `cred`, described by `params`.
     pub(crate) fn speak_for(&self, cred: PeerCred, params: Vec<TypedParam>) {
-        self.state().identity = Some((cred, params));
-    }
-
-    /// Whom neighbours are called for. `label` is what a security module calls the process that connected.
-    pub(crate) fn caller(&self, label: Option<String>) -> Caller {
-        let given = self.state().identity.as_ref().map(|(_, params)| params.clone());
-        Caller { peer: self.peer(), given, label }
+        let mut state = self.state();
+        state.identity = Some(cred);
+        state.more = Some(Arc::new(More { given: Some(params), label: None }));
     }
 
     /// What it has opened.

@@ -85,7 +85,7 @@ impl Ctx {
 
     /// The way to the services, for requests that no generated client makes.
     pub(crate) fn calls(&self) -> Calls {
-        Calls { inner: self.conn.options.backend.clone(), peer: self.peer(), fds: self.fds.clone() }
+        Calls { inner: self.conn.options.backend.clone(), caller: self.conn.caller(), fds: self.fds.clone() }
     }
 
     /// Whom the call is for.

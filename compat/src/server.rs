@@ -286,6 +286,7 @@ fn begin(stream: UnixStream, kind: SocketKind, options: &Arc<Options>, (stop, se
         Err(error) => return tracing::warn!(%error, "cannot watch a client"),
     };
     let ticket = Ticket::new(options, options.authority.asks(kind));
-    let conn = Arc::new(Conn::new(Arc::clone(options), kind, cred));
+    let label = unixfd::peer_label(&stream);
+    let conn = Arc::new(Conn::new(Arc::clone(options), kind, cred, label));
     sessions.spawn(Session::new(stream, conn, ticket, stop.clone()).run());
 }

@@ -303,8 +303,8 @@ impl Session {
             self.take_fds(packet)?;
             return self.answer(*answer);
         }
-        let (conn, stream) = (&self.conn, &self.stream);
-        let caller = || conn.caller(unixfd::peer_label(stream));
+        let conn = &self.conn;
+        let caller = || conn.caller();
         let places = &self.conn.options.neighbours;
         if packet.fds == 0 {
             self.neighbours.call(neighbours::Call { header, info, payload, fds: Fds::default() }, places, caller);
@@ -383,10 +383,7 @@ impl Session {
                     self.input.set_trust(Trust::Known);
                     self.neighbours.clear();
                 }
-                Effect::Identity => {
-                    let label = unixfd::peer_label(&self.stream);
-                    self.neighbours.speak_for(&self.conn.caller(label));
-                }
+                Effect::Identity => self.neighbours.speak_for(&self.conn.caller()),
                 Effect::Keepalive => self.watch_silence(),
                 Effect::Close => self.closing = Some(End::Closed),
                 Effect::Reply(with) => fds = with,
@@ -515,7 +512,7 @@ mod tests {
         let cred = PeerCred::of(&stream).unwrap();
         let stream = QuietStream::new(stream).unwrap();
         let ticket = Ticket::new(&options, true);
-        let conn = Arc::new(Conn::new(options, SocketKind::ReadWrite, cred));
+        let conn = Arc::new(Conn::new(options, SocketKind::ReadWrite, cred, None));
         let session = Session::new(stream, conn, ticket, CancellationToken::new());
         let buffer = 512;
         let size = size_of_val(&session.run()) + size_of::<Conn>() + buffer;

@@ -6,6 +6,7 @@ use std::{
     future::Future,
     panic::AssertUnwindSafe,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -14,9 +15,13 @@ use http::{Request, Response};
 use tonic::{Status, body::Body};
 use tower::{Layer, Service};
 use unixfd::Peer;
+use wire::{Caller, More};
 
 use super::{authorize, permission_of};
-use crate::error::{Area, Code, Error};
+use crate::{
+    error::{Area, Code, Error},
+    peers,
+};
 
 /// Wraps the services; see the module.
 #[derive(Clone, Copy, Debug, Default)]
@@ -54,9 +59,10 @@ where
             return Box::pin(async { Ok(response) });
         }
         let path = request.uri().path().to_owned();
+        let caller = caller(&request);
         let call = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
         Box::pin(async move {
-            match call.await {
+            match peers::on_behalf(caller, call).await {
                 Ok(answer) => answer,
                 Err(panic) => Ok(Status::from(panicked(&path, panic.as_ref())).into_http()),
             }
@@ -75,6 +81,13 @@ fn admit(request: &Request<Body>) -> Result<(), Error> {
     };
     tracing::trace!(path, pid = peer.cred.pid, uid = peer.cred.uid, read_only = peer.read_only, "call");
     authorize(peer, permission, path.rsplit('/').next().unwrap_or(path))
+}
+
+/// Who makes the call, for daemons that are called for it.
+fn caller(request: &Request<Body>) -> Option<Caller> {
+    let extensions = request.extensions();
+    let peer = extensions.get::<Peer>().copied()?;
+    Some(Caller { peer, more: extensions.get::<Arc<More>>().cloned() })
 }
 
 fn panicked(path: &str, panic: &(dyn Any + Send)) -> Error {

@@ -21,6 +21,7 @@ use tower::limit::ConcurrencyLimit;
 use tower::util::BoxCloneSyncService;
 use tower::{ServiceBuilder, ServiceExt};
 use unixfd::{Peer, PeerCred};
+use wire::{Caller, More};
 
 use super::authority::Lenient;
 use crate::config::DaemonConfig;
@@ -132,15 +133,17 @@ impl Front {
         tracing::debug!(pid = cred.pid, uid = cred.uid, read_only, "gRPC client connected");
         let ticket = self.clients.enter();
         let front = self.clone();
+        let label = unixfd::peer_label(&stream);
+        let more = label.map(|label| Arc::new(More { given: None, label: Some(label) }));
         self.tracker.spawn(async move {
-            front.connection(stream, Peer { cred, read_only }).await;
+            front.connection(stream, Caller { peer: Peer { cred, read_only }, more }).await;
             drop(ticket);
         });
     }
 
-    async fn connection(&self, stream: UnixStream, peer: Peer) {
+    async fn connection(&self, stream: UnixStream, caller: Caller) {
         let config = Arc::clone(&self.config.borrow());
-        let service = self.service_for(peer, config.limits.client_requests);
+        let service = self.service_for(caller.clone(), config.limits.client_requests);
         let connection = builder(&config).serve_connection(TokioIo::new(Lenient::new(stream)), TowerToHyperService::new(service));
         let mut connection = std::pin::pin!(connection);
         let ended = tokio::select! {
@@ -150,18 +153,21 @@ impl Front {
                 tokio::time::timeout(GRACE, connection).await.unwrap_or(Ok(()))
             }
         };
-        tracing::debug!(pid = peer.cred.pid, error = ended.err().map(tracing::field::display), "gRPC client left");
+        tracing::debug!(pid = caller.peer.cred.pid, error = ended.err().map(tracing::field::display), "gRPC client left");
     }
 
     fn service_for(
         &self,
-        peer: Peer,
+        caller: Caller,
         calls: usize,
     ) -> ConcurrencyLimit<impl tower::Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + use<>>
     {
         let service = self.service.clone().map_request(move |request: Request<Incoming>| {
             let mut request = request.map(Body::new);
-            request.extensions_mut().insert(peer);
+            request.extensions_mut().insert(caller.peer);
+            if let Some(more) = &caller.more {
+                request.extensions_mut().insert(Arc::clone(more));
+            }
             request
         });
         ServiceBuilder::new().concurrency_limit(calls).service(service)

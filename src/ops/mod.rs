@@ -55,7 +55,7 @@ use crate::{
     config::QemuConfig,
     domain::{Domain, Registry, View},
     error::{Code, Error, Result},
-    peers::Peers,
+    peers::{self, Peers},
     qemu::{FirmwareStore, Prober},
 };
 
@@ -151,12 +151,12 @@ impl Driver {
         Arc::clone(&self.config.borrow())
     }
 
-    /// Runs work that goes on when the caller hangs up, and waits for it.
+    /// Runs work that goes on when the caller hangs up, for that caller, and waits for it.
     ///
     /// # Errors
     /// What the work gives.
     pub async fn tracked<T: Send + 'static>(&self, work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
-        match self.tracker.spawn(work).await {
+        match self.tracker.spawn(peers::on_behalf(peers::current(), work)).await {
             Ok(result) => result,
             Err(panic) => Err(Error::internal("the operation met a bug in the daemon; see its log").caused_by(panic)),
         }

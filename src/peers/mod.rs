@@ -1,9 +1,11 @@
 //! The daemons of the other drivers (networks, storage, secrets, filters), called by us for a guest.
 //!
+//! They are told for whom: the caller of ours whose call leads there ([`on_behalf`]), so that they decide about him.
 //! `ops` calls it; what it asks for is typed, one file a driver. A connection is opened for a use and closed after it:
 //! starts are rare, and a connection that is kept must be watched. Nobody waits for a daemon that hangs: opening and
 //! every call have a deadline. An error keeps the code and the area that the other daemon gave it.
 
+mod caller;
 mod log;
 mod network;
 mod nwfilter;
@@ -13,8 +15,9 @@ mod token;
 
 use std::{path::PathBuf, time::Duration};
 
-use wire::{Owner, Procedure, WireError, client::Client, neighbour, remote::ConnectSetIdentity};
+use wire::{Owner, Procedure, WireError, client::Client, neighbour, remote::ConnectSetIdentity, typed::TypedParam};
 
+pub use caller::{current, on_behalf};
 pub use log::LogFile;
 pub use network::{Lease, Network, PortId};
 pub use nwfilter::Nwfilter;
@@ -92,14 +95,25 @@ impl Peers {
     /// # Errors
     /// As [`Self::networks`].
     pub async fn secrets(&self) -> Result<Secrets> {
-        let mut connection = self.open(Owner::Secret).await?;
-        let common = self.common.clone();
-        let identity = crate::blocking::file("reading the token of the host's daemons", move || token::identity(&common)).await?;
-        connection.call(&ConnectSetIdentity { params: identity.into(), flags: 0 }).await?;
+        let mut connection = self.open_as_daemon(Owner::Secret).await?;
+        let (common, caller) = (self.common.clone(), current());
+        let identity = move || token::identity(&common, caller.as_ref());
+        let identity = crate::blocking::file("reading the token of the host's daemons", identity).await?;
+        connection.introduce(identity).await?;
         Ok(Secrets(connection))
     }
 
+    /// Opened for the caller at hand.
     async fn open(&self, owner: Owner) -> Result<Connection> {
+        let mut connection = self.open_as_daemon(owner).await?;
+        if let Some(caller) = current() {
+            let identity = crate::blocking::file("asking for the name of a caller", move || Ok(caller.identity())).await?;
+            connection.introduce(identity).await?;
+        }
+        Ok(connection)
+    }
+
+    async fn open_as_daemon(&self, owner: Owner) -> Result<Connection> {
         let uri = neighbour::uri(owner, self.system);
         let opened = tokio::time::timeout(self.opening, self.attempt(owner, &uri)).await;
         let client = opened.unwrap_or_else(|_| Err(late(&uri, "opening", self.opening)))?;
@@ -116,6 +130,11 @@ impl Peers {
 }
 
 impl Connection {
+    /// Says for whom the calls to come are.
+    async fn introduce(&mut self, identity: Vec<TypedParam>) -> Result<()> {
+        self.call(&ConnectSetIdentity { params: identity.into(), flags: 0 }).await
+    }
+
     async fn call<P: Procedure>(&mut self, args: &P) -> Result<P::Reply> {
         let answer = tokio::time::timeout(self.limit, self.client.call(args)).await;
         answer.map_or_else(|_| Err(late(&self.uri, P::INFO.name, self.limit)), |result| result.map_err(told))

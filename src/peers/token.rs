@@ -7,31 +7,28 @@ use std::{
     path::Path,
 };
 
-use wire::typed::TypedParam;
+use unixfd::{Peer, PeerCred};
+use wire::{Caller, typed::TypedParam};
 
 use crate::error::{Error, Result};
 
 /// The file below what daemons share.
 const FILE: &str = "system.token";
+/// The parameter that tells it.
+const TOKEN: &str = "system.token";
 /// Digits of the token.
 const DIGITS: usize = 32;
 
-/// Who we are, in the words of the protocol.
+/// Who we are, or for whom we act, in the words of the protocol, and that one of the host's daemons says so.
 ///
 /// # Errors
 /// The token can be neither read nor made.
-pub(super) fn identity(common: &Path) -> Result<Vec<TypedParam>> {
-    let cred = unixfd::PeerCred::own();
-    let mut params = vec![
-        TypedParam::new("unix-user-id", u64::from(cred.uid)),
-        TypedParam::new("unix-group-id", u64::from(cred.gid)),
-        TypedParam::new("process-id", i64::from(cred.pid)),
-    ];
-    params.extend(unixfd::start_time(cred.pid).ok().map(|since| TypedParam::new("process-time", since)));
-    let names = [("user-name", cred.user_name()), ("group-name", cred.group_name())];
-    params.extend(names.into_iter().filter_map(|(field, name)| Some(TypedParam::new(field, name?))));
+pub(super) fn identity(common: &Path, caller: Option<&Caller>) -> Result<Vec<TypedParam>> {
+    let own = || Caller { peer: Peer { cred: PeerCred::own(), read_only: false }, more: None }.identity();
+    let mut params = caller.map_or_else(own, Caller::identity);
+    params.retain(|param| param.field.as_bytes() != TOKEN.as_bytes());
     let token = token(common).map_err(|error| Error::system(format_args!("cannot read '{}'", common.join(FILE).display()), error))?;
-    params.push(TypedParam::new("system.token", token));
+    params.push(TypedParam::new(TOKEN, token));
     Ok(params)
 }
 

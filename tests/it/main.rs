@@ -7,6 +7,7 @@ mod failures;
 mod front;
 mod grpc;
 mod host;
+mod identity;
 mod interface;
 mod kill;
 mod life;

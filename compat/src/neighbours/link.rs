@@ -21,9 +21,8 @@ use wire::io::Output;
 use wire::keepalive::Keepalive as Sign;
 use wire::neighbour;
 use wire::procedure::{Owner, ProcedureInfo};
-use wire::{ErrorCode, ErrorDomain, WireError};
+use wire::{Caller, ErrorCode, ErrorDomain, WireError};
 
-use super::caller::Caller;
 use super::eager::Eager;
 use super::ledger::{Delivery, Ledger};
 use super::open::{self, Channel, Failure};

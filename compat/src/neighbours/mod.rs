@@ -17,7 +17,6 @@
 //! not read any more: the protocol has no other way to stop a stream. A neighbour that has calls or streams
 //! to serve and answers no ping is given up, and what it owes fails.
 
-mod caller;
 mod eager;
 mod ledger;
 mod link;
@@ -28,11 +27,11 @@ use std::future::poll_fn;
 use std::task::{Context, Poll};
 
 use unixfd::Fds;
+use wire::Caller;
 use wire::frame::{Header, PacketType};
 use wire::procedure::{Kind, ProcedureInfo};
 use wire::remote;
 
-pub(crate) use caller::Caller;
 pub(crate) use ledger::Delivery;
 use link::Link;
 pub use place::{Patience, Places};

@@ -6,9 +6,8 @@ use wire::io::Input;
 use wire::neighbour::{self, system_error};
 use wire::procedure::Owner;
 use wire::remote::ConnectSetIdentity;
-use wire::{ErrorCode, ErrorDomain, WireError};
+use wire::{Caller, ErrorCode, ErrorDomain, WireError};
 
-use super::caller::Caller;
 use super::place::Places;
 
 /// An opened connection.

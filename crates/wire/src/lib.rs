@@ -7,6 +7,7 @@
 //! and nothing is allocated that has not arrived.
 
 pub mod admin;
+mod caller;
 pub mod client;
 pub mod codes;
 pub mod consts;
@@ -24,6 +25,7 @@ pub mod remote;
 pub mod typed;
 pub mod xdr;
 
+pub use caller::{Caller, More};
 pub use codes::{ErrorCode, ErrorDomain, ErrorLevel};
 pub use error::WireError;
 pub use procedure::{Owner, Priority, Procedure, ProcedureInfo, Program};

@@ -1,28 +1,40 @@
-//! Whom a neighbour is opened for: its identity, as libvirt's daemons tell it to each other.
+//! For whom a daemon is called by another: the identity that libvirt's daemons tell each other.
+
+use std::sync::Arc;
 
 use unixfd::Peer;
-use wire::typed::TypedParam;
 
-/// The caller that a neighbour decides about.
+use crate::typed::TypedParam;
+
+/// The caller that a daemon decides about.
 #[derive(Debug, Clone)]
-pub(crate) struct Caller {
+pub struct Caller {
     /// The process, and whether it may only look.
-    pub(crate) peer: Peer,
+    pub peer: Peer,
+    /// What more is known of it, if anything.
+    pub more: Option<Arc<More>>,
+}
+
+/// What is known of a caller beyond its credentials.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct More {
     /// Its identity in its own words, where it speaks for another and may do so.
-    pub(crate) given: Option<Vec<TypedParam>>,
+    pub given: Option<Vec<TypedParam>>,
     /// Label that a security module gave the process.
-    pub(crate) label: Option<String>,
+    pub label: Option<String>,
 }
 
 impl Caller {
     /// The parameters of `ConnectSetIdentity`. Blocks: asks for the names of user and group.
-    pub(super) fn identity(&self) -> Vec<TypedParam> {
-        if let Some(given) = &self.given {
+    #[must_use]
+    pub fn identity(&self) -> Vec<TypedParam> {
+        if let Some(given) = self.more.as_ref().and_then(|more| more.given.as_ref()) {
             return given.clone();
         }
         let cred = self.peer.cred;
         let mut params = vec![TypedParam::new("unix-user-id", u64::from(cred.uid)), TypedParam::new("unix-group-id", u64::from(cred.gid))];
-        let names = [("user-name", cred.user_name()), ("group-name", cred.group_name()), ("selinux-context", self.label.clone())];
+        let label = self.more.as_ref().and_then(|more| more.label.clone());
+        let names = [("user-name", cred.user_name()), ("group-name", cred.group_name()), ("selinux-context", label)];
         params.extend(names.into_iter().filter_map(|(field, name)| Some(TypedParam::new(field, name?))));
         if cred.pid > 0 {
             params.push(TypedParam::new("process-id", i64::from(cred.pid)));
@@ -36,14 +48,14 @@ impl Caller {
 #[cfg(test)]
 mod tests {
     use unixfd::PeerCred;
-    use wire::typed::TypedValue;
 
     use super::*;
+    use crate::typed::TypedValue;
 
     #[test]
     fn a_process_is_told_by_ids_names_and_start() {
         let peer = Peer { cred: PeerCred::own(), read_only: false };
-        let caller = Caller { peer, given: None, label: Some("a:b:c".into()) };
+        let caller = Caller { peer, more: Some(Arc::new(More { given: None, label: Some("a:b:c".into()) })) };
         let params = caller.identity();
         let value = |name: &str| params.iter().find(|param| param.field.as_bytes() == name.as_bytes()).map(|param| &param.value);
         assert_eq!(value("unix-user-id"), Some(&TypedValue::Ullong(peer.cred.uid.into())));
@@ -51,6 +63,7 @@ mod tests {
         assert_eq!(value("process-time"), Some(&TypedValue::Ullong(unixfd::start_time(peer.cred.pid).unwrap())));
         assert_eq!(value("selinux-context"), Some(&TypedValue::from("a:b:c")));
         let given = vec![TypedParam::new("sasl-user-name", "joe")];
-        assert_eq!(Caller { given: Some(given.clone()), ..caller }.identity(), given);
+        let more = Some(Arc::new(More { given: Some(given.clone()), label: None }));
+        assert_eq!(Caller { more, peer }.identity(), given);
     }
 }
