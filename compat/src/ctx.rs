@@ -17,6 +17,7 @@ use crate::proto::events_client::EventsClient;
 use crate::proto::guest_agent_client::GuestAgentClient;
 use crate::proto::host_client::HostClient;
 use crate::proto::monitor_client::MonitorClient;
+use crate::proto::tuning_client::TuningClient;
 use crate::stream::Ends;
 
 /// Largest message in either direction.
@@ -76,6 +77,7 @@ clients! {
     host: HostClient;
     monitor: MonitorClient;
     guest_agent: GuestAgentClient;
+    tuning: TuningClient;
 }
 
 impl Ctx {

@@ -7,7 +7,9 @@ use wire::xdr::{Encode, Reader, TooLong};
 use wire::{WireError, admin, qemu, remote};
 
 use crate::ctx::{Ctx, Effect, Failure, not_open};
-use crate::handlers::{agent, config, connect, counters, cpu, device, domain, events, host, info, lifecycle, list, monitor, node, stats};
+use crate::handlers::{
+    agent, config, connect, counters, cpu, device, domain, events, host, info, lifecycle, list, monitor, node, stats, tuning,
+};
 use crate::neighbours;
 
 /// A handler's answer: the whole reply packet and what else to do, or an error.
@@ -136,6 +138,13 @@ routes! { REMOTE: remote;
     DomainSetLifecycleAction => config::set_lifecycle_action,
     DomainSetMemoryParameters => config::set_memory_parameters,
     DomainGetMemoryParameters => config::get_memory_parameters,
+    DomainPinVcpu => tuning::pin_vcpu,
+    DomainPinVcpuFlags => tuning::pin_vcpu_flags,
+    DomainGetVcpuPinInfo => tuning::get_vcpu_pin_info,
+    DomainPinEmulator => tuning::pin_emulator,
+    DomainGetEmulatorPinInfo => tuning::get_emulator_pin_info,
+    DomainPinIothread => tuning::pin_iothread,
+    DomainGetIothreadInfo => tuning::get_iothread_info,
     DomainUpdateDeviceFlags => device::update,
     DomainInterfaceAddresses => device::addresses,
     DomainGetInterfaceParameters => device::get_limits,

@@ -13,6 +13,7 @@ mod host;
 mod monitor;
 mod once;
 mod stats;
+mod tuning;
 
 use std::sync::Arc;
 
@@ -62,6 +63,7 @@ pub fn router(driver: &Arc<Driver>) -> Result<Service> {
         consoles_server::ConsolesServer(consoles::Service),
         host_server::HostServer(host::Service),
         monitor_server::MonitorServer(monitor::Service),
+        tuning_server::TuningServer(tuning::Service),
         guest_agent_server::GuestAgentServer(guest_agent::Service),
     }
     Ok(ServiceBuilder::new().layer(GuardLayer).service(routes.prepare()))

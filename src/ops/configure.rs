@@ -8,7 +8,7 @@ use std::sync::Arc;
 use domxml::{clock::LifecycleAction as Action, units::Kib};
 use qmp::commands;
 
-use super::{Conditions, Driver};
+use super::{Conditions, Driver, tuning};
 use crate::{
     domain::{Document, Domain, Effects, Either, Stored, View, facts::Facts, jobs::Kind, jobs::Want},
     error::{Area, Code, Error, Result},
@@ -70,6 +70,8 @@ pub enum Change {
         /// Of memory and swap.
         swap_hard: Option<u64>,
     },
+    /// What it may use of the host.
+    Tuning(tuning::Change),
 }
 
 /// libvirt's number for "no limit", KiB.
@@ -126,7 +128,7 @@ pub async fn configure(driver: &Arc<Driver>, domain: &Domain, scope: Scope, chan
             if which.live {
                 tell_qemu(&owned, &view, &change).await?;
             }
-            let event = event_of(&change);
+            let event = event_of(&change, which);
             job.commit(move |view| {
                 if which.live
                     && let Some(run) = &mut view.run
@@ -185,6 +187,7 @@ fn apply(domain: &mut domxml::Domain, change: &Change) -> Result<()> {
             };
             *place = Some(lifecycle_action(*event, *action)?);
         }
+        Change::Tuning(change) => tuning::apply(domain, change)?,
         Change::MemoryTuning { hard, soft, swap_hard } => {
             let tune = domain.memtune.get_or_insert_default();
             let limit = |kib: &u64| if *kib >= UNLIMITED_KIB { None } else { Some(Kib(*kib)) };
@@ -329,12 +332,13 @@ async fn tell_qemu(driver: &Arc<Driver>, view: &View, change: &Change) -> Result
         Change::MaxVcpus(_) => Err(Error::argument("maximum vcpu count can be modified only in the persistent config")),
         Change::Vcpus(_) => Err(Error::new(Code::OperationUnsupported, "plugging CPUs into a running guest is not supported yet")),
         Change::MemoryTuning { .. } => Err(Error::invalid("cgroup memory controller is not mounted")),
+        Change::Tuning(change) => tuning::carry_out(driver, view, change).await,
         Change::Title(_) | Change::Description(_) | Change::Metadata { .. } | Change::Lifecycle { .. } => Ok(()),
     }
 }
 
 /// The event that tells of a change.
-fn event_of(change: &Change) -> Option<(EventKind, Detail)> {
+fn event_of(change: &Change, which: Which) -> Option<(EventKind, Detail)> {
     let metadata = |kind: i32, uri: &str| {
         (EventKind::MetadataChange, Detail::MetadataChange(pb::event::MetadataChange { r#type: kind, uri: uri.to_owned() }))
     };
@@ -342,6 +346,7 @@ fn event_of(change: &Change) -> Option<(EventKind, Detail)> {
         Change::Description(_) => Some(metadata(0, "")),
         Change::Title(_) => Some(metadata(1, "")),
         Change::Metadata { uri, .. } => Some(metadata(2, uri)),
+        Change::Tuning(change) if which.live => tuning::event_of(change),
         _ => None,
     }
 }

@@ -40,6 +40,7 @@ pub mod stats;
 pub mod stop;
 pub mod suspend;
 mod tpm;
+pub mod tuning;
 mod undo;
 mod volumes;
 pub mod xml;

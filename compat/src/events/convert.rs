@@ -4,6 +4,7 @@ use wire::Procedure;
 use wire::frame::{EVENT_SERIAL, Header, PacketType, Status, put_packet};
 use wire::qemu::DomainMonitorEvent;
 use wire::remote::*;
+use wire::typed::TypedParam;
 use wire::xdr::Text;
 
 use super::registry::{Registration, Style};
@@ -185,6 +186,15 @@ fn disk_change(dom: NonnullDomain, it: &event::DiskChange) -> DomainEventDiskCha
     }
 }
 
+fn tunable(it: &event::tunable::Value) -> Option<TypedParam> {
+    use event::tunable::value::Value;
+    Some(match it.value.as_ref()? {
+        Value::Text(text) => TypedParam::new(it.name.as_str(), text.as_str()),
+        Value::Unsigned(number) => TypedParam::new(it.name.as_str(), *number),
+        Value::Signed(number) => TypedParam::new(it.name.as_str(), *number),
+    })
+}
+
 /// An event of those that came after libvirt gave every registration an id.
 fn modern(event: &Event, number: i32, callback_id: i32) -> Option<Vec<u8>> {
     let dom = domain(event);
@@ -203,6 +213,9 @@ fn modern(event: &Event, number: i32, callback_id: i32) -> Option<Vec<u8>> {
         }
         (EventKind::MetadataChange, Detail::MetadataChange(it)) => {
             encode(&DomainEventCallbackMetadataChange { callback_id, dom, r#type: it.r#type, nsuri: some(&it.uri) })
+        }
+        (EventKind::Tunable, Detail::Tunable(it)) => {
+            encode(&DomainEventCallbackTunable { callback_id, dom, params: it.values.iter().filter_map(tunable).collect() })
         }
         (EventKind::BlockThreshold, Detail::BlockThreshold(it)) => encode(&DomainEventBlockThreshold {
             callback_id,

@@ -19,6 +19,7 @@ pub(crate) mod list;
 pub(crate) mod monitor;
 pub(crate) mod node;
 pub(crate) mod stats;
+pub(crate) mod tuning;
 
 use wire::remote::NonnullDomain;
 use wire::xdr::Uuid;

@@ -18,6 +18,7 @@ mod network;
 mod owners;
 mod reserve;
 mod secrets;
+mod threads;
 mod tpm;
 
 use std::{path::PathBuf, sync::Arc};
@@ -252,6 +253,7 @@ impl Attempt<'_> {
         };
         let qemu = reserved.take_qemu()?;
         let held = qemu.hold(start).await?;
+        threads::place_emulator(driver, &prepared.document, held.pid()).await?;
         let run = Run {
             document: Document::live(*prepared.document.clone()),
             id: prepared.id,
@@ -310,6 +312,7 @@ impl Attempt<'_> {
         let Live { monitor, events, .. } = live;
         guest.connect(self.driver, monitor.clone(), events);
         let status = live::complete(&monitor, &mut prepared).await?;
+        threads::place(self.driver, &monitor, &prepared.document, &status.vcpus).await?;
         if let Some(cpu) = &mut prepared.document.cpu {
             cpu::show_actual(&monitor, cpu).await?;
         }
