@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use super::document::{Document, Error};
 
+/// The program that gives ports of bridges.
+const BRIDGE_HELPER: &str = "qemu-bridge-helper";
+
 /// The file's settings, those that are honoured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QemuConfig {
@@ -40,6 +43,8 @@ pub struct QemuConfig {
     pub log_timestamp: bool,
     /// `FIRMWARE:VARIABLES` pairs; `None` for the built-in ones.
     pub nvram: Option<Vec<(PathBuf, PathBuf)>>,
+    /// Program that gives the guests of one user ports of bridges: a path, or a name.
+    pub bridge_helper: String,
     /// Names of QEMU capabilities to do without.
     pub capability_filters: Vec<String>,
     /// What QEMU does about deprecated interfaces: "none", "omit", "reject" or "crash".
@@ -268,6 +273,7 @@ impl QemuConfig {
             },
             log_timestamp: document.flag("log_timestamp"),
             nvram: nvram(document)?,
+            bridge_helper: document.text("bridge_helper").unwrap_or(BRIDGE_HELPER).to_owned(),
             capability_filters: document.list("capability_filters").unwrap_or_default(),
             deprecation_behavior: document.text("deprecation_behavior").unwrap_or("none").to_owned(),
         })

@@ -405,7 +405,7 @@ const SECTIONS: &[Section] = &[
     Section {
         title: "Helpers",
         keys: &[
-            key("bridge_helper", Text, Str("qemu-bridge-helper"), Planned, "Program that connects a user's guests to a bridge."),
+            key("bridge_helper", Text, Str("qemu-bridge-helper"), Live, "Program that connects a user's guests to a bridge."),
             key("pr_helper", Text, Str("qemu-pr-helper"), Planned, "Program for SCSI persistent reservations."),
             key("slirp_helper", Text, Unset("\"/usr/bin/slirp-helper\""), Planned, "Program for user networking."),
             key("qemu_rdp", Text, Str("qemu-rdp"), Planned, "Program that serves RDP."),

@@ -15,6 +15,7 @@ mod logd;
 mod neighbours;
 mod network;
 mod node;
+mod session;
 mod silent;
 mod storage;
 mod tpm;

@@ -19,7 +19,8 @@ use crate::skip;
 use crate::wait::wait_until;
 
 const START: Duration = Duration::from_secs(30);
-const QEMU: &str = "libvirt_driver_qemu.so";
+/// The driver that it does without.
+pub const QEMU: &str = "libvirt_driver_qemu.so";
 
 /// A running neighbour; dropping it ends it, and what it has started.
 #[derive(Debug)]
@@ -123,8 +124,8 @@ impl Drop for Neighbour {
     }
 }
 
-/// Where libvirt keeps its drivers.
-fn drivers() -> Option<PathBuf> {
+/// Where libvirt keeps its drivers; `None` when it is not installed.
+pub fn drivers() -> Option<PathBuf> {
     let libraries = fs::read_dir("/usr/lib").ok()?.flatten().map(|entry| entry.path());
     let places = [PathBuf::from("/usr/lib64"), PathBuf::from("/usr/lib")].into_iter().chain(libraries);
     let found = places.map(|place| place.join("libvirt/connection-driver"));

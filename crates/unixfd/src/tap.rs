@@ -11,6 +11,7 @@ use std::path::Path;
 pub const NAME_MAX: usize = libc::IFNAMSIZ - 1;
 
 const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
+const TUNGETIFF: libc::c_ulong = 0x8004_54d2;
 const TUNGETFEATURES: libc::c_ulong = 0x8004_54cf;
 const SIOCBRADDIF: libc::c_ulong = 0x89a2;
 const TUN: &str = "/dev/net/tun";
@@ -43,6 +44,17 @@ pub fn tap(name: &str, flags: TapFlags) -> io::Result<(OwnedFd, String)> {
     request.ifr_ifru.ifru_flags = short(bits)?;
     control(&file, TUNSETIFF, &mut request)?;
     Ok((file.into(), name_in(&request)))
+}
+
+/// The name of the device that a descriptor belongs to.
+///
+/// # Errors
+/// When it belongs to no TAP device.
+pub fn tap_name(tap: &OwnedFd) -> io::Result<String> {
+    // SAFETY: a structure of numbers, for which all zeros is a value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    control(tap, TUNGETIFF, &mut request)?;
+    Ok(name_in(&request))
 }
 
 /// A descriptor of the kernel's own end of virtio networking.

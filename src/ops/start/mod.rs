@@ -11,6 +11,7 @@
 //! dies before, it ends by itself; if after, the next daemon finds it in its status file, not finished, and ends it.
 //! A start is told to nobody before it has succeeded.
 
+mod bridge_helper;
 mod cpu;
 mod live;
 mod log;

@@ -18,7 +18,7 @@ use domxml::devices::{Interface, InterfaceKind, InterfaceSource, InterfaceTarget
 use qemu_plan::command::{DeviceResources, Resources, net::kind};
 use unixfd::TapFlags;
 
-use super::Prepared;
+use super::{Prepared, bridge_helper::Request};
 use crate::{
     error::{Area, Code, Error, Result},
     ops::{Driver, ports, undo::Undo},
@@ -139,8 +139,7 @@ pub(super) async fn plug(
     for interface in prepared.document.devices.interfaces.iter_mut().filter(|i| is_tap(i)) {
         let plug = Plug::of(interface)?;
         let alias = plug.alias.clone();
-        let owned = Arc::clone(driver);
-        let plugged = crate::blocking::file("making a TAP device", move || plug.carry_out(&owned.tap_names)).await?;
+        let plugged = make(driver, plug).await?;
         let mut given = DeviceResources::default();
         for tap in plugged.taps {
             given.tap_fds.push(qemu.pass(tap)?);
@@ -155,6 +154,17 @@ pub(super) async fn plug(
         ports::filter(driver, interface, owner.clone(), undo).await?;
     }
     Ok(())
+}
+
+/// Makes one host's end. A port of a bridge is made by a helper where we are one user's daemon.
+async fn make(driver: &Arc<Driver>, plug: Plug) -> Result<Plugged> {
+    if let (Some(bridge), crate::paths::Scope::Session) = (&plug.bridge, driver.host.scope) {
+        let config = driver.config();
+        let (tap, device) = Request { helper: &config.bridge_helper, bridge, header: plug.header }.carry_out().await?;
+        return Ok(Plugged { device, taps: vec![tap], vhosts: plug.vhosts(1)? });
+    }
+    let owned = Arc::clone(driver);
+    crate::blocking::file("making a TAP device", move || plug.carry_out(&owned.tap_names)).await
 }
 
 /// Runs the script of an interface, if it has one.
@@ -239,7 +249,7 @@ impl Plug {
         if !self.foreign {
             self.set_up(&device)?;
         }
-        Ok(Plugged { device, taps, vhosts: self.vhosts()? })
+        Ok(Plugged { device, taps, vhosts: self.vhosts(self.queues)? })
     }
 
     fn set_up(&self, device: &str) -> Result<()> {
@@ -262,11 +272,11 @@ impl Plug {
         unixfd::set_up(device).map_err(|error| failed(format_args!("Cannot set interface flags on '{device}'"), error))
     }
 
-    fn vhosts(&self) -> Result<Vec<OwnedFd>> {
+    fn vhosts(&self, queues: u32) -> Result<Vec<OwnedFd>> {
         if self.vhost == Vhost::No {
             return Ok(Vec::new());
         }
-        let opened: std::io::Result<Vec<OwnedFd>> = (0..self.queues).map(|_| unixfd::vhost_net()).collect();
+        let opened: std::io::Result<Vec<OwnedFd>> = (0..queues).map(|_| unixfd::vhost_net()).collect();
         match opened {
             Ok(fds) => Ok(fds),
             Err(error) if self.vhost == Vhost::Must => {
@@ -278,7 +288,7 @@ impl Plug {
     }
 }
 
-fn failed(what: impl std::fmt::Display, error: std::io::Error) -> Error {
+pub(super) fn failed(what: impl std::fmt::Display, error: std::io::Error) -> Error {
     Error::system(what, error).in_area(Area::None)
 }
 
