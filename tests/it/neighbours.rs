@@ -314,6 +314,52 @@ async fn read_theirs(socket: PathBuf, until: Instant) -> Result<(usize, Duration
     Ok((answered, longest))
 }
 
+/// A read of each driver that has a daemon of its own.
+const READS: &[(&str, &[&str])] = &[
+    ("network", &["net-list", "--all"]),
+    ("storage", &["pool-list", "--all"]),
+    ("nodedev", &["nodedev-info", "computer"]),
+    ("secret", &["secret-list"]),
+    ("nwfilter", &["nwfilter-list"]),
+    ("interface", &["iface-list", "--all"]),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_six_daemons_one_that_is_stopped_or_killed_hurts_its_own_calls_only() -> Result<()> {
+    let sandbox = Sandbox::started(daemon())?;
+    let Some(mut neighbour) = Neighbour::modular(&sandbox)? else { return Ok(()) };
+    sandbox.virsh().define(&small("own", Path::new(QEMU), ""))?;
+    let until = Instant::now() + Duration::from_secs(6);
+    let own: Vec<_> = (0..4).map(|_| tokio::spawn(read_own(sandbox.socket(), until))).collect();
+    let (uri, socket) = (sandbox.uri(), sandbox.socket());
+    let work = tokio::task::spawn_blocking(move || -> Result<()> {
+        for (driver, _) in READS {
+            neighbour.signal_one(driver, Signal::SIGSTOP)?;
+            others_answer(&uri, driver)?;
+            neighbour.kill_one(driver)?;
+            others_answer(&uri, driver)?;
+            let (_, read) = READS.iter().find(|(name, _)| name == driver).context("no read")?;
+            ensure!(!Virsh::new(&uri).run(read)?.success(), "{driver} answers without its daemon at {}", socket.display());
+            neighbour.start()?;
+            Virsh::new(&uri).ok(read).with_context(|| format!("{driver} after its daemon's restart"))?;
+        }
+        Ok(())
+    });
+    work.await??;
+    for reader in own {
+        let longest = reader.await?.context("a client of our own guests failed")?;
+        ensure!(longest < OWN * LOADED, "{longest:?}");
+    }
+    Ok(())
+}
+
+fn others_answer(uri: &str, gone: &str) -> Result<()> {
+    for (driver, read) in READS.iter().filter(|(driver, _)| *driver != gone) {
+        Virsh::new(uri).ok(read).with_context(|| format!("{driver} while {gone} is away"))?;
+    }
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_neighbour_that_is_stopped_or_killed_is_noticed_by_nobody_else() -> Result<()> {
     let Some((sandbox, mut neighbour, _)) = with_neighbour()? else { return Ok(()) };

@@ -41,13 +41,18 @@ pub(crate) struct Place {
 impl Place {
     /// In a network that this thread alone is in; `None` where that cannot be.
     pub(crate) fn make() -> Result<Option<Self>> {
+        Self::with(Neighbour::beside)
+    }
+
+    /// The same with another neighbour.
+    pub(crate) fn with(neighbour: fn(&Sandbox) -> Result<Option<Neighbour>>) -> Result<Option<Self>> {
         if !can_run_guests() {
             return Ok(None);
         }
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)?;
         ensure!(ip(&["link", "set", "lo", "up"])?.is_empty());
         let sandbox = Sandbox::started(daemon())?;
-        let Some(neighbour) = Neighbour::beside(&sandbox)? else { return Ok(None) };
+        let Some(neighbour) = neighbour(&sandbox)? else { return Ok(None) };
         let place = Self { sandbox, neighbour };
         for (driver, command, text) in
             [("network", "net-define", NETWORK), ("network", "net-define", BRIDGE), ("nwfilter", "nwfilter-define", FILTER)]

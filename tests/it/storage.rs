@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use testkit::skip::can_run_guests;
@@ -29,27 +30,44 @@ fn place() -> Result<Option<(Sandbox, Neighbour)>> {
     let sandbox = Sandbox::started(daemon())?;
     let Some(neighbour) = Neighbour::beside(&sandbox)? else { return Ok(None) };
     furnish(&sandbox, &neighbour)?;
+    luks_by_pool(&sandbox, &neighbour)?;
     Ok(Some((sandbox, neighbour)))
 }
 
-/// Gives the neighbour the pool, the volumes and the secrets.
+/// Runs a command on a document.
+fn document(sandbox: &Sandbox, virsh: &Virsh, command: &[&str], text: &str) -> Result<()> {
+    let file = sandbox.dir().join("document.xml");
+    fs::write(&file, text)?;
+    let file = file.to_string_lossy();
+    virsh.ok(&[command, &[&file]].concat()).map(drop)
+}
+
+/// The volume that is encrypted.
+pub(crate) fn luks_by_pool(sandbox: &Sandbox, neighbour: &Neighbour) -> Result<()> {
+    document(sandbox, &neighbour.virsh("storage"), &["vol-create", "p"], LUKS)
+}
+
+/// The same image, of which the pool does not know: libvirtd with the storage driver alone can't read one that has secrets.
+pub(crate) fn luks_by_hand(sandbox: &Sandbox, _: &Neighbour) -> Result<()> {
+    let file = sandbox.path("/var/lib/libvirt/pool/luks");
+    let secret = ["create", "-q", "--object", "secret,id=s,data=secret", "-f", "luks", "-o", "key-secret=s"];
+    let status = Command::new("qemu-img").args(secret).arg(file).arg("4M").status()?;
+    ensure!(status.success(), "qemu-img failed");
+    Ok(())
+}
+
+/// Gives the neighbour the pool, the plain volumes and the secrets.
 pub(crate) fn furnish(sandbox: &Sandbox, neighbour: &Neighbour) -> Result<()> {
-    let document = |driver: &str, command: &[&str], text: &str| -> Result<()> {
-        let file = sandbox.dir().join("document.xml");
-        fs::write(&file, text)?;
-        let file = file.to_string_lossy();
-        neighbour.virsh(driver).ok(&[command, &[&file]].concat()).map(drop)
-    };
+    let secrets = neighbour.virsh("secret");
     let storage = neighbour.virsh("storage");
     storage.ok(&["pool-define-as", "p", "dir", "--target", "/var/lib/libvirt/pool"])?;
     storage.ok(&["pool-build", "p"])?;
     storage.ok(&["pool-start", "p"])?;
     storage.ok(&["vol-create-as", "p", "raw", "4M"])?;
     storage.ok(&["vol-create-as", "p", "cow", "4M", "--format", "qcow2"])?;
-    document("secret", &["secret-define"], SECRET)?;
-    document("secret", &["secret-define"], EMPTY_SECRET)?;
-    neighbour.virsh("secret").ok(&["secret-set-value", "33333333-3333-3333-3333-333333333333", "--base64", "c2VjcmV0"])?;
-    document("storage", &["vol-create", "p"], LUKS)
+    document(sandbox, &secrets, &["secret-define"], SECRET)?;
+    document(sandbox, &secrets, &["secret-define"], EMPTY_SECRET)?;
+    secrets.ok(&["secret-set-value", "33333333-3333-3333-3333-333333333333", "--base64", "c2VjcmV0"]).map(drop)
 }
 
 fn guest(name: &str) -> String {

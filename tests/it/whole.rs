@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use testkit::guest::Image;
-use testkit::{GuestSpec, wait_until};
+use testkit::{GuestSpec, Neighbour, Sandbox, wait_until};
 
 use crate::grpc::{QEMU, small};
 use crate::network::{Place, SETTLED};
-use crate::storage::{DISKS, furnish, nothing_left};
+use crate::storage::{DISKS, furnish, luks_by_hand, luks_by_pool, nothing_left};
 
 const CARD: &str = "<interface type='network'><mac address='52:54:00:aa:00:07'/><source network='n'/><model type='virtio'/>\
     <filterref filter='f'/></interface>";
@@ -21,9 +21,26 @@ const VOLUMES: [&str; 3] = ["raw", "cow", "luks"];
 /// When the neighbour is killed after a start has begun, milliseconds.
 const MOMENTS: [u64; 8] = [0, 5, 15, 30, 50, 80, 120, 200];
 
-fn place() -> Result<Option<Place>> {
-    let Some(place) = Place::make()? else { return Ok(None) };
+/// A kind of neighbour, who makes the encrypted image there, and the disks then.
+struct Kind {
+    start: fn(&Sandbox) -> Result<Option<Neighbour>>,
+    encrypt: fn(&Sandbox, &Neighbour) -> Result<()>,
+    disks: fn() -> String,
+}
+
+const ONE: Kind = Kind { start: Neighbour::beside, encrypt: luks_by_pool, disks: || DISKS.to_owned() };
+const SIX: Kind = Kind { start: Neighbour::modular, encrypt: luks_by_hand, disks: with_a_file };
+
+/// The volumes, and the encrypted one by its file.
+fn with_a_file() -> String {
+    let (before, luks) = DISKS.rsplit_once("type='volume'").unwrap_or_default();
+    format!("{before}type='file'{luks}").replace("pool='p' volume='luks'", "file='/var/lib/libvirt/pool/luks'")
+}
+
+fn place(kind: &Kind) -> Result<Option<Place>> {
+    let Some(place) = Place::with(kind.start)? else { return Ok(None) };
     furnish(&place.sandbox, &place.neighbour)?;
+    (kind.encrypt)(&place.sandbox, &place.neighbour)?;
     Ok(Some(place))
 }
 
@@ -43,9 +60,18 @@ fn guest() -> String {
 
 #[test]
 fn a_guest_uses_it_all_and_leaves_nothing() -> Result<()> {
-    let (Some(place), Some(image)) = (place()?, Image::find()?) else { return Ok(()) };
+    uses_it_all(&ONE)
+}
+
+#[test]
+fn a_guest_uses_a_daemon_for_each_thing_and_leaves_nothing() -> Result<()> {
+    uses_it_all(&SIX)
+}
+
+fn uses_it_all(kind: &Kind) -> Result<()> {
+    let (Some(place), Some(image)) = (place(kind)?, Image::find()?) else { return Ok(()) };
     let mut spec = GuestSpec::new("all").device(CARD);
-    for disk in DISKS.split_inclusive("</disk>") {
+    for disk in (kind.disks)().split_inclusive("</disk>") {
         spec = spec.device(disk.trim());
     }
     let mut console = spec.boot(&place.sandbox, &image)?;
@@ -64,7 +90,7 @@ fn a_guest_uses_it_all_and_leaves_nothing() -> Result<()> {
 #[test]
 #[expect(clippy::disallowed_methods, reason = "no runtime here")]
 fn a_neighbour_that_is_killed_during_a_start_leaves_nothing() -> Result<()> {
-    let Some(mut place) = place()? else { return Ok(()) };
+    let Some(mut place) = place(&ONE)? else { return Ok(()) };
     let virsh = place.virsh();
     virsh.define(&guest())?;
     for moment in MOMENTS {
