@@ -8,6 +8,8 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
+use nix::sys::socket::SockaddrLike;
+
 use super::Limit;
 use super::plan::Plan;
 use super::stage::Stage;
@@ -64,6 +66,9 @@ fn middle(plan: &mut Plan) -> ! {
 }
 
 fn child(plan: &mut Plan) -> ! {
+    if let Err(stage) = connect(plan) {
+        fail(plan, stage);
+    }
     // SAFETY: getpid cannot fail.
     report(plan, 0, unsafe { libc::getpid() });
     wait_for_release(plan);
@@ -88,6 +93,15 @@ fn wait_for_release(plan: &Plan) {
             libc::_exit(127);
         }
     }
+}
+
+/// Done before anything is reported: whoever holds the process can talk over its connections.
+fn connect(plan: &Plan) -> Step {
+    for (fd, address) in &plan.connections {
+        // SAFETY: the address lives in the plan, and its length is its own.
+        check(unsafe { libc::connect(*fd, address.as_ptr().cast(), address.len()) }, Stage::Connect)?;
+    }
+    Ok(())
 }
 
 fn set_up(plan: &mut Plan) -> Step {

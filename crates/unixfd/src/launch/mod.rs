@@ -27,6 +27,8 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, setsockopt, socket, sockopt};
+use nix::sys::time::TimeVal;
 use nix::unistd::pipe2;
 
 use crate::PidFd;
@@ -55,6 +57,7 @@ pub struct Launch {
     output: Option<OwnedFd>,
     placed: Vec<(OwnedFd, RawFd)>,
     inherited: Vec<OwnedFd>,
+    connections: Vec<(RawFd, UnixAddr)>,
     umask: u32,
     identity: Option<Identity>,
     limits: Vec<(Limit, u64)>,
@@ -106,6 +109,7 @@ impl Launch {
             output: None,
             placed: Vec::new(),
             inherited: Vec::new(),
+            connections: Vec::new(),
             umask: 0o022,
             identity: None,
             limits: Vec::new(),
@@ -151,6 +155,23 @@ impl Launch {
         let number = fd.as_raw_fd();
         self.inherited.push(fd);
         Ok(number)
+    }
+
+    /// Has the new process itself connect to the socket at `path` as soon as it is forked: the peer sees its number at
+    /// the other end. The program inherits the connection; what is returned is for us to talk over. A peer that is too
+    /// busy to take it is waited for up to `within`.
+    ///
+    /// # Errors
+    /// `InvalidInput` when the path is longer than 107 bytes, else what the system calls give.
+    pub fn connect(&mut self, path: &Path, within: Duration) -> io::Result<OwnedFd> {
+        let address = UnixAddr::new(path).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+        let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+        let limit = TimeVal::new(i64::try_from(within.as_secs()).unwrap_or(i64::MAX), i64::from(within.subsec_micros()));
+        setsockopt(&socket, sockopt::SendTimeout, &limit)?;
+        let ours = socket.try_clone()?;
+        let number = self.inherit(socket)?;
+        self.connections.push((number, address));
+        Ok(ours)
     }
 
     /// Permissions that files it makes never get. 022 without this.
@@ -235,6 +256,7 @@ impl Launch {
         let (go_in, go_out) = pipe2(OFlag::O_CLOEXEC)?;
         let mut plan = Plan::new(&self.program, &self.args, &self.env)?;
         plan.descriptors(placed, self.inherited, spare)?;
+        plan.connections = self.connections;
         plan.pipes(above(report_out, spare)?, above(go_in, spare)?);
         plan.pid_file = pid_file;
         plan.umask = self.umask;

@@ -7,6 +7,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr;
 
+use nix::sys::socket::UnixAddr;
+
 use super::Limit;
 
 /// Laid out by the parent, carried out by `child`.
@@ -17,6 +19,8 @@ pub(super) struct Plan {
     pub(super) placed: Vec<(OwnedFd, RawFd, RawFd)>,
     /// Descriptors that keep their number.
     pub(super) inherited: Vec<OwnedFd>,
+    /// Sockets among the inherited, and where the new process connects them to.
+    pub(super) connections: Vec<(RawFd, UnixAddr)>,
     /// Lowest number that is nobody's target.
     pub(super) spare: RawFd,
     pub(super) report: Option<OwnedFd>,
@@ -43,6 +47,7 @@ impl Plan {
             program: c_string(program.as_os_str())?,
             placed: Vec::new(),
             inherited: Vec::new(),
+            connections: Vec::new(),
             spare: 3,
             report: None,
             go: None,

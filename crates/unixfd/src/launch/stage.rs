@@ -52,4 +52,6 @@ stages! {
     NoNewPrivileges = 12, "prctl(PR_SET_NO_NEW_PRIVS)";
     /// The exec itself.
     Exec = 13, "exec";
+    /// A connection that the new process itself makes; `EAGAIN`: the peer is too busy to take it.
+    Connect = 14, "connect";
 }

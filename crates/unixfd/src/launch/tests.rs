@@ -165,3 +165,47 @@ fn a_leaked_descriptor_without_close_on_exec_does_not_reach_the_program() {
     assert!(text.contains("No such file"), "{text}");
     drop(plan::own(number));
 }
+
+#[tokio::test]
+async fn a_connection_is_the_new_processs_own_and_lives_as_long_as_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("sock");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let mut launch = Launch::new("/bin/sleep", ["60"]);
+    let ours = launch.connect(&path, SOON).unwrap();
+    let held = launch.hold().unwrap();
+    let (mut theirs, _) = listener.accept().unwrap();
+    let cred = nix::sys::socket::getsockopt(&theirs, sockopt::PeerCredentials).unwrap();
+    assert_eq!(cred.pid(), held.pid());
+    File::from(ours).write_all(b"from us").unwrap();
+    let mut said = [0; 7];
+    theirs.read_exact(&mut said).unwrap();
+    assert_eq!(&said, b"from us");
+    let started = held.release(SOON).unwrap();
+    theirs.set_nonblocking(true).unwrap();
+    assert_eq!(theirs.read(&mut said).unwrap_err().kind(), io::ErrorKind::WouldBlock, "still open in the program");
+    started.pidfd.send_signal(Signal::SIGKILL).unwrap();
+    started.pidfd.exited().await.unwrap();
+    assert_eq!(theirs.read(&mut said).unwrap(), 0);
+}
+
+#[test]
+fn a_peer_that_is_not_there_or_too_busy_ends_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("sock");
+    let attempt = || {
+        let mut launch = Launch::new("/bin/true", [""; 0]);
+        launch.connect(&path, Duration::from_millis(50)).unwrap();
+        match launch.hold() {
+            Err(LaunchError::Failed { stage: Stage::Connect, source, .. }) => source.raw_os_error(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(attempt(), Some(libc::ENOENT));
+    let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::empty(), None).unwrap();
+    nix::sys::socket::bind(socket.as_raw_fd(), &UnixAddr::new(&path).unwrap()).unwrap();
+    assert_eq!(attempt(), Some(libc::ECONNREFUSED));
+    nix::sys::socket::listen(&socket, nix::sys::socket::Backlog::new(0).unwrap()).unwrap();
+    let _first = std::os::unix::net::UnixStream::connect(&path).unwrap();
+    assert_eq!(attempt(), Some(libc::EAGAIN), "waited for in vain");
+}
