@@ -74,7 +74,7 @@ fn through_the_journal(c: &mut Criterion) {
 fn driver(root: &Path) -> Arc<Driver> {
     let paths = Arc::new(Paths::system(root));
     let document = virtqemud::config::Document::from_text(&QEMU, Path::new("qemu.conf"), "").unwrap();
-    let config = Arc::new(QemuConfig::from_document(&document).unwrap());
+    let config = Arc::new(QemuConfig::from_document(&document, None).unwrap());
     Arc::new(Driver {
         registry: Registry::new(Store::new(Arc::clone(&paths)), Journal::in_memory(1), 0),
         guests: Guests::default(),

@@ -130,7 +130,7 @@ pip_run() {
 quiet_reference() {
   have systemctl && [ -d /run/systemd/system ] || return 0
   systemctl disable --now libvirtd.service libvirtd.socket libvirtd-ro.socket libvirtd-admin.socket \
-    >/dev/null 2>&1 || true
+    virtlockd.service virtlockd.socket virtlockd-admin.socket >/dev/null 2>&1 || true
 }
 
 main() {
@@ -142,7 +142,7 @@ main() {
   [ $clients = no ] || install_missing libvirt-clients
   if [ $reference = yes ]; then
     install_missing libvirt-daemon libvirt-daemon-driver-qemu libvirt-daemon-driver-interface libvirt-daemon-system \
-      python3-libvirt dnsmasq-base iptables dmidecode
+      libvirt-daemon-lock libvirt-daemon-plugin-lockd python3-libvirt dnsmasq-base iptables dmidecode
     quiet_reference
   fi
   fetch_kernel

@@ -173,10 +173,14 @@ areas! {
     Streams = 38,
     /// Watches and journal.
     Event = 40,
+    /// Leases of disks.
+    Locking = 42,
     /// Capabilities.
     Capabilities = 44,
     /// Device documents.
     Device = 49,
+    /// What leases are taken on.
+    LockSpace = 51,
     /// Who may do what.
     Access = 55,
     /// The host's firewall.

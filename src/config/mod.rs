@@ -1,8 +1,8 @@
-//! The daemon's two configuration files, `virtqemud.conf` and `qemu.conf`, in libvirt's format.
+//! The daemon's configuration files in libvirt's format: `virtqemud.conf`, `qemu.conf`, and `qemu-lockd.conf` where that asks for it.
 //!
-//! [`key`] says what a key is; [`daemon_keys`] and [`qemu_keys`] are the tables of all of them, from
-//! which reading, checking, reloading and the shipped files in `conf/` follow. [`DaemonConfig`] and [`QemuConfig`]
-//! are what the rest of the program reads: plain values, checked, with defaults filled in.
+//! [`key`] says what a key is; [`daemon_keys`], [`qemu_keys`] and [`lockd`] are the tables of all of them, from
+//! which reading, checking, reloading and the shipped files in `conf/` follow. [`DaemonConfig`], [`QemuConfig`] and
+//! [`LockdConfig`] are what the rest of the program reads: plain values, checked, with defaults filled in.
 //!
 //! The hard thing is the file format: it looks like TOML and is not (see [`syntax`]).
 
@@ -10,6 +10,7 @@ mod daemon;
 mod daemon_keys;
 mod document;
 mod key;
+mod lockd;
 mod qemu;
 mod qemu_keys;
 mod render;
@@ -19,6 +20,7 @@ pub use daemon::{AdminLimits, DaemonConfig, HostUuid, Keepalive, Limits, Logging
 pub use daemon_keys::DAEMON;
 pub use document::{Changes, Document, Error, Notice, Presence};
 pub use key::{Default, Key, Kind, Section, Support, Table};
+pub use lockd::{LOCKD, LockdConfig};
 pub use qemu::{
     Audio, Auto, AutoShutdown, CoreLimit, Guard, HelperIdentity, Identity, Paths as QemuPaths, PortRange, ProcessLimits, QemuConfig,
     SaveFormat, SaveFormats, StdioHandler, Vnc,

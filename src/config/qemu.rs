@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::document::{Document, Error};
+use super::document::{Document, Error, Presence};
+use super::lockd::{LOCKD, LockdConfig};
 
 /// The program that gives ports of bridges.
 const BRIDGE_HELPER: &str = "qemu-bridge-helper";
@@ -49,6 +50,8 @@ pub struct QemuConfig {
     pub capability_filters: Vec<String>,
     /// What QEMU does about deprecated interfaces: "none", "omit", "reject" or "crash".
     pub deprecation_behavior: String,
+    /// Leases of disks through virtlockd; none: disks have no leases.
+    pub lockd: Option<LockdConfig>,
 }
 
 /// Whom QEMU runs as, as the file writes it: a name, a number, or "+number".
@@ -235,11 +238,21 @@ pub enum StdioHandler {
 const SHUTDOWN_WAIT: u64 = 30;
 
 impl QemuConfig {
-    /// Takes the values out of a document of [`super::QEMU`].
+    /// The document of the lock manager's own file, beside that of `document`, where it says that there is one.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn lockd_document(document: &Document) -> Result<Option<Document>, Error> {
+        let file = document.file().with_file_name(LOCKD.file);
+        let read = || Document::read(&LOCKD, &file, Presence::Optional);
+        (document.text("lock_manager") == Some("lockd")).then(read).transpose()
+    }
+
+    /// Takes the values out of a document of [`super::QEMU`], and the lock manager's.
     ///
     /// # Errors
     /// When values do not go together or ask for what the daemon cannot do.
-    pub fn from_document(document: &Document) -> Result<Self, Error> {
+    pub fn from_document(document: &Document, lockd: Option<&Document>) -> Result<Self, Error> {
         refuse_unsupported_labels(document)?;
         refuse_lock_managers(document)?;
         Ok(Self {
@@ -276,6 +289,7 @@ impl QemuConfig {
             bridge_helper: document.text("bridge_helper").unwrap_or(BRIDGE_HELPER).to_owned(),
             capability_filters: document.list("capability_filters").unwrap_or_default(),
             deprecation_behavior: document.text("deprecation_behavior").unwrap_or("none").to_owned(),
+            lockd: lockd.map(LockdConfig::from_document),
         })
     }
 }
@@ -293,10 +307,9 @@ fn refuse_unsupported_labels(document: &Document) -> Result<(), Error> {
 /// Who asks for leases relies on them: two guests could write to one disk.
 fn refuse_lock_managers(document: &Document) -> Result<(), Error> {
     match document.text("lock_manager") {
-        None | Some("nop") => Ok(()),
-        Some(manager) => {
-            Err(document.meaning("lock_manager", format!("\"{manager}\" is not supported yet; set \"nop\": disks have no leases then")))
-        }
+        None | Some("nop" | "lockd") => Ok(()),
+        Some(manager) => Err(document
+            .meaning("lock_manager", format!("\"{manager}\" is not supported; set \"lockd\", or \"nop\": disks have no leases then"))),
     }
 }
 

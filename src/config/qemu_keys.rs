@@ -3,7 +3,7 @@
 
 use super::key::Default::{Flag, List, Number as Int, Text as Str, Unset};
 use super::key::Kind::{self, ListOrText, Number, NumberOrWord, Path, Text, Word, Words};
-use super::key::Support::{Live, Planned};
+use super::key::Support::{Live, Planned, Restart};
 use super::key::{Section, Table, key};
 
 const SWITCH: Kind = Kind::Flag;
@@ -430,8 +430,8 @@ const SECTIONS: &[Section] = &[
                 "lock_manager",
                 Word(&["lockd", "sanlock", "nop"]),
                 Unset("\"lockd\""),
-                Live,
-                "Who keeps two guests from writing to one disk. Only \"nop\", nobody, is supported yet; the daemon does not\nstart with another.",
+                Restart,
+                "Who keeps two guests from writing to one disk: virtlockd (\"lockd\", with settings of its own in qemu-lockd.conf),\nor nobody (\"nop\", as without this setting). The daemon does not start with \"sanlock\".",
             ),
         ],
     },

@@ -110,7 +110,7 @@ fn empty_files_give_the_defaults() {
     assert_eq!((daemon.limits.clients, daemon.limits.client_requests), (5000, 5));
     assert_eq!(daemon.sockets.rw_mode, 0o700);
     assert_eq!(daemon.keepalive.interval, Some(std::time::Duration::from_secs(5)));
-    let qemu = QemuConfig::from_document(&read(&QEMU, "").unwrap()).unwrap();
+    let qemu = QemuConfig::from_document(&read(&QEMU, "").unwrap(), None).unwrap();
     assert_eq!(qemu.identity.user, "libvirt-qemu");
     assert_eq!(qemu.display_ports, PortRange { min: 5900, max: 65_535 });
     assert_eq!(qemu.limits.core, CoreLimit::Unlimited);
@@ -123,7 +123,7 @@ fn settings_arrive_in_the_typed_values() {
     let text = "user = '+0'\nmax_core = 4096\nsecurity_driver = \"none\"\nhugetlbfs_mount = \"/dev/hp\"\n\
                 seccomp_sandbox = 0\nnvram = [ \"/c:/v\" ]\nauto_shutdown_try_shutdown = \"all\"\n\
                 default_tls_x509_verify = 1\nnamespaces = []\nmax_files = 1024\n";
-    let qemu = QemuConfig::from_document(&read(&QEMU, text).unwrap()).unwrap();
+    let qemu = QemuConfig::from_document(&read(&QEMU, text).unwrap(), None).unwrap();
     assert_eq!(qemu.identity.user, "+0");
     assert_eq!(qemu.limits.core, CoreLimit::Bytes(4096));
     assert_eq!(qemu.limits.files, Some(1024));
@@ -163,7 +163,11 @@ fn wrong_values_name_file_line_key_and_what_is_allowed() {
     let qemu = [
         ("dynamic_ownership = 2", "/etc/x.conf:1: dynamic_ownership: expected 0 or 1"),
         ("max_core = \"much\"", "/etc/x.conf:1: max_core: expected a whole number from 0 to 9223372036854775807, or \"unlimited\""),
-        ("lock_manager = \"lockd\"", "/etc/x.conf: lock_manager: \"lockd\" is not supported yet; set \"nop\": disks have no leases then"),
+        (
+            "lock_manager = \"sanlock\"",
+            "/etc/x.conf: lock_manager: \"sanlock\" is not supported; set \"lockd\", or \"nop\": disks have no leases then",
+        ),
+        ("lock_manager = \"mine\"", "/etc/x.conf:1: lock_manager: expected one of \"lockd\", \"sanlock\", \"nop\""),
         (
             "security_driver = [ \"selinux\" ]",
             "/etc/x.conf: security_driver: \"selinux\" is not supported yet; set \"none\": owner and mode protect guests then",
@@ -176,7 +180,7 @@ fn wrong_values_name_file_line_key_and_what_is_allowed() {
         ("nvram = [ \"/only\" ]", "/etc/x.conf: nvram: \"/only\" is not FIRMWARE:VARIABLES"),
     ];
     for (source, message) in qemu {
-        let result = read(&QEMU, source).and_then(|document| QemuConfig::from_document(&document));
+        let result = read(&QEMU, source).and_then(|document| QemuConfig::from_document(&document, None));
         assert_eq!(result.err().map(|e| e.to_string()).as_deref(), Some(message), "{source}");
     }
 }
@@ -210,7 +214,7 @@ fn a_missing_file_is_an_error_only_when_it_was_named() {
 /// `BLESS=1 cargo test` rewrites the files.
 #[test]
 fn shipped_files_are_those_of_the_tables() {
-    for table in [&DAEMON, &QEMU] {
+    for table in [&DAEMON, &QEMU, &LOCKD] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf").join(table.file);
         let rendered = render(table);
         if std::env::var_os("BLESS").is_some() {
@@ -219,4 +223,34 @@ fn shipped_files_are_those_of_the_tables() {
         let shipped = std::fs::read_to_string(&path).unwrap_or_default();
         assert!(shipped == rendered, "{} is stale: run with BLESS=1", path.display());
     }
+}
+
+#[test]
+fn leases_are_required_where_they_are_not_taken_unless_the_file_says_otherwise() {
+    let of = |text: &str| {
+        let config = LockdConfig::from_document(&read(&LOCKD, text).unwrap());
+        (config.auto_disk_leases, config.require_lease_for_disks)
+    };
+    assert_eq!(of(""), (true, false));
+    assert_eq!(of("auto_disk_leases = 0"), (false, true));
+    assert_eq!(of("auto_disk_leases = 0; require_lease_for_disks = 0"), (false, false));
+    assert_eq!(of("require_lease_for_disks = 1"), (true, true));
+    let dirs = LockdConfig::from_document(&read(&LOCKD, "file_lockspace_dir = \"/a\"; lvm_lockspace_dir = \"\"").unwrap());
+    assert!(dirs.keeps(Path::new("/a")) && !dirs.keeps(Path::new("")));
+    assert!(read(&LOCKD, "file_lockspace_dir = \"a\"").is_err());
+}
+
+#[test]
+fn the_lock_managers_file_is_read_where_it_is_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("qemu-lockd.conf"), "auto_disk_leases = 2").unwrap();
+    let lockd = |text: &str| {
+        let document = Document::from_text(&QEMU, &dir.path().join("qemu.conf"), text).unwrap();
+        QemuConfig::lockd_document(&document)
+    };
+    assert!(lockd("").unwrap().is_none() && lockd("lock_manager = \"nop\"").unwrap().is_none());
+    let error = lockd("lock_manager = \"lockd\"").unwrap_err().to_string();
+    assert!(error.ends_with("qemu-lockd.conf:1: auto_disk_leases: expected 0 or 1"), "{error}");
+    std::fs::remove_file(dir.path().join("qemu-lockd.conf")).unwrap();
+    assert!(lockd("lock_manager = \"lockd\"").unwrap().is_some());
 }

@@ -1,4 +1,4 @@
-//! The two configuration files: read at the start and again at SIGHUP.
+//! The configuration files: read at the start and again at SIGHUP.
 //!
 //! A reload applies all or nothing: a file with an error, or a log that cannot be opened, leaves everything
 //! as it was. Settings that only a restart can apply keep their old value, and the log names them.
@@ -30,6 +30,7 @@ pub struct Configuration {
 struct Documents {
     daemon: Document,
     qemu: Document,
+    lockd: Option<Document>,
 }
 
 impl Configuration {
@@ -43,12 +44,9 @@ impl Configuration {
             Some(_) => Presence::Required,
             None => Presence::Optional,
         };
-        let documents = Documents {
-            daemon: Document::read(&DAEMON, &daemon_file, daemon_presence)?,
-            qemu: Document::read(&QEMU, &paths.qemu_conf, Presence::Optional)?,
-        };
+        let documents = Documents::read(&daemon_file, daemon_presence, &paths.qemu_conf)?;
         let daemon = DaemonConfig::from_document(&documents.daemon)?;
-        let qemu = QemuConfig::from_document(&documents.qemu)?;
+        let qemu = documents.qemu_config()?;
         apply_plan(&log, Plan::new(&daemon.logging, &around)?)?;
         documents.notice();
         Ok(Self {
@@ -97,18 +95,20 @@ impl Configuration {
     }
 
     fn try_reload(&mut self) -> Result<Changes, StartError> {
-        let documents = Documents {
-            daemon: Document::read(&DAEMON, &self.daemon_file, self.daemon_presence)?,
-            qemu: Document::read(&QEMU, &self.qemu_file, Presence::Optional)?,
-        };
+        let documents = Documents::read(&self.daemon_file, self.daemon_presence, &self.qemu_file)?;
         let daemon = DaemonConfig::from_document(&documents.daemon)?;
-        let qemu = QemuConfig::from_document(&documents.qemu)?;
+        let mut qemu = documents.qemu_config()?;
+        // Guests that run have leases, or have none.
+        qemu.lockd.clone_from(&self.qemu.borrow().lockd);
         apply_plan(&self.log, Plan::new(&daemon.logging, &self.around)?)?;
         documents.notice();
         let mut changes = documents.daemon.changes_since(&self.documents.daemon);
         let of_qemu = documents.qemu.changes_since(&self.documents.qemu);
-        changes.live.extend(of_qemu.live);
-        changes.restart.extend(of_qemu.restart);
+        let of_lockd = documents.lockd.as_ref().zip(self.documents.lockd.as_ref()).map(|(new, old)| new.changes_since(old));
+        for more in [of_qemu, of_lockd.unwrap_or_default()] {
+            changes.live.extend(more.live);
+            changes.restart.extend(more.restart);
+        }
         self.documents = documents;
         let merged = daemon.reloaded_over(&self.daemon());
         self.daemon.send_replace(Arc::new(merged));
@@ -118,8 +118,18 @@ impl Configuration {
 }
 
 impl Documents {
+    fn read(daemon: &Path, presence: Presence, qemu: &Path) -> Result<Self, StartError> {
+        let daemon = Document::read(&DAEMON, daemon, presence)?;
+        let qemu = Document::read(&QEMU, qemu, Presence::Optional)?;
+        Ok(Self { lockd: QemuConfig::lockd_document(&qemu)?, daemon, qemu })
+    }
+
+    fn qemu_config(&self) -> Result<QemuConfig, StartError> {
+        Ok(QemuConfig::from_document(&self.qemu, self.lockd.as_ref())?)
+    }
+
     fn notice(&self) {
-        for document in [&self.daemon, &self.qemu] {
+        for document in [&self.daemon, &self.qemu].into_iter().chain(&self.lockd) {
             for notice in document.notices() {
                 tracing::warn!(
                     file = %document.file().display(),

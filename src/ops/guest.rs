@@ -27,7 +27,7 @@ use qmp::{Closed, Command};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::{Driver, agent::Line, console::Consoles, plan::Lease, react, restore, stop};
+use super::{Driver, agent::Line, console::Consoles, locks::Holding, plan::Lease, react, restore, stop};
 use crate::{
     domain::{Condition, Domain, Effects, View},
     error::{Code, Error, Result},
@@ -60,6 +60,8 @@ pub struct Guest {
     pub consoles: Consoles,
     /// The connection to the agent inside.
     pub(super) agent: Line,
+    /// Leases of its disks.
+    pub(super) holding: Holding,
     monitor: Mutex<Option<Monitor>>,
     /// Set by the first cause of the run's end.
     ending: Mutex<Option<stop::Cause>>,
@@ -122,6 +124,7 @@ impl Guest {
             leases: Mutex::new(leases),
             consoles: Consoles::default(),
             agent: Line::default(),
+            holding: Holding::default(),
             monitor: Mutex::new(None),
             ending: Mutex::new(None),
             pause: Mutex::new(None),

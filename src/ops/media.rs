@@ -26,7 +26,7 @@ use super::{
     Conditions, Driver, chain,
     configure::{Scope, Which},
     guest::Guest,
-    plan, refresh, start,
+    locks, plan, refresh, start,
     undo::Undo,
 };
 use crate::{
@@ -178,6 +178,7 @@ impl Steps<'_> {
         let Self { driver, guest, swap } = *self;
         let id = swap.old.info.alias.clone().ok_or_else(|| Error::internal("the drive has no alias"))?;
         let has_tray = swap.old.device == DiskDevice::Cdrom;
+        self.take_lease(undo).await?;
         self.take_file(undo).await?;
         let (old_nodes, new_nodes) = (nodes(&swap.old)?, nodes(&swap.new)?);
         for node in &new_nodes {
@@ -202,6 +203,19 @@ impl Steps<'_> {
             self.undo_by(undo, "the tray", commands::BlockdevOpenTray { id, force: true });
         }
         Ok(())
+    }
+
+    /// A medium that stays where it is keeps its lease.
+    fn lease_of(&self, disk: &Disk, other: &Disk) -> Option<locks::Claim> {
+        locks::of_disk(disk)
+            .filter(|_| chain::local_path(disk.kind, disk.source.as_ref()) != chain::local_path(other.kind, other.source.as_ref()))
+    }
+
+    async fn take_lease(&self, undo: &mut Undo) -> Result<()> {
+        match self.lease_of(&self.swap.new, &self.swap.old) {
+            Some(claim) => locks::take(self.driver, self.guest, &claim, undo).await,
+            None => Ok(()),
+        }
     }
 
     /// Gives the new medium's file to QEMU's user.
@@ -238,6 +252,9 @@ impl Steps<'_> {
             if let Err(error) = self.guest.execute(self.driver, commands::BlockdevDel { node_name: name_of(node) }).await {
                 tracing::warn!(node = name_of(node), %error, "the block node of a medium that was taken out is left in QEMU");
             }
+        }
+        if let Some(claim) = self.lease_of(&self.swap.old, &self.swap.new) {
+            locks::give_back(self.driver, self.guest, &claim).await;
         }
         let owners = start::Owners::of_disk(self.driver, &self.swap.old);
         let restored = crate::blocking::file("giving the old image back", move || {

@@ -21,6 +21,7 @@ pub mod facts;
 pub mod guest;
 pub mod host;
 mod link;
+mod locks;
 pub mod media;
 pub mod monitor;
 pub mod native;

@@ -8,7 +8,7 @@ use super::{
     Conditions, Driver,
     agent::{self, Goal},
     guest::Guest,
-    react,
+    locks, react,
 };
 use crate::{
     domain::{Condition, Domain, Effects, Job, RunState, View, jobs::Kind, jobs::Want},
@@ -192,7 +192,9 @@ pub async fn suspend(driver: &Arc<Driver>, domain: &Domain, conditions: &Conditi
             held.guest.expect_pause(Condition::PAUSED_USER);
             held.guest.execute(&owned, commands::Stop {}).await?;
             // QEMU's own event has told it, or will find it told.
-            held.job.commit(|view| Ok(react::paused(view, Condition::PAUSED_USER))).await.map(drop)
+            held.job.commit(|view| Ok(react::paused(view, Condition::PAUSED_USER))).await?;
+            locks::cpus_stopped(&owned, &held.guest).await;
+            Ok(())
         })
         .await
 }
@@ -211,8 +213,11 @@ pub async fn resume(driver: &Arc<Driver>, domain: &Domain, conditions: &Conditio
     let owned = Arc::clone(driver);
     driver
         .tracked(async move {
-            held.guest.execute(&owned, commands::Cont {}).await?;
-            held.job.commit(|view| Ok(react::resumed(view))).await.map(drop)
+            let run = async {
+                held.guest.execute(&owned, commands::Cont {}).await?;
+                held.job.commit(|view| Ok(react::resumed(view))).await.map(drop)
+            };
+            locks::run_cpus(&owned, &held.guest, run).await
         })
         .await
 }
@@ -231,8 +236,11 @@ pub(super) async fn restart(driver: &Arc<Driver>, guest: &Arc<Guest>) {
     let attempt = async {
         let job = guest.domain.job(Want::Plain(Kind::Modify)).await?;
         guest.execute(driver, commands::SystemReset {}).await?;
-        guest.execute(driver, commands::Cont {}).await?;
-        job.commit(|view| Ok(react::resumed(view))).await
+        let run = async {
+            guest.execute(driver, commands::Cont {}).await?;
+            job.commit(|view| Ok(react::resumed(view))).await
+        };
+        locks::run_cpus(driver, guest, run).await
     };
     if let Err(error) = attempt.await {
         tracing::error!(guest = %guest.domain.view().name, %error, "the guest could not be restarted after it shut down");

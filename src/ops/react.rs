@@ -240,6 +240,9 @@ pub(super) fn take_in(driver: &Arc<Driver>, guest: &Arc<Guest>, view: &mut View,
         guest.expect_pause(Condition::PAUSED_IOERROR);
     }
     let (effects, then) = decide(view, event, || guest.pause_cause());
+    if super::locks::is_stopped(view) {
+        super::locks::follow_stop(driver, guest);
+    }
     follow(driver, guest, then);
     effects
 }

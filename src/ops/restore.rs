@@ -141,6 +141,7 @@ async fn take_over(driver: Arc<Driver>, domain: Domain) {
     };
     note_start_time(&domain, run.id, process.pid()).await;
     let guest = Guest::new(domain.clone(), run.id, process, start::leases_of(&driver, &run.document.domain));
+    super::locks::found(&guest);
     driver.guests.insert(&guest);
     watch_process(&driver, &guest);
     if let Some(cause) = stop::intended(&driver, &view).or(run.starting.then_some(stop::Cause::NotStarted)) {
@@ -250,7 +251,10 @@ pub(super) async fn read_back(driver: &Arc<Driver>, guest: &Arc<Guest>) {
     };
     match guest.domain.commit(change).await {
         Ok(view) if matches!(view.condition.state(), RunState::Shutdown) => shut_down_meanwhile(driver, guest),
-        Ok(_) => {
+        Ok(view) => {
+            if super::locks::is_stopped(&view) {
+                super::locks::follow_stop(driver, guest);
+            }
             super::media::settle(driver, guest).await;
             super::link::settle(driver, guest).await;
             super::bandwidth::settle(driver, guest).await;

@@ -187,10 +187,11 @@ fn shut_off(view: &mut View, id: i32, cause: Cause) -> Effects {
 }
 
 /// Gives back what the run held: consoles, ports, what other daemons gave, log, directories, sockets, PID file. The status file goes with the commit.
-async fn give_back(driver: &Arc<Driver>, guest: &Guest, view: &View, cause: Cause) {
+async fn give_back(driver: &Arc<Driver>, guest: &Guest, view: &Arc<View>, cause: Cause) {
     guest.consoles.close();
     let leases = std::mem::take(&mut *guest.leases.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
     drop(leases);
+    super::locks::ended(driver, guest, view);
     let Some(run) = view.run.as_ref().filter(|r| r.id == guest.id) else { return };
     if let Err(error) = super::start::unplug(&run.document.domain).await {
         tracing::error!(guest = %view.name, %error, "an interface was not taken down");

@@ -6,6 +6,7 @@
 //! every call have a deadline. An error keeps the code and the area that the other daemon gave it.
 
 mod caller;
+mod lock;
 mod log;
 mod network;
 mod nwfilter;
@@ -18,6 +19,7 @@ use std::{path::PathBuf, time::Duration};
 use wire::{Owner, Procedure, WireError, client::Client, neighbour, remote::ConnectSetIdentity, typed::TypedParam};
 
 pub use caller::{current, on_behalf};
+pub use lock::{Holder, Locks, Resource};
 pub use log::LogFile;
 pub use network::{Lease, Network, PortId};
 pub use nwfilter::Nwfilter;

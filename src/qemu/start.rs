@@ -9,10 +9,10 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use unixfd::{Launch, LaunchError};
+use unixfd::{Launch, LaunchError, Stage};
 
 use super::{Events, LogTail, Monitor, Process};
-use crate::error::{Error, Result};
+use crate::error::{Area, Error, Result};
 
 /// Mode of the monitor's socket, as libvirt's has it; its directory keeps others out.
 const MONITOR_MODE: u32 = 0o775;
@@ -32,6 +32,14 @@ pub struct Prepared {
     monitor: PathBuf,
     monitor_fd: RawFd,
     launch: Launch,
+    connection: Option<Connection>,
+}
+
+/// A socket that QEMU's process connects to before it is QEMU.
+#[derive(Debug)]
+struct Connection {
+    path: PathBuf,
+    ours: OwnedFd,
 }
 
 /// Whom a QEMU runs as.
@@ -70,6 +78,7 @@ pub struct Held {
     inner: unixfd::Held,
     monitor: PathBuf,
     log: LogTail,
+    connection: Option<OwnedFd>,
 }
 
 /// A QEMU that answers.
@@ -93,7 +102,7 @@ impl Prepared {
         let listener = unixfd::bind_listener(monitor, MONITOR_MODE, None).map_err(failed)?;
         let mut launch = Launch::new(program, [""; 0]);
         let monitor_fd = launch.inherit(listener.into()).map_err(failed)?;
-        Ok(Self { program: program.to_owned(), monitor: monitor.to_owned(), monitor_fd, launch })
+        Ok(Self { program: program.to_owned(), monitor: monitor.to_owned(), monitor_fd, launch, connection: None })
     }
 
     /// The listening socket's number: `-chardev socket,id=charmonitor,fd=NUMBER,server=on,wait=off`.
@@ -110,10 +119,21 @@ impl Prepared {
         self.launch.inherit(fd).map_err(|error| Error::system("cannot pass a descriptor to QEMU", error))
     }
 
+    /// Has the process connect to the socket at `path`, within `limit`, before it is QEMU, and keep the connection.
+    ///
+    /// # Errors
+    /// When the daemon is out of descriptors.
+    pub fn connect(&mut self, path: &Path, limit: Duration) -> Result<()> {
+        let failed = |error| Error::system(format!("cannot make a socket for '{}'", path.display()), error);
+        let ours = self.launch.connect(path, limit).map_err(failed)?;
+        self.connection = Some(Connection { path: path.to_owned(), ours });
+        Ok(())
+    }
+
     /// Forks; nothing of QEMU runs yet.
     ///
     /// # Errors
-    /// When the process cannot be made.
+    /// When the process cannot be made, or its connection not be opened.
     pub async fn hold(self, start: Start) -> Result<Held> {
         let mut launch = self.launch.args(start.args).output(start.output).umask(UMASK);
         launch = launch.no_new_privileges().pid_file(start.pid_file);
@@ -126,9 +146,13 @@ impl Prepared {
         if let Some(RunAs { uid, gid, groups }) = start.run_as {
             launch = launch.identity(uid, gid, groups);
         }
-        let inner = super::blocking(move || launch.hold()).await?.map_err(launch_error)?;
+        let (path, connection) = self.connection.map(|c| (c.path, c.ours)).unzip();
+        let inner = super::blocking(move || launch.hold()).await?.map_err(|error| match (error, path) {
+            (LaunchError::Failed { stage: Stage::Connect, source, .. }, Some(path)) => not_connected(&path, source),
+            (other, _) => launch_error(other),
+        })?;
         tracing::debug!(pid = inner.pid(), program = %self.program.display(), "process for QEMU made");
-        Ok(Held { inner, monitor: self.monitor, log: start.log })
+        Ok(Held { inner, monitor: self.monitor, log: start.log, connection })
     }
 }
 
@@ -139,12 +163,17 @@ impl Held {
         self.inner.pid()
     }
 
+    /// Our end of the connection that the process has made; once.
+    pub fn take_connection(&mut self) -> Option<OwnedFd> {
+        self.connection.take()
+    }
+
     /// Lets QEMU run until it answers, CPUs stopped if its command line says so.
     ///
     /// # Errors
     /// When it cannot be executed, ends, or does not answer; it is gone then.
     pub async fn run(self) -> Result<Live> {
-        let Self { inner, monitor, log } = self;
+        let Self { inner, monitor, log, .. } = self;
         let started = super::blocking(move || inner.release(EXEC_DEADLINE)).await?.map_err(launch_error)?;
         let mut guard = KillUnlessLive { process: Process::new(started.pidfd), is_live: false };
         match alongside(&guard.process, Monitor::connect(&monitor, ANSWER_DEADLINE)).await {
@@ -212,6 +241,10 @@ async fn with_last_words(mut error: Error, log: &LogTail) -> Error {
         error.message = format!("{}: {words}", error.message).into();
     }
     error
+}
+
+fn not_connected(path: &Path, source: std::io::Error) -> Error {
+    Error::system(format!("Failed to connect socket to '{}'", path.display()), source).in_area(Area::Rpc)
 }
 
 pub(super) fn launch_error(error: LaunchError) -> Error {

@@ -11,6 +11,7 @@ mod identity;
 mod interface;
 mod kill;
 mod life;
+mod lockd;
 mod logd;
 mod neighbours;
 mod network;

@@ -15,6 +15,7 @@ mod error;
 pub mod frame;
 pub mod io;
 pub mod keepalive;
+pub mod lock;
 pub mod log;
 pub mod lxc;
 pub mod neighbour;

@@ -33,7 +33,7 @@ pub use owners::Owners;
 use reserve::Reserved;
 pub(super) use reserve::{leases_of, legacy_firmware, native_resources, plan_config};
 
-use super::{Conditions, Driver, chain, guest::Guest, plan, react, stop, undo::Undo, volumes};
+use super::{Conditions, Driver, chain, guest::Guest, locks, plan, react, stop, undo::Undo, volumes};
 use crate::{
     domain::{Condition, Document, Domain, Effects, GONE, Job, Run, Stored, View, jobs::Long, jobs::Want},
     error::{Error, Result},
@@ -252,8 +252,10 @@ impl Attempt<'_> {
             limits: reserve::limits(&driver.config(), &prepared.document),
             pid_file: self.pid_file(prepared),
         };
-        let qemu = reserved.take_qemu()?;
-        let held = qemu.hold(start).await?;
+        let mut qemu = reserved.take_qemu()?;
+        locks::connect(driver, &prepared.document, &mut qemu)?;
+        let mut held = qemu.hold(start).await?;
+        locks::register(driver, &mut held, prepared).await?;
         threads::place_emulator(driver, &prepared.document, held.pid()).await?;
         let run = Run {
             document: Document::live(*prepared.document.clone()),
@@ -318,7 +320,7 @@ impl Attempt<'_> {
             cpu::show_actual(&monitor, cpu).await?;
         }
         if !paused {
-            monitor.cont().await?;
+            locks::run_cpus(self.driver, guest, monitor.cont()).await?;
         }
         let agent = live::has_agent(&prepared.document);
         let document = Document::live(*prepared.document);
