@@ -108,9 +108,9 @@ pub const MANUAL: &[(&str, &str)] = &[
     ),
     (
         "FILES",
-        "As root: /etc/libvirt/virtqemud.conf, /etc/libvirt/qemu.conf, sockets in /run/libvirt, process number in \
+        "As root: /etc/libvirt/virtqemud.conf, /etc/libvirt/qemu.conf, /etc/libvirt/qemu-lockd.conf, sockets in /run/libvirt, process number in \
          /run/virtqemud.pid.\n\n\
-         As another user: $XDG_CONFIG_HOME/libvirt/virtqemud.conf and qemu.conf, sockets and virtqemud.pid in \
+         As another user: $XDG_CONFIG_HOME/libvirt/virtqemud.conf, qemu.conf and qemu-lockd.conf, sockets and virtqemud.pid in \
          $XDG_RUNTIME_DIR/libvirt. Without these variables: ~/.config, and ~/.cache for both.",
     ),
     ("EXIT STATUS", "0 when the daemon ended as it was told to, 1 when it could not start or failed."),
