@@ -80,6 +80,8 @@ codes! {
     NoStoragePool = 49, "NO_STORAGE_POOL", "Storage pool not found", NotFound;
     /// No such storage volume.
     NoStorageVol = 50, "NO_STORAGE_VOL", "Storage volume not found", NotFound;
+    /// No such node device.
+    NoNodeDevice = 53, "NO_NODE_DEVICE", "Node device not found", NotFound;
     /// The guest's state does not allow it.
     OperationInvalid = 55, "OPERATION_INVALID", "Requested operation is not valid", FailedPrecondition;
     /// No such network filter.
@@ -161,6 +163,8 @@ areas! {
     Network = 19,
     /// A guest's document.
     Domain = 20,
+    /// Node devices.
+    Nodedev = 22,
     /// Security labels.
     Security = 24,
     /// Secrets.

@@ -67,6 +67,7 @@ fn driver(setup: &Setup) -> anyhow::Result<Arc<Driver>> {
         host: Facts::read(Path::new("/"), paths.scope, &setup.daemon.borrow().host_uuid)?,
         peers: Peers::new(daemon::neighbours(setup), paths.common.clone(), paths.scope == Scope::System),
         owed: ops::owed::Owed::new(&paths.state.join("virtqemud")),
+        hostdevs: Arc::new(ops::hostdev::Hostdevs::new(hostinfo::Root::default())),
         tap_names: ops::start::TapNames::default(),
         firmware: FirmwareStore::new(user_config(paths.scope).as_deref()),
         suspend: ops::suspend::Suspend::default(),

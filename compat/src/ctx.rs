@@ -17,6 +17,7 @@ use crate::proto::events_client::EventsClient;
 use crate::proto::guest_agent_client::GuestAgentClient;
 use crate::proto::host_client::HostClient;
 use crate::proto::monitor_client::MonitorClient;
+use crate::proto::node_devices_client::NodeDevicesClient;
 use crate::proto::tuning_client::TuningClient;
 use crate::stream::Ends;
 
@@ -76,6 +77,7 @@ clients! {
     consoles: ConsolesClient;
     host: HostClient;
     monitor: MonitorClient;
+    node_devices: NodeDevicesClient;
     guest_agent: GuestAgentClient;
     tuning: TuningClient;
 }

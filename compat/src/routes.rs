@@ -8,7 +8,7 @@ use wire::{WireError, admin, qemu, remote};
 
 use crate::ctx::{Ctx, Effect, Failure, not_open};
 use crate::handlers::{
-    agent, config, connect, counters, cpu, device, domain, events, host, info, lifecycle, list, monitor, node, stats, tuning,
+    agent, config, connect, counters, cpu, device, domain, events, host, info, lifecycle, list, monitor, node, node_device, stats, tuning,
 };
 use crate::neighbours;
 
@@ -80,6 +80,10 @@ routes! { REMOTE: remote;
     NodeSetMemoryParameters => node::set_memory_parameters,
     NodeGetSevInfo => node::get_sev_info,
     NodeSuspendForDuration => node::suspend_for_duration,
+    NodeDeviceDettach => node_device::dettach,
+    NodeDeviceDetachFlags => node_device::detach_flags,
+    NodeDeviceReAttach => node_device::reattach,
+    NodeDeviceReset => node_device::reset,
     ConnectGetSysinfo => node::get_sysinfo,
     NodeGetSecurityModel => host::get_security_model,
     ConnectListAllDomains => list::list_all,

@@ -66,6 +66,8 @@ permissions! {
     DomainFsFreeze = "domain:fs_freeze" changes;
     /// Trimming the guest's filesystems.
     DomainFsTrim = "domain:fs_trim" changes;
+    /// Taking devices from the host and giving them back.
+    NodeDeviceDetach = "node_device:detach" changes;
 }
 
 use Permission as P;
@@ -119,6 +121,9 @@ pub const PERMISSIONS: &[(&str, Permission)] = &[
     ("/virtqemud.v1.Devices/GetInterfaceLimits", P::DomainRead),
     ("/virtqemud.v1.Devices/SetInterfaceLimits", P::DomainWrite),
     ("/virtqemud.v1.Devices/ListInterfaceAddresses", P::DomainRead),
+    ("/virtqemud.v1.NodeDevices/Detach", P::NodeDeviceDetach),
+    ("/virtqemud.v1.NodeDevices/Reattach", P::NodeDeviceDetach),
+    ("/virtqemud.v1.NodeDevices/Reset", P::NodeDeviceDetach),
     ("/virtqemud.v1.Tuning/GetPinning", P::DomainRead),
     ("/virtqemud.v1.Tuning/SetPinning", P::DomainWrite),
     ("/virtqemud.v1.Tuning/ListIoThreads", P::DomainRead),

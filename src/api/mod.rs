@@ -11,6 +11,7 @@ mod events;
 mod guest_agent;
 mod host;
 mod monitor;
+mod node_devices;
 mod once;
 mod stats;
 mod tuning;
@@ -63,6 +64,7 @@ pub fn router(driver: &Arc<Driver>) -> Result<Service> {
         consoles_server::ConsolesServer(consoles::Service),
         host_server::HostServer(host::Service),
         monitor_server::MonitorServer(monitor::Service),
+        node_devices_server::NodeDevicesServer(node_devices::Service),
         tuning_server::TuningServer(tuning::Service),
         guest_agent_server::GuestAgentServer(guest_agent::Service),
     }

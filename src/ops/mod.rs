@@ -20,6 +20,7 @@ mod every_cpu;
 pub mod facts;
 pub mod guest;
 pub mod host;
+pub mod hostdev;
 mod link;
 mod locks;
 pub mod media;
@@ -81,6 +82,8 @@ pub struct Driver {
     pub peers: Peers,
     /// What they gave and must get back.
     pub owed: owed::Owed,
+    /// Devices of the host that guests have.
+    pub hostdevs: Arc<hostdev::Hostdevs>,
     /// Names of the host's ends of interfaces.
     pub tap_names: start::TapNames,
     /// The host's firmware.

@@ -1,4 +1,5 @@
-//! What was taken from other daemons and must be given back: ports of networks, filters on devices.
+//! What was taken from other daemons or from the host and must be given back: ports of networks, filters on devices, PCI
+//! devices of the host.
 //!
 //! A file notes each thing before it is asked for, and goes when it was given back. So a daemon that is killed at any
 //! point leaves a note of what it held; the next one gives back what belongs to no run. What can't be given back
@@ -21,6 +22,7 @@ use std::{
     time::Duration,
 };
 
+use hostinfo::PciAddress;
 use tokio::sync::{RwLock, RwLockReadGuard};
 use uuid::Uuid;
 
@@ -39,13 +41,15 @@ const DEVICE_MAX: usize = 15;
 /// Longest note, bytes.
 const NOTE_MAX: u64 = 4096;
 
-/// One thing that another daemon gave us.
+/// One thing that another daemon, or the host, gave us.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Debt {
     /// A port of a network.
     Port(PortId),
     /// The filter on a device.
     Filter(String),
+    /// A PCI device that was taken from its driver.
+    Device(PciAddress),
 }
 
 /// All of them.
@@ -119,6 +123,7 @@ impl Debt {
         match self {
             Self::Port(id) => format!("port-{}", id.port),
             Self::Filter(device) => format!("filter-{device}"),
+            Self::Device(address) => format!("device-{address}"),
         }
     }
 
@@ -126,7 +131,7 @@ impl Debt {
     fn content(&self) -> &str {
         match self {
             Self::Port(id) => &id.network,
-            Self::Filter(_) => "",
+            Self::Filter(_) | Self::Device(_) => "",
         }
     }
 
@@ -135,6 +140,7 @@ impl Debt {
         match name.split_once('-')? {
             ("filter", device) if !device.is_empty() && device.len() <= DEVICE_MAX => Some(Self::Filter(device.to_owned())),
             ("port", port) if !content.is_empty() => Some(Self::Port(PortId { network: content, port: Uuid::try_parse(port).ok()? })),
+            ("device", address) => address.parse().ok().map(Self::Device),
             _ => None,
         }
     }
@@ -145,6 +151,7 @@ impl fmt::Display for Debt {
         match self {
             Self::Port(id) => write!(f, "port {} of network '{}'", id.port, id.network),
             Self::Filter(device) => write!(f, "filter on '{device}'"),
+            Self::Device(address) => write!(f, "PCI device {address}"),
         }
     }
 }

@@ -12,7 +12,7 @@ use domxml::{
 use uuid::Uuid;
 
 use super::{
-    Driver,
+    Driver, hostdev,
     owed::{self, Debt},
     undo::Undo,
 };
@@ -111,6 +111,7 @@ pub(super) async fn hand_in(driver: &Driver, debts: Vec<Debt>) -> Vec<(Debt, Res
                 Ok(filters) => filters.unbind(device).await,
                 Err(error) => Err(error),
             },
+            Debt::Device(address) => hostdev::hand_in(driver, *address).await,
         };
         results.push((debt, result));
     }
@@ -188,5 +189,6 @@ async fn bind_again(driver: &Driver, interface: &Interface, owner: PortOwner) ->
 
 /// What all of these documents hold.
 pub(super) fn held_by_all<'a>(documents: impl Iterator<Item = &'a domxml::Domain>) -> HashSet<Debt> {
-    documents.flat_map(held_by).collect()
+    let devices = |document| hostdev::taken_from_host(document).into_iter().map(Debt::Device);
+    documents.flat_map(|document| held_by(document).into_iter().chain(devices(document))).collect()
 }

@@ -61,6 +61,7 @@ pub fn load(driver: &Arc<Driver>) -> Result<()> {
     if !registry.store().keeps_runs() {
         tpm::sweep(registry.store().paths(), runs.iter().map(|v| plan::short_name(v.id(), &v.name)).collect());
     }
+    runs.iter().flat_map(|v| v.run.as_ref()).for_each(|run| driver.hostdevs.adopt(&run.document.domain));
     driver.owed.load(&ports::held_by_all(runs.iter().flat_map(|v| v.run.as_ref()).map(|r| &*r.document.domain)));
     let intended: Vec<_> = runs.iter().map(|v| (v.uuid, v.id())).collect();
     for view in views.into_values() {

@@ -207,9 +207,11 @@ async fn give_back(driver: &Arc<Driver>, guest: &Guest, view: &Arc<View>, cause:
         .collect();
     let pid_file = paths.state.join(format!("{}.pid", view.name));
     let owners = super::start::Owners::of(driver, &run.document.domain);
+    let nodes = super::start::Owners::of_hostdevs(driver, &run.document.domain);
     let work = move || {
         plan::log_line(&log, &format!("shutting down, reason={}", cause.outcome().2));
         owners.restore();
+        nodes.restore();
         for directory in directories {
             remove_all(&directory)?;
         }
@@ -218,6 +220,7 @@ async fn give_back(driver: &Arc<Driver>, guest: &Guest, view: &Arc<View>, cause:
     if let Err(error) = crate::blocking::file("cleaning up after the guest", work).await {
         tracing::error!(guest = %view.name, %error, "something of the run is left behind");
     }
+    super::hostdev::give_back(driver, &run.document.domain).await;
 }
 
 /// Removes a file if it is there.

@@ -1,4 +1,4 @@
-//! The daemons of the other drivers (networks, storage, secrets, filters), called by us for a guest.
+//! The daemons of the other drivers (networks, storage, node devices, secrets, filters), called by us for a guest.
 //!
 //! They are told for whom: the caller of ours whose call leads there ([`on_behalf`]), so that they decide about him.
 //! `ops` calls it; what it asks for is typed, one file a driver. A connection is opened for a use and closed after it:
@@ -9,6 +9,7 @@ mod caller;
 mod lock;
 mod log;
 mod network;
+mod nodedev;
 mod nwfilter;
 mod secret;
 mod storage;
@@ -22,6 +23,7 @@ pub use caller::{current, on_behalf};
 pub use lock::{Holder, Locks, Resource};
 pub use log::LogFile;
 pub use network::{Lease, Network, PortId};
+pub use nodedev::NodeDevices;
 pub use nwfilter::Nwfilter;
 pub use secret::{SecretValue, Secrets};
 pub use storage::{Storage, VolumePlace};
@@ -82,6 +84,14 @@ impl Peers {
     /// As [`Self::networks`].
     pub async fn storage(&self) -> Result<Storage> {
         self.open(Owner::Storage).await.map(Storage)
+    }
+
+    /// The devices of the host.
+    ///
+    /// # Errors
+    /// As [`Self::networks`].
+    pub async fn node_devices(&self) -> Result<NodeDevices> {
+        self.open(Owner::Nodedev).await.map(NodeDevices)
     }
 
     /// The network filters.

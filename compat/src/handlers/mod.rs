@@ -18,6 +18,7 @@ pub(crate) mod lifecycle;
 pub(crate) mod list;
 pub(crate) mod monitor;
 pub(crate) mod node;
+pub(crate) mod node_device;
 pub(crate) mod stats;
 pub(crate) mod tuning;
 

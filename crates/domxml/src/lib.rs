@@ -17,6 +17,7 @@ pub mod domcaps;
 pub mod error;
 pub mod features;
 pub mod metadata;
+pub mod node_device;
 pub mod os;
 pub mod parse;
 pub mod ports;

@@ -6,6 +6,7 @@
 
 pub mod client;
 pub mod compare;
+pub mod fake_pci;
 pub mod fake_qemu;
 pub mod golden;
 pub mod guest;

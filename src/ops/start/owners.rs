@@ -15,7 +15,7 @@ use nix::unistd::{Gid, Group, Uid, User, chown};
 use crate::{
     config::QemuConfig,
     error::{Area, Code, Error, Result},
-    ops::{Driver, chain, plan},
+    ops::{Driver, chain, hostdev, plan},
     qemu::RunAs,
 };
 
@@ -109,6 +109,8 @@ fn number(text: &str, by_name: impl Fn(&str) -> Option<u32>) -> Option<u32> {
 #[derive(Debug, Default)]
 pub struct Owners {
     files: Vec<PathBuf>,
+    /// Files that are root's whenever no guest has them.
+    of_root: Vec<PathBuf>,
     to: Option<Identity>,
     remember: bool,
 }
@@ -121,7 +123,17 @@ impl Owners {
         let disks = document.devices.disks.iter().filter_map(|d| chain::local_path(d.kind, d.source.as_ref()));
         let boot = [&document.os.kernel, &document.os.initrd, &document.os.dtb].into_iter().flatten().map(PathBuf::from);
         let files = disks.chain(boot).chain(plan::nvram_path(document)).collect();
-        Self { files, to, remember: config.identity.remember_owner }
+        Self { files, to, remember: config.identity.remember_owner, ..Self::default() }
+    }
+
+    /// The nodes of a document's host devices.
+    pub fn of_hostdevs(driver: &Driver, document: &domxml::Domain) -> Self {
+        let config = driver.config();
+        let to = Identity::of(&config).ok().filter(|i| i.privileged && config.identity.dynamic_ownership);
+        let nodes = hostdev::nodes(driver.hostdevs.root(), document);
+        let (of_root, files): (Vec<_>, Vec<_>) = nodes.into_iter().partition(|node| node.is_roots);
+        let paths = |nodes: Vec<hostdev::Node>| nodes.into_iter().map(|node| node.path).collect();
+        Self { files: paths(files), of_root: paths(of_root), to, remember: config.identity.remember_owner }
     }
 
     /// The files of one disk.
@@ -129,7 +141,7 @@ impl Owners {
         let config = driver.config();
         let to = Identity::of(&config).ok().filter(|i| i.privileged && config.identity.dynamic_ownership);
         let files = chain::local_path(disk.kind, disk.source.as_ref()).into_iter().collect();
-        Self { files, to, remember: config.identity.remember_owner }
+        Self { files, to, remember: config.identity.remember_owner, ..Self::default() }
     }
 
     /// Gives the files to QEMU's user. On an error those already given are given back.
@@ -138,9 +150,10 @@ impl Owners {
     /// `System` if a file's owner can't be changed.
     pub fn take(&self) -> Result<()> {
         let Some(to) = self.to else { return Ok(()) };
-        for (index, file) in self.files.iter().enumerate() {
-            if let Err(error) = take(file, to, self.remember) {
-                self.files[..index].iter().for_each(|f| restore(f));
+        let roots = self.of_root.iter().map(|file| (file, false));
+        for (file, remember) in self.files.iter().map(|file| (file, self.remember)).chain(roots) {
+            if let Err(error) = take(file, to, remember) {
+                self.restore_before(file);
                 let what = format!("unable to set user and group to '{}:{}' on '{}'", to.uid, to.gid, file.display());
                 return Err(Error::system(what, error).in_area(Area::Security));
             }
@@ -150,9 +163,21 @@ impl Owners {
 
     /// Gives the files back. What can't be given back is logged.
     pub fn restore(&self) {
-        if self.to.is_some() && self.remember {
+        if self.to.is_none() {
+            return;
+        }
+        if self.remember {
             self.files.iter().for_each(|f| restore(f));
         }
+        for file in &self.of_root {
+            give_to_root(file);
+        }
+    }
+
+    /// Gives back those before a file.
+    fn restore_before(&self, failed: &Path) {
+        self.files.iter().take_while(|f| *f != failed).for_each(|f| restore(f));
+        self.of_root.iter().take_while(|f| *f != failed).for_each(|f| give_to_root(f));
     }
 }
 
@@ -177,6 +202,15 @@ fn take(file: &Path, to: Identity, remember: bool) -> std::io::Result<()> {
         return Ok(());
     }
     chown(file, Some(Uid::from_raw(to.uid)), Some(Gid::from_raw(to.gid))).map_err(Into::into)
+}
+
+/// A file that went with its device is nobody's.
+fn give_to_root(file: &Path) {
+    if let Err(error) = chown(file, Some(Uid::from_raw(0)), Some(Gid::from_raw(0)))
+        && error != nix::errno::Errno::ENOENT
+    {
+        tracing::warn!(file = %file.display(), %error, "the file could not be given back to root");
+    }
 }
 
 fn restore(file: &Path) {

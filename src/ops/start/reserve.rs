@@ -20,7 +20,7 @@ use super::{Prepared, live, network, owners::Identity, owners::Owners, secrets, 
 use crate::{
     config::{CoreLimit, QemuConfig},
     error::{Code, Error, Result},
-    ops::{Driver, plan, plan::Lease, ports, undo::Undo},
+    ops::{Driver, hostdev, plan, plan::Lease, ports, undo::Undo},
     qemu::{self, MasterKey},
 };
 
@@ -94,8 +94,23 @@ pub(super) async fn reserve(driver: &Arc<Driver>, prepared: &mut Prepared, reset
     network::refuse_what_is_missing(&prepared.document)?;
     network::plug(driver, prepared, &mut qemu, &mut resources, undo).await?;
     tpm::plug(driver, prepared, &mut qemu, &mut resources, undo).await?;
+    hostdev::take(driver, &mut prepared.document, undo).await?;
+    hostdev::plug(driver, &prepared.document, &mut qemu, &mut resources)?;
+    give_nodes(driver, &prepared.document, undo).await?;
     secrets::fetch(driver, prepared, &key, &mut resources).await?;
     Ok(Reserved { resources, monitor, qemu: Mutex::new(Some(qemu)), leases })
+}
+
+/// Gives the nodes of the guest's host devices to QEMU's user.
+async fn give_nodes(driver: &Arc<Driver>, document: &domxml::Domain, undo: &mut Undo) -> Result<()> {
+    let owners = Arc::new(Owners::of_hostdevs(driver, document));
+    let taken = Arc::clone(&owners);
+    crate::blocking::file("giving the guest's devices to QEMU", move || taken.take()).await?;
+    undo.push("owners of the guest's devices", async move {
+        owners.restore();
+        Ok(())
+    });
+    Ok(())
 }
 
 /// What a start can't give yet is refused by name, before anything runs.
@@ -105,9 +120,6 @@ fn refuse_what_is_missing(document: &domxml::Domain) -> Result<()> {
     network::refuse_what_is_missing(document)?;
     if !devices.filesystems.is_empty() {
         return refuse("starting a guest with a shared filesystem".to_owned());
-    }
-    if !devices.hostdevs.is_empty() {
-        return refuse("starting a guest with host devices".to_owned());
     }
     Ok(())
 }
@@ -185,6 +197,8 @@ pub(super) fn limits(config: &QemuConfig, document: &domxml::Domain) -> confine:
         memory: crate::domain::facts::Facts::of(document).memory_kib.saturating_mul(1024),
         hard_limit: document.memtune.and_then(|m| m.hard_limit).map(|k| k.bytes()),
         locked: document.memory_backing.as_ref().is_some_and(|m| m.locked),
+        vfio: hostdev::of_vfio(document),
+        iommu: document.devices.iommu.is_some(),
         ..confine::LockedMemory::default()
     };
     confine::Limits {

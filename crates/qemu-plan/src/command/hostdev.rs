@@ -1,7 +1,7 @@
 //! `<hostdev>`: devices of the host given to the guest.
 
 use domxml::devices::address::Address;
-use domxml::devices::common::{OnOff, StorageHost};
+use domxml::devices::common::{OnOff, StorageHost, YesNo};
 use domxml::devices::hostdev::{
     GuestReset, Hostdev, HostdevAddress, HostdevKind, HostdevMode, HostdevModel, HostdevProtocol, HostdevSource,
 };
@@ -50,17 +50,17 @@ fn usb(cx: Context<'_>, device: &Hostdev) -> Result<Props> {
     let id = alias(&device.info)?;
     let source = source(device);
     let path = match (cx.res.device(id).path, source.address) {
-        (Some(path), _) => path,
-        (None, Some(HostdevAddress::Usb { bus, device })) if bus != 0 || device != 0 => {
-            format!("/dev/bus/usb/{bus:03}/{device:03}")
-        }
+        (Some(path), _) => Some(path),
+        // It may be plugged in later; the guest has a place for it.
+        _ if source.missing == Some(YesNo::Yes) => None,
+        (None, Some(HostdevAddress::Usb { bus, device })) if bus != 0 || device != 0 => Some(format!("/dev/bus/usb/{bus:03}/{device:03}")),
         _ => {
             return Err(Error::internal("USB host device is missing bus/device information"));
         }
     };
     let reset = source.guest_reset;
     let mut props = Props::driver("usb-host")
-        .with("hostdevice", path)
+        .with_opt("hostdevice", path)
         .with("id", id)
         .with_opt("guest-reset", reset.map(|reset| reset != GuestReset::Off))
         .with_opt("guest-resets-all", resets_all(reset))
