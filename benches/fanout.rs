@@ -85,6 +85,7 @@ fn driver(root: &Path) -> Arc<Driver> {
         host: Facts::read(Path::new("/"), Scope::System, &HostUuid::Fixed(Uuid::from_u128(9))).unwrap(),
         peers: Peers::new(paths.sockets.clone(), paths.common.clone(), true),
         owed: ops::owed::Owed::new(&paths.state.join("virtqemud")),
+        hostdevs: Arc::new(virtqemud::ops::hostdev::Hostdevs::new(hostinfo::Root::default())),
         tap_names: ops::start::TapNames::default(),
         firmware: FirmwareStore::new(None),
         suspend: ops::suspend::Suspend::default(),

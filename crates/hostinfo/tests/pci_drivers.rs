@@ -7,18 +7,20 @@ use testkit::fake_pci::{FakeDevice, FakePci};
 
 const NIC: &str = "0000:06:02.0";
 
-fn host() -> (tempfile::TempDir, Root, FakePci, PciAddress) {
-    let dir = tempfile::tempdir().unwrap();
+const PLACE: PciAddress = PciAddress { domain: 0, bus: 6, slot: 2, function: 0 };
+
+fn host() -> std::io::Result<(tempfile::TempDir, Root, FakePci, PciAddress)> {
+    let dir = tempfile::tempdir()?;
     let nic = FakeDevice { address: NIC, driver: "igb", group: 7 };
     let bare = FakeDevice { address: "0000:06:03.0", driver: "", group: 8 };
-    let host = FakePci::new(dir.path(), &[nic, bare]).unwrap();
+    let host = FakePci::new(dir.path(), &[nic, bare])?;
     let root = Root::at(dir.path());
-    (dir, root, host, NIC.parse().unwrap())
+    Ok((dir, root, host, PLACE))
 }
 
 #[test]
 fn a_device_is_taken_from_its_driver_and_given_back() {
-    let (_dir, root, host, nic) = host();
+    let (_dir, root, host, nic) = host().unwrap();
     assert_eq!(host.driver(NIC), "igb");
     assert_eq!(bind(&root, nic, "vfio-pci").unwrap(), Binding::Taken);
     assert_eq!((host.driver(NIC), root.path("dev/vfio/7").exists()), ("vfio-pci".into(), true));
@@ -31,7 +33,7 @@ fn a_device_is_taken_from_its_driver_and_given_back() {
 
 #[test]
 fn a_driver_that_does_not_take_the_device_is_told_of() {
-    let (_dir, root, host, nic) = host();
+    let (_dir, root, host, nic) = host().unwrap();
     let error = bind(&root, nic, "nobody").unwrap_err().to_string();
     assert!(error.starts_with("The driver nobody does not take the PCI device 0000:06:02.0"), "{error}");
     testkit::wait_until("the old driver", std::time::Duration::from_secs(5), || host.driver(NIC) == "igb").unwrap();
@@ -45,7 +47,7 @@ fn a_driver_that_does_not_take_the_device_is_told_of() {
 
 #[test]
 fn only_a_device_that_can_be_reset_is() {
-    let (_dir, root, _host, nic) = host();
+    let (_dir, root, _host, nic) = host().unwrap();
     let error = reset(&root, nic).unwrap_err().to_string();
     assert_eq!(error, "Unable to reset PCI device 0000:06:02.0: no FLR, PM reset or bus reset available");
     let file = root.path("sys/bus/pci/devices/0000:06:02.0/reset");
@@ -60,7 +62,7 @@ fn only_a_device_that_can_be_reset_is() {
 
 #[test]
 fn a_driver_made_for_the_device_is_preferred() {
-    let (dir, root, _host, nic) = host();
+    let (dir, root, _host, nic) = host().unwrap();
     assert_eq!(vfio_module(&root, nic), "vfio_pci");
     assert_eq!(driver_of_module(&root, "vfio_pci").as_deref(), Some("vfio-pci"));
     assert_eq!(driver_of_module(&root, "igb").as_deref(), Some("igb"));

@@ -142,3 +142,6 @@ fn told(error: DeviceError) -> Error {
     };
     error.in_area(Area::None)
 }
+
+#[cfg(test)]
+mod tests;

@@ -200,10 +200,8 @@ impl Hostdevs {
 impl Table {
     /// A device that is no PCI device becomes a guest's.
     fn enter(&mut self, guest: &str, device: HostDevice, shareable: bool) -> Result<()> {
-        if let Some(used) = self.active.get(&device) {
-            if !(used.shareable && shareable) {
-                return Err(in_use(&device, used));
-            }
+        if let Some(used) = self.active.get(&device).filter(|used| !(used.shareable && shareable)) {
+            return Err(in_use(&device, used));
         }
         let used = self.active.entry(device).or_default();
         used.shareable = shareable;
