@@ -86,7 +86,7 @@ fn driver(root: &Path) -> Arc<Driver> {
         peers: Peers::new(paths.sockets.clone(), paths.common.clone(), true),
         owed: ops::owed::Owed::new(&paths.state.join("virtqemud")),
         hostdevs: Arc::new(virtqemud::ops::hostdev::Hostdevs::new(hostinfo::Root::default())),
-        tap_names: ops::start::TapNames::default(),
+        link_names: ops::start::LinkNames::default(),
         firmware: FirmwareStore::new(None),
         suspend: ops::suspend::Suspend::default(),
         host_document: ops::capabilities::Kept::default(),

@@ -108,7 +108,7 @@ fn card(card: Card) -> pb::interface_stats::Interface {
     let counters = card.counters.map(|[rx_bytes, rx_packets, rx_errors, rx_dropped, tx_bytes, tx_packets, tx_errors, tx_dropped]| {
         pb::interface_stats::Counters { rx_bytes, rx_packets, rx_errors, rx_dropped, tx_bytes, tx_packets, tx_errors, tx_dropped }
     });
-    pb::interface_stats::Interface { name: card.name.unwrap_or_default(), counters }
+    pb::interface_stats::Interface { name: card.name.unwrap_or_default(), mac: card.mac.unwrap_or_default(), counters }
 }
 
 fn block(block: Block) -> pb::block_stats::Block {

@@ -9,6 +9,8 @@ use std::{process::Stdio, sync::Arc, time::Duration};
 
 use domxml::devices::{Bandwidth, Interface, InterfaceKind, Rate};
 
+use qemu_plan::command::net::kind;
+
 use super::{
     Conditions, Driver,
     configure::{self, Scope, Which},
@@ -81,7 +83,7 @@ pub async fn set(driver: &Arc<Driver>, domain: &Domain, scope: Scope, wanted: Wa
 /// `Internal` with the words of `tc`.
 pub(super) async fn put_on(interface: &Interface, device: &str) -> Result<()> {
     match limits_of(interface) {
-        Some(limits) => apply(device, limits).await,
+        Some(limits) => apply(device, &of_device(interface, limits)).await,
         None => Ok(()),
     }
 }
@@ -95,7 +97,8 @@ pub(super) async fn settle(driver: &Arc<Driver>, guest: &Arc<Guest>) {
     let put = async {
         for interface in view.running()?.document.domain.devices.interfaces.iter().filter(|i| has_device(i)) {
             if let Some(device) = device(interface) {
-                apply(&device, &limits_of(interface).cloned().unwrap_or_default()).await?;
+                let limits = limits_of(interface).cloned().unwrap_or_default();
+                apply(&device, &of_device(interface, &limits)).await?;
             }
         }
         Ok::<_, Error>(())
@@ -131,8 +134,8 @@ impl Live {
         Ok(Self {
             guest: driver.guests.of(view)?,
             device: device(interface).ok_or_else(|| Error::internal("the interface has no device on the host"))?,
-            before: limits_of(interface).cloned().unwrap_or_default(),
-            after: after.cloned().unwrap_or_default(),
+            before: of_device(interface, &limits_of(interface).cloned().unwrap_or_default()),
+            after: of_device(interface, &after.cloned().unwrap_or_default()),
             document: Box::new(document),
         })
     }
@@ -210,6 +213,16 @@ fn limits_of(interface: &Interface) -> Option<&Bandwidth> {
     given.or(interface.bandwidth.as_ref())
 }
 
+/// The limits of the device on the host, as if it were a TAP device. A macvtap is seen from the guest's side: what the guest
+/// sends, it sends.
+fn of_device(interface: &Interface, limits: &Bandwidth) -> Bandwidth {
+    let Bandwidth { inbound, outbound, class_id } = limits.clone();
+    match kind(interface) {
+        InterfaceKind::Direct => Bandwidth { inbound: outbound, outbound: inbound, class_id },
+        _ => Bandwidth { inbound, outbound, class_id },
+    }
+}
+
 fn is_named(interface: &Interface, name: &str) -> bool {
     let mac = interface.mac.as_ref().is_some_and(|m| m.address.eq_ignore_ascii_case(name));
     !name.is_empty() && (mac || device(interface).as_deref() == Some(name))
@@ -220,8 +233,7 @@ fn device(interface: &Interface) -> Option<String> {
 }
 
 fn has_device(interface: &Interface) -> bool {
-    let kind = interface.actual.as_ref().map_or(interface.kind, |a| a.kind);
-    matches!(kind, InterfaceKind::Ethernet | InterfaceKind::Bridge | InterfaceKind::Network | InterfaceKind::Direct)
+    matches!(kind(interface), InterfaceKind::Ethernet | InterfaceKind::Bridge | InterfaceKind::Network | InterfaceKind::Direct)
 }
 
 fn unknown(name: &str) -> Error {
@@ -287,6 +299,15 @@ async fn tc(arguments: &[String]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_guest_sends_its_macvtap_sends() {
+        let limits = Bandwidth { inbound: Some(rate(1, 0, 0)), outbound: Some(rate(2, 0, 0)), class_id: None };
+        for (kind, inbound) in [(InterfaceKind::Bridge, 1), (InterfaceKind::Ethernet, 1), (InterfaceKind::Direct, 2)] {
+            let interface = Interface { kind, ..Interface::default() };
+            assert_eq!(of_device(&interface, &limits).inbound, Some(rate(inbound, 0, 0)), "{kind:?}");
+        }
+    }
 
     fn rate(average: u64, peak: u64, burst: u64) -> Rate {
         let given = |n: u64| (n > 0).then_some(n);

@@ -23,6 +23,7 @@ pub mod host;
 pub mod hostdev;
 mod link;
 mod locks;
+mod macvtap;
 pub mod media;
 pub mod monitor;
 pub mod native;
@@ -42,6 +43,7 @@ pub mod stats;
 pub mod stop;
 pub mod suspend;
 mod tpm;
+mod traffic;
 pub mod tuning;
 mod undo;
 mod volumes;
@@ -85,7 +87,7 @@ pub struct Driver {
     /// Devices of the host that guests have.
     pub hostdevs: Arc<hostdev::Hostdevs>,
     /// Names of the host's ends of interfaces.
-    pub tap_names: start::TapNames,
+    pub link_names: start::LinkNames,
     /// The host's firmware.
     pub firmware: FirmwareStore,
     /// Putting the host to sleep.

@@ -1,5 +1,5 @@
 //! What was taken from other daemons or from the host and must be given back: ports of networks, filters on devices, PCI
-//! devices of the host.
+//! devices of the host, macvtap devices.
 //!
 //! A file notes each thing before it is asked for, and goes when it was given back. So a daemon that is killed at any
 //! point leaves a note of what it held; the next one gives back what belongs to no run. What can't be given back
@@ -26,7 +26,7 @@ use hostinfo::PciAddress;
 use tokio::sync::{RwLock, RwLockReadGuard};
 use uuid::Uuid;
 
-use super::{Driver, ports};
+use super::{Driver, macvtap::Macvtap, ports};
 use crate::{
     error::{Error, Result},
     peers::{self, PortId},
@@ -38,6 +38,8 @@ const PAUSE: Duration = Duration::from_secs(2);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Longest name of a device, as the kernel has it.
 const DEVICE_MAX: usize = 15;
+/// The word in the note of a macvtap that has the device below for itself.
+const PASSTHROUGH: &str = "passthrough";
 /// Longest note, bytes.
 const NOTE_MAX: u64 = 4096;
 
@@ -50,6 +52,8 @@ pub(super) enum Debt {
     Filter(String),
     /// A PCI device that was taken from its driver.
     Device(PciAddress),
+    /// A device of the kernel's that stays until it is removed.
+    Macvtap(Macvtap),
 }
 
 /// All of them.
@@ -86,7 +90,7 @@ impl Owed {
 
     /// Notes what is about to be asked for.
     pub(super) async fn note(&self, debt: &Debt) -> Result<()> {
-        let (path, content) = (self.path(debt), debt.content().to_owned());
+        let (path, content) = (self.path(debt), debt.content());
         let failed = move |path: &Path, e| Error::system(format_args!("cannot note '{}'", path.display()), e);
         let write = move || crate::domain::store::write(&path, content.as_bytes(), false).map_err(|e| failed(&path, e));
         crate::blocking::file("noting what other daemons give", write).await
@@ -124,14 +128,17 @@ impl Debt {
             Self::Port(id) => format!("port-{}", id.port),
             Self::Filter(device) => format!("filter-{device}"),
             Self::Device(address) => format!("device-{address}"),
+            Self::Macvtap(macvtap) => format!("macvtap-{}", macvtap.device),
         }
     }
 
     /// What is in its note.
-    fn content(&self) -> &str {
+    fn content(&self) -> String {
         match self {
-            Self::Port(id) => &id.network,
-            Self::Filter(_) | Self::Device(_) => "",
+            Self::Port(id) => id.network.clone(),
+            Self::Filter(_) | Self::Device(_) => String::new(),
+            Self::Macvtap(macvtap) if macvtap.passthrough => format!("{}\n{PASSTHROUGH}", macvtap.below),
+            Self::Macvtap(macvtap) => macvtap.below.clone(),
         }
     }
 
@@ -141,6 +148,11 @@ impl Debt {
             ("filter", device) if !device.is_empty() && device.len() <= DEVICE_MAX => Some(Self::Filter(device.to_owned())),
             ("port", port) if !content.is_empty() => Some(Self::Port(PortId { network: content, port: Uuid::try_parse(port).ok()? })),
             ("device", address) => address.parse().ok().map(Self::Device),
+            ("macvtap", device) if !device.is_empty() && device.len() <= DEVICE_MAX => {
+                let (below, more) = content.split_once('\n').unwrap_or((&content, ""));
+                let [device, below] = [device, below].map(str::to_owned);
+                Some(Self::Macvtap(Macvtap { device, below, passthrough: more == PASSTHROUGH }))
+            }
             _ => None,
         }
     }
@@ -152,6 +164,7 @@ impl fmt::Display for Debt {
             Self::Port(id) => write!(f, "port {} of network '{}'", id.port, id.network),
             Self::Filter(device) => write!(f, "filter on '{device}'"),
             Self::Device(address) => write!(f, "PCI device {address}"),
+            Self::Macvtap(macvtap) => write!(f, "macvtap '{}' above '{}'", macvtap.device, macvtap.below),
         }
     }
 }
@@ -218,7 +231,7 @@ async fn attempt(driver: &Arc<Driver>, debts: Vec<Debt>) -> Vec<Debt> {
                 left.push(debt);
             }
             (debt, Err(error)) => {
-                tracing::error!(%debt, %error, "was not taken back; it stays with its daemon");
+                tracing::error!(%debt, %error, "was not taken back; it stays where it is");
                 driver.owed.settled(&debt).await;
             }
         }
@@ -235,15 +248,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let port = Debt::Port(PortId { network: "default".to_owned(), port: Uuid::from_u128(2) });
         let (held, lost, gone) = (Debt::Filter("vnet0".to_owned()), port, Debt::Filter("vnet-1".to_owned()));
+        let macvtap =
+            |device: &str, passthrough| Debt::Macvtap(Macvtap { device: device.to_owned(), below: "eth0".to_owned(), passthrough });
+        let links = [macvtap("macvtap0", false), macvtap("my-macvtap", true)];
         let before = Owed::new(dir.path());
-        for debt in [&held, &lost, &gone] {
+        for debt in [&held, &lost, &gone, &links[0], &links[1]] {
             before.note(debt).await.unwrap();
         }
         before.settled(&gone).await;
         fs::write(dir.path().join("owed/something"), "").unwrap();
         let after = Owed::new(dir.path());
         after.load(&HashSet::from([held]));
-        assert_eq!(*after.due(), HashSet::from([lost.clone()]));
+        assert_eq!(*after.due(), [lost.clone()].into_iter().chain(links).collect());
         assert!(after.take_due(&lost) && !after.take_due(&lost));
     }
 }

@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::{
     Driver, hostdev,
+    macvtap::Macvtap,
     owed::{self, Debt},
     undo::Undo,
 };
@@ -72,7 +73,11 @@ pub(super) async fn filter(driver: &Arc<Driver>, interface: &Interface, owner: P
     filters.bind(&binding.document()).await
 }
 
-async fn remember(driver: &Arc<Driver>, debt: Debt, undo: &mut Undo) -> Result<()> {
+/// Notes what is about to be had, and gives it back should the start fail.
+///
+/// # Errors
+/// The note can't be written.
+pub(super) async fn remember(driver: &Arc<Driver>, debt: Debt, undo: &mut Undo) -> Result<()> {
     driver.owed.note(&debt).await?;
     let owned = Arc::clone(driver);
     undo.push("what another daemon gave", async move {
@@ -97,6 +102,11 @@ async fn return_within(driver: &Arc<Driver>, debts: Vec<Debt>) {
     let _ = tokio::time::timeout(PATIENCE, work).await;
 }
 
+async fn remove(driver: &Driver, macvtap: Macvtap) -> Result<()> {
+    let state = driver.registry.store().paths().state.clone();
+    crate::blocking::file("removing a macvtap device", move || macvtap.remove(&state)).await
+}
+
 /// Hands things in to the daemons that gave them, over one connection each; what came of each.
 pub(super) async fn hand_in(driver: &Driver, debts: Vec<Debt>) -> Vec<(Debt, Result<()>)> {
     let (mut networks, mut filters) = (None, None);
@@ -112,6 +122,7 @@ pub(super) async fn hand_in(driver: &Driver, debts: Vec<Debt>) -> Vec<(Debt, Res
                 Err(error) => Err(error),
             },
             Debt::Device(address) => hostdev::hand_in(driver, *address).await,
+            Debt::Macvtap(macvtap) => remove(driver, macvtap.clone()).await,
         };
         results.push((debt, result));
     }
@@ -149,7 +160,8 @@ pub(super) fn held_by(document: &domxml::Domain) -> Vec<Debt> {
         device.filter(|_| i.filterref.is_some()).map(Debt::Filter)
     };
     let interfaces = &document.devices.interfaces;
-    interfaces.iter().filter_map(filter).chain(interfaces.iter().filter_map(|i| port_of(i).map(Debt::Port))).collect()
+    let links = interfaces.iter().filter_map(|i| Macvtap::of(i).map(Debt::Macvtap));
+    links.chain(interfaces.iter().filter_map(filter)).chain(interfaces.iter().filter_map(|i| port_of(i).map(Debt::Port))).collect()
 }
 
 /// Tells the other daemons, should they have forgotten, what a run that was found holds. Nothing depends on it now: what

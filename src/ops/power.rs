@@ -8,7 +8,7 @@ use super::{
     Conditions, Driver,
     agent::{self, Goal},
     guest::Guest,
-    locks, react,
+    locks, react, traffic,
 };
 use crate::{
     domain::{Condition, Domain, Effects, Job, RunState, View, jobs::Kind, jobs::Want},
@@ -191,6 +191,7 @@ pub async fn suspend(driver: &Arc<Driver>, domain: &Domain, conditions: &Conditi
         .tracked(async move {
             held.guest.expect_pause(Condition::PAUSED_USER);
             held.guest.execute(&owned, commands::Stop {}).await?;
+            traffic::hold_back(&held.job.view()).await;
             // QEMU's own event has told it, or will find it told.
             held.job.commit(|view| Ok(react::paused(view, Condition::PAUSED_USER))).await?;
             locks::cpus_stopped(&owned, &held.guest).await;
@@ -213,6 +214,7 @@ pub async fn resume(driver: &Arc<Driver>, domain: &Domain, conditions: &Conditio
     let owned = Arc::clone(driver);
     driver
         .tracked(async move {
+            traffic::allow(&held.job.view().running()?.document.domain).await?;
             let run = async {
                 held.guest.execute(&owned, commands::Cont {}).await?;
                 held.job.commit(|view| Ok(react::resumed(view))).await.map(drop)

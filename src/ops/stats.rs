@@ -148,6 +148,8 @@ pub struct VcpuThread {
 pub struct Card {
     /// The host's device, if there is one.
     pub name: Option<String>,
+    /// Its address.
+    pub mac: Option<String>,
     /// Received and sent by the guest: bytes, packets, errors, drops each.
     pub counters: Option<[u64; 8]>,
 }
@@ -229,9 +231,9 @@ fn interfaces(run: &Run) -> Vec<Card> {
     let table = std::fs::read_to_string("/proc/net/dev").unwrap_or_default();
     let card = |interface: &domxml::devices::Interface| {
         let name = interface.target.as_ref().and_then(|t| t.dev.clone());
-        let swapped = !matches!(interface.kind, K::Direct | K::Hostdev);
+        let swapped = !matches!(qemu_plan::command::net::kind(interface), K::Direct | K::Hostdev);
         let counters = name.as_deref().and_then(|name| net_counters(&table, name, swapped));
-        Card { name, counters }
+        Card { name, mac: interface.mac.as_ref().map(|mac| mac.address.clone()), counters }
     };
     run.document.domain.devices.interfaces.iter().map(card).collect()
 }

@@ -3,6 +3,7 @@
 mod access;
 mod capabilities;
 mod daemon;
+mod direct;
 mod failures;
 mod front;
 mod grpc;

@@ -147,7 +147,8 @@ pub(crate) async fn interface_stats(ctx: &Ctx, args: DomainInterfaceStats) -> Re
     let interfaces = stats(ctx, &args.dom, StatsGroup::Interface).await?.interface;
     let device = args.device.to_str();
     let interfaces = interfaces.unwrap_or_default().interfaces;
-    let found = interfaces.into_iter().find(|interface| interface.name == device && !device.is_empty());
+    let named = |name: &str, mac: &str| name == device || mac.eq_ignore_ascii_case(&device);
+    let found = interfaces.into_iter().find(|interface| named(&interface.name, &interface.mac) && !device.is_empty());
     let unknown = || ctx.invalid_arg(&format!("'{device}' is not a known interface"));
     let counters = found.and_then(|interface| interface.counters).ok_or_else(unknown)?;
     Ok(DomainInterfaceStatsRet {

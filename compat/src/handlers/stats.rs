@@ -303,7 +303,7 @@ mod tests {
 
     #[test]
     fn interfaces_are_numbered_by_their_place() {
-        let named = crate::proto::interface_stats::Interface { name: "vnet7".into(), counters: None };
+        let named = crate::proto::interface_stats::Interface { name: "vnet7".into(), ..Default::default() };
         let stats = DomainStats {
             id: 3,
             interface: Some(InterfaceStats { interfaces: vec![crate::proto::interface_stats::Interface::default(), named] }),

@@ -1,5 +1,5 @@
 //! What a Unix daemon does with raw descriptors: peer credentials, passing descriptors over sockets,
-//! pidfds, memory files, TAP devices, KVM's word on the CPU, listeners with an exact mode, and starting a program that outlives its starter.
+//! pidfds, memory files, TAP devices and other links, KVM's word on the CPU, listeners with an exact mode, and starting a program that outlives its starter.
 //!
 //! The one crate of the workspace that may say `unsafe`; every use of it is one system call, with
 //! the reason beside it. It has no policy: callers decide who may do what.
@@ -9,9 +9,11 @@ mod attribute;
 mod clock;
 mod kvm;
 mod launch;
+mod links;
 mod listener;
 mod lock;
 mod memfd;
+mod netlink;
 mod passing;
 mod peer;
 mod pidfd;
@@ -23,6 +25,10 @@ pub use attribute::{attribute, remove_attribute, set_attribute};
 pub use clock::local_offset;
 pub use kvm::{Kvm, Tsc};
 pub use launch::{Held, Launch, LaunchError, Limit, Started, stage::Stage};
+pub use links::{
+    Macvtap, MacvtapMode, add_bridge_address, add_macvtap, is_up, link_index, mac, macvtap_node, open_macvtap, remove_bridge_address,
+    remove_macvtap, send_without_queue,
+};
 pub use listener::{Owner, bind_listener};
 pub use lock::lock_holder;
 pub use memfd::{bounded_memfd, memfd, sealed_memfd};
@@ -30,4 +36,4 @@ pub use passing::{MAX_FDS, copy_of_inherited, recv_fd, recv_with_fds, send_fd, s
 pub use peer::{Fds, Peer, PeerCred, peer_label};
 pub use pidfd::{PidFd, start_time};
 pub use quiet::QuietStream;
-pub use tap::{NAME_MAX, TapFlags, add_to_bridge, mtu, set_down, set_mac, set_mtu, set_up, tap, tap_name, vhost_net};
+pub use tap::{NAME_MAX, TapFlags, add_to_bridge, mtu, set_down, set_mac, set_macvtap_flags, set_mtu, set_up, tap, tap_name, vhost_net};

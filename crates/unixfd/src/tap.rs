@@ -57,6 +57,32 @@ pub fn tap_name(tap: &OwnedFd) -> io::Result<String> {
     Ok(name_in(&request))
 }
 
+/// Sets what a queue of a macvtap of this name has, which was opened by its device node.
+///
+/// # Errors
+/// The kernel's; when the node is another device's: numbers of devices are their network's, nodes are the machine's.
+pub fn set_macvtap_flags(queue: &OwnedFd, name: &str, flags: TapFlags) -> io::Result<()> {
+    // SAFETY: a structure of numbers, for which all zeros is a value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    control(queue, TUNGETIFF, &mut request)?;
+    let owner = name_in(&request);
+    if owner != name {
+        let message = format!("its device node is that of '{owner}', in another network of this host");
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
+    }
+    // SAFETY: the call has filled this member of the union.
+    let before = libc::c_int::from(unsafe { request.ifr_ifru.ifru_flags });
+    let mut bits = before & !(libc::IFF_VNET_HDR | libc::IFF_MULTI_QUEUE);
+    let wanted = [(flags.vnet_header, libc::IFF_VNET_HDR), (flags.multi_queue, libc::IFF_MULTI_QUEUE)];
+    let known = features(queue)?;
+    bits |= wanted.iter().filter(|(wanted, bit)| *wanted && known & bit != 0).fold(0, |all, (_, bit)| all | bit);
+    if bits == before {
+        return Ok(());
+    }
+    request.ifr_ifru.ifru_flags = short(bits)?;
+    control(queue, TUNSETIFF, &mut request)
+}
+
 /// A descriptor of the kernel's own end of virtio networking.
 ///
 /// # Errors
@@ -140,7 +166,7 @@ fn change_flags(name: &str, change: impl Fn(libc::c_int) -> libc::c_int) -> io::
     on_device(libc::SIOCSIFFLAGS, &mut request)
 }
 
-fn features(tun: &File) -> io::Result<libc::c_int> {
+fn features(tun: &impl AsRawFd) -> io::Result<libc::c_int> {
     let mut bits: libc::c_uint = 0;
     // SAFETY: the request writes one word to the address given.
     let result = unsafe { libc::ioctl(tun.as_raw_fd(), TUNGETFEATURES, std::ptr::from_mut(&mut bits)) };

@@ -8,8 +8,10 @@ use std::{io, os::fd::OwnedFd, path::PathBuf, process::Stdio, time::Duration};
 use tokio::net::UnixStream;
 use unixfd::QuietStream;
 
-use super::network::failed;
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    ops::macvtap::failed,
+};
 
 /// How long the program may take.
 const DEADLINE: Duration = Duration::from_secs(30);

@@ -17,7 +17,9 @@ mod live;
 mod log;
 mod network;
 mod owners;
+mod plug;
 mod reserve;
+mod script;
 mod secrets;
 mod threads;
 mod tpm;
@@ -27,13 +29,13 @@ use std::{path::PathBuf, sync::Arc};
 use domxml::StatusDocument;
 use qemu_plan::{address::Age, alias, block, command};
 
-pub use network::TapNames;
-pub(super) use network::unplug;
 pub use owners::Owners;
+pub use plug::LinkNames;
 use reserve::Reserved;
 pub(super) use reserve::{leases_of, legacy_firmware, native_resources, plan_config};
+pub(super) use script::unplug;
 
-use super::{Conditions, Driver, chain, guest::Guest, locks, plan, react, stop, undo::Undo, volumes};
+use super::{Conditions, Driver, chain, guest::Guest, locks, plan, react, stop, traffic, undo::Undo, volumes};
 use crate::{
     domain::{Condition, Document, Domain, Effects, GONE, Job, Run, Stored, View, jobs::Long, jobs::Want},
     error::{Error, Result},
@@ -320,6 +322,7 @@ impl Attempt<'_> {
             cpu::show_actual(&monitor, cpu).await?;
         }
         if !paused {
+            traffic::allow(&prepared.document).await?;
             locks::run_cpus(self.driver, guest, monitor.cont()).await?;
         }
         let agent = live::has_agent(&prepared.document);
