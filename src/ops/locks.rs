@@ -102,8 +102,11 @@ pub(super) async fn cpus_stopped(driver: &Driver, guest: &Guest) {
     let Some(lockd) = config.lockd.as_ref().filter(|_| guest.holding.is_held()) else { return };
     guest.holding.set(false);
     let view = guest.domain.view();
-    if let Err(error) = give_all(driver, lockd, guest, &view).await {
-        tracing::warn!(guest = %view.name, %error, "a lease of its disks is not given back");
+    match give_all(driver, lockd, guest, &view).await {
+        Ok(()) => {}
+        // As with a guest that we found paused.
+        Err(error) if error.code == Code::ResourceBusy => tracing::debug!(guest = %view.name, %error, "a lease was not held"),
+        Err(error) => tracing::warn!(guest = %view.name, %error, "a lease of its disks is not given back"),
     }
 }
 
@@ -146,7 +149,8 @@ pub(super) fn found(guest: &Guest) {
 /// The process has ended, and its connection with it: gives back what might outlive that.
 pub(super) fn ended(driver: &Arc<Driver>, guest: &Guest, view: &Arc<View>) {
     let config = driver.config();
-    let Some(lockd) = config.lockd.clone().filter(|_| guest.holding.outlives.load(Ordering::Acquire)) else { return };
+    let remains = guest.holding.is_held() && guest.holding.outlives.load(Ordering::Acquire);
+    let Some(lockd) = config.lockd.clone().filter(|_| remains) else { return };
     let (Some(holder), Some(run)) = (holder(guest, view), view.run.as_ref()) else { return };
     let (owned, document) = (Arc::clone(driver), Arc::clone(&run.document.domain));
     driver.tracker.spawn(async move {
