@@ -22,6 +22,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         .bytes(".virtqemud.v1.ListResponse.domains")
         .bytes(".virtqemud.v1.AttachRequest")
         .bytes(".virtqemud.v1.AttachResponse")
+        .bytes(".virtqemud.v1.OpenDisplayRequest")
+        .bytes(".virtqemud.v1.OpenDisplayResponse")
+        .bytes(".virtqemud.v1.ScreenshotResponse")
         .compile_fds(set)?;
     Ok(())
 }

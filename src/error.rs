@@ -120,6 +120,8 @@ codes! {
     NoNwfilterBinding = 101, "NO_NWFILTER_BINDING", "Network filter binding not found", NotFound;
     /// No such port of a network.
     NoNetworkPort = 107, "NO_NETWORK_PORT", "network port not found", NotFound;
+    /// Nobody knows a name of the guest.
+    NoHostname = 108, "NO_HOSTNAME", "no hostname found", NotFound;
     /// Several guests match where one was meant.
     MultipleDomains = 110, "MULTIPLE_DOMAINS", "multiple matching domains found", FailedPrecondition;
     /// The guest's agent is there but slow.

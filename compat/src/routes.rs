@@ -8,7 +8,8 @@ use wire::{WireError, admin, qemu, remote};
 
 use crate::ctx::{Ctx, Effect, Failure, not_open};
 use crate::handlers::{
-    agent, config, connect, counters, cpu, device, domain, events, host, info, lifecycle, list, monitor, node, node_device, stats, tuning,
+    agent, config, connect, counters, cpu, device, domain, events, host, info, lifecycle, list, look, monitor, node, node_device, stats,
+    tuning,
 };
 use crate::neighbours;
 
@@ -95,6 +96,14 @@ routes! { REMOTE: remote;
     DomainLookupByName => domain::lookup_by_name,
     DomainLookupByUuid => domain::lookup_by_uuid,
     DomainLookupById => domain::lookup_by_id,
+    DomainOpenChannel => look::open_channel,
+    DomainOpenGraphics => look::open_graphics,
+    DomainOpenGraphicsFd => look::open_graphics_fd,
+    DomainScreenshot => look::screenshot,
+    DomainBlockPeek => look::block_peek,
+    DomainMemoryPeek => look::memory_peek,
+    DomainGetDiskErrors => look::disk_errors,
+    DomainGetHostname => look::get_hostname,
     DomainOpenConsole => domain::open_console,
     DomainGetInfo => info::get_info,
     DomainGetState => info::get_state,

@@ -62,6 +62,14 @@ permissions! {
     DomainSuspend = "domain:suspend" changes;
     /// Consoles.
     DomainOpenDevice = "domain:open_device" changes;
+    /// Displays.
+    DomainOpenGraphics = "domain:open_graphics" changes;
+    /// Pictures of screens.
+    DomainScreenshot = "domain:screenshot" changes;
+    /// What is on a guest's disks.
+    DomainBlockRead = "domain:block_read" changes;
+    /// What is in a guest's memory.
+    DomainMemRead = "domain:mem_read" changes;
     /// Freezing the guest's filesystems.
     DomainFsFreeze = "domain:fs_freeze" changes;
     /// Trimming the guest's filesystems.
@@ -97,6 +105,8 @@ pub const PERMISSIONS: &[(&str, Permission)] = &[
     ("/virtqemud.v1.Domains/OpenSession", P::DomainStart),
     ("/virtqemud.v1.Events/Watch", P::ConnectEvents),
     ("/virtqemud.v1.Consoles/Attach", P::DomainOpenDevice),
+    ("/virtqemud.v1.Consoles/Screenshot", P::DomainScreenshot),
+    ("/virtqemud.v1.Consoles/OpenDisplay", P::DomainOpenGraphics),
     ("/virtqemud.v1.Host/GetVersions", P::ConnectGetattr),
     ("/virtqemud.v1.Host/GetHypervisorVersion", P::ConnectGetattr),
     ("/virtqemud.v1.Host/GetInfo", P::ConnectGetattr),
@@ -120,6 +130,9 @@ pub const PERMISSIONS: &[(&str, Permission)] = &[
     ("/virtqemud.v1.Devices/UpdateDevice", P::DomainWrite),
     ("/virtqemud.v1.Devices/GetInterfaceLimits", P::DomainRead),
     ("/virtqemud.v1.Devices/SetInterfaceLimits", P::DomainWrite),
+    ("/virtqemud.v1.Devices/PeekDisk", P::DomainBlockRead),
+    ("/virtqemud.v1.Devices/PeekMemory", P::DomainMemRead),
+    ("/virtqemud.v1.Devices/ListDiskErrors", P::DomainRead),
     ("/virtqemud.v1.Devices/ListInterfaceAddresses", P::DomainRead),
     ("/virtqemud.v1.NodeDevices/Detach", P::NodeDeviceDetach),
     ("/virtqemud.v1.NodeDevices/Reattach", P::NodeDeviceDetach),
@@ -134,6 +147,7 @@ pub const PERMISSIONS: &[(&str, Permission)] = &[
     ("/virtqemud.v1.GuestAgent/ThawFilesystems", P::DomainFsFreeze),
     ("/virtqemud.v1.GuestAgent/TrimFilesystems", P::DomainFsTrim),
     ("/virtqemud.v1.GuestAgent/ListInterfaces", P::DomainWrite),
+    ("/virtqemud.v1.GuestAgent/GetHostname", P::DomainWrite),
     ("/grpc.health.v1.Health/Check", P::ConnectGetattr),
     ("/grpc.health.v1.Health/List", P::ConnectGetattr),
     ("/grpc.health.v1.Health/Watch", P::ConnectGetattr),

@@ -11,6 +11,7 @@ use crate::{
     ops::{
         Driver, addresses, bandwidth, device,
         media::{How, Lock},
+        peek,
     },
     pb,
 };
@@ -56,6 +57,36 @@ impl pb::devices_server::Devices for Service {
         let domain = convert::find(&self.driver, request.domain)?;
         let found = addresses::list(&self.driver, &domain, source).await?;
         Ok(Response::new(pb::ListInterfaceAddressesResponse { interfaces: convert::interfaces(found) }))
+    }
+
+    async fn peek_disk(&self, request: Request<pb::PeekDiskRequest>) -> Result<Response<pb::PeekResponse>, Status> {
+        let request = request.into_inner();
+        let view = convert::find(&self.driver, request.domain)?.view();
+        let data = peek::disk(&view, &request.disk, request.offset, request.size).await?;
+        Ok(Response::new(pb::PeekResponse { data }))
+    }
+
+    async fn peek_memory(&self, request: Request<pb::PeekMemoryRequest>) -> Result<Response<pb::PeekResponse>, Status> {
+        let request = request.into_inner();
+        let which = if request.physical { peek::Addresses::Physical } else { peek::Addresses::Virtual };
+        let domain = convert::find(&self.driver, request.domain)?;
+        let data = peek::memory(&self.driver, &domain, which, request.address, request.size).await?;
+        Ok(Response::new(pb::PeekResponse { data }))
+    }
+
+    async fn list_disk_errors(&self, request: Request<pb::ListDiskErrorsRequest>) -> Result<Response<pb::ListDiskErrorsResponse>, Status> {
+        use pb::list_disk_errors_response::{DiskError, Kind};
+        let domain = convert::find(&self.driver, request.into_inner().domain)?;
+        let shown = |(disk, error)| {
+            let kind = match error {
+                peek::DiskError::NoSpace => Kind::NoSpace,
+                peek::DiskError::Unspecified => Kind::Unspecified,
+            };
+            DiskError { disk, kind: kind.into() }
+        };
+        let (disks, errors) = peek::disk_errors(&self.driver, &domain).await?;
+        let errors = errors.into_iter().map(shown).collect();
+        Ok(Response::new(pb::ListDiskErrorsResponse { errors, disks: u32::try_from(disks).unwrap_or(u32::MAX) }))
     }
 
     async fn get_interface_limits(&self, request: Request<pb::GetInterfaceLimitsRequest>) -> Result<Response<pb::InterfaceLimits>, Status> {

@@ -82,6 +82,14 @@ impl pb::guest_agent_server::GuestAgent for Service {
         Ok(Response::new(()))
     }
 
+    async fn get_hostname(&self, request: Request<pb::GetGuestHostnameRequest>) -> Result<Response<pb::GetGuestHostnameResponse>, Status> {
+        let request = request.into_inner();
+        let witness = if request.from_leases { addresses::Witness::Leases } else { addresses::Witness::Agent };
+        let domain = convert::find(&self.driver, request.domain)?;
+        let hostname = addresses::hostname(&self.driver, &domain, witness).await?;
+        Ok(Response::new(pb::GetGuestHostnameResponse { hostname }))
+    }
+
     async fn list_interfaces(
         &self,
         request: Request<pb::ListGuestInterfacesRequest>,

@@ -13,7 +13,7 @@ use serde_json::json;
 use super::{Driver, agent};
 use crate::{
     domain::Domain,
-    error::{Error, Result},
+    error::{Code, Error, Result},
 };
 
 /// The kernel's table of neighbours, IPv4.
@@ -74,6 +74,37 @@ async fn leased(driver: &Driver, interfaces: &[Interface]) -> Result<Vec<Address
     }
     found.retain(|interface| !interface.addresses.is_empty());
     Ok(found)
+}
+
+/// Who knows a guest's own name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Witness {
+    /// The agent inside.
+    Agent,
+    /// The networks that gave it addresses.
+    Leases,
+}
+
+/// The name that a running guest has given itself.
+///
+/// # Errors
+/// `OperationInvalid` if it does not run, `NoHostname` if no lease tells a name; as [`agent::execute`].
+pub async fn hostname(driver: &Arc<Driver>, domain: &Domain, witness: Witness) -> Result<String> {
+    let view = domain.view();
+    let interfaces = &view.running()?.document.domain.devices.interfaces;
+    if witness == Witness::Agent {
+        let command = "guest-get-host-name";
+        let told = agent::ask(driver, domain, command, json!({})).await?;
+        return told.get("host-name").and_then(|name| name.as_str()).map(str::to_owned).ok_or_else(|| agent::malformed(command));
+    }
+    for interface in interfaces.iter().filter(|i| i.kind == InterfaceKind::Network) {
+        let Some(network) = interface.source.as_ref().and_then(|s| s.network.as_deref()) else { continue };
+        let leases = driver.peers.networks().await?.leases(network, &ends(interface).1).await?;
+        if let Some(name) = leases.into_iter().find_map(|lease| lease.hostname) {
+            return Ok(name);
+        }
+    }
+    Err(Error::new(Code::NoHostname, format!("no hostname found for domain {}", view.name)))
 }
 
 /// The host's end and the guest's hardware address.

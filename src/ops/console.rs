@@ -131,6 +131,17 @@ pub async fn attach(
     Ok(Box::pin(futures_util::stream::poll_fn(move |context| receiver.poll_recv(context))))
 }
 
+/// Joins `input` to a socket that nobody else has and returns what comes from there.
+pub(super) fn joined(socket: UnixStream, input: impl Stream<Item = Bytes> + Send + 'static) -> Output {
+    let (sender, mut receiver) = mpsc::channel(AHEAD);
+    tokio::spawn(async move {
+        // Nobody takes it away.
+        let (_keep, revoked) = oneshot::channel();
+        join(Box::pin(socket), input, sender, revoked).await;
+    });
+    Box::pin(futures_util::stream::poll_fn(move |context| receiver.poll_recv(context)))
+}
+
 /// Copies both ways until one side ends or the device is taken away.
 async fn join(
     device: Device,

@@ -35,6 +35,8 @@ pub struct Lease {
     pub prefix: u32,
     /// Whether it is one of IPv6.
     pub is_v6: bool,
+    /// The name that the guest gave itself.
+    pub hostname: Option<String>,
 }
 
 impl Network {
@@ -99,6 +101,7 @@ impl Network {
             address: lease.ipaddr.to_str().into_owned(),
             prefix: lease.prefix,
             is_v6: lease.r#type == IPV6,
+            hostname: lease.hostname.as_ref().map(|name| name.to_str().into_owned()),
         };
         Ok(leases.iter().map(lease).collect())
     }

@@ -14,6 +14,7 @@ mod kill;
 mod life;
 mod lockd;
 mod logd;
+mod look;
 mod neighbours;
 mod network;
 mod node;

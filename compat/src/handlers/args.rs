@@ -25,6 +25,7 @@ const ACCEPTED: &[(&str, u32)] = &[
     ("DomainDefineXmlFlags", 0x1),
     ("DomainDestroyFlags", 0x3),
     ("DomainGetEmulatorPinInfo", 0x3),
+    ("DomainGetHostname", 0x3),
     ("DomainGetInterfaceParameters", 0x7),
     ("DomainGetIothreadInfo", 0x3),
     ("DomainGetJobStats", 0x3),
@@ -33,8 +34,12 @@ const ACCEPTED: &[(&str, u32)] = &[
     ("DomainGetVcpuPinInfo", 0x3),
     ("DomainGetVcpusFlags", 0xf),
     ("DomainGetXmlDesc", 0xf),
+    ("DomainMemoryPeek", 0x3),
     ("DomainMonitorCommand", 0x1),
+    ("DomainOpenChannel", 0x1),
     ("DomainOpenConsole", 0x3),
+    ("DomainOpenGraphics", 0x1),
+    ("DomainOpenGraphicsFd", 0x1),
     ("DomainPinEmulator", 0x3),
     ("DomainPinIothread", 0x3),
     ("DomainPinVcpuFlags", 0x3),
@@ -81,12 +86,17 @@ pub(crate) fn flags_of(given: u32, function: &str) -> Result<(), WireError> {
 
 /// Refuses two flags together.
 pub(crate) fn exclusive(ctx: &Ctx, given: u32, two: [(u32, &str); 2]) -> Result<(), WireError> {
+    exclusive_of(ctx.info.area(), ctx, given, two)
+}
+
+/// The same where libvirt looks at them in another place than the usual.
+pub(crate) fn exclusive_of(area: ErrorDomain, ctx: &Ctx, given: u32, two: [(u32, &str); 2]) -> Result<(), WireError> {
     let [(first, first_name), (second, second_name)] = two;
     if given & first == 0 || given & second == 0 {
         return Ok(());
     }
     let text = format!("Flags '{first_name}' and '{second_name}' are mutually exclusive");
-    Err(refused(ctx.info.area(), ctx.info.api, "ctl", &text))
+    Err(refused(area, ctx.info.api, "ctl", &text))
 }
 
 /// Refuses the first flag without the second.

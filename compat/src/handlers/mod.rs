@@ -16,6 +16,7 @@ pub(crate) mod host;
 pub(crate) mod info;
 pub(crate) mod lifecycle;
 pub(crate) mod list;
+pub(crate) mod look;
 pub(crate) mod monitor;
 pub(crate) mod node;
 pub(crate) mod node_device;

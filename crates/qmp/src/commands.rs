@@ -69,6 +69,24 @@ commands! {
         /// Bytes.
         value: u64
     } -> Empty;
+    /// Writes memory to a file, by the first CPU's addresses.
+    30 Memsave "memsave" {
+        /// First address.
+        val: i64,
+        /// Bytes.
+        size: u64,
+        /// The file.
+        filename: String
+    } -> Empty;
+    /// Writes memory to a file, by the machine's addresses.
+    30 Pmemsave "pmemsave" {
+        /// First address.
+        val: i64,
+        /// Bytes.
+        size: u64,
+        /// The file.
+        filename: String
+    } -> Empty;
     /// Sizes of memory.
     5 QueryMemorySizeSummary "query-memory-size-summary" {} -> MemorySizeSummary;
     /// Memory devices.
@@ -399,7 +417,7 @@ open_commands! {
     /// Writes memory: `paging`, `protocol`, `detach`, `format`.
     600 DumpGuestMemory "dump-guest-memory" -> Empty;
     /// Writes a picture of the screen: `filename`, `device`, `head`, `format`.
-    10 Screendump "screendump" -> Empty;
+    60 Screendump "screendump" -> Empty;
     /// Moves, clicks, types: `device`, `head`, `events`.
     10 InputSendEvent "input-send-event" -> Empty;
     /// Tells the network where the guest is: `initial`, `max`, `rounds`, `step`.
