@@ -11,6 +11,8 @@ use anyhow::{Result, ensure};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc::{F_RDLCK, F_UNLCK, F_WRLCK, SEEK_SET, flock};
 use nix::sys::signal::Signal;
+use serde_json::json;
+use testkit::fake_qemu::program::install;
 use testkit::place::{program, script};
 use testkit::skip::can_run_guests;
 use testkit::{Sandbox, Virsh, process, skip, wait_until};
@@ -359,6 +361,27 @@ fn a_medium_is_held_while_it_is_in_its_drive() -> Result<()> {
     ensure!(locks_on(&images)? == "-w", "{}", locks_on(&images)?);
     virsh.ok(&["change-media", "drive", "fda", "--eject"])?;
     ensure!(locks_on(&images)? == "--", "{}", locks_on(&images)?);
+    Ok(())
+}
+
+#[test]
+fn a_guest_that_qemu_does_not_let_run_holds_nothing() -> Result<()> {
+    let Some(mut place) = Place::make("")? else { return Ok(()) };
+    let fake = place.sandbox.dir().join("fake");
+    fs::create_dir_all(&fake)?;
+    let refusal = json!({"rules": [{"execute": "cont", "error": {"class": "GenericError", "desc": "injected refusal"}}]});
+    place.emulator = install(&fake, &refusal)?;
+    let image = place.image("a")?;
+    place.define("tame", &disk(&image, "vda", ""))?;
+    let virsh = place.virsh();
+    let refused = virsh.refused(&["start", "tame"])?;
+    ensure!(refused.contains("injected refusal"), "{refused}");
+    place.nothing_is_left("tame")?;
+    wait_until("the image is free", SOON, || lock_on(&image).is_ok_and(|l| l == '-'))?;
+    virsh.ok(&["start", "--paused", "tame"])?;
+    let refused = virsh.refused(&["resume", "tame"])?;
+    ensure!(refused.contains("injected refusal") && virsh.state("tame")? == "paused", "{refused}");
+    ensure!(lock_on(&image)? == '-');
     Ok(())
 }
 
