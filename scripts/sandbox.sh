@@ -6,6 +6,9 @@
 # sockets are at DIR/run/libvirt/. What DIR holds is kept: use it again to try a restart. COMMAND takes the
 # place of this script, so that a signal to the one reaches the other.
 #
+# If DIR/host is there, COMMAND sees a host with the devices that are in it: DIR/host/sys has its buses, its PCI devices,
+# IOMMU groups and modules, DIR/host/dev has nodes beside the usual ones.
+#
 # A new DIR gets a configuration with which guests run as root, log straight to files and have no security
 # driver, and clients need no authentication.
 set -eu
@@ -40,4 +43,24 @@ exec unshare --mount --propagation private bash -euc '
     mkdir -p "$private"
     mount --bind "$base$private" "$private"
   done
+  host=$base/host
+  if [ -d "$host" ]; then
+    for part in bus devices/pci0000:00 kernel/iommu_groups module; do
+      mount --bind "$host/sys/$part" "/sys/$part"
+    done
+    usual=$base/usual-dev
+    mkdir -p "$usual"
+    mount --bind /dev "$usual"
+    mkdir -p "$host/dev/pts" "$host/dev/shm" "$host/dev/net"
+    for node in null zero full random urandom tty kvm net/tun; do
+      [ -e "$usual/$node" ] || continue
+      touch "$host/dev/$node"
+      mount --bind "$usual/$node" "$host/dev/$node"
+    done
+    mount --rbind "$usual/pts" "$host/dev/pts"
+    ln -sf pts/ptmx "$host/dev/ptmx"
+    ln -sfn /proc/self/fd "$host/dev/fd"
+    umount "$usual"
+    mount --rbind "$host/dev" /dev
+  fi
   exec "$@"' sandbox "$base" "$@"

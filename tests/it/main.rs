@@ -8,6 +8,7 @@ mod failures;
 mod front;
 mod grpc;
 mod host;
+mod hostdev;
 mod identity;
 mod interface;
 mod kill;

@@ -37,6 +37,8 @@ use crate::{
 const DEADLINE: Duration = Duration::from_secs(60);
 /// Where QEMU gets targets of the host's SCSI server from.
 const VHOST_SCSI: &str = "/dev/vhost-scsi";
+/// Where the targets are, in libvirt's spelling.
+const TARGETS: &str = "/sys/kernel/config/target/vhost/";
 
 /// Gives the document's devices to its guest; the document shows what was found and how it is bound.
 ///
@@ -75,7 +77,7 @@ pub(super) fn plug(driver: &Driver, document: &domxml::Domain, qemu: &mut qemu::
         let mut given = DeviceResources::default();
         match hostdev.kind {
             HostdevKind::Scsi => given.path = want::scsi(hostdev).map(|place| scsi_node(driver, place?)).transpose()?,
-            HostdevKind::ScsiHost => given.vhost_fds.push(qemu.pass(open_vhost(driver)?)?),
+            HostdevKind::ScsiHost => given.vhost_fds.push(qemu.pass(open_vhost(driver, want::vhost_scsi(hostdev))?)?),
             _ => continue,
         }
         resources.devices.insert(alias(hostdev), given);
@@ -91,11 +93,15 @@ fn scsi_node(driver: &Driver, place: hostinfo::ScsiPlace) -> Result<String> {
     Ok(hostinfo::scsi_node(driver.hostdevs.root(), place).map_err(told)?.to_string_lossy().into_owned())
 }
 
-fn open_vhost(driver: &Driver) -> Result<std::os::fd::OwnedFd> {
+fn open_vhost(driver: &Driver, target: Option<&str>) -> Result<std::os::fd::OwnedFd> {
     let path = driver.hostdevs.root().path(VHOST_SCSI.trim_start_matches('/'));
     if !path.exists() {
         let message = format!("vhost-scsi device file '{VHOST_SCSI}' cannot be found");
         return Err(Error::new(Code::ConfigUnsupported, message).in_area(Area::None));
+    }
+    let target = format!("{TARGETS}/{}", target.unwrap_or_default());
+    if let Err(error) = std::fs::metadata(driver.hostdevs.root().path(target.trim_start_matches('/'))) {
+        return Err(Error::system(format_args!("Path '{target}' is not accessible"), error).in_area(Area::None));
     }
     let opened = std::fs::OpenOptions::new().read(true).write(true).open(path);
     opened.map(Into::into).map_err(|error| Error::system(format_args!("Failed to open {VHOST_SCSI}"), error).in_area(Area::None))

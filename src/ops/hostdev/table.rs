@@ -157,7 +157,7 @@ impl Hostdevs {
     fn scsi(&self, hostdev: &Hostdev, place: ScsiPlace) -> Result<(HostDevice, bool)> {
         if want::is_managed(hostdev) {
             let message = "SCSI host device doesn't support managed mode";
-            return Err(Error::new(Code::ConfigUnsupported, message).in_area(Area::None));
+            return Err(Error::new(Code::Xml, message).in_area(Area::None));
         }
         hostinfo::scsi_node(&self.root, place).map_err(told)?;
         Ok((HostDevice::Scsi(place), hostdev.shareable))
@@ -200,6 +200,9 @@ impl Hostdevs {
 impl Table {
     /// A device that is no PCI device becomes a guest's.
     fn enter(&mut self, guest: &str, device: HostDevice, shareable: bool) -> Result<()> {
+        if self.active.get(&device).is_some_and(|used| used.guests.iter().any(|name| name == guest)) {
+            return Err(Error::internal(format!("Device {device} is already in use")).in_area(Area::None));
+        }
         if let Some(used) = self.active.get(&device).filter(|used| !(used.shareable && shareable)) {
             return Err(in_use(&device, used));
         }

@@ -1,9 +1,10 @@
 //! Devices of the host.
 
 use domxml::Domain;
-use domxml::devices::{Address, Hostdev, HostdevKind, HostdevProtocol, OnOff};
+use domxml::devices::{Address, Hostdev, HostdevKind, HostdevModel, HostdevProtocol, OnOff};
 
 use super::Guest;
+use crate::caps::Flag;
 use crate::error::{Error, Result};
 use crate::postparse::address_kind;
 
@@ -44,6 +45,7 @@ pub(super) fn checks(guest: &Guest<'_>) -> Result<()> {
     let devices = &guest.def.devices;
     for (at, hostdev) in devices.hostdevs.iter().enumerate() {
         mediated(hostdev)?;
+        model(guest, hostdev)?;
         if hostdev.display == Some(OnOff::On) && devices.graphics.is_empty() {
             return Err(Error::unsupported("graphics device is needed for attribute value 'display=on' in <hostdev>"));
         }
@@ -54,6 +56,22 @@ pub(super) fn checks(guest: &Guest<'_>) -> Result<()> {
         one_place(&devices.hostdevs[..at], hostdev)?;
     }
     Ok(())
+}
+
+/// Ways of using mediated devices, the flag of a QEMU that knows each, and its name in messages.
+// table
+const MODELS: &[(HostdevModel, Flag, &str)] = &[
+    (HostdevModel::VfioPci, Flag::VfioPci, "VFIO PCI device assignment is not supported by this version of qemu"),
+    (HostdevModel::VfioAp, Flag::VfioAp, "VFIO AP device assignment is not supported by this version of QEMU"),
+    (HostdevModel::VfioCcw, Flag::VfioCcw, "VFIO CCW device assignment is not supported by this version of QEMU"),
+];
+
+fn model(guest: &Guest<'_>, hostdev: &Hostdev) -> Result<()> {
+    let unknown = |(model, flag, _): &&(HostdevModel, Flag, &str)| hostdev.model == Some(*model) && !guest.caps.has(*flag);
+    match MODELS.iter().find(unknown).filter(|_| hostdev.kind == HostdevKind::Mdev) {
+        Some((_, _, message)) => Err(Error::unsupported(*message)),
+        None => Ok(()),
+    }
 }
 
 fn mediated(hostdev: &Hostdev) -> Result<()> {
