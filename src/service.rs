@@ -68,6 +68,7 @@ fn driver(setup: &Setup) -> anyhow::Result<Arc<Driver>> {
         peers: Peers::new(daemon::neighbours(setup), paths.common.clone(), paths.scope == Scope::System),
         owed: ops::owed::Owed::new(&paths.state.join("virtqemud")),
         hostdevs: Arc::new(ops::hostdev::Hostdevs::new(hostinfo::Root::default())),
+        cgroups: ops::cgroup::Kept::default(),
         link_names: ops::start::LinkNames::default(),
         firmware: FirmwareStore::new(user_config(paths.scope).as_deref()),
         suspend: ops::suspend::Suspend::default(),

@@ -8,6 +8,7 @@ pub mod addresses;
 pub mod agent;
 pub mod bandwidth;
 pub mod capabilities;
+pub mod cgroup;
 pub mod chain;
 pub mod configure;
 pub mod console;
@@ -89,6 +90,8 @@ pub struct Driver {
     pub owed: owed::Owed,
     /// Devices of the host that guests have.
     pub hostdevs: Arc<hostdev::Hostdevs>,
+    /// Control groups of the host.
+    pub cgroups: cgroup::Kept,
     /// Names of the host's ends of interfaces.
     pub link_names: start::LinkNames,
     /// The host's firmware.

@@ -208,10 +208,12 @@ async fn give_back(driver: &Arc<Driver>, guest: &Guest, view: &Arc<View>, cause:
     let pid_file = paths.state.join(format!("{}.pid", view.name));
     let owners = super::start::Owners::of(driver, &run.document.domain);
     let nodes = super::start::Owners::of_hostdevs(driver, &run.document.domain);
+    let remove_group = super::cgroup::remove(driver, &run.document.domain, guest.id);
     let work = move || {
         plan::log_line(&log, &format!("shutting down, reason={}", cause.outcome().2));
         owners.restore();
         nodes.restore();
+        remove_group();
         for directory in directories {
             remove_all(&directory)?;
         }

@@ -4,6 +4,7 @@
 //! outside of the process.
 
 mod affinity;
+pub mod cgroup;
 mod limits;
 mod memlock;
 

@@ -1,11 +1,12 @@
 //! What a Unix daemon does with raw descriptors: peer credentials, passing descriptors over sockets,
-//! pidfds, memory files, TAP devices and other links, KVM's word on the CPU, listeners with an exact mode, and starting a program that outlives its starter.
+//! pidfds, memory files, TAP devices and other links, KVM's word on the CPU, device filters of cgroups, listeners with an exact mode, and starting a program that outlives its starter.
 //!
 //! The one crate of the workspace that may say `unsafe`; every use of it is one system call, with
 //! the reason beside it. It has no policy: callers decide who may do what.
 
 mod async_file;
 mod attribute;
+mod bpf;
 mod clock;
 mod kvm;
 mod launch;
@@ -22,6 +23,7 @@ mod tap;
 
 pub use async_file::AsyncFile;
 pub use attribute::{attribute, remove_attribute, set_attribute};
+pub use bpf::{ANY_DEVICE, DeviceTable};
 pub use clock::local_offset;
 pub use kvm::{Kvm, Tsc};
 pub use launch::{Held, Launch, LaunchError, Limit, Started, stage::Stage};

@@ -35,7 +35,7 @@ use reserve::Reserved;
 pub(super) use reserve::{leases_of, legacy_firmware, native_resources, plan_config};
 pub(super) use script::unplug;
 
-use super::{Conditions, Driver, chain, guest::Guest, locks, plan, react, stop, traffic, undo::Undo, volumes};
+use super::{Conditions, Driver, cgroup, chain, guest::Guest, locks, plan, react, stop, traffic, undo::Undo, volumes};
 use crate::{
     domain::{Condition, Document, Domain, Effects, GONE, Job, Run, Stored, View, jobs::Long, jobs::Want},
     error::{Error, Result},
@@ -222,9 +222,16 @@ struct Attempt<'a> {
 impl Attempt<'_> {
     async fn stages(&self, document: Box<domxml::Domain>, undo: &mut Undo) -> Result<Arc<View>> {
         let mut prepared = prepare(self.driver, document).await?;
+        cgroup::note_partition(self.driver, &mut prepared.document)?;
         let reserved = reserve::reserve(self.driver, &mut prepared, self.how.reset_nvram, undo).await?;
         let pid_file = self.pid_file(&prepared);
         undo.push("the PID file", crate::blocking::file("removing the PID file", move || stop::remove(&pid_file)));
+        let remove = cgroup::remove(self.driver, &prepared.document, prepared.id);
+        let removal = crate::blocking::file("removing the guest's control group", move || {
+            remove();
+            Ok(())
+        });
+        undo.push("the control group", removal);
         let held = self.spawn(&prepared, &reserved).await?;
         self.ready(prepared, reserved, held, undo).await
     }
@@ -258,7 +265,6 @@ impl Attempt<'_> {
         locks::connect(driver, &prepared.document, &mut qemu)?;
         let mut held = qemu.hold(start).await?;
         locks::register(driver, &mut held, prepared).await?;
-        threads::place_emulator(driver, &prepared.document, held.pid()).await?;
         let run = Run {
             document: Document::live(*prepared.document.clone()),
             id: prepared.id,
@@ -281,7 +287,11 @@ impl Attempt<'_> {
             view.condition = Condition::PAUSED_STARTING_UP;
             Ok(Effects::none())
         });
-        told.await?;
+        // The kernel takes some milliseconds to move a process that it has not moved for a while, and so does the disk.
+        let (told, enclosed) = tokio::join!(told, cgroup::enclose(driver, &prepared.document, (prepared.id, held.pid())));
+        told?;
+        enclosed?;
+        threads::place_emulator(driver, &prepared.document, held.pid()).await?;
         Ok(held)
     }
 
@@ -317,7 +327,7 @@ impl Attempt<'_> {
         let Live { monitor, events, .. } = live;
         guest.connect(self.driver, monitor.clone(), events);
         let status = live::complete(&monitor, &mut prepared).await?;
-        threads::place(self.driver, &monitor, &prepared.document, &status.vcpus).await?;
+        threads::place(self.driver, &monitor, &prepared.document, (guest.process()?.pid(), &status.vcpus)).await?;
         if let Some(cpu) = &mut prepared.document.cpu {
             cpu::show_actual(&monitor, cpu).await?;
         }

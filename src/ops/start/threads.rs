@@ -1,14 +1,15 @@
 //! Where the threads of a guest that starts run.
 //!
-//! Its first thread is placed before it becomes QEMU: all others inherit that, and only those of which the document says
-//! something else are placed by themselves.
+//! Its first thread is placed before it becomes QEMU: all others inherit that. Where the guest has control groups each
+//! thread gets one, and is placed anew, as the move makes it forget its place; without them, only threads of which the
+//! document says something else are placed.
 
 use domxml::{Bitmap, Domain, status::VcpuThread};
 
 use crate::{
     error::Result,
     ops::{
-        Driver,
+        Driver, cgroup,
         tuning::{
             Thread,
             pinning::{self, every_cpu, ids, numbered},
@@ -32,28 +33,37 @@ pub(super) async fn place_emulator(driver: &Driver, document: &Domain, pid: i32)
     Ok(())
 }
 
-/// Places the threads of CPUs and for I/O.
+/// Places the threads of CPUs and for I/O of the process `pid`.
 ///
 /// # Errors
 /// None of the CPUs that the document names is there; QEMU does not answer.
-pub(super) async fn place(driver: &Driver, monitor: &Monitor, document: &Domain, vcpus: &[VcpuThread]) -> Result<()> {
-    let of_emulator = pinning::of(document, Thread::Emulator);
+pub(super) async fn place(driver: &Driver, monitor: &Monitor, document: &Domain, qemu: (i32, &[VcpuThread])) -> Result<()> {
+    let (pid, vcpus) = qemu;
+    let mut threads: Vec<(Thread, i32)> = vcpus.iter().map(|v| (Thread::Vcpu(v.id), v.pid)).collect();
+    if !ids(document).is_empty() {
+        let iothreads = numbered(&monitor.iothreads().await?);
+        threads.extend(iothreads.into_iter().map(|(id, tid)| (Thread::Io(id), tid)));
+    }
+    let grouped = cgroup::enclose_threads(driver, document, pid, threads.clone()).await?;
     let every = every_cpu(driver).await?;
-    let elsewhere = |thread| elsewhere(document, thread, of_emulator, &every);
-    for vcpu in vcpus {
-        elsewhere(Thread::Vcpu(vcpu.id)).map_or(Ok(()), |cpus| pinning::set(vcpu.pid, cpus))?;
-    }
-    if ids(document).into_iter().all(|id| elsewhere(Thread::Io(id)).is_none()) {
-        return Ok(());
-    }
-    for (id, tid) in numbered(&monitor.iothreads().await?) {
-        elsewhere(Thread::Io(id)).map_or(Ok(()), |cpus| pinning::set(tid, cpus))?;
+    let of_emulator = pinning::of(document, Thread::Emulator);
+    for (thread, tid) in threads {
+        place_one(pinning::of(document, thread), (of_emulator, grouped), &every, tid)?;
     }
     Ok(())
 }
 
-/// Where a thread is to run, if that is not where it runs anyhow.
-fn elsewhere<'a>(document: &'a Domain, thread: Thread, of_emulator: Option<&'a Bitmap>, every: &'a Bitmap) -> Option<&'a Bitmap> {
-    let cpus = pinning::of(document, thread);
-    if cpus == of_emulator { None } else { Some(cpus.unwrap_or(every)) }
+/// Places one thread, unless it is where it is to be.
+fn place_one(cpus: Option<&Bitmap>, inherited: (Option<&Bitmap>, bool), every: &Bitmap, tid: i32) -> Result<()> {
+    let (of_emulator, grouped) = inherited;
+    match cpus {
+        cpus if cpus == of_emulator && !grouped => Ok(()),
+        Some(cpus) => pinning::set(tid, cpus),
+        None => {
+            if let Err(error) = pinning::set(tid, every) {
+                tracing::debug!(%error, "a thread runs where the daemon does");
+            }
+            Ok(())
+        }
+    }
 }

@@ -3,6 +3,7 @@
 //! A change is a [`Change`], made by `configure` like any other: tried on the documents, then told to the kernel, then
 //! committed. One file a kind: [`pinning`].
 
+pub mod blocks;
 pub mod pinning;
 
 use domxml::Bitmap;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use domxml::{
     Bitmap, Domain,
-    tuning::{CpuTune, IoThreadPin, Placement, VcpuPin},
+    tuning::{CpuTune, IoThreadPin, Placement, Vcpu, VcpuPin},
 };
 
 use super::Thread;
@@ -41,13 +41,17 @@ pub struct IoThread {
 
 /// What the document says of a thread, or of all.
 pub(in crate::ops) fn of(document: &Domain, thread: Thread) -> Option<&Bitmap> {
-    let tune = document.cputune.as_ref();
+    of_parts(document.cputune.as_ref(), document.vcpu.as_ref(), thread)
+}
+
+/// The same of a document's two elements for it.
+pub(in crate::ops) fn of_parts<'a>(tune: Option<&'a CpuTune>, vcpu: Option<&'a Vcpu>, thread: Thread) -> Option<&'a Bitmap> {
     let own = tune.and_then(|tune| match thread {
         Thread::Vcpu(id) => tune.vcpupin.iter().find(|p| p.vcpu == id).map(|p| &p.cpuset),
         Thread::Emulator => tune.emulatorpin.as_ref(),
         Thread::Io(id) => tune.iothreadpin.iter().find(|p| p.iothread == id).map(|p| &p.cpuset),
     });
-    let vcpu = document.vcpu.as_ref().filter(|v| v.placement != Some(Placement::Auto));
+    let vcpu = vcpu.filter(|v| v.placement != Some(Placement::Auto));
     own.or_else(|| vcpu?.cpuset.as_ref())
 }
 

@@ -1,0 +1,1 @@
+//! Groups in made trees, as the kernel would show them.
