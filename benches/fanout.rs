@@ -86,6 +86,7 @@ fn driver(root: &Path) -> Arc<Driver> {
         peers: Peers::new(paths.sockets.clone(), paths.common.clone(), true),
         owed: ops::owed::Owed::new(&paths.state.join("virtqemud")),
         hostdevs: Arc::new(virtqemud::ops::hostdev::Hostdevs::new(hostinfo::Root::default())),
+        cgroups: virtqemud::ops::cgroup::Kept::default(),
         link_names: ops::start::LinkNames::default(),
         firmware: FirmwareStore::new(None),
         suspend: ops::suspend::Suspend::default(),

@@ -8,7 +8,7 @@ use wire::{WireError, admin, qemu, remote};
 
 use crate::ctx::{Ctx, Effect, Failure, not_open};
 use crate::handlers::{
-    agent, config, connect, counters, cpu, device, domain, events, host, info, lifecycle, list, look, monitor, node, node_device, stats,
+    agent, config, connect, counters, cpu, device, domain, events, host, info, lifecycle, list, look, monitor, node, node_device, resources, stats,
     tuning,
 };
 use crate::neighbours;
@@ -149,8 +149,18 @@ routes! { REMOTE: remote;
     DomainSetVcpus => config::set_vcpus,
     DomainSetVcpusFlags => config::set_vcpus_flags,
     DomainSetLifecycleAction => config::set_lifecycle_action,
-    DomainSetMemoryParameters => config::set_memory_parameters,
-    DomainGetMemoryParameters => config::get_memory_parameters,
+    DomainSetMemoryParameters => resources::set_memory_parameters,
+    DomainGetMemoryParameters => resources::get_memory_parameters,
+    DomainGetSchedulerType => resources::get_scheduler_type,
+    DomainGetSchedulerParameters => resources::get_scheduler_parameters,
+    DomainGetSchedulerParametersFlags => resources::get_scheduler_parameters_flags,
+    DomainSetSchedulerParameters => resources::set_scheduler_parameters,
+    DomainSetSchedulerParametersFlags => resources::set_scheduler_parameters_flags,
+    DomainGetNumaParameters => resources::get_numa_parameters,
+    DomainSetNumaParameters => resources::set_numa_parameters,
+    DomainGetBlkioParameters => resources::get_blkio_parameters,
+    DomainSetBlkioParameters => resources::set_blkio_parameters,
+    DomainGetCpuStats => resources::get_cpu_stats,
     DomainPinVcpu => tuning::pin_vcpu,
     DomainPinVcpuFlags => tuning::pin_vcpu_flags,
     DomainGetVcpuPinInfo => tuning::get_vcpu_pin_info,

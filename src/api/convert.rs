@@ -13,6 +13,7 @@ use crate::{
         Conditions, Driver, Target,
         configure::{Change, Scope},
         power::Mode,
+        tuning,
     },
     pb,
 };
@@ -215,7 +216,11 @@ pub fn change(change: Option<pb::configure_request::Change>) -> Result<Change> {
         C::MaxVcpus(n) => Change::MaxVcpus(n),
         C::MemoryStatsPeriod(seconds) => Change::MemoryStatsPeriod(seconds),
         C::Lifecycle(l) => Change::Lifecycle { event: l.event(), action: l.action() },
-        C::MemoryTuning(t) => Change::MemoryTuning { hard: t.hard_limit_kib, soft: t.soft_limit_kib, swap_hard: t.swap_hard_limit_kib },
+        C::MemoryTuning(t) => Change::Tuning(tuning::Change::Memory(tuning::memory::Limits {
+            hard: t.hard_limit_kib,
+            soft: t.soft_limit_kib,
+            swap_hard: t.swap_hard_limit_kib,
+        })),
     })
 }
 

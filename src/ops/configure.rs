@@ -61,21 +61,9 @@ pub enum Change {
     },
     /// Seconds between two looks at the guest's memory statistics; 0: none.
     MemoryStatsPeriod(u32),
-    /// Limits of the process's memory, KiB; what is not given stays.
-    MemoryTuning {
-        /// Of memory.
-        hard: Option<u64>,
-        /// Under pressure.
-        soft: Option<u64>,
-        /// Of memory and swap.
-        swap_hard: Option<u64>,
-    },
     /// What it may use of the host.
     Tuning(tuning::Change),
 }
-
-/// libvirt's number for "no limit", KiB.
-const UNLIMITED_KIB: u64 = 9_007_199_254_740_991;
 
 /// The configurations that a scope names now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -188,23 +176,6 @@ fn apply(domain: &mut domxml::Domain, change: &Change) -> Result<()> {
             *place = Some(lifecycle_action(*event, *action)?);
         }
         Change::Tuning(change) => tuning::apply(domain, change)?,
-        Change::MemoryTuning { hard, soft, swap_hard } => {
-            let tune = domain.memtune.get_or_insert_default();
-            let limit = |kib: &u64| if *kib >= UNLIMITED_KIB { None } else { Some(Kib(*kib)) };
-            for (place, value) in [(&mut tune.hard_limit, hard), (&mut tune.soft_limit, soft), (&mut tune.swap_hard_limit, swap_hard)] {
-                if let Some(kib) = value {
-                    *place = limit(kib);
-                }
-            }
-            if let (Some(swap), Some(hard)) = (tune.swap_hard_limit, tune.hard_limit)
-                && hard.0 > swap.0
-            {
-                return Err(Error::argument("memory hard_limit tunable value must be lower than or equal to swap_hard_limit"));
-            }
-            if *tune == domxml::tuning::MemoryTune::default() {
-                domain.memtune = None;
-            }
-        }
     }
     Ok(())
 }
@@ -331,7 +302,6 @@ async fn tell_qemu(driver: &Arc<Driver>, view: &View, change: &Change) -> Result
         Change::MaxMemory(_) => Err(Error::invalid("cannot resize the maximum memory on an active domain")),
         Change::MaxVcpus(_) => Err(Error::argument("maximum vcpu count can be modified only in the persistent config")),
         Change::Vcpus(_) => Err(Error::new(Code::OperationUnsupported, "plugging CPUs into a running guest is not supported yet")),
-        Change::MemoryTuning { .. } => Err(Error::invalid("cgroup memory controller is not mounted")),
         Change::Tuning(change) => tuning::carry_out(driver, view, change).await,
         Change::Title(_) | Change::Description(_) | Change::Metadata { .. } | Change::Lifecycle { .. } => Ok(()),
     }

@@ -1,23 +1,16 @@
 //! One thing of a guest's configuration: changing it, and reading what has a call of its own.
 
 use wire::consts::*;
-use wire::params::{VIR_DOMAIN_MEMORY_HARD_LIMIT, VIR_DOMAIN_MEMORY_SOFT_LIMIT, VIR_DOMAIN_MEMORY_SWAP_HARD_LIMIT};
 use wire::remote::*;
-use wire::typed::{Param, TypedParam, TypedValue};
 use wire::xdr::Text;
 use wire::{ErrorCode, ErrorDomain, WireError};
 
 use super::args::{self, Must};
 use super::{Reply, by_uuid, full_in};
 use crate::ctx::Ctx;
-use crate::proto::configure_request::{Change, Lifecycle, MemoryTuning, Metadata, Text as Value};
+use crate::proto::configure_request::{Change, Lifecycle, Metadata, Text as Value};
 use crate::proto::get_metadata_request::Kind;
 use crate::proto::{ConfigureRequest, GetMetadataRequest, Scope, SetAutostartRequest};
-
-/// libvirt's number for a limit that is none.
-const UNLIMITED: u64 = 9_007_199_254_740_991;
-/// Parameters of memory tuning, in the order in which they are told.
-const MEMORY: [Param; 3] = [VIR_DOMAIN_MEMORY_HARD_LIMIT, VIR_DOMAIN_MEMORY_SOFT_LIMIT, VIR_DOMAIN_MEMORY_SWAP_HARD_LIMIT];
 
 async fn configure(ctx: &Ctx, dom: &NonnullDomain, scope: Scope, change: Change) -> Reply<()> {
     let request = ConfigureRequest { domain: by_uuid(dom), scope: scope.into(), change: Some(change), options: None };
@@ -95,33 +88,6 @@ pub(crate) async fn set_lifecycle_action(ctx: &Ctx, args: DomainSetLifecycleActi
     let change = Lifecycle { event: args.r#type.cast_signed(), action: args.action.cast_signed() };
     let scope = args::scope(args.flags);
     configure(ctx, &args.dom, scope, Change::Lifecycle(change)).await
-}
-
-pub(crate) async fn set_memory_parameters(ctx: &Ctx, args: DomainSetMemoryParameters) -> Reply<()> {
-    args::check(ctx, "params", Must::NotBeNull, !args.params.is_empty())?;
-    args::flags(ctx, args.flags)?;
-    args::params(&args.params, &MEMORY)?;
-    let value = |param: Param| match param.find(&args.params) {
-        Some(TypedValue::Ullong(kib)) => Some(*kib),
-        _ => None,
-    };
-    let [hard_limit_kib, soft_limit_kib, swap_hard_limit_kib] = MEMORY.map(value);
-    let change = MemoryTuning { hard_limit_kib, soft_limit_kib, swap_hard_limit_kib };
-    let scope = args::scope(args.flags);
-    configure(ctx, &args.dom, scope, Change::MemoryTuning(change)).await
-}
-
-pub(crate) async fn get_memory_parameters(ctx: &Ctx, args: DomainGetMemoryParameters) -> Reply<DomainGetMemoryParametersRet> {
-    let room = args::room(args.nparams, DOMAIN_MEMORY_PARAMETERS_MAX)?;
-    args::exclusive(ctx, args.flags, args::LIVE_OR_CONFIG)?;
-    args::flags(ctx, args.flags)?;
-    let guest = full_in(ctx, &args.dom, args::scope(args.flags)).await?;
-    let tuning = guest.memory_tuning.unwrap_or_default();
-    let values = [tuning.hard_limit_kib, tuning.soft_limit_kib, tuning.swap_hard_limit_kib];
-    let params = MEMORY.iter().zip(values);
-    let params: Vec<TypedParam> = params.map(|(param, kib)| param.with(kib.unwrap_or(UNLIMITED))).collect();
-    let (params, nparams) = args::fitting(params, room);
-    Ok(DomainGetMemoryParametersRet { params: params.into(), nparams })
 }
 
 pub(crate) async fn set_memory_stats_period(ctx: &Ctx, args: DomainSetMemoryStatsPeriod) -> Reply<()> {

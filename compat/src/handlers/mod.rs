@@ -20,6 +20,7 @@ pub(crate) mod look;
 pub(crate) mod monitor;
 pub(crate) mod node;
 pub(crate) mod node_device;
+pub(crate) mod resources;
 pub(crate) mod stats;
 pub(crate) mod tuning;
 

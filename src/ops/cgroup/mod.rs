@@ -13,7 +13,10 @@ use domxml::{
     tuning::{NumaMode, Placement, Resource},
 };
 
-use super::{Driver, tuning::Thread, tuning::pinning};
+use super::{
+    Driver,
+    tuning::{Thread, blocks, pinning},
+};
 use crate::{
     config::QemuConfig,
     domain::Run,
@@ -209,10 +212,7 @@ impl Tune {
         if !group.has(Controller::Blkio) {
             return Err(unsupported("Block I/O tuning is not available on this host"));
         }
-        if let Some(weight) = tune.weight.filter(|weight| *weight != 0) {
-            super::tuning::blocks::set_weight(group, weight)?;
-        }
-        tune.devices.iter().try_for_each(|device| super::tuning::blocks::set_device(group, device))
+        blocks::set(group, &blocks::Limits { weight: tune.weight, devices: tune.devices.clone() })
     }
 
     /// A thread's group. What it runs on stands in the group as well: the kernel lets it run nowhere else.

@@ -1,15 +1,21 @@
 //! What guests may use of the host: where their threads run, and how much of CPUs, memory and disks they get.
 //!
 //! A change is a [`Change`], made by `configure` like any other: tried on the documents, then told to the kernel, then
-//! committed. One file a kind: [`pinning`].
+//! committed. What the kernel refuses in the midst of one leaves nothing changed. One file a kind.
 
 pub mod blocks;
+pub mod memory;
+pub mod numa;
 pub mod pinning;
+pub mod scheduler;
+pub mod usage;
 
-use domxml::Bitmap;
 use std::sync::Arc;
 
-use super::Driver;
+use confine::cgroup::{Controller, Group};
+use domxml::Bitmap;
+
+use super::{Driver, cgroup};
 use crate::{
     domain::View,
     error::{Error, Result},
@@ -26,6 +32,14 @@ pub enum Change {
         /// The CPUs.
         cpus: Bitmap,
     },
+    /// How much of the host's CPUs it gets.
+    Scheduler(scheduler::Scheduler),
+    /// How much memory its process may use.
+    Memory(memory::Limits),
+    /// Which nodes its memory comes from.
+    Numa(numa::Placement),
+    /// What it gets of block devices.
+    Blocks(blocks::Limits),
 }
 
 /// A thread of a guest.
@@ -46,6 +60,10 @@ pub enum Thread {
 pub(super) fn apply(domain: &mut domxml::Domain, change: &Change) -> Result<()> {
     match change {
         Change::Pin { thread, cpus } => pinning::apply(domain, *thread, cpus),
+        Change::Scheduler(wanted) => scheduler::apply(domain, wanted),
+        Change::Memory(limits) => memory::apply(domain, *limits),
+        Change::Numa(placement) => numa::apply(domain, placement),
+        Change::Blocks(limits) => blocks::apply(domain, limits),
     }
 }
 
@@ -56,21 +74,45 @@ pub(super) fn apply(domain: &mut domxml::Domain, change: &Change) -> Result<()> 
 pub(super) async fn carry_out(driver: &Arc<Driver>, view: &View, change: &Change) -> Result<()> {
     match change {
         Change::Pin { thread, cpus } => pinning::carry_out(driver, view, *thread, cpus).await,
+        Change::Scheduler(wanted) => scheduler::carry_out(driver, view, wanted),
+        Change::Memory(limits) => memory::carry_out(driver, view, *limits),
+        Change::Numa(placement) => numa::carry_out(driver, view, placement),
+        Change::Blocks(limits) => blocks::carry_out(driver, view, limits),
     }
 }
 
-/// The event that tells of a change in a running guest.
+/// The event that tells of a change in a running guest; libvirt has none of memory and of disks.
 pub(super) fn event_of(change: &Change) -> Option<(EventKind, Detail)> {
-    use tunable::value::Value as V;
-    let values: Vec<(String, V)> = match change {
-        Change::Pin { thread, cpus } => vec![(pinning::event_name(*thread), V::Text(cpus.to_string()))],
+    let values: Vec<(String, tunable::value::Value)> = match change {
+        Change::Pin { thread, cpus } => vec![(pinning::event_name(*thread), tunable::value::Value::Text(cpus.to_string()))],
+        Change::Scheduler(wanted) => scheduler::told(wanted),
+        Change::Memory(_) | Change::Numa(_) | Change::Blocks(_) => return None,
     };
-    let value = |(name, value): (String, V)| tunable::Value { name, value: Some(value) };
-    let values = values.into_iter().map(value).collect();
+    let value = |(name, value): (String, tunable::value::Value)| tunable::Value { name, value: Some(value) };
+    let values: Vec<tunable::Value> = values.into_iter().map(value).collect();
+    if values.is_empty() {
+        return None;
+    }
     Some((EventKind::Tunable, Detail::Tunable(pb::event::Tunable { values })))
 }
 
-/// The error of a guest's thread or file that the kernel refused to change.
-fn refused(what: impl std::fmt::Display, error: std::io::Error) -> Error {
-    Error::system(what, error)
+/// The group of a running guest, which must have `controller`.
+///
+/// # Errors
+/// `OperationInvalid` if it is in no such group: `missing` says so.
+fn group_with(driver: &Driver, view: &View, controller: Controller, missing: &'static str) -> Result<Group> {
+    let group = cgroup::of_run(driver, view.running()?)?;
+    group.filter(|group| group.has(controller)).ok_or_else(|| Error::invalid(missing))
+}
+
+/// Refuses what a daemon of a user's can't do.
+///
+/// # Errors
+/// `OperationUnsupported`.
+fn not_in_session(driver: &Driver, what: &str) -> Result<()> {
+    if driver.host.scope == crate::paths::Scope::System {
+        return Ok(());
+    }
+    let message = format!("{what} is not available in session mode");
+    Err(Error::new(crate::error::Code::OperationUnsupported, message))
 }

@@ -79,7 +79,7 @@ pub async fn iothreads(driver: &Arc<Driver>, view: &View, scope: Scope) -> Resul
         let threads = threads_of(driver, view, run).await?;
         let threads = threads.into_iter().map(|(id, tid)| {
             let cpus =
-                confine::affinity(tid).map_err(|error| super::refused(format_args!("cannot get CPU affinity of process {tid}"), error));
+                confine::affinity(tid).map_err(|error| Error::system(format_args!("cannot get CPU affinity of process {tid}"), error));
             Ok(IoThread { id, cpus: cpus?.into_iter().collect() })
         });
         return threads.collect();
@@ -185,7 +185,7 @@ pub(super) async fn carry_out(driver: &Arc<Driver>, view: &View, thread: Thread,
 /// # Errors
 /// `System`: none of them is there, or the thread is gone.
 pub(in crate::ops) fn set(tid: i32, cpus: &Bitmap) -> Result<()> {
-    confine::set_affinity(tid, cpus.iter()).map_err(|error| super::refused(format_args!("cannot set CPU affinity on process {tid}"), error))
+    confine::set_affinity(tid, cpus.iter()).map_err(|error| Error::system(format_args!("cannot set CPU affinity on process {tid}"), error))
 }
 
 pub(super) fn event_name(thread: Thread) -> String {

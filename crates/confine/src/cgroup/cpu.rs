@@ -39,6 +39,14 @@ impl Group {
         number(&self.read(Controller::Cpu, shares_file(self.required(Controller::Cpu)?.0))?)
     }
 
+    /// The least and the most weight.
+    ///
+    /// # Errors
+    /// There is no controller of CPUs.
+    pub fn shares_range(&self) -> Result<(u64, u64)> {
+        Ok(if self.required(Controller::Cpu)?.0 == Backend::V1 { (2, 262_144) } else { (1, 10_000) })
+    }
+
     /// Sets its weight.
     ///
     /// # Errors

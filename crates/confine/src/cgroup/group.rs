@@ -37,6 +37,13 @@ pub enum Part {
     IoThread(u32),
 }
 
+/// Whom controllers are given to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum To {
+    Processes,
+    Threads,
+}
+
 impl Part {
     fn name(self) -> String {
         match self {
@@ -143,11 +150,15 @@ impl Group {
     /// The kernel's, with the directory.
     pub fn make(&self, make_partition: bool) -> Result<()> {
         for (controller, directory) in self.directories() {
-            if make_partition && let Some(partition) = directory.parent() {
+            let Some(partition) = directory.parent() else { continue };
+            if make_partition {
+                if controller.is_none() {
+                    self.give_controllers(partition.parent(), To::Processes)?;
+                }
                 make_directory(controller, partition)?;
-                self.give_controllers(controller, partition.parent().into_iter().chain([partition]))?;
-            } else {
-                self.give_controllers(controller, directory.parent())?;
+            }
+            if controller.is_none() {
+                self.give_controllers(Some(partition), To::Processes)?;
             }
             make_directory(controller, directory)?;
         }
@@ -163,7 +174,7 @@ impl Group {
             make_directory(controller, directory)?;
             if controller.is_none() {
                 write(directory, "cgroup.type", "threaded")?;
-                self.give_controllers(None, directory.parent())?;
+                self.give_controllers(directory.parent(), To::Threads)?;
             }
         }
         Ok(())
@@ -213,24 +224,14 @@ impl Group {
         found
     }
 
-    /// Lets the groups in `parents` use what version 2 has.
-    fn give_controllers<'a>(&self, controller: Option<Controller>, parents: impl IntoIterator<Item = &'a Path>) -> Result<()> {
-        let (Some(unified), None) = (&self.host.v2, controller) else { return Ok(()) };
-        let threads_only = self.v1.iter().zip(Controller::ALL).all(|(d, c)| d.is_none() || c.is_of_threads()) && self.is_part();
-        for parent in parents {
-            for controller in Controller::ALL.into_iter().filter(|c| unified.has[*c as usize] && (!threads_only || c.is_of_threads())) {
-                if let Some(name) = controller.unified_name() {
-                    write(parent, "cgroup.subtree_control", &format!("+{name}"))?;
-                }
-            }
+    /// Lets the groups in `parent` use what version 2 has: all of it, or what threads can have.
+    fn give_controllers(&self, parent: Option<&Path>, to: To) -> Result<()> {
+        let (Some(unified), Some(parent)) = (&self.host.v2, parent) else { return Ok(()) };
+        let given = |c: &Controller| unified.has[*c as usize] && (to == To::Processes || c.is_of_threads());
+        for name in Controller::ALL.into_iter().filter(given).filter_map(Controller::unified_name) {
+            write(parent, "cgroup.subtree_control", &format!("+{name}"))?;
         }
         Ok(())
-    }
-
-    /// Whether it is a thread's.
-    fn is_part(&self) -> bool {
-        let own = |directory: &PathBuf| directory.file_name().and_then(|name| name.to_str()).is_some_and(|name| is_part_name(name));
-        self.v2.as_ref().is_some_and(own)
     }
 
     pub(super) fn read(&self, controller: Controller, file: &str) -> Result<String> {
@@ -308,6 +309,10 @@ fn make_directory(controller: Option<Controller>, directory: &Path) -> Result<()
     Ok(())
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "callers are on a thread that may block, and it is only for milliseconds, if somebody is still in it"
+)]
 fn remove_tree(directory: &Path) -> Result<()> {
     for attempt in 1.. {
         let result = remove_once(directory);
@@ -346,7 +351,7 @@ pub(super) fn read(directory: &Path, file: &str) -> Result<String> {
 pub(super) fn write(directory: &Path, file: &str, value: &str) -> Result<()> {
     let path = directory.join(file);
     // The kernel takes one value a write, and makes no files.
-    let written = fs::OpenOptions::new().write(true).open(&path).and_then(|mut file| file.write_all(value.as_bytes()));
+    let written = fs::OpenOptions::new().write(true).truncate(true).open(&path).and_then(|mut file| file.write_all(value.as_bytes()));
     written.map_err(|error| match error.raw_os_error() {
         Some(nix::libc::EINVAL) => Error::new(format_args!("Invalid value '{value}' for '{file}'"), error),
         _ => Error::new(format_args!("Unable to write to '{}'", path.display()), error),

@@ -1,0 +1,137 @@
+//! Which of the host's nodes a guest's memory comes from.
+
+use confine::cgroup::Controller;
+use domxml::{
+    Bitmap, Domain,
+    tuning::{NumaMemory, NumaMode, NumaTune, Placement as By},
+};
+
+use super::{Thread, group_with, not_in_session, pinning};
+use crate::{
+    domain::View,
+    error::{Error, Result},
+    ops::{
+        Driver,
+        cgroup::{part_of, refused},
+        configure::{self, Scope},
+    },
+};
+
+/// Where memory comes from; what is none stays.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Placement {
+    /// How strictly.
+    pub mode: Option<NumaMode>,
+    /// The nodes.
+    pub nodes: Option<Bitmap>,
+}
+
+/// Where memory comes from, as the document has it.
+///
+/// # Errors
+/// `OperationInvalid` if the guest has no such configuration.
+pub fn read(view: &View, scope: Scope) -> Result<Placement> {
+    let domain = configure::read(view, scope)?.domain()?;
+    let memory = domain.numatune.as_ref().and_then(|tune| tune.memory.as_ref());
+    let mode = memory.and_then(|m| m.mode).unwrap_or(NumaMode::Strict);
+    Ok(Placement { mode: Some(mode), nodes: memory.and_then(|m| m.nodeset.clone()) })
+}
+
+fn memory(domain: &Domain) -> Option<&NumaMemory> {
+    domain.numatune.as_ref()?.memory.as_ref()
+}
+
+pub(super) fn apply(domain: &mut Domain, placement: &Placement) -> Result<()> {
+    if placement.nodes.as_ref().is_some_and(Bitmap::is_empty) {
+        return Err(Error::argument("Invalid nodeset for 'numatune'"));
+    }
+    // Only a document of a run has an id.
+    if domain.id.is_some() {
+        check_live(domain, placement)?;
+    }
+    let memory = domain.numatune.get_or_insert_with(NumaTune::default).memory.get_or_insert_with(NumaMemory::default);
+    memory.mode = Some(placement.mode.or(memory.mode).unwrap_or(NumaMode::Strict));
+    if let Some(nodes) = &placement.nodes {
+        memory.nodeset = Some(nodes.clone());
+        memory.placement = None;
+    }
+    if memory.nodeset.is_none() && memory.placement != Some(By::Auto) {
+        // Without nodes there is nothing to place on.
+        domain.numatune = domain.numatune.take().filter(|tune| !tune.memnodes.is_empty());
+    }
+    Ok(())
+}
+
+/// QEMU has bound its memory at start: the kernel can only follow where that left it free.
+fn check_live(domain: &Domain, placement: &Placement) -> Result<()> {
+    let known = memory(domain).map(|m| m.mode.unwrap_or(NumaMode::Strict));
+    if let Some(mode) = placement.mode {
+        if known.is_some_and(|known| known != mode) {
+            return Err(Error::invalid("can't change numatune mode for running domain"));
+        }
+        if mode == NumaMode::Strict {
+            return Err(Error::invalid("can't change nodeset for strict mode for running domain"));
+        }
+    }
+    if placement.nodes.is_some() && known.is_some_and(|known| known != NumaMode::Restrictive) {
+        return Err(Error::invalid("change of nodeset for running domain requires restrictive numa mode"));
+    }
+    Ok(())
+}
+
+pub(super) fn carry_out(driver: &Driver, view: &View, placement: &Placement) -> Result<()> {
+    not_in_session(driver, "NUMA tuning")?;
+    let group = group_with(driver, view, Controller::CpuSet, "cgroup cpuset controller is not mounted")?;
+    let Some(nodes) = &placement.nodes else { return Ok(()) };
+    let run = view.running()?;
+    let vcpus = run.status.vcpus.iter().map(|vcpu| Thread::Vcpu(vcpu.id));
+    let iothreads = pinning::ids(&run.document.domain).into_iter().map(Thread::Io);
+    let threads: Vec<_> = [Thread::Emulator].into_iter().chain(vcpus).chain(iothreads).map(|t| group.part(part_of(t))).collect();
+    let before = threads.iter().map(|part| part.nodes()).collect::<Result<Vec<_>, _>>().map_err(refused)?;
+    let result = threads.iter().try_for_each(|part| part.set_nodes(&nodes.to_string())).map_err(refused);
+    if result.is_err() {
+        for (part, nodes) in threads.iter().zip(before) {
+            if let Err(error) = part.set_nodes(&nodes) {
+                tracing::warn!(guest = %view.name, %error, "the guest's nodes of memory are not what they were");
+            }
+        }
+    }
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tried(live: bool, xml: &str, mode: Option<NumaMode>, nodes: Option<&str>) -> String {
+        let text = format!("<domain type='qemu'><name>a</name><os><type>hvm</type></os>{xml}</domain>");
+        let mut domain = Domain::parse(&text, domxml::ParseFlags::INACTIVE).unwrap();
+        domain.id = live.then_some(1);
+        let placement = Placement { mode, nodes: nodes.map(|n| n.parse().unwrap()) };
+        match apply(&mut domain, &placement) {
+            Err(error) => error.message.to_string(),
+            Ok(()) => memory(&domain).map_or_else(String::new, |m| {
+                format!("{} {}", m.mode.map_or("", NumaMode::as_str), m.nodeset.as_ref().map(ToString::to_string).unwrap_or_default())
+            }),
+        }
+    }
+
+    #[test]
+    fn a_run_follows_only_where_it_can() {
+        const STRICT: &str = "<numatune><memory mode='strict' nodeset='0'/></numatune>";
+        const RESTRICTIVE: &str = "<numatune><memory mode='restrictive' nodeset='0'/></numatune>";
+        use NumaMode::{Preferred, Restrictive, Strict};
+        for (live, xml, mode, nodes, told) in [
+            (false, "", None, Some("0"), "strict 0"),
+            (false, "", Some(Preferred), None, ""),
+            (false, STRICT, Some(Preferred), None, "preferred 0"),
+            (true, "", None, Some("0"), "strict 0"),
+            (true, STRICT, Some(Preferred), None, "can't change numatune mode for running domain"),
+            (true, "", Some(Strict), Some("0"), "can't change nodeset for strict mode for running domain"),
+            (true, STRICT, None, Some("1"), "change of nodeset for running domain requires restrictive numa mode"),
+            (true, RESTRICTIVE, Some(Restrictive), Some("1"), "restrictive 1"),
+        ] {
+            assert_eq!(tried(live, xml, mode, nodes), told, "{live} {xml} {mode:?} {nodes:?}");
+        }
+    }
+}
