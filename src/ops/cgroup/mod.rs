@@ -52,6 +52,13 @@ fn allowed(driver: &Driver, config: &QemuConfig) -> Option<Host> {
     host.is_any().then_some(host)
 }
 
+/// Has the kernel made ready to move processes, while something else is done.
+pub(super) fn make_ready(driver: &Driver) {
+    if let Some(host) = allowed(driver, &driver.config()) {
+        tokio::task::spawn_blocking(move || host.make_ready());
+    }
+}
+
 /// Notes in the document of a run in which partition it is.
 ///
 /// # Errors

@@ -223,6 +223,7 @@ impl Attempt<'_> {
     async fn stages(&self, document: Box<domxml::Domain>, undo: &mut Undo) -> Result<Arc<View>> {
         let mut prepared = prepare(self.driver, document).await?;
         cgroup::note_partition(self.driver, &mut prepared.document)?;
+        cgroup::make_ready(self.driver);
         let reserved = reserve::reserve(self.driver, &mut prepared, self.how.reset_nvram, undo).await?;
         let pid_file = self.pid_file(&prepared);
         undo.push("the PID file", crate::blocking::file("removing the PID file", move || stop::remove(&pid_file)));
@@ -326,11 +327,20 @@ impl Attempt<'_> {
         let paused = self.how.paused;
         let Live { monitor, events, .. } = live;
         guest.connect(self.driver, monitor.clone(), events);
+        cgroup::make_ready(self.driver);
         let status = live::complete(&monitor, &mut prepared).await?;
-        threads::place(self.driver, &monitor, &prepared.document, (guest.process()?.pid(), &status.vcpus)).await?;
-        if let Some(cpu) = &mut prepared.document.cpu {
-            cpu::show_actual(&monitor, cpu).await?;
-        }
+        // The kernel's first move of a thread takes some milliseconds, in which QEMU can be asked.
+        let mut cpu = prepared.document.cpu.take();
+        let show = async {
+            match &mut cpu {
+                Some(cpu) => cpu::show_actual(&monitor, cpu).await,
+                None => Ok(()),
+            }
+        };
+        let pid = guest.process()?.pid();
+        let (placed, shown) = tokio::join!(threads::place(self.driver, &monitor, &prepared.document, (pid, &status.vcpus)), show);
+        placed.and(shown)?;
+        prepared.document.cpu = cpu;
         if !paused {
             traffic::allow(&prepared.document).await?;
             locks::run_cpus(self.driver, guest, monitor.cont()).await?;

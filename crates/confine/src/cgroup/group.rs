@@ -10,9 +10,10 @@ use std::{
 
 use super::{Backend, Controller, Error, Host, Result};
 
-/// How often a group that is still in use is tried to be removed, and how long is waited in between.
-const REMOVALS: u32 = 4;
-const PAUSE: Duration = Duration::from_millis(5);
+/// How often a group that is still in use is tried to be removed, and how long is waited the first time; each time twice
+/// as long as before. A process that has ended leaves its groups a moment later.
+const REMOVALS: u32 = 6;
+const PAUSE: Duration = Duration::from_micros(400);
 /// What a guest's own groups end with.
 const OWN: &str = ".libvirt-qemu";
 
@@ -317,7 +318,7 @@ fn remove_tree(directory: &Path) -> Result<()> {
     for attempt in 1.. {
         let result = remove_once(directory);
         match result {
-            Err(error) if error.raw_os_error() == Some(nix::libc::EBUSY) && attempt < REMOVALS => thread::sleep(PAUSE),
+            Err(error) if error.raw_os_error() == Some(nix::libc::EBUSY) && attempt < REMOVALS => thread::sleep(PAUSE * (1 << attempt)),
             other => return other.map_err(|error| Error::new(format_args!("Unable to remove '{}'", directory.display()), error)),
         }
     }
