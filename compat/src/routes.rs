@@ -8,8 +8,8 @@ use wire::{WireError, admin, qemu, remote};
 
 use crate::ctx::{Ctx, Effect, Failure, not_open};
 use crate::handlers::{
-    agent, config, connect, counters, cpu, device, domain, events, host, info, lifecycle, list, look, monitor, node, node_device, resources, stats,
-    tuning,
+    agent, config, connect, counters, cpu, device, domain, events, host, info, lifecycle, list, look, monitor, node, node_device,
+    resources, stats, tuning,
 };
 use crate::neighbours;
 

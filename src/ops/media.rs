@@ -23,7 +23,9 @@ use serde_json::{Map, Value};
 use xmlform::ParseFlags;
 
 use super::{
-    Conditions, Driver, chain,
+    Conditions, Driver,
+    cgroup::{self, DiskChange},
+    chain,
     configure::{Scope, Which},
     guest::Guest,
     locks, plan, refresh, start,
@@ -228,6 +230,10 @@ impl Steps<'_> {
             Ok(())
         });
         undo.push("the owner of the image", restore);
+        let view = self.guest.domain.view();
+        cgroup::change_disk(self.driver, view.running()?, DiskChange::In(&self.swap.new))?;
+        let (driver, guest, new) = (Arc::clone(self.driver), Arc::clone(self.guest), self.swap.new.clone());
+        undo.push("the nodes of the image", async move { forbid(&driver, &guest, &new) });
         Ok(())
     }
 
@@ -265,7 +271,16 @@ impl Steps<'_> {
         if let Err(error) = restored {
             tracing::warn!(%error, "the image of a medium that was taken out is left to QEMU's user");
         }
+        if let Err(error) = forbid(self.driver, self.guest, &self.swap.old) {
+            tracing::warn!(%error, "QEMU may still open the device of a medium that was taken out");
+        }
     }
+}
+
+/// Forbids QEMU the nodes of a disk that the document has no more.
+fn forbid(driver: &Driver, guest: &Guest, disk: &Disk) -> Result<()> {
+    let view = guest.domain.view();
+    cgroup::change_disk(driver, view.running()?, DiskChange::Out(disk))
 }
 
 /// Ends a change that another daemon left in the midst: undoes it, or what is left to do if it was written down.

@@ -10,6 +10,7 @@ use std::sync::OnceLock;
 use confine::cgroup::{self, Controller, Group, Host, MemoryLimit, Part};
 use domxml::{
     Domain,
+    devices::Disk,
     tuning::{NumaMode, Placement, Resource},
 };
 
@@ -91,6 +92,33 @@ pub(super) fn of_run(driver: &Driver, run: &Run) -> Result<Option<Group>> {
     Group::of_process(&host, run.pid).map_err(refused)
 }
 
+/// Lets a running guest open the nodes of a disk, or forbids it those of one that it has no more; what it still
+/// has of them stays.
+///
+/// # Errors
+/// The kernel refuses.
+pub(super) fn change_disk(driver: &Driver, run: &Run, change: DiskChange<'_>) -> Result<()> {
+    let Some(group) = of_run(driver, run)?.filter(|group| group.has(Controller::Devices)) else { return Ok(()) };
+    match change {
+        DiskChange::In(disk) => nodes::of_disk(disk).into_iter().try_for_each(|(node, access)| group.allow_device(node, access)),
+        DiskChange::Out(disk) => {
+            let kept = nodes::of_guest(driver, &run.document.domain);
+            let gone = nodes::of_disk(disk).into_iter().filter(|(node, _)| kept.iter().all(|(kept, _)| kept != node));
+            gone.map(|(node, _)| node).try_for_each(|node| group.forbid_device(node))
+        }
+    }
+    .map_err(refused)
+}
+
+/// A disk that comes, or has gone.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum DiskChange<'a> {
+    /// The guest is about to open it.
+    In(&'a Disk),
+    /// It is in no document any more.
+    Out(&'a Disk),
+}
+
 /// Removes the group of a run that has ended, or did not begin. What is left behind is logged.
 pub(super) fn remove(driver: &Driver, document: &Domain, id: i32) -> impl FnOnce() + Send + 'static {
     let group = host(driver).map(|host| named(&host, document, id));
@@ -112,7 +140,7 @@ pub(super) async fn enclose(driver: &Driver, document: &Domain, run: (i32, i32))
     let Some(host) = allowed(driver, &config) else { return bandwidth_needs_group(document, &[Thread::Emulator]) };
     let group = named(&host, document, id);
     let own_partition = document.resource.as_ref().and_then(|r| r.partition.as_deref()).is_none_or(|p| p == PARTITION);
-    let nodes = nodes::of_guest(&config, document);
+    let nodes = nodes::of_guest(driver, document);
     let tune = Tune::of(document);
     let work = move || {
         match group.make(own_partition) {

@@ -8,26 +8,43 @@ use domxml::{
     devices::{Chardev, ChardevKind, Disk, Graphics, GraphicsKind, common::YesNo},
 };
 
-use crate::{config::QemuConfig, ops::chain};
+use crate::{
+    config::QemuConfig,
+    ops::{Driver, chain, hostdev},
+};
 
 /// Drivers by their major numbers: terminals, sound, graphics cards.
 const TERMINALS: u32 = 136;
 const SOUND: u32 = 116;
 const GRAPHICS_CARDS: u32 = 226;
 
+/// Nodes that all devices through VFIO are opened with.
+const VFIO: [&str; 2] = ["/dev/vfio/vfio", "/dev/iommu"];
+
+/// The node of a processor that encrypts memory.
+const ENCRYPTION: &str = "/dev/sev";
+
 /// A node and what may be done with it.
 type Allowed = (DeviceNode, Access);
 
 /// The nodes of a guest.
-pub(super) fn of_guest(config: &QemuConfig, document: &Domain) -> Vec<Allowed> {
+pub(super) fn of_guest(driver: &Driver, document: &Domain) -> Vec<Allowed> {
+    let config = driver.config();
     let devices = &document.devices;
     let both = |node| (node, Access::ReadWrite);
     let mut nodes: Vec<Allowed> = config.guard.device_acl.iter().filter_map(|path| DeviceNode::at(path)).map(both).collect();
     nodes.push(both(DeviceNode::driver(TERMINALS)));
-    if !devices.sounds.is_empty() && has_host_audio(config, &devices.graphics) {
+    if !devices.sounds.is_empty() && has_host_audio(&config, &devices.graphics) {
         nodes.push(both(DeviceNode::driver(SOUND)));
     }
     nodes.extend(devices.disks.iter().flat_map(of_disk));
+    nodes.extend(hostdev::nodes(driver.hostdevs.root(), document).iter().filter_map(|node| DeviceNode::at(&node.path)).map(both));
+    if hostdev::of_vfio(document) > 0 {
+        nodes.extend(VFIO.iter().filter_map(|path| DeviceNode::at(Path::new(path))).map(both));
+    }
+    if document.launch_security.is_some() {
+        nodes.extend(DeviceNode::at(Path::new(ENCRYPTION)).map(both));
+    }
     nodes.extend(paths(document).into_iter().filter_map(|path| DeviceNode::at(Path::new(path))).map(both));
     if devices.graphics.iter().any(|g| g.gl.as_ref().is_some_and(|gl| gl.enable != Some(YesNo::No) && gl.rendernode.is_none())) {
         nodes.push(both(DeviceNode::driver(GRAPHICS_CARDS)));
