@@ -10,11 +10,13 @@ use std::{process::Stdio, sync::Arc, time::Duration};
 use domxml::devices::{Bandwidth, Interface, InterfaceKind, Rate};
 
 use qemu_plan::command::net::kind;
+use uuid::Uuid;
 
 use super::{
     Conditions, Driver,
     configure::{self, Scope, Which},
     guest::Guest,
+    openvswitch,
 };
 use crate::{
     domain::{Document, Domain, Effects, Either, Job, Stored, View, jobs::Kind, jobs::Want},
@@ -81,9 +83,9 @@ pub async fn set(driver: &Arc<Driver>, domain: &Domain, scope: Scope, wanted: Wa
 ///
 /// # Errors
 /// `Internal` with the words of `tc`.
-pub(super) async fn put_on(interface: &Interface, device: &str) -> Result<()> {
+pub(super) async fn put_on(interface: &Interface, device: &str, guest: Uuid) -> Result<()> {
     match limits_of(interface) {
-        Some(limits) => apply(device, &of_device(interface, limits)).await,
+        Some(limits) => Device::of(interface, device, guest).limit(&of_device(interface, limits)).await,
         None => Ok(()),
     }
 }
@@ -98,7 +100,7 @@ pub(super) async fn settle(driver: &Arc<Driver>, guest: &Arc<Guest>) {
         for interface in view.running()?.document.domain.devices.interfaces.iter().filter(|i| has_device(i)) {
             if let Some(device) = device(interface) {
                 let limits = limits_of(interface).cloned().unwrap_or_default();
-                apply(&device, &of_device(interface, &limits)).await?;
+                Device::of(interface, &device, view.uuid).limit(&of_device(interface, &limits)).await?;
             }
         }
         Ok::<_, Error>(())
@@ -112,7 +114,7 @@ pub(super) async fn settle(driver: &Arc<Driver>, guest: &Arc<Guest>) {
 /// A change of a running guest's interface.
 struct Live {
     guest: Arc<Guest>,
-    device: String,
+    device: Device,
     before: Bandwidth,
     after: Bandwidth,
     document: Box<domxml::Domain>,
@@ -133,7 +135,9 @@ impl Live {
         let after = document.devices.interfaces.iter().find(|i| is_named(i, &wanted.interface)).and_then(limits_of);
         Ok(Self {
             guest: driver.guests.of(view)?,
-            device: device(interface).ok_or_else(|| Error::internal("the interface has no device on the host"))?,
+            device: device(interface)
+                .map(|name| Device::of(interface, &name, view.uuid))
+                .ok_or_else(|| Error::internal("the interface has no device on the host"))?,
             before: of_device(interface, &limits_of(interface).cloned().unwrap_or_default()),
             after: of_device(interface, &after.cloned().unwrap_or_default()),
             document: Box::new(document),
@@ -144,20 +148,44 @@ impl Live {
         let (store, uuid) = (driver.registry.store(), job.domain().uuid());
         store.note_intent(uuid, self.guest.id, INTENT).await;
         let document = self.document;
-        let result = match apply(&self.device, &self.after).await {
+        let result = match self.device.limit(&self.after).await {
             Ok(()) => job.commit(move |view| Ok(follow(view, stored, Some(document)))).await.map(drop),
             Err(error) => Err(error),
         };
         if result.is_err()
-            && let Err(error) = apply(&self.device, &self.before).await
+            && let Err(error) = self.device.limit(&self.before).await
         {
-            tracing::error!(device = self.device, %error, "its former limits could not be put on again");
+            tracing::error!(device = ?self.device, %error, "its former limits could not be put on again");
         }
         // A power-off that came meanwhile has noted its own.
         if store.has_intent(uuid, self.guest.id, INTENT) {
             store.clear_intent(uuid, self.guest.id).await;
         }
         result
+    }
+}
+
+/// Who limits a device on the host.
+#[derive(Debug)]
+enum Device {
+    /// The kernel.
+    Kernel(String),
+    /// Open vSwitch.
+    Switch(openvswitch::Port),
+}
+
+impl Device {
+    fn of(interface: &Interface, name: &str, guest: Uuid) -> Self {
+        let device = name.to_owned();
+        if openvswitch::is_port(interface) { Self::Switch(openvswitch::Port { device, guest }) } else { Self::Kernel(device) }
+    }
+
+    /// Replaces all limits.
+    async fn limit(&self, limits: &Bandwidth) -> Result<()> {
+        match self {
+            Self::Kernel(device) => apply(device, limits).await,
+            Self::Switch(port) => port.limit(limits).await,
+        }
     }
 }
 

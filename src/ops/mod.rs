@@ -30,6 +30,7 @@ pub mod media;
 pub mod monitor;
 pub mod native;
 pub mod node;
+mod openvswitch;
 pub mod owed;
 pub mod peek;
 mod plan;

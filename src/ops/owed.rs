@@ -1,5 +1,5 @@
 //! What was taken from other daemons or from the host and must be given back: ports of networks, filters on devices, PCI
-//! devices of the host, macvtap devices.
+//! devices of the host, macvtap devices, ports of Open vSwitch.
 //!
 //! A file notes each thing before it is asked for, and goes when it was given back. So a daemon that is killed at any
 //! point leaves a note of what it held; the next one gives back what belongs to no run. What can't be given back
@@ -26,7 +26,7 @@ use hostinfo::PciAddress;
 use tokio::sync::{RwLock, RwLockReadGuard};
 use uuid::Uuid;
 
-use super::{Driver, macvtap::Macvtap, ports};
+use super::{Driver, macvtap::Macvtap, openvswitch, ports};
 use crate::{
     error::{Error, Result},
     peers::{self, PortId},
@@ -54,6 +54,8 @@ pub(super) enum Debt {
     Device(PciAddress),
     /// A device of the kernel's that stays until it is removed.
     Macvtap(Macvtap),
+    /// A port of Open vSwitch.
+    SwitchPort(openvswitch::Port),
 }
 
 /// All of them.
@@ -129,6 +131,7 @@ impl Debt {
             Self::Filter(device) => format!("filter-{device}"),
             Self::Device(address) => format!("device-{address}"),
             Self::Macvtap(macvtap) => format!("macvtap-{}", macvtap.device),
+            Self::SwitchPort(port) => format!("switch-{}", port.device),
         }
     }
 
@@ -139,6 +142,7 @@ impl Debt {
             Self::Filter(_) | Self::Device(_) => String::new(),
             Self::Macvtap(macvtap) if macvtap.passthrough => format!("{}\n{PASSTHROUGH}", macvtap.below),
             Self::Macvtap(macvtap) => macvtap.below.clone(),
+            Self::SwitchPort(port) => port.guest.to_string(),
         }
     }
 
@@ -148,6 +152,9 @@ impl Debt {
             ("filter", device) if !device.is_empty() && device.len() <= DEVICE_MAX => Some(Self::Filter(device.to_owned())),
             ("port", port) if !content.is_empty() => Some(Self::Port(PortId { network: content, port: Uuid::try_parse(port).ok()? })),
             ("device", address) => address.parse().ok().map(Self::Device),
+            ("switch", device) if !device.is_empty() && device.len() <= DEVICE_MAX => {
+                Some(Self::SwitchPort(openvswitch::Port { device: device.to_owned(), guest: Uuid::try_parse(&content).ok()? }))
+            }
             ("macvtap", device) if !device.is_empty() && device.len() <= DEVICE_MAX => {
                 let (below, more) = content.split_once('\n').unwrap_or((&content, ""));
                 let [device, below] = [device, below].map(str::to_owned);
@@ -164,6 +171,7 @@ impl fmt::Display for Debt {
             Self::Port(id) => write!(f, "port {} of network '{}'", id.port, id.network),
             Self::Filter(device) => write!(f, "filter on '{device}'"),
             Self::Device(address) => write!(f, "PCI device {address}"),
+            Self::SwitchPort(port) => write!(f, "port '{}' of Open vSwitch", port.device),
             Self::Macvtap(macvtap) => write!(f, "macvtap '{}' above '{}'", macvtap.device, macvtap.below),
         }
     }
@@ -250,9 +258,10 @@ mod tests {
         let (held, lost, gone) = (Debt::Filter("vnet0".to_owned()), port, Debt::Filter("vnet-1".to_owned()));
         let macvtap =
             |device: &str, passthrough| Debt::Macvtap(Macvtap { device: device.to_owned(), below: "eth0".to_owned(), passthrough });
-        let links = [macvtap("macvtap0", false), macvtap("my-macvtap", true)];
+        let switch_port = Debt::SwitchPort(openvswitch::Port { device: "vnet7".to_owned(), guest: Uuid::from_u128(3) });
+        let links = [macvtap("macvtap0", false), macvtap("my-macvtap", true), switch_port];
         let before = Owed::new(dir.path());
-        for debt in [&held, &lost, &gone, &links[0], &links[1]] {
+        for debt in [&held, &lost, &gone].into_iter().chain(&links) {
             before.note(debt).await.unwrap();
         }
         before.settled(&gone).await;

@@ -9,11 +9,13 @@ use domxml::{
     devices::{Interface, InterfaceKind},
     ports::{FilterBinding, NetworkPort, PortOwner},
 };
+use qemu_plan::command::net::kind;
 use uuid::Uuid;
 
 use super::{
     Driver, hostdev,
     macvtap::Macvtap,
+    openvswitch,
     owed::{self, Debt},
     undo::Undo,
 };
@@ -61,7 +63,7 @@ async fn take_one(driver: &Arc<Driver>, interface: &mut Interface, owner: PortOw
 /// # Errors
 /// What the filter's daemon says, or that there is none.
 pub(super) async fn filter(driver: &Arc<Driver>, interface: &Interface, owner: PortOwner, undo: &mut Undo) -> Result<()> {
-    let Some(binding) = FilterBinding::of(interface, owner) else { return Ok(()) };
+    let Some(binding) = FilterBinding::of(interface, owner).filter(|_| can_be_filtered(interface)) else { return Ok(()) };
     let debt = Debt::Filter(binding.port_device.clone());
     let mut filters = driver.peers.nwfilters().await?;
     let _held = driver.owed.hold().await;
@@ -122,6 +124,7 @@ pub(super) async fn hand_in(driver: &Driver, debts: Vec<Debt>) -> Vec<(Debt, Res
                 Err(error) => Err(error),
             },
             Debt::Device(address) => hostdev::hand_in(driver, *address).await,
+            Debt::SwitchPort(port) => port.remove().await,
             Debt::Macvtap(macvtap) => remove(driver, macvtap.clone()).await,
         };
         results.push((debt, result));
@@ -153,15 +156,26 @@ fn port_of(interface: &Interface) -> Option<PortId> {
     Some(PortId { network: source.network.clone()?, port: Uuid::try_parse(source.portid.as_deref()?).ok()? })
 }
 
+/// Filters see the packets of TAP devices only: that of a macvtap is not put on, as with libvirt.
+fn can_be_filtered(interface: &Interface) -> bool {
+    kind(interface) != InterfaceKind::Direct
+}
+
 /// What the interfaces of a run hold.
 pub(super) fn held_by(document: &domxml::Domain) -> Vec<Debt> {
     let filter = |i: &Interface| {
         let device = i.target.as_ref().and_then(|t| t.dev.clone());
-        device.filter(|_| i.filterref.is_some()).map(Debt::Filter)
+        device.filter(|_| i.filterref.is_some() && can_be_filtered(i)).map(Debt::Filter)
     };
     let interfaces = &document.devices.interfaces;
+    let guest = document.uuid.unwrap_or_default();
+    let switches = interfaces.iter().filter_map(|i| openvswitch::Port::of(i, guest).map(Debt::SwitchPort));
     let links = interfaces.iter().filter_map(|i| Macvtap::of(i).map(Debt::Macvtap));
-    links.chain(interfaces.iter().filter_map(filter)).chain(interfaces.iter().filter_map(|i| port_of(i).map(Debt::Port))).collect()
+    switches
+        .chain(links)
+        .chain(interfaces.iter().filter_map(filter))
+        .chain(interfaces.iter().filter_map(|i| port_of(i).map(Debt::Port)))
+        .collect()
 }
 
 /// Tells the other daemons, should they have forgotten, what a run that was found holds. Nothing depends on it now: what
@@ -191,7 +205,7 @@ async fn reclaim(driver: &Driver, interface: &Interface, owner: PortOwner) -> Re
 }
 
 async fn bind_again(driver: &Driver, interface: &Interface, owner: PortOwner) -> Result<()> {
-    let Some(binding) = FilterBinding::of(interface, owner) else { return Ok(()) };
+    let Some(binding) = FilterBinding::of(interface, owner).filter(|_| can_be_filtered(interface)) else { return Ok(()) };
     let mut filters = driver.peers.nwfilters().await?;
     if filters.is_bound(&binding.port_device).await? {
         return Ok(());

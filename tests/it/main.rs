@@ -22,6 +22,7 @@ mod node;
 mod session;
 mod silent;
 mod storage;
+mod switch;
 mod tpm;
 mod watch;
 mod whole;

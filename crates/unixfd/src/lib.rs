@@ -28,8 +28,8 @@ pub use clock::local_offset;
 pub use kvm::{Kvm, Tsc};
 pub use launch::{Held, Launch, LaunchError, Limit, Started, stage::Stage};
 pub use links::{
-    Macvtap, MacvtapMode, add_bridge_address, add_macvtap, is_up, link_index, mac, macvtap_node, open_macvtap, remove_bridge_address,
-    remove_macvtap, send_without_queue,
+    Macvtap, MacvtapMode, PortVlan, add_bridge_address, add_macvtap, add_port_vlan, is_up, link_index, mac, macvtap_node, open_macvtap,
+    remove_bridge_address, remove_macvtap, remove_port_vlan, send_without_queue,
 };
 pub use listener::{Owner, bind_listener};
 pub use lock::lock_holder;

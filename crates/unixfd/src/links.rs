@@ -12,6 +12,7 @@ use crate::netlink::{CREATE, EXCLUSIVE, Message, attribute, i32_at, text};
 const NEW_LINK: u16 = 16;
 const DELETE_LINK: u16 = 17;
 const GET_LINK: u16 = 18;
+const SET_LINK: u16 = 19;
 const NEW_NEIGHBOUR: u16 = 28;
 const DELETE_NEIGHBOUR: u16 = 29;
 const NEW_QDISC: u16 = 36;
@@ -20,6 +21,8 @@ const LINK_ADDRESS: u16 = 1;
 const LINK_NAME: u16 = 3;
 const LINK_BELOW: u16 = 5;
 const LINK_INFO: u16 = 18;
+const LINK_FAMILY: u16 = 26;
+const PORT_VLAN: u16 = 2;
 const INFO_KIND: u16 = 1;
 const INFO_DATA: u16 = 2;
 const MACVLAN_MODE: u16 = 1;
@@ -186,6 +189,55 @@ fn bridge_address(kind: u16, flags: u16, port: &str, mac: [u8; 6]) -> io::Result
     message.carry_out()
 }
 
+/// How a port of a bridge carries a VLAN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PortVlan {
+    /// With its tag.
+    Tagged,
+    /// With its tag; what comes without one belongs to it.
+    NativeTagged,
+    /// Without a tag; what comes without one belongs to it.
+    Native,
+}
+
+impl PortVlan {
+    fn flags(self) -> u16 {
+        const NATIVE: u16 = 0x2;
+        const UNTAGGED: u16 = 0x4;
+        match self {
+            Self::Tagged => 0,
+            Self::NativeTagged => NATIVE,
+            Self::Native => NATIVE | UNTAGGED,
+        }
+    }
+}
+
+/// Has a port of a bridge carry a VLAN.
+///
+/// # Errors
+/// The kernel's; it may have no VLANs on bridges.
+pub fn add_port_vlan(port: &str, id: u16, how: PortVlan) -> io::Result<()> {
+    port_vlan(SET_LINK, port, id, how.flags())
+}
+
+/// Has a port of a bridge carry a VLAN no longer.
+///
+/// # Errors
+/// The kernel's.
+pub fn remove_port_vlan(port: &str, id: u16) -> io::Result<()> {
+    port_vlan(DELETE_LINK, port, id, 0)
+}
+
+fn port_vlan(kind: u16, port: &str, id: u16, flags: u16) -> io::Result<()> {
+    let mut fixed = link(link_index(port)?);
+    fixed[0] = FAMILY_BRIDGE;
+    let mut message = Message::new(kind, 0, &fixed);
+    message.put_nested(LINK_FAMILY, |inside| {
+        inside.put(PORT_VLAN, &[flags.to_ne_bytes(), id.to_ne_bytes()].concat());
+    });
+    message.carry_out()
+}
+
 /// Address of a device.
 ///
 /// # Errors
@@ -271,6 +323,12 @@ mod tests {
             assert_eq!(add_bridge_address("va", mac).unwrap_err().raw_os_error(), Some(libc::EEXIST));
             remove_bridge_address("va", mac).unwrap();
             assert!(remove_bridge_address("va", mac).is_err());
+            remove_port_vlan("va", 1).unwrap();
+            match add_port_vlan("va", 7, PortVlan::Native) {
+                Err(error) => assert_eq!(error.raw_os_error(), Some(libc::EOPNOTSUPP)),
+                Ok(()) => remove_port_vlan("va", 7).unwrap(),
+            }
+            assert!(add_port_vlan("vb", 7, PortVlan::Tagged).is_err(), "not a port");
         });
     }
 

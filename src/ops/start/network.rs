@@ -3,11 +3,12 @@
 //! What is made for one interface is in [`super::plug`]. A TAP device goes with QEMU's descriptors; a macvtap is noted
 //! before it is made, so that it is removed however the start or the run ends.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
-use domxml::devices::{Interface, InterfaceKind, InterfaceTarget, YesNo, interface::InterfacePrivate, interface::MacTableManager};
+use domxml::devices::{Interface, InterfaceKind, InterfaceTarget, VirtualPortKind, YesNo, interface::InterfacePrivate};
 use qemu_plan::command::{DeviceResources, Resources, net::kind};
 use unixfd::MacvtapMode;
+use uuid::Uuid;
 
 use super::{
     Prepared,
@@ -20,6 +21,7 @@ use crate::{
     ops::{
         Driver,
         macvtap::{Macvtap, plug_source},
+        openvswitch::{Port, virtual_port, vlan},
         owed::Debt,
         ports,
         undo::Undo,
@@ -54,16 +56,52 @@ pub(super) fn refuse_what_is_missing(document: &domxml::Domain) -> Result<()> {
 
 /// What of an interface a start can't give yet.
 fn missing(interface: &Interface) -> Option<String> {
-    let given = interface.actual.as_ref();
+    let port = virtual_port(interface).or(interface.virtualport.as_ref()).and_then(|port| port.kind);
+    let is_direct = kind(interface) == InterfaceKind::Direct;
+    let associated = is_direct && matches!(port, Some(VirtualPortKind::Qbg | VirtualPortKind::Qbh));
     let parts = [
-        ("a virtual port", interface.virtualport.is_some() || given.is_some_and(|a| a.virtualport.is_some())),
-        ("VLAN tags", interface.vlan.is_some() || given.is_some_and(|a| a.vlan.is_some())),
-        ("coalescing", interface.coalesce.is_some()),
-        ("macTableManager='libvirt'", plug_source(interface).is_some_and(|s| s.mac_table_manager == Some(MacTableManager::Libvirt))),
+        ("a virtual port that a switch is told of (802.1Qbg, 802.1Qbh)", associated),
+        ("a virtual port of MidoNet", port == Some(VirtualPortKind::Midonet)),
+        ("coalescing", interface.coalesce.is_some() && !is_direct),
         ("addresses on the host", interface.source.as_ref().is_some_and(|s| !s.ips.is_empty() || !s.routes.is_empty())),
     ];
     let found = parts.into_iter().find(|(_, there)| *there && is_plugged(interface));
     found.map(|(what, _)| format!("an interface of type '{}' with {what}", interface.kind.as_str()))
+}
+
+/// What an interface can't have, now that it is known what it is plugged into.
+///
+/// # Errors
+/// `ConfigUnsupported`, in libvirt's words.
+pub(super) fn check(document: &domxml::Domain) -> Result<()> {
+    document.devices.interfaces.iter().try_for_each(check_one)
+}
+
+fn check_one(interface: &Interface) -> Result<()> {
+    let mac = interface.mac.as_ref().map(|mac| mac.address.as_str()).unwrap_or_default();
+    let refuse = |what: String| Err(Error::new(Code::ConfigUnsupported, what));
+    let kind = kind(interface);
+    let bridged = matches!(kind, InterfaceKind::Bridge | InterfaceKind::Network);
+    let source = plug_source(interface);
+    let passthrough = kind == InterfaceKind::Direct && source.is_some_and(|s| s.mode.as_deref() == Some("passthrough"));
+    if vlan(interface).is_some() && passthrough {
+        let below = source.and_then(|s| s.dev.as_deref()).unwrap_or_default();
+        if Path::new("/sys/class/net").join(below).join("device/physfn").exists() {
+            return refuse(format!("starting a guest with VLAN tags of the virtual function '{below}' is not supported yet"));
+        }
+        return refuse(format!("vlan can only be set for SR-IOV VFs, but {below} is not a VF"));
+    }
+    if vlan(interface).is_some() && !bridged && kind != InterfaceKind::Hostdev {
+        return refuse(format!("interface {mac} - vlan tag not supported for this connection type"));
+    }
+    let isolated = interface.actual.as_ref().map_or(interface.isolated, |actual| actual.isolated) == Some(YesNo::Yes);
+    let no_isolation = format!("interface {mac} - <port isolated='yes'/> is not supported for network interfaces with");
+    match virtual_port(interface).and_then(|port| port.kind) {
+        _ if !isolated => Ok(()),
+        _ if !bridged => refuse(format!("{no_isolation} type='{}'", kind.as_str())),
+        Some(port) if port != VirtualPortKind::None => refuse(format!("{no_isolation} virtualport type='{}'", port.as_str())),
+        _ => Ok(()),
+    }
 }
 
 /// Makes the host's ends and hands them to QEMU; the document shows their names.
@@ -75,6 +113,7 @@ pub(super) async fn plug(
     undo: &mut Undo,
 ) -> Result<()> {
     let owner = ports::owner(&prepared.document);
+    let guest = prepared.document.uuid.unwrap_or_default();
     for interface in prepared.document.devices.interfaces.iter_mut().filter(|i| is_plugged(i)) {
         let plug = Plug::of(interface)?;
         let alias = plug.alias.clone();
@@ -86,7 +125,8 @@ pub(super) async fn plug(
         resources.devices.insert(alias, hand_over(plugged, qemu)?);
         interface.target.get_or_insert_with(InterfaceTarget::default).dev = Some(device.clone());
         script::run_up(interface, &device, undo).await?;
-        crate::ops::bandwidth::put_on(interface, &device).await?;
+        switch_port(driver, interface, guest, undo).await?;
+        crate::ops::bandwidth::put_on(interface, &device, guest).await?;
         ports::filter(driver, interface, owner.clone(), undo).await?;
     }
     Ok(())
@@ -117,6 +157,17 @@ async fn macvtap(driver: &Arc<Driver>, interface: &mut Interface, (plug, mode): 
     interface.private_data = Some(InterfacePrivate { created: Some(YesNo::Yes) });
     let state = driver.registry.store().paths().state.clone();
     crate::blocking::file("making a macvtap device", move || plug.carry_out_macvtap(macvtap, mode, &state)).await
+}
+
+/// Has Open vSwitch take the device as a port, if its bridge is one of its own. The port outlives QEMU and so is noted first.
+async fn switch_port(driver: &Arc<Driver>, interface: &Interface, guest: Uuid, undo: &mut Undo) -> Result<()> {
+    let Some(port) = Port::of(interface, guest) else { return Ok(()) };
+    let bridge = plug_source(interface).and_then(|s| s.bridge.as_deref()).unwrap_or_default();
+    let debt = Debt::SwitchPort(port.clone());
+    let _held = driver.owed.hold().await;
+    driver.owed.take_due(&debt);
+    ports::remember(driver, debt, undo).await?;
+    port.add(interface, bridge).await
 }
 
 fn hand_over(plugged: Plugged, qemu: &mut qemu::Prepared) -> Result<DeviceResources> {

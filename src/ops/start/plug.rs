@@ -10,13 +10,16 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use domxml::devices::{Interface, InterfaceKind, YesNo};
+use domxml::devices::{Interface, InterfaceKind, NativeMode, Vlan, VlanTag, YesNo, interface::MacTableManager};
 use qemu_plan::command::net::kind;
-use unixfd::{MacvtapMode, TapFlags};
+use unixfd::{MacvtapMode, PortVlan, TapFlags};
 
 use crate::{
     error::{Code, Error, Result},
-    ops::macvtap::{self, Macvtap, failed, plug_source},
+    ops::{
+        macvtap::{self, Macvtap, failed, plug_source},
+        openvswitch,
+    },
 };
 
 /// Beginnings of the names that the daemon makes up.
@@ -28,6 +31,8 @@ const TRIES: u32 = 10_000;
 const OWN_MAC: u8 = 0xfe;
 /// Cards that can do with packets that have a header for offloads.
 const OFFLOADING: &[&str] = &["virtio", "virtio-transitional", "virtio-non-transitional", "e1000e", "vmxnet3", "igb"];
+/// The VLAN that every port of a bridge carries at first.
+const EVERY_PORTS_VLAN: u16 = 1;
 /// Most queues of a card, as the kernel has it.
 const QUEUES_MAX: u32 = 256;
 
@@ -63,6 +68,12 @@ pub(super) struct Plug {
     pub(super) header: bool,
     vhost: Vhost,
     isolated: bool,
+    /// What a port of the kernel's own bridges carries.
+    vlan: Option<Vlan>,
+    /// Who fills the bridge's table of addresses: the bridge, or we.
+    learns: bool,
+    /// The bridge is Open vSwitch's, which makes the device its port itself.
+    pub(super) of_switch: bool,
 }
 
 /// Whether the kernel moves the packets.
@@ -88,6 +99,7 @@ impl Plug {
         let driver = interface.driver.as_ref();
         let target = interface.target.as_ref();
         let is_port = matches!(kind(interface), InterfaceKind::Bridge | InterfaceKind::Network);
+        let of_switch = openvswitch::is_port(interface);
         let bridge = plug_source(interface).and_then(|s| s.bridge.clone()).filter(|_| is_port);
         if is_port && bridge.is_none() {
             return Err(Error::internal(format!("interface '{alias}' names no bridge")));
@@ -109,12 +121,18 @@ impl Plug {
             header: OFFLOADING.contains(&model),
             vhost,
             isolated: interface.actual.as_ref().map_or(interface.isolated, |actual| actual.isolated) == Some(YesNo::Yes),
+            vlan: openvswitch::vlan(interface).filter(|_| is_port && !of_switch).cloned(),
+            learns: plug_source(interface).is_none_or(|s| s.mac_table_manager != Some(MacTableManager::Libvirt)),
+            of_switch,
             alias,
         })
     }
 
     /// Makes a TAP device and all that belongs to it, or opens what somebody else has made.
     pub(super) fn carry_out(self, names: &LinkNames) -> Result<Plugged> {
+        if self.foreign {
+            self.check_foreign()?;
+        }
         let name = self.device.clone().map_or_else(|| names.take(TAP), Ok)?;
         if self.foreign && is_macvtap(&name) {
             let taps = self.queues_of(&name)?;
@@ -158,25 +176,50 @@ impl Plug {
         TapFlags { vnet_header: self.header, multi_queue: self.queues > 1 }
     }
 
+    fn check_foreign(&self) -> Result<()> {
+        match &self.device {
+            None => Err(Error::new(Code::ConfigUnsupported, "target dev must be supplied when managed='no'")),
+            Some(device) if unixfd::link_index(device).is_err() => {
+                Err(Error::internal("target managed='no' but specified dev doesn't exist"))
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
     fn set_up(&self, device: &str) -> Result<()> {
         let [_, rest @ ..] = self.mac;
         let [b, c, d, e, f] = rest;
         unixfd::set_mac(device, [OWN_MAC, b, c, d, e, f])
             .map_err(|error| failed(format_args!("Cannot set interface MAC on '{device}'"), error))?;
-        let of_bridge = || self.bridge.as_deref().and_then(|bridge| unixfd::mtu(bridge).ok());
-        if let Some(mtu) = self.mtu.or_else(of_bridge) {
+        if let Some(mtu) = self.mtu.map_or_else(|| self.mtu_of_bridge(), |mtu| Ok(Some(mtu)))? {
             unixfd::set_mtu(device, mtu).map_err(|error| failed(format_args!("Cannot set interface MTU on '{device}'"), error))?;
         }
-        if let Some(bridge) = &self.bridge {
-            unixfd::add_to_bridge(bridge, device)
-                .map_err(|error| failed(format_args!("Unable to add bridge {bridge} port {device}"), error))?;
+        if let Some(bridge) = self.bridge.as_deref().filter(|_| !self.of_switch) {
+            self.join(bridge, device)?;
         }
-        if self.isolated {
-            let file = Path::new("/sys/class/net").join(device).join("brport/isolated");
-            std::fs::write(&file, "1").map_err(|error| failed(format_args!("Cannot isolate the port '{device}'"), error))?;
+        if !self.of_switch {
+            send_at_once(device);
         }
-        send_at_once(device);
         unixfd::set_up(device).map_err(|error| failed(format_args!("Cannot set interface flags on '{device}'"), error))
+    }
+
+    fn mtu_of_bridge(&self) -> Result<Option<u32>> {
+        let mtu =
+            |bridge: &String| unixfd::mtu(bridge).map_err(|error| failed(format_args!("Cannot get interface MTU on '{bridge}'"), error));
+        self.bridge.as_ref().map(mtu).transpose()
+    }
+
+    /// Makes the device a port of one of the kernel's bridges, with what is particular to the port.
+    fn join(&self, bridge: &str, device: &str) -> Result<()> {
+        unixfd::add_to_bridge(bridge, device)
+            .map_err(|error| failed(format_args!("Unable to add bridge {bridge} port {device}"), error))?;
+        let settings = [("isolated", "1", self.isolated), ("learning", "0", !self.learns), ("unicast_flood", "0", !self.learns)];
+        for (name, value, _) in settings.iter().filter(|(.., wanted)| *wanted) {
+            let file = Path::new("/sys/class/net").join(device).join("brport").join(name);
+            std::fs::write(&file, value)
+                .map_err(|error| failed(format_args!("Unable to set bridge {bridge} port {device} {name} to {value}"), error))?;
+        }
+        self.vlan.as_ref().map_or(Ok(()), |vlan| carry(vlan, device))
     }
 
     pub(super) fn vhosts(&self, queues: u32) -> Result<Vec<OwnedFd>> {
@@ -200,6 +243,31 @@ fn send_at_once(device: &str) {
     if let Err(error) = unixfd::send_without_queue(device) {
         tracing::debug!(device, %error, "sends through a queue");
     }
+}
+
+/// Has a port of a bridge carry these VLANs and no others.
+fn carry(vlan: &Vlan, port: &str) -> Result<()> {
+    unixfd::remove_port_vlan(port, EVERY_PORTS_VLAN)
+        .map_err(|error| failed(format_args!("error removing vlan filter from interface {port}"), error))?;
+    for (id, how) in port_vlans(vlan) {
+        unixfd::add_port_vlan(port, id, how)
+            .map_err(|error| failed(format_args!("error adding vlan filter to interface {port}"), error))?;
+    }
+    Ok(())
+}
+
+/// What a port carries, that without tags first.
+fn port_vlans(vlan: &Vlan) -> Vec<(u16, PortVlan)> {
+    let is_trunk = vlan.trunk == Some(YesNo::Yes) || vlan.tags.len() > 1;
+    let how = |tag: &VlanTag| match tag.native_mode {
+        _ if !is_trunk => PortVlan::Native,
+        None => PortVlan::Tagged,
+        Some(NativeMode::Tagged) => PortVlan::NativeTagged,
+        Some(NativeMode::Untagged) => PortVlan::Native,
+    };
+    let mut all: Vec<_> = vlan.tags.iter().filter_map(|tag| Some((u16::try_from(tag.id).ok()?, how(tag)))).collect();
+    all.sort_by_key(|(_, how)| *how == PortVlan::Tagged);
+    all
 }
 
 /// Whether a device that somebody else made is a macvtap.
@@ -242,6 +310,17 @@ mod tests {
         assert!(shown("virtio", "") == (1, true, Vhost::IfPossible));
         assert!(shown("rtl8139", "queues='4'") == (1, false, Vhost::No));
         assert!(shown("e1000e", "") == (1, true, Vhost::No));
+    }
+
+    #[test]
+    fn a_port_without_a_trunk_has_one_vlan_and_no_tags() {
+        let tag = |id, native_mode| VlanTag { id, native_mode };
+        let vlan = |trunk: Option<YesNo>, tags: &[VlanTag]| port_vlans(&Vlan { trunk, tags: tags.to_vec() });
+        assert_eq!(vlan(None, &[tag(9, None)]), [(9, PortVlan::Native)]);
+        assert_eq!(vlan(Some(YesNo::Yes), &[tag(9, None)]), [(9, PortVlan::Tagged)]);
+        let native = [tag(4, None), tag(5, Some(NativeMode::Tagged)), tag(6, None)];
+        assert_eq!(vlan(Some(YesNo::Yes), &native), [(5, PortVlan::NativeTagged), (4, PortVlan::Tagged), (6, PortVlan::Tagged)]);
+        assert_eq!(vlan(None, &[tag(4, None), tag(5, Some(NativeMode::Untagged))]), [(5, PortVlan::Native), (4, PortVlan::Tagged)]);
     }
 
     #[test]

@@ -92,6 +92,7 @@ pub(super) async fn reserve(driver: &Arc<Driver>, prepared: &mut Prepared, reset
     refuse_what_is_missing(&prepared.document)?;
     ports::take(driver, &mut prepared.document, undo).await?;
     network::refuse_what_is_missing(&prepared.document)?;
+    network::check(&prepared.document)?;
     network::plug(driver, prepared, &mut qemu, &mut resources, undo).await?;
     tpm::plug(driver, prepared, &mut qemu, &mut resources, undo).await?;
     hostdev::take(driver, &mut prepared.document, undo).await?;

@@ -1,6 +1,7 @@
 //! Network cards.
 
 use domxml::Domain;
+use domxml::devices::interface::MacvtapMode;
 use domxml::devices::{Interface, InterfaceKind, NetBackendKind, TeamingKind};
 use domxml::tuning::MemoryAccess;
 
@@ -23,10 +24,14 @@ pub(super) fn checks(guest: &Guest<'_>) -> Result<()> {
 pub(super) fn shapes(def: &Domain) -> Result<()> {
     def.devices.interfaces.iter().try_for_each(|card| {
         let kind = card.kind.as_str();
-        let needs = matches!(card.kind, InterfaceKind::Bridge | InterfaceKind::Network);
+        let needs = matches!(card.kind, InterfaceKind::Bridge | InterfaceKind::Network | InterfaceKind::Direct);
         if needs && card.source.is_none() {
             return Err(Error::xml(format!("interface type='{kind}' requires a 'source' element")));
         }
+        if card.virtualport.is_some() && !HAVE_VIRTUAL_PORT.contains(&card.kind) {
+            return Err(Error::unsupported(format!("<virtualport> element unsupported for <interface type='{kind}'>")));
+        }
+        direct_source(card)?;
         let word = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         if card.model.as_deref().is_some_and(|m| !m.chars().all(word)) {
             let message = "Model name contains invalid characters";
@@ -34,6 +39,20 @@ pub(super) fn shapes(def: &Domain) -> Result<()> {
         }
         card.mac.as_ref().map_or(Ok(()), |mac| address(&mac.address))
     })
+}
+
+/// What a macvtap must say of the device below.
+fn direct_source(card: &Interface) -> Result<()> {
+    let Some(source) = card.source.as_ref().filter(|_| card.kind == InterfaceKind::Direct) else { return Ok(()) };
+    if source.dev.is_none() {
+        return Err(Error::xml("Missing required attribute 'dev' in element 'source'"));
+    }
+    match source.mode.as_deref() {
+        Some(mode) if mode.parse::<MacvtapMode>().is_err() => {
+            Err(Error::xml(format!("Invalid value for attribute 'mode' in element 'source': '{mode}'.")))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn address(mac: &str) -> Result<()> {
@@ -45,6 +64,9 @@ fn address(mac: &str) -> Result<()> {
     }
 }
 
+/// Kinds that a switch can be told of.
+const HAVE_VIRTUAL_PORT: &[InterfaceKind] = &[InterfaceKind::Network, InterfaceKind::Bridge, InterfaceKind::Direct, InterfaceKind::Hostdev];
+
 /// Kinds whose host side has an MTU.
 const HAVE_MTU: &[InterfaceKind] = &[InterfaceKind::Network, InterfaceKind::Bridge, InterfaceKind::Ethernet, InterfaceKind::Vhostuser];
 
@@ -52,6 +74,9 @@ fn options(card: &Interface) -> Result<()> {
     if card.mtu.is_some() && !HAVE_MTU.contains(&card.kind) {
         let kind = card.kind.as_str();
         return Err(Error::unsupported(format!("setting MTU on interface type {kind} is not supported yet")));
+    }
+    if card.coalesce.is_some() && card.kind == InterfaceKind::Direct {
+        return Err(Error::unsupported("coalesce settings on interface type direct are not supported"));
     }
     let persistent = card.teaming.as_ref().is_some_and(|t| t.kind == TeamingKind::Persistent);
     let model = card.model.as_deref().unwrap_or_default();
