@@ -197,6 +197,7 @@ async fn give_back(driver: &Arc<Driver>, guest: &Guest, view: &Arc<View>, cause:
         tracing::error!(guest = %view.name, %error, "an interface was not taken down");
     }
     super::ports::give_back(driver, &run.document.domain).await;
+    super::start::unplug_shares(driver, &run.document.domain).await;
     super::tpm::unplug(driver, view, &run.document.domain, guest.id).await;
     let paths = driver.registry.store().paths();
     let log = paths.log.join(format!("{}.log", view.name));

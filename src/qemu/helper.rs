@@ -34,6 +34,7 @@ pub struct Helper {
     program: PathBuf,
     run_as: Option<RunAs>,
     passed: Vec<OwnedFd>,
+    output: Option<File>,
 }
 
 /// How a helper ended.
@@ -49,7 +50,14 @@ impl Helper {
     /// `program`, an absolute path, run by that user, or as the daemon.
     #[must_use]
     pub fn new(program: &Path, run_as: Option<RunAs>) -> Self {
-        Self { program: program.to_owned(), run_as, passed: Vec::new() }
+        Self { program: program.to_owned(), run_as, passed: Vec::new(), output: None }
+    }
+
+    /// What it says goes there, if it is started to run as long as its guest.
+    #[must_use]
+    pub fn output(mut self, file: File) -> Self {
+        self.output = Some(file);
+        self
     }
 
     /// Hands `fd` over; its number in the helper.
@@ -66,7 +74,10 @@ impl Helper {
     /// # Errors
     /// When it can't be executed.
     pub async fn start(self, args: Vec<String>, pid_file: &Path) -> Result<Process> {
-        let launch = Launch::new(&self.program, args).pid_file(pid_file);
+        let mut launch = Launch::new(&self.program, args).pid_file(pid_file);
+        if let Some(output) = self.output {
+            launch = launch.output(output.into());
+        }
         let launch = prepare(launch, self.run_as, self.passed)?;
         let started = super::blocking(move || launch.start(EXEC_DEADLINE)).await?.map_err(launch_error)?;
         Ok(Process::new(started.pidfd))
@@ -77,7 +88,7 @@ impl Helper {
     /// # Errors
     /// When it can't be executed or does not end in time.
     pub async fn run(self, args: Vec<String>, within: Duration) -> Result<Ended> {
-        let Self { program, run_as, passed } = self;
+        let Self { program, run_as, passed, output: _ } = self;
         let failed = |error| Error::system(format!("cannot start {}", program.display()), error);
         let output = unixfd::memfd("helper-output").map_err(failed)?;
         let (tell, told) =
@@ -100,13 +111,18 @@ struct KillGroup(PidFd);
 
 impl Drop for KillGroup {
     fn drop(&mut self) {
-        let group = getpgid(Some(Pid::from_raw(self.0.pid())));
-        // It is alive after its group was read: so the group is its own, and stays it until it is killed.
-        if let (Ok(group), false) = (group, self.0.has_exited())
-            && group != getpgrp()
-        {
-            let _gone_already = killpg(group, Signal::SIGKILL);
-        }
+        kill_group(&self.0);
+    }
+}
+
+/// Kills a process that is a helper of ours, with all that it started.
+pub(super) fn kill_group(process: &PidFd) {
+    let group = getpgid(Some(Pid::from_raw(process.pid())));
+    // It is alive after its group was read: so the group is its own, and stays it until it is killed.
+    if let (Ok(group), false) = (group, process.has_exited())
+        && group != getpgrp()
+    {
+        let _gone_already = killpg(group, Signal::SIGKILL);
     }
 }
 

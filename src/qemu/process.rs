@@ -74,6 +74,15 @@ impl Process {
         (is_it && !pidfd.has_exited()).then(|| Self::new(pidfd))
     }
 
+    /// The helper that holds the lock on `pid_file`, which nobody else can have.
+    #[must_use]
+    pub fn find_locker(pid_file: &Path) -> Option<Self> {
+        let locker = || unixfd::lock_holder(pid_file).ok().flatten();
+        let pidfd = PidFd::open(locker()?).ok()?;
+        // It holds it after it was opened: so it is the one.
+        (locker() == Some(pidfd.pid())).then(|| Self::new(pidfd))
+    }
+
     /// Its number.
     #[must_use]
     pub fn pid(&self) -> i32 {
@@ -115,6 +124,11 @@ impl Process {
     /// Kills it without waiting.
     pub fn kill(&self) {
         let _gone_already = self.pidfd.send_signal(Signal::SIGKILL);
+    }
+
+    /// Kills it with all that it started, without waiting.
+    pub fn kill_group(&self) {
+        super::helper::kill_group(&self.pidfd);
     }
 
     async fn signal_and_wait(&self, signal: Signal, within: Duration) -> Result<bool> {

@@ -5,6 +5,7 @@ mod capabilities;
 mod daemon;
 mod direct;
 mod failures;
+mod filesystem;
 mod front;
 mod grpc;
 mod host;

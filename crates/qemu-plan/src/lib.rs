@@ -10,5 +10,6 @@ mod error;
 pub mod postparse;
 pub mod swtpm;
 pub mod validate;
+pub mod virtiofsd;
 
 pub use error::{Area, Code, Error, Result};

@@ -23,6 +23,7 @@ mod script;
 mod secrets;
 mod threads;
 mod tpm;
+mod virtiofs;
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -34,6 +35,7 @@ pub use plug::LinkNames;
 use reserve::Reserved;
 pub(super) use reserve::{leases_of, legacy_firmware, native_resources, plan_config};
 pub(super) use script::unplug;
+pub(super) use virtiofs::unplug as unplug_shares;
 
 use super::{Conditions, Driver, cgroup, chain, guest::Guest, locks, plan, react, stop, traffic, undo::Undo, volumes};
 use crate::{

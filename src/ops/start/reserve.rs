@@ -16,7 +16,7 @@ use domxml::devices::{Chardev, ChardevKind, ChardevMode, Graphics, GraphicsKind,
 use nix::unistd::{Gid, Uid, chown};
 use qemu_plan::command::{self, Config, DeviceResources, Dirs, Purpose, Resources};
 
-use super::{Prepared, live, network, owners::Identity, owners::Owners, secrets, tpm, undo_dir};
+use super::{Prepared, live, network, owners::Identity, owners::Owners, secrets, tpm, undo_dir, virtiofs};
 use crate::{
     config::{CoreLimit, QemuConfig},
     error::{Code, Error, Result},
@@ -89,12 +89,13 @@ pub(super) async fn reserve(driver: &Arc<Driver>, prepared: &mut Prepared, reset
     let mut qemu = qemu::Prepared::new(Path::new(&emulator), &monitor)?;
     let mut resources = Resources { monitor_fd: Some(qemu.monitor_fd()), ..resources(driver, &prepared.document, dirs) };
     open_sockets(prepared, &mut qemu, &mut resources, identity)?;
-    refuse_what_is_missing(&prepared.document)?;
+    network::refuse_what_is_missing(&prepared.document)?;
     ports::take(driver, &mut prepared.document, undo).await?;
     network::refuse_what_is_missing(&prepared.document)?;
     network::check(&prepared.document)?;
     network::plug(driver, prepared, &mut qemu, &mut resources, undo).await?;
     tpm::plug(driver, prepared, &mut qemu, &mut resources, undo).await?;
+    virtiofs::plug(driver, prepared, &mut resources, undo).await?;
     hostdev::take(driver, &mut prepared.document, undo).await?;
     hostdev::plug(driver, &prepared.document, &mut qemu, &mut resources)?;
     give_nodes(driver, &prepared.document, undo).await?;
@@ -111,17 +112,6 @@ async fn give_nodes(driver: &Arc<Driver>, document: &domxml::Domain, undo: &mut 
         owners.restore();
         Ok(())
     });
-    Ok(())
-}
-
-/// What a start can't give yet is refused by name, before anything runs.
-fn refuse_what_is_missing(document: &domxml::Domain) -> Result<()> {
-    let refuse = |what: String| Err(Error::new(Code::ConfigUnsupported, format!("{what} is not supported yet")));
-    let devices = &document.devices;
-    network::refuse_what_is_missing(document)?;
-    if !devices.filesystems.is_empty() {
-        return refuse("starting a guest with a shared filesystem".to_owned());
-    }
     Ok(())
 }
 
