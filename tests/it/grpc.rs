@@ -81,6 +81,10 @@ impl Grpc {
         pb::monitor_client::MonitorClient::new(self.channel())
     }
 
+    pub(crate) fn tuning(&self) -> pb::tuning_client::TuningClient<Channel> {
+        pb::tuning_client::TuningClient::new(self.channel())
+    }
+
     pub(crate) fn host(&self) -> pb::host_client::HostClient<Channel> {
         pb::host_client::HostClient::new(self.channel())
     }

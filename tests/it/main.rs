@@ -25,5 +25,6 @@ mod silent;
 mod storage;
 mod switch;
 mod tpm;
+mod tuning;
 mod watch;
 mod whole;

@@ -1,7 +1,8 @@
 //! A guest's control groups: made around its process before QEMU runs, tuned by `tuning`, removed at its end.
 //!
 //! Where a host has none, or the daemon may not make any (in a container, as a user), guests run without, as with
-//! libvirt. Which group a guest is in is asked of the kernel each time, so it does not matter which daemon made it.
+//! libvirt. Guests are not registered with systemd-machined: the groups are made the same way where it runs; those that
+//! it made for guests of libvirt's daemon are found and used. Which group a guest is in is asked of the kernel each time, so it does not matter which daemon made it.
 
 mod nodes;
 
