@@ -38,4 +38,7 @@ pub use passing::{MAX_FDS, copy_of_inherited, recv_fd, recv_with_fds, send_fd, s
 pub use peer::{Fds, Peer, PeerCred, peer_label};
 pub use pidfd::{PidFd, start_time};
 pub use quiet::QuietStream;
-pub use tap::{NAME_MAX, TapFlags, add_to_bridge, mtu, set_down, set_mac, set_macvtap_flags, set_mtu, set_up, tap, tap_name, vhost_net};
+pub use tap::{
+    NAME_MAX, TapFlags, add_to_bridge, mtu, set_down, set_mac, set_macvtap_flags, set_mtu, set_receive_frames, set_up, tap, tap_name,
+    vhost_net,
+};

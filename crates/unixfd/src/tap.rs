@@ -14,6 +14,8 @@ const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
 const TUNGETIFF: libc::c_ulong = 0x8004_54d2;
 const TUNGETFEATURES: libc::c_ulong = 0x8004_54cf;
 const SIOCBRADDIF: libc::c_ulong = 0x89a2;
+const ETHTOOL_SCOALESCE: u32 = 0xf;
+const COALESCE_WORDS: usize = 23;
 const TUN: &str = "/dev/net/tun";
 const VHOST_NET: &str = "/dev/vhost-net";
 
@@ -101,6 +103,20 @@ pub fn mtu(name: &str) -> io::Result<u32> {
     // SAFETY: the call has filled this member of the union.
     let mtu = unsafe { request.ifr_ifru.ifru_mtu };
     u32::try_from(mtu).map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
+/// Sets how many packets a device may gather before it tells of them.
+///
+/// # Errors
+/// When there is no such device, or it can't.
+pub fn set_receive_frames(name: &str, frames: u32) -> io::Result<()> {
+    // Words of the kernel's structure, of which the first is the command and the third this number.
+    let mut settings = [0_u32; COALESCE_WORDS];
+    settings[0] = ETHTOOL_SCOALESCE;
+    settings[2] = frames;
+    let mut request = request(name)?;
+    request.ifr_ifru.ifru_data = settings.as_mut_ptr().cast();
+    on_device(libc::SIOCETHTOOL, &mut request)
 }
 
 /// Sets the largest packet of a device, in bytes.

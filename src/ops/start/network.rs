@@ -5,7 +5,9 @@
 
 use std::{path::Path, sync::Arc};
 
-use domxml::devices::{Interface, InterfaceKind, InterfaceTarget, VirtualPortKind, YesNo, interface::InterfacePrivate};
+use domxml::devices::{
+    Interface, InterfaceKind, InterfaceTarget, VirtualPortKind, YesNo, interface::InterfacePrivate, interface::NetBackendKind,
+};
 use qemu_plan::command::{DeviceResources, Resources, net::kind};
 use unixfd::MacvtapMode;
 use uuid::Uuid;
@@ -46,7 +48,7 @@ pub(super) fn refuse_what_is_missing(document: &domxml::Domain) -> Result<()> {
     if let Some(what) = interfaces.iter().find_map(missing) {
         return refuse(what);
     }
-    let unknown = |i: &&Interface| !is_plugged(i) && !matches!(i.kind, InterfaceKind::User | InterfaceKind::Null);
+    let unknown = |i: &&Interface| !is_plugged(i) && !QEMUS_OWN.contains(&i.kind);
     match interfaces.iter().find(unknown) {
         Some(i) if i.actual.is_some() => refuse(format!("a network that gives interfaces of type '{}'", kind(i).as_str())),
         Some(i) => refuse(format!("an interface of type '{}'", i.kind.as_str())),
@@ -54,15 +56,29 @@ pub(super) fn refuse_what_is_missing(document: &domxml::Domain) -> Result<()> {
     }
 }
 
+/// Kinds of interfaces that QEMU connects by itself.
+// table
+const QEMUS_OWN: &[InterfaceKind] = &[
+    InterfaceKind::User,
+    InterfaceKind::Null,
+    InterfaceKind::Server,
+    InterfaceKind::Client,
+    InterfaceKind::Mcast,
+    InterfaceKind::Udp,
+    InterfaceKind::Vhostuser,
+];
+
 /// What of an interface a start can't give yet.
 fn missing(interface: &Interface) -> Option<String> {
+    if interface.backend.as_ref().and_then(|backend| backend.kind) == Some(NetBackendKind::Passt) {
+        return Some(format!("an interface of type '{}' with the backend 'passt'", interface.kind.as_str()));
+    }
     let port = virtual_port(interface).or(interface.virtualport.as_ref()).and_then(|port| port.kind);
     let is_direct = kind(interface) == InterfaceKind::Direct;
     let associated = is_direct && matches!(port, Some(VirtualPortKind::Qbg | VirtualPortKind::Qbh));
     let parts = [
         ("a virtual port that a switch is told of (802.1Qbg, 802.1Qbh)", associated),
         ("a virtual port of MidoNet", port == Some(VirtualPortKind::Midonet)),
-        ("coalescing", interface.coalesce.is_some() && !is_direct),
         ("addresses on the host", interface.source.as_ref().is_some_and(|s| !s.ips.is_empty() || !s.routes.is_empty())),
     ];
     let found = parts.into_iter().find(|(_, there)| *there && is_plugged(interface));

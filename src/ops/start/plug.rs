@@ -64,6 +64,8 @@ pub(super) struct Plug {
     /// Nothing but opened: somebody else made the device.
     foreign: bool,
     mtu: Option<u32>,
+    /// Packets that it may gather before it tells of them.
+    frames: Option<u32>,
     queues: u32,
     pub(super) header: bool,
     vhost: Vhost,
@@ -117,6 +119,7 @@ impl Plug {
             macvtap: plug_source(interface).filter(|_| kind(interface) == InterfaceKind::Direct).map(macvtap::mode).transpose()?,
             mac: mac(interface.mac.as_ref().map(|m| m.address.as_str()).unwrap_or_default())?,
             mtu: interface.mtu.filter(|mtu| *mtu > 0),
+            frames: interface.coalesce.as_ref().and_then(|coalesce| coalesce.rx.as_ref()?.frames),
             queues: driver.and_then(|d| d.queues).filter(|_| virtio).unwrap_or(1).clamp(1, QUEUES_MAX),
             header: OFFLOADING.contains(&model),
             vhost,
@@ -193,6 +196,10 @@ impl Plug {
             .map_err(|error| failed(format_args!("Cannot set interface MAC on '{device}'"), error))?;
         if let Some(mtu) = self.mtu.map_or_else(|| self.mtu_of_bridge(), |mtu| Ok(Some(mtu)))? {
             unixfd::set_mtu(device, mtu).map_err(|error| failed(format_args!("Cannot set interface MTU on '{device}'"), error))?;
+        }
+        if let Some(frames) = self.frames {
+            unixfd::set_receive_frames(device, frames)
+                .map_err(|error| failed(format_args!("Cannot set coalesce info on '{device}'"), error))?;
         }
         if let Some(bridge) = self.bridge.as_deref().filter(|_| !self.of_switch) {
             self.join(bridge, device)?;

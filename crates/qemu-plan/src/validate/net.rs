@@ -75,8 +75,9 @@ fn options(card: &Interface) -> Result<()> {
         let kind = card.kind.as_str();
         return Err(Error::unsupported(format!("setting MTU on interface type {kind} is not supported yet")));
     }
-    if card.coalesce.is_some() && card.kind == InterfaceKind::Direct {
-        return Err(Error::unsupported("coalesce settings on interface type direct are not supported"));
+    if card.coalesce.is_some() && !matches!(card.kind, InterfaceKind::Network | InterfaceKind::Bridge) {
+        let kind = card.kind.as_str();
+        return Err(Error::unsupported(format!("coalesce settings on interface type {kind} are not supported")));
     }
     let persistent = card.teaming.as_ref().is_some_and(|t| t.kind == TeamingKind::Persistent);
     let model = card.model.as_deref().unwrap_or_default();
