@@ -21,7 +21,7 @@ use wire::{Owner, Procedure, WireError, client::Client, neighbour, remote::Conne
 
 pub use caller::{current, on_behalf};
 pub use lock::{Holder, Locks, Resource};
-pub use log::LogFile;
+pub use log::{LogFile, LogStart};
 pub use network::{Lease, Network, PortId};
 pub use nodedev::NodeDevices;
 pub use nwfilter::Nwfilter;

@@ -77,3 +77,41 @@ async fn a_guests_words_come_into_its_log_through_virtlogd() -> Result<()> {
     ensure!(refused.contains("no-such-switch"), "{refused}");
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_character_devices_are_opened_for_qemu() -> Result<()> {
+    let mut sandbox = Sandbox::new(daemon())?;
+    configure(&sandbox, "stdio_handler = \"logd\"")?;
+    sandbox.start()?;
+    let Some(_logd) = Logd::in_sandbox(&sandbox)? else { return Ok(()) };
+    let virsh = sandbox.virsh();
+    let logs = sandbox.path("var/log/libvirt/qemu");
+    fs::create_dir_all(&logs)?;
+    let devices = "<serial type='pty'><log file='/var/log/libvirt/qemu/fresh.log' append='off'/></serial>\
+        <serial type='file'><source path='/var/log/libvirt/qemu/source.log'/><log file='/var/log/libvirt/qemu/kept.log' append='on'/></serial>";
+    for name in ["fresh", "kept", "source"] {
+        fs::write(logs.join(format!("{name}.log")), "before\n")?;
+    }
+    let xml = small("files", std::path::Path::new(QEMU), "");
+    virsh.define(&xml.replacen("<memballoon", &format!("{devices}<memballoon"), 1))?;
+    for (handler, content) in [("logd", ""), ("file", "")] {
+        virsh.ok(&["start", "files"])?;
+        let sizes = || ["fresh", "kept", "source"].map(|name| fs::read_to_string(logs.join(format!("{name}.log"))).unwrap_or_default());
+        wait_until("files that begin as they should", SOON, || sizes() == [content, "before\n", content].map(String::from))
+            .with_context(|| format!("{handler}: {:?}", sizes()))?;
+        let log = fs::read_to_string(logs.join("files.log"))?;
+        for opened in ["serial0-log", "serial1-source", "serial1-log"] {
+            ensure!(log.contains(&format!("opaque={opened}")), "{handler}: no {opened}: {log}");
+        }
+        ensure!(log.contains("id=charserial1,path=/dev/fdset/1,append=on,logfile=/dev/fdset/2,logappend=on"), "{log}");
+        virsh.ok(&["destroy", "files"])?;
+        if handler == "logd" {
+            sandbox.stop()?;
+            configure(&sandbox, "stdio_handler = \"file\"")?;
+            fs::write(logs.join("fresh.log"), "before\n")?;
+            fs::write(logs.join("source.log"), "before\n")?;
+            sandbox.start()?;
+        }
+    }
+    Ok(())
+}

@@ -25,10 +25,7 @@ use crate::{
 /// The file or virtlogd, where that is wanted, can't be used.
 pub(super) async fn open(driver: &Driver, path: &Path, prepared: &Prepared, line: &CommandLine) -> Result<OwnedFd> {
     let text = log_head(prepared, line);
-    let handler = match driver.config().stdio_handler {
-        StdioHandler::LogdIfThere if !driver.peers.has_logd() => StdioHandler::File,
-        configured => configured,
-    };
+    let handler = handler(driver);
     if handler == StdioHandler::File {
         return open_log_file(path, text).await;
     }
@@ -40,6 +37,14 @@ pub(super) async fn open(driver: &Driver, path: &Path, prepared: &Prepared, line
             open_log_file(path, text).await
         }
         opened => opened,
+    }
+}
+
+/// Who writes logs: virtlogd, if it is there or wanted in any case, or whoever has something to say.
+pub(super) fn handler(driver: &Driver) -> StdioHandler {
+    match driver.config().stdio_handler {
+        StdioHandler::LogdIfThere if !driver.peers.has_logd() => StdioHandler::File,
+        configured => configured,
     }
 }
 

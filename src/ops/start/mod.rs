@@ -13,6 +13,7 @@
 
 mod bridge_helper;
 mod cpu;
+mod files;
 mod live;
 mod log;
 mod network;

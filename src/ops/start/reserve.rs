@@ -16,7 +16,7 @@ use domxml::devices::{Chardev, ChardevKind, ChardevMode, Graphics, GraphicsKind,
 use nix::unistd::{Gid, Uid, chown};
 use qemu_plan::command::{self, Config, DeviceResources, Dirs, Purpose, Resources};
 
-use super::{Prepared, live, network, owners::Identity, owners::Owners, secrets, tpm, undo_dir, virtiofs};
+use super::{Prepared, files, live, network, owners::Identity, owners::Owners, secrets, tpm, undo_dir, virtiofs};
 use crate::{
     config::{CoreLimit, QemuConfig},
     error::{Code, Error, Result},
@@ -99,6 +99,7 @@ pub(super) async fn reserve(driver: &Arc<Driver>, prepared: &mut Prepared, reset
     hostdev::take(driver, &mut prepared.document, undo).await?;
     hostdev::plug(driver, &prepared.document, &mut qemu, &mut resources)?;
     give_nodes(driver, &prepared.document, undo).await?;
+    files::open(driver, prepared, &mut qemu, &mut resources).await?;
     secrets::fetch(driver, prepared, &key, &mut resources).await?;
     Ok(Reserved { resources, monitor, qemu: Mutex::new(Some(qemu)), leases })
 }
