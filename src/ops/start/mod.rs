@@ -294,8 +294,15 @@ impl Attempt<'_> {
         // The kernel takes some milliseconds to move a process that it has not moved for a while, and so does the disk.
         let (told, enclosed) = tokio::join!(told, cgroup::enclose(driver, &prepared.document, (prepared.id, held.pid())));
         told?;
-        enclosed?;
-        threads::place_emulator(driver, &prepared.document, held.pid()).await?;
+        let placed = match enclosed {
+            Ok(_) => threads::place_emulator(driver, &prepared.document, held.pid()).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = placed {
+            drop(held);
+            forget(job, prepared.id).await;
+            return Err(error);
+        }
         Ok(held)
     }
 
