@@ -237,7 +237,7 @@ fn in_use(device: &HostDevice, used: &Use) -> Error {
     let message = match device {
         HostDevice::Pci(address) => format!("PCI device {address} is in use by driver {DRIVER}, domain {guest}"),
         HostDevice::Usb(..) => format!("USB device {device} is in use by driver {DRIVER}, domain {guest}"),
-        HostDevice::Mdev(uuid) => format!("mediated device {uuid} is in use by driver {DRIVER}, domain {guest}"),
+        HostDevice::Mdev(uuid) => format!("mediated device /sys/bus/mdev/devices/{uuid} is in use by driver {DRIVER}, domain {guest}"),
         HostDevice::ScsiHost(name) => format!("SCSI_host device {name} is already in use by other domain(s)"),
         HostDevice::Scsi(place) => {
             let how = if used.shareable { "shareable" } else { "non-shareable" };
