@@ -140,7 +140,7 @@ fn a_run_that_was_found_has_its_devices() {
     host.claim(&mut one).unwrap();
     let after = Hostdevs::new(host.devices.root().clone());
     after.adopt(&one);
-    let refused = |hostdev: &str| after.claim(&mut guest("two", hostdev)).unwrap_err().message.into_owned();
+    let refused = |hostdev: &str| after.claim(&mut guest("other", hostdev)).unwrap_err().message.into_owned();
     assert_eq!(refused(&pci(NIC, "yes")), format!("PCI device {NIC} is in use by driver QEMU, domain one"));
     assert_eq!(refused(BY_KIND), "USB device 001:005 is in use by driver QEMU, domain one");
     assert_eq!(refused(&scsi("")), "SCSI device 0:0:0:0 is already in use by other domain(s) as 'shareable'");
