@@ -248,7 +248,10 @@ impl Tune {
         if !group.has(Controller::Blkio) {
             return Err(unsupported("Block I/O tuning is not available on this host"));
         }
-        blocks::set(group, &blocks::Limits { weight: tune.weight, devices: tune.devices.clone() })
+        let mut devices = tune.devices.clone();
+        // Zero in a document is no word about it.
+        devices.iter_mut().for_each(|device| device.weight = device.weight.filter(|weight| *weight != 0));
+        blocks::set(group, &blocks::Limits { weight: tune.weight, devices })
     }
 
     /// A thread's group. What it runs on stands in the group as well: the kernel lets it run nowhere else.

@@ -142,7 +142,6 @@ fn set_device(group: &Group, device: &BlockTuneDevice) -> Result<()> {
     let number = number(&device.path)?;
     if let Some(weight) = device.weight
         && !group.set_device_weight(number, weight).map_err(refused)?
-        && weight != 0
     {
         return Err(Error::invalid("blkio device weight is valid only for cfq scheduler"));
     }

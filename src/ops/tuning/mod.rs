@@ -72,13 +72,19 @@ pub(super) fn apply(domain: &mut domxml::Domain, change: &Change) -> Result<()> 
 /// # Errors
 /// What the kernel or QEMU refuses.
 pub(super) async fn carry_out(driver: &Arc<Driver>, view: &View, change: &Change) -> Result<()> {
-    match change {
-        Change::Pin { thread, cpus } => pinning::carry_out(driver, view, *thread, cpus).await,
-        Change::Scheduler(wanted) => scheduler::carry_out(driver, view, wanted),
-        Change::Memory(limits) => memory::carry_out(driver, view, *limits),
-        Change::Numa(placement) => numa::carry_out(driver, view, placement),
-        Change::Blocks(limits) => blocks::carry_out(driver, view, limits),
+    if let Change::Pin { thread, cpus } = change {
+        return pinning::carry_out(driver, view, *thread, cpus).await;
     }
+    let (driver, view, change) = (Arc::clone(driver), view.clone(), change.clone());
+    // The kernel may first have to take memory back, or to move it.
+    let work = move || match &change {
+        Change::Scheduler(wanted) => scheduler::carry_out(&driver, &view, wanted),
+        Change::Memory(limits) => memory::carry_out(&driver, &view, *limits),
+        Change::Numa(placement) => numa::carry_out(&driver, &view, placement),
+        Change::Blocks(limits) => blocks::carry_out(&driver, &view, limits),
+        Change::Pin { .. } => Ok(()),
+    };
+    crate::blocking::file("tuning the guest", work).await
 }
 
 /// The event that tells of a change in a running guest; libvirt has none of memory and of disks.

@@ -9,7 +9,7 @@ use domxml::{
 use super::{Thread, group_with, not_in_session, pinning};
 use crate::{
     domain::View,
-    error::{Error, Result},
+    error::{Code, Error, Result},
     ops::{
         Driver,
         cgroup::{part_of, refused},
@@ -83,6 +83,10 @@ pub(super) fn carry_out(driver: &Driver, view: &View, placement: &Placement) -> 
     not_in_session(driver, "NUMA tuning")?;
     let group = group_with(driver, view, Controller::CpuSet, "cgroup cpuset controller is not mounted")?;
     let Some(nodes) = &placement.nodes else { return Ok(()) };
+    let is_there = |node: &u32| driver.host.root.join(format!("sys/devices/system/node/node{node}")).exists();
+    if let Some(node) = nodes.iter().find(|node| !is_there(node)) {
+        return Err(Error::new(Code::ConfigUnsupported, format!("NUMA node {node} is unavailable")));
+    }
     let run = view.running()?;
     let vcpus = run.status.vcpus.iter().map(|vcpu| Thread::Vcpu(vcpu.id));
     let iothreads = pinning::ids(&run.document.domain).into_iter().map(Thread::Io);

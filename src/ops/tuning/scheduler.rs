@@ -67,7 +67,8 @@ fn of_group(group: &Group, run: &Run) -> Result<Scheduler> {
     }
     let bandwidths = [0, 1, 2, 3].map(|whom| match members(group, run, whom).first() {
         Some(group) => group.bandwidth().map(|told| Bandwidth { period: Some(told.period), quota: Some(told.quota) }),
-        None => Ok(Bandwidth { period: Some(0), quota: Some(0) }),
+        // What the kernel gives a thread that nobody has said anything of.
+        None => Ok(Bandwidth { period: Some(100_000), quota: Some(-1) }),
     });
     let [vcpu, emulator, iothread, global] = bandwidths;
     let read = || Ok([vcpu?, emulator?, iothread?, global?]);
