@@ -12,7 +12,7 @@ use super::{Backend, Controller, Error, Host, Result};
 
 /// How often a group that is still in use is tried to be removed, and how long is waited the first time; each time twice
 /// as long as before. A process that has ended leaves its groups a moment later.
-const REMOVALS: u32 = 6;
+const REMOVALS: u32 = 9;
 const PAUSE: Duration = Duration::from_micros(400);
 /// What a guest's own groups end with.
 const OWN: &str = ".libvirt-qemu";
@@ -209,7 +209,9 @@ impl Group {
     /// # Errors
     /// The kernel's; somebody is in it.
     pub fn remove(&self) -> Result<()> {
-        self.directories().into_iter().try_for_each(|(_, directory)| remove_tree(directory))
+        // One that can't be removed keeps no other.
+        let results: Vec<Result<()>> = self.directories().into_iter().map(|(_, directory)| remove_tree(directory)).collect();
+        results.into_iter().collect()
     }
 
     /// Its directories, each once; with the controller where it is one of version 1.
