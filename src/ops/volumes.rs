@@ -2,7 +2,8 @@
 //!
 //! Called by `start` before the chains of images are followed. A pool is asked at each start: where it lies may change.
 
-use domxml::devices::{Disk, StorageFormat, StorageKind, VolumePlace};
+use domxml::devices::{Auth, Disk, StorageFormat, StorageHost, StorageKind, VolumePlace};
+use xmlform::Xml;
 
 use super::Driver;
 use crate::{
@@ -49,7 +50,8 @@ fn settle(disk: &mut Disk, found: peers::VolumePlace) -> Result<()> {
     let kind = match pool.as_str() {
         "iscsi" if source.mode.is_none_or(|mode| mode.as_str() == "host") => StorageKind::Block,
         "iscsi" => {
-            return Err(unsupported("starting a guest with a volume of an iSCSI pool in mode 'direct' is not supported yet".to_owned()));
+            source.place = target(&found)?;
+            return Ok(());
         }
         local if LOCAL_POOLS.contains(&local) => {
             if source.mode.is_some() {
@@ -60,12 +62,28 @@ fn settle(disk: &mut Disk, found: peers::VolumePlace) -> Result<()> {
         }
         other => return Err(unsupported(format!("using '{other}' pools for backing 'volume' disks isn't yet supported"))),
     };
-    source.place = VolumePlace { kind: Some(kind), path: Some(found.path) };
+    source.place = VolumePlace { kind: Some(kind), path: Some(found.path), ..VolumePlace::default() };
     if let Some(driver) = disk.driver.as_mut().filter(|d| d.kind.is_none()) {
         let format = attribute(&found.xml, &["target", "format"], "type")?;
         driver.kind = Some(format.and_then(|format| format.parse().ok()).unwrap_or(StorageFormat::Raw));
     }
     Ok(())
+}
+
+/// A unit of an iSCSI target that QEMU opens itself, as its pool does.
+fn target(found: &peers::VolumePlace) -> Result<VolumePlace> {
+    let document = xmlform::Document::parse(&found.pool_xml, &[], xmlform::ParseFlags::NONE).map_err(domxml::Error::from)?;
+    let source = document.root().child("source");
+    let name = source.and_then(|source| source.child("device")?.attr("path")).unwrap_or_default();
+    let unit = found.name.rsplit(':').next().unwrap_or_default();
+    if !found.name.starts_with("unit:") || unit.parse::<u32>().is_err() {
+        return Err(Error::internal(format!("Could not parse unit name '{}'", found.name)).in_area(Area::None));
+    }
+    let read = |error: xmlform::Error| Error::from(domxml::Error::from(error));
+    let hosts = source.into_iter().flat_map(|source| source.children()).filter(|child| child.name() == "host");
+    let hosts = hosts.map(StorageHost::read).collect::<std::result::Result<_, _>>().map_err(read)?;
+    let auth = source.and_then(|source| source.child("auth")).map(Auth::read).transpose().map_err(read)?;
+    Ok(VolumePlace { kind: Some(StorageKind::Network), path: Some(format!("{name}/{unit}")), hosts, auth })
 }
 
 fn kind_of(number: i8, pool: &str) -> Result<StorageKind> {
@@ -98,6 +116,7 @@ mod tests {
         );
         let mut disk = domxml::Domain::parse(&text, domxml::ParseFlags::INACTIVE)?.devices.disks.remove(0);
         let found = peers::VolumePlace {
+            name: "unit:0:0:3".to_owned(),
             path: "/p/v".to_owned(),
             kind,
             pool_xml: format!("<pool type='{pool}'><name>p</name></pool>"),
@@ -115,7 +134,6 @@ mod tests {
             ("fs", 2, "", Ok(StorageKind::Dir)),
             ("iscsi", 1, "", Ok(StorageKind::Block)),
             ("iscsi", 1, "mode='host'", Ok(StorageKind::Block)),
-            ("iscsi", 1, "mode='direct'", Err("mode 'direct'")),
             ("dir", 0, "mode='host'", Err("only valid when storage pool is of iscsi type")),
             ("netfs", 3, "", Err("unexpected storage volume type 'network' for storage pool type 'netfs'")),
             ("rbd", 3, "", Err("using 'rbd' pools")),
@@ -130,6 +148,29 @@ mod tests {
                 (Err(error), Err(words)) => assert!(error.message.contains(words), "{pool}: {error}"),
                 (other, _) => panic!("{pool}: {:?}", other.err()),
             }
+        }
+    }
+
+    #[test]
+    fn a_unit_that_qemu_opens_itself_is_one_of_the_pools_target() {
+        let pool = "<pool type='iscsi'><name>p</name><source><host name='store' port='3261'/><device path='iqn.2026-11.x:t'/>\
+             <auth type='chap' username='me'><secret usage='key'/></auth></source></pool>";
+        let found = |name: &str| peers::VolumePlace {
+            name: name.to_owned(),
+            path: "/dev/x".to_owned(),
+            kind: 1,
+            pool_xml: pool.to_owned(),
+            xml: String::new(),
+        };
+        let source = domxml::devices::Source { place: target(&found("unit:0:0:3")).unwrap(), ..Default::default() };
+        let (kind, opened) = source.located(StorageKind::Volume);
+        assert_eq!((kind, opened.protocol.map(|p| p.as_str())), (StorageKind::Network, Some("iscsi")));
+        let host = &opened.hosts[0];
+        assert_eq!((opened.name.as_deref(), host.name.as_deref(), host.port), (Some("iqn.2026-11.x:t/3"), Some("store"), Some(3261)));
+        let auth = opened.auth.as_ref().unwrap();
+        assert_eq!((auth.username.as_deref(), auth.secret.as_ref().unwrap().usage.as_deref()), (Some("me"), Some("key")));
+        for name in ["luks", "unit:0:0:x", "unit", ""] {
+            assert!(target(&found(name)).unwrap_err().message.contains("Could not parse unit name"), "{name}");
         }
     }
 }

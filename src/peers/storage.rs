@@ -17,6 +17,8 @@ pub struct Storage(pub(super) Connection);
 /// A volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VolumePlace {
+    /// Its name in the pool.
+    pub name: String,
     /// Its path, or name where it has none on this host.
     pub path: String,
     /// What it is, by libvirt's number: file 0, block 1, directory 2, network 3, network directory 4, ploop 5.
@@ -43,7 +45,7 @@ impl Storage {
         let pool_xml = self.0.call(&StoragePoolGetXmlDesc { pool: found, flags: 0 }).await?.xml;
         let xml = self.0.call(&StorageVolGetXmlDesc { vol: vol.clone(), flags: 0 }).await?.xml;
         let path = self.path(vol).await?;
-        Ok(VolumePlace { path, kind, pool_xml: pool_xml.to_str().into_owned(), xml: xml.to_str().into_owned() })
+        Ok(VolumePlace { name: volume.to_owned(), path, kind, pool_xml: pool_xml.to_str().into_owned(), xml: xml.to_str().into_owned() })
     }
 
     async fn path(&mut self, vol: NonnullStorageVol) -> Result<String> {

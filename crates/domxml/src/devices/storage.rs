@@ -141,9 +141,14 @@ pub struct Source {
 /// Where a volume of a pool was found on this host; only the status file tells it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VolumePlace {
-    /// `file`, `block` or `dir`; none when it was not looked for.
+    /// `file`, `block`, `dir`, or `network`; none when it was not looked for.
     pub kind: Option<StorageKind>,
+    /// Its path; of an iSCSI target that QEMU opens itself, the target's name and the number of the unit.
     pub path: Option<String>,
+    /// Where such a target is served. No file tells it.
+    pub hosts: Vec<StorageHost>,
+    /// Who may open it.
+    pub auth: Option<Auth>,
 }
 
 /// The attribute that has the path of a source of a kind.
@@ -153,7 +158,11 @@ impl Xml for VolumePlace {
     fn read(node: Node<'_>) -> Result<Self, xmlform::Error> {
         let kind = node.attr("actualType").filter(|_| node.flags().has(ParseFlags::STATUS));
         let place = PLACES.iter().find(|(known, _)| kind == Some(known.as_str()));
-        Ok(place.map_or_else(Self::default, |(kind, name)| Self { kind: Some(*kind), path: node.attr(name).map(str::to_owned) }))
+        Ok(place.map_or_else(Self::default, |(kind, name)| Self {
+            kind: Some(*kind),
+            path: node.attr(name).map(str::to_owned),
+            ..Self::default()
+        }))
     }
 
     fn write_attrs(&self, w: &mut Writer) {
@@ -172,6 +181,11 @@ impl Source {
     #[must_use]
     pub fn located(&self, kind: StorageKind) -> (StorageKind, Cow<'_, Self>) {
         let (StorageKind::Volume, Some(kind)) = (kind, self.place.kind) else { return (kind, Cow::Borrowed(self)) };
+        if kind == StorageKind::Network {
+            let VolumePlace { path: name, hosts, auth, .. } = self.place.clone();
+            let auth = auth.or_else(|| self.auth.clone());
+            return (kind, Cow::Owned(Self { protocol: Some(NetProtocol::Iscsi), name, hosts, auth, ..self.clone() }));
+        }
         let path = |wanted| self.place.path.clone().filter(|_| kind == wanted);
         let (file, dev, dir) = (path(StorageKind::File), path(StorageKind::Block), path(StorageKind::Dir));
         (kind, Cow::Owned(Self { file, dev, dir, ..self.clone() }))
