@@ -133,6 +133,16 @@ quiet_reference() {
     virtlockd.service virtlockd.socket virtlockd-admin.socket >/dev/null 2>&1 || true
 }
 
+# Open vSwitch for tests, which run one of their own: the host gets none that runs
+bring_switch() {
+  install_missing openvswitch-switch
+  if have systemctl && [ -d /run/systemd/system ]; then
+    systemctl disable --now openvswitch-switch.service >/dev/null 2>&1 || true
+  elif [ -x /etc/init.d/openvswitch-switch ]; then
+    /etc/init.d/openvswitch-switch stop >/dev/null 2>&1 || true
+  fi
+}
+
 main() {
   install_missing qemu-system-x86 qemu-system-data seabios qemu-utils swtpm swtpm-tools busybox-static cpio xz-utils \
     util-linux iproute2 procps
@@ -144,6 +154,7 @@ main() {
     install_missing libvirt-daemon libvirt-daemon-driver-qemu libvirt-daemon-driver-interface libvirt-daemon-system \
       libvirt-daemon-lock libvirt-daemon-plugin-lockd python3-libvirt dnsmasq-base iptables dmidecode
     quiet_reference
+    installed openvswitch-switch || bring_switch
   fi
   fetch_kernel
   fetch_agent

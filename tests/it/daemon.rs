@@ -5,7 +5,6 @@ use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -247,8 +246,9 @@ fn systemd_is_told_and_its_sockets_are_used() -> Result<()> {
     let listeners = addresses.iter().map(UnixListener::bind).collect::<Result<Vec<_>, _>>()?;
     let script =
         format!("export LISTEN_PID=$$ WATCHDOG_PID=$$; exec \"$@\" 3<&{} 4<&{}", listeners[0].as_raw_fd(), listeners[1].as_raw_fd());
-    let mut command = Command::new("/bin/sh");
-    command.arg0("sh").args(["-c", &script, "sh", env!("CARGO_BIN_EXE_virtqemud"), "--root"]).arg(place.0.path());
+    // The plain shell knows descriptors of one digit only.
+    let mut command = Command::new("bash");
+    command.args(["-c", &script, "bash", env!("CARGO_BIN_EXE_virtqemud"), "--root"]).arg(place.0.path());
     command
         .envs([("LISTEN_FDS", "2"), ("LISTEN_FDNAMES", "virtqemud.socket:unknown"), ("WATCHDOG_USEC", "200000")])
         .env("NOTIFY_SOCKET", place.path("notify"))

@@ -50,8 +50,8 @@ async fn screens_memory_and_disks_are_seen() -> Result<()> {
     assert!(refused.message().contains("no such screen ID"), "{refused}");
 
     let mut devices = grpc.devices();
-    // What firmware left at the end of the first MiB: the entry of the CPU, a far jump.
-    let request = pb::PeekMemoryRequest { domain: domain(), address: 0xf_fff0, size: 1, physical: true };
+    // Where the CPU begins, in firmware: a far jump.
+    let request = pb::PeekMemoryRequest { domain: domain(), address: 0xffff_fff0, size: 1, physical: true };
     assert_eq!(devices.peek_memory(request).await?.into_inner().data, [0xea]);
     let mut peek = async |disk: &str, offset, size| {
         let request = pb::PeekDiskRequest { domain: domain(), disk: disk.to_owned(), offset, size };
