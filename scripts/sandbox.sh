@@ -9,6 +9,9 @@
 # If DIR/host is there, COMMAND sees a host with the devices that are in it: DIR/host/sys has its buses, its PCI devices,
 # IOMMU groups and modules, DIR/host/dev has nodes beside the usual ones.
 #
+# If DIR/without-groups is there, COMMAND finds no control groups: these are the host's, and two sandboxes with guests of
+# one number and name would share theirs.
+#
 # A new DIR gets a configuration with which guests run as root, log straight to files and have no security
 # driver, and clients need no authentication.
 set -eu
@@ -43,6 +46,13 @@ exec unshare --mount --propagation private bash -euc '
     mkdir -p "$private"
     mount --bind "$base$private" "$private"
   done
+  if [ -e "$base/without-groups" ]; then
+    # the list changes while it is worked through: it is read whole before
+    mounts=$(</proc/mounts)
+    while read -r _ place type _; do
+      case $type in cgroup | cgroup2) umount --lazy "$place" ;; esac
+    done <<<"$mounts"
+  fi
   host=$base/host
   if [ -d "$host" ]; then
     for part in bus devices/pci0000:00 kernel/iommu_groups module; do

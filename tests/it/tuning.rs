@@ -18,6 +18,12 @@ fn unique(name: &str) -> String {
     format!("tuning{}{name}", std::process::id())
 }
 
+fn started() -> Result<Sandbox> {
+    let mut sandbox = Sandbox::new(daemon())?.with_groups()?;
+    sandbox.start()?;
+    Ok(sandbox)
+}
+
 fn guest(name: &str, more: &str) -> String {
     small(name, Path::new(QEMU), &format!("<iothreads>1</iothreads>{more}"))
 }
@@ -64,7 +70,7 @@ async fn threads_run_where_they_are_pinned() -> Result<()> {
     if !can_run_guests() {
         return Ok(());
     }
-    let sandbox = Sandbox::started(daemon())?;
+    let sandbox = started()?;
     let grpc = Grpc::of(&sandbox).await?;
     let name = unique("pin");
     grpc.define(&guest(&name, "<cputune><emulatorpin cpuset='0'/></cputune>")).await?;
@@ -104,7 +110,7 @@ async fn threads_run_where_they_are_pinned() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guest_is_in_groups_of_its_own_that_outlive_the_daemon_and_go_with_it() -> Result<()> {
     let Some(host) = groups()?.filter(|_| can_run_guests()) else { return Ok(()) };
-    let mut sandbox = Sandbox::started(daemon())?;
+    let mut sandbox = started()?;
     let grpc = Grpc::of(&sandbox).await?;
     let name = unique("group");
     grpc.define(&guest(&name, "<cputune><period>50000</period><quota>20000</quota></cputune>")).await?;
@@ -159,7 +165,7 @@ async fn a_start_that_fails_leaves_no_group() -> Result<()> {
     if groups()?.is_none() || !can_run_guests() {
         return Ok(());
     }
-    let sandbox = Sandbox::started(daemon())?;
+    let sandbox = started()?;
     let grpc = Grpc::of(&sandbox).await?;
     let name = unique("fail");
     grpc.define(&guest(&name, "<qemu:commandline><qemu:arg value='-bogus'/></qemu:commandline>")).await?;

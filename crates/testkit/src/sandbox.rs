@@ -19,6 +19,8 @@ use crate::client::{Grpcurl, Virsh};
 use crate::wait::wait_for;
 use crate::{place, process};
 
+/// While the sandbox has this file, its daemon makes no control groups.
+const WITHOUT_GROUPS: &str = "without-groups";
 const START: Duration = Duration::from_secs(30);
 const STOP: Duration = Duration::from_secs(20);
 
@@ -76,6 +78,7 @@ impl Sandbox {
         // short, since paths of sockets are limited; open, since guests may run as another user
         let dir = tempfile::Builder::new().prefix("vq").tempdir()?;
         fs::set_permissions(dir.path(), Permissions::from_mode(0o755))?;
+        fs::write(dir.path().join(WITHOUT_GROUPS), "")?;
         Ok(Self { dir, daemon, child: None, namespaces: Vec::new() })
     }
 
@@ -87,6 +90,16 @@ impl Sandbox {
         let mut sandbox = Self::new(daemon)?;
         sandbox.start()?;
         Ok(sandbox)
+    }
+
+    /// Lets the daemon make control groups, from its next start on. They are the machine's: its guests need names that no
+    /// other guest has.
+    ///
+    /// # Errors
+    /// When the directory cannot be written.
+    pub fn with_groups(self) -> Result<Self> {
+        fs::remove_file(self.dir.path().join(WITHOUT_GROUPS))?;
+        Ok(self)
     }
 
     /// Starts the daemon and waits until its socket takes connections.

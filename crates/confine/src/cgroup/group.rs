@@ -161,6 +161,7 @@ impl Group {
             if controller.is_none() {
                 self.give_controllers(Some(partition), To::Processes)?;
             }
+            clear(directory);
             make_directory(controller, directory)?;
         }
         Ok(())
@@ -295,6 +296,15 @@ fn guest_part(path: &str) -> Option<&str> {
 fn is_part_name(name: &str) -> bool {
     let numbered = |prefix: &str| name.strip_prefix(prefix).is_some_and(|number| number.parse::<u32>().is_ok());
     name == "emulator" || numbered("vcpu") || numbered("iothread")
+}
+
+/// Removes what a former run of that name and number left, with the limits that it had. One in use stays.
+fn clear(directory: &Path) {
+    let parts = fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
+    for part in parts.filter(|path| path.is_dir()).chain([directory.to_owned()]) {
+        // A group with processes is the kernel's to keep.
+        let _ = fs::remove_dir(part);
+    }
 }
 
 fn make_directory(controller: Option<Controller>, directory: &Path) -> Result<()> {

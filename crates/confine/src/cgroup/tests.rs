@@ -206,3 +206,15 @@ fn what_the_kernel_refuses_is_told_with_the_file() {
     let error = guest(&v1()).set_shares(5).unwrap_err();
     assert!(error.what.starts_with("Unable to write to '") && error.what.ends_with("cpu.shares'"), "{error}");
 }
+
+#[test]
+fn a_group_that_a_former_run_left_is_made_anew() {
+    let tree = Tree::new(V1);
+    fs::create_dir_all(tree.root().join(format!("cg/memory/{GUEST}/emulator"))).unwrap();
+    // As one in use, which can't be removed.
+    tree.put(&format!("cg/cpu,cpuacct/{GUEST}/vcpu0/tasks"), "7");
+    let group = Group::of_guest(&tree.host().only(&["cpu".to_owned(), "memory".to_owned()]), "/machine", "qemu-1-demo");
+    group.make(true).unwrap();
+    assert!(tree.has(&format!("cg/memory/{GUEST}")) && !tree.has(&format!("cg/memory/{GUEST}/emulator")));
+    assert!(tree.has(&format!("cg/cpu,cpuacct/{GUEST}/vcpu0")));
+}
