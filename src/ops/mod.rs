@@ -37,6 +37,7 @@ mod plan;
 mod ports;
 pub mod power;
 pub mod proc;
+mod programs;
 mod react;
 mod refresh;
 pub mod restore;

@@ -11,7 +11,7 @@ use std::{
 use domxml::devices::{Disk, StorageFormat, StorageKind};
 use qmp::commands;
 
-use super::{Driver, scratch::Scratch};
+use super::{Driver, react, scratch::Scratch};
 use crate::{
     domain::{
         Domain, View,
@@ -94,7 +94,7 @@ pub async fn disk_errors(driver: &Arc<Driver>, domain: &Domain) -> Result<(usize
     let backends = guest.execute(driver, commands::QueryBlock {}).await?;
     let error_of = |disk: &Disk| {
         let alias = disk.info.alias.as_deref()?;
-        let backend = backends.iter().find(|backend| backend.qdev.as_deref().is_some_and(|qdev| belongs(qdev, alias)))?;
+        let backend = backends.iter().find(|backend| backend.qdev.as_deref().is_some_and(|qdev| react::alias_of(qdev) == alias))?;
         let error = match backend.io_status.as_deref()? {
             "nospace" => DiskError::NoSpace,
             "failed" => DiskError::Unspecified,
@@ -104,11 +104,6 @@ pub async fn disk_errors(driver: &Arc<Driver>, domain: &Domain) -> Result<(usize
     };
     let disks = &run.document.domain.devices.disks;
     Ok((disks.len(), disks.iter().filter_map(error_of).collect()))
-}
-
-/// Whether QEMU's name of a device is that of the disk with this alias: the alias, or a path that goes through it.
-fn belongs(qdev: &str, alias: &str) -> bool {
-    qdev.split('/').any(|part| part == alias)
 }
 
 /// The disk with this target or source.

@@ -331,7 +331,7 @@ fn fill(stats: &mut Stats, run: &Run, answers: Answers, wanted: Wanted) {
 /// One image, or with chains all of a disk's.
 fn blocks_of(disk: &domxml::devices::Disk, answers: &Answers, chains: bool) -> Vec<Block> {
     let alias = disk.info.alias.as_deref().unwrap_or_default();
-    let told = answers.disks.iter().find(|d| d.qdev.as_deref().is_some_and(|q| q.split('/').any(|part| part == alias)));
+    let told = answers.disks.iter().find(|d| d.qdev.as_deref().is_some_and(|q| super::react::alias_of(q) == alias));
     let mut node = told.and_then(|d| d.node_name.clone());
     let top = Block {
         name: disk.target.dev.clone(),

@@ -1,7 +1,6 @@
 //! One user's daemon: his sockets, his guests, and his own daemons of the other drivers.
 
 use std::fs::{self, File};
-use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -96,10 +95,7 @@ impl Drop for User {
 fn drivers(user: &User) -> Result<Option<PathBuf>> {
     let Some(found) = neighbour::drivers() else { return Ok(None) };
     let own = user.path("drivers");
-    fs::create_dir(&own)?;
-    for entry in fs::read_dir(found)?.flatten().filter(|entry| entry.file_name() != neighbour::QEMU) {
-        symlink(entry.path(), own.join(entry.file_name()))?;
-    }
+    neighbour::link_drivers(&found, &own, None)?;
     Ok(Some(own))
 }
 

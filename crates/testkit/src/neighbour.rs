@@ -20,7 +20,7 @@ use crate::wait::wait_until;
 
 const START: Duration = Duration::from_secs(30);
 /// The driver that it does without.
-pub const QEMU: &str = "libvirt_driver_qemu.so";
+const QEMU: &str = "libvirt_driver_qemu.so";
 
 /// The drivers that have a daemon each, and the names of those.
 // table
@@ -192,15 +192,7 @@ impl Part {
 
     /// Its drivers, its configuration, and the directory of its socket.
     fn prepare(&self, dir: &Path, drivers: &Path) -> Result<()> {
-        let own = self.file(dir, "drivers");
-        fs::create_dir_all(&own)?;
-        for entry in fs::read_dir(drivers)?.flatten() {
-            let name = entry.file_name();
-            let wanted = self.driver.map_or(name != QEMU, |driver| name.to_string_lossy() == format!("libvirt_driver_{driver}.so"));
-            if wanted {
-                symlink(entry.path(), own.join(name))?;
-            }
-        }
+        link_drivers(drivers, &self.file(dir, "drivers"), self.driver)?;
         let place = self.driver.map(|driver| format!("/{driver}-d")).unwrap_or_default();
         fs::create_dir_all(dir.join(format!("run/libvirt{place}")))?;
         let conf = format!("auth_unix_ro = \"none\"\nauth_unix_rw = \"none\"\nunix_sock_dir = \"/run/libvirt{place}\"\n");
@@ -232,6 +224,21 @@ impl Drop for Neighbour {
             let _ = process::kill_and_wait(pid);
         }
     }
+}
+
+/// Makes a directory of those of `drivers` that a neighbour has: one, or all but QEMU's.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn link_drivers(drivers: &Path, own: &Path, one: Option<&str>) -> Result<()> {
+    fs::create_dir_all(own)?;
+    for entry in fs::read_dir(drivers)?.flatten() {
+        let name = entry.file_name();
+        if one.map_or(name != QEMU, |driver| name.to_string_lossy() == format!("libvirt_driver_{driver}.so")) {
+            symlink(entry.path(), own.join(name))?;
+        }
+    }
+    Ok(())
 }
 
 /// Where libvirt keeps its drivers; `None` when it is not installed.

@@ -1,7 +1,7 @@
 //! Devices and features of guests, as tables: a value and what of the emulator it needs.
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
     sync::OnceLock,
 };
@@ -10,6 +10,7 @@ use domxml::domcaps::{Devices, Enum, Features, Group, Sev, Sgx};
 use qemu_plan::caps::{Caps, Flag};
 
 use super::Basis;
+use crate::ops::programs;
 
 /// Programs beside QEMU that some devices need.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,9 +26,7 @@ pub(super) struct Tools {
 impl Tools {
     /// Looks on the daemon's path. May block on files.
     pub(super) fn find() -> Self {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let dirs: Vec<PathBuf> = std::env::split_paths(&path).collect();
-        let find = |program: &str| dirs.iter().map(|dir| Path::new(dir).join(program)).find(|file| file.is_file());
+        let find = |program: &str| programs::find(program, &[]);
         let parts = ["swtpm", "swtpm_setup", "swtpm_ioctl"].map(find);
         let swtpm = parts.iter().all(Option::is_some);
         let tpm_versions = parts[1].as_deref().filter(|_| swtpm).map(tpm_versions).unwrap_or_default();

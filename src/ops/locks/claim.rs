@@ -3,10 +3,7 @@
 //! Which devices make claims is pure; an LVM volume or a SCSI disk that is told apart by what it is and not by its path is
 //! asked of the host.
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{path::Path, time::Duration};
 
 use domxml::{
     Domain,
@@ -17,6 +14,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     config::LockdConfig,
     error::{Area, Code, Error, Result},
+    ops::programs,
     peers::Resource,
     qemu::Helper,
 };
@@ -122,7 +120,7 @@ fn hash(path: &str) -> String {
 /// The first word that a program says of a device; none if it does not know it.
 async fn ask((program, arguments): (&'static str, &[&str]), device: &str) -> Option<String> {
     let arguments = arguments.iter().copied().chain([device]).map(str::to_owned).collect();
-    let helper = Helper::new(&find(program)?, None);
+    let helper = Helper::new(&programs::find(program, &[])?, None);
     match helper.run(arguments, ASKING).await {
         Ok(ended) if ended.status == Some(0) => first_word(&ended.words),
         Ok(_) => None,
@@ -135,12 +133,6 @@ async fn ask((program, arguments): (&'static str, &[&str]), device: &str) -> Opt
 
 fn first_word(words: &str) -> Option<String> {
     words.split_whitespace().next().map(str::to_owned)
-}
-
-fn find(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    // A path that is absolute stays what it is.
-    std::env::split_paths(&path).map(|dir| dir.join(program)).find(|file| file.is_absolute() && file.is_file())
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use unixfd::QuietStream;
 
 use crate::{
     error::{Error, Result},
-    ops::macvtap::failed,
+    ops::{macvtap::failed, programs},
 };
 
 /// How long the program may take.
@@ -66,11 +66,7 @@ impl Request<'_> {
 }
 
 fn find(helper: &str) -> Result<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let dirs = std::env::split_paths(&path).chain(DIRS.iter().map(PathBuf::from));
-    let mut places = dirs.map(|dir| dir.join(helper));
-    places
-        .find(|file| file.is_file())
+    programs::find(helper, DIRS)
         .ok_or_else(|| Error::internal(format!("'{helper}' is not a suitable bridge helper")).in_area(crate::error::Area::None))
 }
 

@@ -27,7 +27,7 @@ use uuid::Uuid;
 use super::{Prepared, owners::Identity};
 use crate::{
     error::{Area, Code, Error, Result},
-    ops::{Driver, define::Undefine, plan, tpm, tpm::Place, undo::Undo},
+    ops::{Driver, define::Undefine, plan, programs, tpm, tpm::Place, undo::Undo},
     peers::SecretValue,
     qemu::{self, Helper, LogTail, Process},
 };
@@ -130,11 +130,9 @@ impl Programs {
 }
 
 fn on_path(program: &str) -> Result<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).map(|dir| dir.join(program)).find(|file| file.is_file());
     let missing =
         || Error::system(format_args!("Unable to find '{program}' binary in $PATH"), io::Error::from_raw_os_error(nix::libc::ENOENT));
-    found.ok_or_else(|| missing().in_area(Area::None))
+    programs::find(program, &[]).ok_or_else(|| missing().in_area(Area::None))
 }
 
 impl Attempt<'_> {
