@@ -33,7 +33,10 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn with_encoded_lists(mut set: prost_types::FileDescriptorSet) -> prost_types::FileDescriptorSet {
     let messages = set.file.iter_mut().flat_map(|file| &mut file.message_type);
     let lists = messages.filter(|message| message.name() == "ListResponse");
-    for field in lists.flat_map(|message| &mut message.field).filter(|field| field.name() == "domains") {
+    for field in lists
+        .flat_map(|message| &mut message.field)
+        .filter(|field| field.name() == "domains")
+    {
         field.set_type(prost_types::field_descriptor_proto::Type::Bytes);
         field.type_name = None;
     }

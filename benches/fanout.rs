@@ -1,6 +1,10 @@
 //! One event to many watchers: through the journal, and as whole calls of `Events.Watch` in process. Measured from the
 //! append until the last of them has the event.
-#![allow(missing_docs, clippy::unwrap_used, reason = "what fails here fails the measurement")]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    reason = "what fails here fails the measurement"
+)]
 
 use std::{
     path::Path,
@@ -67,7 +71,9 @@ fn through_the_journal(c: &mut Criterion) {
             }
         });
     }
-    c.bench_function("journal/event_to_200", |b| b.iter_custom(|n| rounds(&runtime, &journal, &mut told, n)));
+    c.bench_function("journal/event_to_200", |b| {
+        b.iter_custom(|n| rounds(&runtime, &journal, &mut told, n))
+    });
 }
 
 /// A driver without guests; nothing below `root` is touched.
@@ -79,10 +85,19 @@ fn driver(root: &Path) -> Arc<Driver> {
         registry: Registry::new(Store::new(Arc::clone(&paths)), Journal::in_memory(1), 0),
         guests: Guests::default(),
         config: tokio::sync::watch::Sender::new(config).subscribe(),
-        prober: Prober::new(ProberConfig { cache: paths.capabilities.clone(), run_as: None, deadlines: Deadlines::default() }),
+        prober: Prober::new(ProberConfig {
+            cache: paths.capabilities.clone(),
+            run_as: None,
+            deadlines: Deadlines::default(),
+        }),
         sessions: Sessions::default(),
         ports: ops::Ports::default(),
-        host: Facts::read(Path::new("/"), Scope::System, &HostUuid::Fixed(Uuid::from_u128(9))).unwrap(),
+        host: Facts::read(
+            Path::new("/"),
+            Scope::System,
+            &HostUuid::Fixed(Uuid::from_u128(9)),
+        )
+        .unwrap(),
         peers: Peers::new(paths.sockets.clone(), paths.common.clone(), true),
         owed: ops::owed::Owed::new(&paths.state.join("virtqemud")),
         hostdevs: Arc::new(virtqemud::ops::hostdev::Hostdevs::new(hostinfo::Root::default())),
@@ -103,10 +118,21 @@ async fn watch(service: api::Service) -> tonic::Streaming<pb::WatchResponse> {
     let mut client = Grpc::new(service);
     client.ready().await.unwrap();
     let mut request = Request::new(pb::WatchRequest::default());
-    let cred = unixfd::PeerCred { pid: 1, uid: 0, gid: 0 };
-    request.extensions_mut().insert(unixfd::Peer { cred, read_only: false });
+    let cred = unixfd::PeerCred {
+        pid: 1,
+        uid: 0,
+        gid: 0,
+    };
+    request.extensions_mut().insert(unixfd::Peer {
+        cred,
+        read_only: false,
+    });
     let path = http::uri::PathAndQuery::from_static("/virtqemud.v1.Events/Watch");
-    client.server_streaming(request, path, tonic_prost::ProstCodec::default()).await.unwrap().into_inner()
+    client
+        .server_streaming(request, path, tonic_prost::ProstCodec::default())
+        .await
+        .unwrap()
+        .into_inner()
 }
 
 fn through_the_service(c: &mut Criterion) {
@@ -126,7 +152,9 @@ fn through_the_service(c: &mut Criterion) {
         });
     }
     let journal = driver.registry.journal().clone();
-    c.bench_function("events_watch/event_to_200", |b| b.iter_custom(|n| rounds(&runtime, &journal, &mut told, n)));
+    c.bench_function("events_watch/event_to_200", |b| {
+        b.iter_custom(|n| rounds(&runtime, &journal, &mut told, n))
+    });
 }
 
 criterion_group!(fanout, through_the_journal, through_the_service);

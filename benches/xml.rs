@@ -1,5 +1,9 @@
 //! Domain documents: read, completed, checked, written.
-#![allow(missing_docs, clippy::unwrap_used, reason = "what fails here fails the measurement")]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    reason = "what fails here fails the measurement"
+)]
 
 use std::{hint::black_box, sync::Arc};
 
@@ -53,10 +57,16 @@ fn config() -> Config {
 fn documents(c: &mut Criterion) {
     let mut group = c.benchmark_group("document");
     group.throughput(Throughput::Bytes(KEPT.len() as u64));
-    group.bench_function("parse", |b| b.iter(|| Domain::parse(black_box(KEPT), ParseFlags::INACTIVE).unwrap()));
+    group.bench_function("parse", |b| {
+        b.iter(|| Domain::parse(black_box(KEPT), ParseFlags::INACTIVE).unwrap())
+    });
     let domain = Domain::parse(KEPT, ParseFlags::INACTIVE).unwrap();
-    group.bench_function("format", |b| b.iter(|| black_box(&domain).format(FormatFlags::INACTIVE)));
-    group.bench_function("check_schema", |b| b.iter(|| Domain::check_schema(black_box(KEPT)).unwrap()));
+    group.bench_function("format", |b| {
+        b.iter(|| black_box(&domain).format(FormatFlags::INACTIVE))
+    });
+    group.bench_function("check_schema", |b| {
+        b.iter(|| Domain::check_schema(black_box(KEPT)).unwrap())
+    });
     group.finish();
 }
 
@@ -67,7 +77,13 @@ fn completing(c: &mut Criterion) {
     let asked = Domain::parse(ASKED, ParseFlags::INACTIVE).unwrap();
     c.bench_function("define", |b| {
         let complete = |mut domain: Domain| {
-            let mut ctx = Context { host_arch: "x86_64", emulators: &host, config: &config, ids: &mut Fixed, age: Age::New };
+            let mut ctx = Context {
+                host_arch: "x86_64",
+                emulators: &host,
+                config: &config,
+                ids: &mut Fixed,
+                age: Age::New,
+            };
             postparse::define(&mut domain, &mut ctx).unwrap();
             domain
         };

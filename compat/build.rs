@@ -7,7 +7,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../proto");
     println!("cargo::rerun-if-changed={}", root.display());
     let descriptors = protox::compile(files(&root.join("virtqemud/v1"))?, [&root])?;
-    tonic_prost_build::configure().build_server(false).build_transport(false).compile_fds(descriptors)?;
+    tonic_prost_build::configure()
+        .build_server(false)
+        .build_transport(false)
+        .compile_fds(descriptors)?;
     Ok(())
 }
 

@@ -21,7 +21,10 @@ type Times = [Duration; 3];
 async fn main() -> Result<()> {
     let mut args = std::env::args().skip(1);
     let rounds: usize = args.next().map_or(Ok(7), |text| text.parse())?;
-    let ours = args.next().map_or_else(|| testkit::place::target().join("release/virtqemud"), PathBuf::from);
+    let ours = args.next().map_or_else(
+        || testkit::place::target().join("release/virtqemud"),
+        PathBuf::from,
+    );
     let (mut our_times, mut their_times) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
         let mut theirs = testkit::reference()?.context("libvirtd is not installed")?;
@@ -36,7 +39,10 @@ async fn main() -> Result<()> {
             column[column.len() / 2]
         };
         let (ours, theirs) = (median(&our_times), median(&their_times));
-        print(&format!("{name:6} ours {ours:9.3} ms  libvirt {theirs:9.3} ms  ours/libvirt {:.3}", ours / theirs));
+        print(&format!(
+            "{name:6} ours {ours:9.3} ms  libvirt {theirs:9.3} ms  ours/libvirt {:.3}",
+            ours / theirs
+        ));
     }
     Ok(())
 }
@@ -60,7 +66,13 @@ async fn first(sandbox: &Sandbox) -> Result<(Duration, Client)> {
 }
 
 fn question() -> ConnectGetDomainCapabilities {
-    ConnectGetDomainCapabilities { emulatorbin: None, arch: None, machine: None, virttype: None, flags: 0 }
+    ConnectGetDomainCapabilities {
+        emulatorbin: None,
+        arch: None,
+        machine: None,
+        virttype: None,
+        flags: 0,
+    }
 }
 
 #[expect(clippy::print_stdout, reason = "what the tool is for")]

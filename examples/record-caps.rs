@@ -23,26 +23,46 @@ async fn main() -> Result<()> {
 
 async fn record(binary: &Path) -> Result<String> {
     let dir = tempfile::tempdir()?;
-    let nobody = RunAs { uid: 65534, gid: 65534, groups: kvms_group() };
+    let nobody = RunAs {
+        uid: 65534,
+        gid: 65534,
+        groups: kvms_group(),
+    };
     let run_as = nix::unistd::geteuid().is_root().then_some(nobody);
-    let config = ProberConfig { cache: dir.path().to_owned(), run_as, deadlines: Deadlines::default() };
-    let mut replies = Prober::new(config).replies(binary).await.map_err(anyhow::Error::msg)?;
+    let config = ProberConfig {
+        cache: dir.path().to_owned(),
+        run_as,
+        deadlines: Deadlines::default(),
+    };
+    let mut replies = Prober::new(config)
+        .replies(binary)
+        .await
+        .map_err(anyhow::Error::msg)?;
     let whole = Caps::derive(&replies)?;
     replies.compact();
-    ensure!(format!("{:?}", Caps::derive(&replies)?) == format!("{whole:?}"), "what was left out makes a difference");
+    ensure!(
+        format!("{:?}", Caps::derive(&replies)?) == format!("{whole:?}"),
+        "what was left out makes a difference"
+    );
     lines(&replies)
 }
 
 /// Who may open `/dev/kvm`, so that what it can do with KVM is recorded too.
 fn kvms_group() -> Vec<u32> {
     use std::os::unix::fs::MetadataExt;
-    std::fs::metadata("/dev/kvm").map(|meta| vec![meta.gid()]).unwrap_or_default()
+    std::fs::metadata("/dev/kvm")
+        .map(|meta| vec![meta.gid()])
+        .unwrap_or_default()
 }
 
 fn lines(replies: &Replies) -> Result<String> {
     let mut text = "{\"runs\":[".to_owned();
     for (number, run) in replies.runs.iter().enumerate() {
-        text.push_str(if number == 0 { "\n{\"exchanges\":[" } else { ",\n{\"exchanges\":[" });
+        text.push_str(if number == 0 {
+            "\n{\"exchanges\":["
+        } else {
+            ",\n{\"exchanges\":["
+        });
         for (number, exchange) in run.exchanges.iter().enumerate() {
             let separator = if number == 0 { "\n" } else { ",\n" };
             write!(text, "{separator}{}", serde_json::to_string(exchange)?)?;

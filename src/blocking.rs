@@ -14,7 +14,10 @@ pub(crate) const FILE_DEADLINE: Duration = Duration::from_secs(20);
 ///
 /// # Errors
 /// What `work` gives, or `OperationTimeout` naming `what`.
-pub(crate) async fn file<T: Send + 'static>(what: &str, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+pub(crate) async fn file<T: Send + 'static>(
+    what: &str,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
     within(FILE_DEADLINE, what, work).await
 }
 
@@ -22,10 +25,20 @@ pub(crate) async fn file<T: Send + 'static>(what: &str, work: impl FnOnce() -> R
 ///
 /// # Errors
 /// As [`file`].
-pub(crate) async fn within<T: Send + 'static>(limit: Duration, what: &str, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+pub(crate) async fn within<T: Send + 'static>(
+    limit: Duration,
+    what: &str,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
     match tokio::time::timeout(limit, tokio::task::spawn_blocking(work)).await {
         Ok(Ok(result)) => result,
         Ok(Err(panic)) => Err(Error::internal(format!("{what}: the work failed")).caused_by(panic)),
-        Err(_) => Err(Error::new(Code::OperationTimeout, format!("{what}: the file system did not answer within {} s", limit.as_secs()))),
+        Err(_) => Err(Error::new(
+            Code::OperationTimeout,
+            format!(
+                "{what}: the file system did not answer within {} s",
+                limit.as_secs()
+            ),
+        )),
     }
 }

@@ -215,7 +215,14 @@ pub struct Error {
 impl Error {
     /// An error of the QEMU driver, the usual area.
     pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, area: Area::Qemu, message: message.into(), reason: None, errno: None, source: None }
+        Self {
+            code,
+            area: Area::Qemu,
+            message: message.into(),
+            reason: None,
+            errno: None,
+            source: None,
+        }
     }
     /// A fault that no finer code describes.
     pub fn internal(message: impl Into<Cow<'static, str>>) -> Self {
@@ -236,7 +243,10 @@ impl Error {
     /// What the operating system refused.
     pub fn system(what: impl fmt::Display, error: io::Error) -> Self {
         let reason = os_text(&error);
-        Self { errno: error.raw_os_error(), ..Self::new(Code::System, format!("{what}: {reason}")).caused_by(error) }
+        Self {
+            errno: error.raw_os_error(),
+            ..Self::new(Code::System, format!("{what}: {reason}")).caused_by(error)
+        }
     }
     /// The same error in another area.
     #[must_use]
@@ -308,7 +318,11 @@ impl From<Error> for Status {
         let reason = error.reason.unwrap_or(error.code.reason());
         let finer = FINER.iter().find(|(name, _)| *name == reason);
         let grpc = finer.map_or(error.code.grpc(), |(_, grpc)| *grpc);
-        let details = ErrorDetails::with_error_info(reason, "virtqemud", metadata.into_iter().collect::<std::collections::HashMap<_, _>>());
+        let details = ErrorDetails::with_error_info(
+            reason,
+            "virtqemud",
+            metadata.into_iter().collect::<std::collections::HashMap<_, _>>(),
+        );
         Status::with_error_details(grpc, error.to_string(), details)
     }
 }
@@ -323,7 +337,10 @@ impl From<domxml::Error> for Error {
             Code::XmlInvalidSchema => Area::Xml,
             _ => Area::Qemu,
         };
-        Self { area, ..Self::new(code, error.message) }
+        Self {
+            area,
+            ..Self::new(code, error.message)
+        }
     }
 }
 
@@ -332,7 +349,10 @@ impl From<qemu_plan::Error> for Error {
     fn from(error: qemu_plan::Error) -> Self {
         let code = Code::of_number(error.code.number()).unwrap_or(Code::Internal);
         let area = Area::of_number(error.area.number()).unwrap_or(Area::Qemu);
-        Self { area, ..Self::new(code, error.message) }
+        Self {
+            area,
+            ..Self::new(code, error.message)
+        }
     }
 }
 
@@ -341,14 +361,23 @@ impl From<wire::WireError> for Error {
     fn from(error: wire::WireError) -> Self {
         let area = Area::of_number(error.domain.0).unwrap_or(Area::None);
         let errno = (error.code == wire::ErrorCode::SYSTEM_ERROR && error.int1 > 0).then_some(error.int1);
-        let whole = error.message.map(|text| text.to_str().into_owned()).unwrap_or_default();
+        let whole = error
+            .message
+            .map(|text| text.to_str().into_owned())
+            .unwrap_or_default();
         let told = |code: Code| match code.prefix() {
             "" => Some((code, whole.clone())),
             prefix if whole == prefix => Some((code, String::new())),
             prefix => Some((code, whole.strip_prefix(prefix)?.strip_prefix(": ")?.to_owned())),
         };
-        let (code, message) = Code::of_number(error.code.0).and_then(told).unwrap_or((Code::Internal, whole));
-        Self { area, errno, ..Self::new(code, message) }
+        let (code, message) = Code::of_number(error.code.0)
+            .and_then(told)
+            .unwrap_or((Code::Internal, whole));
+        Self {
+            area,
+            errno,
+            ..Self::new(code, message)
+        }
     }
 }
 
@@ -359,14 +388,23 @@ mod tests {
     #[test]
     fn the_prefix_is_added_once() {
         let error = Error::new(Code::NoDomain, "no domain with matching name 'x'");
-        assert_eq!(error.to_string(), "Domain not found: no domain with matching name 'x'");
+        assert_eq!(
+            error.to_string(),
+            "Domain not found: no domain with matching name 'x'"
+        );
         let status = Status::from(error);
         assert_eq!(status.code(), Grpc::NotFound);
-        assert_eq!(status.message(), "Domain not found: no domain with matching name 'x'");
+        assert_eq!(
+            status.message(),
+            "Domain not found: no domain with matching name 'x'"
+        );
         let info = status.get_details_error_info().expect("error info");
         assert_eq!(info.reason, "NO_DOMAIN");
         assert_eq!(info.metadata["libvirt_code"], "42");
-        assert_eq!(info.metadata["libvirt_detail"], "no domain with matching name 'x'");
+        assert_eq!(
+            info.metadata["libvirt_detail"],
+            "no domain with matching name 'x'"
+        );
     }
 
     #[test]
@@ -379,13 +417,20 @@ mod tests {
     #[test]
     fn a_neighbours_error_stays_what_it_is() {
         use wire::{ErrorCode, ErrorDomain, WireError};
-        let told = WireError::new(ErrorCode::NO_NETWORK, ErrorDomain::NETWORK, "no network with matching name 'x'");
+        let told = WireError::new(
+            ErrorCode::NO_NETWORK,
+            ErrorDomain::NETWORK,
+            "no network with matching name 'x'",
+        );
         let error = Error::from(told.clone());
         assert_eq!((error.code, error.area), (Code::NoNetwork, Area::Network));
         assert_eq!(error.to_string(), told.to_string());
         let told = WireError::new(ErrorCode::HTTP_ERROR, ErrorDomain::XENXM, "7");
         let error = Error::from(told);
-        assert_eq!((error.code, error.area, &*error.message), (Code::Internal, Area::None, "got unknown HTTP error code 7"));
+        assert_eq!(
+            (error.code, error.area, &*error.message),
+            (Code::Internal, Area::None, "got unknown HTTP error code 7")
+        );
     }
 
     #[test]

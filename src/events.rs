@@ -46,13 +46,19 @@ pub struct Version {
 
 impl From<Version> for pb::Version {
     fn from(v: Version) -> Self {
-        Self { epoch: v.epoch, counter: v.counter }
+        Self {
+            epoch: v.epoch,
+            counter: v.counter,
+        }
     }
 }
 
 impl From<&pb::Version> for Version {
     fn from(v: &pb::Version) -> Self {
-        Self { epoch: v.epoch, counter: v.counter }
+        Self {
+            epoch: v.epoch,
+            counter: v.counter,
+        }
     }
 }
 
@@ -126,7 +132,12 @@ impl Journal {
     /// The directory or its files can't be read or written.
     pub fn open(dir: &Path) -> io::Result<Self> {
         let (segments, replay) = file::Segments::open(dir)?;
-        let mut inner = Inner { ring: VecDeque::new(), bytes: 0, file: None, known: replay.known };
+        let mut inner = Inner {
+            ring: VecDeque::new(),
+            bytes: 0,
+            file: None,
+            known: replay.known,
+        };
         for (event, bytes) in replay.events {
             inner.push(Arc::new(event), bytes);
         }
@@ -138,13 +149,28 @@ impl Journal {
 
     /// A journal without a file, for tests and for hosts whose runtime directory can't be written.
     pub fn in_memory(epoch: u64) -> Self {
-        Self::with(epoch, Inner { ring: VecDeque::new(), bytes: 0, file: None, known: Known::default() }, 0)
+        Self::with(
+            epoch,
+            Inner {
+                ring: VecDeque::new(),
+                bytes: 0,
+                file: None,
+                known: Known::default(),
+            },
+            0,
+        )
     }
 
     fn with(epoch: u64, inner: Inner, newest: u64) -> Self {
-        let shared =
-            Shared { epoch, inner: Mutex::new(inner), newest: watch::Sender::new(newest), monitor: broadcast::Sender::new(MONITOR_LAG) };
-        Self { shared: Arc::new(shared) }
+        let shared = Shared {
+            epoch,
+            inner: Mutex::new(inner),
+            newest: watch::Sender::new(newest),
+            monitor: broadcast::Sender::new(MONITOR_LAG),
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -153,7 +179,10 @@ impl Journal {
 
     /// The version of the newest event.
     pub fn version(&self) -> Version {
-        Version { epoch: self.shared.epoch, counter: *self.shared.newest.borrow() }
+        Version {
+            epoch: self.shared.epoch,
+            counter: *self.shared.newest.borrow(),
+        }
     }
 
     /// Records what happened, in this order, and wakes the watches. Returns the version after it.
@@ -169,10 +198,16 @@ impl Journal {
     pub fn append_after<T>(&self, happenings: Vec<Happening>, publish: impl FnOnce(Version) -> T) -> T {
         let mut inner = self.inner();
         let mut counter = *self.shared.newest.borrow();
-        let published = publish(Version { epoch: self.shared.epoch, counter: counter + happenings.len() as u64 });
+        let published = publish(Version {
+            epoch: self.shared.epoch,
+            counter: counter + happenings.len() as u64,
+        });
         let number = |happening: Happening| {
             counter += 1;
-            happening.event(Version { epoch: self.shared.epoch, counter })
+            happening.event(Version {
+                epoch: self.shared.epoch,
+                counter,
+            })
         };
         let events = happenings.into_iter().map(number).collect();
         inner.record(events);
@@ -183,7 +218,10 @@ impl Journal {
     /// Passes one of QEMU's own events to the watches that asked for such. Not kept.
     pub fn monitor(&self, happening: Happening) {
         if self.shared.monitor.receiver_count() > 0 {
-            let event = pb::Event { version: None, ..happening.event(self.version()) };
+            let event = pb::Event {
+                version: None,
+                ..happening.event(self.version())
+            };
             // No receiver is left: nobody wants it.
             let _ = self.shared.monitor.send(Arc::new(event));
         }
@@ -198,7 +236,9 @@ impl Journal {
     pub fn can_resume(&self, version: Version) -> bool {
         let inner = self.inner();
         let newest = *self.shared.newest.borrow();
-        version.epoch == self.shared.epoch && version.counter <= newest && version.counter + 1 >= inner.oldest(newest)
+        version.epoch == self.shared.epoch
+            && version.counter <= newest
+            && version.counter + 1 >= inner.oldest(newest)
     }
 
     /// Waits until there are events after `counter` and returns them, at most `max`.
@@ -235,7 +275,10 @@ impl Inner {
     /// Takes in the events of one change.
     fn record(&mut self, events: Vec<pb::Event>) {
         events.iter().for_each(|event| self.known.note(event));
-        let written = self.file.as_mut().map_or(Ok(()), |file| file.append(&events, &self.known));
+        let written = self
+            .file
+            .as_mut()
+            .map_or(Ok(()), |file| file.append(&events, &self.known));
         if let Err(error) = written {
             tracing::warn!(%error, "cannot write the journal of events; versions will not outlive the daemon");
             if let Some(file) = self.file.take() {
@@ -269,14 +312,23 @@ impl Inner {
     }
 
     fn after(&self, since: u64, max: usize) -> Next {
-        let Some((first, _)) = self.ring.front() else { return Next::Expired };
+        let Some((first, _)) = self.ring.front() else {
+            return Next::Expired;
+        };
         let first = counter(first);
         if since + 1 < first {
             return Next::Expired;
         }
         // Counters have no gap, so the place follows from the number.
         let skip = usize::try_from(since + 1 - first).unwrap_or(usize::MAX);
-        Next::Events(self.ring.iter().skip(skip).take(max).map(|(e, _)| Arc::clone(e)).collect())
+        Next::Events(
+            self.ring
+                .iter()
+                .skip(skip)
+                .take(max)
+                .map(|(e, _)| Arc::clone(e))
+                .collect(),
+        )
     }
 }
 
@@ -287,7 +339,11 @@ pub fn counter(event: &pb::Event) -> u64 {
 
 /// A lifecycle event's detail.
 pub fn lifecycle(kind: i32, detail: i32) -> pb::event::Lifecycle {
-    pb::event::Lifecycle { r#type: kind, detail, ..Default::default() }
+    pb::event::Lifecycle {
+        r#type: kind,
+        detail,
+        ..Default::default()
+    }
 }
 
 #[cfg(test)]

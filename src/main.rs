@@ -58,7 +58,9 @@ fn try_run(options: Options, log: logging::Handle) -> anyhow::Result<()> {
 }
 
 fn workers() -> usize {
-    std::thread::available_parallelism().map_or(*WORKERS.start(), |cpus| (cpus.get() / 2).clamp(*WORKERS.start(), *WORKERS.end()))
+    std::thread::available_parallelism().map_or(*WORKERS.start(), |cpus| {
+        (cpus.get() / 2).clamp(*WORKERS.start(), *WORKERS.end())
+    })
 }
 
 fn print(text: &str) -> ExitCode {

@@ -79,7 +79,9 @@ impl Options {
     /// How long the daemon stays without a client and without a running guest.
     #[must_use]
     pub fn idle_limit(&self) -> Option<Duration> {
-        self.timeout.filter(|seconds| *seconds != 0).map(|s| Duration::from_secs(s.into()))
+        self.timeout
+            .filter(|seconds| *seconds != 0)
+            .map(|s| Duration::from_secs(s.into()))
     }
 }
 
@@ -113,7 +115,10 @@ pub const MANUAL: &[(&str, &str)] = &[
          As another user: $XDG_CONFIG_HOME/libvirt/virtqemud.conf, qemu.conf and qemu-lockd.conf, sockets and virtqemud.pid in \
          $XDG_RUNTIME_DIR/libvirt. Without these variables: ~/.config, and ~/.cache for both.",
     ),
-    ("EXIT STATUS", "0 when the daemon ended as it was told to, 1 when it could not start or failed."),
+    (
+        "EXIT STATUS",
+        "0 when the daemon ended as it was told to, 1 when it could not start or failed.",
+    ),
     ("SEE ALSO", "virsh(1), virt-admin(1), qemu-system(1)"),
 ];
 
@@ -144,7 +149,10 @@ mod tests {
         for case in cases {
             match read(&format!("virtqemud {case}")) {
                 Err(Instead::Refuse(text)) => {
-                    assert!(text.starts_with("virtqemud: ") && text.contains("Usage:") || text.contains("--help"), "{text}");
+                    assert!(
+                        text.starts_with("virtqemud: ") && text.contains("Usage:") || text.contains("--help"),
+                        "{text}"
+                    );
                 }
                 other => panic!("{case}: {other:?}"),
             }
@@ -154,7 +162,9 @@ mod tests {
     #[test]
     fn version_begins_as_libvirts() {
         for option in ["-V", "--version"] {
-            let Err(Instead::Print(text)) = read(&format!("virtqemud {option}")) else { panic!() };
+            let Err(Instead::Print(text)) = read(&format!("virtqemud {option}")) else {
+                panic!()
+            };
             assert_eq!(text.lines().next(), Some("virtqemud (libvirt) 11.3.0"));
         }
     }

@@ -65,10 +65,21 @@ impl Environment {
     /// That of this process. Variables that are empty or relative do not count.
     #[must_use]
     pub fn of_process() -> Self {
-        let directory = |name| std::env::var_os(name).map(PathBuf::from).filter(|path: &PathBuf| path.is_absolute());
-        let passwd = || nix::unistd::User::from_uid(nix::unistd::geteuid()).ok().flatten().map(|user| user.dir);
+        let directory = |name| {
+            std::env::var_os(name)
+                .map(PathBuf::from)
+                .filter(|path: &PathBuf| path.is_absolute())
+        };
+        let passwd = || {
+            nix::unistd::User::from_uid(nix::unistd::geteuid())
+                .ok()
+                .flatten()
+                .map(|user| user.dir)
+        };
         Self {
-            home: directory("HOME").or_else(passwd).unwrap_or_else(|| PathBuf::from("/")),
+            home: directory("HOME")
+                .or_else(passwd)
+                .unwrap_or_else(|| PathBuf::from("/")),
             config_home: directory("XDG_CONFIG_HOME"),
             cache_home: directory("XDG_CACHE_HOME"),
             runtime_dir: directory("XDG_RUNTIME_DIR"),
@@ -105,8 +116,14 @@ impl Paths {
     #[must_use]
     pub fn session(environment: &Environment) -> Self {
         let home = &environment.home;
-        let config = environment.config_home.clone().unwrap_or_else(|| home.join(".config"));
-        let cache = environment.cache_home.clone().unwrap_or_else(|| home.join(".cache"));
+        let config = environment
+            .config_home
+            .clone()
+            .unwrap_or_else(|| home.join(".config"));
+        let cache = environment
+            .cache_home
+            .clone()
+            .unwrap_or_else(|| home.join(".cache"));
         let run = environment.runtime_dir.clone().unwrap_or_else(|| cache.clone());
         let (config, cache, run) = (config.join("libvirt"), cache.join("libvirt"), run.join("libvirt"));
         Self {
@@ -182,9 +199,15 @@ mod tests {
     #[test]
     fn session_paths_follow_the_environment_and_its_fallbacks() {
         let home = PathBuf::from("/home/u");
-        let bare = Paths::session(&Environment { home: home.clone(), ..Environment::default() });
+        let bare = Paths::session(&Environment {
+            home: home.clone(),
+            ..Environment::default()
+        });
         assert_eq!(bare.sockets, Path::new("/home/u/.cache/libvirt"));
-        assert_eq!(bare.daemon_conf, Path::new("/home/u/.config/libvirt/virtqemud.conf"));
+        assert_eq!(
+            bare.daemon_conf,
+            Path::new("/home/u/.config/libvirt/virtqemud.conf")
+        );
         let set = Paths::session(&Environment {
             home,
             config_home: Some("/c".into()),

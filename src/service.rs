@@ -27,7 +27,9 @@ use crate::{
 /// # Errors
 /// The host's facts, or the directories of guests, can't be read.
 pub async fn make(setup: Setup) -> anyhow::Result<Work> {
-    let driver = tokio::task::spawn_blocking(move || driver(&setup)).await.context("making the driver")??;
+    let driver = tokio::task::spawn_blocking(move || driver(&setup))
+        .await
+        .context("making the driver")??;
     let service = api::router(&driver)?;
     let background = Arc::clone(&driver);
     driver.tracker.spawn(async move {
@@ -48,7 +50,14 @@ pub async fn make(setup: Setup) -> anyhow::Result<Work> {
 
 fn driver(setup: &Setup) -> anyhow::Result<Arc<Driver>> {
     let paths = &setup.paths;
-    for dir in [&paths.config, &paths.state, &paths.lib, &paths.domains, &paths.log, &paths.capabilities] {
+    for dir in [
+        &paths.config,
+        &paths.state,
+        &paths.lib,
+        &paths.domains,
+        &paths.log,
+        &paths.capabilities,
+    ] {
         std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
     }
     let journal = Journal::open(&paths.state.join("virtqemud")).unwrap_or_else(|error| {
@@ -58,14 +67,26 @@ fn driver(setup: &Setup) -> anyhow::Result<Arc<Driver>> {
     let config = Arc::clone(&setup.qemu.borrow());
     let run_as = ops::start::run_as(&config)?;
     let driver = Arc::new(Driver {
-        registry: Registry::new(Store::new(Arc::clone(paths)), journal, config.max_queued.unwrap_or(0)),
+        registry: Registry::new(
+            Store::new(Arc::clone(paths)),
+            journal,
+            config.max_queued.unwrap_or(0),
+        ),
         guests: Guests::default(),
         config: setup.qemu.clone(),
-        prober: Prober::new(ProberConfig { cache: paths.capabilities.clone(), run_as, deadlines: Deadlines::default() }),
+        prober: Prober::new(ProberConfig {
+            cache: paths.capabilities.clone(),
+            run_as,
+            deadlines: Deadlines::default(),
+        }),
         sessions: Sessions::default(),
         ports: ops::Ports::default(),
         host: Facts::read(Path::new("/"), paths.scope, &setup.daemon.borrow().host_uuid)?,
-        peers: Peers::new(daemon::neighbours(setup), paths.common.clone(), paths.scope == Scope::System),
+        peers: Peers::new(
+            daemon::neighbours(setup),
+            paths.common.clone(),
+            paths.scope == Scope::System,
+        ),
         owed: ops::owed::Owed::new(&paths.state.join("virtqemud")),
         hostdevs: Arc::new(ops::hostdev::Hostdevs::new(hostinfo::Root::default())),
         cgroups: ops::cgroup::Kept::default(),

@@ -23,6 +23,9 @@ mod tests {
     #[test]
     fn both_forms_of_the_api_version_agree() {
         let parts: Vec<u64> = API_VERSION.split('.').map(|part| part.parse().unwrap()).collect();
-        assert_eq!(parts[0] * 1_000_000 + parts[1] * 1_000 + parts[2], API_VERSION_NUMBER);
+        assert_eq!(
+            parts[0] * 1_000_000 + parts[1] * 1_000 + parts[2],
+            API_VERSION_NUMBER
+        );
     }
 }

@@ -44,11 +44,32 @@ pub(crate) struct Open {
 
 impl Conn {
     /// A connection of `cred`, by `socket`; a security module calls the process `label`.
-    pub(crate) fn new(options: Arc<Options>, socket: SocketKind, cred: PeerCred, label: Option<String>) -> Self {
+    pub(crate) fn new(
+        options: Arc<Options>,
+        socket: SocketKind,
+        cred: PeerCred,
+        label: Option<String>,
+    ) -> Self {
         let authenticated = !options.authority.asks(socket);
-        let more = label.map(|label| Arc::new(More { given: None, label: Some(label) }));
-        let state = Mutex::new(State { authenticated, more, ..State::default() });
-        Self { options, socket, cred, events: Registry::default(), session: tokio::sync::Mutex::default(), state }
+        let more = label.map(|label| {
+            Arc::new(More {
+                given: None,
+                label: Some(label),
+            })
+        });
+        let state = Mutex::new(State {
+            authenticated,
+            more,
+            ..State::default()
+        });
+        Self {
+            options,
+            socket,
+            cred,
+            events: Registry::default(),
+            session: tokio::sync::Mutex::default(),
+            state,
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -74,15 +95,24 @@ impl Conn {
     pub(crate) fn caller(&self) -> Caller {
         let state = self.state();
         let by_flag = state.open.as_ref().is_some_and(|open| open.read_only);
-        let peer = Peer { cred: state.identity.unwrap_or(self.cred), read_only: by_flag || self.socket == SocketKind::ReadOnly };
-        Caller { peer, more: state.more.clone() }
+        let peer = Peer {
+            cred: state.identity.unwrap_or(self.cred),
+            read_only: by_flag || self.socket == SocketKind::ReadOnly,
+        };
+        Caller {
+            peer,
+            more: state.more.clone(),
+        }
     }
 
     /// Makes the calls to come those of `cred`, described by `params`.
     pub(crate) fn speak_for(&self, cred: PeerCred, params: Vec<TypedParam>) {
         let mut state = self.state();
         state.identity = Some(cred);
-        state.more = Some(Arc::new(More { given: Some(params), label: None }));
+        state.more = Some(Arc::new(More {
+            given: Some(params),
+            label: None,
+        }));
     }
 
     /// What it has opened.

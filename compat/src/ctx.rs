@@ -48,7 +48,10 @@ pub(crate) enum Effect {
     /// End the connection once the reply is sent.
     Close,
     /// Send these descriptors after the reply.
-    #[allow(dead_code, reason = "for handlers of the few procedures that return descriptors")]
+    #[allow(
+        dead_code,
+        reason = "for handlers of the few procedures that return descriptors"
+    )]
     Reply(Fds),
     /// Bytes follow the reply, on the call's serial.
     Stream(Ends),
@@ -84,12 +87,21 @@ clients! {
 
 impl Ctx {
     pub(crate) fn new(conn: Arc<Conn>, info: &'static ProcedureInfo, fds: Fds) -> Self {
-        Self { conn, info, fds, effects: Mutex::default() }
+        Self {
+            conn,
+            info,
+            fds,
+            effects: Mutex::default(),
+        }
     }
 
     /// The way to the services, for requests that no generated client makes.
     pub(crate) fn calls(&self) -> Calls {
-        Calls { inner: self.conn.options.backend.clone(), caller: self.conn.caller(), fds: self.fds.clone() }
+        Calls {
+            inner: self.conn.options.backend.clone(),
+            caller: self.conn.caller(),
+            fds: self.fds.clone(),
+        }
     }
 
     /// Whom the call is for.
@@ -107,7 +119,10 @@ impl Ctx {
 
     /// Has the connection do `effect` when the call has succeeded.
     pub(crate) fn then(&self, effect: Effect) {
-        self.effects.lock().unwrap_or_else(PoisonError::into_inner).push(effect);
+        self.effects
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(effect);
     }
 
     /// Takes what the connection is to do.

@@ -43,15 +43,27 @@ pub(crate) fn procedure(conn: &Conn, header: &Header) -> Result<&'static Procedu
     let mut programs = conn.socket.programs().iter();
     let program = programs.find(|known| (known.number, known.version) == (header.program, header.version));
     let Some(program) = program else {
-        let text = format!("Cannot find program {} version {}", header.program, header.version);
+        let text = format!(
+            "Cannot find program {} version {}",
+            header.program, header.version
+        );
         return Err(WireError::rpc(&text));
     };
     if header.status != Status::OK {
-        return Err(WireError::rpc(&format!("Unexpected message status {}", header.status.0)));
+        return Err(WireError::rpc(&format!(
+            "Unexpected message status {}",
+            header.status.0
+        )));
     }
-    let info = program.procedure(header.procedure).filter(|info| info.kind == Kind::Call);
+    let info = program
+        .procedure(header.procedure)
+        .filter(|info| info.kind == Kind::Call);
     let info = info.ok_or_else(|| WireError::rpc(&format!("unknown procedure: {}", header.procedure)))?;
-    if info.before_auth || conn.is_authenticated() { Ok(info) } else { Err(WireError::rpc("authentication required")) }
+    if info.before_auth || conn.is_authenticated() {
+        Ok(info)
+    } else {
+        Err(WireError::rpc("authentication required"))
+    }
 }
 
 /// Begins the call of `header` with the arguments `payload`.
@@ -67,7 +79,12 @@ pub(crate) fn call(conn: &Arc<Conn>, header: Header, payload: &[u8], fds: Fds) -
             info.priority,
             Box::pin(async move {
                 match running.await {
-                    Ok((packet, effects)) => Answer { call: header, info: Some(info), packet, effects },
+                    Ok((packet, effects)) => Answer {
+                        call: header,
+                        info: Some(info),
+                        packet,
+                        effects,
+                    },
                     Err(failure) => refusal(header, Some(info), &failure.0),
                 }
             }),
@@ -75,7 +92,12 @@ pub(crate) fn call(conn: &Arc<Conn>, header: Header, payload: &[u8], fds: Fds) -
     }
 }
 
-fn begin(header: Header, info: &'static ProcedureInfo, ctx: Ctx, payload: &[u8]) -> Result<BoxFuture<'static, Outcome>, WireError> {
+fn begin(
+    header: Header,
+    info: &'static ProcedureInfo,
+    ctx: Ctx,
+    payload: &[u8],
+) -> Result<BoxFuture<'static, Outcome>, WireError> {
     if let Some(route) = routes::find(info) {
         return route(header, ctx, payload);
     }
@@ -86,7 +108,11 @@ fn begin(header: Header, info: &'static ProcedureInfo, ctx: Ctx, payload: &[u8])
 
 /// In place of `answer`: the connection has as many streams as it may have.
 pub(crate) fn too_many_streams(answer: &Answer) -> Answer {
-    let error = WireError::new(ErrorCode::RESOURCE_BUSY, ErrorDomain::STREAMS, "too many streams on this connection");
+    let error = WireError::new(
+        ErrorCode::RESOURCE_BUSY,
+        ErrorDomain::STREAMS,
+        "too many streams on this connection",
+    );
     refusal(answer.call, answer.info, &error)
 }
 
@@ -95,7 +121,12 @@ pub(crate) fn too_many_streams(answer: &Answer) -> Answer {
 ///
 /// # Errors
 /// The answer that it gets instead.
-pub(crate) fn may_forward(conn: &Arc<Conn>, header: Header, info: &'static ProcedureInfo, payload: &[u8]) -> Result<(), Box<Answer>> {
+pub(crate) fn may_forward(
+    conn: &Arc<Conn>,
+    header: Header,
+    info: &'static ProcedureInfo,
+    payload: &[u8],
+) -> Result<(), Box<Answer>> {
     let ctx = Ctx::new(Arc::clone(conn), info, Fds::default());
     let needs_write = (info.needs_write)(payload).map_err(|_| routes::undecodable());
     let result = needs_write.and_then(|needs_write| routes::may_call(&ctx, info.read_only && !needs_write));
@@ -107,5 +138,10 @@ fn refusal(call: Header, info: Option<&'static ProcedureInfo>, error: &WireError
     if put_packet(&mut packet, &call.reply(Status::ERROR), |out| error.encode(out)).is_err() {
         packet.clear();
     }
-    Answer { call, info, packet, effects: Vec::new() }
+    Answer {
+        call,
+        info,
+        packet,
+        effects: Vec::new(),
+    }
 }

@@ -24,7 +24,9 @@ pub(crate) fn from_status(status: &Status) -> WireError {
     if let Some(format) = format_of(status.message(), detail) {
         error.str1 = Some(format.into());
     }
-    error.int1 = number("libvirt_int1").or_else(|| number("errno")).unwrap_or(error.int1);
+    error.int1 = number("libvirt_int1")
+        .or_else(|| number("errno"))
+        .unwrap_or(error.int1);
     error.int2 = number("libvirt_int2").unwrap_or(error.int2);
     error
 }
@@ -60,7 +62,11 @@ mod tests {
     #[test]
     fn a_status_with_libvirts_numbers_becomes_libvirts_error() {
         let detail = "no domain with matching name 'x'";
-        let metadata = [("libvirt_code", "42"), ("libvirt_domain", "10"), ("libvirt_detail", detail)];
+        let metadata = [
+            ("libvirt_code", "42"),
+            ("libvirt_domain", "10"),
+            ("libvirt_detail", detail),
+        ];
         let metadata: HashMap<_, _> = metadata.map(|(key, value)| (key.into(), value.into())).into();
         let details = ErrorDetails::with_error_info("NO_DOMAIN", "virtqemud", metadata);
         let message = format!("Domain not found: {detail}");
@@ -73,6 +79,12 @@ mod tests {
     #[test]
     fn a_status_from_the_transport_is_told_as_it_is() {
         let error = from_status(&Status::deadline_exceeded("30 s"));
-        assert_eq!((error.code, error.to_string()), (ErrorCode::OPERATION_TIMEOUT, "Timed out during operation: 30 s".into()));
+        assert_eq!(
+            (error.code, error.to_string()),
+            (
+                ErrorCode::OPERATION_TIMEOUT,
+                "Timed out during operation: 30 s".into()
+            )
+        );
     }
 }

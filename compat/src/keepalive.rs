@@ -29,7 +29,12 @@ pub(crate) struct Keepalive {
 impl Keepalive {
     /// Begins to watch a client that is heard from `now`; `None` when an interval of zero turns it off.
     pub(crate) fn start(interval: Duration, count: u32, now: Instant) -> Option<Self> {
-        (!interval.is_zero()).then_some(Self { interval, count, last: now, unanswered: 0 })
+        (!interval.is_zero()).then_some(Self {
+            interval,
+            count,
+            last: now,
+            unanswered: 0,
+        })
     }
 
     /// When to look first.

@@ -13,7 +13,10 @@
 //! with [`serve`]. The hard thing is to owe nobody anything: what a client may occupy is bounded, in
 //! calls, bytes and descriptors, and a client that does not read its events is let go.
 
-#![allow(clippy::result_large_err, reason = "errors are rare and go a few calls deep; a box would be at every one of them")]
+#![allow(
+    clippy::result_large_err,
+    reason = "errors are rare and go a few calls deep; a box would be at every one of them"
+)]
 
 mod backend;
 mod conn;
@@ -35,7 +38,13 @@ pub use routes::served;
 pub use server::{Authority, Clients, Limits, Options, Socket, SocketKind, serve};
 
 /// The services, as their clients see them.
-#[allow(missing_docs, unreachable_pub, clippy::all, clippy::allow_attributes_without_reason, reason = "generated from proto/")]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::allow_attributes_without_reason,
+    reason = "generated from proto/"
+)]
 pub mod proto {
     tonic::include_proto!("virtqemud.v1");
 }

@@ -8,8 +8,8 @@ use wire::{WireError, admin, qemu, remote};
 
 use crate::ctx::{Ctx, Effect, Failure, not_open};
 use crate::handlers::{
-    agent, config, connect, counters, cpu, device, domain, events, host, info, lifecycle, list, look, monitor, node, node_device,
-    resources, stats, tuning,
+    agent, config, connect, counters, cpu, device, domain, events, host, info, lifecycle, list, look,
+    monitor, node, node_device, resources, stats, tuning,
 };
 use crate::neighbours;
 
@@ -194,8 +194,11 @@ routes! { QEMU: qemu;
 }
 
 /// Procedures that need no open connection, authentication's aside.
-const BEFORE_OPEN: [i32; 3] =
-    [remote::ConnectOpen::INFO.number, remote::ConnectClose::INFO.number, remote::ConnectSupportsFeature::INFO.number];
+const BEFORE_OPEN: [i32; 3] = [
+    remote::ConnectOpen::INFO.number,
+    remote::ConnectClose::INFO.number,
+    remote::ConnectSupportsFeature::INFO.number,
+];
 
 /// What serves `info`, if anything does.
 pub(crate) fn find(info: &ProcedureInfo) -> Option<Route> {
@@ -211,7 +214,10 @@ pub(crate) fn find(info: &ProcedureInfo) -> Option<Route> {
 /// Names of the procedures that are served, by program and number.
 pub fn served() -> impl Iterator<Item = (&'static Program, &'static ProcedureInfo)> {
     let all = |program: &'static Program| program.procedures.iter().map(move |info| (program, info));
-    wire::PROGRAMS.into_iter().flat_map(all).filter(|(_, info)| find(info).is_some() || neighbours::serve(info))
+    wire::PROGRAMS
+        .into_iter()
+        .flat_map(all)
+        .filter(|(_, info)| find(info).is_some() || neighbours::serve(info))
 }
 
 /// Reads the arguments and checks what libvirt checks, in its order: arguments, open connection, read-only.

@@ -169,7 +169,10 @@ impl Options {
     /// The limits as they are now.
     #[must_use]
     pub fn limits(&self) -> Limits {
-        *self.limits.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+        *self
+            .limits
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     pub(crate) fn next_callback(&self) -> i32 {
@@ -187,7 +190,11 @@ pub struct Clients {
 
 impl Default for Clients {
     fn default() -> Self {
-        Self { all: watch::Sender::new(0), strangers: AtomicUsize::new(0), left: Notify::new() }
+        Self {
+            all: watch::Sender::new(0),
+            strangers: AtomicUsize::new(0),
+            left: Notify::new(),
+        }
     }
 }
 
@@ -225,14 +232,22 @@ pub(crate) struct Ticket {
 impl Ticket {
     pub(crate) fn new(options: &Arc<Options>, stranger: bool) -> Self {
         options.clients.all.send_modify(|all| *all += 1);
-        options.clients.strangers.fetch_add(usize::from(stranger), Ordering::Relaxed);
-        Self { options: Arc::clone(options), stranger }
+        options
+            .clients
+            .strangers
+            .fetch_add(usize::from(stranger), Ordering::Relaxed);
+        Self {
+            options: Arc::clone(options),
+            stranger,
+        }
     }
 
     /// The client has shown who it is.
     pub(crate) fn known(&mut self) {
         let clients = &self.options.clients;
-        clients.strangers.fetch_sub(usize::from(self.stranger), Ordering::Relaxed);
+        clients
+            .strangers
+            .fetch_sub(usize::from(self.stranger), Ordering::Relaxed);
         self.stranger = false;
         clients.left.notify_waiters();
     }
@@ -254,7 +269,10 @@ pub async fn serve(sockets: Vec<Socket>, options: Arc<Options>, stop: Cancellati
     let sessions = TaskTracker::new();
     let acceptors = sockets.into_iter().map(|socket| {
         let (options, stop, sessions) = (Arc::clone(&options), stop.clone(), sessions.clone());
-        async move { stop.run_until_cancelled(accept(&socket, &options, &stop, &sessions)).await }
+        async move {
+            stop.run_until_cancelled(accept(&socket, &options, &stop, &sessions))
+                .await
+        }
     });
     futures_util::future::join_all(acceptors).await;
     sessions.close();
@@ -275,7 +293,12 @@ async fn accept(socket: &Socket, options: &Arc<Options>, stop: &CancellationToke
     }
 }
 
-fn begin(stream: UnixStream, kind: SocketKind, options: &Arc<Options>, (stop, sessions): (&CancellationToken, &TaskTracker)) {
+fn begin(
+    stream: UnixStream,
+    kind: SocketKind,
+    options: &Arc<Options>,
+    (stop, sessions): (&CancellationToken, &TaskTracker),
+) {
     let cred = match PeerCred::of(&stream) {
         Ok(cred) => cred,
         Err(error) => return tracing::warn!(%error, "client without credentials"),

@@ -184,7 +184,11 @@ impl Session {
 
     async fn wait(&mut self) -> Event {
         let room = self.output.len() < OUTPUT_FULL;
-        let reading = self.closing.is_none() && !self.blocked && room && !self.streams.is_stuffed() && !self.neighbours.is_stuffed();
+        let reading = self.closing.is_none()
+            && !self.blocked
+            && room
+            && !self.streams.is_stuffed()
+            && !self.neighbours.is_stuffed();
         tokio::select! {
             result = poll_fn(|context| self.output.poll_flush(&self.stream, context)), if !self.output.is_empty() => Event::Flushed(result),
             Some((priority, answer)) = self.calls.next() => Event::Done(priority, answer),
@@ -229,7 +233,10 @@ impl Session {
 
     /// The end, once a closing connection has nothing left to do.
     fn may_end(&mut self) -> Option<End> {
-        let idle = self.output.is_empty() && self.calls.is_empty() && self.waiting.is_empty() && !self.neighbours.is_busy();
+        let idle = self.output.is_empty()
+            && self.calls.is_empty()
+            && self.waiting.is_empty()
+            && !self.neighbours.is_busy();
         if idle { self.closing.take() } else { None }
     }
 
@@ -288,7 +295,12 @@ impl Session {
         let payload = payload.to_vec();
         self.waiting_bytes += payload.len();
         let fds = self.take_fds(packet)?;
-        self.waiting.push_back(Waiting { header, payload, fds, priority });
+        self.waiting.push_back(Waiting {
+            header,
+            payload,
+            fds,
+            priority,
+        });
         Ok(())
     }
 
@@ -307,7 +319,16 @@ impl Session {
         let caller = || conn.caller();
         let places = &self.conn.options.neighbours;
         if packet.fds == 0 {
-            self.neighbours.call(neighbours::Call { header, info, payload, fds: Fds::default() }, places, caller);
+            self.neighbours.call(
+                neighbours::Call {
+                    header,
+                    info,
+                    payload,
+                    fds: Fds::default(),
+                },
+                places,
+                caller,
+            );
             self.input.take(packet);
             return Ok(());
         }
@@ -316,7 +337,16 @@ impl Session {
         if fds.len() < packet.fds {
             return Err(FrameError::Fds.into());
         }
-        self.neighbours.call(neighbours::Call { header, info, payload: &payload, fds }, places, caller);
+        self.neighbours.call(
+            neighbours::Call {
+                header,
+                info,
+                payload: &payload,
+                fds,
+            },
+            places,
+            caller,
+        );
         Ok(())
     }
 
@@ -363,8 +393,15 @@ impl Session {
     }
 
     async fn start_waiting(&mut self) -> Result<(), End> {
-        while let Some(index) = self.waiting.iter().position(|waiting| self.may_run(waiting.priority)) {
-            let Some(Waiting { header, payload, fds, .. }) = self.waiting.remove(index) else {
+        while let Some(index) = self
+            .waiting
+            .iter()
+            .position(|waiting| self.may_run(waiting.priority))
+        {
+            let Some(Waiting {
+                header, payload, fds, ..
+            }) = self.waiting.remove(index)
+            else {
                 break;
             };
             self.waiting_bytes -= payload.len();
@@ -415,7 +452,8 @@ impl Session {
         let limits = self.conn.options.limits();
         if self.silence.is_none() {
             let silence = Keepalive::start(limits.keepalive_interval, limits.keepalive_count, Instant::now());
-            self.silence = silence.map(|silence| (silence, Box::pin(tokio::time::sleep_until(silence.first()))));
+            self.silence =
+                silence.map(|silence| (silence, Box::pin(tokio::time::sleep_until(silence.first()))));
         }
     }
 

@@ -96,7 +96,9 @@ impl Streams {
             return Some(self.fail(index, &broken("holes were not agreed on")));
         }
         match header.status {
-            Status::CONTINUE if payload.is_empty() => Some(self.fail(index, &broken("stream packet without data"))),
+            Status::CONTINUE if payload.is_empty() => {
+                Some(self.fail(index, &broken("stream packet without data")))
+            }
             Status::CONTINUE => {
                 open.queue(payload);
                 None
@@ -118,7 +120,11 @@ impl Streams {
         let stuffed = self.is_stuffed();
         let next = self.poll_all(context);
         // Nothing to send, but the client may be read again.
-        if next.is_pending() && stuffed && !self.is_stuffed() { Poll::Ready(Vec::new()) } else { next }
+        if next.is_pending() && stuffed && !self.is_stuffed() {
+            Poll::Ready(Vec::new())
+        } else {
+            next
+        }
     }
 
     fn poll_all(&mut self, context: &mut Context<'_>) -> Poll<Vec<u8>> {

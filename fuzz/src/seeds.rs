@@ -22,25 +22,42 @@ fn main() -> Result<()> {
         Ok(())
     };
     write("wire_packet", packets(&root)?)?;
-    write("qmp_line", files(&root.join("crates"), &["json", "jsonl", "qmp"])?)?;
+    write(
+        "qmp_line",
+        files(&root.join("crates"), &["json", "jsonl", "qmp"])?,
+    )?;
     write("xml_document", files(&root.join("crates"), &["xml"])?)?;
     write("domain_document", domains(&root)?)?;
-    write("status_document", files(&root.join("crates/domxml/tests/data/status"), &["xml"])?)?;
+    write(
+        "status_document",
+        files(&root.join("crates/domxml/tests/data/status"), &["xml"])?,
+    )?;
     write("qemu_replies", replies(&root)?)?;
     write("firmware_descriptor", descriptors(&root)?)?;
     write("host_tree", trees(&root)?)?;
     write("config_file", files(&root.join("conf"), &["conf"])?)?;
     write("qcow2_head", heads())?;
     write("journal_segment", segments())?;
-    write("cpu_list", ["0-3,8,10-11", "65535", "7"].map(|list| list.as_bytes().to_vec()).to_vec())
+    write(
+        "cpu_list",
+        ["0-3,8,10-11", "65535", "7"]
+            .map(|list| list.as_bytes().to_vec())
+            .to_vec(),
+    )
 }
 
 /// Bytes in the last column.
 fn packets(root: &Path) -> Result<Vec<Vec<u8>>> {
     let text = fs::read_to_string(root.join("crates/wire/tests/data/packets.tsv"))?;
-    let columns = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.rsplit('\t').next());
-    let bytes =
-        |hex: &str| -> Option<Vec<u8>> { (0..hex.len() / 2).map(|at| u8::from_str_radix(hex.get(2 * at..2 * at + 2)?, 16).ok()).collect() };
+    let columns = text
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.rsplit('\t').next());
+    let bytes = |hex: &str| -> Option<Vec<u8>> {
+        (0..hex.len() / 2)
+            .map(|at| u8::from_str_radix(hex.get(2 * at..2 * at + 2)?, 16).ok())
+            .collect()
+    };
     Ok(columns.filter_map(bytes).collect())
 }
 
@@ -60,7 +77,9 @@ fn domains(root: &Path) -> Result<Vec<Vec<u8>>> {
 fn replies(root: &Path) -> Result<Vec<Vec<u8>>> {
     let path = root.join("crates/qemu-plan/tests/data/caps/replies-10.0.2-x86_64.json");
     let recorded: serde_json::Value = serde_json::from_slice(&fs::read(path)?)?;
-    let exchanges = recorded.pointer("/runs/0/exchanges").and_then(|all| all.as_array());
+    let exchanges = recorded
+        .pointer("/runs/0/exchanges")
+        .and_then(|all| all.as_array());
     let exchanges = exchanges.into_iter().flatten().enumerate();
     let seeds = exchanges.filter_map(|(number, exchange)| {
         let mut seed = vec![u8::try_from(number).ok()?];
@@ -75,10 +94,16 @@ fn descriptors(root: &Path) -> Result<Vec<Vec<u8>>> {
     let path = root.join("crates/qemu-plan/tests/data/firmware/sets.json");
     let sets: serde_json::Value = serde_json::from_slice(&fs::read(path)?)?;
     let sets = sets.get("sets").and_then(|sets| sets.as_object());
-    let all = sets.into_iter().flat_map(|sets| sets.values()).filter_map(|set| set.get("descriptors")?.as_array());
+    let all = sets
+        .into_iter()
+        .flat_map(|sets| sets.values())
+        .filter_map(|set| set.get("descriptors")?.as_array());
     let texts = all.flatten().filter_map(|text| text.as_str());
     let distinct: std::collections::BTreeSet<&str> = texts.collect();
-    Ok(distinct.into_iter().map(|text| text.as_bytes().to_vec()).collect())
+    Ok(distinct
+        .into_iter()
+        .map(|text| text.as_bytes().to_vec())
+        .collect())
 }
 
 /// Recorded hosts, and firmware tables, in the target's form: those of its files that they have.
@@ -156,10 +181,16 @@ fn files(dir: &Path, extensions: &[&str]) -> Result<Vec<Vec<u8>>> {
     while let Some(dir) = dirs.pop() {
         for entry in fs::read_dir(dir)? {
             let path = entry?.path();
-            let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+            let extension = path
+                .extension()
+                .and_then(|extension| extension.to_str())
+                .unwrap_or_default();
             if path.is_dir() {
                 dirs.push(path);
-            } else if extensions.contains(&extension) && path.metadata()?.len() < 64 << 10 && found.len() < 200 {
+            } else if extensions.contains(&extension)
+                && path.metadata()?.len() < 64 << 10
+                && found.len() < 200
+            {
                 found.push(fs::read(path)?);
             }
         }

@@ -47,7 +47,13 @@ fn complete(mut domain: Domain) -> Option<Domain> {
         firmware: Vec::new(),
         legacy_firmware: Vec::new(),
     };
-    let mut ctx = Context { host_arch: "x86_64", emulators: &Host, config: &config, ids: &mut Fixed, age: Age::New };
+    let mut ctx = Context {
+        host_arch: "x86_64",
+        emulators: &Host,
+        config: &config,
+        ids: &mut Fixed,
+        age: Age::New,
+    };
     postparse::define(&mut domain, &mut ctx).ok()?;
     Some(domain)
 }
@@ -58,7 +64,10 @@ fuzz_target!(|text: &str| {
     match live {
         Ok(live) => drop(live.format(FormatFlags::SECURE)),
         // What is of the right form may still make no sense.
-        Err(error) => assert!(!valid || matches!(error.kind, Kind::Overflow | Kind::InvalidArg), "valid and yet not readable: {error}"),
+        Err(error) => assert!(
+            !valid || matches!(error.kind, Kind::Overflow | Kind::InvalidArg),
+            "valid and yet not readable: {error}"
+        ),
     }
     if let Ok(domain) = Domain::parse(text, ParseFlags::INACTIVE)
         && let Some(defined) = complete(domain)

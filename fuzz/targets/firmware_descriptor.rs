@@ -6,7 +6,12 @@ use qemu_plan::postparse::Firmware;
 
 fuzz_target!(|text: &str| {
     if let Some(firmware) = Firmware::parse(text) {
-        for (arch, machine) in [("x86_64", "pc-q35-10.0"), ("i686", "isapc"), ("aarch64", "virt-10.0"), ("", "")] {
+        for (arch, machine) in [
+            ("x86_64", "pc-q35-10.0"),
+            ("i686", "isapc"),
+            ("aarch64", "virt-10.0"),
+            ("", ""),
+        ] {
             firmware.runs_on(arch, machine);
         }
         assert!(text.contains(firmware.executable()) || text.contains('\\'));

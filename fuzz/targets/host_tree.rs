@@ -66,7 +66,14 @@ fuzz_target!(|input: &[u8]| {
     let _ = hostinfo::hostname(&root);
     let _ = hostinfo::machine_id(&root);
     let _ = hostinfo::sleep_states(&root);
-    let _ = hostinfo::resize_pool(&root, Pool { node: None, page_size: 2048 }, Resize::By(1));
+    let _ = hostinfo::resize_pool(
+        &root,
+        Pool {
+            node: None,
+            page_size: 2048,
+        },
+        Resize::By(1),
+    );
     if let Ok(Some(told)) = hostinfo::sysinfo(&root) {
         // A memory device of 23 bytes has at most some 400 in words; a string stands for at most seven values.
         let values = told.tables.iter().flat_map(|table| &table.entries);
@@ -85,7 +92,11 @@ mod tempdir {
     impl Dir {
         pub fn new() -> Option<Self> {
             let memory = Path::new("/dev/shm");
-            let base = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+            let base = if memory.is_dir() {
+                memory.to_owned()
+            } else {
+                std::env::temp_dir()
+            };
             let dir = base.join(format!("host_tree.{}", std::process::id()));
             fs::create_dir_all(&dir).ok().map(|()| Self(dir))
         }

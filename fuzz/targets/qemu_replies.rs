@@ -13,7 +13,8 @@ use qemu_plan::postparse::{self, Config, Context, Emulators, Ids};
 
 const REPLIES: &str = include_str!("../../crates/qemu-plan/tests/data/caps/replies-10.0.2-x86_64.json");
 
-static RECORDED: LazyLock<Replies> = LazyLock::new(|| serde_json::from_str(REPLIES).expect("the recorded replies"));
+static RECORDED: LazyLock<Replies> =
+    LazyLock::new(|| serde_json::from_str(REPLIES).expect("the recorded replies"));
 
 const GUEST: &str = "<domain type='qemu'><name>a</name><memory>65536</memory><os><type>hvm</type></os><devices>\
     <disk><source file='/a'/><target dev='vda'/></disk><video/><input type='tablet'/></devices></domain>";
@@ -49,7 +50,13 @@ fn complete(caps: Caps) {
         legacy_firmware: Vec::new(),
     };
     let host = Host(Arc::new(caps));
-    let mut ctx = Context { host_arch: "x86_64", emulators: &host, config: &config, ids: &mut Fixed, age: Age::New };
+    let mut ctx = Context {
+        host_arch: "x86_64",
+        emulators: &host,
+        config: &config,
+        ids: &mut Fixed,
+        age: Age::New,
+    };
     let mut domain = Domain::parse(GUEST, ParseFlags::INACTIVE).expect("the guest");
     if postparse::define(&mut domain, &mut ctx).is_ok() {
         drop(domain.format(FormatFlags::INACTIVE));
@@ -75,7 +82,10 @@ fuzz_target!(|input: (u8, &str)| {
             caps.default_machine(accel);
             caps.cpu(accel, "max");
         }
-        assert_eq!(caps.flags().iter().count() > 0, Flag::ALL.iter().any(|f| caps.has(*f)));
+        assert_eq!(
+            caps.flags().iter().count() > 0,
+            Flag::ALL.iter().any(|f| caps.has(*f))
+        );
         complete(caps);
     }
     replies.compact();

@@ -79,7 +79,13 @@ fn admit(request: &Request<Body>) -> Result<(), Error> {
     let Some(peer) = request.extensions().get::<Peer>() else {
         return Err(Error::new(Code::AccessDenied, "the caller is not known").in_area(Area::Access));
     };
-    tracing::trace!(path, pid = peer.cred.pid, uid = peer.cred.uid, read_only = peer.read_only, "call");
+    tracing::trace!(
+        path,
+        pid = peer.cred.pid,
+        uid = peer.cred.uid,
+        read_only = peer.read_only,
+        "call"
+    );
     authorize(peer, permission, path.rsplit('/').next().unwrap_or(path))
 }
 
@@ -87,11 +93,18 @@ fn admit(request: &Request<Body>) -> Result<(), Error> {
 fn caller(request: &Request<Body>) -> Option<Caller> {
     let extensions = request.extensions();
     let peer = extensions.get::<Peer>().copied()?;
-    Some(Caller { peer, more: extensions.get::<Arc<More>>().cloned() })
+    Some(Caller {
+        peer,
+        more: extensions.get::<Arc<More>>().cloned(),
+    })
 }
 
 fn panicked(path: &str, panic: &(dyn Any + Send)) -> Error {
-    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("?");
+    let text = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("?");
     tracing::error!(path, panic = text, "a call panicked; this is a bug in the daemon");
     Error::internal("the daemon met a bug while serving this call; see its log")
 }
@@ -103,7 +116,14 @@ mod tests {
     fn request(path: &str, read_only: Option<bool>) -> Request<Body> {
         let mut request = Request::builder().uri(path).body(Body::empty()).expect("request");
         if let Some(read_only) = read_only {
-            request.extensions_mut().insert(Peer { cred: unixfd::PeerCred { pid: 1, uid: 0, gid: 0 }, read_only });
+            request.extensions_mut().insert(Peer {
+                cred: unixfd::PeerCred {
+                    pid: 1,
+                    uid: 0,
+                    gid: 0,
+                },
+                read_only,
+            });
         }
         request
     }
@@ -122,15 +142,34 @@ mod tests {
 
     #[test]
     fn an_unknown_caller_or_call_is_refused() {
-        assert_eq!(admit(&request("/virtqemud.v1.Domains/Get", None)).expect_err("caller").code, Code::AccessDenied);
-        assert_eq!(admit(&request("/virtqemud.v1.Domains/Nothing", Some(false))).expect_err("call").code, Code::NoSupport);
+        assert_eq!(
+            admit(&request("/virtqemud.v1.Domains/Get", None))
+                .expect_err("caller")
+                .code,
+            Code::AccessDenied
+        );
+        assert_eq!(
+            admit(&request("/virtqemud.v1.Domains/Nothing", Some(false)))
+                .expect_err("call")
+                .code,
+            Code::NoSupport
+        );
     }
 
     #[tokio::test]
     async fn a_panic_ends_one_call_and_not_the_daemon() {
-        let inner = tower::service_fn(|_: Request<Body>| async { if true { panic!("boom") } else { Ok(Response::new(Body::empty())) } });
+        let inner = tower::service_fn(|_: Request<Body>| async {
+            if true {
+                panic!("boom")
+            } else {
+                Ok(Response::new(Body::empty()))
+            }
+        });
         let mut guard = GuardLayer.layer(inner);
-        let answer = guard.call(request("/virtqemud.v1.Domains/Get", Some(false))).await.expect("an answer");
+        let answer = guard
+            .call(request("/virtqemud.v1.Domains/Get", Some(false)))
+            .await
+            .expect("an answer");
         assert_eq!(answer.headers()["grpc-status"], "13");
     }
 }

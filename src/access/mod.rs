@@ -19,7 +19,9 @@ use crate::error::{Area, Code, Error, Result};
 /// `OperationDenied` if the caller came through a read-only socket and the permission is to change something.
 pub fn authorize(peer: &Peer, permission: Permission, call: &str) -> Result<()> {
     if peer.read_only && permission.changes() {
-        return Err(Error::new(Code::OperationDenied, format!("read only access prevents {call}")).in_area(Area::Rpc));
+        return Err(
+            Error::new(Code::OperationDenied, format!("read only access prevents {call}")).in_area(Area::Rpc),
+        );
     }
     Ok(())
 }

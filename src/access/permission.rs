@@ -160,8 +160,14 @@ pub const PERMISSIONS: &[(&str, Permission)] = &[
     ("/grpc.health.v1.Health/Check", P::ConnectGetattr),
     ("/grpc.health.v1.Health/List", P::ConnectGetattr),
     ("/grpc.health.v1.Health/Watch", P::ConnectGetattr),
-    ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", P::ConnectGetattr),
-    ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", P::ConnectGetattr),
+    (
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        P::ConnectGetattr,
+    ),
+    (
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+        P::ConnectGetattr,
+    ),
 ];
 
 /// The permission that the RPC at `path` needs; none for an RPC that is not served.
@@ -185,7 +191,10 @@ mod tests {
             let package = file.package().to_owned();
             let of = |s: &prost_types::ServiceDescriptorProto| {
                 let service = s.name().to_owned();
-                s.method.iter().map(|m| format!("/{package}.{service}/{}", m.name())).collect::<Vec<_>>()
+                s.method
+                    .iter()
+                    .map(|m| format!("/{package}.{service}/{}", m.name()))
+                    .collect::<Vec<_>>()
             };
             file.service.iter().flat_map(of).collect::<Vec<_>>()
         };
@@ -203,7 +212,10 @@ mod tests {
     #[test]
     fn no_line_names_an_rpc_that_is_not_there() {
         let served = served();
-        let stale: Vec<_> = PERMISSIONS.iter().filter(|(p, _)| p.starts_with("/virtqemud.") && !served.iter().any(|s| s == p)).collect();
+        let stale: Vec<_> = PERMISSIONS
+            .iter()
+            .filter(|(p, _)| p.starts_with("/virtqemud.") && !served.iter().any(|s| s == p))
+            .collect();
         assert!(stale.is_empty(), "{stale:?}");
     }
 }

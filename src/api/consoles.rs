@@ -28,12 +28,17 @@ pub(super) struct Service {
 
 impl Service {
     pub(super) fn new(driver: &Arc<Driver>) -> Self {
-        Self { driver: Arc::clone(driver) }
+        Self {
+            driver: Arc::clone(driver),
+        }
     }
 }
 
 /// The answers to a caller who was connected: first that he is, then what the device says.
-fn connected<T: Default + Send + 'static>(output: Output, answer: fn(Bytes) -> T) -> Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>> {
+fn connected<T: Default + Send + 'static>(
+    output: Output,
+    answer: fn(Bytes) -> T,
+) -> Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>> {
     let answers = output.map(move |data| data.map(answer).map_err(Status::from));
     Box::pin(futures_util::stream::once(async { Ok(T::default()) }).chain(answers))
 }
@@ -42,14 +47,21 @@ fn connected<T: Default + Send + 'static>(output: Output, answer: fn(Bytes) -> T
 impl pb::consoles_server::Consoles for Service {
     type AttachStream = Pin<Box<dyn Stream<Item = Result<pb::AttachResponse, Status>> + Send>>;
 
-    async fn attach(&self, request: Request<Streaming<pb::AttachRequest>>) -> Result<Response<Self::AttachStream>, Status> {
+    async fn attach(
+        &self,
+        request: Request<Streaming<pb::AttachRequest>>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
         let mut input = request.into_inner();
         let first = input.message().await?.and_then(|m| m.message);
         let Some(Message::Open(open)) = first else {
             return Err(Error::argument("the first message does not say which device to open").into());
         };
         let domain = convert::find(&self.driver, open.domain)?;
-        let which = Which { device: open.device, channel: open.channel, force: open.force };
+        let which = Which {
+            device: open.device,
+            channel: open.channel,
+            force: open.force,
+        };
         let input = input.filter_map(|message| async {
             match message.ok()?.message? {
                 Message::Data(data) => Some(data),
@@ -57,20 +69,31 @@ impl pb::consoles_server::Consoles for Service {
             }
         });
         let output = console::attach(&self.driver, &domain, which, input).await?;
-        Ok(Response::new(connected(output, |data| pb::AttachResponse { data })))
+        Ok(Response::new(connected(output, |data| pb::AttachResponse {
+            data,
+        })))
     }
 
     type ScreenshotStream = Pin<Box<dyn Stream<Item = Result<pb::ScreenshotResponse, Status>> + Send>>;
 
-    async fn screenshot(&self, request: Request<pb::ScreenshotRequest>) -> Result<Response<Self::ScreenshotStream>, Status> {
+    async fn screenshot(
+        &self,
+        request: Request<pb::ScreenshotRequest>,
+    ) -> Result<Response<Self::ScreenshotStream>, Status> {
         let request = request.into_inner();
         let domain = convert::find(&self.driver, request.domain)?;
         let picture = display::screenshot(&self.driver, &domain, request.screen).await?;
-        let first = pb::ScreenshotResponse { mime_type: picture.mime.to_owned(), data: Bytes::new() };
+        let first = pb::ScreenshotResponse {
+            mime_type: picture.mime.to_owned(),
+            data: Bytes::new(),
+        };
         let mut rest = Bytes::from(picture.bytes);
         let chunks = std::iter::from_fn(move || {
             let next = rest.split_to(rest.len().min(PICTURE_CHUNK));
-            (!next.is_empty()).then(|| pb::ScreenshotResponse { data: next, ..Default::default() })
+            (!next.is_empty()).then(|| pb::ScreenshotResponse {
+                data: next,
+                ..Default::default()
+            })
         });
         let messages = std::iter::once(first).chain(chunks).map(Ok);
         Ok(Response::new(Box::pin(futures_util::stream::iter(messages))))
@@ -79,7 +102,10 @@ impl pb::consoles_server::Consoles for Service {
     type OpenDisplayStream = Pin<Box<dyn Stream<Item = Result<pb::OpenDisplayResponse, Status>> + Send>>;
 
     /// A caller in this process may hand over the client's own socket: it is joined to the display, and nothing follows.
-    async fn open_display(&self, request: Request<Streaming<pb::OpenDisplayRequest>>) -> Result<Response<Self::OpenDisplayStream>, Status> {
+    async fn open_display(
+        &self,
+        request: Request<Streaming<pb::OpenDisplayRequest>>,
+    ) -> Result<Response<Self::OpenDisplayStream>, Status> {
         use open_display_request::Message;
         let own = request.extensions().get::<Fds>().cloned();
         let mut input = request.into_inner();
@@ -87,8 +113,14 @@ impl pb::consoles_server::Consoles for Service {
             return Err(Error::argument("the first message does not say which display to open").into());
         };
         let domain = convert::find(&self.driver, open.domain)?;
-        let which = display::Which { index: open.index, skip_auth: open.skip_authentication };
-        let own = own.map(|fds| fds.try_clone()).transpose()?.and_then(|fds| fds.into_iter().next());
+        let which = display::Which {
+            index: open.index,
+            skip_auth: open.skip_authentication,
+        };
+        let own = own
+            .map(|fds| fds.try_clone())
+            .transpose()?
+            .and_then(|fds| fds.into_iter().next());
         let output: Output = match own {
             Some(socket) => {
                 display::connect(&self.driver, &domain, which, socket).await?;
@@ -104,6 +136,8 @@ impl pb::consoles_server::Consoles for Service {
                 display::open(&self.driver, &domain, which, input).await?
             }
         };
-        Ok(Response::new(connected(output, |data| pb::OpenDisplayResponse { data })))
+        Ok(Response::new(connected(output, |data| pb::OpenDisplayResponse {
+            data,
+        })))
     }
 }

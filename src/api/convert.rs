@@ -33,7 +33,9 @@ pub fn find(driver: &Driver, domain: Option<pb::DomainRef>) -> Result<Domain> {
 pub fn target(domain: Option<pb::DomainRef>) -> Result<Target> {
     match domain.and_then(|d| d.r#ref) {
         Some(pb::domain_ref::Ref::Uuid(text)) => {
-            Ok(Target::Uuid(Uuid::parse_str(&text).map_err(|_| Error::argument(format!("'{text}' is not a UUID")))?))
+            Ok(Target::Uuid(Uuid::parse_str(&text).map_err(|_| {
+                Error::argument(format!("'{text}' is not a UUID"))
+            })?))
         }
         Some(pb::domain_ref::Ref::Name(name)) => Ok(Target::Name(name)),
         Some(pb::domain_ref::Ref::Id(id)) => Ok(Target::Id(id)),
@@ -44,13 +46,17 @@ pub fn target(domain: Option<pb::DomainRef>) -> Result<Target> {
 /// What a mutation asks to hold and whether it is only a trial.
 pub fn conditions(options: Option<&pb::MutationOptions>) -> Conditions {
     let etag = options.map(|o| o.etag.clone()).filter(|e| !e.is_empty());
-    Conditions { etag, trial: options.is_some_and(|o| o.validate_only) }
+    Conditions {
+        etag,
+        trial: options.is_some_and(|o| o.validate_only),
+    }
 }
 
 /// State and reason of the protocol.
 pub fn state(condition: Condition) -> (pb::State, pb::StateReason) {
     let state = pb::State::try_from(condition.state_number()).unwrap_or_default();
-    let reason = pb::StateReason::try_from(condition.state_number() * 100 + condition.reason_number()).unwrap_or_default();
+    let reason = pb::StateReason::try_from(condition.state_number() * 100 + condition.reason_number())
+        .unwrap_or_default();
     (state, reason)
 }
 
@@ -83,7 +89,9 @@ pub fn basic(view: &Arc<View>) -> pb::Domain {
 
 /// The same, encoded once a view.
 pub fn encoded(view: &Arc<View>) -> Bytes {
-    view.encoded.get_or_init(|| basic(view).encode_to_vec().into()).clone()
+    view.encoded
+        .get_or_init(|| basic(view).encode_to_vec().into())
+        .clone()
 }
 
 /// Everything but the document.
@@ -98,7 +106,10 @@ fn full_of(view: &Arc<View>, document: Option<Either<'_>>) -> pb::Domain {
     message.persistent = view.config.is_some();
     message.autostart = view.autostart;
     message.updated = match (&view.config, &view.run) {
-        (Some(config), Some(run)) => run.config.as_ref().is_some_and(|started| !Arc::ptr_eq(started, config)),
+        (Some(config), Some(run)) => run
+            .config
+            .as_ref()
+            .is_some_and(|started| !Arc::ptr_eq(started, config)),
         _ => false,
     };
     if let Some(document) = document {
@@ -120,17 +131,21 @@ fn describe(message: &mut pb::Domain, document: Either<'_>, view: &View) {
     let facts = document.facts();
     message.max_memory_kib = facts.memory_kib;
     let of_run = view.run.as_ref().filter(|_| document.is_live());
-    message.memory_kib = of_run.and_then(|r| r.balloon_kib).unwrap_or(facts.current_memory_kib);
+    message.memory_kib = of_run
+        .and_then(|r| r.balloon_kib)
+        .unwrap_or(facts.current_memory_kib);
     message.vcpus = facts.vcpus;
     message.max_vcpus = facts.max_vcpus;
     message.os_type = facts.os_type.to_string();
     message.title = facts.title.as_deref().unwrap_or_default().to_owned();
     message.description = facts.description.as_deref().unwrap_or_default().to_owned();
-    message.memory_tuning = facts.memory_tuning.map(|tune| pb::configure_request::MemoryTuning {
-        hard_limit_kib: tune.hard_limit.map(|kib| kib.0),
-        soft_limit_kib: tune.soft_limit.map(|kib| kib.0),
-        swap_hard_limit_kib: tune.swap_hard_limit.map(|kib| kib.0),
-    });
+    message.memory_tuning = facts
+        .memory_tuning
+        .map(|tune| pb::configure_request::MemoryTuning {
+            hard_limit_kib: tune.hard_limit.map(|kib| kib.0),
+            soft_limit_kib: tune.soft_limit.map(|kib| kib.0),
+            swap_hard_limit_kib: tune.swap_hard_limit.map(|kib| kib.0),
+        });
 }
 
 fn control(run: &crate::domain::Run) -> pb::Control {
@@ -141,8 +156,14 @@ fn control(run: &crate::domain::Run) -> pb::Control {
         (None, Some(_)) => (State::Occupied, 0),
         (None, None) => (State::Ok, 0),
     };
-    let since = run.occupied_since.map_or(0, |since| u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX));
-    pb::Control { state: state.into(), details, since_ms: since }
+    let since = run.occupied_since.map_or(0, |since| {
+        u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+    });
+    pb::Control {
+        state: state.into(),
+        details,
+        since_ms: since,
+    }
 }
 
 /// A guest in the view that was asked for.
@@ -155,7 +176,11 @@ pub fn domain(domain: &Domain, view: pb::View, scope: Scope) -> Result<pb::Domai
         pb::View::Full => {
             let document = crate::ops::configure::read(&newest, scope)?;
             let mut message = full_of(&newest, Some(document));
-            if let Some(control) = message.control.as_mut().filter(|c| domain.busy() && c.state() == pb::control::State::Ok) {
+            if let Some(control) = message
+                .control
+                .as_mut()
+                .filter(|c| domain.busy() && c.state() == pb::control::State::Ok)
+            {
                 control.state = pb::control::State::Job.into();
             }
             message
@@ -206,22 +231,31 @@ pub fn scope(scope: pb::Scope) -> Scope {
 /// `InvalidArg` if the request has no change.
 pub fn change(change: Option<pb::configure_request::Change>) -> Result<Change> {
     use pb::configure_request::Change as C;
-    Ok(match change.ok_or_else(|| Error::argument("the request has no change"))? {
-        C::Title(text) => Change::Title(text.value),
-        C::Description(text) => Change::Description(text.value),
-        C::Metadata(m) => Change::Metadata { uri: m.uri, key: m.key, xml: m.xml },
-        C::MemoryKib(kib) => Change::Memory(kib),
-        C::MaxMemoryKib(kib) => Change::MaxMemory(kib),
-        C::Vcpus(n) => Change::Vcpus(n),
-        C::MaxVcpus(n) => Change::MaxVcpus(n),
-        C::MemoryStatsPeriod(seconds) => Change::MemoryStatsPeriod(seconds),
-        C::Lifecycle(l) => Change::Lifecycle { event: l.event(), action: l.action() },
-        C::MemoryTuning(t) => Change::Tuning(tuning::Change::Memory(tuning::memory::Limits {
-            hard: t.hard_limit_kib,
-            soft: t.soft_limit_kib,
-            swap_hard: t.swap_hard_limit_kib,
-        })),
-    })
+    Ok(
+        match change.ok_or_else(|| Error::argument("the request has no change"))? {
+            C::Title(text) => Change::Title(text.value),
+            C::Description(text) => Change::Description(text.value),
+            C::Metadata(m) => Change::Metadata {
+                uri: m.uri,
+                key: m.key,
+                xml: m.xml,
+            },
+            C::MemoryKib(kib) => Change::Memory(kib),
+            C::MaxMemoryKib(kib) => Change::MaxMemory(kib),
+            C::Vcpus(n) => Change::Vcpus(n),
+            C::MaxVcpus(n) => Change::MaxVcpus(n),
+            C::MemoryStatsPeriod(seconds) => Change::MemoryStatsPeriod(seconds),
+            C::Lifecycle(l) => Change::Lifecycle {
+                event: l.event(),
+                action: l.action(),
+            },
+            C::MemoryTuning(t) => Change::Tuning(tuning::Change::Memory(tuning::memory::Limits {
+                hard: t.hard_limit_kib,
+                soft: t.soft_limit_kib,
+                swap_hard: t.swap_hard_limit_kib,
+            })),
+        },
+    )
 }
 
 /// Interfaces with their addresses.

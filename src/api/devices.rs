@@ -24,7 +24,10 @@ pub(super) struct Service {
 
 impl Service {
     pub(super) fn new(driver: &Arc<Driver>) -> Self {
-        Self { driver: Arc::clone(driver), once: Once::default() }
+        Self {
+            driver: Arc::clone(driver),
+            once: Once::default(),
+        }
     }
 }
 
@@ -34,14 +37,27 @@ impl pb::devices_server::Devices for Service {
         let peer = request.extensions().get::<Peer>().copied();
         let request = request.into_inner();
         let conditions = convert::conditions(request.options.as_ref());
-        let id = request.options.as_ref().map_or_else(String::new, |o| o.request_id.clone());
+        let id = request
+            .options
+            .as_ref()
+            .map_or_else(String::new, |o| o.request_id.clone());
         let work = async {
             let scope = convert::scope(request.scope());
             let lock = if request.force { Lock::Break } else { Lock::Respect };
             let domain = convert::find(&self.driver, request.domain.clone())?;
-            Box::pin(device::update(&self.driver, &domain, &request.xml, How { scope, lock }, &conditions)).await
+            Box::pin(device::update(
+                &self.driver,
+                &domain,
+                &request.xml,
+                How { scope, lock },
+                &conditions,
+            ))
+            .await
         };
-        self.once.run(peer.as_ref(), "UpdateDevice", &id, work).await.map(Response::new)
+        self.once
+            .run(peer.as_ref(), "UpdateDevice", &id, work)
+            .await
+            .map(Response::new)
     }
 
     async fn list_interface_addresses(
@@ -56,25 +72,40 @@ impl pb::devices_server::Devices for Service {
         };
         let domain = convert::find(&self.driver, request.domain)?;
         let found = addresses::list(&self.driver, &domain, source).await?;
-        Ok(Response::new(pb::ListInterfaceAddressesResponse { interfaces: convert::interfaces(found) }))
+        Ok(Response::new(pb::ListInterfaceAddressesResponse {
+            interfaces: convert::interfaces(found),
+        }))
     }
 
-    async fn peek_disk(&self, request: Request<pb::PeekDiskRequest>) -> Result<Response<pb::PeekResponse>, Status> {
+    async fn peek_disk(
+        &self,
+        request: Request<pb::PeekDiskRequest>,
+    ) -> Result<Response<pb::PeekResponse>, Status> {
         let request = request.into_inner();
         let view = convert::find(&self.driver, request.domain)?.view();
         let data = peek::disk(&view, &request.disk, request.offset, request.size).await?;
         Ok(Response::new(pb::PeekResponse { data }))
     }
 
-    async fn peek_memory(&self, request: Request<pb::PeekMemoryRequest>) -> Result<Response<pb::PeekResponse>, Status> {
+    async fn peek_memory(
+        &self,
+        request: Request<pb::PeekMemoryRequest>,
+    ) -> Result<Response<pb::PeekResponse>, Status> {
         let request = request.into_inner();
-        let which = if request.physical { peek::Addresses::Physical } else { peek::Addresses::Virtual };
+        let which = if request.physical {
+            peek::Addresses::Physical
+        } else {
+            peek::Addresses::Virtual
+        };
         let domain = convert::find(&self.driver, request.domain)?;
         let data = peek::memory(&self.driver, &domain, which, request.address, request.size).await?;
         Ok(Response::new(pb::PeekResponse { data }))
     }
 
-    async fn list_disk_errors(&self, request: Request<pb::ListDiskErrorsRequest>) -> Result<Response<pb::ListDiskErrorsResponse>, Status> {
+    async fn list_disk_errors(
+        &self,
+        request: Request<pb::ListDiskErrorsRequest>,
+    ) -> Result<Response<pb::ListDiskErrorsResponse>, Status> {
         use pb::list_disk_errors_response::{DiskError, Kind};
         let domain = convert::find(&self.driver, request.into_inner().domain)?;
         let shown = |(disk, error)| {
@@ -82,36 +113,64 @@ impl pb::devices_server::Devices for Service {
                 peek::DiskError::NoSpace => Kind::NoSpace,
                 peek::DiskError::Unspecified => Kind::Unspecified,
             };
-            DiskError { disk, kind: kind.into() }
+            DiskError {
+                disk,
+                kind: kind.into(),
+            }
         };
         let (disks, errors) = peek::disk_errors(&self.driver, &domain).await?;
         let errors = errors.into_iter().map(shown).collect();
-        Ok(Response::new(pb::ListDiskErrorsResponse { errors, disks: u32::try_from(disks).unwrap_or(u32::MAX) }))
+        Ok(Response::new(pb::ListDiskErrorsResponse {
+            errors,
+            disks: u32::try_from(disks).unwrap_or(u32::MAX),
+        }))
     }
 
-    async fn get_interface_limits(&self, request: Request<pb::GetInterfaceLimitsRequest>) -> Result<Response<pb::InterfaceLimits>, Status> {
+    async fn get_interface_limits(
+        &self,
+        request: Request<pb::GetInterfaceLimitsRequest>,
+    ) -> Result<Response<pb::InterfaceLimits>, Status> {
         let request = request.into_inner();
         let scope = convert::scope(request.scope());
         let domain = convert::find(&self.driver, request.domain)?;
         let limits = bandwidth::read(&domain.view(), scope, &request.interface)?;
-        let (inbound, outbound) = (limits.inbound.as_ref().map(shown_rate), limits.outbound.as_ref().map(shown_rate));
+        let (inbound, outbound) = (
+            limits.inbound.as_ref().map(shown_rate),
+            limits.outbound.as_ref().map(shown_rate),
+        );
         Ok(Response::new(pb::InterfaceLimits { inbound, outbound }))
     }
 
-    async fn set_interface_limits(&self, request: Request<pb::SetInterfaceLimitsRequest>) -> Result<Response<()>, Status> {
+    async fn set_interface_limits(
+        &self,
+        request: Request<pb::SetInterfaceLimitsRequest>,
+    ) -> Result<Response<()>, Status> {
         let peer = request.extensions().get::<Peer>().copied();
         let request = request.into_inner();
         let conditions = convert::conditions(request.options.as_ref());
-        let id = request.options.as_ref().map_or_else(String::new, |o| o.request_id.clone());
+        let id = request
+            .options
+            .as_ref()
+            .map_or_else(String::new, |o| o.request_id.clone());
         let work = async {
             let scope = convert::scope(request.scope());
             let limits = request.limits.unwrap_or_default();
-            let (inbound, outbound) = (limits.inbound.as_ref().map(wanted_rate), limits.outbound.as_ref().map(wanted_rate));
-            let wanted = bandwidth::Wanted { interface: request.interface.clone(), inbound, outbound };
+            let (inbound, outbound) = (
+                limits.inbound.as_ref().map(wanted_rate),
+                limits.outbound.as_ref().map(wanted_rate),
+            );
+            let wanted = bandwidth::Wanted {
+                interface: request.interface.clone(),
+                inbound,
+                outbound,
+            };
             let domain = convert::find(&self.driver, request.domain.clone())?;
             Box::pin(bandwidth::set(&self.driver, &domain, scope, wanted, &conditions)).await
         };
-        self.once.run(peer.as_ref(), "SetInterfaceLimits", &id, work).await.map(Response::new)
+        self.once
+            .run(peer.as_ref(), "SetInterfaceLimits", &id, work)
+            .await
+            .map(Response::new)
     }
 }
 
@@ -127,5 +186,10 @@ fn shown_rate(rate: &Rate) -> pb::interface_limits::Rate {
 
 fn wanted_rate(rate: &pb::interface_limits::Rate) -> Rate {
     let given = |n: u64| (n > 0).then_some(n);
-    Rate { average: given(rate.average), peak: given(rate.peak), burst: given(rate.burst), floor: given(rate.floor) }
+    Rate {
+        average: given(rate.average),
+        peak: given(rate.peak),
+        burst: given(rate.burst),
+        floor: given(rate.floor),
+    }
 }

@@ -29,7 +29,10 @@ pub(super) struct Service {
 
 impl Service {
     pub(super) fn new(driver: &Arc<Driver>) -> Self {
-        Self { driver: Arc::clone(driver), once: Once::default() }
+        Self {
+            driver: Arc::clone(driver),
+            once: Once::default(),
+        }
     }
 
     /// Carries out a mutation, once for each request_id.
@@ -49,17 +52,32 @@ impl Service {
         let request = request.into_inner();
         let conditions = convert::conditions(options(&request));
         let id = options(&request).map_or_else(String::new, |o| o.request_id.clone());
-        self.once.run(peer.as_ref(), call, &id, work(Arc::clone(&self.driver), request, conditions)).await.map(Response::new)
+        self.once
+            .run(
+                peer.as_ref(),
+                call,
+                &id,
+                work(Arc::clone(&self.driver), request, conditions),
+            )
+            .await
+            .map(Response::new)
     }
 
     fn page(&self, request: &pb::ListRequest) -> Result<pb::ListResponse> {
         let version = self.driver.registry.journal().version();
-        let size = usize::try_from(request.page_size).map_err(|_| Error::argument("page_size is negative"))?;
+        let size =
+            usize::try_from(request.page_size).map_err(|_| Error::argument("page_size is negative"))?;
         let size = if size == 0 { PAGE } else { size.min(PAGE_MAX) };
         let filter = request.filter.clone().unwrap_or_default();
-        let encode =
-            if request.view() == pb::View::Full { |view: &_| convert::full(view).encode_to_vec().into() } else { convert::encoded };
-        let mut page = pb::ListResponse { version: Some(version.into()), ..Default::default() };
+        let encode = if request.view() == pb::View::Full {
+            |view: &_| convert::full(view).encode_to_vec().into()
+        } else {
+            convert::encoded
+        };
+        let mut page = pb::ListResponse {
+            version: Some(version.into()),
+            ..Default::default()
+        };
         let (views, mut last) = (self.driver.registry.views(), None);
         for view in views.iter().filter(|v| convert::passes(&filter, v)) {
             page.total_size += 1;
@@ -80,8 +98,14 @@ impl Service {
 
 /// The guests of those names that are there.
 fn named(driver: &Driver, names: &[pb::DomainRef]) -> Result<Vec<Domain>> {
-    let targets = names.iter().map(|name| convert::target(Some(name.clone()))).collect::<Result<Vec<_>>>()?;
-    Ok(targets.iter().filter_map(|target| driver.find(target).ok()).collect())
+    let targets = names
+        .iter()
+        .map(|name| convert::target(Some(name.clone())))
+        .collect::<Result<Vec<_>>>()?;
+    Ok(targets
+        .iter()
+        .filter_map(|target| driver.find(target).ok())
+        .collect())
 }
 
 #[tonic::async_trait]
@@ -97,16 +121,25 @@ impl pb::domains_server::Domains for Service {
     async fn undefine(&self, request: Request<pb::UndefineRequest>) -> Result<Response<()>, Status> {
         let work = |driver: Arc<Driver>, r: pb::UndefineRequest, conditions| async move {
             let domain = convert::find(&driver, r.domain)?;
-            let what = ops::define::Undefine { nvram: r.nvram, keep_nvram: r.keep_nvram, tpm: r.tpm, keep_tpm: r.keep_tpm };
+            let what = ops::define::Undefine {
+                nvram: r.nvram,
+                keep_nvram: r.keep_nvram,
+                tpm: r.tpm,
+                keep_tpm: r.keep_tpm,
+            };
             ops::define::undefine(&driver, &domain, what, &conditions).await
         };
-        self.mutate("Undefine", request, |r| r.options.as_ref(), work).await
+        self.mutate("Undefine", request, |r| r.options.as_ref(), work)
+            .await
     }
 
     async fn create(&self, request: Request<pb::CreateRequest>) -> Result<Response<pb::Domain>, Status> {
         let work = |driver: Arc<Driver>, r: pb::CreateRequest, conditions| async move {
-            let how =
-                ops::start::How { paused: r.paused, reset_nvram: r.reset_nvram, session: driver.sessions.find(&r.autodestroy_session)? };
+            let how = ops::start::How {
+                paused: r.paused,
+                reset_nvram: r.reset_nvram,
+                session: driver.sessions.find(&r.autodestroy_session)?,
+            };
             let view = ops::start::create(&driver, r.xml, r.validate, how, &conditions).await?;
             Ok(convert::full(&view))
         };
@@ -124,9 +157,15 @@ impl pb::domains_server::Domains for Service {
         Ok(Response::new(self.page(request.get_ref())?))
     }
 
-    async fn get_xml(&self, request: Request<pb::GetXmlRequest>) -> Result<Response<pb::GetXmlResponse>, Status> {
+    async fn get_xml(
+        &self,
+        request: Request<pb::GetXmlRequest>,
+    ) -> Result<Response<pb::GetXmlResponse>, Status> {
         if request.get_ref().secure || request.get_ref().migratable {
-            let peer = request.extensions().get::<Peer>().ok_or_else(|| Status::permission_denied("the caller is not known"))?;
+            let peer = request
+                .extensions()
+                .get::<Peer>()
+                .ok_or_else(|| Status::permission_denied("the caller is not known"))?;
             authorize(peer, Permission::DomainReadSecure, "GetXml")?;
         }
         let request = request.into_inner();
@@ -138,14 +177,20 @@ impl pb::domains_server::Domains for Service {
         };
         let view = convert::find(&self.driver, request.domain)?.view();
         let xml = ops::xml::text(&view, form)?;
-        Ok(Response::new(pb::GetXmlResponse { xml: xml.to_string(), etag: view.etag() }))
+        Ok(Response::new(pb::GetXmlResponse {
+            xml: xml.to_string(),
+            etag: view.etag(),
+        }))
     }
 
     async fn start(&self, request: Request<pb::StartRequest>) -> Result<Response<pb::Domain>, Status> {
         let work = |driver: Arc<Driver>, r: pb::StartRequest, conditions| async move {
             let domain = convert::find(&driver, r.domain)?;
-            let how =
-                ops::start::How { paused: r.paused, reset_nvram: r.reset_nvram, session: driver.sessions.find(&r.autodestroy_session)? };
+            let how = ops::start::How {
+                paused: r.paused,
+                reset_nvram: r.reset_nvram,
+                session: driver.sessions.find(&r.autodestroy_session)?,
+            };
             let view = ops::start::start(&driver, &domain, how, &conditions).await?;
             Ok(convert::full(&view))
         };
@@ -157,7 +202,8 @@ impl pb::domains_server::Domains for Service {
             let domain = convert::find(&driver, r.domain)?;
             ops::power::shutdown(&driver, &domain, &convert::modes(&r.modes), &conditions).await
         };
-        self.mutate("Shutdown", request, |r| r.options.as_ref(), work).await
+        self.mutate("Shutdown", request, |r| r.options.as_ref(), work)
+            .await
     }
 
     async fn reboot(&self, request: Request<pb::RebootRequest>) -> Result<Response<()>, Status> {
@@ -181,16 +227,21 @@ impl pb::domains_server::Domains for Service {
             let domain = convert::find(&driver, r.domain)?;
             ops::power::inject_nmi(&driver, &domain, &conditions).await
         };
-        self.mutate("InjectNmi", request, |r| r.options.as_ref(), work).await
+        self.mutate("InjectNmi", request, |r| r.options.as_ref(), work)
+            .await
     }
 
     async fn power_off(&self, request: Request<pb::PowerOffRequest>) -> Result<Response<()>, Status> {
         let work = |driver: Arc<Driver>, r: pb::PowerOffRequest, conditions| async move {
             let domain = convert::find(&driver, r.domain)?;
-            let how = ops::stop::How { graceful: r.graceful, remove_logs: r.remove_logs };
+            let how = ops::stop::How {
+                graceful: r.graceful,
+                remove_logs: r.remove_logs,
+            };
             ops::stop::power_off(&driver, &domain, how, &conditions).await
         };
-        self.mutate("PowerOff", request, |r| r.options.as_ref(), work).await
+        self.mutate("PowerOff", request, |r| r.options.as_ref(), work)
+            .await
     }
 
     async fn suspend(&self, request: Request<pb::SuspendRequest>) -> Result<Response<()>, Status> {
@@ -198,7 +249,8 @@ impl pb::domains_server::Domains for Service {
             let domain = convert::find(&driver, r.domain)?;
             ops::power::suspend(&driver, &domain, &conditions).await
         };
-        self.mutate("Suspend", request, |r| r.options.as_ref(), work).await
+        self.mutate("Suspend", request, |r| r.options.as_ref(), work)
+            .await
     }
 
     async fn resume(&self, request: Request<pb::ResumeRequest>) -> Result<Response<()>, Status> {
@@ -223,7 +275,8 @@ impl pb::domains_server::Domains for Service {
             let domain = convert::find(&driver, r.domain)?;
             ops::configure::set_autostart(&domain, r.autostart, &conditions).await
         };
-        self.mutate("SetAutostart", request, |r| r.options.as_ref(), work).await
+        self.mutate("SetAutostart", request, |r| r.options.as_ref(), work)
+            .await
     }
 
     async fn configure(&self, request: Request<pb::ConfigureRequest>) -> Result<Response<()>, Status> {
@@ -232,10 +285,14 @@ impl pb::domains_server::Domains for Service {
             let domain = convert::find(&driver, r.domain)?;
             ops::configure::configure(&driver, &domain, scope, change, &conditions).await
         };
-        self.mutate("Configure", request, |r| r.options.as_ref(), work).await
+        self.mutate("Configure", request, |r| r.options.as_ref(), work)
+            .await
     }
 
-    async fn get_metadata(&self, request: Request<pb::GetMetadataRequest>) -> Result<Response<pb::GetMetadataResponse>, Status> {
+    async fn get_metadata(
+        &self,
+        request: Request<pb::GetMetadataRequest>,
+    ) -> Result<Response<pb::GetMetadataResponse>, Status> {
         let request = request.into_inner();
         let (scope, kind) = (convert::scope(request.scope()), request.kind());
         let view = convert::find(&self.driver, request.domain)?.view();
@@ -247,21 +304,33 @@ impl pb::domains_server::Domains for Service {
         Ok(Response::new(pb::GetMetadataResponse { value }))
     }
 
-    async fn get_stats(&self, request: Request<pb::GetStatsRequest>) -> Result<Response<pb::GetStatsResponse>, Status> {
+    async fn get_stats(
+        &self,
+        request: Request<pb::GetStatsRequest>,
+    ) -> Result<Response<pb::GetStatsResponse>, Status> {
         let request = request.into_inner();
         let filter = request.filter.clone().unwrap_or_default();
         let domains = match request.domains.is_empty() {
             true => self.driver.registry.all(),
             false => named(&self.driver, &request.domains)?,
         };
-        let domains = domains.into_iter().filter(|d| d.view().exists() && convert::passes(&filter, &d.view())).collect();
-        let wanted =
-            ops::stats::Wanted { groups: super::stats::groups(&request)?, backing_chain: request.backing_chain, nowait: request.nowait };
+        let domains = domains
+            .into_iter()
+            .filter(|d| d.view().exists() && convert::passes(&filter, &d.view()))
+            .collect();
+        let wanted = ops::stats::Wanted {
+            groups: super::stats::groups(&request)?,
+            backing_chain: request.backing_chain,
+            nowait: request.nowait,
+        };
         let collected = ops::stats::collect(&self.driver, domains, wanted).await;
         Ok(Response::new(super::stats::response(collected)))
     }
 
-    async fn to_native(&self, request: Request<pb::ToNativeRequest>) -> Result<Response<pb::ToNativeResponse>, Status> {
+    async fn to_native(
+        &self,
+        request: Request<pb::ToNativeRequest>,
+    ) -> Result<Response<pb::ToNativeResponse>, Status> {
         let request = request.into_inner();
         if request.format != "qemu-argv" {
             return Err(Error::argument(format!("unsupported config type {}", request.format)).into());
@@ -279,9 +348,14 @@ impl pb::domains_server::Domains for Service {
 
     type OpenSessionStream = Pin<Box<dyn Stream<Item = Result<pb::SessionUpdate, Status>> + Send>>;
 
-    async fn open_session(&self, _: Request<pb::OpenSessionRequest>) -> Result<Response<Self::OpenSessionStream>, Status> {
+    async fn open_session(
+        &self,
+        _: Request<pb::OpenSessionRequest>,
+    ) -> Result<Response<Self::OpenSessionStream>, Status> {
         let session = self.driver.sessions.open(&self.driver);
-        let first = pb::SessionUpdate { session: session.id().to_owned() };
+        let first = pb::SessionUpdate {
+            session: session.id().to_owned(),
+        };
         // The stream owns the session: when it is dropped, by whoever, the session ends.
         let stream = futures_util::stream::unfold((Some(first), session), |(first, session)| async move {
             match first {

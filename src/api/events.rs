@@ -27,7 +27,9 @@ pub(super) struct Service {
 
 impl Service {
     pub(super) fn new(driver: &Arc<Driver>) -> Self {
-        Self { driver: Arc::clone(driver) }
+        Self {
+            driver: Arc::clone(driver),
+        }
     }
 }
 
@@ -37,13 +39,16 @@ impl pb::events_server::Events for Service {
 
     async fn watch(&self, request: Request<pb::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let watch = Watch::begin(Arc::clone(&self.driver), request.into_inner())?;
-        Ok(Response::new(Box::pin(futures_util::stream::unfold(Some(watch), |watch| async {
-            let mut watch = watch?;
-            match watch.next().await {
-                Ok(item) => Some((Ok(pb::WatchResponse { item: Some(item) }), Some(watch))),
-                Err(error) => Some((Err(error.into()), None)),
-            }
-        }))))
+        Ok(Response::new(Box::pin(futures_util::stream::unfold(
+            Some(watch),
+            |watch| async {
+                let mut watch = watch?;
+                match watch.next().await {
+                    Ok(item) => Some((Ok(pb::WatchResponse { item: Some(item) }), Some(watch))),
+                    Err(error) => Some((Err(error.into()), None)),
+                }
+            },
+        ))))
     }
 }
 
@@ -76,8 +81,17 @@ impl Watch {
             Some(version) => resume(journal, version.into())?,
             None => journal.version(),
         };
-        let monitor = filter.kinds.contains(&pb::EventKind::Monitor).then(|| journal.watch_monitor());
-        let mut watch = Self { place, ready: VecDeque::new(), filter, monitor, driver };
+        let monitor = filter
+            .kinds
+            .contains(&pb::EventKind::Monitor)
+            .then(|| journal.watch_monitor());
+        let mut watch = Self {
+            place,
+            ready: VecDeque::new(),
+            filter,
+            monitor,
+            driver,
+        };
         if request.send_initial_state {
             let views = watch.driver.registry.views();
             let wanted = views.iter().filter(|v| watch.filter.wants_guest(v.uuid));
@@ -120,8 +134,16 @@ impl Watch {
 
 impl Filter {
     fn of(driver: &Driver, request: &pb::WatchRequest) -> Result<Self> {
-        let domains = request.domains.iter().map(|d| Ok(convert::find(driver, Some(d.clone()))?.uuid())).collect::<Result<_>>()?;
-        Ok(Self { domains, kinds: request.kinds().collect(), monitor_event: request.monitor_event.clone() })
+        let domains = request
+            .domains
+            .iter()
+            .map(|d| Ok(convert::find(driver, Some(d.clone()))?.uuid()))
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            domains,
+            kinds: request.kinds().collect(),
+            monitor_event: request.monitor_event.clone(),
+        })
     }
 
     fn wants_guest(&self, uuid: Uuid) -> bool {
@@ -132,10 +154,14 @@ impl Filter {
         let kind = event.kind();
         let guest = self.domains.is_empty() || self.domains.iter().any(|d| d.to_string() == event.uuid);
         let named = match &event.detail {
-            Some(pb::event::Detail::Monitor(m)) => self.monitor_event.is_empty() || self.monitor_event == m.event,
+            Some(pb::event::Detail::Monitor(m)) => {
+                self.monitor_event.is_empty() || self.monitor_event == m.event
+            }
             _ => true,
         };
-        guest && named && (self.kinds.is_empty() && kind != pb::EventKind::Monitor || self.kinds.contains(&kind))
+        guest
+            && named
+            && (self.kinds.is_empty() && kind != pb::EventKind::Monitor || self.kinds.contains(&kind))
     }
 }
 
@@ -150,20 +176,29 @@ async fn from_monitor(monitor: &mut Option<broadcast::Receiver<Arc<pb::Event>>>)
 fn resume(journal: &crate::events::Journal, version: Version) -> Result<Version> {
     match journal.can_resume(version) {
         true => Ok(version),
-        false => Err(Error::new(Code::OperationFailed, "the journal does not reach back to this version; list again and watch from there")
-            .in_area(Area::Event)
-            .because("VERSION_EXPIRED")),
+        false => Err(Error::new(
+            Code::OperationFailed,
+            "the journal does not reach back to this version; list again and watch from there",
+        )
+        .in_area(Area::Event)
+        .because("VERSION_EXPIRED")),
     }
 }
 
 fn ending() -> Error {
-    Error::new(Code::OperationAborted, "the daemon is ending; resume from the last version that was seen")
-        .in_area(Area::Event)
-        .because("DAEMON_STOPS")
+    Error::new(
+        Code::OperationAborted,
+        "the daemon is ending; resume from the last version that was seen",
+    )
+    .in_area(Area::Event)
+    .because("DAEMON_STOPS")
 }
 
 fn slow() -> Error {
-    Error::new(Code::ResourceBusy, "the watch did not keep up; resume from the last version that it saw")
-        .in_area(Area::Event)
-        .because("SLOW_WATCHER")
+    Error::new(
+        Code::ResourceBusy,
+        "the watch did not keep up; resume from the last version that it saw",
+    )
+    .in_area(Area::Event)
+    .because("SLOW_WATCHER")
 }

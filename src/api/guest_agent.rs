@@ -22,20 +22,33 @@ pub(super) struct Service {
 
 impl Service {
     pub(super) fn new(driver: &Arc<Driver>) -> Self {
-        Self { driver: Arc::clone(driver) }
+        Self {
+            driver: Arc::clone(driver),
+        }
     }
 
     /// A command that returns how many filesystems it found.
-    async fn count(&self, domain: &Domain, name: &str, arguments: Value) -> Result<Response<pb::GuestFilesystemsResponse>, Status> {
+    async fn count(
+        &self,
+        domain: &Domain,
+        name: &str,
+        arguments: Value,
+    ) -> Result<Response<pb::GuestFilesystemsResponse>, Status> {
         let count = agent::ask(&self.driver, domain, name, arguments).await?;
-        let count = count.as_u64().and_then(|n| u32::try_from(n).ok()).ok_or_else(|| agent::malformed(name))?;
+        let count = count
+            .as_u64()
+            .and_then(|n| u32::try_from(n).ok())
+            .ok_or_else(|| agent::malformed(name))?;
         Ok(Response::new(pb::GuestFilesystemsResponse { count }))
     }
 }
 
 #[tonic::async_trait]
 impl pb::guest_agent_server::GuestAgent for Service {
-    async fn execute(&self, request: Request<pb::ExecuteAgentRequest>) -> Result<Response<pb::ExecuteAgentResponse>, Status> {
+    async fn execute(
+        &self,
+        request: Request<pb::ExecuteAgentRequest>,
+    ) -> Result<Response<pb::ExecuteAgentResponse>, Status> {
         let request = request.into_inner();
         let domain = convert::find(&self.driver, request.domain)?;
         let patience = match request.wait {
@@ -47,7 +60,10 @@ impl pb::guest_agent_server::GuestAgent for Service {
         Ok(Response::new(pb::ExecuteAgentResponse { reply }))
     }
 
-    async fn get_time(&self, request: Request<pb::GetGuestTimeRequest>) -> Result<Response<pb::GetGuestTimeResponse>, Status> {
+    async fn get_time(
+        &self,
+        request: Request<pb::GetGuestTimeRequest>,
+    ) -> Result<Response<pb::GetGuestTimeResponse>, Status> {
         let domain = convert::find(&self.driver, request.into_inner().domain)?;
         let time = agent::ask(&self.driver, &domain, "guest-get-time", json!({})).await?;
         let nanoseconds = time.as_i64().ok_or_else(|| agent::malformed("guest-get-time"))?;
@@ -62,7 +78,10 @@ impl pb::guest_agent_server::GuestAgent for Service {
         let domain = convert::find(&self.driver, request.domain)?;
         let (name, arguments) = match request.mount_points.is_empty() {
             true => ("guest-fsfreeze-freeze", json!({})),
-            false => ("guest-fsfreeze-freeze-list", json!({"mountpoints": request.mount_points})),
+            false => (
+                "guest-fsfreeze-freeze-list",
+                json!({"mountpoints": request.mount_points}),
+            ),
         };
         self.count(&domain, name, arguments).await
     }
@@ -75,16 +94,32 @@ impl pb::guest_agent_server::GuestAgent for Service {
         self.count(&domain, "guest-fsfreeze-thaw", json!({})).await
     }
 
-    async fn trim_filesystems(&self, request: Request<pb::TrimGuestFilesystemsRequest>) -> Result<Response<()>, Status> {
+    async fn trim_filesystems(
+        &self,
+        request: Request<pb::TrimGuestFilesystemsRequest>,
+    ) -> Result<Response<()>, Status> {
         let request = request.into_inner();
         let domain = convert::find(&self.driver, request.domain)?;
-        agent::ask(&self.driver, &domain, "guest-fstrim", json!({"minimum": request.minimum})).await?;
+        agent::ask(
+            &self.driver,
+            &domain,
+            "guest-fstrim",
+            json!({"minimum": request.minimum}),
+        )
+        .await?;
         Ok(Response::new(()))
     }
 
-    async fn get_hostname(&self, request: Request<pb::GetGuestHostnameRequest>) -> Result<Response<pb::GetGuestHostnameResponse>, Status> {
+    async fn get_hostname(
+        &self,
+        request: Request<pb::GetGuestHostnameRequest>,
+    ) -> Result<Response<pb::GetGuestHostnameResponse>, Status> {
         let request = request.into_inner();
-        let witness = if request.from_leases { addresses::Witness::Leases } else { addresses::Witness::Agent };
+        let witness = if request.from_leases {
+            addresses::Witness::Leases
+        } else {
+            addresses::Witness::Agent
+        };
         let domain = convert::find(&self.driver, request.domain)?;
         let hostname = addresses::hostname(&self.driver, &domain, witness).await?;
         Ok(Response::new(pb::GetGuestHostnameResponse { hostname }))
@@ -96,6 +131,8 @@ impl pb::guest_agent_server::GuestAgent for Service {
     ) -> Result<Response<pb::ListGuestInterfacesResponse>, Status> {
         let domain = convert::find(&self.driver, request.into_inner().domain)?;
         let found = addresses::from_agent(&self.driver, &domain).await?;
-        Ok(Response::new(pb::ListGuestInterfacesResponse { interfaces: convert::interfaces(found) }))
+        Ok(Response::new(pb::ListGuestInterfacesResponse {
+            interfaces: convert::interfaces(found),
+        }))
     }
 }

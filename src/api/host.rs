@@ -14,7 +14,14 @@ use crate::{
 };
 
 /// What the services can do beyond single calls.
-const FEATURES: &[&str] = &["request-id", "etag", "validate-only", "watch-resume", "autodestroy-session", "console"];
+const FEATURES: &[&str] = &[
+    "request-id",
+    "etag",
+    "validate-only",
+    "watch-resume",
+    "autodestroy-session",
+    "console",
+];
 
 /// Most CPUs that are put together at once; libvirt's limit.
 const BASELINE_MAX: usize = 256;
@@ -26,13 +33,18 @@ pub(super) struct Service {
 
 impl Service {
     pub(super) fn new(driver: &Arc<Driver>) -> Self {
-        Self { driver: Arc::clone(driver) }
+        Self {
+            driver: Arc::clone(driver),
+        }
     }
 }
 
 #[tonic::async_trait]
 impl pb::host_server::Host for Service {
-    async fn get_versions(&self, _: Request<pb::GetVersionsRequest>) -> Result<Response<pb::GetVersionsResponse>, Status> {
+    async fn get_versions(
+        &self,
+        _: Request<pb::GetVersionsRequest>,
+    ) -> Result<Response<pb::GetVersionsResponse>, Status> {
         Ok(Response::new(pb::GetVersionsResponse {
             libvirt_api: version::API_VERSION_NUMBER,
             daemon: version::OWN_VERSION.to_owned(),
@@ -48,7 +60,10 @@ impl pb::host_server::Host for Service {
         Ok(Response::new(pb::GetHypervisorVersionResponse { version }))
     }
 
-    async fn get_info(&self, _: Request<pb::GetInfoRequest>) -> Result<Response<pb::GetInfoResponse>, Status> {
+    async fn get_info(
+        &self,
+        _: Request<pb::GetInfoRequest>,
+    ) -> Result<Response<pb::GetInfoResponse>, Status> {
         let info = ops::host::info(&self.driver)?;
         Ok(Response::new(pb::GetInfoResponse {
             hostname: info.hostname,
@@ -59,7 +74,10 @@ impl pb::host_server::Host for Service {
         }))
     }
 
-    async fn get_node(&self, _: Request<pb::GetNodeRequest>) -> Result<Response<pb::GetNodeResponse>, Status> {
+    async fn get_node(
+        &self,
+        _: Request<pb::GetNodeRequest>,
+    ) -> Result<Response<pb::GetNodeResponse>, Status> {
         let node = ops::host::node(&self.driver).await?;
         Ok(Response::new(pb::GetNodeResponse {
             model: node.model,
@@ -73,27 +91,50 @@ impl pb::host_server::Host for Service {
         }))
     }
 
-    async fn get_max_vcpus(&self, request: Request<pb::GetMaxVcpusRequest>) -> Result<Response<pb::GetMaxVcpusResponse>, Status> {
+    async fn get_max_vcpus(
+        &self,
+        request: Request<pb::GetMaxVcpusRequest>,
+    ) -> Result<Response<pb::GetMaxVcpusResponse>, Status> {
         let max_vcpus = ops::host::max_vcpus(&request.get_ref().virt_type)?;
         Ok(Response::new(pb::GetMaxVcpusResponse { max_vcpus }))
     }
 
-    async fn list_cpu_models(&self, request: Request<pb::ListCpuModelsRequest>) -> Result<Response<pb::ListCpuModelsResponse>, Status> {
+    async fn list_cpu_models(
+        &self,
+        request: Request<pb::ListCpuModelsRequest>,
+    ) -> Result<Response<pb::ListCpuModelsResponse>, Status> {
         let models = ops::host::cpu_models(&request.get_ref().arch)?;
         Ok(Response::new(pb::ListCpuModelsResponse { models }))
     }
 
-    async fn get_cpu_map(&self, _: Request<pb::GetCpuMapRequest>) -> Result<Response<pb::GetCpuMapResponse>, Status> {
+    async fn get_cpu_map(
+        &self,
+        _: Request<pb::GetCpuMapRequest>,
+    ) -> Result<Response<pb::GetCpuMapResponse>, Status> {
         let map = ops::node::cpu_map(&self.driver).await?;
-        Ok(Response::new(pb::GetCpuMapResponse { present: map.present.into_iter().collect(), online: map.online.into_iter().collect() }))
+        Ok(Response::new(pb::GetCpuMapResponse {
+            present: map.present.into_iter().collect(),
+            online: map.online.into_iter().collect(),
+        }))
     }
 
-    async fn get_cpu_times(&self, request: Request<pb::GetCpuTimesRequest>) -> Result<Response<pb::GetCpuTimesResponse>, Status> {
+    async fn get_cpu_times(
+        &self,
+        request: Request<pb::GetCpuTimesRequest>,
+    ) -> Result<Response<pb::GetCpuTimesResponse>, Status> {
         let times = ops::node::cpu_times(&self.driver, request.into_inner().cpu).await?;
-        Ok(Response::new(pb::GetCpuTimesResponse { kernel: times.kernel, user: times.user, idle: times.idle, iowait: times.iowait }))
+        Ok(Response::new(pb::GetCpuTimesResponse {
+            kernel: times.kernel,
+            user: times.user,
+            idle: times.idle,
+            iowait: times.iowait,
+        }))
     }
 
-    async fn get_memory(&self, request: Request<pb::GetMemoryRequest>) -> Result<Response<pb::GetMemoryResponse>, Status> {
+    async fn get_memory(
+        &self,
+        request: Request<pb::GetMemoryRequest>,
+    ) -> Result<Response<pb::GetMemoryResponse>, Status> {
         let memory = ops::node::memory(&self.driver, request.into_inner().cell).await?;
         Ok(Response::new(pb::GetMemoryResponse {
             total_kib: memory.total,
@@ -103,29 +144,61 @@ impl pb::host_server::Host for Service {
         }))
     }
 
-    async fn list_cells(&self, request: Request<pb::ListCellsRequest>) -> Result<Response<pb::ListCellsResponse>, Status> {
+    async fn list_cells(
+        &self,
+        request: Request<pb::ListCellsRequest>,
+    ) -> Result<Response<pb::ListCellsResponse>, Status> {
         use pb::list_cells_response::{Cell, Pages};
-        let pages = |p: hostinfo::PageCount| Pages { size_kib: p.size, total: p.total, free: p.free };
-        let cell =
-            |(id, free_memory_kib, counts): ops::node::Cell| Cell { id, free_memory_kib, pages: counts.into_iter().map(pages).collect() };
-        let counted = if request.get_ref().without_pages { ops::node::Pages::Left } else { ops::node::Pages::Counted };
-        let cells = ops::node::cells(&self.driver, counted).await?.into_iter().map(cell).collect();
+        let pages = |p: hostinfo::PageCount| Pages {
+            size_kib: p.size,
+            total: p.total,
+            free: p.free,
+        };
+        let cell = |(id, free_memory_kib, counts): ops::node::Cell| Cell {
+            id,
+            free_memory_kib,
+            pages: counts.into_iter().map(pages).collect(),
+        };
+        let counted = if request.get_ref().without_pages {
+            ops::node::Pages::Left
+        } else {
+            ops::node::Pages::Counted
+        };
+        let cells = ops::node::cells(&self.driver, counted)
+            .await?
+            .into_iter()
+            .map(cell)
+            .collect();
         let pages = match counted {
             ops::node::Pages::Left => Vec::new(),
-            ops::node::Pages::Counted => ops::node::pages(&self.driver).await?.into_iter().map(pages).collect(),
+            ops::node::Pages::Counted => ops::node::pages(&self.driver)
+                .await?
+                .into_iter()
+                .map(pages)
+                .collect(),
         };
         Ok(Response::new(pb::ListCellsResponse { cells, pages }))
     }
 
-    async fn allocate_pages(&self, request: Request<pb::AllocatePagesRequest>) -> Result<Response<pb::AllocatePagesResponse>, Status> {
+    async fn allocate_pages(
+        &self,
+        request: Request<pb::AllocatePagesRequest>,
+    ) -> Result<Response<pb::AllocatePagesResponse>, Status> {
         let r = request.into_inner();
         let resize = if r.absolute { Resize::To } else { Resize::By };
-        let pages = r.pages.iter().map(|pages| (pages.size_kib, resize(pages.count))).collect();
+        let pages = r
+            .pages
+            .iter()
+            .map(|pages| (pages.size_kib, resize(pages.count)))
+            .collect();
         let pools = ops::node::resize_pools(&self.driver, r.cells, pages).await?;
         Ok(Response::new(pb::AllocatePagesResponse { pools }))
     }
 
-    async fn get_page_merging(&self, _: Request<pb::GetPageMergingRequest>) -> Result<Response<pb::GetPageMergingResponse>, Status> {
+    async fn get_page_merging(
+        &self,
+        _: Request<pb::GetPageMergingRequest>,
+    ) -> Result<Response<pb::GetPageMergingResponse>, Status> {
         let ksm = ops::node::page_merging(&self.driver).await?;
         Ok(Response::new(pb::GetPageMergingResponse {
             pages_to_scan: ksm.pages_to_scan,
@@ -139,14 +212,20 @@ impl pb::host_server::Host for Service {
         }))
     }
 
-    async fn set_page_merging(&self, request: Request<pb::SetPageMergingRequest>) -> Result<Response<pb::SetPageMergingResponse>, Status> {
+    async fn set_page_merging(
+        &self,
+        request: Request<pb::SetPageMergingRequest>,
+    ) -> Result<Response<pb::SetPageMergingResponse>, Status> {
         let r = request.into_inner();
         let settings = [
             (KsmSetting::PagesToScan, r.pages_to_scan),
             (KsmSetting::SleepMillisecs, r.sleep_ms),
             (KsmSetting::MergeAcrossNodes, r.merge_across_nodes),
         ];
-        let settings = settings.into_iter().filter_map(|(setting, value)| Some((setting, value?))).collect();
+        let settings = settings
+            .into_iter()
+            .filter_map(|(setting, value)| Some((setting, value?)))
+            .collect();
         ops::node::tune_page_merging(&self.driver, settings).await?;
         Ok(Response::new(pb::SetPageMergingResponse {}))
     }
@@ -164,12 +243,18 @@ impl pb::host_server::Host for Service {
         }))
     }
 
-    async fn get_sysinfo(&self, _: Request<pb::GetSysinfoRequest>) -> Result<Response<pb::GetSysinfoResponse>, Status> {
+    async fn get_sysinfo(
+        &self,
+        _: Request<pb::GetSysinfoRequest>,
+    ) -> Result<Response<pb::GetSysinfoResponse>, Status> {
         let xml = ops::node::sysinfo(&self.driver).await?;
         Ok(Response::new(pb::GetSysinfoResponse { xml }))
     }
 
-    async fn suspend_host(&self, request: Request<pb::SuspendHostRequest>) -> Result<Response<pb::SuspendHostResponse>, Status> {
+    async fn suspend_host(
+        &self,
+        request: Request<pb::SuspendHostRequest>,
+    ) -> Result<Response<pb::SuspendHostResponse>, Status> {
         use pb::suspend_host_request::Target;
         let r = request.into_inner();
         let target = match r.target() {
@@ -182,7 +267,10 @@ impl pb::host_server::Host for Service {
         Ok(Response::new(pb::SuspendHostResponse {}))
     }
 
-    async fn get_capabilities(&self, _: Request<pb::GetCapabilitiesRequest>) -> Result<Response<pb::GetCapabilitiesResponse>, Status> {
+    async fn get_capabilities(
+        &self,
+        _: Request<pb::GetCapabilitiesRequest>,
+    ) -> Result<Response<pb::GetCapabilitiesResponse>, Status> {
         let xml = ops::host::capabilities(&self.driver).await?;
         Ok(Response::new(pb::GetCapabilitiesResponse { xml }))
     }
@@ -193,43 +281,88 @@ impl pb::host_server::Host for Service {
     ) -> Result<Response<pb::GetDomainCapabilitiesResponse>, Status> {
         let runnable = runnable(&request);
         let r = request.into_inner();
-        let asked = ops::domcaps::Asked { emulator: r.emulator, arch: r.arch, machine: r.machine, virt_type: r.virt_type, runnable };
+        let asked = ops::domcaps::Asked {
+            emulator: r.emulator,
+            arch: r.arch,
+            machine: r.machine,
+            virt_type: r.virt_type,
+            runnable,
+        };
         let xml = ops::host::domain_capabilities(&self.driver, asked).await?;
         Ok(Response::new(pb::GetDomainCapabilitiesResponse { xml }))
     }
 
-    async fn compare_cpu(&self, request: Request<pb::CompareCpuRequest>) -> Result<Response<pb::CompareCpuResponse>, Status> {
+    async fn compare_cpu(
+        &self,
+        request: Request<pb::CompareCpuRequest>,
+    ) -> Result<Response<pb::CompareCpuResponse>, Status> {
         let runnable = runnable(&request);
         let r = request.into_inner();
         let found = match r.hypervisor {
             None => ops::cpu::compare(&self.driver, &r.xml, r.validate)?,
-            Some(hypervisor) => ops::cpu::compare_hypervisor(&self.driver, asked(hypervisor, runnable), &r.xml, r.validate).await?,
+            Some(hypervisor) => {
+                ops::cpu::compare_hypervisor(&self.driver, asked(hypervisor, runnable), &r.xml, r.validate)
+                    .await?
+            }
         };
         Ok(Response::new(match found {
-            Comparison::Incompatible(reason) => pb::CompareCpuResponse { result: Compared::Incompatible.into(), reason },
-            Comparison::Identical => pb::CompareCpuResponse { result: Compared::Identical.into(), ..Default::default() },
-            Comparison::Superset => pb::CompareCpuResponse { result: Compared::Superset.into(), ..Default::default() },
+            Comparison::Incompatible(reason) => pb::CompareCpuResponse {
+                result: Compared::Incompatible.into(),
+                reason,
+            },
+            Comparison::Identical => pb::CompareCpuResponse {
+                result: Compared::Identical.into(),
+                ..Default::default()
+            },
+            Comparison::Superset => pb::CompareCpuResponse {
+                result: Compared::Superset.into(),
+                ..Default::default()
+            },
         }))
     }
 
-    async fn baseline_cpu(&self, request: Request<pb::BaselineCpuRequest>) -> Result<Response<pb::BaselineCpuResponse>, Status> {
+    async fn baseline_cpu(
+        &self,
+        request: Request<pb::BaselineCpuRequest>,
+    ) -> Result<Response<pb::BaselineCpuResponse>, Status> {
         let runnable = runnable(&request);
         let r = request.into_inner();
         if r.xml.is_empty() || r.xml.len() > BASELINE_MAX {
-            return Err(Error::argument(format!("xml must hold 1 to {BASELINE_MAX} documents, not {}", r.xml.len())).into());
+            return Err(Error::argument(format!(
+                "xml must hold 1 to {BASELINE_MAX} documents, not {}",
+                r.xml.len()
+            ))
+            .into());
         }
-        let wanted = ops::cpu::BaselineRequest { documents: r.xml, expand: r.expand_features, migratable: r.migratable };
+        let wanted = ops::cpu::BaselineRequest {
+            documents: r.xml,
+            expand: r.expand_features,
+            migratable: r.migratable,
+        };
         let xml = match r.hypervisor {
             None => ops::cpu::baseline(&wanted)?,
-            Some(hypervisor) => ops::cpu::baseline_hypervisor(&self.driver, asked(hypervisor, runnable), &wanted).await?,
+            Some(hypervisor) => {
+                ops::cpu::baseline_hypervisor(&self.driver, asked(hypervisor, runnable), &wanted).await?
+            }
         };
         Ok(Response::new(pb::BaselineCpuResponse { xml }))
     }
 }
 
 fn asked(hypervisor: pb::Hypervisor, runnable: Runnable) -> ops::domcaps::Asked {
-    let pb::Hypervisor { emulator, arch, machine, virt_type } = hypervisor;
-    ops::domcaps::Asked { emulator, arch, machine, virt_type, runnable }
+    let pb::Hypervisor {
+        emulator,
+        arch,
+        machine,
+        virt_type,
+    } = hypervisor;
+    ops::domcaps::Asked {
+        emulator,
+        arch,
+        machine,
+        virt_type,
+        runnable,
+    }
 }
 
 /// Which emulators the caller may have run.

@@ -49,7 +49,8 @@ macro_rules! services {
 pub fn router(driver: &Arc<Driver>) -> Result<Service> {
     let bad = |e| Error::internal("reflection is not to be had").caused_by(e);
     let reflection = || {
-        let builder = tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(pb::DESCRIPTORS);
+        let builder = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(pb::DESCRIPTORS);
         builder.register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let (health, health_service) = tonic_health::server::health_reporter();

@@ -17,13 +17,18 @@ pub(super) struct Service {
 
 impl Service {
     pub(super) fn new(driver: &Arc<Driver>) -> Self {
-        Self { driver: Arc::clone(driver) }
+        Self {
+            driver: Arc::clone(driver),
+        }
     }
 }
 
 #[tonic::async_trait]
 impl pb::monitor_server::Monitor for Service {
-    async fn execute(&self, request: Request<pb::ExecuteRequest>) -> Result<Response<pb::ExecuteResponse>, Status> {
+    async fn execute(
+        &self,
+        request: Request<pb::ExecuteRequest>,
+    ) -> Result<Response<pb::ExecuteResponse>, Status> {
         let request = request.into_inner();
         let domain = convert::find(&self.driver, request.domain)?;
         let reply = match request.human {

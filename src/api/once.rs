@@ -41,7 +41,13 @@ struct Table {
 
 impl Once {
     /// Runs `work`, or gives the answer that a request with this id got before.
-    pub(super) async fn run<T, F>(&self, peer: Option<&Peer>, call: &'static str, id: &str, work: F) -> Result<T, Status>
+    pub(super) async fn run<T, F>(
+        &self,
+        peer: Option<&Peer>,
+        call: &'static str,
+        id: &str,
+        work: F,
+    ) -> Result<T, Status>
     where
         T: Message + Default,
         F: Future<Output = Result<T, Error>>,
@@ -59,7 +65,9 @@ impl Once {
         };
         // If the caller goes away the sender is dropped and the entry with it: the request may be made again.
         let answer = work.await.map_err(Status::from);
-        sender.send_replace(Some(answer.as_ref().map(Message::encode_to_vec).map_err(Clone::clone)));
+        sender.send_replace(Some(
+            answer.as_ref().map(Message::encode_to_vec).map_err(Clone::clone),
+        ));
         answer
     }
 
@@ -82,7 +90,11 @@ impl Once {
 
 impl Table {
     fn expire(&mut self) {
-        while self.order.front().is_some_and(|(_, since)| self.order.len() > KEEP_MAX || since.elapsed() > KEEP) {
+        while self
+            .order
+            .front()
+            .is_some_and(|(_, since)| self.order.len() > KEEP_MAX || since.elapsed() > KEEP)
+        {
             if let Some((key, _)) = self.order.pop_front() {
                 self.answers.remove(&key);
             }
@@ -91,11 +103,21 @@ impl Table {
 }
 
 async fn repeat<T: Message + Default>(mut receiver: watch::Receiver<Option<Answer>>) -> Result<T, Status> {
-    let answer = receiver.wait_for(Option::is_some).await.ok().and_then(|a| a.clone());
+    let answer = receiver
+        .wait_for(Option::is_some)
+        .await
+        .ok()
+        .and_then(|a| a.clone());
     match answer {
-        Some(Ok(bytes)) => T::decode(bytes.as_slice()).map_err(|e| Error::internal("a kept answer does not decode").caused_by(e).into()),
+        Some(Ok(bytes)) => T::decode(bytes.as_slice()).map_err(|e| {
+            Error::internal("a kept answer does not decode")
+                .caused_by(e)
+                .into()
+        }),
         Some(Err(status)) => Err(status),
-        None => Err(Status::aborted("the first request with this request_id was given up; make it again")),
+        None => Err(Status::aborted(
+            "the first request with this request_id was given up; make it again",
+        )),
     }
 }
 
@@ -107,7 +129,10 @@ mod tests {
     use crate::pb;
 
     async fn version(count: &AtomicU32) -> Result<pb::Version, Error> {
-        Ok(pb::Version { epoch: 1, counter: u64::from(count.fetch_add(1, Ordering::Relaxed)) })
+        Ok(pb::Version {
+            epoch: 1,
+            counter: u64::from(count.fetch_add(1, Ordering::Relaxed)),
+        })
     }
 
     #[tokio::test]
@@ -124,7 +149,10 @@ mod tests {
         let once = Once::default();
         let failed = || async { Err::<pb::Version, _>(Error::invalid("no")) };
         let first = once.run(None, "Define", "a", failed()).await.unwrap_err();
-        let again = once.run(None, "Define", "a", version(&AtomicU32::new(0))).await.unwrap_err();
+        let again = once
+            .run(None, "Define", "a", version(&AtomicU32::new(0)))
+            .await
+            .unwrap_err();
         assert_eq!((first.code(), first.message()), (again.code(), again.message()));
     }
 
@@ -132,7 +160,11 @@ mod tests {
     async fn a_request_given_up_can_be_made_again() {
         let once = Once::default();
         drop(once.enter((u32::MAX, "Define", "a".to_owned())));
-        assert!(once.run(None, "Define", "a", version(&AtomicU32::new(0))).await.is_ok());
+        assert!(
+            once.run(None, "Define", "a", version(&AtomicU32::new(0)))
+                .await
+                .is_ok()
+        );
     }
 
     #[tokio::test]

@@ -45,8 +45,15 @@ pub(super) fn groups(request: &pb::GetStatsRequest) -> Result<Groups> {
 
 /// The answer.
 pub(super) fn response(collected: Vec<Stats>) -> pb::GetStatsResponse {
-    let unreachable = collected.iter().filter(|s| s.unreachable).map(|s| s.view.uuid.to_string()).collect();
-    pb::GetStatsResponse { stats: collected.into_iter().map(one).collect(), unreachable }
+    let unreachable = collected
+        .iter()
+        .filter(|s| s.unreachable)
+        .map(|s| s.view.uuid.to_string())
+        .collect();
+    pb::GetStatsResponse {
+        stats: collected.into_iter().map(one).collect(),
+        unreachable,
+    }
 }
 
 fn one(stats: Stats) -> pb::DomainStats {
@@ -57,12 +64,22 @@ fn one(stats: Stats) -> pb::DomainStats {
         id: stats.view.id(),
         state: state.into(),
         reason: reason.into(),
-        cpu: stats.cpu.map(|c| pb::CpuStats { time_ns: c.total_ns, user_ns: c.user_ns, system_ns: c.system_ns }),
+        cpu: stats.cpu.map(|c| pb::CpuStats {
+            time_ns: c.total_ns,
+            user_ns: c.user_ns,
+            system_ns: c.system_ns,
+        }),
         balloon: stats.balloon.map(balloon),
         vcpu: stats.vcpus.map(vcpus),
-        interface: stats.interfaces.map(|cards| pb::InterfaceStats { interfaces: cards.into_iter().map(card).collect() }),
-        block: stats.blocks.map(|blocks| pb::BlockStats { blocks: blocks.into_iter().map(block).collect() }),
-        iothread: (!stats.iothreads.is_empty()).then(|| pb::IoThreadStats { iothreads: stats.iothreads.iter().map(iothread).collect() }),
+        interface: stats.interfaces.map(|cards| pb::InterfaceStats {
+            interfaces: cards.into_iter().map(card).collect(),
+        }),
+        block: stats.blocks.map(|blocks| pb::BlockStats {
+            blocks: blocks.into_iter().map(block).collect(),
+        }),
+        iothread: (!stats.iothreads.is_empty()).then(|| pb::IoThreadStats {
+            iothreads: stats.iothreads.iter().map(iothread).collect(),
+        }),
         dirty_rate: stats.dirty_rate.map(dirty_rate),
         vm: Vec::new(),
     }
@@ -101,14 +118,42 @@ fn vcpus(vcpus: Vcpus) -> pb::VcpuStats {
         cpumap: t.cpumap.clone(),
         extra: Vec::new(),
     };
-    pb::VcpuStats { current: vcpus.current, maximum: vcpus.maximum, vcpus: vcpus.threads.iter().map(thread).collect() }
+    pb::VcpuStats {
+        current: vcpus.current,
+        maximum: vcpus.maximum,
+        vcpus: vcpus.threads.iter().map(thread).collect(),
+    }
 }
 
 fn card(card: Card) -> pb::interface_stats::Interface {
-    let counters = card.counters.map(|[rx_bytes, rx_packets, rx_errors, rx_dropped, tx_bytes, tx_packets, tx_errors, tx_dropped]| {
-        pb::interface_stats::Counters { rx_bytes, rx_packets, rx_errors, rx_dropped, tx_bytes, tx_packets, tx_errors, tx_dropped }
-    });
-    pb::interface_stats::Interface { name: card.name.unwrap_or_default(), mac: card.mac.unwrap_or_default(), counters }
+    let counters = card.counters.map(
+        |[
+            rx_bytes,
+            rx_packets,
+            rx_errors,
+            rx_dropped,
+            tx_bytes,
+            tx_packets,
+            tx_errors,
+            tx_dropped,
+        ]| {
+            pb::interface_stats::Counters {
+                rx_bytes,
+                rx_packets,
+                rx_errors,
+                rx_dropped,
+                tx_bytes,
+                tx_packets,
+                tx_errors,
+                tx_dropped,
+            }
+        },
+    );
+    pb::interface_stats::Interface {
+        name: card.name.unwrap_or_default(),
+        mac: card.mac.unwrap_or_default(),
+        counters,
+    }
 }
 
 fn block(block: Block) -> pb::block_stats::Block {
@@ -137,7 +182,11 @@ fn block(block: Block) -> pb::block_stats::Block {
 fn iothread(thread: &qmp::types::IoThreadInfo) -> pb::io_thread_stats::IoThread {
     let number = |n: i64| u64::try_from(n).unwrap_or(0);
     pb::io_thread_stats::IoThread {
-        id: thread.id.strip_prefix("iothread").and_then(|n| n.parse().ok()).unwrap_or(0),
+        id: thread
+            .id
+            .strip_prefix("iothread")
+            .and_then(|n| n.parse().ok())
+            .unwrap_or(0),
         poll_max_ns: number(thread.poll_max_ns),
         poll_grow: number(thread.poll_grow),
         poll_shrink: number(thread.poll_shrink),

@@ -27,7 +27,10 @@ pub(super) struct Service {
 
 impl Service {
     pub(super) fn new(driver: &Arc<Driver>) -> Self {
-        Self { driver: Arc::clone(driver), once: Once::default() }
+        Self {
+            driver: Arc::clone(driver),
+            once: Once::default(),
+        }
     }
 
     /// The guest that a reader asks of, and which configuration.
@@ -44,9 +47,19 @@ impl Service {
         let work = async {
             let domain = convert::find(&self.driver, wanted.domain)?;
             let change = Change::Tuning(wanted.change?);
-            Box::pin(configure::configure(&self.driver, &domain, wanted.scope, change, &conditions)).await
+            Box::pin(configure::configure(
+                &self.driver,
+                &domain,
+                wanted.scope,
+                change,
+                &conditions,
+            ))
+            .await
         };
-        self.once.run(peer.as_ref(), wanted.method, &id, work).await.map(Response::new)
+        self.once
+            .run(peer.as_ref(), wanted.method, &id, work)
+            .await
+            .map(Response::new)
     }
 }
 
@@ -65,11 +78,17 @@ fn peer<T>(request: &Request<T>) -> Option<Peer> {
 
 #[tonic::async_trait]
 impl pb::tuning_server::Tuning for Service {
-    async fn get_pinning(&self, request: Request<pb::GetTuningRequest>) -> Result<Response<pb::Pinning>, Status> {
+    async fn get_pinning(
+        &self,
+        request: Request<pb::GetTuningRequest>,
+    ) -> Result<Response<pb::Pinning>, Status> {
         let (view, scope) = self.asked(request)?;
         let found = pinning::read(&self.driver, &view, scope).await?;
         let vcpus = found.vcpus.iter().map(pinning::to_bits).collect();
-        Ok(Response::new(pb::Pinning { vcpus, emulator: pinning::to_bits(&found.emulator) }))
+        Ok(Response::new(pb::Pinning {
+            vcpus,
+            emulator: pinning::to_bits(&found.emulator),
+        }))
     }
 
     async fn set_pinning(&self, request: Request<pb::SetPinningRequest>) -> Result<Response<()>, Status> {
@@ -77,21 +96,48 @@ impl pb::tuning_server::Tuning for Service {
         let request = request.into_inner();
         let scope = convert::scope(request.scope());
         let change = pin(request.thread, &request.cpus);
-        self.change(peer, Wanted { method: "SetPinning", domain: request.domain, scope, change, options: request.options }).await
+        self.change(
+            peer,
+            Wanted {
+                method: "SetPinning",
+                domain: request.domain,
+                scope,
+                change,
+                options: request.options,
+            },
+        )
+        .await
     }
 
-    async fn list_io_threads(&self, request: Request<pb::GetTuningRequest>) -> Result<Response<pb::ListIoThreadsResponse>, Status> {
+    async fn list_io_threads(
+        &self,
+        request: Request<pb::GetTuningRequest>,
+    ) -> Result<Response<pb::ListIoThreadsResponse>, Status> {
         let (view, scope) = self.asked(request)?;
         let found = pinning::iothreads(&self.driver, &view, scope).await?;
-        let shown = |t: pinning::IoThread| pb::list_io_threads_response::IoThread { id: t.id, cpus: pinning::to_bits(&t.cpus) };
-        Ok(Response::new(pb::ListIoThreadsResponse { iothreads: found.into_iter().map(shown).collect() }))
+        let shown = |t: pinning::IoThread| pb::list_io_threads_response::IoThread {
+            id: t.id,
+            cpus: pinning::to_bits(&t.cpus),
+        };
+        Ok(Response::new(pb::ListIoThreadsResponse {
+            iothreads: found.into_iter().map(shown).collect(),
+        }))
     }
 
-    async fn get_scheduler(&self, request: Request<pb::GetTuningRequest>) -> Result<Response<pb::Scheduler>, Status> {
+    async fn get_scheduler(
+        &self,
+        request: Request<pb::GetTuningRequest>,
+    ) -> Result<Response<pb::Scheduler>, Status> {
         let (view, scope) = self.asked(request)?;
         let found = scheduler::read(&self.driver, &view, scope)?;
         let [vcpu, emulator, iothread, global] = found.bandwidths.map(shown_bandwidth);
-        Ok(Response::new(pb::Scheduler { shares: found.shares, vcpu, emulator, iothread, global }))
+        Ok(Response::new(pb::Scheduler {
+            shares: found.shares,
+            vcpu,
+            emulator,
+            iothread,
+            global,
+        }))
     }
 
     async fn set_scheduler(&self, request: Request<pb::SetSchedulerRequest>) -> Result<Response<()>, Status> {
@@ -99,66 +145,168 @@ impl pb::tuning_server::Tuning for Service {
         let request = request.into_inner();
         let scope = convert::scope(request.scope());
         let change = Ok(tuning::Change::Scheduler(wanted_scheduler(request.scheduler)));
-        self.change(peer, Wanted { method: "SetScheduler", domain: request.domain, scope, change, options: request.options }).await
+        self.change(
+            peer,
+            Wanted {
+                method: "SetScheduler",
+                domain: request.domain,
+                scope,
+                change,
+                options: request.options,
+            },
+        )
+        .await
     }
 
-    async fn get_memory_limits(&self, request: Request<pb::GetTuningRequest>) -> Result<Response<pb::MemoryLimits>, Status> {
+    async fn get_memory_limits(
+        &self,
+        request: Request<pb::GetTuningRequest>,
+    ) -> Result<Response<pb::MemoryLimits>, Status> {
         let (view, scope) = self.asked(request)?;
         let found = memory::read(&self.driver, &view, scope)?;
         let (hard_limit_kib, soft_limit_kib, swap_hard_limit_kib) = (found.hard, found.soft, found.swap_hard);
-        Ok(Response::new(pb::MemoryLimits { hard_limit_kib, soft_limit_kib, swap_hard_limit_kib }))
+        Ok(Response::new(pb::MemoryLimits {
+            hard_limit_kib,
+            soft_limit_kib,
+            swap_hard_limit_kib,
+        }))
     }
 
-    async fn set_memory_limits(&self, request: Request<pb::SetMemoryLimitsRequest>) -> Result<Response<()>, Status> {
+    async fn set_memory_limits(
+        &self,
+        request: Request<pb::SetMemoryLimitsRequest>,
+    ) -> Result<Response<()>, Status> {
         let peer = peer(&request);
         let request = request.into_inner();
         let scope = convert::scope(request.scope());
         let limits = request.limits.unwrap_or_default();
-        let (hard, soft, swap_hard) = (limits.hard_limit_kib, limits.soft_limit_kib, limits.swap_hard_limit_kib);
-        let change = Ok(tuning::Change::Memory(memory::Limits { hard, soft, swap_hard }));
-        self.change(peer, Wanted { method: "SetMemoryLimits", domain: request.domain, scope, change, options: request.options }).await
+        let (hard, soft, swap_hard) = (
+            limits.hard_limit_kib,
+            limits.soft_limit_kib,
+            limits.swap_hard_limit_kib,
+        );
+        let change = Ok(tuning::Change::Memory(memory::Limits {
+            hard,
+            soft,
+            swap_hard,
+        }));
+        self.change(
+            peer,
+            Wanted {
+                method: "SetMemoryLimits",
+                domain: request.domain,
+                scope,
+                change,
+                options: request.options,
+            },
+        )
+        .await
     }
 
-    async fn get_numa_placement(&self, request: Request<pb::GetTuningRequest>) -> Result<Response<pb::NumaPlacement>, Status> {
+    async fn get_numa_placement(
+        &self,
+        request: Request<pb::GetTuningRequest>,
+    ) -> Result<Response<pb::NumaPlacement>, Status> {
         let (view, scope) = self.asked(request)?;
         let found = numa::read(&view, scope)?;
         let mode = found.mode.map(|mode| shown_mode(mode).into());
-        Ok(Response::new(pb::NumaPlacement { mode, nodeset: found.nodes.map(|nodes| nodes.to_string()) }))
+        Ok(Response::new(pb::NumaPlacement {
+            mode,
+            nodeset: found.nodes.map(|nodes| nodes.to_string()),
+        }))
     }
 
-    async fn set_numa_placement(&self, request: Request<pb::SetNumaPlacementRequest>) -> Result<Response<()>, Status> {
+    async fn set_numa_placement(
+        &self,
+        request: Request<pb::SetNumaPlacementRequest>,
+    ) -> Result<Response<()>, Status> {
         let peer = peer(&request);
         let request = request.into_inner();
         let scope = convert::scope(request.scope());
         let change = wanted_placement(request.placement).map(tuning::Change::Numa);
-        self.change(peer, Wanted { method: "SetNumaPlacement", domain: request.domain, scope, change, options: request.options }).await
+        self.change(
+            peer,
+            Wanted {
+                method: "SetNumaPlacement",
+                domain: request.domain,
+                scope,
+                change,
+                options: request.options,
+            },
+        )
+        .await
     }
 
-    async fn get_block_limits(&self, request: Request<pb::GetTuningRequest>) -> Result<Response<pb::BlockLimits>, Status> {
+    async fn get_block_limits(
+        &self,
+        request: Request<pb::GetTuningRequest>,
+    ) -> Result<Response<pb::BlockLimits>, Status> {
         let (view, scope) = self.asked(request)?;
         let found = blocks::read(&self.driver, &view, scope)?;
         let devices = found.devices.into_iter().map(shown_device).collect();
-        Ok(Response::new(pb::BlockLimits { weight: found.weight, devices }))
+        Ok(Response::new(pb::BlockLimits {
+            weight: found.weight,
+            devices,
+        }))
     }
 
-    async fn set_block_limits(&self, request: Request<pb::SetBlockLimitsRequest>) -> Result<Response<()>, Status> {
+    async fn set_block_limits(
+        &self,
+        request: Request<pb::SetBlockLimitsRequest>,
+    ) -> Result<Response<()>, Status> {
         let peer = peer(&request);
         let request = request.into_inner();
         let scope = convert::scope(request.scope());
         let limits = request.limits.unwrap_or_default();
         let devices = limits.devices.into_iter().map(wanted_device).collect();
-        let change = Ok(tuning::Change::Blocks(blocks::Limits { weight: limits.weight, devices }));
-        self.change(peer, Wanted { method: "SetBlockLimits", domain: request.domain, scope, change, options: request.options }).await
+        let change = Ok(tuning::Change::Blocks(blocks::Limits {
+            weight: limits.weight,
+            devices,
+        }));
+        self.change(
+            peer,
+            Wanted {
+                method: "SetBlockLimits",
+                domain: request.domain,
+                scope,
+                change,
+                options: request.options,
+            },
+        )
+        .await
     }
 
-    async fn get_cpu_usage(&self, request: Request<pb::GetCpuUsageRequest>) -> Result<Response<pb::CpuUsage>, Status> {
+    async fn get_cpu_usage(
+        &self,
+        request: Request<pb::GetCpuUsageRequest>,
+    ) -> Result<Response<pb::CpuUsage>, Status> {
         let request = request.into_inner();
         let view = convert::find(&self.driver, request.domain)?.view();
         let times = usage::total(&self.driver, &view)?;
-        let cpus = if request.by_cpu { usage::by_cpu(&self.driver, &view)? } else { Vec::new() };
-        let cpus = cpus.into_iter().map(|cpu| pb::cpu_usage::Cpu { total: cpu.total, vcpus: cpu.vcpus }).collect();
-        let host_cpus = node::cpu_map(&self.driver).await?.present.last().map_or(0, |last| last + 1);
-        Ok(Response::new(pb::CpuUsage { total: times.total, user: times.user, system: times.system, cpus, host_cpus }))
+        let cpus = if request.by_cpu {
+            usage::by_cpu(&self.driver, &view)?
+        } else {
+            Vec::new()
+        };
+        let cpus = cpus
+            .into_iter()
+            .map(|cpu| pb::cpu_usage::Cpu {
+                total: cpu.total,
+                vcpus: cpu.vcpus,
+            })
+            .collect();
+        let host_cpus = node::cpu_map(&self.driver)
+            .await?
+            .present
+            .last()
+            .map_or(0, |last| last + 1);
+        Ok(Response::new(pb::CpuUsage {
+            total: times.total,
+            user: times.user,
+            system: times.system,
+            cpus,
+            host_cpus,
+        }))
     }
 }
 
@@ -169,21 +317,33 @@ fn pin(thread: Option<pb::set_pinning_request::Thread>, cpus: &[u8]) -> Result<t
         T::Emulator(()) => Thread::Emulator,
         T::Iothread(id) => Thread::Io(id),
     };
-    Ok(tuning::Change::Pin { thread, cpus: pinning::from_bits(cpus)? })
+    Ok(tuning::Change::Pin {
+        thread,
+        cpus: pinning::from_bits(cpus)?,
+    })
 }
 
 fn shown_bandwidth(of: scheduler::Bandwidth) -> Option<pb::scheduler::Bandwidth> {
-    (of != scheduler::Bandwidth::default()).then_some(pb::scheduler::Bandwidth { period: of.period, quota: of.quota })
+    (of != scheduler::Bandwidth::default()).then_some(pb::scheduler::Bandwidth {
+        period: of.period,
+        quota: of.quota,
+    })
 }
 
 fn wanted_scheduler(wanted: Option<pb::Scheduler>) -> scheduler::Scheduler {
     let wanted = wanted.unwrap_or_default();
     let bandwidth = |of: Option<pb::scheduler::Bandwidth>| {
         let of = of.unwrap_or_default();
-        scheduler::Bandwidth { period: of.period, quota: of.quota }
+        scheduler::Bandwidth {
+            period: of.period,
+            quota: of.quota,
+        }
     };
     let bandwidths = [wanted.vcpu, wanted.emulator, wanted.iothread, wanted.global].map(bandwidth);
-    scheduler::Scheduler { shares: wanted.shares, bandwidths }
+    scheduler::Scheduler {
+        shares: wanted.shares,
+        bandwidths,
+    }
 }
 
 fn wanted_placement(wanted: Option<pb::NumaPlacement>) -> Result<numa::Placement> {
@@ -198,11 +358,14 @@ fn wanted_placement(wanted: Option<pb::NumaPlacement>) -> Result<numa::Placement
         pb::numa_placement::Mode::Interleave => NumaMode::Interleave,
         pb::numa_placement::Mode::Restrictive => NumaMode::Restrictive,
     });
-    let nodes = wanted
-        .nodeset
-        .filter(|text| !text.is_empty())
-        .map(|text| text.parse().map_err(|_| Error::argument(format!("Failed to parse bitmap '{text}'"))));
-    Ok(numa::Placement { mode, nodes: nodes.transpose()? })
+    let nodes = wanted.nodeset.filter(|text| !text.is_empty()).map(|text| {
+        text.parse()
+            .map_err(|_| Error::argument(format!("Failed to parse bitmap '{text}'")))
+    });
+    Ok(numa::Placement {
+        mode,
+        nodes: nodes.transpose()?,
+    })
 }
 
 fn shown_mode(mode: NumaMode) -> pb::numa_placement::Mode {

@@ -128,8 +128,16 @@ impl DaemonConfig {
     /// These settings, but with those of `running` that only a restart changes.
     #[must_use]
     pub fn reloaded_over(self, running: &Self) -> Self {
-        let limits = Limits { queued_clients: running.limits.queued_clients, ..self.limits };
-        Self { limits, keepalive: self.keepalive, logging: self.logging, ..running.clone() }
+        let limits = Limits {
+            queued_clients: running.limits.queued_clients,
+            ..self.limits
+        };
+        Self {
+            limits,
+            keepalive: self.keepalive,
+            logging: self.logging,
+            ..running.clone()
+        }
     }
 }
 
@@ -144,7 +152,10 @@ fn refuse_unsupported_access(document: &Document) -> Result<(), Error> {
     }
     let drivers = document.list("access_drivers").unwrap_or_default();
     match drivers.iter().find(|driver| *driver != "none") {
-        Some(driver) => Err(document.meaning("access_drivers", format!("\"{driver}\" is not supported yet; leave the list empty"))),
+        Some(driver) => Err(document.meaning(
+            "access_drivers",
+            format!("\"{driver}\" is not supported yet; leave the list empty"),
+        )),
         None => Ok(()),
     }
 }
@@ -168,16 +179,26 @@ fn limits(document: &Document) -> Result<Limits, Error> {
         client_requests: document.count("max_client_requests"),
     };
     match limits.anonymous_clients {
-        Some(anonymous) if anonymous > limits.clients => {
-            Err(document.meaning("max_clients", format!("it is {}, less than max_anonymous_clients, which is {anonymous}", limits.clients)))
-        }
+        Some(anonymous) if anonymous > limits.clients => Err(document.meaning(
+            "max_clients",
+            format!(
+                "it is {}, less than max_anonymous_clients, which is {anonymous}",
+                limits.clients
+            ),
+        )),
         _ => Ok(limits),
     }
 }
 
 fn keepalive(document: &Document, interval: &str, count: &str) -> Keepalive {
     let seconds = document.number(interval);
-    Keepalive { interval: u64::try_from(seconds).ok().filter(|s| *s > 0).map(Duration::from_secs), count: document.count(count) }
+    Keepalive {
+        interval: u64::try_from(seconds)
+            .ok()
+            .filter(|s| *s > 0)
+            .map(Duration::from_secs),
+        count: document.count(count),
+    }
 }
 
 fn host_uuid(document: &Document) -> HostUuid {

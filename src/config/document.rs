@@ -88,13 +88,19 @@ impl Document {
     /// # Errors
     /// See [`Error`].
     pub fn read(table: &'static Table, file: &Path, presence: Presence) -> Result<Self, Error> {
-        let unreadable = |reason| Error::Unreadable { file: file.to_owned(), reason };
+        let unreadable = |reason| Error::Unreadable {
+            file: file.to_owned(),
+            reason,
+        };
         match std::fs::read(file) {
             Ok(bytes) => {
-                let text = String::from_utf8(bytes).map_err(|_| unreadable(io::Error::other("it is not UTF-8 text")))?;
+                let text = String::from_utf8(bytes)
+                    .map_err(|_| unreadable(io::Error::other("it is not UTF-8 text")))?;
                 Self::from_text(table, file, &text)
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound && presence == Presence::Optional => Self::from_text(table, file, ""),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && presence == Presence::Optional => {
+                Self::from_text(table, file, "")
+            }
             Err(error) => Err(unreadable(error)),
         }
     }
@@ -104,8 +110,16 @@ impl Document {
     /// # Errors
     /// See [`Error`].
     pub fn from_text(table: &'static Table, file: &Path, text: &str) -> Result<Self, Error> {
-        let entries = syntax::parse(text).map_err(|reason| Error::Syntax { file: file.to_owned(), reason })?;
-        let mut document = Self { table, file: file.to_owned(), settings: BTreeMap::new(), notices: Vec::new() };
+        let entries = syntax::parse(text).map_err(|reason| Error::Syntax {
+            file: file.to_owned(),
+            reason,
+        })?;
+        let mut document = Self {
+            table,
+            file: file.to_owned(),
+            settings: BTreeMap::new(),
+            notices: Vec::new(),
+        };
         for entry in entries {
             document.add(entry)?;
         }
@@ -149,7 +163,11 @@ impl Document {
 
     /// An error about the meaning of a key's value.
     pub(super) fn meaning(&self, key: &'static str, problem: impl Into<String>) -> Error {
-        Error::Meaning { file: self.file.clone(), key, problem: problem.into() }
+        Error::Meaning {
+            file: self.file.clone(),
+            key,
+            problem: problem.into(),
+        }
     }
 
     pub(super) fn flag(&self, name: &str) -> bool {
@@ -216,14 +234,27 @@ impl Document {
                 Some(owner) => format!("ignored: it is a setting of {owner}"),
                 None => "ignored: there is no such key".to_owned(),
             };
-            self.notices.push(Notice { line: entry.line, key: entry.name, about });
+            self.notices.push(Notice {
+                line: entry.line,
+                key: entry.name,
+                about,
+            });
             return Ok(());
         };
         if !key.kind.allows(&entry.value) {
-            return Err(Error::Value { file: self.file.clone(), line: entry.line, key: entry.name, expected: key.kind.expected() });
+            return Err(Error::Value {
+                file: self.file.clone(),
+                line: entry.line,
+                key: entry.name,
+                expected: key.kind.expected(),
+            });
         }
         if let Some(about) = self.oddity(key) {
-            self.notices.push(Notice { line: entry.line, key: entry.name, about: about.to_owned() });
+            self.notices.push(Notice {
+                line: entry.line,
+                key: entry.name,
+                about: about.to_owned(),
+            });
         }
         self.settings.entry(key.name).or_insert(entry.value);
         Ok(())

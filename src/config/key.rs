@@ -97,8 +97,20 @@ pub enum Support {
 }
 
 /// Shortest way to write a key in a table.
-pub(super) const fn key(name: &'static str, kind: Kind, default: Default, support: Support, doc: &'static str) -> Key {
-    Key { name, kind, default, support, doc }
+pub(super) const fn key(
+    name: &'static str,
+    kind: Kind,
+    default: Default,
+    support: Support,
+    doc: &'static str,
+) -> Key {
+    Key {
+        name,
+        kind,
+        default,
+        support,
+        doc,
+    }
 }
 
 impl Table {
@@ -116,7 +128,10 @@ impl Table {
     /// Whom a key belongs to that is libvirt's but not this daemon's.
     #[must_use]
     pub fn foreign(&self, name: &str) -> Option<&'static str> {
-        self.foreign.iter().find(|(key, _)| *key == name).map(|(_, owner)| *owner)
+        self.foreign
+            .iter()
+            .find(|(key, _)| *key == name)
+            .map(|(_, owner)| *owner)
     }
 }
 
@@ -126,7 +141,9 @@ impl Kind {
     pub fn allows(self, value: &Value) -> bool {
         match (self, value) {
             (Self::Flag, Value::Number(n)) => matches!(n, 0 | 1),
-            (Self::Number(min, max) | Self::NumberOrWord(min, max, _), Value::Number(n)) => (min..=max).contains(n),
+            (Self::Number(min, max) | Self::NumberOrWord(min, max, _), Value::Number(n)) => {
+                (min..=max).contains(n)
+            }
             (Self::NumberOrWord(_, _, word), Value::Text(text)) => text == word,
             (Self::Text | Self::ListOrText, Value::Text(_)) => true,
             (Self::Path, Value::Text(text)) => text.is_empty() || text.starts_with('/'),
@@ -134,9 +151,9 @@ impl Kind {
             (Self::Mode, Value::Text(text)) => mode(text).is_some(),
             (Self::Uuid, Value::Text(text)) => uuid(text).is_some(),
             (Self::List | Self::ListOrText, Value::List(items)) => items.iter().all(is_text),
-            (Self::Words(words), Value::List(items)) => {
-                items.iter().all(|item| matches!(item, Value::Text(text) if words.contains(&text.as_str())))
-            }
+            (Self::Words(words), Value::List(items)) => items
+                .iter()
+                .all(|item| matches!(item, Value::Text(text) if words.contains(&text.as_str()))),
             _ => false,
         }
     }
@@ -165,7 +182,9 @@ impl Kind {
 /// A file mode from its octal digits.
 pub(super) fn mode(text: &str) -> Option<u32> {
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    u32::from_str_radix(text, 8).ok().filter(|mode| digits && *mode <= 0o777)
+    u32::from_str_radix(text, 8)
+        .ok()
+        .filter(|mode| digits && *mode <= 0o777)
 }
 
 /// A UUID that can tell hosts apart.

@@ -95,6 +95,9 @@ impl LockdConfig {
     /// Whether `path` is one of its directories, all of which virtlockd makes when asked to.
     #[must_use]
     pub fn keeps(&self, path: &FsPath) -> bool {
-        [&self.file_dir, &self.lvm_dir, &self.scsi_dir].into_iter().flatten().any(|dir| dir == path)
+        [&self.file_dir, &self.lvm_dir, &self.scsi_dir]
+            .into_iter()
+            .flatten()
+            .any(|dir| dir == path)
     }
 }

@@ -245,7 +245,9 @@ impl QemuConfig {
     pub fn lockd_document(document: &Document) -> Result<Option<Document>, Error> {
         let file = document.file().with_file_name(LOCKD.file);
         let read = || Document::read(&LOCKD, &file, Presence::Optional);
-        (document.text("lock_manager") == Some("lockd")).then(read).transpose()
+        (document.text("lock_manager") == Some("lockd"))
+            .then(read)
+            .transpose()
     }
 
     /// Takes the values out of a document of [`super::QEMU`], and the lock manager's.
@@ -297,9 +299,13 @@ impl QemuConfig {
 fn refuse_unsupported_labels(document: &Document) -> Result<(), Error> {
     let drivers = document.list("security_driver").unwrap_or_default();
     match drivers.iter().find(|driver| *driver != "none") {
-        Some(driver) => Err(document
-            .meaning("security_driver", format!("\"{driver}\" is not supported yet; set \"none\": owner and mode protect guests then"))),
-        None if drivers.len() > 1 => Err(document.meaning("security_driver", "\"none\" stands alone, not in a list")),
+        Some(driver) => Err(document.meaning(
+            "security_driver",
+            format!("\"{driver}\" is not supported yet; set \"none\": owner and mode protect guests then"),
+        )),
+        None if drivers.len() > 1 => {
+            Err(document.meaning("security_driver", "\"none\" stands alone, not in a list"))
+        }
         None => Ok(()),
     }
 }
@@ -308,8 +314,10 @@ fn refuse_unsupported_labels(document: &Document) -> Result<(), Error> {
 fn refuse_lock_managers(document: &Document) -> Result<(), Error> {
     match document.text("lock_manager") {
         None | Some("nop" | "lockd") => Ok(()),
-        Some(manager) => Err(document
-            .meaning("lock_manager", format!("\"{manager}\" is not supported; set \"lockd\", or \"nop\": disks have no leases then"))),
+        Some(manager) => Err(document.meaning(
+            "lock_manager",
+            format!("\"{manager}\" is not supported; set \"lockd\", or \"nop\": disks have no leases then"),
+        )),
     }
 }
 
@@ -370,9 +378,15 @@ fn vnc(document: &Document) -> Vnc {
 }
 
 fn ports(document: &Document, min: &'static str, max: &'static str) -> Result<PortRange, Error> {
-    let range = PortRange { min: document.count(min), max: document.count(max) };
+    let range = PortRange {
+        min: document.count(min),
+        max: document.count(max),
+    };
     if range.min > range.max {
-        return Err(document.meaning(min, format!("it is {}, more than {max}, which is {}", range.min, range.max)));
+        return Err(document.meaning(
+            min,
+            format!("it is {}, more than {max}, which is {}", range.min, range.max),
+        ));
     }
     Ok(range)
 }
@@ -414,9 +428,18 @@ fn which_guests(word: &str) -> AutoShutdown {
 }
 
 fn paths(document: &Document) -> Paths {
-    let hugetlbfs =
-        document.list("hugetlbfs_mount").map(|mounts| mounts.into_iter().filter(|mount| !mount.is_empty()).map(PathBuf::from).collect());
-    Paths { auto_dump: document.path("auto_dump_path"), memory_backing: document.path("memory_backing_dir"), hugetlbfs }
+    let hugetlbfs = document.list("hugetlbfs_mount").map(|mounts| {
+        mounts
+            .into_iter()
+            .filter(|mount| !mount.is_empty())
+            .map(PathBuf::from)
+            .collect()
+    });
+    Paths {
+        auto_dump: document.path("auto_dump_path"),
+        memory_backing: document.path("memory_backing_dir"),
+        hugetlbfs,
+    }
 }
 
 fn nvram(document: &Document) -> Result<Option<Vec<(PathBuf, PathBuf)>>, Error> {
@@ -426,7 +449,9 @@ fn nvram(document: &Document) -> Result<Option<Vec<(PathBuf, PathBuf)>>, Error> 
     pairs
         .iter()
         .map(|pair| match pair.split_once(':') {
-            Some((code, vars)) if !code.is_empty() && !vars.is_empty() => Ok((PathBuf::from(code), PathBuf::from(vars))),
+            Some((code, vars)) if !code.is_empty() && !vars.is_empty() => {
+                Ok((PathBuf::from(code), PathBuf::from(vars)))
+            }
             _ => Err(document.meaning("nvram", format!("\"{pair}\" is not FIRMWARE:VARIABLES"))),
         })
         .collect::<Result<_, _>>()

@@ -12,7 +12,10 @@ pub fn render(table: &Table) -> String {
     let mut text = String::new();
     comment(&mut text, table.about);
     text.push_str("#\n");
-    comment(&mut text, "Every setting is optional. What is commented out shows the default, or an example where\nthere is none.");
+    comment(
+        &mut text,
+        "Every setting is optional. What is commented out shows the default, or an example where\nthere is none.",
+    );
     for section in table.sections {
         let _ = write!(text, "\n\n## {}\n", section.title);
         for key in section.keys {

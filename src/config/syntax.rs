@@ -112,12 +112,17 @@ impl<'a> Reader<'a> {
             return Err(self.wrong("expected digits"));
         }
         let sign = if negative { "-" } else { "" };
-        format!("{sign}{digits}").parse().map(Value::Number).map_err(|_| self.wrong("the number does not fit into 64 bits"))
+        format!("{sign}{digits}")
+            .parse()
+            .map(Value::Number)
+            .map_err(|_| self.wrong("the number does not fit into 64 bits"))
     }
 
     fn text(&mut self) -> Result<Value, SyntaxError> {
         if let Some(rest) = self.rest.strip_prefix(r#"""""#) {
-            let end = rest.find(r#"""""#).ok_or_else(|| self.wrong("a string in triple quotes does not end"))?;
+            let end = rest
+                .find(r#"""""#)
+                .ok_or_else(|| self.wrong("a string in triple quotes does not end"))?;
             let text = &rest[..end];
             self.line += text.matches('\n').count();
             self.rest = &rest[end + 3..];
@@ -196,6 +201,9 @@ impl<'a> Reader<'a> {
     }
 
     fn wrong(&self, problem: &'static str) -> SyntaxError {
-        SyntaxError { line: self.line, problem }
+        SyntaxError {
+            line: self.line,
+            problem,
+        }
     }
 }

@@ -44,7 +44,12 @@ pub(super) struct Lenient<S> {
 
 impl<S> Lenient<S> {
     pub(super) fn new(inner: S) -> Self {
-        Self { inner, raw: BytesMut::new(), ready: BytesMut::new(), pass: PREFACE }
+        Self {
+            inner,
+            raw: BytesMut::new(),
+            ready: BytesMut::new(),
+            pass: PREFACE,
+        }
     }
 
     /// Moves what can be moved from `raw` to `ready`.
@@ -58,7 +63,8 @@ impl<S> Lenient<S> {
             if self.pass > 0 || self.raw.len() < FRAME_HEAD {
                 return;
             }
-            let length = usize::from(self.raw[0]) << 16 | usize::from(self.raw[1]) << 8 | usize::from(self.raw[2]);
+            let length =
+                usize::from(self.raw[0]) << 16 | usize::from(self.raw[1]) << 8 | usize::from(self.raw[2]);
             if self.raw[3] != HEADERS || length > LOOKED_AT {
                 self.pass = FRAME_HEAD + length;
                 continue;
@@ -165,8 +171,12 @@ fn string_length(value: &[u8]) -> Option<usize> {
 /// Whether the string, length included, is no authority: it has a slash or a percent sign. In Huffman code both are six
 /// bits; to look for them the string is decoded as far as the short codes go, which are all that paths are made of.
 fn is_no_authority(value: &[u8]) -> bool {
-    let Some((length, start)) = integer(value, 0, 7) else { return false };
-    let Some(text) = value.get(start..start + length) else { return false };
+    let Some((length, start)) = integer(value, 0, 7) else {
+        return false;
+    };
+    let Some(text) = value.get(start..start + length) else {
+        return false;
+    };
     match value[0] & 0x80 != 0 {
         true => huffman_has_slash(text),
         false => text.iter().any(|b| matches!(b, b'/' | b'%' | b'@')),
@@ -184,12 +194,17 @@ const SHORT_CODES: &[(u32, u32, &[u8])] = &[
 /// Whether a Huffman string has a slash or a percent sign before anything that short codes can't say.
 fn huffman_has_slash(text: &[u8]) -> bool {
     let (mut code, mut length) = (0_u32, 0_u32);
-    for bit in text.iter().flat_map(|byte| (0..8).rev().map(move |shift| u32::from(byte >> shift & 1))) {
+    for bit in text
+        .iter()
+        .flat_map(|byte| (0..8).rev().map(move |shift| u32::from(byte >> shift & 1)))
+    {
         (code, length) = (code << 1 | bit, length + 1);
         if length > 8 {
             return false;
         }
-        let Some((_, first, characters)) = SHORT_CODES.iter().find(|(l, ..)| *l == length) else { continue };
+        let Some((_, first, characters)) = SHORT_CODES.iter().find(|(l, ..)| *l == length) else {
+            continue;
+        };
         let character = code.checked_sub(*first).and_then(|i| characters.get(i as usize));
         match character {
             Some(b'/' | b'%') => return true,
@@ -201,7 +216,11 @@ fn huffman_has_slash(text: &[u8]) -> bool {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Lenient<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         while this.ready.is_empty() {
             let mut chunk = [0; CHUNK];
@@ -233,7 +252,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Lenient<S> {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_shutdown(cx)
     }
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
     }
     fn is_write_vectored(&self) -> bool {
@@ -279,10 +302,24 @@ mod tests {
     #[tokio::test]
     async fn a_path_is_replaced_and_an_authority_is_not() {
         let preface = [b'P'; PREFACE];
-        for (sent, seen) in [("/run/libvirt/virtqemud-grpc-sock", "localhost"), ("localhost", "localhost"), ("a:80", "a:80"), ("/x", "lo")]
-        {
-            let sent = [&preface[..], &frame(&literal(sent.as_bytes())), b"\0\0\x02\0\0\0\0\0\x01hi"].concat();
-            let expected = [&preface[..], &frame(&literal(seen.as_bytes())), b"\0\0\x02\0\0\0\0\0\x01hi"].concat();
+        for (sent, seen) in [
+            ("/run/libvirt/virtqemud-grpc-sock", "localhost"),
+            ("localhost", "localhost"),
+            ("a:80", "a:80"),
+            ("/x", "lo"),
+        ] {
+            let sent = [
+                &preface[..],
+                &frame(&literal(sent.as_bytes())),
+                b"\0\0\x02\0\0\0\0\0\x01hi",
+            ]
+            .concat();
+            let expected = [
+                &preface[..],
+                &frame(&literal(seen.as_bytes())),
+                b"\0\0\x02\0\0\0\0\0\x01hi",
+            ]
+            .concat();
             for pieces in [1, 7, 4096] {
                 assert_eq!(through(&sent, pieces).await, expected);
             }
@@ -294,7 +331,9 @@ mod tests {
         // "/tmp" is 011000 01001 101001 101011, then ones.
         assert!(huffman_has_slash(&[0b0110_0001, 0b0011_0100, 0b1101_0111]));
         // "www.example.com" of RFC 7541, C.4.1.
-        assert!(!huffman_has_slash(&[0xf1, 0xe3, 0xc2, 0xe5, 0xf2, 0x3a, 0x6b, 0xa0, 0xab, 0x90, 0xf4, 0xff]));
+        assert!(!huffman_has_slash(&[
+            0xf1, 0xe3, 0xc2, 0xe5, 0xf2, 0x3a, 0x6b, 0xa0, 0xab, 0x90, 0xf4, 0xff
+        ]));
     }
 
     proptest! {

@@ -20,8 +20,13 @@ const DETACHED: &str = "--detached";
 /// When the program cannot be run again.
 pub fn start(arguments: impl IntoIterator<Item = OsString>) -> io::Result<bool> {
     let program = std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into());
-    let mut child =
-        Command::new(program).arg0("virtqemud").args(arguments).arg(DETACHED).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+    let mut child = Command::new(program)
+        .arg0("virtqemud")
+        .args(arguments)
+        .arg(DETACHED)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()?;
     let mut word = Vec::new();
     if let Some(stdout) = child.stdout.take() {
         stdout.take(READY.len() as u64).read_to_end(&mut word)?;
@@ -48,7 +53,10 @@ pub fn detach() -> io::Result<()> {
 pub(super) fn ready() -> io::Result<()> {
     let mut stdout = io::stdout();
     let told = stdout.write_all(READY).and_then(|()| stdout.flush());
-    let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
+    let null = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/null")?;
     dup2_stdout(&null)?;
     dup2_stderr(&null)?;
     // Whoever waited may be gone; the daemon runs on.

@@ -44,7 +44,12 @@ impl Fronts {
         let admin = Arc::new(compat::Options::new(work.service.clone(), system));
         let clients = grpc::Clients::new(libvirt.clients.watch());
         let seen_admin = admin.clients.watch();
-        let front = grpc::Front::new(work.service.clone(), setup.daemon.clone(), clients.clone(), setup.stop.clone());
+        let front = grpc::Front::new(
+            work.service.clone(),
+            setup.daemon.clone(),
+            clients.clone(),
+            setup.stop.clone(),
+        );
         follow(&libvirt, &setup.daemon, limits);
         follow(&admin, &setup.daemon, admin_limits);
         let tasks = [
@@ -59,7 +64,11 @@ impl Fronts {
                 }
             }
         };
-        Ok(Self { clients, admin: seen_admin, ended: Box::pin(ended) })
+        Ok(Self {
+            clients,
+            admin: seen_admin,
+            ended: Box::pin(ended),
+        })
     }
 
     /// Counts the clients of all fronts.
@@ -76,8 +85,12 @@ impl Listeners {
             let listener = UnixListener::from_std(listener)?;
             let libvirt = |kind, listener| compat::Socket { kind, listener };
             match role {
-                Role::Main => listeners.libvirt.push(libvirt(compat::SocketKind::ReadWrite, listener)),
-                Role::ReadOnly => listeners.libvirt.push(libvirt(compat::SocketKind::ReadOnly, listener)),
+                Role::Main => listeners
+                    .libvirt
+                    .push(libvirt(compat::SocketKind::ReadWrite, listener)),
+                Role::ReadOnly => listeners
+                    .libvirt
+                    .push(libvirt(compat::SocketKind::ReadOnly, listener)),
                 Role::Admin => listeners.admin.push(libvirt(compat::SocketKind::Admin, listener)),
                 Role::Grpc | Role::GrpcReadOnly => listeners.grpc.push((listener, role.read_only())),
             }
@@ -93,7 +106,11 @@ pub(crate) fn neighbours(setup: &Setup) -> PathBuf {
 }
 
 /// Keeps the limits of a front what the configuration says.
-fn follow(options: &Arc<compat::Options>, config: &watch::Receiver<Arc<DaemonConfig>>, limits: fn(&DaemonConfig) -> compat::Limits) {
+fn follow(
+    options: &Arc<compat::Options>,
+    config: &watch::Receiver<Arc<DaemonConfig>>,
+    limits: fn(&DaemonConfig) -> compat::Limits,
+) {
     let mut config = config.clone();
     let apply = move |options: &compat::Options, config: &DaemonConfig| {
         *options.limits.write().unwrap_or_else(PoisonError::into_inner) = limits(config);

@@ -64,7 +64,10 @@ struct Ticket(Arc<watch::Sender<usize>>);
 impl Clients {
     /// Counts gRPC clients beside `others`, which somebody else counts.
     pub(super) fn new(others: watch::Receiver<usize>) -> Self {
-        Self { grpc: Arc::new(watch::Sender::new(0)), others }
+        Self {
+            grpc: Arc::new(watch::Sender::new(0)),
+            others,
+        }
     }
 
     /// All of them.
@@ -97,15 +100,31 @@ impl Drop for Ticket {
 }
 
 impl Front {
-    pub(super) fn new(service: Service, config: watch::Receiver<Arc<DaemonConfig>>, clients: Clients, stop: CancellationToken) -> Self {
-        Self { service, config, clients, stop, tracker: TaskTracker::new() }
+    pub(super) fn new(
+        service: Service,
+        config: watch::Receiver<Arc<DaemonConfig>>,
+        clients: Clients,
+        stop: CancellationToken,
+    ) -> Self {
+        Self {
+            service,
+            config,
+            clients,
+            stop,
+            tracker: TaskTracker::new(),
+        }
     }
 
     /// Serves until the daemon stops; the clients of `read_only` listeners may only look.
     pub(super) async fn serve(self, listeners: Vec<(UnixListener, bool)>) {
         let accepting = listeners.into_iter().map(|(listener, read_only)| {
             let front = self.clone();
-            async move { front.stop.run_until_cancelled(front.accept(&listener, read_only)).await }
+            async move {
+                front
+                    .stop
+                    .run_until_cancelled(front.accept(&listener, read_only))
+                    .await
+            }
         });
         futures_util::future::join_all(accepting).await;
         self.tracker.close();
@@ -134,9 +153,22 @@ impl Front {
         let ticket = self.clients.enter();
         let front = self.clone();
         let label = unixfd::peer_label(&stream);
-        let more = label.map(|label| Arc::new(More { given: None, label: Some(label) }));
+        let more = label.map(|label| {
+            Arc::new(More {
+                given: None,
+                label: Some(label),
+            })
+        });
         self.tracker.spawn(async move {
-            front.connection(stream, Caller { peer: Peer { cred, read_only }, more }).await;
+            front
+                .connection(
+                    stream,
+                    Caller {
+                        peer: Peer { cred, read_only },
+                        more,
+                    },
+                )
+                .await;
             drop(ticket);
         });
     }
@@ -144,7 +176,10 @@ impl Front {
     async fn connection(&self, stream: UnixStream, caller: Caller) {
         let config = Arc::clone(&self.config.borrow());
         let service = self.service_for(caller.clone(), config.limits.client_requests);
-        let connection = builder(&config).serve_connection(TokioIo::new(Lenient::new(stream)), TowerToHyperService::new(service));
+        let connection = builder(&config).serve_connection(
+            TokioIo::new(Lenient::new(stream)),
+            TowerToHyperService::new(service),
+        );
         let mut connection = std::pin::pin!(connection);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
@@ -153,32 +188,48 @@ impl Front {
                 tokio::time::timeout(GRACE, connection).await.unwrap_or(Ok(()))
             }
         };
-        tracing::debug!(pid = caller.peer.cred.pid, error = ended.err().map(tracing::field::display), "gRPC client left");
+        tracing::debug!(
+            pid = caller.peer.cred.pid,
+            error = ended.err().map(tracing::field::display),
+            "gRPC client left"
+        );
     }
 
     fn service_for(
         &self,
         caller: Caller,
         calls: usize,
-    ) -> ConcurrencyLimit<impl tower::Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + use<>>
-    {
-        let service = self.service.clone().map_request(move |request: Request<Incoming>| {
-            let mut request = request.map(Body::new);
-            request.extensions_mut().insert(caller.peer);
-            if let Some(more) = &caller.more {
-                request.extensions_mut().insert(Arc::clone(more));
-            }
-            request
-        });
+    ) -> ConcurrencyLimit<
+        impl tower::Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future: Send>
+        + Clone
+        + use<>,
+    > {
+        let service = self
+            .service
+            .clone()
+            .map_request(move |request: Request<Incoming>| {
+                let mut request = request.map(Body::new);
+                request.extensions_mut().insert(caller.peer);
+                if let Some(more) = &caller.more {
+                    request.extensions_mut().insert(Arc::clone(more));
+                }
+                request
+            });
         ServiceBuilder::new().concurrency_limit(calls).service(service)
     }
 }
 
 fn builder(config: &DaemonConfig) -> http2::Builder<TokioExecutor> {
     let mut builder = http2::Builder::new(TokioExecutor::new());
-    builder.timer(TokioTimer::new()).max_concurrent_streams(STREAMS).max_header_list_size(HEADERS).max_send_buf_size(SEND_BUFFER);
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
+        .max_header_list_size(HEADERS)
+        .max_send_buf_size(SEND_BUFFER);
     if let Some(interval) = config.keepalive.interval {
-        builder.keep_alive_interval(interval).keep_alive_timeout(interval * config.keepalive.count.max(1));
+        builder
+            .keep_alive_interval(interval)
+            .keep_alive_timeout(interval * config.keepalive.count.max(1));
     }
     builder
 }

@@ -39,9 +39,20 @@ mod tests {
     fn users_start_the_time_anew() {
         let start = Instant::now();
         let mut idle = Idle::new(Duration::from_secs(30));
-        let seen = [(0, 0, false), (20, 0, false), (29, 1, false), (40, 0, false), (69, 0, false), (70, 0, true)];
+        let seen = [
+            (0, 0, false),
+            (20, 0, false),
+            (29, 1, false),
+            (40, 0, false),
+            (69, 0, false),
+            (70, 0, true),
+        ];
         for (second, users, over) in seen {
-            assert_eq!(idle.over(users, start + Duration::from_secs(second)), over, "{second}");
+            assert_eq!(
+                idle.over(users, start + Duration::from_secs(second)),
+                over,
+                "{second}"
+            );
         }
     }
 }

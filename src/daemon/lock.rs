@@ -48,20 +48,29 @@ pub enum LockError {
 impl LockFile {
     /// Locks the file at `path`, which need not exist yet, and writes this process's number into it.
     pub(super) fn acquire(path: &Path) -> Result<Self, LockError> {
-        let failed = |reason| LockError::Io { path: path.to_owned(), reason };
+        let failed = |reason| LockError::Io {
+            path: path.to_owned(),
+            reason,
+        };
         loop {
             let file = open(path).map_err(failed)?;
             match fcntl(&file, FcntlArg::F_SETLK(&whole())) {
                 Ok(_) => {}
                 Err(Errno::EACCES | Errno::EAGAIN) => {
                     let pid = holder(&file);
-                    return Err(LockError::Held { path: path.to_owned(), pid });
+                    return Err(LockError::Held {
+                        path: path.to_owned(),
+                        pid,
+                    });
                 }
                 Err(errno) => return Err(failed(errno.into())),
             }
             // A daemon that just ended may have unlinked the file after we opened it.
             if is_file_at(&file, path).map_err(failed)? {
-                let mut locked = Self { path: path.to_owned(), file };
+                let mut locked = Self {
+                    path: path.to_owned(),
+                    file,
+                };
                 locked.write_number().map_err(failed)?;
                 return Ok(locked);
             }
@@ -85,11 +94,23 @@ fn open(path: &Path) -> io::Result<File> {
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory)?;
     }
-    File::options().read(true).write(true).create(true).truncate(false).mode(0o644).open(path)
+    File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o644)
+        .open(path)
 }
 
 fn whole() -> libc::flock {
-    libc::flock { l_type: libc::F_WRLCK as libc::c_short, l_whence: libc::SEEK_SET as libc::c_short, l_start: 0, l_len: 1, l_pid: 0 }
+    libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 1,
+        l_pid: 0,
+    }
 }
 
 fn holder(file: &File) -> Option<i32> {

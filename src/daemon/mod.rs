@@ -146,13 +146,26 @@ impl Daemon {
         let around = surroundings(&options, &paths);
         let configuration = Configuration::load(options.config.as_deref(), &paths, around, log)?;
         if options.detached {
-            detach().map_err(|reason| StartError::Io { what: "cannot leave the terminal", reason })?;
+            detach().map_err(|reason| StartError::Io {
+                what: "cannot leave the terminal",
+                reason,
+            })?;
         }
         raise_file_limit();
-        let signals = Signals::new().map_err(|reason| StartError::Io { what: "cannot heed signals", reason })?;
+        let signals = Signals::new().map_err(|reason| StartError::Io {
+            what: "cannot heed signals",
+            reason,
+        })?;
         let locks = Locks::take(options.pid_file.as_deref(), &paths)?;
         match Sockets::open(&configuration.daemon(), &paths) {
-            Ok(sockets) => Ok(Self { options, paths, configuration, sockets, locks, signals }),
+            Ok(sockets) => Ok(Self {
+                options,
+                paths,
+                configuration,
+                sockets,
+                locks,
+                signals,
+            }),
             Err(error) => {
                 locks.release();
                 Err(error.into())
@@ -169,7 +182,14 @@ impl Daemon {
         M: FnOnce(Setup) -> F,
         F: Future<Output = anyhow::Result<Work>>,
     {
-        let Self { options, paths, mut configuration, sockets, locks, mut signals } = self;
+        let Self {
+            options,
+            paths,
+            mut configuration,
+            sockets,
+            locks,
+            mut signals,
+        } = self;
         let bound = sockets.bound().to_vec();
         notify::ready();
         if options.detached {
@@ -178,7 +198,12 @@ impl Daemon {
         if let Some(interval) = notify::watchdog_interval() {
             tokio::spawn(keep_watchdog(interval));
         }
-        let setup = Setup { paths, daemon: configuration.watch_daemon(), qemu: configuration.watch_qemu(), stop: CancellationToken::new() };
+        let setup = Setup {
+            paths,
+            daemon: configuration.watch_daemon(),
+            qemu: configuration.watch_qemu(),
+            stop: CancellationToken::new(),
+        };
         let made = tokio::select! {
             made = make(setup.clone()) => made.map(Some),
             () = heed(&mut signals, &mut configuration, None, || 0) => Ok(None),
@@ -200,7 +225,10 @@ impl Locks {
     /// be held by a daemon of another container that shares /run; one that was asked for must be had.
     fn take(asked: Option<&Path>, paths: &Paths) -> Result<Self, LockError> {
         let driver = LockFile::acquire(&paths.driver_lock())?;
-        let pid = match (asked, LockFile::acquire(&absolute(asked.unwrap_or(&paths.pid_file)))) {
+        let pid = match (
+            asked,
+            LockFile::acquire(&absolute(asked.unwrap_or(&paths.pid_file))),
+        ) {
             (_, Ok(pid)) => Some(pid),
             (None, Err(error @ LockError::Held { .. })) => {
                 tracing::warn!(%error, "no PID file");
@@ -223,7 +251,8 @@ impl Locks {
 /// Every client and every guest takes descriptors: use as many as the administrator allows.
 fn raise_file_limit() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
     if let Err(error) = raised {
         tracing::warn!(%error, "cannot raise the limit of open files");
     }
@@ -268,7 +297,12 @@ async fn serve(
 }
 
 /// Does what signals and the clock ask for, until the daemon is to stop.
-async fn heed(signals: &mut Signals, configuration: &mut Configuration, mut idle: Option<Idle>, users: impl Fn() -> usize) {
+async fn heed(
+    signals: &mut Signals,
+    configuration: &mut Configuration,
+    mut idle: Option<Idle>,
+    users: impl Fn() -> usize,
+) {
     let pace = idle.as_ref().map_or(NEVER, Idle::pace);
     let mut clock = tokio::time::interval(pace);
     loop {

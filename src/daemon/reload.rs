@@ -38,7 +38,12 @@ impl Configuration {
     ///
     /// # Errors
     /// When a file or the log's settings are wrong, or an output cannot be opened.
-    pub fn load(named: Option<&Path>, paths: &Paths, around: Surroundings, log: logging::Handle) -> Result<Self, StartError> {
+    pub fn load(
+        named: Option<&Path>,
+        paths: &Paths,
+        around: Surroundings,
+        log: logging::Handle,
+    ) -> Result<Self, StartError> {
         let daemon_file = super::absolute(named.unwrap_or(&paths.daemon_conf));
         let daemon_presence = match named {
             Some(_) => Presence::Required,
@@ -104,7 +109,11 @@ impl Configuration {
         documents.notice();
         let mut changes = documents.daemon.changes_since(&self.documents.daemon);
         let of_qemu = documents.qemu.changes_since(&self.documents.qemu);
-        let of_lockd = documents.lockd.as_ref().zip(self.documents.lockd.as_ref()).map(|(new, old)| new.changes_since(old));
+        let of_lockd = documents
+            .lockd
+            .as_ref()
+            .zip(self.documents.lockd.as_ref())
+            .map(|(new, old)| new.changes_since(old));
         for more in [of_qemu, of_lockd.unwrap_or_default()] {
             changes.live.extend(more.live);
             changes.restart.extend(more.restart);
@@ -121,7 +130,11 @@ impl Documents {
     fn read(daemon: &Path, presence: Presence, qemu: &Path) -> Result<Self, StartError> {
         let daemon = Document::read(&DAEMON, daemon, presence)?;
         let qemu = Document::read(&QEMU, qemu, Presence::Optional)?;
-        Ok(Self { lockd: QemuConfig::lockd_document(&qemu)?, daemon, qemu })
+        Ok(Self {
+            lockd: QemuConfig::lockd_document(&qemu)?,
+            daemon,
+            qemu,
+        })
     }
 
     fn qemu_config(&self) -> Result<QemuConfig, StartError> {
@@ -144,5 +157,8 @@ impl Documents {
 }
 
 fn apply_plan(log: &logging::Handle, plan: Plan) -> Result<(), StartError> {
-    log.apply(plan).map_err(|reason| StartError::Io { what: "cannot open the log", reason })
+    log.apply(plan).map_err(|reason| StartError::Io {
+        what: "cannot open the log",
+        reason,
+    })
 }

@@ -77,15 +77,24 @@ const ROLES: [(Role, &str, &str); 5] = [
     (Role::ReadOnly, "virtqemud-sock-ro", "virtqemud-ro.socket"),
     (Role::Admin, "virtqemud-admin-sock", "virtqemud-admin.socket"),
     (Role::Grpc, "virtqemud-grpc-sock", "virtqemud-grpc.socket"),
-    (Role::GrpcReadOnly, "virtqemud-grpc-sock-ro", "virtqemud-grpc-ro.socket"),
+    (
+        Role::GrpcReadOnly,
+        "virtqemud-grpc-sock-ro",
+        "virtqemud-grpc-ro.socket",
+    ),
 ];
 
 impl Sockets {
     /// Those that systemd handed over, or else new ones.
     pub(super) fn open(config: &DaemonConfig, paths: &Paths) -> Result<Self, SocketError> {
-        let inherited = sd_notify::listen_fds_with_names(false).map_err(|error| inherited_error("", &error))?;
+        let inherited =
+            sd_notify::listen_fds_with_names(false).map_err(|error| inherited_error("", &error))?;
         let inherited: Vec<(RawFd, String)> = inherited.collect();
-        if inherited.is_empty() { Self::bind(config, paths) } else { Self::adopt(inherited) }
+        if inherited.is_empty() {
+            Self::bind(config, paths)
+        } else {
+            Self::adopt(inherited)
+        }
     }
 
     /// Removes what the daemon bound. Only while the daemon's lock is held.
@@ -102,9 +111,15 @@ impl Sockets {
 
     fn bind(config: &DaemonConfig, paths: &Paths) -> Result<Self, SocketError> {
         let directory = config.sockets.directory.as_deref().unwrap_or(&paths.sockets);
-        make_directory(directory, paths.scope).map_err(|reason| SocketError::Bind { path: directory.to_owned(), reason })?;
+        make_directory(directory, paths.scope).map_err(|reason| SocketError::Bind {
+            path: directory.to_owned(),
+            reason,
+        })?;
         let owner = owner(config.sockets.group.as_deref())?;
-        let mut sockets = Self { all: Vec::new(), bound: Vec::new() };
+        let mut sockets = Self {
+            all: Vec::new(),
+            bound: Vec::new(),
+        };
         for (role, name, _) in ROLES {
             let path = directory.join(name);
             match bind_one(&path, role, config, owner) {
@@ -120,7 +135,10 @@ impl Sockets {
     }
 
     fn adopt(inherited: Vec<(RawFd, String)>) -> Result<Self, SocketError> {
-        let mut sockets = Self { all: Vec::new(), bound: Vec::new() };
+        let mut sockets = Self {
+            all: Vec::new(),
+            bound: Vec::new(),
+        };
         for (number, name) in inherited {
             let listener = take(number).map_err(|error| inherited_error(&name, &error))?;
             match role_of(&name, &listener) {
@@ -129,7 +147,10 @@ impl Sockets {
                 }
                 Some(role) => sockets.all.push(Socket { role, listener }),
                 None => {
-                    return Err(inherited_error(&name, &"neither its name nor its address is known"));
+                    return Err(inherited_error(
+                        &name,
+                        &"neither its name nor its address is known",
+                    ));
                 }
             }
         }
@@ -144,7 +165,12 @@ impl Role {
     }
 }
 
-fn bind_one(path: &Path, role: Role, config: &DaemonConfig, owner: Option<Owner>) -> io::Result<UnixListener> {
+fn bind_one(
+    path: &Path,
+    role: Role,
+    config: &DaemonConfig,
+    owner: Option<Owner>,
+) -> io::Result<UnixListener> {
     let mode = match role {
         Role::Main | Role::Grpc => config.sockets.rw_mode,
         Role::ReadOnly | Role::GrpcReadOnly => config.sockets.ro_mode,
@@ -156,7 +182,9 @@ fn bind_one(path: &Path, role: Role, config: &DaemonConfig, owner: Option<Owner>
     };
     let listener = unixfd::bind_listener(path, mode, owner)?;
     // The kernel bounds the queue by net.core.somaxconn, and nix by what fits the call.
-    let backlog = i32::try_from(queue).ok().and_then(|queue| Backlog::new(queue).ok());
+    let backlog = i32::try_from(queue)
+        .ok()
+        .and_then(|queue| Backlog::new(queue).ok());
     listen(&listener, backlog.unwrap_or(Backlog::MAXCONN))?;
     listener.set_nonblocking(true)?;
     Ok(listener)
@@ -164,10 +192,17 @@ fn bind_one(path: &Path, role: Role, config: &DaemonConfig, owner: Option<Owner>
 
 fn owner(group: Option<&str>) -> Result<Option<Owner>, SocketError> {
     let Some(group) = group else { return Ok(None) };
-    let by_name = nix::unistd::Group::from_name(group).ok().flatten().map(|group| group.gid.as_raw());
-    let gid =
-        by_name.or_else(|| group.strip_prefix('+').unwrap_or(group).parse().ok()).ok_or_else(|| SocketError::NoGroup(group.to_owned()))?;
-    Ok(Some(Owner { uid: nix::unistd::geteuid().as_raw(), gid }))
+    let by_name = nix::unistd::Group::from_name(group)
+        .ok()
+        .flatten()
+        .map(|group| group.gid.as_raw());
+    let gid = by_name
+        .or_else(|| group.strip_prefix('+').unwrap_or(group).parse().ok())
+        .ok_or_else(|| SocketError::NoGroup(group.to_owned()))?;
+    Ok(Some(Owner {
+        uid: nix::unistd::geteuid().as_raw(),
+        gid,
+    }))
 }
 
 fn make_directory(directory: &Path, scope: Scope) -> io::Result<()> {
@@ -175,7 +210,10 @@ fn make_directory(directory: &Path, scope: Scope) -> io::Result<()> {
         Scope::System => 0o755,
         Scope::Session => 0o700,
     };
-    std::fs::DirBuilder::new().recursive(true).mode(mode).create(directory)
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(directory)
 }
 
 /// Takes over a descriptor by its number. The copy is ours; the number itself stays with the
@@ -188,7 +226,9 @@ fn take(number: RawFd) -> io::Result<UnixListener> {
         return Err(io::Error::other("it is not listening"));
     }
     if family(&listener)? != Some(AddressFamily::Unix) {
-        return Err(io::Error::other("it is not a Unix socket; virtproxyd serves networks"));
+        return Err(io::Error::other(
+            "it is not a Unix socket; virtproxyd serves networks",
+        ));
     }
     listener.set_nonblocking(true)?;
     Ok(listener)
@@ -204,11 +244,20 @@ fn family(listener: &UnixListener) -> io::Result<Option<AddressFamily>> {
 fn role_of(name: &str, listener: &UnixListener) -> Option<Role> {
     let by_name = ROLES.iter().find(|(_, _, unit)| *unit == name);
     let address = listener.local_addr().ok();
-    let file = address.as_ref().and_then(|address| address.as_pathname()?.file_name());
-    let by_address = || ROLES.iter().find(|(_, file_name, _)| file == Some((*file_name).as_ref()));
+    let file = address
+        .as_ref()
+        .and_then(|address| address.as_pathname()?.file_name());
+    let by_address = || {
+        ROLES
+            .iter()
+            .find(|(_, file_name, _)| file == Some((*file_name).as_ref()))
+    };
     by_name.or_else(by_address).map(|(role, ..)| *role)
 }
 
 fn inherited_error(name: &str, problem: &dyn std::fmt::Display) -> SocketError {
-    SocketError::Inherited { name: name.to_owned(), problem: problem.to_string() }
+    SocketError::Inherited {
+        name: name.to_owned(),
+        problem: problem.to_string(),
+    }
 }

@@ -105,15 +105,22 @@ impl Condition {
     /// From libvirt's words, as status XML has them. An unknown reason of a known state is reason 0.
     pub fn from_words(state: &str, reason: &str) -> Option<Self> {
         let of_state = || Self::TABLE.iter().filter(|row| row.1 == state);
-        let row = of_state().find(|row| row.3 == reason).or_else(|| of_state().next())?;
-        Some(Self { state: row.0, reason: row.2 })
+        let row = of_state()
+            .find(|row| row.3 == reason)
+            .or_else(|| of_state().next())?;
+        Some(Self {
+            state: row.0,
+            reason: row.2,
+        })
     }
     /// Whether the guest has a QEMU process in this state.
     pub fn is_active(self) -> bool {
         !matches!(self.state(), RunState::Shutoff)
     }
     fn row(self) -> Option<&'static (u8, &'static str, u8, &'static str)> {
-        Self::TABLE.iter().find(|row| row.0 == self.state && row.2 == self.reason)
+        Self::TABLE
+            .iter()
+            .find(|row| row.0 == self.state && row.2 == self.reason)
     }
 }
 
@@ -131,9 +138,15 @@ mod tests {
     fn words_and_numbers_name_the_same_condition() {
         for row in Condition::TABLE {
             let condition = Condition::from_words(row.1, row.3).expect(row.1);
-            assert_eq!((condition.state_number(), condition.reason_number()), (i32::from(row.0), i32::from(row.2)));
+            assert_eq!(
+                (condition.state_number(), condition.reason_number()),
+                (i32::from(row.0), i32::from(row.2))
+            );
         }
-        assert_eq!(Condition::from_words("paused", "something new"), Some(Condition::PAUSED_UNKNOWN));
+        assert_eq!(
+            Condition::from_words("paused", "something new"),
+            Some(Condition::PAUSED_UNKNOWN)
+        );
         assert_eq!(Condition::from_words("on fire", "unknown"), None);
     }
 }

@@ -23,7 +23,11 @@ impl Document {
     /// Keeps a document.
     pub fn live(domain: impl Into<Arc<domxml::Domain>>) -> Arc<Self> {
         let domain = domain.into();
-        Arc::new(Self { facts: Facts::of(&domain), domain, text: OnceLock::new() })
+        Arc::new(Self {
+            facts: Facts::of(&domain),
+            domain,
+            text: OnceLock::new(),
+        })
     }
 
     fn text(&self) -> Arc<str> {
@@ -35,7 +39,9 @@ impl Document {
         if flags.has(FormatFlags::INACTIVE) {
             // A run without a stored configuration: what it would be stored as.
             shown.devices.drop_runtime();
-            shown.seclabels.retain(|s| s.kind != Some(domxml::security::SeclabelType::Dynamic));
+            shown
+                .seclabels
+                .retain(|s| s.kind != Some(domxml::security::SeclabelType::Dynamic));
         } else {
             shown.devices.show_actual();
         }
@@ -57,7 +63,11 @@ impl Stored {
     /// Keeps a document's text.
     pub fn new(domain: &domxml::Domain) -> Arc<Self> {
         let secure = domain.format(FormatFlags::SECURE | FormatFlags::INACTIVE).into();
-        Arc::new(Self { facts: Facts::of(domain), secure, plain: OnceLock::new() })
+        Arc::new(Self {
+            facts: Facts::of(domain),
+            secure,
+            plain: OnceLock::new(),
+        })
     }
 
     /// The document, parsed from its text.
@@ -65,7 +75,10 @@ impl Stored {
     /// # Errors
     /// None that is known: the text was written by us. It is an error rather than a panic should that fail.
     pub fn domain(&self) -> Result<Arc<domxml::Domain>> {
-        Ok(Arc::new(domxml::Domain::parse(&self.secure, ParseFlags::INACTIVE)?))
+        Ok(Arc::new(domxml::Domain::parse(
+            &self.secure,
+            ParseFlags::INACTIVE,
+        )?))
     }
 
     /// The text with secrets.
@@ -78,7 +91,11 @@ impl Stored {
             return Ok(Arc::clone(text));
         }
         let text = self.domain()?.format(FormatFlags::INACTIVE);
-        let text = if *text == *self.secure { Arc::clone(&self.secure) } else { text.into() };
+        let text = if *text == *self.secure {
+            Arc::clone(&self.secure)
+        } else {
+            text.into()
+        };
         Ok(Arc::clone(self.plain.get_or_init(|| text)))
     }
 }

@@ -51,9 +51,18 @@ impl Facts {
         Self {
             memory_kib,
             current_memory_kib: document.current_memory.map_or(memory_kib, |m| m.0),
-            vcpus: document.vcpu.as_ref().and_then(|v| v.current).unwrap_or(max_vcpus),
+            vcpus: document
+                .vcpu
+                .as_ref()
+                .and_then(|v| v.current)
+                .unwrap_or(max_vcpus),
             max_vcpus,
-            os_type: document.os.kind.as_ref().map_or("hvm", |t| t.value.as_str()).into(),
+            os_type: document
+                .os
+                .kind
+                .as_ref()
+                .map_or("hvm", |t| t.value.as_str())
+                .into(),
             title: text(&document.title),
             description: text(&document.description),
             memory_tuning: document.memtune,
@@ -73,7 +82,11 @@ impl DiskFacts {
         Self {
             target: disk.target.dev.as_str().into(),
             path: path.map(Into::into),
-            format: disk.driver.as_ref().and_then(|d| d.kind).unwrap_or(StorageFormat::Raw),
+            format: disk
+                .driver
+                .as_ref()
+                .and_then(|d| d.kind)
+                .unwrap_or(StorageFormat::Raw),
             device: disk.device,
         }
     }

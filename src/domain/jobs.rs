@@ -161,7 +161,14 @@ pub struct Jobs {
 impl Jobs {
     /// No job; at most `max_queued` may wait (0: any number).
     pub fn new(max_queued: usize) -> Self {
-        Self { next: 1, max_queued, plain: None, long: None, agent: None, waiting: VecDeque::new() }
+        Self {
+            next: 1,
+            max_queued,
+            plain: None,
+            long: None,
+            agent: None,
+            waiting: VecDeque::new(),
+        }
     }
 
     /// Asks for a job.
@@ -338,7 +345,13 @@ mod tests {
     fn want() -> impl Strategy<Value = Want> {
         prop_oneof![
             Just(Want::Agent),
-            prop_oneof![Just(Kind::Query), Just(Kind::Modify), Just(Kind::Suspend), Just(Kind::Abort)].prop_map(Want::Plain),
+            prop_oneof![
+                Just(Kind::Query),
+                Just(Kind::Modify),
+                Just(Kind::Suspend),
+                Just(Kind::Abort)
+            ]
+            .prop_map(Want::Plain),
             prop_oneof![Just(Long::Start), Just(Long::Save), Just(Long::Backup)].prop_map(Want::Long),
         ]
     }

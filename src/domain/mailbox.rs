@@ -54,7 +54,9 @@ impl Mailbox {
 
     /// Puts a message in when there is room; gives it back if the owner has ended.
     pub(super) async fn send(&self, message: Message) -> Result<(), Message> {
-        let Ok(permit) = self.room_for_commits.acquire().await else { return Err(message) };
+        let Ok(permit) = self.room_for_commits.acquire().await else {
+            return Err(message);
+        };
         let mut queues = self.queues();
         // Closed between the permit and the lock.
         if self.room_for_commits.is_closed() {
@@ -69,7 +71,9 @@ impl Mailbox {
 
     /// Puts in what QEMU said when there is room; it is lost if the owner has ended.
     pub(super) async fn send_event(&self, change: Change) {
-        let Ok(permit) = self.room_for_events.acquire().await else { return };
+        let Ok(permit) = self.room_for_events.acquire().await else {
+            return;
+        };
         self.queues().events.push_back(change);
         permit.forget();
         self.arrived.notify_one();

@@ -66,9 +66,27 @@ impl Domain {
         let view = Arc::new(view);
         let (publish, receiver) = watch::channel(Arc::clone(&view));
         let uuid = view.uuid;
-        tokio::spawn(Owner { world, view, publish, mailbox: Arc::clone(&mailbox) }.run());
-        let board = Mutex::new(Board { jobs: Jobs::new(max_queued), waiting: HashMap::new() });
-        Self { inner: Arc::new(Inner { uuid, mailbox, view: receiver, board }) }
+        tokio::spawn(
+            Owner {
+                world,
+                view,
+                publish,
+                mailbox: Arc::clone(&mailbox),
+            }
+            .run(),
+        );
+        let board = Mutex::new(Board {
+            jobs: Jobs::new(max_queued),
+            waiting: HashMap::new(),
+        });
+        Self {
+            inner: Arc::new(Inner {
+                uuid,
+                mailbox,
+                view: receiver,
+                board,
+            }),
+        }
     }
 
     /// Who it is.
@@ -92,10 +110,17 @@ impl Domain {
     ///
     /// # Errors
     /// What the change or writing its files gives; then nothing has changed. Reason [`GONE`] if the guest has left.
-    pub async fn commit(&self, change: impl FnOnce(&mut View) -> Result<Effects> + Send + 'static) -> Result<Arc<View>> {
+    pub async fn commit(
+        &self,
+        change: impl FnOnce(&mut View) -> Result<Effects> + Send + 'static,
+    ) -> Result<Arc<View>> {
         let (answer, receiver) = oneshot::channel();
         let message = Message::Commit(Box::new(change), answer);
-        self.inner.mailbox.send(message).await.map_err(|_| owner::gone())?;
+        self.inner
+            .mailbox
+            .send(message)
+            .await
+            .map_err(|_| owner::gone())?;
         receiver.await.map_err(|_| owner::gone())?
     }
 
@@ -130,8 +155,18 @@ impl Domain {
         let (id, receiver) = {
             let mut board = self.board();
             match board.jobs.ask(want) {
-                Answer::Granted(id) => return Ok(Job { domain: self.clone(), id }),
-                Answer::Full => return Err(Error::new(Code::OperationFailed, "cannot acquire state change lock due to max_queued limit")),
+                Answer::Granted(id) => {
+                    return Ok(Job {
+                        domain: self.clone(),
+                        id,
+                    });
+                }
+                Answer::Full => {
+                    return Err(Error::new(
+                        Code::OperationFailed,
+                        "cannot acquire state change lock due to max_queued limit",
+                    ));
+                }
                 Answer::Queued(id) => {
                     let (sender, receiver) = oneshot::channel();
                     board.waiting.insert(id, sender);
@@ -140,12 +175,18 @@ impl Domain {
             }
         };
         // From here the guard gives the place in the queue back, whatever happens.
-        let job = Job { domain: self.clone(), id };
+        let job = Job {
+            domain: self.clone(),
+            id,
+        };
         match tokio::time::timeout(limit, receiver).await {
             Ok(Ok(())) => Ok(job),
             _ => {
                 let holder = self.board().jobs.holder(want);
-                Err(Error::new(Code::OperationTimeout, format!("cannot acquire state change lock (held by {holder})")))
+                Err(Error::new(
+                    Code::OperationTimeout,
+                    format!("cannot acquire state change lock (held by {holder})"),
+                ))
             }
         }
     }
@@ -182,7 +223,10 @@ impl Job {
     ///
     /// # Errors
     /// As there.
-    pub async fn commit(&self, change: impl FnOnce(&mut View) -> Result<Effects> + Send + 'static) -> Result<Arc<View>> {
+    pub async fn commit(
+        &self,
+        change: impl FnOnce(&mut View) -> Result<Effects> + Send + 'static,
+    ) -> Result<Arc<View>> {
         self.domain.commit(change).await
     }
 }
@@ -194,7 +238,10 @@ impl Drop for Job {
         let mut granted = board.jobs.done(self.id);
         while let Some(id) = granted.pop() {
             // Who was granted but has given up waiting gives it on.
-            let taken = board.waiting.remove(&id).is_some_and(|waiter| waiter.send(()).is_ok());
+            let taken = board
+                .waiting
+                .remove(&id)
+                .is_some_and(|waiter| waiter.send(()).is_ok());
             if !taken {
                 granted.extend(board.jobs.done(id));
             }

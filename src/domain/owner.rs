@@ -42,7 +42,10 @@ impl Effects {
     }
     /// No events, and nothing to write.
     pub fn volatile() -> Self {
-        Self { volatile: true, ..Self::default() }
+        Self {
+            volatile: true,
+            ..Self::default()
+        }
     }
     /// The same, without writing the run's status file.
     #[must_use]
@@ -53,7 +56,10 @@ impl Effects {
     /// One lifecycle event, by libvirt's numbers.
     #[must_use]
     pub fn lifecycle(mut self, kind: i32, detail: i32) -> Self {
-        self.events.push((pb::EventKind::Lifecycle, Some(pb::event::Detail::Lifecycle(lifecycle(kind, detail)))));
+        self.events.push((
+            pb::EventKind::Lifecycle,
+            Some(pb::event::Detail::Lifecycle(lifecycle(kind, detail))),
+        ));
         self
     }
     /// One event of another kind.
@@ -175,13 +181,23 @@ pub(super) fn gone() -> Error {
     Error::new(crate::error::Code::NoDomain, "the domain is gone").because(GONE)
 }
 
-fn happenings(before: &View, after: &View, events: Vec<(pb::EventKind, Option<pb::event::Detail>)>) -> Vec<Happening> {
+fn happenings(
+    before: &View,
+    after: &View,
+    events: Vec<(pb::EventKind, Option<pb::event::Detail>)>,
+) -> Vec<Happening> {
     let last = events.len().saturating_sub(1);
     // A run's last events still carry its number.
     let id = if after.id() != 0 { after.id() } else { before.id() };
     let one = |(index, (kind, detail)): (usize, (pb::EventKind, Option<pb::event::Detail>))| {
         let detail = detail.map(|d| finish(d, after, index == last && !after.exists()));
-        Happening { uuid: after.uuid, name: name_at(before, after, &detail), id, kind, detail }
+        Happening {
+            uuid: after.uuid,
+            name: name_at(before, after, &detail),
+            id,
+            kind,
+            detail,
+        }
     };
     events.into_iter().enumerate().map(one).collect()
 }

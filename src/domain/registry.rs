@@ -5,7 +5,9 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, atomic::AtomicI32, atomic::Ordering},
+    sync::{
+        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, atomic::AtomicI32, atomic::Ordering,
+    },
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -38,7 +40,11 @@ impl Registry {
     pub fn new(store: Store, journal: Journal, max_queued: usize) -> Arc<Self> {
         Arc::new_cyclic(|weak| Self {
             maps: RwLock::default(),
-            world: Arc::new(World { store, journal, registry: weak.clone() }),
+            world: Arc::new(World {
+                store,
+                journal,
+                registry: weak.clone(),
+            }),
             next_id: AtomicI32::new(1),
             max_queued,
         })
@@ -74,7 +80,12 @@ impl Registry {
     /// # Errors
     /// `NoDomain`.
     pub fn by_uuid(&self, uuid: Uuid) -> Result<Domain> {
-        let found = self.read().by_uuid.get(&uuid).filter(|d| d.view().exists()).cloned();
+        let found = self
+            .read()
+            .by_uuid
+            .get(&uuid)
+            .filter(|d| d.view().exists())
+            .cloned();
         found.ok_or_else(|| no_domain(format!("no domain with matching uuid '{uuid}'")))
     }
     /// The guest with this name.
@@ -83,7 +94,11 @@ impl Registry {
     /// `NoDomain`.
     pub fn by_name(&self, name: &str) -> Result<Domain> {
         let maps = self.read();
-        let found = maps.by_name.get(name).filter(|d| is_called(&d.view(), name)).cloned();
+        let found = maps
+            .by_name
+            .get(name)
+            .filter(|d| is_called(&d.view(), name))
+            .cloned();
         found.ok_or_else(|| no_domain(format!("no domain with matching name '{name}'")))
     }
     /// The guest whose run has this number.
@@ -92,19 +107,32 @@ impl Registry {
     /// `NoDomain`.
     pub fn by_id(&self, id: i32) -> Result<Domain> {
         let maps = self.read();
-        let found = maps.by_id.get(&id).and_then(|uuid| maps.by_uuid.get(uuid)).cloned();
+        let found = maps
+            .by_id
+            .get(&id)
+            .and_then(|uuid| maps.by_uuid.get(uuid))
+            .cloned();
         found.ok_or_else(|| no_domain(format!("no domain with matching id {id}")))
     }
 
     /// All guests in the order of their names.
     pub fn all(&self) -> Vec<Domain> {
         let maps = self.read();
-        maps.by_name.iter().filter(|(name, d)| is_called(&d.view(), name)).map(|(_, d)| d.clone()).collect()
+        maps.by_name
+            .iter()
+            .filter(|(name, d)| is_called(&d.view(), name))
+            .map(|(_, d)| d.clone())
+            .collect()
     }
     /// The newest view of all guests in the order of their names.
     pub fn views(&self) -> Vec<Arc<View>> {
         let maps = self.read();
-        maps.by_name.iter().map(|(name, d)| (name, d.view())).filter(|(name, v)| is_called(v, name)).map(|(_, v)| v).collect()
+        maps.by_name
+            .iter()
+            .map(|(name, d)| (name, d.view()))
+            .filter(|(name, v)| is_called(v, name))
+            .map(|(_, v)| v)
+            .collect()
     }
 
     /// The guest that a document with this UUID and name is about: one that is there, or a new handle that nobody sees
@@ -116,9 +144,11 @@ impl Registry {
         let mut maps = self.write();
         match (maps.by_uuid.get(&uuid), maps.by_name.contains_key(name)) {
             (Some(domain), _) if &*domain.view().name == name => Ok(domain.clone()),
-            (None, false) => {
-                Ok(maps.insert(Domain::spawn(Arc::clone(&self.world), View::new(uuid, name.into(), first_generation()), self.max_queued)))
-            }
+            (None, false) => Ok(maps.insert(Domain::spawn(
+                Arc::clone(&self.world),
+                View::new(uuid, name.into(), first_generation()),
+                self.max_queued,
+            ))),
             _ => Err(maps.clash(uuid, name)),
         }
     }
@@ -134,7 +164,14 @@ impl Registry {
         if view.id() != 0 {
             maps.by_id.insert(view.id(), view.uuid);
         }
-        maps.insert(Domain::spawn(Arc::clone(&self.world), View { generation: first_generation(), ..view }, self.max_queued))
+        maps.insert(Domain::spawn(
+            Arc::clone(&self.world),
+            View {
+                generation: first_generation(),
+                ..view
+            },
+            self.max_queued,
+        ))
     }
 
     /// Keeps `new_name` for `uuid`, so that nobody takes it while the rename is on its way.
@@ -144,9 +181,15 @@ impl Registry {
     pub fn reserve_name(&self, uuid: Uuid, new_name: &str) -> Result<()> {
         let mut maps = self.write();
         if maps.by_name.contains_key(new_name) {
-            return Err(Error::invalid(format!("domain with name '{new_name}' already exists")));
+            return Err(Error::invalid(format!(
+                "domain with name '{new_name}' already exists"
+            )));
         }
-        let domain = maps.by_uuid.get(&uuid).cloned().ok_or_else(|| no_domain(format!("no domain with matching uuid '{uuid}'")))?;
+        let domain = maps
+            .by_uuid
+            .get(&uuid)
+            .cloned()
+            .ok_or_else(|| no_domain(format!("no domain with matching uuid '{uuid}'")))?;
         maps.by_name.insert(new_name.into(), domain);
         Ok(())
     }
@@ -195,11 +238,16 @@ impl Registry {
 impl Maps {
     fn clash(&self, uuid: Uuid, name: &str) -> Error {
         let message = match (self.by_uuid.get(&uuid), self.by_name.get(name)) {
-            (Some(domain), _) => format!("domain '{}' is already defined with uuid {uuid}", domain.view().name),
+            (Some(domain), _) => format!(
+                "domain '{}' is already defined with uuid {uuid}",
+                domain.view().name
+            ),
             (None, Some(other)) => format!("domain '{name}' already exists with uuid {}", other.uuid()),
             (None, None) => format!("domain '{name}' has just gone; try again"),
         };
-        Error::new(Code::OperationFailed, message).in_area(Area::Domain).because("DOM_EXIST")
+        Error::new(Code::OperationFailed, message)
+            .in_area(Area::Domain)
+            .because("DOM_EXIST")
     }
 
     fn insert(&mut self, domain: Domain) -> Domain {

@@ -34,12 +34,20 @@ pub fn taint(word: &str) -> Option<&'static str> {
 
 /// The text of the status file.
 pub(super) fn text(view: &View) -> String {
-    let Some(run) = &view.run else { return String::new() };
+    let Some(run) = &view.run else {
+        return String::new();
+    };
     let mut status = StatusDocument::clone(&run.status);
     status.state = view.condition.state_word().parse().unwrap_or_default();
     status.reason = view.condition.reason_word().to_owned();
     status.pid = run.pid;
-    status.taints = run.taints.iter().map(|t| Taint { flag: (*t).to_owned() }).collect();
+    status.taints = run
+        .taints
+        .iter()
+        .map(|t| Taint {
+            flag: (*t).to_owned(),
+        })
+        .collect();
     status.deprecations = run.deprecations.iter().map(|d| d.to_string()).collect();
     status.fakereboot = run.fake_reboot;
     status.domain = domxml::Domain::clone(&run.document.domain);
@@ -52,12 +60,20 @@ pub(super) fn text(view: &View) -> String {
 /// `Internal` if it has no process, id or known state.
 pub fn read(mut status: StatusDocument) -> Result<(Run, Condition)> {
     let document = std::mem::take(&mut status.domain);
-    let id = document.id.filter(|id| *id > 0).ok_or_else(|| Error::internal("the status file has no id"))?;
+    let id = document
+        .id
+        .filter(|id| *id > 0)
+        .ok_or_else(|| Error::internal("the status file has no id"))?;
     if status.pid <= 0 {
         return Err(Error::internal("the status file has no process"));
     }
     let condition = Condition::from_words(DomainState::as_str(status.state), &status.reason);
-    let condition = condition.ok_or_else(|| Error::internal(format!("unknown state '{}' in the status file", status.state.as_str())))?;
+    let condition = condition.ok_or_else(|| {
+        Error::internal(format!(
+            "unknown state '{}' in the status file",
+            status.state.as_str()
+        ))
+    })?;
     let run = Run {
         id,
         pid: status.pid,
@@ -80,5 +96,10 @@ pub fn read(mut status: StatusDocument) -> Result<(Run, Condition)> {
 
 /// The label that a live document says its process runs under.
 pub fn label(document: &domxml::Domain) -> Option<Arc<str>> {
-    document.seclabels.iter().find(|s| s.model.as_deref() == Some("dac")).and_then(|s| s.label.as_deref()).map(Into::into)
+    document
+        .seclabels
+        .iter()
+        .find(|s| s.model.as_deref() == Some("dac"))
+        .and_then(|s| s.label.as_deref())
+        .map(Into::into)
 }

@@ -55,7 +55,12 @@ pub struct Found {
 impl Store {
     /// Files below these places. Nothing is touched yet.
     pub fn new(paths: Arc<Paths>) -> Self {
-        Self { inner: Arc::new(Inner { paths, foreign: Mutex::default() }) }
+        Self {
+            inner: Arc::new(Inner {
+                paths,
+                foreign: Mutex::default(),
+            }),
+        }
     }
 
     /// Where the files are.
@@ -84,22 +89,35 @@ impl Store {
         self.finish_renames();
         let paths = &self.inner.paths;
         let runs = self.load_all(&paths.state, domxml::StatusDocument::parse)?;
-        let configs = self.load_all(&paths.config, |text| domxml::Domain::parse(text, ParseFlags::INACTIVE))?;
+        let configs = self.load_all(&paths.config, |text| {
+            domxml::Domain::parse(text, ParseFlags::INACTIVE)
+        })?;
         let mut autostart = HashSet::new();
         for path in xml_files(&paths.autostart())? {
             autostart.extend(path.file_stem().and_then(|s| s.to_str()).map(str::to_owned));
         }
-        Ok(Found { runs, configs, autostart })
+        Ok(Found {
+            runs,
+            configs,
+            autostart,
+        })
     }
 
-    fn load_all<T: Send>(&self, dir: &Path, parse: impl Fn(&str) -> Result<T, domxml::Error> + Sync) -> Result<Vec<Loaded<T>>> {
+    fn load_all<T: Send>(
+        &self,
+        dir: &Path,
+        parse: impl Fn(&str) -> Result<T, domxml::Error> + Sync,
+    ) -> Result<Vec<Loaded<T>>> {
         let paths = xml_files(dir)?;
         let read = |path: &PathBuf| match read_document(path, &parse) {
             Ok(None) => {
                 tracing::warn!(path = %path.display(), "this file is empty: a crash came before it was written");
                 None
             }
-            Ok(Some(content)) => Some(Loaded { path: path.clone(), content }),
+            Ok(Some(content)) => Some(Loaded {
+                path: path.clone(),
+                content,
+            }),
             Err(error) => {
                 tracing::error!(path = %path.display(), %error, "this file can't be read as a guest's; it is kept as it is and left alone");
                 self.foreign().insert(path.clone());
@@ -127,7 +145,9 @@ impl Store {
     /// Notes what is about to be done to a run, for a daemon that finds it half done.
     pub async fn note_intent(&self, uuid: uuid::Uuid, id: i32, what: impl Into<String>) {
         let (path, what) = (self.intent_path(uuid, id), what.into());
-        let note = move || write(&path, what.as_bytes(), false).map_err(|e| Error::system("cannot note an intent", e));
+        let note = move || {
+            write(&path, what.as_bytes(), false).map_err(|e| Error::system("cannot note an intent", e))
+        };
         if let Err(error) = blocking::file("noting an intent", note).await {
             tracing::warn!(%error, "should the daemon end now, the next one will not know what was meant");
         }
@@ -135,7 +155,8 @@ impl Store {
 
     /// Whether this was about to be done to the run.
     pub fn has_intent(&self, uuid: uuid::Uuid, id: i32, what: &str) -> bool {
-        self.intent(uuid, id).is_some_and(|noted| noted.lines().next() == Some(what))
+        self.intent(uuid, id)
+            .is_some_and(|noted| noted.lines().next() == Some(what))
     }
 
     /// What was about to be done to the run: the first line names it, the rest is its own.
@@ -154,15 +175,22 @@ impl Store {
 
     /// Forgets intents for runs that are no more: their numbers come again.
     pub fn forget_intents(&self, runs: &[(uuid::Uuid, i32)]) {
-        let kept: HashSet<PathBuf> = runs.iter().map(|(uuid, id)| self.intent_path(*uuid, *id)).collect();
+        let kept: HashSet<PathBuf> = runs
+            .iter()
+            .map(|(uuid, id)| self.intent_path(*uuid, *id))
+            .collect();
         let entries = fs::read_dir(self.own_dir()).into_iter().flatten().flatten();
-        let stale = entries.map(|e| e.path()).filter(|path| file_name(path).starts_with("intent-") && !kept.contains(path));
+        let stale = entries
+            .map(|e| e.path())
+            .filter(|path| file_name(path).starts_with("intent-") && !kept.contains(path));
         stale.for_each(|path| discard(&path));
     }
 
     /// Whether there is a status file that could not be read: what seems to belong to nobody may be that run's.
     pub fn keeps_runs(&self) -> bool {
-        self.foreign().iter().any(|path| path.parent() == Some(&self.inner.paths.state))
+        self.foreign()
+            .iter()
+            .any(|path| path.parent() == Some(&self.inner.paths.state))
     }
 
     /// Removes what a daemon that was killed left half made: temporary files, and directories and PID files of runs that
@@ -170,17 +198,39 @@ impl Store {
     pub fn sweep(&self, kept: &HashSet<PathBuf>) {
         let paths = &self.inner.paths;
         for dir in [&paths.config, &paths.state] {
-            let entries = fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path());
-            entries.filter(|path| file_name(path).ends_with(".xml.new")).for_each(|path| discard(&path));
+            let entries = fs::read_dir(dir)
+                .into_iter()
+                .flatten()
+                .flatten()
+                .map(|e| e.path());
+            entries
+                .filter(|path| file_name(path).ends_with(".xml.new"))
+                .for_each(|path| discard(&path));
         }
         if self.keeps_runs() {
             return;
         }
-        let entries = fs::read_dir(&paths.state).into_iter().flatten().flatten().map(|e| e.path());
-        entries.filter(|path| is_dead_pid_file(path)).for_each(|path| discard(&path));
-        for (dir, prefix) in [(paths.domains.clone(), "domain-"), (paths.state.join("channel"), "")] {
-            let entries = fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path());
-            let of_run = |path: &PathBuf| is_short_name(file_name(path).strip_prefix(prefix).unwrap_or_default()) && !kept.contains(path);
+        let entries = fs::read_dir(&paths.state)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|e| e.path());
+        entries
+            .filter(|path| is_dead_pid_file(path))
+            .for_each(|path| discard(&path));
+        for (dir, prefix) in [
+            (paths.domains.clone(), "domain-"),
+            (paths.state.join("channel"), ""),
+        ] {
+            let entries = fs::read_dir(dir)
+                .into_iter()
+                .flatten()
+                .flatten()
+                .map(|e| e.path());
+            let of_run = |path: &PathBuf| {
+                is_short_name(file_name(path).strip_prefix(prefix).unwrap_or_default())
+                    && !kept.contains(path)
+            };
             for path in entries.filter(of_run) {
                 if let Err(error) = fs::remove_dir_all(&path) {
                     tracing::warn!(path = %path.display(), %error, "what is left of a run can't be removed");
@@ -191,18 +241,30 @@ impl Store {
 
     /// Finishes renames that were cut off after the new file was written.
     fn finish_renames(&self) {
-        let entries = fs::read_dir(self.own_dir()).into_iter().flatten().flatten().map(|e| e.path());
+        let entries = fs::read_dir(self.own_dir())
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|e| e.path());
         for note in entries.filter(|path| file_name(path).starts_with("rename-")) {
             let text = fs::read_to_string(&note).unwrap_or_default();
             let uuid = format!("<uuid>{}</uuid>", file_name(&note).trim_start_matches("rename-"));
             // Both must be this guest's: a name may have become another's since.
-            let is_its = |name: &str| fs::read_to_string(self.config_path(name)).is_ok_and(|text| text.contains(&uuid));
-            if let Some((old, new)) = text.split_once('\n').filter(|(old, new)| is_its(old) && is_its(new)) {
+            let is_its = |name: &str| {
+                fs::read_to_string(self.config_path(name)).is_ok_and(|text| text.contains(&uuid))
+            };
+            if let Some((old, new)) = text
+                .split_once('\n')
+                .filter(|(old, new)| is_its(old) && is_its(new))
+            {
                 tracing::warn!(old, new, "finishing a rename that was cut off");
                 let link = self.autostart_path(old);
                 if fs::symlink_metadata(&link).is_ok() {
                     discard(&link);
-                    let relink = Step::Link { path: self.autostart_path(new), target: self.config_path(new) };
+                    let relink = Step::Link {
+                        path: self.autostart_path(new),
+                        target: self.config_path(new),
+                    };
                     if let Err(error) = relink.carry_out() {
                         tracing::warn!(guest = new, %error, "the guest does not start with the host any more");
                     }
@@ -255,7 +317,12 @@ impl Store {
         let note = self.rename_note(after.uuid);
         if renamed {
             let text = format!("{}\n{}", before.name, after.name);
-            steps.push(Step::Write { path: note.clone(), text, durable: false, needed: true });
+            steps.push(Step::Write {
+                path: note.clone(),
+                text,
+                durable: false,
+                needed: true,
+            });
         }
         self.config_steps(before, after, &mut steps)?;
         self.autostart_steps(before, after, &mut steps);
@@ -266,7 +333,12 @@ impl Store {
             (_, Some(_)) if !volatile => {
                 // A run that begins must have its file, or a restart would not find it; later ones only describe it better.
                 let needed = before.run.is_none();
-                steps.push(Step::Write { path: self.status_path(&after.name), text: status::text(after), durable: false, needed });
+                steps.push(Step::Write {
+                    path: self.status_path(&after.name),
+                    text: status::text(after),
+                    durable: false,
+                    needed,
+                });
             }
             (Some(_), None) => steps.push(Step::Remove(self.status_path(&before.name))),
             _ => {}
@@ -286,11 +358,19 @@ impl Store {
         let path = self.config_path(&after.name);
         if let Some(config) = &after.config {
             if self.foreign().contains(&path) {
-                let message = format!("'{}' holds something that can't be read as a guest's; move it away first", path.display());
+                let message = format!(
+                    "'{}' holds something that can't be read as a guest's; move it away first",
+                    path.display()
+                );
                 return Err(Error::new(Code::OperationFailed, message));
             }
             let text = head(&after.name) + &config.secure_text();
-            steps.push(Step::Write { path: path.clone(), text, durable: true, needed: true });
+            steps.push(Step::Write {
+                path: path.clone(),
+                text,
+                durable: true,
+                needed: true,
+            });
         }
         if before.config.is_some() && (after.config.is_none() || before.name != after.name) {
             steps.push(Step::Remove(self.config_path(&before.name)));
@@ -302,7 +382,10 @@ impl Store {
         let was = before.autostart && before.config.is_some();
         let is = after.autostart && after.config.is_some();
         if is && (!was || before.name != after.name) {
-            steps.push(Step::Link { path: self.autostart_path(&after.name), target: self.config_path(&after.name) });
+            steps.push(Step::Link {
+                path: self.autostart_path(&after.name),
+                target: self.config_path(&after.name),
+            });
         }
         if was && (!is || before.name != after.name) {
             steps.push(Step::Remove(self.autostart_path(&before.name)));
@@ -329,8 +412,16 @@ enum Step {
 impl Step {
     fn carry_out(self) -> Result<()> {
         match self {
-            Step::Write { path, text, durable, needed } => match write(&path, text.as_bytes(), durable) {
-                Err(error) if needed => Err(Error::system(format_args!("cannot write '{}'", path.display()), error)),
+            Step::Write {
+                path,
+                text,
+                durable,
+                needed,
+            } => match write(&path, text.as_bytes(), durable) {
+                Err(error) if needed => Err(Error::system(
+                    format_args!("cannot write '{}'", path.display()),
+                    error,
+                )),
                 Err(error) => {
                     tracing::warn!(path = %path.display(), %error, "the status file is out of date");
                     Ok(())
@@ -344,8 +435,16 @@ impl Step {
                     symlink(&target, &path)?;
                     sync_parent(&path)
                 };
-                link()
-                    .map_err(|e| Error::system(format_args!("Failed to create symlink '{}' to '{}'", path.display(), target.display()), e))
+                link().map_err(|e| {
+                    Error::system(
+                        format_args!(
+                            "Failed to create symlink '{}' to '{}'",
+                            path.display(),
+                            target.display()
+                        ),
+                        e,
+                    )
+                })
             }
             Step::Remove(path) => remove(&path)
                 .and_then(|()| sync_parent(&path))
@@ -370,7 +469,12 @@ pub fn write(path: &Path, content: &[u8], durable: bool) -> io::Result<()> {
     let replaces = path.exists();
     let attempt = || {
         path.parent().map_or(Ok(()), fs::create_dir_all)?;
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)?;
         file.write_all(content)?;
         if durable && replaces {
             file.sync_data()?;
@@ -389,7 +493,9 @@ pub fn write(path: &Path, content: &[u8], durable: bool) -> io::Result<()> {
 }
 
 fn file_name(path: &Path) -> &str {
-    path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
+    path.file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or_default()
 }
 
 /// Whether a PID file is of a guest's process that is no more. The daemon's own is no guest's.
@@ -403,7 +509,8 @@ fn is_dead_pid_file(path: &Path) -> bool {
 
 /// "ID-NAME", as directories of runs are called.
 fn is_short_name(text: &str) -> bool {
-    text.split_once('-').is_some_and(|(id, name)| id.parse::<i32>().is_ok_and(|id| id > 0) && !name.is_empty())
+    text.split_once('-')
+        .is_some_and(|(id, name)| id.parse::<i32>().is_ok_and(|id| id > 0) && !name.is_empty())
 }
 
 /// Removes a file that nobody needs; what can't be removed is in nobody's way.

@@ -34,7 +34,10 @@ impl Place {
         for path in [&paths.config, &paths.state] {
             fs::create_dir_all(path).unwrap();
         }
-        Self { registry: Registry::new(Store::new(paths), Journal::in_memory(1), max_queued), dir }
+        Self {
+            registry: Registry::new(Store::new(paths), Journal::in_memory(1), max_queued),
+            dir,
+        }
     }
 
     fn config(&self, name: &str) -> PathBuf {
@@ -52,7 +55,9 @@ impl Place {
         if self.registry.journal().version().counter == 0 {
             return Vec::new();
         }
-        let Next::Events(events) = self.registry.journal().next(0, 1_000).await else { panic!("the journal has expired") };
+        let Next::Events(events) = self.registry.journal().next(0, 1_000).await else {
+            panic!("the journal has expired")
+        };
         let one = |event: &Arc<pb::Event>| match &event.detail {
             Some(Detail::Lifecycle(l)) => (event.name.clone(), l.r#type, l.detail, l.gone),
             other => panic!("{other:?}"),
@@ -63,7 +68,9 @@ impl Place {
 
 fn document(n: u128, name: &str) -> domxml::Domain {
     let uuid = Uuid::from_u128(n);
-    let text = format!("<domain type='qemu'><name>{name}</name><uuid>{uuid}</uuid><memory>1024</memory><os><type>hvm</type></os></domain>");
+    let text = format!(
+        "<domain type='qemu'><name>{name}</name><uuid>{uuid}</uuid><memory>1024</memory><os><type>hvm</type></os></domain>"
+    );
     domxml::Domain::parse(&text, ParseFlags::INACTIVE).unwrap()
 }
 
@@ -82,7 +89,10 @@ fn undefines(view: &mut View) -> Result<Effects> {
 
 fn run(id: i32, document: domxml::Domain) -> Run {
     Run {
-        document: Document::live(domxml::Domain { id: Some(id), ..document }),
+        document: Document::live(domxml::Domain {
+            id: Some(id),
+            ..document
+        }),
         id,
         pid: 1,
         config: None,
@@ -116,9 +126,15 @@ async fn who_sees_an_event_finds_its_file_and_its_view() {
         let registry = Arc::clone(&place.registry);
         async move {
             for counter in 0..50 {
-                let Next::Events(events) = registry.journal().next(counter, 1).await else { panic!("expired") };
+                let Next::Events(events) = registry.journal().next(counter, 1).await else {
+                    panic!("expired")
+                };
                 let event = &events[0];
-                assert!(registry.store().config_path(&event.name).exists(), "{}", event.name);
+                assert!(
+                    registry.store().config_path(&event.name).exists(),
+                    "{}",
+                    event.name
+                );
                 let view = registry.by_name(&event.name).unwrap().view();
                 assert!(view.version.counter >= event.version.as_ref().unwrap().counter);
             }
@@ -139,8 +155,11 @@ async fn every_commit_changes_the_etag_and_commits_do_not_mix() {
             let domain = domain.clone();
             tokio::spawn(async move {
                 let count = |view: &mut View| {
-                    let title =
-                        view.config.as_ref().and_then(|c| c.domain().unwrap().title.clone()).map_or(0, |t| t.parse::<u32>().unwrap());
+                    let title = view
+                        .config
+                        .as_ref()
+                        .and_then(|c| c.domain().unwrap().title.clone())
+                        .map_or(0, |t| t.parse::<u32>().unwrap());
                     let mut next = document(1, "a");
                     next.title = Some((title + 1).to_string());
                     view.config = Some(Stored::new(&next));
@@ -156,8 +175,16 @@ async fn every_commit_changes_the_etag_and_commits_do_not_mix() {
     }
     assert_eq!(etags.len(), 100);
     let view = domain.view();
-    assert_eq!(view.config.as_ref().unwrap().domain().unwrap().title.as_deref(), Some("100"));
-    assert!(fs::read_to_string(place.config("a")).unwrap().contains("<title>100</title>"), "the file is of the last commit");
+    assert_eq!(
+        view.config.as_ref().unwrap().domain().unwrap().title.as_deref(),
+        Some("100")
+    );
+    assert!(
+        fs::read_to_string(place.config("a"))
+            .unwrap()
+            .contains("<title>100</title>"),
+        "the file is of the last commit"
+    );
 }
 
 #[tokio::test]
@@ -271,15 +298,24 @@ async fn a_name_is_kept_while_a_rename_is_on_its_way() {
     let place = Place::new();
     let domain = place.define(1, "old").await.unwrap();
     place.registry.reserve_name(domain.uuid(), "new").unwrap();
-    assert!(place.registry.claim(Uuid::from_u128(2), "new").is_err(), "somebody took the name");
+    assert!(
+        place.registry.claim(Uuid::from_u128(2), "new").is_err(),
+        "somebody took the name"
+    );
     assert!(place.registry.reserve_name(Uuid::from_u128(3), "new").is_err());
     assert!(place.registry.by_name("old").is_ok());
     domain.commit(renames(1, "new")).await.unwrap();
     assert!(place.registry.by_name("old").is_err());
     assert_eq!(place.registry.by_name("new").unwrap().uuid(), domain.uuid());
-    assert_eq!((place.config("old").exists(), place.config("new").exists()), (false, true));
+    assert_eq!(
+        (place.config("old").exists(), place.config("new").exists()),
+        (false, true)
+    );
     let told: Vec<_> = place.told().await.split_off(1);
-    assert_eq!(told, [("old".to_owned(), 1, 1, false), ("new".to_owned(), 0, 2, false)]);
+    assert_eq!(
+        told,
+        [("old".to_owned(), 1, 1, false), ("new".to_owned(), 0, 2, false)]
+    );
     // The old name is free.
     place.define(4, "old").await.unwrap();
 }
@@ -379,11 +415,22 @@ async fn the_last_event_of_a_guest_says_so() {
         })
         .await
         .unwrap();
-    let gone: Vec<_> = place.told().await.into_iter().map(|(_, kind, _, gone)| (kind, gone)).collect();
+    let gone: Vec<_> = place
+        .told()
+        .await
+        .into_iter()
+        .map(|(_, kind, _, gone)| (kind, gone))
+        .collect();
     assert_eq!(gone, [(0, false), (2, false), (1, false), (6, false), (5, true)]);
     assert!(domain.commit(undefines).await.unwrap_err().reason == Some(GONE));
     assert!(place.registry.by_uuid(domain.uuid()).is_err());
-    assert!(fs::read_dir(&place.registry.store().paths().state).unwrap().next().is_none(), "a status file is left");
+    assert!(
+        fs::read_dir(&place.registry.store().paths().state)
+            .unwrap()
+            .next()
+            .is_none(),
+        "a status file is left"
+    );
     assert!(place.dir.path().exists());
 }
 
@@ -421,7 +468,10 @@ async fn a_commit_that_is_on_its_way_stands_when_nobody_waits() {
     }));
     assert!((&mut commit).now_or_never().is_none());
     drop(commit);
-    let seen = tokio::time::timeout(SOON, domain.wait_for(|v| v.condition == Condition::SHUTOFF_FAILED));
+    let seen = tokio::time::timeout(
+        SOON,
+        domain.wait_for(|v| v.condition == Condition::SHUTOFF_FAILED),
+    );
     seen.await.unwrap();
 }
 
@@ -431,19 +481,31 @@ async fn a_job_is_waited_for_and_who_holds_it_is_named() {
     let domain = place.define(1, "a").await.unwrap();
     let start = domain.job(Want::Long(Long::Start)).await.unwrap();
     let began = std::time::Instant::now();
-    let error = domain.job_within(Want::Plain(Kind::Query), Duration::from_millis(50)).await.unwrap_err();
+    let error = domain
+        .job_within(Want::Plain(Kind::Query), Duration::from_millis(50))
+        .await
+        .unwrap_err();
     assert!(began.elapsed() >= Duration::from_millis(50));
     assert_eq!(error.code, Code::OperationTimeout);
     assert!(error.to_string().contains("held by start"), "{error}");
     // Zero does not wait.
-    assert!(domain.job_within(Want::Plain(Kind::Query), Duration::ZERO).await.is_err());
+    assert!(
+        domain
+            .job_within(Want::Plain(Kind::Query), Duration::ZERO)
+            .await
+            .is_err()
+    );
     let waiting = tokio::spawn({
         let domain = domain.clone();
         async move { domain.job(Want::Plain(Kind::Query)).await.map(drop) }
     });
     tokio::task::yield_now().await;
     drop(start);
-    tokio::time::timeout(SOON, waiting).await.unwrap().unwrap().unwrap();
+    tokio::time::timeout(SOON, waiting)
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
     assert!(!domain.busy());
 }
 
@@ -452,7 +514,9 @@ async fn who_gives_up_waiting_is_passed_over() {
     let place = Place::new();
     let domain = place.define(1, "a").await.unwrap();
     let held = domain.job(Want::Plain(Kind::Modify)).await.unwrap();
-    let mut given_up: Vec<_> = (0..10).map(|_| Box::pin(domain.job(Want::Plain(Kind::Modify)))).collect();
+    let mut given_up: Vec<_> = (0..10)
+        .map(|_| Box::pin(domain.job(Want::Plain(Kind::Modify))))
+        .collect();
     for job in &mut given_up {
         assert!(job.now_or_never().is_none());
     }
@@ -472,7 +536,9 @@ async fn too_many_that_wait_are_refused() {
     let place = Place::with_queue(2);
     let domain = place.define(1, "a").await.unwrap();
     let _held = domain.job(Want::Plain(Kind::Modify)).await.unwrap();
-    let mut waiting: Vec<_> = (0..2).map(|_| Box::pin(domain.job(Want::Plain(Kind::Modify)))).collect();
+    let mut waiting: Vec<_> = (0..2)
+        .map(|_| Box::pin(domain.job(Want::Plain(Kind::Modify))))
+        .collect();
     for job in &mut waiting {
         assert!(job.now_or_never().is_none());
     }
@@ -491,7 +557,12 @@ async fn a_panic_under_a_job_gives_it_back() {
         panic!("a bug");
     });
     assert!(panics.await.is_err());
-    assert!(domain.job_within(Want::Plain(Kind::Modify), Duration::ZERO).await.is_ok());
+    assert!(
+        domain
+            .job_within(Want::Plain(Kind::Modify), Duration::ZERO)
+            .await
+            .is_ok()
+    );
 }
 
 #[tokio::test]

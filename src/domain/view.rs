@@ -109,11 +109,17 @@ impl View {
     }
     /// The document that describes it now: of the run if it runs.
     pub fn current(&self) -> Option<Either<'_>> {
-        self.run.as_ref().map(|r| Either::Live(&r.document)).or(self.config.as_ref().map(Either::Stored))
+        self.run
+            .as_ref()
+            .map(|r| Either::Live(&r.document))
+            .or(self.config.as_ref().map(Either::Stored))
     }
     /// The document of its next start.
     pub fn inactive(&self) -> Option<Either<'_>> {
-        self.config.as_ref().map(Either::Stored).or(self.run.as_ref().map(|r| Either::Live(&r.document)))
+        self.config
+            .as_ref()
+            .map(Either::Stored)
+            .or(self.run.as_ref().map(|r| Either::Live(&r.document)))
     }
     /// The run.
     ///

@@ -58,7 +58,9 @@ impl Segments {
         let mut last: Option<(u64, Head, u64)> = None;
         for number in numbers {
             match read_segment(&segment_path(dir, number), &mut replay) {
-                Ok((head, good)) if last.as_ref().is_none_or(|(_, l, _)| l.epoch == head.epoch) => last = Some((number, head, good)),
+                Ok((head, good)) if last.as_ref().is_none_or(|(_, l, _)| l.epoch == head.epoch) => {
+                    last = Some((number, head, good))
+                }
                 // A segment that can't be read, or of another epoch: what came before it can't be resumed from either.
                 _ => (replay, last) = (Replay::default(), None),
             }
@@ -68,7 +70,17 @@ impl Segments {
                 let file = OpenOptions::new().append(true).open(segment_path(dir, number))?;
                 file.set_len(good)?;
                 let base = replay.events.last().map_or(head.base, |(e, _)| counter(e));
-                Ok((Self { dir: dir.to_owned(), epoch: head.epoch, number, base, file, bytes: good }, replay))
+                Ok((
+                    Self {
+                        dir: dir.to_owned(),
+                        epoch: head.epoch,
+                        number,
+                        base,
+                        file,
+                        bytes: good,
+                    },
+                    replay,
+                ))
             }
             None => Ok((Self::begin(dir, new_epoch())?, Replay::default())),
         }
@@ -78,8 +90,23 @@ impl Segments {
         for number in segment_numbers(dir)? {
             fs::remove_file(segment_path(dir, number))?;
         }
-        let (file, bytes) = create(dir, 1, &Head { epoch, base: 0, known: Known::default() })?;
-        Ok(Self { dir: dir.to_owned(), epoch, number: 1, base: 0, file, bytes })
+        let (file, bytes) = create(
+            dir,
+            1,
+            &Head {
+                epoch,
+                base: 0,
+                known: Known::default(),
+            },
+        )?;
+        Ok(Self {
+            dir: dir.to_owned(),
+            epoch,
+            number: 1,
+            base: 0,
+            file,
+            bytes,
+        })
     }
 
     pub(super) fn epoch(&self) -> u64 {
@@ -94,7 +121,12 @@ impl Segments {
     /// Appends the events of one change. `known` is what is known with them.
     pub(super) fn append(&mut self, events: &[pb::Event], known: &Known) -> io::Result<()> {
         let Some(last) = events.last() else { return Ok(()) };
-        let record = record(&events.iter().flat_map(Message::encode_length_delimited_to_vec).collect::<Vec<_>>());
+        let record = record(
+            &events
+                .iter()
+                .flat_map(Message::encode_length_delimited_to_vec)
+                .collect::<Vec<_>>(),
+        );
         self.file.write_all(&record)?;
         self.base = counter(last);
         self.bytes += record.len() as u64;
@@ -110,7 +142,11 @@ impl Segments {
     }
 
     fn roll(&mut self, known: &Known) -> io::Result<()> {
-        let head = Head { epoch: self.epoch, base: self.base, known: known.clone() };
+        let head = Head {
+            epoch: self.epoch,
+            base: self.base,
+            known: known.clone(),
+        };
         let (file, bytes) = create(&self.dir, self.number + 1, &head)?;
         let old = self.number.saturating_sub(1);
         self.number += 1;
@@ -133,7 +169,9 @@ impl Segments {
 
 /// A number that no journal of this host had before: nanoseconds since 1970.
 fn new_epoch() -> u64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(now.as_nanos()).unwrap_or(u64::MAX).max(1)
 }
 
@@ -145,7 +183,11 @@ fn segment_numbers(dir: &Path) -> io::Result<Vec<u64>> {
     let mut numbers = Vec::new();
     for entry in fs::read_dir(dir)? {
         let name = entry?.file_name();
-        if let Some(number) = name.to_str().and_then(|n| n.strip_prefix("journal.")).and_then(|n| n.parse().ok()) {
+        if let Some(number) = name
+            .to_str()
+            .and_then(|n| n.strip_prefix("journal."))
+            .and_then(|n| n.parse().ok())
+        {
             numbers.push(number);
         }
     }
@@ -179,14 +221,18 @@ pub fn record(body: &[u8]) -> Vec<u8> {
 
 /// FNV-1a: finds torn writes; nobody forges here.
 fn checksum(body: &[u8]) -> u32 {
-    body.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+    body.iter().fold(0x811c_9dc5, |hash, byte| {
+        (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
+    })
 }
 
 /// Splits the first record off `bytes`; none if it is torn.
 fn split_record(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = bytes.split_first_chunk::<4>()?;
     let (sum, rest) = rest.split_first_chunk::<4>()?;
-    let length = usize::try_from(u32::from_le_bytes(*length)).ok().filter(|l| *l <= RECORD_MAX)?;
+    let length = usize::try_from(u32::from_le_bytes(*length))
+        .ok()
+        .filter(|l| *l <= RECORD_MAX)?;
     let (body, rest) = rest.split_at_checked(length)?;
     (checksum(body) == u32::from_le_bytes(*sum)).then_some((body, rest))
 }
@@ -195,7 +241,8 @@ fn split_record(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 fn read_segment(path: &Path, replay: &mut Replay) -> io::Result<(Head, u64)> {
     let mut bytes = Vec::new();
     File::open(path)?.read_to_end(&mut bytes)?;
-    parse_segment(&bytes, replay).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "segment without a head"))
+    parse_segment(&bytes, replay)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "segment without a head"))
 }
 
 /// The events of a segment with this content, up to where it is damaged; none if its head is.
@@ -234,5 +281,9 @@ fn parse_head(body: &[u8]) -> Option<Head> {
     let rest = body.strip_prefix(MAGIC)?;
     let (epoch, rest) = rest.split_first_chunk::<8>()?;
     let (base, rest) = rest.split_first_chunk::<8>()?;
-    Some(Head { epoch: u64::from_le_bytes(*epoch), base: u64::from_le_bytes(*base), known: Known::decode(rest)? })
+    Some(Head {
+        epoch: u64::from_le_bytes(*epoch),
+        base: u64::from_le_bytes(*base),
+        known: Known::decode(rest)?,
+    })
 }

@@ -61,18 +61,34 @@ impl Known {
 
     /// What is known when everything found was told.
     pub fn from_found(found: &[Found]) -> Self {
-        let told = |f: &Found| Told { name: Arc::clone(&f.name), defined: f.defined, id: f.id, state: f.state.0 };
-        Self { guests: found.iter().map(|f| (f.uuid, told(f))).collect() }
+        let told = |f: &Found| Told {
+            name: Arc::clone(&f.name),
+            defined: f.defined,
+            id: f.id,
+            state: f.state.0,
+        };
+        Self {
+            guests: found.iter().map(|f| (f.uuid, told(f))).collect(),
+        }
     }
 
     /// Takes in one event.
     pub(super) fn note(&mut self, event: &pb::Event) {
-        let (Ok(uuid), Some(pb::event::Detail::Lifecycle(change))) = (Uuid::parse_str(&event.uuid), &event.detail) else { return };
+        let (Ok(uuid), Some(pb::event::Detail::Lifecycle(change))) =
+            (Uuid::parse_str(&event.uuid), &event.detail)
+        else {
+            return;
+        };
         if change.gone {
             self.guests.remove(&uuid);
             return;
         }
-        let told = self.guests.entry(uuid).or_insert_with(|| Told { name: event.name.as_str().into(), defined: false, id: 0, state: 0 });
+        let told = self.guests.entry(uuid).or_insert_with(|| Told {
+            name: event.name.as_str().into(),
+            defined: false,
+            id: 0,
+            state: 0,
+        });
         told.state = change.state;
         match change.r#type {
             DEFINED => (told.defined, told.name) = (true, event.name.as_str().into()),
@@ -91,7 +107,12 @@ impl Known {
             let gone = !now.contains_key(uuid);
             let (defined, id) = now.get(uuid).map_or((false, 0), |f| (f.defined, f.id));
             if told.id != 0 && id != told.id {
-                let end = happening(*uuid, &told.name, told.id, lifecycle(STOPPED, why(*uuid, told.id)));
+                let end = happening(
+                    *uuid,
+                    &told.name,
+                    told.id,
+                    lifecycle(STOPPED, why(*uuid, told.id)),
+                );
                 missed.push(end.in_state((SHUTOFF, 0)).last(gone && !told.defined));
             }
             if told.defined && !defined {
@@ -118,7 +139,9 @@ impl Known {
                 None => {
                     missed.push(tell(&guest.name, STARTED, BOOTED));
                     missed.extend(
-                        entered().filter(|(_, kind, _)| *kind != RESUMED).map(|(_, kind, detail)| tell(&guest.name, *kind, *detail)),
+                        entered()
+                            .filter(|(_, kind, _)| *kind != RESUMED)
+                            .map(|(_, kind, detail)| tell(&guest.name, *kind, *detail)),
                     );
                 }
                 Some(t) if t.state != 0 && guest.state.0 != t.state => {
@@ -155,7 +178,12 @@ impl Known {
             let name = std::str::from_utf8(name).ok()?.into();
             guests.insert(
                 Uuid::from_bytes(*uuid),
-                Told { name, defined: flags & 1 != 0, id: i32::from_le_bytes(*id), state: i32::from(flags >> 1) },
+                Told {
+                    name,
+                    defined: flags & 1 != 0,
+                    id: i32::from_le_bytes(*id),
+                    state: i32::from(flags >> 1),
+                },
             );
             bytes = rest;
         }
@@ -165,7 +193,13 @@ impl Known {
 
 fn happening(uuid: Uuid, name: &Arc<str>, id: i32, change: pb::event::Lifecycle) -> Happening {
     let detail = Some(pb::event::Detail::Lifecycle(change));
-    Happening { uuid, name: Arc::clone(name), id, kind: pb::EventKind::Lifecycle, detail }
+    Happening {
+        uuid,
+        name: Arc::clone(name),
+        id,
+        kind: pb::EventKind::Lifecycle,
+        detail,
+    }
 }
 
 impl Happening {

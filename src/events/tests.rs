@@ -14,7 +14,13 @@ fn told(n: u128, change: pb::event::Lifecycle, id: i32) -> Happening {
 }
 
 fn found(n: u128, defined: bool, id: i32) -> Found {
-    Found { uuid: Uuid::from_u128(n), name: format!("guest{n}").into(), defined, id, state: (0, 0) }
+    Found {
+        uuid: Uuid::from_u128(n),
+        name: format!("guest{n}").into(),
+        defined,
+        id,
+        state: (0, 0),
+    }
 }
 
 /// Nobody knows why a run ended.
@@ -100,15 +106,24 @@ fn segments_roll_and_stay_bounded() {
     let journal = Journal::open(dir.path()).unwrap();
     let long: Arc<str> = "x".repeat(10_000).into();
     for _ in 0..1_500 {
-        journal.append(vec![Happening { name: Arc::clone(&long), ..told(1, lifecycle(3, 0), 1) }]);
+        journal.append(vec![Happening {
+            name: Arc::clone(&long),
+            ..told(1, lifecycle(3, 0), 1)
+        }]);
     }
     let newest = journal.version();
     drop(journal);
-    let size: u64 = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).sum();
+    let size: u64 = std::fs::read_dir(dir.path())
+        .unwrap()
+        .map(|e| e.unwrap().metadata().unwrap().len())
+        .sum();
     assert!(size < 10 << 20, "{size}");
     let journal = Journal::open(dir.path()).unwrap();
     assert_eq!(journal.version(), newest);
-    assert!(journal.can_resume(Version { counter: newest.counter - 100, ..newest }));
+    assert!(journal.can_resume(Version {
+        counter: newest.counter - 100,
+        ..newest
+    }));
 }
 
 #[test]
@@ -131,7 +146,11 @@ fn what_was_not_told_is_told_at_start_up_once() {
     seen.sort_unstable();
     assert_eq!(seen, [(2, 5, false), (3, 5, true), (4, 0, false)]);
     journal.append(missed);
-    assert!(journal.reconcile(&[found(1, true, 6), found(2, true, 0), found(4, true, 0)], failed).is_empty());
+    assert!(
+        journal
+            .reconcile(&[found(1, true, 6), found(2, true, 0), found(4, true, 0)], failed)
+            .is_empty()
+    );
 }
 
 #[test]
@@ -141,7 +160,12 @@ fn a_first_start_is_no_news() {
     journal.baseline(&[found(1, true, 0)]);
     assert!(journal.reconcile(&[found(1, true, 0)], failed).is_empty());
     drop(journal);
-    assert!(Journal::open(dir.path()).unwrap().reconcile(&[found(1, true, 0)], failed).is_empty());
+    assert!(
+        Journal::open(dir.path())
+            .unwrap()
+            .reconcile(&[found(1, true, 0)], failed)
+            .is_empty()
+    );
 }
 
 #[test]
@@ -165,22 +189,68 @@ fn the_events_of_one_change_are_kept_together_or_not_at_all() {
 
 #[test]
 fn what_was_missed_is_told_with_state_name_and_reason() {
-    let known = |defined, id, state| Found { state: (state, 0), ..found(1, defined, id) };
-    let renamed = Found { name: "new".into(), ..known(true, 0, 5) };
+    let known = |defined, id, state| Found {
+        state: (state, 0),
+        ..found(1, defined, id)
+    };
+    let renamed = Found {
+        name: "new".into(),
+        ..known(true, 0, 5)
+    };
     let guest = || "guest1".to_owned();
     // Told last, found now, what was missed.
     for (before, now, wanted) in [
         (known(true, 4, 1), known(true, 4, 1), vec![]),
-        (known(true, 4, 1), known(true, 4, 3), vec![(guest(), 3, 0, 3, false)]),
-        (known(true, 4, 3), known(true, 4, 1), vec![(guest(), 4, 0, 1, false)]),
-        (known(true, 4, 1), known(true, 4, 4), vec![(guest(), 6, 1, 4, false)]),
-        (known(true, 4, 1), known(true, 4, 6), vec![(guest(), 8, 0, 6, false)]),
-        (known(true, 4, 1), known(true, 0, 5), vec![(guest(), 5, 5, 5, false)]),
-        (known(true, 0, 5), known(true, 4, 1), vec![(guest(), 2, 0, 1, false)]),
-        (known(true, 0, 5), known(true, 4, 3), vec![(guest(), 2, 0, 3, false), (guest(), 3, 0, 3, false)]),
-        (known(true, 4, 1), known(true, 5, 1), vec![(guest(), 5, 5, 5, false), (guest(), 2, 0, 1, false)]),
-        (known(false, 4, 1), known(true, 4, 1), vec![(guest(), 0, 0, 1, false)]),
-        (known(true, 0, 5), renamed, vec![(guest(), 1, 1, 5, false), ("new".to_owned(), 0, 2, 5, false)]),
+        (
+            known(true, 4, 1),
+            known(true, 4, 3),
+            vec![(guest(), 3, 0, 3, false)],
+        ),
+        (
+            known(true, 4, 3),
+            known(true, 4, 1),
+            vec![(guest(), 4, 0, 1, false)],
+        ),
+        (
+            known(true, 4, 1),
+            known(true, 4, 4),
+            vec![(guest(), 6, 1, 4, false)],
+        ),
+        (
+            known(true, 4, 1),
+            known(true, 4, 6),
+            vec![(guest(), 8, 0, 6, false)],
+        ),
+        (
+            known(true, 4, 1),
+            known(true, 0, 5),
+            vec![(guest(), 5, 5, 5, false)],
+        ),
+        (
+            known(true, 0, 5),
+            known(true, 4, 1),
+            vec![(guest(), 2, 0, 1, false)],
+        ),
+        (
+            known(true, 0, 5),
+            known(true, 4, 3),
+            vec![(guest(), 2, 0, 3, false), (guest(), 3, 0, 3, false)],
+        ),
+        (
+            known(true, 4, 1),
+            known(true, 5, 1),
+            vec![(guest(), 5, 5, 5, false), (guest(), 2, 0, 1, false)],
+        ),
+        (
+            known(false, 4, 1),
+            known(true, 4, 1),
+            vec![(guest(), 0, 0, 1, false)],
+        ),
+        (
+            known(true, 0, 5),
+            renamed,
+            vec![(guest(), 1, 1, 5, false), ("new".to_owned(), 0, 2, 5, false)],
+        ),
     ] {
         let dir = TempDir::new().unwrap();
         let journal = Journal::open(dir.path()).unwrap();
@@ -191,7 +261,10 @@ fn what_was_missed_is_told_with_state_name_and_reason() {
         let missed = journal.reconcile(std::slice::from_ref(&now), failed);
         assert_eq!(lines(&missed), wanted, "{before:?} {now:?}");
         journal.append(missed);
-        assert!(journal.reconcile(std::slice::from_ref(&now), failed).is_empty(), "told twice: {before:?} {now:?}");
+        assert!(
+            journal.reconcile(std::slice::from_ref(&now), failed).is_empty(),
+            "told twice: {before:?} {now:?}"
+        );
     }
 }
 
@@ -199,8 +272,16 @@ fn what_was_missed_is_told_with_state_name_and_reason() {
 fn why_a_run_ended_is_asked_of_who_may_know() {
     let journal = Journal::in_memory(1);
     journal.baseline(&[found(1, false, 4), found(2, true, 5)]);
-    let mut missed = lines(&journal.reconcile(&[], |uuid, id| if (uuid.as_u128(), id) == (1, 4) { 1 } else { 5 }));
+    let mut missed =
+        lines(&journal.reconcile(&[], |uuid, id| if (uuid.as_u128(), id) == (1, 4) { 1 } else { 5 }));
     missed.sort();
     let (one, two) = ("guest1".to_owned(), "guest2".to_owned());
-    assert_eq!(missed, [(one, 5, 1, 5, true), (two.clone(), 1, 0, 0, true), (two, 5, 5, 5, false)]);
+    assert_eq!(
+        missed,
+        [
+            (one, 5, 1, 5, true),
+            (two.clone(), 1, 0, 0, true),
+            (two, 5, 5, 5, false)
+        ]
+    );
 }

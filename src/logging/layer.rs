@@ -48,7 +48,9 @@ struct SpanFields(Vec<(&'static str, String)>);
 /// When an output cannot be opened, or the process has a log already.
 pub fn install(plan: Plan) -> Result<Handle, InstallError> {
     let handle = Handle(Arc::new(RwLock::new(Arc::new(Active::open(plan)?))));
-    tracing_subscriber::registry().with(LogLayer(handle.clone())).try_init()?;
+    tracing_subscriber::registry()
+        .with(LogLayer(handle.clone()))
+        .try_init()?;
     log_panics();
     Ok(handle)
 }
@@ -59,7 +61,9 @@ fn log_panics() {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         let payload = panic.payload();
         let owned = payload.downcast_ref::<String>().map(String::as_str);
-        let text = owned.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("?");
+        let text = owned
+            .or_else(|| payload.downcast_ref::<&str>().copied())
+            .unwrap_or("?");
         tracing::error!(place, panic = text, "panic; this is a bug in the daemon");
     }));
 }
@@ -101,7 +105,8 @@ impl Handle {
 impl Active {
     fn open(plan: Plan) -> io::Result<Self> {
         let open = |output: &super::Output| {
-            let sink = Sink::open(&output.target).map_err(|error| io::Error::new(error.kind(), format!("{:?}: {error}", output.target)))?;
+            let sink = Sink::open(&output.target)
+                .map_err(|error| io::Error::new(error.kind(), format!("{:?}: {error}", output.target)))?;
             Ok((output.priority, sink))
         };
         let sinks = plan.outputs.iter().map(open).collect::<io::Result<_>>()?;
@@ -114,7 +119,8 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
     fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
-        Priority::of(*metadata.level()).is_some_and(|priority| priority >= self.0.active().plan.threshold(metadata.target()))
+        Priority::of(*metadata.level())
+            .is_some_and(|priority| priority >= self.0.active().plan.threshold(metadata.target()))
     }
 
     fn max_level_hint(&self) -> Option<tracing::level_filters::LevelFilter> {
@@ -146,7 +152,11 @@ where
         let mut own = Collector::default();
         event.record(&mut own);
         let mut fields = Vec::new();
-        for span in context.event_scope(event).into_iter().flat_map(|scope| scope.from_root()) {
+        for span in context
+            .event_scope(event)
+            .into_iter()
+            .flat_map(|scope| scope.from_root())
+        {
             if let Some(kept) = span.extensions().get::<SpanFields>() {
                 fields.extend(kept.0.iter().cloned());
             }
@@ -174,7 +184,11 @@ impl Message {
         let mut text = self.message.clone();
         for (name, value) in &self.fields {
             let plain = !value.is_empty() && !value.contains([' ', '"', '\n', '=']);
-            let _ = if plain { write!(text, " {name}={value}") } else { write!(text, " {name}={value:?}") };
+            let _ = if plain {
+                write!(text, " {name}={value}")
+            } else {
+                write!(text, " {name}={value:?}")
+            };
         }
         text
     }
@@ -182,7 +196,14 @@ impl Message {
     /// A line of a log file, in libvirt's layout.
     pub(super) fn line(&self) -> String {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        format!("{}: {}: {} : {} : {}\n", timestamp(now), std::process::id(), self.priority.word(), self.module, self.text())
+        format!(
+            "{}: {}: {} : {} : {}\n",
+            timestamp(now),
+            std::process::id(),
+            self.priority.word(),
+            self.module,
+            self.text()
+        )
     }
 }
 
@@ -259,9 +280,18 @@ mod tests {
     fn a_new_plan_takes_effect_and_a_bad_one_changes_nothing() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("log");
-        let output = Output { priority: Priority::Debug, target: Target::File(file.clone()) };
-        let plan = |level, filters| Plan { level, filters, outputs: vec![output.clone()] };
-        let handle = Handle(Arc::new(RwLock::new(Arc::new(Active::open(plan(Priority::Warning, vec![])).unwrap()))));
+        let output = Output {
+            priority: Priority::Debug,
+            target: Target::File(file.clone()),
+        };
+        let plan = |level, filters| Plan {
+            level,
+            filters,
+            outputs: vec![output.clone()],
+        };
+        let handle = Handle(Arc::new(RwLock::new(Arc::new(
+            Active::open(plan(Priority::Warning, vec![])).unwrap(),
+        ))));
         let subscriber = tracing_subscriber::registry().with(LogLayer(handle.clone()));
         tracing::subscriber::with_default(subscriber, || {
             let say = |n: u32| {
@@ -269,11 +299,20 @@ mod tests {
                 tracing::info!(n, why = "a b", "said");
             };
             say(1);
-            let debug = Filter { priority: Priority::Info, pattern: "logging".to_owned() };
+            let debug = Filter {
+                priority: Priority::Info,
+                pattern: "logging".to_owned(),
+            };
             handle.apply(plan(Priority::Error, vec![debug])).unwrap();
             say(2);
-            let nowhere = Output { priority: Priority::Debug, target: Target::File("/dev/null/x".into()) };
-            let bad = Plan { outputs: vec![nowhere], ..plan(Priority::Error, vec![]) };
+            let nowhere = Output {
+                priority: Priority::Debug,
+                target: Target::File("/dev/null/x".into()),
+            };
+            let bad = Plan {
+                outputs: vec![nowhere],
+                ..plan(Priority::Error, vec![])
+            };
             assert!(handle.apply(bad).is_err());
             say(3);
         });

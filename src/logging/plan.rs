@@ -144,14 +144,25 @@ impl Plan {
         if outputs.is_empty() {
             outputs.push(default_output(around));
         }
-        Ok(Self { level, filters, outputs })
+        Ok(Self {
+            level,
+            filters,
+            outputs,
+        })
     }
 
     /// For the time before the configuration is read: warnings to standard error.
     #[must_use]
     pub fn initial() -> Self {
-        let stderr = Output { priority: Priority::Debug, target: Target::Stderr };
-        Self { level: Priority::Warning, filters: Vec::new(), outputs: vec![stderr] }
+        let stderr = Output {
+            priority: Priority::Debug,
+            target: Target::Stderr,
+        };
+        Self {
+            level: Priority::Warning,
+            filters: Vec::new(),
+            outputs: vec![stderr],
+        }
     }
 
     /// Whether standard error is among the outputs.
@@ -169,7 +180,10 @@ impl Plan {
         // Its own name would match "qemu" everywhere.
         let module = module.strip_prefix("virtqemud::").unwrap_or(module);
         let dotted = module.replace("::", ".");
-        let matching = self.filters.iter().find(|filter| contains(&dotted, &filter.pattern));
+        let matching = self
+            .filters
+            .iter()
+            .find(|filter| contains(&dotted, &filter.pattern));
         matching.map_or(self.level, |filter| filter.priority)
     }
 
@@ -226,7 +240,10 @@ fn default_output(around: &Surroundings) -> Output {
         (false, true) if !around.terminal => Target::Journald,
         (false, _) => Target::Stderr,
     };
-    Output { priority: Priority::Debug, target }
+    Output {
+        priority: Priority::Debug,
+        target,
+    }
 }
 
 fn priority(number: u8) -> Option<Priority> {
@@ -253,7 +270,10 @@ fn parse_filters(setting: &'static str, text: &str) -> Result<Vec<Filter>, PlanE
     text.split_whitespace()
         .map(|item| {
             let (priority, pattern) = split_level(setting, item)?;
-            Ok(Filter { priority, pattern: pattern.trim_start_matches('+').to_owned() })
+            Ok(Filter {
+                priority,
+                pattern: pattern.trim_start_matches('+').to_owned(),
+            })
         })
         .collect()
 }
@@ -262,7 +282,11 @@ fn parse_outputs(setting: &'static str, text: &str) -> Result<Vec<Output>, PlanE
     text.split_whitespace()
         .map(|item| {
             let (priority, place) = split_level(setting, item)?;
-            let wrong = |problem| PlanError { setting, item: item.to_owned(), problem };
+            let wrong = |problem| PlanError {
+                setting,
+                item: item.to_owned(),
+                problem,
+            };
             let target = match place.split_once(':') {
                 None if place == "stderr" => Target::Stderr,
                 None if place == "journald" => Target::Journald,
@@ -270,7 +294,9 @@ fn parse_outputs(setting: &'static str, text: &str) -> Result<Vec<Output>, PlanE
                 Some(("file", _)) => return Err(wrong("expected an absolute path")),
                 Some(("syslog", name)) if !name.is_empty() => Target::Syslog(name.to_owned()),
                 _ => {
-                    return Err(wrong("expected stderr, journald, file:PATH or syslog:NAME after the level"));
+                    return Err(wrong(
+                        "expected stderr, journald, file:PATH or syslog:NAME after the level",
+                    ));
                 }
             };
             Ok(Output { priority, target })
@@ -280,11 +306,13 @@ fn parse_outputs(setting: &'static str, text: &str) -> Result<Vec<Output>, PlanE
 
 fn split_level<'a>(setting: &'static str, item: &'a str) -> Result<(Priority, &'a str), PlanError> {
     let parts = item.split_once(':').filter(|(_, rest)| !rest.is_empty());
-    parts.and_then(|(level, rest)| Some((priority(level.parse().ok()?)?, rest))).ok_or_else(|| PlanError {
-        setting,
-        item: item.to_owned(),
-        problem: "expected a level from 1 to 4, a colon and more",
-    })
+    parts
+        .and_then(|(level, rest)| Some((priority(level.parse().ok()?)?, rest)))
+        .ok_or_else(|| PlanError {
+            setting,
+            item: item.to_owned(),
+            problem: "expected a level from 1 to 4, a colon and more",
+        })
 }
 
 /// Whether `pattern`, with its wildcards, is found anywhere in `text`.
@@ -327,7 +355,11 @@ mod tests {
     use super::*;
 
     fn config(level: u8, filters: &str, outputs: &str) -> config::Logging {
-        config::Logging { level, filters: filters.to_owned(), outputs: outputs.to_owned() }
+        config::Logging {
+            level,
+            filters: filters.to_owned(),
+            outputs: outputs.to_owned(),
+        }
     }
 
     #[test]
@@ -357,17 +389,36 @@ mod tests {
             (Priority::Info, Target::File("/var/log/x.log".into())),
             (Priority::Error, Target::Journald),
         ];
-        assert_eq!(plan.outputs, expected.map(|(priority, target)| Output { priority, target }));
+        assert_eq!(
+            plan.outputs,
+            expected.map(|(priority, target)| Output { priority, target })
+        );
         assert_eq!(plan.level, Priority::Warning);
     }
 
     #[test]
     fn nonsense_is_named() {
         let cases = [
-            ("7:foo", "", "log_filters: \"7:foo\": expected a level from 1 to 4, a colon and more"),
-            ("", "7:foo", "log_outputs: \"7:foo\": expected a level from 1 to 4, a colon and more"),
-            ("", "1:file:x", "log_outputs: \"1:file:x\": expected an absolute path"),
-            ("", "1:tty", "log_outputs: \"1:tty\": expected stderr, journald, file:PATH or syslog:NAME after the level"),
+            (
+                "7:foo",
+                "",
+                "log_filters: \"7:foo\": expected a level from 1 to 4, a colon and more",
+            ),
+            (
+                "",
+                "7:foo",
+                "log_outputs: \"7:foo\": expected a level from 1 to 4, a colon and more",
+            ),
+            (
+                "",
+                "1:file:x",
+                "log_outputs: \"1:file:x\": expected an absolute path",
+            ),
+            (
+                "",
+                "1:tty",
+                "log_outputs: \"1:tty\": expected stderr, journald, file:PATH or syslog:NAME after the level",
+            ),
         ];
         for (filters, outputs, message) in cases {
             let error = Plan::new(&config(3, filters, outputs), &Surroundings::default()).unwrap_err();
@@ -377,11 +428,23 @@ mod tests {
 
     #[test]
     fn the_environment_and_the_terminal_have_their_say() {
-        let set = Surroundings { debug: Some("1".into()), outputs: Some("2:stderr".into()), ..Surroundings::default() };
+        let set = Surroundings {
+            debug: Some("1".into()),
+            outputs: Some("2:stderr".into()),
+            ..Surroundings::default()
+        };
         let plan = Plan::new(&config(4, "", "1:journald"), &set).unwrap();
-        assert_eq!((plan.level, &plan.outputs[0].target), (Priority::Debug, &Target::Stderr));
-        let around =
-            |background, journal, terminal| Surroundings { background, journal, terminal, syslog: true, ..Surroundings::default() };
+        assert_eq!(
+            (plan.level, &plan.outputs[0].target),
+            (Priority::Debug, &Target::Stderr)
+        );
+        let around = |background, journal, terminal| Surroundings {
+            background,
+            journal,
+            terminal,
+            syslog: true,
+            ..Surroundings::default()
+        };
         let cases = [
             (around(true, true, false), Target::Journald),
             (around(true, false, false), Target::Syslog("virtqemud".into())),
@@ -390,7 +453,10 @@ mod tests {
             (around(false, false, false), Target::Stderr),
         ];
         for (around, target) in cases {
-            assert_eq!(Plan::new(&config(3, "", ""), &around).unwrap().outputs[0].target, target);
+            assert_eq!(
+                Plan::new(&config(3, "", ""), &around).unwrap().outputs[0].target,
+                target
+            );
         }
     }
 }

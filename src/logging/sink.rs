@@ -37,9 +37,17 @@ impl Sink {
                 if let Some(directory) = path.parent() {
                     std::fs::create_dir_all(directory)?;
                 }
-                File::options().append(true).create(true).mode(0o600).open(path).map(Self::File)
+                File::options()
+                    .append(true)
+                    .create(true)
+                    .mode(0o600)
+                    .open(path)
+                    .map(Self::File)
             }
-            Target::Syslog(name) => Ok(Self::Syslog { socket: connect(SYSLOG)?, name: name.clone() }),
+            Target::Syslog(name) => Ok(Self::Syslog {
+                socket: connect(SYSLOG)?,
+                name: name.clone(),
+            }),
             Target::Journald => connect(JOURNAL).map(Self::Journald),
         }
     }
@@ -100,7 +108,11 @@ fn journal_fields(message: &Message) -> Vec<u8> {
 
 fn journal_name(name: &str) -> String {
     let valid = |c: char| {
-        if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }
+        if c.is_ascii_alphanumeric() {
+            c.to_ascii_uppercase()
+        } else {
+            '_'
+        }
     };
     name.chars().map(valid).take(50).collect()
 }
@@ -122,7 +134,10 @@ mod tests {
         };
         let bytes = journal_fields(&message);
         let text = String::from_utf8_lossy(&bytes);
-        assert!(text.starts_with("PRIORITY=4\nSYSLOG_IDENTIFIER=virtqemud\n"), "{text}");
+        assert!(
+            text.starts_with("PRIORITY=4\nSYSLOG_IDENTIFIER=virtqemud\n"),
+            "{text}"
+        );
         assert!(text.contains("\nVIRTQEMUD_DOMAIN_NAME=demo\n"), "{text}");
         let tail = b"VIRTQEMUD_TEXT\n\x03\0\0\0\0\0\0\0a\nb\n";
         assert!(bytes.ends_with(tail), "{text}");

@@ -51,7 +51,10 @@ pub async fn list(driver: &Driver, domain: &Domain, source: Source) -> Result<Ve
     match source {
         Source::Leases => leased(driver, interfaces).await,
         Source::Neighbours => {
-            let read = || std::fs::read_to_string(NEIGHBOURS).map_err(|e| Error::system(format_args!("cannot read '{NEIGHBOURS}'"), e));
+            let read = || {
+                std::fs::read_to_string(NEIGHBOURS)
+                    .map_err(|e| Error::system(format_args!("cannot read '{NEIGHBOURS}'"), e))
+            };
             let table = crate::blocking::file("reading the neighbours' table", read).await?;
             Ok(seen(interfaces, &table))
         }
@@ -62,15 +65,24 @@ async fn leased(driver: &Driver, interfaces: &[Interface]) -> Result<Vec<Address
     let mut connection = None;
     let mut found = Vec::new();
     for interface in interfaces.iter().filter(|i| i.kind == InterfaceKind::Network) {
-        let Some(network) = interface.source.as_ref().and_then(|s| s.network.as_deref()) else { continue };
+        let Some(network) = interface.source.as_ref().and_then(|s| s.network.as_deref()) else {
+            continue;
+        };
         let networks = match &mut connection {
             Some(networks) => networks,
             none => none.insert(driver.peers.networks().await?),
         };
         let (name, mac) = ends(interface);
         let leases = networks.leases(network, &mac).await?;
-        let addresses = leases.into_iter().map(|lease| (lease.address, lease.prefix)).collect();
-        found.push(Addresses { name, mac: Some(mac), addresses });
+        let addresses = leases
+            .into_iter()
+            .map(|lease| (lease.address, lease.prefix))
+            .collect();
+        found.push(Addresses {
+            name,
+            mac: Some(mac),
+            addresses,
+        });
     }
     found.retain(|interface| !interface.addresses.is_empty());
     Ok(found)
@@ -95,22 +107,47 @@ pub async fn hostname(driver: &Arc<Driver>, domain: &Domain, witness: Witness) -
     if witness == Witness::Agent {
         let command = "guest-get-host-name";
         let told = agent::ask(driver, domain, command, json!({})).await?;
-        return told.get("host-name").and_then(|name| name.as_str()).map(str::to_owned).ok_or_else(|| agent::malformed(command));
+        return told
+            .get("host-name")
+            .and_then(|name| name.as_str())
+            .map(str::to_owned)
+            .ok_or_else(|| agent::malformed(command));
     }
     for interface in interfaces.iter().filter(|i| i.kind == InterfaceKind::Network) {
-        let Some(network) = interface.source.as_ref().and_then(|s| s.network.as_deref()) else { continue };
-        let leases = driver.peers.networks().await?.leases(network, &ends(interface).1).await?;
+        let Some(network) = interface.source.as_ref().and_then(|s| s.network.as_deref()) else {
+            continue;
+        };
+        let leases = driver
+            .peers
+            .networks()
+            .await?
+            .leases(network, &ends(interface).1)
+            .await?;
         if let Some(name) = leases.into_iter().find_map(|lease| lease.hostname) {
             return Ok(name);
         }
     }
-    Err(Error::new(Code::NoHostname, format!("no hostname found for domain {}", view.name)))
+    Err(Error::new(
+        Code::NoHostname,
+        format!("no hostname found for domain {}", view.name),
+    ))
 }
 
 /// The host's end and the guest's hardware address.
 fn ends(interface: &Interface) -> (String, String) {
-    let name = interface.target.as_ref().and_then(|t| t.dev.clone()).unwrap_or_default();
-    (name, interface.mac.as_ref().map(|m| m.address.clone()).unwrap_or_default())
+    let name = interface
+        .target
+        .as_ref()
+        .and_then(|t| t.dev.clone())
+        .unwrap_or_default();
+    (
+        name,
+        interface
+            .mac
+            .as_ref()
+            .map(|m| m.address.clone())
+            .unwrap_or_default(),
+    )
 }
 
 /// What the table of neighbours has of the interfaces.
@@ -118,8 +155,16 @@ fn seen(interfaces: &[Interface], table: &str) -> Vec<Addresses> {
     let entries: Vec<(&str, &str)> = table.lines().filter_map(neighbour).collect();
     let of = |interface: &Interface| {
         let (name, mac) = ends(interface);
-        let addresses: Vec<_> = entries.iter().filter(|e| e.1.eq_ignore_ascii_case(&mac)).map(|e| (e.0.to_owned(), 0)).collect();
-        (!addresses.is_empty()).then_some(Addresses { name, mac: Some(mac), addresses })
+        let addresses: Vec<_> = entries
+            .iter()
+            .filter(|e| e.1.eq_ignore_ascii_case(&mac))
+            .map(|e| (e.0.to_owned(), 0))
+            .collect();
+        (!addresses.is_empty()).then_some(Addresses {
+            name,
+            mac: Some(mac),
+            addresses,
+        })
     };
     interfaces.iter().filter_map(of).collect()
 }
@@ -156,7 +201,8 @@ struct ToldAddress {
 pub async fn from_agent(driver: &Arc<Driver>, domain: &Domain) -> Result<Vec<Addresses>> {
     const COMMAND: &str = "guest-network-get-interfaces";
     let told = agent::ask(driver, domain, COMMAND, json!({})).await?;
-    let told: Vec<Told> = serde_json::from_value(told).map_err(|error| agent::malformed(COMMAND).caused_by(error))?;
+    let told: Vec<Told> =
+        serde_json::from_value(told).map_err(|error| agent::malformed(COMMAND).caused_by(error))?;
     Ok(merged(told))
 }
 
@@ -167,11 +213,20 @@ fn merged(told: Vec<Told>) -> Vec<Addresses> {
     for interface in told {
         let name = interface.name.split(':').next().unwrap_or_default().to_owned();
         let place = *places.entry(name.clone()).or_insert_with(|| {
-            found.push(Addresses { name, mac: interface.hardware_address, addresses: Vec::new() });
+            found.push(Addresses {
+                name,
+                mac: interface.hardware_address,
+                addresses: Vec::new(),
+            });
             found.len() - 1
         });
         if let Some(known) = found.get_mut(place) {
-            known.addresses.extend(interface.ip_addresses.into_iter().map(|a| (a.ip_address, a.prefix)));
+            known.addresses.extend(
+                interface
+                    .ip_addresses
+                    .into_iter()
+                    .map(|a| (a.ip_address, a.prefix)),
+            );
         }
     }
     found
@@ -193,7 +248,11 @@ mod tests {
             192.168.217.8    0x1         0x6         52:54:00:aa:00:01     *        vqp0\n\
             192.168.217.7    0x1         0x0         00:00:00:00:00:00     *        vqp0\n";
         let addresses = vec![("192.168.217.10".to_owned(), 0), ("192.168.217.9".to_owned(), 0)];
-        let expected = Addresses { name: "vnet5".to_owned(), mac: Some("52:54:00:aa:00:01".to_owned()), addresses };
+        let expected = Addresses {
+            name: "vnet5".to_owned(),
+            mac: Some("52:54:00:aa:00:01".to_owned()),
+            addresses,
+        };
         assert_eq!(seen(&domain.devices.interfaces, table), [expected]);
     }
 
@@ -206,7 +265,10 @@ mod tests {
              "ip-addresses": [{"ip-address-type": "ipv6", "ip-address": "fe80::1", "prefix": 64}]},
         ]);
         let found = merged(serde_json::from_value(told).unwrap());
-        let shown: Vec<_> = found.iter().map(|i| (i.name.as_str(), i.mac.is_some(), i.addresses.len())).collect();
+        let shown: Vec<_> = found
+            .iter()
+            .map(|i| (i.name.as_str(), i.mac.is_some(), i.addresses.len()))
+            .collect();
         assert_eq!(shown, [("lo", false, 1), ("eth0", true, 1)]);
         assert_eq!(found[1].addresses, [("fe80::1".to_owned(), 64)]);
     }

@@ -68,11 +68,18 @@ impl Line {
         let stream = match stream {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
-                return Err(
-                    unresponsive(format!("QEMU guest agent's socket '{}' can't be opened: {error}", socket.display())).caused_by(error)
-                );
+                return Err(unresponsive(format!(
+                    "QEMU guest agent's socket '{}' can't be opened: {error}",
+                    socket.display()
+                ))
+                .caused_by(error));
             }
-            Err(_) => return Err(unresponsive(format!("QEMU guest agent's socket '{}' is not answered", socket.display()))),
+            Err(_) => {
+                return Err(unresponsive(format!(
+                    "QEMU guest agent's socket '{}' is not answered",
+                    socket.display()
+                )));
+            }
         };
         let agent = Arc::new(Agent::new(stream));
         *self.current() = Some(Arc::clone(&agent));
@@ -109,9 +116,17 @@ impl Goal {
 /// `OperationInvalid` if the guest does not run, `ArgumentUnsupported` if it has no channel for an agent,
 /// `AgentUnresponsive` if none listens or it does not answer, `AgentCommandTimeout` if it is slow, `AgentCommandFailed` if it
 /// refuses, `Internal` if the text is no JSON.
-pub async fn execute(driver: &Arc<Driver>, domain: &Domain, command: String, patience: Patience) -> Result<String> {
+pub async fn execute(
+    driver: &Arc<Driver>,
+    domain: &Domain,
+    command: String,
+    patience: Patience,
+) -> Result<String> {
     if command.len() > COMMAND_MAX {
-        return Err(Error::argument(format!("the command has {} bytes; the most is {COMMAND_MAX}", command.len())));
+        return Err(Error::argument(format!(
+            "the command has {} bytes; the most is {COMMAND_MAX}",
+            command.len()
+        )));
     }
     let name = name_of(&command)?;
     let within = match patience {
@@ -190,7 +205,9 @@ async fn talk<T>(guest: &Arc<Guest>, work: impl AsyncFnOnce(&Agent) -> Result<T,
     let socket = socket(&guest.domain.view())?;
     let agent = guest.agent.dial(&socket).await?;
     let id = guest.id;
-    let gone = guest.domain.wait_for(|view| view.id() != id || channel(view).is_none_or(|c| !listens(c)));
+    let gone = guest
+        .domain
+        .wait_for(|view| view.id() != id || channel(view).is_none_or(|c| !listens(c)));
     tokio::select! {
         biased;
         result = work(&agent) => result.map_err(|error| {
@@ -213,39 +230,65 @@ fn socket(view: &View) -> Result<PathBuf> {
         return Err(Error::not_running());
     }
     let Some(channel) = channel(view) else {
-        return Err(Error::new(Code::ArgumentUnsupported, "QEMU guest agent is not configured"));
+        return Err(Error::new(
+            Code::ArgumentUnsupported,
+            "QEMU guest agent is not configured",
+        ));
     };
     if !listens(channel) {
         return Err(unresponsive("QEMU guest agent is not connected"));
     }
     let path = channel.chardev.path().map(PathBuf::from);
-    path.ok_or_else(|| Error::new(Code::ArgumentUnsupported, "the channel of the QEMU guest agent is no socket"))
+    path.ok_or_else(|| {
+        Error::new(
+            Code::ArgumentUnsupported,
+            "the channel of the QEMU guest agent is no socket",
+        )
+    })
 }
 
 fn channel(view: &View) -> Option<&Channel> {
     let channels = &view.run.as_ref()?.document.domain.devices.channels;
-    channels.iter().find(|c| c.target.as_ref().is_some_and(|t| t.name.as_deref() == Some(CHANNEL)))
+    channels.iter().find(|c| {
+        c.target
+            .as_ref()
+            .is_some_and(|t| t.name.as_deref() == Some(CHANNEL))
+    })
 }
 
 fn listens(channel: &Channel) -> bool {
-    channel.target.as_ref().is_some_and(|t| t.state == Some(ChannelState::Connected))
+    channel
+        .target
+        .as_ref()
+        .is_some_and(|t| t.state == Some(ChannelState::Connected))
 }
 
 /// The command's name, for messages. What is no command, the agent itself says.
 fn name_of(command: &str) -> Result<String> {
-    let value: serde_json::Value = serde_json::from_str(command).map_err(|e| Error::internal(format!("failed to parse JSON: {e}")))?;
-    Ok(value.get("execute").and_then(|n| n.as_str()).unwrap_or("<unknown>").to_owned())
+    let value: serde_json::Value =
+        serde_json::from_str(command).map_err(|e| Error::internal(format!("failed to parse JSON: {e}")))?;
+    Ok(value
+        .get("execute")
+        .and_then(|n| n.as_str())
+        .unwrap_or("<unknown>")
+        .to_owned())
 }
 
 /// The reply as libvirt gives it: without needless spaces, and what the agent refuses as an error.
 fn checked(name: &str, reply: &str) -> Result<String> {
-    let reply: serde_json::Value =
-        serde_json::from_str(reply).map_err(|e| unresponsive(format!("QEMU guest agent's answer to {name} is no JSON: {e}")))?;
+    let reply: serde_json::Value = serde_json::from_str(reply)
+        .map_err(|e| unresponsive(format!("QEMU guest agent's answer to {name} is no JSON: {e}")))?;
     match reply.get("error") {
         None => Ok(reply.to_string()),
         Some(error) => {
-            let words = error.get("desc").and_then(|d| d.as_str()).unwrap_or("unknown error");
-            Err(Error::new(Code::AgentCommandFailed, format!("unable to execute QEMU agent command '{name}': {words}")))
+            let words = error
+                .get("desc")
+                .and_then(|d| d.as_str())
+                .unwrap_or("unknown error");
+            Err(Error::new(
+                Code::AgentCommandFailed,
+                format!("unable to execute QEMU agent command '{name}': {words}"),
+            ))
         }
     }
 }
@@ -254,15 +297,26 @@ fn checked(name: &str, reply: &str) -> Result<String> {
 fn meaning(error: qmp::Error) -> Error {
     use qmp::Error as E;
     match &error {
-        E::Timeout { command, after, .. } if command.starts_with("guest-sync") => {
-            unresponsive(format!("guest agent didn't respond to synchronization within '{}' seconds", after.as_secs())).caused_by(error)
-        }
-        E::Timeout { after, .. } => {
-            Error::new(Code::AgentCommandTimeout, format!("guest agent didn't respond to command within '{}' seconds", after.as_secs()))
-                .caused_by(error)
-        }
-        E::Closed { .. } => unresponsive("Guest agent disappeared while executing command").because(GONE).caused_by(error),
-        E::NotACommand(why) => Error::new(Code::AgentCommandFailed, format!("unable to execute QEMU agent command '<unknown>': {why}")),
+        E::Timeout { command, after, .. } if command.starts_with("guest-sync") => unresponsive(format!(
+            "guest agent didn't respond to synchronization within '{}' seconds",
+            after.as_secs()
+        ))
+        .caused_by(error),
+        E::Timeout { after, .. } => Error::new(
+            Code::AgentCommandTimeout,
+            format!(
+                "guest agent didn't respond to command within '{}' seconds",
+                after.as_secs()
+            ),
+        )
+        .caused_by(error),
+        E::Closed { .. } => unresponsive("Guest agent disappeared while executing command")
+            .because(GONE)
+            .caused_by(error),
+        E::NotACommand(why) => Error::new(
+            Code::AgentCommandFailed,
+            format!("unable to execute QEMU agent command '<unknown>': {why}"),
+        ),
         _ => unresponsive(error.to_string()).caused_by(error),
     }
 }
@@ -277,15 +331,24 @@ mod tests {
 
     #[test]
     fn what_the_agent_refuses_is_an_error_with_its_words() {
-        let error =
-            checked("a2-none", r#"{"error": {"class": "CommandNotFound", "desc": "The command a2-none has not been found"}}"#).unwrap_err();
+        let error = checked(
+            "a2-none",
+            r#"{"error": {"class": "CommandNotFound", "desc": "The command a2-none has not been found"}}"#,
+        )
+        .unwrap_err();
         assert_eq!(error.code, Code::AgentCommandFailed);
-        assert_eq!(error.message, "unable to execute QEMU agent command 'a2-none': The command a2-none has not been found");
+        assert_eq!(
+            error.message,
+            "unable to execute QEMU agent command 'a2-none': The command a2-none has not been found"
+        );
     }
 
     #[test]
     fn a_reply_is_given_without_spaces_and_in_the_agents_order() {
-        assert_eq!(checked("x", r#"{"return": {"b": 1, "a": [ ]}}"#).unwrap(), r#"{"return":{"b":1,"a":[]}}"#);
+        assert_eq!(
+            checked("x", r#"{"return": {"b": 1, "a": [ ]}}"#).unwrap(),
+            r#"{"return":{"b":1,"a":[]}}"#
+        );
     }
 
     #[test]
@@ -297,7 +360,13 @@ mod tests {
 
     #[test]
     fn an_agent_that_is_not_there_is_told_from_one_that_is_slow() {
-        let late = |command: &str| meaning(qmp::Error::Timeout { command: command.to_owned(), after: Duration::from_secs(5), sent: true });
+        let late = |command: &str| {
+            meaning(qmp::Error::Timeout {
+                command: command.to_owned(),
+                after: Duration::from_secs(5),
+                sent: true,
+            })
+        };
         assert_eq!(late("guest-sync-delimited").code, Code::AgentUnresponsive);
         assert_eq!(late("guest-ping").code, Code::AgentCommandTimeout);
     }

@@ -10,9 +10,9 @@ use std::{
 
 use domxml::{
     capabilities::{
-        Baselabel, CacheBank, Capabilities, CellCpu, CellCpus, CellMemory, Counter, Guest, GuestArch, GuestDomain, GuestFeatures,
-        GuestMachine, Host, HostCell, HostCells, HostCpu, HostFeature, HostTopology, MigrationFeatures, Pages, PowerManagement, Secmodel,
-        Signature, Toggle,
+        Baselabel, CacheBank, Capabilities, CellCpu, CellCpus, CellMemory, Counter, Guest, GuestArch,
+        GuestDomain, GuestFeatures, GuestMachine, Host, HostCell, HostCells, HostCpu, HostFeature,
+        HostTopology, MigrationFeatures, Pages, PowerManagement, Secmodel, Signature, Toggle,
     },
     cpu::{MaxPhysAddr, MaxPhysAddrMode, Sibling, Topology},
 };
@@ -104,8 +104,12 @@ impl HostCpuFacts {
 impl PartialEq for Basis {
     fn eq(&self, other: &Self) -> bool {
         let same = |a: &Emulator, b: &Emulator| a.path == b.path && Arc::ptr_eq(&a.caps, &b.caps);
-        let emulators =
-            self.emulators.len() == other.emulators.len() && self.emulators.iter().zip(&other.emulators).all(|(a, b)| same(a, b));
+        let emulators = self.emulators.len() == other.emulators.len()
+            && self
+                .emulators
+                .iter()
+                .zip(&other.emulators)
+                .all(|(a, b)| same(a, b));
         emulators && self.facts == other.facts && (&self.sleep, &self.owner) == (&other.sleep, &other.owner)
     }
 }
@@ -117,8 +121,16 @@ impl PartialEq for Basis {
 pub(super) async fn document(driver: &Arc<Driver>) -> Result<String> {
     let emulators = emulators(driver).await;
     let owner = start::label_of_all(&driver.config())?;
-    let (facts, sleep) = (super::facts::of_host(driver).await?, suspend::offered(driver).await);
-    let basis = Basis { facts, sleep, owner, emulators };
+    let (facts, sleep) = (
+        super::facts::of_host(driver).await?,
+        suspend::offered(driver).await,
+    );
+    let basis = Basis {
+        facts,
+        sleep,
+        owner,
+        emulators,
+    };
     Ok(driver.host_document.text(basis, &driver.host).to_string())
 }
 
@@ -129,7 +141,10 @@ impl Kept {
             Some(made) => Arc::clone(&made.text),
             None => {
                 let text: Arc<str> = build(&basis, host).format().into();
-                *last = Some(Made { basis, text: Arc::clone(&text) });
+                *last = Some(Made {
+                    basis,
+                    text: Arc::clone(&text),
+                });
                 text
             }
         }
@@ -139,17 +154,34 @@ impl Kept {
 /// The emulators of the host that can be asked; others are left out.
 async fn emulators(driver: &Arc<Driver>) -> Vec<Emulator> {
     let found = super::emulator::emulators(driver);
-    let word_size = |arch: &str| ARCHES.iter().find(|(own, _)| *own == arch).map_or(64, |(_, bits)| *bits);
-    let asked = found.iter().map(|(arch, path)| (*arch, word_size(arch), path.clone())).map(|(arch, word_size, path)| async move {
-        match driver.prober.caps(Path::new(&path)).await {
-            Ok(caps) => Some(Emulator { arch, word_size, path, caps }),
-            Err(error) => {
-                tracing::warn!(%path, %error, "an emulator is left out of the host's capabilities");
-                None
+    let word_size = |arch: &str| {
+        ARCHES
+            .iter()
+            .find(|(own, _)| *own == arch)
+            .map_or(64, |(_, bits)| *bits)
+    };
+    let asked = found
+        .iter()
+        .map(|(arch, path)| (*arch, word_size(arch), path.clone()))
+        .map(|(arch, word_size, path)| async move {
+            match driver.prober.caps(Path::new(&path)).await {
+                Ok(caps) => Some(Emulator {
+                    arch,
+                    word_size,
+                    path,
+                    caps,
+                }),
+                Err(error) => {
+                    tracing::warn!(%path, %error, "an emulator is left out of the host's capabilities");
+                    None
+                }
             }
-        }
-    });
-    futures_util::future::join_all(asked).await.into_iter().flatten().collect()
+        });
+    futures_util::future::join_all(asked)
+        .await
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// Whether QEMU runs guests of an architecture.
@@ -174,12 +206,17 @@ pub(super) fn cpu_facts(host: &host::Facts) -> &'static HostCpuFacts {
             frequency: tsc.khz.saturating_mul(1000),
             scaling: Some(tsc.scaling.into()),
         });
-        HostCpuFacts { model: CpuModels::x86().describe_host(&data), data, counter }
+        HostCpuFacts {
+            model: CpuModels::x86().describe_host(&data),
+            data,
+            counter,
+        }
     })
 }
 
 /// The host's KVM, if it may be used.
-pub(super) static KVM: LazyLock<Option<unixfd::Kvm>> = LazyLock::new(|| unixfd::Kvm::open(Path::new("/dev/kvm")).ok());
+pub(super) static KVM: LazyLock<Option<unixfd::Kvm>> =
+    LazyLock::new(|| unixfd::Kvm::open(Path::new("/dev/kvm")).ok());
 
 fn build(basis: &Basis, host: &host::Facts) -> Capabilities {
     let facts = &basis.facts;
@@ -189,28 +226,48 @@ fn build(basis: &Basis, host: &host::Facts) -> Capabilities {
         cpu: cpu(facts, host),
         power_management: Some(power_management(&basis.sleep)),
         iommu: Some(facts.iommu.into()),
-        migration_features: Some(MigrationFeatures { live: true, uri_transports: transports }),
+        migration_features: Some(MigrationFeatures {
+            live: true,
+            uri_transports: transports,
+        }),
         topology: Some(topology(facts)),
         caches: facts.caches.iter().map(bank).collect(),
         secmodels: secmodels(host, &basis.owner),
     };
-    Capabilities { host: part, guests: basis.emulators.iter().map(guest).collect() }
+    Capabilities {
+        host: part,
+        guests: basis.emulators.iter().map(guest).collect(),
+    }
 }
 
 fn power_management(sleep: &suspend::Offered) -> PowerManagement {
-    PowerManagement { suspend_mem: sleep.mem, suspend_disk: sleep.disk, suspend_hybrid: sleep.hybrid }
+    PowerManagement {
+        suspend_mem: sleep.mem,
+        suspend_disk: sleep.disk,
+        suspend_hybrid: sleep.hybrid,
+    }
 }
 
 fn cpu(facts: &HostFacts, host: &host::Facts) -> HostCpu {
     let (known, told) = (cpu_facts(host), &facts.cpu);
-    let feature = |name: &&str| HostFeature { name: (*name).to_owned() };
-    let pages = |size: &u64| Pages { unit: "KiB".to_owned(), size: *size, count: None };
+    let feature = |name: &&str| HostFeature {
+        name: (*name).to_owned(),
+    };
+    let pages = |size: &u64| Pages {
+        unit: "KiB".to_owned(),
+        size: *size,
+        count: None,
+    };
     HostCpu {
         arch: Some(host.arch.clone()),
         model: known.model.as_ref().map(|m| m.model.to_owned()),
         vendor: told.vendor.clone(),
         microcode: told.microcode,
-        signature: known.data.signature().map(|s| Signature { family: s.family, model: s.model, stepping: s.stepping }),
+        signature: known.data.signature().map(|s| Signature {
+            family: s.family,
+            model: s.model,
+            stepping: s.stepping,
+        }),
         counter: known.counter.clone(),
         topology: Some(Topology {
             sockets: facts.node.sockets,
@@ -219,15 +276,29 @@ fn cpu(facts: &HostFacts, host: &host::Facts) -> HostCpu {
             cores: facts.node.cores,
             threads: facts.node.threads,
         }),
-        maxphysaddr: told.physical_bits.map(|bits| MaxPhysAddr { mode: MaxPhysAddrMode::Emulate, bits: Some(bits), limit: None }),
-        features: known.model.iter().flat_map(|m| &m.features).map(feature).collect(),
+        maxphysaddr: told.physical_bits.map(|bits| MaxPhysAddr {
+            mode: MaxPhysAddrMode::Emulate,
+            bits: Some(bits),
+            limit: None,
+        }),
+        features: known
+            .model
+            .iter()
+            .flat_map(|m| &m.features)
+            .map(feature)
+            .collect(),
         pages: facts.page_sizes.iter().map(pages).collect(),
     }
 }
 
 fn topology(facts: &HostFacts) -> HostTopology {
     let cells: Vec<HostCell> = facts.cells.iter().map(cell).collect();
-    HostTopology { cells: HostCells { num: count(cells.len()), cells } }
+    HostTopology {
+        cells: HostCells {
+            num: count(cells.len()),
+            cells,
+        },
+    }
 }
 
 fn cell(cell: &hostinfo::Cell) -> HostCell {
@@ -236,10 +307,31 @@ fn cell(cell: &hostinfo::Cell) -> HostCell {
     HostCell {
         id: cell.id,
         // A cell that has none says nothing of it.
-        memory: (cell.memory > 0).then(|| CellMemory { unit: kib(), amount: cell.memory }),
-        pages: cell.pages.iter().map(|p| Pages { unit: kib(), size: p.size, count: Some(p.total) }).collect(),
-        distances: cell.distances.iter().map(|d| Sibling { id: d.cell, value: d.value }).collect(),
-        cpus: CellCpus { num: count(cpus.len()), cpus },
+        memory: (cell.memory > 0).then(|| CellMemory {
+            unit: kib(),
+            amount: cell.memory,
+        }),
+        pages: cell
+            .pages
+            .iter()
+            .map(|p| Pages {
+                unit: kib(),
+                size: p.size,
+                count: Some(p.total),
+            })
+            .collect(),
+        distances: cell
+            .distances
+            .iter()
+            .map(|d| Sibling {
+                id: d.cell,
+                value: d.value,
+            })
+            .collect(),
+        cpus: CellCpus {
+            num: count(cpus.len()),
+            cpus,
+        },
     }
 }
 
@@ -270,18 +362,39 @@ fn bank(bank: &hostinfo::Bank) -> CacheBank {
 }
 
 fn secmodels(host: &host::Facts, owner: &str) -> Vec<Secmodel> {
-    let none = Secmodel { model: "none".to_owned(), doi: DOI.to_owned(), baselabels: Vec::new() };
+    let none = Secmodel {
+        model: "none".to_owned(),
+        doi: DOI.to_owned(),
+        baselabels: Vec::new(),
+    };
     if host.scope == Scope::Session {
         return vec![none];
     }
-    let label = |kind: &str| Baselabel { kind: kind.to_owned(), label: owner.to_owned() };
-    vec![none, Secmodel { model: "dac".to_owned(), doi: DOI.to_owned(), baselabels: vec![label("kvm"), label("qemu")] }]
+    let label = |kind: &str| Baselabel {
+        kind: kind.to_owned(),
+        label: owner.to_owned(),
+    };
+    vec![
+        none,
+        Secmodel {
+            model: "dac".to_owned(),
+            doi: DOI.to_owned(),
+            baselabels: vec![label("kvm"), label("qemu")],
+        },
+    ]
 }
 
 fn guest(emulator: &Emulator) -> Guest {
     let caps = &emulator.caps;
-    let domain = |accel: Accel| caps.accel(accel).map(|_| GuestDomain { kind: accel.virt_type().to_owned() });
-    let machines = caps.accel(caps.preferred_accel()).map(|a| a.machines.as_slice()).unwrap_or_default();
+    let domain = |accel: Accel| {
+        caps.accel(accel).map(|_| GuestDomain {
+            kind: accel.virt_type().to_owned(),
+        })
+    };
+    let machines = caps
+        .accel(caps.preferred_accel())
+        .map(|a| a.machines.as_slice())
+        .unwrap_or_default();
     Guest {
         os_type: "hvm".to_owned(),
         arch: GuestArch {
@@ -299,14 +412,26 @@ fn guest(emulator: &Emulator) -> Guest {
 fn machine(machine: &qemu_plan::caps::Machine) -> impl Iterator<Item = GuestMachine> + use<> {
     let max_cpus = (machine.max_cpus > 0).then_some(machine.max_cpus);
     let deprecated = machine.deprecated.then_some(domxml::devices::YesNo::Yes);
-    let own = GuestMachine { canonical: None, max_cpus, deprecated, name: machine.name.clone() };
-    let short = machine.alias.clone().map(|alias| GuestMachine { canonical: Some(machine.name.clone()), name: alias, ..own.clone() });
+    let own = GuestMachine {
+        canonical: None,
+        max_cpus,
+        deprecated,
+        name: machine.name.clone(),
+    };
+    let short = machine.alias.clone().map(|alias| GuestMachine {
+        canonical: Some(machine.name.clone()),
+        name: alias,
+        ..own.clone()
+    });
     [Some(own), short].into_iter().flatten()
 }
 
 fn features(emulator: &Emulator) -> GuestFeatures {
     let x86 = matches!(emulator.arch, "i686" | "x86_64");
-    let has_models = emulator.caps.accel(emulator.caps.preferred_accel()).is_some_and(|a| !a.cpus.is_empty());
+    let has_models = emulator
+        .caps
+        .accel(emulator.caps.preferred_accel())
+        .is_some_and(|a| !a.cpus.is_empty());
     GuestFeatures {
         pae: emulator.arch == "i686",
         nonpae: emulator.arch == "i686",

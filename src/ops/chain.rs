@@ -49,13 +49,19 @@ pub fn follow_all(domain: &mut domxml::Domain, as_user: &str) -> Result<()> {
 /// # Errors
 /// As [`follow_all`].
 pub fn follow(disk: &mut Disk, as_user: &str) -> Result<()> {
-    let Some(path) = local_path(disk.kind, disk.source.as_ref()) else { return Ok(()) };
+    let Some(path) = local_path(disk.kind, disk.source.as_ref()) else {
+        return Ok(());
+    };
     open(&path, as_user)?;
     // A chain that the document has stands.
     if disk.backing.is_some() {
         return Ok(());
     }
-    let format = disk.driver.as_ref().and_then(|d| d.kind).unwrap_or(StorageFormat::Raw);
+    let format = disk
+        .driver
+        .as_ref()
+        .and_then(|d| d.kind)
+        .unwrap_or(StorageFormat::Raw);
     disk.backing = Some(Box::new(chain(&path, format, as_user, 0)?));
     Ok(())
 }
@@ -63,45 +69,77 @@ pub fn follow(disk: &mut Disk, as_user: &str) -> Result<()> {
 /// The images below `path`, ending with an empty one.
 fn chain(path: &Path, format: StorageFormat, as_user: &str, depth: usize) -> Result<BackingStore> {
     if depth > DEPTH_MAX {
-        return Err(Error::new(Code::OperationFailed, format!("backing chain of '{}' is deeper than {DEPTH_MAX}", path.display())));
+        return Err(Error::new(
+            Code::OperationFailed,
+            format!("backing chain of '{}' is deeper than {DEPTH_MAX}", path.display()),
+        ));
     }
     let end = BackingStore::default();
     if format != StorageFormat::Qcow2 {
         return Ok(end);
     }
     let mut file = open(path, as_user)?;
-    let below = read_qcow2(&mut file)
-        .map_err(|e| Error::system(format_args!("cannot read the head of '{}'", path.display()), e).in_area(Area::Storage))?;
+    let below = read_qcow2(&mut file).map_err(|e| {
+        Error::system(format_args!("cannot read the head of '{}'", path.display()), e).in_area(Area::Storage)
+    })?;
     let Some(name) = below.file else { return Ok(end) };
     // Names with a protocol are QEMU's to open; they have no local file to follow.
     let named = name.strip_prefix("file:").unwrap_or(&name);
     if named.contains(':') && !named.starts_with('/') {
         return Err(Error::new(
             Code::ConfigUnsupported,
-            format!("backing file '{name}' of '{}' is not a local file, which is not supported yet", path.display()),
+            format!(
+                "backing file '{name}' of '{}' is not a local file, which is not supported yet",
+                path.display()
+            ),
         ));
     }
     let next = path.parent().unwrap_or(Path::new("/")).join(named);
     let Some(format) = below.format else {
-        let message =
-            format!("format of backing image '{}' of image '{}' was not specified in the image metadata", next.display(), path.display());
+        let message = format!(
+            "format of backing image '{}' of image '{}' was not specified in the image metadata",
+            next.display(),
+            path.display()
+        );
         return Err(Error::new(Code::OperationFailed, message).in_area(Area::Storage));
     };
-    let format: StorageFormat = format
-        .parse()
-        .map_err(|_| Error::new(Code::ConfigUnsupported, format!("unknown format '{format}' of backing image '{}'", next.display())))?;
+    let format: StorageFormat = format.parse().map_err(|_| {
+        Error::new(
+            Code::ConfigUnsupported,
+            format!("unknown format '{format}' of backing image '{}'", next.display()),
+        )
+    })?;
     store(&next, format, as_user, depth)
 }
 
 fn store(path: &Path, format: StorageFormat, as_user: &str, depth: usize) -> Result<BackingStore> {
     use std::os::unix::fs::FileTypeExt;
-    let metadata = open(path, as_user)?.metadata().map_err(|e| cannot_access(path, as_user, e))?;
+    let metadata = open(path, as_user)?
+        .metadata()
+        .map_err(|e| cannot_access(path, as_user, e))?;
     let text = path.to_string_lossy().into_owned();
     let block = metadata.file_type().is_block_device();
-    let source = if block { Source { dev: Some(text), ..Source::default() } } else { Source { file: Some(text), ..Source::default() } };
+    let source = if block {
+        Source {
+            dev: Some(text),
+            ..Source::default()
+        }
+    } else {
+        Source {
+            file: Some(text),
+            ..Source::default()
+        }
+    };
     Ok(BackingStore {
-        kind: Some(if block { StorageKind::Block } else { StorageKind::File }),
-        format: Some(Format { kind: Some(format), ..Format::default() }),
+        kind: Some(if block {
+            StorageKind::Block
+        } else {
+            StorageKind::File
+        }),
+        format: Some(Format {
+            kind: Some(format),
+            ..Format::default()
+        }),
         source: Some(source),
         backing: Some(Box::new(chain(path, format, as_user, depth + 1)?)),
         detected: true,
@@ -128,12 +166,20 @@ pub fn sizes(path: &Path, format: StorageFormat) -> io::Result<[u64; 3]> {
     use std::os::unix::fs::{FileTypeExt, MetadataExt};
     let mut file = File::open(path)?;
     let metadata = file.metadata()?;
-    let length = if metadata.file_type().is_block_device() { file.seek(SeekFrom::End(0))? } else { metadata.len() };
+    let length = if metadata.file_type().is_block_device() {
+        file.seek(SeekFrom::End(0))?
+    } else {
+        metadata.len()
+    };
     let mut head = [0; 32];
     file.seek(SeekFrom::Start(0))?;
     let got = read_up_to(&mut file, &mut head)?;
     let is_qcow2 = format == StorageFormat::Qcow2 && got == head.len() && head.starts_with(b"QFI\xfb");
-    let capacity = if is_qcow2 { u64::from_be_bytes(head[24..32].try_into().unwrap_or_default()) } else { length };
+    let capacity = if is_qcow2 {
+        u64::from_be_bytes(head[24..32].try_into().unwrap_or_default())
+    } else {
+        length
+    };
     Ok([metadata.blocks().saturating_mul(512), capacity, length])
 }
 
@@ -142,7 +188,11 @@ fn open(path: &Path, as_user: &str) -> Result<File> {
 }
 
 fn cannot_access(path: &Path, as_user: &str, error: io::Error) -> Error {
-    Error::system(format_args!("Cannot access storage file '{}' (as {as_user})", path.display()), error).in_area(Area::Storage)
+    Error::system(
+        format_args!("Cannot access storage file '{}' (as {as_user})", path.display()),
+        error,
+    )
+    .in_area(Area::Storage)
 }
 
 /// Reads the head of a qcow2 image. Nothing below for what is none: QEMU will say so.
@@ -165,30 +215,47 @@ pub fn read_qcow2(file: &mut (impl Read + Seek)) -> io::Result<Below> {
         return Ok(Below::default());
     }
     if length > NAME_MAX {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "the name of the backing file is too long"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "the name of the backing file is too long",
+        ));
     }
     let mut name = vec![0; length];
     file.seek(SeekFrom::Start(offset))?;
     file.read_exact(&mut name)?;
-    let name =
-        String::from_utf8(name).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "the name of the backing file is not text"))?;
+    let name = String::from_utf8(name).map_err(|_| {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            "the name of the backing file is not text",
+        )
+    })?;
     let format = read_format(file, extensions, offset)?;
-    Ok(Below { file: Some(name), format })
+    Ok(Below {
+        file: Some(name),
+        format,
+    })
 }
 
 /// Looks for the backing file's format among the header extensions, which end before the name.
 fn read_format(file: &mut (impl Read + Seek), from: u64, until: u64) -> io::Result<Option<String>> {
-    let length = usize::try_from(until.saturating_sub(from)).unwrap_or(usize::MAX).min(EXTENSIONS_MAX);
+    let length = usize::try_from(until.saturating_sub(from))
+        .unwrap_or(usize::MAX)
+        .min(EXTENSIONS_MAX);
     let mut bytes = vec![0; length];
     file.seek(SeekFrom::Start(from))?;
     let got = read_up_to(file, &mut bytes)?;
     let mut rest = &bytes[..got];
     while rest.len() >= 8 {
-        let (kind, length) = (be32(rest, 0), usize::try_from(be32(rest, 4)).unwrap_or(usize::MAX));
+        let (kind, length) = (
+            be32(rest, 0),
+            usize::try_from(be32(rest, 4)).unwrap_or(usize::MAX),
+        );
         if kind == 0 {
             break;
         }
-        let Some(data) = rest.get(8..8usize.saturating_add(length)) else { break };
+        let Some(data) = rest.get(8..8usize.saturating_add(length)) else {
+            break;
+        };
         if kind == EXT_BACKING_FORMAT {
             return Ok(std::str::from_utf8(data).ok().map(str::to_owned));
         }
@@ -198,7 +265,10 @@ fn read_format(file: &mut (impl Read + Seek), from: u64, until: u64) -> io::Resu
 }
 
 fn be32(bytes: &[u8], at: usize) -> u32 {
-    bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_be_bytes)
+    bytes
+        .get(at..at + 4)
+        .and_then(|b| b.try_into().ok())
+        .map_or(0, u32::from_be_bytes)
 }
 
 fn read_up_to(file: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
@@ -242,9 +312,21 @@ mod tests {
     #[test]
     fn name_and_format_are_found() {
         let below = read_qcow2(&mut Cursor::new(image("base.img", Some("qcow2")))).unwrap();
-        assert_eq!(below, Below { file: Some("base.img".into()), format: Some("qcow2".into()) });
+        assert_eq!(
+            below,
+            Below {
+                file: Some("base.img".into()),
+                format: Some("qcow2".into())
+            }
+        );
         let below = read_qcow2(&mut Cursor::new(image("base.img", None))).unwrap();
-        assert_eq!(below, Below { file: Some("base.img".into()), format: None });
+        assert_eq!(
+            below,
+            Below {
+                file: Some("base.img".into()),
+                format: None
+            }
+        );
     }
 
     #[test]

@@ -79,16 +79,30 @@ impl Which {
     /// `OperationInvalid` if the guest has no such configuration.
     pub(super) fn of(scope: Scope, view: &View) -> Result<Self> {
         let which = match scope {
-            Scope::Current => Self { live: view.active(), config: !view.active() },
-            Scope::Live => Self { live: true, config: false },
-            Scope::Config => Self { live: false, config: true },
-            Scope::Both => Self { live: true, config: true },
+            Scope::Current => Self {
+                live: view.active(),
+                config: !view.active(),
+            },
+            Scope::Live => Self {
+                live: true,
+                config: false,
+            },
+            Scope::Config => Self {
+                live: false,
+                config: true,
+            },
+            Scope::Both => Self {
+                live: true,
+                config: true,
+            },
         };
         if which.live && !view.active() {
             return Err(Error::not_running());
         }
         if which.config && view.config.is_none() {
-            return Err(Error::invalid("transient domains do not have any persistent config").in_area(Area::Domain));
+            return Err(
+                Error::invalid("transient domains do not have any persistent config").in_area(Area::Domain),
+            );
         }
         Ok(which)
     }
@@ -98,7 +112,13 @@ impl Which {
 ///
 /// # Errors
 /// `OperationInvalid` if the guest has no such configuration, what is wrong with the change, what QEMU refuses.
-pub async fn configure(driver: &Arc<Driver>, domain: &Domain, scope: Scope, change: Change, conditions: &Conditions) -> Result<()> {
+pub async fn configure(
+    driver: &Arc<Driver>,
+    domain: &Domain,
+    scope: Scope,
+    change: Change,
+    conditions: &Conditions,
+) -> Result<()> {
     let job = domain.job(Want::Plain(Kind::Modify)).await?;
     let view = job.view();
     conditions.check(&view)?;
@@ -141,7 +161,11 @@ pub async fn configure(driver: &Arc<Driver>, domain: &Domain, scope: Scope, chan
 }
 
 fn documents(view: &View, which: Which) -> Vec<Either<'_>> {
-    let live = view.run.as_ref().map(|r| Either::Live(&r.document)).filter(|_| which.live);
+    let live = view
+        .run
+        .as_ref()
+        .map(|r| Either::Live(&r.document))
+        .filter(|_| which.live);
     let config = view.config.as_ref().map(Either::Stored).filter(|_| which.config);
     live.into_iter().chain(config).collect()
 }
@@ -159,12 +183,20 @@ fn apply(domain: &mut domxml::Domain, change: &Change) -> Result<()> {
             return Err(Error::argument("metadata title can't contain newlines").in_area(Area::None));
         }
         Change::Title(title) => domain.title.clone_from(&title.clone().filter(|t| !t.is_empty())),
-        Change::Description(text) => domain.description.clone_from(&text.clone().filter(|t| !t.is_empty())),
-        Change::Metadata { uri, key, xml: Some(xml) } => domain.set_metadata_element(xml, key, uri)?,
+        Change::Description(text) => domain
+            .description
+            .clone_from(&text.clone().filter(|t| !t.is_empty())),
+        Change::Metadata {
+            uri,
+            key,
+            xml: Some(xml),
+        } => domain.set_metadata_element(xml, key, uri)?,
         Change::Metadata { uri, .. } => drop(domain.remove_metadata_element(uri)),
         Change::Memory(kib) => set_memory(domain, *kib)?,
         Change::MaxMemory(kib) => set_max_memory(domain, *kib)?,
-        Change::MemoryStatsPeriod(seconds) => balloon(domain)?.stats_period = Some(*seconds).filter(|s| *s != 0),
+        Change::MemoryStatsPeriod(seconds) => {
+            balloon(domain)?.stats_period = Some(*seconds).filter(|s| *s != 0)
+        }
         Change::Vcpus(count) => set_vcpus(domain, *count)?,
         Change::MaxVcpus(count) => set_max_vcpus(domain, *count)?,
         Change::Lifecycle { event, action } => {
@@ -181,12 +213,20 @@ fn apply(domain: &mut domxml::Domain, change: &Change) -> Result<()> {
 }
 
 fn lifecycle_action(event: LifecycleEvent, action: LifecycleAction) -> Result<Action> {
-    let dump = matches!(action, LifecycleAction::CoredumpDestroy | LifecycleAction::CoredumpRestart);
+    let dump = matches!(
+        action,
+        LifecycleAction::CoredumpDestroy | LifecycleAction::CoredumpRestart
+    );
     if dump && event != LifecycleEvent::Crash {
-        let (event, action) =
-            (lifecycle_word(event.as_str_name(), "LIFECYCLE_EVENT_"), lifecycle_word(action.as_str_name(), "LIFECYCLE_ACTION_"));
-        return Err(Error::new(Code::ConfigUnsupported, format!("Lifecycle event '{event}' doesn't support '{action}' action"))
-            .in_area(Area::Domain));
+        let (event, action) = (
+            lifecycle_word(event.as_str_name(), "LIFECYCLE_EVENT_"),
+            lifecycle_word(action.as_str_name(), "LIFECYCLE_ACTION_"),
+        );
+        return Err(Error::new(
+            Code::ConfigUnsupported,
+            format!("Lifecycle event '{event}' doesn't support '{action}' action"),
+        )
+        .in_area(Area::Domain));
     }
     Ok(match action {
         LifecycleAction::Destroy => Action::Destroy,
@@ -200,7 +240,10 @@ fn lifecycle_action(event: LifecycleEvent, action: LifecycleAction) -> Result<Ac
 
 /// libvirt's word for a value of the protocol.
 fn lifecycle_word(name: &str, prefix: &str) -> String {
-    name.strip_prefix(prefix).unwrap_or(name).to_ascii_lowercase().replace('_', "-")
+    name.strip_prefix(prefix)
+        .unwrap_or(name)
+        .to_ascii_lowercase()
+        .replace('_', "-")
 }
 
 fn set_memory(domain: &mut domxml::Domain, kib: u64) -> Result<()> {
@@ -214,19 +257,31 @@ fn set_memory(domain: &mut domxml::Domain, kib: u64) -> Result<()> {
 
 /// The balloon that tells of the guest's memory.
 fn balloon(domain: &mut domxml::Domain) -> Result<&mut domxml::devices::Memballoon> {
-    let balloon = domain.devices.memballoon.as_mut().filter(|b| b.model.as_str() != "none");
+    let balloon = domain
+        .devices
+        .memballoon
+        .as_mut()
+        .filter(|b| b.model.as_str() != "none");
     balloon.ok_or_else(|| Error::invalid("Memory balloon model must be virtio to set the collection period"))
 }
 
 fn set_max_memory(domain: &mut domxml::Domain, kib: u64) -> Result<()> {
-    let cells = domain.cpu.as_ref().and_then(|c| c.numa.as_ref()).is_some_and(|n| !n.cells.is_empty());
+    let cells = domain
+        .cpu
+        .as_ref()
+        .and_then(|c| c.numa.as_ref())
+        .is_some_and(|n| !n.cells.is_empty());
     if cells {
-        return Err(Error::invalid("initial memory size of a domain with NUMA nodes cannot be modified with this API"));
+        return Err(Error::invalid(
+            "initial memory size of a domain with NUMA nodes cannot be modified with this API",
+        ));
     }
     if let Some(max) = domain.max_memory
         && kib > max.size.0
     {
-        return Err(Error::argument("cannot set initial memory size greater than the maximum memory size"));
+        return Err(Error::argument(
+            "cannot set initial memory size greater than the maximum memory size",
+        ));
     }
     domain.memory.get_or_insert_default().size = Kib(kib);
     if domain.current_memory.is_none_or(|c| c.0 > kib) {
@@ -253,13 +308,15 @@ fn set_vcpus(domain: &mut domxml::Domain, count: u32) -> Result<()> {
 }
 
 fn set_max_vcpus(domain: &mut domxml::Domain, count: u32) -> Result<()> {
-    let topology = domain
-        .cpu
-        .as_ref()
-        .and_then(|c| c.topology.as_ref())
-        .map(|t| [t.dies, t.clusters, t.cores, t.threads].iter().fold(u64::from(t.sockets), |n, f| n.saturating_mul(u64::from(*f))));
+    let topology = domain.cpu.as_ref().and_then(|c| c.topology.as_ref()).map(|t| {
+        [t.dies, t.clusters, t.cores, t.threads]
+            .iter()
+            .fold(u64::from(t.sockets), |n, f| n.saturating_mul(u64::from(*f)))
+    });
     if topology.is_some_and(|t| t != u64::from(count)) {
-        return Err(Error::argument("CPU topology doesn't match the desired vcpu count"));
+        return Err(Error::argument(
+            "CPU topology doesn't match the desired vcpu count",
+        ));
     }
     let vcpu = domain.vcpu.get_or_insert_default();
     if count == 0 {
@@ -280,18 +337,34 @@ async fn tell_qemu(driver: &Arc<Driver>, view: &View, change: &Change) -> Result
     match change {
         Change::Memory(kib) => {
             let guest = driver.guests.of(view)?;
-            let balloon = view.run.as_ref().and_then(|r| r.document.domain.devices.memballoon.as_ref());
+            let balloon = view
+                .run
+                .as_ref()
+                .and_then(|r| r.document.domain.devices.memballoon.as_ref());
             if balloon.is_none_or(|b| b.model.as_str() == "none") {
                 return Err(Error::invalid(
                     "Unable to change memory of active domain without the balloon device and guest OS balloon driver",
                 ));
             }
-            guest.execute(driver, commands::Balloon { value: kib.saturating_mul(1024) }).await.map(drop)
+            guest
+                .execute(
+                    driver,
+                    commands::Balloon {
+                        value: kib.saturating_mul(1024),
+                    },
+                )
+                .await
+                .map(drop)
         }
         Change::MemoryStatsPeriod(seconds) => {
             let guest = driver.guests.of(view)?;
-            let balloon = view.run.as_ref().and_then(|r| r.document.domain.devices.memballoon.as_ref());
-            let alias = balloon.and_then(|b| b.info.alias.as_deref()).unwrap_or("balloon0");
+            let balloon = view
+                .run
+                .as_ref()
+                .and_then(|r| r.document.domain.devices.memballoon.as_ref());
+            let alias = balloon
+                .and_then(|b| b.info.alias.as_deref())
+                .unwrap_or("balloon0");
             let period = commands::QomSet {
                 path: format!("/machine/peripheral/{alias}"),
                 property: "guest-stats-polling-interval".to_owned(),
@@ -299,18 +372,33 @@ async fn tell_qemu(driver: &Arc<Driver>, view: &View, change: &Change) -> Result
             };
             guest.execute(driver, period).await.map(drop)
         }
-        Change::MaxMemory(_) => Err(Error::invalid("cannot resize the maximum memory on an active domain")),
-        Change::MaxVcpus(_) => Err(Error::argument("maximum vcpu count can be modified only in the persistent config")),
-        Change::Vcpus(_) => Err(Error::new(Code::OperationUnsupported, "plugging CPUs into a running guest is not supported yet")),
+        Change::MaxMemory(_) => Err(Error::invalid(
+            "cannot resize the maximum memory on an active domain",
+        )),
+        Change::MaxVcpus(_) => Err(Error::argument(
+            "maximum vcpu count can be modified only in the persistent config",
+        )),
+        Change::Vcpus(_) => Err(Error::new(
+            Code::OperationUnsupported,
+            "plugging CPUs into a running guest is not supported yet",
+        )),
         Change::Tuning(change) => tuning::carry_out(driver, view, change).await,
-        Change::Title(_) | Change::Description(_) | Change::Metadata { .. } | Change::Lifecycle { .. } => Ok(()),
+        Change::Title(_) | Change::Description(_) | Change::Metadata { .. } | Change::Lifecycle { .. } => {
+            Ok(())
+        }
     }
 }
 
 /// The event that tells of a change.
 fn event_of(change: &Change, which: Which) -> Option<(EventKind, Detail)> {
     let metadata = |kind: i32, uri: &str| {
-        (EventKind::MetadataChange, Detail::MetadataChange(pb::event::MetadataChange { r#type: kind, uri: uri.to_owned() }))
+        (
+            EventKind::MetadataChange,
+            Detail::MetadataChange(pb::event::MetadataChange {
+                r#type: kind,
+                uri: uri.to_owned(),
+            }),
+        )
     };
     match change {
         Change::Description(_) => Some(metadata(0, "")),
@@ -347,11 +435,18 @@ pub async fn set_autostart(domain: &Domain, autostart: bool, conditions: &Condit
 /// `OperationInvalid` if the guest has no such configuration.
 pub fn read(view: &View, scope: Scope) -> Result<Either<'_>> {
     let which = Which::of(scope, view)?;
-    documents(view, which).first().copied().ok_or_else(|| Error::internal("the domain has no document"))
+    documents(view, which)
+        .first()
+        .copied()
+        .ok_or_else(|| Error::internal("the domain has no document"))
 }
 
 fn no_metadata() -> Error {
-    Error::new(Code::NoDomainMetadata, "Requested metadata element is not present").in_area(Area::Domain)
+    Error::new(
+        Code::NoDomainMetadata,
+        "Requested metadata element is not present",
+    )
+    .in_area(Area::Domain)
 }
 
 /// The title.
@@ -359,7 +454,12 @@ fn no_metadata() -> Error {
 /// # Errors
 /// `NoDomainMetadata` if there is none.
 pub fn title(view: &View, scope: Scope) -> Result<String> {
-    read(view, scope)?.facts().title.as_deref().map(str::to_owned).ok_or_else(no_metadata)
+    read(view, scope)?
+        .facts()
+        .title
+        .as_deref()
+        .map(str::to_owned)
+        .ok_or_else(no_metadata)
 }
 
 /// The description.
@@ -367,7 +467,12 @@ pub fn title(view: &View, scope: Scope) -> Result<String> {
 /// # Errors
 /// As [`title`].
 pub fn description(view: &View, scope: Scope) -> Result<String> {
-    read(view, scope)?.facts().description.as_deref().map(str::to_owned).ok_or_else(no_metadata)
+    read(view, scope)?
+        .facts()
+        .description
+        .as_deref()
+        .map(str::to_owned)
+        .ok_or_else(no_metadata)
 }
 
 /// One namespace's element.
@@ -375,5 +480,8 @@ pub fn description(view: &View, scope: Scope) -> Result<String> {
 /// # Errors
 /// As [`title`].
 pub fn metadata(view: &View, scope: Scope, uri: &str) -> Result<String> {
-    read(view, scope)?.domain()?.metadata_element(uri).ok_or_else(no_metadata)
+    read(view, scope)?
+        .domain()?
+        .metadata_element(uri)
+        .ok_or_else(no_metadata)
 }

@@ -80,9 +80,11 @@ impl Consoles {
             return Err(Error::not_running());
         }
         if holders.by_alias.contains_key(alias) && !force {
-            return Err(
-                Error::new(crate::error::Code::OperationFailed, "Active console session exists for this domain").because("CONSOLE_IN_USE")
-            );
+            return Err(Error::new(
+                crate::error::Code::OperationFailed,
+                "Active console session exists for this domain",
+            )
+            .because("CONSOLE_IN_USE"));
         }
         let (sender, receiver) = oneshot::channel();
         holders.next += 1;
@@ -128,7 +130,9 @@ pub async fn attach(
         join(device, input, sender, revoked).await;
         consoles.leave(&alias, ticket);
     });
-    Ok(Box::pin(futures_util::stream::poll_fn(move |context| receiver.poll_recv(context))))
+    Ok(Box::pin(futures_util::stream::poll_fn(move |context| {
+        receiver.poll_recv(context)
+    })))
 }
 
 /// Joins `input` to a socket that nobody else has and returns what comes from there.
@@ -139,7 +143,9 @@ pub(super) fn joined(socket: UnixStream, input: impl Stream<Item = Bytes> + Send
         let (_keep, revoked) = oneshot::channel();
         join(Box::pin(socket), input, sender, revoked).await;
     });
-    Box::pin(futures_util::stream::poll_fn(move |context| receiver.poll_recv(context)))
+    Box::pin(futures_util::stream::poll_fn(move |context| {
+        receiver.poll_recv(context)
+    }))
 }
 
 /// Copies both ways until one side ends or the device is taken away.
@@ -156,7 +162,14 @@ async fn join(
             match reader.read(&mut buffer).await {
                 // A terminal whose other end closed says EIO.
                 Ok(0) | Err(_) => return,
-                Ok(n) if output.send(Ok(Bytes::copy_from_slice(&buffer[..n]))).await.is_err() => return,
+                Ok(n)
+                    if output
+                        .send(Ok(Bytes::copy_from_slice(&buffer[..n])))
+                        .await
+                        .is_err() =>
+                {
+                    return;
+                }
                 Ok(_) => {}
             }
         }
@@ -193,7 +206,11 @@ impl Place {
     async fn open(&self) -> io::Result<Device> {
         match self {
             Place::Terminal(path) => {
-                let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK).open(path)?;
+                let file = OpenOptions::new()
+                    .read(true)
+                    .write(true)
+                    .custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK)
+                    .open(path)?;
                 Ok(Box::pin(unixfd::AsyncFile::new(file)?))
             }
             Place::Socket(path) => Ok(Box::pin(UnixStream::connect(path).await?)),
@@ -205,24 +222,55 @@ impl Place {
 fn find(document: &domxml::Domain, which: &Which) -> Result<(String, Place)> {
     let devices = &document.devices;
     type Entry<'a> = (&'a DeviceInfo, &'a Chardev, Option<&'a str>);
-    let consoles = || devices.consoles.iter().map(|d| -> Entry<'_> { (&d.info, &d.chardev, None) });
-    let serials = || devices.serials.iter().map(|d| -> Entry<'_> { (&d.info, &d.chardev, None) });
-    let parallels = || devices.parallels.iter().map(|d| -> Entry<'_> { (&d.info, &d.chardev, None) });
-    let channels =
-        || devices.channels.iter().map(|d| -> Entry<'_> { (&d.info, &d.chardev, d.target.as_ref().and_then(|t| t.name.as_deref())) });
-    let named =
-        |(info, _, target): &Entry<'_>| info.alias.as_deref() == Some(which.device.as_str()) || *target == Some(which.device.as_str());
+    let consoles = || {
+        devices
+            .consoles
+            .iter()
+            .map(|d| -> Entry<'_> { (&d.info, &d.chardev, None) })
+    };
+    let serials = || {
+        devices
+            .serials
+            .iter()
+            .map(|d| -> Entry<'_> { (&d.info, &d.chardev, None) })
+    };
+    let parallels = || {
+        devices
+            .parallels
+            .iter()
+            .map(|d| -> Entry<'_> { (&d.info, &d.chardev, None) })
+    };
+    let channels = || {
+        devices.channels.iter().map(|d| -> Entry<'_> {
+            (
+                &d.info,
+                &d.chardev,
+                d.target.as_ref().and_then(|t| t.name.as_deref()),
+            )
+        })
+    };
+    let named = |(info, _, target): &Entry<'_>| {
+        info.alias.as_deref() == Some(which.device.as_str()) || *target == Some(which.device.as_str())
+    };
     let found = match (which.channel, which.device.is_empty()) {
         (true, true) => channels().next(),
         (true, false) => channels().find(named),
         (false, true) => consoles().chain(serials()).next(),
-        (false, false) => consoles().chain(serials()).chain(parallels()).chain(channels()).find(named),
+        (false, false) => consoles()
+            .chain(serials())
+            .chain(parallels())
+            .chain(channels())
+            .find(named),
     };
     let Some((info, chardev, _)) = found else {
         let kind = if which.channel { "channel" } else { "character" };
         return Err(Error::internal(format!(
             "cannot find {kind} device {}",
-            if which.device.is_empty() { "<default>" } else { &which.device }
+            if which.device.is_empty() {
+                "<default>"
+            } else {
+                &which.device
+            }
         )));
     };
     let alias = info.alias.clone().unwrap_or_default();
@@ -230,7 +278,11 @@ fn find(document: &domxml::Domain, which: &Which) -> Result<(String, Place)> {
     match (chardev.kind, path) {
         (ChardevKind::Pty | ChardevKind::Dev, Some(path)) => Ok((alias, Place::Terminal(path))),
         (ChardevKind::Unix, Some(path)) => Ok((alias, Place::Socket(path))),
-        (ChardevKind::Pty | ChardevKind::Unix, None) => Err(Error::internal(format!("character device {alias} has no path"))),
-        _ => Err(Error::internal(format!("character device {alias} is not using a PTY"))),
+        (ChardevKind::Pty | ChardevKind::Unix, None) => {
+            Err(Error::internal(format!("character device {alias} has no path")))
+        }
+        _ => Err(Error::internal(format!(
+            "character device {alias} is not using a PTY"
+        ))),
     }
 }

@@ -21,7 +21,12 @@ const UNDEFINED_RENAMED: i32 = 1;
 ///
 /// # Errors
 /// What is wrong with the document, or who has its name or UUID.
-pub async fn define(driver: &Arc<Driver>, xml: String, validate: bool, conditions: &Conditions) -> Result<Arc<View>> {
+pub async fn define(
+    driver: &Arc<Driver>,
+    xml: String,
+    validate: bool,
+    conditions: &Conditions,
+) -> Result<Arc<View>> {
     let planned = plan::from_text(driver, xml, validate).await?;
     let (uuid, name) = plan::identity(&planned.domain)?;
     let document = Stored::new(&planned.domain);
@@ -44,7 +49,11 @@ async fn store(domain: &Domain, document: Arc<Stored>, conditions: Conditions) -
             if view.exists() {
                 conditions.check(view)?;
             }
-            let detail = if view.config.is_some() { DEFINED_UPDATED } else { DEFINED_ADDED };
+            let detail = if view.config.is_some() {
+                DEFINED_UPDATED
+            } else {
+                DEFINED_ADDED
+            };
             view.config = Some(document);
             Ok(Effects::none().lifecycle(DEFINED, detail).config_only())
         })
@@ -52,7 +61,13 @@ async fn store(domain: &Domain, document: Arc<Stored>, conditions: Conditions) -
 }
 
 /// What `define` would answer.
-fn trial(driver: &Driver, uuid: uuid::Uuid, name: &str, document: Arc<Stored>, conditions: &Conditions) -> Result<Arc<View>> {
+fn trial(
+    driver: &Driver,
+    uuid: uuid::Uuid,
+    name: &str,
+    document: Arc<Stored>,
+    conditions: &Conditions,
+) -> Result<Arc<View>> {
     let mut view = match (driver.registry.by_uuid(uuid), driver.registry.by_name(name)) {
         (Ok(domain), Ok(other)) if domain.uuid() == other.uuid() => {
             let view = domain.view();
@@ -83,7 +98,12 @@ pub struct Undefine {
 ///
 /// # Errors
 /// `OperationInvalid` if the guest has none, or has firmware variables and `what` does not say what to do with them.
-pub async fn undefine(driver: &Arc<Driver>, domain: &Domain, what: Undefine, conditions: &Conditions) -> Result<()> {
+pub async fn undefine(
+    driver: &Arc<Driver>,
+    domain: &Domain,
+    what: Undefine,
+    conditions: &Conditions,
+) -> Result<()> {
     if what.nvram && what.keep_nvram {
         return Err(Error::invalid("cannot both keep and delete nvram"));
     }
@@ -103,8 +123,10 @@ pub async fn undefine(driver: &Arc<Driver>, domain: &Domain, what: Undefine, con
         return Ok(());
     }
     if let Some(path) = nvram.filter(|_| what.nvram) {
-        let remove =
-            move || std::fs::remove_file(&path).map_err(|e| Error::system(format_args!("failed to remove nvram: {}", path.display()), e));
+        let remove = move || {
+            std::fs::remove_file(&path)
+                .map_err(|e| Error::system(format_args!("failed to remove nvram: {}", path.display()), e))
+        };
         crate::blocking::file("removing the nvram", remove).await?;
     }
     let conditions = conditions.clone();
@@ -115,7 +137,9 @@ pub async fn undefine(driver: &Arc<Driver>, domain: &Domain, what: Undefine, con
         }
         view.config = None;
         view.autostart = false;
-        Ok(Effects::none().lifecycle(UNDEFINED, UNDEFINED_REMOVED).config_only())
+        Ok(Effects::none()
+            .lifecycle(UNDEFINED, UNDEFINED_REMOVED)
+            .config_only())
     };
     let (domain, owned, config) = (domain.clone(), Arc::clone(driver), config.domain()?);
     driver
@@ -134,7 +158,12 @@ pub async fn undefine(driver: &Arc<Driver>, domain: &Domain, what: Undefine, con
 ///
 /// # Errors
 /// `OperationInvalid` if the guest runs or is transient, or the name is taken; `Xml` if the name can't be one.
-pub async fn rename(driver: &Arc<Driver>, domain: &Domain, new_name: String, conditions: &Conditions) -> Result<Arc<View>> {
+pub async fn rename(
+    driver: &Arc<Driver>,
+    domain: &Domain,
+    new_name: String,
+    conditions: &Conditions,
+) -> Result<Arc<View>> {
     plan::check_name(&new_name)?;
     let _job = domain.job(Want::Plain(Kind::Modify)).await?;
     let view = domain.view();
@@ -146,7 +175,10 @@ pub async fn rename(driver: &Arc<Driver>, domain: &Domain, new_name: String, con
         return Err(Error::invalid("cannot rename a transient domain"));
     };
     if *view.name == *new_name {
-        return Err(Error::new(crate::error::Code::InvalidArg, "Can't rename domain to itself"));
+        return Err(Error::new(
+            crate::error::Code::InvalidArg,
+            "Can't rename domain to itself",
+        ));
     }
     let mut renamed = domxml::Domain::clone(&*config.domain()?);
     renamed.name.clone_from(&new_name);
@@ -162,9 +194,14 @@ pub async fn rename(driver: &Arc<Driver>, domain: &Domain, new_name: String, con
             let change = move |view: &mut View| {
                 view.name = new_name.into();
                 view.config = Some(document);
-                Ok(Effects::none().lifecycle(UNDEFINED, UNDEFINED_RENAMED).lifecycle(DEFINED, DEFINED_RENAMED))
+                Ok(Effects::none()
+                    .lifecycle(UNDEFINED, UNDEFINED_RENAMED)
+                    .lifecycle(DEFINED, DEFINED_RENAMED))
             };
-            domain.commit(change).await.inspect_err(|_| registry.release_name(&name))
+            domain
+                .commit(change)
+                .await
+                .inspect_err(|_| registry.release_name(&name))
         })
         .await
 }

@@ -51,14 +51,24 @@ pub async fn screenshot(driver: &Arc<Driver>, domain: &Domain, screen: u32) -> R
     args.extend(device.map(|alias| ("device".to_owned(), alias.into())));
     args.extend(png.then(|| ("format".to_owned(), "png".into())));
     guest.execute(driver, commands::Screendump(args)).await?;
-    let mime = if png { "image/png" } else { "image/x-portable-pixmap" };
-    Ok(Picture { mime, bytes: file.read(PICTURE_MAX).await? })
+    let mime = if png {
+        "image/png"
+    } else {
+        "image/x-portable-pixmap"
+    };
+    Ok(Picture {
+        mime,
+        bytes: file.read(PICTURE_MAX).await?,
+    })
 }
 
 /// The video device of a screen as QEMU is told it; none for the first, which QEMU finds itself.
 fn device(videos: &[Video], screen: u32) -> Result<Option<String>> {
     if videos.is_empty() {
-        return Err(Error::new(Code::OperationUnsupported, "no screens to take screenshot from"));
+        return Err(Error::new(
+            Code::OperationUnsupported,
+            "no screens to take screenshot from",
+        ));
     }
     let mut first = 0;
     for video in videos.iter().filter(|_| screen > 0) {
@@ -68,7 +78,11 @@ fn device(videos: &[Video], screen: u32) -> Result<Option<String>> {
         }
         first += heads;
     }
-    if screen > 0 { Err(Error::invalid("no such screen ID")) } else { Ok(None) }
+    if screen > 0 {
+        Err(Error::invalid("no such screen ID"))
+    } else {
+        Ok(None)
+    }
 }
 
 /// Which display, and whether the caller must show there who he is.
@@ -93,8 +107,20 @@ pub async fn connect(driver: &Arc<Driver>, domain: &Domain, which: Which, socket
     let monitor = driver.guests.of(&view)?.monitor()?;
     let work = async move {
         let fdname = FD_NAME.to_owned();
-        monitor.client().execute_with_fds(commands::Getfd { fdname: fdname.clone() }, vec![socket]).await?;
-        let client = commands::AddClient { protocol: protocol.to_owned(), fdname: fdname.clone(), skipauth: which.skip_auth };
+        monitor
+            .client()
+            .execute_with_fds(
+                commands::Getfd {
+                    fdname: fdname.clone(),
+                },
+                vec![socket],
+            )
+            .await?;
+        let client = commands::AddClient {
+            protocol: protocol.to_owned(),
+            fdname: fdname.clone(),
+            skipauth: which.skip_auth,
+        };
         let joined = monitor.client().execute(client).await;
         if joined.is_err() {
             // What the display did not take stays open in QEMU.
@@ -113,7 +139,10 @@ fn protocol(graphics: &[Graphics], index: u32) -> Result<&'static str> {
     match graphics.kind {
         GraphicsKind::Vnc => Ok("vnc"),
         GraphicsKind::Spice => Ok("spice"),
-        other => Err(Error::internal(format!("Can only open VNC or SPICE graphics backends, not {}", other.as_str()))),
+        other => Err(Error::internal(format!(
+            "Can only open VNC or SPICE graphics backends, not {}",
+            other.as_str()
+        ))),
     }
 }
 
@@ -129,7 +158,13 @@ pub async fn open(
 ) -> Result<console::Output> {
     let failed = |error| Error::system("unable to create socket pair", error);
     let (ours, theirs) = UnixStream::pair().map_err(failed)?;
-    connect(driver, domain, which, OwnedFd::from(theirs.into_std().map_err(failed)?)).await?;
+    connect(
+        driver,
+        domain,
+        which,
+        OwnedFd::from(theirs.into_std().map_err(failed)?),
+    )
+    .await?;
     Ok(console::joined(ours, input))
 }
 
@@ -139,19 +174,32 @@ mod tests {
 
     fn devices(xml: &str) -> domxml::devices::Devices {
         let text = format!("<domain type='qemu'><name>a</name><devices>{xml}</devices></domain>");
-        domxml::Domain::parse(&text, domxml::ParseFlags::INACTIVE).unwrap().devices
+        domxml::Domain::parse(&text, domxml::ParseFlags::INACTIVE)
+            .unwrap()
+            .devices
     }
 
     #[test]
     fn screens_are_the_heads_of_all_devices() {
-        let mut devices = devices("<video><model type='qxl' heads='2'/></video><video><model type='virtio'/></video>");
+        let mut devices =
+            devices("<video><model type='qxl' heads='2'/></video><video><model type='virtio'/></video>");
         for (index, video) in devices.videos.iter_mut().enumerate() {
             video.info.alias = Some(format!("video{index}"));
         }
         let of = |screen| device(&devices.videos, screen).map_err(|error| error.message.to_string());
-        let expected = [Ok(None), Ok(Some("video0")), Ok(Some("video1")), Err("no such screen ID"), Err("no such screen ID")];
+        let expected = [
+            Ok(None),
+            Ok(Some("video0")),
+            Ok(Some("video1")),
+            Err("no such screen ID"),
+            Err("no such screen ID"),
+        ];
         for (screen, expected) in (0..).zip(expected) {
-            assert_eq!(of(screen).as_ref().map(Option::as_deref).map_err(String::as_str), expected, "screen {screen}");
+            assert_eq!(
+                of(screen).as_ref().map(Option::as_deref).map_err(String::as_str),
+                expected,
+                "screen {screen}"
+            );
         }
         assert!(of(u32::MAX).is_err());
         assert!(device(&[], 0).unwrap_err().message.contains("no screens"));
@@ -162,7 +210,10 @@ mod tests {
         let devices = devices("<graphics type='vnc'/><graphics type='spice'/><graphics type='sdl'/>");
         let of = |index| protocol(&devices.graphics, index).map_err(|error| error.message.to_string());
         assert_eq!((of(0), of(1)), (Ok("vnc"), Ok("spice")));
-        assert_eq!(of(2), Err("Can only open VNC or SPICE graphics backends, not sdl".to_owned()));
+        assert_eq!(
+            of(2),
+            Err("Can only open VNC or SPICE graphics backends, not sdl".to_owned())
+        );
         assert_eq!(of(3), Err("No graphics backend with index 3".to_owned()));
     }
 }

@@ -29,8 +29,24 @@ use crate::error::{Error, Result};
 use devices::Tools;
 
 /// libvirt's types of guests.
-const VIRT_TYPES: &[&str] =
-    &["qemu", "kqemu", "kvm", "xen", "lxc", "uml", "openvz", "test", "vmware", "hyperv", "vbox", "phyp", "parallels", "bhyve", "vz", "hvf"];
+const VIRT_TYPES: &[&str] = &[
+    "qemu",
+    "kqemu",
+    "kvm",
+    "xen",
+    "lxc",
+    "uml",
+    "openvz",
+    "test",
+    "vmware",
+    "hyperv",
+    "vbox",
+    "phyp",
+    "parallels",
+    "bhyve",
+    "vz",
+    "hvf",
+];
 /// Texts kept: a few machines of a few emulators.
 const KEPT_MAX: usize = 16;
 /// The leaf of CPUID that tells of encrypted guests.
@@ -84,7 +100,8 @@ impl PartialEq for Basis {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.caps, &other.caps)
             && Arc::ptr_eq(&self.firmware, &other.firmware)
-            && (&self.path, &self.arch, self.accel, &self.machine) == (&other.path, &other.arch, other.accel, &other.machine)
+            && (&self.path, &self.arch, self.accel, &self.machine)
+                == (&other.path, &other.arch, other.accel, &other.machine)
             && (&self.legacy_firmware, &self.host) == (&other.legacy_firmware, &other.host)
     }
 }
@@ -100,8 +117,20 @@ pub(super) async fn document(driver: &Arc<Driver>, asked: Asked) -> Result<Strin
     let owned = Arc::clone(driver);
     let text = crate::blocking::file("reading what the host gives to guests", move || {
         let firmware = owned.firmware.read();
-        let legacy_firmware = super::start::legacy_firmware(&owned.config()).into_iter().map(|(code, _)| code).collect();
-        let basis = Basis { path, arch, caps, accel, machine, firmware, legacy_firmware, host: Host::read(&owned) };
+        let legacy_firmware = super::start::legacy_firmware(&owned.config())
+            .into_iter()
+            .map(|(code, _)| code)
+            .collect();
+        let basis = Basis {
+            path,
+            arch,
+            caps,
+            accel,
+            machine,
+            firmware,
+            legacy_firmware,
+            host: Host::read(&owned),
+        };
         Ok(owned.domain_capabilities.text(basis))
     });
     Ok(text.await?.to_string())
@@ -121,7 +150,10 @@ async fn emulator(driver: &Arc<Driver>, asked: &Asked) -> Result<Emulator> {
     if !asked.arch.is_empty() && !super::capabilities::is_arch(&asked.arch) {
         return Err(wrong(format!("unknown architecture: {}", asked.arch)));
     }
-    let named = Named { path: &asked.emulator, arch: &asked.arch };
+    let named = Named {
+        path: &asked.emulator,
+        arch: &asked.arch,
+    };
     let path = emulator_for(driver, named, asked.runnable).await?;
     let caps = driver.prober.caps(Path::new(&path)).await?;
     let arch = wanted_arch(driver, asked);
@@ -171,7 +203,9 @@ pub(super) async fn hypervisor_cpu(driver: &Arc<Driver>, asked: Asked) -> Result
 
 /// What KVM gives to a guest.
 fn kvms_most() -> Option<u32> {
-    super::capabilities::KVM.as_ref().and_then(|kvm| kvm.max_vcpus().ok())
+    super::capabilities::KVM
+        .as_ref()
+        .and_then(|kvm| kvm.max_vcpus().ok())
 }
 
 fn most_vcpus(accel: Accel, machine: &Machine, kvms: Option<u32>) -> u32 {
@@ -187,7 +221,11 @@ fn wrong(message: String) -> Error {
 
 /// The architecture that is asked for: the host's if none is named.
 fn wanted_arch(driver: &Driver, asked: &Asked) -> String {
-    if asked.arch.is_empty() { driver.host.arch.clone() } else { asked.arch.clone() }
+    if asked.arch.is_empty() {
+        driver.host.arch.clone()
+    } else {
+        asked.arch.clone()
+    }
 }
 
 fn check_arch(caps: &Caps, arch: &str, path: &str) -> Result<()> {
@@ -198,7 +236,10 @@ fn check_arch(caps: &Caps, arch: &str, path: &str) -> Result<()> {
     Err(wrong(if x86(arch) && x86(caps.arch()) {
         format!("Emulator '{path}' does not support arch '{arch}'")
     } else {
-        format!("architecture from emulator '{}' doesn't match given architecture '{arch}'", caps.arch())
+        format!(
+            "architecture from emulator '{}' doesn't match given architecture '{arch}'",
+            caps.arch()
+        )
     }))
 }
 
@@ -207,12 +248,26 @@ fn accel(caps: &Caps, asked: &Asked, path: &str) -> Result<Accel> {
         return Ok(caps.preferred_accel());
     }
     let found = Accel::from_virt_type(&asked.virt_type).filter(|accel| caps.accel(*accel).is_some());
-    found.ok_or_else(|| wrong(format!("Emulator '{path}' does not support virt type '{}'", asked.virt_type)))
+    found.ok_or_else(|| {
+        wrong(format!(
+            "Emulator '{path}' does not support virt type '{}'",
+            asked.virt_type
+        ))
+    })
 }
 
 fn machine<'a>(caps: &'a Caps, accel: Accel, asked: &Asked, path: &str) -> Result<&'a Machine> {
-    let found = if asked.machine.is_empty() { caps.default_machine(accel) } else { caps.machine(accel, &asked.machine) };
-    found.ok_or_else(|| wrong(format!("the machine '{}' is not supported by emulator '{path}'", asked.machine)))
+    let found = if asked.machine.is_empty() {
+        caps.default_machine(accel)
+    } else {
+        caps.machine(accel, &asked.machine)
+    };
+    found.ok_or_else(|| {
+        wrong(format!(
+            "the machine '{}' is not supported by emulator '{path}'",
+            asked.machine
+        ))
+    })
 }
 
 impl Kept {
@@ -238,7 +293,11 @@ impl Host {
             physical_bits: hostinfo::cpu_identity(&root).ok().and_then(|c| c.physical_bits),
             max_vcpus: kvms_most(),
             vfio,
-            encrypted: super::capabilities::cpu_facts(&driver.host).data.cpuid.get(&ENCRYPTION).map(|[_, _, all, first]| (*all, *first)),
+            encrypted: super::capabilities::cpu_facts(&driver.host)
+                .data
+                .cpuid
+                .get(&ENCRYPTION)
+                .map(|[_, _, all, first]| (*all, *first)),
         }
     }
 }
@@ -261,8 +320,14 @@ fn build(basis: &Basis) -> DomainCapabilities {
 }
 
 fn os(basis: &Basis) -> Os {
-    let fitting: Vec<&Firmware> = basis.firmware.iter().filter(|f| f.runs_on(&basis.arch, &basis.machine.name)).collect();
-    let interfaces = [("bios", "bios"), ("efi", "uefi")].into_iter().filter(|(_, interface)| fitting.iter().any(|f| f.is(interface)));
+    let fitting: Vec<&Firmware> = basis
+        .firmware
+        .iter()
+        .filter(|f| f.runs_on(&basis.arch, &basis.machine.name))
+        .collect();
+    let interfaces = [("bios", "bios"), ("efi", "uefi")]
+        .into_iter()
+        .filter(|(_, interface)| fitting.iter().any(|f| f.is(interface)));
     let named: Vec<&str> = if fitting.is_empty() {
         basis.legacy_firmware.iter().map(String::as_str).collect()
     } else {
@@ -306,7 +371,11 @@ mod tests {
             accel,
             firmware: Arc::default(),
             legacy_firmware: Vec::new(),
-            host: Host { physical_bits: Some(48), max_vcpus: Some(1024), ..Host::default() },
+            host: Host {
+                physical_bits: Some(48),
+                max_vcpus: Some(1024),
+                ..Host::default()
+            },
         }
     }
 
@@ -316,7 +385,13 @@ mod tests {
         let chosen = |accel| {
             let document = build(&basis(accel, "q35"));
             let mode = document.cpu[2].clone();
-            let named = |policy| mode.features.iter().filter(|f| f.policy == Some(policy)).map(|f| f.name.clone()).collect::<Vec<_>>();
+            let named = |policy| {
+                mode.features
+                    .iter()
+                    .filter(|f| f.policy == Some(policy))
+                    .map(|f| f.name.clone())
+                    .collect::<Vec<_>>()
+            };
             let dropped = named(domxml::cpu::FeaturePolicy::Disable).join(" ");
             (
                 mode.model.unwrap().name.unwrap(),
@@ -326,27 +401,50 @@ mod tests {
                 document.max_vcpus,
             )
         };
-        let tcg = ("EPYC".to_owned(), 27, "vme xsavec misalignsse osvw topoext fxsr_opt nrip-save".to_owned(), 145, Some(4096));
+        let tcg = (
+            "EPYC".to_owned(),
+            27,
+            "vme xsavec misalignsse osvw topoext fxsr_opt nrip-save".to_owned(),
+            145,
+            Some(4096),
+        );
         assert_eq!(chosen(Accel::Tcg), tcg);
         let kvm = chosen(Accel::Kvm);
-        assert_eq!((kvm.0.as_str(), kvm.2.as_str(), kvm.4), ("kvm64", "pni", Some(1024)));
+        assert_eq!(
+            (kvm.0.as_str(), kvm.2.as_str(), kvm.4),
+            ("kvm64", "pni", Some(1024))
+        );
     }
 
     #[test]
     fn what_a_machine_has_not_is_not_told() {
         let of = |machine| {
             let document = build(&basis(Accel::Tcg, machine));
-            (document.devices.disk.enums[1].values.contains(&"ide".to_owned()), document.features.ps2 == Group::simple(true))
+            (
+                document.devices.disk.enums[1].values.contains(&"ide".to_owned()),
+                document.features.ps2 == Group::simple(true),
+            )
         };
-        assert_eq!([of("pc"), of("q35"), of("isapc"), of("microvm")], [(true, true), (false, true), (false, true), (false, false)]);
+        assert_eq!(
+            [of("pc"), of("q35"), of("isapc"), of("microvm")],
+            [(true, true), (false, true), (false, true), (false, false)]
+        );
     }
 
     #[test]
     fn a_text_is_made_once_while_nothing_changes() {
         let kept = Kept::default();
         let one = basis(Accel::Tcg, "q35");
-        let again = Basis { caps: Arc::clone(&one.caps), firmware: Arc::clone(&one.firmware), ..basis(Accel::Tcg, "q35") };
-        let other = Basis { caps: Arc::clone(&one.caps), firmware: Arc::default(), ..basis(Accel::Tcg, "q35") };
+        let again = Basis {
+            caps: Arc::clone(&one.caps),
+            firmware: Arc::clone(&one.firmware),
+            ..basis(Accel::Tcg, "q35")
+        };
+        let other = Basis {
+            caps: Arc::clone(&one.caps),
+            firmware: Arc::default(),
+            ..basis(Accel::Tcg, "q35")
+        };
         let first = kept.text(one);
         assert!(Arc::ptr_eq(&first, &kept.text(again)));
         assert!(!Arc::ptr_eq(&first, &kept.text(other)));

@@ -43,25 +43,42 @@ pub struct Named<'a> {
 /// `ConfigUnsupported` if none is named and there is none.
 pub async fn emulator_for(driver: &Driver, named: Named<'_>, runnable: Runnable) -> Result<String> {
     if named.path.is_empty() {
-        let arch = if named.arch.is_empty() { &driver.host.arch } else { named.arch };
-        let missing = || Error::new(Code::ConfigUnsupported, format!("unable to find any emulator to serve '{arch}' architecture"));
+        let arch = if named.arch.is_empty() {
+            &driver.host.arch
+        } else {
+            named.arch
+        };
+        let missing = || {
+            Error::new(
+                Code::ConfigUnsupported,
+                format!("unable to find any emulator to serve '{arch}' architecture"),
+            )
+        };
         return default_emulator(driver, arch).ok_or_else(missing);
     }
     if runnable == Runnable::Any {
         return Ok(named.path.to_owned());
     }
     let (path, found) = (PathBuf::from(named.path), emulators(driver));
-    let same =
-        crate::blocking::file("looking for an emulator", move || Ok(found_as(&path, found.iter().map(|(_, path)| path.clone())))).await?;
+    let same = crate::blocking::file("looking for an emulator", move || {
+        Ok(found_as(&path, found.iter().map(|(_, path)| path.clone())))
+    })
+    .await?;
     same.ok_or_else(|| {
-        let message = format!("read only access: '{}' is none of the emulators that this host finds by itself", named.path);
+        let message = format!(
+            "read only access: '{}' is none of the emulators that this host finds by itself",
+            named.path
+        );
         Error::new(Code::OperationDenied, message).because("EMULATOR_NOT_FOUND_BY_HOST")
     })
 }
 
 /// The emulator for guests of an architecture that name none: the first on the daemon's path.
 pub fn default_emulator(driver: &Driver, arch: &str) -> Option<String> {
-    emulators(driver).iter().find(|(own, _)| *own == arch).map(|(_, path)| path.clone())
+    emulators(driver)
+        .iter()
+        .find(|(own, _)| *own == arch)
+        .map(|(_, path)| path.clone())
 }
 
 /// All emulators that the host's own search finds: architecture and path, in libvirt's order.
@@ -83,12 +100,24 @@ fn search(host: &str) -> Arc<Emulators> {
     static LAST: LazyLock<Mutex<Searched>> = LazyLock::new(Mutex::default);
     let (paths, native) = (path_dirs(), Path::new(NATIVE));
     let all = paths.iter().map(PathBuf::as_path).chain(native.parent());
-    let dirs = all.map(|dir| fs::metadata(dir).ok().map(|m| (m.dev(), m.ino(), m.mtime(), m.mtime_nsec()))).collect();
+    let dirs = all
+        .map(|dir| {
+            fs::metadata(dir)
+                .ok()
+                .map(|m| (m.dev(), m.ino(), m.mtime(), m.mtime_nsec()))
+        })
+        .collect();
     let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
     if last.dirs != dirs || !last.found.iter().all(|(_, path)| is_program(Path::new(path))) {
         let look = |arch: &'static str| Some((arch, look_for(arch, host, &paths)?));
-        let found = capabilities::ARCHES.iter().filter_map(|(arch, _)| look(arch)).collect();
-        *last = Searched { dirs, found: Arc::new(found) };
+        let found = capabilities::ARCHES
+            .iter()
+            .filter_map(|(arch, _)| look(arch))
+            .collect();
+        *last = Searched {
+            dirs,
+            found: Arc::new(found),
+        };
     }
     Arc::clone(&last.found)
 }
@@ -96,7 +125,10 @@ fn search(host: &str) -> Arc<Emulators> {
 /// Where emulators are looked for, in order.
 fn path_dirs() -> Vec<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path).chain([LAST_RESORT.into()]).filter(|dir| dir.is_absolute()).collect()
+    env::split_paths(&path)
+        .chain([LAST_RESORT.into()])
+        .filter(|dir| dir.is_absolute())
+        .collect()
 }
 
 fn look_for(arch: &str, host: &str, dirs: &[PathBuf]) -> Option<String> {
@@ -105,7 +137,11 @@ fn look_for(arch: &str, host: &str, dirs: &[PathBuf]) -> Option<String> {
         other => format!("qemu-system-{other}"),
     };
     let native = (arch == host).then(|| PathBuf::from(NATIVE));
-    let found = dirs.iter().map(|dir| dir.join(&name)).chain(native).find(|path| is_program(path))?;
+    let found = dirs
+        .iter()
+        .map(|dir| dir.join(&name))
+        .chain(native)
+        .find(|path| is_program(path))?;
     found.into_os_string().into_string().ok()
 }
 
@@ -118,7 +154,10 @@ fn is_program(path: &Path) -> bool {
 fn found_as(asked: &Path, found: impl Iterator<Item = String>) -> Option<String> {
     let mut found = found.peekable();
     found.peek()?;
-    let file = asked.is_absolute().then(|| fs::canonicalize(asked).ok()).flatten()?;
+    let file = asked
+        .is_absolute()
+        .then(|| fs::canonicalize(asked).ok())
+        .flatten()?;
     found.find(|path| fs::canonicalize(path).is_ok_and(|known| known == file))
 }
 
@@ -139,18 +178,30 @@ mod tests {
         symlink(at("copy"), at("other")).unwrap();
         let answer = |asked: &Path| found_as(asked, [known.clone()].into_iter());
         for asked in ["qemu", "link", "./qemu", "../link"] {
-            let asked = if asked.starts_with("..") { at("sub").join(asked) } else { at(asked) };
+            let asked = if asked.starts_with("..") {
+                at("sub").join(asked)
+            } else {
+                at(asked)
+            };
             fs::create_dir_all(at("sub")).unwrap();
             assert_eq!(answer(&asked).as_ref(), Some(&known), "{}", asked.display());
         }
         for asked in ["copy", "other", "absent", "", "sub"] {
             assert_eq!(answer(&at(asked)), None, "{asked}");
         }
-        assert_eq!(answer(Path::new("qemu")), None, "not relative to whatever the daemon's directory is");
+        assert_eq!(
+            answer(Path::new("qemu")),
+            None,
+            "not relative to whatever the daemon's directory is"
+        );
     }
 
     #[test]
     fn what_cannot_be_run_is_not_found() {
-        assert!(!is_program(Path::new("/usr/bin")) && !is_program(Path::new("/etc/passwd")) && is_program(Path::new("/bin/sh")));
+        assert!(
+            !is_program(Path::new("/usr/bin"))
+                && !is_program(Path::new("/etc/passwd"))
+                && is_program(Path::new("/bin/sh"))
+        );
     }
 }

@@ -10,9 +10,15 @@ use nix::{
 
 /// Asks every CPU that is online and that this process may use. Takes some microseconds each.
 pub(super) fn data(root: &Root) -> CpuData {
-    let online: Vec<u32> = hostinfo::cpu_map(root).map(|map| map.online.into_iter().collect()).unwrap_or_default();
+    let online: Vec<u32> = hostinfo::cpu_map(root)
+        .map(|map| map.online.into_iter().collect())
+        .unwrap_or_default();
     // A thread of its own is moved about: it ends with that, and nobody has to be moved back.
-    let asked = thread::scope(|scope| scope.spawn(|| online.iter().filter_map(|cpu| on(root, *cpu)).collect::<Vec<_>>()).join());
+    let asked = thread::scope(|scope| {
+        scope
+            .spawn(|| online.iter().filter_map(|cpu| on(root, *cpu)).collect::<Vec<_>>())
+            .join()
+    });
     match asked.unwrap_or_default() {
         none if none.is_empty() => CpuData::in_common(&[CpuData::of_this_cpu(root, 0)]),
         all => CpuData::in_common(&all),

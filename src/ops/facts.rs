@@ -51,7 +51,12 @@ impl Kept {
         let landmarks = Landmarks::of(root)?;
         let print = landmarks.print(root)?;
         let facts = Arc::new(HostFacts::read(root)?);
-        let known = Known { looked, landmarks, print, facts: Arc::clone(&facts) };
+        let known = Known {
+            looked,
+            landmarks,
+            print,
+            facts: Arc::clone(&facts),
+        };
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(known);
         Ok(facts)
     }
@@ -67,7 +72,10 @@ pub(super) async fn of_host(driver: &Arc<Driver>) -> Result<Arc<HostFacts>> {
     }
     let driver = Arc::clone(driver);
     crate::blocking::file("reading the host's facts", move || {
-        driver.host_facts.read(&Root::at(&driver.host.root)).map_err(host::unreadable)
+        driver
+            .host_facts
+            .read(&Root::at(&driver.host.root))
+            .map_err(host::unreadable)
     })
     .await
 }

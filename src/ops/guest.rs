@@ -179,7 +179,12 @@ impl Guest {
     ///
     /// # Errors
     /// As [`execute`](Self::execute).
-    pub async fn execute_within<C: Command>(self: &Arc<Self>, driver: &Arc<Driver>, command: C, limit: Duration) -> Result<C::Reply> {
+    pub async fn execute_within<C: Command>(
+        self: &Arc<Self>,
+        driver: &Arc<Driver>,
+        command: C,
+        limit: Duration,
+    ) -> Result<C::Reply> {
         let monitor = self.monitor()?;
         match monitor.client().execute_within(command, limit).await {
             Ok(reply) => Ok(reply),
@@ -198,10 +203,24 @@ impl Guest {
     /// `OperationFailed` while there is no connection.
     pub fn monitor(&self) -> Result<Monitor> {
         lock(&self.monitor).clone().ok_or_else(|| {
-            let cause = self.domain.view().run.as_ref().and_then(|r| r.unreachable.clone());
-            let cause = cause.as_deref().unwrap_or("its monitor is not connected").to_owned();
-            Error::new(Code::OperationFailed, format!("domain '{}' can't be asked at present: {cause}", self.domain.view().name))
-                .because("UNREACHABLE")
+            let cause = self
+                .domain
+                .view()
+                .run
+                .as_ref()
+                .and_then(|r| r.unreachable.clone());
+            let cause = cause
+                .as_deref()
+                .unwrap_or("its monitor is not connected")
+                .to_owned();
+            Error::new(
+                Code::OperationFailed,
+                format!(
+                    "domain '{}' can't be asked at present: {cause}",
+                    self.domain.view().name
+                ),
+            )
+            .because("UNREACHABLE")
         })
     }
 
@@ -238,21 +257,33 @@ impl Guest {
     /// The process was slow to answer: asks it once more, and shows it as unreachable if it does not. However many find
     /// it slow, it is asked once at a time.
     pub(super) fn suspect(self: &Arc<Self>, driver: &Arc<Driver>) {
-        let shown = self.domain.view().run.as_ref().is_some_and(|r| r.unreachable.is_some());
+        let shown = self
+            .domain
+            .view()
+            .run
+            .as_ref()
+            .is_some_and(|r| r.unreachable.is_some());
         if shown || self.suspected.swap(true, Ordering::SeqCst) {
             return;
         }
         let (guest, driver) = (Arc::clone(self), Arc::clone(driver));
         tokio::spawn(async move {
             // What came of it is shown by `execute_within` itself.
-            let _ = guest.execute_within(&driver, qmp::commands::QueryStatus {}, RETRY_DEADLINE).await;
+            let _ = guest
+                .execute_within(&driver, qmp::commands::QueryStatus {}, RETRY_DEADLINE)
+                .await;
             guest.suspected.store(false, Ordering::SeqCst);
         });
     }
 
     /// The process has not answered: shows it, and keeps asking.
     fn silent(self: &Arc<Self>, driver: &Arc<Driver>, cause: String) {
-        let already = self.domain.view().run.as_ref().is_some_and(|r| r.unreachable.is_some());
+        let already = self
+            .domain
+            .view()
+            .run
+            .as_ref()
+            .is_some_and(|r| r.unreachable.is_some());
         if already || self.ending().is_some() {
             return;
         }
@@ -267,7 +298,9 @@ impl Guest {
         let id = self.id;
         let name = Arc::clone(&self.domain.view().name);
         match &cause {
-            Some(cause) => tracing::warn!(guest = %name, cause, "QEMU can't be asked; the guest is kept and asked again"),
+            Some(cause) => {
+                tracing::warn!(guest = %name, cause, "QEMU can't be asked; the guest is kept and asked again")
+            }
             None => tracing::info!(guest = %name, "QEMU can be asked again"),
         }
         let change = move |view: &mut View| {
@@ -289,7 +322,12 @@ impl Guest {
             }
             let Some(driver) = weak.upgrade() else { return };
             let Ok(monitor) = self.monitor() else { return };
-            if monitor.client().execute_within(qmp::commands::QueryStatus {}, RETRY_DEADLINE).await.is_ok() {
+            if monitor
+                .client()
+                .execute_within(qmp::commands::QueryStatus {}, RETRY_DEADLINE)
+                .await
+                .is_ok()
+            {
                 self.show_unreachable(None).await;
                 restore::read_back(&driver, self).await;
                 return;
@@ -299,12 +337,17 @@ impl Guest {
 
     /// The connection is over. If the process lives, it is dialled again; if not, the run has ended.
     async fn lost(self: &Arc<Self>, driver: &Arc<Driver>, closed: Option<Closed>) {
-        if self.ending().is_some() || tokio::time::timeout(LAST_MOMENT, self.process_ended()).await.is_ok() {
+        if self.ending().is_some()
+            || tokio::time::timeout(LAST_MOMENT, self.process_ended())
+                .await
+                .is_ok()
+        {
             stop::ended(driver, self).await;
             return;
         }
         let cause = closed.map_or_else(String::new, |c| format!(": {c}"));
-        self.show_unreachable(Some(format!("the monitor was closed{cause}"))).await;
+        self.show_unreachable(Some(format!("the monitor was closed{cause}")))
+            .await;
         restore::dial_again(driver, self, RETRY).await;
     }
 }
@@ -317,7 +360,9 @@ async fn pump(guest: &Arc<Guest>, driver: &Weak<Driver>, mut events: Events) -> 
                 let Some(driver) = driver.upgrade() else { continue };
                 react::publish_raw(&driver, guest, &raw);
                 let (target, guest) = (guest.domain.clone(), Arc::clone(guest));
-                target.from_monitor(move |view| Ok(react::take_in(&driver, &guest, view, &event))).await;
+                target
+                    .from_monitor(move |view| Ok(react::take_in(&driver, &guest, view, &event)))
+                    .await;
             }
             Notice::Closed(closed) => return Some(closed),
         }

@@ -80,7 +80,12 @@ impl Facts {
         };
         // Without any, one for the life of the daemon, as libvirt does.
         let uuid = uuid.unwrap_or_else(Uuid::new_v4);
-        Ok(Self { root: root.to_owned(), arch, uuid, scope })
+        Ok(Self {
+            root: root.to_owned(),
+            arch,
+            uuid,
+            scope,
+        })
     }
 }
 
@@ -99,7 +104,13 @@ pub fn info(driver: &Driver) -> Result<Info> {
         Scope::System => "qemu:///system",
         Scope::Session => "qemu:///session",
     };
-    Ok(Info { hostname, uri: uri.to_owned(), uuid: driver.host.uuid, security_model: "none".to_owned(), security_doi: "0".to_owned() })
+    Ok(Info {
+        hostname,
+        uri: uri.to_owned(),
+        uuid: driver.host.uuid,
+        security_model: "none".to_owned(),
+        security_doi: "0".to_owned(),
+    })
 }
 
 /// CPUs and memory.
@@ -144,8 +155,11 @@ pub fn max_vcpus(virt_type: &str) -> Result<u32> {
     match virt_type.to_ascii_lowercase().as_str() {
         "" | "qemu" => Ok(MAX_VCPUS),
         "kvm" => {
-            let kvm = super::capabilities::KVM.as_ref().ok_or_else(|| Error::internal("Unable to open /dev/kvm"))?;
-            kvm.max_vcpus().map_err(|error| Error::system("Unable to ask KVM", error))
+            let kvm = super::capabilities::KVM
+                .as_ref()
+                .ok_or_else(|| Error::internal("Unable to open /dev/kvm"))?;
+            kvm.max_vcpus()
+                .map_err(|error| Error::system("Unable to ask KVM", error))
         }
         _ => Err(Error::argument(format!("unknown type '{virt_type}'"))),
     }
@@ -160,7 +174,11 @@ const KNOWN_MODELS: &[&str] = &["x86_64", "i686"];
 /// `InvalidArg` if there is no such architecture.
 pub fn cpu_models(arch: &str) -> Result<Vec<String>> {
     if KNOWN_MODELS.contains(&arch) {
-        return Ok(hostinfo::CpuModels::x86().models.iter().map(|model| model.name.to_string()).collect());
+        return Ok(hostinfo::CpuModels::x86()
+            .models
+            .iter()
+            .map(|model| model.name.to_string())
+            .collect());
     }
     match super::capabilities::ARCHES.iter().any(|(name, _)| *name == arch) {
         true => Ok(Vec::new()),

@@ -70,18 +70,37 @@ pub(super) fn connect(driver: &Driver, document: &domxml::Domain, qemu: &mut qem
 /// # Errors
 /// What virtlockd says, or that it does not answer.
 pub(super) async fn register(driver: &Driver, held: &mut qemu::Held, prepared: &Prepared) -> Result<()> {
-    let Some(connection) = held.take_connection() else { return Ok(()) };
+    let Some(connection) = held.take_connection() else {
+        return Ok(());
+    };
     let (uuid, name) = super::plan::identity(&prepared.document)?;
-    driver.peers.register_own(connection, &Holder { uuid, name, id: prepared.id, pid: held.pid() }).await
+    driver
+        .peers
+        .register_own(
+            connection,
+            &Holder {
+                uuid,
+                name,
+                id: prepared.id,
+                pid: held.pid(),
+            },
+        )
+        .await
 }
 
 /// Lets the CPUs run by `run`, with all that the guest has to hold. If `run` fails and they do not run, it is given back.
 ///
 /// # Errors
 /// `ResourceBusy` if another has something of it, what else virtlockd says, what `run` gives.
-pub(super) async fn run_cpus<T>(driver: &Driver, guest: &Guest, run: impl Future<Output = Result<T>>) -> Result<T> {
+pub(super) async fn run_cpus<T>(
+    driver: &Driver,
+    guest: &Guest,
+    run: impl Future<Output = Result<T>>,
+) -> Result<T> {
     let config = driver.config();
-    let Some(lockd) = &config.lockd else { return run.await };
+    let Some(lockd) = &config.lockd else {
+        return run.await;
+    };
     if !guest.holding.is_held() {
         take_all(driver, lockd, guest).await?;
         guest.holding.set(true);
@@ -99,13 +118,17 @@ pub(super) async fn run_cpus<T>(driver: &Driver, guest: &Guest, run: impl Future
 /// The CPUs have stopped: gives everything back. What can't be given back is logged.
 pub(super) async fn cpus_stopped(driver: &Driver, guest: &Guest) {
     let config = driver.config();
-    let Some(lockd) = config.lockd.as_ref().filter(|_| guest.holding.is_held()) else { return };
+    let Some(lockd) = config.lockd.as_ref().filter(|_| guest.holding.is_held()) else {
+        return;
+    };
     guest.holding.set(false);
     let view = guest.domain.view();
     match give_all(driver, lockd, guest, &view).await {
         Ok(()) => {}
         // As with a guest that we found paused.
-        Err(error) if error.code == Code::ResourceBusy => tracing::debug!(guest = %view.name, %error, "a lease was not held"),
+        Err(error) if error.code == Code::ResourceBusy => {
+            tracing::debug!(guest = %view.name, %error, "a lease was not held")
+        }
         Err(error) => tracing::warn!(guest = %view.name, %error, "a lease of its disks is not given back"),
     }
 }
@@ -150,12 +173,22 @@ pub(super) fn found(guest: &Guest) {
 pub(super) fn ended(driver: &Arc<Driver>, guest: &Guest, view: &Arc<View>) {
     let config = driver.config();
     let remains = guest.holding.is_held() && guest.holding.outlives.load(Ordering::Acquire);
-    let Some(lockd) = config.lockd.clone().filter(|_| remains) else { return };
-    let (Some(holder), Some(run)) = (holder(guest, view), view.run.as_ref()) else { return };
+    let Some(lockd) = config.lockd.clone().filter(|_| remains) else {
+        return;
+    };
+    let (Some(holder), Some(run)) = (holder(guest, view), view.run.as_ref()) else {
+        return;
+    };
     let (owned, document) = (Arc::clone(driver), Arc::clone(&run.document.domain));
     driver.tracker.spawn(async move {
         // Most often there is nothing left of it.
-        let result = async { give(&mut owned.peers.locks(&holder).await?, &resources(&lockd, &document).await?).await };
+        let result = async {
+            give(
+                &mut owned.peers.locks(&holder).await?,
+                &resources(&lockd, &document).await?,
+            )
+            .await
+        };
         if let Err(error) = result.await {
             tracing::debug!(guest = holder.name, %error, "nothing was left of its leases");
         }
@@ -166,8 +199,15 @@ pub(super) fn ended(driver: &Arc<Driver>, guest: &Guest, view: &Arc<View>) {
 ///
 /// # Errors
 /// As [`run_cpus`].
-pub(super) async fn take(driver: &Arc<Driver>, guest: &Arc<Guest>, claim: &Claim, undo: &mut Undo) -> Result<()> {
-    let Some((mut locks, resource, config)) = one(driver, guest, claim).await? else { return Ok(()) };
+pub(super) async fn take(
+    driver: &Arc<Driver>,
+    guest: &Arc<Guest>,
+    claim: &Claim,
+    undo: &mut Undo,
+) -> Result<()> {
+    let Some((mut locks, resource, config)) = one(driver, guest, claim).await? else {
+        return Ok(());
+    };
     acquire(&mut locks, &config, &resource).await?;
     guest.holding.outlives.store(true, Ordering::Release);
     let (owned, guest, claim) = (Arc::clone(driver), Arc::clone(guest), claim.clone());
@@ -190,20 +230,35 @@ async fn give_one(driver: &Driver, guest: &Guest, claim: &Claim) -> Result<()> {
 }
 
 /// What a claim is, and where it is asked for; none: there is nothing to ask for.
-async fn one(driver: &Driver, guest: &Guest, claim: &Claim) -> Result<Option<(Locks, Resource, LockdConfig)>> {
+async fn one(
+    driver: &Driver,
+    guest: &Guest,
+    claim: &Claim,
+) -> Result<Option<(Locks, Resource, LockdConfig)>> {
     let config = driver.config();
-    let Some(lockd) = config.lockd.as_ref().filter(|_| guest.holding.is_held()) else { return Ok(None) };
-    let (Some(resource), Some(holder)) = (claim::resource(lockd, claim).await, holder(guest, &guest.domain.view())) else {
+    let Some(lockd) = config.lockd.as_ref().filter(|_| guest.holding.is_held()) else {
         return Ok(None);
     };
-    Ok(Some((driver.peers.locks(&holder).await?, resource, lockd.clone())))
+    let (Some(resource), Some(holder)) = (
+        claim::resource(lockd, claim).await,
+        holder(guest, &guest.domain.view()),
+    ) else {
+        return Ok(None);
+    };
+    Ok(Some((
+        driver.peers.locks(&holder).await?,
+        resource,
+        lockd.clone(),
+    )))
 }
 
 async fn take_all(driver: &Driver, lockd: &LockdConfig, guest: &Guest) -> Result<()> {
     let view = guest.domain.view();
     let run = view.running()?;
     let resources = resources(lockd, &run.document.domain).await?;
-    let Some(holder) = holder(guest, &view).filter(|_| !resources.is_empty()) else { return Ok(()) };
+    let Some(holder) = holder(guest, &view).filter(|_| !resources.is_empty()) else {
+        return Ok(());
+    };
     if !run.starting {
         guest.holding.outlives.store(true, Ordering::Release);
     }
@@ -224,7 +279,12 @@ async fn take_all(driver: &Driver, lockd: &LockdConfig, guest: &Guest) -> Result
 }
 
 /// Takes a resource. One that is still held for this guest from before, and not just `taken`, is given back first.
-async fn acquire_anew(locks: &mut Locks, lockd: &LockdConfig, resource: &Resource, taken: &[Resource]) -> Result<()> {
+async fn acquire_anew(
+    locks: &mut Locks,
+    lockd: &LockdConfig,
+    resource: &Resource,
+    taken: &[Resource],
+) -> Result<()> {
     let result = acquire(locks, lockd, resource).await;
     let busy = matches!(&result, Err(error) if error.code == Code::ResourceBusy);
     let is_same = |other: &Resource| (&other.lockspace, &other.name) == (&resource.lockspace, &resource.name);
@@ -238,7 +298,10 @@ async fn acquire_anew(locks: &mut Locks, lockd: &LockdConfig, resource: &Resourc
 async fn acquire(locks: &mut Locks, lockd: &LockdConfig, resource: &Resource) -> Result<()> {
     let result = locks.acquire(resource).await;
     let unknown = matches!(&result, Err(error) if error.code == Code::Internal && !is_unreachable(error));
-    if unknown && lockd.keeps(Path::new(&resource.lockspace)) && locks.create_lockspace(&resource.lockspace).await.is_ok() {
+    if unknown
+        && lockd.keeps(Path::new(&resource.lockspace))
+        && locks.create_lockspace(&resource.lockspace).await.is_ok()
+    {
         return locks.acquire(resource).await;
     }
     result
@@ -246,7 +309,9 @@ async fn acquire(locks: &mut Locks, lockd: &LockdConfig, resource: &Resource) ->
 
 async fn give_all(driver: &Driver, lockd: &LockdConfig, guest: &Guest, view: &View) -> Result<()> {
     let resources = resources(lockd, &view.running()?.document.domain).await?;
-    let Some(holder) = holder(guest, view).filter(|_| !resources.is_empty()) else { return Ok(()) };
+    let Some(holder) = holder(guest, view).filter(|_| !resources.is_empty()) else {
+        return Ok(());
+    };
     give(&mut driver.peers.locks(&holder).await?, &resources).await
 }
 
@@ -274,5 +339,10 @@ async fn resources(lockd: &LockdConfig, document: &domxml::Domain) -> Result<Vec
 /// For whom it is asked; none if the process had ended before we looked.
 fn holder(guest: &Guest, view: &View) -> Option<Holder> {
     let pid = guest.process().ok()?.pid();
-    Some(Holder { uuid: view.uuid, name: view.name.to_string(), id: guest.id, pid })
+    Some(Holder {
+        uuid: view.uuid,
+        name: view.name.to_string(),
+        id: guest.id,
+        pid,
+    })
 }

@@ -43,8 +43,15 @@ pub(super) struct Macvtap {
 impl Macvtap {
     /// The one that was made for an interface of a run.
     pub(super) fn of(interface: &Interface) -> Option<Self> {
-        let made = interface.private_data.as_ref().is_some_and(|p| p.created == Some(YesNo::Yes));
-        let device = interface.target.as_ref().and_then(|t| t.dev.clone()).filter(|_| made)?;
+        let made = interface
+            .private_data
+            .as_ref()
+            .is_some_and(|p| p.created == Some(YesNo::Yes));
+        let device = interface
+            .target
+            .as_ref()
+            .and_then(|t| t.dev.clone())
+            .filter(|_| made)?;
         Self::named(interface, device)
     }
 
@@ -52,7 +59,11 @@ impl Macvtap {
     pub(super) fn named(interface: &Interface, device: String) -> Option<Self> {
         let source = plug_source(interface).filter(|_| kind(interface) == InterfaceKind::Direct)?;
         let passthrough = mode(source).ok()? == MacvtapMode::Passthrough;
-        Some(Self { device, below: source.dev.clone()?, passthrough })
+        Some(Self {
+            device,
+            below: source.dev.clone()?,
+            passthrough,
+        })
     }
 
     /// Whether it can be made, before anything is noted or done: the device below is there, and the name is free. Blocks.
@@ -60,20 +71,34 @@ impl Macvtap {
     /// # Errors
     /// As the kernel's would be.
     pub(super) fn check(&self, mac: [u8; 6]) -> Result<()> {
-        let Self { device, below, passthrough } = self;
+        let Self {
+            device,
+            below,
+            passthrough,
+        } = self;
         if *passthrough {
             address(below)?;
         }
-        unixfd::link_index(below).map_err(|error| failed(format_args!("Unable to get index for interface {below}"), error))?;
+        unixfd::link_index(below)
+            .map_err(|error| failed(format_args!("Unable to get index for interface {below}"), error))?;
         match unixfd::link_index(device) {
-            Ok(_) => Err(self.not_made(mac, io::Error::from_raw_os_error(nix::errno::Errno::EEXIST as i32))),
+            Ok(_) => Err(self.not_made(
+                mac,
+                io::Error::from_raw_os_error(nix::errno::Errno::EEXIST as i32),
+            )),
             Err(_) => Ok(()),
         }
     }
 
     fn not_made(&self, mac: [u8; 6], error: io::Error) -> Error {
         let Self { device, below, .. } = self;
-        failed(format_args!("error creating macvtap interface {device}@{below} ({})", shown(mac)), error)
+        failed(
+            format_args!(
+                "error creating macvtap interface {device}@{below} ({})",
+                shown(mac)
+            ),
+            error,
+        )
     }
 
     /// Makes it. `state` is where addresses of devices below are kept. Blocks.
@@ -81,9 +106,19 @@ impl Macvtap {
     /// # Errors
     /// The kernel's; nothing is left then.
     pub(super) fn make(&self, mac: [u8; 6], mode: MacvtapMode, state: &Path) -> Result<()> {
-        let Self { device, below, passthrough } = self;
+        let Self {
+            device,
+            below,
+            passthrough,
+        } = self;
         let before = if *passthrough { Some(address(below)?) } else { None };
-        unixfd::add_macvtap(&unixfd::Macvtap { name: device, below, mac, mode }).map_err(|error| self.not_made(mac, error))?;
+        unixfd::add_macvtap(&unixfd::Macvtap {
+            name: device,
+            below,
+            mac,
+            mode,
+        })
+        .map_err(|error| self.not_made(mac, error))?;
         // From here the device below is this guest's: nobody else's macvtap can be made above it.
         let lent = before.map_or(Ok(()), |before| lend(below, before, mac, state));
         if lent.is_err()
@@ -99,12 +134,19 @@ impl Macvtap {
     /// # Errors
     /// The kernel's.
     pub(super) fn remove(&self, state: &Path) -> Result<()> {
-        let Self { device, below, passthrough } = self;
-        unixfd::remove_macvtap(device, below).map_err(|error| failed(format_args!("error destroying network device {device}"), error))?;
+        let Self {
+            device,
+            below,
+            passthrough,
+        } = self;
+        unixfd::remove_macvtap(device, below)
+            .map_err(|error| failed(format_args!("error destroying network device {device}"), error))?;
         if !passthrough {
             return Ok(());
         }
-        let Some(path) = saved_at(state, below) else { return Ok(()) };
+        let Some(path) = saved_at(state, below) else {
+            return Ok(());
+        };
         let Some(before) = saved(&path) else { return Ok(()) };
         set_address(below, before)?;
         super::stop::remove(&path)
@@ -113,7 +155,10 @@ impl Macvtap {
 
 /// What an interface is plugged into where it names what: its own source, or what its network gave.
 pub(super) fn plug_source(interface: &Interface) -> Option<&InterfaceSource> {
-    interface.actual.as_ref().map_or(interface.source.as_ref(), |actual| actual.source.as_ref())
+    interface
+        .actual
+        .as_ref()
+        .map_or(interface.source.as_ref(), |actual| actual.source.as_ref())
 }
 
 /// The mode that a document says.
@@ -123,18 +168,28 @@ pub(super) fn plug_source(interface: &Interface) -> Option<&InterfaceSource> {
 pub(super) fn mode(source: &InterfaceSource) -> Result<MacvtapMode> {
     let word = source.mode.as_deref().unwrap_or("vepa");
     let found = MODES.iter().find(|(name, _)| *name == word);
-    found.map(|(_, mode)| *mode).ok_or_else(|| Error::internal(format!("'{word}' is no mode of a macvtap")))
+    found
+        .map(|(_, mode)| *mode)
+        .ok_or_else(|| Error::internal(format!("'{word}' is no mode of a macvtap")))
 }
 
 /// Keeps the address of a device and gives it the guest's.
 fn lend(below: &str, before: [u8; 6], mac: [u8; 6], state: &Path) -> Result<()> {
-    let path = saved_at(state, below).ok_or_else(|| Error::internal(format!("'{below}' can't be the name of a file")))?;
+    let path = saved_at(state, below)
+        .ok_or_else(|| Error::internal(format!("'{below}' can't be the name of a file")))?;
     let text = format!("{{\n  \"{KEY}\": \"{}\"\n}}\n", shown(before));
     if path.exists() && saved(&path).is_none() {
-        return Err(Error::new(Code::OperationFailed, format!("'{}' is there, and holds no address of a device", path.display())));
+        return Err(Error::new(
+            Code::OperationFailed,
+            format!("'{}' is there, and holds no address of a device", path.display()),
+        ));
     }
-    crate::domain::store::write(&path, text.as_bytes(), false)
-        .map_err(|error| Error::system(format_args!("Unable to write state file '{}'", path.display()), error))?;
+    crate::domain::store::write(&path, text.as_bytes(), false).map_err(|error| {
+        Error::system(
+            format_args!("Unable to write state file '{}'", path.display()),
+            error,
+        )
+    })?;
     set_address(below, mac)
 }
 
@@ -147,7 +202,11 @@ fn saved_at(state: &Path, below: &str) -> Option<PathBuf> {
 /// The address in a file; none if there is no such file, or it is none of these.
 fn saved(path: &Path) -> Option<[u8; 6]> {
     let mut text = String::new();
-    fs::File::open(path).ok()?.take(SAVED_MAX).read_to_string(&mut text).ok()?;
+    fs::File::open(path)
+        .ok()?
+        .take(SAVED_MAX)
+        .read_to_string(&mut text)
+        .ok()?;
     let value: serde_json::Value = serde_json::from_str(&text).ok()?;
     parse(value.get(KEY)?.as_str()?)
 }
@@ -158,14 +217,27 @@ fn address(device: &str) -> Result<[u8; 6]> {
 
 fn set_address(device: &str, mac: [u8; 6]) -> Result<()> {
     match unixfd::set_mac(device, mac) {
-        Err(error) if error.raw_os_error() == Some(nix::errno::Errno::ENODEV as i32) && unixfd::link_index(device).is_err() => Ok(()),
-        result => result.map_err(|error| failed(format_args!("Cannot set interface MAC to {} on '{device}'", shown(mac)), error)),
+        Err(error)
+            if error.raw_os_error() == Some(nix::errno::Errno::ENODEV as i32)
+                && unixfd::link_index(device).is_err() =>
+        {
+            Ok(())
+        }
+        result => result.map_err(|error| {
+            failed(
+                format_args!("Cannot set interface MAC to {} on '{device}'", shown(mac)),
+                error,
+            )
+        }),
     }
 }
 
 /// An address from its text.
 pub(super) fn parse(text: &str) -> Option<[u8; 6]> {
-    let bytes: Option<Vec<u8>> = text.split(':').map(|byte| u8::from_str_radix(byte, 16).ok()).collect();
+    let bytes: Option<Vec<u8>> = text
+        .split(':')
+        .map(|byte| u8::from_str_radix(byte, 16).ok())
+        .collect();
     bytes.and_then(|bytes| bytes.try_into().ok())
 }
 
@@ -185,14 +257,20 @@ mod tests {
     use super::*;
 
     fn ip(words: &str) -> bool {
-        std::process::Command::new("ip").args(words.split(' ')).status().is_ok_and(|status| status.success())
+        std::process::Command::new("ip")
+            .args(words.split(' '))
+            .status()
+            .is_ok_and(|status| status.success())
     }
 
     /// In a network of the thread's own, which ends with it; not where nobody may make one.
     fn alone(test: impl FnOnce() + Send + 'static) {
         let run = || {
             let own = nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).is_ok();
-            if own && ip("link add va address 52:54:00:0a:0a:0a type veth peer name vb") && ip("link add vm link va type macvtap") {
+            if own
+                && ip("link add va address 52:54:00:0a:0a:0a type veth peer name vb")
+                && ip("link add vm link va type macvtap")
+            {
                 assert!(ip("link del vm"));
                 test();
             }
@@ -201,7 +279,11 @@ mod tests {
     }
 
     fn macvtap(device: &str, passthrough: bool) -> Macvtap {
-        Macvtap { device: device.to_owned(), below: "va".to_owned(), passthrough }
+        Macvtap {
+            device: device.to_owned(),
+            below: "va".to_owned(),
+            passthrough,
+        }
     }
 
     const GUEST: [u8; 6] = [0x52, 0x54, 0, 1, 2, 3];
@@ -214,12 +296,20 @@ mod tests {
             let (mine, other) = (macvtap("vm", true), macvtap("vn", true));
             for _ in 0..2 {
                 mine.make(GUEST, MacvtapMode::Passthrough, dir.path()).unwrap();
-                assert_eq!((unixfd::mac("va").unwrap(), unixfd::mac("vm").unwrap()), (GUEST, GUEST));
+                assert_eq!(
+                    (unixfd::mac("va").unwrap(), unixfd::mac("vm").unwrap()),
+                    (GUEST, GUEST)
+                );
                 let text = fs::read_to_string(dir.path().join("va")).unwrap();
                 assert_eq!(text, "{\n  \"mac\": \"52:54:00:0a:0a:0a\"\n}\n");
                 // Another that wants the same device changes nothing.
-                let refused = other.make([2; 6], MacvtapMode::Passthrough, dir.path()).unwrap_err();
-                assert_eq!(refused.message, "error creating macvtap interface vn@va (02:02:02:02:02:02): Invalid argument");
+                let refused = other
+                    .make([2; 6], MacvtapMode::Passthrough, dir.path())
+                    .unwrap_err();
+                assert_eq!(
+                    refused.message,
+                    "error creating macvtap interface vn@va (02:02:02:02:02:02): Invalid argument"
+                );
                 assert_eq!(unixfd::mac("va").unwrap(), GUEST);
                 mine.remove(dir.path()).unwrap();
                 assert_eq!(unixfd::mac("va").unwrap(), BELOW);
@@ -236,7 +326,10 @@ mod tests {
             fs::write(dir.path().join("va"), "<domstatus/>").unwrap();
             let mine = macvtap("vm", true);
             assert!(mine.make(GUEST, MacvtapMode::Passthrough, dir.path()).is_err());
-            assert_eq!((unixfd::mac("va").unwrap(), unixfd::link_index("vm").is_err()), (BELOW, true));
+            assert_eq!(
+                (unixfd::mac("va").unwrap(), unixfd::link_index("vm").is_err()),
+                (BELOW, true)
+            );
             assert_eq!(fs::read_to_string(dir.path().join("va")).unwrap(), "<domstatus/>");
         });
     }
@@ -245,11 +338,23 @@ mod tests {
     fn the_kernels_refusals_are_told_as_libvirt_tells_them() {
         alone(|| {
             let dir = tempfile::tempdir().unwrap();
-            let below = |below: &str, passthrough| Macvtap { below: below.to_owned(), ..macvtap("vm", passthrough) };
+            let below = |below: &str, passthrough| Macvtap {
+                below: below.to_owned(),
+                ..macvtap("vm", passthrough)
+            };
             let table = [
-                (below("none", false), "Unable to get index for interface none: No such device"),
-                (below("none", true), "Cannot get interface MAC on 'none': No such device"),
-                (macvtap("vb", false), "error creating macvtap interface vb@va (52:54:00:01:02:03): File exists"),
+                (
+                    below("none", false),
+                    "Unable to get index for interface none: No such device",
+                ),
+                (
+                    below("none", true),
+                    "Cannot get interface MAC on 'none': No such device",
+                ),
+                (
+                    macvtap("vb", false),
+                    "error creating macvtap interface vb@va (52:54:00:01:02:03): File exists",
+                ),
             ];
             for (macvtap, said) in table {
                 assert_eq!(macvtap.check(GUEST).unwrap_err().message, said);
@@ -275,7 +380,13 @@ mod tests {
             Macvtap::of(&status.domain.devices.interfaces[0])
         };
         let created = "<privateData><created value='yes'/></privateData>";
-        let wanted = |passthrough| Some(Macvtap { device: "macvtap3".to_owned(), below: "eth0".to_owned(), passthrough });
+        let wanted = |passthrough| {
+            Some(Macvtap {
+                device: "macvtap3".to_owned(),
+                below: "eth0".to_owned(),
+                passthrough,
+            })
+        };
         assert_eq!(of("vepa", created), wanted(false));
         assert_eq!(of("passthrough", created), wanted(true));
         assert_eq!(of("passthrough", ""), None);

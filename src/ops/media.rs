@@ -64,14 +64,28 @@ pub struct How {
 /// # Errors
 /// What is wrong with the document, `OperationUnsupported` or `ConfigUnsupported` for what can't be changed, `System` for
 /// an image that can't be opened, what QEMU refuses. Nothing is changed then.
-pub(super) async fn update(driver: &Arc<Driver>, domain: &Domain, new: Disk, how: How, conditions: &Conditions) -> Result<()> {
+pub(super) async fn update(
+    driver: &Arc<Driver>,
+    domain: &Domain,
+    new: Disk,
+    how: How,
+    conditions: &Conditions,
+) -> Result<()> {
     conditions.check(&domain.view())?;
     let job = domain.job(Want::Plain(Kind::Modify)).await?;
     let view = job.view();
     conditions.check(&view)?;
     let which = Which::of(how.scope, &view)?;
-    let stored = if which.config { Some(in_stored(driver, &view, new.clone()).await?) } else { None };
-    let swap = if which.live { Some(Swap::of(driver, &view, &new).await?) } else { None };
+    let stored = if which.config {
+        Some(in_stored(driver, &view, new.clone()).await?)
+    } else {
+        None
+    };
+    let swap = if which.live {
+        Some(Swap::of(driver, &view, &new).await?)
+    } else {
+        None
+    };
     if conditions.trial {
         return Ok(());
     }
@@ -80,7 +94,10 @@ pub(super) async fn update(driver: &Arc<Driver>, domain: &Domain, new: Disk, how
         .tracked(Box::pin(async move {
             match swap {
                 Some(swap) => Box::pin(swap.carry_out(&owned, &job, stored, how.lock)).await,
-                None => job.commit(move |view| Ok(follow(view, stored, None))).await.map(drop),
+                None => job
+                    .commit(move |view| Ok(follow(view, stored, None)))
+                    .await
+                    .map(drop),
             }
         }))
         .await
@@ -88,12 +105,17 @@ pub(super) async fn update(driver: &Arc<Driver>, domain: &Domain, new: Disk, how
 
 /// The stored document with the disk replaced, complete and checked.
 async fn in_stored(driver: &Arc<Driver>, view: &View, new: Disk) -> Result<Arc<Stored>> {
-    let config = view.config.as_ref().ok_or_else(|| Error::invalid("transient domains do not have any persistent config"))?;
+    let config = view
+        .config
+        .as_ref()
+        .ok_or_else(|| Error::invalid("transient domains do not have any persistent config"))?;
     let mut document = Box::new(domxml::Domain::clone(&*config.domain()?));
     let name = new.target.dev.clone();
     let place = document.devices.disks.iter_mut().find(|d| d.target.dev == name);
     *place.ok_or_else(|| Error::argument(format!("target {name} doesn't exist.")))? = new;
-    Ok(Stored::new(&plan::complete(driver, document, Age::New).await?.domain))
+    Ok(Stored::new(
+        &plan::complete(driver, document, Age::New).await?.domain,
+    ))
 }
 
 /// A drive of a running guest with its medium before and after.
@@ -112,15 +134,29 @@ impl Swap {
         let guest = driver.guests.of(view)?;
         let name = &wanted.target.dev;
         let disks = &run.document.domain.devices.disks;
-        let old = disks.iter().find(|d| d.target.dev == *name).ok_or_else(|| Error::internal(format!("disk '{name}' not found")))?.clone();
+        let old = disks
+            .iter()
+            .find(|d| d.target.dev == *name)
+            .ok_or_else(|| Error::internal(format!("disk '{name}' not found")))?
+            .clone();
         only_the_medium(&old, wanted)?;
         let mut new = with_medium(&old, wanted);
-        let first = u32::try_from(run.status.nodename.unwrap_or(0)).unwrap_or(u32::MAX).saturating_add(1);
+        let first = u32::try_from(run.status.nodename.unwrap_or(0))
+            .unwrap_or(u32::MAX)
+            .saturating_add(1);
         if same_medium(&old, &new) {
-            return Ok(Self { guest, new: keeping_nodes(&old, new), old, next_node: first });
+            return Ok(Self {
+                guest,
+                new: keeping_nodes(&old, new),
+                old,
+                next_node: first,
+            });
         }
         if !matches!(old.device, DiskDevice::Cdrom | DiskDevice::Floppy) {
-            return Err(Error::new(Code::ConfigUnsupported, "disk source can be changed only in removable drives"));
+            return Err(Error::new(
+                Code::ConfigUnsupported,
+                "disk source can be changed only in removable drives",
+            ));
         }
         let (new, next_node) = {
             let as_user = start::file_user(&driver.config())?;
@@ -132,13 +168,27 @@ impl Swap {
             })
             .await?
         };
-        Ok(Self { guest, old, new, next_node })
+        Ok(Self {
+            guest,
+            old,
+            new,
+            next_node,
+        })
     }
 
     /// Changes the drive and lets the documents follow; undone if one of the steps fails.
-    async fn carry_out(self, driver: &Arc<Driver>, job: &Job, stored: Option<Arc<Stored>>, lock: Lock) -> Result<()> {
+    async fn carry_out(
+        self,
+        driver: &Arc<Driver>,
+        job: &Job,
+        stored: Option<Arc<Stored>>,
+        lock: Lock,
+    ) -> Result<()> {
         if same_medium(&self.old, &self.new) {
-            return job.commit(move |view| Ok(follow(view, stored, Some(&self)))).await.map(drop);
+            return job
+                .commit(move |view| Ok(follow(view, stored, Some(&self))))
+                .await
+                .map(drop);
         }
         // Noted first: should the daemon end in the midst, the next one gives the drive the medium that the document names.
         let (store, uuid) = (driver.registry.store(), job.domain().uuid());
@@ -147,13 +197,23 @@ impl Swap {
         let note = intent(&self.old, former.as_deref());
         store.note_intent(uuid, self.guest.id, note).await;
         let mut undo = Undo::default();
-        let steps = Steps { driver, guest: &self.guest, swap: &self };
+        let steps = Steps {
+            driver,
+            guest: &self.guest,
+            swap: &self,
+        };
         let old_nodes = nodes(&self.old)?;
         let result = async {
             steps.change(lock, &mut undo).await?;
             let (guest, old, new) = (Arc::clone(&self.guest), self.old.clone(), self.new.clone());
-            let told = Self { guest, old, new, next_node: self.next_node };
-            job.commit(move |view| Ok(follow(view, stored, Some(&told)))).await
+            let told = Self {
+                guest,
+                old,
+                new,
+                next_node: self.next_node,
+            };
+            job.commit(move |view| Ok(follow(view, stored, Some(&told))))
+                .await
         };
         let result = result.await;
         match &result {
@@ -178,30 +238,72 @@ struct Steps<'a> {
 impl Steps<'_> {
     async fn change(&self, lock: Lock, undo: &mut Undo) -> Result<()> {
         let Self { driver, guest, swap } = *self;
-        let id = swap.old.info.alias.clone().ok_or_else(|| Error::internal("the drive has no alias"))?;
+        let id = swap
+            .old
+            .info
+            .alias
+            .clone()
+            .ok_or_else(|| Error::internal("the drive has no alias"))?;
         let has_tray = swap.old.device == DiskDevice::Cdrom;
         self.take_lease(undo).await?;
         self.take_file(undo).await?;
         let (old_nodes, new_nodes) = (nodes(&swap.old)?, nodes(&swap.new)?);
         for node in &new_nodes {
             guest.execute(driver, commands::BlockdevAdd(node.clone())).await?;
-            self.undo_by(undo, "a block node", commands::BlockdevDel { node_name: name_of(node) });
+            self.undo_by(
+                undo,
+                "a block node",
+                commands::BlockdevDel {
+                    node_name: name_of(node),
+                },
+            );
         }
         if has_tray {
-            guest.execute(driver, commands::BlockdevOpenTray { id: id.clone(), force: lock == Lock::Break }).await?;
+            guest
+                .execute(
+                    driver,
+                    commands::BlockdevOpenTray {
+                        id: id.clone(),
+                        force: lock == Lock::Break,
+                    },
+                )
+                .await?;
             self.undo_by(undo, "the tray", commands::BlockdevCloseTray { id: id.clone() });
             self.wait_for_tray(&id).await;
         }
         if let Some(node) = old_nodes.last() {
-            guest.execute(driver, commands::BlockdevRemoveMedium { id: id.clone() }).await?;
-            self.undo_by(undo, "the old medium", commands::BlockdevInsertMedium { id: id.clone(), node_name: name_of(node) });
+            guest
+                .execute(driver, commands::BlockdevRemoveMedium { id: id.clone() })
+                .await?;
+            self.undo_by(
+                undo,
+                "the old medium",
+                commands::BlockdevInsertMedium {
+                    id: id.clone(),
+                    node_name: name_of(node),
+                },
+            );
         }
         if let Some(node) = new_nodes.last() {
-            guest.execute(driver, commands::BlockdevInsertMedium { id: id.clone(), node_name: name_of(node) }).await?;
-            self.undo_by(undo, "the new medium", commands::BlockdevRemoveMedium { id: id.clone() });
+            guest
+                .execute(
+                    driver,
+                    commands::BlockdevInsertMedium {
+                        id: id.clone(),
+                        node_name: name_of(node),
+                    },
+                )
+                .await?;
+            self.undo_by(
+                undo,
+                "the new medium",
+                commands::BlockdevRemoveMedium { id: id.clone() },
+            );
         }
         if has_tray {
-            guest.execute(driver, commands::BlockdevCloseTray { id: id.clone() }).await?;
+            guest
+                .execute(driver, commands::BlockdevCloseTray { id: id.clone() })
+                .await?;
             self.undo_by(undo, "the tray", commands::BlockdevOpenTray { id, force: true });
         }
         Ok(())
@@ -209,8 +311,10 @@ impl Steps<'_> {
 
     /// A medium that stays where it is keeps its lease.
     fn lease_of(&self, disk: &Disk, other: &Disk) -> Option<locks::Claim> {
-        locks::of_disk(disk)
-            .filter(|_| chain::local_path(disk.kind, disk.source.as_ref()) != chain::local_path(other.kind, other.source.as_ref()))
+        locks::of_disk(disk).filter(|_| {
+            chain::local_path(disk.kind, disk.source.as_ref())
+                != chain::local_path(other.kind, other.source.as_ref())
+        })
     }
 
     async fn take_lease(&self, undo: &mut Undo) -> Result<()> {
@@ -232,8 +336,15 @@ impl Steps<'_> {
         undo.push("the owner of the image", restore);
         let view = self.guest.domain.view();
         cgroup::change_disk(self.driver, view.running()?, DiskChange::In(&self.swap.new))?;
-        let (driver, guest, new) = (Arc::clone(self.driver), Arc::clone(self.guest), self.swap.new.clone());
-        undo.push("the nodes of the image", async move { forbid(&driver, &guest, &new) });
+        let (driver, guest, new) = (
+            Arc::clone(self.driver),
+            Arc::clone(self.guest),
+            self.swap.new.clone(),
+        );
+        undo.push(
+            "the nodes of the image",
+            async move { forbid(&driver, &guest, &new) },
+        );
         Ok(())
     }
 
@@ -241,21 +352,45 @@ impl Steps<'_> {
     async fn wait_for_tray(&self, id: &str) {
         let run = self.guest.id;
         let open = |view: &Arc<View>| {
-            let disks = view.run.as_ref().filter(|r| r.id == run).map(|r| &r.document.domain.devices.disks);
-            disks.is_none_or(|d| d.iter().any(|d| d.info.alias.as_deref() == Some(id) && d.target.tray == Some(Tray::Open)))
+            let disks = view
+                .run
+                .as_ref()
+                .filter(|r| r.id == run)
+                .map(|r| &r.document.domain.devices.disks);
+            disks.is_none_or(|d| {
+                d.iter()
+                    .any(|d| d.info.alias.as_deref() == Some(id) && d.target.tray == Some(Tray::Open))
+            })
         };
         let _ = tokio::time::timeout(TRAY, self.guest.domain.wait_for(open)).await;
     }
 
-    fn undo_by(&self, undo: &mut Undo, what: &'static str, command: impl qmp::Command + Send + Sync + 'static) {
+    fn undo_by(
+        &self,
+        undo: &mut Undo,
+        what: &'static str,
+        command: impl qmp::Command + Send + Sync + 'static,
+    ) {
         let (driver, guest) = (Arc::clone(self.driver), Arc::clone(self.guest));
-        undo.push(what, async move { guest.execute(&driver, command).await.map(drop) });
+        undo.push(
+            what,
+            async move { guest.execute(&driver, command).await.map(drop) },
+        );
     }
 
     /// What is left of the old medium. It can't undo the change any more, so failures are only logged.
     async fn forget_old(&self, nodes: Vec<Map<String, Value>>) {
         for node in nodes.iter().rev() {
-            if let Err(error) = self.guest.execute(self.driver, commands::BlockdevDel { node_name: name_of(node) }).await {
+            if let Err(error) = self
+                .guest
+                .execute(
+                    self.driver,
+                    commands::BlockdevDel {
+                        node_name: name_of(node),
+                    },
+                )
+                .await
+            {
                 tracing::warn!(node = name_of(node), %error, "the block node of a medium that was taken out is left in QEMU");
             }
         }
@@ -286,7 +421,12 @@ fn forbid(driver: &Driver, guest: &Guest, disk: &Disk) -> Result<()> {
 /// Ends a change that another daemon left in the midst: undoes it, or what is left to do if it was written down.
 pub(super) async fn settle(driver: &Arc<Driver>, guest: &Arc<Guest>) {
     let (store, view) = (driver.registry.store(), guest.domain.view());
-    let Some(noted) = store.intent(view.uuid, guest.id).filter(|noted| noted.lines().next() == Some(INTENT)) else { return };
+    let Some(noted) = store
+        .intent(view.uuid, guest.id)
+        .filter(|noted| noted.lines().next() == Some(INTENT))
+    else {
+        return;
+    };
     tracing::warn!(guest = %view.name, "a change of a medium was under way when the daemon ended; the drives follow the document");
     let settled = async {
         take_back_stored(guest, &view, &noted).await?;
@@ -295,14 +435,20 @@ pub(super) async fn settle(driver: &Arc<Driver>, guest: &Arc<Guest>) {
     match settled.await {
         Ok(()) => store.clear_intent(view.uuid, guest.id).await,
         // The intent stays, and is seen to when the guest is reached again.
-        Err(error) => tracing::error!(guest = %view.name, %error, "the media of its drives could not be set right"),
+        Err(error) => {
+            tracing::error!(guest = %view.name, %error, "the media of its drives could not be set right")
+        }
     }
 }
 
 /// Puts the former stored document back if the live one was not replaced any more.
 async fn take_back_stored(guest: &Guest, view: &View, noted: &str) -> Result<()> {
     match former_stored(noted, &view.running()?.document.domain.devices.disks)? {
-        Some(former) => guest.domain.commit(move |view| Ok(follow(view, Some(former), None))).await.map(drop),
+        Some(former) => guest
+            .domain
+            .commit(move |view| Ok(follow(view, Some(former), None)))
+            .await
+            .map(drop),
         None => Ok(()),
     }
 }
@@ -310,18 +456,30 @@ async fn take_back_stored(guest: &Guest, view: &View, noted: &str) -> Result<()>
 /// What an intent holds: its name, the drive, the number of its image, and the former stored document if that was to change.
 fn intent(old: &Disk, former: Option<&Stored>) -> String {
     let text = former.map(Stored::secure_text);
-    format!("{INTENT}\n{}\n{}\n{}", old.target.dev, index_of(old), text.as_deref().unwrap_or_default())
+    format!(
+        "{INTENT}\n{}\n{}\n{}",
+        old.target.dev,
+        index_of(old),
+        text.as_deref().unwrap_or_default()
+    )
 }
 
 /// The stored document that counts while the drive still has the image that was noted.
 fn former_stored(noted: &str, disks: &[Disk]) -> Result<Option<Arc<Stored>>> {
     let mut parts = noted.splitn(4, '\n').skip(1);
-    let (Some(target), Some(index), Some(text)) = (parts.next(), parts.next(), parts.next()) else { return Ok(None) };
-    let unchanged = disks.iter().any(|d| d.target.dev == target && index_of(d).to_string() == index);
+    let (Some(target), Some(index), Some(text)) = (parts.next(), parts.next(), parts.next()) else {
+        return Ok(None);
+    };
+    let unchanged = disks
+        .iter()
+        .any(|d| d.target.dev == target && index_of(d).to_string() == index);
     if text.is_empty() || !unchanged {
         return Ok(None);
     }
-    Ok(Some(Stored::new(&domxml::Domain::parse(text, ParseFlags::INACTIVE)?)))
+    Ok(Some(Stored::new(&domxml::Domain::parse(
+        text,
+        ParseFlags::INACTIVE,
+    )?)))
 }
 
 /// The number of a disk's image, by which two media are told apart; 0 for an empty drive.
@@ -332,20 +490,45 @@ fn index_of(disk: &Disk) -> u32 {
 async fn follow_document(driver: &Arc<Driver>, guest: &Arc<Guest>, view: &View) -> Result<()> {
     let disks = &view.running()?.document.domain.devices.disks;
     let drives = guest.execute(driver, commands::QueryBlock {}).await?;
-    for disk in disks.iter().filter(|d| matches!(d.device, DiskDevice::Cdrom | DiskDevice::Floppy)) {
-        let Some(id) = disk.info.alias.clone() else { continue };
-        let Some(drive) = refresh::drive_of(&id, &drives) else { continue };
+    for disk in disks
+        .iter()
+        .filter(|d| matches!(d.device, DiskDevice::Cdrom | DiskDevice::Floppy))
+    {
+        let Some(id) = disk.info.alias.clone() else {
+            continue;
+        };
+        let Some(drive) = refresh::drive_of(&id, &drives) else {
+            continue;
+        };
         let wanted = nodes(disk)?.last().map(name_of);
         let inserted = drive.inserted.as_ref().and_then(|i| i.node_name.clone());
         if wanted != inserted {
             if drive.tray_open.is_some() {
-                guest.execute(driver, commands::BlockdevOpenTray { id: id.clone(), force: true }).await?;
+                guest
+                    .execute(
+                        driver,
+                        commands::BlockdevOpenTray {
+                            id: id.clone(),
+                            force: true,
+                        },
+                    )
+                    .await?;
             }
             if inserted.is_some() {
-                guest.execute(driver, commands::BlockdevRemoveMedium { id: id.clone() }).await?;
+                guest
+                    .execute(driver, commands::BlockdevRemoveMedium { id: id.clone() })
+                    .await?;
             }
             if let Some(node_name) = wanted {
-                guest.execute(driver, commands::BlockdevInsertMedium { id: id.clone(), node_name }).await?;
+                guest
+                    .execute(
+                        driver,
+                        commands::BlockdevInsertMedium {
+                            id: id.clone(),
+                            node_name,
+                        },
+                    )
+                    .await?;
             }
         }
         if drive.tray_open.is_some() {
@@ -361,9 +544,13 @@ async fn drop_unused_nodes(driver: &Arc<Driver>, guest: &Arc<Guest>, disks: &[Di
     for disk in disks {
         used.extend(nodes(disk)?.iter().filter_map(|n| number_of(&name_of(n))));
     }
-    let known = guest.execute(driver, commands::QueryNamedBlockNodes { flat: true }).await?;
+    let known = guest
+        .execute(driver, commands::QueryNamedBlockNodes { flat: true })
+        .await?;
     let names = known.into_iter().filter_map(|n| n.node_name);
-    let mut unused: Vec<_> = names.filter_map(|name| number_of(&name).filter(|n| !used.contains(n)).map(|n| (n, name))).collect();
+    let mut unused: Vec<_> = names
+        .filter_map(|name| number_of(&name).filter(|n| !used.contains(n)).map(|n| (n, name)))
+        .collect();
     // From the top down: an image has a lower number than those below it, and its format stands on its storage.
     unused.sort();
     for (_, node_name) in unused {
@@ -381,7 +568,12 @@ fn number_of(node: &str) -> Option<u32> {
 fn follow(view: &mut View, stored: Option<Arc<Stored>>, swap: Option<&Swap>) -> Effects {
     if let Some((swap, run)) = swap.zip(view.run.as_mut()) {
         let mut document = domxml::Domain::clone(&run.document.domain);
-        if let Some(disk) = document.devices.disks.iter_mut().find(|d| d.target.dev == swap.new.target.dev) {
+        if let Some(disk) = document
+            .devices
+            .disks
+            .iter_mut()
+            .find(|d| d.target.dev == swap.new.target.dev)
+        {
             put_medium(disk, &swap.new);
         }
         run.document = Document::live(document);
@@ -405,19 +597,31 @@ fn nodes(disk: &Disk) -> Result<Vec<Map<String, Value>>> {
     }
     let resources = Resources::default();
     let mut sources = Sources::new(&resources, 1);
-    let Some(image) = sources.disk(disk)? else { return Ok(Vec::new()) };
+    let Some(image) = sources.disk(disk)? else {
+        return Ok(Vec::new());
+    };
     if image.chain().iter().any(|i| !i.objects.is_empty()) {
-        return Err(Error::new(Code::ConfigUnsupported, "a medium that needs secrets is not supported yet"));
+        return Err(Error::new(
+            Code::ConfigUnsupported,
+            "a medium that needs secrets is not supported yet",
+        ));
     }
-    let all = image.chain().into_iter().flat_map(|i| i.nodes()).map(|props| match props.into_value() {
-        Value::Object(map) => map,
-        _ => Map::new(),
-    });
+    let all = image
+        .chain()
+        .into_iter()
+        .flat_map(|i| i.nodes())
+        .map(|props| match props.into_value() {
+            Value::Object(map) => map,
+            _ => Map::new(),
+        });
     Ok(all.collect())
 }
 
 fn name_of(node: &Map<String, Value>) -> String {
-    node.get("node-name").and_then(Value::as_str).unwrap_or_default().to_owned()
+    node.get("node-name")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned()
 }
 
 /// The drive with the medium that is wanted, not numbered yet.
@@ -425,7 +629,11 @@ fn with_medium(old: &Disk, wanted: &Disk) -> Disk {
     let mut new = old.clone();
     put_medium(&mut new, wanted);
     new.source = new.source.filter(|s| location(s) != Source::default());
-    let format = wanted.driver.as_ref().and_then(|d| d.kind).unwrap_or(StorageFormat::Raw);
+    let format = wanted
+        .driver
+        .as_ref()
+        .and_then(|d| d.kind)
+        .unwrap_or(StorageFormat::Raw);
     new.driver.get_or_insert_default().kind = Some(format);
     new
 }
@@ -452,18 +660,28 @@ fn keeping_nodes(old: &Disk, mut new: Disk) -> Disk {
 }
 
 fn is_empty(disk: &Disk) -> bool {
-    disk.source.as_ref().is_none_or(|s| location(s) == Source::default())
+    disk.source
+        .as_ref()
+        .is_none_or(|s| location(s) == Source::default())
 }
 
 /// A source without what does not say where it is.
 fn location(source: &Source) -> Source {
-    Source { index: None, startup_policy: None, seclabels: Vec::new(), private_data: None, ..source.clone() }
+    Source {
+        index: None,
+        startup_policy: None,
+        seclabels: Vec::new(),
+        private_data: None,
+        ..source.clone()
+    }
 }
 
 fn same_medium(old: &Disk, new: &Disk) -> bool {
     match (is_empty(old), is_empty(new)) {
         (true, true) => true,
-        (false, false) => old.kind == new.kind && old.source.as_ref().map(location) == new.source.as_ref().map(location),
+        (false, false) => {
+            old.kind == new.kind && old.source.as_ref().map(location) == new.source.as_ref().map(location)
+        }
         _ => false,
     }
 }
@@ -525,7 +743,10 @@ fn only_the_medium(old: &Disk, new: &Disk) -> Result<()> {
         "metadata_cache" driver!(metadata_cache);
     };
     match changed.iter().find(|(_, differs)| *differs) {
-        Some((name, _)) => Err(Error::new(Code::OperationUnsupported, format!("cannot modify field '{name}' of the disk"))),
+        Some((name, _)) => Err(Error::new(
+            Code::OperationUnsupported,
+            format!("cannot modify field '{name}' of the disk"),
+        )),
         None => Ok(()),
     }
 }

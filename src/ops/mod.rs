@@ -140,7 +140,11 @@ impl Conditions {
     pub fn check(&self, view: &View) -> Result<()> {
         match &self.etag {
             Some(etag) if *etag != view.etag() => {
-                let message = format!("the domain '{}' has changed: its etag is {}, not {etag}", view.name, view.etag());
+                let message = format!(
+                    "the domain '{}' has changed: its etag is {}, not {etag}",
+                    view.name,
+                    view.etag()
+                );
                 Err(Error::new(Code::OperationAborted, message).because("ETAG_MISMATCH"))
             }
             _ => Ok(()),
@@ -170,10 +174,15 @@ impl Driver {
     ///
     /// # Errors
     /// What the work gives.
-    pub async fn tracked<T: Send + 'static>(&self, work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    pub async fn tracked<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
         match self.tracker.spawn(peers::on_behalf(peers::current(), work)).await {
             Ok(result) => result,
-            Err(panic) => Err(Error::internal("the operation met a bug in the daemon; see its log").caused_by(panic)),
+            Err(panic) => {
+                Err(Error::internal("the operation met a bug in the daemon; see its log").caused_by(panic))
+            }
         }
     }
 

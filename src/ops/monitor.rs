@@ -37,7 +37,9 @@ pub async fn human(driver: &Arc<Driver>, domain: &Domain, line: String) -> Resul
     let owned = Arc::clone(driver);
     driver
         .tracked(async move {
-            let text = guest.execute(&owned, commands::HumanMonitorCommand { command_line: line }).await?;
+            let text = guest
+                .execute(&owned, commands::HumanMonitorCommand { command_line: line })
+                .await?;
             mark(&job).await?;
             Ok(text)
         })
@@ -45,7 +47,11 @@ pub async fn human(driver: &Arc<Driver>, domain: &Domain, line: String) -> Resul
 }
 
 async fn mark(job: &crate::domain::Job) -> Result<()> {
-    let known = job.view().run.as_ref().is_none_or(|r| r.taints.contains("custom-monitor"));
+    let known = job
+        .view()
+        .run
+        .as_ref()
+        .is_none_or(|r| r.taints.contains("custom-monitor"));
     if known {
         return Ok(());
     }

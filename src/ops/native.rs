@@ -23,8 +23,18 @@ pub async fn of_text(driver: &Arc<Driver>, xml: String) -> Result<String> {
 /// # Errors
 /// What is wrong with it.
 pub async fn of_guest(driver: &Arc<Driver>, view: &View) -> Result<String> {
-    let document = view.inactive().ok_or_else(|| Error::internal("the domain has no document"))?;
-    text(driver, plan::complete(driver, Box::new(domxml::Domain::clone(&*document.domain()?)), Age::Known).await?)
+    let document = view
+        .inactive()
+        .ok_or_else(|| Error::internal("the domain has no document"))?;
+    text(
+        driver,
+        plan::complete(
+            driver,
+            Box::new(domxml::Domain::clone(&*document.domain()?)),
+            Age::Known,
+        )
+        .await?,
+    )
 }
 
 fn text(driver: &Driver, planned: plan::Planned) -> Result<String> {

@@ -6,7 +6,10 @@ use std::{
 };
 
 use domxml::sysinfo::{HostSysinfo, SmbiosTable};
-use hostinfo::{CpuMap, CpuTimes, Ksm, KsmSetting, MemoryStats, PageCount, Pool, Refusal, Resize, Root, Sysinfo, SysinfoTable};
+use hostinfo::{
+    CpuMap, CpuTimes, Ksm, KsmSetting, MemoryStats, PageCount, Pool, Refusal, Resize, Root, Sysinfo,
+    SysinfoTable,
+};
 use qemu_plan::caps;
 
 use super::{Driver, emulator, host};
@@ -43,7 +46,11 @@ pub async fn cpu_map(driver: &Driver) -> Result<CpuMap> {
 /// `InvalidArg` if there is no such CPU online.
 pub async fn cpu_times(driver: &Driver, cpu: Option<u32>) -> Result<CpuTimes> {
     let missing = move || Error::argument(format!("there is no CPU {} online", cpu.unwrap_or_default()));
-    look(driver, |root| hostinfo::cpu_times(root, cpu).map_err(host::unreadable)?.ok_or_else(missing))
+    look(driver, |root| {
+        hostinfo::cpu_times(root, cpu)
+            .map_err(host::unreadable)?
+            .ok_or_else(missing)
+    })
 }
 
 /// Memory of the host, or of one of its cells.
@@ -74,10 +81,18 @@ pub enum Pages {
 pub async fn cells(driver: &Arc<Driver>, pages: Pages) -> Result<Vec<Cell>> {
     let facts = super::facts::of_host(driver).await?;
     let ids: Vec<u32> = facts.cells.iter().map(|cell| cell.id).collect();
-    let free = |root: &Root| ids.iter().map(|id| Ok((*id, free(root, *id)?, Vec::new()))).collect::<Result<Vec<Cell>>>();
+    let free = |root: &Root| {
+        ids.iter()
+            .map(|id| Ok((*id, free(root, *id)?, Vec::new())))
+            .collect::<Result<Vec<Cell>>>()
+    };
     let mut cells = look(driver, free)?;
     if pages == Pages::Counted {
-        let counts = |root: &Root, id| hostinfo::cell_pages(root, id).or_else(|_| hostinfo::pages(root)).map_err(host::unreadable);
+        let counts = |root: &Root, id| {
+            hostinfo::cell_pages(root, id)
+                .or_else(|_| hostinfo::pages(root))
+                .map_err(host::unreadable)
+        };
         for cell in &mut cells {
             cell.2 = look(driver, |root| counts(root, cell.0))?;
         }
@@ -100,11 +115,18 @@ pub async fn pages(driver: &Driver) -> Result<Vec<PageCount>> {
 /// gives less; `System`.
 pub async fn resize_pools(driver: &Driver, cells: Vec<u32>, pages: Vec<(u64, Resize)>) -> Result<u32> {
     read(driver, move |root| {
-        let places: Vec<Option<u32>> = if cells.is_empty() { vec![None] } else { cells.into_iter().map(Some).collect() };
+        let places: Vec<Option<u32>> = if cells.is_empty() {
+            vec![None]
+        } else {
+            cells.into_iter().map(Some).collect()
+        };
         let mut done = 0;
         for node in places {
             for (page_size, resize) in &pages {
-                let pool = Pool { node, page_size: *page_size };
+                let pool = Pool {
+                    node,
+                    page_size: *page_size,
+                };
                 hostinfo::resize_pool(root, pool, *resize).map_err(|refusal| refused(root, pool, refusal))?;
                 done += 1;
             }
@@ -119,11 +141,15 @@ fn refused(root: &Root, pool: Pool, refusal: Refusal) -> Error {
     let error = match refusal {
         Refusal::UsualPages => Error::new(Code::OperationUnsupported, refusal.to_string()),
         Refusal::NoSuchPages(_) => match pool.node {
-            Some(node) if !hostinfo::has_cell(root, node) => failed(format!("NUMA node {node} is not available")),
+            Some(node) if !hostinfo::has_cell(root, node) => {
+                failed(format!("NUMA node {node} is not available"))
+            }
             Some(node) => failed(format!("{refusal} on node {node}")),
             None => failed(refusal.to_string()),
         },
-        Refusal::System { path, source } => Error::system(format!("cannot resize the pool {}", path.display()), source),
+        Refusal::System { path, source } => {
+            Error::system(format!("cannot resize the pool {}", path.display()), source)
+        }
         Refusal::TooMany(_) => Error::new(Code::Overflow, refusal.to_string()),
         Refusal::NoNumber { .. } | Refusal::Short { .. } => failed(refusal.to_string()),
     };
@@ -144,12 +170,20 @@ pub async fn page_merging(driver: &Driver) -> Result<Ksm> {
 /// `OperationInvalid` for a setting that this kernel has not, before any is made; `System` when it refuses a value.
 pub async fn tune_page_merging(driver: &Driver, settings: Vec<(KsmSetting, u32)>) -> Result<()> {
     read(driver, move |root| {
-        if let Some((setting, _)) = settings.iter().find(|(setting, _)| !hostinfo::has_ksm_setting(root, *setting)) {
-            let message = format!("Parameter 'shm_{}' is not supported by this kernel", setting.name());
+        if let Some((setting, _)) = settings
+            .iter()
+            .find(|(setting, _)| !hostinfo::has_ksm_setting(root, *setting))
+        {
+            let message = format!(
+                "Parameter 'shm_{}' is not supported by this kernel",
+                setting.name()
+            );
             return Err(Error::invalid(message).in_area(Area::None));
         }
         for (setting, value) in settings {
-            let refused = |error| Error::system(format!("failed to set shm_{}", setting.name()), error).in_area(Area::None);
+            let refused = |error| {
+                Error::system(format!("failed to set shm_{}", setting.name()), error).in_area(Area::None)
+            };
             hostinfo::set_ksm(root, setting, value).map_err(refused)?;
         }
         Ok(())
@@ -163,22 +197,40 @@ pub async fn tune_page_merging(driver: &Driver, settings: Vec<(KsmSetting, u32)>
 /// `OperationUnsupported` if they can't; there is no QEMU, or it can't be asked.
 pub async fn sev(driver: &Arc<Driver>) -> Result<Sev> {
     let arch = &driver.host.arch;
-    let path: PathBuf = emulator::default_emulator(driver, arch).map(Into::into).ok_or_else(|| no_emulator(arch))?;
+    let path: PathBuf = emulator::default_emulator(driver, arch)
+        .map(Into::into)
+        .ok_or_else(|| no_emulator(arch))?;
     let caps = driver.prober.caps(Path::new(&path)).await?;
-    let told = caps.sev().cloned().ok_or_else(|| Error::new(Code::OperationUnsupported, "QEMU does not support SEV guest"))?;
-    let words = super::capabilities::cpu_facts(&driver.host).data.cpuid.get(&ENCRYPTION);
-    let (max_guests, max_es_guests) = words.map_or((0, 0), |[_, _, all, first]| encrypted_guests(*all, *first));
-    Ok(Sev { told, max_guests, max_es_guests })
+    let told = caps
+        .sev()
+        .cloned()
+        .ok_or_else(|| Error::new(Code::OperationUnsupported, "QEMU does not support SEV guest"))?;
+    let words = super::capabilities::cpu_facts(&driver.host)
+        .data
+        .cpuid
+        .get(&ENCRYPTION);
+    let (max_guests, max_es_guests) =
+        words.map_or((0, 0), |[_, _, all, first]| encrypted_guests(*all, *first));
+    Ok(Sev {
+        told,
+        max_guests,
+        max_es_guests,
+    })
 }
 
 fn no_emulator(arch: &str) -> Error {
-    Error::argument(format!("unable to find any emulator to serve '{arch}' architecture"))
+    Error::argument(format!(
+        "unable to find any emulator to serve '{arch}' architecture"
+    ))
 }
 
 /// How many guests can be encrypted: those with open registers have the numbers from `first` to `all`, those with
 /// encrypted ones those below.
 fn encrypted_guests(all: u32, first: u32) -> (u32, u32) {
-    (all.saturating_sub(first).saturating_add(1), first.saturating_sub(1))
+    (
+        all.saturating_sub(first).saturating_add(1),
+        first.saturating_sub(1),
+    )
 }
 
 /// What the firmware says of the hardware.
@@ -186,13 +238,21 @@ fn encrypted_guests(all: u32, first: u32) -> (u32, u32) {
 /// # Errors
 /// `ConfigUnsupported` if it says nothing.
 pub async fn sysinfo(driver: &Driver) -> Result<String> {
-    let none = || Error::new(Code::ConfigUnsupported, "Host SMBIOS information is not available");
+    let none = || {
+        Error::new(
+            Code::ConfigUnsupported,
+            "Host SMBIOS information is not available",
+        )
+    };
     let told = read(driver, |root| hostinfo::sysinfo(root).map_err(host::unreadable)).await?;
     told.map(|told| document(told).format()).ok_or_else(none)
 }
 
 fn document(told: Sysinfo) -> HostSysinfo {
-    let mut document = HostSysinfo { oem_strings: told.oem_strings, ..HostSysinfo::default() };
+    let mut document = HostSysinfo {
+        oem_strings: told.oem_strings,
+        ..HostSysinfo::default()
+    };
     for SysinfoTable { element, entries } in told.tables {
         let table = SmbiosTable { entries };
         match element {
@@ -218,7 +278,10 @@ fn look<T>(driver: &Driver, work: impl FnOnce(&Root) -> Result<T>) -> Result<T> 
     work(&Root::at(&driver.host.root))
 }
 
-async fn read<T: Send + 'static>(driver: &Driver, work: impl FnOnce(&Root) -> Result<T> + Send + 'static) -> Result<T> {
+async fn read<T: Send + 'static>(
+    driver: &Driver,
+    work: impl FnOnce(&Root) -> Result<T> + Send + 'static,
+) -> Result<T> {
     let root = driver.host.root.clone();
     crate::blocking::file("reading the host's facts", move || work(&Root::at(&root))).await
 }

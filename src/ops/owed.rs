@@ -72,7 +72,12 @@ pub struct Owed {
 impl Owed {
     /// Notes below the daemon's own directory; nothing is read yet.
     pub fn new(directory: &Path) -> Self {
-        Self { directory: directory.join("owed"), due: Mutex::default(), busy: AtomicBool::new(false), hand: RwLock::default() }
+        Self {
+            directory: directory.join("owed"),
+            due: Mutex::default(),
+            busy: AtomicBool::new(false),
+            hand: RwLock::default(),
+        }
     }
 
     fn due(&self) -> MutexGuard<'_, HashSet<Debt>> {
@@ -94,7 +99,9 @@ impl Owed {
     pub(super) async fn note(&self, debt: &Debt) -> Result<()> {
         let (path, content) = (self.path(debt), debt.content());
         let failed = move |path: &Path, e| Error::system(format_args!("cannot note '{}'", path.display()), e);
-        let write = move || crate::domain::store::write(&path, content.as_bytes(), false).map_err(|e| failed(&path, e));
+        let write = move || {
+            crate::domain::store::write(&path, content.as_bytes(), false).map_err(|e| failed(&path, e))
+        };
         crate::blocking::file("noting what other daemons give", write).await
     }
 
@@ -102,7 +109,8 @@ impl Owed {
     pub(super) async fn settled(&self, debt: &Debt) {
         self.due().remove(debt);
         let path = self.path(debt);
-        if let Err(error) = crate::blocking::file("removing a note", move || super::stop::remove(&path)).await {
+        if let Err(error) = crate::blocking::file("removing a note", move || super::stop::remove(&path)).await
+        {
             tracing::warn!(%error, "a note is left of what was given back");
         }
     }
@@ -149,16 +157,28 @@ impl Debt {
     /// What a note tells of; none if it is no such note.
     fn of_note(name: &str, content: String) -> Option<Self> {
         match name.split_once('-')? {
-            ("filter", device) if !device.is_empty() && device.len() <= DEVICE_MAX => Some(Self::Filter(device.to_owned())),
-            ("port", port) if !content.is_empty() => Some(Self::Port(PortId { network: content, port: Uuid::try_parse(port).ok()? })),
+            ("filter", device) if !device.is_empty() && device.len() <= DEVICE_MAX => {
+                Some(Self::Filter(device.to_owned()))
+            }
+            ("port", port) if !content.is_empty() => Some(Self::Port(PortId {
+                network: content,
+                port: Uuid::try_parse(port).ok()?,
+            })),
             ("device", address) => address.parse().ok().map(Self::Device),
             ("switch", device) if !device.is_empty() && device.len() <= DEVICE_MAX => {
-                Some(Self::SwitchPort(openvswitch::Port { device: device.to_owned(), guest: Uuid::try_parse(&content).ok()? }))
+                Some(Self::SwitchPort(openvswitch::Port {
+                    device: device.to_owned(),
+                    guest: Uuid::try_parse(&content).ok()?,
+                }))
             }
             ("macvtap", device) if !device.is_empty() && device.len() <= DEVICE_MAX => {
                 let (below, more) = content.split_once('\n').unwrap_or((&content, ""));
                 let [device, below] = [device, below].map(str::to_owned);
-                Some(Self::Macvtap(Macvtap { device, below, passthrough: more == PASSTHROUGH }))
+                Some(Self::Macvtap(Macvtap {
+                    device,
+                    below,
+                    passthrough: more == PASSTHROUGH,
+                }))
             }
             _ => None,
         }
@@ -180,7 +200,11 @@ impl fmt::Display for Debt {
 /// A note that was found. Names of networks are short; what is longer is no note.
 fn read_note(path: &Path) -> Option<Debt> {
     let mut content = String::new();
-    fs::File::open(path).ok()?.take(NOTE_MAX).read_to_string(&mut content).ok()?;
+    fs::File::open(path)
+        .ok()?
+        .take(NOTE_MAX)
+        .read_to_string(&mut content)
+        .ok()?;
     Debt::of_note(path.file_name()?.to_str()?, content)
 }
 
@@ -254,12 +278,31 @@ mod tests {
     #[tokio::test]
     async fn what_no_run_holds_is_due_after_a_restart() {
         let dir = tempfile::tempdir().unwrap();
-        let port = Debt::Port(PortId { network: "default".to_owned(), port: Uuid::from_u128(2) });
-        let (held, lost, gone) = (Debt::Filter("vnet0".to_owned()), port, Debt::Filter("vnet-1".to_owned()));
-        let macvtap =
-            |device: &str, passthrough| Debt::Macvtap(Macvtap { device: device.to_owned(), below: "eth0".to_owned(), passthrough });
-        let switch_port = Debt::SwitchPort(openvswitch::Port { device: "vnet7".to_owned(), guest: Uuid::from_u128(3) });
-        let links = [macvtap("macvtap0", false), macvtap("my-macvtap", true), switch_port];
+        let port = Debt::Port(PortId {
+            network: "default".to_owned(),
+            port: Uuid::from_u128(2),
+        });
+        let (held, lost, gone) = (
+            Debt::Filter("vnet0".to_owned()),
+            port,
+            Debt::Filter("vnet-1".to_owned()),
+        );
+        let macvtap = |device: &str, passthrough| {
+            Debt::Macvtap(Macvtap {
+                device: device.to_owned(),
+                below: "eth0".to_owned(),
+                passthrough,
+            })
+        };
+        let switch_port = Debt::SwitchPort(openvswitch::Port {
+            device: "vnet7".to_owned(),
+            guest: Uuid::from_u128(3),
+        });
+        let links = [
+            macvtap("macvtap0", false),
+            macvtap("my-macvtap", true),
+            switch_port,
+        ];
         let before = Owed::new(dir.path());
         for debt in [&held, &lost, &gone].into_iter().chain(&links) {
             before.note(debt).await.unwrap();

@@ -36,7 +36,13 @@ pub enum Addresses {
 ///
 /// # Errors
 /// `OperationInvalid` if it does not run, `InvalidArg` for more than [`MOST`] bytes, what QEMU refuses.
-pub async fn memory(driver: &Arc<Driver>, domain: &Domain, which: Addresses, start: u64, size: u32) -> Result<Vec<u8>> {
+pub async fn memory(
+    driver: &Arc<Driver>,
+    domain: &Domain,
+    which: Addresses,
+    start: u64,
+    size: u32,
+) -> Result<Vec<u8>> {
     bounded(size)?;
     domain.view().running()?;
     let job = domain.job(Want::Plain(Kind::Query)).await?;
@@ -46,8 +52,16 @@ pub async fn memory(driver: &Arc<Driver>, domain: &Domain, which: Addresses, sta
     // The monitor counts with a sign.
     let (val, size, filename) = (start.cast_signed(), u64::from(size), file.name());
     match which {
-        Addresses::Virtual => guest.execute(driver, commands::Memsave { val, size, filename }).await?,
-        Addresses::Physical => guest.execute(driver, commands::Pmemsave { val, size, filename }).await?,
+        Addresses::Virtual => {
+            guest
+                .execute(driver, commands::Memsave { val, size, filename })
+                .await?
+        }
+        Addresses::Physical => {
+            guest
+                .execute(driver, commands::Pmemsave { val, size, filename })
+                .await?
+        }
     };
     file.read(size).await
 }
@@ -59,16 +73,25 @@ pub async fn memory(driver: &Arc<Driver>, domain: &Domain, which: Addresses, sta
 /// if it can't be read.
 pub async fn disk(view: &View, name: &str, offset: u64, size: u32) -> Result<Vec<u8>> {
     bounded(size)?;
-    let document = view.current().ok_or_else(|| Error::internal("the domain has no document"))?.domain()?;
+    let document = view
+        .current()
+        .ok_or_else(|| Error::internal("the domain has no document"))?
+        .domain()?;
     let disk = find(&document.devices.disks, name)?;
     let source = local(disk)?;
     let name = name.to_owned();
-    crate::blocking::file("reading a disk's image", move || read(&source, &name, offset, size)).await
+    crate::blocking::file("reading a disk's image", move || {
+        read(&source, &name, offset, size)
+    })
+    .await
 }
 
 fn bounded(size: u32) -> Result<()> {
     match size > MOST {
-        true => Err(Error::internal(format!("size {size} is more than the maximum of {MOST} bytes")).in_area(Area::Rpc)),
+        true => Err(
+            Error::internal(format!("size {size} is more than the maximum of {MOST} bytes"))
+                .in_area(Area::Rpc),
+        ),
         false => Ok(()),
     }
 }
@@ -94,7 +117,12 @@ pub async fn disk_errors(driver: &Arc<Driver>, domain: &Domain) -> Result<(usize
     let backends = guest.execute(driver, commands::QueryBlock {}).await?;
     let error_of = |disk: &Disk| {
         let alias = disk.info.alias.as_deref()?;
-        let backend = backends.iter().find(|backend| backend.qdev.as_deref().is_some_and(|qdev| react::alias_of(qdev) == alias))?;
+        let backend = backends.iter().find(|backend| {
+            backend
+                .qdev
+                .as_deref()
+                .is_some_and(|qdev| react::alias_of(qdev) == alias)
+        })?;
         let error = match backend.io_status.as_deref()? {
             "nospace" => DiskError::NoSpace,
             "failed" => DiskError::Unspecified,
@@ -111,22 +139,36 @@ pub async fn disk_errors(driver: &Arc<Driver>, domain: &Domain) -> Result<(usize
 /// # Errors
 /// `InvalidArg` if there is none.
 pub(super) fn find<'a>(disks: &'a [Disk], name: &str) -> Result<&'a Disk> {
-    let is_it = |disk: &&Disk| disk.target.dev == name || image(disk).is_some_and(|path| path == Path::new(name));
-    disks.iter().find(is_it).ok_or_else(|| Error::argument(format!("disk '{name}' not found in domain")))
+    let is_it =
+        |disk: &&Disk| disk.target.dev == name || image(disk).is_some_and(|path| path == Path::new(name));
+    disks
+        .iter()
+        .find(is_it)
+        .ok_or_else(|| Error::argument(format!("disk '{name}' not found in domain")))
 }
 
 /// The file or device that is the disk's image.
 fn local(disk: &Disk) -> Result<PathBuf> {
     let path = image(disk);
     let format = disk.driver.as_ref().and_then(|driver| driver.kind);
-    let shown = if path.is_none() { "none" } else { format.map_or("none", |format| format.as_str()) };
+    let shown = if path.is_none() {
+        "none"
+    } else {
+        format.map_or("none", |format| format.as_str())
+    };
     let unsupported = |message: String| Err(Error::new(Code::OperationUnsupported, message));
     if format != Some(StorageFormat::Raw) || path.is_none() && disk.kind != StorageKind::Network {
-        return unsupported(format!("peeking is only supported for disk with 'raw' format not '{shown}'"));
+        return unsupported(format!(
+            "peeking is only supported for disk with 'raw' format not '{shown}'"
+        ));
     }
     match path {
         Some(path) => Ok(path),
-        None => unsupported(format!("peeking into disk '{}' of type '{}' is not supported yet", disk.target.dev, disk.kind.as_str())),
+        None => unsupported(format!(
+            "peeking into disk '{}' of type '{}' is not supported yet",
+            disk.target.dev,
+            disk.kind.as_str()
+        )),
     }
 }
 
@@ -135,16 +177,25 @@ fn image(disk: &Disk) -> Option<PathBuf> {
 }
 
 fn read(path: &Path, name: &str, offset: u64, size: u32) -> Result<Vec<u8>> {
-    let failed = |what: &str, error: io::Error| Error::system(format_args!("{what} '{}'", path.display()), error).in_area(Area::Storage);
+    let failed = |what: &str, error: io::Error| {
+        Error::system(format_args!("{what} '{}'", path.display()), error).in_area(Area::Storage)
+    };
     let file = File::open(path).map_err(|error| failed("Failed to open file", error))?;
     let mut bytes = vec![0; size as usize];
     if size == 0 {
-        return Err(failed("cannot read header", io::Error::from_raw_os_error(nix::libc::EINVAL)));
+        return Err(failed(
+            "cannot read header",
+            io::Error::from_raw_os_error(nix::libc::EINVAL),
+        ));
     }
     let mut filled = 0;
     while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
         match file.read_at(rest, offset.saturating_add(filled as u64)) {
-            Ok(0) => return Err(Error::argument(format!("'{name}' starting from {offset} has only {filled} bytes available"))),
+            Ok(0) => {
+                return Err(Error::argument(format!(
+                    "'{name}' starting from {offset} has only {filled} bytes available"
+                )));
+            }
             Ok(n) => filled += n,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(failed("cannot read header", error)),
@@ -159,7 +210,10 @@ mod tests {
 
     fn disks(xml: &str) -> Vec<Disk> {
         let text = format!("<domain type='qemu'><name>a</name><devices>{xml}</devices></domain>");
-        domxml::Domain::parse(&text, domxml::ParseFlags::INACTIVE).unwrap().devices.disks
+        domxml::Domain::parse(&text, domxml::ParseFlags::INACTIVE)
+            .unwrap()
+            .devices
+            .disks
     }
 
     #[test]
@@ -199,7 +253,11 @@ mod tests {
         assert_eq!(said("vda"), "/a/raw");
         assert_eq!(said("/a/raw"), "/a/raw");
         assert!(said("vdb").ends_with("not 'qcow2'") && said("sda").ends_with("not 'none'"));
-        assert!(said("vdc").contains("of type 'network' is not supported yet"), "{}", said("vdc"));
+        assert!(
+            said("vdc").contains("of type 'network' is not supported yet"),
+            "{}",
+            said("vdc")
+        );
         assert!(said("vdz").contains("disk 'vdz' not found in domain"));
     }
 }

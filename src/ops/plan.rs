@@ -44,14 +44,21 @@ pub(super) struct Planned {
 /// What is wrong with it, in libvirt's words.
 pub(super) async fn from_text(driver: &Arc<Driver>, xml: String, validate: bool) -> Result<Planned> {
     if xml.len() > XML_MAX {
-        return Err(Error::argument(format!("the document has {} bytes; the most is {XML_MAX}", xml.len())));
+        return Err(Error::argument(format!(
+            "the document has {} bytes; the most is {XML_MAX}",
+            xml.len()
+        )));
     }
     if validate {
         super::schema::check(&xml)?;
     }
     let parse = |xml: &str| Ok(Box::new(domxml::Domain::parse(xml, ParseFlags::INACTIVE)?));
     // A long one would keep others waiting for the thread.
-    let domain = if xml.len() > LONG { crate::blocking::file("reading a long document", move || parse(&xml)).await? } else { parse(&xml)? };
+    let domain = if xml.len() > LONG {
+        crate::blocking::file("reading a long document", move || parse(&xml)).await?
+    } else {
+        parse(&xml)?
+    };
     complete(driver, domain, Age::New).await
 }
 
@@ -68,7 +75,11 @@ pub(super) async fn complete(driver: &Arc<Driver>, domain: Box<domxml::Domain>, 
         })
         .await?;
     }
-    let mut known = Known { driver, caps: RefCell::default(), wanted: RefCell::default() };
+    let mut known = Known {
+        driver,
+        caps: RefCell::default(),
+        wanted: RefCell::default(),
+    };
     for _ in 0..PROBES_MAX {
         let attempt = fill_in(driver, domain.clone(), &known, age);
         match known.take_wanted() {
@@ -87,9 +98,20 @@ pub(super) async fn complete(driver: &Arc<Driver>, domain: Box<domxml::Domain>, 
     Err(Error::internal("the document names too many emulators"))
 }
 
-fn fill_in(driver: &Driver, mut domain: Box<domxml::Domain>, known: &Known<'_>, age: Age) -> Result<Box<domxml::Domain>> {
+fn fill_in(
+    driver: &Driver,
+    mut domain: Box<domxml::Domain>,
+    known: &Known<'_>,
+    age: Age,
+) -> Result<Box<domxml::Domain>> {
     let config = super::start::plan_config(driver);
-    let mut context = Context { host_arch: &driver.host.arch, emulators: known, config: &config, ids: &mut Random, age };
+    let mut context = Context {
+        host_arch: &driver.host.arch,
+        emulators: known,
+        config: &config,
+        ids: &mut Random,
+        age,
+    };
     post_parse(&mut domain, &mut context)?;
     Ok(domain)
 }
@@ -115,7 +137,8 @@ impl Known<'_> {
     }
     fn of(&self, domain: &domxml::Domain) -> Result<Arc<Caps>> {
         let path = domain.devices.emulator.as_deref().unwrap_or_default();
-        self.find(path).ok_or_else(|| Error::internal("the document has no emulator"))
+        self.find(path)
+            .ok_or_else(|| Error::internal("the document has no emulator"))
     }
 }
 
@@ -150,7 +173,9 @@ impl Ids for Random {
 /// # Errors
 /// `Xml` if the name can't be one.
 pub(super) fn identity(domain: &domxml::Domain) -> Result<(Uuid, String)> {
-    let uuid = domain.uuid.ok_or_else(|| Error::internal("the document has no UUID"))?;
+    let uuid = domain
+        .uuid
+        .ok_or_else(|| Error::internal("the document has no UUID"))?;
     check_name(&domain.name)?;
     Ok((uuid, domain.name.clone()))
 }
@@ -180,7 +205,12 @@ pub(super) fn check_name(name: &str) -> Result<()> {
 pub(super) fn nvram_path(domain: &domxml::Domain) -> Option<PathBuf> {
     let nvram = domain.os.nvram.as_ref()?;
     let source = || nvram.source.as_ref().and_then(|s| s.file.clone());
-    nvram.path.clone().or_else(source).filter(|p| !p.is_empty()).map(PathBuf::from)
+    nvram
+        .path
+        .clone()
+        .or_else(source)
+        .filter(|p| !p.is_empty())
+        .map(PathBuf::from)
 }
 
 /// "ID-NAME" with as much of the name as libvirt takes: the name of a run's directories.
@@ -191,7 +221,12 @@ pub(super) fn short_name(id: i32, name: &str) -> String {
 /// Appends a line with the time to a guest's log. A log that can't be written is no reason to fail.
 pub(super) fn log_line(path: &Path, text: &str) {
     let line = format!("{}: {text}\n", timestamp());
-    let written = OpenOptions::new().append(true).create(true).mode(0o600).open(path).and_then(|mut file| file.write_all(line.as_bytes()));
+    let written = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(path)
+        .and_then(|mut file| file.write_all(line.as_bytes()));
     if let Err(error) = written {
         tracing::warn!(path = %path.display(), %error, "the guest's log can't be written");
     }
@@ -199,7 +234,9 @@ pub(super) fn log_line(path: &Path, text: &str) {
 
 /// The time as libvirt's logs have it: `2026-01-31 23:59:59.123+0000`.
 pub(super) fn timestamp() -> String {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
     let (days, seconds) = (now.as_secs() / 86_400, now.as_secs() % 86_400);
     let (year, month, day) = civil(days);
     format!(
@@ -256,16 +293,26 @@ impl Ports {
         let mut used = self.used();
         let free = (range.min..=range.max).find(|port| !used.contains(port) && can_bind(address, *port));
         let port = free.ok_or_else(|| {
-            Error::internal(format!("Unable to find an unused port in range 'display' ({}-{})", range.min, range.max)).in_area(Area::None)
+            Error::internal(format!(
+                "Unable to find an unused port in range 'display' ({}-{})",
+                range.min, range.max
+            ))
+            .in_area(Area::None)
         })?;
         used.insert(port);
-        Ok(PortLease { port, ports: self.clone() })
+        Ok(PortLease {
+            port,
+            ports: self.clone(),
+        })
     }
 
     /// Notes a port that a guest has already, or was given by its document.
     pub fn hold(&self, port: u16) -> PortLease {
         self.used().insert(port);
-        PortLease { port, ports: self.clone() }
+        PortLease {
+            port,
+            ports: self.clone(),
+        }
     }
 }
 
@@ -276,7 +323,13 @@ impl Drop for PortLease {
 }
 
 fn can_bind(address: &str, port: u16) -> bool {
-    let bind = |address: &str| (address, port).to_socket_addrs().ok().and_then(|mut a| a.next()).map(|a| TcpListener::bind(a).is_ok());
+    let bind = |address: &str| {
+        (address, port)
+            .to_socket_addrs()
+            .ok()
+            .and_then(|mut a| a.next())
+            .map(|a| TcpListener::bind(a).is_ok())
+    };
     bind(address).or_else(|| bind("0.0.0.0")).unwrap_or(false)
 }
 
@@ -286,8 +339,13 @@ mod tests {
 
     #[test]
     fn days_become_dates() {
-        for (days, date) in [(0, (1970, 1, 1)), (58, (1970, 2, 28)), (59, (1970, 3, 1)), (11_016, (2000, 2, 29)), (20_779, (2026, 11, 22))]
-        {
+        for (days, date) in [
+            (0, (1970, 1, 1)),
+            (58, (1970, 2, 28)),
+            (59, (1970, 3, 1)),
+            (11_016, (2000, 2, 29)),
+            (20_779, (2026, 11, 22)),
+        ] {
             assert_eq!(civil(days), date, "{days}");
         }
     }
@@ -302,14 +360,20 @@ mod tests {
 
     #[test]
     fn the_short_name_is_cut_like_libvirts() {
-        assert_eq!(short_name(7, "abcdefghijklmnopqrstuvwxyz"), "7-abcdefghijklmnopqrst");
+        assert_eq!(
+            short_name(7, "abcdefghijklmnopqrstuvwxyz"),
+            "7-abcdefghijklmnopqrst"
+        );
         assert_eq!(short_name(7, "abc"), "7-abc");
     }
 
     #[test]
     fn a_port_is_lent_once_and_comes_back() {
         let ports = Ports::default();
-        let range = PortRange { min: 47_100, max: 47_140 };
+        let range = PortRange {
+            min: 47_100,
+            max: 47_140,
+        };
         let first = ports.take(range, "127.0.0.1").unwrap();
         let second = ports.take(range, "127.0.0.1").unwrap();
         assert_ne!(first.port, second.port);

@@ -33,20 +33,33 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// What the network says, or that nobody serves networks.
 pub(super) async fn take(driver: &Arc<Driver>, document: &mut domxml::Domain, undo: &mut Undo) -> Result<()> {
     let owner = owner(document);
-    for interface in document.devices.interfaces.iter_mut().filter(|i| i.kind == InterfaceKind::Network) {
+    for interface in document
+        .devices
+        .interfaces
+        .iter_mut()
+        .filter(|i| i.kind == InterfaceKind::Network)
+    {
         take_one(driver, interface, owner.clone(), undo).await?;
     }
     Ok(())
 }
 
-async fn take_one(driver: &Arc<Driver>, interface: &mut Interface, owner: PortOwner, undo: &mut Undo) -> Result<()> {
+async fn take_one(
+    driver: &Arc<Driver>,
+    interface: &mut Interface,
+    owner: PortOwner,
+    undo: &mut Undo,
+) -> Result<()> {
     let name = interface
         .source
         .as_ref()
         .and_then(|s| s.network.clone())
         .ok_or_else(|| Error::internal("an interface of type 'network' names no network"))?;
     let mut networks = driver.peers.networks().await?;
-    let id = PortId { network: name, port: Uuid::new_v4() };
+    let id = PortId {
+        network: name,
+        port: Uuid::new_v4(),
+    };
     // Noted first: whatever happens from here on, somebody knows of the port.
     remember(driver, Debt::Port(id.clone()), undo).await?;
     let asked = NetworkPort::asked(interface, id.port.to_string(), owner).document();
@@ -62,8 +75,15 @@ async fn take_one(driver: &Arc<Driver>, interface: &mut Interface, owner: PortOw
 ///
 /// # Errors
 /// What the filter's daemon says, or that there is none.
-pub(super) async fn filter(driver: &Arc<Driver>, interface: &Interface, owner: PortOwner, undo: &mut Undo) -> Result<()> {
-    let Some(binding) = FilterBinding::of(interface, owner).filter(|_| can_be_filtered(interface)) else { return Ok(()) };
+pub(super) async fn filter(
+    driver: &Arc<Driver>,
+    interface: &Interface,
+    owner: PortOwner,
+    undo: &mut Undo,
+) -> Result<()> {
+    let Some(binding) = FilterBinding::of(interface, owner).filter(|_| can_be_filtered(interface)) else {
+        return Ok(());
+    };
     let debt = Debt::Filter(binding.port_device.clone());
     let mut filters = driver.peers.nwfilters().await?;
     let _held = driver.owed.hold().await;
@@ -99,7 +119,9 @@ pub(super) async fn give_back(driver: &Arc<Driver>, document: &domxml::Domain) {
 
 async fn return_within(driver: &Arc<Driver>, debts: Vec<Debt>) {
     let owned = Arc::clone(driver);
-    let work = driver.tracker.spawn(async move { owed::give_back(&owned, debts).await });
+    let work = driver
+        .tracker
+        .spawn(async move { owed::give_back(&owned, debts).await });
     // Goes on by itself if it takes longer.
     let _ = tokio::time::timeout(PATIENCE, work).await;
 }
@@ -143,17 +165,29 @@ async fn ready<C>(place: &mut Option<Option<C>>, open: impl Future<Output = Resu
             }
         }
     }
-    place.as_mut().and_then(Option::as_mut).ok_or_else(crate::peers::still_unreachable)
+    place
+        .as_mut()
+        .and_then(Option::as_mut)
+        .ok_or_else(crate::peers::still_unreachable)
 }
 
 /// The document's guest, as the other daemons know it.
 pub(super) fn owner(document: &domxml::Domain) -> PortOwner {
-    PortOwner { name: document.name.clone(), uuid: document.uuid.unwrap_or_default().to_string() }
+    PortOwner {
+        name: document.name.clone(),
+        uuid: document.uuid.unwrap_or_default().to_string(),
+    }
 }
 
 fn port_of(interface: &Interface) -> Option<PortId> {
-    let source = interface.source.as_ref().filter(|_| interface.kind == InterfaceKind::Network)?;
-    Some(PortId { network: source.network.clone()?, port: Uuid::try_parse(source.portid.as_deref()?).ok()? })
+    let source = interface
+        .source
+        .as_ref()
+        .filter(|_| interface.kind == InterfaceKind::Network)?;
+    Some(PortId {
+        network: source.network.clone()?,
+        port: Uuid::try_parse(source.portid.as_deref()?).ok()?,
+    })
 }
 
 /// Filters see the packets of TAP devices only: that of a macvtap is not put on, as with libvirt.
@@ -165,12 +199,18 @@ fn can_be_filtered(interface: &Interface) -> bool {
 pub(super) fn held_by(document: &domxml::Domain) -> Vec<Debt> {
     let filter = |i: &Interface| {
         let device = i.target.as_ref().and_then(|t| t.dev.clone());
-        device.filter(|_| i.filterref.is_some() && can_be_filtered(i)).map(Debt::Filter)
+        device
+            .filter(|_| i.filterref.is_some() && can_be_filtered(i))
+            .map(Debt::Filter)
     };
     let interfaces = &document.devices.interfaces;
     let guest = document.uuid.unwrap_or_default();
-    let switches = interfaces.iter().filter_map(|i| openvswitch::Port::of(i, guest).map(Debt::SwitchPort));
-    let links = interfaces.iter().filter_map(|i| Macvtap::of(i).map(Debt::Macvtap));
+    let switches = interfaces
+        .iter()
+        .filter_map(|i| openvswitch::Port::of(i, guest).map(Debt::SwitchPort));
+    let links = interfaces
+        .iter()
+        .filter_map(|i| Macvtap::of(i).map(Debt::Macvtap));
     switches
         .chain(links)
         .chain(interfaces.iter().filter_map(filter))
@@ -194,7 +234,9 @@ pub(super) async fn make_known(driver: &Driver, document: &domxml::Domain) {
 }
 
 async fn reclaim(driver: &Driver, interface: &Interface, owner: PortOwner) -> Result<()> {
-    let Some(id) = port_of(interface) else { return Ok(()) };
+    let Some(id) = port_of(interface) else {
+        return Ok(());
+    };
     let mut networks = driver.peers.networks().await?;
     match networks.port(&id).await {
         Err(error) if error.code == Code::NoNetworkPort => {}
@@ -205,7 +247,9 @@ async fn reclaim(driver: &Driver, interface: &Interface, owner: PortOwner) -> Re
 }
 
 async fn bind_again(driver: &Driver, interface: &Interface, owner: PortOwner) -> Result<()> {
-    let Some(binding) = FilterBinding::of(interface, owner).filter(|_| can_be_filtered(interface)) else { return Ok(()) };
+    let Some(binding) = FilterBinding::of(interface, owner).filter(|_| can_be_filtered(interface)) else {
+        return Ok(());
+    };
     let mut filters = driver.peers.nwfilters().await?;
     if filters.is_bound(&binding.port_device).await? {
         return Ok(());
@@ -216,5 +260,7 @@ async fn bind_again(driver: &Driver, interface: &Interface, owner: PortOwner) ->
 /// What all of these documents hold.
 pub(super) fn held_by_all<'a>(documents: impl Iterator<Item = &'a domxml::Domain>) -> HashSet<Debt> {
     let devices = |document| hostdev::taken_from_host(document).into_iter().map(Debt::Device);
-    documents.flat_map(|document| held_by(document).into_iter().chain(devices(document))).collect()
+    documents
+        .flat_map(|document| held_by(document).into_iter().chain(devices(document)))
+        .collect()
 }

@@ -35,7 +35,12 @@ struct Held {
 }
 
 /// Takes a job on a running guest, after the caller's conditions are checked; none if it was only a trial.
-async fn hold(driver: &Arc<Driver>, domain: &Domain, kind: Kind, conditions: &Conditions) -> Result<Option<Held>> {
+async fn hold(
+    driver: &Arc<Driver>,
+    domain: &Domain,
+    kind: Kind,
+    conditions: &Conditions,
+) -> Result<Option<Held>> {
     conditions.check(&domain.view())?;
     driver.guests.of(&domain.view())?;
     if conditions.trial {
@@ -66,10 +71,16 @@ impl Way {
         let has = |mode| modes.contains(&mode);
         let any = modes.is_empty() || has(Mode::Any);
         match (has(Mode::Agent), has(Mode::Acpi)) {
-            (true, acpi) => Ok(if acpi || any { Way::AgentOrButton } else { Way::Agent }),
+            (true, acpi) => Ok(if acpi || any {
+                Way::AgentOrButton
+            } else {
+                Way::Agent
+            }),
             (false, true) => Ok(Way::Button),
             (false, false) if any => Ok(if listens { Way::AgentOrButton } else { Way::Button }),
-            (false, false) => Err(Error::argument(format!("{what} of QEMU guests goes by acpi or agent"))),
+            (false, false) => Err(Error::argument(format!(
+                "{what} of QEMU guests goes by acpi or agent"
+            ))),
         }
     }
 }
@@ -78,10 +89,18 @@ impl Way {
 ///
 /// # Errors
 /// `OperationInvalid` if it does not run; what QEMU or the agent refuse.
-pub async fn shutdown(driver: &Arc<Driver>, domain: &Domain, modes: &[Mode], conditions: &Conditions) -> Result<()> {
+pub async fn shutdown(
+    driver: &Arc<Driver>,
+    domain: &Domain,
+    modes: &[Mode],
+    conditions: &Conditions,
+) -> Result<()> {
     let view = domain.view();
     let way = Way::of(modes, agent::available(&view).is_ok(), "shutdown")?;
-    let restarts = view.run.as_ref().is_some_and(|r| r.document.domain.on_poweroff == Some(domxml::clock::LifecycleAction::Restart));
+    let restarts = view
+        .run
+        .as_ref()
+        .is_some_and(|r| r.document.domain.on_poweroff == Some(domxml::clock::LifecycleAction::Restart));
     let goal = if restarts { Goal::Reboot } else { Goal::Off };
     ask(driver, domain, conditions, (way, goal, Become::Off)).await
 }
@@ -90,19 +109,33 @@ pub async fn shutdown(driver: &Arc<Driver>, domain: &Domain, modes: &[Mode], con
 ///
 /// # Errors
 /// As [`shutdown`].
-pub async fn reboot(driver: &Arc<Driver>, domain: &Domain, modes: &[Mode], conditions: &Conditions) -> Result<()> {
+pub async fn reboot(
+    driver: &Arc<Driver>,
+    domain: &Domain,
+    modes: &[Mode],
+    conditions: &Conditions,
+) -> Result<()> {
     let way = Way::of(modes, agent::available(&domain.view()).is_ok(), "reboot")?;
     ask(driver, domain, conditions, (way, Goal::Reboot, Become::Rebooted)).await
 }
 
-async fn ask(driver: &Arc<Driver>, domain: &Domain, conditions: &Conditions, (way, goal, then): (Way, Goal, Become)) -> Result<()> {
+async fn ask(
+    driver: &Arc<Driver>,
+    domain: &Domain,
+    conditions: &Conditions,
+    (way, goal, then): (Way, Goal, Become),
+) -> Result<()> {
     if way == Way::Button {
         return powerdown(driver, domain, conditions, then).await;
     }
     conditions.check(&domain.view())?;
     driver.guests.of(&domain.view())?;
     if conditions.trial {
-        return if way == Way::Agent { agent::available(&domain.view()) } else { Ok(()) };
+        return if way == Way::Agent {
+            agent::available(&domain.view())
+        } else {
+            Ok(())
+        };
     }
     match by_agent(driver, domain, goal).await {
         Err(error) if way == Way::AgentOrButton => {
@@ -133,8 +166,15 @@ enum Become {
     Rebooted,
 }
 
-async fn powerdown(driver: &Arc<Driver>, domain: &Domain, conditions: &Conditions, then: Become) -> Result<()> {
-    let Some(held) = hold(driver, domain, Kind::Modify, conditions).await? else { return Ok(()) };
+async fn powerdown(
+    driver: &Arc<Driver>,
+    domain: &Domain,
+    conditions: &Conditions,
+    then: Become,
+) -> Result<()> {
+    let Some(held) = hold(driver, domain, Kind::Modify, conditions).await? else {
+        return Ok(());
+    };
     let owned = Arc::clone(driver);
     driver
         .tracked(async move {
@@ -145,7 +185,10 @@ async fn powerdown(driver: &Arc<Driver>, domain: &Domain, conditions: &Condition
                 Ok(Effects::none())
             };
             held.job.commit(set).await?;
-            held.guest.execute(&owned, commands::SystemPowerdown {}).await.map(drop)
+            held.guest
+                .execute(&owned, commands::SystemPowerdown {})
+                .await
+                .map(drop)
         })
         .await
 }
@@ -155,7 +198,9 @@ async fn powerdown(driver: &Arc<Driver>, domain: &Domain, conditions: &Condition
 /// # Errors
 /// As [`shutdown`].
 pub async fn reset(driver: &Arc<Driver>, domain: &Domain, conditions: &Conditions) -> Result<()> {
-    let Some(held) = hold(driver, domain, Kind::Modify, conditions).await? else { return Ok(()) };
+    let Some(held) = hold(driver, domain, Kind::Modify, conditions).await? else {
+        return Ok(());
+    };
     let owned = Arc::clone(driver);
     driver
         .tracked(async move {
@@ -180,7 +225,9 @@ pub async fn reset(driver: &Arc<Driver>, domain: &Domain, conditions: &Condition
 /// # Errors
 /// As [`shutdown`].
 pub async fn suspend(driver: &Arc<Driver>, domain: &Domain, conditions: &Conditions) -> Result<()> {
-    let Some(held) = hold(driver, domain, Kind::Suspend, conditions).await? else { return Ok(()) };
+    let Some(held) = hold(driver, domain, Kind::Suspend, conditions).await? else {
+        return Ok(());
+    };
     match held.job.view().condition.state() {
         RunState::Paused => return Ok(()),
         RunState::PmSuspended => return Err(Error::invalid("domain is pmsuspended")),
@@ -193,7 +240,9 @@ pub async fn suspend(driver: &Arc<Driver>, domain: &Domain, conditions: &Conditi
             held.guest.execute(&owned, commands::Stop {}).await?;
             traffic::hold_back(&held.job.view()).await;
             // QEMU's own event has told it, or will find it told.
-            held.job.commit(|view| Ok(react::paused(view, Condition::PAUSED_USER))).await?;
+            held.job
+                .commit(|view| Ok(react::paused(view, Condition::PAUSED_USER)))
+                .await?;
             locks::cpus_stopped(&owned, &held.guest).await;
             Ok(())
         })
@@ -205,7 +254,9 @@ pub async fn suspend(driver: &Arc<Driver>, domain: &Domain, conditions: &Conditi
 /// # Errors
 /// As [`shutdown`].
 pub async fn resume(driver: &Arc<Driver>, domain: &Domain, conditions: &Conditions) -> Result<()> {
-    let Some(held) = hold(driver, domain, Kind::Suspend, conditions).await? else { return Ok(()) };
+    let Some(held) = hold(driver, domain, Kind::Suspend, conditions).await? else {
+        return Ok(());
+    };
     match held.job.view().condition.state() {
         RunState::Running => return Err(Error::invalid("domain is already running")),
         RunState::PmSuspended => return Err(Error::invalid("domain is pmsuspended")),
@@ -229,7 +280,9 @@ pub async fn resume(driver: &Arc<Driver>, domain: &Domain, conditions: &Conditio
 /// # Errors
 /// `OperationInvalid` if it does not run; what QEMU refuses.
 pub async fn inject_nmi(driver: &Arc<Driver>, domain: &Domain, conditions: &Conditions) -> Result<()> {
-    let Some(held) = hold(driver, domain, Kind::Modify, conditions).await? else { return Ok(()) };
+    let Some(held) = hold(driver, domain, Kind::Modify, conditions).await? else {
+        return Ok(());
+    };
     held.guest.execute(driver, commands::InjectNmi {}).await.map(drop)
 }
 

@@ -50,28 +50,53 @@ pub fn thread(pid: i32, tid: i32) -> Option<Stat> {
 
 /// Nanoseconds that a thread waited for a CPU though it could run.
 pub fn delay_ns(pid: i32, tid: i32) -> Option<u64> {
-    fs::read_to_string(format!("/proc/{pid}/task/{tid}/schedstat")).ok()?.split_whitespace().nth(1)?.parse().ok()
+    fs::read_to_string(format!("/proc/{pid}/task/{tid}/schedstat"))
+        .ok()?
+        .split_whitespace()
+        .nth(1)?
+        .parse()
+        .ok()
 }
 
 /// Nanoseconds that a thread waited, as the scheduler's debug file has it; 0 without such a file.
 pub fn wait_ns(pid: i32, tid: i32) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/task/{tid}/sched")).unwrap_or_default();
-    let line = text.lines().find(|l| ["wait_sum", "se.statistics.wait_sum", "se.wait_sum"].iter().any(|p| l.starts_with(p)));
-    let millis: Option<f64> = line.and_then(|l| l.split(':').nth(1)).and_then(|v| v.trim().parse().ok());
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count of nanoseconds, not negative")]
+    let line = text.lines().find(|l| {
+        ["wait_sum", "se.statistics.wait_sum", "se.wait_sum"]
+            .iter()
+            .any(|p| l.starts_with(p))
+    });
+    let millis: Option<f64> = line
+        .and_then(|l| l.split(':').nth(1))
+        .and_then(|v| v.trim().parse().ok());
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a count of nanoseconds, not negative"
+    )]
     millis.map_or(0, |m| (m * 1e6) as u64)
 }
 
 /// The host CPUs that a thread may run on, a bit each, the first CPU in the lowest bit of the first byte.
 pub fn cpumap(pid: i32, tid: i32) -> Vec<u8> {
     let text = fs::read_to_string(format!("/proc/{pid}/task/{tid}/status")).unwrap_or_default();
-    text.lines().find_map(|l| l.strip_prefix("Cpus_allowed:")).map(mask).unwrap_or_default()
+    text.lines()
+        .find_map(|l| l.strip_prefix("Cpus_allowed:"))
+        .map(mask)
+        .unwrap_or_default()
 }
 
 /// The kernel writes a mask in hexadecimal, the last CPUs first, with a comma every 32.
 fn mask(text: &str) -> Vec<u8> {
-    let digits: Vec<u8> = text.bytes().rev().filter_map(|b| u8::try_from(char::from(b).to_digit(16)?).ok()).collect();
-    digits.chunks(2).map(|pair| pair.iter().rev().fold(0, |byte, digit| byte << 4 | digit)).collect()
+    let digits: Vec<u8> = text
+        .bytes()
+        .rev()
+        .filter_map(|b| u8::try_from(char::from(b).to_digit(16)?).ok())
+        .collect();
+    digits
+        .chunks(2)
+        .map(|pair| pair.iter().rev().fold(0, |byte, digit| byte << 4 | digit))
+        .collect()
 }
 
 fn read(path: &str) -> Option<Stat> {
@@ -86,7 +111,11 @@ fn parse(text: &str) -> Option<Stat> {
     let ns = |ticks: u64| ticks.saturating_mul(1_000_000_000 / ticks_per_second());
     Some(Stat {
         state: fields.first()?.chars().next()?,
-        cpu: CpuTime { total_ns: ns(user + system), user_ns: ns(user), system_ns: ns(system) },
+        cpu: CpuTime {
+            total_ns: ns(user + system),
+            user_ns: ns(user),
+            system_ns: ns(system),
+        },
         rss_kib: number(21)?.saturating_mul(page_kib()),
         start_time: number(19)?,
         processor: fields.get(36).and_then(|p| p.parse().ok()).unwrap_or(0),
@@ -104,7 +133,12 @@ fn page_kib() -> u64 {
 }
 
 fn system(variable: SysconfVar, otherwise: u64) -> u64 {
-    sysconf(variable).ok().flatten().and_then(|v| u64::try_from(v).ok()).filter(|v| *v > 0).unwrap_or(otherwise)
+    sysconf(variable)
+        .ok()
+        .flatten()
+        .and_then(|v| u64::try_from(v).ok())
+        .filter(|v| *v > 0)
+        .unwrap_or(otherwise)
 }
 
 #[cfg(test)]

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 pub(super) fn find(program: &str, more: &[&str]) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let dirs = std::env::split_paths(&path).chain(more.iter().map(PathBuf::from));
-    dirs.map(|dir| dir.join(program)).chain([Path::new(program).to_owned()]).find(|file| file.is_absolute() && file.is_file())
+    dirs.map(|dir| dir.join(program))
+        .chain([Path::new(program).to_owned()])
+        .find(|file| file.is_absolute() && file.is_file())
 }
 
 #[cfg(test)]

@@ -45,13 +45,22 @@ fn action(
     of: impl Fn(&domxml::Domain) -> Option<domxml::clock::LifecycleAction>,
     default: domxml::clock::LifecycleAction,
 ) -> domxml::clock::LifecycleAction {
-    view.run.as_ref().and_then(|r| of(&r.document.domain)).unwrap_or(default)
+    view.run
+        .as_ref()
+        .and_then(|r| of(&r.document.domain))
+        .unwrap_or(default)
 }
 
 /// Changes the view by the event, and says what else is to be done. `pause` is why the CPUs stop if somebody asked.
-pub(super) fn decide(view: &mut View, event: &GuestEvent, pause: impl FnOnce() -> Condition) -> (Effects, Then) {
+pub(super) fn decide(
+    view: &mut View,
+    event: &GuestEvent,
+    pause: impl FnOnce() -> Condition,
+) -> (Effects, Then) {
     let none = || (Effects::volatile(), Then::Nothing);
-    let Some(run) = view.run.as_mut() else { return none() };
+    let Some(run) = view.run.as_mut() else {
+        return none();
+    };
     match event {
         GuestEvent::Shutdown(s) => shutdown(view, s.guest),
         GuestEvent::Reset(_) => (Effects::volatile().event(EventKind::Reboot, None), Then::Nothing),
@@ -59,28 +68,51 @@ pub(super) fn decide(view: &mut View, event: &GuestEvent, pause: impl FnOnce() -
         GuestEvent::Resume => (resumed(view), Then::Nothing),
         GuestEvent::GuestPanicked(_) => panicked(view),
         GuestEvent::RtcChange(change) => {
-            let detail = Detail::RtcChange(pb::event::RtcChange { offset: change.offset });
-            (Effects::volatile().event(EventKind::RtcChange, Some(detail)), Then::Nothing)
+            let detail = Detail::RtcChange(pb::event::RtcChange {
+                offset: change.offset,
+            });
+            (
+                Effects::volatile().event(EventKind::RtcChange, Some(detail)),
+                Then::Nothing,
+            )
         }
         GuestEvent::Watchdog(w) => watchdog(view, &w.action),
-        GuestEvent::BlockIoError(error) => (Effects::volatile().event(EventKind::IoError, Some(io_error(run, error))), Then::Nothing),
-        GuestEvent::TrayMoved(tray) => (tray_moved(view, &alias_of(&tray.id), tray.tray_open), Then::Nothing),
+        GuestEvent::BlockIoError(error) => (
+            Effects::volatile().event(EventKind::IoError, Some(io_error(run, error))),
+            Then::Nothing,
+        ),
+        GuestEvent::TrayMoved(tray) => (
+            tray_moved(view, &alias_of(&tray.id), tray.tray_open),
+            Then::Nothing,
+        ),
         GuestEvent::BalloonChange(balloon) => {
             let kib = balloon.actual / 1024;
             run.balloon_kib = Some(kib);
             let detail = Detail::BalloonChange(pb::event::BalloonChange { actual: kib });
-            (Effects::volatile().event(EventKind::BalloonChange, Some(detail)), Then::Nothing)
+            (
+                Effects::volatile().event(EventKind::BalloonChange, Some(detail)),
+                Then::Nothing,
+            )
         }
         GuestEvent::VserportChange(port) => (channel(view, &port.id, port.open), Then::Nothing),
         GuestEvent::DeviceDeleted(deleted) => match &deleted.device {
             Some(alias) => {
                 let detail = Detail::Device(pb::event::DeviceChange { alias: alias.clone() });
-                (Effects::none().event(EventKind::DeviceRemoved, Some(detail)), Then::Nothing)
+                (
+                    Effects::none().event(EventKind::DeviceRemoved, Some(detail)),
+                    Then::Nothing,
+                )
             }
             None => none(),
         },
-        GuestEvent::Suspend => (pm_suspended(view, EventKind::PmSuspend, lifecycle::PMSUSPENDED_MEMORY), Then::Nothing),
-        GuestEvent::SuspendDisk => (pm_suspended(view, EventKind::PmSuspendDisk, lifecycle::PMSUSPENDED_DISK), Then::Nothing),
+        GuestEvent::Suspend => (
+            pm_suspended(view, EventKind::PmSuspend, lifecycle::PMSUSPENDED_MEMORY),
+            Then::Nothing,
+        ),
+        GuestEvent::SuspendDisk => (
+            pm_suspended(view, EventKind::PmSuspendDisk, lifecycle::PMSUSPENDED_DISK),
+            Then::Nothing,
+        ),
         GuestEvent::Wakeup => (woken(view), Then::Nothing),
         _ => none(),
     }
@@ -88,32 +120,60 @@ pub(super) fn decide(view: &mut View, event: &GuestEvent, pause: impl FnOnce() -
 
 /// A tray was opened or closed, by the guest or by us.
 pub(super) fn tray_moved(view: &mut View, alias: &str, open: bool) -> Effects {
-    let Some(run) = view.run.as_mut() else { return Effects::volatile() };
+    let Some(run) = view.run.as_mut() else {
+        return Effects::volatile();
+    };
     let mut document = domxml::Domain::clone(&run.document.domain);
-    if let Some(disk) = document.devices.disks.iter_mut().find(|d| d.info.alias.as_deref() == Some(alias)) {
+    if let Some(disk) = document
+        .devices
+        .disks
+        .iter_mut()
+        .find(|d| d.info.alias.as_deref() == Some(alias))
+    {
         disk.target.tray = open.then_some(domxml::devices::Tray::Open);
         run.document = crate::domain::Document::live(document);
     }
-    let detail = Detail::TrayChange(pb::event::TrayChange { alias: alias.to_owned(), reason: i32::from(!open) });
+    let detail = Detail::TrayChange(pb::event::TrayChange {
+        alias: alias.to_owned(),
+        reason: i32::from(!open),
+    });
     Effects::none().event(EventKind::TrayChange, Some(detail))
 }
 
 /// The id of a device from its id or its path in QEMU's tree.
 pub(super) fn alias_of(id: &str) -> String {
-    id.strip_prefix("/machine/peripheral/").unwrap_or(id).split('/').next().unwrap_or_default().to_owned()
+    id.strip_prefix("/machine/peripheral/")
+        .unwrap_or(id)
+        .split('/')
+        .next()
+        .unwrap_or_default()
+        .to_owned()
 }
 
 fn io_error(run: &crate::domain::Run, error: &qmp::events::BlockIoError) -> Detail {
     let alias = error.qom_path.as_deref().map(alias_of).unwrap_or_default();
-    let disk = run.document.domain.devices.disks.iter().find(|d| d.info.alias.as_deref() == Some(alias.as_str()));
-    let path = disk.and_then(|d| super::chain::local_path(d.kind, d.source.as_ref())).map(|p| p.to_string_lossy().into_owned());
+    let disk = run
+        .document
+        .domain
+        .devices
+        .disks
+        .iter()
+        .find(|d| d.info.alias.as_deref() == Some(alias.as_str()));
+    let path = disk
+        .and_then(|d| super::chain::local_path(d.kind, d.source.as_ref()))
+        .map(|p| p.to_string_lossy().into_owned());
     let action = match error.action.as_str() {
         "stop" => 1,
         "report" => 2,
         _ => 0,
     };
     let reason = if error.nospace { "enospc" } else { "" };
-    Detail::IoError(pb::event::IoError { path: path.unwrap_or_default(), device: alias, action, reason: reason.to_owned() })
+    Detail::IoError(pb::event::IoError {
+        path: path.unwrap_or_default(),
+        device: alias,
+        action,
+        reason: reason.to_owned(),
+    })
 }
 
 /// The guest or the host ends the machine; QEMU waits to be told what to do.
@@ -123,13 +183,19 @@ fn shutdown(view: &mut View, by_guest: bool) -> (Effects, Then) {
     if matches!(view.condition.state(), RunState::Shutdown) {
         return (Effects::volatile(), Then::Nothing);
     }
-    let Some(run) = view.run.as_mut() else { return (Effects::volatile(), Then::Nothing) };
+    let Some(run) = view.run.as_mut() else {
+        return (Effects::volatile(), Then::Nothing);
+    };
     let fake_reboot = std::mem::take(&mut run.fake_reboot);
     let on_poweroff = run.document.domain.on_poweroff.unwrap_or(A::Destroy);
     if by_guest && (fake_reboot || on_poweroff == A::Restart) {
         return (Effects::none(), Then::Restart);
     }
-    let (kind, detail) = if by_guest { lifecycle::SHUTDOWN_GUEST } else { lifecycle::SHUTDOWN_HOST };
+    let (kind, detail) = if by_guest {
+        lifecycle::SHUTDOWN_GUEST
+    } else {
+        lifecycle::SHUTDOWN_HOST
+    };
     view.condition = Condition::SHUTDOWN_USER;
     let effects = Effects::none().lifecycle(kind, detail);
     match on_poweroff {
@@ -159,7 +225,11 @@ pub(super) fn resumed(view: &mut View) -> Effects {
     if starting || matches!(view.condition.state(), RunState::Running) {
         return Effects::volatile();
     }
-    view.condition = if view.condition.state() == RunState::Crashed { Condition::RUNNING_CRASHED } else { Condition::RUNNING_UNPAUSED };
+    view.condition = if view.condition.state() == RunState::Crashed {
+        Condition::RUNNING_CRASHED
+    } else {
+        Condition::RUNNING_UNPAUSED
+    };
     Effects::none().lifecycle(lifecycle::RESUMED.0, lifecycle::RESUMED.1)
 }
 
@@ -179,19 +249,36 @@ fn panicked(view: &mut View) -> (Effects, Then) {
 
 /// The guest's watchdog has expired; what QEMU does about it may stop the CPUs.
 fn watchdog(view: &mut View, action: &str) -> (Effects, Then) {
-    const ACTIONS: &[(&str, i32)] =
-        &[("none", 0), ("pause", 1), ("reset", 2), ("poweroff", 3), ("shutdown", 4), ("debug", 5), ("inject-nmi", 6)];
-    let number = ACTIONS.iter().find(|(name, _)| *name == action).map_or(0, |(_, n)| *n);
-    let mut effects = Effects::none().event(EventKind::Watchdog, Some(Detail::Watchdog(pb::event::Watchdog { action: number })));
+    const ACTIONS: &[(&str, i32)] = &[
+        ("none", 0),
+        ("pause", 1),
+        ("reset", 2),
+        ("poweroff", 3),
+        ("shutdown", 4),
+        ("debug", 5),
+        ("inject-nmi", 6),
+    ];
+    let number = ACTIONS
+        .iter()
+        .find(|(name, _)| *name == action)
+        .map_or(0, |(_, n)| *n);
+    let mut effects = Effects::none().event(
+        EventKind::Watchdog,
+        Some(Detail::Watchdog(pb::event::Watchdog { action: number })),
+    );
     if action == "pause" {
-        effects.events.extend(paused(view, Condition::PAUSED_WATCHDOG).events);
+        effects
+            .events
+            .extend(paused(view, Condition::PAUSED_WATCHDOG).events);
     }
     (effects, Then::Nothing)
 }
 
 fn pm_suspended(view: &mut View, kind: EventKind, (lifecycle, detail): (i32, i32)) -> Effects {
     view.condition = Condition::PMSUSPENDED_UNKNOWN;
-    Effects::none().event(kind, Some(Detail::PmReason(0))).lifecycle(lifecycle, detail)
+    Effects::none()
+        .event(kind, Some(Detail::PmReason(0)))
+        .lifecycle(lifecycle, detail)
 }
 
 fn woken(view: &mut View) -> Effects {
@@ -206,12 +293,21 @@ fn woken(view: &mut View) -> Effects {
 /// The guest has opened or closed a port.
 pub(super) fn channel(view: &mut View, alias: &str, open: bool) -> Effects {
     use domxml::devices::ChannelState as S;
-    let Some(run) = view.run.as_mut() else { return Effects::volatile() };
-    let mut document = domxml::Domain::clone(&run.document.domain);
-    let Some(channel) = document.devices.channels.iter_mut().find(|c| c.info.alias.as_deref() == Some(alias)) else {
+    let Some(run) = view.run.as_mut() else {
         return Effects::volatile();
     };
-    let Some(target) = channel.target.as_mut() else { return Effects::volatile() };
+    let mut document = domxml::Domain::clone(&run.document.domain);
+    let Some(channel) = document
+        .devices
+        .channels
+        .iter_mut()
+        .find(|c| c.info.alias.as_deref() == Some(alias))
+    else {
+        return Effects::volatile();
+    };
+    let Some(target) = channel.target.as_mut() else {
+        return Effects::volatile();
+    };
     let state = if open { S::Connected } else { S::Disconnected };
     let agent = target.name.as_deref() == Some("org.qemu.guest_agent.0");
     if target.state.replace(state) == Some(state) && !agent {
@@ -226,11 +322,19 @@ pub(super) fn channel(view: &mut View, alias: &str, open: bool) -> Effects {
 
 /// The agent's event; reason 1 is the start of the guest, 2 the channel.
 pub(super) fn agent_lifecycle(connected: bool, reason: i32) -> Detail {
-    Detail::AgentLifecycle(pb::event::AgentLifecycle { state: if connected { 1 } else { 2 }, reason })
+    Detail::AgentLifecycle(pb::event::AgentLifecycle {
+        state: if connected { 1 } else { 2 },
+        reason,
+    })
 }
 
 /// Runs in the owner: changes the view and starts what follows.
-pub(super) fn take_in(driver: &Arc<Driver>, guest: &Arc<Guest>, view: &mut View, event: &GuestEvent) -> Effects {
+pub(super) fn take_in(
+    driver: &Arc<Driver>,
+    guest: &Arc<Guest>,
+    view: &mut View,
+    event: &GuestEvent,
+) -> Effects {
     if view.run.as_ref().is_none_or(|r| r.id != guest.id) {
         return Effects::volatile();
     }
@@ -268,7 +372,11 @@ pub(super) fn publish_raw(driver: &Driver, guest: &Guest, event: &qmp::Event) {
         event: event.name.clone(),
         seconds: event.seconds,
         microseconds: u32::try_from(event.microseconds).unwrap_or(0),
-        details: event.data.as_ref().map(|d| d.get().to_owned()).unwrap_or_default(),
+        details: event
+            .data
+            .as_ref()
+            .map(|d| d.get().to_owned())
+            .unwrap_or_default(),
     });
     driver.registry.journal().monitor(Happening {
         uuid: view.uuid,

@@ -13,14 +13,29 @@ use crate::domain::{Effects, View};
 
 /// Asks QEMU and commits what is new. What it does not answer stays as it was.
 pub(super) async fn refresh(driver: &Arc<Driver>, guest: &Arc<Guest>) {
-    let chardevs = guest.execute(driver, commands::QueryChardev {}).await.unwrap_or_default();
-    let drives = guest.execute(driver, commands::QueryBlock {}).await.unwrap_or_default();
+    let chardevs = guest
+        .execute(driver, commands::QueryChardev {})
+        .await
+        .unwrap_or_default();
+    let drives = guest
+        .execute(driver, commands::QueryBlock {})
+        .await
+        .unwrap_or_default();
     let id = guest.id;
     let change = move |view: &mut View| {
-        let Some(run) = view.run.as_ref().filter(|r| r.id == id) else { return Ok(Effects::volatile()) };
+        let Some(run) = view.run.as_ref().filter(|r| r.id == id) else {
+            return Ok(Effects::volatile());
+        };
         let document = Arc::clone(&run.document.domain);
-        let told: Vec<_> = channels(&document, &chardevs).into_iter().chain(trays(&document, &drives)).collect();
-        let mut effects = if told.is_empty() { Effects::volatile() } else { Effects::none() };
+        let told: Vec<_> = channels(&document, &chardevs)
+            .into_iter()
+            .chain(trays(&document, &drives))
+            .collect();
+        let mut effects = if told.is_empty() {
+            Effects::volatile()
+        } else {
+            Effects::none()
+        };
         for (alias, what) in told {
             let one = match what {
                 What::Channel(open) => react::channel(view, &alias, open),
@@ -43,10 +58,17 @@ enum What {
 }
 
 fn channels(document: &domxml::Domain, chardevs: &[ChardevInfo]) -> Vec<(String, What)> {
-    let named = document.devices.channels.iter().filter(|c| c.target.as_ref().is_some_and(|t| t.name.is_some()));
+    let named = document
+        .devices
+        .channels
+        .iter()
+        .filter(|c| c.target.as_ref().is_some_and(|t| t.name.is_some()));
     let differing = named.filter_map(|channel| {
         let alias = channel.info.alias.clone()?;
-        let open = chardevs.iter().find(|c| c.label == format!("char{alias}"))?.frontend_open;
+        let open = chardevs
+            .iter()
+            .find(|c| c.label == format!("char{alias}"))?
+            .frontend_open;
         let shown = channel.target.as_ref()?.state == Some(ChannelState::Connected);
         (open != shown).then_some((alias, What::Channel(open)))
     });
@@ -64,7 +86,9 @@ fn trays(document: &domxml::Domain, drives: &[BlockInfo]) -> Vec<(String, What)>
 
 /// The drive of that alias: QEMU names it by its id, or by its path.
 pub(super) fn drive_of<'a>(alias: &str, drives: &'a [BlockInfo]) -> Option<&'a BlockInfo> {
-    drives.iter().find(|d| d.qdev.as_deref().is_some_and(|q| react::alias_of(q) == alias))
+    drives
+        .iter()
+        .find(|d| d.qdev.as_deref().is_some_and(|q| react::alias_of(q) == alias))
 }
 
 #[cfg(test)]
@@ -81,10 +105,16 @@ mod tests {
         let document = domxml::Domain::parse(text, domxml::ParseFlags::NONE).unwrap();
         let drives = r#"[{"qdev": "sata0-0-0", "tray_open": false}, {"qdev": "/machine/peripheral/sata0-0-1", "tray_open": false}]"#;
         let drives: Vec<BlockInfo> = serde_json::from_str(drives).unwrap();
-        assert_eq!(trays(&document, &drives), [("sata0-0-0".to_owned(), What::Tray(false))]);
+        assert_eq!(
+            trays(&document, &drives),
+            [("sata0-0-0".to_owned(), What::Tray(false))]
+        );
         let chardevs = r#"[{"label": "charchannel0", "filename": "unix:x", "frontend-open": true}]"#;
         let chardevs: Vec<ChardevInfo> = serde_json::from_str(chardevs).unwrap();
-        assert_eq!(channels(&document, &chardevs), [("channel0".to_owned(), What::Channel(true))]);
+        assert_eq!(
+            channels(&document, &chardevs),
+            [("channel0".to_owned(), What::Channel(true))]
+        );
         assert!(channels(&document, &[]).is_empty());
     }
 }

@@ -59,10 +59,19 @@ pub fn load(driver: &Arc<Driver>) -> Result<()> {
         .collect();
     registry.store().sweep(&kept);
     if !registry.store().keeps_runs() {
-        tpm::sweep(registry.store().paths(), runs.iter().map(|v| plan::short_name(v.id(), &v.name)).collect());
+        tpm::sweep(
+            registry.store().paths(),
+            runs.iter().map(|v| plan::short_name(v.id(), &v.name)).collect(),
+        );
     }
-    runs.iter().flat_map(|v| v.run.as_ref()).for_each(|run| driver.hostdevs.adopt(&run.document.domain));
-    driver.owed.load(&ports::held_by_all(runs.iter().flat_map(|v| v.run.as_ref()).map(|r| &*r.document.domain)));
+    runs.iter()
+        .flat_map(|v| v.run.as_ref())
+        .for_each(|run| driver.hostdevs.adopt(&run.document.domain));
+    driver.owed.load(&ports::held_by_all(
+        runs.iter()
+            .flat_map(|v| v.run.as_ref())
+            .map(|r| &*r.document.domain),
+    ));
     let intended: Vec<_> = runs.iter().map(|v| (v.uuid, v.id())).collect();
     for view in views.into_values() {
         registry.seen_id(view.id());
@@ -70,7 +79,11 @@ pub fn load(driver: &Arc<Driver>) -> Result<()> {
     }
     registry.journal().baseline(&told);
     // What is known to run is asked first: whether it still does shows when it is reached.
-    registry.journal().append(registry.journal().reconcile(&told, |uuid, id| stop::detail_found(driver, uuid, id)));
+    registry.journal().append(
+        registry
+            .journal()
+            .reconcile(&told, |uuid, id| stop::detail_found(driver, uuid, id)),
+    );
     registry.store().forget_intents(&intended);
     Ok(())
 }
@@ -79,7 +92,13 @@ pub fn load(driver: &Arc<Driver>) -> Result<()> {
 fn found_of(view: &View) -> Found {
     let id = view.run.as_ref().filter(|r| !r.starting).map_or(0, |r| r.id);
     let state = (view.condition.state_number(), view.condition.reason_number());
-    Found { uuid: view.uuid, name: Arc::clone(&view.name), defined: view.config.is_some(), id, state }
+    Found {
+        uuid: view.uuid,
+        name: Arc::clone(&view.name),
+        defined: view.config.is_some(),
+        id,
+        state,
+    }
 }
 
 fn keep(store: &crate::domain::store::Store, path: &Path, error: &crate::error::Error) {
@@ -99,14 +118,22 @@ fn run_view(document: domxml::StatusDocument) -> Result<View> {
 fn config_view(path: &Path, domain: domxml::Domain, views: &mut HashMap<uuid::Uuid, View>) -> Result<()> {
     let (uuid, name) = plan::identity(&domain)?;
     if path.file_stem().and_then(|s| s.to_str()) != Some(&name) {
-        return Err(crate::error::Error::internal(format!("the file is not named after its guest '{name}'")));
+        return Err(crate::error::Error::internal(format!(
+            "the file is not named after its guest '{name}'"
+        )));
     }
     if views.values().any(|v| v.uuid != uuid && *v.name == *name) {
-        return Err(crate::error::Error::internal(format!("another guest is named '{name}'")));
+        return Err(crate::error::Error::internal(format!(
+            "another guest is named '{name}'"
+        )));
     }
-    let view = views.entry(uuid).or_insert_with(|| View::new(uuid, name.as_str().into(), 0));
+    let view = views
+        .entry(uuid)
+        .or_insert_with(|| View::new(uuid, name.as_str().into(), 0));
     if *view.name != *name || view.config.is_some() {
-        return Err(crate::error::Error::internal(format!("another guest has UUID {uuid}")));
+        return Err(crate::error::Error::internal(format!(
+            "another guest has UUID {uuid}"
+        )));
     }
     view.config = Some(Stored::new(&domain));
     Ok(())
@@ -115,7 +142,9 @@ fn config_view(path: &Path, domain: domxml::Domain, views: &mut HashMap<uuid::Uu
 /// Goes to every guest that ran, each in its own task; returns when all were reached or shown as unreachable.
 pub async fn reconnect(driver: &Arc<Driver>) {
     let running = driver.registry.all().into_iter().filter(|d| d.view().active());
-    let tasks: Vec<_> = running.map(|domain| driver.tracker.spawn(take_over(Arc::clone(driver), domain))).collect();
+    let tasks: Vec<_> = running
+        .map(|domain| driver.tracker.spawn(take_over(Arc::clone(driver), domain)))
+        .collect();
     for task in tasks {
         if let Err(error) = task.await {
             tracing::error!(%error, "taking over a guest met a bug");
@@ -141,7 +170,12 @@ async fn take_over(driver: Arc<Driver>, domain: Domain) {
         return;
     };
     note_start_time(&domain, run.id, process.pid()).await;
-    let guest = Guest::new(domain.clone(), run.id, process, start::leases_of(&driver, &run.document.domain));
+    let guest = Guest::new(
+        domain.clone(),
+        run.id,
+        process,
+        start::leases_of(&driver, &run.document.domain),
+    );
     super::locks::found(&guest);
     driver.guests.insert(&guest);
     watch_process(&driver, &guest);
@@ -154,7 +188,9 @@ async fn take_over(driver: Arc<Driver>, domain: Domain) {
         return;
     }
     let (owned, document) = (Arc::clone(&driver), Arc::clone(&run.document.domain));
-    driver.tracker.spawn(async move { ports::make_known(&owned, &document).await });
+    driver
+        .tracker
+        .spawn(async move { ports::make_known(&owned, &document).await });
     if let Err(error) = dial(&driver, &guest, DIAL).await {
         guest.show_unreachable(Some(error.to_string())).await;
         let driver = Arc::clone(&driver);
@@ -163,9 +199,17 @@ async fn take_over(driver: Arc<Driver>, domain: Domain) {
 }
 
 async fn find_process(driver: &Driver, view: &View) -> Result<Option<Process>> {
-    let pid_file = driver.registry.store().paths().state.join(format!("{}.pid", view.name));
+    let pid_file = driver
+        .registry
+        .store()
+        .paths()
+        .state
+        .join(format!("{}.pid", view.name));
     let (pid, name) = (view.run.as_ref().map_or(0, |r| r.pid), Arc::clone(&view.name));
-    crate::blocking::file("looking for the guest's process", move || Process::find(&pid_file, pid, &name)).await
+    crate::blocking::file("looking for the guest's process", move || {
+        Process::find(&pid_file, pid, &name)
+    })
+    .await
 }
 
 fn look_again(driver: Arc<Driver>, domain: Domain) {
@@ -201,8 +245,15 @@ pub(super) fn watch_process(driver: &Arc<Driver>, guest: &Arc<Guest>) {
 /// Connects to a guest's monitor and reads its state back.
 async fn dial(driver: &Arc<Driver>, guest: &Arc<Guest>, limit: Duration) -> Result<()> {
     let view = guest.domain.view();
-    let socket = view.running()?.status.monitor.as_ref().map(|m| m.path.clone()).unwrap_or_default();
-    let Live { monitor, events, .. } = Live::attach(guest.process()?.clone(), Path::new(&socket), limit).await?;
+    let socket = view
+        .running()?
+        .status
+        .monitor
+        .as_ref()
+        .map(|m| m.path.clone())
+        .unwrap_or_default();
+    let Live { monitor, events, .. } =
+        Live::attach(guest.process()?.clone(), Path::new(&socket), limit).await?;
     guest.connect(driver, monitor, events);
     read_back(driver, guest).await;
     Ok(())
@@ -236,12 +287,17 @@ pub(super) async fn read_back(driver: &Arc<Driver>, guest: &Arc<Guest>) {
     let devices = monitor.device_ids().await.ok();
     let (id, word, running) = (guest.id, status.status.to_string(), status.running);
     let change = move |view: &mut View| {
-        let Some(run) = view.run.as_mut().filter(|r| r.id == id) else { return Ok(Effects::volatile()) };
+        let Some(run) = view.run.as_mut().filter(|r| r.id == id) else {
+            return Ok(Effects::volatile());
+        };
         run.balloon_kib = balloon.map(|b| b / 1024).or(run.balloon_kib);
         run.unreachable = None;
         if let Some(devices) = devices {
             let mut status = domxml::StatusDocument::clone(&run.status);
-            status.devices = devices.into_iter().map(|alias| domxml::status::DeviceAlias { alias }).collect();
+            status.devices = devices
+                .into_iter()
+                .map(|alias| domxml::status::DeviceAlias { alias })
+                .collect();
             run.status = Arc::new(status);
         }
         // An event that came meanwhile knows better than an answer that was given before it.
@@ -251,7 +307,9 @@ pub(super) async fn read_back(driver: &Arc<Driver>, guest: &Arc<Guest>) {
         Ok(catch_up(view, &word, running))
     };
     match guest.domain.commit(change).await {
-        Ok(view) if matches!(view.condition.state(), RunState::Shutdown) => shut_down_meanwhile(driver, guest),
+        Ok(view) if matches!(view.condition.state(), RunState::Shutdown) => {
+            shut_down_meanwhile(driver, guest)
+        }
         Ok(view) => {
             if super::locks::is_stopped(&view) {
                 super::locks::follow_stop(driver, guest);
@@ -261,7 +319,9 @@ pub(super) async fn read_back(driver: &Arc<Driver>, guest: &Arc<Guest>) {
             super::bandwidth::settle(driver, guest).await;
             super::refresh::refresh(driver, guest).await;
         }
-        Err(error) => tracing::warn!(guest = %guest.domain.view().name, %error, "its state could not be taken over"),
+        Err(error) => {
+            tracing::warn!(guest = %guest.domain.view().name, %error, "its state could not be taken over")
+        }
     }
 }
 
@@ -270,11 +330,17 @@ fn catch_up(view: &mut View, word: &str, running: bool) -> Effects {
     match (word, view.condition.state()) {
         ("shutdown", state) if state != RunState::Shutdown => {
             view.condition = Condition::SHUTDOWN_USER;
-            Effects::none().lifecycle(react::lifecycle::SHUTDOWN_GUEST.0, react::lifecycle::SHUTDOWN_GUEST.1)
+            Effects::none().lifecycle(
+                react::lifecycle::SHUTDOWN_GUEST.0,
+                react::lifecycle::SHUTDOWN_GUEST.1,
+            )
         }
         ("guest-panicked", state) if state != RunState::Crashed => {
             view.condition = Condition::CRASHED_PANICKED;
-            Effects::none().lifecycle(react::lifecycle::CRASHED_PANICKED.0, react::lifecycle::CRASHED_PANICKED.1)
+            Effects::none().lifecycle(
+                react::lifecycle::CRASHED_PANICKED.0,
+                react::lifecycle::CRASHED_PANICKED.1,
+            )
         }
         ("io-error", _) => react::paused(view, Condition::PAUSED_IOERROR),
         ("watchdog", _) => react::paused(view, Condition::PAUSED_WATCHDOG),
@@ -286,14 +352,22 @@ fn catch_up(view: &mut View, word: &str, running: bool) -> Effects {
 
 /// A guest that shut down while nobody listened: what its document says follows now.
 fn shut_down_meanwhile(driver: &Arc<Driver>, guest: &Arc<Guest>) {
-    let preserve =
-        guest.domain.view().run.as_ref().and_then(|r| r.document.domain.on_poweroff) == Some(domxml::clock::LifecycleAction::Preserve);
+    let preserve = guest
+        .domain
+        .view()
+        .run
+        .as_ref()
+        .and_then(|r| r.document.domain.on_poweroff)
+        == Some(domxml::clock::LifecycleAction::Preserve);
     if preserve {
         return;
     }
     guest.end_because(stop::Cause::Shutdown);
     let (driver, guest) = (Arc::clone(driver), Arc::clone(guest));
-    driver.tracker.clone().spawn(async move { stop::terminate(&driver, &guest, stop::Patience::Usual).await });
+    driver
+        .tracker
+        .clone()
+        .spawn(async move { stop::terminate(&driver, &guest, stop::Patience::Usual).await });
 }
 
 /// Starts the guests that start with the host, unless that was done since the host started.
@@ -307,7 +381,14 @@ pub async fn autostart(driver: &Arc<Driver>) {
         if !view.autostart || view.active() {
             continue;
         }
-        if let Err(error) = start::start(driver, &domain, start::How::default(), &super::Conditions::default()).await {
+        if let Err(error) = start::start(
+            driver,
+            &domain,
+            start::How::default(),
+            &super::Conditions::default(),
+        )
+        .await
+        {
             tracing::error!(guest = %view.name, %error, "the guest could not be started with the host");
         }
     }
@@ -326,7 +407,9 @@ mod tests {
         let mut view = View::new(uuid::Uuid::from_u128(1), "a".into(), 1);
         view.condition = condition;
         view.run = Some(Run {
-            document: crate::domain::Document::live(domxml::Domain::parse(text, domxml::ParseFlags::NONE).unwrap()),
+            document: crate::domain::Document::live(
+                domxml::Domain::parse(text, domxml::ParseFlags::NONE).unwrap(),
+            ),
             id: 3,
             pid: 1,
             config: None,
@@ -352,20 +435,74 @@ mod tests {
         type Row = (C, &'static str, bool, C, Option<(i32, i32)>);
         let table: &[Row] = &[
             (C::RUNNING_BOOTED, "running", true, C::RUNNING_BOOTED, None),
-            (C::RUNNING_BOOTED, "paused", false, C::PAUSED_UNKNOWN, Some((3, 0))),
-            (C::RUNNING_BOOTED, "prelaunch", false, C::PAUSED_UNKNOWN, Some((3, 0))),
-            (C::RUNNING_BOOTED, "io-error", false, C::PAUSED_IOERROR, Some((3, 2))),
-            (C::RUNNING_BOOTED, "watchdog", false, C::PAUSED_WATCHDOG, Some((3, 3))),
-            (C::RUNNING_BOOTED, "shutdown", false, C::SHUTDOWN_USER, Some((6, 1))),
-            (C::RUNNING_BOOTED, "guest-panicked", false, C::CRASHED_PANICKED, Some((8, 0))),
+            (
+                C::RUNNING_BOOTED,
+                "paused",
+                false,
+                C::PAUSED_UNKNOWN,
+                Some((3, 0)),
+            ),
+            (
+                C::RUNNING_BOOTED,
+                "prelaunch",
+                false,
+                C::PAUSED_UNKNOWN,
+                Some((3, 0)),
+            ),
+            (
+                C::RUNNING_BOOTED,
+                "io-error",
+                false,
+                C::PAUSED_IOERROR,
+                Some((3, 2)),
+            ),
+            (
+                C::RUNNING_BOOTED,
+                "watchdog",
+                false,
+                C::PAUSED_WATCHDOG,
+                Some((3, 3)),
+            ),
+            (
+                C::RUNNING_BOOTED,
+                "shutdown",
+                false,
+                C::SHUTDOWN_USER,
+                Some((6, 1)),
+            ),
+            (
+                C::RUNNING_BOOTED,
+                "guest-panicked",
+                false,
+                C::CRASHED_PANICKED,
+                Some((8, 0)),
+            ),
             (C::PAUSED_USER, "paused", false, C::PAUSED_USER, None),
             (C::PAUSED_IOERROR, "io-error", false, C::PAUSED_IOERROR, None),
             (C::PAUSED_USER, "running", true, C::RUNNING_UNPAUSED, Some((4, 0))),
             (C::PAUSED_USER, "shutdown", false, C::SHUTDOWN_USER, Some((6, 1))),
             (C::SHUTDOWN_USER, "shutdown", false, C::SHUTDOWN_USER, None),
-            (C::CRASHED_PANICKED, "guest-panicked", false, C::CRASHED_PANICKED, None),
-            (C::CRASHED_PANICKED, "running", true, C::RUNNING_CRASHED, Some((4, 0))),
-            (C::PMSUSPENDED_UNKNOWN, "suspended", false, C::PMSUSPENDED_UNKNOWN, None),
+            (
+                C::CRASHED_PANICKED,
+                "guest-panicked",
+                false,
+                C::CRASHED_PANICKED,
+                None,
+            ),
+            (
+                C::CRASHED_PANICKED,
+                "running",
+                true,
+                C::RUNNING_CRASHED,
+                Some((4, 0)),
+            ),
+            (
+                C::PMSUSPENDED_UNKNOWN,
+                "suspended",
+                false,
+                C::PMSUSPENDED_UNKNOWN,
+                None,
+            ),
             (C::RUNNING_BOOTED, "a new word", true, C::RUNNING_BOOTED, None),
         ];
         for (before, word, running, after, told) in table {
@@ -379,9 +516,16 @@ mod tests {
                     other => panic!("{other:?}"),
                 })
                 .collect();
-            assert_eq!((view.condition, events), (*after, told.iter().copied().collect::<Vec<_>>()), "{before:?}, QEMU says {word}");
+            assert_eq!(
+                (view.condition, events),
+                (*after, told.iter().copied().collect::<Vec<_>>()),
+                "{before:?}, QEMU says {word}"
+            );
             let again = catch_up(&mut view, word, *running);
-            assert!(again.events.is_empty(), "{before:?}, QEMU says {word}: told again");
+            assert!(
+                again.events.is_empty(),
+                "{before:?}, QEMU says {word}: told again"
+            );
         }
     }
 }

@@ -27,16 +27,31 @@ impl Scratch {
     /// # Errors
     /// `System` if it can't be made.
     pub(super) async fn new(driver: &Driver, run: &Run, what: &str) -> Result<Self> {
-        let dir = run.status.lib_dir.clone().ok_or_else(|| Error::internal("the run has no directory of its own"))?;
+        let dir = run
+            .status
+            .lib_dir
+            .clone()
+            .ok_or_else(|| Error::internal("the run has no directory of its own"))?;
         let path = PathBuf::from(dir).join(format!("{what}.{}", uuid::Uuid::new_v4().simple()));
         let identity = start::run_as(&driver.config())?;
         crate::blocking::file("making a file for QEMU", move || {
             let failed = |error| Error::system(format_args!("Unable to create '{}'", path.display()), error);
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
+            OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&path)
+                .map_err(failed)?;
             let made = Self { path };
             if let Some(identity) = identity {
-                std::os::unix::fs::chown(&made.path, Some(identity.uid), Some(identity.gid))
-                    .map_err(|error| Error::system(format_args!("unable to set user and group of '{}'", made.path.display()), error))?;
+                std::os::unix::fs::chown(&made.path, Some(identity.uid), Some(identity.gid)).map_err(
+                    |error| {
+                        Error::system(
+                            format_args!("unable to set user and group of '{}'", made.path.display()),
+                            error,
+                        )
+                    },
+                )?;
             }
             Ok(made)
         })
@@ -54,11 +69,21 @@ impl Scratch {
     /// `System` if it can't be read, `OperationFailed` if it is too long.
     pub(super) async fn read(self, most: u64) -> Result<Vec<u8>> {
         crate::blocking::file("reading what QEMU has written", move || {
-            let failed = |error| Error::system(format_args!("Failed to read file '{}'", self.path.display()), error);
+            let failed = |error| {
+                Error::system(
+                    format_args!("Failed to read file '{}'", self.path.display()),
+                    error,
+                )
+            };
             let mut bytes = Vec::new();
-            fs::File::open(&self.path).and_then(|file| file.take(most + 1).read_to_end(&mut bytes)).map_err(failed)?;
+            fs::File::open(&self.path)
+                .and_then(|file| file.take(most + 1).read_to_end(&mut bytes))
+                .map_err(failed)?;
             match bytes.len() as u64 > most {
-                true => Err(Error::new(Code::OperationFailed, format!("QEMU has written more than {most} bytes"))),
+                true => Err(Error::new(
+                    Code::OperationFailed,
+                    format!("QEMU has written more than {most} bytes"),
+                )),
                 false => Ok(bytes),
             }
         })

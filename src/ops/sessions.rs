@@ -32,7 +32,11 @@ impl Sessions {
     pub fn open(&self, driver: &Arc<Driver>) -> Session {
         let id: Arc<str> = Uuid::new_v4().to_string().into();
         self.table().insert(Arc::clone(&id), ());
-        Session { id, sessions: self.clone(), driver: Arc::downgrade(driver) }
+        Session {
+            id,
+            sessions: self.clone(),
+            driver: Arc::downgrade(driver),
+        }
     }
 
     /// The open session of that id; none if the id is empty.
@@ -44,7 +48,9 @@ impl Sessions {
             return Ok(None);
         }
         let found = self.table().get_key_value(id).map(|(id, ())| Arc::clone(id));
-        found.map(Some).ok_or_else(|| Error::argument(format!("there is no open session '{id}'")))
+        found
+            .map(Some)
+            .ok_or_else(|| Error::argument(format!("there is no open session '{id}'")))
     }
 
     /// Whether the session is still open: one may end while a guest that is bound to it starts.
@@ -64,8 +70,14 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.sessions.table().remove(&self.id);
-        let Some(driver) = self.driver.upgrade().filter(|d| !d.stop.is_cancelled()) else { return };
-        let bound = |v: &Arc<crate::domain::View>| v.run.as_ref().is_some_and(|r| r.session.as_deref() == Some(&*self.id));
+        let Some(driver) = self.driver.upgrade().filter(|d| !d.stop.is_cancelled()) else {
+            return;
+        };
+        let bound = |v: &Arc<crate::domain::View>| {
+            v.run
+                .as_ref()
+                .is_some_and(|r| r.session.as_deref() == Some(&*self.id))
+        };
         for view in driver.registry.views().into_iter().filter(bound) {
             let (uuid, driver) = (view.uuid, Arc::clone(&driver));
             driver.tracker.clone().spawn(async move {

@@ -173,9 +173,15 @@ pub struct Block {
 
 /// Collects statistics of guests, in their order.
 pub async fn collect(driver: &Arc<Driver>, domains: Vec<Domain>, wanted: Wanted) -> Vec<Stats> {
-    let known: Vec<(Domain, Stats)> = domains.into_iter().map(|d| (d.clone(), without_qemu(&d.view(), wanted.groups))).collect();
-    let mut all: Vec<Stats> =
-        stream::iter(known).map(|(domain, stats)| ask(driver, domain, stats, wanted)).buffered(AT_ONCE).collect().await;
+    let known: Vec<(Domain, Stats)> = domains
+        .into_iter()
+        .map(|d| (d.clone(), without_qemu(&d.view(), wanted.groups)))
+        .collect();
+    let mut all: Vec<Stats> = stream::iter(known)
+        .map(|(domain, stats)| ask(driver, domain, stats, wanted))
+        .buffered(AT_ONCE)
+        .collect()
+        .await;
     if wanted.groups.block {
         look_at_images(&mut all).await;
     }
@@ -185,7 +191,9 @@ pub async fn collect(driver: &Arc<Driver>, domains: Vec<Domain>, wanted: Wanted)
 /// What the daemon knows itself.
 fn without_qemu(view: &Arc<View>, groups: Groups) -> Stats {
     let run = view.run.as_ref();
-    let process = run.filter(|_| groups.cpu || groups.balloon).and_then(proc::process);
+    let process = run
+        .filter(|_| groups.cpu || groups.balloon)
+        .and_then(proc::process);
     Stats {
         condition: groups.state.then_some(view.condition),
         cpu: groups.cpu.then(|| process.map(|p| p.cpu).unwrap_or_default()),
@@ -201,17 +209,37 @@ fn without_qemu(view: &Arc<View>, groups: Groups) -> Stats {
 }
 
 fn balloon(view: &View, rss: Option<u64>) -> Balloon {
-    let Some(document) = view.current() else { return Balloon::default() };
+    let Some(document) = view.current() else {
+        return Balloon::default();
+    };
     let facts = document.facts();
-    let current = view.run.as_ref().and_then(|r| r.balloon_kib).unwrap_or(facts.current_memory_kib);
-    Balloon { current, maximum: facts.memory_kib, rss, ..Balloon::default() }
+    let current = view
+        .run
+        .as_ref()
+        .and_then(|r| r.balloon_kib)
+        .unwrap_or(facts.current_memory_kib);
+    Balloon {
+        current,
+        maximum: facts.memory_kib,
+        rss,
+        ..Balloon::default()
+    }
 }
 
 fn vcpus(view: &View) -> Vcpus {
-    let Some(document) = view.current() else { return Vcpus::default() };
+    let Some(document) = view.current() else {
+        return Vcpus::default();
+    };
     let facts = document.facts();
-    let threads = view.run.as_ref().map(|run| run.status.vcpus.iter().filter_map(|v| thread(run, v)).collect());
-    Vcpus { current: facts.vcpus, maximum: facts.max_vcpus, threads: threads.unwrap_or_default() }
+    let threads = view
+        .run
+        .as_ref()
+        .map(|run| run.status.vcpus.iter().filter_map(|v| thread(run, v)).collect());
+    Vcpus {
+        current: facts.vcpus,
+        maximum: facts.max_vcpus,
+        threads: threads.unwrap_or_default(),
+    }
 }
 
 fn thread(run: &Run, vcpu: &domxml::status::VcpuThread) -> Option<VcpuThread> {
@@ -232,24 +260,38 @@ fn interfaces(run: &Run) -> Vec<Card> {
     let card = |interface: &domxml::devices::Interface| {
         let name = interface.target.as_ref().and_then(|t| t.dev.clone());
         let swapped = !matches!(qemu_plan::command::net::kind(interface), K::Direct | K::Hostdev);
-        let counters = name.as_deref().and_then(|name| net_counters(&table, name, swapped));
-        Card { name, mac: interface.mac.as_ref().map(|mac| mac.address.clone()), counters }
+        let counters = name
+            .as_deref()
+            .and_then(|name| net_counters(&table, name, swapped));
+        Card {
+            name,
+            mac: interface.mac.as_ref().map(|mac| mac.address.clone()),
+            counters,
+        }
     };
     run.document.domain.devices.interfaces.iter().map(card).collect()
 }
 
 /// Received and sent as the guest sees them: what the host's end of a tap sent, the guest received.
 fn net_counters(table: &str, name: &str, swapped: bool) -> Option<[u64; 8]> {
-    let line = table.lines().find_map(|l| l.trim_start().strip_prefix(name)?.strip_prefix(':'))?;
+    let line = table
+        .lines()
+        .find_map(|l| l.trim_start().strip_prefix(name)?.strip_prefix(':'))?;
     let n: Vec<u64> = line.split_whitespace().filter_map(|w| w.parse().ok()).collect();
     let (received, sent) = (n.get(0..4)?, n.get(8..12)?);
-    let (first, second) = if swapped { (sent, received) } else { (received, sent) };
+    let (first, second) = if swapped {
+        (sent, received)
+    } else {
+        (received, sent)
+    };
     [first, second].concat().try_into().ok()
 }
 
 /// Adds what QEMU tells.
 async fn ask(driver: &Arc<Driver>, domain: Domain, mut stats: Stats, wanted: Wanted) -> Stats {
-    let Some(run) = stats.view.run.clone().filter(|_| wanted.groups.need_qemu()) else { return stats };
+    let Some(run) = stats.view.run.clone().filter(|_| wanted.groups.need_qemu()) else {
+        return stats;
+    };
     let starting = run.starting;
     if run.unreachable.is_some() || stopped(&run) {
         stats.unreachable = true;
@@ -259,8 +301,11 @@ async fn ask(driver: &Arc<Driver>, domain: Domain, mut stats: Stats, wanted: Wan
         return stats;
     }
     let limit = if wanted.nowait { Duration::ZERO } else { JOB };
-    let (Ok(_job), Ok(guest), false) = (domain.job_within(Want::Plain(Kind::Query), limit).await, driver.guests.of(&stats.view), starting)
-    else {
+    let (Ok(_job), Ok(guest), false) = (
+        domain.job_within(Want::Plain(Kind::Query), limit).await,
+        driver.guests.of(&stats.view),
+        starting,
+    ) else {
         // Somebody works on it: told of without what only QEMU knows, as libvirt does.
         return stats;
     };
@@ -295,15 +340,36 @@ struct Answers {
 
 async fn answers(monitor: &Monitor, run: &Run, wanted: Wanted) -> Answers {
     let mut answers = Answers::default();
-    let balloon = run.document.domain.devices.memballoon.as_ref().filter(|b| b.model.as_str() != "none");
+    let balloon = run
+        .document
+        .domain
+        .devices
+        .memballoon
+        .as_ref()
+        .filter(|b| b.model.as_str() != "none");
     if let Some(balloon) = balloon.filter(|_| wanted.groups.balloon) {
-        let path = format!("/machine/peripheral/{}", balloon.info.alias.as_deref().unwrap_or("balloon0"));
-        answers.guest_memory = monitor.execute(commands::QomGet { path, property: "guest-stats".to_owned() }).await.ok();
+        let path = format!(
+            "/machine/peripheral/{}",
+            balloon.info.alias.as_deref().unwrap_or("balloon0")
+        );
+        answers.guest_memory = monitor
+            .execute(commands::QomGet {
+                path,
+                property: "guest-stats".to_owned(),
+            })
+            .await
+            .ok();
     }
     if wanted.groups.block && !run.document.domain.devices.disks.is_empty() {
         answers.disks = monitor.block_stats().await.unwrap_or_default();
-        answers.nodes = monitor.execute(commands::QueryBlockstats { query_nodes: true }).await.unwrap_or_default();
-        answers.named = monitor.execute(commands::QueryNamedBlockNodes { flat: true }).await.unwrap_or_default();
+        answers.nodes = monitor
+            .execute(commands::QueryBlockstats { query_nodes: true })
+            .await
+            .unwrap_or_default();
+        answers.named = monitor
+            .execute(commands::QueryNamedBlockNodes { flat: true })
+            .await
+            .unwrap_or_default();
     }
     if wanted.groups.iothread && run.document.domain.iothreads.is_some() {
         answers.iothreads = monitor.iothreads().await.unwrap_or_default();
@@ -317,12 +383,26 @@ async fn answers(monitor: &Monitor, run: &Run, wanted: Wanted) -> Answers {
 fn fill(stats: &mut Stats, run: &Run, answers: Answers, wanted: Wanted) {
     if let (Some(balloon), Some(told)) = (&mut stats.balloon, &answers.guest_memory) {
         let number = |v: &serde_json::Value| v.as_u64().filter(|n| *n != u64::MAX);
-        let values = told.get("stats").and_then(|s| s.as_object()).into_iter().flatten();
-        balloon.guest = values.filter_map(|(name, v)| Some((name.clone(), number(v)?))).collect();
+        let values = told
+            .get("stats")
+            .and_then(|s| s.as_object())
+            .into_iter()
+            .flatten();
+        balloon.guest = values
+            .filter_map(|(name, v)| Some((name.clone(), number(v)?)))
+            .collect();
         balloon.last_update = told.get("last-update").and_then(number);
     }
     if wanted.groups.block {
-        stats.blocks = Some(run.document.domain.devices.disks.iter().flat_map(|d| blocks_of(d, &answers, wanted.backing_chain)).collect());
+        stats.blocks = Some(
+            run.document
+                .domain
+                .devices
+                .disks
+                .iter()
+                .flat_map(|d| blocks_of(d, &answers, wanted.backing_chain))
+                .collect(),
+        );
     }
     stats.iothreads = answers.iothreads;
     stats.dirty_rate = answers.dirty_rate;
@@ -331,7 +411,11 @@ fn fill(stats: &mut Stats, run: &Run, answers: Answers, wanted: Wanted) {
 /// One image, or with chains all of a disk's.
 fn blocks_of(disk: &domxml::devices::Disk, answers: &Answers, chains: bool) -> Vec<Block> {
     let alias = disk.info.alias.as_deref().unwrap_or_default();
-    let told = answers.disks.iter().find(|d| d.qdev.as_deref().is_some_and(|q| super::react::alias_of(q) == alias));
+    let told = answers.disks.iter().find(|d| {
+        d.qdev
+            .as_deref()
+            .is_some_and(|q| super::react::alias_of(q) == alias)
+    });
     let mut node = told.and_then(|d| d.node_name.clone());
     let top = Block {
         name: disk.target.dev.clone(),
@@ -344,11 +428,21 @@ fn blocks_of(disk: &domxml::devices::Disk, answers: &Answers, chains: bool) -> V
     let mut blocks = vec![top];
     let mut below = disk.backing.as_deref();
     while let (true, Some(backing)) = (chains, below) {
-        node = node.and_then(|n| answers.nodes.iter().find(|e| e.node_name.as_deref() == Some(&n))?.backing.as_ref()?.node_name.clone());
+        node = node.and_then(|n| {
+            answers
+                .nodes
+                .iter()
+                .find(|e| e.node_name.as_deref() == Some(&n))?
+                .backing
+                .as_ref()?
+                .node_name
+                .clone()
+        });
         let Some(source) = &backing.source else { break };
         blocks.push(Block {
             name: disk.target.dev.clone(),
-            path: chain::local_path(backing.kind.unwrap_or_default(), Some(source)).map(|p| p.to_string_lossy().into_owned()),
+            path: chain::local_path(backing.kind.unwrap_or_default(), Some(source))
+                .map(|p| p.to_string_lossy().into_owned()),
             index: source.index,
             sizes: node.as_deref().and_then(|n| sizes(n, answers)),
             ..Block::default()
@@ -359,35 +453,63 @@ fn blocks_of(disk: &domxml::devices::Disk, answers: &Answers, chains: bool) -> V
 }
 
 fn sizes(node: &str, answers: &Answers) -> Option<[u64; 3]> {
-    let stats = answers.nodes.iter().find(|e| e.node_name.as_deref() == Some(node))?;
-    let image = answers.named.iter().find(|e| e.node_name.as_deref() == Some(node))?.image.as_ref()?;
-    let highest = stats.parent.as_ref().map_or(stats.stats.wr_highest_offset, |p| p.stats.wr_highest_offset);
+    let stats = answers
+        .nodes
+        .iter()
+        .find(|e| e.node_name.as_deref() == Some(node))?;
+    let image = answers
+        .named
+        .iter()
+        .find(|e| e.node_name.as_deref() == Some(node))?
+        .image
+        .as_ref()?;
+    let highest = stats
+        .parent
+        .as_ref()
+        .map_or(stats.stats.wr_highest_offset, |p| p.stats.wr_highest_offset);
     Some([highest, image.virtual_size, image.actual_size.unwrap_or(0)])
 }
 
 /// Sizes of the images of guests that QEMU was not asked about: from the files.
 async fn look_at_images(all: &mut [Stats]) {
-    let mut unasked: Vec<(usize, Arc<View>)> =
-        all.iter().enumerate().filter(|(_, s)| s.blocks.is_none()).map(|(i, s)| (i, Arc::clone(&s.view))).collect();
+    let mut unasked: Vec<(usize, Arc<View>)> = all
+        .iter()
+        .enumerate()
+        .filter(|(_, s)| s.blocks.is_none())
+        .map(|(i, s)| (i, Arc::clone(&s.view)))
+        .collect();
     let rest = unasked.split_off(unasked.len() / 2);
     let look = |guests: Vec<(usize, Arc<View>)>| async {
-        let work = move || Ok(guests.into_iter().map(|(i, view)| (i, images(&view))).collect::<Vec<_>>());
+        let work = move || {
+            Ok(guests
+                .into_iter()
+                .map(|(i, view)| (i, images(&view)))
+                .collect::<Vec<_>>())
+        };
         crate::blocking::within(FILES, "looking at images", work).await
     };
     let (one, other) = tokio::join!(look(unasked), look(rest));
     for half in [one, other] {
         match half {
-            Ok(found) => found.into_iter().for_each(|(index, blocks)| all[index].blocks = Some(blocks)),
+            Ok(found) => found
+                .into_iter()
+                .for_each(|(index, blocks)| all[index].blocks = Some(blocks)),
             Err(error) => tracing::warn!(%error, "statistics are without the sizes of images"),
         }
     }
 }
 
 fn images(view: &View) -> Vec<Block> {
-    let Some(document) = view.current() else { return Vec::new() };
+    let Some(document) = view.current() else {
+        return Vec::new();
+    };
     let image = |disk: &DiskFacts| Block {
         name: disk.target.to_string(),
-        sizes: disk.path.as_deref().filter(|_| !view.active()).and_then(|p| chain::sizes(Path::new(p), disk.format).ok()),
+        sizes: disk
+            .path
+            .as_deref()
+            .filter(|_| !view.active())
+            .and_then(|p| chain::sizes(Path::new(p), disk.format).ok()),
         path: disk.path.as_deref().map(str::to_owned),
         ..Block::default()
     };
@@ -402,8 +524,14 @@ mod tests {
 
     #[test]
     fn what_the_host_sent_the_guest_received() {
-        assert_eq!(net_counters(TABLE, "vnet1", true), Some([15, 16, 17, 18, 11, 12, 13, 14]));
-        assert_eq!(net_counters(TABLE, "vnet1", false), Some([11, 12, 13, 14, 15, 16, 17, 18]));
+        assert_eq!(
+            net_counters(TABLE, "vnet1", true),
+            Some([15, 16, 17, 18, 11, 12, 13, 14])
+        );
+        assert_eq!(
+            net_counters(TABLE, "vnet1", false),
+            Some([11, 12, 13, 14, 15, 16, 17, 18])
+        );
         assert_eq!(net_counters(TABLE, "vnet", true), None);
     }
 }

@@ -75,7 +75,12 @@ pub struct How {
 ///
 /// # Errors
 /// `OperationInvalid` if it does not run; `OperationFailed` if the process does not end.
-pub async fn power_off(driver: &Arc<Driver>, domain: &Domain, how: How, conditions: &Conditions) -> Result<()> {
+pub async fn power_off(
+    driver: &Arc<Driver>,
+    domain: &Domain,
+    how: How,
+    conditions: &Conditions,
+) -> Result<()> {
     let view = domain.view();
     conditions.check(&view)?;
     let guest = driver.guests.of(&view)?;
@@ -83,15 +88,27 @@ pub async fn power_off(driver: &Arc<Driver>, domain: &Domain, how: How, conditio
         return Ok(());
     }
     // Noted first: should the daemon end before QEMU does, the next one knows why it ended and sees to it that it does.
-    driver.registry.store().note_intent(view.uuid, guest.id, INTENT).await;
+    driver
+        .registry
+        .store()
+        .note_intent(view.uuid, guest.id, INTENT)
+        .await;
     guest.end_because(Cause::Destroyed);
-    let patience = if how.graceful { Patience::Graceful } else { Patience::Usual };
+    let patience = if how.graceful {
+        Patience::Graceful
+    } else {
+        Patience::Usual
+    };
     let (owned, name) = (Arc::clone(driver), Arc::clone(&view.name));
     driver
         .tracked(async move {
             let ended = terminate(&owned, &guest, patience).await;
             if ended.is_err() {
-                owned.registry.store().clear_intent(guest.domain.uuid(), guest.id).await;
+                owned
+                    .registry
+                    .store()
+                    .clear_intent(guest.domain.uuid(), guest.id)
+                    .await;
             }
             ended?;
             if how.remove_logs {
@@ -105,7 +122,10 @@ pub async fn power_off(driver: &Arc<Driver>, domain: &Domain, how: How, conditio
 
 /// Why a run ended that is found ended at start-up: somebody's wish that was noted, or nobody's.
 pub(super) fn cause_found(driver: &Driver, view: &View) -> Cause {
-    match (intended(driver, view), view.run.as_ref().is_some_and(|r| r.starting)) {
+    match (
+        intended(driver, view),
+        view.run.as_ref().is_some_and(|r| r.starting),
+    ) {
         (Some(cause), _) => cause,
         (None, true) => Cause::NotStarted,
         (None, false) => Cause::Failed,
@@ -114,14 +134,22 @@ pub(super) fn cause_found(driver: &Driver, view: &View) -> Cause {
 
 /// The detail of the event for a run of which nothing is left but that it was told of.
 pub(super) fn detail_found(driver: &Driver, uuid: uuid::Uuid, id: i32) -> i32 {
-    let cause = if driver.registry.store().has_intent(uuid, id, INTENT) { Cause::Destroyed } else { Cause::Failed };
+    let cause = if driver.registry.store().has_intent(uuid, id, INTENT) {
+        Cause::Destroyed
+    } else {
+        Cause::Failed
+    };
     cause.outcome().1.unwrap_or(0)
 }
 
 /// The end that was noted for this run before the daemon ended.
 pub(super) fn intended(driver: &Driver, view: &View) -> Option<Cause> {
     let id = view.run.as_ref()?.id;
-    driver.registry.store().has_intent(view.uuid, id, INTENT).then_some(Cause::Destroyed)
+    driver
+        .registry
+        .store()
+        .has_intent(view.uuid, id, INTENT)
+        .then_some(Cause::Destroyed)
 }
 
 /// Ends the process and cleans up after it. Returns when both are done, whoever did them.
@@ -133,7 +161,13 @@ pub(super) async fn terminate(driver: &Arc<Driver>, guest: &Arc<Guest>, patience
 
 async fn end_process(guest: &Guest, patience: Patience) -> Result<()> {
     // A process that is stopped by a signal can't end when asked.
-    let stopped = guest.domain.view().run.as_ref().and_then(proc::process).is_some_and(|s| matches!(s.state, 'T' | 't'));
+    let stopped = guest
+        .domain
+        .view()
+        .run
+        .as_ref()
+        .and_then(proc::process)
+        .is_some_and(|s| matches!(s.state, 'T' | 't'));
     let how = match patience {
         Patience::Graceful => Stop::Gracefully,
         Patience::Usual if stopped => Stop::Now,
@@ -156,7 +190,10 @@ pub(super) async fn ended(driver: &Arc<Driver>, guest: &Arc<Guest>) {
     let cause = guest.ending().unwrap_or(Cause::Failed);
     give_back(driver, guest, &view, cause).await;
     let id = guest.id;
-    let committed = guest.domain.commit(move |view| Ok(shut_off(view, id, cause))).await;
+    let committed = guest
+        .domain
+        .commit(move |view| Ok(shut_off(view, id, cause)))
+        .await;
     if let Err(error) = committed {
         tracing::error!(guest = %view.name, %error, "the end of the run could not be written down");
     }
@@ -189,10 +226,17 @@ fn shut_off(view: &mut View, id: i32, cause: Cause) -> Effects {
 /// Gives back what the run held: consoles, ports, what other daemons gave, log, directories, sockets, PID file. The status file goes with the commit.
 async fn give_back(driver: &Arc<Driver>, guest: &Guest, view: &Arc<View>, cause: Cause) {
     guest.consoles.close();
-    let leases = std::mem::take(&mut *guest.leases.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+    let leases = std::mem::take(
+        &mut *guest
+            .leases
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner),
+    );
     drop(leases);
     super::locks::ended(driver, guest, view);
-    let Some(run) = view.run.as_ref().filter(|r| r.id == guest.id) else { return };
+    let Some(run) = view.run.as_ref().filter(|r| r.id == guest.id) else {
+        return;
+    };
     if let Err(error) = super::start::unplug(&run.document.domain).await {
         tracing::error!(guest = %view.name, %error, "an interface was not taken down");
     }
@@ -201,11 +245,15 @@ async fn give_back(driver: &Arc<Driver>, guest: &Guest, view: &Arc<View>, cause:
     super::tpm::unplug(driver, view, &run.document.domain, guest.id).await;
     let paths = driver.registry.store().paths();
     let log = paths.log.join(format!("{}.log", view.name));
-    let directories: Vec<PathBuf> = [&run.status.lib_dir, &run.status.channel_target_dir, &run.status.memory_backing_dir]
-        .into_iter()
-        .flatten()
-        .map(PathBuf::from)
-        .collect();
+    let directories: Vec<PathBuf> = [
+        &run.status.lib_dir,
+        &run.status.channel_target_dir,
+        &run.status.memory_backing_dir,
+    ]
+    .into_iter()
+    .flatten()
+    .map(PathBuf::from)
+    .collect();
     let pid_file = paths.state.join(format!("{}.pid", view.name));
     let owners = super::start::Owners::of(driver, &run.document.domain);
     let nodes = super::start::Owners::of_hostdevs(driver, &run.document.domain);
@@ -229,7 +277,10 @@ async fn give_back(driver: &Arc<Driver>, guest: &Guest, view: &Arc<View>, cause:
 /// Removes a file if it is there.
 pub(super) fn remove(path: &std::path::Path) -> Result<()> {
     match std::fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::system(format_args!("cannot remove '{}'", path.display()), e)),
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::system(
+            format_args!("cannot remove '{}'", path.display()),
+            e,
+        )),
         _ => Ok(()),
     }
 }
@@ -237,7 +288,10 @@ pub(super) fn remove(path: &std::path::Path) -> Result<()> {
 /// Removes a directory of a run with everything in it.
 pub(super) fn remove_all(path: &std::path::Path) -> Result<()> {
     match std::fs::remove_dir_all(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::system(format_args!("cannot remove '{}'", path.display()), e)),
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::system(
+            format_args!("cannot remove '{}'", path.display()),
+            e,
+        )),
         _ => Ok(()),
     }
 }

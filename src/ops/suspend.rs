@@ -28,7 +28,11 @@ const DELAY: Duration = Duration::from_secs(10);
 /// How long a program that asks something or sets the alarm may take.
 const PROGRAM: Duration = Duration::from_secs(20);
 /// logind's object and interface.
-const LOGIND: [&str; 3] = ["org.freedesktop.login1", "/org/freedesktop/login1", "org.freedesktop.login1.Manager"];
+const LOGIND: [&str; 3] = [
+    "org.freedesktop.login1",
+    "/org/freedesktop/login1",
+    "org.freedesktop.login1.Manager",
+];
 
 /// A way to sleep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,7 +106,9 @@ pub struct Suspend {
 
 impl Default for Suspend {
     fn default() -> Self {
-        let dirs = std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default();
+        let dirs = std::env::var_os("PATH")
+            .map(|path| std::env::split_paths(&path).collect())
+            .unwrap_or_default();
         Self::with(dirs, DELAY)
     }
 }
@@ -135,20 +141,33 @@ pub fn no_target() -> Error {
 
 impl Suspend {
     fn with(dirs: Vec<PathBuf>, delay: Duration) -> Self {
-        Self { dirs, delay, offered: OnceCell::new(), under_way: Arc::default() }
+        Self {
+            dirs,
+            delay,
+            offered: OnceCell::new(),
+            under_way: Arc::default(),
+        }
     }
 
     async fn offered(&self) -> Offered {
-        let ask =
-            async || Offered { mem: self.can(Sleep::Mem).await, disk: self.can(Sleep::Disk).await, hybrid: self.can(Sleep::Hybrid).await };
+        let ask = async || Offered {
+            mem: self.can(Sleep::Mem).await,
+            disk: self.can(Sleep::Disk).await,
+            hybrid: self.can(Sleep::Hybrid).await,
+        };
         *self.offered.get_or_init(ask).await
     }
 
     /// logind may want a password for it, which is not asked of a daemon.
     async fn can(&self, way: Sleep) -> bool {
-        let Some(busctl) = self.find("busctl") else { return false };
+        let Some(busctl) = self.find("busctl") else {
+            return false;
+        };
         let mut command = Command::new(busctl);
-        command.args(["--system", "--auto-start=no", "call"]).args(LOGIND).arg(way.question());
+        command
+            .args(["--system", "--auto-start=no", "call"])
+            .args(LOGIND)
+            .arg(way.question());
         match run(command).await {
             Ok(output) if output.status.success() => is_consent(&String::from_utf8_lossy(&output.stdout)),
             _ => false,
@@ -163,7 +182,10 @@ impl Suspend {
             return refuse(Code::ArgumentUnsupported, way.title().to_owned());
         }
         if seconds < SHORTEST {
-            return refuse(Code::InvalidArg, format!("Suspend duration is too short, must be at least {SHORTEST} seconds"));
+            return refuse(
+                Code::InvalidArg,
+                format!("Suspend duration is too short, must be at least {SHORTEST} seconds"),
+            );
         }
         self.set_alarm(seconds).await?;
         let delay = self.delay;
@@ -180,10 +202,14 @@ impl Suspend {
 
     async fn set_alarm(&self, seconds: u64) -> Result<()> {
         let internal = |message: String| Error::internal(message).in_area(Area::None);
-        let rtcwake = self.find("rtcwake").ok_or_else(|| internal("Cannot find 'rtcwake' in path".to_owned()))?;
+        let rtcwake = self
+            .find("rtcwake")
+            .ok_or_else(|| internal("Cannot find 'rtcwake' in path".to_owned()))?;
         let mut command = Command::new(rtcwake);
         command.args(["-m", "no", "-s", &seconds.to_string()]);
-        let output = run(command).await.map_err(|error| internal(format!("Cannot run rtcwake: {error}")))?;
+        let output = run(command)
+            .await
+            .map_err(|error| internal(format!("Cannot run rtcwake: {error}")))?;
         if output.status.success() {
             return Ok(());
         }
@@ -192,12 +218,21 @@ impl Suspend {
             None => output.status.to_string(),
         };
         let words = String::from_utf8_lossy(&output.stderr);
-        let words = if words.is_empty() { String::new() } else { format!(": {words}") };
-        Err(internal(format!("Child process (rtcwake -m no -s {seconds}) unexpected {how}{words}")))
+        let words = if words.is_empty() {
+            String::new()
+        } else {
+            format!(": {words}")
+        };
+        Err(internal(format!(
+            "Child process (rtcwake -m no -s {seconds}) unexpected {how}{words}"
+        )))
     }
 
     fn find(&self, program: &str) -> Option<PathBuf> {
-        self.dirs.iter().map(|dir| dir.join(program)).find(|path| path.is_file())
+        self.dirs
+            .iter()
+            .map(|dir| dir.join(program))
+            .find(|path| path.is_file())
     }
 }
 
@@ -222,7 +257,10 @@ impl Drop for Turn {
 /// The programs return once the host is awake again, so they have no deadline.
 async fn fall_asleep(way: Sleep, program: Option<(PathBuf, &'static [&'static str])>) {
     let Some((program, arguments)) = program else {
-        tracing::error!(?way, "the host is not put to sleep: neither pm-utils nor systemctl is installed");
+        tracing::error!(
+            ?way,
+            "the host is not put to sleep: neither pm-utils nor systemctl is installed"
+        );
         return;
     };
     tracing::info!(?way, program = %program.display(), "the host is put to sleep");
@@ -238,7 +276,9 @@ async fn fall_asleep(way: Sleep, program: Option<(PathBuf, &'static [&'static st
 
 async fn run(mut command: Command) -> std::io::Result<Output> {
     let output = command.stdin(Stdio::null()).kill_on_drop(true).output();
-    tokio::time::timeout(PROGRAM, output).await.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))?
+    tokio::time::timeout(PROGRAM, output)
+        .await
+        .map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))?
 }
 
 /// busctl's print of logind's answer: `s "yes"`.
@@ -261,7 +301,11 @@ mod tests {
             let ran = dir.path().join("ran");
             for (name, body) in scripts {
                 let path = dir.path().join(name);
-                fs::write(&path, format!("#!/bin/sh\necho {name} $* >>{}\n{body}\n", ran.display())).expect("a script");
+                fs::write(
+                    &path,
+                    format!("#!/bin/sh\necho {name} $* >>{}\n{body}\n", ran.display()),
+                )
+                .expect("a script");
                 fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("mode");
             }
             Self(dir)
@@ -273,24 +317,43 @@ mod tests {
 
         fn ran(&self) -> Vec<String> {
             let text = fs::read_to_string(self.0.path().join("ran")).unwrap_or_default();
-            text.lines().filter(|line| !line.starts_with("busctl")).map(str::to_owned).collect()
+            text.lines()
+                .filter(|line| !line.starts_with("busctl"))
+                .map(str::to_owned)
+                .collect()
         }
     }
 
     const BUSCTL: &str = r#"case $* in *CanSuspend) echo 's "yes"';; *CanHybridSleep) echo 's "challenge"';; *) echo 's "no"';; esac"#;
 
     async fn refused(suspend: &Suspend, way: Sleep, seconds: u64) -> String {
-        suspend.prepare(way, seconds).await.err().map(|error| error.to_string()).unwrap_or_default()
+        suspend
+            .prepare(way, seconds)
+            .await
+            .err()
+            .map(|error| error.to_string())
+            .unwrap_or_default()
     }
 
     #[tokio::test]
     async fn the_alarm_is_set_before_the_host_falls_asleep() {
         let programs = Programs::new(&[("busctl", BUSCTL), ("rtcwake", ""), ("pm-suspend-hybrid", "")]);
         let suspend = programs.suspend();
-        assert_eq!(suspend.offered().await, Offered { mem: true, disk: false, hybrid: true });
+        assert_eq!(
+            suspend.offered().await,
+            Offered {
+                mem: true,
+                disk: false,
+                hybrid: true
+            }
+        );
         let asleep = suspend.prepare(Sleep::Hybrid, 90).await.expect("it is offered");
         assert_eq!(programs.ran(), ["rtcwake -m no -s 90"]);
-        assert!(refused(&suspend, Sleep::Mem, 1).await.ends_with("Suspend operation already in progress"));
+        assert!(
+            refused(&suspend, Sleep::Mem, 1)
+                .await
+                .ends_with("Suspend operation already in progress")
+        );
         asleep.await;
         assert_eq!(programs.ran(), ["rtcwake -m no -s 90", "pm-suspend-hybrid"]);
         assert!(suspend.prepare(Sleep::Mem, 60).await.is_ok());
@@ -299,7 +362,12 @@ mod tests {
     #[tokio::test]
     async fn without_pm_utils_systemd_does_it() {
         let programs = Programs::new(&[("busctl", BUSCTL), ("rtcwake", ""), ("systemctl", "")]);
-        programs.suspend().prepare(Sleep::Mem, 60).await.expect("it is offered").await;
+        programs
+            .suspend()
+            .prepare(Sleep::Mem, 60)
+            .await
+            .expect("it is offered")
+            .await;
         assert_eq!(programs.ran(), ["rtcwake -m no -s 60", "systemctl suspend"]);
     }
 
@@ -307,13 +375,20 @@ mod tests {
     async fn what_the_host_has_not_is_refused_before_what_is_too_short() {
         let programs = Programs::new(&[("busctl", BUSCTL), ("rtcwake", "echo no clock >&2; exit 3")]);
         let suspend = programs.suspend();
-        assert_eq!(refused(&suspend, Sleep::Disk, 1).await, "argument unsupported: Suspend-to-Disk");
+        assert_eq!(
+            refused(&suspend, Sleep::Disk, 1).await,
+            "argument unsupported: Suspend-to-Disk"
+        );
         let short = "invalid argument: Suspend duration is too short, must be at least 60 seconds";
         assert_eq!(refused(&suspend, Sleep::Mem, 59).await, short);
-        let clock = "internal error: Child process (rtcwake -m no -s 60) unexpected exit status 3: no clock\n";
+        let clock =
+            "internal error: Child process (rtcwake -m no -s 60) unexpected exit status 3: no clock\n";
         assert_eq!(refused(&suspend, Sleep::Mem, 60).await, clock);
         let none = Suspend::with(Vec::new(), Duration::ZERO);
         assert_eq!(none.offered().await, Offered::default());
-        assert_eq!(refused(&none, Sleep::Mem, 60).await, "argument unsupported: Suspend-to-RAM");
+        assert_eq!(
+            refused(&none, Sleep::Mem, 60).await,
+            "argument unsupported: Suspend-to-RAM"
+        );
     }
 }

@@ -69,7 +69,8 @@ impl Place {
     /// The process does not end, or the files can't be removed.
     pub(super) async fn end(self) -> Result<()> {
         let place = self.clone();
-        let process = crate::blocking::file("looking for the TPM emulator", move || Ok(place.process())).await?;
+        let process =
+            crate::blocking::file("looking for the TPM emulator", move || Ok(place.process())).await?;
         if let Some(process) = process
             && tokio::time::timeout(LAST_MOMENT, process.exited()).await.is_err()
         {
@@ -114,13 +115,18 @@ pub(super) async fn unplug(driver: &Arc<Driver>, view: &View, document: &domxml:
 
 /// The guest is not known any more: its state goes, unless it is to stay. What can't be removed is logged.
 pub(super) async fn forget(driver: &Arc<Driver>, uuid: Uuid, document: &domxml::Domain, what: Undefine) {
-    let Some((_, backend)) = swtpm::emulated(&document.devices.tpms) else { return };
+    let Some((_, backend)) = swtpm::emulated(&document.devices.tpms) else {
+        return;
+    };
     if !goes(backend, what) {
         return;
     }
     let directory = directory(driver.registry.store().paths(), uuid);
     let state = State::of(backend, &directory.to_string_lossy());
-    let removed = crate::blocking::file("removing the TPM's state", move || remove_state(&state, &directory)).await;
+    let removed = crate::blocking::file("removing the TPM's state", move || {
+        remove_state(&state, &directory)
+    })
+    .await;
     if let Err(error) = removed {
         tracing::error!(%uuid, %error, "state of a TPM is left behind");
     }
@@ -142,13 +148,26 @@ pub(super) fn remove_state(state: &State, directory: &Path) -> Result<()> {
 
 /// Ends emulators that belong to none of the runs, by their short names. Called once, before anything is started.
 pub(super) fn sweep(paths: &Paths, runs_known: HashSet<String>) {
-    let entries = fs::read_dir(runs(paths)).into_iter().flatten().flatten().map(|e| e.path());
+    let entries = fs::read_dir(runs(paths))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|e| e.path());
     for pid_file in entries {
-        let name = pid_file.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_suffix(SUFFIX));
-        let Some(name) = name.filter(|name| !runs_known.contains(*name)) else { continue };
+        let name = pid_file
+            .file_name()
+            .and_then(|n| n.to_str())
+            .and_then(|n| n.strip_suffix(SUFFIX));
+        let Some(name) = name.filter(|name| !runs_known.contains(*name)) else {
+            continue;
+        };
         let socket = runs(paths).join(format!("{name}-swtpm.sock"));
         if let Some(process) = Process::find_helper(&pid_file, &swtpm::control(&socket.to_string_lossy())) {
-            tracing::warn!(run = name, pid = process.pid(), "ending a TPM emulator that belongs to no guest");
+            tracing::warn!(
+                run = name,
+                pid = process.pid(),
+                "ending a TPM emulator that belongs to no guest"
+            );
             process.kill();
         }
         for file in [socket, pid_file] {
@@ -165,9 +184,18 @@ mod tests {
 
     #[test]
     fn state_goes_with_the_guest_unless_it_is_to_stay() {
-        let backend = |persistent_state| TpmBackend { persistent_state, ..TpmBackend::default() };
+        let backend = |persistent_state| TpmBackend {
+            persistent_state,
+            ..TpmBackend::default()
+        };
         let none = Undefine::default();
-        let (tpm, keep) = (Undefine { tpm: true, ..none }, Undefine { keep_tpm: true, ..none });
+        let (tpm, keep) = (
+            Undefine { tpm: true, ..none },
+            Undefine {
+                keep_tpm: true,
+                ..none
+            },
+        );
         let table = [
             (None, none, true),
             (Some(YesNo::No), none, true),
@@ -190,13 +218,17 @@ mod tests {
         let start = |name: &str| {
             let place = Place::of(&paths, Uuid::nil(), name, 1);
             let control = swtpm::control(&place.socket.to_string_lossy());
-            let launch = unixfd::Launch::new("/bin/sh", ["-c", "sleep 60; :", &control]).pid_file(&place.pid_file);
+            let launch =
+                unixfd::Launch::new("/bin/sh", ["-c", "sleep 60; :", &control]).pid_file(&place.pid_file);
             fs::write(&place.socket, "").unwrap();
             (launch.start(Duration::from_secs(20)).unwrap().pidfd, place)
         };
         let ((orphan, of_orphan), (other, of_other)) = (start("orphan"), start("other"));
         sweep(&paths, HashSet::from(["1-other".to_owned()]));
-        tokio::time::timeout(Duration::from_secs(20), orphan.exited()).await.unwrap().unwrap();
+        tokio::time::timeout(Duration::from_secs(20), orphan.exited())
+            .await
+            .unwrap()
+            .unwrap();
         assert!(!of_orphan.pid_file.exists() && !of_orphan.socket.exists());
         assert!(!other.has_exited() && of_other.socket.exists());
         of_other.clone().end().await.unwrap();

@@ -27,10 +27,14 @@ impl Step {
         let source = plug_source(interface);
         let by_us = source.is_some_and(|s| s.mac_table_manager == Some(MacTableManager::Libvirt));
         match kind(interface) {
-            InterfaceKind::Direct => Some(Self::Switch { device, below: source.and_then(|s| s.dev.clone()) }),
-            InterfaceKind::Network | InterfaceKind::Bridge if by_us => {
-                Some(Self::Address { port: device, mac: interface.mac.as_ref().and_then(|m| parse(&m.address))? })
-            }
+            InterfaceKind::Direct => Some(Self::Switch {
+                device,
+                below: source.and_then(|s| s.dev.clone()),
+            }),
+            InterfaceKind::Network | InterfaceKind::Bridge if by_us => Some(Self::Address {
+                port: device,
+                mac: interface.mac.as_ref().and_then(|m| parse(&m.address))?,
+            }),
             _ => None,
         }
     }
@@ -39,7 +43,9 @@ impl Step {
         match self {
             Self::Switch { device, below } => {
                 let is_on = |below: &String| {
-                    unixfd::is_up(below).map_err(|error| failed(format_args!("Cannot get interface flags on '{below}'"), error))
+                    unixfd::is_up(below).map_err(|error| {
+                        failed(format_args!("Cannot get interface flags on '{below}'"), error)
+                    })
                 };
                 if let Some(below) = below
                     && !is_on(below)?
@@ -51,7 +57,9 @@ impl Step {
             Self::Address { port, mac } => match unixfd::add_bridge_address(port, *mac) {
                 // It was there from before.
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-                result => result.map_err(|error| failed(format_args!("error adding fdb entry for {port}"), error)),
+                result => {
+                    result.map_err(|error| failed(format_args!("error adding fdb entry for {port}"), error))
+                }
             },
         }
     }
@@ -78,7 +86,10 @@ pub(super) async fn allow(document: &domxml::Domain) -> Result<()> {
     if steps.is_empty() {
         return Ok(());
     }
-    crate::blocking::file("switching interfaces on", move || steps.iter().try_for_each(Step::allow)).await
+    crate::blocking::file("switching interfaces on", move || {
+        steps.iter().try_for_each(Step::allow)
+    })
+    .await
 }
 
 /// The CPUs of a run were stopped. What fails is logged: the guest is paused all the same.
@@ -113,18 +124,30 @@ mod tests {
     fn only_what_has_the_guests_address_is_switched() {
         let interface = |xml: &str| {
             let text = format!("<domain type='qemu'><name>a</name><devices>{xml}</devices></domain>");
-            domxml::Domain::parse(&text, domxml::ParseFlags::ACTUAL_NET).unwrap().devices.interfaces.remove(0)
+            domxml::Domain::parse(&text, domxml::ParseFlags::ACTUAL_NET)
+                .unwrap()
+                .devices
+                .interfaces
+                .remove(0)
         };
         let mac = "<mac address='52:54:00:01:02:03'/>";
-        let direct = format!("<interface type='direct'>{mac}<source dev='eth0' mode='vepa'/><target dev='mine'/></interface>");
+        let direct = format!(
+            "<interface type='direct'>{mac}<source dev='eth0' mode='vepa'/><target dev='mine'/></interface>"
+        );
         let given = |manager: &str| {
             format!(
                 "<interface type='network'>{mac}<source network='n'/><actual type='network'><source bridge='b' {manager}/></actual>\
                  <target dev='tap1'/></interface>"
             )
         };
-        let switch = Step::Switch { device: "mine".to_owned(), below: Some("eth0".to_owned()) };
-        let address = Step::Address { port: "tap1".to_owned(), mac: [0x52, 0x54, 0, 1, 2, 3] };
+        let switch = Step::Switch {
+            device: "mine".to_owned(),
+            below: Some("eth0".to_owned()),
+        };
+        let address = Step::Address {
+            port: "tap1".to_owned(),
+            mac: [0x52, 0x54, 0, 1, 2, 3],
+        };
         let table = [
             (direct.clone(), Some(switch)),
             (direct.replace("<target dev='mine'/>", ""), None),

@@ -17,7 +17,11 @@ pub(super) struct Undo {
 
 impl Undo {
     /// Remembers how to undo what was just done; `what` is for the log.
-    pub(super) fn push(&mut self, what: &'static str, reversal: impl Future<Output = Result<()>> + Send + 'static) {
+    pub(super) fn push(
+        &mut self,
+        what: &'static str,
+        reversal: impl Future<Output = Result<()>> + Send + 'static,
+    ) {
         self.stack.push((what, Box::pin(reversal)));
     }
 
@@ -51,7 +55,11 @@ mod tests {
             let seen = Arc::clone(&seen);
             undo.push("a step", async move {
                 seen.lock().unwrap().push(n);
-                if n == 1 { Err(Error::internal("cannot")) } else { Ok(()) }
+                if n == 1 {
+                    Err(Error::internal("cannot"))
+                } else {
+                    Ok(())
+                }
             });
         }
         undo.unwind().await;

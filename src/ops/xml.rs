@@ -28,7 +28,11 @@ pub struct Form {
 /// None for a guest that exists.
 pub fn text(view: &View, form: Form) -> Result<Arc<str>> {
     // A migratable document of a running guest begins from the run, as libvirt's does.
-    let document = if form.inactive { view.inactive() } else { view.current() };
+    let document = if form.inactive {
+        view.inactive()
+    } else {
+        view.current()
+    };
     let document = document.ok_or_else(|| Error::internal("the domain has no document"))?;
     // Another host needs the secrets too.
     let secure = form.secure || form.migratable;
@@ -37,9 +41,11 @@ pub fn text(view: &View, form: Form) -> Result<Arc<str>> {
         return document.text();
     }
     let mut flags = FormatFlags::NONE;
-    for (wanted, flag) in
-        [(form.inactive, FormatFlags::INACTIVE), (secure, FormatFlags::SECURE), (form.migratable, FormatFlags::MIGRATABLE)]
-    {
+    for (wanted, flag) in [
+        (form.inactive, FormatFlags::INACTIVE),
+        (secure, FormatFlags::SECURE),
+        (form.migratable, FormatFlags::MIGRATABLE),
+    ] {
         if wanted {
             flags |= flag;
         }

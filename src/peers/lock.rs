@@ -16,7 +16,10 @@ use uuid::Uuid;
 use wire::{
     Procedure,
     client::Client,
-    lock::{ACQUIRE_AUTOCREATE, ACQUIRE_SHARED, AcquireResource, CreateLockspace, LockOwner, Register, ReleaseResource, Restrict},
+    lock::{
+        ACQUIRE_AUTOCREATE, ACQUIRE_SHARED, AcquireResource, CreateLockspace, LockOwner, Register,
+        ReleaseResource, Restrict,
+    },
 };
 
 use super::{Peers, late, told, unanswered, wire_uuid};
@@ -87,18 +90,30 @@ impl Peers {
     pub async fn locks(&self, holder: &Holder) -> Result<Locks> {
         let path = self.lock_socket();
         let connected = tokio::time::timeout(self.opening, Client::connect(&path)).await;
-        let client = connected.map_err(|_| late(NAME, "connecting", self.opening))?.map_err(|error| absent(&path, error))?;
+        let client = connected
+            .map_err(|_| late(NAME, "connecting", self.opening))?
+            .map_err(|error| absent(&path, error))?;
         self.register(client, holder).await
     }
 
     /// Registering is part of opening: who does not answer that is not asked for more.
     async fn register(&self, client: Client, holder: &Holder) -> Result<Locks> {
         let number = |n: i32| u32::try_from(n).unwrap_or(0);
-        let owner =
-            LockOwner { uuid: wire_uuid(holder.uuid), name: holder.name.as_str().into(), id: number(holder.id), pid: number(holder.pid) };
-        let mut locks = Locks { client, limit: self.opening };
+        let owner = LockOwner {
+            uuid: wire_uuid(holder.uuid),
+            name: holder.name.as_str().into(),
+            id: number(holder.id),
+            pid: number(holder.pid),
+        };
+        let mut locks = Locks {
+            client,
+            limit: self.opening,
+        };
         locks.call(&Register { owner, flags: 0 }).await?;
-        Ok(Locks { limit: self.call, ..locks })
+        Ok(Locks {
+            limit: self.call,
+            ..locks
+        })
     }
 }
 
@@ -141,5 +156,7 @@ impl Locks {
 
 /// Nobody listens at `path`.
 fn absent(path: &Path, error: std::io::Error) -> Error {
-    unanswered(Error::system(format!("Failed to connect socket to '{}'", path.display()), error).in_area(Area::Rpc))
+    unanswered(
+        Error::system(format!("Failed to connect socket to '{}'", path.display()), error).in_area(Area::Rpc),
+    )
 }

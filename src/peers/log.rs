@@ -52,9 +52,18 @@ impl Peers {
     /// `System` if nobody listens, what virtlogd says, or `OperationTimeout`.
     pub async fn open_log(&self, file: LogFile<'_>, text: &str) -> Result<OwnedFd> {
         let (mut client, pipe) = self.open_one(file, 0).await?;
-        let dom = LogDomain { uuid: wire_uuid(file.uuid), name: file.name.into() };
+        let dom = LogDomain {
+            uuid: wire_uuid(file.uuid),
+            name: file.name.into(),
+        };
         let path = file.path.to_string_lossy().into_owned().into();
-        let head = DomainAppendLogFile { driver: DRIVER.into(), dom, path, message: text.into(), flags: 0 };
+        let head = DomainAppendLogFile {
+            driver: DRIVER.into(),
+            dom,
+            path,
+            message: text.into(),
+            flags: 0,
+        };
         self.limited(&head, client.call(&head)).await?;
         Ok(pipe)
     }
@@ -71,18 +80,41 @@ impl Peers {
 
     async fn open_one(&self, file: LogFile<'_>, flags: u32) -> Result<(Client, OwnedFd)> {
         let socket = self.directory.join(SOCKET);
-        let absent = |error| Error::system(format!("Failed to connect socket to '{}'", socket.display()), error).in_area(Area::Rpc);
+        let absent = |error| {
+            Error::system(
+                format!("Failed to connect socket to '{}'", socket.display()),
+                error,
+            )
+            .in_area(Area::Rpc)
+        };
         let connected = tokio::time::timeout(self.opening, Client::connect(&socket)).await;
-        let mut client = connected.map_err(|_| late("virtlogd", "connecting", self.opening))?.map_err(absent).map_err(unanswered)?;
-        let dom = LogDomain { uuid: wire_uuid(file.uuid), name: file.name.into() };
+        let mut client = connected
+            .map_err(|_| late("virtlogd", "connecting", self.opening))?
+            .map_err(absent)
+            .map_err(unanswered)?;
+        let dom = LogDomain {
+            uuid: wire_uuid(file.uuid),
+            name: file.name.into(),
+        };
         let path = file.path.to_string_lossy().into_owned().into();
-        let open = DomainOpenLogFile { driver: DRIVER.into(), dom, path, flags };
+        let open = DomainOpenLogFile {
+            driver: DRIVER.into(),
+            dom,
+            path,
+            flags,
+        };
         let (_, mut fds) = self.limited(&open, client.call_for_fds(&open)).await?;
-        let pipe = fds.pop().ok_or_else(|| Error::internal("virtlogd sent no descriptor to write the log to").in_area(Area::Rpc))?;
+        let pipe = fds.pop().ok_or_else(|| {
+            Error::internal("virtlogd sent no descriptor to write the log to").in_area(Area::Rpc)
+        })?;
         Ok((client, pipe))
     }
 
-    async fn limited<P: Procedure, T>(&self, _: &P, call: impl Future<Output = Result<T, wire::client::ClientError>>) -> Result<T> {
+    async fn limited<P: Procedure, T>(
+        &self,
+        _: &P,
+        call: impl Future<Output = Result<T, wire::client::ClientError>>,
+    ) -> Result<T> {
         match tokio::time::timeout(self.call, call).await {
             Ok(answer) => answer.map_err(told),
             Err(_) => Err(late("virtlogd", P::INFO.name, self.call)),

@@ -17,7 +17,9 @@ mod token;
 
 use std::{path::PathBuf, time::Duration};
 
-use wire::{Owner, Procedure, WireError, client::Client, neighbour, remote::ConnectSetIdentity, typed::TypedParam};
+use wire::{
+    Owner, Procedure, WireError, client::Client, neighbour, remote::ConnectSetIdentity, typed::TypedParam,
+};
 
 pub use caller::{current, on_behalf};
 pub use lock::{Holder, Locks, Resource};
@@ -67,7 +69,13 @@ const UNREACHABLE: &str = "PEER_UNREACHABLE";
 impl Peers {
     /// Daemons with sockets in `directory`, with the usual deadlines: 5 s to open, 30 s a call.
     pub fn new(directory: PathBuf, common: PathBuf, system: bool) -> Self {
-        Self { directory, system, common, opening: Duration::from_secs(5), call: Duration::from_secs(30) }
+        Self {
+            directory,
+            system,
+            common,
+            opening: Duration::from_secs(5),
+            call: Duration::from_secs(30),
+        }
     }
 
     /// The networks.
@@ -119,7 +127,9 @@ impl Peers {
     async fn open(&self, owner: Owner) -> Result<Connection> {
         let mut connection = self.open_as_daemon(owner).await?;
         if let Some(caller) = current() {
-            let identity = crate::blocking::file("asking for the name of a caller", move || Ok(caller.identity())).await?;
+            let identity =
+                crate::blocking::file("asking for the name of a caller", move || Ok(caller.identity()))
+                    .await?;
             connection.introduce(identity).await?;
         }
         Ok(connection)
@@ -129,12 +139,18 @@ impl Peers {
         let uri = neighbour::uri(owner, self.system);
         let opened = tokio::time::timeout(self.opening, self.attempt(owner, &uri)).await;
         let client = opened.unwrap_or_else(|_| Err(late(&uri, "opening", self.opening)))?;
-        Ok(Connection { client, uri, limit: self.call })
+        Ok(Connection {
+            client,
+            uri,
+            limit: self.call,
+        })
     }
 
     async fn attempt(&self, owner: Owner, uri: &str) -> Result<Client> {
         let sockets = neighbour::sockets(&self.directory, owner, false);
-        let (stream, _) = neighbour::find(&sockets).await.map_err(|error| unanswered(error.into()))?;
+        let (stream, _) = neighbour::find(&sockets)
+            .await
+            .map_err(|error| unanswered(error.into()))?;
         let mut client = Client::over(stream);
         neighbour::open(&mut client, uri, false).await.map_err(told)?;
         Ok(client)
@@ -144,18 +160,28 @@ impl Peers {
 impl Connection {
     /// Says for whom the calls to come are.
     async fn introduce(&mut self, identity: Vec<TypedParam>) -> Result<()> {
-        self.call(&ConnectSetIdentity { params: identity.into(), flags: 0 }).await
+        self.call(&ConnectSetIdentity {
+            params: identity.into(),
+            flags: 0,
+        })
+        .await
     }
 
     async fn call<P: Procedure>(&mut self, args: &P) -> Result<P::Reply> {
         let answer = tokio::time::timeout(self.limit, self.client.call(args)).await;
-        answer.map_or_else(|_| Err(late(&self.uri, P::INFO.name, self.limit)), |result| result.map_err(told))
+        answer.map_or_else(
+            |_| Err(late(&self.uri, P::INFO.name, self.limit)),
+            |result| result.map_err(told),
+        )
     }
 
     /// A call whose reply is secret.
     async fn call_secret<P: Procedure>(&mut self, args: &P) -> Result<P::Reply> {
         let answer = tokio::time::timeout(self.limit, self.client.call_secret(args)).await;
-        answer.map_or_else(|_| Err(late(&self.uri, P::INFO.name, self.limit)), |result| result.map_err(told))
+        answer.map_or_else(
+            |_| Err(late(&self.uri, P::INFO.name, self.limit)),
+            |result| result.map_err(told),
+        )
     }
 }
 

@@ -2,8 +2,8 @@
 
 use uuid::Uuid;
 use wire::remote::{
-    NetworkGetDhcpLeases, NetworkLookupByName, NetworkPortCreateXml, NetworkPortDelete, NetworkPortGetXmlDesc, NetworkPortLookupByUuid,
-    NonnullNetwork, NonnullNetworkPort,
+    NetworkGetDhcpLeases, NetworkLookupByName, NetworkPortCreateXml, NetworkPortDelete,
+    NetworkPortGetXmlDesc, NetworkPortLookupByUuid, NonnullNetwork, NonnullNetworkPort,
 };
 
 use super::{Connection, wire_uuid};
@@ -59,7 +59,15 @@ impl Network {
 
     async fn make_port(&mut self, network: &str, xml: &str, flags: u32) -> Result<String> {
         let network = self.lookup(network).await?;
-        let port = self.0.call(&NetworkPortCreateXml { network, xml: xml.into(), flags }).await?.port;
+        let port = self
+            .0
+            .call(&NetworkPortCreateXml {
+                network,
+                xml: xml.into(),
+                flags,
+            })
+            .await?
+            .port;
         self.describe(port).await
     }
 
@@ -94,10 +102,19 @@ impl Network {
     pub async fn leases(&mut self, network: &str, mac: &str) -> Result<Vec<Lease>> {
         const IPV6: i32 = 1;
         let net = self.lookup(network).await?;
-        let asked = NetworkGetDhcpLeases { net, mac: Some(mac.into()), need_results: 1, flags: 0 };
+        let asked = NetworkGetDhcpLeases {
+            net,
+            mac: Some(mac.into()),
+            need_results: 1,
+            flags: 0,
+        };
         let leases = self.0.call(&asked).await?.leases;
         let lease = |lease: &wire::remote::NetworkDhcpLease| Lease {
-            mac: lease.mac.as_ref().map(|mac| mac.to_str().into_owned()).unwrap_or_default(),
+            mac: lease
+                .mac
+                .as_ref()
+                .map(|mac| mac.to_str().into_owned())
+                .unwrap_or_default(),
             address: lease.ipaddr.to_str().into_owned(),
             prefix: lease.prefix,
             is_v6: lease.r#type == IPV6,
@@ -112,7 +129,14 @@ impl Network {
 
     async fn lookup_port(&mut self, id: &PortId) -> Result<NonnullNetworkPort> {
         let network = self.lookup(&id.network).await?;
-        Ok(self.0.call(&NetworkPortLookupByUuid { network, uuid: wire_uuid(id.port) }).await?.port)
+        Ok(self
+            .0
+            .call(&NetworkPortLookupByUuid {
+                network,
+                uuid: wire_uuid(id.port),
+            })
+            .await?
+            .port)
     }
 
     async fn describe(&mut self, port: NonnullNetworkPort) -> Result<String> {

@@ -14,8 +14,19 @@ impl NodeDevices {
     /// # Errors
     /// `NoNodeDevice`.
     pub async fn document(&mut self, name: &str) -> Result<String> {
-        let found = self.0.call(&NodeDeviceLookupByName { name: name.into() }).await?.dev;
-        let xml = self.0.call(&NodeDeviceGetXmlDesc { name: found.name, flags: 0 }).await?.xml;
+        let found = self
+            .0
+            .call(&NodeDeviceLookupByName { name: name.into() })
+            .await?
+            .dev;
+        let xml = self
+            .0
+            .call(&NodeDeviceGetXmlDesc {
+                name: found.name,
+                flags: 0,
+            })
+            .await?
+            .xml;
         Ok(xml.to_str().into_owned())
     }
 }

@@ -14,7 +14,13 @@ impl Nwfilter {
     /// # Errors
     /// `NoNwfilter`, and what its rules meet.
     pub async fn bind(&mut self, xml: &str) -> Result<()> {
-        self.0.call(&NwfilterBindingCreateXml { xml: xml.into(), flags: 0 }).await.map(drop)
+        self.0
+            .call(&NwfilterBindingCreateXml {
+                xml: xml.into(),
+                flags: 0,
+            })
+            .await
+            .map(drop)
     }
 
     /// Whether a filter is bound to that device.
@@ -22,7 +28,11 @@ impl Nwfilter {
     /// # Errors
     /// What the daemon refuses.
     pub async fn is_bound(&mut self, device: &str) -> Result<bool> {
-        match self.0.call(&NwfilterBindingLookupByPortDev { name: device.into() }).await {
+        match self
+            .0
+            .call(&NwfilterBindingLookupByPortDev { name: device.into() })
+            .await
+        {
             Ok(_) => Ok(true),
             Err(error) if error.code == Code::NoNwfilterBinding => Ok(false),
             Err(error) => Err(error),
@@ -34,9 +44,18 @@ impl Nwfilter {
     /// # Errors
     /// What the daemon refuses.
     pub async fn unbind(&mut self, device: &str) -> Result<()> {
-        let found = self.0.call(&NwfilterBindingLookupByPortDev { name: device.into() }).await;
+        let found = self
+            .0
+            .call(&NwfilterBindingLookupByPortDev { name: device.into() })
+            .await;
         let unbound = match found {
-            Ok(found) => self.0.call(&NwfilterBindingDelete { nwfilter: found.nwfilter }).await,
+            Ok(found) => {
+                self.0
+                    .call(&NwfilterBindingDelete {
+                        nwfilter: found.nwfilter,
+                    })
+                    .await
+            }
             Err(error) => Err(error),
         };
         match unbound {

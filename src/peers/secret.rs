@@ -51,7 +51,13 @@ impl Secrets {
     /// # Errors
     /// `NoSecret`, also for one that has no value.
     pub async fn by_uuid(&mut self, uuid: Uuid) -> Result<SecretValue> {
-        let secret = self.0.call(&SecretLookupByUuid { uuid: wire_uuid(uuid) }).await?.secret;
+        let secret = self
+            .0
+            .call(&SecretLookupByUuid {
+                uuid: wire_uuid(uuid),
+            })
+            .await?
+            .secret;
         self.value(secret).await
     }
 
@@ -60,14 +66,28 @@ impl Secrets {
     /// # Errors
     /// As [`Self::by_uuid`].
     pub async fn by_usage(&mut self, kind: &str, name: &str) -> Result<SecretValue> {
-        let number = USES.iter().find(|(known, _)| *known == kind).map(|(_, number)| *number);
+        let number = USES
+            .iter()
+            .find(|(known, _)| *known == kind)
+            .map(|(_, number)| *number);
         let usage_type = number.ok_or_else(|| Error::argument(format!("'{kind}' is no use of a secret")))?;
-        let secret = self.0.call(&SecretLookupByUsage { usage_type, usage_id: name.into() }).await?.secret;
+        let secret = self
+            .0
+            .call(&SecretLookupByUsage {
+                usage_type,
+                usage_id: name.into(),
+            })
+            .await?
+            .secret;
         self.value(secret).await
     }
 
     async fn value(&mut self, secret: NonnullSecret) -> Result<SecretValue> {
-        let value = self.0.call_secret(&SecretGetValue { secret, flags: 0 }).await?.value;
+        let value = self
+            .0
+            .call_secret(&SecretGetValue { secret, flags: 0 })
+            .await?
+            .value;
         Ok(SecretValue(value.into_vec()))
     }
 }

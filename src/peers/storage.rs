@@ -1,8 +1,8 @@
 //! Storage pools and their volumes: where a volume lies.
 
 use wire::remote::{
-    NonnullStorageVol, StoragePoolGetInfo, StoragePoolGetXmlDesc, StoragePoolLookupByName, StorageVolGetInfo, StorageVolGetPath,
-    StorageVolGetXmlDesc, StorageVolLookupByName,
+    NonnullStorageVol, StoragePoolGetInfo, StoragePoolGetXmlDesc, StoragePoolLookupByName, StorageVolGetInfo,
+    StorageVolGetPath, StorageVolGetXmlDesc, StorageVolLookupByName,
 };
 
 use super::Connection;
@@ -35,20 +35,63 @@ impl Storage {
     /// # Errors
     /// `NoStoragePool`, `NoStorageVol`, `ConfigUnsupported` for a pool that is not active.
     pub async fn find(&mut self, pool: &str, volume: &str) -> Result<VolumePlace> {
-        let found = self.0.call(&StoragePoolLookupByName { name: pool.into() }).await?.pool;
-        if self.0.call(&StoragePoolGetInfo { pool: found.clone() }).await?.state != RUNNING {
+        let found = self
+            .0
+            .call(&StoragePoolLookupByName { name: pool.into() })
+            .await?
+            .pool;
+        if self
+            .0
+            .call(&StoragePoolGetInfo { pool: found.clone() })
+            .await?
+            .state
+            != RUNNING
+        {
             let message = format!("storage pool '{pool}' containing volume '{volume}' is not active");
             return Err(Error::new(Code::ConfigUnsupported, message).in_area(Area::None));
         }
-        let vol = self.0.call(&StorageVolLookupByName { pool: found.clone(), name: volume.into() }).await?.vol;
+        let vol = self
+            .0
+            .call(&StorageVolLookupByName {
+                pool: found.clone(),
+                name: volume.into(),
+            })
+            .await?
+            .vol;
         let kind = self.0.call(&StorageVolGetInfo { vol: vol.clone() }).await?.r#type;
-        let pool_xml = self.0.call(&StoragePoolGetXmlDesc { pool: found, flags: 0 }).await?.xml;
-        let xml = self.0.call(&StorageVolGetXmlDesc { vol: vol.clone(), flags: 0 }).await?.xml;
+        let pool_xml = self
+            .0
+            .call(&StoragePoolGetXmlDesc {
+                pool: found,
+                flags: 0,
+            })
+            .await?
+            .xml;
+        let xml = self
+            .0
+            .call(&StorageVolGetXmlDesc {
+                vol: vol.clone(),
+                flags: 0,
+            })
+            .await?
+            .xml;
         let path = self.path(vol).await?;
-        Ok(VolumePlace { name: volume.to_owned(), path, kind, pool_xml: pool_xml.to_str().into_owned(), xml: xml.to_str().into_owned() })
+        Ok(VolumePlace {
+            name: volume.to_owned(),
+            path,
+            kind,
+            pool_xml: pool_xml.to_str().into_owned(),
+            xml: xml.to_str().into_owned(),
+        })
     }
 
     async fn path(&mut self, vol: NonnullStorageVol) -> Result<String> {
-        Ok(self.0.call(&StorageVolGetPath { vol }).await?.name.to_str().into_owned())
+        Ok(self
+            .0
+            .call(&StorageVolGetPath { vol })
+            .await?
+            .name
+            .to_str()
+            .into_owned())
     }
 }

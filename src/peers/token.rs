@@ -24,10 +24,24 @@ const DIGITS: usize = 32;
 /// # Errors
 /// The token can be neither read nor made.
 pub(super) fn identity(common: &Path, caller: Option<&Caller>) -> Result<Vec<TypedParam>> {
-    let own = || Caller { peer: Peer { cred: PeerCred::own(), read_only: false }, more: None }.identity();
+    let own = || {
+        Caller {
+            peer: Peer {
+                cred: PeerCred::own(),
+                read_only: false,
+            },
+            more: None,
+        }
+        .identity()
+    };
     let mut params = caller.map_or_else(own, Caller::identity);
     params.retain(|param| param.field.as_bytes() != TOKEN.as_bytes());
-    let token = token(common).map_err(|error| Error::system(format_args!("cannot read '{}'", common.join(FILE).display()), error))?;
+    let token = token(common).map_err(|error| {
+        Error::system(
+            format_args!("cannot read '{}'", common.join(FILE).display()),
+            error,
+        )
+    })?;
     params.push(TypedParam::new(TOKEN, token));
     Ok(params)
 }
@@ -42,7 +56,13 @@ fn token(common: &Path) -> io::Result<String> {
     let made = uuid::Uuid::new_v4().simple().to_string();
     // Whole and under a name of its own first, so that nobody reads a part of it; the first to link it wins.
     let own = common.join(format!("{FILE}.{}", std::process::id()));
-    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&own)?.write_all(made.as_bytes())?;
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&own)?
+        .write_all(made.as_bytes())?;
     let linked = fs::hard_link(&own, &path);
     fs::remove_file(&own)?;
     match linked {

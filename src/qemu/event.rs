@@ -129,7 +129,10 @@ impl Events {
     /// The next one; after [`Notice::Closed`] there is none. Cancel safe.
     pub async fn next(&mut self) -> Option<Notice> {
         Some(match self.incoming.recv().await? {
-            Incoming::Event(raw) => Notice::Event { event: GuestEvent::of(&raw), raw },
+            Incoming::Event(raw) => Notice::Event {
+                event: GuestEvent::of(&raw),
+                raw,
+            },
             Incoming::Closed(closed) => Notice::Closed(closed),
         })
     }
@@ -148,10 +151,19 @@ mod tests {
 
     #[test]
     fn events_are_told_apart_and_odd_ones_kept() {
-        let shutdown = data::Shutdown { guest: false, reason: "host-signal".into() };
-        assert_eq!(event(r#"{"event":"SHUTDOWN","data":{"guest":false,"reason":"host-signal"}}"#), GuestEvent::Shutdown(shutdown));
+        let shutdown = data::Shutdown {
+            guest: false,
+            reason: "host-signal".into(),
+        };
+        assert_eq!(
+            event(r#"{"event":"SHUTDOWN","data":{"guest":false,"reason":"host-signal"}}"#),
+            GuestEvent::Shutdown(shutdown)
+        );
         assert_eq!(event(r#"{"event":"STOP"}"#), GuestEvent::Stop);
         assert_eq!(event(r#"{"event":"NEVER_SEEN","data":{}}"#), GuestEvent::Other);
-        assert_eq!(event(r#"{"event":"RTC_CHANGE","data":{"offset":"odd"}}"#), GuestEvent::Other);
+        assert_eq!(
+            event(r#"{"event":"RTC_CHANGE","data":{"offset":"odd"}}"#),
+            GuestEvent::Other
+        );
     }
 }

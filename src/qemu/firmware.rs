@@ -53,7 +53,10 @@ impl FirmwareStore {
     }
 
     fn of(dirs: Vec<PathBuf>) -> Self {
-        Self { dirs, last: Mutex::default() }
+        Self {
+            dirs,
+            last: Mutex::default(),
+        }
     }
 
     /// What was last read.
@@ -89,7 +92,14 @@ fn stamp(entry: &DirEntry) -> Option<Stamp> {
     }
     let path = entry.path();
     match fs::metadata(&path) {
-        Ok(meta) if meta.is_file() => Some((meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec())),
+        Ok(meta) if meta.is_file() => Some((
+            meta.ino(),
+            meta.size(),
+            meta.mtime(),
+            meta.mtime_nsec(),
+            meta.ctime(),
+            meta.ctime_nsec(),
+        )),
         Ok(_) => None,
         Err(error) => {
             tracing::debug!(path = %path.display(), %error, "a firmware descriptor can't be looked at");
@@ -136,14 +146,19 @@ mod tests {
     #[test]
     fn later_directories_replace_and_take_away_and_names_give_the_order() {
         let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let put = |dir: &tempfile::TempDir, name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
+        let put =
+            |dir: &tempfile::TempDir, name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
         put(&one, "60-c.json", &descriptor("c"));
         put(&one, "40-a.json", &descriptor("a"));
         put(&one, "50-b.json", &descriptor("b"));
         put(&one, "70-d", &descriptor("d"));
         put(&one, ".10-hidden.json", &descriptor("hidden"));
         put(&one, "20-bad.json", "{");
-        put(&one, "21-large.json", &format!("{}{}", " ".repeat(2 << 20), descriptor("large")));
+        put(
+            &one,
+            "21-large.json",
+            &format!("{}{}", " ".repeat(2 << 20), descriptor("large")),
+        );
         fs::write(one.path().join("22-odd.json"), [0xff, 0xfe]).unwrap();
         fs::create_dir(one.path().join("30-dir.json")).unwrap();
         symlink("/nonexistent", one.path().join("31-dangling.json")).unwrap();
@@ -151,7 +166,11 @@ mod tests {
         put(&two, "50-b.json", &descriptor("other b"));
         // What is no file takes nothing away.
         symlink("/dev/null", two.path().join("60-c.json")).unwrap();
-        let store = FirmwareStore::of(vec![one.path().to_owned(), two.path().to_owned(), one.path().join("absent")]);
+        let store = FirmwareStore::of(vec![
+            one.path().to_owned(),
+            two.path().to_owned(),
+            one.path().join("absent"),
+        ]);
         assert!(store.known().is_empty());
         assert_eq!(files(&store), ["other b", "c", "d"]);
         assert_eq!(store.known().len(), 3);
@@ -164,7 +183,10 @@ mod tests {
         put("a", &descriptor("a"));
         let store = FirmwareStore::of(vec![dir.path().to_owned()]);
         let first = store.read();
-        assert!(Arc::ptr_eq(&first, &store.read()), "nothing changed, nothing is read");
+        assert!(
+            Arc::ptr_eq(&first, &store.read()),
+            "nothing changed, nothing is read"
+        );
         put("b", &descriptor("b"));
         assert_eq!(files(&store), ["a", "b"]);
         // In place: the directory does not change.

@@ -26,7 +26,14 @@ const TELL_END: &str = "\"$@\" 3>&-; echo $? >&3";
 const TELL: RawFd = 3;
 /// What the daemon was handed over is not for others.
 // table
-const OWN_VARIABLES: &[&str] = &["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
+const OWN_VARIABLES: &[&str] = &[
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_FDNAMES",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+];
 
 /// A helper to be. It takes descriptors first, because its command line says their numbers.
 #[derive(Debug)]
@@ -50,7 +57,12 @@ impl Helper {
     /// `program`, an absolute path, run by that user, or as the daemon.
     #[must_use]
     pub fn new(program: &Path, run_as: Option<RunAs>) -> Self {
-        Self { program: program.to_owned(), run_as, passed: Vec::new(), output: None }
+        Self {
+            program: program.to_owned(),
+            run_as,
+            passed: Vec::new(),
+            output: None,
+        }
     }
 
     /// What it says goes there, if it is started to run as long as its guest.
@@ -79,7 +91,9 @@ impl Helper {
             launch = launch.output(output.into());
         }
         let launch = prepare(launch, self.run_as, self.passed)?;
-        let started = super::blocking(move || launch.start(EXEC_DEADLINE)).await?.map_err(launch_error)?;
+        let started = super::blocking(move || launch.start(EXEC_DEADLINE))
+            .await?
+            .map_err(launch_error)?;
         Ok(Process::new(started.pidfd))
     }
 
@@ -88,21 +102,34 @@ impl Helper {
     /// # Errors
     /// When it can't be executed or does not end in time.
     pub async fn run(self, args: Vec<String>, within: Duration) -> Result<Ended> {
-        let Self { program, run_as, passed, output: _ } = self;
+        let Self {
+            program,
+            run_as,
+            passed,
+            output: _,
+        } = self;
         let failed = |error| Error::system(format!("cannot start {}", program.display()), error);
         let output = unixfd::memfd("helper-output").map_err(failed)?;
-        let (tell, told) =
-            nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map(|(read, write)| (write, read)).map_err(|e| failed(e.into()))?;
-        let launch = Launch::new("/bin/sh", ["-c", TELL_END, "sh"]).output(output.try_clone().map_err(failed)?.into());
+        let (tell, told) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)
+            .map(|(read, write)| (write, read))
+            .map_err(|e| failed(e.into()))?;
+        let launch =
+            Launch::new("/bin/sh", ["-c", TELL_END, "sh"]).output(output.try_clone().map_err(failed)?.into());
         let launch = launch.place(tell, TELL).args([program.as_os_str()]).args(args);
         let launch = prepare(launch, run_as, passed)?;
-        let started = super::blocking(move || launch.start(EXEC_DEADLINE)).await?.map_err(launch_error)?;
+        let started = super::blocking(move || launch.start(EXEC_DEADLINE))
+            .await?
+            .map_err(launch_error)?;
         let guard = KillGroup(started.pidfd);
         if tokio::time::timeout(within, guard.0.exited()).await.is_err() {
             let message = format!("{} did not end within {} s", program.display(), within.as_secs());
             return Err(Error::internal(message).because("HELPER_DOES_NOT_END"));
         }
-        super::blocking(move || Ended { status: status(told), words: last_words(output) }).await
+        super::blocking(move || Ended {
+            status: status(told),
+            words: last_words(output),
+        })
+        .await
     }
 }
 
@@ -128,9 +155,12 @@ pub(super) fn kill_group(process: &PidFd) {
 
 fn prepare(mut launch: Launch, run_as: Option<RunAs>, passed: Vec<OwnedFd>) -> Result<Launch> {
     for fd in passed {
-        launch.inherit(fd).map_err(|error| Error::system("cannot pass a descriptor to a helper", error))?;
+        launch
+            .inherit(fd)
+            .map_err(|error| Error::system("cannot pass a descriptor to a helper", error))?;
     }
-    for (name, value) in std::env::vars_os().filter(|(name, _)| !OWN_VARIABLES.iter().any(|own| name == own)) {
+    for (name, value) in std::env::vars_os().filter(|(name, _)| !OWN_VARIABLES.iter().any(|own| name == own))
+    {
         launch = launch.env(name, value);
     }
     if let Some(RunAs { uid, gid, groups }) = run_as {
@@ -142,7 +172,11 @@ fn prepare(mut launch: Launch, run_as: Option<RunAs>, passed: Vec<OwnedFd>) -> R
 /// What the wrapper told; all its writers have ended, or will not write.
 fn status(told: OwnedFd) -> Option<i32> {
     let file = File::from(told);
-    nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK)).ok()?;
+    nix::fcntl::fcntl(
+        &file,
+        nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK),
+    )
+    .ok()?;
     let mut buffer = [0; 16];
     let length = (&file).read(&mut buffer).ok()?;
     std::str::from_utf8(&buffer[..length]).ok()?.trim().parse().ok()
@@ -173,11 +207,23 @@ mod tests {
     async fn a_helper_says_how_it_ended_and_why() {
         let mut helper = Helper::new(Path::new("/bin/sh"), None);
         let fd = helper.pass(unixfd::sealed_memfd("secret", b"passed").unwrap().into());
-        let ended = helper.run(script(&format!("cat /dev/fd/{fd}; echo; echo why >&2; exit 3")), Duration::from_secs(20)).await.unwrap();
+        let ended = helper
+            .run(
+                script(&format!("cat /dev/fd/{fd}; echo; echo why >&2; exit 3")),
+                Duration::from_secs(20),
+            )
+            .await
+            .unwrap();
         assert_eq!((ended.status, ended.words.as_str()), (Some(3), "passed\nwhy"));
-        let ended = Helper::new(Path::new("/bin/sh"), None).run(script("kill -KILL $PPID"), Duration::from_secs(20)).await.unwrap();
+        let ended = Helper::new(Path::new("/bin/sh"), None)
+            .run(script("kill -KILL $PPID"), Duration::from_secs(20))
+            .await
+            .unwrap();
         assert_eq!(ended.status, None);
-        let ended = Helper::new(Path::new("/nonexistent"), None).run(Vec::new(), Duration::from_secs(20)).await.unwrap();
+        let ended = Helper::new(Path::new("/nonexistent"), None)
+            .run(Vec::new(), Duration::from_secs(20))
+            .await
+            .unwrap();
         assert_eq!(ended.status, Some(127));
     }
 
@@ -187,12 +233,18 @@ mod tests {
         let file = dir.path().join("pid");
         let begun = Instant::now();
         let text = format!("sleep 60 & echo $! >{}; wait", file.display());
-        let error = Helper::new(Path::new("/bin/sh"), None).run(script(&text), Duration::from_millis(500)).await.unwrap_err();
+        let error = Helper::new(Path::new("/bin/sh"), None)
+            .run(script(&text), Duration::from_millis(500))
+            .await
+            .unwrap_err();
         assert!(error.message.contains("did not end within"), "{}", error.message);
         assert!(begun.elapsed() < Duration::from_secs(20));
         let pid: i32 = std::fs::read_to_string(&file).unwrap().trim().parse().unwrap();
         if let Ok(child) = PidFd::open(pid) {
-            tokio::time::timeout(Duration::from_secs(10), child.exited()).await.unwrap().unwrap();
+            tokio::time::timeout(Duration::from_secs(10), child.exited())
+                .await
+                .unwrap()
+                .unwrap();
         }
     }
 

@@ -59,7 +59,9 @@ impl LogTail {
 pub(super) fn last_words(bytes: &[u8], cut: bool) -> String {
     let text = String::from_utf8_lossy(bytes);
     let lines = text.lines().skip(usize::from(cut && text.contains('\n')));
-    let lines = lines.map(str::trim_end).filter(|line| !line.is_empty() && !line.contains(CHATTER));
+    let lines = lines
+        .map(str::trim_end)
+        .filter(|line| !line.is_empty() && !line.contains(CHATTER));
     lines.collect::<Vec<_>>().join("\n")
 }
 

@@ -42,7 +42,10 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
         Ok(Ok(result)) => Ok(result),
         Ok(Err(panic)) => Err(Error::internal("a thread that starts or probes QEMU failed").caused_by(panic)),
         Err(_) => {
-            let message = format!("the file system did not answer within {} s", BLOCKING_DEADLINE.as_secs());
+            let message = format!(
+                "the file system did not answer within {} s",
+                BLOCKING_DEADLINE.as_secs()
+            );
             Err(Error::new(Code::OperationTimeout, message))
         }
     }

@@ -140,7 +140,12 @@ impl Monitor {
     /// As [`execute`](Self::execute).
     pub async fn on_reboot(&self, action: &str) -> Result<()> {
         let reboot = Some(action.to_owned());
-        let action = cmd::SetAction { reboot, shutdown: None, panic: None, watchdog: None };
+        let action = cmd::SetAction {
+            reboot,
+            shutdown: None,
+            panic: None,
+            watchdog: None,
+        };
         self.execute(action).await.map(drop)
     }
 }
@@ -154,7 +159,14 @@ impl Monitor {
     pub async fn balloon(&self) -> Result<Option<u64>> {
         match self.client.execute(cmd::QueryBalloon {}).await {
             Ok(info) => Ok(Some(info.actual)),
-            Err(error) if matches!(error.class(), Some(ErrorClass::DeviceNotActive | ErrorClass::KvmMissingCap)) => Ok(None),
+            Err(error)
+                if matches!(
+                    error.class(),
+                    Some(ErrorClass::DeviceNotActive | ErrorClass::KvmMissingCap)
+                ) =>
+            {
+                Ok(None)
+            }
             Err(error) => Err(error.into()),
         }
     }
@@ -173,7 +185,13 @@ impl Monitor {
     /// As [`execute`](Self::execute).
     pub async fn set_balloon_period(&self, path: &str, seconds: u32) -> Result<()> {
         let (path, property) = (path.to_owned(), "guest-stats-polling-interval".to_owned());
-        self.execute(cmd::QomSet { path, property, value: seconds.into() }).await.map(drop)
+        self.execute(cmd::QomSet {
+            path,
+            property,
+            value: seconds.into(),
+        })
+        .await
+        .map(drop)
     }
 
     /// Virtual CPUs and their threads.
@@ -227,8 +245,14 @@ impl Monitor {
     /// As [`execute`](Self::execute).
     pub async fn vnc(&self) -> Result<Option<VncAddress>> {
         let info = self.execute(cmd::QueryVnc {}).await?;
-        let host = info.host.filter(|_| info.family.as_deref() != Some("unix")).unwrap_or_default();
-        Ok(info.service.filter(|_| info.enabled).map(|service| VncAddress { host, service }))
+        let host = info
+            .host
+            .filter(|_| info.family.as_deref() != Some("unix"))
+            .unwrap_or_default();
+        Ok(info
+            .service
+            .filter(|_| info.enabled)
+            .map(|service| VncAddress { host, service }))
     }
 
     /// Ids of the devices that QEMU has now.
@@ -236,8 +260,14 @@ impl Monitor {
     /// # Errors
     /// As [`execute`](Self::execute).
     pub async fn device_ids(&self) -> Result<BTreeSet<String>> {
-        let list = self.execute(cmd::QomList { path: "/machine/peripheral".to_owned() }).await?;
-        let devices = list.into_iter().filter(|entry| entry.r#type.starts_with("child<"));
+        let list = self
+            .execute(cmd::QomList {
+                path: "/machine/peripheral".to_owned(),
+            })
+            .await?;
+        let devices = list
+            .into_iter()
+            .filter(|entry| entry.r#type.starts_with("child<"));
         Ok(devices.map(|entry| entry.name).collect())
     }
 
@@ -246,7 +276,9 @@ impl Monitor {
     /// # Errors
     /// As [`execute`](Self::execute).
     pub async fn pass_fd(&self, name: &str, fd: OwnedFd) -> Result<()> {
-        let command = cmd::Getfd { fdname: name.to_owned() };
+        let command = cmd::Getfd {
+            fdname: name.to_owned(),
+        };
         self.client.execute_with_fds(command, vec![fd]).await?;
         Ok(())
     }
@@ -267,6 +299,9 @@ impl Monitor {
     /// # Errors
     /// As [`execute`](Self::execute).
     pub async fn human(&self, line: &str) -> Result<String> {
-        self.execute(cmd::HumanMonitorCommand { command_line: line.to_owned() }).await
+        self.execute(cmd::HumanMonitorCommand {
+            command_line: line.to_owned(),
+        })
+        .await
     }
 }

@@ -35,7 +35,9 @@ pub struct Process {
 
 impl Process {
     pub(super) fn new(pidfd: PidFd) -> Self {
-        Self { pidfd: Arc::new(pidfd) }
+        Self {
+            pidfd: Arc::new(pidfd),
+        }
     }
 
     /// The process `pid` that a former daemon started for the guest `name`, if it still lives.
@@ -69,7 +71,9 @@ impl Process {
         let pid = fs::read_to_string(pid_file).ok()?.trim().parse().ok()?;
         let pidfd = PidFd::open(pid).ok()?;
         let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-        let is_it = line.split(|&byte| byte == 0).any(|arg| arg == argument.as_bytes());
+        let is_it = line
+            .split(|&byte| byte == 0)
+            .any(|arg| arg == argument.as_bytes());
         // Alive after its arguments were read: so they were its own.
         (is_it && !pidfd.has_exited()).then(|| Self::new(pidfd))
     }
@@ -116,8 +120,15 @@ impl Process {
         if how != Stop::Gracefully && self.signal_and_wait(Signal::SIGKILL, KILL).await? {
             return Ok(());
         }
-        let signal = if how == Stop::Gracefully { "SIGTERM" } else { "SIGKILL" };
-        let message = format!("Failed to terminate process {} with {signal}: Device or resource busy", self.pid());
+        let signal = if how == Stop::Gracefully {
+            "SIGTERM"
+        } else {
+            "SIGKILL"
+        };
+        let message = format!(
+            "Failed to terminate process {} with {signal}: Device or resource busy",
+            self.pid()
+        );
         Err(Error::new(Code::System, message).because("PROCESS_DOES_NOT_END"))
     }
 
@@ -135,7 +146,10 @@ impl Process {
         match self.pidfd.send_signal(signal) {
             Err(error) if error.raw_os_error() == Some(nix::libc::ESRCH) => return Ok(true),
             Err(error) => {
-                return Err(Error::system(format!("cannot signal process {}", self.pid()), error));
+                return Err(Error::system(
+                    format!("cannot signal process {}", self.pid()),
+                    error,
+                ));
             }
             Ok(()) => {}
         }
@@ -151,7 +165,10 @@ fn runs_guest(pid: i32, name: &str) -> bool {
     let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let wanted = format!("guest={name}");
     let mut args = line.split(|&byte| byte == 0);
-    args.any(|arg| arg.strip_prefix(wanted.as_bytes()).is_some_and(|rest| rest.is_empty() || rest[0] == b','))
+    args.any(|arg| {
+        arg.strip_prefix(wanted.as_bytes())
+            .is_some_and(|rest| rest.is_empty() || rest[0] == b',')
+    })
 }
 
 #[cfg(test)]
@@ -170,7 +187,10 @@ mod tests {
         let own = Process::new(launch.start(SOON).unwrap().pidfd);
         let found = |pid| Process::find(&pid_file, pid, "demo").unwrap();
         assert_eq!(found(own.pid()).unwrap().pid(), own.pid());
-        assert!(found(std::process::id() as i32).is_none(), "alive, but not the guest's");
+        assert!(
+            found(std::process::id() as i32).is_none(),
+            "alive, but not the guest's"
+        );
         own.stop(Stop::Surely).await.unwrap();
         assert!(found(own.pid()).is_none());
     }

@@ -40,7 +40,10 @@ impl MasterKey {
     /// The system gives no random bytes.
     pub fn encrypt(&self, value: &[u8]) -> io::Result<Secret> {
         let start = random()?;
-        Ok(Secret { data: STANDARD.encode(self.chain(start, value)), iv: STANDARD.encode(start) })
+        Ok(Secret {
+            data: STANDARD.encode(self.chain(start, value)),
+            iv: STANDARD.encode(start),
+        })
     }
 
     fn chain(&self, start: [u8; BLOCK], value: &[u8]) -> Vec<u8> {
@@ -51,7 +54,10 @@ impl MasterKey {
         data.resize(value.len() + padding, padding as u8);
         let mut before = start;
         for block in data.chunks_exact_mut(BLOCK) {
-            block.iter_mut().zip(before).for_each(|(byte, other)| *byte ^= other);
+            block
+                .iter_mut()
+                .zip(before)
+                .for_each(|(byte, other)| *byte ^= other);
             cipher.encrypt_block(GenericArray::from_mut_slice(block));
             before.copy_from_slice(block);
         }
@@ -77,7 +83,10 @@ mod tests {
     use super::*;
 
     fn hex(text: &str) -> Vec<u8> {
-        (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
+        (0..text.len())
+            .step_by(2)
+            .map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap())
+            .collect()
     }
 
     /// NIST SP 800-38A, F.2.5.
@@ -88,9 +97,19 @@ mod tests {
         let start = hex("000102030405060708090a0b0c0d0e0f").try_into().unwrap();
         let plain = hex("6bc1bee22e409f96e93d7e117393172aae2d8a571e03ac9c9eb76fac45af8e51");
         let data = key.chain(start, &plain);
-        assert_eq!(data[..32], hex("f58c4c04d6e5f1ba779eabfb5f7bfbd69cfc4e967edb808d679f777bc6702c7d"));
+        assert_eq!(
+            data[..32],
+            hex("f58c4c04d6e5f1ba779eabfb5f7bfbd69cfc4e967edb808d679f777bc6702c7d")
+        );
         // What fills whole blocks is padded by one more.
-        assert_eq!((data.len(), key.chain(start, b"").len(), key.chain(start, b"0123456").len()), (48, 16, 16));
+        assert_eq!(
+            (
+                data.len(),
+                key.chain(start, b"").len(),
+                key.chain(start, b"0123456").len()
+            ),
+            (48, 16, 16)
+        );
     }
 
     #[test]

@@ -98,11 +98,18 @@ impl Prepared {
     /// # Errors
     /// When the socket cannot be made, or somebody listens there already.
     pub fn new(program: &Path, monitor: &Path) -> Result<Self> {
-        let failed = |error| Error::system(format!("cannot make monitor socket {}", monitor.display()), error);
+        let failed =
+            |error| Error::system(format!("cannot make monitor socket {}", monitor.display()), error);
         let listener = unixfd::bind_listener(monitor, MONITOR_MODE, None).map_err(failed)?;
         let mut launch = Launch::new(program, [""; 0]);
         let monitor_fd = launch.inherit(listener.into()).map_err(failed)?;
-        Ok(Self { program: program.to_owned(), monitor: monitor.to_owned(), monitor_fd, launch, connection: None })
+        Ok(Self {
+            program: program.to_owned(),
+            monitor: monitor.to_owned(),
+            monitor_fd,
+            launch,
+            connection: None,
+        })
     }
 
     /// The listening socket's number: `-chardev socket,id=charmonitor,fd=NUMBER,server=on,wait=off`.
@@ -116,7 +123,9 @@ impl Prepared {
     /// # Errors
     /// When the daemon is out of descriptors.
     pub fn pass(&mut self, fd: OwnedFd) -> Result<RawFd> {
-        self.launch.inherit(fd).map_err(|error| Error::system("cannot pass a descriptor to QEMU", error))
+        self.launch
+            .inherit(fd)
+            .map_err(|error| Error::system("cannot pass a descriptor to QEMU", error))
     }
 
     /// Has the process connect to the socket at `path`, within `limit`, before it is QEMU, and keep the connection.
@@ -126,7 +135,10 @@ impl Prepared {
     pub fn connect(&mut self, path: &Path, limit: Duration) -> Result<()> {
         let failed = |error| Error::system(format!("cannot make a socket for '{}'", path.display()), error);
         let ours = self.launch.connect(path, limit).map_err(failed)?;
-        self.connection = Some(Connection { path: path.to_owned(), ours });
+        self.connection = Some(Connection {
+            path: path.to_owned(),
+            ours,
+        });
         Ok(())
     }
 
@@ -147,12 +159,26 @@ impl Prepared {
             launch = launch.identity(uid, gid, groups);
         }
         let (path, connection) = self.connection.map(|c| (c.path, c.ours)).unzip();
-        let inner = super::blocking(move || launch.hold()).await?.map_err(|error| match (error, path) {
-            (LaunchError::Failed { stage: Stage::Connect, source, .. }, Some(path)) => not_connected(&path, source),
-            (other, _) => launch_error(other),
-        })?;
+        let inner = super::blocking(move || launch.hold())
+            .await?
+            .map_err(|error| match (error, path) {
+                (
+                    LaunchError::Failed {
+                        stage: Stage::Connect,
+                        source,
+                        ..
+                    },
+                    Some(path),
+                ) => not_connected(&path, source),
+                (other, _) => launch_error(other),
+            })?;
         tracing::debug!(pid = inner.pid(), program = %self.program.display(), "process for QEMU made");
-        Ok(Held { inner, monitor: self.monitor, log: start.log, connection })
+        Ok(Held {
+            inner,
+            monitor: self.monitor,
+            log: start.log,
+            connection,
+        })
     }
 }
 
@@ -173,13 +199,24 @@ impl Held {
     /// # Errors
     /// When it cannot be executed, ends, or does not answer; it is gone then.
     pub async fn run(self) -> Result<Live> {
-        let Self { inner, monitor, log, .. } = self;
-        let started = super::blocking(move || inner.release(EXEC_DEADLINE)).await?.map_err(launch_error)?;
-        let mut guard = KillUnlessLive { process: Process::new(started.pidfd), is_live: false };
+        let Self {
+            inner, monitor, log, ..
+        } = self;
+        let started = super::blocking(move || inner.release(EXEC_DEADLINE))
+            .await?
+            .map_err(launch_error)?;
+        let mut guard = KillUnlessLive {
+            process: Process::new(started.pidfd),
+            is_live: false,
+        };
         match alongside(&guard.process, Monitor::connect(&monitor, ANSWER_DEADLINE)).await {
             Ok((monitor, events)) => {
                 guard.is_live = true;
-                Ok(Live { process: guard.process.clone(), monitor, events })
+                Ok(Live {
+                    process: guard.process.clone(),
+                    monitor,
+                    events,
+                })
             }
             Err(error) => {
                 guard.process.kill();
@@ -196,7 +233,11 @@ impl Live {
     /// When it does not answer; it is left as it is.
     pub async fn attach(process: Process, monitor: &Path, within: Duration) -> Result<Self> {
         let (monitor, events) = alongside(&process, Monitor::connect(monitor, within)).await?;
-        Ok(Self { process, monitor, events })
+        Ok(Self {
+            process,
+            monitor,
+            events,
+        })
     }
 }
 
@@ -244,12 +285,20 @@ async fn with_last_words(mut error: Error, log: &LogTail) -> Error {
 }
 
 fn not_connected(path: &Path, source: std::io::Error) -> Error {
-    Error::system(format!("Failed to connect socket to '{}'", path.display()), source).in_area(Area::Rpc)
+    Error::system(
+        format!("Failed to connect socket to '{}'", path.display()),
+        source,
+    )
+    .in_area(Area::Rpc)
 }
 
 pub(super) fn launch_error(error: LaunchError) -> Error {
     let error = match error {
-        LaunchError::Failed { program, stage, source } => Error::system(format!("cannot start {}: {stage}", program.display()), source),
+        LaunchError::Failed {
+            program,
+            stage,
+            source,
+        } => Error::system(format!("cannot start {}: {stage}", program.display()), source),
         other => Error::internal(other.to_string()).caused_by(other),
     };
     error.because("QEMU_NOT_STARTED")

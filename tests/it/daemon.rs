@@ -50,7 +50,11 @@ impl Place {
 
     fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_virtqemud"));
-        command.arg("--root").arg(self.0.path()).stdin(Stdio::null()).stderr(Stdio::piped());
+        command
+            .arg("--root")
+            .arg(self.0.path())
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped());
         for variable in ["LIBVIRT_DEBUG", "LIBVIRT_LOG_FILTERS", "LIBVIRT_LOG_OUTPUTS"] {
             command.env_remove(variable);
         }
@@ -61,7 +65,9 @@ impl Place {
     fn start(&self, arguments: &[&str]) -> Result<Running> {
         let mut running = Running(self.command().args(arguments).spawn()?);
         let ready = wait_for("the sockets", SOON, || {
-            let up = SOCKETS.iter().all(|(name, _)| UnixStream::connect(self.socket(name)).is_ok());
+            let up = SOCKETS
+                .iter()
+                .all(|(name, _)| UnixStream::connect(self.socket(name)).is_ok());
             (up || matches!(running.0.try_wait(), Ok(Some(_)))).then_some(up)
         })?;
         ensure!(ready, "the daemon ended: {}", running.log());
@@ -73,8 +79,17 @@ impl Place {
         let mut child = Running(self.command().args(arguments).stdout(Stdio::piped()).spawn()?);
         let status = child.wait()?;
         let mut stdout = Vec::new();
-        child.0.stdout.take().context("stdout")?.read_to_end(&mut stdout)?;
-        Ok(Output { status, stdout, stderr: child.log().into_bytes() })
+        child
+            .0
+            .stdout
+            .take()
+            .context("stdout")?
+            .read_to_end(&mut stdout)?;
+        Ok(Output {
+            status,
+            stdout,
+            stderr: child.log().into_bytes(),
+        })
     }
 }
 
@@ -89,7 +104,9 @@ impl Running {
 
     fn wait(&mut self) -> Result<ExitStatus> {
         let child = &mut self.0;
-        Ok(wait_for("the daemon's end", SOON, || child.try_wait().transpose())??)
+        Ok(wait_for("the daemon's end", SOON, || {
+            child.try_wait().transpose()
+        })??)
     }
 
     /// What it wrote to standard error; it must have ended.
@@ -121,7 +138,10 @@ fn it_makes_its_sockets_and_removes_them() -> Result<()> {
     assert_eq!(pid, format!("{}\n", daemon.pid()));
     daemon.signal(Signal::SIGTERM);
     assert!(daemon.wait()?.success());
-    let left: Vec<_> = SOCKETS.iter().filter(|(name, _)| place.socket(name).exists()).collect();
+    let left: Vec<_> = SOCKETS
+        .iter()
+        .filter(|(name, _)| place.socket(name).exists())
+        .collect();
     assert!(left.is_empty(), "{left:?}");
     assert!(!place.path("run/virtqemud.pid").exists());
     Ok(())
@@ -133,7 +153,10 @@ fn settings_of_sockets_are_honoured() -> Result<()> {
     let directory = place.path("sockets");
     place.write(
         "etc/libvirt/virtqemud.conf",
-        &format!("unix_sock_dir = \"{}\"\nunix_sock_rw_perms = \"0770\"\nunix_sock_group = \"+0\"\n", directory.display()),
+        &format!(
+            "unix_sock_dir = \"{}\"\nunix_sock_rw_perms = \"0770\"\nunix_sock_group = \"+0\"\n",
+            directory.display()
+        ),
     )?;
     let _daemon = Running(place.command().spawn()?);
     let socket = directory.join("virtqemud-grpc-sock");
@@ -148,11 +171,18 @@ fn a_second_instance_is_refused_and_disturbs_nothing() -> Result<()> {
     let place = Place::new()?;
     let other = place.path("other.pid");
     let mut daemon = place.start(&[])?;
-    for arguments in [vec![], vec!["-p", other.to_str().context("path")?], vec!["--daemon"]] {
+    for arguments in [
+        vec![],
+        vec!["-p", other.to_str().context("path")?],
+        vec!["--daemon"],
+    ] {
         let output = place.run(&arguments)?;
         assert_eq!(output.status.code(), Some(1), "{arguments:?}");
         let text = String::from_utf8(output.stderr)?;
-        assert!(text.contains(&format!("another daemon (process {})", daemon.pid())), "{text}");
+        assert!(
+            text.contains(&format!("another daemon (process {})", daemon.pid())),
+            "{text}"
+        );
     }
     assert!(!other.exists());
     for (name, _) in SOCKETS {
@@ -178,7 +208,10 @@ fn sockets_of_a_dead_daemon_are_replaced_and_those_of_a_living_one_are_not() -> 
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8(output.stderr)?.contains("virtqemud-grpc-sock"));
     UnixStream::connect(place.socket("virtqemud-grpc-sock"))?;
-    assert!(!place.socket("virtqemud-sock").exists(), "what was bound before the failure is removed");
+    assert!(
+        !place.socket("virtqemud-sock").exists(),
+        "what was bound before the failure is removed"
+    );
     drop(stranger);
     Ok(())
 }
@@ -187,10 +220,17 @@ fn sockets_of_a_dead_daemon_are_replaced_and_those_of_a_living_one_are_not() -> 
 fn in_the_background_it_answers_for_its_start() -> Result<()> {
     let place = Place::new()?;
     let output = place.run(&["--daemon", "--timeout", "1"])?;
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     UnixStream::connect(place.socket("virtqemud-sock"))?;
     let pid = process::from_pid_file(&place.path("run/virtqemud.pid"), "virtqemud").context("no PID file")?;
-    assert_ne!(nix::unistd::getsid(Some(nix::unistd::Pid::from_raw(pid)))?, nix::unistd::getsid(None)?);
+    assert_ne!(
+        nix::unistd::getsid(Some(nix::unistd::Pid::from_raw(pid)))?,
+        nix::unistd::getsid(None)?
+    );
     wait_for("its idle end", SOON, || (!process::alive(pid)).then_some(()))?;
     place.write("etc/libvirt/virtqemud.conf", "max_clients = none\n")?;
     let output = place.run(&["--daemon"])?;
@@ -205,7 +245,9 @@ fn it_ends_when_nobody_needs_it() -> Result<()> {
     let mut daemon = place.start(&["--timeout", "1"])?;
     let client = UnixStream::connect(place.socket("virtqemud-grpc-sock"))?;
     let began = Instant::now();
-    wait_for("two seconds with a client", SOON, || (began.elapsed() > Duration::from_secs(2)).then_some(()))?;
+    wait_for("two seconds with a client", SOON, || {
+        (began.elapsed() > Duration::from_secs(2)).then_some(())
+    })?;
     assert!(daemon.0.try_wait()?.is_none(), "it ended under a client");
     drop(client);
     assert!(daemon.wait()?.success());
@@ -216,15 +258,30 @@ fn it_ends_when_nobody_needs_it() -> Result<()> {
 fn a_reload_applies_what_it_can_and_names_the_rest() -> Result<()> {
     let place = Place::new()?;
     let log = place.path("log");
-    let settings = |more: &str| format!("log_outputs = \"1:file:{}\"\nlog_level = 2\n{more}", log.display());
+    let settings = |more: &str| {
+        format!(
+            "log_outputs = \"1:file:{}\"\nlog_level = 2\n{more}",
+            log.display()
+        )
+    };
     place.write("etc/libvirt/virtqemud.conf", &settings(""))?;
     let daemon = Running(place.command().env_remove("LIBVIRT_LOG_OUTPUTS").spawn()?);
-    wait_for("the socket", SOON, || UnixStream::connect(place.socket("virtqemud-sock")).ok())?;
+    wait_for("the socket", SOON, || {
+        UnixStream::connect(place.socket("virtqemud-sock")).ok()
+    })?;
     let logged = |text: &str| {
-        let read = || fs::read_to_string(&log).unwrap_or_default().contains(text).then_some(());
+        let read = || {
+            fs::read_to_string(&log)
+                .unwrap_or_default()
+                .contains(text)
+                .then_some(())
+        };
         wait_for(text, SOON, read).with_context(|| fs::read_to_string(&log).unwrap_or_default())
     };
-    place.write("etc/libvirt/virtqemud.conf", &settings("max_clients = 77\nunix_sock_group = \"x\"\nbogus = 1\n"))?;
+    place.write(
+        "etc/libvirt/virtqemud.conf",
+        &settings("max_clients = 77\nunix_sock_group = \"x\"\nbogus = 1\n"),
+    )?;
     daemon.signal(Signal::SIGHUP);
     logged("configuration read again applied=max_clients")?;
     logged("wait for a restart settings=unix_sock_group")?;
@@ -243,18 +300,33 @@ fn systemd_is_told_and_its_sockets_are_used() -> Result<()> {
     notify.set_read_timeout(Some(SOON))?;
     // Under a name of its own, and known by its address alone.
     let addresses = [place.path("any"), place.path("virtqemud-grpc-sock-ro")];
-    let listeners = addresses.iter().map(UnixListener::bind).collect::<Result<Vec<_>, _>>()?;
-    let script =
-        format!("export LISTEN_PID=$$ WATCHDOG_PID=$$; exec \"$@\" 3<&{} 4<&{}", listeners[0].as_raw_fd(), listeners[1].as_raw_fd());
+    let listeners = addresses
+        .iter()
+        .map(UnixListener::bind)
+        .collect::<Result<Vec<_>, _>>()?;
+    let script = format!(
+        "export LISTEN_PID=$$ WATCHDOG_PID=$$; exec \"$@\" 3<&{} 4<&{}",
+        listeners[0].as_raw_fd(),
+        listeners[1].as_raw_fd()
+    );
     // The plain shell knows descriptors of one digit only.
     let mut command = Command::new("bash");
-    command.args(["-c", &script, "bash", env!("CARGO_BIN_EXE_virtqemud"), "--root"]).arg(place.0.path());
     command
-        .envs([("LISTEN_FDS", "2"), ("LISTEN_FDNAMES", "virtqemud.socket:unknown"), ("WATCHDOG_USEC", "200000")])
+        .args(["-c", &script, "bash", env!("CARGO_BIN_EXE_virtqemud"), "--root"])
+        .arg(place.0.path());
+    command
+        .envs([
+            ("LISTEN_FDS", "2"),
+            ("LISTEN_FDNAMES", "virtqemud.socket:unknown"),
+            ("WATCHDOG_USEC", "200000"),
+        ])
         .env("NOTIFY_SOCKET", place.path("notify"))
         .stderr(Stdio::piped());
     for listener in &listeners {
-        nix::fcntl::fcntl(listener, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()))?;
+        nix::fcntl::fcntl(
+            listener,
+            nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()),
+        )?;
     }
     let mut daemon = Running(command.spawn()?);
     let told = || -> Result<String> {
@@ -273,7 +345,10 @@ fn systemd_is_told_and_its_sockets_are_used() -> Result<()> {
     };
     told_of("READY=1")?;
     told_of("WATCHDOG=1")?;
-    assert!(!place.path("run/libvirt/virtqemud-sock").exists(), "it made sockets of its own");
+    assert!(
+        !place.path("run/libvirt/virtqemud-sock").exists(),
+        "it made sockets of its own"
+    );
     assert_http2(&addresses[1])?;
     daemon.signal(Signal::SIGHUP);
     assert!(told_of("RELOADING=1")?.contains("MONOTONIC_USEC="));
@@ -281,7 +356,10 @@ fn systemd_is_told_and_its_sockets_are_used() -> Result<()> {
     daemon.signal(Signal::SIGTERM);
     told_of("STOPPING=1")?;
     assert!(daemon.wait()?.success());
-    assert!(addresses[0].exists() && addresses[1].exists(), "systemd's sockets are not the daemon's to remove");
+    assert!(
+        addresses[0].exists() && addresses[1].exists(),
+        "systemd's sockets are not the daemon's to remove"
+    );
     Ok(())
 }
 
@@ -291,7 +369,11 @@ fn bad_options_end_with_status_1_and_help_with_0() -> Result<()> {
     for (arguments, status, expected) in [
         (["--bogus"], 1, "virtqemud: error: unexpected argument '--bogus'"),
         (["--timeout=x"], 1, "invalid value 'x'"),
-        (["--config=/dev/null/x"], 1, "/dev/null/x: cannot read the configuration"),
+        (
+            ["--config=/dev/null/x"],
+            1,
+            "/dev/null/x: cannot read the configuration",
+        ),
         (["--version"], 0, "virtqemud (libvirt) 11.3.0\n"),
         (["--help"], 0, "Usage: virtqemud"),
     ] {

@@ -23,7 +23,8 @@ static ONE: Mutex<()> = Mutex::new(());
 
 const MAC: &str = "52:54:00:bb:00:01";
 const BELOW: &str = "52:54:00:bb:ff:01";
-const NETWORK: &str = "<network><name>d</name><forward mode='passthrough'><interface dev='vqd0'/></forward></network>";
+const NETWORK: &str =
+    "<network><name>d</name><forward mode='passthrough'><interface dev='vqd0'/></forward></network>";
 
 /// Our daemon in a network with `vqd0` and its other end, `vqd1`.
 struct Place {
@@ -41,19 +42,26 @@ impl Place {
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)?;
         ip(&["link", "set", "lo", "up"])?;
         count_up(5 + std::process::id() % 40)?;
-        ip(&["link", "add", "vqd0", "address", BELOW, "type", "veth", "peer", "name", "vqd1"])?;
+        ip(&[
+            "link", "add", "vqd0", "address", BELOW, "type", "veth", "peer", "name", "vqd1",
+        ])?;
         if ip(&["link", "add", "link", "vqd0", "name", "probe", "type", "macvtap"]).is_err() {
             skip("the kernel has no macvtap");
             return Ok(None);
         }
         let node = format!("/dev/tap{}", index("probe")?);
-        let there = wait_until("the device node of a macvtap", Duration::from_secs(2), || Path::new(&node).exists());
+        let there = wait_until("the device node of a macvtap", Duration::from_secs(2), || {
+            Path::new(&node).exists()
+        });
         ip(&["link", "del", "probe"])?;
         if there.is_err() {
             skip("nobody makes device nodes of macvtap devices here");
             return Ok(None);
         }
-        Ok(Some(Self { sandbox: Sandbox::started(daemon())?, _alone: alone }))
+        Ok(Some(Self {
+            sandbox: Sandbox::started(daemon())?,
+            _alone: alone,
+        }))
     }
 
     fn virsh(&self) -> Virsh {
@@ -64,10 +72,17 @@ impl Place {
         let devices = macvtaps()?;
         ensure!(devices.is_empty(), "left: {devices}\n{}", self.sandbox.log());
         let below = ip(&["link", "show", "vqd0"])?;
-        ensure!(below.contains(BELOW), "the device below has another address: {below}");
+        ensure!(
+            below.contains(BELOW),
+            "the device below has another address: {below}"
+        );
         let state = self.sandbox.path("/run/libvirt/qemu");
         ensure!(!state.join("vqd0").exists());
-        let notes: Vec<_> = fs::read_dir(state.join("virtqemud/owed")).into_iter().flatten().flatten().collect();
+        let notes: Vec<_> = fs::read_dir(state.join("virtqemud/owed"))
+            .into_iter()
+            .flatten()
+            .flatten()
+            .collect();
         ensure!(notes.is_empty(), "notes are left: {notes:?}");
         Ok(())
     }
@@ -75,7 +90,11 @@ impl Place {
 
 /// Uses up numbers of devices.
 fn count_up(pairs: u32) -> Result<()> {
-    let mut child = Command::new("ip").args(["-batch", "-"]).stdin(Stdio::piped()).spawn().context("ip is not installed")?;
+    let mut child = Command::new("ip")
+        .args(["-batch", "-"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .context("ip is not installed")?;
     let mut input = child.stdin.take().context("no input")?;
     for _ in 0..pairs {
         input.write_all(b"link add vqn0 type veth peer name vqn1\nlink del vqn0\n")?;
@@ -104,15 +123,29 @@ fn guest(card: &str) -> String {
 
 #[test]
 fn each_mode_is_made_as_the_document_says() -> Result<()> {
-    let Some(place) = Place::make()? else { return Ok(()) };
+    let Some(place) = Place::make()? else {
+        return Ok(());
+    };
     let virsh = place.virsh();
     let virtio = "/><model type='virtio'/>";
     // What the document says, what the kernel has, and the name.
     let table = [
         (format!("mode='vepa'{virtio}"), "macvtap mode vepa", "macvtap0"),
-        (format!("mode='bridge'{virtio}<driver queues='2'/>"), "macvtap mode bridge", "macvtap1"),
-        ("mode='private'/><target dev='mine'/><model type='e1000'/>".to_owned(), "macvtap mode private", "mine"),
-        (format!("mode='passthrough'{virtio}"), "macvtap mode passthru", "macvtap2"),
+        (
+            format!("mode='bridge'{virtio}<driver queues='2'/>"),
+            "macvtap mode bridge",
+            "macvtap1",
+        ),
+        (
+            "mode='private'/><target dev='mine'/><model type='e1000'/>".to_owned(),
+            "macvtap mode private",
+            "mine",
+        ),
+        (
+            format!("mode='passthrough'{virtio}"),
+            "macvtap mode passthru",
+            "macvtap2",
+        ),
     ];
     for (says, mode, name) in table {
         virsh.define(&guest(&card(&says)))?;
@@ -122,11 +155,24 @@ fn each_mode_is_made_as_the_document_says() -> Result<()> {
             ensure!(devices.contains(part), "{says}: no {part}: {devices}");
         }
         let listed = virsh.ok(&["domiflist", "g"])?;
-        let words: Vec<&str> = listed.lines().find(|line| line.contains(MAC)).unwrap_or_default().split_whitespace().collect();
+        let words: Vec<&str> = listed
+            .lines()
+            .find(|line| line.contains(MAC))
+            .unwrap_or_default()
+            .split_whitespace()
+            .collect();
         assert_eq!((words[0], words[1], words[2]), (name, "direct", "vqd0"));
         let status = fs::read_to_string(place.sandbox.path("/run/libvirt/qemu/g.xml"))?;
-        ensure!(status.contains("<privateData>\n          <created value='yes'/>"), "{status}");
-        ensure!(virsh.ok(&["dumpxml", "g", "--inactive"])?.contains("<target dev=") == (name == "mine"));
+        ensure!(
+            status.contains("<privateData>\n          <created value='yes'/>"),
+            "{status}"
+        );
+        ensure!(
+            virsh
+                .ok(&["dumpxml", "g", "--inactive"])?
+                .contains("<target dev=")
+                == (name == "mine")
+        );
         virsh.ok(&["suspend", "g"])?;
         ensure!(!macvtaps()?.contains(",UP"), "a paused guest's is on");
         virsh.ok(&["resume", "g"])?;
@@ -140,7 +186,9 @@ fn each_mode_is_made_as_the_document_says() -> Result<()> {
 
 #[test]
 fn a_guest_talks_through_its_macvtap_over_a_restart_of_the_daemon() -> Result<()> {
-    let (Some(mut place), Some(image)) = (Place::make()?, Image::find()?) else { return Ok(()) };
+    let (Some(mut place), Some(image)) = (Place::make()?, Image::find()?) else {
+        return Ok(());
+    };
     ip(&["addr", "add", "10.219.0.1/24", "dev", "vqd1"])?;
     ip(&["link", "set", "vqd1", "up"])?;
     let virsh = place.virsh();
@@ -149,10 +197,16 @@ fn a_guest_talks_through_its_macvtap_over_a_restart_of_the_daemon() -> Result<()
     console.type_line("ip addr add 10.219.0.2/24 dev eth0; ip link set eth0 up")?;
     console.type_line("until ping -c 1 -W 1 10.219.0.1; do sleep 1; done; echo answer-$?")?;
     console.wait_printed("answer-0", Duration::from_secs(60))?;
-    ensure!(ip(&["link", "show", "vqd0"])?.contains(MAC), "the device below has the guest's address");
+    ensure!(
+        ip(&["link", "show", "vqd0"])?.contains(MAC),
+        "the device below has the guest's address"
+    );
     let sent = |virsh: &Virsh| -> Result<u64> {
         let counters = virsh.ok(&["domifstat", "net", MAC])?;
-        let line = counters.lines().find(|line| line.contains("tx_packets")).context(counters.clone())?;
+        let line = counters
+            .lines()
+            .find(|line| line.contains("tx_packets"))
+            .context(counters.clone())?;
         Ok(line.split_whitespace().last().unwrap_or_default().parse()?)
     };
     ensure!(sent(&virsh)? > 0, "what the guest sent is counted as sent");
@@ -175,17 +229,39 @@ fn a_guest_talks_through_its_macvtap_over_a_restart_of_the_daemon() -> Result<()
 
 #[test]
 fn a_start_that_fails_leaves_no_macvtap() -> Result<()> {
-    let Some(mut place) = Place::make()? else { return Ok(()) };
+    let Some(mut place) = Place::make()? else {
+        return Ok(());
+    };
     let virsh = place.virsh();
     let good = guest(&card("mode='passthrough'/>"));
     let taken = "error creating macvtap interface vqd1@vqd0 (52:54:00:bb:00:01): File exists";
     // What is changed in the document, into what, and what is said then.
     let table = [
-        ("dev='vqd0' mode='passthrough'", "dev='none' mode='vepa'", "Unable to get index for interface none: No such device"),
-        ("dev='vqd0'", "dev='none'", "Cannot get interface MAC on 'none': No such device"),
-        ("mode='passthrough'/>", "mode='bridge'/><target dev='vqd1'/>", taken),
-        ("mode='passthrough'/>", "mode='bridge'/><target dev='sixteen-letters-'/>", "Numerical result out of range"),
-        ("</domain>", "<qemu:commandline><qemu:arg value='-nonsense'/></qemu:commandline></domain>", "nonsense"),
+        (
+            "dev='vqd0' mode='passthrough'",
+            "dev='none' mode='vepa'",
+            "Unable to get index for interface none: No such device",
+        ),
+        (
+            "dev='vqd0'",
+            "dev='none'",
+            "Cannot get interface MAC on 'none': No such device",
+        ),
+        (
+            "mode='passthrough'/>",
+            "mode='bridge'/><target dev='vqd1'/>",
+            taken,
+        ),
+        (
+            "mode='passthrough'/>",
+            "mode='bridge'/><target dev='sixteen-letters-'/>",
+            "Numerical result out of range",
+        ),
+        (
+            "</domain>",
+            "<qemu:commandline><qemu:arg value='-nonsense'/></qemu:commandline></domain>",
+            "nonsense",
+        ),
     ];
     for (before, after, said) in table {
         virsh.define(&good.replace(before, after))?;
@@ -197,7 +273,9 @@ fn a_start_that_fails_leaves_no_macvtap() -> Result<()> {
     }
     // A daemon that was killed in the midst of a start left a note, and the device.
     place.sandbox.kill()?;
-    ip(&["link", "add", "link", "vqd0", "name", "macvtap7", "type", "macvtap", "mode", "bridge"])?;
+    ip(&[
+        "link", "add", "link", "vqd0", "name", "macvtap7", "type", "macvtap", "mode", "bridge",
+    ])?;
     let notes = place.sandbox.path("/run/libvirt/qemu/virtqemud/owed");
     fs::create_dir_all(&notes)?;
     fs::write(notes.join("macvtap-macvtap7"), "vqd0")?;
@@ -211,26 +289,38 @@ fn a_start_that_fails_leaves_no_macvtap() -> Result<()> {
 
 #[test]
 fn a_network_gives_a_device_to_one_guest_at_a_time() -> Result<()> {
-    let Some(place) = Place::make()? else { return Ok(()) };
-    let Some(neighbour) = Neighbour::beside(&place.sandbox)? else { return Ok(()) };
+    let Some(place) = Place::make()? else {
+        return Ok(());
+    };
+    let Some(neighbour) = Neighbour::beside(&place.sandbox)? else {
+        return Ok(());
+    };
     let (networks, virsh) = (neighbour.virsh("network"), place.virsh());
     let file = place.sandbox.dir().join("direct.xml");
     fs::write(&file, NETWORK)?;
     networks.ok(&["net-define", &file.to_string_lossy()])?;
     networks.ok(&["net-start", "d"])?;
-    let card = format!("<interface type='network'><mac address='{MAC}'/><source network='d'/><model type='virtio'/></interface>");
+    let card = format!(
+        "<interface type='network'><mac address='{MAC}'/><source network='d'/><model type='virtio'/></interface>"
+    );
     virsh.define(&guest(&card))?;
     let second = card.replace(MAC, "52:54:00:bb:00:02");
     virsh.define(&guest(&second).replace("<name>g</name>", "<name>h</name>"))?;
     virsh.ok(&["start", "g"])?;
     let status = fs::read_to_string(place.sandbox.path("/run/libvirt/qemu/g.xml"))?;
-    let actual =
-        "<actual type='direct'>\n          <source dev='vqd0' mode='passthrough'/>\n        </actual>\n        <target dev='macvtap0'/>";
+    let actual = "<actual type='direct'>\n          <source dev='vqd0' mode='passthrough'/>\n        </actual>\n        <target dev='macvtap0'/>";
     ensure!(status.contains(actual), "{status}");
-    ensure!(virsh.ok(&["dumpxml", "g"])?.contains("dev='vqd0' mode='passthrough'/>"));
+    ensure!(
+        virsh
+            .ok(&["dumpxml", "g"])?
+            .contains("dev='vqd0' mode='passthrough'/>")
+    );
     ensure!(virsh.ok(&["domiflist", "g"])?.contains("direct"));
     let refused = virsh.refused(&["start", "h"])?;
-    ensure!(refused.contains("network 'd' requires exclusive access to interfaces, but none are available"), "{refused}");
+    ensure!(
+        refused.contains("network 'd' requires exclusive access to interfaces, but none are available"),
+        "{refused}"
+    );
     virsh.ok(&["destroy", "g"])?;
     place.nothing_held()?;
     virsh.ok(&["start", "h"])?;

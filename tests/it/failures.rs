@@ -30,14 +30,19 @@ impl Stage {
         let mut sandbox = Sandbox::new(daemon())?;
         let conf = sandbox.path("/etc/libvirt/qemu.conf");
         std::fs::create_dir_all(conf.parent().context("no directory")?)?;
-        let base = "user = \"root\"\ngroup = \"root\"\nsecurity_driver = \"none\"\nstdio_handler = \"file\"\n";
+        let base =
+            "user = \"root\"\ngroup = \"root\"\nsecurity_driver = \"none\"\nstdio_handler = \"file\"\n";
         std::fs::write(conf, format!("{base}{more}"))?;
         let dir = sandbox.dir().join("fake");
         std::fs::create_dir_all(&dir)?;
         let emulator = install(&dir, &json!({}))?;
         sandbox.start()?;
         let grpc = Grpc::of(&sandbox).await?;
-        Ok(Self { sandbox, grpc, emulator })
+        Ok(Self {
+            sandbox,
+            grpc,
+            emulator,
+        })
     }
 
     fn script_path(&self, name: &str) -> PathBuf {
@@ -50,7 +55,10 @@ impl Stage {
 
     fn xml(&self, name: &str, devices: &str) -> String {
         let script = self.script_path(name);
-        let env = format!("<qemu:commandline><qemu:env name='FAKE_QEMU_SCRIPT' value='{}'/></qemu:commandline>", script.display());
+        let env = format!(
+            "<qemu:commandline><qemu:env name='FAKE_QEMU_SCRIPT' value='{}'/></qemu:commandline>",
+            script.display()
+        );
         small(name, &self.emulator, &env).replace("</devices>", &format!("{devices}</devices>"))
     }
 
@@ -79,7 +87,10 @@ impl Stage {
 
 /// Ways to fail at a command.
 const FAULTS: [(&str, &str); 6] = [
-    ("refused", r#"{"error": {"class": "GenericError", "desc": "injected refusal"}}"#),
+    (
+        "refused",
+        r#"{"error": {"class": "GenericError", "desc": "injected refusal"}}"#,
+    ),
     ("silent", r#"{"then": "silent"}"#),
     ("hang", r#"{"then": "hang"}"#),
     ("eof", r#"{"then": "eof"}"#),
@@ -94,7 +105,10 @@ async fn a_start_that_fails_at_any_step_leaves_nothing_behind() -> Result<()> {
     }
     let stage = Stage::new().await?;
     let steps = stage.steps().await?;
-    ensure!(steps.len() >= 4 && steps.last().is_some_and(|s| s == "cont"), "{steps:?}");
+    ensure!(
+        steps.len() >= 4 && steps.last().is_some_and(|s| s == "cont"),
+        "{steps:?}"
+    );
     let mut cases = Vec::new();
     for (index, step) in steps.iter().enumerate() {
         for (fault, rule) in FAULTS {
@@ -106,7 +120,10 @@ async fn a_start_that_fails_at_any_step_leaves_nothing_behind() -> Result<()> {
         }
     }
     for (name, script) in [
-        ("exits", json!({"start": {"stderr": "qemu: injected last words\n", "exit": 1}})),
+        (
+            "exits",
+            json!({"start": {"stderr": "qemu: injected last words\n", "exit": 1}}),
+        ),
         ("mute", json!({"start": {"mute": true}, "rules": []})),
     ] {
         if name == "exits" {
@@ -133,7 +150,10 @@ async fn a_start_that_fails_at_any_step_leaves_nothing_behind() -> Result<()> {
                     "refused" => text.contains("injected refusal"),
                     "exits" => text.contains("injected last words"),
                     "silent" | "hang" => {
-                        text.contains("Timed out") || text.contains("not answer") || text.contains("no answer") || text.contains("monitor")
+                        text.contains("Timed out")
+                            || text.contains("not answer")
+                            || text.contains("no answer")
+                            || text.contains("monitor")
                     }
                     _ => text.contains("monitor") || text.contains("QEMU"),
                 };
@@ -147,9 +167,17 @@ async fn a_start_that_fails_at_any_step_leaves_nothing_behind() -> Result<()> {
     before.is_same(&stage.host()?)?;
     for (name, ..) in &cases {
         let guest = stage.grpc.get(name).await?;
-        assert_eq!((guest.state(), guest.reason()), (pb::State::Shutoff, pb::StateReason::ShutoffFailed), "{name}");
+        assert_eq!(
+            (guest.state(), guest.reason()),
+            (pb::State::Shutoff, pb::StateReason::ShutoffFailed),
+            "{name}"
+        );
         stage.script(name, &json!({}))?;
-        stage.grpc.start(name).await.with_context(|| format!("{name}: the next start"))?;
+        stage
+            .grpc
+            .start(name)
+            .await
+            .with_context(|| format!("{name}: the next start"))?;
     }
     for (name, ..) in &cases {
         stage.grpc.power_off(name).await?;
@@ -184,7 +212,10 @@ async fn whatever_the_monitor_does_a_guest_is_powered_off() -> Result<()> {
         stage.define(fault, &script).await?;
         stage.grpc.start(fault).await.context(fault)?;
         let pid = stage.sandbox.guest_pid(fault).context("no process")?;
-        let reset = pb::ResetRequest { domain: crate::grpc::by_name(fault), options: None };
+        let reset = pb::ResetRequest {
+            domain: crate::grpc::by_name(fault),
+            options: None,
+        };
         let mut client = stage.grpc.domains();
         let resetting = tokio::spawn(async move { client.reset(reset).await });
         // In the midst of the command, or after it went wrong.
@@ -193,7 +224,10 @@ async fn whatever_the_monitor_does_a_guest_is_powered_off() -> Result<()> {
             Ok(()) => {}
             // A QEMU that ended by itself is off already.
             Err(status) => assert_eq!(
-                (status.code(), fault.starts_with("eof") || fault.starts_with("half")),
+                (
+                    status.code(),
+                    fault.starts_with("eof") || fault.starts_with("half")
+                ),
                 (Code::FailedPrecondition, true),
                 "{fault}: {status:?}"
             ),
@@ -212,17 +246,36 @@ async fn what_the_host_lacks_is_named_and_the_next_start_works() -> Result<()> {
     if !can_run_guests() {
         return Ok(());
     }
-    let stage = Stage::with_config("remote_display_port_min = 47321\nremote_display_port_max = 47321\n").await?;
+    let stage =
+        Stage::with_config("remote_display_port_min = 47321\nremote_display_port_max = 47321\n").await?;
     let image = stage.sandbox.dir().join("image.raw");
-    let disk = format!("<disk type='file' device='disk'><source file='{}'/><target dev='vda' bus='virtio'/></disk>", image.display());
+    let disk = format!(
+        "<disk type='file' device='disk'><source file='{}'/><target dev='vda' bus='virtio'/></disk>",
+        image.display()
+    );
     let vnc = "<graphics type='vnc' port='-1' autoport='yes'/>";
-    for (name, devices) in [("emulator", ""), ("image", &*disk), ("port", vnc), ("log", ""), ("display", vnc)] {
+    for (name, devices) in [
+        ("emulator", ""),
+        ("image", &*disk),
+        ("port", vnc),
+        ("log", ""),
+        ("display", vnc),
+    ] {
         stage.script(name, &json!({}))?;
-        stage.grpc.define(&stage.xml(name, devices)).await.with_context(|| name.to_owned())?;
+        stage
+            .grpc
+            .define(&stage.xml(name, devices))
+            .await
+            .with_context(|| name.to_owned())?;
     }
     let fails = async |name: &str, wanted: &str| -> Result<()> {
         let before = stage.host()?;
-        let status = stage.grpc.start(name).await.err().with_context(|| format!("{name}: it started"))?;
+        let status = stage
+            .grpc
+            .start(name)
+            .await
+            .err()
+            .with_context(|| format!("{name}: it started"))?;
         ensure!(status.message().contains(wanted), "{name}: {}", status.message());
         before.is_same(&stage.host()?).with_context(|| name.to_owned())
     };
@@ -267,9 +320,22 @@ impl Small {
     fn mount(sandbox: &Sandbox, dir: &str) -> Result<Self> {
         let pid = sandbox.pid().context("no daemon")?.to_string();
         let mut command = Command::new("nsenter");
-        command.args(["-t", &pid, "-m", "mount", "-t", "tmpfs", "-o", "size=64k,mode=755", "tmpfs", dir]);
+        command.args([
+            "-t",
+            &pid,
+            "-m",
+            "mount",
+            "-t",
+            "tmpfs",
+            "-o",
+            "size=64k,mode=755",
+            "tmpfs",
+            dir,
+        ]);
         ensure!(command.status()?.success(), "mount");
-        Ok(Self { dir: root(sandbox)?.join(dir.trim_start_matches('/')) })
+        Ok(Self {
+            dir: root(sandbox)?.join(dir.trim_start_matches('/')),
+        })
     }
 
     fn filler(&self) -> PathBuf {
@@ -308,7 +374,11 @@ async fn a_full_disk_loses_nothing() -> Result<()> {
         ("rename", stage.grpc.rename("a", "c").await),
     ] {
         let status = answer.err().with_context(|| format!("{what}: not refused"))?;
-        ensure!(status.message().contains("No space left on device"), "{what}: {}", status.message());
+        ensure!(
+            status.message().contains("No space left on device"),
+            "{what}: {}",
+            status.message()
+        );
         host.is_same(&stage.host()?).with_context(|| what.to_owned())?;
         assert_eq!(std::fs::read_to_string(&file)?, text, "{what}");
         assert_eq!(stage.grpc.get("a").await?, before, "{what}");
@@ -323,8 +393,17 @@ async fn a_full_disk_loses_nothing() -> Result<()> {
     let state = Small::mount(&stage.sandbox, "/run/libvirt/qemu")?;
     state.fill()?;
     let host = stage.host()?;
-    let status = stage.grpc.start("a").await.err().context("it started with nothing to write its state to")?;
-    ensure!(status.message().contains("No space left on device"), "{}", status.message());
+    let status = stage
+        .grpc
+        .start("a")
+        .await
+        .err()
+        .context("it started with nothing to write its state to")?;
+    ensure!(
+        status.message().contains("No space left on device"),
+        "{}",
+        status.message()
+    );
     host.is_same(&stage.host()?)?;
     state.empty()?;
     stage.grpc.start("a").await?;
@@ -333,7 +412,10 @@ async fn a_full_disk_loses_nothing() -> Result<()> {
     stage.grpc.suspend("a").await?;
     stage.grpc.resume("a").await?;
     stage.grpc.power_off("a").await?;
-    stage.grpc.wait("a", "its end", SOON, |d| d.state() == pb::State::Shutoff).await?;
+    stage
+        .grpc
+        .wait("a", "its end", SOON, |d| d.state() == pb::State::Shutoff)
+        .await?;
     state.empty()?;
     assert!(processes(&stage.sandbox)?.is_empty());
     Ok(())
@@ -355,7 +437,10 @@ async fn a_stored_document_outlives_a_start_that_fails() -> Result<()> {
     let file = stage.sandbox.path("/etc/libvirt/qemu/a.xml");
     let (text, xml) = (std::fs::read_to_string(&file)?, stage.grpc.xml("a").await?);
     assert!(stage.grpc.start("a").await.is_err());
-    assert!(stage.grpc.create(&stage.xml("t", "")).await.is_err(), "its script is missing");
+    assert!(
+        stage.grpc.create(&stage.xml("t", "")).await.is_err(),
+        "its script is missing"
+    );
     assert_eq!(std::fs::read_to_string(&file)?, text);
     assert_eq!(stage.grpc.xml("a").await?, xml);
     assert_eq!(stage.grpc.names().await?, ["a"]);

@@ -47,8 +47,13 @@ impl Place {
         if !can_run_guests() {
             return Ok(None);
         }
-        let place = Self { sandbox: Sandbox::started(daemon())? };
-        place.script("emulator", &EMULATOR.replace("QEMU", QEMU).replace("PAUSE", "true"))?;
+        let place = Self {
+            sandbox: Sandbox::started(daemon())?,
+        };
+        place.script(
+            "emulator",
+            &EMULATOR.replace("QEMU", QEMU).replace("PAUSE", "true"),
+        )?;
         place.script("virtiofsd", PROGRAM)?;
         fs::create_dir(place.path("share"))?;
         Ok(Some(place))
@@ -60,12 +65,19 @@ impl Place {
 
     fn script(&self, name: &str, text: &str) -> Result<()> {
         fs::write(self.path(name), text)?;
-        Ok(fs::set_permissions(self.path(name), Permissions::from_mode(0o755))?)
+        Ok(fs::set_permissions(
+            self.path(name),
+            Permissions::from_mode(0o755),
+        )?)
     }
 
     /// Makes a guest with shares; `DIR` in them is the place's own.
     fn define(&self, name: &str, shares: &str) -> Result<()> {
-        let emulator = if shares.contains("virtiofs") { self.path("emulator") } else { PathBuf::from(QEMU) };
+        let emulator = if shares.contains("virtiofs") {
+            self.path("emulator")
+        } else {
+            PathBuf::from(QEMU)
+        };
         let text = format!(
             "<domain type='qemu'><name>{name}</name><memory unit='MiB'>16</memory>\
              <memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>\
@@ -80,7 +92,10 @@ impl Place {
 
     fn served_by(&self, run: &str) -> Result<i32> {
         let file = self.sandbox.path(format!("run/libvirt/qemu/{run}-fs0-fs.pid"));
-        Ok(fs::read_to_string(&file).with_context(|| file.display().to_string())?.trim().parse()?)
+        Ok(fs::read_to_string(&file)
+            .with_context(|| file.display().to_string())?
+            .trim()
+            .parse()?)
     }
 
     fn nothing_is_left(&self, run: &str, pid: i32) -> Result<()> {
@@ -95,7 +110,9 @@ const VIRTIOFS: &str = "<filesystem type='mount'><driver type='virtiofs'/><binar
 
 #[test]
 fn qemu_shares_a_directory_itself() -> Result<()> {
-    let Some(place) = Place::make()? else { return Ok(()) };
+    let Some(place) = Place::make()? else {
+        return Ok(());
+    };
     let virsh = place.sandbox.virsh();
     place.define(
         "plain",
@@ -104,15 +121,23 @@ fn qemu_shares_a_directory_itself() -> Result<()> {
     virsh.ok(&["start", "plain"])?;
     let live = virsh.ok(&["dumpxml", "plain"])?;
     ensure!(live.contains("<alias name='fs0'/>"), "{live}");
-    place.define("absent", "<filesystem type='mount'><source dir='DIR/absent'/><target dir='tag'/></filesystem>")?;
+    place.define(
+        "absent",
+        "<filesystem type='mount'><source dir='DIR/absent'/><target dir='tag'/></filesystem>",
+    )?;
     let refused = virsh.run(&["start", "absent"])?;
-    ensure!(refused.stderr.contains("cannot initialize fsdev 'fsdev-fs0'"), "{refused:?}");
+    ensure!(
+        refused.stderr.contains("cannot initialize fsdev 'fsdev-fs0'"),
+        "{refused:?}"
+    );
     Ok(())
 }
 
 #[test]
 fn a_program_shares_a_directory_as_long_as_its_guest_runs() -> Result<()> {
-    let Some(mut place) = Place::make()? else { return Ok(()) };
+    let Some(mut place) = Place::make()? else {
+        return Ok(());
+    };
     let virsh = place.sandbox.virsh();
     place.define("one", VIRTIOFS)?;
     virsh.ok(&["start", "one"])?;
@@ -129,15 +154,25 @@ fn a_program_shares_a_directory_as_long_as_its_guest_runs() -> Result<()> {
 
 #[test]
 fn a_start_that_is_never_finished_leaves_no_program() -> Result<()> {
-    let Some(mut place) = Place::make()? else { return Ok(()) };
+    let Some(mut place) = Place::make()? else {
+        return Ok(());
+    };
     place.define("one", VIRTIOFS)?;
-    place.script("emulator", &EMULATOR.replace("QEMU", QEMU).replace("PAUSE", "exit 3"))?;
+    place.script(
+        "emulator",
+        &EMULATOR.replace("QEMU", QEMU).replace("PAUSE", "exit 3"),
+    )?;
     ensure!(!place.sandbox.virsh().run(&["start", "one"])?.success());
     ensure!(!place.sandbox.path("run/libvirt/qemu/1-one-fs0-fs.pid").exists());
-    place.script("emulator", &EMULATOR.replace("QEMU", QEMU).replace("PAUSE", "sleep 600"))?;
+    place.script(
+        "emulator",
+        &EMULATOR.replace("QEMU", QEMU).replace("PAUSE", "sleep 600"),
+    )?;
     let mut starting = place.sandbox.virsh().spawn(&["start", "one"])?;
     let status = place.sandbox.path("run/libvirt/qemu/one.xml");
-    wait_until("a start under way", GONE, || status.exists() && place.served_by("2-one").is_ok())?;
+    wait_until("a start under way", GONE, || {
+        status.exists() && place.served_by("2-one").is_ok()
+    })?;
     let pid = place.served_by("2-one")?;
     place.sandbox.kill()?;
     starting.wait()?;
@@ -147,15 +182,31 @@ fn a_start_that_is_never_finished_leaves_no_program() -> Result<()> {
 
 #[test]
 fn what_can_not_be_shared_is_told_in_libvirts_words() -> Result<()> {
-    let Some(place) = Place::make()? else { return Ok(()) };
+    let Some(place) = Place::make()? else {
+        return Ok(());
+    };
     let virsh = place.sandbox.virsh();
-    let described = ["/etc/qemu/vhost-user", "/usr/share/qemu/vhost-user"].iter().any(|dir| Path::new(dir).exists());
+    let described = ["/etc/qemu/vhost-user", "/usr/share/qemu/vhost-user"]
+        .iter()
+        .any(|dir| Path::new(dir).exists());
     let unnamed = VIRTIOFS.replace("<binary path='DIR/virtiofsd'><cache mode='always'/></binary>", "");
     let locked = VIRTIOFS.replace("<cache mode='always'/>", "<lock posix='on' flock='on'/>");
     for (name, share, words) in [
-        ("unnamed", unnamed, "operation failed: Unable to find a satisfying virtiofsd"),
-        ("absent", VIRTIOFS.replace("DIR/share", "/absent"), "internal error: the virtiofs export directory '/absent' does not exist"),
-        ("locked", locked, "unsupported configuration: locking options are not supported by this virtiofsd"),
+        (
+            "unnamed",
+            unnamed,
+            "operation failed: Unable to find a satisfying virtiofsd",
+        ),
+        (
+            "absent",
+            VIRTIOFS.replace("DIR/share", "/absent"),
+            "internal error: the virtiofs export directory '/absent' does not exist",
+        ),
+        (
+            "locked",
+            locked,
+            "unsupported configuration: locking options are not supported by this virtiofsd",
+        ),
     ] {
         if name == "unnamed" && described {
             continue;

@@ -91,64 +91,128 @@ impl Grpc {
 
     pub(crate) async fn define(&self, xml: &str) -> Answer<pb::Domain> {
         let xml = xml.to_owned();
-        self.ask(|mut c| async move { c.define(pb::DefineRequest { xml, ..Default::default() }).await }).await
+        self.ask(|mut c| async move {
+            c.define(pb::DefineRequest {
+                xml,
+                ..Default::default()
+            })
+            .await
+        })
+        .await
     }
 
     pub(crate) async fn create(&self, xml: &str) -> Answer<pb::Domain> {
         let xml = xml.to_owned();
-        self.ask(|mut c| async move { c.create(pb::CreateRequest { xml, ..Default::default() }).await }).await
+        self.ask(|mut c| async move {
+            c.create(pb::CreateRequest {
+                xml,
+                ..Default::default()
+            })
+            .await
+        })
+        .await
     }
 
     pub(crate) async fn get(&self, name: &str) -> Answer<pb::Domain> {
         let domain = by_name(name);
         self.ask(|mut c| async move {
             let view = pb::View::Full.into();
-            c.get(pb::GetRequest { domain, view, ..Default::default() }).await
+            c.get(pb::GetRequest {
+                domain,
+                view,
+                ..Default::default()
+            })
+            .await
         })
         .await
     }
 
     pub(crate) async fn xml(&self, name: &str) -> Answer<String> {
         let domain = by_name(name);
-        let answer = self.ask(|mut c| async move { c.get_xml(pb::GetXmlRequest { domain, ..Default::default() }).await });
+        let answer = self.ask(|mut c| async move {
+            c.get_xml(pb::GetXmlRequest {
+                domain,
+                ..Default::default()
+            })
+            .await
+        });
         Ok(answer.await?.xml)
     }
 
     pub(crate) async fn start(&self, name: &str) -> Answer<pb::Domain> {
         let domain = by_name(name);
-        self.ask(|mut c| async move { c.start(pb::StartRequest { domain, ..Default::default() }).await }).await
+        self.ask(|mut c| async move {
+            c.start(pb::StartRequest {
+                domain,
+                ..Default::default()
+            })
+            .await
+        })
+        .await
     }
 
     pub(crate) async fn start_paused(&self, name: &str) -> Answer<pb::Domain> {
         let domain = by_name(name);
-        self.ask(|mut c| async move { c.start(pb::StartRequest { domain, paused: true, ..Default::default() }).await }).await
+        self.ask(|mut c| async move {
+            c.start(pb::StartRequest {
+                domain,
+                paused: true,
+                ..Default::default()
+            })
+            .await
+        })
+        .await
     }
 
     pub(crate) async fn suspend(&self, name: &str) -> Answer<()> {
         let domain = by_name(name);
         let options = None;
-        self.ask(|mut c| async move { c.suspend(pb::SuspendRequest { domain, options }).await }).await
+        self.ask(|mut c| async move { c.suspend(pb::SuspendRequest { domain, options }).await })
+            .await
     }
 
     pub(crate) async fn resume(&self, name: &str) -> Answer<()> {
         let domain = by_name(name);
         let options = None;
-        self.ask(|mut c| async move { c.resume(pb::ResumeRequest { domain, options }).await }).await
+        self.ask(|mut c| async move { c.resume(pb::ResumeRequest { domain, options }).await })
+            .await
     }
 
     pub(crate) async fn power_off(&self, name: &str) -> Answer<()> {
         let domain = by_name(name);
-        self.ask(|mut c| async move { c.power_off(pb::PowerOffRequest { domain, ..Default::default() }).await }).await
+        self.ask(|mut c| async move {
+            c.power_off(pb::PowerOffRequest {
+                domain,
+                ..Default::default()
+            })
+            .await
+        })
+        .await
     }
 
     pub(crate) async fn undefine(&self, name: &str) -> Answer<()> {
         let domain = by_name(name);
-        self.ask(|mut c| async move { c.undefine(pb::UndefineRequest { domain, ..Default::default() }).await }).await
+        self.ask(|mut c| async move {
+            c.undefine(pb::UndefineRequest {
+                domain,
+                ..Default::default()
+            })
+            .await
+        })
+        .await
     }
 
     pub(crate) async fn rename(&self, name: &str, new_name: &str) -> Answer<pb::Domain> {
         let (domain, new_name) = (by_name(name), new_name.to_owned());
-        self.ask(|mut c| async move { c.rename(pb::RenameRequest { domain, new_name, options: None }).await }).await
+        self.ask(|mut c| async move {
+            c.rename(pb::RenameRequest {
+                domain,
+                new_name,
+                options: None,
+            })
+            .await
+        })
+        .await
     }
 
     pub(crate) async fn list(&self, request: pb::ListRequest) -> Answer<pb::ListResponse> {
@@ -164,7 +228,14 @@ impl Grpc {
     /// Statistics of one guest, or all without a name.
     pub(crate) async fn stats(&self, name: Option<&str>) -> Answer<pb::GetStatsResponse> {
         let domains = name.and_then(by_name).into_iter().collect();
-        self.ask(|mut c| async move { c.get_stats(pb::GetStatsRequest { domains, ..Default::default() }).await }).await
+        self.ask(|mut c| async move {
+            c.get_stats(pb::GetStatsRequest {
+                domains,
+                ..Default::default()
+            })
+            .await
+        })
+        .await
     }
 
     /// State and reason of a guest.
@@ -200,7 +271,11 @@ impl Grpc {
 
     /// Events after a version.
     pub(crate) async fn watch_since(&self, version: pb::Version) -> Answer<Watch> {
-        self.watch_for(pb::WatchRequest { since_version: Some(version), ..Default::default() }).await
+        self.watch_for(pb::WatchRequest {
+            since_version: Some(version),
+            ..Default::default()
+        })
+        .await
     }
 
     pub(crate) async fn watch_for(&self, request: pb::WatchRequest) -> Answer<Watch> {
@@ -229,7 +304,10 @@ impl Watch {
     pub(crate) async fn item(&mut self) -> Result<pb::watch_response::Item> {
         let message = tokio::time::timeout(SOON, self.stream.message()).await;
         let message = message.context("no event came")??;
-        message.context("the watch ended")?.item.context("an empty message")
+        message
+            .context("the watch ended")?
+            .item
+            .context("an empty message")
     }
 
     /// The next event.
@@ -280,13 +358,27 @@ impl Watch {
 
 /// An event in a word: "started/booted", "reboot", ...
 pub(crate) fn word(event: &pb::Event) -> String {
-    const TYPES: [&str; 9] = ["defined", "undefined", "started", "suspended", "resumed", "stopped", "shutdown", "pmsuspended", "crashed"];
+    const TYPES: [&str; 9] = [
+        "defined",
+        "undefined",
+        "started",
+        "suspended",
+        "resumed",
+        "stopped",
+        "shutdown",
+        "pmsuspended",
+        "crashed",
+    ];
     match &event.detail {
         Some(Detail::Lifecycle(l)) => {
             let kind = usize::try_from(l.r#type).ok().and_then(|n| TYPES.get(n));
             format!("{}/{}", kind.unwrap_or(&"?"), l.detail)
         }
-        _ => event.kind().as_str_name().trim_start_matches("EVENT_KIND_").to_lowercase(),
+        _ => event
+            .kind()
+            .as_str_name()
+            .trim_start_matches("EVENT_KIND_")
+            .to_lowercase(),
     }
 }
 

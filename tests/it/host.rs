@@ -23,7 +23,10 @@ impl Host {
             walk(&root, &root.join(dir), &mut files)?;
         }
         files.retain(|path| !is_kept(path));
-        Ok(Self { files, processes: processes(sandbox)?.len() })
+        Ok(Self {
+            files,
+            processes: processes(sandbox)?.len(),
+        })
     }
 
     /// That nothing has come or gone since.
@@ -51,17 +54,23 @@ pub(crate) fn processes(sandbox: &Sandbox) -> Result<Vec<i32>> {
     let dir = sandbox.dir().to_string_lossy().into_owned();
     let name = |pid: i32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
     let is_its = |pid: i32| process::mount_namespace(pid) == own || private_to(pid, &dir);
-    Ok(process::find(|pid| pid != daemon && process::alive(pid) && name(pid).starts_with("qemu") && is_its(pid)))
+    Ok(process::find(|pid| {
+        pid != daemon && process::alive(pid) && name(pid).starts_with("qemu") && is_its(pid)
+    }))
 }
 
 /// Whether a process sees the sandbox in the place of libvirt's directories.
 fn private_to(pid: i32, dir: &str) -> bool {
     let mounts = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
-    mounts.lines().any(|line| line.contains(&format!("{dir}/run/libvirt ")))
+    mounts
+        .lines()
+        .any(|line| line.contains(&format!("{dir}/run/libvirt ")))
 }
 
 fn walk(root: &Path, dir: &Path, files: &mut BTreeSet<PathBuf>) -> Result<()> {
-    let Ok(entries) = fs::read_dir(dir) else { return Ok(()) };
+    let Ok(entries) = fs::read_dir(dir) else {
+        return Ok(());
+    };
     for entry in entries {
         let path = entry?.path();
         files.insert(path.strip_prefix(root)?.to_path_buf());
@@ -75,7 +84,13 @@ fn walk(root: &Path, dir: &Path, files: &mut BTreeSet<PathBuf>) -> Result<()> {
 /// What stays by design: the journal, and directories that hold one of each guest.
 fn is_kept(path: &Path) -> bool {
     let text = path.to_string_lossy();
-    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let name = path
+        .file_name()
+        .map(|n| n.to_string_lossy().into_owned())
+        .unwrap_or_default();
     // The mark comes once autostart is done, some time after the sockets.
-    name.starts_with("journal.") || name == "autostarted" || text.ends_with("qemu/virtqemud") || text.ends_with("qemu/channel")
+    name.starts_with("journal.")
+        || name == "autostarted"
+        || text.ends_with("qemu/virtqemud")
+        || text.ends_with("qemu/channel")
 }

@@ -46,7 +46,11 @@ impl Place {
         }
         let mut sandbox = Sandbox::new(daemon())?;
         let host = sandbox.dir().join("host");
-        let device = |address, driver, group| FakeDevice { address, driver, group };
+        let device = |address, driver, group| FakeDevice {
+            address,
+            driver,
+            group,
+        };
         let kernel = FakePci::new(&host, &[device(NIC, "igb", 7), device(DISK, "nvme", 8)])?;
         for (file, text) in [("devnum", "4"), ("idVendor", "1234"), ("idProduct", "beef")] {
             write(&host.join("sys/bus/usb/devices/1-1").join(file), text)?;
@@ -62,7 +66,12 @@ impl Place {
     fn emulator(&self, pause: &str) -> Result<()> {
         let path = self.sandbox.dir().join("emulator");
         let fake = install(self.sandbox.dir(), &json!({}))?;
-        write(&path, &EMULATOR.replace("PAUSE", pause).replace("FAKE", &fake.to_string_lossy()))?;
+        write(
+            &path,
+            &EMULATOR
+                .replace("PAUSE", pause)
+                .replace("FAKE", &fake.to_string_lossy()),
+        )?;
         Ok(fs::set_permissions(path, Permissions::from_mode(0o755))?)
     }
 
@@ -82,7 +91,9 @@ impl Place {
     }
 
     fn create(&self, name: &str, hostdevs: &str) -> Result<Answer> {
-        self.sandbox.virsh().run(&["create", &self.guest(name, hostdevs)?])
+        self.sandbox
+            .virsh()
+            .run(&["create", &self.guest(name, hostdevs)?])
     }
 
     /// The drivers of both PCI devices become these.
@@ -117,9 +128,14 @@ fn refused(answer: &Answer, words: &str) -> Result<()> {
 
 #[test]
 fn a_guest_has_its_devices_over_a_killed_daemon_and_gives_them_back() -> Result<()> {
-    let Some(mut place) = Place::make()? else { return Ok(()) };
+    let Some(mut place) = Place::make()? else {
+        return Ok(());
+    };
     let conf = place.sandbox.path("etc/libvirt/qemu.conf");
-    fs::write(&conf, fs::read_to_string(&conf)?.replace("\"root\"", "\"+54321\""))?;
+    fs::write(
+        &conf,
+        fs::read_to_string(&conf)?.replace("\"root\"", "\"+54321\""),
+    )?;
     place.sandbox.restart()?;
     let created = place.create("one", &(pci(0x10, "yes") + USB))?;
     ensure!(created.success(), "{created:?}");
@@ -129,13 +145,25 @@ fn a_guest_has_its_devices_over_a_killed_daemon_and_gives_them_back() -> Result<
         ensure!(fs::metadata(node)?.uid() == 54321, "{}", node.display());
     }
     let status = fs::read_to_string(place.sandbox.path("run/libvirt/qemu/one.xml"))?;
-    ensure!(status.contains("<origstates>") && status.contains("<unbind/>"), "{status}");
+    ensure!(
+        status.contains("<origstates>") && status.contains("<unbind/>"),
+        "{status}"
+    );
     let live = place.sandbox.virsh().ok(&["dumpxml", "one"])?;
-    ensure!(live.contains("<driver name='vfio'/>") && live.contains("<address bus='1' device='4'/>"), "{live}");
+    ensure!(
+        live.contains("<driver name='vfio'/>") && live.contains("<address bus='1' device='4'/>"),
+        "{live}"
+    );
     place.sandbox.kill()?;
     place.sandbox.start()?;
-    refused(&place.create("two", &pci(0x10, "yes"))?, "PCI device 0000:00:10.0 is in use by driver QEMU, domain one")?;
-    refused(&place.create("two", USB)?, "USB device 001:004 is in use by driver QEMU, domain one")?;
+    refused(
+        &place.create("two", &pci(0x10, "yes"))?,
+        "PCI device 0000:00:10.0 is in use by driver QEMU, domain one",
+    )?;
+    refused(
+        &place.create("two", USB)?,
+        "USB device 001:004 is in use by driver QEMU, domain one",
+    )?;
     place.sandbox.virsh().ok(&["destroy", "one"])?;
     place.becomes(["igb", "nvme"])?;
     ensure!(fs::metadata(&nodes[1])?.uid() == 0 && place.notes() == 0);
@@ -144,14 +172,26 @@ fn a_guest_has_its_devices_over_a_killed_daemon_and_gives_them_back() -> Result<
 
 #[test]
 fn a_start_that_fails_or_is_never_finished_gives_its_devices_back() -> Result<()> {
-    let Some(mut place) = Place::make()? else { return Ok(()) };
+    let Some(mut place) = Place::make()? else {
+        return Ok(());
+    };
     place.emulator("exit 3")?;
-    ensure!(!place.create("one", &(pci(0x10, "yes") + &pci(0x11, "yes")))?.success());
+    ensure!(
+        !place
+            .create("one", &(pci(0x10, "yes") + &pci(0x11, "yes")))?
+            .success()
+    );
     place.becomes(["igb", "nvme"])?;
-    refused(&place.create("one", &(pci(0x10, "yes") + &pci(0x11, "no")))?, "Unmanaged PCI device 0000:00:11.0 must be manually detached")?;
+    refused(
+        &place.create("one", &(pci(0x10, "yes") + &pci(0x11, "no")))?,
+        "Unmanaged PCI device 0000:00:11.0 must be manually detached",
+    )?;
     place.becomes(["igb", "nvme"])?;
     place.emulator("sleep 600")?;
-    let mut starting = place.sandbox.virsh().spawn(&["create", &place.guest("one", &pci(0x11, "yes"))?])?;
+    let mut starting = place
+        .sandbox
+        .virsh()
+        .spawn(&["create", &place.guest("one", &pci(0x11, "yes"))?])?;
     place.becomes(["igb", "vfio-pci"])?;
     place.sandbox.kill()?;
     starting.wait()?;

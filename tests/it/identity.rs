@@ -33,12 +33,25 @@ fn converse(mut stream: UnixStream, told: &Sender<Told>) -> Result<()> {
     let mut caller = None;
     loop {
         let (call, payload) = match receive(&mut stream) {
-            Err(error) if error.downcast_ref().is_some_and(|e: &std::io::Error| e.kind() == ErrorKind::UnexpectedEof) => return Ok(()),
+            Err(error)
+                if error
+                    .downcast_ref()
+                    .is_some_and(|e: &std::io::Error| e.kind() == ErrorKind::UnexpectedEof) =>
+            {
+                return Ok(());
+            }
             other => other?,
         };
         let mut answer = Vec::new();
         match call.procedure {
-            n if n == AuthList::INFO.number => put_reply(&mut answer, &call, &AuthListRet { types: vec![AuthType::NONE].into() }, 0)?,
+            n if n == AuthList::INFO.number => put_reply(
+                &mut answer,
+                &call,
+                &AuthListRet {
+                    types: vec![AuthType::NONE].into(),
+                },
+                0,
+            )?,
             n if n == ConnectOpen::INFO.number => put_reply(&mut answer, &call, &(), 0)?,
             n if n == ConnectSetIdentity::INFO.number => {
                 caller = process(&ConnectSetIdentity::decode(&mut Reader::new(&payload))?);
@@ -67,7 +80,10 @@ fn receive(stream: &mut UnixStream) -> Result<(Header, Vec<u8>)> {
 }
 
 fn process(identity: &ConnectSetIdentity) -> Told {
-    let param = identity.params.iter().find(|param| param.field.as_bytes() == b"process-id")?;
+    let param = identity
+        .params
+        .iter()
+        .find(|param| param.field.as_bytes() == b"process-id")?;
     match param.value {
         TypedValue::Llong(pid) => Some(pid),
         _ => None,
@@ -89,12 +105,22 @@ async fn a_start_asks_for_what_it_needs_as_the_one_who_starts() -> Result<()> {
     let guest = small("a", Path::new(QEMU), "").replace("</devices>", PORT);
     sandbox.virsh().define(&guest)?;
     let mut virsh = sandbox.virsh().spawn(&["start", "a"])?;
-    assert_eq!(told.recv_timeout(wait)?, Some(virsh.id().into()), "by libvirt's protocol");
+    assert_eq!(
+        told.recv_timeout(wait)?,
+        Some(virsh.id().into()),
+        "by libvirt's protocol"
+    );
     assert!(!virsh.wait()?.success());
     // What may have been given is handed in by the daemon itself, whoever started.
     assert_eq!(told.recv_timeout(wait)?, None, "by the daemon");
-    let Err(refused) = Grpc::of(&sandbox).await?.start("a").await else { bail!("started without its network") };
+    let Err(refused) = Grpc::of(&sandbox).await?.start("a").await else {
+        bail!("started without its network")
+    };
     assert!(refused.to_string().contains("none"), "{refused:?}");
-    assert_eq!(told.recv_timeout(wait)?, Some(std::process::id().into()), "by gRPC");
+    assert_eq!(
+        told.recv_timeout(wait)?,
+        Some(std::process::id().into()),
+        "by gRPC"
+    );
     Ok(())
 }

@@ -37,21 +37,47 @@ fn a_link_is_set_while_the_guest_runs_and_for_its_next_start() -> Result<()> {
     let virsh = sandbox.virsh();
     virsh.define(&guest("g"))?;
     virsh.ok(&["start", "g"])?;
-    assert_eq!((links(&virsh, FIRST)?, links(&virsh, SECOND)?), (["up", "up"].map(String::from), ["down", "down"].map(String::from)));
+    assert_eq!(
+        (links(&virsh, FIRST)?, links(&virsh, SECOND)?),
+        (["up", "up"].map(String::from), ["down", "down"].map(String::from))
+    );
     virsh.ok(&["domif-setlink", "g", FIRST, "down"])?;
     virsh.ok(&["domif-setlink", "g", SECOND, "up", "--config"])?;
-    assert_eq!((links(&virsh, FIRST)?, links(&virsh, SECOND)?), (["down", "up"].map(String::from), ["down", "up"].map(String::from)));
+    assert_eq!(
+        (links(&virsh, FIRST)?, links(&virsh, SECOND)?),
+        (["down", "up"].map(String::from), ["down", "up"].map(String::from))
+    );
     let status = fs::read_to_string(sandbox.path("/run/libvirt/qemu/g.xml"))?;
     ensure!(status.matches("<link state='down'/>").count() == 2, "{status}");
     sandbox.restart()?;
-    assert_eq!((links(&virsh, FIRST)?, links(&virsh, SECOND)?), (["down", "up"].map(String::from), ["down", "up"].map(String::from)));
+    assert_eq!(
+        (links(&virsh, FIRST)?, links(&virsh, SECOND)?),
+        (["down", "up"].map(String::from), ["down", "up"].map(String::from))
+    );
     virsh.ok(&["domif-setlink", "g", FIRST, "up"])?;
     assert_eq!(links(&virsh, FIRST)?, ["up", "up"]);
     // What is changed besides the link is refused, and nothing is changed.
     let file = sandbox.dir().join("card.xml");
-    fs::write(&file, format!("<interface type='user'><mac address='{FIRST}'/><model type='e1000'/><link state='down'/></interface>"))?;
-    let refused = virsh.run(&["update-device", "g", &file.to_string_lossy(), "--live", "--config"])?;
-    ensure!(refused.stderr.contains("cannot modify network device model from virtio to e1000"), "{}", refused.stderr);
+    fs::write(
+        &file,
+        format!(
+            "<interface type='user'><mac address='{FIRST}'/><model type='e1000'/><link state='down'/></interface>"
+        ),
+    )?;
+    let refused = virsh.run(&[
+        "update-device",
+        "g",
+        &file.to_string_lossy(),
+        "--live",
+        "--config",
+    ])?;
+    ensure!(
+        refused
+            .stderr
+            .contains("cannot modify network device model from virtio to e1000"),
+        "{}",
+        refused.stderr
+    );
     assert_eq!(links(&virsh, FIRST)?, ["up", "up"]);
     virsh.ok(&["destroy", "g"])?;
     Ok(())
@@ -68,24 +94,49 @@ fn limits_of_an_interface_are_stored_by_direction() -> Result<()> {
     virsh.ok(&["start", "g"])?;
     // What is set, and the element that is stored then.
     let steps = [
-        ("--inbound 100,200,300 --outbound 128", "<inbound average='100' peak='200' burst='300'/>\n        <outbound average='128'/>"),
-        ("--inbound 5", "<inbound average='5'/>\n        <outbound average='128'/>"),
+        (
+            "--inbound 100,200,300 --outbound 128",
+            "<inbound average='100' peak='200' burst='300'/>\n        <outbound average='128'/>",
+        ),
+        (
+            "--inbound 5",
+            "<inbound average='5'/>\n        <outbound average='128'/>",
+        ),
         ("--outbound 0", "<inbound average='5'/>\n      </bandwidth>"),
         ("--inbound 0,0,0,7", "<inbound floor='7'/>"),
         ("--inbound 0", ""),
     ];
     for (set, stored) in steps {
-        let words: Vec<&str> = ["domiftune", "g", FIRST, "--config"].into_iter().chain(set.split(' ')).collect();
+        let words: Vec<&str> = ["domiftune", "g", FIRST, "--config"]
+            .into_iter()
+            .chain(set.split(' '))
+            .collect();
         virsh.ok(&words)?;
         let xml = virsh.ok(&["dumpxml", "g", "--inactive"])?;
-        ensure!(xml.contains(stored) && xml.contains("<bandwidth>") != stored.is_empty(), "after {set}: {xml}");
+        ensure!(
+            xml.contains(stored) && xml.contains("<bandwidth>") != stored.is_empty(),
+            "after {set}: {xml}"
+        );
     }
     let live = virsh.ok(&["domiftune", "g", FIRST])?;
-    ensure!(live.lines().filter(|line| line.ends_with(": 0")).count() == 7, "{live}");
+    ensure!(
+        live.lines().filter(|line| line.ends_with(": 0")).count() == 7,
+        "{live}"
+    );
     let refused = virsh.run(&["domiftune", "g", FIRST, "--live", "--inbound", "5"])?;
-    ensure!(refused.stderr.contains("setting bandwidth on interfaces of type 'user' is not implemented yet"), "{}", refused.stderr);
+    ensure!(
+        refused
+            .stderr
+            .contains("setting bandwidth on interfaces of type 'user' is not implemented yet"),
+        "{}",
+        refused.stderr
+    );
     let refused = virsh.run(&["domiftune", "g", "none", "--inbound", "5"])?;
-    ensure!(refused.stderr.contains("'none' is not a known interface"), "{}", refused.stderr);
+    ensure!(
+        refused.stderr.contains("'none' is not a known interface"),
+        "{}",
+        refused.stderr
+    );
     virsh.ok(&["destroy", "g"])?;
     Ok(())
 }

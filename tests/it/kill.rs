@@ -36,15 +36,27 @@ enum Operation {
 }
 
 impl Operation {
-    const ALL: [Self; 8] =
-        [Self::Define, Self::Start, Self::Suspend, Self::Resume, Self::Destroy, Self::Undefine, Self::Rename, Self::ChangeMedium];
+    const ALL: [Self; 8] = [
+        Self::Define,
+        Self::Start,
+        Self::Suspend,
+        Self::Resume,
+        Self::Destroy,
+        Self::Undefine,
+        Self::Rename,
+        Self::ChangeMedium,
+    ];
 
     /// Brings about what it begins from; "g" is the guest.
     async fn prepare(self, grpc: &Grpc) -> Answer<()> {
         if self == Self::Define {
             return Ok(());
         }
-        let drive = if self == Self::ChangeMedium { drive("a") } else { String::new() };
+        let drive = if self == Self::ChangeMedium {
+            drive("a")
+        } else {
+            String::new()
+        };
         let xml = small("g", Path::new(QEMU), "").replace("</devices>", &format!("{drive}</devices>"));
         grpc.define(&xml).await?;
         match self {
@@ -93,7 +105,10 @@ impl Operation {
 
 /// A drive with one of two media.
 fn drive(medium: &str) -> String {
-    format!("<disk type='file' device='cdrom'><source file='{}'/><target dev='sda' bus='sata'/></disk>", medium_path(medium).display())
+    format!(
+        "<disk type='file' device='cdrom'><source file='{}'/><target dev='sda' bus='sata'/></disk>",
+        medium_path(medium).display()
+    )
 }
 
 fn medium_path(medium: &str) -> PathBuf {
@@ -118,15 +133,24 @@ async fn a_daemon_killed_at_any_moment_comes_back_at_one_with_its_guests() -> Re
             let moment = whole.mul_f64(1.15 * f64::from(number) / f64::from(tries));
             let done = matrix.cut_off(operation, moment).await;
             let done = done.with_context(|| {
-                format!("killed {moment:?} of {whole:?} into {operation:?}, try {number}; log:\n{}", tail(&matrix.sandbox.log()))
+                format!(
+                    "killed {moment:?} of {whole:?} into {operation:?}, try {number}; log:\n{}",
+                    tail(&matrix.sandbox.log())
+                )
             })?;
-            *finished.entry(format!("{operation:?} ({whole:?}), finished: {done}")).or_insert(0) += 1;
+            *finished
+                .entry(format!("{operation:?} ({whole:?}), finished: {done}"))
+                .or_insert(0) += 1;
         }
     }
     for medium in ["a", "b"] {
         fs::remove_file(medium_path(medium))?;
     }
-    report(&format!("{} kills, 0 differences, {} events: {finished:#?}", tries * 8, matrix.model.seen));
+    report(&format!(
+        "{} kills, 0 differences, {} events: {finished:#?}",
+        tries * 8,
+        matrix.model.seen
+    ));
     Ok(())
 }
 
@@ -151,7 +175,11 @@ impl Matrix {
         let sandbox = Sandbox::started(daemon())?;
         let grpc = Grpc::of(&sandbox).await?;
         let version = newest(&grpc).await?;
-        let model = Model { seen: version.counter, epoch: version.epoch, guests: BTreeMap::new() };
+        let model = Model {
+            seen: version.counter,
+            epoch: version.epoch,
+            guests: BTreeMap::new(),
+        };
         Ok(Self { sandbox, grpc, model })
     }
 
@@ -163,7 +191,9 @@ impl Matrix {
             let begun = Instant::now();
             operation.carry_out(self.grpc.clone()).await?;
             times.push(begun.elapsed());
-            self.check(operation).await.with_context(|| format!("{operation:?}, undisturbed"))?;
+            self.check(operation)
+                .await
+                .with_context(|| format!("{operation:?}, undisturbed"))?;
             self.clear_up().await?;
         }
         // The first warms up, and the shortest would leave the end of most untried.
@@ -183,13 +213,18 @@ impl Matrix {
             process::signal(pid, Signal::SIGKILL);
         });
         let client = tokio::spawn(operation.carry_out(self.grpc.clone()));
-        killer.join().map_err(|_| anyhow::anyhow!("the killer panicked"))?;
+        killer
+            .join()
+            .map_err(|_| anyhow::anyhow!("the killer panicked"))?;
         self.sandbox.kill()?;
         let answered = matches!(client.await?, Ok(()));
         self.sandbox.start()?;
         self.grpc = Grpc::of(&self.sandbox).await?;
         let done = self.check(operation).await?;
-        ensure!(done || !answered, "the client was told that it is done, and it is not");
+        ensure!(
+            done || !answered,
+            "the client was told that it is done, and it is not"
+        );
         self.clear_up().await.context("after")?;
         Ok(done)
     }
@@ -214,7 +249,10 @@ impl Matrix {
         let guests = all(&self.grpc).await?;
         let states: Vec<_> = guests.iter().map(|g| (g.name.as_str(), g.state())).collect();
         let [before, after] = operation.outcomes();
-        ensure!(states == before || states == after, "neither before nor after: {states:?}");
+        ensure!(
+            states == before || states == after,
+            "neither before nor after: {states:?}"
+        );
         let active: Vec<_> = guests.iter().filter(|g| g.id != 0).collect();
         same(
             "configurations",
@@ -222,19 +260,28 @@ impl Matrix {
             guests.iter().filter(|g| g.persistent).map(|g| g.name.clone()),
         )?;
         for kind in [".xml", ".pid"] {
-            same("files of runs", names_of(&self.sandbox, "/run/libvirt/qemu", kind), active.iter().map(|g| g.name.clone()))?;
+            same(
+                "files of runs",
+                names_of(&self.sandbox, "/run/libvirt/qemu", kind),
+                active.iter().map(|g| g.name.clone()),
+            )?;
         }
         same(
             "directories",
             names_of(&self.sandbox, "/var/lib/libvirt/qemu", ""),
             active.iter().map(|g| format!("domain-{}-{}", g.id, g.name)),
         )?;
-        let left: Vec<_> =
-            names_of(&self.sandbox, "/run/libvirt/qemu/virtqemud", "").into_iter().filter(|n| !n.starts_with("journal.")).collect();
+        let left: Vec<_> = names_of(&self.sandbox, "/run/libvirt/qemu/virtqemud", "")
+            .into_iter()
+            .filter(|n| !n.starts_with("journal."))
+            .collect();
         ensure!(left.is_empty(), "left: {left:?}");
         let pids: Option<BTreeSet<_>> = active.iter().map(|g| self.sandbox.guest_pid(&g.name)).collect();
         let living: BTreeSet<_> = processes(&self.sandbox)?.into_iter().collect();
-        ensure!(pids.as_ref() == Some(&living), "processes {living:?}, guests {pids:?}");
+        ensure!(
+            pids.as_ref() == Some(&living),
+            "processes {living:?}, guests {pids:?}"
+        );
         for guest in &guests {
             self.guest_agrees(guest).await?;
         }
@@ -246,18 +293,34 @@ impl Matrix {
 
     async fn guest_agrees(&self, guest: &pb::Domain) -> Result<()> {
         let text = fs::read_to_string(self.sandbox.path(format!("/etc/libvirt/qemu/{}.xml", guest.name)))?;
-        ensure!(text.contains(&format!("<name>{}</name>", guest.name)) && text.contains(&guest.uuid), "not its configuration: {text}");
+        ensure!(
+            text.contains(&format!("<name>{}</name>", guest.name)) && text.contains(&guest.uuid),
+            "not its configuration: {text}"
+        );
         if guest.id == 0 {
             return Ok(());
         }
         let status = fs::read_to_string(self.sandbox.path(format!("/run/libvirt/qemu/{}.xml", guest.name)))?;
-        let wanted = if guest.state() == pb::State::Running { "running" } else { "paused" };
-        ensure!(status.contains(&format!("state='{wanted}'")), "status file: {status}");
-        let request =
-            pb::ExecuteRequest { domain: by_name(&guest.name), command: "{\"execute\": \"query-status\"}".to_owned(), human: false };
+        let wanted = if guest.state() == pb::State::Running {
+            "running"
+        } else {
+            "paused"
+        };
+        ensure!(
+            status.contains(&format!("state='{wanted}'")),
+            "status file: {status}"
+        );
+        let request = pb::ExecuteRequest {
+            domain: by_name(&guest.name),
+            command: "{\"execute\": \"query-status\"}".to_owned(),
+            human: false,
+        };
         let reply = self.grpc.monitor().execute(request).await?.into_inner().reply;
         let reply: serde_json::Value = serde_json::from_str(&reply)?;
-        ensure!(reply["return"]["running"] == (wanted == "running"), "QEMU says {reply}, the daemon {wanted}");
+        ensure!(
+            reply["return"]["running"] == (wanted == "running"),
+            "QEMU says {reply}, the daemon {wanted}"
+        );
         Ok(())
     }
 
@@ -267,12 +330,21 @@ impl Matrix {
         let stored = fs::read_to_string(self.sandbox.path("/etc/libvirt/qemu/g.xml"))?;
         let new = medium_path("b").display().to_string();
         let changed = live.contains(&new);
-        ensure!(changed == stored.contains(&new), "documents differ: {live} {stored}");
-        ensure!(!live.contains("tray='open'"), "the tray is open in the document: {live}");
+        ensure!(
+            changed == stored.contains(&new),
+            "documents differ: {live} {stored}"
+        );
+        ensure!(
+            !live.contains("tray='open'"),
+            "the tray is open in the document: {live}"
+        );
         let drives = self.ask_qemu("query-block").await?;
         let drive = &drives["return"][0];
         let file = drive["inserted"]["file"].as_str().unwrap_or_default();
-        ensure!((file == new) == changed && !file.is_empty(), "QEMU has {file}, the document {live}");
+        ensure!(
+            (file == new) == changed && !file.is_empty(),
+            "QEMU has {file}, the document {live}"
+        );
         ensure!(drive["tray_open"] == false, "the tray is open: {drives}");
         let nodes = self.ask_qemu("query-named-block-nodes").await?;
         let count = nodes["return"].as_array().map_or(0, Vec::len);
@@ -281,7 +353,11 @@ impl Matrix {
     }
 
     async fn ask_qemu(&self, command: &str) -> Result<serde_json::Value> {
-        let request = pb::ExecuteRequest { domain: by_name("g"), command: format!("{{\"execute\": \"{command}\"}}"), human: false };
+        let request = pb::ExecuteRequest {
+            domain: by_name("g"),
+            command: format!("{{\"execute\": \"{command}\"}}"),
+            human: false,
+        };
         let reply = self.grpc.monitor().execute(request).await?.into_inner().reply;
         Ok(serde_json::from_str(&reply)?)
     }
@@ -299,12 +375,18 @@ impl Matrix {
 
 async fn all(grpc: &Grpc) -> Result<Vec<pb::Domain>> {
     let view = pb::View::Full.into();
-    let request = pb::ListRequest { view, ..Default::default() };
+    let request = pb::ListRequest {
+        view,
+        ..Default::default()
+    };
     Ok(grpc.list(request).await?.domains)
 }
 
 async fn newest(grpc: &Grpc) -> Result<pb::Version> {
-    grpc.list(pb::ListRequest::default()).await?.version.context("a list without a version")
+    grpc.list(pb::ListRequest::default())
+        .await?
+        .version
+        .context("a list without a version")
 }
 
 fn same(what: &str, found: BTreeSet<String>, wanted: impl Iterator<Item = String>) -> Result<()> {
@@ -321,7 +403,10 @@ fn names_of(sandbox: &Sandbox, dir: &str, ending: &str) -> BTreeSet<String> {
         "" => name.starts_with("domain-") || dir.ends_with("virtqemud"),
         _ => name.ends_with(ending) && name != "driver.pid",
     };
-    names.filter(wanted).map(|n| n.strip_suffix(ending).unwrap_or(&n).to_owned()).collect()
+    names
+        .filter(wanted)
+        .map(|n| n.strip_suffix(ending).unwrap_or(&n).to_owned())
+        .collect()
 }
 
 /// What somebody knows who only watches.
@@ -346,7 +431,12 @@ impl Model {
     async fn follow(&mut self, grpc: &Grpc) -> Result<()> {
         let newest = newest(grpc).await?;
         ensure!(newest.epoch == self.epoch, "a new epoch");
-        let mut watch = grpc.watch_since(pb::Version { epoch: self.epoch, counter: self.seen }).await?;
+        let mut watch = grpc
+            .watch_since(pb::Version {
+                epoch: self.epoch,
+                counter: self.seen,
+            })
+            .await?;
         let mut told = Vec::new();
         while self.seen < newest.counter {
             let event = watch.event().await?;
@@ -359,7 +449,9 @@ impl Model {
     }
 
     fn take(&mut self, event: &pb::Event) -> Result<()> {
-        let Some(Detail::Lifecycle(change)) = &event.detail else { return Ok(()) };
+        let Some(Detail::Lifecycle(change)) = &event.detail else {
+            return Ok(());
+        };
         let known = self.guests.entry(event.uuid.clone()).or_default();
         let what = word(event);
         let (kind, _) = what.split_once('/').unwrap_or((&what, ""));
@@ -369,7 +461,9 @@ impl Model {
             ("undefined", _) => known.defined,
             ("resumed", _) => !known.running || known.state == pb::State::Paused as i32,
             ("started", _) => !known.running,
-            ("suspended", _) => known.running && known.state != pb::State::Paused as i32 || known.state == 3 && known.resumed,
+            ("suspended", _) => {
+                known.running && known.state != pb::State::Paused as i32 || known.state == 3 && known.resumed
+            }
             ("shutdown" | "stopped", _) => known.running,
             _ => bail!("an event of no operation"),
         };
@@ -394,8 +488,15 @@ impl Model {
 
     /// That who watched knows what is.
     fn same_as(&self, guests: &[pb::Domain]) -> Result<()> {
-        let told: Vec<_> = self.guests.iter().map(|(uuid, k)| (uuid.clone(), k.name.clone(), k.defined, k.running, k.state)).collect();
-        let mut are: Vec<_> = guests.iter().map(|g| (g.uuid.clone(), g.name.clone(), g.persistent, g.id != 0, g.state)).collect();
+        let told: Vec<_> = self
+            .guests
+            .iter()
+            .map(|(uuid, k)| (uuid.clone(), k.name.clone(), k.defined, k.running, k.state))
+            .collect();
+        let mut are: Vec<_> = guests
+            .iter()
+            .map(|g| (g.uuid.clone(), g.name.clone(), g.persistent, g.id != 0, g.state))
+            .collect();
         are.sort();
         ensure!(told == are, "told {told:?}, but there is {are:?}");
         Ok(())

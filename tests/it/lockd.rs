@@ -33,9 +33,20 @@ impl Lockd {
             return Ok(None);
         };
         let mut command = Command::new(script("sandbox.sh"));
-        command.arg(sandbox.dir()).arg(virtlockd).args(["-p", "/run/libvirt/virtlockd.pid"]);
-        let lockd = Self(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?);
-        wait_until("virtlockd's socket", SOON, || std::os::unix::net::UnixStream::connect(socket(sandbox)).is_ok())?;
+        command
+            .arg(sandbox.dir())
+            .arg(virtlockd)
+            .args(["-p", "/run/libvirt/virtlockd.pid"]);
+        let lockd = Self(
+            command
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()?,
+        );
+        wait_until("virtlockd's socket", SOON, || {
+            std::os::unix::net::UnixStream::connect(socket(sandbox)).is_ok()
+        })?;
         Ok(Some(lockd))
     }
 
@@ -74,15 +85,25 @@ impl Place {
         let lines = "user = \"root\"\ngroup = \"root\"\nsecurity_driver = \"none\"\nstdio_handler = \"file\"\nlock_manager = \"lockd\"\n";
         fs::write(conf.join("qemu.conf"), lines)?;
         fs::write(conf.join("qemu-lockd.conf"), settings)?;
-        fs::write(conf.join("virtqemud.conf"), "auth_unix_ro = \"none\"\nauth_unix_rw = \"none\"\n")?;
+        fs::write(
+            conf.join("virtqemud.conf"),
+            "auth_unix_ro = \"none\"\nauth_unix_rw = \"none\"\n",
+        )?;
         sandbox.start()?;
-        let Some(lockd) = Lockd::beside(&sandbox)? else { return Ok(None) };
+        let Some(lockd) = Lockd::beside(&sandbox)? else {
+            return Ok(None);
+        };
         let emulator = sandbox.dir().join("qemu-without-locks");
         let file = "\\\"driver\\\":\\\"file\\\",";
-        let script = format!("#!/bin/bash\nexec {QEMU} \"${{@//{file}/{file}\\\"locking\\\":\\\"off\\\",}}\"\n");
+        let script =
+            format!("#!/bin/bash\nexec {QEMU} \"${{@//{file}/{file}\\\"locking\\\":\\\"off\\\",}}\"\n");
         fs::write(&emulator, script)?;
         fs::set_permissions(&emulator, fs::Permissions::from_mode(0o755))?;
-        Ok(Some(Self { sandbox, lockd: Some(lockd), emulator }))
+        Ok(Some(Self {
+            sandbox,
+            lockd: Some(lockd),
+            emulator,
+        }))
     }
 
     fn virsh(&self) -> Virsh {
@@ -104,8 +125,14 @@ impl Place {
     /// Nothing of a start that failed is left.
     fn nothing_is_left(&self, name: &str) -> Result<()> {
         ensure!(self.virsh().ok(&["domstate", "--reason", name])?.trim() == "shut off (failed)");
-        for place in ["run/libvirt/qemu", "var/lib/libvirt/qemu", "run/libvirt/qemu/channel"] {
-            let entries = fs::read_dir(self.sandbox.path(place))?.flatten().map(|e| e.file_name().to_string_lossy().into_owned());
+        for place in [
+            "run/libvirt/qemu",
+            "var/lib/libvirt/qemu",
+            "run/libvirt/qemu/channel",
+        ] {
+            let entries = fs::read_dir(self.sandbox.path(place))?
+                .flatten()
+                .map(|e| e.file_name().to_string_lossy().into_owned());
             let left: Vec<_> = entries.filter(|file| file.contains(name)).collect();
             ensure!(left.is_empty(), "left in {place}: {left:?}");
         }
@@ -114,7 +141,11 @@ impl Place {
 }
 
 fn disk(image: &Path, target: &str, more: &str) -> String {
-    let kind = if target.starts_with("fd") { "floppy" } else { "disk" };
+    let kind = if target.starts_with("fd") {
+        "floppy"
+    } else {
+        "disk"
+    };
     format!(
         "<disk type='file' device='{kind}'><driver name='qemu' type='raw'/><source file='{}'/><target dev='{target}'/>{more}</disk>",
         image.display()
@@ -124,7 +155,13 @@ fn disk(image: &Path, target: &str, more: &str) -> String {
 /// How an image is locked by others: 'w' for one alone, 'r' for several, '-' for nobody.
 fn lock_on(image: &Path) -> Result<char> {
     let file = File::options().read(true).write(true).open(image)?;
-    let mut lock = flock { l_type: F_WRLCK as i16, l_whence: SEEK_SET as i16, l_start: 0, l_len: 1, l_pid: 0 };
+    let mut lock = flock {
+        l_type: F_WRLCK as i16,
+        l_whence: SEEK_SET as i16,
+        l_start: 0,
+        l_len: 1,
+        l_pid: 0,
+    };
     fcntl(&file, FcntlArg::F_GETLK(&mut lock))?;
     Ok(match i32::from(lock.l_type) {
         F_RDLCK => 'r',
@@ -139,21 +176,40 @@ fn locks_on(images: &[&Path]) -> Result<String> {
 
 #[test]
 fn a_guest_holds_its_disks_while_its_cpus_run() -> Result<()> {
-    let Some(place) = Place::make("")? else { return Ok(()) };
+    let Some(place) = Place::make("")? else {
+        return Ok(());
+    };
     let (own, shared, read) = (place.image("own")?, place.image("shared")?, place.image("read")?);
     let images = [&*own, &*shared, &*read];
-    let disks = [disk(&own, "vda", ""), disk(&shared, "vdb", "<shareable/>"), disk(&read, "vdc", "<readonly/>")].concat();
+    let disks = [
+        disk(&own, "vda", ""),
+        disk(&shared, "vdb", "<shareable/>"),
+        disk(&read, "vdc", "<readonly/>"),
+    ]
+    .concat();
     let virsh = place.virsh();
     place.define("one", &disks)?;
     place.define("two", &disks)?;
     virsh.ok(&["start", "--paused", "one"])?;
-    ensure!(locks_on(&images)? == "---", "a guest that is paused holds nothing");
+    ensure!(
+        locks_on(&images)? == "---",
+        "a guest that is paused holds nothing"
+    );
     virsh.ok(&["resume", "one"])?;
     ensure!(locks_on(&images)? == "wr-", "{}", locks_on(&images)?);
     let refused = virsh.refused(&["start", "two"])?;
-    ensure!(refused.contains(&format!("resource busy: Lockspace resource '{}' is locked", own.display())), "{refused}");
+    ensure!(
+        refused.contains(&format!(
+            "resource busy: Lockspace resource '{}' is locked",
+            own.display()
+        )),
+        "{refused}"
+    );
     place.nothing_is_left("two")?;
-    ensure!(locks_on(&images)? == "wr-", "the refused start has changed what is held");
+    ensure!(
+        locks_on(&images)? == "wr-",
+        "the refused start has changed what is held"
+    );
 
     virsh.ok(&["suspend", "one"])?;
     ensure!(locks_on(&images)? == "---");
@@ -162,17 +218,23 @@ fn a_guest_holds_its_disks_while_its_cpus_run() -> Result<()> {
     ensure!(refused.contains("is locked"), "{refused}");
     ensure!(virsh.ok(&["domstate", "--reason", "one"])?.trim() == "paused (user)");
     virsh.ok(&["destroy", "two"])?;
-    wait_until("the images are free", SOON, || locks_on(&images).is_ok_and(|l| l == "---"))?;
+    wait_until("the images are free", SOON, || {
+        locks_on(&images).is_ok_and(|l| l == "---")
+    })?;
     virsh.ok(&["resume", "one"])?;
     ensure!(locks_on(&images)? == "wr-");
     // QEMU stops the CPUs by itself: the guest's leases follow.
     virsh.ok(&["qemu-monitor-command", "--hmp", "one", "stop"])?;
-    wait_until("the images are free", SOON, || locks_on(&images).is_ok_and(|l| l == "---"))?;
+    wait_until("the images are free", SOON, || {
+        locks_on(&images).is_ok_and(|l| l == "---")
+    })?;
     virsh.ok(&["resume", "one"])?;
     virsh.ok(&["reset", "one"])?;
     ensure!(locks_on(&images)? == "wr-");
     virsh.ok(&["destroy", "one"])?;
-    wait_until("the images are free", SOON, || locks_on(&images).is_ok_and(|l| l == "---"))
+    wait_until("the images are free", SOON, || {
+        locks_on(&images).is_ok_and(|l| l == "---")
+    })
 }
 
 /// Stops a guest's CPUs behind the daemon's back.
@@ -180,19 +242,26 @@ fn stop_cpus(monitor: &Path) -> Result<()> {
     let mut stream = std::os::unix::net::UnixStream::connect(monitor)?;
     stream.write_all(b"{\"execute\":\"qmp_capabilities\"}{\"execute\":\"stop\",\"id\":1}")?;
     stream.set_read_timeout(Some(SOON))?;
-    let answered = BufReader::new(stream).lines().map_while(Result::ok).any(|line| line.contains("\"id\": 1"));
+    let answered = BufReader::new(stream)
+        .lines()
+        .map_while(Result::ok)
+        .any(|line| line.contains("\"id\": 1"));
     ensure!(answered, "QEMU does not answer");
     Ok(())
 }
 
 /// A daemon that has just come up may not have reached the guest yet.
 fn resume_when_reached(virsh: &Virsh, guest: &str) -> Result<()> {
-    wait_until("the guest goes on", SOON, || virsh.run(&["resume", guest]).is_ok_and(|answer| answer.success()))
+    wait_until("the guest goes on", SOON, || {
+        virsh.run(&["resume", guest]).is_ok_and(|answer| answer.success())
+    })
 }
 
 #[test]
 fn leases_outlive_the_daemon_and_what_it_left_half_done() -> Result<()> {
-    let Some(mut place) = Place::make("")? else { return Ok(()) };
+    let Some(mut place) = Place::make("")? else {
+        return Ok(());
+    };
     let (runs, paused) = (place.image("a")?, place.image("b")?);
     let images = [&*runs, &*paused];
     place.define("runs", &disk(&runs, "vda", ""))?;
@@ -204,10 +273,16 @@ fn leases_outlive_the_daemon_and_what_it_left_half_done() -> Result<()> {
     ensure!(!status.contains("lockstate"), "{status}");
     // As a daemon leaves it that ends after the CPUs have stopped.
     place.sandbox.kill()?;
-    stop_cpus(&place.sandbox.path("var/lib/libvirt/qemu/domain-2-paused/monitor.sock"))?;
+    stop_cpus(
+        &place
+            .sandbox
+            .path("var/lib/libvirt/qemu/domain-2-paused/monitor.sock"),
+    )?;
     ensure!(locks_on(&images)? == "ww");
     place.sandbox.start()?;
-    wait_until("what is paused holds nothing", SOON, || locks_on(&images).is_ok_and(|l| l == "w-"))?;
+    wait_until("what is paused holds nothing", SOON, || {
+        locks_on(&images).is_ok_and(|l| l == "w-")
+    })?;
     ensure!(virsh.state("paused")? == "paused");
     resume_when_reached(&virsh, "paused")?;
     for (operation, locks) in [("suspend", "--"), ("resume", "ww"), ("suspend", "--")] {
@@ -223,12 +298,16 @@ fn leases_outlive_the_daemon_and_what_it_left_half_done() -> Result<()> {
     for guest in ["runs", "paused"] {
         virsh.ok(&["destroy", guest])?;
     }
-    wait_until("the images are free", SOON, || locks_on(&images).is_ok_and(|l| l == "--"))
+    wait_until("the images are free", SOON, || {
+        locks_on(&images).is_ok_and(|l| l == "--")
+    })
 }
 
 #[test]
 fn without_virtlockd_nothing_is_started_and_nothing_that_runs_ends() -> Result<()> {
-    let Some(mut place) = Place::make("")? else { return Ok(()) };
+    let Some(mut place) = Place::make("")? else {
+        return Ok(());
+    };
     let image = place.image("a")?;
     place.define("runs", &disk(&image, "vda", ""))?;
     place.define("other", "")?;
@@ -244,11 +323,19 @@ fn without_virtlockd_nothing_is_started_and_nothing_that_runs_ends() -> Result<(
         anyhow::Ok(answer)
     };
     let refused = within(&["start", "other"])?;
-    ensure!(refused.stderr.contains("no answer from virtlockd"), "{}", refused.stderr);
+    ensure!(
+        refused.stderr.contains("no answer from virtlockd"),
+        "{}",
+        refused.stderr
+    );
     place.nothing_is_left("other")?;
     ensure!(within(&["suspend", "runs"])?.success() && virsh.state("runs")? == "paused");
     let refused = within(&["resume", "runs"])?;
-    ensure!(refused.stderr.contains("no answer from virtlockd") && virsh.state("runs")? == "paused", "{}", refused.stderr);
+    ensure!(
+        refused.stderr.contains("no answer from virtlockd") && virsh.state("runs")? == "paused",
+        "{}",
+        refused.stderr
+    );
     signal(&place, Signal::SIGCONT);
     // It was not asked to give the lease back in time: that is seen to now.
     virsh.ok(&["resume", "runs"])?;
@@ -257,31 +344,47 @@ fn without_virtlockd_nothing_is_started_and_nothing_that_runs_ends() -> Result<(
     place.lockd = None;
     ensure!(virsh.state("runs")? == "running");
     let refused = virsh.refused(&["start", "other"])?;
-    ensure!(refused.contains("virtlockd-sock': Connection refused"), "{refused}");
+    ensure!(
+        refused.contains("virtlockd-sock': Connection refused"),
+        "{refused}"
+    );
     fs::remove_file(socket(&place.sandbox))?;
     let refused = virsh.refused(&["start", "other"])?;
-    ensure!(refused.contains("virtlockd-sock': No such file or directory"), "{refused}");
+    ensure!(
+        refused.contains("virtlockd-sock': No such file or directory"),
+        "{refused}"
+    );
     place.nothing_is_left("other")?;
     ensure!(within(&["suspend", "runs"])?.success());
     let refused = virsh.refused(&["resume", "runs"])?;
-    ensure!(refused.contains("virtlockd-sock': No such file or directory"), "{refused}");
+    ensure!(
+        refused.contains("virtlockd-sock': No such file or directory"),
+        "{refused}"
+    );
 
     place.lockd = Lockd::beside(&place.sandbox)?;
     virsh.ok(&["resume", "runs"])?;
     ensure!(lock_on(&image)? == 'w');
     // This virtlockd has never seen the guest's own connection.
     virsh.ok(&["destroy", "runs"])?;
-    wait_until("the image is free", SOON, || lock_on(&image).is_ok_and(|l| l == '-'))
+    wait_until("the image is free", SOON, || {
+        lock_on(&image).is_ok_and(|l| l == '-')
+    })
 }
 
 #[test]
 fn files_stand_for_images_and_for_leases_that_a_document_names() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let space = directory.path().join("space");
-    let Some(mut place) = Place::make(&format!("file_lockspace_dir = \"{}\"\n", space.display()))? else { return Ok(()) };
+    let Some(mut place) = Place::make(&format!("file_lockspace_dir = \"{}\"\n", space.display()))? else {
+        return Ok(());
+    };
     let image = place.image("a")?;
     let lease = |place: &Path, more: &str| {
-        format!("<lease><lockspace>space</lockspace><key>key</key><target path='{}'{more}/></lease>", place.display())
+        format!(
+            "<lease><lockspace>space</lockspace><key>key</key><target path='{}'{more}/></lease>",
+            place.display()
+        )
     };
     place.define("disk", &disk(&image, "vda", ""))?;
     for name in ["one", "two"] {
@@ -291,24 +394,45 @@ fn files_stand_for_images_and_for_leases_that_a_document_names() -> Result<()> {
     place.define("elsewhere", &lease(Path::new("/nowhere"), ""))?;
     let virsh = place.virsh();
     let files = || -> Result<Vec<String>> {
-        let mut files: Vec<_> = fs::read_dir(&space)?.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+        let mut files: Vec<_> = fs::read_dir(&space)?
+            .flatten()
+            .map(|e| e.file_name().to_string_lossy().into_owned())
+            .collect();
         files.sort();
         Ok(files)
     };
     virsh.ok(&["start", "disk"])?;
     let names = files()?;
-    ensure!(names.len() == 1 && names[0].len() == 64 && lock_on(&space.join(&names[0]))? == 'w', "{names:?}");
+    ensure!(
+        names.len() == 1 && names[0].len() == 64 && lock_on(&space.join(&names[0]))? == 'w',
+        "{names:?}"
+    );
     ensure!(lock_on(&image)? == '-');
     let refused = virsh.refused(&["start", "one"])?;
-    ensure!(refused.contains(&format!("Unable to open resource {}/key: No such file or directory", space.display())), "{refused}");
+    ensure!(
+        refused.contains(&format!(
+            "Unable to open resource {}/key: No such file or directory",
+            space.display()
+        )),
+        "{refused}"
+    );
     File::create(space.join("key"))?;
     virsh.ok(&["start", "one"])?;
     let refused = virsh.refused(&["start", "two"])?;
-    ensure!(refused.contains("resource busy: Lockspace resource 'key' is locked"), "{refused}");
+    ensure!(
+        refused.contains("resource busy: Lockspace resource 'key' is locked"),
+        "{refused}"
+    );
     let refused = virsh.refused(&["start", "offset"])?;
-    ensure!(refused.contains("Offset must be zero for this lock manager"), "{refused}");
+    ensure!(
+        refused.contains("Offset must be zero for this lock manager"),
+        "{refused}"
+    );
     let refused = virsh.refused(&["start", "elsewhere"])?;
-    ensure!(refused.contains("Lockspace for path /nowhere/space does not exist"), "{refused}");
+    ensure!(
+        refused.contains("Lockspace for path /nowhere/space does not exist"),
+        "{refused}"
+    );
     for name in ["two", "offset", "elsewhere"] {
         place.nothing_is_left(name)?;
     }
@@ -322,12 +446,16 @@ fn files_stand_for_images_and_for_leases_that_a_document_names() -> Result<()> {
     virsh.ok(&["resume", "disk"])?;
     ensure!(files()?.contains(&names[0]), "{:?}", files()?);
     virsh.ok(&["destroy", "disk"])?;
-    wait_until("the file of the image is gone", SOON, || files().is_ok_and(|f| f == ["key"]))
+    wait_until("the file of the image is gone", SOON, || {
+        files().is_ok_and(|f| f == ["key"])
+    })
 }
 
 #[test]
 fn a_disk_without_a_lease_is_refused_where_one_is_required() -> Result<()> {
-    let Some(place) = Place::make("auto_disk_leases = 0\n")? else { return Ok(()) };
+    let Some(place) = Place::make("auto_disk_leases = 0\n")? else {
+        return Ok(());
+    };
     let image = place.image("a")?;
     place.define("own", &disk(&image, "vda", ""))?;
     place.define("shared", &disk(&image, "vda", "<shareable/>"))?;
@@ -342,7 +470,9 @@ fn a_disk_without_a_lease_is_refused_where_one_is_required() -> Result<()> {
 
 #[test]
 fn a_medium_is_held_while_it_is_in_its_drive() -> Result<()> {
-    let Some(place) = Place::make("")? else { return Ok(()) };
+    let Some(place) = Place::make("")? else {
+        return Ok(());
+    };
     let (first, second) = (place.image("a")?, place.image("b")?);
     let images = [&*first, &*second];
     place.define("drive", &disk(&first, "fda", ""))?;
@@ -354,9 +484,16 @@ fn a_medium_is_held_while_it_is_in_its_drive() -> Result<()> {
     let insert: Vec<&str> = insert.iter().map(String::as_str).collect();
     let refused = virsh.refused(&insert)?;
     ensure!(refused.contains("is locked"), "{refused}");
-    ensure!(virsh.ok(&["domblklist", "drive"])?.contains(&*first.to_string_lossy()) && locks_on(&images)? == "ww");
+    ensure!(
+        virsh
+            .ok(&["domblklist", "drive"])?
+            .contains(&*first.to_string_lossy())
+            && locks_on(&images)? == "ww"
+    );
     virsh.ok(&["destroy", "other"])?;
-    wait_until("the image is free", SOON, || lock_on(&second).is_ok_and(|l| l == '-'))?;
+    wait_until("the image is free", SOON, || {
+        lock_on(&second).is_ok_and(|l| l == '-')
+    })?;
     virsh.ok(&insert)?;
     ensure!(locks_on(&images)? == "-w", "{}", locks_on(&images)?);
     virsh.ok(&["change-media", "drive", "fda", "--eject"])?;
@@ -366,7 +503,9 @@ fn a_medium_is_held_while_it_is_in_its_drive() -> Result<()> {
 
 #[test]
 fn a_guest_that_qemu_does_not_let_run_holds_nothing() -> Result<()> {
-    let Some(mut place) = Place::make("")? else { return Ok(()) };
+    let Some(mut place) = Place::make("")? else {
+        return Ok(());
+    };
     let fake = place.sandbox.dir().join("fake");
     fs::create_dir_all(&fake)?;
     let refusal = json!({"rules": [{"execute": "cont", "error": {"class": "GenericError", "desc": "injected refusal"}}]});
@@ -377,10 +516,15 @@ fn a_guest_that_qemu_does_not_let_run_holds_nothing() -> Result<()> {
     let refused = virsh.refused(&["start", "tame"])?;
     ensure!(refused.contains("injected refusal"), "{refused}");
     place.nothing_is_left("tame")?;
-    wait_until("the image is free", SOON, || lock_on(&image).is_ok_and(|l| l == '-'))?;
+    wait_until("the image is free", SOON, || {
+        lock_on(&image).is_ok_and(|l| l == '-')
+    })?;
     virsh.ok(&["start", "--paused", "tame"])?;
     let refused = virsh.refused(&["resume", "tame"])?;
-    ensure!(refused.contains("injected refusal") && virsh.state("tame")? == "paused", "{refused}");
+    ensure!(
+        refused.contains("injected refusal") && virsh.state("tame")? == "paused",
+        "{refused}"
+    );
     ensure!(lock_on(&image)? == '-');
     Ok(())
 }
@@ -388,15 +532,25 @@ fn a_guest_that_qemu_does_not_let_run_holds_nothing() -> Result<()> {
 #[test]
 fn what_is_asked_for_and_can_not_be_had_is_refused_at_the_start() -> Result<()> {
     for (line, words) in [
-        ("lock_manager = \"sanlock\"", "\"sanlock\" is not supported; set \"lockd\", or \"nop\""),
-        ("lock_manager = \"lockd\"", "qemu-lockd.conf:1: auto_disk_leases: expected 0 or 1"),
+        (
+            "lock_manager = \"sanlock\"",
+            "\"sanlock\" is not supported; set \"lockd\", or \"nop\"",
+        ),
+        (
+            "lock_manager = \"lockd\"",
+            "qemu-lockd.conf:1: auto_disk_leases: expected 0 or 1",
+        ),
     ] {
         let mut sandbox = Sandbox::new(daemon())?;
         let conf = sandbox.path("etc/libvirt");
         fs::create_dir_all(&conf)?;
         fs::write(conf.join("qemu.conf"), line)?;
         fs::write(conf.join("qemu-lockd.conf"), "auto_disk_leases = 3\n")?;
-        let refused = sandbox.start().err().map(|error| format!("{error:#}")).unwrap_or_default();
+        let refused = sandbox
+            .start()
+            .err()
+            .map(|error| format!("{error:#}"))
+            .unwrap_or_default();
         ensure!(refused.contains(words), "{line}: {refused}");
     }
     Ok(())

@@ -12,7 +12,8 @@ use testkit::skip::can_run_guests;
 
 use crate::grpc::{Grpc, QEMU, by_name, daemon, small};
 
-const DEVICES: &str = "<graphics type='vnc' autoport='yes' passwd='geheim'/><video><model type='vga'/></video>";
+const DEVICES: &str =
+    "<graphics type='vnc' autoport='yes' passwd='geheim'/><video><model type='vga'/></video>";
 /// What every server of VNC says first.
 const GREETING: &[u8] = b"RFB 003.008\n";
 /// What a server says next of which no password is wanted: one way, "none".
@@ -27,7 +28,8 @@ async fn started() -> Result<Option<(Sandbox, Grpc)>> {
     fs::write(&disk, b"0123456789abcdef".repeat(64))?;
     let disk = "<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='/var/lib/libvirt/raw'/><target dev='vda' bus='virtio'/></disk>";
     let grpc = Grpc::of(&sandbox).await?;
-    let guest = small("seen", Path::new(QEMU), "").replacen("<memballoon", &format!("{disk}{DEVICES}<memballoon"), 1);
+    let guest =
+        small("seen", Path::new(QEMU), "").replacen("<memballoon", &format!("{disk}{DEVICES}<memballoon"), 1);
     grpc.define(&guest).await?;
     grpc.start("seen").await?;
     Ok(Some((sandbox, grpc)))
@@ -35,60 +37,129 @@ async fn started() -> Result<Option<(Sandbox, Grpc)>> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn screens_memory_and_disks_are_seen() -> Result<()> {
-    let Some((sandbox, grpc)) = started().await? else { return Ok(()) };
+    let Some((sandbox, grpc)) = started().await? else {
+        return Ok(());
+    };
     let domain = || by_name("seen");
     let mut consoles = pb::consoles_client::ConsolesClient::new(grpc.channel());
-    let mut picture = consoles.screenshot(pb::ScreenshotRequest { domain: domain(), screen: 0 }).await?.into_inner();
+    let mut picture = consoles
+        .screenshot(pb::ScreenshotRequest {
+            domain: domain(),
+            screen: 0,
+        })
+        .await?
+        .into_inner();
     let first = picture.message().await?.context("no picture")?;
     assert_eq!((first.mime_type.as_str(), first.data.len()), ("image/png", 0));
     let mut bytes = Vec::new();
     while let Some(next) = picture.message().await? {
         bytes.extend_from_slice(&next.data);
     }
-    ensure!(bytes.starts_with(b"\x89PNG\r\n\x1a\n") && bytes.ends_with(b"IEND\xaeB`\x82"), "no whole picture: {} bytes", bytes.len());
-    let refused = consoles.screenshot(pb::ScreenshotRequest { domain: domain(), screen: 1 }).await.err().context("a second screen")?;
+    ensure!(
+        bytes.starts_with(b"\x89PNG\r\n\x1a\n") && bytes.ends_with(b"IEND\xaeB`\x82"),
+        "no whole picture: {} bytes",
+        bytes.len()
+    );
+    let refused = consoles
+        .screenshot(pb::ScreenshotRequest {
+            domain: domain(),
+            screen: 1,
+        })
+        .await
+        .err()
+        .context("a second screen")?;
     assert!(refused.message().contains("no such screen ID"), "{refused}");
 
     let mut devices = grpc.devices();
     // Where the CPU begins, in firmware: a far jump.
-    let request = pb::PeekMemoryRequest { domain: domain(), address: 0xffff_fff0, size: 1, physical: true };
+    let request = pb::PeekMemoryRequest {
+        domain: domain(),
+        address: 0xffff_fff0,
+        size: 1,
+        physical: true,
+    };
     assert_eq!(devices.peek_memory(request).await?.into_inner().data, [0xea]);
     let mut peek = async |disk: &str, offset, size| {
-        let request = pb::PeekDiskRequest { domain: domain(), disk: disk.to_owned(), offset, size };
-        devices.peek_disk(request).await.map(|answer| answer.into_inner().data)
+        let request = pb::PeekDiskRequest {
+            domain: domain(),
+            disk: disk.to_owned(),
+            offset,
+            size,
+        };
+        devices
+            .peek_disk(request)
+            .await
+            .map(|answer| answer.into_inner().data)
     };
     assert_eq!(peek("vda", 10, 8).await?, b"abcdef01");
-    assert!(peek("vda", 1020, 8).await.unwrap_err().message().contains("has only 4 bytes available"));
-    assert!(peek("vdb", 0, 8).await.unwrap_err().message().contains("disk 'vdb' not found in domain"));
-    let errors = grpc.devices().list_disk_errors(pb::ListDiskErrorsRequest { domain: domain() }).await?.into_inner();
+    assert!(
+        peek("vda", 1020, 8)
+            .await
+            .unwrap_err()
+            .message()
+            .contains("has only 4 bytes available")
+    );
+    assert!(
+        peek("vdb", 0, 8)
+            .await
+            .unwrap_err()
+            .message()
+            .contains("disk 'vdb' not found in domain")
+    );
+    let errors = grpc
+        .devices()
+        .list_disk_errors(pb::ListDiskErrorsRequest { domain: domain() })
+        .await?
+        .into_inner();
     assert_eq!((errors.disks, errors.errors.len()), (1, 0));
-    let left = fs::read_dir(sandbox.path("/var/lib/libvirt/qemu/domain-1-seen"))?.flatten().map(|entry| entry.file_name());
-    let left: Vec<_> =
-        left.filter(|name| name.to_string_lossy().contains('.') && name != "master-key.aes" && name != "monitor.sock").collect();
+    let left = fs::read_dir(sandbox.path("/var/lib/libvirt/qemu/domain-1-seen"))?
+        .flatten()
+        .map(|entry| entry.file_name());
+    let left: Vec<_> = left
+        .filter(|name| {
+            name.to_string_lossy().contains('.') && name != "master-key.aes" && name != "monitor.sock"
+        })
+        .collect();
     assert!(left.is_empty(), "{left:?}");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_display_is_opened_with_and_without_its_password() -> Result<()> {
-    let Some((_sandbox, grpc)) = started().await? else { return Ok(()) };
+    let Some((_sandbox, grpc)) = started().await? else {
+        return Ok(());
+    };
     for skip in [false, true] {
         let (to_display, messages) = tokio::sync::mpsc::channel(4);
-        let open = pb::open_display_request::Open { domain: by_name("seen"), index: 0, skip_authentication: skip };
-        to_display.send(pb::OpenDisplayRequest { message: Some(Message::Open(open)) }).await?;
+        let open = pb::open_display_request::Open {
+            domain: by_name("seen"),
+            index: 0,
+            skip_authentication: skip,
+        };
+        to_display
+            .send(pb::OpenDisplayRequest {
+                message: Some(Message::Open(open)),
+            })
+            .await?;
         let requests = tokio_stream::wrappers::ReceiverStream::new(messages);
         let mut consoles = pb::consoles_client::ConsolesClient::new(grpc.channel());
         let mut answers = consoles.open_display(requests).await?.into_inner();
         let mut said = Vec::new();
         let mut read = async |length: usize| -> Result<Vec<u8>> {
             while said.len() < length {
-                let next = tokio::time::timeout(Duration::from_secs(20), answers.next()).await?.context("the display hung up")??;
+                let next = tokio::time::timeout(Duration::from_secs(20), answers.next())
+                    .await?
+                    .context("the display hung up")??;
                 said.extend_from_slice(&next.data);
             }
             Ok(said.drain(..length).collect())
         };
         assert_eq!(read(GREETING.len()).await?, GREETING);
-        to_display.send(pb::OpenDisplayRequest { message: Some(Message::Data(GREETING.into())) }).await?;
+        to_display
+            .send(pb::OpenDisplayRequest {
+                message: Some(Message::Data(GREETING.into())),
+            })
+            .await?;
         assert_eq!(read(2).await? == NO_PASSWORD, skip);
     }
     Ok(())

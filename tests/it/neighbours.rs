@@ -29,7 +29,10 @@ const DOCUMENTS: [(&str, &str); 5] = [
         "<pool type='dir'><name>p</name><uuid>22222222-2222-2222-2222-222222222222</uuid>\
          <target><path>/var/lib/libvirt/pool</path></target></pool>",
     ),
-    ("vol.xml", "<volume><name>v</name><capacity unit='MiB'>8</capacity><target><format type='raw'/></target></volume>"),
+    (
+        "vol.xml",
+        "<volume><name>v</name><capacity unit='MiB'>8</capacity><target><format type='raw'/></target></volume>",
+    ),
     (
         "secret.xml",
         "<secret ephemeral='no' private='no'><uuid>33333333-3333-3333-3333-333333333333</uuid>\
@@ -135,7 +138,16 @@ const COMMANDS: [(&str, &[&str]); 6] = [
             "nwfilter-undefine f",
         ],
     ),
-    ("interface", &["iface-list", "iface-list --all", "iface-dumpxml lo", "iface-mac lo", "iface-name 00:00:00:00:00:01"]),
+    (
+        "interface",
+        &[
+            "iface-list",
+            "iface-list --all",
+            "iface-dumpxml lo",
+            "iface-mac lo",
+            "iface-name 00:00:00:00:00:01",
+        ],
+    ),
 ];
 
 /// Our daemon with a neighbour, and a directory of documents.
@@ -154,16 +166,25 @@ fn with_neighbour() -> Result<Option<(Sandbox, Neighbour, PathBuf)>> {
 
 fn run(virsh: &Virsh, command: &str, documents: &Path) -> Result<Answer> {
     let command = command.replace('@', &documents.to_string_lossy());
-    let words: Vec<String> = command.split(' ').map(|word| word.replace('\u{a0}', " ")).collect();
+    let words: Vec<String> = command
+        .split(' ')
+        .map(|word| word.replace('\u{a0}', " "))
+        .collect();
     virsh.run(&words.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
 fn transcript(virsh: &Virsh, commands: &[&str], documents: &Path) -> Result<String> {
     let mut text = String::new();
     for command in commands {
-        let Answer { status, stdout, stderr } = run(virsh, command, documents)?;
+        let Answer {
+            status,
+            stdout,
+            stderr,
+        } = run(virsh, command, documents)?;
         // How full the file system is, changes all the time.
-        let lasting = stdout.lines().filter(|line| !line.contains("<allocation") && !line.contains("<available"));
+        let lasting = stdout
+            .lines()
+            .filter(|line| !line.contains("<allocation") && !line.contains("<available"));
         let stdout: String = lasting.map(|line| format!("{line}\n")).collect();
         text += &format!("{command}: {status:?}\n{stdout}{stderr}\n");
     }
@@ -172,16 +193,25 @@ fn transcript(virsh: &Virsh, commands: &[&str], documents: &Path) -> Result<Stri
 
 #[test]
 fn commands_give_what_the_neighbour_itself_gives() -> Result<()> {
-    let Some((sandbox, neighbour, documents)) = with_neighbour()? else { return Ok(()) };
+    let Some((sandbox, neighbour, documents)) = with_neighbour()? else {
+        return Ok(());
+    };
     for (driver, commands) in COMMANDS {
         let theirs = transcript(&neighbour.virsh(driver), commands, &documents)?;
         let ours = transcript(&sandbox.virsh(), commands, &documents)?;
         // A driver that is not installed cannot be opened there; here the other drivers go on.
         if theirs.contains("no connection driver available") {
-            ensure!(ours.contains("this function is not supported by the connection driver"), "{ours}");
+            ensure!(
+                ours.contains("this function is not supported by the connection driver"),
+                "{ours}"
+            );
             continue;
         }
-        ensure!(ours == theirs, "{driver} {}", testkit::golden::difference(&theirs, &ours));
+        ensure!(
+            ours == theirs,
+            "{driver} {}",
+            testkit::golden::difference(&theirs, &ours)
+        );
         ensure!(theirs.contains("Some(0)"), "{theirs}");
     }
     Ok(())
@@ -190,7 +220,9 @@ fn commands_give_what_the_neighbour_itself_gives() -> Result<()> {
 #[test]
 fn a_volume_goes_up_and_down_with_its_holes() -> Result<()> {
     const SIZE: usize = 64 << 20;
-    let Some((sandbox, _neighbour, documents)) = with_neighbour()? else { return Ok(()) };
+    let Some((sandbox, _neighbour, documents)) = with_neighbour()? else {
+        return Ok(());
+    };
     let mut data = vec![0; SIZE];
     for start in [0, 20 << 20, SIZE - (3 << 20)] {
         for (index, byte) in data[start..start + (3 << 20)].iter_mut().enumerate() {
@@ -200,19 +232,33 @@ fn a_volume_goes_up_and_down_with_its_holes() -> Result<()> {
     let (up, down) = (documents.join("up"), documents.join("down"));
     sparse(&up, &data)?;
     let virsh = sandbox.virsh();
-    for command in ["pool-define @/pool.xml", "pool-build p", "pool-start p", "vol-create-as p big 64M --allocation 0"] {
+    for command in [
+        "pool-define @/pool.xml",
+        "pool-build p",
+        "pool-start p",
+        "vol-create-as p big 64M --allocation 0",
+    ] {
         ensure!(run(&virsh, command, &documents)?.success(), "{command}");
     }
     for holes in ["", " --sparse"] {
-        let commands = [format!("vol-upload big @/up p{holes}"), format!("vol-download big @/down p{holes}")];
+        let commands = [
+            format!("vol-upload big @/up p{holes}"),
+            format!("vol-download big @/down p{holes}"),
+        ];
         for command in commands {
             let answer = run(&virsh, &command, &documents)?;
             ensure!(answer.success(), "{command}: {}", answer.stderr);
         }
-        ensure!(fs::read(&down)? == data, "what came down is not what went up{holes}");
+        ensure!(
+            fs::read(&down)? == data,
+            "what came down is not what went up{holes}"
+        );
     }
     let blocks = fs::metadata(&down)?.blocks() * 512;
-    ensure!(blocks < 32 << 20, "{blocks} bytes are allocated: the holes are lost");
+    ensure!(
+        blocks < 32 << 20,
+        "{blocks} bytes are allocated: the holes are lost"
+    );
     Ok(())
 }
 
@@ -232,13 +278,26 @@ fn sparse(path: &Path, data: &[u8]) -> Result<()> {
 #[test]
 #[expect(clippy::disallowed_methods, reason = "there is no runtime here")]
 fn events_are_those_of_the_neighbour_and_go_on_after_its_restart() -> Result<()> {
-    let Some((sandbox, mut neighbour, documents)) = with_neighbour()? else { return Ok(()) };
+    let Some((sandbox, mut neighbour, documents)) = with_neighbour()? else {
+        return Ok(());
+    };
     let cases: [(&str, &[&str], &[&str]); 3] = [
-        ("network", &["net-event", "--event", "lifecycle"], &["net-define @/net.xml", "net-undefine n"]),
+        (
+            "network",
+            &["net-event", "--event", "lifecycle"],
+            &["net-define @/net.xml", "net-undefine n"],
+        ),
         (
             "storage",
             &["pool-event", "--event", "lifecycle"],
-            &["pool-define @/pool.xml", "pool-build p", "pool-start p", "pool-refresh p", "pool-destroy p", "pool-undefine p"],
+            &[
+                "pool-define @/pool.xml",
+                "pool-build p",
+                "pool-start p",
+                "pool-refresh p",
+                "pool-destroy p",
+                "pool-undefine p",
+            ],
         ),
         (
             "secret",
@@ -260,15 +319,23 @@ fn events_are_those_of_the_neighbour_and_go_on_after_its_restart() -> Result<()>
             for command in change {
                 ensure!(run(&sandbox.virsh(), command, &documents)?.success(), "{command}");
             }
-            let [ours, theirs] = listeners.map(|listener| listener.join().map_err(|_| anyhow::anyhow!("a listener panicked")));
+            let [ours, theirs] = listeners.map(|listener| {
+                listener
+                    .join()
+                    .map_err(|_| anyhow::anyhow!("a listener panicked"))
+            });
             Ok((ours??, theirs??))
         })?;
-        ensure!((&ours.stdout, &ours.stderr) == (&theirs.stdout, &theirs.stderr), "{ours:?} instead of {theirs:?}");
+        ensure!(
+            (&ours.stdout, &ours.stderr) == (&theirs.stdout, &theirs.stderr),
+            "{ours:?} instead of {theirs:?}"
+        );
         ensure!(ours.stdout.contains("event '"), "{ours:?}");
     }
     let virsh = sandbox.virsh();
     let heard = std::thread::scope(|scope| -> Result<_> {
-        let listener = scope.spawn(|| virsh.run(&["net-event", "--event", "lifecycle", "--loop", "--timeout", "9"]));
+        let listener =
+            scope.spawn(|| virsh.run(&["net-event", "--event", "lifecycle", "--loop", "--timeout", "9"]));
         std::thread::sleep(Duration::from_millis(1000));
         neighbour.kill()?;
         neighbour.start()?;
@@ -277,9 +344,14 @@ fn events_are_those_of_the_neighbour_and_go_on_after_its_restart() -> Result<()>
         for command in ["net-define @/net.xml", "net-undefine n"] {
             ensure!(run(&sandbox.virsh(), command, &documents)?.success(), "{command}");
         }
-        listener.join().map_err(|_| anyhow::anyhow!("a listener panicked"))?
+        listener
+            .join()
+            .map_err(|_| anyhow::anyhow!("a listener panicked"))?
     })?;
-    ensure!(heard.stdout.contains("Defined") && heard.stdout.contains("Undefined"), "{heard:?}");
+    ensure!(
+        heard.stdout.contains("Defined") && heard.stdout.contains("Undefined"),
+        "{heard:?}"
+    );
     Ok(())
 }
 
@@ -327,10 +399,14 @@ const READS: &[(&str, &[&str])] = &[
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_six_daemons_one_that_is_stopped_or_killed_hurts_its_own_calls_only() -> Result<()> {
     let sandbox = Sandbox::started(daemon())?;
-    let Some(mut neighbour) = Neighbour::modular(&sandbox)? else { return Ok(()) };
+    let Some(mut neighbour) = Neighbour::modular(&sandbox)? else {
+        return Ok(());
+    };
     sandbox.virsh().define(&small("own", Path::new(QEMU), ""))?;
     let until = Instant::now() + Duration::from_secs(6);
-    let own: Vec<_> = (0..4).map(|_| tokio::spawn(read_own(sandbox.socket(), until))).collect();
+    let own: Vec<_> = (0..4)
+        .map(|_| tokio::spawn(read_own(sandbox.socket(), until)))
+        .collect();
     let (uri, socket) = (sandbox.uri(), sandbox.socket());
     let work = tokio::task::spawn_blocking(move || -> Result<()> {
         for (driver, _) in READS {
@@ -339,9 +415,15 @@ async fn of_six_daemons_one_that_is_stopped_or_killed_hurts_its_own_calls_only()
             neighbour.kill_one(driver)?;
             others_answer(&uri, driver)?;
             let (_, read) = READS.iter().find(|(name, _)| name == driver).context("no read")?;
-            ensure!(!Virsh::new(&uri).run(read)?.success(), "{driver} answers without its daemon at {}", socket.display());
+            ensure!(
+                !Virsh::new(&uri).run(read)?.success(),
+                "{driver} answers without its daemon at {}",
+                socket.display()
+            );
             neighbour.start()?;
-            Virsh::new(&uri).ok(read).with_context(|| format!("{driver} after its daemon's restart"))?;
+            Virsh::new(&uri)
+                .ok(read)
+                .with_context(|| format!("{driver} after its daemon's restart"))?;
         }
         Ok(())
     });
@@ -355,19 +437,27 @@ async fn of_six_daemons_one_that_is_stopped_or_killed_hurts_its_own_calls_only()
 
 fn others_answer(uri: &str, gone: &str) -> Result<()> {
     for (driver, read) in READS.iter().filter(|(driver, _)| *driver != gone) {
-        Virsh::new(uri).ok(read).with_context(|| format!("{driver} while {gone} is away"))?;
+        Virsh::new(uri)
+            .ok(read)
+            .with_context(|| format!("{driver} while {gone} is away"))?;
     }
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_neighbour_that_is_stopped_or_killed_is_noticed_by_nobody_else() -> Result<()> {
-    let Some((sandbox, mut neighbour, _)) = with_neighbour()? else { return Ok(()) };
+    let Some((sandbox, mut neighbour, _)) = with_neighbour()? else {
+        return Ok(());
+    };
     sandbox.virsh().define(&small("own", Path::new(QEMU), ""))?;
     let until = Instant::now() + Duration::from_secs(8);
     let socket = sandbox.socket();
-    let own: Vec<_> = (0..4).map(|_| tokio::spawn(read_own(socket.clone(), until))).collect();
-    let theirs: Vec<_> = (0..4).map(|_| tokio::spawn(read_theirs(socket.clone(), until))).collect();
+    let own: Vec<_> = (0..4)
+        .map(|_| tokio::spawn(read_own(socket.clone(), until)))
+        .collect();
+    let theirs: Vec<_> = (0..4)
+        .map(|_| tokio::spawn(read_theirs(socket.clone(), until)))
+        .collect();
     for signal in [Signal::SIGSTOP, Signal::SIGCONT] {
         tokio::time::sleep(Duration::from_secs(2)).await;
         neighbour.signal(signal)?;
@@ -382,7 +472,10 @@ async fn a_neighbour_that_is_stopped_or_killed_is_noticed_by_nobody_else() -> Re
     }
     for reader in theirs {
         let (answered, longest) = reader.await??;
-        ensure!(answered > 0 && longest < Duration::from_secs(5), "{answered} answered, {longest:?}");
+        ensure!(
+            answered > 0 && longest < Duration::from_secs(5),
+            "{answered} answered, {longest:?}"
+        );
     }
     drop(neighbour);
     Ok(())

@@ -15,7 +15,14 @@ use wire::typed::TypedParam;
 use crate::grpc::daemon;
 
 /// Compared as they are.
-const STEADY: &[&str] = &["nodeinfo", "nodecpumap", "node-memory-tune", "nodesevinfo", "nodecpumap --pretty", "allocpages 4K 1"];
+const STEADY: &[&str] = &[
+    "nodeinfo",
+    "nodecpumap",
+    "node-memory-tune",
+    "nodesevinfo",
+    "nodecpumap --pretty",
+    "allocpages 4K 1",
+];
 /// Compared but for the numbers, which change all the time.
 const VOLATILE: &[&str] = &[
     "nodecpustats",
@@ -46,13 +53,21 @@ const REFUSED: &[&str] = &[
 ];
 
 fn both() -> Result<Option<(Sandbox, Sandbox)>> {
-    let Some(theirs) = reference()? else { return Ok(None) };
+    let Some(theirs) = reference()? else {
+        return Ok(None);
+    };
     Ok(Some((Sandbox::started(daemon())?, theirs)))
 }
 
 fn masked(text: &str) -> String {
     let words = text.split(' ').filter(|word| !word.is_empty());
-    let mask = |word: &str| if word.contains(|c: char| c.is_ascii_digit()) { "N".to_owned() } else { word.to_owned() };
+    let mask = |word: &str| {
+        if word.contains(|c: char| c.is_ascii_digit()) {
+            "N".to_owned()
+        } else {
+            word.to_owned()
+        }
+    };
     words.map(mask).collect::<Vec<_>>().join(" ")
 }
 
@@ -61,13 +76,22 @@ fn answer(sandbox: &Sandbox, command: &str, volatile: bool) -> Result<String> {
     let words: Vec<&str> = command.split(' ').collect();
     let answer = sandbox.virsh().run(&words)?;
     let text = format!("{}\n{}", answer.stdout, answer.stderr);
-    let lines = text.lines().map(|line| if volatile { masked(line) } else { line.to_owned() });
-    Ok(format!("## {command}: {:?}\n{}\n", answer.status, lines.collect::<Vec<_>>().join("\n")))
+    let lines = text
+        .lines()
+        .map(|line| if volatile { masked(line) } else { line.to_owned() });
+    Ok(format!(
+        "## {command}: {:?}\n{}\n",
+        answer.status,
+        lines.collect::<Vec<_>>().join("\n")
+    ))
 }
 
 fn same(ours: &Sandbox, theirs: &Sandbox, commands: &[&str], volatile: bool) -> Result<()> {
     for command in commands {
-        let (got, wanted) = (answer(ours, command, volatile)?, answer(theirs, command, volatile)?);
+        let (got, wanted) = (
+            answer(ours, command, volatile)?,
+            answer(theirs, command, volatile)?,
+        );
         ensure!(got == wanted, "{}", difference(&wanted, &got));
     }
     Ok(())
@@ -75,7 +99,9 @@ fn same(ours: &Sandbox, theirs: &Sandbox, commands: &[&str], volatile: bool) -> 
 
 #[test]
 fn virsh_is_told_of_the_host_as_by_libvirt() -> Result<()> {
-    let Some((ours, theirs)) = both()? else { return Ok(()) };
+    let Some((ours, theirs)) = both()? else {
+        return Ok(());
+    };
     same(&ours, &theirs, STEADY, false)?;
     same(&ours, &theirs, VOLATILE, true)?;
     same(&ours, &theirs, REFUSED, false)?;
@@ -106,7 +132,9 @@ macro_rules! tell {
 
 /// What no client library lets through reaches the daemon by raw calls.
 async fn refusals(socket: PathBuf) -> Result<String> {
-    let mut client = Client::open(&socket, "qemu:///system").await.with_context(|| socket.display().to_string())?;
+    let mut client = Client::open(&socket, "qemu:///system")
+        .await
+        .with_context(|| socket.display().to_string())?;
     let (reads, pages) = (of_reading(&mut client).await?, of_pages(&mut client).await?);
     Ok(reads + &pages + &of_settings(&mut client).await?)
 }
@@ -141,7 +169,12 @@ async fn of_reading(client: &mut Client) -> Result<String> {
 
 async fn of_pages(client: &mut Client) -> Result<String> {
     let mut out = String::new();
-    let pages = |pages: Vec<u32>, start_cell, cell_count| NodeGetFreePages { pages: pages.into(), start_cell, cell_count, flags: 0 };
+    let pages = |pages: Vec<u32>, start_cell, cell_count| NodeGetFreePages {
+        pages: pages.into(),
+        start_cell,
+        cell_count,
+        flags: 0,
+    };
     let alloc = |sizes: Vec<u32>, start_cell, cell_count, flags| NodeAllocPages {
         page_counts: sizes.iter().map(|_| 0).collect::<Vec<_>>().into(),
         page_sizes: sizes.into(),
@@ -173,8 +206,15 @@ async fn of_pages(client: &mut Client) -> Result<String> {
 
 async fn of_settings(client: &mut Client) -> Result<String> {
     let mut out = String::new();
-    let set = |params: Vec<TypedParam>, flags| NodeSetMemoryParameters { params: params.into(), flags };
-    let asleep = |target, flags| NodeSuspendForDuration { target, duration: 1, flags };
+    let set = |params: Vec<TypedParam>, flags| NodeSetMemoryParameters {
+        params: params.into(),
+        flags,
+    };
+    let asleep = |target, flags| NodeSuspendForDuration {
+        target,
+        duration: 1,
+        flags,
+    };
     tell! { client, out,
         NodeGetMemoryParameters { nparams: 0, flags: 4 },
         NodeGetMemoryParameters { nparams: 64, flags: 0 },
@@ -206,7 +246,9 @@ fn readers(sandbox: &Sandbox) -> PathBuf {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn arguments_are_refused_with_libvirts_words_and_numbers() -> Result<()> {
-    let Some((ours, theirs)) = both()? else { return Ok(()) };
+    let Some((ours, theirs)) = both()? else {
+        return Ok(());
+    };
     for socket in [Sandbox::socket, readers] {
         let (got, wanted) = (refusals(socket(&ours)).await?, refusals(socket(&theirs)).await?);
         ensure!(got == wanted, "{}", difference(&wanted, &got));

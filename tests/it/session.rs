@@ -32,10 +32,16 @@ struct User {
 
 impl User {
     fn new() -> Result<Self> {
-        let user = Self { home: tempfile::tempdir()?, daemons: Vec::new() };
+        let user = Self {
+            home: tempfile::tempdir()?,
+            daemons: Vec::new(),
+        };
         fs::create_dir_all(user.path("config/libvirt"))?;
         fs::create_dir_all(user.path("pool"))?;
-        fs::write(user.path("config/libvirt/qemu.conf"), "security_driver = \"none\"\nstdio_handler = \"file\"\n")?;
+        fs::write(
+            user.path("config/libvirt/qemu.conf"),
+            "security_driver = \"none\"\nstdio_handler = \"file\"\n",
+        )?;
         Ok(user)
     }
 
@@ -46,19 +52,32 @@ impl User {
     /// A command as nobody's root: a user like any other, who owns what this process owns.
     fn command(&self, program: &Path) -> Command {
         let mut command = Command::new("unshare");
-        command.args(["--user", "--map-user=1000", "--map-group=1000"]).arg(program);
-        let dirs = [("HOME", "home"), ("XDG_RUNTIME_DIR", "run"), ("XDG_CONFIG_HOME", "config"), ("XDG_CACHE_HOME", "cache")];
-        command.envs(dirs.map(|(name, dir)| (name, self.path(dir)))).env("XDG_DATA_HOME", self.path("data")).stdin(Stdio::null());
+        command
+            .args(["--user", "--map-user=1000", "--map-group=1000"])
+            .arg(program);
+        let dirs = [
+            ("HOME", "home"),
+            ("XDG_RUNTIME_DIR", "run"),
+            ("XDG_CONFIG_HOME", "config"),
+            ("XDG_CACHE_HOME", "cache"),
+        ];
+        command
+            .envs(dirs.map(|(name, dir)| (name, self.path(dir))))
+            .env("XDG_DATA_HOME", self.path("data"))
+            .stdin(Stdio::null());
         command
     }
 
     /// Starts a daemon that makes `socket`.
     fn start(&mut self, mut command: Command, socket: &str) -> Result<()> {
         let log = File::options().create(true).append(true).open(self.path("log"))?;
-        self.daemons.push(command.stdout(log.try_clone()?).stderr(log).spawn()?);
+        self.daemons
+            .push(command.stdout(log.try_clone()?).stderr(log).spawn()?);
         let socket = self.socket(socket);
-        wait_until("a socket of the user's", SOON, || UnixStream::connect(&socket).is_ok())
-            .with_context(|| fs::read_to_string(self.path("log")).unwrap_or_default())
+        wait_until("a socket of the user's", SOON, || {
+            UnixStream::connect(&socket).is_ok()
+        })
+        .with_context(|| fs::read_to_string(self.path("log")).unwrap_or_default())
     }
 
     fn socket(&self, name: &str) -> PathBuf {
@@ -66,7 +85,10 @@ impl User {
     }
 
     fn virsh(&self) -> Virsh {
-        Virsh::new(format!("qemu+unix:///session?socket={}", self.socket("virtqemud-sock").display()))
+        Virsh::new(format!(
+            "qemu+unix:///session?socket={}",
+            self.socket("virtqemud-sock").display()
+        ))
     }
 
     /// virsh with a document.
@@ -84,7 +106,10 @@ impl Drop for User {
             let _ = child.wait();
         }
         let home = self.home.path().to_string_lossy().into_owned();
-        let his = |pid: i32| fs::read(format!("/proc/{pid}/environ")).is_ok_and(|e| String::from_utf8_lossy(&e).contains(&home));
+        let his = |pid: i32| {
+            fs::read(format!("/proc/{pid}/environ"))
+                .is_ok_and(|e| String::from_utf8_lossy(&e).contains(&home))
+        };
         for pid in process::find(his) {
             let _ = process::kill_and_wait(pid);
         }
@@ -93,7 +118,9 @@ impl Drop for User {
 
 /// The drivers of the neighbour, without that of QEMU.
 fn drivers(user: &User) -> Result<Option<PathBuf>> {
-    let Some(found) = neighbour::drivers() else { return Ok(None) };
+    let Some(found) = neighbour::drivers() else {
+        return Ok(None);
+    };
     let own = user.path("drivers");
     neighbour::link_drivers(&found, &own, None)?;
     Ok(Some(own))
@@ -121,16 +148,34 @@ fn a_users_guests_use_his_own_neighbours() -> Result<()> {
 
     let virsh = user.virsh();
     assert!(virsh.ok(&["uri"])?.contains("qemu+unix:///session"));
-    virsh.ok(&["pool-define-as", "p", "dir", "--target", &user.path("pool").to_string_lossy()])?;
+    virsh.ok(&[
+        "pool-define-as",
+        "p",
+        "dir",
+        "--target",
+        &user.path("pool").to_string_lossy(),
+    ])?;
     virsh.ok(&["pool-start", "p"])?;
     user.given(&["secret-define"], SECRET)?;
-    virsh.ok(&["secret-set-value", "33333333-3333-3333-3333-333333333335", "--base64", "c2VjcmV0"])?;
+    virsh.ok(&[
+        "secret-set-value",
+        "33333333-3333-3333-3333-333333333335",
+        "--base64",
+        "c2VjcmV0",
+    ])?;
     user.given(&["vol-create", "p"], LUKS)?;
-    virsh.define(&small("mine", Path::new(QEMU), "").replacen("<memballoon", &format!("{DEVICES}<memballoon"), 1))?;
+    virsh.define(&small("mine", Path::new(QEMU), "").replacen(
+        "<memballoon",
+        &format!("{DEVICES}<memballoon"),
+        1,
+    ))?;
     virsh.ok(&["start", "mine"])?;
     assert_eq!(virsh.state("mine")?, "running");
     assert!(virsh.ok(&["domblklist", "mine"])?.contains("luks"));
-    ensure!(user.path("run/libvirt/qemu/run/mine.pid").exists(), "no PID file where a user has his");
+    ensure!(
+        user.path("run/libvirt/qemu/run/mine.pid").exists(),
+        "no PID file where a user has his"
+    );
     virsh.ok(&["destroy", "mine"])?;
     Ok(())
 }

@@ -50,9 +50,15 @@ async fn reads(grpc: &Grpc, name: &str) -> Result<Vec<(String, Duration)>> {
     let mut times = Vec::new();
     times.push(("get", median(|| async { Ok(grpc.get(name).await?) }).await?));
     times.push(("xml", median(|| async { Ok(grpc.xml(name).await?) }).await?));
-    times.push(("stats", median(|| async { Ok(grpc.stats(Some(name)).await?) }).await?));
+    times.push((
+        "stats",
+        median(|| async { Ok(grpc.stats(Some(name)).await?) }).await?,
+    ));
     times.push(("list", median(|| async { Ok(grpc.names().await?) }).await?));
-    Ok(times.into_iter().map(|(what, time)| (format!("{what} of {name}"), time)).collect())
+    Ok(times
+        .into_iter()
+        .map(|(what, time)| (format!("{what} of {name}"), time))
+        .collect())
 }
 
 async fn quick(grpc: &Grpc, name: &str, limit: Duration) -> Result<()> {
@@ -76,15 +82,23 @@ async fn a_stopped_qemu_costs_nobody_anything_and_recovers() -> Result<()> {
     }
     quick(&grpc, "a", ITSELF).await?;
     let everybody = median(|| async { Ok(grpc.stats(None).await?) }).await?;
-    ensure!(everybody < ITSELF * LOADED, "statistics of all took {everybody:?}");
+    ensure!(
+        everybody < ITSELF * LOADED,
+        "statistics of all took {everybody:?}"
+    );
     let all = grpc.stats(None).await?;
     let uuid = grpc.get("a").await?.uuid;
     assert_eq!((all.stats.len(), &all.unreachable), (5, &vec![uuid]));
     // Others are worked with meanwhile.
     grpc.resume("b").await?;
     grpc.suspend("b").await?;
-    let shown = grpc.wait("a", "shown as unreachable", SOON, |d| d.unreachable).await?;
-    ensure!(!shown.unreachable_cause.is_empty() && shown.state() == pb::State::Running, "{shown:?}");
+    let shown = grpc
+        .wait("a", "shown as unreachable", SOON, |d| d.unreachable)
+        .await?;
+    ensure!(
+        !shown.unreachable_cause.is_empty() && shown.state() == pb::State::Running,
+        "{shown:?}"
+    );
     assert!(process::alive(pid), "it was killed");
 
     // Somebody pauses it while it can't hear: it does when it can, and that is seen.
@@ -96,7 +110,9 @@ async fn a_stopped_qemu_costs_nobody_anything_and_recovers() -> Result<()> {
     quick(&grpc, "a", ITSELF).await?;
     process::signal(pid, Signal::SIGCONT);
     suspending.await??;
-    let back = grpc.wait("a", "reachable again", SOON, |d| !d.unreachable).await?;
+    let back = grpc
+        .wait("a", "reachable again", SOON, |d| !d.unreachable)
+        .await?;
     assert_eq!(back.reason(), Reason::PausedUser);
     grpc.resume("a").await?;
     Ok(())
@@ -134,7 +150,11 @@ async fn a_guest_whose_monitor_is_gone_is_kept_until_it_is_back() -> Result<()> 
         return Ok(());
     }
     let (mut sandbox, grpc) = with_guests().await?;
-    let pids: Vec<_> = ["a", "b", "c"].iter().map(|n| sandbox.guest_pid(n)).collect::<Option<_>>().context("no process")?;
+    let pids: Vec<_> = ["a", "b", "c"]
+        .iter()
+        .map(|n| sandbox.guest_pid(n))
+        .collect::<Option<_>>()
+        .context("no process")?;
     let uuid = grpc.get("a").await?.uuid;
     sandbox.kill()?;
     // Of one the monitor's socket is away, of one the pid file, of one both the file and its lock are another's.
@@ -145,9 +165,15 @@ async fn a_guest_whose_monitor_is_gone_is_kept_until_it_is_back() -> Result<()> 
     std::fs::remove_file(&pid_file)?;
     sandbox.start()?;
     let grpc = Grpc::of(&sandbox).await?;
-    let lost = grpc.wait("a", "shown as unreachable", SOON, |d| d.unreachable).await?;
+    let lost = grpc
+        .wait("a", "shown as unreachable", SOON, |d| d.unreachable)
+        .await?;
     assert_eq!((lost.state(), &lost.uuid), (pb::State::Paused, &uuid));
-    let status = grpc.resume("a").await.err().context("resumed without a monitor")?;
+    let status = grpc
+        .resume("a")
+        .await
+        .err()
+        .context("resumed without a monitor")?;
     assert_eq!(reason(&status), "UNREACHABLE", "{status:?}");
     for name in ["b", "c"] {
         let found = grpc.wait(name, "reachable", SOON, |d| !d.unreachable).await?;
@@ -156,7 +182,8 @@ async fn a_guest_whose_monitor_is_gone_is_kept_until_it_is_back() -> Result<()> 
     }
     assert!(pids.iter().all(|pid| process::alive(*pid)), "a guest was killed");
     std::fs::rename(&away, &socket)?;
-    grpc.wait("a", "reachable again", SOON, |d| !d.unreachable).await?;
+    grpc.wait("a", "reachable again", SOON, |d| !d.unreachable)
+        .await?;
     grpc.resume("a").await?;
     assert_eq!(processes(&sandbox)?.len(), 5);
     for name in ["a", "b"] {
@@ -194,7 +221,11 @@ async fn a_process_number_that_is_anothers_by_now_is_left_alone() -> Result<()> 
     let pid = sandbox.guest_pid("a").context("no process")?;
     let mut watch = grpc.watch().await?;
     grpc.suspend("a").await?;
-    let version = grpc.list(pb::ListRequest::default()).await?.version.context("no version")?;
+    let version = grpc
+        .list(pb::ListRequest::default())
+        .await?
+        .version
+        .context("no version")?;
     drop(watch);
     sandbox.kill()?;
     process::kill_and_wait(pid)?;
@@ -203,11 +234,15 @@ async fn a_process_number_that_is_anothers_by_now_is_left_alone() -> Result<()> 
     let number = stranger.id().to_string();
     let status = sandbox.path("/run/libvirt/qemu/a.xml");
     let text = std::fs::read_to_string(&status)?;
-    std::fs::write(&status, text.replace(&format!("pid='{pid}'"), &format!("pid='{number}'")))?;
+    std::fs::write(
+        &status,
+        text.replace(&format!("pid='{pid}'"), &format!("pid='{number}'")),
+    )?;
     std::fs::write(sandbox.path("/run/libvirt/qemu/a.pid"), format!("{number}\n"))?;
     sandbox.start()?;
     let grpc = Grpc::of(&sandbox).await?;
-    grpc.wait("a", "its end noticed", SOON, |d| d.state() == pb::State::Shutoff).await?;
+    grpc.wait("a", "its end noticed", SOON, |d| d.state() == pb::State::Shutoff)
+        .await?;
     let lives = process::alive(stranger.id().cast_signed());
     stranger.kill()?;
     stranger.wait()?;
@@ -225,14 +260,19 @@ async fn who_ended_while_the_daemon_was_away_is_told_of_once() -> Result<()> {
         return Ok(());
     }
     let (mut sandbox, grpc) = with_guests().await?;
-    let version = grpc.list(pb::ListRequest::default()).await?.version.context("no version")?;
+    let version = grpc
+        .list(pb::ListRequest::default())
+        .await?
+        .version
+        .context("no version")?;
     let pid = |sandbox: &Sandbox, name: &str| sandbox.guest_pid(name).context("no process");
     let (a, b) = (pid(&sandbox, "a")?, pid(&sandbox, "b")?);
     sandbox.kill()?;
     process::kill_and_wait(a)?;
     sandbox.start()?;
     let grpc = Grpc::of(&sandbox).await?;
-    grpc.wait("a", "its end noticed", SOON, |d| d.state() == pb::State::Shutoff).await?;
+    grpc.wait("a", "its end noticed", SOON, |d| d.state() == pb::State::Shutoff)
+        .await?;
     let mut watch = grpc.watch_since(version).await?;
     watch.expect(&["stopped/5"]).await?;
     // Neither told again, nor forgotten, by the next daemons.
@@ -248,7 +288,10 @@ async fn who_ended_while_the_daemon_was_away_is_told_of_once() -> Result<()> {
     process::kill_and_wait(b)?;
     watch.expect(&["stopped/5"]).await?;
     assert_eq!(grpc.state("b").await?, Reason::ShutoffCrashed);
-    let request = pb::GetRequest { domain: by_name("nobody"), ..Default::default() };
+    let request = pb::GetRequest {
+        domain: by_name("nobody"),
+        ..Default::default()
+    };
     refused(grpc.domains().get(request).await, Code::NotFound, "NO_DOMAIN")?;
     Ok(())
 }

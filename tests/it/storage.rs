@@ -28,7 +28,9 @@ fn place() -> Result<Option<(Sandbox, Neighbour)>> {
         return Ok(None);
     }
     let sandbox = Sandbox::started(daemon())?;
-    let Some(neighbour) = Neighbour::beside(&sandbox)? else { return Ok(None) };
+    let Some(neighbour) = Neighbour::beside(&sandbox)? else {
+        return Ok(None);
+    };
     furnish(&sandbox, &neighbour)?;
     luks_by_pool(&sandbox, &neighbour)?;
     Ok(Some((sandbox, neighbour)))
@@ -50,8 +52,21 @@ pub(crate) fn luks_by_pool(sandbox: &Sandbox, neighbour: &Neighbour) -> Result<(
 /// The same image, of which the pool does not know: libvirtd with the storage driver alone can't read one that has secrets.
 pub(crate) fn luks_by_hand(sandbox: &Sandbox, _: &Neighbour) -> Result<()> {
     let file = sandbox.path("/var/lib/libvirt/pool/luks");
-    let secret = ["create", "-q", "--object", "secret,id=s,data=secret", "-f", "luks", "-o", "key-secret=s"];
-    let status = Command::new("qemu-img").args(secret).arg(file).arg("4M").status()?;
+    let secret = [
+        "create",
+        "-q",
+        "--object",
+        "secret,id=s,data=secret",
+        "-f",
+        "luks",
+        "-o",
+        "key-secret=s",
+    ];
+    let status = Command::new("qemu-img")
+        .args(secret)
+        .arg(file)
+        .arg("4M")
+        .status()?;
     ensure!(status.success(), "qemu-img failed");
     Ok(())
 }
@@ -67,7 +82,14 @@ pub(crate) fn furnish(sandbox: &Sandbox, neighbour: &Neighbour) -> Result<()> {
     storage.ok(&["vol-create-as", "p", "cow", "4M", "--format", "qcow2"])?;
     document(sandbox, &secrets, &["secret-define"], SECRET)?;
     document(sandbox, &secrets, &["secret-define"], EMPTY_SECRET)?;
-    secrets.ok(&["secret-set-value", "33333333-3333-3333-3333-333333333333", "--base64", "c2VjcmV0"]).map(drop)
+    secrets
+        .ok(&[
+            "secret-set-value",
+            "33333333-3333-3333-3333-333333333333",
+            "--base64",
+            "c2VjcmV0",
+        ])
+        .map(drop)
 }
 
 fn guest(name: &str) -> String {
@@ -76,7 +98,9 @@ fn guest(name: &str) -> String {
 
 /// A run leaves nothing in its directories.
 pub(crate) fn nothing_left(sandbox: &Sandbox) -> Result<()> {
-    let left = fs::read_dir(sandbox.path("/var/lib/libvirt/qemu"))?.flatten().map(|e| e.file_name().display().to_string());
+    let left = fs::read_dir(sandbox.path("/var/lib/libvirt/qemu"))?
+        .flatten()
+        .map(|e| e.file_name().display().to_string());
     let left: Vec<_> = left.filter(|name| name.starts_with("domain-")).collect();
     ensure!(left.is_empty(), "left: {left:?}");
     Ok(())
@@ -84,24 +108,47 @@ pub(crate) fn nothing_left(sandbox: &Sandbox) -> Result<()> {
 
 #[test]
 fn volumes_and_secrets_are_found_at_each_start() -> Result<()> {
-    let Some((mut sandbox, _neighbour)) = place()? else { return Ok(()) };
+    let Some((mut sandbox, _neighbour)) = place()? else {
+        return Ok(());
+    };
     let virsh = sandbox.virsh();
     virsh.define(&guest("g"))?;
     virsh.ok(&["start", "g"])?;
     let listed = virsh.ok(&["domblklist", "g"])?;
-    let listed: Vec<Vec<&str>> = listed.lines().map(|line| line.split_whitespace().collect()).collect();
-    ensure!([["vda", "raw"], ["vdb", "cow"], ["vdc", "luks"]].iter().all(|disk| listed.contains(&disk.to_vec())), "{listed:?}");
+    let listed: Vec<Vec<&str>> = listed
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    ensure!(
+        [["vda", "raw"], ["vdb", "cow"], ["vdc", "luks"]]
+            .iter()
+            .all(|disk| listed.contains(&disk.to_vec())),
+        "{listed:?}"
+    );
     let status = fs::read_to_string(sandbox.path("/run/libvirt/qemu/g.xml"))?;
-    ensure!(status.contains("volume='cow' actualType='file' file='/var/lib/libvirt/pool/cow' index="), "{status}");
+    ensure!(
+        status.contains("volume='cow' actualType='file' file='/var/lib/libvirt/pool/cow' index="),
+        "{status}"
+    );
     let live = virsh.ok(&["dumpxml", "g"])?;
-    ensure!(!live.contains("actualType") && live.contains("<driver name='qemu' type='qcow2'/>"), "{live}");
+    ensure!(
+        !live.contains("actualType") && live.contains("<driver name='qemu' type='qcow2'/>"),
+        "{live}"
+    );
     // QEMU has opened what only the secret opens, and nobody has written the secret down.
     let log = fs::read_to_string(sandbox.path("/var/log/libvirt/qemu/g.log"))?;
-    ensure!(log.contains("\"driver\":\"luks\",\"key-secret\":\"libvirt-1-format-encryption-secret0\""), "{log}");
+    ensure!(
+        log.contains("\"driver\":\"luks\",\"key-secret\":\"libvirt-1-format-encryption-secret0\""),
+        "{log}"
+    );
     for text in [&log, &sandbox.log(), &status] {
         ensure!(!text.contains("c2VjcmV0"), "{text}");
     }
-    ensure!(virsh.ok(&["domblkinfo", "g", "vda", "--human"])?.contains("4.000 MiB"));
+    ensure!(
+        virsh
+            .ok(&["domblkinfo", "g", "vda", "--human"])?
+            .contains("4.000 MiB")
+    );
     sandbox.kill()?;
     sandbox.start()?;
     assert_eq!(sandbox.virsh().ok(&["dumpxml", "g"])?, live);
@@ -111,14 +158,32 @@ fn volumes_and_secrets_are_found_at_each_start() -> Result<()> {
 
 #[test]
 fn what_is_missing_is_told_as_its_daemon_tells_it() -> Result<()> {
-    let Some((sandbox, mut neighbour)) = place()? else { return Ok(()) };
+    let Some((sandbox, mut neighbour)) = place()? else {
+        return Ok(());
+    };
     let virsh = sandbox.virsh();
     // What is changed in the document, into what, and what is said then.
     let cases = [
-        ("pool='p' volume='raw'", "pool='none' volume='raw'", "Storage pool not found: no storage pool with matching name 'none'"),
-        ("volume='raw'", "volume='none'", "Storage volume not found: no storage vol with matching name 'none'"),
-        ("-333333333333'", "-333333333335'", "Secret not found: no secret with matching uuid '33333333-3333-3333-3333-333333333335'"),
-        ("-333333333333'", "-333333333334'", "Secret not found: secret '33333333-3333-3333-3333-333333333334' does not have a value"),
+        (
+            "pool='p' volume='raw'",
+            "pool='none' volume='raw'",
+            "Storage pool not found: no storage pool with matching name 'none'",
+        ),
+        (
+            "volume='raw'",
+            "volume='none'",
+            "Storage volume not found: no storage vol with matching name 'none'",
+        ),
+        (
+            "-333333333333'",
+            "-333333333335'",
+            "Secret not found: no secret with matching uuid '33333333-3333-3333-3333-333333333335'",
+        ),
+        (
+            "-333333333333'",
+            "-333333333334'",
+            "Secret not found: secret '33333333-3333-3333-3333-333333333334' does not have a value",
+        ),
     ];
     for (before, after, said) in cases {
         virsh.define(&guest("g").replace(before, after))?;
@@ -127,13 +192,24 @@ fn what_is_missing_is_told_as_its_daemon_tells_it() -> Result<()> {
         virsh.ok(&["undefine", "g"])?;
     }
     virsh.define(&guest("g"))?;
-    neighbour.virsh("secret").ok(&["secret-set-value", "33333333-3333-3333-3333-333333333333", "--base64", "d3Jvbmc="])?;
+    neighbour.virsh("secret").ok(&[
+        "secret-set-value",
+        "33333333-3333-3333-3333-333333333333",
+        "--base64",
+        "d3Jvbmc=",
+    ])?;
     refused(&virsh, "Invalid password, cannot unlock any keyslot")?;
     nothing_left(&sandbox)?;
     neighbour.virsh("storage").ok(&["pool-destroy", "p"])?;
-    refused(&virsh, "unsupported configuration: storage pool 'p' containing volume '")?;
+    refused(
+        &virsh,
+        "unsupported configuration: storage pool 'p' containing volume '",
+    )?;
     neighbour.kill()?;
-    refused(&virsh, "Failed to connect socket to '/run/libvirt/virtstoraged-sock'")
+    refused(
+        &virsh,
+        "Failed to connect socket to '/run/libvirt/virtstoraged-sock'",
+    )
 }
 
 fn refused(virsh: &Virsh, said: &str) -> Result<()> {

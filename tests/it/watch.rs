@@ -57,13 +57,21 @@ async fn a_watch_resumes_exactly_where_it_stopped() -> Result<()> {
         told.push(watch.event().await?);
     }
     let counters: Vec<_> = told.iter().map(counter).collect();
-    assert_eq!(counters, (begin.counter + 1..=begin.counter + 12).collect::<Vec<_>>());
+    assert_eq!(
+        counters,
+        (begin.counter + 1..=begin.counter + 12).collect::<Vec<_>>()
+    );
     let names: Vec<_> = told.iter().map(|e| e.name.clone()).collect();
-    let wanted: Vec<_> = (0..4).flat_map(|r| (0..3).map(move |n| format!("g{r}-{n}"))).collect();
+    let wanted: Vec<_> = (0..4)
+        .flat_map(|r| (0..3).map(move |n| format!("g{r}-{n}")))
+        .collect();
     assert_eq!(names, wanted);
     // From any place, the rest and nothing else.
     for from in 0..12 {
-        let version = pb::Version { counter: begin.counter + from, ..begin };
+        let version = pb::Version {
+            counter: begin.counter + from,
+            ..begin
+        };
         let first = grpc.watch_since(version).await?.event().await?;
         assert_eq!(counter(&first), version.counter + 1);
     }
@@ -79,22 +87,51 @@ async fn what_can_not_be_resumed_is_refused() -> Result<()> {
     let grpc = Grpc::of(&sandbox).await?;
     grpc.define(&guest("a")).await?;
     let here = newest(&grpc).await?;
-    let other_epoch = pb::Version { epoch: here.epoch + 1, ..here };
-    let future = pb::Version { counter: here.counter + 1, ..here };
+    let other_epoch = pb::Version {
+        epoch: here.epoch + 1,
+        ..here
+    };
+    let future = pb::Version {
+        counter: here.counter + 1,
+        ..here
+    };
     for version in [other_epoch, future] {
-        refused(grpc.watch_since(version).await.map(drop), Code::OutOfRange, "VERSION_EXPIRED")?;
+        refused(
+            grpc.watch_since(version).await.map(drop),
+            Code::OutOfRange,
+            "VERSION_EXPIRED",
+        )?;
     }
-    let both = pb::WatchRequest { send_initial_state: true, since_version: Some(here), ..Default::default() };
-    refused(grpc.watch_for(both).await.map(drop), Code::InvalidArgument, "INVALID_ARG")?;
-    let nobody = pb::WatchRequest { domains: by_name("nobody").into_iter().collect(), ..Default::default() };
-    refused(grpc.watch_for(nobody).await.map(drop), Code::NotFound, "NO_DOMAIN")?;
+    let both = pb::WatchRequest {
+        send_initial_state: true,
+        since_version: Some(here),
+        ..Default::default()
+    };
+    refused(
+        grpc.watch_for(both).await.map(drop),
+        Code::InvalidArgument,
+        "INVALID_ARG",
+    )?;
+    let nobody = pb::WatchRequest {
+        domains: by_name("nobody").into_iter().collect(),
+        ..Default::default()
+    };
+    refused(
+        grpc.watch_for(nobody).await.map(drop),
+        Code::NotFound,
+        "NO_DOMAIN",
+    )?;
     // A journal that is lost begins anew, and says so.
     sandbox.kill()?;
     std::fs::remove_dir_all(sandbox.path("/run/libvirt/qemu/virtqemud"))?;
     sandbox.start()?;
     let grpc = Grpc::of(&sandbox).await?;
     assert_ne!(newest(&grpc).await?.epoch, here.epoch);
-    refused(grpc.watch_since(here).await.map(drop), Code::OutOfRange, "VERSION_EXPIRED")?;
+    refused(
+        grpc.watch_since(here).await.map(drop),
+        Code::OutOfRange,
+        "VERSION_EXPIRED",
+    )?;
     Ok(())
 }
 
@@ -108,7 +145,10 @@ async fn the_initial_state_ends_with_a_bookmark_and_events_follow() -> Result<()
     for name in ["b", "a", "c"] {
         grpc.define(&guest(name)).await?;
     }
-    let request = pb::WatchRequest { send_initial_state: true, ..Default::default() };
+    let request = pb::WatchRequest {
+        send_initial_state: true,
+        ..Default::default()
+    };
     let mut watch = grpc.watch_for(request.clone()).await?;
     let mut names = Vec::new();
     let mark = loop {
@@ -121,9 +161,16 @@ async fn the_initial_state_ends_with_a_bookmark_and_events_follow() -> Result<()
     assert_eq!(names, ["a", "b", "c"]);
     grpc.undefine("b").await?;
     let event = watch.event().await?;
-    assert_eq!((word(&event).as_str(), counter(&event)), ("undefined/0", mark.counter + 1));
+    assert_eq!(
+        (word(&event).as_str(), counter(&event)),
+        ("undefined/0", mark.counter + 1)
+    );
     // Only one guest, only some kinds.
-    let one = pb::WatchRequest { domains: by_name("c").into_iter().collect(), kinds: vec![pb::EventKind::Lifecycle.into()], ..request };
+    let one = pb::WatchRequest {
+        domains: by_name("c").into_iter().collect(),
+        kinds: vec![pb::EventKind::Lifecycle.into()],
+        ..request
+    };
     let mut watch = grpc.watch_for(one).await?;
     ensure!(matches!(watch.item().await?, Item::Initial(guest) if guest.name == "c"));
     ensure!(matches!(watch.item().await?, Item::Bookmark(_)));
@@ -175,7 +222,11 @@ async fn a_watch_that_does_not_keep_up_is_told_and_resumes() -> Result<()> {
     // Events of 60 kB each: what waits for the slow one, and for everybody, is bounded.
     let uri = format!("urn:{}", "x".repeat(60_000));
     for n in 0..400 {
-        let metadata = pb::configure_request::Metadata { uri: uri.clone(), key: "k".to_owned(), xml: Some(format!("<n>{n}</n>")) };
+        let metadata = pb::configure_request::Metadata {
+            uri: uri.clone(),
+            key: "k".to_owned(),
+            xml: Some(format!("<n>{n}</n>")),
+        };
         let request = pb::ConfigureRequest {
             domain: by_name("a"),
             scope: pb::Scope::Config.into(),
@@ -198,9 +249,16 @@ async fn a_watch_that_does_not_keep_up_is_told_and_resumes() -> Result<()> {
     ensure!(got < 400, "it kept up");
     refused::<()>(Err(status), Code::ResourceExhausted, "SLOW_WATCHER")?;
     // Where it stopped is no longer kept; what is kept can be had.
-    refused(grpc.watch_since(seen).await.map(drop), Code::OutOfRange, "VERSION_EXPIRED")?;
+    refused(
+        grpc.watch_since(seen).await.map(drop),
+        Code::OutOfRange,
+        "VERSION_EXPIRED",
+    )?;
     let end = newest(&grpc).await?;
-    let recent = pb::Version { counter: end.counter - 10, ..end };
+    let recent = pb::Version {
+        counter: end.counter - 10,
+        ..end
+    };
     let mut watch = grpc.watch_since(recent).await?;
     for n in 1..=10 {
         assert_eq!(counter(&watch.event().await?), recent.counter + n);

@@ -28,17 +28,28 @@ struct Kind {
     disks: fn() -> String,
 }
 
-const ONE: Kind = Kind { start: Neighbour::beside, encrypt: luks_by_pool, disks: || DISKS.to_owned() };
-const SIX: Kind = Kind { start: Neighbour::modular, encrypt: luks_by_hand, disks: with_a_file };
+const ONE: Kind = Kind {
+    start: Neighbour::beside,
+    encrypt: luks_by_pool,
+    disks: || DISKS.to_owned(),
+};
+const SIX: Kind = Kind {
+    start: Neighbour::modular,
+    encrypt: luks_by_hand,
+    disks: with_a_file,
+};
 
 /// The volumes, and the encrypted one by its file.
 fn with_a_file() -> String {
     let (before, luks) = DISKS.rsplit_once("type='volume'").unwrap_or_default();
-    format!("{before}type='file'{luks}").replace("pool='p' volume='luks'", "file='/var/lib/libvirt/pool/luks'")
+    format!("{before}type='file'{luks}")
+        .replace("pool='p' volume='luks'", "file='/var/lib/libvirt/pool/luks'")
 }
 
 fn place(kind: &Kind) -> Result<Option<Place>> {
-    let Some(place) = Place::with(kind.start)? else { return Ok(None) };
+    let Some(place) = Place::with(kind.start)? else {
+        return Ok(None);
+    };
     furnish(&place.sandbox, &place.neighbour)?;
     (kind.encrypt)(&place.sandbox, &place.neighbour)?;
     Ok(Some(place))
@@ -69,7 +80,9 @@ fn a_guest_uses_a_daemon_for_each_thing_and_leaves_nothing() -> Result<()> {
 }
 
 fn uses_it_all(kind: &Kind) -> Result<()> {
-    let (Some(place), Some(image)) = (place(kind)?, Image::find()?) else { return Ok(()) };
+    let (Some(place), Some(image)) = (place(kind)?, Image::find()?) else {
+        return Ok(());
+    };
     let mut spec = GuestSpec::new("all").device(CARD);
     for disk in (kind.disks)().split_inclusive("</disk>") {
         spec = spec.device(disk.trim());
@@ -90,7 +103,9 @@ fn uses_it_all(kind: &Kind) -> Result<()> {
 #[test]
 #[expect(clippy::disallowed_methods, reason = "no runtime here")]
 fn a_neighbour_that_is_killed_during_a_start_leaves_nothing() -> Result<()> {
-    let Some(mut place) = place(&ONE)? else { return Ok(()) };
+    let Some(mut place) = place(&ONE)? else {
+        return Ok(());
+    };
     let virsh = place.virsh();
     virsh.define(&guest())?;
     for moment in MOMENTS {
@@ -98,7 +113,11 @@ fn a_neighbour_that_is_killed_during_a_start_leaves_nothing() -> Result<()> {
         thread::sleep(Duration::from_millis(moment));
         place.neighbour.kill()?;
         let started = start.wait()?.success();
-        assert_eq!(virsh.state("g")?, if started { "running" } else { "shut off" }, "after {moment} ms");
+        assert_eq!(
+            virsh.state("g")?,
+            if started { "running" } else { "shut off" },
+            "after {moment} ms"
+        );
         if started {
             virsh.ok(&["destroy", "g"])?;
         }

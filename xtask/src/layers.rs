@@ -36,9 +36,16 @@ fn check_file(source: &Source) -> Vec<Finding> {
     let Some(module) = module(&source.path) else {
         return Vec::new();
     };
-    let finding = |line, text| Finding { place: source.path.clone(), line, text };
+    let finding = |line, text| Finding {
+        place: source.path.clone(),
+        line,
+        text,
+    };
     let Some((_, below)) = LAYERS.iter().find(|(name, _)| *name == module) else {
-        return vec![finding(1, format!("module {module} has no place in the layers (xtask/src/layers.rs)"))];
+        return vec![finding(
+            1,
+            format!("module {module} has no place in the layers (xtask/src/layers.rs)"),
+        )];
     };
     let mut findings = Vec::new();
     for (line, name) in named(&source.code) {
@@ -97,7 +104,9 @@ fn firsts(group: &str) -> Vec<&str> {
 }
 
 fn identifier(text: &str) -> &str {
-    let end = text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len());
+    let end = text
+        .find(|c: char| !c.is_alphanumeric() && c != '_')
+        .unwrap_or(text.len());
     &text[..end]
 }
 
@@ -106,15 +115,20 @@ mod tests {
     use super::*;
 
     fn findings(path: &str, text: &str) -> Vec<String> {
-        check_file(&Source::new(path, text)).iter().map(ToString::to_string).collect()
+        check_file(&Source::new(path, text))
+            .iter()
+            .map(ToString::to_string)
+            .collect()
     }
 
     #[test]
     fn a_call_upwards_or_sideways_is_found_in_every_form() {
         let up = "src/domain/view.rs:2: domain must not know ops";
-        for text in
-            ["//! x\nuse crate::ops::start;", "//! x\nuse crate::{error::Error, ops::{a, b}};", "//! x\nlet x = crate::ops::start();"]
-        {
+        for text in [
+            "//! x\nuse crate::ops::start;",
+            "//! x\nuse crate::{error::Error, ops::{a, b}};",
+            "//! x\nlet x = crate::ops::start();",
+        ] {
             assert_eq!(findings("src/domain/view.rs", text), [up], "{text}");
         }
         assert_eq!(findings("src/qemu/caps.rs", "use crate::domain::View;").len(), 1);
@@ -122,7 +136,10 @@ mod tests {
 
     #[test]
     fn calls_below_and_within_and_words_in_comments_are_fine() {
-        for text in ["use crate::{domain, qemu::caps};", "// crate::api\nuse crate::ops::stage;"] {
+        for text in [
+            "use crate::{domain, qemu::caps};",
+            "// crate::api\nuse crate::ops::stage;",
+        ] {
             assert!(findings("src/ops/start.rs", text).is_empty(), "{text}");
         }
         assert!(findings("src/main.rs", "use crate::daemon;").is_empty());

@@ -41,7 +41,9 @@ fn main() -> ExitCode {
         "check" => check(),
         "goldens" => goldens(),
         "record-caps" => record_caps(),
-        _ => Err(anyhow::anyhow!("cargo xtask check [--notes] | goldens | record-caps BINARY [OUT]")),
+        _ => Err(anyhow::anyhow!(
+            "cargo xtask check [--notes] | goldens | record-caps BINARY [OUT]"
+        )),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
@@ -74,7 +76,9 @@ fn check() -> Result<bool> {
     }
     let files = sources.rust().count();
     let (findings_count, notes_count) = (findings.len(), notes.len());
-    say(&format!("xtask: {files} files, {findings_count} findings, {notes_count} notes (--notes)"));
+    say(&format!(
+        "xtask: {files} files, {findings_count} findings, {notes_count} notes (--notes)"
+    ));
     Ok(findings.is_empty())
 }
 
@@ -86,8 +90,15 @@ fn cargo() -> Command {
 fn record_caps() -> Result<bool> {
     let manifest = repository().join("Cargo.toml");
     let mut command = cargo();
-    command.args(["run", "--quiet", "--example", "record-caps", "--manifest-path"]).arg(manifest).arg("--");
-    Ok(command.args(std::env::args_os().skip(2)).status().context("cargo run")?.success())
+    command
+        .args(["run", "--quiet", "--example", "record-caps", "--manifest-path"])
+        .arg(manifest)
+        .arg("--");
+    Ok(command
+        .args(std::env::args_os().skip(2))
+        .status()
+        .context("cargo run")?
+        .success())
 }
 
 fn goldens() -> Result<bool> {

@@ -9,9 +9,31 @@ const MEMBERS: &[(&str, &[&str])] = &[
     ("xmlform", &["quick-xml", "thiserror", "xmlform-derive"]),
     ("xmlform-derive", &["proc-macro2", "quote", "syn"]),
     ("domxml", &["xmlform", "thiserror", "uuid"]),
-    ("qemu-plan", &["domxml", "hostinfo", "xmlform", "serde", "serde_json", "thiserror", "uuid"]),
+    (
+        "qemu-plan",
+        &[
+            "domxml",
+            "hostinfo",
+            "xmlform",
+            "serde",
+            "serde_json",
+            "thiserror",
+            "uuid",
+        ],
+    ),
     ("wire", &["unixfd", "bytes", "tokio", "thiserror", "tracing"]),
-    ("qmp", &["unixfd", "bytes", "tokio", "serde", "serde_json", "thiserror", "tracing"]),
+    (
+        "qmp",
+        &[
+            "unixfd",
+            "bytes",
+            "tokio",
+            "serde",
+            "serde_json",
+            "thiserror",
+            "tracing",
+        ],
+    ),
     ("hostinfo", &["thiserror"]),
     ("confine", &["nix", "unixfd", "thiserror"]),
     ("unixfd", &["libc", "nix", "tokio", "thiserror"]),
@@ -39,22 +61,49 @@ const MEMBERS: &[(&str, &[&str])] = &[
             "uuid",
         ],
     ),
-    ("testkit", &["anyhow", "nix", "serde", "serde_json", "tempfile", "tokio", "unixfd"]),
+    (
+        "testkit",
+        &[
+            "anyhow",
+            "nix",
+            "serde",
+            "serde_json",
+            "tempfile",
+            "tokio",
+            "unixfd",
+        ],
+    ),
     ("xtask", &["anyhow"]),
 ];
 
 pub(crate) fn check(sources: &Sources) -> Vec<Finding> {
-    let manifests = sources.0.iter().filter(|source| source.path.ends_with("Cargo.toml"));
-    manifests.filter(|source| !source.path.starts_with("fuzz/")).flat_map(check_manifest).collect()
+    let manifests = sources
+        .0
+        .iter()
+        .filter(|source| source.path.ends_with("Cargo.toml"));
+    manifests
+        .filter(|source| !source.path.starts_with("fuzz/"))
+        .flat_map(check_manifest)
+        .collect()
 }
 
 fn check_manifest(source: &Source) -> Vec<Finding> {
-    let finding = |line, text| Finding { place: source.path.clone(), line, text };
+    let finding = |line, text| Finding {
+        place: source.path.clone(),
+        line,
+        text,
+    };
     let dir = source.path.trim_end_matches("Cargo.toml").trim_end_matches('/');
     let name = dir.rsplit('/').next().unwrap_or(dir);
-    let allowed = MEMBERS.iter().find(|(member, _)| *member == name).map(|(_, allowed)| *allowed);
+    let allowed = MEMBERS
+        .iter()
+        .find(|(member, _)| *member == name)
+        .map(|(_, allowed)| *allowed);
     if !name.is_empty() && allowed.is_none() {
-        return vec![finding(1, format!("member {name} is in no table (xtask/src/members.rs)"))];
+        return vec![finding(
+            1,
+            format!("member {name} is in no table (xtask/src/members.rs)"),
+        )];
     }
     let mut findings = Vec::new();
     for (line, dependency) in dependencies(&source.text) {
@@ -63,7 +112,13 @@ fn check_manifest(source: &Source) -> Vec<Finding> {
             None => dependency == "testkit",
         };
         if forbidden {
-            findings.push(finding(line, format!("{} must not use {dependency}", if dir.is_empty() { "the root" } else { name })));
+            findings.push(finding(
+                line,
+                format!(
+                    "{} must not use {dependency}",
+                    if dir.is_empty() { "the root" } else { name }
+                ),
+            ));
         }
     }
     findings
@@ -95,7 +150,10 @@ mod tests {
         let manifest = "[dependencies]\nthiserror.workspace = true\ntokio = { workspace = true }\n[dev-dependencies]\nserde = \"1\"\n";
         let findings = check_manifest(&Source::new("crates/hostinfo/Cargo.toml", manifest));
         assert_eq!(findings.len(), 1);
-        assert_eq!(findings[0].to_string(), "crates/hostinfo/Cargo.toml:3: hostinfo must not use tokio");
+        assert_eq!(
+            findings[0].to_string(),
+            "crates/hostinfo/Cargo.toml:3: hostinfo must not use tokio"
+        );
     }
 
     #[test]

@@ -22,8 +22,16 @@ pub(crate) struct Source {
 
 impl Source {
     pub(crate) fn new(path: &str, text: &str) -> Self {
-        let code = if path.ends_with(".rs") { blank(text) } else { String::new() };
-        Self { path: path.to_owned(), text: text.to_owned(), code }
+        let code = if path.ends_with(".rs") {
+            blank(text)
+        } else {
+            String::new()
+        };
+        Self {
+            path: path.to_owned(),
+            text: text.to_owned(),
+            code,
+        }
     }
 
     /// Whether a comment exempts it from the rules of length: a line that begins with `// table`.
@@ -33,7 +41,9 @@ impl Source {
 }
 
 pub(crate) fn is_table_mark(line: &str) -> bool {
-    line.trim_start().strip_prefix("// table").is_some_and(|rest| !rest.starts_with(char::is_alphanumeric))
+    line.trim_start()
+        .strip_prefix("// table")
+        .is_some_and(|rest| !rest.starts_with(char::is_alphanumeric))
 }
 
 /// All files of the repository that are tracked or could be.
@@ -43,13 +53,25 @@ pub(crate) struct Sources(pub(crate) Vec<Source>);
 impl Sources {
     pub(crate) fn read(root: &Path) -> Result<Self> {
         let list = Command::new("git")
-            .args(["ls-files", "--cached", "--others", "--exclude-standard", "--deduplicate"])
+            .args([
+                "ls-files",
+                "--cached",
+                "--others",
+                "--exclude-standard",
+                "--deduplicate",
+            ])
             .current_dir(root)
             .output()
             .context("git ls-files")?;
-        ensure!(list.status.success(), "git ls-files: {}", String::from_utf8_lossy(&list.stderr));
+        ensure!(
+            list.status.success(),
+            "git ls-files: {}",
+            String::from_utf8_lossy(&list.stderr)
+        );
         let list = String::from_utf8(list.stdout)?;
-        let wanted = list.lines().filter(|path| KINDS.iter().any(|kind| path.ends_with(kind)));
+        let wanted = list
+            .lines()
+            .filter(|path| KINDS.iter().any(|kind| path.ends_with(kind)));
         // a file may have been removed and not yet committed
         let files = wanted.filter_map(|path| Some((path, fs::read_to_string(root.join(path)).ok()?)));
         Ok(Self(files.map(|(path, text)| Source::new(path, &text)).collect()))
@@ -142,14 +164,19 @@ fn char_length(rest: &str) -> usize {
             chars.next();
             chars.find(|(_, c)| *c == '\'').map_or(0, |(at, _)| at + 1)
         }
-        Some(_) => chars.next().filter(|(_, c)| *c == '\'').map_or(0, |(at, _)| at + 1),
+        Some(_) => chars
+            .next()
+            .filter(|(_, c)| *c == '\'')
+            .map_or(0, |(at, _)| at + 1),
         None => 0,
     }
 }
 
 /// The length of `r"…"`, `br#"…"#` and their kin.
 fn raw_length(rest: &str) -> Option<usize> {
-    let prefix = ["br", "cr", "r"].into_iter().find(|prefix| rest.starts_with(prefix))?;
+    let prefix = ["br", "cr", "r"]
+        .into_iter()
+        .find(|prefix| rest.starts_with(prefix))?;
     let hashes = rest[prefix.len()..].chars().take_while(|c| *c == '#').count();
     let body = prefix.len() + hashes;
     if !rest[body..].starts_with('"') {

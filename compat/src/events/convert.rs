@@ -34,7 +34,9 @@ pub(crate) fn packet(event: &Event, registration: &Registration) -> Option<Vec<u
     }
     match registration.style {
         Style::Legacy => legacy(event, registration.event, None),
-        Style::Callback(id) if registration.event <= LEGACY_ID_MAX => legacy(event, registration.event, Some(id)),
+        Style::Callback(id) if registration.event <= LEGACY_ID_MAX => {
+            legacy(event, registration.event, Some(id))
+        }
         Style::Callback(id) => modern(event, registration.event, id),
     }
 }
@@ -88,29 +90,61 @@ macro_rules! either {
 }
 
 /// An event of those that have both a legacy message and one with an id around it.
+// table: one arm an event
 fn legacy(event: &Event, number: i32, id: Option<i32>) -> Option<Vec<u8>> {
     let dom = domain(event);
     match (event.kind(), event.detail.as_ref()) {
         (EventKind::Lifecycle, Some(Detail::Lifecycle(it))) => {
-            either!(id, DomainEventLifecycle { dom, event: it.r#type, detail: it.detail }, DomainEventCallbackLifecycle)
+            either!(
+                id,
+                DomainEventLifecycle {
+                    dom,
+                    event: it.r#type,
+                    detail: it.detail
+                },
+                DomainEventCallbackLifecycle
+            )
         }
         (EventKind::Reboot, _) => either!(id, DomainEventReboot { dom }, DomainEventCallbackReboot),
         (EventKind::RtcChange, Some(Detail::RtcChange(it))) => {
-            either!(id, DomainEventRtcChange { dom, offset: it.offset }, DomainEventCallbackRtcChange)
+            either!(
+                id,
+                DomainEventRtcChange {
+                    dom,
+                    offset: it.offset
+                },
+                DomainEventCallbackRtcChange
+            )
         }
         (EventKind::Watchdog, Some(Detail::Watchdog(it))) => {
-            either!(id, DomainEventWatchdog { dom, action: it.action }, DomainEventCallbackWatchdog)
+            either!(
+                id,
+                DomainEventWatchdog {
+                    dom,
+                    action: it.action
+                },
+                DomainEventCallbackWatchdog
+            )
         }
         (EventKind::IoError, Some(Detail::IoError(it))) => io_error(dom, it, number, id),
         (EventKind::Graphics, Some(Detail::Graphics(it))) => {
             either!(id, graphics(dom, it), DomainEventCallbackGraphics)
         }
         (EventKind::ControlError, _) => {
-            either!(id, DomainEventControlError { dom }, DomainEventCallbackControlError)
+            either!(
+                id,
+                DomainEventControlError { dom },
+                DomainEventCallbackControlError
+            )
         }
         (EventKind::BlockJob, Some(Detail::BlockJob(it))) => either!(
             id,
-            DomainEventBlockJob { dom, path: it.path.as_str().into(), r#type: it.r#type, status: it.status },
+            DomainEventBlockJob {
+                dom,
+                path: it.path.as_str().into(),
+                r#type: it.r#type,
+                status: it.status
+            },
             DomainEventCallbackBlockJob
         ),
         (EventKind::DiskChange, Some(Detail::DiskChange(it))) => {
@@ -118,14 +152,32 @@ fn legacy(event: &Event, number: i32, id: Option<i32>) -> Option<Vec<u8>> {
         }
         (EventKind::TrayChange, Some(Detail::TrayChange(it))) => either!(
             id,
-            DomainEventTrayChange { dom, dev_alias: it.alias.as_str().into(), reason: it.reason },
+            DomainEventTrayChange {
+                dom,
+                dev_alias: it.alias.as_str().into(),
+                reason: it.reason
+            },
             DomainEventCallbackTrayChange
         ),
         (EventKind::BalloonChange, Some(Detail::BalloonChange(it))) => {
-            either!(id, DomainEventBalloonChange { dom, actual: it.actual }, DomainEventCallbackBalloonChange)
+            either!(
+                id,
+                DomainEventBalloonChange {
+                    dom,
+                    actual: it.actual
+                },
+                DomainEventCallbackBalloonChange
+            )
         }
         (EventKind::DeviceRemoved, Some(Detail::Device(it))) => {
-            either!(id, DomainEventDeviceRemoved { dom, dev_alias: it.alias.as_str().into() }, DomainEventCallbackDeviceRemoved)
+            either!(
+                id,
+                DomainEventDeviceRemoved {
+                    dom,
+                    dev_alias: it.alias.as_str().into()
+                },
+                DomainEventCallbackDeviceRemoved
+            )
         }
         (_, Some(Detail::PmReason(reason))) => power(event.kind(), dom, *reason, id),
         _ => None,
@@ -135,13 +187,28 @@ fn legacy(event: &Event, number: i32, id: Option<i32>) -> Option<Vec<u8>> {
 fn power(kind: EventKind, dom: NonnullDomain, reason: i32, id: Option<i32>) -> Option<Vec<u8>> {
     match kind {
         EventKind::PmWakeup => {
-            either!(id, DomainEventPmwakeup { dom }, DomainEventCallbackPmwakeup, reason = reason)
+            either!(
+                id,
+                DomainEventPmwakeup { dom },
+                DomainEventCallbackPmwakeup,
+                reason = reason
+            )
         }
         EventKind::PmSuspend => {
-            either!(id, DomainEventPmsuspend { dom }, DomainEventCallbackPmsuspend, reason = reason)
+            either!(
+                id,
+                DomainEventPmsuspend { dom },
+                DomainEventCallbackPmsuspend,
+                reason = reason
+            )
         }
         EventKind::PmSuspendDisk => {
-            either!(id, DomainEventPmsuspendDisk { dom }, DomainEventCallbackPmsuspendDisk, reason = reason)
+            either!(
+                id,
+                DomainEventPmsuspendDisk { dom },
+                DomainEventCallbackPmsuspendDisk,
+                reason = reason
+            )
         }
         _ => None,
     }
@@ -151,21 +218,44 @@ fn io_error(dom: NonnullDomain, it: &event::IoError, number: i32, id: Option<i32
     let (src_path, dev_alias, action) = (it.path.as_str().into(), it.device.as_str().into(), it.action);
     if number == IO_ERROR_REASON {
         let reason = it.reason.as_str().into();
-        return either!(id, DomainEventIoErrorReason { dom, src_path, dev_alias, action, reason }, DomainEventCallbackIoErrorReason);
+        return either!(
+            id,
+            DomainEventIoErrorReason {
+                dom,
+                src_path,
+                dev_alias,
+                action,
+                reason
+            },
+            DomainEventCallbackIoErrorReason
+        );
     }
-    either!(id, DomainEventIoError { dom, src_path, dev_alias, action }, DomainEventCallbackIoError)
+    either!(
+        id,
+        DomainEventIoError {
+            dom,
+            src_path,
+            dev_alias,
+            action
+        },
+        DomainEventCallbackIoError
+    )
 }
 
 fn graphics(dom: NonnullDomain, it: &event::Graphics) -> DomainEventGraphics {
     let address = |address: Option<&event::graphics::Address>| {
-        address.map_or_else(DomainEventGraphicsAddress::default, |it| DomainEventGraphicsAddress {
-            family: it.family,
-            node: it.node.as_str().into(),
-            service: it.service.as_str().into(),
+        address.map_or_else(DomainEventGraphicsAddress::default, |it| {
+            DomainEventGraphicsAddress {
+                family: it.family,
+                node: it.node.as_str().into(),
+                service: it.service.as_str().into(),
+            }
         })
     };
-    let identity =
-        |it: &event::graphics::Identity| DomainEventGraphicsIdentity { r#type: it.r#type.as_str().into(), name: it.name.as_str().into() };
+    let identity = |it: &event::graphics::Identity| DomainEventGraphicsIdentity {
+        r#type: it.r#type.as_str().into(),
+        name: it.name.as_str().into(),
+    };
     DomainEventGraphics {
         dom,
         phase: it.phase,
@@ -196,27 +286,52 @@ fn tunable(it: &event::tunable::Value) -> Option<TypedParam> {
 }
 
 /// An event of those that came after libvirt gave every registration an id.
+// table: one arm an event
 fn modern(event: &Event, number: i32, callback_id: i32) -> Option<Vec<u8>> {
     let dom = domain(event);
     match (event.kind(), event.detail.as_ref()?) {
         (EventKind::BlockJob, Detail::BlockJob(it)) if number == BLOCK_JOB_2 => {
-            encode(&DomainEventBlockJob2 { callback_id, dom, dst: it.target.as_str().into(), r#type: it.r#type, status: it.status })
+            encode(&DomainEventBlockJob2 {
+                callback_id,
+                dom,
+                dst: it.target.as_str().into(),
+                r#type: it.r#type,
+                status: it.status,
+            })
         }
         (EventKind::AgentLifecycle, Detail::AgentLifecycle(it)) => {
-            encode(&DomainEventCallbackAgentLifecycle { callback_id, dom, state: it.state, reason: it.reason })
+            encode(&DomainEventCallbackAgentLifecycle {
+                callback_id,
+                dom,
+                state: it.state,
+                reason: it.reason,
+            })
         }
-        (EventKind::DeviceAdded, Detail::Device(it)) => {
-            encode(&DomainEventCallbackDeviceAdded { callback_id, dom, dev_alias: it.alias.as_str().into() })
-        }
+        (EventKind::DeviceAdded, Detail::Device(it)) => encode(&DomainEventCallbackDeviceAdded {
+            callback_id,
+            dom,
+            dev_alias: it.alias.as_str().into(),
+        }),
         (EventKind::DeviceRemovalFailed, Detail::Device(it)) => {
-            encode(&DomainEventCallbackDeviceRemovalFailed { callback_id, dom, dev_alias: it.alias.as_str().into() })
+            encode(&DomainEventCallbackDeviceRemovalFailed {
+                callback_id,
+                dom,
+                dev_alias: it.alias.as_str().into(),
+            })
         }
         (EventKind::MetadataChange, Detail::MetadataChange(it)) => {
-            encode(&DomainEventCallbackMetadataChange { callback_id, dom, r#type: it.r#type, nsuri: some(&it.uri) })
+            encode(&DomainEventCallbackMetadataChange {
+                callback_id,
+                dom,
+                r#type: it.r#type,
+                nsuri: some(&it.uri),
+            })
         }
-        (EventKind::Tunable, Detail::Tunable(it)) => {
-            encode(&DomainEventCallbackTunable { callback_id, dom, params: it.values.iter().filter_map(tunable).collect() })
-        }
+        (EventKind::Tunable, Detail::Tunable(it)) => encode(&DomainEventCallbackTunable {
+            callback_id,
+            dom,
+            params: it.values.iter().filter_map(tunable).collect(),
+        }),
         (EventKind::BlockThreshold, Detail::BlockThreshold(it)) => encode(&DomainEventBlockThreshold {
             callback_id,
             dom,
@@ -225,11 +340,20 @@ fn modern(event: &Event, number: i32, callback_id: i32) -> Option<Vec<u8>> {
             threshold: it.threshold,
             excess: it.excess,
         }),
-        (EventKind::MemoryFailure, Detail::MemoryFailure(it)) => {
-            encode(&DomainEventMemoryFailure { callback_id, dom, recipient: it.recipient, action: it.action, flags: it.flags })
-        }
+        (EventKind::MemoryFailure, Detail::MemoryFailure(it)) => encode(&DomainEventMemoryFailure {
+            callback_id,
+            dom,
+            recipient: it.recipient,
+            action: it.action,
+            flags: it.flags,
+        }),
         (EventKind::MemoryDeviceSizeChange, Detail::MemoryDeviceSizeChange(it)) => {
-            encode(&DomainEventMemoryDeviceSizeChange { callback_id, dom, alias: it.alias.as_str().into(), size: it.size_kib })
+            encode(&DomainEventMemoryDeviceSizeChange {
+                callback_id,
+                dom,
+                alias: it.alias.as_str().into(),
+                size: it.size_kib,
+            })
         }
         (EventKind::NicMacChange, Detail::NicMacChange(it)) => encode(&DomainEventNicMacChange {
             callback_id,

@@ -37,7 +37,9 @@ pub(crate) struct Feed {
 
 impl fmt::Debug for Feed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Feed").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("Feed")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -101,7 +103,10 @@ struct Watch {
 pub(crate) async fn guests(client: EventsClient<Calls>) -> Result<Feed, Status> {
     let watch = Watch::start(client, WatchRequest::default()).await?;
     let news = |event: Event| Some(News::Event(Box::new(event)));
-    Ok(Feed { id: None, events: watch.news(news) })
+    Ok(Feed {
+        id: None,
+        events: watch.news(news),
+    })
 }
 
 /// Which of QEMU's events a registration is for.
@@ -117,24 +122,45 @@ pub(crate) struct MonitorFilter {
 ///
 /// # Errors
 /// What the service answers.
-pub(crate) async fn monitor(client: EventsClient<Calls>, id: i32, filter: MonitorFilter) -> Result<Feed, Status> {
-    let request = WatchRequest { kinds: vec![EventKind::Monitor.into()], ..filter.request };
+pub(crate) async fn monitor(
+    client: EventsClient<Calls>,
+    id: i32,
+    filter: MonitorFilter,
+) -> Result<Feed, Status> {
+    let request = WatchRequest {
+        kinds: vec![EventKind::Monitor.into()],
+        ..filter.request
+    };
     let watch = Watch::start(client, request).await?;
     let name = filter.ignoring_case;
     let news = move |event: Event| {
         let Some(event::Detail::Monitor(monitor)) = &event.detail else {
             return None;
         };
-        let wanted = name.as_ref().is_none_or(|name| name.eq_ignore_ascii_case(&monitor.event));
-        wanted.then(|| convert::monitor_packet(id, &event, monitor)).flatten().map(News::Monitor)
+        let wanted = name
+            .as_ref()
+            .is_none_or(|name| name.eq_ignore_ascii_case(&monitor.event));
+        wanted
+            .then(|| convert::monitor_packet(id, &event, monitor))
+            .flatten()
+            .map(News::Monitor)
     };
-    Ok(Feed { id: Some(id), events: watch.news(news) })
+    Ok(Feed {
+        id: Some(id),
+        events: watch.news(news),
+    })
 }
 
 impl Watch {
     async fn start(mut client: EventsClient<Calls>, request: WatchRequest) -> Result<Self, Status> {
         let stream = client.watch(request.clone()).await?.into_inner();
-        Ok(Self { client, request, stream, seen: None, resumes: 0 })
+        Ok(Self {
+            client,
+            request,
+            stream,
+            seen: None,
+            resumes: 0,
+        })
     }
 
     fn news(self, convert: impl Fn(Event) -> Option<News> + Send + 'static) -> BoxStream<'static, News> {
@@ -180,11 +206,17 @@ impl Watch {
     }
 
     async fn resume(&mut self, why: Status) -> Result<(), Status> {
-        let Some(seen) = self.seen.filter(|_| self.resumes < RESUMES && why.code() != Code::OutOfRange) else {
+        let Some(seen) = self
+            .seen
+            .filter(|_| self.resumes < RESUMES && why.code() != Code::OutOfRange)
+        else {
             return Err(why);
         };
         self.resumes += 1;
-        let request = WatchRequest { since_version: Some(seen), ..self.request.clone() };
+        let request = WatchRequest {
+            since_version: Some(seen),
+            ..self.request.clone()
+        };
         self.stream = self.client.watch(request).await?.into_inner();
         Ok(())
     }

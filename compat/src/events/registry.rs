@@ -51,7 +51,11 @@ enum FeedState {
 
 impl Default for Registry {
     fn default() -> Self {
-        Self { guests: Mutex::default(), monitors: Mutex::default(), feed: watch::Sender::new(FeedState::Off) }
+        Self {
+            guests: Mutex::default(),
+            monitors: Mutex::default(),
+            feed: watch::Sender::new(FeedState::Off),
+        }
     }
 }
 
@@ -92,7 +96,11 @@ impl Registry {
                 return Ok(Added::First);
             }
             let mut feed = self.feed.subscribe();
-            match feed.wait_for(|state| *state != FeedState::Starting).await.map(|state| *state) {
+            match feed
+                .wait_for(|state| *state != FeedState::Starting)
+                .await
+                .map(|state| *state)
+            {
                 Ok(FeedState::Off) => {}
                 _ => return Ok(Added::Watched),
             }
@@ -115,7 +123,8 @@ impl Registry {
         if !watching {
             self.guests().retain(|old| old != new);
         }
-        self.feed.send_replace(if watching { FeedState::On } else { FeedState::Off });
+        self.feed
+            .send_replace(if watching { FeedState::On } else { FeedState::Off });
     }
 
     /// Ends a registration; `true` when nobody listens any more.
@@ -168,10 +177,18 @@ impl Registry {
             let uuid = event.uuid.parse().ok();
             registration.domain.is_none() || registration.domain == uuid
         };
-        guests.iter().filter(wanted).filter_map(|registration| convert::packet(event, registration)).collect()
+        guests
+            .iter()
+            .filter(wanted)
+            .filter_map(|registration| convert::packet(event, registration))
+            .collect()
     }
 }
 
 fn already_tracked() -> WireError {
-    WireError::new(ErrorCode::INVALID_ARG, ErrorDomain::NONE, "event callback already tracked")
+    WireError::new(
+        ErrorCode::INVALID_ARG,
+        ErrorDomain::NONE,
+        "event callback already tracked",
+    )
 }

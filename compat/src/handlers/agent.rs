@@ -14,22 +14,35 @@ pub(crate) async fn get_time(ctx: &Ctx, args: DomainGetTime) -> Reply<DomainGetT
     let request = GetGuestTimeRequest { domain };
     let answer = ctx.guest_agent().get_time(request).await?;
     let time = answer.into_inner().nanoseconds;
-    Ok(DomainGetTimeRet { seconds: time.div_euclid(NANOSECONDS), nseconds: u32::try_from(time.rem_euclid(NANOSECONDS)).unwrap_or(0) })
+    Ok(DomainGetTimeRet {
+        seconds: time.div_euclid(NANOSECONDS),
+        nseconds: u32::try_from(time.rem_euclid(NANOSECONDS)).unwrap_or(0),
+    })
 }
 
 pub(crate) async fn freeze(ctx: &Ctx, args: DomainFsfreeze) -> Reply<DomainFsfreezeRet> {
     args::flags(ctx, args.flags)?;
     let mount_points = args.mountpoints.into_iter().map(|m| m.into_string());
-    let request = GuestFilesystemsRequest { domain: by_uuid(&args.dom), mount_points: mount_points.collect() };
+    let request = GuestFilesystemsRequest {
+        domain: by_uuid(&args.dom),
+        mount_points: mount_points.collect(),
+    };
     let count = ctx.guest_agent().freeze_filesystems(request).await?;
-    Ok(DomainFsfreezeRet { filesystems: number(count.into_inner().count) })
+    Ok(DomainFsfreezeRet {
+        filesystems: number(count.into_inner().count),
+    })
 }
 
 pub(crate) async fn thaw(ctx: &Ctx, args: DomainFsthaw) -> Reply<DomainFsthawRet> {
     args::flags(ctx, args.flags)?;
-    let request = GuestFilesystemsRequest { domain: by_uuid(&args.dom), mount_points: Vec::new() };
+    let request = GuestFilesystemsRequest {
+        domain: by_uuid(&args.dom),
+        mount_points: Vec::new(),
+    };
     let count = ctx.guest_agent().thaw_filesystems(request).await?;
-    Ok(DomainFsthawRet { filesystems: number(count.into_inner().count) })
+    Ok(DomainFsthawRet {
+        filesystems: number(count.into_inner().count),
+    })
 }
 
 pub(crate) async fn trim(ctx: &Ctx, args: DomainFstrim) -> Reply<()> {
@@ -37,7 +50,10 @@ pub(crate) async fn trim(ctx: &Ctx, args: DomainFstrim) -> Reply<()> {
     if args.mount_point.is_some() {
         return Err(args::unsupported("Specifying mount point is not supported for now").into());
     }
-    let request = TrimGuestFilesystemsRequest { domain: by_uuid(&args.dom), minimum: args.minimum };
+    let request = TrimGuestFilesystemsRequest {
+        domain: by_uuid(&args.dom),
+        minimum: args.minimum,
+    };
     ctx.guest_agent().trim_filesystems(request).await?;
     Ok(())
 }

@@ -8,7 +8,8 @@ use crate::ctx::{Ctx, internal};
 use crate::proto::Scope;
 
 /// Two flags that exclude each other in every call that has both.
-pub(crate) const LIVE_OR_CONFIG: [(u32, &str); 2] = [(1, "VIR_DOMAIN_AFFECT_LIVE"), (2, "VIR_DOMAIN_AFFECT_CONFIG")];
+pub(crate) const LIVE_OR_CONFIG: [(u32, &str); 2] =
+    [(1, "VIR_DOMAIN_AFFECT_LIVE"), (2, "VIR_DOMAIN_AFFECT_CONFIG")];
 
 /// The flags that calls take; a call that is not here takes none.
 const ACCEPTED: &[(&str, u32)] = &[
@@ -97,7 +98,12 @@ pub(crate) fn exclusive(ctx: &Ctx, given: u32, two: [(u32, &str); 2]) -> Result<
 }
 
 /// The same where libvirt looks at them in another place than the usual.
-pub(crate) fn exclusive_of(area: ErrorDomain, ctx: &Ctx, given: u32, two: [(u32, &str); 2]) -> Result<(), WireError> {
+pub(crate) fn exclusive_of(
+    area: ErrorDomain,
+    ctx: &Ctx,
+    given: u32,
+    two: [(u32, &str); 2],
+) -> Result<(), WireError> {
     let [(first, first_name), (second, second_name)] = two;
     if given & first == 0 || given & second == 0 {
         return Ok(());
@@ -146,9 +152,13 @@ pub(crate) fn check(ctx: &Ctx, argument: &str, must: Must, holds: bool) -> Resul
 
 /// The error of an argument as libvirt's API layer gives it: the text alone, the function and the argument beside it.
 pub(crate) fn refused(area: ErrorDomain, function: &str, argument: &str, text: &str) -> WireError {
-    WireError { str1: Some(function.into()), str2: Some(argument.into()), ..WireError::new(ErrorCode::INVALID_ARG, area, argument) }
-        .with_message(text)
-        .with_ints(0, 0)
+    WireError {
+        str1: Some(function.into()),
+        str2: Some(argument.into()),
+        ..WireError::new(ErrorCode::INVALID_ARG, area, argument)
+    }
+    .with_message(text)
+    .with_ints(0, 0)
 }
 
 /// How many parameters the caller has room for.
@@ -241,13 +251,20 @@ mod tests {
         let text = |n| room(n, 16).map_err(|error| error.to_string());
         assert_eq!(text(16), Ok(16));
         assert_eq!(text(17), Err("internal error: nparams too large".into()));
-        assert_eq!(text(-1), Err("internal error: nparams must be non-negative".into()));
+        assert_eq!(
+            text(-1),
+            Err("internal error: nparams must be non-negative".into())
+        );
     }
 
     #[test]
     fn the_table_of_flags_is_sorted_and_names_procedures() {
         assert!(ACCEPTED.is_sorted_by_key(|(name, _)| name));
-        let known = |name: &str| wire::PROGRAMS.iter().any(|p| p.procedures.iter().any(|i| i.name == name));
+        let known = |name: &str| {
+            wire::PROGRAMS
+                .iter()
+                .any(|p| p.procedures.iter().any(|i| i.name == name))
+        };
         let unknown: Vec<_> = ACCEPTED.iter().filter(|(name, _)| !known(name)).collect();
         assert!(unknown.is_empty(), "{unknown:?}");
     }

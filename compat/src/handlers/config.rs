@@ -13,13 +13,22 @@ use crate::proto::get_metadata_request::Kind;
 use crate::proto::{ConfigureRequest, GetMetadataRequest, Scope, SetAutostartRequest};
 
 async fn configure(ctx: &Ctx, dom: &NonnullDomain, scope: Scope, change: Change) -> Reply<()> {
-    let request = ConfigureRequest { domain: by_uuid(dom), scope: scope.into(), change: Some(change), options: None };
+    let request = ConfigureRequest {
+        domain: by_uuid(dom),
+        scope: scope.into(),
+        change: Some(change),
+        options: None,
+    };
     ctx.domains().configure(request).await?;
     Ok(())
 }
 
 pub(crate) async fn set_autostart(ctx: &Ctx, args: DomainSetAutostart) -> Reply<()> {
-    let request = SetAutostartRequest { domain: by_uuid(&args.dom), autostart: args.autostart != 0, options: None };
+    let request = SetAutostartRequest {
+        domain: by_uuid(&args.dom),
+        autostart: args.autostart != 0,
+        options: None,
+    };
     ctx.domains().set_autostart(request).await?;
     Ok(())
 }
@@ -79,13 +88,22 @@ fn unsupported(detail: &str) -> WireError {
 pub(crate) async fn set_lifecycle_action(ctx: &Ctx, args: DomainSetLifecycleAction) -> Reply<()> {
     let numbers = [
         ("type", args.r#type, VIR_DOMAIN_LIFECYCLE_CRASH.cast_unsigned()),
-        ("action", args.action, VIR_DOMAIN_LIFECYCLE_ACTION_COREDUMP_RESTART.cast_unsigned()),
+        (
+            "action",
+            args.action,
+            VIR_DOMAIN_LIFECYCLE_ACTION_COREDUMP_RESTART.cast_unsigned(),
+        ),
     ];
     if let Some((what, number, _)) = numbers.iter().find(|(_, number, last)| number > last) {
-        return Err(ctx.invalid_arg(&format!("invalid lifecycle {what} '{number}'")).into());
+        return Err(ctx
+            .invalid_arg(&format!("invalid lifecycle {what} '{number}'"))
+            .into());
     }
     args::flags(ctx, args.flags)?;
-    let change = Lifecycle { event: args.r#type.cast_signed(), action: args.action.cast_signed() };
+    let change = Lifecycle {
+        event: args.r#type.cast_signed(),
+        action: args.action.cast_signed(),
+    };
     let scope = args::scope(args.flags);
     configure(ctx, &args.dom, scope, Change::Lifecycle(change)).await
 }
@@ -118,7 +136,9 @@ pub(crate) async fn get_metadata(ctx: &Ctx, args: DomainGetMetadata) -> Reply<Do
         scope: args::scope(args.flags).into(),
     };
     let metadata = ctx.domains().get_metadata(request).await?.into_inner();
-    Ok(DomainGetMetadataRet { metadata: metadata.value.into() })
+    Ok(DomainGetMetadataRet {
+        metadata: metadata.value.into(),
+    })
 }
 
 pub(crate) async fn set_metadata(ctx: &Ctx, args: DomainSetMetadata) -> Reply<()> {
@@ -143,7 +163,12 @@ pub(crate) async fn set_metadata(ctx: &Ctx, args: DomainSetMetadata) -> Reply<()
         return Err(args::refused(ctx.info.area(), ctx.info.api, "metadata", text).into());
     }
     uri_fits(ctx, kind, args.uri.as_ref())?;
-    args::check(ctx, "key", Must::BeNull, kind == Kind::Element || args.key.is_none())?;
+    args::check(
+        ctx,
+        "key",
+        Must::BeNull,
+        kind == Kind::Element || args.key.is_none(),
+    )?;
     args::flags(ctx, args.flags)?;
     configure(ctx, &args.dom, args::scope(args.flags), change).await
 }

@@ -20,14 +20,23 @@ const FEATURES: [i32; 13] = [3, 4, 6, 7, 8, 9, PROGRAM_KEEPALIVE, 11, 12, 13, 14
 pub(crate) async fn auth_list(ctx: &Ctx, _: AuthList) -> Reply<AuthListRet> {
     let must_ask = ctx.conn.options.authority.asks(ctx.conn.socket) && ctx.conn.cred.uid != 0;
     if must_ask && !ctx.conn.is_authenticated() {
-        return Ok(AuthListRet { types: vec![AuthType::POLKIT].into() });
+        return Ok(AuthListRet {
+            types: vec![AuthType::POLKIT].into(),
+        });
     }
     ctx.then(Effect::Authenticated);
-    Ok(AuthListRet { types: vec![AuthType::NONE].into() })
+    Ok(AuthListRet {
+        types: vec![AuthType::NONE].into(),
+    })
 }
 
 pub(crate) async fn auth_polkit(ctx: &Ctx, _: AuthPolkit) -> Reply<AuthPolkitRet> {
-    let ask = ctx.conn.options.authority.of(ctx.conn.socket).filter(|_| !ctx.conn.is_authenticated());
+    let ask = ctx
+        .conn
+        .options
+        .authority
+        .of(ctx.conn.socket)
+        .filter(|_| !ctx.conn.is_authenticated());
     let ask = ask.ok_or_else(not_authenticated)?;
     if !ask(ctx.conn.cred, ctx.conn.socket).await {
         return Err(not_authenticated().into());
@@ -59,7 +68,10 @@ pub(crate) async fn open(ctx: &Ctx, args: ConnectOpen) -> Reply<()> {
     }
     let name = args.name.ok_or_else(|| internal("connection not open"))?;
     let uri = local_uri(&name.to_str(), ctx.conn.options.system)?;
-    ctx.conn.set_open(Some(Open { uri, read_only: args.flags & VIR_CONNECT_RO != 0 }));
+    ctx.conn.set_open(Some(Open {
+        uri,
+        read_only: args.flags & VIR_CONNECT_RO != 0,
+    }));
     ctx.then(Effect::Opened);
     Ok(())
 }
@@ -70,40 +82,54 @@ pub(crate) async fn close(ctx: &Ctx, _: ConnectClose) -> Reply<()> {
     Ok(())
 }
 
-pub(crate) async fn supports_feature(ctx: &Ctx, args: ConnectSupportsFeature) -> Reply<ConnectSupportsFeatureRet> {
+pub(crate) async fn supports_feature(
+    ctx: &Ctx,
+    args: ConnectSupportsFeature,
+) -> Reply<ConnectSupportsFeatureRet> {
     if args.feature == PROGRAM_KEEPALIVE {
         ctx.then(Effect::Keepalive);
     } else if !ctx.conn.is_open() {
         return Err(not_open().into());
     }
-    Ok(ConnectSupportsFeatureRet { supported: i32::from(FEATURES.contains(&args.feature)) })
+    Ok(ConnectSupportsFeatureRet {
+        supported: i32::from(FEATURES.contains(&args.feature)),
+    })
 }
 
 pub(crate) async fn set_identity(ctx: &Ctx, args: ConnectSetIdentity) -> Reply<()> {
     // Only who may do all may speak for others; whoever else does speaks for himself.
     if ctx.conn.cred.uid == 0 {
-        ctx.conn.speak_for(identity(ctx.conn.cred, &args.params), args.params.to_vec());
+        ctx.conn
+            .speak_for(identity(ctx.conn.cred, &args.params), args.params.to_vec());
         ctx.then(Effect::Identity);
     }
     Ok(())
 }
 
 pub(crate) async fn get_type(_: &Ctx, _: ConnectGetType) -> Reply<ConnectGetTypeRet> {
-    Ok(ConnectGetTypeRet { r#type: "QEMU".into() })
+    Ok(ConnectGetTypeRet {
+        r#type: "QEMU".into(),
+    })
 }
 
 pub(crate) async fn get_lib_version(ctx: &Ctx, _: ConnectGetLibVersion) -> Reply<ConnectGetLibVersionRet> {
     let versions = ctx.host().get_versions(GetVersionsRequest {}).await?.into_inner();
-    Ok(ConnectGetLibVersionRet { lib_ver: versions.libvirt_api })
+    Ok(ConnectGetLibVersionRet {
+        lib_ver: versions.libvirt_api,
+    })
 }
 
 pub(crate) async fn get_uri(ctx: &Ctx, _: ConnectGetUri) -> Reply<ConnectGetUriRet> {
-    Ok(ConnectGetUriRet { uri: ctx.opened()?.uri.into() })
+    Ok(ConnectGetUriRet {
+        uri: ctx.opened()?.uri.into(),
+    })
 }
 
 pub(crate) async fn get_hostname(ctx: &Ctx, _: ConnectGetHostname) -> Reply<ConnectGetHostnameRet> {
     let info = ctx.host().get_info(GetInfoRequest {}).await?.into_inner();
-    Ok(ConnectGetHostnameRet { hostname: info.hostname.into() })
+    Ok(ConnectGetHostnameRet {
+        hostname: info.hostname.into(),
+    })
 }
 
 /// Nothing is to be remembered: the connection to QEMU's guests is the daemon itself, and ends with the socket.
@@ -117,7 +143,11 @@ pub(crate) async fn unregister_close_callback(_: &Ctx, _: ConnectUnregisterClose
 
 /// The URI that `name` opens here.
 fn local_uri(name: &str, system: bool) -> Result<String, WireError> {
-    let own = if system { "qemu:///system" } else { "qemu:///session" };
+    let own = if system {
+        "qemu:///system"
+    } else {
+        "qemu:///session"
+    };
     if name.is_empty() {
         return Ok(own.to_owned());
     }
@@ -139,7 +169,11 @@ fn local_uri(name: &str, system: bool) -> Result<String, WireError> {
         "/system" if system => Ok(name.to_owned()),
         _ => {
             let detail = format!("unexpected qemu URI path '{path}', try {own}");
-            Err(WireError::new(ErrorCode::INTERNAL_ERROR, ErrorDomain::NONE, &detail))
+            Err(WireError::new(
+                ErrorCode::INTERNAL_ERROR,
+                ErrorDomain::NONE,
+                &detail,
+            ))
         }
     }
 }
@@ -147,7 +181,9 @@ fn local_uri(name: &str, system: bool) -> Result<String, WireError> {
 /// The identity that `params` describe; what they do not say is the peer's own.
 fn identity(own: PeerCred, params: &[TypedParam]) -> PeerCred {
     let number = |field: &str| {
-        let param = params.iter().find(|param| param.field.as_bytes() == field.as_bytes())?;
+        let param = params
+            .iter()
+            .find(|param| param.field.as_bytes() == field.as_bytes())?;
         match param.value {
             TypedValue::Ullong(value) => u32::try_from(value).ok(),
             TypedValue::Llong(value) => u32::try_from(value).ok(),
@@ -156,7 +192,9 @@ fn identity(own: PeerCred, params: &[TypedParam]) -> PeerCred {
         }
     };
     PeerCred {
-        pid: number("process-id").and_then(|pid| i32::try_from(pid).ok()).unwrap_or(own.pid),
+        pid: number("process-id")
+            .and_then(|pid| i32::try_from(pid).ok())
+            .unwrap_or(own.pid),
         uid: number("unix-user-id").unwrap_or(own.uid),
         gid: number("unix-group-id").unwrap_or(own.gid),
     }
@@ -179,23 +217,53 @@ mod tests {
             ("qemu:/system", "qemu:/system"),
             ("qemu:///system?x=1", "qemu:///system?x=1"),
             ("qemu://user@/system", "qemu://user@/system"),
-            ("qemu:///nope", "INTERNAL_ERROR internal error: unexpected qemu URI path '/nope', try qemu:///system"),
-            ("bogus", "NO_CONNECT no connection driver available for URI 'bogus' does not include a driver name"),
-            ("QEMU:///system", "NO_CONNECT no connection driver available for QEMU:///system"),
-            ("qemu+unix:///system", "NO_CONNECT no connection driver available for qemu+unix:///system"),
-            ("qemu://host/system", "NO_CONNECT no connection driver available for qemu://host/system"),
+            (
+                "qemu:///nope",
+                "INTERNAL_ERROR internal error: unexpected qemu URI path '/nope', try qemu:///system",
+            ),
+            (
+                "bogus",
+                "NO_CONNECT no connection driver available for URI 'bogus' does not include a driver name",
+            ),
+            (
+                "QEMU:///system",
+                "NO_CONNECT no connection driver available for QEMU:///system",
+            ),
+            (
+                "qemu+unix:///system",
+                "NO_CONNECT no connection driver available for qemu+unix:///system",
+            ),
+            (
+                "qemu://host/system",
+                "NO_CONNECT no connection driver available for qemu://host/system",
+            ),
         ];
         for (name, expected) in cases {
             assert_eq!(opened(name, true), expected);
         }
-        let refused = "INTERNAL_ERROR internal error: unexpected qemu URI path '/system', try qemu:///session";
+        let refused =
+            "INTERNAL_ERROR internal error: unexpected qemu URI path '/system', try qemu:///session";
         assert_eq!(opened("qemu:///system", false), refused);
     }
 
     #[test]
     fn who_speaks_for_another_keeps_what_is_not_said() {
-        let own = PeerCred { pid: 7, uid: 0, gid: 0 };
-        let params = [TypedParam::new("unix-user-id", 1000_u64), TypedParam::new("user-name", "joe")];
-        assert_eq!(identity(own, &params), PeerCred { pid: 7, uid: 1000, gid: 0 });
+        let own = PeerCred {
+            pid: 7,
+            uid: 0,
+            gid: 0,
+        };
+        let params = [
+            TypedParam::new("unix-user-id", 1000_u64),
+            TypedParam::new("user-name", "joe"),
+        ];
+        assert_eq!(
+            identity(own, &params),
+            PeerCred {
+                pid: 7,
+                uid: 1000,
+                gid: 0
+            }
+        );
     }
 }

@@ -16,7 +16,11 @@ const MAPS_MAX: i64 = CPUMAPS_MAX as i64;
 
 /// One group of statistics of a guest.
 async fn stats(ctx: &Ctx, dom: &NonnullDomain, group: StatsGroup) -> Reply<DomainStats> {
-    let request = GetStatsRequest { domains: by_uuid(dom).into_iter().collect(), groups: vec![group.into()], ..GetStatsRequest::default() };
+    let request = GetStatsRequest {
+        domains: by_uuid(dom).into_iter().collect(),
+        groups: vec![group.into()],
+        ..GetStatsRequest::default()
+    };
     let answer = ctx.domains().get_stats(request).await?.into_inner();
     match answer.stats.into_iter().next() {
         Some(stats) => Ok(stats),
@@ -56,8 +60,12 @@ pub(crate) async fn memory_stats(ctx: &Ctx, args: DomainMemoryStats) -> Reply<Do
         (12, balloon.hugetlb_pgfail),
         (7, balloon.rss),
     ];
-    let known = all.into_iter().filter_map(|(tag, value)| Some(DomainMemoryStat { tag, val: value? }));
-    Ok(DomainMemoryStatsRet { stats: known.take(room).collect() })
+    let known = all
+        .into_iter()
+        .filter_map(|(tag, value)| Some(DomainMemoryStat { tag, val: value? }));
+    Ok(DomainMemoryStatsRet {
+        stats: known.take(room).collect(),
+    })
 }
 
 pub(crate) async fn get_vcpus(ctx: &Ctx, args: DomainGetVcpus) -> Reply<DomainGetVcpusRet> {
@@ -71,12 +79,20 @@ pub(crate) async fn get_vcpus(ctx: &Ctx, args: DomainGetVcpus) -> Reply<DomainGe
     let vcpus = vcpus.unwrap_or_default().vcpus;
     let (mut info, mut cpumaps) = (Vec::new(), Vec::new());
     for vcpu in vcpus.into_iter().take(most) {
-        info.push(VcpuInfo { number: vcpu.index, state: vcpu.state, cpu_time: vcpu.time_ns, cpu: vcpu.cpu });
+        info.push(VcpuInfo {
+            number: vcpu.index,
+            state: vcpu.state,
+            cpu_time: vcpu.time_ns,
+            cpu: vcpu.cpu,
+        });
         let mut map = vcpu.cpumap;
         map.resize(map_len, 0);
         cpumaps.append(&mut map);
     }
-    Ok(DomainGetVcpusRet { info: info.into(), cpumaps: cpumaps.into() })
+    Ok(DomainGetVcpusRet {
+        info: info.into(),
+        cpumaps: cpumaps.into(),
+    })
 }
 
 /// How many CPUs the caller has room for, and bytes for the map of each.
@@ -104,11 +120,17 @@ pub(crate) async fn get_block_info(ctx: &Ctx, args: DomainGetBlockInfo) -> Reply
         let detail = format!("disk '{path}' does not currently have a source assigned");
         return Err(args::invalid(&detail).into());
     }
-    let (Some(allocation), Some(capacity), Some(physical)) = (block.allocation, block.capacity, block.physical) else {
+    let (Some(allocation), Some(capacity), Some(physical)) =
+        (block.allocation, block.capacity, block.physical)
+    else {
         let detail = format!("the size of '{}' is not to be had", block.path);
         return Err(WireError::new(ErrorCode::OPERATION_FAILED, ErrorDomain::QEMU, &detail).into());
     };
-    Ok(DomainGetBlockInfoRet { allocation, capacity, physical })
+    Ok(DomainGetBlockInfoRet {
+        allocation,
+        capacity,
+        physical,
+    })
 }
 
 pub(crate) async fn block_stats(ctx: &Ctx, args: DomainBlockStats) -> Reply<DomainBlockStatsRet> {
@@ -123,7 +145,10 @@ pub(crate) async fn block_stats(ctx: &Ctx, args: DomainBlockStats) -> Reply<Doma
     })
 }
 
-pub(crate) async fn block_stats_flags(ctx: &Ctx, args: DomainBlockStatsFlags) -> Reply<DomainBlockStatsFlagsRet> {
+pub(crate) async fn block_stats_flags(
+    ctx: &Ctx,
+    args: DomainBlockStatsFlags,
+) -> Reply<DomainBlockStatsFlagsRet> {
     let room = args::room(args.nparams, DOMAIN_BLOCK_STATS_PARAMETERS_MAX)?;
     args::flags(ctx, args.flags)?;
     let block = counted(ctx, &args.dom, &args.path.to_str()).await?;
@@ -137,9 +162,14 @@ pub(crate) async fn block_stats_flags(ctx: &Ctx, args: DomainBlockStatsFlags) ->
         (VIR_DOMAIN_BLOCK_STATS_READ_TOTAL_TIMES, block.rd_times_ns),
         (VIR_DOMAIN_BLOCK_STATS_FLUSH_TOTAL_TIMES, block.fl_times_ns),
     ];
-    let params = all.into_iter().filter_map(|(param, value)| Some(param.with(signed(value?))));
+    let params = all
+        .into_iter()
+        .filter_map(|(param, value)| Some(param.with(signed(value?))));
     let (params, nparams) = args::fitting(params.collect::<Vec<TypedParam>>(), room);
-    Ok(DomainBlockStatsFlagsRet { params: params.into(), nparams })
+    Ok(DomainBlockStatsFlagsRet {
+        params: params.into(),
+        nparams,
+    })
 }
 
 pub(crate) async fn interface_stats(ctx: &Ctx, args: DomainInterfaceStats) -> Reply<DomainInterfaceStatsRet> {
@@ -148,9 +178,13 @@ pub(crate) async fn interface_stats(ctx: &Ctx, args: DomainInterfaceStats) -> Re
     let device = args.device.to_str();
     let interfaces = interfaces.unwrap_or_default().interfaces;
     let named = |name: &str, mac: &str| name == device || mac.eq_ignore_ascii_case(&device);
-    let found = interfaces.into_iter().find(|interface| named(&interface.name, &interface.mac) && !device.is_empty());
+    let found = interfaces
+        .into_iter()
+        .find(|interface| named(&interface.name, &interface.mac) && !device.is_empty());
     let unknown = || ctx.invalid_arg(&format!("'{device}' is not a known interface"));
-    let counters = found.and_then(|interface| interface.counters).ok_or_else(unknown)?;
+    let counters = found
+        .and_then(|interface| interface.counters)
+        .ok_or_else(unknown)?;
     Ok(DomainInterfaceStatsRet {
         rx_bytes: signed(counters.rx_bytes),
         rx_packets: signed(counters.rx_packets),
@@ -187,7 +221,13 @@ fn is(block: &Block, path: &str) -> bool {
 
 /// Of no disk at all.
 fn no_requests() -> Block {
-    Block { rd_requests: Some(0), rd_bytes: Some(0), wr_requests: Some(0), wr_bytes: Some(0), ..Block::default() }
+    Block {
+        rd_requests: Some(0),
+        rd_bytes: Some(0),
+        wr_requests: Some(0),
+        wr_bytes: Some(0),
+        ..Block::default()
+    }
 }
 
 fn sum(total: Block, block: &Block) -> Block {

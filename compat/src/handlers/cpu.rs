@@ -24,7 +24,10 @@ pub(crate) async fn compare(ctx: &Ctx, args: ConnectCompareCpu) -> Reply<Connect
     Ok(ConnectCompareCpuRet { result })
 }
 
-pub(crate) async fn compare_hypervisor(ctx: &Ctx, args: ConnectCompareHypervisorCpu) -> Reply<ConnectCompareHypervisorCpuRet> {
+pub(crate) async fn compare_hypervisor(
+    ctx: &Ctx,
+    args: ConnectCompareHypervisorCpu,
+) -> Reply<ConnectCompareHypervisorCpuRet> {
     args::flags(ctx, args.flags)?;
     let hypervisor = hypervisor(args.emulator, args.arch, args.machine, args.virttype);
     let result = compared(ctx, args.xml_cpu, Some(hypervisor), args.flags).await?;
@@ -37,21 +40,44 @@ pub(crate) async fn baseline(ctx: &Ctx, args: ConnectBaselineCpu) -> Reply<Conne
     Ok(ConnectBaselineCpuRet { cpu })
 }
 
-pub(crate) async fn baseline_hypervisor(ctx: &Ctx, args: ConnectBaselineHypervisorCpu) -> Reply<ConnectBaselineHypervisorCpuRet> {
+pub(crate) async fn baseline_hypervisor(
+    ctx: &Ctx,
+    args: ConnectBaselineHypervisorCpu,
+) -> Reply<ConnectBaselineHypervisorCpuRet> {
     args::flags(ctx, args.flags)?;
     let hypervisor = hypervisor(args.emulator, args.arch, args.machine, args.virttype);
-    let cpu = common(ctx, args.xml_cp_us.into_iter().collect(), Some(hypervisor), args.flags).await?;
+    let cpu = common(
+        ctx,
+        args.xml_cp_us.into_iter().collect(),
+        Some(hypervisor),
+        args.flags,
+    )
+    .await?;
     Ok(ConnectBaselineHypervisorCpuRet { cpu })
 }
 
-fn hypervisor(emulator: Option<Text>, arch: Option<Text>, machine: Option<Text>, virt_type: Option<Text>) -> Hypervisor {
+fn hypervisor(
+    emulator: Option<Text>,
+    arch: Option<Text>,
+    machine: Option<Text>,
+    virt_type: Option<Text>,
+) -> Hypervisor {
     let [emulator, arch, machine, virt_type] = [emulator, arch, machine, virt_type].map(args::text);
-    Hypervisor { emulator, arch, machine, virt_type }
+    Hypervisor {
+        emulator,
+        arch,
+        machine,
+        virt_type,
+    }
 }
 
 /// libvirt's number of the result.
 async fn compared(ctx: &Ctx, xml: Text, hypervisor: Option<Hypervisor>, flags: u32) -> Reply<i32> {
-    let request = CompareCpuRequest { xml: xml.into_string(), hypervisor, validate: flags & VALIDATE != 0 };
+    let request = CompareCpuRequest {
+        xml: xml.into_string(),
+        hypervisor,
+        validate: flags & VALIDATE != 0,
+    };
     let answer = ctx.host().compare_cpu(request).await?.into_inner();
     match answer.result() {
         Compared::Identical => Ok(1),
@@ -64,7 +90,9 @@ async fn compared(ctx: &Ctx, xml: Text, hypervisor: Option<Hypervisor>, flags: u
 async fn common(ctx: &Ctx, documents: Vec<Text>, hypervisor: Option<Hypervisor>, flags: u32) -> Reply<Text> {
     if documents.is_empty() {
         let text = format!("xmlCPUs in {} must not be NULL", ctx.info.api);
-        return Err(WireError::new(ErrorCode::INVALID_ARG, ctx.info.area(), &text).with_message(&text).into());
+        return Err(WireError::new(ErrorCode::INVALID_ARG, ctx.info.area(), &text)
+            .with_message(&text)
+            .into());
     }
     let request = BaselineCpuRequest {
         xml: documents.into_iter().map(Text::into_string).collect(),

@@ -1,8 +1,9 @@
 //! Devices come, go and change.
 
 use wire::consts::{
-    VIR_DOMAIN_DEVICE_MODIFY_FORCE, VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_AGENT, VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_ARP,
-    VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_LEASE, VIR_IP_ADDR_TYPE_IPV4, VIR_IP_ADDR_TYPE_IPV6,
+    VIR_DOMAIN_DEVICE_MODIFY_FORCE, VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_AGENT,
+    VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_ARP, VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_LEASE, VIR_IP_ADDR_TYPE_IPV4,
+    VIR_IP_ADDR_TYPE_IPV6,
 };
 use wire::params::*;
 use wire::remote::*;
@@ -14,15 +15,23 @@ use crate::ctx::Ctx;
 use crate::proto::interface_limits::Rate;
 use crate::proto::list_interface_addresses_request::Source;
 use crate::proto::{
-    GetInterfaceLimitsRequest, InterfaceAddresses, InterfaceLimits, ListGuestInterfacesRequest, ListInterfaceAddressesRequest,
-    SetInterfaceLimitsRequest, UpdateDeviceRequest,
+    GetInterfaceLimitsRequest, InterfaceAddresses, InterfaceLimits, ListGuestInterfacesRequest,
+    ListInterfaceAddressesRequest, SetInterfaceLimitsRequest, UpdateDeviceRequest,
 };
 
 /// Limits of what an interface receives, in the order in which they are told.
-const INBOUND: [Param; 4] =
-    [VIR_DOMAIN_BANDWIDTH_IN_AVERAGE, VIR_DOMAIN_BANDWIDTH_IN_PEAK, VIR_DOMAIN_BANDWIDTH_IN_BURST, VIR_DOMAIN_BANDWIDTH_IN_FLOOR];
+const INBOUND: [Param; 4] = [
+    VIR_DOMAIN_BANDWIDTH_IN_AVERAGE,
+    VIR_DOMAIN_BANDWIDTH_IN_PEAK,
+    VIR_DOMAIN_BANDWIDTH_IN_BURST,
+    VIR_DOMAIN_BANDWIDTH_IN_FLOOR,
+];
 /// Limits of what it sends.
-const OUTBOUND: [Param; 3] = [VIR_DOMAIN_BANDWIDTH_OUT_AVERAGE, VIR_DOMAIN_BANDWIDTH_OUT_PEAK, VIR_DOMAIN_BANDWIDTH_OUT_BURST];
+const OUTBOUND: [Param; 3] = [
+    VIR_DOMAIN_BANDWIDTH_OUT_AVERAGE,
+    VIR_DOMAIN_BANDWIDTH_OUT_PEAK,
+    VIR_DOMAIN_BANDWIDTH_OUT_BURST,
+];
 
 pub(crate) async fn update(ctx: &Ctx, args: DomainUpdateDeviceFlags) -> Reply<()> {
     args::flags(ctx, args.flags)?;
@@ -37,23 +46,49 @@ pub(crate) async fn update(ctx: &Ctx, args: DomainUpdateDeviceFlags) -> Reply<()
     Ok(())
 }
 
-pub(crate) async fn get_limits(ctx: &Ctx, args: DomainGetInterfaceParameters) -> Reply<DomainGetInterfaceParametersRet> {
+pub(crate) async fn get_limits(
+    ctx: &Ctx,
+    args: DomainGetInterfaceParameters,
+) -> Reply<DomainGetInterfaceParametersRet> {
     let room = args::room(args.nparams, DOMAIN_INTERFACE_PARAMETERS_MAX)?;
     args::exclusive(ctx, args.flags, args::LIVE_OR_CONFIG)?;
     args::flags(ctx, args.flags)?;
     if room == 0 {
         let count = INBOUND.len() + OUTBOUND.len();
-        return Ok(DomainGetInterfaceParametersRet { params: Vec::new().into(), nparams: i32::try_from(count).unwrap_or(i32::MAX) });
+        return Ok(DomainGetInterfaceParametersRet {
+            params: Vec::new().into(),
+            nparams: i32::try_from(count).unwrap_or(i32::MAX),
+        });
     }
     let scope = args::scope(args.flags).into();
-    let request = GetInterfaceLimitsRequest { domain: by_uuid(&args.dom), interface: args.device.into_string(), scope };
+    let request = GetInterfaceLimitsRequest {
+        domain: by_uuid(&args.dom),
+        interface: args.device.into_string(),
+        scope,
+    };
     let limits = ctx.devices().get_interface_limits(request).await?.into_inner();
-    let (inbound, outbound) = (limits.inbound.unwrap_or_default(), limits.outbound.unwrap_or_default());
-    let values = [inbound.average, inbound.peak, inbound.burst, inbound.floor, outbound.average, outbound.peak, outbound.burst];
+    let (inbound, outbound) = (
+        limits.inbound.unwrap_or_default(),
+        limits.outbound.unwrap_or_default(),
+    );
+    let values = [
+        inbound.average,
+        inbound.peak,
+        inbound.burst,
+        inbound.floor,
+        outbound.average,
+        outbound.peak,
+        outbound.burst,
+    ];
     let all = INBOUND.iter().chain(&OUTBOUND).zip(values);
-    let params: Vec<TypedParam> = all.map(|(param, kib)| param.with(u32::try_from(kib).unwrap_or(u32::MAX))).collect();
+    let params: Vec<TypedParam> = all
+        .map(|(param, kib)| param.with(u32::try_from(kib).unwrap_or(u32::MAX)))
+        .collect();
     let (params, nparams) = args::fitting(params, room);
-    Ok(DomainGetInterfaceParametersRet { params: params.into(), nparams })
+    Ok(DomainGetInterfaceParametersRet {
+        params: params.into(),
+        nparams,
+    })
 }
 
 pub(crate) async fn set_limits(ctx: &Ctx, args: DomainSetInterfaceParameters) -> Reply<()> {
@@ -75,7 +110,12 @@ pub(crate) async fn set_limits(ctx: &Ctx, args: DomainSetInterfaceParameters) ->
         floor: number(floor),
     });
     let [average, peak, burst] = OUTBOUND.map(value);
-    let outbound = average.map(|average| Rate { average, peak: number(peak), burst: number(burst), floor: 0 });
+    let outbound = average.map(|average| Rate {
+        average,
+        peak: number(peak),
+        burst: number(burst),
+        floor: 0,
+    });
     let request = SetInterfaceLimitsRequest {
         domain: by_uuid(&args.dom),
         interface: args.device.into_string(),
@@ -87,34 +127,58 @@ pub(crate) async fn set_limits(ctx: &Ctx, args: DomainSetInterfaceParameters) ->
     Ok(())
 }
 
-pub(crate) async fn addresses(ctx: &Ctx, args: DomainInterfaceAddresses) -> Reply<DomainInterfaceAddressesRet> {
+pub(crate) async fn addresses(
+    ctx: &Ctx,
+    args: DomainInterfaceAddresses,
+) -> Reply<DomainInterfaceAddressesRet> {
     args::flags(ctx, args.flags)?;
     let domain = by_uuid(&args.dom);
     let listed = async |source: Source| {
-        let request = ListInterfaceAddressesRequest { domain: domain.clone(), source: source.into() };
-        ctx.devices().list_interface_addresses(request).await.map(|answer| answer.into_inner().interfaces)
+        let request = ListInterfaceAddressesRequest {
+            domain: domain.clone(),
+            source: source.into(),
+        };
+        ctx.devices()
+            .list_interface_addresses(request)
+            .await
+            .map(|answer| answer.into_inner().interfaces)
     };
     let interfaces = match i32::try_from(args.source).unwrap_or(i32::MAX) {
         VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_LEASE => listed(Source::Unspecified).await?,
         VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_ARP => listed(Source::Arp).await?,
         VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_AGENT => {
             let request = ListGuestInterfacesRequest { domain };
-            ctx.guest_agent().list_interfaces(request).await?.into_inner().interfaces
+            ctx.guest_agent()
+                .list_interfaces(request)
+                .await?
+                .into_inner()
+                .interfaces
         }
         other => return Err(args::unsupported(&format!("Unknown IP address data source {other}")).into()),
     };
-    Ok(DomainInterfaceAddressesRet { ifaces: interfaces.into_iter().map(interface).collect::<Vec<_>>().into() })
+    Ok(DomainInterfaceAddressesRet {
+        ifaces: interfaces.into_iter().map(interface).collect::<Vec<_>>().into(),
+    })
 }
 
 fn interface(found: InterfaceAddresses) -> DomainInterface {
     let address = |found: crate::proto::interface_addresses::Address| DomainIpAddr {
-        r#type: if found.address.contains(':') { VIR_IP_ADDR_TYPE_IPV6 } else { VIR_IP_ADDR_TYPE_IPV4 },
+        r#type: if found.address.contains(':') {
+            VIR_IP_ADDR_TYPE_IPV6
+        } else {
+            VIR_IP_ADDR_TYPE_IPV4
+        },
         addr: found.address.into(),
         prefix: found.prefix,
     };
     DomainInterface {
         name: found.name.into(),
         hwaddr: (!found.mac.is_empty()).then(|| found.mac.into()),
-        addrs: found.addresses.into_iter().map(address).collect::<Vec<_>>().into(),
+        addrs: found
+            .addresses
+            .into_iter()
+            .map(address)
+            .collect::<Vec<_>>()
+            .into(),
     }
 }

@@ -33,7 +33,11 @@ pub(crate) async fn lookup_by_id(ctx: &Ctx, args: DomainLookupById) -> Reply<Dom
 
 async fn get(ctx: &Ctx, which: domain_ref::Ref) -> Reply<Domain> {
     let domain = Some(DomainRef { r#ref: Some(which) });
-    let request = GetRequest { domain, view: View::Basic.into(), ..GetRequest::default() };
+    let request = GetRequest {
+        domain,
+        view: View::Basic.into(),
+        ..GetRequest::default()
+    };
     Ok(ctx.domains().get(request).await?.into_inner())
 }
 
@@ -53,8 +57,12 @@ pub(crate) async fn open_console(ctx: &Ctx, args: DomainOpenConsole) -> Reply<()
 pub(crate) async fn attach(ctx: &Ctx, open: attach_request::Open) -> Reply<()> {
     use attach_request::Message;
     let (from_client, bytes) = mpsc::channel::<Bytes>(TO_CONSOLE);
-    let first = AttachRequest { message: Some(Message::Open(open)) };
-    let rest = ReceiverStream::new(bytes).map(|data| AttachRequest { message: Some(Message::Data(data.into())) });
+    let first = AttachRequest {
+        message: Some(Message::Open(open)),
+    };
+    let rest = ReceiverStream::new(bytes).map(|data| AttachRequest {
+        message: Some(Message::Data(data.into())),
+    });
     let requests = futures_util::stream::once(std::future::ready(first)).chain(rest);
     let mut answers = ctx.consoles().attach(requests).await?.into_inner();
     // The first answer says that the device is connected.
@@ -63,6 +71,9 @@ pub(crate) async fn attach(ctx: &Ctx, open: attach_request::Open) -> Reply<()> {
         let data = answer.map(|answer| Bytes::from(answer.data));
         std::future::ready(Some(data).filter(|data| !matches!(data, Ok(data) if data.is_empty())))
     });
-    ctx.then(Effect::Stream(Ends { to_client: to_client.boxed(), from_client: Some(from_client) }));
+    ctx.then(Effect::Stream(Ends {
+        to_client: to_client.boxed(),
+        from_client: Some(from_client),
+    }));
     Ok(())
 }

@@ -1,7 +1,13 @@
 //! Registering for events, in every style that clients know.
 
-use wire::consts::{VIR_CONNECT_DOMAIN_QEMU_MONITOR_EVENT_REGISTER_NOCASE, VIR_CONNECT_DOMAIN_QEMU_MONITOR_EVENT_REGISTER_REGEX};
-use wire::qemu::{ConnectDomainMonitorEventDeregister, ConnectDomainMonitorEventRegister, ConnectDomainMonitorEventRegisterRet};
+use wire::consts::{
+    VIR_CONNECT_DOMAIN_QEMU_MONITOR_EVENT_REGISTER_NOCASE,
+    VIR_CONNECT_DOMAIN_QEMU_MONITOR_EVENT_REGISTER_REGEX,
+};
+use wire::qemu::{
+    ConnectDomainMonitorEventDeregister, ConnectDomainMonitorEventRegister,
+    ConnectDomainMonitorEventRegisterRet,
+};
 use wire::remote::*;
 use wire::{ErrorCode, ErrorDomain, WireError};
 
@@ -13,19 +19,41 @@ use crate::proto::WatchRequest;
 /// libvirt's id of the only event that the oldest call is for.
 const LIFECYCLE: i32 = 0;
 
-pub(crate) async fn register(ctx: &Ctx, _: ConnectDomainEventRegister) -> Reply<ConnectDomainEventRegisterRet> {
-    add(ctx, Registration { style: Style::Legacy, event: LIFECYCLE, domain: None }).await?;
+pub(crate) async fn register(
+    ctx: &Ctx,
+    _: ConnectDomainEventRegister,
+) -> Reply<ConnectDomainEventRegisterRet> {
+    add(
+        ctx,
+        Registration {
+            style: Style::Legacy,
+            event: LIFECYCLE,
+            domain: None,
+        },
+    )
+    .await?;
     Ok(ConnectDomainEventRegisterRet { cb_registered: 0 })
 }
 
-pub(crate) async fn deregister(ctx: &Ctx, _: ConnectDomainEventDeregister) -> Reply<ConnectDomainEventDeregisterRet> {
+pub(crate) async fn deregister(
+    ctx: &Ctx,
+    _: ConnectDomainEventDeregister,
+) -> Reply<ConnectDomainEventDeregisterRet> {
     remove(ctx, Style::Legacy, Some(LIFECYCLE))?;
     Ok(ConnectDomainEventDeregisterRet { cb_registered: 0 })
 }
 
 pub(crate) async fn register_any(ctx: &Ctx, args: ConnectDomainEventRegisterAny) -> Reply<()> {
     known(args.event_id, LEGACY_ID_MAX)?;
-    add(ctx, Registration { style: Style::Legacy, event: args.event_id, domain: None }).await
+    add(
+        ctx,
+        Registration {
+            style: Style::Legacy,
+            event: args.event_id,
+            domain: None,
+        },
+    )
+    .await
 }
 
 pub(crate) async fn deregister_any(ctx: &Ctx, args: ConnectDomainEventDeregisterAny) -> Reply<()> {
@@ -40,15 +68,29 @@ pub(crate) async fn callback_register_any(
     known(args.event_id, ID_MAX)?;
     let callback_id = ctx.conn.options.next_callback();
     let domain = args.dom.map(|dom| dom.uuid);
-    add(ctx, Registration { style: Style::Callback(callback_id), event: args.event_id, domain }).await?;
+    add(
+        ctx,
+        Registration {
+            style: Style::Callback(callback_id),
+            event: args.event_id,
+            domain,
+        },
+    )
+    .await?;
     Ok(ConnectDomainEventCallbackRegisterAnyRet { callback_id })
 }
 
-pub(crate) async fn callback_deregister_any(ctx: &Ctx, args: ConnectDomainEventCallbackDeregisterAny) -> Reply<()> {
+pub(crate) async fn callback_deregister_any(
+    ctx: &Ctx,
+    args: ConnectDomainEventCallbackDeregisterAny,
+) -> Reply<()> {
     remove(ctx, Style::Callback(args.callback_id), None)
 }
 
-pub(crate) async fn monitor_register(ctx: &Ctx, args: ConnectDomainMonitorEventRegister) -> Reply<ConnectDomainMonitorEventRegisterRet> {
+pub(crate) async fn monitor_register(
+    ctx: &Ctx,
+    args: ConnectDomainMonitorEventRegister,
+) -> Reply<ConnectDomainMonitorEventRegisterRet> {
     known_flags(args.flags)?;
     let no_case = args.flags & VIR_CONNECT_DOMAIN_QEMU_MONITOR_EVENT_REGISTER_NOCASE != 0;
     if args.flags & VIR_CONNECT_DOMAIN_QEMU_MONITOR_EVENT_REGISTER_REGEX != 0 {
@@ -65,7 +107,16 @@ pub(crate) async fn monitor_register(ctx: &Ctx, args: ConnectDomainMonitorEventR
         monitor_event: exact.unwrap_or_default(),
         ..WatchRequest::default()
     };
-    match monitor(ctx.events(), callback_id, MonitorFilter { request, ignoring_case }).await {
+    match monitor(
+        ctx.events(),
+        callback_id,
+        MonitorFilter {
+            request,
+            ignoring_case,
+        },
+    )
+    .await
+    {
         Ok(feed) => ctx.then(Effect::Watch(feed)),
         Err(status) => {
             ctx.conn.events.remove_monitor(callback_id)?;
@@ -83,7 +134,8 @@ pub(crate) async fn monitor_deregister(ctx: &Ctx, args: ConnectDomainMonitorEven
 
 /// Refuses flags that libvirt does not know, as its API layer does.
 fn known_flags(flags: u32) -> Result<(), WireError> {
-    const KNOWN: u32 = VIR_CONNECT_DOMAIN_QEMU_MONITOR_EVENT_REGISTER_REGEX | VIR_CONNECT_DOMAIN_QEMU_MONITOR_EVENT_REGISTER_NOCASE;
+    const KNOWN: u32 = VIR_CONNECT_DOMAIN_QEMU_MONITOR_EVENT_REGISTER_REGEX
+        | VIR_CONNECT_DOMAIN_QEMU_MONITOR_EVENT_REGISTER_NOCASE;
     const FUNCTION: &str = "virDomainQemuMonitorEventStateRegisterID";
     let unknown = flags & !KNOWN;
     if unknown == 0 {
@@ -93,12 +145,18 @@ fn known_flags(flags: u32) -> Result<(), WireError> {
     Err(WireError {
         str1: Some(FUNCTION.into()),
         str2: Some("flags".into()),
-        ..WireError::new(ErrorCode::INVALID_ARG, ErrorDomain::NONE, "flags").with_message(&text).with_ints(0, 0)
+        ..WireError::new(ErrorCode::INVALID_ARG, ErrorDomain::NONE, "flags")
+            .with_message(&text)
+            .with_ints(0, 0)
     })
 }
 
 fn known(id: i32, max: i32) -> Result<(), WireError> {
-    if (0..=max).contains(&id) { Ok(()) } else { Err(internal(&format!("unsupported event ID {id}"))) }
+    if (0..=max).contains(&id) {
+        Ok(())
+    } else {
+        Err(internal(&format!("unsupported event ID {id}")))
+    }
 }
 
 async fn add(ctx: &Ctx, new: Registration) -> Reply<()> {

@@ -6,8 +6,9 @@ use super::{Reply, args, c_string};
 use crate::ctx::Ctx;
 use crate::proto::to_native_request::Source;
 use crate::proto::{
-    GetCapabilitiesRequest, GetDomainCapabilitiesRequest, GetHypervisorVersionRequest, GetInfoRequest, GetMaxVcpusRequest,
-    GetMemoryRequest, GetNodeRequest, GetNodeResponse, ListCpuModelsRequest, ToNativeRequest,
+    GetCapabilitiesRequest, GetDomainCapabilitiesRequest, GetHypervisorVersionRequest, GetInfoRequest,
+    GetMaxVcpusRequest, GetMemoryRequest, GetNodeRequest, GetNodeResponse, ListCpuModelsRequest,
+    ToNativeRequest,
 };
 
 async fn node(ctx: &Ctx) -> Reply<GetNodeResponse> {
@@ -17,22 +18,36 @@ async fn node(ctx: &Ctx) -> Reply<GetNodeResponse> {
 pub(crate) async fn get_version(ctx: &Ctx, _: ConnectGetVersion) -> Reply<ConnectGetVersionRet> {
     let request = GetHypervisorVersionRequest {};
     let answer = ctx.host().get_hypervisor_version(request).await?;
-    Ok(ConnectGetVersionRet { hv_ver: answer.into_inner().version })
+    Ok(ConnectGetVersionRet {
+        hv_ver: answer.into_inner().version,
+    })
 }
 
 pub(crate) async fn get_max_vcpus(ctx: &Ctx, args: ConnectGetMaxVcpus) -> Reply<ConnectGetMaxVcpusRet> {
-    let request = GetMaxVcpusRequest { virt_type: args::text(args.r#type) };
+    let request = GetMaxVcpusRequest {
+        virt_type: args::text(args.r#type),
+    };
     let answer = ctx.host().get_max_vcpus(request).await?.into_inner();
-    Ok(ConnectGetMaxVcpusRet { max_vcpus: i32::try_from(answer.max_vcpus).unwrap_or(i32::MAX) })
+    Ok(ConnectGetMaxVcpusRet {
+        max_vcpus: i32::try_from(answer.max_vcpus).unwrap_or(i32::MAX),
+    })
 }
 
-pub(crate) async fn get_cpu_model_names(ctx: &Ctx, args: ConnectGetCpuModelNames) -> Reply<ConnectGetCpuModelNamesRet> {
+pub(crate) async fn get_cpu_model_names(
+    ctx: &Ctx,
+    args: ConnectGetCpuModelNames,
+) -> Reply<ConnectGetCpuModelNamesRet> {
     args::flags(ctx, args.flags)?;
-    let request = ListCpuModelsRequest { arch: args.arch.into_string() };
+    let request = ListCpuModelsRequest {
+        arch: args.arch.into_string(),
+    };
     let models = ctx.host().list_cpu_models(request).await?.into_inner().models;
     let ret = i32::try_from(models.len()).unwrap_or(i32::MAX);
     let wanted = models.into_iter().filter(|_| args.need_results != 0);
-    Ok(ConnectGetCpuModelNamesRet { models: wanted.map(Into::into).collect(), ret })
+    Ok(ConnectGetCpuModelNamesRet {
+        models: wanted.map(Into::into).collect(),
+        ret,
+    })
 }
 
 /// What comes by a local socket is as safe as the host.
@@ -61,22 +76,39 @@ pub(crate) async fn get_node_info(ctx: &Ctx, _: NodeGetInfo) -> Reply<NodeGetInf
 }
 
 pub(crate) async fn get_free_memory(ctx: &Ctx, _: NodeGetFreeMemory) -> Reply<NodeGetFreeMemoryRet> {
-    let memory = ctx.host().get_memory(GetMemoryRequest { cell: None }).await?.into_inner();
-    Ok(NodeGetFreeMemoryRet { free_mem: memory.free_kib.saturating_mul(1024) })
+    let memory = ctx
+        .host()
+        .get_memory(GetMemoryRequest { cell: None })
+        .await?
+        .into_inner();
+    Ok(NodeGetFreeMemoryRet {
+        free_mem: memory.free_kib.saturating_mul(1024),
+    })
 }
 
 pub(crate) async fn get_security_model(ctx: &Ctx, _: NodeGetSecurityModel) -> Reply<NodeGetSecurityModelRet> {
     let info = ctx.host().get_info(GetInfoRequest {}).await?.into_inner();
-    Ok(NodeGetSecurityModelRet { model: c_string(&info.security_model).into(), doi: c_string(&info.security_doi).into() })
+    Ok(NodeGetSecurityModelRet {
+        model: c_string(&info.security_model).into(),
+        doi: c_string(&info.security_doi).into(),
+    })
 }
 
-pub(crate) async fn get_capabilities(ctx: &Ctx, _: ConnectGetCapabilities) -> Reply<ConnectGetCapabilitiesRet> {
+pub(crate) async fn get_capabilities(
+    ctx: &Ctx,
+    _: ConnectGetCapabilities,
+) -> Reply<ConnectGetCapabilitiesRet> {
     let request = GetCapabilitiesRequest {};
     let answer = ctx.host().get_capabilities(request).await?;
-    Ok(ConnectGetCapabilitiesRet { capabilities: answer.into_inner().xml.into() })
+    Ok(ConnectGetCapabilitiesRet {
+        capabilities: answer.into_inner().xml.into(),
+    })
 }
 
-pub(crate) async fn get_domain_capabilities(ctx: &Ctx, args: ConnectGetDomainCapabilities) -> Reply<ConnectGetDomainCapabilitiesRet> {
+pub(crate) async fn get_domain_capabilities(
+    ctx: &Ctx,
+    args: ConnectGetDomainCapabilities,
+) -> Reply<ConnectGetDomainCapabilitiesRet> {
     args::flags(ctx, args.flags)?;
     let request = GetDomainCapabilitiesRequest {
         emulator: args::text(args.emulatorbin),
@@ -86,12 +118,22 @@ pub(crate) async fn get_domain_capabilities(ctx: &Ctx, args: ConnectGetDomainCap
         disable_deprecated_features: args.flags & 1 != 0,
     };
     let answer = ctx.host().get_domain_capabilities(request).await?;
-    Ok(ConnectGetDomainCapabilitiesRet { capabilities: answer.into_inner().xml.into() })
+    Ok(ConnectGetDomainCapabilitiesRet {
+        capabilities: answer.into_inner().xml.into(),
+    })
 }
 
-pub(crate) async fn to_native(ctx: &Ctx, args: ConnectDomainXmlToNative) -> Reply<ConnectDomainXmlToNativeRet> {
+pub(crate) async fn to_native(
+    ctx: &Ctx,
+    args: ConnectDomainXmlToNative,
+) -> Reply<ConnectDomainXmlToNativeRet> {
     args::flags(ctx, args.flags)?;
-    let request = ToNativeRequest { source: Some(Source::Xml(args.domain_xml.into_string())), format: args.native_format.into_string() };
+    let request = ToNativeRequest {
+        source: Some(Source::Xml(args.domain_xml.into_string())),
+        format: args.native_format.into_string(),
+    };
     let text = ctx.domains().to_native(request).await?.into_inner().text;
-    Ok(ConnectDomainXmlToNativeRet { native_config: text.into() })
+    Ok(ConnectDomainXmlToNativeRet {
+        native_config: text.into(),
+    })
 }

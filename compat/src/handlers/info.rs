@@ -20,7 +20,10 @@ const TAINTS: &[(&str, &str)] = &[
     ("custom-argv", "custom configuration parameters specified"),
     ("custom-monitor", "custom monitor control commands issued"),
     ("high-privileges", "running with undesirable elevated privileges"),
-    ("shell-scripts", "network configuration using opaque shell scripts"),
+    (
+        "shell-scripts",
+        "network configuration using opaque shell scripts",
+    ),
     ("disk-probing", "potentially unsafe disk format probing"),
     ("external-launch", "managing externally launched configuration"),
     ("host-cpu", "potentially unsafe use of host CPU passthrough"),
@@ -28,7 +31,10 @@ const TAINTS: &[(&str, &str)] = &[
     ("cdrom-passthrough", "use of host cdrom passthrough"),
     ("custom-dtb", "custom device tree blob used"),
     ("custom-ga-command", "custom guest agent control commands issued"),
-    ("custom-hypervisor-feature", "hypervisor feature autodetection override"),
+    (
+        "custom-hypervisor-feature",
+        "hypervisor feature autodetection override",
+    ),
     ("deprecated-config", "use of deprecated configuration settings"),
     ("custom-device", "custom device configuration"),
 ];
@@ -40,7 +46,11 @@ pub(crate) fn state_and_reason(state: i32, reason: i32) -> (i32, i32) {
 
 /// What a caller who may know little is told of a guest.
 pub(crate) async fn basic(ctx: &Ctx, dom: &NonnullDomain) -> Reply<Domain> {
-    let request = GetRequest { domain: by_uuid(dom), view: View::Basic.into(), ..GetRequest::default() };
+    let request = GetRequest {
+        domain: by_uuid(dom),
+        view: View::Basic.into(),
+        ..GetRequest::default()
+    };
     Ok(ctx.domains().get(request).await?.into_inner())
 }
 
@@ -83,13 +93,19 @@ pub(crate) async fn get_autostart(ctx: &Ctx, args: DomainGetAutostart) -> Reply<
 }
 
 /// Nobody can ask for it here, so no guest has it.
-pub(crate) async fn get_autostart_once(ctx: &Ctx, args: DomainGetAutostartOnce) -> Reply<DomainGetAutostartOnceRet> {
+pub(crate) async fn get_autostart_once(
+    ctx: &Ctx,
+    args: DomainGetAutostartOnce,
+) -> Reply<DomainGetAutostartOnceRet> {
     basic(ctx, &args.dom).await?;
     Ok(DomainGetAutostartOnceRet { autostart: 0 })
 }
 
 /// Nobody can make one here, so no guest has one.
-pub(crate) async fn has_managed_save_image(ctx: &Ctx, args: DomainHasManagedSaveImage) -> Reply<DomainHasManagedSaveImageRet> {
+pub(crate) async fn has_managed_save_image(
+    ctx: &Ctx,
+    args: DomainHasManagedSaveImage,
+) -> Reply<DomainHasManagedSaveImageRet> {
     args::flags(ctx, args.flags)?;
     basic(ctx, &args.dom).await?;
     Ok(DomainHasManagedSaveImageRet { result: 0 })
@@ -133,7 +149,10 @@ fn no_guest_vcpus(guest: &Domain) -> WireError {
     WireError::new(ErrorCode::ARGUMENT_UNSUPPORTED, ErrorDomain::QEMU, detail)
 }
 
-pub(crate) async fn get_control_info(ctx: &Ctx, args: DomainGetControlInfo) -> Reply<DomainGetControlInfoRet> {
+pub(crate) async fn get_control_info(
+    ctx: &Ctx,
+    args: DomainGetControlInfo,
+) -> Reply<DomainGetControlInfoRet> {
     args::flags(ctx, args.flags)?;
     let control = full(ctx, &args.dom).await?.control;
     let control = control.ok_or_else(args::not_running)?;
@@ -145,21 +164,33 @@ pub(crate) async fn get_control_info(ctx: &Ctx, args: DomainGetControlInfo) -> R
     })
 }
 
-pub(crate) async fn get_security_label(ctx: &Ctx, args: DomainGetSecurityLabel) -> Reply<DomainGetSecurityLabelRet> {
+pub(crate) async fn get_security_label(
+    ctx: &Ctx,
+    args: DomainGetSecurityLabel,
+) -> Reply<DomainGetSecurityLabelRet> {
     Ok(label(&full(ctx, &args.dom).await?.security_label))
 }
 
-pub(crate) async fn get_security_label_list(ctx: &Ctx, args: DomainGetSecurityLabelList) -> Reply<DomainGetSecurityLabelListRet> {
+pub(crate) async fn get_security_label_list(
+    ctx: &Ctx,
+    args: DomainGetSecurityLabelList,
+) -> Reply<DomainGetSecurityLabelListRet> {
     let guest = full(ctx, &args.dom).await?;
     let of_drivers = [guest.security_label, guest.dac_label];
     let labels = of_drivers.iter().filter(|_| guest.id > 0);
     let labels: Vec<_> = labels.map(|text| label(text)).collect();
     let ret = i32::try_from(labels.len()).unwrap_or(i32::MAX);
-    Ok(DomainGetSecurityLabelListRet { labels: labels.into(), ret })
+    Ok(DomainGetSecurityLabelListRet {
+        labels: labels.into(),
+        ret,
+    })
 }
 
 fn label(text: &str) -> DomainGetSecurityLabelRet {
-    DomainGetSecurityLabelRet { label: super::c_string(text).into(), enforcing: 0 }
+    DomainGetSecurityLabelRet {
+        label: super::c_string(text).into(),
+        enforcing: 0,
+    }
 }
 
 pub(crate) async fn get_messages(ctx: &Ctx, args: DomainGetMessages) -> Reply<DomainGetMessagesRet> {
@@ -171,7 +202,9 @@ pub(crate) async fn get_messages(ctx: &Ctx, args: DomainGetMessages) -> Reply<Do
     let taints = taints.map(|(_, text)| format!("tainted: {text}"));
     let deprecations = guest.deprecations.iter().filter(|_| wanted(DEPRECATION));
     let deprecations = deprecations.map(|text| format!("deprecated configuration: {text}"));
-    Ok(DomainGetMessagesRet { msgs: taints.chain(deprecations).map(Into::into).collect() })
+    Ok(DomainGetMessagesRet {
+        msgs: taints.chain(deprecations).map(Into::into).collect(),
+    })
 }
 
 pub(crate) async fn get_xml(ctx: &Ctx, args: DomainGetXmlDesc) -> Reply<DomainGetXmlDescRet> {
@@ -196,7 +229,10 @@ pub(crate) async fn get_job_info(ctx: &Ctx, args: DomainGetJobInfo) -> Reply<Dom
 
 /// No job is at work, or was, that reports.
 pub(crate) async fn get_job_stats(ctx: &Ctx, args: DomainGetJobStats) -> Reply<DomainGetJobStatsRet> {
-    let needs = [(2, "VIR_DOMAIN_JOB_STATS_KEEP_COMPLETED"), (1, "VIR_DOMAIN_JOB_STATS_COMPLETED")];
+    let needs = [
+        (2, "VIR_DOMAIN_JOB_STATS_KEEP_COMPLETED"),
+        (1, "VIR_DOMAIN_JOB_STATS_COMPLETED"),
+    ];
     args::requires(ctx, args.flags, needs)?;
     args::flags(ctx, args.flags)?;
     if args.flags & wire::consts::VIR_DOMAIN_JOB_STATS_COMPLETED == 0 {

@@ -6,8 +6,9 @@ use wire::remote::*;
 use super::{Reply, args, by_uuid, nonnull};
 use crate::ctx::{Ctx, internal};
 use crate::proto::{
-    CreateRequest, DefineRequest, Domain, InjectNmiRequest, OpenSessionRequest, PowerMode, PowerOffRequest, RebootRequest, RenameRequest,
-    ResetRequest, ResumeRequest, ShutdownRequest, StartRequest, SuspendRequest, UndefineRequest,
+    CreateRequest, DefineRequest, Domain, InjectNmiRequest, OpenSessionRequest, PowerMode, PowerOffRequest,
+    RebootRequest, RenameRequest, ResetRequest, ResumeRequest, ShutdownRequest, StartRequest, SuspendRequest,
+    UndefineRequest,
 };
 
 pub(crate) async fn define(ctx: &Ctx, args: DomainDefineXml) -> Reply<DomainDefineXmlRet> {
@@ -23,7 +24,11 @@ pub(crate) async fn define_flags(ctx: &Ctx, args: DomainDefineXmlFlags) -> Reply
 }
 
 async fn stored(ctx: &Ctx, xml: String, validate: bool) -> Reply<NonnullDomain> {
-    let request = DefineRequest { xml, validate, options: None };
+    let request = DefineRequest {
+        xml,
+        validate,
+        options: None,
+    };
     Ok(nonnull(&ctx.domains().define(request).await?.into_inner()))
 }
 
@@ -72,7 +77,10 @@ pub(crate) async fn create(ctx: &Ctx, args: DomainCreate) -> Reply<()> {
     start(ctx, &args.dom, 0).await.map(drop)
 }
 
-pub(crate) async fn create_with_flags(ctx: &Ctx, args: DomainCreateWithFlags) -> Reply<DomainCreateWithFlagsRet> {
+pub(crate) async fn create_with_flags(
+    ctx: &Ctx,
+    args: DomainCreateWithFlags,
+) -> Reply<DomainCreateWithFlagsRet> {
     args::flags(ctx, args.flags)?;
     let dom = nonnull(&start(ctx, &args.dom, args.flags).await?);
     Ok(DomainCreateWithFlagsRet { dom })
@@ -140,47 +148,70 @@ pub(crate) async fn shutdown_flags(ctx: &Ctx, args: DomainShutdownFlags) -> Repl
 }
 
 async fn ask_to_shut_down(ctx: &Ctx, dom: &NonnullDomain, flags: u32) -> Reply<()> {
-    let request = ShutdownRequest { domain: by_uuid(dom), modes: modes(flags), options: None };
+    let request = ShutdownRequest {
+        domain: by_uuid(dom),
+        modes: modes(flags),
+        options: None,
+    };
     ctx.domains().shutdown(request).await?;
     Ok(())
 }
 
 pub(crate) async fn reboot(ctx: &Ctx, args: DomainReboot) -> Reply<()> {
     args::flags(ctx, args.flags)?;
-    let request = RebootRequest { domain: by_uuid(&args.dom), modes: modes(args.flags), options: None };
+    let request = RebootRequest {
+        domain: by_uuid(&args.dom),
+        modes: modes(args.flags),
+        options: None,
+    };
     ctx.domains().reboot(request).await?;
     Ok(())
 }
 
 /// How to ask a guest, by the flags of shutdown and reboot, which are alike: the agent comes first.
 fn modes(flags: u32) -> Vec<i32> {
-    let known = [(VIR_DOMAIN_SHUTDOWN_GUEST_AGENT, PowerMode::Agent), (VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN, PowerMode::Acpi)];
+    let known = [
+        (VIR_DOMAIN_SHUTDOWN_GUEST_AGENT, PowerMode::Agent),
+        (VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN, PowerMode::Acpi),
+    ];
     let given = known.iter().filter(|(flag, _)| flags & flag != 0);
     given.map(|(_, mode)| i32::from(*mode)).collect()
 }
 
 pub(crate) async fn reset(ctx: &Ctx, args: DomainReset) -> Reply<()> {
     args::flags(ctx, args.flags)?;
-    let request = ResetRequest { domain: by_uuid(&args.dom), options: None };
+    let request = ResetRequest {
+        domain: by_uuid(&args.dom),
+        options: None,
+    };
     ctx.domains().reset(request).await?;
     Ok(())
 }
 
 pub(crate) async fn inject_nmi(ctx: &Ctx, args: DomainInjectNmi) -> Reply<()> {
     args::flags(ctx, args.flags)?;
-    let request = InjectNmiRequest { domain: by_uuid(&args.dom), options: None };
+    let request = InjectNmiRequest {
+        domain: by_uuid(&args.dom),
+        options: None,
+    };
     ctx.domains().inject_nmi(request).await?;
     Ok(())
 }
 
 pub(crate) async fn suspend(ctx: &Ctx, args: DomainSuspend) -> Reply<()> {
-    let request = SuspendRequest { domain: by_uuid(&args.dom), options: None };
+    let request = SuspendRequest {
+        domain: by_uuid(&args.dom),
+        options: None,
+    };
     ctx.domains().suspend(request).await?;
     Ok(())
 }
 
 pub(crate) async fn resume(ctx: &Ctx, args: DomainResume) -> Reply<()> {
-    let request = ResumeRequest { domain: by_uuid(&args.dom), options: None };
+    let request = ResumeRequest {
+        domain: by_uuid(&args.dom),
+        options: None,
+    };
     ctx.domains().resume(request).await?;
     Ok(())
 }
@@ -191,7 +222,11 @@ pub(crate) async fn rename(ctx: &Ctx, args: DomainRename) -> Reply<DomainRenameR
     let new_name = args::text(args.new_name);
     args::check(ctx, "new_name", args::Must::NotBeEmpty, !new_name.is_empty())?;
     args::flags(ctx, args.flags)?;
-    let request = RenameRequest { domain: by_uuid(&args.dom), new_name, options: None };
+    let request = RenameRequest {
+        domain: by_uuid(&args.dom),
+        new_name,
+        options: None,
+    };
     ctx.domains().rename(request).await?;
     Ok(DomainRenameRet { retcode: 0 })
 }

@@ -43,7 +43,9 @@ pub(crate) fn filter(flags: u32) -> Filter {
         set(&mut filter, Some(with).filter(|_| with != without));
     }
     let states = STATES.iter().filter(|(flag, _)| flags & flag != 0);
-    filter.states = states.flat_map(|(_, states)| states.iter().map(|state| i32::from(*state))).collect();
+    filter.states = states
+        .flat_map(|(_, states)| states.iter().map(|state| i32::from(*state)))
+        .collect();
     filter
 }
 
@@ -70,8 +72,14 @@ struct Entries {
 
 impl From<&Entry> for NonnullDomain {
     fn from(entry: &Entry) -> Self {
-        let uuid = std::str::from_utf8(&entry.uuid).ok().and_then(|text| text.parse().ok());
-        Self { name: entry.name.to_vec().into(), uuid: uuid.unwrap_or_default(), id: if entry.id > 0 { entry.id } else { -1 } }
+        let uuid = std::str::from_utf8(&entry.uuid)
+            .ok()
+            .and_then(|text| text.parse().ok());
+        Self {
+            name: entry.name.to_vec().into(),
+            uuid: uuid.unwrap_or_default(),
+            id: if entry.id > 0 { entry.id } else { -1 },
+        }
     }
 }
 
@@ -79,14 +87,22 @@ async fn page(ctx: &Ctx, request: ListRequest) -> Result<Entries, Status> {
     let mut service = Grpc::new(ctx.calls()).max_decoding_message_size(MESSAGE_MAX);
     let path = PathAndQuery::from_static("/virtqemud.v1.Domains/List");
     let codec = ProstCodec::<ListRequest, Entries>::default();
-    Ok(service.unary(Request::new(request), path, codec).await?.into_inner())
+    Ok(service
+        .unary(Request::new(request), path, codec)
+        .await?
+        .into_inner())
 }
 
 /// All guests that `filter` lets through.
 async fn all(ctx: &Ctx, filter: Filter) -> Reply<Vec<Entry>> {
     let (mut found, mut page_token) = (Vec::new(), String::new());
     loop {
-        let request = ListRequest { filter: Some(filter.clone()), page_size: PAGE, page_token, view: View::Basic.into() };
+        let request = ListRequest {
+            filter: Some(filter.clone()),
+            page_size: PAGE,
+            page_token,
+            view: View::Basic.into(),
+        };
         let page = page(ctx, request).await?;
         found.extend(page.domains);
         page_token = page.next_page_token;
@@ -98,12 +114,19 @@ async fn all(ctx: &Ctx, filter: Filter) -> Reply<Vec<Entry>> {
 
 /// How many guests are active, or not.
 async fn number(ctx: &Ctx, active: bool) -> Reply<i32> {
-    let request = ListRequest { filter: Some(only(active)), page_size: 1, ..ListRequest::default() };
+    let request = ListRequest {
+        filter: Some(only(active)),
+        page_size: 1,
+        ..ListRequest::default()
+    };
     Ok(ctx.domains().list(request).await?.into_inner().total_size)
 }
 
 fn only(active: bool) -> Filter {
-    Filter { active: Some(active), ..Filter::default() }
+    Filter {
+        active: Some(active),
+        ..Filter::default()
+    }
 }
 
 pub(crate) async fn list_all(ctx: &Ctx, args: ConnectListAllDomains) -> Reply<ConnectListAllDomainsRet> {
@@ -111,19 +134,29 @@ pub(crate) async fn list_all(ctx: &Ctx, args: ConnectListAllDomains) -> Reply<Co
     let found = all(ctx, filter(args.flags)).await?;
     let ret = u32::try_from(found.len()).unwrap_or(u32::MAX);
     let wanted = if args.need_results == 0 { &[] } else { &found[..] };
-    Ok(ConnectListAllDomainsRet { domains: wanted.iter().map(NonnullDomain::from).collect(), ret })
+    Ok(ConnectListAllDomainsRet {
+        domains: wanted.iter().map(NonnullDomain::from).collect(),
+        ret,
+    })
 }
 
 pub(crate) async fn list_active(ctx: &Ctx, args: ConnectListDomains) -> Reply<ConnectListDomainsRet> {
     let most = args::count("maxids", args.maxids, DOMAIN_LIST_MAX)?;
     let ids = all(ctx, only(true)).await?.into_iter().map(|guest| guest.id);
-    Ok(ConnectListDomainsRet { ids: ids.take(most).collect() })
+    Ok(ConnectListDomainsRet {
+        ids: ids.take(most).collect(),
+    })
 }
 
-pub(crate) async fn list_inactive(ctx: &Ctx, args: ConnectListDefinedDomains) -> Reply<ConnectListDefinedDomainsRet> {
+pub(crate) async fn list_inactive(
+    ctx: &Ctx,
+    args: ConnectListDefinedDomains,
+) -> Reply<ConnectListDefinedDomainsRet> {
     let most = args::count("maxnames", args.maxnames, DOMAIN_LIST_MAX)?;
     let found = all(ctx, only(false)).await?.into_iter();
-    Ok(ConnectListDefinedDomainsRet { names: found.take(most).map(|guest| guest.name.to_vec().into()).collect() })
+    Ok(ConnectListDefinedDomainsRet {
+        names: found.take(most).map(|guest| guest.name.to_vec().into()).collect(),
+    })
 }
 
 pub(crate) async fn number_of_active(ctx: &Ctx, _: ConnectNumOfDomains) -> Reply<ConnectNumOfDomainsRet> {
@@ -131,7 +164,10 @@ pub(crate) async fn number_of_active(ctx: &Ctx, _: ConnectNumOfDomains) -> Reply
     Ok(ConnectNumOfDomainsRet { num })
 }
 
-pub(crate) async fn number_of_inactive(ctx: &Ctx, _: ConnectNumOfDefinedDomains) -> Reply<ConnectNumOfDefinedDomainsRet> {
+pub(crate) async fn number_of_inactive(
+    ctx: &Ctx,
+    _: ConnectNumOfDefinedDomains,
+) -> Reply<ConnectNumOfDefinedDomainsRet> {
     let num = number(ctx, false).await?;
     Ok(ConnectNumOfDefinedDomainsRet { num })
 }

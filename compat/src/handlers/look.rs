@@ -19,8 +19,8 @@ use crate::proto::consoles_client::ConsolesClient;
 use crate::proto::list_disk_errors_response::{DiskError, Kind};
 use crate::proto::open_display_request::{Message, Open};
 use crate::proto::{
-    GetGuestHostnameRequest, ListDiskErrorsRequest, OpenDisplayRequest, PeekDiskRequest, PeekMemoryRequest, ScreenshotRequest,
-    attach_request,
+    GetGuestHostnameRequest, ListDiskErrorsRequest, OpenDisplayRequest, PeekDiskRequest, PeekMemoryRequest,
+    ScreenshotRequest, attach_request,
 };
 use crate::stream::Ends;
 
@@ -33,7 +33,10 @@ const SKIP_AUTH: u32 = 1;
 /// `VIR_DOMAIN_GET_HOSTNAME_LEASE`.
 const FROM_LEASES: u32 = 1;
 /// Ways to learn a name that exclude each other.
-const WITNESSES: [(u32, &str); 2] = [(1, "VIR_DOMAIN_GET_HOSTNAME_LEASE"), (2, "VIR_DOMAIN_GET_HOSTNAME_AGENT")];
+const WITNESSES: [(u32, &str); 2] = [
+    (1, "VIR_DOMAIN_GET_HOSTNAME_LEASE"),
+    (2, "VIR_DOMAIN_GET_HOSTNAME_AGENT"),
+];
 
 pub(crate) async fn open_channel(ctx: &Ctx, args: DomainOpenChannel) -> Reply<()> {
     args::flags(ctx, args.flags)?;
@@ -49,12 +52,22 @@ pub(crate) async fn open_channel(ctx: &Ctx, args: DomainOpenChannel) -> Reply<()
 
 pub(crate) async fn screenshot(ctx: &Ctx, args: DomainScreenshot) -> Reply<DomainScreenshotRet> {
     args::flags(ctx, args.flags)?;
-    let request = ScreenshotRequest { domain: by_uuid(&args.dom), screen: args.screen };
+    let request = ScreenshotRequest {
+        domain: by_uuid(&args.dom),
+        screen: args.screen,
+    };
     let mut answers = ctx.consoles().screenshot(request).await?.into_inner();
     let first = answers.message().await?.unwrap_or_default();
-    let to_client = answers.map(|answer| answer.map(|answer| Bytes::from(answer.data))).boxed();
-    ctx.then(Effect::Stream(Ends { to_client, from_client: None }));
-    Ok(DomainScreenshotRet { mime: Some(first.mime_type.into()) })
+    let to_client = answers
+        .map(|answer| answer.map(|answer| Bytes::from(answer.data)))
+        .boxed();
+    ctx.then(Effect::Stream(Ends {
+        to_client,
+        from_client: None,
+    }));
+    Ok(DomainScreenshotRet {
+        mime: Some(first.mime_type.into()),
+    })
 }
 
 pub(crate) async fn open_graphics(ctx: &Ctx, args: DomainOpenGraphics) -> Reply<()> {
@@ -62,28 +75,54 @@ pub(crate) async fn open_graphics(ctx: &Ctx, args: DomainOpenGraphics) -> Reply<
     if ctx.fds.is_empty() {
         return Err(internal("no file descriptor came with the call").into());
     }
-    open_display(ctx.calls(), Open { domain: by_uuid(&args.dom), ..of(args.idx, args.flags) }).await
+    open_display(
+        ctx.calls(),
+        Open {
+            domain: by_uuid(&args.dom),
+            ..of(args.idx, args.flags)
+        },
+    )
+    .await
 }
 
 pub(crate) async fn open_graphics_fd(ctx: &Ctx, args: DomainOpenGraphicsFd) -> Reply<()> {
     args::flags(ctx, args.flags)?;
     let failed = |error: std::io::Error| internal(&format!("unable to create socket pair: {error}"));
     let (ours, theirs) = UnixStream::pair().map_err(failed)?;
-    let calls = Calls { fds: Fds::new(vec![OwnedFd::from(theirs)]), ..ctx.calls() };
-    open_display(calls, Open { domain: by_uuid(&args.dom), ..of(args.idx, args.flags) }).await?;
+    let calls = Calls {
+        fds: Fds::new(vec![OwnedFd::from(theirs)]),
+        ..ctx.calls()
+    };
+    open_display(
+        calls,
+        Open {
+            domain: by_uuid(&args.dom),
+            ..of(args.idx, args.flags)
+        },
+    )
+    .await?;
     ctx.then(Effect::Reply(Fds::new(vec![OwnedFd::from(ours)])));
     Ok(())
 }
 
 fn of(index: u32, flags: u32) -> Open {
-    Open { domain: None, index, skip_authentication: flags & SKIP_AUTH != 0 }
+    Open {
+        domain: None,
+        index,
+        skip_authentication: flags & SKIP_AUTH != 0,
+    }
 }
 
 /// Has the socket that `calls` takes along joined to a display.
 async fn open_display(calls: Calls, open: Open) -> Reply<()> {
-    let first = OpenDisplayRequest { message: Some(Message::Open(open)) };
+    let first = OpenDisplayRequest {
+        message: Some(Message::Open(open)),
+    };
     let requests = futures_util::stream::once(std::future::ready(first));
-    let mut answers = ConsolesClient::new(calls).open_display(requests).await?.into_inner();
+    let mut answers = ConsolesClient::new(calls)
+        .open_display(requests)
+        .await?
+        .into_inner();
     answers.message().await?;
     Ok(())
 }
@@ -93,7 +132,12 @@ pub(crate) async fn block_peek(ctx: &Ctx, args: DomainBlockPeek) -> Reply<Domain
     bounded(args.size, DOMAIN_BLOCK_PEEK_BUFFER_MAX)?;
     let disk = args.path.into_string();
     args::check(ctx, "disk", Must::NotBeEmpty, !disk.is_empty())?;
-    let request = PeekDiskRequest { domain: by_uuid(&args.dom), disk, offset: args.offset, size: args.size };
+    let request = PeekDiskRequest {
+        domain: by_uuid(&args.dom),
+        disk,
+        offset: args.offset,
+        size: args.size,
+    };
     let data = ctx.devices().peek_disk(request).await?.into_inner().data;
     Ok(DomainBlockPeekRet { buffer: data.into() })
 }
@@ -106,13 +150,22 @@ pub(crate) async fn memory_peek(ctx: &Ctx, args: DomainMemoryPeek) -> Reply<Doma
         return Err(args::invalid(detail).into());
     }
     let physical = args.flags == PHYSICAL;
-    let request = PeekMemoryRequest { domain: by_uuid(&args.dom), address: args.offset, size: args.size, physical };
+    let request = PeekMemoryRequest {
+        domain: by_uuid(&args.dom),
+        address: args.offset,
+        size: args.size,
+        physical,
+    };
     let data = ctx.devices().peek_memory(request).await?.into_inner().data;
     Ok(DomainMemoryPeekRet { buffer: data.into() })
 }
 
 fn bounded(size: u32, most: usize) -> Result<(), WireError> {
-    if size as usize > most { Err(internal("size > maximum buffer size")) } else { Ok(()) }
+    if size as usize > most {
+        Err(internal("size > maximum buffer size"))
+    } else {
+        Ok(())
+    }
 }
 
 pub(crate) async fn disk_errors(ctx: &Ctx, args: DomainGetDiskErrors) -> Reply<DomainGetDiskErrorsRet> {
@@ -121,14 +174,26 @@ pub(crate) async fn disk_errors(ctx: &Ctx, args: DomainGetDiskErrors) -> Reply<D
     if most > DOMAIN_DISK_ERRORS_MAX {
         return Err(internal("maxerrors too large").into());
     }
-    let answer = ctx.devices().list_disk_errors(ListDiskErrorsRequest { domain: by_uuid(&args.dom) }).await?.into_inner();
+    let answer = ctx
+        .devices()
+        .list_disk_errors(ListDiskErrorsRequest {
+            domain: by_uuid(&args.dom),
+        })
+        .await?
+        .into_inner();
     if most == 0 {
         // Asks how many there may be.
-        return Ok(DomainGetDiskErrorsRet { nerrors: answer.disks.cast_signed(), ..DomainGetDiskErrorsRet::default() });
+        return Ok(DomainGetDiskErrorsRet {
+            nerrors: answer.disks.cast_signed(),
+            ..DomainGetDiskErrorsRet::default()
+        });
     }
     let errors: Vec<_> = answer.errors.into_iter().take(most).map(disk_error).collect();
     let nerrors = i32::try_from(errors.len()).unwrap_or(i32::MAX);
-    Ok(DomainGetDiskErrorsRet { errors: errors.into(), nerrors })
+    Ok(DomainGetDiskErrorsRet {
+        errors: errors.into(),
+        nerrors,
+    })
 }
 
 fn disk_error(error: DiskError) -> DomainDiskError {
@@ -136,13 +201,26 @@ fn disk_error(error: DiskError) -> DomainDiskError {
         Kind::Unspecified => 1,
         Kind::NoSpace => 2,
     };
-    DomainDiskError { disk: error.disk.into(), error: number }
+    DomainDiskError {
+        disk: error.disk.into(),
+        error: number,
+    }
 }
 
 pub(crate) async fn get_hostname(ctx: &Ctx, args: DomainGetHostname) -> Reply<DomainGetHostnameRet> {
     args::flags(ctx, args.flags)?;
     args::exclusive_of(ErrorDomain::QEMU, ctx, args.flags, WITNESSES)?;
-    let request = GetGuestHostnameRequest { domain: by_uuid(&args.dom), from_leases: args.flags & FROM_LEASES != 0 };
-    let hostname = ctx.guest_agent().get_hostname(request).await?.into_inner().hostname;
-    Ok(DomainGetHostnameRet { hostname: hostname.into() })
+    let request = GetGuestHostnameRequest {
+        domain: by_uuid(&args.dom),
+        from_leases: args.flags & FROM_LEASES != 0,
+    };
+    let hostname = ctx
+        .guest_agent()
+        .get_hostname(request)
+        .await?
+        .into_inner()
+        .hostname;
+    Ok(DomainGetHostnameRet {
+        hostname: hostname.into(),
+    })
 }

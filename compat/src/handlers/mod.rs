@@ -35,7 +35,9 @@ pub(crate) type Reply<T> = Result<T, Failure>;
 
 /// The guest that `dom` means: its UUID decides, name and id may be out of date.
 pub(crate) fn by_uuid(dom: &NonnullDomain) -> Option<DomainRef> {
-    Some(DomainRef { r#ref: Some(domain_ref::Ref::Uuid(dom.uuid.to_string())) })
+    Some(DomainRef {
+        r#ref: Some(domain_ref::Ref::Uuid(dom.uuid.to_string())),
+    })
 }
 
 /// A guest as libvirt names it.
@@ -54,7 +56,11 @@ pub(crate) async fn full(ctx: &Ctx, dom: &NonnullDomain) -> Reply<Domain> {
 
 /// All that is known of the guest, with the sizes of one of its configurations.
 pub(crate) async fn full_in(ctx: &Ctx, dom: &NonnullDomain, scope: Scope) -> Reply<Domain> {
-    let request = GetRequest { domain: by_uuid(dom), view: View::Full.into(), scope: scope.into() };
+    let request = GetRequest {
+        domain: by_uuid(dom),
+        view: View::Full.into(),
+        scope: scope.into(),
+    };
     Ok(ctx.domains().get(request).await?.into_inner())
 }
 

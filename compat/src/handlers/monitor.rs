@@ -22,9 +22,15 @@ pub(crate) async fn execute(ctx: &Ctx, args: DomainMonitorCommand) -> Reply<Doma
 
 pub(crate) async fn ask_agent(ctx: &Ctx, args: DomainAgentCommand) -> Reply<DomainAgentCommandRet> {
     args::flags(ctx, args.flags)?;
-    let request = ExecuteAgentRequest { domain: by_uuid(&args.dom), command: args.cmd.into_string(), wait: wait(args.timeout)? };
+    let request = ExecuteAgentRequest {
+        domain: by_uuid(&args.dom),
+        command: args.cmd.into_string(),
+        wait: wait(args.timeout)?,
+    };
     let reply = ctx.guest_agent().execute(request).await?.into_inner().reply;
-    Ok(DomainAgentCommandRet { result: Some(reply.into()) })
+    Ok(DomainAgentCommandRet {
+        result: Some(reply.into()),
+    })
 }
 
 /// How long libvirt's `timeout` means to wait.

@@ -4,7 +4,10 @@
 //! the same order.
 
 use tonic::{Code, Status};
-use wire::consts::{VIR_NODE_ALLOC_PAGES_SET, VIR_NODE_SUSPEND_TARGET_DISK, VIR_NODE_SUSPEND_TARGET_HYBRID, VIR_NODE_SUSPEND_TARGET_MEM};
+use wire::consts::{
+    VIR_NODE_ALLOC_PAGES_SET, VIR_NODE_SUSPEND_TARGET_DISK, VIR_NODE_SUSPEND_TARGET_HYBRID,
+    VIR_NODE_SUSPEND_TARGET_MEM,
+};
 use wire::params::*;
 use wire::remote::*;
 use wire::typed::{Param, TypedParam, TypedValue};
@@ -16,8 +19,9 @@ use crate::ctx::{Ctx, Failure, internal};
 use crate::proto::allocate_pages_request::Pages;
 use crate::proto::suspend_host_request::Target;
 use crate::proto::{
-    AllocatePagesRequest, GetCpuMapRequest, GetCpuTimesRequest, GetMemoryRequest, GetPageMergingRequest, GetSevRequest, GetSysinfoRequest,
-    ListCellsRequest, ListCellsResponse, SetPageMergingRequest, SuspendHostRequest,
+    AllocatePagesRequest, GetCpuMapRequest, GetCpuTimesRequest, GetMemoryRequest, GetPageMergingRequest,
+    GetSevRequest, GetSysinfoRequest, ListCellsRequest, ListCellsResponse, SetPageMergingRequest,
+    SuspendHostRequest,
 };
 
 /// The number that stands for all CPUs, or for the whole host.
@@ -25,8 +29,11 @@ const ALL: i32 = -1;
 /// How many times are told of a CPU.
 const CPU_STATS: i32 = 4;
 /// What of page merging can be set.
-const MERGING: [Param; 3] =
-    [VIR_NODE_MEMORY_SHARED_PAGES_TO_SCAN, VIR_NODE_MEMORY_SHARED_SLEEP_MILLISECS, VIR_NODE_MEMORY_SHARED_MERGE_ACROSS_NODES];
+const MERGING: [Param; 3] = [
+    VIR_NODE_MEMORY_SHARED_PAGES_TO_SCAN,
+    VIR_NODE_MEMORY_SHARED_SLEEP_MILLISECS,
+    VIR_NODE_MEMORY_SHARED_MERGE_ACROSS_NODES,
+];
 /// How many parameters page merging has where the kernel has all.
 const MERGING_ALL: i32 = 8;
 /// The flag of clients that understand parameters which are texts.
@@ -44,7 +51,11 @@ pub(crate) async fn get_cpu_map(ctx: &Ctx, args: NodeGetCpuMap) -> Reply<NodeGet
     }
     Ok(NodeGetCpuMapRet {
         cpumap: if args.need_map != 0 { map } else { Vec::new() }.into(),
-        online: if args.need_online != 0 { u32::try_from(answer.online.len()).unwrap_or(u32::MAX) } else { 0 },
+        online: if args.need_online != 0 {
+            u32::try_from(answer.online.len()).unwrap_or(u32::MAX)
+        } else {
+            0
+        },
         ret: i32::try_from(highest.saturating_add(1)).unwrap_or(i32::MAX),
     })
 }
@@ -55,20 +66,47 @@ pub(crate) async fn get_cpu_stats(ctx: &Ctx, args: NodeGetCpuStats) -> Reply<Nod
     let cpu = one_or_all(ctx, ("cpuNum", args.cpu_num))?;
     args::flags_of(args.flags, "virHostCPUGetStats")?;
     if room == 0 {
-        return Ok(NodeGetCpuStatsRet { params: Vec::new().into(), nparams: CPU_STATS });
+        return Ok(NodeGetCpuStatsRet {
+            params: Vec::new().into(),
+            nparams: CPU_STATS,
+        });
     }
     if args.nparams != CPU_STATS {
         let text = format!("nparams in {FUNCTION} must be equal to {CPU_STATS}");
         return Err(args::refused(ErrorDomain::NONE, FUNCTION, "*nparams", &text).into());
     }
-    let times = ctx.host().get_cpu_times(GetCpuTimesRequest { cpu }).await.map_err(|status| match status.code() {
-        Code::InvalidArgument => args::refused(ErrorDomain::NONE, FUNCTION, "cpuNum", &format!("Invalid cpuNum in {FUNCTION}")).into(),
-        _ => Failure::from(status),
-    })?;
+    let times = ctx
+        .host()
+        .get_cpu_times(GetCpuTimesRequest { cpu })
+        .await
+        .map_err(|status| match status.code() {
+            Code::InvalidArgument => args::refused(
+                ErrorDomain::NONE,
+                FUNCTION,
+                "cpuNum",
+                &format!("Invalid cpuNum in {FUNCTION}"),
+            )
+            .into(),
+            _ => Failure::from(status),
+        })?;
     let times = times.into_inner();
-    let all = [("kernel", times.kernel), ("user", times.user), ("idle", times.idle), ("iowait", times.iowait)];
-    let params: Vec<_> = all.into_iter().map(|(field, value)| NodeCpuStat { field: field.into(), value }).collect();
-    Ok(NodeGetCpuStatsRet { params: params.into(), nparams: CPU_STATS })
+    let all = [
+        ("kernel", times.kernel),
+        ("user", times.user),
+        ("idle", times.idle),
+        ("iowait", times.iowait),
+    ];
+    let params: Vec<_> = all
+        .into_iter()
+        .map(|(field, value)| NodeCpuStat {
+            field: field.into(),
+            value,
+        })
+        .collect();
+    Ok(NodeGetCpuStatsRet {
+        params: params.into(),
+        nparams: CPU_STATS,
+    })
 }
 
 pub(crate) async fn get_memory_stats(ctx: &Ctx, args: NodeGetMemoryStats) -> Reply<NodeGetMemoryStatsRet> {
@@ -86,16 +124,33 @@ pub(crate) async fn get_memory_stats(ctx: &Ctx, args: NodeGetMemoryStats) -> Rep
         ("buffers", memory.buffers_kib),
         ("cached", memory.cached_kib),
     ];
-    let known = all.into_iter().filter_map(|(field, value)| Some(NodeMemoryStat { field: field.into(), value: value? }));
+    let known = all.into_iter().filter_map(|(field, value)| {
+        Some(NodeMemoryStat {
+            field: field.into(),
+            value: value?,
+        })
+    });
     let known: Vec<_> = known.collect();
     let nparams = i32::try_from(known.len()).unwrap_or(0);
     if room == 0 {
-        return Ok(NodeGetMemoryStatsRet { params: Vec::new().into(), nparams });
+        return Ok(NodeGetMemoryStatsRet {
+            params: Vec::new().into(),
+            nparams,
+        });
     }
     if args.nparams != nparams {
-        return Err(args::refused(ErrorDomain::NONE, FUNCTION, "nparams", &format!("nparams in {FUNCTION} must be {nparams}")).into());
+        return Err(args::refused(
+            ErrorDomain::NONE,
+            FUNCTION,
+            "nparams",
+            &format!("nparams in {FUNCTION} must be {nparams}"),
+        )
+        .into());
     }
-    Ok(NodeGetMemoryStatsRet { params: known.into(), nparams })
+    Ok(NodeGetMemoryStatsRet {
+        params: known.into(),
+        nparams,
+    })
 }
 
 /// The one that a number means, or none where it means all.
@@ -111,7 +166,11 @@ fn one_or_all(ctx: &Ctx, (name, number): (&str, i32)) -> Result<Option<u32>, Wir
 /// The error of a cell that is not there: beyond the last one, or between others.
 async fn no_such_cell(ctx: &Ctx, cell: i32, status: Status) -> Failure {
     const FUNCTION: &str = "virHostMemGetStats";
-    let last = match ctx.host().list_cells(ListCellsRequest { without_pages: true }).await {
+    let last = match ctx
+        .host()
+        .list_cells(ListCellsRequest { without_pages: true })
+        .await
+    {
         Ok(host) => last_cell(host.get_ref()),
         Err(_) => return status.into(),
     };
@@ -123,34 +182,64 @@ async fn no_such_cell(ctx: &Ctx, cell: i32, status: Status) -> Failure {
 }
 
 fn last_cell(host: &ListCellsResponse) -> i64 {
-    host.cells.iter().map(|cell| i64::from(cell.id)).max().unwrap_or(0)
+    host.cells
+        .iter()
+        .map(|cell| i64::from(cell.id))
+        .max()
+        .unwrap_or(0)
 }
 
 /// The host's cells, and the last of the `count` from `first` on that there are.
-async fn cells(ctx: &Ctx, asked: ListCellsRequest, first: i32, count: u32) -> Reply<(ListCellsResponse, i64)> {
+async fn cells(
+    ctx: &Ctx,
+    asked: ListCellsRequest,
+    first: i32,
+    count: u32,
+) -> Reply<(ListCellsResponse, i64)> {
     let host = ctx.host().list_cells(asked).await?.into_inner();
     let (first, highest) = (i64::from(first), last_cell(&host));
     if first > highest {
         let text = format!("start cell {first} out of range (0-{highest})");
         return Err(WireError::new(ErrorCode::INTERNAL_ERROR, ErrorDomain::NONE, &text).into());
     }
-    let last = first.saturating_add(i64::from(count)).saturating_sub(1).min(highest);
+    let last = first
+        .saturating_add(i64::from(count))
+        .saturating_sub(1)
+        .min(highest);
     Ok((host, last))
 }
 
 fn no_node(cell: i64) -> WireError {
-    WireError::new(ErrorCode::OPERATION_FAILED, ErrorDomain::NONE, &format!("NUMA node {cell} is not available"))
+    WireError::new(
+        ErrorCode::OPERATION_FAILED,
+        ErrorDomain::NONE,
+        &format!("NUMA node {cell} is not available"),
+    )
 }
 
-pub(crate) async fn get_cells_free_memory(ctx: &Ctx, args: NodeGetCellsFreeMemory) -> Reply<NodeGetCellsFreeMemoryRet> {
+pub(crate) async fn get_cells_free_memory(
+    ctx: &Ctx,
+    args: NodeGetCellsFreeMemory,
+) -> Reply<NodeGetCellsFreeMemoryRet> {
     let count = u32::try_from(args.maxcells).map_err(|_| WireError::rpc("maxcells must be non-negative"))?;
     if count as usize > NODE_MAX_CELLS {
         return Err(WireError::rpc("maxcells > REMOTE_NODE_MAX_CELLS").into());
     }
     args::check(ctx, "maxCells", Must::BePositive, count > 0)?;
     args::check(ctx, "startCell", Must::BeNonNegative, args.start_cell >= 0)?;
-    let (host, last) = cells(ctx, ListCellsRequest { without_pages: true }, args.start_cell, count).await?;
-    let free = |cell: i64| host.cells.iter().find(|c| i64::from(c.id) == cell).map_or(0, |c| c.free_memory_kib.saturating_mul(1024));
+    let (host, last) = cells(
+        ctx,
+        ListCellsRequest { without_pages: true },
+        args.start_cell,
+        count,
+    )
+    .await?;
+    let free = |cell: i64| {
+        host.cells
+            .iter()
+            .find(|c| i64::from(c.id) == cell)
+            .map_or(0, |c| c.free_memory_kib.saturating_mul(1024))
+    };
     let free: Vec<u64> = (i64::from(args.start_cell)..=last).map(free).collect();
     Ok(NodeGetCellsFreeMemoryRet { cells: free.into() })
 }
@@ -168,19 +257,36 @@ pub(crate) async fn get_free_pages(ctx: &Ctx, args: NodeGetFreePages) -> Reply<N
     for cell in i64::from(args.start_cell)..=last {
         let pools = match cell == i64::from(ALL) {
             true => &host.pages,
-            false => &host.cells.iter().find(|c| i64::from(c.id) == cell).ok_or_else(|| no_node(cell))?.pages,
+            false => {
+                &host
+                    .cells
+                    .iter()
+                    .find(|c| i64::from(c.id) == cell)
+                    .ok_or_else(|| no_node(cell))?
+                    .pages
+            }
         };
         for size in args.pages.iter() {
             let pool = pools.iter().find(|pages| pages.size_kib == u64::from(*size));
             counts.push(pool.ok_or_else(|| no_pages(*size, cell))?.free);
         }
     }
-    Ok(NodeGetFreePagesRet { counts: counts.into() })
+    Ok(NodeGetFreePagesRet {
+        counts: counts.into(),
+    })
 }
 
 fn no_pages(size: u32, cell: i64) -> WireError {
-    let place = if cell == i64::from(ALL) { String::new() } else { format!(" on node {cell}") };
-    WireError::new(ErrorCode::OPERATION_FAILED, ErrorDomain::NONE, &format!("page size {size} is not available{place}"))
+    let place = if cell == i64::from(ALL) {
+        String::new()
+    } else {
+        format!(" on node {cell}")
+    };
+    WireError::new(
+        ErrorCode::OPERATION_FAILED,
+        ErrorDomain::NONE,
+        &format!("page size {size} is not available{place}"),
+    )
 }
 
 pub(crate) async fn alloc_pages(ctx: &Ctx, args: NodeAllocPages) -> Reply<NodeAllocPagesRet> {
@@ -190,35 +296,70 @@ pub(crate) async fn alloc_pages(ctx: &Ctx, args: NodeAllocPages) -> Reply<NodeAl
         return Err(internal("a number of pages is needed for each size").into());
     }
     args::flags(ctx, args.flags)?;
-    let (_, last) = cells(ctx, ListCellsRequest { without_pages: true }, args.start_cell, args.cell_count).await?;
+    let (_, last) = cells(
+        ctx,
+        ListCellsRequest { without_pages: true },
+        args.start_cell,
+        args.cell_count,
+    )
+    .await?;
     let first = i64::from(args.start_cell);
     if first < i64::from(ALL) {
         return Err(no_node(first).into());
     }
     let sizes = args.page_sizes.iter().zip(args.page_counts.iter());
     let request = AllocatePagesRequest {
-        pages: sizes.map(|(size, count)| Pages { size_kib: u64::from(*size), count: *count }).collect(),
+        pages: sizes
+            .map(|(size, count)| Pages {
+                size_kib: u64::from(*size),
+                count: *count,
+            })
+            .collect(),
         cells: Vec::new(),
         absolute: args.flags & VIR_NODE_ALLOC_PAGES_SET != 0,
     };
     let mut pools = 0;
     if first == i64::from(ALL) {
-        pools += ctx.host().allocate_pages(request.clone()).await?.into_inner().pools;
+        pools += ctx
+            .host()
+            .allocate_pages(request.clone())
+            .await?
+            .into_inner()
+            .pools;
     }
-    let cells: Vec<u32> = (first.max(0)..=last).filter_map(|cell| u32::try_from(cell).ok()).collect();
+    let cells: Vec<u32> = (first.max(0)..=last)
+        .filter_map(|cell| u32::try_from(cell).ok())
+        .collect();
     if !cells.is_empty() {
-        pools += ctx.host().allocate_pages(AllocatePagesRequest { cells, ..request }).await?.into_inner().pools;
+        pools += ctx
+            .host()
+            .allocate_pages(AllocatePagesRequest { cells, ..request })
+            .await?
+            .into_inner()
+            .pools;
     }
-    Ok(NodeAllocPagesRet { ret: i32::try_from(pools).unwrap_or(i32::MAX) })
+    Ok(NodeAllocPagesRet {
+        ret: i32::try_from(pools).unwrap_or(i32::MAX),
+    })
 }
 
-pub(crate) async fn get_memory_parameters(ctx: &Ctx, args: NodeGetMemoryParameters) -> Reply<NodeGetMemoryParametersRet> {
+pub(crate) async fn get_memory_parameters(
+    ctx: &Ctx,
+    args: NodeGetMemoryParameters,
+) -> Reply<NodeGetMemoryParametersRet> {
     let room = args::room(args.nparams, NODE_MEMORY_PARAMETERS_MAX)?;
     args::flags_of(args.flags & !STRINGS_OKAY, "virHostMemGetParameters")?;
     if room == 0 {
-        return Ok(NodeGetMemoryParametersRet { params: Vec::new().into(), nparams: MERGING_ALL });
+        return Ok(NodeGetMemoryParametersRet {
+            params: Vec::new().into(),
+            nparams: MERGING_ALL,
+        });
     }
-    let told = ctx.host().get_page_merging(GetPageMergingRequest {}).await?.into_inner();
+    let told = ctx
+        .host()
+        .get_page_merging(GetPageMergingRequest {})
+        .await?
+        .into_inner();
     let small = |param: Param, value: Option<u32>| value.map(|value| param.with(value));
     let large = |param: Param, value: Option<u64>| value.map(|value| param.with(value));
     let params = [
@@ -232,7 +373,10 @@ pub(crate) async fn get_memory_parameters(ctx: &Ctx, args: NodeGetMemoryParamete
         small(VIR_NODE_MEMORY_SHARED_MERGE_ACROSS_NODES, told.merge_across_nodes),
     ];
     let params: Vec<TypedParam> = params.into_iter().take(room).flatten().collect();
-    Ok(NodeGetMemoryParametersRet { params: params.into(), nparams: 0 })
+    Ok(NodeGetMemoryParametersRet {
+        params: params.into(),
+        nparams: 0,
+    })
 }
 
 pub(crate) async fn set_memory_parameters(ctx: &Ctx, args: NodeSetMemoryParameters) -> Reply<()> {
@@ -244,7 +388,13 @@ pub(crate) async fn set_memory_parameters(ctx: &Ctx, args: NodeSetMemoryParamete
         _ => None,
     };
     let [pages_to_scan, sleep_ms, merge_across_nodes] = MERGING.map(value);
-    ctx.host().set_page_merging(SetPageMergingRequest { pages_to_scan, sleep_ms, merge_across_nodes }).await?;
+    ctx.host()
+        .set_page_merging(SetPageMergingRequest {
+            pages_to_scan,
+            sleep_ms,
+            merge_across_nodes,
+        })
+        .await?;
     Ok(())
 }
 
@@ -263,7 +413,10 @@ pub(crate) async fn get_sev_info(ctx: &Ctx, args: NodeGetSevInfo) -> Reply<NodeG
         Some(VIR_NODE_SEV_MAX_ES_GUESTS.with(sev.max_es_guests)),
     ];
     let params: Vec<TypedParam> = params.into_iter().flatten().collect();
-    Ok(NodeGetSevInfoRet { params: params.into(), nparams: 0 })
+    Ok(NodeGetSevInfoRet {
+        params: params.into(),
+        nparams: 0,
+    })
 }
 
 pub(crate) async fn suspend_for_duration(ctx: &Ctx, args: NodeSuspendForDuration) -> Reply<()> {
@@ -274,12 +427,22 @@ pub(crate) async fn suspend_for_duration(ctx: &Ctx, args: NodeSuspendForDuration
         Ok(VIR_NODE_SUSPEND_TARGET_HYBRID) => Target::Hybrid,
         _ => Target::Unspecified,
     };
-    ctx.host().suspend_host(SuspendHostRequest { target: target.into(), duration_seconds: args.duration }).await?;
+    ctx.host()
+        .suspend_host(SuspendHostRequest {
+            target: target.into(),
+            duration_seconds: args.duration,
+        })
+        .await?;
     Ok(())
 }
 
 pub(crate) async fn get_sysinfo(ctx: &Ctx, args: ConnectGetSysinfo) -> Reply<ConnectGetSysinfoRet> {
     args::flags(ctx, args.flags)?;
-    let xml = ctx.host().get_sysinfo(GetSysinfoRequest {}).await?.into_inner().xml;
+    let xml = ctx
+        .host()
+        .get_sysinfo(GetSysinfoRequest {})
+        .await?
+        .into_inner()
+        .xml;
     Ok(ConnectGetSysinfoRet { sysinfo: xml.into() })
 }

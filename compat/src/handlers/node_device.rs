@@ -7,24 +7,38 @@ use crate::ctx::Ctx;
 use crate::proto::{DetachNodeDeviceRequest, ReattachNodeDeviceRequest, ResetNodeDeviceRequest};
 
 pub(crate) async fn dettach(ctx: &Ctx, args: NodeDeviceDettach) -> Reply<()> {
-    let request = DetachNodeDeviceRequest { name: args.name.into_string(), driver: String::new() };
+    let request = DetachNodeDeviceRequest {
+        name: args.name.into_string(),
+        driver: String::new(),
+    };
     ctx.node_devices().detach(request).await?;
     Ok(())
 }
 
 pub(crate) async fn detach_flags(ctx: &Ctx, args: NodeDeviceDetachFlags) -> Reply<()> {
     args::flags(ctx, args.flags)?;
-    let request = DetachNodeDeviceRequest { name: args.name.into_string(), driver: args::text(args.driver_name) };
+    let request = DetachNodeDeviceRequest {
+        name: args.name.into_string(),
+        driver: args::text(args.driver_name),
+    };
     ctx.node_devices().detach(request).await?;
     Ok(())
 }
 
 pub(crate) async fn reattach(ctx: &Ctx, args: NodeDeviceReAttach) -> Reply<()> {
-    ctx.node_devices().reattach(ReattachNodeDeviceRequest { name: args.name.into_string() }).await?;
+    ctx.node_devices()
+        .reattach(ReattachNodeDeviceRequest {
+            name: args.name.into_string(),
+        })
+        .await?;
     Ok(())
 }
 
 pub(crate) async fn reset(ctx: &Ctx, args: NodeDeviceReset) -> Reply<()> {
-    ctx.node_devices().reset(ResetNodeDeviceRequest { name: args.name.into_string() }).await?;
+    ctx.node_devices()
+        .reset(ResetNodeDeviceRequest {
+            name: args.name.into_string(),
+        })
+        .await?;
     Ok(())
 }

@@ -11,20 +11,33 @@ use crate::ctx::{Ctx, internal};
 use crate::proto::block_limits::Device;
 use crate::proto::scheduler::Bandwidth;
 use crate::proto::{
-    BlockLimits, CpuUsage, GetCpuUsageRequest, GetTuningRequest, MemoryLimits, NumaPlacement, Scheduler, Scope, SetBlockLimitsRequest,
-    SetMemoryLimitsRequest, SetNumaPlacementRequest, SetSchedulerRequest,
+    BlockLimits, CpuUsage, GetCpuUsageRequest, GetTuningRequest, MemoryLimits, NumaPlacement, Scheduler,
+    Scope, SetBlockLimitsRequest, SetMemoryLimitsRequest, SetNumaPlacementRequest, SetSchedulerRequest,
 };
 
 /// libvirt's number for a limit that is none.
 const UNLIMITED: u64 = 9_007_199_254_740_991;
 /// Parameters of memory, in the order in which they are told.
-const MEMORY: [Param; 3] = [VIR_DOMAIN_MEMORY_HARD_LIMIT, VIR_DOMAIN_MEMORY_SOFT_LIMIT, VIR_DOMAIN_MEMORY_SWAP_HARD_LIMIT];
+const MEMORY: [Param; 3] = [
+    VIR_DOMAIN_MEMORY_HARD_LIMIT,
+    VIR_DOMAIN_MEMORY_SOFT_LIMIT,
+    VIR_DOMAIN_MEMORY_SWAP_HARD_LIMIT,
+];
 /// Periods and quotas, in the order in which they are told.
 const BANDWIDTHS: [(Param, Param); 4] = [
     (VIR_DOMAIN_SCHEDULER_VCPU_PERIOD, VIR_DOMAIN_SCHEDULER_VCPU_QUOTA),
-    (VIR_DOMAIN_SCHEDULER_EMULATOR_PERIOD, VIR_DOMAIN_SCHEDULER_EMULATOR_QUOTA),
-    (VIR_DOMAIN_SCHEDULER_GLOBAL_PERIOD, VIR_DOMAIN_SCHEDULER_GLOBAL_QUOTA),
-    (VIR_DOMAIN_SCHEDULER_IOTHREAD_PERIOD, VIR_DOMAIN_SCHEDULER_IOTHREAD_QUOTA),
+    (
+        VIR_DOMAIN_SCHEDULER_EMULATOR_PERIOD,
+        VIR_DOMAIN_SCHEDULER_EMULATOR_QUOTA,
+    ),
+    (
+        VIR_DOMAIN_SCHEDULER_GLOBAL_PERIOD,
+        VIR_DOMAIN_SCHEDULER_GLOBAL_QUOTA,
+    ),
+    (
+        VIR_DOMAIN_SCHEDULER_IOTHREAD_PERIOD,
+        VIR_DOMAIN_SCHEDULER_IOTHREAD_QUOTA,
+    ),
 ];
 /// Parameters of nodes.
 const NUMA: [Param; 2] = [VIR_DOMAIN_NUMA_MODE, VIR_DOMAIN_NUMA_NODESET];
@@ -41,7 +54,10 @@ const BLKIO: [Param; 6] = [
 const CPUS_MAX: u32 = 128;
 
 fn asked(dom: &NonnullDomain, scope: Scope) -> GetTuningRequest {
-    GetTuningRequest { domain: by_uuid(dom), scope: scope.into() }
+    GetTuningRequest {
+        domain: by_uuid(dom),
+        scope: scope.into(),
+    }
 }
 
 /// The configuration that a reader's flags name: not both.
@@ -72,10 +88,16 @@ fn string(params: &[TypedParam], param: Param) -> Option<String> {
     }
 }
 
-pub(crate) async fn get_scheduler_type(ctx: &Ctx, args: DomainGetSchedulerType) -> Reply<DomainGetSchedulerTypeRet> {
+pub(crate) async fn get_scheduler_type(
+    ctx: &Ctx,
+    args: DomainGetSchedulerType,
+) -> Reply<DomainGetSchedulerTypeRet> {
     let params = scheduler(ctx, &args.dom, Scope::Current).await?;
     let nparams = i32::try_from(params.len()).unwrap_or(i32::MAX);
-    Ok(DomainGetSchedulerTypeRet { r#type: "posix".into(), nparams })
+    Ok(DomainGetSchedulerTypeRet {
+        r#type: "posix".into(),
+        nparams,
+    })
 }
 
 async fn scheduler(ctx: &Ctx, dom: &NonnullDomain, scope: Scope) -> Reply<Vec<TypedParam>> {
@@ -90,11 +112,16 @@ async fn scheduler(ctx: &Ctx, dom: &NonnullDomain, scope: Scope) -> Reply<Vec<Ty
     Ok(params)
 }
 
-pub(crate) async fn get_scheduler_parameters(ctx: &Ctx, args: DomainGetSchedulerParameters) -> Reply<DomainGetSchedulerParametersRet> {
+pub(crate) async fn get_scheduler_parameters(
+    ctx: &Ctx,
+    args: DomainGetSchedulerParameters,
+) -> Reply<DomainGetSchedulerParametersRet> {
     let room = args::room(args.nparams, DOMAIN_SCHEDULER_PARAMETERS_MAX)?;
     args::check(ctx, "nparams", Must::BePositive, room > 0)?;
     let params = scheduler(ctx, &args.dom, Scope::Current).await?;
-    Ok(DomainGetSchedulerParametersRet { params: params.into_iter().take(room).collect() })
+    Ok(DomainGetSchedulerParametersRet {
+        params: params.into_iter().take(room).collect(),
+    })
 }
 
 pub(crate) async fn get_scheduler_parameters_flags(
@@ -105,14 +132,19 @@ pub(crate) async fn get_scheduler_parameters_flags(
     args::check(ctx, "nparams", Must::BePositive, room > 0)?;
     let scope = one_scope(ctx, args.flags)?;
     let params = scheduler(ctx, &args.dom, scope).await?;
-    Ok(DomainGetSchedulerParametersFlagsRet { params: params.into_iter().take(room).collect() })
+    Ok(DomainGetSchedulerParametersFlagsRet {
+        params: params.into_iter().take(room).collect(),
+    })
 }
 
 pub(crate) async fn set_scheduler_parameters(ctx: &Ctx, args: DomainSetSchedulerParameters) -> Reply<()> {
     set_scheduler(ctx, &args.dom, &args.params, Scope::Current).await
 }
 
-pub(crate) async fn set_scheduler_parameters_flags(ctx: &Ctx, args: DomainSetSchedulerParametersFlags) -> Reply<()> {
+pub(crate) async fn set_scheduler_parameters_flags(
+    ctx: &Ctx,
+    args: DomainSetSchedulerParametersFlags,
+) -> Reply<()> {
     args::flags(ctx, args.flags)?;
     set_scheduler(ctx, &args.dom, &args.params, args::scope(args.flags)).await
 }
@@ -122,45 +154,97 @@ async fn set_scheduler(ctx: &Ctx, dom: &NonnullDomain, params: &[TypedParam], sc
     let mut allowed = vec![VIR_DOMAIN_SCHEDULER_CPU_SHARES];
     allowed.extend(BANDWIDTHS.iter().flat_map(|(period, quota)| [*period, *quota]));
     args::params(params, &allowed)?;
-    let bandwidth = |(period, quota): (Param, Param)| Some(Bandwidth { period: ullong(params, period), quota: llong(params, quota) });
+    let bandwidth = |(period, quota): (Param, Param)| {
+        Some(Bandwidth {
+            period: ullong(params, period),
+            quota: llong(params, quota),
+        })
+    };
     let [vcpu, emulator, global, iothread] = BANDWIDTHS.map(bandwidth);
     let shares = ullong(params, VIR_DOMAIN_SCHEDULER_CPU_SHARES);
-    let scheduler = Some(Scheduler { shares, vcpu, emulator, iothread, global });
-    let request = SetSchedulerRequest { domain: by_uuid(dom), scope: scope.into(), scheduler, options: None };
+    let scheduler = Some(Scheduler {
+        shares,
+        vcpu,
+        emulator,
+        iothread,
+        global,
+    });
+    let request = SetSchedulerRequest {
+        domain: by_uuid(dom),
+        scope: scope.into(),
+        scheduler,
+        options: None,
+    };
     ctx.tuning().set_scheduler(request).await?;
     Ok(())
 }
 
-pub(crate) async fn get_memory_parameters(ctx: &Ctx, args: DomainGetMemoryParameters) -> Reply<DomainGetMemoryParametersRet> {
+pub(crate) async fn get_memory_parameters(
+    ctx: &Ctx,
+    args: DomainGetMemoryParameters,
+) -> Reply<DomainGetMemoryParametersRet> {
     let room = args::room(args.nparams, DOMAIN_MEMORY_PARAMETERS_MAX)?;
     let scope = one_scope(ctx, args.flags)?;
-    let told = ctx.tuning().get_memory_limits(asked(&args.dom, scope)).await?.into_inner();
+    let told = ctx
+        .tuning()
+        .get_memory_limits(asked(&args.dom, scope))
+        .await?
+        .into_inner();
     let values = [told.hard_limit_kib, told.soft_limit_kib, told.swap_hard_limit_kib];
-    let params = MEMORY.iter().zip(values).map(|(param, kib)| param.with(kib.unwrap_or(UNLIMITED)));
+    let params = MEMORY
+        .iter()
+        .zip(values)
+        .map(|(param, kib)| param.with(kib.unwrap_or(UNLIMITED)));
     let (params, nparams) = args::fitting(params.collect(), room);
-    Ok(DomainGetMemoryParametersRet { params: params.into(), nparams })
+    Ok(DomainGetMemoryParametersRet {
+        params: params.into(),
+        nparams,
+    })
 }
 
 pub(crate) async fn set_memory_parameters(ctx: &Ctx, args: DomainSetMemoryParameters) -> Reply<()> {
     args::check(ctx, "params", Must::NotBeNull, !args.params.is_empty())?;
     args::flags(ctx, args.flags)?;
     args::params(&args.params, &MEMORY)?;
-    let [hard_limit_kib, soft_limit_kib, swap_hard_limit_kib] = MEMORY.map(|param| ullong(&args.params, param));
-    let limits = Some(MemoryLimits { hard_limit_kib, soft_limit_kib, swap_hard_limit_kib });
+    let [hard_limit_kib, soft_limit_kib, swap_hard_limit_kib] =
+        MEMORY.map(|param| ullong(&args.params, param));
+    let limits = Some(MemoryLimits {
+        hard_limit_kib,
+        soft_limit_kib,
+        swap_hard_limit_kib,
+    });
     let scope = args::scope(args.flags);
-    let request = SetMemoryLimitsRequest { domain: by_uuid(&args.dom), scope: scope.into(), limits, options: None };
+    let request = SetMemoryLimitsRequest {
+        domain: by_uuid(&args.dom),
+        scope: scope.into(),
+        limits,
+        options: None,
+    };
     ctx.tuning().set_memory_limits(request).await?;
     Ok(())
 }
 
-pub(crate) async fn get_numa_parameters(ctx: &Ctx, args: DomainGetNumaParameters) -> Reply<DomainGetNumaParametersRet> {
+pub(crate) async fn get_numa_parameters(
+    ctx: &Ctx,
+    args: DomainGetNumaParameters,
+) -> Reply<DomainGetNumaParametersRet> {
     let room = args::room(args.nparams, DOMAIN_NUMA_PARAMETERS_MAX)?;
     let scope = one_scope(ctx, args.flags)?;
-    let told = ctx.tuning().get_numa_placement(asked(&args.dom, scope)).await?.into_inner();
+    let told = ctx
+        .tuning()
+        .get_numa_placement(asked(&args.dom, scope))
+        .await?
+        .into_inner();
     let [mode, nodeset] = NUMA;
-    let params = vec![mode.with(told.mode.unwrap_or(0)), nodeset.with(told.nodeset.unwrap_or_default().as_str())];
+    let params = vec![
+        mode.with(told.mode.unwrap_or(0)),
+        nodeset.with(told.nodeset.unwrap_or_default().as_str()),
+    ];
     let (params, nparams) = args::fitting(params, room);
-    Ok(DomainGetNumaParametersRet { params: params.into(), nparams })
+    Ok(DomainGetNumaParametersRet {
+        params: params.into(),
+        nparams,
+    })
 }
 
 pub(crate) async fn set_numa_parameters(ctx: &Ctx, args: DomainSetNumaParameters) -> Reply<()> {
@@ -171,31 +255,57 @@ pub(crate) async fn set_numa_parameters(ctx: &Ctx, args: DomainSetNumaParameters
         Some(TypedValue::Int(mode)) => Some(*mode),
         _ => None,
     };
-    let placement = Some(NumaPlacement { mode, nodeset: string(&args.params, VIR_DOMAIN_NUMA_NODESET) });
+    let placement = Some(NumaPlacement {
+        mode,
+        nodeset: string(&args.params, VIR_DOMAIN_NUMA_NODESET),
+    });
     let scope = args::scope(args.flags);
-    let request = SetNumaPlacementRequest { domain: by_uuid(&args.dom), scope: scope.into(), placement, options: None };
+    let request = SetNumaPlacementRequest {
+        domain: by_uuid(&args.dom),
+        scope: scope.into(),
+        placement,
+        options: None,
+    };
     ctx.tuning().set_numa_placement(request).await?;
     Ok(())
 }
 
-pub(crate) async fn get_blkio_parameters(ctx: &Ctx, args: DomainGetBlkioParameters) -> Reply<DomainGetBlkioParametersRet> {
+pub(crate) async fn get_blkio_parameters(
+    ctx: &Ctx,
+    args: DomainGetBlkioParameters,
+) -> Reply<DomainGetBlkioParametersRet> {
     let room = args::room(args.nparams, DOMAIN_BLKIO_PARAMETERS_MAX)?;
     let scope = one_scope(ctx, args.flags)?;
     if room == 0 {
         // How many there are does not depend on the guest's state.
         super::info::basic(ctx, &args.dom).await?;
-        return Ok(DomainGetBlkioParametersRet { params: Vec::new().into(), nparams: i32::try_from(BLKIO.len()).unwrap_or(i32::MAX) });
+        return Ok(DomainGetBlkioParametersRet {
+            params: Vec::new().into(),
+            nparams: i32::try_from(BLKIO.len()).unwrap_or(i32::MAX),
+        });
     }
-    let told = ctx.tuning().get_block_limits(asked(&args.dom, scope)).await?.into_inner();
+    let told = ctx
+        .tuning()
+        .get_block_limits(asked(&args.dom, scope))
+        .await?
+        .into_inner();
     let [weight, of_devices @ ..] = BLKIO;
     let mut params = vec![weight.with(told.weight.unwrap_or(0))];
     for (index, param) in of_devices.iter().enumerate() {
-        let values = told.devices.iter().filter_map(|device| Some((device, value(device, index).filter(|value| *value != 0)?)));
-        let texts: Vec<String> = values.map(|(device, value)| format!("{},{value}", device.path)).collect();
+        let values = told
+            .devices
+            .iter()
+            .filter_map(|device| Some((device, value(device, index).filter(|value| *value != 0)?)));
+        let texts: Vec<String> = values
+            .map(|(device, value)| format!("{},{value}", device.path))
+            .collect();
         params.push(param.with(texts.join(",").as_str()));
     }
     let (params, nparams) = args::fitting(params, room);
-    Ok(DomainGetBlkioParametersRet { params: params.into(), nparams })
+    Ok(DomainGetBlkioParametersRet {
+        params: params.into(),
+        nparams,
+    })
 }
 
 /// A device's value, by the parameter's place after the weight.
@@ -226,7 +336,12 @@ pub(crate) async fn set_blkio_parameters(ctx: &Ctx, args: DomainSetBlkioParamete
     }
     let limits = Some(BlockLimits { weight, devices });
     let scope = args::scope(args.flags);
-    let request = SetBlockLimitsRequest { domain: by_uuid(&args.dom), scope: scope.into(), limits, options: None };
+    let request = SetBlockLimitsRequest {
+        domain: by_uuid(&args.dom),
+        scope: scope.into(),
+        limits,
+        options: None,
+    };
     ctx.tuning().set_block_limits(request).await?;
     Ok(())
 }
@@ -240,12 +355,22 @@ fn put_values(devices: &mut Vec<Device>, field: &str, index: usize, text: &str) 
     }
     for pair in words.chunks_exact(2) {
         let (path, word) = (pair[0], pair[1]);
-        let invalid = || wrong(format!("invalid value '{word}' for parameter '{field}' of device '{path}'"));
+        let invalid = || {
+            wrong(format!(
+                "invalid value '{word}' for parameter '{field}' of device '{path}'"
+            ))
+        };
         let number: u64 = word.parse().map_err(|_| invalid())?;
-        let place = devices.iter().position(|device| device.path == path).unwrap_or_else(|| {
-            devices.push(Device { path: path.to_owned(), ..Device::default() });
-            devices.len() - 1
-        });
+        let place = devices
+            .iter()
+            .position(|device| device.path == path)
+            .unwrap_or_else(|| {
+                devices.push(Device {
+                    path: path.to_owned(),
+                    ..Device::default()
+                });
+                devices.len() - 1
+            });
         let device = &mut devices[place];
         let small = || u32::try_from(number).map_err(|_| invalid());
         match index {
@@ -267,11 +392,17 @@ pub(crate) async fn get_cpu_stats(ctx: &Ctx, args: DomainGetCpuStats) -> Reply<D
     args::flags(ctx, args.flags)?;
     // How many CPUs there are, and how many parameters of each, is asked without any being told.
     let by_cpu = args.start_cpu >= 0 && args.ncpus > 0 && room > 0;
-    let request = GetCpuUsageRequest { domain: by_uuid(&args.dom), by_cpu };
+    let request = GetCpuUsageRequest {
+        domain: by_uuid(&args.dom),
+        by_cpu,
+    };
     let told = ctx.tuning().get_cpu_usage(request).await?.into_inner();
     if args.start_cpu < 0 {
         let (params, nparams) = fitting(total(&told), room);
-        return Ok(DomainGetCpuStatsRet { params: params.into(), nparams });
+        return Ok(DomainGetCpuStatsRet {
+            params: params.into(),
+            nparams,
+        });
     }
     of_cpus(&told, &args, room).map_err(Into::into)
 }
@@ -292,8 +423,15 @@ fn fitting(mut params: Vec<TypedParam>, room: usize) -> (Vec<TypedParam>, i32) {
     (params, i32::try_from(count).unwrap_or(i32::MAX))
 }
 
-fn of_cpus(told: &CpuUsage, args: &DomainGetCpuStats, room: usize) -> Result<DomainGetCpuStatsRet, WireError> {
-    let count = |nparams: u32| DomainGetCpuStatsRet { params: Vec::new().into(), nparams: nparams.cast_signed() };
+fn of_cpus(
+    told: &CpuUsage,
+    args: &DomainGetCpuStats,
+    room: usize,
+) -> Result<DomainGetCpuStatsRet, WireError> {
+    let count = |nparams: u32| DomainGetCpuStatsRet {
+        params: Vec::new().into(),
+        nparams: nparams.cast_signed(),
+    };
     if args.ncpus == 0 {
         return Ok(count(told.host_cpus));
     }
@@ -302,15 +440,24 @@ fn of_cpus(told: &CpuUsage, args: &DomainGetCpuStats, room: usize) -> Result<Dom
     }
     let start = args.start_cpu.cast_unsigned();
     if start >= told.host_cpus {
-        let detail = format!("start_cpu {start} larger than maximum of {}", told.host_cpus.saturating_sub(1));
+        let detail = format!(
+            "start_cpu {start} larger than maximum of {}",
+            told.host_cpus.saturating_sub(1)
+        );
         return Err(WireError::new(ErrorCode::INVALID_ARG, ErrorDomain::NONE, &detail));
     }
     let cpus = told.cpus.iter().skip(start as usize).take(args.ncpus as usize);
     let params = cpus.flat_map(|cpu| {
-        let both = [VIR_DOMAIN_CPU_STATS_CPUTIME.with(cpu.total), VIR_DOMAIN_CPU_STATS_VCPUTIME.with(cpu.vcpus)];
+        let both = [
+            VIR_DOMAIN_CPU_STATS_CPUTIME.with(cpu.total),
+            VIR_DOMAIN_CPU_STATS_VCPUTIME.with(cpu.vcpus),
+        ];
         both.into_iter().take(room)
     });
-    Ok(DomainGetCpuStatsRet { params: params.collect(), nparams: i32::try_from(room.min(2)).unwrap_or(2) })
+    Ok(DomainGetCpuStatsRet {
+        params: params.collect(),
+        nparams: i32::try_from(room.min(2)).unwrap_or(2),
+    })
 }
 
 #[cfg(test)]
@@ -320,13 +467,29 @@ mod tests {
     #[test]
     fn lists_of_devices_are_read_in_pairs() {
         let read = |text: &str| {
-            let mut devices = vec![Device { path: "/dev/a".to_owned(), weight: Some(5), ..Device::default() }];
-            put_values(&mut devices, "device_read_iops_sec", 1, text).map(|()| devices).map_err(|error| error.to_string())
+            let mut devices = vec![Device {
+                path: "/dev/a".to_owned(),
+                weight: Some(5),
+                ..Device::default()
+            }];
+            put_values(&mut devices, "device_read_iops_sec", 1, text)
+                .map(|()| devices)
+                .map_err(|error| error.to_string())
         };
         let devices = read("/dev/a,30,/dev/b,20").unwrap();
-        assert_eq!(devices.iter().map(|d| (d.weight, d.read_iops)).collect::<Vec<_>>(), [(Some(5), Some(30)), (None, Some(20))]);
-        assert_eq!(read("foo"), Err("invalid argument: unable to parse blkio device 'device_read_iops_sec' 'foo'".into()));
-        let invalid = "invalid argument: invalid value 'x' for parameter 'device_read_iops_sec' of device '/dev/a'";
+        assert_eq!(
+            devices
+                .iter()
+                .map(|d| (d.weight, d.read_iops))
+                .collect::<Vec<_>>(),
+            [(Some(5), Some(30)), (None, Some(20))]
+        );
+        assert_eq!(
+            read("foo"),
+            Err("invalid argument: unable to parse blkio device 'device_read_iops_sec' 'foo'".into())
+        );
+        let invalid =
+            "invalid argument: invalid value 'x' for parameter 'device_read_iops_sec' of device '/dev/a'";
         assert_eq!(read("/dev/a,x"), Err(invalid.into()));
     }
 }

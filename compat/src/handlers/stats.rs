@@ -1,7 +1,8 @@
 //! Statistics of many guests, as typed parameters with libvirt's names and in its order.
 
 use wire::consts::{
-    VIR_CONNECT_GET_ALL_DOMAINS_STATS_BACKING, VIR_CONNECT_GET_ALL_DOMAINS_STATS_ENFORCE_STATS, VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT,
+    VIR_CONNECT_GET_ALL_DOMAINS_STATS_BACKING, VIR_CONNECT_GET_ALL_DOMAINS_STATS_ENFORCE_STATS,
+    VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT,
 };
 use wire::remote::*;
 use wire::typed::TypedValue;
@@ -11,8 +12,8 @@ use super::info::state_and_reason;
 use super::{Reply, args, by_uuid, list};
 use crate::ctx::Ctx;
 use crate::proto::{
-    BalloonStats, BlockStats, CpuStats, DirtyRateStats, DomainStats, GetStatsRequest, InterfaceStats, IoThreadStats, NamedStat, StatsGroup,
-    VcpuStats, block_stats, named_stat,
+    BalloonStats, BlockStats, CpuStats, DirtyRateStats, DomainStats, GetStatsRequest, InterfaceStats,
+    IoThreadStats, NamedStat, StatsGroup, VcpuStats, block_stats, named_stat,
 };
 
 /// Most guests in an answer.
@@ -35,7 +36,10 @@ pub(crate) async fn get_all(ctx: &Ctx, args: ConnectGetAllDomainStats) -> Reply<
         nowait: has(VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT),
     };
     let stats = ctx.domains().get_stats(request).await?.into_inner().stats;
-    Ok(Answer { stats, groups: args.stats })
+    Ok(Answer {
+        stats,
+        groups: args.stats,
+    })
 }
 
 /// The answer, written as [`ConnectGetAllDomainStatsRet`]: it is long, so it is made of the service's answer in one go.
@@ -68,7 +72,11 @@ fn whose(stats: &DomainStats) -> NonnullDomain {
 fn params(out: &mut Vec<u8>, stats: &DomainStats, groups: u32) -> Result<usize, TooLong> {
     let wanted = |group: StatsGroup| groups == 0 || groups & i32::from(group).cast_unsigned() != 0;
     let running = stats.id > 0;
-    let mut list = Params { out, count: 0, error: None };
+    let mut list = Params {
+        out,
+        count: 0,
+        error: None,
+    };
     if wanted(StatsGroup::State) {
         let (state, reason) = state_and_reason(stats.state, stats.reason);
         list.add("state.state", state);
@@ -181,7 +189,10 @@ fn vcpu(list: &mut Params<'_>, stats: &VcpuStats) {
     for vcpu in &stats.vcpus {
         let prefix = format!("vcpu.{}", vcpu.index);
         list.add(&format!("{prefix}.state"), vcpu.state);
-        list.all(&prefix, &[("time", Some(vcpu.time_ns)), ("wait", Some(vcpu.wait_ns))]);
+        list.all(
+            &prefix,
+            &[("time", Some(vcpu.time_ns)), ("wait", Some(vcpu.wait_ns))],
+        );
         list.maybe(&format!("{prefix}.halted"), vcpu.halted);
         list.add(&format!("{prefix}.delay"), vcpu.delay_ns);
         for stat in &vcpu.extra {
@@ -296,19 +307,33 @@ mod tests {
             cpu: Some(CpuStats::default()),
             ..DomainStats::default()
         };
-        let expected = ["state.state=Int(5)", "state.reason=Int(2)", "cpu.time=Ullong(0)", "cpu.user=Ullong(0)", "cpu.system=Ullong(0)"];
+        let expected = [
+            "state.state=Int(5)",
+            "state.reason=Int(2)",
+            "cpu.time=Ullong(0)",
+            "cpu.user=Ullong(0)",
+            "cpu.system=Ullong(0)",
+        ];
         assert_eq!(lines(&stats, 0), expected);
         assert_eq!(lines(&stats, 2), expected[2..]);
     }
 
     #[test]
     fn interfaces_are_numbered_by_their_place() {
-        let named = crate::proto::interface_stats::Interface { name: "vnet7".into(), ..Default::default() };
+        let named = crate::proto::interface_stats::Interface {
+            name: "vnet7".into(),
+            ..Default::default()
+        };
         let stats = DomainStats {
             id: 3,
-            interface: Some(InterfaceStats { interfaces: vec![crate::proto::interface_stats::Interface::default(), named] }),
+            interface: Some(InterfaceStats {
+                interfaces: vec![crate::proto::interface_stats::Interface::default(), named],
+            }),
             ..DomainStats::default()
         };
-        assert_eq!(lines(&stats, 16), ["net.count=Uint(2)", "net.1.name=String(\"vnet7\")"]);
+        assert_eq!(
+            lines(&stats, 16),
+            ["net.count=Uint(2)", "net.1.name=String(\"vnet7\")"]
+        );
     }
 }

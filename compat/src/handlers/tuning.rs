@@ -31,49 +31,100 @@ async fn pin(ctx: &Ctx, pin: Pin<'_>) -> Reply<()> {
 }
 
 pub(crate) async fn pin_vcpu(ctx: &Ctx, args: DomainPinVcpu) -> Reply<()> {
-    pin(ctx, Pin { dom: &args.dom, scope: Scope::Live, thread: Thread::Vcpu(args.vcpu), cpus: &args.cpumap }).await
+    pin(
+        ctx,
+        Pin {
+            dom: &args.dom,
+            scope: Scope::Live,
+            thread: Thread::Vcpu(args.vcpu),
+            cpus: &args.cpumap,
+        },
+    )
+    .await
 }
 
 pub(crate) async fn pin_vcpu_flags(ctx: &Ctx, args: DomainPinVcpuFlags) -> Reply<()> {
     args::flags(ctx, args.flags)?;
     let scope = args::scope(args.flags);
-    pin(ctx, Pin { dom: &args.dom, scope, thread: Thread::Vcpu(args.vcpu), cpus: &args.cpumap }).await
+    pin(
+        ctx,
+        Pin {
+            dom: &args.dom,
+            scope,
+            thread: Thread::Vcpu(args.vcpu),
+            cpus: &args.cpumap,
+        },
+    )
+    .await
 }
 
 pub(crate) async fn pin_emulator(ctx: &Ctx, args: DomainPinEmulator) -> Reply<()> {
     args::flags(ctx, args.flags)?;
     let scope = args::scope(args.flags);
-    pin(ctx, Pin { dom: &args.dom, scope, thread: Thread::Emulator(()), cpus: &args.cpumap }).await
+    pin(
+        ctx,
+        Pin {
+            dom: &args.dom,
+            scope,
+            thread: Thread::Emulator(()),
+            cpus: &args.cpumap,
+        },
+    )
+    .await
 }
 
 pub(crate) async fn pin_iothread(ctx: &Ctx, args: DomainPinIothread) -> Reply<()> {
     args::flags(ctx, args.flags)?;
     let scope = args::scope(args.flags);
-    pin(ctx, Pin { dom: &args.dom, scope, thread: Thread::Iothread(args.iothreads_id), cpus: &args.cpumap }).await
+    pin(
+        ctx,
+        Pin {
+            dom: &args.dom,
+            scope,
+            thread: Thread::Iothread(args.iothreads_id),
+            cpus: &args.cpumap,
+        },
+    )
+    .await
 }
 
 async fn pinning(ctx: &Ctx, dom: &NonnullDomain, flags: u32) -> Reply<Pinning> {
     args::exclusive(ctx, flags, args::LIVE_OR_CONFIG)?;
     args::flags(ctx, flags)?;
-    let request = GetTuningRequest { domain: by_uuid(dom), scope: args::scope(flags).into() };
+    let request = GetTuningRequest {
+        domain: by_uuid(dom),
+        scope: args::scope(flags).into(),
+    };
     Ok(ctx.tuning().get_pinning(request).await?.into_inner())
 }
 
-pub(crate) async fn get_vcpu_pin_info(ctx: &Ctx, args: DomainGetVcpuPinInfo) -> Reply<DomainGetVcpuPinInfoRet> {
+pub(crate) async fn get_vcpu_pin_info(
+    ctx: &Ctx,
+    args: DomainGetVcpuPinInfo,
+) -> Reply<DomainGetVcpuPinInfoRet> {
     let (maps, map_len) = maps(args.ncpumaps, args.maplen)?;
     args::check(ctx, "ncpumaps", Must::BePositive, maps > 0)?;
     args::check(ctx, "maplen", Must::BePositive, map_len > 0)?;
     let vcpus = pinning(ctx, &args.dom, args.flags).await?.vcpus;
     let shown = &vcpus[..maps.min(vcpus.len())];
     let cpumaps: Vec<u8> = shown.iter().flat_map(|map| sized(map, map_len)).collect();
-    Ok(DomainGetVcpuPinInfoRet { cpumaps: Opaque::from(cpumaps), num: i32::try_from(shown.len()).unwrap_or(i32::MAX) })
+    Ok(DomainGetVcpuPinInfoRet {
+        cpumaps: Opaque::from(cpumaps),
+        num: i32::try_from(shown.len()).unwrap_or(i32::MAX),
+    })
 }
 
-pub(crate) async fn get_emulator_pin_info(ctx: &Ctx, args: DomainGetEmulatorPinInfo) -> Reply<DomainGetEmulatorPinInfoRet> {
+pub(crate) async fn get_emulator_pin_info(
+    ctx: &Ctx,
+    args: DomainGetEmulatorPinInfo,
+) -> Reply<DomainGetEmulatorPinInfoRet> {
     let (_, map_len) = maps(1, args.maplen)?;
     args::check(ctx, "maplen", Must::BePositive, map_len > 0)?;
     let map = pinning(ctx, &args.dom, args.flags).await?.emulator;
-    Ok(DomainGetEmulatorPinInfoRet { cpumaps: Opaque::from(sized(&map, map_len)), ret: 1 })
+    Ok(DomainGetEmulatorPinInfoRet {
+        cpumaps: Opaque::from(sized(&map, map_len)),
+        ret: 1,
+    })
 }
 
 /// How many maps the caller has room for, and bytes of each.
@@ -96,12 +147,29 @@ fn sized(map: &[u8], len: usize) -> Vec<u8> {
     map
 }
 
-pub(crate) async fn get_iothread_info(ctx: &Ctx, args: DomainGetIothreadInfo) -> Reply<DomainGetIothreadInfoRet> {
+pub(crate) async fn get_iothread_info(
+    ctx: &Ctx,
+    args: DomainGetIothreadInfo,
+) -> Reply<DomainGetIothreadInfoRet> {
     args::exclusive(ctx, args.flags, args::LIVE_OR_CONFIG)?;
     args::flags(ctx, args.flags)?;
-    let request = GetTuningRequest { domain: by_uuid(&args.dom), scope: args::scope(args.flags).into() };
-    let threads = ctx.tuning().list_io_threads(request).await?.into_inner().iothreads;
+    let request = GetTuningRequest {
+        domain: by_uuid(&args.dom),
+        scope: args::scope(args.flags).into(),
+    };
+    let threads = ctx
+        .tuning()
+        .list_io_threads(request)
+        .await?
+        .into_inner()
+        .iothreads;
     let ret = u32::try_from(threads.len()).unwrap_or(u32::MAX);
-    let info = threads.into_iter().map(|thread| DomainIothreadInfo { iothread_id: thread.id, cpumap: Opaque::from(thread.cpus) });
-    Ok(DomainGetIothreadInfoRet { info: info.collect(), ret })
+    let info = threads.into_iter().map(|thread| DomainIothreadInfo {
+        iothread_id: thread.id,
+        cpumap: Opaque::from(thread.cpus),
+    });
+    Ok(DomainGetIothreadInfoRet {
+        info: info.collect(),
+        ret,
+    })
 }

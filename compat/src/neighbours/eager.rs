@@ -25,7 +25,8 @@ const TRIAL: u32 = 8;
 /// Some link of this process is awake.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 /// There is another processor for the neighbour to work on.
-static WORTHWHILE: LazyLock<bool> = LazyLock::new(|| std::thread::available_parallelism().is_ok_and(|count| count.get() > 1));
+static WORTHWHILE: LazyLock<bool> =
+    LazyLock::new(|| std::thread::available_parallelism().is_ok_and(|count| count.get() > 1));
 
 /// What one link knows of its neighbour's speed.
 #[derive(Debug, Default)]
@@ -58,7 +59,11 @@ impl Eager {
     /// The only call under way was sent.
     pub(super) fn asked(&mut self, now: Instant) {
         self.rest();
-        self.turn = if self.way == Way::Awake { Turn::take() } else { None };
+        self.turn = if self.way == Way::Awake {
+            Turn::take()
+        } else {
+            None
+        };
         let as_planned = (self.way == Way::Awake) == self.turn.is_some();
         self.asked = as_planned.then_some(now);
     }
@@ -102,9 +107,17 @@ impl Eager {
         if self.best.0 == Way::Awake && average > LONGEST {
             self.best = (Way::Asleep, SLOW);
         }
-        self.due = if trial { TRIAL - 1 } else { self.due.saturating_sub(1) };
+        self.due = if trial {
+            TRIAL - 1
+        } else {
+            self.due.saturating_sub(1)
+        };
         let (best, time) = self.best;
-        self.way = if self.due == 0 && time <= WORTH_TRYING { best.other() } else { best };
+        self.way = if self.due == 0 && time <= WORTH_TRYING {
+            best.other()
+        } else {
+            best
+        };
     }
 }
 
@@ -119,7 +132,10 @@ impl Way {
 
 impl Turn {
     fn take() -> Option<Self> {
-        let free = *WORTHWHILE && TAKEN.compare_exchange(false, true, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        let free = *WORTHWHILE
+            && TAKEN
+                .compare_exchange(false, true, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok();
         free.then_some(Self)
     }
 }
@@ -147,6 +163,9 @@ mod tests {
             }
             count / WINDOW
         };
-        assert_eq!([awake(80, 40), awake(80, 95), awake(80, 40), awake(9000, 9000)], [14, 2, 14, 0]);
+        assert_eq!(
+            [awake(80, 40), awake(80, 95), awake(80, 40), awake(9000, 9000)],
+            [14, 2, 14, 0]
+        );
     }
 }

@@ -33,10 +33,22 @@ const NO_ID: i32 = -1;
 
 /// Calls that begin and that end a registration, one pair a driver.
 const LISTENING: [(ProcedureInfo, ProcedureInfo); 4] = [
-    (ConnectNetworkEventRegisterAny::INFO, ConnectNetworkEventDeregisterAny::INFO),
-    (ConnectStoragePoolEventRegisterAny::INFO, ConnectStoragePoolEventDeregisterAny::INFO),
-    (ConnectNodeDeviceEventRegisterAny::INFO, ConnectNodeDeviceEventDeregisterAny::INFO),
-    (ConnectSecretEventRegisterAny::INFO, ConnectSecretEventDeregisterAny::INFO),
+    (
+        ConnectNetworkEventRegisterAny::INFO,
+        ConnectNetworkEventDeregisterAny::INFO,
+    ),
+    (
+        ConnectStoragePoolEventRegisterAny::INFO,
+        ConnectStoragePoolEventDeregisterAny::INFO,
+    ),
+    (
+        ConnectNodeDeviceEventRegisterAny::INFO,
+        ConnectNodeDeviceEventDeregisterAny::INFO,
+    ),
+    (
+        ConnectSecretEventRegisterAny::INFO,
+        ConnectSecretEventDeregisterAny::INFO,
+    ),
 ];
 
 /// What goes to the client.
@@ -129,19 +141,39 @@ impl Ledger {
     }
 
     /// Takes a call of the client.
-    pub(super) fn call(&mut self, Call { header, info, payload, fds }: Call<'_>) {
-        let begins = LISTENING.iter().any(|(register, _)| register.number == info.number);
-        let ends = LISTENING.iter().any(|(_, deregister)| deregister.number == info.number);
+    pub(super) fn call(
+        &mut self,
+        Call {
+            header,
+            info,
+            payload,
+            fds,
+        }: Call<'_>,
+    ) {
+        let begins = LISTENING
+            .iter()
+            .any(|(register, _)| register.number == info.number);
+        let ends = LISTENING
+            .iter()
+            .any(|(_, deregister)| deregister.number == info.number);
         if begins {
             if !self.may_listen(payload.len()) {
-                return self.refuse(header, &busy("too many registrations for events on this connection"));
+                return self.refuse(
+                    header,
+                    &busy("too many registrations for events on this connection"),
+                );
             }
             return self.send(header, info, Purpose::Listen(payload.to_vec()), (payload, fds));
         }
         if ends {
             return self.unlisten(header, info, payload);
         }
-        let streams = || self.entries.values().filter(|entry| entry.info.stream.is_some()).count();
+        let streams = || {
+            self.entries
+                .values()
+                .filter(|entry| entry.info.stream.is_some())
+                .count()
+        };
         if info.stream.is_some() && streams() >= STREAMS_MAX {
             return self.refuse(header, &busy("too many streams on this connection"));
         }
@@ -153,8 +185,12 @@ impl Ledger {
             Purpose::Listen(payload) => Some(payload.len()),
             _ => None,
         });
-        let (count, bytes) =
-            self.registrations.iter().map(|known| known.payload.len()).chain(asked).fold((1, len), |(n, sum), len| (n + 1, sum + len));
+        let (count, bytes) = self
+            .registrations
+            .iter()
+            .map(|known| known.payload.len())
+            .chain(asked)
+            .fold((1, len), |(n, sum), len| (n + 1, sum + len));
         count <= REGISTRATIONS_MAX && bytes <= REGISTRATIONS_BYTES
     }
 
@@ -162,16 +198,25 @@ impl Ledger {
         let client = first_word(payload).unwrap_or(NO_ID);
         let Some(index) = self.registrations.iter().position(|known| known.client == client) else {
             // The neighbour says that there is none: not by an id that another registration has there.
-            let taken = self.registrations.iter().any(|known| known.neighbour == Some(client));
+            let taken = self
+                .registrations
+                .iter()
+                .any(|known| known.neighbour == Some(client));
             let id = if taken { NO_ID } else { client };
             return self.send(header, info, Purpose::Relay, (&id.to_be_bytes(), Fds::default()));
         };
         match self.registrations.get(index).and_then(|known| known.neighbour) {
-            Some(id) => self.send(header, info, Purpose::Unlisten(client), (&id.to_be_bytes(), Fds::default())),
+            Some(id) => self.send(
+                header,
+                info,
+                Purpose::Unlisten(client),
+                (&id.to_be_bytes(), Fds::default()),
+            ),
             None => {
                 // It is not registered now, and will not be.
                 self.registrations.remove(index);
-                self.incoming.push_back(packet(&header.reply(Status::OK), &[], Vec::new()));
+                self.incoming
+                    .push_back(packet(&header.reply(Status::OK), &[], Vec::new()));
             }
         }
     }
@@ -179,20 +224,46 @@ impl Ledger {
     /// Asks for everything again that the client listens to, before anything else: the connection is new.
     pub(super) fn listen_again(&mut self) {
         let waiting = std::mem::take(&mut self.outgoing);
-        let again: Vec<_> = self.registrations.iter().map(|known| (known.info, known.client, known.payload.clone())).collect();
+        let again: Vec<_> = self
+            .registrations
+            .iter()
+            .map(|known| (known.info, known.client, known.payload.clone()))
+            .collect();
         for (info, client, payload) in again {
-            self.send(call_of(info), info, Purpose::Again(client), (&payload, Fds::default()));
+            self.send(
+                call_of(info),
+                info,
+                Purpose::Again(client),
+                (&payload, Fds::default()),
+            );
         }
         self.outgoing.extend(waiting);
     }
 
-    fn send(&mut self, call: Header, info: &'static ProcedureInfo, purpose: Purpose, (payload, fds): (&[u8], Fds)) {
+    fn send(
+        &mut self,
+        call: Header,
+        info: &'static ProcedureInfo,
+        purpose: Purpose,
+        (payload, fds): (&[u8], Fds),
+    ) {
         self.serial = self.serial.wrapping_add(1);
         while self.entries.contains_key(&self.serial) {
             self.serial = self.serial.wrapping_add(1);
         }
-        let header = Header { serial: self.serial, ..call };
-        self.entries.insert(self.serial, Entry { call, info, purpose, streaming: false });
+        let header = Header {
+            serial: self.serial,
+            ..call
+        };
+        self.entries.insert(
+            self.serial,
+            Entry {
+                call,
+                info,
+                purpose,
+                streaming: false,
+            },
+        );
         self.push(bytes(&header, payload, fds.len()), fds);
     }
 
@@ -200,12 +271,17 @@ impl Ledger {
     pub(super) fn receive(&mut self, header: &Header, payload: &[u8]) -> bool {
         let same = |entry: &Entry| {
             let of_client = !matches!(entry.purpose, Purpose::Again(_) | Purpose::Forget);
-            of_client && entry.info.stream.is_some() && (entry.call.serial, entry.call.procedure) == (header.serial, header.procedure)
+            of_client
+                && entry.info.stream.is_some()
+                && (entry.call.serial, entry.call.procedure) == (header.serial, header.procedure)
         };
         let Some((serial, _)) = self.entries.iter().find(|(_, entry)| same(entry)) else {
             return false;
         };
-        let header = Header { serial: *serial, ..*header };
+        let header = Header {
+            serial: *serial,
+            ..*header
+        };
         self.push(bytes(&header, payload, 0), Fds::default());
         true
     }
@@ -222,10 +298,18 @@ impl Ledger {
 
     fn on_reply(&mut self, header: &Header, payload: &[u8], fds: Vec<OwnedFd>) {
         let ok = header.status == Status::OK;
-        let Some(entry) = self.entries.get_mut(&header.serial).filter(|entry| !entry.streaming) else {
+        let Some(entry) = self
+            .entries
+            .get_mut(&header.serial)
+            .filter(|entry| !entry.streaming)
+        else {
             return;
         };
-        let reply = Header { r#type: header.r#type, status: header.status, ..entry.call };
+        let reply = Header {
+            r#type: header.r#type,
+            status: header.status,
+            ..entry.call
+        };
         if ok && entry.info.stream.is_some() {
             entry.streaming = true;
             self.incoming.push_back(packet(&reply, payload, fds));
@@ -240,7 +324,8 @@ impl Ledger {
             (Purpose::Again(_) | Purpose::Forget, _) => {}
             (Purpose::Listen(args), Some(id)) => {
                 let client = self.registered(info, args, id);
-                self.incoming.push_back(packet(&reply, &client.to_be_bytes(), fds));
+                self.incoming
+                    .push_back(packet(&reply, &client.to_be_bytes(), fds));
             }
             (purpose, _) => {
                 if let (Purpose::Unlisten(client), true) = (purpose, ok) {
@@ -255,8 +340,17 @@ impl Ledger {
     fn registered(&mut self, info: &'static ProcedureInfo, payload: Vec<u8>, id: i32) -> i32 {
         let highest = self.registrations.iter().map(|known| known.client).max();
         let taken = self.registrations.iter().any(|known| known.client == id);
-        let client = if taken { highest.map_or(id, |highest| highest.wrapping_add(1) & i32::MAX) } else { id };
-        self.registrations.push(Registration { client, neighbour: Some(id), info, payload });
+        let client = if taken {
+            highest.map_or(id, |highest| highest.wrapping_add(1) & i32::MAX)
+        } else {
+            id
+        };
+        self.registrations.push(Registration {
+            client,
+            neighbour: Some(id),
+            info,
+            payload,
+        });
         client
     }
 
@@ -265,17 +359,31 @@ impl Ledger {
             known.neighbour = Some(id);
             return;
         }
-        let pair = LISTENING.iter().find(|(register, _)| register.number == info.number);
+        let pair = LISTENING
+            .iter()
+            .find(|(register, _)| register.number == info.number);
         if let Some((_, deregister)) = pair {
-            self.send(call_of(deregister), deregister, Purpose::Forget, (&id.to_be_bytes(), Fds::default()));
+            self.send(
+                call_of(deregister),
+                deregister,
+                Purpose::Forget,
+                (&id.to_be_bytes(), Fds::default()),
+            );
         }
     }
 
     fn on_stream(&mut self, header: &Header, payload: &[u8]) {
-        let Some(entry) = self.entries.get(&header.serial).filter(|entry| entry.info.stream.is_some()) else {
+        let Some(entry) = self
+            .entries
+            .get(&header.serial)
+            .filter(|entry| entry.info.stream.is_some())
+        else {
             return;
         };
-        let relayed = Header { serial: entry.call.serial, ..*header };
+        let relayed = Header {
+            serial: entry.call.serial,
+            ..*header
+        };
         if header.status != Status::CONTINUE {
             self.entries.remove(&header.serial);
         }
@@ -289,7 +397,11 @@ impl Ledger {
             return;
         };
         let id = i32::from_be_bytes(*id);
-        let Some(known) = self.registrations.iter().find(|known| known.neighbour == Some(id)) else {
+        let Some(known) = self
+            .registrations
+            .iter()
+            .find(|known| known.neighbour == Some(id))
+        else {
             return;
         };
         let mut out = Vec::with_capacity(payload.len() + 28);
@@ -314,11 +426,16 @@ impl Ledger {
                 Purpose::Again(_) | Purpose::Forget => {}
                 Purpose::Unlisten(client) => {
                     self.registrations.retain(|known| known.client != client);
-                    self.incoming.push_back(packet(&entry.call.reply(Status::OK), &[], Vec::new()));
+                    self.incoming
+                        .push_back(packet(&entry.call.reply(Status::OK), &[], Vec::new()));
                 }
                 Purpose::Relay | Purpose::Listen(_) => {
                     let status = Status::ERROR;
-                    let header = if entry.streaming { entry.call.stream(status) } else { entry.call.reply(status) };
+                    let header = if entry.streaming {
+                        entry.call.stream(status)
+                    } else {
+                        entry.call.reply(status)
+                    };
                     self.refuse(header, &error(entry.info));
                 }
             }
@@ -347,7 +464,14 @@ fn first_word(payload: &[u8]) -> Option<i32> {
 
 /// The header of a call of ours; its serial is set when it is sent.
 fn call_of(info: &ProcedureInfo) -> Header {
-    Header { program: info.program, version: 1, procedure: info.number, r#type: PacketType::CALL, serial: 0, status: Status::OK }
+    Header {
+        program: info.program,
+        version: 1,
+        procedure: info.number,
+        r#type: PacketType::CALL,
+        serial: 0,
+        status: Status::OK,
+    }
 }
 
 fn packet(header: &Header, payload: &[u8], fds: Vec<OwnedFd>) -> Delivery {

@@ -110,7 +110,11 @@ impl Link {
     /// The client speaks for `caller` now.
     pub(super) fn speak_for(&mut self, caller: Caller) {
         self.caller = caller;
-        let changed = WireError::new(ErrorCode::OPERATION_ABORTED, ErrorDomain::RPC, "the client speaks for another user now");
+        let changed = WireError::new(
+            ErrorCode::OPERATION_ABORTED,
+            ErrorDomain::RPC,
+            "the client speaks for another user now",
+        );
         self.lose(&changed);
     }
 
@@ -123,7 +127,9 @@ impl Link {
             while let Some((packet, fds)) = self.ledger.next_outgoing() {
                 match fds.try_clone() {
                     Ok(fds) => self.output.push_with_fds(packet, fds),
-                    Err(error) => return self.lose(&neighbour::system_error("Cannot pass descriptors", &error)),
+                    Err(error) => {
+                        return self.lose(&neighbour::system_error("Cannot pass descriptors", &error));
+                    }
                 }
             }
             if self.output.send_now(&channel.stream).is_err() {
@@ -139,7 +145,11 @@ impl Link {
     }
 
     fn open(&mut self) {
-        self.state = State::Opening(Box::pin(open::open(self.owner, self.places.clone(), self.caller.clone())));
+        self.state = State::Opening(Box::pin(open::open(
+            self.owner,
+            self.places.clone(),
+            self.caller.clone(),
+        )));
     }
 
     /// What the client gets next; while it has no `room`, nothing is read for it.
@@ -172,7 +182,11 @@ impl Link {
             self.stuffed = false;
             return Some(Delivery::Room);
         }
-        if room { self.ledger.incoming.pop_front() } else { None }
+        if room {
+            self.ledger.incoming.pop_front()
+        } else {
+            None
+        }
     }
 
     /// Moves bytes both ways: ready when that made a difference.
@@ -228,7 +242,10 @@ impl Link {
         let Some(packet) = channel.input.front().map_err(no_packet)? else {
             return Ok(false);
         };
-        if matches!(packet.header.r#type, PacketType::REPLY | PacketType::REPLY_WITH_FDS) {
+        if matches!(
+            packet.header.r#type,
+            PacketType::REPLY | PacketType::REPLY_WITH_FDS
+        ) {
             self.eager.answered(std::time::Instant::now());
         }
         match Sign::of(&packet.header) {
@@ -239,7 +256,8 @@ impl Link {
                 }
             }
             None if packet.fds == 0 => {
-                self.ledger.on_packet(&packet.header, channel.input.payload(&packet), Vec::new());
+                self.ledger
+                    .on_packet(&packet.header, channel.input.payload(&packet), Vec::new());
                 channel.input.take(&packet);
             }
             None => {
@@ -305,7 +323,8 @@ impl Link {
             Some((silence, _)) => silence.heard(now),
             None => {
                 let silence = Keepalive::start(patience.interval, patience.count, now);
-                self.silence = silence.map(|silence| (silence, Box::pin(tokio::time::sleep_until(silence.first()))));
+                self.silence =
+                    silence.map(|silence| (silence, Box::pin(tokio::time::sleep_until(silence.first()))));
             }
         }
     }

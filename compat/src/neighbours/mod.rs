@@ -61,7 +61,9 @@ pub(crate) struct Neighbours {
 
 /// Whether `info` is a call that a neighbour serves.
 pub(crate) fn serve(info: &ProcedureInfo) -> bool {
-    info.program == remote::PROGRAM_NUMBER && info.kind == Kind::Call && wire::neighbour::daemon(info.owner).is_some()
+    info.program == remote::PROGRAM_NUMBER
+        && info.kind == Kind::Call
+        && wire::neighbour::daemon(info.owner).is_some()
 }
 
 impl Neighbours {
@@ -95,7 +97,10 @@ impl Neighbours {
 
     /// Relays a stream packet of the client; `false` when the stream is no neighbour's.
     pub(crate) fn receive(&mut self, header: &Header, payload: &[u8]) -> bool {
-        debug_assert!(matches!(header.r#type, PacketType::STREAM | PacketType::STREAM_HOLE));
+        debug_assert!(matches!(
+            header.r#type,
+            PacketType::STREAM | PacketType::STREAM_HOLE
+        ));
         self.links.iter_mut().any(|link| link.receive(header, payload))
     }
 
@@ -108,7 +113,9 @@ impl Neighbours {
         // Whoever was served last comes last, so that a stream of one does not hold up the others.
         for offset in 0..self.links.len() {
             let index = (self.turn + offset) % self.links.len();
-            if let Some(Poll::Ready(delivery)) = self.links.get_mut(index).map(|link| link.poll(context, room)) {
+            if let Some(Poll::Ready(delivery)) =
+                self.links.get_mut(index).map(|link| link.poll(context, room))
+            {
                 self.turn = index + 1;
                 return Poll::Ready(delivery);
             }

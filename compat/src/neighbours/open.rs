@@ -41,7 +41,11 @@ pub(super) async fn open(owner: Owner, places: Places, caller: Caller) -> Result
     match tokio::time::timeout(limit, attempt(owner, &places, caller)).await {
         Ok(result) => result,
         Err(_) => {
-            let text = format!("no answer to opening {} within {} seconds", neighbour::uri(owner, places.system), limit.as_secs_f32());
+            let text = format!(
+                "no answer to opening {} within {} seconds",
+                neighbour::uri(owner, places.system),
+                limit.as_secs_f32()
+            );
             Err(WireError::new(ErrorCode::OPERATION_TIMEOUT, ErrorDomain::RPC, &text).into())
         }
     }
@@ -55,7 +59,9 @@ async fn attempt(owner: Owner, places: &Places, caller: Caller) -> Result<Channe
     let mut client = Client::over(stream);
     let opened = neighbour::open(&mut client, &neighbour::uri(owner, places.system), read_only).await;
     match opened {
-        Err(ClientError::Remote(error)) if error.code == ErrorCode::NO_CONNECT && !own => return Err(Failure::NoDriver),
+        Err(ClientError::Remote(error)) if error.code == ErrorCode::NO_CONNECT && !own => {
+            return Err(Failure::NoDriver);
+        }
         opened => opened.map_err(WireError::from)?,
     }
     let params = identity.await.unwrap_or_default().into();
@@ -68,5 +74,9 @@ async fn attempt(owner: Owner, places: &Places, caller: Caller) -> Result<Channe
 
 /// The neighbour answered no ping.
 pub(super) fn silent() -> WireError {
-    WireError::new(ErrorCode::INTERNAL_ERROR, ErrorDomain::RPC, "connection closed due to keepalive timeout")
+    WireError::new(
+        ErrorCode::INTERNAL_ERROR,
+        ErrorDomain::RPC,
+        "connection closed due to keepalive timeout",
+    )
 }

@@ -45,6 +45,10 @@ impl Places {
     /// libvirt's directory for all users.
     #[must_use]
     pub fn new(system: bool) -> Self {
-        Self { directory: "/run/libvirt".into(), system, patience: Patience::default() }
+        Self {
+            directory: "/run/libvirt".into(),
+            system,
+            patience: Patience::default(),
+        }
     }
 }

@@ -17,33 +17,74 @@ fn refusal<P: Procedure>(client: &mut Client, args: &P) -> String {
 }
 
 fn line(error: &WireError) -> String {
-    let text = |text: &Option<wire::xdr::Text>| text.as_ref().map(|t| t.to_str().into_owned()).unwrap_or_default();
-    format!("{} {} {} | {} {}", error.code.0, error.domain.0, text(&error.message), text(&error.str1), error.int1)
+    let text =
+        |text: &Option<wire::xdr::Text>| text.as_ref().map(|t| t.to_str().into_owned()).unwrap_or_default();
+    format!(
+        "{} {} {} | {} {}",
+        error.code.0,
+        error.domain.0,
+        text(&error.message),
+        text(&error.str1),
+        error.int1
+    )
 }
 
 #[test]
 fn flags_that_a_call_does_not_take_are_refused() {
     let front = Front::new();
     let mut client = front.open();
-    let destroy = DomainDestroyFlags { flags: 0x41, ..DomainDestroyFlags::default() };
-    let unsupported = |flags: &str, function: &str| format!("8 10 unsupported flags ({flags}) in function {function} | {function} 0");
-    assert_eq!(refusal(&mut client, &destroy), unsupported("0x40", "qemuDomainDestroyFlags"));
-    let state = DomainGetState { flags: 1, ..DomainGetState::default() };
-    assert_eq!(refusal(&mut client, &state), unsupported("0x1", "qemuDomainGetState"));
-    let define = DomainDefineXmlFlags { xml: "<domain/>".into(), flags: 6 };
-    assert_eq!(refusal(&mut client, &define), unsupported("0x6", "qemuDomainDefineXMLFlags"));
-    let list = ConnectListAllDomains { need_results: 1, flags: 0x1_0000 };
-    assert_eq!(refusal(&mut client, &list), unsupported("0x10000", "qemuConnectListAllDomains"));
+    let destroy = DomainDestroyFlags {
+        flags: 0x41,
+        ..DomainDestroyFlags::default()
+    };
+    let unsupported = |flags: &str, function: &str| {
+        format!("8 10 unsupported flags ({flags}) in function {function} | {function} 0")
+    };
+    assert_eq!(
+        refusal(&mut client, &destroy),
+        unsupported("0x40", "qemuDomainDestroyFlags")
+    );
+    let state = DomainGetState {
+        flags: 1,
+        ..DomainGetState::default()
+    };
+    assert_eq!(
+        refusal(&mut client, &state),
+        unsupported("0x1", "qemuDomainGetState")
+    );
+    let define = DomainDefineXmlFlags {
+        xml: "<domain/>".into(),
+        flags: 6,
+    };
+    assert_eq!(
+        refusal(&mut client, &define),
+        unsupported("0x6", "qemuDomainDefineXMLFlags")
+    );
+    let list = ConnectListAllDomains {
+        need_results: 1,
+        flags: 0x1_0000,
+    };
+    assert_eq!(
+        refusal(&mut client, &list),
+        unsupported("0x10000", "qemuConnectListAllDomains")
+    );
 }
 
 #[test]
 fn flags_that_do_not_go_together_are_refused() {
     let front = Front::new();
     let mut client = front.open();
-    let both = DomainGetVcpusFlags { flags: 3, ..DomainGetVcpusFlags::default() };
+    let both = DomainGetVcpusFlags {
+        flags: 3,
+        ..DomainGetVcpusFlags::default()
+    };
     let text = "8 20 Flags 'VIR_DOMAIN_AFFECT_LIVE' and 'VIR_DOMAIN_AFFECT_CONFIG' are mutually exclusive | virDomainGetVcpusFlags 0";
     assert_eq!(refusal(&mut client, &both), text);
-    let maximum = DomainSetVcpusFlags { nvcpus: 1, flags: 4, ..DomainSetVcpusFlags::default() };
+    let maximum = DomainSetVcpusFlags {
+        nvcpus: 1,
+        flags: 4,
+        ..DomainSetVcpusFlags::default()
+    };
     let text = "8 20 Flag 'VIR_DOMAIN_AFFECT_CONFIG' is required by flag 'VIR_DOMAIN_VCPU_MAXIMUM' | virDomainSetVcpusFlags 0";
     assert_eq!(refusal(&mut client, &maximum), text);
 }
@@ -55,17 +96,31 @@ fn arguments_out_of_range_are_refused() {
     let none = DomainSetMemory::default();
     let text = "8 20 memory in virDomainSetMemory must not be zero | virDomainSetMemory 0";
     assert_eq!(refusal(&mut client, &none), text);
-    let unnamed = DomainRename { new_name: Some("".into()), ..DomainRename::default() };
+    let unnamed = DomainRename {
+        new_name: Some("".into()),
+        ..DomainRename::default()
+    };
     let text = "8 20 string new_name in virDomainRename must not be empty | virDomainRename 0";
     assert_eq!(refusal(&mut client, &unnamed), text);
-    let title = DomainSetMetadata { r#type: 1, metadata: Some("a\nb".into()), ..DomainSetMetadata::default() };
+    let title = DomainSetMetadata {
+        r#type: 1,
+        metadata: Some("a\nb".into()),
+        ..DomainSetMetadata::default()
+    };
     let text = "8 20 metadata title can't contain newlines | virDomainSetMetadata 0";
     assert_eq!(refusal(&mut client, &title), text);
-    let many = DomainGetMemoryParameters { nparams: 17, ..DomainGetMemoryParameters::default() };
+    let many = DomainGetMemoryParameters {
+        nparams: 17,
+        ..DomainGetMemoryParameters::default()
+    };
     let text = "1 7 internal error: nparams too large | internal error: %1$s -1";
     assert_eq!(refusal(&mut client, &many), text);
     let params = vec![TypedParam::new("bogus", 1_u64)].into();
-    let bogus = DomainSetMemoryParameters { params, flags: 2, ..DomainSetMemoryParameters::default() };
+    let bogus = DomainSetMemoryParameters {
+        params,
+        flags: 2,
+        ..DomainSetMemoryParameters::default()
+    };
     let text = "74 0 argument unsupported: parameter 'bogus' not supported | argument unsupported: %1$s -1";
     assert_eq!(refusal(&mut client, &bogus), text);
 }

@@ -33,7 +33,10 @@ pub(crate) struct Fake {
 
 impl Fake {
     pub(crate) fn new() -> Self {
-        Self { events: broadcast::channel(65_536).0, seen: Arc::default() }
+        Self {
+            events: broadcast::channel(65_536).0,
+            seen: Arc::default(),
+        }
     }
 
     pub(crate) fn service(&self) -> compat::Backend {
@@ -57,11 +60,17 @@ impl Fake {
         }
         let body = body.collect().await.unwrap().to_bytes();
         let result = match path.as_str() {
-            "GetVersions" => Ok(frame(&proto::GetVersionsResponse { libvirt_api: 11_003_000, ..Default::default() })),
+            "GetVersions" => Ok(frame(&proto::GetVersionsResponse {
+                libvirt_api: 11_003_000,
+                ..Default::default()
+            })),
             "GetInfo" => {
                 // Slow on purpose: a call that waits for somebody.
                 tokio::time::sleep(Duration::from_millis(300)).await;
-                Ok(frame(&proto::GetInfoResponse { hostname: "here".into(), ..Default::default() }))
+                Ok(frame(&proto::GetInfoResponse {
+                    hostname: "here".into(),
+                    ..Default::default()
+                }))
             }
             "GetMaxVcpus" => Ok(frame(&proto::GetMaxVcpusResponse { max_vcpus: 16 })),
             "Get" => get(&proto::GetRequest::decode(&body[5..]).unwrap()),
@@ -85,24 +94,46 @@ impl Fake {
 fn get(request: &proto::GetRequest) -> Result<Bytes, Status> {
     use proto::domain_ref::Ref;
     let (name, uuid, id) = GUEST;
-    let (found, what) = match request.domain.as_ref().and_then(|domain| domain.r#ref.as_ref()).unwrap() {
+    let (found, what) = match request
+        .domain
+        .as_ref()
+        .and_then(|domain| domain.r#ref.as_ref())
+        .unwrap()
+    {
         Ref::Name(asked) => (asked == name, format!("no domain with matching name '{asked}'")),
         Ref::Uuid(asked) => (asked == uuid, format!("no domain with matching uuid '{asked}'")),
         Ref::Id(asked) => (*asked == id, format!("no domain with matching id {asked}")),
     };
     if found {
-        return Ok(frame(&proto::Domain { uuid: uuid.into(), name: name.into(), id, ..Default::default() }));
+        return Ok(frame(&proto::Domain {
+            uuid: uuid.into(),
+            name: name.into(),
+            id,
+            ..Default::default()
+        }));
     }
-    let metadata = [("libvirt_code", "42"), ("libvirt_domain", "10"), ("libvirt_detail", &what)];
-    let metadata: HashMap<_, _> = metadata.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+    let metadata = [
+        ("libvirt_code", "42"),
+        ("libvirt_domain", "10"),
+        ("libvirt_detail", &what),
+    ];
+    let metadata: HashMap<_, _> = metadata
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into();
     let details = ErrorDetails::with_error_info("NO_DOMAIN", "virtqemud", metadata);
-    Err(Status::with_error_details(Code::NotFound, format!("Domain not found: {what}"), details))
+    Err(Status::with_error_details(
+        Code::NotFound,
+        format!("Domain not found: {what}"),
+        details,
+    ))
 }
 
 /// A console that says what it hears and ends at "bye"; what begins with "#" it only takes, and slowly.
 fn attach(body: Body) -> http::Response<Body> {
     let connected = futures_util::stream::iter([Ok(frame(&proto::AttachResponse::default()))]);
-    let heard = body.into_data_stream().flat_map(|data| futures_util::stream::iter(messages(data.unwrap())));
+    let heard = body
+        .into_data_stream()
+        .flat_map(|data| futures_util::stream::iter(messages(data.unwrap())));
     let heard = heard.filter_map(|request| async {
         let data = match request.message {
             Some(proto::attach_request::Message::Data(data)) => data,

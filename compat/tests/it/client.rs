@@ -31,7 +31,10 @@ impl Client {
     pub(crate) fn open(path: &Path) -> Self {
         let mut client = Self::connect(path);
         client.call(&remote::AuthList {}).unwrap();
-        let open = remote::ConnectOpen { name: Some("qemu:///system".into()), flags: 0 };
+        let open = remote::ConnectOpen {
+            name: Some("qemu:///system".into()),
+            flags: 0,
+        };
         client.call(&open).unwrap();
         client
     }
@@ -78,21 +81,31 @@ impl Client {
         let mut body = vec![0; wire::frame::packet_len(word).unwrap() - 4];
         self.socket.read_exact(&mut body).ok()?;
         let header = Header::decode(&mut Reader::new(&body)).unwrap();
-        Some(Got { header, payload: body[24..].to_vec() })
+        Some(Got {
+            header,
+            payload: body[24..].to_vec(),
+        })
     }
 
     /// Whether nothing comes for a while.
     pub(crate) fn hears_nothing(&mut self) -> bool {
-        self.socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        self.socket
+            .set_read_timeout(Some(Duration::from_millis(50)))
+            .unwrap();
         let result = self.socket.read(&mut [0; 1]);
-        self.socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        self.socket
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .unwrap();
         result.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
     }
 
     pub(crate) fn call<P: Procedure>(&mut self, args: &P) -> Result<P::Reply, WireError> {
         let serial = self.send(args);
         let got = self.receive().unwrap();
-        assert_eq!((got.header.serial, got.header.procedure), (serial, P::INFO.number));
+        assert_eq!(
+            (got.header.serial, got.header.procedure),
+            (serial, P::INFO.number)
+        );
         got.reply::<P>()
     }
 }

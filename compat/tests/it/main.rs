@@ -42,11 +42,18 @@ impl Front {
     /// As it is with polkit, which lets everybody in.
     fn asking() -> Self {
         let yes = |_, _| std::future::ready(true);
-        Self::with(Limits::default(), Authority::default().with(SocketKind::ReadWrite, yes))
+        Self::with(
+            Limits::default(),
+            Authority::default().with(SocketKind::ReadWrite, yes),
+        )
     }
 
     fn with(limits: Limits, authority: Authority) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
         let dir = tempfile::tempdir().unwrap();
         let fake = Fake::new();
         let mut options = Options::new(fake.service(), true);
@@ -62,11 +69,24 @@ impl Front {
         };
         let (options, stop) = (Arc::new(options), CancellationToken::new());
         let guard = runtime.enter();
-        let kinds = [("rw", SocketKind::ReadWrite), ("ro", SocketKind::ReadOnly), ("admin", SocketKind::Admin)];
-        let sockets = kinds.map(|(name, kind)| Socket { kind, listener: UnixListener::bind(dir.path().join(name)).unwrap() });
+        let kinds = [
+            ("rw", SocketKind::ReadWrite),
+            ("ro", SocketKind::ReadOnly),
+            ("admin", SocketKind::Admin),
+        ];
+        let sockets = kinds.map(|(name, kind)| Socket {
+            kind,
+            listener: UnixListener::bind(dir.path().join(name)).unwrap(),
+        });
         runtime.spawn(compat::serve(sockets.into(), Arc::clone(&options), stop.clone()));
         drop(guard);
-        Self { dir, options, fake, stop, runtime }
+        Self {
+            dir,
+            options,
+            fake,
+            stop,
+            runtime,
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -28,7 +28,9 @@ pub(crate) struct Session {
 impl Neighbour {
     pub(crate) fn at(path: &Path) -> Self {
         let _ = std::fs::remove_file(path);
-        Self { listener: UnixListener::bind(path).unwrap() }
+        Self {
+            listener: UnixListener::bind(path).unwrap(),
+        }
     }
 
     /// A connection that is not opened yet.
@@ -48,9 +50,18 @@ impl Neighbour {
 
     /// The next connection, opened.
     pub(crate) fn accept(&self) -> Session {
-        let mut session = Session { socket: self.accept_raw(), opened: Default::default(), identity: Default::default() };
+        let mut session = Session {
+            socket: self.accept_raw(),
+            opened: Default::default(),
+            identity: Default::default(),
+        };
         let (call, _) = session.call::<remote::AuthList>();
-        session.reply(&call, &remote::AuthListRet { types: vec![remote::AuthType::NONE].into() });
+        session.reply(
+            &call,
+            &remote::AuthListRet {
+                types: vec![remote::AuthType::NONE].into(),
+            },
+        );
         let (call, open) = session.call::<remote::ConnectOpen>();
         session.opened = (open.name.unwrap().to_str().into_owned(), open.flags);
         session.reply(&call, &());
@@ -72,7 +83,12 @@ impl Session {
             let header = Header::decode(&mut Reader::new(&body)).unwrap();
             match wire::keepalive::Keepalive::of(&header) {
                 Some(_) => self.send(&wire::keepalive::Keepalive::Pong.header(), &[]),
-                None => return Some(Got { header, payload: body[24..].to_vec() }),
+                None => {
+                    return Some(Got {
+                        header,
+                        payload: body[24..].to_vec(),
+                    });
+                }
             }
         }
     }
@@ -80,7 +96,12 @@ impl Session {
     /// The next call, which is one of `P`.
     pub(crate) fn call<P: Procedure>(&mut self) -> (Header, P) {
         let got = self.receive().unwrap();
-        assert_eq!((got.header.r#type, got.header.procedure), (PacketType::CALL, P::INFO.number), "{}", P::INFO.name);
+        assert_eq!(
+            (got.header.r#type, got.header.procedure),
+            (PacketType::CALL, P::INFO.number),
+            "{}",
+            P::INFO.name
+        );
         (got.header, P::decode(&mut Reader::new(&got.payload)).unwrap())
     }
 
@@ -107,7 +128,14 @@ impl Session {
         let mut payload = Vec::new();
         event.encode(&mut payload).unwrap();
         let (program, procedure) = (P::INFO.program, P::INFO.number);
-        let header = Header { program, version: 1, procedure, r#type: PacketType::MESSAGE, serial: 1, status: Status::OK };
+        let header = Header {
+            program,
+            version: 1,
+            procedure,
+            r#type: PacketType::MESSAGE,
+            serial: 1,
+            status: Status::OK,
+        };
         self.send(&header, &payload);
     }
 }

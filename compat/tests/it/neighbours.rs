@@ -1,5 +1,7 @@
 //! What is relayed to the daemons of the other drivers, and what happens when they fail.
 
+mod streams;
+
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
@@ -26,7 +28,10 @@ fn storage(front: &Front) -> Neighbour {
 }
 
 fn named(name: &str) -> NonnullNetwork {
-    NonnullNetwork { name: name.into(), ..Default::default() }
+    NonnullNetwork {
+        name: name.into(),
+        ..Default::default()
+    }
 }
 
 fn lookup(name: &str) -> NetworkLookupByName {
@@ -48,7 +53,11 @@ fn connected(front: &Front, neighbour: &Neighbour) -> (Client, Session) {
 fn serves_its_own(client: &mut Client) {
     let start = Instant::now();
     client.call(&DomainLookupByName { name: "demo".into() }).unwrap();
-    assert!(start.elapsed() < Duration::from_millis(50), "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_millis(50),
+        "{:?}",
+        start.elapsed()
+    );
 }
 
 #[test]
@@ -59,7 +68,14 @@ fn every_procedure_of_the_other_drivers_is_served() {
             *served.entry(info.owner).or_default() += 1;
         }
     }
-    let owners = [Owner::Network, Owner::Storage, Owner::Nodedev, Owner::Interface, Owner::Nwfilter, Owner::Secret];
+    let owners = [
+        Owner::Network,
+        Owner::Storage,
+        Owner::Nodedev,
+        Owner::Interface,
+        Owner::Nwfilter,
+        Owner::Secret,
+    ];
     assert_eq!(owners.map(|owner| served[&owner]), [33, 45, 21, 16, 14, 12]);
 }
 
@@ -68,11 +84,18 @@ fn many_calls_are_answered_in_any_order_and_hold_up_nobody() {
     let front = Front::new();
     let neighbour = network(&front);
     let (mut client, mut session) = connected(&front, &neighbour);
-    let sent: HashMap<u32, String> = (0..64).map(|i| (client.send(&lookup(&format!("n{i}"))), format!("n{i}"))).collect();
+    let sent: HashMap<u32, String> = (0..64)
+        .map(|i| (client.send(&lookup(&format!("n{i}"))), format!("n{i}")))
+        .collect();
     let calls: Vec<_> = (0..64).map(|_| session.call::<NetworkLookupByName>()).collect();
     serves_its_own(&mut client);
     for (call, args) in calls.iter().rev() {
-        session.reply(call, &NetworkLookupByNameRet { net: named(&args.name.to_str()) });
+        session.reply(
+            call,
+            &NetworkLookupByNameRet {
+                net: named(&args.name.to_str()),
+            },
+        );
     }
     for _ in 0..64 {
         let got = client.receive().unwrap();
@@ -87,24 +110,38 @@ fn errors_come_as_the_neighbour_words_them() {
     let front = Front::new();
     let neighbour = network(&front);
     let (mut client, mut session) = connected(&front, &neighbour);
-    let error = WireError { str3: Some("more".into()), net: Some(named("x")), ..WireError::new(ErrorCode(12_345), ErrorDomain(99), "odd") };
+    let error = WireError {
+        str3: Some("more".into()),
+        net: Some(named("x")),
+        ..WireError::new(ErrorCode(12_345), ErrorDomain(99), "odd")
+    };
     client.send(&lookup("x"));
     let (call, _) = session.call::<NetworkLookupByName>();
     session.refuse(&call, &error);
-    assert_eq!(client.receive().unwrap().reply::<NetworkLookupByName>(), Err(error));
+    assert_eq!(
+        client.receive().unwrap().reply::<NetworkLookupByName>(),
+        Err(error)
+    );
 }
 
 #[test]
 fn the_neighbour_learns_who_calls_and_that_he_only_looks() {
     let front = Front::new();
-    let (rw, ro) = (network(&front), Neighbour::at(&front.path("virtnetworkd-sock-ro")));
+    let (rw, ro) = (
+        network(&front),
+        Neighbour::at(&front.path("virtnetworkd-sock-ro")),
+    );
     for (socket, neighbour, flags) in [("rw", &rw, 0), ("ro", &ro, 1)] {
         let mut client = Client::open(&front.path(socket));
         client.send(&lookup("x"));
         let session = neighbour.accept();
         assert_eq!(session.opened, ("network:///system".to_owned(), flags));
         let value = |name: &str| {
-            let found = session.identity.params.iter().find(|param| param.field.to_str() == name);
+            let found = session
+                .identity
+                .params
+                .iter()
+                .find(|param| param.field.to_str() == name);
             found.map(|param| param.value.clone())
         };
         let pid = i64::from(std::process::id());
@@ -113,8 +150,17 @@ fn the_neighbour_learns_who_calls_and_that_he_only_looks() {
     }
     let mut client = Client::open(&front.path("ro"));
     let error = client.call(&NetworkDestroy::default()).unwrap_err();
-    assert_eq!(error.to_string(), "operation forbidden: read only access prevents virNetworkDestroy");
-    assert_eq!(client.call(&ConnectFindStoragePoolSources::default()).unwrap_err().code, ErrorCode::OPERATION_DENIED);
+    assert_eq!(
+        error.to_string(),
+        "operation forbidden: read only access prevents virNetworkDestroy"
+    );
+    assert_eq!(
+        client
+            .call(&ConnectFindStoragePoolSources::default())
+            .unwrap_err()
+            .code,
+        ErrorCode::OPERATION_DENIED
+    );
     client.send(&NetworkLookupByName::default());
     // Nothing of what was refused has come before.
     ro.accept().call::<NetworkLookupByName>();
@@ -128,9 +174,20 @@ fn who_speaks_for_another_gets_a_connection_of_that_one() {
     let front = Front::new();
     let neighbour = network(&front);
     let (mut client, mut session) = connected(&front, &neighbour);
-    let params = vec![TypedParam::new("unix-user-id", 1000_u64), TypedParam::new("sasl-user-name", "joe")];
-    client.call(&ConnectSetIdentity { params: params.clone().into(), flags: 0 }).unwrap();
-    assert!(session.receive().is_none(), "the connection of the first one ends");
+    let params = vec![
+        TypedParam::new("unix-user-id", 1000_u64),
+        TypedParam::new("sasl-user-name", "joe"),
+    ];
+    client
+        .call(&ConnectSetIdentity {
+            params: params.clone().into(),
+            flags: 0,
+        })
+        .unwrap();
+    assert!(
+        session.receive().is_none(),
+        "the connection of the first one ends"
+    );
     client.send(&lookup("x"));
     assert_eq!(neighbour.accept().identity.params.to_vec(), params);
 }
@@ -141,10 +198,16 @@ fn bad_arguments_and_closed_connections_are_refused_here() {
     let mut client = front.open();
     let header = client.header::<NetworkLookupByName>();
     client.send_packet(&header, &[0xff; 8]);
-    assert_eq!(client.receive().unwrap().line(), "error 39 7 Unable to decode message payload");
+    assert_eq!(
+        client.receive().unwrap().line(),
+        "error 39 7 Unable to decode message payload"
+    );
     let mut client = Client::connect(&front.path("rw"));
     let error = client.call(&ConnectNumOfNetworks {}).unwrap_err();
-    assert_eq!(error.to_string(), "internal error: hypervisor connection not open");
+    assert_eq!(
+        error.to_string(),
+        "internal error: hypervisor connection not open"
+    );
 }
 
 #[test]
@@ -153,11 +216,19 @@ fn without_a_neighbour_its_calls_fail_and_no_others() {
     let mut client = front.open();
     let error = client.call(&ConnectNumOfNetworks {}).unwrap_err();
     let path = front.path("virtnetworkd-sock");
-    let text = format!("Failed to connect socket to '{}': No such file or directory", path.display());
-    assert_eq!((error.code, error.domain, error.int1), (ErrorCode::SYSTEM_ERROR, ErrorDomain::RPC, 2));
+    let text = format!(
+        "Failed to connect socket to '{}': No such file or directory",
+        path.display()
+    );
+    assert_eq!(
+        (error.code, error.domain, error.int1),
+        (ErrorCode::SYSTEM_ERROR, ErrorDomain::RPC, 2)
+    );
     assert_eq!(error.to_string(), text);
     serves_its_own(&mut client);
-    let error = client.call(&ConnectNetworkEventRegisterAny::default()).unwrap_err();
+    let error = client
+        .call(&ConnectNetworkEventRegisterAny::default())
+        .unwrap_err();
     assert_eq!(error.to_string(), text);
 }
 
@@ -171,97 +242,43 @@ fn a_daemon_that_has_all_drivers_takes_the_place_of_one() {
     assert_eq!(session.opened.0, "network:///system");
     let (call, _) = session.call::<ConnectNumOfNetworks>();
     session.reply(&call, &ConnectNumOfNetworksRet { num: 7 });
-    assert_eq!(client.receive().unwrap().reply::<ConnectNumOfNetworks>().unwrap().num, 7);
+    assert_eq!(
+        client
+            .receive()
+            .unwrap()
+            .reply::<ConnectNumOfNetworks>()
+            .unwrap()
+            .num,
+        7
+    );
     // One that has not that driver.
     client.send(&ConnectNumOfInterfaces {});
-    let mut session = Session { socket: all.accept_raw(), opened: Default::default(), identity: Default::default() };
+    let mut session = Session {
+        socket: all.accept_raw(),
+        opened: Default::default(),
+        identity: Default::default(),
+    };
     let (call, _) = session.call::<AuthList>();
-    session.reply(&call, &AuthListRet { types: vec![AuthType::NONE].into() });
+    session.reply(
+        &call,
+        &AuthListRet {
+            types: vec![AuthType::NONE].into(),
+        },
+    );
     let (call, _) = session.call::<ConnectOpen>();
-    session.refuse(&call, &WireError::new(ErrorCode::NO_CONNECT, ErrorDomain::NONE, "interface:///system"));
-    let error = client.receive().unwrap().reply::<ConnectNumOfInterfaces>().unwrap_err();
-    assert_eq!(error.to_string(), "this function is not supported by the connection driver: virConnectNumOfInterfaces");
-}
-
-/// A client with an open stream, its stream header, and the neighbour's side.
-fn streaming<P: Procedure + Default>(front: &Front, neighbour: &Neighbour) -> (Client, Header, Session, Header) {
-    let mut client = front.open();
-    // So that serials differ on the two sides.
-    client.serial = 900;
-    client.send(&P::default());
-    let mut session = neighbour.accept();
-    let (call, _) = session.call::<P>();
-    session.send(&call.reply(Status::OK), &[]);
-    let reply = client.receive().unwrap().header;
-    assert_eq!((reply.serial, reply.r#type, reply.status), (901, PacketType::REPLY, Status::OK));
-    (client, reply.stream(Status::CONTINUE), session, call.stream(Status::CONTINUE))
-}
-
-fn hole(length: i64) -> Vec<u8> {
-    let mut hole = Vec::new();
-    StreamHole { length, flags: 0 }.encode(&mut hole).unwrap();
-    hole
-}
-
-#[test]
-fn an_upload_goes_through_with_its_holes_to_its_confirmation() {
-    let front = Front::new();
-    let neighbour = storage(&front);
-    let (mut client, ours, mut session, theirs) = streaming::<StorageVolUpload>(&front, &neighbour);
-    let as_hole = |header: Header| Header { r#type: PacketType::STREAM_HOLE, ..header };
-    let parts = [(ours, vec![1; 262_120]), (as_hole(ours), hole(1 << 30)), (ours, vec![2; 5]), (as_hole(ours), hole(4096))];
-    for (header, payload) in &parts {
-        client.send_packet(header, payload);
-        let got = session.receive().unwrap();
-        assert_eq!((got.header, got.payload), (Header { serial: theirs.serial, ..*header }, payload.clone()));
-    }
-    client.send_packet(&Header { status: Status::OK, ..ours }, &[]);
-    assert_eq!(session.receive().unwrap().header, Header { status: Status::OK, ..theirs });
-    session.send(&Header { status: Status::OK, ..theirs }, &[]);
-    let confirmed = Got { header: Header { status: Status::OK, ..ours }, payload: Vec::new() };
-    assert_eq!(client.receive(), Some(confirmed));
-    client.send_packet(&ours, b"after the end");
-    client.send(&ConnectNumOfStoragePools {});
-    session.call::<ConnectNumOfStoragePools>();
-}
-
-#[test]
-fn a_download_goes_through_with_its_holes_to_its_end() {
-    let front = Front::new();
-    let neighbour = storage(&front);
-    let (mut client, ours, mut session, theirs) = streaming::<StorageVolDownload>(&front, &neighbour);
-    let as_hole = |header: Header| Header { r#type: PacketType::STREAM_HOLE, ..header };
-    let parts = [(theirs, vec![1; 262_120]), (as_hole(theirs), hole(1 << 30)), (theirs, vec![2; 5]), (theirs, Vec::new())];
-    for (header, payload) in parts {
-        session.send(&header, &payload);
-        let expected = Got { header: Header { serial: ours.serial, ..header }, payload };
-        assert_eq!(client.receive(), Some(expected));
-    }
-    client.send_packet(&Header { status: Status::OK, ..ours }, &[]);
-    assert_eq!(session.receive().unwrap().header.status, Status::OK);
-    session.send(&Header { status: Status::OK, ..theirs }, &[]);
-    assert_eq!(client.receive().unwrap().header, Header { status: Status::OK, ..ours });
-}
-
-#[test]
-fn either_side_aborts_a_stream() {
-    let front = Front::new();
-    let neighbour = storage(&front);
-    let (mut client, ours, mut session, theirs) = streaming::<StorageVolDownload>(&front, &neighbour);
-    client.send_packet(&Header { status: Status::ERROR, ..ours }, &[]);
-    assert_eq!(session.receive().unwrap().header, Header { status: Status::ERROR, ..theirs });
-    session.send(&theirs, b"on its way");
-    session.send(&Header { status: Status::OK, ..theirs }, &[]);
-    assert_eq!(client.receive().unwrap().payload, b"on its way");
-    assert_eq!(client.receive().unwrap().header, Header { status: Status::OK, ..ours });
-
-    let (mut client, ours, mut session, theirs) = streaming::<StorageVolUpload>(&front, &neighbour);
-    session.send(&Header { status: Status::ERROR, ..theirs }, b"an error");
-    let failed = Got { header: Header { status: Status::ERROR, ..ours }, payload: b"an error".to_vec() };
-    assert_eq!(client.receive(), Some(failed));
-    client.send_packet(&ours, b"too late");
-    assert!(client.hears_nothing());
-    serves_its_own(&mut client);
+    session.refuse(
+        &call,
+        &WireError::new(ErrorCode::NO_CONNECT, ErrorDomain::NONE, "interface:///system"),
+    );
+    let error = client
+        .receive()
+        .unwrap()
+        .reply::<ConnectNumOfInterfaces>()
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "this function is not supported by the connection driver: virConnectNumOfInterfaces"
+    );
 }
 
 #[test]
@@ -274,10 +291,24 @@ fn a_neighbour_that_dies_fails_its_calls_and_streams_and_is_opened_again() {
     drop(session);
     let text = "End of file while reading data: Input/output error";
     let got = client.receive().unwrap();
-    assert_eq!(got.header, Header { status: Status::ERROR, ..ours });
-    assert_eq!(WireError::decode(&mut Reader::new(&got.payload)).unwrap().to_string(), text);
+    assert_eq!(
+        got.header,
+        Header {
+            status: Status::ERROR,
+            ..ours
+        }
+    );
+    assert_eq!(
+        WireError::decode(&mut Reader::new(&got.payload))
+            .unwrap()
+            .to_string(),
+        text
+    );
     let got = client.receive().unwrap();
-    assert_eq!((got.header.serial, got.line()), (serial, format!("error 38 7 {text}")));
+    assert_eq!(
+        (got.header.serial, got.line()),
+        (serial, format!("error 38 7 {text}"))
+    );
     serves_its_own(&mut client);
     client.send(&ConnectNumOfStoragePools {});
     let mut session = neighbour.accept();
@@ -317,7 +348,12 @@ fn a_neighbour_that_hangs_fails_its_calls_in_bounded_time() {
     // It does not even take the next connection.
     client.send(&lookup("z"));
     let line = client.receive().unwrap().line();
-    assert!(line.starts_with("error 68 7 Timed out during operation: no answer to opening network:///system within "), "{line}");
+    assert!(
+        line.starts_with(
+            "error 68 7 Timed out during operation: no answer to opening network:///system within "
+        ),
+        "{line}"
+    );
     assert!(start.elapsed() < Duration::from_secs(4));
     drop(session);
 }
@@ -339,7 +375,10 @@ fn a_slow_call_is_not_a_hanging_neighbour() {
     client.send(&lookup("x"));
     let (call, _) = session.call::<NetworkLookupByName>();
     let until = Instant::now() + Duration::from_millis(900);
-    session.socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    session
+        .socket
+        .set_read_timeout(Some(Duration::from_millis(100)))
+        .unwrap();
     while Instant::now() < until {
         assert!(session.receive().is_none(), "pings only, which are answered");
     }
@@ -348,13 +387,20 @@ fn a_slow_call_is_not_a_hanging_neighbour() {
 }
 
 fn lifecycle(callback_id: i32) -> NetworkEventLifecycle {
-    NetworkEventLifecycle { callback_id, net: named("x"), event: 2, detail: 0 }
+    NetworkEventLifecycle {
+        callback_id,
+        net: named("x"),
+        event: 2,
+        detail: 0,
+    }
 }
 
 fn heard(client: &mut Client) -> i32 {
     let got = client.receive().unwrap();
     assert_eq!((got.header.r#type, got.header.serial), (PacketType::MESSAGE, 1));
-    NetworkEventLifecycle::decode(&mut Reader::new(&got.payload)).unwrap().callback_id
+    NetworkEventLifecycle::decode(&mut Reader::new(&got.payload))
+        .unwrap()
+        .callback_id
 }
 
 fn register(client: &mut Client, session: &mut Session, event_id: i32, callback_id: i32) -> i32 {
@@ -362,7 +408,12 @@ fn register(client: &mut Client, session: &mut Session, event_id: i32, callback_
     let (call, args) = session.call::<ConnectNetworkEventRegisterAny>();
     assert_eq!(args.event_id, event_id);
     session.reply(&call, &ConnectNetworkEventRegisterAnyRet { callback_id });
-    client.receive().unwrap().reply::<ConnectNetworkEventRegisterAny>().unwrap().callback_id
+    client
+        .receive()
+        .unwrap()
+        .reply::<ConnectNetworkEventRegisterAny>()
+        .unwrap()
+        .callback_id
 }
 
 #[test]
@@ -407,7 +458,9 @@ fn a_registration_ends_while_the_neighbour_is_away() {
     register(&mut client, &mut session, 0, 0);
     drop((session, neighbour));
     std::thread::sleep(Duration::from_millis(50));
-    client.call(&ConnectNetworkEventDeregisterAny { callback_id: 0 }).unwrap();
+    client
+        .call(&ConnectNetworkEventDeregisterAny { callback_id: 0 })
+        .unwrap();
     neighbour = network(&front);
     client.send(&lookup("x"));
     neighbour.accept().call::<NetworkLookupByName>();
@@ -425,7 +478,10 @@ fn what_nobody_takes_is_not_read_and_goes_on_when_it_is_taken() {
     assert!(upload < 8 << 20, "{upload} bytes of an upload wait");
     // The neighbour takes it after all: the rest follows.
     let writer = {
-        let (mut socket, rest) = (client.socket.try_clone().unwrap(), packet[upload % packet.len()..].to_vec());
+        let (mut socket, rest) = (
+            client.socket.try_clone().unwrap(),
+            packet[upload % packet.len()..].to_vec(),
+        );
         std::thread::spawn(move || socket.write_all(&rest))
     };
     let mut got = 0;
@@ -466,34 +522,62 @@ fn descriptors_go_along_in_both_directions() {
     let (mut client, mut session) = connected(&front, &neighbour);
     let mut payload = vec![0, 0, 0, 1];
     lookup("x").encode(&mut payload).unwrap();
-    let header = Header { r#type: PacketType::CALL_WITH_FDS, ..client.header::<NetworkLookupByName>() };
+    let header = Header {
+        r#type: PacketType::CALL_WITH_FDS,
+        ..client.header::<NetworkLookupByName>()
+    };
     client.send_packet(&header, &payload);
     pass_one(&front, &client.socket);
     let got = session.receive().unwrap();
-    assert_eq!((got.header.r#type, &got.payload), (PacketType::CALL_WITH_FDS, &payload));
+    assert_eq!(
+        (got.header.r#type, &got.payload),
+        (PacketType::CALL_WITH_FDS, &payload)
+    );
     assert!(takes_one(&front, &session.socket));
-    let reply = Header { r#type: PacketType::REPLY_WITH_FDS, ..got.header };
+    let reply = Header {
+        r#type: PacketType::REPLY_WITH_FDS,
+        ..got.header
+    };
     session.send(&reply, &payload);
     pass_one(&front, &session.socket);
-    assert_eq!(client.receive().unwrap(), Got { header: Header { r#type: PacketType::REPLY_WITH_FDS, ..header }, payload });
+    assert_eq!(
+        client.receive().unwrap(),
+        Got {
+            header: Header {
+                r#type: PacketType::REPLY_WITH_FDS,
+                ..header
+            },
+            payload
+        }
+    );
     assert!(takes_one(&front, &client.socket));
 }
 
-fn in_runtime<T>(front: &Front, socket: &UnixStream, act: impl AsyncFnOnce(&tokio::net::UnixStream) -> T) -> T {
+fn in_runtime<T>(
+    front: &Front,
+    socket: &UnixStream,
+    act: impl AsyncFnOnce(&tokio::net::UnixStream) -> T,
+) -> T {
     let copy = socket.try_clone().unwrap();
     copy.set_nonblocking(true).unwrap();
-    let result = front.runtime.block_on(async { act(&tokio::net::UnixStream::from_std(copy).unwrap()).await });
+    let result = front
+        .runtime
+        .block_on(async { act(&tokio::net::UnixStream::from_std(copy).unwrap()).await });
     socket.set_nonblocking(false).unwrap();
     result
 }
 
 fn pass_one(front: &Front, socket: &UnixStream) {
     let file = std::fs::File::open("/dev/null").unwrap();
-    in_runtime(front, socket, async |socket| unixfd::send_fd(socket, file.as_fd()).await.unwrap());
+    in_runtime(front, socket, async |socket| {
+        unixfd::send_fd(socket, file.as_fd()).await.unwrap()
+    });
 }
 
 fn takes_one(front: &Front, socket: &UnixStream) -> bool {
-    in_runtime(front, socket, async |socket| unixfd::recv_fd(socket).await.is_ok())
+    in_runtime(front, socket, async |socket| {
+        unixfd::recv_fd(socket).await.is_ok()
+    })
 }
 
 #[test]
@@ -501,13 +585,26 @@ fn what_is_kept_of_registrations_is_bounded() {
     let front = Front::new();
     let neighbour = storage(&front);
     let mut client = front.open();
-    let pool = |len: usize| Some(NonnullStoragePool { name: "x".repeat(len).as_str().into(), ..Default::default() });
-    client.send(&ConnectStoragePoolEventRegisterAny { event_id: 0, pool: pool(200 << 10) });
+    let pool = |len: usize| {
+        Some(NonnullStoragePool {
+            name: "x".repeat(len).as_str().into(),
+            ..Default::default()
+        })
+    };
+    client.send(&ConnectStoragePoolEventRegisterAny {
+        event_id: 0,
+        pool: pool(200 << 10),
+    });
     let mut session = neighbour.accept();
     let (call, _) = session.call::<ConnectStoragePoolEventRegisterAny>();
     session.reply(&call, &ConnectStoragePoolEventRegisterAnyRet { callback_id: 0 });
     assert_eq!(client.receive().unwrap().line(), "ok");
-    let error = client.call(&ConnectStoragePoolEventRegisterAny { event_id: 0, pool: pool(100 << 10) }).unwrap_err();
+    let error = client
+        .call(&ConnectStoragePoolEventRegisterAny {
+            event_id: 0,
+            pool: pool(100 << 10),
+        })
+        .unwrap_err();
     assert_eq!(error.code, ErrorCode::RESOURCE_BUSY);
 }
 

@@ -36,8 +36,20 @@ fn what_is_typed_comes_back_until_the_guest_ends() {
     client.send_packet(&header, b"bye");
     let end = client.receive().unwrap();
     assert_eq!((end.header, end.payload.len()), (header, 0));
-    client.send_packet(&Header { status: Status::OK, ..header }, &[]);
-    assert_eq!(client.receive().unwrap().header, Header { status: Status::OK, ..header });
+    client.send_packet(
+        &Header {
+            status: Status::OK,
+            ..header
+        },
+        &[],
+    );
+    assert_eq!(
+        client.receive().unwrap().header,
+        Header {
+            status: Status::OK,
+            ..header
+        }
+    );
     client.send_packet(&header, b"after the end");
     assert!(client.hears_nothing());
     client.call(&wire::remote::ConnectGetType {}).unwrap();
@@ -47,7 +59,10 @@ fn what_is_typed_comes_back_until_the_guest_ends() {
 fn much_that_is_typed_into_silence_arrives() {
     let front = Front::new();
     let (mut client, header) = console(&front);
-    client.socket.set_write_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
+    client
+        .socket
+        .set_write_timeout(Some(std::time::Duration::from_secs(10)))
+        .unwrap();
     for _ in 0..256 {
         client.send_packet(&header, &[b'#'; 65_536]);
     }
@@ -62,7 +77,13 @@ fn finishing_and_aborting_are_confirmed() {
         let (mut client, header) = console(&front);
         client.send_packet(&Header { status, ..header }, &[]);
         let confirmation = client.receive().unwrap();
-        assert_eq!(confirmation.header, Header { status: Status::OK, ..header });
+        assert_eq!(
+            confirmation.header,
+            Header {
+                status: Status::OK,
+                ..header
+            }
+        );
         assert!(confirmation.payload.is_empty());
     }
 }
@@ -71,12 +92,23 @@ fn finishing_and_aborting_are_confirmed() {
 fn holes_and_empty_packets_end_the_stream_with_an_error() {
     let front = Front::new();
     let mut hole = Vec::new();
-    StreamHole { length: 4096, flags: 0 }.encode(&mut hole).unwrap();
+    StreamHole {
+        length: 4096,
+        flags: 0,
+    }
+    .encode(&mut hole)
+    .unwrap();
     for (r#type, payload) in [(PacketType::STREAM_HOLE, hole), (PacketType::STREAM, Vec::new())] {
         let (mut client, header) = console(&front);
         client.send_packet(&Header { r#type, ..header }, &payload);
         let got = client.receive().unwrap();
-        assert_eq!(got.header, Header { status: Status::ERROR, ..header });
+        assert_eq!(
+            got.header,
+            Header {
+                status: Status::ERROR,
+                ..header
+            }
+        );
         WireError::decode(&mut Reader::new(&got.payload)).unwrap();
         client.call(&wire::remote::ConnectGetType {}).unwrap();
     }

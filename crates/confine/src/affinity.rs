@@ -26,7 +26,9 @@ pub fn set_affinity(thread: i32, cpus: impl IntoIterator<Item = u32>) -> io::Res
 pub fn affinity(thread: i32) -> io::Result<Vec<u32>> {
     let set = sched_getaffinity(Pid::from_raw(thread))?;
     let is_in = |cpu: &u32| usize::try_from(*cpu).is_ok_and(|cpu| set.is_set(cpu).unwrap_or(false));
-    Ok((0..u32::try_from(CpuSet::count()).unwrap_or(u32::MAX)).filter(is_in).collect())
+    Ok((0..u32::try_from(CpuSet::count()).unwrap_or(u32::MAX))
+        .filter(is_in)
+        .collect())
 }
 
 #[cfg(test)]

@@ -36,7 +36,11 @@ mod tests {
     #[test]
     fn absent_limits_are_not_set() {
         assert_eq!(Limits::default().iter().count(), 0);
-        let limits = Limits { core: Some(0), locked_memory: Some(u64::MAX), ..Limits::default() };
+        let limits = Limits {
+            core: Some(0),
+            locked_memory: Some(u64::MAX),
+            ..Limits::default()
+        };
         let set: Vec<_> = limits.iter().collect();
         assert_eq!(set, [(Limit::LockedMemory, u64::MAX), (Limit::Core, 0)]);
     }

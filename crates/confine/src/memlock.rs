@@ -28,7 +28,11 @@ pub struct LockedMemory {
 /// The limit in bytes, `u64::MAX` for none; absent when the guest locks nothing.
 #[must_use]
 pub fn memlock(guest: &LockedMemory) -> Option<u64> {
-    let vfio = if guest.iommu { guest.vfio } else { guest.vfio.min(1) };
+    let vfio = if guest.iommu {
+        guest.vfio
+    } else {
+        guest.vfio.min(1)
+    };
     let maps = u64::from(vfio) + u64::from(guest.vdpa) + u64::from(guest.nvme.min(1));
     if !guest.locked && maps == 0 {
         return None;
@@ -49,18 +53,68 @@ mod tests {
 
     #[test]
     fn the_limit_follows_what_maps_memory() {
-        let plain = LockedMemory { memory: 4 * GIB, ..LockedMemory::default() };
+        let plain = LockedMemory {
+            memory: 4 * GIB,
+            ..LockedMemory::default()
+        };
         let cases = [
             (plain, None),
-            (LockedMemory { hard_limit: Some(9), ..plain }, None),
-            (LockedMemory { locked: true, ..plain }, Some(u64::MAX)),
-            (LockedMemory { locked: true, hard_limit: Some(9), ..plain }, Some(9)),
+            (
+                LockedMemory {
+                    hard_limit: Some(9),
+                    ..plain
+                },
+                None,
+            ),
+            (
+                LockedMemory {
+                    locked: true,
+                    ..plain
+                },
+                Some(u64::MAX),
+            ),
+            (
+                LockedMemory {
+                    locked: true,
+                    hard_limit: Some(9),
+                    ..plain
+                },
+                Some(9),
+            ),
             (LockedMemory { vfio: 1, ..plain }, Some(5 * GIB)),
             (LockedMemory { vfio: 3, ..plain }, Some(5 * GIB)),
-            (LockedMemory { vfio: 3, iommu: true, ..plain }, Some(13 * GIB)),
-            (LockedMemory { vfio: 1, vdpa: 2, ..plain }, Some(13 * GIB)),
-            (LockedMemory { vfio: 1, locked: true, ..plain }, Some(u64::MAX)),
-            (LockedMemory { vfio: 1, memory: u64::MAX, ..plain }, Some(u64::MAX)),
+            (
+                LockedMemory {
+                    vfio: 3,
+                    iommu: true,
+                    ..plain
+                },
+                Some(13 * GIB),
+            ),
+            (
+                LockedMemory {
+                    vfio: 1,
+                    vdpa: 2,
+                    ..plain
+                },
+                Some(13 * GIB),
+            ),
+            (
+                LockedMemory {
+                    vfio: 1,
+                    locked: true,
+                    ..plain
+                },
+                Some(u64::MAX),
+            ),
+            (
+                LockedMemory {
+                    vfio: 1,
+                    memory: u64::MAX,
+                    ..plain
+                },
+                Some(u64::MAX),
+            ),
         ];
         for (guest, limit) in cases {
             assert_eq!(memlock(&guest), limit, "{guest:?}");

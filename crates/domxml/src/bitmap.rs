@@ -170,9 +170,14 @@ mod tests {
 
     #[test]
     fn sets_are_normalised() {
-        for (text, expected) in
-            [("0,1,2,3", "0-3"), ("3,0-1", "0-1,3"), ("0-7,^3", "0-2,4-7"), ("0-3,2-9,11", "0-9,11"), ("5-5", "5"), (" 1 , 2 ", "1-2")]
-        {
+        for (text, expected) in [
+            ("0,1,2,3", "0-3"),
+            ("3,0-1", "0-1,3"),
+            ("0-7,^3", "0-2,4-7"),
+            ("0-3,2-9,11", "0-9,11"),
+            ("5-5", "5"),
+            (" 1 , 2 ", "1-2"),
+        ] {
             let set: Bitmap = text.parse().unwrap();
             assert_eq!(set.to_string(), expected);
             assert!(set.iter().all(|n| set.contains(n)));

@@ -1,5 +1,8 @@
 //! `<capabilities>`: the host, and which guests it can run. Written only.
-#![expect(missing_docs, reason = "fields are libvirt's elements; units and limits are documented")]
+#![expect(
+    missing_docs,
+    reason = "fields are libvirt's elements; units and limits are documented"
+)]
 
 use xmlform::{FormatFlags, Writer, Xml};
 
@@ -324,7 +327,13 @@ pub struct Toggle {
 
 impl Toggle {
     /// On, and it can be off.
-    pub const ON: Self = Self { default: OnOff::On, toggle: YesNo::Yes };
+    pub const ON: Self = Self {
+        default: OnOff::On,
+        toggle: YesNo::Yes,
+    };
     /// On for good.
-    pub const FIXED: Self = Self { default: OnOff::On, toggle: YesNo::No };
+    pub const FIXED: Self = Self {
+        default: OnOff::On,
+        toggle: YesNo::No,
+    };
 }

@@ -1,5 +1,8 @@
 //! `<clock>` and its timers, what follows an end of the guest, power states, perf events.
-#![expect(missing_docs, reason = "fields are libvirt's elements; units and limits are documented")]
+#![expect(
+    missing_docs,
+    reason = "fields are libvirt's elements; units and limits are documented"
+)]
 
 use xmlform::{Expected, Value, Writer, Xml};
 
@@ -55,7 +58,13 @@ words! {
 /// `<clock>`.
 #[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
 pub struct Clock {
-    #[xml(attr, default, always, blank, error = "unsupported configuration: unknown clock offset '{}'")]
+    #[xml(
+        attr,
+        default,
+        always,
+        blank,
+        error = "unsupported configuration: unknown clock offset '{}'"
+    )]
     pub offset: ClockOffset,
     /// Seconds a variable clock is ahead, or `reset` with the other offsets.
     #[xml(attr, lax)]

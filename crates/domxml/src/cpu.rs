@@ -1,5 +1,8 @@
 //! `<cpu>`: model, topology, caches, features, and the guest's NUMA cells.
-#![expect(missing_docs, reason = "fields are libvirt's elements; units and limits are documented")]
+#![expect(
+    missing_docs,
+    reason = "fields are libvirt's elements; units and limits are documented"
+)]
 
 use xmlform::{Xml, XmlChoice};
 

@@ -1,5 +1,8 @@
 //! `<domain>`: one guest, in libvirt's output order.
-#![expect(missing_docs, reason = "fields are libvirt's elements; units and limits are documented")]
+#![expect(
+    missing_docs,
+    reason = "fields are libvirt's elements; units and limits are documented"
+)]
 
 use uuid::Uuid;
 use xmlform::{RawXml, Xml};
@@ -13,7 +16,9 @@ use crate::os::{IdMap, Os};
 use crate::qemu::QemuNamespace;
 use crate::security::{Keywrap, LaunchSecurity, Seclabel};
 use crate::sysinfo::Sysinfo;
-use crate::tuning::{BlockTune, CpuTune, IoThreadIds, IoThreadPool, MemoryBacking, MemoryTune, NumaTune, Resource, Vcpu, Vcpus};
+use crate::tuning::{
+    BlockTune, CpuTune, IoThreadIds, IoThreadPool, MemoryBacking, MemoryTune, NumaTune, Resource, Vcpu, Vcpus,
+};
 use crate::units::{Hyphenated, Kib};
 
 words! {
@@ -102,13 +107,19 @@ pub struct Domain {
     pub cpu: Option<Cpu>,
     #[xml(child, merge)]
     pub clock: Option<Clock>,
-    #[xml(text_child, error = "unsupported configuration: unknown on_poweroff action: {}")]
+    #[xml(
+        text_child,
+        error = "unsupported configuration: unknown on_poweroff action: {}"
+    )]
     pub on_poweroff: Option<LifecycleAction>,
     #[xml(text_child, error = "unsupported configuration: unknown on_reboot action: {}")]
     pub on_reboot: Option<LifecycleAction>,
     #[xml(text_child, error = "unsupported configuration: unknown on_crash action: {}")]
     pub on_crash: Option<LifecycleAction>,
-    #[xml(text_child, error = "unsupported configuration: unknown on_lockfailure action: {}")]
+    #[xml(
+        text_child,
+        error = "unsupported configuration: unknown on_lockfailure action: {}"
+    )]
     pub on_lockfailure: Option<LockFailureAction>,
     #[xml(child, merge)]
     pub pm: Option<PowerManagement>,
@@ -130,7 +141,11 @@ pub struct Domain {
 /// `<genid>`: empty asks for one to be made.
 #[derive(Xml, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GenId {
-    #[xml(text, format = "Hyphenated", error = "internal error: malformed genid element")]
+    #[xml(
+        text,
+        format = "Hyphenated",
+        error = "internal error: malformed genid element"
+    )]
     pub value: Option<Uuid>,
 }
 

@@ -1,5 +1,8 @@
 //! `<domainCapabilities>`: what one emulator can give a guest. Written only.
-#![expect(missing_docs, reason = "fields are libvirt's elements; units and limits are documented")]
+#![expect(
+    missing_docs,
+    reason = "fields are libvirt's elements; units and limits are documented"
+)]
 
 use xmlform::{FormatFlags, Writer, Xml};
 
@@ -56,18 +59,27 @@ pub struct Group {
 
 impl Group {
     /// There is none.
-    pub const NO: Self = Self { supported: YesNo::No, enums: Vec::new() };
+    pub const NO: Self = Self {
+        supported: YesNo::No,
+        enums: Vec::new(),
+    };
 
     /// There is, with these values.
     #[must_use]
     pub const fn with(enums: Vec<Enum>) -> Self {
-        Self { supported: YesNo::Yes, enums }
+        Self {
+            supported: YesNo::Yes,
+            enums,
+        }
     }
 
     /// There is or not; nothing more is to say.
     #[must_use]
     pub fn simple(supported: bool) -> Self {
-        Self { supported: supported.into(), enums: Vec::new() }
+        Self {
+            supported: supported.into(),
+            enums: Vec::new(),
+        }
     }
 }
 
@@ -84,7 +96,10 @@ impl Enum {
     /// Of a name and its values.
     #[must_use]
     pub fn new<V: Into<String>>(name: &str, values: impl IntoIterator<Item = V>) -> Self {
-        Self { name: name.to_owned(), values: values.into_iter().map(Into::into).collect() }
+        Self {
+            name: name.to_owned(),
+            values: values.into_iter().map(Into::into).collect(),
+        }
     }
 }
 

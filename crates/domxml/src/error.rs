@@ -57,7 +57,10 @@ pub struct Error {
 impl Error {
     /// An error of any kind.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        Self {
+            kind,
+            message: message.into(),
+        }
     }
 
     /// A wrong value, or a wrong place for it.
@@ -74,7 +77,10 @@ impl Error {
     /// document is of.
     #[must_use]
     pub fn is_of_an_attribute(&self) -> bool {
-        self.kind == Kind::Xml && ["Invalid value for attribute", "Missing required attribute"].iter().any(|w| self.message.starts_with(w))
+        self.kind == Kind::Xml
+            && ["Invalid value for attribute", "Missing required attribute"]
+                .iter()
+                .any(|w| self.message.starts_with(w))
     }
 
     /// What libvirt calls an internal error.

@@ -1,5 +1,8 @@
 //! `<features>`: what the machine has that is not a device.
-#![expect(missing_docs, reason = "fields are libvirt's elements; units and limits are documented")]
+#![expect(
+    missing_docs,
+    reason = "fields are libvirt's elements; units and limits are documented"
+)]
 
 use xmlform::Xml;
 

@@ -35,12 +35,17 @@ impl Domain {
     /// When the text is not one XML element.
     pub fn set_metadata_element(&mut self, text: &str, prefix: &str, uri: &str) -> Result<(), Error> {
         let mut element = RawXml::parse(text)?;
-        rename(&mut element, &|name| (!name.contains(':')).then(|| format!("{prefix}:{name}")));
+        rename(&mut element, &|name| {
+            (!name.contains(':')).then(|| format!("{prefix}:{name}"))
+        });
         let declaration = format!("xmlns:{prefix}");
         element.attrs.retain(|(name, _)| *name != declaration);
         element.attrs.insert(0, (declaration, uri.to_owned()));
         self.remove_metadata_element(uri);
-        let metadata = self.metadata.get_or_insert_with(|| RawXml { name: "metadata".to_owned(), ..RawXml::default() });
+        let metadata = self.metadata.get_or_insert_with(|| RawXml {
+            name: "metadata".to_owned(),
+            ..RawXml::default()
+        });
         metadata.children.push(RawNode::Element(element));
         Ok(())
     }
@@ -50,7 +55,10 @@ impl Domain {
         let Some(metadata) = &mut self.metadata else {
             return false;
         };
-        let outer = RawXml { attrs: metadata.attrs.clone(), ..RawXml::default() };
+        let outer = RawXml {
+            attrs: metadata.attrs.clone(),
+            ..RawXml::default()
+        };
         let before = metadata.children.len();
         metadata.children.retain(|child| match child {
             RawNode::Element(element) => namespace(&outer, element) != Some(uri),
@@ -69,7 +77,10 @@ impl Domain {
         let Some(metadata) = &mut self.metadata else {
             return;
         };
-        let outer = RawXml { attrs: metadata.attrs.clone(), ..RawXml::default() };
+        let outer = RawXml {
+            attrs: metadata.attrs.clone(),
+            ..RawXml::default()
+        };
         let mut seen: Vec<String> = Vec::new();
         metadata.children.retain(|child| {
             let RawNode::Element(element) = child else {
@@ -125,7 +136,8 @@ mod tests {
 
     #[test]
     fn one_element_of_each_namespace_stays() {
-        let mut domain = domain(" xmlns:k='urn:k'><plain/><!-- c --><k:x/><a:a xmlns:a='urn:a'/><b xmlns='urn:a'/>");
+        let mut domain =
+            domain(" xmlns:k='urn:k'><plain/><!-- c --><k:x/><a:a xmlns:a='urn:a'/><b xmlns='urn:a'/>");
         domain.sanitize_metadata();
         assert_eq!(lines(&domain), ["<k:x/>", "<a:a xmlns:a=\"urn:a\"/>"]);
     }
@@ -133,8 +145,13 @@ mod tests {
     #[test]
     fn an_element_is_set_under_a_prefix_and_read_without_it() {
         let mut domain = domain("><k:x xmlns:k='urn:k'/>");
-        domain.set_metadata_element("<foo bar='1'><x/></foo>", "z", "urn:z").unwrap();
-        assert_eq!(lines(&domain)[1..], ["<z:foo xmlns:z=\"urn:z\" bar=\"1\">", "<z:x/>", "</z:foo>"]);
+        domain
+            .set_metadata_element("<foo bar='1'><x/></foo>", "z", "urn:z")
+            .unwrap();
+        assert_eq!(
+            lines(&domain)[1..],
+            ["<z:foo xmlns:z=\"urn:z\" bar=\"1\">", "<z:x/>", "</z:foo>"]
+        );
         let text = domain.metadata_element("urn:z").unwrap();
         assert_eq!(text, "<foo bar=\"1\">\n  <x/>\n</foo>");
         assert_eq!(domain.metadata_element("urn:k").unwrap(), "<x/>");

@@ -52,8 +52,16 @@ impl NodeDevice {
     /// Where on PCI it is, if it is there.
     #[must_use]
     pub fn pci(&self) -> Option<PciPlace> {
-        let found = self.capabilities.iter().find(|c| c.kind.as_deref() == Some("pci"))?;
-        Some(PciPlace { domain: found.domain?, bus: found.bus?, slot: found.slot?, function: found.function? })
+        let found = self
+            .capabilities
+            .iter()
+            .find(|c| c.kind.as_deref() == Some("pci"))?;
+        Some(PciPlace {
+            domain: found.domain?,
+            bus: found.bus?,
+            slot: found.slot?,
+            function: found.function?,
+        })
     }
 }
 
@@ -66,7 +74,15 @@ mod tests {
         let text = "<device><name>pci_0000_06_02_1</name><path>/sys/devices</path><capability type='pci'><class>0x020000</class>\
             <domain>0</domain><bus>6</bus><slot>2</slot><function>1</function><capability type='phys_function'/></capability></device>";
         let device = NodeDevice::parse(text).unwrap();
-        assert_eq!(device.pci(), Some(PciPlace { domain: 0, bus: 6, slot: 2, function: 1 }));
+        assert_eq!(
+            device.pci(),
+            Some(PciPlace {
+                domain: 0,
+                bus: 6,
+                slot: 2,
+                function: 1
+            })
+        );
         let text = "<device><name>net_lo</name><capability type='net'><interface>lo</interface></capability></device>";
         let device = NodeDevice::parse(text).unwrap();
         assert_eq!((device.name.as_str(), device.pci()), ("net_lo", None));

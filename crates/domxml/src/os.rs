@@ -1,5 +1,8 @@
 //! `<os>`: machine, firmware, kernel, boot order; and `<idmap>`.
-#![expect(missing_docs, reason = "fields are libvirt's elements; units and limits are documented")]
+#![expect(
+    missing_docs,
+    reason = "fields are libvirt's elements; units and limits are documented"
+)]
 
 use xmlform::Xml;
 
@@ -54,7 +57,12 @@ pub struct Os {
     pub bootmenu: Option<BootMenu>,
     #[xml(child)]
     pub bios: Option<BiosOptions>,
-    #[xml(attr = "mode", wrap = "smbios", blank, error = "unsupported configuration: unknown smbios mode '{}'")]
+    #[xml(
+        attr = "mode",
+        wrap = "smbios",
+        blank,
+        error = "unsupported configuration: unknown smbios mode '{}'"
+    )]
     pub smbios: Option<SmbiosMode>,
 }
 

@@ -1,6 +1,9 @@
 //! Documents by which a guest's interfaces are made known to the daemons that serve them: a port of a network, and a
 //! filter bound to the host's end.
-#![expect(missing_docs, reason = "fields are libvirt's elements; what is not plain is documented")]
+#![expect(
+    missing_docs,
+    reason = "fields are libvirt's elements; what is not plain is documented"
+)]
 
 use xmlform::{Document, FormatFlags, Node, ParseFlags, Writer, Xml};
 
@@ -8,7 +11,9 @@ use crate::Error;
 use crate::devices::common::YesNo;
 use crate::devices::hostdev::HostdevAddress;
 use crate::devices::interface::TypedHostdevAddress;
-use crate::devices::interface::{ActualHostdev, ActualInterface, Interface, InterfaceKind, InterfaceSource, Mac, MacTableManager};
+use crate::devices::interface::{
+    ActualHostdev, ActualInterface, Interface, InterfaceKind, InterfaceSource, Mac, MacTableManager,
+};
 use crate::devices::netparts::{Bandwidth, FilterParameter, FilterRef, VirtualPort, Vlan};
 
 /// Whose port it is.
@@ -95,12 +100,22 @@ impl NetworkPort {
     /// What an interface of type `network` asks of its network.
     #[must_use]
     pub fn asked(interface: &Interface, uuid: String, owner: PortOwner) -> Self {
-        let address = interface.mac.as_ref().map(|mac| mac.address.clone()).unwrap_or_default();
+        let address = interface
+            .mac
+            .as_ref()
+            .map(|mac| mac.address.clone())
+            .unwrap_or_default();
         Self {
             uuid: Some(uuid),
             owner,
-            group: interface.source.as_ref().and_then(|source| source.portgroup.clone()),
-            mac: Mac { address, ..Mac::default() },
+            group: interface
+                .source
+                .as_ref()
+                .and_then(|source| source.portgroup.clone()),
+            mac: Mac {
+                address,
+                ..Mac::default()
+            },
             virtualport: interface.virtualport.clone(),
             bandwidth: interface.bandwidth.clone(),
             trust_guest_rx_filters: interface.trust_guest_rx_filters,
@@ -168,16 +183,39 @@ impl NetworkPort {
     /// When the network gave no plug, or one of a kind that is not known.
     pub fn actual(&self) -> Result<ActualInterface, Error> {
         let plug = self.plug.clone().unwrap_or_default();
-        let source = InterfaceSource { bridge: plug.bridge, mac_table_manager: plug.mac_table_manager, ..InterfaceSource::default() };
+        let source = InterfaceSource {
+            bridge: plug.bridge,
+            mac_table_manager: plug.mac_table_manager,
+            ..InterfaceSource::default()
+        };
         let (kind, source, hostdev) = match plug.kind.as_str() {
             "network" => (InterfaceKind::Network, source, None),
             "bridge" => (InterfaceKind::Bridge, source, None),
-            "direct" => (InterfaceKind::Direct, InterfaceSource { dev: plug.dev, mode: plug.mode, ..InterfaceSource::default() }, None),
+            "direct" => (
+                InterfaceKind::Direct,
+                InterfaceSource {
+                    dev: plug.dev,
+                    mode: plug.mode,
+                    ..InterfaceSource::default()
+                },
+                None,
+            ),
             "hostdev-pci" => {
                 let host_device = plug.address.map(|address| TypedHostdevAddress(address.0));
-                (InterfaceKind::Hostdev, InterfaceSource { host_device, ..InterfaceSource::default() }, Some(plug.hostdev))
+                (
+                    InterfaceKind::Hostdev,
+                    InterfaceSource {
+                        host_device,
+                        ..InterfaceSource::default()
+                    },
+                    Some(plug.hostdev),
+                )
             }
-            other => return Err(Error::xml(format!("network port has an unknown plug type '{other}'"))),
+            other => {
+                return Err(Error::xml(format!(
+                    "network port has an unknown plug type '{other}'"
+                )));
+            }
         };
         Ok(ActualInterface {
             kind,
@@ -218,9 +256,16 @@ impl FilterBinding {
         const MAC: &str = "MAC";
         let mut filterref = interface.filterref.clone()?;
         let port_device = interface.target.as_ref().and_then(|target| target.dev.clone())?;
-        let address = interface.mac.as_ref().map(|mac| mac.address.clone()).unwrap_or_default();
+        let address = interface
+            .mac
+            .as_ref()
+            .map(|mac| mac.address.clone())
+            .unwrap_or_default();
         if !filterref.parameters.iter().any(|parameter| parameter.name == MAC) {
-            filterref.parameters.push(FilterParameter { name: MAC.to_owned(), value: address.clone() });
+            filterref.parameters.push(FilterParameter {
+                name: MAC.to_owned(),
+                value: address.clone(),
+            });
         }
         let link_device = interface
             .actual
@@ -228,7 +273,16 @@ impl FilterBinding {
             .filter(|actual| actual.kind == InterfaceKind::Direct)
             .and_then(|actual| actual.source.as_ref())
             .and_then(|source| source.dev.clone());
-        Some(Self { owner, port_device, link_device, mac: Mac { address, ..Mac::default() }, filterref })
+        Some(Self {
+            owner,
+            port_device,
+            link_device,
+            mac: Mac {
+                address,
+                ..Mac::default()
+            },
+            filterref,
+        })
     }
 
     /// The document.
@@ -249,16 +303,28 @@ mod tests {
         <filterref filter='f'><parameter name='IP' value='10.0.0.1'/></filterref></interface></devices></domain>";
 
     fn interface() -> Interface {
-        crate::Domain::parse(INTERFACE, ParseFlags::NONE).unwrap().devices.interfaces.remove(0)
+        crate::Domain::parse(INTERFACE, ParseFlags::NONE)
+            .unwrap()
+            .devices
+            .interfaces
+            .remove(0)
     }
 
     fn owner() -> PortOwner {
-        PortOwner { name: "a".to_owned(), uuid: "41f9d15e-05dc-4524-8c78-491e95113433".to_owned() }
+        PortOwner {
+            name: "a".to_owned(),
+            uuid: "41f9d15e-05dc-4524-8c78-491e95113433".to_owned(),
+        }
     }
 
     #[test]
     fn a_port_is_asked_for_as_libvirt_asks() {
-        let text = NetworkPort::asked(&interface(), "ddab70fd-0e5f-4ce0-a7ab-fc248a69cb06".to_owned(), owner()).document();
+        let text = NetworkPort::asked(
+            &interface(),
+            "ddab70fd-0e5f-4ce0-a7ab-fc248a69cb06".to_owned(),
+            owner(),
+        )
+        .document();
         let expected = "<networkport>\n  <uuid>ddab70fd-0e5f-4ce0-a7ab-fc248a69cb06</uuid>\n  <owner>\n    <name>a</name>\n    \
             <uuid>41f9d15e-05dc-4524-8c78-491e95113433</uuid>\n  </owner>\n  <group>g</group>\n  <mac address='52:54:00:aa:00:01'/>\n\
             </networkport>\n";
@@ -269,9 +335,21 @@ mod tests {
     fn the_plug_says_what_the_interface_becomes() {
         // The plug, the kind, and an attribute of the source.
         let table = [
-            ("<plug type='network' bridge='virbr0' macTableManager='libvirt'/>", "<actual type='network'>", "bridge='virbr0'"),
-            ("<plug type='bridge' bridge='br0'/>", "<actual type='bridge'>", "bridge='br0'"),
-            ("<plug type='direct' dev='eth1' mode='vepa'/>", "<actual type='direct'>", "dev='eth1' mode='vepa'"),
+            (
+                "<plug type='network' bridge='virbr0' macTableManager='libvirt'/>",
+                "<actual type='network'>",
+                "bridge='virbr0'",
+            ),
+            (
+                "<plug type='bridge' bridge='br0'/>",
+                "<actual type='bridge'>",
+                "bridge='br0'",
+            ),
+            (
+                "<plug type='direct' dev='eth1' mode='vepa'/>",
+                "<actual type='direct'>",
+                "dev='eth1' mode='vepa'",
+            ),
             (
                 "<plug type='hostdev-pci' managed='yes'><driver name='vfio'/><address domain='0x0000' bus='0x06' slot='0x02' function='0x0'/></plug>",
                 "<actual type='hostdev' managed='yes'>",
@@ -279,14 +357,21 @@ mod tests {
             ),
         ];
         for (plug, kind, source) in table {
-            let text =
-                format!("<networkport><uuid>u</uuid><owner><name>a</name><uuid>u</uuid></owner><mac address='m'/>{plug}</networkport>");
+            let text = format!(
+                "<networkport><uuid>u</uuid><owner><name>a</name><uuid>u</uuid></owner><mac address='m'/>{plug}</networkport>"
+            );
             let mut writer = Writer::new(FormatFlags::NONE);
             writer.element("actual", &NetworkPort::parse(&text).unwrap().actual().unwrap());
             let actual = writer.finish();
-            assert!(actual.contains(kind) && actual.contains(source), "{plug} became {actual}");
+            assert!(
+                actual.contains(kind) && actual.contains(source),
+                "{plug} became {actual}"
+            );
             let port = NetworkPort::parse(&text).unwrap();
-            let became = Interface { actual: Some(port.actual().unwrap()), ..interface() };
+            let became = Interface {
+                actual: Some(port.actual().unwrap()),
+                ..interface()
+            };
             assert_eq!(NetworkPort::had(&became, String::new(), owner()).plug, port.plug);
         }
         let none = "<networkport><owner><name>a</name><uuid>u</uuid></owner><mac address='m'/><plug type='none'/></networkport>";

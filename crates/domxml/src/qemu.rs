@@ -1,12 +1,18 @@
 //! Elements of the namespace `qemu`: what is handed to QEMU past libvirt's model.
-#![expect(missing_docs, reason = "fields are libvirt's elements; units and limits are documented")]
+#![expect(
+    missing_docs,
+    reason = "fields are libvirt's elements; units and limits are documented"
+)]
 
 use xmlform::{Error, FormatFlags, Node, Writer, Xml, field};
 
 use crate::devices::common::words;
 
 /// Its name in documents.
-pub const NAMESPACE: xmlform::Namespace = xmlform::Namespace { uri: "http://libvirt.org/schemas/domain/qemu/1.0", prefix: "qemu" };
+pub const NAMESPACE: xmlform::Namespace = xmlform::Namespace {
+    uri: "http://libvirt.org/schemas/domain/qemu/1.0",
+    prefix: "qemu",
+};
 
 words! {
     /// What QEMU does when something deprecated is used.

@@ -18,10 +18,22 @@ use rules::RULES;
 /// Namespaces whose elements are allowed in a domain, whoever they are for.
 const NAMESPACES: &[Namespace] = &[
     NAMESPACE,
-    Namespace { uri: "http://libvirt.org/schemas/domain/lxc/1.0", prefix: "lxc" },
-    Namespace { uri: "http://libvirt.org/schemas/domain/xen/1.0", prefix: "xen" },
-    Namespace { uri: "http://libvirt.org/schemas/domain/bhyve/1.0", prefix: "bhyve" },
-    Namespace { uri: "http://libvirt.org/schemas/domain/vmware/1.0", prefix: "vmware" },
+    Namespace {
+        uri: "http://libvirt.org/schemas/domain/lxc/1.0",
+        prefix: "lxc",
+    },
+    Namespace {
+        uri: "http://libvirt.org/schemas/domain/xen/1.0",
+        prefix: "xen",
+    },
+    Namespace {
+        uri: "http://libvirt.org/schemas/domain/bhyve/1.0",
+        prefix: "bhyve",
+    },
+    Namespace {
+        uri: "http://libvirt.org/schemas/domain/vmware/1.0",
+        prefix: "vmware",
+    },
 ];
 
 /// Elements that no type reads and that may be there all the same: what other hypervisors have,
@@ -94,16 +106,30 @@ impl CpuDocument {
         let root = Self::root(root)?;
         let Some(arch) = root.child("arch") else {
             check(root)?;
-            return if is_read::<Cpu>(root)? { nothing_unread(&document) } else { Ok(()) };
+            return if is_read::<Cpu>(root)? {
+                nothing_unread(&document)
+            } else {
+                Ok(())
+            };
         };
         if !is_arch(arch.text().trim()) {
             return Err(misfit(format!("{} is no architecture", arch.path())));
         }
-        let plain = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
-        if let Some(odd) = root.children_named("feature").find(|f| !f.attr("name").is_some_and(plain)) {
+        let plain = |name: &str| {
+            name.bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+        };
+        if let Some(odd) = root
+            .children_named("feature")
+            .find(|f| !f.attr("name").is_some_and(plain))
+        {
             return Err(misfit(format!("{} has no name of a feature", odd.path())));
         }
-        if is_read::<HostCpu>(root)? { nothing_unread(&document) } else { Ok(()) }
+        if is_read::<HostCpu>(root)? {
+            nothing_unread(&document)
+        } else {
+            Ok(())
+        }
     }
 }
 

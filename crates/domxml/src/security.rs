@@ -1,5 +1,8 @@
 //! Labels of the guest as a whole, keys, and memory encryption.
-#![expect(missing_docs, reason = "fields are libvirt's elements; units and limits are documented")]
+#![expect(
+    missing_docs,
+    reason = "fields are libvirt's elements; units and limits are documented"
+)]
 
 use xmlform::{Error, Node, Writer, Xml, field};
 

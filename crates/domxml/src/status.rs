@@ -3,7 +3,10 @@
 //! Either daemon reads what the other wrote, so it says all that a daemon must know to take a
 //! guest over: how to reach QEMU, what is under way, and the guest itself in its fullest form.
 //! Jobs and backups in flight are kept as they are; who resumes them reads them.
-#![expect(missing_docs, reason = "fields are libvirt's elements; units and limits are documented")]
+#![expect(
+    missing_docs,
+    reason = "fields are libvirt's elements; units and limits are documented"
+)]
 
 use xmlform::{AnyXml, Document, FormatFlags, ParseFlags, Writer, Xml};
 
@@ -22,7 +25,9 @@ words! {
 }
 
 /// The forms of everything in the file.
-const PARSE: ParseFlags = ParseFlags::STATUS.with(ParseFlags::ACTUAL_NET).with(ParseFlags::PCI_ORIG_STATES);
+const PARSE: ParseFlags = ParseFlags::STATUS
+    .with(ParseFlags::ACTUAL_NET)
+    .with(ParseFlags::PCI_ORIG_STATES);
 const FORMAT: FormatFlags = FormatFlags::SECURE
     .with(FormatFlags::STATUS)
     .with(FormatFlags::ACTUAL_NET)
@@ -120,7 +125,10 @@ impl StatusDocument {
     pub fn parse(text: &str) -> Result<Self, Error> {
         let mut status: Self = read_root(text, "domstatus", PARSE)?;
         let disks = &mut status.domain.devices.disks;
-        disks.iter_mut().filter_map(|disk| disk.source.as_mut()).for_each(crate::devices::Source::settle_place);
+        disks
+            .iter_mut()
+            .filter_map(|disk| disk.source.as_mut())
+            .for_each(crate::devices::Source::settle_place);
         Ok(status)
     }
 

@@ -1,5 +1,8 @@
 //! `<sysinfo>`: SMBIOS strings, and files for the firmware.
-#![expect(missing_docs, reason = "fields are libvirt's elements; units and limits are documented")]
+#![expect(
+    missing_docs,
+    reason = "fields are libvirt's elements; units and limits are documented"
+)]
 
 use xmlform::{Empty, Error, FormatFlags, Node, Writer, Xml};
 
@@ -13,8 +16,29 @@ words! {
 /// The entries of each SMBIOS table, in output order. Others are dropped.
 const TABLES: &[(&str, &[&str])] = &[
     ("bios", &["vendor", "version", "date", "release"]),
-    ("system", &["manufacturer", "product", "version", "serial", "uuid", "sku", "family"]),
-    ("baseBoard", &["manufacturer", "product", "version", "serial", "asset", "location"]),
+    (
+        "system",
+        &[
+            "manufacturer",
+            "product",
+            "version",
+            "serial",
+            "uuid",
+            "sku",
+            "family",
+        ],
+    ),
+    (
+        "baseBoard",
+        &[
+            "manufacturer",
+            "product",
+            "version",
+            "serial",
+            "asset",
+            "location",
+        ],
+    ),
     ("chassis", &["manufacturer", "version", "serial", "asset", "sku"]),
     (
         "processor",
@@ -34,7 +58,18 @@ const TABLES: &[(&str, &[&str])] = &[
     ),
     (
         "memory_device",
-        &["size", "form_factor", "locator", "bank_locator", "type", "type_detail", "speed", "manufacturer", "serial_number", "part_number"],
+        &[
+            "size",
+            "form_factor",
+            "locator",
+            "bank_locator",
+            "type",
+            "type_detail",
+            "speed",
+            "manufacturer",
+            "serial_number",
+            "part_number",
+        ],
     ),
 ];
 
@@ -116,7 +151,9 @@ impl Xml for SmbiosTable {
             let text = value(name)?.text();
             (!text.is_empty()).then(|| (*name, text.to_owned()))
         });
-        Ok(Self { entries: entries.collect() })
+        Ok(Self {
+            entries: entries.collect(),
+        })
     }
 
     fn write_attrs(&self, _: &mut Writer) {}

@@ -1,5 +1,8 @@
 //! What the guest may use of the host: CPUs, memory, I/O, threads.
-#![expect(missing_docs, reason = "fields are libvirt's elements; units and limits are documented")]
+#![expect(
+    missing_docs,
+    reason = "fields are libvirt's elements; units and limits are documented"
+)]
 
 use xmlform::{Error, Node, Writer, Xml, codec, field};
 
@@ -76,13 +79,25 @@ pub struct BlockTuneDevice {
     pub path: String,
     #[xml(text_child, error = "unsupported configuration: could not parse weight {}")]
     pub weight: Option<u32>,
-    #[xml(text_child, error = "unsupported configuration: could not parse read iops sec {}")]
+    #[xml(
+        text_child,
+        error = "unsupported configuration: could not parse read iops sec {}"
+    )]
     pub read_iops_sec: Option<u32>,
-    #[xml(text_child, error = "unsupported configuration: could not parse write iops sec {}")]
+    #[xml(
+        text_child,
+        error = "unsupported configuration: could not parse write iops sec {}"
+    )]
     pub write_iops_sec: Option<u32>,
-    #[xml(text_child, error = "unsupported configuration: could not parse read bytes sec {}")]
+    #[xml(
+        text_child,
+        error = "unsupported configuration: could not parse read bytes sec {}"
+    )]
     pub read_bytes_sec: Option<u64>,
-    #[xml(text_child, error = "unsupported configuration: could not parse write bytes sec {}")]
+    #[xml(
+        text_child,
+        error = "unsupported configuration: could not parse write bytes sec {}"
+    )]
     pub write_bytes_sec: Option<u64>,
 }
 
@@ -108,9 +123,17 @@ pub struct MemoryBacking {
     pub nosharepages: bool,
     #[xml(flag)]
     pub locked: bool,
-    #[xml(attr = "type", wrap = "source", error = "unsupported configuration: unknown memoryBacking/source/type '{}'")]
+    #[xml(
+        attr = "type",
+        wrap = "source",
+        error = "unsupported configuration: unknown memoryBacking/source/type '{}'"
+    )]
     pub source: Option<MemorySource>,
-    #[xml(attr = "mode", wrap = "access", error = "unsupported configuration: unknown memoryBacking/access/mode '{}'")]
+    #[xml(
+        attr = "mode",
+        wrap = "access",
+        error = "unsupported configuration: unknown memoryBacking/access/mode '{}'"
+    )]
     pub access: Option<MemoryAccess>,
     #[xml(child)]
     pub allocation: Option<Allocation>,
@@ -136,7 +159,10 @@ pub struct HugePage {
 
 #[derive(Xml, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Allocation {
-    #[xml(attr, error = "unsupported configuration: unknown memoryBacking/allocation/mode '{}'")]
+    #[xml(
+        attr,
+        error = "unsupported configuration: unknown memoryBacking/allocation/mode '{}'"
+    )]
     pub mode: Option<MemoryAllocation>,
     #[xml(attr)]
     pub threads: Option<u32>,

@@ -31,8 +31,15 @@ const UNITS: &[(&str, u64)] = &[
 ];
 
 /// What sizes are written in, largest first.
-const PRETTY: &[(&str, u64)] =
-    &[("EiB", 1 << 60), ("PiB", 1 << 50), ("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
+const PRETTY: &[(&str, u64)] = &[
+    ("EiB", 1 << 60),
+    ("PiB", 1 << 50),
+    ("TiB", 1 << 40),
+    ("GiB", 1 << 30),
+    ("MiB", 1 << 20),
+    ("KiB", 1 << 10),
+    ("B", 1),
+];
 
 /// Bytes of a number with a unit.
 ///
@@ -55,7 +62,9 @@ pub fn scale(value: u64, unit: &str) -> Result<u64, Error> {
 pub fn pretty(bytes: u64) -> (u64, &'static str) {
     let mut units = PRETTY.iter();
     let fits = |(_, size): &&(&str, u64)| bytes != 0 && bytes.is_multiple_of(*size);
-    units.find(fits).map_or((bytes, "B"), |(name, size)| (bytes / size, *name))
+    units
+        .find(fits)
+        .map_or((bytes, "B"), |(name, size)| (bytes / size, *name))
 }
 
 /// A size in KiB: `<x unit='KiB'>N</x>`, read in any unit and rounded up.
@@ -105,7 +114,9 @@ fn number(node: Node<'_>) -> Result<u64, Error> {
     let text = node.text();
     <u64 as Value>::parse(text.trim()).map_err(|_| {
         let name = node.name();
-        Error::invalid(format!("Invalid value '{text}' for element or attribute './{name}[1]'"))
+        Error::invalid(format!(
+            "Invalid value '{text}' for element or attribute './{name}[1]'"
+        ))
     })
 }
 
@@ -179,7 +190,12 @@ mod tests {
 
     #[test]
     fn sizes_take_the_largest_exact_unit() {
-        for (bytes, expected) in [(0, (0, "B")), (1000, (1000, "B")), (1 << 20, (1, "MiB")), (3 << 29, (1536, "MiB"))] {
+        for (bytes, expected) in [
+            (0, (0, "B")),
+            (1000, (1000, "B")),
+            (1 << 20, (1, "MiB")),
+            (3 << 29, (1536, "MiB")),
+        ] {
             assert_eq!(pretty(bytes), expected);
         }
     }

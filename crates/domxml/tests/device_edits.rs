@@ -21,7 +21,11 @@ enum Edit {
 
 fn edit() -> impl Strategy<Value = (usize, Edit)> {
     let put = prop::sample::select(vec!['0', '-', '9', 'x', '\'', '<', '/', ' ', '.', 'é', '\u{1}']);
-    let what = prop_oneof![put.prop_map(Edit::Put), (1..40_usize).prop_map(Edit::Cut), (1..40_usize).prop_map(Edit::Repeat),];
+    let what = prop_oneof![
+        put.prop_map(Edit::Put),
+        (1..40_usize).prop_map(Edit::Cut),
+        (1..40_usize).prop_map(Edit::Repeat),
+    ];
     (any::<prop::sample::Index>(), what).prop_map(|(at, what)| (at.index(1 << 20), what))
 }
 

@@ -9,9 +9,13 @@ use domxml::devices::{Device, Devices, DiskBus, Family, StorageKind};
 use xmlform::{Document, Error, FormatFlags, ParseFlags, Writer, Xml, XmlChoice};
 
 const LIVE: (ParseFlags, FormatFlags) = (ParseFlags::NONE, FormatFlags::SECURE);
-const STATUS_PARSE: ParseFlags = ParseFlags::STATUS.with(ParseFlags::ACTUAL_NET).with(ParseFlags::PCI_ORIG_STATES);
-const STATUS_FORMAT: FormatFlags =
-    FormatFlags::STATUS.with(FormatFlags::SECURE).with(FormatFlags::ACTUAL_NET).with(FormatFlags::PCI_ORIG_STATES);
+const STATUS_PARSE: ParseFlags = ParseFlags::STATUS
+    .with(ParseFlags::ACTUAL_NET)
+    .with(ParseFlags::PCI_ORIG_STATES);
+const STATUS_FORMAT: FormatFlags = FormatFlags::STATUS
+    .with(FormatFlags::SECURE)
+    .with(FormatFlags::ACTUAL_NET)
+    .with(FormatFlags::PCI_ORIG_STATES);
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -111,8 +115,10 @@ fn the_inactive_form_has_no_made_up_alias_and_no_node_number() -> Result<(), Err
 
 #[test]
 fn every_device_that_has_shared_parts_is_visited_in_output_order() -> Result<(), Error> {
-    let mut list =
-        devices("<graphics type='vnc'/><memballoon model='virtio'/><hub type='usb'/><disk><target dev='a'/></disk>", ParseFlags::NONE)?;
+    let mut list = devices(
+        "<graphics type='vnc'/><memballoon model='virtio'/><hub type='usb'/><disk><target dev='a'/></disk>",
+        ParseFlags::NONE,
+    )?;
     let mut seen = Vec::new();
     list.for_each_info(|family, info| {
         info.alias = Some(format!("{}0", family.name()));
@@ -186,7 +192,10 @@ fn words_outside_their_table_are_refused() {
         ("<controller/>", "'type'"),
         ("<disk><target dev='a' bus='isa'/></disk>", "'isa'"),
         ("<hub type='usb'><address type='moon'/></hub>", "'moon'"),
-        ("<hub type='usb'><address type='usb' bus='0' port='1.2.3.4.5'/></hub>", "'1.2.3.4.5'"),
+        (
+            "<hub type='usb'><address type='usb' bus='0' port='1.2.3.4.5'/></hub>",
+            "'1.2.3.4.5'",
+        ),
         ("<input type='mouse'><boot order='first'/></input>", "'first'"),
     ] {
         let error = devices(text, ParseFlags::NONE).err();

@@ -80,9 +80,15 @@ fn repeated_groups_count_as_one_and_repeated_values_once() {
     let features = domain.features.unwrap();
     assert_eq!((domain.name.as_str(), domain.devices.inputs.len()), ("a", 2));
     assert_eq!((features.acpi, features.pae), (true, true));
-    assert_eq!((domain.os.boot.len(), domain.os.kernel.as_deref()), (2, Some("/a")));
+    assert_eq!(
+        (domain.os.boot.len(), domain.os.kernel.as_deref()),
+        (2, Some("/a"))
+    );
     assert_eq!(domain.os.firmware.map(|f| f.as_str()), Some("efi"));
-    assert_eq!(domain.cpu.and_then(|c| c.mode).map(|m| m.as_str()), Some("maximum"));
+    assert_eq!(
+        domain.cpu.and_then(|c| c.mode).map(|m| m.as_str()),
+        Some("maximum")
+    );
 }
 
 #[test]
@@ -105,25 +111,81 @@ fn a_prefix_of_ones_own_means_the_same_namespace() {
 fn errors_have_libvirts_numbers_and_words() {
     let with = |inside: &str| format!("<domain type='qemu'><name>x</name>{inside}</domain>");
     for (text, number, message) in [
-        ("<foo/>".to_owned(), 27, "expecting root element of 'domain', not 'foo'"),
-        ("<domain type='bogus'/>".to_owned(), 67, "invalid domain type bogus"),
-        (with("<memory>12x</memory>"), 27, "Invalid value '12x' for element or attribute './memory[1]'"),
-        (with("<currentMemory unit='zz'>1</currentMemory>"), 8, "unknown suffix 'zz'"),
-        (with("<vcpu>x</vcpu>"), 27, "maximum vcpus count must be an integer"),
+        (
+            "<foo/>".to_owned(),
+            27,
+            "expecting root element of 'domain', not 'foo'",
+        ),
+        (
+            "<domain type='bogus'/>".to_owned(),
+            67,
+            "invalid domain type bogus",
+        ),
+        (
+            with("<memory>12x</memory>"),
+            27,
+            "Invalid value '12x' for element or attribute './memory[1]'",
+        ),
+        (
+            with("<currentMemory unit='zz'>1</currentMemory>"),
+            8,
+            "unknown suffix 'zz'",
+        ),
+        (
+            with("<vcpu>x</vcpu>"),
+            27,
+            "maximum vcpus count must be an integer",
+        ),
         (with("<uuid>x</uuid>"), 1, "malformed uuid element"),
         (with("<clock offset='x'/>"), 67, "unknown clock offset 'x'"),
-        (with("<on_poweroff>x</on_poweroff>"), 67, "unknown on_poweroff action: x"),
+        (
+            with("<on_poweroff>x</on_poweroff>"),
+            67,
+            "unknown on_poweroff action: x",
+        ),
         (with("<cpu mode='foo'/>"), 67, "Invalid mode attribute 'foo'"),
-        (with("<features><apic eoi='maybe'/></features>"), 27, "Invalid value for attribute 'eoi' in element 'apic': 'maybe'."),
-        (with("<vcpu cpuset='aaa'>1</vcpu>"), 8, "Failed to parse bitmap 'aaa'"),
+        (
+            with("<features><apic eoi='maybe'/></features>"),
+            27,
+            "Invalid value for attribute 'eoi' in element 'apic': 'maybe'.",
+        ),
+        (
+            with("<vcpu cpuset='aaa'>1</vcpu>"),
+            8,
+            "Failed to parse bitmap 'aaa'",
+        ),
         ("<domain type=''/>".to_owned(), 1, "missing domain type attribute"),
-        (with("<vcpu placement='x'>1</vcpu>"), 27, "Invalid value for attribute 'placement' in element 'vcpu': 'x'."),
-        (with("<iothreads>x</iothreads>"), 27, "invalid iothreads count 'x'"),
+        (
+            with("<vcpu placement='x'>1</vcpu>"),
+            27,
+            "Invalid value for attribute 'placement' in element 'vcpu': 'x'.",
+        ),
+        (
+            with("<iothreads>x</iothreads>"),
+            27,
+            "invalid iothreads count 'x'",
+        ),
         (with("<genid>x</genid>"), 1, "malformed genid element"),
-        (with("<cpu><model fallback='x'/></cpu>"), 67, "Invalid fallback attribute"),
-        (with("<cpu><feature name=''/></cpu>"), 27, "Invalid CPU feature name"),
-        (with("<cpu><numa><cell cpus='0' memory=''/></numa></cpu>"), 27, "missing element or attribute './@memory'"),
-        (with("<blkiotune><device><weight>1</weight></device></blkiotune>"), 67, "missing per-device path"),
+        (
+            with("<cpu><model fallback='x'/></cpu>"),
+            67,
+            "Invalid fallback attribute",
+        ),
+        (
+            with("<cpu><feature name=''/></cpu>"),
+            27,
+            "Invalid CPU feature name",
+        ),
+        (
+            with("<cpu><numa><cell cpus='0' memory=''/></numa></cpu>"),
+            27,
+            "missing element or attribute './@memory'",
+        ),
+        (
+            with("<blkiotune><device><weight>1</weight></device></blkiotune>"),
+            67,
+            "missing per-device path",
+        ),
         (with("<os><smbios mode='x'/></os>"), 67, "unknown smbios mode 'x'"),
         (
             "<domain></foo>".to_owned(),
@@ -133,6 +195,10 @@ fn errors_have_libvirts_numbers_and_words() {
         ),
     ] {
         let error = Domain::parse(&text, ParseFlags::NONE).unwrap_err();
-        assert_eq!((error.kind.number(), error.message.as_str()), (number, message), "{text}");
+        assert_eq!(
+            (error.kind.number(), error.message.as_str()),
+            (number, message),
+            "{text}"
+        );
     }
 }

@@ -11,8 +11,11 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-const DOCUMENTS: &[&str] =
-    &[include_str!("data/domains/all-elements.xml"), include_str!("data/domains/iothreads.xml"), include_str!("data/domains/tpm.xml")];
+const DOCUMENTS: &[&str] = &[
+    include_str!("data/domains/all-elements.xml"),
+    include_str!("data/domains/iothreads.xml"),
+    include_str!("data/domains/tpm.xml"),
+];
 const STATUS: &str = include_str!("data/status/paused.xml");
 
 /// Text that XML can hold and that is not changed by reading.
@@ -25,58 +28,102 @@ fn bitmap() -> impl Strategy<Value = Bitmap> {
 }
 
 fn timer() -> impl Strategy<Value = Timer> {
-    (select(TimerName::ALL), option::of(any::<u64>())).prop_map(|(name, frequency)| Timer { name, frequency, ..Timer::default() })
+    (select(TimerName::ALL), option::of(any::<u64>())).prop_map(|(name, frequency)| Timer {
+        name,
+        frequency,
+        ..Timer::default()
+    })
 }
 
 fn clock() -> impl Strategy<Value = Clock> {
-    let adjustment = prop_oneof![Just(Adjustment::Reset), any::<i64>().prop_map(Adjustment::Seconds)];
-    let parts = (select(ClockOffset::ALL), option::of(adjustment), vec(timer(), 0..4));
-    parts.prop_map(|(offset, adjustment, timers)| Clock { offset, adjustment, timers, ..Clock::default() })
+    let adjustment = prop_oneof![
+        Just(Adjustment::Reset),
+        any::<i64>().prop_map(Adjustment::Seconds)
+    ];
+    let parts = (
+        select(ClockOffset::ALL),
+        option::of(adjustment),
+        vec(timer(), 0..4),
+    );
+    parts.prop_map(|(offset, adjustment, timers)| Clock {
+        offset,
+        adjustment,
+        timers,
+        ..Clock::default()
+    })
 }
 
 fn cpu() -> impl Strategy<Value = Cpu> {
-    let feature = (option::of(select(FeaturePolicy::ALL)), words()).prop_map(|(policy, name)| CpuFeature { policy, name });
-    let cell = (option::of(bitmap()), 0_u64..1 << 40).prop_map(|(cpus, kib)| Cell { cpus, memory: CellMemory(kib), ..Cell::default() });
+    let feature = (option::of(select(FeaturePolicy::ALL)), words())
+        .prop_map(|(policy, name)| CpuFeature { policy, name });
+    let cell = (option::of(bitmap()), 0_u64..1 << 40).prop_map(|(cpus, kib)| Cell {
+        cpus,
+        memory: CellMemory(kib),
+        ..Cell::default()
+    });
     (vec(feature, 1..5), vec(cell, 1..4), option::of(words())).prop_map(|(features, cells, vendor)| Cpu {
         features,
         vendor,
-        numa: Some(Numa { cells, interconnects: None }),
+        numa: Some(Numa {
+            cells,
+            interconnects: None,
+        }),
         ..Cpu::default()
     })
 }
 
 fn cputune() -> impl Strategy<Value = CpuTune> {
     let pin = (any::<u32>(), bitmap()).prop_map(|(vcpu, cpuset)| VcpuPin { vcpu, cpuset });
-    let choice =
-        (select(Scheduler::ALL), option::of(any::<i32>())).prop_map(|(scheduler, priority)| SchedulerChoice { scheduler, priority });
+    let choice = (select(Scheduler::ALL), option::of(any::<i32>()))
+        .prop_map(|(scheduler, priority)| SchedulerChoice { scheduler, priority });
     let sched = (bitmap(), choice).prop_map(|(vcpus, choice)| VcpuSched { vcpus, choice });
-    (any::<u64>(), option::of(any::<i64>()), vec(pin, 0..4), vec(sched, 0..3)).prop_map(|(shares, quota, vcpupin, vcpusched)| CpuTune {
-        shares: Some(shares),
-        quota,
-        vcpupin,
-        vcpusched,
-        ..CpuTune::default()
-    })
+    (
+        any::<u64>(),
+        option::of(any::<i64>()),
+        vec(pin, 0..4),
+        vec(sched, 0..3),
+    )
+        .prop_map(|(shares, quota, vcpupin, vcpusched)| CpuTune {
+            shares: Some(shares),
+            quota,
+            vcpupin,
+            vcpusched,
+            ..CpuTune::default()
+        })
 }
 
 fn domain() -> impl Strategy<Value = Domain> {
-    let texts = (words(), option::of(words()), option::of(words()), option::of(words()));
+    let texts = (
+        words(),
+        option::of(words()),
+        option::of(words()),
+        option::of(words()),
+    );
     let parts = (texts, 0_u64..1 << 50, bitmap(), clock(), cpu(), cputune());
-    parts.prop_map(|((name, title, description, cmdline), kib, cpuset, clock, cpu, cputune)| {
-        let mut domain = Domain {
-            name,
-            title,
-            description,
-            memory: Some(Memory { dump_core: None, size: Kib(kib) }),
-            vcpu: Some(Vcpu { cpuset: Some(cpuset), count: 3, ..Vcpu::default() }),
-            clock: Some(clock),
-            cpu: Some(cpu),
-            cputune: Some(cputune),
-            ..Domain::default()
-        };
-        domain.os.cmdline = cmdline;
-        domain
-    })
+    parts.prop_map(
+        |((name, title, description, cmdline), kib, cpuset, clock, cpu, cputune)| {
+            let mut domain = Domain {
+                name,
+                title,
+                description,
+                memory: Some(Memory {
+                    dump_core: None,
+                    size: Kib(kib),
+                }),
+                vcpu: Some(Vcpu {
+                    cpuset: Some(cpuset),
+                    count: 3,
+                    ..Vcpu::default()
+                }),
+                clock: Some(clock),
+                cpu: Some(cpu),
+                cputune: Some(cputune),
+                ..Domain::default()
+            };
+            domain.os.cmdline = cmdline;
+            domain
+        },
+    )
 }
 
 /// One change of a text: at a place, so many characters are replaced.
@@ -104,7 +151,10 @@ fn edits() -> impl Strategy<Value = Vec<(usize, usize, String)>> {
         "<![CDATA[",
         "<?x?>",
     ]);
-    vec((any::<usize>(), 0_usize..30, pieces.prop_map(str::to_owned)), 1..5)
+    vec(
+        (any::<usize>(), 0_usize..30, pieces.prop_map(str::to_owned)),
+        1..5,
+    )
 }
 
 fn edited(text: &str, edits: &[(usize, usize, String)]) -> String {

@@ -7,7 +7,10 @@ use std::path::Path;
 use domxml::Domain;
 
 /// Written by libvirt, but not valid by its own schema either.
-const INVALID: &[&str] = &["disk-network-iscsi-zero-hosts-invalid", "pci-rom-disabled-invalid"];
+const INVALID: &[&str] = &[
+    "disk-network-iscsi-zero-hosts-invalid",
+    "pci-rom-disabled-invalid",
+];
 
 #[test]
 fn documents_as_libvirt_keeps_them_are_valid() {
@@ -58,17 +61,52 @@ fn what_does_not_fit_is_named_by_its_path() {
         (" foo='1'", "", "", "/domain/@foo is not known there"),
         ("", "<foo><bar/></foo>", "", "/domain/foo is not known there"),
         ("", "<name>y</name>", "", "/domain/name[2] is not known there"),
-        ("", "<features>a</features>", "", "/domain/features/text() is not known there"),
-        ("", "<features><acpi a='b'/></features>", "", "/domain/features/acpi/@a is not known there"),
+        (
+            "",
+            "<features>a</features>",
+            "",
+            "/domain/features/text() is not known there",
+        ),
+        (
+            "",
+            "<features><acpi a='b'/></features>",
+            "",
+            "/domain/features/acpi/@a is not known there",
+        ),
         (ns, "<q:foo/>", "", "/domain/q:foo is not known there"),
-        ("", "<foo xmlns='urn:q'/>", "", "/domain/foo is of an unknown namespace"),
+        (
+            "",
+            "<foo xmlns='urn:q'/>",
+            "",
+            "/domain/foo is of an unknown namespace",
+        ),
         (" xmlns='urn:q'", "", "", "/domain is of an unknown namespace"),
-        ("", "", "<disk type='file'/><disk type='file' foo='1'/>", "/domain/devices/disk[2]/@foo is not known there"),
-        ("", "", "<disk type='file'><target dev='a'/><target dev='b'/></disk>", "/domain/devices/disk/target[2] is not known there"),
+        (
+            "",
+            "",
+            "<disk type='file'/><disk type='file' foo='1'/>",
+            "/domain/devices/disk[2]/@foo is not known there",
+        ),
+        (
+            "",
+            "",
+            "<disk type='file'><target dev='a'/><target dev='b'/></disk>",
+            "/domain/devices/disk/target[2] is not known there",
+        ),
         ("", "<uuid>1</uuid>", "", "/domain/uuid is '1', not a UUID"),
         ("", "<uuid></uuid>", "", "/domain/uuid is '', not a UUID"),
-        ("", "<title></title>", "", "/domain/title is '', not text on one line"),
-        ("", "<vcpu placement='x'>1</vcpu>", "", "Invalid value for attribute 'placement' in element 'vcpu': 'x'."),
+        (
+            "",
+            "<title></title>",
+            "",
+            "/domain/title is '', not text on one line",
+        ),
+        (
+            "",
+            "<vcpu placement='x'>1</vcpu>",
+            "",
+            "Invalid value for attribute 'placement' in element 'vcpu': 'x'.",
+        ),
         (
             "",
             "",
@@ -76,11 +114,20 @@ fn what_does_not_fit_is_named_by_its_path() {
             "/domain/devices/interface/mac/@address is '01:02:03:04:05:06', not the MAC address of one card",
         ),
         ("", "", "<serial/>", "/domain/devices/serial/@type is missing"),
-        ("", "", "<disk type='file' device='lun'/>", "/domain/devices/disk/@type is 'file', not one of block, network, volume"),
+        (
+            "",
+            "",
+            "<disk type='file' device='lun'/>",
+            "/domain/devices/disk/@type is 'file', not one of block, network, volume",
+        ),
     ] {
         let text = guest(root, inside, devices);
         let error = Domain::check_schema(&text).unwrap_err();
-        assert_eq!((error.kind.number(), error.message.as_str()), (92, message), "{text}");
+        assert_eq!(
+            (error.kind.number(), error.message.as_str()),
+            (92, message),
+            "{text}"
+        );
     }
 }
 

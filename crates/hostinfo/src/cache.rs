@@ -75,12 +75,31 @@ pub fn caches(root: &Root) -> Result<Vec<Bank>> {
 }
 
 fn bank(root: &Root, dir: &str) -> Result<Option<Bank>> {
-    let level = root.number(&format!("{dir}/level"))?.filter(|level| *level >= LOWEST);
+    let level = root
+        .number(&format!("{dir}/level"))?
+        .filter(|level| *level >= LOWEST);
     let id = root.number(&format!("{dir}/id"))?;
-    let kind = root.optional(&format!("{dir}/type"))?.as_deref().and_then(BankKind::from_kernel);
-    let size = root.optional(&format!("{dir}/size"))?.as_deref().and_then(kibibytes);
-    let cpus = root.optional(&format!("{dir}/shared_cpu_list"))?.as_deref().and_then(parse_cpu_list);
-    Ok((|| Some(Bank { id: id?, level: level?, kind: kind?, size: size?, cpus: cpus? }))())
+    let kind = root
+        .optional(&format!("{dir}/type"))?
+        .as_deref()
+        .and_then(BankKind::from_kernel);
+    let size = root
+        .optional(&format!("{dir}/size"))?
+        .as_deref()
+        .and_then(kibibytes);
+    let cpus = root
+        .optional(&format!("{dir}/shared_cpu_list"))?
+        .as_deref()
+        .and_then(parse_cpu_list);
+    Ok((|| {
+        Some(Bank {
+            id: id?,
+            level: level?,
+            kind: kind?,
+            size: size?,
+            cpus: cpus?,
+        })
+    })())
 }
 
 // "1024K"
@@ -103,7 +122,13 @@ mod tests {
 
     #[test]
     fn sizes_are_in_kibibytes_whatever_the_unit() {
-        for (text, size) in [("1024K\n", Some(1024)), ("32M", Some(32768)), ("4096", Some(4)), ("4Q", None), ("", None)] {
+        for (text, size) in [
+            ("1024K\n", Some(1024)),
+            ("32M", Some(32768)),
+            ("4096", Some(4)),
+            ("4Q", None),
+            ("", None),
+        ] {
             assert_eq!(kibibytes(text), size, "{text:?}");
         }
     }

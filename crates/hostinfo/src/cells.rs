@@ -57,9 +57,18 @@ pub fn cells(root: &Root) -> Result<Vec<Cell>> {
     if nodes.is_empty() {
         let memory = memory_stats(root)?.total;
         let (pages, cpus) = (pages(root)?, cell_cpus(root, online.iter().copied())?);
-        return Ok(vec![Cell { id: 0, memory, pages, distances: Vec::new(), cpus }]);
+        return Ok(vec![Cell {
+            id: 0,
+            memory,
+            pages,
+            distances: Vec::new(),
+            cpus,
+        }]);
     }
-    nodes.iter().map(|node| cell(root, *node, &nodes, &online)).collect()
+    nodes
+        .iter()
+        .map(|node| cell(root, *node, &nodes, &online))
+        .collect()
 }
 
 /// Whether there is a cell of that number.
@@ -71,20 +80,40 @@ fn cell(root: &Root, id: u32, nodes: &[u32], online: &CpuSet) -> Result<Cell> {
     let dir = format!("{NODES}/node{id}");
     let distances = root.optional(&format!("{dir}/distance"))?.unwrap_or_default();
     let values = distances.split_whitespace().map_while(|value| value.parse().ok());
-    let cpus = root.numbered(&dir, "cpu")?.into_iter().filter(|cpu| online.contains(cpu));
+    let cpus = root
+        .numbered(&dir, "cpu")?
+        .into_iter()
+        .filter(|cpu| online.contains(cpu));
     Ok(Cell {
         id,
         memory: cell_memory_stats(root, id)?.total,
         pages: cell_pages(root, id)?,
-        distances: nodes.iter().zip(values).map(|(&cell, value)| Distance { cell, value }).collect(),
+        distances: nodes
+            .iter()
+            .zip(values)
+            .map(|(&cell, value)| Distance { cell, value })
+            .collect(),
         cpus: cell_cpus(root, cpus)?,
     })
 }
 
 fn cell_cpus(root: &Root, cpus: impl Iterator<Item = u32>) -> Result<Vec<CellCpu>> {
     cpus.map(|id| {
-        let Topology { socket, die, cluster, core, siblings } = Topology::read(root, id)?;
-        Ok(CellCpu { id, socket, die, cluster, core, siblings })
+        let Topology {
+            socket,
+            die,
+            cluster,
+            core,
+            siblings,
+        } = Topology::read(root, id)?;
+        Ok(CellCpu {
+            id,
+            socket,
+            die,
+            cluster,
+            core,
+            siblings,
+        })
     })
     .collect()
 }

@@ -9,7 +9,11 @@ use crate::root::Root;
 const CPUINFO: &str = "proc/cpuinfo";
 
 /// libvirt's names of vendors, by the CPU's own.
-const VENDORS: [(&str, &str); 3] = [("GenuineIntel", "Intel"), ("AuthenticAMD", "AMD"), ("HygonGenuine", "Hygon")];
+const VENDORS: [(&str, &str); 3] = [
+    ("GenuineIntel", "Intel"),
+    ("AuthenticAMD", "AMD"),
+    ("HygonGenuine", "Hygon"),
+];
 
 /// The first CPU's own words. Fields that the architecture does not have are absent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -55,7 +59,11 @@ pub fn cpu_identity(root: &Root) -> Result<CpuIdentity> {
         microcode: get("microcode").and_then(hexadecimal),
         physical_bits: get("address sizes").and_then(physical_bits),
         mhz: get("cpu MHz").and_then(whole).unwrap_or(0),
-        flags: get("flags").unwrap_or_default().split_whitespace().map(str::to_owned).collect(),
+        flags: get("flags")
+            .unwrap_or_default()
+            .split_whitespace()
+            .map(str::to_owned)
+            .collect(),
     })
 }
 

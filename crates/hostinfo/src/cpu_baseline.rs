@@ -24,7 +24,11 @@ impl CpuModels {
     ///
     /// # Errors
     /// What is not in the tables; CPUs of several vendors; no CPU at all.
-    pub fn baseline(&self, cpus: &[CpuDescription], offered: Option<&[OfferedModel]>) -> Result<Baseline, CpuError> {
+    pub fn baseline(
+        &self,
+        cpus: &[CpuDescription],
+        offered: Option<&[OfferedModel]>,
+    ) -> Result<Baseline, CpuError> {
         let (first, others) = cpus.split_first().ok_or(CpuError::NothingInCommon)?;
         if offered.is_some()
             && let Some(at) = cpus.iter().position(|cpu| cpu.model.is_none())
@@ -43,10 +47,19 @@ impl CpuModels {
         if common.is_empty() {
             return Err(CpuError::NothingInCommon);
         }
-        let search = Search { has: &common, vendor: vendor.known.as_deref(), signature: None, models: offered, preferred };
+        let search = Search {
+            has: &common,
+            vendor: vendor.known.as_deref(),
+            signature: None,
+            models: offered,
+            preferred,
+        };
         let nearest = self.nearest(&search).ok_or(CpuError::NoSuchCpu)?;
-        let named = |names: Vec<&'static str>, on: bool| names.into_iter().map(move |name| (name.to_owned(), on));
-        let features = named(self.names(&nearest.require), true).chain(named(self.dropped(&nearest), false)).collect();
+        let named =
+            |names: Vec<&'static str>, on: bool| names.into_iter().map(move |name| (name.to_owned(), on));
+        let features = named(self.names(&nearest.require), true)
+            .chain(named(self.dropped(&nearest), false))
+            .collect();
         Ok(Baseline {
             model: nearest.model.name.to_owned(),
             model_is_sure: offered.is_some() || preferred == Some(nearest.model.name),
@@ -57,7 +70,11 @@ impl CpuModels {
 
     /// Leaves out what keeps a guest on its host.
     pub fn without_fixed(&self, baseline: &mut Baseline) {
-        let fixed = |name: &str| self.features.iter().any(|feature| feature.name == name && !feature.migratable);
+        let fixed = |name: &str| {
+            self.features
+                .iter()
+                .any(|feature| feature.name == name && !feature.migratable)
+        };
         baseline.features.retain(|(name, _)| !fixed(name));
     }
 
@@ -66,7 +83,9 @@ impl CpuModels {
     /// # Errors
     /// The model is not in the tables.
     pub fn expand(&self, baseline: &mut Baseline) -> Result<(), CpuError> {
-        let model = self.model(&baseline.model).ok_or_else(|| CpuError::UnknownModel(baseline.model.clone()))?;
+        let model = self
+            .model(&baseline.model)
+            .ok_or_else(|| CpuError::UnknownModel(baseline.model.clone()))?;
         for number in &model.features {
             let name = self.features[*number].name;
             if !baseline.features.iter().any(|(known, _)| known == name) {
@@ -88,7 +107,10 @@ impl Vendor {
     fn of(cpu: &CpuDescription) -> Result<Self, CpuError> {
         match &cpu.vendor {
             Some(name) if !is_vendor(name) => Err(CpuError::UnknownVendor(name.clone())),
-            named => Ok(Self { known: named.clone(), is_named_by_all: named.is_some() }),
+            named => Ok(Self {
+                known: named.clone(),
+                is_named_by_all: named.is_some(),
+            }),
         }
     }
 
@@ -136,10 +158,21 @@ mod tests {
 
     fn told(of: Result<Baseline, CpuError>) -> String {
         match of {
-            Ok(Baseline { model, model_is_sure, vendor, features }) => {
+            Ok(Baseline {
+                model,
+                model_is_sure,
+                vendor,
+                features,
+            }) => {
                 let sure = if model_is_sure { "!" } else { "" };
-                let features = features.iter().map(|(name, on)| format!(" {}{name}", if *on { '+' } else { '-' }));
-                format!("{model}{sure} {}{}", vendor.unwrap_or_default(), features.collect::<String>())
+                let features = features
+                    .iter()
+                    .map(|(name, on)| format!(" {}{name}", if *on { '+' } else { '-' }));
+                format!(
+                    "{model}{sure} {}{}",
+                    vendor.unwrap_or_default(),
+                    features.collect::<String>()
+                )
             }
             Err(error) => format!("error: {error}"),
         }
@@ -149,34 +182,64 @@ mod tests {
     fn hosts_have_in_common_what_each_of_them_has() {
         for (cpus, wanted) in [
             (&["Penryn Intel vmx popcnt"][..], "Penryn! Intel +vmx +popcnt"),
-            (&["Haswell Intel", "Penryn Intel vmx popcnt"], "Penryn Intel +popcnt"),
+            (
+                &["Haswell Intel", "Penryn Intel vmx popcnt"],
+                "Penryn Intel +popcnt",
+            ),
             (&["Haswell Intel", "Penryn -"], "Penryn "),
             (&["Haswell Intel", "Haswell Intel invtsc"], "Haswell! Intel"),
             (&["Skylake-Client -"], "Skylake-Client!  -mpx"),
             (&["Haswell Intel", "486 -"], "486  -vme"),
             (&["Haswell Intel", "EPYC AMD"], "error: CPU vendors do not match"),
             (&["Haswell Intel", "EPYC -"], "error: CPU vendors do not match"),
-            (&["Haswell Intel", "EPYC Intel"], "error: CPU vendor AMD of model EPYC differs from vendor Intel"),
+            (
+                &["Haswell Intel", "EPYC Intel"],
+                "error: CPU vendor AMD of model EPYC differs from vendor Intel",
+            ),
             (&["486 Acme"], "error: Unknown CPU vendor Acme"),
-            (&["Haswell Intel", "Nonsense -"], "error: Unknown CPU model Nonsense"),
+            (
+                &["Haswell Intel", "Nonsense -"],
+                "error: Unknown CPU model Nonsense",
+            ),
             (&[], "error: CPUs are incompatible"),
         ] {
             let cpus: Vec<_> = cpus.iter().map(|text| host(text)).collect();
-            assert_eq!(told(CpuModels::x86().baseline(&cpus, None)).trim_end(), wanted.trim_end(), "{cpus:?}");
+            assert_eq!(
+                told(CpuModels::x86().baseline(&cpus, None)).trim_end(),
+                wanted.trim_end(),
+                "{cpus:?}"
+            );
         }
     }
 
     #[test]
     fn a_hypervisors_models_are_taken_without_what_it_has_not() {
         let tables = CpuModels::x86();
-        let mut haswell = OfferedModel { name: "Haswell".into(), ..OfferedModel::default() };
-        haswell.blockers.extend(["rtm", "hle"].map(|name| tables.feature(name).unwrap()));
-        let offered = [haswell, OfferedModel { name: "486".into(), ..OfferedModel::default() }];
+        let mut haswell = OfferedModel {
+            name: "Haswell".into(),
+            ..OfferedModel::default()
+        };
+        haswell
+            .blockers
+            .extend(["rtm", "hle"].map(|name| tables.feature(name).unwrap()));
+        let offered = [
+            haswell,
+            OfferedModel {
+                name: "486".into(),
+                ..OfferedModel::default()
+            },
+        ];
         let of = |text: &str| told(tables.baseline(&[host(text)], Some(&offered)));
         assert_eq!(of("Haswell Intel"), "Haswell! Intel -hle -rtm");
         assert!(of("Haswell-noTSX Intel").starts_with("Haswell! Intel -hle -rtm"));
-        let nameless = CpuDescription { model: None, ..host("486 -") };
-        assert_eq!(tables.baseline(&[host("486 -"), nameless], Some(&offered)), Err(CpuError::NoModel(1)));
+        let nameless = CpuDescription {
+            model: None,
+            ..host("486 -")
+        };
+        assert_eq!(
+            tables.baseline(&[host("486 -"), nameless], Some(&offered)),
+            Err(CpuError::NoModel(1))
+        );
     }
 
     #[test]

@@ -87,7 +87,10 @@ impl CpuData {
     /// it the features that they hold are missing, and it is the caller's to ask KVM for them and add them. Empty on
     /// other architectures than x86-64.
     pub fn of_this_cpu(root: &Root, number: u32) -> Self {
-        let mut data = Self { cpuid: cpuid(), msrs: BTreeMap::new() };
+        let mut data = Self {
+            cpuid: cpuid(),
+            msrs: BTreeMap::new(),
+        };
         let device = File::open(root.path(&format!("dev/cpu/{number}/msr"))).ok();
         for index in FEATURE_MSRS {
             let mut bytes = [0; 8];
@@ -110,27 +113,43 @@ impl CpuData {
             *word &= !APIC_ID;
         }
         for (leaf, register) in feature_words() {
-            if let Some(word) = data.cpuid.get_mut(&leaf).and_then(|words| words.get_mut(register)) {
-                *word = others.iter().fold(*word, |common, other| common & other.word(leaf, register));
+            if let Some(word) = data
+                .cpuid
+                .get_mut(&leaf)
+                .and_then(|words| words.get_mut(register))
+            {
+                *word = others
+                    .iter()
+                    .fold(*word, |common, other| common & other.word(leaf, register));
             }
         }
-        data.msrs.retain(|index, _| others.iter().all(|other| other.msrs.contains_key(index)));
+        data.msrs
+            .retain(|index, _| others.iter().all(|other| other.msrs.contains_key(index)));
         for (index, value) in &mut data.msrs {
-            *value = others.iter().filter_map(|other| other.msrs.get(index)).fold(*value, |common, other| common & other);
+            *value = others
+                .iter()
+                .filter_map(|other| other.msrs.get(index))
+                .fold(*value, |common, other| common & other);
         }
         data
     }
 
     fn word(&self, leaf: (u32, u32), register: usize) -> u32 {
-        self.cpuid.get(&leaf).and_then(|words| words.get(register)).copied().unwrap_or(0)
+        self.cpuid
+            .get(&leaf)
+            .and_then(|words| words.get(register))
+            .copied()
+            .unwrap_or(0)
     }
 
     /// Whether the bit is set.
     pub fn has(&self, place: Place) -> bool {
         match place {
-            Place::Cpuid { leaf, register, bit } => {
-                self.cpuid.get(&leaf).and_then(|words| words.get(register)).is_some_and(|word| word >> bit & 1 == 1)
-            }
+            Place::Cpuid { leaf, register, bit } => self
+                .cpuid
+                .get(&leaf)
+                .and_then(|words| words.get(register))
+                .is_some_and(|word| word >> bit & 1 == 1),
             Place::Msr { index, bit } => self.msrs.get(&index).is_some_and(|value| value >> bit & 1 == 1),
         }
     }
@@ -139,7 +158,11 @@ impl CpuData {
     pub fn clear(&mut self, place: Place) {
         match place {
             Place::Cpuid { leaf, register, bit } => {
-                if let Some(word) = self.cpuid.get_mut(&leaf).and_then(|words| words.get_mut(register)) {
+                if let Some(word) = self
+                    .cpuid
+                    .get_mut(&leaf)
+                    .and_then(|words| words.get_mut(register))
+                {
                     *word &= !(1 << bit);
                 }
             }
@@ -154,7 +177,10 @@ impl CpuData {
     /// libvirt's name of the vendor, the CPU's own word for one that it has none for.
     pub fn vendor(&self) -> Option<String> {
         let [_, b, c, d] = self.cpuid.get(&(0, 0))?;
-        let bytes: Vec<u8> = [b, d, c].into_iter().flat_map(|word| word.to_le_bytes()).collect();
+        let bytes: Vec<u8> = [b, d, c]
+            .into_iter()
+            .flat_map(|word| word.to_le_bytes())
+            .collect();
         String::from_utf8(bytes).ok().map(|word| vendor(&word))
     }
 
@@ -162,7 +188,11 @@ impl CpuData {
     pub fn signature(&self) -> Option<CpuSignature> {
         let [word, ..] = *self.cpuid.get(&(1, 0))?;
         let part = |shift: u32, bits: u32| word >> shift & ((1 << bits) - 1);
-        Some(CpuSignature { family: part(20, 8) + part(8, 4), model: part(16, 4) << 4 | part(4, 4), stepping: part(0, 4) })
+        Some(CpuSignature {
+            family: part(20, 8) + part(8, 4),
+            model: part(16, 4) << 4 | part(4, 4),
+            stepping: part(0, 4),
+        })
     }
 }
 
@@ -202,17 +232,30 @@ mod tests {
     /// Vendor, signature with the CPU's number, features, and a word that is not of features.
     fn cpu(signature: u32, number: u32, features: u32, msr: Option<u64>) -> CpuData {
         let vendor = [0x1f, 0x756e_6547, 0x6c65_746e, 0x4965_6e69];
-        let words = [((0, 0), vendor), ((1, 0), [signature, number << 24 | 0x0800, features, 0x0f]), ((7, 0), [2, features, 0, 0])];
-        CpuData { cpuid: words.into(), msrs: msr.map(|value| (0x10a, value)).into_iter().collect() }
+        let words = [
+            ((0, 0), vendor),
+            ((1, 0), [signature, number << 24 | 0x0800, features, 0x0f]),
+            ((7, 0), [2, features, 0, 0]),
+        ];
+        CpuData {
+            cpuid: words.into(),
+            msrs: msr.map(|value| (0x10a, value)).into_iter().collect(),
+        }
     }
 
     #[test]
     fn what_cpus_have_in_common_is_less_than_what_one_has() {
-        let (fast, slow) = (cpu(0x000b_0671, 0, 0b1110, Some(0b11)), cpu(0x000b_06a2, 16, 0b0111, Some(0b10)));
+        let (fast, slow) = (
+            cpu(0x000b_0671, 0, 0b1110, Some(0b11)),
+            cpu(0x000b_06a2, 16, 0b0111, Some(0b10)),
+        );
         let common = CpuData::in_common(&[fast.clone(), slow.clone()]);
         assert_eq!(common, cpu(0x000b_0671, 0, 0b0110, Some(0b10)));
         assert_eq!(common.vendor().as_deref(), Some("Intel"));
-        assert_eq!(CpuData::in_common(&[cpu(0x000b_0671, 9, 0b1110, None), slow]), cpu(0x000b_0671, 0, 0b0110, None));
+        assert_eq!(
+            CpuData::in_common(&[cpu(0x000b_0671, 9, 0b1110, None), slow]),
+            cpu(0x000b_0671, 0, 0b0110, None)
+        );
         assert_eq!(CpuData::in_common(std::slice::from_ref(&fast)), fast);
         assert_eq!(CpuData::in_common(&[]), CpuData::default());
     }

@@ -103,7 +103,9 @@ impl CpuDescription {
 
     /// The features of a CPU that is as described: the model's, more and fewer. Optional ones are not counted.
     pub(crate) fn whole(&self, tables: &CpuModels) -> Result<FeatureSet, CpuError> {
-        self.features.iter().try_for_each(|(name, _)| known_feature(tables, name).map(drop))?;
+        self.features
+            .iter()
+            .try_for_each(|(name, _)| known_feature(tables, name).map(drop))?;
         let mut features = self.models_features(tables)?;
         for policy in [Policy::Force, Policy::Require] {
             features.extend(self.named(tables, policy)?);
@@ -117,13 +119,19 @@ impl CpuDescription {
 
     /// The features of the model; none without a model.
     pub(crate) fn models_features(&self, tables: &CpuModels) -> Result<FeatureSet, CpuError> {
-        Ok(self.known_model(tables)?.map(|model| model.features.clone()).unwrap_or_default())
+        Ok(self
+            .known_model(tables)?
+            .map(|model| model.features.clone())
+            .unwrap_or_default())
     }
 
     /// The model in the tables, if one is named.
     pub(crate) fn known_model<'t>(&self, tables: &'t CpuModels) -> Result<Option<&'t CpuModel>, CpuError> {
         let Some(name) = &self.model else { return Ok(None) };
-        tables.model(name).map(Some).ok_or_else(|| CpuError::UnknownModel(name.clone()))
+        tables
+            .model(name)
+            .map(Some)
+            .ok_or_else(|| CpuError::UnknownModel(name.clone()))
     }
 }
 
@@ -153,14 +161,18 @@ pub(crate) mod tests {
         let with = |kind, features: &[(&str, Policy)]| CpuDescription {
             kind,
             model: Some("Penryn".into()),
-            features: features.iter().map(|(name, policy)| ((*name).to_owned(), *policy)).collect(),
+            features: features
+                .iter()
+                .map(|(name, policy)| ((*name).to_owned(), *policy))
+                .collect(),
             ..CpuDescription::default()
         };
         let changed = |cpu: CpuDescription| -> Vec<String> {
             let (whole, model) = (cpu.whole(tables).unwrap(), cpu.models_features(tables).unwrap());
             let name = |mark: &str, number: &usize| format!("{mark}{}", tables.features[*number].name);
             let more = whole.difference(&model).map(|number| name("+", number));
-            more.chain(model.difference(&whole).map(|number| name("-", number))).collect()
+            more.chain(model.difference(&whole).map(|number| name("-", number)))
+                .collect()
         };
         let features = [
             ("avx", Policy::Force),
@@ -169,7 +181,10 @@ pub(crate) mod tests {
             ("sse2", Policy::Disable),
             ("nx", Policy::Forbid),
         ];
-        assert_eq!(changed(with(CpuKind::Guest, &features)), ["+fma", "+avx", "-sse2", "-nx"]);
+        assert_eq!(
+            changed(with(CpuKind::Guest, &features)),
+            ["+fma", "+avx", "-sse2", "-nx"]
+        );
         assert_eq!(changed(with(CpuKind::Host, &features)), ["+fma", "+aes", "+avx"]);
     }
 }

@@ -98,12 +98,18 @@ impl CpuModels {
         self.features
             .iter()
             .position(|feature| feature.name == name)
-            .or_else(|| self.features.iter().position(|feature| feature.aliases.contains(&name)))
+            .or_else(|| {
+                self.features
+                    .iter()
+                    .position(|feature| feature.aliases.contains(&name))
+            })
     }
 
     /// The features that a CPU has.
     pub fn features_of(&self, data: &CpuData) -> FeatureSet {
-        (0..self.features.len()).filter(|number| data.has(self.features[*number].place)).collect()
+        (0..self.features.len())
+            .filter(|number| data.has(self.features[*number].place))
+            .collect()
     }
 
     /// Describes a host's CPU: of the models that it wholly has one with its signature, else the one with the fewest
@@ -122,15 +128,29 @@ impl CpuModels {
             }
         }
         let best = best?;
-        let beside = has.difference(&best.features).map(|number| self.features[*number].name);
-        Some(HostModel { model: best.name, features: beside.collect() })
+        let beside = has
+            .difference(&best.features)
+            .map(|number| self.features[*number].name);
+        Some(HostModel {
+            model: best.name,
+            features: beside.collect(),
+        })
     }
 
     /// Without the transactional memory that some CPUs tell of and must not use.
-    pub(crate) fn without_broken(&self, mut has: FeatureSet, vendor: Option<&str>, signature: Option<CpuSignature>) -> FeatureSet {
-        let broken = signature.is_some_and(|CpuSignature { family, model, stepping }| {
-            family == 6 && (matches!(model, 60 | 69 | 70) || model == 63 && stepping < 4)
-        });
+    pub(crate) fn without_broken(
+        &self,
+        mut has: FeatureSet,
+        vendor: Option<&str>,
+        signature: Option<CpuSignature>,
+    ) -> FeatureSet {
+        let broken = signature.is_some_and(
+            |CpuSignature {
+                 family,
+                 model,
+                 stepping,
+             }| { family == 6 && (matches!(model, 60 | 69 | 70) || model == 63 && stepping < 4) },
+        );
         if broken && vendor == Some("Intel") {
             has.retain(|number| !matches!(self.features[*number].name, "hle" | "rtm"));
         }
@@ -139,7 +159,10 @@ impl CpuModels {
 
     fn read() -> Self {
         let features = rows(FEATURES).filter_map(read_feature).collect();
-        let mut tables = Self { features, models: Vec::new() };
+        let mut tables = Self {
+            features,
+            models: Vec::new(),
+        };
         for row in rows(MODELS) {
             let model = tables.read_model(&row);
             tables.models.push(model);
@@ -158,7 +181,10 @@ impl CpuModels {
             compat_check: column(2).contains('c'),
             canonical: some(column(3)),
             signatures: column(4).split_whitespace().filter_map(read_signature).collect(),
-            features: self.model(column(5)).map(|base| base.features.clone()).unwrap_or_default(),
+            features: self
+                .model(column(5))
+                .map(|base| base.features.clone())
+                .unwrap_or_default(),
             ..CpuModel::default()
         };
         for word in column(6).split_whitespace() {
@@ -201,7 +227,10 @@ impl CpuModel {
 }
 
 fn rows(table: &'static str) -> impl Iterator<Item = Vec<&'static str>> {
-    table.lines().filter(|line| !line.starts_with('#')).map(|line| line.split('\t').collect())
+    table
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .map(|line| line.split('\t').collect())
 }
 
 fn read_feature(row: Vec<&'static str>) -> Option<CpuFeature> {
@@ -213,7 +242,10 @@ fn read_feature(row: Vec<&'static str>) -> Option<CpuFeature> {
             register: "abcd".find(register)?,
             bit: bit.parse().ok()?,
         },
-        ("msr", [index, bit]) => Place::Msr { index: u32::from_str_radix(index, 16).ok()?, bit: bit.parse().ok()? },
+        ("msr", [index, bit]) => Place::Msr {
+            index: u32::from_str_radix(index, 16).ok()?,
+            bit: bit.parse().ok()?,
+        },
         _ => return None,
     };
     let aliases = row.get(3).copied().unwrap_or_default().split_whitespace();
@@ -228,8 +260,16 @@ fn read_feature(row: Vec<&'static str>) -> Option<CpuFeature> {
 fn read_signature(text: &str) -> Option<ModelSignature> {
     let mut parts = text.split('/');
     let (family, model) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
-    let steppings = parts.next().unwrap_or_default().split(',').filter_map(|part| part.parse().ok());
-    Some(ModelSignature { family, model, steppings: steppings.collect() })
+    let steppings = parts
+        .next()
+        .unwrap_or_default()
+        .split(',')
+        .filter_map(|part| part.parse().ok());
+    Some(ModelSignature {
+        family,
+        model,
+        steppings: steppings.collect(),
+    })
 }
 
 #[cfg(test)]
@@ -244,7 +284,12 @@ mod tests {
         for row in rows(MODELS) {
             let known = |word: &&str| tables.feature(&word[1..]).is_some();
             let words = || row[6].split_whitespace();
-            assert!(words().filter(|word| word.starts_with(['+', '-'])).all(|word| known(&word)), "{row:?}");
+            assert!(
+                words()
+                    .filter(|word| word.starts_with(['+', '-']))
+                    .all(|word| known(&word)),
+                "{row:?}"
+            );
             assert!(row[5].is_empty() || tables.model(row[5]).is_some(), "{row:?}");
         }
     }
@@ -253,9 +298,18 @@ mod tests {
     fn a_model_told_by_its_difference_has_all_its_features() {
         let tables = CpuModels::x86();
         let names = |model: &str| -> Vec<&str> {
-            tables.model(model).unwrap().features.iter().map(|number| tables.features[*number].name).collect()
+            tables
+                .model(model)
+                .unwrap()
+                .features
+                .iter()
+                .map(|number| tables.features[*number].name)
+                .collect()
         };
-        assert_eq!(names("pentium"), ["fpu", "vme", "de", "pse", "tsc", "msr", "mce", "cx8", "mmx"]);
+        assert_eq!(
+            names("pentium"),
+            ["fpu", "vme", "de", "pse", "tsc", "msr", "mce", "cx8", "mmx"]
+        );
         assert!(names("Skylake-Server").contains(&"avx512f"));
         assert!(!names("Skylake-Server").contains(&"mpx"));
     }
@@ -269,10 +323,14 @@ mod tests {
                 data.cpuid.entry(leaf).or_default()[register] |= 1 << bit;
             }
         }
-        data.cpuid.insert((0, 0), [0x16, 0x756e_6547, 0x6c65_746e, 0x4965_6e69]);
+        data.cpuid
+            .insert((0, 0), [0x16, 0x756e_6547, 0x6c65_746e, 0x4965_6e69]);
         // family 6, model 63, stepping 4
         data.cpuid.entry((1, 0)).or_default()[0] = 0x306f4;
         let host = tables.describe_host(&data).unwrap();
-        assert!(host.model.starts_with("Haswell") && host.features.is_empty(), "{host:?}");
+        assert!(
+            host.model.starts_with("Haswell") && host.features.is_empty(),
+            "{host:?}"
+        );
     }
 }

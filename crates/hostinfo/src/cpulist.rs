@@ -36,7 +36,11 @@ pub fn format_cpu_list(set: &CpuSet) -> String {
             out.push(',');
         }
         // writing to a string cannot fail
-        let _ = if first == last { write!(out, "{first}") } else { write!(out, "{first}-{last}") };
+        let _ = if first == last {
+            write!(out, "{first}")
+        } else {
+            write!(out, "{first}-{last}")
+        };
     }
     out
 }
@@ -47,7 +51,13 @@ mod tests {
 
     #[test]
     fn lists_are_read_and_written_back_with_ranges_joined() {
-        for (text, back) in [("0-1\n", "0-1"), ("", ""), ("0", "0"), ("3,1,2,7", "1-3,7"), ("0-3,8,10-11", "0-3,8,10-11")] {
+        for (text, back) in [
+            ("0-1\n", "0-1"),
+            ("", ""),
+            ("0", "0"),
+            ("3,1,2,7", "1-3,7"),
+            ("0-3,8,10-11", "0-3,8,10-11"),
+        ] {
             let set = parse_cpu_list(text).unwrap();
             assert_eq!(format_cpu_list(&set), back, "{text:?}");
         }

@@ -44,7 +44,16 @@ pub struct GuestModel {
 }
 
 /// Features that no guest's CPU is described by: a guest can't have them, or switches them on itself.
-const UNTOLD: &[&str] = &["cmt", "mbm_local", "mbm_total", "ospke", "osxsave", "vmx-ept-uc", "vmx-ept-wb", "vmx-invvpid-single-context"];
+const UNTOLD: &[&str] = &[
+    "cmt",
+    "mbm_local",
+    "mbm_total",
+    "ospke",
+    "osxsave",
+    "vmx-ept-uc",
+    "vmx-ept-wb",
+    "vmx-invvpid-single-context",
+];
 /// Features that no hypervisor has any more.
 const GONE: &[&str] = &["cvt16", "pconfig"];
 
@@ -94,7 +103,12 @@ impl CpuModels {
             preferred: None,
         };
         let best = self.nearest(&search)?;
-        Some(GuestModel { model: best.model.name, vendor, require: self.names(&best.require), disable: self.dropped(&best) })
+        Some(GuestModel {
+            model: best.model.name,
+            vendor,
+            require: self.names(&best.require),
+            disable: self.dropped(&best),
+        })
     }
 
     /// Names of features, in libvirt's order.
@@ -135,19 +149,46 @@ impl Search<'_> {
             Some(models) => &models.iter().find(|offer| offer.name == model.name)?.blockers,
             None => &none,
         };
-        if model.vendor.zip(self.vendor).is_some_and(|(own, wanted)| own != wanted) {
+        if model
+            .vendor
+            .zip(self.vendor)
+            .is_some_and(|(own, wanted)| own != wanted)
+        {
             return None;
         }
         let is_told = |number: &usize| {
             let name = tables.features[*number].name;
             !UNTOLD.contains(&name) && (self.models.is_none() || !GONE.contains(&name))
         };
-        let require: FeatureSet = self.has.difference(&model.features).copied().filter(is_told).collect();
-        let lacks = model.features.difference(self.has).filter(|number| is_told(number));
+        let require: FeatureSet = self
+            .has
+            .difference(&model.features)
+            .copied()
+            .filter(is_told)
+            .collect();
+        let lacks = model
+            .features
+            .difference(self.has)
+            .filter(|number| is_told(number));
         let disable: FeatureSet = lacks.chain(blockers.difference(&require)).copied().collect();
-        let is_said = |name: &str| require.union(&disable).any(|number| tables.features[*number].name == name);
-        let removed = model.removed.iter().copied().filter(|name| !is_said(name)).collect();
-        Some(Candidate { model, require, disable, removed, signed: model.is_signed(self.signature) })
+        let is_said = |name: &str| {
+            require
+                .union(&disable)
+                .any(|number| tables.features[*number].name == name)
+        };
+        let removed = model
+            .removed
+            .iter()
+            .copied()
+            .filter(|name| !is_said(name))
+            .collect();
+        Some(Candidate {
+            model,
+            require,
+            disable,
+            removed,
+            signed: model.is_signed(self.signature),
+        })
     }
 }
 
@@ -164,14 +205,20 @@ impl Candidate<'_> {
     /// libvirt walks the entries, those to add first, up to the number that are not seen to be dropped: about the later
     /// half of those to drop count like ones to add.
     fn cost(&self) -> Cost {
-        let (add, all) = (self.require.len(), self.require.len() + self.disable.len() + self.removed.len());
+        let (add, all) = (
+            self.require.len(),
+            self.require.len() + self.disable.len() + self.removed.len(),
+        );
         let (mut index, mut seen, mut penalties) = (add, 0, 0);
         while index < all - seen {
             seen += 1;
             penalties += seen + 1;
             index += 1;
         }
-        Cost { all: all - seen + penalties, penalties }
+        Cost {
+            all: all - seen + penalties,
+            penalties,
+        }
     }
 }
 
@@ -180,7 +227,10 @@ mod tests {
     use super::*;
 
     fn offer(names: &[&str]) -> Vec<OfferedModel> {
-        let model = |name: &&str| OfferedModel { name: (*name).to_owned(), blockers: FeatureSet::new() };
+        let model = |name: &&str| OfferedModel {
+            name: (*name).to_owned(),
+            blockers: FeatureSet::new(),
+        };
         names.iter().map(model).collect()
     }
 
@@ -195,10 +245,17 @@ mod tests {
     fn what_a_model_has_too_much_is_dropped() {
         let tables = CpuModels::x86();
         let features = with(tables, "Haswell", &["pdpe1gb"], &["aes"]);
-        let offered =
-            Offered { features, vendor: Some("GenuineIntel".into()), models: offer(&["Haswell", "kvm64", "EPYC"]), ..Offered::default() };
+        let offered = Offered {
+            features,
+            vendor: Some("GenuineIntel".into()),
+            models: offer(&["Haswell", "kvm64", "EPYC"]),
+            ..Offered::default()
+        };
         let found = tables.describe_guest(&offered).unwrap();
-        assert_eq!((found.model, found.require.as_slice(), found.disable.as_slice()), ("Haswell", &["pdpe1gb"][..], &["aes"][..]));
+        assert_eq!(
+            (found.model, found.require.as_slice(), found.disable.as_slice()),
+            ("Haswell", &["pdpe1gb"][..], &["aes"][..])
+        );
         assert_eq!(found.vendor.as_deref(), Some("Intel"));
     }
 
@@ -207,7 +264,11 @@ mod tests {
         let tables = CpuModels::x86();
         let mut models = offer(&["kvm64"]);
         models[0].blockers.insert(tables.feature("pni").unwrap());
-        let offered = Offered { features: with(tables, "kvm64", &[], &[]), models, ..Offered::default() };
+        let offered = Offered {
+            features: with(tables, "kvm64", &[], &[]),
+            models,
+            ..Offered::default()
+        };
         let found = tables.describe_guest(&offered).unwrap();
         assert_eq!((found.require.len(), found.disable.as_slice()), (0, &["pni"][..]));
     }

@@ -95,7 +95,11 @@ mod tests {
         fs::write(root.path("sys/kernel/mm/ksm/full_scans"), "7\n").unwrap();
         fs::write(root.path("sys/kernel/mm/ksm/pages_shared"), "many\n").unwrap();
         set_ksm(&root, KsmSetting::SleepMillisecs, 35).unwrap();
-        let expected = Ksm { sleep_millisecs: Some(35), full_scans: Some(7), ..Ksm::default() };
+        let expected = Ksm {
+            sleep_millisecs: Some(35),
+            full_scans: Some(7),
+            ..Ksm::default()
+        };
         assert_eq!(ksm(&root).unwrap(), expected);
     }
 }

@@ -45,12 +45,18 @@ pub use cpulist::{CpuSet, format_cpu_list, parse_cpu_list};
 pub use device::DeviceError;
 pub use error::{Error, Result};
 pub use guest_model::{GuestModel, Offered, OfferedModel};
-pub use identity::{Kernel, arch, has_iommu, has_kvm, hostname, kernel, machine_id, sleep_states, smbios_uuid};
+pub use identity::{
+    Kernel, arch, has_iommu, has_kvm, hostname, kernel, machine_id, sleep_states, smbios_uuid,
+};
 pub use ksm::{Ksm, KsmSetting, has_ksm_setting, ksm, set_ksm};
 pub use mdev::{check_mdev, mdev_group};
-pub use memory::{MemoryStats, PageCount, cell_memory_stats, cell_pages, free_memory, memory_stats, page_sizes, pages};
+pub use memory::{
+    MemoryStats, PageCount, cell_memory_stats, cell_pages, free_memory, memory_stats, page_sizes, pages,
+};
 pub use node::{CpuMap, NodeInfo, cpu_map, node_info};
-pub use pci::{NotPci, PciAddress, PciDriver, check_pci, has_vfio, iommu_group, iommu_peers, is_endpoint, pci_driver};
+pub use pci::{
+    NotPci, PciAddress, PciDriver, check_pci, has_vfio, iommu_group, iommu_peers, is_endpoint, pci_driver,
+};
 pub use pci_bind::{Binding, bind, driver_of_module, reset, unbind, vfio_module};
 pub use pool::{Pool, Refusal, Resize, resize_pool};
 pub use print::{Landmarks, Print};

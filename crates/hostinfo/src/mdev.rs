@@ -15,13 +15,19 @@ const MODELS: [&str; 3] = ["vfio-pci", "vfio-ccw", "vfio-ap"];
 pub fn check_mdev(root: &Root, uuid: &str, model: &str) -> Result<(), DeviceError> {
     let directory = format!("{DEVICES}/{uuid}");
     if !root.path(&directory).exists() {
-        return Err(DeviceError::Missing(format!("mediated device '{uuid}' not found")));
+        return Err(DeviceError::Missing(format!(
+            "mediated device '{uuid}' not found"
+        )));
     }
     let file = format!("{directory}/mdev_type/device_api");
-    let text = root.text(&file).map_err(|_| DeviceError::Odd(format!("failed to read '{}'", root.path(&file).display())))?;
+    let text = root
+        .text(&file)
+        .map_err(|_| DeviceError::Odd(format!("failed to read '{}'", root.path(&file).display())))?;
     let api = text.trim();
     if !MODELS.contains(&api) {
-        return Err(DeviceError::Unsupported(format!("device API '{api}' not supported yet")));
+        return Err(DeviceError::Unsupported(format!(
+            "device API '{api}' not supported yet"
+        )));
     }
     if api != model {
         let message = format!("invalid device API '{model}' for device {uuid}: device only supports '{api}'");
@@ -54,8 +60,14 @@ mod tests {
         fs::create_dir_all(&kind).unwrap();
         fs::write(kind.join("device_api"), "vfio-pci\n").unwrap();
         assert_eq!(check("vfio-pci"), Ok(()));
-        assert_eq!(check("vfio-ap"), Err("invalid device API 'vfio-ap' for device u: device only supports 'vfio-pci'".into()));
+        assert_eq!(
+            check("vfio-ap"),
+            Err("invalid device API 'vfio-ap' for device u: device only supports 'vfio-pci'".into())
+        );
         fs::write(kind.join("device_api"), "other\n").unwrap();
-        assert_eq!(check("vfio-pci"), Err("device API 'other' not supported yet".into()));
+        assert_eq!(
+            check("vfio-pci"),
+            Err("device API 'other' not supported yet".into())
+        );
     }
 }

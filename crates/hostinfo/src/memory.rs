@@ -42,7 +42,11 @@ pub struct PageCount {
 pub fn memory_stats(root: &Root) -> Result<MemoryStats> {
     let text = root.head(MEMINFO)?;
     let stats = stats(root, MEMINFO, &text)?;
-    Ok(MemoryStats { buffers: amount(&text, "Buffers"), cached: amount(&text, "Cached"), ..stats })
+    Ok(MemoryStats {
+        buffers: amount(&text, "Buffers"),
+        cached: amount(&text, "Cached"),
+        ..stats
+    })
 }
 
 /// A NUMA node's memory.
@@ -103,18 +107,30 @@ pub fn pages(root: &Root) -> Result<Vec<PageCount>> {
 /// # Errors
 /// When there is no such node.
 pub fn cell_pages(root: &Root, cell: u32) -> Result<Vec<PageCount>> {
-    counts(root, &format!("{NODES}/node{cell}/hugepages"), cell_memory_stats(root, cell)?)
+    counts(
+        root,
+        &format!("{NODES}/node{cell}/hugepages"),
+        cell_memory_stats(root, cell)?,
+    )
 }
 
 fn counts(root: &Root, dir: &str, memory: MemoryStats) -> Result<Vec<PageCount>> {
     let usual = usual_page(root);
-    let mut pages = vec![PageCount { size: usual, total: 0, free: memory.free / usual }];
+    let mut pages = vec![PageCount {
+        size: usual,
+        total: 0,
+        free: memory.free / usual,
+    }];
     let mut rest = memory.total;
     for size in huge_sizes(root, dir)? {
         let read = |name: &str| root.number(&format!("{dir}/hugepages-{size}kB/{name}"));
         let total: u64 = read("nr_hugepages")?.unwrap_or(0);
         rest = rest.saturating_sub(total.saturating_mul(size));
-        pages.push(PageCount { size, total, free: read("free_hugepages")?.unwrap_or(0) });
+        pages.push(PageCount {
+            size,
+            total,
+            free: read("free_hugepages")?.unwrap_or(0),
+        });
     }
     pages[0].total = rest / usual;
     Ok(pages)
@@ -131,15 +147,26 @@ pub(crate) fn huge_sizes(root: &Root, dir: &str) -> Result<Vec<u64>> {
 // KiB; 4 where the tree does not say
 pub(crate) fn usual_page(root: &Root) -> u64 {
     let vector = root.bytes("proc/self/auxv").unwrap_or_default();
-    let words: Vec<u64> = vector.chunks_exact(8).filter_map(|bytes| Some(u64::from_ne_bytes(bytes.try_into().ok()?))).collect();
+    let words: Vec<u64> = vector
+        .chunks_exact(8)
+        .filter_map(|bytes| Some(u64::from_ne_bytes(bytes.try_into().ok()?)))
+        .collect();
     let entry = words.chunks_exact(2).find(|entry| entry[0] == AT_PAGESZ);
-    entry.map(|entry| entry[1] / 1024).filter(|size| *size > 0).unwrap_or(4)
+    entry
+        .map(|entry| entry[1] / 1024)
+        .filter(|size| *size > 0)
+        .unwrap_or(4)
 }
 
 fn stats(root: &Root, file: &str, text: &str) -> Result<MemoryStats> {
     let total = amount(text, "MemTotal").ok_or_else(|| root.unparsed(file, "MemTotal"))?;
     let free = amount(text, "MemFree").ok_or_else(|| root.unparsed(file, "MemFree"))?;
-    Ok(MemoryStats { total, free, buffers: None, cached: None })
+    Ok(MemoryStats {
+        total,
+        free,
+        buffers: None,
+        cached: None,
+    })
 }
 
 // "MemTotal:  24684092 kB", in a node's file after "Node 0 "

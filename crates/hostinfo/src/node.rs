@@ -71,7 +71,10 @@ pub fn cpu_map(root: &Root) -> Result<CpuMap> {
     let file = format!("{CPUS}/present");
     let present = parse_cpu_list(&root.text(&file)?).ok_or_else(|| root.unparsed(&file, "list of CPUs"))?;
     let online = root.optional(&format!("{CPUS}/online"))?;
-    let online = online.as_deref().and_then(parse_cpu_list).unwrap_or_else(|| present.clone());
+    let online = online
+        .as_deref()
+        .and_then(parse_cpu_list)
+        .unwrap_or_else(|| present.clone());
     Ok(CpuMap { present, online })
 }
 
@@ -88,12 +91,18 @@ struct Shape {
 impl Shape {
     fn read(root: &Root, map: &CpuMap) -> Result<Self> {
         let nodes = root.numbered(NODES, "node")?;
-        let mut shape = Self { nodes: count(nodes.len()), ..Self::default() };
+        let mut shape = Self {
+            nodes: count(nodes.len()),
+            ..Self::default()
+        };
         for node in nodes {
             shape.add(root, map, &root.numbered(&format!("{NODES}/node{node}"), "cpu")?)?;
         }
         if shape.online == 0 {
-            shape = Self { nodes: 1, ..Self::default() };
+            shape = Self {
+                nodes: 1,
+                ..Self::default()
+            };
             shape.add(root, map, &root.numbered(CPUS, "cpu")?)?;
         }
         Ok(shape.regular_or_flat())
@@ -125,7 +134,13 @@ impl Shape {
         if product == Some(all) {
             return self;
         }
-        Self { nodes: 1, sockets: 1, cores: self.online + self.offline, threads: 1, ..self }
+        Self {
+            nodes: 1,
+            sockets: 1,
+            cores: self.online + self.offline,
+            threads: 1,
+            ..self
+        }
     }
 }
 
@@ -142,7 +157,11 @@ pub(crate) struct Topology {
 impl Topology {
     pub(crate) fn read(root: &Root, cpu: u32) -> Result<Self> {
         let dir = format!("{CPUS}/cpu{cpu}/topology");
-        let id = |name: &str| -> Result<i64> { Ok(root.number(&format!("{dir}/{name}"))?.map_or(0, |id: i64| id.max(0))) };
+        let id = |name: &str| -> Result<i64> {
+            Ok(root
+                .number(&format!("{dir}/{name}"))?
+                .map_or(0, |id: i64| id.max(0)))
+        };
         let siblings = root.optional(&format!("{dir}/thread_siblings_list"))?;
         let siblings = siblings.as_deref().and_then(parse_cpu_list).unwrap_or_default();
         Ok(Self {
@@ -150,7 +169,11 @@ impl Topology {
             die: id("die_id")?,
             cluster: id("cluster_id")?,
             core: id("core_id")?,
-            siblings: if siblings.is_empty() { CpuSet::from([cpu]) } else { siblings },
+            siblings: if siblings.is_empty() {
+                CpuSet::from([cpu])
+            } else {
+                siblings
+            },
         })
     }
 }
@@ -165,8 +188,22 @@ mod tests {
 
     #[test]
     fn a_shape_that_does_not_multiply_up_becomes_one_flat_socket() {
-        let shape = Shape { online: 6, offline: 2, nodes: 2, sockets: 1, cores: 3, threads: 1 };
-        let flat = Shape { online: 6, offline: 2, nodes: 1, sockets: 1, cores: 8, threads: 1 };
+        let shape = Shape {
+            online: 6,
+            offline: 2,
+            nodes: 2,
+            sockets: 1,
+            cores: 3,
+            threads: 1,
+        };
+        let flat = Shape {
+            online: 6,
+            offline: 2,
+            nodes: 1,
+            sockets: 1,
+            cores: 8,
+            threads: 1,
+        };
         assert_eq!(shape.regular_or_flat(), flat);
     }
 }

@@ -36,7 +36,12 @@ pub struct PciAddress {
 
 impl fmt::Display for PciAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { domain, bus, slot, function } = self;
+        let Self {
+            domain,
+            bus,
+            slot,
+            function,
+        } = self;
         write!(f, "{domain:04x}:{bus:02x}:{slot:02x}.{function}")
     }
 }
@@ -54,7 +59,12 @@ impl FromStr for PciAddress {
         let (bus, rest) = rest.split_once(':').ok_or(NotPci)?;
         let (slot, function) = rest.split_once('.').ok_or(NotPci)?;
         let number = |text| u32::from_str_radix(text, 16).map_err(|_| NotPci);
-        Ok(Self { domain: number(domain)?, bus: number(bus)?, slot: number(slot)?, function: number(function)? })
+        Ok(Self {
+            domain: number(domain)?,
+            bus: number(bus)?,
+            slot: number(slot)?,
+            function: number(function)?,
+        })
     }
 }
 
@@ -86,11 +96,22 @@ pub fn has_vfio(root: &Root) -> bool {
 pub fn check_pci(root: &Root, address: PciAddress) -> Result<(), DeviceError> {
     let config = address.file(root, "config");
     if let Err(source) = fs::metadata(&config) {
-        let what = format!("Device {address} not found: could not access {}", config.display());
+        let what = format!(
+            "Device {address} not found: could not access {}",
+            config.display()
+        );
         return Err(DeviceError::System { what, source });
     }
-    let known = ["vendor", "device"].iter().all(|name| address.file(root, name).exists());
-    if known { Ok(()) } else { Err(DeviceError::Odd(format!("Failed to read product/vendor ID for {address}"))) }
+    let known = ["vendor", "device"]
+        .iter()
+        .all(|name| address.file(root, name).exists());
+    if known {
+        Ok(())
+    } else {
+        Err(DeviceError::Odd(format!(
+            "Failed to read product/vendor ID for {address}"
+        )))
+    }
 }
 
 /// Whether the device is a device and no bridge: only such can be given away or reset.
@@ -98,13 +119,20 @@ pub fn check_pci(root: &Root, address: PciAddress) -> Result<(), DeviceError> {
 /// # Errors
 /// When its configuration can't be read, or is of no kind that there is.
 pub fn is_endpoint(root: &Root, address: PciAddress) -> Result<bool, DeviceError> {
-    let config = root.optional_bytes(&format!("{DEVICES}/{address}/config")).ok().flatten().unwrap_or_default();
+    let config = root
+        .optional_bytes(&format!("{DEVICES}/{address}/config"))
+        .ok()
+        .flatten()
+        .unwrap_or_default();
     let header = config.get(HEADER_TYPE).copied();
-    let header = header.ok_or_else(|| DeviceError::Odd(format!("Failed to read PCI config space for {address}")))?;
+    let header =
+        header.ok_or_else(|| DeviceError::Odd(format!("Failed to read PCI config space for {address}")))?;
     match header & !MULTI_FUNCTION {
         0 => Ok(true),
         1..=HEADERS => Ok(false),
-        other => Err(DeviceError::Odd(format!("Unknown PCI header type '{other}' for device '{address}'"))),
+        other => Err(DeviceError::Odd(format!(
+            "Unknown PCI header type '{other}' for device '{address}'"
+        ))),
     }
 }
 
@@ -114,13 +142,27 @@ pub fn is_endpoint(root: &Root, address: PciAddress) -> Result<bool, DeviceError
 /// When the kernel's link is no link.
 pub fn pci_driver(root: &Root, address: PciAddress) -> Result<Option<PciDriver>, DeviceError> {
     let link = address.file(root, "driver");
-    let Ok(metadata) = fs::symlink_metadata(&link) else { return Ok(None) };
+    let Ok(metadata) = fs::symlink_metadata(&link) else {
+        return Ok(None);
+    };
     if !metadata.is_symlink() {
-        return Err(DeviceError::Odd(format!("Invalid device {address} driver file {} is not a symlink", link.display())));
+        return Err(DeviceError::Odd(format!(
+            "Invalid device {address} driver file {} is not a symlink",
+            link.display()
+        )));
     }
-    let unresolved = || DeviceError::Odd(format!("Unable to resolve device {address} driver symlink {}", link.display()));
+    let unresolved = || {
+        DeviceError::Odd(format!(
+            "Unable to resolve device {address} driver symlink {}",
+            link.display()
+        ))
+    };
     let target = fs::read_link(&link).map_err(|_| unresolved())?;
-    let name = target.file_name().ok_or_else(unresolved)?.to_string_lossy().into_owned();
+    let name = target
+        .file_name()
+        .ok_or_else(unresolved)?
+        .to_string_lossy()
+        .into_owned();
     let is_vfio = name == VFIO_PCI || address.file(root, "vfio-dev").exists();
     Ok(Some(PciDriver { name, is_vfio }))
 }
@@ -136,14 +178,32 @@ pub fn iommu_group(root: &Root, address: PciAddress) -> Result<Option<u32>, Devi
 /// The group of the device in a directory of sysfs.
 pub(crate) fn group_of(root: &Root, directory: &str, name: &str) -> Result<Option<u32>, DeviceError> {
     let link = root.path(&format!("{directory}/iommu_group"));
-    let Ok(metadata) = fs::symlink_metadata(&link) else { return Ok(None) };
+    let Ok(metadata) = fs::symlink_metadata(&link) else {
+        return Ok(None);
+    };
     if !metadata.is_symlink() {
-        return Err(DeviceError::Odd(format!("Invalid device {name} iommu_group file {} is not a symlink", link.display())));
+        return Err(DeviceError::Odd(format!(
+            "Invalid device {name} iommu_group file {} is not a symlink",
+            link.display()
+        )));
     }
-    let unresolved = || DeviceError::Odd(format!("Unable to resolve device {name} iommu_group symlink {}", link.display()));
+    let unresolved = || {
+        DeviceError::Odd(format!(
+            "Unable to resolve device {name} iommu_group symlink {}",
+            link.display()
+        ))
+    };
     let target = fs::read_link(&link).map_err(|_| unresolved())?;
-    let number = target.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
-    let invalid = || DeviceError::Odd(format!("device {name} iommu_group symlink {} has invalid group number", link.display()));
+    let number = target
+        .file_name()
+        .and_then(|name| name.to_str())
+        .and_then(|name| name.parse().ok());
+    let invalid = || {
+        DeviceError::Odd(format!(
+            "device {name} iommu_group symlink {} has invalid group number",
+            link.display()
+        ))
+    };
     number.map(Some).ok_or_else(invalid)
 }
 
@@ -158,7 +218,12 @@ pub fn iommu_peers(root: &Root, address: PciAddress) -> Result<Vec<PciAddress>, 
         return Ok(vec![address]);
     }
     let parse = |name: &String| {
-        let invalid = |_| DeviceError::Odd(format!("Found invalid device link '{name}' in '{}'", root.path(&directory).display()));
+        let invalid = |_| {
+            DeviceError::Odd(format!(
+                "Found invalid device link '{name}' in '{}'",
+                root.path(&directory).display()
+            ))
+        };
         name.parse().map_err(invalid)
     };
     names.iter().map(parse).collect()
@@ -170,7 +235,12 @@ mod tests {
 
     use super::*;
 
-    const NET: PciAddress = PciAddress { domain: 0, bus: 6, slot: 2, function: 1 };
+    const NET: PciAddress = PciAddress {
+        domain: 0,
+        bus: 6,
+        slot: 2,
+        function: 1,
+    };
 
     fn tree() -> (tempfile::TempDir, Root) {
         let dir = tempfile::tempdir().unwrap();
@@ -207,7 +277,13 @@ mod tests {
         assert_eq!(pci_driver(&root, NET).unwrap(), None);
         let link = NET.file(&root, "driver");
         symlink("../../../../bus/pci/drivers/igbvf", &link).unwrap();
-        assert_eq!(pci_driver(&root, NET).unwrap(), Some(PciDriver { name: "igbvf".into(), is_vfio: false }));
+        assert_eq!(
+            pci_driver(&root, NET).unwrap(),
+            Some(PciDriver {
+                name: "igbvf".into(),
+                is_vfio: false
+            })
+        );
         fs::create_dir(NET.file(&root, "vfio-dev")).unwrap();
         assert!(pci_driver(&root, NET).unwrap().unwrap().is_vfio);
         let mut config = [0; 64];
@@ -216,7 +292,12 @@ mod tests {
         assert!(!is_endpoint(&root, NET).unwrap());
         fs::remove_file(&link).unwrap();
         fs::write(&link, "").unwrap();
-        assert!(pci_driver(&root, NET).unwrap_err().to_string().ends_with("/driver is not a symlink"));
+        assert!(
+            pci_driver(&root, NET)
+                .unwrap_err()
+                .to_string()
+                .ends_with("/driver is not a symlink")
+        );
         drop(dir);
     }
 
@@ -224,11 +305,17 @@ mod tests {
     fn devices_of_one_group_know_each_other() {
         let (_dir, root) = tree();
         assert_eq!(iommu_group(&root, NET).unwrap(), Some(7));
-        assert_eq!(iommu_peers(&root, NET).unwrap(), [PciAddress { function: 0, ..NET }, NET]);
+        assert_eq!(
+            iommu_peers(&root, NET).unwrap(),
+            [PciAddress { function: 0, ..NET }, NET]
+        );
         let other = PciAddress { slot: 9, ..NET };
         assert_eq!(iommu_group(&root, other).unwrap(), None);
         assert_eq!(iommu_peers(&root, other).unwrap(), [other]);
         let error = check_pci(&root, other).unwrap_err().to_string();
-        assert!(error.starts_with("Device 0000:06:09.1 not found: could not access "), "{error}");
+        assert!(
+            error.starts_with("Device 0000:06:09.1 not found: could not access "),
+            "{error}"
+        );
     }
 }

@@ -34,11 +34,17 @@ pub fn vfio_module(root: &Root, address: PciAddress) -> String {
 
 /// The line of `modules.alias` for the device that leaves the least open.
 fn best_variant(root: &Root, address: PciAddress) -> Option<String> {
-    let modalias = root.text(&format!("{}/{address}/modalias", crate::pci::DEVICES)).ok()?;
+    let modalias = root
+        .text(&format!("{}/{address}/modalias", crate::pci::DEVICES))
+        .ok()?;
     let device = modalias.trim().strip_prefix("pci:")?.to_owned();
     let release = root.text("proc/sys/kernel/osrelease").ok()?;
-    let aliases = root.text(&format!("lib/modules/{}/modules.alias", release.trim())).ok()?;
-    let lines = aliases.lines().filter_map(|line| line.strip_prefix("alias vfio_pci:")?.split_once(' '));
+    let aliases = root
+        .text(&format!("lib/modules/{}/modules.alias", release.trim()))
+        .ok()?;
+    let lines = aliases
+        .lines()
+        .filter_map(|line| line.strip_prefix("alias vfio_pci:")?.split_once(' '));
     let fitting = lines.filter(|(pattern, _)| matches(pattern.as_bytes(), device.as_bytes()));
     let best = fitting.min_by_key(|(pattern, _)| pattern.bytes().filter(|b| *b == b'*').count())?;
     Some(best.1.trim().to_owned())
@@ -68,11 +74,17 @@ fn matches(pattern: &[u8], text: &[u8]) -> bool {
 
 /// The PCI driver of a module, by the module's or the driver's name; none if it is not loaded.
 pub fn driver_of_module(root: &Root, module: &str) -> Option<String> {
-    let drivers = root.names(&format!("sys/module/{}/drivers", module.replace('-', "_"))).unwrap_or_default();
-    let own = drivers.iter().find_map(|name| name.strip_prefix("pci:").map(str::to_owned));
+    let drivers = root
+        .names(&format!("sys/module/{}/drivers", module.replace('-', "_")))
+        .unwrap_or_default();
+    let own = drivers
+        .iter()
+        .find_map(|name| name.strip_prefix("pci:").map(str::to_owned));
     // Of a driver that is part of the kernel there may be no module.
     let built_in = || [module.replace('_', "-"), module.to_owned()];
-    own.into_iter().chain(built_in()).find(|name| root.path(&format!("{DRIVERS}/{name}")).exists())
+    own.into_iter()
+        .chain(built_in())
+        .find(|name| root.path(&format!("{DRIVERS}/{name}")).exists())
 }
 
 /// Binds a device to a driver that hands it to guests.
@@ -87,7 +99,9 @@ pub fn bind(root: &Root, address: PciAddress, driver: &str) -> Result<Binding, D
     if settled(|| matches!(pci_driver(root, address), Ok(Some(now)) if now.name == driver)) {
         return Ok(Binding::Taken);
     }
-    let refused = DeviceError::Odd(format!("The driver {driver} does not take the PCI device {address}; the kernel's log says why"));
+    let refused = DeviceError::Odd(format!(
+        "The driver {driver} does not take the PCI device {address}; the kernel's log says why"
+    ));
     let _reported_already = unbind(root, address);
     Err(refused)
 }
@@ -102,7 +116,8 @@ pub fn unbind(root: &Root, address: PciAddress) -> Result<(), DeviceError> {
 
 fn rebind(root: &Root, address: PciAddress, wanted: &str) -> Result<(), DeviceError> {
     let shown = wanted.trim_end();
-    let what = || format!("Failed to add driver '{shown}' to driver_override interface of PCI device '{address}'");
+    let what =
+        || format!("Failed to add driver '{shown}' to driver_override interface of PCI device '{address}'");
     write(&address.file(root, "driver_override"), wanted, what)?;
     if let Some(now) = pci_driver(root, address)? {
         let what = || format!("Failed to unbind PCI device '{address}' from {}", now.name);
@@ -110,7 +125,11 @@ fn rebind(root: &Root, address: PciAddress, wanted: &str) -> Result<(), DeviceEr
         settled(|| !matches!(pci_driver(root, address), Ok(Some(found)) if found == now));
     }
     let what = || format!("Failed to trigger a probe for PCI device '{address}'");
-    write(&root.path("sys/bus/pci/drivers_probe"), &address.to_string(), what)
+    write(
+        &root.path("sys/bus/pci/drivers_probe"),
+        &address.to_string(),
+        what,
+    )
 }
 
 fn write(file: &Path, text: &str, what: impl FnOnce() -> String) -> Result<(), DeviceError> {
@@ -122,7 +141,10 @@ fn write(file: &Path, text: &str, what: impl FnOnce() -> String) -> Result<(), D
         .map_err(|source| DeviceError::System { what: what(), source })
 }
 
-#[expect(clippy::disallowed_methods, reason = "drivers are changed on threads that may block")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "drivers are changed on threads that may block"
+)]
 fn pause() {
     std::thread::sleep(LOOK);
 }
@@ -147,7 +169,8 @@ fn settled(so: impl Fn() -> bool) -> bool {
 /// When it is no device but a bridge, or there is no way to reset it.
 pub fn reset(root: &Root, address: PciAddress) -> Result<(), DeviceError> {
     if !crate::pci::is_endpoint(root, address)? {
-        let message = format!("Invalid attempt to reset PCI device {address}. Only PCI endpoint devices can be reset");
+        let message =
+            format!("Invalid attempt to reset PCI device {address}. Only PCI endpoint devices can be reset");
         return Err(DeviceError::Odd(message));
     }
     if pci_driver(root, address)?.is_some_and(|driver| driver.is_vfio) {

@@ -78,10 +78,16 @@ pub fn resize_pool(root: &Root, pool: Pool, resize: Resize) -> Result<(), Refusa
     if !path.exists() {
         return Err(Refusal::NoSuchPages(page_size));
     }
-    let system = |source| Refusal::System { path: path.clone(), source };
+    let system = |source| Refusal::System {
+        path: path.clone(),
+        source,
+    };
     let count = || {
         let text = fs::read_to_string(&path).map_err(system)?;
-        text.trim().parse::<u64>().map_err(|_| Refusal::NoNumber { text: text.clone(), path: path.clone() })
+        text.trim().parse::<u64>().map_err(|_| Refusal::NoNumber {
+            text: text.clone(),
+            path: path.clone(),
+        })
     };
     let now = count()?;
     let wanted = match resize {
@@ -123,23 +129,47 @@ mod tests {
     #[test]
     fn a_pool_grows_by_or_to_a_number_of_pages() {
         let (_dir, root) = host();
-        let node = Pool { node: Some(1), page_size: 2048 };
+        let node = Pool {
+            node: Some(1),
+            page_size: 2048,
+        };
         resize_pool(&root, node, Resize::By(4)).unwrap();
         assert_eq!(pages(&root, OF_NODE), "7");
         resize_pool(&root, node, Resize::To(2)).unwrap();
-        assert_eq!((pages(&root, OF_NODE), pages(&root, OF_HOST)), ("2".into(), "3\n".into()));
-        resize_pool(&root, Pool { node: None, page_size: 1_048_576 }, Resize::To(9)).unwrap();
-        assert_eq!((pages(&root, OF_NODE), pages(&root, OF_HOST)), ("2".into(), "9".into()));
+        assert_eq!(
+            (pages(&root, OF_NODE), pages(&root, OF_HOST)),
+            ("2".into(), "3\n".into())
+        );
+        resize_pool(
+            &root,
+            Pool {
+                node: None,
+                page_size: 1_048_576,
+            },
+            Resize::To(9),
+        )
+        .unwrap();
+        assert_eq!(
+            (pages(&root, OF_NODE), pages(&root, OF_HOST)),
+            ("2".into(), "9".into())
+        );
     }
 
     #[test]
     fn what_is_no_pool_is_refused_by_name() {
         let (_dir, root) = host();
-        let refused = |node, page_size, by| resize_pool(&root, Pool { node, page_size }, Resize::By(by)).unwrap_err().to_string();
+        let refused = |node, page_size, by| {
+            resize_pool(&root, Pool { node, page_size }, Resize::By(by))
+                .unwrap_err()
+                .to_string()
+        };
         assert_eq!(refused(Some(1), 4, 1), "system pages pool can't be modified");
         assert_eq!(refused(Some(1), 5, 1), "page size 5 is not available");
         assert_eq!(refused(Some(0), 2048, 1), "page size 2048 is not available");
-        assert_eq!(refused(Some(1), 2048, u64::MAX), format!("number of pages {} is too large", u64::MAX));
+        assert_eq!(
+            refused(Some(1), 2048, u64::MAX),
+            format!("number of pages {} is too large", u64::MAX)
+        );
         fs::write(root.path(OF_NODE), "x\n").unwrap();
         assert!(refused(Some(1), 2048, 1).starts_with("invalid number 'x\n' in '"));
     }
@@ -151,7 +181,18 @@ mod tests {
         let file = root.path(OF_NODE);
         fs::remove_file(&file).unwrap();
         std::os::unix::fs::symlink("/proc/self/timerslack_ns", &file).unwrap();
-        let error = resize_pool(&root, Pool { node: Some(1), page_size: 2048 }, Resize::To(0)).unwrap_err();
-        assert_eq!(error.to_string(), "Unable to allocate 0 pages. Allocated only 50000");
+        let error = resize_pool(
+            &root,
+            Pool {
+                node: Some(1),
+                page_size: 2048,
+            },
+            Resize::To(0),
+        )
+        .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "Unable to allocate 0 pages. Allocated only 50000"
+        );
     }
 }

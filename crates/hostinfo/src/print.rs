@@ -30,12 +30,24 @@ impl Landmarks {
     /// # Errors
     /// When a directory of the kernel's is there and cannot be read.
     pub fn of(root: &Root) -> Result<Self> {
-        let mut files =
-            vec![format!("{CPUS}/online"), format!("{CPUS}/present"), format!("{NODES}/online"), format!("{CPUS}/cpu0/microcode/version")];
+        let mut files = vec![
+            format!("{CPUS}/online"),
+            format!("{CPUS}/present"),
+            format!("{NODES}/online"),
+            format!("{CPUS}/cpu0/microcode/version"),
+        ];
         let mut pools = vec![HUGE.to_owned()];
-        pools.extend(root.numbered(NODES, "node")?.into_iter().map(|node| format!("{NODES}/node{node}/hugepages")));
+        pools.extend(
+            root.numbered(NODES, "node")?
+                .into_iter()
+                .map(|node| format!("{NODES}/node{node}/hugepages")),
+        );
         for pool in pools {
-            files.extend(huge_sizes(root, &pool)?.into_iter().map(|size| format!("{pool}/hugepages-{size}kB/nr_hugepages")));
+            files.extend(
+                huge_sizes(root, &pool)?
+                    .into_iter()
+                    .map(|size| format!("{pool}/hugepages-{size}kB/nr_hugepages")),
+            );
         }
         Ok(Self { files })
     }
@@ -46,10 +58,16 @@ impl Landmarks {
     /// When the kernel's files are missing or not understood.
     pub fn print(&self, root: &Root) -> Result<Print> {
         Ok(Print {
-            texts: self.files.iter().map(|file| root.optional(file)).collect::<Result<_>>()?,
+            texts: self
+                .files
+                .iter()
+                .map(|file| root.optional(file))
+                .collect::<Result<_>>()?,
             memory: memory_stats(root)?.total,
             // A link a group.
-            groups: std::fs::metadata(root.path(IOMMU_GROUPS)).ok().map(|meta| meta.nlink()),
+            groups: std::fs::metadata(root.path(IOMMU_GROUPS))
+                .ok()
+                .map(|meta| meta.nlink()),
         })
     }
 }
@@ -70,7 +88,10 @@ mod tests {
         };
         write("proc/meminfo", "MemTotal: 1000 kB\nMemFree: 10 kB\n");
         write("sys/devices/system/cpu/online", "0-3\n");
-        write("sys/devices/system/node/node0/hugepages/hugepages-2048kB/nr_hugepages", "0\n");
+        write(
+            "sys/devices/system/node/node0/hugepages/hugepages-2048kB/nr_hugepages",
+            "0\n",
+        );
         let root = Root::at(dir.path());
         let landmarks = Landmarks::of(&root).unwrap();
         let mut last = landmarks.print(&root).unwrap();
@@ -81,7 +102,10 @@ mod tests {
             ("sys/devices/system/cpu/online", "0-2\n"),
             ("sys/devices/system/node/online", "0-1\n"),
             ("sys/devices/system/cpu/cpu0/microcode/version", "0x2\n"),
-            ("sys/devices/system/node/node0/hugepages/hugepages-2048kB/nr_hugepages", "5\n"),
+            (
+                "sys/devices/system/node/node0/hugepages/hugepages-2048kB/nr_hugepages",
+                "5\n",
+            ),
         ] {
             write(file, text);
             let now = landmarks.print(&root).unwrap();

@@ -38,7 +38,9 @@ impl Root {
     /// A file's text, at most 16 MiB, invalid UTF-8 replaced; `None` when it is not there or is not for reading
     /// (some of sysfs is for root only).
     pub(crate) fn optional(&self, path: &str) -> Result<Option<String>> {
-        Ok(self.optional_bytes(path)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+        Ok(self
+            .optional_bytes(path)?
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
     }
 
     /// A file's bytes, with the same limit and exceptions.
@@ -52,7 +54,8 @@ impl Root {
 
     /// A file's text; it must be there.
     pub(crate) fn text(&self, path: &str) -> Result<String> {
-        self.bytes(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        self.bytes(path)
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// The beginning of a file's text, as much as most have: one read.
@@ -77,7 +80,10 @@ impl Root {
             Err(error) if is_absence(error.kind()) => return Ok(Vec::new()),
             Err(source) => return Err(Error::Read { path: full, source }),
         };
-        let mut names: Vec<String> = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        let mut names: Vec<String> = entries
+            .flatten()
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .collect();
         names.sort();
         Ok(names)
     }
@@ -97,7 +103,10 @@ impl Root {
     }
 
     pub(crate) fn unparsed(&self, path: &str, what: &'static str) -> Error {
-        Error::Parse { path: self.path(path), what }
+        Error::Parse {
+            path: self.path(path),
+            what,
+        }
     }
 }
 
@@ -109,5 +118,8 @@ fn read(path: &Path) -> std::io::Result<Vec<u8>> {
 }
 
 fn is_absence(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::PermissionDenied)
+    matches!(
+        kind,
+        ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::PermissionDenied
+    )
 }

@@ -26,7 +26,12 @@ pub struct ScsiPlace {
 
 impl fmt::Display for ScsiPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { host, bus, target, unit } = self;
+        let Self {
+            host,
+            bus,
+            target,
+            unit,
+        } = self;
         write!(f, "{host}:{bus}:{target}:{unit}")
     }
 }
@@ -37,9 +42,16 @@ impl ScsiPlace {
     /// # Errors
     /// When it is no name of an adapter.
     pub fn below(adapter: &str, (bus, target, unit): (u32, u32, u64)) -> Result<Self, DeviceError> {
-        let host = adapter.strip_prefix(ADAPTER).and_then(|number| number.parse().ok());
+        let host = adapter
+            .strip_prefix(ADAPTER)
+            .and_then(|number| number.parse().ok());
         let host = host.ok_or_else(|| DeviceError::Odd(format!("Cannot parse adapter '{adapter}'")))?;
-        Ok(Self { host, bus, target, unit })
+        Ok(Self {
+            host,
+            bus,
+            target,
+            unit,
+        })
     }
 }
 
@@ -51,14 +63,20 @@ pub fn scsi_node(root: &Root, place: ScsiPlace) -> Result<PathBuf, DeviceError> 
     let directory = format!("{DEVICES}/{place}/scsi_generic");
     let full = root.path(&directory);
     if let Err(source) = fs::read_dir(&full) {
-        return Err(DeviceError::System { what: format!("cannot open directory '{}'", full.display()), source });
+        return Err(DeviceError::System {
+            what: format!("cannot open directory '{}'", full.display()),
+            source,
+        });
     }
     let name = root.names(&directory).unwrap_or_default().into_iter().next();
     let name = name.ok_or_else(|| DeviceError::Odd(format!("SCSI device '{place}' has no generic node")))?;
     let node = root.path(&format!("dev/{name}"));
     match fs::metadata(&node) {
         Ok(_) => Ok(node),
-        Err(source) => Err(DeviceError::System { what: format!("SCSI device '{place}': could not access {}", node.display()), source }),
+        Err(source) => Err(DeviceError::System {
+            what: format!("SCSI device '{place}': could not access {}", node.display()),
+            source,
+        }),
     }
 }
 
@@ -71,12 +89,25 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::at(dir.path());
         let place = ScsiPlace::below("scsi_host2", (0, 3, 1)).unwrap();
-        assert!(scsi_node(&root, place).unwrap_err().to_string().contains("/2:0:3:1/scsi_generic': No such file"));
+        assert!(
+            scsi_node(&root, place)
+                .unwrap_err()
+                .to_string()
+                .contains("/2:0:3:1/scsi_generic': No such file")
+        );
         fs::create_dir_all(root.path(&format!("{DEVICES}/2:0:3:1/scsi_generic/sg5"))).unwrap();
-        assert!(scsi_node(&root, place).unwrap_err().to_string().starts_with("SCSI device '2:0:3:1': could not access "));
+        assert!(
+            scsi_node(&root, place)
+                .unwrap_err()
+                .to_string()
+                .starts_with("SCSI device '2:0:3:1': could not access ")
+        );
         fs::create_dir_all(root.path("dev")).unwrap();
         fs::write(root.path("dev/sg5"), "").unwrap();
         assert_eq!(scsi_node(&root, place).unwrap(), root.path("dev/sg5"));
-        assert_eq!(ScsiPlace::below("host2", (0, 0, 0)).unwrap_err().to_string(), "Cannot parse adapter 'host2'");
+        assert_eq!(
+            ScsiPlace::below("host2", (0, 0, 0)).unwrap_err().to_string(),
+            "Cannot parse adapter 'host2'"
+        );
     }
 }

@@ -42,6 +42,15 @@ fn times(line: &str, name: &str) -> Option<CpuTimes> {
     let mut next = || words.next()?.parse::<u64>().ok();
     let (user, nice, system, idle) = (next()?, next()?, next()?, next()?);
     let (iowait, irq, softirq) = (next().unwrap_or(0), next().unwrap_or(0), next().unwrap_or(0));
-    let sum = |ticks: &[u64]| ticks.iter().fold(0_u64, |sum, ticks| sum.saturating_add(ticks.saturating_mul(TICK)));
-    Some(CpuTimes { kernel: sum(&[system, irq, softirq]), user: sum(&[user, nice]), idle: sum(&[idle]), iowait: sum(&[iowait]) })
+    let sum = |ticks: &[u64]| {
+        ticks
+            .iter()
+            .fold(0_u64, |sum, ticks| sum.saturating_add(ticks.saturating_mul(TICK)))
+    };
+    Some(CpuTimes {
+        kernel: sum(&[system, irq, softirq]),
+        user: sum(&[user, nice]),
+        idle: sum(&[idle]),
+        iowait: sum(&[iowait]),
+    })
 }

@@ -27,11 +27,18 @@ pub struct UsbDevice {
 pub fn usb_devices(root: &Root) -> Result<Vec<UsbDevice>, DeviceError> {
     let directory = root.path(DEVICES);
     if let Err(source) = fs::read_dir(&directory) {
-        return Err(DeviceError::System { what: format!("cannot open directory '{}'", directory.display()), source });
+        return Err(DeviceError::System {
+            what: format!("cannot open directory '{}'", directory.display()),
+            source,
+        });
     }
     let names = root.names(DEVICES).unwrap_or_default();
     // With a colon it is an interface of a device.
-    names.iter().filter(|name| !name.contains(':')).map(|name| device(root, name)).collect()
+    names
+        .iter()
+        .filter(|name| !name.contains(':'))
+        .map(|name| device(root, name))
+        .collect()
 }
 
 fn device(root: &Root, name: &str) -> Result<UsbDevice, DeviceError> {
@@ -44,7 +51,12 @@ fn device(root: &Root, name: &str) -> Result<UsbDevice, DeviceError> {
         let odd = |_| DeviceError::Odd(format!("Could not parse usb file {}", root.path(&path).display()));
         u32::from_str_radix(text.trim(), radix).map_err(odd)
     };
-    Ok(UsbDevice { bus, device: value("devnum", 10)?, vendor: value("idVendor", 16)?, product: value("idProduct", 16)? })
+    Ok(UsbDevice {
+        bus,
+        device: value("devnum", 10)?,
+        vendor: value("idVendor", 16)?,
+        product: value("idProduct", 16)?,
+    })
 }
 
 #[cfg(test)]
@@ -55,7 +67,12 @@ mod tests {
     fn devices_are_found_and_interfaces_are_not() {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::at(dir.path());
-        assert!(usb_devices(&root).unwrap_err().to_string().ends_with("sys/bus/usb/devices': No such file or directory (os error 2)"));
+        assert!(
+            usb_devices(&root)
+                .unwrap_err()
+                .to_string()
+                .ends_with("sys/bus/usb/devices': No such file or directory (os error 2)")
+        );
         for (name, number, product) in [("usb1", 1, "0002"), ("1-1.2", 7, "beef"), ("1-1.2:1.0", 0, "")] {
             let device = root.path(&format!("{DEVICES}/{name}"));
             fs::create_dir_all(&device).unwrap();
@@ -64,9 +81,27 @@ mod tests {
             fs::write(device.join("idProduct"), format!("{product}\n")).unwrap();
         }
         let found = usb_devices(&root).unwrap();
-        let key = UsbDevice { bus: 1, device: 7, vendor: 0x1d6b, product: 0xbeef };
-        assert_eq!(found, [key, UsbDevice { device: 1, product: 2, ..key }]);
+        let key = UsbDevice {
+            bus: 1,
+            device: 7,
+            vendor: 0x1d6b,
+            product: 0xbeef,
+        };
+        assert_eq!(
+            found,
+            [
+                key,
+                UsbDevice {
+                    device: 1,
+                    product: 2,
+                    ..key
+                }
+            ]
+        );
         fs::create_dir_all(root.path(&format!("{DEVICES}/x"))).unwrap();
-        assert_eq!(usb_devices(&root).unwrap_err().to_string(), "Failed to parse dir name 'x'");
+        assert_eq!(
+            usb_devices(&root).unwrap_err().to_string(),
+            "Failed to parse dir name 'x'"
+        );
     }
 }

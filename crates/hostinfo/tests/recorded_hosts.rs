@@ -17,12 +17,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use hostinfo::{
-    Cell, CellCpu, CpuData, CpuIdentity, CpuModels, HostFacts, MemoryStats, PageCount, Place, Root, cell_memory_stats, cell_pages, cells,
-    cpu_map, format_cpu_list, hostname, memory_stats, node_info,
+    Cell, CellCpu, CpuData, CpuIdentity, CpuModels, HostFacts, MemoryStats, PageCount, Place, Root,
+    cell_memory_stats, cell_pages, cells, cpu_map, format_cpu_list, hostname, memory_stats, node_info,
 };
 
 fn data_file(file: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(file)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/data")
+        .join(file)
 }
 
 fn unpack(host: &str) -> (tempfile::TempDir, Root) {
@@ -105,7 +107,11 @@ fn check(host: &str) {
     for command in reference.lines().filter_map(|line| line.strip_prefix("## ")) {
         writeln!(got, "## {command}\n{}", answer(&root, command).trim_end()).unwrap();
     }
-    assert!(got == reference, "{}", testkit::golden::difference(&reference, &got));
+    assert!(
+        got == reference,
+        "{}",
+        testkit::golden::difference(&reference, &got)
+    );
 }
 
 fn answer(root: &Root, command: &str) -> String {
@@ -133,7 +139,9 @@ Thread(s) per core: {}\nNUMA cell(s): {}\nMemory size: {} KiB",
 fn nodecpumap(root: &Root) -> String {
     let map = cpu_map(root).unwrap();
     let last = *map.present.last().unwrap();
-    let marks: String = (0..=last).map(|cpu| if map.online.contains(&cpu) { 'y' } else { '-' }).collect();
+    let marks: String = (0..=last)
+        .map(|cpu| if map.online.contains(&cpu) { 'y' } else { '-' })
+        .collect();
     let (present, online) = (map.present.len(), map.online.len());
     format!("CPUs present: {present}\nCPUs online: {online}\nCPU map: {marks}")
 }
@@ -168,10 +176,18 @@ fn capabilities(facts: &HostFacts) -> String {
     }
     for bank in &facts.caches {
         let whole = bank.size % 1024 == 0;
-        let (size, unit) = if whole { (bank.size / 1024, "MiB") } else { (bank.size, "KiB") };
+        let (size, unit) = if whole {
+            (bank.size / 1024, "MiB")
+        } else {
+            (bank.size, "KiB")
+        };
         let cpus = format_cpu_list(&bank.cpus);
         let (id, level, kind) = (bank.id, bank.level, bank.kind.name());
-        writeln!(out, "<bank id='{id}' level='{level}' type='{kind}' size='{size}' unit='{unit}' cpus='{cpus}'/>").unwrap();
+        writeln!(
+            out,
+            "<bank id='{id}' level='{level}' type='{kind}' size='{size}' unit='{unit}' cpus='{cpus}'/>"
+        )
+        .unwrap();
     }
     out
 }
@@ -203,9 +219,22 @@ fn cell(out: &mut String, cell: &Cell) {
         writeln!(out, "<pages unit='KiB' size='{size}'>{total}</pages>").unwrap();
     }
     for distance in &cell.distances {
-        writeln!(out, "<sibling id='{}' value='{}'/>", distance.cell, distance.value).unwrap();
+        writeln!(
+            out,
+            "<sibling id='{}' value='{}'/>",
+            distance.cell, distance.value
+        )
+        .unwrap();
     }
-    for CellCpu { id, socket, die, cluster, core, siblings } in &cell.cpus {
+    for CellCpu {
+        id,
+        socket,
+        die,
+        cluster,
+        core,
+        siblings,
+    } in &cell.cpus
+    {
         let siblings = format_cpu_list(siblings);
         writeln!(out, "<cpu id='{id}' socket_id='{socket}' die_id='{die}' cluster_id='{cluster}' core_id='{core}' siblings='{siblings}'/>")
             .unwrap();
@@ -244,7 +273,11 @@ fn check_cpu(file: &str, data: &CpuData) {
         writeln!(got, "{name}").unwrap();
     }
     let reference = fs::read_to_string(data_file(file)).unwrap();
-    assert!(got == reference, "{}", testkit::golden::difference(&reference, &got));
+    assert!(
+        got == reference,
+        "{}",
+        testkit::golden::difference(&reference, &got)
+    );
 }
 
 // "LEAF SUBLEAF EAX EBX ECX EDX" or "msr INDEX VALUE", all hexadecimal
@@ -257,8 +290,12 @@ fn recorded_cpu(text: &str) -> CpuData {
             data.msrs.insert(index, number(value));
             continue;
         }
-        let words: Vec<u32> = line.split(' ').map(|word| number(word).try_into().unwrap()).collect();
-        data.cpuid.insert((words[0], words[1]), words[2..].try_into().unwrap());
+        let words: Vec<u32> = line
+            .split(' ')
+            .map(|word| number(word).try_into().unwrap())
+            .collect();
+        data.cpuid
+            .insert((words[0], words[1]), words[2..].try_into().unwrap());
     }
     data
 }

@@ -13,18 +13,28 @@ use std::path::{Path, PathBuf};
 use hostinfo::{Root, sysinfo};
 
 fn data_file(file: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/smbios").join(file)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/data/smbios")
+        .join(file)
 }
 
 fn bytes(hexadecimal: &str) -> Vec<u8> {
     let digits: String = hexadecimal.split_whitespace().collect();
-    (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap()).collect()
+    (0..digits.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap())
+        .collect()
 }
 
 fn files(host: &str) -> Vec<(String, Vec<u8>)> {
     let text = fs::read_to_string(data_file(&format!("{host}.tables"))).unwrap();
-    let parts = text.split("== ").skip(1).map(|part| part.split_once('\n').unwrap());
-    parts.map(|(path, content)| (path.to_owned(), bytes(content))).collect()
+    let parts = text
+        .split("== ")
+        .skip(1)
+        .map(|part| part.split_once('\n').unwrap());
+    parts
+        .map(|(path, content)| (path.to_owned(), bytes(content)))
+        .collect()
 }
 
 fn unpack(files: &[(String, Vec<u8>)]) -> (tempfile::TempDir, Root) {
@@ -59,14 +69,23 @@ fn document(root: &Root) -> String {
 }
 
 fn escaped(value: &str) -> String {
-    value.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('\'', "&apos;").replace('"', "&quot;")
+    value
+        .replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('\'', "&apos;")
+        .replace('"', "&quot;")
 }
 
 fn check(host: &str) {
     let (_dir, root) = unpack(&files(host));
     let reference = fs::read_to_string(data_file(&format!("{host}.xml"))).unwrap();
     let got = document(&root);
-    assert!(got == reference, "{}", testkit::golden::difference(&reference, &got));
+    assert!(
+        got == reference,
+        "{}",
+        testkit::golden::difference(&reference, &got)
+    );
 }
 
 #[test]

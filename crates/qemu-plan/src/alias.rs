@@ -4,7 +4,8 @@
 //! by position; both are libvirt's, and status files depend on it.
 
 use domxml::devices::{
-    Address, Controller, ControllerKind, Device, DeviceInfo, DeviceRef, Devices, Disk, DiskBus, Family, Memory, MemoryModel, ScsiModel,
+    Address, Controller, ControllerKind, Device, DeviceInfo, DeviceRef, Devices, Disk, DiskBus, Family,
+    Memory, MemoryModel, ScsiModel,
 };
 
 use crate::address::{BusKind, root_bus};
@@ -101,7 +102,10 @@ fn name(devices: &Devices, device: DeviceRef<'_>, position: usize) -> Option<Str
 
 /// One more than the highest number that a family uses with a prefix.
 fn next_free(devices: &Devices, family: Family, prefix: &str) -> u32 {
-    let infos = devices.iter().filter(|d| d.family() == family).filter_map(DeviceRef::info);
+    let infos = devices
+        .iter()
+        .filter(|d| d.family() == family)
+        .filter_map(DeviceRef::info);
     let used = infos.filter_map(|i| i.alias.as_deref()?.strip_prefix(prefix)?.parse::<u32>().ok());
     used.max().map_or(0, |highest| highest.saturating_add(1))
 }
@@ -110,7 +114,11 @@ fn next_free(devices: &Devices, family: Family, prefix: &str) -> u32 {
 fn disk_name(devices: &Devices, disk: &Disk) -> String {
     let bus = disk.target.bus.unwrap_or_default();
     let Some(Address::Drive(a)) = &disk.info.address else {
-        return format!("{}-disk{}", bus.as_str(), disk_index(&disk.target.dev).unwrap_or(0));
+        return format!(
+            "{}-disk{}",
+            bus.as_str(),
+            disk_index(&disk.target.dev).unwrap_or(0)
+        );
     };
     if bus == DiskBus::Scsi && !is_lsilogic(devices, a.controller) {
         return format!("scsi{}-{}-{}-{}", a.controller, a.bus, a.target, a.unit);
@@ -119,8 +127,13 @@ fn disk_name(devices: &Devices, disk: &Disk) -> String {
 }
 
 fn is_lsilogic(devices: &Devices, index: u32) -> bool {
-    let mut scsi = devices.controllers.iter().filter(|c| c.kind == ControllerKind::Scsi);
-    scsi.find(|c| c.index == Some(index)).and_then(Controller::scsi_model) == Some(ScsiModel::Lsilogic)
+    let mut scsi = devices
+        .controllers
+        .iter()
+        .filter(|c| c.kind == ControllerKind::Scsi);
+    scsi.find(|c| c.index == Some(index))
+        .and_then(Controller::scsi_model)
+        == Some(ScsiModel::Lsilogic)
 }
 
 fn controller_name(devices: &Devices, c: &Controller) -> String {
@@ -129,7 +142,8 @@ fn controller_name(devices: &Devices, c: &Controller) -> String {
     match (c.kind, index, root) {
         (ControllerKind::Pci, 0, Some(BusKind::PcieRoot)) => "pcie.0".to_owned(),
         (ControllerKind::Pci, _, _) => format!("pci.{index}"),
-        (ControllerKind::Ide, 0, Some(BusKind::PciRoot)) | (ControllerKind::Sata, 0, Some(BusKind::PcieRoot)) => "ide".to_owned(),
+        (ControllerKind::Ide, 0, Some(BusKind::PciRoot))
+        | (ControllerKind::Sata, 0, Some(BusKind::PcieRoot)) => "ide".to_owned(),
         (ControllerKind::Usb, 0, _) => "usb".to_owned(),
         (kind, _, _) => format!("{}{index}", kind.as_str()),
     }
@@ -157,7 +171,10 @@ fn name_first_console(devices: &mut Devices) {
     if let (Some(alias), Some(console)) = (serial, devices.consoles.first_mut()) {
         let kind = console.target.as_ref().and_then(|t| t.kind);
         if matches!(kind, None | Some(ConsoleTargetKind::Serial)) {
-            console.info = DeviceInfo { alias, ..std::mem::take(&mut console.info) };
+            console.info = DeviceInfo {
+                alias,
+                ..std::mem::take(&mut console.info)
+            };
         }
     }
 }

@@ -82,7 +82,11 @@ impl Area {
 impl Error {
     /// An error of any kind.
     pub fn new(code: Code, area: Area, message: impl Into<String>) -> Self {
-        Self { code, area, message: message.into() }
+        Self {
+            code,
+            area,
+            message: message.into(),
+        }
     }
 
     /// QEMU here cannot do what the document asks.

@@ -2,7 +2,9 @@
 //!
 //! Word for word what libvirt has, as either daemon takes over what the other one began.
 
-use domxml::devices::tpm::{PcrBanks, Tpm, TpmBackend, TpmBackendKind, TpmRemoveDisabled, TpmSourceKind, TpmVersion};
+use domxml::devices::tpm::{
+    PcrBanks, Tpm, TpmBackend, TpmBackendKind, TpmRemoveDisabled, TpmSourceKind, TpmVersion,
+};
 
 use crate::{Error, Result};
 
@@ -32,7 +34,10 @@ impl State {
         match source.and_then(|s| s.path.clone()) {
             Some(path) if kind == Some(TpmSourceKind::File) => Self::File(path),
             Some(path) => Self::Directory { path, ours: false },
-            None => Self::Directory { path: format!("{directory}/{}", subdirectory(backend.version)), ours: true },
+            None => Self::Directory {
+                path: format!("{directory}/{}", subdirectory(backend.version)),
+                ours: true,
+            },
         }
     }
 
@@ -65,7 +70,14 @@ pub struct Emulator<'a> {
 /// The emulator among a guest's TPMs, which has one at most.
 #[must_use]
 pub fn emulated(tpms: &[Tpm]) -> Option<(&Tpm, &TpmBackend)> {
-    tpms.iter().find_map(|tpm| Some((tpm, tpm.backend.as_ref().filter(|b| b.kind == TpmBackendKind::Emulator)?)))
+    tpms.iter().find_map(|tpm| {
+        Some((
+            tpm,
+            tpm.backend
+                .as_ref()
+                .filter(|b| b.kind == TpmBackendKind::Emulator)?,
+        ))
+    })
 }
 
 impl Emulator<'_> {
@@ -76,10 +88,28 @@ impl Emulator<'_> {
     pub fn setup(&self, vm: &str, key: Option<i32>, features: &[String]) -> Result<Vec<String>> {
         let mut line = self.version();
         if let Some(key) = key {
-            line.extend(["--pwdfile-fd".to_owned(), key.to_string(), "--cipher".to_owned(), CIPHER.to_owned()]);
+            line.extend([
+                "--pwdfile-fd".to_owned(),
+                key.to_string(),
+                "--cipher".to_owned(),
+                CIPHER.to_owned(),
+            ]);
         }
-        line.extend(words(&["--tpm-state", &self.state.for_setup(), "--vmid", vm, "--logfile", self.log]));
-        line.extend(words(&["--createek", "--create-ek-cert", "--create-platform-cert", "--lock-nvram", "--not-overwrite"]));
+        line.extend(words(&[
+            "--tpm-state",
+            &self.state.for_setup(),
+            "--vmid",
+            vm,
+            "--logfile",
+            self.log,
+        ]));
+        line.extend(words(&[
+            "--createek",
+            "--create-ek-cert",
+            "--create-platform-cert",
+            "--lock-nvram",
+            "--not-overwrite",
+        ]));
         line.extend(self.profile(features)?);
         Ok(line)
     }
@@ -88,25 +118,56 @@ impl Emulator<'_> {
     /// `swtpm_setup` can't.
     #[must_use]
     pub fn reconfigure(&self, key: Option<i32>, features: &[String]) -> Option<Vec<String>> {
-        let banks = self.backend.active_pcr_banks.as_ref().map(bank_names).filter(|names| !names.is_empty())?;
+        let banks = self
+            .backend
+            .active_pcr_banks
+            .as_ref()
+            .map(bank_names)
+            .filter(|names| !names.is_empty())?;
         if !self.is_2() || !features.iter().any(|f| f == "cmdarg-reconfigure-pcr-banks") {
             return None;
         }
         let mut line = self.version();
         if let Some(key) = key {
-            line.extend(["--pwdfile-fd".to_owned(), key.to_string(), "--cipher".to_owned(), CIPHER.to_owned()]);
+            line.extend([
+                "--pwdfile-fd".to_owned(),
+                key.to_string(),
+                "--cipher".to_owned(),
+                CIPHER.to_owned(),
+            ]);
         }
         let state = self.state.for_setup();
-        line.extend(words(&["--tpm-state", &state, "--logfile", self.log, "--pcr-banks", &banks.join(","), "--reconfigure"]));
+        line.extend(words(&[
+            "--tpm-state",
+            &state,
+            "--logfile",
+            self.log,
+            "--pcr-banks",
+            &banks.join(","),
+            "--reconfigure",
+        ]));
         Some(line)
     }
 
     /// Arguments of `swtpm` for a run; `keys` are the descriptors of the passphrase, for the state and for migration.
     #[must_use]
     pub fn run(&self, socket: &str, keys: Option<(i32, i32)>) -> Vec<String> {
-        let level = self.backend.debug.map(|level| format!(",level={level}")).unwrap_or_default();
+        let level = self
+            .backend
+            .debug
+            .map(|level| format!(",level={level}"))
+            .unwrap_or_default();
         let (control, log) = (control(socket), format!("file={}{level}", escape(self.log)));
-        let mut line = words(&["socket", "--ctrl", &control, "--tpmstate", &self.state.for_run(), "--log", &log, "--terminate"]);
+        let mut line = words(&[
+            "socket",
+            "--ctrl",
+            &control,
+            "--tpmstate",
+            &self.state.for_run(),
+            "--log",
+            &log,
+            "--terminate",
+        ]);
         line.extend(self.version());
         if let Some((state, migration)) = keys {
             let key = |fd: i32| format!("pwdfd={fd},mode={CIPHER}");
@@ -124,7 +185,9 @@ impl Emulator<'_> {
     }
 
     fn profile(&self, features: &[String]) -> Result<Vec<String>> {
-        let Some(profile) = &self.backend.profile else { return Ok(Vec::new()) };
+        let Some(profile) = &self.backend.profile else {
+            return Ok(Vec::new());
+        };
         if !features.iter().any(|f| f == "cmdarg-profile") {
             return Err(Error::unsupported("swtpm_setup has no support for profiles"));
         }
@@ -158,8 +221,16 @@ fn subdirectory(version: Option<TpmVersion>) -> &'static str {
 }
 
 fn bank_names(banks: &PcrBanks) -> Vec<&'static str> {
-    let all = [(banks.sha1, "sha1"), (banks.sha256, "sha256"), (banks.sha384, "sha384"), (banks.sha512, "sha512")];
-    all.into_iter().filter(|(active, _)| *active).map(|(_, name)| name).collect()
+    let all = [
+        (banks.sha1, "sha1"),
+        (banks.sha256, "sha256"),
+        (banks.sha384, "sha384"),
+        (banks.sha512, "sha512"),
+    ];
+    all.into_iter()
+        .filter(|(active, _)| *active)
+        .map(|(_, name)| name)
+        .collect()
 }
 
 /// A value in a list of options: a comma in it is doubled.
@@ -179,7 +250,12 @@ mod tests {
     const SETUP_END: &str = "--createek --create-ek-cert --create-platform-cert --lock-nvram --not-overwrite";
 
     /// Lines of setup, reconfiguration and run.
-    fn lines(attributes: &str, content: &str, keys: Option<(i32, i32)>, features: &[&str]) -> Result<(String, Option<String>, String)> {
+    fn lines(
+        attributes: &str,
+        content: &str,
+        keys: Option<(i32, i32)>,
+        features: &[&str],
+    ) -> Result<(String, Option<String>, String)> {
         let xml = format!(
             "<domain type='qemu'><name>a</name><devices><tpm model='tpm-crb'><backend type='emulator' {attributes}>{content}</backend>\
              </tpm></devices></domain>"
@@ -187,11 +263,19 @@ mod tests {
         let domain = domxml::Domain::parse(&xml, domxml::ParseFlags::INACTIVE).unwrap();
         let (_, backend) = emulated(&domain.devices.tpms).unwrap();
         let state = State::of(backend, "/swtpm/U");
-        let emulator = Emulator { backend, state: &state, log: "/log/a.log" };
+        let emulator = Emulator {
+            backend,
+            state: &state,
+            log: "/log/a.log",
+        };
         let features: Vec<String> = words(features);
         let key = keys.map(|(key, _)| key);
         let setup = emulator.setup("a:U", key, &features)?.join(" ");
-        Ok((setup, emulator.reconfigure(key, &features).map(|l| l.join(" ")), emulator.run("/run/1-a.sock", keys).join(" ")))
+        Ok((
+            setup,
+            emulator.reconfigure(key, &features).map(|l| l.join(" ")),
+            emulator.run("/run/1-a.sock", keys).join(" "),
+        ))
     }
 
     #[test]
@@ -215,21 +299,48 @@ mod tests {
             )
         );
         let (setup, _, run) = line("version='2.0'", "<source type='dir' path='/s,t'/>");
-        assert_eq!(setup, format!("--tpm2 --tpm-state /s,t --vmid a:U --logfile /log/a.log {SETUP_END}"));
-        assert_eq!(run, format!("{control} dir=/s,,t,mode=0600 --log file=/log/a.log --terminate --tpm2"));
-        let (setup, _, run) = line("version='2.0'", "<source type='file' path='/s'/><profile source='local:x' removeDisabled='check'/>");
+        assert_eq!(
+            setup,
+            format!("--tpm2 --tpm-state /s,t --vmid a:U --logfile /log/a.log {SETUP_END}")
+        );
+        assert_eq!(
+            run,
+            format!("{control} dir=/s,,t,mode=0600 --log file=/log/a.log --terminate --tpm2")
+        );
+        let (setup, _, run) = line(
+            "version='2.0'",
+            "<source type='file' path='/s'/><profile source='local:x' removeDisabled='check'/>",
+        );
         let profile = "--profile-name local:x --profile-remove-disabled check";
-        assert_eq!(setup, format!("--tpm2 --tpm-state file:///s --vmid a:U --logfile /log/a.log {SETUP_END} {profile}"));
-        assert_eq!(run, format!("{control} backend-uri=file:///s,mode=0600 --log file=/log/a.log --terminate --tpm2"));
+        assert_eq!(
+            setup,
+            format!("--tpm2 --tpm-state file:///s --vmid a:U --logfile /log/a.log {SETUP_END} {profile}")
+        );
+        assert_eq!(
+            run,
+            format!("{control} backend-uri=file:///s,mode=0600 --log file=/log/a.log --terminate --tpm2")
+        );
     }
 
     #[test]
     fn a_secret_is_given_by_descriptor() {
         let banks = "<active_pcr_banks><sha256/></active_pcr_banks>";
         let (setup, reconfigure, run) = lines("version='2.0'", banks, Some((46, 48)), FEATURES).unwrap();
-        assert!(setup.starts_with("--tpm2 --pwdfile-fd 46 --cipher aes-256-cbc --tpm-state /swtpm/U/tpm2 "), "{setup}");
-        assert!(reconfigure.unwrap().starts_with("--tpm2 --pwdfile-fd 46 --cipher aes-256-cbc --tpm-state "));
-        assert!(run.ends_with(" --tpm2 --key pwdfd=46,mode=aes-256-cbc --migration-key pwdfd=48,mode=aes-256-cbc"), "{run}");
+        assert!(
+            setup.starts_with("--tpm2 --pwdfile-fd 46 --cipher aes-256-cbc --tpm-state /swtpm/U/tpm2 "),
+            "{setup}"
+        );
+        assert!(
+            reconfigure
+                .unwrap()
+                .starts_with("--tpm2 --pwdfile-fd 46 --cipher aes-256-cbc --tpm-state ")
+        );
+        assert!(
+            run.ends_with(
+                " --tpm2 --key pwdfd=46,mode=aes-256-cbc --migration-key pwdfd=48,mode=aes-256-cbc"
+            ),
+            "{run}"
+        );
     }
 
     #[test]

@@ -21,7 +21,12 @@ fn wanted() -> impl Strategy<Value = Connect> {
 }
 
 fn given() -> impl Strategy<Value = Place> {
-    (0..4u32, 0..40u32, 0..10u32).prop_map(|(bus, slot, function)| Place { domain: 0, bus, slot, function })
+    (0..4u32, 0..40u32, 0..10u32).prop_map(|(bus, slot, function)| Place {
+        domain: 0,
+        bus,
+        slot,
+        function,
+    })
 }
 
 proptest! {

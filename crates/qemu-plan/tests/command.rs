@@ -1,7 +1,11 @@
 //! Command lines that libvirt 11.3.0 makes of documents it has kept: a compact set in `data/argv`, and the
 //! whole corpus when `DOMAIN_CORPUS` names its directory. `BLESS=1` rewrites the lines kept.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests, and figures for whoever runs them")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "helpers of tests, and figures for whoever runs them"
+)]
 
 mod argv;
 
@@ -23,7 +27,13 @@ fn kept_documents_become_recorded_command_lines() {
         }
     }
     assert!(!cases.is_empty(), "no cases in {}", dir.display());
-    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} of {}:\n{}",
+        wrong.len(),
+        cases.len(),
+        wrong.join("\n")
+    );
 }
 
 #[test]
@@ -32,8 +42,18 @@ fn the_whole_corpus_is_survived_and_counted() {
         return;
     };
     let cases = argv::corpus(Path::new(&dir));
-    count("documents that libvirt kept", &cases, argv::run, "DOMAIN_CORPUS_REPORT");
-    count("documents as they were submitted", &cases, argv::run_submitted, "DOMAIN_CORPUS_SUBMITTED_REPORT");
+    count(
+        "documents that libvirt kept",
+        &cases,
+        argv::run,
+        "DOMAIN_CORPUS_REPORT",
+    );
+    count(
+        "documents as they were submitted",
+        &cases,
+        argv::run_submitted,
+        "DOMAIN_CORPUS_SUBMITTED_REPORT",
+    );
 }
 
 /// Prints figures by tier; what differs goes to the file that a variable names.
@@ -89,7 +109,13 @@ fn the_line_of_a_start_names_descriptors() {
 
 #[test]
 fn cases_are_told_apart() {
-    let case = Case { name: "x".into(), tier: 1, input: String::new(), define: String::new(), argv: vec!["a".into()] };
+    let case = Case {
+        name: "x".into(),
+        tier: 1,
+        input: String::new(),
+        define: String::new(),
+        argv: vec!["a".into()],
+    };
     assert!(!matches!(argv::run(&case), Outcome::Equal));
 }
 

@@ -28,7 +28,12 @@ fn recorded_documents_become_what_libvirt_keeps() {
         }
     }
     assert!(seen > 0, "no cases in {}", dir.display());
-    assert!(wrong.is_empty(), "{} of {seen}:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} of {seen}:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
 }
 
 /// One line a document: the document, a tab, and libvirt's code, domain and message.
@@ -81,7 +86,11 @@ fn the_whole_corpus_is_survived_and_counted() {
     for (key, [equal, different, refused, accepted, other]) in figures {
         println!("{key:>10} {equal:>6} {different:>10} {refused:>8} {accepted:>9} {other:>12}");
     }
-    println!("{} change when defined again: {}", unstable.len(), unstable.join(" "));
+    println!(
+        "{} change when defined again: {}",
+        unstable.len(),
+        unstable.join(" ")
+    );
     if let Some(path) = std::env::var_os("DOMAIN_CORPUS_REPORT") {
         std::fs::write(path, report).unwrap();
     }

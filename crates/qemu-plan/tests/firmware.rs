@@ -43,7 +43,10 @@ fn outcome(os: &str, firmware: &[Firmware]) -> String {
         Ok(domain) => {
             let text = domain.format(FormatFlags::INACTIVE);
             let element = |name: &str| {
-                let (from, to) = (text.find(&format!("<{name}")).unwrap(), text.find(&format!("</{name}>")).unwrap());
+                let (from, to) = (
+                    text.find(&format!("<{name}")).unwrap(),
+                    text.find(&format!("</{name}>")).unwrap(),
+                );
                 text[from..to + name.len() + 3].to_owned()
             };
             format!("{}\n{}", element("os"), element("features"))
@@ -57,18 +60,29 @@ fn guests_get_the_firmware_that_libvirt_gives_them() {
     let all: Sets = serde_json::from_str(SETS).unwrap();
     let (mut checked, mut differing) = (0, Vec::new());
     for (name, set) in &all.sets {
-        let firmware: Vec<Firmware> = set.descriptors.iter().filter_map(|text| Firmware::parse(text)).collect();
+        let firmware: Vec<Firmware> = set
+            .descriptors
+            .iter()
+            .filter_map(|text| Firmware::parse(text))
+            .collect();
         for ((document, os), wanted) in all.documents.iter().zip(&set.results) {
             let (got, wanted) = (outcome(os.as_str().unwrap(), &firmware), &all.texts[*wanted]);
             // Errors have their class's prefix on the way to a client.
             let same = got == *wanted
-                || (!got.starts_with('<') && !wanted.starts_with('<') && wanted.ends_with(&got[got.find(' ').unwrap() + 1..]));
+                || (!got.starts_with('<')
+                    && !wanted.starts_with('<')
+                    && wanted.ends_with(&got[got.find(' ').unwrap() + 1..]));
             if !same {
                 differing.push(format!("{name}, {document}:\n{wanted}\n{got}"));
             }
             checked += 1;
         }
     }
-    assert!(differing.is_empty(), "{} of {checked}:\n{}", differing.len(), differing.join("\n"));
+    assert!(
+        differing.is_empty(),
+        "{} of {checked}:\n{}",
+        differing.len(),
+        differing.join("\n")
+    );
     assert!(checked > 1500);
 }

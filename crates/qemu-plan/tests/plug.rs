@@ -35,7 +35,11 @@ fn place(device: &Device) -> String {
 
 fn virtio_card() -> Device {
     let model = Some("virtio".to_owned());
-    Device::Interface(Box::new(Interface { kind: InterfaceKind::User, model, ..Interface::default() }))
+    Device::Interface(Box::new(Interface {
+        kind: InterfaceKind::User,
+        model,
+        ..Interface::default()
+    }))
 }
 
 #[test]
@@ -53,10 +57,23 @@ fn the_spare_root_port_takes_one_device_and_then_there_is_no_room() {
 fn a_running_guest_is_left_as_it_is() {
     let def = guest("<controller type='scsi' model='virtio-scsi'/>");
     let before = def.format(FormatFlags::NONE);
-    let target = DiskTarget { dev: "sdb".to_owned(), ..DiskTarget::default() };
-    let disk = plugged(&def, Device::Disk(Box::new(Disk { target, ..Disk::default() }))).unwrap();
+    let target = DiskTarget {
+        dev: "sdb".to_owned(),
+        ..DiskTarget::default()
+    };
+    let disk = plugged(
+        &def,
+        Device::Disk(Box::new(Disk {
+            target,
+            ..Disk::default()
+        })),
+    )
+    .unwrap();
     assert_eq!(place(&disk), "0-0-0-1");
-    assert_eq!(alias::for_new(&def.devices, &disk).as_deref(), Some("scsi0-0-0-1"));
+    assert_eq!(
+        alias::for_new(&def.devices, &disk).as_deref(),
+        Some("scsi0-0-0-1")
+    );
     assert_eq!(def.format(FormatFlags::NONE), before);
 }
 
@@ -71,10 +88,15 @@ fn one_of_a_kind_is_not_added_twice() {
 fn numbers_go_on_from_the_highest_in_use() {
     let def = guest("<serial type='pty'/><serial type='pty'/>");
     let serial = plugged(&def, Device::Serial(Box::default())).unwrap();
-    let Device::Serial(serial) = serial else { panic!("another device came back") };
+    let Device::Serial(serial) = serial else {
+        panic!("another device came back")
+    };
     let Serial { target, .. } = *serial;
     assert_eq!(target.unwrap().port, Some(2));
-    let rng = Rng { backend: Some(RngBackend::default()), ..Rng::default() };
+    let rng = Rng {
+        backend: Some(RngBackend::default()),
+        ..Rng::default()
+    };
     let rng = plugged(&def, Device::Rng(Box::new(rng))).unwrap();
     assert_eq!(alias::for_new(&def.devices, &rng).as_deref(), Some("rng0"));
 }

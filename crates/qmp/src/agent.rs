@@ -43,7 +43,13 @@ impl Agent {
     #[must_use]
     pub fn new(stream: UnixStream) -> Self {
         let decoder = LineDecoder::with_bound(MAX_LINE);
-        Self { channel: Mutex::new(Channel { stream, decoder, last_sync: 0 }) }
+        Self {
+            channel: Mutex::new(Channel {
+                stream,
+                decoder,
+                last_sync: 0,
+            }),
+        }
     }
 
     /// Executes `command` within `deadline`, which begins when the commands before it are done.
@@ -54,7 +60,8 @@ impl Agent {
     /// [`Error::Timeout`] of `guest-sync-delimited` when there is no agent, of the command when it is slow; else as a
     /// monitor's.
     pub async fn execute<C: Command>(&self, command: &C, deadline: Duration) -> Result<C::Reply, Error> {
-        let arguments = serde_json::to_value(command).map_err(|error| Error::NotACommand(error.to_string()))?;
+        let arguments =
+            serde_json::to_value(command).map_err(|error| Error::NotACommand(error.to_string()))?;
         let line = json!({"execute": C::NAME, "arguments": arguments}).to_string();
         client::decode(C::NAME, &self.call(C::NAME, &line, deadline).await?)
     }
@@ -77,7 +84,9 @@ impl Agent {
         let (name, line) = read_command(json)?;
         match self.call(&name, &line, wait).await {
             Ok(answer) => Ok(Some(answer)),
-            Err(Error::Timeout { command, sent: true, .. }) if command == name => Ok(None),
+            Err(Error::Timeout {
+                command, sent: true, ..
+            }) if command == name => Ok(None),
             Err(Error::Closed { command, .. }) if command == name => Ok(None),
             Err(error) => Err(error),
         }
@@ -101,18 +110,39 @@ impl Channel {
         bytes.extend_from_slice(format!("{command}\n").as_bytes());
         // What stands before the last sentinel was said to somebody else.
         let is_ours = |line: &str| result_of(line.rsplit(REPLACED).next().unwrap_or(line)) == Some(id.into());
-        self.exchange(NAME, &bytes, SYNC_DEADLINE, is_ours).await.map(drop)
+        self.exchange(NAME, &bytes, SYNC_DEADLINE, is_ours)
+            .await
+            .map(drop)
     }
 
     /// Sends `bytes` and takes the first line that is an answer and `wanted`.
-    async fn exchange(&mut self, name: &str, bytes: &[u8], within: Duration, wanted: impl Fn(&str) -> bool) -> Result<String, Error> {
+    async fn exchange(
+        &mut self,
+        name: &str,
+        bytes: &[u8],
+        within: Duration,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<String, Error> {
         let end = Instant::now() + within;
-        let late = |sent| Error::Timeout { command: name.to_owned(), after: within, sent };
-        let closed = |closed: Closed| Error::Closed { command: name.to_owned(), closed };
+        let late = |sent| Error::Timeout {
+            command: name.to_owned(),
+            after: within,
+            sent,
+        };
+        let closed = |closed: Closed| Error::Closed {
+            command: name.to_owned(),
+            closed,
+        };
         let sending = timeout_at(end, unixfd::send_with_fds(&self.stream, bytes, &[]));
-        sending.await.map_err(|_| late(false))?.map_err(|error| closed(error.into()))?;
+        sending
+            .await
+            .map_err(|_| late(false))?
+            .map_err(|error| closed(error.into()))?;
         loop {
-            let line = timeout_at(end, self.next_line()).await.map_err(|_| late(true))?.map_err(closed)?;
+            let line = timeout_at(end, self.next_line())
+                .await
+                .map_err(|_| late(true))?
+                .map_err(closed)?;
             if wanted(&line) {
                 return Ok(line);
             }

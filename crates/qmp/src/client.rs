@@ -36,7 +36,11 @@ impl Client {
     ///
     /// # Errors
     /// As [`execute`](Self::execute).
-    pub async fn execute_within<C: Command>(&self, command: C, deadline: Duration) -> Result<C::Reply, Error> {
+    pub async fn execute_within<C: Command>(
+        &self,
+        command: C,
+        deadline: Duration,
+    ) -> Result<C::Reply, Error> {
         self.typed(command, Vec::new(), deadline).await
     }
 
@@ -44,7 +48,11 @@ impl Client {
     ///
     /// # Errors
     /// As [`execute`](Self::execute).
-    pub async fn execute_with_fds<C: Command>(&self, command: C, fds: Vec<OwnedFd>) -> Result<C::Reply, Error> {
+    pub async fn execute_with_fds<C: Command>(
+        &self,
+        command: C,
+        fds: Vec<OwnedFd>,
+    ) -> Result<C::Reply, Error> {
         self.typed(command, fds, C::DEADLINE).await
     }
 
@@ -56,12 +64,24 @@ impl Client {
     pub async fn execute_raw(&self, json: &str, deadline: Duration) -> Result<String, Error> {
         let not = |why: &dyn std::fmt::Display| Error::NotACommand(why.to_string());
         let mut object: Map<String, Value> = serde_json::from_str(json).map_err(|error| not(&error))?;
-        let verb = object.get("execute").or_else(|| object.get("exec-oob")).and_then(Value::as_str);
+        let verb = object
+            .get("execute")
+            .or_else(|| object.get("exec-oob"))
+            .and_then(Value::as_str);
         let name = verb.ok_or_else(|| not(&"no \"execute\""))?.to_owned();
         let id = self.shared.new_id();
         object.insert("id".to_owned(), Value::String(id.clone()));
         let line = Value::Object(object).to_string();
-        self.call(&name, Outgoing { id, line, fds: Vec::new() }, deadline).await
+        self.call(
+            &name,
+            Outgoing {
+                id,
+                line,
+                fds: Vec::new(),
+            },
+            deadline,
+        )
+        .await
     }
 
     /// Whether the connection is over.
@@ -70,9 +90,15 @@ impl Client {
         self.shared.is_closed()
     }
 
-    async fn typed<C: Command>(&self, command: C, fds: Vec<OwnedFd>, deadline: Duration) -> Result<C::Reply, Error> {
+    async fn typed<C: Command>(
+        &self,
+        command: C,
+        fds: Vec<OwnedFd>,
+        deadline: Duration,
+    ) -> Result<C::Reply, Error> {
         let id = self.shared.new_id();
-        let arguments = serde_json::value::to_raw_value(&command).map_err(|error| Error::NotACommand(error.to_string()))?;
+        let arguments = serde_json::value::to_raw_value(&command)
+            .map_err(|error| Error::NotACommand(error.to_string()))?;
         let arguments = Some(arguments).filter(|text| text.get() != "{}");
         let out_of_band = C::OUT_OF_BAND && self.shared.out_of_band.load(Ordering::Relaxed);
         let line = serde_json::to_string(&Line {
@@ -89,10 +115,17 @@ impl Client {
     async fn call(&self, name: &str, outgoing: Outgoing, deadline: Duration) -> Result<String, Error> {
         let Outgoing { id, mut line, fds } = outgoing;
         line.push_str("\r\n");
-        let closed = |closed| Error::Closed { command: name.to_owned(), closed };
+        let closed = |closed| Error::Closed {
+            command: name.to_owned(),
+            closed,
+        };
         let (waiting, reply) = self.shared.wait_for(id).map_err(closed)?;
         let flight = Arc::clone(&waiting.flight);
-        let request = Request { line, fds, flight: Arc::clone(&flight) };
+        let request = Request {
+            line,
+            fds,
+            flight: Arc::clone(&flight),
+        };
         let answered = timeout(deadline, async {
             self.requests.send(request).await.ok()?;
             reply.await.ok()
@@ -102,7 +135,11 @@ impl Client {
             Ok(None) => Err(closed(self.shared.why_closed())),
             Err(_) => {
                 let sent = flight.give_up();
-                Err(Error::Timeout { command: name.to_owned(), after: deadline, sent })
+                Err(Error::Timeout {
+                    command: name.to_owned(),
+                    after: deadline,
+                    sent,
+                })
             }
         }
     }
@@ -140,10 +177,20 @@ struct Refusal {
 }
 
 pub(crate) fn decode<T: serde::de::DeserializeOwned>(command: &str, line: &str) -> Result<T, Error> {
-    let why = |error: serde_json::Error| Error::Reply { command: command.to_owned(), why: error.to_string() };
+    let why = |error: serde_json::Error| Error::Reply {
+        command: command.to_owned(),
+        why: error.to_string(),
+    };
     let reply: Reply<'_> = serde_json::from_str(line).map_err(why)?;
     match reply {
-        Reply { error: Some(Refusal { class, desc }), .. } => Err(Error::Refused { command: command.to_owned(), class, desc }),
+        Reply {
+            error: Some(Refusal { class, desc }),
+            ..
+        } => Err(Error::Refused {
+            command: command.to_owned(),
+            class,
+            desc,
+        }),
         Reply { result, .. } => serde_json::from_str(result.map_or("null", RawValue::get)).map_err(why),
     }
 }

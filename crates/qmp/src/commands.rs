@@ -456,12 +456,32 @@ mod tests {
 
     #[test]
     fn arguments_have_qemus_names_and_absent_ones_are_not_sent() {
-        assert_eq!(json(&AddFd { fdset_id: None, opaque: Some("x".into()) }), r#"{"opaque":"x"}"#);
-        assert_eq!(json(&RemoveFd { fdset_id: 3, fd: Some(4) }), r#"{"fdset-id":3,"fd":4}"#);
-        assert_eq!(json(&HumanMonitorCommand { command_line: "info".into() }), r#"{"command-line":"info"}"#);
+        assert_eq!(
+            json(&AddFd {
+                fdset_id: None,
+                opaque: Some("x".into())
+            }),
+            r#"{"opaque":"x"}"#
+        );
+        assert_eq!(
+            json(&RemoveFd {
+                fdset_id: 3,
+                fd: Some(4)
+            }),
+            r#"{"fdset-id":3,"fd":4}"#
+        );
+        assert_eq!(
+            json(&HumanMonitorCommand {
+                command_line: "info".into()
+            }),
+            r#"{"command-line":"info"}"#
+        );
         assert_eq!(json(&QueryBlockstats { query_nodes: false }), "{}");
         assert_eq!(json(&QueryStatus {}), "{}");
         let properties = serde_json::from_str(r#"{"driver":"pc-dimm","id":"d","size":1}"#).unwrap();
-        assert_eq!(json(&DeviceAdd(properties)), r#"{"driver":"pc-dimm","id":"d","size":1}"#);
+        assert_eq!(
+            json(&DeviceAdd(properties)),
+            r#"{"driver":"pc-dimm","id":"d","size":1}"#
+        );
     }
 }

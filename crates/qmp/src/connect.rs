@@ -37,5 +37,8 @@ pub async fn connect(path: &Path, within: Duration) -> Result<UnixStream, Error>
 }
 
 fn may_come(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::WouldBlock)
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::WouldBlock
+    )
 }

@@ -62,8 +62,14 @@ impl Connection {
     }
 
     async fn greet(stream: UnixStream) -> Result<Self, Error> {
-        let mut lines = LineReader { stream: Arc::new(stream), decoder: LineDecoder::default() };
-        let first = lines.next().await.map_err(|closed| Error::Connect(closed.to_string()))?;
+        let mut lines = LineReader {
+            stream: Arc::new(stream),
+            decoder: LineDecoder::default(),
+        };
+        let first = lines
+            .next()
+            .await
+            .map_err(|closed| Error::Connect(closed.to_string()))?;
         let Message::Greeting(greeting) = first else {
             return Err(Error::Connect(format!("no greeting but {first:?}")));
         };
@@ -76,7 +82,11 @@ impl Connection {
         let enable = offered.then(|| vec![OUT_OF_BAND.to_owned()]);
         client.execute(QmpCapabilities { enable }).await?;
         client.shared.out_of_band.store(offered, Ordering::Relaxed);
-        Ok(Self { client, incoming, greeting })
+        Ok(Self {
+            client,
+            incoming,
+            greeting,
+        })
     }
 }
 
@@ -105,7 +115,12 @@ impl LineReader {
     }
 }
 
-async fn run(lines: LineReader, queue: mpsc::Receiver<Request>, events: mpsc::Sender<Incoming>, shared: Arc<Shared>) {
+async fn run(
+    lines: LineReader,
+    queue: mpsc::Receiver<Request>,
+    events: mpsc::Sender<Incoming>,
+    shared: Arc<Shared>,
+) {
     let stream = Arc::clone(&lines.stream);
     let closed = tokio::select! {
         closed = read(lines, &events, &shared) => closed,

@@ -163,13 +163,19 @@ mod tests {
 
     #[test]
     fn data_is_decoded_on_demand_and_only_as_its_own_kind() {
-        let line =
-            r#"{"timestamp":{"seconds":1,"microseconds":2},"event":"SHUTDOWN","data":{"guest":true,"reason":"guest-shutdown","new":1}}"#;
-        let Ok(Message::Event(event)) = parse(line.into()) else { panic!() };
-        let expected = Shutdown { guest: true, reason: "guest-shutdown".into() };
+        let line = r#"{"timestamp":{"seconds":1,"microseconds":2},"event":"SHUTDOWN","data":{"guest":true,"reason":"guest-shutdown","new":1}}"#;
+        let Ok(Message::Event(event)) = parse(line.into()) else {
+            panic!()
+        };
+        let expected = Shutdown {
+            guest: true,
+            reason: "guest-shutdown".into(),
+        };
         assert_eq!(event.decode::<Shutdown>().unwrap().unwrap(), expected);
         assert!(event.decode::<Reset>().is_none());
-        let Ok(Message::Event(odd)) = parse(r#"{"event":"SHUTDOWN","data":{"guest":1}}"#.into()) else { panic!() };
+        let Ok(Message::Event(odd)) = parse(r#"{"event":"SHUTDOWN","data":{"guest":1}}"#.into()) else {
+            panic!()
+        };
         assert!(odd.decode::<Shutdown>().unwrap().is_err());
     }
 }

@@ -27,7 +27,11 @@ impl LineDecoder {
     /// A decoder of lines of up to `bound` bytes, the line end not counted.
     #[must_use]
     pub fn with_bound(bound: usize) -> Self {
-        Self { buffer: Vec::new(), searched: 0, bound }
+        Self {
+            buffer: Vec::new(),
+            searched: 0,
+            bound,
+        }
     }
 
     /// Adds what was read. Call [`next_line`](Self::next_line) until it gives none before the next.
@@ -44,7 +48,11 @@ impl LineDecoder {
             let Some(length) = self.find_end() else {
                 // A CR may still be followed by its LF.
                 let too_long = self.buffer.len() > self.bound + 1;
-                return if too_long { Err(TooLong(self.bound)) } else { Ok(None) };
+                return if too_long {
+                    Err(TooLong(self.bound))
+                } else {
+                    Ok(None)
+                };
             };
             let line = self.take(length);
             if line.len() > self.bound {
@@ -57,7 +65,9 @@ impl LineDecoder {
     }
 
     fn find_end(&mut self) -> Option<usize> {
-        let found = self.buffer[self.searched..].iter().position(|&byte| byte == b'\n');
+        let found = self.buffer[self.searched..]
+            .iter()
+            .position(|&byte| byte == b'\n');
         let end = found.map(|at| self.searched + at);
         self.searched = end.unwrap_or(self.buffer.len());
         end
@@ -98,7 +108,13 @@ mod tests {
 
     #[test]
     fn lines_end_in_lf_or_cr_lf_and_blank_ones_are_left_out() {
-        let chunks: &[&[u8]] = &[b"{\"a\":1}\r\n{\"b\"", b":2}\n\r\n  \n", b"tail", b"\r", b"\nrest"];
+        let chunks: &[&[u8]] = &[
+            b"{\"a\":1}\r\n{\"b\"",
+            b":2}\n\r\n  \n",
+            b"tail",
+            b"\r",
+            b"\nrest",
+        ];
         assert_eq!(decode(chunks, 99).unwrap(), ["{\"a\":1}", "{\"b\":2}", "tail"]);
         assert_eq!(decode(&[b"\xff\n"], 99).unwrap(), ["\u{fffd}"]);
     }

@@ -111,7 +111,10 @@ pub fn parse(line: String) -> Result<Message, Error> {
 fn malformed(line: &str, why: &dyn std::fmt::Display) -> Error {
     const SHOWN: usize = 120;
     let start: String = line.chars().take(SHOWN).collect();
-    Error::Malformed { why: why.to_string(), start }
+    Error::Malformed {
+        why: why.to_string(),
+        start,
+    }
 }
 
 #[cfg(test)]
@@ -121,24 +124,54 @@ mod tests {
     #[test]
     fn the_three_kinds_are_told_apart() {
         let greeting = r#"{"QMP": {"version": {"qemu": {"micro": 2, "minor": 0, "major": 10}, "package": ""}, "capabilities": ["oob"]}}"#;
-        let Ok(Message::Greeting(greeting)) = parse(greeting.into()) else { panic!() };
-        assert_eq!((greeting.version.qemu.major, greeting.capabilities), (10, vec!["oob".to_owned()]));
-        for line in [r#"{"return": {}, "id": "libvirt-7"}"#, r#"{"id": "libvirt-7", "error": {"class": "x", "desc": "y"}}"#] {
-            let Ok(Message::Reply { id, .. }) = parse(line.into()) else { panic!() };
+        let Ok(Message::Greeting(greeting)) = parse(greeting.into()) else {
+            panic!()
+        };
+        assert_eq!(
+            (greeting.version.qemu.major, greeting.capabilities),
+            (10, vec!["oob".to_owned()])
+        );
+        for line in [
+            r#"{"return": {}, "id": "libvirt-7"}"#,
+            r#"{"id": "libvirt-7", "error": {"class": "x", "desc": "y"}}"#,
+        ] {
+            let Ok(Message::Reply { id, .. }) = parse(line.into()) else {
+                panic!()
+            };
             assert_eq!(id.as_deref(), Some("libvirt-7"));
         }
-        let Ok(Message::Reply { id: None, .. }) = parse(r#"{"error": {}}"#.into()) else { panic!() };
+        let Ok(Message::Reply { id: None, .. }) = parse(r#"{"error": {}}"#.into()) else {
+            panic!()
+        };
         let event = r#"{"timestamp": {"seconds": 12, "microseconds": 34}, "event": "RESET", "data": {"guest": true}}"#;
-        let Ok(Message::Event(event)) = parse(event.into()) else { panic!() };
-        assert_eq!((event.name.as_str(), event.seconds, event.microseconds), ("RESET", 12, 34));
+        let Ok(Message::Event(event)) = parse(event.into()) else {
+            panic!()
+        };
+        assert_eq!(
+            (event.name.as_str(), event.seconds, event.microseconds),
+            ("RESET", 12, 34)
+        );
         assert_eq!(event.data.unwrap().get(), r#"{"guest": true}"#);
-        assert!(matches!(parse(r#"{"event": "STOP"}"#.into()), Ok(Message::Event(Event { data: None, .. }))));
+        assert!(matches!(
+            parse(r#"{"event": "STOP"}"#.into()),
+            Ok(Message::Event(Event { data: None, .. }))
+        ));
     }
 
     #[test]
     fn what_is_not_qmp_is_refused_and_shown() {
         let long = format!(r#"{{"event": "X", "data": "{}"}}"#, "x".repeat(MAX_EVENT));
-        for line in ["", "garbage", "{}", "[]", "1", r#"{"QMP": {}}"#, r#"{"event": 3}"#, r#"{"return": 1"#, &long] {
+        for line in [
+            "",
+            "garbage",
+            "{}",
+            "[]",
+            "1",
+            r#"{"QMP": {}}"#,
+            r#"{"event": 3}"#,
+            r#"{"return": 1"#,
+            &long,
+        ] {
             let error = parse(line.into()).unwrap_err();
             assert!(matches!(error, Error::Malformed { .. }), "{line}: {error}");
         }

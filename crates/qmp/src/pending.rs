@@ -36,7 +36,8 @@ impl Flight {
     }
 
     fn leave_queue(&self, to: u8) -> Result<u8, u8> {
-        self.0.compare_exchange(Self::QUEUED, to, Ordering::AcqRel, Ordering::Acquire)
+        self.0
+            .compare_exchange(Self::QUEUED, to, Ordering::AcqRel, Ordering::Acquire)
     }
 }
 
@@ -57,7 +58,11 @@ enum State {
 impl Shared {
     pub(crate) fn new() -> Self {
         let state = Mutex::new(State::Open(HashMap::new()));
-        Self { next_id: AtomicU64::new(1), state, out_of_band: AtomicBool::new(false) }
+        Self {
+            next_id: AtomicU64::new(1),
+            state,
+            out_of_band: AtomicBool::new(false),
+        }
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -74,13 +79,20 @@ impl Shared {
         format!("libvirt-{}", self.next_id.fetch_add(1, Ordering::Relaxed))
     }
 
-    pub(crate) fn wait_for(self: &Arc<Self>, id: String) -> Result<(Waiting, oneshot::Receiver<String>), Closed> {
+    pub(crate) fn wait_for(
+        self: &Arc<Self>,
+        id: String,
+    ) -> Result<(Waiting, oneshot::Receiver<String>), Closed> {
         let (answer, reply) = oneshot::channel();
         match &mut *self.lock() {
             State::Closed(closed) => return Err(closed.clone()),
             State::Open(pending) => pending.insert(id.clone(), answer),
         };
-        let waiting = Waiting { shared: Arc::clone(self), id, flight: Arc::default() };
+        let waiting = Waiting {
+            shared: Arc::clone(self),
+            id,
+            flight: Arc::default(),
+        };
         Ok((waiting, reply))
     }
 

@@ -215,7 +215,10 @@ pub struct BlockDeviceInfo {
 /// Limits of a disk's throughput in bytes or operations a second; 0: none.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
-#[expect(missing_docs, reason = "QEMU's own names; bursts end in _max, their seconds in _max_length")]
+#[expect(
+    missing_docs,
+    reason = "QEMU's own names; bursts end in _max, their seconds in _max_length"
+)]
 pub struct IoThrottle {
     pub bps: u64,
     pub bps_rd: u64,

@@ -64,13 +64,22 @@ fn usual(name: &str, arguments: &Value) -> Vec<Vec<u8>> {
 #[tokio::test]
 async fn commands_are_answered_and_refused() {
     let agent = agent(usual);
-    let info = agent.execute_raw(r#"{"execute":"guest-info"}"#, SOON).await.unwrap();
+    let info = agent
+        .execute_raw(r#"{"execute":"guest-info"}"#, SOON)
+        .await
+        .unwrap();
     assert_eq!(info, r#"{"return": {"version": "10.0.2"}}"#);
     let odd = agent.execute_raw(r#"{"execute":"odd"}"#, SOON).await.unwrap();
-    assert_eq!(odd, "{\"return\": \"a\u{fffd}b\"}", "no sentinel within an answer");
+    assert_eq!(
+        odd, "{\"return\": \"a\u{fffd}b\"}",
+        "no sentinel within an answer"
+    );
     let refused = agent.execute_raw(r#"{"execute":"guest-x"}"#, SOON).await.unwrap();
     assert!(refused.contains("CommandNotFound"), "{refused}");
-    assert!(matches!(agent.execute_raw("{}", SOON).await, Err(Error::NotACommand(_))));
+    assert!(matches!(
+        agent.execute_raw("{}", SOON).await,
+        Err(Error::NotACommand(_))
+    ));
 }
 
 #[tokio::test]
@@ -98,16 +107,24 @@ async fn what_is_late_or_half_said_is_discarded() {
         "slow" => vec![b"{\"return\": \"la".to_vec()],
         name => usual(name, arguments),
     });
-    let error = agent.execute_raw(r#"{"execute":"slow"}"#, SHORT).await.unwrap_err();
+    let error = agent
+        .execute_raw(r#"{"execute":"slow"}"#, SHORT)
+        .await
+        .unwrap_err();
     assert!(matches!(error, Error::Timeout { sent: true, .. }), "{error}");
-    let info = agent.execute_raw(r#"{"execute":"guest-info"}"#, SOON).await.unwrap();
+    let info = agent
+        .execute_raw(r#"{"execute":"guest-info"}"#, SOON)
+        .await
+        .unwrap();
     assert!(info.contains("10.0.2"), "{info}");
 }
 
 #[tokio::test]
 async fn silence_is_success_for_commands_that_are_not_answered() {
     let agent = agent(usual);
-    let none = agent.execute_unanswered(r#"{"execute":"guest-shutdown"}"#, SHORT).await;
+    let none = agent
+        .execute_unanswered(r#"{"execute":"guest-shutdown"}"#, SHORT)
+        .await;
     assert_eq!(none.unwrap(), None);
     let refused = agent.execute_unanswered(r#"{"execute":"guest-x"}"#, SOON).await;
     assert!(refused.unwrap().unwrap().contains("CommandNotFound"));
@@ -118,9 +135,17 @@ async fn an_agent_that_is_not_there_is_told_by_the_sync() {
     let (ours, _theirs) = UnixStream::pair().unwrap();
     let agent = Agent::new(ours);
     for _ in 0..2 {
-        let error = agent.execute_raw(r#"{"execute":"guest-info"}"#, SOON).await.unwrap_err();
-        let Error::Timeout { command, after, .. } = error else { panic!("{error}") };
-        assert_eq!((command.as_str(), after), ("guest-sync-delimited", agent::SYNC_DEADLINE));
+        let error = agent
+            .execute_raw(r#"{"execute":"guest-info"}"#, SOON)
+            .await
+            .unwrap_err();
+        let Error::Timeout { command, after, .. } = error else {
+            panic!("{error}")
+        };
+        assert_eq!(
+            (command.as_str(), after),
+            ("guest-sync-delimited", agent::SYNC_DEADLINE)
+        );
     }
 }
 
@@ -128,6 +153,9 @@ async fn an_agent_that_is_not_there_is_told_by_the_sync() {
 async fn the_end_of_the_channel_is_told_at_once() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     drop(theirs);
-    let error = Agent::new(ours).execute_raw(r#"{"execute":"guest-info"}"#, SOON).await.unwrap_err();
+    let error = Agent::new(ours)
+        .execute_raw(r#"{"execute":"guest-info"}"#, SOON)
+        .await
+        .unwrap_err();
     assert!(matches!(error, Error::Closed { .. }), "{error}");
 }

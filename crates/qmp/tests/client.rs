@@ -50,21 +50,33 @@ async fn a_reply_of_another_shape_is_an_error_of_that_command_alone() {
 
 #[tokio::test]
 async fn a_late_reply_disturbs_nobody() {
-    let late = Rule::reply("query-balloon", json!({"actual": 1})).delayed(150).nth(1);
+    let late = Rule::reply("query-balloon", json!({"actual": 1}))
+        .delayed(150)
+        .nth(1);
     let (_fake, qemu) = connect([late, Rule::reply("query-balloon", json!({"actual": 2}))]).await;
-    let error = qemu.client.execute_within(QueryBalloon {}, SHORT).await.unwrap_err();
+    let error = qemu
+        .client
+        .execute_within(QueryBalloon {}, SHORT)
+        .await
+        .unwrap_err();
     assert!(matches!(error, Error::Timeout { sent: true, .. }), "{error}");
     assert_eq!(qemu.client.execute(QueryBalloon {}).await.unwrap().actual, 2);
 }
 
 #[tokio::test]
 async fn many_at_once_get_their_own_replies() {
-    let (_fake, qemu) =
-        connect((0..50).map(|n| Rule { arguments: Some(json!({"path": format!("/p{n}")})), ..Rule::reply("qom-get", json!(n)) })).await;
+    let (_fake, qemu) = connect((0..50).map(|n| Rule {
+        arguments: Some(json!({"path": format!("/p{n}")})),
+        ..Rule::reply("qom-get", json!(n))
+    }))
+    .await;
     let asks = (0..50).map(|n| {
         let client = qemu.client.clone();
         tokio::spawn(async move {
-            let get = QomGet { path: format!("/p{n}"), property: "x".into() };
+            let get = QomGet {
+                path: format!("/p{n}"),
+                property: "x".into(),
+            };
             assert_eq!(client.execute(get).await.unwrap(), n);
         })
     });
@@ -83,7 +95,11 @@ async fn a_hung_qemu_costs_each_command_its_deadline_and_says_what_was_sent() {
     let first = qemu.client.execute_within(QueryStatus {}, SHORT).await;
     assert!(sent(first.unwrap_err()));
     // As much as socket buffers hold is written; what is left in our queue never is, and has not happened.
-    let big = || QomSet { path: "x".repeat(1 << 20), property: String::new(), value: json!(0) };
+    let big = || QomSet {
+        path: "x".repeat(1 << 20),
+        property: String::new(),
+        value: json!(0),
+    };
     let mut outcomes = Vec::new();
     for _ in 0..3 {
         outcomes.push(sent(qemu.client.execute_within(big(), SHORT).await.unwrap_err()));
@@ -97,15 +113,32 @@ async fn the_end_fails_all_who_wait_and_is_reported_once_after_the_last_event() 
     let (_fake, mut qemu) = connect([last]).await;
     let (one, two) = tokio::join!(qemu.client.execute(Cont {}), qemu.client.execute(QueryStatus {}));
     for error in [one.unwrap_err(), two.unwrap_err()] {
-        assert!(matches!(error, Error::Closed { closed: Closed::EndOfFile, .. }), "{error}");
+        assert!(
+            matches!(
+                error,
+                Error::Closed {
+                    closed: Closed::EndOfFile,
+                    ..
+                }
+            ),
+            "{error}"
+        );
     }
     assert!(qemu.client.is_closed());
     let error = qemu.client.execute(Cont {}).await.unwrap_err();
-    assert_eq!(error.to_string(), "monitor closed before cont was answered: end of file from QEMU");
-    let Some(Incoming::Event(event)) = qemu.incoming.recv().await else { panic!() };
+    assert_eq!(
+        error.to_string(),
+        "monitor closed before cont was answered: end of file from QEMU"
+    );
+    let Some(Incoming::Event(event)) = qemu.incoming.recv().await else {
+        panic!()
+    };
     let data = event.decode::<qmp::events::Shutdown>().unwrap().unwrap();
     assert!(data.guest);
-    assert!(matches!(qemu.incoming.recv().await, Some(Incoming::Closed(Closed::EndOfFile))));
+    assert!(matches!(
+        qemu.incoming.recv().await,
+        Some(Incoming::Closed(Closed::EndOfFile))
+    ));
     assert!(qemu.incoming.recv().await.is_none());
 }
 
@@ -127,8 +160,17 @@ async fn no_event_is_lost_when_their_receiver_is_slow() {
     }
     tokio::time::sleep(SHORT).await;
     for n in 0..2000 {
-        let Some(Incoming::Event(event)) = qemu.incoming.recv().await else { panic!() };
-        assert_eq!(event.decode::<qmp::events::BalloonChange>().unwrap().unwrap().actual, n);
+        let Some(Incoming::Event(event)) = qemu.incoming.recv().await else {
+            panic!()
+        };
+        assert_eq!(
+            event
+                .decode::<qmp::events::BalloonChange>()
+                .unwrap()
+                .unwrap()
+                .actual,
+            n
+        );
     }
     qemu.client.execute(QueryStatus {}).await.unwrap();
 }
@@ -159,7 +201,9 @@ async fn a_command_out_of_band_is_answered_though_another_hangs() {
 async fn descriptors_go_with_their_command() {
     let (fake, qemu) = connect([]).await;
     let fd = unixfd::memfd("test").unwrap();
-    let get = Getfd { fdname: "migrate".into() };
+    let get = Getfd {
+        fdname: "migrate".into(),
+    };
     qemu.client.execute_with_fds(get, vec![fd.into()]).await.unwrap();
     qemu.client.execute(QueryStatus {}).await.unwrap();
     let fds: Vec<_> = fake.asked().iter().map(|asked| asked.fds).collect();
@@ -187,26 +231,40 @@ async fn a_handshake_fails_in_time_and_with_the_reason() {
     let error = Connection::handshake(ours, SHORT).await.unwrap_err();
     assert!(error.to_string().contains("no greeting"), "{error}");
     drop(theirs);
-    for (said, words) in [("hello\n", "no QMP"), ("", "end of file"), ("{\"return\":{}}\n", "no greeting but")] {
+    for (said, words) in [
+        ("hello\n", "no QMP"),
+        ("", "end of file"),
+        ("{\"return\":{}}\n", "no greeting but"),
+    ] {
         let (ours, theirs) = tokio::net::UnixStream::pair().unwrap();
-        unixfd::send_with_fds(&theirs, said.as_bytes(), &[]).await.unwrap();
+        unixfd::send_with_fds(&theirs, said.as_bytes(), &[])
+            .await
+            .unwrap();
         drop(theirs);
         let error = Connection::handshake(ours, SOON).await.unwrap_err();
         assert!(error.to_string().contains(words), "{error}");
     }
     let (_fake, stream) = FakeQemu::pair(Script::with([Rule::refuse("qmp_capabilities", "no")]));
-    assert!(matches!(Connection::handshake(stream, SOON).await, Err(Error::Refused { .. })));
+    assert!(matches!(
+        Connection::handshake(stream, SOON).await,
+        Err(Error::Refused { .. })
+    ));
 }
 
 #[tokio::test]
 async fn the_connection_closes_with_its_last_client() {
     let (_fake, qemu) = connect([]).await;
-    let Connection { client, mut incoming, .. } = qemu;
+    let Connection {
+        client, mut incoming, ..
+    } = qemu;
     let other = client.clone();
     drop(client);
     other.execute(QueryStatus {}).await.unwrap();
     drop(other);
-    assert!(matches!(incoming.recv().await, Some(Incoming::Closed(Closed::Dropped))));
+    assert!(matches!(
+        incoming.recv().await,
+        Some(Incoming::Closed(Closed::Dropped))
+    ));
 }
 
 #[tokio::test]

@@ -38,7 +38,10 @@ pub struct Virsh {
 impl Virsh {
     /// virsh on the libvirt URI; a command may take a minute.
     pub fn new(uri: impl Into<String>) -> Self {
-        Self { uri: uri.into(), limit: Duration::from_secs(60) }
+        Self {
+            uri: uri.into(),
+            limit: Duration::from_secs(60),
+        }
     }
 
     /// The same with another limit of time for a command.
@@ -62,13 +65,19 @@ impl Virsh {
     /// When virsh cannot be run.
     pub fn spawn(&self, args: &[&str]) -> Result<Child> {
         let mut command = self.command(args)?;
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         Ok(command.spawn()?)
     }
 
     fn command(&self, args: &[&str]) -> Result<Command> {
         let mut command = Command::new(program("virsh").context("virsh is not installed")?);
-        command.args(["--quiet", "--connect", &self.uri]).args(args).env("LC_ALL", "C.UTF-8");
+        command
+            .args(["--quiet", "--connect", &self.uri])
+            .args(args)
+            .env("LC_ALL", "C.UTF-8");
         Ok(command)
     }
 
@@ -78,7 +87,12 @@ impl Virsh {
     /// With virsh's message when it fails.
     pub fn ok(&self, args: &[&str]) -> Result<String> {
         let answer = self.run(args)?;
-        ensure!(answer.success(), "virsh {}: {}", args.join(" "), answer.stderr.trim());
+        ensure!(
+            answer.success(),
+            "virsh {}: {}",
+            args.join(" "),
+            answer.stderr.trim()
+        );
         Ok(answer.stdout)
     }
 
@@ -88,7 +102,12 @@ impl Virsh {
     /// When it succeeds.
     pub fn refused(&self, args: &[&str]) -> Result<String> {
         let answer = self.run(args)?;
-        ensure!(!answer.success(), "virsh {} succeeded: {}", args.join(" "), answer.stdout.trim());
+        ensure!(
+            !answer.success(),
+            "virsh {} succeeded: {}",
+            args.join(" "),
+            answer.stdout.trim()
+        );
         Ok(answer.stderr)
     }
 
@@ -122,7 +141,11 @@ pub struct Grpcurl {
 impl Grpcurl {
     /// grpcurl for the socket, or `None` when it is not installed.
     pub fn find(socket: &Path) -> Option<Self> {
-        Some(Self { program: program("grpcurl")?, socket: socket.to_path_buf(), limit: Duration::from_secs(60) })
+        Some(Self {
+            program: program("grpcurl")?,
+            socket: socket.to_path_buf(),
+            limit: Duration::from_secs(60),
+        })
     }
 
     /// The services that reflection tells of.
@@ -144,13 +167,24 @@ impl Grpcurl {
         ensure!(answer.success(), "grpcurl {method}: {}", answer.stderr.trim());
         let stream = serde_json::Deserializer::from_str(&answer.stdout).into_iter();
         let mut messages = stream.collect::<Result<Vec<Value>, _>>()?;
-        Ok(if messages.len() == 1 { messages.remove(0) } else { Value::Array(messages) })
+        Ok(if messages.len() == 1 {
+            messages.remove(0)
+        } else {
+            Value::Array(messages)
+        })
     }
 
     fn run(&self, args: &[&str], request: Option<&str>) -> Result<Answer> {
         let seconds = self.limit.as_secs().to_string();
         let mut command = Command::new(&self.program);
-        command.args(["-plaintext", "-unix", "-authority", "localhost", "-max-time", &seconds]);
+        command.args([
+            "-plaintext",
+            "-unix",
+            "-authority",
+            "localhost",
+            "-max-time",
+            &seconds,
+        ]);
         if let Some(request) = request {
             command.args(["-d", request]);
         }
@@ -173,14 +207,23 @@ pub fn run(mut command: Command, limit: Duration) -> Result<Answer> {
         .spawn()
         .with_context(|| format!("{:?}", command.get_program()))?;
     let ended = wait_for("its end", limit, || child.try_wait().transpose());
-    let read =
-        |file: &tempfile::NamedTempFile| -> Result<String> { Ok(String::from_utf8_lossy(&std::fs::read(file.path())?).into_owned()) };
+    let read = |file: &tempfile::NamedTempFile| -> Result<String> {
+        Ok(String::from_utf8_lossy(&std::fs::read(file.path())?).into_owned())
+    };
     let Ok(status) = ended else {
         child.kill()?;
         child.wait()?;
-        bail!("no end after {limit:?}; printed {:?} {:?}", read(&out)?, read(&err)?);
+        bail!(
+            "no end after {limit:?}; printed {:?} {:?}",
+            read(&out)?,
+            read(&err)?
+        );
     };
-    Ok(Answer { status: status?.code(), stdout: read(&out)?, stderr: read(&err)? })
+    Ok(Answer {
+        status: status?.code(),
+        stdout: read(&out)?,
+        stderr: read(&err)?,
+    })
 }
 
 #[cfg(test)]
@@ -197,7 +240,10 @@ mod tests {
     fn an_answer_has_status_and_both_outputs() {
         let answer = run(shell("echo out; echo err >&2; exit 3"), Duration::from_secs(10)).unwrap();
         assert_eq!(answer.status, Some(3));
-        assert_eq!((answer.stdout.as_str(), answer.stderr.as_str()), ("out\n", "err\n"));
+        assert_eq!(
+            (answer.stdout.as_str(), answer.stderr.as_str()),
+            ("out\n", "err\n")
+        );
     }
 
     #[test]

@@ -12,12 +12,23 @@ use crate::sandbox::Sandbox;
 /// With the lines that differ (`-` the second daemon's, `+` the first's), or when virsh cannot be run.
 pub fn same_answer(ours: &Sandbox, theirs: &Sandbox, args: &[&str]) -> Result<()> {
     let (got, wanted) = (report(ours, args)?, report(theirs, args)?);
-    ensure!(got == wanted, "virsh {} differs {}", args.join(" "), difference(&wanted, &got));
+    ensure!(
+        got == wanted,
+        "virsh {} differs {}",
+        args.join(" "),
+        difference(&wanted, &got)
+    );
     Ok(())
 }
 
 fn report(sandbox: &Sandbox, args: &[&str]) -> Result<String> {
-    let Answer { status, stdout, stderr } = sandbox.virsh().run(args)?;
+    let Answer {
+        status,
+        stdout,
+        stderr,
+    } = sandbox.virsh().run(args)?;
     let text = format!("status {status:?}\n{stdout}\n{stderr}");
-    Ok(text.replace(&sandbox.uri(), "URI").replace(&*sandbox.dir().to_string_lossy(), "SANDBOX"))
+    Ok(text
+        .replace(&sandbox.uri(), "URI")
+        .replace(&*sandbox.dir().to_string_lossy(), "SANDBOX"))
 }

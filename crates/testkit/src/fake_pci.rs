@@ -48,11 +48,17 @@ impl FakePci {
         fs::write(root.join("dev/vfio/vfio"), "")?;
         make_driver(root, VFIO)?;
         fs::create_dir_all(root.join("sys/module/vfio_pci/drivers"))?;
-        symlink("../../../bus/pci/drivers/vfio-pci", root.join("sys/module/vfio_pci/drivers/pci:vfio-pci"))?;
+        symlink(
+            "../../../bus/pci/drivers/vfio-pci",
+            root.join("sys/module/vfio_pci/drivers/pci:vfio-pci"),
+        )?;
         for device in devices {
             make_device(root, device)?;
         }
-        let own = devices.iter().map(|d| (d.address.to_owned(), d.driver.to_owned())).collect();
+        let own = devices
+            .iter()
+            .map(|d| (d.address.to_owned(), d.driver.to_owned()))
+            .collect();
         let stop = Arc::new(AtomicBool::new(false));
         let (place, stopped) = (root.to_owned(), Arc::clone(&stop));
         let kernel = std::thread::spawn(move || {
@@ -62,7 +68,11 @@ impl FakePci {
                 pause();
             }
         });
-        Ok(Self { root: root.to_owned(), stop, kernel: Some(kernel) })
+        Ok(Self {
+            root: root.to_owned(),
+            stop,
+            kernel: Some(kernel),
+        })
     }
 
     /// Who drives a device now; empty if nobody does.
@@ -91,7 +101,11 @@ fn make_driver(root: &Path, name: &str) -> io::Result<()> {
 }
 
 fn make_device(root: &Path, device: &FakeDevice) -> io::Result<()> {
-    let FakeDevice { address, driver, group } = device;
+    let FakeDevice {
+        address,
+        driver,
+        group,
+    } = device;
     let directory = root.join("sys/devices/pci0000:00").join(address);
     fs::create_dir_all(&directory)?;
     let mut config = vec![0; 256];
@@ -103,13 +117,25 @@ fn make_device(root: &Path, device: &FakeDevice) -> io::Result<()> {
     text("device", "0x1510\n")?;
     text("class", "0x020000\n")?;
     text("driver_override", "")?;
-    text("uevent", &format!("{id}PCI_SLOT_NAME={address}\nMODALIAS=pci:v00008086d00001510\n"))?;
+    text(
+        "uevent",
+        &format!("{id}PCI_SLOT_NAME={address}\nMODALIAS=pci:v00008086d00001510\n"),
+    )?;
     symlink("../../../bus/pci", directory.join("subsystem"))?;
-    symlink(format!("../../../devices/pci0000:00/{address}"), root.join("sys/bus/pci/devices").join(address))?;
+    symlink(
+        format!("../../../devices/pci0000:00/{address}"),
+        root.join("sys/bus/pci/devices").join(address),
+    )?;
     let members = root.join(format!("sys/kernel/iommu_groups/{group}/devices"));
     fs::create_dir_all(&members)?;
-    symlink(format!("../../../../devices/pci0000:00/{address}"), members.join(address))?;
-    symlink(format!("../../../kernel/iommu_groups/{group}"), directory.join("iommu_group"))?;
+    symlink(
+        format!("../../../../devices/pci0000:00/{address}"),
+        members.join(address),
+    )?;
+    symlink(
+        format!("../../../kernel/iommu_groups/{group}"),
+        directory.join("iommu_group"),
+    )?;
     if !driver.is_empty() {
         make_driver(root, driver)?;
         take(root, address, driver)?;
@@ -126,10 +152,18 @@ fn look(root: &Path, own: &HashMap<String, String>) -> io::Result<()> {
             forget_group(root, &device)?;
         }
     }
-    let Some(address) = written(&root.join("sys/bus/pci/drivers_probe")) else { return Ok(()) };
+    let Some(address) = written(&root.join("sys/bus/pci/drivers_probe")) else {
+        return Ok(());
+    };
     let device = root.join("sys/bus/pci/devices").join(&address);
-    let wanted = fs::read_to_string(device.join("driver_override"))?.trim().to_owned();
-    let wanted = if wanted.is_empty() { own.get(&address).cloned().unwrap_or_default() } else { wanted };
+    let wanted = fs::read_to_string(device.join("driver_override"))?
+        .trim()
+        .to_owned();
+    let wanted = if wanted.is_empty() {
+        own.get(&address).cloned().unwrap_or_default()
+    } else {
+        wanted
+    };
     if root.join("sys/bus/pci/drivers").join(&wanted).is_dir() && !wanted.is_empty() {
         take(root, &address, &wanted)?;
     }
@@ -148,7 +182,10 @@ fn take(root: &Path, address: &str, driver: &str) -> io::Result<()> {
     if driver == VFIO {
         fs::write(group_node(root, &device)?, "")?;
     }
-    symlink(format!("../../../bus/pci/drivers/{driver}"), device.join("driver"))
+    symlink(
+        format!("../../../bus/pci/drivers/{driver}"),
+        device.join("driver"),
+    )
 }
 
 /// Without a device of VFIO's in it, a group has no node.

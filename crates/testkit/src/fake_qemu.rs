@@ -43,7 +43,12 @@ impl FakeQemu {
         };
         let session = Session::new(script, Box::new(record));
         let task = tokio::spawn(session.run(stream, injected));
-        Self { asked, count, inject, task }
+        Self {
+            asked,
+            count,
+            inject,
+            task,
+        }
     }
 
     /// A fake and the stream to talk to it.

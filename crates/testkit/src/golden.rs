@@ -23,7 +23,11 @@ pub fn check_golden(path: impl AsRef<Path>, text: &str) {
     let mut beside = file.clone().into_os_string();
     beside.push(".new");
     write(Path::new(&beside), text);
-    panic!("{} is not what came out (BLESS=1 to accept):\n{}", file.display(), difference(&wanted, text));
+    panic!(
+        "{} is not what came out (BLESS=1 to accept):\n{}",
+        file.display(),
+        difference(&wanted, text)
+    );
 }
 
 /// The lines where two texts begin to differ, at most ten of each, marked `-` (wanted) and `+` (got).
@@ -31,7 +35,12 @@ pub fn difference(wanted: &str, got: &str) -> String {
     let (old, new): (Vec<_>, Vec<_>) = (wanted.lines().collect(), got.lines().collect());
     let same = old.iter().zip(&new).take_while(|(a, b)| a == b).count();
     let (old, new) = (&old[same..], &new[same..]);
-    let tail = old.iter().rev().zip(new.iter().rev()).take_while(|(a, b)| a == b).count();
+    let tail = old
+        .iter()
+        .rev()
+        .zip(new.iter().rev())
+        .take_while(|(a, b)| a == b)
+        .count();
     let mut out = format!("at line {}\n", same + 1);
     for (mark, lines) in [('-', &old[..old.len() - tail]), ('+', &new[..new.len() - tail])] {
         for line in lines.iter().take(10) {
@@ -75,6 +84,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("missing.txt");
         assert!(std::panic::catch_unwind(|| check_golden(&file, "text\n")).is_err());
-        assert_eq!(std::fs::read_to_string(dir.path().join("missing.txt.new")).unwrap(), "text\n");
+        assert_eq!(
+            std::fs::read_to_string(dir.path().join("missing.txt.new")).unwrap(),
+            "text\n"
+        );
     }
 }

@@ -44,10 +44,16 @@ impl Image {
             skip("no guest kernel: scripts/install-deps.sh was not run");
             return Ok(None);
         }
-        let answer = run(Command::new(place::script("guest-image.sh")), Duration::from_secs(60))?;
+        let answer = run(
+            Command::new(place::script("guest-image.sh")),
+            Duration::from_secs(60),
+        )?;
         ensure!(answer.success(), "guest-image.sh: {}", answer.stderr);
         let dir = std::env::var_os("GUEST_DIR").map_or(place::target().join("guest"), PathBuf::from);
-        Ok(Some(Self { kernel: dir.join("vmlinuz"), initrd: dir.join("initrd.gz") }))
+        Ok(Some(Self {
+            kernel: dir.join("vmlinuz"),
+            initrd: dir.join("initrd.gz"),
+        }))
     }
 
     /// The kernel's file.
@@ -77,7 +83,12 @@ pub struct GuestSpec {
 impl GuestSpec {
     /// A guest with 160 MiB and nothing but a console.
     pub fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), memory: 160, cmdline: String::new(), devices: String::new() }
+        Self {
+            name: name.to_owned(),
+            memory: 160,
+            cmdline: String::new(),
+            devices: String::new(),
+        }
     }
 
     /// With device elements more.
@@ -164,8 +175,15 @@ impl Console {
     pub fn open(sandbox: &Sandbox, domain: &str) -> Result<Self> {
         let tty = sandbox.virsh().ok(&["ttyconsole", domain])?;
         let flags = (OFlag::O_NOCTTY | OFlag::O_NONBLOCK).bits();
-        let tty = File::options().read(true).write(true).custom_flags(flags).open(tty.trim())?;
-        Ok(Self { tty, log: sandbox.path(console_log(domain)) })
+        let tty = File::options()
+            .read(true)
+            .write(true)
+            .custom_flags(flags)
+            .open(tty.trim())?;
+        Ok(Self {
+            tty,
+            log: sandbox.path(console_log(domain)),
+        })
     }
 
     /// Types a line.
@@ -189,7 +207,8 @@ impl Console {
     /// When it was not in time, with what was.
     pub fn wait_printed(&mut self, text: &str, within: Duration) -> Result<()> {
         let what = format!("{text:?} on the console");
-        wait_until(&what, within, || self.printed().contains(text)).with_context(|| format!("it printed: {}", self.printed()))
+        wait_until(&what, within, || self.printed().contains(text))
+            .with_context(|| format!("it printed: {}", self.printed()))
     }
 
     fn drain(&mut self) {

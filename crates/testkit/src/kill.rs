@@ -37,7 +37,11 @@ impl KillMatrix<'_> {
     ///
     /// # Errors
     /// With the moment of the kill, when a check fails, the daemon does not come back, or something undisturbed fails.
-    pub fn run(&self, sandbox: &mut Sandbox, mut check: impl FnMut(&Sandbox, u32) -> Result<()>) -> Result<()> {
+    pub fn run(
+        &self,
+        sandbox: &mut Sandbox,
+        mut check: impl FnMut(&Sandbox, u32) -> Result<()>,
+    ) -> Result<()> {
         let whole = self.undisturbed(sandbox, &mut check)?;
         let tries = tries();
         for number in 1..=tries {
@@ -50,7 +54,11 @@ impl KillMatrix<'_> {
         Ok(())
     }
 
-    fn undisturbed(&self, sandbox: &Sandbox, check: &mut impl FnMut(&Sandbox, u32) -> Result<()>) -> Result<Duration> {
+    fn undisturbed(
+        &self,
+        sandbox: &Sandbox,
+        check: &mut impl FnMut(&Sandbox, u32) -> Result<()>,
+    ) -> Result<Duration> {
         let virsh = sandbox.virsh();
         prepare(&virsh, self.before, 0)?;
         let begun = Instant::now();
@@ -89,7 +97,10 @@ fn prepare(virsh: &Virsh, commands: &[&[&str]], number: u32) -> Result<()> {
 }
 
 fn numbered(command: &[&str], number: u32) -> Vec<String> {
-    command.iter().map(|word| word.replace("{}", &number.to_string())).collect()
+    command
+        .iter()
+        .map(|word| word.replace("{}", &number.to_string()))
+        .collect()
 }
 
 fn refs(words: &[String]) -> Vec<&str> {

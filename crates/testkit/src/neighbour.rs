@@ -70,7 +70,10 @@ impl Neighbour {
         let made = Self::of(sandbox, &drivers)?;
         for (driver, daemon) in DAEMONS.iter().filter(|_| made.is_some()) {
             for suffix in ["", "-ro"] {
-                symlink(format!("{driver}-d/libvirt-sock{suffix}"), sandbox.path(format!("run/libvirt/{daemon}-sock{suffix}")))?;
+                symlink(
+                    format!("{driver}-d/libvirt-sock{suffix}"),
+                    sandbox.path(format!("run/libvirt/{daemon}-sock{suffix}")),
+                )?;
             }
         }
         Ok(made)
@@ -81,11 +84,22 @@ impl Neighbour {
             skip("libvirtd is not installed, there is nobody to pass calls on to");
             return Ok(None);
         };
-        let parts = parts.iter().map(|driver| Part { driver: *driver, child: None }).collect::<Vec<_>>();
+        let parts = parts
+            .iter()
+            .map(|driver| Part {
+                driver: *driver,
+                child: None,
+            })
+            .collect::<Vec<_>>();
         for part in &parts {
             part.prepare(sandbox.dir(), &drivers)?;
         }
-        let mut neighbour = Self { program, dir: sandbox.dir().to_path_buf(), parts, namespaces: Vec::new() };
+        let mut neighbour = Self {
+            program,
+            dir: sandbox.dir().to_path_buf(),
+            parts,
+            namespaces: Vec::new(),
+        };
         neighbour.start()?;
         Ok(Some(neighbour))
     }
@@ -102,8 +116,13 @@ impl Neighbour {
     }
 
     fn start_part(&mut self, index: usize) -> Result<()> {
-        let Some(part) = self.parts.get_mut(index).filter(|part| part.child.is_none()) else { return Ok(()) };
-        let log = File::options().create(true).append(true).open(self.dir.join("neighbour.log"))?;
+        let Some(part) = self.parts.get_mut(index).filter(|part| part.child.is_none()) else {
+            return Ok(());
+        };
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.dir.join("neighbour.log"))?;
         let child = Command::new(script("sandbox.sh"))
             .arg(&self.dir)
             .arg(&self.program)
@@ -119,27 +138,40 @@ impl Neighbour {
         let pid = child.id().cast_signed();
         part.child = Some(child);
         let socket = part.socket(&self.dir);
-        wait_until("the neighbour's socket", START, || UnixStream::connect(&socket).is_ok())?;
+        wait_until("the neighbour's socket", START, || {
+            UnixStream::connect(&socket).is_ok()
+        })?;
         let held = File::open(format!("/proc/{pid}/ns/mnt"))?;
-        self.namespaces.extend(process::mount_namespace(pid).map(|namespace| (namespace, held)));
+        self.namespaces
+            .extend(process::mount_namespace(pid).map(|namespace| (namespace, held)));
         Ok(())
     }
 
     /// The process that has a driver.
     fn part(&mut self, driver: &str) -> Result<&mut Part> {
         let has = |part: &&mut Part| part.driver.is_none_or(|own| own == driver);
-        self.parts.iter_mut().find(has).with_context(|| format!("nobody has the driver {driver}"))
+        self.parts
+            .iter_mut()
+            .find(has)
+            .with_context(|| format!("nobody has the driver {driver}"))
     }
 
     /// The socket of who has a driver, from outside.
     pub fn socket(&self, driver: &str) -> PathBuf {
         let has = |part: &&Part| part.driver.is_none_or(|own| own == driver);
-        self.parts.iter().find(has).map(|part| part.socket(&self.dir)).unwrap_or_default()
+        self.parts
+            .iter()
+            .find(has)
+            .map(|part| part.socket(&self.dir))
+            .unwrap_or_default()
     }
 
     /// virsh on one of its drivers, such as "network".
     pub fn virsh(&self, driver: &str) -> Virsh {
-        Virsh::new(format!("{driver}+unix:///system?socket={}", self.socket(driver).display()))
+        Virsh::new(format!(
+            "{driver}+unix:///system?socket={}",
+            self.socket(driver).display()
+        ))
     }
 
     /// Sends it a signal.
@@ -186,16 +218,24 @@ impl Part {
     }
 
     fn socket(&self, dir: &Path) -> PathBuf {
-        let place = self.driver.map(|driver| format!("{driver}-d/")).unwrap_or_default();
+        let place = self
+            .driver
+            .map(|driver| format!("{driver}-d/"))
+            .unwrap_or_default();
         dir.join(format!("run/libvirt/{place}libvirt-sock"))
     }
 
     /// Its drivers, its configuration, and the directory of its socket.
     fn prepare(&self, dir: &Path, drivers: &Path) -> Result<()> {
         link_drivers(drivers, &self.file(dir, "drivers"), self.driver)?;
-        let place = self.driver.map(|driver| format!("/{driver}-d")).unwrap_or_default();
+        let place = self
+            .driver
+            .map(|driver| format!("/{driver}-d"))
+            .unwrap_or_default();
         fs::create_dir_all(dir.join(format!("run/libvirt{place}")))?;
-        let conf = format!("auth_unix_ro = \"none\"\nauth_unix_rw = \"none\"\nunix_sock_dir = \"/run/libvirt{place}\"\n");
+        let conf = format!(
+            "auth_unix_ro = \"none\"\nauth_unix_rw = \"none\"\nunix_sock_dir = \"/run/libvirt{place}\"\n"
+        );
         Ok(fs::write(self.file(dir, "conf"), conf)?)
     }
 
@@ -234,7 +274,9 @@ pub fn link_drivers(drivers: &Path, own: &Path, one: Option<&str>) -> Result<()>
     fs::create_dir_all(own)?;
     for entry in fs::read_dir(drivers)?.flatten() {
         let name = entry.file_name();
-        if one.map_or(name != QEMU, |driver| name.to_string_lossy() == format!("libvirt_driver_{driver}.so")) {
+        if one.map_or(name != QEMU, |driver| {
+            name.to_string_lossy() == format!("libvirt_driver_{driver}.so")
+        }) {
             symlink(entry.path(), own.join(name))?;
         }
     }
@@ -244,7 +286,11 @@ pub fn link_drivers(drivers: &Path, own: &Path, one: Option<&str>) -> Result<()>
 /// Where libvirt keeps its drivers; `None` when it is not installed.
 pub fn drivers() -> Option<PathBuf> {
     let libraries = fs::read_dir("/usr/lib").ok()?.flatten().map(|entry| entry.path());
-    let places = [PathBuf::from("/usr/lib64"), PathBuf::from("/usr/lib")].into_iter().chain(libraries);
+    let places = [PathBuf::from("/usr/lib64"), PathBuf::from("/usr/lib")]
+        .into_iter()
+        .chain(libraries);
     let found = places.map(|place| place.join("libvirt/connection-driver"));
-    found.into_iter().find(|place: &PathBuf| Path::new(place).join("libvirt_driver_network.so").exists())
+    found
+        .into_iter()
+        .find(|place: &PathBuf| Path::new(place).join("libvirt_driver_network.so").exists())
 }

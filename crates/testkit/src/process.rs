@@ -15,7 +15,10 @@ pub fn alive(pid: i32) -> bool {
         return false;
     };
     // "PID (NAME) STATE ...", where the name may hold anything
-    let state = stat.rsplit(')').next().and_then(|rest| rest.trim_start().chars().next());
+    let state = stat
+        .rsplit(')')
+        .next()
+        .and_then(|rest| rest.trim_start().chars().next());
     !matches!(state, None | Some('Z' | 'X'))
 }
 
@@ -31,7 +34,9 @@ pub fn signal(pid: i32, signal: Signal) {
 /// When it is still there after ten seconds.
 pub fn kill_and_wait(pid: i32) -> anyhow::Result<()> {
     signal(pid, Signal::SIGKILL);
-    wait_until(&format!("end of process {pid}"), Duration::from_secs(10), || !alive(pid))
+    wait_until(&format!("end of process {pid}"), Duration::from_secs(10), || {
+        !alive(pid)
+    })
 }
 
 /// The mount namespace of a process, as the kernel names it.
@@ -42,7 +47,10 @@ pub fn mount_namespace(pid: i32) -> Option<PathBuf> {
 /// All processes for which `wanted` holds.
 pub fn find(mut wanted: impl FnMut(i32) -> bool) -> Vec<i32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(|pid| wanted(*pid)).collect()
+    entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|pid| wanted(*pid))
+        .collect()
 }
 
 /// The process that a pid file names, if it lives and its command begins with `command`.

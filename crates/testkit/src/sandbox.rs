@@ -41,7 +41,12 @@ impl Daemon {
     /// The daemon of this repository, from the file cargo built:
     /// `Daemon::virtqemud(env!("CARGO_BIN_EXE_virtqemud"))`.
     pub fn virtqemud(program: impl Into<PathBuf>) -> Self {
-        Self { program: program.into(), args: Vec::new(), env: Vec::new(), socket: "/run/libvirt/virtqemud-sock".into() }
+        Self {
+            program: program.into(),
+            args: Vec::new(),
+            env: Vec::new(),
+            socket: "/run/libvirt/virtqemud-sock".into(),
+        }
     }
 
     /// With an argument more.
@@ -79,7 +84,12 @@ impl Sandbox {
         let dir = tempfile::Builder::new().prefix("vq").tempdir()?;
         fs::set_permissions(dir.path(), Permissions::from_mode(0o755))?;
         fs::write(dir.path().join(WITHOUT_GROUPS), "")?;
-        Ok(Self { dir, daemon, child: None, namespaces: Vec::new() })
+        Ok(Self {
+            dir,
+            daemon,
+            child: None,
+            namespaces: Vec::new(),
+        })
     }
 
     /// A new directory with the daemon running and ready.
@@ -247,7 +257,9 @@ impl Sandbox {
         // before it has one of its own it is in ours
         let found = found.filter(|found| own.as_ref() != Some(found));
         let found = found.filter(|found| !self.has_lived_in(found));
-        let held = self.pid().and_then(|pid| File::open(format!("/proc/{pid}/ns/mnt")).ok());
+        let held = self
+            .pid()
+            .and_then(|pid| File::open(format!("/proc/{pid}/ns/mnt")).ok());
         self.namespaces.extend(found.zip(held));
     }
 
@@ -258,8 +270,12 @@ impl Sandbox {
     /// Processes started in here: those of the daemon's namespaces, and those with a pid file, since a guest
     /// may have got a namespace of its own.
     fn leftovers(&self) -> Vec<i32> {
-        let mut found = process::find(|pid| process::mount_namespace(pid).is_some_and(|ns| self.has_lived_in(&ns)));
-        let run = fs::read_dir(self.path("/run/libvirt/qemu")).into_iter().flatten().flatten();
+        let mut found =
+            process::find(|pid| process::mount_namespace(pid).is_some_and(|ns| self.has_lived_in(&ns)));
+        let run = fs::read_dir(self.path("/run/libvirt/qemu"))
+            .into_iter()
+            .flatten()
+            .flatten();
         found.extend(run.filter_map(|entry| process::from_pid_file(&entry.path(), "qemu")));
         found
     }

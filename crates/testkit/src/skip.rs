@@ -35,7 +35,10 @@ pub fn can_run_guests() -> bool {
     let missing = if !Uid::effective().is_root() {
         "not root".to_owned()
     } else {
-        match ["unshare", "virsh", "qemu-system-x86_64", "qemu-img"].into_iter().find(|name| crate::place::program(name).is_none()) {
+        match ["unshare", "virsh", "qemu-system-x86_64", "qemu-img"]
+            .into_iter()
+            .find(|name| crate::place::program(name).is_none())
+        {
             Some(name) => format!("{name} is not installed"),
             None => return true,
         }

@@ -20,7 +20,9 @@ fn a_guest_boots_answers_and_survives_its_daemon() -> anyhow::Result<()> {
     console.type_line("echo $((6 * 7))-typed")?;
     console.wait_printed("42-typed", minute)?;
     let ping = ["qemu-agent-command", "kit", r#"{"execute":"guest-ping"}"#];
-    wait_until("the agent", minute, || virsh.run(&ping).is_ok_and(|answer| answer.success()))?;
+    wait_until("the agent", minute, || {
+        virsh.run(&ping).is_ok_and(|answer| answer.success())
+    })?;
 
     let guest = sandbox.guest_pid("kit");
     assert!(guest.is_some());
@@ -30,7 +32,9 @@ fn a_guest_boots_answers_and_survives_its_daemon() -> anyhow::Result<()> {
     assert_eq!(sandbox.guest_pid("kit"), guest);
 
     virsh.ok(&["shutdown", "kit", "--mode", "acpi"])?;
-    wait_until("the guest's end", minute, || virsh.state("kit").is_ok_and(|s| s == "shut off"))?;
+    wait_until("the guest's end", minute, || {
+        virsh.state("kit").is_ok_and(|s| s == "shut off")
+    })?;
     assert_eq!(sandbox.guest_pid("kit"), None);
     assert!(virsh.refused(&["domstate", "nobody"])?.contains("nobody"));
     Ok(())
@@ -43,7 +47,8 @@ fn two_daemons_are_compared_and_a_difference_is_shown() -> anyhow::Result<()> {
     };
     same_answer(&one, &other, &["list", "--all"])?;
     same_answer(&one, &other, &["domstate", "nobody"])?;
-    let xml = "<domain type='qemu'><name>only-here</name><memory>1024</memory><os><type>hvm</type></os></domain>";
+    let xml =
+        "<domain type='qemu'><name>only-here</name><memory>1024</memory><os><type>hvm</type></os></domain>";
     one.virsh().define(xml)?;
     let error = same_answer(&one, &other, &["list", "--all", "--name"]).unwrap_err();
     assert!(error.to_string().contains("+ only-here"), "{error}");
@@ -57,7 +62,11 @@ fn a_daemon_killed_in_an_operation_is_back_for_the_check() -> anyhow::Result<()>
     };
     let xml = "<domain type='qemu'><name>cut</name><memory>1024</memory><os><type>hvm</type></os></domain>";
     sandbox.virsh().define(xml)?;
-    let matrix = KillMatrix { before: &[], operation: &["desc", "cut", "--config", "--title", "try-{}"], after: &[] };
+    let matrix = KillMatrix {
+        before: &[],
+        operation: &["desc", "cut", "--config", "--title", "try-{}"],
+        after: &[],
+    };
     let mut checked = 0;
     matrix.run(&mut sandbox, |sandbox, _| {
         checked += 1;

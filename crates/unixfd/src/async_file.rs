@@ -20,7 +20,10 @@ impl AsyncFile {
     /// # Errors
     /// When it cannot be polled, as regular files cannot.
     pub fn new(file: File) -> io::Result<Self> {
-        #[expect(unsafe_code, reason = "tokio wants the promise that the descriptor stays open")]
+        #[expect(
+            unsafe_code,
+            reason = "tokio wants the promise that the descriptor stays open"
+        )]
         // SAFETY: a `File` owns its descriptor and is not let go before the registration is.
         let fd = unsafe { AsyncFd::register(file) }?;
         Ok(Self { fd })
@@ -77,7 +80,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("fifo");
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        let open = || File::options().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(&path).unwrap();
+        let open = || {
+            File::options()
+                .read(true)
+                .write(true)
+                .custom_flags(libc::O_NONBLOCK)
+                .open(&path)
+                .unwrap()
+        };
         let (mut one, mut other) = (AsyncFile::new(open()).unwrap(), AsyncFile::new(open()).unwrap());
         let reading = tokio::spawn(async move {
             let mut word = [0; 5];

@@ -17,7 +17,14 @@ pub fn attribute(path: &Path, name: &str) -> io::Result<Option<Vec<u8>>> {
     let (path, name) = c_strings(path, name)?;
     let mut value = vec![0_u8; VALUE_MAX];
     // SAFETY: both strings end with NUL, and the buffer is as long as is said.
-    let got = unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
+    let got = unsafe {
+        libc::getxattr(
+            path.as_ptr(),
+            name.as_ptr(),
+            value.as_mut_ptr().cast(),
+            value.len(),
+        )
+    };
     match usize::try_from(got) {
         Ok(length) => {
             value.truncate(length);
@@ -37,7 +44,15 @@ pub fn attribute(path: &Path, name: &str) -> io::Result<Option<Vec<u8>>> {
 pub fn set_attribute(path: &Path, name: &str, value: &[u8]) -> io::Result<()> {
     let (path, name) = c_strings(path, name)?;
     // SAFETY: both strings end with NUL, and the value is as long as is said.
-    let result = unsafe { libc::setxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
+    let result = unsafe {
+        libc::setxattr(
+            path.as_ptr(),
+            name.as_ptr(),
+            value.as_ptr().cast(),
+            value.len(),
+            0,
+        )
+    };
     done(result)
 }
 
@@ -56,7 +71,11 @@ fn c_strings(path: &Path, name: &str) -> io::Result<(CString, CString)> {
 }
 
 fn done(result: libc::c_int) -> io::Result<()> {
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 #[cfg(test)]

@@ -72,7 +72,9 @@ impl DeviceTable {
     /// # Errors
     /// The kernel's.
     pub fn of(directory: &Path) -> io::Result<Option<Self>> {
-        let Some(id) = query(&File::open(directory)?)? else { return Ok(None) };
+        let Some(id) = query(&File::open(directory)?)? else {
+            return Ok(None);
+        };
         let mut request = Request::default();
         request[0] = pair(id, 0);
         let program = owned(bpf(PROG_FD_BY_ID, &mut request)?);
@@ -90,7 +92,9 @@ impl DeviceTable {
         }
         let mut request = Request::default();
         request[0] = pair(maps[0], 0);
-        Ok(Some(Self { map: owned(bpf(MAP_FD_BY_ID, &mut request)?) }))
+        Ok(Some(Self {
+            map: owned(bpf(MAP_FD_BY_ID, &mut request)?),
+        }))
     }
 
     /// The accesses and kinds of one device's entry.
@@ -149,7 +153,10 @@ fn load(instructions: &[u64]) -> io::Result<OwnedFd> {
     let mut instructions = instructions.to_vec();
     let mut license = *b"Apache-2.0\0\0\0\0\0\0";
     let mut request = Request::default();
-    request[0] = pair(CGROUP_DEVICE_PROGRAM, u32::try_from(instructions.len()).unwrap_or(u32::MAX));
+    request[0] = pair(
+        CGROUP_DEVICE_PROGRAM,
+        u32::try_from(instructions.len()).unwrap_or(u32::MAX),
+    );
     request[1] = address(instructions.as_mut_slice());
     request[2] = address(&mut license);
     Ok(owned(bpf(PROG_LOAD, &mut request)?))
@@ -161,9 +168,17 @@ fn program(map: RawFd) -> Vec<u64> {
     let mut code = vec![instruction(0xbf, 6, 1, 0, 0)]; // r6 = context
     for (any_major, any_minor) in [(false, false), (false, true), (true, false), (true, true)] {
         // r2 = major, r3 = minor, each from the context or all ones.
-        code.push(if any_major { instruction(0xb4, 2, 0, 0, -1) } else { instruction(0x61, 2, 6, 4, 0) });
+        code.push(if any_major {
+            instruction(0xb4, 2, 0, 0, -1)
+        } else {
+            instruction(0x61, 2, 6, 4, 0)
+        });
         code.push(instruction(0x67, 2, 0, 0, 32)); // r2 <<= 32
-        code.push(if any_minor { instruction(0xb4, 3, 0, 0, -1) } else { instruction(0x61, 3, 6, 8, 0) });
+        code.push(if any_minor {
+            instruction(0xb4, 3, 0, 0, -1)
+        } else {
+            instruction(0x61, 3, 6, 8, 0)
+        });
         code.extend([
             instruction(0x4f, 2, 3, 0, 0),   // r2 |= r3
             instruction(0x7b, 10, 2, -8, 0), // the key, on the stack
@@ -188,7 +203,11 @@ fn program(map: RawFd) -> Vec<u64> {
 /// One instruction as the kernel's `struct bpf_insn`.
 fn instruction(code: u8, target: u8, source: u8, offset: i16, value: i32) -> u64 {
     let [low, high] = offset.to_ne_bytes();
-    let registers = if cfg!(target_endian = "little") { source << 4 | target } else { target << 4 | source };
+    let registers = if cfg!(target_endian = "little") {
+        source << 4 | target
+    } else {
+        target << 4 | source
+    };
     let [a, b, c, d] = value.to_ne_bytes();
     u64::from_ne_bytes([code, registers, low, high, a, b, c, d])
 }
@@ -212,7 +231,10 @@ fn bpf(command: libc::c_int, request: &mut Request) -> io::Result<RawFd> {
     // SAFETY: the request is as long as is said, and every address in it is of a buffer of the caller's that lives
     // through the call and is as long as the command makes of it.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, request.as_mut_ptr(), size_of::<Request>()) };
-    RawFd::try_from(result).ok().filter(|result| *result >= 0).ok_or_else(io::Error::last_os_error)
+    RawFd::try_from(result)
+        .ok()
+        .filter(|result| *result >= 0)
+        .ok_or_else(io::Error::last_os_error)
 }
 
 fn owned(fd: RawFd) -> OwnedFd {

@@ -53,7 +53,13 @@ impl Kvm {
 
     /// A register that holds features; none when KVM does not tell it.
     pub fn feature_msr(&self, index: u32) -> Option<u64> {
-        let mut one = OneMsr { count: 1, pad: 0, index, reserved: 0, data: 0 };
+        let mut one = OneMsr {
+            count: 1,
+            pad: 0,
+            index,
+            reserved: 0,
+            data: 0,
+        };
         // SAFETY: the structure is the request's own, with room for the one entry that it announces.
         let read = unsafe { libc::ioctl(self.device.as_raw_fd(), GET_MSRS, std::ptr::from_mut(&mut one)) };
         (read == 1).then_some(one.data)
@@ -65,8 +71,15 @@ impl Kvm {
     /// When KVM does not say.
     pub fn max_vcpus(&self) -> io::Result<u32> {
         let most = extension(&self.device, CAP_MAX_VCPUS)?;
-        let most = if most > 0 { most } else { extension(&self.device, CAP_NR_VCPUS)? };
-        u32::try_from(most).ok().filter(|n| *n > 0).ok_or_else(|| io::ErrorKind::Unsupported.into())
+        let most = if most > 0 {
+            most
+        } else {
+            extension(&self.device, CAP_NR_VCPUS)?
+        };
+        u32::try_from(most)
+            .ok()
+            .filter(|n| *n > 0)
+            .ok_or_else(|| io::ErrorKind::Unsupported.into())
     }
 
     /// The clock. Makes a guest with one vCPU that never runs.
@@ -78,7 +91,10 @@ impl Kvm {
         let vcpu = owned(call(&vm, CREATE_VCPU, 0)?);
         let khz = call(&vcpu, GET_TSC_KHZ, 0)?;
         let scaling = extension(&self.device, CAP_TSC_CONTROL)? > 0;
-        Ok(Tsc { khz: u64::try_from(khz).unwrap_or(0), scaling })
+        Ok(Tsc {
+            khz: u64::try_from(khz).unwrap_or(0),
+            scaling,
+        })
     }
 }
 
@@ -89,7 +105,11 @@ fn extension(device: &File, which: libc::c_int) -> io::Result<libc::c_int> {
 fn call(fd: &impl AsRawFd, request: libc::c_ulong, argument: libc::c_int) -> io::Result<libc::c_int> {
     // SAFETY: these requests take a number, not an address.
     let result = unsafe { libc::ioctl(fd.as_raw_fd(), request, libc::c_long::from(argument)) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
 }
 
 fn owned(fd: libc::c_int) -> OwnedFd {

@@ -84,14 +84,16 @@ pub fn link_index(name: &str) -> io::Result<u32> {
 pub fn add_macvtap(macvtap: &Macvtap<'_>) -> io::Result<()> {
     let below = link_index(macvtap.below)?;
     let mut message = Message::new(NEW_LINK, CREATE | EXCLUSIVE, &link(0));
-    message.put(LINK_BELOW, &below.to_ne_bytes()).put(LINK_ADDRESS, &macvtap.mac).put_text(LINK_NAME, macvtap.name).put_nested(
-        LINK_INFO,
-        |info| {
-            info.put(INFO_KIND, MACVTAP.as_bytes()).put_nested(INFO_DATA, |data| {
-                data.put(MACVLAN_MODE, &(macvtap.mode as u32).to_ne_bytes());
-            });
-        },
-    );
+    message
+        .put(LINK_BELOW, &below.to_ne_bytes())
+        .put(LINK_ADDRESS, &macvtap.mac)
+        .put_text(LINK_NAME, macvtap.name)
+        .put_nested(LINK_INFO, |info| {
+            info.put(INFO_KIND, MACVTAP.as_bytes())
+                .put_nested(INFO_DATA, |data| {
+                    data.put(MACVLAN_MODE, &(macvtap.mode as u32).to_ne_bytes());
+                });
+        });
     message.carry_out()
 }
 
@@ -100,7 +102,9 @@ pub fn add_macvtap(macvtap: &Macvtap<'_>) -> io::Result<()> {
 /// # Errors
 /// The kernel's, other than that it is gone already.
 pub fn remove_macvtap(name: &str, below: &str) -> io::Result<()> {
-    let (Ok(index), Ok(below)) = (link_index(name), link_index(below)) else { return Ok(()) };
+    let (Ok(index), Ok(below)) = (link_index(name), link_index(below)) else {
+        return Ok(());
+    };
     let gone = |result: io::Result<()>| match result {
         Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
         other => other,
@@ -109,13 +113,19 @@ pub fn remove_macvtap(name: &str, below: &str) -> io::Result<()> {
         Err(error) => return gone(Err(error)),
         Ok(found) => found,
     };
-    if is_macvtap(&found, below) { gone(Message::new(DELETE_LINK, 0, &link(index)).carry_out()) } else { Ok(()) }
+    if is_macvtap(&found, below) {
+        gone(Message::new(DELETE_LINK, 0, &link(index)).carry_out())
+    } else {
+        Ok(())
+    }
 }
 
 /// Whether the kernel's answer tells of a macvtap above the device of this number.
 fn is_macvtap(answer: &[u8], below: u32) -> bool {
     let attributes = answer.get(link(0).len()..).unwrap_or_default();
-    let kind = attribute(attributes, LINK_INFO).and_then(|info| attribute(info, INFO_KIND)).map(text);
+    let kind = attribute(attributes, LINK_INFO)
+        .and_then(|info| attribute(info, INFO_KIND))
+        .map(text);
     let above = attribute(attributes, LINK_BELOW).and_then(|index| i32_at(index, 0));
     kind.as_deref() == Some(MACVTAP) && above == Some(below.cast_signed())
 }
@@ -143,7 +153,10 @@ pub fn open_macvtap(node: &str) -> io::Result<OwnedFd> {
     open().map(Into::into)
 }
 
-#[expect(clippy::disallowed_methods, reason = "opening a node blocks anyway, so this runs where one may block")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "opening a node blocks anyway, so this runs where one may block"
+)]
 fn pause() {
     std::thread::sleep(NODE_PAUSE);
 }
@@ -255,7 +268,9 @@ pub fn mac(name: &str) -> io::Result<[u8; 6]> {
 /// When there is no such device.
 pub fn is_up(name: &str) -> io::Result<bool> {
     let found = Message::new(GET_LINK, 0, &link(link_index(name)?)).ask()?;
-    i32_at(&found, 8).map(|flags| flags & libc::IFF_UP != 0).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    i32_at(&found, 8)
+        .map(|flags| flags & libc::IFF_UP != 0)
+        .ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 /// The fixed part of messages on links.
@@ -271,13 +286,18 @@ mod tests {
     use crate::tap;
 
     fn ip(words: &str) -> bool {
-        std::process::Command::new("ip").args(words.split(' ')).status().is_ok_and(|status| status.success())
+        std::process::Command::new("ip")
+            .args(words.split(' '))
+            .status()
+            .is_ok_and(|status| status.success())
     }
 
     /// In a network of the thread's own, which ends with it; none where nobody may make one.
     fn alone(test: impl FnOnce() + Send + 'static) {
         let run = || {
-            if nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).is_ok() && ip("link add va type veth peer name vb") {
+            if nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).is_ok()
+                && ip("link add va type veth peer name vb")
+            {
                 test();
             }
         };
@@ -287,7 +307,12 @@ mod tests {
     #[test]
     fn a_macvtap_is_made_and_nothing_else_is_removed_for_it() {
         alone(|| {
-            let wanted = Macvtap { name: "mine", below: "va", mac: [0x52, 0x54, 0, 1, 2, 3], mode: MacvtapMode::Bridge };
+            let wanted = Macvtap {
+                name: "mine",
+                below: "va",
+                mac: [0x52, 0x54, 0, 1, 2, 3],
+                mode: MacvtapMode::Bridge,
+            };
             match add_macvtap(&wanted) {
                 Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => return,
                 result => result.unwrap(),
@@ -296,12 +321,25 @@ mod tests {
             assert!(!is_up("va").unwrap());
             tap::set_up("va").unwrap();
             assert!(is_up("va").unwrap());
-            let again = |name, mode| add_macvtap(&Macvtap { name, mode, ..wanted }).unwrap_err().raw_os_error();
+            let again = |name, mode| {
+                add_macvtap(&Macvtap { name, mode, ..wanted })
+                    .unwrap_err()
+                    .raw_os_error()
+            };
             assert_eq!(again("mine", MacvtapMode::Vepa), Some(libc::EEXIST));
-            assert_eq!(again("a-name-that-is-too-long", MacvtapMode::Vepa), Some(libc::ERANGE));
+            assert_eq!(
+                again("a-name-that-is-too-long", MacvtapMode::Vepa),
+                Some(libc::ERANGE)
+            );
             assert_eq!(again("other", MacvtapMode::Passthrough), Some(libc::EINVAL));
-            let nothing = Macvtap { below: "none", ..wanted };
-            assert_eq!(add_macvtap(&nothing).unwrap_err().raw_os_error(), Some(libc::ENODEV));
+            let nothing = Macvtap {
+                below: "none",
+                ..wanted
+            };
+            assert_eq!(
+                add_macvtap(&nothing).unwrap_err().raw_os_error(),
+                Some(libc::ENODEV)
+            );
             for (name, below) in [("vb", "va"), ("va", "vb"), ("mine", "vb"), ("none", "va")] {
                 remove_macvtap(name, below).unwrap();
                 assert!(link_index("vb").is_ok() && link_index("mine").is_ok());
@@ -320,7 +358,10 @@ mod tests {
             tap::add_to_bridge("vbr", "va").unwrap();
             let mac = [0x52, 0x54, 0, 1, 2, 3];
             add_bridge_address("va", mac).unwrap();
-            assert_eq!(add_bridge_address("va", mac).unwrap_err().raw_os_error(), Some(libc::EEXIST));
+            assert_eq!(
+                add_bridge_address("va", mac).unwrap_err().raw_os_error(),
+                Some(libc::EEXIST)
+            );
             remove_bridge_address("va", mac).unwrap();
             assert!(remove_bridge_address("va", mac).is_err());
             remove_port_vlan("va", 1).unwrap();
@@ -334,7 +375,10 @@ mod tests {
 
     #[test]
     fn a_node_that_never_appears_is_told() {
-        assert_eq!(open_macvtap("/dev/tap-none").unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(
+            open_macvtap("/dev/tap-none").unwrap_err().kind(),
+            io::ErrorKind::NotFound
+        );
         assert!(link_index("no-such-dev0").is_err());
     }
 }

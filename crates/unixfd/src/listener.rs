@@ -77,13 +77,22 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("sock");
         let _listener = bind_listener(&path, 0o700, None).unwrap();
-        assert_eq!(bind_listener(&path, 0o700, None).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(
+            bind_listener(&path, 0o700, None).unwrap_err().kind(),
+            io::ErrorKind::AddrInUse
+        );
         UnixStream::connect(&path).unwrap();
         let file = dir.path().join("file");
         std::fs::write(&file, "keep").unwrap();
-        assert_eq!(bind_listener(&file, 0o700, None).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(
+            bind_listener(&file, 0o700, None).unwrap_err().kind(),
+            io::ErrorKind::AddrInUse
+        );
         assert_eq!(std::fs::read(&file).unwrap(), b"keep");
         let long = dir.path().join("x".repeat(120));
-        assert_eq!(bind_listener(&long, 0o700, None).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        assert_eq!(
+            bind_listener(&long, 0o700, None).unwrap_err().kind(),
+            io::ErrorKind::InvalidInput
+        );
     }
 }

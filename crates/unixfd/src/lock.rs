@@ -15,8 +15,13 @@ use nix::fcntl::{FcntlArg, fcntl};
 /// When the file cannot be opened.
 pub fn lock_holder(path: &Path) -> io::Result<Option<i32>> {
     let file = File::open(path)?;
-    let mut lock =
-        libc::flock { l_type: libc::F_WRLCK as libc::c_short, l_whence: libc::SEEK_SET as libc::c_short, l_start: 0, l_len: 1, l_pid: 0 };
+    let mut lock = libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 1,
+        l_pid: 0,
+    };
     fcntl(&file, FcntlArg::F_GETLK(&mut lock))?;
     let is_held = i32::from(lock.l_type) != libc::F_UNLCK && lock.l_pid > 0;
     Ok(is_held.then_some(lock.l_pid))

@@ -34,7 +34,11 @@ impl Message {
     pub(crate) fn new(kind: u16, flags: u16, fixed: &[u8]) -> Self {
         let mut bytes = vec![0; HEADER];
         bytes.extend_from_slice(fixed);
-        Self { bytes, kind, flags: flags | REQUEST | ACK }
+        Self {
+            bytes,
+            kind,
+            flags: flags | REQUEST | ACK,
+        }
     }
 
     /// Appends an attribute. Whatever is too long for one is cut by the kernel's own checks: lengths have 16 bits.
@@ -86,13 +90,23 @@ impl Message {
         self.bytes[4..6].copy_from_slice(&self.kind.to_ne_bytes());
         self.bytes[6..8].copy_from_slice(&self.flags.to_ne_bytes());
         let socket = open()?;
-        socket::sendto(socket.as_raw_fd(), &self.bytes, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
+        socket::sendto(
+            socket.as_raw_fd(),
+            &self.bytes,
+            &NetlinkAddr::new(0, 0),
+            MsgFlags::empty(),
+        )?;
         answer(&socket)
     }
 }
 
 fn open() -> io::Result<OwnedFd> {
-    let socket = socket::socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
+    let socket = socket::socket(
+        AddressFamily::Netlink,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC,
+        SockProtocol::NetlinkRoute,
+    )?;
     socket::bind(socket.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
     Ok(socket)
 }
@@ -122,7 +136,11 @@ fn next(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     let length = u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?) as usize;
     let kind = u16::from_ne_bytes(bytes.get(4..6)?.try_into().ok()?);
     let body = bytes.get(HEADER..length)?;
-    Some((kind, body, bytes.get(length.next_multiple_of(4)..).unwrap_or_default()))
+    Some((
+        kind,
+        body,
+        bytes.get(length.next_multiple_of(4)..).unwrap_or_default(),
+    ))
 }
 
 /// The attribute of a kind among these.
@@ -155,9 +173,12 @@ mod tests {
     #[test]
     fn attributes_are_found_as_they_were_put() {
         let mut message = Message::new(16, 0, &[]);
-        message.put_text(3, "abc").put(5, &7_u32.to_ne_bytes()).put_nested(18, |inside| {
-            inside.put_text(1, "macvtap");
-        });
+        message
+            .put_text(3, "abc")
+            .put(5, &7_u32.to_ne_bytes())
+            .put_nested(18, |inside| {
+                inside.put_text(1, "macvtap");
+            });
         let attributes = &message.bytes[HEADER..];
         assert_eq!(attributes.len() % 4, 0);
         assert_eq!(attribute(attributes, 3).map(text).as_deref(), Some("abc"));
@@ -169,7 +190,13 @@ mod tests {
 
     #[test]
     fn what_is_cut_short_is_not_read() {
-        for bytes in [&[][..], &[1], &[255, 255, 1, 0, 0], &[0, 0, 1, 0], &[8, 0, 1, 0, 1]] {
+        for bytes in [
+            &[][..],
+            &[1],
+            &[255, 255, 1, 0, 0],
+            &[0, 0, 1, 0],
+            &[8, 0, 1, 0, 1],
+        ] {
             assert_eq!(attribute(bytes, 9), None, "{bytes:?}");
             assert_eq!(attribute(bytes, 1).map(<[u8]>::len), None, "{bytes:?}");
             assert!(next(bytes).is_none(), "{bytes:?}");

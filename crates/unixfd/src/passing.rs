@@ -29,7 +29,11 @@ pub async fn send_with_fds(stream: &UnixStream, data: &[u8], fds: &[BorrowedFd<'
     let mut sent = 0;
     while sent < data.len() {
         let with: &[RawFd] = if sent == 0 { &raw } else { &[] };
-        sent += stream.async_io(Interest::WRITABLE, || send_once(stream.as_raw_fd(), &data[sent..], with)).await?;
+        sent += stream
+            .async_io(Interest::WRITABLE, || {
+                send_once(stream.as_raw_fd(), &data[sent..], with)
+            })
+            .await?;
     }
     Ok(())
 }
@@ -62,7 +66,11 @@ pub fn try_recv_with_fds(stream: &UnixStream, buffer: &mut [u8]) -> io::Result<(
         // Less than fits, not cut short by descriptors: nothing is left, which spares the call that would say so.
         let empty = len > 0 && len < buffer.len() && fds.is_empty();
         received = Some((len, fds));
-        if empty { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+        if empty {
+            Err(io::ErrorKind::WouldBlock.into())
+        } else {
+            Ok(())
+        }
     });
     match (received, result) {
         (Some(received), _) => Ok(received),
@@ -101,7 +109,11 @@ pub async fn recv_fd(stream: &UnixStream) -> io::Result<OwnedFd> {
 pub fn copy_of_inherited(number: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: copying takes nothing from whoever owns `number`, and fails when it is not open.
     let copy = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) };
-    if copy < 0 { Err(io::Error::last_os_error()) } else { Ok(own(copy)) }
+    if copy < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(own(copy))
+    }
 }
 
 pub(crate) fn send_once(socket: RawFd, data: &[u8], fds: &[RawFd]) -> io::Result<usize> {
@@ -130,7 +142,10 @@ pub(crate) fn recv_once(socket: RawFd, buffer: &mut [u8]) -> io::Result<(usize, 
     Ok((message.bytes, fds))
 }
 
-#[expect(unsafe_code, reason = "recvmsg made this descriptor for us; nobody else knows its number")]
+#[expect(
+    unsafe_code,
+    reason = "recvmsg made this descriptor for us; nobody else knows its number"
+)]
 fn own(fd: RawFd) -> OwnedFd {
     // SAFETY: the kernel installed `fd` in this very call, so it is open and ours alone.
     unsafe { OwnedFd::from_raw_fd(fd) }
@@ -161,7 +176,9 @@ mod tests {
     async fn descriptors_arrive_in_order_with_the_first_byte() {
         let (a, b) = UnixStream::pair().unwrap();
         let (one, two) = (file_with("one"), file_with("two"));
-        send_with_fds(&a, b"hello", &[one.as_fd(), two.as_fd()]).await.unwrap();
+        send_with_fds(&a, b"hello", &[one.as_fd(), two.as_fd()])
+            .await
+            .unwrap();
         let mut buffer = [0; 16];
         let (len, fds) = recv_with_fds(&b, &mut buffer).await.unwrap();
         assert_eq!(&buffer[..len], b"hello");
@@ -181,7 +198,10 @@ mod tests {
         send_with_fds(&a, b"x", &[]).await.unwrap();
         assert_eq!(recv_fd(&b).await.unwrap_err().kind(), io::ErrorKind::InvalidData);
         drop(a);
-        assert_eq!(recv_fd(&b).await.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(
+            recv_fd(&b).await.unwrap_err().kind(),
+            io::ErrorKind::UnexpectedEof
+        );
     }
 
     #[tokio::test]

@@ -30,25 +30,39 @@ impl PeerCred {
     /// What `getsockopt(SO_PEERCRED)` gives.
     pub fn of(stream: &UnixStream) -> io::Result<Self> {
         let cred = stream.peer_cred()?;
-        Ok(Self { pid: cred.pid().unwrap_or(0), uid: cred.uid(), gid: cred.gid() })
+        Ok(Self {
+            pid: cred.pid().unwrap_or(0),
+            uid: cred.uid(),
+            gid: cred.gid(),
+        })
     }
 
     /// The user's name. Blocks: name services may be asked.
     #[must_use]
     pub fn user_name(&self) -> Option<String> {
-        nix::unistd::User::from_uid(self.uid.into()).ok().flatten().map(|user| user.name)
+        nix::unistd::User::from_uid(self.uid.into())
+            .ok()
+            .flatten()
+            .map(|user| user.name)
     }
 
     /// The group's name. Blocks: name services may be asked.
     #[must_use]
     pub fn group_name(&self) -> Option<String> {
-        nix::unistd::Group::from_gid(self.gid.into()).ok().flatten().map(|group| group.name)
+        nix::unistd::Group::from_gid(self.gid.into())
+            .ok()
+            .flatten()
+            .map(|group| group.name)
     }
 
     /// The calling process itself: the peer of calls the daemon makes to itself.
     #[must_use]
     pub fn own() -> Self {
-        Self { pid: nix::unistd::getpid().as_raw(), uid: nix::unistd::geteuid().as_raw(), gid: nix::unistd::getegid().as_raw() }
+        Self {
+            pid: nix::unistd::getpid().as_raw(),
+            uid: nix::unistd::geteuid().as_raw(),
+            gid: nix::unistd::getegid().as_raw(),
+        }
     }
 }
 
@@ -60,7 +74,15 @@ pub fn peer_label(stream: &impl AsRawFd) -> Option<String> {
     let mut len = libc::socklen_t::try_from(label.len()).ok()?;
     let (level, option) = (libc::SOL_SOCKET, libc::SO_PEERSEC);
     // SAFETY: the buffer is as long as is said, and the kernel says how much of it it has filled.
-    let result = unsafe { libc::getsockopt(stream.as_raw_fd(), level, option, label.as_mut_ptr().cast(), &raw mut len) };
+    let result = unsafe {
+        libc::getsockopt(
+            stream.as_raw_fd(),
+            level,
+            option,
+            label.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    };
     if result != 0 {
         return None;
     }

@@ -88,8 +88,20 @@ impl PidFd {
     pub fn send_signal(&self, signal: nix::sys::signal::Signal) -> io::Result<()> {
         let none = std::ptr::null::<libc::siginfo_t>();
         // SAFETY: takes a descriptor and numbers; a null siginfo asks for the default one.
-        let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, self.fd.as_raw_fd(), signal as i32, none, 0) };
-        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_pidfd_send_signal,
+                self.fd.as_raw_fd(),
+                signal as i32,
+                none,
+                0,
+            )
+        };
+        if result < 0 {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(())
+        }
     }
 
     /// Another handle of the same process.
@@ -98,7 +110,11 @@ impl PidFd {
     /// When the process is out of descriptors.
     pub fn try_clone(&self) -> io::Result<Self> {
         let (pid, start_time) = (self.pid, self.start_time);
-        Ok(Self { fd: self.fd.try_clone()?, pid, start_time })
+        Ok(Self {
+            fd: self.fd.try_clone()?,
+            pid,
+            start_time,
+        })
     }
 }
 
@@ -151,7 +167,13 @@ mod tests {
     fn start_time_is_found_behind_any_name() {
         let line = "7 (a) b (c)) S 1 7 7 0 -1 4194304 9 0 0 0 0 0 0 0 20 0 1 0 4711 1 2";
         assert_eq!(parse_start_time(line), Some(4711));
-        for bad in ["", "7", "7 (x", "7 (x) S 1", "7 (x) S 1 7 7 0 -1 4 9 0 0 0 0 0 0 0 20 0 1 0 x 1"] {
+        for bad in [
+            "",
+            "7",
+            "7 (x",
+            "7 (x) S 1",
+            "7 (x) S 1 7 7 0 -1 4 9 0 0 0 0 0 0 0 20 0 1 0 x 1",
+        ] {
             assert_eq!(parse_start_time(bad), None, "{bad}");
         }
     }
@@ -164,7 +186,10 @@ mod tests {
         let (one, two) = (pidfd.exited(), pidfd.exited());
         pidfd.send_signal(Signal::SIGKILL).unwrap();
         let both = async { tokio::try_join!(one, two) };
-        tokio::time::timeout(Duration::from_secs(5), both).await.unwrap().unwrap();
+        tokio::time::timeout(Duration::from_secs(5), both)
+            .await
+            .unwrap()
+            .unwrap();
         assert!(pidfd.has_exited());
         assert!(start_time(pidfd.pid()).is_ok(), "it is still there as a zombie");
         assert!(PidFd::open(pidfd.pid()).is_err());

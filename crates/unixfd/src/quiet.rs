@@ -33,14 +33,22 @@ impl QuietStream {
     /// What the runtime gives.
     pub fn new(stream: UnixStream) -> io::Result<Self> {
         let fd = OwnedFd::from(stream.into_std()?);
-        Ok(Self { reader: watch(fd, Interest::READABLE)?, writer: OnceLock::new(), full: AtomicBool::new(false) })
+        Ok(Self {
+            reader: watch(fd, Interest::READABLE)?,
+            writer: OnceLock::new(),
+            full: AtomicBool::new(false),
+        })
     }
 
     /// Receives what there is and the descriptors that came with it; 0 bytes: end of file.
     ///
     /// # Errors
     /// As [`crate::recv_with_fds`].
-    pub fn poll_recv(&self, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<(usize, Vec<OwnedFd>)>> {
+    pub fn poll_recv(
+        &self,
+        context: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<(usize, Vec<OwnedFd>)>> {
         loop {
             let mut guard = ready!(self.reader.poll_read_ready(context))?;
             match recv_once(self.reader.as_raw_fd(), buffer) {
@@ -77,7 +85,8 @@ impl QuietStream {
     /// # Errors
     /// As [`Self::try_send`].
     pub fn try_send_fd(&self, fd: &OwnedFd) -> io::Result<()> {
-        self.unless_full(|socket| send_once(socket, &[0], &[fd.as_raw_fd()])).map(drop)
+        self.unless_full(|socket| send_once(socket, &[0], &[fd.as_raw_fd()]))
+            .map(drop)
     }
 
     fn unless_full<T>(&self, send: impl FnOnce(RawFd) -> io::Result<T>) -> io::Result<T> {
@@ -85,7 +94,9 @@ impl QuietStream {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let result = send(self.reader.as_raw_fd());
-        let full = result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        let full = result
+            .as_ref()
+            .is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
         self.full.store(full, Ordering::Relaxed);
         result
     }
@@ -150,7 +161,9 @@ mod tests {
 
     async fn receive(stream: &QuietStream) -> (String, usize) {
         let mut buffer = [0; 16];
-        let (len, fds) = poll_fn(|context| stream.poll_recv(context, &mut buffer)).await.unwrap();
+        let (len, fds) = poll_fn(|context| stream.poll_recv(context, &mut buffer))
+            .await
+            .unwrap();
         (String::from_utf8_lossy(&buffer[..len]).into_owned(), fds.len())
     }
 
@@ -160,7 +173,11 @@ mod tests {
         let quiet = QuietStream::new(ours).unwrap();
         let count = Arc::new(Count::default());
         let waker = Waker::from(Arc::clone(&count));
-        assert!(quiet.poll_recv(&mut Context::from_waker(&waker), &mut [0; 4]).is_pending());
+        assert!(
+            quiet
+                .poll_recv(&mut Context::from_waker(&waker), &mut [0; 4])
+                .is_pending()
+        );
         assert_eq!(quiet.try_send(b"call").unwrap(), 4);
         theirs.readable().await.unwrap();
         assert_eq!(theirs.try_read(&mut [0; 16]).unwrap(), 4);
@@ -209,7 +226,9 @@ mod tests {
         while sent < 4 << 20 {
             match quiet.try_send(&[7; 65_536]) {
                 Ok(len) => sent += len,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => poll_fn(|context| quiet.poll_room(context)).await.unwrap(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    poll_fn(|context| quiet.poll_room(context)).await.unwrap()
+                }
                 Err(error) => panic!("{error}"),
             }
         }

@@ -75,9 +75,15 @@ pub fn set_macvtap_flags(queue: &OwnedFd, name: &str, flags: TapFlags) -> io::Re
     // SAFETY: the call has filled this member of the union.
     let before = libc::c_int::from(unsafe { request.ifr_ifru.ifru_flags });
     let mut bits = before & !(libc::IFF_VNET_HDR | libc::IFF_MULTI_QUEUE);
-    let wanted = [(flags.vnet_header, libc::IFF_VNET_HDR), (flags.multi_queue, libc::IFF_MULTI_QUEUE)];
+    let wanted = [
+        (flags.vnet_header, libc::IFF_VNET_HDR),
+        (flags.multi_queue, libc::IFF_MULTI_QUEUE),
+    ];
     let known = features(queue)?;
-    bits |= wanted.iter().filter(|(wanted, bit)| *wanted && known & bit != 0).fold(0, |all, (_, bit)| all | bit);
+    bits |= wanted
+        .iter()
+        .filter(|(wanted, bit)| *wanted && known & bit != 0)
+        .fold(0, |all, (_, bit)| all | bit);
     if bits == before {
         return Ok(());
     }
@@ -90,7 +96,11 @@ pub fn set_macvtap_flags(queue: &OwnedFd, name: &str, flags: TapFlags) -> io::Re
 /// # Errors
 /// When the kernel has none, or the caller lacks the right.
 pub fn vhost_net() -> io::Result<OwnedFd> {
-    Ok(File::options().read(true).write(true).open(Path::new(VHOST_NET))?.into())
+    Ok(File::options()
+        .read(true)
+        .write(true)
+        .open(Path::new(VHOST_NET))?
+        .into())
 }
 
 /// Largest packet of a device, in bytes.
@@ -139,7 +149,10 @@ pub fn set_mac(name: &str, mac: [u8; 6]) -> io::Result<()> {
     for (to, from) in data.iter_mut().zip(mac) {
         *to = from.cast_signed();
     }
-    request.ifr_ifru.ifru_hwaddr = libc::sockaddr { sa_family: libc::ARPHRD_ETHER, sa_data: data };
+    request.ifr_ifru.ifru_hwaddr = libc::sockaddr {
+        sa_family: libc::ARPHRD_ETHER,
+        sa_data: data,
+    };
     on_device(libc::SIOCSIFHWADDR, &mut request)
 }
 
@@ -186,12 +199,19 @@ fn features(tun: &impl AsRawFd) -> io::Result<libc::c_int> {
     let mut bits: libc::c_uint = 0;
     // SAFETY: the request writes one word to the address given.
     let result = unsafe { libc::ioctl(tun.as_raw_fd(), TUNGETFEATURES, std::ptr::from_mut(&mut bits)) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(bits.cast_signed()) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(bits.cast_signed())
+    }
 }
 
 fn request(name: &str) -> io::Result<libc::ifreq> {
     if name.is_empty() || name.len() > NAME_MAX || name.contains('\0') {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("'{name}' can't be the name of a network device")));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("'{name}' can't be the name of a network device"),
+        ));
     }
     // SAFETY: a structure of numbers, for which all zeros is a value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
@@ -203,16 +223,22 @@ fn request(name: &str) -> io::Result<libc::ifreq> {
 
 fn name_in(request: &libc::ifreq) -> String {
     let bytes: Vec<u8> = request.ifr_name.iter().map(|c| c.cast_unsigned()).collect();
-    CStr::from_bytes_until_nul(&bytes).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+    CStr::from_bytes_until_nul(&bytes)
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default()
 }
 
 fn short(bits: libc::c_int) -> io::Result<libc::c_short> {
     // Sixteen bits of flags, of which the uppermost is no sign.
-    u16::try_from(bits & 0xffff).map(u16::cast_signed).map_err(|_| io::ErrorKind::InvalidInput.into())
+    u16::try_from(bits & 0xffff)
+        .map(u16::cast_signed)
+        .map_err(|_| io::ErrorKind::InvalidInput.into())
 }
 
 fn on_device(call: libc::c_ulong, request: &mut libc::ifreq) -> io::Result<()> {
-    let socket = std::net::UdpSocket::bind(("127.0.0.1", 0)).map(OwnedFd::from).or_else(|_| any_socket())?;
+    let socket = std::net::UdpSocket::bind(("127.0.0.1", 0))
+        .map(OwnedFd::from)
+        .or_else(|_| any_socket())?;
     control(&socket, call, request)
 }
 
@@ -223,7 +249,11 @@ fn any_socket() -> io::Result<OwnedFd> {
 fn control(fd: &impl AsRawFd, call: libc::c_ulong, request: &mut libc::ifreq) -> io::Result<()> {
     // SAFETY: these requests read and write one `ifreq`.
     let result = unsafe { libc::ioctl(fd.as_raw_fd(), call, std::ptr::from_mut(request)) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -233,17 +263,27 @@ mod tests {
     #[test]
     fn names_that_no_device_can_have_are_refused() {
         for name in ["", "sixteen-letters-", "a\0b"] {
-            assert_eq!(request(name).map(|_| ()).unwrap_err().kind(), io::ErrorKind::InvalidInput, "{name:?}");
+            assert_eq!(
+                request(name).map(|_| ()).unwrap_err().kind(),
+                io::ErrorKind::InvalidInput,
+                "{name:?}"
+            );
         }
         assert_eq!(name_in(&request("fifteen-letters").unwrap()), "fifteen-letters");
     }
 
     #[test]
     fn a_device_that_is_not_there_is_told() {
-        for result in
-            [set_up("no-such-dev0"), set_mtu("no-such-dev0", 1500), add_to_bridge("no-such-dev0", "lo"), mtu("no-such-dev0").map(drop)]
-        {
-            assert!(matches!(result.unwrap_err().raw_os_error(), Some(libc::ENODEV | libc::EPERM)));
+        for result in [
+            set_up("no-such-dev0"),
+            set_mtu("no-such-dev0", 1500),
+            add_to_bridge("no-such-dev0", "lo"),
+            mtu("no-such-dev0").map(drop),
+        ] {
+            assert!(matches!(
+                result.unwrap_err().raw_os_error(),
+                Some(libc::ENODEV | libc::EPERM)
+            ));
         }
         assert!(mtu("lo").unwrap() > 1000);
     }
@@ -253,10 +293,14 @@ mod tests {
     fn a_tap_device_is_made_set_up_and_goes_with_its_descriptor() {
         std::thread::spawn(|| {
             // Nobody but root may; then there is nothing to test.
-            if nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).is_err() || !Path::new(TUN).exists() {
+            if nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).is_err() || !Path::new(TUN).exists()
+            {
                 return;
             }
-            let flags = TapFlags { vnet_header: true, multi_queue: false };
+            let flags = TapFlags {
+                vnet_header: true,
+                multi_queue: false,
+            };
             let (fd, name) = tap("vnet%d", flags).unwrap();
             assert_eq!(name, "vnet0");
             set_mac(&name, [0xfe, 0x54, 0, 1, 2, 3]).unwrap();

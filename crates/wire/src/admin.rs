@@ -1,6 +1,9 @@
 //! The administration program, served on a socket of its own.
 
-#![expect(missing_docs, reason = "the fields are the protocol's own and carry its names")]
+#![expect(
+    missing_docs,
+    reason = "the fields are the protocol's own and carry its names"
+)]
 
 use crate::typed::TypedParam;
 use crate::xdr::{List, Text};

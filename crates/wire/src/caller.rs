@@ -32,10 +32,21 @@ impl Caller {
             return given.clone();
         }
         let cred = self.peer.cred;
-        let mut params = vec![TypedParam::new("unix-user-id", u64::from(cred.uid)), TypedParam::new("unix-group-id", u64::from(cred.gid))];
+        let mut params = vec![
+            TypedParam::new("unix-user-id", u64::from(cred.uid)),
+            TypedParam::new("unix-group-id", u64::from(cred.gid)),
+        ];
         let label = self.more.as_ref().and_then(|more| more.label.clone());
-        let names = [("user-name", cred.user_name()), ("group-name", cred.group_name()), ("selinux-context", label)];
-        params.extend(names.into_iter().filter_map(|(field, name)| Some(TypedParam::new(field, name?))));
+        let names = [
+            ("user-name", cred.user_name()),
+            ("group-name", cred.group_name()),
+            ("selinux-context", label),
+        ];
+        params.extend(
+            names
+                .into_iter()
+                .filter_map(|(field, name)| Some(TypedParam::new(field, name?))),
+        );
         if cred.pid > 0 {
             params.push(TypedParam::new("process-id", i64::from(cred.pid)));
             let since = unixfd::start_time(cred.pid).ok();
@@ -54,16 +65,42 @@ mod tests {
 
     #[test]
     fn a_process_is_told_by_ids_names_and_start() {
-        let peer = Peer { cred: PeerCred::own(), read_only: false };
-        let caller = Caller { peer, more: Some(Arc::new(More { given: None, label: Some("a:b:c".into()) })) };
+        let peer = Peer {
+            cred: PeerCred::own(),
+            read_only: false,
+        };
+        let caller = Caller {
+            peer,
+            more: Some(Arc::new(More {
+                given: None,
+                label: Some("a:b:c".into()),
+            })),
+        };
         let params = caller.identity();
-        let value = |name: &str| params.iter().find(|param| param.field.as_bytes() == name.as_bytes()).map(|param| &param.value);
-        assert_eq!(value("unix-user-id"), Some(&TypedValue::Ullong(peer.cred.uid.into())));
-        assert_eq!(value("process-id"), Some(&TypedValue::Llong(peer.cred.pid.into())));
-        assert_eq!(value("process-time"), Some(&TypedValue::Ullong(unixfd::start_time(peer.cred.pid).unwrap())));
+        let value = |name: &str| {
+            params
+                .iter()
+                .find(|param| param.field.as_bytes() == name.as_bytes())
+                .map(|param| &param.value)
+        };
+        assert_eq!(
+            value("unix-user-id"),
+            Some(&TypedValue::Ullong(peer.cred.uid.into()))
+        );
+        assert_eq!(
+            value("process-id"),
+            Some(&TypedValue::Llong(peer.cred.pid.into()))
+        );
+        assert_eq!(
+            value("process-time"),
+            Some(&TypedValue::Ullong(unixfd::start_time(peer.cred.pid).unwrap()))
+        );
         assert_eq!(value("selinux-context"), Some(&TypedValue::from("a:b:c")));
         let given = vec![TypedParam::new("sasl-user-name", "joe")];
-        let more = Some(Arc::new(More { given: Some(given.clone()), label: None }));
+        let more = Some(Arc::new(More {
+            given: Some(given.clone()),
+            label: None,
+        }));
         assert_eq!(Caller { more, peer }.identity(), given);
     }
 }

@@ -75,7 +75,13 @@ impl Client {
     #[must_use]
     pub fn over(stream: UnixStream) -> Self {
         let (input, output) = (Input::new(Trust::Known), Output::default());
-        Self { stream, input, output, serial: 0, events: VecDeque::new() }
+        Self {
+            stream,
+            input,
+            output,
+            serial: 0,
+            events: VecDeque::new(),
+        }
     }
 
     /// Connects to the socket at `path`, authenticates as this process, and opens `uri`.
@@ -85,7 +91,12 @@ impl Client {
     pub async fn open(path: &Path, uri: &str) -> Result<Self, ClientError> {
         let mut client = Self::connect(path).await?;
         client.call(&remote::AuthList {}).await?;
-        client.call(&remote::ConnectOpen { name: Some(uri.into()), flags: 0 }).await?;
+        client
+            .call(&remote::ConnectOpen {
+                name: Some(uri.into()),
+                flags: 0,
+            })
+            .await?;
         Ok(client)
     }
 
@@ -119,7 +130,10 @@ impl Client {
     ///
     /// # Errors
     /// As [`Self::call`].
-    pub async fn call_for_fds<P: Procedure>(&mut self, args: &P) -> Result<(P::Reply, Vec<OwnedFd>), ClientError> {
+    pub async fn call_for_fds<P: Procedure>(
+        &mut self,
+        args: &P,
+    ) -> Result<(P::Reply, Vec<OwnedFd>), ClientError> {
         let mut payload = Vec::new();
         args.encode(&mut payload)?;
         let (reply, fds) = self.exchange(P::INFO.program, P::INFO.number, &payload).await?;
@@ -130,14 +144,31 @@ impl Client {
     ///
     /// # Errors
     /// What the daemon answers, or why there is no answer.
-    pub async fn call_raw(&mut self, program: u32, procedure: i32, args: &[u8]) -> Result<Vec<u8>, ClientError> {
+    pub async fn call_raw(
+        &mut self,
+        program: u32,
+        procedure: i32,
+        args: &[u8],
+    ) -> Result<Vec<u8>, ClientError> {
         Ok(self.exchange(program, procedure, args).await?.0)
     }
 
-    async fn exchange(&mut self, program: u32, procedure: i32, args: &[u8]) -> Result<(Vec<u8>, Vec<OwnedFd>), ClientError> {
+    async fn exchange(
+        &mut self,
+        program: u32,
+        procedure: i32,
+        args: &[u8],
+    ) -> Result<(Vec<u8>, Vec<OwnedFd>), ClientError> {
         self.serial = self.serial.wrapping_add(1);
         let (r#type, status) = (PacketType::CALL, Status::OK);
-        let call = Header { program, version: 1, procedure, r#type, serial: self.serial, status };
+        let call = Header {
+            program,
+            version: 1,
+            procedure,
+            r#type,
+            serial: self.serial,
+            status,
+        };
         let mut packet = Vec::with_capacity(args.len() + 28);
         put_bytes(&mut packet, &call, args)?;
         self.output.push(packet);
@@ -199,7 +230,10 @@ impl Client {
                 }
                 continue;
             };
-            let message = Message { header: packet.header, payload: self.input.payload(&packet).to_vec() };
+            let message = Message {
+                header: packet.header,
+                payload: self.input.payload(&packet).to_vec(),
+            };
             let fds = self.input.take(&packet);
             match Keepalive::of(&message.header) {
                 None => return Ok((message, fds)),

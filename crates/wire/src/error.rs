@@ -43,7 +43,11 @@ impl WireError {
             domain,
             message: Some(words.replacen("{}", detail, 1).into()),
             level: ErrorLevel::ERROR,
-            str1: Some(if words == "{}" { "%s".into() } else { words.replacen("{}", "%1$s", 1).into() }),
+            str1: Some(if words == "{}" {
+                "%s".into()
+            } else {
+                words.replacen("{}", "%1$s", 1).into()
+            }),
             str2: Some(detail.into()),
             int1: -1,
             int2: -1,

@@ -67,19 +67,30 @@ impl Header {
     /// Whether its payload begins with a count of descriptors.
     #[must_use]
     pub fn carries_fds(&self) -> bool {
-        matches!(self.r#type, PacketType::CALL_WITH_FDS | PacketType::REPLY_WITH_FDS)
+        matches!(
+            self.r#type,
+            PacketType::CALL_WITH_FDS | PacketType::REPLY_WITH_FDS
+        )
     }
 
     /// The header of a reply to this call.
     #[must_use]
     pub fn reply(&self, status: Status) -> Self {
-        Self { r#type: PacketType::REPLY, status, ..*self }
+        Self {
+            r#type: PacketType::REPLY,
+            status,
+            ..*self
+        }
     }
 
     /// The header of a stream packet that belongs to this call.
     #[must_use]
     pub fn stream(&self, status: Status) -> Self {
-        Self { r#type: PacketType::STREAM, status, ..*self }
+        Self {
+            r#type: PacketType::STREAM,
+            status,
+            ..*self
+        }
     }
 }
 
@@ -126,30 +137,51 @@ pub fn packet_len(word: [u8; LENGTH_LEN]) -> Result<usize, FrameError> {
 /// When they are not a whole packet.
 pub fn decode_packet(bytes: &[u8]) -> Result<Packet<'_>, FrameError> {
     let (word, _) = bytes.split_first_chunk().ok_or(FrameError::Short)?;
-    let body = bytes.get(LENGTH_LEN..packet_len(*word)?).ok_or(FrameError::Short)?;
+    let body = bytes
+        .get(LENGTH_LEN..packet_len(*word)?)
+        .ok_or(FrameError::Short)?;
     let mut reader = Reader::new(body);
     let header = Header::decode(&mut reader).map_err(|_| FrameError::Short)?;
-    let fds = if header.carries_fds() { fds_count(&mut reader)? } else { 0 };
-    Ok(Packet { header, fds, payload: reader.rest() })
+    let fds = if header.carries_fds() {
+        fds_count(&mut reader)?
+    } else {
+        0
+    };
+    Ok(Packet {
+        header,
+        fds,
+        payload: reader.rest(),
+    })
 }
 
 fn fds_count(reader: &mut Reader<'_>) -> Result<usize, FrameError> {
     let count = u32::decode(reader).map_err(|_: DecodeError| FrameError::Fds)?;
-    usize::try_from(count).ok().filter(|count| *count <= FDS_MAX).ok_or(FrameError::Fds)
+    usize::try_from(count)
+        .ok()
+        .filter(|count| *count <= FDS_MAX)
+        .ok_or(FrameError::Fds)
 }
 
 /// Appends a packet to `out`: `header` and what `payload` appends. On an error `out` is as before.
 ///
 /// # Errors
 /// When the payload is larger than its type or a packet allows.
-pub fn put_packet(out: &mut Vec<u8>, header: &Header, payload: impl FnOnce(&mut Vec<u8>) -> Result<(), TooLong>) -> Result<(), TooLong> {
+pub fn put_packet(
+    out: &mut Vec<u8>,
+    header: &Header,
+    payload: impl FnOnce(&mut Vec<u8>) -> Result<(), TooLong>,
+) -> Result<(), TooLong> {
     let start = out.len();
     out.extend_from_slice(&[0; LENGTH_LEN]);
     let done = header.encode(out).and_then(|()| payload(out)).and_then(|()| {
         let len = out.len() - start;
         let word = u32::try_from(len).unwrap_or(u32::MAX).to_be_bytes();
-        let place = out.get_mut(start..start + LENGTH_LEN).filter(|_| len <= PACKET_MAX);
-        place.ok_or(TooLong { len, max: PACKET_MAX })?.copy_from_slice(&word);
+        let place = out
+            .get_mut(start..start + LENGTH_LEN)
+            .filter(|_| len <= PACKET_MAX);
+        place
+            .ok_or(TooLong { len, max: PACKET_MAX })?
+            .copy_from_slice(&word);
         Ok(())
     });
     if done.is_err() {
@@ -168,7 +200,13 @@ pub fn put_reply(out: &mut Vec<u8>, call: &Header, reply: &impl Encode, fds: usi
         return put_packet(out, &header, |out| reply.put(out));
     }
     header.r#type = PacketType::REPLY_WITH_FDS;
-    let count = u32::try_from(fds).ok().filter(|_| fds <= FDS_MAX).ok_or(TooLong { len: fds, max: FDS_MAX })?;
+    let count = u32::try_from(fds)
+        .ok()
+        .filter(|_| fds <= FDS_MAX)
+        .ok_or(TooLong {
+            len: fds,
+            max: FDS_MAX,
+        })?;
     put_packet(out, &header, |out| {
         count.encode(out)?;
         reply.put(out)

@@ -61,7 +61,14 @@ impl Input {
     /// Nothing received yet.
     #[must_use]
     pub fn new(trust: Trust) -> Self {
-        Self { buffer: vec![0; AT_REST], start: 0, end: 0, skip: 0, fds: VecDeque::new(), trust }
+        Self {
+            buffer: vec![0; AT_REST],
+            start: 0,
+            end: 0,
+            skip: 0,
+            fds: VecDeque::new(),
+            trust,
+        }
     }
 
     /// Sets how much is taken from now on.
@@ -138,11 +145,23 @@ impl Input {
         let whole = len + fds;
         let payload = (self.start + PACKET_MIN + skip_count, self.start + len);
         if bytes.len() >= whole {
-            return Ok(Some(Arrived { header, fds, payload, len: whole, skip: 0 }));
+            return Ok(Some(Arrived {
+                header,
+                fds,
+                payload,
+                len: whole,
+                skip: 0,
+            }));
         }
         if self.trust == Trust::Stranger && whole > STRANGER_MAX {
             let none = (payload.0, payload.0);
-            return Ok(Some(Arrived { header, fds, payload: none, len: bytes.len(), skip: whole - bytes.len() }));
+            return Ok(Some(Arrived {
+                header,
+                fds,
+                payload: none,
+                len: bytes.len(),
+                skip: whole - bytes.len(),
+            }));
         }
         Ok(None)
     }
@@ -150,7 +169,9 @@ impl Input {
     /// The payload of the packet at the front.
     #[must_use]
     pub fn payload(&self, packet: &Arrived) -> &[u8] {
-        self.buffer.get(packet.payload.0..packet.payload.1).unwrap_or_default()
+        self.buffer
+            .get(packet.payload.0..packet.payload.1)
+            .unwrap_or_default()
     }
 
     /// Removes the packet at the front; its descriptors, fewer than it has if they did not come.
@@ -171,7 +192,11 @@ impl Input {
     /// Overwrites what was taken: it was secret.
     pub fn wipe(&mut self) {
         let waiting = self.start..self.end;
-        let taken = self.buffer.iter_mut().enumerate().filter(|(at, _)| !waiting.contains(at));
+        let taken = self
+            .buffer
+            .iter_mut()
+            .enumerate()
+            .filter(|(at, _)| !waiting.contains(at));
         taken.for_each(|(_, byte)| *byte = 0);
         std::hint::black_box(&self.buffer);
     }
@@ -200,7 +225,10 @@ impl Input {
 
 fn fds_count(word: &[u8]) -> Result<usize, FrameError> {
     let count = u32::decode(&mut Reader::new(word)).map_err(|_| FrameError::Fds)?;
-    usize::try_from(count).ok().filter(|count| *count <= FDS_MAX).ok_or(FrameError::Fds)
+    usize::try_from(count)
+        .ok()
+        .filter(|count| *count <= FDS_MAX)
+        .ok_or(FrameError::Fds)
 }
 
 /// What is to be sent.

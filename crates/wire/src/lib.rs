@@ -42,7 +42,9 @@ pub const PROGRAMS: [&Program; 3] = [&remote::PROGRAM, &qemu::PROGRAM, &lxc::PRO
 /// When `args` are not its arguments.
 pub fn decode_args(program: u32, procedure: i32, args: &[u8]) -> Option<Result<Vec<u8>, RecodeError>> {
     let programs = PROGRAMS.into_iter().chain([&admin::PROGRAM]);
-    let info = programs.filter(|known| known.number == program).find_map(|known| known.procedure(procedure))?;
+    let info = programs
+        .filter(|known| known.number == program)
+        .find_map(|known| known.procedure(procedure))?;
     let mut out = Vec::with_capacity(args.len());
     Some((info.recode_args)(args, &mut out).map(|()| out))
 }

@@ -1,6 +1,9 @@
 //! The program of virtlockd, which keeps two guests from writing to one disk. We are its client.
 
-#![expect(missing_docs, reason = "the fields are the protocol's own and carry its names")]
+#![expect(
+    missing_docs,
+    reason = "the fields are the protocol's own and carry its names"
+)]
 
 use crate::xdr::{Str, Uuid};
 use crate::{procedures, xdr_struct};

@@ -1,6 +1,9 @@
 //! The program of virtlogd, which writes the guests' log files and rotates them. We are its client.
 
-#![expect(missing_docs, reason = "the fields are the protocol's own and carry its names")]
+#![expect(
+    missing_docs,
+    reason = "the fields are the protocol's own and carry its names"
+)]
 
 use crate::xdr::{Text, Uuid};
 use crate::{procedures, xdr_struct};

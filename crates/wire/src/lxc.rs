@@ -1,6 +1,9 @@
 //! The LXC program: known, so that its calls get a proper refusal.
 
-#![expect(missing_docs, reason = "the fields are the protocol's own and carry its names")]
+#![expect(
+    missing_docs,
+    reason = "the fields are the protocol's own and carry its names"
+)]
 
 use crate::procedures;
 use crate::remote::NonnullDomain;

@@ -36,8 +36,13 @@ pub fn daemon(owner: Owner) -> Option<(&'static str, &'static str)> {
 #[must_use]
 pub fn sockets(directory: &Path, owner: Owner, read_only: bool) -> Vec<PathBuf> {
     let suffix = if read_only { "-sock-ro" } else { "-sock" };
-    let names = daemon(owner).into_iter().map(|(daemon, _)| daemon).chain(["libvirt"]);
-    names.map(|name| directory.join(format!("{name}{suffix}"))).collect()
+    let names = daemon(owner)
+        .into_iter()
+        .map(|(daemon, _)| daemon)
+        .chain(["libvirt"]);
+    names
+        .map(|name| directory.join(format!("{name}{suffix}")))
+        .collect()
 }
 
 /// What is opened there: of the whole host (`system`), or of one user.
@@ -57,8 +62,14 @@ pub async fn find(sockets: &[PathBuf]) -> Result<(UnixStream, bool), WireError> 
         match connect(path).await {
             Ok(stream) => return Ok((stream, index == 0)),
             Err(error) => {
-                let absent = matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused);
-                let failed = system_error(&format!("Failed to connect socket to '{}'", path.display()), &error);
+                let absent = matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+                );
+                let failed = system_error(
+                    &format!("Failed to connect socket to '{}'", path.display()),
+                    &error,
+                );
                 if !absent {
                     return Err(failed);
                 }
@@ -94,7 +105,12 @@ pub async fn open(client: &mut Client, uri: &str, read_only: bool) -> Result<(),
         client.call(&AuthPolkit {}).await?;
     }
     let flags = if read_only { VIR_CONNECT_RO } else { 0 };
-    client.call(&ConnectOpen { name: Some(uri.into()), flags }).await
+    client
+        .call(&ConnectOpen {
+            name: Some(uri.into()),
+            flags,
+        })
+        .await
 }
 
 /// Why a neighbour cannot be used, in libvirt's words.
@@ -113,7 +129,10 @@ impl From<ClientError> for WireError {
 #[must_use]
 pub fn hung_up() -> WireError {
     const EIO: i32 = 5;
-    system_error("End of file while reading data", &io::Error::from_raw_os_error(EIO))
+    system_error(
+        "End of file while reading data",
+        &io::Error::from_raw_os_error(EIO),
+    )
 }
 
 /// An error of the system while doing `what`.
@@ -121,7 +140,11 @@ pub fn hung_up() -> WireError {
 pub fn system_error(what: &str, error: &io::Error) -> WireError {
     let text = error.to_string();
     let reason = text.split(" (os error").next().unwrap_or_default();
-    let full = WireError::new(ErrorCode::SYSTEM_ERROR, ErrorDomain::RPC, &format!("{what}: {reason}"));
+    let full = WireError::new(
+        ErrorCode::SYSTEM_ERROR,
+        ErrorDomain::RPC,
+        &format!("{what}: {reason}"),
+    );
     full.with_ints(error.raw_os_error().unwrap_or(-1), -1)
 }
 
@@ -133,10 +156,25 @@ mod tests {
     fn the_modular_daemon_comes_before_the_one_that_has_all() {
         let names = |read_only| {
             let sockets = sockets(Path::new("/run/user/7/libvirt"), Owner::Network, read_only);
-            sockets.iter().map(|p| p.display().to_string()).collect::<Vec<_>>()
+            sockets
+                .iter()
+                .map(|p| p.display().to_string())
+                .collect::<Vec<_>>()
         };
-        assert_eq!(names(false), ["/run/user/7/libvirt/virtnetworkd-sock", "/run/user/7/libvirt/libvirt-sock"]);
-        assert_eq!(names(true), ["/run/user/7/libvirt/virtnetworkd-sock-ro", "/run/user/7/libvirt/libvirt-sock-ro"]);
+        assert_eq!(
+            names(false),
+            [
+                "/run/user/7/libvirt/virtnetworkd-sock",
+                "/run/user/7/libvirt/libvirt-sock"
+            ]
+        );
+        assert_eq!(
+            names(true),
+            [
+                "/run/user/7/libvirt/virtnetworkd-sock-ro",
+                "/run/user/7/libvirt/libvirt-sock-ro"
+            ]
+        );
         assert_eq!(uri(Owner::Nodedev, false), "nodedev:///session");
         assert_eq!(uri(Owner::Storage, true), "storage:///system");
     }

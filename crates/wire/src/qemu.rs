@@ -1,6 +1,9 @@
 //! The QEMU program: monitor and guest-agent passthrough, monitor events.
 
-#![expect(missing_docs, reason = "the fields are the protocol's own and carry its names")]
+#![expect(
+    missing_docs,
+    reason = "the fields are the protocol's own and carry its names"
+)]
 
 use crate::procedures;
 use crate::remote::NonnullDomain;

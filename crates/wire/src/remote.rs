@@ -3,7 +3,10 @@
 //! One line a procedure: number, priority, arguments, reply, what it needs.
 // table
 
-#![expect(missing_docs, reason = "the fields are the protocol's own and carry its names")]
+#![expect(
+    missing_docs,
+    reason = "the fields are the protocol's own and carry its names"
+)]
 
 use crate::typed::TypedParam;
 use crate::xdr::{List, Opaque, Text, Uuid};

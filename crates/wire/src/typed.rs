@@ -97,7 +97,10 @@ from_native! {
 impl TypedParam {
     /// A parameter of `field`, its type taken from the value's.
     pub fn new(field: impl Into<Text>, value: impl Into<TypedValue>) -> Self {
-        Self { field: field.into(), value: value.into() }
+        Self {
+            field: field.into(),
+            value: value.into(),
+        }
     }
 }
 
@@ -139,7 +142,10 @@ impl Kinds {
     #[must_use]
     pub fn name(self) -> &'static str {
         const NAMES: [&str; 7] = ["int", "uint", "llong", "ullong", "double", "boolean", "string"];
-        NAMES.get(self.0.trailing_zeros() as usize).copied().unwrap_or("unknown")
+        NAMES
+            .get(self.0.trailing_zeros() as usize)
+            .copied()
+            .unwrap_or("unknown")
     }
 }
 
@@ -161,7 +167,10 @@ impl Param {
     /// Its value in `params`.
     #[must_use]
     pub fn find(self, params: &[TypedParam]) -> Option<&TypedValue> {
-        params.iter().find(|param| param.field.as_bytes() == self.field.as_bytes()).map(|param| &param.value)
+        params
+            .iter()
+            .find(|param| param.field.as_bytes() == self.field.as_bytes())
+            .map(|param| &param.value)
     }
 }
 
@@ -198,14 +207,25 @@ pub fn validate(params: &[TypedParam], allowed: &[Param]) -> Result<(), BadParam
         if param.field.as_bytes().len() > NAME_MAX {
             return Err(BadParam::LongName(param.field.to_str().into_owned()));
         }
-        let Some(known) = allowed.iter().find(|known| known.field.as_bytes() == param.field.as_bytes()) else {
+        let Some(known) = allowed
+            .iter()
+            .find(|known| known.field.as_bytes() == param.field.as_bytes())
+        else {
             return Err(BadParam::Unknown(param.field.to_str().into_owned()));
         };
         let (got, expected) = (param.value.kind(), known.kinds);
         if !expected.contains(got) {
-            return Err(BadParam::Kind { field: known.field, got: got.name(), expected: expected.name() });
+            return Err(BadParam::Kind {
+                field: known.field,
+                got: got.name(),
+                expected: expected.name(),
+            });
         }
-        if params.iter().take(index).any(|earlier| earlier.field == param.field) {
+        if params
+            .iter()
+            .take(index)
+            .any(|earlier| earlier.field == param.field)
+        {
             return Err(BadParam::Twice(known.field));
         }
     }
@@ -218,11 +238,17 @@ mod tests {
 
     #[test]
     fn parameters_are_checked_by_name_type_and_number() {
-        let shares = Param { field: "shares", kinds: Kinds::ULLONG };
+        let shares = Param {
+            field: "shares",
+            kinds: Kinds::ULLONG,
+        };
         let check = |params: &[TypedParam]| validate(params, &[shares]).map_err(|error| error.to_string());
         assert_eq!(check(&[shares.with(3_u64)]), Ok(()));
         let wrong = check(&[shares.with(3)]).unwrap_err();
-        assert_eq!(wrong, "invalid type 'int' for parameter 'shares', expected 'ullong'");
+        assert_eq!(
+            wrong,
+            "invalid type 'int' for parameter 'shares', expected 'ullong'"
+        );
         let bogus = check(&[TypedParam::new("bogus", 1)]).unwrap_err();
         assert_eq!(bogus, "parameter 'bogus' not supported");
         let twice = check(&[shares.with(1_u64), shares.with(2_u64)]).unwrap_err();

@@ -124,11 +124,18 @@ impl<T: Xdr> Encode for T {
 ///
 /// # Errors
 /// What `elements` gives, and when there are more than `max`.
-pub fn put_list(out: &mut Vec<u8>, max: usize, elements: impl FnOnce(&mut Vec<u8>) -> Result<usize, TooLong>) -> Result<(), TooLong> {
+pub fn put_list(
+    out: &mut Vec<u8>,
+    max: usize,
+    elements: impl FnOnce(&mut Vec<u8>) -> Result<usize, TooLong>,
+) -> Result<(), TooLong> {
     let at = out.len();
     out.extend_from_slice(&[0; 4]);
     let len = elements(out)?;
-    let word = u32::try_from(len).ok().filter(|_| len <= max).ok_or(TooLong { len, max })?;
+    let word = u32::try_from(len)
+        .ok()
+        .filter(|_| len <= max)
+        .ok_or(TooLong { len, max })?;
     out[at..at + 4].copy_from_slice(&word.to_be_bytes());
     Ok(())
 }
@@ -140,7 +147,9 @@ pub fn put_list(out: &mut Vec<u8>, max: usize, elements: impl FnOnce(&mut Vec<u8
 pub fn put_text(out: &mut Vec<u8>, max: usize, parts: &[&str]) -> Result<(), TooLong> {
     let len = parts.iter().map(|part| part.len()).sum();
     put_len(len, max, out)?;
-    parts.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
+    parts
+        .iter()
+        .for_each(|part| out.extend_from_slice(part.as_bytes()));
     out.extend_from_slice(&[0; 3][..len.next_multiple_of(4) - len]);
     Ok(())
 }
@@ -180,7 +189,9 @@ macro_rules! scalars {
     )* };
 }
 
-scalars!(i8 as i32, u8 as u32, i16 as i32, u16 as u32, i32 as i32, u32 as u32, i64 as i64, u64 as u64, f64 as f64);
+scalars!(
+    i8 as i32, u8 as u32, i16 as i32, u16 as u32, i32 as i32, u32 as u32, i64 as i64, u64 as u64, f64 as f64
+);
 
 impl Xdr for () {
     const MIN_LEN: usize = 0;
@@ -240,7 +251,8 @@ impl<const MAX: usize> Str<MAX> {
         if self.0.contains(&0) {
             return self.to_str().into_owned();
         }
-        String::from_utf8(self.0).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+        String::from_utf8(self.0)
+            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
     }
 }
 
@@ -419,14 +431,21 @@ impl std::str::FromStr for Uuid {
     type Err = BadUuid;
     fn from_str(text: &str) -> Result<Self, BadUuid> {
         let mut uuid = [0; 16];
-        let mut digits = text.bytes().filter(|byte| *byte != b'-').map(|byte| char::from(byte).to_digit(16));
+        let mut digits = text
+            .bytes()
+            .filter(|byte| *byte != b'-')
+            .map(|byte| char::from(byte).to_digit(16));
         for byte in &mut uuid {
             let (Some(Some(high)), Some(Some(low))) = (digits.next(), digits.next()) else {
                 return Err(BadUuid);
             };
             *byte = u8::try_from(high * 16 + low).map_err(|_| BadUuid)?;
         }
-        if digits.next().is_some() { Err(BadUuid) } else { Ok(Self(uuid)) }
+        if digits.next().is_some() {
+            Err(BadUuid)
+        } else {
+            Ok(Self(uuid))
+        }
     }
 }
 

@@ -26,7 +26,12 @@ async fn calls_are_answered_while_pings_and_events_come_between() {
         let mut call = [0; 28];
         socket.read_exact(&mut call).await.unwrap();
         let header = decode_packet(&call).unwrap().header;
-        let event = Header { procedure: DomainEventReboot::INFO.number, r#type: PacketType::MESSAGE, serial: EVENT_SERIAL, ..header };
+        let event = Header {
+            procedure: DomainEventReboot::INFO.number,
+            r#type: PacketType::MESSAGE,
+            serial: EVENT_SERIAL,
+            ..header
+        };
         let mut out = packet(&Keepalive::Ping.header(), |_| Ok(()));
         out.extend(packet(&event, |out| DomainEventReboot::default().encode(out)));
         put_reply(&mut out, &header, &ConnectGetLibVersionRet { lib_ver: 7 }, 0).unwrap();
@@ -45,7 +50,10 @@ async fn calls_are_answered_while_pings_and_events_come_between() {
         assert_eq!(client.call(&ConnectGetLibVersion {}).await.unwrap().lib_ver, 7);
         let refused = client.call(&ConnectGetLibVersion {}).await.unwrap_err();
         assert!(matches!(refused, ClientError::Remote(error) if error.code == ErrorCode::NO_SUPPORT));
-        assert_eq!(client.event().await.unwrap().header.procedure, DomainEventReboot::INFO.number);
+        assert_eq!(
+            client.event().await.unwrap().header.procedure,
+            DomainEventReboot::INFO.number
+        );
         client
     };
     let ((), mut client) = tokio::join!(daemon, client);

@@ -33,9 +33,18 @@ fn value() -> impl Strategy<Value = TypedValue> {
 
 fn call() -> impl Strategy<Value = DomainSetSchedulerParameters> {
     let params = prop::collection::vec((any::<String>(), value()), 0..16);
-    (any::<String>(), any::<[u8; 16]>(), any::<i32>(), params).prop_map(|(name, uuid, id, params)| DomainSetSchedulerParameters {
-        dom: NonnullDomain { name: name.into(), uuid: Uuid(uuid), id },
-        params: params.into_iter().map(|(field, value)| TypedParam::new(field, value)).collect(),
+    (any::<String>(), any::<[u8; 16]>(), any::<i32>(), params).prop_map(|(name, uuid, id, params)| {
+        DomainSetSchedulerParameters {
+            dom: NonnullDomain {
+                name: name.into(),
+                uuid: Uuid(uuid),
+                id,
+            },
+            params: params
+                .into_iter()
+                .map(|(field, value)| TypedParam::new(field, value))
+                .collect(),
+        }
     })
 }
 
@@ -76,7 +85,13 @@ proptest! {
 
 #[test]
 fn lengths_are_checked_before_they_are_believed() {
-    assert_eq!(decode::<Text>(&u32::MAX.to_be_bytes()), Err(DecodeError::TooLong { len: u32::MAX, max: STRING_MAX }));
+    assert_eq!(
+        decode::<Text>(&u32::MAX.to_be_bytes()),
+        Err(DecodeError::TooLong {
+            len: u32::MAX,
+            max: STRING_MAX
+        })
+    );
     assert_eq!(decode::<Text>(&4_u32.to_be_bytes()), Err(DecodeError::Truncated));
     let list = decode::<List<Text, 16_384>>(&16_384_u32.to_be_bytes());
     assert_eq!(list, Err(DecodeError::Truncated));
@@ -100,6 +115,12 @@ fn reading_is_as_lenient_as_libvirts() {
     let flag = |bytes: &[u8]| decode::<Option<u32>>(bytes);
     assert_eq!(flag(b"\x01\0\0\0\0\0\0\x07"), Ok(Some(7)));
     assert_eq!(flag(b"\0\0\0\0\0\0\0\x07"), Ok(None));
-    assert_eq!(decode::<TypedValue>(b"\0\0\0\x63\0\0\0\0"), Err(DecodeError::NoCase(99)));
-    assert_eq!(decode::<TypedValue>(b"\0\0\0\x06\x01\0\0\0"), Ok(TypedValue::Boolean(true)));
+    assert_eq!(
+        decode::<TypedValue>(b"\0\0\0\x63\0\0\0\0"),
+        Err(DecodeError::NoCase(99))
+    );
+    assert_eq!(
+        decode::<TypedValue>(b"\0\0\0\x06\x01\0\0\0"),
+        Ok(TypedValue::Boolean(true))
+    );
 }

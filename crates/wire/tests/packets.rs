@@ -19,18 +19,27 @@ fn captured() -> Vec<Captured> {
     lines
         .map(|line| {
             let fields: Vec<_> = line.split('\t').collect();
-            Captured { name: fields[2], bytes: unhex(fields[3]) }
+            Captured {
+                name: fields[2],
+                bytes: unhex(fields[3]),
+            }
         })
         .collect()
 }
 
 fn unhex(text: &str) -> Vec<u8> {
-    let digits: Vec<_> = text.chars().map(|digit| digit.to_digit(16).unwrap() as u8).collect();
+    let digits: Vec<_> = text
+        .chars()
+        .map(|digit| digit.to_digit(16).unwrap() as u8)
+        .collect();
     digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
 }
 
 fn info(program: u32, procedure: i32) -> &'static ProcedureInfo {
-    let program = PROGRAMS.into_iter().find(|known| known.number == program).unwrap();
+    let program = PROGRAMS
+        .into_iter()
+        .find(|known| known.number == program)
+        .unwrap();
     program.procedure(procedure).unwrap()
 }
 
@@ -56,7 +65,9 @@ fn every_captured_packet_is_read_and_written_to_the_same_bytes() {
             (_, PacketType::STREAM, Status::ERROR) if packet.payload.is_empty() => copy,
             (_, PacketType::STREAM_HOLE, _) => hole,
             (_, _, Status::ERROR) => recode_error,
-            (program, PacketType::REPLY | PacketType::REPLY_WITH_FDS, _) => info(program, header.procedure).recode_reply,
+            (program, PacketType::REPLY | PacketType::REPLY_WITH_FDS, _) => {
+                info(program, header.procedure).recode_reply
+            }
             (program, ..) => info(program, header.procedure).recode_args,
         };
         let mut again = Vec::new();
@@ -83,37 +94,63 @@ fn captured_values_are_read_as_what_they_are() {
     let reply = |name: &str| {
         let of_name = packets.iter().filter(|packet| packet.name == name);
         let mut replies = of_name.map(|packet| decode_packet(&packet.bytes).unwrap());
-        replies.find(|packet| packet.header.r#type == PacketType::REPLY).unwrap().payload
+        replies
+            .find(|packet| packet.header.r#type == PacketType::REPLY)
+            .unwrap()
+            .payload
     };
-    let version = remote::ConnectGetLibVersionRet::decode(&mut Reader::new(reply("REMOTE_PROC_CONNECT_GET_LIB_VERSION")));
+    let version = remote::ConnectGetLibVersionRet::decode(&mut Reader::new(reply(
+        "REMOTE_PROC_CONNECT_GET_LIB_VERSION",
+    )));
     assert_eq!(version.unwrap().lib_ver, 11_003_000);
-    let domain = remote::DomainLookupByNameRet::decode(&mut Reader::new(reply("REMOTE_PROC_DOMAIN_LOOKUP_BY_NAME")));
+    let domain =
+        remote::DomainLookupByNameRet::decode(&mut Reader::new(reply("REMOTE_PROC_DOMAIN_LOOKUP_BY_NAME")));
     let domain = domain.unwrap().dom;
     assert_eq!((domain.name.to_str().as_ref(), domain.id), ("a1-test", -1));
     assert_eq!(domain.uuid.to_string(), "a1a1a1a1-0000-4000-8000-0000000000a1");
     let error = WireError::decode(&mut Reader::new(reply("REMOTE_PROC_CONNECT_GET_SYSINFO"))).unwrap();
-    let same = WireError::new(wire::ErrorCode::CONFIG_UNSUPPORTED, wire::ErrorDomain::QEMU, "Host SMBIOS information is not available");
+    let same = WireError::new(
+        wire::ErrorCode::CONFIG_UNSUPPORTED,
+        wire::ErrorDomain::QEMU,
+        "Host SMBIOS information is not available",
+    );
     assert_eq!(error, same);
 }
 
 #[test]
 fn each_program_has_all_its_procedures_in_order() {
-    let counts: [(&Program, usize); 4] =
-        [(&remote::PROGRAM, 453), (&wire::qemu::PROGRAM, 7), (&wire::lxc::PROGRAM, 1), (&admin::PROGRAM, 20)];
+    let counts: [(&Program, usize); 4] = [
+        (&remote::PROGRAM, 453),
+        (&wire::qemu::PROGRAM, 7),
+        (&wire::lxc::PROGRAM, 1),
+        (&admin::PROGRAM, 20),
+    ];
     for (program, count) in counts {
         let numbers: Vec<_> = program.procedures.iter().map(|info| info.number).collect();
         let expected: Vec<_> = (1..=i32::try_from(count).unwrap()).collect();
         assert_eq!(numbers, expected, "{}", program.name);
-        assert!(program.procedures.iter().all(|info| info.program == program.number));
+        assert!(
+            program
+                .procedures
+                .iter()
+                .all(|info| info.program == program.number)
+        );
         assert!(program.procedure(0).is_none() && program.procedure(-1).is_none());
     }
-    let events = remote::PROGRAM.procedures.iter().filter(|info| info.kind == Kind::Event).count();
+    let events = remote::PROGRAM
+        .procedures
+        .iter()
+        .filter(|info| info.kind == Kind::Event)
+        .count();
     assert_eq!(events, 53);
 }
 
 #[test]
 fn secure_xml_is_not_for_read_only_connections() {
-    let call = |flags| remote::DomainGetXmlDesc { flags, ..Default::default() };
+    let call = |flags| remote::DomainGetXmlDesc {
+        flags,
+        ..Default::default()
+    };
     assert!(remote::PROGRAM.procedure(14).unwrap().read_only);
     assert!(call(wire::consts::VIR_DOMAIN_XML_SECURE).needs_write());
     assert!(!call(wire::consts::VIR_DOMAIN_XML_INACTIVE).needs_write());

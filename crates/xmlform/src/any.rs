@@ -40,7 +40,11 @@ impl Xml for AnyXml {
             let child = Self::read(c)?;
             Ok((c.name().to_owned(), child))
         });
-        Ok(Self { attrs: attrs.collect(), children: children.collect::<Result<_, Error>>()?, text: node.text().to_owned() })
+        Ok(Self {
+            attrs: attrs.collect(),
+            children: children.collect::<Result<_, Error>>()?,
+            text: node.text().to_owned(),
+        })
     }
 
     fn write_attrs(&self, w: &mut Writer) {

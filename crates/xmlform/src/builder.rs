@@ -8,7 +8,8 @@ use quick_xml::events::{BytesEnd, BytesStart, Event};
 
 use crate::document::{Document, Element, NONE, Namespace};
 use crate::lexical::{
-    attribute_fault, attribute_value, cdata, check_characters, is_name, is_name_char, line_of, malformed, position, resolve, slice_of,
+    attribute_fault, attribute_value, cdata, check_characters, is_name, is_name_char, line_of, malformed,
+    position, resolve, slice_of,
 };
 use crate::{Error, ParseFlags};
 
@@ -24,7 +25,11 @@ const MAX_ATTRS: usize = 256;
 const MAX_DECLARED: usize = 256;
 
 /// Reads a document.
-pub(crate) fn build<'a>(text: &'a str, namespaces: &[Namespace], flags: ParseFlags) -> Result<Document<'a>, Error> {
+pub(crate) fn build<'a>(
+    text: &'a str,
+    namespaces: &[Namespace],
+    flags: ParseFlags,
+) -> Result<Document<'a>, Error> {
     if text.len() > MAX_BYTES {
         return Err(Error::malformed("document is too large"));
     }
@@ -92,7 +97,9 @@ impl<'a> Builder<'a> {
         }
         match (self.open.is_empty(), self.document.elements.is_empty()) {
             (true, false) => Ok(()),
-            (true, true) if text.is_empty() => Err(Error::malformed("at line 1: Document is empty\n(null)\n^")),
+            (true, true) if text.is_empty() => {
+                Err(Error::malformed("at line 1: Document is empty\n(null)\n^"))
+            }
             (true, true) => Err(self.malformed(text.len(), "Start tag expected, '<' not found")),
             (false, _) => Err(self.unfinished()),
         }
@@ -172,7 +179,10 @@ impl<'a> Builder<'a> {
         }
         let line = line_of(self.document.text, element.span.start);
         let found = String::from_utf8_lossy(tag.name().as_ref()).into_owned();
-        let message = format!("Opening and ending tag mismatch: {} line {line} and {found}", element.qname);
+        let message = format!(
+            "Opening and ending tag mismatch: {} line {line} and {found}",
+            element.qname
+        );
         Err(self.malformed(at, &message))
     }
 
@@ -218,7 +228,10 @@ impl<'a> Builder<'a> {
                 return Err(self.malformed(at, "attributes construct error"));
             };
             if value.contains('<') {
-                return Err(self.malformed(at, &format!("Unescaped '<' not allowed in attributes values of '{name}'")));
+                return Err(self.malformed(
+                    at,
+                    &format!("Unescaped '<' not allowed in attributes values of '{name}'"),
+                ));
             }
             let value = attribute_value(value).map_err(|m| self.malformed(at, &m))?;
             self.declare(name, &value);
@@ -241,7 +254,11 @@ impl<'a> Builder<'a> {
             None => return,
         };
         let known = self.namespaces.iter().find(|n| n.uri == value);
-        self.scope.push(Declared { depth: self.open.len(), prefix, known: known.map(|n| n.prefix) });
+        self.scope.push(Declared {
+            depth: self.open.len(),
+            prefix,
+            known: known.map(|n| n.prefix),
+        });
     }
 
     fn resolve_name(&self, qname: &'a str) -> (&'a str, &'a str) {

@@ -85,7 +85,11 @@ impl<'a> Document<'a> {
     /// The outermost element.
     #[must_use]
     pub fn root(&self) -> Node<'_> {
-        Node { document: self, index: 0, extent: Extent::One }
+        Node {
+            document: self,
+            index: 0,
+            extent: Extent::One,
+        }
     }
 }
 
@@ -97,7 +101,11 @@ impl<'d> Node<'d> {
     fn at(self, index: u32) -> Option<Self> {
         let document = self.document;
         let extent = Extent::One;
-        (index != NONE).then_some(Self { document, index, extent })
+        (index != NONE).then_some(Self {
+            document,
+            index,
+            extent,
+        })
     }
 
     /// Local name.
@@ -236,7 +244,11 @@ impl<'d> Node<'d> {
     /// The element this one is in.
     #[must_use]
     pub fn parent(self) -> Option<Self> {
-        (self.index != 0).then(|| Self { document: self.document, index: self.element().parent, extent: Extent::One })
+        (self.index != 0).then(|| Self {
+            document: self.document,
+            index: self.element().parent,
+            extent: Extent::One,
+        })
     }
 
     /// Which form of the document is read.

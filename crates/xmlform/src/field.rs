@@ -194,7 +194,12 @@ fn missing_element(node: Node<'_>, name: &str) -> Error {
 ///
 /// # Errors
 /// When the attribute is wrong.
-pub fn attr_worded<T>(result: Result<T, Error>, node: Node<'_>, name: &str, template: &str) -> Result<T, Error> {
+pub fn attr_worded<T>(
+    result: Result<T, Error>,
+    node: Node<'_>,
+    name: &str,
+    template: &str,
+) -> Result<T, Error> {
     result.map_err(|_| Error::worded(template, node.attr(name).unwrap_or_default()))
 }
 
@@ -202,7 +207,13 @@ pub fn attr_worded<T>(result: Result<T, Error>, node: Node<'_>, name: &str, temp
 ///
 /// # Errors
 /// When the attribute is wrong.
-pub fn via_worded<T>(result: Result<T, Error>, node: Node<'_>, child: &str, name: &str, template: &str) -> Result<T, Error> {
+pub fn via_worded<T>(
+    result: Result<T, Error>,
+    node: Node<'_>,
+    child: &str,
+    name: &str,
+    template: &str,
+) -> Result<T, Error> {
     result.map_err(|_| {
         let text = node.child(child).and_then(|c| c.attr(name));
         Error::worded(template, text.unwrap_or_default())
@@ -237,7 +248,12 @@ pub fn child_blank(node: Option<Node<'_>>, name: &str) -> bool {
 ///
 /// # Errors
 /// When the text is wrong.
-pub fn text_child_worded<T>(result: Result<T, Error>, node: Node<'_>, name: &str, template: &str) -> Result<T, Error> {
+pub fn text_child_worded<T>(
+    result: Result<T, Error>,
+    node: Node<'_>,
+    name: &str,
+    template: &str,
+) -> Result<T, Error> {
     result.map_err(|_| {
         let text = node.child(name).map(Node::text);
         Error::worded(template, text.unwrap_or_default())
@@ -256,7 +272,9 @@ pub fn text_worded<T>(result: Result<T, Error>, node: Node<'_>, _: &str, templat
 #[must_use]
 pub fn missing_attr(node: Node<'_>, name: &str) -> Error {
     let element = node.name();
-    Error::invalid(format!("Missing required attribute '{name}' in element '{element}'"))
+    Error::invalid(format!(
+        "Missing required attribute '{name}' in element '{element}'"
+    ))
 }
 
 /// The error for an attribute of the wrong type.
@@ -264,14 +282,21 @@ pub fn missing_attr(node: Node<'_>, name: &str) -> Error {
 pub fn bad_attr(node: Node<'_>, name: &str, expected: &str) -> Error {
     let value = node.attr(name).unwrap_or_default();
     let space = if expected.is_empty() { "" } else { " " };
-    Error::invalid(format!("Invalid value for attribute '{name}' in element '{}': '{value}'.{space}{expected}", node.name()))
+    Error::invalid(format!(
+        "Invalid value for attribute '{name}' in element '{}': '{value}'.{space}{expected}",
+        node.name()
+    ))
 }
 
 /// The error for a text of the wrong type.
 #[must_use]
 pub fn bad_text(node: Node<'_>, expected: &str) -> Error {
     let space = if expected.is_empty() { "" } else { " " };
-    Error::invalid(format!("Invalid value for element '{}': '{}'.{space}{expected}", node.name(), node.text()))
+    Error::invalid(format!(
+        "Invalid value for element '{}': '{}'.{space}{expected}",
+        node.name(),
+        node.text()
+    ))
 }
 
 /// Reads an attribute with its type's usual spelling.

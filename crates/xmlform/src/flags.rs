@@ -119,7 +119,9 @@ impl When {
             Self::Status => flags.has(ParseFlags::STATUS),
             Self::ActualNet => flags.has(ParseFlags::ACTUAL_NET),
             Self::PciOrigStates => flags.has(ParseFlags::PCI_ORIG_STATES),
-            Self::Inactive | Self::Secure | Self::ClockAdjust | Self::Migratable | Self::NotMigratable => true,
+            Self::Inactive | Self::Secure | Self::ClockAdjust | Self::Migratable | Self::NotMigratable => {
+                true
+            }
         }
     }
 

@@ -100,7 +100,8 @@ pub(crate) fn resolve_entity(name: &str) -> Result<char, String> {
         None => code.parse(),
     };
     let c = number.ok().and_then(char::from_u32);
-    c.filter(|c| *c >= ' ' || matches!(c, '\t' | '\n' | '\r')).ok_or_else(|| format!("xmlParseCharRef: invalid xmlChar value {code}"))
+    c.filter(|c| *c >= ' ' || matches!(c, '\t' | '\n' | '\r'))
+        .ok_or_else(|| format!("xmlParseCharRef: invalid xmlChar value {code}"))
 }
 
 /// An attribute's value: white space normalised, references resolved.

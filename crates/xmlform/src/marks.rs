@@ -29,7 +29,10 @@ pub(crate) enum Mark {
 
 impl Marks {
     pub(crate) fn new(elements: usize, attrs: usize) -> Self {
-        Self { elements: vec![Cell::new(0); elements], attrs: vec![Cell::new(false); attrs] }
+        Self {
+            elements: vec![Cell::new(0); elements],
+            attrs: vec![Cell::new(false); attrs],
+        }
     }
 
     pub(crate) fn element(&self, index: u32, mark: Mark) {
@@ -99,7 +102,9 @@ impl<'d> Node<'d> {
         let Some(parent) = self.parent() else {
             return path;
         };
-        let same = parent.children().filter(|c| c.qualified_name() == self.qualified_name());
+        let same = parent
+            .children()
+            .filter(|c| c.qualified_name() == self.qualified_name());
         let places: Vec<u32> = same.map(Node::index).collect();
         if places.len() > 1 {
             let place = places.iter().position(|p| *p == self.index());

@@ -288,7 +288,8 @@ impl RawXml {
         let Some((last, before)) = self.children.split_last() else {
             return;
         };
-        let mixed = before.first().is_some_and(RawNode::is_text) || before.last().is_some_and(RawNode::is_text);
+        let mixed =
+            before.first().is_some_and(RawNode::is_text) || before.last().is_some_and(RawNode::is_text);
         if blank(last) && !mixed {
             self.children.pop();
         }
@@ -304,5 +305,9 @@ fn element(tag: &BytesStart<'_>) -> Option<RawXml> {
         attrs.push((key, attr.unescape_value().ok()?.into_owned()));
     }
     attrs.sort_by_key(|(name, _)| !(name == "xmlns" || name.starts_with("xmlns:")));
-    Some(RawXml { name, attrs, children: Vec::new() })
+    Some(RawXml {
+        name,
+        attrs,
+        children: Vec::new(),
+    })
 }

@@ -40,13 +40,21 @@ impl Writer {
     /// An empty document of the given form.
     #[must_use]
     pub fn new(flags: FormatFlags) -> Self {
-        Self { out: String::with_capacity(4096), depth: 0, state: State::Children, flags }
+        Self {
+            out: String::with_capacity(4096),
+            depth: 0,
+            state: State::Children,
+            flags,
+        }
     }
 
     /// An empty document whose elements begin `depth` levels deep.
     #[must_use]
     pub fn indented(flags: FormatFlags, depth: usize) -> Self {
-        Self { depth, ..Self::new(flags) }
+        Self {
+            depth,
+            ..Self::new(flags)
+        }
     }
 
     /// The text written.
@@ -192,14 +200,21 @@ impl Writer {
     }
 
     fn begin(&mut self, name: &str) -> Mark {
-        let mark = Mark { outer: self.state, before: self.out.len(), inside: 0 };
+        let mark = Mark {
+            outer: self.state,
+            before: self.out.len(),
+            inside: 0,
+        };
         self.close_tag();
         self.indent();
         self.out.push('<');
         self.out.push_str(name);
         self.state = State::Tag;
         self.depth += 1;
-        Mark { inside: self.out.len(), ..mark }
+        Mark {
+            inside: self.out.len(),
+            ..mark
+        }
     }
 
     fn end(&mut self, name: &str, empty: Empty, mark: Mark) {

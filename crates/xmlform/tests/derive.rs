@@ -145,7 +145,10 @@ fn order_and_space_do_not_matter() {
 
 #[test]
 fn empty_things_are_left_out() {
-    check("<tree count='0'><leaf/><branches/><items/><target/><note/><pid></pid></tree>", "<tree size='0'/>\n");
+    check(
+        "<tree count='0'><leaf/><branches/><items/><target/><note/><pid></pid></tree>",
+        "<tree size='0'/>\n",
+    );
 }
 
 #[test]
@@ -158,7 +161,10 @@ fn references_and_cdata_are_resolved() {
 
 #[test]
 fn a_byte_order_mark_is_no_text() {
-    check("\u{feff}<?xml version='1.0' encoding='utf-8'?><tree lit='on'/>", "<tree lit='on' size='0'/>\n");
+    check(
+        "\u{feff}<?xml version='1.0' encoding='utf-8'?><tree lit='on'/>",
+        "<tree lit='on' size='0'/>\n",
+    );
 }
 
 #[test]
@@ -191,13 +197,19 @@ fn forms_leave_fields_out() {
 #[test]
 fn wrong_values_are_named() {
     for (text, message) in [
-        ("<tree type='green'/>", "Invalid value for attribute 'type' in element 'tree': 'green'."),
+        (
+            "<tree type='green'/>",
+            "Invalid value for attribute 'type' in element 'tree': 'green'.",
+        ),
         (
             "<tree count='256'/>",
             "Invalid value for attribute 'count' in element 'tree': '256'. \
              Expected non-negative integer value",
         ),
-        ("<tree size='1x'/>", "Invalid value for attribute 'size' in element 'tree': '1x'. Expected integer value"),
+        (
+            "<tree size='1x'/>",
+            "Invalid value for attribute 'size' in element 'tree': '1x'. Expected integer value",
+        ),
         ("<tree><pid>me</pid></tree>", "no such pid: me"),
     ] {
         check_error(text, message);
@@ -208,10 +220,22 @@ fn wrong_values_are_named() {
 fn what_is_not_xml_is_told_with_its_place() {
     for (text, message) in [
         ("", "at line 1: Document is empty\n(null)\n^"),
-        ("<a>\n</b>", "at line 2: Opening and ending tag mismatch: a line 1 and b\n</b>\n----^"),
-        ("<a/><b/>", "at line 1: Extra content at the end of the document\n<a/><b/>\n----^"),
-        ("<a x='1' x='2'/>", "at line 1: Attribute x redefined\n<a x='1' x='2'/>\n--------------^"),
-        ("<a>&b;</a>", "at line 1: Entity 'b' not defined\n<a>&b;</a>\n---^"),
+        (
+            "<a>\n</b>",
+            "at line 2: Opening and ending tag mismatch: a line 1 and b\n</b>\n----^",
+        ),
+        (
+            "<a/><b/>",
+            "at line 1: Extra content at the end of the document\n<a/><b/>\n----^",
+        ),
+        (
+            "<a x='1' x='2'/>",
+            "at line 1: Attribute x redefined\n<a x='1' x='2'/>\n--------------^",
+        ),
+        (
+            "<a>&b;</a>",
+            "at line 1: Entity 'b' not defined\n<a>&b;</a>\n---^",
+        ),
     ] {
         check_error(text, message);
     }

@@ -38,8 +38,11 @@ pub struct Kept {
 /// What the host has mounted; none where the daemon makes no groups.
 fn host(driver: &Driver) -> Option<Host> {
     let look = || {
-        let found = Host::detect(&driver.host.root).inspect_err(|error| tracing::warn!(%error, "guests have no control groups"));
-        found.ok().filter(|host| driver.host.scope == Scope::System && host.is_any())
+        let found = Host::detect(&driver.host.root)
+            .inspect_err(|error| tracing::warn!(%error, "guests have no control groups"));
+        found
+            .ok()
+            .filter(|host| driver.host.scope == Scope::System && host.is_any())
     };
     driver.cgroups.host.get_or_init(look).clone()
 }
@@ -80,7 +83,11 @@ pub(super) fn note_partition(driver: &Driver, document: &mut Domain) -> Result<(
 
 /// The group of a run by its names.
 fn named(host: &Host, document: &Domain, id: i32) -> Group {
-    let partition = document.resource.as_ref().and_then(|r| r.partition.as_deref()).unwrap_or(PARTITION);
+    let partition = document
+        .resource
+        .as_ref()
+        .and_then(|r| r.partition.as_deref())
+        .unwrap_or(PARTITION);
     Group::of_guest(host, partition, &cgroup::machine_name(id, &document.name))
 }
 
@@ -89,7 +96,9 @@ fn named(host: &Host, document: &Domain, id: i32) -> Group {
 /// # Errors
 /// The kernel does not tell.
 pub(super) fn of_run(driver: &Driver, run: &Run) -> Result<Option<Group>> {
-    let Some(host) = allowed(driver, &driver.config()) else { return Ok(None) };
+    let Some(host) = allowed(driver, &driver.config()) else {
+        return Ok(None);
+    };
     Group::of_process(&host, run.pid).map_err(refused)
 }
 
@@ -99,13 +108,20 @@ pub(super) fn of_run(driver: &Driver, run: &Run) -> Result<Option<Group>> {
 /// # Errors
 /// The kernel refuses.
 pub(super) fn change_disk(driver: &Driver, run: &Run, change: DiskChange<'_>) -> Result<()> {
-    let Some(group) = of_run(driver, run)?.filter(|group| group.has(Controller::Devices)) else { return Ok(()) };
+    let Some(group) = of_run(driver, run)?.filter(|group| group.has(Controller::Devices)) else {
+        return Ok(());
+    };
     match change {
-        DiskChange::In(disk) => nodes::of_disk(disk).into_iter().try_for_each(|(node, access)| group.allow_device(node, access)),
+        DiskChange::In(disk) => nodes::of_disk(disk)
+            .into_iter()
+            .try_for_each(|(node, access)| group.allow_device(node, access)),
         DiskChange::Out(disk) => {
             let kept = nodes::of_guest(driver, &run.document.domain);
-            let gone = nodes::of_disk(disk).into_iter().filter(|(node, _)| kept.iter().all(|(kept, _)| kept != node));
-            gone.map(|(node, _)| node).try_for_each(|node| group.forbid_device(node))
+            let gone = nodes::of_disk(disk)
+                .into_iter()
+                .filter(|(node, _)| kept.iter().all(|(kept, _)| kept != node));
+            gone.map(|(node, _)| node)
+                .try_for_each(|node| group.forbid_device(node))
         }
     }
     .map_err(refused)
@@ -138,9 +154,15 @@ pub(super) fn remove(driver: &Driver, document: &Domain, id: i32) -> impl FnOnce
 pub(super) async fn enclose(driver: &Driver, document: &Domain, run: (i32, i32)) -> Result<()> {
     let (id, pid) = run;
     let config = driver.config();
-    let Some(host) = allowed(driver, &config) else { return bandwidth_needs_group(document, &[Thread::Emulator]) };
+    let Some(host) = allowed(driver, &config) else {
+        return bandwidth_needs_group(document, &[Thread::Emulator]);
+    };
     let group = named(&host, document, id);
-    let own_partition = document.resource.as_ref().and_then(|r| r.partition.as_deref()).is_none_or(|p| p == PARTITION);
+    let own_partition = document
+        .resource
+        .as_ref()
+        .and_then(|r| r.partition.as_deref())
+        .is_none_or(|p| p == PARTITION);
     let nodes = nodes::of_guest(driver, document);
     let tune = Tune::of(document);
     let work = move || {
@@ -163,7 +185,10 @@ pub(super) async fn enclose(driver: &Driver, document: &Domain, run: (i32, i32))
 
 fn is_forbidden(error: &cgroup::Error) -> bool {
     use nix::libc::{EACCES, EPERM, EROFS};
-    error.source.raw_os_error().is_some_and(|errno| [EACCES, EPERM, EROFS].contains(&errno))
+    error
+        .source
+        .raw_os_error()
+        .is_some_and(|errno| [EACCES, EPERM, EROFS].contains(&errno))
 }
 
 /// Gives each thread of a guest that has started a group of its own, tuned as the document says. Whether the guest has a
@@ -171,7 +196,12 @@ fn is_forbidden(error: &cgroup::Error) -> bool {
 ///
 /// # Errors
 /// As [`enclose`].
-pub(super) async fn enclose_threads(driver: &Driver, document: &Domain, pid: i32, threads: Vec<(Thread, i32)>) -> Result<bool> {
+pub(super) async fn enclose_threads(
+    driver: &Driver,
+    document: &Domain,
+    pid: i32,
+    threads: Vec<(Thread, i32)>,
+) -> Result<bool> {
     let Some(host) = allowed(driver, &driver.config()) else {
         let threads: Vec<Thread> = threads.iter().map(|(thread, _)| *thread).collect();
         return bandwidth_needs_group(document, &threads).map(|()| false);
@@ -179,14 +209,18 @@ pub(super) async fn enclose_threads(driver: &Driver, document: &Domain, pid: i32
     let tune = Tune::of(document);
     let work = move || {
         let Some(group) = Group::of_process(&host, pid).map_err(refused)? else {
-            return tune.bandwidth_needs_group(&threads.iter().map(|(thread, _)| *thread).collect::<Vec<_>>()).map(|()| false);
+            return tune
+                .bandwidth_needs_group(&threads.iter().map(|(thread, _)| *thread).collect::<Vec<_>>())
+                .map(|()| false);
         };
         let all = tune.cpus.as_ref();
         if group.has(Controller::Cpu) {
             let (period, quota) = all.map_or((None, None), |t| (t.global_period, t.global_quota));
             group.set_bandwidth(period, quota).map_err(refused)?;
         }
-        threads.iter().try_for_each(|(thread, tid)| tune.thread(&group, *thread, *tid))?;
+        threads
+            .iter()
+            .try_for_each(|(thread, tid)| tune.thread(&group, *thread, *tid))?;
         Ok(true)
     };
     crate::blocking::file("making the control groups of the guest's threads", work).await
@@ -222,17 +256,26 @@ impl Tune {
         self.whole_blocks(group)?;
         self.whole_memory(group)?;
         match self.cpus.as_ref().and_then(|tune| tune.shares) {
-            Some(_) if !group.has(Controller::Cpu) => return Err(unsupported("CPU tuning is not available on this host")),
+            Some(_) if !group.has(Controller::Cpu) => {
+                return Err(unsupported("CPU tuning is not available on this host"));
+            }
             Some(shares) => group.set_shares(shares).map_err(refused)?,
             None => {}
         }
-        if group.has(Controller::CpuSet) { group.migrate_memory().map_err(refused) } else { Ok(()) }
+        if group.has(Controller::CpuSet) {
+            group.migrate_memory().map_err(refused)
+        } else {
+            Ok(())
+        }
     }
 
     fn whole_memory(&self, group: &Group) -> Result<()> {
         let Some(tune) = self.memory else { return Ok(()) };
-        let limits =
-            [(MemoryLimit::Hard, tune.hard_limit), (MemoryLimit::Soft, tune.soft_limit), (MemoryLimit::SwapHard, tune.swap_hard_limit)];
+        let limits = [
+            (MemoryLimit::Hard, tune.hard_limit),
+            (MemoryLimit::Soft, tune.soft_limit),
+            (MemoryLimit::SwapHard, tune.swap_hard_limit),
+        ];
         for (limit, kib) in limits {
             let Some(kib) = kib else { continue };
             if !group.has(Controller::Memory) {
@@ -250,8 +293,16 @@ impl Tune {
         }
         let mut devices = tune.devices.clone();
         // Zero in a document is no word about it.
-        devices.iter_mut().for_each(|device| device.weight = device.weight.filter(|weight| *weight != 0));
-        blocks::set(group, &blocks::Limits { weight: tune.weight, devices })
+        devices
+            .iter_mut()
+            .for_each(|device| device.weight = device.weight.filter(|weight| *weight != 0));
+        blocks::set(
+            group,
+            &blocks::Limits {
+                weight: tune.weight,
+                devices,
+            },
+        )
     }
 
     /// A thread's group. What it runs on stands in the group as well: the kernel lets it run nowhere else.
@@ -260,7 +311,9 @@ impl Tune {
             return self.bandwidth_needs_group(&[thread]);
         }
         let part = group.part(part_of(thread));
-        part.make_part().and_then(|()| part.take_thread(tid)).map_err(refused)?;
+        part.make_part()
+            .and_then(|()| part.take_thread(tid))
+            .map_err(refused)?;
         if part.has(Controller::CpuSet) {
             if let Some(cpus) = pinning::of_parts(self.cpus.as_ref(), self.vcpu.as_ref(), thread) {
                 part.set_cpus(&cpus.to_string()).map_err(refused)?;
@@ -277,7 +330,9 @@ impl Tune {
     }
 
     fn bandwidth(&self, thread: Thread) -> (Option<u64>, Option<i64>) {
-        let Some(tune) = &self.cpus else { return (None, None) };
+        let Some(tune) = &self.cpus else {
+            return (None, None);
+        };
         let (period, quota) = match thread {
             Thread::Vcpu(_) => (tune.period, tune.quota),
             Thread::Emulator => (tune.emulator_period, tune.emulator_quota),
@@ -287,7 +342,10 @@ impl Tune {
     }
 
     fn bandwidth_needs_group(&self, threads: &[Thread]) -> Result<()> {
-        if threads.iter().all(|thread| self.bandwidth(*thread) == (None, None)) {
+        if threads
+            .iter()
+            .all(|thread| self.bandwidth(*thread) == (None, None))
+        {
             return Ok(());
         }
         Err(unsupported("cgroup cpu is required for scheduler tuning"))
@@ -301,9 +359,16 @@ fn unsupported(message: &'static str) -> Error {
 /// The nodes that all of a guest's memory must be from.
 pub(super) fn strict_nodes(document: &Domain) -> Option<String> {
     let memory = document.numatune.as_ref()?.memory.as_ref()?;
-    let strict = matches!(memory.mode.unwrap_or(NumaMode::Strict), NumaMode::Strict | NumaMode::Restrictive);
+    let strict = matches!(
+        memory.mode.unwrap_or(NumaMode::Strict),
+        NumaMode::Strict | NumaMode::Restrictive
+    );
     let fixed = memory.placement != Some(Placement::Auto);
-    memory.nodeset.as_ref().filter(|_| strict && fixed).map(ToString::to_string)
+    memory
+        .nodeset
+        .as_ref()
+        .filter(|_| strict && fixed)
+        .map(ToString::to_string)
 }
 
 /// The group of a thread.

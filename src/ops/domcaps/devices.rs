@@ -29,8 +29,16 @@ impl Tools {
         let find = |program: &str| programs::find(program, &[]);
         let parts = ["swtpm", "swtpm_setup", "swtpm_ioctl"].map(find);
         let swtpm = parts.iter().all(Option::is_some);
-        let tpm_versions = parts[1].as_deref().filter(|_| swtpm).map(tpm_versions).unwrap_or_default();
-        Self { swtpm, tpm_versions, rdp: find("qemu-rdp").is_some() }
+        let tpm_versions = parts[1]
+            .as_deref()
+            .filter(|_| swtpm)
+            .map(tpm_versions)
+            .unwrap_or_default();
+        Self {
+            swtpm,
+            tpm_versions,
+            rdp: find("qemu-rdp").is_some(),
+        }
     }
 }
 
@@ -38,11 +46,23 @@ impl Tools {
 fn tpm_versions(swtpm_setup: &Path) -> Vec<&'static str> {
     static VERSIONS: OnceLock<Vec<&str>> = OnceLock::new();
     let ask = || {
-        let output = Command::new(swtpm_setup).arg("--print-capabilities").stdin(Stdio::null()).output();
-        let answer: Option<serde_json::Value> = output.ok().and_then(|o| serde_json::from_slice(&o.stdout).ok());
-        let features = answer.as_ref().and_then(|a| a.get("features")?.as_array()).map(Vec::as_slice).unwrap_or_default();
+        let output = Command::new(swtpm_setup)
+            .arg("--print-capabilities")
+            .stdin(Stdio::null())
+            .output();
+        let answer: Option<serde_json::Value> =
+            output.ok().and_then(|o| serde_json::from_slice(&o.stdout).ok());
+        let features = answer
+            .as_ref()
+            .and_then(|a| a.get("features")?.as_array())
+            .map(Vec::as_slice)
+            .unwrap_or_default();
         let has = |name: &str| features.iter().any(|f| f.as_str() == Some(name));
-        [("tpm-1.2", "1.2"), ("tpm-2.0", "2.0")].into_iter().filter(|(name, _)| has(name)).map(|(_, version)| version).collect()
+        [("tpm-1.2", "1.2"), ("tpm-2.0", "2.0")]
+            .into_iter()
+            .filter(|(name, _)| has(name))
+            .map(|(_, version)| version)
+            .collect()
     };
     VERSIONS.get_or_init(ask).clone()
 }
@@ -74,10 +94,24 @@ impl Needs {
 
 type Table = &'static [(&'static str, Needs)];
 
-const SOURCE_TYPE: Table = &[("file", Nothing), ("anonymous", Nothing), ("memfd", One(Flag::MemoryBackendMemfd))];
-const DISK_DEVICE: Table = &[("disk", Nothing), ("cdrom", Nothing), ("floppy", Nothing), ("lun", Nothing)];
-const DISK_BUS: Table =
-    &[("fdc", Nothing), ("scsi", Nothing), ("virtio", Nothing), ("usb", One(Flag::UsbStorage)), ("sata", One(Flag::Ich9Ahci))];
+const SOURCE_TYPE: Table = &[
+    ("file", Nothing),
+    ("anonymous", Nothing),
+    ("memfd", One(Flag::MemoryBackendMemfd)),
+];
+const DISK_DEVICE: Table = &[
+    ("disk", Nothing),
+    ("cdrom", Nothing),
+    ("floppy", Nothing),
+    ("lun", Nothing),
+];
+const DISK_BUS: Table = &[
+    ("fdc", Nothing),
+    ("scsi", Nothing),
+    ("virtio", Nothing),
+    ("usb", One(Flag::UsbStorage)),
+    ("sata", One(Flag::Ich9Ahci)),
+];
 const DISK_MODEL: Table = &[
     ("virtio", Nothing),
     ("virtio-transitional", One(Flag::VirtioPciNonTransitional)),
@@ -94,7 +128,12 @@ const VIDEO: Table = &[
     ("ramfb", One(Flag::Ramfb)),
 ];
 const HOSTDEV_MODE: Table = &[("subsystem", Nothing)];
-const HOSTDEV_POLICY: Table = &[("default", Nothing), ("mandatory", Nothing), ("requisite", Nothing), ("optional", Nothing)];
+const HOSTDEV_POLICY: Table = &[
+    ("default", Nothing),
+    ("mandatory", Nothing),
+    ("requisite", Nothing),
+    ("optional", Nothing),
+];
 const HOSTDEV_TYPE: Table = &[
     (
         "usb",
@@ -114,19 +153,44 @@ const HOSTDEV_TYPE: Table = &[
 ];
 const RNG_MODEL: Table = &[
     ("virtio", One(Flag::VirtioRng)),
-    ("virtio-transitional", All(&[Flag::VirtioRng, Flag::VirtioPciNonTransitional])),
-    ("virtio-non-transitional", All(&[Flag::VirtioRng, Flag::VirtioPciNonTransitional])),
+    (
+        "virtio-transitional",
+        All(&[Flag::VirtioRng, Flag::VirtioPciNonTransitional]),
+    ),
+    (
+        "virtio-non-transitional",
+        All(&[Flag::VirtioRng, Flag::VirtioPciNonTransitional]),
+    ),
 ];
-const RNG_BACKEND: Table = &[("random", One(Flag::RngRandom)), ("egd", One(Flag::RngEgd)), ("builtin", One(Flag::RngBuiltin))];
-const FILESYSTEM: Table = &[("path", Nothing), ("handle", Nothing), ("virtiofs", One(Flag::VhostUserFs))];
+const RNG_BACKEND: Table = &[
+    ("random", One(Flag::RngRandom)),
+    ("egd", One(Flag::RngEgd)),
+    ("builtin", One(Flag::RngBuiltin)),
+];
+const FILESYSTEM: Table = &[
+    ("path", Nothing),
+    ("handle", Nothing),
+    ("virtiofs", One(Flag::VhostUserFs)),
+];
 const TPM_MODEL: Table = &[("tpm-tis", One(Flag::TpmTis)), ("tpm-crb", One(Flag::TpmCrb))];
 const REDIRDEV: Table = &[("usb", One(Flag::UsbRedir))];
-const CHANNEL: Table = &[("pty", Nothing), ("unix", Nothing), ("spicevmc", One(Flag::Spice))];
+const CHANNEL: Table = &[
+    ("pty", Nothing),
+    ("unix", Nothing),
+    ("spicevmc", One(Flag::Spice)),
+];
 const CRYPTO_MODEL: Table = &[("virtio", One(Flag::VirtioCrypto))];
 const CRYPTO_TYPE: Table = &[("qemu", Nothing)];
 const CRYPTO_BACKEND: Table = &[("builtin", Nothing), ("lkcf", One(Flag::CryptodevBackendLkcf))];
-const INTERFACE: Table = &[("default", One(Flag::NetdevUser)), ("passt", One(Flag::NetdevStream))];
-const PANIC: Table = &[("isa", One(Flag::Pvpanic)), ("hyperv", Nothing), ("pvpanic", One(Flag::PvpanicPci))];
+const INTERFACE: Table = &[
+    ("default", One(Flag::NetdevUser)),
+    ("passt", One(Flag::NetdevStream)),
+];
+const PANIC: Table = &[
+    ("isa", One(Flag::Pvpanic)),
+    ("hyperv", Nothing),
+    ("pvpanic", One(Flag::PvpanicPci)),
+];
 const LAUNCH_SECURITY: Table = &[("sev", One(Flag::SevGuest)), ("sev-snp", One(Flag::SevSnpGuest))];
 
 /// Machine families, by the beginning of their names.
@@ -141,12 +205,22 @@ fn is_q35(machine: &str) -> bool {
 }
 
 fn of(name: &str, table: Table, basis: &Basis) -> Enum {
-    Enum::new(name, table.iter().filter(|(_, needs)| needs.met(&basis.caps)).map(|(value, _)| *value))
+    Enum::new(
+        name,
+        table
+            .iter()
+            .filter(|(_, needs)| needs.met(&basis.caps))
+            .map(|(value, _)| *value),
+    )
 }
 
 /// Supported if there is a value of the first kind.
 fn if_any(enums: Vec<Enum>) -> Group {
-    if enums.first().is_some_and(|first| first.values.is_empty()) { Group::NO } else { Group::with(enums) }
+    if enums.first().is_some_and(|first| first.values.is_empty()) {
+        Group::NO
+    } else {
+        Group::with(enums)
+    }
 }
 
 pub(super) fn memory_backing(basis: &Basis) -> Group {
@@ -160,7 +234,10 @@ pub(super) fn devices(basis: &Basis) -> Devices {
         graphics: Group::with(vec![graphics(basis)]),
         video: Group::with(vec![of("modelType", VIDEO, basis)]),
         hostdev: hostdev(basis),
-        rng: Group::with(vec![of("model", RNG_MODEL, basis), of("backendModel", RNG_BACKEND, basis)]),
+        rng: Group::with(vec![
+            of("model", RNG_MODEL, basis),
+            of("backendModel", RNG_BACKEND, basis),
+        ]),
         filesystem: Group::with(vec![of("driverType", FILESYSTEM, basis)]),
         tpm: tpm(basis),
         redirdev: if_any(vec![of("bus", REDIRDEV, basis)]),
@@ -181,7 +258,11 @@ fn disk(basis: &Basis) -> Group {
     if is_i440fx(machine) {
         bus.values.insert(0, "ide".to_owned());
     }
-    Group::with(vec![of("diskDevice", DISK_DEVICE, basis), bus, of("model", DISK_MODEL, basis)])
+    Group::with(vec![
+        of("diskDevice", DISK_DEVICE, basis),
+        bus,
+        of("model", DISK_MODEL, basis),
+    ])
 }
 
 fn graphics(basis: &Basis) -> Enum {
@@ -194,7 +275,13 @@ fn graphics(basis: &Basis) -> Enum {
         ("egl-headless", has(Flag::EglHeadless)),
         ("dbus", has(Flag::DisplayDbus)),
     ];
-    Enum::new("type", types.into_iter().filter(|(_, there)| *there).map(|(name, _)| name))
+    Enum::new(
+        "type",
+        types
+            .into_iter()
+            .filter(|(_, there)| *there)
+            .map(|(name, _)| name),
+    )
 }
 
 fn hostdev(basis: &Basis) -> Group {
@@ -212,11 +299,24 @@ fn hostdev(basis: &Basis) -> Group {
 fn tpm(basis: &Basis) -> Group {
     let passthrough = basis.caps.has(Flag::TpmPassthrough);
     let emulator = basis.caps.has(Flag::TpmEmulator) && basis.host.tools.swtpm;
-    let backends = [("passthrough", passthrough), ("emulator", emulator), ("external", emulator)];
-    let backends = Enum::new("backendModel", backends.into_iter().filter(|(_, there)| *there).map(|(name, _)| name));
+    let backends = [
+        ("passthrough", passthrough),
+        ("emulator", emulator),
+        ("external", emulator),
+    ];
+    let backends = Enum::new(
+        "backendModel",
+        backends
+            .into_iter()
+            .filter(|(_, there)| *there)
+            .map(|(name, _)| name),
+    );
     let mut enums = vec![of("model", TPM_MODEL, basis), backends];
     if emulator {
-        enums.push(Enum::new("backendVersion", basis.host.tools.tpm_versions.iter().copied()));
+        enums.push(Enum::new(
+            "backendVersion",
+            basis.host.tools.tpm_versions.iter().copied(),
+        ));
     }
     if_any(enums)
 }
@@ -237,13 +337,16 @@ pub(super) fn features(basis: &Basis) -> Features {
         ps2: Group::simple(basis.caps.has(Flag::MachineI8042Opt) && keyboard),
         sev: sev(basis),
         sgx: sgx(&basis.caps),
-        hyperv: (!hyperv.is_empty()).then(|| Group::with(vec![Enum::new("features", hyperv.iter().copied())])),
+        hyperv: (!hyperv.is_empty())
+            .then(|| Group::with(vec![Enum::new("features", hyperv.iter().copied())])),
         launch_security: if_any(vec![of("sectype", LAUNCH_SECURITY, basis)]),
     }
 }
 
 fn sev(basis: &Basis) -> Sev {
-    let Some(known) = basis.caps.sev() else { return Sev::default() };
+    let Some(known) = basis.caps.sev() else {
+        return Sev::default();
+    };
     let guests = basis.host.encrypted;
     Sev {
         supported: true.into(),
@@ -255,6 +358,13 @@ fn sev(basis: &Basis) -> Sev {
 }
 
 fn sgx(caps: &Caps) -> Sgx {
-    let Some(known) = caps.sgx() else { return Sgx::default() };
-    Sgx { supported: true.into(), flc: Some(known.flc.into()), sgx1: Some(known.sgx1.into()), sgx2: Some(known.sgx2.into()) }
+    let Some(known) = caps.sgx() else {
+        return Sgx::default();
+    };
+    Sgx {
+        supported: true.into(),
+        flc: Some(known.flc.into()),
+        sgx1: Some(known.sgx1.into()),
+        sgx2: Some(known.sgx2.into()),
+    }
 }

@@ -72,12 +72,23 @@ pub(super) async fn take(driver: &Arc<Driver>, document: &mut domxml::Domain, un
 ///
 /// # Errors
 /// There is no node, or it can't be opened.
-pub(super) fn plug(driver: &Driver, document: &domxml::Domain, qemu: &mut qemu::Prepared, resources: &mut Resources) -> Result<()> {
+pub(super) fn plug(
+    driver: &Driver,
+    document: &domxml::Domain,
+    qemu: &mut qemu::Prepared,
+    resources: &mut Resources,
+) -> Result<()> {
     for hostdev in &document.devices.hostdevs {
         let mut given = DeviceResources::default();
         match hostdev.kind {
-            HostdevKind::Scsi => given.path = want::scsi(hostdev).map(|place| scsi_node(driver, place?)).transpose()?,
-            HostdevKind::ScsiHost => given.vhost_fds.push(qemu.pass(open_vhost(driver, want::vhost_scsi(hostdev))?)?),
+            HostdevKind::Scsi => {
+                given.path = want::scsi(hostdev)
+                    .map(|place| scsi_node(driver, place?))
+                    .transpose()?
+            }
+            HostdevKind::ScsiHost => given
+                .vhost_fds
+                .push(qemu.pass(open_vhost(driver, want::vhost_scsi(hostdev))?)?),
             _ => continue,
         }
         resources.devices.insert(alias(hostdev), given);
@@ -90,7 +101,10 @@ fn alias(hostdev: &Hostdev) -> String {
 }
 
 fn scsi_node(driver: &Driver, place: hostinfo::ScsiPlace) -> Result<String> {
-    Ok(hostinfo::scsi_node(driver.hostdevs.root(), place).map_err(told)?.to_string_lossy().into_owned())
+    Ok(hostinfo::scsi_node(driver.hostdevs.root(), place)
+        .map_err(told)?
+        .to_string_lossy()
+        .into_owned())
 }
 
 fn open_vhost(driver: &Driver, target: Option<&str>) -> Result<std::os::fd::OwnedFd> {
@@ -101,10 +115,14 @@ fn open_vhost(driver: &Driver, target: Option<&str>) -> Result<std::os::fd::Owne
     }
     let target = format!("{TARGETS}/{}", target.unwrap_or_default());
     if let Err(error) = std::fs::metadata(driver.hostdevs.root().path(target.trim_start_matches('/'))) {
-        return Err(Error::system(format_args!("Path '{target}' is not accessible"), error).in_area(Area::None));
+        return Err(
+            Error::system(format_args!("Path '{target}' is not accessible"), error).in_area(Area::None),
+        );
     }
     let opened = std::fs::OpenOptions::new().read(true).write(true).open(path);
-    opened.map(Into::into).map_err(|error| Error::system(format_args!("Failed to open {VHOST_SCSI}"), error).in_area(Area::None))
+    opened.map(Into::into).map_err(|error| {
+        Error::system(format_args!("Failed to open {VHOST_SCSI}"), error).in_area(Area::None)
+    })
 }
 
 /// Gives back the devices of a run that has ended. What fails is logged.
@@ -135,7 +153,10 @@ async fn release(driver: &Arc<Driver>, guest: String, noted: Vec<PciAddress>) {
 /// What the kernel refuses.
 pub(super) async fn hand_in(driver: &Driver, address: PciAddress) -> Result<()> {
     let table = Arc::clone(&driver.hostdevs);
-    crate::blocking::within(DEADLINE, "giving a device back to the host", move || table.restore(address)).await
+    crate::blocking::within(DEADLINE, "giving a device back to the host", move || {
+        table.restore(address)
+    })
+    .await
 }
 
 /// Our error for one of a device.

@@ -31,7 +31,10 @@ pub async fn detach(driver: &Arc<Driver>, name: &str, with: Option<&str>) -> Res
         return unsupported("VFIO device assignment is currently not supported on this system");
     }
     let with = with.filter(|with| *with != VFIO).map(str::to_owned);
-    on_device(driver, name, move |devices, address| devices.detach(address, with.as_deref())).await
+    on_device(driver, name, move |devices, address| {
+        devices.detach(address, with.as_deref())
+    })
+    .await
 }
 
 /// Gives a device to the host's driver for it.
@@ -57,9 +60,21 @@ async fn on_device(
 ) -> Result<()> {
     let xml = driver.peers.node_devices().await?.document(name).await?;
     let device = NodeDevice::parse(&xml)?;
-    let no_pci = || Error::argument(format!("device {} is not a PCI device", device.name)).in_area(Area::Domain);
+    let no_pci =
+        || Error::argument(format!("device {} is not a PCI device", device.name)).in_area(Area::Domain);
     let at = device.pci().ok_or_else(no_pci)?;
-    let address = PciAddress { domain: at.domain, bus: at.bus, slot: at.slot, function: at.function };
+    let address = PciAddress {
+        domain: at.domain,
+        bus: at.bus,
+        slot: at.slot,
+        function: at.function,
+    };
     let table = Arc::clone(&driver.hostdevs);
-    driver.tracked(crate::blocking::within(DEADLINE, "changing a device's driver", move || work(&table, address))).await
+    driver
+        .tracked(crate::blocking::within(
+            DEADLINE,
+            "changing a device's driver",
+            move || work(&table, address),
+        ))
+        .await
 }

@@ -32,16 +32,24 @@ impl Table {
     pub(super) fn claim_pci(&mut self, root: &Root, guest: &str, hostdevs: &mut [Hostdev]) -> Result<()> {
         let mut wanted = Vec::new();
         for hostdev in &*hostdevs {
-            let Some(address) = want::pci(hostdev) else { continue };
+            let Some(address) = want::pci(hostdev) else {
+                continue;
+            };
             hostinfo::check_pci(root, address).map_err(told)?;
             let driver = want::vfio_driver(hostdev)?.map(str::to_owned);
-            wanted.push(Wanted { address, driver, managed: want::is_managed(hostdev) });
+            wanted.push(Wanted {
+                address,
+                driver,
+                managed: want::is_managed(hostdev),
+            });
         }
         for device in &wanted {
             self.check_assignable(root, device.address, guest)?;
         }
         for (index, device) in wanted.iter().enumerate() {
-            let outcome = self.make_idle(root, device).and_then(|()| hostinfo::reset(root, device.address).map_err(told));
+            let outcome = self
+                .make_idle(root, device)
+                .and_then(|()| hostinfo::reset(root, device.address).map_err(told));
             if let Err(error) = outcome {
                 for device in wanted[..=index].iter().filter(|d| d.managed) {
                     self.reattach_logged(root, device.address);
@@ -51,8 +59,15 @@ impl Table {
         }
         for device in &wanted {
             let idle = self.idle.remove(&device.address).unwrap_or_default();
-            let detached = Detached { managed: device.managed, ..idle };
-            let used = Use { guests: vec![guest.to_owned()], shareable: false, detached };
+            let detached = Detached {
+                managed: device.managed,
+                ..idle
+            };
+            let used = Use {
+                guests: vec![guest.to_owned()],
+                shareable: false,
+                detached,
+            };
             self.active.insert(HostDevice::Pci(device.address), used);
         }
         for hostdev in hostdevs {
@@ -67,11 +82,15 @@ impl Table {
     /// Whether a device can be given to a guest: it is no bridge, and nobody else has one of its group.
     fn check_assignable(&self, root: &Root, address: PciAddress, guest: &str) -> Result<()> {
         if !hostinfo::is_endpoint(root, address).map_err(told)? {
-            return Err(Error::internal("Non-endpoint PCI devices cannot be assigned to guests").in_area(Area::None));
+            return Err(
+                Error::internal("Non-endpoint PCI devices cannot be assigned to guests").in_area(Area::None),
+            );
         }
         for peer in hostinfo::iommu_peers(root, address).map_err(told)? {
             match self.active.get(&HostDevice::Pci(peer)) {
-                Some(used) if peer == address || !used.guests.iter().any(|name| name == guest) => return Err(pci_in_use(peer, used)),
+                Some(used) if peer == address || !used.guests.iter().any(|name| name == guest) => {
+                    return Err(pci_in_use(peer, used));
+                }
                 _ => {}
             }
         }
@@ -87,7 +106,10 @@ impl Table {
         if self.idle.contains_key(&address) {
             return Ok(());
         }
-        if !hostinfo::pci_driver(root, address).map_err(told)?.is_some_and(|driver| driver.is_vfio) {
+        if !hostinfo::pci_driver(root, address)
+            .map_err(told)?
+            .is_some_and(|driver| driver.is_vfio)
+        {
             let message = format!("Unmanaged PCI device {address} must be manually detached from the host");
             return Err(Error::invalid(message).in_area(Area::None));
         }
@@ -99,7 +121,10 @@ impl Table {
         let module = driver.map_or_else(|| hostinfo::vfio_module(root, address), str::to_owned);
         let driver = loaded_driver(root, &module)?;
         let binding = hostinfo::bind(root, address, &driver).map_err(told)?;
-        let detached = Detached { taken: binding == Binding::Taken, managed: false };
+        let detached = Detached {
+            taken: binding == Binding::Taken,
+            managed: false,
+        };
         self.idle.entry(address).or_insert(detached);
         Ok(())
     }
@@ -122,7 +147,9 @@ impl Table {
     /// The PCI devices of a guest become idle, and the host's again if it is the daemon that sees to it.
     pub(super) fn release_pci(&mut self, root: &Root, guest: &str, addresses: &[PciAddress]) {
         for address in addresses {
-            let Some(used) = self.active.remove(&HostDevice::Pci(*address)) else { continue };
+            let Some(used) = self.active.remove(&HostDevice::Pci(*address)) else {
+                continue;
+            };
             self.idle.insert(*address, used.detached);
         }
         for address in addresses {
@@ -136,7 +163,12 @@ impl Table {
     }
 
     /// Takes a device from the host for whoever asked for it.
-    pub(super) fn detach_alone(&mut self, root: &Root, address: PciAddress, driver: Option<&str>) -> Result<()> {
+    pub(super) fn detach_alone(
+        &mut self,
+        root: &Root,
+        address: PciAddress,
+        driver: Option<&str>,
+    ) -> Result<()> {
         hostinfo::check_pci(root, address).map_err(told)?;
         self.check_unused(address)?;
         self.detach(root, address, driver)
@@ -162,16 +194,24 @@ impl Table {
 
     /// Gives back a device that was noted.
     pub(super) fn restore(&mut self, root: &Root, address: PciAddress) -> Result<()> {
-        let is_vfio = hostinfo::pci_driver(root, address).map_err(told)?.is_some_and(|driver| driver.is_vfio);
-        let unbound = hostinfo::pci_driver(root, address).map_err(told)?.is_none() && hostinfo::check_pci(root, address).is_ok();
-        if (is_vfio || unbound) && !self.active.contains_key(&HostDevice::Pci(address)) && !self.idle.contains_key(&address) {
+        let is_vfio = hostinfo::pci_driver(root, address)
+            .map_err(told)?
+            .is_some_and(|driver| driver.is_vfio);
+        let unbound = hostinfo::pci_driver(root, address).map_err(told)?.is_none()
+            && hostinfo::check_pci(root, address).is_ok();
+        if (is_vfio || unbound)
+            && !self.active.contains_key(&HostDevice::Pci(address))
+            && !self.idle.contains_key(&address)
+        {
             hostinfo::unbind(root, address).map_err(told)?;
         }
         Ok(())
     }
 
     fn check_unused(&self, address: PciAddress) -> Result<()> {
-        self.active.get(&HostDevice::Pci(address)).map_or(Ok(()), |used| Err(pci_in_use(address, used)))
+        self.active
+            .get(&HostDevice::Pci(address))
+            .map_or(Ok(()), |used| Err(pci_in_use(address, used)))
     }
 }
 
@@ -180,12 +220,25 @@ fn loaded_driver(root: &Root, module: &str) -> Result<String> {
     if let Some(driver) = hostinfo::driver_of_module(root, module) {
         return Ok(driver);
     }
-    let failed = |why: String| Error::internal(format!("Failed to load PCI driver module {module}: {why}")).in_area(Area::None);
-    let output = Command::new("modprobe").args(["-b", module]).stdin(Stdio::null()).output();
+    let failed = |why: String| {
+        Error::internal(format!("Failed to load PCI driver module {module}: {why}")).in_area(Area::None)
+    };
+    let output = Command::new("modprobe")
+        .args(["-b", module])
+        .stdin(Stdio::null())
+        .output();
     let output = output.map_err(|error| failed(error.to_string()))?;
     if !output.status.success() {
-        return Err(failed(String::from_utf8_lossy(&output.stderr).trim().chars().take(200).collect()));
+        return Err(failed(
+            String::from_utf8_lossy(&output.stderr)
+                .trim()
+                .chars()
+                .take(200)
+                .collect(),
+        ));
     }
-    let missing = || Error::internal(format!("module '{module}' does not implement any pci driver")).in_area(Area::None);
+    let missing = || {
+        Error::internal(format!("module '{module}' does not implement any pci driver")).in_area(Area::None)
+    };
     hostinfo::driver_of_module(root, module).ok_or_else(missing)
 }

@@ -73,7 +73,10 @@ pub(super) struct Table {
 impl Hostdevs {
     /// Devices as the tree at `root` has them; nobody has one yet.
     pub fn new(root: Root) -> Self {
-        Self { root, table: Mutex::default() }
+        Self {
+            root,
+            table: Mutex::default(),
+        }
     }
 
     /// Below which the kernel's files are.
@@ -118,7 +121,9 @@ impl Hostdevs {
             self.find_usb(hostdev)?;
         }
         for hostdev in &document.devices.hostdevs {
-            let Some((device, shareable)) = self.other(hostdev)? else { continue };
+            let Some((device, shareable)) = self.other(hostdev)? else {
+                continue;
+            };
             table.enter(&guest, device, shareable)?;
         }
         Ok(())
@@ -127,10 +132,21 @@ impl Hostdevs {
     /// Finds the USB device that is meant and notes where it is.
     fn find_usb(&self, hostdev: &mut Hostdev) -> Result<()> {
         let place = want::usb(hostdev);
-        let Some(source) = hostdev.source.as_mut().filter(|_| hostdev.kind == domxml::devices::HostdevKind::Usb) else { return Ok(()) };
+        let Some(source) = hostdev
+            .source
+            .as_mut()
+            .filter(|_| hostdev.kind == domxml::devices::HostdevKind::Usb)
+        else {
+            return Ok(());
+        };
         let devices = hostinfo::usb_devices(&self.root).map_err(told)?;
         match find::usb(&devices, source, place, want::is_required(source))? {
-            Some(found) => source.address = Some(HostdevAddress::Usb { bus: found.bus, device: found.device }),
+            Some(found) => {
+                source.address = Some(HostdevAddress::Usb {
+                    bus: found.bus,
+                    device: found.device,
+                })
+            }
             None => source.missing = Some(YesNo::Yes),
         }
         Ok(())
@@ -139,7 +155,11 @@ impl Hostdevs {
     /// What a host device is that is no PCI device, and whether it can be shared; none if it is missing, or of another
     /// host.
     fn other(&self, hostdev: &Hostdev) -> Result<Option<(HostDevice, bool)>> {
-        if hostdev.source.as_ref().is_some_and(|s| s.missing == Some(YesNo::Yes)) {
+        if hostdev
+            .source
+            .as_ref()
+            .is_some_and(|s| s.missing == Some(YesNo::Yes))
+        {
             return Ok(None);
         }
         if let Some(place) = want::scsi(hostdev) {
@@ -151,7 +171,9 @@ impl Hostdevs {
             return Ok(Some((HostDevice::Mdev(uuid.to_owned()), false)));
         }
         let usb = want::usb(hostdev).map(|(bus, device)| HostDevice::Usb(bus, device));
-        Ok(usb.or_else(|| want::vhost_scsi(hostdev).map(|name| HostDevice::ScsiHost(name.to_owned()))).map(|device| (device, false)))
+        Ok(usb
+            .or_else(|| want::vhost_scsi(hostdev).map(|name| HostDevice::ScsiHost(name.to_owned())))
+            .map(|device| (device, false)))
     }
 
     fn scsi(&self, hostdev: &Hostdev, place: ScsiPlace) -> Result<(HostDevice, bool)> {
@@ -173,9 +195,20 @@ impl Hostdevs {
         let mut table = self.table();
         for hostdev in &document.devices.hostdevs {
             if let Some(address) = want::pci(hostdev) {
-                let taken = hostdev.source.as_ref().and_then(|s| s.origstates.as_ref()).is_some_and(|o| o.unbind);
-                let detached = Detached { taken, managed: want::is_managed(hostdev) };
-                let known = Use { guests: vec![document.name.clone()], shareable: false, detached };
+                let taken = hostdev
+                    .source
+                    .as_ref()
+                    .and_then(|s| s.origstates.as_ref())
+                    .is_some_and(|o| o.unbind);
+                let detached = Detached {
+                    taken,
+                    managed: want::is_managed(hostdev),
+                };
+                let known = Use {
+                    guests: vec![document.name.clone()],
+                    shareable: false,
+                    detached,
+                };
                 table.active.insert(HostDevice::Pci(address), known);
             } else if let Some((device, shareable)) = self.adopted(hostdev) {
                 let known = table.active.entry(device).or_default();
@@ -200,10 +233,18 @@ impl Hostdevs {
 impl Table {
     /// A device that is no PCI device becomes a guest's.
     fn enter(&mut self, guest: &str, device: HostDevice, shareable: bool) -> Result<()> {
-        if self.active.get(&device).is_some_and(|used| used.guests.iter().any(|name| name == guest)) {
+        if self
+            .active
+            .get(&device)
+            .is_some_and(|used| used.guests.iter().any(|name| name == guest))
+        {
             return Err(Error::internal(format!("Device {device} is already in use")).in_area(Area::None));
         }
-        if let Some(used) = self.active.get(&device).filter(|used| !(used.shareable && shareable)) {
+        if let Some(used) = self
+            .active
+            .get(&device)
+            .filter(|used| !(used.shareable && shareable))
+        {
             return Err(in_use(&device, used));
         }
         let used = self.active.entry(device).or_default();
@@ -235,12 +276,20 @@ impl Table {
 fn in_use(device: &HostDevice, used: &Use) -> Error {
     let guest = used.guests.first().map_or("", String::as_str);
     let message = match device {
-        HostDevice::Pci(address) => format!("PCI device {address} is in use by driver {DRIVER}, domain {guest}"),
+        HostDevice::Pci(address) => {
+            format!("PCI device {address} is in use by driver {DRIVER}, domain {guest}")
+        }
         HostDevice::Usb(..) => format!("USB device {device} is in use by driver {DRIVER}, domain {guest}"),
-        HostDevice::Mdev(uuid) => format!("mediated device /sys/bus/mdev/devices/{uuid} is in use by driver {DRIVER}, domain {guest}"),
+        HostDevice::Mdev(uuid) => format!(
+            "mediated device /sys/bus/mdev/devices/{uuid} is in use by driver {DRIVER}, domain {guest}"
+        ),
         HostDevice::ScsiHost(name) => format!("SCSI_host device {name} is already in use by other domain(s)"),
         HostDevice::Scsi(place) => {
-            let how = if used.shareable { "shareable" } else { "non-shareable" };
+            let how = if used.shareable {
+                "shareable"
+            } else {
+                "non-shareable"
+            };
             format!("SCSI device {place} is already in use by other domain(s) as '{how}'")
         }
     };
@@ -254,5 +303,8 @@ pub(super) fn pci_in_use(address: PciAddress, used: &Use) -> Error {
 
 /// Notes in a document how the host had a device.
 pub(super) fn note_origin(source: &mut HostdevSource, taken: bool) {
-    source.origstates = taken.then(|| OrigStates { unbind: true, ..OrigStates::default() });
+    source.origstates = taken.then(|| OrigStates {
+        unbind: true,
+        ..OrigStates::default()
+    });
 }

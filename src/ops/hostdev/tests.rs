@@ -19,20 +19,40 @@ struct Host {
 
 fn host() -> Host {
     let dir = tempfile::tempdir().unwrap();
-    let device = |address, driver, group| FakeDevice { address, driver, group };
-    let kernel = FakePci::new(dir.path(), &[device(NIC, "igb", 7), device(TWIN, "igb", 7), device(DISK, "nvme", 8)]).unwrap();
+    let device = |address, driver, group| FakeDevice {
+        address,
+        driver,
+        group,
+    };
+    let kernel = FakePci::new(
+        dir.path(),
+        &[
+            device(NIC, "igb", 7),
+            device(TWIN, "igb", 7),
+            device(DISK, "nvme", 8),
+        ],
+    )
+    .unwrap();
     usb(dir.path(), "1-1", 4);
     usb(dir.path(), "1-2", 5);
     for file in ["sys/bus/scsi/devices/0:0:0:0/scsi_generic/sg0/dev", "dev/sg0"] {
         write(&dir.path().join(file), "");
     }
     let devices = Hostdevs::new(Root::at(dir.path()));
-    Host { _dir: dir, kernel, devices }
+    Host {
+        _dir: dir,
+        kernel,
+        devices,
+    }
 }
 
 fn usb(root: &Path, name: &str, number: u32) {
     let directory = root.join("sys/bus/usb/devices").join(name);
-    for (file, text) in [("devnum", number.to_string()), ("idVendor", "1234".into()), ("idProduct", format!("000{number}"))] {
+    for (file, text) in [
+        ("devnum", number.to_string()),
+        ("idVendor", "1234".into()),
+        ("idProduct", format!("000{number}")),
+    ] {
         write(&directory.join(file), &text);
     }
     write(&root.join(format!("dev/bus/usb/001/{number:03}")), "");
@@ -44,7 +64,9 @@ fn write(path: &Path, text: &str) {
 }
 
 fn guest(name: &str, hostdevs: &str) -> domxml::Domain {
-    let text = format!("<domain type='qemu'><name>{name}</name><os><type>hvm</type></os><devices>{hostdevs}</devices></domain>");
+    let text = format!(
+        "<domain type='qemu'><name>{name}</name><os><type>hvm</type></os><devices>{hostdevs}</devices></domain>"
+    );
     let mut document = domxml::Domain::parse(&text, domxml::ParseFlags::NONE).unwrap();
     want::settle(&mut document, true).unwrap();
     document
@@ -52,7 +74,12 @@ fn guest(name: &str, hostdevs: &str) -> domxml::Domain {
 
 fn pci(address: &str, managed: &str) -> String {
     let at: PciAddress = address.parse().unwrap();
-    let PciAddress { domain, bus, slot, function } = at;
+    let PciAddress {
+        domain,
+        bus,
+        slot,
+        function,
+    } = at;
     format!(
         "<hostdev mode='subsystem' type='pci' managed='{managed}'><source>\
          <address domain='{domain}' bus='{bus}' slot='{slot}' function='{function}'/></source></hostdev>"
@@ -80,7 +107,11 @@ impl Host {
     /// The kernel takes a moment to give a device back.
     fn becomes(&self, drivers: [&str; 3]) {
         let so = || self.drivers() == drivers;
-        assert!(testkit::wait_until("drivers", Duration::from_secs(5), so).is_ok(), "{:?}", self.drivers());
+        assert!(
+            testkit::wait_until("drivers", Duration::from_secs(5), so).is_ok(),
+            "{:?}",
+            self.drivers()
+        );
     }
 }
 
@@ -105,15 +136,22 @@ fn a_managed_device_is_the_guests_and_then_the_hosts_again() {
 fn no_two_guests_have_a_device_or_parts_of_one_group() {
     let host = host();
     host.claim(&mut guest("one", &pci(NIC, "yes"))).unwrap();
-    let used = format!("Requested operation is not valid: PCI device {NIC} is in use by driver QEMU, domain one");
+    let used =
+        format!("Requested operation is not valid: PCI device {NIC} is in use by driver QEMU, domain one");
     for address in [NIC, TWIN] {
-        assert_eq!(host.claim(&mut guest("two", &pci(address, "yes"))), Err(used.clone()));
+        assert_eq!(
+            host.claim(&mut guest("two", &pci(address, "yes"))),
+            Err(used.clone())
+        );
     }
     let nic = NIC.parse().unwrap();
     for refused in [host.devices.detach(nic, None), host.devices.reattach(nic)] {
         assert_eq!(refused.unwrap_err().to_string(), used);
     }
-    assert_eq!(host.devices.reset(nic).unwrap_err().to_string(), format!("internal error: Not resetting active device {NIC}"));
+    assert_eq!(
+        host.devices.reset(nic).unwrap_err().to_string(),
+        format!("internal error: Not resetting active device {NIC}")
+    );
     host.claim(&mut guest("two", &pci(DISK, "yes"))).unwrap();
 }
 
@@ -121,7 +159,9 @@ fn no_two_guests_have_a_device_or_parts_of_one_group() {
 fn a_device_that_is_not_managed_must_have_been_taken_before() {
     let host = host();
     let mut one = guest("one", &(pci(NIC, "yes") + &pci(DISK, "no")));
-    let refused = format!("Requested operation is not valid: Unmanaged PCI device {DISK} must be manually detached from the host");
+    let refused = format!(
+        "Requested operation is not valid: Unmanaged PCI device {DISK} must be manually detached from the host"
+    );
     assert_eq!(host.claim(&mut one), Err(refused));
     host.becomes(["igb", "igb", "nvme"]);
     let disk = DISK.parse().unwrap();
@@ -140,16 +180,34 @@ fn a_run_that_was_found_has_its_devices() {
     host.claim(&mut one).unwrap();
     let after = Hostdevs::new(host.devices.root().clone());
     after.adopt(&one);
-    let refused = |hostdev: &str| after.claim(&mut guest("other", hostdev)).unwrap_err().message.into_owned();
-    assert_eq!(refused(&pci(NIC, "yes")), format!("PCI device {NIC} is in use by driver QEMU, domain one"));
-    assert_eq!(refused(BY_KIND), "USB device 001:005 is in use by driver QEMU, domain one");
-    assert_eq!(refused(&scsi("")), "SCSI device 0:0:0:0 is already in use by other domain(s) as 'shareable'");
+    let refused = |hostdev: &str| {
+        after
+            .claim(&mut guest("other", hostdev))
+            .unwrap_err()
+            .message
+            .into_owned()
+    };
+    assert_eq!(
+        refused(&pci(NIC, "yes")),
+        format!("PCI device {NIC} is in use by driver QEMU, domain one")
+    );
+    assert_eq!(
+        refused(BY_KIND),
+        "USB device 001:005 is in use by driver QEMU, domain one"
+    );
+    assert_eq!(
+        refused(&scsi("")),
+        "SCSI device 0:0:0:0 is already in use by other domain(s) as 'shareable'"
+    );
     after.claim(&mut guest("two", &scsi("<shareable/>"))).unwrap();
     after.restore(NIC.parse().unwrap()).unwrap();
     assert_eq!(host.drivers(), ["vfio-pci", "igb", "nvme"], "it is a guest's");
     after.release("one");
     host.becomes(["igb", "igb", "nvme"]);
-    assert_eq!(refused(&scsi("")), "SCSI device 0:0:0:0 is already in use by other domain(s) as 'shareable'");
+    assert_eq!(
+        refused(&scsi("")),
+        "SCSI device 0:0:0:0 is already in use by other domain(s) as 'shareable'"
+    );
     after.release("two");
     after.claim(&mut guest("three", &scsi(""))).unwrap();
 }
@@ -167,12 +225,21 @@ fn a_device_that_was_taken_for_a_run_that_never_was_goes_back() {
 fn a_usb_device_that_may_be_missing_is_shown_as_such() {
     let host = host();
     let absent = BY_KIND.replace("0x0005", "0x0099");
-    assert_eq!(host.claim(&mut guest("one", &absent)), Err("internal error: Did not find USB device 1234:0099".into()));
-    let mut one = guest("one", &(absent.replace("<source>", "<source startupPolicy='optional'>") + BY_KIND));
+    assert_eq!(
+        host.claim(&mut guest("one", &absent)),
+        Err("internal error: Did not find USB device 1234:0099".into())
+    );
+    let mut one = guest(
+        "one",
+        &(absent.replace("<source>", "<source startupPolicy='optional'>") + BY_KIND),
+    );
     host.claim(&mut one).unwrap();
     let live = one.format(domxml::FormatFlags::NONE);
     assert!(live.contains("startupPolicy='optional' missing='yes'"), "{live}");
     assert!(live.contains("<address bus='1' device='5'/>"), "{live}");
-    let nodes: Vec<_> = want::nodes(host.devices.root(), &one).into_iter().map(|node| node.path).collect();
+    let nodes: Vec<_> = want::nodes(host.devices.root(), &one)
+        .into_iter()
+        .map(|node| node.path)
+        .collect();
     assert_eq!(nodes, [host.devices.root().path("dev/bus/usb/001/005")]);
 }

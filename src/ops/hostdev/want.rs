@@ -40,9 +40,12 @@ pub(super) fn settle(document: &mut domxml::Domain, has_vfio: bool) -> Result<()
                 if !has_vfio {
                     return unsupported("host doesn't support passthrough of host PCI devices");
                 }
-                hostdev.driver.get_or_insert_with(HostdevDriver::default).name = Some(HostdevDriverName::Vfio);
+                hostdev.driver.get_or_insert_with(HostdevDriver::default).name =
+                    Some(HostdevDriverName::Vfio);
             }
-            HostdevKind::Mdev if !has_vfio => return unsupported("Mediated host device assignment requires VFIO support"),
+            HostdevKind::Mdev if !has_vfio => {
+                return unsupported("Mediated host device assignment requires VFIO support");
+            }
             _ => {}
         }
     }
@@ -56,9 +59,17 @@ fn driver_name(hostdev: &Hostdev) -> Option<HostdevDriverName> {
 /// The PCI address of a host device; none for other kinds.
 pub(super) fn pci(hostdev: &Hostdev) -> Option<PciAddress> {
     match hostdev.source.as_ref()?.address.as_ref()? {
-        HostdevAddress::Pci { domain, bus, slot, function } if hostdev.kind == HostdevKind::Pci => {
-            Some(PciAddress { domain: *domain, bus: *bus, slot: *slot, function: *function })
-        }
+        HostdevAddress::Pci {
+            domain,
+            bus,
+            slot,
+            function,
+        } if hostdev.kind == HostdevKind::Pci => Some(PciAddress {
+            domain: *domain,
+            bus: *bus,
+            slot: *slot,
+            function: *function,
+        }),
         _ => None,
     }
 }
@@ -84,7 +95,13 @@ pub(super) fn is_managed(hostdev: &Hostdev) -> bool {
 
 /// PCI devices that the daemon takes and gives back.
 pub(in crate::ops) fn managed(document: &domxml::Domain) -> Vec<PciAddress> {
-    document.devices.hostdevs.iter().filter(|h| is_managed(h)).filter_map(pci).collect()
+    document
+        .devices
+        .hostdevs
+        .iter()
+        .filter(|h| is_managed(h))
+        .filter_map(pci)
+        .collect()
 }
 
 /// How many devices map the guest's memory through VFIO.
@@ -96,7 +113,9 @@ pub(in crate::ops) fn of_vfio(document: &domxml::Domain) -> u32 {
 /// Bus and device of a USB device, where they are known.
 pub(super) fn usb(hostdev: &Hostdev) -> Option<(u32, u32)> {
     match hostdev.source.as_ref()?.address.as_ref()? {
-        HostdevAddress::Usb { bus, device } if hostdev.kind == HostdevKind::Usb => Some((*bus, *device)).filter(|at| *at != (0, 0)),
+        HostdevAddress::Usb { bus, device } if hostdev.kind == HostdevKind::Usb => {
+            Some((*bus, *device)).filter(|at| *at != (0, 0))
+        }
         _ => None,
     }
 }
@@ -108,18 +127,27 @@ pub(super) fn is_required(source: &HostdevSource) -> bool {
 
 /// The place of a SCSI device of this host; none for other kinds, and for those of other hosts.
 pub(super) fn scsi(hostdev: &Hostdev) -> Option<Result<ScsiPlace>> {
-    let source = hostdev.source.as_ref().filter(|s| s.protocol != Some(HostdevProtocol::Iscsi))?;
+    let source = hostdev
+        .source
+        .as_ref()
+        .filter(|s| s.protocol != Some(HostdevProtocol::Iscsi))?;
     match source.address {
-        Some(HostdevAddress::Scsi { bus, target, unit }) if hostdev.kind == HostdevKind::Scsi => {
-            Some(ScsiPlace::below(source.adapter.as_deref().unwrap_or_default(), (bus, target, unit)).map_err(told))
-        }
+        Some(HostdevAddress::Scsi { bus, target, unit }) if hostdev.kind == HostdevKind::Scsi => Some(
+            ScsiPlace::below(source.adapter.as_deref().unwrap_or_default(), (bus, target, unit))
+                .map_err(told),
+        ),
         _ => None,
     }
 }
 
 /// The target of the host's SCSI server.
 pub(super) fn vhost_scsi(hostdev: &Hostdev) -> Option<&str> {
-    hostdev.source.as_ref().filter(|_| hostdev.kind == HostdevKind::ScsiHost)?.wwpn.as_deref()
+    hostdev
+        .source
+        .as_ref()
+        .filter(|_| hostdev.kind == HostdevKind::ScsiHost)?
+        .wwpn
+        .as_deref()
 }
 
 /// A mediated device.
@@ -133,7 +161,13 @@ pub(super) fn mdev(hostdev: &Hostdev) -> Option<&str> {
 /// The nodes of a run's devices, as far as they are there.
 pub(in crate::ops) fn nodes(root: &Root, document: &domxml::Domain) -> Vec<Node> {
     let mut found: Vec<Node> = Vec::new();
-    for node in document.devices.hostdevs.iter().filter_map(|h| node(root, h)).filter(|node| node.path.exists()) {
+    for node in document
+        .devices
+        .hostdevs
+        .iter()
+        .filter_map(|h| node(root, h))
+        .filter(|node| node.path.exists())
+    {
         // Devices of one group have one node.
         if !found.contains(&node) {
             found.push(node);
@@ -143,8 +177,18 @@ pub(in crate::ops) fn nodes(root: &Root, document: &domxml::Domain) -> Vec<Node>
 }
 
 fn node(root: &Root, hostdev: &Hostdev) -> Option<Node> {
-    let group = |number: Option<u32>| Some(Node { path: root.path(&format!("dev/vfio/{}", number?)), is_roots: true });
-    let kept = |path: PathBuf| Some(Node { path, is_roots: false });
+    let group = |number: Option<u32>| {
+        Some(Node {
+            path: root.path(&format!("dev/vfio/{}", number?)),
+            is_roots: true,
+        })
+    };
+    let kept = |path: PathBuf| {
+        Some(Node {
+            path,
+            is_roots: false,
+        })
+    };
     match hostdev.kind {
         HostdevKind::Pci => group(hostinfo::iommu_group(root, pci(hostdev)?).ok()?),
         HostdevKind::Mdev => group(hostinfo::mdev_group(root, mdev(hostdev)?).ok()?),

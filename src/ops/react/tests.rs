@@ -21,7 +21,12 @@ struct Before {
 }
 
 fn before(condition: Condition) -> Before {
-    Before { condition, starting: false, fake_reboot: false, xml: "" }
+    Before {
+        condition,
+        starting: false,
+        fake_reboot: false,
+        xml: "",
+    }
 }
 
 impl Before {
@@ -60,7 +65,12 @@ impl Before {
 
 fn event(name: &str, data: Value) -> GuestEvent {
     let data = (!data.is_null()).then(|| serde_json::value::to_raw_value(&data).unwrap());
-    let event = GuestEvent::of(&qmp::Event { name: name.to_owned(), seconds: 0, microseconds: 0, data });
+    let event = GuestEvent::of(&qmp::Event {
+        name: name.to_owned(),
+        seconds: 0,
+        microseconds: 0,
+        data,
+    });
     assert_ne!(event, GuestEvent::Other, "{name} is not understood");
     event
 }
@@ -114,7 +124,10 @@ macro_rules! cases {
 
 #[test]
 fn the_cpus() {
-    let starting = Before { starting: true, ..before(Condition::PAUSED_STARTING_UP) };
+    let starting = Before {
+        starting: true,
+        ..before(Condition::PAUSED_STARTING_UP)
+    };
     for case in cases! {
         "a pause": before(RUNNING), "STOP" null => ["lifecycle 3/0"], PAUSED_USER, Then::Nothing;
         "a pause of what is paused": before(Condition::PAUSED_USER), "STOP" null => [], PAUSED_USER, Then::Nothing;
@@ -132,9 +145,18 @@ fn the_cpus() {
 
 #[test]
 fn the_end() {
-    let reboots = Before { fake_reboot: true, ..before(RUNNING) };
-    let restarts = Before { xml: "<on_poweroff>restart</on_poweroff>", ..before(RUNNING) };
-    let preserved = Before { xml: "<on_poweroff>preserve</on_poweroff>", ..before(RUNNING) };
+    let reboots = Before {
+        fake_reboot: true,
+        ..before(RUNNING)
+    };
+    let restarts = Before {
+        xml: "<on_poweroff>restart</on_poweroff>",
+        ..before(RUNNING)
+    };
+    let preserved = Before {
+        xml: "<on_poweroff>preserve</on_poweroff>",
+        ..before(RUNNING)
+    };
     let guest = Then::Stop(stop::Cause::Shutdown);
     for case in cases! {
         "the guest shuts down": before(RUNNING), "SHUTDOWN" {"guest": true, "reason": "guest-shutdown"} => ["lifecycle 6/1"], SHUTDOWN_USER, guest;
@@ -154,15 +176,25 @@ fn the_end() {
 
 #[test]
 fn a_reboot_by_shutdown_happens_once() {
-    let mut view = Before { fake_reboot: true, ..before(RUNNING) }.view();
+    let mut view = Before {
+        fake_reboot: true,
+        ..before(RUNNING)
+    }
+    .view();
     let shutdown = event("SHUTDOWN", json!({"guest": true, "reason": "guest-shutdown"}));
     assert_eq!(decide(&mut view, &shutdown, || RUNNING).1, Then::Restart);
-    assert_eq!(decide(&mut view, &shutdown, || RUNNING).1, Then::Stop(stop::Cause::Shutdown));
+    assert_eq!(
+        decide(&mut view, &shutdown, || RUNNING).1,
+        Then::Stop(stop::Cause::Shutdown)
+    );
 }
 
 #[test]
 fn a_crash() {
-    let on = |xml| Before { xml, ..before(RUNNING) };
+    let on = |xml| Before {
+        xml,
+        ..before(RUNNING)
+    };
     for case in cases! {
         "by default": before(RUNNING), "GUEST_PANICKED" {"action": "pause"} => ["lifecycle 8/0"], CRASHED_PANICKED, Then::Stop(stop::Cause::Crashed);
         "destroy": on("<on_crash>destroy</on_crash>"), "GUEST_PANICKED" {"action": "pause"} => ["lifecycle 8/0"], CRASHED_PANICKED, Then::Stop(stop::Cause::Crashed);
@@ -218,14 +250,21 @@ fn a_pause_takes_its_reason_from_who_asked() {
     ] {
         let mut view = before(RUNNING).view();
         let (effects, _) = decide(&mut view, &GuestEvent::Stop, || condition);
-        assert_eq!((shown(&effects), view.condition), (vec![told.to_owned()], condition));
+        assert_eq!(
+            (shown(&effects), view.condition),
+            (vec![told.to_owned()], condition)
+        );
     }
 }
 
 #[test]
 fn the_state_of_a_channel_is_in_the_document() {
     let mut view = before(RUNNING).view();
-    decide(&mut view, &event("VSERPORT_CHANGE", json!({"id": "channel1", "open": true})), || RUNNING);
+    decide(
+        &mut view,
+        &event("VSERPORT_CHANGE", json!({"id": "channel1", "open": true})),
+        || RUNNING,
+    );
     let text = view.current().unwrap().text().unwrap();
     assert!(text.contains("name='other' state='connected'"), "{text}");
 }
@@ -233,6 +272,13 @@ fn the_state_of_a_channel_is_in_the_document() {
 #[test]
 fn nothing_follows_for_a_guest_that_does_not_run() {
     let mut view = View::new(uuid::Uuid::from_u128(1), "a".into(), 1);
-    let (effects, then) = decide(&mut view, &event("SHUTDOWN", json!({"guest": true, "reason": ""})), || RUNNING);
-    assert_eq!((shown(&effects), then, view.condition), (vec![], Then::Nothing, Condition::SHUTOFF_UNKNOWN));
+    let (effects, then) = decide(
+        &mut view,
+        &event("SHUTDOWN", json!({"guest": true, "reason": ""})),
+        || RUNNING,
+    );
+    assert_eq!(
+        (shown(&effects), then, view.condition),
+        (vec![], Then::Nothing, Condition::SHUTOFF_UNKNOWN)
+    );
 }

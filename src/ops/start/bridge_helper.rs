@@ -45,7 +45,12 @@ impl Request<'_> {
         // The socket is its standard input.
         args.extend([bridge.as_str(), "--fd=0"]);
         let mut command = tokio::process::Command::new(&program);
-        command.args(&args).env_clear().stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null()).kill_on_drop(true);
+        command
+            .args(&args)
+            .env_clear()
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::null())
+            .kill_on_drop(true);
         let line = format!("{} {}", program.display(), args.join(" "));
         let ended = tokio::time::timeout(DEADLINE, command.output()).await;
         drop(command);
@@ -54,20 +59,29 @@ impl Request<'_> {
             .map_err(|error| failed(format_args!("cannot execute binary {}", program.display()), error))?;
         // What it sent is there, or never comes.
         let mut byte = [0];
-        let device = ours.try_recv(&mut byte).ok().and_then(|(_, fds)| fds.into_iter().next());
+        let device = ours
+            .try_recv(&mut byte)
+            .ok()
+            .and_then(|(_, fds)| fds.into_iter().next());
         let device = device.ok_or_else(|| {
-            let said: String = String::from_utf8_lossy(&output.stderr).chars().take(SAID_MAX).collect();
+            let said: String = String::from_utf8_lossy(&output.stderr)
+                .chars()
+                .take(SAID_MAX)
+                .collect();
             let what = format!("{line}: failed to communicate with bridge helper: stderr={said}");
             failed(what, io::Error::from_raw_os_error(nix::libc::ENOTCONN))
         })?;
-        let name = unixfd::tap_name(&device).map_err(|error| failed("Unable to query tap interface name", error))?;
+        let name =
+            unixfd::tap_name(&device).map_err(|error| failed("Unable to query tap interface name", error))?;
         Ok((device, name))
     }
 }
 
 fn find(helper: &str) -> Result<PathBuf> {
-    programs::find(helper, DIRS)
-        .ok_or_else(|| Error::internal(format!("'{helper}' is not a suitable bridge helper")).in_area(crate::error::Area::None))
+    programs::find(helper, DIRS).ok_or_else(|| {
+        Error::internal(format!("'{helper}' is not a suitable bridge helper"))
+            .in_area(crate::error::Area::None)
+    })
 }
 
 #[cfg(test)]
@@ -83,10 +97,31 @@ mod tests {
         std::fs::write(&helper, "#!/bin/sh\necho \"$@: denied\" >&2; exit 1\n").unwrap();
         std::fs::set_permissions(&helper, std::fs::Permissions::from_mode(0o755)).unwrap();
         let helper = helper.to_str().unwrap();
-        let ask = async |helper, header| Request { helper, bridge: "br0", header }.carry_out().await.err().unwrap().to_string();
+        let ask = async |helper, header| {
+            Request {
+                helper,
+                bridge: "br0",
+                header,
+            }
+            .carry_out()
+            .await
+            .err()
+            .unwrap()
+            .to_string()
+        };
         let answers = [ask(helper, true).await, ask(helper, false).await];
-        assert!(answers[0].contains("stderr=--use-vnet --br=br0 --fd=0: denied"), "{answers:?}");
-        assert!(answers[1].contains("stderr=--br=br0 --fd=0: denied"), "{answers:?}");
-        assert!(ask("no-such-helper", true).await.contains("'no-such-helper' is not a suitable bridge helper"));
+        assert!(
+            answers[0].contains("stderr=--use-vnet --br=br0 --fd=0: denied"),
+            "{answers:?}"
+        );
+        assert!(
+            answers[1].contains("stderr=--br=br0 --fd=0: denied"),
+            "{answers:?}"
+        );
+        assert!(
+            ask("no-such-helper", true)
+                .await
+                .contains("'no-such-helper' is not a suitable bridge helper")
+        );
     }
 }

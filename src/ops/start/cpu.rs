@@ -31,12 +31,25 @@ pub(super) async fn show_actual(monitor: &Monitor, cpu: &mut Cpu) -> Result<()> 
         return Ok(());
     }
     let tables = CpuModels::x86();
-    let name = cpu.model.as_ref().and_then(|m| m.name.clone()).unwrap_or_default();
+    let name = cpu
+        .model
+        .as_ref()
+        .and_then(|m| m.name.clone())
+        .unwrap_or_default();
     if tables.model(&name).is_none() {
         return Ok(());
     }
-    let path = monitor.cpus().await?.first().map_or_else(|| FIRST_CPU.to_owned(), |c| c.qom_path.clone());
-    let words = monitor.execute(commands::QomGet { path, property: "feature-words".to_owned() }).await?;
+    let path = monitor
+        .cpus()
+        .await?
+        .first()
+        .map_or_else(|| FIRST_CPU.to_owned(), |c| c.qom_path.clone());
+    let words = monitor
+        .execute(commands::QomGet {
+            path,
+            property: "feature-words".to_owned(),
+        })
+        .await?;
     // A QEMU that words it differently tells nothing here.
     if let Ok(words) = serde_json::from_value::<Vec<Word>>(words) {
         list_differences(cpu, &name, &data(&words));
@@ -47,8 +60,15 @@ pub(super) async fn show_actual(monitor: &Monitor, cpu: &mut Cpu) -> Result<()> 
 fn data(words: &[Word]) -> CpuData {
     let mut data = CpuData::default();
     for word in words {
-        let Some(register) = ["EAX", "EBX", "ECX", "EDX"].iter().position(|r| *r == word.cpuid_register) else { continue };
-        data.cpuid.entry((word.cpuid_input_eax, word.cpuid_input_ecx)).or_default()[register] = word.features;
+        let Some(register) = ["EAX", "EBX", "ECX", "EDX"]
+            .iter()
+            .position(|r| *r == word.cpuid_register)
+        else {
+            continue;
+        };
+        data.cpuid
+            .entry((word.cpuid_input_eax, word.cpuid_input_ecx))
+            .or_default()[register] = word.features;
     }
     data
 }
@@ -67,20 +87,32 @@ fn list_differences(cpu: &mut Cpu, name: &str, actual: &CpuData) {
             feature.policy = Some(policy(has.contains(&number)));
         }
     }
-    let removed = model.removed.iter().filter_map(|name| tables.feature(name)).filter(|number| !has.contains(number));
-    let in_order = (0..tables.features.len()).filter(|number| model.features.contains(number) != has.contains(number));
+    let removed = model
+        .removed
+        .iter()
+        .filter_map(|name| tables.feature(name))
+        .filter(|number| !has.contains(number));
+    let in_order =
+        (0..tables.features.len()).filter(|number| model.features.contains(number) != has.contains(number));
     for number in removed.chain(in_order) {
         let feature = &tables.features[number];
         // QEMU tells of CPUID only; what is in registers follows from the model.
         let told = matches!(feature.place, Place::Cpuid { .. });
         if told && !cpu.features.iter().any(|f| f.name == feature.name) {
-            cpu.features.push(CpuFeature { name: feature.name.to_owned(), policy: Some(policy(has.contains(&number))) });
+            cpu.features.push(CpuFeature {
+                name: feature.name.to_owned(),
+                policy: Some(policy(has.contains(&number))),
+            });
         }
     }
 }
 
 fn policy(has: bool) -> FeaturePolicy {
-    if has { FeaturePolicy::Require } else { FeaturePolicy::Disable }
+    if has {
+        FeaturePolicy::Require
+    } else {
+        FeaturePolicy::Disable
+    }
 }
 
 #[cfg(test)]
@@ -93,11 +125,22 @@ mod tests {
     #[test]
     fn what_differs_from_the_model_is_listed_as_libvirt_lists_it() {
         let words: Vec<Word> = serde_json::from_str(QEMU64).unwrap();
-        let mut cpu =
-            Cpu { model: Some(domxml::cpu::CpuModel { name: Some("qemu64".to_owned()), ..Default::default() }), ..Cpu::default() };
+        let mut cpu = Cpu {
+            model: Some(domxml::cpu::CpuModel {
+                name: Some("qemu64".to_owned()),
+                ..Default::default()
+            }),
+            ..Cpu::default()
+        };
         list_differences(&mut cpu, "qemu64", &data(&words));
         let listed: Vec<_> = cpu.features.iter().map(|f| (f.policy, f.name.as_str())).collect();
-        assert_eq!(listed, [(Some(FeaturePolicy::Require), "hypervisor"), (Some(FeaturePolicy::Require), "lahf_lm")]);
+        assert_eq!(
+            listed,
+            [
+                (Some(FeaturePolicy::Require), "hypervisor"),
+                (Some(FeaturePolicy::Require), "lahf_lm")
+            ]
+        );
         assert_eq!(cpu.check, Some(CpuCheck::Full));
     }
 }

@@ -27,7 +27,13 @@ pub(super) async fn complete(monitor: &Monitor, prepared: &mut Prepared) -> Resu
     apply_balloon(monitor, &prepared.document).await?;
     take_links_down(monitor, &prepared.document).await?;
     Ok(StatusDocument {
-        vcpus: threads.iter().map(|c| VcpuThread { id: u32::try_from(c.cpu_index).unwrap_or(0), pid: c.thread_id }).collect(),
+        vcpus: threads
+            .iter()
+            .map(|c| VcpuThread {
+                id: u32::try_from(c.cpu_index).unwrap_or(0),
+                pid: c.thread_id,
+            })
+            .collect(),
         devices: devices.into_iter().map(|alias| DeviceAlias { alias }).collect(),
         ..StatusDocument::default()
     })
@@ -35,7 +41,12 @@ pub(super) async fn complete(monitor: &Monitor, prepared: &mut Prepared) -> Resu
 
 /// Links that the document has down: QEMU makes all of them up.
 async fn take_links_down(monitor: &Monitor, document: &domxml::Domain) -> Result<()> {
-    for interface in document.devices.interfaces.iter().filter(|i| i.link == Some(LinkState::Down)) {
+    for interface in document
+        .devices
+        .interfaces
+        .iter()
+        .filter(|i| i.link == Some(LinkState::Down))
+    {
         let name = interface.info.alias.clone().unwrap_or_default();
         monitor.execute(commands::SetLink { name, up: false }).await?;
     }
@@ -44,14 +55,26 @@ async fn take_links_down(monitor: &Monitor, document: &domxml::Domain) -> Result
 
 /// The balloon's size and how often the guest tells of its memory.
 async fn apply_balloon(monitor: &Monitor, document: &domxml::Domain) -> Result<()> {
-    let Some(balloon) = document.devices.memballoon.as_ref().filter(|b| b.model.as_str() != "none") else { return Ok(()) };
+    let Some(balloon) = document
+        .devices
+        .memballoon
+        .as_ref()
+        .filter(|b| b.model.as_str() != "none")
+    else {
+        return Ok(());
+    };
     if let Some(period) = balloon.stats_period.filter(|p| *p > 0) {
-        let path = format!("/machine/peripheral/{}", balloon.info.alias.as_deref().unwrap_or("balloon0"));
+        let path = format!(
+            "/machine/peripheral/{}",
+            balloon.info.alias.as_deref().unwrap_or("balloon0")
+        );
         monitor.set_balloon_period(&path, period).await?;
     }
     let facts = crate::domain::facts::Facts::of(document);
     if facts.current_memory_kib < facts.memory_kib {
-        monitor.set_balloon(facts.current_memory_kib.saturating_mul(1024)).await?;
+        monitor
+            .set_balloon(facts.current_memory_kib.saturating_mul(1024))
+            .await?;
     }
     Ok(())
 }
@@ -83,7 +106,11 @@ fn put_terminals(document: &mut domxml::Domain, ptys: &BTreeMap<String, String>)
 /// Whether the guest has a channel for an agent.
 pub(super) fn has_agent(document: &domxml::Domain) -> bool {
     let name = |c: &domxml::devices::Channel| c.target.as_ref().and_then(|t| t.name.clone());
-    document.devices.channels.iter().any(|c| name(c).as_deref() == Some("org.qemu.guest_agent.0"))
+    document
+        .devices
+        .channels
+        .iter()
+        .any(|c| name(c).as_deref() == Some("org.qemu.guest_agent.0"))
 }
 
 /// What makes the run hard to support.
@@ -92,10 +119,19 @@ pub(super) fn taints(document: &domxml::Domain, identity: &Identity) -> BTreeSet
     if identity.is_root() {
         taints.insert("high-privileges");
     }
-    if document.qemu.commandline.as_ref().is_some_and(|c| !c.args.is_empty() || !c.env.is_empty()) {
+    if document
+        .qemu
+        .commandline
+        .as_ref()
+        .is_some_and(|c| !c.args.is_empty() || !c.env.is_empty())
+    {
         taints.insert("custom-argv");
     }
-    if document.cpu.as_ref().is_some_and(|c| c.mode == Some(domxml::cpu::CpuMode::HostPassthrough)) {
+    if document
+        .cpu
+        .as_ref()
+        .is_some_and(|c| c.mode == Some(domxml::cpu::CpuMode::HostPassthrough))
+    {
         taints.insert("host-cpu");
     }
     if document.devices.interfaces.iter().any(|i| i.script.is_some()) {

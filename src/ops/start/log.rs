@@ -23,14 +23,23 @@ use crate::{
 ///
 /// # Errors
 /// The file or virtlogd, where that is wanted, can't be used.
-pub(super) async fn open(driver: &Driver, path: &Path, prepared: &Prepared, line: &CommandLine) -> Result<OwnedFd> {
+pub(super) async fn open(
+    driver: &Driver,
+    path: &Path,
+    prepared: &Prepared,
+    line: &CommandLine,
+) -> Result<OwnedFd> {
     let text = log_head(prepared, line);
     let handler = handler(driver);
     if handler == StdioHandler::File {
         return open_log_file(path, text).await;
     }
     let document = &prepared.document;
-    let file = LogFile { uuid: document.uuid.unwrap_or_default(), name: &document.name, path };
+    let file = LogFile {
+        uuid: document.uuid.unwrap_or_default(),
+        name: &document.name,
+        path,
+    };
     match driver.peers.open_log(file, &text).await {
         Err(error) if handler == StdioHandler::LogdIfThere => {
             tracing::warn!(guest = %document.name, %error, "virtlogd does not take the guest's log: it is written directly");
@@ -53,11 +62,17 @@ async fn open_log_file(path: &Path, text: String) -> Result<OwnedFd> {
     crate::blocking::file("opening the guest's log", move || {
         let open = || {
             path.parent().map_or(Ok(()), fs::create_dir_all)?;
-            let mut file = fs::OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
+            let mut file = fs::OpenOptions::new()
+                .append(true)
+                .create(true)
+                .mode(0o600)
+                .open(&path)?;
             file.write_all(text.as_bytes())?;
             Ok(file.into())
         };
-        open().map_err(|e: io::Error| Error::system(format_args!("failed to open '{}'", path.display()), e).in_area(Area::None))
+        open().map_err(|e: io::Error| {
+            Error::system(format_args!("failed to open '{}'", path.display()), e).in_area(Area::None)
+        })
     })
     .await
 }
@@ -68,7 +83,10 @@ fn log_head(prepared: &Prepared, line: &CommandLine) -> String {
     let number = caps.version();
     let kernel = nix::sys::utsname::uname().ok();
     let field = |f: fn(&nix::sys::utsname::UtsName) -> &std::ffi::OsStr| {
-        kernel.as_ref().map(|k| f(k).to_string_lossy().into_owned()).unwrap_or_default()
+        kernel
+            .as_ref()
+            .map(|k| f(k).to_string_lossy().into_owned())
+            .unwrap_or_default()
     };
     let mut text = format!(
         "{}: starting up libvirt version: {}, package: virtqemud {}, qemu version: {}.{}.{}{}, kernel: {}, hostname: {}\n",
@@ -82,7 +100,10 @@ fn log_head(prepared: &Prepared, line: &CommandLine) -> String {
         field(|k| k.release()),
         field(|k| k.nodename()),
     );
-    let words = line.env.iter().map(|(name, value)| format!("{name}={}", shell_quote(value)));
+    let words = line
+        .env
+        .iter()
+        .map(|(name, value)| format!("{name}={}", shell_quote(value)));
     let lines: Vec<String> = words.chain(by_switch(&line.argv())).collect();
     text.push_str(&lines.join(" \\\n"));
     text.push('\n');

@@ -38,7 +38,9 @@ pub(super) use reserve::{leases_of, legacy_firmware, native_resources, plan_conf
 pub(super) use script::unplug;
 pub(super) use virtiofs::unplug as unplug_shares;
 
-use super::{Conditions, Driver, cgroup, chain, guest::Guest, locks, plan, react, stop, traffic, undo::Undo, volumes};
+use super::{
+    Conditions, Driver, cgroup, chain, guest::Guest, locks, plan, react, stop, traffic, undo::Undo, volumes,
+};
 use crate::{
     domain::{Condition, Document, Domain, Effects, GONE, Job, Run, Stored, View, jobs::Long, jobs::Want},
     error::{Error, Result},
@@ -100,7 +102,12 @@ pub(super) fn file_user(config: &crate::config::QemuConfig) -> Result<String> {
 ///
 /// # Errors
 /// `OperationInvalid` if it runs; what is wrong with its document, its files, or QEMU. Nothing is left of it then.
-pub async fn start(driver: &Arc<Driver>, domain: &Domain, how: How, conditions: &Conditions) -> Result<Arc<View>> {
+pub async fn start(
+    driver: &Arc<Driver>,
+    domain: &Domain,
+    how: How,
+    conditions: &Conditions,
+) -> Result<Arc<View>> {
     let startable = |view: &View| {
         conditions.check(view)?;
         match (view.active(), &view.config) {
@@ -117,7 +124,11 @@ pub async fn start(driver: &Arc<Driver>, domain: &Domain, how: How, conditions: 
     let job = domain.job(Want::Long(Long::Start)).await?;
     let config = startable(&domain.view())?;
     let owned = Arc::clone(driver);
-    driver.tracked(Box::pin(async move { carry_out(&owned, job, copy(&config)?, Some(config), how).await })).await
+    driver
+        .tracked(Box::pin(async move {
+            carry_out(&owned, job, copy(&config)?, Some(config), how).await
+        }))
+        .await
 }
 
 /// A copy of a stored document, to become a run's.
@@ -129,7 +140,13 @@ fn copy(config: &Stored) -> Result<Box<domxml::Domain>> {
 ///
 /// # Errors
 /// As [`start`], and who has its name or UUID.
-pub async fn create(driver: &Arc<Driver>, xml: String, validate: bool, how: How, conditions: &Conditions) -> Result<Arc<View>> {
+pub async fn create(
+    driver: &Arc<Driver>,
+    xml: String,
+    validate: bool,
+    how: How,
+    conditions: &Conditions,
+) -> Result<Arc<View>> {
     let planned = plan::from_text(driver, xml, validate).await?;
     let (uuid, name) = plan::identity(&planned.domain)?;
     if conditions.trial {
@@ -148,13 +165,21 @@ pub async fn create(driver: &Arc<Driver>, xml: String, validate: bool, how: How,
     }
 }
 
-async fn create_claimed(driver: &Arc<Driver>, domain: Domain, document: Box<domxml::Domain>, how: How) -> Result<Arc<View>> {
+async fn create_claimed(
+    driver: &Arc<Driver>,
+    domain: Domain,
+    document: Box<domxml::Domain>,
+    how: How,
+) -> Result<Arc<View>> {
     let attempt = async {
         let job = domain.job(Want::Long(Long::Start)).await?;
         let view = domain.view();
         if view.active() {
-            return Err(Error::new(crate::error::Code::OperationFailed, format!("domain '{}' is already active", view.name))
-                .in_area(crate::error::Area::Domain));
+            return Err(Error::new(
+                crate::error::Code::OperationFailed,
+                format!("domain '{}' is already active", view.name),
+            )
+            .in_area(crate::error::Area::Domain));
         }
         // A stored guest that is created keeps its configuration and runs with this document.
         let config = view.config.clone();
@@ -178,14 +203,25 @@ async fn carry_out(
 ) -> Result<Arc<View>> {
     let mut undo = Undo::default();
     let session = how.session.clone();
-    let attempt = Attempt { driver, job: &job, config, how };
+    let attempt = Attempt {
+        driver,
+        job: &job,
+        config,
+        how,
+    };
     let result = attempt.stages(document, &mut undo).await;
     match result {
         Ok(view) => {
             tracing::info!(guest = %view.name, id = view.id(), "started");
             if session.is_some_and(|s| !driver.sessions.is_open(&s)) {
                 drop(job);
-                stop::power_off(driver, &view_domain(driver, &view)?, stop::How::default(), &Conditions::default()).await?;
+                stop::power_off(
+                    driver,
+                    &view_domain(driver, &view)?,
+                    stop::How::default(),
+                    &Conditions::default(),
+                )
+                .await?;
             }
             Ok(view)
         }
@@ -229,7 +265,10 @@ impl Attempt<'_> {
         cgroup::make_ready(self.driver);
         let reserved = reserve::reserve(self.driver, &mut prepared, self.how.reset_nvram, undo).await?;
         let pid_file = self.pid_file(&prepared);
-        undo.push("the PID file", crate::blocking::file("removing the PID file", move || stop::remove(&pid_file)));
+        undo.push(
+            "the PID file",
+            crate::blocking::file("removing the PID file", move || stop::remove(&pid_file)),
+        );
         let remove = cgroup::remove(self.driver, &prepared.document, prepared.id);
         let removal = crate::blocking::file("removing the guest's control group", move || {
             remove();
@@ -241,12 +280,22 @@ impl Attempt<'_> {
     }
 
     fn pid_file(&self, prepared: &Prepared) -> PathBuf {
-        self.driver.registry.store().paths().state.join(format!("{}.pid", prepared.document.name))
+        self.driver
+            .registry
+            .store()
+            .paths()
+            .state
+            .join(format!("{}.pid", prepared.document.name))
     }
 
     /// The third stage: a process that waits to become QEMU, told in the guest's status file.
     async fn spawn(&self, prepared: &Prepared, reserved: &Reserved) -> Result<Held> {
-        let Self { driver, job, config, how } = self;
+        let Self {
+            driver,
+            job,
+            config,
+            how,
+        } = self;
         let line = command::build(&prepared.document, &prepared.caps, &reserved.resources)?;
         let paths = driver.registry.store().paths();
         let log = paths.log.join(format!("{}.log", prepared.document.name));
@@ -292,7 +341,10 @@ impl Attempt<'_> {
             Ok(Effects::none())
         });
         // The kernel takes some milliseconds to move a process that it has not moved for a while, and so does the disk.
-        let (told, enclosed) = tokio::join!(told, cgroup::enclose(driver, &prepared.document, (prepared.id, held.pid())));
+        let (told, enclosed) = tokio::join!(
+            told,
+            cgroup::enclose(driver, &prepared.document, (prepared.id, held.pid()))
+        );
         told?;
         let placed = match enclosed {
             Ok(_) => threads::place_emulator(driver, &prepared.document, held.pid()).await,
@@ -307,7 +359,13 @@ impl Attempt<'_> {
     }
 
     /// The last stage: QEMU answers, the document is completed with what it says, the CPUs run, and all are told.
-    async fn ready(&self, prepared: Prepared, reserved: Reserved, held: Held, undo: &mut Undo) -> Result<Arc<View>> {
+    async fn ready(
+        &self,
+        prepared: Prepared,
+        reserved: Reserved,
+        held: Held,
+        undo: &mut Undo,
+    ) -> Result<Arc<View>> {
         let Self { driver, job, .. } = self;
         let id = prepared.id;
         let live = match held.run().await {
@@ -317,7 +375,12 @@ impl Attempt<'_> {
                 return Err(error);
             }
         };
-        let guest = Guest::new(job.domain().clone(), id, live.process.clone(), reserved.into_leases());
+        let guest = Guest::new(
+            job.domain().clone(),
+            id,
+            live.process.clone(),
+            reserved.into_leases(),
+        );
         // From here the end of the run gives everything back, and once: files may have other users.
         undo.forget();
         driver.guests.insert(&guest);
@@ -348,7 +411,10 @@ impl Attempt<'_> {
             }
         };
         let pid = guest.process()?.pid();
-        let (placed, shown) = tokio::join!(threads::place(self.driver, &monitor, &prepared.document, (pid, &status.vcpus)), show);
+        let (placed, shown) = tokio::join!(
+            threads::place(self.driver, &monitor, &prepared.document, (pid, &status.vcpus)),
+            show
+        );
         placed.and(shown)?;
         prepared.document.cpu = cpu;
         if !paused {
@@ -359,7 +425,11 @@ impl Attempt<'_> {
         let document = Document::live(*prepared.document);
         let id = guest.id;
         let told = move |view: &mut View| {
-            let run = view.run.as_mut().filter(|r| r.id == id).ok_or_else(|| Error::internal("the guest ended while it was started"))?;
+            let run = view
+                .run
+                .as_mut()
+                .filter(|r| r.id == id)
+                .ok_or_else(|| Error::internal("the guest ended while it was started"))?;
             let mut merged = StatusDocument::clone(&run.status);
             merged.vcpus = status.vcpus;
             merged.devices = status.devices;
@@ -370,13 +440,21 @@ impl Attempt<'_> {
             if agent {
                 effects = effects.event(EventKind::AgentLifecycle, Some(react::agent_lifecycle(false, 1)));
             }
-            let (started, stopped, resumed) = (react::lifecycle::STARTED, react::lifecycle::SUSPENDED, react::lifecycle::RESUMED);
+            let (started, stopped, resumed) = (
+                react::lifecycle::STARTED,
+                react::lifecycle::SUSPENDED,
+                react::lifecycle::RESUMED,
+            );
             if paused {
                 view.condition = Condition::PAUSED_USER;
-                return Ok(effects.lifecycle(started.0, started.1).lifecycle(stopped.0, stopped.1));
+                return Ok(effects
+                    .lifecycle(started.0, started.1)
+                    .lifecycle(stopped.0, stopped.1));
             }
             view.condition = Condition::RUNNING_BOOTED;
-            Ok(effects.lifecycle(resumed.0, resumed.1).lifecycle(started.0, started.1))
+            Ok(effects
+                .lifecycle(resumed.0, resumed.1)
+                .lifecycle(started.0, started.1))
         };
         self.job.commit(told).await
     }
@@ -399,15 +477,32 @@ async fn prepare(driver: &Arc<Driver>, document: Box<domxml::Domain>) -> Result<
     })
     .await?;
     let short_name = plan::short_name(id, &document.name);
-    Ok(Prepared { document, caps: planned.caps, id, short_name, next_node, cpu })
+    Ok(Prepared {
+        document,
+        caps: planned.caps,
+        id,
+        short_name,
+        next_node,
+        cpu,
+    })
 }
 
 /// What a daemon that takes the run over has to know.
 fn status(prepared: &Prepared, reserved: &Reserved) -> StatusDocument {
     use domxml::status::{BlockJobs, CapabilityFlag, Monitor};
     StatusDocument {
-        monitor: Some(Monitor { path: reserved.monitor.to_string_lossy().into_owned(), kind: Some("unix".to_owned()) }),
-        qemu_caps: prepared.caps.flags().iter().map(|f| CapabilityFlag { name: f.name().to_owned() }).collect(),
+        monitor: Some(Monitor {
+            path: reserved.monitor.to_string_lossy().into_owned(),
+            kind: Some("unix".to_owned()),
+        }),
+        qemu_caps: prepared
+            .caps
+            .flags()
+            .iter()
+            .map(|f| CapabilityFlag {
+                name: f.name().to_owned(),
+            })
+            .collect(),
         lib_dir: Some(reserved.resources.dirs.lib.clone()),
         channel_target_dir: Some(reserved.resources.dirs.channel.clone()),
         memory_backing_dir: Some(reserved.resources.dirs.memory.clone()),
@@ -415,7 +510,10 @@ fn status(prepared: &Prepared, reserved: &Reserved) -> StatusDocument {
         remember_owner: true,
         nodename: Some(u64::from(prepared.next_node.saturating_sub(1))),
         fdset: Some(0),
-        blockjobs: Some(BlockJobs { active: false.into(), ..BlockJobs::default() }),
+        blockjobs: Some(BlockJobs {
+            active: false.into(),
+            ..BlockJobs::default()
+        }),
         agent_timeout: Some(-2),
         ..StatusDocument::default()
     }
@@ -441,5 +539,8 @@ fn monitor_path(lib_dir: &str) -> PathBuf {
 /// A directory of the run goes with it.
 fn undo_dir(undo: &mut Undo, path: &str) {
     let path = PathBuf::from(path);
-    undo.push("a directory of the guest", crate::blocking::file("removing the guest's directory", move || stop::remove_all(&path)));
+    undo.push(
+        "a directory of the guest",
+        crate::blocking::file("removing the guest's directory", move || stop::remove_all(&path)),
+    );
 }

@@ -6,7 +6,8 @@
 use std::{path::Path, sync::Arc};
 
 use domxml::devices::{
-    Interface, InterfaceKind, InterfaceTarget, VirtualPortKind, YesNo, interface::InterfacePrivate, interface::NetBackendKind,
+    Interface, InterfaceKind, InterfaceTarget, VirtualPortKind, YesNo, interface::InterfacePrivate,
+    interface::NetBackendKind,
 };
 use qemu_plan::command::{DeviceResources, Resources, net::kind};
 use unixfd::MacvtapMode;
@@ -37,20 +38,31 @@ pub(super) fn is_plugged(interface: &Interface) -> bool {
 }
 
 fn is_tap(interface: &Interface) -> bool {
-    matches!(kind(interface), InterfaceKind::Ethernet | InterfaceKind::Bridge | InterfaceKind::Network)
+    matches!(
+        kind(interface),
+        InterfaceKind::Ethernet | InterfaceKind::Bridge | InterfaceKind::Network
+    )
 }
 
 /// What a start can't give yet is refused by name: before anything is done, and once the networks have said what their
 /// interfaces become.
 pub(super) fn refuse_what_is_missing(document: &domxml::Domain) -> Result<()> {
-    let refuse = |what: String| Err(Error::new(Code::ConfigUnsupported, format!("starting a guest with {what} is not supported yet")));
+    let refuse = |what: String| {
+        Err(Error::new(
+            Code::ConfigUnsupported,
+            format!("starting a guest with {what} is not supported yet"),
+        ))
+    };
     let interfaces = &document.devices.interfaces;
     if let Some(what) = interfaces.iter().find_map(missing) {
         return refuse(what);
     }
     let unknown = |i: &&Interface| !is_plugged(i) && !QEMUS_OWN.contains(&i.kind);
     match interfaces.iter().find(unknown) {
-        Some(i) if i.actual.is_some() => refuse(format!("a network that gives interfaces of type '{}'", kind(i).as_str())),
+        Some(i) if i.actual.is_some() => refuse(format!(
+            "a network that gives interfaces of type '{}'",
+            kind(i).as_str()
+        )),
         Some(i) => refuse(format!("an interface of type '{}'", i.kind.as_str())),
         None => Ok(()),
     }
@@ -71,17 +83,36 @@ const QEMUS_OWN: &[InterfaceKind] = &[
 /// What of an interface a start can't give yet.
 fn missing(interface: &Interface) -> Option<String> {
     if interface.backend.as_ref().and_then(|backend| backend.kind) == Some(NetBackendKind::Passt) {
-        return Some(format!("an interface of type '{}' with the backend 'passt'", interface.kind.as_str()));
+        return Some(format!(
+            "an interface of type '{}' with the backend 'passt'",
+            interface.kind.as_str()
+        ));
     }
-    let port = virtual_port(interface).or(interface.virtualport.as_ref()).and_then(|port| port.kind);
+    let port = virtual_port(interface)
+        .or(interface.virtualport.as_ref())
+        .and_then(|port| port.kind);
     let is_direct = kind(interface) == InterfaceKind::Direct;
     let associated = is_direct && matches!(port, Some(VirtualPortKind::Qbg | VirtualPortKind::Qbh));
     let parts = [
-        ("a virtual port that a switch is told of (802.1Qbg, 802.1Qbh)", associated),
-        ("a virtual port of MidoNet", port == Some(VirtualPortKind::Midonet)),
-        ("addresses on the host", interface.source.as_ref().is_some_and(|s| !s.ips.is_empty() || !s.routes.is_empty())),
+        (
+            "a virtual port that a switch is told of (802.1Qbg, 802.1Qbh)",
+            associated,
+        ),
+        (
+            "a virtual port of MidoNet",
+            port == Some(VirtualPortKind::Midonet),
+        ),
+        (
+            "addresses on the host",
+            interface
+                .source
+                .as_ref()
+                .is_some_and(|s| !s.ips.is_empty() || !s.routes.is_empty()),
+        ),
     ];
-    let found = parts.into_iter().find(|(_, there)| *there && is_plugged(interface));
+    let found = parts
+        .into_iter()
+        .find(|(_, there)| *there && is_plugged(interface));
     found.map(|(what, _)| format!("an interface of type '{}' with {what}", interface.kind.as_str()))
 }
 
@@ -94,28 +125,50 @@ pub(super) fn check(document: &domxml::Domain) -> Result<()> {
 }
 
 fn check_one(interface: &Interface) -> Result<()> {
-    let mac = interface.mac.as_ref().map(|mac| mac.address.as_str()).unwrap_or_default();
+    let mac = interface
+        .mac
+        .as_ref()
+        .map(|mac| mac.address.as_str())
+        .unwrap_or_default();
     let refuse = |what: String| Err(Error::new(Code::ConfigUnsupported, what));
     let kind = kind(interface);
     let bridged = matches!(kind, InterfaceKind::Bridge | InterfaceKind::Network);
     let source = plug_source(interface);
-    let passthrough = kind == InterfaceKind::Direct && source.is_some_and(|s| s.mode.as_deref() == Some("passthrough"));
+    let passthrough =
+        kind == InterfaceKind::Direct && source.is_some_and(|s| s.mode.as_deref() == Some("passthrough"));
     if vlan(interface).is_some() && passthrough {
         let below = source.and_then(|s| s.dev.as_deref()).unwrap_or_default();
-        if Path::new("/sys/class/net").join(below).join("device/physfn").exists() {
-            return refuse(format!("starting a guest with VLAN tags of the virtual function '{below}' is not supported yet"));
+        if Path::new("/sys/class/net")
+            .join(below)
+            .join("device/physfn")
+            .exists()
+        {
+            return refuse(format!(
+                "starting a guest with VLAN tags of the virtual function '{below}' is not supported yet"
+            ));
         }
-        return refuse(format!("vlan can only be set for SR-IOV VFs, but {below} is not a VF"));
+        return refuse(format!(
+            "vlan can only be set for SR-IOV VFs, but {below} is not a VF"
+        ));
     }
     if vlan(interface).is_some() && !bridged && kind != InterfaceKind::Hostdev {
-        return refuse(format!("interface {mac} - vlan tag not supported for this connection type"));
+        return refuse(format!(
+            "interface {mac} - vlan tag not supported for this connection type"
+        ));
     }
-    let isolated = interface.actual.as_ref().map_or(interface.isolated, |actual| actual.isolated) == Some(YesNo::Yes);
-    let no_isolation = format!("interface {mac} - <port isolated='yes'/> is not supported for network interfaces with");
+    let isolated = interface
+        .actual
+        .as_ref()
+        .map_or(interface.isolated, |actual| actual.isolated)
+        == Some(YesNo::Yes);
+    let no_isolation =
+        format!("interface {mac} - <port isolated='yes'/> is not supported for network interfaces with");
     match virtual_port(interface).and_then(|port| port.kind) {
         _ if !isolated => Ok(()),
         _ if !bridged => refuse(format!("{no_isolation} type='{}'", kind.as_str())),
-        Some(port) if port != VirtualPortKind::None => refuse(format!("{no_isolation} virtualport type='{}'", port.as_str())),
+        Some(port) if port != VirtualPortKind::None => {
+            refuse(format!("{no_isolation} virtualport type='{}'", port.as_str()))
+        }
         _ => Ok(()),
     }
 }
@@ -130,7 +183,13 @@ pub(super) async fn plug(
 ) -> Result<()> {
     let owner = ports::owner(&prepared.document);
     let guest = prepared.document.uuid.unwrap_or_default();
-    for interface in prepared.document.devices.interfaces.iter_mut().filter(|i| is_plugged(i)) {
+    for interface in prepared
+        .document
+        .devices
+        .interfaces
+        .iter_mut()
+        .filter(|i| is_plugged(i))
+    {
         let plug = Plug::of(interface)?;
         let alias = plug.alias.clone();
         let plugged = match plug.macvtap {
@@ -152,33 +211,69 @@ pub(super) async fn plug(
 async fn tap(driver: &Arc<Driver>, plug: Plug) -> Result<Plugged> {
     if let (Some(bridge), crate::paths::Scope::Session) = (&plug.bridge, driver.host.scope) {
         let config = driver.config();
-        let (tap, device) = Request { helper: &config.bridge_helper, bridge, header: plug.header }.carry_out().await?;
-        return Ok(Plugged { device, taps: vec![tap], vhosts: plug.vhosts(1)? });
+        let (tap, device) = Request {
+            helper: &config.bridge_helper,
+            bridge,
+            header: plug.header,
+        }
+        .carry_out()
+        .await?;
+        return Ok(Plugged {
+            device,
+            taps: vec![tap],
+            vhosts: plug.vhosts(1)?,
+        });
     }
     let owned = Arc::clone(driver);
     crate::blocking::file("making a TAP device", move || plug.carry_out(&owned.link_names)).await
 }
 
 /// Makes a macvtap, which outlives QEMU and so is noted first.
-async fn macvtap(driver: &Arc<Driver>, interface: &mut Interface, (plug, mode): (Plug, MacvtapMode), undo: &mut Undo) -> Result<Plugged> {
+async fn macvtap(
+    driver: &Arc<Driver>,
+    interface: &mut Interface,
+    (plug, mode): (Plug, MacvtapMode),
+    undo: &mut Undo,
+) -> Result<Plugged> {
     let _held = driver.owed.hold().await;
-    let device = plug.device.clone().map_or_else(|| driver.link_names.take(MACVTAP), Ok)?;
+    let device = plug
+        .device
+        .clone()
+        .map_or_else(|| driver.link_names.take(MACVTAP), Ok)?;
     let named = Macvtap::named(interface, device);
-    let macvtap = named.ok_or_else(|| Error::internal(format!("interface '{}' names no device below", plug.alias)))?;
+    let macvtap =
+        named.ok_or_else(|| Error::internal(format!("interface '{}' names no device below", plug.alias)))?;
     let debt = Debt::Macvtap(macvtap.clone());
     let (checked, mac) = (macvtap.clone(), plug.mac);
-    crate::blocking::file("looking for the device below a macvtap", move || checked.check(mac)).await?;
+    crate::blocking::file("looking for the device below a macvtap", move || {
+        checked.check(mac)
+    })
+    .await?;
     driver.owed.take_due(&debt);
     ports::remember(driver, debt, undo).await?;
-    interface.private_data = Some(InterfacePrivate { created: Some(YesNo::Yes) });
+    interface.private_data = Some(InterfacePrivate {
+        created: Some(YesNo::Yes),
+    });
     let state = driver.registry.store().paths().state.clone();
-    crate::blocking::file("making a macvtap device", move || plug.carry_out_macvtap(macvtap, mode, &state)).await
+    crate::blocking::file("making a macvtap device", move || {
+        plug.carry_out_macvtap(macvtap, mode, &state)
+    })
+    .await
 }
 
 /// Has Open vSwitch take the device as a port, if its bridge is one of its own. The port outlives QEMU and so is noted first.
-async fn switch_port(driver: &Arc<Driver>, interface: &Interface, guest: Uuid, undo: &mut Undo) -> Result<()> {
-    let Some(port) = Port::of(interface, guest) else { return Ok(()) };
-    let bridge = plug_source(interface).and_then(|s| s.bridge.as_deref()).unwrap_or_default();
+async fn switch_port(
+    driver: &Arc<Driver>,
+    interface: &Interface,
+    guest: Uuid,
+    undo: &mut Undo,
+) -> Result<()> {
+    let Some(port) = Port::of(interface, guest) else {
+        return Ok(());
+    };
+    let bridge = plug_source(interface)
+        .and_then(|s| s.bridge.as_deref())
+        .unwrap_or_default();
     let debt = Debt::SwitchPort(port.clone());
     let _held = driver.owed.hold().await;
     driver.owed.take_due(&debt);

@@ -46,12 +46,25 @@ impl Identity {
     pub(super) fn of(config: &QemuConfig) -> Result<Self> {
         let (own_uid, own_gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
         if !own_uid.is_root() {
-            return Ok(Self { uid: own_uid.as_raw(), gid: own_gid.as_raw(), privileged: false });
+            return Ok(Self {
+                uid: own_uid.as_raw(),
+                gid: own_gid.as_raw(),
+                privileged: false,
+            });
         }
-        let uid = number(&config.identity.user, |name| User::from_name(name).ok().flatten().map(|u| u.uid.as_raw()));
-        let gid = number(&config.identity.group, |name| Group::from_name(name).ok().flatten().map(|g| g.gid.as_raw()));
-        let missing =
-            |what: &str, name: &str| Error::new(Code::ConfSyntax, format!("qemu.conf: there is no {what} '{name}'")).in_area(Area::Conf);
+        let uid = number(&config.identity.user, |name| {
+            User::from_name(name).ok().flatten().map(|u| u.uid.as_raw())
+        });
+        let gid = number(&config.identity.group, |name| {
+            Group::from_name(name).ok().flatten().map(|g| g.gid.as_raw())
+        });
+        let missing = |what: &str, name: &str| {
+            Error::new(
+                Code::ConfSyntax,
+                format!("qemu.conf: there is no {what} '{name}'"),
+            )
+            .in_area(Area::Conf)
+        };
         Ok(Self {
             uid: uid.ok_or_else(|| missing("user", &config.identity.user))?,
             gid: gid.ok_or_else(|| missing("group", &config.identity.group))?,
@@ -66,20 +79,33 @@ impl Identity {
     pub(super) fn of_tpms(config: &QemuConfig) -> Result<Self> {
         let helper = &config.swtpm;
         let user = User::from_name(USUAL_TPM_USER).ok().flatten();
-        let usual = |name: &str, there: bool| if name == USUAL_TPM_USER && !there { String::new() } else { name.to_owned() };
+        let usual = |name: &str, there: bool| {
+            if name == USUAL_TPM_USER && !there {
+                String::new()
+            } else {
+                name.to_owned()
+            }
+        };
         let group = Group::from_name(USUAL_TPM_USER).ok().flatten();
         let identity = crate::config::Identity {
             user: usual(&helper.user, user.is_some()),
             group: usual(&helper.group, group.is_some()),
             ..config.identity.clone()
         };
-        Self::of(&QemuConfig { identity, ..config.clone() })
+        Self::of(&QemuConfig {
+            identity,
+            ..config.clone()
+        })
     }
 
     /// Whom to become; none if QEMU runs as the daemon does.
     pub(super) fn run_as(self) -> Option<RunAs> {
         let kvm = Group::from_name("kvm").ok().flatten().map(|g| g.gid.as_raw());
-        (self.privileged && self.uid != 0).then(|| RunAs { uid: self.uid, gid: self.gid, groups: kvm.into_iter().collect() })
+        (self.privileged && self.uid != 0).then(|| RunAs {
+            uid: self.uid,
+            gid: self.gid,
+            groups: kvm.into_iter().collect(),
+        })
     }
 
     /// Whether QEMU has all rights on the host.
@@ -119,29 +145,59 @@ impl Owners {
     /// The files of a document, by what qemu.conf says of ownership.
     pub fn of(driver: &Driver, document: &domxml::Domain) -> Self {
         let config = driver.config();
-        let to = Identity::of(&config).ok().filter(|i| i.privileged && config.identity.dynamic_ownership);
-        let disks = document.devices.disks.iter().filter_map(|d| chain::local_path(d.kind, d.source.as_ref()));
-        let boot = [&document.os.kernel, &document.os.initrd, &document.os.dtb].into_iter().flatten().map(PathBuf::from);
+        let to = Identity::of(&config)
+            .ok()
+            .filter(|i| i.privileged && config.identity.dynamic_ownership);
+        let disks = document
+            .devices
+            .disks
+            .iter()
+            .filter_map(|d| chain::local_path(d.kind, d.source.as_ref()));
+        let boot = [&document.os.kernel, &document.os.initrd, &document.os.dtb]
+            .into_iter()
+            .flatten()
+            .map(PathBuf::from);
         let files = disks.chain(boot).chain(plan::nvram_path(document)).collect();
-        Self { files, to, remember: config.identity.remember_owner, ..Self::default() }
+        Self {
+            files,
+            to,
+            remember: config.identity.remember_owner,
+            ..Self::default()
+        }
     }
 
     /// The nodes of a document's host devices.
     pub fn of_hostdevs(driver: &Driver, document: &domxml::Domain) -> Self {
         let config = driver.config();
-        let to = Identity::of(&config).ok().filter(|i| i.privileged && config.identity.dynamic_ownership);
+        let to = Identity::of(&config)
+            .ok()
+            .filter(|i| i.privileged && config.identity.dynamic_ownership);
         let nodes = hostdev::nodes(driver.hostdevs.root(), document);
         let (of_root, files): (Vec<_>, Vec<_>) = nodes.into_iter().partition(|node| node.is_roots);
         let paths = |nodes: Vec<hostdev::Node>| nodes.into_iter().map(|node| node.path).collect();
-        Self { files: paths(files), of_root: paths(of_root), to, remember: config.identity.remember_owner }
+        Self {
+            files: paths(files),
+            of_root: paths(of_root),
+            to,
+            remember: config.identity.remember_owner,
+        }
     }
 
     /// The files of one disk.
     pub fn of_disk(driver: &Driver, disk: &domxml::devices::Disk) -> Self {
         let config = driver.config();
-        let to = Identity::of(&config).ok().filter(|i| i.privileged && config.identity.dynamic_ownership);
-        let files = chain::local_path(disk.kind, disk.source.as_ref()).into_iter().collect();
-        Self { files, to, remember: config.identity.remember_owner, ..Self::default() }
+        let to = Identity::of(&config)
+            .ok()
+            .filter(|i| i.privileged && config.identity.dynamic_ownership);
+        let files = chain::local_path(disk.kind, disk.source.as_ref())
+            .into_iter()
+            .collect();
+        Self {
+            files,
+            to,
+            remember: config.identity.remember_owner,
+            ..Self::default()
+        }
     }
 
     /// Gives the files to QEMU's user. On an error those already given are given back.
@@ -154,7 +210,12 @@ impl Owners {
         for (file, remember) in self.files.iter().map(|file| (file, self.remember)).chain(roots) {
             if let Err(error) = take(file, to, remember) {
                 self.restore_before(file);
-                let what = format!("unable to set user and group to '{}:{}' on '{}'", to.uid, to.gid, file.display());
+                let what = format!(
+                    "unable to set user and group to '{}:{}' on '{}'",
+                    to.uid,
+                    to.gid,
+                    file.display()
+                );
                 return Err(Error::system(what, error).in_area(Area::Security));
             }
         }
@@ -176,8 +237,14 @@ impl Owners {
 
     /// Gives back those before a file.
     fn restore_before(&self, failed: &Path) {
-        self.files.iter().take_while(|f| *f != failed).for_each(|f| restore(f));
-        self.of_root.iter().take_while(|f| *f != failed).for_each(|f| give_to_root(f));
+        self.files
+            .iter()
+            .take_while(|f| *f != failed)
+            .for_each(|f| restore(f));
+        self.of_root
+            .iter()
+            .take_while(|f| *f != failed)
+            .for_each(|f| give_to_root(f));
     }
 }
 
@@ -186,7 +253,10 @@ fn take(file: &Path, to: Identity, remember: bool) -> std::io::Result<()> {
     if remember {
         let booted = boot_time();
         let fresh = get(file, BOOTED).as_deref() == Some(booted.as_str());
-        let count: u32 = get(file, COUNT).filter(|_| fresh).and_then(|c| c.parse().ok()).unwrap_or(0);
+        let count: u32 = get(file, COUNT)
+            .filter(|_| fresh)
+            .and_then(|c| c.parse().ok())
+            .unwrap_or(0);
         let mut noted = set(file, COUNT, &(count + 1).to_string());
         if count == 0 {
             noted = noted
@@ -214,7 +284,9 @@ fn give_to_root(file: &Path) {
 }
 
 fn restore(file: &Path) {
-    let Some(count) = get(file, COUNT).and_then(|c| c.parse::<u32>().ok()) else { return };
+    let Some(count) = get(file, COUNT).and_then(|c| c.parse::<u32>().ok()) else {
+        return;
+    };
     if count > 1 {
         // Its other users still need it.
         let _ = set(file, COUNT, &(count - 1).to_string());
@@ -224,7 +296,9 @@ fn restore(file: &Path) {
     for name in [OWNER, COUNT, BOOTED] {
         let _ = unixfd::remove_attribute(file, name);
     }
-    let Some((uid, gid)) = owner.as_deref().and_then(parse_owner) else { return };
+    let Some((uid, gid)) = owner.as_deref().and_then(parse_owner) else {
+        return;
+    };
     if let Err(error) = chown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))) {
         tracing::warn!(file = %file.display(), %error, "the file could not be given back to its owner");
     }
@@ -233,11 +307,17 @@ fn restore(file: &Path) {
 /// "+UID:+GID".
 fn parse_owner(text: &str) -> Option<(u32, u32)> {
     let (uid, gid) = text.split_once(':')?;
-    Some((uid.strip_prefix('+')?.parse().ok()?, gid.strip_prefix('+')?.parse().ok()?))
+    Some((
+        uid.strip_prefix('+')?.parse().ok()?,
+        gid.strip_prefix('+')?.parse().ok()?,
+    ))
 }
 
 fn get(file: &Path, name: &str) -> Option<String> {
-    unixfd::attribute(file, name).ok().flatten().and_then(|v| String::from_utf8(v).ok())
+    unixfd::attribute(file, name)
+        .ok()
+        .flatten()
+        .and_then(|v| String::from_utf8(v).ok())
 }
 
 fn set(file: &Path, name: &str, value: &str) -> std::io::Result<()> {
@@ -247,7 +327,10 @@ fn set(file: &Path, name: &str, value: &str) -> std::io::Result<()> {
 /// When the host was started, in seconds since 1970; empty if the kernel does not tell.
 fn boot_time() -> String {
     let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
-    stat.lines().find_map(|l| l.strip_prefix("btime ")).unwrap_or_default().to_owned()
+    stat.lines()
+        .find_map(|l| l.strip_prefix("btime "))
+        .unwrap_or_default()
+        .to_owned()
 }
 
 #[cfg(test)]
@@ -257,7 +340,14 @@ mod tests {
     #[test]
     fn users_are_named_or_numbered() {
         let by_name = |name: &str| (name == "qemu").then_some(64055);
-        for (text, uid) in [("", Some(0)), ("qemu", Some(64055)), ("+5", Some(5)), ("7", Some(7)), ("nobody-here", None), ("+x", None)] {
+        for (text, uid) in [
+            ("", Some(0)),
+            ("qemu", Some(64055)),
+            ("+5", Some(5)),
+            ("7", Some(7)),
+            ("nobody-here", None),
+            ("+x", None),
+        ] {
             assert_eq!(number(text, by_name), uid, "{text}");
         }
     }

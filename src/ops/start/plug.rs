@@ -10,7 +10,9 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use domxml::devices::{Interface, InterfaceKind, NativeMode, Vlan, VlanTag, YesNo, interface::MacTableManager};
+use domxml::devices::{
+    Interface, InterfaceKind, NativeMode, Vlan, VlanTag, YesNo, interface::MacTableManager,
+};
 use qemu_plan::command::net::kind;
 use unixfd::{MacvtapMode, PortVlan, TapFlags};
 
@@ -30,7 +32,14 @@ const TRIES: u32 = 10_000;
 /// First byte of the addresses of the host's ends, so that a bridge never takes one of them for its own.
 const OWN_MAC: u8 = 0xfe;
 /// Cards that can do with packets that have a header for offloads.
-const OFFLOADING: &[&str] = &["virtio", "virtio-transitional", "virtio-non-transitional", "e1000e", "vmxnet3", "igb"];
+const OFFLOADING: &[&str] = &[
+    "virtio",
+    "virtio-transitional",
+    "virtio-non-transitional",
+    "e1000e",
+    "vmxnet3",
+    "igb",
+];
 /// The VLAN that every port of a bridge carries at first.
 const EVERY_PORTS_VLAN: u16 = 1;
 /// Most queues of a card, as the kernel has it.
@@ -46,9 +55,15 @@ pub struct LinkNames {
 impl LinkNames {
     /// A name that no device has, with one of the two beginnings.
     pub(super) fn take(&self, beginning: &str) -> Result<String> {
-        let next = if beginning == MACVTAP { &self.macvtaps } else { &self.taps };
+        let next = if beginning == MACVTAP {
+            &self.macvtaps
+        } else {
+            &self.taps
+        };
         let mut names = (0..TRIES).map(|_| format!("{beginning}{}", next.fetch_add(1, Ordering::Relaxed)));
-        names.find(|name| unixfd::link_index(name).is_err()).ok_or_else(|| Error::internal("no name is free for a network device"))
+        names
+            .find(|name| unixfd::link_index(name).is_err())
+            .ok_or_else(|| Error::internal("no name is free for a network device"))
     }
 }
 
@@ -102,7 +117,9 @@ impl Plug {
         let target = interface.target.as_ref();
         let is_port = matches!(kind(interface), InterfaceKind::Bridge | InterfaceKind::Network);
         let of_switch = openvswitch::is_port(interface);
-        let bridge = plug_source(interface).and_then(|s| s.bridge.clone()).filter(|_| is_port);
+        let bridge = plug_source(interface)
+            .and_then(|s| s.bridge.clone())
+            .filter(|_| is_port);
         if is_port && bridge.is_none() {
             return Err(Error::internal(format!("interface '{alias}' names no bridge")));
         }
@@ -116,16 +133,37 @@ impl Plug {
             device: target.and_then(|t| t.dev.clone()).filter(|name| !name.is_empty()),
             foreign: target.is_some_and(|t| t.managed == Some(YesNo::No)),
             bridge,
-            macvtap: plug_source(interface).filter(|_| kind(interface) == InterfaceKind::Direct).map(macvtap::mode).transpose()?,
-            mac: mac(interface.mac.as_ref().map(|m| m.address.as_str()).unwrap_or_default())?,
+            macvtap: plug_source(interface)
+                .filter(|_| kind(interface) == InterfaceKind::Direct)
+                .map(macvtap::mode)
+                .transpose()?,
+            mac: mac(interface
+                .mac
+                .as_ref()
+                .map(|m| m.address.as_str())
+                .unwrap_or_default())?,
             mtu: interface.mtu.filter(|mtu| *mtu > 0),
-            frames: interface.coalesce.as_ref().and_then(|coalesce| coalesce.rx.as_ref()?.frames),
-            queues: driver.and_then(|d| d.queues).filter(|_| virtio).unwrap_or(1).clamp(1, QUEUES_MAX),
+            frames: interface
+                .coalesce
+                .as_ref()
+                .and_then(|coalesce| coalesce.rx.as_ref()?.frames),
+            queues: driver
+                .and_then(|d| d.queues)
+                .filter(|_| virtio)
+                .unwrap_or(1)
+                .clamp(1, QUEUES_MAX),
             header: OFFLOADING.contains(&model),
             vhost,
-            isolated: interface.actual.as_ref().map_or(interface.isolated, |actual| actual.isolated) == Some(YesNo::Yes),
-            vlan: openvswitch::vlan(interface).filter(|_| is_port && !of_switch).cloned(),
-            learns: plug_source(interface).is_none_or(|s| s.mac_table_manager != Some(MacTableManager::Libvirt)),
+            isolated: interface
+                .actual
+                .as_ref()
+                .map_or(interface.isolated, |actual| actual.isolated)
+                == Some(YesNo::Yes),
+            vlan: openvswitch::vlan(interface)
+                .filter(|_| is_port && !of_switch)
+                .cloned(),
+            learns: plug_source(interface)
+                .is_none_or(|s| s.mac_table_manager != Some(MacTableManager::Libvirt)),
             of_switch,
             alias,
         })
@@ -139,10 +177,17 @@ impl Plug {
         let name = self.device.clone().map_or_else(|| names.take(TAP), Ok)?;
         if self.foreign && is_macvtap(&name) {
             let taps = self.queues_of(&name)?;
-            return Ok(Plugged { device: name, taps, vhosts: self.vhosts(self.queues)? });
+            return Ok(Plugged {
+                device: name,
+                taps,
+                vhosts: self.vhosts(self.queues)?,
+            });
         }
         let flags = self.flags();
-        let open = |name: &str| unixfd::tap(name, flags).map_err(|error| failed(format_args!("Unable to create tap device {name}"), error));
+        let open = |name: &str| {
+            unixfd::tap(name, flags)
+                .map_err(|error| failed(format_args!("Unable to create tap device {name}"), error))
+        };
         let (first, device) = open(&name)?;
         let mut taps = vec![first];
         for _ in 1..self.queues {
@@ -151,23 +196,36 @@ impl Plug {
         if !self.foreign {
             self.set_up(&device)?;
         }
-        Ok(Plugged { device, taps, vhosts: self.vhosts(self.queues)? })
+        Ok(Plugged {
+            device,
+            taps,
+            vhosts: self.vhosts(self.queues)?,
+        })
     }
 
     /// Makes a macvtap device and opens its queues. `state` is where addresses of devices below are kept.
-    pub(super) fn carry_out_macvtap(&self, macvtap: Macvtap, mode: MacvtapMode, state: &Path) -> Result<Plugged> {
+    pub(super) fn carry_out_macvtap(
+        &self,
+        macvtap: Macvtap,
+        mode: MacvtapMode,
+        state: &Path,
+    ) -> Result<Plugged> {
         macvtap.make(self.mac, mode, state)?;
         send_at_once(&macvtap.device);
-        Ok(Plugged { taps: self.queues_of(&macvtap.device)?, vhosts: self.vhosts(self.queues)?, device: macvtap.device })
+        Ok(Plugged {
+            taps: self.queues_of(&macvtap.device)?,
+            vhosts: self.vhosts(self.queues)?,
+            device: macvtap.device,
+        })
     }
 
     /// Opens the queues of a macvtap.
     fn queues_of(&self, device: &str) -> Result<Vec<OwnedFd>> {
-        let node =
-            unixfd::macvtap_node(device).map_err(|error| failed(format_args!("Unable to get index for interface {device}"), error))?;
+        let node = unixfd::macvtap_node(device)
+            .map_err(|error| failed(format_args!("Unable to get index for interface {device}"), error))?;
         let open = |_| {
-            let queue =
-                unixfd::open_macvtap(&node).map_err(|error| failed(format_args!("cannot open macvtap tap device {node}"), error))?;
+            let queue = unixfd::open_macvtap(&node)
+                .map_err(|error| failed(format_args!("cannot open macvtap tap device {node}"), error))?;
             unixfd::set_macvtap_flags(&queue, device, self.flags())
                 .map_err(|error| failed(format_args!("unable to set tun flags on '{device}'"), error))?;
             Ok(queue)
@@ -176,15 +234,21 @@ impl Plug {
     }
 
     fn flags(&self) -> TapFlags {
-        TapFlags { vnet_header: self.header, multi_queue: self.queues > 1 }
+        TapFlags {
+            vnet_header: self.header,
+            multi_queue: self.queues > 1,
+        }
     }
 
     fn check_foreign(&self) -> Result<()> {
         match &self.device {
-            None => Err(Error::new(Code::ConfigUnsupported, "target dev must be supplied when managed='no'")),
-            Some(device) if unixfd::link_index(device).is_err() => {
-                Err(Error::internal("target managed='no' but specified dev doesn't exist"))
-            }
+            None => Err(Error::new(
+                Code::ConfigUnsupported,
+                "target dev must be supplied when managed='no'",
+            )),
+            Some(device) if unixfd::link_index(device).is_err() => Err(Error::internal(
+                "target managed='no' but specified dev doesn't exist",
+            )),
             Some(_) => Ok(()),
         }
     }
@@ -194,8 +258,12 @@ impl Plug {
         let [b, c, d, e, f] = rest;
         unixfd::set_mac(device, [OWN_MAC, b, c, d, e, f])
             .map_err(|error| failed(format_args!("Cannot set interface MAC on '{device}'"), error))?;
-        if let Some(mtu) = self.mtu.map_or_else(|| self.mtu_of_bridge(), |mtu| Ok(Some(mtu)))? {
-            unixfd::set_mtu(device, mtu).map_err(|error| failed(format_args!("Cannot set interface MTU on '{device}'"), error))?;
+        if let Some(mtu) = self
+            .mtu
+            .map_or_else(|| self.mtu_of_bridge(), |mtu| Ok(Some(mtu)))?
+        {
+            unixfd::set_mtu(device, mtu)
+                .map_err(|error| failed(format_args!("Cannot set interface MTU on '{device}'"), error))?;
         }
         if let Some(frames) = self.frames {
             unixfd::set_receive_frames(device, frames)
@@ -207,12 +275,15 @@ impl Plug {
         if !self.of_switch {
             send_at_once(device);
         }
-        unixfd::set_up(device).map_err(|error| failed(format_args!("Cannot set interface flags on '{device}'"), error))
+        unixfd::set_up(device)
+            .map_err(|error| failed(format_args!("Cannot set interface flags on '{device}'"), error))
     }
 
     fn mtu_of_bridge(&self) -> Result<Option<u32>> {
-        let mtu =
-            |bridge: &String| unixfd::mtu(bridge).map_err(|error| failed(format_args!("Cannot get interface MTU on '{bridge}'"), error));
+        let mtu = |bridge: &String| {
+            unixfd::mtu(bridge)
+                .map_err(|error| failed(format_args!("Cannot get interface MTU on '{bridge}'"), error))
+        };
         self.bridge.as_ref().map(mtu).transpose()
     }
 
@@ -220,11 +291,19 @@ impl Plug {
     fn join(&self, bridge: &str, device: &str) -> Result<()> {
         unixfd::add_to_bridge(bridge, device)
             .map_err(|error| failed(format_args!("Unable to add bridge {bridge} port {device}"), error))?;
-        let settings = [("isolated", "1", self.isolated), ("learning", "0", !self.learns), ("unicast_flood", "0", !self.learns)];
+        let settings = [
+            ("isolated", "1", self.isolated),
+            ("learning", "0", !self.learns),
+            ("unicast_flood", "0", !self.learns),
+        ];
         for (name, value, _) in settings.iter().filter(|(.., wanted)| *wanted) {
             let file = Path::new("/sys/class/net").join(device).join("brport").join(name);
-            std::fs::write(&file, value)
-                .map_err(|error| failed(format_args!("Unable to set bridge {bridge} port {device} {name} to {value}"), error))?;
+            std::fs::write(&file, value).map_err(|error| {
+                failed(
+                    format_args!("Unable to set bridge {bridge} port {device} {name} to {value}"),
+                    error,
+                )
+            })?;
         }
         self.vlan.as_ref().map_or(Ok(()), |vlan| carry(vlan, device))
     }
@@ -254,11 +333,19 @@ fn send_at_once(device: &str) {
 
 /// Has a port of a bridge carry these VLANs and no others.
 fn carry(vlan: &Vlan, port: &str) -> Result<()> {
-    unixfd::remove_port_vlan(port, EVERY_PORTS_VLAN)
-        .map_err(|error| failed(format_args!("error removing vlan filter from interface {port}"), error))?;
+    unixfd::remove_port_vlan(port, EVERY_PORTS_VLAN).map_err(|error| {
+        failed(
+            format_args!("error removing vlan filter from interface {port}"),
+            error,
+        )
+    })?;
     for (id, how) in port_vlans(vlan) {
-        unixfd::add_port_vlan(port, id, how)
-            .map_err(|error| failed(format_args!("error adding vlan filter to interface {port}"), error))?;
+        unixfd::add_port_vlan(port, id, how).map_err(|error| {
+            failed(
+                format_args!("error adding vlan filter to interface {port}"),
+                error,
+            )
+        })?;
     }
     Ok(())
 }
@@ -272,7 +359,11 @@ fn port_vlans(vlan: &Vlan) -> Vec<(u16, PortVlan)> {
         Some(NativeMode::Tagged) => PortVlan::NativeTagged,
         Some(NativeMode::Untagged) => PortVlan::Native,
     };
-    let mut all: Vec<_> = vlan.tags.iter().filter_map(|tag| Some((u16::try_from(tag.id).ok()?, how(tag)))).collect();
+    let mut all: Vec<_> = vlan
+        .tags
+        .iter()
+        .filter_map(|tag| Some((u16::try_from(tag.id).ok()?, how(tag))))
+        .collect();
     all.sort_by_key(|(_, how)| *how == PortVlan::Tagged);
     all
 }
@@ -322,18 +413,36 @@ mod tests {
     #[test]
     fn a_port_without_a_trunk_has_one_vlan_and_no_tags() {
         let tag = |id, native_mode| VlanTag { id, native_mode };
-        let vlan = |trunk: Option<YesNo>, tags: &[VlanTag]| port_vlans(&Vlan { trunk, tags: tags.to_vec() });
+        let vlan = |trunk: Option<YesNo>, tags: &[VlanTag]| {
+            port_vlans(&Vlan {
+                trunk,
+                tags: tags.to_vec(),
+            })
+        };
         assert_eq!(vlan(None, &[tag(9, None)]), [(9, PortVlan::Native)]);
         assert_eq!(vlan(Some(YesNo::Yes), &[tag(9, None)]), [(9, PortVlan::Tagged)]);
         let native = [tag(4, None), tag(5, Some(NativeMode::Tagged)), tag(6, None)];
-        assert_eq!(vlan(Some(YesNo::Yes), &native), [(5, PortVlan::NativeTagged), (4, PortVlan::Tagged), (6, PortVlan::Tagged)]);
-        assert_eq!(vlan(None, &[tag(4, None), tag(5, Some(NativeMode::Untagged))]), [(5, PortVlan::Native), (4, PortVlan::Tagged)]);
+        assert_eq!(
+            vlan(Some(YesNo::Yes), &native),
+            [
+                (5, PortVlan::NativeTagged),
+                (4, PortVlan::Tagged),
+                (6, PortVlan::Tagged)
+            ]
+        );
+        assert_eq!(
+            vlan(None, &[tag(4, None), tag(5, Some(NativeMode::Untagged))]),
+            [(5, PortVlan::Native), (4, PortVlan::Tagged)]
+        );
     }
 
     #[test]
     fn addresses_of_the_hosts_own_ends_are_refused() {
         assert_eq!(mac("52:54:00:0a:0b:0c").unwrap(), [0x52, 0x54, 0, 10, 11, 12]);
-        assert_eq!(mac("fe:54:00:0a:0b:0c").unwrap_err().code, Code::ConfigUnsupported);
+        assert_eq!(
+            mac("fe:54:00:0a:0b:0c").unwrap_err().code,
+            Code::ConfigUnsupported
+        );
         for text in ["", "52:54:00", "52:54:00:0a:0b:0g", "1:2:3:4:5:6:7"] {
             assert!(mac(text).is_err(), "{text:?}");
         }
@@ -353,10 +462,19 @@ mod tests {
             if !bridge || !Path::new("/dev/net/tun").exists() {
                 return;
             }
-            let plug = Plug { device: Some("tap-test".to_owned()), ..plug("virtio", "name='qemu' queues='2'") };
+            let plug = Plug {
+                device: Some("tap-test".to_owned()),
+                ..plug("virtio", "name='qemu' queues='2'")
+            };
             let plugged = plug.carry_out(&LinkNames::default()).unwrap();
-            assert_eq!((plugged.device.as_str(), plugged.taps.len(), plugged.vhosts.len()), ("tap-test", 2, 0));
-            let shown = std::process::Command::new("ip").args(["link", "show", "tap-test"]).output().unwrap();
+            assert_eq!(
+                (plugged.device.as_str(), plugged.taps.len(), plugged.vhosts.len()),
+                ("tap-test", 2, 0)
+            );
+            let shown = std::process::Command::new("ip")
+                .args(["link", "show", "tap-test"])
+                .output()
+                .unwrap();
             let shown = String::from_utf8(shown.stdout).unwrap();
             for part in ["master br-test", "mtu 1450", "fe:54:00:01:02:03", "UP"] {
                 assert!(shown.contains(part), "{part}: {shown}");

@@ -18,7 +18,12 @@ use crate::{
 ///
 /// # Errors
 /// `NoSecret`, that nobody serves secrets, or what building the line meets.
-pub(super) async fn fetch(driver: &Driver, prepared: &Prepared, key: &MasterKey, resources: &mut Resources) -> Result<()> {
+pub(super) async fn fetch(
+    driver: &Driver,
+    prepared: &Prepared,
+    key: &MasterKey,
+    resources: &mut Resources,
+) -> Result<()> {
     let needs = command::needed_secrets(&prepared.document, &prepared.caps, resources)?;
     let mut connection = None;
     for SecretNeed { id, from } in needs {
@@ -32,7 +37,8 @@ async fn value(driver: &Driver, connection: &mut Option<Secrets>, from: SecretFr
     match from {
         SecretFrom::Value(text) => Ok(SecretValue::from(text.into_bytes())),
         SecretFrom::Uuid(text) => {
-            let uuid = Uuid::try_parse(&text).map_err(|_| Error::new(Code::Xml, format!("malformed secret uuid '{text}'")))?;
+            let uuid = Uuid::try_parse(&text)
+                .map_err(|_| Error::new(Code::Xml, format!("malformed secret uuid '{text}'")))?;
             opened(driver, connection).await?.by_uuid(uuid).await
         }
         SecretFrom::Usage(kind, name) => opened(driver, connection).await?.by_usage(&kind, &name).await,
@@ -48,5 +54,6 @@ async fn opened<'a>(driver: &Driver, connection: &'a mut Option<Secrets>) -> Res
 }
 
 fn encrypted(key: &MasterKey, value: &SecretValue) -> Result<Secret> {
-    key.encrypt(value.as_bytes()).map_err(|error| Error::system("cannot encrypt a secret", error))
+    key.encrypt(value.as_bytes())
+        .map_err(|error| Error::system("cannot encrypt a secret", error))
 }

@@ -37,7 +37,12 @@ pub(super) async fn place_emulator(driver: &Driver, document: &Domain, pid: i32)
 ///
 /// # Errors
 /// None of the CPUs that the document names is there; QEMU does not answer.
-pub(super) async fn place(driver: &Driver, monitor: &Monitor, document: &Domain, qemu: (i32, &[VcpuThread])) -> Result<()> {
+pub(super) async fn place(
+    driver: &Driver,
+    monitor: &Monitor,
+    document: &Domain,
+    qemu: (i32, &[VcpuThread]),
+) -> Result<()> {
     let (pid, vcpus) = qemu;
     let mut threads: Vec<(Thread, i32)> = vcpus.iter().map(|v| (Thread::Vcpu(v.id), v.pid)).collect();
     if !ids(document).is_empty() {
@@ -54,7 +59,12 @@ pub(super) async fn place(driver: &Driver, monitor: &Monitor, document: &Domain,
 }
 
 /// Places one thread, unless it is where it is to be.
-fn place_one(cpus: Option<&Bitmap>, inherited: (Option<&Bitmap>, bool), every: &Bitmap, tid: i32) -> Result<()> {
+fn place_one(
+    cpus: Option<&Bitmap>,
+    inherited: (Option<&Bitmap>, bool),
+    every: &Bitmap,
+    tid: i32,
+) -> Result<()> {
     let (of_emulator, grouped) = inherited;
     match cpus {
         cpus if cpus == of_emulator && !grouped => Ok(()),

@@ -40,7 +40,10 @@ const LISTEN_DEADLINE: Duration = Duration::from_secs(15);
 const LOOK: Duration = Duration::from_millis(20);
 /// Where the kernel has the file that cancels a command of a TPM.
 // table
-const CANCEL_FILES: &[&str] = &["/sys/class/tpm/NAME/device/cancel", "/sys/class/misc/NAME/device/cancel"];
+const CANCEL_FILES: &[&str] = &[
+    "/sys/class/tpm/NAME/device/cancel",
+    "/sys/class/misc/NAME/device/cancel",
+];
 
 /// The programs.
 #[derive(Clone, Debug)]
@@ -76,14 +79,20 @@ pub(super) async fn plug(
 ) -> Result<()> {
     open_host(prepared, qemu, resources).await?;
     let document = &prepared.document;
-    let Some((device, backend)) = swtpm::emulated(&document.devices.tpms) else { return Ok(()) };
+    let Some((device, backend)) = swtpm::emulated(&document.devices.tpms) else {
+        return Ok(());
+    };
     let (uuid, name) = plan::identity(document)?;
     let place = Place::of(driver.registry.store().paths(), uuid, &name, prepared.id);
     let state = State::of(backend, &place.directory.to_string_lossy());
     let log = place.log.to_string_lossy().into_owned();
     let config = driver.config();
     let attempt = Attempt {
-        emulator: Emulator { backend, state: &state, log: &log },
+        emulator: Emulator {
+            backend,
+            state: &state,
+            log: &log,
+        },
         programs: crate::blocking::file("looking for swtpm", Programs::find).await?,
         user: Identity::of_tpms(&config)?,
         secret: secret(driver, backend.encryption.as_ref().map(|e| e.secret.as_str())).await?,
@@ -94,13 +103,22 @@ pub(super) async fn plug(
     forget_if_unfinished(driver, prepared, uuid, undo);
     attempt.carry_out(Identity::of(&config)?, undo).await?;
     let alias = device.info.alias.clone().unwrap_or_default();
-    resources.devices.insert(alias, DeviceResources { socket: Some(socket), ..DeviceResources::default() });
+    resources.devices.insert(
+        alias,
+        DeviceResources {
+            socket: Some(socket),
+            ..DeviceResources::default()
+        },
+    );
     Ok(())
 }
 
 /// The state of a guest that is not stored goes if it never was.
 fn forget_if_unfinished(driver: &Arc<Driver>, prepared: &Prepared, uuid: Uuid, undo: &mut Undo) {
-    let is_stored = driver.registry.by_uuid(uuid).is_ok_and(|domain| domain.view().config.is_some());
+    let is_stored = driver
+        .registry
+        .by_uuid(uuid)
+        .is_ok_and(|domain| domain.view().config.is_some());
     if !is_stored {
         let (driver, document) = (Arc::clone(driver), prepared.document.clone());
         undo.push("the state of the TPM", async move {
@@ -112,7 +130,8 @@ fn forget_if_unfinished(driver: &Arc<Driver>, prepared: &Prepared, uuid: Uuid, u
 
 async fn secret(driver: &Driver, uuid: Option<&str>) -> Result<Option<SecretValue>> {
     let Some(text) = uuid else { return Ok(None) };
-    let uuid = Uuid::try_parse(text).map_err(|_| Error::new(Code::Xml, format!("malformed secret uuid '{text}'")))?;
+    let uuid = Uuid::try_parse(text)
+        .map_err(|_| Error::new(Code::Xml, format!("malformed secret uuid '{text}'")))?;
     driver.peers.secrets().await?.by_uuid(uuid).await.map(Some)
 }
 
@@ -120,25 +139,47 @@ impl Programs {
     /// Looks on the daemon's path. May block on files.
     fn find() -> Result<Self> {
         let (swtpm, setup) = (on_path("swtpm")?, on_path("swtpm_setup")?);
-        let output = Command::new(&setup).arg("--print-capabilities").stdin(Stdio::null()).output();
-        let output = output.map_err(|error| Error::system(format_args!("cannot run {}", setup.display()), error))?;
+        let output = Command::new(&setup)
+            .arg("--print-capabilities")
+            .stdin(Stdio::null())
+            .output();
+        let output =
+            output.map_err(|error| Error::system(format_args!("cannot run {}", setup.display()), error))?;
         let answer: Option<serde_json::Value> = serde_json::from_slice(&output.stdout).ok();
-        let features = answer.as_ref().and_then(|a| a.get("features")?.as_array()).map(Vec::as_slice).unwrap_or_default();
-        let features = features.iter().filter_map(|f| f.as_str().map(str::to_owned)).collect();
-        Ok(Self { swtpm, setup, features })
+        let features = answer
+            .as_ref()
+            .and_then(|a| a.get("features")?.as_array())
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        let features = features
+            .iter()
+            .filter_map(|f| f.as_str().map(str::to_owned))
+            .collect();
+        Ok(Self {
+            swtpm,
+            setup,
+            features,
+        })
     }
 }
 
 fn on_path(program: &str) -> Result<PathBuf> {
-    let missing =
-        || Error::system(format_args!("Unable to find '{program}' binary in $PATH"), io::Error::from_raw_os_error(nix::libc::ENOENT));
+    let missing = || {
+        Error::system(
+            format_args!("Unable to find '{program}' binary in $PATH"),
+            io::Error::from_raw_os_error(nix::libc::ENOENT),
+        )
+    };
     programs::find(program, &[]).ok_or_else(|| missing().in_area(Area::None))
 }
 
 impl Attempt<'_> {
     async fn carry_out(&self, qemu: Identity, undo: &mut Undo) -> Result<()> {
         let (place, user) = (self.place.clone(), self.user);
-        crate::blocking::file("preparing the TPM's files", move || prepare_files(&place, qemu, user)).await?;
+        crate::blocking::file("preparing the TPM's files", move || {
+            prepare_files(&place, qemu, user)
+        })
+        .await?;
         self.make_state().await?;
         let mut helper = self.helper(&self.programs.swtpm);
         let keys = self.key(&mut helper)?.zip(self.key(&mut helper)?);
@@ -149,24 +190,43 @@ impl Attempt<'_> {
         let process = helper.start(args, &self.place.pid_file).await?;
         self.listens(&process, &said).await?;
         let socket = self.place.socket.clone();
-        crate::blocking::file("giving the TPM emulator's socket to QEMU", move || give(&socket, qemu)).await
+        crate::blocking::file("giving the TPM emulator's socket to QEMU", move || {
+            give(&socket, qemu)
+        })
+        .await
     }
 
     fn helper(&self, program: &Path) -> Helper {
-        Helper::new(program, self.user.run_as().map(|run_as| qemu::RunAs { groups: vec![run_as.gid], ..run_as }))
+        Helper::new(
+            program,
+            self.user.run_as().map(|run_as| qemu::RunAs {
+                groups: vec![run_as.gid],
+                ..run_as
+            }),
+        )
     }
 
     /// The number of a descriptor that the passphrase can be read from, once.
     fn key(&self, helper: &mut Helper) -> Result<Option<i32>> {
-        let Some(secret) = &self.secret else { return Ok(None) };
-        let file = unixfd::sealed_memfd("tpm-key", secret.as_bytes()).map_err(|error| Error::system("cannot pass a secret", error))?;
+        let Some(secret) = &self.secret else {
+            return Ok(None);
+        };
+        let file = unixfd::sealed_memfd("tpm-key", secret.as_bytes())
+            .map_err(|error| Error::system("cannot pass a secret", error))?;
         Ok(Some(helper.pass(OwnedFd::from(file))))
     }
 
     /// Makes the state if there is none, and activates the PCR banks.
     async fn make_state(&self) -> Result<()> {
-        let (state, directory, user) = (self.emulator.state.clone(), self.place.directory.clone(), self.user);
-        let is_new = crate::blocking::file("preparing the TPM's state", move || prepare_state(&state, &directory, user)).await?;
+        let (state, directory, user) = (
+            self.emulator.state.clone(),
+            self.place.directory.clone(),
+            self.user,
+        );
+        let is_new = crate::blocking::file("preparing the TPM's state", move || {
+            prepare_state(&state, &directory, user)
+        })
+        .await?;
         if is_new {
             let mut helper = self.helper(&self.programs.setup);
             let key = self.key(&mut helper)?;
@@ -174,8 +234,15 @@ impl Attempt<'_> {
                 Ok(args) => self.set_up(helper, args).await,
                 Err(error) => Err(error.into()),
             };
-            let (state, directory, failed) = (self.emulator.state.clone(), self.place.directory.clone(), made.is_err());
-            crate::blocking::file("finishing the TPM's state", move || finish_state(&state, &directory, failed)).await?;
+            let (state, directory, failed) = (
+                self.emulator.state.clone(),
+                self.place.directory.clone(),
+                made.is_err(),
+            );
+            crate::blocking::file("finishing the TPM's state", move || {
+                finish_state(&state, &directory, failed)
+            })
+            .await?;
             made?;
         }
         let mut helper = self.helper(&self.programs.setup);
@@ -198,7 +265,8 @@ impl Attempt<'_> {
         let logged = said.read().await;
         let words = if logged.is_empty() { ended.words } else { logged };
         let (program, log) = (self.programs.setup.display(), self.place.log.display());
-        let message = format!("Could not run '{program}'. {how}; Check error log '{log}' for details. {words}");
+        let message =
+            format!("Could not run '{program}'. {how}; Check error log '{log}' for details. {words}");
         Err(Error::internal(message.trim_end().to_owned()).because("TPM_NOT_MADE"))
     }
 
@@ -228,7 +296,10 @@ fn is_listening(path: &Path) -> bool {
     let there = fs::symlink_metadata(path).is_ok();
     let sockets = fs::read_to_string("/proc/net/unix").unwrap_or_default();
     let path = path.to_string_lossy();
-    there && sockets.lines().any(|line| line.ends_with(&*path) && line.split_whitespace().nth(3) == Some(ACCEPTS))
+    there
+        && sockets
+            .lines()
+            .any(|line| line.ends_with(&*path) && line.split_whitespace().nth(3) == Some(ACCEPTS))
 }
 
 /// Directories of logs and sockets, and the log.
@@ -237,7 +308,11 @@ fn prepare_files(place: &Place, qemu: Identity, user: Identity) -> Result<()> {
     directory(of_log, 0o711)?;
     give(of_log, user)?;
     mode(of_log, 0o730)?;
-    let log = fs::OpenOptions::new().append(true).create(true).open(&place.log).and_then(|mut file| file.flush());
+    let log = fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(&place.log)
+        .and_then(|mut file| file.flush());
     log.map_err(|error| Error::system(format_args!("failed to open '{}'", place.log.display()), error))?;
     give(&place.log, user)?;
     directory(&place.run, 0o770)?;
@@ -269,10 +344,15 @@ fn prepare_state(state: &State, own: &Path, user: Identity) -> Result<bool> {
     give(path, user)?;
     mode(path, 0o700)?;
     let failed = |error| Error::system(format_args!("cannot read directory '{}'", path.display()), error);
-    let files: Vec<PathBuf> = fs::read_dir(path).map_err(failed)?.flatten().map(|e| e.path()).collect();
+    let files: Vec<PathBuf> = fs::read_dir(path)
+        .map_err(failed)?
+        .flatten()
+        .map(|e| e.path())
+        .collect();
     files.iter().try_for_each(|file| give(file, user))?;
     if files.is_empty() && *ours {
-        fs::write(&unfinished, "").map_err(|error| Error::system(format_args!("cannot write '{}'", unfinished.display()), error))?;
+        fs::write(&unfinished, "")
+            .map_err(|error| Error::system(format_args!("cannot write '{}'", unfinished.display()), error))?;
     }
     Ok(files.is_empty())
 }
@@ -289,7 +369,12 @@ fn finish_state(state: &State, own: &Path, failed: bool) -> Result<()> {
 
 fn directory(path: &Path, mode: u32) -> Result<()> {
     let made = fs::DirBuilder::new().recursive(true).mode(mode).create(path);
-    made.map_err(|error| Error::system(format_args!("Cannot create directory '{}'", path.display()), error))
+    made.map_err(|error| {
+        Error::system(
+            format_args!("Cannot create directory '{}'", path.display()),
+            error,
+        )
+    })
 }
 
 fn mode(path: &Path, mode: u32) -> Result<()> {
@@ -303,17 +388,37 @@ fn give(path: &Path, to: Identity) -> Result<()> {
         return Ok(());
     }
     let given = chown(path, Some(Uid::from_raw(to.uid)), Some(Gid::from_raw(to.gid)));
-    given.map_err(|error| Error::system(format_args!("cannot give '{}' to '{to}'", path.display()), error.into()))
+    given.map_err(|error| {
+        Error::system(
+            format_args!("cannot give '{}' to '{to}'", path.display()),
+            error.into(),
+        )
+    })
 }
 
 /// Opens the host's TPM for QEMU, which may not.
 async fn open_host(prepared: &Prepared, qemu: &mut qemu::Prepared, resources: &mut Resources) -> Result<()> {
     for tpm in &prepared.document.devices.tpms {
-        let Some(backend) = tpm.backend.as_ref().filter(|b| b.kind == TpmBackendKind::Passthrough) else { continue };
-        let Some(path) = backend.device.as_ref().and_then(|d| d.path.clone()) else { continue };
-        let (device, cancel) = crate::blocking::file("opening the host's TPM", move || open_device(Path::new(&path))).await?;
-        let given = DeviceResources { fd: Some(qemu.pass(device)?), log_fd: Some(qemu.pass(cancel)?), ..DeviceResources::default() };
-        resources.devices.insert(tpm.info.alias.clone().unwrap_or_default(), given);
+        let Some(backend) = tpm
+            .backend
+            .as_ref()
+            .filter(|b| b.kind == TpmBackendKind::Passthrough)
+        else {
+            continue;
+        };
+        let Some(path) = backend.device.as_ref().and_then(|d| d.path.clone()) else {
+            continue;
+        };
+        let (device, cancel) =
+            crate::blocking::file("opening the host's TPM", move || open_device(Path::new(&path))).await?;
+        let given = DeviceResources {
+            fd: Some(qemu.pass(device)?),
+            log_fd: Some(qemu.pass(cancel)?),
+            ..DeviceResources::default()
+        };
+        resources
+            .devices
+            .insert(tpm.info.alias.clone().unwrap_or_default(), given);
     }
     Ok(())
 }
@@ -321,12 +426,26 @@ async fn open_host(prepared: &Prepared, qemu: &mut qemu::Prepared, resources: &m
 /// The device, and the file that cancels a command.
 fn open_device(path: &Path) -> Result<(OwnedFd, OwnedFd)> {
     let open = |path: &Path, read: bool| fs::OpenOptions::new().read(read).write(true).open(path);
-    let device = open(path, true).map_err(|error| Error::system(format_args!("Could not open TPM device {}", path.display()), error))?;
+    let device = open(path, true).map_err(|error| {
+        Error::system(
+            format_args!("Could not open TPM device {}", path.display()),
+            error,
+        )
+    })?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let files = CANCEL_FILES.iter().map(|file| PathBuf::from(file.replace("NAME", &name)));
+    let files = CANCEL_FILES
+        .iter()
+        .map(|file| PathBuf::from(file.replace("NAME", &name)));
     // Without one QEMU gets a file that takes everything and does nothing.
-    let cancel = files.into_iter().find(|file| file.exists()).unwrap_or_else(|| PathBuf::from("/dev/null"));
-    let opened = open(&cancel, false)
-        .map_err(|error| Error::system(format_args!("Could not open TPM device's cancel path {}", cancel.display()), error))?;
+    let cancel = files
+        .into_iter()
+        .find(|file| file.exists())
+        .unwrap_or_else(|| PathBuf::from("/dev/null"));
+    let opened = open(&cancel, false).map_err(|error| {
+        Error::system(
+            format_args!("Could not open TPM device's cancel path {}", cancel.display()),
+            error,
+        )
+    })?;
     Ok((device.into(), opened.into()))
 }

@@ -47,11 +47,17 @@ pub fn read(driver: &Driver, view: &View, scope: Scope) -> Result<Limits> {
     } else {
         tune.weight.unwrap_or(0)
     };
-    Ok(Limits { weight: Some(weight), devices: tune.devices })
+    Ok(Limits {
+        weight: Some(weight),
+        devices: tune.devices,
+    })
 }
 
 fn no_weights() -> Error {
-    Error::new(Code::OperationUnsupported, "blkio weight is valid only for bfq or cfq scheduler")
+    Error::new(
+        Code::OperationUnsupported,
+        "blkio weight is valid only for bfq or cfq scheduler",
+    )
 }
 
 pub(super) fn apply(domain: &mut Domain, limits: &Limits) -> Result<()> {
@@ -59,10 +65,21 @@ pub(super) fn apply(domain: &mut Domain, limits: &Limits) -> Result<()> {
     if limits.weight.is_some() {
         tune.weight = limits.weight.filter(|weight| *weight != 0);
     }
-    limits.devices.iter().for_each(|device| merge(&mut tune.devices, device));
-    tune.devices.retain(|device| *device != BlockTuneDevice { path: device.path.clone(), ..BlockTuneDevice::default() });
+    limits
+        .devices
+        .iter()
+        .for_each(|device| merge(&mut tune.devices, device));
+    tune.devices.retain(|device| {
+        *device
+            != BlockTuneDevice {
+                path: device.path.clone(),
+                ..BlockTuneDevice::default()
+            }
+    });
     if tune.devices.len() > DEVICES_MAX {
-        return Err(Error::argument(format!("at most {DEVICES_MAX} devices can have limits")));
+        return Err(Error::argument(format!(
+            "at most {DEVICES_MAX} devices can have limits"
+        )));
     }
     if *tune == BlockTune::default() {
         domain.blkiotune = None;
@@ -71,10 +88,16 @@ pub(super) fn apply(domain: &mut Domain, limits: &Limits) -> Result<()> {
 }
 
 fn merge(known: &mut Vec<BlockTuneDevice>, wanted: &BlockTuneDevice) {
-    let place = known.iter().position(|device| device.path == wanted.path).unwrap_or_else(|| {
-        known.push(BlockTuneDevice { path: wanted.path.clone(), ..BlockTuneDevice::default() });
-        known.len() - 1
-    });
+    let place = known
+        .iter()
+        .position(|device| device.path == wanted.path)
+        .unwrap_or_else(|| {
+            known.push(BlockTuneDevice {
+                path: wanted.path.clone(),
+                ..BlockTuneDevice::default()
+            });
+            known.len() - 1
+        });
     let device = &mut known[place];
     let small = [
         (&mut device.weight, wanted.weight),
@@ -86,7 +109,10 @@ fn merge(known: &mut Vec<BlockTuneDevice>, wanted: &BlockTuneDevice) {
             *place = value.filter(|value| *value != 0);
         }
     }
-    for (place, value) in [(&mut device.read_bytes_sec, wanted.read_bytes_sec), (&mut device.write_bytes_sec, wanted.write_bytes_sec)] {
+    for (place, value) in [
+        (&mut device.read_bytes_sec, wanted.read_bytes_sec),
+        (&mut device.write_bytes_sec, wanted.write_bytes_sec),
+    ] {
         if value.is_some() {
             *place = value.filter(|value| *value != 0);
         }
@@ -96,12 +122,22 @@ fn merge(known: &mut Vec<BlockTuneDevice>, wanted: &BlockTuneDevice) {
 pub(super) fn carry_out(driver: &Driver, view: &View, limits: &Limits) -> Result<()> {
     not_in_session(driver, "Block I/O tuning")?;
     let group = group_with(driver, view, Controller::Blkio, NO_GROUP)?;
-    let before = view.running()?.document.domain.blkiotune.clone().unwrap_or_default();
+    let before = view
+        .running()?
+        .document
+        .domain
+        .blkiotune
+        .clone()
+        .unwrap_or_default();
     let weight = group.block_weight().map_err(refused)?;
     let result = set(&group, limits);
     if result.is_err() {
-        let former = |wanted: &BlockTuneDevice| undone(wanted, before.devices.iter().find(|d| d.path == wanted.path));
-        let former = Limits { weight: weight.filter(|_| limits.weight.is_some()), devices: limits.devices.iter().map(former).collect() };
+        let former =
+            |wanted: &BlockTuneDevice| undone(wanted, before.devices.iter().find(|d| d.path == wanted.path));
+        let former = Limits {
+            weight: weight.filter(|_| limits.weight.is_some()),
+            devices: limits.devices.iter().map(former).collect(),
+        };
         // Those that were never set can't be undone either; why the change failed is what matters.
         if let Err(error) = set(&group, &former) {
             tracing::debug!(guest = %view.name, %error, "a limit of block devices that was refused");
@@ -135,7 +171,10 @@ pub(in crate::ops) fn set(group: &Group, limits: &Limits) -> Result<()> {
     {
         return Err(no_weights());
     }
-    limits.devices.iter().try_for_each(|device| set_device(group, device))
+    limits
+        .devices
+        .iter()
+        .try_for_each(|device| set_device(group, device))
 }
 
 fn set_device(group: &Group, device: &BlockTuneDevice) -> Result<()> {
@@ -143,7 +182,9 @@ fn set_device(group: &Group, device: &BlockTuneDevice) -> Result<()> {
     if let Some(weight) = device.weight
         && !group.set_device_weight(number, weight).map_err(refused)?
     {
-        return Err(Error::invalid("blkio device weight is valid only for cfq scheduler"));
+        return Err(Error::invalid(
+            "blkio device weight is valid only for cfq scheduler",
+        ));
     }
     let limits = [
         (BlockLimit::ReadIops, device.read_iops_sec.map(u64::from)),
@@ -151,16 +192,26 @@ fn set_device(group: &Group, device: &BlockTuneDevice) -> Result<()> {
         (BlockLimit::ReadBytes, device.read_bytes_sec),
         (BlockLimit::WriteBytes, device.write_bytes_sec),
     ];
-    let mut given = limits.into_iter().filter_map(|(limit, value)| Some((limit, value?)));
+    let mut given = limits
+        .into_iter()
+        .filter_map(|(limit, value)| Some((limit, value?)));
     given.try_for_each(|(limit, value)| group.set_block_limit(number, limit, value).map_err(refused))
 }
 
 /// Major and minor number of a block device.
 fn number(path: &str) -> Result<(u64, u64)> {
-    std::fs::metadata(path).map_err(|error| Error::system(format_args!("Path '{path}' is not accessible"), error))?;
+    std::fs::metadata(path)
+        .map_err(|error| Error::system(format_args!("Path '{path}' is not accessible"), error))?;
     match DeviceNode::at(Path::new(path)) {
-        Some(DeviceNode { block: true, major, minor: Some(minor) }) => Ok((u64::from(major), u64::from(minor))),
-        _ => Err(Error::system(format_args!("Path '{path}' must be a block device"), std::io::Error::from_raw_os_error(nix::libc::EINVAL))),
+        Some(DeviceNode {
+            block: true,
+            major,
+            minor: Some(minor),
+        }) => Ok((u64::from(major), u64::from(minor))),
+        _ => Err(Error::system(
+            format_args!("Path '{path}' must be a block device"),
+            std::io::Error::from_raw_os_error(nix::libc::EINVAL),
+        )),
     }
 }
 
@@ -170,18 +221,60 @@ mod tests {
 
     #[test]
     fn devices_are_merged_and_go_with_their_last_limit() {
-        let mut domain =
-            Domain::parse("<domain type='qemu'><name>a</name><os><type>hvm</type></os></domain>", domxml::ParseFlags::INACTIVE).unwrap();
-        let device = |path: &str| BlockTuneDevice { path: path.to_owned(), ..BlockTuneDevice::default() };
-        let mut change = |weight, devices| apply(&mut domain, &Limits { weight, devices }).map(|()| domain.blkiotune.clone()).unwrap();
-        change(Some(500), vec![BlockTuneDevice { read_iops_sec: Some(30), ..device("/dev/a") }]);
+        let mut domain = Domain::parse(
+            "<domain type='qemu'><name>a</name><os><type>hvm</type></os></domain>",
+            domxml::ParseFlags::INACTIVE,
+        )
+        .unwrap();
+        let device = |path: &str| BlockTuneDevice {
+            path: path.to_owned(),
+            ..BlockTuneDevice::default()
+        };
+        let mut change = |weight, devices| {
+            apply(&mut domain, &Limits { weight, devices })
+                .map(|()| domain.blkiotune.clone())
+                .unwrap()
+        };
+        change(
+            Some(500),
+            vec![BlockTuneDevice {
+                read_iops_sec: Some(30),
+                ..device("/dev/a")
+            }],
+        );
         let both = change(
             None,
-            vec![BlockTuneDevice { write_bytes_sec: Some(9), ..device("/dev/a") }, BlockTuneDevice { weight: Some(0), ..device("/dev/b") }],
+            vec![
+                BlockTuneDevice {
+                    write_bytes_sec: Some(9),
+                    ..device("/dev/a")
+                },
+                BlockTuneDevice {
+                    weight: Some(0),
+                    ..device("/dev/b")
+                },
+            ],
         );
-        let expected = BlockTuneDevice { read_iops_sec: Some(30), write_bytes_sec: Some(9), ..device("/dev/a") };
-        assert_eq!(both, Some(BlockTune { weight: Some(500), devices: vec![expected] }));
-        let none = change(Some(0), vec![BlockTuneDevice { read_iops_sec: Some(0), write_bytes_sec: Some(0), ..device("/dev/a") }]);
+        let expected = BlockTuneDevice {
+            read_iops_sec: Some(30),
+            write_bytes_sec: Some(9),
+            ..device("/dev/a")
+        };
+        assert_eq!(
+            both,
+            Some(BlockTune {
+                weight: Some(500),
+                devices: vec![expected]
+            })
+        );
+        let none = change(
+            Some(0),
+            vec![BlockTuneDevice {
+                read_iops_sec: Some(0),
+                write_bytes_sec: Some(0),
+                ..device("/dev/a")
+            }],
+        );
         assert_eq!(none, None);
     }
 }

@@ -39,20 +39,38 @@ pub fn read(driver: &Driver, view: &View, scope: Scope) -> Result<Limits> {
     }
     let tune = document.facts().memory_tuning.unwrap_or_default();
     let shown = |limit: Option<Kib>| Some(limit.map_or(UNLIMITED_KIB, |kib| kib.0));
-    Ok(Limits { hard: shown(tune.hard_limit), soft: shown(tune.soft_limit), swap_hard: shown(tune.swap_hard_limit) })
+    Ok(Limits {
+        hard: shown(tune.hard_limit),
+        soft: shown(tune.soft_limit),
+        swap_hard: shown(tune.swap_hard_limit),
+    })
 }
 
 fn of_group(group: &Group) -> Result<Limits> {
     let of = |limit| group.memory_limit(limit).map_err(refused).map(Some);
     // Where the kernel does not count swap there is no limit of it.
     let swap_hard = of(MemoryLimit::SwapHard).unwrap_or(Some(UNLIMITED_KIB));
-    Ok(Limits { hard: of(MemoryLimit::Hard)?, soft: of(MemoryLimit::Soft)?, swap_hard })
+    Ok(Limits {
+        hard: of(MemoryLimit::Hard)?,
+        soft: of(MemoryLimit::Soft)?,
+        swap_hard,
+    })
 }
 
 pub(super) fn apply(domain: &mut Domain, limits: Limits) -> Result<()> {
     let tune = domain.memtune.get_or_insert_default();
-    let limit = |kib: u64| if kib >= UNLIMITED_KIB { None } else { Some(Kib(kib)) };
-    let places = [(&mut tune.hard_limit, limits.hard), (&mut tune.soft_limit, limits.soft), (&mut tune.swap_hard_limit, limits.swap_hard)];
+    let limit = |kib: u64| {
+        if kib >= UNLIMITED_KIB {
+            None
+        } else {
+            Some(Kib(kib))
+        }
+    };
+    let places = [
+        (&mut tune.hard_limit, limits.hard),
+        (&mut tune.soft_limit, limits.soft),
+        (&mut tune.swap_hard_limit, limits.swap_hard),
+    ];
     for (place, value) in places {
         if let Some(kib) = value {
             *place = limit(kib);
@@ -61,7 +79,9 @@ pub(super) fn apply(domain: &mut Domain, limits: Limits) -> Result<()> {
     if let (Some(swap), Some(hard)) = (tune.swap_hard_limit, tune.hard_limit)
         && hard.0 > swap.0
     {
-        return Err(Error::argument("memory hard_limit tunable value must be lower than or equal to swap_hard_limit"));
+        return Err(Error::argument(
+            "memory hard_limit tunable value must be lower than or equal to swap_hard_limit",
+        ));
     }
     if *tune == MemoryTune::default() {
         domain.memtune = None;
@@ -84,12 +104,18 @@ pub(super) fn carry_out(driver: &Driver, view: &View, limits: Limits) -> Result<
 
 /// Memory may at no time be more than memory and swap: what rises, rises in swap first.
 fn set(group: &Group, before: Limits, limits: Limits) -> Result<()> {
-    let set = |limit, value: Option<u64>| value.map_or(Ok(()), |kib| group.set_memory_limit(limit, kib).map_err(refused));
+    let set = |limit, value: Option<u64>| {
+        value.map_or(Ok(()), |kib| group.set_memory_limit(limit, kib).map_err(refused))
+    };
     let rises = limits.swap_hard > before.swap_hard;
     if rises {
         set(MemoryLimit::SwapHard, limits.swap_hard)?;
     }
     set(MemoryLimit::Hard, limits.hard)?;
     set(MemoryLimit::Soft, limits.soft)?;
-    if rises { Ok(()) } else { set(MemoryLimit::SwapHard, limits.swap_hard) }
+    if rises {
+        Ok(())
+    } else {
+        set(MemoryLimit::SwapHard, limits.swap_hard)
+    }
 }

@@ -90,11 +90,17 @@ pub(super) async fn carry_out(driver: &Arc<Driver>, view: &View, change: &Change
 /// The event that tells of a change in a running guest; libvirt has none of memory and of disks.
 pub(super) fn event_of(change: &Change) -> Option<(EventKind, Detail)> {
     let values: Vec<(String, tunable::value::Value)> = match change {
-        Change::Pin { thread, cpus } => vec![(pinning::event_name(*thread), tunable::value::Value::Text(cpus.to_string()))],
+        Change::Pin { thread, cpus } => vec![(
+            pinning::event_name(*thread),
+            tunable::value::Value::Text(cpus.to_string()),
+        )],
         Change::Scheduler(wanted) => scheduler::told(wanted),
         Change::Memory(_) | Change::Numa(_) | Change::Blocks(_) => return None,
     };
-    let value = |(name, value): (String, tunable::value::Value)| tunable::Value { name, value: Some(value) };
+    let value = |(name, value): (String, tunable::value::Value)| tunable::Value {
+        name,
+        value: Some(value),
+    };
     let values: Vec<tunable::Value> = values.into_iter().map(value).collect();
     if values.is_empty() {
         return None;
@@ -108,7 +114,9 @@ pub(super) fn event_of(change: &Change) -> Option<(EventKind, Detail)> {
 /// `OperationInvalid` if it is in no such group: `missing` says so.
 fn group_with(driver: &Driver, view: &View, controller: Controller, missing: &'static str) -> Result<Group> {
     let group = cgroup::of_run(driver, view.running()?)?;
-    group.filter(|group| group.has(controller)).ok_or_else(|| Error::invalid(missing))
+    group
+        .filter(|group| group.has(controller))
+        .ok_or_else(|| Error::invalid(missing))
 }
 
 /// Refuses what a daemon of a user's can't do.

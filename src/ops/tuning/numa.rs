@@ -34,7 +34,10 @@ pub fn read(view: &View, scope: Scope) -> Result<Placement> {
     let domain = configure::read(view, scope)?.domain()?;
     let memory = domain.numatune.as_ref().and_then(|tune| tune.memory.as_ref());
     let mode = memory.and_then(|m| m.mode).unwrap_or(NumaMode::Strict);
-    Ok(Placement { mode: Some(mode), nodes: memory.and_then(|m| m.nodeset.clone()) })
+    Ok(Placement {
+        mode: Some(mode),
+        nodes: memory.and_then(|m| m.nodeset.clone()),
+    })
 }
 
 fn memory(domain: &Domain) -> Option<&NumaMemory> {
@@ -49,7 +52,11 @@ pub(super) fn apply(domain: &mut Domain, placement: &Placement) -> Result<()> {
     if domain.id.is_some() {
         check_live(domain, placement)?;
     }
-    let memory = domain.numatune.get_or_insert_with(NumaTune::default).memory.get_or_insert_with(NumaMemory::default);
+    let memory = domain
+        .numatune
+        .get_or_insert_with(NumaTune::default)
+        .memory
+        .get_or_insert_with(NumaMemory::default);
     memory.mode = Some(placement.mode.or(memory.mode).unwrap_or(NumaMode::Strict));
     if let Some(nodes) = &placement.nodes {
         memory.nodeset = Some(nodes.clone());
@@ -70,29 +77,61 @@ fn check_live(domain: &Domain, placement: &Placement) -> Result<()> {
             return Err(Error::invalid("can't change numatune mode for running domain"));
         }
         if mode == NumaMode::Strict {
-            return Err(Error::invalid("can't change nodeset for strict mode for running domain"));
+            return Err(Error::invalid(
+                "can't change nodeset for strict mode for running domain",
+            ));
         }
     }
     if placement.nodes.is_some() && known.is_some_and(|known| known != NumaMode::Restrictive) {
-        return Err(Error::invalid("change of nodeset for running domain requires restrictive numa mode"));
+        return Err(Error::invalid(
+            "change of nodeset for running domain requires restrictive numa mode",
+        ));
     }
     Ok(())
 }
 
 pub(super) fn carry_out(driver: &Driver, view: &View, placement: &Placement) -> Result<()> {
     not_in_session(driver, "NUMA tuning")?;
-    let group = group_with(driver, view, Controller::CpuSet, "cgroup cpuset controller is not mounted")?;
-    let Some(nodes) = &placement.nodes else { return Ok(()) };
-    let is_there = |node: &u32| driver.host.root.join(format!("sys/devices/system/node/node{node}")).exists();
+    let group = group_with(
+        driver,
+        view,
+        Controller::CpuSet,
+        "cgroup cpuset controller is not mounted",
+    )?;
+    let Some(nodes) = &placement.nodes else {
+        return Ok(());
+    };
+    let is_there = |node: &u32| {
+        driver
+            .host
+            .root
+            .join(format!("sys/devices/system/node/node{node}"))
+            .exists()
+    };
     if let Some(node) = nodes.iter().find(|node| !is_there(node)) {
-        return Err(Error::new(Code::ConfigUnsupported, format!("NUMA node {node} is unavailable")));
+        return Err(Error::new(
+            Code::ConfigUnsupported,
+            format!("NUMA node {node} is unavailable"),
+        ));
     }
     let run = view.running()?;
     let vcpus = run.status.vcpus.iter().map(|vcpu| Thread::Vcpu(vcpu.id));
     let iothreads = pinning::ids(&run.document.domain).into_iter().map(Thread::Io);
-    let threads: Vec<_> = [Thread::Emulator].into_iter().chain(vcpus).chain(iothreads).map(|t| group.part(part_of(t))).collect();
-    let before = threads.iter().map(|part| part.nodes()).collect::<Result<Vec<_>, _>>().map_err(refused)?;
-    let result = threads.iter().try_for_each(|part| part.set_nodes(&nodes.to_string())).map_err(refused);
+    let threads: Vec<_> = [Thread::Emulator]
+        .into_iter()
+        .chain(vcpus)
+        .chain(iothreads)
+        .map(|t| group.part(part_of(t)))
+        .collect();
+    let before = threads
+        .iter()
+        .map(|part| part.nodes())
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(refused)?;
+    let result = threads
+        .iter()
+        .try_for_each(|part| part.set_nodes(&nodes.to_string()))
+        .map_err(refused);
     if result.is_err() {
         for (part, nodes) in threads.iter().zip(before) {
             if let Err(error) = part.set_nodes(&nodes) {
@@ -111,11 +150,18 @@ mod tests {
         let text = format!("<domain type='qemu'><name>a</name><os><type>hvm</type></os>{xml}</domain>");
         let mut domain = Domain::parse(&text, domxml::ParseFlags::INACTIVE).unwrap();
         domain.id = live.then_some(1);
-        let placement = Placement { mode, nodes: nodes.map(|n| n.parse().unwrap()) };
+        let placement = Placement {
+            mode,
+            nodes: nodes.map(|n| n.parse().unwrap()),
+        };
         match apply(&mut domain, &placement) {
             Err(error) => error.message.to_string(),
             Ok(()) => memory(&domain).map_or_else(String::new, |m| {
-                format!("{} {}", m.mode.map_or("", NumaMode::as_str), m.nodeset.as_ref().map(ToString::to_string).unwrap_or_default())
+                format!(
+                    "{} {}",
+                    m.mode.map_or("", NumaMode::as_str),
+                    m.nodeset.as_ref().map(ToString::to_string).unwrap_or_default()
+                )
             }),
         }
     }
@@ -130,12 +176,34 @@ mod tests {
             (false, "", Some(Preferred), None, ""),
             (false, STRICT, Some(Preferred), None, "preferred 0"),
             (true, "", None, Some("0"), "strict 0"),
-            (true, STRICT, Some(Preferred), None, "can't change numatune mode for running domain"),
-            (true, "", Some(Strict), Some("0"), "can't change nodeset for strict mode for running domain"),
-            (true, STRICT, None, Some("1"), "change of nodeset for running domain requires restrictive numa mode"),
+            (
+                true,
+                STRICT,
+                Some(Preferred),
+                None,
+                "can't change numatune mode for running domain",
+            ),
+            (
+                true,
+                "",
+                Some(Strict),
+                Some("0"),
+                "can't change nodeset for strict mode for running domain",
+            ),
+            (
+                true,
+                STRICT,
+                None,
+                Some("1"),
+                "change of nodeset for running domain requires restrictive numa mode",
+            ),
             (true, RESTRICTIVE, Some(Restrictive), Some("1"), "restrictive 1"),
         ] {
-            assert_eq!(tried(live, xml, mode, nodes), told, "{live} {xml} {mode:?} {nodes:?}");
+            assert_eq!(
+                tried(live, xml, mode, nodes),
+                told,
+                "{live} {xml} {mode:?} {nodes:?}"
+            );
         }
     }
 }

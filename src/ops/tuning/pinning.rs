@@ -45,11 +45,19 @@ pub(in crate::ops) fn of(document: &Domain, thread: Thread) -> Option<&Bitmap> {
 }
 
 /// The same of a document's two elements for it.
-pub(in crate::ops) fn of_parts<'a>(tune: Option<&'a CpuTune>, vcpu: Option<&'a Vcpu>, thread: Thread) -> Option<&'a Bitmap> {
+pub(in crate::ops) fn of_parts<'a>(
+    tune: Option<&'a CpuTune>,
+    vcpu: Option<&'a Vcpu>,
+    thread: Thread,
+) -> Option<&'a Bitmap> {
     let own = tune.and_then(|tune| match thread {
         Thread::Vcpu(id) => tune.vcpupin.iter().find(|p| p.vcpu == id).map(|p| &p.cpuset),
         Thread::Emulator => tune.emulatorpin.as_ref(),
-        Thread::Io(id) => tune.iothreadpin.iter().find(|p| p.iothread == id).map(|p| &p.cpuset),
+        Thread::Io(id) => tune
+            .iothreadpin
+            .iter()
+            .find(|p| p.iothread == id)
+            .map(|p| &p.cpuset),
     });
     let vcpu = vcpu.filter(|v| v.placement != Some(Placement::Auto));
     own.or_else(|| vcpu?.cpuset.as_ref())
@@ -64,8 +72,13 @@ pub async fn read(driver: &Driver, view: &View, scope: Scope) -> Result<Pinning>
     let all = every_cpu(driver).await?;
     let domain = document.domain()?;
     let shown = |thread| of(&domain, thread).unwrap_or(&all).clone();
-    let vcpus = (0..document.facts().max_vcpus).map(|id| shown(Thread::Vcpu(id))).collect();
-    Ok(Pinning { vcpus, emulator: shown(Thread::Emulator) })
+    let vcpus = (0..document.facts().max_vcpus)
+        .map(|id| shown(Thread::Vcpu(id)))
+        .collect();
+    Ok(Pinning {
+        vcpus,
+        emulator: shown(Thread::Emulator),
+    })
 }
 
 /// The threads for I/O: of a running guest as QEMU and the kernel have them.
@@ -78,15 +91,22 @@ pub async fn iothreads(driver: &Arc<Driver>, view: &View, scope: Scope) -> Resul
         let run = view.running()?;
         let threads = threads_of(driver, view, run).await?;
         let threads = threads.into_iter().map(|(id, tid)| {
-            let cpus =
-                confine::affinity(tid).map_err(|error| Error::system(format_args!("cannot get CPU affinity of process {tid}"), error));
-            Ok(IoThread { id, cpus: cpus?.into_iter().collect() })
+            let cpus = confine::affinity(tid).map_err(|error| {
+                Error::system(format_args!("cannot get CPU affinity of process {tid}"), error)
+            });
+            Ok(IoThread {
+                id,
+                cpus: cpus?.into_iter().collect(),
+            })
         });
         return threads.collect();
     }
     let all = every_cpu(driver).await?;
     let domain = document.domain()?;
-    let shown = |id| IoThread { id, cpus: of(&domain, Thread::Io(id)).unwrap_or(&all).clone() };
+    let shown = |id| IoThread {
+        id,
+        cpus: of(&domain, Thread::Io(id)).unwrap_or(&all).clone(),
+    };
     Ok(ids(&domain).into_iter().map(shown).collect())
 }
 
@@ -97,9 +117,18 @@ pub(in crate::ops) async fn every_cpu(driver: &Driver) -> Result<Bitmap> {
 
 /// The numbers of a document's threads for I/O.
 pub(in crate::ops) fn ids(domain: &Domain) -> Vec<u32> {
-    let listed: Vec<u32> = domain.iothreadids.iter().flat_map(|ids| &ids.all).map(|thread| thread.id).collect();
+    let listed: Vec<u32> = domain
+        .iothreadids
+        .iter()
+        .flat_map(|ids| &ids.all)
+        .map(|thread| thread.id)
+        .collect();
     let count = domain.iothreads.unwrap_or(0);
-    if listed.is_empty() { (1..=count).collect() } else { listed }
+    if listed.is_empty() {
+        (1..=count).collect()
+    } else {
+        listed
+    }
 }
 
 /// Threads for I/O by number, with the host's numbers of the threads, in QEMU's order.
@@ -107,13 +136,18 @@ async fn threads_of(driver: &Arc<Driver>, view: &View, run: &Run) -> Result<Vec<
     if ids(&run.document.domain).is_empty() {
         return Ok(Vec::new());
     }
-    let told = driver.guests.of(view)?.execute(driver, qmp::commands::QueryIothreads {}).await?;
+    let told = driver
+        .guests
+        .of(view)?
+        .execute(driver, qmp::commands::QueryIothreads {})
+        .await?;
     Ok(numbered(&told))
 }
 
 /// QEMU names them `iothreadN`.
 pub(in crate::ops) fn numbered(told: &[qmp::types::IoThreadInfo]) -> Vec<(u32, i32)> {
-    let number = |t: &qmp::types::IoThreadInfo| Some((t.id.strip_prefix("iothread")?.parse().ok()?, t.thread_id));
+    let number =
+        |t: &qmp::types::IoThreadInfo| Some((t.id.strip_prefix("iothread")?.parse().ok()?, t.thread_id));
     told.iter().filter_map(number).collect()
 }
 
@@ -124,9 +158,21 @@ pub(super) fn apply(domain: &mut Domain, thread: Thread, cpus: &Bitmap) -> Resul
     }
     let tune = domain.cputune.get_or_insert_default();
     match thread {
-        Thread::Vcpu(id) => pin_vcpu(tune, VcpuPin { vcpu: id, cpuset: cpus.clone() }),
+        Thread::Vcpu(id) => pin_vcpu(
+            tune,
+            VcpuPin {
+                vcpu: id,
+                cpuset: cpus.clone(),
+            },
+        ),
         Thread::Emulator => tune.emulatorpin = Some(cpus.clone()),
-        Thread::Io(id) => pin_iothread(tune, IoThreadPin { iothread: id, cpuset: cpus.clone() }),
+        Thread::Io(id) => pin_iothread(
+            tune,
+            IoThreadPin {
+                iothread: id,
+                cpuset: cpus.clone(),
+            },
+        ),
     }
     Ok(())
 }
@@ -138,12 +184,14 @@ fn check(domain: &Domain, thread: Thread) -> Result<()> {
         Thread::Vcpu(id) => {
             let most = domain.vcpu.as_ref().map_or(1, |v| v.count);
             let which = if live { "live" } else { "persistent" };
-            let message = || Error::argument(format!("vcpu {id} is out of range of {which} cpu count {most}"));
+            let message =
+                || Error::argument(format!("vcpu {id} is out of range of {which} cpu count {most}"));
             if id < most { Ok(()) } else { Err(message()) }
         }
-        Thread::Io(id) if !ids(domain).contains(&id) => {
-            Err(Error::argument(format!("{} {id} not found", if live { "iothread" } else { "iothreadid" })))
-        }
+        Thread::Io(id) if !ids(domain).contains(&id) => Err(Error::argument(format!(
+            "{} {id} not found",
+            if live { "iothread" } else { "iothreadid" }
+        ))),
         Thread::Emulator | Thread::Io(_) => Ok(()),
     }
 }
@@ -158,23 +206,38 @@ fn pin_vcpu(tune: &mut CpuTune, pin: VcpuPin) {
 
 fn pin_iothread(tune: &mut CpuTune, pin: IoThreadPin) {
     let place = tune.iothreadpin.partition_point(|p| p.iothread < pin.iothread);
-    match tune.iothreadpin.get_mut(place).filter(|p| p.iothread == pin.iothread) {
+    match tune
+        .iothreadpin
+        .get_mut(place)
+        .filter(|p| p.iothread == pin.iothread)
+    {
         Some(old) => *old = pin,
         None => tune.iothreadpin.insert(place, pin),
     }
 }
 
-pub(super) async fn carry_out(driver: &Arc<Driver>, view: &View, thread: Thread, cpus: &Bitmap) -> Result<()> {
+pub(super) async fn carry_out(
+    driver: &Arc<Driver>,
+    view: &View,
+    thread: Thread,
+    cpus: &Bitmap,
+) -> Result<()> {
     let run = view.running()?;
     let tid = match thread {
         Thread::Emulator => Some(run.pid),
-        Thread::Vcpu(_) if run.status.vcpus.is_empty() => return Err(Error::invalid("cpu affinity is not supported")),
+        Thread::Vcpu(_) if run.status.vcpus.is_empty() => {
+            return Err(Error::invalid("cpu affinity is not supported"));
+        }
         // A CPU that is not plugged has no thread yet.
         Thread::Vcpu(id) => run.status.vcpus.iter().find(|v| v.id == id).map(|v| v.pid),
         Thread::Io(id) => {
             let threads = threads_of(driver, view, run).await?;
             let thread = threads.iter().find(|(number, _)| *number == id);
-            Some(thread.ok_or_else(|| Error::argument(format!("iothread {id} not found")))?.1)
+            Some(
+                thread
+                    .ok_or_else(|| Error::argument(format!("iothread {id} not found")))?
+                    .1,
+            )
         }
     };
     tid.map_or(Ok(()), |tid| set(tid, cpus))
@@ -185,7 +248,8 @@ pub(super) async fn carry_out(driver: &Arc<Driver>, view: &View, thread: Thread,
 /// # Errors
 /// `System`: none of them is there, or the thread is gone.
 pub(in crate::ops) fn set(tid: i32, cpus: &Bitmap) -> Result<()> {
-    confine::set_affinity(tid, cpus.iter()).map_err(|error| Error::system(format_args!("cannot set CPU affinity on process {tid}"), error))
+    confine::set_affinity(tid, cpus.iter())
+        .map_err(|error| Error::system(format_args!("cannot set CPU affinity on process {tid}"), error))
 }
 
 pub(super) fn event_name(thread: Thread) -> String {
@@ -203,9 +267,16 @@ pub(super) fn event_name(thread: Thread) -> String {
 pub fn from_bits(bits: &[u8]) -> Result<Bitmap> {
     const MOST: usize = 2048;
     if bits.len() > MOST {
-        return Err(Error::new(Code::InvalidArg, format!("a set of CPUs has at most {MOST} bytes")));
+        return Err(Error::new(
+            Code::InvalidArg,
+            format!("a set of CPUs has at most {MOST} bytes"),
+        ));
     }
-    let numbers = (0u32..).zip(bits).flat_map(|(byte, bits)| (0..8).filter(move |bit| bits >> bit & 1 == 1).map(move |bit| byte * 8 + bit));
+    let numbers = (0u32..).zip(bits).flat_map(|(byte, bits)| {
+        (0..8)
+            .filter(move |bit| bits >> bit & 1 == 1)
+            .map(move |bit| byte * 8 + bit)
+    });
     Ok(numbers.collect())
 }
 
@@ -226,7 +297,11 @@ mod tests {
 
     #[test]
     fn bits_are_numbers_and_back() {
-        for (text, bits) in [("0", vec![1]), ("0-1,9", vec![3, 2]), ("7-8,63", vec![0x80, 1, 0, 0, 0, 0, 0, 0x80])] {
+        for (text, bits) in [
+            ("0", vec![1]),
+            ("0-1,9", vec![3, 2]),
+            ("7-8,63", vec![0x80, 1, 0, 0, 0, 0, 0, 0x80]),
+        ] {
             let set: Bitmap = text.parse().unwrap();
             assert_eq!(to_bits(&set), bits);
             assert_eq!(from_bits(&bits).unwrap(), set);
@@ -235,13 +310,18 @@ mod tests {
     }
 
     fn guest(xml: &str) -> Domain {
-        Domain::parse(&format!("<domain type='qemu'><name>a</name><os><type>hvm</type></os>{xml}</domain>"), domxml::ParseFlags::INACTIVE)
-            .unwrap()
+        Domain::parse(
+            &format!("<domain type='qemu'><name>a</name><os><type>hvm</type></os>{xml}</domain>"),
+            domxml::ParseFlags::INACTIVE,
+        )
+        .unwrap()
     }
 
     #[test]
     fn what_is_not_said_of_a_thread_is_said_of_all() {
-        let both = guest("<vcpu cpuset='0-3'>2</vcpu><cputune><vcpupin vcpu='1' cpuset='2'/><emulatorpin cpuset='7'/></cputune>");
+        let both = guest(
+            "<vcpu cpuset='0-3'>2</vcpu><cputune><vcpupin vcpu='1' cpuset='2'/><emulatorpin cpuset='7'/></cputune>",
+        );
         let shown = |thread| of(&both, thread).map(ToString::to_string);
         assert_eq!(shown(Thread::Vcpu(0)).as_deref(), Some("0-3"));
         assert_eq!(shown(Thread::Vcpu(1)).as_deref(), Some("2"));
@@ -253,18 +333,35 @@ mod tests {
     #[test]
     fn pins_stand_in_order_and_once() {
         let mut domain = guest("<vcpu>3</vcpu><iothreads>2</iothreads>");
-        let pin = |domain: &mut Domain, thread, cpus: &str| apply(domain, thread, &cpus.parse().unwrap()).map_err(|e| e.to_string());
-        for (thread, cpus) in [(Thread::Vcpu(2), "1"), (Thread::Vcpu(0), "0"), (Thread::Vcpu(2), "0-1"), (Thread::Io(2), "1")] {
+        let pin = |domain: &mut Domain, thread, cpus: &str| {
+            apply(domain, thread, &cpus.parse().unwrap()).map_err(|e| e.to_string())
+        };
+        for (thread, cpus) in [
+            (Thread::Vcpu(2), "1"),
+            (Thread::Vcpu(0), "0"),
+            (Thread::Vcpu(2), "0-1"),
+            (Thread::Io(2), "1"),
+        ] {
             pin(&mut domain, thread, cpus).unwrap();
         }
         let tune = domain.cputune.clone().unwrap();
-        let pins: Vec<_> = tune.vcpupin.iter().map(|p| (p.vcpu, p.cpuset.to_string())).collect();
+        let pins: Vec<_> = tune
+            .vcpupin
+            .iter()
+            .map(|p| (p.vcpu, p.cpuset.to_string()))
+            .collect();
         assert_eq!(pins, [(0, "0".to_owned()), (2, "0-1".to_owned())]);
         assert_eq!(tune.iothreadpin.len(), 1);
         let refused = "invalid argument: vcpu 3 is out of range of persistent cpu count 3";
         assert_eq!(pin(&mut domain, Thread::Vcpu(3), "0"), Err(refused.to_owned()));
-        assert_eq!(pin(&mut domain, Thread::Io(3), "0"), Err("invalid argument: iothreadid 3 not found".to_owned()));
+        assert_eq!(
+            pin(&mut domain, Thread::Io(3), "0"),
+            Err("invalid argument: iothreadid 3 not found".to_owned())
+        );
         let empty = apply(&mut domain, Thread::Emulator, &Bitmap::default()).map_err(|e| e.to_string());
-        assert_eq!(empty, Err("invalid argument: Empty cpu list for pinning".to_owned()));
+        assert_eq!(
+            empty,
+            Err("invalid argument: Empty cpu list for pinning".to_owned())
+        );
     }
 }

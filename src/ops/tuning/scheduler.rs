@@ -55,33 +55,55 @@ pub fn read(driver: &Driver, view: &View, scope: Scope) -> Result<Scheduler> {
     }
     let mut tune = document.domain()?.cputune.clone().unwrap_or_default();
     let shares = Some(tune.shares.unwrap_or(0));
-    let bandwidths =
-        places(&mut tune).map(|(period, quota)| Bandwidth { period: Some(period.unwrap_or(0)), quota: Some(quota.unwrap_or(0)) });
+    let bandwidths = places(&mut tune).map(|(period, quota)| Bandwidth {
+        period: Some(period.unwrap_or(0)),
+        quota: Some(quota.unwrap_or(0)),
+    });
     Ok(Scheduler { shares, bandwidths })
 }
 
 fn of_group(group: &Group, run: &Run) -> Result<Scheduler> {
     let shares = Some(group.shares().map_err(refused)?);
     if !group.has_bandwidth() {
-        return Ok(Scheduler { shares, bandwidths: Default::default() });
+        return Ok(Scheduler {
+            shares,
+            bandwidths: Default::default(),
+        });
     }
     let bandwidths = [0, 1, 2, 3].map(|whom| match members(group, run, whom).first() {
-        Some(group) => group.bandwidth().map(|told| Bandwidth { period: Some(told.period), quota: Some(told.quota) }),
+        Some(group) => group.bandwidth().map(|told| Bandwidth {
+            period: Some(told.period),
+            quota: Some(told.quota),
+        }),
         // What the kernel gives a thread that nobody has said anything of.
-        None => Ok(Bandwidth { period: Some(100_000), quota: Some(-1) }),
+        None => Ok(Bandwidth {
+            period: Some(100_000),
+            quota: Some(-1),
+        }),
     });
     let [vcpu, emulator, iothread, global] = bandwidths;
     let read = || Ok([vcpu?, emulator?, iothread?, global?]);
-    Ok(Scheduler { shares, bandwidths: read().map_err(refused)? })
+    Ok(Scheduler {
+        shares,
+        bandwidths: read().map_err(refused)?,
+    })
 }
 
 /// The groups of those that a bandwidth is given to, by place in [`WHOM`].
 fn members(group: &Group, run: &Run, whom: usize) -> Vec<Group> {
     let of = |thread| group.part(part_of(thread));
     match whom {
-        0 => run.status.vcpus.iter().map(|vcpu| of(Thread::Vcpu(vcpu.id))).collect(),
+        0 => run
+            .status
+            .vcpus
+            .iter()
+            .map(|vcpu| of(Thread::Vcpu(vcpu.id)))
+            .collect(),
         1 => vec![of(Thread::Emulator)],
-        2 => pinning::ids(&run.document.domain).into_iter().map(|id| of(Thread::Io(id))).collect(),
+        2 => pinning::ids(&run.document.domain)
+            .into_iter()
+            .map(|id| of(Thread::Io(id)))
+            .collect(),
         _ => vec![group.clone()],
     }
 }
@@ -124,12 +146,21 @@ pub(super) fn apply(domain: &mut Domain, wanted: &Scheduler) -> Result<()> {
 
 fn check(wanted: &Scheduler) -> Result<()> {
     for (whom, bandwidth) in WHOM.iter().zip(wanted.bandwidths) {
-        let out_of =
-            |what: &str, least: i64, most: i64| Err(Error::argument(format!("value of '{whom}_{what}' is out of range [{least}, {most}]")));
-        if bandwidth.period.is_some_and(|p| p > 0 && !(PERIODS.0..=PERIODS.1).contains(&p)) {
+        let out_of = |what: &str, least: i64, most: i64| {
+            Err(Error::argument(format!(
+                "value of '{whom}_{what}' is out of range [{least}, {most}]"
+            )))
+        };
+        if bandwidth
+            .period
+            .is_some_and(|p| p > 0 && !(PERIODS.0..=PERIODS.1).contains(&p))
+        {
             return out_of("period", PERIODS.0.cast_signed(), PERIODS.1.cast_signed());
         }
-        if bandwidth.quota.is_some_and(|q| q > 0 && !(QUOTAS.0..=QUOTAS.1).contains(&q)) {
+        if bandwidth
+            .quota
+            .is_some_and(|q| q > 0 && !(QUOTAS.0..=QUOTAS.1).contains(&q))
+        {
             return out_of("quota", QUOTAS.0, QUOTAS.1);
         }
     }
@@ -154,14 +185,22 @@ fn set(group: &Group, run: &Run, wanted: &Scheduler) -> Result<()> {
     if let Some(shares) = wanted.shares.filter(|shares| *shares != 0) {
         let (least, most) = group.shares_range().map_err(refused)?;
         if !(least..=most).contains(&shares) {
-            return Err(Error::argument(format!("shares '{shares}' must be in range [{least}, {most}]")));
+            return Err(Error::argument(format!(
+                "shares '{shares}' must be in range [{least}, {most}]"
+            )));
         }
         group.set_shares(shares).map_err(refused)?;
     }
     for (whom, bandwidth) in wanted.bandwidths.iter().enumerate() {
-        let (period, quota) = (bandwidth.period.filter(|p| *p != 0), bandwidth.quota.filter(|q| *q != 0));
+        let (period, quota) = (
+            bandwidth.period.filter(|p| *p != 0),
+            bandwidth.quota.filter(|q| *q != 0),
+        );
         if period.is_some() || quota.is_some() {
-            members(group, run, whom).iter().try_for_each(|group| group.set_bandwidth(period, quota)).map_err(refused)?;
+            members(group, run, whom)
+                .iter()
+                .try_for_each(|group| group.set_bandwidth(period, quota))
+                .map_err(refused)?;
         }
     }
     Ok(())
@@ -169,10 +208,19 @@ fn set(group: &Group, run: &Run, wanted: &Scheduler) -> Result<()> {
 
 /// What the event says of it.
 pub(super) fn told(wanted: &Scheduler) -> Vec<(String, Value)> {
-    let shares = wanted.shares.filter(|s| *s != 0).map(|shares| ("cputune.cpu_shares".to_owned(), Value::Unsigned(shares)));
+    let shares = wanted
+        .shares
+        .filter(|s| *s != 0)
+        .map(|shares| ("cputune.cpu_shares".to_owned(), Value::Unsigned(shares)));
     let each = WHOM.iter().zip(wanted.bandwidths).flat_map(|(whom, bandwidth)| {
-        let period = bandwidth.period.filter(|p| *p != 0).map(|p| (format!("cputune.{whom}_period"), Value::Unsigned(p)));
-        let quota = bandwidth.quota.filter(|q| *q != 0).map(|q| (format!("cputune.{whom}_quota"), Value::Signed(q)));
+        let period = bandwidth
+            .period
+            .filter(|p| *p != 0)
+            .map(|p| (format!("cputune.{whom}_period"), Value::Unsigned(p)));
+        let quota = bandwidth
+            .quota
+            .filter(|q| *q != 0)
+            .map(|q| (format!("cputune.{whom}_quota"), Value::Signed(q)));
         period.into_iter().chain(quota)
     });
     shares.into_iter().chain(each).collect()
@@ -183,15 +231,21 @@ mod tests {
     use super::*;
 
     fn guest(live: bool) -> Domain {
-        let mut domain =
-            Domain::parse("<domain type='qemu'><name>a</name><os><type>hvm</type></os></domain>", domxml::ParseFlags::INACTIVE).unwrap();
+        let mut domain = Domain::parse(
+            "<domain type='qemu'><name>a</name><os><type>hvm</type></os></domain>",
+            domxml::ParseFlags::INACTIVE,
+        )
+        .unwrap();
         domain.id = live.then_some(1);
         domain
     }
 
     fn vcpu(period: u64, quota: i64) -> Scheduler {
         let mut wanted = Scheduler::default();
-        wanted.bandwidths[0] = Bandwidth { period: Some(period), quota: Some(quota) };
+        wanted.bandwidths[0] = Bandwidth {
+            period: Some(period),
+            quota: Some(quota),
+        };
         wanted
     }
 
@@ -208,8 +262,14 @@ mod tests {
     #[test]
     fn what_is_out_of_range_is_refused_by_its_name() {
         let refused = |wanted| apply(&mut guest(true), &wanted).unwrap_err().to_string();
-        assert_eq!(refused(vcpu(100, 0)), "invalid argument: value of 'vcpu_period' is out of range [1000, 1000000]");
-        assert_eq!(refused(vcpu(0, 5)), "invalid argument: value of 'vcpu_quota' is out of range [1000, 17592186044415]");
+        assert_eq!(
+            refused(vcpu(100, 0)),
+            "invalid argument: value of 'vcpu_period' is out of range [1000, 1000000]"
+        );
+        assert_eq!(
+            refused(vcpu(0, 5)),
+            "invalid argument: value of 'vcpu_quota' is out of range [1000, 17592186044415]"
+        );
     }
 
     #[test]

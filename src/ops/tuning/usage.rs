@@ -28,7 +28,9 @@ pub struct OfCpu {
 /// # Errors
 /// `OperationInvalid` if the guest does not run, or is in no group that counts.
 pub fn total(driver: &Driver, view: &View) -> Result<CpuTimes> {
-    group_with(driver, view, Controller::CpuAcct, NO_GROUP)?.cpu_times().map_err(refused)
+    group_with(driver, view, Controller::CpuAcct, NO_GROUP)?
+        .cpu_times()
+        .map_err(refused)
 }
 
 /// By each of the host's CPUs.
@@ -41,10 +43,17 @@ pub fn by_cpu(driver: &Driver, view: &View) -> Result<Vec<OfCpu>> {
         let message = "operation 'getCpuacctPercpuUsage' not supported for backend 'cgroup V2'";
         Error::new(Code::OperationUnsupported, message)
     };
-    let all = group.cpu_time_by_cpu().map_err(refused)?.ok_or_else(not_counted)?;
+    let all = group
+        .cpu_time_by_cpu()
+        .map_err(refused)?
+        .ok_or_else(not_counted)?;
     let mut cpus: Vec<OfCpu> = all.into_iter().map(|total| OfCpu { total, vcpus: 0 }).collect();
     for vcpu in &view.running()?.status.vcpus {
-        let of_vcpu = group.part(part_of(Thread::Vcpu(vcpu.id))).cpu_time_by_cpu().map_err(refused)?.unwrap_or_default();
+        let of_vcpu = group
+            .part(part_of(Thread::Vcpu(vcpu.id)))
+            .cpu_time_by_cpu()
+            .map_err(refused)?
+            .unwrap_or_default();
         for (cpu, used) in cpus.iter_mut().zip(of_vcpu) {
             cpu.vcpus = cpu.vcpus.saturating_add(used);
         }

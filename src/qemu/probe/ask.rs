@@ -49,7 +49,11 @@ pub struct Deadlines {
 
 impl Default for Deadlines {
     fn default() -> Self {
-        Self { exec: Duration::from_secs(30), answer: Duration::from_secs(30), run: Duration::from_secs(60) }
+        Self {
+            exec: Duration::from_secs(30),
+            answer: Duration::from_secs(30),
+            run: Duration::from_secs(60),
+        }
     }
 }
 
@@ -129,24 +133,51 @@ impl<'a> Probe<'a> {
             Ok::<_, Error>(Some(talk.run))
         };
         let (first, second) = tokio::try_join!(rest, without)?;
-        Ok(Replies { runs: [Some(first), second].into_iter().flatten().collect() })
+        Ok(Replies {
+            runs: [Some(first), second].into_iter().flatten().collect(),
+        })
     }
 
     async fn talk(self, accel: &str, pid_file: &Path, family: &Arc<Family>) -> Result<Talk<'a>> {
         let (candidate, monitor) = self.launch(accel, pid_file, family).await?;
         let client = candidate.watch(greet(monitor, self.deadlines.answer)).await?;
-        Ok(Talk { candidate, client, run: Run::default(), bytes: 0 })
+        Ok(Talk {
+            candidate,
+            client,
+            run: Run::default(),
+            bytes: 0,
+        })
     }
 
-    async fn launch(self, accel: &str, pid_file: &Path, family: &Arc<Family>) -> Result<(Candidate<'a>, UnixStream)> {
-        let failed = |error| Error::system(format!("cannot probe QEMU binary {}", self.binary.display()), error);
+    async fn launch(
+        self,
+        accel: &str,
+        pid_file: &Path,
+        family: &Arc<Family>,
+    ) -> Result<(Candidate<'a>, UnixStream)> {
+        let failed = |error| {
+            Error::system(
+                format!("cannot probe QEMU binary {}", self.binary.display()),
+                error,
+            )
+        };
         let (ours, theirs) = UnixStream::pair().map_err(failed)?;
         let output = unixfd::bounded_memfd("qemu-probe", OUTPUT).map_err(failed)?;
-        let mut launch = Launch::new(self.binary, arguments(accel)).output(output.try_clone().map_err(failed)?.into());
+        let mut launch =
+            Launch::new(self.binary, arguments(accel)).output(output.try_clone().map_err(failed)?.into());
         let number = launch.inherit(theirs.into()).map_err(failed)?;
-        launch = launch.args(["-chardev".to_owned(), format!("socket,id=charmonitor,fd={number}")]);
-        launch = launch.args(["-mon", "chardev=charmonitor,id=monitor,mode=control"]).pid_file(pid_file);
-        launch = launch.env("LC_ALL", "C").env("PATH", PATH).env(VARIABLE, family.mark()).no_new_privileges();
+        launch = launch.args([
+            "-chardev".to_owned(),
+            format!("socket,id=charmonitor,fd={number}"),
+        ]);
+        launch = launch
+            .args(["-mon", "chardev=charmonitor,id=monitor,mode=control"])
+            .pid_file(pid_file);
+        launch = launch
+            .env("LC_ALL", "C")
+            .env("PATH", PATH)
+            .env(VARIABLE, family.mark())
+            .no_new_privileges();
         launch = launch.limit(Limit::OpenFiles, OPEN_FILES).limit(Limit::Core, 0);
         if let Some(RunAs { uid, gid, groups }) = self.run_as.cloned() {
             launch = launch.identity(uid, gid, groups);
@@ -155,7 +186,15 @@ impl<'a> Probe<'a> {
         let started = crate::qemu::blocking(move || start(launch, within, &family)).await?;
         let process = started.map_err(|error| self.failed(&error, ""))?;
         let end = Instant::now() + self.deadlines.run;
-        Ok((Candidate { probe: self, process, output, end }, ours))
+        Ok((
+            Candidate {
+                probe: self,
+                process,
+                output,
+                end,
+            },
+            ours,
+        ))
     }
 
     fn failed(&self, why: &dyn std::fmt::Display, words: &str) -> Error {
@@ -166,7 +205,10 @@ impl<'a> Probe<'a> {
     }
 
     fn late(&self) -> Error {
-        Error::new(Code::OperationTimeout, format!("no answers within {:?}", self.deadlines.run))
+        Error::new(
+            Code::OperationTimeout,
+            format!("no answers within {:?}", self.deadlines.run),
+        )
     }
 }
 
@@ -189,12 +231,25 @@ fn note_leftover(ended: Result<()>) {
 
 impl Talk<'_> {
     async fn ask(&mut self, stage: Stage) -> Result<()> {
-        let (client, within, bytes) = (&self.client, self.candidate.probe.deadlines.answer, &mut self.bytes);
-        let asked = stream::iter(queries(stage, &self.run)).map(|query| exchange(client, query, within)).buffered(AHEAD);
+        let (client, within, bytes) = (
+            &self.client,
+            self.candidate.probe.deadlines.answer,
+            &mut self.bytes,
+        );
+        let asked = stream::iter(queries(stage, &self.run))
+            .map(|query| exchange(client, query, within))
+            .buffered(AHEAD);
         let counted = asked.map(|answer| {
             let (exchange, length) = answer?;
             *bytes += length;
-            if *bytes > ANSWERS { Err(Error::internal(format!("its answers have more than {} MiB", ANSWERS >> 20))) } else { Ok(exchange) }
+            if *bytes > ANSWERS {
+                Err(Error::internal(format!(
+                    "its answers have more than {} MiB",
+                    ANSWERS >> 20
+                )))
+            } else {
+                Ok(exchange)
+            }
         });
         let exchanges: Vec<Exchange> = self.candidate.watch(counted.try_collect()).await?;
         self.run.exchanges.extend(exchanges);
@@ -221,7 +276,12 @@ impl Candidate<'_> {
     fn words(&self) -> String {
         let (mut output, mut bytes) = (&self.output, Vec::new());
         let read = output.rewind().and_then(|()| output.read_to_end(&mut bytes));
-        bytes.truncate(bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1));
+        bytes.truncate(
+            bytes
+                .iter()
+                .rposition(|&byte| byte != 0)
+                .map_or(0, |last| last + 1),
+        );
         let from = bytes.len().saturating_sub(SHOWN);
         read.map_or_else(|_| String::new(), |_| log::last_words(&bytes[from..], from > 0))
     }
@@ -229,7 +289,15 @@ impl Candidate<'_> {
 
 fn arguments(accel: &str) -> [String; 6] {
     let machine = format!("none,accel={accel}");
-    ["-S", "-no-user-config", "-nodefaults", "-nographic", "-machine", &machine].map(str::to_owned)
+    [
+        "-S",
+        "-no-user-config",
+        "-nodefaults",
+        "-nographic",
+        "-machine",
+        &machine,
+    ]
+    .map(str::to_owned)
 }
 
 async fn greet(stream: UnixStream, within: Duration) -> Result<Client> {
@@ -249,10 +317,18 @@ async fn exchange(client: &Client, query: Query, within: Duration) -> Result<(Ex
         command["arguments"] = arguments.clone();
     }
     let answer = client.execute_raw(&command.to_string(), within).await?;
-    let not_json = |error: serde_json::Error| Error::internal(format!("answer to {execute} not understood: {error}"));
+    let not_json =
+        |error: serde_json::Error| Error::internal(format!("answer to {execute} not understood: {error}"));
     let mut reply: Map<String, Value> = serde_json::from_str(&answer).map_err(not_json)?;
     reply.remove("id");
-    Ok((Exchange { execute: execute.to_owned(), arguments, reply: Value::Object(reply) }, answer.len()))
+    Ok((
+        Exchange {
+            execute: execute.to_owned(),
+            arguments,
+            reply: Value::Object(reply),
+        },
+        answer.len(),
+    ))
 }
 
 fn exited() -> Error {

@@ -47,7 +47,10 @@ struct Member {
 
 impl Family {
     pub(super) fn new() -> Self {
-        Self { mark: Uuid::new_v4().to_string(), members: Mutex::default() }
+        Self {
+            mark: Uuid::new_v4().to_string(),
+            members: Mutex::default(),
+        }
     }
 
     /// The value of [`VARIABLE`] that shows whose a process is.
@@ -127,7 +130,11 @@ fn processes() -> impl Iterator<Item = i32> {
 
 fn is_marked(pid: i32, mark: &str) -> bool {
     let mut environment = Vec::new();
-    let read = File::open(format!("/proc/{pid}/environ")).and_then(|file| file.take(ENVIRONMENT).read_to_end(&mut environment));
+    let read = File::open(format!("/proc/{pid}/environ"))
+        .and_then(|file| file.take(ENVIRONMENT).read_to_end(&mut environment));
     let wanted = format!("{VARIABLE}={mark}");
-    read.is_ok() && environment.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes())
+    read.is_ok()
+        && environment
+            .split(|byte| *byte == 0)
+            .any(|variable| variable == wanted.as_bytes())
 }

@@ -11,9 +11,16 @@ use sha2::{Digest, Sha256};
 use crate::error::{Error, Result};
 
 /// Where distributions keep QEMU's modules.
-const MODULES: &[&str] = &["/usr/lib/x86_64-linux-gnu/qemu", "/usr/lib64/qemu", "/usr/lib/qemu"];
+const MODULES: &[&str] = &[
+    "/usr/lib/x86_64-linux-gnu/qemu",
+    "/usr/lib64/qemu",
+    "/usr/lib/qemu",
+];
 /// Parameters of KVM that change what a guest CPU can have.
-const KVM_PARAMETERS: &[&str] = &["/sys/module/kvm_intel/parameters/nested", "/sys/module/kvm_amd/parameters/nested"];
+const KVM_PARAMETERS: &[&str] = &[
+    "/sys/module/kvm_intel/parameters/nested",
+    "/sys/module/kvm_amd/parameters/nested",
+];
 
 /// A binary and the host that it runs on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,13 +59,23 @@ impl Identity {
         let unusable = |error| Error::system(format!("Cannot check QEMU binary {}", path.display()), error);
         let meta = fs::metadata(path).map_err(unusable)?;
         if !meta.is_file() || meta.mode() & 0o111 == 0 {
-            let why = io::Error::from(if meta.is_dir() { nix::errno::Errno::EISDIR } else { nix::errno::Errno::EACCES });
-            return Err(Error::system(format!("QEMU binary {} is not executable", path.display()), why).because("QEMU_BINARY_UNUSABLE"));
+            let why = io::Error::from(if meta.is_dir() {
+                nix::errno::Errno::EISDIR
+            } else {
+                nix::errno::Errno::EACCES
+            });
+            return Err(
+                Error::system(format!("QEMU binary {} is not executable", path.display()), why)
+                    .because("QEMU_BINARY_UNUSABLE"),
+            );
         }
         Ok(Self {
             path: path.to_owned(),
             binary: Stamp::of(&meta),
-            modules: MODULES.iter().map(|dir| Some(Stamp::of(&fs::metadata(dir).ok()?))).collect(),
+            modules: MODULES
+                .iter()
+                .map(|dir| Some(Stamp::of(&fs::metadata(dir).ok()?)))
+                .collect(),
             kvm: is_kvm_usable(),
             host,
         })
@@ -89,7 +106,10 @@ impl Host {
             Ok(Self {
                 kernel: format!("{} {}", kernel.release, kernel.version),
                 cpu: hex(&Sha256::digest(format!("{cpu:?}"))),
-                kvm_parameters: KVM_PARAMETERS.iter().map(|path| fs::read_to_string(path).ok()).collect(),
+                kvm_parameters: KVM_PARAMETERS
+                    .iter()
+                    .map(|path| fs::read_to_string(path).ok())
+                    .collect(),
             })
         })
         .await?

@@ -91,7 +91,16 @@ impl Prober {
         let store = Store::new(config.cache.clone());
         let (host, known) = (tokio::sync::OnceCell::new(), Mutex::default());
         let (turns, checked) = (Semaphore::new(AT_ONCE), Mutex::default());
-        Self { inner: Arc::new(Inner { config, store, host, known, turns, checked }) }
+        Self {
+            inner: Arc::new(Inner {
+                config,
+                store,
+                host,
+                known,
+                turns,
+                checked,
+            }),
+        }
     }
 
     /// What the binary at `path` can do, if it was looked at a moment ago.
@@ -137,7 +146,10 @@ impl Inner {
     /// What the binary can do, if it was looked at a moment ago.
     fn just_checked(&self, path: &Path) -> Option<Arc<Caps>> {
         let checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
-        checked.get(path).filter(|(at, _)| at.elapsed() < TRUSTED).map(|(_, caps)| Arc::clone(caps))
+        checked
+            .get(path)
+            .filter(|(at, _)| at.elapsed() < TRUSTED)
+            .map(|(_, caps)| Arc::clone(caps))
     }
 
     fn note_checked(&self, path: &Path, caps: &Arc<Caps>) {
@@ -155,13 +167,19 @@ impl Inner {
 
     fn known_or_begin(self: &Arc<Self>, identity: Identity) -> Known {
         let mut known = self.lock();
-        if let Some(same) = known.get(&identity.path).filter(|known| known.identity == identity) {
+        if let Some(same) = known
+            .get(&identity.path)
+            .filter(|known| known.identity == identity)
+        {
             return same.clone();
         }
         // A task of its own: it outlives whoever asked first.
         let task = tokio::spawn(Arc::clone(self).find_out(identity.clone()));
         let outcome = async move { task.await.unwrap_or_else(|panic| Err(Arc::new(died(panic)))) };
-        let entry = Known { identity, outcome: outcome.boxed().shared() };
+        let entry = Known {
+            identity,
+            outcome: outcome.boxed().shared(),
+        };
         if known.len() >= KNOWN_MAX {
             // Clients name paths. What is forgotten is on disk.
             known.retain(|_, known| known.outcome.peek().is_none());
@@ -182,7 +200,10 @@ impl Inner {
         let replies = self.ask(&identity).await?;
         let caps = Caps::derive(&replies).map_err(|error| not_understood(&identity, error))?;
         if self.identify(&identity.path).await? != identity {
-            let message = format!("QEMU binary {} changed while it was probed", identity.path.display());
+            let message = format!(
+                "QEMU binary {} changed while it was probed",
+                identity.path.display()
+            );
             return Err(Error::internal(message).because("QEMU_BINARY_CHANGED"));
         }
         self.store.save(identity, replies).await;
@@ -190,16 +211,30 @@ impl Inner {
     }
 
     async fn ask(&self, identity: &Identity) -> Result<Replies> {
-        let _turn = self.turns.acquire().await.map_err(|closed| Error::internal("no more probes").caused_by(closed))?;
+        let _turn = self
+            .turns
+            .acquire()
+            .await
+            .map_err(|closed| Error::internal("no more probes").caused_by(closed))?;
         let pid_files = self.store.prepare(identity).await?;
         let (run_as, deadlines) = (self.config.run_as.as_ref(), self.config.deadlines);
-        Probe { binary: &identity.path, pid_files: &pid_files, run_as, deadlines }.ask().await
+        Probe {
+            binary: &identity.path,
+            pid_files: &pid_files,
+            run_as,
+            deadlines,
+        }
+        .ask()
+        .await
     }
 
     /// A failure is not kept: the next one who asks tries again.
     fn forget(&self, failed: &Known) {
         let mut known = self.lock();
-        if known.get(&failed.identity.path).is_some_and(|now| now.outcome.ptr_eq(&failed.outcome)) {
+        if known
+            .get(&failed.identity.path)
+            .is_some_and(|now| now.outcome.ptr_eq(&failed.outcome))
+        {
             known.remove(&failed.identity.path);
         }
     }
@@ -210,7 +245,14 @@ impl Inner {
 }
 
 fn told(error: &Arc<Error>) -> Error {
-    Error { code: error.code, area: error.area, message: error.message.clone(), reason: error.reason, errno: error.errno, source: None }
+    Error {
+        code: error.code,
+        area: error.area,
+        message: error.message.clone(),
+        reason: error.reason,
+        errno: error.errno,
+        source: None,
+    }
 }
 
 fn died(panic: tokio::task::JoinError) -> Error {
@@ -219,7 +261,9 @@ fn died(panic: tokio::task::JoinError) -> Error {
 
 fn not_understood(identity: &Identity, error: qemu_plan::caps::CapsError) -> Error {
     let message = format!("unsupported QEMU binary {}: {error}", identity.path.display());
-    Error::internal(message).because("QEMU_BINARY_UNSUPPORTED").caused_by(error)
+    Error::internal(message)
+        .because("QEMU_BINARY_UNSUPPORTED")
+        .caused_by(error)
 }
 
 #[cfg(test)]

@@ -10,7 +10,11 @@ use testkit::fake_qemu::program;
 use super::*;
 
 /// Short ones: what hangs in a test need not do so for long.
-const SHORT: Deadlines = Deadlines { exec: Duration::from_secs(60), answer: Duration::from_millis(800), run: Duration::from_millis(2500) };
+const SHORT: Deadlines = Deadlines {
+    exec: Duration::from_secs(60),
+    answer: Duration::from_millis(800),
+    run: Duration::from_millis(2500),
+};
 /// Within which a failure is told; a machine that builds at the same time is slow.
 const BOUND: Duration = Duration::from_secs(70);
 
@@ -31,34 +35,107 @@ fn huge(bytes: usize) -> Value {
 }
 
 /// Names, binaries, and a part of what is said of them.
+// table: one row a case
 fn odd() -> Vec<(&'static str, Odd, &'static str)> {
     const NO_GREETING: &str = "no greeting from QEMU within 800ms";
     let fault = |execute: &str, then: &str| Fake(json!({"rules": [{"execute": execute, "then": then}]}));
     vec![
-        ("sleeps", Script("echo one moment >&2; leave; sleep 1000"), "no greeting from QEMU within 800ms: one moment"),
+        (
+            "sleeps",
+            Script("echo one moment >&2; leave; sleep 1000"),
+            "no greeting from QEMU within 800ms: one moment",
+        ),
         ("is stopped", Script("kill -STOP $$"), NO_GREETING),
-        ("ignores signals", Script("trap '' TERM INT HUP; leave; while :; do sleep 1; done"), NO_GREETING),
+        (
+            "ignores signals",
+            Script("trap '' TERM INT HUP; leave; while :; do sleep 1; done"),
+            NO_GREETING,
+        ),
         ("ends silently", Script("exit 0"), "with QMP: "),
-        ("complains and ends", Script("echo 'qemu: no such luck' >&2; exit 3"), ": qemu: no such luck"),
+        (
+            "complains and ends",
+            Script("echo 'qemu: no such luck' >&2; exit 3"),
+            ": qemu: no such luck",
+        ),
         ("crashes", Script("kill -SEGV $$"), "with QMP: "),
-        ("crashes and leaves a child with its monitor", Script("leave; kill -SEGV $$"), "with QMP: it exited"),
-        ("leaves a child in a session of its own", Script("leave_far; exit 0"), "with QMP: it exited"),
-        ("greets with garbage", Script("echo hello >&$fd; sleep 1000"), "hello"),
+        (
+            "crashes and leaves a child with its monitor",
+            Script("leave; kill -SEGV $$"),
+            "with QMP: it exited",
+        ),
+        (
+            "leaves a child in a session of its own",
+            Script("leave_far; exit 0"),
+            "with QMP: it exited",
+        ),
+        (
+            "greets with garbage",
+            Script("echo hello >&$fd; sleep 1000"),
+            "hello",
+        ),
         ("greets twice", Script("greet; greet; sleep 1000"), "greeting"),
-        ("prints without end", Script("while :; do echo $RANDOM noise; done >&2"), NO_GREETING),
-        ("talks without end", Script("exec cat /dev/zero >&$fd"), "with QMP: "),
-        ("has events without end", Script("greet; while :; do echo '{\"event\": \"X\"}'; done >&$fd"), NO_GREETING),
+        (
+            "prints without end",
+            Script("while :; do echo $RANDOM noise; done >&2"),
+            NO_GREETING,
+        ),
+        (
+            "talks without end",
+            Script("exec cat /dev/zero >&$fd"),
+            "with QMP: ",
+        ),
+        (
+            "has events without end",
+            Script("greet; while :; do echo '{\"event\": \"X\"}'; done >&$fd"),
+            NO_GREETING,
+        ),
         ("answers one question", fault("query-kvm", "silent"), "query-kvm"),
-        ("hangs at a question", fault("query-qmp-schema", "hang"), "query-qmp-schema"),
-        ("closes its monitor", fault("query-qmp-schema", "eof"), "query-qmp-schema"),
-        ("cuts an answer off", fault("query-qmp-schema", "half"), "query-qmp-schema"),
-        ("answers with garbage", fault("query-version", "garbage"), "no QMP"),
-        ("ends the second time", Fake(json!({"rules": [{"execute": "query-machines", "nth": 1, "then": "eof"}]})), "query-machines"),
-        ("answers too much", Fake(huge(9 << 20)), "its answers have more than 8 MiB"),
+        (
+            "hangs at a question",
+            fault("query-qmp-schema", "hang"),
+            "query-qmp-schema",
+        ),
+        (
+            "closes its monitor",
+            fault("query-qmp-schema", "eof"),
+            "query-qmp-schema",
+        ),
+        (
+            "cuts an answer off",
+            fault("query-qmp-schema", "half"),
+            "query-qmp-schema",
+        ),
+        (
+            "answers with garbage",
+            fault("query-version", "garbage"),
+            "no QMP",
+        ),
+        (
+            "ends the second time",
+            Fake(json!({"rules": [{"execute": "query-machines", "nth": 1, "then": "eof"}]})),
+            "query-machines",
+        ),
+        (
+            "answers too much",
+            Fake(huge(9 << 20)),
+            "its answers have more than 8 MiB",
+        ),
         ("answers a line too long", Fake(huge(11 << 20)), "with QMP: "),
-        ("says numbers where there are lists", Fake(json!({"rules": [{"execute": "query-qmp-schema", "return": 7}]})), "query-qmp-schema"),
-        ("says lists where there are objects", Fake(json!({"rules": [{"execute": "query-version", "return": []}]})), "query-version"),
-        ("has no interpreter", File("#!/nonexistent/interpreter\n"), "No such file or directory"),
+        (
+            "says numbers where there are lists",
+            Fake(json!({"rules": [{"execute": "query-qmp-schema", "return": 7}]})),
+            "query-qmp-schema",
+        ),
+        (
+            "says lists where there are objects",
+            Fake(json!({"rules": [{"execute": "query-version", "return": []}]})),
+            "query-version",
+        ),
+        (
+            "has no interpreter",
+            File("#!/nonexistent/interpreter\n"),
+            "No such file or directory",
+        ),
         ("is empty", File(""), "Exec format error"),
         ("is text", File("qemu"), "Exec format error"),
     ]
@@ -93,7 +170,11 @@ impl Place {
     }
 
     fn prober(&self) -> Prober {
-        Prober::new(ProberConfig { cache: self.dir.path().join("cache"), run_as: None, deadlines: SHORT })
+        Prober::new(ProberConfig {
+            cache: self.dir.path().join("cache"),
+            run_as: None,
+            deadlines: SHORT,
+        })
     }
 
     /// Makes it an honest one.
@@ -107,9 +188,15 @@ impl Place {
     /// Command lines of what runs from here, or was left behind.
     fn left(&self) -> Vec<String> {
         let here = self.dir.path().to_str().unwrap();
-        let line = |pid: i32| String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()).into_owned();
+        let line = |pid: i32| {
+            String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default())
+                .into_owned()
+        };
         let pids = testkit::process::find(|pid| pid != std::process::id() as i32 && line(pid).contains(here));
-        pids.into_iter().map(line).filter(|line| !line.is_empty()).collect()
+        pids.into_iter()
+            .map(line)
+            .filter(|line| !line.is_empty())
+            .collect()
     }
 
     /// In a moment: who gets an answer need not wait for the end of what gave it.
@@ -127,20 +214,31 @@ async fn check(name: &str, odd: &Odd, wanted: &str) {
     let prober = place.prober();
     let begin = Instant::now();
     let error = prober.caps(&place.binary).await.map(drop).expect_err(name);
-    assert!(begin.elapsed() < BOUND, "{name}: told after {:?}", begin.elapsed());
+    assert!(
+        begin.elapsed() < BOUND,
+        "{name}: told after {:?}",
+        begin.elapsed()
+    );
     let message = &error.message;
-    assert!(message.contains(wanted) && message.contains(place.binary.to_str().unwrap()), "{name}: {message}");
+    assert!(
+        message.contains(wanted) && message.contains(place.binary.to_str().unwrap()),
+        "{name}: {message}"
+    );
     assert!(message.len() < 2048, "{name}: {} bytes", message.len());
     place.is_left_by_all(name).await;
     place.mend();
-    prober.caps(&place.binary).await.unwrap_or_else(|error| panic!("{name}: not tried again: {error}"));
+    prober
+        .caps(&place.binary)
+        .await
+        .unwrap_or_else(|error| panic!("{name}: not tried again: {error}"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_binary_that_misbehaves_is_told_of_and_ended() {
     // Not all at once: those that answer have deadlines too.
     for cases in odd().chunks(4) {
-        futures_util::future::join_all(cases.iter().map(|(name, odd, wanted)| check(name, odd, wanted))).await;
+        futures_util::future::join_all(cases.iter().map(|(name, odd, wanted)| check(name, odd, wanted)))
+            .await;
     }
 }
 
@@ -149,8 +247,16 @@ async fn what_an_honest_binary_leaves_behind_is_ended() {
     let place = Place::new(&Fake(json!({})));
     let honest = place.dir.path().join("honest");
     fs::rename(&place.binary, &honest).unwrap();
-    fs::rename(place.dir.path().join("qemu-system-x86_64.json"), place.dir.path().join("honest.json")).unwrap();
-    fs::write(&place.binary, format!("{PRELUDE}leave; leave_far; exec {} \"$@\"\n", honest.display())).unwrap();
+    fs::rename(
+        place.dir.path().join("qemu-system-x86_64.json"),
+        place.dir.path().join("honest.json"),
+    )
+    .unwrap();
+    fs::write(
+        &place.binary,
+        format!("{PRELUDE}leave; leave_far; exec {} \"$@\"\n", honest.display()),
+    )
+    .unwrap();
     fs::set_permissions(&place.binary, fs::Permissions::from_mode(0o755)).unwrap();
     place.prober().caps(&place.binary).await.unwrap();
     place.is_left_by_all("honest").await;
@@ -158,7 +264,9 @@ async fn what_an_honest_binary_leaves_behind_is_ended() {
 
 #[tokio::test]
 async fn a_binary_that_changes_meanwhile_is_not_believed() {
-    let place = Place::new(&Fake(json!({"rules": [{"execute": "query-version", "delay_ms": 300}]})));
+    let place = Place::new(&Fake(
+        json!({"rules": [{"execute": "query-version", "delay_ms": 300}]}),
+    ));
     let prober = place.prober();
     let replace = async {
         tokio::time::sleep(Duration::from_millis(150)).await;
@@ -169,7 +277,13 @@ async fn a_binary_that_changes_meanwhile_is_not_believed() {
     };
     let (answer, ()) = tokio::join!(prober.caps(&place.binary), replace);
     let error = answer.map(drop).unwrap_err();
-    assert_eq!(error.message, format!("QEMU binary {} changed while it was probed", place.binary.display()));
+    assert_eq!(
+        error.message,
+        format!(
+            "QEMU binary {} changed while it was probed",
+            place.binary.display()
+        )
+    );
     prober.caps(&place.binary).await.unwrap();
 }
 
@@ -179,11 +293,31 @@ async fn who_may_not_run_it_says_so() {
         return;
     }
     let place = Place::new(&Fake(json!({})));
-    let nobody = RunAs { uid: 65534, gid: 65534, groups: Vec::new() };
-    let config = ProberConfig { cache: place.dir.path().join("cache"), run_as: Some(nobody), deadlines: SHORT };
+    let nobody = RunAs {
+        uid: 65534,
+        gid: 65534,
+        groups: Vec::new(),
+    };
+    let config = ProberConfig {
+        cache: place.dir.path().join("cache"),
+        run_as: Some(nobody),
+        deadlines: SHORT,
+    };
     fs::set_permissions(place.dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
-    let error = Prober::new(config).caps(&place.binary).await.map(drop).unwrap_err();
-    assert!(error.message.contains("exec: Permission denied"), "{}", error.message);
+    let error = Prober::new(config)
+        .caps(&place.binary)
+        .await
+        .map(drop)
+        .unwrap_err();
+    assert!(
+        error.message.contains("exec: Permission denied"),
+        "{}",
+        error.message
+    );
     let error = place.prober().caps(place.dir.path()).await.map(drop).unwrap_err();
-    assert!(error.message.ends_with("is not executable: Is a directory"), "{}", error.message);
+    assert!(
+        error.message.ends_with("is not executable: Is a directory"),
+        "{}",
+        error.message
+    );
 }

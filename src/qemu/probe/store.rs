@@ -65,7 +65,10 @@ impl Store {
 
     /// Makes the directory, ends what a former daemon's probe of this binary left, and says where to put the pid files.
     pub(super) async fn prepare(&self, identity: &Identity) -> Result<[PathBuf; 2]> {
-        let (dir, pid_files) = (self.dir.clone(), ["pid", "tcg.pid"].map(|extension| self.file(identity, extension)));
+        let (dir, pid_files) = (
+            self.dir.clone(),
+            ["pid", "tcg.pid"].map(|extension| self.file(identity, extension)),
+        );
         let made = pid_files.clone();
         let failed = |error| Error::system(format!("cannot make directory {}", self.dir.display()), error);
         let left_over = super::super::blocking(move || {
@@ -89,7 +92,11 @@ impl Store {
 
 fn read(path: &Path, identity: &Identity) -> Option<Caps> {
     let mut text = Vec::new();
-    File::open(path).ok()?.take(MAX_FILE).read_to_end(&mut text).ok()?;
+    File::open(path)
+        .ok()?
+        .take(MAX_FILE)
+        .read_to_end(&mut text)
+        .ok()?;
     let entry: Entry = match serde_json::from_slice(&text) {
         Ok(entry) => entry,
         Err(error) => {
@@ -104,7 +111,11 @@ fn read(path: &Path, identity: &Identity) -> Option<Caps> {
 }
 
 fn write(path: &Path, identity: &Identity, replies: &Replies) -> io::Result<()> {
-    let text = serde_json::to_vec(&Written { format: FORMAT, identity, replies })?;
+    let text = serde_json::to_vec(&Written {
+        format: FORMAT,
+        identity,
+        replies,
+    })?;
     let new = path.with_extension("json.new");
     // Not synced: one that a crash of the host leaves broken is as good as none.
     File::create(&new)?.write_all(&text)?;

@@ -24,7 +24,11 @@ impl Place {
     }
 
     fn prober(&self) -> Prober {
-        Prober::new(ProberConfig { cache: self.cache(), run_as: None, deadlines: Deadlines::default() })
+        Prober::new(ProberConfig {
+            cache: self.cache(),
+            run_as: None,
+            deadlines: Deadlines::default(),
+        })
     }
 
     fn cache(&self) -> PathBuf {
@@ -33,17 +37,26 @@ impl Place {
 
     fn launches(&self) -> usize {
         let asked = fs::read_to_string(self.dir.path().join("asked")).unwrap_or_default();
-        asked.lines().filter(|line| line.starts_with("{\"launch\"")).count()
+        asked
+            .lines()
+            .filter(|line| line.starts_with("{\"launch\""))
+            .count()
     }
 
     fn cached(&self) -> Vec<PathBuf> {
-        let files = fs::read_dir(self.cache()).unwrap().map(|entry| entry.unwrap().path());
-        files.filter(|path| path.extension().is_some_and(|ext| ext == "json")).collect()
+        let files = fs::read_dir(self.cache())
+            .unwrap()
+            .map(|entry| entry.unwrap().path());
+        files
+            .filter(|path| path.extension().is_some_and(|ext| ext == "json"))
+            .collect()
     }
 
     async fn fails(&self) -> String {
         let error = self.prober().caps(&self.binary).await.map(drop).unwrap_err();
-        let pid = fs::read_dir(self.cache()).unwrap().map(|entry| entry.unwrap().path());
+        let pid = fs::read_dir(self.cache())
+            .unwrap()
+            .map(|entry| entry.unwrap().path());
         for path in pid.filter(|path| path.extension().is_some_and(|ext| ext == "pid")) {
             let end = Instant::now() + Duration::from_secs(10);
             while unixfd::lock_holder(&path).unwrap().is_some() {
@@ -80,7 +93,10 @@ async fn what_is_asked_is_what_the_tables_want() {
     let place = Place::new(json!({}));
     place.prober().caps(&place.binary).await.unwrap();
     let asked = program::read_record(&place.dir.path().join("asked")).unwrap();
-    let again = asked.iter().filter(|asked| asked.execute == "query-cpu-definitions").count();
+    let again = asked
+        .iter()
+        .filter(|asked| asked.execute == "query-cpu-definitions")
+        .count();
     assert_eq!(again, 2);
     assert!(asked.len() > 45, "{}", asked.len());
 }
@@ -90,7 +106,15 @@ async fn a_replaced_binary_and_a_broken_cache_are_asked_again() {
     let place = Place::new(json!({}));
     let prober = place.prober();
     prober.caps(&place.binary).await.unwrap();
-    for (round, damage) in ["", "{", "{\"format\":1}", "{\"format\":99,\"identity\":1,\"replies\":{}}"].iter().enumerate() {
+    for (round, damage) in [
+        "",
+        "{",
+        "{\"format\":1}",
+        "{\"format\":99,\"identity\":1,\"replies\":{}}",
+    ]
+    .iter()
+    .enumerate()
+    {
         for path in place.cached() {
             fs::write(path, damage).unwrap();
         }
@@ -111,7 +135,11 @@ async fn a_replaced_binary_and_a_broken_cache_are_asked_again() {
 async fn a_failing_binary_says_why_and_may_try_again() {
     let crash = json!({"start": {"stderr": "qemu: could not open module\n", "exit": 1}});
     let words = Place::new(crash).fails().await;
-    assert!(words.starts_with("Failed to probe QEMU binary /") && words.ends_with(": qemu: could not open module"), "{words}");
+    assert!(
+        words.starts_with("Failed to probe QEMU binary /")
+            && words.ends_with(": qemu: could not open module"),
+        "{words}"
+    );
     let eof = json!({"rules": [{"execute": "query-qmp-schema", "then": "eof"}]});
     assert!(Place::new(eof).fails().await.contains("query-qmp-schema"));
     let garbage = json!({"rules": [{"execute": "query-version", "then": "garbage"}]});
@@ -131,9 +159,15 @@ async fn a_binary_that_is_none_is_told_without_running_it() {
     let place = Place::new(json!({}));
     let prober = place.prober();
     let error = prober.caps(Path::new("/nonexistent/qemu")).await.unwrap_err();
-    assert_eq!(error.message, "Cannot check QEMU binary /nonexistent/qemu: No such file or directory");
+    assert_eq!(
+        error.message,
+        "Cannot check QEMU binary /nonexistent/qemu: No such file or directory"
+    );
     let error = prober.caps(Path::new("/etc/passwd")).await.unwrap_err();
-    assert_eq!(error.message, "QEMU binary /etc/passwd is not executable: Permission denied");
+    assert_eq!(
+        error.message,
+        "QEMU binary /etc/passwd is not executable: Permission denied"
+    );
 }
 
 #[tokio::test]
@@ -161,9 +195,17 @@ async fn a_real_qemu_is_understood() {
     };
     let dir = tempfile::tempdir().unwrap();
     // It needs nothing of root's.
-    let nobody = RunAs { uid: 65534, gid: 65534, groups: Vec::new() };
+    let nobody = RunAs {
+        uid: 65534,
+        gid: 65534,
+        groups: Vec::new(),
+    };
     let run_as = nix::unistd::geteuid().is_root().then_some(nobody);
-    let config = ProberConfig { cache: dir.path().join("caps"), run_as, deadlines: Deadlines::default() };
+    let config = ProberConfig {
+        cache: dir.path().join("caps"),
+        run_as,
+        deadlines: Deadlines::default(),
+    };
     let begin = Instant::now();
     let caps = Prober::new(config.clone()).caps(&binary).await.unwrap();
     let cold = begin.elapsed();

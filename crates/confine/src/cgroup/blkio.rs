@@ -16,8 +16,10 @@ pub enum BlockLimit {
 }
 
 /// Files of weights, in the order in which they are looked for; with what stands before the number.
-const WEIGHTS: [&[(&str, &str)]; 2] =
-    [&[("blkio.weight", ""), ("blkio.bfq.weight", "")], &[("io.bfq.weight", ""), ("io.weight", "default ")]];
+const WEIGHTS: [&[(&str, &str)]; 2] = [
+    &[("blkio.weight", ""), ("blkio.bfq.weight", "")],
+    &[("io.bfq.weight", ""), ("io.weight", "default ")],
+];
 /// Files of the weights of devices.
 const DEVICE_WEIGHTS: [&str; 2] = ["blkio.weight_device", "io.weight"];
 
@@ -46,7 +48,9 @@ impl Group {
     /// # Errors
     /// The kernel's.
     pub fn block_weight(&self) -> Result<Option<u32>> {
-        let Some((file, _)) = self.weight_file()? else { return Ok(None) };
+        let Some((file, _)) = self.weight_file()? else {
+            return Ok(None);
+        };
         let text = self.read(Controller::Blkio, file)?;
         let first = text.lines().next().unwrap_or_default();
         number(first.strip_prefix("default ").unwrap_or(first)).map(Some)
@@ -57,13 +61,19 @@ impl Group {
     /// # Errors
     /// The kernel's: such as a weight out of its range.
     pub fn set_block_weight(&self, weight: u32) -> Result<bool> {
-        let Some((file, before)) = self.weight_file()? else { return Ok(false) };
-        self.write(Controller::Blkio, file, &format!("{before}{weight}")).map(|()| true)
+        let Some((file, before)) = self.weight_file()? else {
+            return Ok(false);
+        };
+        self.write(Controller::Blkio, file, &format!("{before}{weight}"))
+            .map(|()| true)
     }
 
     fn weight_file(&self) -> Result<Option<(&'static str, &'static str)>> {
         let (backend, directory) = self.required(Controller::Blkio)?;
-        Ok(WEIGHTS[backend as usize].iter().find(|(file, _)| directory.join(file).exists()).copied())
+        Ok(WEIGHTS[backend as usize]
+            .iter()
+            .find(|(file, _)| directory.join(file).exists())
+            .copied())
     }
 
     /// Sets its weight with one device, by major and minor number; whether the kernel has such weights.
@@ -76,7 +86,12 @@ impl Group {
         if !directory.join(file).exists() {
             return Ok(false);
         }
-        self.write(Controller::Blkio, file, &format!("{}:{} {weight}", device.0, device.1)).map(|()| true)
+        self.write(
+            Controller::Blkio,
+            file,
+            &format!("{}:{} {weight}", device.0, device.1),
+        )
+        .map(|()| true)
     }
 
     /// Limits what it does with one device; 0 is no limit.
@@ -88,8 +103,16 @@ impl Group {
         match self.required(Controller::Blkio)?.0 {
             Backend::V1 => self.write(Controller::Blkio, limit.file(), &format!("{device} {value}")),
             Backend::V2 => {
-                let value = if value == 0 { "max".to_owned() } else { value.to_string() };
-                self.write(Controller::Blkio, "io.max", &format!("{device} {}={value}", limit.key()))
+                let value = if value == 0 {
+                    "max".to_owned()
+                } else {
+                    value.to_string()
+                };
+                self.write(
+                    Controller::Blkio,
+                    "io.max",
+                    &format!("{device} {}={value}", limit.key()),
+                )
             }
         }
     }

@@ -26,9 +26,16 @@ impl Group {
     /// Whether the kernel gives time by [`Bandwidth`].
     #[must_use]
     pub fn has_bandwidth(&self) -> bool {
-        self.directory(Controller::Cpu).is_some_and(|(backend, directory)| {
-            directory.join(if backend == Backend::V1 { "cpu.cfs_period_us" } else { "cpu.max" }).exists()
-        })
+        self.directory(Controller::Cpu)
+            .is_some_and(|(backend, directory)| {
+                directory
+                    .join(if backend == Backend::V1 {
+                        "cpu.cfs_period_us"
+                    } else {
+                        "cpu.max"
+                    })
+                    .exists()
+            })
     }
 
     /// Its weight against others that want to run: shares, from 2 with version 1, weight from 1 to 10000 with version 2.
@@ -44,7 +51,11 @@ impl Group {
     /// # Errors
     /// There is no controller of CPUs.
     pub fn shares_range(&self) -> Result<(u64, u64)> {
-        Ok(if self.required(Controller::Cpu)?.0 == Backend::V1 { (2, 262_144) } else { (1, 10_000) })
+        Ok(if self.required(Controller::Cpu)?.0 == Backend::V1 {
+            (2, 262_144)
+        } else {
+            (1, 10_000)
+        })
     }
 
     /// Sets its weight.
@@ -52,7 +63,11 @@ impl Group {
     /// # Errors
     /// The kernel's.
     pub fn set_shares(&self, shares: u64) -> Result<()> {
-        self.write(Controller::Cpu, shares_file(self.required(Controller::Cpu)?.0), &shares.to_string())
+        self.write(
+            Controller::Cpu,
+            shares_file(self.required(Controller::Cpu)?.0),
+            &shares.to_string(),
+        )
     }
 
     /// How much it may run.
@@ -68,7 +83,10 @@ impl Group {
             Backend::V2 => {
                 let text = self.read(Controller::Cpu, "cpu.max")?;
                 let (quota, period) = text.split_once(' ').unwrap_or((&text, ""));
-                Ok(Bandwidth { period: number(period)?, quota: if quota == "max" { -1 } else { number(quota)? } })
+                Ok(Bandwidth {
+                    period: number(period)?,
+                    quota: if quota == "max" { -1 } else { number(quota)? },
+                })
             }
         }
     }
@@ -86,8 +104,16 @@ impl Group {
             Backend::V2 => {
                 let old = self.bandwidth()?;
                 let quota = quota.unwrap_or(old.quota);
-                let quota = if quota < 0 { "max".to_owned() } else { quota.to_string() };
-                self.write(Controller::Cpu, "cpu.max", &format!("{quota} {}", period.unwrap_or(old.period)))
+                let quota = if quota < 0 {
+                    "max".to_owned()
+                } else {
+                    quota.to_string()
+                };
+                self.write(
+                    Controller::Cpu,
+                    "cpu.max",
+                    &format!("{quota} {}", period.unwrap_or(old.period)),
+                )
             }
         }
     }
@@ -126,7 +152,11 @@ impl Group {
             Backend::V2 => {
                 let stat = self.read(Controller::CpuAcct, "cpu.stat")?;
                 let of = |name| Ok(field(&stat, name)?.saturating_mul(1000));
-                Ok(CpuTimes { total: of("usage_usec")?, user: of("user_usec")?, system: of("system_usec")? })
+                Ok(CpuTimes {
+                    total: of("usage_usec")?,
+                    user: of("user_usec")?,
+                    system: of("system_usec")?,
+                })
             }
         }
     }
@@ -137,31 +167,53 @@ impl Group {
     /// The kernel's.
     pub fn cpu_time_by_cpu(&self) -> Result<Option<Vec<u64>>> {
         match self.required(Controller::CpuAcct)?.0 {
-            Backend::V1 => {
-                self.read(Controller::CpuAcct, "cpuacct.usage_percpu")?.split_whitespace().map(number).collect::<Result<_>>().map(Some)
-            }
+            Backend::V1 => self
+                .read(Controller::CpuAcct, "cpuacct.usage_percpu")?
+                .split_whitespace()
+                .map(number)
+                .collect::<Result<_>>()
+                .map(Some),
             Backend::V2 => Ok(None),
         }
     }
 }
 
 fn shares_file(backend: Backend) -> &'static str {
-    if backend == Backend::V1 { "cpu.shares" } else { "cpu.weight" }
+    if backend == Backend::V1 {
+        "cpu.shares"
+    } else {
+        "cpu.weight"
+    }
 }
 
 pub(super) fn number<T: std::str::FromStr>(text: &str) -> Result<T> {
-    let wrong = || Error::new(format_args!("Unable to parse '{text}' as an integer"), std::io::ErrorKind::InvalidData.into());
+    let wrong = || {
+        Error::new(
+            format_args!("Unable to parse '{text}' as an integer"),
+            std::io::ErrorKind::InvalidData.into(),
+        )
+    };
     text.trim().parse().map_err(|_| wrong())
 }
 
 /// The number after a name at the beginning of a line.
 fn field(text: &str, name: &str) -> Result<u64> {
     let value = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok();
-    let missing = || Error::new(format_args!("Cannot parse '{name}' cpu stat"), std::io::ErrorKind::InvalidData.into());
+    let missing = || {
+        Error::new(
+            format_args!("Cannot parse '{name}' cpu stat"),
+            std::io::ErrorKind::InvalidData.into(),
+        )
+    };
     text.lines().find_map(value).ok_or_else(missing)
 }
 
 fn ticks_a_second() -> u64 {
-    let ticks = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten();
-    ticks.and_then(|ticks| u64::try_from(ticks).ok()).filter(|ticks| *ticks > 0).unwrap_or(100)
+    let ticks = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)
+        .ok()
+        .flatten();
+    ticks
+        .and_then(|ticks| u64::try_from(ticks).ok())
+        .filter(|ticks| *ticks > 0)
+        .unwrap_or(100)
 }

@@ -35,20 +35,37 @@ impl DeviceNode {
         if !kind.is_block_device() && !kind.is_char_device() {
             return None;
         }
-        let (major, minor) = (nix::sys::stat::major(metadata.rdev()), nix::sys::stat::minor(metadata.rdev()));
-        Some(Self { block: kind.is_block_device(), major: u32::try_from(major).ok()?, minor: Some(u32::try_from(minor).ok()?) })
+        let (major, minor) = (
+            nix::sys::stat::major(metadata.rdev()),
+            nix::sys::stat::minor(metadata.rdev()),
+        );
+        Some(Self {
+            block: kind.is_block_device(),
+            major: u32::try_from(major).ok()?,
+            minor: Some(u32::try_from(minor).ok()?),
+        })
     }
 
     /// All of a driver for characters.
     #[must_use]
     pub fn driver(major: u32) -> Self {
-        Self { block: false, major, minor: None }
+        Self {
+            block: false,
+            major,
+            minor: None,
+        }
     }
 
     /// As version 1 has it.
     fn line(self, access: &str) -> String {
-        let minor = self.minor.map_or_else(|| "*".to_owned(), |minor| minor.to_string());
-        format!("{} {}:{minor} {access}", if self.block { 'b' } else { 'c' }, self.major)
+        let minor = self
+            .minor
+            .map_or_else(|| "*".to_owned(), |minor| minor.to_string());
+        format!(
+            "{} {}:{minor} {access}",
+            if self.block { 'b' } else { 'c' },
+            self.major
+        )
     }
 
     /// The kernel's bit for its kind.
@@ -79,11 +96,14 @@ impl Group {
                 self.write(Controller::Devices, "devices.deny", "a")?;
                 None
             }
-            Backend::V2 => {
-                Some(DeviceTable::attach(directory).map_err(|error| refused("attach a filter of devices to", directory, error))?)
-            }
+            Backend::V2 => Some(
+                DeviceTable::attach(directory)
+                    .map_err(|error| refused("attach a filter of devices to", directory, error))?,
+            ),
         };
-        allowed.iter().try_for_each(|(node, access)| self.allow(table.as_ref(), *node, *access))
+        allowed
+            .iter()
+            .try_for_each(|(node, access)| self.allow(table.as_ref(), *node, *access))
     }
 
     /// Allows one more node.
@@ -113,7 +133,8 @@ impl Group {
         let (backend, directory) = self.required(Controller::Devices)?;
         match backend {
             Backend::V1 => Ok(None),
-            Backend::V2 => DeviceTable::of(directory).map_err(|error| refused("read the filter of devices of", directory, error)),
+            Backend::V2 => DeviceTable::of(directory)
+                .map_err(|error| refused("read the filter of devices of", directory, error)),
         }
     }
 

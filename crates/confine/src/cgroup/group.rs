@@ -59,7 +59,13 @@ impl Group {
     /// The group at `path` below every mount.
     #[must_use]
     pub fn at(host: &Host, path: &str) -> Self {
-        let below = |mount: &PathBuf| if path.is_empty() { mount.clone() } else { mount.join(path) };
+        let below = |mount: &PathBuf| {
+            if path.is_empty() {
+                mount.clone()
+            } else {
+                mount.join(path)
+            }
+        };
         Self {
             v1: host.v1.clone().map(|mount| mount.as_ref().map(below)),
             v2: host.v2.as_ref().map(|u| below(&u.mount)),
@@ -79,7 +85,11 @@ impl Group {
     /// There is no such process, or it can't be looked at.
     pub fn of_process(host: &Host, pid: i32) -> Result<Option<Self>> {
         let text = read(&host.root.join(format!("proc/{pid}")), "cgroup")?;
-        let mut group = Self { host: host.clone(), v1: Default::default(), v2: None };
+        let mut group = Self {
+            host: host.clone(),
+            v1: Default::default(),
+            v2: None,
+        };
         for line in text.lines() {
             group.take_place(line);
         }
@@ -89,7 +99,9 @@ impl Group {
     /// One line of a process's list of groups: `4:cpu,cpuacct:/PATH`, or `0::/PATH` with version 2.
     fn take_place(&mut self, line: &str) {
         let mut fields = line.splitn(3, ':').skip(1);
-        let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { return };
+        let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else {
+            return;
+        };
         let Some(path) = guest_part(path) else { return };
         if controllers.is_empty() {
             self.v2 = self.host.v2.as_ref().map(|unified| unified.mount.join(path));
@@ -123,14 +135,23 @@ impl Group {
 
     /// The same for who can't do without.
     pub(super) fn required(&self, controller: Controller) -> Result<(Backend, &Path)> {
-        let missing = || Error::new(format_args!("there is no controller '{}'", controller.name()), io::ErrorKind::NotFound.into());
+        let missing = || {
+            Error::new(
+                format_args!("there is no controller '{}'", controller.name()),
+                io::ErrorKind::NotFound.into(),
+            )
+        };
         self.directory(controller).ok_or_else(missing)
     }
 
     /// A group in it.
     fn child(&self, name: &str) -> Self {
         let below = |directory: &PathBuf| directory.join(name);
-        Self { v1: self.v1.clone().map(|d| d.as_ref().map(below)), v2: self.v2.as_ref().map(below), host: self.host.clone() }
+        Self {
+            v1: self.v1.clone().map(|d| d.as_ref().map(below)),
+            v2: self.v2.as_ref().map(below),
+            host: self.host.clone(),
+        }
     }
 
     /// The group of one of a guest's threads.
@@ -151,7 +172,9 @@ impl Group {
     /// The kernel's, with the directory.
     pub fn make(&self, make_partition: bool) -> Result<()> {
         for (controller, directory) in self.directories() {
-            let Some(partition) = directory.parent() else { continue };
+            let Some(partition) = directory.parent() else {
+                continue;
+            };
             if make_partition {
                 if controller.is_none() {
                     self.give_controllers(partition.parent(), To::Processes)?;
@@ -200,7 +223,11 @@ impl Group {
 
     fn take(&self, id: i32, unified: &str) -> Result<()> {
         for (controller, directory) in self.directories() {
-            write(directory, if controller.is_some() { "tasks" } else { unified }, &id.to_string())?;
+            write(
+                directory,
+                if controller.is_some() { "tasks" } else { unified },
+                &id.to_string(),
+            )?;
         }
         Ok(())
     }
@@ -211,13 +238,21 @@ impl Group {
     /// The kernel's; somebody is in it.
     pub fn remove(&self) -> Result<()> {
         // One that can't be removed keeps no other.
-        let results: Vec<Result<()>> = self.directories().into_iter().map(|(_, directory)| remove_tree(directory)).collect();
+        let results: Vec<Result<()>> = self
+            .directories()
+            .into_iter()
+            .map(|(_, directory)| remove_tree(directory))
+            .collect();
         results.into_iter().collect()
     }
 
     /// Its directories, each once; with the controller where it is one of version 1.
     fn directories(&self) -> Vec<(Option<Controller>, &Path)> {
-        let mut found: Vec<(Option<Controller>, &Path)> = self.v2.iter().map(|directory| (None, directory.as_path())).collect();
+        let mut found: Vec<(Option<Controller>, &Path)> = self
+            .v2
+            .iter()
+            .map(|directory| (None, directory.as_path()))
+            .collect();
         for controller in Controller::ALL {
             if let Some((Backend::V1, directory)) = self.directory(controller)
                 && found.iter().all(|(_, known)| *known != directory)
@@ -230,9 +265,15 @@ impl Group {
 
     /// Lets the groups in `parent` use what version 2 has: all of it, or what threads can have.
     fn give_controllers(&self, parent: Option<&Path>, to: To) -> Result<()> {
-        let (Some(unified), Some(parent)) = (&self.host.v2, parent) else { return Ok(()) };
+        let (Some(unified), Some(parent)) = (&self.host.v2, parent) else {
+            return Ok(());
+        };
         let given = |c: &Controller| unified.has[*c as usize] && (to == To::Processes || c.is_of_threads());
-        for name in Controller::ALL.into_iter().filter(given).filter_map(Controller::unified_name) {
+        for name in Controller::ALL
+            .into_iter()
+            .filter(given)
+            .filter_map(Controller::unified_name)
+        {
             write(parent, "cgroup.subtree_control", &format!("+{name}"))?;
         }
         Ok(())
@@ -294,13 +335,20 @@ fn guest_part(path: &str) -> Option<&str> {
 }
 
 fn is_part_name(name: &str) -> bool {
-    let numbered = |prefix: &str| name.strip_prefix(prefix).is_some_and(|number| number.parse::<u32>().is_ok());
+    let numbered = |prefix: &str| {
+        name.strip_prefix(prefix)
+            .is_some_and(|number| number.parse::<u32>().is_ok())
+    };
     name == "emulator" || numbered("vcpu") || numbered("iothread")
 }
 
 /// Removes what a former run of that name and number left, with the limits that it had. One in use stays.
 fn clear(directory: &Path) {
-    let parts = fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
+    let parts = fs::read_dir(directory)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path());
     for part in parts.filter(|path| path.is_dir()).chain([directory.to_owned()]) {
         // A group with processes is the kernel's to keep.
         let _ = fs::remove_dir(part);
@@ -310,7 +358,12 @@ fn clear(directory: &Path) {
 fn make_directory(controller: Option<Controller>, directory: &Path) -> Result<()> {
     match fs::create_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
-        Err(error) => return Err(Error::new(format_args!("Failed to create cgroup '{}'", directory.display()), error)),
+        Err(error) => {
+            return Err(Error::new(
+                format_args!("Failed to create cgroup '{}'", directory.display()),
+                error,
+            ));
+        }
         Ok(()) => {}
     }
     // A new one has no CPUs and no memory, and nothing can be moved into it.
@@ -330,8 +383,14 @@ fn remove_tree(directory: &Path) -> Result<()> {
     for attempt in 1.. {
         let result = remove_once(directory);
         match result {
-            Err(error) if error.raw_os_error() == Some(nix::libc::EBUSY) && attempt < REMOVALS => thread::sleep(PAUSE * (1 << attempt)),
-            other => return other.map_err(|error| Error::new(format_args!("Unable to remove '{}'", directory.display()), error)),
+            Err(error) if error.raw_os_error() == Some(nix::libc::EBUSY) && attempt < REMOVALS => {
+                thread::sleep(PAUSE * (1 << attempt))
+            }
+            other => {
+                return other.map_err(|error| {
+                    Error::new(format_args!("Unable to remove '{}'", directory.display()), error)
+                });
+            }
         }
     }
     Ok(())
@@ -357,14 +416,19 @@ fn remove_once(directory: &Path) -> io::Result<()> {
 
 pub(super) fn read(directory: &Path, file: &str) -> Result<String> {
     let path = directory.join(file);
-    let text = fs::read_to_string(&path).map_err(|error| Error::new(format_args!("Unable to read from '{}'", path.display()), error))?;
+    let text = fs::read_to_string(&path)
+        .map_err(|error| Error::new(format_args!("Unable to read from '{}'", path.display()), error))?;
     Ok(text.trim_end().to_owned())
 }
 
 pub(super) fn write(directory: &Path, file: &str, value: &str) -> Result<()> {
     let path = directory.join(file);
     // The kernel takes one value a write, and makes no files.
-    let written = fs::OpenOptions::new().write(true).truncate(true).open(&path).and_then(|mut file| file.write_all(value.as_bytes()));
+    let written = fs::OpenOptions::new()
+        .write(true)
+        .truncate(true)
+        .open(&path)
+        .and_then(|mut file| file.write_all(value.as_bytes()));
     written.map_err(|error| match error.raw_os_error() {
         Some(nix::libc::EINVAL) => Error::new(format_args!("Invalid value '{value}' for '{file}'"), error),
         _ => Error::new(format_args!("Unable to write to '{}'", path.display()), error),

@@ -43,7 +43,11 @@ impl Group {
             return Ok(UNLIMITED_KIB);
         }
         let kib = number::<u64>(&text)? >> 10;
-        Ok(if kib >= UNLIMITED_KIB - ROUNDING_KIB { UNLIMITED_KIB } else { kib })
+        Ok(if kib >= UNLIMITED_KIB - ROUNDING_KIB {
+            UNLIMITED_KIB
+        } else {
+            kib
+        })
     }
 
     /// Sets a limit in KiB, from [`UNLIMITED_KIB`] on to none.

@@ -42,7 +42,10 @@ pub struct Error {
 
 impl Error {
     fn new(what: impl ToString, source: io::Error) -> Self {
-        Self { what: what.to_string(), source }
+        Self {
+            what: what.to_string(),
+            source,
+        }
     }
 }
 
@@ -70,7 +73,15 @@ pub enum Controller {
 
 impl Controller {
     /// All, in libvirt's order.
-    pub const ALL: [Self; 7] = [Self::Cpu, Self::CpuAcct, Self::CpuSet, Self::Memory, Self::Devices, Self::Freezer, Self::Blkio];
+    pub const ALL: [Self; 7] = [
+        Self::Cpu,
+        Self::CpuAcct,
+        Self::CpuSet,
+        Self::Memory,
+        Self::Devices,
+        Self::Freezer,
+        Self::Blkio,
+    ];
 
     /// The name by which a mount of version 1, and qemu.conf, know it.
     #[must_use]
@@ -135,7 +146,10 @@ impl Host {
     /// # Errors
     /// The list of mounts can't be read.
     pub fn detect(root: &Path) -> Result<Self> {
-        let mut host = Self { root: root.to_owned(), ..Self::default() };
+        let mut host = Self {
+            root: root.to_owned(),
+            ..Self::default()
+        };
         for line in group::read(&root.join("proc"), "mounts")?.lines() {
             host.take_mount(line);
         }
@@ -144,7 +158,9 @@ impl Host {
 
     fn take_mount(&mut self, line: &str) {
         let mut fields = line.split(' ').skip(1);
-        let (Some(place), Some(kind), Some(options)) = (fields.next(), fields.next(), fields.next()) else { return };
+        let (Some(place), Some(kind), Some(options)) = (fields.next(), fields.next(), fields.next()) else {
+            return;
+        };
         let mount = self.root.join(place.trim_start_matches('/'));
         match kind {
             // A host may show a mount twice: the first counts.
@@ -181,7 +197,9 @@ impl Host {
     /// Whether there is any controller.
     #[must_use]
     pub fn is_any(&self) -> bool {
-        Controller::ALL.iter().any(|controller| self.backend(*controller).is_some())
+        Controller::ALL
+            .iter()
+            .any(|controller| self.backend(*controller).is_some())
     }
 
     /// Makes the kernel ready to move processes. The first move for a while waits until all CPUs know of it, some
@@ -197,7 +215,11 @@ impl Host {
                     .find(|c| controllers.split(',').any(|name| name == c.name()))
                     .and_then(|c| self.v1[*c as usize].clone())
             };
-            let (mount, file) = if controllers.is_empty() { (self.v2.as_ref()?.mount.clone(), "cgroup.threads") } else { (v1()?, "tasks") };
+            let (mount, file) = if controllers.is_empty() {
+                (self.v2.as_ref()?.mount.clone(), "cgroup.threads")
+            } else {
+                (v1()?, "tasks")
+            };
             Some((mount.join(path.trim_start_matches('/')), file))
         };
         if let Some((directory, file)) = own.lines().rev().find_map(place) {
@@ -207,7 +229,11 @@ impl Host {
     }
 
     fn backend(&self, controller: Controller) -> Option<Backend> {
-        if self.v2.as_ref().is_some_and(|unified| unified.has[controller as usize]) {
+        if self
+            .v2
+            .as_ref()
+            .is_some_and(|unified| unified.has[controller as usize])
+        {
             return Some(Backend::V2);
         }
         self.v1[controller as usize].as_ref().map(|_| Backend::V1)
@@ -220,7 +246,9 @@ fn unified_has(mount: &Path) -> [bool; 7] {
         // Each group counts its own.
         Controller::CpuAcct => true,
         Controller::Devices => DeviceTable::is_available(mount),
-        other => other.unified_name().is_some_and(|name| text.split_whitespace().any(|word| word == name)),
+        other => other
+            .unified_name()
+            .is_some_and(|name| text.split_whitespace().any(|word| word == name)),
     })
 }
 

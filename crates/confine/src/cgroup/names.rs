@@ -35,9 +35,18 @@ pub fn machine_name(id: i32, name: &str) -> String {
 pub(super) fn partition_path(partition: &str) -> String {
     let part = |(place, part): (usize, &str)| {
         let is_own = place == 0 && matches!(part, "machine" | "system" | "user");
-        if is_own || part.contains('.') { part.to_owned() } else { format!("{part}.partition") }
+        if is_own || part.contains('.') {
+            part.to_owned()
+        } else {
+            format!("{part}.partition")
+        }
     };
-    let parts: Vec<String> = partition.split('/').filter(|part| !part.is_empty()).enumerate().map(part).collect();
+    let parts: Vec<String> = partition
+        .split('/')
+        .filter(|part| !part.is_empty())
+        .enumerate()
+        .map(part)
+        .collect();
     parts.join("/")
 }
 
@@ -47,9 +56,12 @@ mod tests {
 
     #[test]
     fn a_machine_is_named_as_a_host_can_be() {
-        for (id, name, machine) in
-            [(1, "demo", "qemu-1-demo"), (12, "-.a b_c--d.", "qemu-12-abc-d"), (3, "ünder", "qemu-3-nder"), (4, "--", "qemu-4")]
-        {
+        for (id, name, machine) in [
+            (1, "demo", "qemu-1-demo"),
+            (12, "-.a b_c--d.", "qemu-12-abc-d"),
+            (3, "ünder", "qemu-3-nder"),
+            (4, "--", "qemu-4"),
+        ] {
             assert_eq!(machine_name(id, name), machine);
         }
         assert_eq!(machine_name(1, &"x".repeat(100)).len(), MACHINE_MAX);
@@ -57,9 +69,12 @@ mod tests {
 
     #[test]
     fn partitions_end_with_their_kind() {
-        for (partition, path) in
-            [("/machine", "machine"), ("/machine/prod", "machine/prod.partition"), ("/a/b.slice", "a.partition/b.slice"), ("/", "")]
-        {
+        for (partition, path) in [
+            ("/machine", "machine"),
+            ("/machine/prod", "machine/prod.partition"),
+            ("/a/b.slice", "a.partition/b.slice"),
+            ("/", ""),
+        ] {
             assert_eq!(partition_path(partition), path);
         }
     }

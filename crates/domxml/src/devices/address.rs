@@ -71,7 +71,9 @@ impl Xml for Address {
             AddressKind::Ccid => Self::Ccid(Xml::read(node)?),
             AddressKind::Usb => Self::Usb(Xml::read(node)?),
             AddressKind::SpaprVio => Self::SpaprVio(Xml::read(node)?),
-            AddressKind::Ccw => Self::Ccw(CcwAddress { place: CcwPlace::of(node)? }),
+            AddressKind::Ccw => Self::Ccw(CcwAddress {
+                place: CcwPlace::of(node)?,
+            }),
             AddressKind::VirtioMmio => Self::VirtioMmio,
             AddressKind::Isa => Self::Isa(Xml::read(node)?),
             AddressKind::Dimm => Self::Dimm(Xml::read(node)?),
@@ -123,7 +125,13 @@ impl PciAddress {
 
 impl std::fmt::Display for PciAddress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { domain, bus, slot, function, .. } = self;
+        let Self {
+            domain,
+            bus,
+            slot,
+            function,
+            ..
+        } = self;
         write!(f, "{domain:04x}:{bus:02x}:{slot:02x}.{function:x}")
     }
 }
@@ -254,8 +262,14 @@ pub struct DimmAddress {
 
 impl CcwPlace {
     fn of(node: Node<'_>) -> Result<Option<Self>, Error> {
-        let named = ["cssid", "ssid", "devno"].iter().any(|name| node.attr(name).is_some());
-        if named { Self::read(node).map(Some) } else { Ok(None) }
+        let named = ["cssid", "ssid", "devno"]
+            .iter()
+            .any(|name| node.attr(name).is_some());
+        if named {
+            Self::read(node).map(Some)
+        } else {
+            Ok(None)
+        }
     }
 }
 

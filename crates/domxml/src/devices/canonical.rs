@@ -5,9 +5,10 @@
 //! needs no knowledge of a host or of QEMU: what does is filled in elsewhere.
 
 use super::{
-    BackingStore, Chardev, ChardevKind, ChardevMode, ChardevProtocol, ChardevSource, DataStore, Device, DeviceMut, DeviceSeclabel, Devices,
-    Disk, Filesystem, Graphics, GraphicsKind, Hostdev, Interface, InterfaceKind, InterfaceSource, IoTune, Ip, ListenKind, Mirror,
-    Redirfilter, RngBackend, RngBackendModel, Smartcard, SmartcardMode, Source, StorageKind, Tray, YesNo,
+    BackingStore, Chardev, ChardevKind, ChardevMode, ChardevProtocol, ChardevSource, DataStore, Device,
+    DeviceMut, DeviceSeclabel, Devices, Disk, Filesystem, Graphics, GraphicsKind, Hostdev, Interface,
+    InterfaceKind, InterfaceSource, IoTune, Ip, ListenKind, Mirror, Redirfilter, RngBackend, RngBackendModel,
+    Smartcard, SmartcardMode, Source, StorageKind, Tray, YesNo,
 };
 
 /// Makes fields absent.
@@ -63,8 +64,12 @@ fn canonicalize(device: DeviceMut<'_>) {
 
 fn canonical_disk(disk: &mut Disk) {
     let kind = disk.kind;
-    disk.source.iter_mut().for_each(|source| canonical_source(source, kind));
-    disk.backing.iter_mut().for_each(|backing| canonical_backing(backing));
+    disk.source
+        .iter_mut()
+        .for_each(|source| canonical_source(source, kind));
+    disk.backing
+        .iter_mut()
+        .for_each(|backing| canonical_backing(backing));
     disk.mirror.iter_mut().for_each(canonical_mirror);
     disk.iotune.iter_mut().for_each(canonical_iotune);
     drop_values!(disk, is_default; snapshot);
@@ -110,25 +115,43 @@ fn canonical_source(source: &mut Source, kind: StorageKind) {
         clear!(source; reconnect);
     }
     canonical_seclabels(&mut source.seclabels);
-    source.data_store.iter_mut().for_each(|store| canonical_data_store(store));
+    source
+        .data_store
+        .iter_mut()
+        .for_each(|store| canonical_data_store(store));
 }
 
 fn canonical_data_store(store: &mut DataStore) {
     let kind = store.kind.unwrap_or_default();
-    store.source.iter_mut().for_each(|source| canonical_source(source, kind));
+    store
+        .source
+        .iter_mut()
+        .for_each(|source| canonical_source(source, kind));
 }
 
 /// Chains are as deep as documents may nest.
 fn canonical_backing(backing: &mut BackingStore) {
     let kind = backing.kind.unwrap_or_default();
-    backing.source.iter_mut().for_each(|source| canonical_source(source, kind));
-    backing.backing.iter_mut().for_each(|below| canonical_backing(below));
+    backing
+        .source
+        .iter_mut()
+        .for_each(|source| canonical_source(source, kind));
+    backing
+        .backing
+        .iter_mut()
+        .for_each(|below| canonical_backing(below));
 }
 
 fn canonical_mirror(mirror: &mut Mirror) {
     let kind = mirror.kind.unwrap_or_default();
-    mirror.source.iter_mut().for_each(|source| canonical_source(source, kind));
-    mirror.backing.iter_mut().for_each(|below| canonical_backing(below));
+    mirror
+        .source
+        .iter_mut()
+        .for_each(|source| canonical_source(source, kind));
+    mirror
+        .backing
+        .iter_mut()
+        .for_each(|below| canonical_backing(below));
 }
 
 fn canonical_iotune(tune: &mut IoTune) {
@@ -273,7 +296,10 @@ fn canonical_interface(interface: &mut Interface) {
 }
 
 fn canonical_plug(kind: InterfaceKind, source: &mut InterfaceSource) {
-    use InterfaceKind::{Bridge, Client, Direct, Ethernet, Hostdev, Internal, Mcast, Network, Server, Udp, User, Vdpa, Vds, Vhostuser};
+    use InterfaceKind::{
+        Bridge, Client, Direct, Ethernet, Hostdev, Internal, Mcast, Network, Server, Udp, User, Vdpa, Vds,
+        Vhostuser,
+    };
     if kind != Network {
         clear!(source; network, portgroup);
     }

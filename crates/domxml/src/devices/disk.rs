@@ -5,7 +5,9 @@ use xmlform::Xml;
 use super::common::Auth;
 use super::common::{IoThreads, OnOff, VirtioModel, VirtioOptions, YesNo, words};
 use super::info::DeviceInfo;
-use super::storage::{BackingStore, Encryption, MetadataCache, Mirror, NodeNames, Source, StorageFormat, StorageKind};
+use super::storage::{
+    BackingStore, Encryption, MetadataCache, Mirror, NodeNames, Source, StorageFormat, StorageKind,
+};
 
 words! {
     /// What the guest takes the disk for.

@@ -3,7 +3,9 @@
 use xmlform::codec::{Auto, Hex, Plain};
 use xmlform::{Error, Node, Writer, Xml, field};
 
-use super::common::{Auth, HostdevDriver, Initiator, Ip, OnOff, Route, StartupPolicy, StorageHost, Teaming, YesNo, words};
+use super::common::{
+    Auth, HostdevDriver, Initiator, Ip, OnOff, Route, StartupPolicy, StorageHost, Teaming, YesNo, words,
+};
 use super::disk::SgIo;
 use super::info::DeviceInfo;
 
@@ -137,10 +139,24 @@ pub struct HostdevPrivate {
 /// Place of a device on the host. The attributes tell which kind it is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum HostdevAddress {
-    Pci { domain: u32, bus: u32, slot: u32, function: u32 },
-    Usb { bus: u32, device: u32 },
-    Scsi { bus: u32, target: u32, unit: u64 },
-    Mdev { uuid: String },
+    Pci {
+        domain: u32,
+        bus: u32,
+        slot: u32,
+        function: u32,
+    },
+    Usb {
+        bus: u32,
+        device: u32,
+    },
+    Scsi {
+        bus: u32,
+        target: u32,
+        unit: u64,
+    },
+    Mdev {
+        uuid: String,
+    },
 }
 
 impl Xml for HostdevAddress {
@@ -148,21 +164,40 @@ impl Xml for HostdevAddress {
         let has = |name| node.attr(name).is_some();
         let number = |name| field::attr_opt::<Auto, u32>(node, name).map(Option::unwrap_or_default);
         if let Some(uuid) = node.attr("uuid") {
-            return Ok(Self::Mdev { uuid: uuid.to_owned() });
+            return Ok(Self::Mdev {
+                uuid: uuid.to_owned(),
+            });
         }
         if has("unit") || has("target") {
             let unit = field::attr_opt::<Plain, u64>(node, "unit")?;
-            return Ok(Self::Scsi { bus: number("bus")?, target: number("target")?, unit: unit.unwrap_or_default() });
+            return Ok(Self::Scsi {
+                bus: number("bus")?,
+                target: number("target")?,
+                unit: unit.unwrap_or_default(),
+            });
         }
         if has("device") {
-            return Ok(Self::Usb { bus: number("bus")?, device: number("device")? });
+            return Ok(Self::Usb {
+                bus: number("bus")?,
+                device: number("device")?,
+            });
         }
-        Ok(Self::Pci { domain: number("domain")?, bus: number("bus")?, slot: number("slot")?, function: number("function")? })
+        Ok(Self::Pci {
+            domain: number("domain")?,
+            bus: number("bus")?,
+            slot: number("slot")?,
+            function: number("function")?,
+        })
     }
 
     fn write_attrs(&self, w: &mut Writer) {
         match self {
-            Self::Pci { domain, bus, slot, function } => {
+            Self::Pci {
+                domain,
+                bus,
+                slot,
+                function,
+            } => {
                 w.attr::<Hex<4>, _>("domain", domain);
                 w.attr::<Hex<2>, _>("bus", bus);
                 w.attr::<Hex<2>, _>("slot", slot);

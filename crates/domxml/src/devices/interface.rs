@@ -2,7 +2,9 @@
 
 use xmlform::{Error, Node, Writer, Xml, field};
 
-use super::common::{HostdevDriver, HostdevDriverName, Ip, OnOff, Reconnect, Route, Teaming, VirtioOptions, YesNo, words};
+use super::common::{
+    HostdevDriver, HostdevDriverName, Ip, OnOff, Reconnect, Route, Teaming, VirtioOptions, YesNo, words,
+};
 use super::hostdev::HostdevAddress;
 use super::info::DeviceInfo;
 use super::netparts::{Bandwidth, Coalesce, FilterRef, PortForward, VirtualPort, Vlan};

@@ -4,7 +4,10 @@
 //! the attribute `type`), and nothing absent is filled in. Where the kind of a device decides
 //! which fields count, the struct has them all and says so. Everything that is meant for every
 //! device goes through [`DeviceRef`] and [`DeviceMut`].
-#![expect(missing_docs, reason = "fields and words are libvirt's elements and attributes; units and limits are documented")]
+#![expect(
+    missing_docs,
+    reason = "fields and words are libvirt's elements and attributes; units and limits are documented"
+)]
 
 pub mod address;
 pub mod audio;

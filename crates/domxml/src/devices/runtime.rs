@@ -5,8 +5,8 @@
 //! the list is changed by a function here before it is written.
 
 use super::{
-    BackingStore, ChannelState, Chardev, ChardevKind, Console, DeviceMut, Devices, Disk, Graphics, GraphicsKind, Interface,
-    InterfaceSource, ListenKind, Source, YesNo,
+    BackingStore, ChannelState, Chardev, ChardevKind, Console, DeviceMut, Devices, Disk, Graphics,
+    GraphicsKind, Interface, InterfaceSource, ListenKind, Source, YesNo,
 };
 
 /// Beginnings of names that were made up for the host's end of an interface.

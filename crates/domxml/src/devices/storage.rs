@@ -7,7 +7,9 @@ use std::borrow::Cow;
 use xmlform::{FormatFlags, Node, ParseFlags, Writer, Xml};
 
 use super::address::PciAddress;
-use super::common::{Auth, DeviceSeclabel, Initiator, Reconnect, Size, StartupPolicy, StorageHost, YesNo, words};
+use super::common::{
+    Auth, DeviceSeclabel, Initiator, Reconnect, Size, StartupPolicy, StorageHost, YesNo, words,
+};
 
 words! {
     /// Kind of a storage source.
@@ -152,11 +154,17 @@ pub struct VolumePlace {
 }
 
 /// The attribute that has the path of a source of a kind.
-const PLACES: [(StorageKind, &str); 3] = [(StorageKind::File, "file"), (StorageKind::Block, "dev"), (StorageKind::Dir, "dir")];
+const PLACES: [(StorageKind, &str); 3] = [
+    (StorageKind::File, "file"),
+    (StorageKind::Block, "dev"),
+    (StorageKind::Dir, "dir"),
+];
 
 impl Xml for VolumePlace {
     fn read(node: Node<'_>) -> Result<Self, xmlform::Error> {
-        let kind = node.attr("actualType").filter(|_| node.flags().has(ParseFlags::STATUS));
+        let kind = node
+            .attr("actualType")
+            .filter(|_| node.flags().has(ParseFlags::STATUS));
         let place = PLACES.iter().find(|(known, _)| kind == Some(known.as_str()));
         Ok(place.map_or_else(Self::default, |(kind, name)| Self {
             kind: Some(*kind),
@@ -166,7 +174,10 @@ impl Xml for VolumePlace {
     }
 
     fn write_attrs(&self, w: &mut Writer) {
-        let place = PLACES.iter().find(|(kind, _)| Some(*kind) == self.kind).filter(|_| w.flags().has(FormatFlags::STATUS));
+        let place = PLACES
+            .iter()
+            .find(|(kind, _)| Some(*kind) == self.kind)
+            .filter(|_| w.flags().has(FormatFlags::STATUS));
         if let (Some((kind, name)), Some(path)) = (place, &self.path) {
             w.attr_str("actualType", kind.as_str());
             w.attr_str(name, path);
@@ -180,15 +191,43 @@ impl Source {
     /// The source as it is opened, and of which kind: for a volume, where it was found.
     #[must_use]
     pub fn located(&self, kind: StorageKind) -> (StorageKind, Cow<'_, Self>) {
-        let (StorageKind::Volume, Some(kind)) = (kind, self.place.kind) else { return (kind, Cow::Borrowed(self)) };
+        let (StorageKind::Volume, Some(kind)) = (kind, self.place.kind) else {
+            return (kind, Cow::Borrowed(self));
+        };
         if kind == StorageKind::Network {
-            let VolumePlace { path: name, hosts, auth, .. } = self.place.clone();
+            let VolumePlace {
+                path: name,
+                hosts,
+                auth,
+                ..
+            } = self.place.clone();
             let auth = auth.or_else(|| self.auth.clone());
-            return (kind, Cow::Owned(Self { protocol: Some(NetProtocol::Iscsi), name, hosts, auth, ..self.clone() }));
+            return (
+                kind,
+                Cow::Owned(Self {
+                    protocol: Some(NetProtocol::Iscsi),
+                    name,
+                    hosts,
+                    auth,
+                    ..self.clone()
+                }),
+            );
         }
         let path = |wanted| self.place.path.clone().filter(|_| kind == wanted);
-        let (file, dev, dir) = (path(StorageKind::File), path(StorageKind::Block), path(StorageKind::Dir));
-        (kind, Cow::Owned(Self { file, dev, dir, ..self.clone() }))
+        let (file, dev, dir) = (
+            path(StorageKind::File),
+            path(StorageKind::Block),
+            path(StorageKind::Dir),
+        );
+        (
+            kind,
+            Cow::Owned(Self {
+                file,
+                dev,
+                dir,
+                ..self.clone()
+            }),
+        )
     }
 
     /// A volume's path is read with its place, and is no source of its own.
@@ -526,12 +565,21 @@ mod tests {
         let read = status.domain.devices.disks[0].source.as_ref().unwrap();
         assert_eq!(read.file, None);
         let (kind, located) = read.located(StorageKind::Volume);
-        assert_eq!((kind, located.file.as_deref()), (StorageKind::File, Some("/pool/v")));
+        assert_eq!(
+            (kind, located.file.as_deref()),
+            (StorageKind::File, Some("/pool/v"))
+        );
         assert!(status.format().contains(source), "{}", status.format());
         let live = status.domain.format(FormatFlags::NONE);
-        assert!(live.contains("<source pool='p' volume='v' mode='host' index='3'/>"), "{live}");
+        assert!(
+            live.contains("<source pool='p' volume='v' mode='host' index='3'/>"),
+            "{live}"
+        );
         let given = live.replace("mode='host'", "actualType='file'");
         let given = crate::Domain::parse(&given, ParseFlags::NONE).unwrap();
-        assert_eq!(given.devices.disks[0].source.as_ref().unwrap().place, VolumePlace::default());
+        assert_eq!(
+            given.devices.disks[0].source.as_ref().unwrap().place,
+            VolumePlace::default()
+        );
     }
 }

@@ -82,7 +82,10 @@ fn is_mac(s: &str) -> bool {
 fn is_path(s: &str) -> bool {
     let rest = match s.strip_prefix('/') {
         Some(rest) => rest,
-        None => s.strip_prefix(|c: char| c.is_ascii_alphabetic()).and_then(|r| r.strip_prefix(":\\")).unwrap_or_default(),
+        None => s
+            .strip_prefix(|c: char| c.is_ascii_alphabetic())
+            .and_then(|r| r.strip_prefix(":\\"))
+            .unwrap_or_default(),
     };
     !rest.is_empty()
 }

@@ -140,15 +140,21 @@ impl Rule {
     pub(super) fn check(&self, node: Node<'_>) -> Result<(), String> {
         match self.demand {
             Attr(name, form) => match node.attr(name) {
-                Some(value) if !form.fits(value) => Err(format!("/@{name} is '{value}', not {}", form.expected())),
+                Some(value) if !form.fits(value) => {
+                    Err(format!("/@{name} is '{value}', not {}", form.expected()))
+                }
                 _ => Ok(()),
             },
-            Text(form) if !form.fits(node.text()) => Err(format!(" is '{}', not {}", node.text(), form.expected())),
+            Text(form) if !form.fits(node.text()) => {
+                Err(format!(" is '{}', not {}", node.text(), form.expected()))
+            }
             Text(_) => Ok(()),
             Needs(name) if node.attr(name).is_none() => Err(format!("/@{name} is missing")),
             Bars(name) if node.attr(name).is_some() => Err(format!("/@{name} does not go with the rest")),
             NeedsChild(name) if node.child(name).is_none() => Err(format!("/{name} is missing")),
-            BarsChild(name) if node.child(name).is_some() => Err(format!("/{name} does not go with the rest")),
+            BarsChild(name) if node.child(name).is_some() => {
+                Err(format!("/{name} does not go with the rest"))
+            }
             Needs(_) | Bars(_) | NeedsChild(_) | BarsChild(_) => Ok(()),
         }
     }

@@ -5,11 +5,26 @@ const OUT_OF_SPEC: &str = "<OUT OF SPEC>";
 /// Words for numbers from 1 on.
 type Words = &'static [&'static str];
 
-pub(super) const PROCESSOR_TYPES: Words = &["Other", "Unknown", "Central Processor", "Math Processor", "DSP Processor", "Video Processor"];
+pub(super) const PROCESSOR_TYPES: Words = &[
+    "Other",
+    "Unknown",
+    "Central Processor",
+    "Math Processor",
+    "DSP Processor",
+    "Video Processor",
+];
 
 /// From 0 on.
-pub(super) const PROCESSOR_STATES: Words =
-    &["Unknown", "Enabled", "Disabled By User", "Disabled By BIOS", "Idle", OUT_OF_SPEC, OUT_OF_SPEC, "Other"];
+pub(super) const PROCESSOR_STATES: Words = &[
+    "Unknown",
+    "Enabled",
+    "Disabled By User",
+    "Disabled By BIOS",
+    "Idle",
+    OUT_OF_SPEC,
+    OUT_OF_SPEC,
+    "Other",
+];
 
 pub(super) const FORM_FACTORS: Words = &[
     "Other",
@@ -89,14 +104,24 @@ const MEMORY_DETAILS: Words = &[
 
 /// The word for a number from 1 on.
 pub(super) fn word(words: Words, number: u8) -> &'static str {
-    usize::from(number).checked_sub(1).and_then(|index| words.get(index)).unwrap_or(&OUT_OF_SPEC)
+    usize::from(number)
+        .checked_sub(1)
+        .and_then(|index| words.get(index))
+        .unwrap_or(&OUT_OF_SPEC)
 }
 
 /// The words for the bits, "None" for none.
 pub(super) fn memory_details(bits: u16) -> String {
-    let set = MEMORY_DETAILS.iter().zip(1..).filter(|(_, bit)| bits >> bit & 1 == 1);
+    let set = MEMORY_DETAILS
+        .iter()
+        .zip(1..)
+        .filter(|(_, bit)| bits >> bit & 1 == 1);
     let words: Vec<&str> = set.map(|(word, _)| *word).collect();
-    if words.is_empty() { "None".to_owned() } else { words.join(" ") }
+    if words.is_empty() {
+        "None".to_owned()
+    } else {
+        words.join(" ")
+    }
 }
 
 /// The name of a processor's family.

@@ -79,9 +79,23 @@ pub(super) fn family_name(structure: &Structure<'_>, version: Version) -> Option
 pub(super) fn signature(structure: &Structure<'_>) -> Option<String> {
     let code = family_code(structure)?;
     let name = structure.string(0x10).unwrap_or_default();
-    let by_number = || FORMS.iter().find(|(first, last, _)| (*first..=*last).contains(&code)).map(|(.., form)| *form);
-    let by_name = || VERSIONS.iter().find(|(begin, _)| name.starts_with(begin)).map(|(_, form)| *form);
-    let form = if matches!(code, 1 | 2) { by_name() } else { by_number() };
+    let by_number = || {
+        FORMS
+            .iter()
+            .find(|(first, last, _)| (*first..=*last).contains(&code))
+            .map(|(.., form)| *form)
+    };
+    let by_name = || {
+        VERSIONS
+            .iter()
+            .find(|(begin, _)| name.starts_with(begin))
+            .map(|(_, form)| *form)
+    };
+    let form = if matches!(code, 1 | 2) {
+        by_name()
+    } else {
+        by_number()
+    };
     words(form?, structure.dword(8)?)
 }
 
@@ -90,12 +104,21 @@ fn words(form: Form, word: u32) -> Option<String> {
     let (kind, family, model, stepping) = (part(12, 2), part(8, 4), part(4, 4), part(0, 4));
     let more_model = part(16, 4) << 4 | model;
     Some(match form {
-        Form::Intel => format!("Type {kind}, Family {}, Model {more_model}, Stepping {stepping}", part(20, 8) + family),
-        Form::Amd if family == 15 => format!("Family {}, Model {more_model}, Stepping {stepping}", part(20, 8) + family),
+        Form::Intel => format!(
+            "Type {kind}, Family {}, Model {more_model}, Stepping {stepping}",
+            part(20, 8) + family
+        ),
+        Form::Amd if family == 15 => format!(
+            "Family {}, Model {more_model}, Stepping {stepping}",
+            part(20, 8) + family
+        ),
         Form::Amd => format!("Family {family}, Model {model}, Stepping {stepping}"),
         Form::I486 if has_cpuid(part(0, 12)) => return words(Form::Intel, word),
         Form::I486 => format!("Type {kind}, Family {family}, Model {model}, Stepping {stepping}"),
-        Form::I386 => format!("Type {}, Family {family}, Major Stepping {model}, Minor Stepping {stepping}", part(12, 4)),
+        Form::I386 => format!(
+            "Type {}, Family {family}, Major Stepping {model}, Minor Stepping {stepping}",
+            part(12, 4)
+        ),
         Form::Arm if word == 0 => return None,
         Form::Arm => format!(
             "Implementor 0x{:02x}, Variant 0x{:x}, Architecture {}, Part 0x{:03x}, Revision {stepping}",

@@ -121,14 +121,26 @@ const KINDS: &[Kind] = &[
         told: Number::All,
         entries: &[
             ("socket_destination", string!(0x04 in 0x1a)),
-            ("type", |structure, _| full_processor(structure)?.byte(5).map(|code| word(PROCESSOR_TYPES, code).to_owned())),
-            ("family", |structure, version| family_name(full_processor(structure)?, version)),
+            ("type", |structure, _| {
+                full_processor(structure)?
+                    .byte(5)
+                    .map(|code| word(PROCESSOR_TYPES, code).to_owned())
+            }),
+            ("family", |structure, version| {
+                family_name(full_processor(structure)?, version)
+            }),
             ("manufacturer", string!(0x07 in 0x1a)),
             ("signature", |structure, _| signature(full_processor(structure)?)),
             ("version", string!(0x10 in 0x1a)),
-            ("external_clock", |structure, _| full_processor(structure)?.word(0x12).map(megahertz)),
-            ("max_speed", |structure, _| full_processor(structure)?.word(0x14).map(megahertz)),
-            ("status", |structure, _| full_processor(structure)?.byte(0x18).map(status)),
+            ("external_clock", |structure, _| {
+                full_processor(structure)?.word(0x12).map(megahertz)
+            }),
+            ("max_speed", |structure, _| {
+                full_processor(structure)?.word(0x14).map(megahertz)
+            }),
+            ("status", |structure, _| {
+                full_processor(structure)?.byte(0x18).map(status)
+            }),
             ("serial_number", string!(0x20 in 0x23)),
             ("part_number", string!(0x22)),
         ],
@@ -138,12 +150,24 @@ const KINDS: &[Kind] = &[
         element: "memory_device",
         told: Number::All,
         entries: &[
-            ("size", |structure, _| full_memory(structure).and_then(memory_size)),
-            ("form_factor", |structure, _| full_memory(structure)?.byte(0x0e).map(|code| word(FORM_FACTORS, code).to_owned())),
+            ("size", |structure, _| {
+                full_memory(structure).and_then(memory_size)
+            }),
+            ("form_factor", |structure, _| {
+                full_memory(structure)?
+                    .byte(0x0e)
+                    .map(|code| word(FORM_FACTORS, code).to_owned())
+            }),
             ("locator", string!(0x10 in 0x15)),
             ("bank_locator", string!(0x11 in 0x15)),
-            ("type", |structure, _| full_memory(structure)?.byte(0x12).map(|code| word(MEMORY_TYPES, code).to_owned())),
-            ("type_detail", |structure, _| full_memory(structure)?.word(0x13).map(memory_details)),
+            ("type", |structure, _| {
+                full_memory(structure)?
+                    .byte(0x12)
+                    .map(|code| word(MEMORY_TYPES, code).to_owned())
+            }),
+            ("type_detail", |structure, _| {
+                full_memory(structure)?.word(0x13).map(memory_details)
+            }),
             ("speed", |structure, _| memory_speed(structure)),
             ("manufacturer", string!(0x17 in 0x1b)),
             ("serial_number", string!(0x18 in 0x1b)),
@@ -155,19 +179,33 @@ const KINDS: &[Kind] = &[
 fn describe(version: Version, bytes: &[u8]) -> Sysinfo {
     let all = table::structures(bytes);
     let tables = KINDS.iter().flat_map(|kind| {
-        let own = all.iter().filter(|structure| structure.kind == kind.number && !is_empty_socket(structure));
-        let filled = own.map(|structure| kind.table(structure, version)).filter(|table| !table.entries.is_empty());
+        let own = all
+            .iter()
+            .filter(|structure| structure.kind == kind.number && !is_empty_socket(structure));
+        let filled = own
+            .map(|structure| kind.table(structure, version))
+            .filter(|table| !table.entries.is_empty());
         filled.take(if kind.told == Number::One { 1 } else { usize::MAX })
     });
     let own = all.iter().filter(|structure| structure.kind == OEM_STRINGS);
-    let strings = own.flat_map(|structure| (1..=structure.byte(4).unwrap_or(0)).map(|number| structure.numbered(number)));
-    Sysinfo { tables: tables.collect(), oem_strings: strings.filter_map(told).take(OEM_STRINGS_MAX).collect() }
+    let strings = own
+        .flat_map(|structure| (1..=structure.byte(4).unwrap_or(0)).map(|number| structure.numbered(number)));
+    Sysinfo {
+        tables: tables.collect(),
+        oem_strings: strings.filter_map(told).take(OEM_STRINGS_MAX).collect(),
+    }
 }
 
 impl Kind {
     fn table(&self, structure: &Structure<'_>, version: Version) -> SysinfoTable {
-        let entries = self.entries.iter().filter_map(|(name, value)| Some((*name, told(value(structure, version)?)?)));
-        SysinfoTable { element: self.element, entries: entries.collect() }
+        let entries = self
+            .entries
+            .iter()
+            .filter_map(|(name, value)| Some((*name, told(value(structure, version)?)?)));
+        SysinfoTable {
+            element: self.element,
+            entries: entries.collect(),
+        }
     }
 }
 
@@ -196,7 +234,17 @@ fn uuid(structure: &Structure<'_>, version: Version) -> Option<String> {
         bytes[6..8].reverse();
     }
     let hexadecimal = |part: &[u8]| part.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    Some([&bytes[..4], &bytes[4..6], &bytes[6..8], &bytes[8..10], &bytes[10..]].map(hexadecimal).join("-"))
+    Some(
+        [
+            &bytes[..4],
+            &bytes[4..6],
+            &bytes[6..8],
+            &bytes[8..10],
+            &bytes[10..],
+        ]
+        .map(hexadecimal)
+        .join("-"),
+    )
 }
 
 // behind a list of parts, of which the structure tells number and size
@@ -215,14 +263,21 @@ fn full_memory<'a, 'b>(structure: &'a Structure<'b>) -> Option<&'a Structure<'b>
 }
 
 fn megahertz(number: u16) -> String {
-    if number == 0 { "Unknown".to_owned() } else { format!("{number} MHz") }
+    if number == 0 {
+        "Unknown".to_owned()
+    } else {
+        format!("{number} MHz")
+    }
 }
 
 fn status(byte: u8) -> String {
     if byte & 0x40 == 0 {
         return "Unpopulated".to_owned();
     }
-    let state = PROCESSOR_STATES.get(usize::from(byte & 7)).copied().unwrap_or_default();
+    let state = PROCESSOR_STATES
+        .get(usize::from(byte & 7))
+        .copied()
+        .unwrap_or_default();
     format!("Populated, {state}")
 }
 
@@ -241,7 +296,11 @@ fn memory_size(structure: &Structure<'_>) -> Option<String> {
 
 // in the larger unit only if it is whole
 fn small_size(size: u32, [small, large]: &[&str; 2]) -> String {
-    if size >= 1 << 10 && size.is_multiple_of(1 << 10) { format!("{} {large}", size >> 10) } else { format!("{size} {small}") }
+    if size >= 1 << 10 && size.is_multiple_of(1 << 10) {
+        format!("{} {large}", size >> 10)
+    } else {
+        format!("{size} {small}")
+    }
 }
 
 fn large_size(megabytes: u32) -> String {
@@ -257,7 +316,9 @@ fn large_size(megabytes: u32) -> String {
 fn memory_speed(structure: &Structure<'_>) -> Option<String> {
     Some(match structure.word(0x15)? {
         0 => "Unknown".to_owned(),
-        0xffff => structure.dword(0x54).map_or_else(|| "Unknown".to_owned(), |speed| format!("{speed} MT/s")),
+        0xffff => structure
+            .dword(0x54)
+            .map_or_else(|| "Unknown".to_owned(), |speed| format!("{speed} MT/s")),
         speed => format!("{speed} MT/s"),
     })
 }

@@ -65,9 +65,21 @@ impl<'a> Structure<'a> {
         let Some(index) = usize::from(number).checked_sub(1) else {
             return "Not Specified".to_owned();
         };
-        let all = self.strings.split(|byte| *byte == 0).take_while(|string| !string.is_empty());
+        let all = self
+            .strings
+            .split(|byte| *byte == 0)
+            .take_while(|string| !string.is_empty());
         match all.into_iter().nth(index) {
-            Some(string) => string.iter().map(|byte| if (0x20..0x7f).contains(byte) { char::from(*byte) } else { '.' }).collect(),
+            Some(string) => string
+                .iter()
+                .map(|byte| {
+                    if (0x20..0x7f).contains(byte) {
+                        char::from(*byte)
+                    } else {
+                        '.'
+                    }
+                })
+                .collect(),
             None => "<BAD INDEX>".to_owned(),
         }
     }
@@ -90,8 +102,12 @@ fn version(entry: &[u8]) -> Option<Version> {
         (part.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte)) == 0).then_some(())
     };
     match entry {
-        [b'_', b'S', b'M', b'3', b'_', _, length, major, minor, ..] => sums_up(*length).map(|()| (*major, *minor)),
-        [b'_', b'S', b'M', b'_', _, length, major, minor, ..] => sums_up(*length).map(|()| mended((*major, *minor))),
+        [b'_', b'S', b'M', b'3', b'_', _, length, major, minor, ..] => {
+            sums_up(*length).map(|()| (*major, *minor))
+        }
+        [b'_', b'S', b'M', b'_', _, length, major, minor, ..] => {
+            sums_up(*length).map(|()| mended((*major, *minor)))
+        }
         _ => None,
     }
 }
@@ -145,7 +161,12 @@ mod tests {
 
     #[test]
     fn a_table_ends_where_it_is_broken() {
-        let kinds = |bytes: &[u8]| structures(bytes).iter().map(|structure| structure.kind).collect::<Vec<_>>();
+        let kinds = |bytes: &[u8]| {
+            structures(bytes)
+                .iter()
+                .map(|structure| structure.kind)
+                .collect::<Vec<_>>()
+        };
         let whole = b"\x01\x05\0\0\x01one\0\0\x0b\x05\0\0\x01\0\0\x7f\x04\0\0\0\0\x02\x04\0\0\0\0";
         assert_eq!(kinds(whole), [1, 11]);
         assert_eq!(kinds(&whole[..14]), [1]);

@@ -3,9 +3,10 @@
 //! The order is part of what a guest sees: it decides slots, and must not change.
 
 use domxml::devices::{
-    Controller, ControllerKind, DeviceInfo, Devices, Disk, DiskBus, Filesystem, FilesystemDriverKind, Hostdev, HostdevKind, HostdevMode,
-    HostdevModel, Input, InputBus, Interface, InterfaceKind, Iommu, IommuModel, MemballoonModel, Memory, MemoryModel, Panic, PanicModel,
-    ScsiModel, Serial, SerialTargetKind, Sound, SoundModel, UsbModel, Video, VideoModelKind, VirtioModel, Watchdog, WatchdogModel,
+    Controller, ControllerKind, DeviceInfo, Devices, Disk, DiskBus, Filesystem, FilesystemDriverKind,
+    Hostdev, HostdevKind, HostdevMode, HostdevModel, Input, InputBus, Interface, InterfaceKind, Iommu,
+    IommuModel, MemballoonModel, Memory, MemoryModel, Panic, PanicModel, ScsiModel, Serial, SerialTargetKind,
+    Sound, SoundModel, UsbModel, Video, VideoModelKind, VirtioModel, Watchdog, WatchdogModel,
 };
 
 use super::connect::{BusKind, Connect};
@@ -43,21 +44,36 @@ pub(super) struct Slots {
 impl Slots {
     /// `root` is the machine's root bus.
     pub(super) fn of(root: BusKind) -> Self {
-        let pcie = if root == BusKind::PcieRoot { Connect::PCIE } else { Connect::PCI };
+        let pcie = if root == BusKind::PcieRoot {
+            Connect::PCIE
+        } else {
+            Connect::PCI
+        };
         Self { pcie, virtio: pcie }
     }
 
     fn virtio(self, model: Option<VirtioModel>) -> Connect {
-        if model == Some(VirtioModel::Transitional) { Connect::PCI } else { self.virtio }
+        if model == Some(VirtioModel::Transitional) {
+            Connect::PCI
+        } else {
+            self.virtio
+        }
     }
 }
 
 /// Controllers of PCI buses: they are placed before everything else.
 pub(super) fn pci_controllers(devices: &mut Devices) -> Vec<Candidate<'_>> {
-    let buses = devices.controllers.iter_mut().filter(|c| c.kind == ControllerKind::Pci);
+    let buses = devices
+        .controllers
+        .iter_mut()
+        .filter(|c| c.kind == ControllerKind::Pci);
     let placed = buses.filter_map(|c| {
         let wanted = BusKind::from_model(c.model.as_deref()?)?.rule().plugs_into;
-        Some(Candidate { wanted, info: &mut c.info, role: Role::Plain })
+        Some(Candidate {
+            wanted,
+            info: &mut c.info,
+            role: Role::Plain,
+        })
     });
     placed.filter(|c| !c.wanted.is_none()).collect()
 }
@@ -65,16 +81,31 @@ pub(super) fn pci_controllers(devices: &mut Devices) -> Vec<Candidate<'_>> {
 /// All other devices, in the order in which they are placed.
 pub(super) fn devices(devices: &mut Devices, slots: Slots) -> Vec<Candidate<'_>> {
     let mut all = List(Vec::new());
-    let (passed, cards): (Vec<_>, Vec<_>) = devices.interfaces.iter_mut().partition(|n| n.kind == InterfaceKind::Hostdev);
-    all.add(&mut devices.filesystems, |f| filesystem(f, slots), |f| &mut f.info);
+    let (passed, cards): (Vec<_>, Vec<_>) = devices
+        .interfaces
+        .iter_mut()
+        .partition(|n| n.kind == InterfaceKind::Hostdev);
+    all.add(
+        &mut devices.filesystems,
+        |f| filesystem(f, slots),
+        |f| &mut f.info,
+    );
     all.add(cards, |n| interface(n, slots), |n| &mut n.info);
     all.add(&mut devices.sounds, |s| sound(s, slots), |s| &mut s.info);
     all.add_controllers(&mut devices.controllers, slots);
     all.add(&mut devices.disks, |d| disk(d, slots), |d| &mut d.info);
     all.add(passed, |_| slots.pcie, |n| &mut n.info);
     all.add(&mut devices.hostdevs, |h| hostdev(h, slots), |h| &mut h.info);
-    all.add(&mut devices.memballoon, |b| memballoon(b.model, slots), |b| &mut b.info);
-    all.add(&mut devices.rngs, |r| slots.virtio(Some(r.model)), |r| &mut r.info);
+    all.add(
+        &mut devices.memballoon,
+        |b| memballoon(b.model, slots),
+        |b| &mut b.info,
+    );
+    all.add(
+        &mut devices.rngs,
+        |r| slots.virtio(Some(r.model)),
+        |r| &mut r.info,
+    );
     all.add(&mut devices.watchdogs, watchdog, |w| &mut w.info);
     all.add(&mut devices.videos, |v| video(v, slots), |v| &mut v.info);
     all.add(&mut devices.shmems, |_| Connect::PCI, |s| &mut s.info);
@@ -142,7 +173,10 @@ fn iommu(i: &Iommu, slots: Slots) -> Connect {
 }
 
 fn panic(p: &Panic) -> Connect {
-    only(p.model == Some(PanicModel::Pvpanic), Connect::PCI | Connect::INTEGRATED)
+    only(
+        p.model == Some(PanicModel::Pvpanic),
+        Connect::PCI | Connect::INTEGRATED,
+    )
 }
 
 const fn only(condition: bool, wanted: Connect) -> Connect {
@@ -225,9 +259,9 @@ fn controller(c: &Controller, slots: Slots) -> Connect {
 fn controller_role(c: &Controller) -> Role {
     let index = c.index.unwrap_or(0);
     match c.usb_model() {
-        Some(model @ (UsbModel::Ich9Ehci1 | UsbModel::Ich9Uhci1 | UsbModel::Ich9Uhci2 | UsbModel::Ich9Uhci3)) => {
-            Role::Usb2 { index, model }
-        }
+        Some(
+            model @ (UsbModel::Ich9Ehci1 | UsbModel::Ich9Uhci1 | UsbModel::Ich9Uhci2 | UsbModel::Ich9Uhci3),
+        ) => Role::Usb2 { index, model },
         _ if c.kind == ControllerKind::Ide && index == 0 => Role::FirstIde,
         None | Some(UsbModel::Piix3Uhci) if c.kind == ControllerKind::Usb && index == 0 => Role::FirstUsb,
         _ => Role::Plain,

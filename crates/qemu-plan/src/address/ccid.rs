@@ -9,7 +9,10 @@ pub(super) fn assign(devices: &mut Devices) {
         match &card.info.address {
             Some(Address::Ccid(a)) if a.controller == 0 => next = next.max(a.slot.saturating_add(1)),
             None => {
-                card.info.address = Some(Address::Ccid(CcidAddress { controller: 0, slot: next }));
+                card.info.address = Some(Address::Ccid(CcidAddress {
+                    controller: 0,
+                    slot: next,
+                }));
                 next = next.saturating_add(1);
             }
             Some(_) => {}

@@ -15,7 +15,12 @@ pub(super) enum Chipset {
 }
 
 const fn at(slot: u32, function: u32) -> Place {
-    Place { domain: 0, bus: 0, slot, function }
+    Place {
+        domain: 0,
+        bus: 0,
+        slot,
+        function,
+    }
 }
 
 /// Takes the places of the chipset's own devices.
@@ -45,9 +50,10 @@ fn piix3_functions(devices: &mut Devices) -> Result<()> {
     for c in devices.controllers.iter_mut().filter(|c| c.index == Some(0)) {
         let fixed = match c.kind {
             ControllerKind::Ide => (at(1, 1), "Primary IDE controller must have PCI address 0:0:1.1"),
-            ControllerKind::Usb if c.model.is_none() || c.usb_model() == Some(UsbModel::Piix3Uhci) => {
-                (at(1, 2), "PIIX3 USB controller at index 0 must have PCI address 0:0:1.2")
-            }
+            ControllerKind::Usb if c.model.is_none() || c.usb_model() == Some(UsbModel::Piix3Uhci) => (
+                at(1, 2),
+                "PIIX3 USB controller at index 0 must have PCI address 0:0:1.2",
+            ),
             _ => continue,
         };
         fix(&mut c.info, fixed)?;
@@ -71,14 +77,23 @@ fn q35_controllers(devices: &mut Devices, set: &mut PciSet) -> Result<()> {
         match c.kind {
             ControllerKind::Sata if c.index == Some(0) => {
                 let fresh = place_of(&c.info).is_none();
-                fix(&mut c.info, (at(0x1f, 2), "Primary SATA controller must have PCI address 0:0:1f.2"))?;
+                fix(
+                    &mut c.info,
+                    (
+                        at(0x1f, 2),
+                        "Primary SATA controller must have PCI address 0:0:1f.2",
+                    ),
+                )?;
                 if fresh {
                     take(set, at(0x1f, 2), Connect::PCIE_DEVICE)?;
                 }
             }
             // Real machines have these at 1d and 1a, and the bridge at 1e.
             ControllerKind::Usb if c.usb_model() == Some(UsbModel::Ich9Uhci1) && is_wanted(&c.info) => {
-                if let Some(place) = [at(0x1d, 0), at(0x1a, 0)].into_iter().find(|p| !set.slot_in_use(*p)) {
+                if let Some(place) = [at(0x1d, 0), at(0x1a, 0)]
+                    .into_iter()
+                    .find(|p| !set.slot_in_use(*p))
+                {
                     take(set, place, Connect::PCIE_DEVICE)?;
                     set_place(&mut c.info, place, Some(OnOff::On));
                 }

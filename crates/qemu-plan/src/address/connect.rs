@@ -142,17 +142,53 @@ macro_rules! connect {
 const RULES: [(BusKind, BusRule); 10] = [
     (
         BusKind::PciRoot,
-        rule("pci-root", Connect::NONE, connect!(AUTOASSIGN | HOTPLUGGABLE | INTEGRATED | PCI_DEVICE | PCI_BRIDGE | EXPANDER_BUS), 1, 31),
+        rule(
+            "pci-root",
+            Connect::NONE,
+            connect!(AUTOASSIGN | HOTPLUGGABLE | INTEGRATED | PCI_DEVICE | PCI_BRIDGE | EXPANDER_BUS),
+            1,
+            31,
+        ),
     ),
     (
         BusKind::PcieRoot,
-        rule("pcie-root", Connect::NONE, connect!(INTEGRATED | PCIE_DEVICE | ROOT_PORT | DMI_TO_PCI_BRIDGE | PCIE_EXPANDER_BUS), 1, 31),
+        rule(
+            "pcie-root",
+            Connect::NONE,
+            connect!(INTEGRATED | PCIE_DEVICE | ROOT_PORT | DMI_TO_PCI_BRIDGE | PCIE_EXPANDER_BUS),
+            1,
+            31,
+        ),
     ),
-    (BusKind::PciBridge, rule("pci-bridge", Connect::PCI_BRIDGE, connect!(AUTOASSIGN | HOTPLUGGABLE | PCI_DEVICE | PCI_BRIDGE), 1, 31)),
-    (BusKind::DmiToPciBridge, rule("dmi-to-pci-bridge", Connect::DMI_TO_PCI_BRIDGE, connect!(PCI_DEVICE | PCI_BRIDGE), 0, 31)),
+    (
+        BusKind::PciBridge,
+        rule(
+            "pci-bridge",
+            Connect::PCI_BRIDGE,
+            connect!(AUTOASSIGN | HOTPLUGGABLE | PCI_DEVICE | PCI_BRIDGE),
+            1,
+            31,
+        ),
+    ),
+    (
+        BusKind::DmiToPciBridge,
+        rule(
+            "dmi-to-pci-bridge",
+            Connect::DMI_TO_PCI_BRIDGE,
+            connect!(PCI_DEVICE | PCI_BRIDGE),
+            0,
+            31,
+        ),
+    ),
     (
         BusKind::PcieToPciBridge,
-        rule("pcie-to-pci-bridge", Connect::PCIE_TO_PCI_BRIDGE, connect!(AUTOASSIGN | PCI_DEVICE | PCI_BRIDGE), 1, 31),
+        rule(
+            "pcie-to-pci-bridge",
+            Connect::PCIE_TO_PCI_BRIDGE,
+            connect!(AUTOASSIGN | PCI_DEVICE | PCI_BRIDGE),
+            1,
+            31,
+        ),
     ),
     (
         BusKind::RootPort,
@@ -164,7 +200,16 @@ const RULES: [(BusKind, BusRule); 10] = [
             0,
         ),
     ),
-    (BusKind::UpstreamPort, rule("pcie-switch-upstream-port", Connect::UPSTREAM_PORT, connect!(DOWNSTREAM_PORT), 0, 31)),
+    (
+        BusKind::UpstreamPort,
+        rule(
+            "pcie-switch-upstream-port",
+            Connect::UPSTREAM_PORT,
+            connect!(DOWNSTREAM_PORT),
+            0,
+            31,
+        ),
+    ),
     (
         BusKind::DownstreamPort,
         rule(
@@ -175,12 +220,42 @@ const RULES: [(BusKind, BusRule); 10] = [
             0,
         ),
     ),
-    (BusKind::ExpanderBus, rule("pci-expander-bus", Connect::EXPANDER_BUS, connect!(HOTPLUGGABLE | PCI_DEVICE | PCI_BRIDGE), 0, 31)),
-    (BusKind::PcieExpanderBus, rule("pcie-expander-bus", Connect::PCIE_EXPANDER_BUS, connect!(ROOT_PORT | DMI_TO_PCI_BRIDGE), 0, 31)),
+    (
+        BusKind::ExpanderBus,
+        rule(
+            "pci-expander-bus",
+            Connect::EXPANDER_BUS,
+            connect!(HOTPLUGGABLE | PCI_DEVICE | PCI_BRIDGE),
+            0,
+            31,
+        ),
+    ),
+    (
+        BusKind::PcieExpanderBus,
+        rule(
+            "pcie-expander-bus",
+            Connect::PCIE_EXPANDER_BUS,
+            connect!(ROOT_PORT | DMI_TO_PCI_BRIDGE),
+            0,
+            31,
+        ),
+    ),
 ];
 
-const fn rule(model: &'static str, plugs_into: Connect, accepts: Connect, min_slot: u32, max_slot: u32) -> BusRule {
-    BusRule { model, plugs_into, accepts, min_slot, max_slot }
+const fn rule(
+    model: &'static str,
+    plugs_into: Connect,
+    accepts: Connect,
+    min_slot: u32,
+    max_slot: u32,
+) -> BusRule {
+    BusRule {
+        model,
+        plugs_into,
+        accepts,
+        min_slot,
+        max_slot,
+    }
 }
 
 impl BusKind {
@@ -216,13 +291,20 @@ const NAMES: &[(Connect, &str)] = &[
 
 /// What a device that wants `wanted` is called in messages.
 pub(super) fn name_of(wanted: Connect) -> &'static str {
-    NAMES.iter().find(|(c, _)| wanted.any(*c)).map_or("PCI device", |(_, n)| n)
+    NAMES
+        .iter()
+        .find(|(c, _)| wanted.any(*c))
+        .map_or("PCI device", |(_, n)| n)
 }
 
 /// Whether nothing of a kind that plugs in is shared: `Ok`, or which of the two fails.
 pub(super) fn fits(bus: Connect, device: Connect) -> Fit {
     if device.any(Connect::INTEGRATED) {
-        return if bus.any(Connect::INTEGRATED) { Fit::Fits } else { Fit::WrongKind };
+        return if bus.any(Connect::INTEGRATED) {
+            Fit::Fits
+        } else {
+            Fit::WrongKind
+        };
     }
     if !(bus & device).any(Connect::TYPES) {
         return Fit::WrongKind;

@@ -1,7 +1,8 @@
 //! PCI addresses of a whole document: which controllers are missing, then who goes where.
 
 use domxml::devices::{
-    Address, Controller, ControllerKind, ControllerTarget, DeviceInfo, Devices, OnOff, PciAddress, PciModelName, UsbModel,
+    Address, Controller, ControllerKind, ControllerTarget, DeviceInfo, Devices, OnOff, PciAddress,
+    PciModelName, UsbModel,
 };
 
 use super::candidate::{self, Candidate, Role, Slots};
@@ -54,9 +55,18 @@ pub(crate) fn plug(devices: &mut Devices) -> Result<()> {
     // Which bridge could be added does not matter here: none is.
     let mut set = PciSet::new(bus_kinds(devices, root), Growth::Fixed, LegacyBridge::PcieToPci);
     collect(devices, &mut set, slots)?;
-    let fixed: &[(u32, u32)] = if root == BusKind::PcieRoot { &[(0x1f, 0), (0x1f, 3)] } else { &[(1, 0)] };
+    let fixed: &[(u32, u32)] = if root == BusKind::PcieRoot {
+        &[(0x1f, 0), (0x1f, 3)]
+    } else {
+        &[(1, 0)]
+    };
     for (slot, function) in fixed {
-        let place = Place { domain: 0, bus: 0, slot: *slot, function: *function };
+        let place = Place {
+            domain: 0,
+            bus: 0,
+            slot: *slot,
+            function: *function,
+        };
         if !set.slot_in_use(place) {
             set.reserve(place, Connect::ENDPOINTS, Chosen::ByUser)?;
         }
@@ -83,8 +93,13 @@ fn no_pci(devices: &mut Devices) -> Result<()> {
 
 /// The root bus of a guest; `None` when it has no PCI.
 pub(crate) fn root(devices: &Devices) -> Option<BusKind> {
-    let mut pci = devices.controllers.iter().filter(|c| c.kind == ControllerKind::Pci);
-    pci.find(|c| c.index == Some(0)).and_then(kind_of).filter(|k| k.is_root())
+    let mut pci = devices
+        .controllers
+        .iter()
+        .filter(|c| c.kind == ControllerKind::Pci);
+    pci.find(|c| c.index == Some(0))
+        .and_then(kind_of)
+        .filter(|k| k.is_root())
 }
 
 fn kind_of(c: &Controller) -> Option<BusKind> {
@@ -92,7 +107,10 @@ fn kind_of(c: &Controller) -> Option<BusKind> {
 }
 
 fn pci_indexes(devices: &Devices) -> impl Iterator<Item = (u32, BusKind)> + '_ {
-    let pci = devices.controllers.iter().filter(|c| c.kind == ControllerKind::Pci);
+    let pci = devices
+        .controllers
+        .iter()
+        .filter(|c| c.kind == ControllerKind::Pci);
     pci.filter_map(|c| Some((c.index?, kind_of(c)?)))
 }
 
@@ -102,7 +120,11 @@ fn highest_index(devices: &Devices) -> u32 {
 
 /// The kind of every bus up to the highest one named; gaps are of the kind that a machine would grow.
 fn bus_kinds(devices: &Devices, root: BusKind) -> Vec<BusKind> {
-    let gap = if root == BusKind::PcieRoot { BusKind::RootPort } else { BusKind::PciBridge };
+    let gap = if root == BusKind::PcieRoot {
+        BusKind::RootPort
+    } else {
+        BusKind::PciBridge
+    };
     let highest = highest_index(devices).min(255);
     let mut kinds = vec![gap; highest as usize + 1];
     for (index, kind) in pci_indexes(devices) {
@@ -124,7 +146,11 @@ enum Reserve {
 fn place_all(devices: &mut Devices, set: &mut PciSet, reserve: Reserve) -> Result<()> {
     let root = set.kinds().next().unwrap_or(BusKind::PciRoot);
     let slots = Slots::of(root);
-    let chipset = if root == BusKind::PcieRoot { Chipset::Q35 } else { Chipset::I440fx };
+    let chipset = if root == BusKind::PcieRoot {
+        Chipset::Q35
+    } else {
+        Chipset::I440fx
+    };
     collect(devices, set, slots)?;
     chipset::reserve(chipset, devices, set)?;
     if reserve == Reserve::SpareOn(BusKind::PciRoot) && !set.is_full() {
@@ -145,8 +171,13 @@ fn place_all(devices: &mut Devices, set: &mut PciSet, reserve: Reserve) -> Resul
 /// Takes the places that the document names.
 fn collect(devices: &mut Devices, set: &mut PciSet, slots: Slots) -> Result<()> {
     let root = set.kinds().next().unwrap_or(BusKind::PciRoot);
-    let controllers = candidate::pci_controllers(devices).into_iter().filter_map(|c| given(&c, root)).collect::<Vec<_>>();
-    let others = candidate::devices(devices, slots).into_iter().filter_map(|c| given(&c, root));
+    let controllers = candidate::pci_controllers(devices)
+        .into_iter()
+        .filter_map(|c| given(&c, root))
+        .collect::<Vec<_>>();
+    let others = candidate::devices(devices, slots)
+        .into_iter()
+        .filter_map(|c| given(&c, root));
     for (place, wanted) in controllers.into_iter().chain(others) {
         set.reserve(place, wanted, Chosen::ByUser)?;
     }
@@ -157,14 +188,23 @@ fn collect(devices: &mut Devices, set: &mut PciSet, slots: Slots) -> Result<()> 
 fn given(c: &Candidate<'_>, root: BusKind) -> Option<(Place, Connect)> {
     let place = place_of(c.info)?;
     let piix3 = root == BusKind::PciRoot && place.bus == 0 && place.slot == 1;
-    let implicit = piix3 && matches!((c.role, place.function), (Role::FirstIde, 1) | (Role::FirstUsb, 2));
+    let implicit = piix3
+        && matches!(
+            (c.role, place.function),
+            (Role::FirstIde, 1) | (Role::FirstUsb, 2)
+        );
     (!implicit).then_some((place, c.wanted))
 }
 
 /// The place that a device has.
 pub(super) fn place_of(info: &DeviceInfo) -> Option<Place> {
     match &info.address {
-        Some(Address::Pci(a)) if !a.is_empty() => Some(Place { domain: a.domain, bus: a.bus, slot: a.slot, function: a.function }),
+        Some(Address::Pci(a)) if !a.is_empty() => Some(Place {
+            domain: a.domain,
+            bus: a.bus,
+            slot: a.slot,
+            function: a.function,
+        }),
         _ => None,
     }
 }
@@ -194,7 +234,11 @@ pub(super) fn set_place(info: &mut DeviceInfo, place: Place, multifunction: Opti
     }));
 }
 
-fn place(c: Candidate<'_>, set: &mut PciSet, companion: Option<Place>) -> Result<Option<((u32, UsbModel), Place)>> {
+fn place(
+    c: Candidate<'_>,
+    set: &mut PciSet,
+    companion: Option<Place>,
+) -> Result<Option<((u32, UsbModel), Place)>> {
     if !is_wanted(c.info) || c.role == Role::FirstIde {
         return Ok(None);
     }
@@ -231,8 +275,14 @@ struct Companions(Vec<(u32, Place)>);
 
 impl Companions {
     fn of(devices: &Devices) -> Self {
-        let usb2 = devices.controllers.iter().filter(|c| c.kind == ControllerKind::Usb && is_usb2(c));
-        Self(usb2.filter_map(|c| Some((c.index?, place_of(&c.info)?))).collect())
+        let usb2 = devices
+            .controllers
+            .iter()
+            .filter(|c| c.kind == ControllerKind::Usb && is_usb2(c));
+        Self(
+            usb2.filter_map(|c| Some((c.index?, place_of(&c.info)?)))
+                .collect(),
+        )
     }
 
     fn of_candidate(&self, c: &Candidate<'_>) -> Option<Place> {
@@ -248,15 +298,26 @@ impl Companions {
 }
 
 fn is_usb2(c: &Controller) -> bool {
-    matches!(c.usb_model(), Some(UsbModel::Ich9Ehci1 | UsbModel::Ich9Uhci1 | UsbModel::Ich9Uhci2 | UsbModel::Ich9Uhci3))
+    matches!(
+        c.usb_model(),
+        Some(UsbModel::Ich9Ehci1 | UsbModel::Ich9Uhci1 | UsbModel::Ich9Uhci2 | UsbModel::Ich9Uhci3)
+    )
 }
 
 fn add_controllers(devices: &mut Devices, set: &PciSet) {
     for (index, kind) in (0u32..).zip(set.kinds()).skip(1) {
-        let there = devices.controllers.iter().any(|c| c.kind == ControllerKind::Pci && c.index == Some(index));
+        let there = devices
+            .controllers
+            .iter()
+            .any(|c| c.kind == ControllerKind::Pci && c.index == Some(index));
         if !there {
             let model = Some(kind.rule().model.to_owned());
-            let new = Controller { kind: ControllerKind::Pci, index: Some(index), model, ..Controller::default() };
+            let new = Controller {
+                kind: ControllerKind::Pci,
+                index: Some(index),
+                model,
+                ..Controller::default()
+            };
             insert_controller(&mut devices.controllers, new);
         }
     }
@@ -274,7 +335,9 @@ fn mark_multifunction(devices: &mut Devices, set: &PciSet, root: BusKind) {
         }
     };
     candidate::pci_controllers(devices).into_iter().for_each(mark);
-    candidate::devices(devices, Slots::of(root)).into_iter().for_each(mark);
+    candidate::devices(devices, Slots::of(root))
+        .into_iter()
+        .for_each(mark);
 }
 
 /// QEMU device behind each kind of controller.
@@ -292,7 +355,11 @@ const NAMES: &[(BusKind, PciModelName)] = &[
 /// Fills in the QEMU device and the numbers of each PCI controller.
 fn name_controllers(devices: &mut Devices) -> Result<()> {
     let mut free_number = lowest_bus_number(devices);
-    for c in devices.controllers.iter_mut().filter(|c| c.kind == ControllerKind::Pci) {
+    for c in devices
+        .controllers
+        .iter_mut()
+        .filter(|c| c.kind == ControllerKind::Pci)
+    {
         let Some(kind) = kind_of(c) else { continue };
         let Some((_, name)) = NAMES.iter().find(|(k, _)| *k == kind) else {
             continue;
@@ -325,15 +392,21 @@ fn name_controllers(devices: &mut Devices) -> Result<()> {
 
 /// Expander buses are numbered from the top, with room for one bus below each.
 fn lowest_bus_number(devices: &Devices) -> u32 {
-    let numbers = devices.controllers.iter().filter_map(|c| c.target.as_ref()?.bus_nr);
+    let numbers = devices
+        .controllers
+        .iter()
+        .filter_map(|c| c.target.as_ref()?.bus_nr);
     numbers.min().unwrap_or(256)
 }
 
 fn number_expander(target: &mut ControllerTarget, free: &mut u32) -> Result<()> {
     if target.bus_nr.is_none() {
         let number = free.checked_sub(2).filter(|n| *n > 0);
-        let number =
-            number.ok_or_else(|| Error::internal("No free busNr lower than current lowest busNr is available to auto-assign to bus"))?;
+        let number = number.ok_or_else(|| {
+            Error::internal(
+                "No free busNr lower than current lowest busNr is available to auto-assign to bus",
+            )
+        })?;
         target.bus_nr = Some(number);
         *free = number;
     }

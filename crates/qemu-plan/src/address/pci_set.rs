@@ -21,7 +21,11 @@ pub struct Place {
 
 impl std::fmt::Display for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:04x}:{:02x}:{:02x}.{}", self.domain, self.bus, self.slot, self.function)
+        write!(
+            f,
+            "{:04x}:{:02x}:{:02x}.{}",
+            self.domain, self.bus, self.slot, self.function
+        )
     }
 }
 
@@ -79,7 +83,11 @@ impl PciSet {
     /// A set of the given buses, the root first. At most 256 are kept.
     pub fn new(kinds: impl IntoIterator<Item = BusKind>, growth: Growth, legacy: LegacyBridge) -> Self {
         let buses = kinds.into_iter().take(MAX_BUSES).map(Bus::new).collect();
-        Self { buses, growth, legacy }
+        Self {
+            buses,
+            growth,
+            legacy,
+        }
     }
 
     /// The kinds of the buses, by index.
@@ -121,11 +129,19 @@ impl PciSet {
             self.grow_to(place.bus as usize, wanted)?;
         }
         self.validate(place, wanted, chosen)?;
-        let code = if chosen == Chosen::ByUser { Code::Xml } else { Code::Internal };
+        let code = if chosen == Chosen::ByUser {
+            Code::Xml
+        } else {
+            Code::Internal
+        };
         let slot = self.slot_mut(place).ok_or_else(no_buses)?;
         let bit = 1u8 << (place.function & 7);
         if slot.functions & bit != 0 {
-            return Err(Error::new(code, Area::Domain, format!("Attempted double use of PCI Address {place}")));
+            return Err(Error::new(
+                code,
+                Area::Domain,
+                format!("Attempted double use of PCI Address {place}"),
+            ));
         }
         if slot.functions == 0 && wanted.any(Connect::AGGREGATE_SLOT) {
             slot.aggregate = true;
@@ -158,7 +174,11 @@ impl PciSet {
                 return Ok(place);
             }
         }
-        Err(Error::new(Code::Internal, Area::Domain, "No more available PCI slots"))
+        Err(Error::new(
+            Code::Internal,
+            Area::Domain,
+            "No more available PCI slots",
+        ))
     }
 
     fn find(&self, from: usize, wanted: Connect, function: u32) -> Option<Place> {
@@ -166,7 +186,12 @@ impl PciSet {
         let mut fitting = fitting.filter(|(_, b)| fits(b.kind.rule().accepts, wanted) == Fit::Fits);
         fitting.find_map(|(index, bus)| {
             let (slot, function) = bus.find(wanted, function)?;
-            Some(Place { domain: 0, bus: u32::try_from(index).ok()?, slot, function })
+            Some(Place {
+                domain: 0,
+                bus: u32::try_from(index).ok()?,
+                slot,
+                function,
+            })
         })
     }
 
@@ -179,7 +204,11 @@ impl PciSet {
             return Err(no_buses());
         };
         if bus >= MAX_BUSES {
-            return Err(Error::new(Code::Internal, Area::Domain, format!("Invalid PCI bus {bus}, must be <= 255")));
+            return Err(Error::new(
+                Code::Internal,
+                Area::Domain,
+                format!("Invalid PCI bus {bus}, must be <= 255"),
+            ));
         }
         let legacy = wanted.any(Connect::PCI_DEVICE | Connect::PCI_BRIDGE);
         let kind = self.kind_to_add(root, legacy, wanted)?;
@@ -194,7 +223,9 @@ impl PciSet {
         if legacy {
             return Ok(BusKind::PciBridge);
         }
-        if root == BusKind::PcieRoot && wanted.any(Connect::PCIE_DEVICE | Connect::UPSTREAM_PORT | Connect::PCIE_TO_PCI_BRIDGE) {
+        if root == BusKind::PcieRoot
+            && wanted.any(Connect::PCIE_DEVICE | Connect::UPSTREAM_PORT | Connect::PCIE_TO_PCI_BRIDGE)
+        {
             return Ok(BusKind::RootPort);
         }
         let message = if wanted.any(
@@ -211,13 +242,18 @@ impl PciSet {
                 name_of(wanted)
             )
         } else {
-            format!("Cannot automatically add a new PCI bus for a device with connect flags {:#04x}", wanted.bits())
+            format!(
+                "Cannot automatically add a new PCI bus for a device with connect flags {:#04x}",
+                wanted.bits()
+            )
         };
         Err(Error::internal(message))
     }
 
     fn accepts_bridge(&self) -> bool {
-        self.buses.iter().any(|b| b.kind.rule().accepts.any(Connect::PCI_BRIDGE))
+        self.buses
+            .iter()
+            .any(|b| b.kind.rule().accepts.any(Connect::PCI_BRIDGE))
     }
 
     /// The first conventional bus of a PCI Express guest: two controllers, the first one used up by the second.
@@ -236,26 +272,41 @@ impl PciSet {
     }
 
     fn validate(&self, place: Place, wanted: Connect, chosen: Chosen) -> Result<()> {
-        let code = if chosen == Chosen::ByUser { Code::Xml } else { Code::Internal };
+        let code = if chosen == Chosen::ByUser {
+            Code::Xml
+        } else {
+            Code::Internal
+        };
         let fail = |message: String| Err(Error::new(code, Area::Domain, message));
         if self.buses.is_empty() {
             return fail("No PCI buses available".to_owned());
         }
         if place.domain != 0 {
-            return fail(format!("Invalid PCI address {place}. Only PCI domain 0 is available"));
+            return fail(format!(
+                "Invalid PCI address {place}. Only PCI domain 0 is available"
+            ));
         }
         let Some(bus) = self.buses.get(place.bus as usize) else {
-            return fail(format!("Invalid PCI address {place}. Only PCI buses up to {} are available", self.buses.len() - 1));
+            return fail(format!(
+                "Invalid PCI address {place}. Only PCI buses up to {} are available",
+                self.buses.len() - 1
+            ));
         };
         if let Some(message) = misfit(place, bus.kind, wanted, chosen) {
             return fail(message);
         }
         let rule = bus.kind.rule();
         if place.slot < rule.min_slot {
-            return fail(format!("Invalid PCI address {place}. slot must be >= {}", rule.min_slot));
+            return fail(format!(
+                "Invalid PCI address {place}. slot must be >= {}",
+                rule.min_slot
+            ));
         }
         if place.slot > rule.max_slot {
-            return fail(format!("Invalid PCI address {place}. slot must be <= {}", rule.max_slot));
+            return fail(format!(
+                "Invalid PCI address {place}. slot must be <= {}",
+                rule.max_slot
+            ));
         }
         if place.function > 7 {
             return fail(format!("Invalid PCI address {place}. function must be <= 7"));
@@ -268,18 +319,29 @@ impl PciSet {
     }
 
     fn slot_mut(&mut self, place: Place) -> Option<&mut Slot> {
-        self.buses.get_mut(place.bus as usize)?.slots.get_mut(place.slot as usize)
+        self.buses
+            .get_mut(place.bus as usize)?
+            .slots
+            .get_mut(place.slot as usize)
     }
 }
 
 impl Bus {
     const fn new(kind: BusKind) -> Self {
-        Self { kind, slots: [Slot { functions: 0, aggregate: false }; 32] }
+        Self {
+            kind,
+            slots: [Slot {
+                functions: 0,
+                aggregate: false,
+            }; 32],
+        }
     }
 
     fn usable(&self) -> impl Iterator<Item = (u32, &Slot)> {
         let rule = self.kind.rule();
-        (0u32..).zip(&self.slots).filter(|(n, _)| (rule.min_slot..=rule.max_slot).contains(n))
+        (0u32..)
+            .zip(&self.slots)
+            .filter(|(n, _)| (rule.min_slot..=rule.max_slot).contains(n))
     }
 
     fn is_full(&self) -> bool {

@@ -1,8 +1,8 @@
 //! USB ports: which there are, which are taken, and hubs for devices that find none.
 
 use domxml::devices::{
-    Address, ControllerKind, DeviceInfo, Devices, DiskBus, Filesystem, FilesystemDriverKind, HostdevKind, Hub, InputBus, Serial,
-    SerialTargetKind, SoundModel, UsbAddress, UsbModel, UsbPort,
+    Address, ControllerKind, DeviceInfo, Devices, DiskBus, Filesystem, FilesystemDriverKind, HostdevKind,
+    Hub, InputBus, Serial, SerialTargetKind, SoundModel, UsbAddress, UsbModel, UsbPort,
 };
 
 use crate::error::{Error, Result};
@@ -30,7 +30,11 @@ impl Ports {
     fn at(&mut self, path: &[u32]) -> Option<&mut Port> {
         let (first, rest) = path.split_first()?;
         let port = self.0.get_mut((*first as usize).checked_sub(1)?)?;
-        if rest.is_empty() { Some(port) } else { port.hub.as_mut()?.at(rest) }
+        if rest.is_empty() {
+            Some(port)
+        } else {
+            port.hub.as_mut()?.at(rest)
+        }
     }
 
     /// The first free port, then those of hubs in order.
@@ -85,19 +89,54 @@ pub(super) fn assign(devices: &mut Devices) -> Result<()> {
 /// Every USB device but hubs, in the order in which they get ports.
 fn infos(devices: &mut Devices) -> Vec<&mut DeviceInfo> {
     let mut all: Vec<&mut DeviceInfo> = Vec::new();
-    pick(&mut all, &mut devices.disks, |d| d.target.bus == Some(DiskBus::Usb), |d| &mut d.info);
-    pick(&mut all, &mut devices.interfaces, |n| n.model.as_deref() == Some("usb-net"), |n| &mut n.info);
-    pick(&mut all, &mut devices.sounds, |s| s.model == SoundModel::Usb, |s| &mut s.info);
-    pick(&mut all, &mut devices.hostdevs, |h| h.kind == HostdevKind::Usb, |h| &mut h.info);
-    pick(&mut all, &mut devices.controllers, |c| c.kind == ControllerKind::Ccid, |c| &mut c.info);
+    pick(
+        &mut all,
+        &mut devices.disks,
+        |d| d.target.bus == Some(DiskBus::Usb),
+        |d| &mut d.info,
+    );
+    pick(
+        &mut all,
+        &mut devices.interfaces,
+        |n| n.model.as_deref() == Some("usb-net"),
+        |n| &mut n.info,
+    );
+    pick(
+        &mut all,
+        &mut devices.sounds,
+        |s| s.model == SoundModel::Usb,
+        |s| &mut s.info,
+    );
+    pick(
+        &mut all,
+        &mut devices.hostdevs,
+        |h| h.kind == HostdevKind::Usb,
+        |h| &mut h.info,
+    );
+    pick(
+        &mut all,
+        &mut devices.controllers,
+        |c| c.kind == ControllerKind::Ccid,
+        |c| &mut c.info,
+    );
     pick(&mut all, &mut devices.serials, is_usb_serial, |s| &mut s.info);
-    pick(&mut all, &mut devices.inputs, |i| i.bus == Some(InputBus::Usb), |i| &mut i.info);
+    pick(
+        &mut all,
+        &mut devices.inputs,
+        |i| i.bus == Some(InputBus::Usb),
+        |i| &mut i.info,
+    );
     pick(&mut all, &mut devices.filesystems, is_mtp, |f| &mut f.info);
     pick(&mut all, &mut devices.redirdevs, |_| true, |r| &mut r.info);
     all
 }
 
-fn pick<'a, D>(all: &mut Vec<&'a mut DeviceInfo>, list: &'a mut [D], wanted: impl Fn(&D) -> bool, info: fn(&mut D) -> &mut DeviceInfo) {
+fn pick<'a, D>(
+    all: &mut Vec<&'a mut DeviceInfo>,
+    list: &'a mut [D],
+    wanted: impl Fn(&D) -> bool,
+    info: fn(&mut D) -> &mut DeviceInfo,
+) {
     all.extend(list.iter_mut().filter(|d| wanted(d)).map(info));
 }
 
@@ -129,26 +168,37 @@ fn ports(model: Option<UsbModel>, given: Option<u32>) -> usize {
         None | Some(UsbModel::Piix3Uhci | UsbModel::Piix4Uhci | UsbModel::Vt82c686bUhci) => 2,
         Some(UsbModel::Ehci | UsbModel::Ich9Ehci1) => 6,
         Some(UsbModel::PciOhci) => 3,
-        Some(UsbModel::NecXhci | UsbModel::QemuXhci | UsbModel::Qusb1 | UsbModel::Qusb2) => given.unwrap_or(4) as usize,
+        Some(UsbModel::NecXhci | UsbModel::QemuXhci | UsbModel::Qusb1 | UsbModel::Qusb2) => {
+            given.unwrap_or(4) as usize
+        }
         Some(UsbModel::Ich9Uhci1 | UsbModel::Ich9Uhci2 | UsbModel::Ich9Uhci3 | UsbModel::None) => 0,
     }
 }
 
 fn add_hubs(devices: &mut Devices) {
-    let buses = devices.controllers.iter().filter(|c| c.kind == ControllerKind::Usb);
+    let buses = devices
+        .controllers
+        .iter()
+        .filter(|c| c.kind == ControllerKind::Usb);
     let root: usize = buses.map(|c| ports(c.usb_model(), c.ports).min(255)).sum();
     let available = root + devices.hubs.len() * (HUB_PORTS - 1);
     let wanted = infos(devices).len();
     if root > 0 && wanted > available {
         let missing = (wanted - available).div_ceil(HUB_PORTS - 1);
-        devices.hubs.extend(std::iter::repeat_with(Hub::default).take(missing));
+        devices
+            .hubs
+            .extend(std::iter::repeat_with(Hub::default).take(missing));
     }
 }
 
 impl Buses {
     fn of(devices: &Devices) -> Self {
         let mut buses = Self::default();
-        for c in devices.controllers.iter().filter(|c| c.kind == ControllerKind::Usb) {
+        for c in devices
+            .controllers
+            .iter()
+            .filter(|c| c.kind == ControllerKind::Usb)
+        {
             let index = c.index.unwrap_or(0).min(255) as usize;
             let count = ports(c.usb_model(), c.ports).min(255);
             if count > 0 {
@@ -173,11 +223,15 @@ impl Buses {
             let hub = path.get(..length).unwrap_or_default();
             if ports.at(hub).is_some_and(|p| p.hub.is_none()) {
                 let hub = hub.last().copied().unwrap_or_default();
-                return Err(Error::xml(format!("there is no hub at port {hub} in USB address bus: {bus} port: {text}")));
+                return Err(Error::xml(format!(
+                    "there is no hub at port {hub} in USB address bus: {bus} port: {text}"
+                )));
             }
         }
         let Some(port) = ports.at(path) else {
-            return Err(Error::xml(format!("requested USB port {text} not present on USB bus {bus}")));
+            return Err(Error::xml(format!(
+                "requested USB port {text} not present on USB bus {bus}"
+            )));
         };
         if port.taken {
             return Err(Error::xml(format!("Duplicate USB address bus {bus} port {text}")));
@@ -196,11 +250,16 @@ impl Buses {
 
     fn assign(&mut self, info: &mut DeviceInfo) -> Result<(u32, Vec<u32>)> {
         let wanted = bus_of(info);
-        let all = (0u32..).zip(&self.0).filter(|(n, _)| wanted.is_none_or(|w| w == *n));
+        let all = (0u32..)
+            .zip(&self.0)
+            .filter(|(n, _)| wanted.is_none_or(|w| w == *n));
         let found = all.filter_map(|(n, bus)| Some((n, bus.as_ref()?.free()?))).next();
         let (bus, path) = found.ok_or_else(|| Error::internal("No free USB ports"))?;
         self.reserve(bus, &path)?;
-        info.address = Some(Address::Usb(UsbAddress { bus, port: UsbPort::new(&path) }));
+        info.address = Some(Address::Usb(UsbAddress {
+            bus,
+            port: UsbPort::new(&path),
+        }));
         Ok((bus, path))
     }
 }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use domxml::devices::{
-    Address, ChannelTargetKind, Console, ConsoleTargetKind, Controller, ControllerKind, DeviceInfo, Devices, VirtioSerialAddress,
+    Address, ChannelTargetKind, Console, ConsoleTargetKind, Controller, ControllerKind, DeviceInfo, Devices,
+    VirtioSerialAddress,
 };
 
 use crate::error::{Error, Result};
@@ -45,13 +46,21 @@ pub(super) fn assign(devices: &mut Devices) -> Result<()> {
     for (first, info) in users(devices) {
         if complete(info).is_none() {
             let (controller, port) = all.find(info, first, &mut added)?;
-            let taken = VirtioSerialAddress { controller, bus: 0, port };
+            let taken = VirtioSerialAddress {
+                controller,
+                bus: 0,
+                port,
+            };
             all.reserve(taken)?;
             info.address = Some(Address::VirtioSerial(taken));
         }
     }
     for index in added {
-        let new = Controller { kind: ControllerKind::VirtioSerial, index: Some(index), ..Controller::default() };
+        let new = Controller {
+            kind: ControllerKind::VirtioSerial,
+            index: Some(index),
+            ..Controller::default()
+        };
         insert_controller(&mut devices.controllers, new);
     }
     Ok(())
@@ -65,8 +74,14 @@ fn users(devices: &mut Devices) -> Vec<(First, &mut DeviceInfo)> {
     };
     let consoles = devices.consoles.iter_mut().filter(virtio_console);
     let virtio_channel = |k: Option<ChannelTargetKind>| k == Some(ChannelTargetKind::Virtio);
-    let channels = devices.channels.iter_mut().filter(|c| virtio_channel(c.target.as_ref().and_then(|t| t.kind)));
-    consoles.map(|c| (First::Zero, &mut c.info)).chain(channels.map(|c| (First::One, &mut c.info))).collect()
+    let channels = devices
+        .channels
+        .iter_mut()
+        .filter(|c| virtio_channel(c.target.as_ref().and_then(|t| t.kind)));
+    consoles
+        .map(|c| (First::Zero, &mut c.info))
+        .chain(channels.map(|c| (First::One, &mut c.info)))
+        .collect()
 }
 
 /// An address that names a port; port 0 of a channel means any.
@@ -79,19 +94,41 @@ fn complete(info: &DeviceInfo) -> Option<VirtioSerialAddress> {
 
 impl Controllers {
     fn of(devices: &Devices) -> Self {
-        let serial = devices.controllers.iter().filter(|c| c.kind == ControllerKind::VirtioSerial);
+        let serial = devices
+            .controllers
+            .iter()
+            .filter(|c| c.kind == ControllerKind::VirtioSerial);
         let ports = |c: &Controller| c.ports.unwrap_or(DEFAULT_PORTS).min(MAX_PORTS);
-        Self(serial.map(|c| (c.index.unwrap_or(0), Taken { ports: ports(c), taken: Vec::new() })).collect())
+        Self(
+            serial
+                .map(|c| {
+                    (
+                        c.index.unwrap_or(0),
+                        Taken {
+                            ports: ports(c),
+                            taken: Vec::new(),
+                        },
+                    )
+                })
+                .collect(),
+        )
     }
 
     fn reserve(&mut self, a: VirtioSerialAddress) -> Result<()> {
         let there = self.0.get_mut(&a.controller);
-        let there = there.ok_or_else(|| Error::xml(format!("virtio serial controller {} is missing", a.controller)))?;
+        let there = there
+            .ok_or_else(|| Error::xml(format!("virtio serial controller {} is missing", a.controller)))?;
         if a.port >= there.ports {
-            return Err(Error::xml(format!("virtio serial controller {} does not have port {}", a.controller, a.port)));
+            return Err(Error::xml(format!(
+                "virtio serial controller {} does not have port {}",
+                a.controller, a.port
+            )));
         }
         if there.taken.contains(&a.port) {
-            return Err(Error::xml(format!("virtio serial port {} on controller {} is already occupied", a.port, a.controller)));
+            return Err(Error::xml(format!(
+                "virtio serial port {} on controller {} is already occupied",
+                a.port, a.controller
+            )));
         }
         there.taken.push(a.port);
         Ok(())
@@ -102,7 +139,10 @@ impl Controllers {
             Some(Address::VirtioSerial(a)) => Some(a.controller),
             _ => None,
         };
-        let candidates = self.0.iter().filter(|(index, _)| named.is_none_or(|n| n == **index));
+        let candidates = self
+            .0
+            .iter()
+            .filter(|(index, _)| named.is_none_or(|n| n == **index));
         if let Some(found) = candidates.filter_map(|(i, t)| Some((*i, t.free(first)?))).next() {
             return Ok(found);
         }
@@ -110,7 +150,13 @@ impl Controllers {
             return Err(Error::xml("Failed to find a free virtio-serial port"));
         }
         let index = self.0.keys().next_back().map_or(0, |last| last.saturating_add(1));
-        self.0.insert(index, Taken { ports: DEFAULT_PORTS, taken: Vec::new() });
+        self.0.insert(
+            index,
+            Taken {
+                ports: DEFAULT_PORTS,
+                taken: Vec::new(),
+            },
+        );
         added.push(index);
         Ok((index, if first == First::Zero { 0 } else { 1 }))
     }

@@ -88,11 +88,20 @@ impl Cache {
             ("directsync", true, false, false),
             ("unsafe", false, true, true),
         ];
-        MODES.iter().find(|(name, ..)| *name == mode).map(|&(_, direct, no_flush, writeback)| Self { direct, no_flush, writeback })
+        MODES
+            .iter()
+            .find(|(name, ..)| *name == mode)
+            .map(|&(_, direct, no_flush, writeback)| Self {
+                direct,
+                no_flush,
+                writeback,
+            })
     }
 
     fn props(self) -> Props {
-        Props::new().with("direct", self.direct).with("no-flush", self.no_flush)
+        Props::new()
+            .with("direct", self.direct)
+            .with("no-flush", self.no_flush)
     }
 }
 
@@ -124,7 +133,9 @@ impl Image {
     /// Gives the image a format node even if its storage would do.
     pub fn require_format(&mut self, driver: &str) {
         if self.format.is_none() {
-            self.format = Some(Format { options: Props::driver(driver) });
+            self.format = Some(Format {
+                options: Props::driver(driver),
+            });
         }
     }
 
@@ -163,13 +174,21 @@ impl Image {
 
     fn slice_props(&self, slice: Slice) -> Props {
         let mut props = Props::driver("raw");
-        props.set("file", self.storage_node()).set("offset", slice.offset).set("size", slice.size).set("node-name", self.slice_node());
+        props
+            .set("file", self.storage_node())
+            .set("offset", slice.offset)
+            .set("size", slice.size)
+            .set("node-name", self.slice_node());
         self.put_storage_access(&mut props, self.format.is_none());
         props
     }
 
     fn format_props(&self, format: &Format) -> Props {
-        let below = if self.slice.is_some() { self.slice_node() } else { self.storage_node() };
+        let below = if self.slice.is_some() {
+            self.slice_node()
+        } else {
+            self.storage_node()
+        };
         let mut props = Props::new();
         props.set("node-name", self.format_node());
         self.put_effective_access(&mut props);
@@ -212,7 +231,10 @@ impl Image {
 
 /// The filter that copies what is read from below into the top image.
 pub fn copy_on_read(node: &str, below: &str) -> Props {
-    Props::driver("copy-on-read").with("node-name", node).with("file", below).with("discard", "unmap")
+    Props::driver("copy-on-read")
+        .with("node-name", node)
+        .with("file", below)
+        .with("discard", "unmap")
 }
 
 #[cfg(test)]
@@ -220,11 +242,17 @@ mod tests {
     use super::*;
 
     fn image(stem: &str) -> Image {
-        Image { stem: stem.into(), storage: Props::driver("file"), ..Image::default() }
+        Image {
+            stem: stem.into(),
+            storage: Props::driver("file"),
+            ..Image::default()
+        }
     }
 
     fn qcow2() -> Option<Format> {
-        Some(Format { options: Props::driver("qcow2") })
+        Some(Format {
+            options: Props::driver("qcow2"),
+        })
     }
 
     fn text(props: &[Props]) -> Vec<String> {
@@ -235,12 +263,19 @@ mod tests {
     fn a_raw_image_is_its_storage_node() {
         let raw = image("libvirt-1");
         assert_eq!(raw.node(), "libvirt-1-storage");
-        assert_eq!(text(&raw.nodes()), [r#"{"driver":"file","node-name":"libvirt-1-storage","read-only":false}"#]);
+        assert_eq!(
+            text(&raw.nodes()),
+            [r#"{"driver":"file","node-name":"libvirt-1-storage","read-only":false}"#]
+        );
     }
 
     #[test]
     fn a_chain_opens_from_the_bottom_with_data_files_first() {
-        let base = Image { format: qcow2(), backing: Backing::End, ..image("libvirt-3") };
+        let base = Image {
+            format: qcow2(),
+            backing: Backing::End,
+            ..image("libvirt-3")
+        };
         let top = Image {
             format: qcow2(),
             data_file: Some(Box::new(image("libvirt-2"))),

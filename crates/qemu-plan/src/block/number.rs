@@ -9,7 +9,12 @@ use domxml::devices::storage::{BackingStore, Source};
 /// first, each from the top down, a data file after its image. Answers the next free number.
 pub fn number_guest(def: &mut Domain, first: u32) -> u32 {
     let cards = |disk: &&mut Disk| disk.target.bus != Some(DiskBus::Sd);
-    def.devices.disks.iter_mut().rev().filter(cards).fold(first, |next, disk| number_disk(disk, next))
+    def.devices
+        .disks
+        .iter_mut()
+        .rev()
+        .filter(cards)
+        .fold(first, |next, disk| number_disk(disk, next))
 }
 
 /// Gives every image of a disk that has none a number, from `first` on. Answers the next free number.
@@ -45,6 +50,9 @@ fn number_source(source: &mut Source, mut next: u32) -> u32 {
 }
 
 fn number_data(source: &mut Source, next: u32) -> u32 {
-    let data = source.data_store.as_deref_mut().and_then(|data| data.source.as_mut());
+    let data = source
+        .data_store
+        .as_deref_mut()
+        .and_then(|data| data.source.as_mut());
     data.map_or(next, |data| number_source(data, next))
 }

@@ -36,15 +36,18 @@ pub fn storage_props(link: &Link<'_>, refs: &Refs) -> Result<Props> {
     match link.kind {
         StorageKind::File => Ok(local("file", link.source.file.as_deref(), link, refs)),
         StorageKind::Block => {
-            let driver = if refs.host_cdrom { "host_cdrom" } else { "host_device" };
+            let driver = if refs.host_cdrom {
+                "host_cdrom"
+            } else {
+                "host_device"
+            };
             Ok(local(driver, link.source.dev.as_deref(), link, refs))
         }
         StorageKind::Dir => directory(link),
         StorageKind::Network => network(&link.source, refs),
         StorageKind::Nvme => Ok(nvme(&link.source)),
-        StorageKind::VhostVdpa => {
-            Ok(Props::driver("virtio-blk-vhost-vdpa").with_opt("path", refs.path.clone().or_else(|| link.source.dev.clone())))
-        }
+        StorageKind::VhostVdpa => Ok(Props::driver("virtio-blk-vhost-vdpa")
+            .with_opt("path", refs.path.clone().or_else(|| link.source.dev.clone()))),
         StorageKind::Volume => Err(Error::internal("storage source pool volume was not translated")),
         StorageKind::VhostUser => Err(Error::internal("vhost-user disks have no block node")),
     }
@@ -70,23 +73,36 @@ fn directory(link: &Link<'_>) -> Result<Props> {
 fn nvme(source: &Source) -> Props {
     let at = source.address.unwrap_or_default();
     let number = |value: Option<u32>| value.unwrap_or_default();
-    let device = format!("{:04x}:{:02x}:{:02x}.{:x}", number(at.domain), number(at.bus), number(at.slot), number(at.function));
-    Props::driver("nvme").with("device", device).with("namespace", source.namespace.unwrap_or_default())
+    let device = format!(
+        "{:04x}:{:02x}:{:02x}.{:x}",
+        number(at.domain),
+        number(at.bus),
+        number(at.slot),
+        number(at.function)
+    );
+    Props::driver("nvme")
+        .with("device", device)
+        .with("namespace", source.namespace.unwrap_or_default())
 }
 
 fn network(source: &Source, refs: &Refs) -> Result<Props> {
-    let protocol = source.protocol.ok_or_else(|| Error::xml("missing network source protocol type"))?;
+    let protocol = source
+        .protocol
+        .ok_or_else(|| Error::xml("missing network source protocol type"))?;
     match protocol {
         NetProtocol::Nbd => nbd(source, refs),
         NetProtocol::Rbd => Ok(rbd(source, refs)),
         NetProtocol::Iscsi => iscsi(source, refs),
-        NetProtocol::Http | NetProtocol::Https | NetProtocol::Ftp | NetProtocol::Ftps | NetProtocol::Tftp => curl(protocol, source, refs),
+        NetProtocol::Http | NetProtocol::Https | NetProtocol::Ftp | NetProtocol::Ftps | NetProtocol::Tftp => {
+            curl(protocol, source, refs)
+        }
         NetProtocol::Ssh => ssh(source),
         NetProtocol::Gluster => gluster(source),
         NetProtocol::Nfs => nfs(source),
-        NetProtocol::Sheepdog | NetProtocol::Vxhs => {
-            Err(Error::unsupported(format!("protocol '{}' is not supported by this QEMU binary", protocol.as_str())))
-        }
+        NetProtocol::Sheepdog | NetProtocol::Vxhs => Err(Error::unsupported(format!(
+            "protocol '{}' is not supported by this QEMU binary",
+            protocol.as_str()
+        ))),
     }
 }
 
@@ -103,17 +119,25 @@ fn default_port(protocol: NetProtocol) -> u32 {
         (NetProtocol::Iscsi, 3260),
         (NetProtocol::Gluster, 24007),
     ];
-    PORTS.iter().find(|(known, _)| *known == protocol).map_or(0, |(_, port)| *port)
+    PORTS
+        .iter()
+        .find(|(known, _)| *known == protocol)
+        .map_or(0, |(_, port)| *port)
 }
 
 fn port(host: &StorageHost, protocol: NetProtocol) -> u32 {
-    host.port.filter(|port| *port != 0).unwrap_or_else(|| default_port(protocol))
+    host.port
+        .filter(|port| *port != 0)
+        .unwrap_or_else(|| default_port(protocol))
 }
 
 fn only_host(source: &Source) -> Result<&StorageHost> {
     match source.hosts.as_slice() {
         [host] => Ok(host),
-        _ => Err(Error::internal(format!("protocol '{}' accepts only one host", source.protocol.unwrap_or_default().as_str()))),
+        _ => Err(Error::internal(format!(
+            "protocol '{}' accepts only one host",
+            source.protocol.unwrap_or_default().as_str()
+        ))),
     }
 }
 
@@ -149,7 +173,11 @@ fn nbd(source: &Source, refs: &Refs) -> Result<Props> {
 fn rbd(source: &Source, refs: &Refs) -> Props {
     let name = source.name.as_deref().unwrap_or_default();
     let (pool, image) = name.split_once('/').unwrap_or((name, ""));
-    let servers: Vec<_> = source.hosts.iter().map(|host| plain_address(host, NetProtocol::Rbd)).collect();
+    let servers: Vec<_> = source
+        .hosts
+        .iter()
+        .map(|host| plain_address(host, NetProtocol::Rbd))
+        .collect();
     let user = source.auth.as_ref().and_then(|auth| auth.username.clone());
     Props::driver("rbd")
         .with("pool", pool)
@@ -158,7 +186,10 @@ fn rbd(source: &Source, refs: &Refs) -> Props {
         .with_opt("conf", source.config.clone())
         .with_opt("server", (!servers.is_empty()).then_some(servers))
         .with_opt("user", user.filter(|_| refs.auth.is_some()))
-        .with_opt("auth-client-required", refs.auth.as_ref().map(|_| json!(["cephx", "none"])))
+        .with_opt(
+            "auth-client-required",
+            refs.auth.as_ref().map(|_| json!(["cephx", "none"])),
+        )
         .with_opt("key-secret", refs.auth.clone())
         .with_opt("encrypt", refs.encrypt.clone())
 }
@@ -169,30 +200,58 @@ fn iscsi(source: &Source, refs: &Refs) -> Result<Props> {
     let (target, lun) = match name.rsplit_once('/') {
         Some((target, lun)) => {
             let lun = lun.parse::<u32>();
-            (target, lun.map_err(|_| Error::internal(format!("cannot parse target for lunStr '{name}'")))?)
+            (
+                target,
+                lun.map_err(|_| Error::internal(format!("cannot parse target for lunStr '{name}'")))?,
+            )
         }
         None => (name, 0),
     };
     let host_name = host.name.as_deref().unwrap_or_default();
-    let host_name = if host_name.contains(':') { format!("[{host_name}]") } else { host_name.to_owned() };
+    let host_name = if host_name.contains(':') {
+        format!("[{host_name}]")
+    } else {
+        host_name.to_owned()
+    };
     let user = source.auth.as_ref().and_then(|auth| auth.username.clone());
     Ok(Props::driver("iscsi")
-        .with("portal", format!("{host_name}:{}", port(host, NetProtocol::Iscsi)))
+        .with(
+            "portal",
+            format!("{host_name}:{}", port(host, NetProtocol::Iscsi)),
+        )
         .with("target", target)
         .with("lun", lun)
         .with("transport", "tcp")
         .with_opt("user", user.filter(|_| refs.auth.is_some()))
         .with_opt("password-secret", refs.auth.clone())
-        .with_opt("initiator-name", source.initiator.as_ref().and_then(|initiator| initiator.iqn.clone())))
+        .with_opt(
+            "initiator-name",
+            source
+                .initiator
+                .as_ref()
+                .and_then(|initiator| initiator.iqn.clone()),
+        ))
 }
 
 fn curl(protocol: NetProtocol, source: &Source, refs: &Refs) -> Result<Props> {
     let host = only_host(source)?;
     let path = source.name.as_deref().unwrap_or_default().trim_start_matches('/');
-    let query = source.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
+    let query = source
+        .query
+        .as_ref()
+        .map(|query| format!("?{query}"))
+        .unwrap_or_default();
     let name = host.name.as_deref().unwrap_or_default();
-    let name = if name.contains(':') { format!("[{name}]") } else { name.to_owned() };
-    let url = format!("{protocol}://{name}:{}/{path}{query}", port(host, protocol), protocol = protocol.as_str());
+    let name = if name.contains(':') {
+        format!("[{name}]")
+    } else {
+        name.to_owned()
+    };
+    let url = format!(
+        "{protocol}://{name}:{}/{path}{query}",
+        port(host, protocol),
+        protocol = protocol.as_str()
+    );
     let user = source.auth.as_ref().and_then(|auth| auth.username.clone());
     let verify = source.ssl.as_ref().and_then(|ssl| ssl.verify);
     Ok(Props::driver(protocol.as_str())
@@ -202,7 +261,10 @@ fn curl(protocol: NetProtocol, source: &Source, refs: &Refs) -> Result<Props> {
         .with_opt("sslverify", verify.map(YesNo::is_yes))
         .with_opt("cookie-secret", refs.cookie.clone())
         .with_opt("timeout", source.timeout.as_ref().map(|timeout| timeout.seconds))
-        .with_opt("readahead", source.readahead.as_ref().map(|readahead| readahead.size)))
+        .with_opt(
+            "readahead",
+            source.readahead.as_ref().map(|readahead| readahead.size),
+        ))
 }
 
 fn ssh(source: &Source) -> Result<Props> {
@@ -210,24 +272,47 @@ fn ssh(source: &Source) -> Result<Props> {
     let identity = source.identity.as_ref();
     let user = identity.and_then(|identity| identity.username.clone());
     let user = user.or_else(|| source.auth.as_ref().and_then(|auth| auth.username.clone()));
-    Ok(Props::driver("ssh").with("path", source.name.clone().unwrap_or_default()).with("server", server).with_opt("user", user))
+    Ok(Props::driver("ssh")
+        .with("path", source.name.clone().unwrap_or_default())
+        .with("server", server)
+        .with_opt("user", user))
 }
 
 fn gluster(source: &Source) -> Result<Props> {
     const DEBUG_LEVEL: u32 = 4;
     let name = source.name.as_deref().unwrap_or_default();
-    let (volume, path) = name.split_once('/').ok_or_else(|| Error::xml(format!("missing path of image in gluster source '{name}'")))?;
-    let servers: Result<Vec<_>> = source.hosts.iter().map(|host| socket_address(host, NetProtocol::Gluster)).collect();
-    Ok(Props::driver("gluster").with("volume", volume).with("path", path).with("server", servers?).with("debug", DEBUG_LEVEL))
+    let (volume, path) = name
+        .split_once('/')
+        .ok_or_else(|| Error::xml(format!("missing path of image in gluster source '{name}'")))?;
+    let servers: Result<Vec<_>> = source
+        .hosts
+        .iter()
+        .map(|host| socket_address(host, NetProtocol::Gluster))
+        .collect();
+    Ok(Props::driver("gluster")
+        .with("volume", volume)
+        .with("path", path)
+        .with("server", servers?)
+        .with("debug", DEBUG_LEVEL))
 }
 
 fn nfs(source: &Source) -> Result<Props> {
     let host = only_host(source)?;
     let identity = source.identity.as_ref();
-    let number = |text: Option<&String>| text.and_then(|text| text.trim_start_matches('+').parse::<u32>().ok());
+    let number =
+        |text: Option<&String>| text.and_then(|text| text.trim_start_matches('+').parse::<u32>().ok());
     Ok(Props::driver("nfs")
-        .with("server", json!({"host": host.name.clone().unwrap_or_default(), "type": "inet"}))
+        .with(
+            "server",
+            json!({"host": host.name.clone().unwrap_or_default(), "type": "inet"}),
+        )
         .with("path", source.name.clone().unwrap_or_default())
-        .with_opt("user", number(identity.and_then(|identity| identity.user.as_ref())))
-        .with_opt("group", number(identity.and_then(|identity| identity.group.as_ref()))))
+        .with_opt(
+            "user",
+            number(identity.and_then(|identity| identity.user.as_ref())),
+        )
+        .with_opt(
+            "group",
+            number(identity.and_then(|identity| identity.group.as_ref())),
+        ))
 }

@@ -6,7 +6,8 @@ use std::borrow::Cow;
 use domxml::devices::common::{Auth, AuthSecret, YesNo};
 use domxml::devices::disk::{CacheMode, DetectZeroes, Discard, Disk, DiskDevice, IoMode};
 use domxml::devices::storage::{
-    BackingStore, DataStore, Encryption, EncryptionEngine, EncryptionFormat, MetadataCache, NetProtocol, Source, StorageFormat, StorageKind,
+    BackingStore, DataStore, Encryption, EncryptionEngine, EncryptionFormat, MetadataCache, NetProtocol,
+    Source, StorageFormat, StorageKind,
 };
 
 use super::node::{Access, Backing, Cache, Format, Image, Slice};
@@ -86,9 +87,13 @@ impl SecretFrom {
     pub fn of(secret: &AuthSecret) -> Self {
         match (&secret.uuid, &secret.usage) {
             (Some(uuid), _) => Self::Uuid(uuid.clone()),
-            (None, usage) => {
-                Self::Usage(secret.kind.map(|kind| kind.as_str().to_owned()).unwrap_or_default(), usage.clone().unwrap_or_default())
-            }
+            (None, usage) => Self::Usage(
+                secret
+                    .kind
+                    .map(|kind| kind.as_str().to_owned())
+                    .unwrap_or_default(),
+                usage.clone().unwrap_or_default(),
+            ),
         }
     }
 }
@@ -96,8 +101,14 @@ impl SecretFrom {
 impl Backing {
     /// What of it an image of a format can say.
     fn of(self, format: StorageFormat) -> Self {
-        let layered =
-            matches!(format, StorageFormat::Qcow2 | StorageFormat::Qcow | StorageFormat::Qed | StorageFormat::Vmdk | StorageFormat::Cow);
+        let layered = matches!(
+            format,
+            StorageFormat::Qcow2
+                | StorageFormat::Qcow
+                | StorageFormat::Qed
+                | StorageFormat::Vmdk
+                | StorageFormat::Cow
+        );
         if layered { self } else { Self::Unknown }
     }
 }
@@ -120,7 +131,11 @@ impl<'a> Link<'a> {
 impl<'r> Sources<'r> {
     /// Numbers start from `next`.
     pub fn new(res: &'r Resources, next: u32) -> Self {
-        Self { res, next, needs: Vec::new() }
+        Self {
+            res,
+            next,
+            needs: Vec::new(),
+        }
     }
 
     /// The image behind a disk with everything below; `None` when the drive is empty or QEMU does
@@ -142,8 +157,15 @@ impl<'r> Sources<'r> {
     /// A secret object with the encrypted value; the value is empty if the caller has not prepared it.
     pub fn secret(&mut self, id: &str, from: SecretFrom) -> Props {
         let secret = self.res.secrets.get(id).cloned().unwrap_or_default();
-        self.needs.push(SecretNeed { id: id.to_owned(), from });
-        Props::object("secret", id).with("data", secret.data).with("keyid", "masterKey0").with("iv", secret.iv).with("format", "base64")
+        self.needs.push(SecretNeed {
+            id: id.to_owned(),
+            from,
+        });
+        Props::object("secret", id)
+            .with("data", secret.data)
+            .with("keyid", "masterKey0")
+            .with("iv", secret.iv)
+            .with("format", "base64")
     }
 
     /// The number of the next node.
@@ -187,7 +209,9 @@ impl<'r> Sources<'r> {
         let format = store.format.as_ref();
         let link = Link {
             kind,
-            format: format.and_then(|format| format.kind).unwrap_or(StorageFormat::Raw),
+            format: format
+                .and_then(|format| format.kind)
+                .unwrap_or(StorageFormat::Raw),
             source: Cow::Borrowed(source),
             common,
             read_only: true,
@@ -209,7 +233,12 @@ impl<'r> Sources<'r> {
     }
 
     fn image_named(&mut self, link: &Link<'_>, stem: String) -> Result<Image> {
-        let mut image = Image { stem, slice: storage_slice(&link.source), access: access(link), ..Image::default() };
+        let mut image = Image {
+            stem,
+            slice: storage_slice(&link.source),
+            access: access(link),
+            ..Image::default()
+        };
         let refs = self.refs(link, &mut image);
         image.format = format_layer(link, &image)?;
         image.storage = storage_props(link, &refs)?;
@@ -218,12 +247,20 @@ impl<'r> Sources<'r> {
     }
 
     fn data_file(&mut self, link: &Link<'_>) -> Result<Option<Image>> {
-        let Some(DataStore { kind: Some(kind), source: Some(source), format }) = link.source.data_store.as_deref() else {
+        let Some(DataStore {
+            kind: Some(kind),
+            source: Some(source),
+            format,
+        }) = link.source.data_store.as_deref()
+        else {
             return Ok(None);
         };
         let data = Link {
             kind: *kind,
-            format: format.as_ref().and_then(|format| format.kind).unwrap_or(StorageFormat::Raw),
+            format: format
+                .as_ref()
+                .and_then(|format| format.kind)
+                .unwrap_or(StorageFormat::Raw),
             source: Cow::Borrowed(source),
             metadata_cache: None,
             ..link.clone()
@@ -254,7 +291,9 @@ impl<'r> Sources<'r> {
         }
         let path = reservations.source.as_ref()?.path.clone()?;
         let id = format!("pr-helper-{}", image.storage_node());
-        image.objects.push(Props::object("pr-manager-helper", id.clone()).with("path", path));
+        image
+            .objects
+            .push(Props::object("pr-manager-helper", id.clone()).with("path", path));
         Some(id)
     }
 
@@ -270,8 +309,14 @@ impl<'r> Sources<'r> {
         let encryption = link.source.encryption.as_ref()?;
         let in_storage = encryption.engine == Some(EncryptionEngine::Librbd);
         let raw = link.format == StorageFormat::Raw;
-        let stem = if in_storage && raw { image.storage_node() } else { image.format_node() };
-        let ids: Vec<_> = (0..encryption.secrets.len()).map(|n| format!("{stem}-encryption-secret{n}")).collect();
+        let stem = if in_storage && raw {
+            image.storage_node()
+        } else {
+            image.format_node()
+        };
+        let ids: Vec<_> = (0..encryption.secrets.len())
+            .map(|n| format!("{stem}-encryption-secret{n}"))
+            .collect();
         for (id, secret) in ids.iter().zip(&encryption.secrets) {
             let from = match (&secret.uuid, &secret.usage) {
                 (Some(uuid), _) => SecretFrom::Uuid(uuid.clone()),
@@ -287,9 +332,14 @@ impl<'r> Sources<'r> {
         if cookies.is_empty() {
             return None;
         }
-        let text: Vec<_> = cookies.iter().map(|cookie| format!("{}={}", cookie.name, cookie.value)).collect();
+        let text: Vec<_> = cookies
+            .iter()
+            .map(|cookie| format!("{}={}", cookie.name, cookie.value))
+            .collect();
         let id = format!("{storage}-httpcookie-secret0");
-        image.objects.push(self.secret(&id, SecretFrom::Value(text.join("; "))));
+        image
+            .objects
+            .push(self.secret(&id, SecretFrom::Value(text.join("; "))));
         Some(id)
     }
 
@@ -300,7 +350,10 @@ impl<'r> Sources<'r> {
         let files = &self.res.config.nbd_tls;
         let id = format!("obj{storage}_tls0");
         image.objects.push(
-            Props::object("tls-creds-x509", id.clone()).with("dir", files.dir.clone()).with("endpoint", "client").with("verify-peer", true),
+            Props::object("tls-creds-x509", id.clone())
+                .with("dir", files.dir.clone())
+                .with("endpoint", "client")
+                .with("verify-peer", true),
         );
         Some(id)
     }
@@ -310,7 +363,12 @@ impl<'r> Sources<'r> {
 fn layered(format: &str, ids: &[String]) -> Props {
     let mut props: Option<Props> = None;
     for id in ids.iter().rev() {
-        props = Some(Props::new().with("format", format).with("key-secret", id.clone()).with_opt("parent", props.take()));
+        props = Some(
+            Props::new()
+                .with("format", format)
+                .with("key-secret", id.clone())
+                .with_opt("parent", props.take()),
+        );
     }
     props.unwrap_or_default()
 }
@@ -318,14 +376,20 @@ fn layered(format: &str, ids: &[String]) -> Props {
 fn common(disk: &Disk) -> Common {
     let driver = disk.driver.as_ref();
     let cache = driver.and_then(|driver| driver.cache).unwrap_or_default();
-    let io = driver.and_then(|driver| driver.io).filter(|io| *io != IoMode::Default);
-    let discard = driver.and_then(|driver| driver.discard).filter(|discard| *discard != Discard::Default);
+    let io = driver
+        .and_then(|driver| driver.io)
+        .filter(|io| *io != IoMode::Default);
+    let discard = driver
+        .and_then(|driver| driver.discard)
+        .filter(|discard| *discard != Discard::Default);
     Common {
         io: io.map(|io| io.as_str().to_owned()),
         cache: Cache::from_mode(CacheMode::as_str(cache)),
         discard: discard.map(|discard| discard.as_str().to_owned()),
         floppy: disk.device == DiskDevice::Floppy,
-        discard_no_unref: driver.and_then(|driver| driver.discard_no_unref).map(|value| value.is_on()),
+        discard_no_unref: driver
+            .and_then(|driver| driver.discard_no_unref)
+            .map(|value| value.is_on()),
     }
 }
 
@@ -356,7 +420,9 @@ fn top_link<'a>(disk: &'a Disk, common: &'a Common) -> Option<Link<'a>> {
     }
     Some(Link {
         kind,
-        format: driver.and_then(|driver| driver.kind).unwrap_or(StorageFormat::Raw),
+        format: driver
+            .and_then(|driver| driver.kind)
+            .unwrap_or(StorageFormat::Raw),
         source,
         common,
         read_only: disk.readonly,
@@ -368,7 +434,9 @@ fn top_link<'a>(disk: &'a Disk, common: &'a Common) -> Option<Link<'a>> {
 /// `unmap` needs discards; without them QEMU is told `on`.
 fn detect_zeroes(disk: &Disk) -> Option<String> {
     let driver = disk.driver.as_ref()?;
-    let mode = driver.detect_zeroes.filter(|mode| *mode != DetectZeroes::Default)?;
+    let mode = driver
+        .detect_zeroes
+        .filter(|mode| *mode != DetectZeroes::Default)?;
     let mode = match mode {
         DetectZeroes::Unmap if driver.discard != Some(Discard::Unmap) => DetectZeroes::On,
         other => other,
@@ -383,8 +451,14 @@ fn cache_size(cache: Option<&MetadataCache>) -> Option<u64> {
 
 fn storage_slice(source: &Source) -> Option<Slice> {
     let slices = source.slices.as_ref()?;
-    let slice = slices.slices.iter().find(|slice| slice.kind.as_deref() == Some("storage"))?;
-    Some(Slice { offset: slice.offset, size: slice.size })
+    let slice = slices
+        .slices
+        .iter()
+        .find(|slice| slice.kind.as_deref() == Some("storage"))?;
+    Some(Slice {
+        offset: slice.offset,
+        size: slice.size,
+    })
 }
 
 fn access(link: &Link<'_>) -> Access {
@@ -398,13 +472,19 @@ fn access(link: &Link<'_>) -> Access {
 
 /// The format node of an image; raw images have none unless QEMU decrypts them.
 fn format_layer(link: &Link<'_>, image: &Image) -> Result<Option<Format>> {
-    let encryption = link.source.encryption.as_ref().filter(|encryption| encryption.engine != Some(EncryptionEngine::Librbd));
+    let encryption = link
+        .source
+        .encryption
+        .as_ref()
+        .filter(|encryption| encryption.engine != Some(EncryptionEngine::Librbd));
     let key = format!("{}-encryption-secret0", image.format_node());
     let options = match (link.format, encryption) {
         (StorageFormat::Raw, None) => return Ok(None),
         (StorageFormat::Raw | StorageFormat::Luks, Some(_)) => Props::driver("luks").with("key-secret", key),
         (StorageFormat::Qcow2, encryption) => qcow2(link, encryption, key)?,
-        (StorageFormat::Qcow, encryption) => Props::driver("qcow").with_opt("encrypt", encryption.map(|_| aes(key))),
+        (StorageFormat::Qcow, encryption) => {
+            Props::driver("qcow").with_opt("encrypt", encryption.map(|_| aes(key)))
+        }
         (format, _) => Props::driver(format_driver(format)?),
     };
     Ok(Some(Format { options }))
@@ -416,7 +496,10 @@ fn qcow2(link: &Link<'_>, encryption: Option<&Encryption>, key: String) -> Resul
         Some(EncryptionFormat::Luks) => Some(Props::new().with("format", "luks").with("key-secret", key)),
         Some(EncryptionFormat::Qcow) => Some(aes(key)),
         Some(other) => {
-            return Err(Error::unsupported(format!("encryption format '{}' is not supported with 'qcow2' images", other.as_str())));
+            return Err(Error::unsupported(format!(
+                "encryption format '{}' is not supported with 'qcow2' images",
+                other.as_str()
+            )));
         }
     };
     Ok(Props::driver("qcow2")
@@ -435,9 +518,10 @@ fn format_driver(format: StorageFormat) -> Result<&'static str> {
         StorageFormat::Fat => Ok("raw"),
         StorageFormat::Ploop => Ok("parallels"),
         StorageFormat::Vhd => Ok("vpc"),
-        StorageFormat::Dir | StorageFormat::Iso | StorageFormat::Cow => {
-            Err(Error::internal(format!("mishandled storage format '{}'", format.as_str())))
-        }
+        StorageFormat::Dir | StorageFormat::Iso | StorageFormat::Cow => Err(Error::internal(format!(
+            "mishandled storage format '{}'",
+            format.as_str()
+        ))),
         other => Ok(other.as_str()),
     }
 }

@@ -27,13 +27,19 @@ impl Replies {
 fn compact(run: &mut Run) {
     let kept = schema(run);
     for Exchange { execute, reply, .. } in &mut run.exchanges {
-        let Some(list) = reply.get_mut("return").and_then(Value::as_array_mut) else { continue };
+        let Some(list) = reply.get_mut("return").and_then(Value::as_array_mut) else {
+            continue;
+        };
         if let (true, Some(kept)) = (execute == "query-qmp-schema", &kept) {
             list.clone_from(kept);
         }
-        let Some((_, read)) = READ.iter().find(|(command, _)| command == execute) else { continue };
+        let Some((_, read)) = READ.iter().find(|(command, _)| command == execute) else {
+            continue;
+        };
         list.iter_mut().for_each(|entry| keep(entry, read));
-        let options = list.iter_mut().filter_map(|entry| entry.get_mut("parameters")?.as_array_mut());
+        let options = list
+            .iter_mut()
+            .filter_map(|entry| entry.get_mut("parameters")?.as_array_mut());
         options.flatten().for_each(|parameter| keep(parameter, &["name"]));
     }
 }
@@ -57,10 +63,20 @@ fn schema(run: &Run) -> Option<Vec<Value>> {
     let named = |entity: &Value| {
         let is_command = entity.get("meta-type")?.as_str()? == "command";
         let keys = ["name", "meta-type"].into_iter();
-        is_command.then(|| Value::Object(keys.filter_map(|key| Some((key.to_owned(), entity.get(key)?.clone()))).collect::<Map<_, _>>()))
+        is_command.then(|| {
+            Value::Object(
+                keys.filter_map(|key| Some((key.to_owned(), entity.get(key)?.clone())))
+                    .collect::<Map<_, _>>(),
+            )
+        })
     };
-    let kept =
-        entities.iter().filter_map(|entity| if seen.contains(&std::ptr::from_ref(entity)) { Some(entity.clone()) } else { named(entity) });
+    let kept = entities.iter().filter_map(|entity| {
+        if seen.contains(&std::ptr::from_ref(entity)) {
+            Some(entity.clone())
+        } else {
+            named(entity)
+        }
+    });
     Some(kept.collect())
 }
 

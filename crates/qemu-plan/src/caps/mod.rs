@@ -89,9 +89,15 @@ impl Caps {
     /// # Errors
     /// [`CapsError`] when version, target or schema are not there, or QEMU is too old.
     pub fn derive(replies: &Replies) -> Result<Self, CapsError> {
-        let first = replies.runs.first().ok_or(CapsError::Missing("qmp_capabilities"))?;
+        let first = replies
+            .runs
+            .first()
+            .ok_or(CapsError::Missing("qmp_capabilities"))?;
         let version = first.version().ok_or(CapsError::Missing("query-version"))?;
-        let arch = first.target().ok_or(CapsError::Missing("query-target"))?.to_owned();
+        let arch = first
+            .target()
+            .ok_or(CapsError::Missing("query-target"))?
+            .to_owned();
         let number = version.number();
         if number < Self::OLDEST {
             return Err(CapsError::TooOld(version.major, version.minor, version.micro));
@@ -99,7 +105,11 @@ impl Caps {
         let flags = rule::derive(first).ok_or(CapsError::Missing("query-qmp-schema"))?;
         let accelerated = flags.has(Flag::Kvm);
         let kvm = accelerated.then(|| AccelCaps::of(first));
-        let tcg_run = if accelerated { replies.runs.get(1) } else { Some(first) };
+        let tcg_run = if accelerated {
+            replies.runs.get(1)
+        } else {
+            Some(first)
+        };
         let tcg = tcg_run.filter(|_| flags.has(Flag::Tcg)).map(AccelCaps::of);
         Ok(Self {
             arch,
@@ -177,13 +187,19 @@ impl Caps {
 
     /// The accelerator that a guest gets when it names none.
     pub const fn preferred_accel(&self) -> Accel {
-        if self.kvm.is_some() { Accel::Kvm } else { Accel::Tcg }
+        if self.kvm.is_some() {
+            Accel::Kvm
+        } else {
+            Accel::Tcg
+        }
     }
 
     /// A machine type by name or alias.
     pub fn machine(&self, accel: Accel, name: &str) -> Option<&Machine> {
         let machines = &self.accel(accel)?.machines;
-        machines.iter().find(|m| m.name == name || m.alias.as_deref() == Some(name))
+        machines
+            .iter()
+            .find(|m| m.name == name || m.alias.as_deref() == Some(name))
     }
 
     /// The machine type that a guest gets when it names none.
@@ -200,6 +216,10 @@ impl Caps {
 
 impl AccelCaps {
     fn of(run: &Run) -> Self {
-        Self { machines: model::machines(run), cpus: model::cpus(run), host: model::host(run) }
+        Self {
+            machines: model::machines(run),
+            cpus: model::cpus(run),
+            host: model::host(run),
+        }
     }
 }

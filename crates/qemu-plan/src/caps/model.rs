@@ -139,7 +139,11 @@ pub(super) fn sev(run: &Run) -> Option<Sev> {
 pub(super) fn sgx(run: &Run) -> Option<Sgx> {
     let reply = run.reply("query-sgx-capabilities")?;
     let has = |key| reply.get(key).and_then(Value::as_bool);
-    Some(Sgx { flc: has("flc")?, sgx1: has("sgx1")?, sgx2: has("sgx2")? })
+    Some(Sgx {
+        flc: has("flc")?,
+        sgx1: has("sgx1")?,
+        sgx2: has("sgx2")?,
+    })
 }
 
 /// Machine types, the default one first; `none` and those without a name are left out.
@@ -158,7 +162,11 @@ fn machine(v: &Value) -> Option<Machine> {
     Some(Machine {
         name: text("name")?,
         alias: text("alias"),
-        max_cpus: v.get("cpu-max").and_then(Value::as_u64).and_then(|n| u32::try_from(n).ok()).unwrap_or(0),
+        max_cpus: v
+            .get("cpu-max")
+            .and_then(Value::as_u64)
+            .and_then(|n| u32::try_from(n).ok())
+            .unwrap_or(0),
         hotplug_cpus: flag("hotpluggable-cpus").unwrap_or(false),
         default: flag("is-default").unwrap_or(false),
         default_cpu: text("default-cpu-type"),
@@ -177,7 +185,11 @@ fn cpu(v: &Value) -> Option<CpuModel> {
     let blockers = v.get("unavailable-features").and_then(Value::as_array);
     Some(CpuModel {
         name: v.get("name")?.as_str()?.to_owned(),
-        typename: v.get("typename").and_then(Value::as_str).unwrap_or_default().to_owned(),
+        typename: v
+            .get("typename")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned(),
         blockers: blockers.map(|l| l.iter().filter_map(|f| f.as_str().map(str::to_owned)).collect()),
         deprecated: v.get("deprecated").and_then(Value::as_bool).unwrap_or(false),
     })
@@ -188,7 +200,8 @@ pub(super) fn host(run: &Run) -> HostCpu {
     let is_static = |a: &Value| a.get("type").and_then(Value::as_str) == Some("static");
     let limited = |a: &Value| a.pointer("/model/props/migratable").is_some();
     let expansion = |wanted: &dyn Fn(&Value) -> bool| {
-        run.reply_with("query-cpu-model-expansion", wanted).and_then(|r| r.pointer("/model/props")?.as_object())
+        run.reply_with("query-cpu-model-expansion", wanted)
+            .and_then(|r| r.pointer("/model/props")?.as_object())
     };
     let migratable = expansion(&|a| is_static(a) && !limited(a));
     let all = expansion(&|a| is_static(a) && limited(a)).or(migratable);
@@ -196,7 +209,12 @@ pub(super) fn host(run: &Run) -> HostCpu {
         return HostCpu::default();
     };
     let stays = |name: &str, value: &Value| migratable.is_none_or(|m| m.get(name) == Some(value));
-    let property =
-        |(name, value): (&String, &Value)| HostProperty { name: name.clone(), migratable: stays(name, value), value: value.clone() };
-    HostCpu { properties: all.iter().map(property).collect() }
+    let property = |(name, value): (&String, &Value)| HostProperty {
+        name: name.clone(),
+        migratable: stays(name, value),
+        value: value.clone(),
+    };
+    HostCpu {
+        properties: all.iter().map(property).collect(),
+    }
 }

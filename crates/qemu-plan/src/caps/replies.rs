@@ -40,35 +40,56 @@ pub(super) struct Version {
 
 impl Version {
     pub(super) const fn number(&self) -> u32 {
-        self.major.saturating_mul(1_000_000).saturating_add(self.minor.saturating_mul(1000)).saturating_add(self.micro)
+        self.major
+            .saturating_mul(1_000_000)
+            .saturating_add(self.minor.saturating_mul(1000))
+            .saturating_add(self.micro)
     }
 }
 
 impl Run {
     /// What the first exchange of a command returned.
     pub(super) fn reply(&self, command: &str) -> Option<&Value> {
-        self.exchanges.iter().find(|e| e.execute == command)?.reply.get("return")
+        self.exchanges
+            .iter()
+            .find(|e| e.execute == command)?
+            .reply
+            .get("return")
     }
 
     /// What a command with these arguments returned.
     pub(super) fn reply_with(&self, command: &str, wanted: impl Fn(&Value) -> bool) -> Option<&Value> {
         let mut all = self.exchanges.iter().filter(|e| e.execute == command);
-        all.find(|e| e.arguments.as_ref().is_some_and(&wanted))?.reply.get("return")
+        all.find(|e| e.arguments.as_ref().is_some_and(&wanted))?
+            .reply
+            .get("return")
     }
 
     /// Whether a command was asked and failed.
     pub(super) fn failed(&self, command: &str) -> bool {
-        self.exchanges.iter().any(|e| e.execute == command && e.reply.get("error").is_some())
+        self.exchanges
+            .iter()
+            .any(|e| e.execute == command && e.reply.get("error").is_some())
     }
 
     pub(super) fn version(&self) -> Option<Version> {
         let reply = self.reply("query-version")?;
-        let part = |name| reply.get("qemu")?.get(name)?.as_u64().and_then(|n| u32::try_from(n).ok());
+        let part = |name| {
+            reply
+                .get("qemu")?
+                .get(name)?
+                .as_u64()
+                .and_then(|n| u32::try_from(n).ok())
+        };
         Some(Version {
             major: part("major")?,
             minor: part("minor")?,
             micro: part("micro")?,
-            package: reply.get("package").and_then(Value::as_str).unwrap_or_default().to_owned(),
+            package: reply
+                .get("package")
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned(),
         })
     }
 
@@ -80,12 +101,15 @@ impl Run {
 
     pub(super) fn kvm_enabled(&self) -> bool {
         let on = |r: &Value, key: &str| r.get(key).and_then(Value::as_bool) == Some(true);
-        self.reply("query-kvm").is_some_and(|r| on(r, "present") && on(r, "enabled"))
+        self.reply("query-kvm")
+            .is_some_and(|r| on(r, "present") && on(r, "enabled"))
     }
 
     /// Whether a reply that is a list of objects has one whose `key` is `wanted`.
     pub(super) fn lists(&self, command: &str, key: &str, wanted: &str) -> bool {
-        self.list(command).iter().any(|e| e.get(key).and_then(Value::as_str) == Some(wanted))
+        self.list(command)
+            .iter()
+            .any(|e| e.get(key).and_then(Value::as_str) == Some(wanted))
     }
 
     /// Whether a reply that is a list of names has `wanted`.
@@ -94,20 +118,33 @@ impl Run {
     }
 
     pub(super) fn list(&self, command: &str) -> &[Value] {
-        self.reply(command).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+        self.reply(command)
+            .and_then(Value::as_array)
+            .map_or(&[], Vec::as_slice)
     }
 
     pub(super) fn property(&self, command: &str, ty: &str, prop: &str) -> Option<&Value> {
         let reply = self.reply_with(command, |a| a.get("typename").and_then(Value::as_str) == Some(ty))?;
-        reply.as_array()?.iter().find(|p| p.get("name").and_then(Value::as_str) == Some(prop))
+        reply
+            .as_array()?
+            .iter()
+            .find(|p| p.get("name").and_then(Value::as_str) == Some(prop))
     }
 
     pub(super) fn option(&self, name: &str) -> Option<&Value> {
-        self.list("query-command-line-options").iter().find(|o| o.get("option").and_then(Value::as_str) == Some(name))
+        self.list("query-command-line-options")
+            .iter()
+            .find(|o| o.get("option").and_then(Value::as_str) == Some(name))
     }
 
     pub(super) fn option_has(&self, name: &str, param: &str) -> bool {
-        let params = self.option(name).and_then(|o| o.get("parameters")).and_then(Value::as_array);
-        params.is_some_and(|l| l.iter().any(|p| p.get("name").and_then(Value::as_str) == Some(param)))
+        let params = self
+            .option(name)
+            .and_then(|o| o.get("parameters"))
+            .and_then(Value::as_array);
+        params.is_some_and(|l| {
+            l.iter()
+                .any(|p| p.get("name").and_then(Value::as_str) == Some(param))
+        })
     }
 }

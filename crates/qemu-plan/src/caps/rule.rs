@@ -44,8 +44,11 @@ pub(super) enum Rule {
 }
 
 /// Flags that a failed query takes back.
-const REFUTED_BY_ERROR: &[(Flag, &str)] =
-    &[(Flag::SevGuest, "query-sev-capabilities"), (Flag::SevSnpGuest, "query-sev-capabilities"), (Flag::SgxEpc, "query-sgx-capabilities")];
+const REFUTED_BY_ERROR: &[(Flag, &str)] = &[
+    (Flag::SevGuest, "query-sev-capabilities"),
+    (Flag::SevSnpGuest, "query-sev-capabilities"),
+    (Flag::SgxEpc, "query-sgx-capabilities"),
+];
 
 /// All flags that a probe run sets; `None` without a schema.
 pub(super) fn derive(run: &Run) -> Option<FlagSet> {
@@ -77,7 +80,9 @@ impl Rule {
                 .property("device-list-properties", ty, prop)
                 .is_some_and(|p| p.get("default-value").and_then(serde_json::Value::as_bool) == Some(false)),
             Self::ObjectProp(ty, prop) => run.property("qom-list-properties", ty, prop).is_some(),
-            Self::MachineProp(ty, prop) => run.property("qom-list-properties", &format!("{ty}-machine"), prop).is_some(),
+            Self::MachineProp(ty, prop) => run
+                .property("qom-list-properties", &format!("{ty}-machine"), prop)
+                .is_some(),
             Self::Opt(name) => run.option(name).is_some(),
             Self::OptParam(name, param) => run.option_has(name, param),
             Self::Migrate(name) => run.lists("query-migrate-capabilities", "capability", name),
@@ -143,7 +148,14 @@ mod tests {
         });
         let known: Vec<String> = known.collect();
         assert_eq!(known.len(), 239);
-        let differing: Vec<_> = ours.iter().zip(&known).filter(|(ours, known)| ours != known).collect();
-        assert!(differing.is_empty() && ours.len() == known.len(), "{differing:#?}");
+        let differing: Vec<_> = ours
+            .iter()
+            .zip(&known)
+            .filter(|(ours, known)| ours != known)
+            .collect();
+        assert!(
+            differing.is_empty() && ours.len() == known.len(),
+            "{differing:#?}"
+        );
     }
 }

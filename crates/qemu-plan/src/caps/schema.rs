@@ -12,11 +12,18 @@ pub(super) struct Schema<'a>(HashMap<&'a str, &'a Value>);
 
 impl<'a> Schema<'a> {
     pub(super) fn new(entities: &'a [Value]) -> Self {
-        Self(entities.iter().filter_map(|e| Some((e.get("name")?.as_str()?, e))).collect())
+        Self(
+            entities
+                .iter()
+                .filter_map(|e| Some((e.get("name")?.as_str()?, e)))
+                .collect(),
+        )
     }
 
     pub(super) fn has_command(&self, name: &str) -> bool {
-        self.0.get(name).is_some_and(|e| str_of(e, "meta-type") == Some("command"))
+        self.0
+            .get(name)
+            .is_some_and(|e| str_of(e, "meta-type") == Some("command"))
     }
 
     /// Whether a path exists.
@@ -66,7 +73,9 @@ impl<'a> Schema<'a> {
 
     /// What an array holds, or the entity itself.
     fn element(&self, entity: &'a Value) -> &'a Value {
-        str_of(entity, "element-type").and_then(|name| self.0.get(name).copied()).unwrap_or(entity)
+        str_of(entity, "element-type")
+            .and_then(|name| self.0.get(name).copied())
+            .unwrap_or(entity)
     }
 }
 
@@ -87,11 +96,18 @@ fn str_of<'a>(value: &'a Value, key: &str) -> Option<&'a str> {
 }
 
 fn find<'a>(value: &'a Value, list: &str, key: &str, wanted: &str) -> Option<&'a Value> {
-    value.get(list)?.as_array()?.iter().find(|e| str_of(e, key) == Some(wanted))
+    value
+        .get(list)?
+        .as_array()?
+        .iter()
+        .find(|e| str_of(e, key) == Some(wanted))
 }
 
 fn has_str(value: &Value, list: &str, wanted: &str) -> bool {
-    value.get(list).and_then(Value::as_array).is_some_and(|l| l.iter().any(|e| e.as_str() == Some(wanted)))
+    value
+        .get(list)
+        .and_then(Value::as_array)
+        .is_some_and(|l| l.iter().any(|e| e.as_str() == Some(wanted)))
 }
 
 fn has_named(value: &Value, list: &str, wanted: &str) -> bool {

@@ -23,7 +23,9 @@ pub fn put(cx: Context<'_>, info: &DeviceInfo, props: &mut Props) -> Result<()> 
             Ok(())
         }
         Some(Address::Ccw(ccw)) => {
-            let place = ccw.place.map(|place| format!("{:x}.{:x}.{:04x}", place.cssid, place.ssid, place.devno));
+            let place = ccw
+                .place
+                .map(|place| format!("{:x}.{:x}.{:04x}", place.cssid, place.ssid, place.devno));
             props.opt("devno", place);
             Ok(())
         }
@@ -54,9 +56,11 @@ fn put_pci(cx: Context<'_>, info: &DeviceInfo, pci: &PciAddress, props: &mut Pro
 
 /// QEMU's name of a PCI bus.
 fn pci_bus(cx: Context<'_>, bus: u32) -> Result<String> {
-    let controller = cx
-        .controller(ControllerKind::Pci, bus)
-        .ok_or_else(|| Error::internal(format!("Could not find PCI controller with index {bus} required for device")))?;
+    let controller = cx.controller(ControllerKind::Pci, bus).ok_or_else(|| {
+        Error::internal(format!(
+            "Could not find PCI controller with index {bus} required for device"
+        ))
+    })?;
     // The machine names its root bus, whatever a user calls it.
     match (bus, controller.pci_model()) {
         (0, Some(PciModel::PciRoot)) => Ok("pci.0".to_owned()),
@@ -67,7 +71,9 @@ fn pci_bus(cx: Context<'_>, bus: u32) -> Result<String> {
 
 fn put_usb(cx: Context<'_>, usb: &UsbAddress, props: &mut Props) -> Result<()> {
     let bus = format!("{}.0", cx.controller_alias(ControllerKind::Usb, usb.bus)?);
-    props.set("bus", bus).opt("port", usb.port.map(|port| port.to_string()));
+    props
+        .set("bus", bus)
+        .opt("port", usb.port.map(|port| port.to_string()));
     Ok(())
 }
 
@@ -78,7 +84,9 @@ pub fn put_rom(info: &DeviceInfo, props: &mut Props) {
         props.set("romfile", "");
         return;
     }
-    props.opt("rombar", rom.bar.map(|bar| u32::from(bar.is_on()))).opt("romfile", rom.file.clone());
+    props
+        .opt("rombar", rom.bar.map(|bar| u32::from(bar.is_on())))
+        .opt("romfile", rom.file.clone());
 }
 
 /// Virtio front end: its name with the suffixes of bus and generation, then its transport options.

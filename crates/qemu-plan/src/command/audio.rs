@@ -48,7 +48,10 @@ pub fn audiodev(audio: &Audio) -> Props {
         .opt("timer-period", audio.timer_period.filter(|period| *period != 0));
     match audio.kind {
         AudioKind::Oss => {
-            props.opt("try-mmap", yes(audio.try_mmap)).opt("exclusive", yes(audio.exclusive)).opt("dsp-policy", audio.dsp_policy);
+            props
+                .opt("try-mmap", yes(audio.try_mmap))
+                .opt("exclusive", yes(audio.exclusive))
+                .opt("dsp-policy", audio.dsp_policy);
         }
         AudioKind::Pulseaudio => {
             props.opt("server", audio.server_name.clone());
@@ -91,10 +94,16 @@ fn stream_props(kind: AudioKind, stream: &AudioStream) -> Props {
                 .opt("exact-name", yes(stream.exact_name));
         }
         AudioKind::Oss => {
-            props.opt("dev", stream.dev.clone()).opt("buffer-count", nonzero(stream.buffer_count)).opt("try-poll", yes(stream.try_poll));
+            props
+                .opt("dev", stream.dev.clone())
+                .opt("buffer-count", nonzero(stream.buffer_count))
+                .opt("try-poll", yes(stream.try_poll));
         }
         AudioKind::Pulseaudio | AudioKind::Pipewire => {
-            props.opt("name", stream.name.clone()).opt("stream-name", stream.stream_name.clone()).opt("latency", nonzero(stream.latency));
+            props
+                .opt("name", stream.name.clone())
+                .opt("stream-name", stream.stream_name.clone())
+                .opt("latency", nonzero(stream.latency));
         }
         AudioKind::None | AudioKind::Spice | AudioKind::File | AudioKind::Dbus => {}
     }
@@ -188,8 +197,14 @@ pub fn codec_props(cx: Context<'_>, sound: &Sound) -> Result<Vec<Props>> {
     if !has_codecs(sound.model) {
         return Ok(Vec::new());
     }
-    let default = [Codec { kind: CodecKind::Duplex }];
-    let codecs = if sound.codecs.is_empty() { default.as_slice() } else { &sound.codecs };
+    let default = [Codec {
+        kind: CodecKind::Duplex,
+    }];
+    let codecs = if sound.codecs.is_empty() {
+        default.as_slice()
+    } else {
+        &sound.codecs
+    };
     let card = alias(&sound.info)?;
     let audiodev = audiodev_id(find(cx, sound.audio)?.id);
     let codec = |(number, codec): (usize, &Codec)| {

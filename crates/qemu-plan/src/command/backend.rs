@@ -82,16 +82,25 @@ pub(super) fn backend(cx: Context<'_>, request: &Request<'_>) -> Result<Backend>
     let none = MemoryBacking::default();
     let backing = cx.def.memory_backing.as_ref().unwrap_or(&none);
     let page = huge_page(cx, request)?;
-    let shared = request.shared.or_else(|| backing.access.map(|access| access == MemoryAccess::Shared));
+    let shared = request
+        .shared
+        .or_else(|| backing.access.map(|access| access == MemoryAccess::Shared));
     let source = source(cx, request, page.as_ref(), shared.is_some());
     let ram = matches!(source, Source::Ram);
     let early = is_early(backing, request, page.is_some());
     let mut props = source.props(request.id, page.as_ref());
     if !ram {
-        props.opt("discard-data", request.discard.or(backing.discard.then_some(true)));
+        props.opt(
+            "discard-data",
+            request.discard.or(backing.discard.then_some(true)),
+        );
         props.opt("share", shared);
     }
-    if !ram && request.system && request.cell.is_none() && cx.caps.has(Flag::MemoryBackendFileXUseCanonicalPathForRamblockId) {
+    if !ram
+        && request.system
+        && request.cell.is_none()
+        && cx.caps.has(Flag::MemoryBackendFileXUseCanonicalPathForRamblockId)
+    {
         props.set("x-use-canonical-path-for-ramblock-id", false);
     }
     if request.allocated == Allocated::ByDevice {
@@ -99,14 +108,20 @@ pub(super) fn backend(cx: Context<'_>, request: &Request<'_>) -> Result<Backend>
     }
     if early {
         let threads = backing.allocation.and_then(|allocation| allocation.threads);
-        props.set("prealloc", true).opt("prealloc-threads", threads.filter(|threads| *threads != 0));
+        props
+            .set("prealloc", true)
+            .opt("prealloc-threads", threads.filter(|threads| *threads != 0));
     }
     props.set("size", request.kib.saturating_mul(1024));
     props.nonzero("align", request.align_kib.saturating_mul(1024));
     props.opt("pmem", request.pmem.then_some(true));
     let bound = put_policy(cx, request, &mut props);
     let context = put_context(cx, request, bound.as_ref().filter(|_| early), &mut props);
-    Ok(Backend { context, props, plain: ram && bound.is_none() })
+    Ok(Backend {
+        context,
+        props,
+        plain: ram && bound.is_none(),
+    })
 }
 
 /// Where the bytes are.
@@ -168,15 +183,27 @@ fn put_policy(cx: Context<'_>, request: &Request<'_>, props: &mut Props) -> Opti
 fn policy(cx: Context<'_>, request: &Request<'_>) -> Option<(NumaMode, Bitmap)> {
     let tune = cx.def.numatune.clone().unwrap_or_default();
     let general = tune.memory.unwrap_or_default();
-    let cell = request.cell.and_then(|cell| tune.memnodes.iter().find(|node| node.cellid == cell));
-    let mode = cell.and_then(|cell| cell.mode).or(general.mode).unwrap_or(NumaMode::Strict);
+    let cell = request
+        .cell
+        .and_then(|cell| tune.memnodes.iter().find(|node| node.cellid == cell));
+    let mode = cell
+        .and_then(|cell| cell.mode)
+        .or(general.mode)
+        .unwrap_or(NumaMode::Strict);
     let nodes = request.nodes.clone();
-    let nodes = nodes.or_else(|| cell.map(|cell| cell.nodeset.clone())).or(general.nodeset)?;
+    let nodes = nodes
+        .or_else(|| cell.map(|cell| cell.nodeset.clone()))
+        .or(general.nodeset)?;
     Some((mode, nodes))
 }
 
 /// Threads that touch the memory run where the memory is.
-fn put_context(cx: Context<'_>, request: &Request<'_>, nodes: Option<&Bitmap>, props: &mut Props) -> Option<Props> {
+fn put_context(
+    cx: Context<'_>,
+    request: &Request<'_>,
+    nodes: Option<&Bitmap>,
+    props: &mut Props,
+) -> Option<Props> {
     let nodes = nodes.filter(|_| cx.caps.has(Flag::ThreadContext))?;
     let id = format!("tc-{}", request.id);
     props.set("prealloc-context", id.clone());
@@ -204,9 +231,17 @@ fn huge_page(cx: Context<'_>, request: &Request<'_>) -> Result<Option<HugePage>>
     let backing = cx.def.memory_backing.as_ref();
     let memfd = backing.and_then(|backing| backing.source) == Some(MemorySource::Memfd);
     match mounted {
-        Some((_, dir)) => Ok(Some(HugePage { kib, dir: dir.clone() })),
-        None if memfd => Ok(Some(HugePage { kib, dir: String::new() })),
-        None => Err(Error::internal(format!("Unable to find any usable hugetlbfs mount for {kib} KiB"))),
+        Some((_, dir)) => Ok(Some(HugePage {
+            kib,
+            dir: dir.clone(),
+        })),
+        None if memfd => Ok(Some(HugePage {
+            kib,
+            dir: String::new(),
+        })),
+        None => Err(Error::internal(format!(
+            "Unable to find any usable hugetlbfs mount for {kib} KiB"
+        ))),
     }
 }
 
@@ -221,10 +256,17 @@ fn page_of_cell(cx: Context<'_>, cell: u32) -> Result<Option<u64>> {
     }
     let named = |page: &&HugePageSize| page.nodeset.as_ref().is_some_and(|set| set.contains(cell));
     let for_all = || huge.pages.iter().find(|page| page.nodeset.is_none());
-    Ok(huge.pages.iter().find(named).or_else(for_all).map(|page| page.size.0))
+    Ok(huge
+        .pages
+        .iter()
+        .find(named)
+        .or_else(for_all)
+        .map(|page| page.size.0))
 }
 
 fn default_page(cx: Context<'_>) -> Result<u64> {
     let first = cx.res.dirs.hugepages.first().map(|(kib, _)| *kib);
-    first.ok_or_else(|| Error::internal("hugetlbfs filesystem is not mounted or disabled by administrator config"))
+    first.ok_or_else(|| {
+        Error::internal("hugetlbfs filesystem is not mounted or disabled by administrator config")
+    })
 }

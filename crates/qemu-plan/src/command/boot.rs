@@ -15,7 +15,11 @@ use super::props::Keyval;
 /// Boot index of each device that takes part, by alias. A guest has either an order of families
 /// (`<os><boot dev=..>`), of which the first device of each counts, or one of devices.
 pub fn order(def: &Domain) -> BTreeMap<String, u32> {
-    if def.os.boot.is_empty() { own_order(def) } else { family_order(def) }
+    if def.os.boot.is_empty() {
+        own_order(def)
+    } else {
+        family_order(def)
+    }
 }
 
 fn own_order(def: &Domain) -> BTreeMap<String, u32> {
@@ -34,7 +38,11 @@ fn family_order(def: &Domain) -> BTreeMap<String, u32> {
             BootDevice::Fd => first_disk(def, &[DiskDevice::Floppy]),
             BootDevice::Cdrom => first_disk(def, &[DiskDevice::Cdrom]),
             BootDevice::Hd => first_disk(def, &[DiskDevice::Disk, DiskDevice::Lun]),
-            BootDevice::Network => def.devices.interfaces.first().and_then(|net| net.info.alias.as_deref()),
+            BootDevice::Network => def
+                .devices
+                .interfaces
+                .first()
+                .and_then(|net| net.info.alias.as_deref()),
         };
         if let Some(alias) = first {
             order.insert(alias.to_owned(), place as u32 + 1);
@@ -44,7 +52,11 @@ fn family_order(def: &Domain) -> BTreeMap<String, u32> {
 }
 
 fn first_disk<'a>(def: &'a Domain, kinds: &[DiskDevice]) -> Option<&'a str> {
-    let disk = def.devices.disks.iter().find(|disk| kinds.contains(&disk.device))?;
+    let disk = def
+        .devices
+        .disks
+        .iter()
+        .find(|disk| kinds.contains(&disk.device))?;
     disk.info.alias.as_deref()
 }
 
@@ -53,14 +65,24 @@ pub fn build(cx: Context<'_>, line: &mut CommandLine) {
     let os = &cx.def.os;
     let mut boot = Keyval::new();
     if let Some(menu) = os.bootmenu {
-        boot.opt("menu", menu.enable.map(|enable| OnOff::from(enable == YesNo::Yes).as_str()));
+        boot.opt(
+            "menu",
+            menu.enable
+                .map(|enable| OnOff::from(enable == YesNo::Yes).as_str()),
+        );
         let timeout = menu.timeout.filter(|_| menu.enable == Some(YesNo::Yes));
         boot.opt("splash-time", timeout);
     }
     boot.opt("reboot-timeout", os.bios.and_then(|bios| bios.reboot_timeout));
     boot.set("strict", "on");
     line.push("-boot", boot);
-    let files = [("-kernel", &os.kernel), ("-initrd", &os.initrd), ("-append", &os.cmdline), ("-shim", &os.shim), ("-dtb", &os.dtb)];
+    let files = [
+        ("-kernel", &os.kernel),
+        ("-initrd", &os.initrd),
+        ("-append", &os.cmdline),
+        ("-shim", &os.shim),
+        ("-dtb", &os.dtb),
+    ];
     for (switch, value) in files {
         if let Some(value) = value {
             line.push(switch, value.as_str());
@@ -82,7 +104,10 @@ pub fn build_root_hotplug(cx: Context<'_>, line: &mut CommandLine) {
     for controller in &cx.def.devices.controllers {
         let hotplug = controller.target.as_ref().and_then(|target| target.hotplug);
         if let (Some(PciModel::PciRoot), Some(hotplug)) = (controller.pci_model(), hotplug) {
-            line.push("-global", format!("PIIX4_PM.acpi-root-pci-hotplug={}", hotplug.as_str()));
+            line.push(
+                "-global",
+                format!("PIIX4_PM.acpi-root-pci-hotplug={}", hotplug.as_str()),
+            );
         }
     }
 }

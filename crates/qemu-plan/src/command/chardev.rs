@@ -1,6 +1,8 @@
 //! `-chardev`: the host's side of serial ports, channels and all else that is a stream of bytes.
 
-use domxml::devices::chardev::{Chardev, ChardevKind, ChardevLog, ChardevMode, ChardevProtocol, ChardevSource};
+use domxml::devices::chardev::{
+    Chardev, ChardevKind, ChardevLog, ChardevMode, ChardevProtocol, ChardevSource,
+};
 use domxml::devices::common::{OnOff, Reconnect, YesNo};
 use domxml::devices::graphics::MouseMode;
 use domxml::devices::redirect::Smartcard;
@@ -92,11 +94,17 @@ impl<'a> CharSource<'a> {
     }
 
     fn of(&self, mode: ChardevMode) -> Option<&'a ChardevSource> {
-        self.sources.iter().find(|source| source.mode.unwrap_or_default() == mode)
+        self.sources
+            .iter()
+            .find(|source| source.mode.unwrap_or_default() == mode)
     }
 
     fn path(&self) -> &'a str {
-        self.first().path.as_deref().or(self.default_path).unwrap_or_default()
+        self.first()
+            .path
+            .as_deref()
+            .or(self.default_path)
+            .unwrap_or_default()
     }
 }
 
@@ -108,9 +116,15 @@ pub fn build(cx: Context<'_>, source: CharSource<'_>, alias: &str, line: &mut Co
     let given = cx.res.device(alias);
     let id = format!("char{alias}");
     let mut chardev = match source.kind {
-        ChardevKind::Null | ChardevKind::Vc | ChardevKind::Pty | ChardevKind::Stdio => Keyval::implied(source.kind.as_str()).with("id", id),
+        ChardevKind::Null | ChardevKind::Vc | ChardevKind::Pty | ChardevKind::Stdio => {
+            Keyval::implied(source.kind.as_str()).with("id", id)
+        }
         ChardevKind::Dev => {
-            let driver = if alias.starts_with("parallel") { "parallel" } else { "serial" };
+            let driver = if alias.starts_with("parallel") {
+                "parallel"
+            } else {
+                "serial"
+            };
             Keyval::implied(driver).with("id", id).with("path", source.path())
         }
         ChardevKind::File => file(&given, source, &Named { alias, id }, line),
@@ -118,7 +132,9 @@ pub fn build(cx: Context<'_>, source: CharSource<'_>, alias: &str, line: &mut Co
         ChardevKind::Udp => udp(source, &id),
         ChardevKind::Tcp => tcp(cx, source, &id, line),
         ChardevKind::Unix => unix(cx, source, &id, given.fd),
-        ChardevKind::Spicevmc => Keyval::implied("spicevmc").with("id", id).with("name", source.channel),
+        ChardevKind::Spicevmc => Keyval::implied("spicevmc")
+            .with("id", id)
+            .with("name", source.channel),
         ChardevKind::Spiceport => {
             let channel = source.first().channel.as_deref().unwrap_or_default();
             Keyval::implied("spiceport").with("id", id).with("name", channel)
@@ -129,7 +145,10 @@ pub fn build(cx: Context<'_>, source: CharSource<'_>, alias: &str, line: &mut Co
             Keyval::implied("dbus").with("id", id).with("name", channel)
         }
         ChardevKind::Nmdm => {
-            return Err(Error::unsupported(format!("unsupported chardev '{}'", source.kind.as_str())));
+            return Err(Error::unsupported(format!(
+                "unsupported chardev '{}'",
+                source.kind.as_str()
+            )));
         }
     };
     put_log(&given, source.log, alias, &mut chardev, line);
@@ -142,7 +161,12 @@ struct Named<'a> {
     id: String,
 }
 
-fn file(given: &DeviceResources, source: CharSource<'_>, named: &Named<'_>, line: &mut CommandLine) -> Keyval {
+fn file(
+    given: &DeviceResources,
+    source: CharSource<'_>,
+    named: &Named<'_>,
+    line: &mut CommandLine,
+) -> Keyval {
     let chardev = Keyval::implied("file").with("id", &named.id);
     if let Some(fd) = given.fd {
         let path = line.add_fd(fd, &format!("{}-source", named.alias));
@@ -153,14 +177,22 @@ fn file(given: &DeviceResources, source: CharSource<'_>, named: &Named<'_>, line
     chardev
 }
 
-fn put_log(given: &DeviceResources, log: Option<&ChardevLog>, alias: &str, chardev: &mut Keyval, line: &mut CommandLine) {
+fn put_log(
+    given: &DeviceResources,
+    log: Option<&ChardevLog>,
+    alias: &str,
+    chardev: &mut Keyval,
+    line: &mut CommandLine,
+) {
     let Some(log) = log else { return };
     if let Some(fd) = given.log_fd {
         let path = line.add_fd(fd, &format!("{alias}-log"));
         chardev.set("logfile", path).set("logappend", "on");
         return;
     }
-    chardev.set("logfile", &log.file).opt("logappend", log.append.map(OnOff::as_str));
+    chardev
+        .set("logfile", &log.file)
+        .opt("logappend", log.append.map(OnOff::as_str));
 }
 
 fn udp(source: CharSource<'_>, id: &str) -> Keyval {
@@ -178,7 +210,9 @@ fn udp(source: CharSource<'_>, id: &str) -> Keyval {
 fn tcp(cx: Context<'_>, source: CharSource<'_>, id: &str, line: &mut CommandLine) -> Keyval {
     let first = source.first();
     let mut chardev = Keyval::implied("socket").with("id", id);
-    chardev.set("host", first.host.as_deref().unwrap_or_default()).set("port", first.service.as_deref().unwrap_or_default());
+    chardev
+        .set("host", first.host.as_deref().unwrap_or_default())
+        .set("port", first.service.as_deref().unwrap_or_default());
     if source.protocol == Some(ChardevProtocol::Telnet) {
         chardev.set("telnet", "on");
     }
@@ -215,7 +249,10 @@ fn unix(cx: Context<'_>, source: CharSource<'_>, id: &str, fd: Option<i32>) -> K
         None => chardev.set("path", source.path()),
     };
     // A socket whose path the daemon chose is one that it connects to.
-    put_listen(first.mode == Some(ChardevMode::Bind) || first.path.is_none(), &mut chardev);
+    put_listen(
+        first.mode == Some(ChardevMode::Bind) || first.path.is_none(),
+        &mut chardev,
+    );
     put_reconnect(cx, first.reconnect.as_ref(), &mut chardev);
     chardev
 }
@@ -244,7 +281,9 @@ pub fn put_reconnect(cx: Context<'_>, reconnect: Option<&Reconnect>, chardev: &m
 fn vdagent(source: CharSource<'_>, id: &str) -> Keyval {
     let first = source.first();
     let clipboard = first.clipboard.as_ref().and_then(|clipboard| clipboard.copypaste);
-    let mut chardev = Keyval::implied("qemu-vdagent").with("id", id).with("name", "vdagent");
+    let mut chardev = Keyval::implied("qemu-vdagent")
+        .with("id", id)
+        .with("name", "vdagent");
     chardev.opt("clipboard", clipboard.map(|copy| on_off(copy.is_yes())));
     chardev.opt("mouse", first.mouse.map(|mode| on_off(mode == MouseMode::Client)));
     chardev

@@ -54,12 +54,19 @@ fn base(cx: Context<'_>, clock: &Clock) -> Result<String> {
 /// The time that a guest with a clock of its own (`<clock offset='variable'>`) starts at, for
 /// [`super::Resources::rtc_base`]. `now` is seconds since 1970, `east` what local time is ahead of UTC.
 pub fn start_time(def: &Domain, now: u64, east: i64) -> Option<String> {
-    let clock = def.clock.as_ref().filter(|clock| clock.offset == ClockOffset::Variable)?;
+    let clock = def
+        .clock
+        .as_ref()
+        .filter(|clock| clock.offset == ClockOffset::Variable)?;
     let adjustment = match clock.adjustment {
         Some(Adjustment::Seconds(seconds)) => seconds,
         Some(Adjustment::Reset) | None => 0,
     };
-    let local = if clock.basis == Some(ClockBasis::Localtime) { east } else { 0 };
+    let local = if clock.basis == Some(ClockBasis::Localtime) {
+        east
+    } else {
+        0
+    };
     let at = i128::from(now) + i128::from(adjustment) + i128::from(local);
     Some(date_time(u64::try_from(at).unwrap_or_default()))
 }
@@ -100,9 +107,15 @@ fn build_pit(cx: Context<'_>, clock: &Clock, line: &mut CommandLine) {
 pub fn build_power(cx: Context<'_>, line: &mut CommandLine) {
     let Some(power) = cx.def.pm else { return };
     let device = if cx.is_q35() { "ICH9-LPC" } else { "PIIX4_PM" };
-    for (name, enabled) in [("disable_s3", power.suspend_to_mem), ("disable_s4", power.suspend_to_disk)] {
+    for (name, enabled) in [
+        ("disable_s3", power.suspend_to_mem),
+        ("disable_s4", power.suspend_to_disk),
+    ] {
         if let Some(enabled) = enabled {
-            line.push("-global", format!("{device}.{name}={}", u8::from(enabled == YesNo::No)));
+            line.push(
+                "-global",
+                format!("{device}.{name}={}", u8::from(enabled == YesNo::No)),
+            );
         }
     }
 }
@@ -113,13 +126,29 @@ mod tests {
 
     #[test]
     fn a_clock_of_its_own_starts_at_now_and_the_adjustment() {
-        let mut def = Domain { clock: Some(Clock::default()), ..Domain::default() };
+        let mut def = Domain {
+            clock: Some(Clock::default()),
+            ..Domain::default()
+        };
         assert_eq!(start_time(&def, 0, 0), None);
-        let clock = Clock { offset: ClockOffset::Variable, adjustment: Some(Adjustment::Seconds(-60)), ..Clock::default() };
+        let clock = Clock {
+            offset: ClockOffset::Variable,
+            adjustment: Some(Adjustment::Seconds(-60)),
+            ..Clock::default()
+        };
         def.clock = Some(clock.clone());
-        assert_eq!(start_time(&def, 3600, 7200).as_deref(), Some("1970-01-01T00:59:00"));
-        def.clock = Some(Clock { basis: Some(ClockBasis::Localtime), ..clock });
-        assert_eq!(start_time(&def, 3600, 7200).as_deref(), Some("1970-01-01T02:59:00"));
+        assert_eq!(
+            start_time(&def, 3600, 7200).as_deref(),
+            Some("1970-01-01T00:59:00")
+        );
+        def.clock = Some(Clock {
+            basis: Some(ClockBasis::Localtime),
+            ..clock
+        });
+        assert_eq!(
+            start_time(&def, 3600, 7200).as_deref(),
+            Some("1970-01-01T02:59:00")
+        );
     }
 
     #[test]

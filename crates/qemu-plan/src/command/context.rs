@@ -28,13 +28,19 @@ pub struct Context<'a> {
 /// # Errors
 /// Internal, when aliases were not assigned.
 pub fn alias(info: &DeviceInfo) -> Result<&str> {
-    info.alias.as_deref().ok_or_else(|| Error::internal("missing alias of a device"))
+    info.alias
+        .as_deref()
+        .ok_or_else(|| Error::internal("missing alias of a device"))
 }
 
 impl<'a> Context<'a> {
     /// A controller by kind and index.
     pub fn controller(&self, kind: ControllerKind, index: u32) -> Option<&'a Controller> {
-        self.def.devices.controllers.iter().find(|controller| controller.kind == kind && controller.index.unwrap_or_default() == index)
+        self.def
+            .devices
+            .controllers
+            .iter()
+            .find(|controller| controller.kind == kind && controller.index.unwrap_or_default() == index)
     }
 
     /// The alias of a controller by kind and index.
@@ -42,9 +48,12 @@ impl<'a> Context<'a> {
     /// # Errors
     /// Internal, when there is no such controller.
     pub fn controller_alias(&self, kind: ControllerKind, index: u32) -> Result<&'a str> {
-        let controller = self
-            .controller(kind, index)
-            .ok_or_else(|| Error::internal(format!("could not find {} controller with index {index}", kind.as_str())))?;
+        let controller = self.controller(kind, index).ok_or_else(|| {
+            Error::internal(format!(
+                "could not find {} controller with index {index}",
+                kind.as_str()
+            ))
+        })?;
         alias(&controller.info)
     }
 
@@ -55,7 +64,12 @@ impl<'a> Context<'a> {
 
     /// Machine type of the guest.
     pub fn machine(&self) -> &'a str {
-        self.def.os.kind.as_ref().and_then(|kind| kind.machine.as_deref()).unwrap_or_default()
+        self.def
+            .os
+            .kind
+            .as_ref()
+            .and_then(|kind| kind.machine.as_deref())
+            .unwrap_or_default()
     }
 
     /// Whether the machine is a Q35.
@@ -67,11 +81,15 @@ impl<'a> Context<'a> {
     /// Whether the machine is an i440FX.
     pub fn is_i440fx(&self) -> bool {
         let machine = self.machine();
-        ["pc", "isapc"].contains(&machine) || ["pc-0.", "pc-1.", "pc-i440", "rhel"].iter().any(|start| machine.starts_with(start))
+        ["pc", "isapc"].contains(&machine)
+            || ["pc-0.", "pc-1.", "pc-i440", "rhel"]
+                .iter()
+                .any(|start| machine.starts_with(start))
     }
 
     /// Whether the guest's root bus is PCI Express.
     pub fn is_pcie(&self) -> bool {
-        self.controller(ControllerKind::Pci, 0).is_some_and(|root| root.pci_model() == Some(PciModel::PcieRoot))
+        self.controller(ControllerKind::Pci, 0)
+            .is_some_and(|root| root.pci_model() == Some(PciModel::PcieRoot))
     }
 }

@@ -1,7 +1,9 @@
 //! `-device` of controllers. Buses that a machine has built in get none.
 
 use domxml::devices::common::{IoThreads, OnOff};
-use domxml::devices::controller::{Controller, ControllerDriver, ControllerKind, PciModel, PciModelName, ScsiModel, UsbModel};
+use domxml::devices::controller::{
+    Controller, ControllerDriver, ControllerKind, PciModel, PciModelName, ScsiModel, UsbModel,
+};
 use serde_json::{Value, json};
 
 use super::address::{self, Virtio};
@@ -68,7 +70,13 @@ pub fn build_readers(cx: Context<'_>, line: &mut CommandLine) -> Result<()> {
 }
 
 fn build_kind(cx: Context<'_>, kind: ControllerKind, line: &mut CommandLine) -> Result<()> {
-    for controller in cx.def.devices.controllers.iter().filter(|controller| controller.kind == kind) {
+    for controller in cx
+        .def
+        .devices
+        .controllers
+        .iter()
+        .filter(|controller| controller.kind == kind)
+    {
         if let Some(props) = props(cx, controller)? {
             line.device(props);
         }
@@ -119,17 +127,26 @@ fn ide(cx: Context<'_>, index: u32) -> Result<Option<Props>> {
     if index == 0 && cx.is_i440fx() {
         return Ok(None);
     }
-    Err(Error::unsupported("Only a single IDE controller is supported for this machine type"))
+    Err(Error::unsupported(
+        "Only a single IDE controller is supported for this machine type",
+    ))
 }
 
 fn pci(controller: &Controller) -> Result<Option<Props>> {
-    let model = controller.pci_model().ok_or_else(|| Error::internal("missing model of a PCI controller"))?;
+    let model = controller
+        .pci_model()
+        .ok_or_else(|| Error::internal("missing model of a PCI controller"))?;
     if matches!(model, PciModel::PciRoot | PciModel::PcieRoot) {
         return Ok(None);
     }
     let target = controller.target.clone().unwrap_or_default();
     let id = alias(&controller.info)?;
-    let mut props = Props::driver(controller.model_name.unwrap_or_else(|| default_name(model)).as_str());
+    let mut props = Props::driver(
+        controller
+            .model_name
+            .unwrap_or_else(|| default_name(model))
+            .as_str(),
+    );
     match model {
         PciModel::PciBridge => {
             props.opt("chassis_nr", target.chassis_nr);
@@ -142,8 +159,14 @@ fn pci(controller: &Controller) -> Result<Option<Props>> {
         }
         _ => {}
     }
-    props.opt("mem-reserve", target.mem_reserve.and_then(|kib| kib.checked_mul(1024)));
-    props.set("id", id).opt("hotplug", target.hotplug.map(OnOff::is_on)).opt("numa_node", target.node);
+    props.opt(
+        "mem-reserve",
+        target.mem_reserve.and_then(|kib| kib.checked_mul(1024)),
+    );
+    props
+        .set("id", id)
+        .opt("hotplug", target.hotplug.map(OnOff::is_on))
+        .opt("numa_node", target.node);
     Ok(Some(props))
 }
 
@@ -168,7 +191,12 @@ fn usb(cx: Context<'_>, controller: &Controller) -> Result<Option<Props>> {
     let (_, driver, has_ports) = USB
         .into_iter()
         .find(|(known, ..)| *known == model)
-        .ok_or_else(|| Error::unsupported(format!("'{}' is not supported by this QEMU binary", model.as_str())))?;
+        .ok_or_else(|| {
+            Error::unsupported(format!(
+                "'{}' is not supported by this QEMU binary",
+                model.as_str()
+            ))
+        })?;
     let mut props = Props::driver(driver);
     if let Some(ports) = controller.ports.filter(|_| has_ports) {
         props.set("p2", ports).set("p3", ports);
@@ -181,9 +209,15 @@ fn usb(cx: Context<'_>, controller: &Controller) -> Result<Option<Props>> {
                 .devices
                 .controllers
                 .iter()
-                .find(|other| other.kind == ControllerKind::Usb && other.index.unwrap_or_default() == index && other.info.master.is_none())
+                .find(|other| {
+                    other.kind == ControllerKind::Usb
+                        && other.index.unwrap_or_default() == index
+                        && other.info.master.is_none()
+                })
                 .ok_or_else(|| Error::internal("masterbus not found"))?;
-            props.set("masterbus", format!("{}.0", alias(&bus.info)?)).set("firstport", master.startport);
+            props
+                .set("masterbus", format!("{}.0", alias(&bus.info)?))
+                .set("firstport", master.startport);
         }
         None => {
             props.set("id", alias(&controller.info)?);
@@ -206,7 +240,10 @@ fn scsi(controller: &Controller) -> Result<Option<Props>> {
         Some(generation) => {
             let transport = Virtio::new(Some(generation), Some(&driver.virtio));
             let mut props = address::virtio("virtio-scsi", &controller.info, transport)?;
-            props.opt("iothread", driver.iothread.map(|number| format!("iothread{number}")));
+            props.opt(
+                "iothread",
+                driver.iothread.map(|number| format!("iothread{number}")),
+            );
             props
         }
         None => Props::driver(scsi_driver(model)?),
@@ -229,7 +266,10 @@ fn put_scsi_tuning(driver: &ControllerDriver, props: &mut Props) {
         .opt("cmd_per_lun", driver.cmd_per_lun.filter(|value| *value != 0))
         .opt("max_sectors", driver.max_sectors.filter(|value| *value != 0))
         .opt("ioeventfd", driver.ioeventfd.map(OnOff::is_on))
-        .opt("iothread-vq-mapping", driver.iothreads.as_ref().and_then(queue_mapping));
+        .opt(
+            "iothread-vq-mapping",
+            driver.iothreads.as_ref().and_then(queue_mapping),
+        );
 }
 
 /// Which I/O threads serve which queues.
@@ -260,6 +300,9 @@ fn virtio_serial(controller: &Controller) -> Result<Props> {
         Some(domxml::devices::address::Address::SpaprVio(_)) => Props::driver("spapr-vty"),
         _ => address::virtio("virtio-serial", &controller.info, Virtio::new(model, options))?,
     };
-    props.set("id", alias(&controller.info)?).opt("max_ports", controller.ports).opt("vectors", controller.vectors);
+    props
+        .set("id", alias(&controller.info)?)
+        .opt("max_ports", controller.ports)
+        .opt("vectors", controller.vectors);
     Ok(props)
 }

@@ -45,7 +45,13 @@ pub fn build(cx: Context<'_>, line: &mut CommandLine) -> Result<()> {
     if let Some(hyperv) = &features.hyperv {
         put_hyperv(hyperv, &mut value);
     }
-    if cx.def.devices.panics.iter().any(|panic| panic.model == Some(PanicModel::Hyperv)) {
+    if cx
+        .def
+        .devices
+        .panics
+        .iter()
+        .any(|panic| panic.model == Some(PanicModel::Hyperv))
+    {
         value.word("hv-crash");
     }
     put_kvm(&features, &mut value);
@@ -98,8 +104,11 @@ fn is_host_model(cpu: &Cpu) -> bool {
 fn host_model(cx: Context<'_>, cpu: &Cpu) -> Result<Keyval> {
     let given = cx.res.cpu.clone();
     let host = given.or_else(|| host_model::expand(accel_caps(cx)?));
-    let host =
-        host.ok_or_else(|| Error::unsupported("CPU mode 'host-model' for this domain on this host is not supported by hypervisor"))?;
+    let host = host.ok_or_else(|| {
+        Error::unsupported(
+            "CPU mode 'host-model' for this domain on this host is not supported by hypervisor",
+        )
+    })?;
     let mut value = Keyval::implied(&host.model);
     let vendor = cpu.model.as_ref().and_then(|model| model.vendor_id.as_ref());
     value.opt("vendor", vendor.or(host.vendor.as_ref()));
@@ -125,8 +134,11 @@ fn accel_caps(cx: Context<'_>) -> Option<&AccelCaps> {
 
 /// Whether the best CPU that QEMU gives on this host has a feature.
 fn host_has(cx: Context<'_>, name: &str) -> bool {
-    let host = accel_caps(cx).map(|accel| accel.host.properties.as_slice()).unwrap_or_default();
-    host.iter().any(|property| property.name == name && property.value == serde_json::Value::Bool(true))
+    let host = accel_caps(cx)
+        .map(|accel| accel.host.properties.as_slice())
+        .unwrap_or_default();
+    host.iter()
+        .any(|property| property.name == name && property.value == serde_json::Value::Bool(true))
 }
 
 /// Whether a feature is switched on or off; none for those that are as the host has them.
@@ -140,7 +152,9 @@ fn switched(feature: &CpuFeature) -> Option<bool> {
 
 fn passthrough(cx: Context<'_>, cpu: &Cpu) -> Result<Keyval> {
     if cx.def.kind == VirtType::Qemu {
-        return Err(Error::unsupported("CPU mode 'host-passthrough' for x86_64 qemu domain on x86_64 host is not supported by hypervisor"));
+        return Err(Error::unsupported(
+            "CPU mode 'host-passthrough' for x86_64 qemu domain on x86_64 host is not supported by hypervisor",
+        ));
     }
     let mut value = Keyval::implied("host");
     put_migratable(cx, cpu, &mut value);
@@ -167,11 +181,19 @@ fn custom(cx: Context<'_>, cpu: &Cpu) -> Keyval {
 
 /// QEMU's name of a feature.
 pub fn qemu_name(name: &str) -> &str {
-    NAMES.iter().find(|(known, _)| *known == name).map_or(name, |(_, qemu)| qemu)
+    NAMES
+        .iter()
+        .find(|(known, _)| *known == name)
+        .map_or(name, |(_, qemu)| qemu)
 }
 
 fn put_timers(cx: Context<'_>, value: &mut Keyval) {
-    let timers = cx.def.clock.as_ref().map(|clock| clock.timers.as_slice()).unwrap_or_default();
+    let timers = cx
+        .def
+        .clock
+        .as_ref()
+        .map(|clock| clock.timers.as_slice())
+        .unwrap_or_default();
     for timer in timers {
         put_timer(timer, value);
     }
@@ -187,15 +209,24 @@ fn put_timer(timer: &Timer, value: &mut Keyval) {
             value.set("hv-time", "on");
         }
         TimerName::Tsc => {
-            value.opt("tsc-frequency", timer.frequency.filter(|frequency| *frequency != 0));
+            value.opt(
+                "tsc-frequency",
+                timer.frequency.filter(|frequency| *frequency != 0),
+            );
         }
         _ => {}
     }
 }
 
 fn put_paravirtual(features: &Features, value: &mut Keyval) {
-    value.opt("kvm-pv-eoi", features.apic.and_then(|apic| apic.eoi).map(OnOff::as_str));
-    value.opt("kvm-pv-unhalt", features.pvspinlock.map(|switch| switch.state.as_str()));
+    value.opt(
+        "kvm-pv-eoi",
+        features.apic.and_then(|apic| apic.eoi).map(OnOff::as_str),
+    );
+    value.opt(
+        "kvm-pv-unhalt",
+        features.pvspinlock.map(|switch| switch.state.as_str()),
+    );
 }
 
 fn is_on(state: Option<State>) -> bool {
@@ -206,14 +237,26 @@ fn put_hyperv(hyperv: &Hyperv, value: &mut Keyval) {
     if hyperv.mode == HypervMode::Passthrough {
         value.set("hv-passthrough", "on");
     }
-    put_states(&[("hv-relaxed", hyperv.relaxed), ("hv-vapic", hyperv.vapic)], value);
+    put_states(
+        &[("hv-relaxed", hyperv.relaxed), ("hv-vapic", hyperv.vapic)],
+        value,
+    );
     let spinlocks = hyperv.spinlocks.filter(|spinlocks| spinlocks.state == OnOff::On);
     let retries = spinlocks.map(|spinlocks| spinlocks.retries.unwrap_or_default());
     value.opt("hv-spinlocks", retries.map(|retries| format!("0x{retries:x}")));
     put_hyperv_timers(hyperv, value);
-    let vendor = hyperv.vendor_id.as_ref().filter(|vendor| vendor.state == OnOff::On);
+    let vendor = hyperv
+        .vendor_id
+        .as_ref()
+        .filter(|vendor| vendor.state == OnOff::On);
     value.opt("hv-vendor-id", vendor.and_then(|vendor| vendor.value.as_deref()));
-    put_states(&[("hv-frequencies", hyperv.frequencies), ("hv-reenlightenment", hyperv.reenlightenment)], value);
+    put_states(
+        &[
+            ("hv-frequencies", hyperv.frequencies),
+            ("hv-reenlightenment", hyperv.reenlightenment),
+        ],
+        value,
+    );
     put_hyperv_calls(hyperv, value);
 }
 
@@ -260,7 +303,13 @@ fn put_kvm(features: &Features, value: &mut Keyval) {
     if is_on(kvm.hidden) {
         value.set("kvm", "off");
     }
-    put_states(&[("kvm-hint-dedicated", kvm.hint_dedicated), ("kvm-poll-control", kvm.poll_control)], value);
+    put_states(
+        &[
+            ("kvm-hint-dedicated", kvm.hint_dedicated),
+            ("kvm-poll-control", kvm.poll_control),
+        ],
+        value,
+    );
     if kvm.pv_ipi.is_some_and(|state| state.state == OnOff::Off) {
         value.set("kvm-pv-ipi", "off");
     }

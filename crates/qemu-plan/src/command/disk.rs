@@ -18,7 +18,13 @@ use crate::{Error, Result};
 /// Appends what all floppy drives share: their boot order, and on machines without a built-in
 /// controller the controller itself.
 pub fn build_floppy_controller(cx: Context<'_>, line: &mut CommandLine) {
-    let floppies: Vec<_> = cx.def.devices.disks.iter().filter(|disk| bus(disk) == DiskBus::Fdc).collect();
+    let floppies: Vec<_> = cx
+        .def
+        .devices
+        .disks
+        .iter()
+        .filter(|disk| bus(disk) == DiskBus::Fdc)
+        .collect();
     if floppies.is_empty() {
         return;
     }
@@ -85,12 +91,28 @@ fn top_node(disk: &Disk, image: &Image, line: &mut CommandLine) -> String {
 
 /// Cards in a machine's own slot cannot be made with `-device`.
 fn sd_card(cx: Context<'_>, disk: &Disk) -> Keyval {
-    let path = disk.source.as_ref().and_then(|source| source.file.as_ref().or(source.dev.as_ref()));
-    let format = disk.driver.as_ref().and_then(|driver| driver.kind).map_or("raw", |format| format.as_str());
-    let before = cx.def.devices.disks.iter().take_while(|other| !std::ptr::eq(*other, disk));
+    let path = disk
+        .source
+        .as_ref()
+        .and_then(|source| source.file.as_ref().or(source.dev.as_ref()));
+    let format = disk
+        .driver
+        .as_ref()
+        .and_then(|driver| driver.kind)
+        .map_or("raw", |format| format.as_str());
+    let before = cx
+        .def
+        .devices
+        .disks
+        .iter()
+        .take_while(|other| !std::ptr::eq(*other, disk));
     let index = before.filter(|other| bus(other) == DiskBus::Sd).count();
     let mut drive = Keyval::new();
-    drive.opt("file", path).set("format", format).set("if", "sd").set("index", index);
+    drive
+        .opt("file", path)
+        .set("format", format)
+        .set("if", "sd")
+        .set("index", index);
     if disk.readonly {
         drive.set("readonly", "on");
     }
@@ -98,7 +120,10 @@ fn sd_card(cx: Context<'_>, disk: &Disk) -> Keyval {
 }
 
 fn vhost_user_socket(cx: Context<'_>, disk: &Disk) -> Result<Keyval> {
-    let source = disk.source.as_ref().ok_or_else(|| Error::internal("vhost-user disk without a source"))?;
+    let source = disk
+        .source
+        .as_ref()
+        .ok_or_else(|| Error::internal("vhost-user disk without a source"))?;
     let mut socket = Keyval::implied("socket")
         .with("id", format!("chr-vu-{}", alias(&disk.info)?))
         .with("path", source.path.as_deref().unwrap_or_default());
@@ -124,7 +149,10 @@ pub fn props(cx: Context<'_>, disk: &Disk, node: Option<&str>) -> Result<Props> 
             props
         }
         other => {
-            return Err(Error::unsupported(format!("unsupported disk bus '{}' with device setup", other.as_str())));
+            return Err(Error::unsupported(format!(
+                "unsupported disk bus '{}' with device setup",
+                other.as_str()
+            )));
         }
     };
     props.opt("share-rw", disk.shareable.then_some(true));
@@ -143,18 +171,33 @@ fn put_media(cx: Context<'_>, disk: &Disk, driver: &DiskDriver, props: &mut Prop
     let blockio = disk.blockio.clone().unwrap_or_default();
     props
         .opt("bootindex", boot)
-        .opt("logical_block_size", blockio.logical_block_size.filter(|size| *size != 0))
-        .opt("physical_block_size", blockio.physical_block_size.filter(|size| *size != 0))
-        .opt("discard_granularity", blockio.discard_granularity.filter(|size| *size != 0))
+        .opt(
+            "logical_block_size",
+            blockio.logical_block_size.filter(|size| *size != 0),
+        )
+        .opt(
+            "physical_block_size",
+            blockio.physical_block_size.filter(|size| *size != 0),
+        )
+        .opt(
+            "discard_granularity",
+            blockio.discard_granularity.filter(|size| *size != 0),
+        )
         .opt("wwn", wwn(disk)?)
-        .opt("rotation_rate", disk.target.rotation_rate.filter(|rate| *rate != 0))
+        .opt(
+            "rotation_rate",
+            disk.target.rotation_rate.filter(|rate| *rate != 0),
+        )
         .opt("vendor", disk.vendor.clone())
         .opt("product", disk.product.clone())
         .opt("removable", removable(disk))
         .opt("write-cache", write_cache(disk, driver));
     put_geometry(disk, props);
     // The serial number goes through an escape of its own.
-    props.opt("serial", disk.serial.as_ref().map(|serial| serial.replace(' ', "\\ ")));
+    props.opt(
+        "serial",
+        disk.serial.as_ref().map(|serial| serial.replace(' ', "\\ ")),
+    );
     put_error_policy(driver, props);
     Ok(())
 }
@@ -166,7 +209,10 @@ fn put_geometry(disk: &Disk, props: &mut Props) {
     if geometry.cyls == 0 || geometry.heads == 0 || geometry.secs == 0 {
         return;
     }
-    props.set("cyls", geometry.cyls).set("heads", geometry.heads).set("secs", geometry.secs);
+    props
+        .set("cyls", geometry.cyls)
+        .set("heads", geometry.heads)
+        .set("secs", geometry.secs);
     let trans = geometry.trans.filter(|trans| *trans != GeometryTrans::Default);
     props.opt("bios-chs-trans", trans.map(GeometryTrans::as_str));
 }
@@ -187,7 +233,9 @@ fn wwn(disk: &Disk) -> Result<Option<u64>> {
         return Ok(None);
     };
     let digits = wwn.trim_start_matches("0x");
-    u64::from_str_radix(digits, 16).map(Some).map_err(|_| Error::internal(format!("malformed wwn '{wwn}'")))
+    u64::from_str_radix(digits, 16)
+        .map(Some)
+        .map_err(|_| Error::internal(format!("malformed wwn '{wwn}'")))
 }
 
 /// USB sticks always say whether they are removable, SCSI disks only when they are.
@@ -206,21 +254,35 @@ fn write_cache(disk: &Disk, driver: &DiskDriver) -> Option<&'static str> {
 }
 
 fn virtio(cx: Context<'_>, disk: &Disk, driver: &DiskDriver) -> Result<Props> {
-    let base = if disk.kind == StorageKind::VhostUser { "vhost-user-blk" } else { "virtio-blk" };
+    let base = if disk.kind == StorageKind::VhostUser {
+        "vhost-user-blk"
+    } else {
+        "virtio-blk"
+    };
     let mut props = address::virtio(base, &disk.info, Virtio::new(disk.model, Some(&driver.virtio)))?;
     props
-        .opt("iothread", driver.iothread.map(|number| format!("iothread{number}")))
+        .opt(
+            "iothread",
+            driver.iothread.map(|number| format!("iothread{number}")),
+        )
         .opt("ioeventfd", driver.ioeventfd.map(OnOff::is_on))
         .opt("event_idx", driver.event_idx.map(OnOff::is_on))
         .opt("num-queues", driver.queues.filter(|queues| *queues != 0))
         .opt("queue-size", driver.queue_size.filter(|size| *size != 0))
-        .opt("iothread-vq-mapping", driver.iothreads.as_ref().and_then(queue_mapping));
+        .opt(
+            "iothread-vq-mapping",
+            driver.iothreads.as_ref().and_then(queue_mapping),
+        );
     address::put(cx, &disk.info, &mut props)?;
     Ok(props)
 }
 
 fn ata_driver(disk: &Disk) -> &'static str {
-    if disk.device == DiskDevice::Cdrom { "ide-cd" } else { "ide-hd" }
+    if disk.device == DiskDevice::Cdrom {
+        "ide-cd"
+    } else {
+        "ide-hd"
+    }
 }
 
 fn ide(cx: Context<'_>, disk: &Disk) -> Result<Props> {
@@ -229,7 +291,9 @@ fn ide(cx: Context<'_>, disk: &Disk) -> Result<Props> {
         return Err(Error::internal("target must be 0 for ide controller"));
     }
     let controller = cx.controller_alias(ControllerKind::Ide, at.controller)?;
-    Ok(Props::driver(ata_driver(disk)).with("bus", format!("{controller}.{}", at.bus)).with("unit", at.unit))
+    Ok(Props::driver(ata_driver(disk))
+        .with("bus", format!("{controller}.{}", at.bus))
+        .with("unit", at.unit))
 }
 
 fn sata(cx: Context<'_>, disk: &Disk) -> Result<Props> {
@@ -274,11 +338,16 @@ pub fn put_scsi_place(cx: Context<'_>, at: DriveAddress, props: &mut Props) -> R
     );
     if narrow {
         if at.target != 0 {
-            return Err(Error::unsupported("target must be 0 for controller model 'lsilogic'"));
+            return Err(Error::unsupported(
+                "target must be 0 for controller model 'lsilogic'",
+            ));
         }
         props.set("scsi-id", at.unit);
     } else {
-        props.set("channel", at.bus).set("scsi-id", at.target).set("lun", at.unit);
+        props
+            .set("channel", at.bus)
+            .set("scsi-id", at.target)
+            .set("lun", at.unit);
     }
     Ok(())
 }
@@ -286,7 +355,9 @@ pub fn put_scsi_place(cx: Context<'_>, at: DriveAddress, props: &mut Props) -> R
 /// Whether a disk is plugged in once QEMU runs: its changes are thrown away, and the overlay that
 /// takes them is made then.
 pub fn is_plugged_later(disk: &Disk) -> bool {
-    disk.transient.as_ref().is_some_and(|transient| transient.share_backing == Some(YesNo::Yes))
+    disk.transient
+        .as_ref()
+        .is_some_and(|transient| transient.share_backing == Some(YesNo::Yes))
 }
 
 /// Bus of a disk.

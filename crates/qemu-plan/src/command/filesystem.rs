@@ -14,7 +14,12 @@ use crate::{Error, Result};
 /// # Errors
 /// When QEMU has no such driver.
 pub fn build(cx: Context<'_>, fs: &Filesystem, line: &mut CommandLine) -> Result<()> {
-    match fs.driver.as_ref().and_then(|driver| driver.kind).unwrap_or_default() {
+    match fs
+        .driver
+        .as_ref()
+        .and_then(|driver| driver.kind)
+        .unwrap_or_default()
+    {
         FilesystemDriverKind::Path => {
             line.push("-fsdev", fsdev(fs)?);
             line.device(p9_props(cx, fs)?);
@@ -25,14 +30,20 @@ pub fn build(cx: Context<'_>, fs: &Filesystem, line: &mut CommandLine) -> Result
         }
         FilesystemDriverKind::Mtp => line.device(mtp_props(cx, fs)?),
         other => {
-            return Err(Error::unsupported(format!("Filesystem driver type '{}' not supported", other.as_str())));
+            return Err(Error::unsupported(format!(
+                "Filesystem driver type '{}' not supported",
+                other.as_str()
+            )));
         }
     }
     Ok(())
 }
 
 fn source_dir(fs: &Filesystem) -> String {
-    fs.source.as_ref().and_then(|source| source.dir.clone()).unwrap_or_default()
+    fs.source
+        .as_ref()
+        .and_then(|source| source.dir.clone())
+        .unwrap_or_default()
 }
 
 fn tag(fs: &Filesystem) -> String {
@@ -47,9 +58,21 @@ fn fsdev(fs: &Filesystem) -> Result<Keyval> {
     let mut fsdev = Keyval::implied("local").with("security_model", model);
     let multidevs = fs.multidevs.filter(|mode| *mode != Multidevs::Default);
     fsdev.opt("multidevs", multidevs.map(Multidevs::as_str));
-    fsdev.opt("fmode", fs.fmode.filter(|mode| *mode != 0).map(|mode| format!("{mode:04o}")));
-    fsdev.opt("dmode", fs.dmode.filter(|mode| *mode != 0).map(|mode| format!("{mode:04o}")));
-    fsdev.set("id", format!("fsdev-{}", alias(&fs.info)?)).set("path", source_dir(fs));
+    fsdev.opt(
+        "fmode",
+        fs.fmode
+            .filter(|mode| *mode != 0)
+            .map(|mode| format!("{mode:04o}")),
+    );
+    fsdev.opt(
+        "dmode",
+        fs.dmode
+            .filter(|mode| *mode != 0)
+            .map(|mode| format!("{mode:04o}")),
+    );
+    fsdev
+        .set("id", format!("fsdev-{}", alias(&fs.info)?))
+        .set("path", source_dir(fs));
     if fs.readonly {
         fsdev.word("readonly");
     }
@@ -79,8 +102,12 @@ fn virtiofs_socket(cx: Context<'_>, fs: &Filesystem) -> Result<Keyval> {
     let id = alias(&fs.info)?;
     let given = cx.res.device(id).socket;
     let own = || cx.res.lib_file(&format!("{id}-fs.sock"));
-    let path = given.or_else(|| fs.source.as_ref().and_then(|source| source.socket.clone())).unwrap_or_else(own);
-    Ok(Keyval::implied("socket").with("id", format!("chr-vu-{id}")).with("path", path))
+    let path = given
+        .or_else(|| fs.source.as_ref().and_then(|source| source.socket.clone()))
+        .unwrap_or_else(own);
+    Ok(Keyval::implied("socket")
+        .with("id", format!("chr-vu-{id}"))
+        .with("path", path))
 }
 
 /// Front end of a virtiofs share.
@@ -89,7 +116,11 @@ fn virtiofs_socket(cx: Context<'_>, fs: &Filesystem) -> Result<Keyval> {
 /// When its bus is not there.
 pub fn virtiofs_props(cx: Context<'_>, fs: &Filesystem) -> Result<Props> {
     let id = alias(&fs.info)?;
-    let queue = fs.driver.as_ref().and_then(|driver| driver.queue).filter(|queue| *queue != 0);
+    let queue = fs
+        .driver
+        .as_ref()
+        .and_then(|driver| driver.queue)
+        .filter(|queue| *queue != 0);
     let mut props = address::virtio("vhost-user-fs", &fs.info, transport(fs))?
         .with("id", id)
         .with("chardev", format!("chr-vu-{id}"))

@@ -1,7 +1,9 @@
 //! `<graphics>`: how the guest's screens are shown.
 
 use domxml::devices::common::YesNo;
-use domxml::devices::graphics::{Graphics, GraphicsKind, Listen, ListenKind, MouseMode, SpiceChannelMode, VncSharePolicy};
+use domxml::devices::graphics::{
+    Graphics, GraphicsKind, Listen, ListenKind, MouseMode, SpiceChannelMode, VncSharePolicy,
+};
 
 use super::audio;
 use super::context::Context;
@@ -33,7 +35,10 @@ pub fn build(cx: Context<'_>, line: &mut CommandLine) -> Result<()> {
             GraphicsKind::EglHeadless => egl_headless(cx, graphics, line),
             GraphicsKind::Dbus => dbus(cx, graphics, line)?,
             GraphicsKind::Rdp | GraphicsKind::Desktop => {
-                return Err(Error::unsupported(format!("unsupported graphics type '{}'", graphics.kind.as_str())));
+                return Err(Error::unsupported(format!(
+                    "unsupported graphics type '{}'",
+                    graphics.kind.as_str()
+                )));
             }
         }
     }
@@ -61,7 +66,10 @@ fn sdl(graphics: &Graphics, line: &mut CommandLine) {
 
 fn egl_headless(cx: Context<'_>, graphics: &Graphics, line: &mut CommandLine) {
     let mut display = Keyval::implied("egl-headless");
-    display.opt("rendernode", rendernode(graphics).or(cx.res.rendernode.as_deref()));
+    display.opt(
+        "rendernode",
+        rendernode(graphics).or(cx.res.rendernode.as_deref()),
+    );
     line.push("-display", display);
 }
 
@@ -78,7 +86,10 @@ fn dbus(cx: Context<'_>, graphics: &Graphics, line: &mut CommandLine) -> Result<
         display.opt("rendernode", rendernode(graphics));
     }
     if graphics.audio.is_some_and(|id| id != 0) {
-        display.set("audiodev", audio::audiodev_id(audio::find(cx, graphics.audio)?.id));
+        display.set(
+            "audiodev",
+            audio::audiodev_id(audio::find(cx, graphics.audio)?.id),
+        );
     }
     line.push("-display", display);
     Ok(())
@@ -125,8 +136,14 @@ fn vnc(cx: Context<'_>, graphics: &Graphics, line: &mut CommandLine) -> Result<(
     if config.vnc_sasl {
         display.set("sasl", "on");
     }
-    display.opt("power-control", graphics.power_control.map(|power| on_off(power.is_yes())));
-    display.set("audiodev", audio::audiodev_id(audio::find(cx, graphics.audio)?.id));
+    display.opt(
+        "power-control",
+        graphics.power_control.map(|power| on_off(power.is_yes())),
+    );
+    display.set(
+        "audiodev",
+        audio::audiodev_id(audio::find(cx, graphics.audio)?.id),
+    );
     line.push("-vnc", display);
     if let Some(keymap) = &graphics.keymap {
         line.push("-k", keymap.as_str());
@@ -137,7 +154,9 @@ fn vnc(cx: Context<'_>, graphics: &Graphics, line: &mut CommandLine) -> Result<(
 fn vnc_listen(cx: Context<'_>, graphics: &Graphics) -> Result<Keyval> {
     let listen = listen(graphics);
     match listen.kind {
-        ListenKind::Socket => Ok(Keyval::new().with("vnc", format!("unix:{}", socket_path(cx, &listen, "vnc.sock")))),
+        ListenKind::Socket => {
+            Ok(Keyval::new().with("vnc", format!("unix:{}", socket_path(cx, &listen, "vnc.sock"))))
+        }
         ListenKind::None => Ok(Keyval::implied("none")),
         ListenKind::Address | ListenKind::Network => {
             let address = listen.address.as_deref().or(graphics.listen.as_deref());
@@ -146,7 +165,10 @@ fn vnc_listen(cx: Context<'_>, graphics: &Graphics) -> Result<Keyval> {
             let display = format!("{}:{}", bracketed(address), port - VNC_BASE);
             let mut display = Keyval::implied(display);
             if graphics.websocket.is_some_and(|port| port != 0) {
-                display.set("websocket", chosen(cx, graphics.websocket, false, native::WEBSOCKET)?);
+                display.set(
+                    "websocket",
+                    chosen(cx, graphics.websocket, false, native::WEBSOCKET)?,
+                );
             }
             Ok(display)
         }
@@ -155,7 +177,11 @@ fn vnc_listen(cx: Context<'_>, graphics: &Graphics) -> Result<Keyval> {
 
 /// IPv6 addresses go in brackets.
 fn bracketed(address: &str) -> String {
-    if address.contains(':') { format!("[{address}]") } else { address.to_owned() }
+    if address.contains(':') {
+        format!("[{address}]")
+    } else {
+        address.to_owned()
+    }
 }
 
 fn spice(cx: Context<'_>, graphics: &Graphics, line: &mut CommandLine) -> Result<()> {
@@ -165,17 +191,27 @@ fn spice(cx: Context<'_>, graphics: &Graphics, line: &mut CommandLine) -> Result
     if config.spice_sasl {
         display.set("sasl", "on");
     }
-    display.opt("agent-mouse", graphics.mouse.map(|mouse| on_off(mouse != MouseMode::Server)));
+    display.opt(
+        "agent-mouse",
+        graphics.mouse.map(|mouse| on_off(mouse != MouseMode::Server)),
+    );
     if graphics.passwd.is_none() && !config.spice_password {
         display.set("disable-ticketing", "on");
     }
-    if let Some(files) = config.spice_tls.as_ref().filter(|_| graphics.tls_port.is_some_and(|port| port != 0)) {
+    if let Some(files) = config
+        .spice_tls
+        .as_ref()
+        .filter(|_| graphics.tls_port.is_some_and(|port| port != 0))
+    {
         display.set("x509-dir", &files.dir);
     }
     spice_channels(graphics, &mut display);
     spice_compression(graphics, &mut display);
     if gl(graphics) == Some(YesNo::Yes) {
-        display.set("gl", "on").opt("rendernode", rendernode(graphics).or(cx.res.rendernode.as_deref()));
+        display.set("gl", "on").opt(
+            "rendernode",
+            rendernode(graphics).or(cx.res.rendernode.as_deref()),
+        );
     }
     display.set("seamless-migration", "on");
     line.push("-spice", display);
@@ -189,7 +225,9 @@ fn spice_listen(cx: Context<'_>, graphics: &Graphics, display: &mut Keyval) -> R
     let listen = listen(graphics);
     match listen.kind {
         ListenKind::Socket => {
-            display.set("unix", "on").set("addr", socket_path(cx, &listen, "spice.sock"));
+            display
+                .set("unix", "on")
+                .set("addr", socket_path(cx, &listen, "spice.sock"));
         }
         ListenKind::None => {
             display.set("port", 0);
@@ -210,9 +248,14 @@ fn spice_ports(cx: Context<'_>, graphics: &Graphics, display: &mut Keyval) -> Re
         display.set("port", chosen(cx, graphics.port, auto(graphics), native::SPICE)?);
     }
     if wants(graphics.tls_port) && tls {
-        display.set("tls-port", chosen(cx, graphics.tls_port, auto(graphics), native::SPICE_TLS)?);
+        display.set(
+            "tls-port",
+            chosen(cx, graphics.tls_port, auto(graphics), native::SPICE_TLS)?,
+        );
     } else if graphics.tls_port.is_some_and(|port| port > 0) {
-        return Err(Error::unsupported("spice TLS port set in XML configuration, but TLS is disabled in qemu.conf"));
+        return Err(Error::unsupported(
+            "spice TLS port set in XML configuration, but TLS is disabled in qemu.conf",
+        ));
     }
     Ok(())
 }
@@ -237,10 +280,19 @@ fn spice_compression(graphics: &Graphics, display: &mut Keyval) {
     display
         .opt("image-compression", graphics.image.map(|mode| mode.as_str()))
         .opt("jpeg-wan-compression", graphics.jpeg.map(|mode| mode.as_str()))
-        .opt("zlib-glz-wan-compression", graphics.zlib.map(|mode| mode.as_str()))
-        .opt("playback-compression", graphics.playback.map(|mode| mode.as_str()))
+        .opt(
+            "zlib-glz-wan-compression",
+            graphics.zlib.map(|mode| mode.as_str()),
+        )
+        .opt(
+            "playback-compression",
+            graphics.playback.map(|mode| mode.as_str()),
+        )
         .opt("streaming-video", graphics.streaming.map(|mode| mode.as_str()));
-    let copy = graphics.clipboard.as_ref().and_then(|clipboard| clipboard.copypaste);
+    let copy = graphics
+        .clipboard
+        .as_ref()
+        .and_then(|clipboard| clipboard.copypaste);
     if copy == Some(YesNo::No) {
         display.set("disable-copy-paste", "on");
     }

@@ -3,7 +3,8 @@
 use domxml::devices::address::Address;
 use domxml::devices::common::{OnOff, StorageHost, YesNo};
 use domxml::devices::hostdev::{
-    GuestReset, Hostdev, HostdevAddress, HostdevKind, HostdevMode, HostdevModel, HostdevProtocol, HostdevSource,
+    GuestReset, Hostdev, HostdevAddress, HostdevKind, HostdevMode, HostdevModel, HostdevProtocol,
+    HostdevSource,
 };
 use domxml::devices::interface::{Interface, InterfaceKind};
 use domxml::devices::storage::{NetProtocol, Source, StorageKind};
@@ -21,9 +22,16 @@ use domxml::devices::common::VirtioModel;
 ///
 /// # Errors
 /// When QEMU has no such device, or the caller has not found it on the host.
-pub fn build(cx: Context<'_>, device: &Hostdev, sources: &mut Sources<'_>, line: &mut CommandLine) -> Result<()> {
+pub fn build(
+    cx: Context<'_>,
+    device: &Hostdev,
+    sources: &mut Sources<'_>,
+    line: &mut CommandLine,
+) -> Result<()> {
     if device.mode != HostdevMode::Subsystem {
-        return Err(Error::unsupported("hostdev mode 'capabilities' is not supported in this QEMU driver"));
+        return Err(Error::unsupported(
+            "hostdev mode 'capabilities' is not supported in this QEMU driver",
+        ));
     }
     let props = match device.kind {
         HostdevKind::Usb => usb(cx, device)?,
@@ -35,7 +43,10 @@ pub fn build(cx: Context<'_>, device: &Hostdev, sources: &mut Sources<'_>, line:
             scsi(cx, device, &node)?
         }
         other => {
-            return Err(Error::unsupported(format!("unsupported hostdev type '{}'", other.as_str())));
+            return Err(Error::unsupported(format!(
+                "unsupported hostdev type '{}'",
+                other.as_str()
+            )));
         }
     };
     line.device(props);
@@ -53,9 +64,13 @@ fn usb(cx: Context<'_>, device: &Hostdev) -> Result<Props> {
         (Some(path), _) => Some(path),
         // It may be plugged in later; the guest has a place for it.
         _ if source.missing == Some(YesNo::Yes) => None,
-        (None, Some(HostdevAddress::Usb { bus, device })) if bus != 0 || device != 0 => Some(format!("/dev/bus/usb/{bus:03}/{device:03}")),
+        (None, Some(HostdevAddress::Usb { bus, device })) if bus != 0 || device != 0 => {
+            Some(format!("/dev/bus/usb/{bus:03}/{device:03}"))
+        }
         _ => {
-            return Err(Error::internal("USB host device is missing bus/device information"));
+            return Err(Error::internal(
+                "USB host device is missing bus/device information",
+            ));
         }
     };
     let reset = source.guest_reset;
@@ -78,11 +93,21 @@ fn resets_all(reset: Option<GuestReset>) -> Option<bool> {
 }
 
 fn vfio_driver(device: &Hostdev) -> &'static str {
-    if device.ramfb == Some(OnOff::On) { "vfio-pci-nohotplug" } else { "vfio-pci" }
+    if device.ramfb == Some(OnOff::On) {
+        "vfio-pci-nohotplug"
+    } else {
+        "vfio-pci"
+    }
 }
 
 fn pci(cx: Context<'_>, device: &Hostdev) -> Result<Props> {
-    let Some(HostdevAddress::Pci { domain, bus, slot, function }) = source(device).address else {
+    let Some(HostdevAddress::Pci {
+        domain,
+        bus,
+        slot,
+        function,
+    }) = source(device).address
+    else {
         return Err(Error::internal("PCI host device without an address"));
     };
     let pair = device.teaming.as_ref().and_then(|team| team.persistent.clone());
@@ -109,7 +134,10 @@ pub fn interface_props(cx: Context<'_>, net: &Interface) -> Result<Option<Props>
     let address = net.source.as_ref().and_then(|source| source.host_device.clone());
     let device = Hostdev {
         kind: HostdevKind::Pci,
-        source: Some(HostdevSource { address: address.map(|address| address.0), ..HostdevSource::default() }),
+        source: Some(HostdevSource {
+            address: address.map(|address| address.0),
+            ..HostdevSource::default()
+        }),
         teaming: net.teaming.clone(),
         info: net.info.clone(),
         ..Hostdev::default()
@@ -144,7 +172,9 @@ fn vhost_scsi(cx: Context<'_>, device: &Hostdev) -> Result<Props> {
         _ => VirtioModel::Virtio,
     };
     let fd = cx.res.device(id).vhost_fds.first().copied();
-    let fd = fd.or(cx.res.is_native().then_some(-1)).ok_or_else(|| Error::internal("no vhost-scsi descriptor"))?;
+    let fd = fd
+        .or(cx.res.is_native().then_some(-1))
+        .ok_or_else(|| Error::internal("no vhost-scsi descriptor"))?;
     let mut props = address::virtio("vhost-scsi", &device.info, Virtio::new(Some(generation), None))?
         .with_opt("wwpn", source(device).wwpn)
         .with("vhostfd", fd.to_string())
@@ -155,7 +185,12 @@ fn vhost_scsi(cx: Context<'_>, device: &Hostdev) -> Result<Props> {
 }
 
 /// Appends the block node below a SCSI device; answers its name.
-fn scsi_backend(cx: Context<'_>, device: &Hostdev, sources: &mut Sources<'_>, line: &mut CommandLine) -> Result<String> {
+fn scsi_backend(
+    cx: Context<'_>,
+    device: &Hostdev,
+    sources: &mut Sources<'_>,
+    line: &mut CommandLine,
+) -> Result<String> {
     let node = format!("libvirt-{}-backend", sources.take_number());
     let source = source(device);
     let mut refs = crate::block::Refs::default();
@@ -171,7 +206,10 @@ fn scsi_backend(cx: Context<'_>, device: &Hostdev, sources: &mut Sources<'_>, li
     } else {
         let path = cx.res.device(alias(&device.info)?).path;
         let path = path.ok_or_else(|| Error::internal("the node of a SCSI host device was not found"))?;
-        link_source = Source { dev: Some(path), ..Source::default() };
+        link_source = Source {
+            dev: Some(path),
+            ..Source::default()
+        };
         (StorageKind::Block, device.readonly)
     };
     let common = Common::default();

@@ -43,7 +43,10 @@ pub fn props(cx: Context<'_>, input: &Input) -> Result<Option<Props>> {
     };
     props.set("id", alias(&input.info)?);
     if input.kind == InputKind::Passthrough {
-        props.opt("evdev", input.source.as_ref().and_then(|source| source.evdev.clone()));
+        props.opt(
+            "evdev",
+            input.source.as_ref().and_then(|source| source.evdev.clone()),
+        );
     }
     address::put(cx, &input.info, &mut props)?;
     Ok(Some(props))
@@ -54,7 +57,10 @@ fn usb(input: &Input) -> Result<Props> {
         InputKind::Mouse => Ok(Props::driver("usb-mouse")),
         InputKind::Tablet => Ok(Props::driver("usb-tablet")),
         InputKind::Keyboard => Ok(Props::driver("usb-kbd")),
-        other => Err(Error::unsupported(format!("unsupported input type '{}' on bus 'usb'", other.as_str()))),
+        other => Err(Error::unsupported(format!(
+            "unsupported input type '{}' on bus 'usb'",
+            other.as_str()
+        ))),
     }
 }
 

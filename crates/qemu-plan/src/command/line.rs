@@ -74,12 +74,18 @@ impl CommandLine {
 
     /// Appends a switch without a value.
     pub fn flag(&mut self, name: &str) {
-        self.switches.push(Switch { name: name.to_owned(), value: Arg::None });
+        self.switches.push(Switch {
+            name: name.to_owned(),
+            value: Arg::None,
+        });
     }
 
     /// Appends a switch and its value.
     pub fn push(&mut self, name: &str, value: impl Into<Arg>) {
-        self.switches.push(Switch { name: name.to_owned(), value: value.into() });
+        self.switches.push(Switch {
+            name: name.to_owned(),
+            value: value.into(),
+        });
     }
 
     /// Appends `-device`, changed as the document says.
@@ -109,13 +115,20 @@ impl CommandLine {
     pub fn add_fd(&mut self, fd: i32, opaque: &str) -> String {
         let set = self.next_fdset;
         self.next_fdset += 1;
-        self.push("-add-fd", Keyval::new().with("set", set).with("fd", fd).with("opaque", opaque));
+        self.push(
+            "-add-fd",
+            Keyval::new()
+                .with("set", set)
+                .with("fd", fd)
+                .with("opaque", opaque),
+        );
         format!("/dev/fdset/{set}")
     }
 
     /// Appends an environment variable if there is a value.
     pub fn opt_env(&mut self, name: &str, value: Option<&str>) {
-        self.env.extend(value.map(|value| (name.to_owned(), value.to_owned())));
+        self.env
+            .extend(value.map(|value| (name.to_owned(), value.to_owned())));
     }
 
     /// Appends `-object`.
@@ -140,7 +153,10 @@ impl CommandLine {
 
     /// The text `domxml-to-native` answers with: one line, quoted for a shell.
     pub fn to_native(&self) -> String {
-        let env = self.env.iter().map(|(name, value)| format!("{name}={}", shell_quote(value)));
+        let env = self
+            .env
+            .iter()
+            .map(|(name, value)| format!("{name}={}", shell_quote(value)));
         let argv = self.argv();
         let words = argv.iter().map(|word| shell_quote(word));
         env.chain(words).collect::<Vec<_>>().join(" ")
@@ -165,11 +181,17 @@ mod tests {
 
     #[test]
     fn native_text_quotes_only_what_a_shell_would_split() {
-        let mut line = CommandLine { program: "/bin/qemu".into(), ..CommandLine::default() };
+        let mut line = CommandLine {
+            program: "/bin/qemu".into(),
+            ..CommandLine::default()
+        };
         line.env.push(("HOME".into(), "/a b".into()));
         line.flag("-S");
         line.push("-name", "it's");
         line.device(Props::driver("x"));
-        assert_eq!(line.to_native(), r#"HOME='/a b' /bin/qemu -S -name 'it'\''s' -device '{"driver":"x"}'"#);
+        assert_eq!(
+            line.to_native(),
+            r#"HOME='/a b' /bin/qemu -S -name 'it'\''s' -device '{"driver":"x"}'"#
+        );
     }
 }

@@ -23,12 +23,24 @@ use crate::{Error, Result};
 /// When QEMU cannot open the variables' source.
 pub fn pflash(cx: Context<'_>, sources: &mut Sources<'_>) -> Result<Vec<Image>> {
     let os = &cx.def.os;
-    let Some(loader) = os.loader.as_ref().filter(|loader| loader.kind == Some(LoaderType::Pflash)) else {
+    let Some(loader) = os
+        .loader
+        .as_ref()
+        .filter(|loader| loader.kind == Some(LoaderType::Pflash))
+    else {
         return Ok(Vec::new());
     };
     let common = Common::default();
-    let code = Source { file: loader.path.clone(), ..Source::default() };
-    let mut link = Link::raw(StorageKind::File, &code, &common, loader.readonly != Some(YesNo::No));
+    let code = Source {
+        file: loader.path.clone(),
+        ..Source::default()
+    };
+    let mut link = Link::raw(
+        StorageKind::File,
+        &code,
+        &common,
+        loader.readonly != Some(YesNo::No),
+    );
     link.format = image_format(loader.format.as_deref());
     let mut image = sources.pflash(&link, 0)?;
     // Firmware code has a format node even when it is raw.
@@ -43,7 +55,9 @@ pub fn pflash(cx: Context<'_>, sources: &mut Sources<'_>) -> Result<Vec<Image>> 
 }
 
 fn image_format(format: Option<&str>) -> StorageFormat {
-    format.and_then(|format| format.parse().ok()).unwrap_or(StorageFormat::Raw)
+    format
+        .and_then(|format| format.parse().ok())
+        .unwrap_or(StorageFormat::Raw)
 }
 
 fn variables(cx: Context<'_>) -> Option<(StorageKind, Source, Option<String>)> {
@@ -53,7 +67,14 @@ fn variables(cx: Context<'_>) -> Option<(StorageKind, Source, Option<String>)> {
         return Some((nvram.kind.unwrap_or_default(), source.clone(), format));
     }
     let path = nvram.path.clone()?;
-    Some((StorageKind::File, Source { file: Some(path), ..Source::default() }, format))
+    Some((
+        StorageKind::File,
+        Source {
+            file: Some(path),
+            ..Source::default()
+        },
+        format,
+    ))
 }
 
 /// Appends `-machine`.
@@ -66,10 +87,19 @@ pub fn build(cx: Context<'_>, pflash: &[Image], line: &mut CommandLine) -> Resul
     let mut machine = Keyval::implied(cx.machine()).with("usb", "off");
     put_board(&features, &mut machine);
     machine.set("dump-guest-core", on_off(dump_core(cx)));
-    if def.memory_backing.as_ref().is_some_and(|backing| backing.nosharepages) {
+    if def
+        .memory_backing
+        .as_ref()
+        .is_some_and(|backing| backing.nosharepages)
+    {
         machine.set("mem-merge", "off");
     }
-    if def.devices.memories.iter().any(|memory| memory.model == MemoryModel::Nvdimm) {
+    if def
+        .devices
+        .memories
+        .iter()
+        .any(|memory| memory.model == MemoryModel::Nvdimm)
+    {
         machine.set("nvdimm", "on");
     }
     if let Some(LaunchSecurity::Sev(_) | LaunchSecurity::SevSnp(_)) = &def.launch_security {
@@ -107,17 +137,39 @@ fn put_firmware_options(cx: Context<'_>, machine: &mut Keyval) -> Result<()> {
     if cx.def.os.bios.as_ref().and_then(|bios| bios.useserial) == Some(YesNo::Yes) {
         machine.set("graphics", "off");
     }
-    if let Some(speaker) = cx.def.devices.sounds.iter().find(|sound| sound.model == SoundModel::Pcspk) {
-        machine.set("pcspk-audiodev", audio::audiodev_id(audio::find(cx, speaker.audio)?.id));
+    if let Some(speaker) = cx
+        .def
+        .devices
+        .sounds
+        .iter()
+        .find(|sound| sound.model == SoundModel::Pcspk)
+    {
+        machine.set(
+            "pcspk-audiodev",
+            audio::audiodev_id(audio::find(cx, speaker.audio)?.id),
+        );
     }
-    let timers = cx.def.clock.as_ref().map(|clock| clock.timers.as_slice()).unwrap_or_default();
-    let hpet = timers.iter().find(|timer| timer.name == TimerName::Hpet).and_then(|timer| timer.present);
+    let timers = cx
+        .def
+        .clock
+        .as_ref()
+        .map(|clock| clock.timers.as_slice())
+        .unwrap_or_default();
+    let hpet = timers
+        .iter()
+        .find(|timer| timer.name == TimerName::Hpet)
+        .and_then(|timer| timer.present);
     machine.opt("hpet", hpet.map(|present| on_off(present.is_yes())));
     Ok(())
 }
 
 fn dump_core(cx: Context<'_>) -> bool {
-    let said = cx.def.memory.as_ref().and_then(|memory| memory.dump_core).map(OnOff::is_on);
+    let said = cx
+        .def
+        .memory
+        .as_ref()
+        .and_then(|memory| memory.dump_core)
+        .map(OnOff::is_on);
     said.or(cx.res.config.dump_guest_core).unwrap_or_default()
 }
 
@@ -129,20 +181,29 @@ pub fn build_accel(cx: Context<'_>, line: &mut CommandLine) -> Result<()> {
     let features = cx.def.features.clone().unwrap_or_default();
     let accel = match cx.def.kind {
         VirtType::Qemu => {
-            let cache = features.tcg.and_then(|tcg| tcg.tb_cache).filter(|size| size.0 != 0);
+            let cache = features
+                .tcg
+                .and_then(|tcg| tcg.tb_cache)
+                .filter(|size| size.0 != 0);
             let mut accel = Keyval::implied("tcg");
             accel.opt("tb-size", cache.map(|size| size.0 / 1024));
             accel
         }
         VirtType::Kvm => {
-            let ring = features.kvm.and_then(|kvm| kvm.dirty_ring).filter(|ring| ring.state == OnOff::On);
+            let ring = features
+                .kvm
+                .and_then(|kvm| kvm.dirty_ring)
+                .filter(|ring| ring.state == OnOff::On);
             let mut accel = Keyval::implied("kvm");
             accel.opt("dirty-ring-size", ring.and_then(|ring| ring.size));
             accel
         }
         VirtType::Hvf => Keyval::implied("hvf"),
         other => {
-            return Err(Error::unsupported(format!("the QEMU binary does not support {}", other.as_str())));
+            return Err(Error::unsupported(format!(
+                "the QEMU binary does not support {}",
+                other.as_str()
+            )));
         }
     };
     line.push("-accel", accel);
@@ -185,8 +246,14 @@ pub fn build_launch_security(cx: Context<'_>, line: &mut CommandLine) {
             .with_opt("cbitpos", sev.common.cbitpos)
             .with_opt("reduced-phys-bits", sev.common.reduced_phys_bits)
             .with_opt("policy", sev.policy)
-            .with_opt("dh-cert-file", sev.dh_cert.as_ref().map(|_| cx.res.lib_file("dh_cert.base64")))
-            .with_opt("session-file", sev.session.as_ref().map(|_| cx.res.lib_file("session.base64")))
+            .with_opt(
+                "dh-cert-file",
+                sev.dh_cert.as_ref().map(|_| cx.res.lib_file("dh_cert.base64")),
+            )
+            .with_opt(
+                "session-file",
+                sev.session.as_ref().map(|_| cx.res.lib_file("session.base64")),
+            )
             .with_opt("kernel-hashes", sev.kernel_hashes.map(YesNo::is_yes)),
         LaunchSecurity::SevSnp(snp) => Props::object("sev-snp-guest", "lsec0")
             .with_opt("cbitpos", snp.common.cbitpos)

@@ -27,7 +27,8 @@ pub(super) fn align(kib: u64, step: u64) -> u64 {
 }
 
 fn size_kib(size: Option<&domxml::devices::common::Size>) -> u64 {
-    size.and_then(|size| units::kib(size.value, size.unit.as_deref().unwrap_or("KiB"))).unwrap_or_default()
+    size.and_then(|size| units::kib(size.value, size.unit.as_deref().unwrap_or("KiB")))
+        .unwrap_or_default()
 }
 
 fn module_size(memory: &Memory) -> u64 {
@@ -58,7 +59,13 @@ pub fn build(cx: Context<'_>, line: &mut CommandLine) -> Result<()> {
     }
     line.push("-m", size);
     if numa::cells(cx).is_empty() {
-        let request = Request { id: DEFAULT_RAM, file: DEFAULT_RAM, kib: initial_kib(cx), system: true, ..Request::default() };
+        let request = Request {
+            id: DEFAULT_RAM,
+            file: DEFAULT_RAM,
+            kib: initial_kib(cx),
+            system: true,
+            ..Request::default()
+        };
         backend(cx, &request)?.push(line);
     }
     Ok(())
@@ -66,7 +73,11 @@ pub fn build(cx: Context<'_>, line: &mut CommandLine) -> Result<()> {
 
 /// Appends `-overcommit`.
 pub fn build_overcommit(cx: Context<'_>, line: &mut CommandLine) {
-    let locked = cx.def.memory_backing.as_ref().is_some_and(|backing| backing.locked);
+    let locked = cx
+        .def
+        .memory_backing
+        .as_ref()
+        .is_some_and(|backing| backing.locked);
     line.push("-overcommit", Keyval::new().with("mem-lock", on_off(locked)));
 }
 
@@ -97,7 +108,9 @@ fn module_backend(cx: Context<'_>, memory: &Memory) -> Result<Backend> {
     let file = alias(&memory.info)?;
     let id = format!("mem{file}");
     let nodes = source.nodemask.as_deref().map(str::parse::<Bitmap>);
-    let nodes = nodes.transpose().map_err(|_| Error::xml("invalid nodemask of a memory device"))?;
+    let nodes = nodes
+        .transpose()
+        .map_err(|_| Error::xml("invalid nodemask of a memory device"))?;
     let page = size_kib(source.pagesize.as_ref());
     let request = Request {
         id: &id,
@@ -131,7 +144,10 @@ fn module_access(cx: Context<'_>, memory: &Memory) -> Option<bool> {
     let own = memory.access.map(|access| access == ModuleAccess::Shared);
     own.or_else(|| {
         let node = memory.target.as_ref()?.node?;
-        let cell = numa::cells(cx).iter().enumerate().find(|(number, cell)| cell.id.unwrap_or(*number as u32) == node)?;
+        let cell = numa::cells(cx)
+            .iter()
+            .enumerate()
+            .find(|(number, cell)| cell.id.unwrap_or(*number as u32) == node)?;
         cell.1.mem_access.map(|access| access == MemAccess::Shared)
     })
 }
@@ -148,14 +164,18 @@ pub fn module_props(cx: Context<'_>, memory: &Memory) -> Result<Props> {
     let mut props = match memory.model {
         MemoryModel::Dimm => Props::driver("pc-dimm"),
         MemoryModel::Nvdimm | MemoryModel::SgxEpc => Props::driver(name),
-        MemoryModel::VirtioPmem | MemoryModel::VirtioMem => address::virtio(name, &memory.info, Virtio::default())?,
+        MemoryModel::VirtioPmem | MemoryModel::VirtioMem => {
+            address::virtio(name, &memory.info, Virtio::default())?
+        }
     };
     props.opt("node", target.node);
     if let Some(label) = &target.label {
         props.set("label-size", bytes(label.size.as_ref()));
     }
     if memory.model == MemoryModel::VirtioMem {
-        props.set("block-size", bytes(target.block.as_ref())).nonzero("requested-size", bytes(target.requested.as_ref()));
+        props
+            .set("block-size", bytes(target.block.as_ref()))
+            .nonzero("requested-size", bytes(target.requested.as_ref()));
     }
     props
         .opt("uuid", memory.uuid.clone())
@@ -171,7 +191,11 @@ pub fn module_props(cx: Context<'_>, memory: &Memory) -> Result<Props> {
 
 /// virtio-mem allocates in the front end.
 fn prealloc(cx: Context<'_>, memory: &Memory) -> Option<bool> {
-    let allocation = cx.def.memory_backing.as_ref().and_then(|backing| backing.allocation);
+    let allocation = cx
+        .def
+        .memory_backing
+        .as_ref()
+        .and_then(|backing| backing.allocation);
     let immediate = allocation.and_then(|allocation| allocation.mode) == Some(MemoryAllocation::Immediate);
     (memory.model == MemoryModel::VirtioMem && immediate).then_some(true)
 }

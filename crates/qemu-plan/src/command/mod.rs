@@ -60,7 +60,10 @@ use crate::{Error, Result};
 pub fn build(def: &Domain, caps: &Caps, res: &Resources) -> Result<CommandLine> {
     let (line, needs) = assemble(def, caps, res)?;
     match needs.iter().find(|need| !res.secrets.contains_key(&need.id)) {
-        Some(need) => Err(Error::internal(format!("secret for '{}' was not prepared", need.id))),
+        Some(need) => Err(Error::internal(format!(
+            "secret for '{}' was not prepared",
+            need.id
+        ))),
         None => Ok(line),
     }
 }
@@ -82,9 +85,17 @@ struct Plan {
 
 fn assemble(def: &Domain, caps: &Caps, res: &Resources) -> Result<(CommandLine, Vec<SecretNeed>)> {
     let boot = boot::order(def);
-    let cx = Context { def, caps, res, boot: &boot };
+    let cx = Context {
+        def,
+        caps,
+        res,
+        boot: &boot,
+    };
     let mut sources = Sources::new(res, 1);
-    let plan = Plan { disks: disk_images(def, &mut sources)?, pflash: machine::pflash(cx, &mut sources)? };
+    let plan = Plan {
+        disks: disk_images(def, &mut sources)?,
+        pflash: machine::pflash(cx, &mut sources)?,
+    };
     let mut line = CommandLine {
         program: def.devices.emulator.clone().unwrap_or_default(),
         overrides: def.qemu.overrides.clone().unwrap_or_default(),
@@ -109,7 +120,11 @@ fn assemble(def: &Domain, caps: &Caps, res: &Resources) -> Result<(CommandLine, 
 fn disk_images(def: &Domain, sources: &mut Sources<'_>) -> Result<Vec<Option<Image>>> {
     let mut images = Vec::new();
     for disk in def.devices.disks.iter().rev() {
-        images.push(if disk::bus(disk) == DiskBus::Sd { None } else { sources.disk(disk)? });
+        images.push(if disk::bus(disk) == DiskBus::Sd {
+            None
+        } else {
+            sources.disk(disk)?
+        });
     }
     images.reverse();
     Ok(images)
@@ -120,8 +135,14 @@ fn build_env(cx: Context<'_>, line: &mut CommandLine) {
     line.env.push(("LC_ALL".to_owned(), "C".to_owned()));
     line.env.extend(cx.res.env.iter().cloned());
     if !own.is_empty() {
-        let homes = [("HOME", ""), ("XDG_DATA_HOME", "/.local/share"), ("XDG_CACHE_HOME", "/.cache"), ("XDG_CONFIG_HOME", "/.config")];
-        line.env.extend(homes.map(|(name, below)| (name.to_owned(), format!("{own}{below}"))));
+        let homes = [
+            ("HOME", ""),
+            ("XDG_DATA_HOME", "/.local/share"),
+            ("XDG_CACHE_HOME", "/.cache"),
+            ("XDG_CONFIG_HOME", "/.config"),
+        ];
+        line.env
+            .extend(homes.map(|(name, below)| (name.to_owned(), format!("{own}{below}"))));
     }
     if let Some(audio) = cx.def.devices.audios.first() {
         audio::put_env(audio, line);
@@ -138,15 +159,25 @@ fn build_process(cx: Context<'_>, line: &mut CommandLine) {
     line.push("-name", name);
     build_compat(cx, line);
     line.flag("-S");
-    line.object(Props::object("secret", "masterKey0").with("format", "raw").with("file", cx.res.lib_file("master-key.aes")));
+    line.object(
+        Props::object("secret", "masterKey0")
+            .with("format", "raw")
+            .with("file", cx.res.lib_file("master-key.aes")),
+    );
     if needs_managed_reservations(cx.def) {
-        line.object(Props::object("pr-manager-helper", "pr-helper0").with("path", cx.res.lib_file("pr-helper0.sock")));
+        line.object(
+            Props::object("pr-manager-helper", "pr-helper0").with("path", cx.res.lib_file("pr-helper0.sock")),
+        );
     }
 }
 
 fn needs_managed_reservations(def: &Domain) -> bool {
     let managed = |disk: &domxml::devices::disk::Disk| {
-        disk.source.as_ref()?.reservations.as_ref().map(|reservations| reservations.managed == Some(YesNo::Yes))
+        disk.source
+            .as_ref()?
+            .reservations
+            .as_ref()
+            .map(|reservations| reservations.managed == Some(YesNo::Yes))
     };
     def.devices.disks.iter().any(|disk| managed(disk) == Some(true))
 }
@@ -171,11 +202,18 @@ fn build_board(cx: Context<'_>, plan: &Plan, line: &mut CommandLine) -> Result<(
 
 /// What tells this guest from others, and the monitor.
 fn build_identity(cx: Context<'_>, line: &mut CommandLine) -> Result<()> {
-    let uuid = cx.def.uuid.ok_or_else(|| Error::internal("missing uuid of a domain"))?;
+    let uuid = cx
+        .def
+        .uuid
+        .ok_or_else(|| Error::internal("missing uuid of a domain"))?;
     line.push("-uuid", uuid.hyphenated().to_string());
     smbios::build(cx, line)?;
     if let Some(genid) = genid(cx) {
-        line.device(Props::driver("vmgenid").with("guid", genid).with("id", "vmgenid0"));
+        line.device(
+            Props::driver("vmgenid")
+                .with("guid", genid)
+                .with("id", "vmgenid0"),
+        );
     }
     if cx.def.devices.graphics.is_empty() {
         line.push("-display", "none");
@@ -188,13 +226,22 @@ fn build_identity(cx: Context<'_>, line: &mut CommandLine) -> Result<()> {
         None => monitor.set("path", cx.res.lib_file("monitor.sock")),
     };
     line.push("-chardev", monitor.with("server", "on").with("wait", "off"));
-    line.push("-mon", Keyval::new().with("chardev", "charmonitor").with("id", "monitor").with("mode", "control"));
+    line.push(
+        "-mon",
+        Keyval::new()
+            .with("chardev", "charmonitor")
+            .with("id", "monitor")
+            .with("mode", "control"),
+    );
     Ok(())
 }
 
 fn genid(cx: Context<'_>) -> Option<String> {
     let own = cx.def.genid?;
-    cx.res.genid.clone().or_else(|| own.value.map(|value| value.hyphenated().to_string()))
+    cx.res
+        .genid
+        .clone()
+        .or_else(|| own.value.map(|value| value.hyphenated().to_string()))
 }
 
 /// Time, power, boot.
@@ -207,7 +254,13 @@ fn build_behaviour(cx: Context<'_>, line: &mut CommandLine) -> Result<()> {
 }
 
 fn build_buses(cx: Context<'_>, line: &mut CommandLine) -> Result<()> {
-    let iommu = cx.def.devices.iommu.as_ref().map(|iommu| small::iommu_props(cx, iommu)).transpose()?;
+    let iommu = cx
+        .def
+        .devices
+        .iommu
+        .as_ref()
+        .map(|iommu| small::iommu_props(cx, iommu))
+        .transpose()?;
     iommu.flatten().into_iter().for_each(|props| line.device(props));
     boot::build_root_hotplug(cx, line);
     controller::build(cx, line)?;
@@ -237,35 +290,67 @@ fn build_storage(cx: Context<'_>, plan: &Plan, line: &mut CommandLine) -> Result
 /// Network, and all that is a stream of bytes.
 fn build_streams(cx: Context<'_>, line: &mut CommandLine) -> Result<()> {
     let devices = &cx.def.devices;
-    devices.interfaces.iter().try_for_each(|net| net::build(cx, net, line))?;
-    devices.smartcards.iter().try_for_each(|card| serial::build_smartcard(cx, card, line))?;
-    devices.serials.iter().try_for_each(|port| serial::build_serial(cx, port, line))?;
-    devices.parallels.iter().try_for_each(|port| serial::build_parallel(cx, port, line))?;
-    devices.channels.iter().try_for_each(|channel| serial::build_channel(cx, channel, line))?;
-    devices.consoles.iter().try_for_each(|console| serial::build_console(cx, console, line))?;
+    devices
+        .interfaces
+        .iter()
+        .try_for_each(|net| net::build(cx, net, line))?;
+    devices
+        .smartcards
+        .iter()
+        .try_for_each(|card| serial::build_smartcard(cx, card, line))?;
+    devices
+        .serials
+        .iter()
+        .try_for_each(|port| serial::build_serial(cx, port, line))?;
+    devices
+        .parallels
+        .iter()
+        .try_for_each(|port| serial::build_parallel(cx, port, line))?;
+    devices
+        .channels
+        .iter()
+        .try_for_each(|channel| serial::build_channel(cx, channel, line))?;
+    devices
+        .consoles
+        .iter()
+        .try_for_each(|console| serial::build_console(cx, console, line))?;
     devices.tpms.iter().try_for_each(|tpm| tpm::build(cx, tpm, line))
 }
 
 /// Input, sound and displays.
 fn build_screens(cx: Context<'_>, line: &mut CommandLine) -> Result<()> {
     let devices = &cx.def.devices;
-    devices.inputs.iter().try_for_each(|input| input::build(cx, input, line))?;
+    devices
+        .inputs
+        .iter()
+        .try_for_each(|input| input::build(cx, input, line))?;
     for audio in &devices.audios {
         line.push("-audiodev", audio::audiodev(audio));
     }
     graphics::build(cx, line)?;
     video::build(cx, line)?;
-    devices.sounds.iter().try_for_each(|sound| audio::build_sound(cx, sound, line))?;
+    devices
+        .sounds
+        .iter()
+        .try_for_each(|sound| audio::build_sound(cx, sound, line))?;
     small::build_watchdogs(cx, line)
 }
 
 fn build_host_devices(cx: Context<'_>, sources: &mut Sources<'_>, line: &mut CommandLine) -> Result<()> {
     let devices = &cx.def.devices;
-    devices.redirdevs.iter().try_for_each(|device| serial::build_redirdev(cx, device, line))?;
+    devices
+        .redirdevs
+        .iter()
+        .try_for_each(|device| serial::build_redirdev(cx, device, line))?;
     for net in &devices.interfaces {
-        hostdev::interface_props(cx, net)?.into_iter().for_each(|props| line.device(props));
+        hostdev::interface_props(cx, net)?
+            .into_iter()
+            .for_each(|props| line.device(props));
     }
-    devices.hostdevs.iter().try_for_each(|device| hostdev::build(cx, device, sources, line))?;
+    devices
+        .hostdevs
+        .iter()
+        .try_for_each(|device| hostdev::build(cx, device, sources, line))?;
     if let Some(incoming) = &cx.res.incoming {
         line.push("-incoming", incoming.as_str());
     }
@@ -275,18 +360,34 @@ fn build_host_devices(cx: Context<'_>, sources: &mut Sources<'_>, line: &mut Com
 /// Memory the host takes back, randomness, crash records of the firmware; what is passed through.
 fn build_rest(cx: Context<'_>, line: &mut CommandLine) -> Result<()> {
     let devices = &cx.def.devices;
-    let balloon = devices.memballoon.as_ref().map(|balloon| small::balloon_props(cx, balloon));
-    balloon.transpose()?.flatten().into_iter().for_each(|props| line.device(props));
-    devices.rngs.iter().try_for_each(|rng| small::build_rng(cx, rng, line))?;
+    let balloon = devices
+        .memballoon
+        .as_ref()
+        .map(|balloon| small::balloon_props(cx, balloon));
+    balloon
+        .transpose()?
+        .flatten()
+        .into_iter()
+        .for_each(|props| line.device(props));
+    devices
+        .rngs
+        .iter()
+        .try_for_each(|rng| small::build_rng(cx, rng, line))?;
     let features = cx.def.features.as_ref();
-    if features.and_then(|features| features.vmcoreinfo).is_some_and(|switch| switch.state.is_on()) {
+    if features
+        .and_then(|features| features.vmcoreinfo)
+        .is_some_and(|switch| switch.state.is_on())
+    {
         line.device(Props::driver("vmcoreinfo"));
     }
     machine::build_launch_security(cx, line);
     build_passthrough(cx, line);
     build_sandbox(cx, line);
     build_last(cx, line)?;
-    if features.and_then(|features| features.async_teardown).is_some_and(|teardown| teardown.enabled.is_yes()) {
+    if features
+        .and_then(|features| features.async_teardown)
+        .is_some_and(|teardown| teardown.enabled.is_yes())
+    {
         line.push("-run-with", "async-teardown=on");
     }
     if cx.res.config.log_timestamp {
@@ -299,14 +400,25 @@ fn build_rest(cx: Context<'_>, line: &mut CommandLine) -> Result<()> {
 fn build_last(cx: Context<'_>, line: &mut CommandLine) -> Result<()> {
     let devices = &cx.def.devices;
     for panic in &devices.panics {
-        small::panic_props(cx, panic)?.into_iter().for_each(|props| line.device(props));
+        small::panic_props(cx, panic)?
+            .into_iter()
+            .for_each(|props| line.device(props));
     }
-    devices.shmems.iter().try_for_each(|shmem| small::build_shmem(cx, shmem, line))?;
+    devices
+        .shmems
+        .iter()
+        .try_for_each(|shmem| small::build_shmem(cx, shmem, line))?;
     if let Some(vsock) = &devices.vsock {
         line.device(small::vsock_props(cx, vsock)?);
     }
-    devices.cryptos.iter().try_for_each(|crypto| small::build_crypto(cx, crypto, line))?;
-    devices.pstore.iter().try_for_each(|pstore| small::build_pstore(cx, pstore, line))
+    devices
+        .cryptos
+        .iter()
+        .try_for_each(|crypto| small::build_crypto(cx, crypto, line))?;
+    devices
+        .pstore
+        .iter()
+        .try_for_each(|pstore| small::build_pstore(cx, pstore, line))
 }
 
 /// Arguments and environment that the document hands to QEMU past libvirt's model.
@@ -315,26 +427,40 @@ fn build_passthrough(cx: Context<'_>, line: &mut CommandLine) {
         for argument in &extra.args {
             line.flag(&argument.value);
         }
-        line.env.extend(extra.env.iter().map(|one| (one.name.clone(), one.value.clone().unwrap_or_default())));
+        line.env.extend(
+            extra
+                .env
+                .iter()
+                .map(|one| (one.name.clone(), one.value.clone().unwrap_or_default())),
+        );
     }
 }
 
 /// What QEMU does when something deprecated is used.
 fn build_compat(cx: Context<'_>, line: &mut CommandLine) {
-    let behavior = cx.def.qemu.deprecation.and_then(|deprecation| deprecation.behavior);
+    let behavior = cx
+        .def
+        .qemu
+        .deprecation
+        .and_then(|deprecation| deprecation.behavior);
     let input = match behavior {
         None | Some(DeprecationBehavior::None) => return,
         Some(DeprecationBehavior::Omit) => None,
         Some(DeprecationBehavior::Reject) => Some("reject"),
         Some(DeprecationBehavior::Crash) => Some("crash"),
     };
-    let compat = Props::new().with("deprecated-output", "hide").with_opt("deprecated-input", input);
+    let compat = Props::new()
+        .with("deprecated-output", "hide")
+        .with_opt("deprecated-input", input);
     line.push("-compat", compat);
 }
 
 fn build_sandbox(cx: Context<'_>, line: &mut CommandLine) {
     if cx.res.config.seccomp_sandbox {
-        line.push("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
+        line.push(
+            "-sandbox",
+            "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+        );
     } else {
         line.push("-sandbox", "off");
     }

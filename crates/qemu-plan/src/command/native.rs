@@ -17,10 +17,26 @@ use crate::caps::{Caps, Flag};
 /// When there is no place for a device.
 pub fn prepare(def: &mut Domain, caps: &Caps) -> Result<()> {
     def.devices.interfaces.iter_mut().for_each(reduce);
-    let consoles: Vec<_> = def.devices.consoles.iter().map(|console| console.info.address.clone()).collect();
-    let legacy = if caps.has(Flag::PciePciBridge) { LegacyBridge::PcieToPci } else { LegacyBridge::DmiToPci };
+    let consoles: Vec<_> = def
+        .devices
+        .consoles
+        .iter()
+        .map(|console| console.info.address.clone())
+        .collect();
+    let legacy = if caps.has(Flag::PciePciBridge) {
+        LegacyBridge::PcieToPci
+    } else {
+        LegacyBridge::DmiToPci
+    };
     let memory_slots = def.max_memory.and_then(|memory| memory.slots).unwrap_or_default();
-    address::assign(&mut def.devices, Machine { legacy, age: Age::New, memory_slots })?;
+    address::assign(
+        &mut def.devices,
+        Machine {
+            legacy,
+            age: Age::New,
+            memory_slots,
+        },
+    )?;
     // Consoles go where QEMU puts them, unless the document says otherwise.
     for (console, address) in def.devices.consoles.iter_mut().zip(consoles) {
         console.info.address = address;

@@ -1,7 +1,9 @@
 //! `<interface>`: the host's side (`-netdev`) and the card the guest sees.
 
 use domxml::devices::common::{OnOff, TeamingKind, VirtioModel};
-use domxml::devices::interface::{Interface, InterfaceDriver, InterfaceKind, InterfaceSource, NetBackendKind, TxMode};
+use domxml::devices::interface::{
+    Interface, InterfaceDriver, InterfaceKind, InterfaceSource, NetBackendKind, TxMode,
+};
 use serde_json::{Value, json};
 
 use super::address::{self, Virtio};
@@ -46,7 +48,10 @@ pub fn netdev(cx: Context<'_>, net: &Interface, line: &mut CommandLine) -> Resul
     let props = match (&given.netdev, kind(net)) {
         (Some(netdev), _) => netdev.clone(),
         (None, InterfaceKind::User) => user(cx, net, &given)?,
-        (None, InterfaceKind::Ethernet | InterfaceKind::Network | InterfaceKind::Bridge | InterfaceKind::Direct) => tap(cx, net, &given)?,
+        (
+            None,
+            InterfaceKind::Ethernet | InterfaceKind::Network | InterfaceKind::Bridge | InterfaceKind::Direct,
+        ) => tap(cx, net, &given)?,
         (None, InterfaceKind::Vhostuser) => vhost_user(cx, net, line)?,
         (None, InterfaceKind::Vdpa) => vdpa(net, &given, line)?,
         (None, InterfaceKind::Client) => socket("connect", endpoint(&source)),
@@ -54,11 +59,18 @@ pub fn netdev(cx: Context<'_>, net: &Interface, line: &mut CommandLine) -> Resul
         (None, InterfaceKind::Mcast) => socket("mcast", endpoint(&source)),
         (None, InterfaceKind::Udp) => {
             let local = source.local.clone().unwrap_or_default();
-            let near = format!("{}:{}", local.address.unwrap_or_default(), local.port.unwrap_or_default());
+            let near = format!(
+                "{}:{}",
+                local.address.unwrap_or_default(),
+                local.port.unwrap_or_default()
+            );
             socket("udp", endpoint(&source)).with("localaddr", near)
         }
         (None, other) => {
-            return Err(Error::unsupported(format!("unsupported interface type '{}'", other.as_str())));
+            return Err(Error::unsupported(format!(
+                "unsupported interface type '{}'",
+                other.as_str()
+            )));
         }
     };
     Ok(props.with("id", format!("host{id}")))
@@ -76,11 +88,22 @@ fn endpoint(source: &InterfaceSource) -> String {
 fn tap(cx: Context<'_>, net: &Interface, given: &DeviceResources) -> Result<Props> {
     let mut props = Props::new().with("type", "tap");
     if cx.res.is_native() && given.tap_fds.is_empty() {
-        let before = cx.def.devices.interfaces.iter().position(|other| std::ptr::eq(other, net));
-        return Ok(props.with("fd", (FIRST_NATIVE_FD + before.unwrap_or_default() as i32).to_string()));
+        let before = cx
+            .def
+            .devices
+            .interfaces
+            .iter()
+            .position(|other| std::ptr::eq(other, net));
+        return Ok(props.with(
+            "fd",
+            (FIRST_NATIVE_FD + before.unwrap_or_default() as i32).to_string(),
+        ));
     }
     if given.tap_fds.is_empty() {
-        return Err(Error::internal(format!("no TAP descriptor for interface '{}'", alias(&net.info)?)));
+        return Err(Error::internal(format!(
+            "no TAP descriptor for interface '{}'",
+            alias(&net.info)?
+        )));
     }
     put_fds(&mut props, "fd", &given.tap_fds);
     if !given.vhost_fds.is_empty() {
@@ -95,7 +118,11 @@ fn tap(cx: Context<'_>, net: &Interface, given: &DeviceResources) -> Result<Prop
 /// One descriptor is `fd`, several are `fds`, joined by colons.
 fn put_fds(props: &mut Props, key: &str, fds: &[i32]) {
     let list: Vec<_> = fds.iter().map(i32::to_string).collect();
-    let key = if fds.len() == 1 { key.to_owned() } else { format!("{key}s") };
+    let key = if fds.len() == 1 {
+        key.to_owned()
+    } else {
+        format!("{key}s")
+    };
     props.set(&key, list.join(":"));
 }
 
@@ -107,9 +134,14 @@ fn user(cx: Context<'_>, net: &Interface, given: &DeviceResources) -> Result<Pro
     for ip in &net.ips {
         let v6 = ip.family.as_deref() == Some("ipv6") || ip.address.contains(':');
         if v6 {
-            props.set("ipv6-prefix", ip.address.clone()).opt("ipv6-prefixlen", ip.prefix.filter(|p| *p != 0));
+            props
+                .set("ipv6-prefix", ip.address.clone())
+                .opt("ipv6-prefixlen", ip.prefix.filter(|p| *p != 0));
         } else {
-            let net = ip.prefix.filter(|prefix| *prefix != 0).map(|prefix| format!("{}/{prefix}", ip.address));
+            let net = ip
+                .prefix
+                .filter(|prefix| *prefix != 0)
+                .map(|prefix| format!("{}/{prefix}", ip.address));
             props.set("net", net.unwrap_or_else(|| ip.address.clone()));
         }
     }
@@ -118,11 +150,16 @@ fn user(cx: Context<'_>, net: &Interface, given: &DeviceResources) -> Result<Pro
 
 fn passt(cx: Context<'_>, net: &Interface, given: &DeviceResources) -> Result<Props> {
     const RECONNECT_SECONDS: u32 = 5;
-    let path = given
-        .socket
-        .clone()
-        .ok_or_else(|| Error::internal(format!("no passt socket for interface '{}'", net.info.alias.as_deref().unwrap_or_default())))?;
-    let mut props = Props::new().with("type", "stream").with("addr", json!({"type": "unix", "path": path})).with("server", false);
+    let path = given.socket.clone().ok_or_else(|| {
+        Error::internal(format!(
+            "no passt socket for interface '{}'",
+            net.info.alias.as_deref().unwrap_or_default()
+        ))
+    })?;
+    let mut props = Props::new()
+        .with("type", "stream")
+        .with("addr", json!({"type": "unix", "path": path}))
+        .with("server", false);
     if cx.caps.has(Flag::NetdevStreamReconnectMiliseconds) {
         props.set("reconnect-ms", RECONNECT_SECONDS * 1000);
     } else if cx.caps.has(Flag::NetdevStreamReconnect) {
@@ -146,18 +183,30 @@ fn vhost_user(cx: Context<'_>, net: &Interface, line: &mut CommandLine) -> Resul
     chardev::put_reconnect(cx, source.reconnect.as_ref(), &mut socket);
     line.push("-chardev", socket);
     let queues = queues(net);
-    Ok(Props::new().with("type", "vhost-user").with("chardev", format!("char{id}")).with_opt("queues", (queues > 1).then_some(queues)))
+    Ok(Props::new()
+        .with("type", "vhost-user")
+        .with("chardev", format!("char{id}"))
+        .with_opt("queues", (queues > 1).then_some(queues)))
 }
 
 fn vdpa(net: &Interface, given: &DeviceResources, line: &mut CommandLine) -> Result<Props> {
-    let fd = given.fd.ok_or_else(|| Error::internal("no vDPA descriptor for an interface"))?;
+    let fd = given
+        .fd
+        .ok_or_else(|| Error::internal("no vDPA descriptor for an interface"))?;
     let path = line.add_fd(fd, &format!("{}-vdpa", alias(&net.info)?));
     let queues = queues(net);
-    Ok(Props::new().with("type", "vhost-vdpa").with("vhostdev", path).with_opt("queues", (queues > 1).then_some(queues)))
+    Ok(Props::new()
+        .with("type", "vhost-vdpa")
+        .with("vhostdev", path)
+        .with_opt("queues", (queues > 1).then_some(queues)))
 }
 
 fn queues(net: &Interface) -> u32 {
-    net.driver.as_ref().and_then(|driver| driver.queues).unwrap_or(1).max(1)
+    net.driver
+        .as_ref()
+        .and_then(|driver| driver.queues)
+        .unwrap_or(1)
+        .max(1)
 }
 
 /// Front end of an interface.
@@ -195,14 +244,22 @@ fn virtio(cx: Context<'_>, net: &Interface, generation: VirtioModel) -> Result<P
     let transport = Virtio::new(Some(generation), Some(&driver.virtio));
     let mut props = address::virtio("virtio-net", &net.info, transport)?;
     put_offloads(&driver, &mut props);
-    let queues = cx.res.device(alias(&net.info)?).tap_fds.len().max(match kind(net) {
-        InterfaceKind::Vhostuser | InterfaceKind::Vdpa => queues(net) as usize,
-        _ => 1,
-    });
+    let queues = cx
+        .res
+        .device(alias(&net.info)?)
+        .tap_fds
+        .len()
+        .max(match kind(net) {
+            InterfaceKind::Vhostuser | InterfaceKind::Vdpa => queues(net) as usize,
+            _ => 1,
+        });
     if queues > 1 {
         props.set("mq", true).set("vectors", 2 * queues + 2);
     }
-    let team = net.teaming.as_ref().is_some_and(|team| team.kind == TeamingKind::Persistent);
+    let team = net
+        .teaming
+        .as_ref()
+        .is_some_and(|team| team.kind == TeamingKind::Persistent);
     props
         .opt("rx_queue_size", driver.rx_queue_size.filter(|size| *size != 0))
         .opt("tx_queue_size", driver.tx_queue_size.filter(|size| *size != 0))

@@ -21,7 +21,10 @@ pub fn cells(cx: Context<'_>) -> &[Cell] {
 pub fn has_hmat(cx: Context<'_>) -> bool {
     let numa = cx.def.cpu.as_ref().and_then(|cpu| cpu.numa.as_ref());
     numa.is_some_and(|numa| {
-        numa.interconnects.as_ref().is_some_and(|links| !links.all.is_empty()) || numa.cells.iter().any(|cell| !cell.caches.is_empty())
+        numa.interconnects
+            .as_ref()
+            .is_some_and(|links| !links.all.is_empty())
+            || numa.cells.iter().any(|cell| !cell.caches.is_empty())
     })
 }
 
@@ -36,7 +39,10 @@ pub fn build(cx: Context<'_>, line: &mut CommandLine) -> Result<()> {
     if cells.len() > MOST {
         return Err(Error::unsupported(format!("QEMU has at most {MOST} NUMA nodes")));
     }
-    let backends = cells.iter().enumerate().map(|(place, cell)| cell_backend(cx, place, cell));
+    let backends = cells
+        .iter()
+        .enumerate()
+        .map(|(place, cell)| cell_backend(cx, place, cell));
     let backends = backends.collect::<Result<Vec<_>>>()?;
     // Machines that can do without back ends keep the old notation, as migration depends on it.
     let old = backends.iter().all(|backend| backend.plain) && takes_sizes(cx);
@@ -54,7 +60,8 @@ pub fn build(cx: Context<'_>, line: &mut CommandLine) -> Result<()> {
 }
 
 fn id(place: usize, cell: &Cell) -> u32 {
-    cell.id.unwrap_or_else(|| u32::try_from(place).unwrap_or(u32::MAX))
+    cell.id
+        .unwrap_or_else(|| u32::try_from(place).unwrap_or(u32::MAX))
 }
 
 fn cell_backend(cx: Context<'_>, place: usize, cell: &Cell) -> Result<Backend> {
@@ -74,7 +81,11 @@ fn cell_backend(cx: Context<'_>, place: usize, cell: &Cell) -> Result<Backend> {
 }
 
 fn allocates_early(cx: Context<'_>) -> bool {
-    let allocation = cx.def.memory_backing.as_ref().and_then(|backing| backing.allocation);
+    let allocation = cx
+        .def
+        .memory_backing
+        .as_ref()
+        .and_then(|backing| backing.allocation);
     allocation.and_then(|allocation| allocation.mode) == Some(MemoryAllocation::Immediate)
 }
 
@@ -92,16 +103,22 @@ fn initiator(cx: Context<'_>, place: usize, cell: &Cell) -> Option<u32> {
         return Some(own);
     }
     let latency = |link: &Interconnect| match link {
-        Interconnect::Latency(link) if link.target == own && reads(link.kind) => Some((link.value, link.initiator)),
+        Interconnect::Latency(link) if link.target == own && reads(link.kind) => {
+            Some((link.value, link.initiator))
+        }
         _ => None,
     };
     let bandwidth = |link: &Interconnect| match link {
-        Interconnect::Bandwidth(link) if link.target == own && reads(link.kind) => Some((link.value.0, link.initiator)),
+        Interconnect::Bandwidth(link) if link.target == own && reads(link.kind) => {
+            Some((link.value.0, link.initiator))
+        }
         _ => None,
     };
     let links = interconnects(cx);
     let least = links.iter().filter_map(latency).min();
-    least.or_else(|| links.iter().filter_map(bandwidth).max()).map(|(_, initiator)| initiator)
+    least
+        .or_else(|| links.iter().filter_map(bandwidth).max())
+        .map(|(_, initiator)| initiator)
 }
 
 fn reads(kind: AccessType) -> bool {
@@ -114,7 +131,9 @@ fn takes_sizes(cx: Context<'_>) -> bool {
     let Some(version) = machine.rsplit('-').next() else {
         return false;
     };
-    let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(u32::MAX));
+    let mut parts = version
+        .split('.')
+        .map(|part| part.parse::<u32>().unwrap_or(u32::MAX));
     let (major, minor) = (parts.next().unwrap_or(u32::MAX), parts.next().unwrap_or_default());
     (major, minor) < (5, 1)
 }
@@ -148,13 +167,24 @@ fn push_distances(cells: &[Cell], line: &mut CommandLine) {
     if cells.iter().all(|cell| cell.distances.is_empty()) {
         return;
     }
-    let said = |cell: &Cell, to: u32| cell.distances.iter().find(|sibling| sibling.id == to).map(|sibling| sibling.value);
+    let said = |cell: &Cell, to: u32| {
+        cell.distances
+            .iter()
+            .find(|sibling| sibling.id == to)
+            .map(|sibling| sibling.value)
+    };
     for (from_place, from) in cells.iter().enumerate() {
         for (to_place, to) in cells.iter().enumerate() {
             let (source, target) = (id(from_place, from), id(to_place, to));
             let usual = if source == target { LOCAL } else { REMOTE };
             let value = said(from, target).or_else(|| said(to, source)).unwrap_or(usual);
-            line.push("-numa", Keyval::implied("dist").with("src", source).with("dst", target).with("val", value));
+            line.push(
+                "-numa",
+                Keyval::implied("dist")
+                    .with("src", source)
+                    .with("dst", target)
+                    .with("val", value),
+            );
         }
     }
 }
@@ -173,10 +203,15 @@ fn push_link(link: &Interconnect, line: &mut CommandLine) {
         Interconnect::Latency(link) => (link.initiator, link.target, link.cache, link.kind),
         Interconnect::Bandwidth(link) => (link.initiator, link.target, link.cache, link.kind),
     };
-    let mut value = Keyval::implied("hmat-lb").with("initiator", initiator).with("target", target).with("hierarchy", hierarchy(cache));
+    let mut value = Keyval::implied("hmat-lb")
+        .with("initiator", initiator)
+        .with("target", target)
+        .with("hierarchy", hierarchy(cache));
     match link {
         Interconnect::Latency(link) => {
-            value.set("data-type", format!("{}-latency", kind.as_str())).set("latency", link.value);
+            value
+                .set("data-type", format!("{}-latency", kind.as_str()))
+                .set("latency", link.value);
         }
         Interconnect::Bandwidth(link) => {
             value.set("data-type", format!("{}-bandwidth", kind.as_str()));

@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 use super::context::Context;
 use super::line::{Arg, CommandLine, Switch};
 use super::props::{Keyval, Props};
-use super::{Resources, audio, boot, controller, disk, filesystem, hostdev, input, memory, net, serial, small, tpm};
+use super::{
+    Resources, audio, boot, controller, disk, filesystem, hostdev, input, memory, net, serial, small, tpm,
+};
 use crate::block::{SecretNeed, Sources};
 use crate::caps::Caps;
 use crate::{Error, Result};
@@ -53,7 +55,12 @@ pub fn plug(def: &Domain, device: &Device, given: Given<'_>) -> Result<Plan> {
         let order = info.boot.as_ref().map(|boot| boot.order);
         boot.extend(info.alias.clone().zip(order));
     }
-    let cx = Context { def, caps: given.caps, res: given.res, boot: &boot };
+    let cx = Context {
+        def,
+        caps: given.caps,
+        res: given.res,
+        boot: &boot,
+    };
     let mut sources = Sources::new(given.res, given.next_node);
     let mut line = CommandLine {
         overrides: def.qemu.overrides.clone().unwrap_or_default(),
@@ -65,7 +72,11 @@ pub fn plug(def: &Domain, device: &Device, given: Given<'_>) -> Result<Plan> {
     let mut steps = steps.collect::<Result<Vec<_>>>()?;
     // A running QEMU wants to know what a device refers to before the device.
     steps.sort_by_key(|step| matches!(step, Step::Device(_)));
-    Ok(Plan { steps, secrets: sources.needs, next_node: sources.next })
+    Ok(Plan {
+        steps,
+        secrets: sources.needs,
+        next_node: sources.next,
+    })
 }
 
 /// What [`plug`] needs besides guest and device.
@@ -79,19 +90,28 @@ pub struct Given<'a> {
     pub next_node: u32,
 }
 
-fn build(cx: Context<'_>, device: DeviceRef<'_>, sources: &mut Sources<'_>, line: &mut CommandLine) -> Result<()> {
+fn build(
+    cx: Context<'_>,
+    device: DeviceRef<'_>,
+    sources: &mut Sources<'_>,
+    line: &mut CommandLine,
+) -> Result<()> {
     match device {
         DeviceRef::Disk(disk) => {
             let image = sources.disk(disk)?;
             disk::build(cx, disk, image.as_ref(), line)
         }
         DeviceRef::Controller(controller) => {
-            controller::props(cx, controller)?.into_iter().for_each(|props| line.device(props));
+            controller::props(cx, controller)?
+                .into_iter()
+                .for_each(|props| line.device(props));
             Ok(())
         }
         DeviceRef::Filesystem(fs) => filesystem::build(cx, fs, line),
         DeviceRef::Interface(net) => {
-            hostdev::interface_props(cx, net)?.into_iter().for_each(|props| line.device(props));
+            hostdev::interface_props(cx, net)?
+                .into_iter()
+                .for_each(|props| line.device(props));
             net::build(cx, net, line)
         }
         DeviceRef::Smartcard(card) => serial::build_smartcard(cx, card, line),
@@ -104,7 +124,9 @@ fn build(cx: Context<'_>, device: DeviceRef<'_>, sources: &mut Sources<'_>, line
         DeviceRef::Sound(sound) => audio::build_sound(cx, sound, line),
         DeviceRef::Hostdev(device) => hostdev::build(cx, device, sources, line),
         DeviceRef::Watchdog(watchdog) => {
-            small::watchdog_props(cx, watchdog)?.into_iter().for_each(|props| line.device(props));
+            small::watchdog_props(cx, watchdog)?
+                .into_iter()
+                .for_each(|props| line.device(props));
             Ok(())
         }
         DeviceRef::Rng(rng) => small::build_rng(cx, rng, line),
@@ -116,7 +138,10 @@ fn build(cx: Context<'_>, device: DeviceRef<'_>, sources: &mut Sources<'_>, line
         }
         DeviceRef::Tpm(tpm) => tpm::build(cx, tpm, line),
         DeviceRef::Crypto(crypto) => small::build_crypto(cx, crypto, line),
-        other => Err(Error::unsupported(format!("live attach of device '{}' is not supported", other.family().name()))),
+        other => Err(Error::unsupported(format!(
+            "live attach of device '{}' is not supported",
+            other.family().name()
+        ))),
     }
 }
 
@@ -126,13 +151,26 @@ fn step(switch: Switch) -> Result<Step> {
         ("-blockdev", Arg::Json(props)) => Ok(Step::Blockdev(props)),
         ("-netdev", Arg::Json(props)) => Ok(Step::Netdev(props)),
         ("-device", Arg::Json(props)) => Ok(Step::Device(props)),
-        ("-chardev", Arg::List(list)) => Ok(Step::Chardev(list.get("id").unwrap_or_default().to_owned(), chardev_backend(&list))),
+        ("-chardev", Arg::List(list)) => Ok(Step::Chardev(
+            list.get("id").unwrap_or_default().to_owned(),
+            chardev_backend(&list),
+        )),
         ("-add-fd", Arg::List(list)) => {
-            let number = |key: &str| list.get(key).and_then(|value| value.parse::<i32>().ok()).unwrap_or_default();
+            let number = |key: &str| {
+                list.get(key)
+                    .and_then(|value| value.parse::<i32>().ok())
+                    .unwrap_or_default()
+            };
             let set = u32::try_from(number("set")).unwrap_or_default();
-            Ok(Step::AddFd(set, number("fd"), list.get("opaque").unwrap_or_default().to_owned()))
+            Ok(Step::AddFd(
+                set,
+                number("fd"),
+                list.get("opaque").unwrap_or_default().to_owned(),
+            ))
         }
-        (name, _) => Err(Error::unsupported(format!("QEMU's {name} cannot be given to a running guest"))),
+        (name, _) => Err(Error::unsupported(format!(
+            "QEMU's {name} cannot be given to a running guest"
+        ))),
     }
 }
 
@@ -183,7 +221,8 @@ fn chardev_backend(list: &Keyval) -> Value {
         "dbus" => json!({"name": text("name")}),
         "qemu-vdagent" => {
             let mut data = Props::new();
-            data.opt("clipboard", switch(list, "clipboard")).opt("mouse", switch(list, "mouse"));
+            data.opt("clipboard", switch(list, "clipboard"))
+                .opt("mouse", switch(list, "mouse"));
             data.into_value()
         }
         _ => json!({}),
@@ -209,7 +248,10 @@ fn socket(list: &Keyval) -> Value {
     let address = match (list.get("path"), list.get("fd")) {
         (Some(path), _) => json!({"type": "unix", "data": {"path": path}}),
         (None, Some(fd)) => json!({"type": "fd", "data": {"str": fd}}),
-        (None, None) => inet(list.get("host").unwrap_or_default(), list.get("port").unwrap_or_default()),
+        (None, None) => inet(
+            list.get("host").unwrap_or_default(),
+            list.get("port").unwrap_or_default(),
+        ),
     };
     // The monitor's default is to listen; the command line's is to connect.
     let server = switch(list, "server").unwrap_or_default();
@@ -217,8 +259,15 @@ fn socket(list: &Keyval) -> Value {
     data.opt("wait", switch(list, "wait"))
         .opt("telnet", switch(list, "telnet"))
         .opt("tls-creds", list.get("tls-creds"))
-        .opt("reconnect-ms", list.get("reconnect-ms").and_then(|value| value.parse::<u64>().ok()))
-        .opt("reconnect", list.get("reconnect").and_then(|value| value.parse::<u64>().ok()));
+        .opt(
+            "reconnect-ms",
+            list.get("reconnect-ms")
+                .and_then(|value| value.parse::<u64>().ok()),
+        )
+        .opt(
+            "reconnect",
+            list.get("reconnect").and_then(|value| value.parse::<u64>().ok()),
+        );
     data.into_value()
 }
 
@@ -228,7 +277,11 @@ mod tests {
 
     #[test]
     fn a_chardev_list_becomes_a_back_end() {
-        let list = Keyval::implied("socket").with("id", "charx").with("path", "/a").with("server", "on").with("wait", "off");
+        let list = Keyval::implied("socket")
+            .with("id", "charx")
+            .with("path", "/a")
+            .with("server", "on")
+            .with("wait", "off");
         let backend = chardev_backend(&list);
         let expected = json!({"type": "socket", "data": {
             "addr": {"type": "unix", "data": {"path": "/a"}}, "server": true, "wait": false,
@@ -246,7 +299,11 @@ mod tests {
             (Step::Blockdev(props.clone()), "blockdev-add", "blockdev-del"),
             (Step::Netdev(props.clone()), "netdev_add", "netdev_del"),
             (Step::Device(props), "device_add", "device_del"),
-            (Step::Chardev("c".into(), Value::Null), "chardev-add", "chardev-remove"),
+            (
+                Step::Chardev("c".into(), Value::Null),
+                "chardev-add",
+                "chardev-remove",
+            ),
             (Step::AddFd(1, 3, String::new()), "add-fd", "remove-fd"),
         ];
         for (step, forth, back) in commands {

@@ -152,7 +152,10 @@ impl Keyval {
 
     /// The value of a key.
     pub fn get(&self, key: &str) -> Option<&str> {
-        self.0.iter().find(|(known, _)| known == key).map(|(_, value)| value.as_str())
+        self.0
+            .iter()
+            .find(|(known, _)| known == key)
+            .map(|(_, value)| value.as_str())
     }
 }
 
@@ -184,7 +187,11 @@ mod tests {
     #[test]
     fn keys_keep_the_order_they_were_set_in() {
         let mut props = Props::driver("x");
-        props.set("z", 1).opt("none", None::<u32>).nonzero("zero", 0u32).set("a", true);
+        props
+            .set("z", 1)
+            .opt("none", None::<u32>)
+            .nonzero("zero", 0u32)
+            .set("a", true);
         assert_eq!(props.to_string(), r#"{"driver":"x","z":1,"a":true}"#);
     }
 

@@ -112,7 +112,11 @@ impl Default for Config {
             spice_sasl: false,
             nographics_allow_host_audio: false,
             chardev_tls: None,
-            nbd_tls: TlsFiles { dir: "/etc/pki/qemu".into(), verify: true, secret: None },
+            nbd_tls: TlsFiles {
+                dir: "/etc/pki/qemu".into(),
+                verify: true,
+                secret: None,
+            },
             dump_guest_core: None,
             seccomp_sandbox: true,
             log_timestamp: true,

@@ -3,7 +3,8 @@
 
 use domxml::devices::address::{Address, VirtioSerialAddress};
 use domxml::devices::chardev::{
-    Channel, ChannelTargetKind, ChardevKind, Console, ConsoleTargetKind, Parallel, Serial, SerialModel, SerialTargetKind,
+    Channel, ChannelTargetKind, ChardevKind, Console, ConsoleTargetKind, Parallel, Serial, SerialModel,
+    SerialTargetKind,
 };
 use domxml::devices::common::YesNo;
 use domxml::devices::controller::ControllerKind;
@@ -47,12 +48,17 @@ pub fn serial_props(cx: Context<'_>, serial: &Serial) -> Result<Option<Props>> {
             SerialTargetKind::PciSerial => "pci-serial",
             SerialTargetKind::IsaDebug => "isa-debugcon",
             other => {
-                return Err(Error::unsupported(format!("unsupported serial port '{}'", other.as_str())));
+                return Err(Error::unsupported(format!(
+                    "unsupported serial port '{}'",
+                    other.as_str()
+                )));
             }
         },
     };
     let id = alias(&serial.info)?;
-    let mut props = Props::driver(driver).with("chardev", format!("char{id}")).with("id", id);
+    let mut props = Props::driver(driver)
+        .with("chardev", format!("char{id}"))
+        .with("id", id);
     if driver == "isa-serial" {
         props.opt("index", target.port);
     }
@@ -67,7 +73,9 @@ pub fn serial_props(cx: Context<'_>, serial: &Serial) -> Result<Option<Props>> {
 pub fn build_parallel(cx: Context<'_>, parallel: &Parallel, line: &mut CommandLine) -> Result<()> {
     let id = alias(&parallel.info)?;
     chardev::build(cx, (&parallel.chardev).into(), id, line)?;
-    let mut props = Props::driver("isa-parallel").with("chardev", format!("char{id}")).with("id", id);
+    let mut props = Props::driver("isa-parallel")
+        .with("chardev", format!("char{id}"))
+        .with("id", id);
     address::put(cx, &parallel.info, &mut props)?;
     line.device(props);
     Ok(())
@@ -81,7 +89,11 @@ pub fn build_channel(cx: Context<'_>, channel: &Channel, line: &mut CommandLine)
     let id = alias(&channel.info)?;
     let target = channel.target.clone().unwrap_or_default();
     let path = format!("{}/{}", cx.res.dirs.channel, socket_name(channel));
-    let source = CharSource { default_path: Some(&path), channel: "vdagent", ..(&channel.chardev).into() };
+    let source = CharSource {
+        default_path: Some(&path),
+        channel: "vdagent",
+        ..(&channel.chardev).into()
+    };
     match target.kind.unwrap_or_default() {
         ChannelTargetKind::Guestfwd => {
             chardev::build(cx, source, id, line)?;
@@ -113,7 +125,10 @@ fn guestfwd(channel: &Channel, id: &str) -> Props {
     let address = target.address.unwrap_or_default();
     let port = target.port.unwrap_or_default();
     let forward = format!("tcp:{address}:{port}-chardev:char{id}");
-    Props::new().with("type", "user").with("guestfwd", json!([{"str": forward}])).with("id", id)
+    Props::new()
+        .with("type", "user")
+        .with("guestfwd", json!([{"str": forward}]))
+        .with("id", id)
 }
 
 /// Front end of a virtio channel.
@@ -129,13 +144,18 @@ pub fn channel_props(cx: Context<'_>, channel: &Channel) -> Result<Props> {
     let name = channel.target.as_ref().and_then(|target| target.name.clone());
     let agent = channel.chardev.kind == ChardevKind::Spicevmc;
     let name = name.or_else(|| agent.then(|| SPICE_AGENT_PORT.to_owned()));
-    props.set("chardev", format!("char{id}")).set("id", id).opt("name", name);
+    props
+        .set("chardev", format!("char{id}"))
+        .set("id", id)
+        .opt("name", name);
     Ok(props)
 }
 
 fn put_port(cx: Context<'_>, at: VirtioSerialAddress, props: &mut Props) -> Result<()> {
     let controller = cx.controller_alias(ControllerKind::VirtioSerial, at.controller)?;
-    props.set("bus", format!("{controller}.{}", at.bus)).set("nr", at.port);
+    props
+        .set("bus", format!("{controller}.{}", at.bus))
+        .set("nr", at.port);
     Ok(())
 }
 
@@ -144,7 +164,12 @@ fn put_port(cx: Context<'_>, at: VirtioSerialAddress, props: &mut Props) -> Resu
 /// # Errors
 /// When QEMU has no such console.
 pub fn build_console(cx: Context<'_>, console: &Console, line: &mut CommandLine) -> Result<()> {
-    match console.target.as_ref().and_then(|target| target.kind).unwrap_or_default() {
+    match console
+        .target
+        .as_ref()
+        .and_then(|target| target.kind)
+        .unwrap_or_default()
+    {
         ConsoleTargetKind::Serial => Ok(()),
         ConsoleTargetKind::Virtio => {
             let id = alias(&console.info)?;
@@ -156,7 +181,10 @@ pub fn build_console(cx: Context<'_>, console: &Console, line: &mut CommandLine)
             line.device(props.with("chardev", format!("char{id}")).with("id", id));
             Ok(())
         }
-        other => Err(Error::unsupported(format!("unsupported console target type {}", other.as_str()))),
+        other => Err(Error::unsupported(format!(
+            "unsupported console target type {}",
+            other.as_str()
+        ))),
     }
 }
 
@@ -186,7 +214,9 @@ pub fn build_smartcard(cx: Context<'_>, card: &Smartcard, line: &mut CommandLine
 fn certificates(card: &Smartcard) -> Result<Props> {
     const DATABASE: &str = "/etc/pki/nssdb";
     let [first, second, third] = card.certificates.as_slice() else {
-        return Err(Error::xml("host-certificates mode needs exactly three certificates"));
+        return Err(Error::xml(
+            "host-certificates mode needs exactly three certificates",
+        ));
     };
     Ok(Props::driver("ccid-card-emulated")
         .with("backend", "certificates")
@@ -201,8 +231,15 @@ fn certificates(card: &Smartcard) -> Result<Props> {
 /// # Errors
 /// When QEMU has no such back end.
 pub fn build_redirdev(cx: Context<'_>, device: &Redirdev, line: &mut CommandLine) -> Result<()> {
-    let channel = if device.chardev.kind == ChardevKind::Dbus { "org.qemu.usbredir" } else { "usbredir" };
-    let source = CharSource { channel, ..(&device.chardev).into() };
+    let channel = if device.chardev.kind == ChardevKind::Dbus {
+        "org.qemu.usbredir"
+    } else {
+        "usbredir"
+    };
+    let source = CharSource {
+        channel,
+        ..(&device.chardev).into()
+    };
     chardev::build(cx, source, alias(&device.info)?, line)?;
     line.device(redirdev_props(cx, device)?);
     Ok(())
@@ -214,7 +251,13 @@ pub fn build_redirdev(cx: Context<'_>, device: &Redirdev, line: &mut CommandLine
 /// When its controller is not there.
 pub fn redirdev_props(cx: Context<'_>, device: &Redirdev) -> Result<Props> {
     let id = alias(&device.info)?;
-    let rules = cx.def.devices.redirfilter.as_ref().map(|filter| filter.rules.as_slice()).unwrap_or_default();
+    let rules = cx
+        .def
+        .devices
+        .redirfilter
+        .as_ref()
+        .map(|filter| filter.rules.as_slice())
+        .unwrap_or_default();
     let filter: Vec<_> = rules.iter().map(filter_rule).collect();
     let mut props = Props::driver("usb-redir")
         .with("chardev", format!("char{id}"))
@@ -230,7 +273,11 @@ fn filter_rule(rule: &RedirRule) -> String {
     let class = hex(rule.class, 2);
     let vendor = hex(rule.vendor, 4);
     let product = hex(rule.product, 4);
-    let version = rule.version.as_deref().and_then(bcd).map_or("-1".to_owned(), |bcd| format!("0x{bcd:04X}"));
+    let version = rule
+        .version
+        .as_deref()
+        .and_then(bcd)
+        .map_or("-1".to_owned(), |bcd| format!("0x{bcd:04X}"));
     let allow = u8::from(rule.allow == YesNo::Yes);
     format!("{class}:{vendor}:{product}:{version}:{allow}")
 }
@@ -245,8 +292,16 @@ fn hex(value: Option<i32>, digits: usize) -> String {
 /// A version `1.10` as binary-coded decimal; `None` for anything else.
 fn bcd(version: &str) -> Option<u16> {
     let (major, minor) = version.split_once('.').unwrap_or((version, "0"));
-    let minor = if minor.len() == 1 { format!("{minor}0") } else { minor.to_owned() };
-    let major = u16::from_str_radix(major, 16).ok().filter(|major| *major <= 0xff)?;
-    let minor = u16::from_str_radix(&minor, 16).ok().filter(|minor| *minor <= 0xff)?;
+    let minor = if minor.len() == 1 {
+        format!("{minor}0")
+    } else {
+        minor.to_owned()
+    };
+    let major = u16::from_str_radix(major, 16)
+        .ok()
+        .filter(|major| *major <= 0xff)?;
+    let minor = u16::from_str_radix(&minor, 16)
+        .ok()
+        .filter(|minor| *minor <= 0xff)?;
     Some(major << 8 | minor)
 }

@@ -4,8 +4,8 @@
 use domxml::devices::common::{OnOff, VirtioModel};
 use domxml::devices::rng::{Rng, RngBackendModel};
 use domxml::devices::small::{
-    Crypto, CryptoBackendModel, Iommu, IommuModel, Memballoon, MemballoonModel, Panic, PanicModel, Pstore, Shmem, ShmemModelKind,
-    ShmemRole, Vsock, Watchdog, WatchdogAction, WatchdogModel,
+    Crypto, CryptoBackendModel, Iommu, IommuModel, Memballoon, MemballoonModel, Panic, PanicModel, Pstore,
+    Shmem, ShmemModelKind, ShmemRole, Vsock, Watchdog, WatchdogAction, WatchdogModel,
 };
 
 use super::address::{self, Virtio};
@@ -60,17 +60,26 @@ pub fn balloon_props(cx: Context<'_>, balloon: &Memballoon) -> Result<Option<Pro
     let generation = match balloon.model {
         MemballoonModel::None => return Ok(None),
         MemballoonModel::Xen => {
-            return Err(Error::unsupported("Memory balloon device type 'xen' is not supported by this version of qemu"));
+            return Err(Error::unsupported(
+                "Memory balloon device type 'xen' is not supported by this version of qemu",
+            ));
         }
         MemballoonModel::Virtio => VirtioModel::Virtio,
         MemballoonModel::VirtioTransitional => VirtioModel::Transitional,
         MemballoonModel::VirtioNonTransitional => VirtioModel::NonTransitional,
     };
     let options = balloon.driver.as_ref().map(|driver| &driver.virtio);
-    let mut props = address::virtio("virtio-balloon", &balloon.info, Virtio::new(Some(generation), options))?
-        .with("id", alias(&balloon.info)?)
-        .with_opt("deflate-on-oom", balloon.autodeflate.map(OnOff::is_on))
-        .with_opt("free-page-reporting", balloon.free_page_reporting.map(OnOff::is_on));
+    let mut props = address::virtio(
+        "virtio-balloon",
+        &balloon.info,
+        Virtio::new(Some(generation), options),
+    )?
+    .with("id", alias(&balloon.info)?)
+    .with_opt("deflate-on-oom", balloon.autodeflate.map(OnOff::is_on))
+    .with_opt(
+        "free-page-reporting",
+        balloon.free_page_reporting.map(OnOff::is_on),
+    );
     address::put(cx, &balloon.info, &mut props)?;
     Ok(Some(props))
 }
@@ -95,7 +104,9 @@ pub fn build_rng(cx: Context<'_>, rng: &Rng, line: &mut CommandLine) -> Result<(
 
 fn line_rng_chardev(cx: Context<'_>, rng: &Rng, line: &mut CommandLine) -> Result<()> {
     match &rng.backend {
-        Some(backend) if backend.model == RngBackendModel::Egd => chardev::build(cx, backend.into(), alias(&rng.info)?, line),
+        Some(backend) if backend.model == RngBackendModel::Egd => {
+            chardev::build(cx, backend.into(), alias(&rng.info)?, line)
+        }
         _ => Ok(()),
     }
 }
@@ -108,8 +119,9 @@ pub fn rng_props(cx: Context<'_>, rng: &Rng) -> Result<Props> {
     const PERIOD_MS: u32 = 1000;
     let id = alias(&rng.info)?;
     let options = rng.driver.as_ref().map(|driver| &driver.virtio);
-    let mut props =
-        address::virtio("virtio-rng", &rng.info, Virtio::new(Some(rng.model), options))?.with("rng", format!("obj{id}")).with("id", id);
+    let mut props = address::virtio("virtio-rng", &rng.info, Virtio::new(Some(rng.model), options))?
+        .with("rng", format!("obj{id}"))
+        .with("id", id);
     if let Some(rate) = rng.rate.as_ref().filter(|rate| rate.bytes != 0) {
         let period = rate.period.filter(|period| *period != 0).unwrap_or(PERIOD_MS);
         props.set("max-bytes", rate.bytes).set("period", period);
@@ -130,7 +142,10 @@ pub fn vsock_props(cx: Context<'_>, vsock: &Vsock) -> Result<Props> {
     let options = vsock.driver.as_ref().map(|driver| &driver.virtio);
     let mut props = address::virtio("vhost-vsock", &vsock.info, Virtio::new(vsock.model, options))?
         .with("id", id)
-        .with("guest-cid", vsock.cid.as_ref().and_then(|cid| cid.address).unwrap_or_default())
+        .with(
+            "guest-cid",
+            vsock.cid.as_ref().and_then(|cid| cid.address).unwrap_or_default(),
+        )
         .with("vhostfd", fd.to_string());
     address::put(cx, &vsock.info, &mut props)?;
     Ok(props)
@@ -166,7 +181,10 @@ pub fn build_shmem(cx: Context<'_>, shmem: &Shmem, line: &mut CommandLine) -> Re
         ShmemModelKind::IvshmemPlain => {
             line.object(shmem_memory(shmem, id));
             let master = shmem.role.map(|role| on_off(role == ShmemRole::Master));
-            let mut props = Props::driver("ivshmem-plain").with("id", id).with("memdev", format!("shmmem-{id}")).with_opt("master", master);
+            let mut props = Props::driver("ivshmem-plain")
+                .with("id", id)
+                .with("memdev", format!("shmmem-{id}"))
+                .with_opt("master", master);
             address::put(cx, &shmem.info, &mut props)?;
             line.device(props);
         }
@@ -182,7 +200,9 @@ pub fn build_shmem(cx: Context<'_>, shmem: &Shmem, line: &mut CommandLine) -> Re
             line.push("-chardev", shmem_socket(shmem, id));
         }
         ShmemModelKind::Ivshmem => {
-            return Err(Error::unsupported("ivshmem device is not supported with this QEMU binary"));
+            return Err(Error::unsupported(
+                "ivshmem device is not supported with this QEMU binary",
+            ));
         }
     }
     Ok(())
@@ -190,7 +210,10 @@ pub fn build_shmem(cx: Context<'_>, shmem: &Shmem, line: &mut CommandLine) -> Re
 
 fn shmem_memory(shmem: &Shmem, id: &str) -> Props {
     const SIZE: u64 = 4 << 20;
-    let size = shmem.size.as_ref().and_then(|size| units::bytes(size.value, size.unit.as_deref().unwrap_or("B")));
+    let size = shmem
+        .size
+        .as_ref()
+        .and_then(|size| units::bytes(size.value, size.unit.as_deref().unwrap_or("B")));
     Props::object("memory-backend-file", format!("shmmem-{id}"))
         .with("mem-path", format!("/dev/shm/{}", shmem.name))
         .with("size", size.filter(|size| *size != 0).unwrap_or(SIZE))
@@ -199,8 +222,14 @@ fn shmem_memory(shmem: &Shmem, id: &str) -> Props {
 
 fn shmem_socket(shmem: &Shmem, id: &str) -> Keyval {
     let own = || format!("/var/lib/libvirt/shmem-{}-sock", shmem.name);
-    let path = shmem.server.as_ref().and_then(|server| server.path.clone()).unwrap_or_else(own);
-    Keyval::implied("socket").with("id", format!("char{id}")).with("path", path)
+    let path = shmem
+        .server
+        .as_ref()
+        .and_then(|server| server.path.clone())
+        .unwrap_or_else(own);
+    Keyval::implied("socket")
+        .with("id", format!("char{id}"))
+        .with("path", path)
 }
 
 /// Appends a crypto device.
@@ -215,9 +244,13 @@ pub fn build_crypto(cx: Context<'_>, crypto: &Crypto, line: &mut CommandLine) ->
         CryptoBackendModel::Lkcf => "cryptodev-backend-lkcf",
     };
     let object = format!("obj{id}");
-    line.object(Props::object(kind, object.clone()).with_opt("queues", backend.queues.filter(|queues| *queues != 0)));
+    line.object(
+        Props::object(kind, object.clone()).with_opt("queues", backend.queues.filter(|queues| *queues != 0)),
+    );
     let options = crypto.driver.as_ref().map(|driver| &driver.virtio);
-    let mut props = address::virtio("virtio-crypto", &crypto.info, Virtio::options(options))?.with("cryptodev", object).with("id", id);
+    let mut props = address::virtio("virtio-crypto", &crypto.info, Virtio::options(options))?
+        .with("cryptodev", object)
+        .with("id", id);
     address::put(cx, &crypto.info, &mut props)?;
     line.device(props);
     Ok(())
@@ -229,7 +262,10 @@ pub fn build_crypto(cx: Context<'_>, crypto: &Crypto, line: &mut CommandLine) ->
 /// When its bus is not there.
 pub fn build_pstore(cx: Context<'_>, pstore: &Pstore, line: &mut CommandLine) -> Result<()> {
     let id = alias(&pstore.info)?;
-    let size = pstore.size.as_ref().and_then(|size| units::bytes(size.value, size.unit.as_deref().unwrap_or("KiB")));
+    let size = pstore
+        .size
+        .as_ref()
+        .and_then(|size| units::bytes(size.value, size.unit.as_deref().unwrap_or("KiB")));
     let memdev = format!("mem{id}");
     line.object(
         Props::object("memory-backend-file", memdev.clone())

@@ -13,8 +13,23 @@ const BOARD: u32 = 2;
 
 /// Entries of each table in QEMU's order.
 const BIOS: [&str; 4] = ["vendor", "version", "date", "release"];
-const SYSTEM: [&str; 7] = ["manufacturer", "product", "version", "serial", "uuid", "sku", "family"];
-const BASE_BOARD: [&str; 6] = ["manufacturer", "product", "version", "serial", "asset", "location"];
+const SYSTEM: [&str; 7] = [
+    "manufacturer",
+    "product",
+    "version",
+    "serial",
+    "uuid",
+    "sku",
+    "family",
+];
+const BASE_BOARD: [&str; 6] = [
+    "manufacturer",
+    "product",
+    "version",
+    "serial",
+    "asset",
+    "location",
+];
 const CHASSIS: [&str; 5] = ["manufacturer", "version", "serial", "asset", "sku"];
 
 /// Appends all tables and files.
@@ -25,7 +40,12 @@ pub fn build(cx: Context<'_>, line: &mut CommandLine) -> Result<()> {
     if let Some(source) = source(cx)? {
         build_tables(source, line);
     }
-    for info in cx.def.sysinfo.iter().filter(|info| info.kind == SysinfoType::Fwcfg) {
+    for info in cx
+        .def
+        .sysinfo
+        .iter()
+        .filter(|info| info.kind == SysinfoType::Fwcfg)
+    {
         for file in &info.files {
             let mut value = Keyval::new().with("name", &file.name);
             match (&file.value, &file.file) {
@@ -42,12 +62,18 @@ fn source(cx: Context<'_>) -> Result<Option<&Sysinfo>> {
     match cx.def.os.smbios {
         None | Some(SmbiosMode::Emulate) => Ok(None),
         Some(SmbiosMode::Sysinfo) => {
-            let own = cx.def.sysinfo.iter().find(|info| info.kind == SysinfoType::Smbios);
-            own.map(Some).ok_or_else(|| Error::xml(format!("Domain '{}' sysinfo are not available", cx.def.name)))
+            let own = cx
+                .def
+                .sysinfo
+                .iter()
+                .find(|info| info.kind == SysinfoType::Smbios);
+            own.map(Some)
+                .ok_or_else(|| Error::xml(format!("Domain '{}' sysinfo are not available", cx.def.name)))
         }
         Some(SmbiosMode::Host) => {
             let host = cx.res.host_smbios.as_ref();
-            host.map(Some).ok_or_else(|| Error::unsupported("Host SMBIOS information is not available"))
+            host.map(Some)
+                .ok_or_else(|| Error::unsupported("Host SMBIOS information is not available"))
         }
     }
 }

@@ -35,7 +35,10 @@ pub fn build_smp(cx: Context<'_>, line: &mut CommandLine) {
 fn present(cx: Context<'_>, max: u32) -> u32 {
     match &cx.def.vcpus {
         Some(vcpus) if !vcpus.all.is_empty() => {
-            let fixed = vcpus.all.iter().filter(|vcpu| vcpu.enabled == YesNo::Yes && vcpu.hotpluggable != Some(YesNo::Yes));
+            let fixed = vcpus
+                .all
+                .iter()
+                .filter(|vcpu| vcpu.enabled == YesNo::Yes && vcpu.hotpluggable != Some(YesNo::Yes));
             u32::try_from(fixed.count()).unwrap_or(max)
         }
         _ => cx.def.vcpu.as_ref().and_then(|vcpu| vcpu.current).unwrap_or(max),
@@ -46,12 +49,20 @@ fn present(cx: Context<'_>, max: u32) -> u32 {
 pub fn iothreads(cx: Context<'_>) -> Vec<IoThread> {
     /// Far above any use, so that a count cannot ask for endless memory.
     const MOST: u32 = 65_536;
-    let listed = cx.def.iothreadids.as_ref().map(|ids| ids.all.clone()).unwrap_or_default();
+    let listed = cx
+        .def
+        .iothreadids
+        .as_ref()
+        .map(|ids| ids.all.clone())
+        .unwrap_or_default();
     let count = cx.def.iothreads.unwrap_or_default().min(MOST) as usize;
     let taken: BTreeSet<u32> = listed.iter().map(|thread| thread.id).collect();
     let free = (1..).filter(|id| !taken.contains(id));
     let more = free.take(count.saturating_sub(listed.len()));
-    let more = more.map(|id| IoThread { id, ..IoThread::default() });
+    let more = more.map(|id| IoThread {
+        id,
+        ..IoThread::default()
+    });
     listed.iter().copied().chain(more).collect()
 }
 
@@ -72,10 +83,15 @@ pub fn iothread_props(thread: &IoThread) -> Props {
     let mut props = Props::object("iothread", format!("iothread{}", thread.id));
     put_pool(thread.pool, &mut props);
     let poll = thread.poll.unwrap_or_default();
-    props.opt("poll-max-ns", poll.max).opt("poll-grow", poll.grow).opt("poll-shrink", poll.shrink);
+    props
+        .opt("poll-max-ns", poll.max)
+        .opt("poll-grow", poll.grow)
+        .opt("poll-shrink", poll.shrink);
     props
 }
 
 fn put_pool(pool: IoThreadPool, props: &mut Props) {
-    props.opt("thread-pool-min", pool.thread_pool_min).opt("thread-pool-max", pool.thread_pool_max);
+    props
+        .opt("thread-pool-min", pool.thread_pool_min)
+        .opt("thread-pool-max", pool.thread_pool_max);
 }

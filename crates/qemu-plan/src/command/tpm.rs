@@ -23,15 +23,22 @@ pub fn build(cx: Context<'_>, tpm: &Tpm, line: &mut CommandLine) -> Result<()> {
         TpmBackendKind::Emulator | TpmBackendKind::External => emulator(cx, tpm, &backend, line)?,
     }
     let id = alias(&tpm.info)?;
-    let mut props = Props::driver(model.as_str()).with("tpmdev", format!("tpm-{id}")).with("id", id);
+    let mut props = Props::driver(model.as_str())
+        .with("tpmdev", format!("tpm-{id}"))
+        .with("id", id);
     address::put(cx, &tpm.info, &mut props)?;
     line.device(props);
     Ok(())
 }
 
 fn proxy(cx: Context<'_>, tpm: &Tpm, line: &mut CommandLine) -> Result<()> {
-    let path = tpm.backend.as_ref().and_then(|backend| backend.device.as_ref()?.path.clone());
-    let mut props = Props::driver("spapr-tpm-proxy").with("id", alias(&tpm.info)?).with("host-path", path.unwrap_or_default());
+    let path = tpm
+        .backend
+        .as_ref()
+        .and_then(|backend| backend.device.as_ref()?.path.clone());
+    let mut props = Props::driver("spapr-tpm-proxy")
+        .with("id", alias(&tpm.info)?)
+        .with("host-path", path.unwrap_or_default());
     address::put(cx, &tpm.info, &mut props)?;
     line.device(props);
     Ok(())
@@ -50,7 +57,12 @@ fn emulator(cx: Context<'_>, tpm: &Tpm, backend: &TpmBackend, line: &mut Command
         None => return Err(Error::internal("no socket of the TPM emulator")),
     };
     line.push("-chardev", chardev);
-    line.push("-tpmdev", Keyval::implied("emulator").with("id", format!("tpm-{id}")).with("chardev", "chrtpm"));
+    line.push(
+        "-tpmdev",
+        Keyval::implied("emulator")
+            .with("id", format!("tpm-{id}"))
+            .with("chardev", "chrtpm"),
+    );
     Ok(())
 }
 
@@ -67,7 +79,10 @@ fn passthrough(cx: Context<'_>, tpm: &Tpm, backend: &TpmBackend, line: &mut Comm
         None => "/dev/null".to_owned(),
     };
     let mut tpmdev = Keyval::implied("passthrough");
-    tpmdev.set("id", format!("tpm-{id}")).set("path", path).set("cancel-path", cancel);
+    tpmdev
+        .set("id", format!("tpm-{id}"))
+        .set("path", path)
+        .set("cancel-path", cancel);
     line.push("-tpmdev", tpmdev);
     Ok(())
 }

@@ -30,7 +30,11 @@ pub fn build(cx: Context<'_>, line: &mut CommandLine) -> Result<()> {
         }
         if is_vhost_user(video) {
             let id = alias(&video.info)?;
-            let fd = cx.res.device(id).fd.ok_or_else(|| Error::internal("no socket of a vhost-user display"))?;
+            let fd = cx
+                .res
+                .device(id)
+                .fd
+                .ok_or_else(|| Error::internal("no socket of a vhost-user display"))?;
             line.push("-chardev", format!("socket,id=chr-vu-{id},fd={fd}"));
         }
         line.device(props(cx, video)?);
@@ -76,18 +80,30 @@ fn front_end(video: &Video, model: &VideoModel) -> Result<Props> {
 
 /// A primary virtio adapter has VGA in it and no bus suffix.
 fn virtio(video: &Video, model: &VideoModel) -> Result<Props> {
-    let accelerated = model.acceleration.as_ref().and_then(|acceleration| acceleration.accel3d) == Some(YesNo::Yes);
+    let accelerated = model
+        .acceleration
+        .as_ref()
+        .and_then(|acceleration| acceleration.accel3d)
+        == Some(YesNo::Yes);
     let gl = if accelerated { "-gl" } else { "" };
     let options = video.driver.as_ref().map(|driver| &driver.virtio);
     let vga = is_primary(model);
     if vga {
-        let name = if is_vhost_user(video) { "vhost-user-vga".to_owned() } else { format!("virtio-vga{gl}") };
+        let name = if is_vhost_user(video) {
+            "vhost-user-vga".to_owned()
+        } else {
+            format!("virtio-vga{gl}")
+        };
         return address::virtio("virtio-vga", &video.info, Virtio::options(options)).map(|mut props| {
             props.set("driver", name);
             props
         });
     }
-    let base = if is_vhost_user(video) { "vhost-user-gpu".to_owned() } else { format!("virtio-gpu{gl}") };
+    let base = if is_vhost_user(video) {
+        "vhost-user-gpu".to_owned()
+    } else {
+        format!("virtio-gpu{gl}")
+    };
     address::virtio(&base, &video.info, Virtio::options(options))
 }
 
@@ -112,10 +128,19 @@ fn put_model(video: &Video, model: &VideoModel, props: &mut Props) -> Result<()>
                 .set("vgamem_mb", mib(model.vgamem));
         }
         VideoModelKind::Vga | VideoModelKind::Vmvga => {
-            props.opt("vgamem_mb", model.vram.filter(|vram| *vram != 0).map(|vram| vram / 1024));
+            props.opt(
+                "vgamem_mb",
+                model.vram.filter(|vram| *vram != 0).map(|vram| vram / 1024),
+            );
         }
         VideoModelKind::Bochs => {
-            props.opt("vgamem", model.vram.filter(|vram| *vram != 0).map(|vram| u64::from(vram) * 1024));
+            props.opt(
+                "vgamem",
+                model
+                    .vram
+                    .filter(|vram| *vram != 0)
+                    .map(|vram| u64::from(vram) * 1024),
+            );
         }
         _ => {}
     }

@@ -1,8 +1,8 @@
 //! Serial ports, consoles and channels: targets, numbers, and the console that is the first serial port.
 
 use domxml::devices::{
-    Channel, Chardev, ChardevKind, ChardevMode, ChardevProtocol, Console, ConsoleTarget, ConsoleTargetKind, DeviceInfo, Devices, Serial,
-    SerialModel, SerialTarget, SerialTargetKind,
+    Channel, Chardev, ChardevKind, ChardevMode, ChardevProtocol, Console, ConsoleTarget, ConsoleTargetKind,
+    DeviceInfo, Devices, Serial, SerialModel, SerialTarget, SerialTargetKind,
 };
 
 /// Fills in serial ports, consoles and channels.
@@ -24,7 +24,10 @@ pub(super) fn fill_targets(devices: &mut Devices, channel_dir: &str) {
             target.name.get_or_insert_with(|| SPICE_AGENT.to_owned());
         }
     }
-    devices.channels.iter_mut().for_each(|c| drop_generated_path(c, channel_dir));
+    devices
+        .channels
+        .iter_mut()
+        .for_each(|c| drop_generated_path(c, channel_dir));
 }
 
 /// What connects, and in which words; a protocol is for TCP only.
@@ -45,7 +48,11 @@ fn fill_backends(devices: &mut Devices) {
             chardev.protocol = None;
         }
     }
-    for card in devices.smartcards.iter_mut().filter(|c| c.kind != Some(ChardevKind::Tcp)) {
+    for card in devices
+        .smartcards
+        .iter_mut()
+        .filter(|c| c.kind != Some(ChardevKind::Tcp))
+    {
         card.protocol = None;
     }
 }
@@ -54,7 +61,10 @@ fn fill_backends(devices: &mut Devices) {
 const SPICE_AGENT: &str = "com.redhat.spice.0";
 
 fn is_serial(console: &Console) -> bool {
-    matches!(console.target.as_ref().and_then(|t| t.kind), None | Some(ConsoleTargetKind::Serial))
+    matches!(
+        console.target.as_ref().and_then(|t| t.kind),
+        None | Some(ConsoleTargetKind::Serial)
+    )
 }
 
 /// The first console of kind `serial` is the first serial port: either may be written down, both are kept.
@@ -63,9 +73,19 @@ fn pair_console(devices: &mut Devices) {
     if serial_console && devices.serials.is_empty() {
         let chardev = devices.consoles[0].chardev.clone();
         let address = devices.consoles[0].info.address.take();
-        let info = DeviceInfo { address, ..devices.consoles[0].info.clone() };
-        let target = Some(SerialTarget { port: Some(0), ..SerialTarget::default() });
-        devices.serials.push(Serial { chardev, target, info });
+        let info = DeviceInfo {
+            address,
+            ..devices.consoles[0].info.clone()
+        };
+        let target = Some(SerialTarget {
+            port: Some(0),
+            ..SerialTarget::default()
+        });
+        devices.serials.push(Serial {
+            chardev,
+            target,
+            info,
+        });
     }
     let Some(first) = devices.serials.first() else {
         return;
@@ -78,8 +98,16 @@ fn pair_console(devices: &mut Devices) {
         target.port = port.or(target.port);
     } else if has_console(first) {
         let info = first.info.clone();
-        let target = Some(ConsoleTarget { kind: Some(ConsoleTargetKind::Serial), port: first.target.as_ref().and_then(|t| t.port) });
-        let console = Console { chardev: first.chardev.clone(), target, info, ..Console::default() };
+        let target = Some(ConsoleTarget {
+            kind: Some(ConsoleTargetKind::Serial),
+            port: first.target.as_ref().and_then(|t| t.port),
+        });
+        let console = Console {
+            chardev: first.chardev.clone(),
+            target,
+            info,
+            ..Console::default()
+        };
         devices.consoles.insert(0, console);
     }
 }
@@ -95,8 +123,15 @@ pub(super) fn mirror_console(devices: &mut Devices) {
 
 /// Ports on plug-in cards are no console.
 fn has_console(serial: &Serial) -> bool {
-    let kind = serial.target.as_ref().and_then(|t| t.kind).unwrap_or(SerialTargetKind::IsaSerial);
-    !matches!(kind, SerialTargetKind::UsbSerial | SerialTargetKind::PciSerial | SerialTargetKind::IsaDebug)
+    let kind = serial
+        .target
+        .as_ref()
+        .and_then(|t| t.kind)
+        .unwrap_or(SerialTargetKind::IsaSerial);
+    !matches!(
+        kind,
+        SerialTargetKind::UsbSerial | SerialTargetKind::PciSerial | SerialTargetKind::IsaDebug
+    )
 }
 
 /// QEMU device of each kind of serial port.
@@ -122,7 +157,10 @@ fn fill_serials(serials: &mut [Serial]) {
 }
 
 fn fill_parallels(devices: &mut Devices) {
-    let ports = devices.parallels.iter().map(|p| p.target.as_ref().and_then(|t| t.port));
+    let ports = devices
+        .parallels
+        .iter()
+        .map(|p| p.target.as_ref().and_then(|t| t.port));
     let mut next = Numbers::after(ports);
     for parallel in &mut devices.parallels {
         next.fill(&mut parallel.target.get_or_insert_default().port);
@@ -160,12 +198,18 @@ fn drop_generated_path(channel: &mut Channel, channel_dir: &str) {
     }
     let name = channel.target.as_ref().and_then(|t| t.name.clone());
     if let Some(name) = name
-        && channel.chardev.path().is_some_and(|p| is_generated(p, channel_dir, &name))
+        && channel
+            .chardev
+            .path()
+            .is_some_and(|p| is_generated(p, channel_dir, &name))
         && let Some(source) = channel.chardev.sources.first_mut()
     {
         source.path = None;
     }
-    let empty = |c: &Chardev| c.source().is_some_and(|s| s.path.is_none() && s.reconnect.is_none());
+    let empty = |c: &Chardev| {
+        c.source()
+            .is_some_and(|s| s.path.is_none() && s.reconnect.is_none())
+    };
     if empty(&channel.chardev) {
         channel.chardev.sources.clear();
     }
@@ -181,6 +225,11 @@ fn is_generated(path: &str, channel_dir: &str, name: &str) -> bool {
         return false;
     };
     let (owner, end) = owner.split_at(owner.len().saturating_sub(1));
-    let numbered = |o: &str| o.split_once('-').is_some_and(|(n, _)| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
-    !owner.is_empty() && !owner.contains('/') && (end == "." || end == "/" && (owner.starts_with("domain-") || numbered(owner)))
+    let numbered = |o: &str| {
+        o.split_once('-')
+            .is_some_and(|(n, _)| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+    };
+    !owner.is_empty()
+        && !owner.contains('/')
+        && (end == "." || end == "/" && (owner.starts_with("domain-") || numbered(owner)))
 }

@@ -1,8 +1,8 @@
 //! Controllers: their indexes, and those that devices need and nobody wrote down.
 
 use domxml::devices::{
-    Address, ChannelTargetKind, ConsoleTargetKind, Controller, ControllerKind, Devices, DiskBus, DriveAddress, HostdevKind, UsbMaster,
-    UsbModel,
+    Address, ChannelTargetKind, ConsoleTargetKind, Controller, ControllerKind, Devices, DiskBus,
+    DriveAddress, HostdevKind, UsbMaster, UsbModel,
 };
 
 use crate::error::{Error, Result};
@@ -18,13 +18,22 @@ pub fn insert_controller(all: &mut Vec<Controller>, new: Controller) {
 }
 
 /// First port that each companion serves.
-const COMPANIONS: &[(UsbModel, u32)] = &[(UsbModel::Ich9Uhci1, 0), (UsbModel::Ich9Uhci2, 2), (UsbModel::Ich9Uhci3, 4)];
+const COMPANIONS: &[(UsbModel, u32)] = &[
+    (UsbModel::Ich9Uhci1, 0),
+    (UsbModel::Ich9Uhci2, 2),
+    (UsbModel::Ich9Uhci3, 4),
+];
 
 /// Says of each companion which ports it serves.
 pub(super) fn fill_companions(all: &mut [Controller]) {
     for c in all {
-        if let Some((_, startport)) = c.usb_model().and_then(|m| COMPANIONS.iter().find(|(k, _)| *k == m)) {
-            c.info.master.get_or_insert(UsbMaster { startport: *startport });
+        if let Some((_, startport)) = c
+            .usb_model()
+            .and_then(|m| COMPANIONS.iter().find(|(k, _)| *k == m))
+        {
+            c.info.master.get_or_insert(UsbMaster {
+                startport: *startport,
+            });
         }
     }
 }
@@ -37,7 +46,8 @@ pub(super) fn order(all: &mut Vec<Controller>) {
         let behind = |c: &Controller| match (c.index, new.index) {
             (_, None) => false,
             (here, Some(index)) => {
-                here.is_some_and(|h| h > index) || here == Some(index) && c.info.master.is_some() && new.info.master.is_none()
+                here.is_some_and(|h| h > index)
+                    || here == Some(index) && c.info.master.is_some() && new.info.master.is_none()
             }
         };
         let before = sorted.iter().position(|c| same(c) && behind(c));
@@ -49,14 +59,25 @@ pub(super) fn order(all: &mut Vec<Controller>) {
 
 /// Whether a controller is there.
 pub(super) fn has(devices: &Devices, kind: ControllerKind, index: u32) -> bool {
-    devices.controllers.iter().any(|c| c.kind == kind && c.index == Some(index))
+    devices
+        .controllers
+        .iter()
+        .any(|c| c.kind == kind && c.index == Some(index))
 }
 
 /// Adds a controller unless it is there.
 pub(super) fn ensure(devices: &mut Devices, kind: ControllerKind, index: u32, model: Option<&str>) {
     if !has(devices, kind, index) {
         let model = model.map(str::to_owned);
-        insert_controller(&mut devices.controllers, Controller { kind, index: Some(index), model, ..Controller::default() });
+        insert_controller(
+            &mut devices.controllers,
+            Controller {
+                kind,
+                index: Some(index),
+                model,
+                ..Controller::default()
+            },
+        );
     }
 }
 
@@ -86,7 +107,10 @@ pub(super) fn assign_indexes(devices: &mut Devices) {
 }
 
 const fn companion(model: UsbModel) -> bool {
-    matches!(model, UsbModel::Ich9Ehci1 | UsbModel::Ich9Uhci1 | UsbModel::Ich9Uhci2 | UsbModel::Ich9Uhci3)
+    matches!(
+        model,
+        UsbModel::Ich9Ehci1 | UsbModel::Ich9Uhci1 | UsbModel::Ich9Uhci2 | UsbModel::Ich9Uhci3
+    )
 }
 
 fn lowest_free(devices: &Devices, kind: ControllerKind) -> u32 {
@@ -152,12 +176,17 @@ fn drive(address: Option<&Address>) -> Option<DriveAddress> {
 
 fn highest_drive(devices: &Devices, bus: DiskBus) -> Option<u32> {
     let disks = devices.disks.iter().filter(|d| d.target.bus == Some(bus));
-    disks.filter_map(|d| drive(d.info.address.as_ref())).map(|a| a.controller).max()
+    disks
+        .filter_map(|d| drive(d.info.address.as_ref()))
+        .map(|a| a.controller)
+        .max()
 }
 
 fn highest_scsi_hostdev(devices: &Devices) -> Option<u32> {
     let scsi = devices.hostdevs.iter().filter(|h| h.kind == HostdevKind::Scsi);
-    scsi.filter_map(|h| drive(h.info.address.as_ref())).map(|a| a.controller).max()
+    scsi.filter_map(|h| drive(h.info.address.as_ref()))
+        .map(|a| a.controller)
+        .max()
 }
 
 fn virtio_serials(devices: &Devices) -> Vec<u32> {
@@ -166,9 +195,15 @@ fn virtio_serials(devices: &Devices) -> Vec<u32> {
         _ => 0,
     };
     let channel = |k: Option<ChannelTargetKind>| k == Some(ChannelTargetKind::Virtio);
-    let channels = devices.channels.iter().filter(|c| channel(c.target.as_ref().and_then(|t| t.kind)));
+    let channels = devices
+        .channels
+        .iter()
+        .filter(|c| channel(c.target.as_ref().and_then(|t| t.kind)));
     let console = |k: Option<ConsoleTargetKind>| k == Some(ConsoleTargetKind::Virtio);
-    let consoles = devices.consoles.iter().filter(|c| console(c.target.as_ref().and_then(|t| t.kind)));
+    let consoles = devices
+        .consoles
+        .iter()
+        .filter(|c| console(c.target.as_ref().and_then(|t| t.kind)));
     let infos = channels.map(|c| &c.info).chain(consoles.map(|c| &c.info));
     infos.map(|i| index(i.address.as_ref())).collect()
 }
@@ -178,5 +213,9 @@ fn ccids(devices: &Devices) -> Vec<u32> {
         Some(Address::Ccid(a)) => a.controller,
         _ => 0,
     };
-    devices.smartcards.iter().map(|s| index(s.info.address.as_ref())).collect()
+    devices
+        .smartcards
+        .iter()
+        .map(|s| index(s.info.address.as_ref()))
+        .collect()
 }

@@ -11,13 +11,21 @@ use crate::error::Result;
 /// Fills in mode, model, match and check. A guest that says nothing gets the machine's default model, written down.
 pub(super) fn fill(def: &mut Domain, caps: &Caps) -> Result<()> {
     let accel = accel_of(def);
-    let machine = def.os.kind.as_ref().and_then(|t| t.machine.clone()).unwrap_or_default();
+    let machine = def
+        .os
+        .kind
+        .as_ref()
+        .and_then(|t| t.machine.clone())
+        .unwrap_or_default();
     let default = accel.and_then(|a| default_model(caps, a, &machine));
     let cpu = def.cpu.get_or_insert_with(Cpu::default);
     for feature in &mut cpu.features {
         feature.policy.get_or_insert(FeaturePolicy::Require);
     }
-    let named = cpu.model.as_ref().is_some_and(|m| m.name.as_deref().is_some_and(|n| !n.is_empty()));
+    let named = cpu
+        .model
+        .as_ref()
+        .is_some_and(|m| m.name.as_deref().is_some_and(|n| !n.is_empty()));
     if !named && matches!(cpu.mode, None | Some(CpuMode::Custom)) {
         let Some(model) = default else {
             drop_empty(def);
@@ -37,7 +45,12 @@ pub(super) fn fill(def: &mut Domain, caps: &Caps) -> Result<()> {
 /// The machine's default CPU by its model name: `qemu64-x86_64-cpu` is `qemu64`.
 fn default_model(caps: &Caps, accel: Accel, machine: &str) -> Option<String> {
     let typename = caps.machine(accel, machine)?.default_cpu.as_deref()?;
-    let by_type = caps.accel(accel)?.cpus.iter().find(|c| c.typename == typename).map(|c| c.name.clone());
+    let by_type = caps
+        .accel(accel)?
+        .cpus
+        .iter()
+        .find(|c| c.typename == typename)
+        .map(|c| c.name.clone());
     by_type.or_else(|| Some(typename.strip_suffix("-cpu")?.rsplit_once('-')?.0.to_owned()))
 }
 
@@ -45,13 +58,21 @@ fn use_default(cpu: &mut Cpu, model: String) {
     cpu.mode = Some(CpuMode::Custom);
     cpu.match_ = Some(CpuMatch::Exact);
     cpu.check = Some(CpuCheck::None);
-    cpu.model = Some(CpuModel { fallback: Some(CpuFallback::Forbid), name: Some(model), ..CpuModel::default() });
+    cpu.model = Some(CpuModel {
+        fallback: Some(CpuFallback::Forbid),
+        name: Some(model),
+        ..CpuModel::default()
+    });
 }
 
 fn fill_custom(cpu: &mut Cpu, accel: Option<Accel>) {
     cpu.match_.get_or_insert(CpuMatch::Exact);
     // What TCG gives is not known before the guest runs, so there is nothing to check.
-    let check = if accel == Some(Accel::Kvm) { CpuCheck::Partial } else { CpuCheck::None };
+    let check = if accel == Some(Accel::Kvm) {
+        CpuCheck::Partial
+    } else {
+        CpuCheck::None
+    };
     cpu.check.get_or_insert(check);
     if let Some(model) = &mut cpu.model {
         model.fallback.get_or_insert(CpuFallback::Allow);
@@ -66,7 +87,10 @@ fn fill_host_model(cpu: &mut Cpu) {
         let named = model.name.as_deref().is_some_and(|n| !n.is_empty());
         model.fallback = model.fallback.filter(|_| named);
     }
-    cpu.model = cpu.model.take().filter(|m| m.name.is_some() || m.vendor_id.is_some());
+    cpu.model = cpu
+        .model
+        .take()
+        .filter(|m| m.name.is_some() || m.vendor_id.is_some());
 }
 
 fn fill_maximum(cpu: &mut Cpu) {
@@ -77,7 +101,11 @@ fn fill_maximum(cpu: &mut Cpu) {
 
 fn fill_host(cpu: &mut Cpu, caps: &Caps) {
     fill_maximum(cpu);
-    let migratable = if caps.has(Flag::CpuMigratable) { OnOff::On } else { OnOff::Off };
+    let migratable = if caps.has(Flag::CpuMigratable) {
+        OnOff::On
+    } else {
+        OnOff::Off
+    };
     cpu.migratable.get_or_insert(migratable);
 }
 

@@ -82,9 +82,20 @@ impl Firmware {
         let v: Value = serde_json::from_str(json).ok()?;
         let interfaces = texts(v.get("interface-types")?)?;
         let (executable, mapping) = mapping(v.get("mapping")?)?;
-        let targets = v.get("targets")?.as_array()?.iter().map(target).collect::<Option<_>>()?;
+        let targets = v
+            .get("targets")?
+            .as_array()?
+            .iter()
+            .map(target)
+            .collect::<Option<_>>()?;
         let is_known = interfaces.iter().all(|i| INTERFACES.contains(&i.as_str()));
-        is_known.then_some(Self { interfaces, executable, mapping, targets, features: texts(v.get("features")?)? })
+        is_known.then_some(Self {
+            interfaces,
+            executable,
+            mapping,
+            targets,
+            features: texts(v.get("features")?)?,
+        })
     }
 
     /// The file that the machine runs.
@@ -109,14 +120,24 @@ impl Firmware {
 
     /// Whether it is for guests of this architecture (libvirt's name) and machine type.
     pub fn runs_on(&self, arch: &str, machine: &str) -> bool {
-        let name = ARCHES.iter().find(|(_, libvirts)| *libvirts == arch).map(|(qemus, _)| *qemus);
-        let machines = self.targets.iter().filter(|(a, _)| Some(a.as_str()) == name).flat_map(|(_, m)| m);
+        let name = ARCHES
+            .iter()
+            .find(|(_, libvirts)| *libvirts == arch)
+            .map(|(qemus, _)| *qemus);
+        let machines = self
+            .targets
+            .iter()
+            .filter(|(a, _)| Some(a.as_str()) == name)
+            .flat_map(|(_, m)| m);
         machines.into_iter().any(|pattern| matches(pattern, machine))
     }
 }
 
 fn texts(list: &Value) -> Option<Vec<String>> {
-    list.as_array()?.iter().map(|t| t.as_str().map(str::to_owned)).collect()
+    list.as_array()?
+        .iter()
+        .map(|t| t.as_str().map(str::to_owned))
+        .collect()
 }
 
 fn text(v: &Value, key: &str) -> Option<String> {
@@ -127,7 +148,13 @@ fn mapping(v: &Value) -> Option<(String, Mapping)> {
     match v.get("device")?.as_str()? {
         "flash" => {
             let file = v.get("executable")?;
-            Some((text(file, "filename")?, Mapping::Flash { format: text(file, "format")?, variables: variables(v)? }))
+            Some((
+                text(file, "filename")?,
+                Mapping::Flash {
+                    format: text(file, "format")?,
+                    variables: variables(v)?,
+                },
+            ))
         }
         "memory" => Some((text(v, "filename")?, Mapping::Memory)),
         "kernel" => Some((text(v, "filename")?, Mapping::Kernel)),
@@ -180,10 +207,27 @@ mod tests {
 
     #[test]
     fn patterns_have_two_wildcards() {
-        for pattern in ["pc-q35-*", "*q35*", "pc-q35-10.0", "pc-q35-1?.?", "*", "*-*-*", "**0", "pc-q35-10.0*"] {
+        for pattern in [
+            "pc-q35-*",
+            "*q35*",
+            "pc-q35-10.0",
+            "pc-q35-1?.?",
+            "*",
+            "*-*-*",
+            "**0",
+            "pc-q35-10.0*",
+        ] {
             assert!(matches(pattern, "pc-q35-10.0"), "{pattern}");
         }
-        for pattern in ["q35", "pc-q35-10.0?", "", "pc-i440fx-*", "*q35", "pc-q35-1[0-9].0", "pc\\-q35*"] {
+        for pattern in [
+            "q35",
+            "pc-q35-10.0?",
+            "",
+            "pc-i440fx-*",
+            "*q35",
+            "pc-q35-1[0-9].0",
+            "pc\\-q35*",
+        ] {
             assert!(!matches(pattern, "pc-q35-10.0"), "{pattern}");
         }
         assert!(matches("", "") && !matches("?", "") && matches("[", "["));

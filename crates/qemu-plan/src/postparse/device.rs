@@ -38,7 +38,9 @@ pub fn add_device(devices: &mut Devices, device: Device) -> Result<()> {
 
 fn only<T>(slot: &mut Option<T>, device: T) -> Result<()> {
     if slot.is_some() {
-        return Err(Error::unsupported("the guest already has a device of this kind and can have only one"));
+        return Err(Error::unsupported(
+            "the guest already has a device of this kind and can have only one",
+        ));
     }
     *slot = Some(device);
     Ok(())
@@ -68,7 +70,12 @@ pub fn plug(def: &Domain, device: Device, caps: &Caps, ctx: &mut Context<'_>) ->
 
 /// What is filled in of a new device; for those that were filled in before it changes nothing.
 fn fill(def: &mut Domain, caps: &Caps, ctx: &mut Context<'_>) -> Result<()> {
-    let name = def.os.kind.as_ref().and_then(|t| t.machine.as_deref()).unwrap_or_default();
+    let name = def
+        .os
+        .kind
+        .as_ref()
+        .and_then(|t| t.machine.as_deref())
+        .unwrap_or_default();
     let kind = MachineKind::of(name);
     memory::fill_modules(def)?;
     let devices = &mut def.devices;
@@ -76,12 +83,19 @@ fn fill(def: &mut Domain, caps: &Caps, ctx: &mut Context<'_>) -> Result<()> {
     for disk in &mut devices.disks {
         disk::fill(disk)?;
     }
-    devices.interfaces.iter_mut().for_each(|card| net::fill(card, ctx.ids));
+    devices
+        .interfaces
+        .iter_mut()
+        .for_each(|card| net::fill(card, ctx.ids));
     controllers::fill_companions(&mut devices.controllers);
     controllers::assign_indexes(devices);
     disk::place(devices)?;
     small::fill_defaults(devices);
-    let ps2 = if kind.has_ps2() { small::Ps2::Present } else { small::Ps2::Absent };
+    let ps2 = if kind.has_ps2() {
+        small::Ps2::Present
+    } else {
+        small::Ps2::Absent
+    };
     small::fill_buses(devices, ps2);
     chardev::fill_targets(devices, &ctx.config.channel_dir);
     machine::fill_models(devices, kind, caps);

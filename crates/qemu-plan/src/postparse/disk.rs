@@ -1,8 +1,9 @@
 //! Disks: bus and place by name, driver and format, and what is not worth keeping.
 
 use domxml::devices::{
-    Address, CacheMode, Devices, Disk, DiskBus, DiskDevice, DiskDriver, DriveAddress, EncryptionEngine, HostTransport, HostdevKind, IoMode,
-    MetadataCache, NetProtocol, Size, SnapshotMode, Source, StorageFormat, StorageHost, StorageKind,
+    Address, CacheMode, Devices, Disk, DiskBus, DiskDevice, DiskDriver, DriveAddress, EncryptionEngine,
+    HostTransport, HostdevKind, IoMode, MetadataCache, NetProtocol, Size, SnapshotMode, Source,
+    StorageFormat, StorageHost, StorageKind,
 };
 
 use domxml::units::scale;
@@ -56,7 +57,9 @@ pub(super) fn order(disks: &mut Vec<Disk>) {
     for disk in disks.drain(..) {
         let (bus, index) = (disk.target.bus, index_of(&disk.target.dev));
         let same = |d: &Disk| d.target.bus == bus;
-        let after = sorted.iter().position(|d| same(d) && index_of(&d.target.dev) > index);
+        let after = sorted
+            .iter()
+            .position(|d| same(d) && index_of(&d.target.dev) > index);
         let at = after.or_else(|| sorted.iter().rposition(same).map(|last| last + 1));
         sorted.insert(at.unwrap_or(sorted.len()), disk);
     }
@@ -119,7 +122,9 @@ fn fill_source(disk: &mut Disk) {
     if source.dev.as_deref() == Some("") {
         source.dev = None;
     }
-    source.seclabels.retain(|s| s.labelskip.is_none_or(|l| !l.is_yes()));
+    source
+        .seclabels
+        .retain(|s| s.labelskip.is_none_or(|l| !l.is_yes()));
     // A target without a unit means the first one.
     if source.protocol == Some(NetProtocol::Iscsi)
         && let Some(name) = source.name.as_mut().filter(|n| !n.contains('/'))
@@ -157,7 +162,10 @@ fn in_bytes(cache: Option<&mut MetadataCache>) -> Result<()> {
     let unit = size.unit.as_deref().unwrap_or_default();
     let bytes = scale(size.value, unit);
     let value = bytes.map_err(|e| Error::new(Code::InvalidArg, Area::None, e.message))?;
-    *size = Size { unit: Some("bytes".to_owned()), value };
+    *size = Size {
+        unit: Some("bytes".to_owned()),
+        value,
+    };
     Ok(())
 }
 
@@ -173,7 +181,9 @@ fn fill_driver(disk: &mut Disk) -> Result<()> {
     }
     let format = *driver.kind.get_or_insert(StorageFormat::Raw);
     if format == StorageFormat::Iso {
-        return Err(Error::unsupported("storage format 'iso' is not directly supported by QEMU, use 'raw' instead"));
+        return Err(Error::unsupported(
+            "storage format 'iso' is not directly supported by QEMU, use 'raw' instead",
+        ));
     }
     Ok(())
 }
@@ -187,7 +197,8 @@ pub(super) fn place(devices: &mut Devices) -> Result<()> {
             continue;
         }
         let name = &disk.target.dev;
-        let index = index_of(name).ok_or_else(|| Error::xml(format!("Unknown disk name '{name}' and no address specified")))?;
+        let index = index_of(name)
+            .ok_or_else(|| Error::xml(format!("Unknown disk name '{name}' and no address specified")))?;
         let Some(bus) = disk.target.bus.filter(|b| is_drive_bus(*b)) else {
             continue;
         };
@@ -211,7 +222,12 @@ fn drive_of(bus: DiskBus, index: u32) -> DriveAddress {
         DiskBus::Sata => (index / 6, 0, index % 6),
         _ => (index / 7, 0, index % 7),
     };
-    DriveAddress { controller, bus, target: 0, unit }
+    DriveAddress {
+        controller,
+        bus,
+        target: 0,
+        unit,
+    }
 }
 
 fn check_address_kind(disk: &Disk) -> Result<()> {
@@ -223,7 +239,9 @@ fn check_address_kind(disk: &Disk) -> Result<()> {
         Some(other) => address_kind(other),
     };
     let (name, bus) = (&disk.target.dev, bus.as_str());
-    Err(Error::conflicting(format!("Invalid address type '{kind}' for the disk '{name}' with the bus type '{bus}'")))
+    Err(Error::conflicting(format!(
+        "Invalid address type '{kind}' for the disk '{name}' with the bus type '{bus}'"
+    )))
 }
 
 /// The word of an address's `type`.
@@ -244,10 +262,22 @@ pub(crate) const fn address_kind(address: &Address) -> &'static str {
 }
 
 fn check_scsi_hostdevs(devices: &Devices, name: &str, bus: DiskBus, place: DriveAddress) -> Result<()> {
-    let scsi = devices.hostdevs.iter().filter(|h| bus == DiskBus::Scsi && h.kind == HostdevKind::Scsi);
-    let taken = scsi.filter(|h| matches!(&h.info.address, Some(Address::Drive(a)) if *a == place)).count() > 0;
+    let scsi = devices
+        .hostdevs
+        .iter()
+        .filter(|h| bus == DiskBus::Scsi && h.kind == HostdevKind::Scsi);
+    let taken = scsi
+        .filter(|h| matches!(&h.info.address, Some(Address::Drive(a)) if *a == place))
+        .count()
+        > 0;
     if taken {
-        let DriveAddress { controller, bus, target, unit, .. } = place;
+        let DriveAddress {
+            controller,
+            bus,
+            target,
+            unit,
+            ..
+        } = place;
         return Err(Error::conflicting(format!(
             "using disk target name '{name}' conflicts with SCSI host device address controller='{controller}' bus='{bus}' target='{target}' unit='{unit}"
         )));

@@ -42,7 +42,10 @@ pub(super) fn fill(def: &mut Domain, config: &Config) -> Result<()> {
     fill_vcpus(def);
     fill_placement(def);
     fill_iothreads(def);
-    fill_vcpu(def.vcpu.get_or_insert_with(|| Vcpu { count: 1, ..Vcpu::default() }))?;
+    fill_vcpu(def.vcpu.get_or_insert_with(|| Vcpu {
+        count: 1,
+        ..Vcpu::default()
+    }))?;
     trim_resctrl(def);
     fill_seclabel(def, config);
     for info in &mut def.sysinfo {
@@ -88,7 +91,12 @@ pub(super) fn fill_iommu(def: &mut Domain, kind: MachineKind) {
     if many && kind == MachineKind::Q35 && def.devices.iommu.is_none() {
         def.devices.iommu = Some(Iommu::default());
     }
-    let Some(iommu) = def.devices.iommu.as_mut().filter(|i| i.model == IommuModel::Intel) else {
+    let Some(iommu) = def
+        .devices
+        .iommu
+        .as_mut()
+        .filter(|i| i.model == IommuModel::Intel)
+    else {
         return;
     };
     if many {
@@ -101,7 +109,10 @@ pub(super) fn fill_iommu(def: &mut Domain, kind: MachineKind) {
         driver.intremap.get_or_insert(OnOff::On);
     }
     if driver.intremap == Some(OnOff::On) {
-        def.features.get_or_insert_default().ioapic.get_or_insert(IoapicDriver::Qemu);
+        def.features
+            .get_or_insert_default()
+            .ioapic
+            .get_or_insert(IoapicDriver::Qemu);
     }
 }
 
@@ -127,7 +138,9 @@ fn fill_vcpu(vcpu: &mut Vcpu) -> Result<()> {
         return Err(Error::internal("CPU IDs in <numa> exceed the <vcpu> count"));
     }
     if vcpu.current.is_some_and(|c| c > vcpu.count) {
-        return Err(Error::conflicting("maximum vCPU count must not be less than current vCPU count"));
+        return Err(Error::conflicting(
+            "maximum vCPU count must not be less than current vCPU count",
+        ));
     }
     vcpu.current = vcpu.current.filter(|c| *c != vcpu.count && *c != 0);
     if *vcpu.placement.get_or_insert(Placement::Static) == Placement::Auto {
@@ -153,11 +166,17 @@ fn fill_iothreads(def: &mut Domain) {
         return;
     };
     let listed = u32::try_from(ids.all.len()).unwrap_or(u32::MAX);
-    let count = def.iothreads.unwrap_or(0).clamp(listed, listed.max(MAX_IOTHREADS));
+    let count = def
+        .iothreads
+        .unwrap_or(0)
+        .clamp(listed, listed.max(MAX_IOTHREADS));
     let mut next = 1;
     while u32::try_from(ids.all.len()).is_ok_and(|n| n < count) {
         if !ids.all.iter().any(|t| t.id == next) {
-            ids.all.push(IoThread { id: next, ..IoThread::default() });
+            ids.all.push(IoThread {
+                id: next,
+                ..IoThread::default()
+            });
         }
         next += 1;
     }
@@ -183,7 +202,10 @@ fn fill_placement(def: &mut Domain) {
 fn fill_numatune(def: &mut Domain) -> Result<()> {
     let auto = def.vcpu.as_ref().and_then(|v| v.placement) == Some(Placement::Auto);
     if auto && def.numatune.as_ref().is_none_or(|n| n.memory.is_none()) {
-        let memory = NumaMemory { placement: Some(Placement::Auto), ..NumaMemory::default() };
+        let memory = NumaMemory {
+            placement: Some(Placement::Auto),
+            ..NumaMemory::default()
+        };
         def.numatune.get_or_insert_with(NumaTune::default).memory = Some(memory);
     }
     let Some(memory) = def.numatune.as_mut().and_then(|n| n.memory.as_mut()) else {
@@ -196,7 +218,9 @@ fn fill_numatune(def: &mut Domain) -> Result<()> {
     match memory.placement {
         Some(Placement::Auto) => memory.nodeset = None,
         Some(Placement::Static) if memory.nodeset.is_none() => {
-            return Err(Error::conflicting("nodeset for NUMA memory tuning must be set if 'placement' is 'static'"));
+            return Err(Error::conflicting(
+                "nodeset for NUMA memory tuning must be set if 'placement' is 'static'",
+            ));
         }
         _ => memory.placement = None,
     }
@@ -205,5 +229,8 @@ fn fill_numatune(def: &mut Domain) -> Result<()> {
 
 /// Whether the PS/2 controller is switched off.
 pub(super) fn ps2_is_off(def: &Domain) -> bool {
-    def.features.as_ref().and_then(|f| f.ps2).is_some_and(|p| p.state == OnOff::Off)
+    def.features
+        .as_ref()
+        .and_then(|f| f.ps2)
+        .is_some_and(|p| p.state == OnOff::Off)
 }

@@ -28,7 +28,11 @@ pub(super) fn fill(def: &mut Domain, config: &Config) -> Result<()> {
     }
     secure(def)?;
     place_variables(def, config);
-    let flash = def.os.loader.as_ref().is_some_and(|l| l.kind == Some(LoaderType::Pflash));
+    let flash = def
+        .os
+        .loader
+        .as_ref()
+        .is_some_and(|l| l.kind == Some(LoaderType::Pflash));
     if flash && !def.features.as_ref().is_some_and(|f| f.acpi) {
         return Err(Error::unsupported("UEFI requires ACPI on this architecture"));
     }
@@ -41,9 +45,16 @@ fn secure(def: &Domain) -> Result<()> {
     if !wanted {
         return Ok(());
     }
-    let machine = def.os.kind.as_ref().and_then(|t| t.machine.as_deref()).unwrap_or_default();
+    let machine = def
+        .os
+        .kind
+        .as_ref()
+        .and_then(|t| t.machine.as_deref())
+        .unwrap_or_default();
     if MachineKind::of(machine) != MachineKind::Q35 {
-        return Err(Error::unsupported("Secure boot is supported with q35 machine types only"));
+        return Err(Error::unsupported(
+            "Secure boot is supported with q35 machine types only",
+        ));
     }
     if def.features.as_ref().and_then(|f| f.smm).map(|smm| smm.state) != Some(OnOff::On) {
         return Err(Error::unsupported("Secure boot requires SMM feature enabled"));
@@ -56,7 +67,11 @@ fn path(def: &Domain) -> Option<&str> {
 }
 
 fn wants(def: &Domain, name: FirmwareFeatureName) -> Option<bool> {
-    def.os.firmware_features.iter().find(|f| f.name == name).map(|f| f.enabled.is_yes())
+    def.os
+        .firmware_features
+        .iter()
+        .find(|f| f.name == name)
+        .map(|f| f.enabled.is_yes())
 }
 
 fn check(def: &Domain) -> Result<()> {
@@ -70,17 +85,27 @@ fn check(def: &Domain) -> Result<()> {
     }
     let files = os.loader.is_some() || os.nvram.is_some();
     if os.firmware.is_none() && files && path(def).is_none() {
-        return Err(Error::detail("no loader path specified and firmware auto selection disabled"));
+        return Err(Error::detail(
+            "no loader path specified and firmware auto selection disabled",
+        ));
     }
-    let (keys, boot) = (wants(def, FirmwareFeatureName::EnrolledKeys), wants(def, FirmwareFeatureName::SecureBoot));
+    let (keys, boot) = (
+        wants(def, FirmwareFeatureName::EnrolledKeys),
+        wants(def, FirmwareFeatureName::SecureBoot),
+    );
     if keys == Some(true) && boot == Some(false) {
-        return Err(Error::detail("firmware feature 'enrolled-keys' cannot be enabled when firmware feature 'secure-boot' is disabled"));
+        return Err(Error::detail(
+            "firmware feature 'enrolled-keys' cannot be enabled when firmware feature 'secure-boot' is disabled",
+        ));
     }
     Ok(())
 }
 
 fn none_found(kind: OsFirmware) -> Error {
-    let message = format!("Unable to find '{}' firmware that is compatible with the current configuration", kind.as_str());
+    let message = format!(
+        "Unable to find '{}' firmware that is compatible with the current configuration",
+        kind.as_str()
+    );
     Error::new(Code::OperationFailed, Area::Qemu, message)
 }
 
@@ -88,7 +113,12 @@ fn none_found(kind: OsFirmware) -> Error {
 fn fits(f: &Firmware, def: &Domain, kind: Option<OsFirmware>) -> bool {
     let interface = |kind| if kind == OsFirmware::Efi { "uefi" } else { "bios" };
     let machine = def.os.kind.as_ref();
-    let (arch, machine) = machine.map_or(("", ""), |t| (t.arch.as_deref().unwrap_or_default(), t.machine.as_deref().unwrap_or_default()));
+    let (arch, machine) = machine.map_or(("", ""), |t| {
+        (
+            t.arch.as_deref().unwrap_or_default(),
+            t.machine.as_deref().unwrap_or_default(),
+        )
+    });
     kind.is_none_or(|kind| f.is(interface(kind)))
         && path(def).is_none_or(|path| path == f.executable)
         && f.runs_on(arch, machine)
@@ -105,7 +135,9 @@ fn fits_files(f: &Firmware, def: &Domain) -> bool {
     let Mapping::Flash { format, variables } = &f.mapping else {
         return f.mapping == Mapping::Memory && kind != Some(LoaderType::Pflash);
     };
-    let wanted = loader.and_then(|l| l.format.as_deref()).or_else(|| nvram.and_then(|n| n.format.as_deref()));
+    let wanted = loader
+        .and_then(|l| l.format.as_deref())
+        .or_else(|| nvram.and_then(|n| n.format.as_deref()));
     let stateless = loader.and_then(|l| l.stateless) == Some(YesNo::Yes);
     let template = nvram.and_then(|n| n.template.as_deref());
     kind != Some(LoaderType::Rom)
@@ -130,7 +162,13 @@ fn fits_features(f: &Firmware, def: &Domain) -> bool {
 
 /// Writes down the files of a firmware, and which properties it has.
 fn take(def: &mut Domain, found: &Firmware) {
-    def.os.firmware.get_or_insert(if found.interface() == Some("bios") { OsFirmware::Bios } else { OsFirmware::Efi });
+    def.os
+        .firmware
+        .get_or_insert(if found.interface() == Some("bios") {
+            OsFirmware::Bios
+        } else {
+            OsFirmware::Efi
+        });
     let variables_format = def.os.nvram.as_ref().and_then(|nvram| nvram.format.clone());
     let loader = def.os.loader.get_or_insert_with(Loader::default);
     loader.path = Some(found.executable.clone());
@@ -153,14 +191,23 @@ fn take(def: &mut Domain, found: &Firmware) {
             loader.secure = Some(YesNo::Yes);
         }
         let features = def.features.get_or_insert_with(Features::default);
-        features.smm.get_or_insert(Smm { state: OnOff::On, ..Smm::default() });
+        features.smm.get_or_insert(Smm {
+            state: OnOff::On,
+            ..Smm::default()
+        });
     }
-    let mut features = vec![(FirmwareFeatureName::EnrolledKeys, "enrolled-keys"), (FirmwareFeatureName::SecureBoot, "secure-boot")];
+    let mut features = vec![
+        (FirmwareFeatureName::EnrolledKeys, "enrolled-keys"),
+        (FirmwareFeatureName::SecureBoot, "secure-boot"),
+    ];
     // Which keys a variable store elsewhere has is not known.
     if def.os.nvram.as_ref().is_some_and(is_remote) {
         features.remove(0);
     }
-    let feature = |(name, feature)| FirmwareFeature { enabled: YesNo::from(found.has(feature)), name };
+    let feature = |(name, feature)| FirmwareFeature {
+        enabled: YesNo::from(found.has(feature)),
+        name,
+    };
     def.os.firmware_features = features.into_iter().map(feature).collect();
 }
 
@@ -173,7 +220,11 @@ fn take_variables(def: &mut Domain, file: &str, format: &str) {
     let executables = def.os.loader.as_ref().and_then(|l| l.format.clone());
     let nvram = def.os.nvram.get_or_insert_with(Nvram::default);
     let is_there = nvram.source.is_some() || nvram.path.as_deref().is_some_and(|path| !path.is_empty());
-    nvram.format = if is_there { executables } else { Some(format.to_owned()) };
+    nvram.format = if is_there {
+        executables
+    } else {
+        Some(format.to_owned())
+    };
     if !is_remote(nvram) {
         nvram.template.get_or_insert_with(|| file.to_owned());
         nvram.template_format = Some(format.to_owned());
@@ -182,7 +233,11 @@ fn take_variables(def: &mut Domain, file: &str, format: &str) {
 
 /// A file that is named: its kind, format, and what is known of it.
 fn complete(def: &mut Domain, config: &Config) {
-    let is_flash = def.os.loader.as_ref().is_some_and(|l| l.kind == Some(LoaderType::Pflash));
+    let is_flash = def
+        .os
+        .loader
+        .as_ref()
+        .is_some_and(|l| l.kind == Some(LoaderType::Pflash));
     if let Some(found) = config.firmware.iter().find(|f| is_flash && fits(f, def, None)) {
         return take(def, found);
     }
@@ -198,7 +253,8 @@ fn complete(def: &mut Domain, config: &Config) {
 /// Those of a file that no descriptor tells of.
 fn complete_variables(def: &mut Domain, config: &Config) {
     let (path, wanted) = (path(def), def.os.nvram.as_ref().and_then(|n| n.template.as_ref()));
-    let agrees = |(code, template): &&(String, String)| path == Some(code) && wanted.is_none_or(|w| w == template);
+    let agrees =
+        |(code, template): &&(String, String)| path == Some(code) && wanted.is_none_or(|w| w == template);
     if let Some((_, template)) = config.legacy_firmware.iter().find(agrees) {
         let nvram = def.os.nvram.get_or_insert_with(Nvram::default);
         nvram.template = Some(template.clone());
@@ -207,10 +263,11 @@ fn complete_variables(def: &mut Domain, config: &Config) {
 }
 
 fn keeps_variables(def: &Domain) -> bool {
-    def.os
-        .loader
-        .as_ref()
-        .is_some_and(|l| l.kind == Some(LoaderType::Pflash) && l.readonly == Some(YesNo::Yes) && l.stateless != Some(YesNo::Yes))
+    def.os.loader.as_ref().is_some_and(|l| {
+        l.kind == Some(LoaderType::Pflash)
+            && l.readonly == Some(YesNo::Yes)
+            && l.stateless != Some(YesNo::Yes)
+    })
 }
 
 fn place_variables(def: &mut Domain, config: &Config) {
@@ -219,7 +276,9 @@ fn place_variables(def: &mut Domain, config: &Config) {
     }
     let executables = def.os.loader.as_ref().and_then(|l| l.format.clone());
     let nvram = def.os.nvram.get_or_insert_with(Nvram::default);
-    let format = nvram.format.get_or_insert_with(|| executables.unwrap_or_else(|| "raw".to_owned()));
+    let format = nvram
+        .format
+        .get_or_insert_with(|| executables.unwrap_or_else(|| "raw".to_owned()));
     if nvram.path.as_deref().is_none_or(str::is_empty) && nvram.source.is_none() {
         let extension = if format == "qcow2" { "qcow2" } else { "fd" };
         nvram.path = Some(format!("{}/{}_VARS.{extension}", config.nvram_dir, def.name));

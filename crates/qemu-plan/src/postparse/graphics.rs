@@ -28,13 +28,21 @@ pub(super) fn fill(g: &mut Graphics) -> Result<()> {
 fn fill_socket(g: &mut Graphics) -> Result<()> {
     let attribute = g.socket.take();
     if let Some(socket) = attribute {
-        let first = g.listens.first().filter(|l| l.kind == ListenKind::Socket).and_then(|l| l.socket.clone());
+        let first = g
+            .listens
+            .first()
+            .filter(|l| l.kind == ListenKind::Socket)
+            .and_then(|l| l.socket.clone());
         if let Some(found) = first.filter(|f| *f != socket) {
             return Err(Error::conflicting(format!(
                 "graphics 'socket' attribute '{socket}' must match 'socket' attribute of first listen element (found '{found}')"
             )));
         }
-        g.listens = vec![Listen { kind: ListenKind::Socket, socket: Some(socket), ..Listen::default() }];
+        g.listens = vec![Listen {
+            kind: ListenKind::Socket,
+            socket: Some(socket),
+            ..Listen::default()
+        }];
         g.listen = None;
     }
     g.socket = g.listens.first().and_then(|l| l.socket.clone());
@@ -46,12 +54,18 @@ fn fill_listens(g: &mut Graphics) -> Result<()> {
     for listen in &mut g.listens {
         listen.address = listen.address.take().filter(|a| !a.is_empty());
         if listen.kind == ListenKind::Network && listen.network.is_none() {
-            return Err(Error::xml("'network' attribute is required for listen type 'network'"));
+            return Err(Error::xml(
+                "'network' attribute is required for listen type 'network'",
+            ));
         }
     }
     let attribute = g.listen.take().filter(|a| !a.is_empty());
     if g.listens.is_empty() {
-        g.listens.push(Listen { kind: ListenKind::Address, address: attribute.clone(), ..Listen::default() });
+        g.listens.push(Listen {
+            kind: ListenKind::Address,
+            address: attribute.clone(),
+            ..Listen::default()
+        });
     }
     let Some(first) = g.listens.first_mut() else {
         return Ok(());
@@ -67,12 +81,18 @@ fn fill_listens(g: &mut Graphics) -> Result<()> {
             _ => {}
         }
     }
-    g.listen = first.address.clone().filter(|_| first.kind == ListenKind::Address);
+    g.listen = first
+        .address
+        .clone()
+        .filter(|_| first.kind == ListenKind::Address);
     Ok(())
 }
 
 fn listens_on_ports(g: &Graphics) -> bool {
-    !matches!(g.listens.first().map(|l| l.kind), Some(ListenKind::None | ListenKind::Socket))
+    !matches!(
+        g.listens.first().map(|l| l.kind),
+        Some(ListenKind::None | ListenKind::Socket)
+    )
 }
 
 fn fill_vnc_ports(g: &mut Graphics) {
@@ -84,7 +104,8 @@ fn fill_vnc_ports(g: &mut Graphics) {
         g.port = g.port.filter(|p| *p != -1);
         return;
     }
-    let automatic = g.port == Some(-1) || g.autoport == Some(YesNo::Yes) || g.port.is_none() && g.autoport.is_none();
+    let automatic =
+        g.port == Some(-1) || g.autoport == Some(YesNo::Yes) || g.port.is_none() && g.autoport.is_none();
     if automatic {
         g.port = Some(-1);
     }

@@ -1,7 +1,8 @@
 //! What each kind of machine has built in or gets by default.
 
 use domxml::devices::{
-    Address, ControllerKind, Devices, ScsiModel, Size, SpaprVioAddress, VideoModelKind, Watchdog, WatchdogAction, WatchdogModel,
+    Address, ControllerKind, Devices, ScsiModel, Size, SpaprVioAddress, VideoModelKind, Watchdog,
+    WatchdogAction, WatchdogModel,
 };
 
 use super::controllers;
@@ -24,8 +25,14 @@ pub enum MachineKind {
 impl MachineKind {
     /// The kind of a machine type.
     pub fn of(machine: &str) -> Self {
-        let is = |prefix: &str| machine == prefix || machine.strip_prefix(prefix).is_some_and(|r| r.starts_with('-'));
-        let old = |prefix: &str| machine.strip_prefix(prefix).is_some_and(|r| r.starts_with(|c: char| c.is_ascii_digit()));
+        let is = |prefix: &str| {
+            machine == prefix || machine.strip_prefix(prefix).is_some_and(|r| r.starts_with('-'))
+        };
+        let old = |prefix: &str| {
+            machine
+                .strip_prefix(prefix)
+                .is_some_and(|r| r.starts_with(|c: char| c.is_ascii_digit()))
+        };
         match machine {
             m if is("pc-q35") || m == "q35" => Self::Q35,
             "isapc" => Self::IsaPc,
@@ -87,8 +94,13 @@ fn default_usb(kind: MachineKind, caps: &Caps) -> Option<&'static str> {
 }
 
 fn check_root(devices: &Devices, model: &str) -> Result<()> {
-    let mut pci = devices.controllers.iter().filter(|c| c.kind == ControllerKind::Pci);
-    let found = pci.find(|c| c.index == Some(0)).map(|c| c.model.as_deref().unwrap_or("none"));
+    let mut pci = devices
+        .controllers
+        .iter()
+        .filter(|c| c.kind == ControllerKind::Pci);
+    let found = pci
+        .find(|c| c.index == Some(0))
+        .map(|c| c.model.as_deref().unwrap_or("none"));
     match found {
         Some(found) if found != model => Err(Error::new(
             Code::Xml,
@@ -109,28 +121,50 @@ pub(super) fn fill_models(devices: &mut Devices, kind: MachineKind, caps: &Caps)
     for c in &mut devices.controllers {
         match c.kind {
             ControllerKind::Usb if c.model.is_none() => {
-                let model = if kind.has_ps2() && caps.has(Flag::Piix3UsbUhci) { Some("piix3-uhci") } else { default_usb(kind, caps) };
+                let model = if kind.has_ps2() && caps.has(Flag::Piix3UsbUhci) {
+                    Some("piix3-uhci")
+                } else {
+                    default_usb(kind, caps)
+                };
                 c.model = model.map(str::to_owned);
             }
             ControllerKind::Scsi if c.model.as_deref().is_none_or(|m| m == "auto") => {
-                c.model = Some(if caps.has(Flag::Lsi) { "lsilogic" } else { "virtio-scsi" }.to_owned());
+                c.model = Some(
+                    if caps.has(Flag::Lsi) {
+                        "lsilogic"
+                    } else {
+                        "virtio-scsi"
+                    }
+                    .to_owned(),
+                );
             }
             ControllerKind::Scsi if c.scsi_model() == Some(ScsiModel::Ibmvscsi) => {
-                c.info.address.get_or_insert(Address::SpaprVio(SpaprVioAddress { reg: Some(IBMVSCSI_REG) }));
+                c.info.address.get_or_insert(Address::SpaprVio(SpaprVioAddress {
+                    reg: Some(IBMVSCSI_REG),
+                }));
             }
             _ => {}
         }
         if let Some(hole) = &mut c.pcihole64
             && let Ok(kib) = super::memory::size_kib(hole)
         {
-            *hole = Size { unit: Some("KiB".to_owned()), value: kib };
+            *hole = Size {
+                unit: Some("KiB".to_owned()),
+                value: kib,
+            };
         }
     }
 }
 
 /// The display adapter of a guest that names none.
 pub(super) fn default_video(caps: &Caps) -> VideoModelKind {
-    const PREFERENCE: &[(Flag, VideoModelKind)] =
-        &[(Flag::CirrusVga, VideoModelKind::Cirrus), (Flag::Vga, VideoModelKind::Vga), (Flag::VirtioGpu, VideoModelKind::Virtio)];
-    PREFERENCE.iter().find(|(f, _)| caps.has(*f)).map_or(VideoModelKind::Vga, |(_, k)| *k)
+    const PREFERENCE: &[(Flag, VideoModelKind)] = &[
+        (Flag::CirrusVga, VideoModelKind::Cirrus),
+        (Flag::Vga, VideoModelKind::Vga),
+        (Flag::VirtioGpu, VideoModelKind::Virtio),
+    ];
+    PREFERENCE
+        .iter()
+        .find(|(f, _)| caps.has(*f))
+        .map_or(VideoModelKind::Vga, |(_, k)| *k)
 }

@@ -41,14 +41,22 @@ fn number_cells(def: &mut Domain) -> Result<()> {
 
 /// Memory on modules, KiB.
 fn plugged(def: &Domain) -> Result<u64> {
-    let sizes = def.devices.memories.iter().filter_map(|m| m.target.as_ref()?.size.as_ref());
-    sizes.map(size_kib).try_fold(0u64, |sum, size| size?.checked_add(sum).ok_or_else(too_large))
+    let sizes = def
+        .devices
+        .memories
+        .iter()
+        .filter_map(|m| m.target.as_ref()?.size.as_ref());
+    sizes
+        .map(size_kib)
+        .try_fold(0u64, |sum, size| size?.checked_add(sum).ok_or_else(too_large))
 }
 
 /// A size with its unit, KiB when it has none.
 pub(crate) fn size_kib(size: &Size) -> Result<u64> {
     let bytes = scale(size.value, size.unit.as_deref().unwrap_or("KiB"));
-    bytes.map(|b| b.div_ceil(1024)).map_err(|e| Error::new(Code::InvalidArg, Area::None, e.message))
+    bytes
+        .map(|b| b.div_ceil(1024))
+        .map_err(|e| Error::new(Code::InvalidArg, Area::None, e.message))
 }
 
 fn too_large() -> Error {
@@ -57,36 +65,72 @@ fn too_large() -> Error {
 
 /// With cells their sum counts, and modules come on top; without, modules are part of the total.
 fn fill_total(def: &mut Domain, plugged: u64, age: Age) -> Result<()> {
-    let cells = def.cpu.as_ref().and_then(|c| c.numa.as_ref()).map(cells_kib).transpose()?.unwrap_or(0);
+    let cells = def
+        .cpu
+        .as_ref()
+        .and_then(|c| c.numa.as_ref())
+        .map(cells_kib)
+        .transpose()?
+        .unwrap_or(0);
     let given = def.memory.unwrap_or_default();
-    let total =
-        if cells > 0 && (given.size.0 == 0 || age == Age::New) { cells.checked_add(plugged).ok_or_else(too_large)? } else { given.size.0 };
+    let total = if cells > 0 && (given.size.0 == 0 || age == Age::New) {
+        cells.checked_add(plugged).ok_or_else(too_large)?
+    } else {
+        given.size.0
+    };
     if total == 0 {
-        return Err(Error::xml("Memory size must be specified via <memory> or in the <numa> configuration"));
+        return Err(Error::xml(
+            "Memory size must be specified via <memory> or in the <numa> configuration",
+        ));
     }
     if cells == 0 && plugged > total {
-        return Err(Error::xml("Total size of memory devices exceeds the total memory size"));
+        return Err(Error::xml(
+            "Total size of memory devices exceeds the total memory size",
+        ));
     }
-    def.memory = Some(domxml::domain::Memory { size: Kib(total), ..given });
+    def.memory = Some(domxml::domain::Memory {
+        size: Kib(total),
+        ..given
+    });
     let current = def.current_memory.map_or(0, |k| k.0);
-    def.current_memory = Some(Kib(if current == 0 || current > total { total } else { current }));
+    def.current_memory = Some(Kib(if current == 0 || current > total {
+        total
+    } else {
+        current
+    }));
     Ok(())
 }
 
 fn cells_kib(numa: &Numa) -> Result<u64> {
-    numa.cells.iter().try_fold(0u64, |sum, c| sum.checked_add(c.memory.0).ok_or_else(too_large))
+    numa.cells
+        .iter()
+        .try_fold(0u64, |sum, c| sum.checked_add(c.memory.0).ok_or_else(too_large))
 }
 
 /// A guest that memory can be plugged into needs a cell to plug it into.
 fn add_cell(def: &mut Domain, plugged: u64) {
-    let has_cells = def.cpu.as_ref().and_then(|c| c.numa.as_ref()).is_some_and(|n| !n.cells.is_empty());
+    let has_cells = def
+        .cpu
+        .as_ref()
+        .and_then(|c| c.numa.as_ref())
+        .is_some_and(|n| !n.cells.is_empty());
     if def.max_memory.is_none() || has_cells {
         return;
     }
     let initial = def.memory.map_or(0, |m| m.size.0).saturating_sub(plugged);
     let vcpus = def.vcpu.as_ref().map_or(1, |v| v.count);
-    let cell = Cell { id: Some(0), cpus: Some(Bitmap::range(0, vcpus.saturating_sub(1))), memory: CellMemory(initial), ..Cell::default() };
-    def.cpu.get_or_insert_default().numa.get_or_insert_default().cells.push(cell);
+    let cell = Cell {
+        id: Some(0),
+        cpus: Some(Bitmap::range(0, vcpus.saturating_sub(1))),
+        memory: CellMemory(initial),
+        ..Cell::default()
+    };
+    def.cpu
+        .get_or_insert_default()
+        .numa
+        .get_or_insert_default()
+        .cells
+        .push(cell);
 }
 
 /// CPUs that no cell names are in the first one.
@@ -95,11 +139,23 @@ fn spread_cpus(def: &mut Domain) {
     let Some(numa) = def.cpu.as_mut().and_then(|c| c.numa.as_mut()) else {
         return;
     };
-    let placed: usize = numa.cells.iter().filter_map(|c| c.cpus.as_ref()).map(Bitmap::len).sum();
+    let placed: usize = numa
+        .cells
+        .iter()
+        .filter_map(|c| c.cpus.as_ref())
+        .map(Bitmap::len)
+        .sum();
     if numa.cells.is_empty() || placed >= vcpus as usize {
         return;
     }
-    let free: Vec<u32> = (0..vcpus).filter(|v| !numa.cells.iter().any(|c| c.cpus.as_ref().is_some_and(|b| b.contains(*v)))).collect();
+    let free: Vec<u32> = (0..vcpus)
+        .filter(|v| {
+            !numa
+                .cells
+                .iter()
+                .any(|c| c.cpus.as_ref().is_some_and(|b| b.contains(*v)))
+        })
+        .collect();
     if let Some(first) = numa.cells.first_mut() {
         let cpus = first.cpus.get_or_insert_default();
         free.into_iter().for_each(|v| cpus.insert(v));
@@ -114,15 +170,21 @@ fn fill_distances(def: &mut Domain) {
     let Some(numa) = def.cpu.as_mut().and_then(|c| c.numa.as_mut()) else {
         return;
     };
-    let given: Vec<(u32, u32, u32)> =
-        numa.cells.iter().flat_map(|c| c.distances.iter().map(|d| (c.id.unwrap_or(0), d.id, d.value))).collect();
+    let given: Vec<(u32, u32, u32)> = numa
+        .cells
+        .iter()
+        .flat_map(|c| c.distances.iter().map(|d| (c.id.unwrap_or(0), d.id, d.value)))
+        .collect();
     for cell in &mut numa.cells {
         let own = cell.id.unwrap_or(0);
         let back = given.iter().filter(|(from, to, _)| *to == own && *from != own);
         let mut missing: Vec<Sibling> = Vec::new();
         for (from, _, value) in back {
             if !cell.distances.iter().any(|d| d.id == *from) {
-                missing.push(Sibling { id: *from, value: *value });
+                missing.push(Sibling {
+                    id: *from,
+                    value: *value,
+                });
             }
         }
         if cell.distances.is_empty() && missing.is_empty() {
@@ -130,7 +192,10 @@ fn fill_distances(def: &mut Domain) {
         }
         cell.distances.append(&mut missing);
         if !cell.distances.iter().any(|d| d.id == own) {
-            cell.distances.push(Sibling { id: own, value: LOCAL_DISTANCE });
+            cell.distances.push(Sibling {
+                id: own,
+                value: LOCAL_DISTANCE,
+            });
         }
         cell.distances.sort_by_key(|d| d.id);
     }
@@ -144,7 +209,9 @@ pub(super) fn fill_modules(def: &mut Domain) -> Result<()> {
             memory.access.get_or_insert(MemoryAccess::Shared);
         }
         let source = memory.source.as_mut();
-        let source = source.into_iter().flat_map(|s| [&mut s.pagesize, &mut s.alignsize]);
+        let source = source
+            .into_iter()
+            .flat_map(|s| [&mut s.pagesize, &mut s.alignsize]);
         for size in source.flatten() {
             *size = in_kib(size)?;
         }
@@ -156,7 +223,10 @@ pub(super) fn fill_modules(def: &mut Domain) -> Result<()> {
         for size in sizes.into_iter().chain(label).flatten() {
             *size = in_kib(size)?;
         }
-        let celled = matches!(memory.model, MemoryModel::Dimm | MemoryModel::Nvdimm | MemoryModel::VirtioMem);
+        let celled = matches!(
+            memory.model,
+            MemoryModel::Dimm | MemoryModel::Nvdimm | MemoryModel::VirtioMem
+        );
         if celled && cells > 0 {
             target.node.get_or_insert(0);
         }
@@ -166,11 +236,17 @@ pub(super) fn fill_modules(def: &mut Domain) -> Result<()> {
 
 fn in_kib(size: &Size) -> Result<Size> {
     let value = size_kib(size)?;
-    Ok(Size { unit: Some("KiB".to_owned()), value })
+    Ok(Size {
+        unit: Some("KiB".to_owned()),
+        value,
+    })
 }
 
 fn cell_count(def: &Domain) -> usize {
-    def.cpu.as_ref().and_then(|c| c.numa.as_ref()).map_or(0, |n| n.cells.len())
+    def.cpu
+        .as_ref()
+        .and_then(|c| c.numa.as_ref())
+        .map_or(0, |n| n.cells.len())
 }
 
 /// More vCPUs than this are not looked at one by one.
@@ -182,10 +258,14 @@ fn check_limits(def: &Domain) -> Result<()> {
     };
     let slots = max.slots.unwrap_or(0);
     if max.size.0 == 0 && slots > 0 {
-        return Err(Error::xml("both maximum memory size and memory slot count must be specified"));
+        return Err(Error::xml(
+            "both maximum memory size and memory slot count must be specified",
+        ));
     }
     if def.memory.map_or(0, |m| m.size.0) > max.size.0 {
-        return Err(Error::xml("maximum memory size must be equal or greater than the actual memory size"));
+        return Err(Error::xml(
+            "maximum memory size must be equal or greater than the actual memory size",
+        ));
     }
     Ok(())
 }

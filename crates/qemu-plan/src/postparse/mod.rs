@@ -65,10 +65,21 @@ pub fn post_parse(def: &mut Domain, ctx: &mut Context<'_>) -> Result<Arc<Caps>> 
     fill_devices(def, kind, &caps, ctx)?;
     domain::fill_iommu(def, kind);
     os::fill_boot(def)?;
-    let legacy = if caps.has(Flag::PciePciBridge) { address::LegacyBridge::PcieToPci } else { address::LegacyBridge::DmiToPci };
+    let legacy = if caps.has(Flag::PciePciBridge) {
+        address::LegacyBridge::PcieToPci
+    } else {
+        address::LegacyBridge::DmiToPci
+    };
     validate::usb_leaders(&def.devices.controllers)?;
     let slots = def.max_memory.and_then(|m| m.slots).unwrap_or(0);
-    address::assign(&mut def.devices, address::Machine { legacy, age: ctx.age, memory_slots: slots })?;
+    address::assign(
+        &mut def.devices,
+        address::Machine {
+            legacy,
+            age: ctx.age,
+            memory_slots: slots,
+        },
+    )?;
     chardev::mirror_console(&mut def.devices);
     Ok(caps)
 }
@@ -87,7 +98,11 @@ fn drop_odd_aliases(devices: &mut Devices) {
 }
 
 fn fill_devices(def: &mut Domain, kind: MachineKind, caps: &Caps, ctx: &mut Context<'_>) -> Result<()> {
-    let ps2 = if kind.has_ps2() && !domain::ps2_is_off(def) { small::Ps2::Present } else { small::Ps2::Absent };
+    let ps2 = if kind.has_ps2() && !domain::ps2_is_off(def) {
+        small::Ps2::Present
+    } else {
+        small::Ps2::Absent
+    };
     let devices = &mut def.devices;
     drop_odd_aliases(devices);
     small::fill_hostdevs(devices)?;
@@ -96,7 +111,10 @@ fn fill_devices(def: &mut Domain, kind: MachineKind, caps: &Caps, ctx: &mut Cont
     for disk in &mut devices.disks {
         disk::fill(disk)?;
     }
-    devices.interfaces.iter_mut().for_each(|card| net::fill(card, ctx.ids));
+    devices
+        .interfaces
+        .iter_mut()
+        .for_each(|card| net::fill(card, ctx.ids));
     controllers::fill_companions(&mut devices.controllers);
     controllers::order(&mut devices.controllers);
     controllers::assign_indexes(devices);

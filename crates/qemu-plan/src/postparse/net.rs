@@ -11,7 +11,12 @@ const DEFAULT_MODEL: &str = "rtl8139";
 pub(super) fn fill(card: &mut Interface, ids: &mut dyn Ids) {
     match &mut card.mac {
         Some(mac) => mac.address.make_ascii_lowercase(),
-        None => card.mac = Some(Mac { address: ids.mac(), ..Mac::default() }),
+        None => {
+            card.mac = Some(Mac {
+                address: ids.mac(),
+                ..Mac::default()
+            })
+        }
     }
     if card.model.is_none() {
         card.model = match card.kind {
@@ -42,7 +47,9 @@ fn fill_plug(card: &mut Interface, ids: &mut dyn Ids) {
         && port.kind == Some(VirtualPortKind::Openvswitch)
     {
         let parameters = port.parameters.get_or_insert_default();
-        parameters.interfaceid.get_or_insert_with(|| ids.uuid().to_string());
+        parameters
+            .interfaceid
+            .get_or_insert_with(|| ids.uuid().to_string());
     }
 }
 

@@ -67,7 +67,11 @@ pub(super) fn emulator(def: &mut Domain, ctx: &Context<'_>) -> Result<Arc<Caps>>
     let caps = ctx.emulators.caps(&path)?;
     let kind = def.os.kind.get_or_insert_with(OsType::default);
     let arch = kind.arch.get_or_insert_with(|| caps.arch().to_owned()).clone();
-    let refuse = |what: String| Err(Error::unsupported(format!("Emulator '{path}' does not support {what}")));
+    let refuse = |what: String| {
+        Err(Error::unsupported(format!(
+            "Emulator '{path}' does not support {what}"
+        )))
+    };
     if kind.value != "hvm" {
         let os = kind.value.clone();
         return refuse(format!("os type '{os}'"));
@@ -109,9 +113,15 @@ pub(super) fn fill_boot(def: &mut Domain) -> Result<()> {
     {
         menu.timeout = None;
     }
-    let by_device = def.devices.iter().filter_map(DeviceRef::info).any(|i| i.boot.is_some());
+    let by_device = def
+        .devices
+        .iter()
+        .filter_map(DeviceRef::info)
+        .any(|i| i.boot.is_some());
     if by_device && !os.boot.is_empty() {
-        return Err(Error::conflicting("per-device boot elements cannot be used together with os/boot elements"));
+        return Err(Error::conflicting(
+            "per-device boot elements cannot be used together with os/boot elements",
+        ));
     }
     if !by_device && os.boot.is_empty() {
         os.boot.push(Boot { dev: BootDevice::Hd });

@@ -1,9 +1,10 @@
 //! Devices that need a word or two: input, balloon, watchdog, panic, TPM, random source, sound, vsock, host devices.
 
 use domxml::devices::{
-    AccessMode, Address, Audio, AudioKind, Devices, DiskBus, DriveAddress, GraphicsKind, HostdevKind, HostdevMode, HostdevModel,
-    HostdevProtocol, Input, InputBus, InputKind, Memballoon, MemballoonModel, OnOff, PanicModel, Redirdev, RngBackendModel, Sound,
-    SoundModel, Tpm, TpmBackendKind, TpmModel, TpmVersion, VirtioModel, YesNo,
+    AccessMode, Address, Audio, AudioKind, Devices, DiskBus, DriveAddress, GraphicsKind, HostdevKind,
+    HostdevMode, HostdevModel, HostdevProtocol, Input, InputBus, InputKind, Memballoon, MemballoonModel,
+    OnOff, PanicModel, Redirdev, RngBackendModel, Sound, SoundModel, Tpm, TpmBackendKind, TpmModel,
+    TpmVersion, VirtioModel, YesNo,
 };
 
 use crate::error::{Error, Result};
@@ -21,7 +22,11 @@ pub(super) fn fill_inputs(devices: &mut Devices, ps2: Ps2) {
         for kind in [InputKind::Mouse, InputKind::Keyboard] {
             let there = |i: &Input| i.kind == kind && i.bus == Some(InputBus::Ps2);
             if !devices.inputs.iter().any(there) {
-                devices.inputs.push(Input { kind, bus: Some(InputBus::Ps2), ..Input::default() });
+                devices.inputs.push(Input {
+                    kind,
+                    bus: Some(InputBus::Ps2),
+                    ..Input::default()
+                });
             }
         }
     }
@@ -48,7 +53,10 @@ fn input_bus(input: &Input, ps2: Ps2) -> Option<InputBus> {
 
 /// A guest without a balloon gets one; `none` says that it shall have none.
 pub(super) fn fill_memballoon(devices: &mut Devices) {
-    let balloon = devices.memballoon.get_or_insert_with(|| Memballoon { model: MemballoonModel::Virtio, ..Memballoon::default() });
+    let balloon = devices.memballoon.get_or_insert_with(|| Memballoon {
+        model: MemballoonModel::Virtio,
+        ..Memballoon::default()
+    });
     if balloon.stats_period == Some(0) {
         balloon.stats_period = None;
     }
@@ -69,11 +77,17 @@ pub(super) fn fill_defaults(devices: &mut Devices) {
         rule.version = rule.version.take().filter(|v| v != "-1");
     }
     for panic in &mut devices.panics {
-        panic.model = panic.model.filter(|m| *m != PanicModel::Default).or(Some(PanicModel::Isa));
+        panic.model = panic
+            .model
+            .filter(|m| *m != PanicModel::Default)
+            .or(Some(PanicModel::Isa));
     }
     devices.tpms.iter_mut().for_each(fill_tpm);
     for rng in &mut devices.rngs {
-        if let Some(backend) = rng.backend.as_mut().filter(|b| b.model == RngBackendModel::Random)
+        if let Some(backend) = rng
+            .backend
+            .as_mut()
+            .filter(|b| b.model == RngBackendModel::Random)
             && backend.path.is_empty()
         {
             backend.path = "/dev/random".to_owned();
@@ -110,13 +124,24 @@ fn fill_sound(sound: &mut Sound) {
 
 fn fill_tpm(tpm: &mut Tpm) {
     let model = *tpm.model.get_or_insert(TpmModel::TpmTis);
-    let passed = tpm.backend.as_mut().filter(|b| b.kind == TpmBackendKind::Passthrough);
+    let passed = tpm
+        .backend
+        .as_mut()
+        .filter(|b| b.kind == TpmBackendKind::Passthrough);
     if let Some(backend) = passed {
         let device = backend.device.get_or_insert_default();
         device.path.get_or_insert_with(|| HOST_TPM.to_owned());
     }
-    if let Some(backend) = tpm.backend.as_mut().filter(|b| b.kind == TpmBackendKind::Emulator) {
-        let version = if model == TpmModel::TpmTis { TpmVersion::V1_2 } else { TpmVersion::V2_0 };
+    if let Some(backend) = tpm
+        .backend
+        .as_mut()
+        .filter(|b| b.kind == TpmBackendKind::Emulator)
+    {
+        let version = if model == TpmModel::TpmTis {
+            TpmVersion::V1_2
+        } else {
+            TpmVersion::V2_0
+        };
         backend.version.get_or_insert(version);
     }
 }
@@ -127,7 +152,11 @@ const HOST_TPM: &str = "/dev/tpm0";
 fn fill_redirdev(redirdev: &mut Redirdev) {
     use domxml::devices::ChardevKind;
     if redirdev.chardev.kind == ChardevKind::Dbus {
-        redirdev.chardev.source_mut().channel.get_or_insert_with(|| "org.qemu.usbredir".to_owned());
+        redirdev
+            .chardev
+            .source_mut()
+            .channel
+            .get_or_insert_with(|| "org.qemu.usbredir".to_owned());
     }
 }
 
@@ -136,7 +165,10 @@ pub(super) fn fill_audio(devices: &mut Devices) {
     if devices.audios.is_empty()
         && let Some(kind) = default_audio(devices)
     {
-        devices.audios.push(Audio { kind, ..Audio::default() });
+        devices.audios.push(Audio {
+            kind,
+            ..Audio::default()
+        });
     }
     let mut next = devices.audios.iter().filter_map(|a| a.id).max().unwrap_or(0);
     for audio in devices.audios.iter_mut().filter(|a| a.id.is_none()) {
@@ -189,7 +221,11 @@ pub(super) fn fill_hostdevs(devices: &mut Devices) -> Result<()> {
 }
 
 fn next_scsi_unit(devices: &Devices) -> Result<DriveAddress> {
-    let disks = devices.disks.iter().filter(|d| d.target.bus == Some(DiskBus::Scsi)).map(|d| &d.info);
+    let disks = devices
+        .disks
+        .iter()
+        .filter(|d| d.target.bus == Some(DiskBus::Scsi))
+        .map(|d| &d.info);
     let taken: Vec<DriveAddress> = disks
         .chain(devices.hostdevs.iter().map(|h| &h.info))
         .filter_map(|i| match &i.address {
@@ -197,7 +233,19 @@ fn next_scsi_unit(devices: &Devices) -> Result<DriveAddress> {
             _ => None,
         })
         .collect();
-    let free = |a: &DriveAddress| !taken.iter().any(|t| t.controller == a.controller && t.unit == a.unit && t.bus == a.bus);
-    let all = (0..256).flat_map(|controller| (0..SCSI_UNITS).map(move |unit| DriveAddress { controller, unit, ..DriveAddress::default() }));
-    all.into_iter().find(free).ok_or_else(|| Error::internal("No free SCSI unit for a host device"))
+    let free = |a: &DriveAddress| {
+        !taken
+            .iter()
+            .any(|t| t.controller == a.controller && t.unit == a.unit && t.bus == a.bus)
+    };
+    let all = (0..256).flat_map(|controller| {
+        (0..SCSI_UNITS).map(move |unit| DriveAddress {
+            controller,
+            unit,
+            ..DriveAddress::default()
+        })
+    });
+    all.into_iter()
+        .find(free)
+        .ok_or_else(|| Error::internal("No free SCSI unit for a host device"))
 }

@@ -42,7 +42,15 @@ fn fill_memory(model: &mut VideoModel) {
         model.ram.get_or_insert(QXL_RAM);
         model.vgamem.get_or_insert(QXL_VGAMEM);
     }
-    for size in [&mut model.ram, &mut model.vram, &mut model.vram64, &mut model.vgamem].into_iter().flatten() {
+    for size in [
+        &mut model.ram,
+        &mut model.vram,
+        &mut model.vram64,
+        &mut model.vgamem,
+    ]
+    .into_iter()
+    .flatten()
+    {
         *size = size.checked_next_power_of_two().unwrap_or(*size);
     }
 }

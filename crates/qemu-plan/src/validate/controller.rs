@@ -13,7 +13,9 @@ const XHCI_PORTS: u32 = 15;
 pub(super) fn options(guest: &Guest<'_>) -> Result<()> {
     guest.def.devices.controllers.iter().try_for_each(|c| {
         if c.usb_model() == Some(UsbModel::QemuXhci) && c.ports.is_some_and(|p| p > XHCI_PORTS) {
-            return Err(Error::unsupported(format!("'qemu-xhci' controller only supports up to '{XHCI_PORTS}' ports")));
+            return Err(Error::unsupported(format!(
+                "'qemu-xhci' controller only supports up to '{XHCI_PORTS}' ports"
+            )));
         }
         if c.scsi_model() == Some(ScsiModel::Buslogic) {
             return Err(Error::unsupported("Unsupported controller model: buslogic"));
@@ -25,7 +27,9 @@ pub(super) fn options(guest: &Guest<'_>) -> Result<()> {
         let virtio = is_virtio_scsi(c);
         let threaded = c.driver.as_ref().is_some_and(|d| d.iothread.is_some());
         if threaded && !virtio {
-            return Err(Error::xml("'iothread' attribute only supported for virtio scsi controllers"));
+            return Err(Error::xml(
+                "'iothread' attribute only supported for virtio scsi controllers",
+            ));
         }
         if c.kind == ControllerKind::Scsi {
             let virtio = if virtio { Virtio::Yes } else { Virtio::No };
@@ -38,10 +42,14 @@ pub(super) fn options(guest: &Guest<'_>) -> Result<()> {
 /// The one IDE controller is part of the chipset of old machines.
 fn ide(guest: &Guest<'_>, c: &Controller) -> Result<()> {
     if guest.machine != MachineKind::I440fx {
-        return Err(Error::unsupported("IDE controllers are unsupported for this QEMU binary or machine type"));
+        return Err(Error::unsupported(
+            "IDE controllers are unsupported for this QEMU binary or machine type",
+        ));
     }
     if c.index.is_some_and(|i| i > 0) {
-        return Err(Error::unsupported("Only a single IDE controller is supported for this machine type"));
+        return Err(Error::unsupported(
+            "Only a single IDE controller is supported for this machine type",
+        ));
     }
     Ok(())
 }
@@ -70,13 +78,22 @@ pub(crate) fn usb_leaders(all: &[Controller]) -> Result<()> {
 }
 
 fn is_virtio_scsi(c: &Controller) -> bool {
-    const VIRTIO: [ScsiModel; 3] = [ScsiModel::VirtioScsi, ScsiModel::VirtioTransitional, ScsiModel::VirtioNonTransitional];
+    const VIRTIO: [ScsiModel; 3] = [
+        ScsiModel::VirtioScsi,
+        ScsiModel::VirtioTransitional,
+        ScsiModel::VirtioNonTransitional,
+    ];
     c.kind == ControllerKind::Scsi && c.scsi_model().is_some_and(|m| VIRTIO.contains(&m))
 }
 
 /// An expander bus belongs to a cell of the guest.
 pub(super) fn expanders(guest: &Guest<'_>) -> Result<()> {
-    let cells = guest.def.cpu.as_ref().and_then(|c| c.numa.as_ref()).map_or(0, |n| n.cells.len());
+    let cells = guest
+        .def
+        .cpu
+        .as_ref()
+        .and_then(|c| c.numa.as_ref())
+        .map_or(0, |n| n.cells.len());
     guest.def.devices.controllers.iter().try_for_each(|c| {
         let node = c.target.as_ref().and_then(|t| t.node).filter(|n| *n as usize >= cells);
         let model = match c.model.as_deref() {

@@ -14,12 +14,13 @@ pub(super) fn cache(guest: &Guest<'_>) -> Result<()> {
         return Ok(());
     };
     match (cache.mode, cache.level) {
-        (CpuCacheMode::Emulate, level) if level != Some(3) => {
-            Err(Error::unsupported("CPU cache mode 'emulate' can only be used with level='3'"))
-        }
-        (CpuCacheMode::Passthrough | CpuCacheMode::Disable, Some(_)) => {
-            Err(Error::unsupported(format!("unsupported CPU cache level for mode '{}'", cache.mode.as_str())))
-        }
+        (CpuCacheMode::Emulate, level) if level != Some(3) => Err(Error::unsupported(
+            "CPU cache mode 'emulate' can only be used with level='3'",
+        )),
+        (CpuCacheMode::Passthrough | CpuCacheMode::Disable, Some(_)) => Err(Error::unsupported(format!(
+            "unsupported CPU cache level for mode '{}'",
+            cache.mode.as_str()
+        ))),
         _ => Ok(()),
     }
 }
@@ -27,7 +28,9 @@ pub(super) fn cache(guest: &Guest<'_>) -> Result<()> {
 pub(super) fn address_bits(guest: &Guest<'_>) -> Result<()> {
     match cpu(guest).and_then(|c| c.maxphysaddr) {
         Some(bits) if bits.mode == MaxPhysAddrMode::Passthrough && bits.bits.is_some() => {
-            Err(Error::unsupported("CPU maximum physical address bits number specification cannot be used with mode='passthrough'"))
+            Err(Error::unsupported(
+                "CPU maximum physical address bits number specification cannot be used with mode='passthrough'",
+            ))
         }
         _ => Ok(()),
     }
@@ -41,7 +44,9 @@ pub(super) fn distances(guest: &Guest<'_>) -> Result<()> {
         let stray = cell.distances.iter().find(|d| d.id as usize >= numa.cells.len());
         stray.map_or(Ok(()), |d| {
             let (sibling, cell) = (d.id, cell.id.unwrap_or(0));
-            Err(Error::xml(format!("'sibling_id {sibling}' does not refer to a valid cell within NUMA 'cell id {cell}'")))
+            Err(Error::xml(format!(
+                "'sibling_id {sibling}' does not refer to a valid cell within NUMA 'cell id {cell}'"
+            )))
         })
     })
 }

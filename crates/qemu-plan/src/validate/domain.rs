@@ -12,7 +12,13 @@ use crate::postparse::{MachineKind, size_kib};
 
 /// The name of the guest's machine.
 pub(super) fn machine_name<'a>(guest: &Guest<'a>) -> &'a str {
-    guest.def.os.kind.as_ref().and_then(|t| t.machine.as_deref()).unwrap_or_default()
+    guest
+        .def
+        .os
+        .kind
+        .as_ref()
+        .and_then(|t| t.machine.as_deref())
+        .unwrap_or_default()
 }
 
 pub(super) fn machine(guest: &Guest<'_>) -> Result<()> {
@@ -21,7 +27,9 @@ pub(super) fn machine(guest: &Guest<'_>) -> Result<()> {
         return Ok(());
     }
     let emulator = guest.def.devices.emulator.as_deref().unwrap_or_default();
-    Err(Error::unsupported(format!("Emulator '{emulator}' does not support machine type '{name}'")))
+    Err(Error::unsupported(format!(
+        "Emulator '{emulator}' does not support machine type '{name}'"
+    )))
 }
 
 pub(super) fn vcpus(guest: &Guest<'_>) -> Result<()> {
@@ -42,10 +50,19 @@ pub(super) fn acpi_tables(guest: &Guest<'_>) -> Result<()> {
 
 pub(super) fn sysinfo(guest: &Guest<'_>) -> Result<()> {
     guest.def.sysinfo.iter().try_for_each(|info| {
-        if info.bios.as_ref().and_then(|b| b.get("date")).is_some_and(|d| !is_date(d)) {
+        if info
+            .bios
+            .as_ref()
+            .and_then(|b| b.get("date"))
+            .is_some_and(|d| !is_date(d))
+        {
             return Err(Error::detail("Invalid BIOS 'date' format"));
         }
-        let uuid = info.system.as_ref().and_then(|s| s.get("uuid")).and_then(|u| uuid::Uuid::parse_str(u).ok());
+        let uuid = info
+            .system
+            .as_ref()
+            .and_then(|s| s.get("uuid"))
+            .and_then(|u| uuid::Uuid::parse_str(u).ok());
         if uuid.is_some_and(|u| Some(u) != guest.def.uuid) {
             return Err(Error::detail("UUID mismatch between <uuid> and <sysinfo>"));
         }
@@ -58,7 +75,9 @@ fn is_date(text: &str) -> bool {
     let parts: Vec<Option<u32>> = text.split('/').map(|p| p.parse().ok()).collect();
     match parts.as_slice() {
         [Some(month), Some(day), Some(year)] => {
-            (1..=12).contains(month) && (1..=31).contains(day) && (*year < 100 || (1900..10000).contains(year))
+            (1..=12).contains(month)
+                && (1..=31).contains(day)
+                && (*year < 100 || (1900..10000).contains(year))
         }
         _ => false,
     }
@@ -70,13 +89,17 @@ pub(super) fn features(guest: &Guest<'_>) -> Result<()> {
     };
     let ps2_off = features.ps2.is_some_and(|p| p.state == OnOff::Off);
     if ps2_off && features.vmport.is_some_and(|v| v.state == OnOff::On) {
-        return Err(Error::unsupported("vmport feature requires the ps2 feature not to be disabled"));
+        return Err(Error::unsupported(
+            "vmport feature requires the ps2 feature not to be disabled",
+        ));
     }
     let Some(tseg) = features.smm.and_then(|s| s.tseg) else {
         return Ok(());
     };
     if guest.machine != MachineKind::Q35 {
-        return Err(Error::unsupported("SMM TSEG is only supported with q35 machine type"));
+        return Err(Error::unsupported(
+            "SMM TSEG is only supported with q35 machine type",
+        ));
     }
     if tseg.0 % (1 << 20) != 0 {
         return Err(Error::unsupported("SMM TSEG size must be divisible by 1 MiB"));
@@ -94,17 +117,26 @@ pub(super) fn launch_security(guest: &Guest<'_>) -> Result<()> {
     if guest.caps.has(flag) {
         return Ok(());
     }
-    Err(Error::unsupported(format!("'{name}' launch security is not supported with this QEMU binary")))
+    Err(Error::unsupported(format!(
+        "'{name}' launch security is not supported with this QEMU binary"
+    )))
 }
 
 pub(super) fn seclabels(def: &Domain) -> Result<()> {
     let models: Vec<&str> = def.seclabels.iter().filter_map(|s| s.model.as_deref()).collect();
-    let twice = models.iter().enumerate().find(|(at, m)| models[..*at].contains(m));
+    let twice = models
+        .iter()
+        .enumerate()
+        .find(|(at, m)| models[..*at].contains(m));
     if let Some((_, model)) = twice {
-        return Err(Error::detail(format!("seclabel for model {model} is already provided")));
+        return Err(Error::detail(format!(
+            "seclabel for model {model} is already provided"
+        )));
     }
     let sources = def.devices.disks.iter().filter_map(|d| d.source.as_ref());
-    sources.into_iter().try_for_each(|s| device_seclabels(&s.seclabels))
+    sources
+        .into_iter()
+        .try_for_each(|s| device_seclabels(&s.seclabels))
 }
 
 fn device_seclabels(labels: &[DeviceSeclabel]) -> Result<()> {
@@ -116,7 +148,9 @@ fn device_seclabels(labels: &[DeviceSeclabel]) -> Result<()> {
         let empty = label.label.as_deref().is_none_or(str::is_empty);
         if label.relabel == Some(YesNo::Yes) && empty {
             let model = model.unwrap_or("NULL");
-            return Err(Error::xml(format!("Cannot specify relabel if label is missing. model={model}")));
+            return Err(Error::xml(format!(
+                "Cannot specify relabel if label is missing. model={model}"
+            )));
         }
     }
     Ok(())
@@ -152,9 +186,20 @@ fn has_zpci(info: &domxml::devices::DeviceInfo) -> bool {
 }
 
 pub(super) fn memory_devices(guest: &Guest<'_>) -> Result<()> {
-    let cells = guest.def.cpu.as_ref().and_then(|c| c.numa.as_ref()).map_or(0, |n| n.cells.len());
+    let cells = guest
+        .def
+        .cpu
+        .as_ref()
+        .and_then(|c| c.numa.as_ref())
+        .map_or(0, |n| n.cells.len());
     let mut ranges: Vec<(u64, u64)> = Vec::new();
-    for target in guest.def.devices.memories.iter().filter_map(|m| m.target.as_ref()) {
+    for target in guest
+        .def
+        .devices
+        .memories
+        .iter()
+        .filter_map(|m| m.target.as_ref())
+    {
         if let Some(node) = target.node.filter(|n| *n as usize >= cells) {
             return Err(Error::detail(format!(
                 "can't add memory backend for guest node '{node}' as the guest has only '{cells}' NUMA nodes configured"
@@ -167,13 +212,16 @@ pub(super) fn memory_devices(guest: &Guest<'_>) -> Result<()> {
         ranges.push((start, end));
     }
     let overlaps = |(at, (start, end)): (usize, &(u64, u64))| {
-        let other = ranges.iter().enumerate().find(|(i, (s, e))| *i != at && s < end && start < e)?;
+        let other = ranges
+            .iter()
+            .enumerate()
+            .find(|(i, (s, e))| *i != at && s < end && start < e)?;
         Some((*start, *end, other.1.0))
     };
     match ranges.iter().enumerate().find_map(overlaps) {
         None => Ok(()),
-        Some((start, end, other)) => {
-            Err(Error::conflicting(format!("memory device address [{start:#x}:{end:#x}] overlaps with other memory device ({other:#x})")))
-        }
+        Some((start, end, other)) => Err(Error::conflicting(format!(
+            "memory device address [{start:#x}:{end:#x}] overlaps with other memory device ({other:#x})"
+        ))),
     }
 }

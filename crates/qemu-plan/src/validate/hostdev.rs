@@ -10,7 +10,12 @@ use crate::postparse::address_kind;
 
 /// Settings of SCSI devices alone.
 pub(super) fn scsi_options(def: &Domain) -> Result<()> {
-    let others = || def.devices.hostdevs.iter().filter(|h| h.kind != HostdevKind::Scsi);
+    let others = || {
+        def.devices
+            .hostdevs
+            .iter()
+            .filter(|h| h.kind != HostdevKind::Scsi)
+    };
     if others().any(|h| h.sgio.is_some()) {
         return Err(Error::xml("sgio is only supported for scsi host device"));
     }
@@ -47,11 +52,15 @@ pub(super) fn checks(guest: &Guest<'_>) -> Result<()> {
         mediated(hostdev)?;
         model(guest, hostdev)?;
         if hostdev.display == Some(OnOff::On) && devices.graphics.is_empty() {
-            return Err(Error::unsupported("graphics device is needed for attribute value 'display=on' in <hostdev>"));
+            return Err(Error::unsupported(
+                "graphics device is needed for attribute value 'display=on' in <hostdev>",
+            ));
         }
         let vhost = hostdev.source.as_ref().and_then(|s| s.protocol) == Some(HostdevProtocol::Vhost);
         if hostdev.kind == HostdevKind::ScsiHost && vhost && hostdev.info.boot.is_some() {
-            return Err(Error::unsupported("booting from assigned devices is not supported by vhost SCSI devices"));
+            return Err(Error::unsupported(
+                "booting from assigned devices is not supported by vhost SCSI devices",
+            ));
         }
         one_place(&devices.hostdevs[..at], hostdev)?;
     }
@@ -61,14 +70,32 @@ pub(super) fn checks(guest: &Guest<'_>) -> Result<()> {
 /// Ways of using mediated devices, the flag of a QEMU that knows each, and its name in messages.
 // table
 const MODELS: &[(HostdevModel, Flag, &str)] = &[
-    (HostdevModel::VfioPci, Flag::VfioPci, "VFIO PCI device assignment is not supported by this version of qemu"),
-    (HostdevModel::VfioAp, Flag::VfioAp, "VFIO AP device assignment is not supported by this version of QEMU"),
-    (HostdevModel::VfioCcw, Flag::VfioCcw, "VFIO CCW device assignment is not supported by this version of QEMU"),
+    (
+        HostdevModel::VfioPci,
+        Flag::VfioPci,
+        "VFIO PCI device assignment is not supported by this version of qemu",
+    ),
+    (
+        HostdevModel::VfioAp,
+        Flag::VfioAp,
+        "VFIO AP device assignment is not supported by this version of QEMU",
+    ),
+    (
+        HostdevModel::VfioCcw,
+        Flag::VfioCcw,
+        "VFIO CCW device assignment is not supported by this version of QEMU",
+    ),
 ];
 
 fn model(guest: &Guest<'_>, hostdev: &Hostdev) -> Result<()> {
-    let unknown = |(model, flag, _): &&(HostdevModel, Flag, &str)| hostdev.model == Some(*model) && !guest.caps.has(*flag);
-    match MODELS.iter().find(unknown).filter(|_| hostdev.kind == HostdevKind::Mdev) {
+    let unknown = |(model, flag, _): &&(HostdevModel, Flag, &str)| {
+        hostdev.model == Some(*model) && !guest.caps.has(*flag)
+    };
+    match MODELS
+        .iter()
+        .find(unknown)
+        .filter(|_| hostdev.kind == HostdevKind::Mdev)
+    {
         Some((_, _, message)) => Err(Error::unsupported(*message)),
         None => Ok(()),
     }
@@ -76,9 +103,13 @@ fn model(guest: &Guest<'_>, hostdev: &Hostdev) -> Result<()> {
 
 fn mediated(hostdev: &Hostdev) -> Result<()> {
     match (hostdev.kind, &hostdev.info.address) {
-        (HostdevKind::Mdev, Some(address)) if !matches!(address, Address::Pci(_) | Address::Ccw(_) | Address::Unassigned) => {
+        (HostdevKind::Mdev, Some(address))
+            if !matches!(address, Address::Pci(_) | Address::Ccw(_) | Address::Unassigned) =>
+        {
             let (kind, model) = (address_kind(address), hostdev.model.map_or("", |m| m.as_str()));
-            Err(Error::xml(format!("Unsupported address type '{kind}' with mediated device model '{model}'")))
+            Err(Error::xml(format!(
+                "Unsupported address type '{kind}' with mediated device model '{model}'"
+            )))
         }
         _ => Ok(()),
     }

@@ -127,7 +127,17 @@ pub fn shape(def: &Domain) -> Result<()> {
 /// # Errors
 /// Libvirt's, for the first thing that is wrong.
 pub fn validate(def: &Domain, caps: &Caps) -> Result<()> {
-    let machine = def.os.kind.as_ref().and_then(|t| t.machine.as_deref()).unwrap_or_default();
-    let guest = Guest { def, caps, machine: MachineKind::of(machine), accel: accel_of(def).unwrap_or(Accel::Tcg) };
+    let machine = def
+        .os
+        .kind
+        .as_ref()
+        .and_then(|t| t.machine.as_deref())
+        .unwrap_or_default();
+    let guest = Guest {
+        def,
+        caps,
+        machine: MachineKind::of(machine),
+        accel: accel_of(def).unwrap_or(Accel::Tcg),
+    };
     CHECKS.iter().try_for_each(|check| check(&guest))
 }

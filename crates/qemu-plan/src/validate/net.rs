@@ -24,12 +24,19 @@ pub(super) fn checks(guest: &Guest<'_>) -> Result<()> {
 pub(super) fn shapes(def: &Domain) -> Result<()> {
     def.devices.interfaces.iter().try_for_each(|card| {
         let kind = card.kind.as_str();
-        let needs = matches!(card.kind, InterfaceKind::Bridge | InterfaceKind::Network | InterfaceKind::Direct);
+        let needs = matches!(
+            card.kind,
+            InterfaceKind::Bridge | InterfaceKind::Network | InterfaceKind::Direct
+        );
         if needs && card.source.is_none() {
-            return Err(Error::xml(format!("interface type='{kind}' requires a 'source' element")));
+            return Err(Error::xml(format!(
+                "interface type='{kind}' requires a 'source' element"
+            )));
         }
         if card.virtualport.is_some() && !HAVE_VIRTUAL_PORT.contains(&card.kind) {
-            return Err(Error::unsupported(format!("<virtualport> element unsupported for <interface type='{kind}'>")));
+            return Err(Error::unsupported(format!(
+                "<virtualport> element unsupported for <interface type='{kind}'>"
+            )));
         }
         direct_source(card)?;
         let word = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
@@ -43,14 +50,20 @@ pub(super) fn shapes(def: &Domain) -> Result<()> {
 
 /// What a macvtap must say of the device below.
 fn direct_source(card: &Interface) -> Result<()> {
-    let Some(source) = card.source.as_ref().filter(|_| card.kind == InterfaceKind::Direct) else { return Ok(()) };
+    let Some(source) = card
+        .source
+        .as_ref()
+        .filter(|_| card.kind == InterfaceKind::Direct)
+    else {
+        return Ok(());
+    };
     if source.dev.is_none() {
         return Err(Error::xml("Missing required attribute 'dev' in element 'source'"));
     }
     match source.mode.as_deref() {
-        Some(mode) if mode.parse::<MacvtapMode>().is_err() => {
-            Err(Error::xml(format!("Invalid value for attribute 'mode' in element 'source': '{mode}'.")))
-        }
+        Some(mode) if mode.parse::<MacvtapMode>().is_err() => Err(Error::xml(format!(
+            "Invalid value for attribute 'mode' in element 'source': '{mode}'."
+        ))),
         _ => Ok(()),
     }
 }
@@ -59,30 +72,51 @@ fn address(mac: &str) -> Result<()> {
     let bytes: Option<Vec<u8>> = mac.split(':').map(|b| u8::from_str_radix(b, 16).ok()).collect();
     match bytes.as_deref() {
         Some([first, _, _, _, _, _]) if first & 1 == 0 => Ok(()),
-        Some([_, _, _, _, _, _]) => Err(Error::xml(format!("expected unicast mac address, found multicast '{mac}'"))),
+        Some([_, _, _, _, _, _]) => Err(Error::xml(format!(
+            "expected unicast mac address, found multicast '{mac}'"
+        ))),
         _ => Err(Error::xml(format!("unable to parse mac address '{mac}'"))),
     }
 }
 
 /// Kinds that a switch can be told of.
-const HAVE_VIRTUAL_PORT: &[InterfaceKind] = &[InterfaceKind::Network, InterfaceKind::Bridge, InterfaceKind::Direct, InterfaceKind::Hostdev];
+const HAVE_VIRTUAL_PORT: &[InterfaceKind] = &[
+    InterfaceKind::Network,
+    InterfaceKind::Bridge,
+    InterfaceKind::Direct,
+    InterfaceKind::Hostdev,
+];
 
 /// Kinds whose host side has an MTU.
-const HAVE_MTU: &[InterfaceKind] = &[InterfaceKind::Network, InterfaceKind::Bridge, InterfaceKind::Ethernet, InterfaceKind::Vhostuser];
+const HAVE_MTU: &[InterfaceKind] = &[
+    InterfaceKind::Network,
+    InterfaceKind::Bridge,
+    InterfaceKind::Ethernet,
+    InterfaceKind::Vhostuser,
+];
 
 fn options(card: &Interface) -> Result<()> {
     if card.mtu.is_some() && !HAVE_MTU.contains(&card.kind) {
         let kind = card.kind.as_str();
-        return Err(Error::unsupported(format!("setting MTU on interface type {kind} is not supported yet")));
+        return Err(Error::unsupported(format!(
+            "setting MTU on interface type {kind} is not supported yet"
+        )));
     }
     if card.coalesce.is_some() && !matches!(card.kind, InterfaceKind::Network | InterfaceKind::Bridge) {
         let kind = card.kind.as_str();
-        return Err(Error::unsupported(format!("coalesce settings on interface type {kind} are not supported")));
+        return Err(Error::unsupported(format!(
+            "coalesce settings on interface type {kind} are not supported"
+        )));
     }
-    let persistent = card.teaming.as_ref().is_some_and(|t| t.kind == TeamingKind::Persistent);
+    let persistent = card
+        .teaming
+        .as_ref()
+        .is_some_and(|t| t.kind == TeamingKind::Persistent);
     let model = card.model.as_deref().unwrap_or_default();
     if persistent && model != "virtio" {
-        return Err(Error::unsupported(format!("virtio-net teaming persistent interface must be <model type='virtio'/>, not '{model}'")));
+        return Err(Error::unsupported(format!(
+            "virtio-net teaming persistent interface must be <model type='virtio'/>, not '{model}'"
+        )));
     }
     Ok(())
 }
@@ -102,15 +136,28 @@ fn queues(card: &Interface) -> Result<()> {
     let Some(driver) = &card.driver else {
         return Ok(());
     };
-    let sizes = [("rx_queue_size", driver.rx_queue_size), ("tx_queue_size", driver.tx_queue_size)];
-    let odd = sizes.iter().find(|(_, size)| size.is_some_and(|s| !s.is_power_of_two()));
-    odd.map_or(Ok(()), |(name, _)| Err(Error::unsupported(format!("{name} has to be a power of two"))))
+    let sizes = [
+        ("rx_queue_size", driver.rx_queue_size),
+        ("tx_queue_size", driver.tx_queue_size),
+    ];
+    let odd = sizes
+        .iter()
+        .find(|(_, size)| size.is_some_and(|s| !s.is_power_of_two()));
+    odd.map_or(Ok(()), |(name, _)| {
+        Err(Error::unsupported(format!("{name} has to be a power of two")))
+    })
 }
 
 /// Whether another process can map the guest's memory.
 pub(super) fn shares_memory(guest: &Guest<'_>) -> bool {
     let shared = |m: &domxml::tuning::MemoryBacking| m.access == Some(MemoryAccess::Shared);
-    let cells = guest.def.cpu.as_ref().and_then(|c| c.numa.as_ref()).map_or(&[][..], |n| n.cells.as_slice());
+    let cells = guest
+        .def
+        .cpu
+        .as_ref()
+        .and_then(|c| c.numa.as_ref())
+        .map_or(&[][..], |n| n.cells.as_slice());
     let shared_cell = |c: &domxml::cpu::Cell| c.mem_access == Some(domxml::cpu::MemAccess::Shared);
-    guest.def.memory_backing.as_ref().is_some_and(shared) || !cells.is_empty() && cells.iter().all(shared_cell)
+    guest.def.memory_backing.as_ref().is_some_and(shared)
+        || !cells.is_empty() && cells.iter().all(shared_cell)
 }

@@ -2,8 +2,8 @@
 
 use domxml::Domain;
 use domxml::devices::{
-    Controller, DeviceRef, Disk, DiskBus, DiskDevice, EncryptionFormat, ErrorPolicy, GraphicsKind, InputBus, InputKind, Interface,
-    InterfaceKind, NetProtocol, SgIo, YesNo,
+    Controller, DeviceRef, Disk, DiskBus, DiskDevice, EncryptionFormat, ErrorPolicy, GraphicsKind, InputBus,
+    InputKind, Interface, InterfaceKind, NetProtocol, SgIo, YesNo,
 };
 use domxml::tuning::Scheduler;
 
@@ -37,7 +37,9 @@ fn schedulers(def: &Domain) -> Result<()> {
     };
     let vcpus = tune.vcpusched.iter().map(|s| ("vcpusched", &s.choice));
     let threads = tune.iothreadsched.iter().map(|s| ("iothreadsched", &s.choice));
-    let mut all = vcpus.chain(threads).chain(tune.emulatorsched.iter().map(|c| ("emulatorsched", c)));
+    let mut all = vcpus
+        .chain(threads)
+        .chain(tune.emulatorsched.iter().map(|c| ("emulatorsched", c)));
     let realtime = |s: Scheduler| matches!(s, Scheduler::Fifo | Scheduler::Rr);
     match all.find(|(_, c)| realtime(c.scheduler) && c.priority.is_none()) {
         None => Ok(()),
@@ -53,7 +55,11 @@ fn bandwidth(card: &Interface) -> Result<()> {
         return Ok(());
     };
     if inbound.average.is_none() && inbound.floor.is_none() {
-        return Err(Error::new(Code::XmlDetail, Area::None, "Missing mandatory average or floor attributes"));
+        return Err(Error::new(
+            Code::XmlDetail,
+            Area::None,
+            "Missing mandatory average or floor attributes",
+        ));
     }
     if inbound.floor.is_some() && card.kind != InterfaceKind::Network {
         let message = "floor attribute is not supported for this config";
@@ -66,13 +72,28 @@ fn bandwidth(card: &Interface) -> Result<()> {
 pub(super) fn references(guest: &Guest<'_>) -> Result<()> {
     let def = guest.def;
     tuned(def)?;
-    let cells = def.cpu.as_ref().and_then(|c| c.numa.as_ref()).map_or(0, |n| n.cells.len());
+    let cells = def
+        .cpu
+        .as_ref()
+        .and_then(|c| c.numa.as_ref())
+        .map_or(0, |n| n.cells.len());
     let nodes = def.numatune.as_ref().map_or(&[][..], |n| n.memnodes.as_slice());
     if cells > 0 && nodes.iter().any(|n| n.cellid as usize >= cells) {
-        return Err(Error::xml("Argument 'cellid' in memnode element must correspond to existing guest's NUMA cell"));
+        return Err(Error::xml(
+            "Argument 'cellid' in memnode element must correspond to existing guest's NUMA cell",
+        ));
     }
-    let groups: Vec<&str> = def.throttlegroups.iter().filter_map(|g| g.group_name.as_deref()).collect();
-    let filters = def.devices.disks.iter().filter_map(|d| d.throttlefilters.as_ref()).flat_map(|f| &f.filters);
+    let groups: Vec<&str> = def
+        .throttlegroups
+        .iter()
+        .filter_map(|g| g.group_name.as_deref())
+        .collect();
+    let filters = def
+        .devices
+        .disks
+        .iter()
+        .filter_map(|d| d.throttlefilters.as_ref())
+        .flat_map(|f| &f.filters);
     match filters.into_iter().find(|f| !groups.contains(&f.group.as_str())) {
         None => Ok(()),
         Some(filter) => Err(Error::xml(format!("throttle group '{}' not found", filter.group))),
@@ -84,12 +105,20 @@ fn tuned(def: &Domain) -> Result<()> {
     let threads = iothread_ids(def);
     let count = def.vcpu.as_ref().map_or(1, |v| v.count);
     if let Some(tune) = &def.cputune {
-        let scheduled = tune.vcpusched.iter().flat_map(|s| s.vcpus.iter().collect::<Vec<_>>());
+        let scheduled = tune
+            .vcpusched
+            .iter()
+            .flat_map(|s| s.vcpus.iter().collect::<Vec<_>>());
         if let Some(vcpu) = scheduled.into_iter().find(|v| *v >= count) {
-            return Err(Error::conflicting(format!("vCPU '{vcpu}' is not present in domain definition")));
+            return Err(Error::conflicting(format!(
+                "vCPU '{vcpu}' is not present in domain definition"
+            )));
         }
         if let Some(pin) = tune.iothreadpin.iter().find(|p| !threads.contains(&p.iothread)) {
-            return Err(Error::conflicting(format!("Cannot find 'iothread' : {}", pin.iothread)));
+            return Err(Error::conflicting(format!(
+                "Cannot find 'iothread' : {}",
+                pin.iothread
+            )));
         }
     }
     Ok(())
@@ -97,10 +126,20 @@ fn tuned(def: &Domain) -> Result<()> {
 
 /// Names that a user chose are unique.
 pub(super) fn aliases(guest: &Guest<'_>) -> Result<()> {
-    let infos = guest.def.devices.iter().filter_map(DeviceRef::info).filter(|i| i.has_user_alias());
+    let infos = guest
+        .def
+        .devices
+        .iter()
+        .filter_map(DeviceRef::info)
+        .filter(|i| i.has_user_alias());
     let names: Vec<&str> = infos.filter_map(|i| i.alias.as_deref()).collect();
     // The console that is a serial port has that one's name.
-    let twin = guest.def.devices.consoles.first().and_then(|c| c.info.alias.as_deref());
+    let twin = guest
+        .def
+        .devices
+        .consoles
+        .first()
+        .and_then(|c| c.info.alias.as_deref());
     let count = |name: &str| names.iter().filter(|n| **n == name).count();
     let mirrored = |name: &str| twin == Some(name) && count(name) == 2;
     match names.iter().find(|n| count(n) > 1 && !mirrored(n)) {
@@ -129,14 +168,20 @@ fn virtio_only(disk: &Disk) -> Result<()> {
         ("page_per_vq", driver.virtio.page_per_vq.is_some()),
     ];
     if let Some((name, _)) = options.iter().find(|(_, given)| *given) {
-        return Err(Error::conflicting(format!("{name} driver option is only supported for virtio devices")));
+        return Err(Error::conflicting(format!(
+            "{name} driver option is only supported for virtio devices"
+        )));
     }
     if driver.queues.is_some() {
-        return Err(Error::conflicting("queues attribute in disk driver element is only supported for virtio bus"));
+        return Err(Error::conflicting(
+            "queues attribute in disk driver element is only supported for virtio bus",
+        ));
     }
     if driver.iothread.is_some() || driver.iothreads.is_some() {
         let (bus, dev) = (bus.as_str(), &disk.target.dev);
-        return Err(Error::unsupported(format!("IOThreads not available for bus {bus} target {dev}")));
+        return Err(Error::unsupported(format!(
+            "IOThreads not available for bus {bus} target {dev}"
+        )));
     }
     Ok(())
 }
@@ -165,7 +210,10 @@ fn policies(disk: &Disk) -> Result<()> {
     }
     let of_source = disk.source.as_ref().and_then(|s| s.encryption.as_ref());
     let encryption = disk.encryption.as_ref().or(of_source).map(|e| e.format);
-    if matches!(encryption, Some(EncryptionFormat::Qcow | EncryptionFormat::Default)) {
+    if matches!(
+        encryption,
+        Some(EncryptionFormat::Qcow | EncryptionFormat::Default)
+    ) {
         return Err(Error::unsupported("old qcow/qcow2 encryption is not supported"));
     }
     Ok(())
@@ -178,7 +226,11 @@ pub(super) fn controller(guest: &Guest<'_>, c: &Controller, virtio_scsi: Virtio)
     };
     if virtio_scsi == Virtio::Yes {
         let thread = driver.iothread.filter(|id| !iothread_ids(guest.def).contains(id));
-        return thread.map_or(Ok(()), |id| Err(Error::unsupported(format!("controller iothread '{id}' not defined in iothreadid"))));
+        return thread.map_or(Ok(()), |id| {
+            Err(Error::unsupported(format!(
+                "controller iothread '{id}' not defined in iothreadid"
+            )))
+        });
     }
     let options = [
         ("queues", driver.queues.is_some()),
@@ -187,7 +239,11 @@ pub(super) fn controller(guest: &Guest<'_>, c: &Controller, virtio_scsi: Virtio)
         ("ioeventfd", driver.ioeventfd.is_some()),
     ];
     let found = options.iter().find(|(_, given)| *given);
-    found.map_or(Ok(()), |(name, _)| Err(Error::unsupported(format!("'{name}' is only supported by virtio-scsi controller"))))
+    found.map_or(Ok(()), |(name, _)| {
+        Err(Error::unsupported(format!(
+            "'{name}' is only supported by virtio-scsi controller"
+        )))
+    })
 }
 
 /// Whether a controller is a virtio-scsi one.
@@ -209,16 +265,23 @@ pub(super) fn others(guest: &Guest<'_>) -> Result<()> {
             )));
         }
         if !card.ips.is_empty() && card.kind == InterfaceKind::Ethernet {
-            return Err(Error::unsupported("Invalid attempt to set network interface guest-side IP address info, not supported by QEMU"));
+            return Err(Error::unsupported(
+                "Invalid attempt to set network interface guest-side IP address info, not supported by QEMU",
+            ));
         }
     }
     let dbus = devices.graphics.iter().filter(|g| g.kind == GraphicsKind::Dbus);
-    if dbus.into_iter().any(|g| g.p2p == Some(YesNo::Yes) && g.address.is_some()) {
+    if dbus
+        .into_iter()
+        .any(|g| g.p2p == Some(YesNo::Yes) && g.address.is_some())
+    {
         return Err(Error::xml("D-Bus p2p with an address is not supported"));
     }
     let passed = devices.inputs.iter().filter(|i| i.kind == InputKind::Passthrough);
     if passed.into_iter().any(|i| i.bus != Some(InputBus::Virtio)) {
-        return Err(Error::conflicting("only bus 'virtio' is supported for 'passthrough' input devices"));
+        return Err(Error::conflicting(
+            "only bus 'virtio' is supported for 'passthrough' input devices",
+        ));
     }
     Ok(())
 }

@@ -18,20 +18,39 @@ const SPINLOCK_RETRIES: u32 = 4095;
 pub(super) fn shapes(def: &Domain) -> Result<()> {
     clock_shapes(def)?;
     hyperv_shapes(def)?;
-    let dirty_ring = def.features.as_ref().and_then(|f| f.kvm).and_then(|k| k.dirty_ring);
+    let dirty_ring = def
+        .features
+        .as_ref()
+        .and_then(|f| f.kvm)
+        .and_then(|k| k.dirty_ring);
     if let Some(ring) = dirty_ring.filter(|r| r.state == OnOff::On)
-        && !ring.size.is_some_and(|s| s.is_power_of_two() && (1024..=65536).contains(&s))
+        && !ring
+            .size
+            .is_some_and(|s| s.is_power_of_two() && (1024..=65536).contains(&s))
     {
-        return Err(Error::xml("dirty ring must be power of 2 and ranges [1024, 65536]"));
+        return Err(Error::xml(
+            "dirty ring must be power of 2 and ranges [1024, 65536]",
+        ));
     }
     if def.os.bootmenu.and_then(|m| m.timeout).is_some_and(|t| t > 65535) {
-        return Err(Error::conflicting("invalid value for boot menu timeout, must be in range [0,65535]"));
+        return Err(Error::conflicting(
+            "invalid value for boot menu timeout, must be in range [0,65535]",
+        ));
     }
-    if def.os.bios.and_then(|b| b.reboot_timeout).is_some_and(|t| !(-1..=65535).contains(&t)) {
-        return Err(Error::conflicting("invalid value for rebootTimeout, must be in range [-1,65535]"));
+    if def
+        .os
+        .bios
+        .and_then(|b| b.reboot_timeout)
+        .is_some_and(|t| !(-1..=65535).contains(&t))
+    {
+        return Err(Error::conflicting(
+            "invalid value for rebootTimeout, must be in range [-1,65535]",
+        ));
     }
     match &def.idmap {
-        Some(map) if map.uid.is_empty() != map.gid.is_empty() => Err(Error::conflicting("uid and gid should be mapped both")),
+        Some(map) if map.uid.is_empty() != map.gid.is_empty() => {
+            Err(Error::conflicting("uid and gid should be mapped both"))
+        }
         _ => Ok(()),
     }
 }
@@ -41,12 +60,12 @@ fn clock_shapes(def: &Domain) -> Result<()> {
         return Ok(());
     };
     match clock.offset {
-        ClockOffset::Timezone if clock.timezone.is_none() => {
-            Err(Error::internal("missing 'timezone' attribute for clock with offset='timezone'"))
-        }
-        ClockOffset::Absolute if clock.start.is_none() => {
-            Err(Error::internal("missing 'start' attribute for clock with offset='absolute'"))
-        }
+        ClockOffset::Timezone if clock.timezone.is_none() => Err(Error::internal(
+            "missing 'timezone' attribute for clock with offset='timezone'",
+        )),
+        ClockOffset::Absolute if clock.start.is_none() => Err(Error::internal(
+            "missing 'start' attribute for clock with offset='absolute'",
+        )),
         _ => Ok(()),
     }
 }
@@ -62,7 +81,9 @@ fn hyperv_shapes(def: &Domain) -> Result<()> {
                 return Err(Error::new(Code::Xml, Area::Xml, message));
             }
             Some(retries) if retries < SPINLOCK_RETRIES => {
-                return Err(Error::xml(format!("HyperV spinlock retry count must be at least {SPINLOCK_RETRIES}")));
+                return Err(Error::xml(format!(
+                    "HyperV spinlock retry count must be at least {SPINLOCK_RETRIES}"
+                )));
             }
             Some(_) => {}
         }
@@ -78,7 +99,11 @@ fn hyperv_shapes(def: &Domain) -> Result<()> {
 pub(super) fn cpu_shapes(def: &Domain) -> Result<()> {
     let Some(cpu) = &def.cpu else { return Ok(()) };
     cpu.check_shape().map_err(|error| {
-        let area = if error.is_of_an_attribute() { Area::Xml } else { Area::Cpu };
+        let area = if error.is_of_an_attribute() {
+            Area::Xml
+        } else {
+            Area::Cpu
+        };
         Error::new(Code::Xml, area, error.message)
     })?;
     cells_apart(cpu)
@@ -88,9 +113,13 @@ fn cells_apart(cpu: &Cpu) -> Result<()> {
     let cells: &[Cell] = cpu.numa.as_ref().map_or(&[], |n| &n.cells);
     for (at, cell) in cells.iter().enumerate() {
         let Some(cpus) = &cell.cpus else { continue };
-        let clash = cells[..at].iter().position(|c| c.cpus.as_ref().is_some_and(|b| b.overlaps(cpus)));
+        let clash = cells[..at]
+            .iter()
+            .position(|c| c.cpus.as_ref().is_some_and(|b| b.overlaps(cpus)));
         if let Some(other) = clash {
-            return Err(Error::conflicting(format!("NUMA cells {at} and {other} have overlapping vCPU ids")));
+            return Err(Error::conflicting(format!(
+                "NUMA cells {at} and {other} have overlapping vCPU ids"
+            )));
         }
     }
     Ok(())
@@ -102,15 +131,26 @@ const QUOTAS: (i64, i64) = (1000, 17_592_186_044_415);
 
 pub(super) fn tuning_shapes(def: &Domain) -> Result<()> {
     let ids = def.iothreadids.as_ref().map_or(&[][..], |i| i.all.as_slice());
-    if let Some((_, twin)) = ids.iter().enumerate().find(|(at, t)| ids[..*at].iter().any(|o| o.id == t.id)) {
+    if let Some((_, twin)) = ids
+        .iter()
+        .enumerate()
+        .find(|(at, t)| ids[..*at].iter().any(|o| o.id == t.id))
+    {
         return Err(Error::xml(format!("duplicate iothread id '{}' found", twin.id)));
     }
     let Some(tune) = &def.cputune else {
         return Ok(());
     };
     let pins = &tune.vcpupin;
-    if let Some((_, twin)) = pins.iter().enumerate().find(|(at, p)| pins[..*at].iter().any(|o| o.vcpu == p.vcpu)) {
-        return Err(Error::internal(format!("duplicate vcpupin for vcpu '{}'", twin.vcpu)));
+    if let Some((_, twin)) = pins
+        .iter()
+        .enumerate()
+        .find(|(at, p)| pins[..*at].iter().any(|o| o.vcpu == p.vcpu))
+    {
+        return Err(Error::internal(format!(
+            "duplicate vcpupin for vcpu '{}'",
+            twin.vcpu
+        )));
     }
     limits(tune)
 }
@@ -128,14 +168,23 @@ fn limits(tune: &CpuTune) -> Result<()> {
         ("emulator_quota", tune.emulator_quota),
         ("iothread_quota", tune.iothread_quota),
     ];
-    let out =
-        |name: &str, low: i128, high: i128| Err(Error::conflicting(format!("Value of cputune '{name}' must be in range [{low}, {high}]")));
+    let out = |name: &str, low: i128, high: i128| {
+        Err(Error::conflicting(format!(
+            "Value of cputune '{name}' must be in range [{low}, {high}]"
+        )))
+    };
     let (low, high) = PERIODS;
-    if let Some((name, _)) = periods.iter().find(|(_, v)| v.is_some_and(|v| v != 0 && !(low..=high).contains(&v))) {
+    if let Some((name, _)) = periods
+        .iter()
+        .find(|(_, v)| v.is_some_and(|v| v != 0 && !(low..=high).contains(&v)))
+    {
         return out(name, low.into(), high.into());
     }
     let (low, high) = QUOTAS;
-    if let Some((name, _)) = quotas.iter().find(|(_, v)| v.is_some_and(|v| v > 0 && !(low..=high).contains(&v))) {
+    if let Some((name, _)) = quotas
+        .iter()
+        .find(|(_, v)| v.is_some_and(|v| v > 0 && !(low..=high).contains(&v)))
+    {
         return out(name, low.into(), high.into());
     }
     Ok(())
@@ -147,10 +196,14 @@ pub(super) fn lifecycle(guest: &Guest<'_>) -> Result<()> {
         return Err(Error::unsupported("bootloader is not supported by QEMU"));
     }
     if reboot == Some(LifecycleAction::Destroy) && off == Some(LifecycleAction::Restart) {
-        return Err(Error::unsupported("qemu driver doesn't support 'onReboot' set to 'destroy and 'onPoweroff' set to 'reboot'"));
+        return Err(Error::unsupported(
+            "qemu driver doesn't support 'onReboot' set to 'destroy and 'onPoweroff' set to 'reboot'",
+        ));
     }
     if [off, reboot].contains(&Some(LifecycleAction::Preserve)) {
-        return Err(Error::unsupported("qemu driver doesn't support the 'preserve' action for 'on_reboot'/'on_poweroff'"));
+        return Err(Error::unsupported(
+            "qemu driver doesn't support the 'preserve' action for 'on_reboot'/'on_poweroff'",
+        ));
     }
     Ok(())
 }
@@ -195,23 +248,35 @@ pub(super) fn features(guest: &Guest<'_>) -> Result<()> {
         ("aia", f.aia.is_some()),
     ];
     if let Some((name, _)) = foreign.iter().find(|(_, there)| *there) {
-        let arch = guest.def.os.kind.as_ref().and_then(|t| t.arch.as_deref()).unwrap_or_default();
+        let arch = guest
+            .def
+            .os
+            .kind
+            .as_ref()
+            .and_then(|t| t.arch.as_deref())
+            .unwrap_or_default();
         let machine = super::domain::machine_name(guest);
         return Err(Error::unsupported(format!(
             "The '{name}' feature is not supported for architecture '{arch}' or machine type '{machine}'"
         )));
     }
     if f.tcg.is_some_and(|t| t.tb_cache.is_some()) && guest.accel == Accel::Kvm {
-        return Err(Error::unsupported("TCG features are incompatible with domain type 'kvm'"));
+        return Err(Error::unsupported(
+            "TCG features are incompatible with domain type 'kvm'",
+        ));
     }
     Ok(())
 }
 
 pub(super) fn vcpus(guest: &Guest<'_>) -> Result<()> {
     let count = guest.def.vcpu.as_ref().map_or(1, |v| v.count);
-    let machine = guest.caps.machine(guest.accel, super::domain::machine_name(guest));
+    let machine = guest
+        .caps
+        .machine(guest.accel, super::domain::machine_name(guest));
     if let Some(limit) = machine.map(|m| m.max_cpus).filter(|l| *l > 0 && count > *l) {
-        return Err(Error::unsupported(format!("Maximum CPUs greater than specified machine type limit {limit}")));
+        return Err(Error::unsupported(format!(
+            "Maximum CPUs greater than specified machine type limit {limit}"
+        )));
     }
     let Some(cpu) = &guest.def.cpu else {
         return Ok(());
@@ -220,16 +285,28 @@ pub(super) fn vcpus(guest: &Guest<'_>) -> Result<()> {
         let all = [t.sockets, t.dies, t.clusters, t.cores, t.threads];
         let product = all.iter().try_fold(1u32, |product, n| product.checked_mul(*n));
         if product != Some(count) {
-            return Err(Error::unsupported("CPU topology doesn't match maximum vcpu count"));
+            return Err(Error::unsupported(
+                "CPU topology doesn't match maximum vcpu count",
+            ));
         }
     }
     let host = matches!(cpu.mode, Some(CpuMode::HostPassthrough | CpuMode::Maximum));
     if cpu.cache.is_some_and(|c| c.mode == CpuCacheMode::Passthrough) && !host {
-        return Err(Error::unsupported("CPU cache mode 'passthrough' can only be used with 'host-passthrough' / 'maximum' CPUs"));
+        return Err(Error::unsupported(
+            "CPU cache mode 'passthrough' can only be used with 'host-passthrough' / 'maximum' CPUs",
+        ));
     }
     let cells: &[Cell] = cpu.numa.as_ref().map_or(&[], |n| &n.cells);
-    if cells.iter().filter_map(|c| c.cpus.as_ref()).map(domxml::Bitmap::len).sum::<usize>() > count as usize {
-        return Err(Error::internal("Number of CPUs in <numa> exceeds the <vcpu> count"));
+    if cells
+        .iter()
+        .filter_map(|c| c.cpus.as_ref())
+        .map(domxml::Bitmap::len)
+        .sum::<usize>()
+        > count as usize
+    {
+        return Err(Error::internal(
+            "Number of CPUs in <numa> exceeds the <vcpu> count",
+        ));
     }
     Ok(())
 }
@@ -243,7 +320,12 @@ pub(super) fn memory(guest: &Guest<'_>) -> Result<()> {
 }
 
 pub(super) fn os(guest: &Guest<'_>) -> Result<()> {
-    let serial_output = guest.def.os.bios.and_then(|b| b.useserial).is_some_and(|u| u.is_yes());
+    let serial_output = guest
+        .def
+        .os
+        .bios
+        .and_then(|b| b.useserial)
+        .is_some_and(|u| u.is_yes());
     if serial_output && guest.def.devices.serials.is_empty() {
         let message = "need at least one serial port to use BIOS serial output";
         return Err(Error::new(Code::Xml, Area::Qemu, message));

@@ -27,7 +27,13 @@ pub(crate) fn compare(ours: &[String], theirs: &[String]) -> Outcome {
     };
     let show = |tokens: &[String]| {
         let from = at.saturating_sub(1);
-        tokens.iter().skip(from).take(4).cloned().collect::<Vec<_>>().join("  ")
+        tokens
+            .iter()
+            .skip(from)
+            .take(4)
+            .cloned()
+            .collect::<Vec<_>>()
+            .join("  ")
     };
     Outcome::Different(format!("- {}\n+ {}", show(theirs), show(ours)))
 }
@@ -39,7 +45,11 @@ pub(crate) fn mask(tokens: &[String], case: &Case) -> Vec<String> {
     let known = case.input.to_ascii_lowercase();
     let mut out: Vec<String> = Vec::new();
     for token in tokens {
-        let json = if token.starts_with('{') { serde_json::from_str::<Value>(token).ok() } else { None };
+        let json = if token.starts_with('{') {
+            serde_json::from_str::<Value>(token).ok()
+        } else {
+            None
+        };
         let mut text = match json {
             Some(value) => mask_json(value).to_string(),
             None if token.starts_with("PATH=") => "PATH=@".to_owned(),
@@ -47,7 +57,9 @@ pub(crate) fn mask(tokens: &[String], case: &Case) -> Vec<String> {
             None => token.clone(),
         };
         for identity in identities(&text) {
-            if !known.contains(&identity.to_ascii_lowercase()) && !known.replace('-', "").contains(&identity.replace('-', "")) {
+            if !known.contains(&identity.to_ascii_lowercase())
+                && !known.replace('-', "").contains(&identity.replace('-', ""))
+            {
                 text = text.replace(&identity, "@");
             }
         }
@@ -62,7 +74,8 @@ fn mask_json(value: Value) -> Value {
     };
     let secret = map.contains_key("keyid");
     for (key, value) in &mut map {
-        let masked = matches!(key.as_str(), "fd" | "fds" | "vhostfds") || (secret && matches!(key.as_str(), "data" | "iv"));
+        let masked = matches!(key.as_str(), "fd" | "fds" | "vhostfds")
+            || (secret && matches!(key.as_str(), "data" | "iv"));
         if masked {
             *value = "@".into();
         }
@@ -71,7 +84,11 @@ fn mask_json(value: Value) -> Value {
 }
 
 fn mask_time(token: &str) -> String {
-    token.split(',').map(|part| if part.starts_with("base=") { "base=@" } else { part }).collect::<Vec<_>>().join(",")
+    token
+        .split(',')
+        .map(|part| if part.starts_with("base=") { "base=@" } else { part })
+        .collect::<Vec<_>>()
+        .join(",")
 }
 
 /// UUIDs and MAC addresses in a text.

@@ -1,5 +1,9 @@
 //! Runs one recorded case: read, name, build, compare token by token.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test helper; what fails, fails the test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test helper; what fails, fails the test"
+)]
 
 mod mask;
 
@@ -52,14 +56,30 @@ impl fmt::Display for Outcome {
 pub(crate) fn golden(dir: &Path) -> Vec<Case> {
     let mut names: Vec<_> = std::fs::read_dir(dir)
         .unwrap()
-        .filter_map(|entry| Some(entry.unwrap().file_name().to_str()?.strip_suffix(".args")?.to_owned()))
+        .filter_map(|entry| {
+            Some(
+                entry
+                    .unwrap()
+                    .file_name()
+                    .to_str()?
+                    .strip_suffix(".args")?
+                    .to_owned(),
+            )
+        })
         .collect();
     names.sort();
-    let read = |name: &str, suffix: &str| std::fs::read_to_string(dir.join(format!("{name}.{suffix}"))).unwrap();
+    let read =
+        |name: &str, suffix: &str| std::fs::read_to_string(dir.join(format!("{name}.{suffix}"))).unwrap();
     let case = |name: String| {
         let define = read(&name, "xml");
         let argv = read(&name, "args").lines().map(str::to_owned).collect();
-        Case { tier: 0, input: define.clone(), define, argv, name }
+        Case {
+            tier: 0,
+            input: define.clone(),
+            define,
+            argv,
+            name,
+        }
     };
     names.into_iter().map(case).collect()
 }
@@ -67,7 +87,11 @@ pub(crate) fn golden(dir: &Path) -> Vec<Case> {
 /// Keeps what we make of a case.
 pub(crate) fn bless(dir: &Path, case: &Case) {
     if let Ok(ours) = native(case) {
-        std::fs::write(dir.join(format!("{}.args", case.name)), mask(&ours, case).join("\n") + "\n").unwrap();
+        std::fs::write(
+            dir.join(format!("{}.args", case.name)),
+            mask(&ours, case).join("\n") + "\n",
+        )
+        .unwrap();
     }
 }
 
@@ -78,7 +102,8 @@ pub(crate) fn corpus(dir: &Path) -> Vec<Case> {
         .filter_map(|entry| {
             let path = entry.unwrap().path();
             let argv = std::fs::read_to_string(path.join("argv.txt")).ok()?;
-            let meta: Value = serde_json::from_str(&std::fs::read_to_string(path.join("meta.json")).ok()?).ok()?;
+            let meta: Value =
+                serde_json::from_str(&std::fs::read_to_string(path.join("meta.json")).ok()?).ok()?;
             Some(Case {
                 name: path.file_name()?.to_str()?.to_owned(),
                 tier: meta["tier"].as_u64()?,
@@ -94,8 +119,12 @@ pub(crate) fn corpus(dir: &Path) -> Vec<Case> {
 
 /// All documents of a corpus, those that libvirt refuses too.
 pub(crate) fn inputs(dir: &Path) -> Vec<String> {
-    let paths = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path().join("input.xml"));
-    paths.filter_map(|path| std::fs::read_to_string(path).ok()).collect()
+    let paths = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path().join("input.xml"));
+    paths
+        .filter_map(|path| std::fs::read_to_string(path).ok())
+        .collect()
 }
 
 /// Builds a line of a document as it is.
@@ -135,7 +164,12 @@ pub(crate) fn run_start(case: &Case) -> Outcome {
     alias::assign(&mut def.devices);
     let mut resources = resources(&def, &case.name, Purpose::Start);
     resources.monitor_fd = Some(9);
-    for graphics in def.devices.graphics.iter_mut().filter(|graphics| graphics.port == Some(-1)) {
+    for graphics in def
+        .devices
+        .graphics
+        .iter_mut()
+        .filter(|graphics| graphics.port == Some(-1))
+    {
         graphics.port = Some(5900);
     }
     resources.devices = descriptors(&def);
@@ -151,9 +185,20 @@ fn descriptors(def: &Domain) -> BTreeMap<String, DeviceResources> {
     let mut add = |alias: &Option<String>, resources: DeviceResources| {
         given.extend(alias.clone().map(|alias| (alias, resources)));
     };
-    for net in def.devices.interfaces.iter().filter(|net| net.kind == InterfaceKind::Ethernet) {
+    for net in def
+        .devices
+        .interfaces
+        .iter()
+        .filter(|net| net.kind == InterfaceKind::Ethernet)
+    {
         let queues = net.driver.as_ref().and_then(|driver| driver.queues).unwrap_or(1);
-        add(&net.info.alias, DeviceResources { tap_fds: vec![9; queues as usize], ..DeviceResources::default() });
+        add(
+            &net.info.alias,
+            DeviceResources {
+                tap_fds: vec![9; queues as usize],
+                ..DeviceResources::default()
+            },
+        );
     }
     // Files, and sockets on which QEMU listens, are opened for it.
     let opened = |chardev: &Chardev| match chardev.kind {
@@ -161,11 +206,26 @@ fn descriptors(def: &Domain) -> BTreeMap<String, DeviceResources> {
         ChardevKind::Unix => chardev.source().and_then(|source| source.mode) != Some(ChardevMode::Connect),
         _ => false,
     };
-    let serials = def.devices.serials.iter().map(|serial| (&serial.info.alias, &serial.chardev));
-    let channels = def.devices.channels.iter().map(|channel| (&channel.info.alias, &channel.chardev));
+    let serials = def
+        .devices
+        .serials
+        .iter()
+        .map(|serial| (&serial.info.alias, &serial.chardev));
+    let channels = def
+        .devices
+        .channels
+        .iter()
+        .map(|channel| (&channel.info.alias, &channel.chardev));
     for (alias, chardev) in serials.chain(channels) {
         let log_fd = chardev.log.as_ref().map(|_| 9);
-        add(alias, DeviceResources { fd: opened(chardev).then_some(9), log_fd, ..DeviceResources::default() });
+        add(
+            alias,
+            DeviceResources {
+                fd: opened(chardev).then_some(9),
+                log_fd,
+                ..DeviceResources::default()
+            },
+        );
     }
     given
 }
@@ -190,9 +250,20 @@ pub(crate) fn plug_all(case: &Case) -> usize {
     let caps = caps(case.name.ends_with(".rich"));
     native::prepare(&mut def, &caps).unwrap();
     let res = resources(&def, &case.name, Purpose::Native);
-    let line = without_nodes(command::build(&def, &caps, &with_secrets(&def, &caps, res.clone())).unwrap().argv());
-    let given = Given { caps: &caps, res: &res, next_node: 1 };
-    let devices = def.devices.iter().filter(|device| !FIXED.contains(&device.family()));
+    let line = without_nodes(
+        command::build(&def, &caps, &with_secrets(&def, &caps, res.clone()))
+            .unwrap()
+            .argv(),
+    );
+    let given = Given {
+        caps: &caps,
+        res: &res,
+        next_node: 1,
+    };
+    let devices = def
+        .devices
+        .iter()
+        .filter(|device| !FIXED.contains(&device.family()));
     let mut seen = 0;
     for device in devices {
         let plan = match plug(&def, &device.to_device(), given) {
@@ -206,7 +277,11 @@ pub(crate) fn plug_all(case: &Case) -> usize {
             };
             let props = without_nodes(vec![props.to_string()]).remove(0);
             let later = props.contains("virtio-disk") && case.define.contains("shareBacking");
-            assert!(later || line.contains(&props), "{}: {props} is not on the line", case.name);
+            assert!(
+                later || line.contains(&props),
+                "{}: {props} is not on the line",
+                case.name
+            );
             seen += 1;
         }
     }
@@ -215,7 +290,10 @@ pub(crate) fn plug_all(case: &Case) -> usize {
 
 fn with_secrets(def: &Domain, caps: &Caps, mut resources: Resources) -> Resources {
     let needs = command::needed_secrets(def, caps, &resources).unwrap();
-    resources.secrets = needs.into_iter().map(|need| (need.id, Secret::default())).collect();
+    resources.secrets = needs
+        .into_iter()
+        .map(|need| (need.id, Secret::default()))
+        .collect();
     resources
 }
 
@@ -242,7 +320,9 @@ pub(crate) fn run_submitted(case: &Case) -> Outcome {
 
 fn submitted(case: &Case) -> Result<Domain, String> {
     let mut def = Domain::parse(&case.input, ParseFlags::INACTIVE).map_err(|error| error.message)?;
-    let host = Host { rich: case.name.ends_with(".rich") };
+    let host = Host {
+        rich: case.name.ends_with(".rich"),
+    };
     let config = Config {
         channel_dir: "/var/lib/libvirt/qemu/channel".into(),
         nvram_dir: "/var/lib/libvirt/qemu/nvram".into(),
@@ -251,7 +331,13 @@ fn submitted(case: &Case) -> Result<Domain, String> {
         legacy_firmware: Vec::new(),
     };
     let mut ids = MadeUp(0);
-    let mut context = Context { host_arch: "x86_64", emulators: &host, config: &config, ids: &mut ids, age: Age::New };
+    let mut context = Context {
+        host_arch: "x86_64",
+        emulators: &host,
+        config: &config,
+        ids: &mut ids,
+        age: Age::New,
+    };
     post_parse(&mut def, &mut context).map_err(|error| error.to_string())?;
     Ok(def)
 }
@@ -292,7 +378,11 @@ impl Emulators for Host {
     }
 
     fn caps(&self, path: &str) -> qemu_plan::Result<Arc<Caps>> {
-        Ok(Arc::new(if path.ends_with("-i386") { i386() } else { caps(self.rich) }))
+        Ok(Arc::new(if path.ends_with("-i386") {
+            i386()
+        } else {
+            caps(self.rich)
+        }))
     }
 }
 
@@ -300,7 +390,10 @@ impl Emulators for Host {
 fn i386() -> Caps {
     let replies = include_str!("../data/caps/replies-10.0.2-x86_64.json")
         .replace("\"arch\":\"x86_64\"", "\"arch\":\"i386\"")
-        .replace("default-cpu-type\":\"qemu64-x86_64-cpu", "default-cpu-type\":\"qemu32-i386-cpu")
+        .replace(
+            "default-cpu-type\":\"qemu64-x86_64-cpu",
+            "default-cpu-type\":\"qemu32-i386-cpu",
+        )
         .replace("max-x86_64", "max-i386");
     Caps::derive(&serde_json::from_str::<Replies>(&replies).unwrap()).unwrap()
 }
@@ -311,12 +404,19 @@ fn native(case: &Case) -> Result<Vec<String>, String> {
 }
 
 fn native_of(mut def: Domain, case: &Case) -> Result<Vec<String>, String> {
-    let host = Host { rich: case.name.ends_with(".rich") };
-    let caps = host.caps(def.devices.emulator.as_deref().unwrap_or_default()).unwrap();
+    let host = Host {
+        rich: case.name.ends_with(".rich"),
+    };
+    let caps = host
+        .caps(def.devices.emulator.as_deref().unwrap_or_default())
+        .unwrap();
     native::prepare(&mut def, &caps).map_err(|error| error.to_string())?;
     let mut resources = resources(&def, &case.name, Purpose::Native);
     let needs = command::needed_secrets(&def, &caps, &resources).map_err(|error| error.to_string())?;
-    resources.secrets = needs.into_iter().map(|need| (need.id, Secret::default())).collect();
+    resources.secrets = needs
+        .into_iter()
+        .map(|need| (need.id, Secret::default()))
+        .collect();
     let line = command::build(&def, &caps, &resources).map_err(|error| error.to_string())?;
     // The text must say the same as the vector.
     Ok(split(&line.to_native()))
@@ -327,13 +427,17 @@ fn resources(def: &Domain, case: &str, purpose: Purpose) -> Resources {
     let short: String = format!("{id}-{}", def.name.chars().take(20).collect::<String>());
     let mut devices = BTreeMap::new();
     for alias in ["hostdev0", "hostdev1", "hostdev2"] {
-        let scsi = def
-            .devices
-            .hostdevs
-            .iter()
-            .any(|device| device.info.alias.as_deref() == Some(alias) && device.kind == domxml::devices::HostdevKind::Scsi);
+        let scsi = def.devices.hostdevs.iter().any(|device| {
+            device.info.alias.as_deref() == Some(alias) && device.kind == domxml::devices::HostdevKind::Scsi
+        });
         if scsi {
-            devices.insert(alias.to_owned(), DeviceResources { path: Some("/dev/sg0".into()), ..DeviceResources::default() });
+            devices.insert(
+                alias.to_owned(),
+                DeviceResources {
+                    path: Some("/dev/sg0".into()),
+                    ..DeviceResources::default()
+                },
+            );
         }
     }
     let rich = case.ends_with(".rich");
@@ -343,7 +447,11 @@ fn resources(def: &Domain, case: &str, purpose: Purpose) -> Resources {
             lib: format!("/var/lib/libvirt/qemu/domain-{short}"),
             channel: format!("/run/libvirt/qemu/channel/{short}"),
             memory: format!("/var/lib/libvirt/qemu/ram/{short}"),
-            hugepages: if rich { vec![(2048, format!("/dev/hugepages/libvirt/qemu/{short}"))] } else { Vec::new() },
+            hugepages: if rich {
+                vec![(2048, format!("/dev/hugepages/libvirt/qemu/{short}"))]
+            } else {
+                Vec::new()
+            },
             dbus_socket: format!("/run/libvirt/qemu/dbus/{short}-dbus.sock"),
         },
         env: vec![("PATH".into(), "/bin".into())],
@@ -357,13 +465,19 @@ fn resources(def: &Domain, case: &str, purpose: Purpose) -> Resources {
 fn recorded() -> &'static Caps {
     static CAPS: OnceLock<Caps> = OnceLock::new();
     CAPS.get_or_init(|| {
-        let replies: Replies = serde_json::from_str(include_str!("../data/caps/replies-10.0.2-x86_64.json")).unwrap();
+        let replies: Replies =
+            serde_json::from_str(include_str!("../data/caps/replies-10.0.2-x86_64.json")).unwrap();
         Caps::derive(&replies).unwrap()
     })
 }
 
 fn caps(rich: bool) -> Caps {
-    const RICH: [Flag; 4] = [Flag::Spice, Flag::SpiceGl, Flag::VirtioGpuGlPci, Flag::VirtioVgaGl];
+    const RICH: [Flag; 4] = [
+        Flag::Spice,
+        Flag::SpiceGl,
+        Flag::VirtioGpuGlPci,
+        Flag::VirtioVgaGl,
+    ];
     let caps = recorded().clone();
     let mut flags = *caps.flags();
     if rich {

@@ -56,7 +56,10 @@ impl fmt::Debug for Outcome {
 
 /// The cases below a directory, sorted.
 pub(crate) fn cases(dir: &Path) -> Vec<Case> {
-    let mut all: Vec<Case> = std::fs::read_dir(dir).unwrap().map(|entry| case(entry.unwrap().path())).collect();
+    let mut all: Vec<Case> = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| case(entry.unwrap().path()))
+        .collect();
     all.sort_by(|a, b| a.name.cmp(&b.name));
     all
 }
@@ -65,7 +68,11 @@ fn case(dir: PathBuf) -> Case {
     let meta = std::fs::read_to_string(dir.join("meta.json")).ok();
     let meta: Value = meta.map_or(Value::Null, |m| serde_json::from_str(&m).unwrap());
     let name = dir.file_name().unwrap().to_string_lossy().into_owned();
-    Case { name, tier: meta["tier"].as_u64().unwrap_or(0), dir }
+    Case {
+        name,
+        tier: meta["tier"].as_u64().unwrap_or(0),
+        dir,
+    }
 }
 
 /// Runs a case.
@@ -85,7 +92,10 @@ pub(crate) fn run(case: &Case) -> Outcome {
             if code == their_code && area.is_none_or(|a| a == their_area) {
                 return Outcome::Equal;
             }
-            Outcome::OtherError { ours: format!("{code}/{area:?} {text}"), theirs: format!("{their_code}/{their_area} {theirs}") }
+            Outcome::OtherError {
+                ours: format!("{code}/{area:?} {text}"),
+                theirs: format!("{their_code}/{their_area} {theirs}"),
+            }
         }
     }
 }
@@ -113,7 +123,11 @@ fn recorded_error(case: &Case) -> (i64, i64, String) {
     let error = std::fs::read_to_string(case.dir.join("define.err")).unwrap();
     let error: Value = serde_json::from_str(&error).unwrap();
     let text = error["message"].as_str().unwrap_or_default().to_owned();
-    (error["code"].as_i64().unwrap(), error["domain"].as_i64().unwrap(), text)
+    (
+        error["code"].as_i64().unwrap(),
+        error["domain"].as_i64().unwrap(),
+        text,
+    )
 }
 
 pub(crate) type Refusal = (i64, Option<i64>, String);
@@ -127,19 +141,44 @@ pub(crate) fn define_as(input: &str, rich: bool, age: Age) -> Result<String, Ref
     let parsed = Domain::parse(input, ParseFlags::INACTIVE);
     let mut def = parsed.map_err(|e| (i64::from(e.kind.number()), None, e.message))?;
     let done = in_context(rich, age, |ctx| postparse::define(&mut def, ctx));
-    done.map_err(|e| (i64::from(e.code.number()), Some(i64::from(e.area.number())), e.to_string()))?;
+    done.map_err(|e| {
+        (
+            i64::from(e.code.number()),
+            Some(i64::from(e.area.number())),
+            e.to_string(),
+        )
+    })?;
     Ok(def.format(FormatFlags::INACTIVE | FormatFlags::SECURE))
 }
 
 /// What a document becomes on a host with these descriptors.
 pub(crate) fn define_with(input: &str, firmware: Vec<Firmware>) -> Result<Domain, Refusal> {
-    let mut def = Domain::parse(input, ParseFlags::INACTIVE).map_err(|e| (i64::from(e.kind.number()), None, e.message))?;
+    let mut def = Domain::parse(input, ParseFlags::INACTIVE)
+        .map_err(|e| (i64::from(e.kind.number()), None, e.message))?;
     let done = in_context(false, Age::New, |ctx| {
-        let config = Config { firmware, ..ctx.config.clone() };
+        let config = Config {
+            firmware,
+            ..ctx.config.clone()
+        };
         let (host_arch, emulators, age) = (ctx.host_arch, ctx.emulators, ctx.age);
-        postparse::define(&mut def, &mut Context { host_arch, emulators, config: &config, ids: &mut Counter(0), age })
+        postparse::define(
+            &mut def,
+            &mut Context {
+                host_arch,
+                emulators,
+                config: &config,
+                ids: &mut Counter(0),
+                age,
+            },
+        )
     });
-    done.map_err(|e| (i64::from(e.code.number()), Some(i64::from(e.area.number())), e.to_string()))?;
+    done.map_err(|e| {
+        (
+            i64::from(e.code.number()),
+            Some(i64::from(e.area.number())),
+            e.to_string(),
+        )
+    })?;
     Ok(def)
 }
 
@@ -154,7 +193,12 @@ fn firmware() -> Vec<Firmware> {
 }
 
 fn legacy() -> Vec<(String, String)> {
-    let pair = |code: &str| (format!("/usr/share/OVMF/{code}.fd"), "/usr/share/OVMF/OVMF_VARS.fd".to_owned());
+    let pair = |code: &str| {
+        (
+            format!("/usr/share/OVMF/{code}.fd"),
+            "/usr/share/OVMF/OVMF_VARS.fd".to_owned(),
+        )
+    };
     vec![pair("OVMF_CODE"), pair("OVMF_CODE.secboot")]
 }
 
@@ -171,7 +215,13 @@ fn in_context<T>(rich: bool, age: Age, run: impl FnOnce(&mut Context<'_>) -> T) 
         firmware: firmware(),
         legacy_firmware: legacy(),
     };
-    run(&mut Context { host_arch: "x86_64", emulators: &Host { rich }, config: &config, ids: &mut Counter(0), age })
+    run(&mut Context {
+        host_arch: "x86_64",
+        emulators: &Host { rich },
+        config: &config,
+        ids: &mut Counter(0),
+        age,
+    })
 }
 
 struct Host {
@@ -194,7 +244,8 @@ const RICH: &[Flag] = &[
 fn recorded() -> &'static Caps {
     static CAPS: OnceLock<Caps> = OnceLock::new();
     CAPS.get_or_init(|| {
-        let replies: Replies = serde_json::from_str(include_str!("../data/caps/replies-10.0.2-x86_64.json")).unwrap();
+        let replies: Replies =
+            serde_json::from_str(include_str!("../data/caps/replies-10.0.2-x86_64.json")).unwrap();
         Caps::derive(&replies).unwrap()
     })
 }
@@ -205,7 +256,10 @@ fn i386() -> &'static Caps {
     CAPS.get_or_init(|| {
         let text = include_str!("../data/caps/replies-10.0.2-x86_64.json")
             .replace("\"arch\":\"x86_64\"", "\"arch\":\"i386\"")
-            .replace("default-cpu-type\":\"qemu64-x86_64-cpu", "default-cpu-type\":\"qemu32-i386-cpu")
+            .replace(
+                "default-cpu-type\":\"qemu64-x86_64-cpu",
+                "default-cpu-type\":\"qemu32-i386-cpu",
+            )
             .replace("max-x86_64", "max-i386");
         Caps::derive(&serde_json::from_str(&text).unwrap()).unwrap()
     })

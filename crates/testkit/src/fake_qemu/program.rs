@@ -71,7 +71,10 @@ struct Options {
 /// # Errors
 /// When there is no monitor, or the script cannot be read.
 pub fn run(args: Vec<OsString>) -> Result<i32> {
-    let args: Vec<String> = args.into_iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
+    let args: Vec<String> = args
+        .into_iter()
+        .map(|arg| arg.to_string_lossy().into_owned())
+        .collect();
     let mut script = read_script(args.first().map_or("", String::as_str))?;
     let options = Options::parse(&args)?;
     note(&script, &json!({"launch": args}));
@@ -85,7 +88,9 @@ pub fn run(args: Vec<OsString>) -> Result<i32> {
     if let Some(path) = &options.pid_file {
         fs::write(path, format!("{}\n", std::process::id()))?;
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(serve(options, script))
 }
 
@@ -94,7 +99,10 @@ async fn serve(options: Options, script: Script) -> Result<i32> {
     let mut terminated = signal(SignalKind::terminate())?;
     tokio::time::sleep(Duration::from_millis(script.start.delay_ms)).await;
     let (mute, log) = (script.start.mute, script.record.clone());
-    let session = Session::new(script, Box::new(move |asked| append(log.as_deref(), &json!(asked))));
+    let session = Session::new(
+        script,
+        Box::new(move |asked| append(log.as_deref(), &json!(asked))),
+    );
     loop {
         let (inject, injected) = mpsc::unbounded_channel();
         let connection = async {
@@ -126,7 +134,9 @@ impl Options {
             let [name, value] = pair else { continue };
             match name.as_str() {
                 "-qmp" => options.monitor = Some(qmp_monitor(value)?),
-                "-chardev" if value.contains("id=charmonitor") => options.monitor = Some(chardev_monitor(value)?),
+                "-chardev" if value.contains("id=charmonitor") => {
+                    options.monitor = Some(chardev_monitor(value)?)
+                }
                 "-pidfile" => options.pid_file = Some(value.into()),
                 "-machine" => options.machine.clone_from(value),
                 _ => {}
@@ -218,7 +228,10 @@ fn built() -> Result<PathBuf> {
             Err(error) => Err(error.to_string()),
         }
     };
-    BUILT.get_or_init(build).clone().map_err(|error| anyhow::anyhow!("cannot build fake-qemu: {error}"))
+    BUILT
+        .get_or_init(build)
+        .clone()
+        .map_err(|error| anyhow::anyhow!("cannot build fake-qemu: {error}"))
 }
 
 /// Commands of a launch, out of what `record` was given.
@@ -260,13 +273,22 @@ fn recorded(machine: &str) -> Result<Vec<Rule>> {
     let mut recorded: Recorded = serde_json::from_str(RECORDED)?;
     let wanted = usize::from(!machine.contains("kvm"));
     let run = recorded.runs.swap_remove(wanted.min(recorded.runs.len() - 1));
-    let rules = run.exchanges.into_iter().filter(|exchange| exchange.execute != "qmp_capabilities");
+    let rules = run
+        .exchanges
+        .into_iter()
+        .filter(|exchange| exchange.execute != "qmp_capabilities");
     Ok(rules.map(Exchange::into_rule).collect())
 }
 
 impl Exchange {
     fn into_rule(self) -> Rule {
         let Reply { result, error } = self.reply;
-        Rule { execute: self.execute, arguments: self.arguments, result, error, ..Rule::default() }
+        Rule {
+            execute: self.execute,
+            arguments: self.arguments,
+            result,
+            error,
+            ..Rule::default()
+        }
     }
 }

@@ -123,7 +123,10 @@ impl Script {
     /// An idle guest with `rules`.
     #[must_use]
     pub fn with(rules: impl IntoIterator<Item = Rule>) -> Self {
-        Self { rules: rules.into_iter().collect(), ..Self::default() }
+        Self {
+            rules: rules.into_iter().collect(),
+            ..Self::default()
+        }
     }
 
     /// Reads a script from JSON.
@@ -139,20 +142,32 @@ impl Rule {
     /// Answers `execute` with `result`.
     #[must_use]
     pub fn reply(execute: &str, result: Value) -> Self {
-        Self { execute: execute.to_owned(), result: Some(result), ..Self::default() }
+        Self {
+            execute: execute.to_owned(),
+            result: Some(result),
+            ..Self::default()
+        }
     }
 
     /// Refuses `execute` with a generic error that says `desc`.
     #[must_use]
     pub fn refuse(execute: &str, desc: &str) -> Self {
         let error = serde_json::json!({"class": "GenericError", "desc": desc});
-        Self { execute: execute.to_owned(), error: Some(error), ..Self::default() }
+        Self {
+            execute: execute.to_owned(),
+            error: Some(error),
+            ..Self::default()
+        }
     }
 
     /// Lets `fault` happen at `execute`.
     #[must_use]
     pub fn fault(execute: &str, fault: Fault) -> Self {
-        Self { execute: execute.to_owned(), then: fault, ..Self::default() }
+        Self {
+            execute: execute.to_owned(),
+            then: fault,
+            ..Self::default()
+        }
     }
 
     /// Only at the `nth` of the commands that fit, counted from 1.
@@ -187,6 +202,7 @@ impl Rule {
     pub(super) fn fits(&self, asked: &Asked) -> bool {
         let wanted = self.arguments.as_ref().and_then(Value::as_object);
         let has = |(name, value): (&String, &Value)| asked.arguments.get(name) == Some(value);
-        (self.execute.is_empty() || self.execute == asked.execute) && wanted.is_none_or(|all| all.iter().all(has))
+        (self.execute.is_empty() || self.execute == asked.execute)
+            && wanted.is_none_or(|all| all.iter().all(has))
     }
 }

@@ -44,7 +44,13 @@ enum Step {
 
 impl Session {
     pub(super) fn new(script: Script, record: Record) -> Self {
-        Self { script, record, met: Mutex::default(), running: Mutex::new(false), busy: AtomicBool::new(false) }
+        Self {
+            script,
+            record,
+            met: Mutex::default(),
+            running: Mutex::new(false),
+            busy: AtomicBool::new(false),
+        }
     }
 
     /// Serves until the peer goes away or the script ends it; `injected` lines are sent as they come.
@@ -53,7 +59,11 @@ impl Session {
     }
 
     /// As [`run`](Self::run), for another connection to come.
-    pub(super) async fn serve(&self, stream: &UnixStream, mut injected: mpsc::UnboundedReceiver<String>) -> Outcome {
+    pub(super) async fn serve(
+        &self,
+        stream: &UnixStream,
+        mut injected: mpsc::UnboundedReceiver<String>,
+    ) -> Outcome {
         if say(stream, GREETING).await.is_err() {
             return Outcome::Disconnected;
         }
@@ -121,7 +131,11 @@ impl Session {
         for event in &rule.after {
             say(stream, &scripted_event(event)).await?;
         }
-        Ok(if rule.then == Fault::EofAfter { Step::End(Outcome::Ended) } else { step })
+        Ok(if rule.then == Fault::EofAfter {
+            Step::End(Outcome::Ended)
+        } else {
+            step
+        })
     }
 
     fn rule_for(&self, asked: &Asked) -> Option<&Rule> {
@@ -176,15 +190,25 @@ impl Session {
         let event = match asked.execute.as_str() {
             "cont" => Some(self.run_state(true, "RESUME")),
             "stop" => Some(self.run_state(false, "STOP")),
-            "system_reset" => Some(event_line("RESET", &json!({"guest": false, "reason": "host-qmp-system-reset"}))),
+            "system_reset" => Some(event_line(
+                "RESET",
+                &json!({"guest": false, "reason": "host-qmp-system-reset"}),
+            )),
             "system_powerdown" => Some(event_line("POWERDOWN", &Value::Null)),
-            "quit" => Some(event_line("SHUTDOWN", &json!({"guest": false, "reason": "host-qmp-quit"}))),
+            "quit" => Some(event_line(
+                "SHUTDOWN",
+                &json!({"guest": false, "reason": "host-qmp-quit"}),
+            )),
             _ => None,
         };
         if let Some(event) = event.filter(|_| !is_scripted) {
             say(stream, &event).await?;
         }
-        Ok(if asked.execute == "quit" { Step::End(Outcome::Ended) } else { Step::Go })
+        Ok(if asked.execute == "quit" {
+            Step::End(Outcome::Ended)
+        } else {
+            Step::Go
+        })
     }
 
     fn run_state(&self, running: bool, event: &str) -> String {
@@ -223,7 +247,8 @@ const IDLE: &str = r#"{
 
 pub(super) fn event_line(name: &str, data: &Value) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let mut event = json!({"timestamp": {"seconds": now.as_secs(), "microseconds": now.subsec_micros()}, "event": name});
+    let mut event =
+        json!({"timestamp": {"seconds": now.as_secs(), "microseconds": now.subsec_micros()}, "event": name});
     if !data.is_null() {
         event["data"] = data.clone();
     }
@@ -266,6 +291,11 @@ fn read_command(line: &[u8], fds: Vec<OwnedFd>) -> Option<(Asked, Option<Value>)
         _ => Map::new(),
     };
     let fds = fds.len();
-    let asked = Asked { execute, arguments, fds, out_of_band };
+    let asked = Asked {
+        execute,
+        arguments,
+        fds,
+        out_of_band,
+    };
     Some((asked, object.remove("id")))
 }

@@ -2,7 +2,10 @@
 //!
 //! The process is a copy of one thread of many: a lock that another thread held at the fork is held for
 //! ever. So here only async-signal-safe system calls are made; nothing allocates, logs or panics.
-#![expect(unsafe_code, reason = "fork, exec, and plain system calls on the copy's own state")]
+#![expect(
+    unsafe_code,
+    reason = "fork, exec, and plain system calls on the copy's own state"
+)]
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -45,7 +48,9 @@ pub(super) fn fork_twice(plan: &mut Plan) -> io::Result<()> {
 fn reap(pid: libc::pid_t) {
     let mut status = 0;
     // SAFETY: `status` lives on this stack.
-    while unsafe { libc::waitpid(pid, &mut status, 0) } < 0 && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted {}
+    while unsafe { libc::waitpid(pid, &mut status, 0) } < 0
+        && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
+    {}
 }
 
 fn middle(plan: &mut Plan) -> ! {
@@ -99,7 +104,10 @@ fn wait_for_release(plan: &Plan) {
 fn connect(plan: &Plan) -> Step {
     for (fd, address) in &plan.connections {
         // SAFETY: the address lives in the plan, and its length is its own.
-        check(unsafe { libc::connect(*fd, address.as_ptr().cast(), address.len()) }, Stage::Connect)?;
+        check(
+            unsafe { libc::connect(*fd, address.as_ptr().cast(), address.len()) },
+            Stage::Connect,
+        )?;
     }
     Ok(())
 }
@@ -117,7 +125,10 @@ fn set_up(plan: &mut Plan) -> Step {
     become_user(plan)?;
     if plan.no_new_privileges {
         // SAFETY: takes numbers.
-        check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, Stage::NoNewPrivileges)?;
+        check(
+            unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) },
+            Stage::NoNewPrivileges,
+        )?;
     }
     Ok(())
 }
@@ -161,7 +172,10 @@ fn set_limits(plan: &Plan) -> Step {
             Limit::Core => libc::RLIMIT_CORE,
             Limit::Processes => libc::RLIMIT_NPROC,
         };
-        let both = libc::rlimit { rlim_cur: value, rlim_max: value };
+        let both = libc::rlimit {
+            rlim_cur: value,
+            rlim_max: value,
+        };
         // SAFETY: reads a struct on this stack.
         check(unsafe { libc::setrlimit(resource, &both) }, Stage::Limits)?;
     }
@@ -248,7 +262,12 @@ mod tests {
 
     #[test]
     fn a_pid_is_written_in_decimal() {
-        for (pid, text) in [(0, "0\n"), (7, "7\n"), (4194304, "4194304\n"), (i32::MAX, "2147483647\n")] {
+        for (pid, text) in [
+            (0, "0\n"),
+            (7, "7\n"),
+            (4194304, "4194304\n"),
+            (i32::MAX, "2147483647\n"),
+        ] {
             assert_eq!(pid_line(pid, &mut [0; 12]), text.as_bytes());
         }
     }

@@ -165,8 +165,16 @@ impl Launch {
     /// `InvalidInput` when the path is longer than 107 bytes, else what the system calls give.
     pub fn connect(&mut self, path: &Path, within: Duration) -> io::Result<OwnedFd> {
         let address = UnixAddr::new(path).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-        let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-        let limit = TimeVal::new(i64::try_from(within.as_secs()).unwrap_or(i64::MAX), i64::from(within.subsec_micros()));
+        let socket = socket(
+            AddressFamily::Unix,
+            SockType::Stream,
+            SockFlag::SOCK_CLOEXEC,
+            None,
+        )?;
+        let limit = TimeVal::new(
+            i64::try_from(within.as_secs()).unwrap_or(i64::MAX),
+            i64::from(within.subsec_micros()),
+        );
         setsockopt(&socket, sockopt::SendTimeout, &limit)?;
         let ours = socket.try_clone()?;
         let number = self.inherit(socket)?;
@@ -217,7 +225,11 @@ impl Launch {
     pub fn hold(self) -> Result<Held, LaunchError> {
         let program = self.program.clone();
         let pid_file = self.pid_file.clone();
-        let failed = |stage, source| LaunchError::Failed { program: program.clone(), stage, source };
+        let failed = |stage, source| LaunchError::Failed {
+            program: program.clone(),
+            stage,
+            source,
+        };
         let (mut plan, mut report, go) = self.plan().map_err(|error| failed(Stage::Prepare, error))?;
         child::fork_twice(&mut plan).map_err(|error| failed(Stage::Fork, error))?;
         drop(plan);
@@ -229,7 +241,13 @@ impl Launch {
         };
         // It waits for us, so the number is still its own.
         let pidfd = PidFd::open(pid).map_err(|error| failed(Stage::Watch, error))?;
-        Ok(Held { program, pid_file, pidfd, report, go })
+        Ok(Held {
+            program,
+            pid_file,
+            pidfd,
+            report,
+            go,
+        })
     }
 
     /// [`hold`](Self::hold) and [`release`](Held::release) in one.
@@ -241,13 +259,24 @@ impl Launch {
     }
 
     fn plan(self) -> io::Result<(Plan, File, File)> {
-        let null = || OpenOptions::new().read(true).write(true).open("/dev/null").map(OwnedFd::from);
+        let null = || {
+            OpenOptions::new()
+                .read(true)
+                .write(true)
+                .open("/dev/null")
+                .map(OwnedFd::from)
+        };
         let output = self.output.map_or_else(null, Ok)?;
         let error_output = output.try_clone()?;
         let mut placed = vec![(null()?, 0), (output, 1), (error_output, 2)];
         placed.extend(self.placed);
         // Numbers from here on are never a target: what the child needs until its exec lives there.
-        let spare = placed.iter().map(|&(_, number)| number).max().unwrap_or(2).saturating_add(1);
+        let spare = placed
+            .iter()
+            .map(|&(_, number)| number)
+            .max()
+            .unwrap_or(2)
+            .saturating_add(1);
         let pid_file = match &self.pid_file {
             Some(path) => Some(above(open_pid_file(path)?.into(), spare)?),
             None => None,
@@ -333,7 +362,13 @@ impl Held {
 
     /// A pid file that is another's stays.
     fn remove_pid_file(&self, error: &LaunchError) {
-        let anothers = matches!(error, LaunchError::Failed { stage: Stage::PidFile, .. });
+        let anothers = matches!(
+            error,
+            LaunchError::Failed {
+                stage: Stage::PidFile,
+                ..
+            }
+        );
         if let (Some(path), false) = (&self.pid_file, anothers) {
             let _best_effort = fs::remove_file(path);
         }
@@ -342,7 +377,11 @@ impl Held {
 
 fn failure(program: &Path, stage: Stage, source: io::Error) -> LaunchError {
     let program = program.to_owned();
-    LaunchError::Failed { program, stage, source }
+    LaunchError::Failed {
+        program,
+        stage,
+        source,
+    }
 }
 
 /// What the new process says over its pipe: [`Report::SIZE`] bytes, two native `i32`. It is ready twice: to be
@@ -394,7 +433,13 @@ fn above(fd: OwnedFd, lowest: RawFd) -> io::Result<OwnedFd> {
 
 /// Not truncated here: it may be locked by a living program.
 fn open_pid_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create(true).truncate(false).mode(0o644).custom_flags(libc::O_NOFOLLOW).open(path)
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o644)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(path)
 }
 
 #[cfg(test)]

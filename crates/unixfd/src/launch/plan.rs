@@ -42,7 +42,9 @@ impl Plan {
     pub(super) fn new(program: &Path, args: &[OsString], env: &[(OsString, OsString)]) -> io::Result<Self> {
         let name = std::iter::once(program.as_os_str());
         let argv = name.chain(args.iter().map(OsString::as_os_str)).map(c_string);
-        let envp = env.iter().map(|(name, value)| c_string(&[name.as_os_str(), value.as_os_str()].join(OsStr::new("="))));
+        let envp = env
+            .iter()
+            .map(|(name, value)| c_string(&[name.as_os_str(), value.as_os_str()].join(OsStr::new("="))));
         Ok(Self {
             program: c_string(program.as_os_str())?,
             placed: Vec::new(),
@@ -63,11 +65,17 @@ impl Plan {
     }
 
     /// Takes `placed` and `inherited`, if no number is asked for twice.
-    pub(super) fn descriptors(&mut self, placed: Vec<(OwnedFd, RawFd)>, inherited: Vec<OwnedFd>, spare: RawFd) -> io::Result<()> {
+    pub(super) fn descriptors(
+        &mut self,
+        placed: Vec<(OwnedFd, RawFd)>,
+        inherited: Vec<OwnedFd>,
+        spare: RawFd,
+    ) -> io::Result<()> {
         let kept = inherited.iter().map(AsRawFd::as_raw_fd);
         let mut numbers: Vec<RawFd> = placed.iter().map(|&(_, number)| number).chain(kept).collect();
         numbers.sort_unstable();
-        if numbers.first().is_some_and(|&lowest| lowest < 0) || numbers.windows(2).any(|two| two[0] == two[1]) {
+        if numbers.first().is_some_and(|&lowest| lowest < 0) || numbers.windows(2).any(|two| two[0] == two[1])
+        {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         self.placed = placed.into_iter().map(|(fd, number)| (fd, number, -1)).collect();
@@ -82,8 +90,15 @@ impl Plan {
     /// Call last, when all descriptors are in.
     pub(super) fn find_gaps(&mut self) {
         let placed = self.placed.iter().map(|(fd, ..)| fd);
-        let others = self.inherited.iter().chain(&self.report).chain(&self.go).chain(&self.pid_file);
-        let kept = placed.chain(others).filter_map(|fd| u32::try_from(fd.as_raw_fd()).ok());
+        let others = self
+            .inherited
+            .iter()
+            .chain(&self.report)
+            .chain(&self.go)
+            .chain(&self.pid_file);
+        let kept = placed
+            .chain(others)
+            .filter_map(|fd| u32::try_from(fd.as_raw_fd()).ok());
         self.gaps = gaps(kept.collect());
     }
 
@@ -105,8 +120,15 @@ struct Pointers {
 
 impl Pointers {
     fn new(strings: Vec<CString>) -> Self {
-        let pointers = strings.iter().map(|text| text.as_ptr()).chain([ptr::null()]).collect();
-        Self { pointers, _strings: strings }
+        let pointers = strings
+            .iter()
+            .map(|text| text.as_ptr())
+            .chain([ptr::null()])
+            .collect();
+        Self {
+            pointers,
+            _strings: strings,
+        }
     }
 }
 

@@ -10,7 +10,10 @@ async fn run(script: &str, change: impl FnOnce(Launch) -> Launch) -> String {
     let mut out = tempfile::tempfile().unwrap();
     let launch = Launch::new("/bin/sh", ["-c", script]).output(out.try_clone().unwrap().into());
     let started = change(launch).start(SOON).unwrap();
-    tokio::time::timeout(SOON, started.pidfd.exited()).await.unwrap().unwrap();
+    tokio::time::timeout(SOON, started.pidfd.exited())
+        .await
+        .unwrap()
+        .unwrap();
     out.seek(SeekFrom::Start(0)).unwrap();
     let mut text = String::new();
     out.read_to_string(&mut text).unwrap();
@@ -30,7 +33,10 @@ async fn it_starts_with_what_was_said_and_nothing_else() {
     let text = run(script, |l| l.env("LC_ALL", "C").umask(0o002)).await;
     let lines: Vec<_> = text.lines().collect();
     assert_eq!(lines[..2], ["/", "0002"]);
-    assert!(lines.contains(&"LC_ALL=C") && lines.contains(&"/dev/null"), "{text}");
+    assert!(
+        lines.contains(&"LC_ALL=C") && lines.contains(&"/dev/null"),
+        "{text}"
+    );
     assert!(!text.contains("HOME="), "{text}");
     assert_eq!(lines.last(), Some(&"0 1 2 "), "{text}");
 }
@@ -46,7 +52,8 @@ async fn descriptors_are_at_their_numbers_even_when_numbers_are_swapped() {
 #[tokio::test]
 async fn an_inherited_descriptor_keeps_the_number_that_was_told() {
     let mut out = tempfile::tempfile().unwrap();
-    let mut launch = Launch::new("/bin/sh", ["-c", "cat /dev/fd/$FD"]).output(out.try_clone().unwrap().into());
+    let mut launch =
+        Launch::new("/bin/sh", ["-c", "cat /dev/fd/$FD"]).output(out.try_clone().unwrap().into());
     let number = launch.inherit(file_with("three")).unwrap();
     let started = launch.env("FD", number.to_string()).start(SOON).unwrap();
     started.pidfd.exited().await.unwrap();
@@ -58,8 +65,16 @@ async fn an_inherited_descriptor_keeps_the_number_that_was_told() {
 
 #[test]
 fn a_number_asked_for_twice_is_refused() {
-    let launch = Launch::new("/bin/true", [""; 0]).place(file_with("a"), 9).place(file_with("b"), 9);
-    assert!(matches!(launch.hold(), Err(LaunchError::Failed { stage: Stage::Prepare, .. })));
+    let launch = Launch::new("/bin/true", [""; 0])
+        .place(file_with("a"), 9)
+        .place(file_with("b"), 9);
+    assert!(matches!(
+        launch.hold(),
+        Err(LaunchError::Failed {
+            stage: Stage::Prepare,
+            ..
+        })
+    ));
 }
 
 #[tokio::test]
@@ -74,7 +89,11 @@ async fn limits_signals_and_privileges_hold_in_the_program() {
     let text = text.await.replace('\t', " ");
     let expected = "77\n0\n64\nNoNewPrivs: 1\nSigBlk: 0000000000000000\npipe 0\n\
                     in a session of another\n";
-    let sorted = |text: &str| text.lines().map(str::to_owned).collect::<std::collections::BTreeSet<_>>();
+    let sorted = |text: &str| {
+        text.lines()
+            .map(str::to_owned)
+            .collect::<std::collections::BTreeSet<_>>()
+    };
     assert_eq!(sorted(&text), sorted(expected));
 }
 
@@ -83,7 +102,10 @@ async fn it_runs_as_the_user_with_exactly_the_groups() {
     if !nix::unistd::geteuid().is_root() {
         return;
     }
-    let text = run("id -u; id -g; id -G", |l| l.identity(1234, 1235, vec![1236, 1237])).await;
+    let text = run("id -u; id -g; id -G", |l| {
+        l.identity(1234, 1235, vec![1236, 1237])
+    })
+    .await;
     assert_eq!(text, "1234\n1235\n1235 1236 1237\n");
 }
 
@@ -94,15 +116,28 @@ async fn the_pid_file_is_written_and_locked_while_the_program_lives() {
     fs::write(&path, "a longer line of old\n").unwrap();
     let launch = || Launch::new("/bin/sleep", ["60"]).pid_file(&path);
     let started = launch().start(SOON).unwrap();
-    assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n", started.pidfd.pid()));
+    assert_eq!(
+        fs::read_to_string(&path).unwrap(),
+        format!("{}\n", started.pidfd.pid())
+    );
     assert_eq!(crate::lock_holder(&path).unwrap(), Some(started.pidfd.pid()));
     match launch().start(SOON) {
-        Err(LaunchError::Failed { stage: Stage::PidFile, source, .. }) => {
-            assert!(matches!(source.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)), "{source}");
+        Err(LaunchError::Failed {
+            stage: Stage::PidFile,
+            source,
+            ..
+        }) => {
+            assert!(
+                matches!(source.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)),
+                "{source}"
+            );
         }
         other => panic!("{other:?}"),
     }
-    assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n", started.pidfd.pid()));
+    assert_eq!(
+        fs::read_to_string(&path).unwrap(),
+        format!("{}\n", started.pidfd.pid())
+    );
     started.pidfd.send_signal(Signal::SIGKILL).unwrap();
     started.pidfd.exited().await.unwrap();
     assert_eq!(crate::lock_holder(&path).unwrap(), None);
@@ -115,9 +150,18 @@ fn a_failed_exec_names_its_stage_and_reason_and_leaves_no_pid_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("demo.pid");
     for (program, errno) in [("/nonexistent", libc::ENOENT), ("/etc", libc::EACCES)] {
-        let error = Launch::new(program, [""; 0]).pid_file(&path).start(SOON).unwrap_err();
-        let LaunchError::Failed { stage, source, .. } = &error else { panic!("{error:?}") };
-        assert_eq!((*stage, source.raw_os_error()), (Stage::Exec, Some(errno)), "{error}");
+        let error = Launch::new(program, [""; 0])
+            .pid_file(&path)
+            .start(SOON)
+            .unwrap_err();
+        let LaunchError::Failed { stage, source, .. } = &error else {
+            panic!("{error:?}")
+        };
+        assert_eq!(
+            (*stage, source.raw_os_error()),
+            (Stage::Exec, Some(errno)),
+            "{error}"
+        );
         assert!(!path.exists());
     }
 }
@@ -157,7 +201,10 @@ fn a_leaked_descriptor_without_close_on_exec_does_not_reach_the_program() {
     let script = format!("ls /proc/$$/fd/{number} 2>&1");
     let launch = Launch::new("/bin/sh", ["-c", &script]).output(out.try_clone().unwrap().into());
     let started = launch.start(SOON).unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(started.pidfd.exited()).unwrap();
     out.rewind().unwrap();
     let mut text = String::new();
@@ -183,7 +230,11 @@ async fn a_connection_is_the_new_processs_own_and_lives_as_long_as_it() {
     assert_eq!(&said, b"from us");
     let started = held.release(SOON).unwrap();
     theirs.set_nonblocking(true).unwrap();
-    assert_eq!(theirs.read(&mut said).unwrap_err().kind(), io::ErrorKind::WouldBlock, "still open in the program");
+    assert_eq!(
+        theirs.read(&mut said).unwrap_err().kind(),
+        io::ErrorKind::WouldBlock,
+        "still open in the program"
+    );
     started.pidfd.send_signal(Signal::SIGKILL).unwrap();
     started.pidfd.exited().await.unwrap();
     assert_eq!(theirs.read(&mut said).unwrap(), 0);
@@ -197,7 +248,11 @@ fn a_peer_that_is_not_there_or_too_busy_ends_the_start() {
         let mut launch = Launch::new("/bin/true", [""; 0]);
         launch.connect(&path, Duration::from_millis(50)).unwrap();
         match launch.hold() {
-            Err(LaunchError::Failed { stage: Stage::Connect, source, .. }) => source.raw_os_error(),
+            Err(LaunchError::Failed {
+                stage: Stage::Connect,
+                source,
+                ..
+            }) => source.raw_os_error(),
             other => panic!("{other:?}"),
         }
     };
