@@ -18,6 +18,7 @@ use wire::{ErrorCode, ErrorDomain, Procedure, WireError};
 use crate::Front;
 use crate::client::{Client, Got};
 use crate::neighbour::{Neighbour, Session};
+use streams::streaming;
 
 fn network(front: &Front) -> Neighbour {
     Neighbour::at(&front.path("virtnetworkd-sock"))

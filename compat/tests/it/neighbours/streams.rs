@@ -3,7 +3,7 @@
 use super::*;
 
 /// A client with an open stream, its stream header, and the neighbour's side.
-fn streaming<P: Procedure + Default>(
+pub(super) fn streaming<P: Procedure + Default>(
     front: &Front,
     neighbour: &Neighbour,
 ) -> (Client, Header, Session, Header) {
@@ -27,7 +27,7 @@ fn streaming<P: Procedure + Default>(
     )
 }
 
-fn hole(length: i64) -> Vec<u8> {
+pub(super) fn hole(length: i64) -> Vec<u8> {
     let mut hole = Vec::new();
     StreamHole { length, flags: 0 }.encode(&mut hole).unwrap();
     hole
