@@ -38,13 +38,4 @@ pub use routes::served;
 pub use server::{Authority, Clients, Limits, Options, Socket, SocketKind, serve};
 
 /// The services, as their clients see them.
-#[allow(
-    missing_docs,
-    unreachable_pub,
-    clippy::all,
-    clippy::allow_attributes_without_reason,
-    reason = "generated from proto/"
-)]
-pub mod proto {
-    tonic::include_proto!("virtqemud.v1");
-}
+pub(crate) use virtqemud_client::proto;

@@ -87,7 +87,7 @@ async fn a_reader_reads_but_no_secrets() -> Result<()> {
     let grpc = Grpc::at(sandbox.path(READ_ONLY_SOCKET)).await?;
     assert_eq!(grpc.names().await?, ["a"]);
     assert!(!grpc.xml("a").await?.contains("hidden7"));
-    let secure = compat::proto::GetXmlRequest {
+    let secure = virtqemud_client::proto::GetXmlRequest {
         domain: crate::grpc::by_name("a"),
         secure: true,
         ..Default::default()
@@ -128,8 +128,8 @@ fn marking(dir: &Path) -> Result<(PathBuf, PathBuf)> {
     Ok((program, mark))
 }
 
-fn about(emulator: &Path) -> compat::proto::GetDomainCapabilitiesRequest {
-    compat::proto::GetDomainCapabilitiesRequest {
+fn about(emulator: &Path) -> virtqemud_client::proto::GetDomainCapabilitiesRequest {
+    virtqemud_client::proto::GetDomainCapabilitiesRequest {
         emulator: emulator.display().to_string(),
         ..Default::default()
     }

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use testkit::{Answer, Sandbox, reference};
 
-use compat::proto as pb;
 use pb::compare_cpu_response::Result as Compared;
 use tonic::Code;
+use virtqemud_client::proto as pb;
 
 use crate::grpc::{Grpc, daemon, refused};
 

@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use compat::proto as pb;
 use serde_json::{Value, json};
 use testkit::fake_qemu::program::{install, read_record};
 use testkit::skip::can_run_guests;
 use testkit::{Sandbox, process};
 use tonic::Code;
+use virtqemud_client::proto as pb;
 
 use crate::grpc::{Grpc, SOON, daemon, small};
 use crate::host::{Host, processes, root};

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use compat::proto as pb;
 use hyper_util::rt::TokioIo;
 use pb::event::Detail;
 use testkit::sandbox::GRPC_SOCKET;
@@ -13,6 +12,7 @@ use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status, Streaming};
 use tonic_types::StatusExt;
+use virtqemud_client::proto as pb;
 
 /// Where only reading is allowed.
 pub(crate) const READ_ONLY_SOCKET: &str = "/run/libvirt/virtqemud-grpc-sock-ro";

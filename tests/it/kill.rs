@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use compat::proto as pb;
 use nix::sys::signal::Signal;
 use pb::event::Detail;
 use testkit::skip::can_run_guests;
 use testkit::{Sandbox, kill, process};
+use virtqemud_client::proto as pb;
 
 use crate::grpc::{Answer, Grpc, QEMU, by_name, counter, daemon, small, word};
 use crate::host::processes;

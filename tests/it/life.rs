@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use compat::proto as pb;
 use pb::{StateReason as Reason, attach_request::Message};
 use testkit::guest::{BOOT, Image, READY};
 use testkit::skip::can_run_guests;
@@ -11,6 +10,7 @@ use testkit::{GuestSpec, Sandbox, process};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Streaming};
+use virtqemud_client::proto as pb;
 
 use crate::grpc::{Answer, Grpc, QEMU, SOON, by_id, by_name, by_uuid, daemon, reason, refused, small};
 

@@ -5,10 +5,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use compat::proto::{self as pb, open_display_request::Message};
 use futures_util::StreamExt;
 use testkit::Sandbox;
 use testkit::skip::can_run_guests;
+use virtqemud_client::proto::{self as pb, open_display_request::Message};
 
 use crate::grpc::{Grpc, QEMU, by_name, daemon, small};
 

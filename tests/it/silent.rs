@@ -4,12 +4,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use compat::proto as pb;
 use nix::sys::signal::Signal;
 use pb::StateReason as Reason;
 use testkit::skip::can_run_guests;
 use testkit::{Sandbox, process};
 use tonic::Code;
+use virtqemud_client::proto as pb;
 
 use crate::grpc::{Grpc, QEMU, SOON, by_name, daemon, reason, refused, small};
 use crate::host::processes;

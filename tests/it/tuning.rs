@@ -4,12 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use compat::proto as pb;
 use confine::cgroup::{Bandwidth, Controller, Group, Host, Part, machine_name};
 use pb::set_pinning_request::Thread;
 use testkit::skip::{can_run_guests, skip};
 use testkit::{Sandbox, process};
 use tonic::Code;
+use virtqemud_client::proto as pb;
 
 use crate::grpc::{Grpc, QEMU, by_name, daemon, refused, small};
 

@@ -4,11 +4,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use compat::proto as pb;
 use pb::watch_response::Item;
 use testkit::Sandbox;
 use testkit::skip::can_run_guests;
 use tonic::Code;
+use virtqemud_client::proto as pb;
 
 use crate::grpc::{Grpc, QEMU, by_name, counter, daemon, refused, small, word};
 

@@ -38,8 +38,24 @@ const MEMBERS: &[(&str, &[&str])] = &[
     ("confine", &["nix", "unixfd", "thiserror"]),
     ("unixfd", &["libc", "nix", "tokio", "thiserror"]),
     (
+        "client",
+        &[
+            "unixfd",
+            "prost",
+            "prost-types",
+            "tokio",
+            "tokio-stream",
+            "tonic",
+            "tonic-prost",
+            "tonic-types",
+            "tower",
+            "hyper-util",
+        ],
+    ),
+    (
         "compat",
         &[
+            "virtqemud-client",
             "wire",
             "unixfd",
             "bytes",

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use compat::proto;
 use futures_util::{Stream, StreamExt};
 use http_body_util::{BodyExt, StreamBody};
 use prost::Message;
@@ -18,6 +17,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 use tower::service_fn;
 use tower::util::BoxCloneSyncService;
 use unixfd::{Fds, Peer};
+use virtqemud_client::proto;
 
 /// The only guest there is.
 pub(crate) const GUEST: (&str, &str, i32) = ("demo", "11111111-2222-3333-4444-555555555555", 3);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use compat::proto::{self, EventKind, event};
+use virtqemud_client::proto::{self, EventKind, event};
 use wire::frame::PacketType;
 use wire::remote::*;
 use wire::xdr::{Reader, Uuid};

@@ -1,4 +1,4 @@
-//! Generates the client side of `proto/`, and nothing of the server side: this crate is a client.
+//! Generates the client side of `proto/`, and nothing of the server side.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
