@@ -7,8 +7,8 @@ use wire::typed::TypedParam;
 use wire::{Caller, More};
 
 use crate::events::Registry;
+use crate::options::{Options, SocketKind};
 use crate::proto::SessionUpdate;
-use crate::server::{Options, SocketKind};
 
 /// A connection.
 #[derive(Debug)]

@@ -27,6 +27,7 @@ mod events;
 mod handlers;
 mod keepalive;
 mod neighbours;
+mod options;
 mod routes;
 mod server;
 mod session;
@@ -34,8 +35,9 @@ mod stream;
 
 pub use backend::Backend;
 pub use neighbours::{Patience, Places};
+pub use options::{Authority, Clients, Limits, Options, SocketKind};
 pub use routes::served;
-pub use server::{Authority, Clients, Limits, Options, Socket, SocketKind, serve};
+pub use server::{Socket, serve};
 
 /// The services, as their clients see them.
 pub(crate) use virtqemud_client::proto;

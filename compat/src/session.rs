@@ -37,7 +37,7 @@ use crate::dispatch::{self, Answer, Call, Verdict};
 use crate::events::{Feeds, News};
 use crate::keepalive::{Keepalive, Tick};
 use crate::neighbours::{self, Delivery, Neighbours};
-use crate::server::Ticket;
+use crate::options::Ticket;
 use crate::stream::Streams;
 
 /// Bytes of replies and stream data that may wait for the client before no more is made.
@@ -539,7 +539,7 @@ mod tests {
     use unixfd::PeerCred;
 
     use super::*;
-    use crate::server::{Options, SocketKind};
+    use crate::options::{Options, SocketKind};
 
     #[tokio::test]
     async fn a_stranger_occupies_less_than_four_kilobytes() {

@@ -7,7 +7,7 @@ use wire::remote::*;
 use wire::typed::TypedParam;
 use wire::xdr::Text;
 
-use super::registry::{Registration, Style};
+use super::registration::{Registration, Style};
 use crate::proto::event::{self, Detail};
 use crate::proto::{Event, EventKind};
 

@@ -5,8 +5,10 @@
 
 mod convert;
 mod feed;
+mod registration;
 mod registry;
 
 pub(crate) use convert::{ID_MAX, LEGACY_ID_MAX};
 pub(crate) use feed::{Feed, Feeds, MonitorFilter, News, guests, monitor};
-pub(crate) use registry::{Added, Registration, Registry, Style};
+pub(crate) use registration::{Registration, Style};
+pub(crate) use registry::{Added, Registry};

@@ -7,27 +7,9 @@ use wire::xdr::Uuid;
 use wire::{ErrorCode, ErrorDomain, WireError};
 
 use super::convert;
+use super::registration::{Registration, Style};
 use crate::ctx::internal;
 use crate::proto::Event;
-
-/// How events of a registration look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Style {
-    /// Each kind has its own procedure and no id.
-    Legacy,
-    /// The message begins with this id.
-    Callback(i32),
-}
-
-/// One registration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Registration {
-    pub(crate) style: Style,
-    /// libvirt's event id.
-    pub(crate) event: i32,
-    /// Only this guest.
-    pub(crate) domain: Option<Uuid>,
-}
 
 /// The registrations of a connection.
 #[derive(Debug)]
