@@ -163,25 +163,28 @@ mod tests {
 
     #[test]
     fn a_function_is_measured_from_its_name_to_its_brace() {
-        assert!(check_file(&function(60, "")).is_empty());
-        let findings = check_file(&function(61, ""));
+        assert!(check_file(&function(FUNCTION, "")).is_empty());
+        let findings = check_file(&function(FUNCTION + 1, ""));
         assert_eq!(
             findings[0].to_string(),
-            "src/a.rs:2: fn long has 61 lines, more than 60"
+            "src/a.rs:2: fn long has 76 lines, more than 75"
         );
     }
 
     #[test]
     fn a_table_may_be_long() {
-        assert!(check_file(&function(61, "// table: one line a thing")).is_empty());
+        assert!(check_file(&function(FUNCTION + 1, "// table: one line a thing")).is_empty());
         assert!(
             check_file(&Source::new(
                 "src/a.rs",
-                &format!("// table\n{}", "x;\n".repeat(700))
+                &format!("// table\n{}", "x;\n".repeat(FILE + 1))
             ))
             .is_empty()
         );
-        assert_eq!(check_file(&Source::new("src/a.rs", &"x;\n".repeat(601))).len(), 1);
+        assert_eq!(
+            check_file(&Source::new("src/a.rs", &"x;\n".repeat(FILE + 1))).len(),
+            1
+        );
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! `cargo xtask`: checks the rules of this repository that a tool can check and neither compiler nor clippy do.
 //!
-//!     cargo xtask check     layers, dependencies of members, heads of modules, lengths, forbidden words;
+//!     cargo xtask check     layers, import circles, dependencies of members, heads of modules, lengths, forbidden words;
 //!                           with --notes also functions over 40 lines and parameters of type bool
 //!     cargo xtask goldens   runs the tests that compare with golden files (they have `golden` in their names)
 //!     cargo xtask record-caps BINARY [OUT]   asks a QEMU as the daemon does; OUT: what tests of capabilities replay
 //!
 //! Every rule is a function from the sources to a list of findings; nothing is built for `check`.
 
+mod circles;
 mod layers;
 mod length;
 mod members;
@@ -63,6 +64,7 @@ fn repository() -> &'static Path {
 fn check() -> Result<bool> {
     let sources = Sources::read(repository())?;
     let mut findings = layers::check(&sources);
+    findings.extend(circles::check(&sources));
     findings.extend(members::check(&sources));
     findings.extend(length::check(&sources));
     findings.extend(words::check(&sources, repository()));

@@ -9,7 +9,7 @@ use domxml::devices::{
 };
 
 use crate::address::{BusKind, root_bus};
-use crate::postparse::disk_index;
+use crate::facts::disk_index;
 
 /// How a family is numbered.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -13,12 +13,12 @@ mod usb;
 mod virtio_serial;
 
 pub use connect::{BusKind, Connect};
-pub use pci::Age;
 pub use pci_set::{Chosen, Growth, LegacyBridge, PciSet, Place};
 
 use domxml::devices::Devices;
 
 use crate::error::Result;
+pub use crate::facts::Age;
 
 /// What the rules have to know of a guest besides its devices.
 #[derive(Debug, Clone, Copy)]

@@ -10,16 +10,7 @@ use super::chipset::{self, Chipset};
 use super::connect::{BusKind, Connect};
 use super::pci_set::{Chosen, Growth, LegacyBridge, PciSet, Place};
 use crate::error::{Error, Result};
-use crate::postparse::insert_controller;
-
-/// Whether a document is seen for the first time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Age {
-    /// Somebody hands it in: room for hot-plug may be added.
-    New,
-    /// It was defined before: nothing is added that a guest could see.
-    Known,
-}
+use crate::facts::{Age, insert_controller};
 
 /// Gives every PCI device a place, and adds the controllers that this takes.
 ///

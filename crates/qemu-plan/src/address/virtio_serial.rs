@@ -8,7 +8,7 @@ use domxml::devices::{
 };
 
 use crate::error::{Error, Result};
-use crate::postparse::insert_controller;
+use crate::facts::insert_controller;
 
 /// Ports of a controller that does not say how many it has.
 const DEFAULT_PORTS: u32 = 31;

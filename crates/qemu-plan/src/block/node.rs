@@ -3,7 +3,7 @@
 //! makes this hard is which layer carries which option: the topmost ("effective") node of an image
 //! says what the guest may do, those below it open read-only or not as they need.
 
-use crate::command::props::Props;
+use crate::props::Props;
 
 /// One image of a chain, with everything below it.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -6,7 +6,7 @@ use domxml::devices::storage::{NetProtocol, Source, StorageFormat, StorageKind};
 use serde_json::{Value, json};
 
 use super::source::Link;
-use crate::command::props::Props;
+use crate::props::Props;
 use crate::{Error, Result};
 
 /// Names of the objects that a storage node refers to, if there are any.

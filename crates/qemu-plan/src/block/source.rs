@@ -12,8 +12,9 @@ use domxml::devices::storage::{
 
 use super::node::{Access, Backing, Cache, Format, Image, Slice};
 use super::protocol::{Refs, storage_props};
-use crate::command::props::Props;
-use crate::command::{Resources, units};
+use crate::facts::size;
+use crate::props::Props;
+use crate::resources::Resources;
 use crate::{Error, Result};
 
 /// What all images of a disk's chain have in common.
@@ -446,7 +447,7 @@ fn detect_zeroes(disk: &Disk) -> Option<String> {
 
 fn cache_size(cache: Option<&MetadataCache>) -> Option<u64> {
     let size = cache?.max_size.as_ref()?;
-    units::bytes(size.value, size.unit.as_deref().unwrap_or("bytes"))
+    size::bytes(size.value, size.unit.as_deref().unwrap_or("bytes"))
 }
 
 fn storage_slice(source: &Source) -> Option<Slice> {

@@ -6,7 +6,7 @@ use domxml::devices::controller::{ControllerKind, PciModel};
 use domxml::devices::info::DeviceInfo;
 
 use super::context::{Context, alias};
-use super::props::Props;
+use crate::props::Props;
 use crate::{Error, Result};
 
 /// Appends the address of a device. Addresses that are part of a device's own properties (drive,

@@ -6,7 +6,7 @@ use domxml::devices::common::YesNo;
 use super::address::{self, Virtio};
 use super::context::{Context, alias};
 use super::line::CommandLine;
-use super::props::Props;
+use crate::props::Props;
 use crate::{Error, Result};
 
 /// Id of an audio device.

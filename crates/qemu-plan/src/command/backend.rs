@@ -8,8 +8,8 @@ use domxml::tuning::HugePage as HugePageSize;
 
 use super::context::Context;
 use super::line::CommandLine;
-use super::props::Props;
 use crate::caps::Flag;
+use crate::props::Props;
 use crate::{Error, Result};
 
 /// What a back end is for.

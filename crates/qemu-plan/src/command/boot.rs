@@ -10,7 +10,7 @@ use domxml::os::{AcpiTableType, BootDevice};
 
 use super::context::Context;
 use super::line::CommandLine;
-use super::props::Keyval;
+use crate::props::Keyval;
 
 /// Boot index of each device that takes part, by alias. A guest has either an order of families
 /// (`<os><boot dev=..>`), of which the first device of each counts, or one of devices.

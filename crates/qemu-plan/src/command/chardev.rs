@@ -10,9 +10,9 @@ use domxml::devices::rng::RngBackend;
 
 use super::context::Context;
 use super::line::CommandLine;
-use super::props::{Keyval, Props, on_off};
-use super::resources::DeviceResources;
 use crate::caps::Flag;
+use crate::props::{Keyval, Props, on_off};
+use crate::resources::DeviceResources;
 use crate::{Error, Result};
 
 /// A character device's host side, whichever element it is in.

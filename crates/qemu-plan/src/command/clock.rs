@@ -6,8 +6,8 @@ use domxml::devices::common::YesNo;
 
 use super::context::Context;
 use super::line::CommandLine;
-use super::props::Keyval;
 use crate::caps::Flag;
+use crate::props::Keyval;
 use crate::{Error, Result};
 
 /// Appends clock and timers.

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use super::address::{self, Virtio};
 use super::context::{Context, alias};
 use super::line::CommandLine;
-use super::props::Props;
-use super::units;
+use crate::facts::size;
+use crate::props::Props;
 use crate::{Error, Result};
 use domxml::devices::common::VirtioModel;
 
@@ -94,7 +94,7 @@ fn hole64(cx: Context<'_>, line: &mut CommandLine) {
             Some(PciModel::PcieRoot) => "q35-pcihost",
             _ => "i440FX-pcihost",
         };
-        let kib = units::kib(size.value, size.unit.as_deref().unwrap_or("KiB")).unwrap_or_default();
+        let kib = size::kib(size.value, size.unit.as_deref().unwrap_or("KiB")).unwrap_or_default();
         line.push("-global", format!("{host}.pci-hole64-size={kib}K"));
     }
 }

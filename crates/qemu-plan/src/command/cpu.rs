@@ -10,8 +10,8 @@ use domxml::features::{Features, Hyperv, HypervMode, State};
 use super::context::Context;
 use super::host_model;
 use super::line::CommandLine;
-use super::props::{Keyval, on_off};
 use crate::caps::{Accel, AccelCaps, Flag};
+use crate::props::{Keyval, on_off};
 use crate::{Error, Result};
 
 /// Features whose name in QEMU is another than libvirt's.

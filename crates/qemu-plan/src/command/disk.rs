@@ -11,8 +11,8 @@ use super::address::{self, Virtio};
 use super::context::{Context, alias};
 use super::controller::queue_mapping;
 use super::line::CommandLine;
-use super::props::{Keyval, Props};
 use crate::block::{Cache, Image, copy_on_read};
+use crate::props::{Keyval, Props};
 use crate::{Error, Result};
 
 /// Appends what all floppy drives share: their boot order, and on machines without a built-in
@@ -250,7 +250,7 @@ fn removable(disk: &Disk) -> Option<bool> {
 
 fn write_cache(disk: &Disk, driver: &DiskDriver) -> Option<&'static str> {
     let cache = Cache::from_mode(driver.cache?.as_str())?;
-    (disk.device != DiskDevice::Lun).then(|| super::props::on_off(cache.writeback))
+    (disk.device != DiskDevice::Lun).then(|| crate::props::on_off(cache.writeback))
 }
 
 fn virtio(cx: Context<'_>, disk: &Disk, driver: &DiskDriver) -> Result<Props> {

@@ -6,7 +6,7 @@ use domxml::devices::filesystem::{AccessMode, Filesystem, FilesystemDriverKind, 
 use super::address::{self, Virtio};
 use super::context::{Context, alias};
 use super::line::CommandLine;
-use super::props::{Keyval, Props};
+use crate::props::{Keyval, Props};
 use crate::{Error, Result};
 
 /// Appends a shared directory.

@@ -8,7 +8,7 @@ use domxml::devices::graphics::{
 use super::audio;
 use super::context::Context;
 use super::line::CommandLine;
-use super::props::{Keyval, Props, on_off};
+use crate::props::{Keyval, Props, on_off};
 use crate::{Error, Result};
 
 /// Ports that a native conversion shows for displays which choose theirs at start.

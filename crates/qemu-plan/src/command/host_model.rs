@@ -4,8 +4,8 @@
 use hostinfo::{CpuModels, CpuSignature, Offered, OfferedModel};
 use serde_json::Value;
 
-use super::resources::CpuExpansion;
 use crate::caps::{AccelCaps, CpuModel, HostProperty};
+use crate::resources::CpuExpansion;
 
 /// What QEMU offers to guests with an accelerator, as the search for a model takes it: of the features that are on those
 /// that are `wanted`.

@@ -13,8 +13,8 @@ use super::address::{self, Virtio};
 use super::context::{Context, alias};
 use super::disk::put_scsi_place;
 use super::line::CommandLine;
-use super::props::Props;
 use crate::block::{Common, Link, SecretFrom, Sources};
+use crate::props::Props;
 use crate::{Error, Result};
 use domxml::devices::common::VirtioModel;
 

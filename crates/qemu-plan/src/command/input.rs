@@ -6,7 +6,7 @@ use domxml::devices::small::{GrabToggle, Hub, Input, InputBus, InputGrab, InputK
 use super::address::{self, Virtio};
 use super::context::{Context, alias};
 use super::line::CommandLine;
-use super::props::Props;
+use crate::props::Props;
 use crate::{Error, Result};
 
 /// Appends an input device; what a machine has built in adds nothing.

@@ -3,7 +3,7 @@
 
 use domxml::qemu::{Overrides, PropertyType};
 
-use super::props::{Keyval, Props};
+use crate::props::{Keyval, Props};
 
 /// A whole command line.
 #[derive(Debug, Clone, Default, PartialEq)]

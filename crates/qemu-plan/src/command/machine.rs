@@ -12,9 +12,9 @@ use domxml::security::LaunchSecurity;
 
 use super::context::Context;
 use super::line::CommandLine;
-use super::props::{Keyval, Props, on_off};
 use super::{audio, memory, numa};
 use crate::block::{Common, Image, Link, Sources};
+use crate::props::{Keyval, Props, on_off};
 use crate::{Error, Result};
 
 /// The pflash drives of a guest's firmware, in order; none for other firmware.

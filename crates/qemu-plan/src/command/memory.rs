@@ -10,8 +10,9 @@ use super::address::{self, Virtio};
 use super::backend::{Allocated, Backend, Request, backend};
 use super::context::{Context, alias};
 use super::line::CommandLine;
-use super::props::{Keyval, Props, on_off};
-use super::{numa, units};
+use super::numa;
+use crate::facts::size;
+use crate::props::{Keyval, Props, on_off};
 use crate::{Error, Result};
 
 /// Id of the back end that is all the guest's memory.
@@ -27,7 +28,7 @@ pub(super) fn align(kib: u64, step: u64) -> u64 {
 }
 
 fn size_kib(size: Option<&domxml::devices::common::Size>) -> u64 {
-    size.and_then(|size| units::kib(size.value, size.unit.as_deref().unwrap_or("KiB")))
+    size.and_then(|size| size::kib(size.value, size.unit.as_deref().unwrap_or("KiB")))
         .unwrap_or_default()
 }
 

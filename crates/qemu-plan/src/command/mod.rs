@@ -28,14 +28,11 @@ pub mod native;
 pub mod net;
 pub mod numa;
 pub mod plug;
-pub mod props;
-mod resources;
 pub mod serial;
 pub mod small;
 pub mod smbios;
 pub mod topology;
 pub mod tpm;
-pub mod units;
 pub mod video;
 
 use domxml::Domain;
@@ -43,10 +40,12 @@ use domxml::devices::common::YesNo;
 use domxml::devices::disk::DiskBus;
 use domxml::qemu::DeprecationBehavior;
 
+pub use crate::props::{Keyval, Props};
+pub use crate::resources::{
+    Config, CpuExpansion, DeviceResources, Dirs, Purpose, Resources, Secret, TlsFiles,
+};
 pub use context::Context;
 pub use line::{Arg, CommandLine, Switch, shell_quote};
-pub use props::{Keyval, Props};
-pub use resources::{Config, CpuExpansion, DeviceResources, Dirs, Purpose, Resources, Secret, TlsFiles};
 
 use crate::block::{Image, SecretNeed, Sources};
 use crate::caps::Caps;

@@ -10,9 +10,9 @@ use super::address::{self, Virtio};
 use super::chardev;
 use super::context::{Context, alias};
 use super::line::CommandLine;
-use super::props::{Keyval, Props};
-use super::resources::DeviceResources;
 use crate::caps::Flag;
+use crate::props::{Keyval, Props};
+use crate::resources::DeviceResources;
 use crate::{Error, Result};
 
 /// Placeholder for the first TAP of a native conversion, in which nothing is opened.

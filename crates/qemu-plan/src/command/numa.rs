@@ -8,7 +8,7 @@ use super::backend::{Backend, Request, backend};
 use super::context::Context;
 use super::line::CommandLine;
 use super::memory::{START_ALIGN_KIB, align};
-use super::props::Keyval;
+use crate::props::Keyval;
 use crate::{Error, Result};
 
 /// NUMA cells of the guest.

@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 
 use super::context::Context;
 use super::line::{Arg, CommandLine, Switch};
-use super::props::{Keyval, Props};
 use super::{
     Resources, audio, boot, controller, disk, filesystem, hostdev, input, memory, net, serial, small, tpm,
 };
 use crate::block::{SecretNeed, Sources};
 use crate::caps::Caps;
+use crate::props::{Keyval, Props};
 use crate::{Error, Result};
 
 /// One monitor command.

@@ -15,7 +15,7 @@ use super::address;
 use super::chardev::{self, CharSource};
 use super::context::{Context, alias};
 use super::line::CommandLine;
-use super::props::Props;
+use crate::props::Props;
 use crate::{Error, Result};
 
 /// Default name of the SPICE agent's port.

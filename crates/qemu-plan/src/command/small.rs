@@ -12,8 +12,8 @@ use super::address::{self, Virtio};
 use super::chardev;
 use super::context::{Context, alias};
 use super::line::CommandLine;
-use super::props::{Keyval, Props, on_off};
-use super::units;
+use crate::facts::size;
+use crate::props::{Keyval, Props, on_off};
 use crate::{Error, Result};
 
 /// Appends all watchdogs, and what they do when they expire.
@@ -213,7 +213,7 @@ fn shmem_memory(shmem: &Shmem, id: &str) -> Props {
     let size = shmem
         .size
         .as_ref()
-        .and_then(|size| units::bytes(size.value, size.unit.as_deref().unwrap_or("B")));
+        .and_then(|size| size::bytes(size.value, size.unit.as_deref().unwrap_or("B")));
     Props::object("memory-backend-file", format!("shmmem-{id}"))
         .with("mem-path", format!("/dev/shm/{}", shmem.name))
         .with("size", size.filter(|size| *size != 0).unwrap_or(SIZE))
@@ -265,7 +265,7 @@ pub fn build_pstore(cx: Context<'_>, pstore: &Pstore, line: &mut CommandLine) ->
     let size = pstore
         .size
         .as_ref()
-        .and_then(|size| units::bytes(size.value, size.unit.as_deref().unwrap_or("KiB")));
+        .and_then(|size| size::bytes(size.value, size.unit.as_deref().unwrap_or("KiB")));
     let memdev = format!("mem{id}");
     line.object(
         Props::object("memory-backend-file", memdev.clone())

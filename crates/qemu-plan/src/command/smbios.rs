@@ -5,7 +5,7 @@ use domxml::sysinfo::{SmbiosTable, Sysinfo, SysinfoType};
 
 use super::context::Context;
 use super::line::CommandLine;
-use super::props::Keyval;
+use crate::props::Keyval;
 use crate::{Error, Result};
 
 /// Number of the table of a base board.

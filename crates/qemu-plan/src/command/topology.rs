@@ -7,7 +7,7 @@ use domxml::tuning::{IoThread, IoThreadPool};
 
 use super::context::Context;
 use super::line::CommandLine;
-use super::props::{Keyval, Props};
+use crate::props::{Keyval, Props};
 
 /// Appends `-smp`. CPUs that can be unplugged are plugged in after QEMU runs.
 pub fn build_smp(cx: Context<'_>, line: &mut CommandLine) {

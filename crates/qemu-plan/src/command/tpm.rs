@@ -5,7 +5,7 @@ use domxml::devices::tpm::{Tpm, TpmBackend, TpmBackendKind, TpmModel};
 use super::address;
 use super::context::{Context, alias};
 use super::line::CommandLine;
-use super::props::{Keyval, Props};
+use crate::props::{Keyval, Props};
 use crate::{Error, Result};
 
 /// Appends a TPM. In a native conversion the emulator is a placeholder, as it does not run.

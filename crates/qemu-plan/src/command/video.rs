@@ -6,7 +6,7 @@ use domxml::devices::video::{Video, VideoBackend, VideoModel, VideoModelKind};
 use super::address::{self, Virtio};
 use super::context::{Context, alias};
 use super::line::CommandLine;
-use super::props::Props;
+use crate::props::Props;
 use crate::{Error, Result};
 
 /// Adapters that are the same whether they are primary or not, and QEMU's names.

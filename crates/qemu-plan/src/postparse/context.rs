@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::address::Age;
 use crate::caps::Caps;
 use crate::error::Result;
+use crate::facts::Age;
 
 /// Makes up what identifies a guest or a card. The daemon draws at random; tests count.
 pub trait Ids {

@@ -6,16 +6,7 @@ use domxml::devices::{
 };
 
 use crate::error::{Error, Result};
-
-/// Puts a controller behind those of its kind with lower indexes; a new kind goes to the end.
-pub fn insert_controller(all: &mut Vec<Controller>, new: Controller) {
-    let lower = |c: &Controller| c.kind == new.kind && c.index.unwrap_or(0) <= new.index.unwrap_or(0);
-    let at = match all.iter().rposition(lower) {
-        Some(last) => last + 1,
-        None => all.iter().position(|c| c.kind == new.kind).unwrap_or(all.len()),
-    };
-    all.insert(at, new);
-}
+use crate::facts::insert_controller;
 
 /// First port that each companion serves.
 const COMPANIONS: &[(UsbModel, u32)] = &[

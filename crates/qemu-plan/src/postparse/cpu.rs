@@ -4,9 +4,9 @@ use domxml::Domain;
 use domxml::cpu::{Cpu, CpuCheck, CpuFallback, CpuMatch, CpuMode, CpuModel, FeaturePolicy};
 use domxml::devices::OnOff;
 
-use super::accel_of;
 use crate::caps::{Accel, Caps, Flag};
 use crate::error::Result;
+use crate::facts::accel_of;
 
 /// Fills in mode, model, match and check. A guest that says nothing gets the machine's default model, written down.
 pub(super) fn fill(def: &mut Domain, caps: &Caps) -> Result<()> {

@@ -6,10 +6,11 @@
 use domxml::Domain;
 use domxml::devices::{Device, DeviceRef, Devices};
 
-use super::{Context, MachineKind, chardev, controllers, disk, machine, memory, net, small};
+use super::{Context, chardev, controllers, disk, machine, memory, net, small};
 use crate::address;
 use crate::caps::Caps;
 use crate::error::{Error, Result};
+use crate::facts::MachineKind;
 
 /// Puts a device behind those of its family.
 ///

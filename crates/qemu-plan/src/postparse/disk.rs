@@ -9,45 +9,13 @@ use domxml::devices::{
 use domxml::units::scale;
 
 use crate::error::{Area, Code, Error, Result};
-
-/// Which bus a disk's name speaks for, and how long the part before the letters is.
-const PREFIXES: &[(&str, DiskBus)] = &[
-    ("fd", DiskBus::Fdc),
-    ("hd", DiskBus::Ide),
-    ("vd", DiskBus::Virtio),
-    ("sd", DiskBus::Scsi),
-    ("xvd", DiskBus::Xen),
-    ("ubd", DiskBus::Uml),
-];
-
-/// Longest name of a disk, behind its prefix.
-const MAX_NAME: usize = 6;
-
-/// Number of a disk by its name: `vda` is 0, `vdz` 25, `vdaa` 26. A partition number behind it is skipped.
-pub fn index_of(name: &str) -> Option<u32> {
-    let (prefix, _) = PREFIXES.iter().find(|(p, _)| name.starts_with(p))?;
-    let rest = &name[prefix.len()..];
-    if rest.len() > MAX_NAME {
-        return None;
-    }
-    let letters = rest.trim_end_matches(|c: char| c.is_ascii_digit());
-    if letters.is_empty() || rest[letters.len()..].starts_with('0') {
-        return None;
-    }
-    letters
-        .bytes()
-        .try_fold(0u32, |index, c| {
-            let digit = c.is_ascii_lowercase().then(|| u32::from(c - b'a'))?;
-            index.checked_mul(26)?.checked_add(digit + 1)
-        })?
-        .checked_sub(1)
-}
+use crate::facts::{DISK_PREFIXES, address_kind, disk_index};
 
 fn bus_of(disk: &Disk) -> DiskBus {
     if disk.device == DiskDevice::Floppy {
         return DiskBus::Fdc;
     }
-    let by_name = PREFIXES.iter().find(|(p, _)| disk.target.dev.starts_with(p));
+    let by_name = DISK_PREFIXES.iter().find(|(p, _)| disk.target.dev.starts_with(p));
     by_name.map_or(DiskBus::Ide, |(_, bus)| *bus)
 }
 
@@ -55,11 +23,11 @@ fn bus_of(disk: &Disk) -> DiskBus {
 pub(super) fn order(disks: &mut Vec<Disk>) {
     let mut sorted: Vec<Disk> = Vec::with_capacity(disks.len());
     for disk in disks.drain(..) {
-        let (bus, index) = (disk.target.bus, index_of(&disk.target.dev));
+        let (bus, index) = (disk.target.bus, disk_index(&disk.target.dev));
         let same = |d: &Disk| d.target.bus == bus;
         let after = sorted
             .iter()
-            .position(|d| same(d) && index_of(&d.target.dev) > index);
+            .position(|d| same(d) && disk_index(&d.target.dev) > index);
         let at = after.or_else(|| sorted.iter().rposition(same).map(|last| last + 1));
         sorted.insert(at.unwrap_or(sorted.len()), disk);
     }
@@ -197,7 +165,7 @@ pub(super) fn place(devices: &mut Devices) -> Result<()> {
             continue;
         }
         let name = &disk.target.dev;
-        let index = index_of(name)
+        let index = disk_index(name)
             .ok_or_else(|| Error::xml(format!("Unknown disk name '{name}' and no address specified")))?;
         let Some(bus) = disk.target.bus.filter(|b| is_drive_bus(*b)) else {
             continue;
@@ -242,23 +210,6 @@ fn check_address_kind(disk: &Disk) -> Result<()> {
     Err(Error::conflicting(format!(
         "Invalid address type '{kind}' for the disk '{name}' with the bus type '{bus}'"
     )))
-}
-
-/// The word of an address's `type`.
-pub(crate) const fn address_kind(address: &Address) -> &'static str {
-    match address {
-        Address::Pci(_) => "pci",
-        Address::Drive(_) => "drive",
-        Address::VirtioSerial(_) => "virtio-serial",
-        Address::Ccid(_) => "ccid",
-        Address::Usb(_) => "usb",
-        Address::SpaprVio(_) => "spapr-vio",
-        Address::Ccw(_) => "ccw",
-        Address::VirtioMmio => "virtio-mmio",
-        Address::Isa(_) => "isa",
-        Address::Dimm(_) => "dimm",
-        Address::Unassigned => "unassigned",
-    }
 }
 
 fn check_scsi_hostdevs(devices: &Devices, name: &str, bus: DiskBus, place: DriveAddress) -> Result<()> {

@@ -7,8 +7,9 @@ use domxml::security::SeclabelType;
 use domxml::tuning::{IoThread, NumaMemory, NumaMode, NumaTune, Placement, Vcpu};
 use domxml::{Bitmap, Domain};
 
-use super::{Config, Ids, MachineKind};
+use super::{Config, Ids};
 use crate::error::{Error, Result};
+use crate::facts::MachineKind;
 
 /// Checks the name, and makes up a UUID for a guest without one.
 pub(super) fn identify(def: &mut Domain, ids: &mut dyn Ids) -> Result<()> {

@@ -9,8 +9,9 @@ use domxml::features::{Features, Smm};
 use domxml::os::{FirmwareFeature, FirmwareFeatureName, Loader, LoaderType, Nvram, OsFirmware};
 
 use super::descriptor::{Mapping, Variables};
-use super::{Config, Firmware, MachineKind};
+use super::{Config, Firmware};
 use crate::error::{Area, Code, Error, Result};
+use crate::facts::MachineKind;
 
 /// Chooses or completes the firmware of a guest.
 pub(super) fn fill(def: &mut Domain, config: &Config) -> Result<()> {

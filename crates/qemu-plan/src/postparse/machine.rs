@@ -8,53 +8,8 @@ use domxml::devices::{
 use super::controllers;
 use crate::caps::{Caps, Flag};
 use crate::error::{Area, Code, Error, Result};
-
-/// Kind of an x86 machine, by the beginning of its canonical name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MachineKind {
-    /// `pc-i440fx-*`.
-    I440fx,
-    /// `pc-q35-*`.
-    Q35,
-    /// `isapc`: no PCI.
-    IsaPc,
-    /// `microvm` and others that nothing is built in for.
-    Other,
-}
-
-impl MachineKind {
-    /// The kind of a machine type.
-    pub fn of(machine: &str) -> Self {
-        let is = |prefix: &str| {
-            machine == prefix || machine.strip_prefix(prefix).is_some_and(|r| r.starts_with('-'))
-        };
-        let old = |prefix: &str| {
-            machine
-                .strip_prefix(prefix)
-                .is_some_and(|r| r.starts_with(|c: char| c.is_ascii_digit()))
-        };
-        match machine {
-            m if is("pc-q35") || m == "q35" => Self::Q35,
-            "isapc" => Self::IsaPc,
-            _m if is("pc-i440fx") || machine == "pc" || old("pc-") => Self::I440fx,
-            _ => Self::Other,
-        }
-    }
-
-    /// Model of the root bus.
-    pub(super) const fn root_bus(self) -> Option<&'static str> {
-        match self {
-            Self::I440fx => Some("pci-root"),
-            Self::Q35 => Some("pcie-root"),
-            Self::IsaPc | Self::Other => None,
-        }
-    }
-
-    /// Whether there is a PS/2 controller.
-    pub(super) const fn has_ps2(self) -> bool {
-        matches!(self, Self::I440fx | Self::Q35 | Self::IsaPc)
-    }
-}
+use crate::facts::MachineKind;
+use crate::facts::size::size_kib;
 
 /// Adds what the machine has anyway: USB, SATA, the root bus, the chipset's watchdog.
 pub(super) fn add_builtin(devices: &mut Devices, kind: MachineKind, caps: &Caps) -> Result<()> {
@@ -146,7 +101,7 @@ pub(super) fn fill_models(devices: &mut Devices, kind: MachineKind, caps: &Caps)
             _ => {}
         }
         if let Some(hole) = &mut c.pcihole64
-            && let Ok(kib) = super::memory::size_kib(hole)
+            && let Ok(kib) = size_kib(hole)
         {
             *hole = Size {
                 unit: Some("KiB".to_owned()),

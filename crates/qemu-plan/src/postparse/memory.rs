@@ -2,11 +2,12 @@
 
 use domxml::cpu::{Cell, CellMemory, Numa, Sibling};
 use domxml::devices::{MemoryAccess, MemoryModel, Size};
-use domxml::units::{Kib, scale};
+use domxml::units::Kib;
 use domxml::{Bitmap, Domain};
 
-use crate::address::Age;
-use crate::error::{Area, Code, Error, Result};
+use crate::error::{Error, Result};
+use crate::facts::Age;
+use crate::facts::size::size_kib;
 
 /// Fills in the sizes and the cells.
 pub(super) fn fill(def: &mut Domain, age: Age) -> Result<()> {
@@ -49,14 +50,6 @@ fn plugged(def: &Domain) -> Result<u64> {
     sizes
         .map(size_kib)
         .try_fold(0u64, |sum, size| size?.checked_add(sum).ok_or_else(too_large))
-}
-
-/// A size with its unit, KiB when it has none.
-pub(crate) fn size_kib(size: &Size) -> Result<u64> {
-    let bytes = scale(size.value, size.unit.as_deref().unwrap_or("KiB"));
-    bytes
-        .map(|b| b.div_ceil(1024))
-        .map_err(|e| Error::new(Code::InvalidArg, Area::None, e.message))
 }
 
 fn too_large() -> Error {

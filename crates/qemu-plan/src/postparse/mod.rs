@@ -26,17 +26,13 @@ use domxml::Domain;
 use domxml::devices::Devices;
 
 pub use context::{Config, Context, Emulators, Ids};
-pub use controllers::insert_controller;
 pub use descriptor::Firmware;
 pub use device::{add_device, plug};
-pub(crate) use disk::address_kind;
-pub use disk::index_of as disk_index;
-pub use machine::MachineKind;
-pub(crate) use memory::size_kib;
 
 use crate::address;
-use crate::caps::{Accel, Caps, Flag};
+use crate::caps::{Caps, Flag};
 use crate::error::Result;
+use crate::facts::MachineKind;
 use crate::validate;
 
 /// Makes a document what it is once it is defined: [`post_parse`], then [`validate`](crate::validate::validate).
@@ -82,11 +78,6 @@ pub fn post_parse(def: &mut Domain, ctx: &mut Context<'_>) -> Result<Arc<Caps>> 
     )?;
     chardev::mirror_console(&mut def.devices);
     Ok(caps)
-}
-
-/// The accelerator that a document asks for; those of other hypervisors have none.
-pub(crate) fn accel_of(def: &Domain) -> Option<Accel> {
-    Accel::from_virt_type(def.kind.as_str())
 }
 
 /// A name that QEMU would not take is not kept.

@@ -6,9 +6,10 @@ use domxml::Domain;
 use domxml::devices::DeviceRef;
 use domxml::os::{Boot, BootDevice, OsType};
 
-use super::{Context, MachineKind, accel_of};
+use super::Context;
 use crate::caps::{Accel, Caps};
 use crate::error::{Error, Result};
+use crate::facts::{MachineKind, accel_of};
 
 /// Architectures that libvirt has names for.
 const ARCHES: &[&str] = &[

@@ -8,7 +8,7 @@ use domxml::devices::{
 
 use super::Guest;
 use crate::error::{Area, Code, Error, Result};
-use crate::postparse::address_kind;
+use crate::facts::address_kind;
 
 /// One character device, whatever carries it.
 struct End<'a> {

@@ -5,7 +5,7 @@ use domxml::devices::{Controller, ControllerKind, ScsiModel, UsbModel};
 use super::Guest;
 use super::options::Virtio;
 use crate::error::{Area, Code, Error, Result};
-use crate::postparse::MachineKind;
+use crate::facts::MachineKind;
 
 /// Most ports of QEMU's own xHCI controller.
 const XHCI_PORTS: u32 = 15;

@@ -9,7 +9,7 @@ use domxml::devices::{
 use super::Guest;
 use crate::caps::Flag;
 use crate::error::{Area, Code, Error, Result};
-use crate::postparse::address_kind;
+use crate::facts::address_kind;
 
 pub(super) fn one_auth(def: &Domain) -> Result<()> {
     let both = |d: &Disk| d.auth.is_some() && d.source.as_ref().is_some_and(|s| s.auth.is_some());

@@ -8,7 +8,8 @@ use domxml::security::LaunchSecurity;
 use super::Guest;
 use crate::caps::Flag;
 use crate::error::{Area, Code, Error, Result};
-use crate::postparse::{MachineKind, size_kib};
+use crate::facts::MachineKind;
+use crate::facts::size::size_kib;
 
 /// The name of the guest's machine.
 pub(super) fn machine_name<'a>(guest: &Guest<'a>) -> &'a str {

@@ -9,7 +9,7 @@ use domxml::devices::{
 
 use super::Guest;
 use crate::error::{Area, Code, Error, Result};
-use crate::postparse::MachineKind;
+use crate::facts::MachineKind;
 
 /// What a bus carries.
 pub(super) fn input_buses(def: &Domain) -> Result<()> {

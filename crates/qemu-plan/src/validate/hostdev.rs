@@ -6,7 +6,7 @@ use domxml::devices::{Address, Hostdev, HostdevKind, HostdevModel, HostdevProtoc
 use super::Guest;
 use crate::caps::Flag;
 use crate::error::{Error, Result};
-use crate::postparse::address_kind;
+use crate::facts::address_kind;
 
 /// Settings of SCSI devices alone.
 pub(super) fn scsi_options(def: &Domain) -> Result<()> {

@@ -22,7 +22,7 @@ use domxml::Domain;
 
 use crate::caps::{Accel, Caps};
 use crate::error::Result;
-use crate::postparse::{MachineKind, accel_of};
+use crate::facts::{MachineKind, accel_of};
 
 /// A filled-in document and what it is held against.
 pub(crate) struct Guest<'a> {

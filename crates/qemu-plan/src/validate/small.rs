@@ -5,7 +5,7 @@ use domxml::devices::{ControllerKind, InputBus, InputKind, IommuModel, OnOff, Us
 
 use super::Guest;
 use crate::error::{Error, Result};
-use crate::postparse::MachineKind;
+use crate::facts::MachineKind;
 
 /// A guest may say that it has no USB; then nothing may be on it.
 pub(super) fn usb_is_there(def: &Domain) -> Result<()> {

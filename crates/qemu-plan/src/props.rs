@@ -171,12 +171,12 @@ impl std::fmt::Display for Keyval {
 }
 
 /// Doubles the commas, as QEMU's option parser wants them inside a value.
-pub fn escape(value: &str) -> String {
+pub(crate) fn escape(value: &str) -> String {
     value.replace(',', ",,")
 }
 
 /// libvirt's spelling of a switch in a `key=value` list.
-pub fn on_off(on: bool) -> &'static str {
+pub(crate) fn on_off(on: bool) -> &'static str {
     if on { "on" } else { "off" }
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::props::Props;
+use crate::props::Props;
 
 /// What a command line needs besides the document and the capabilities.
 #[derive(Debug, Clone, Default)]
