@@ -159,6 +159,8 @@ areas! {
     Conf = 9,
     /// The QEMU driver.
     Qemu = 10,
+    /// Virtual ports of switches.
+    Net = 11,
     /// Files that hold disks.
     Storage = 18,
     /// Networks and their ports.
@@ -332,11 +334,7 @@ impl From<domxml::Error> for Error {
     fn from(error: domxml::Error) -> Self {
         let number = i32::try_from(error.kind.number()).unwrap_or(0);
         let code = Code::of_number(number).unwrap_or(Code::Xml);
-        let area = match code {
-            Code::XmlDetail => Area::Domain,
-            Code::XmlInvalidSchema => Area::Xml,
-            _ => Area::Qemu,
-        };
+        let area = Area::of_number(error.area.number()).unwrap_or(Area::Domain);
         Self {
             area,
             ..Self::new(code, error.message)

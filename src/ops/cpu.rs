@@ -222,12 +222,11 @@ fn is_x86(arch: &str) -> bool {
 
 fn read(xml: &str, wanted: WantedCpu, validate: bool) -> Result<CpuDocument> {
     let of_documents = |error: domxml::Error| {
-        let area = if error.is_of_an_attribute() || error.kind == domxml::Kind::XmlInvalidSchema {
-            Area::Xml
-        } else {
-            Area::Cpu
+        let error = match error.area {
+            domxml::Area::Domain => error.in_area(domxml::Area::Cpu),
+            _ => error,
         };
-        Error::from(error).in_area(area)
+        Error::from(error)
     };
     if validate {
         CpuDocument::check_schema(xml, capabilities::is_arch).map_err(of_documents)?;

@@ -2,9 +2,9 @@
 
 use xmlform::{Document, FormatFlags, Node, ParseFlags, Writer, Xml};
 
-use crate::Error;
 use crate::capabilities::HostCpu;
 use crate::cpu::{Cpu, CpuMode, Topology};
+use crate::{Area, Error};
 
 /// A CPU's document.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,7 +113,8 @@ fn check_topology(topology: &Topology) -> Result<(), Error> {
     match parts.iter().find(|(_, number)| *number == 0) {
         Some((name, _)) => Err(Error::xml(format!(
             "Invalid value for attribute '{name}' in element 'topology': Zero is not permitted"
-        ))),
+        ))
+        .in_area(Area::Xml)),
         None => Ok(()),
     }
 }

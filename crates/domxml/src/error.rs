@@ -1,7 +1,7 @@
 //! Why a document is refused, in libvirt's vocabulary.
 
 use thiserror::Error;
-use xmlform::ErrorKind;
+use xmlform::{Area, ErrorKind};
 
 /// What kind of fault it is: libvirt's error numbers, as far as documents raise them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -50,15 +50,23 @@ impl Kind {
 pub struct Error {
     /// The kind of fault.
     pub kind: Kind,
+    /// The part of libvirt it is counted to.
+    pub area: Area,
     /// What is wrong, without libvirt's prefix for the kind.
     pub message: String,
 }
 
 impl Error {
-    /// An error of any kind.
+    /// An error of any kind, of the part that such errors usually come from.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        let area = match kind {
+            Kind::InvalidArg | Kind::Overflow => Area::None,
+            Kind::XmlInvalidSchema => Area::Xml,
+            _ => Area::Domain,
+        };
         Self {
             kind,
+            area,
             message: message.into(),
         }
     }
@@ -73,14 +81,11 @@ impl Error {
         Self::new(Kind::Unsupported, message)
     }
 
-    /// Whether it is about the value of one attribute: libvirt counts those to its XML reader and not to what the
-    /// document is of.
+    /// The same error, counted to another part.
     #[must_use]
-    pub fn is_of_an_attribute(&self) -> bool {
-        self.kind == Kind::Xml
-            && ["Invalid value for attribute", "Missing required attribute"]
-                .iter()
-                .any(|w| self.message.starts_with(w))
+    pub fn in_area(mut self, area: Area) -> Self {
+        self.area = area;
+        self
     }
 
     /// What libvirt calls an internal error.
@@ -99,6 +104,6 @@ impl From<xmlform::Error> for Error {
             ErrorKind::InvalidArgument => Kind::InvalidArg,
             ErrorKind::Overflow => Kind::Overflow,
         };
-        Self::new(kind, error.message)
+        Self::new(kind, error.message).in_area(error.area)
     }
 }

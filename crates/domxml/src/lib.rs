@@ -34,4 +34,4 @@ pub use cpu_document::{CpuDocument, WantedCpu};
 pub use domain::{Domain, VirtType};
 pub use error::{Error, Kind};
 pub use status::StatusDocument;
-pub use xmlform::{FormatFlags, ParseFlags};
+pub use xmlform::{Area, FormatFlags, ParseFlags};

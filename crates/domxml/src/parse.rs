@@ -3,7 +3,7 @@
 use xmlform::{Document, FormatFlags, ParseFlags, Writer, Xml};
 
 use crate::qemu::NAMESPACE;
-use crate::{Domain, Error};
+use crate::{Area, Domain, Error};
 
 impl Domain {
     /// Reads a domain document.
@@ -30,7 +30,7 @@ pub(crate) fn read_root<T: Xml>(text: &str, name: &str, flags: ParseFlags) -> Re
     if !root.is(name) {
         let found = root.name();
         let message = format!("expecting root element of '{name}', not '{found}'");
-        return Err(Error::xml(message));
+        return Err(Error::xml(message).in_area(Area::Xml));
     }
     Ok(T::read(root)?)
 }

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 use xmlform::codec::Codec;
-use xmlform::{Error, ErrorKind, Expected, Node, Value, Writer, Xml};
+use xmlform::{Area, Error, ErrorKind, Expected, Node, Value, Writer, Xml};
 
 /// Units and their bytes; the first of equals is the one written.
 const UNITS: &[(&str, u64)] = &[
@@ -117,6 +117,7 @@ fn number(node: Node<'_>) -> Result<u64, Error> {
         Error::invalid(format!(
             "Invalid value '{text}' for element or attribute './{name}[1]'"
         ))
+        .in_area(Area::Xml)
     })
 }
 
@@ -146,11 +147,11 @@ pub(crate) fn read_scaled(node: Node<'_>, name: &str, unit: &str) -> Result<u64,
     let text = node.attr(name).unwrap_or_default();
     if text.is_empty() {
         let message = format!("missing element or attribute './@{name}'");
-        return Err(Error::invalid(message));
+        return Err(Error::invalid(message).in_area(Area::Xml));
     }
     let value = <u64 as Value>::parse(text).map_err(|_| {
         let message = format!("Invalid value '{text}' for element or attribute './@{name}'");
-        Error::invalid(message)
+        Error::invalid(message).in_area(Area::Xml)
     })?;
     scale(value, node.attr("unit").unwrap_or(unit))
 }

@@ -19,6 +19,40 @@ pub enum ErrorKind {
     Overflow,
 }
 
+/// The part of libvirt that an error is counted to: its `virErrorDomain`. Clients are told it beside the code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Area {
+    /// No part: the helpers that all of libvirt shares.
+    None = 0,
+    /// The reader of attributes, and the schema.
+    Xml = 5,
+    /// QEMU's own namespace.
+    Qemu = 10,
+    /// Virtual ports of switches.
+    Net = 11,
+    /// Storage sources, their secrets and encryption.
+    Storage = 18,
+    /// Addresses and routes.
+    Network = 19,
+    /// The guest's document: what has no finer part.
+    Domain = 20,
+    /// CPU models.
+    Cpu = 31,
+    /// Addresses of devices.
+    Device = 49,
+    /// Shares of caches and memory bandwidth.
+    Resctrl = 67,
+}
+
+impl Area {
+    /// libvirt's number.
+    #[must_use]
+    pub const fn number(self) -> i32 {
+        self as i32
+    }
+}
+
 /// The prefixes that libvirt prints, which tell the kinds apart in error templates.
 const PREFIXES: &[(&str, ErrorKind)] = &[
     ("XML error: ", ErrorKind::Invalid),
@@ -34,6 +68,8 @@ const PREFIXES: &[(&str, ErrorKind)] = &[
 pub struct Error {
     /// The kind of fault.
     pub kind: ErrorKind,
+    /// The part of libvirt it is counted to.
+    pub area: Area,
     /// What is wrong, without a prefix.
     pub message: String,
 }
@@ -60,11 +96,23 @@ impl Error {
         Self::new(kind, rest.replace("{}", text))
     }
 
-    /// Any kind.
+    /// Any kind, of the part that such errors usually come from.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        let area = match kind {
+            ErrorKind::InvalidArgument | ErrorKind::Overflow => Area::None,
+            _ => Area::Domain,
+        };
         Self {
             kind,
+            area,
             message: message.into(),
         }
+    }
+
+    /// The same error, counted to another part.
+    #[must_use]
+    pub fn in_area(mut self, area: Area) -> Self {
+        self.area = area;
+        self
     }
 }

@@ -1,7 +1,7 @@
 //! One function for each shape of field, both ways.
 
 use crate::codec::Codec;
-use crate::{Error, Node, RawXml, Value, Writer, Xml, XmlChoice};
+use crate::{Area, Error, Node, RawXml, Value, Writer, Xml, XmlChoice};
 
 /// Reads an attribute that may be absent.
 ///
@@ -275,6 +275,7 @@ pub fn missing_attr(node: Node<'_>, name: &str) -> Error {
     Error::invalid(format!(
         "Missing required attribute '{name}' in element '{element}'"
     ))
+    .in_area(Area::Xml)
 }
 
 /// The error for an attribute of the wrong type.
@@ -286,6 +287,7 @@ pub fn bad_attr(node: Node<'_>, name: &str, expected: &str) -> Error {
         "Invalid value for attribute '{name}' in element '{}': '{value}'.{space}{expected}",
         node.name()
     ))
+    .in_area(Area::Xml)
 }
 
 /// The error for a text of the wrong type.
@@ -297,6 +299,7 @@ pub fn bad_text(node: Node<'_>, expected: &str) -> Error {
         node.name(),
         node.text()
     ))
+    .in_area(Area::Xml)
 }
 
 /// Reads an attribute with its type's usual spelling.

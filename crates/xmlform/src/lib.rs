@@ -87,7 +87,7 @@ pub mod codec;
 
 pub use any::AnyXml;
 pub use document::{Document, Namespace, Node};
-pub use error::{Error, ErrorKind};
+pub use error::{Area, Error, ErrorKind};
 pub use flags::{FormatFlags, ParseFlags, When};
 pub use marks::{Unread, Unwanted};
 pub use raw::{RawNode, RawXml};

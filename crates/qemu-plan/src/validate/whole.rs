@@ -99,10 +99,9 @@ fn hyperv_shapes(def: &Domain) -> Result<()> {
 pub(super) fn cpu_shapes(def: &Domain) -> Result<()> {
     let Some(cpu) = &def.cpu else { return Ok(()) };
     cpu.check_shape().map_err(|error| {
-        let area = if error.is_of_an_attribute() {
-            Area::Xml
-        } else {
-            Area::Cpu
+        let area = match error.area {
+            domxml::Area::Xml => Area::Xml,
+            _ => Area::Cpu,
         };
         Error::new(Code::Xml, area, error.message)
     })?;
