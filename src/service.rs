@@ -16,7 +16,11 @@ use crate::{
     daemon::{self, Setup, Work},
     domain::{Registry, store::Store},
     events::Journal,
-    ops::{self, Driver, guest::Guests, host::Facts, sessions::Sessions},
+    ops::{
+        self, Driver,
+        host::place::Facts,
+        run::{guest::Guests, sessions::Sessions},
+    },
     paths::{Environment, Scope},
     peers::Peers,
     qemu::{FirmwareStore, Prober, ProberConfig, probe::Deadlines},
@@ -33,8 +37,8 @@ pub async fn make(setup: Setup) -> anyhow::Result<Work> {
     let service = api::router(&driver)?;
     let background = Arc::clone(&driver);
     driver.tracker.spawn(async move {
-        ops::restore::reconnect(&background).await;
-        ops::restore::autostart(&background).await;
+        ops::recover::reconnect(&background).await;
+        ops::recover::autostart(&background).await;
     });
     let (counted, ending) = (Arc::clone(&driver), Arc::clone(&driver));
     Ok(Work {
@@ -65,7 +69,7 @@ fn driver(setup: &Setup) -> anyhow::Result<Arc<Driver>> {
         Journal::in_memory(u64::from(std::process::id()))
     });
     let config = Arc::clone(&setup.qemu.borrow());
-    let run_as = ops::start::run_as(&config)?;
+    let run_as = ops::host::identity::run_as(&config)?;
     let driver = Arc::new(Driver {
         registry: Registry::new(
             Store::new(Arc::clone(paths)),
@@ -87,19 +91,19 @@ fn driver(setup: &Setup) -> anyhow::Result<Arc<Driver>> {
             paths.common.clone(),
             paths.scope == Scope::System,
         ),
-        owed: ops::owed::Owed::new(&paths.state.join("virtqemud")),
-        hostdevs: Arc::new(ops::hostdev::Hostdevs::new(hostinfo::Root::default())),
-        cgroups: ops::cgroup::Kept::default(),
+        owed: ops::holdings::ledger::Owed::new(&paths.state.join("virtqemud")),
+        hostdevs: Arc::new(ops::holdings::hostdev::Hostdevs::new(hostinfo::Root::default())),
+        cgroups: ops::holdings::cgroup::Kept::default(),
         link_names: ops::start::LinkNames::default(),
         firmware: FirmwareStore::new(user_config(paths.scope).as_deref()),
-        suspend: ops::suspend::Suspend::default(),
-        host_document: ops::capabilities::Kept::default(),
-        host_facts: ops::facts::Kept::default(),
-        domain_capabilities: ops::domcaps::Kept::default(),
+        suspend: ops::host::suspend::Suspend::default(),
+        host_document: ops::host::capabilities::Kept::default(),
+        host_facts: ops::host::facts::Kept::default(),
+        domain_capabilities: ops::host::domcaps::Kept::default(),
         tracker: TaskTracker::new(),
         stop: setup.stop.clone(),
     });
-    ops::restore::load(&driver)?;
+    ops::recover::load(&driver)?;
     Ok(driver)
 }
 

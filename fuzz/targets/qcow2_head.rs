@@ -4,7 +4,7 @@
 use std::io::Cursor;
 
 use libfuzzer_sys::fuzz_target;
-use virtqemud::ops::chain::read_qcow2;
+use virtqemud::ops::holdings::storage::chain::read_qcow2;
 
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(below) = read_qcow2(&mut Cursor::new(bytes)) {

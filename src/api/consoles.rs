@@ -12,8 +12,8 @@ use crate::{
     error::Error,
     ops::{
         Driver,
-        console::{self, Output, Which},
-        display,
+        inspect::display,
+        run::console::{self, Output, Which},
     },
     pb::{self, attach_request::Message, open_display_request},
 };

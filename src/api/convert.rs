@@ -10,9 +10,7 @@ use crate::{
     domain::{Condition, Domain, Either, RunState, View},
     error::{Error, Result},
     ops::{
-        Conditions, Driver, Target,
-        configure::{Change, Scope},
-        power::Mode,
+        Conditions, Driver, Target, change::configure::Change, document::scope::Scope, run::power::Mode,
         tuning,
     },
     pb,
@@ -116,7 +114,7 @@ fn full_of(view: &Arc<View>, document: Option<Either<'_>>) -> pb::Domain {
         describe(&mut message, document, view);
     }
     if let Some(run) = &view.run {
-        message.cpu_time_ns = crate::ops::proc::cpu_time(run).map_or(0, |t| t.total_ns);
+        message.cpu_time_ns = crate::ops::host::proc::cpu_time(run).map_or(0, |t| t.total_ns);
         message.unreachable = run.unreachable.is_some();
         message.unreachable_cause = run.unreachable.as_deref().unwrap_or_default().to_owned();
         message.taints = run.taints.iter().map(|t| (*t).to_owned()).collect();
@@ -174,7 +172,7 @@ pub fn domain(domain: &Domain, view: pb::View, scope: Scope) -> Result<pb::Domai
     let newest = domain.view();
     Ok(match view {
         pb::View::Full => {
-            let document = crate::ops::configure::read(&newest, scope)?;
+            let document = crate::ops::document::scope::read(&newest, scope)?;
             let mut message = full_of(&newest, Some(document));
             if let Some(control) = message
                 .control
@@ -259,9 +257,11 @@ pub fn change(change: Option<pb::configure_request::Change>) -> Result<Change> {
 }
 
 /// Interfaces with their addresses.
-pub(super) fn interfaces(found: Vec<crate::ops::addresses::Addresses>) -> Vec<pb::InterfaceAddresses> {
+pub(super) fn interfaces(
+    found: Vec<crate::ops::inspect::addresses::Addresses>,
+) -> Vec<pb::InterfaceAddresses> {
     let address = |(address, prefix)| pb::interface_addresses::Address { address, prefix };
-    let interface = |found: crate::ops::addresses::Addresses| pb::InterfaceAddresses {
+    let interface = |found: crate::ops::inspect::addresses::Addresses| pb::InterfaceAddresses {
         name: found.name,
         mac: found.mac.unwrap_or_default(),
         addresses: found.addresses.into_iter().map(address).collect(),

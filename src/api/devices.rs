@@ -9,9 +9,12 @@ use unixfd::Peer;
 use super::{convert, once::Once};
 use crate::{
     ops::{
-        Driver, addresses, bandwidth, device,
-        media::{How, Lock},
-        peek,
+        Driver,
+        device::{
+            self, limits,
+            medium::{How, Lock},
+        },
+        inspect::{addresses, peek},
     },
     pb,
 };
@@ -133,7 +136,7 @@ impl pb::devices_server::Devices for Service {
         let request = request.into_inner();
         let scope = convert::scope(request.scope());
         let domain = convert::find(&self.driver, request.domain)?;
-        let limits = bandwidth::read(&domain.view(), scope, &request.interface)?;
+        let limits = limits::read(&domain.view(), scope, &request.interface)?;
         let (inbound, outbound) = (
             limits.inbound.as_ref().map(shown_rate),
             limits.outbound.as_ref().map(shown_rate),
@@ -159,13 +162,13 @@ impl pb::devices_server::Devices for Service {
                 limits.inbound.as_ref().map(wanted_rate),
                 limits.outbound.as_ref().map(wanted_rate),
             );
-            let wanted = bandwidth::Wanted {
+            let wanted = limits::Wanted {
                 interface: request.interface.clone(),
                 inbound,
                 outbound,
             };
             let domain = convert::find(&self.driver, request.domain.clone())?;
-            Box::pin(bandwidth::set(&self.driver, &domain, scope, wanted, &conditions)).await
+            Box::pin(limits::set(&self.driver, &domain, scope, wanted, &conditions)).await
         };
         self.once
             .run(peer.as_ref(), "SetInterfaceLimits", &id, work)

@@ -112,7 +112,7 @@ fn named(driver: &Driver, names: &[pb::DomainRef]) -> Result<Vec<Domain>> {
 impl pb::domains_server::Domains for Service {
     async fn define(&self, request: Request<pb::DefineRequest>) -> Result<Response<pb::Domain>, Status> {
         let work = |driver, r: pb::DefineRequest, conditions| async move {
-            let view = ops::define::define(&driver, r.xml, r.validate, &conditions).await?;
+            let view = ops::change::define::define(&driver, r.xml, r.validate, &conditions).await?;
             Ok(convert::full(&view))
         };
         self.mutate("Define", request, |r| r.options.as_ref(), work).await
@@ -121,13 +121,13 @@ impl pb::domains_server::Domains for Service {
     async fn undefine(&self, request: Request<pb::UndefineRequest>) -> Result<Response<()>, Status> {
         let work = |driver: Arc<Driver>, r: pb::UndefineRequest, conditions| async move {
             let domain = convert::find(&driver, r.domain)?;
-            let what = ops::define::Undefine {
+            let what = ops::change::define::Undefine {
                 nvram: r.nvram,
                 keep_nvram: r.keep_nvram,
                 tpm: r.tpm,
                 keep_tpm: r.keep_tpm,
             };
-            ops::define::undefine(&driver, &domain, what, &conditions).await
+            ops::change::define::undefine(&driver, &domain, what, &conditions).await
         };
         self.mutate("Undefine", request, |r| r.options.as_ref(), work)
             .await
@@ -169,14 +169,14 @@ impl pb::domains_server::Domains for Service {
             authorize(peer, Permission::DomainReadSecure, "GetXml")?;
         }
         let request = request.into_inner();
-        let form = ops::xml::Form {
+        let form = ops::document::xml::Form {
             inactive: request.inactive,
             secure: request.secure,
             migratable: request.migratable,
             update_cpu: request.update_cpu,
         };
         let view = convert::find(&self.driver, request.domain)?.view();
-        let xml = ops::xml::text(&view, form)?;
+        let xml = ops::document::xml::text(&view, form)?;
         Ok(Response::new(pb::GetXmlResponse {
             xml: xml.to_string(),
             etag: view.etag(),
@@ -200,7 +200,7 @@ impl pb::domains_server::Domains for Service {
     async fn shutdown(&self, request: Request<pb::ShutdownRequest>) -> Result<Response<()>, Status> {
         let work = |driver: Arc<Driver>, r: pb::ShutdownRequest, conditions| async move {
             let domain = convert::find(&driver, r.domain)?;
-            ops::power::shutdown(&driver, &domain, &convert::modes(&r.modes), &conditions).await
+            ops::run::power::shutdown(&driver, &domain, &convert::modes(&r.modes), &conditions).await
         };
         self.mutate("Shutdown", request, |r| r.options.as_ref(), work)
             .await
@@ -209,7 +209,7 @@ impl pb::domains_server::Domains for Service {
     async fn reboot(&self, request: Request<pb::RebootRequest>) -> Result<Response<()>, Status> {
         let work = |driver: Arc<Driver>, r: pb::RebootRequest, conditions| async move {
             let domain = convert::find(&driver, r.domain)?;
-            ops::power::reboot(&driver, &domain, &convert::modes(&r.modes), &conditions).await
+            ops::run::power::reboot(&driver, &domain, &convert::modes(&r.modes), &conditions).await
         };
         self.mutate("Reboot", request, |r| r.options.as_ref(), work).await
     }
@@ -217,7 +217,7 @@ impl pb::domains_server::Domains for Service {
     async fn reset(&self, request: Request<pb::ResetRequest>) -> Result<Response<()>, Status> {
         let work = |driver: Arc<Driver>, r: pb::ResetRequest, conditions| async move {
             let domain = convert::find(&driver, r.domain)?;
-            ops::power::reset(&driver, &domain, &conditions).await
+            ops::run::power::reset(&driver, &domain, &conditions).await
         };
         self.mutate("Reset", request, |r| r.options.as_ref(), work).await
     }
@@ -225,7 +225,7 @@ impl pb::domains_server::Domains for Service {
     async fn inject_nmi(&self, request: Request<pb::InjectNmiRequest>) -> Result<Response<()>, Status> {
         let work = |driver: Arc<Driver>, r: pb::InjectNmiRequest, conditions| async move {
             let domain = convert::find(&driver, r.domain)?;
-            ops::power::inject_nmi(&driver, &domain, &conditions).await
+            ops::run::power::inject_nmi(&driver, &domain, &conditions).await
         };
         self.mutate("InjectNmi", request, |r| r.options.as_ref(), work)
             .await
@@ -234,11 +234,11 @@ impl pb::domains_server::Domains for Service {
     async fn power_off(&self, request: Request<pb::PowerOffRequest>) -> Result<Response<()>, Status> {
         let work = |driver: Arc<Driver>, r: pb::PowerOffRequest, conditions| async move {
             let domain = convert::find(&driver, r.domain)?;
-            let how = ops::stop::How {
+            let how = ops::run::stop::How {
                 graceful: r.graceful,
                 remove_logs: r.remove_logs,
             };
-            ops::stop::power_off(&driver, &domain, how, &conditions).await
+            ops::run::stop::power_off(&driver, &domain, how, &conditions).await
         };
         self.mutate("PowerOff", request, |r| r.options.as_ref(), work)
             .await
@@ -247,7 +247,7 @@ impl pb::domains_server::Domains for Service {
     async fn suspend(&self, request: Request<pb::SuspendRequest>) -> Result<Response<()>, Status> {
         let work = |driver: Arc<Driver>, r: pb::SuspendRequest, conditions| async move {
             let domain = convert::find(&driver, r.domain)?;
-            ops::power::suspend(&driver, &domain, &conditions).await
+            ops::run::power::suspend(&driver, &domain, &conditions).await
         };
         self.mutate("Suspend", request, |r| r.options.as_ref(), work)
             .await
@@ -256,7 +256,7 @@ impl pb::domains_server::Domains for Service {
     async fn resume(&self, request: Request<pb::ResumeRequest>) -> Result<Response<()>, Status> {
         let work = |driver: Arc<Driver>, r: pb::ResumeRequest, conditions| async move {
             let domain = convert::find(&driver, r.domain)?;
-            ops::power::resume(&driver, &domain, &conditions).await
+            ops::run::power::resume(&driver, &domain, &conditions).await
         };
         self.mutate("Resume", request, |r| r.options.as_ref(), work).await
     }
@@ -264,7 +264,7 @@ impl pb::domains_server::Domains for Service {
     async fn rename(&self, request: Request<pb::RenameRequest>) -> Result<Response<pb::Domain>, Status> {
         let work = |driver: Arc<Driver>, r: pb::RenameRequest, conditions| async move {
             let domain = convert::find(&driver, r.domain)?;
-            let view = ops::define::rename(&driver, &domain, r.new_name, &conditions).await?;
+            let view = ops::change::define::rename(&driver, &domain, r.new_name, &conditions).await?;
             Ok(convert::full(&view))
         };
         self.mutate("Rename", request, |r| r.options.as_ref(), work).await
@@ -273,7 +273,7 @@ impl pb::domains_server::Domains for Service {
     async fn set_autostart(&self, request: Request<pb::SetAutostartRequest>) -> Result<Response<()>, Status> {
         let work = |driver: Arc<Driver>, r: pb::SetAutostartRequest, conditions| async move {
             let domain = convert::find(&driver, r.domain)?;
-            ops::configure::set_autostart(&domain, r.autostart, &conditions).await
+            ops::change::configure::set_autostart(&domain, r.autostart, &conditions).await
         };
         self.mutate("SetAutostart", request, |r| r.options.as_ref(), work)
             .await
@@ -283,7 +283,7 @@ impl pb::domains_server::Domains for Service {
         let work = |driver: Arc<Driver>, r: pb::ConfigureRequest, conditions| async move {
             let (scope, change) = (convert::scope(r.scope()), convert::change(r.change)?);
             let domain = convert::find(&driver, r.domain)?;
-            ops::configure::configure(&driver, &domain, scope, change, &conditions).await
+            ops::change::configure::configure(&driver, &domain, scope, change, &conditions).await
         };
         self.mutate("Configure", request, |r| r.options.as_ref(), work)
             .await
@@ -297,9 +297,11 @@ impl pb::domains_server::Domains for Service {
         let (scope, kind) = (convert::scope(request.scope()), request.kind());
         let view = convert::find(&self.driver, request.domain)?.view();
         let value = match kind {
-            pb::get_metadata_request::Kind::Description => ops::configure::description(&view, scope)?,
-            pb::get_metadata_request::Kind::Title => ops::configure::title(&view, scope)?,
-            pb::get_metadata_request::Kind::Element => ops::configure::metadata(&view, scope, &request.uri)?,
+            pb::get_metadata_request::Kind::Description => ops::change::configure::description(&view, scope)?,
+            pb::get_metadata_request::Kind::Title => ops::change::configure::title(&view, scope)?,
+            pb::get_metadata_request::Kind::Element => {
+                ops::change::configure::metadata(&view, scope, &request.uri)?
+            }
         };
         Ok(Response::new(pb::GetMetadataResponse { value }))
     }
@@ -318,12 +320,12 @@ impl pb::domains_server::Domains for Service {
             .into_iter()
             .filter(|d| d.view().exists() && convert::passes(&filter, &d.view()))
             .collect();
-        let wanted = ops::stats::Wanted {
+        let wanted = ops::inspect::stats::Wanted {
             groups: super::stats::groups(&request)?,
             backing_chain: request.backing_chain,
             nowait: request.nowait,
         };
-        let collected = ops::stats::collect(&self.driver, domains, wanted).await;
+        let collected = ops::inspect::stats::collect(&self.driver, domains, wanted).await;
         Ok(Response::new(super::stats::response(collected)))
     }
 
@@ -338,9 +340,11 @@ impl pb::domains_server::Domains for Service {
         let text = match request.source {
             Some(pb::to_native_request::Source::Domain(domain)) => {
                 let view = convert::find(&self.driver, Some(domain))?.view();
-                ops::native::of_guest(&self.driver, &view).await?
+                ops::document::native::of_guest(&self.driver, &view).await?
             }
-            Some(pb::to_native_request::Source::Xml(xml)) => ops::native::of_text(&self.driver, xml).await?,
+            Some(pb::to_native_request::Source::Xml(xml)) => {
+                ops::document::native::of_text(&self.driver, xml).await?
+            }
             None => return Err(Error::argument("the request names neither a domain nor a document").into()),
         };
         Ok(Response::new(pb::ToNativeResponse { text }))

@@ -9,8 +9,9 @@ use super::convert;
 use crate::{
     domain::Domain,
     ops::{
-        Driver, addresses,
-        agent::{self, Patience},
+        Driver,
+        inspect::addresses,
+        run::agent::{self, Patience},
     },
     pb::{self, execute_agent_request::Wait},
 };

@@ -8,7 +8,10 @@ use unixfd::Peer;
 
 use crate::{
     error::Error,
-    ops::{self, Driver, emulator::Runnable, suspend::Sleep},
+    ops::{
+        self, Driver,
+        host::{emulator::Runnable, suspend::Sleep},
+    },
     pb::{self, compare_cpu_response::Result as Compared},
     version,
 };
@@ -56,7 +59,7 @@ impl pb::host_server::Host for Service {
         &self,
         _: Request<pb::GetHypervisorVersionRequest>,
     ) -> Result<Response<pb::GetHypervisorVersionResponse>, Status> {
-        let version = ops::host::hypervisor_version(&self.driver).await?;
+        let version = ops::host::about::hypervisor_version(&self.driver).await?;
         Ok(Response::new(pb::GetHypervisorVersionResponse { version }))
     }
 
@@ -64,7 +67,7 @@ impl pb::host_server::Host for Service {
         &self,
         _: Request<pb::GetInfoRequest>,
     ) -> Result<Response<pb::GetInfoResponse>, Status> {
-        let info = ops::host::info(&self.driver)?;
+        let info = ops::host::about::info(&self.driver)?;
         Ok(Response::new(pb::GetInfoResponse {
             hostname: info.hostname,
             uri: info.uri,
@@ -78,7 +81,7 @@ impl pb::host_server::Host for Service {
         &self,
         _: Request<pb::GetNodeRequest>,
     ) -> Result<Response<pb::GetNodeResponse>, Status> {
-        let node = ops::host::node(&self.driver).await?;
+        let node = ops::host::about::node(&self.driver).await?;
         Ok(Response::new(pb::GetNodeResponse {
             model: node.model,
             memory_kib: node.memory_kib,
@@ -95,7 +98,7 @@ impl pb::host_server::Host for Service {
         &self,
         request: Request<pb::GetMaxVcpusRequest>,
     ) -> Result<Response<pb::GetMaxVcpusResponse>, Status> {
-        let max_vcpus = ops::host::max_vcpus(&request.get_ref().virt_type)?;
+        let max_vcpus = ops::host::about::max_vcpus(&request.get_ref().virt_type)?;
         Ok(Response::new(pb::GetMaxVcpusResponse { max_vcpus }))
     }
 
@@ -103,7 +106,7 @@ impl pb::host_server::Host for Service {
         &self,
         request: Request<pb::ListCpuModelsRequest>,
     ) -> Result<Response<pb::ListCpuModelsResponse>, Status> {
-        let models = ops::host::cpu_models(&request.get_ref().arch)?;
+        let models = ops::host::about::cpu_models(&request.get_ref().arch)?;
         Ok(Response::new(pb::ListCpuModelsResponse { models }))
     }
 
@@ -111,7 +114,7 @@ impl pb::host_server::Host for Service {
         &self,
         _: Request<pb::GetCpuMapRequest>,
     ) -> Result<Response<pb::GetCpuMapResponse>, Status> {
-        let map = ops::node::cpu_map(&self.driver).await?;
+        let map = ops::host::node::cpu_map(&self.driver).await?;
         Ok(Response::new(pb::GetCpuMapResponse {
             present: map.present.into_iter().collect(),
             online: map.online.into_iter().collect(),
@@ -122,7 +125,7 @@ impl pb::host_server::Host for Service {
         &self,
         request: Request<pb::GetCpuTimesRequest>,
     ) -> Result<Response<pb::GetCpuTimesResponse>, Status> {
-        let times = ops::node::cpu_times(&self.driver, request.into_inner().cpu).await?;
+        let times = ops::host::node::cpu_times(&self.driver, request.into_inner().cpu).await?;
         Ok(Response::new(pb::GetCpuTimesResponse {
             kernel: times.kernel,
             user: times.user,
@@ -135,7 +138,7 @@ impl pb::host_server::Host for Service {
         &self,
         request: Request<pb::GetMemoryRequest>,
     ) -> Result<Response<pb::GetMemoryResponse>, Status> {
-        let memory = ops::node::memory(&self.driver, request.into_inner().cell).await?;
+        let memory = ops::host::node::memory(&self.driver, request.into_inner().cell).await?;
         Ok(Response::new(pb::GetMemoryResponse {
             total_kib: memory.total,
             free_kib: memory.free,
@@ -154,24 +157,24 @@ impl pb::host_server::Host for Service {
             total: p.total,
             free: p.free,
         };
-        let cell = |(id, free_memory_kib, counts): ops::node::Cell| Cell {
+        let cell = |(id, free_memory_kib, counts): ops::host::node::Cell| Cell {
             id,
             free_memory_kib,
             pages: counts.into_iter().map(pages).collect(),
         };
         let counted = if request.get_ref().without_pages {
-            ops::node::Pages::Left
+            ops::host::node::Pages::Left
         } else {
-            ops::node::Pages::Counted
+            ops::host::node::Pages::Counted
         };
-        let cells = ops::node::cells(&self.driver, counted)
+        let cells = ops::host::node::cells(&self.driver, counted)
             .await?
             .into_iter()
             .map(cell)
             .collect();
         let pages = match counted {
-            ops::node::Pages::Left => Vec::new(),
-            ops::node::Pages::Counted => ops::node::pages(&self.driver)
+            ops::host::node::Pages::Left => Vec::new(),
+            ops::host::node::Pages::Counted => ops::host::node::pages(&self.driver)
                 .await?
                 .into_iter()
                 .map(pages)
@@ -191,7 +194,7 @@ impl pb::host_server::Host for Service {
             .iter()
             .map(|pages| (pages.size_kib, resize(pages.count)))
             .collect();
-        let pools = ops::node::resize_pools(&self.driver, r.cells, pages).await?;
+        let pools = ops::host::node::resize_pools(&self.driver, r.cells, pages).await?;
         Ok(Response::new(pb::AllocatePagesResponse { pools }))
     }
 
@@ -199,7 +202,7 @@ impl pb::host_server::Host for Service {
         &self,
         _: Request<pb::GetPageMergingRequest>,
     ) -> Result<Response<pb::GetPageMergingResponse>, Status> {
-        let ksm = ops::node::page_merging(&self.driver).await?;
+        let ksm = ops::host::node::page_merging(&self.driver).await?;
         Ok(Response::new(pb::GetPageMergingResponse {
             pages_to_scan: ksm.pages_to_scan,
             sleep_ms: ksm.sleep_millisecs,
@@ -226,12 +229,12 @@ impl pb::host_server::Host for Service {
             .into_iter()
             .filter_map(|(setting, value)| Some((setting, value?)))
             .collect();
-        ops::node::tune_page_merging(&self.driver, settings).await?;
+        ops::host::node::tune_page_merging(&self.driver, settings).await?;
         Ok(Response::new(pb::SetPageMergingResponse {}))
     }
 
     async fn get_sev(&self, _: Request<pb::GetSevRequest>) -> Result<Response<pb::GetSevResponse>, Status> {
-        let sev = ops::node::sev(&self.driver).await?;
+        let sev = ops::host::node::sev(&self.driver).await?;
         Ok(Response::new(pb::GetSevResponse {
             pdh: sev.told.pdh,
             cert_chain: sev.told.cert_chain,
@@ -247,7 +250,7 @@ impl pb::host_server::Host for Service {
         &self,
         _: Request<pb::GetSysinfoRequest>,
     ) -> Result<Response<pb::GetSysinfoResponse>, Status> {
-        let xml = ops::node::sysinfo(&self.driver).await?;
+        let xml = ops::host::node::sysinfo(&self.driver).await?;
         Ok(Response::new(pb::GetSysinfoResponse { xml }))
     }
 
@@ -261,9 +264,9 @@ impl pb::host_server::Host for Service {
             Target::Mem => Sleep::Mem,
             Target::Disk => Sleep::Disk,
             Target::Hybrid => Sleep::Hybrid,
-            Target::Unspecified => return Err(ops::suspend::no_target().into()),
+            Target::Unspecified => return Err(ops::host::suspend::no_target().into()),
         };
-        ops::suspend::suspend(&self.driver, target, r.duration_seconds).await?;
+        ops::host::suspend::suspend(&self.driver, target, r.duration_seconds).await?;
         Ok(Response::new(pb::SuspendHostResponse {}))
     }
 
@@ -271,7 +274,7 @@ impl pb::host_server::Host for Service {
         &self,
         _: Request<pb::GetCapabilitiesRequest>,
     ) -> Result<Response<pb::GetCapabilitiesResponse>, Status> {
-        let xml = ops::host::capabilities(&self.driver).await?;
+        let xml = ops::host::about::capabilities(&self.driver).await?;
         Ok(Response::new(pb::GetCapabilitiesResponse { xml }))
     }
 
@@ -281,14 +284,14 @@ impl pb::host_server::Host for Service {
     ) -> Result<Response<pb::GetDomainCapabilitiesResponse>, Status> {
         let runnable = runnable(&request);
         let r = request.into_inner();
-        let asked = ops::domcaps::Asked {
+        let asked = ops::host::domcaps::Asked {
             emulator: r.emulator,
             arch: r.arch,
             machine: r.machine,
             virt_type: r.virt_type,
             runnable,
         };
-        let xml = ops::host::domain_capabilities(&self.driver, asked).await?;
+        let xml = ops::host::about::domain_capabilities(&self.driver, asked).await?;
         Ok(Response::new(pb::GetDomainCapabilitiesResponse { xml }))
     }
 
@@ -299,10 +302,15 @@ impl pb::host_server::Host for Service {
         let runnable = runnable(&request);
         let r = request.into_inner();
         let found = match r.hypervisor {
-            None => ops::cpu::compare(&self.driver, &r.xml, r.validate)?,
+            None => ops::host::cpu::compare(&self.driver, &r.xml, r.validate)?,
             Some(hypervisor) => {
-                ops::cpu::compare_hypervisor(&self.driver, asked(hypervisor, runnable), &r.xml, r.validate)
-                    .await?
+                ops::host::cpu::compare_hypervisor(
+                    &self.driver,
+                    asked(hypervisor, runnable),
+                    &r.xml,
+                    r.validate,
+                )
+                .await?
             }
         };
         Ok(Response::new(match found {
@@ -334,29 +342,30 @@ impl pb::host_server::Host for Service {
             ))
             .into());
         }
-        let wanted = ops::cpu::BaselineRequest {
+        let wanted = ops::host::cpu::BaselineRequest {
             documents: r.xml,
             expand: r.expand_features,
             migratable: r.migratable,
         };
         let xml = match r.hypervisor {
-            None => ops::cpu::baseline(&wanted)?,
+            None => ops::host::cpu::baseline(&wanted)?,
             Some(hypervisor) => {
-                ops::cpu::baseline_hypervisor(&self.driver, asked(hypervisor, runnable), &wanted).await?
+                ops::host::cpu::baseline_hypervisor(&self.driver, asked(hypervisor, runnable), &wanted)
+                    .await?
             }
         };
         Ok(Response::new(pb::BaselineCpuResponse { xml }))
     }
 }
 
-fn asked(hypervisor: pb::Hypervisor, runnable: Runnable) -> ops::domcaps::Asked {
+fn asked(hypervisor: pb::Hypervisor, runnable: Runnable) -> ops::host::domcaps::Asked {
     let pb::Hypervisor {
         emulator,
         arch,
         machine,
         virt_type,
     } = hypervisor;
-    ops::domcaps::Asked {
+    ops::host::domcaps::Asked {
         emulator,
         arch,
         machine,

@@ -32,8 +32,8 @@ impl pb::monitor_server::Monitor for Service {
         let request = request.into_inner();
         let domain = convert::find(&self.driver, request.domain)?;
         let reply = match request.human {
-            true => ops::monitor::human(&self.driver, &domain, request.command).await?,
-            false => ops::monitor::raw(&self.driver, &domain, request.command).await?,
+            true => ops::inspect::monitor::human(&self.driver, &domain, request.command).await?,
+            false => ops::inspect::monitor::raw(&self.driver, &domain, request.command).await?,
         };
         Ok(Response::new(pb::ExecuteResponse { reply }))
     }

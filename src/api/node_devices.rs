@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    ops::{Driver, hostdev::node_device},
+    ops::{Driver, holdings::hostdev::node_device},
     pb,
 };
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::convert;
 use crate::{
     error::{Code, Error, Result},
-    ops::stats::{Balloon, Block, Card, Groups, Stats, Vcpus},
+    ops::inspect::stats::{Balloon, Block, Card, Groups, Stats, Vcpus},
     pb,
 };
 
@@ -107,7 +107,7 @@ fn balloon(balloon: Balloon) -> pb::BalloonStats {
 }
 
 fn vcpus(vcpus: Vcpus) -> pb::VcpuStats {
-    let thread = |t: &crate::ops::stats::VcpuThread| pb::vcpu_stats::Vcpu {
+    let thread = |t: &crate::ops::inspect::stats::VcpuThread| pb::vcpu_stats::Vcpu {
         index: t.index,
         state: 1,
         time_ns: t.stat.cpu.total_ns,

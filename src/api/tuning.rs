@@ -12,9 +12,11 @@ use crate::{
     error::{Error, Result},
     ops::{
         Driver,
-        configure::{self, Change, Scope},
-        node,
-        tuning::{self, Thread, blocks, memory, numa, pinning, scheduler, usage},
+        change::configure::{self, Change},
+        document::scope::Scope,
+        holdings::cgroup::thread::Thread,
+        host::node,
+        tuning::{self, blocks, memory, numa, pinning, scheduler, usage},
     },
     pb,
 };

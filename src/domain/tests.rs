@@ -359,7 +359,7 @@ async fn a_guest_that_leaves_while_it_is_defined_again_is_never_half_there() {
     for _ in 0..100 {
         let domain = place.define(1, "a").await.unwrap();
         let leaves = tokio::spawn(async move { domain.commit(undefines).await });
-        // As `ops::define` does: who meets the guest as it leaves tries again.
+        // As `ops::change::define` does: who meets the guest as it leaves tries again.
         let returns = async {
             loop {
                 match place.define(1, "a").await {

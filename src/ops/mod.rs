@@ -4,58 +4,19 @@
 //! [`Conditions`], takes a job where it changes a running guest, and commits. An operation that has begun to change
 //! something runs on the driver's tracker, so that it ends well even if the caller hangs up.
 
-pub mod addresses;
-pub mod agent;
-pub mod bandwidth;
-pub mod capabilities;
-pub mod cgroup;
-pub mod chain;
-pub mod configure;
-pub mod console;
-pub mod cpu;
-pub mod define;
+pub mod change;
 pub mod device;
-pub mod display;
-pub mod domcaps;
-pub mod emulator;
-mod every_cpu;
-pub mod facts;
-pub mod guest;
+pub mod document;
+pub mod holdings;
 pub mod host;
-pub mod hostdev;
-mod link;
-mod locks;
-mod macvtap;
-pub mod media;
-pub mod monitor;
-pub mod native;
-pub mod node;
-mod openvswitch;
-pub mod owed;
-pub mod peek;
-mod plan;
-mod ports;
-pub mod power;
-pub mod proc;
-mod programs;
-mod react;
-mod refresh;
-pub mod restore;
-mod schema;
-mod scratch;
-pub mod sessions;
+pub mod inspect;
+pub mod operation;
+pub mod recover;
+pub mod run;
 pub mod start;
-pub mod stats;
-pub mod stop;
-pub mod suspend;
-mod tpm;
-mod traffic;
 pub mod tuning;
-mod undo;
-mod volumes;
-pub mod xml;
 
-pub use plan::Ports;
+pub use crate::ops::holdings::display_port::Ports;
 
 use std::{future::Future, sync::Arc};
 
@@ -66,6 +27,11 @@ use crate::{
     config::QemuConfig,
     domain::{Domain, Registry, View},
     error::{Code, Error, Result},
+    ops::{
+        holdings::{cgroup, hostdev, ledger},
+        host::{capabilities, domcaps, facts, place, suspend},
+        run::{guest, sessions},
+    },
     peers::{self, Peers},
     qemu::{FirmwareStore, Prober},
 };
@@ -85,11 +51,11 @@ pub struct Driver {
     /// Ports of displays.
     pub ports: Ports,
     /// Facts of the host and of the mode that the daemon runs in.
-    pub host: host::Facts,
+    pub host: place::Facts,
     /// The daemons of networks, storage, secrets and filters.
     pub peers: Peers,
     /// What they gave and must get back.
-    pub owed: owed::Owed,
+    pub owed: ledger::Owed,
     /// Devices of the host that guests have.
     pub hostdevs: Arc<hostdev::Hostdevs>,
     /// Control groups of the host.

@@ -1,11 +1,11 @@
-//! Files of at most 760 lines, functions of at most 75, tests of at most 155, since they hold their inputs. A comment
+//! Files of at most 770 lines, functions of at most 75, tests of at most 155, since they hold their inputs. A comment
 //! line that begins with `// table` exempts: a file when it stands anywhere in it outside functions, a function when it
 //! stands in or right above it.
 
 use crate::Finding;
 use crate::source::{Source, Sources, is_table_mark};
 
-const FILE: usize = 760;
+const FILE: usize = 770;
 const FUNCTION: usize = 75;
 const TEST: usize = 155;
 const LONG_FUNCTION: usize = 50;

@@ -26,7 +26,7 @@ struct Word {
 
 /// Asks QEMU and lists what the guest's CPU has beside its model, and lacks of it. A CPU that is no named model, or one
 /// that libvirt does not know, stays as it is.
-pub(super) async fn show_actual(monitor: &Monitor, cpu: &mut Cpu) -> Result<()> {
+pub(crate) async fn show_actual(monitor: &Monitor, cpu: &mut Cpu) -> Result<()> {
     if cpu.mode.unwrap_or(CpuMode::Custom) != CpuMode::Custom {
         return Ok(());
     }

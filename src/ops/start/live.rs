@@ -10,11 +10,14 @@ use domxml::{
 };
 use qmp::commands;
 
-use super::{Prepared, owners::Identity};
-use crate::{error::Result, qemu::Monitor};
+use crate::{
+    error::Result,
+    ops::{document::prepared::Prepared, host::identity::Identity},
+    qemu::Monitor,
+};
 
 /// Asks QEMU, puts what it says into the document, and returns the parts of the status file that follow.
-pub(super) async fn complete(monitor: &Monitor, prepared: &mut Prepared) -> Result<StatusDocument> {
+pub(crate) async fn complete(monitor: &Monitor, prepared: &mut Prepared) -> Result<StatusDocument> {
     let ptys = monitor.ptys().await?;
     put_terminals(&mut prepared.document, &ptys);
     for channel in &mut prepared.document.devices.channels {
@@ -104,7 +107,7 @@ fn put_terminals(document: &mut domxml::Domain, ptys: &BTreeMap<String, String>)
 }
 
 /// Whether the guest has a channel for an agent.
-pub(super) fn has_agent(document: &domxml::Domain) -> bool {
+pub(crate) fn has_agent(document: &domxml::Domain) -> bool {
     let name = |c: &domxml::devices::Channel| c.target.as_ref().and_then(|t| t.name.clone());
     document
         .devices
@@ -114,7 +117,7 @@ pub(super) fn has_agent(document: &domxml::Domain) -> bool {
 }
 
 /// What makes the run hard to support.
-pub(super) fn taints(document: &domxml::Domain, identity: &Identity) -> BTreeSet<&'static str> {
+pub(crate) fn taints(document: &domxml::Domain, identity: &Identity) -> BTreeSet<&'static str> {
     let mut taints = BTreeSet::new();
     if identity.is_root() {
         taints.insert("high-privileges");
@@ -141,7 +144,7 @@ pub(super) fn taints(document: &domxml::Domain, identity: &Identity) -> BTreeSet
 }
 
 /// The label that the process runs under, as a live document shows it.
-pub(super) fn label(identity: &Identity, relabel: bool) -> Seclabel {
+pub(crate) fn label(identity: &Identity, relabel: bool) -> Seclabel {
     let owner = format!("+{}:+{}", identity.uid, identity.gid);
     Seclabel {
         kind: Some(SeclabelType::Dynamic),

@@ -11,41 +11,51 @@
 //! dies before, it ends by itself; if after, the next daemon finds it in its status file, not finished, and ends it.
 //! A start is told to nobody before it has succeeded.
 
-mod bridge_helper;
 mod cpu;
-mod files;
 mod live;
-mod log;
-mod network;
-mod owners;
-mod plug;
 mod reserve;
-mod script;
-mod secrets;
 mod threads;
-mod tpm;
-mod virtiofs;
 
 use std::{path::PathBuf, sync::Arc};
 
 use domxml::StatusDocument;
 use qemu_plan::{address::Age, alias, block, command};
 
-pub use owners::Owners;
-pub use plug::LinkNames;
-use reserve::Reserved;
-pub(super) use reserve::{leases_of, legacy_firmware, native_resources, plan_config};
-pub(super) use script::unplug;
-pub(super) use virtiofs::unplug as unplug_shares;
-
-use super::{
-    Conditions, Driver, cgroup, chain, guest::Guest, locks, plan, react, stop, traffic, undo::Undo, volumes,
-};
 use crate::{
-    domain::{Condition, Document, Domain, Effects, GONE, Job, Run, Stored, View, jobs::Long, jobs::Want},
+    domain::{
+        Condition, Document, Domain, Effects, GONE, Job, Run, Stored, View,
+        jobs::{Long, Want},
+    },
     error::{Error, Result},
+    ops::{
+        Conditions, Driver,
+        document::{plan, prepared::Prepared},
+        holdings::{
+            cgroup, log,
+            net::traffic,
+            storage::{chain, lease, volumes},
+        },
+        host::{
+            files,
+            identity::{Identity, file_user},
+        },
+        operation::undo::Undo,
+        run::{cause, cpus, guest::Guest, react, stop},
+        start::reserve::Reserved,
+        tuning::enclose,
+    },
     pb::EventKind,
     qemu::{Held, Live, LogTail, Start},
+};
+
+pub(crate) use crate::ops::holdings::helper::virtiofs::unplug as unplug_shares;
+pub(crate) use crate::ops::holdings::net::script::unplug;
+pub use crate::ops::holdings::net::tap::LinkNames;
+pub use crate::ops::holdings::storage::owners::Owners;
+pub(crate) use crate::ops::{
+    document::{config::plan_config, resources::native_resources},
+    holdings::display_port::leases_of,
+    host::legacy_firmware::legacy_firmware,
 };
 
 /// How to start.
@@ -57,45 +67,6 @@ pub struct How {
     pub reset_nvram: bool,
     /// The session that the run ends with.
     pub session: Option<Arc<str>>,
-}
-
-/// A guest about to be started: its document complete, its images found.
-pub(super) struct Prepared {
-    /// The document of the run.
-    pub(super) document: Box<domxml::Domain>,
-    pub(super) caps: Arc<qemu_plan::caps::Caps>,
-    pub(super) id: i32,
-    /// "ID-NAME".
-    pub(super) short_name: String,
-    /// The next number of a block node.
-    pub(super) next_node: u32,
-    /// The CPU as the stored configuration has it.
-    pub(super) cpu: Option<domxml::cpu::Cpu>,
-}
-
-/// Whom QEMU runs as by qemu.conf; none: as the daemon.
-///
-/// # Errors
-/// `ConfSyntax` if there is no such user or group.
-pub fn run_as(config: &crate::config::QemuConfig) -> Result<Option<crate::qemu::RunAs>> {
-    Ok(owners::Identity::of(config)?.run_as())
-}
-
-/// The label of guests that name none: whom QEMU runs as.
-///
-/// # Errors
-/// As [`run_as`].
-pub(super) fn label_of_all(config: &crate::config::QemuConfig) -> Result<String> {
-    let identity = owners::Identity::of(config)?;
-    Ok(format!("+{}:+{}", identity.uid, identity.gid))
-}
-
-/// Whom images are opened as, for messages.
-///
-/// # Errors
-/// As [`run_as`].
-pub(super) fn file_user(config: &crate::config::QemuConfig) -> Result<String> {
-    Ok(owners::Identity::of(config)?.to_string())
 }
 
 /// Starts a guest that is defined.
@@ -267,7 +238,7 @@ impl Attempt<'_> {
         let pid_file = self.pid_file(&prepared);
         undo.push(
             "the PID file",
-            crate::blocking::file("removing the PID file", move || stop::remove(&pid_file)),
+            crate::blocking::file("removing the PID file", move || files::remove(&pid_file)),
         );
         let remove = cgroup::remove(self.driver, &prepared.document, prepared.id);
         let removal = crate::blocking::file("removing the guest's control group", move || {
@@ -300,10 +271,10 @@ impl Attempt<'_> {
         let paths = driver.registry.store().paths();
         let log = paths.log.join(format!("{}.log", prepared.document.name));
         let output = log::open(driver, &log, prepared, &line).await?;
-        let identity = owners::Identity::of(&driver.config())?;
+        let identity = Identity::of(&driver.config())?;
         let taints = live::taints(&prepared.document, &identity);
         for taint in &taints {
-            plan::log_line(&log, &format!("Domain id={} is tainted: {taint}", prepared.id));
+            log::log_line(&log, &format!("Domain id={} is tainted: {taint}", prepared.id));
         }
         let start = Start {
             args: line.argv().split_off(1),
@@ -315,9 +286,9 @@ impl Attempt<'_> {
             pid_file: self.pid_file(prepared),
         };
         let mut qemu = reserved.take_qemu()?;
-        locks::connect(driver, &prepared.document, &mut qemu)?;
+        lease::connect(driver, &prepared.document, &mut qemu)?;
         let mut held = qemu.hold(start).await?;
-        locks::register(driver, &mut held, prepared).await?;
+        lease::register(driver, &mut held, prepared).await?;
         let run = Run {
             document: Document::live(*prepared.document.clone()),
             id: prepared.id,
@@ -343,7 +314,7 @@ impl Attempt<'_> {
         // The kernel takes some milliseconds to move a process that it has not moved for a while, and so does the disk.
         let (told, enclosed) = tokio::join!(
             told,
-            cgroup::enclose(driver, &prepared.document, (prepared.id, held.pid()))
+            enclose::enclose(driver, &prepared.document, (prepared.id, held.pid()))
         );
         told?;
         let placed = match enclosed {
@@ -384,11 +355,11 @@ impl Attempt<'_> {
         // From here the end of the run gives everything back, and once: files may have other users.
         undo.forget();
         driver.guests.insert(&guest);
-        super::restore::watch_process(driver, &guest);
+        crate::ops::recover::watch_process(driver, &guest);
         match self.set_up(&guest, prepared, live).await {
             Ok(view) => Ok(view),
             Err(error) => {
-                guest.end_because(stop::Cause::NotStarted);
+                guest.end_because(cause::Cause::NotStarted);
                 stop::terminate(driver, &guest, stop::Patience::None).await?;
                 Err(error)
             }
@@ -419,7 +390,7 @@ impl Attempt<'_> {
         prepared.document.cpu = cpu;
         if !paused {
             traffic::allow(&prepared.document).await?;
-            locks::run_cpus(self.driver, guest, monitor.cont()).await?;
+            cpus::run_cpus(self.driver, guest, monitor.cont()).await?;
         }
         let agent = live::has_agent(&prepared.document);
         let document = Document::live(*prepared.document);
@@ -541,6 +512,6 @@ fn undo_dir(undo: &mut Undo, path: &str) {
     let path = PathBuf::from(path);
     undo.push(
         "a directory of the guest",
-        crate::blocking::file("removing the guest's directory", move || stop::remove_all(&path)),
+        crate::blocking::file("removing the guest's directory", move || files::remove_all(&path)),
     );
 }

@@ -9,9 +9,10 @@ use domxml::{Bitmap, Domain, status::VcpuThread};
 use crate::{
     error::Result,
     ops::{
-        Driver, cgroup,
+        Driver,
+        holdings::cgroup::thread::Thread,
         tuning::{
-            Thread,
+            enclose,
             pinning::{self, every_cpu, ids, numbered},
         },
     },
@@ -22,7 +23,7 @@ use crate::{
 ///
 /// # Errors
 /// None of the CPUs that the document names is there.
-pub(super) async fn place_emulator(driver: &Driver, document: &Domain, pid: i32) -> Result<()> {
+pub(crate) async fn place_emulator(driver: &Driver, document: &Domain, pid: i32) -> Result<()> {
     if let Some(cpus) = pinning::of(document, Thread::Emulator) {
         return pinning::set(pid, cpus);
     }
@@ -37,7 +38,7 @@ pub(super) async fn place_emulator(driver: &Driver, document: &Domain, pid: i32)
 ///
 /// # Errors
 /// None of the CPUs that the document names is there; QEMU does not answer.
-pub(super) async fn place(
+pub(crate) async fn place(
     driver: &Driver,
     monitor: &Monitor,
     document: &Domain,
@@ -49,7 +50,7 @@ pub(super) async fn place(
         let iothreads = numbered(&monitor.iothreads().await?);
         threads.extend(iothreads.into_iter().map(|(id, tid)| (Thread::Io(id), tid)));
     }
-    let grouped = cgroup::enclose_threads(driver, document, pid, threads.clone()).await?;
+    let grouped = enclose::enclose_threads(driver, document, pid, threads.clone()).await?;
     let every = every_cpu(driver).await?;
     let of_emulator = pinning::of(document, Thread::Emulator);
     for (thread, tid) in threads {

@@ -8,14 +8,14 @@ use domxml::{
     tuning::{BlockTune, BlockTuneDevice},
 };
 
-use super::{group_with, not_in_session};
 use crate::{
     domain::View,
     error::{Code, Error, Result},
     ops::{
         Driver,
-        cgroup::refused,
-        configure::{self, Scope},
+        document::scope::{self, Scope},
+        holdings::cgroup::refused,
+        tuning::{group_with, not_in_session},
     },
 };
 
@@ -39,7 +39,7 @@ pub struct Limits {
 /// `OperationInvalid` if the guest has no such configuration, or is in no group of block devices.
 pub fn read(driver: &Driver, view: &View, scope: Scope) -> Result<Limits> {
     not_in_session(driver, "Block I/O tuning")?;
-    let document = configure::read(view, scope)?;
+    let document = scope::read(view, scope)?;
     let tune = document.domain()?.blkiotune.clone().unwrap_or_default();
     let weight = if document.is_live() {
         let group = group_with(driver, view, Controller::Blkio, NO_GROUP)?;
@@ -60,7 +60,7 @@ fn no_weights() -> Error {
     )
 }
 
-pub(super) fn apply(domain: &mut Domain, limits: &Limits) -> Result<()> {
+pub(crate) fn apply(domain: &mut Domain, limits: &Limits) -> Result<()> {
     let tune = domain.blkiotune.get_or_insert_default();
     if limits.weight.is_some() {
         tune.weight = limits.weight.filter(|weight| *weight != 0);
@@ -119,7 +119,7 @@ fn merge(known: &mut Vec<BlockTuneDevice>, wanted: &BlockTuneDevice) {
     }
 }
 
-pub(super) fn carry_out(driver: &Driver, view: &View, limits: &Limits) -> Result<()> {
+pub(crate) fn carry_out(driver: &Driver, view: &View, limits: &Limits) -> Result<()> {
     not_in_session(driver, "Block I/O tuning")?;
     let group = group_with(driver, view, Controller::Blkio, NO_GROUP)?;
     let before = view
@@ -165,7 +165,7 @@ fn undone(wanted: &BlockTuneDevice, before: Option<&BlockTuneDevice>) -> BlockTu
 ///
 /// # Errors
 /// There is no such device; `OperationUnsupported` where the kernel has no weights; what it refuses.
-pub(in crate::ops) fn set(group: &Group, limits: &Limits) -> Result<()> {
+pub(crate) fn set(group: &Group, limits: &Limits) -> Result<()> {
     if let Some(weight) = limits.weight.filter(|weight| *weight != 0)
         && !group.set_block_weight(weight).map_err(refused)?
     {

@@ -3,14 +3,14 @@
 use confine::cgroup::{Controller, Group, MemoryLimit, UNLIMITED_KIB};
 use domxml::{Domain, tuning::MemoryTune, units::Kib};
 
-use super::{group_with, not_in_session};
 use crate::{
     domain::View,
     error::{Error, Result},
     ops::{
         Driver,
-        cgroup::refused,
-        configure::{self, Scope},
+        document::scope::{self, Scope},
+        holdings::cgroup::refused,
+        tuning::{group_with, not_in_session},
     },
 };
 
@@ -33,7 +33,7 @@ pub struct Limits {
 /// `OperationInvalid` if the guest has no such configuration, or is in no group of memory.
 pub fn read(driver: &Driver, view: &View, scope: Scope) -> Result<Limits> {
     not_in_session(driver, "Memory tuning")?;
-    let document = configure::read(view, scope)?;
+    let document = scope::read(view, scope)?;
     if document.is_live() {
         return of_group(&group_with(driver, view, Controller::Memory, NO_GROUP)?);
     }
@@ -57,7 +57,7 @@ fn of_group(group: &Group) -> Result<Limits> {
     })
 }
 
-pub(super) fn apply(domain: &mut Domain, limits: Limits) -> Result<()> {
+pub(crate) fn apply(domain: &mut Domain, limits: Limits) -> Result<()> {
     let tune = domain.memtune.get_or_insert_default();
     let limit = |kib: u64| {
         if kib >= UNLIMITED_KIB {
@@ -89,7 +89,7 @@ pub(super) fn apply(domain: &mut Domain, limits: Limits) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn carry_out(driver: &Driver, view: &View, limits: Limits) -> Result<()> {
+pub(crate) fn carry_out(driver: &Driver, view: &View, limits: Limits) -> Result<()> {
     not_in_session(driver, "Memory tuning")?;
     let group = group_with(driver, view, Controller::Memory, NO_GROUP)?;
     let before = of_group(&group)?;

@@ -4,6 +4,7 @@
 //! committed. What the kernel refuses in the midst of one leaves nothing changed. One file a kind.
 
 pub mod blocks;
+pub mod enclose;
 pub mod memory;
 pub mod numa;
 pub mod pinning;
@@ -15,11 +16,14 @@ use std::sync::Arc;
 use confine::cgroup::{Controller, Group};
 use domxml::Bitmap;
 
-use super::{Driver, cgroup};
 use crate::{
     domain::View,
     error::{Error, Result},
-    pb::{self, EventKind, event::Detail, event::tunable},
+    ops::{Driver, cgroup, holdings::cgroup::thread::Thread},
+    pb::{
+        self, EventKind,
+        event::{Detail, tunable},
+    },
 };
 
 /// What to change.
@@ -42,22 +46,11 @@ pub enum Change {
     Blocks(blocks::Limits),
 }
 
-/// A thread of a guest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Thread {
-    /// A CPU's, by its number.
-    Vcpu(u32),
-    /// QEMU's own.
-    Emulator,
-    /// A thread for I/O, by its number.
-    Io(u32),
-}
-
 /// The change in a document.
 ///
 /// # Errors
 /// `InvalidArg`: the guest has no such thread, or a value is out of its range.
-pub(super) fn apply(domain: &mut domxml::Domain, change: &Change) -> Result<()> {
+pub(crate) fn apply(domain: &mut domxml::Domain, change: &Change) -> Result<()> {
     match change {
         Change::Pin { thread, cpus } => pinning::apply(domain, *thread, cpus),
         Change::Scheduler(wanted) => scheduler::apply(domain, wanted),
@@ -71,7 +64,7 @@ pub(super) fn apply(domain: &mut domxml::Domain, change: &Change) -> Result<()> 
 ///
 /// # Errors
 /// What the kernel or QEMU refuses.
-pub(super) async fn carry_out(driver: &Arc<Driver>, view: &View, change: &Change) -> Result<()> {
+pub(crate) async fn carry_out(driver: &Arc<Driver>, view: &View, change: &Change) -> Result<()> {
     if let Change::Pin { thread, cpus } = change {
         return pinning::carry_out(driver, view, *thread, cpus).await;
     }
@@ -88,7 +81,7 @@ pub(super) async fn carry_out(driver: &Arc<Driver>, view: &View, change: &Change
 }
 
 /// The event that tells of a change in a running guest; libvirt has none of memory and of disks.
-pub(super) fn event_of(change: &Change) -> Option<(EventKind, Detail)> {
+pub(crate) fn event_of(change: &Change) -> Option<(EventKind, Detail)> {
     let values: Vec<(String, tunable::value::Value)> = match change {
         Change::Pin { thread, cpus } => vec![(
             pinning::event_name(*thread),

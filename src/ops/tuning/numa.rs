@@ -6,14 +6,17 @@ use domxml::{
     tuning::{NumaMemory, NumaMode, NumaTune, Placement as By},
 };
 
-use super::{Thread, group_with, not_in_session, pinning};
 use crate::{
     domain::View,
     error::{Code, Error, Result},
     ops::{
         Driver,
-        cgroup::{part_of, refused},
-        configure::{self, Scope},
+        document::scope::{self, Scope},
+        holdings::cgroup::{
+            refused,
+            thread::{Thread, part_of},
+        },
+        tuning::{group_with, not_in_session, pinning},
     },
 };
 
@@ -31,7 +34,7 @@ pub struct Placement {
 /// # Errors
 /// `OperationInvalid` if the guest has no such configuration.
 pub fn read(view: &View, scope: Scope) -> Result<Placement> {
-    let domain = configure::read(view, scope)?.domain()?;
+    let domain = scope::read(view, scope)?.domain()?;
     let memory = domain.numatune.as_ref().and_then(|tune| tune.memory.as_ref());
     let mode = memory.and_then(|m| m.mode).unwrap_or(NumaMode::Strict);
     Ok(Placement {
@@ -44,7 +47,7 @@ fn memory(domain: &Domain) -> Option<&NumaMemory> {
     domain.numatune.as_ref()?.memory.as_ref()
 }
 
-pub(super) fn apply(domain: &mut Domain, placement: &Placement) -> Result<()> {
+pub(crate) fn apply(domain: &mut Domain, placement: &Placement) -> Result<()> {
     if placement.nodes.as_ref().is_some_and(Bitmap::is_empty) {
         return Err(Error::argument("Invalid nodeset for 'numatune'"));
     }
@@ -90,7 +93,7 @@ fn check_live(domain: &Domain, placement: &Placement) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn carry_out(driver: &Driver, view: &View, placement: &Placement) -> Result<()> {
+pub(crate) fn carry_out(driver: &Driver, view: &View, placement: &Placement) -> Result<()> {
     not_in_session(driver, "NUMA tuning")?;
     let group = group_with(
         driver,

@@ -10,14 +10,14 @@ use domxml::{
     tuning::{CpuTune, IoThreadPin, Placement, Vcpu, VcpuPin},
 };
 
-use super::Thread;
 use crate::{
     domain::{Run, View},
     error::{Code, Error, Result},
     ops::{
         Driver,
-        configure::{self, Scope},
-        node,
+        document::scope::{self, Scope},
+        holdings::cgroup::thread::Thread,
+        host::node,
     },
 };
 
@@ -40,12 +40,12 @@ pub struct IoThread {
 }
 
 /// What the document says of a thread, or of all.
-pub(in crate::ops) fn of(document: &Domain, thread: Thread) -> Option<&Bitmap> {
+pub(crate) fn of(document: &Domain, thread: Thread) -> Option<&Bitmap> {
     of_parts(document.cputune.as_ref(), document.vcpu.as_ref(), thread)
 }
 
 /// The same of a document's two elements for it.
-pub(in crate::ops) fn of_parts<'a>(
+pub(crate) fn of_parts<'a>(
     tune: Option<&'a CpuTune>,
     vcpu: Option<&'a Vcpu>,
     thread: Thread,
@@ -68,7 +68,7 @@ pub(in crate::ops) fn of_parts<'a>(
 /// # Errors
 /// `OperationInvalid` if the guest has no such configuration.
 pub async fn read(driver: &Driver, view: &View, scope: Scope) -> Result<Pinning> {
-    let document = configure::read(view, scope)?;
+    let document = scope::read(view, scope)?;
     let all = every_cpu(driver).await?;
     let domain = document.domain()?;
     let shown = |thread| of(&domain, thread).unwrap_or(&all).clone();
@@ -86,7 +86,7 @@ pub async fn read(driver: &Driver, view: &View, scope: Scope) -> Result<Pinning>
 /// # Errors
 /// `OperationInvalid` if the guest has no such configuration; what QEMU refuses.
 pub async fn iothreads(driver: &Arc<Driver>, view: &View, scope: Scope) -> Result<Vec<IoThread>> {
-    let document = configure::read(view, scope)?;
+    let document = scope::read(view, scope)?;
     if document.is_live() {
         let run = view.running()?;
         let threads = threads_of(driver, view, run).await?;
@@ -111,12 +111,12 @@ pub async fn iothreads(driver: &Arc<Driver>, view: &View, scope: Scope) -> Resul
 }
 
 /// The CPUs online.
-pub(in crate::ops) async fn every_cpu(driver: &Driver) -> Result<Bitmap> {
+pub(crate) async fn every_cpu(driver: &Driver) -> Result<Bitmap> {
     Ok(node::cpu_map(driver).await?.online.iter().copied().collect())
 }
 
 /// The numbers of a document's threads for I/O.
-pub(in crate::ops) fn ids(domain: &Domain) -> Vec<u32> {
+pub(crate) fn ids(domain: &Domain) -> Vec<u32> {
     let listed: Vec<u32> = domain
         .iothreadids
         .iter()
@@ -145,13 +145,13 @@ async fn threads_of(driver: &Arc<Driver>, view: &View, run: &Run) -> Result<Vec<
 }
 
 /// QEMU names them `iothreadN`.
-pub(in crate::ops) fn numbered(told: &[qmp::types::IoThreadInfo]) -> Vec<(u32, i32)> {
+pub(crate) fn numbered(told: &[qmp::types::IoThreadInfo]) -> Vec<(u32, i32)> {
     let number =
         |t: &qmp::types::IoThreadInfo| Some((t.id.strip_prefix("iothread")?.parse().ok()?, t.thread_id));
     told.iter().filter_map(number).collect()
 }
 
-pub(super) fn apply(domain: &mut Domain, thread: Thread, cpus: &Bitmap) -> Result<()> {
+pub(crate) fn apply(domain: &mut Domain, thread: Thread, cpus: &Bitmap) -> Result<()> {
     check(domain, thread)?;
     if cpus.is_empty() {
         return Err(Error::argument("Empty cpu list for pinning"));
@@ -216,7 +216,7 @@ fn pin_iothread(tune: &mut CpuTune, pin: IoThreadPin) {
     }
 }
 
-pub(super) async fn carry_out(
+pub(crate) async fn carry_out(
     driver: &Arc<Driver>,
     view: &View,
     thread: Thread,
@@ -247,12 +247,12 @@ pub(super) async fn carry_out(
 ///
 /// # Errors
 /// `System`: none of them is there, or the thread is gone.
-pub(in crate::ops) fn set(tid: i32, cpus: &Bitmap) -> Result<()> {
+pub(crate) fn set(tid: i32, cpus: &Bitmap) -> Result<()> {
     confine::set_affinity(tid, cpus.iter())
         .map_err(|error| Error::system(format_args!("cannot set CPU affinity on process {tid}"), error))
 }
 
-pub(super) fn event_name(thread: Thread) -> String {
+pub(crate) fn event_name(thread: Thread) -> String {
     match thread {
         Thread::Vcpu(id) => format!("cputune.vcpupin{id}"),
         Thread::Emulator => "cputune.emulatorpin".to_owned(),

@@ -3,14 +3,17 @@
 use confine::cgroup::{Controller, Group};
 use domxml::{Domain, tuning::CpuTune};
 
-use super::{Thread, group_with, not_in_session, pinning};
 use crate::{
     domain::{Run, View},
     error::{Error, Result},
     ops::{
         Driver,
-        cgroup::{part_of, refused},
-        configure::{self, Scope},
+        document::scope::{self, Scope},
+        holdings::cgroup::{
+            refused,
+            thread::{Thread, part_of},
+        },
+        tuning::{group_with, not_in_session, pinning},
     },
     pb::event::tunable::value::Value,
 };
@@ -48,7 +51,7 @@ pub struct Bandwidth {
 /// `OperationInvalid` if the guest has no such configuration, or is in no group of CPUs.
 pub fn read(driver: &Driver, view: &View, scope: Scope) -> Result<Scheduler> {
     not_in_session(driver, "CPU tuning")?;
-    let document = configure::read(view, scope)?;
+    let document = scope::read(view, scope)?;
     if document.is_live() {
         let run = view.running()?;
         return of_group(&group_with(driver, view, Controller::Cpu, NO_GROUP)?, run);
@@ -118,7 +121,7 @@ fn places(tune: &mut CpuTune) -> [(&mut Option<u64>, &mut Option<i64>); 4] {
     ]
 }
 
-pub(super) fn apply(domain: &mut Domain, wanted: &Scheduler) -> Result<()> {
+pub(crate) fn apply(domain: &mut Domain, wanted: &Scheduler) -> Result<()> {
     check(wanted)?;
     // Only a document of a run has an id. In it, zero changes nothing; in a stored one, it is no word about it.
     let live = domain.id.is_some();
@@ -167,7 +170,7 @@ fn check(wanted: &Scheduler) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn carry_out(driver: &Driver, view: &View, wanted: &Scheduler) -> Result<()> {
+pub(crate) fn carry_out(driver: &Driver, view: &View, wanted: &Scheduler) -> Result<()> {
     not_in_session(driver, "CPU tuning")?;
     let group = group_with(driver, view, Controller::Cpu, NO_GROUP)?;
     let run = view.running()?;
@@ -207,7 +210,7 @@ fn set(group: &Group, run: &Run, wanted: &Scheduler) -> Result<()> {
 }
 
 /// What the event says of it.
-pub(super) fn told(wanted: &Scheduler) -> Vec<(String, Value)> {
+pub(crate) fn told(wanted: &Scheduler) -> Vec<(String, Value)> {
     let shares = wanted
         .shares
         .filter(|s| *s != 0)

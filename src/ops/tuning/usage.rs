@@ -2,13 +2,16 @@
 
 use confine::cgroup::{Controller, CpuTimes};
 
-use super::{Thread, group_with};
 use crate::{
     domain::View,
     error::{Code, Error, Result},
     ops::{
         Driver,
-        cgroup::{part_of, refused},
+        holdings::cgroup::{
+            refused,
+            thread::{Thread, part_of},
+        },
+        tuning::group_with,
     },
 };
 

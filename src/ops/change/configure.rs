@@ -1,0 +1,417 @@
+//! Changing one thing of a guest's configuration: of the run, the stored one, or both.
+//!
+//! Each change is one variant of [`Change`] and one line in `apply`, which works on a document; what a running guest needs
+//! besides goes to QEMU first.
+
+use std::sync::Arc;
+
+use domxml::{clock::LifecycleAction as Action, units::Kib};
+use qmp::commands;
+
+use crate::{
+    domain::{
+        Document, Domain, Effects, Either, Stored, View,
+        facts::Facts,
+        jobs::{Kind, Want},
+    },
+    error::{Area, Code, Error, Result},
+    ops::{
+        Conditions, Driver,
+        document::scope::{Scope, Which, documents, read},
+        tuning,
+    },
+    pb::{self, EventKind, LifecycleAction, LifecycleEvent, event::Detail},
+};
+
+/// What to change.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// The title, or none.
+    Title(Option<String>),
+    /// The description, or none.
+    Description(Option<String>),
+    /// One namespace's element, or none.
+    Metadata {
+        /// The namespace.
+        uri: String,
+        /// Its prefix in the document.
+        key: String,
+        /// The element.
+        xml: Option<String>,
+    },
+    /// The balloon's size, KiB.
+    Memory(u64),
+    /// Most memory, KiB.
+    MaxMemory(u64),
+    /// CPUs at start.
+    Vcpus(u32),
+    /// Most CPUs.
+    MaxVcpus(u32),
+    /// What follows an event of the guest.
+    Lifecycle {
+        /// The event.
+        event: LifecycleEvent,
+        /// What follows.
+        action: LifecycleAction,
+    },
+    /// Seconds between two looks at the guest's memory statistics; 0: none.
+    MemoryStatsPeriod(u32),
+    /// What it may use of the host.
+    Tuning(tuning::Change),
+}
+
+/// Changes one thing.
+///
+/// # Errors
+/// `OperationInvalid` if the guest has no such configuration, what is wrong with the change, what QEMU refuses.
+pub async fn configure(
+    driver: &Arc<Driver>,
+    domain: &Domain,
+    scope: Scope,
+    change: Change,
+    conditions: &Conditions,
+) -> Result<()> {
+    let job = domain.job(Want::Plain(Kind::Modify)).await?;
+    let view = job.view();
+    conditions.check(&view)?;
+    let which = Which::of(scope, &view)?;
+    // Tried on copies first, so that QEMU is told nothing that can't be written down.
+    for document in documents(&view, which) {
+        applied(document, &change)?;
+    }
+    if conditions.trial {
+        return Ok(());
+    }
+    let owned = Arc::clone(driver);
+    driver
+        .tracked(async move {
+            if which.live {
+                tell_qemu(&owned, &view, &change).await?;
+            }
+            let event = event_of(&change, which);
+            job.commit(move |view| {
+                if which.live
+                    && let Some(run) = &mut view.run
+                {
+                    run.document = Document::live(applied(Either::Live(&run.document), &change)?);
+                }
+                if which.config
+                    && let Some(config) = &view.config
+                {
+                    view.config = Some(Stored::new(&applied(Either::Stored(config), &change)?));
+                }
+                let mut effects = Effects::none();
+                if let Some((kind, detail)) = event {
+                    effects = effects.event(kind, Some(detail));
+                }
+                Ok(effects)
+            })
+            .await
+            .map(drop)
+        })
+        .await
+}
+
+fn applied(document: Either<'_>, change: &Change) -> Result<domxml::Domain> {
+    let mut domain = domxml::Domain::clone(&*document.domain()?);
+    apply(&mut domain, change)?;
+    Ok(domain)
+}
+
+/// The change in a document.
+fn apply(domain: &mut domxml::Domain, change: &Change) -> Result<()> {
+    match change {
+        Change::Title(Some(title)) if title.contains('\n') => {
+            return Err(Error::argument("metadata title can't contain newlines").in_area(Area::None));
+        }
+        Change::Title(title) => domain.title.clone_from(&title.clone().filter(|t| !t.is_empty())),
+        Change::Description(text) => domain
+            .description
+            .clone_from(&text.clone().filter(|t| !t.is_empty())),
+        Change::Metadata {
+            uri,
+            key,
+            xml: Some(xml),
+        } => domain.set_metadata_element(xml, key, uri)?,
+        Change::Metadata { uri, .. } => drop(domain.remove_metadata_element(uri)),
+        Change::Memory(kib) => set_memory(domain, *kib)?,
+        Change::MaxMemory(kib) => set_max_memory(domain, *kib)?,
+        Change::MemoryStatsPeriod(seconds) => {
+            balloon(domain)?.stats_period = Some(*seconds).filter(|s| *s != 0)
+        }
+        Change::Vcpus(count) => set_vcpus(domain, *count)?,
+        Change::MaxVcpus(count) => set_max_vcpus(domain, *count)?,
+        Change::Lifecycle { event, action } => {
+            let place = match event {
+                LifecycleEvent::Poweroff => &mut domain.on_poweroff,
+                LifecycleEvent::Reboot => &mut domain.on_reboot,
+                LifecycleEvent::Crash => &mut domain.on_crash,
+            };
+            *place = Some(lifecycle_action(*event, *action)?);
+        }
+        Change::Tuning(change) => tuning::apply(domain, change)?,
+    }
+    Ok(())
+}
+
+fn lifecycle_action(event: LifecycleEvent, action: LifecycleAction) -> Result<Action> {
+    let dump = matches!(
+        action,
+        LifecycleAction::CoredumpDestroy | LifecycleAction::CoredumpRestart
+    );
+    if dump && event != LifecycleEvent::Crash {
+        let (event, action) = (
+            lifecycle_word(event.as_str_name(), "LIFECYCLE_EVENT_"),
+            lifecycle_word(action.as_str_name(), "LIFECYCLE_ACTION_"),
+        );
+        return Err(Error::new(
+            Code::ConfigUnsupported,
+            format!("Lifecycle event '{event}' doesn't support '{action}' action"),
+        )
+        .in_area(Area::Domain));
+    }
+    Ok(match action {
+        LifecycleAction::Destroy => Action::Destroy,
+        LifecycleAction::Restart => Action::Restart,
+        LifecycleAction::RestartRename => Action::RenameRestart,
+        LifecycleAction::Preserve => Action::Preserve,
+        LifecycleAction::CoredumpDestroy => Action::CoredumpDestroy,
+        LifecycleAction::CoredumpRestart => Action::CoredumpRestart,
+    })
+}
+
+/// libvirt's word for a value of the protocol.
+fn lifecycle_word(name: &str, prefix: &str) -> String {
+    name.strip_prefix(prefix)
+        .unwrap_or(name)
+        .to_ascii_lowercase()
+        .replace('_', "-")
+}
+
+fn set_memory(domain: &mut domxml::Domain, kib: u64) -> Result<()> {
+    let most = Facts::of(domain).memory_kib;
+    if kib > most {
+        return Err(Error::argument("cannot set memory higher than max memory"));
+    }
+    domain.current_memory = Some(Kib(kib));
+    Ok(())
+}
+
+/// The balloon that tells of the guest's memory.
+fn balloon(domain: &mut domxml::Domain) -> Result<&mut domxml::devices::Memballoon> {
+    let balloon = domain
+        .devices
+        .memballoon
+        .as_mut()
+        .filter(|b| b.model.as_str() != "none");
+    balloon.ok_or_else(|| Error::invalid("Memory balloon model must be virtio to set the collection period"))
+}
+
+fn set_max_memory(domain: &mut domxml::Domain, kib: u64) -> Result<()> {
+    let cells = domain
+        .cpu
+        .as_ref()
+        .and_then(|c| c.numa.as_ref())
+        .is_some_and(|n| !n.cells.is_empty());
+    if cells {
+        return Err(Error::invalid(
+            "initial memory size of a domain with NUMA nodes cannot be modified with this API",
+        ));
+    }
+    if let Some(max) = domain.max_memory
+        && kib > max.size.0
+    {
+        return Err(Error::argument(
+            "cannot set initial memory size greater than the maximum memory size",
+        ));
+    }
+    domain.memory.get_or_insert_default().size = Kib(kib);
+    if domain.current_memory.is_none_or(|c| c.0 > kib) {
+        domain.current_memory = Some(Kib(kib));
+    }
+    Ok(())
+}
+
+fn set_vcpus(domain: &mut domxml::Domain, count: u32) -> Result<()> {
+    // Only a document of a run has an id.
+    let which = if domain.id.is_some() { "live" } else { "persistent" };
+    let vcpu = domain.vcpu.get_or_insert_default();
+    if count == 0 || count > vcpu.count {
+        return Err(Error::argument(format!(
+            "requested vcpus is greater than max allowable vcpus for the {which} domain: {count} > {}",
+            vcpu.count
+        )));
+    }
+    vcpu.current = (count != vcpu.count).then_some(count);
+    for state in domain.vcpus.iter_mut().flat_map(|v| &mut v.all) {
+        state.enabled = (state.id < count).into();
+    }
+    Ok(())
+}
+
+fn set_max_vcpus(domain: &mut domxml::Domain, count: u32) -> Result<()> {
+    let topology = domain.cpu.as_ref().and_then(|c| c.topology.as_ref()).map(|t| {
+        [t.dies, t.clusters, t.cores, t.threads]
+            .iter()
+            .fold(u64::from(t.sockets), |n, f| n.saturating_mul(u64::from(*f)))
+    });
+    if topology.is_some_and(|t| t != u64::from(count)) {
+        return Err(Error::argument(
+            "CPU topology doesn't match the desired vcpu count",
+        ));
+    }
+    let vcpu = domain.vcpu.get_or_insert_default();
+    if count == 0 {
+        return Err(Error::argument("the number of vcpus must be 1 or more"));
+    }
+    let current = vcpu.current.unwrap_or(vcpu.count).min(count);
+    vcpu.count = count;
+    vcpu.current = (current != count).then_some(current);
+    // Each CPU by itself only follows where its number still fits.
+    if let Some(vcpus) = &mut domain.vcpus {
+        vcpus.all.retain(|v| v.id < count);
+    }
+    Ok(())
+}
+
+/// What a running guest is told before its document follows.
+async fn tell_qemu(driver: &Arc<Driver>, view: &View, change: &Change) -> Result<()> {
+    match change {
+        Change::Memory(kib) => {
+            let guest = driver.guests.of(view)?;
+            let balloon = view
+                .run
+                .as_ref()
+                .and_then(|r| r.document.domain.devices.memballoon.as_ref());
+            if balloon.is_none_or(|b| b.model.as_str() == "none") {
+                return Err(Error::invalid(
+                    "Unable to change memory of active domain without the balloon device and guest OS balloon driver",
+                ));
+            }
+            guest
+                .execute(
+                    driver,
+                    commands::Balloon {
+                        value: kib.saturating_mul(1024),
+                    },
+                )
+                .await
+                .map(drop)
+        }
+        Change::MemoryStatsPeriod(seconds) => {
+            let guest = driver.guests.of(view)?;
+            let balloon = view
+                .run
+                .as_ref()
+                .and_then(|r| r.document.domain.devices.memballoon.as_ref());
+            let alias = balloon
+                .and_then(|b| b.info.alias.as_deref())
+                .unwrap_or("balloon0");
+            let period = commands::QomSet {
+                path: format!("/machine/peripheral/{alias}"),
+                property: "guest-stats-polling-interval".to_owned(),
+                value: (*seconds).into(),
+            };
+            guest.execute(driver, period).await.map(drop)
+        }
+        Change::MaxMemory(_) => Err(Error::invalid(
+            "cannot resize the maximum memory on an active domain",
+        )),
+        Change::MaxVcpus(_) => Err(Error::argument(
+            "maximum vcpu count can be modified only in the persistent config",
+        )),
+        Change::Vcpus(_) => Err(Error::new(
+            Code::OperationUnsupported,
+            "plugging CPUs into a running guest is not supported yet",
+        )),
+        Change::Tuning(change) => tuning::carry_out(driver, view, change).await,
+        Change::Title(_) | Change::Description(_) | Change::Metadata { .. } | Change::Lifecycle { .. } => {
+            Ok(())
+        }
+    }
+}
+
+/// The event that tells of a change.
+fn event_of(change: &Change, which: Which) -> Option<(EventKind, Detail)> {
+    let metadata = |kind: i32, uri: &str| {
+        (
+            EventKind::MetadataChange,
+            Detail::MetadataChange(pb::event::MetadataChange {
+                r#type: kind,
+                uri: uri.to_owned(),
+            }),
+        )
+    };
+    match change {
+        Change::Description(_) => Some(metadata(0, "")),
+        Change::Title(_) => Some(metadata(1, "")),
+        Change::Metadata { uri, .. } => Some(metadata(2, uri)),
+        Change::Tuning(change) if which.live => tuning::event_of(change),
+        _ => None,
+    }
+}
+
+/// Says whether a guest starts with the host.
+///
+/// # Errors
+/// `OperationInvalid` if it has no stored configuration.
+pub async fn set_autostart(domain: &Domain, autostart: bool, conditions: &Conditions) -> Result<()> {
+    let view = domain.view();
+    conditions.check(&view)?;
+    if view.config.is_none() {
+        return Err(Error::invalid("cannot set autostart for transient domain"));
+    }
+    if conditions.trial {
+        return Ok(());
+    }
+    let change = move |view: &mut View| {
+        view.autostart = autostart && view.config.is_some();
+        Ok(Effects::volatile())
+    };
+    domain.commit(change).await.map(drop)
+}
+
+fn no_metadata() -> Error {
+    Error::new(
+        Code::NoDomainMetadata,
+        "Requested metadata element is not present",
+    )
+    .in_area(Area::Domain)
+}
+
+/// The title.
+///
+/// # Errors
+/// `NoDomainMetadata` if there is none.
+pub fn title(view: &View, scope: Scope) -> Result<String> {
+    read(view, scope)?
+        .facts()
+        .title
+        .as_deref()
+        .map(str::to_owned)
+        .ok_or_else(no_metadata)
+}
+
+/// The description.
+///
+/// # Errors
+/// As [`title`].
+pub fn description(view: &View, scope: Scope) -> Result<String> {
+    read(view, scope)?
+        .facts()
+        .description
+        .as_deref()
+        .map(str::to_owned)
+        .ok_or_else(no_metadata)
+}
+
+/// One namespace's element.
+///
+/// # Errors
+/// As [`title`].
+pub fn metadata(view: &View, scope: Scope, uri: &str) -> Result<String> {
+    read(view, scope)?
+        .domain()?
+        .metadata_element(uri)
+        .ok_or_else(no_metadata)
+}

@@ -1,0 +1,210 @@
+//! Storing, forgetting and renaming guests.
+
+use std::sync::Arc;
+
+use crate::{
+    domain::{
+        Domain, Effects, GONE, Stored, View,
+        jobs::{Kind, Want},
+    },
+    error::{Error, Result},
+    ops::{Conditions, Driver, document::plan, holdings::helper::tpm},
+};
+
+/// libvirt's lifecycle events and details.
+const DEFINED: i32 = 0;
+const UNDEFINED: i32 = 1;
+const DEFINED_ADDED: i32 = 0;
+const DEFINED_UPDATED: i32 = 1;
+const DEFINED_RENAMED: i32 = 2;
+const UNDEFINED_REMOVED: i32 = 0;
+const UNDEFINED_RENAMED: i32 = 1;
+
+/// Stores a document as a guest's configuration.
+///
+/// # Errors
+/// What is wrong with the document, or who has its name or UUID.
+pub async fn define(
+    driver: &Arc<Driver>,
+    xml: String,
+    validate: bool,
+    conditions: &Conditions,
+) -> Result<Arc<View>> {
+    let planned = plan::from_text(driver, xml, validate).await?;
+    let (uuid, name) = plan::identity(&planned.domain)?;
+    let document = Stored::new(&planned.domain);
+    if conditions.trial {
+        return trial(driver, uuid, &name, document, conditions);
+    }
+    loop {
+        let domain = driver.registry.claim(uuid, &name)?;
+        match store(&domain, Arc::clone(&document), conditions.clone()).await {
+            // The guest of that name left in this moment: it is a new one now.
+            Err(error) if error.reason == Some(GONE) => {}
+            other => return other,
+        }
+    }
+}
+
+async fn store(domain: &Domain, document: Arc<Stored>, conditions: Conditions) -> Result<Arc<View>> {
+    domain
+        .commit(move |view| {
+            if view.exists() {
+                conditions.check(view)?;
+            }
+            let detail = if view.config.is_some() {
+                DEFINED_UPDATED
+            } else {
+                DEFINED_ADDED
+            };
+            view.config = Some(document);
+            Ok(Effects::none().lifecycle(DEFINED, detail).config_only())
+        })
+        .await
+}
+
+/// What `define` would answer.
+fn trial(
+    driver: &Driver,
+    uuid: uuid::Uuid,
+    name: &str,
+    document: Arc<Stored>,
+    conditions: &Conditions,
+) -> Result<Arc<View>> {
+    let mut view = match (driver.registry.by_uuid(uuid), driver.registry.by_name(name)) {
+        (Ok(domain), Ok(other)) if domain.uuid() == other.uuid() => {
+            let view = domain.view();
+            conditions.check(&view)?;
+            View::clone(&view)
+        }
+        (Err(_), Err(_)) => View::new(uuid, name.into(), 0),
+        _ => return Err(driver.registry.clash(uuid, name)),
+    };
+    view.config = Some(document);
+    Ok(Arc::new(view))
+}
+
+/// What goes with the configuration when a guest is forgotten, or explicitly stays.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Undefine {
+    /// Remove the firmware's variables.
+    pub nvram: bool,
+    /// Keep the firmware's variables.
+    pub keep_nvram: bool,
+    /// Remove the state of the emulated TPM.
+    pub tpm: bool,
+    /// Keep it.
+    pub keep_tpm: bool,
+}
+
+/// Forgets a guest's configuration. A guest that runs goes on.
+///
+/// # Errors
+/// `OperationInvalid` if the guest has none, or has firmware variables and `what` does not say what to do with them.
+pub async fn undefine(
+    driver: &Arc<Driver>,
+    domain: &Domain,
+    what: Undefine,
+    conditions: &Conditions,
+) -> Result<()> {
+    if what.nvram && what.keep_nvram {
+        return Err(Error::invalid("cannot both keep and delete nvram"));
+    }
+    if what.tpm && what.keep_tpm {
+        return Err(Error::invalid("cannot both keep and delete TPM"));
+    }
+    let view = domain.view();
+    conditions.check(&view)?;
+    let Some(config) = &view.config else {
+        return Err(Error::invalid("cannot undefine transient domain"));
+    };
+    let nvram = plan::nvram_path(&*config.domain()?).filter(|path| path.exists());
+    if nvram.is_some() && !view.active() && !what.nvram && !what.keep_nvram {
+        return Err(Error::invalid("cannot undefine domain with nvram"));
+    }
+    if conditions.trial {
+        return Ok(());
+    }
+    if let Some(path) = nvram.filter(|_| what.nvram) {
+        let remove = move || {
+            std::fs::remove_file(&path)
+                .map_err(|e| Error::system(format_args!("failed to remove nvram: {}", path.display()), e))
+        };
+        crate::blocking::file("removing the nvram", remove).await?;
+    }
+    let conditions = conditions.clone();
+    let forget = move |view: &mut View| {
+        conditions.check(view)?;
+        if view.config.is_none() {
+            return Err(Error::invalid("cannot undefine transient domain"));
+        }
+        view.config = None;
+        view.autostart = false;
+        Ok(Effects::none()
+            .lifecycle(UNDEFINED, UNDEFINED_REMOVED)
+            .config_only())
+    };
+    let (domain, owned, config) = (domain.clone(), Arc::clone(driver), config.domain()?);
+    driver
+        .tracked(async move {
+            let view = domain.commit(forget).await?;
+            // A guest that runs still needs its TPM; that goes with the run then.
+            if !view.active() {
+                tpm::forget(&owned, view.uuid, &config, what).await;
+            }
+            Ok(())
+        })
+        .await
+}
+
+/// Gives a guest that is shut off another name.
+///
+/// # Errors
+/// `OperationInvalid` if the guest runs or is transient, or the name is taken; `Xml` if the name can't be one.
+pub async fn rename(
+    driver: &Arc<Driver>,
+    domain: &Domain,
+    new_name: String,
+    conditions: &Conditions,
+) -> Result<Arc<View>> {
+    plan::check_name(&new_name)?;
+    let _job = domain.job(Want::Plain(Kind::Modify)).await?;
+    let view = domain.view();
+    conditions.check(&view)?;
+    if view.active() {
+        return Err(Error::invalid("cannot rename active domain"));
+    }
+    let Some(config) = &view.config else {
+        return Err(Error::invalid("cannot rename a transient domain"));
+    };
+    if *view.name == *new_name {
+        return Err(Error::new(
+            crate::error::Code::InvalidArg,
+            "Can't rename domain to itself",
+        ));
+    }
+    let mut renamed = domxml::Domain::clone(&*config.domain()?);
+    renamed.name.clone_from(&new_name);
+    driver.registry.reserve_name(view.uuid, &new_name)?;
+    if conditions.trial {
+        driver.registry.release_name(&new_name);
+        return Ok(view);
+    }
+    let document = Stored::new(&renamed);
+    let (domain, registry, name) = (domain.clone(), Arc::clone(&driver.registry), new_name.clone());
+    driver
+        .tracked(async move {
+            let change = move |view: &mut View| {
+                view.name = new_name.into();
+                view.config = Some(document);
+                Ok(Effects::none()
+                    .lifecycle(UNDEFINED, UNDEFINED_RENAMED)
+                    .lifecycle(DEFINED, DEFINED_RENAMED))
+            };
+            domain
+                .commit(change)
+                .await
+                .inspect_err(|_| registry.release_name(&name))
+        })
+        .await
+}

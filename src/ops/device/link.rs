@@ -1,0 +1,427 @@
+//! Setting the link of an interface up or down, in a running guest, its stored configuration, or both.
+//!
+//! Clients hand in the whole interface as they were shown it, so what they may not change is told from what they changed.
+//! The intent is noted before QEMU is told: a daemon that finds it sets all links by the document.
+
+use std::sync::Arc;
+
+use domxml::devices::{Interface, InterfaceKind, interface::LinkState};
+use qmp::commands;
+
+use crate::{
+    domain::{
+        Document, Domain, Effects, Job, Stored, View,
+        jobs::{Kind, Want},
+    },
+    error::{Area, Code, Error, Result},
+    ops::{
+        Conditions, Driver,
+        document::{
+            plan,
+            scope::{Scope, Which},
+        },
+        run::guest::Guest,
+    },
+};
+
+/// The intent to set a link.
+const INTENT: &str = "set-link";
+
+/// Changes an interface to what is wanted: its link in a running guest, all of it in a stored configuration.
+///
+/// # Errors
+/// `DeviceMissing`, `OperationUnsupported` for anything but the link of a running guest, what QEMU refuses.
+pub(crate) async fn update(
+    driver: &Arc<Driver>,
+    domain: &Domain,
+    new: Interface,
+    scope: Scope,
+    conditions: &Conditions,
+) -> Result<()> {
+    conditions.check(&domain.view())?;
+    let job = domain.job(Want::Plain(Kind::Modify)).await?;
+    let view = job.view();
+    conditions.check(&view)?;
+    let which = Which::of(scope, &view)?;
+    let stored = if which.config {
+        Some(in_stored(driver, &view, &new).await?)
+    } else {
+        None
+    };
+    let live = if which.live {
+        Some(in_live(&view, &new)?)
+    } else {
+        None
+    };
+    if conditions.trial {
+        return Ok(());
+    }
+    let owned = Arc::clone(driver);
+    driver
+        .tracked(Box::pin(
+            async move { carry_out(&owned, &job, live, stored).await },
+        ))
+        .await
+}
+
+/// The running guest's document with the link changed, and the interface.
+type Changed = (Box<domxml::Domain>, Interface);
+
+async fn carry_out(
+    driver: &Arc<Driver>,
+    job: &Job,
+    live: Option<Changed>,
+    stored: Option<Arc<Stored>>,
+) -> Result<()> {
+    let Some((document, interface)) = live else {
+        return job
+            .commit(move |view| Ok(follow(view, None, stored)))
+            .await
+            .map(drop);
+    };
+    let guest = driver.guests.of(&job.view())?;
+    let (store, uuid) = (driver.registry.store(), job.domain().uuid());
+    store.note_intent(uuid, guest.id, INTENT).await;
+    let result = async {
+        set(driver, &guest, &interface).await?;
+        job.commit(move |view| Ok(follow(view, Some(document), stored)))
+            .await
+    };
+    let result = result.await;
+    if result.is_err() {
+        settle(driver, &guest).await;
+    } else if store.has_intent(uuid, guest.id, INTENT) {
+        store.clear_intent(uuid, guest.id).await;
+    }
+    result.map(drop)
+}
+
+fn follow(view: &mut View, live: Option<Box<domxml::Domain>>, stored: Option<Arc<Stored>>) -> Effects {
+    if let (Some(run), Some(document)) = (&mut view.run, live) {
+        run.document = Document::live(*document);
+    }
+    if stored.is_some() {
+        view.config = stored;
+    }
+    Effects::none()
+}
+
+/// Tells QEMU what the interface's link is.
+async fn set(driver: &Arc<Driver>, guest: &Arc<Guest>, interface: &Interface) -> Result<()> {
+    let name = interface.info.alias.clone().unwrap_or_default();
+    guest
+        .execute(
+            driver,
+            commands::SetLink {
+                name,
+                up: interface.link != Some(LinkState::Down),
+            },
+        )
+        .await
+        .map(drop)
+}
+
+/// Sets all links by the document if a change of one was under way when the daemon ended, or failed.
+pub(crate) async fn settle(driver: &Arc<Driver>, guest: &Arc<Guest>) {
+    let (store, view) = (driver.registry.store(), guest.domain.view());
+    let (true, Some(run)) = (store.has_intent(view.uuid, guest.id, INTENT), &view.run) else {
+        return;
+    };
+    for interface in &run.document.domain.devices.interfaces {
+        if let Err(error) = set(driver, guest, interface).await {
+            // The intent stays, and is seen to when the guest is reached again.
+            tracing::warn!(guest = %view.name, %error, "a link could not be set by the document");
+            return;
+        }
+    }
+    store.clear_intent(view.uuid, guest.id).await;
+}
+
+fn in_live(view: &View, new: &Interface) -> Result<Changed> {
+    let mut document = Box::new(domxml::Domain::clone(&view.running()?.document.domain));
+    let place = find(&mut document.devices.interfaces, new)?;
+    only_the_link(place, new)?;
+    place.link = new.link;
+    let changed = place.clone();
+    Ok((document, changed))
+}
+
+/// The stored document with the interface replaced, complete and checked.
+async fn in_stored(driver: &Arc<Driver>, view: &View, new: &Interface) -> Result<Arc<Stored>> {
+    let config = view
+        .config
+        .as_ref()
+        .ok_or_else(|| Error::invalid("transient domains do not have any persistent config"))?;
+    let mut document = Box::new(domxml::Domain::clone(&*config.domain()?));
+    let place = find(&mut document.devices.interfaces, new)?;
+    let address = place.info.address.clone();
+    *place = new.clone();
+    place.info.address = new.info.address.clone().or(address);
+    Ok(Stored::new(
+        &plan::complete(driver, document, qemu_plan::address::Age::New)
+            .await?
+            .domain,
+    ))
+}
+
+/// The one interface that a document means: what it says of MAC address, place and alias is to be the same.
+fn find<'a>(interfaces: &'a mut [Interface], wanted: &Interface) -> Result<&'a mut Interface> {
+    let mac = |i: &Interface| i.mac.as_ref().map(|m| m.address.to_ascii_lowercase());
+    let place = |i: &Interface| i.info.pci().filter(|p| !p.is_empty()).map(ToString::to_string);
+    let alias = |i: &Interface| i.info.alias.clone();
+    let parts = |i: &Interface| [place(i), mac(i), alias(i)];
+    let same = |i: &Interface| {
+        parts(wanted)
+            .iter()
+            .zip(parts(i))
+            .all(|(said, has)| said.is_none() || *said == has)
+    };
+    let mut found = interfaces.iter_mut().filter(|i| same(i));
+    match (found.next(), found.next()) {
+        (Some(interface), None) => Ok(interface),
+        (Some(_), Some(_)) => {
+            Err(Error::new(Code::OperationFailed, "multiple matching devices found").in_area(Area::Domain))
+        }
+        (None, _) => {
+            let [place, mac, alias] = parts(wanted).map(|part| part.unwrap_or_else(|| "(<null>)".to_owned()));
+            let text = format!(
+                "no device found at address '{place}' matching MAC address '{mac}' and alias '{alias}'"
+            );
+            Err(Error::new(Code::DeviceMissing, text).in_area(Area::Domain))
+        }
+    }
+}
+
+/// Refuses whatever else was changed, in libvirt's words where it refuses it too.
+// table: one check a part of the interface
+fn only_the_link(old: &Interface, wanted: &Interface) -> Result<()> {
+    let model = |i: &Interface| i.model.clone().unwrap_or_default();
+    let rom = |i: &Interface| i.info.rom.clone().unwrap_or_default();
+    let target = |i: &Interface| i.target.as_ref().and_then(|t| t.dev.clone());
+    let driver = |i: &Interface| i.driver.clone().unwrap_or_default();
+    let fixed = [
+        (
+            wanted.model.is_some() && wanted.model != old.model,
+            format!(
+                "cannot modify network device model from {} to {}",
+                model(old),
+                model(wanted)
+            ),
+        ),
+        (
+            driver(old) != driver(wanted),
+            "cannot modify virtio network device driver attributes".to_owned(),
+        ),
+        (
+            old.script != wanted.script,
+            "cannot modify network device script attribute".to_owned(),
+        ),
+        (
+            target(wanted).is_some() && target(wanted) != target(old),
+            "cannot modify network device tap name".to_owned(),
+        ),
+        (
+            rom(old).bar != rom(wanted).bar,
+            "cannot modify network device rom bar setting".to_owned(),
+        ),
+        (
+            rom(old).file != rom(wanted).file,
+            "cannot modify network rom file".to_owned(),
+        ),
+        (
+            old.info.boot != wanted.info.boot,
+            "cannot modify network device boot index setting".to_owned(),
+        ),
+        (old.mtu != wanted.mtu, "cannot modify MTU".to_owned()),
+        (
+            old.backend != wanted.backend,
+            "cannot modify network device backend settings".to_owned(),
+        ),
+        (
+            wanted.kind != old.kind
+                && old
+                    .actual
+                    .as_ref()
+                    .is_none_or(|actual| wanted.kind != actual.kind),
+            format!(
+                "unable to change config on '{}' network type",
+                wanted.kind.as_str()
+            ),
+        ),
+    ];
+    let refuse = |message: String| Err(Error::new(Code::OperationUnsupported, message));
+    if let Some((_, text)) = fixed.into_iter().find(|(differs, _)| *differs) {
+        return refuse(text);
+    }
+    let shown = |actual: bool| {
+        let mut shown = old.clone();
+        if actual {
+            shown.show_actual();
+        }
+        comparable(shown, wanted)
+    };
+    let wanted_as = comparable(wanted.clone(), wanted);
+    if wanted_as == shown(false) || wanted_as == shown(true) {
+        return Ok(());
+    }
+    refuse("changing more of an interface than its link is not supported yet".to_owned())
+}
+
+/// An interface without what a running guest has beyond its configuration, and what need not be said.
+fn comparable(mut interface: Interface, wanted: &Interface) -> Interface {
+    (
+        interface.actual,
+        interface.private_data,
+        interface.link,
+        interface.info.alias,
+    ) = (None, None, None, None);
+    if let Some(source) = &mut interface.source {
+        (source.portid, source.mac_table_manager, source.missing) = (None, None, None);
+        // A live document shows both, whichever was asked for.
+        match interface.kind {
+            InterfaceKind::Network => source.bridge = None,
+            _ => (source.network, source.portgroup) = (None, None),
+        }
+    }
+    if let Some(mac) = &mut interface.mac {
+        mac.address.make_ascii_lowercase();
+        (mac.current_address, mac.kind, mac.check) = (None, None, None);
+    }
+    if wanted.target.is_none() {
+        interface.target = None;
+    }
+    if wanted.info.address.is_none() {
+        interface.info.address = None;
+    }
+    if wanted.model.is_none() {
+        interface.model = None;
+    }
+    interface
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIVE: &str = "<interface type='network'><mac address='52:54:00:aa:00:01'/><source network='n' portid='p'/>\
+        <actual type='bridge'><source bridge='b'/></actual><target dev='vnet5'/><model type='virtio'/><filterref filter='f'/>\
+        <alias name='net0'/><address type='pci' domain='0x0000' bus='0x00' slot='0x02' function='0x0'/></interface>";
+
+    fn interface(xml: &str, flags: domxml::ParseFlags) -> Interface {
+        let text = format!("<domain type='qemu'><name>a</name><devices>{xml}</devices></domain>");
+        domxml::Domain::parse(&text, flags)
+            .unwrap()
+            .devices
+            .interfaces
+            .remove(0)
+    }
+
+    #[test]
+    fn nothing_but_the_link_is_changed() {
+        let old = interface(LIVE, domxml::ParseFlags::ACTUAL_NET);
+        assert!(old.actual.is_some());
+        let shown = "<interface type='bridge'><mac address='52:54:00:AA:00:01'/><source network='n' portid='p' bridge='b'/>\
+            <target dev='vnet5'/><model type='virtio'/><filterref filter='f'/><link state='down'/><alias name='net0'/>\
+            <address type='pci' domain='0x0000' bus='0x00' slot='0x02' function='0x0'/></interface>";
+        let asked = "<interface type='network'><mac address='52:54:00:aa:00:01'/><source network='n'/><filterref filter='f'/></interface>";
+        // The interface as it was shown or asked for, what is changed in it, and what is said.
+        let table = [
+            (shown, ("", ""), None),
+            (asked, ("", ""), None),
+            (
+                shown,
+                ("<model type='virtio'/>", "<model type='e1000'/>"),
+                Some("cannot modify network device model from virtio to e1000"),
+            ),
+            (
+                shown,
+                ("<link", "<mtu size='1300'/><link"),
+                Some("cannot modify MTU"),
+            ),
+            (
+                shown,
+                ("<model", "<driver queues='2'/><model"),
+                Some("cannot modify virtio network device driver attributes"),
+            ),
+            (
+                shown,
+                ("vnet5", "vnet6"),
+                Some("cannot modify network device tap name"),
+            ),
+            (
+                shown,
+                ("<link", "<rom bar='off'/><link"),
+                Some("cannot modify network device rom bar setting"),
+            ),
+            (
+                shown,
+                ("<filterref filter='f'/>", ""),
+                Some("more of an interface than its link"),
+            ),
+            (
+                shown,
+                ("type='bridge'", "type='user'"),
+                Some("unable to change config on 'user' network type"),
+            ),
+            (
+                asked,
+                ("network='n'", "network='m'"),
+                Some("more of an interface than its link"),
+            ),
+        ];
+        for (xml, (before, after), said) in table {
+            let wanted = interface(&xml.replace(before, after), domxml::ParseFlags::INACTIVE);
+            match (only_the_link(&old, &wanted), said) {
+                (Ok(()), None) => {}
+                (Err(error), Some(said)) => assert!(error.message.contains(said), "{error}"),
+                (other, _) => panic!("{before} to {after} in {xml}: {:?}", other.err()),
+            }
+        }
+    }
+
+    #[test]
+    fn an_interface_is_found_by_all_that_is_said_of_it() {
+        let second =
+            "<interface type='user'><mac address='52:54:00:aa:00:02'/><alias name='ua-2'/></interface>";
+        let mut all = [
+            interface(LIVE, domxml::ParseFlags::ACTUAL_NET),
+            interface(second, domxml::ParseFlags::NONE),
+        ];
+        let none = |place: &str, mac: &str, alias: &str| {
+            Err(format!(
+                "no device found at address '{place}' matching MAC address '{mac}' and alias '{alias}'"
+            ))
+        };
+        let cases = [
+            ("<mac address='52:54:00:AA:00:01'/>", Ok("vnet5")),
+            ("<alias name='ua-2'/>", Ok("")),
+            (
+                "<mac address='52:54:00:aa:00:01'/><alias name='ua-2'/>",
+                none("(<null>)", "52:54:00:aa:00:01", "ua-2"),
+            ),
+            (
+                "<mac address='52:54:00:aa:00:02'/><address type='pci' domain='0' bus='5' slot='0' function='0'/>",
+                none("0000:05:00.0", "52:54:00:aa:00:02", "(<null>)"),
+            ),
+        ];
+        for (said, expected) in cases {
+            let wanted = interface(
+                &format!("<interface type='user'>{said}</interface>"),
+                domxml::ParseFlags::INACTIVE,
+            );
+            let found = find(&mut all, &wanted).map_err(|e| e.message.into_owned());
+            let found = found.map(|i| {
+                i.target
+                    .as_ref()
+                    .and_then(|t| t.dev.as_deref())
+                    .unwrap_or_default()
+            });
+            assert_eq!(found, expected, "{said}");
+        }
+        let any = Interface::default();
+        assert_eq!(
+            find(&mut all, &any).unwrap_err().message,
+            "multiple matching devices found"
+        );
+    }
+}

@@ -1,0 +1,12 @@
+//! From a client's text to a complete document, and a document in the forms that clients ask for.
+//!
+//! Called by `start`, `change` and `device`; it changes nothing.
+
+pub mod config;
+pub mod native;
+pub mod plan;
+pub mod prepared;
+pub mod resources;
+pub mod schema;
+pub mod scope;
+pub mod xml;

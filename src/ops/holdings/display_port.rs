@@ -1,0 +1,178 @@
+//! Ports of displays: chosen or noted at a start, adopted at a restart, free again when the run drops its lease.
+
+use std::{
+    collections::BTreeSet,
+    net::{TcpListener, ToSocketAddrs},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use domxml::devices::{Graphics, GraphicsKind, ListenKind};
+
+use crate::{
+    config::PortRange,
+    error::{Area, Error, Result},
+    ops::{Driver, QemuConfig},
+};
+
+/// What a run holds of the host; dropped, it is given back.
+pub enum Lease {
+    /// A port of a display.
+    Port(PortLease),
+}
+
+/// Ports of displays in use by guests.
+#[derive(Clone, Default)]
+pub struct Ports {
+    used: Arc<Mutex<BTreeSet<u16>>>,
+}
+
+/// One port in use.
+pub struct PortLease {
+    /// The port.
+    pub port: u16,
+    ports: Ports,
+}
+
+impl Ports {
+    fn used(&self) -> std::sync::MutexGuard<'_, BTreeSet<u16>> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The first port of `range` that no guest of ours and nobody else on the host has, on `address`.
+    ///
+    /// # Errors
+    /// `Internal` if there is none.
+    pub fn take(&self, range: PortRange, address: &str) -> Result<PortLease> {
+        let mut used = self.used();
+        let free = (range.min..=range.max).find(|port| !used.contains(port) && can_bind(address, *port));
+        let port = free.ok_or_else(|| {
+            Error::internal(format!(
+                "Unable to find an unused port in range 'display' ({}-{})",
+                range.min, range.max
+            ))
+            .in_area(Area::None)
+        })?;
+        used.insert(port);
+        Ok(PortLease {
+            port,
+            ports: self.clone(),
+        })
+    }
+
+    /// Notes a port that a guest has already, or was given by its document.
+    pub fn hold(&self, port: u16) -> PortLease {
+        self.used().insert(port);
+        PortLease {
+            port,
+            ports: self.clone(),
+        }
+    }
+}
+
+impl Drop for PortLease {
+    fn drop(&mut self) {
+        self.ports.used().remove(&self.port);
+    }
+}
+
+pub(crate) fn can_bind(address: &str, port: u16) -> bool {
+    let bind = |address: &str| {
+        (address, port)
+            .to_socket_addrs()
+            .ok()
+            .and_then(|mut a| a.next())
+            .map(|a| TcpListener::bind(a).is_ok())
+    };
+    bind(address).or_else(|| bind("0.0.0.0")).unwrap_or(false)
+}
+
+/// Ports for displays that leave the choice to us; those that the document names are noted.
+pub(crate) fn choose_ports(
+    driver: &Driver,
+    config: &QemuConfig,
+    document: &mut domxml::Domain,
+) -> Result<Vec<Lease>> {
+    let mut leases = Vec::new();
+    for graphics in document
+        .devices
+        .graphics
+        .iter_mut()
+        .filter(|g| g.kind == GraphicsKind::Vnc)
+    {
+        let Some(address) = listen_address(graphics, &config.vnc.listen) else {
+            continue;
+        };
+        let lease = match graphics
+            .port
+            .and_then(|p| u16::try_from(p).ok())
+            .filter(|p| *p != 0)
+        {
+            Some(port) => driver.ports.hold(port),
+            None => driver.ports.take(config.display_ports, &address)?,
+        };
+        graphics.port = Some(i32::from(lease.port));
+        leases.push(Lease::Port(lease));
+        if graphics.websocket == Some(-1) {
+            let lease = driver.ports.take(config.websocket_ports, &address)?;
+            graphics.websocket = Some(i32::from(lease.port));
+            leases.push(Lease::Port(lease));
+        }
+    }
+    Ok(leases)
+}
+
+/// The address that a display listens at, filled in where the document has none; none for a display without one.
+pub(crate) fn listen_address(graphics: &mut Graphics, default: &str) -> Option<String> {
+    let listen = graphics.listens.first_mut()?;
+    if listen.kind != ListenKind::Address {
+        return None;
+    }
+    let address = listen.address.get_or_insert_with(|| {
+        listen.from_config = Some(1);
+        default.to_owned()
+    });
+    graphics.listen = Some(address.clone());
+    Some(address.clone())
+}
+
+/// Ports that a run found at start-up has.
+pub(crate) fn leases_of(driver: &Driver, document: &domxml::Domain) -> Vec<Lease> {
+    let ports = document
+        .devices
+        .graphics
+        .iter()
+        .flat_map(|g| [g.port, g.websocket, g.tls_port]);
+    let ports = ports
+        .flatten()
+        .filter_map(|p| u16::try_from(p).ok())
+        .filter(|p| *p != 0);
+    ports.map(|port| Lease::Port(driver.ports.hold(port))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_lent_once_and_comes_back() {
+        let ports = Ports::default();
+        let range = PortRange {
+            min: 47_100,
+            max: 47_140,
+        };
+        let first = ports.take(range, "127.0.0.1").unwrap();
+        let second = ports.take(range, "127.0.0.1").unwrap();
+        assert_ne!(first.port, second.port);
+        let port = first.port;
+        drop(first);
+        assert_eq!(ports.take(range, "127.0.0.1").unwrap().port, port);
+    }
+
+    #[test]
+    fn a_port_of_somebody_else_is_passed_over() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let range = PortRange { min: port, max: port };
+        assert!(Ports::default().take(range, "127.0.0.1").is_err());
+    }
+}

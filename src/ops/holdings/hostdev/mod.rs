@@ -1,0 +1,174 @@
+//! Devices of the host: which are taken from it, and which guest has them.
+//!
+//! [`take`] is a step of a start with its reversal; [`give_back`] is part of every end of a run; `adopt` tells the table
+//! at start-up what the runs have that were found. The table is the daemon's own: no two of its guests share a device
+//! that can't be shared.
+//!
+//! ```text
+//!  the host's ──detach──▶ idle ──start──▶ active
+//!       ◀──reattach──────┘  ◀──end──────┘
+//! ```
+//!
+//! The hard thing is a daemon that is killed between taking a PCI device from its driver and telling of the run: a note
+//! ([`crate::ops::holdings::ledger`]) is written before, and whoever finds it without its run gives the device back.
+
+mod find;
+pub mod node_device;
+mod pci;
+mod table;
+mod want;
+
+use std::{sync::Arc, time::Duration};
+
+use domxml::devices::{Hostdev, HostdevKind};
+use hostinfo::{DeviceError, PciAddress};
+use qemu_plan::command::{DeviceResources, Resources};
+
+use crate::{
+    error::{Area, Code, Error, Result},
+    ops::{Driver, holdings::ledger::Debt, operation::undo::Undo},
+    qemu,
+};
+
+pub use crate::ops::holdings::hostdev::table::Hostdevs;
+pub(crate) use crate::ops::holdings::hostdev::want::{Node, managed as taken_from_host, nodes, of_vfio};
+
+/// How long drivers may take to let devices go, and others to take them.
+const DEADLINE: Duration = Duration::from_secs(60);
+/// Where QEMU gets targets of the host's SCSI server from.
+const VHOST_SCSI: &str = "/dev/vhost-scsi";
+/// Where the targets are, in libvirt's spelling.
+const TARGETS: &str = "/sys/kernel/config/target/vhost/";
+
+/// Gives the document's devices to its guest; the document shows what was found and how it is bound.
+///
+/// # Errors
+/// There is no such device, another guest has it, or the host does not let it go. What was taken goes back with `undo`.
+pub(crate) async fn take(driver: &Arc<Driver>, document: &mut domxml::Domain, undo: &mut Undo) -> Result<()> {
+    if want::is_nothing(document) {
+        return Ok(());
+    }
+    let mut copy = document.clone();
+    want::settle(&mut copy, hostinfo::has_vfio(driver.hostdevs.root()))?;
+    let (owned, guest, taken) = (Arc::clone(driver), document.name.clone(), want::managed(&copy));
+    let reversed = taken.clone();
+    undo.push("devices of the host", async move {
+        release(&owned, guest, reversed).await;
+        Ok(())
+    });
+    for address in taken {
+        driver.owed.note(&Debt::Device(address)).await?;
+    }
+    let table = Arc::clone(&driver.hostdevs);
+    *document = crate::blocking::within(DEADLINE, "taking devices of the host", move || {
+        table.claim(&mut copy)?;
+        Ok(copy)
+    })
+    .await?;
+    Ok(())
+}
+
+/// What of the devices QEMU is given as a path or a descriptor.
+///
+/// # Errors
+/// There is no node, or it can't be opened.
+pub(crate) fn plug(
+    driver: &Driver,
+    document: &domxml::Domain,
+    qemu: &mut qemu::Prepared,
+    resources: &mut Resources,
+) -> Result<()> {
+    for hostdev in &document.devices.hostdevs {
+        let mut given = DeviceResources::default();
+        match hostdev.kind {
+            HostdevKind::Scsi => {
+                given.path = want::scsi(hostdev)
+                    .map(|place| scsi_node(driver, place?))
+                    .transpose()?
+            }
+            HostdevKind::ScsiHost => given
+                .vhost_fds
+                .push(qemu.pass(open_vhost(driver, want::vhost_scsi(hostdev))?)?),
+            _ => continue,
+        }
+        resources.devices.insert(alias(hostdev), given);
+    }
+    Ok(())
+}
+
+fn alias(hostdev: &Hostdev) -> String {
+    hostdev.info.alias.clone().unwrap_or_default()
+}
+
+fn scsi_node(driver: &Driver, place: hostinfo::ScsiPlace) -> Result<String> {
+    Ok(hostinfo::scsi_node(driver.hostdevs.root(), place)
+        .map_err(told)?
+        .to_string_lossy()
+        .into_owned())
+}
+
+fn open_vhost(driver: &Driver, target: Option<&str>) -> Result<std::os::fd::OwnedFd> {
+    let path = driver.hostdevs.root().path(VHOST_SCSI.trim_start_matches('/'));
+    if !path.exists() {
+        let message = format!("vhost-scsi device file '{VHOST_SCSI}' cannot be found");
+        return Err(Error::new(Code::ConfigUnsupported, message).in_area(Area::None));
+    }
+    let target = format!("{TARGETS}/{}", target.unwrap_or_default());
+    if let Err(error) = std::fs::metadata(driver.hostdevs.root().path(target.trim_start_matches('/'))) {
+        return Err(
+            Error::system(format_args!("Path '{target}' is not accessible"), error).in_area(Area::None),
+        );
+    }
+    let opened = std::fs::OpenOptions::new().read(true).write(true).open(path);
+    opened.map(Into::into).map_err(|error| {
+        Error::system(format_args!("Failed to open {VHOST_SCSI}"), error).in_area(Area::None)
+    })
+}
+
+/// Gives back the devices of a run that has ended. What fails is logged.
+pub(crate) async fn give_back(driver: &Arc<Driver>, document: &domxml::Domain) {
+    if !want::is_nothing(document) {
+        release(driver, document.name.clone(), want::managed(document)).await;
+    }
+}
+
+async fn release(driver: &Arc<Driver>, guest: String, noted: Vec<PciAddress>) {
+    let (table, name) = (Arc::clone(&driver.hostdevs), guest.clone());
+    let work = move || {
+        table.release(&name);
+        Ok(())
+    };
+    if let Err(error) = crate::blocking::within(DEADLINE, "giving devices back to the host", work).await {
+        tracing::error!(guest, %error, "a device was not given back");
+        return;
+    }
+    for address in noted {
+        driver.owed.settled(&Debt::Device(address)).await;
+    }
+}
+
+/// Gives a device back that was noted and is no run's.
+///
+/// # Errors
+/// What the kernel refuses.
+pub(crate) async fn hand_in(driver: &Driver, address: PciAddress) -> Result<()> {
+    let table = Arc::clone(&driver.hostdevs);
+    crate::blocking::within(DEADLINE, "giving a device back to the host", move || {
+        table.restore(address)
+    })
+    .await
+}
+
+/// Our error for one of a device.
+fn told(error: DeviceError) -> Error {
+    let error = match error {
+        DeviceError::Odd(message) => Error::internal(message),
+        DeviceError::Missing(message) => Error::new(Code::DeviceMissing, message),
+        DeviceError::Unsupported(message) => Error::new(Code::ConfigUnsupported, message),
+        DeviceError::System { what, source } => Error::system(what, source),
+    };
+    error.in_area(Area::None)
+}
+
+#[cfg(test)]
+mod tests;

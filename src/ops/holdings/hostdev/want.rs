@@ -1,0 +1,204 @@
+//! What a document wants of the host's devices, and where they are. Pure, but for [`nodes`].
+
+use std::path::PathBuf;
+
+use domxml::devices::{
+    Hostdev, HostdevAddress, HostdevKind, HostdevMode, HostdevProtocol, HostdevSource,
+    common::{HostdevDriver, HostdevDriverName, StartupPolicy, YesNo},
+};
+use hostinfo::{PciAddress, Root, ScsiPlace};
+
+use crate::{
+    error::{Area, Code, Error, Result},
+    ops::holdings::hostdev::told,
+};
+
+/// A node of a device, which changes hands with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Node {
+    /// The file.
+    pub(crate) path: PathBuf,
+    /// It belongs to root whenever no guest has it, and nothing is kept of it.
+    pub(crate) is_roots: bool,
+}
+
+/// Whether no device is asked for.
+pub(crate) fn is_nothing(document: &domxml::Domain) -> bool {
+    document.devices.hostdevs.is_empty()
+}
+
+/// Fills in what a document leaves to the host, and refuses what the host can't give at all.
+///
+/// # Errors
+/// `ConfigUnsupported`.
+pub(crate) fn settle(document: &mut domxml::Domain, has_vfio: bool) -> Result<()> {
+    let unsupported = |what: &str| Err(Error::new(Code::ConfigUnsupported, what.to_owned()));
+    for hostdev in &mut document.devices.hostdevs {
+        if hostdev.mode != HostdevMode::Subsystem {
+            return unsupported("hostdev mode 'capabilities' is not supported in qemu");
+        }
+        match hostdev.kind {
+            HostdevKind::Pci if driver_name(hostdev).is_none() => {
+                if !has_vfio {
+                    return unsupported("host doesn't support passthrough of host PCI devices");
+                }
+                hostdev.driver.get_or_insert_with(HostdevDriver::default).name =
+                    Some(HostdevDriverName::Vfio);
+            }
+            HostdevKind::Mdev if !has_vfio => {
+                return unsupported("Mediated host device assignment requires VFIO support");
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn driver_name(hostdev: &Hostdev) -> Option<HostdevDriverName> {
+    hostdev.driver.as_ref().and_then(|driver| driver.name)
+}
+
+/// The PCI address of a host device; none for other kinds.
+pub(crate) fn pci(hostdev: &Hostdev) -> Option<PciAddress> {
+    match hostdev.source.as_ref()?.address.as_ref()? {
+        HostdevAddress::Pci {
+            domain,
+            bus,
+            slot,
+            function,
+        } if hostdev.kind == HostdevKind::Pci => Some(PciAddress {
+            domain: *domain,
+            bus: *bus,
+            slot: *slot,
+            function: *function,
+        }),
+        _ => None,
+    }
+}
+
+/// The driver that a PCI device is to be bound to, if the document names one.
+///
+/// # Errors
+/// A way of giving devices away that there is no longer.
+pub(crate) fn vfio_driver(hostdev: &Hostdev) -> Result<Option<&str>> {
+    match driver_name(hostdev) {
+        Some(HostdevDriverName::Kvm) => {
+            let message = "pci backend driver type 'kvm' is not supported";
+            Err(Error::new(Code::ConfigUnsupported, message).in_area(Area::None))
+        }
+        _ => Ok(hostdev.driver.as_ref().and_then(|driver| driver.model.as_deref())),
+    }
+}
+
+/// Whether the daemon takes the device from its driver and gives it back.
+pub(crate) fn is_managed(hostdev: &Hostdev) -> bool {
+    hostdev.managed == Some(YesNo::Yes)
+}
+
+/// PCI devices that the daemon takes and gives back.
+pub(crate) fn managed(document: &domxml::Domain) -> Vec<PciAddress> {
+    document
+        .devices
+        .hostdevs
+        .iter()
+        .filter(|h| is_managed(h))
+        .filter_map(pci)
+        .collect()
+}
+
+/// How many devices map the guest's memory through VFIO.
+pub(crate) fn of_vfio(document: &domxml::Domain) -> u32 {
+    let vfio = |h: &&Hostdev| matches!(h.kind, HostdevKind::Pci | HostdevKind::Mdev);
+    u32::try_from(document.devices.hostdevs.iter().filter(vfio).count()).unwrap_or(u32::MAX)
+}
+
+/// Bus and device of a USB device, where they are known.
+pub(crate) fn usb(hostdev: &Hostdev) -> Option<(u32, u32)> {
+    match hostdev.source.as_ref()?.address.as_ref()? {
+        HostdevAddress::Usb { bus, device } if hostdev.kind == HostdevKind::Usb => {
+            Some((*bus, *device)).filter(|at| *at != (0, 0))
+        }
+        _ => None,
+    }
+}
+
+/// Whether a guest starts only with this device.
+pub(crate) fn is_required(source: &HostdevSource) -> bool {
+    source.startup_policy != Some(StartupPolicy::Optional)
+}
+
+/// The place of a SCSI device of this host; none for other kinds, and for those of other hosts.
+pub(crate) fn scsi(hostdev: &Hostdev) -> Option<Result<ScsiPlace>> {
+    let source = hostdev
+        .source
+        .as_ref()
+        .filter(|s| s.protocol != Some(HostdevProtocol::Iscsi))?;
+    match source.address {
+        Some(HostdevAddress::Scsi { bus, target, unit }) if hostdev.kind == HostdevKind::Scsi => Some(
+            ScsiPlace::below(source.adapter.as_deref().unwrap_or_default(), (bus, target, unit))
+                .map_err(told),
+        ),
+        _ => None,
+    }
+}
+
+/// The target of the host's SCSI server.
+pub(crate) fn vhost_scsi(hostdev: &Hostdev) -> Option<&str> {
+    hostdev
+        .source
+        .as_ref()
+        .filter(|_| hostdev.kind == HostdevKind::ScsiHost)?
+        .wwpn
+        .as_deref()
+}
+
+/// A mediated device.
+pub(crate) fn mdev(hostdev: &Hostdev) -> Option<&str> {
+    match hostdev.source.as_ref()?.address.as_ref()? {
+        HostdevAddress::Mdev { uuid } if hostdev.kind == HostdevKind::Mdev => Some(uuid),
+        _ => None,
+    }
+}
+
+/// The nodes of a run's devices, as far as they are there.
+pub(crate) fn nodes(root: &Root, document: &domxml::Domain) -> Vec<Node> {
+    let mut found: Vec<Node> = Vec::new();
+    for node in document
+        .devices
+        .hostdevs
+        .iter()
+        .filter_map(|h| node(root, h))
+        .filter(|node| node.path.exists())
+    {
+        // Devices of one group have one node.
+        if !found.contains(&node) {
+            found.push(node);
+        }
+    }
+    found
+}
+
+fn node(root: &Root, hostdev: &Hostdev) -> Option<Node> {
+    let group = |number: Option<u32>| {
+        Some(Node {
+            path: root.path(&format!("dev/vfio/{}", number?)),
+            is_roots: true,
+        })
+    };
+    let kept = |path: PathBuf| {
+        Some(Node {
+            path,
+            is_roots: false,
+        })
+    };
+    match hostdev.kind {
+        HostdevKind::Pci => group(hostinfo::iommu_group(root, pci(hostdev)?).ok()?),
+        HostdevKind::Mdev => group(hostinfo::mdev_group(root, mdev(hostdev)?).ok()?),
+        HostdevKind::Usb => {
+            let (bus, device) = usb(hostdev)?;
+            kept(root.path(&format!("dev/bus/usb/{bus:03}/{device:03}")))
+        }
+        HostdevKind::Scsi => kept(hostinfo::scsi_node(root, scsi(hostdev)?.ok()?).ok()?),
+        _ => None,
+    }
+}

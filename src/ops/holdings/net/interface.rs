@@ -1,0 +1,295 @@
+//! The host's end of interfaces: what a start makes of each, in which order, and what it can't make yet.
+//!
+//! What is made for one interface is in [`crate::ops::holdings::net::tap`]. A TAP device goes with QEMU's descriptors; a macvtap is noted
+//! before it is made, so that it is removed however the start or the run ends.
+
+use std::{path::Path, sync::Arc};
+
+use domxml::devices::{
+    Interface, InterfaceKind, InterfaceTarget, VirtualPortKind, YesNo,
+    interface::{InterfacePrivate, NetBackendKind},
+};
+use qemu_plan::command::{DeviceResources, Resources, net::kind};
+use unixfd::MacvtapMode;
+use uuid::Uuid;
+
+use crate::{
+    error::{Code, Error, Result},
+    ops::{
+        Driver,
+        document::prepared::Prepared,
+        holdings::{
+            ledger::Debt,
+            net::{
+                bridge_helper::Request,
+                macvtap::{Macvtap, plug_source},
+                openvswitch::{Port, virtual_port, vlan},
+                ports, script,
+                tap::{MACVTAP, Plug, Plugged},
+            },
+            release,
+        },
+        operation::undo::Undo,
+    },
+    qemu,
+};
+
+/// Which interfaces are plugged in here.
+pub(crate) fn is_plugged(interface: &Interface) -> bool {
+    is_tap(interface) || kind(interface) == InterfaceKind::Direct
+}
+
+fn is_tap(interface: &Interface) -> bool {
+    matches!(
+        kind(interface),
+        InterfaceKind::Ethernet | InterfaceKind::Bridge | InterfaceKind::Network
+    )
+}
+
+/// What a start can't give yet is refused by name: before anything is done, and once the networks have said what their
+/// interfaces become.
+pub(crate) fn refuse_what_is_missing(document: &domxml::Domain) -> Result<()> {
+    let refuse = |what: String| {
+        Err(Error::new(
+            Code::ConfigUnsupported,
+            format!("starting a guest with {what} is not supported yet"),
+        ))
+    };
+    let interfaces = &document.devices.interfaces;
+    if let Some(what) = interfaces.iter().find_map(missing) {
+        return refuse(what);
+    }
+    let unknown = |i: &&Interface| !is_plugged(i) && !QEMUS_OWN.contains(&i.kind);
+    match interfaces.iter().find(unknown) {
+        Some(i) if i.actual.is_some() => refuse(format!(
+            "a network that gives interfaces of type '{}'",
+            kind(i).as_str()
+        )),
+        Some(i) => refuse(format!("an interface of type '{}'", i.kind.as_str())),
+        None => Ok(()),
+    }
+}
+
+/// Kinds of interfaces that QEMU connects by itself.
+// table
+const QEMUS_OWN: &[InterfaceKind] = &[
+    InterfaceKind::User,
+    InterfaceKind::Null,
+    InterfaceKind::Server,
+    InterfaceKind::Client,
+    InterfaceKind::Mcast,
+    InterfaceKind::Udp,
+    InterfaceKind::Vhostuser,
+];
+
+/// What of an interface a start can't give yet.
+fn missing(interface: &Interface) -> Option<String> {
+    if interface.backend.as_ref().and_then(|backend| backend.kind) == Some(NetBackendKind::Passt) {
+        return Some(format!(
+            "an interface of type '{}' with the backend 'passt'",
+            interface.kind.as_str()
+        ));
+    }
+    let port = virtual_port(interface)
+        .or(interface.virtualport.as_ref())
+        .and_then(|port| port.kind);
+    let is_direct = kind(interface) == InterfaceKind::Direct;
+    let associated = is_direct && matches!(port, Some(VirtualPortKind::Qbg | VirtualPortKind::Qbh));
+    let parts = [
+        (
+            "a virtual port that a switch is told of (802.1Qbg, 802.1Qbh)",
+            associated,
+        ),
+        (
+            "a virtual port of MidoNet",
+            port == Some(VirtualPortKind::Midonet),
+        ),
+        (
+            "addresses on the host",
+            interface
+                .source
+                .as_ref()
+                .is_some_and(|s| !s.ips.is_empty() || !s.routes.is_empty()),
+        ),
+    ];
+    let found = parts
+        .into_iter()
+        .find(|(_, there)| *there && is_plugged(interface));
+    found.map(|(what, _)| format!("an interface of type '{}' with {what}", interface.kind.as_str()))
+}
+
+/// What an interface can't have, now that it is known what it is plugged into.
+///
+/// # Errors
+/// `ConfigUnsupported`, in libvirt's words.
+pub(crate) fn check(document: &domxml::Domain) -> Result<()> {
+    document.devices.interfaces.iter().try_for_each(check_one)
+}
+
+fn check_one(interface: &Interface) -> Result<()> {
+    let mac = interface
+        .mac
+        .as_ref()
+        .map(|mac| mac.address.as_str())
+        .unwrap_or_default();
+    let refuse = |what: String| Err(Error::new(Code::ConfigUnsupported, what));
+    let kind = kind(interface);
+    let bridged = matches!(kind, InterfaceKind::Bridge | InterfaceKind::Network);
+    let source = plug_source(interface);
+    let passthrough =
+        kind == InterfaceKind::Direct && source.is_some_and(|s| s.mode.as_deref() == Some("passthrough"));
+    if vlan(interface).is_some() && passthrough {
+        let below = source.and_then(|s| s.dev.as_deref()).unwrap_or_default();
+        if Path::new("/sys/class/net")
+            .join(below)
+            .join("device/physfn")
+            .exists()
+        {
+            return refuse(format!(
+                "starting a guest with VLAN tags of the virtual function '{below}' is not supported yet"
+            ));
+        }
+        return refuse(format!(
+            "vlan can only be set for SR-IOV VFs, but {below} is not a VF"
+        ));
+    }
+    if vlan(interface).is_some() && !bridged && kind != InterfaceKind::Hostdev {
+        return refuse(format!(
+            "interface {mac} - vlan tag not supported for this connection type"
+        ));
+    }
+    let isolated = interface
+        .actual
+        .as_ref()
+        .map_or(interface.isolated, |actual| actual.isolated)
+        == Some(YesNo::Yes);
+    let no_isolation =
+        format!("interface {mac} - <port isolated='yes'/> is not supported for network interfaces with");
+    match virtual_port(interface).and_then(|port| port.kind) {
+        _ if !isolated => Ok(()),
+        _ if !bridged => refuse(format!("{no_isolation} type='{}'", kind.as_str())),
+        Some(port) if port != VirtualPortKind::None => {
+            refuse(format!("{no_isolation} virtualport type='{}'", port.as_str()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Makes the host's ends and hands them to QEMU; the document shows their names.
+pub(crate) async fn plug(
+    driver: &Arc<Driver>,
+    prepared: &mut Prepared,
+    qemu: &mut qemu::Prepared,
+    resources: &mut Resources,
+    undo: &mut Undo,
+) -> Result<()> {
+    let owner = ports::owner(&prepared.document);
+    let guest = prepared.document.uuid.unwrap_or_default();
+    for interface in prepared
+        .document
+        .devices
+        .interfaces
+        .iter_mut()
+        .filter(|i| is_plugged(i))
+    {
+        let plug = Plug::of(interface)?;
+        let alias = plug.alias.clone();
+        let plugged = match plug.macvtap {
+            Some(mode) => macvtap(driver, interface, (plug, mode), undo).await?,
+            None => tap(driver, plug).await?,
+        };
+        let device = plugged.device.clone();
+        resources.devices.insert(alias, hand_over(plugged, qemu)?);
+        interface.target.get_or_insert_with(InterfaceTarget::default).dev = Some(device.clone());
+        script::run_up(interface, &device, undo).await?;
+        switch_port(driver, interface, guest, undo).await?;
+        crate::ops::holdings::net::traffic_control::put_on(interface, &device, guest).await?;
+        ports::filter(driver, interface, owner.clone(), undo).await?;
+    }
+    Ok(())
+}
+
+/// Makes a TAP device. A port of a bridge is made by a helper where we are one user's daemon.
+async fn tap(driver: &Arc<Driver>, plug: Plug) -> Result<Plugged> {
+    if let (Some(bridge), crate::paths::Scope::Session) = (&plug.bridge, driver.host.scope) {
+        let config = driver.config();
+        let (tap, device) = Request {
+            helper: &config.bridge_helper,
+            bridge,
+            header: plug.header,
+        }
+        .carry_out()
+        .await?;
+        return Ok(Plugged {
+            device,
+            taps: vec![tap],
+            vhosts: plug.vhosts(1)?,
+        });
+    }
+    let owned = Arc::clone(driver);
+    crate::blocking::file("making a TAP device", move || plug.carry_out(&owned.link_names)).await
+}
+
+/// Makes a macvtap, which outlives QEMU and so is noted first.
+async fn macvtap(
+    driver: &Arc<Driver>,
+    interface: &mut Interface,
+    (plug, mode): (Plug, MacvtapMode),
+    undo: &mut Undo,
+) -> Result<Plugged> {
+    let _held = driver.owed.hold().await;
+    let device = plug
+        .device
+        .clone()
+        .map_or_else(|| driver.link_names.take(MACVTAP), Ok)?;
+    let named = Macvtap::named(interface, device);
+    let macvtap =
+        named.ok_or_else(|| Error::internal(format!("interface '{}' names no device below", plug.alias)))?;
+    let debt = Debt::Macvtap(macvtap.clone());
+    let (checked, mac) = (macvtap.clone(), plug.mac);
+    crate::blocking::file("looking for the device below a macvtap", move || {
+        checked.check(mac)
+    })
+    .await?;
+    driver.owed.take_due(&debt);
+    release::remember(driver, debt, undo).await?;
+    interface.private_data = Some(InterfacePrivate {
+        created: Some(YesNo::Yes),
+    });
+    let state = driver.registry.store().paths().state.clone();
+    crate::blocking::file("making a macvtap device", move || {
+        plug.carry_out_macvtap(macvtap, mode, &state)
+    })
+    .await
+}
+
+/// Has Open vSwitch take the device as a port, if its bridge is one of its own. The port outlives QEMU and so is noted first.
+async fn switch_port(
+    driver: &Arc<Driver>,
+    interface: &Interface,
+    guest: Uuid,
+    undo: &mut Undo,
+) -> Result<()> {
+    let Some(port) = Port::of(interface, guest) else {
+        return Ok(());
+    };
+    let bridge = plug_source(interface)
+        .and_then(|s| s.bridge.as_deref())
+        .unwrap_or_default();
+    let debt = Debt::SwitchPort(port.clone());
+    let _held = driver.owed.hold().await;
+    driver.owed.take_due(&debt);
+    release::remember(driver, debt, undo).await?;
+    port.add(interface, bridge).await
+}
+
+fn hand_over(plugged: Plugged, qemu: &mut qemu::Prepared) -> Result<DeviceResources> {
+    let mut given = DeviceResources::default();
+    for tap in plugged.taps {
+        given.tap_fds.push(qemu.pass(tap)?);
+    }
+    for vhost in plugged.vhosts {
+        given.vhost_fds.push(qemu.pass(vhost)?);
+    }
+    Ok(given)
+}

@@ -1,0 +1,198 @@
+//! What a guest's interfaces have from other daemons: a port of a network, a filter on the host's end.
+//!
+//! [`take`] and [`filter`] are steps of a start, with their reversals; [`give_back`] is part of every end of a run;
+//! [`make_known`] sees to it after a restart of ours that the other daemons still know what the run holds.
+
+use std::{collections::HashSet, sync::Arc};
+
+use domxml::{
+    devices::{Interface, InterfaceKind},
+    ports::{FilterBinding, NetworkPort, PortOwner},
+};
+use qemu_plan::command::net::kind;
+use uuid::Uuid;
+
+use crate::{
+    error::{Code, Error, Result},
+    ops::{
+        Driver,
+        holdings::{
+            hostdev,
+            ledger::Debt,
+            net::{macvtap::Macvtap, openvswitch},
+            release::{remember, return_within},
+        },
+        operation::undo::Undo,
+    },
+    peers::PortId,
+};
+
+/// Makes a port for each interface of type `network` and writes into the document what the network made of it.
+///
+/// # Errors
+/// What the network says, or that nobody serves networks.
+pub(crate) async fn take(driver: &Arc<Driver>, document: &mut domxml::Domain, undo: &mut Undo) -> Result<()> {
+    let owner = owner(document);
+    for interface in document
+        .devices
+        .interfaces
+        .iter_mut()
+        .filter(|i| i.kind == InterfaceKind::Network)
+    {
+        take_one(driver, interface, owner.clone(), undo).await?;
+    }
+    Ok(())
+}
+
+async fn take_one(
+    driver: &Arc<Driver>,
+    interface: &mut Interface,
+    owner: PortOwner,
+    undo: &mut Undo,
+) -> Result<()> {
+    let name = interface
+        .source
+        .as_ref()
+        .and_then(|s| s.network.clone())
+        .ok_or_else(|| Error::internal("an interface of type 'network' names no network"))?;
+    let mut networks = driver.peers.networks().await?;
+    let id = PortId {
+        network: name,
+        port: Uuid::new_v4(),
+    };
+    // Noted first: whatever happens from here on, somebody knows of the port.
+    remember(driver, Debt::Port(id.clone()), undo).await?;
+    let asked = NetworkPort::asked(interface, id.port.to_string(), owner).document();
+    let given = networks.create_port(&id.network, &asked).await?;
+    interface.actual = Some(NetworkPort::parse(&given)?.actual()?);
+    if let Some(source) = &mut interface.source {
+        source.portid = Some(id.port.to_string());
+    }
+    Ok(())
+}
+
+/// Puts the filter of an interface on its host's end, which exists.
+///
+/// # Errors
+/// What the filter's daemon says, or that there is none.
+pub(crate) async fn filter(
+    driver: &Arc<Driver>,
+    interface: &Interface,
+    owner: PortOwner,
+    undo: &mut Undo,
+) -> Result<()> {
+    let Some(binding) = FilterBinding::of(interface, owner).filter(|_| can_be_filtered(interface)) else {
+        return Ok(());
+    };
+    let debt = Debt::Filter(binding.port_device.clone());
+    let mut filters = driver.peers.nwfilters().await?;
+    let _held = driver.owed.hold().await;
+    let left_over = driver.owed.take_due(&debt);
+    remember(driver, debt, undo).await?;
+    if left_over {
+        filters.unbind(&binding.port_device).await?;
+    }
+    filters.bind(&binding.document()).await
+}
+
+/// Gives back what the interfaces of a run hold; what is not taken in time is given back later.
+pub(crate) async fn give_back(driver: &Arc<Driver>, document: &domxml::Domain) {
+    let debts = held_by(document);
+    if !debts.is_empty() {
+        return_within(driver, debts).await;
+    }
+}
+
+/// The document's guest, as the other daemons know it.
+pub(crate) fn owner(document: &domxml::Domain) -> PortOwner {
+    PortOwner {
+        name: document.name.clone(),
+        uuid: document.uuid.unwrap_or_default().to_string(),
+    }
+}
+
+fn port_of(interface: &Interface) -> Option<PortId> {
+    let source = interface
+        .source
+        .as_ref()
+        .filter(|_| interface.kind == InterfaceKind::Network)?;
+    Some(PortId {
+        network: source.network.clone()?,
+        port: Uuid::try_parse(source.portid.as_deref()?).ok()?,
+    })
+}
+
+/// Filters see the packets of TAP devices only: that of a macvtap is not put on, as with libvirt.
+fn can_be_filtered(interface: &Interface) -> bool {
+    kind(interface) != InterfaceKind::Direct
+}
+
+/// What the interfaces of a run hold.
+pub(crate) fn held_by(document: &domxml::Domain) -> Vec<Debt> {
+    let filter = |i: &Interface| {
+        let device = i.target.as_ref().and_then(|t| t.dev.clone());
+        device
+            .filter(|_| i.filterref.is_some() && can_be_filtered(i))
+            .map(Debt::Filter)
+    };
+    let interfaces = &document.devices.interfaces;
+    let guest = document.uuid.unwrap_or_default();
+    let switches = interfaces
+        .iter()
+        .filter_map(|i| openvswitch::Port::of(i, guest).map(Debt::SwitchPort));
+    let links = interfaces
+        .iter()
+        .filter_map(|i| Macvtap::of(i).map(Debt::Macvtap));
+    switches
+        .chain(links)
+        .chain(interfaces.iter().filter_map(filter))
+        .chain(interfaces.iter().filter_map(|i| port_of(i).map(Debt::Port)))
+        .collect()
+}
+
+/// Tells the other daemons, should they have forgotten, what a run that was found holds. Nothing depends on it now: what
+/// fails is logged.
+pub(crate) async fn make_known(driver: &Driver, document: &domxml::Domain) {
+    let owner = owner(document);
+    for interface in &document.devices.interfaces {
+        let told = async {
+            reclaim(driver, interface, owner.clone()).await?;
+            bind_again(driver, interface, owner.clone()).await
+        };
+        if let Err(error) = told.await {
+            tracing::warn!(guest = document.name, %error, "an interface could not be made known to the daemon that serves it");
+        }
+    }
+}
+
+async fn reclaim(driver: &Driver, interface: &Interface, owner: PortOwner) -> Result<()> {
+    let Some(id) = port_of(interface) else {
+        return Ok(());
+    };
+    let mut networks = driver.peers.networks().await?;
+    match networks.port(&id).await {
+        Err(error) if error.code == Code::NoNetworkPort => {}
+        known => return known.map(drop),
+    }
+    let had = NetworkPort::had(interface, id.port.to_string(), owner).document();
+    networks.reclaim_port(&id.network, &had).await.map(drop)
+}
+
+async fn bind_again(driver: &Driver, interface: &Interface, owner: PortOwner) -> Result<()> {
+    let Some(binding) = FilterBinding::of(interface, owner).filter(|_| can_be_filtered(interface)) else {
+        return Ok(());
+    };
+    let mut filters = driver.peers.nwfilters().await?;
+    if filters.is_bound(&binding.port_device).await? {
+        return Ok(());
+    }
+    filters.bind(&binding.document()).await
+}
+
+/// What all of these documents hold.
+pub(crate) fn held_by_all<'a>(documents: impl Iterator<Item = &'a domxml::Domain>) -> HashSet<Debt> {
+    let devices = |document| hostdev::taken_from_host(document).into_iter().map(Debt::Device);
+    documents
+        .flat_map(|document| held_by(document).into_iter().chain(devices(document)))
+        .collect()
+}

@@ -1,0 +1,8 @@
+//! What a disk has of the host and of other daemons: images and their owners, volumes, secrets, leases.
+
+pub mod chain;
+pub mod claim;
+pub mod lease;
+pub mod owners;
+pub mod secrets;
+pub mod volumes;

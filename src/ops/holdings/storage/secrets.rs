@@ -1,0 +1,58 @@
+//! Secrets that a guest's disks need, fetched and encrypted for QEMU.
+
+use qemu_plan::{
+    block::{SecretFrom, SecretNeed},
+    command::{self, Resources, Secret},
+};
+use uuid::Uuid;
+
+use crate::{
+    error::{Code, Error, Result},
+    ops::{Driver, document::prepared::Prepared},
+    peers::{SecretValue, Secrets},
+    qemu::MasterKey,
+};
+
+/// Puts into `resources` what the command line will refer to.
+///
+/// # Errors
+/// `NoSecret`, that nobody serves secrets, or what building the line meets.
+pub(crate) async fn fetch(
+    driver: &Driver,
+    prepared: &Prepared,
+    key: &MasterKey,
+    resources: &mut Resources,
+) -> Result<()> {
+    let needs = command::needed_secrets(&prepared.document, &prepared.caps, resources)?;
+    let mut connection = None;
+    for SecretNeed { id, from } in needs {
+        let value = value(driver, &mut connection, from).await?;
+        resources.secrets.insert(id, encrypted(key, &value)?);
+    }
+    Ok(())
+}
+
+async fn value(driver: &Driver, connection: &mut Option<Secrets>, from: SecretFrom) -> Result<SecretValue> {
+    match from {
+        SecretFrom::Value(text) => Ok(SecretValue::from(text.into_bytes())),
+        SecretFrom::Uuid(text) => {
+            let uuid = Uuid::try_parse(&text)
+                .map_err(|_| Error::new(Code::Xml, format!("malformed secret uuid '{text}'")))?;
+            opened(driver, connection).await?.by_uuid(uuid).await
+        }
+        SecretFrom::Usage(kind, name) => opened(driver, connection).await?.by_usage(&kind, &name).await,
+    }
+}
+
+/// The connection, opened by the first who needs it.
+async fn opened<'a>(driver: &Driver, connection: &'a mut Option<Secrets>) -> Result<&'a mut Secrets> {
+    match connection {
+        Some(secrets) => Ok(secrets),
+        none => Ok(none.insert(driver.peers.secrets().await?)),
+    }
+}
+
+fn encrypted(key: &MasterKey, value: &SecretValue) -> Result<Secret> {
+    key.encrypt(value.as_bytes())
+        .map_err(|error| Error::system("cannot encrypt a secret", error))
+}

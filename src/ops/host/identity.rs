@@ -1,0 +1,163 @@
+//! The user and group that QEMU and its helpers run as.
+
+use std::fmt;
+
+use nix::unistd::{Group, User};
+
+use crate::{
+    config::QemuConfig,
+    error::{Area, Code, Error, Result},
+    qemu::RunAs,
+};
+
+/// Debian's user and group for TPMs.
+pub(crate) const USUAL_TPM_USER: &str = "tss";
+
+/// User and group that QEMU runs as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    /// User.
+    pub(crate) uid: u32,
+    /// Group.
+    pub(crate) gid: u32,
+    /// Whether the daemon itself can be somebody else.
+    pub(crate) privileged: bool,
+}
+
+impl Identity {
+    /// What qemu.conf says; a daemon without privileges runs QEMU as itself.
+    ///
+    /// # Errors
+    /// `ConfSyntax` if there is no such user or group.
+    pub(crate) fn of(config: &QemuConfig) -> Result<Self> {
+        let (own_uid, own_gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
+        if !own_uid.is_root() {
+            return Ok(Self {
+                uid: own_uid.as_raw(),
+                gid: own_gid.as_raw(),
+                privileged: false,
+            });
+        }
+        let uid = number(&config.identity.user, |name| {
+            User::from_name(name).ok().flatten().map(|u| u.uid.as_raw())
+        });
+        let gid = number(&config.identity.group, |name| {
+            Group::from_name(name).ok().flatten().map(|g| g.gid.as_raw())
+        });
+        let missing = |what: &str, name: &str| {
+            Error::new(
+                Code::ConfSyntax,
+                format!("qemu.conf: there is no {what} '{name}'"),
+            )
+            .in_area(Area::Conf)
+        };
+        Ok(Self {
+            uid: uid.ok_or_else(|| missing("user", &config.identity.user))?,
+            gid: gid.ok_or_else(|| missing("group", &config.identity.group))?,
+            privileged: true,
+        })
+    }
+
+    /// Whom emulators of TPMs run as. Where there is no user or group of the usual name, it is root, as with libvirt.
+    ///
+    /// # Errors
+    /// As [`Self::of`].
+    pub(crate) fn of_tpms(config: &QemuConfig) -> Result<Self> {
+        let helper = &config.swtpm;
+        let user = User::from_name(USUAL_TPM_USER).ok().flatten();
+        let usual = |name: &str, there: bool| {
+            if name == USUAL_TPM_USER && !there {
+                String::new()
+            } else {
+                name.to_owned()
+            }
+        };
+        let group = Group::from_name(USUAL_TPM_USER).ok().flatten();
+        let identity = crate::config::Identity {
+            user: usual(&helper.user, user.is_some()),
+            group: usual(&helper.group, group.is_some()),
+            ..config.identity.clone()
+        };
+        Self::of(&QemuConfig {
+            identity,
+            ..config.clone()
+        })
+    }
+
+    /// Whom to become; none if QEMU runs as the daemon does.
+    pub(crate) fn run_as(self) -> Option<RunAs> {
+        let kvm = Group::from_name("kvm").ok().flatten().map(|g| g.gid.as_raw());
+        (self.privileged && self.uid != 0).then(|| RunAs {
+            uid: self.uid,
+            gid: self.gid,
+            groups: kvm.into_iter().collect(),
+        })
+    }
+
+    /// Whether QEMU has all rights on the host.
+    pub(crate) fn is_root(self) -> bool {
+        self.privileged && self.uid == 0
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "uid:{}, gid:{}", self.uid, self.gid)
+    }
+}
+
+/// A name, a number, or "+number"; an empty one is root.
+pub(crate) fn number(text: &str, by_name: impl Fn(&str) -> Option<u32>) -> Option<u32> {
+    match text {
+        "" => Some(0),
+        text => match text.strip_prefix('+') {
+            Some(digits) => digits.parse().ok(),
+            None => by_name(text).or_else(|| text.parse().ok()),
+        },
+    }
+}
+
+/// Whom QEMU runs as by qemu.conf; none: as the daemon.
+///
+/// # Errors
+/// `ConfSyntax` if there is no such user or group.
+pub fn run_as(config: &crate::config::QemuConfig) -> Result<Option<crate::qemu::RunAs>> {
+    Ok(Identity::of(config)?.run_as())
+}
+
+/// The label of guests that name none: whom QEMU runs as.
+///
+/// # Errors
+/// As [`run_as`].
+pub(crate) fn label_of_all(config: &crate::config::QemuConfig) -> Result<String> {
+    let identity = Identity::of(config)?;
+    Ok(format!("+{}:+{}", identity.uid, identity.gid))
+}
+
+/// Whom images are opened as, for messages.
+///
+/// # Errors
+/// As [`run_as`].
+pub(crate) fn file_user(config: &crate::config::QemuConfig) -> Result<String> {
+    Ok(Identity::of(config)?.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_named_or_numbered() {
+        let by_name = |name: &str| (name == "qemu").then_some(64055);
+        for (text, uid) in [
+            ("", Some(0)),
+            ("qemu", Some(64055)),
+            ("+5", Some(5)),
+            ("7", Some(7)),
+            ("nobody-here", None),
+            ("+x", None),
+        ] {
+            assert_eq!(number(text, by_name), uid, "{text}");
+        }
+    }
+}

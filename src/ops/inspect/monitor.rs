@@ -1,0 +1,67 @@
+//! Commands that a client gives to QEMU itself. The guest is marked: what was done so is not known here.
+
+use std::sync::Arc;
+
+use qmp::commands;
+
+use crate::{
+    domain::{
+        Domain, Effects, View,
+        jobs::{Kind, Want},
+    },
+    error::{Error, Result},
+    ops::Driver,
+};
+
+/// Gives a QMP command to QEMU; the whole reply, errors of QEMU included.
+///
+/// # Errors
+/// `OperationInvalid` if the guest does not run, `Internal` if the text is not a command, what the monitor gives.
+pub async fn raw(driver: &Arc<Driver>, domain: &Domain, command: String) -> Result<String> {
+    let guest = driver.guests.of(&domain.view())?;
+    let job = domain.job(Want::Plain(Kind::Modify)).await?;
+    let monitor = guest.monitor()?;
+    driver
+        .tracked(async move {
+            let reply = monitor.raw(&command).await?;
+            mark(&job).await?;
+            Ok(reply)
+        })
+        .await
+}
+
+/// Gives a line to QEMU's human monitor; what it prints.
+///
+/// # Errors
+/// As [`raw`].
+pub async fn human(driver: &Arc<Driver>, domain: &Domain, line: String) -> Result<String> {
+    let guest = driver.guests.of(&domain.view())?;
+    let job = domain.job(Want::Plain(Kind::Modify)).await?;
+    let owned = Arc::clone(driver);
+    driver
+        .tracked(async move {
+            let text = guest
+                .execute(&owned, commands::HumanMonitorCommand { command_line: line })
+                .await?;
+            mark(&job).await?;
+            Ok(text)
+        })
+        .await
+}
+
+async fn mark(job: &crate::domain::Job) -> Result<()> {
+    let known = job
+        .view()
+        .run
+        .as_ref()
+        .is_none_or(|r| r.taints.contains("custom-monitor"));
+    if known {
+        return Ok(());
+    }
+    let change = |view: &mut View| {
+        let run = view.run.as_mut().ok_or_else(Error::not_running)?;
+        run.taints.insert("custom-monitor");
+        Ok(Effects::none())
+    };
+    job.commit(change).await.map(drop)
+}

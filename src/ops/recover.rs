@@ -1,0 +1,537 @@
+//! Start-up: every guest that the files tell of, in its true state.
+//!
+//! [`load`] reads the files and enters the guests; it waits for no QEMU. [`reconnect`] then goes to each guest that ran:
+//! its process is found by its lock, its monitor dialled, its state read back from QEMU, and what was under way is
+//! finished or undone. A guest that ended meanwhile gives its one event. A guest that can't be reached is kept, shown as
+//! unreachable, and dialled again.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use crate::{
+    domain::{Condition, Domain, Effects, RunState, Stored, View, status},
+    error::Result,
+    events::Found,
+    ops::{
+        Driver,
+        document::plan,
+        holdings::{helper::tpm, net::ports, release},
+        run::{cause, guest::Guest, react, stop},
+        start,
+    },
+    qemu::{Live, Process},
+};
+
+/// How long a monitor is dialled at start-up before the guest is shown as unreachable.
+const DIAL: Duration = Duration::from_secs(5);
+/// Between two attempts to reach an unreachable guest.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Reads all files and enters all guests. Tells the journal what it missed.
+///
+/// # Errors
+/// A directory can't be read.
+pub fn load(driver: &Arc<Driver>) -> Result<()> {
+    let registry = &driver.registry;
+    let found = registry.store().load()?;
+    let mut views: HashMap<uuid::Uuid, View> = HashMap::new();
+    for loaded in found.runs {
+        match run_view(loaded.content) {
+            Ok(view) => drop(views.insert(view.uuid, view)),
+            Err(error) => keep(registry.store(), &loaded.path, &error),
+        }
+    }
+    for loaded in found.configs {
+        match config_view(&loaded.path, loaded.content, &mut views) {
+            Ok(()) => {}
+            Err(error) => keep(registry.store(), &loaded.path, &error),
+        }
+    }
+    for view in views.values_mut() {
+        view.autostart = view.config.is_some() && found.autostart.contains(&*view.name);
+    }
+    let told: Vec<Found> = views.values().map(found_of).collect();
+    let runs: Vec<&View> = views.values().filter(|v| v.active()).collect();
+    let kept = runs
+        .iter()
+        .flat_map(|v| v.run.as_ref())
+        .flat_map(|r| [&r.status.lib_dir, &r.status.channel_target_dir])
+        .flatten()
+        .map(PathBuf::from)
+        .collect();
+    registry.store().sweep(&kept);
+    if !registry.store().keeps_runs() {
+        tpm::sweep(
+            registry.store().paths(),
+            runs.iter().map(|v| plan::short_name(v.id(), &v.name)).collect(),
+        );
+    }
+    runs.iter()
+        .flat_map(|v| v.run.as_ref())
+        .for_each(|run| driver.hostdevs.adopt(&run.document.domain));
+    driver.owed.load(&ports::held_by_all(
+        runs.iter()
+            .flat_map(|v| v.run.as_ref())
+            .map(|r| &*r.document.domain),
+    ));
+    let intended: Vec<_> = runs.iter().map(|v| (v.uuid, v.id())).collect();
+    for view in views.into_values() {
+        registry.seen_id(view.id());
+        registry.enter(view);
+    }
+    registry.journal().baseline(&told);
+    // What is known to run is asked first: whether it still does shows when it is reached.
+    registry.journal().append(
+        registry
+            .journal()
+            .reconcile(&told, |uuid, id| stop::detail_found(driver, uuid, id)),
+    );
+    registry.store().forget_intents(&intended);
+    Ok(())
+}
+
+/// A guest as found. Nobody was told of a run whose start was not finished.
+fn found_of(view: &View) -> Found {
+    let id = view.run.as_ref().filter(|r| !r.starting).map_or(0, |r| r.id);
+    let state = (view.condition.state_number(), view.condition.reason_number());
+    Found {
+        uuid: view.uuid,
+        name: Arc::clone(&view.name),
+        defined: view.config.is_some(),
+        id,
+        state,
+    }
+}
+
+fn keep(store: &crate::domain::store::Store, path: &Path, error: &crate::error::Error) {
+    tracing::error!(path = %path.display(), %error, "this file can't be taken as a guest's; it is kept as it is and left alone");
+    store.keep(path);
+}
+
+fn run_view(document: domxml::StatusDocument) -> Result<View> {
+    let (run, condition) = status::read(document)?;
+    let (uuid, name) = plan::identity(&run.document.domain)?;
+    let mut view = View::new(uuid, name.into(), 0);
+    view.run = Some(run);
+    view.condition = condition;
+    Ok(view)
+}
+
+fn config_view(path: &Path, domain: domxml::Domain, views: &mut HashMap<uuid::Uuid, View>) -> Result<()> {
+    let (uuid, name) = plan::identity(&domain)?;
+    if path.file_stem().and_then(|s| s.to_str()) != Some(&name) {
+        return Err(crate::error::Error::internal(format!(
+            "the file is not named after its guest '{name}'"
+        )));
+    }
+    if views.values().any(|v| v.uuid != uuid && *v.name == *name) {
+        return Err(crate::error::Error::internal(format!(
+            "another guest is named '{name}'"
+        )));
+    }
+    let view = views
+        .entry(uuid)
+        .or_insert_with(|| View::new(uuid, name.as_str().into(), 0));
+    if *view.name != *name || view.config.is_some() {
+        return Err(crate::error::Error::internal(format!(
+            "another guest has UUID {uuid}"
+        )));
+    }
+    view.config = Some(Stored::new(&domain));
+    Ok(())
+}
+
+/// Goes to every guest that ran, each in its own task; returns when all were reached or shown as unreachable.
+pub async fn reconnect(driver: &Arc<Driver>) {
+    let running = driver.registry.all().into_iter().filter(|d| d.view().active());
+    let tasks: Vec<_> = running
+        .map(|domain| driver.tracker.spawn(take_over(Arc::clone(driver), domain)))
+        .collect();
+    for task in tasks {
+        if let Err(error) = task.await {
+            tracing::error!(%error, "taking over a guest met a bug");
+        }
+    }
+    release::try_again(driver);
+}
+
+async fn take_over(driver: Arc<Driver>, domain: Domain) {
+    let view = domain.view();
+    let Some(run) = &view.run else { return };
+    let process = match find_process(&driver, &view).await {
+        Ok(process) => process,
+        Err(error) => {
+            // It can't be told whether it lives: it is kept, and looked for again.
+            tracing::error!(guest = %view.name, %error, "the guest's process can't be looked at");
+            return look_again(driver, domain);
+        }
+    };
+    let Some(process) = process else {
+        let guest = Guest::ended_before(domain.clone(), run.id, stop::cause_found(&driver, &view));
+        stop::ended(&driver, &guest).await;
+        return;
+    };
+    note_start_time(&domain, run.id, process.pid()).await;
+    let guest = Guest::new(
+        domain.clone(),
+        run.id,
+        process,
+        start::leases_of(&driver, &run.document.domain),
+    );
+    crate::ops::run::cpus::found(&guest);
+    driver.guests.insert(&guest);
+    watch_process(&driver, &guest);
+    if let Some(cause) = stop::intended(&driver, &view).or(run.starting.then_some(cause::Cause::NotStarted)) {
+        tracing::warn!(guest = %view.name, ?cause, "finishing what was under way when the daemon ended");
+        guest.end_because(cause);
+        if let Err(error) = stop::terminate(&driver, &guest, stop::Patience::Usual).await {
+            tracing::error!(guest = %view.name, %error, "the guest could not be ended");
+        }
+        return;
+    }
+    let (owned, document) = (Arc::clone(&driver), Arc::clone(&run.document.domain));
+    driver
+        .tracker
+        .spawn(async move { ports::make_known(&owned, &document).await });
+    if let Err(error) = dial(&driver, &guest, DIAL).await {
+        guest.show_unreachable(Some(error.to_string())).await;
+        let driver = Arc::clone(&driver);
+        tokio::spawn(async move { dial_again(&driver, &guest, RETRY).await });
+    }
+}
+
+async fn find_process(driver: &Driver, view: &View) -> Result<Option<Process>> {
+    let pid_file = driver
+        .registry
+        .store()
+        .paths()
+        .state
+        .join(format!("{}.pid", view.name));
+    let (pid, name) = (view.run.as_ref().map_or(0, |r| r.pid), Arc::clone(&view.name));
+    crate::blocking::file("looking for the guest's process", move || {
+        Process::find(&pid_file, pid, &name)
+    })
+    .await
+}
+
+fn look_again(driver: Arc<Driver>, domain: Domain) {
+    tokio::spawn(async move {
+        tokio::time::sleep(RETRY).await;
+        Box::pin(take_over(driver, domain)).await;
+    });
+}
+
+async fn note_start_time(domain: &Domain, id: i32, pid: i32) {
+    let start_time = unixfd::start_time(pid).unwrap_or(0);
+    let change = move |view: &mut View| {
+        if let Some(run) = view.run.as_mut().filter(|r| r.id == id) {
+            run.start_time = start_time;
+        }
+        Ok(Effects::volatile())
+    };
+    // A guest that has gone needs no note.
+    let _ = domain.commit(change).await;
+}
+
+/// Notices the end of a process whose monitor is not connected.
+pub(crate) fn watch_process(driver: &Arc<Driver>, guest: &Arc<Guest>) {
+    let (weak, guest) = (Arc::downgrade(driver), Arc::clone(guest));
+    tokio::spawn(async move {
+        guest.process_ended().await;
+        if let Some(driver) = weak.upgrade() {
+            stop::ended(&driver, &guest).await;
+        }
+    });
+}
+
+/// Connects to a guest's monitor and reads its state back.
+async fn dial(driver: &Arc<Driver>, guest: &Arc<Guest>, limit: Duration) -> Result<()> {
+    let view = guest.domain.view();
+    let socket = view
+        .running()?
+        .status
+        .monitor
+        .as_ref()
+        .map(|m| m.path.clone())
+        .unwrap_or_default();
+    let Live { monitor, events, .. } =
+        Live::attach(guest.process()?.clone(), Path::new(&socket), limit).await?;
+    guest.connect(driver, monitor, events);
+    read_back(driver, guest).await;
+    Ok(())
+}
+
+/// Dials until the guest answers, ends, or the daemon does.
+pub(crate) async fn dial_again(driver: &Arc<Driver>, guest: &Arc<Guest>, pause: Duration) {
+    let weak = Arc::downgrade(driver);
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = guest.process_ended() => return,
+        }
+        let Some(driver) = weak.upgrade() else { return };
+        if dial(&driver, guest, DIAL).await.is_ok() {
+            guest.show_unreachable(None).await;
+            return;
+        }
+    }
+}
+
+/// Reads the guest's state back from QEMU and commits what has changed, with its events.
+pub(crate) async fn read_back(driver: &Arc<Driver>, guest: &Arc<Guest>) {
+    let Ok(monitor) = guest.monitor() else { return };
+    let before = guest.domain.view().condition;
+    let status = match monitor.status().await {
+        Ok(status) => status,
+        Err(error) => return guest.show_unreachable(Some(error.to_string())).await,
+    };
+    let balloon = monitor.balloon().await.ok().flatten();
+    let devices = monitor.device_ids().await.ok();
+    let (id, word, running) = (guest.id, status.status.to_string(), status.running);
+    let change = move |view: &mut View| {
+        let Some(run) = view.run.as_mut().filter(|r| r.id == id) else {
+            return Ok(Effects::volatile());
+        };
+        run.balloon_kib = balloon.map(|b| b / 1024).or(run.balloon_kib);
+        run.unreachable = None;
+        if let Some(devices) = devices {
+            let mut status = domxml::StatusDocument::clone(&run.status);
+            status.devices = devices
+                .into_iter()
+                .map(|alias| domxml::status::DeviceAlias { alias })
+                .collect();
+            run.status = Arc::new(status);
+        }
+        // An event that came meanwhile knows better than an answer that was given before it.
+        if view.condition != before {
+            return Ok(Effects::none());
+        }
+        Ok(catch_up(view, &word, running))
+    };
+    match guest.domain.commit(change).await {
+        Ok(view) if matches!(view.condition.state(), RunState::Shutdown) => {
+            shut_down_meanwhile(driver, guest)
+        }
+        Ok(view) => {
+            if crate::ops::run::cpus::is_stopped(&view) {
+                crate::ops::run::cpus::follow_stop(driver, guest);
+            }
+            crate::ops::device::medium::settle(driver, guest).await;
+            crate::ops::device::link::settle(driver, guest).await;
+            crate::ops::device::limits::settle(driver, guest).await;
+            crate::ops::run::refresh::refresh(driver, guest).await;
+        }
+        Err(error) => {
+            tracing::warn!(guest = %guest.domain.view().name, %error, "its state could not be taken over")
+        }
+    }
+}
+
+/// The view follows QEMU's state.
+fn catch_up(view: &mut View, word: &str, running: bool) -> Effects {
+    match (word, view.condition.state()) {
+        ("shutdown", state) if state != RunState::Shutdown => {
+            view.condition = Condition::SHUTDOWN_USER;
+            Effects::none().lifecycle(
+                react::lifecycle::SHUTDOWN_GUEST.0,
+                react::lifecycle::SHUTDOWN_GUEST.1,
+            )
+        }
+        ("guest-panicked", state) if state != RunState::Crashed => {
+            view.condition = Condition::CRASHED_PANICKED;
+            Effects::none().lifecycle(
+                react::lifecycle::CRASHED_PANICKED.0,
+                react::lifecycle::CRASHED_PANICKED.1,
+            )
+        }
+        ("io-error", _) => react::paused(view, Condition::PAUSED_IOERROR),
+        ("watchdog", _) => react::paused(view, Condition::PAUSED_WATCHDOG),
+        _ if running => react::resumed(view),
+        ("paused" | "prelaunch", _) => react::paused(view, Condition::PAUSED_UNKNOWN),
+        _ => Effects::none(),
+    }
+}
+
+/// A guest that shut down while nobody listened: what its document says follows now.
+fn shut_down_meanwhile(driver: &Arc<Driver>, guest: &Arc<Guest>) {
+    let preserve = guest
+        .domain
+        .view()
+        .run
+        .as_ref()
+        .and_then(|r| r.document.domain.on_poweroff)
+        == Some(domxml::clock::LifecycleAction::Preserve);
+    if preserve {
+        return;
+    }
+    guest.end_because(cause::Cause::Shutdown);
+    let (driver, guest) = (Arc::clone(driver), Arc::clone(guest));
+    driver
+        .tracker
+        .clone()
+        .spawn(async move { stop::terminate(&driver, &guest, stop::Patience::Usual).await });
+}
+
+/// Starts the guests that start with the host, unless that was done since the host started.
+pub async fn autostart(driver: &Arc<Driver>) {
+    let mark = driver.registry.store().paths().autostarted();
+    if mark.exists() {
+        return;
+    }
+    for domain in driver.registry.all() {
+        let view = domain.view();
+        if !view.autostart || view.active() {
+            continue;
+        }
+        if let Err(error) = start::start(
+            driver,
+            &domain,
+            start::How::default(),
+            &crate::ops::Conditions::default(),
+        )
+        .await
+        {
+            tracing::error!(guest = %view.name, %error, "the guest could not be started with the host");
+        }
+    }
+    if let Err(error) = crate::domain::store::write(&mark, b"", false) {
+        tracing::warn!(%error, "guests may be started with the host once more");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Run;
+
+    fn view(condition: Condition) -> View {
+        let text = "<domain type='qemu' id='3'><name>a</name><memory>1024</memory><os><type>hvm</type></os></domain>";
+        let mut view = View::new(uuid::Uuid::from_u128(1), "a".into(), 1);
+        view.condition = condition;
+        view.run = Some(Run {
+            document: crate::domain::Document::live(
+                domxml::Domain::parse(text, domxml::ParseFlags::NONE).unwrap(),
+            ),
+            id: 3,
+            pid: 1,
+            config: None,
+            starting: false,
+            label: None,
+            start_time: 0,
+            status: Arc::default(),
+            unreachable: None,
+            taints: Default::default(),
+            deprecations: Vec::new(),
+            session: None,
+            fake_reboot: false,
+            balloon_kib: None,
+            occupied_since: None,
+        });
+        view
+    }
+
+    #[test]
+    fn what_happened_meanwhile_is_told_once() {
+        use Condition as C;
+        // As the files have it, QEMU's word, whether CPUs run, what it is then, what is told.
+        type Row = (C, &'static str, bool, C, Option<(i32, i32)>);
+        let table: &[Row] = &[
+            (C::RUNNING_BOOTED, "running", true, C::RUNNING_BOOTED, None),
+            (
+                C::RUNNING_BOOTED,
+                "paused",
+                false,
+                C::PAUSED_UNKNOWN,
+                Some((3, 0)),
+            ),
+            (
+                C::RUNNING_BOOTED,
+                "prelaunch",
+                false,
+                C::PAUSED_UNKNOWN,
+                Some((3, 0)),
+            ),
+            (
+                C::RUNNING_BOOTED,
+                "io-error",
+                false,
+                C::PAUSED_IOERROR,
+                Some((3, 2)),
+            ),
+            (
+                C::RUNNING_BOOTED,
+                "watchdog",
+                false,
+                C::PAUSED_WATCHDOG,
+                Some((3, 3)),
+            ),
+            (
+                C::RUNNING_BOOTED,
+                "shutdown",
+                false,
+                C::SHUTDOWN_USER,
+                Some((6, 1)),
+            ),
+            (
+                C::RUNNING_BOOTED,
+                "guest-panicked",
+                false,
+                C::CRASHED_PANICKED,
+                Some((8, 0)),
+            ),
+            (C::PAUSED_USER, "paused", false, C::PAUSED_USER, None),
+            (C::PAUSED_IOERROR, "io-error", false, C::PAUSED_IOERROR, None),
+            (C::PAUSED_USER, "running", true, C::RUNNING_UNPAUSED, Some((4, 0))),
+            (C::PAUSED_USER, "shutdown", false, C::SHUTDOWN_USER, Some((6, 1))),
+            (C::SHUTDOWN_USER, "shutdown", false, C::SHUTDOWN_USER, None),
+            (
+                C::CRASHED_PANICKED,
+                "guest-panicked",
+                false,
+                C::CRASHED_PANICKED,
+                None,
+            ),
+            (
+                C::CRASHED_PANICKED,
+                "running",
+                true,
+                C::RUNNING_CRASHED,
+                Some((4, 0)),
+            ),
+            (
+                C::PMSUSPENDED_UNKNOWN,
+                "suspended",
+                false,
+                C::PMSUSPENDED_UNKNOWN,
+                None,
+            ),
+            (C::RUNNING_BOOTED, "a new word", true, C::RUNNING_BOOTED, None),
+        ];
+        for (before, word, running, after, told) in table {
+            let mut view = view(*before);
+            let effects = catch_up(&mut view, word, *running);
+            let events: Vec<_> = effects
+                .events
+                .iter()
+                .map(|(_, detail)| match detail {
+                    Some(crate::pb::event::Detail::Lifecycle(l)) => (l.r#type, l.detail),
+                    other => panic!("{other:?}"),
+                })
+                .collect();
+            assert_eq!(
+                (view.condition, events),
+                (*after, told.iter().copied().collect::<Vec<_>>()),
+                "{before:?}, QEMU says {word}"
+            );
+            let again = catch_up(&mut view, word, *running);
+            assert!(
+                again.events.is_empty(),
+                "{before:?}, QEMU says {word}: told again"
+            );
+        }
+    }
+}

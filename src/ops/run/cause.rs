@@ -1,0 +1,31 @@
+//! Why a run ends, and the state, event and log line that follow.
+
+use crate::domain::Condition;
+
+/// Why a run ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// Somebody powered it off.
+    Destroyed,
+    /// It shut down.
+    Shutdown,
+    /// The guest's system crashed and is not to be kept.
+    Crashed,
+    /// QEMU died without a word.
+    Failed,
+    /// It could not be started, or its start was not finished.
+    NotStarted,
+}
+
+impl Cause {
+    /// The state afterwards, the detail of the event if there is one, and the word in the guest's log.
+    pub(crate) fn outcome(self) -> (Condition, Option<i32>, &'static str) {
+        match self {
+            Cause::Shutdown => (Condition::SHUTOFF_SHUTDOWN, Some(0), "shutdown"),
+            Cause::Destroyed => (Condition::SHUTOFF_DESTROYED, Some(1), "destroyed"),
+            Cause::Crashed => (Condition::SHUTOFF_CRASHED, Some(2), "crashed"),
+            Cause::Failed => (Condition::SHUTOFF_CRASHED, Some(5), "crashed"),
+            Cause::NotStarted => (Condition::SHUTOFF_FAILED, None, "failed"),
+        }
+    }
+}

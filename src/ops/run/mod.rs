@@ -1,0 +1,12 @@
+//! One run of a guest: its connection, agent, consoles, CPUs, power and end, and what QEMU reports.
+
+pub mod agent;
+pub mod cause;
+pub mod console;
+pub mod cpus;
+pub mod guest;
+pub mod power;
+pub mod react;
+pub mod refresh;
+pub mod sessions;
+pub mod stop;

@@ -1,0 +1,394 @@
+//! What follows from what QEMU says by itself.
+//!
+//! [`decide`] is a pure function of the guest's view and the event; `take_in` runs inside the guest's owner, applies it
+//! and starts what is to be done besides, in its own task.
+
+use std::sync::Arc;
+
+use crate::{
+    domain::{Condition, Effects, RunState, View},
+    events::Happening,
+    ops::{
+        Driver,
+        run::{cause, guest::Guest, power, stop},
+    },
+    pb::{self, EventKind, event::Detail},
+    qemu::GuestEvent,
+};
+
+/// libvirt's lifecycle events.
+pub(crate) mod lifecycle {
+    pub(crate) const STARTED: (i32, i32) = (2, 0);
+    pub(crate) const STARTED_WAKEUP: (i32, i32) = (2, 4);
+    pub(crate) const SUSPENDED: (i32, i32) = (3, 0);
+    pub(crate) const SUSPENDED_IOERROR: (i32, i32) = (3, 2);
+    pub(crate) const SUSPENDED_WATCHDOG: (i32, i32) = (3, 3);
+    pub(crate) const RESUMED: (i32, i32) = (4, 0);
+    pub(crate) const SHUTDOWN_GUEST: (i32, i32) = (6, 1);
+    pub(crate) const SHUTDOWN_HOST: (i32, i32) = (6, 2);
+    pub(crate) const PMSUSPENDED_MEMORY: (i32, i32) = (7, 0);
+    pub(crate) const PMSUSPENDED_DISK: (i32, i32) = (7, 1);
+    pub(crate) const CRASHED_PANICKED: (i32, i32) = (8, 0);
+}
+
+/// What is to be done besides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Then {
+    /// Nothing.
+    Nothing,
+    /// End the run for this reason.
+    Stop(cause::Cause),
+    /// Reset the machine and let it run: a shutdown that is to be a reboot.
+    Restart,
+}
+
+/// The word of an action in a document.
+fn action(
+    view: &View,
+    of: impl Fn(&domxml::Domain) -> Option<domxml::clock::LifecycleAction>,
+    default: domxml::clock::LifecycleAction,
+) -> domxml::clock::LifecycleAction {
+    view.run
+        .as_ref()
+        .and_then(|r| of(&r.document.domain))
+        .unwrap_or(default)
+}
+
+/// Changes the view by the event, and says what else is to be done. `pause` is why the CPUs stop if somebody asked.
+pub(crate) fn decide(
+    view: &mut View,
+    event: &GuestEvent,
+    pause: impl FnOnce() -> Condition,
+) -> (Effects, Then) {
+    let none = || (Effects::volatile(), Then::Nothing);
+    let Some(run) = view.run.as_mut() else {
+        return none();
+    };
+    match event {
+        GuestEvent::Shutdown(s) => shutdown(view, s.guest),
+        GuestEvent::Reset(_) => (Effects::volatile().event(EventKind::Reboot, None), Then::Nothing),
+        GuestEvent::Stop => (paused(view, pause()), Then::Nothing),
+        GuestEvent::Resume => (resumed(view), Then::Nothing),
+        GuestEvent::GuestPanicked(_) => panicked(view),
+        GuestEvent::RtcChange(change) => {
+            let detail = Detail::RtcChange(pb::event::RtcChange {
+                offset: change.offset,
+            });
+            (
+                Effects::volatile().event(EventKind::RtcChange, Some(detail)),
+                Then::Nothing,
+            )
+        }
+        GuestEvent::Watchdog(w) => watchdog(view, &w.action),
+        GuestEvent::BlockIoError(error) => (
+            Effects::volatile().event(EventKind::IoError, Some(io_error(run, error))),
+            Then::Nothing,
+        ),
+        GuestEvent::TrayMoved(tray) => (
+            tray_moved(view, &alias_of(&tray.id), tray.tray_open),
+            Then::Nothing,
+        ),
+        GuestEvent::BalloonChange(balloon) => {
+            let kib = balloon.actual / 1024;
+            run.balloon_kib = Some(kib);
+            let detail = Detail::BalloonChange(pb::event::BalloonChange { actual: kib });
+            (
+                Effects::volatile().event(EventKind::BalloonChange, Some(detail)),
+                Then::Nothing,
+            )
+        }
+        GuestEvent::VserportChange(port) => (channel(view, &port.id, port.open), Then::Nothing),
+        GuestEvent::DeviceDeleted(deleted) => match &deleted.device {
+            Some(alias) => {
+                let detail = Detail::Device(pb::event::DeviceChange { alias: alias.clone() });
+                (
+                    Effects::none().event(EventKind::DeviceRemoved, Some(detail)),
+                    Then::Nothing,
+                )
+            }
+            None => none(),
+        },
+        GuestEvent::Suspend => (
+            pm_suspended(view, EventKind::PmSuspend, lifecycle::PMSUSPENDED_MEMORY),
+            Then::Nothing,
+        ),
+        GuestEvent::SuspendDisk => (
+            pm_suspended(view, EventKind::PmSuspendDisk, lifecycle::PMSUSPENDED_DISK),
+            Then::Nothing,
+        ),
+        GuestEvent::Wakeup => (woken(view), Then::Nothing),
+        _ => none(),
+    }
+}
+
+/// A tray was opened or closed, by the guest or by us.
+pub(crate) fn tray_moved(view: &mut View, alias: &str, open: bool) -> Effects {
+    let Some(run) = view.run.as_mut() else {
+        return Effects::volatile();
+    };
+    let mut document = domxml::Domain::clone(&run.document.domain);
+    if let Some(disk) = document
+        .devices
+        .disks
+        .iter_mut()
+        .find(|d| d.info.alias.as_deref() == Some(alias))
+    {
+        disk.target.tray = open.then_some(domxml::devices::Tray::Open);
+        run.document = crate::domain::Document::live(document);
+    }
+    let detail = Detail::TrayChange(pb::event::TrayChange {
+        alias: alias.to_owned(),
+        reason: i32::from(!open),
+    });
+    Effects::none().event(EventKind::TrayChange, Some(detail))
+}
+
+/// The id of a device from its id or its path in QEMU's tree.
+pub(crate) fn alias_of(id: &str) -> String {
+    id.strip_prefix("/machine/peripheral/")
+        .unwrap_or(id)
+        .split('/')
+        .next()
+        .unwrap_or_default()
+        .to_owned()
+}
+
+fn io_error(run: &crate::domain::Run, error: &qmp::events::BlockIoError) -> Detail {
+    let alias = error.qom_path.as_deref().map(alias_of).unwrap_or_default();
+    let disk = run
+        .document
+        .domain
+        .devices
+        .disks
+        .iter()
+        .find(|d| d.info.alias.as_deref() == Some(alias.as_str()));
+    let path = disk
+        .and_then(|d| crate::ops::holdings::storage::chain::local_path(d.kind, d.source.as_ref()))
+        .map(|p| p.to_string_lossy().into_owned());
+    let action = match error.action.as_str() {
+        "stop" => 1,
+        "report" => 2,
+        _ => 0,
+    };
+    let reason = if error.nospace { "enospc" } else { "" };
+    Detail::IoError(pb::event::IoError {
+        path: path.unwrap_or_default(),
+        device: alias,
+        action,
+        reason: reason.to_owned(),
+    })
+}
+
+/// The guest or the host ends the machine; QEMU waits to be told what to do.
+fn shutdown(view: &mut View, by_guest: bool) -> (Effects, Then) {
+    use domxml::clock::LifecycleAction as A;
+    // Told already: it is only that QEMU ends now.
+    if matches!(view.condition.state(), RunState::Shutdown) {
+        return (Effects::volatile(), Then::Nothing);
+    }
+    let Some(run) = view.run.as_mut() else {
+        return (Effects::volatile(), Then::Nothing);
+    };
+    let fake_reboot = std::mem::take(&mut run.fake_reboot);
+    let on_poweroff = run.document.domain.on_poweroff.unwrap_or(A::Destroy);
+    if by_guest && (fake_reboot || on_poweroff == A::Restart) {
+        return (Effects::none(), Then::Restart);
+    }
+    let (kind, detail) = if by_guest {
+        lifecycle::SHUTDOWN_GUEST
+    } else {
+        lifecycle::SHUTDOWN_HOST
+    };
+    view.condition = Condition::SHUTDOWN_USER;
+    let effects = Effects::none().lifecycle(kind, detail);
+    match on_poweroff {
+        A::Preserve if by_guest => (effects, Then::Nothing),
+        _ => (effects, Then::Stop(cause::Cause::Shutdown)),
+    }
+}
+
+/// The CPUs have stopped.
+pub(crate) fn paused(view: &mut View, condition: Condition) -> Effects {
+    let starting = view.run.as_ref().is_none_or(|r| r.starting);
+    if starting || view.condition.state() != RunState::Running {
+        return Effects::volatile();
+    }
+    view.condition = condition;
+    let (kind, detail) = match condition {
+        Condition::PAUSED_IOERROR => lifecycle::SUSPENDED_IOERROR,
+        Condition::PAUSED_WATCHDOG => lifecycle::SUSPENDED_WATCHDOG,
+        _ => lifecycle::SUSPENDED,
+    };
+    Effects::none().lifecycle(kind, detail)
+}
+
+/// The CPUs run again.
+pub(crate) fn resumed(view: &mut View) -> Effects {
+    let starting = view.run.as_ref().is_none_or(|r| r.starting);
+    if starting || matches!(view.condition.state(), RunState::Running) {
+        return Effects::volatile();
+    }
+    view.condition = if view.condition.state() == RunState::Crashed {
+        Condition::RUNNING_CRASHED
+    } else {
+        Condition::RUNNING_UNPAUSED
+    };
+    Effects::none().lifecycle(lifecycle::RESUMED.0, lifecycle::RESUMED.1)
+}
+
+/// The guest's system has crashed and told so.
+fn panicked(view: &mut View) -> (Effects, Then) {
+    use domxml::clock::LifecycleAction as A;
+    let on_crash = action(view, |d| d.on_crash, A::Destroy);
+    view.condition = Condition::CRASHED_PANICKED;
+    let effects = Effects::none().lifecycle(lifecycle::CRASHED_PANICKED.0, lifecycle::CRASHED_PANICKED.1);
+    let then = match on_crash {
+        A::Preserve => Then::Nothing,
+        A::Restart | A::RenameRestart | A::CoredumpRestart => Then::Restart,
+        A::Destroy | A::CoredumpDestroy => Then::Stop(cause::Cause::Crashed),
+    };
+    (effects, then)
+}
+
+/// The guest's watchdog has expired; what QEMU does about it may stop the CPUs.
+fn watchdog(view: &mut View, action: &str) -> (Effects, Then) {
+    const ACTIONS: &[(&str, i32)] = &[
+        ("none", 0),
+        ("pause", 1),
+        ("reset", 2),
+        ("poweroff", 3),
+        ("shutdown", 4),
+        ("debug", 5),
+        ("inject-nmi", 6),
+    ];
+    let number = ACTIONS
+        .iter()
+        .find(|(name, _)| *name == action)
+        .map_or(0, |(_, n)| *n);
+    let mut effects = Effects::none().event(
+        EventKind::Watchdog,
+        Some(Detail::Watchdog(pb::event::Watchdog { action: number })),
+    );
+    if action == "pause" {
+        effects
+            .events
+            .extend(paused(view, Condition::PAUSED_WATCHDOG).events);
+    }
+    (effects, Then::Nothing)
+}
+
+fn pm_suspended(view: &mut View, kind: EventKind, (lifecycle, detail): (i32, i32)) -> Effects {
+    view.condition = Condition::PMSUSPENDED_UNKNOWN;
+    Effects::none()
+        .event(kind, Some(Detail::PmReason(0)))
+        .lifecycle(lifecycle, detail)
+}
+
+fn woken(view: &mut View) -> Effects {
+    let effects = Effects::none().event(EventKind::PmWakeup, Some(Detail::PmReason(0)));
+    if view.condition.state() != RunState::PmSuspended {
+        return effects;
+    }
+    view.condition = Condition::RUNNING_WAKEUP;
+    effects.lifecycle(lifecycle::STARTED_WAKEUP.0, lifecycle::STARTED_WAKEUP.1)
+}
+
+/// The guest has opened or closed a port.
+pub(crate) fn channel(view: &mut View, alias: &str, open: bool) -> Effects {
+    use domxml::devices::ChannelState as S;
+    let Some(run) = view.run.as_mut() else {
+        return Effects::volatile();
+    };
+    let mut document = domxml::Domain::clone(&run.document.domain);
+    let Some(channel) = document
+        .devices
+        .channels
+        .iter_mut()
+        .find(|c| c.info.alias.as_deref() == Some(alias))
+    else {
+        return Effects::volatile();
+    };
+    let Some(target) = channel.target.as_mut() else {
+        return Effects::volatile();
+    };
+    let state = if open { S::Connected } else { S::Disconnected };
+    let agent = target.name.as_deref() == Some("org.qemu.guest_agent.0");
+    if target.state.replace(state) == Some(state) && !agent {
+        return Effects::volatile();
+    }
+    run.document = crate::domain::Document::live(document);
+    match agent {
+        true => Effects::none().event(EventKind::AgentLifecycle, Some(agent_lifecycle(open, 2))),
+        false => Effects::none(),
+    }
+}
+
+/// The agent's event; reason 1 is the start of the guest, 2 the channel.
+pub(crate) fn agent_lifecycle(connected: bool, reason: i32) -> Detail {
+    Detail::AgentLifecycle(pb::event::AgentLifecycle {
+        state: if connected { 1 } else { 2 },
+        reason,
+    })
+}
+
+/// Runs in the owner: changes the view and starts what follows.
+pub(crate) fn take_in(
+    driver: &Arc<Driver>,
+    guest: &Arc<Guest>,
+    view: &mut View,
+    event: &GuestEvent,
+) -> Effects {
+    if view.run.as_ref().is_none_or(|r| r.id != guest.id) {
+        return Effects::volatile();
+    }
+    if let GuestEvent::BlockIoError(error) = event
+        && error.action == "stop"
+    {
+        guest.expect_pause(Condition::PAUSED_IOERROR);
+    }
+    let (effects, then) = decide(view, event, || guest.pause_cause());
+    if crate::ops::run::cpus::is_stopped(view) {
+        crate::ops::run::cpus::follow_stop(driver, guest);
+    }
+    follow(driver, guest, then);
+    effects
+}
+
+fn follow(driver: &Arc<Driver>, guest: &Arc<Guest>, then: Then) {
+    let (tracker, driver, guest) = (driver.tracker.clone(), Arc::clone(driver), Arc::clone(guest));
+    match then {
+        Then::Nothing => {}
+        Then::Stop(cause) => {
+            guest.end_because(cause);
+            tracker.spawn(async move { stop::terminate(&driver, &guest, stop::Patience::Usual).await });
+        }
+        Then::Restart => {
+            tracker.spawn(async move { power::restart(&driver, &guest).await });
+        }
+    }
+}
+
+/// Passes the event on as it came, for who watches QEMU itself.
+pub(crate) fn publish_raw(driver: &Driver, guest: &Guest, event: &qmp::Event) {
+    let view = guest.domain.view();
+    let detail = Detail::Monitor(pb::event::Monitor {
+        event: event.name.clone(),
+        seconds: event.seconds,
+        microseconds: u32::try_from(event.microseconds).unwrap_or(0),
+        details: event
+            .data
+            .as_ref()
+            .map(|d| d.get().to_owned())
+            .unwrap_or_default(),
+    });
+    driver.registry.journal().monitor(Happening {
+        uuid: view.uuid,
+        name: Arc::clone(&view.name),
+        id: guest.id,
+        kind: EventKind::Monitor,
+        detail: Some(detail),
+    });
+}
+
+#[cfg(test)]
+mod tests;

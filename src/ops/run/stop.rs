@@ -1,0 +1,255 @@
+//! The end of a run, whoever wants it: powered off, shut down by the guest, crashed, found ended.
+//!
+//! There is one way out. [`terminate`] sees to it that the process ends; [`ended`], called by whoever notices first that
+//! it has, waits for QEMU's last words, gives back all that the run held and commits the new state. It runs once.
+//!
+//! Powering off takes no job and no lock that another could hold: it is never refused and never queued.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use crate::{
+    domain::{Domain, Effects, RunState, View},
+    error::Result,
+    ops::{
+        Conditions, Driver,
+        holdings::log,
+        host::{
+            files::{remove, remove_all},
+            proc,
+        },
+        run::{cause::Cause, guest::Guest},
+    },
+    qemu::Stop,
+};
+
+/// How long QEMU's last words are waited for once the process is gone.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// The intent to power off.
+const INTENT: &str = "power-off";
+
+/// libvirt's lifecycle event for an end.
+const STOPPED: i32 = 5;
+
+/// How a process is ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// Ask, then kill.
+    Usual,
+    /// Ask, and give up rather than kill.
+    Graceful,
+    /// Kill.
+    None,
+}
+
+/// How to power off.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct How {
+    /// Fail rather than kill.
+    pub graceful: bool,
+    /// Remove the guest's log as well.
+    pub remove_logs: bool,
+}
+
+/// Ends a guest's run now.
+///
+/// # Errors
+/// `OperationInvalid` if it does not run; `OperationFailed` if the process does not end.
+pub async fn power_off(
+    driver: &Arc<Driver>,
+    domain: &Domain,
+    how: How,
+    conditions: &Conditions,
+) -> Result<()> {
+    let view = domain.view();
+    conditions.check(&view)?;
+    let guest = driver.guests.of(&view)?;
+    if conditions.trial {
+        return Ok(());
+    }
+    // Noted first: should the daemon end before QEMU does, the next one knows why it ended and sees to it that it does.
+    driver
+        .registry
+        .store()
+        .note_intent(view.uuid, guest.id, INTENT)
+        .await;
+    guest.end_because(Cause::Destroyed);
+    let patience = if how.graceful {
+        Patience::Graceful
+    } else {
+        Patience::Usual
+    };
+    let (owned, name) = (Arc::clone(driver), Arc::clone(&view.name));
+    driver
+        .tracked(async move {
+            let ended = terminate(&owned, &guest, patience).await;
+            if ended.is_err() {
+                owned
+                    .registry
+                    .store()
+                    .clear_intent(guest.domain.uuid(), guest.id)
+                    .await;
+            }
+            ended?;
+            if how.remove_logs {
+                let log = owned.registry.store().paths().log.join(format!("{name}.log"));
+                crate::blocking::file("removing the guest's log", move || remove(&log)).await?;
+            }
+            Ok(())
+        })
+        .await
+}
+
+/// Why a run ended that is found ended at start-up: somebody's wish that was noted, or nobody's.
+pub(crate) fn cause_found(driver: &Driver, view: &View) -> Cause {
+    match (
+        intended(driver, view),
+        view.run.as_ref().is_some_and(|r| r.starting),
+    ) {
+        (Some(cause), _) => cause,
+        (None, true) => Cause::NotStarted,
+        (None, false) => Cause::Failed,
+    }
+}
+
+/// The detail of the event for a run of which nothing is left but that it was told of.
+pub(crate) fn detail_found(driver: &Driver, uuid: uuid::Uuid, id: i32) -> i32 {
+    let cause = if driver.registry.store().has_intent(uuid, id, INTENT) {
+        Cause::Destroyed
+    } else {
+        Cause::Failed
+    };
+    cause.outcome().1.unwrap_or(0)
+}
+
+/// The end that was noted for this run before the daemon ended.
+pub(crate) fn intended(driver: &Driver, view: &View) -> Option<Cause> {
+    let id = view.run.as_ref()?.id;
+    driver
+        .registry
+        .store()
+        .has_intent(view.uuid, id, INTENT)
+        .then_some(Cause::Destroyed)
+}
+
+/// Ends the process and cleans up after it. Returns when both are done, whoever did them.
+pub(crate) async fn terminate(driver: &Arc<Driver>, guest: &Arc<Guest>, patience: Patience) -> Result<()> {
+    end_process(guest, patience).await?;
+    ended(driver, guest).await;
+    Ok(())
+}
+
+async fn end_process(guest: &Guest, patience: Patience) -> Result<()> {
+    // A process that is stopped by a signal can't end when asked.
+    let stopped = guest
+        .domain
+        .view()
+        .run
+        .as_ref()
+        .and_then(proc::process)
+        .is_some_and(|s| matches!(s.state, 'T' | 't'));
+    let how = match patience {
+        Patience::Graceful => Stop::Gracefully,
+        Patience::Usual if stopped => Stop::Now,
+        Patience::Usual => Stop::Surely,
+        Patience::None => Stop::Now,
+    };
+    guest.process()?.stop(how).await
+}
+
+/// The process has ended: cleans up and commits, once. Later callers wait for the first.
+pub(crate) async fn ended(driver: &Arc<Driver>, guest: &Arc<Guest>) {
+    if !guest.first_to_clean() {
+        let mut cleaned = guest.cleaned.subscribe();
+        // The sender lives in `guest`.
+        let _ = cleaned.wait_for(|c| *c).await;
+        return;
+    }
+    guest.drained(LAST_WORDS).await;
+    let view = guest.domain.view();
+    let cause = guest.ending().unwrap_or(Cause::Failed);
+    give_back(driver, guest, &view, cause).await;
+    let id = guest.id;
+    let committed = guest
+        .domain
+        .commit(move |view| Ok(shut_off(view, id, cause)))
+        .await;
+    if let Err(error) = committed {
+        tracing::error!(guest = %view.name, %error, "the end of the run could not be written down");
+    }
+    driver.registry.store().clear_intent(view.uuid, id).await;
+    driver.guests.remove(guest);
+    guest.cleaned.send_replace(true);
+    tracing::info!(guest = %view.name, id, ?cause, "the run has ended");
+}
+
+/// The view after the end of run `id`.
+fn shut_off(view: &mut View, id: i32, cause: Cause) -> Effects {
+    if view.run.as_ref().is_none_or(|r| r.id != id) {
+        return Effects::volatile();
+    }
+    let starting = view.run.take().is_some_and(|r| r.starting);
+    // A guest that said that it shuts down has shut down, even if QEMU died then.
+    let cause = match cause {
+        Cause::Failed if view.condition.state() == RunState::Shutdown => Cause::Shutdown,
+        Cause::Failed if starting => Cause::NotStarted,
+        other => other,
+    };
+    let (condition, detail, _) = cause.outcome();
+    view.condition = condition;
+    match detail.filter(|_| !starting) {
+        Some(detail) => Effects::none().lifecycle(STOPPED, detail),
+        None => Effects::none(),
+    }
+}
+
+/// Gives back what the run held: consoles, ports, what other daemons gave, log, directories, sockets, PID file. The status file goes with the commit.
+async fn give_back(driver: &Arc<Driver>, guest: &Guest, view: &Arc<View>, cause: Cause) {
+    guest.consoles.close();
+    let leases = std::mem::take(
+        &mut *guest
+            .leases
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner),
+    );
+    drop(leases);
+    crate::ops::run::cpus::ended(driver, guest, view);
+    let Some(run) = view.run.as_ref().filter(|r| r.id == guest.id) else {
+        return;
+    };
+    if let Err(error) = crate::ops::start::unplug(&run.document.domain).await {
+        tracing::error!(guest = %view.name, %error, "an interface was not taken down");
+    }
+    crate::ops::holdings::net::ports::give_back(driver, &run.document.domain).await;
+    crate::ops::start::unplug_shares(driver, &run.document.domain).await;
+    crate::ops::holdings::helper::tpm::unplug(driver, view, &run.document.domain, guest.id).await;
+    let paths = driver.registry.store().paths();
+    let log = paths.log.join(format!("{}.log", view.name));
+    let directories: Vec<PathBuf> = [
+        &run.status.lib_dir,
+        &run.status.channel_target_dir,
+        &run.status.memory_backing_dir,
+    ]
+    .into_iter()
+    .flatten()
+    .map(PathBuf::from)
+    .collect();
+    let pid_file = paths.state.join(format!("{}.pid", view.name));
+    let owners = crate::ops::start::Owners::of(driver, &run.document.domain);
+    let nodes = crate::ops::start::Owners::of_hostdevs(driver, &run.document.domain);
+    let remove_group = crate::ops::holdings::cgroup::remove(driver, &run.document.domain, guest.id);
+    let work = move || {
+        log::log_line(&log, &format!("shutting down, reason={}", cause.outcome().2));
+        owners.restore();
+        nodes.restore();
+        remove_group();
+        for directory in directories {
+            remove_all(&directory)?;
+        }
+        remove(&pid_file)
+    };
+    if let Err(error) = crate::blocking::file("cleaning up after the guest", work).await {
+        tracing::error!(guest = %view.name, %error, "something of the run is left behind");
+    }
+    crate::ops::holdings::hostdev::give_back(driver, &run.document.domain).await;
+}
