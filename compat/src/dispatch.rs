@@ -12,7 +12,8 @@ use wire::{ErrorCode, ErrorDomain, Priority, WireError};
 
 use crate::conn::Conn;
 use crate::ctx::{Ctx, Effect};
-use crate::routes::{self, Outcome};
+use crate::route::{self, Outcome};
+use crate::routes;
 
 /// A call under way.
 pub(crate) type Call = BoxFuture<'static, Answer>;
@@ -98,11 +99,11 @@ fn begin(
     ctx: Ctx,
     payload: &[u8],
 ) -> Result<BoxFuture<'static, Outcome>, WireError> {
-    if let Some(route) = routes::find(info) {
-        return route(header, ctx, payload);
+    if let Some(serve) = routes::find(info) {
+        return serve(header, ctx, payload);
     }
-    let needs_write = (info.needs_write)(payload).map_err(|_| routes::undecodable())?;
-    routes::may_call(&ctx, info.read_only && !needs_write)?;
+    let needs_write = (info.needs_write)(payload).map_err(|_| route::undecodable())?;
+    route::may_call(&ctx, info.read_only && !needs_write)?;
     Err(info.unsupported())
 }
 
@@ -128,8 +129,8 @@ pub(crate) fn may_forward(
     payload: &[u8],
 ) -> Result<(), Box<Answer>> {
     let ctx = Ctx::new(Arc::clone(conn), info, Fds::default());
-    let needs_write = (info.needs_write)(payload).map_err(|_| routes::undecodable());
-    let result = needs_write.and_then(|needs_write| routes::may_call(&ctx, info.read_only && !needs_write));
+    let needs_write = (info.needs_write)(payload).map_err(|_| route::undecodable());
+    let result = needs_write.and_then(|needs_write| route::may_call(&ctx, info.read_only && !needs_write));
     result.map_err(|error| Box::new(refusal(header, Some(info), &error)))
 }
 

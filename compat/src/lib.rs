@@ -28,6 +28,7 @@ mod handlers;
 mod keepalive;
 mod neighbours;
 mod options;
+mod route;
 mod routes;
 mod server;
 mod session;

@@ -2,14 +2,15 @@
 
 use wire::remote::*;
 
+use super::flags::Flags;
 use super::{Reply, args, by_uuid};
 use crate::ctx::Ctx;
 use crate::proto::{GetGuestTimeRequest, GuestFilesystemsRequest, TrimGuestFilesystemsRequest};
 
 const NANOSECONDS: i64 = 1_000_000_000;
 
-pub(crate) async fn get_time(ctx: &Ctx, args: DomainGetTime) -> Reply<DomainGetTimeRet> {
-    args::flags(ctx, args.flags)?;
+pub(crate) async fn get_time(ctx: &Ctx, args: DomainGetTime, flags: Flags) -> Reply<DomainGetTimeRet> {
+    flags.checked()?;
     let domain = by_uuid(&args.dom);
     let request = GetGuestTimeRequest { domain };
     let answer = ctx.guest_agent().get_time(request).await?;
@@ -20,8 +21,8 @@ pub(crate) async fn get_time(ctx: &Ctx, args: DomainGetTime) -> Reply<DomainGetT
     })
 }
 
-pub(crate) async fn freeze(ctx: &Ctx, args: DomainFsfreeze) -> Reply<DomainFsfreezeRet> {
-    args::flags(ctx, args.flags)?;
+pub(crate) async fn freeze(ctx: &Ctx, args: DomainFsfreeze, flags: Flags) -> Reply<DomainFsfreezeRet> {
+    flags.checked()?;
     let mount_points = args.mountpoints.into_iter().map(|m| m.into_string());
     let request = GuestFilesystemsRequest {
         domain: by_uuid(&args.dom),
@@ -33,8 +34,8 @@ pub(crate) async fn freeze(ctx: &Ctx, args: DomainFsfreeze) -> Reply<DomainFsfre
     })
 }
 
-pub(crate) async fn thaw(ctx: &Ctx, args: DomainFsthaw) -> Reply<DomainFsthawRet> {
-    args::flags(ctx, args.flags)?;
+pub(crate) async fn thaw(ctx: &Ctx, args: DomainFsthaw, flags: Flags) -> Reply<DomainFsthawRet> {
+    flags.checked()?;
     let request = GuestFilesystemsRequest {
         domain: by_uuid(&args.dom),
         mount_points: Vec::new(),
@@ -45,8 +46,8 @@ pub(crate) async fn thaw(ctx: &Ctx, args: DomainFsthaw) -> Reply<DomainFsthawRet
     })
 }
 
-pub(crate) async fn trim(ctx: &Ctx, args: DomainFstrim) -> Reply<()> {
-    args::flags(ctx, args.flags)?;
+pub(crate) async fn trim(ctx: &Ctx, args: DomainFstrim, flags: Flags) -> Reply<()> {
+    flags.checked()?;
     if args.mount_point.is_some() {
         return Err(args::unsupported("Specifying mount point is not supported for now").into());
     }

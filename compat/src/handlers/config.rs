@@ -6,6 +6,7 @@ use wire::xdr::Text;
 use wire::{ErrorCode, ErrorDomain, WireError};
 
 use super::args::{self, Must};
+use super::flags::{Flags, LIVE_OR_CONFIG, named};
 use super::{Reply, by_uuid, full_in};
 use crate::ctx::Ctx;
 use crate::proto::configure_request::{Change, Lifecycle, Metadata, Text as Value};
@@ -44,14 +45,14 @@ pub(crate) async fn set_max_memory(ctx: &Ctx, args: DomainSetMaxMemory) -> Reply
     configure(ctx, &args.dom, Scope::Current, change).await
 }
 
-pub(crate) async fn set_memory_flags(ctx: &Ctx, args: DomainSetMemoryFlags) -> Reply<()> {
+pub(crate) async fn set_memory_flags(ctx: &Ctx, args: DomainSetMemoryFlags, flags: Flags) -> Reply<()> {
     args::check(ctx, "memory", Must::NotBeZero, args.memory != 0)?;
-    args::flags(ctx, args.flags)?;
-    let change = match args.flags & VIR_DOMAIN_MEM_MAXIMUM {
+    let flags = flags.checked()?;
+    let change = match flags & VIR_DOMAIN_MEM_MAXIMUM {
         0 => Change::MemoryKib(args.memory),
         _ => Change::MaxMemoryKib(args.memory),
     };
-    configure(ctx, &args.dom, args::scope(args.flags), change).await
+    configure(ctx, &args.dom, args::scope(flags), change).await
 }
 
 pub(crate) async fn set_vcpus(ctx: &Ctx, args: DomainSetVcpus) -> Reply<()> {
@@ -59,33 +60,35 @@ pub(crate) async fn set_vcpus(ctx: &Ctx, args: DomainSetVcpus) -> Reply<()> {
     configure(ctx, &args.dom, Scope::Live, Change::Vcpus(args.nvcpus)).await
 }
 
-pub(crate) async fn set_vcpus_flags(ctx: &Ctx, args: DomainSetVcpusFlags) -> Reply<()> {
-    let config = (VIR_DOMAIN_VCPU_CONFIG, "VIR_DOMAIN_AFFECT_CONFIG");
-    let maximum = (VIR_DOMAIN_VCPU_MAXIMUM, "VIR_DOMAIN_VCPU_MAXIMUM");
-    let guest = (VIR_DOMAIN_VCPU_GUEST, "VIR_DOMAIN_VCPU_GUEST");
-    args::requires(ctx, args.flags, [maximum, config])?;
-    args::exclusive(ctx, args.flags, [guest, config])?;
+pub(crate) async fn set_vcpus_flags(ctx: &Ctx, args: DomainSetVcpusFlags, flags: Flags) -> Reply<()> {
+    let flags = flags
+        .requires(named!(VIR_DOMAIN_VCPU_MAXIMUM, VIR_DOMAIN_AFFECT_CONFIG))?
+        .exclusive(named!(VIR_DOMAIN_VCPU_GUEST, VIR_DOMAIN_AFFECT_CONFIG))?;
     args::check(ctx, "nvcpus", Must::NotBeZero, args.nvcpus != 0)?;
-    args::flags(ctx, args.flags)?;
-    if args.flags & VIR_DOMAIN_VCPU_GUEST != 0 {
-        full_in(ctx, &args.dom, args::scope(args.flags)).await?;
+    let flags = flags.checked()?;
+    if flags & VIR_DOMAIN_VCPU_GUEST != 0 {
+        full_in(ctx, &args.dom, args::scope(flags)).await?;
         return Err(unsupported("QEMU guest agent is not configured").into());
     }
-    if args.flags & VIR_DOMAIN_VCPU_HOTPLUGGABLE != 0 {
+    if flags & VIR_DOMAIN_VCPU_HOTPLUGGABLE != 0 {
         return Err(unsupported("CPUs that can be unplugged are named one by one").into());
     }
-    let change = match args.flags & VIR_DOMAIN_VCPU_MAXIMUM {
+    let change = match flags & VIR_DOMAIN_VCPU_MAXIMUM {
         0 => Change::Vcpus(args.nvcpus),
         _ => Change::MaxVcpus(args.nvcpus),
     };
-    configure(ctx, &args.dom, args::scope(args.flags), change).await
+    configure(ctx, &args.dom, args::scope(flags), change).await
 }
 
 fn unsupported(detail: &str) -> WireError {
     WireError::new(ErrorCode::ARGUMENT_UNSUPPORTED, ErrorDomain::QEMU, detail)
 }
 
-pub(crate) async fn set_lifecycle_action(ctx: &Ctx, args: DomainSetLifecycleAction) -> Reply<()> {
+pub(crate) async fn set_lifecycle_action(
+    ctx: &Ctx,
+    args: DomainSetLifecycleAction,
+    flags: Flags,
+) -> Reply<()> {
     let numbers = [
         ("type", args.r#type, VIR_DOMAIN_LIFECYCLE_CRASH.cast_unsigned()),
         (
@@ -99,24 +102,32 @@ pub(crate) async fn set_lifecycle_action(ctx: &Ctx, args: DomainSetLifecycleActi
             .invalid_arg(&format!("invalid lifecycle {what} '{number}'"))
             .into());
     }
-    args::flags(ctx, args.flags)?;
+    let flags = flags.checked()?;
     let change = Lifecycle {
         event: args.r#type.cast_signed(),
         action: args.action.cast_signed(),
     };
-    let scope = args::scope(args.flags);
+    let scope = args::scope(flags);
     configure(ctx, &args.dom, scope, Change::Lifecycle(change)).await
 }
 
-pub(crate) async fn set_memory_stats_period(ctx: &Ctx, args: DomainSetMemoryStatsPeriod) -> Reply<()> {
+pub(crate) async fn set_memory_stats_period(
+    ctx: &Ctx,
+    args: DomainSetMemoryStatsPeriod,
+    flags: Flags,
+) -> Reply<()> {
     args::check(ctx, "period", Must::BeNonNegative, args.period >= 0)?;
-    args::flags(ctx, args.flags)?;
+    let flags = flags.checked()?;
     let change = Change::MemoryStatsPeriod(args.period.cast_unsigned());
-    configure(ctx, &args.dom, args::scope(args.flags), change).await
+    configure(ctx, &args.dom, args::scope(flags), change).await
 }
 
-pub(crate) async fn get_metadata(ctx: &Ctx, args: DomainGetMetadata) -> Reply<DomainGetMetadataRet> {
-    args::exclusive(ctx, args.flags, args::LIVE_OR_CONFIG)?;
+pub(crate) async fn get_metadata(
+    ctx: &Ctx,
+    args: DomainGetMetadata,
+    flags: Flags,
+) -> Reply<DomainGetMetadataRet> {
+    let flags = flags.exclusive(LIVE_OR_CONFIG)?;
     let kind = match args.r#type {
         VIR_DOMAIN_METADATA_DESCRIPTION => Kind::Description,
         VIR_DOMAIN_METADATA_TITLE => Kind::Title,
@@ -124,16 +135,12 @@ pub(crate) async fn get_metadata(ctx: &Ctx, args: DomainGetMetadata) -> Reply<Do
         other => return Err(unknown_metadata(ctx, other).into()),
     };
     uri_fits(ctx, kind, args.uri.as_ref())?;
-    if args.flags & !3 != 0 {
-        // Here it is not the driver that looks.
-        let function = "virDomainObjGetMetadata";
-        return Err(args::unsupported_flags(args.flags & !3, function, ErrorDomain::DOMAIN).into());
-    }
+    let flags = flags.checked()?;
     let request = GetMetadataRequest {
         domain: by_uuid(&args.dom),
         kind: kind.into(),
         uri: args::text(args.uri),
-        scope: args::scope(args.flags).into(),
+        scope: args::scope(flags).into(),
     };
     let metadata = ctx.domains().get_metadata(request).await?.into_inner();
     Ok(DomainGetMetadataRet {
@@ -141,7 +148,7 @@ pub(crate) async fn get_metadata(ctx: &Ctx, args: DomainGetMetadata) -> Reply<Do
     })
 }
 
-pub(crate) async fn set_metadata(ctx: &Ctx, args: DomainSetMetadata) -> Reply<()> {
+pub(crate) async fn set_metadata(ctx: &Ctx, args: DomainSetMetadata, flags: Flags) -> Reply<()> {
     let value = args.metadata.map(Text::into_string);
     let (kind, change) = match args.r#type {
         VIR_DOMAIN_METADATA_DESCRIPTION => (Kind::Description, Change::Description(Value { value })),
@@ -169,8 +176,8 @@ pub(crate) async fn set_metadata(ctx: &Ctx, args: DomainSetMetadata) -> Reply<()
         Must::BeNull,
         kind == Kind::Element || args.key.is_none(),
     )?;
-    args::flags(ctx, args.flags)?;
-    configure(ctx, &args.dom, args::scope(args.flags), change).await
+    let flags = flags.checked()?;
+    configure(ctx, &args.dom, args::scope(flags), change).await
 }
 
 /// A namespace goes with an element, and with nothing else.

@@ -6,6 +6,7 @@ use wire::typed::TypedParam;
 use wire::{ErrorCode, ErrorDomain, WireError};
 
 use super::args::{self, Must};
+use super::flags::Flags;
 use super::info::{basic, running};
 use super::{Reply, by_uuid};
 use crate::ctx::{Ctx, internal};
@@ -32,7 +33,11 @@ async fn stats(ctx: &Ctx, dom: &NonnullDomain, group: StatsGroup) -> Reply<Domai
     }
 }
 
-pub(crate) async fn memory_stats(ctx: &Ctx, args: DomainMemoryStats) -> Reply<DomainMemoryStatsRet> {
+pub(crate) async fn memory_stats(
+    ctx: &Ctx,
+    args: DomainMemoryStats,
+    flags: Flags,
+) -> Reply<DomainMemoryStatsRet> {
     let room = usize::try_from(args.max_stats).unwrap_or(usize::MAX);
     if room > DOMAIN_MEMORY_STATS_MAX {
         return Err(internal("maxStats > REMOTE_DOMAIN_MEMORY_STATS_MAX").into());
@@ -40,7 +45,7 @@ pub(crate) async fn memory_stats(ctx: &Ctx, args: DomainMemoryStats) -> Reply<Do
     if room == 0 {
         return Ok(DomainMemoryStatsRet::default());
     }
-    args::flags(ctx, args.flags)?;
+    flags.checked()?;
     running(ctx, &args.dom).await?;
     let balloon = stats(ctx, &args.dom, StatsGroup::Balloon).await?.balloon;
     let balloon = balloon.unwrap_or_default();
@@ -109,10 +114,14 @@ fn vcpu_room(args: &DomainGetVcpus) -> Result<(usize, usize), WireError> {
     Ok((most, map_len))
 }
 
-pub(crate) async fn get_block_info(ctx: &Ctx, args: DomainGetBlockInfo) -> Reply<DomainGetBlockInfoRet> {
+pub(crate) async fn get_block_info(
+    ctx: &Ctx,
+    args: DomainGetBlockInfo,
+    flags: Flags,
+) -> Reply<DomainGetBlockInfoRet> {
     let path = args.path.to_str();
     args::check(ctx, "disk", Must::NotBeEmpty, !path.is_empty())?;
-    args::flags(ctx, args.flags)?;
+    flags.checked()?;
     let blocks = blocks(ctx, &args.dom).await?;
     let unknown = || args::invalid(&format!("invalid path {path} not assigned to domain"));
     let block = blocks.iter().find(|block| is(block, &path)).ok_or_else(unknown)?;
@@ -148,9 +157,10 @@ pub(crate) async fn block_stats(ctx: &Ctx, args: DomainBlockStats) -> Reply<Doma
 pub(crate) async fn block_stats_flags(
     ctx: &Ctx,
     args: DomainBlockStatsFlags,
+    flags: Flags,
 ) -> Reply<DomainBlockStatsFlagsRet> {
     let room = args::room(args.nparams, DOMAIN_BLOCK_STATS_PARAMETERS_MAX)?;
-    args::flags(ctx, args.flags)?;
+    flags.checked()?;
     let block = counted(ctx, &args.dom, &args.path.to_str()).await?;
     let all = [
         (VIR_DOMAIN_BLOCK_STATS_WRITE_BYTES, block.wr_bytes),

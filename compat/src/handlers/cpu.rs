@@ -1,58 +1,51 @@
 //! CPUs: compared with the host's or the hypervisor's, and put together.
 
+use wire::consts::*;
 use wire::remote::*;
 use wire::xdr::Text;
 use wire::{ErrorCode, ErrorDomain, WireError};
 
+use super::flags::Flags;
 use super::{Reply, args};
 use crate::ctx::Ctx;
 use crate::proto::compare_cpu_response::Result as Compared;
 use crate::proto::{BaselineCpuRequest, CompareCpuRequest, Hypervisor};
 
-/// `VIR_CONNECT_COMPARE_CPU_FAIL_INCOMPATIBLE`: what is incompatible is an error.
-const FAIL_INCOMPATIBLE: u32 = 1;
-/// `VIR_CONNECT_COMPARE_CPU_VALIDATE_XML`.
-const VALIDATE: u32 = 2;
-/// `VIR_CONNECT_BASELINE_CPU_EXPAND_FEATURES`.
-const EXPAND: u32 = 1;
-/// `VIR_CONNECT_BASELINE_CPU_MIGRATABLE`.
-const MIGRATABLE: u32 = 2;
-
-pub(crate) async fn compare(ctx: &Ctx, args: ConnectCompareCpu) -> Reply<ConnectCompareCpuRet> {
-    args::flags(ctx, args.flags)?;
-    let result = compared(ctx, args.xml, None, args.flags).await?;
+pub(crate) async fn compare(ctx: &Ctx, args: ConnectCompareCpu, flags: Flags) -> Reply<ConnectCompareCpuRet> {
+    let flags = flags.checked()?;
+    let result = compared(ctx, args.xml, None, flags).await?;
     Ok(ConnectCompareCpuRet { result })
 }
 
 pub(crate) async fn compare_hypervisor(
     ctx: &Ctx,
     args: ConnectCompareHypervisorCpu,
+    flags: Flags,
 ) -> Reply<ConnectCompareHypervisorCpuRet> {
-    args::flags(ctx, args.flags)?;
+    let flags = flags.checked()?;
     let hypervisor = hypervisor(args.emulator, args.arch, args.machine, args.virttype);
-    let result = compared(ctx, args.xml_cpu, Some(hypervisor), args.flags).await?;
+    let result = compared(ctx, args.xml_cpu, Some(hypervisor), flags).await?;
     Ok(ConnectCompareHypervisorCpuRet { result })
 }
 
-pub(crate) async fn baseline(ctx: &Ctx, args: ConnectBaselineCpu) -> Reply<ConnectBaselineCpuRet> {
-    args::flags(ctx, args.flags)?;
-    let cpu = common(ctx, args.xml_cp_us.into_iter().collect(), None, args.flags).await?;
+pub(crate) async fn baseline(
+    ctx: &Ctx,
+    args: ConnectBaselineCpu,
+    flags: Flags,
+) -> Reply<ConnectBaselineCpuRet> {
+    let flags = flags.checked()?;
+    let cpu = common(ctx, args.xml_cp_us.into_iter().collect(), None, flags).await?;
     Ok(ConnectBaselineCpuRet { cpu })
 }
 
 pub(crate) async fn baseline_hypervisor(
     ctx: &Ctx,
     args: ConnectBaselineHypervisorCpu,
+    flags: Flags,
 ) -> Reply<ConnectBaselineHypervisorCpuRet> {
-    args::flags(ctx, args.flags)?;
+    let flags = flags.checked()?;
     let hypervisor = hypervisor(args.emulator, args.arch, args.machine, args.virttype);
-    let cpu = common(
-        ctx,
-        args.xml_cp_us.into_iter().collect(),
-        Some(hypervisor),
-        args.flags,
-    )
-    .await?;
+    let cpu = common(ctx, args.xml_cp_us.into_iter().collect(), Some(hypervisor), flags).await?;
     Ok(ConnectBaselineHypervisorCpuRet { cpu })
 }
 
@@ -76,13 +69,13 @@ async fn compared(ctx: &Ctx, xml: Text, hypervisor: Option<Hypervisor>, flags: u
     let request = CompareCpuRequest {
         xml: xml.into_string(),
         hypervisor,
-        validate: flags & VALIDATE != 0,
+        validate: flags & VIR_CONNECT_COMPARE_CPU_VALIDATE_XML != 0,
     };
     let answer = ctx.host().compare_cpu(request).await?.into_inner();
     match answer.result() {
-        Compared::Identical => Ok(1),
-        Compared::Superset => Ok(2),
-        _ if flags & FAIL_INCOMPATIBLE == 0 => Ok(0),
+        Compared::Identical => Ok(VIR_CPU_COMPARE_IDENTICAL),
+        Compared::Superset => Ok(VIR_CPU_COMPARE_SUPERSET),
+        _ if flags & VIR_CONNECT_COMPARE_CPU_FAIL_INCOMPATIBLE == 0 => Ok(VIR_CPU_COMPARE_INCOMPATIBLE),
         _ => Err(WireError::new(ErrorCode::CPU_INCOMPATIBLE, ErrorDomain::CPU, &answer.reason).into()),
     }
 }
@@ -97,8 +90,8 @@ async fn common(ctx: &Ctx, documents: Vec<Text>, hypervisor: Option<Hypervisor>,
     let request = BaselineCpuRequest {
         xml: documents.into_iter().map(Text::into_string).collect(),
         hypervisor,
-        expand_features: flags & EXPAND != 0,
-        migratable: flags & MIGRATABLE != 0,
+        expand_features: flags & VIR_CONNECT_BASELINE_CPU_EXPAND_FEATURES != 0,
+        migratable: flags & VIR_CONNECT_BASELINE_CPU_MIGRATABLE != 0,
     };
     Ok(ctx.host().baseline_cpu(request).await?.into_inner().xml.into())
 }

@@ -10,6 +10,7 @@ use wire::remote::*;
 use wire::typed::{Param, TypedParam, TypedValue};
 
 use super::args::{self, Must};
+use super::flags::{Flags, LIVE_OR_CONFIG};
 use super::{Reply, by_uuid};
 use crate::ctx::Ctx;
 use crate::proto::interface_limits::Rate;
@@ -33,13 +34,13 @@ const OUTBOUND: [Param; 3] = [
     VIR_DOMAIN_BANDWIDTH_OUT_BURST,
 ];
 
-pub(crate) async fn update(ctx: &Ctx, args: DomainUpdateDeviceFlags) -> Reply<()> {
-    args::flags(ctx, args.flags)?;
+pub(crate) async fn update(ctx: &Ctx, args: DomainUpdateDeviceFlags, flags: Flags) -> Reply<()> {
+    let flags = flags.checked()?;
     let request = UpdateDeviceRequest {
         domain: by_uuid(&args.dom),
         xml: args.xml.into_string(),
-        scope: args::scope(args.flags).into(),
-        force: args.flags & VIR_DOMAIN_DEVICE_MODIFY_FORCE != 0,
+        scope: args::scope(flags).into(),
+        force: flags & VIR_DOMAIN_DEVICE_MODIFY_FORCE != 0,
         options: None,
     };
     ctx.devices().update_device(request).await?;
@@ -49,10 +50,10 @@ pub(crate) async fn update(ctx: &Ctx, args: DomainUpdateDeviceFlags) -> Reply<()
 pub(crate) async fn get_limits(
     ctx: &Ctx,
     args: DomainGetInterfaceParameters,
+    flags: Flags,
 ) -> Reply<DomainGetInterfaceParametersRet> {
     let room = args::room(args.nparams, DOMAIN_INTERFACE_PARAMETERS_MAX)?;
-    args::exclusive(ctx, args.flags, args::LIVE_OR_CONFIG)?;
-    args::flags(ctx, args.flags)?;
+    let flags = flags.exclusive(LIVE_OR_CONFIG)?.checked()?;
     if room == 0 {
         let count = INBOUND.len() + OUTBOUND.len();
         return Ok(DomainGetInterfaceParametersRet {
@@ -60,7 +61,7 @@ pub(crate) async fn get_limits(
             nparams: i32::try_from(count).unwrap_or(i32::MAX),
         });
     }
-    let scope = args::scope(args.flags).into();
+    let scope = args::scope(flags).into();
     let request = GetInterfaceLimitsRequest {
         domain: by_uuid(&args.dom),
         interface: args.device.into_string(),
@@ -91,10 +92,9 @@ pub(crate) async fn get_limits(
     })
 }
 
-pub(crate) async fn set_limits(ctx: &Ctx, args: DomainSetInterfaceParameters) -> Reply<()> {
+pub(crate) async fn set_limits(ctx: &Ctx, args: DomainSetInterfaceParameters, flags: Flags) -> Reply<()> {
     args::check(ctx, "params", Must::NotBeNull, !args.params.is_empty())?;
-    args::exclusive(ctx, args.flags, args::LIVE_OR_CONFIG)?;
-    args::flags(ctx, args.flags)?;
+    let flags = flags.exclusive(LIVE_OR_CONFIG)?.checked()?;
     args::params(&args.params, &[INBOUND.as_slice(), &OUTBOUND].concat())?;
     let value = |param: Param| match param.find(&args.params) {
         Some(TypedValue::Uint(kib)) => Some(u64::from(*kib)),
@@ -119,7 +119,7 @@ pub(crate) async fn set_limits(ctx: &Ctx, args: DomainSetInterfaceParameters) ->
     let request = SetInterfaceLimitsRequest {
         domain: by_uuid(&args.dom),
         interface: args.device.into_string(),
-        scope: args::scope(args.flags).into(),
+        scope: args::scope(flags).into(),
         limits: Some(InterfaceLimits { inbound, outbound }),
         options: None,
     };
@@ -130,8 +130,9 @@ pub(crate) async fn set_limits(ctx: &Ctx, args: DomainSetInterfaceParameters) ->
 pub(crate) async fn addresses(
     ctx: &Ctx,
     args: DomainInterfaceAddresses,
+    flags: Flags,
 ) -> Reply<DomainInterfaceAddressesRet> {
-    args::flags(ctx, args.flags)?;
+    flags.checked()?;
     let domain = by_uuid(&args.dom);
     let listed = async |source: Source| {
         let request = ListInterfaceAddressesRequest {

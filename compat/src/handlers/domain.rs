@@ -7,6 +7,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use wire::consts::{VIR_DOMAIN_CONSOLE_FORCE, VIR_DOMAIN_CONSOLE_SAFE};
 use wire::remote::*;
 
+use super::flags::Flags;
 use super::{Reply, args, by_uuid, nonnull};
 use crate::ctx::{Ctx, Effect};
 use crate::proto::{AttachRequest, Domain, DomainRef, GetRequest, View, attach_request, domain_ref};
@@ -41,13 +42,13 @@ async fn get(ctx: &Ctx, which: domain_ref::Ref) -> Reply<Domain> {
     Ok(ctx.domains().get(request).await?.into_inner())
 }
 
-pub(crate) async fn open_console(ctx: &Ctx, args: DomainOpenConsole) -> Reply<()> {
-    args::flags(ctx, args.flags)?;
+pub(crate) async fn open_console(ctx: &Ctx, args: DomainOpenConsole, flags: Flags) -> Reply<()> {
+    let flags = flags.checked()?;
     let open = attach_request::Open {
         domain: by_uuid(&args.dom),
         device: args.dev_name.map(wire::xdr::Str::into_string).unwrap_or_default(),
-        force: args.flags & VIR_DOMAIN_CONSOLE_FORCE != 0,
-        safe: args.flags & VIR_DOMAIN_CONSOLE_SAFE != 0,
+        force: flags & VIR_DOMAIN_CONSOLE_FORCE != 0,
+        safe: flags & VIR_DOMAIN_CONSOLE_SAFE != 0,
         channel: false,
     };
     attach(ctx, open).await

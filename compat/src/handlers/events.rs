@@ -11,6 +11,7 @@ use wire::qemu::{
 use wire::remote::*;
 use wire::{ErrorCode, ErrorDomain, WireError};
 
+use super::flags::Flags;
 use super::{Reply, by_uuid};
 use crate::ctx::{Ctx, Effect, internal};
 use crate::events::{Added, ID_MAX, LEGACY_ID_MAX, MonitorFilter, Registration, Style, guests, monitor};
@@ -90,16 +91,17 @@ pub(crate) async fn callback_deregister_any(
 pub(crate) async fn monitor_register(
     ctx: &Ctx,
     args: ConnectDomainMonitorEventRegister,
+    flags: Flags,
 ) -> Reply<ConnectDomainMonitorEventRegisterRet> {
-    known_flags(args.flags)?;
-    let no_case = args.flags & VIR_CONNECT_DOMAIN_QEMU_MONITOR_EVENT_REGISTER_NOCASE != 0;
-    if args.flags & VIR_CONNECT_DOMAIN_QEMU_MONITOR_EVENT_REGISTER_REGEX != 0 {
+    let flags = flags.checked()?;
+    let no_case = flags & VIR_CONNECT_DOMAIN_QEMU_MONITOR_EVENT_REGISTER_NOCASE != 0;
+    if flags & VIR_CONNECT_DOMAIN_QEMU_MONITOR_EVENT_REGISTER_REGEX != 0 {
         let detail = "regular expressions for names of monitor events";
         return Err(WireError::new(ErrorCode::ARGUMENT_UNSUPPORTED, ErrorDomain::QEMU, detail).into());
     }
     let name = args.event.map(wire::xdr::Str::into_string);
     let callback_id = ctx.conn.options.next_callback();
-    let key = (args.dom.as_ref().map(|dom| dom.uuid), name.clone(), args.flags);
+    let key = (args.dom.as_ref().map(|dom| dom.uuid), name.clone(), flags);
     ctx.conn.events.add_monitor(callback_id, key)?;
     let (exact, ignoring_case) = if no_case { (None, name) } else { (name, None) };
     let request = WatchRequest {
@@ -130,25 +132,6 @@ pub(crate) async fn monitor_deregister(ctx: &Ctx, args: ConnectDomainMonitorEven
     ctx.conn.events.remove_monitor(args.callback_id)?;
     ctx.then(Effect::Unwatch(Some(args.callback_id)));
     Ok(())
-}
-
-/// Refuses flags that libvirt does not know, as its API layer does.
-fn known_flags(flags: u32) -> Result<(), WireError> {
-    const KNOWN: u32 = VIR_CONNECT_DOMAIN_QEMU_MONITOR_EVENT_REGISTER_REGEX
-        | VIR_CONNECT_DOMAIN_QEMU_MONITOR_EVENT_REGISTER_NOCASE;
-    const FUNCTION: &str = "virDomainQemuMonitorEventStateRegisterID";
-    let unknown = flags & !KNOWN;
-    if unknown == 0 {
-        return Ok(());
-    }
-    let text = format!("unsupported flags ({unknown:#x}) in function {FUNCTION}");
-    Err(WireError {
-        str1: Some(FUNCTION.into()),
-        str2: Some("flags".into()),
-        ..WireError::new(ErrorCode::INVALID_ARG, ErrorDomain::NONE, "flags")
-            .with_message(&text)
-            .with_ints(0, 0)
-    })
 }
 
 fn known(id: i32, max: i32) -> Result<(), WireError> {

@@ -1,7 +1,9 @@
 //! The host, its hypervisor, and documents about both.
 
+use wire::consts::VIR_CONNECT_GET_DOMAIN_CAPABILITIES_DISABLE_DEPRECATED_FEATURES;
 use wire::remote::*;
 
+use super::flags::Flags;
 use super::{Reply, args, c_string};
 use crate::ctx::Ctx;
 use crate::proto::to_native_request::Source;
@@ -36,8 +38,9 @@ pub(crate) async fn get_max_vcpus(ctx: &Ctx, args: ConnectGetMaxVcpus) -> Reply<
 pub(crate) async fn get_cpu_model_names(
     ctx: &Ctx,
     args: ConnectGetCpuModelNames,
+    flags: Flags,
 ) -> Reply<ConnectGetCpuModelNamesRet> {
-    args::flags(ctx, args.flags)?;
+    flags.checked()?;
     let request = ListCpuModelsRequest {
         arch: args.arch.into_string(),
     };
@@ -108,14 +111,16 @@ pub(crate) async fn get_capabilities(
 pub(crate) async fn get_domain_capabilities(
     ctx: &Ctx,
     args: ConnectGetDomainCapabilities,
+    flags: Flags,
 ) -> Reply<ConnectGetDomainCapabilitiesRet> {
-    args::flags(ctx, args.flags)?;
+    let flags = flags.checked()?;
     let request = GetDomainCapabilitiesRequest {
         emulator: args::text(args.emulatorbin),
         arch: args::text(args.arch),
         machine: args::text(args.machine),
         virt_type: args::text(args.virttype),
-        disable_deprecated_features: args.flags & 1 != 0,
+        disable_deprecated_features: flags & VIR_CONNECT_GET_DOMAIN_CAPABILITIES_DISABLE_DEPRECATED_FEATURES
+            != 0,
     };
     let answer = ctx.host().get_domain_capabilities(request).await?;
     Ok(ConnectGetDomainCapabilitiesRet {
@@ -126,8 +131,9 @@ pub(crate) async fn get_domain_capabilities(
 pub(crate) async fn to_native(
     ctx: &Ctx,
     args: ConnectDomainXmlToNative,
+    flags: Flags,
 ) -> Reply<ConnectDomainXmlToNativeRet> {
-    args::flags(ctx, args.flags)?;
+    flags.checked()?;
     let request = ToNativeRequest {
         source: Some(Source::Xml(args.domain_xml.into_string())),
         format: args.native_format.into_string(),

@@ -1,19 +1,13 @@
 //! What is known of one guest without asking it.
 
+use wire::consts::*;
 use wire::remote::*;
 use wire::{ErrorCode, ErrorDomain, WireError};
 
+use super::flags::{Flags, LIVE_OR_CONFIG, named};
 use super::{Reply, args, by_uuid, full, full_in};
 use crate::ctx::Ctx;
 use crate::proto::{Domain, GetRequest, GetXmlRequest, Scope, View};
-
-/// A flag of GetVcpusFlags: the most there can be, rather than those online.
-const VCPU_MAXIMUM: u32 = 4;
-/// A flag of GetVcpusFlags: those that the guest's own system uses.
-const VCPU_GUEST: u32 = 8;
-/// Kinds of messages.
-const DEPRECATION: u32 = 1;
-const TAINTING: u32 = 2;
 
 /// libvirt's words for each taint, in its order.
 const TAINTS: &[(&str, &str)] = &[
@@ -65,8 +59,8 @@ pub(crate) async fn get_info(ctx: &Ctx, args: DomainGetInfo) -> Reply<DomainGetI
     })
 }
 
-pub(crate) async fn get_state(ctx: &Ctx, args: DomainGetState) -> Reply<DomainGetStateRet> {
-    args::flags(ctx, args.flags)?;
+pub(crate) async fn get_state(ctx: &Ctx, args: DomainGetState, flags: Flags) -> Reply<DomainGetStateRet> {
+    flags.checked()?;
     let guest = basic(ctx, &args.dom).await?;
     let (state, reason) = state_and_reason(guest.state, guest.reason);
     Ok(DomainGetStateRet { state, reason })
@@ -105,8 +99,9 @@ pub(crate) async fn get_autostart_once(
 pub(crate) async fn has_managed_save_image(
     ctx: &Ctx,
     args: DomainHasManagedSaveImage,
+    flags: Flags,
 ) -> Reply<DomainHasManagedSaveImageRet> {
-    args::flags(ctx, args.flags)?;
+    flags.checked()?;
     basic(ctx, &args.dom).await?;
     Ok(DomainHasManagedSaveImageRet { result: 0 })
 }
@@ -127,14 +122,17 @@ pub(crate) async fn get_max_vcpus(ctx: &Ctx, args: DomainGetMaxVcpus) -> Reply<D
     Ok(DomainGetMaxVcpusRet { num })
 }
 
-pub(crate) async fn get_vcpus_flags(ctx: &Ctx, args: DomainGetVcpusFlags) -> Reply<DomainGetVcpusFlagsRet> {
-    args::exclusive(ctx, args.flags, args::LIVE_OR_CONFIG)?;
-    args::flags(ctx, args.flags)?;
-    let guest = full_in(ctx, &args.dom, args::scope(args.flags)).await?;
-    if args.flags & VCPU_GUEST != 0 {
+pub(crate) async fn get_vcpus_flags(
+    ctx: &Ctx,
+    args: DomainGetVcpusFlags,
+    flags: Flags,
+) -> Reply<DomainGetVcpusFlagsRet> {
+    let flags = flags.exclusive(LIVE_OR_CONFIG)?.checked()?;
+    let guest = full_in(ctx, &args.dom, args::scope(flags)).await?;
+    if flags & VIR_DOMAIN_VCPU_GUEST != 0 {
         return Err(no_guest_vcpus(&guest).into());
     }
-    let maximum = args.flags & VCPU_MAXIMUM != 0;
+    let maximum = flags & VIR_DOMAIN_VCPU_MAXIMUM != 0;
     let num = if maximum { guest.max_vcpus } else { guest.vcpus };
     let num = i32::try_from(num).unwrap_or(i32::MAX);
     Ok(DomainGetVcpusFlagsRet { num })
@@ -152,8 +150,9 @@ fn no_guest_vcpus(guest: &Domain) -> WireError {
 pub(crate) async fn get_control_info(
     ctx: &Ctx,
     args: DomainGetControlInfo,
+    flags: Flags,
 ) -> Reply<DomainGetControlInfoRet> {
-    args::flags(ctx, args.flags)?;
+    flags.checked()?;
     let control = full(ctx, &args.dom).await?.control;
     let control = control.ok_or_else(args::not_running)?;
     Ok(DomainGetControlInfoRet {
@@ -193,29 +192,37 @@ fn label(text: &str) -> DomainGetSecurityLabelRet {
     }
 }
 
-pub(crate) async fn get_messages(ctx: &Ctx, args: DomainGetMessages) -> Reply<DomainGetMessagesRet> {
-    args::flags(ctx, args.flags)?;
+pub(crate) async fn get_messages(
+    ctx: &Ctx,
+    args: DomainGetMessages,
+    flags: Flags,
+) -> Reply<DomainGetMessagesRet> {
+    let flags = flags.checked()?;
     let guest = full(ctx, &args.dom).await?;
-    let wanted = |kind| args.flags == 0 || args.flags & kind != 0;
-    let has = |word: &str| wanted(TAINTING) && guest.taints.iter().any(|taint| taint == word);
+    let wanted = |kind| flags == 0 || flags & kind != 0;
+    let has =
+        |word: &str| wanted(VIR_DOMAIN_MESSAGE_TAINTING) && guest.taints.iter().any(|taint| taint == word);
     let taints = TAINTS.iter().filter(|(word, _)| has(word));
     let taints = taints.map(|(_, text)| format!("tainted: {text}"));
-    let deprecations = guest.deprecations.iter().filter(|_| wanted(DEPRECATION));
+    let deprecations = guest
+        .deprecations
+        .iter()
+        .filter(|_| wanted(VIR_DOMAIN_MESSAGE_DEPRECATION));
     let deprecations = deprecations.map(|text| format!("deprecated configuration: {text}"));
     Ok(DomainGetMessagesRet {
         msgs: taints.chain(deprecations).map(Into::into).collect(),
     })
 }
 
-pub(crate) async fn get_xml(ctx: &Ctx, args: DomainGetXmlDesc) -> Reply<DomainGetXmlDescRet> {
-    args::flags(ctx, args.flags)?;
-    let has = |flag| args.flags & flag != 0;
+pub(crate) async fn get_xml(ctx: &Ctx, args: DomainGetXmlDesc, flags: Flags) -> Reply<DomainGetXmlDescRet> {
+    let flags = flags.checked()?;
+    let has = |flag| flags & flag != 0;
     let request = GetXmlRequest {
         domain: by_uuid(&args.dom),
-        secure: has(wire::consts::VIR_DOMAIN_XML_SECURE),
-        inactive: has(wire::consts::VIR_DOMAIN_XML_INACTIVE),
-        update_cpu: has(wire::consts::VIR_DOMAIN_XML_UPDATE_CPU),
-        migratable: has(wire::consts::VIR_DOMAIN_XML_MIGRATABLE),
+        secure: has(VIR_DOMAIN_XML_SECURE),
+        inactive: has(VIR_DOMAIN_XML_INACTIVE),
+        update_cpu: has(VIR_DOMAIN_XML_UPDATE_CPU),
+        migratable: has(VIR_DOMAIN_XML_MIGRATABLE),
     };
     let xml = ctx.domains().get_xml(request).await?.into_inner().xml;
     Ok(DomainGetXmlDescRet { xml: xml.into() })
@@ -228,14 +235,17 @@ pub(crate) async fn get_job_info(ctx: &Ctx, args: DomainGetJobInfo) -> Reply<Dom
 }
 
 /// No job is at work, or was, that reports.
-pub(crate) async fn get_job_stats(ctx: &Ctx, args: DomainGetJobStats) -> Reply<DomainGetJobStatsRet> {
-    let needs = [
-        (2, "VIR_DOMAIN_JOB_STATS_KEEP_COMPLETED"),
-        (1, "VIR_DOMAIN_JOB_STATS_COMPLETED"),
-    ];
-    args::requires(ctx, args.flags, needs)?;
-    args::flags(ctx, args.flags)?;
-    if args.flags & wire::consts::VIR_DOMAIN_JOB_STATS_COMPLETED == 0 {
+pub(crate) async fn get_job_stats(
+    ctx: &Ctx,
+    args: DomainGetJobStats,
+    flags: Flags,
+) -> Reply<DomainGetJobStatsRet> {
+    let needs = named!(
+        VIR_DOMAIN_JOB_STATS_KEEP_COMPLETED,
+        VIR_DOMAIN_JOB_STATS_COMPLETED
+    );
+    let flags = flags.requires(needs)?.checked()?;
+    if flags & VIR_DOMAIN_JOB_STATS_COMPLETED == 0 {
         running(ctx, &args.dom).await?;
     }
     basic(ctx, &args.dom).await?;

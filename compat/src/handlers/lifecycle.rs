@@ -3,6 +3,7 @@
 use wire::consts::*;
 use wire::remote::*;
 
+use super::flags::Flags;
 use super::{Reply, args, by_uuid, nonnull};
 use crate::ctx::{Ctx, internal};
 use crate::proto::{
@@ -16,9 +17,13 @@ pub(crate) async fn define(ctx: &Ctx, args: DomainDefineXml) -> Reply<DomainDefi
     Ok(DomainDefineXmlRet { dom })
 }
 
-pub(crate) async fn define_flags(ctx: &Ctx, args: DomainDefineXmlFlags) -> Reply<DomainDefineXmlFlagsRet> {
-    args::flags(ctx, args.flags)?;
-    let validate = args.flags & VIR_DOMAIN_DEFINE_VALIDATE != 0;
+pub(crate) async fn define_flags(
+    ctx: &Ctx,
+    args: DomainDefineXmlFlags,
+    flags: Flags,
+) -> Reply<DomainDefineXmlFlagsRet> {
+    let flags = flags.checked()?;
+    let validate = flags & VIR_DOMAIN_DEFINE_VALIDATE != 0;
     let dom = stored(ctx, args.xml.into_string(), validate).await?;
     Ok(DomainDefineXmlFlagsRet { dom })
 }
@@ -36,9 +41,9 @@ pub(crate) async fn undefine(ctx: &Ctx, args: DomainUndefine) -> Reply<()> {
     forget(ctx, &args.dom, 0).await
 }
 
-pub(crate) async fn undefine_flags(ctx: &Ctx, args: DomainUndefineFlags) -> Reply<()> {
-    args::flags(ctx, args.flags)?;
-    forget(ctx, &args.dom, args.flags).await
+pub(crate) async fn undefine_flags(ctx: &Ctx, args: DomainUndefineFlags, flags: Flags) -> Reply<()> {
+    let flags = flags.checked()?;
+    forget(ctx, &args.dom, flags).await
 }
 
 async fn forget(ctx: &Ctx, dom: &NonnullDomain, flags: u32) -> Reply<()> {
@@ -58,14 +63,14 @@ async fn forget(ctx: &Ctx, dom: &NonnullDomain, flags: u32) -> Reply<()> {
     Ok(())
 }
 
-pub(crate) async fn create_xml(ctx: &Ctx, args: DomainCreateXml) -> Reply<DomainCreateXmlRet> {
-    args::flags(ctx, args.flags)?;
-    let has = |flag| args.flags & flag != 0;
+pub(crate) async fn create_xml(ctx: &Ctx, args: DomainCreateXml, flags: Flags) -> Reply<DomainCreateXmlRet> {
+    let flags = flags.checked()?;
+    let has = |flag| flags & flag != 0;
     let request = CreateRequest {
         xml: args.xml_desc.into_string(),
         validate: has(VIR_DOMAIN_START_VALIDATE),
         paused: has(VIR_DOMAIN_START_PAUSED),
-        autodestroy_session: session(ctx, args.flags).await?,
+        autodestroy_session: session(ctx, flags).await?,
         reset_nvram: has(VIR_DOMAIN_START_RESET_NVRAM),
         options: None,
     };
@@ -80,9 +85,10 @@ pub(crate) async fn create(ctx: &Ctx, args: DomainCreate) -> Reply<()> {
 pub(crate) async fn create_with_flags(
     ctx: &Ctx,
     args: DomainCreateWithFlags,
+    flags: Flags,
 ) -> Reply<DomainCreateWithFlagsRet> {
-    args::flags(ctx, args.flags)?;
-    let dom = nonnull(&start(ctx, &args.dom, args.flags).await?);
+    let flags = flags.checked()?;
+    let dom = nonnull(&start(ctx, &args.dom, flags).await?);
     Ok(DomainCreateWithFlagsRet { dom })
 }
 
@@ -122,9 +128,9 @@ pub(crate) async fn destroy(ctx: &Ctx, args: DomainDestroy) -> Reply<()> {
     power_off(ctx, &args.dom, 0).await
 }
 
-pub(crate) async fn destroy_flags(ctx: &Ctx, args: DomainDestroyFlags) -> Reply<()> {
-    args::flags(ctx, args.flags)?;
-    power_off(ctx, &args.dom, args.flags).await
+pub(crate) async fn destroy_flags(ctx: &Ctx, args: DomainDestroyFlags, flags: Flags) -> Reply<()> {
+    let flags = flags.checked()?;
+    power_off(ctx, &args.dom, flags).await
 }
 
 async fn power_off(ctx: &Ctx, dom: &NonnullDomain, flags: u32) -> Reply<()> {
@@ -142,9 +148,9 @@ pub(crate) async fn shutdown(ctx: &Ctx, args: DomainShutdown) -> Reply<()> {
     ask_to_shut_down(ctx, &args.dom, 0).await
 }
 
-pub(crate) async fn shutdown_flags(ctx: &Ctx, args: DomainShutdownFlags) -> Reply<()> {
-    args::flags(ctx, args.flags)?;
-    ask_to_shut_down(ctx, &args.dom, args.flags).await
+pub(crate) async fn shutdown_flags(ctx: &Ctx, args: DomainShutdownFlags, flags: Flags) -> Reply<()> {
+    let flags = flags.checked()?;
+    ask_to_shut_down(ctx, &args.dom, flags).await
 }
 
 async fn ask_to_shut_down(ctx: &Ctx, dom: &NonnullDomain, flags: u32) -> Reply<()> {
@@ -157,11 +163,11 @@ async fn ask_to_shut_down(ctx: &Ctx, dom: &NonnullDomain, flags: u32) -> Reply<(
     Ok(())
 }
 
-pub(crate) async fn reboot(ctx: &Ctx, args: DomainReboot) -> Reply<()> {
-    args::flags(ctx, args.flags)?;
+pub(crate) async fn reboot(ctx: &Ctx, args: DomainReboot, flags: Flags) -> Reply<()> {
+    let flags = flags.checked()?;
     let request = RebootRequest {
         domain: by_uuid(&args.dom),
-        modes: modes(args.flags),
+        modes: modes(flags),
         options: None,
     };
     ctx.domains().reboot(request).await?;
@@ -178,8 +184,8 @@ fn modes(flags: u32) -> Vec<i32> {
     given.map(|(_, mode)| i32::from(*mode)).collect()
 }
 
-pub(crate) async fn reset(ctx: &Ctx, args: DomainReset) -> Reply<()> {
-    args::flags(ctx, args.flags)?;
+pub(crate) async fn reset(ctx: &Ctx, args: DomainReset, flags: Flags) -> Reply<()> {
+    flags.checked()?;
     let request = ResetRequest {
         domain: by_uuid(&args.dom),
         options: None,
@@ -188,8 +194,8 @@ pub(crate) async fn reset(ctx: &Ctx, args: DomainReset) -> Reply<()> {
     Ok(())
 }
 
-pub(crate) async fn inject_nmi(ctx: &Ctx, args: DomainInjectNmi) -> Reply<()> {
-    args::flags(ctx, args.flags)?;
+pub(crate) async fn inject_nmi(ctx: &Ctx, args: DomainInjectNmi, flags: Flags) -> Reply<()> {
+    flags.checked()?;
     let request = InjectNmiRequest {
         domain: by_uuid(&args.dom),
         options: None,
@@ -216,12 +222,12 @@ pub(crate) async fn resume(ctx: &Ctx, args: DomainResume) -> Reply<()> {
     Ok(())
 }
 
-pub(crate) async fn rename(ctx: &Ctx, args: DomainRename) -> Reply<DomainRenameRet> {
+pub(crate) async fn rename(ctx: &Ctx, args: DomainRename, flags: Flags) -> Reply<DomainRenameRet> {
     let given = args.new_name.is_some();
     args::check(ctx, "new_name", args::Must::NotBeNull, given)?;
     let new_name = args::text(args.new_name);
     args::check(ctx, "new_name", args::Must::NotBeEmpty, !new_name.is_empty())?;
-    args::flags(ctx, args.flags)?;
+    flags.checked()?;
     let request = RenameRequest {
         domain: by_uuid(&args.dom),
         new_name,

@@ -7,6 +7,7 @@ use tonic::{Request, Status};
 use tonic_prost::ProstCodec;
 use wire::remote::*;
 
+use super::flags::Flags;
 use super::{Reply, args};
 use crate::ctx::{Ctx, MESSAGE_MAX};
 use crate::proto::{Filter, ListRequest, State, View};
@@ -129,9 +130,13 @@ fn only(active: bool) -> Filter {
     }
 }
 
-pub(crate) async fn list_all(ctx: &Ctx, args: ConnectListAllDomains) -> Reply<ConnectListAllDomainsRet> {
-    args::flags(ctx, args.flags)?;
-    let found = all(ctx, filter(args.flags)).await?;
+pub(crate) async fn list_all(
+    ctx: &Ctx,
+    args: ConnectListAllDomains,
+    flags: Flags,
+) -> Reply<ConnectListAllDomainsRet> {
+    let flags = flags.checked()?;
+    let found = all(ctx, filter(flags)).await?;
     let ret = u32::try_from(found.len()).unwrap_or(u32::MAX);
     let wanted = if args.need_results == 0 { &[] } else { &found[..] };
     Ok(ConnectListAllDomainsRet {

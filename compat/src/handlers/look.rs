@@ -6,12 +6,13 @@ use std::os::unix::net::UnixStream;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use unixfd::Fds;
-use wire::consts::VIR_DOMAIN_CHANNEL_FORCE;
+use wire::consts::*;
 use wire::remote::*;
 use wire::{ErrorDomain, WireError};
 
 use super::args::{self, Must};
 use super::domain::attach;
+use super::flags::{self, Flags, Named, named};
 use super::{Reply, by_uuid};
 use crate::backend::Calls;
 use crate::ctx::{Ctx, Effect, internal};
@@ -24,34 +25,27 @@ use crate::proto::{
 };
 use crate::stream::Ends;
 
-/// `VIR_MEMORY_VIRTUAL`.
-const VIRTUAL: u32 = 1;
-/// `VIR_MEMORY_PHYSICAL`.
-const PHYSICAL: u32 = 2;
-/// The flag of displays without a password.
-const SKIP_AUTH: u32 = 1;
-/// `VIR_DOMAIN_GET_HOSTNAME_LEASE`.
-const FROM_LEASES: u32 = 1;
 /// Ways to learn a name that exclude each other.
-const WITNESSES: [(u32, &str); 2] = [
-    (1, "VIR_DOMAIN_GET_HOSTNAME_LEASE"),
-    (2, "VIR_DOMAIN_GET_HOSTNAME_AGENT"),
-];
+const WITNESSES: [Named; 2] = named!(VIR_DOMAIN_GET_HOSTNAME_LEASE, VIR_DOMAIN_GET_HOSTNAME_AGENT);
 
-pub(crate) async fn open_channel(ctx: &Ctx, args: DomainOpenChannel) -> Reply<()> {
-    args::flags(ctx, args.flags)?;
+pub(crate) async fn open_channel(ctx: &Ctx, args: DomainOpenChannel, flags: Flags) -> Reply<()> {
+    let flags = flags.checked()?;
     let open = attach_request::Open {
         domain: by_uuid(&args.dom),
         device: args.name.map(wire::xdr::Str::into_string).unwrap_or_default(),
-        force: args.flags & VIR_DOMAIN_CHANNEL_FORCE != 0,
+        force: flags & VIR_DOMAIN_CHANNEL_FORCE != 0,
         safe: false,
         channel: true,
     };
     attach(ctx, open).await
 }
 
-pub(crate) async fn screenshot(ctx: &Ctx, args: DomainScreenshot) -> Reply<DomainScreenshotRet> {
-    args::flags(ctx, args.flags)?;
+pub(crate) async fn screenshot(
+    ctx: &Ctx,
+    args: DomainScreenshot,
+    flags: Flags,
+) -> Reply<DomainScreenshotRet> {
+    flags.checked()?;
     let request = ScreenshotRequest {
         domain: by_uuid(&args.dom),
         screen: args.screen,
@@ -70,8 +64,8 @@ pub(crate) async fn screenshot(ctx: &Ctx, args: DomainScreenshot) -> Reply<Domai
     })
 }
 
-pub(crate) async fn open_graphics(ctx: &Ctx, args: DomainOpenGraphics) -> Reply<()> {
-    args::flags(ctx, args.flags)?;
+pub(crate) async fn open_graphics(ctx: &Ctx, args: DomainOpenGraphics, flags: Flags) -> Reply<()> {
+    let flags = flags.checked()?;
     if ctx.fds.is_empty() {
         return Err(internal("no file descriptor came with the call").into());
     }
@@ -79,14 +73,14 @@ pub(crate) async fn open_graphics(ctx: &Ctx, args: DomainOpenGraphics) -> Reply<
         ctx.calls(),
         Open {
             domain: by_uuid(&args.dom),
-            ..of(args.idx, args.flags)
+            ..of(args.idx, flags)
         },
     )
     .await
 }
 
-pub(crate) async fn open_graphics_fd(ctx: &Ctx, args: DomainOpenGraphicsFd) -> Reply<()> {
-    args::flags(ctx, args.flags)?;
+pub(crate) async fn open_graphics_fd(ctx: &Ctx, args: DomainOpenGraphicsFd, flags: Flags) -> Reply<()> {
+    let flags = flags.checked()?;
     let failed = |error: std::io::Error| internal(&format!("unable to create socket pair: {error}"));
     let (ours, theirs) = UnixStream::pair().map_err(failed)?;
     let calls = Calls {
@@ -97,7 +91,7 @@ pub(crate) async fn open_graphics_fd(ctx: &Ctx, args: DomainOpenGraphicsFd) -> R
         calls,
         Open {
             domain: by_uuid(&args.dom),
-            ..of(args.idx, args.flags)
+            ..of(args.idx, flags)
         },
     )
     .await?;
@@ -109,7 +103,7 @@ fn of(index: u32, flags: u32) -> Open {
     Open {
         domain: None,
         index,
-        skip_authentication: flags & SKIP_AUTH != 0,
+        skip_authentication: flags & VIR_DOMAIN_OPEN_GRAPHICS_SKIPAUTH != 0,
     }
 }
 
@@ -127,8 +121,8 @@ async fn open_display(calls: Calls, open: Open) -> Reply<()> {
     Ok(())
 }
 
-pub(crate) async fn block_peek(ctx: &Ctx, args: DomainBlockPeek) -> Reply<DomainBlockPeekRet> {
-    args::flags(ctx, args.flags)?;
+pub(crate) async fn block_peek(ctx: &Ctx, args: DomainBlockPeek, flags: Flags) -> Reply<DomainBlockPeekRet> {
+    flags.checked()?;
     bounded(args.size, DOMAIN_BLOCK_PEEK_BUFFER_MAX)?;
     let disk = args.path.into_string();
     args::check(ctx, "disk", Must::NotBeEmpty, !disk.is_empty())?;
@@ -142,14 +136,18 @@ pub(crate) async fn block_peek(ctx: &Ctx, args: DomainBlockPeek) -> Reply<Domain
     Ok(DomainBlockPeekRet { buffer: data.into() })
 }
 
-pub(crate) async fn memory_peek(ctx: &Ctx, args: DomainMemoryPeek) -> Reply<DomainMemoryPeekRet> {
-    args::flags(ctx, args.flags)?;
+pub(crate) async fn memory_peek(
+    ctx: &Ctx,
+    args: DomainMemoryPeek,
+    flags: Flags,
+) -> Reply<DomainMemoryPeekRet> {
+    let flags = flags.checked()?;
     bounded(args.size, DOMAIN_MEMORY_PEEK_BUFFER_MAX)?;
-    if args.flags != VIRTUAL && args.flags != PHYSICAL {
+    if flags != VIR_MEMORY_VIRTUAL && flags != VIR_MEMORY_PHYSICAL {
         let detail = "flags parameter must be VIR_MEMORY_VIRTUAL or VIR_MEMORY_PHYSICAL";
         return Err(args::invalid(detail).into());
     }
-    let physical = args.flags == PHYSICAL;
+    let physical = flags == VIR_MEMORY_PHYSICAL;
     let request = PeekMemoryRequest {
         domain: by_uuid(&args.dom),
         address: args.offset,
@@ -168,8 +166,12 @@ fn bounded(size: u32, most: usize) -> Result<(), WireError> {
     }
 }
 
-pub(crate) async fn disk_errors(ctx: &Ctx, args: DomainGetDiskErrors) -> Reply<DomainGetDiskErrorsRet> {
-    args::flags(ctx, args.flags)?;
+pub(crate) async fn disk_errors(
+    ctx: &Ctx,
+    args: DomainGetDiskErrors,
+    flags: Flags,
+) -> Reply<DomainGetDiskErrorsRet> {
+    flags.checked()?;
     let most = args.maxerrors as usize;
     if most > DOMAIN_DISK_ERRORS_MAX {
         return Err(internal("maxerrors too large").into());
@@ -207,12 +209,16 @@ fn disk_error(error: DiskError) -> DomainDiskError {
     }
 }
 
-pub(crate) async fn get_hostname(ctx: &Ctx, args: DomainGetHostname) -> Reply<DomainGetHostnameRet> {
-    args::flags(ctx, args.flags)?;
-    args::exclusive_of(ErrorDomain::QEMU, ctx, args.flags, WITNESSES)?;
+pub(crate) async fn get_hostname(
+    ctx: &Ctx,
+    args: DomainGetHostname,
+    flags: Flags,
+) -> Reply<DomainGetHostnameRet> {
+    let flags = flags.checked()?;
+    flags::exclusive(ErrorDomain::QEMU, ctx.info, flags, WITNESSES)?;
     let request = GetGuestHostnameRequest {
         domain: by_uuid(&args.dom),
-        from_leases: args.flags & FROM_LEASES != 0,
+        from_leases: flags & VIR_DOMAIN_GET_HOSTNAME_LEASE != 0,
     };
     let hostname = ctx
         .guest_agent()

@@ -12,6 +12,7 @@ pub(crate) mod cpu;
 pub(crate) mod device;
 pub(crate) mod domain;
 pub(crate) mod events;
+pub(crate) mod flags;
 pub(crate) mod host;
 pub(crate) mod info;
 pub(crate) mod lifecycle;

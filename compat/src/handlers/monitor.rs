@@ -4,24 +4,33 @@ use wire::WireError;
 use wire::consts::*;
 use wire::qemu::*;
 
+use super::flags::Flags;
 use super::{Reply, args, by_uuid};
 use crate::ctx::Ctx;
 use crate::proto::execute_agent_request::{Unlimited, Wait};
 use crate::proto::{ExecuteAgentRequest, ExecuteRequest};
 
-pub(crate) async fn execute(ctx: &Ctx, args: DomainMonitorCommand) -> Reply<DomainMonitorCommandRet> {
-    args::flags(ctx, args.flags)?;
+pub(crate) async fn execute(
+    ctx: &Ctx,
+    args: DomainMonitorCommand,
+    flags: Flags,
+) -> Reply<DomainMonitorCommandRet> {
+    let flags = flags.checked()?;
     let request = ExecuteRequest {
         domain: by_uuid(&args.dom),
         command: args.cmd.into_string(),
-        human: args.flags & VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP != 0,
+        human: flags & VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP != 0,
     };
     let reply = ctx.monitor().execute(request).await?.into_inner().reply;
     Ok(DomainMonitorCommandRet { result: reply.into() })
 }
 
-pub(crate) async fn ask_agent(ctx: &Ctx, args: DomainAgentCommand) -> Reply<DomainAgentCommandRet> {
-    args::flags(ctx, args.flags)?;
+pub(crate) async fn ask_agent(
+    ctx: &Ctx,
+    args: DomainAgentCommand,
+    flags: Flags,
+) -> Reply<DomainAgentCommandRet> {
+    flags.checked()?;
     let request = ExecuteAgentRequest {
         domain: by_uuid(&args.dom),
         command: args.cmd.into_string(),

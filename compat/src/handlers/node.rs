@@ -6,7 +6,7 @@
 use tonic::{Code, Status};
 use wire::consts::{
     VIR_NODE_ALLOC_PAGES_SET, VIR_NODE_SUSPEND_TARGET_DISK, VIR_NODE_SUSPEND_TARGET_HYBRID,
-    VIR_NODE_SUSPEND_TARGET_MEM,
+    VIR_NODE_SUSPEND_TARGET_MEM, VIR_TYPED_PARAM_STRING_OKAY,
 };
 use wire::params::*;
 use wire::remote::*;
@@ -14,6 +14,7 @@ use wire::typed::{Param, TypedParam, TypedValue};
 use wire::{ErrorCode, ErrorDomain, WireError};
 
 use super::args::Must;
+use super::flags::Flags;
 use super::{Reply, args};
 use crate::ctx::{Ctx, Failure, internal};
 use crate::proto::allocate_pages_request::Pages;
@@ -36,11 +37,9 @@ const MERGING: [Param; 3] = [
 ];
 /// How many parameters page merging has where the kernel has all.
 const MERGING_ALL: i32 = 8;
-/// The flag of clients that understand parameters which are texts.
-const STRINGS_OKAY: u32 = 4;
 
-pub(crate) async fn get_cpu_map(ctx: &Ctx, args: NodeGetCpuMap) -> Reply<NodeGetCpuMapRet> {
-    args::flags_of(args.flags, "virHostCPUGetMap")?;
+pub(crate) async fn get_cpu_map(ctx: &Ctx, args: NodeGetCpuMap, flags: Flags) -> Reply<NodeGetCpuMapRet> {
+    flags.checked()?;
     let answer = ctx.host().get_cpu_map(GetCpuMapRequest {}).await?.into_inner();
     let highest = answer.present.iter().copied().max().unwrap_or(0);
     let mut map = vec![0_u8; (highest / 8 + 1) as usize];
@@ -60,11 +59,15 @@ pub(crate) async fn get_cpu_map(ctx: &Ctx, args: NodeGetCpuMap) -> Reply<NodeGet
     })
 }
 
-pub(crate) async fn get_cpu_stats(ctx: &Ctx, args: NodeGetCpuStats) -> Reply<NodeGetCpuStatsRet> {
+pub(crate) async fn get_cpu_stats(
+    ctx: &Ctx,
+    args: NodeGetCpuStats,
+    flags: Flags,
+) -> Reply<NodeGetCpuStatsRet> {
     const FUNCTION: &str = "virHostCPUGetStatsLinux";
     let room = args::room(args.nparams, NODE_CPU_STATS_MAX)?;
     let cpu = one_or_all(ctx, ("cpuNum", args.cpu_num))?;
-    args::flags_of(args.flags, "virHostCPUGetStats")?;
+    flags.checked()?;
     if room == 0 {
         return Ok(NodeGetCpuStatsRet {
             params: Vec::new().into(),
@@ -109,11 +112,15 @@ pub(crate) async fn get_cpu_stats(ctx: &Ctx, args: NodeGetCpuStats) -> Reply<Nod
     })
 }
 
-pub(crate) async fn get_memory_stats(ctx: &Ctx, args: NodeGetMemoryStats) -> Reply<NodeGetMemoryStatsRet> {
+pub(crate) async fn get_memory_stats(
+    ctx: &Ctx,
+    args: NodeGetMemoryStats,
+    flags: Flags,
+) -> Reply<NodeGetMemoryStatsRet> {
     const FUNCTION: &str = "virHostMemGetStatsLinux";
     let room = args::room(args.nparams, NODE_MEMORY_STATS_MAX)?;
     let cell = one_or_all(ctx, ("cellNum", args.cell_num))?;
-    args::flags_of(args.flags, "virHostMemGetStats")?;
+    flags.checked()?;
     let memory = match ctx.host().get_memory(GetMemoryRequest { cell }).await {
         Ok(memory) => memory.into_inner(),
         Err(status) => return Err(no_such_cell(ctx, args.cell_num, status).await),
@@ -244,14 +251,18 @@ pub(crate) async fn get_cells_free_memory(
     Ok(NodeGetCellsFreeMemoryRet { cells: free.into() })
 }
 
-pub(crate) async fn get_free_pages(ctx: &Ctx, args: NodeGetFreePages) -> Reply<NodeGetFreePagesRet> {
+pub(crate) async fn get_free_pages(
+    ctx: &Ctx,
+    args: NodeGetFreePages,
+    flags: Flags,
+) -> Reply<NodeGetFreePagesRet> {
     let room = args.pages.len().checked_mul(args.cell_count as usize);
     if room.is_none_or(|room| room > NODE_MAX_CELLS) {
         return Err(internal("the result won't fit into REMOTE_NODE_MAX_CELLS").into());
     }
     args::check(ctx, "npages", Must::NotBeZero, !args.pages.is_empty())?;
     args::check(ctx, "cellCount", Must::NotBeZero, args.cell_count > 0)?;
-    args::flags(ctx, args.flags)?;
+    flags.checked()?;
     let (host, last) = cells(ctx, ListCellsRequest::default(), args.start_cell, args.cell_count).await?;
     let mut counts = Vec::new();
     for cell in i64::from(args.start_cell)..=last {
@@ -289,13 +300,13 @@ fn no_pages(size: u32, cell: i64) -> WireError {
     )
 }
 
-pub(crate) async fn alloc_pages(ctx: &Ctx, args: NodeAllocPages) -> Reply<NodeAllocPagesRet> {
+pub(crate) async fn alloc_pages(ctx: &Ctx, args: NodeAllocPages, flags: Flags) -> Reply<NodeAllocPagesRet> {
     args::check(ctx, "npages", Must::NotBeZero, !args.page_sizes.is_empty())?;
     args::check(ctx, "cellCount", Must::NotBeZero, args.cell_count > 0)?;
     if args.page_counts.len() < args.page_sizes.len() {
         return Err(internal("a number of pages is needed for each size").into());
     }
-    args::flags(ctx, args.flags)?;
+    let flags = flags.checked()?;
     let (_, last) = cells(
         ctx,
         ListCellsRequest { without_pages: true },
@@ -316,7 +327,7 @@ pub(crate) async fn alloc_pages(ctx: &Ctx, args: NodeAllocPages) -> Reply<NodeAl
             })
             .collect(),
         cells: Vec::new(),
-        absolute: args.flags & VIR_NODE_ALLOC_PAGES_SET != 0,
+        absolute: flags & VIR_NODE_ALLOC_PAGES_SET != 0,
     };
     let mut pools = 0;
     if first == i64::from(ALL) {
@@ -346,9 +357,10 @@ pub(crate) async fn alloc_pages(ctx: &Ctx, args: NodeAllocPages) -> Reply<NodeAl
 pub(crate) async fn get_memory_parameters(
     ctx: &Ctx,
     args: NodeGetMemoryParameters,
+    flags: Flags,
 ) -> Reply<NodeGetMemoryParametersRet> {
     let room = args::room(args.nparams, NODE_MEMORY_PARAMETERS_MAX)?;
-    args::flags_of(args.flags & !STRINGS_OKAY, "virHostMemGetParameters")?;
+    flags.checked()?;
     if room == 0 {
         return Ok(NodeGetMemoryParametersRet {
             params: Vec::new().into(),
@@ -379,9 +391,13 @@ pub(crate) async fn get_memory_parameters(
     })
 }
 
-pub(crate) async fn set_memory_parameters(ctx: &Ctx, args: NodeSetMemoryParameters) -> Reply<()> {
+pub(crate) async fn set_memory_parameters(
+    ctx: &Ctx,
+    args: NodeSetMemoryParameters,
+    flags: Flags,
+) -> Reply<()> {
     args::check(ctx, "params", Must::NotBeNull, !args.params.is_empty())?;
-    args::flags_of(args.flags, "virHostMemSetParameters")?;
+    flags.checked()?;
     args::params(&args.params, &MERGING)?;
     let value = |param: Param| match param.find(&args.params) {
         Some(TypedValue::Uint(value)) => Some(*value),
@@ -399,10 +415,12 @@ pub(crate) async fn set_memory_parameters(ctx: &Ctx, args: NodeSetMemoryParamete
 }
 
 /// Whatever room the client has.
-pub(crate) async fn get_sev_info(ctx: &Ctx, args: NodeGetSevInfo) -> Reply<NodeGetSevInfoRet> {
-    args::flags(ctx, args.flags)?;
+pub(crate) async fn get_sev_info(ctx: &Ctx, _: NodeGetSevInfo, flags: Flags) -> Reply<NodeGetSevInfoRet> {
+    let flags = flags.checked()?;
     let sev = ctx.host().get_sev(GetSevRequest {}).await?.into_inner();
-    let text = |param: Param, text: String| Some(param.with(text)).filter(|_| args.flags & STRINGS_OKAY != 0);
+    let text = |param: Param, text: String| {
+        Some(param.with(text)).filter(|_| flags & VIR_TYPED_PARAM_STRING_OKAY != 0)
+    };
     let params = [
         text(VIR_NODE_SEV_PDH, sev.pdh),
         text(VIR_NODE_SEV_CERT_CHAIN, sev.cert_chain),
@@ -419,8 +437,8 @@ pub(crate) async fn get_sev_info(ctx: &Ctx, args: NodeGetSevInfo) -> Reply<NodeG
     })
 }
 
-pub(crate) async fn suspend_for_duration(ctx: &Ctx, args: NodeSuspendForDuration) -> Reply<()> {
-    args::flags_of(args.flags, "virNodeSuspend")?;
+pub(crate) async fn suspend_for_duration(ctx: &Ctx, args: NodeSuspendForDuration, flags: Flags) -> Reply<()> {
+    flags.checked()?;
     let target = match i32::try_from(args.target) {
         Ok(VIR_NODE_SUSPEND_TARGET_MEM) => Target::Mem,
         Ok(VIR_NODE_SUSPEND_TARGET_DISK) => Target::Disk,
@@ -436,8 +454,12 @@ pub(crate) async fn suspend_for_duration(ctx: &Ctx, args: NodeSuspendForDuration
     Ok(())
 }
 
-pub(crate) async fn get_sysinfo(ctx: &Ctx, args: ConnectGetSysinfo) -> Reply<ConnectGetSysinfoRet> {
-    args::flags(ctx, args.flags)?;
+pub(crate) async fn get_sysinfo(
+    ctx: &Ctx,
+    _: ConnectGetSysinfo,
+    flags: Flags,
+) -> Reply<ConnectGetSysinfoRet> {
+    flags.checked()?;
     let xml = ctx
         .host()
         .get_sysinfo(GetSysinfoRequest {})

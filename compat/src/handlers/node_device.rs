@@ -2,6 +2,7 @@
 
 use wire::remote::*;
 
+use super::flags::Flags;
 use super::{Reply, args};
 use crate::ctx::Ctx;
 use crate::proto::{DetachNodeDeviceRequest, ReattachNodeDeviceRequest, ResetNodeDeviceRequest};
@@ -15,8 +16,8 @@ pub(crate) async fn dettach(ctx: &Ctx, args: NodeDeviceDettach) -> Reply<()> {
     Ok(())
 }
 
-pub(crate) async fn detach_flags(ctx: &Ctx, args: NodeDeviceDetachFlags) -> Reply<()> {
-    args::flags(ctx, args.flags)?;
+pub(crate) async fn detach_flags(ctx: &Ctx, args: NodeDeviceDetachFlags, flags: Flags) -> Reply<()> {
+    flags.checked()?;
     let request = DetachNodeDeviceRequest {
         name: args.name.into_string(),
         driver: args::text(args.driver_name),

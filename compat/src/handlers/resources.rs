@@ -6,6 +6,7 @@ use wire::typed::{Param, TypedParam, TypedValue};
 use wire::{ErrorCode, ErrorDomain, WireError};
 
 use super::args::{self, Must};
+use super::flags::{Flags, LIVE_OR_CONFIG};
 use super::{Reply, by_uuid};
 use crate::ctx::{Ctx, internal};
 use crate::proto::block_limits::Device;
@@ -61,10 +62,8 @@ fn asked(dom: &NonnullDomain, scope: Scope) -> GetTuningRequest {
 }
 
 /// The configuration that a reader's flags name: not both.
-fn one_scope(ctx: &Ctx, flags: u32) -> Result<Scope, WireError> {
-    args::exclusive(ctx, flags, args::LIVE_OR_CONFIG)?;
-    args::flags(ctx, flags)?;
-    Ok(args::scope(flags))
+fn one_scope(flags: Flags) -> Result<Scope, WireError> {
+    Ok(args::scope(flags.exclusive(LIVE_OR_CONFIG)?.checked()?))
 }
 
 fn ullong(params: &[TypedParam], param: Param) -> Option<u64> {
@@ -127,10 +126,11 @@ pub(crate) async fn get_scheduler_parameters(
 pub(crate) async fn get_scheduler_parameters_flags(
     ctx: &Ctx,
     args: DomainGetSchedulerParametersFlags,
+    flags: Flags,
 ) -> Reply<DomainGetSchedulerParametersFlagsRet> {
     let room = args::room(args.nparams, DOMAIN_SCHEDULER_PARAMETERS_MAX)?;
     args::check(ctx, "nparams", Must::BePositive, room > 0)?;
-    let scope = one_scope(ctx, args.flags)?;
+    let scope = one_scope(flags)?;
     let params = scheduler(ctx, &args.dom, scope).await?;
     Ok(DomainGetSchedulerParametersFlagsRet {
         params: params.into_iter().take(room).collect(),
@@ -144,9 +144,10 @@ pub(crate) async fn set_scheduler_parameters(ctx: &Ctx, args: DomainSetScheduler
 pub(crate) async fn set_scheduler_parameters_flags(
     ctx: &Ctx,
     args: DomainSetSchedulerParametersFlags,
+    flags: Flags,
 ) -> Reply<()> {
-    args::flags(ctx, args.flags)?;
-    set_scheduler(ctx, &args.dom, &args.params, args::scope(args.flags)).await
+    let flags = flags.checked()?;
+    set_scheduler(ctx, &args.dom, &args.params, args::scope(flags)).await
 }
 
 async fn set_scheduler(ctx: &Ctx, dom: &NonnullDomain, params: &[TypedParam], scope: Scope) -> Reply<()> {
@@ -182,9 +183,10 @@ async fn set_scheduler(ctx: &Ctx, dom: &NonnullDomain, params: &[TypedParam], sc
 pub(crate) async fn get_memory_parameters(
     ctx: &Ctx,
     args: DomainGetMemoryParameters,
+    flags: Flags,
 ) -> Reply<DomainGetMemoryParametersRet> {
     let room = args::room(args.nparams, DOMAIN_MEMORY_PARAMETERS_MAX)?;
-    let scope = one_scope(ctx, args.flags)?;
+    let scope = one_scope(flags)?;
     let told = ctx
         .tuning()
         .get_memory_limits(asked(&args.dom, scope))
@@ -202,9 +204,13 @@ pub(crate) async fn get_memory_parameters(
     })
 }
 
-pub(crate) async fn set_memory_parameters(ctx: &Ctx, args: DomainSetMemoryParameters) -> Reply<()> {
+pub(crate) async fn set_memory_parameters(
+    ctx: &Ctx,
+    args: DomainSetMemoryParameters,
+    flags: Flags,
+) -> Reply<()> {
     args::check(ctx, "params", Must::NotBeNull, !args.params.is_empty())?;
-    args::flags(ctx, args.flags)?;
+    let flags = flags.checked()?;
     args::params(&args.params, &MEMORY)?;
     let [hard_limit_kib, soft_limit_kib, swap_hard_limit_kib] =
         MEMORY.map(|param| ullong(&args.params, param));
@@ -213,7 +219,7 @@ pub(crate) async fn set_memory_parameters(ctx: &Ctx, args: DomainSetMemoryParame
         soft_limit_kib,
         swap_hard_limit_kib,
     });
-    let scope = args::scope(args.flags);
+    let scope = args::scope(flags);
     let request = SetMemoryLimitsRequest {
         domain: by_uuid(&args.dom),
         scope: scope.into(),
@@ -227,9 +233,10 @@ pub(crate) async fn set_memory_parameters(ctx: &Ctx, args: DomainSetMemoryParame
 pub(crate) async fn get_numa_parameters(
     ctx: &Ctx,
     args: DomainGetNumaParameters,
+    flags: Flags,
 ) -> Reply<DomainGetNumaParametersRet> {
     let room = args::room(args.nparams, DOMAIN_NUMA_PARAMETERS_MAX)?;
-    let scope = one_scope(ctx, args.flags)?;
+    let scope = one_scope(flags)?;
     let told = ctx
         .tuning()
         .get_numa_placement(asked(&args.dom, scope))
@@ -247,9 +254,9 @@ pub(crate) async fn get_numa_parameters(
     })
 }
 
-pub(crate) async fn set_numa_parameters(ctx: &Ctx, args: DomainSetNumaParameters) -> Reply<()> {
+pub(crate) async fn set_numa_parameters(ctx: &Ctx, args: DomainSetNumaParameters, flags: Flags) -> Reply<()> {
     args::check(ctx, "nparams", Must::BePositive, !args.params.is_empty())?;
-    args::flags(ctx, args.flags)?;
+    let flags = flags.checked()?;
     args::params(&args.params, &NUMA)?;
     let mode = match VIR_DOMAIN_NUMA_MODE.find(&args.params) {
         Some(TypedValue::Int(mode)) => Some(*mode),
@@ -259,7 +266,7 @@ pub(crate) async fn set_numa_parameters(ctx: &Ctx, args: DomainSetNumaParameters
         mode,
         nodeset: string(&args.params, VIR_DOMAIN_NUMA_NODESET),
     });
-    let scope = args::scope(args.flags);
+    let scope = args::scope(flags);
     let request = SetNumaPlacementRequest {
         domain: by_uuid(&args.dom),
         scope: scope.into(),
@@ -273,9 +280,10 @@ pub(crate) async fn set_numa_parameters(ctx: &Ctx, args: DomainSetNumaParameters
 pub(crate) async fn get_blkio_parameters(
     ctx: &Ctx,
     args: DomainGetBlkioParameters,
+    flags: Flags,
 ) -> Reply<DomainGetBlkioParametersRet> {
     let room = args::room(args.nparams, DOMAIN_BLKIO_PARAMETERS_MAX)?;
-    let scope = one_scope(ctx, args.flags)?;
+    let scope = one_scope(flags)?;
     if room == 0 {
         // How many there are does not depend on the guest's state.
         super::info::basic(ctx, &args.dom).await?;
@@ -319,9 +327,13 @@ fn value(device: &Device, index: usize) -> Option<u64> {
     }
 }
 
-pub(crate) async fn set_blkio_parameters(ctx: &Ctx, args: DomainSetBlkioParameters) -> Reply<()> {
+pub(crate) async fn set_blkio_parameters(
+    ctx: &Ctx,
+    args: DomainSetBlkioParameters,
+    flags: Flags,
+) -> Reply<()> {
     args::check(ctx, "nparams", Must::BePositive, !args.params.is_empty())?;
-    args::flags(ctx, args.flags)?;
+    let flags = flags.checked()?;
     args::params(&args.params, &BLKIO)?;
     let [weight, of_devices @ ..] = BLKIO;
     let weight = match weight.find(&args.params) {
@@ -335,7 +347,7 @@ pub(crate) async fn set_blkio_parameters(ctx: &Ctx, args: DomainSetBlkioParamete
         }
     }
     let limits = Some(BlockLimits { weight, devices });
-    let scope = args::scope(args.flags);
+    let scope = args::scope(flags);
     let request = SetBlockLimitsRequest {
         domain: by_uuid(&args.dom),
         scope: scope.into(),
@@ -384,12 +396,16 @@ fn put_values(devices: &mut Vec<Device>, field: &str, index: usize, text: &str) 
     Ok(())
 }
 
-pub(crate) async fn get_cpu_stats(ctx: &Ctx, args: DomainGetCpuStats) -> Reply<DomainGetCpuStatsRet> {
+pub(crate) async fn get_cpu_stats(
+    ctx: &Ctx,
+    args: DomainGetCpuStats,
+    flags: Flags,
+) -> Reply<DomainGetCpuStatsRet> {
     let room = args::room(args.nparams.cast_signed(), DOMAIN_GET_CPU_STATS_MAX)?;
     if args.ncpus > CPUS_MAX {
         return Err(internal("ncpus too large").into());
     }
-    args::flags(ctx, args.flags)?;
+    flags.checked()?;
     // How many CPUs there are, and how many parameters of each, is asked without any being told.
     let by_cpu = args.start_cpu >= 0 && args.ncpus > 0 && room > 0;
     let request = GetCpuUsageRequest {

@@ -8,8 +8,9 @@ use wire::remote::*;
 use wire::typed::TypedValue;
 use wire::xdr::{Encode, STRING_MAX, TooLong, put_list, put_text};
 
+use super::flags::Flags;
 use super::info::state_and_reason;
-use super::{Reply, args, by_uuid, list};
+use super::{Reply, by_uuid, list};
 use crate::ctx::Ctx;
 use crate::proto::{
     BalloonStats, BlockStats, CpuStats, DirtyRateStats, DomainStats, GetStatsRequest, InterfaceStats,
@@ -23,13 +24,13 @@ const MOST_PARAMETERS: usize = CONNECT_GET_ALL_DOMAIN_STATS_MAX;
 /// Flags of the call that choose guests; the others say how.
 const CHOICE: u32 = 0xff;
 
-pub(crate) async fn get_all(ctx: &Ctx, args: ConnectGetAllDomainStats) -> Reply<Answer> {
-    args::flags(ctx, args.flags)?;
-    let has = |flag| args.flags & flag != 0;
+pub(crate) async fn get_all(ctx: &Ctx, args: ConnectGetAllDomainStats, flags: Flags) -> Reply<Answer> {
+    let flags = flags.checked()?;
+    let has = |flag| flags & flag != 0;
     let bits = (0..32).map(|bit| args.stats & (1 << bit)).filter(|bit| *bit != 0);
     let request = GetStatsRequest {
         domains: args.doms.iter().filter_map(by_uuid).collect(),
-        filter: Some(list::filter(args.flags & CHOICE)),
+        filter: Some(list::filter(flags & CHOICE)),
         groups: bits.map(u32::cast_signed).collect(),
         enforce: has(VIR_CONNECT_GET_ALL_DOMAINS_STATS_ENFORCE_STATS),
         backing_chain: has(VIR_CONNECT_GET_ALL_DOMAINS_STATS_BACKING),

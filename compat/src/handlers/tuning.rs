@@ -5,6 +5,7 @@ use wire::remote::*;
 use wire::xdr::Opaque;
 
 use super::args::{self, Must};
+use super::flags::{Flags, LIVE_OR_CONFIG};
 use super::{Reply, by_uuid};
 use crate::ctx::{Ctx, internal};
 use crate::proto::set_pinning_request::Thread;
@@ -18,7 +19,6 @@ struct Pin<'a> {
 }
 
 async fn pin(ctx: &Ctx, pin: Pin<'_>) -> Reply<()> {
-    args::check(ctx, "cpumap", Must::NotBeNull, !pin.cpus.is_empty())?;
     let request = SetPinningRequest {
         domain: by_uuid(pin.dom),
         scope: pin.scope.into(),
@@ -30,67 +30,73 @@ async fn pin(ctx: &Ctx, pin: Pin<'_>) -> Reply<()> {
     Ok(())
 }
 
+/// The map of CPUs, which has to be given.
+fn named_cpus<'a>(ctx: &Ctx, map: &'a [u8]) -> Result<&'a [u8], WireError> {
+    args::check(ctx, "cpumap", Must::NotBeNull, !map.is_empty())?;
+    Ok(map)
+}
+
 pub(crate) async fn pin_vcpu(ctx: &Ctx, args: DomainPinVcpu) -> Reply<()> {
+    let cpus = named_cpus(ctx, &args.cpumap)?;
     pin(
         ctx,
         Pin {
             dom: &args.dom,
             scope: Scope::Live,
             thread: Thread::Vcpu(args.vcpu),
-            cpus: &args.cpumap,
+            cpus,
         },
     )
     .await
 }
 
-pub(crate) async fn pin_vcpu_flags(ctx: &Ctx, args: DomainPinVcpuFlags) -> Reply<()> {
-    args::flags(ctx, args.flags)?;
-    let scope = args::scope(args.flags);
+pub(crate) async fn pin_vcpu_flags(ctx: &Ctx, args: DomainPinVcpuFlags, flags: Flags) -> Reply<()> {
+    let cpus = named_cpus(ctx, &args.cpumap)?;
+    let scope = args::scope(flags.checked()?);
     pin(
         ctx,
         Pin {
             dom: &args.dom,
             scope,
             thread: Thread::Vcpu(args.vcpu),
-            cpus: &args.cpumap,
+            cpus,
         },
     )
     .await
 }
 
-pub(crate) async fn pin_emulator(ctx: &Ctx, args: DomainPinEmulator) -> Reply<()> {
-    args::flags(ctx, args.flags)?;
-    let scope = args::scope(args.flags);
+pub(crate) async fn pin_emulator(ctx: &Ctx, args: DomainPinEmulator, flags: Flags) -> Reply<()> {
+    let cpus = named_cpus(ctx, &args.cpumap)?;
+    let scope = args::scope(flags.checked()?);
     pin(
         ctx,
         Pin {
             dom: &args.dom,
             scope,
             thread: Thread::Emulator(()),
-            cpus: &args.cpumap,
+            cpus,
         },
     )
     .await
 }
 
-pub(crate) async fn pin_iothread(ctx: &Ctx, args: DomainPinIothread) -> Reply<()> {
-    args::flags(ctx, args.flags)?;
-    let scope = args::scope(args.flags);
+pub(crate) async fn pin_iothread(ctx: &Ctx, args: DomainPinIothread, flags: Flags) -> Reply<()> {
+    let cpus = named_cpus(ctx, &args.cpumap)?;
+    let scope = args::scope(flags.checked()?);
     pin(
         ctx,
         Pin {
             dom: &args.dom,
             scope,
             thread: Thread::Iothread(args.iothreads_id),
-            cpus: &args.cpumap,
+            cpus,
         },
     )
     .await
 }
 
-async fn pinning(ctx: &Ctx, dom: &NonnullDomain, flags: u32) -> Reply<Pinning> {
-    args::exclusive(ctx, flags, args::LIVE_OR_CONFIG)?;
-    args::flags(ctx, flags)?;
+async fn pinning(ctx: &Ctx, dom: &NonnullDomain, flags: Flags) -> Reply<Pinning> {
+    let flags = flags.exclusive(LIVE_OR_CONFIG)?.checked()?;
     let request = GetTuningRequest {
         domain: by_uuid(dom),
         scope: args::scope(flags).into(),
@@ -101,11 +107,12 @@ async fn pinning(ctx: &Ctx, dom: &NonnullDomain, flags: u32) -> Reply<Pinning> {
 pub(crate) async fn get_vcpu_pin_info(
     ctx: &Ctx,
     args: DomainGetVcpuPinInfo,
+    flags: Flags,
 ) -> Reply<DomainGetVcpuPinInfoRet> {
     let (maps, map_len) = maps(args.ncpumaps, args.maplen)?;
     args::check(ctx, "ncpumaps", Must::BePositive, maps > 0)?;
     args::check(ctx, "maplen", Must::BePositive, map_len > 0)?;
-    let vcpus = pinning(ctx, &args.dom, args.flags).await?.vcpus;
+    let vcpus = pinning(ctx, &args.dom, flags).await?.vcpus;
     let shown = &vcpus[..maps.min(vcpus.len())];
     let cpumaps: Vec<u8> = shown.iter().flat_map(|map| sized(map, map_len)).collect();
     Ok(DomainGetVcpuPinInfoRet {
@@ -117,10 +124,11 @@ pub(crate) async fn get_vcpu_pin_info(
 pub(crate) async fn get_emulator_pin_info(
     ctx: &Ctx,
     args: DomainGetEmulatorPinInfo,
+    flags: Flags,
 ) -> Reply<DomainGetEmulatorPinInfoRet> {
     let (_, map_len) = maps(1, args.maplen)?;
     args::check(ctx, "maplen", Must::BePositive, map_len > 0)?;
-    let map = pinning(ctx, &args.dom, args.flags).await?.emulator;
+    let map = pinning(ctx, &args.dom, flags).await?.emulator;
     Ok(DomainGetEmulatorPinInfoRet {
         cpumaps: Opaque::from(sized(&map, map_len)),
         ret: 1,
@@ -150,12 +158,12 @@ fn sized(map: &[u8], len: usize) -> Vec<u8> {
 pub(crate) async fn get_iothread_info(
     ctx: &Ctx,
     args: DomainGetIothreadInfo,
+    flags: Flags,
 ) -> Reply<DomainGetIothreadInfoRet> {
-    args::exclusive(ctx, args.flags, args::LIVE_OR_CONFIG)?;
-    args::flags(ctx, args.flags)?;
+    let flags = flags.exclusive(LIVE_OR_CONFIG)?.checked()?;
     let request = GetTuningRequest {
         domain: by_uuid(&args.dom),
-        scope: args::scope(args.flags).into(),
+        scope: args::scope(flags).into(),
     };
     let threads = ctx
         .tuning()

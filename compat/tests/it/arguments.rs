@@ -71,6 +71,57 @@ fn flags_that_a_call_does_not_take_are_refused() {
 }
 
 #[test]
+fn flags_are_refused_by_the_function_that_looks_at_them() {
+    let front = Front::new();
+    let mut client = front.open();
+    let map = NodeGetCpuMap {
+        flags: 2,
+        ..NodeGetCpuMap::default()
+    };
+    let text = "8 0 unsupported flags (0x2) in function virHostCPUGetMap | virHostCPUGetMap 0";
+    assert_eq!(refusal(&mut client, &map), text);
+    let metadata = DomainGetMetadata {
+        r#type: 1,
+        flags: 6,
+        ..DomainGetMetadata::default()
+    };
+    let text = "8 20 unsupported flags (0x4) in function virDomainObjGetMetadata | virDomainObjGetMetadata 0";
+    assert_eq!(refusal(&mut client, &metadata), text);
+    let events = wire::qemu::ConnectDomainMonitorEventRegister {
+        flags: 4,
+        ..Default::default()
+    };
+    let function = "virDomainQemuMonitorEventStateRegisterID";
+    let text = format!("8 0 unsupported flags (0x4) in function {function} | {function} 0");
+    assert_eq!(refusal(&mut client, &events), text);
+}
+
+#[test]
+fn what_the_api_layer_refuses_comes_before_flags() {
+    let front = Front::new();
+    let mut client = front.open();
+    let flags = 0x8000_0000;
+    let pin = DomainPinEmulator {
+        flags,
+        ..DomainPinEmulator::default()
+    };
+    let text = "8 20 cpumap in virDomainPinEmulator must not be NULL | virDomainPinEmulator 0";
+    assert_eq!(refusal(&mut client, &pin), text);
+    let memory = DomainSetMemoryFlags {
+        flags,
+        ..DomainSetMemoryFlags::default()
+    };
+    let text = "8 20 memory in virDomainSetMemoryFlags must not be zero | virDomainSetMemoryFlags 0";
+    assert_eq!(refusal(&mut client, &memory), text);
+    let statistics = DomainGetJobStats {
+        flags: flags | 2,
+        ..DomainGetJobStats::default()
+    };
+    let text = "8 20 Flag 'VIR_DOMAIN_JOB_STATS_COMPLETED' is required by flag 'VIR_DOMAIN_JOB_STATS_KEEP_COMPLETED' | virDomainGetJobStats 0";
+    assert_eq!(refusal(&mut client, &statistics), text);
+}
+
+#[test]
 fn flags_that_do_not_go_together_are_refused() {
     let front = Front::new();
     let mut client = front.open();

@@ -14,6 +14,9 @@ pub trait Procedure: Xdr + Send + 'static {
     /// What is known of it.
     const INFO: ProcedureInfo;
 
+    /// Whether `flags` is among its arguments.
+    const TAKES_FLAGS: bool;
+
     /// Whether a read-only connection may not make this very call, by a flag in its arguments.
     fn needs_write(&self) -> bool {
         false
@@ -298,6 +301,7 @@ macro_rules! procedures {
                         .priority($crate::procedure::Priority::$priority)
                         .api($crate::or_first!($($api,)? concat!("vir", stringify!($name))))
                         $( .$word() )*;
+                const TAKES_FLAGS: bool = $crate::has_flags!($($field)*);
                 $( fn needs_write(&self) -> bool { self.$flags & $mask != 0 } )?
             }
         )*
@@ -310,6 +314,21 @@ macro_rules! procedures {
             version: $version,
             procedures: &[ $( <$name as $crate::procedure::Procedure>::INFO, )* ],
         };
+    };
+}
+
+/// Whether `flags` is among the names.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! has_flags {
+    () => {
+        false
+    };
+    (flags $($rest:ident)*) => {
+        true
+    };
+    ($first:ident $($rest:ident)*) => {
+        $crate::has_flags!($($rest)*)
     };
 }
 
