@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tonic::Status;
 use unixfd::{Fds, Peer};
 use wire::procedure::ProcedureInfo;
+use wire::xdr::Text;
 use wire::{ErrorCode, ErrorDomain, WireError};
 
 use crate::backend::Calls;
@@ -150,6 +151,24 @@ pub(crate) fn internal(detail: &str) -> WireError {
 /// What a handler returns, by way of `?` on the services' statuses.
 #[derive(Debug)]
 pub(crate) struct Failure(pub(crate) Box<WireError>);
+
+impl Failure {
+    /// Adds the guest's name, as the call has it, where the error is that there is no such guest.
+    pub(crate) fn naming(mut self, guest: Option<&Text>) -> Self {
+        let error = &mut self.0;
+        if error.code != ErrorCode::NO_DOMAIN {
+            return self;
+        }
+        let detail = error.str2.as_ref().map(|detail| detail.to_str().into_owned());
+        if let (Some(guest), Some(detail)) = (guest, detail)
+            && detail.starts_with("no domain with matching uuid")
+        {
+            let detail = format!("{detail} ({})", guest.to_str());
+            **error = WireError::new(error.code, error.domain, &detail);
+        }
+        self
+    }
+}
 
 impl From<WireError> for Failure {
     fn from(error: WireError) -> Self {

@@ -40,8 +40,10 @@ macro_rules! routes {
             $( table[<$program::$name as Procedure>::INFO.number as usize - 1] = Some(|header, ctx, args| {
                 let args: $program::$name = admit(&ctx, args)?;
                 Ok(Box::pin(async move {
+                    let guest = args.guest().cloned();
                     let reply = handled!($program::$name, $handler, &ctx, args, [$([$($flags)*])?] $(in $area $function)?);
-                    finish(&header, &ctx, &reply.await?)
+                    let reply = reply.await.map_err(|failure| failure.naming(guest.as_ref()))?;
+                    finish(&header, &ctx, &reply)
                 }))
             }); )*
             table

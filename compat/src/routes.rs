@@ -223,7 +223,7 @@ routes! { QEMU: qemu;
         VIR_CONNECT_DOMAIN_QEMU_MONITOR_EVENT_REGISTER_NOCASE,
     ] in NONE "virDomainQemuMonitorEventStateRegisterID" => events::monitor_register,
     ConnectDomainMonitorEventDeregister => events::monitor_deregister,
-    DomainMonitorCommand [VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP] => monitor::execute,
+    DomainMonitorCommand [VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP] in QEMU "qemuDomainQemuMonitorCommandWithFiles" => monitor::execute,
     DomainAgentCommand [] => monitor::ask_agent,
 }
 

@@ -7,6 +7,7 @@ use wire::{ErrorCode, ErrorDomain, WireError};
 
 use super::args::{self, Must};
 use super::flags::{Flags, LIVE_OR_CONFIG, named};
+use super::info::basic;
 use super::{Reply, by_uuid, full_in};
 use crate::ctx::Ctx;
 use crate::proto::configure_request::{Change, Lifecycle, Metadata, Text as Value};
@@ -135,7 +136,12 @@ pub(crate) async fn get_metadata(
         other => return Err(unknown_metadata(ctx, other).into()),
     };
     uri_fits(ctx, kind, args.uri.as_ref())?;
-    let flags = flags.checked()?;
+    if let Err(unknown) = flags.checked() {
+        // They are looked at once the guest is found.
+        basic(ctx, &args.dom).await?;
+        return Err(unknown.into());
+    }
+    let flags = flags.given;
     let request = GetMetadataRequest {
         domain: by_uuid(&args.dom),
         kind: kind.into(),

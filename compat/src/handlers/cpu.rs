@@ -5,8 +5,9 @@ use wire::remote::*;
 use wire::xdr::Text;
 use wire::{ErrorCode, ErrorDomain, WireError};
 
+use super::Reply;
+use super::args::{self, Must};
 use super::flags::Flags;
-use super::{Reply, args};
 use crate::ctx::Ctx;
 use crate::proto::compare_cpu_response::Result as Compared;
 use crate::proto::{BaselineCpuRequest, CompareCpuRequest, Hypervisor};
@@ -33,6 +34,7 @@ pub(crate) async fn baseline(
     args: ConnectBaselineCpu,
     flags: Flags,
 ) -> Reply<ConnectBaselineCpuRet> {
+    args::check(ctx, "xmlCPUs", Must::NotBeNull, !args.xml_cp_us.is_empty())?;
     let flags = flags.checked()?;
     let cpu = common(ctx, args.xml_cp_us.into_iter().collect(), None, flags).await?;
     Ok(ConnectBaselineCpuRet { cpu })
@@ -43,6 +45,7 @@ pub(crate) async fn baseline_hypervisor(
     args: ConnectBaselineHypervisorCpu,
     flags: Flags,
 ) -> Reply<ConnectBaselineHypervisorCpuRet> {
+    args::check(ctx, "xmlCPUs", Must::NotBeNull, !args.xml_cp_us.is_empty())?;
     let flags = flags.checked()?;
     let hypervisor = hypervisor(args.emulator, args.arch, args.machine, args.virttype);
     let cpu = common(ctx, args.xml_cp_us.into_iter().collect(), Some(hypervisor), flags).await?;
@@ -81,12 +84,6 @@ async fn compared(ctx: &Ctx, xml: Text, hypervisor: Option<Hypervisor>, flags: u
 }
 
 async fn common(ctx: &Ctx, documents: Vec<Text>, hypervisor: Option<Hypervisor>, flags: u32) -> Reply<Text> {
-    if documents.is_empty() {
-        let text = format!("xmlCPUs in {} must not be NULL", ctx.info.api);
-        return Err(WireError::new(ErrorCode::INVALID_ARG, ctx.info.area(), &text)
-            .with_message(&text)
-            .into());
-    }
     let request = BaselineCpuRequest {
         xml: documents.into_iter().map(Text::into_string).collect(),
         hypervisor,

@@ -10,8 +10,8 @@ use wire::remote::*;
 use wire::typed::{Param, TypedParam, TypedValue};
 
 use super::args::{self, Must};
-use super::flags::{Flags, LIVE_OR_CONFIG};
-use super::{Reply, by_uuid};
+use super::flags::Flags;
+use super::{Reply, by_uuid, full_in, info};
 use crate::ctx::Ctx;
 use crate::proto::interface_limits::Rate;
 use crate::proto::list_interface_addresses_request::Source;
@@ -53,19 +53,19 @@ pub(crate) async fn get_limits(
     flags: Flags,
 ) -> Reply<DomainGetInterfaceParametersRet> {
     let room = args::room(args.nparams, DOMAIN_INTERFACE_PARAMETERS_MAX)?;
-    let flags = flags.exclusive(LIVE_OR_CONFIG)?.checked()?;
+    let scope = info::one_state(ctx, &args.dom, flags.checked()?).await?;
     if room == 0 {
+        full_in(ctx, &args.dom, scope).await?;
         let count = INBOUND.len() + OUTBOUND.len();
         return Ok(DomainGetInterfaceParametersRet {
             params: Vec::new().into(),
             nparams: i32::try_from(count).unwrap_or(i32::MAX),
         });
     }
-    let scope = args::scope(flags).into();
     let request = GetInterfaceLimitsRequest {
         domain: by_uuid(&args.dom),
         interface: args.device.into_string(),
-        scope,
+        scope: scope.into(),
     };
     let limits = ctx.devices().get_interface_limits(request).await?.into_inner();
     let (inbound, outbound) = (
@@ -94,7 +94,7 @@ pub(crate) async fn get_limits(
 
 pub(crate) async fn set_limits(ctx: &Ctx, args: DomainSetInterfaceParameters, flags: Flags) -> Reply<()> {
     args::check(ctx, "params", Must::NotBeNull, !args.params.is_empty())?;
-    let flags = flags.exclusive(LIVE_OR_CONFIG)?.checked()?;
+    let flags = flags.checked()?;
     args::params(&args.params, &[INBOUND.as_slice(), &OUTBOUND].concat())?;
     let value = |param: Param| match param.find(&args.params) {
         Some(TypedValue::Uint(kib)) => Some(u64::from(*kib)),

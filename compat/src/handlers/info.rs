@@ -38,6 +38,18 @@ pub(crate) fn state_and_reason(state: i32, reason: i32) -> (i32, i32) {
     (state, reason % 100)
 }
 
+/// The one configuration that `flags` name, where libvirt refuses both of them once the guest is found.
+pub(crate) async fn one_state(ctx: &Ctx, dom: &NonnullDomain, flags: u32) -> Reply<Scope> {
+    let scope = args::scope(flags);
+    if scope == Scope::LiveAndConfig {
+        basic(ctx, dom).await?;
+        let [(_, live), (_, config)] = LIVE_OR_CONFIG;
+        let text = format!("Flags '{live}' and '{config}' are mutually exclusive");
+        return Err(args::refused(ErrorDomain::DOMAIN, "virDomainObjGetOneDefState", "flags", &text).into());
+    }
+    Ok(scope)
+}
+
 /// What a caller who may know little is told of a guest.
 pub(crate) async fn basic(ctx: &Ctx, dom: &NonnullDomain) -> Reply<Domain> {
     let request = GetRequest {

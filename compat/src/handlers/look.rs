@@ -13,6 +13,7 @@ use wire::{ErrorDomain, WireError};
 use super::args::{self, Must};
 use super::domain::attach;
 use super::flags::{self, Flags, Named, named};
+use super::info::basic;
 use super::{Reply, by_uuid};
 use crate::backend::Calls;
 use crate::ctx::{Ctx, Effect, internal};
@@ -65,10 +66,10 @@ pub(crate) async fn screenshot(
 }
 
 pub(crate) async fn open_graphics(ctx: &Ctx, args: DomainOpenGraphics, flags: Flags) -> Reply<()> {
-    let flags = flags.checked()?;
     if ctx.fds.is_empty() {
-        return Err(internal("no file descriptor came with the call").into());
+        return Err(internal("No FD available at slot 0").into());
     }
+    let flags = flags.checked()?;
     open_display(
         ctx.calls(),
         Open {
@@ -122,10 +123,10 @@ async fn open_display(calls: Calls, open: Open) -> Reply<()> {
 }
 
 pub(crate) async fn block_peek(ctx: &Ctx, args: DomainBlockPeek, flags: Flags) -> Reply<DomainBlockPeekRet> {
-    flags.checked()?;
     bounded(args.size, DOMAIN_BLOCK_PEEK_BUFFER_MAX)?;
     let disk = args.path.into_string();
     args::check(ctx, "disk", Must::NotBeEmpty, !disk.is_empty())?;
+    flags.checked()?;
     let request = PeekDiskRequest {
         domain: by_uuid(&args.dom),
         disk,
@@ -141,8 +142,10 @@ pub(crate) async fn memory_peek(
     args: DomainMemoryPeek,
     flags: Flags,
 ) -> Reply<DomainMemoryPeekRet> {
-    let flags = flags.checked()?;
     bounded(args.size, DOMAIN_MEMORY_PEEK_BUFFER_MAX)?;
+    let either = named!(VIR_MEMORY_VIRTUAL, VIR_MEMORY_PHYSICAL);
+    let flags = flags.exclusive(either)?.checked()?;
+    basic(ctx, &args.dom).await?;
     if flags != VIR_MEMORY_VIRTUAL && flags != VIR_MEMORY_PHYSICAL {
         let detail = "flags parameter must be VIR_MEMORY_VIRTUAL or VIR_MEMORY_PHYSICAL";
         return Err(args::invalid(detail).into());

@@ -7,7 +7,7 @@ use wire::{ErrorCode, ErrorDomain, WireError};
 
 use super::args::{self, Must};
 use super::flags::{Flags, LIVE_OR_CONFIG};
-use super::{Reply, by_uuid};
+use super::{Reply, by_uuid, info};
 use crate::ctx::{Ctx, internal};
 use crate::proto::block_limits::Device;
 use crate::proto::scheduler::Bandwidth;
@@ -116,7 +116,7 @@ pub(crate) async fn get_scheduler_parameters(
     args: DomainGetSchedulerParameters,
 ) -> Reply<DomainGetSchedulerParametersRet> {
     let room = args::room(args.nparams, DOMAIN_SCHEDULER_PARAMETERS_MAX)?;
-    args::check(ctx, "nparams", Must::BePositive, room > 0)?;
+    args::check(ctx, "params", Must::NotBeNull, room > 0)?;
     let params = scheduler(ctx, &args.dom, Scope::Current).await?;
     Ok(DomainGetSchedulerParametersRet {
         params: params.into_iter().take(room).collect(),
@@ -129,7 +129,7 @@ pub(crate) async fn get_scheduler_parameters_flags(
     flags: Flags,
 ) -> Reply<DomainGetSchedulerParametersFlagsRet> {
     let room = args::room(args.nparams, DOMAIN_SCHEDULER_PARAMETERS_MAX)?;
-    args::check(ctx, "nparams", Must::BePositive, room > 0)?;
+    args::check(ctx, "params", Must::NotBeNull, room > 0)?;
     let scope = one_scope(flags)?;
     let params = scheduler(ctx, &args.dom, scope).await?;
     Ok(DomainGetSchedulerParametersFlagsRet {
@@ -138,6 +138,7 @@ pub(crate) async fn get_scheduler_parameters_flags(
 }
 
 pub(crate) async fn set_scheduler_parameters(ctx: &Ctx, args: DomainSetSchedulerParameters) -> Reply<()> {
+    args::check(ctx, "params", Must::NotBeNull, !args.params.is_empty())?;
     set_scheduler(ctx, &args.dom, &args.params, Scope::Current).await
 }
 
@@ -146,12 +147,12 @@ pub(crate) async fn set_scheduler_parameters_flags(
     args: DomainSetSchedulerParametersFlags,
     flags: Flags,
 ) -> Reply<()> {
-    let flags = flags.checked()?;
-    set_scheduler(ctx, &args.dom, &args.params, args::scope(flags)).await
+    args::check(ctx, "params", Must::NotBeNull, !args.params.is_empty())?;
+    let scope = args::scope(flags.checked()?);
+    set_scheduler(ctx, &args.dom, &args.params, scope).await
 }
 
 async fn set_scheduler(ctx: &Ctx, dom: &NonnullDomain, params: &[TypedParam], scope: Scope) -> Reply<()> {
-    args::check(ctx, "nparams", Must::BePositive, !params.is_empty())?;
     let mut allowed = vec![VIR_DOMAIN_SCHEDULER_CPU_SHARES];
     allowed.extend(BANDWIDTHS.iter().flat_map(|(period, quota)| [*period, *quota]));
     args::params(params, &allowed)?;
@@ -236,7 +237,7 @@ pub(crate) async fn get_numa_parameters(
     flags: Flags,
 ) -> Reply<DomainGetNumaParametersRet> {
     let room = args::room(args.nparams, DOMAIN_NUMA_PARAMETERS_MAX)?;
-    let scope = one_scope(flags)?;
+    let scope = info::one_state(ctx, &args.dom, flags.checked()?).await?;
     let told = ctx
         .tuning()
         .get_numa_placement(asked(&args.dom, scope))
@@ -255,7 +256,7 @@ pub(crate) async fn get_numa_parameters(
 }
 
 pub(crate) async fn set_numa_parameters(ctx: &Ctx, args: DomainSetNumaParameters, flags: Flags) -> Reply<()> {
-    args::check(ctx, "nparams", Must::BePositive, !args.params.is_empty())?;
+    args::check(ctx, "params", Must::NotBeNull, !args.params.is_empty())?;
     let flags = flags.checked()?;
     args::params(&args.params, &NUMA)?;
     let mode = match VIR_DOMAIN_NUMA_MODE.find(&args.params) {
@@ -286,7 +287,7 @@ pub(crate) async fn get_blkio_parameters(
     let scope = one_scope(flags)?;
     if room == 0 {
         // How many there are does not depend on the guest's state.
-        super::info::basic(ctx, &args.dom).await?;
+        info::basic(ctx, &args.dom).await?;
         return Ok(DomainGetBlkioParametersRet {
             params: Vec::new().into(),
             nparams: i32::try_from(BLKIO.len()).unwrap_or(i32::MAX),
@@ -332,7 +333,7 @@ pub(crate) async fn set_blkio_parameters(
     args: DomainSetBlkioParameters,
     flags: Flags,
 ) -> Reply<()> {
-    args::check(ctx, "nparams", Must::BePositive, !args.params.is_empty())?;
+    args::check(ctx, "params", Must::NotBeNull, !args.params.is_empty())?;
     let flags = flags.checked()?;
     args::params(&args.params, &BLKIO)?;
     let [weight, of_devices @ ..] = BLKIO;

@@ -127,7 +127,7 @@ pub(crate) async fn get_emulator_pin_info(
     flags: Flags,
 ) -> Reply<DomainGetEmulatorPinInfoRet> {
     let (_, map_len) = maps(1, args.maplen)?;
-    args::check(ctx, "maplen", Must::BePositive, map_len > 0)?;
+    args::check(ctx, "cpumap", Must::NotBeNull, map_len > 0)?;
     let map = pinning(ctx, &args.dom, flags).await?.emulator;
     Ok(DomainGetEmulatorPinInfoRet {
         cpumaps: Opaque::from(sized(&map, map_len)),

@@ -80,7 +80,9 @@ fn flags_are_refused_by_the_function_that_looks_at_them() {
     };
     let text = "8 0 unsupported flags (0x2) in function virHostCPUGetMap | virHostCPUGetMap 0";
     assert_eq!(refusal(&mut client, &map), text);
+    let found = client.call(&DomainLookupByName { name: "demo".into() }).unwrap();
     let metadata = DomainGetMetadata {
+        dom: found.dom,
         r#type: 1,
         flags: 6,
         ..DomainGetMetadata::default()
@@ -119,6 +121,30 @@ fn what_the_api_layer_refuses_comes_before_flags() {
     };
     let text = "8 20 Flag 'VIR_DOMAIN_JOB_STATS_COMPLETED' is required by flag 'VIR_DOMAIN_JOB_STATS_KEEP_COMPLETED' | virDomainGetJobStats 0";
     assert_eq!(refusal(&mut client, &statistics), text);
+}
+
+#[test]
+fn a_guest_that_is_gone_is_named_as_the_call_names_it() {
+    let front = Front::new();
+    let mut client = front.open();
+    let dom = NonnullDomain {
+        name: "gone".into(),
+        ..NonnullDomain::default()
+    };
+    let uuid = "00000000-0000-0000-0000-000000000000";
+    let detail = format!("no domain with matching uuid '{uuid}' (gone)");
+    let snap = NonnullDomainSnapshot {
+        name: "s".into(),
+        dom: dom.clone(),
+    };
+    let text = format!("42 10 Domain not found: {detail} | Domain not found: %1$s -1");
+    assert_eq!(refusal(&mut client, &DomainIsActive { dom: dom.clone() }), text);
+    let snapshot = DomainSnapshotIsCurrent { snap, flags: 0 };
+    assert_eq!(snapshot.guest().unwrap().to_str(), "gone");
+    let by_uuid = DomainLookupByUuid::default();
+    let text =
+        format!("42 10 Domain not found: no domain with matching uuid '{uuid}' | Domain not found: %1$s -1");
+    assert_eq!(refusal(&mut client, &by_uuid), text);
 }
 
 #[test]

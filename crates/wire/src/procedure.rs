@@ -3,7 +3,9 @@
 //! A procedure's arguments are a struct of its name, so that `DomainCreate { dom }` is both the call
 //! and its payload; its reply, where it has one, is a struct of its own.
 
-use crate::xdr::{DecodeError, Reader, TooLong, Xdr};
+use crate::log::LogDomain;
+use crate::remote::{NonnullDomain, NonnullDomainCheckpoint, NonnullDomainSnapshot};
+use crate::xdr::{DecodeError, Reader, Text, TooLong, Xdr};
 use crate::{ErrorCode, ErrorDomain, WireError};
 
 /// A procedure as a type: what it takes, and what it returns.
@@ -17,9 +19,50 @@ pub trait Procedure: Xdr + Send + 'static {
     /// Whether `flags` is among its arguments.
     const TAKES_FLAGS: bool;
 
+    /// Name, as the call has it, of the guest that the call is about.
+    fn guest(&self) -> Option<&Text> {
+        None
+    }
+
     /// Whether a read-only connection may not make this very call, by a flag in its arguments.
     fn needs_write(&self) -> bool {
         false
+    }
+}
+
+/// What names a guest.
+pub trait OfGuest {
+    /// The guest's name, if one is named.
+    fn guest(&self) -> Option<&Text>;
+}
+
+impl OfGuest for NonnullDomain {
+    fn guest(&self) -> Option<&Text> {
+        Some(&self.name)
+    }
+}
+
+impl OfGuest for LogDomain {
+    fn guest(&self) -> Option<&Text> {
+        Some(&self.name)
+    }
+}
+
+impl OfGuest for Option<NonnullDomain> {
+    fn guest(&self) -> Option<&Text> {
+        self.as_ref().map(|dom| &dom.name)
+    }
+}
+
+impl OfGuest for NonnullDomainSnapshot {
+    fn guest(&self) -> Option<&Text> {
+        Some(&self.dom.name)
+    }
+}
+
+impl OfGuest for NonnullDomainCheckpoint {
+    fn guest(&self) -> Option<&Text> {
+        Some(&self.dom.name)
     }
 }
 
@@ -302,6 +345,9 @@ macro_rules! procedures {
                         .api($crate::or_first!($($api,)? concat!("vir", stringify!($name))))
                         $( .$word() )*;
                 const TAKES_FLAGS: bool = $crate::has_flags!($($field)*);
+                fn guest(&self) -> Option<&$crate::xdr::Text> {
+                    $crate::guest_of!(self, $($field)*)
+                }
                 $( fn needs_write(&self) -> bool { self.$flags & $mask != 0 } )?
             }
         )*
@@ -329,6 +375,30 @@ macro_rules! has_flags {
     };
     ($first:ident $($rest:ident)*) => {
         $crate::has_flags!($($rest)*)
+    };
+}
+
+/// The name of the guest that the first field which has to do with one is about.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! guest_of {
+    ($args:ident,) => {
+        None
+    };
+    ($args:ident, dom $($rest:ident)*) => {
+        $crate::procedure::OfGuest::guest(&$args.dom)
+    };
+    ($args:ident, snap $($rest:ident)*) => {
+        $crate::procedure::OfGuest::guest(&$args.snap)
+    };
+    ($args:ident, snapshot $($rest:ident)*) => {
+        $crate::procedure::OfGuest::guest(&$args.snapshot)
+    };
+    ($args:ident, checkpoint $($rest:ident)*) => {
+        $crate::procedure::OfGuest::guest(&$args.checkpoint)
+    };
+    ($args:ident, $first:ident $($rest:ident)*) => {
+        $crate::guest_of!($args, $($rest)*)
     };
 }
 
