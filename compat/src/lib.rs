@@ -18,6 +18,7 @@
     reason = "errors are rare and go a few calls deep; a box would be at every one of them"
 )]
 
+mod awake;
 mod backend;
 mod conn;
 mod ctx;

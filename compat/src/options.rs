@@ -6,7 +6,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -170,6 +170,8 @@ pub struct Clients {
     all: watch::Sender<usize>,
     strangers: AtomicUsize,
     left: Notify,
+    /// Replies sent to all of them together.
+    replies: AtomicU64,
 }
 
 impl Default for Clients {
@@ -178,6 +180,7 @@ impl Default for Clients {
             all: watch::Sender::new(0),
             strangers: AtomicUsize::new(0),
             left: Notify::new(),
+            replies: AtomicU64::new(0),
         }
     }
 }
@@ -187,6 +190,11 @@ impl Clients {
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<usize> {
         self.all.subscribe()
+    }
+
+    /// Counts a reply; how many there were with it.
+    pub(crate) fn replied(&self) -> u64 {
+        self.replies.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Waits until another may come.

@@ -31,6 +31,7 @@ use wire::io::{Arrived, Input, Output, Trust};
 use wire::keepalive::Keepalive as Sign;
 use wire::procedure::ProcedureInfo;
 
+use crate::awake::{Awake, Wait};
 use crate::conn::Conn;
 use crate::ctx::Effect;
 use crate::dispatch::{self, Answer, Call, Verdict};
@@ -90,6 +91,11 @@ pub(crate) struct Session {
     neighbours: Neighbours,
     feeds: Feeds,
     silence: Option<(Keepalive, Pin<Box<Sleep>>)>,
+    awake: Awake,
+    /// The last reply, until the next packet comes.
+    replied: Option<Replied>,
+    /// Replies of all connections when this one sent its last.
+    replies: u64,
     /// No more calls are taken; when all is sent, the connection ends so.
     closing: Option<End>,
     /// The packet at the front of the input cannot be taken yet.
@@ -102,6 +108,12 @@ struct Waiting {
     payload: Vec<u8>,
     fds: Fds,
     priority: Priority,
+}
+
+/// A reply that was sent, and how the next call has been waited for since.
+struct Replied {
+    at: Instant,
+    wait: Wait,
 }
 
 /// A call in progress.
@@ -147,6 +159,9 @@ impl Session {
             neighbours: Neighbours::default(),
             feeds: Feeds::default(),
             silence: None,
+            awake: Awake::default(),
+            replied: None,
+            replies: 0,
             closing: None,
             blocked: false,
         }
@@ -177,8 +192,45 @@ impl Session {
             if let Some(end) = self.may_end() {
                 return Err(end);
             }
-            let event = self.wait().await;
+            let event = match self.stay_awake().await {
+                Some(filled) => Event::Filled(filled),
+                None => self.wait().await,
+            };
             self.handle(event).await?;
+        }
+    }
+
+    /// Waits awake for the packet after a reply, where that pays; other tasks go on meanwhile.
+    async fn stay_awake(&mut self) -> Option<io::Result<bool>> {
+        let idle = self.output.is_empty()
+            && self.calls.is_empty()
+            && self.closing.is_none()
+            && !self.blocked
+            && !self.neighbours.is_busy()
+            && self.streams.is_idle();
+        let replied = self
+            .replied
+            .as_mut()
+            .filter(|replied| idle && replied.wait == Wait::Due)?;
+        replied.wait = Wait::Asleep;
+        let replies = self.conn.options.clients.replied();
+        let alone = replies == std::mem::replace(&mut self.replies, replies) + 1;
+        let limit = self.awake.after_reply(alone)?;
+        let start = replied.at;
+        loop {
+            match self.input.fill_now(&self.stream) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                filled => {
+                    replied.wait = Wait::Awake;
+                    return Some(filled);
+                }
+            }
+            if start.elapsed() >= limit {
+                replied.wait = Wait::InVain;
+                return None;
+            }
+            // Other connections need this thread, too.
+            tokio::task::yield_now().await;
         }
     }
 
@@ -209,9 +261,7 @@ impl Session {
                 if !result? {
                     return Err(End::Eof);
                 }
-                if let Some((silence, _)) = &mut self.silence {
-                    silence.heard(Instant::now());
-                }
+                self.heard();
             }
             Event::Done(priority, answer) => {
                 self.running[priority as usize] -= 1;
@@ -229,6 +279,20 @@ impl Session {
         }
         self.blocked = false;
         Ok(())
+    }
+
+    /// Something came from the client.
+    fn heard(&mut self) {
+        if self.silence.is_none() && self.replied.is_none() {
+            return;
+        }
+        let now = Instant::now();
+        if let Some((silence, _)) = &mut self.silence {
+            silence.heard(now);
+        }
+        if let Some(replied) = self.replied.take() {
+            self.awake.next_call(now - replied.at, replied.wait);
+        }
     }
 
     /// The end, once a closing connection has nothing left to do.
@@ -440,6 +504,10 @@ impl Session {
             return Err(End::Unanswerable);
         }
         self.output.push_with_fds(answer.packet, fds.try_clone()?);
+        self.replied = Some(Replied {
+            at: Instant::now(),
+            wait: Wait::Due,
+        });
         Ok(())
     }
 

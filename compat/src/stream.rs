@@ -69,6 +69,11 @@ impl Streams {
         self.0.len() < STREAMS_MAX
     }
 
+    /// Whether there are none.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether a client has sent more than its stream's service takes.
     pub(crate) fn is_stuffed(&self) -> bool {
         self.0.iter().any(|open| open.backlog_len > BACKLOG)
