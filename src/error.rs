@@ -54,6 +54,10 @@ codes! {
     InvalidArg = 8, "INVALID_ARG", "invalid argument", InvalidArgument;
     /// The operation was tried and failed.
     OperationFailed = 9, "OPERATION_FAILED", "operation failed", Internal;
+    /// A disk of a document has no source; the message says of which.
+    NoSource = 19, "NO_SOURCE", "", InvalidArgument;
+    /// A device of a document has no target; the message says which.
+    NoTarget = 20, "NO_TARGET", "", InvalidArgument;
     /// A document is not what it has to be.
     Xml = 27, "XML_ERROR", "XML error", InvalidArgument;
     /// Name or UUID are taken.

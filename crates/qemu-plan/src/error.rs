@@ -10,6 +10,10 @@ pub enum Code {
     InvalidArg = 8,
     /// Something that was tried and did not work.
     OperationFailed = 9,
+    /// A disk without a source; the message stands alone.
+    NoSource = 19,
+    /// A device without a target; the message stands alone.
+    NoTarget = 20,
     /// The document is wrong.
     Xml = 27,
     /// The document is wrong; the message stands alone.
@@ -18,6 +22,10 @@ pub enum Code {
     System = 38,
     /// The document is right but cannot be honoured here.
     ConfigUnsupported = 67,
+    /// A value that QEMU does not take.
+    ArgumentUnsupported = 74,
+    /// A number that does not fit.
+    Overflow = 82,
     /// Not offered.
     OperationUnsupported = 84,
 }
@@ -36,6 +44,8 @@ pub enum Area {
     Domain = 20,
     /// The CPU driver.
     Cpu = 31,
+    /// Documents of devices.
+    Device = 49,
     /// Resource control.
     Resctrl = 67,
 }
@@ -65,8 +75,10 @@ impl Code {
             Self::InvalidArg => "invalid argument: ",
             Self::OperationFailed => "operation failed: ",
             Self::Xml => "XML error: ",
-            Self::XmlDetail | Self::System => "",
+            Self::XmlDetail | Self::System | Self::NoSource | Self::NoTarget => "",
             Self::ConfigUnsupported => "unsupported configuration: ",
+            Self::ArgumentUnsupported => "argument unsupported: ",
+            Self::Overflow => "numerical overflow: ",
             Self::OperationUnsupported => "Operation not supported: ",
         }
     }
@@ -107,6 +119,78 @@ impl Error {
     /// The document is wrong; the message stands alone.
     pub fn detail(message: impl Into<String>) -> Self {
         Self::new(Code::XmlDetail, Area::Domain, message)
+    }
+
+    /// The document is wrong for QEMU.
+    pub fn xml_qemu(message: impl Into<String>) -> Self {
+        Self::new(Code::Xml, Area::Qemu, message)
+    }
+
+    /// The document is wrong for QEMU in a way that libvirt calls an internal error.
+    pub fn internal_qemu(message: impl Into<String>) -> Self {
+        Self::new(Code::Internal, Area::Qemu, message)
+    }
+
+    /// A device has no target; what it is known by, if anything.
+    pub fn no_target(device: impl AsRef<str>) -> Self {
+        let text = format!("missing target information for device {}", device.as_ref());
+        Self::new(Code::NoTarget, Area::Domain, text.trim_end())
+    }
+
+    /// A disk has no source.
+    pub fn no_source(target: impl AsRef<str>) -> Self {
+        let text = format!("missing source information for device {}", target.as_ref());
+        Self::new(Code::NoSource, Area::Domain, text.trim_end())
+    }
+
+    /// A value that makes no sense.
+    pub fn argument(message: impl Into<String>) -> Self {
+        Self::new(Code::InvalidArg, Area::Domain, message)
+    }
+
+    /// A value that makes no sense to QEMU.
+    pub fn argument_qemu(message: impl Into<String>) -> Self {
+        Self::new(Code::InvalidArg, Area::Qemu, message)
+    }
+
+    /// A number that is too large for anything.
+    pub fn overflow(message: impl Into<String>) -> Self {
+        Self::new(Code::Overflow, Area::None, message)
+    }
+
+    /// A number that is too large for QEMU.
+    pub fn overflow_qemu(message: impl Into<String>) -> Self {
+        Self::new(Code::Overflow, Area::Qemu, message)
+    }
+
+    /// A value that QEMU does not take.
+    pub fn out_of_range(message: impl Into<String>) -> Self {
+        Self::new(Code::ArgumentUnsupported, Area::Qemu, message)
+    }
+
+    /// Two features that exclude each other.
+    pub fn not_offered(message: impl Into<String>) -> Self {
+        Self::new(Code::OperationUnsupported, Area::Domain, message)
+    }
+
+    /// A wrong value that is found by a helper of many parts.
+    pub fn malformed(message: impl Into<String>) -> Self {
+        Self::new(Code::Internal, Area::None, message)
+    }
+
+    /// An attribute is wrong or missing.
+    pub fn attribute(message: impl Into<String>) -> Self {
+        Self::new(Code::Xml, Area::Xml, message)
+    }
+
+    /// The CPU that the document asks for is wrong.
+    pub fn xml_cpu(message: impl Into<String>) -> Self {
+        Self::new(Code::Xml, Area::Cpu, message)
+    }
+
+    /// No hypervisor could honour the CPU that the document asks for.
+    pub fn conflicting_cpu(message: impl Into<String>) -> Self {
+        Self::new(Code::ConfigUnsupported, Area::Cpu, message)
     }
 
     /// Something that should not be.

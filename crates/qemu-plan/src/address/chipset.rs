@@ -42,7 +42,7 @@ pub(super) fn reserve(chipset: Chipset, devices: &mut Devices, set: &mut PciSet)
 }
 
 fn take(set: &mut PciSet, place: Place, wanted: Connect) -> Result<()> {
-    set.reserve(place, wanted, Chosen::ByUser)
+    set.reserve(place, wanted, Chosen::ByUser).map(|_| ())
 }
 
 /// The first IDE and USB controllers are functions of the PIIX3.

@@ -34,12 +34,12 @@ impl Connect {
     /// `pci-bridge`.
     pub const PCI_BRIDGE: Self = Self(1 << 11);
     /// `pcie-to-pci-bridge`.
-    pub const PCIE_TO_PCI_BRIDGE: Self = Self(1 << 12);
+    pub const PCIE_TO_PCI_BRIDGE: Self = Self(1 << 13);
 
     /// Belongs on the root bus.
-    pub const INTEGRATED: Self = Self(1 << 13);
+    pub const INTEGRATED: Self = Self(1 << 12);
 
-    const TYPES: Self = Self(0x1ff8);
+    const TYPES: Self = Self(0x2ff8);
     /// Both kinds of endpoint.
     pub const ENDPOINTS: Self = Self(Self::PCI_DEVICE.0 | Self::PCIE_DEVICE.0);
 

@@ -7,37 +7,22 @@ use crate::error::{Area, Code, Error, Result};
 /// Gives memory modules that sit in a slot the next free one.
 ///
 /// # Errors
-/// When there are more modules than slots, or a slot is named twice.
+/// When there are more modules than slots.
 pub(super) fn assign(devices: &mut Devices, slots: u32) -> Result<()> {
     let slotted = |m: MemoryModel| matches!(m, MemoryModel::Dimm | MemoryModel::Nvdimm);
     let mut taken = Vec::new();
     for memory in &devices.memories {
         if let Some(Address::Dimm(a)) = &memory.info.address {
-            if a.slot >= slots {
-                return Err(Error::xml(format!(
-                    "memory device slot '{}' exceeds slots count '{slots}'",
-                    a.slot
-                )));
-            }
-            if taken.contains(&a.slot) {
-                return Err(Error::xml(format!(
-                    "memory device slot '{}' is already being used by another memory device",
-                    a.slot
-                )));
-            }
             taken.push(a.slot);
         }
     }
-    let modules = devices.memories.iter().filter(|m| slotted(m.model)).count();
-    if modules > 0 && slots == 0 {
-        return Err(Error::unsupported(
-            "cannot use/hotplug a memory device when domain 'maxMemory' is not defined",
-        ));
+    if slots == 0 {
+        return Ok(());
     }
     for memory in devices
         .memories
         .iter_mut()
-        .filter(|m| slotted(m.model) && m.info.address.is_none())
+        .filter(|m| slotted(m.model) && !matches!(m.info.address, Some(Address::Dimm(_))))
     {
         let free = (0..slots).find(|s| !taken.contains(s));
         let slot = free

@@ -27,11 +27,23 @@ pub(super) fn assign(devices: &mut Devices, legacy: LegacyBridge, age: Age) -> R
     if root == BusKind::PcieRoot && age == Age::New && given == 0 && set.len() > 1 {
         set.reserve_next(Connect::PCIE | Connect::HOTPLUGGABLE, 0)?;
     }
+    adopt_moved(devices, &mut trial, Slots::of(root));
     add_controllers(devices, &set);
     let mut set = PciSet::new(bus_kinds(devices, root), Growth::Fixed, legacy);
     place_all(devices, &mut set, Reserve::Nothing)?;
     mark_multifunction(devices, &set, root);
     name_controllers(devices)
+}
+
+/// Devices that named a place and were moved to another bus keep the new one.
+fn adopt_moved(devices: &mut Devices, trial: &mut Devices, slots: Slots) {
+    let bus = |c: Candidate<'_>| place_of(c.info).map(|place| place.bus);
+    let moved: Vec<_> = candidate::devices(trial, slots).into_iter().map(bus).collect();
+    for (c, bus) in candidate::devices(devices, slots).into_iter().zip(moved) {
+        if let (Some(place), Some(bus)) = (place_of(c.info), bus) {
+            set_place(c.info, Place { bus, ..place }, None);
+        }
+    }
 }
 
 /// Gives devices without a place one on a bus that takes hot-plug; nothing is added.
@@ -162,29 +174,44 @@ fn place_all(devices: &mut Devices, set: &mut PciSet, reserve: Reserve) -> Resul
 /// Takes the places that the document names.
 fn collect(devices: &mut Devices, set: &mut PciSet, slots: Slots) -> Result<()> {
     let root = set.kinds().next().unwrap_or(BusKind::PciRoot);
-    let controllers = candidate::pci_controllers(devices)
-        .into_iter()
-        .filter_map(|c| given(&c, root))
-        .collect::<Vec<_>>();
-    let others = candidate::devices(devices, slots)
-        .into_iter()
-        .filter_map(|c| given(&c, root));
-    for (place, wanted) in controllers.into_iter().chain(others) {
-        set.reserve(place, wanted, Chosen::ByUser)?;
+    for c in candidate::pci_controllers(devices) {
+        take(c, root, set)?;
+    }
+    for c in candidate::devices(devices, slots) {
+        take(c, root, set)?;
+    }
+    Ok(())
+}
+
+fn take(c: Candidate<'_>, root: BusKind, set: &mut PciSet) -> Result<()> {
+    if let Some((place, wanted)) = given(&c, root)? {
+        let got = set.reserve(place, wanted, Chosen::ByUser)?;
+        if got != place {
+            set_place(c.info, got, None);
+        }
     }
     Ok(())
 }
 
 /// The place that a document names; functions of the PIIX3 are taken with it.
-fn given(c: &Candidate<'_>, root: BusKind) -> Option<(Place, Connect)> {
-    let place = place_of(c.info)?;
-    let piix3 = root == BusKind::PciRoot && place.bus == 0 && place.slot == 1;
-    let implicit = piix3
-        && matches!(
-            (c.role, place.function),
-            (Role::FirstIde, 1) | (Role::FirstUsb, 2)
-        );
-    (!implicit).then_some((place, c.wanted))
+///
+/// # Errors
+/// When such a function is named where there is no PIIX3.
+fn given(c: &Candidate<'_>, root: BusKind) -> Result<Option<(Place, Connect)>> {
+    let Some(place) = place_of(c.info) else {
+        return Ok(None);
+    };
+    let function = matches!(
+        (c.role, place.function),
+        (Role::FirstIde, 1) | (Role::FirstUsb, 2)
+    );
+    let implicit = function && (place.domain, place.bus, place.slot) == (0, 0, 1);
+    if implicit && root != BusKind::PciRoot {
+        return Err(Error::internal_qemu(
+            "Bus 0 must be PCI for integrated PIIX3 USB or IDE controllers",
+        ));
+    }
+    Ok((!implicit).then_some((place, c.wanted)))
 }
 
 /// The place that a device has.
@@ -361,6 +388,9 @@ fn name_controllers(devices: &mut Devices) -> Result<()> {
         let target = c.target.get_or_insert_with(ControllerTarget::default);
         match kind {
             BusKind::PciBridge => {
+                if index <= place.bus {
+                    return Err(backwards(index, place.bus));
+                }
                 target.chassis_nr.get_or_insert(index);
             }
             BusKind::RootPort => {
@@ -371,7 +401,9 @@ fn name_controllers(devices: &mut Devices) -> Result<()> {
                 target.chassis.get_or_insert(index);
                 target.port.get_or_insert(place.slot);
             }
-            BusKind::ExpanderBus | BusKind::PcieExpanderBus => number_expander(target, &mut free_number)?,
+            BusKind::ExpanderBus | BusKind::PcieExpanderBus => {
+                number_expander(target, place.bus, &mut free_number)?;
+            }
             _ => {}
         }
         if *target == ControllerTarget::default() {
@@ -379,6 +411,13 @@ fn name_controllers(devices: &mut Devices) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A bridge is plugged into a bus that comes before its own.
+fn backwards(index: u32, bus: u32) -> Error {
+    Error::unsupported(format!(
+        "PCI controller at index {index} (0x{index:02x}) has bus='0x{bus:02x}', but index must be larger than bus"
+    ))
 }
 
 /// Expander buses are numbered from the top, with room for one bus below each.
@@ -390,13 +429,13 @@ fn lowest_bus_number(devices: &Devices) -> u32 {
     numbers.min().unwrap_or(256)
 }
 
-fn number_expander(target: &mut ControllerTarget, free: &mut u32) -> Result<()> {
+fn number_expander(target: &mut ControllerTarget, bus: u32, free: &mut u32) -> Result<()> {
     if target.bus_nr.is_none() {
         let number = free.checked_sub(2).filter(|n| *n > 0);
         let number = number.ok_or_else(|| {
-            Error::internal(
-                "No free busNr lower than current lowest busNr is available to auto-assign to bus",
-            )
+            Error::unsupported(format!(
+                "No free busNr lower than current lowest busNr is available to auto-assign to bus {bus}. Must be manually assigned"
+            ))
         })?;
         target.bus_nr = Some(number);
         *free = number;

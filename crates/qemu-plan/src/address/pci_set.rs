@@ -120,15 +120,17 @@ impl PciSet {
         self.buses.iter().all(Bus::is_full)
     }
 
-    /// Takes a place.
+    /// Takes a place, and says which: the first conventional device of a PCI Express guest is moved to the bus
+    /// behind the one it names when both are added for it.
     ///
     /// # Errors
     /// When the place does not exist, is taken, or is on a bus that the device does not fit.
-    pub fn reserve(&mut self, place: Place, wanted: Connect, chosen: Chosen) -> Result<()> {
+    pub fn reserve(&mut self, named: Place, wanted: Connect, chosen: Chosen) -> Result<Place> {
+        let mut place = named;
         if self.growth == Growth::Allowed {
-            self.grow_to(place.bus as usize, wanted)?;
+            place.bus += self.grow_to(named.bus as usize, wanted)?;
         }
-        self.validate(place, wanted, chosen)?;
+        self.validate(place, named, wanted, chosen)?;
         let code = if chosen == Chosen::ByUser {
             Code::Xml
         } else {
@@ -147,7 +149,7 @@ impl PciSet {
             slot.aggregate = true;
         }
         slot.functions |= bit;
-        Ok(())
+        Ok(place)
     }
 
     /// Finds the next free place for a device and takes it.
@@ -156,8 +158,7 @@ impl PciSet {
     /// When there is none.
     pub fn reserve_next(&mut self, wanted: Connect, function: u32) -> Result<Place> {
         let place = self.next(wanted, function)?;
-        self.reserve(place, wanted, Chosen::ByRules)?;
-        Ok(place)
+        self.reserve(place, wanted, Chosen::ByRules)
     }
 
     fn next(&mut self, wanted: Connect, function: u32) -> Result<Place> {
@@ -195,10 +196,11 @@ impl PciSet {
         })
     }
 
-    /// Adds buses until `bus` exists; conventional devices may need a bridge, and so one more.
-    fn grow_to(&mut self, bus: usize, wanted: Connect) -> Result<()> {
+    /// Adds buses until `bus` exists. Conventional devices may need a bridge, and so one more: answers how many buses
+    /// further the wanted one is.
+    fn grow_to(&mut self, bus: usize, wanted: Connect) -> Result<u32> {
         if bus < self.buses.len() {
-            return Ok(());
+            return Ok(0);
         }
         let Some(root) = self.buses.first().map(|b| b.kind) else {
             return Err(no_buses());
@@ -213,19 +215,17 @@ impl PciSet {
         let legacy = wanted.any(Connect::PCI_DEVICE | Connect::PCI_BRIDGE);
         let kind = self.kind_to_add(root, legacy, wanted)?;
         if root == BusKind::PcieRoot && legacy && !self.accepts_bridge() {
-            return self.add_legacy_bridge(bus);
+            return Ok(self.add_legacy_bridge(bus));
         }
         self.buses.resize_with(bus + 1, || Bus::new(kind));
-        Ok(())
+        Ok(0)
     }
 
     fn kind_to_add(&self, root: BusKind, legacy: bool, wanted: Connect) -> Result<BusKind> {
         if legacy {
             return Ok(BusKind::PciBridge);
         }
-        if root == BusKind::PcieRoot
-            && wanted.any(Connect::PCIE_DEVICE | Connect::UPSTREAM_PORT | Connect::PCIE_TO_PCI_BRIDGE)
-        {
+        if root == BusKind::PcieRoot && wanted.any(Connect::PCIE_DEVICE | Connect::UPSTREAM_PORT) {
             return Ok(BusKind::RootPort);
         }
         let message = if wanted.any(
@@ -234,8 +234,7 @@ impl PciSet {
                 | Connect::DMI_TO_PCI_BRIDGE
                 | Connect::EXPANDER_BUS
                 | Connect::PCIE_EXPANDER_BUS
-                | Connect::UPSTREAM_PORT
-                | Connect::PCIE_TO_PCI_BRIDGE,
+                | Connect::UPSTREAM_PORT,
         ) {
             format!(
                 "a PCI slot is needed to connect a PCI controller model='{}', but none is available, and it cannot be automatically added",
@@ -243,7 +242,7 @@ impl PciSet {
             )
         } else {
             format!(
-                "Cannot automatically add a new PCI bus for a device with connect flags {:#04x}",
+                "Cannot automatically add a new PCI bus for a device with connect flags {:02x}",
                 wanted.bits()
             )
         };
@@ -257,21 +256,24 @@ impl PciSet {
     }
 
     /// The first conventional bus of a PCI Express guest: two controllers, the first one used up by the second.
-    fn add_legacy_bridge(&mut self, bus: usize) -> Result<()> {
+    /// Whoever asked for one bus gets the second; further ones are behind it.
+    fn add_legacy_bridge(&mut self, bus: usize) -> u32 {
         let (below, above) = match self.legacy {
             LegacyBridge::PcieToPci => (BusKind::RootPort, BusKind::PcieToPciBridge),
             LegacyBridge::DmiToPci => (BusKind::DmiToPciBridge, BusKind::PciBridge),
         };
-        let at = bus.max(self.buses.len());
-        self.buses.resize_with(at, || Bus::new(below));
+        let moved = bus == self.buses.len();
         let mut lower = Bus::new(below);
         lower.slots[0].functions = 0xff;
         self.buses.push(lower);
         self.buses.push(Bus::new(above));
-        Ok(())
+        let length = self.buses.len().max(bus + 1);
+        self.buses.resize_with(length, || Bus::new(BusKind::PciBridge));
+        u32::from(moved)
     }
 
-    fn validate(&self, place: Place, wanted: Connect, chosen: Chosen) -> Result<()> {
+    /// Whether a device fits at a place; messages have the place that was named.
+    fn validate(&self, place: Place, named: Place, wanted: Connect, chosen: Chosen) -> Result<()> {
         let code = if chosen == Chosen::ByUser {
             Code::Xml
         } else {
@@ -283,12 +285,12 @@ impl PciSet {
         }
         if place.domain != 0 {
             return fail(format!(
-                "Invalid PCI address {place}. Only PCI domain 0 is available"
+                "Invalid PCI address {named}. Only PCI domain 0 is available"
             ));
         }
         let Some(bus) = self.buses.get(place.bus as usize) else {
             return fail(format!(
-                "Invalid PCI address {place}. Only PCI buses up to {} are available",
+                "Invalid PCI address {named}. Only PCI buses up to {} are available",
                 self.buses.len() - 1
             ));
         };
@@ -298,18 +300,18 @@ impl PciSet {
         let rule = bus.kind.rule();
         if place.slot < rule.min_slot {
             return fail(format!(
-                "Invalid PCI address {place}. slot must be >= {}",
+                "Invalid PCI address {named}. slot must be >= {}",
                 rule.min_slot
             ));
         }
         if place.slot > rule.max_slot {
             return fail(format!(
-                "Invalid PCI address {place}. slot must be <= {}",
+                "Invalid PCI address {named}. slot must be <= {}",
                 rule.max_slot
             ));
         }
         if place.function > 7 {
-            return fail(format!("Invalid PCI address {place}. function must be <= 7"));
+            return fail(format!("Invalid PCI address {named}. function must be <= 7"));
         }
         Ok(())
     }

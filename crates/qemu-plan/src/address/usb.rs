@@ -59,10 +59,21 @@ struct Buses(Vec<Option<Ports>>);
 /// # Errors
 /// Libvirt's, when a given port does not exist or is taken.
 pub(super) fn assign(devices: &mut Devices) -> Result<()> {
+    check(devices)?;
     add_hubs(devices);
     let mut buses = Buses::of(devices);
     for hub in &devices.hubs {
         if let Some((bus, path)) = port_of(&hub.info) {
+            if buses
+                .bus(bus)
+                .and_then(|b| b.at(&path))
+                .is_some_and(|p| p.hub.is_some())
+            {
+                return Err(Error::xml(format!(
+                    "Duplicate USB hub on bus {bus} port {}",
+                    path_text(&path)
+                )));
+            }
             buses.reserve(bus, &path)?;
             buses.add_hub(bus, &path);
         }
@@ -82,6 +93,33 @@ pub(super) fn assign(devices: &mut Devices) -> Result<()> {
         if port_of(info).is_none() && !matches!(&info.address, Some(a) if !matches!(a, Address::Usb(_))) {
             buses.assign(info)?;
         }
+    }
+    Ok(())
+}
+
+/// Devices need a controller, and each bus is one's own.
+fn check(devices: &mut Devices) -> Result<()> {
+    let any = !devices.hubs.is_empty() || !infos(devices).is_empty();
+    let usb = || {
+        devices
+            .controllers
+            .iter()
+            .filter(|c| c.kind == ControllerKind::Usb)
+    };
+    if any && usb().all(|c| c.usb_model() == Some(UsbModel::None)) {
+        return Err(Error::unsupported(
+            "USB is disabled for this domain, but USB devices are present in the domain XML",
+        ));
+    }
+    let mut seen = Vec::new();
+    for c in usb().filter(|c| ports(c.usb_model(), c.ports) > 0) {
+        let index = c.index.unwrap_or(0);
+        if seen.contains(&index) {
+            return Err(Error::xml(format!(
+                "Duplicate USB controllers with index {index}"
+            )));
+        }
+        seen.push(index);
     }
     Ok(())
 }
@@ -221,8 +259,14 @@ impl Buses {
         };
         for length in 1..path.len() {
             let hub = path.get(..length).unwrap_or_default();
-            if ports.at(hub).is_some_and(|p| p.hub.is_none()) {
-                let hub = hub.last().copied().unwrap_or_default();
+            let last = hub.last().copied().unwrap_or_default();
+            let Some(port) = ports.at(hub) else {
+                return Err(Error::xml(format!(
+                    "port {last} out of range in USB address bus: {bus} port: {text}"
+                )));
+            };
+            if port.hub.is_none() {
+                let hub = last;
                 return Err(Error::xml(format!(
                     "there is no hub at port {hub} in USB address bus: {bus} port: {text}"
                 )));
@@ -250,6 +294,11 @@ impl Buses {
 
     fn assign(&mut self, info: &mut DeviceInfo) -> Result<(u32, Vec<u32>)> {
         let wanted = bus_of(info);
+        if let Some(bus) = wanted.filter(|bus| self.bus(*bus).is_none()) {
+            return Err(Error::xml(format!(
+                "USB bus {bus} requested but no controller with that index is present"
+            )));
+        }
         let all = (0u32..)
             .zip(&self.0)
             .filter(|(n, _)| wanted.is_none_or(|w| w == *n));

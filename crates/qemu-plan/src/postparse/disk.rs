@@ -9,7 +9,7 @@ use domxml::devices::{
 use domxml::units::scale;
 
 use crate::error::{Area, Code, Error, Result};
-use crate::facts::{DISK_PREFIXES, address_kind, disk_index};
+use crate::facts::{DISK_PREFIXES, disk_index};
 
 fn bus_of(disk: &Disk) -> DiskBus {
     if disk.device == DiskDevice::Floppy {
@@ -47,13 +47,6 @@ pub(super) fn fill(disk: &mut Disk) -> Result<()> {
     }
     if disk.readonly && disk.snapshot == Some(SnapshotMode::No) {
         disk.snapshot = None;
-    }
-    let removable = matches!(disk.target.bus, Some(DiskBus::Usb | DiskBus::Scsi));
-    if disk.target.removable.is_some() && !removable {
-        return Err(Error::xml("removable is only valid for usb or scsi disks"));
-    }
-    if disk.target.bus != Some(DiskBus::Usb) {
-        disk.target.removable = None;
     }
     fill_source(disk);
     fill_encryption(disk)?;
@@ -93,6 +86,7 @@ fn fill_source(disk: &mut Disk) {
     source
         .seclabels
         .retain(|s| s.labelskip.is_none_or(|l| !l.is_yes()));
+    drop_foreign(source);
     // A target without a unit means the first one.
     if source.protocol == Some(NetProtocol::Iscsi)
         && let Some(name) = source.name.as_mut().filter(|n| !n.contains('/'))
@@ -101,6 +95,28 @@ fn fill_source(disk: &mut Disk) {
     }
     if *source == Source::default() {
         disk.source = None;
+    }
+}
+
+/// What a protocol does not have is not kept.
+fn drop_foreign(source: &mut Source) {
+    use NetProtocol::{Ftp, Ftps, Http, Https, Nbd};
+    let Some(protocol) = source.protocol else {
+        return;
+    };
+    if !matches!(protocol, Https | Ftps) {
+        source.ssl = None;
+    }
+    if !matches!(protocol, Http | Https) {
+        source.cookies = None;
+        source.query = None;
+    }
+    if !matches!(protocol, Http | Https | Ftp | Ftps) {
+        source.readahead = None;
+        source.timeout = None;
+    }
+    if protocol != Nbd {
+        source.reconnect = None;
     }
 }
 
@@ -147,12 +163,7 @@ fn fill_driver(disk: &mut Disk) -> Result<()> {
     if disk.kind == StorageKind::Volume && driver.kind.is_none() {
         return Ok(());
     }
-    let format = *driver.kind.get_or_insert(StorageFormat::Raw);
-    if format == StorageFormat::Iso {
-        return Err(Error::unsupported(
-            "storage format 'iso' is not directly supported by QEMU, use 'raw' instead",
-        ));
-    }
+    driver.kind.get_or_insert(StorageFormat::Raw);
     Ok(())
 }
 
@@ -160,8 +171,8 @@ fn fill_driver(disk: &mut Disk) -> Result<()> {
 pub(super) fn place(devices: &mut Devices) -> Result<()> {
     for at in 0..devices.disks.len() {
         let disk = &devices.disks[at];
-        check_address_kind(disk)?;
-        if disk.info.address.is_some() {
+        // One without a name is refused later.
+        if disk.info.address.is_some() || disk.target.dev.is_empty() {
             continue;
         }
         let name = &disk.target.dev;
@@ -196,20 +207,6 @@ fn drive_of(bus: DiskBus, index: u32) -> DriveAddress {
         target: 0,
         unit,
     }
-}
-
-fn check_address_kind(disk: &Disk) -> Result<()> {
-    let Some(bus) = disk.target.bus.filter(|b| is_drive_bus(*b)) else {
-        return Ok(());
-    };
-    let kind = match &disk.info.address {
-        None | Some(Address::Drive(_) | Address::Unassigned) => return Ok(()),
-        Some(other) => address_kind(other),
-    };
-    let (name, bus) = (&disk.target.dev, bus.as_str());
-    Err(Error::conflicting(format!(
-        "Invalid address type '{kind}' for the disk '{name}' with the bus type '{bus}'"
-    )))
 }
 
 fn check_scsi_hostdevs(devices: &Devices, name: &str, bus: DiskBus, place: DriveAddress) -> Result<()> {

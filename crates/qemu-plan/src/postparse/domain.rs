@@ -11,11 +11,8 @@ use super::{Config, Ids};
 use crate::error::{Error, Result};
 use crate::facts::MachineKind;
 
-/// Checks the name, and makes up a UUID for a guest without one.
-pub(super) fn identify(def: &mut Domain, ids: &mut dyn Ids) -> Result<()> {
-    if def.name.contains('/') {
-        return Err(Error::xml(format!("name {} cannot contain '/'", def.name)));
-    }
+/// Makes up a UUID for a guest without one.
+pub(super) fn identify(def: &mut Domain, ids: &mut dyn Ids) {
     if let Some(genid) = def.genid.as_mut().filter(|g| g.value.is_none()) {
         genid.value = Some(ids.uuid());
     }
@@ -25,7 +22,6 @@ pub(super) fn identify(def: &mut Domain, ids: &mut dyn Ids) -> Result<()> {
     def.sanitize_metadata();
     def.title = def.title.take().filter(|t| !t.is_empty());
     def.description = def.description.take().filter(|t| !t.is_empty());
-    Ok(())
 }
 
 /// The UUID that the guest's firmware is told.
@@ -101,14 +97,13 @@ pub(super) fn fill_iommu(def: &mut Domain, kind: MachineKind) {
         return;
     };
     if many {
-        iommu.driver.get_or_insert_default().eim.get_or_insert(OnOff::On);
+        let driver = iommu.driver.get_or_insert_default();
+        driver.intremap.get_or_insert(OnOff::On);
+        driver.eim.get_or_insert(OnOff::On);
     }
     let Some(driver) = &mut iommu.driver else {
         return;
     };
-    if driver.eim == Some(OnOff::On) {
-        driver.intremap.get_or_insert(OnOff::On);
-    }
     if driver.intremap == Some(OnOff::On) {
         def.features
             .get_or_insert_default()
@@ -158,6 +153,14 @@ fn fill_vcpus(def: &mut Domain) {
     let enabled = all.all.iter().filter(|v| v.enabled.is_yes()).count();
     if let (Some(vcpu), Ok(enabled)) = (&mut def.vcpu, u32::try_from(enabled)) {
         vcpu.current = Some(enabled);
+    }
+}
+
+/// CPUs that are there stay, others can come, unless the document says otherwise.
+pub(super) fn fill_hotplug(def: &mut Domain) {
+    for state in def.vcpus.iter_mut().flat_map(|v| &mut v.all) {
+        let default = YesNo::from(!state.enabled.is_yes());
+        state.hotpluggable.get_or_insert(default);
     }
 }
 

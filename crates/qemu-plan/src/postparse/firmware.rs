@@ -11,11 +11,9 @@ use domxml::os::{FirmwareFeature, FirmwareFeatureName, Loader, LoaderType, Nvram
 use super::descriptor::{Mapping, Variables};
 use super::{Config, Firmware};
 use crate::error::{Area, Code, Error, Result};
-use crate::facts::MachineKind;
 
 /// Chooses or completes the firmware of a guest.
 pub(super) fn fill(def: &mut Domain, config: &Config) -> Result<()> {
-    check(def)?;
     match def.os.firmware {
         Some(kind) => {
             let found = config.firmware.iter().find(|f| fits(f, def, Some(kind)));
@@ -24,42 +22,7 @@ pub(super) fn fill(def: &mut Domain, config: &Config) -> Result<()> {
         None if path(def).is_some() => complete(def, config),
         None => {}
     }
-    if def.os.firmware == Some(OsFirmware::Bios) && def.os.nvram.is_some() {
-        return Err(Error::detail("firmware type 'bios' does not support nvram"));
-    }
-    secure(def)?;
     place_variables(def, config);
-    let flash = def
-        .os
-        .loader
-        .as_ref()
-        .is_some_and(|l| l.kind == Some(LoaderType::Pflash));
-    if flash && !def.features.as_ref().is_some_and(|f| f.acpi) {
-        return Err(Error::unsupported("UEFI requires ACPI on this architecture"));
-    }
-    Ok(())
-}
-
-/// Secure boot needs a machine and a mode that keep the guest off its variables.
-fn secure(def: &Domain) -> Result<()> {
-    let wanted = def.os.loader.as_ref().and_then(|l| l.secure) == Some(YesNo::Yes);
-    if !wanted {
-        return Ok(());
-    }
-    let machine = def
-        .os
-        .kind
-        .as_ref()
-        .and_then(|t| t.machine.as_deref())
-        .unwrap_or_default();
-    if MachineKind::of(machine) != MachineKind::Q35 {
-        return Err(Error::unsupported(
-            "Secure boot is supported with q35 machine types only",
-        ));
-    }
-    if def.features.as_ref().and_then(|f| f.smm).map(|smm| smm.state) != Some(OnOff::On) {
-        return Err(Error::unsupported("Secure boot requires SMM feature enabled"));
-    }
     Ok(())
 }
 
@@ -73,33 +36,6 @@ fn wants(def: &Domain, name: FirmwareFeatureName) -> Option<bool> {
         .iter()
         .find(|f| f.name == name)
         .map(|f| f.enabled.is_yes())
-}
-
-fn check(def: &Domain) -> Result<()> {
-    let os = &def.os;
-    let stateless = os.loader.as_ref().and_then(|l| l.stateless);
-    if stateless == Some(YesNo::Yes) && os.nvram.is_some() {
-        return Err(Error::detail("NVRAM is not permitted when loader is stateless"));
-    }
-    if os.firmware == Some(OsFirmware::Bios) && (os.nvram.is_some() || stateless == Some(YesNo::No)) {
-        return Err(Error::detail("Only EFI firmware permits NVRAM"));
-    }
-    let files = os.loader.is_some() || os.nvram.is_some();
-    if os.firmware.is_none() && files && path(def).is_none() {
-        return Err(Error::detail(
-            "no loader path specified and firmware auto selection disabled",
-        ));
-    }
-    let (keys, boot) = (
-        wants(def, FirmwareFeatureName::EnrolledKeys),
-        wants(def, FirmwareFeatureName::SecureBoot),
-    );
-    if keys == Some(true) && boot == Some(false) {
-        return Err(Error::detail(
-            "firmware feature 'enrolled-keys' cannot be enabled when firmware feature 'secure-boot' is disabled",
-        ));
-    }
-    Ok(())
 }
 
 fn none_found(kind: OsFirmware) -> Error {

@@ -12,7 +12,7 @@ use crate::facts::MachineKind;
 use crate::facts::size::size_kib;
 
 /// Adds what the machine has anyway: USB, SATA, the root bus, the chipset's watchdog.
-pub(super) fn add_builtin(devices: &mut Devices, kind: MachineKind, caps: &Caps) -> Result<()> {
+pub(super) fn add_builtin(devices: &mut Devices, kind: MachineKind, caps: &Caps) {
     if let Some(model) = default_usb(kind, caps) {
         controllers::ensure(devices, ControllerKind::Usb, 0, Some(model));
     }
@@ -20,7 +20,6 @@ pub(super) fn add_builtin(devices: &mut Devices, kind: MachineKind, caps: &Caps)
         controllers::ensure(devices, ControllerKind::Sata, 0, None);
     }
     if let Some(model) = kind.root_bus() {
-        check_root(devices, model)?;
         controllers::ensure(devices, ControllerKind::Pci, 0, Some(model));
     }
     for watchdog in &mut devices.watchdogs {
@@ -36,7 +35,6 @@ pub(super) fn add_builtin(devices: &mut Devices, kind: MachineKind, caps: &Caps)
             ..Watchdog::default()
         });
     }
-    Ok(())
 }
 
 fn default_usb(kind: MachineKind, caps: &Caps) -> Option<&'static str> {
@@ -48,14 +46,18 @@ fn default_usb(kind: MachineKind, caps: &Caps) -> Option<&'static str> {
     }
 }
 
-fn check_root(devices: &Devices, model: &str) -> Result<()> {
+/// The root bus, if the document names it, is the machine's.
+pub(super) fn check_root(devices: &Devices, kind: MachineKind) -> Result<()> {
+    let Some(model) = kind.root_bus() else {
+        return Ok(());
+    };
     let mut pci = devices
         .controllers
         .iter()
         .filter(|c| c.kind == ControllerKind::Pci);
     let found = pci
         .find(|c| c.index == Some(0))
-        .map(|c| c.model.as_deref().unwrap_or("none"));
+        .map(|c| c.model.as_deref().unwrap_or("(null)"));
     match found {
         Some(found) if found != model => Err(Error::new(
             Code::Xml,

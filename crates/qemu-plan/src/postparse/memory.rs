@@ -11,7 +11,7 @@ use crate::facts::size::size_kib;
 
 /// Fills in the sizes and the cells.
 pub(super) fn fill(def: &mut Domain, age: Age) -> Result<()> {
-    number_cells(def)?;
+    number_cells(def);
     let plugged = plugged(def)?;
     fill_total(def, plugged, age)?;
     if age == Age::New {
@@ -19,25 +19,44 @@ pub(super) fn fill(def: &mut Domain, age: Age) -> Result<()> {
     }
     spread_cpus(def);
     fill_distances(def);
-    fill_modules(def)?;
-    check_limits(def)
+    whole_pages(def);
+    fill_modules(def)
 }
 
-fn number_cells(def: &mut Domain) -> Result<()> {
+/// Cells in the order of their numbers.
+fn number_cells(def: &mut Domain) {
     let Some(numa) = def.cpu.as_mut().and_then(|c| c.numa.as_mut()) else {
-        return Ok(());
+        return;
     };
-    for (at, cell) in (0u32..).zip(&mut numa.cells) {
-        cell.id.get_or_insert(at);
+    let count = numa.cells.len();
+    let mut cells: Vec<Cell> = (0u32..)
+        .map(|id| Cell {
+            id: Some(id),
+            ..Cell::default()
+        })
+        .take(count)
+        .collect();
+    // Of two with one number the later one counts; the shape has been checked.
+    for (at, cell) in (0u32..).zip(numa.cells.drain(..)) {
+        let id = cell.id.unwrap_or(at);
+        if let Some(place) = cells.get_mut(id as usize) {
+            *place = Cell { id: Some(id), ..cell };
+        }
     }
-    numa.cells.sort_by_key(|c| c.id);
-    let contiguous = (0u32..).zip(&numa.cells).all(|(at, c)| c.id == Some(at));
-    if !contiguous {
-        return Err(Error::xml(
-            "Exactly one 'cell' element per guest NUMA cell allowed, non-contiguous ranges or ranges not starting from 0 are not allowed",
-        ));
+    numa.cells = cells;
+}
+
+/// Pages of the first node are all pages of a guest without nodes.
+fn whole_pages(def: &mut Domain) {
+    let cells = cell_count(def);
+    let pages = def.memory_backing.as_mut().and_then(|m| m.hugepages.as_mut());
+    for page in pages
+        .into_iter()
+        .flat_map(|h| &mut h.pages)
+        .filter(|_| cells == 0)
+    {
+        page.nodeset = page.nodeset.take().filter(|nodes| *nodes != Bitmap::range(0, 0));
     }
-    Ok(())
 }
 
 /// Memory on modules, KiB.
@@ -71,16 +90,6 @@ fn fill_total(def: &mut Domain, plugged: u64, age: Age) -> Result<()> {
     } else {
         given.size.0
     };
-    if total == 0 {
-        return Err(Error::xml(
-            "Memory size must be specified via <memory> or in the <numa> configuration",
-        ));
-    }
-    if cells == 0 && plugged > total {
-        return Err(Error::xml(
-            "Total size of memory devices exceeds the total memory size",
-        ));
-    }
     def.memory = Some(domxml::domain::Memory {
         size: Kib(total),
         ..given
@@ -244,21 +253,3 @@ fn cell_count(def: &Domain) -> usize {
 
 /// More vCPUs than this are not looked at one by one.
 const MAX_VCPUS: u32 = 8192;
-
-fn check_limits(def: &Domain) -> Result<()> {
-    let Some(max) = def.max_memory else {
-        return Ok(());
-    };
-    let slots = max.slots.unwrap_or(0);
-    if max.size.0 == 0 && slots > 0 {
-        return Err(Error::xml(
-            "both maximum memory size and memory slot count must be specified",
-        ));
-    }
-    if def.memory.map_or(0, |m| m.size.0) > max.size.0 {
-        return Err(Error::xml(
-            "maximum memory size must be equal or greater than the actual memory size",
-        ));
-    }
-    Ok(())
-}

@@ -33,7 +33,7 @@ use crate::address;
 use crate::caps::{Caps, Flag};
 use crate::error::Result;
 use crate::facts::MachineKind;
-use crate::validate;
+use crate::validate::{self, early};
 
 /// Makes a document what it is once it is defined: [`post_parse`], then [`validate`](crate::validate::validate).
 ///
@@ -51,21 +51,32 @@ pub fn define(def: &mut Domain, ctx: &mut Context<'_>) -> Result<Arc<Caps>> {
 /// Libvirt's, when the document makes no sense or this host cannot honour it.
 pub fn post_parse(def: &mut Domain, ctx: &mut Context<'_>) -> Result<Arc<Caps>> {
     validate::shape(def)?;
-    domain::identify(def, ctx.ids)?;
+    domain::identify(def, ctx.ids);
     domain::fill(def, ctx.config)?;
     memory::fill(def, ctx.age)?;
     let caps = os::emulator(def, ctx)?;
-    let kind = os::machine(def, &caps);
-    cpu::fill(def, &caps)?;
+    let kind = os::machine(def, &caps)?;
+    early::firmware(def, &caps)?;
     firmware::fill(def, ctx.config)?;
+    controllers::fill_companions(&mut def.devices.controllers);
+    controllers::order(&mut def.devices.controllers);
+    controllers::assign_indexes(&mut def.devices);
+    machine::check_root(&def.devices, kind)?;
+    cpu::fill(def, &caps)?;
+    early::domain(def, &caps)?;
+    early::serials(&def.devices.serials)?;
     fill_devices(def, kind, &caps, ctx)?;
     domain::fill_iommu(def, kind);
-    os::fill_boot(def)?;
+    early::whole(def, &caps)?;
+    domain::fill_hotplug(def);
+    os::fill_boot(def);
     let legacy = if caps.has(Flag::PciePciBridge) {
         address::LegacyBridge::PcieToPci
     } else {
         address::LegacyBridge::DmiToPci
     };
+    early::devices(def, &caps)?;
+    early::placeless(def)?;
     validate::usb_leaders(&def.devices.controllers)?;
     let slots = def.max_memory.and_then(|m| m.slots).unwrap_or(0);
     address::assign(
@@ -77,6 +88,7 @@ pub fn post_parse(def: &mut Domain, ctx: &mut Context<'_>) -> Result<Arc<Caps>> 
         },
     )?;
     chardev::mirror_console(&mut def.devices);
+    early::last(def)?;
     Ok(caps)
 }
 
@@ -106,10 +118,7 @@ fn fill_devices(def: &mut Domain, kind: MachineKind, caps: &Caps, ctx: &mut Cont
         .interfaces
         .iter_mut()
         .for_each(|card| net::fill(card, ctx.ids));
-    controllers::fill_companions(&mut devices.controllers);
-    controllers::order(&mut devices.controllers);
-    controllers::assign_indexes(devices);
-    machine::add_builtin(devices, kind, caps)?;
+    machine::add_builtin(devices, kind, caps);
     disk::place(devices)?;
     small::fill_inputs(devices, ps2);
     small::fill_memballoon(devices);

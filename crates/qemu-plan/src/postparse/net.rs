@@ -18,6 +18,12 @@ pub(super) fn fill(card: &mut Interface, ids: &mut dyn Ids) {
             })
         }
     }
+    if let Some(model) = &mut card.model {
+        let known = MODELS.iter().find(|known| known.eq_ignore_ascii_case(model));
+        if let Some(known) = known {
+            (*known).clone_into(model);
+        }
+    }
     if card.model.is_none() {
         card.model = match card.kind {
             InterfaceKind::Hostdev => None,
@@ -53,11 +59,47 @@ fn fill_plug(card: &mut Interface, ids: &mut dyn Ids) {
     }
 }
 
+/// Kinds whose traffic the host can filter.
+const FILTERED: &[InterfaceKind] = &[
+    InterfaceKind::Network,
+    InterfaceKind::Bridge,
+    InterfaceKind::Ethernet,
+];
+
+/// Models that are known by name, in whatever case.
+const MODELS: &[&str] = &[
+    "netfront",
+    "rtl8139",
+    "virtio",
+    "e1000",
+    "e1000e",
+    "igb",
+    "virtio-transitional",
+    "virtio-non-transitional",
+    "usb-net",
+    "spapr-vlan",
+    "lan9118",
+    "scm91c111",
+    "vlance",
+    "vmxnet",
+    "vmxnet2",
+    "vmxnet3",
+    "Am79C970A",
+    "Am79C973",
+    "82540EM",
+    "82545EM",
+    "82543GC",
+];
+
 /// Settings of virtio cards mean nothing elsewhere and are not kept.
 fn drop_foreign(card: &mut Interface) {
     let virtio = card.model.as_deref().is_some_and(|m| m.starts_with("virtio"));
     if !virtio && card.kind != InterfaceKind::Hostdev {
-        card.driver = None;
+        // What no other card has at all is left for the checks to refuse.
+        card.driver = card.driver.take().map(|driver| InterfaceDriver {
+            virtio: driver.virtio,
+            ..InterfaceDriver::default()
+        });
         if let Some(backend) = &mut card.backend {
             backend.vhost = None;
         }
@@ -68,8 +110,13 @@ fn drop_foreign(card: &mut Interface) {
             card.driver = None;
         }
     }
-    if card.kind == InterfaceKind::Hostdev {
+    if card.kind == InterfaceKind::User {
+        card.source = None;
+    }
+    if !FILTERED.contains(&card.kind) {
         card.filterref = None;
+    }
+    if card.kind == InterfaceKind::Hostdev {
         card.driver = card.driver.take().filter(|d| d.hostdev_name().is_some());
     }
 }

@@ -11,46 +11,6 @@ use crate::caps::{Accel, Caps};
 use crate::error::{Error, Result};
 use crate::facts::{MachineKind, accel_of};
 
-/// Architectures that libvirt has names for.
-const ARCHES: &[&str] = &[
-    "alpha",
-    "armv6l",
-    "armv7l",
-    "armv7b",
-    "aarch64",
-    "cris",
-    "i686",
-    "ia64",
-    "lm32",
-    "loongarch64",
-    "m68k",
-    "microblaze",
-    "microblazeel",
-    "mips",
-    "mipsel",
-    "mips64",
-    "mips64el",
-    "openrisc",
-    "parisc",
-    "parisc64",
-    "ppc",
-    "ppc64",
-    "ppc64le",
-    "ppcemb",
-    "riscv32",
-    "riscv64",
-    "s390",
-    "s390x",
-    "sh4",
-    "sh4eb",
-    "sparc",
-    "sparc64",
-    "unicore32",
-    "x86_64",
-    "xtensa",
-    "xtensaeb",
-];
-
 /// Finds the emulator and what it can do.
 pub(super) fn emulator(def: &mut Domain, ctx: &Context<'_>) -> Result<Arc<Caps>> {
     let wanted = def.os.kind.as_ref().and_then(|t| t.arch.clone());
@@ -59,38 +19,22 @@ pub(super) fn emulator(def: &mut Domain, ctx: &Context<'_>) -> Result<Arc<Caps>>
         None => {
             let arch = wanted.as_deref().unwrap_or(ctx.host_arch);
             let missing = || Error::unsupported(format!("No emulator found for arch '{arch}'"));
-            if !ARCHES.contains(&arch) {
-                return Err(Error::conflicting(format!("Unknown architecture {arch}")));
-            }
             ctx.emulators.default_for(arch).ok_or_else(missing)?
         }
     };
     let caps = ctx.emulators.caps(&path)?;
     let kind = def.os.kind.get_or_insert_with(OsType::default);
-    let arch = kind.arch.get_or_insert_with(|| caps.arch().to_owned()).clone();
-    let refuse = |what: String| {
-        Err(Error::unsupported(format!(
-            "Emulator '{path}' does not support {what}"
-        )))
-    };
-    if kind.value != "hvm" {
-        let os = kind.value.clone();
-        return refuse(format!("os type '{os}'"));
-    }
-    if !caps.runs_arch(&arch) {
-        return refuse(format!("arch '{arch}'"));
-    }
-    match accel_of(def) {
-        Some(accel) if caps.accel(accel).is_some() => {}
-        _ => return refuse(format!("virt type '{}'", def.kind.as_str())),
-    }
+    kind.arch.get_or_insert_with(|| caps.arch().to_owned());
     def.devices.emulator = Some(path);
     Ok(caps)
 }
 
 /// Writes the machine's canonical name, and says what kind it is. One that the emulator does not have is left for
 /// the checks to refuse.
-pub(super) fn machine(def: &mut Domain, caps: &Caps) -> MachineKind {
+///
+/// # Errors
+/// When the document names none and the emulator has no default.
+pub(super) fn machine(def: &mut Domain, caps: &Caps) -> Result<MachineKind> {
     let accel = accel_of(def).unwrap_or(Accel::Tcg);
     let kind = def.os.kind.get_or_insert_with(OsType::default);
     let found = match &kind.machine {
@@ -100,11 +44,21 @@ pub(super) fn machine(def: &mut Domain, caps: &Caps) -> MachineKind {
     if let Some(found) = found {
         kind.machine = Some(found.name.clone());
     }
-    MachineKind::of(kind.machine.as_deref().unwrap_or_default())
+    match &kind.machine {
+        Some(name) => Ok(MachineKind::of(name)),
+        None => Err(Error::argument_qemu(format!(
+            "could not get preferred machine for {} type={}",
+            def.devices.emulator.as_deref().unwrap_or_default(),
+            def.kind.as_str()
+        ))),
+    }
 }
 
+/// Boot devices that are looked at.
+const MAX_BOOT: usize = 4;
+
 /// A guest that names nothing to boot from boots from its first disk.
-pub(super) fn fill_boot(def: &mut Domain) -> Result<()> {
+pub(super) fn fill_boot(def: &mut Domain) {
     let os = &mut def.os;
     for path in [&mut os.kernel, &mut os.initrd, &mut os.cmdline] {
         *path = path.take().filter(|p| !p.is_empty());
@@ -114,18 +68,13 @@ pub(super) fn fill_boot(def: &mut Domain) -> Result<()> {
     {
         menu.timeout = None;
     }
+    os.boot.truncate(MAX_BOOT);
     let by_device = def
         .devices
         .iter()
         .filter_map(DeviceRef::info)
         .any(|i| i.boot.is_some());
-    if by_device && !os.boot.is_empty() {
-        return Err(Error::conflicting(
-            "per-device boot elements cannot be used together with os/boot elements",
-        ));
-    }
     if !by_device && os.boot.is_empty() {
         os.boot.push(Boot { dev: BootDevice::Hd });
     }
-    Ok(())
 }

@@ -3,8 +3,8 @@
 use domxml::devices::{
     AccessMode, Address, Audio, AudioKind, Devices, DiskBus, DriveAddress, GraphicsKind, HostdevKind,
     HostdevMode, HostdevModel, HostdevProtocol, Input, InputBus, InputKind, Memballoon, MemballoonModel,
-    OnOff, PanicModel, Redirdev, RngBackendModel, Sound, SoundModel, Tpm, TpmBackendKind, TpmModel,
-    TpmVersion, VirtioModel, YesNo,
+    OnOff, PanicModel, Redirdev, RngBackendModel, ShmemModelKind, Size, Sound, SoundModel, Tpm,
+    TpmBackendKind, TpmModel, TpmVersion, VirtioModel, YesNo,
 };
 
 use crate::error::{Error, Result};
@@ -94,6 +94,11 @@ pub(super) fn fill_defaults(devices: &mut Devices) {
         }
     }
     devices.sounds.iter_mut().for_each(fill_sound);
+    for shmem in &mut devices.shmems {
+        if !matches!(shmem.model, None | Some(ShmemModelKind::IvshmemDoorbell)) {
+            shmem.size.get_or_insert_with(shmem_size);
+        }
+    }
     for msi in devices.shmems.iter_mut().filter_map(|s| s.msi.as_mut()) {
         msi.ioeventfd.get_or_insert(OnOff::On);
     }
@@ -105,6 +110,14 @@ pub(super) fn fill_defaults(devices: &mut Devices) {
         vsock.model.get_or_insert(VirtioModel::Virtio);
     }
     devices.redirdevs.iter_mut().for_each(fill_redirdev);
+}
+
+/// What shared memory has that names no size.
+fn shmem_size() -> Size {
+    Size {
+        unit: Some("M".to_owned()),
+        value: 4,
+    }
 }
 
 /// Streams are of virtio cards, channels of USB ones, codecs of HDA ones.

@@ -1,333 +1,380 @@
-//! The guest as a whole: life cycle, clock, features, numbers of CPUs, memory, boot options.
+//! The document as a whole, for any hypervisor. These rules come last.
+
+use std::collections::BTreeMap;
 
 use domxml::Domain;
-use domxml::clock::{ClockOffset, LifecycleAction, TickPolicy, TimerName};
-use domxml::cpu::{Cell, Cpu, CpuCacheMode, CpuMode};
-use domxml::devices::{MemoryModel, OnOff};
+use domxml::clock::LifecycleAction;
+use domxml::cpu::{Cell, Interconnect};
+use domxml::devices::{Address, DeviceRef, Devices, Disk, DiskBus, Hostdev, HostdevKind, OnOff, YesNo};
+use domxml::features::IoapicDriver;
 
-use domxml::tuning::CpuTune;
+use domxml::tuning::{IoThreadPool, NumaMode};
 
 use super::Guest;
-use crate::caps::{Accel, Flag};
-use crate::error::{Area, Code, Error, Result};
+use super::device::iotune;
+use super::rule::{check, rules};
+use crate::error::{Error, Result};
 
-/// Fewest retries of a Hyper-V spinlock.
-const SPINLOCK_RETRIES: u32 = 4095;
+/// Checks what concerns several parts of a document.
+pub(super) fn whole(guest: &Guest<'_>) -> Result<()> {
+    let def = guest.def;
+    check(RESOURCE, guest, def)?;
+    targets(&def.devices.disks)?;
+    hostdevs(&def.devices)?;
+    places(&def.devices)?;
+    aliases(&def.devices)?;
+    check(MIDDLE, guest, def)?;
+    hugepages(guest)?;
+    super::os::os(guest)?;
+    super::limits::cputune(def)?;
+    check(LATE, guest, def)?;
+    numa(guest)?;
+    pools(def)?;
+    super::limits::launch_security(def.launch_security.as_ref())?;
+    def.throttlegroups.iter().try_for_each(iotune::totals)
+}
 
-/// What a document must say, whatever becomes of it.
-pub(super) fn shapes(def: &Domain) -> Result<()> {
-    clock_shapes(def)?;
-    hyperv_shapes(def)?;
-    let dirty_ring = def
-        .features
-        .as_ref()
-        .and_then(|f| f.kvm)
-        .and_then(|k| k.dirty_ring);
-    if let Some(ring) = dirty_ring.filter(|r| r.state == OnOff::On)
-        && !ring
-            .size
-            .is_some_and(|s| s.is_power_of_two() && (1024..=65536).contains(&s))
-    {
-        return Err(Error::xml(
-            "dirty ring must be power of 2 and ranges [1024, 65536]",
-        ));
-    }
-    if def.os.bootmenu.and_then(|m| m.timeout).is_some_and(|t| t > 65535) {
-        return Err(Error::conflicting(
-            "invalid value for boot menu timeout, must be in range [0,65535]",
-        ));
-    }
-    if def
-        .os
-        .bios
-        .and_then(|b| b.reboot_timeout)
-        .is_some_and(|t| !(-1..=65535).contains(&t))
-    {
-        return Err(Error::conflicting(
-            "invalid value for rebootTimeout, must be in range [-1,65535]",
-        ));
-    }
-    match &def.idmap {
-        Some(map) if map.uid.is_empty() != map.gid.is_empty() => {
-            Err(Error::conflicting("uid and gid should be mapped both"))
-        }
-        _ => Ok(()),
+rules! {
+    /// Names of the host's.
+    RESOURCE(guest, def: Domain) {
+        xml "Fibre Channel 'appid' is not a printable string"
+            if appid(def).is_some_and(|a| !a.bytes().all(|b| (0x20..0x7f).contains(&b)));
+        argument "Fibre Channel 'appid' string length must be between [1, 128]"
+            if appid(def).is_some_and(|a| !(1..=128).contains(&a.len()));
     }
 }
 
-fn clock_shapes(def: &Domain) -> Result<()> {
-    let Some(clock) = &def.clock else {
-        return Ok(());
-    };
-    match clock.offset {
-        ClockOffset::Timezone if clock.timezone.is_none() => Err(Error::internal(
-            "missing 'timezone' attribute for clock with offset='timezone'",
-        )),
-        ClockOffset::Absolute if clock.start.is_none() => Err(Error::internal(
-            "missing 'start' attribute for clock with offset='absolute'",
-        )),
-        _ => Ok(()),
+rules! {
+    /// I/O MMU and life cycle.
+    MIDDLE(guest, def: Domain) {
+        conflicting "IOMMU interrupt remapping requires split I/O APIC (ioapic driver='qemu')"
+            if iommu(def, |d| d.intremap)
+                && def.features.as_ref().and_then(|f| f.ioapic) != Some(IoapicDriver::Qemu);
+        conflicting "IOMMU eim requires interrupt remapping to be enabled"
+            if iommu(def, |d| d.eim) && !iommu(def, |d| d.intremap);
+        conflicting "Lifecycle event '{}' doesn't support '{}' action"
+            ("poweroff", def.on_poweroff.map_or("", |a| a.as_str())) if dumps(def.on_poweroff);
+        conflicting "Lifecycle event '{}' doesn't support '{}' action"
+            ("reboot", def.on_reboot.map_or("", |a| a.as_str())) if dumps(def.on_reboot);
     }
 }
 
-fn hyperv_shapes(def: &Domain) -> Result<()> {
-    let Some(hyperv) = def.features.as_ref().and_then(|f| f.hyperv.as_ref()) else {
-        return Ok(());
-    };
-    if let Some(spinlocks) = hyperv.spinlocks.filter(|s| s.state == OnOff::On) {
-        match spinlocks.retries {
-            None => {
-                let message = "Missing required attribute 'retries' in element 'spinlocks'";
-                return Err(Error::new(Code::Xml, Area::Xml, message));
-            }
-            Some(retries) if retries < SPINLOCK_RETRIES => {
-                return Err(Error::xml(format!(
-                    "HyperV spinlock retry count must be at least {SPINLOCK_RETRIES}"
-                )));
-            }
-            Some(_) => {}
-        }
+rules! {
+    /// Boot menu, displays, block devices of the host, users of a container.
+    LATE(guest, def: Domain) {
+        conflicting "invalid value for boot menu timeout, must be in range [0,65535]"
+            if def.os.bootmenu.and_then(|m| m.timeout).is_some_and(|t| t > 65535);
+        conflicting "invalid value for rebootTimeout, must be in range [-1,65535]"
+            if def.os.bios.and_then(|b| b.reboot_timeout).is_some_and(|t| !(-1..=65535).contains(&t));
+        conflicting "Only one primary video device is supported"
+            if def.devices.videos.iter().filter(|v| v.model.as_ref().is_some_and(|m| m.primary == Some(YesNo::Yes))).count() > 1;
+        conflicting "duplicate blkio device path '{}'" (blkio_twice(def).unwrap_or_default())
+            if blkio_twice(def).is_some();
+        conflicting "uid and gid should be mapped both"
+            if def.idmap.as_ref().is_some_and(|m| m.uid.is_empty() != m.gid.is_empty());
+        conflicting "You must map the root user of container"
+            if def.idmap.as_ref().is_some_and(|m| [&m.uid, &m.gid].iter().any(|ranges| {
+                ranges.iter().map(|r| r.start).min().is_some_and(|start| start != 0)
+            }));
     }
-    let vendor = hyperv.vendor_id.as_ref().and_then(|v| v.value.as_deref());
-    if vendor.is_some_and(|v| v.contains(',')) {
-        return Err(Error::xml("HyperV vendor_id value is invalid"));
-    }
-    Ok(())
 }
 
-/// The CPU's parts go together; the guest's cells share no CPU.
-pub(super) fn cpu_shapes(def: &Domain) -> Result<()> {
-    let Some(cpu) = &def.cpu else { return Ok(()) };
-    cpu.check_shape().map_err(|error| {
-        let area = match error.area {
-            domxml::Area::Xml => Area::Xml,
-            _ => Area::Cpu,
-        };
-        Error::new(Code::Xml, area, error.message)
-    })?;
-    cells_apart(cpu)
+fn appid(def: &Domain) -> Option<&str> {
+    def.resource.as_ref()?.fibrechannel.as_deref()
 }
 
-fn cells_apart(cpu: &Cpu) -> Result<()> {
-    let cells: &[Cell] = cpu.numa.as_ref().map_or(&[], |n| &n.cells);
-    for (at, cell) in cells.iter().enumerate() {
-        let Some(cpus) = &cell.cpus else { continue };
-        let clash = cells[..at]
-            .iter()
-            .position(|c| c.cpus.as_ref().is_some_and(|b| b.overlaps(cpus)));
-        if let Some(other) = clash {
-            return Err(Error::conflicting(format!(
-                "NUMA cells {at} and {other} have overlapping vCPU ids"
+fn iommu(def: &Domain, option: fn(&domxml::devices::IommuDriver) -> Option<OnOff>) -> bool {
+    let driver = def.devices.iommu.as_ref().and_then(|i| i.driver.as_ref());
+    driver.and_then(option) == Some(OnOff::On)
+}
+
+fn dumps(action: Option<LifecycleAction>) -> bool {
+    matches!(
+        action,
+        Some(LifecycleAction::CoredumpDestroy | LifecycleAction::CoredumpRestart)
+    )
+}
+
+fn blkio_twice(def: &Domain) -> Option<&str> {
+    let devices = def.blkiotune.as_ref().map_or(&[][..], |t| t.devices.as_slice());
+    let twice = |at: usize, path: &str| devices[..at].iter().any(|d| d.path == path);
+    let mut all = devices.iter().enumerate();
+    all.find(|(at, d)| twice(*at, &d.path))
+        .map(|(_, d)| d.path.as_str())
+}
+
+/// No two disks of one name.
+fn targets(disks: &[Disk]) -> Result<()> {
+    for (at, disk) in disks.iter().enumerate() {
+        let twin = disks[at + 1..].iter().find(|d| d.target.dev == disk.target.dev);
+        if let Some(twin) = twin {
+            let source = |d: &Disk| {
+                let source = d.source.as_ref();
+                let path = source.and_then(|s| {
+                    s.file
+                        .clone()
+                        .or_else(|| s.dev.clone())
+                        .or_else(|| s.dir.clone())
+                        .or_else(|| s.name.clone())
+                });
+                path.unwrap_or_else(|| "<null>".to_owned())
+            };
+            let (name, one, two) = (&disk.target.dev, source(disk), source(twin));
+            return Err(Error::xml(format!(
+                "target '{name}' duplicated for disk sources '{one}' and '{two}'"
             )));
         }
     }
     Ok(())
 }
 
-/// Ranges of periods and quotas, microseconds.
-const PERIODS: (u64, u64) = (1000, 1_000_000);
-const QUOTAS: (i64, i64) = (1000, 17_592_186_044_415);
-
-pub(super) fn tuning_shapes(def: &Domain) -> Result<()> {
-    let ids = def.iothreadids.as_ref().map_or(&[][..], |i| i.all.as_slice());
-    if let Some((_, twin)) = ids
-        .iter()
-        .enumerate()
-        .find(|(at, t)| ids[..*at].iter().any(|o| o.id == t.id))
-    {
-        return Err(Error::xml(format!("duplicate iothread id '{}' found", twin.id)));
+/// No device of the host twice, and one that the firmware draws on.
+fn hostdevs(devices: &Devices) -> Result<()> {
+    let all = &devices.hostdevs;
+    for (at, device) in all.iter().enumerate() {
+        if all[at + 1..].iter().any(|other| same_device(device, other)) {
+            return Err(Error::xml("Hostdev already exists in the domain configuration"));
+        }
     }
-    let Some(tune) = &def.cputune else {
-        return Ok(());
-    };
-    let pins = &tune.vcpupin;
-    if let Some((_, twin)) = pins
-        .iter()
-        .enumerate()
-        .find(|(at, p)| pins[..*at].iter().any(|o| o.vcpu == p.vcpu))
-    {
-        return Err(Error::internal(format!(
-            "duplicate vcpupin for vcpu '{}'",
-            twin.vcpu
-        )));
-    }
-    limits(tune)
-}
-
-fn limits(tune: &CpuTune) -> Result<()> {
-    let periods = [
-        ("period", tune.period),
-        ("global_period", tune.global_period),
-        ("emulator_period", tune.emulator_period),
-        ("iothread_period", tune.iothread_period),
-    ];
-    let quotas = [
-        ("quota", tune.quota),
-        ("global_quota", tune.global_quota),
-        ("emulator_quota", tune.emulator_quota),
-        ("iothread_quota", tune.iothread_quota),
-    ];
-    let out = |name: &str, low: i128, high: i128| {
-        Err(Error::conflicting(format!(
-            "Value of cputune '{name}' must be in range [{low}, {high}]"
-        )))
-    };
-    let (low, high) = PERIODS;
-    if let Some((name, _)) = periods
-        .iter()
-        .find(|(_, v)| v.is_some_and(|v| v != 0 && !(low..=high).contains(&v)))
-    {
-        return out(name, low.into(), high.into());
-    }
-    let (low, high) = QUOTAS;
-    if let Some((name, _)) = quotas
-        .iter()
-        .find(|(_, v)| v.is_some_and(|v| v > 0 && !(low..=high).contains(&v)))
-    {
-        return out(name, low.into(), high.into());
-    }
-    Ok(())
-}
-
-pub(super) fn lifecycle(guest: &Guest<'_>) -> Result<()> {
-    let (off, reboot) = (guest.def.on_poweroff, guest.def.on_reboot);
-    if guest.def.bootloader.is_some() || guest.def.bootloader_args.is_some() {
-        return Err(Error::unsupported("bootloader is not supported by QEMU"));
-    }
-    if reboot == Some(LifecycleAction::Destroy) && off == Some(LifecycleAction::Restart) {
-        return Err(Error::unsupported(
-            "qemu driver doesn't support 'onReboot' set to 'destroy and 'onPoweroff' set to 'reboot'",
-        ));
-    }
-    if [off, reboot].contains(&Some(LifecycleAction::Preserve)) {
-        return Err(Error::unsupported(
-            "qemu driver doesn't support the 'preserve' action for 'on_reboot'/'on_poweroff'",
+    if all.iter().filter(|h| h.ramfb == Some(OnOff::On)).count() > 1 {
+        return Err(Error::conflicting(
+            "Only one vgpu device can have 'ramfb' enabled",
         ));
     }
     Ok(())
 }
 
-pub(super) fn clock(guest: &Guest<'_>) -> Result<()> {
-    let timers = guest.def.clock.as_ref().map_or(&[][..], |c| c.timers.as_slice());
-    timers.iter().try_for_each(|timer| {
-        let policy = timer.tickpolicy;
-        let message = match (timer.name, policy) {
-            (TimerName::Platform, _) => "unsupported timer type (name) 'platform'".to_owned(),
-            (TimerName::Rtc, Some(p @ (TickPolicy::Merge | TickPolicy::Discard))) => {
-                format!("unsupported rtc timer tickpolicy '{}'", p.as_str())
-            }
-            (TimerName::Pit, Some(p @ TickPolicy::Merge)) => format!("unsupported pit tickpolicy '{}'", p.as_str()),
-            (TimerName::Armvtimer, _) => format!(
-                "Configuring the 'armvtimer' timer is not supported for virtType={} arch={} machine={} guests",
-                guest.def.kind.as_str(),
-                guest.def.os.kind.as_ref().and_then(|t| t.arch.as_deref()).unwrap_or_default(),
-                super::domain::machine_name(guest)
-            ),
-            _ => return Ok(()),
+fn same_device(a: &Hostdev, b: &Hostdev) -> bool {
+    let (Some(one), Some(two)) = (&a.source, &b.source) else {
+        return false;
+    };
+    if (a.mode, a.kind) != (b.mode, b.kind) || one.protocol != two.protocol {
+        return false;
+    }
+    let host = |s: &domxml::devices::HostdevSource| s.hosts.first().map(|h| (h.name.clone(), h.port));
+    let named = one.address.is_some() || one.vendor.is_some() || one.wwpn.is_some() || one.name.is_some();
+    named
+        && (&one.address, &one.adapter, one.vendor, one.product, &one.wwpn)
+            == (&two.address, &two.adapter, two.vendor, two.product, &two.wwpn)
+        && (&one.name, host(one)) == (&two.name, host(two))
+}
+
+/// No two drives at one place of a bus.
+fn places(devices: &Devices) -> Result<()> {
+    let disks = &devices.disks;
+    for (at, disk) in disks.iter().enumerate() {
+        let Some(Address::Drive(a)) = &disk.info.address else {
+            continue;
         };
-        Err(Error::unsupported(message))
+        let same = |d: &Disk| d.target.bus == disk.target.bus && d.info.address == disk.info.address;
+        if disks[at + 1..].iter().any(same) {
+            return Err(Error::conflicting(format!(
+                "Found duplicate drive address for disk with target name '{}' controller='{}' bus='{}' target='{}' unit='{}'",
+                disk.target.dev, a.controller, a.bus, a.target, a.unit
+            )));
+        }
+    }
+    let scsi = |h: &&Hostdev| h.kind == HostdevKind::Scsi;
+    let all: Vec<&Hostdev> = devices.hostdevs.iter().filter(scsi).collect();
+    for (at, device) in all.iter().enumerate() {
+        let Some(Address::Drive(a)) = &device.info.address else {
+            continue;
+        };
+        // The numbers of controller and bus stand at each other's place.
+        let taken = |by: &str| {
+            Err(Error::conflicting(format!(
+                "SCSI host address controller='{}' bus='{}' target='{}' unit='{}' in use by another SCSI {by}",
+                a.bus, a.controller, a.target, a.unit
+            )))
+        };
+        if all[at + 1..]
+            .iter()
+            .any(|h| h.info.address == device.info.address)
+        {
+            return taken("host device");
+        }
+        let disk = |d: &Disk| d.target.bus == Some(DiskBus::Scsi) && d.info.address == device.info.address;
+        if disks.iter().any(disk) {
+            return taken("disk");
+        }
+    }
+    Ok(())
+}
+
+/// Names that a user chose are unique.
+fn aliases(devices: &Devices) -> Result<()> {
+    let mut seen: BTreeMap<&str, u32> = BTreeMap::new();
+    // The console that is a serial port has that one's name.
+    let twin = devices.consoles.first().and_then(|c| c.info.alias.as_deref());
+    let infos = devices
+        .iter()
+        .filter_map(DeviceRef::info)
+        .filter(|i| i.has_user_alias());
+    for name in infos.filter_map(|i| i.alias.as_deref()) {
+        let count = seen.entry(name).or_default();
+        *count += 1;
+        let allowed = if twin == Some(name) { 2 } else { 1 };
+        if *count > allowed {
+            return Err(Error::conflicting(format!("non unique alias detected: {name}")));
+        }
+    }
+    Ok(())
+}
+
+/// Each cell has pages of one size.
+fn hugepages(guest: &Guest<'_>) -> Result<()> {
+    let pages = guest
+        .def
+        .memory_backing
+        .as_ref()
+        .and_then(|m| m.hugepages.as_ref());
+    let pages = pages.map_or(&[][..], |h| h.pages.as_slice());
+    let cells = guest.cells().len();
+    for (at, page) in pages.iter().enumerate() {
+        let later = &pages[at + 1..];
+        let size = page.size.0;
+        match &page.nodeset {
+            Some(nodes) => {
+                let clash = later
+                    .iter()
+                    .find(|p| p.nodeset.as_ref().is_some_and(|n| n.overlaps(nodes)));
+                if let Some(other) = clash {
+                    return Err(Error::detail(format!(
+                        "nodeset attribute of hugepages of sizes {} and {size} intersect",
+                        other.size.0
+                    )));
+                }
+            }
+            None => {
+                if let Some(other) = later.iter().find(|p| p.nodeset.is_none()) {
+                    return Err(Error::detail(format!(
+                        "two master hugepages detected: {} and {size}",
+                        other.size.0
+                    )));
+                }
+            }
+        }
+    }
+    let nodes = pages.iter().filter_map(|p| p.nodeset.as_ref());
+    let mut stray = nodes.flat_map(|n| n.iter()).filter(|n| *n as usize >= cells);
+    stray.next().map_or(Ok(()), |node| {
+        Err(Error::detail(format!("hugepages: node {node} not found")))
     })
 }
 
-/// Features of other architectures.
-pub(super) fn features(guest: &Guest<'_>) -> Result<()> {
-    let Some(f) = &guest.def.features else {
-        return Ok(());
-    };
-    let foreign = [
-        ("gic", f.gic.is_some()),
-        ("hpt", f.hpt.is_some()),
-        ("htm", f.htm.is_some()),
-        ("nested-hv", f.nested_hv.is_some()),
-        ("ccf-assist", f.ccf_assist.is_some()),
-        ("cfpc", f.cfpc.is_some()),
-        ("sbbc", f.sbbc.is_some()),
-        ("ibs", f.ibs.is_some()),
-        ("ras", f.ras.is_some()),
-        ("aia", f.aia.is_some()),
-    ];
-    if let Some((name, _)) = foreign.iter().find(|(_, there)| *there) {
-        let arch = guest
-            .def
-            .os
-            .kind
-            .as_ref()
-            .and_then(|t| t.arch.as_deref())
-            .unwrap_or_default();
-        let machine = super::domain::machine_name(guest);
-        return Err(Error::unsupported(format!(
-            "The '{name}' feature is not supported for architecture '{arch}' or machine type '{machine}'"
+/// Where the memory of each cell is taken from, and how fast cells reach each other.
+fn numa(guest: &Guest<'_>) -> Result<()> {
+    let cells = guest.cells();
+    let tune = guest.def.numatune.as_ref();
+    let overall = tune.and_then(|t| t.memory.as_ref()?.mode).unwrap_or_default();
+    let nodes = tune.map_or(&[][..], |t| t.memnodes.as_slice());
+    for node in nodes {
+        let mode = node.mode.unwrap_or_default();
+        let (of_memory, of_node) = (overall == NumaMode::Restrictive, mode == NumaMode::Restrictive);
+        let (where_, when) = match (of_memory, of_node) {
+            (true, false) => ("memnode", "memory"),
+            (false, true) => ("memory", "memnode"),
+            _ => continue,
+        };
+        return Err(Error::xml(format!(
+            "'restrictive' mode is required in {where_} element when mode is 'restrictive' in {when} element"
         )));
     }
-    if f.tcg.is_some_and(|t| t.tb_cache.is_some()) && guest.accel == Accel::Kvm {
-        return Err(Error::unsupported(
-            "TCG features are incompatible with domain type 'kvm'",
-        ));
-    }
-    Ok(())
+    cells.iter().try_for_each(caches)?;
+    let numa = guest.def.cpu.as_ref().and_then(|c| c.numa.as_ref());
+    let links = numa
+        .and_then(|n| n.interconnects.as_ref())
+        .map_or(&[][..], |i| i.all.as_slice());
+    let links: Vec<Link> = links.iter().map(Link::of).collect();
+    links
+        .iter()
+        .enumerate()
+        .try_for_each(|(at, link)| link.check(cells, &links[..at]))
 }
 
-pub(super) fn vcpus(guest: &Guest<'_>) -> Result<()> {
-    let count = guest.def.vcpu.as_ref().map_or(1, |v| v.count);
-    let machine = guest
-        .caps
-        .machine(guest.accel, super::domain::machine_name(guest));
-    if let Some(limit) = machine.map(|m| m.max_cpus).filter(|l| *l > 0 && count > *l) {
-        return Err(Error::unsupported(format!(
-            "Maximum CPUs greater than specified machine type limit {limit}"
-        )));
-    }
-    let Some(cpu) = &guest.def.cpu else {
-        return Ok(());
-    };
-    if let Some(t) = cpu.topology {
-        let all = [t.sockets, t.dies, t.clusters, t.cores, t.threads];
-        let product = all.iter().try_fold(1u32, |product, n| product.checked_mul(*n));
-        if product != Some(count) {
-            return Err(Error::unsupported(
-                "CPU topology doesn't match maximum vcpu count",
-            ));
+/// Levels of caches that there are.
+const CACHE_LEVELS: u32 = 3;
+
+fn caches(cell: &Cell) -> Result<()> {
+    for (at, cache) in cell.caches.iter().enumerate() {
+        let level = cache.level;
+        if level > CACHE_LEVELS {
+            return Err(Error::xml("Ain't nobody heard of that much cache level"));
+        }
+        if cell.caches[..at].iter().any(|c| c.level == level) {
+            return Err(Error::xml(format!("Cache level '{level}' already defined")));
         }
     }
-    let host = matches!(cpu.mode, Some(CpuMode::HostPassthrough | CpuMode::Maximum));
-    if cpu.cache.is_some_and(|c| c.mode == CpuCacheMode::Passthrough) && !host {
-        return Err(Error::unsupported(
-            "CPU cache mode 'passthrough' can only be used with 'host-passthrough' / 'maximum' CPUs",
-        ));
-    }
-    let cells: &[Cell] = cpu.numa.as_ref().map_or(&[], |n| &n.cells);
-    if cells
-        .iter()
-        .filter_map(|c| c.cpus.as_ref())
-        .map(domxml::Bitmap::len)
-        .sum::<usize>()
-        > count as usize
-    {
-        return Err(Error::internal(
-            "Number of CPUs in <numa> exceeds the <vcpu> count",
-        ));
-    }
     Ok(())
 }
 
-pub(super) fn memory(guest: &Guest<'_>) -> Result<()> {
-    let modules = &guest.def.devices.memories;
-    if modules.iter().any(|m| m.model == MemoryModel::SgxEpc) && !guest.caps.has(Flag::SgxEpc) {
-        return Err(Error::unsupported("sgx epc isn't supported by this QEMU binary"));
-    }
-    Ok(())
+/// How fast one cell reaches another.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Link {
+    latency: bool,
+    initiator: u32,
+    target: u32,
+    cache: u32,
+    kind: domxml::cpu::AccessType,
 }
 
-pub(super) fn os(guest: &Guest<'_>) -> Result<()> {
-    let serial_output = guest
-        .def
-        .os
-        .bios
-        .and_then(|b| b.useserial)
-        .is_some_and(|u| u.is_yes());
-    if serial_output && guest.def.devices.serials.is_empty() {
-        let message = "need at least one serial port to use BIOS serial output";
-        return Err(Error::new(Code::Xml, Area::Qemu, message));
+impl Link {
+    fn of(link: &Interconnect) -> Self {
+        let (latency, initiator, target, cache, kind) = match link {
+            Interconnect::Latency(l) => (true, l.initiator, l.target, l.cache, l.kind),
+            Interconnect::Bandwidth(b) => (false, b.initiator, b.target, b.cache, b.kind),
+        };
+        Self {
+            latency,
+            initiator,
+            target,
+            cache: cache.unwrap_or(0),
+            kind,
+        }
+    }
+
+    fn check(&self, cells: &[Cell], before: &[Self]) -> Result<()> {
+        let refuse = |text: &str| Err(Error::xml(text));
+        let Some(initiator) = cells.get(self.initiator as usize) else {
+            return refuse("'initiator' refers to a non-existent NUMA node");
+        };
+        let Some(target) = cells.get(self.target as usize) else {
+            return refuse("'target' refers to a non-existent NUMA node");
+        };
+        if initiator.cpus.as_ref().is_none_or(domxml::Bitmap::is_empty) {
+            return refuse("NUMA nodes without CPUs can't be initiator");
+        }
+        if self.cache > 0 && !target.caches.iter().any(|c| c.level == self.cache) {
+            return refuse("'cache' refers to a non-existent NUMA node cache");
+        }
+        if before.contains(self) {
+            return refuse("Duplicate info for NUMA latencies");
+        }
+        let back = |l: &Self| (l.initiator, l.target) == (self.target, self.initiator);
+        if self.initiator != self.target && before.iter().any(back) {
+            return refuse("Link already defined");
+        }
+        Ok(())
+    }
+}
+
+/// Sizes of the pools of threads that I/O threads keep.
+fn pools(def: &Domain) -> Result<()> {
+    let listed = def.iothreadids.iter().flat_map(|i| i.all.iter().map(|t| &t.pool));
+    for pool in listed.chain(def.defaultiothread.iter()) {
+        let IoThreadPool {
+            thread_pool_min,
+            thread_pool_max,
+            ..
+        } = pool;
+        if *thread_pool_max == Some(0) {
+            return Err(Error::conflicting("thread_pool_max must be a positive integer"));
+        }
+        if thread_pool_min.unwrap_or(-1) > thread_pool_max.unwrap_or(-1) {
+            return Err(Error::conflicting(
+                "thread_pool_min must be smaller or equal to thread_pool_max",
+            ));
+        }
     }
     Ok(())
 }
