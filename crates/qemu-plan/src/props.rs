@@ -150,6 +150,12 @@ impl Keyval {
         }
     }
 
+    /// Every key with its value, in order, without the implied one.
+    pub fn entries(&self) -> impl Iterator<Item = (&str, &str)> {
+        let named = self.0.iter().filter(|(key, _)| !key.is_empty());
+        named.map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
     /// The value of a key.
     pub fn get(&self, key: &str) -> Option<&str> {
         self.0

@@ -362,6 +362,11 @@ impl Bus {
 }
 
 fn misfit(place: Place, bus: BusKind, wanted: Connect, chosen: Chosen) -> Option<String> {
+    if wanted.any(Connect::INTEGRATED) && place.bus != 0 {
+        return Some(format!(
+            "The device at PCI address {place} needs to be an integrated device (bus=0)"
+        ));
+    }
     let mut accepts = bus.rule().accepts;
     if chosen == Chosen::ByUser {
         if accepts.any(Connect::ENDPOINTS) {

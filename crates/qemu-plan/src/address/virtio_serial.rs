@@ -146,8 +146,10 @@ impl Controllers {
         if let Some(found) = candidates.filter_map(|(i, t)| Some((*i, t.free(first)?))).next() {
             return Ok(found);
         }
-        if named.is_some() {
-            return Err(Error::xml("Failed to find a free virtio-serial port"));
+        if let Some(index) = named {
+            return Err(Error::xml(format!(
+                "Unable to find a free port on virtio-serial controller {index}"
+            )));
         }
         let index = self.0.keys().next_back().map_or(0, |last| last.saturating_add(1));
         self.0.insert(

@@ -187,6 +187,14 @@ pub fn qemu_name(name: &str) -> &str {
         .map_or(name, |(_, qemu)| qemu)
 }
 
+/// libvirt's name of a feature of QEMU's.
+pub fn libvirt_name(name: &str) -> &str {
+    NAMES
+        .iter()
+        .find(|(_, qemu)| *qemu == name)
+        .map_or(name, |(known, _)| known)
+}
+
 fn put_timers(cx: Context<'_>, value: &mut Keyval) {
     let timers = cx
         .def

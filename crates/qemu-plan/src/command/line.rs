@@ -72,6 +72,15 @@ impl CommandLine {
         self.next_fdset
     }
 
+    /// The value of `-cpu`.
+    pub fn cpu(&self) -> Option<&Keyval> {
+        let mut switches = self.switches.iter();
+        switches.find_map(|switch| match (switch.name.as_str(), &switch.value) {
+            ("-cpu", Arg::List(value)) => Some(value),
+            _ => None,
+        })
+    }
+
     /// Appends a switch without a value.
     pub fn flag(&mut self, name: &str) {
         self.switches.push(Switch {

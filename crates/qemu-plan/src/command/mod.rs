@@ -22,6 +22,7 @@ pub mod host_model;
 pub mod hostdev;
 pub mod input;
 mod line;
+mod live_cpu;
 pub mod machine;
 pub mod memory;
 pub mod native;
@@ -46,6 +47,7 @@ pub use crate::resources::{
 };
 pub use context::Context;
 pub use line::{Arg, CommandLine, Switch, shell_quote};
+pub use live_cpu::{ConfirmedCpu, LiveCpu, live_cpu};
 
 use crate::block::{Image, SecretNeed, Sources};
 use crate::caps::Caps;

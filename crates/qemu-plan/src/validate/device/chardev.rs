@@ -2,7 +2,7 @@
 
 use domxml::devices::{
     Channel, ChannelTargetKind, Chardev, ChardevKind, ChardevMode, ChardevProtocol, ChardevSource,
-    GraphicsKind, Redirdev, Rng, Serial, SerialModel, SerialTargetKind, Smartcard, YesNo,
+    GraphicsKind, Parallel, Redirdev, Rng, Serial, SerialModel, SerialTargetKind, Smartcard, YesNo,
 };
 
 use super::super::Guest;
@@ -170,6 +170,15 @@ rules! {
 pub(super) fn serial(guest: &Guest<'_>, serial: &Serial) -> Result<()> {
     qemu(guest, &End::from(&serial.chardev))?;
     check(SERIAL, guest, serial)
+}
+
+/// Parallel ports are a PC's.
+pub(super) fn parallel(guest: &Guest<'_>, port: &Parallel) -> Result<()> {
+    qemu(guest, &End::from(&port.chardev))?;
+    if guest.is_s390() || guest.is_pseries() {
+        return Err(Error::unsupported("parallel ports are not supported"));
+    }
+    Ok(())
 }
 
 /// Ports on the board of machines that are no PCs.

@@ -277,7 +277,7 @@ rules! {
             if disk.kind == StorageKind::VhostVdpa && !guest.caps.has(Flag::VirtioBlkVhostVdpa);
         unsupported "vhostvdpa disk supports only virtio bus"
             if disk.kind == StorageKind::VhostVdpa && !virtio(disk);
-        unsupported "disk type '{}' requires cache mode 'none' or 'directsync'" (disk.kind.as_str())
+        unsupported "disk type '{}' requires cache mode '{}' or '{}'" (disk.kind.as_str(), "none", "directsync")
             if disk.kind == StorageKind::VhostVdpa
                 && !disk.driver.as_ref().is_some_and(source::bypasses_cache);
         unsupported "'{}' requires shared memory" (disk.kind.as_str())
@@ -295,6 +295,11 @@ rules! {
         unsupported "disk unit {} is too large for controller model 'lsilogic', maximum is 7"
             (drive(disk).unit)
             if bus(disk) == DiskBus::Scsi && drive(disk).unit > 7 && narrow(guest, disk);
+        unsupported "This QEMU doesn't support target greater than 7"
+            if bus(disk) == DiskBus::Scsi && drive(disk).target > 7 && !guest.caps.has(Flag::ScsiDiskChannel);
+        unsupported "This QEMU only supports both bus and unit equal to 0"
+            if bus(disk) == DiskBus::Scsi && drive(disk).bus > 0 && drive(disk).unit > 0
+                && !guest.caps.has(Flag::ScsiDiskChannel);
         internal_qemu "Only 1 {} controller is supported" ("IDE")
             if bus(disk) == DiskBus::Ide && drive(disk).controller > 0;
         unsupported "target must be 0 for ide controller"

@@ -121,7 +121,7 @@ fn qemu(guest: &Guest<'_>, device: DeviceRef<'_>) -> Result<()> {
             chardev::of_card(d).map_or(Ok(()), |end| chardev::qemu(guest, &end))
         }
         DeviceRef::Serial(d) => chardev::serial(guest, d),
-        DeviceRef::Parallel(d) => chardev::qemu(guest, &End::from(&d.chardev)),
+        DeviceRef::Parallel(d) => chardev::parallel(guest, d),
         DeviceRef::Channel(d) => chardev::qemu(guest, &End::from(d)),
         DeviceRef::Console(d) if is_mirror(guest, d) => Ok(()),
         DeviceRef::Console(d) => chardev::qemu(guest, &End::from(&d.chardev)),

@@ -6,6 +6,7 @@ mod cpu;
 mod disk;
 mod net;
 mod numa;
+mod qemu;
 mod small;
 mod tuning;
 
@@ -39,6 +40,7 @@ const SHAPES: &[Shape] = &[
     small::hostdevs,
     small::rngs,
     small::sysinfo,
+    qemu::qemu,
 ];
 
 /// Goes through them.
