@@ -185,7 +185,7 @@ const RULES: [(BusKind, BusRule); 10] = [
         rule(
             "pcie-to-pci-bridge",
             Connect::PCIE_TO_PCI_BRIDGE,
-            connect!(AUTOASSIGN | PCI_DEVICE | PCI_BRIDGE),
+            connect!(AUTOASSIGN | HOTPLUGGABLE | PCI_DEVICE | PCI_BRIDGE),
             1,
             31,
         ),
@@ -225,7 +225,7 @@ const RULES: [(BusKind, BusRule); 10] = [
         rule(
             "pci-expander-bus",
             Connect::EXPANDER_BUS,
-            connect!(HOTPLUGGABLE | PCI_DEVICE | PCI_BRIDGE),
+            connect!(AUTOASSIGN | HOTPLUGGABLE | PCI_DEVICE | PCI_BRIDGE),
             0,
             31,
         ),

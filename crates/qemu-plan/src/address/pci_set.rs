@@ -368,7 +368,12 @@ fn misfit(place: Place, bus: BusKind, wanted: Connect, chosen: Chosen) -> Option
         ));
     }
     let mut accepts = bus.rule().accepts;
+    let mut wanted = wanted;
     if chosen == Chosen::ByUser {
+        // A bridge that somebody puts somewhere is a device like others.
+        if wanted.any(Connect::PCI_BRIDGE) {
+            wanted = wanted.without(Connect::PCI_BRIDGE) | Connect::PCI_DEVICE;
+        }
         if accepts.any(Connect::ENDPOINTS) {
             accepts |= Connect::ENDPOINTS;
         }

@@ -1,6 +1,8 @@
 //! Network cards: address, model, and settings that the kind or model does not have.
 
-use domxml::devices::{Interface, InterfaceDriver, InterfaceKind, InterfaceTarget, Mac, VirtualPortKind};
+use domxml::devices::{
+    Interface, InterfaceDriver, InterfaceKind, InterfaceTarget, Mac, NetBackendKind, VirtualPortKind,
+};
 
 use super::Ids;
 
@@ -110,7 +112,8 @@ fn drop_foreign(card: &mut Interface) {
             card.driver = None;
         }
     }
-    if card.kind == InterfaceKind::User {
+    let passt = card.backend.as_ref().and_then(|b| b.kind) == Some(NetBackendKind::Passt);
+    if card.kind == InterfaceKind::User && !passt {
         card.source = None;
     }
     if !FILTERED.contains(&card.kind) {

@@ -156,8 +156,7 @@ rules! {
         unsupported "This QEMU doesn't support {}" (missing(guest, c).unwrap_or_default())
             if missing(guest, c).is_some();
         unsupported "Unsupported controller model: {}" (c.model.as_deref().unwrap_or_default())
-            if matches!(c.scsi_model(), Some(ScsiModel::Buslogic | ScsiModel::Ibmvscsi))
-                && !guest.is_pseries();
+            if c.scsi_model() == Some(ScsiModel::Buslogic);
     }
 }
 
