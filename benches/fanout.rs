@@ -95,6 +95,7 @@ fn driver(root: &Path) -> Arc<Driver> {
             deadlines: Deadlines::default(),
         }),
         sessions: Sessions::default(),
+        operations: virtqemud::ops::operation::record::Operations::default(),
         ports: ops::Ports::default(),
         host: Facts::read(
             Path::new("/"),

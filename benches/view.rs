@@ -101,7 +101,7 @@ fn reads(c: &mut Criterion) {
             writer
                 .commit(|view| {
                     view.condition = black_box(view.condition);
-                    Ok(Effects::volatile())
+                    Ok(Effects::none())
                 })
                 .await
                 .unwrap();

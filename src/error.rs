@@ -266,6 +266,12 @@ impl Error {
         self.source = Some(source.into());
         self
     }
+    /// The same error with more to say.
+    #[must_use]
+    pub fn with_detail(mut self, detail: impl fmt::Display) -> Self {
+        self.message = format!("{}; {detail}", self.message).into();
+        self
+    }
     /// The same error with a finer reason.
     #[must_use]
     pub fn because(mut self, reason: &'static str) -> Self {

@@ -38,7 +38,7 @@ pub async fn make(setup: Setup) -> anyhow::Result<Work> {
     let background = Arc::clone(&driver);
     driver.tracker.spawn(async move {
         ops::recover::reconnect(&background).await;
-        ops::recover::autostart(&background).await;
+        ops::change::autostart::autostart(&background).await;
     });
     let (counted, ending) = (Arc::clone(&driver), Arc::clone(&driver));
     Ok(Work {
@@ -84,6 +84,7 @@ fn driver(setup: &Setup) -> anyhow::Result<Arc<Driver>> {
             deadlines: Deadlines::default(),
         }),
         sessions: Sessions::default(),
+        operations: ops::operation::record::Operations::default(),
         ports: ops::Ports::default(),
         host: Facts::read(Path::new("/"), paths.scope, &setup.daemon.borrow().host_uuid)?,
         peers: Peers::new(

@@ -8,7 +8,11 @@
 
 mod condition;
 mod document;
+mod edit;
 pub mod facts;
+#[cfg(test)]
+pub(crate) mod fixture;
+pub mod intents;
 pub mod jobs;
 mod mailbox;
 mod owner;
@@ -28,6 +32,7 @@ use uuid::Uuid;
 
 pub use condition::{Condition, RunState};
 pub use document::{Document, Either, Stored};
+pub use edit::{Edit, STALE};
 pub use owner::{Change, Effects, GONE};
 pub use registry::Registry;
 pub use view::{Run, View};

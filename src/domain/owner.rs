@@ -31,27 +31,12 @@ use crate::{
 pub struct Effects {
     /// Events, in order. Those of a lifecycle get state and reason of the new view.
     pub events: Vec<(pb::EventKind, Option<pb::event::Detail>)>,
-    /// The run's status file need not be written: nothing that it holds has changed.
-    pub volatile: bool,
 }
 
 impl Effects {
     /// No events.
     pub fn none() -> Self {
         Self::default()
-    }
-    /// No events, and nothing to write.
-    pub fn volatile() -> Self {
-        Self {
-            volatile: true,
-            ..Self::default()
-        }
-    }
-    /// The same, without writing the run's status file.
-    #[must_use]
-    pub fn config_only(mut self) -> Self {
-        self.volatile = true;
-        self
     }
     /// One lifecycle event, by libvirt's numbers.
     #[must_use]
@@ -123,7 +108,7 @@ impl Owner {
         let effects = change(&mut next)?;
         next.generation += 1;
         next.encoded = OnceLock::new();
-        self.world.store.save(&self.view, &next, effects.volatile).await?;
+        self.world.store.save(&self.view, &next).await?;
         let happenings = happenings(&self.view, &next, effects.events);
         let registry = self.world.registry.upgrade();
         if let Some(registry) = &registry {

@@ -54,6 +54,20 @@ pub(super) fn text(view: &View) -> String {
     store::head(&view.name) + &status.format()
 }
 
+/// Whether the status file of `after` would say something else than that of `before`.
+pub(super) fn differs(before: &View, after: &View) -> bool {
+    let (Some(was), Some(is)) = (&before.run, &after.run) else {
+        return before.run.is_some() != after.run.is_some();
+    };
+    let same = Arc::ptr_eq(&was.document, &is.document)
+        && Arc::ptr_eq(&was.status, &is.status)
+        && was.taints == is.taints
+        && was.deprecations == is.deprecations
+        && (was.id, was.pid, was.fake_reboot) == (is.id, is.pid, is.fake_reboot)
+        && (before.condition, &before.name) == (after.condition, &after.name);
+    !same
+}
+
 /// The run and condition that a status file describes.
 ///
 /// # Errors
@@ -82,6 +96,7 @@ pub fn read(mut status: StatusDocument) -> Result<(Run, Condition)> {
         starting: condition == Condition::PAUSED_STARTING_UP,
         label: label(&document),
         unreachable: None,
+        degraded: None,
         taints: status.taints.iter().filter_map(|t| taint(&t.flag)).collect(),
         deprecations: status.deprecations.iter().map(|d| d.as_str().into()).collect(),
         session: None,

@@ -87,6 +87,7 @@ impl Store {
     /// A directory can't be read.
     pub fn load(&self) -> Result<Found> {
         self.finish_renames();
+        self.finish_redos();
         let paths = &self.inner.paths;
         let runs = self.load_all(&paths.state, domxml::StatusDocument::parse)?;
         let configs = self.load_all(&paths.config, |text| {
@@ -135,55 +136,6 @@ impl Store {
             }
             loaded
         }))
-    }
-
-    /// Where intents are noted: what is about to be done to a run.
-    fn intent_path(&self, uuid: uuid::Uuid, id: i32) -> PathBuf {
-        self.own_dir().join(format!("intent-{uuid}-{id}"))
-    }
-
-    /// Notes what is about to be done to a run, for a daemon that finds it half done.
-    pub async fn note_intent(&self, uuid: uuid::Uuid, id: i32, what: impl Into<String>) {
-        let (path, what) = (self.intent_path(uuid, id), what.into());
-        let note = move || {
-            write(&path, what.as_bytes(), false).map_err(|e| Error::system("cannot note an intent", e))
-        };
-        if let Err(error) = blocking::file("noting an intent", note).await {
-            tracing::warn!(%error, "should the daemon end now, the next one will not know what was meant");
-        }
-    }
-
-    /// Whether this was about to be done to the run.
-    pub fn has_intent(&self, uuid: uuid::Uuid, id: i32, what: &str) -> bool {
-        self.intent(uuid, id)
-            .is_some_and(|noted| noted.lines().next() == Some(what))
-    }
-
-    /// What was about to be done to the run: the first line names it, the rest is its own.
-    pub fn intent(&self, uuid: uuid::Uuid, id: i32) -> Option<String> {
-        fs::read_to_string(self.intent_path(uuid, id)).ok()
-    }
-
-    /// It is done, or given up.
-    pub async fn clear_intent(&self, uuid: uuid::Uuid, id: i32) {
-        let path = self.intent_path(uuid, id);
-        let clear = move || remove(&path).map_err(|e| Error::system("cannot clear an intent", e));
-        if let Err(error) = blocking::file("clearing an intent", clear).await {
-            tracing::warn!(%error, "an intent is left that is done");
-        }
-    }
-
-    /// Forgets intents for runs that are no more: their numbers come again.
-    pub fn forget_intents(&self, runs: &[(uuid::Uuid, i32)]) {
-        let kept: HashSet<PathBuf> = runs
-            .iter()
-            .map(|(uuid, id)| self.intent_path(*uuid, *id))
-            .collect();
-        let entries = fs::read_dir(self.own_dir()).into_iter().flatten().flatten();
-        let stale = entries
-            .map(|e| e.path())
-            .filter(|path| file_name(path).starts_with("intent-") && !kept.contains(path));
-        stale.for_each(|path| discard(&path));
     }
 
     /// Whether there is a status file that could not be read: what seems to belong to nobody may be that run's.
@@ -280,7 +232,7 @@ impl Store {
     }
 
     /// Where the daemon keeps what is its own.
-    fn own_dir(&self) -> PathBuf {
+    pub(super) fn own_dir(&self) -> PathBuf {
         self.inner.paths.state.join("virtqemud")
     }
 
@@ -293,24 +245,24 @@ impl Store {
         self.foreign().insert(path.to_owned());
     }
 
-    /// Brings the files from one view to the next. `volatile`: the status file need not follow.
-    pub(super) async fn save(&self, before: &View, after: &View, volatile: bool) -> Result<()> {
-        let steps = self.steps(before, after, volatile)?;
+    /// Brings the files from one view to the next: those that hold something that differs are written.
+    pub(super) async fn save(&self, before: &View, after: &View) -> Result<()> {
+        let steps = self.steps(before, after)?;
         if steps.is_empty() {
             return Ok(());
         }
-        let note = (before.name != after.name).then(|| self.rename_note(after.uuid));
+        let notes = [self.rename_note(after.uuid), self.redo_note(after.uuid)];
         let work = move || {
             let result = steps.into_iter().try_for_each(Step::carry_out);
-            if let (Err(_), Some(note)) = (&result, note) {
-                discard(&note);
+            if result.is_err() {
+                notes.iter().for_each(|note| discard(note));
             }
             result
         };
         blocking::file("writing the guest's files", work).await
     }
 
-    fn steps(&self, before: &View, after: &View, volatile: bool) -> Result<Vec<Step>> {
+    fn steps(&self, before: &View, after: &View) -> Result<Vec<Step>> {
         let mut steps = Vec::new();
         // Two files of one guest are there for a moment: who finds them must know which one counts.
         let renamed = before.config.is_some() && after.config.is_some() && before.name != after.name;
@@ -330,7 +282,7 @@ impl Store {
             steps.push(Step::Remove(note));
         }
         match (&before.run, &after.run) {
-            (_, Some(_)) if !volatile => {
+            (_, Some(_)) if status::differs(before, after) => {
                 // A run that begins must have its file, or a restart would not find it; later ones only describe it better.
                 let needed = before.run.is_none();
                 steps.push(Step::Write {
@@ -343,7 +295,66 @@ impl Store {
             (Some(_), None) => steps.push(Step::Remove(self.status_path(&before.name))),
             _ => {}
         }
+        if before.run.is_some() && !renamed {
+            self.note_redo(after.uuid, &mut steps);
+        }
         Ok(steps)
+    }
+
+    /// Two files that follow from one change are written both or neither: a daemon that is killed between them leaves a
+    /// note of both contents, and the next one writes them again.
+    fn note_redo(&self, uuid: uuid::Uuid, steps: &mut Vec<Step>) {
+        let writes = steps.iter().filter_map(|step| match step {
+            Step::Write { path, text, .. } => Some((path.as_path(), text.as_str())),
+            _ => None,
+        });
+        let writes: Vec<_> = writes.collect();
+        if writes.len() < 2 {
+            return;
+        }
+        // Paths and texts are strings: this can't fail.
+        let text = serde_json::to_string(&writes).unwrap_or_default();
+        let path = self.redo_note(uuid);
+        steps.push(Step::Remove(path.clone()));
+        let note = Step::Write {
+            path,
+            text,
+            durable: false,
+            needed: true,
+        };
+        steps.insert(0, note);
+    }
+
+    fn redo_note(&self, uuid: uuid::Uuid) -> PathBuf {
+        self.own_dir().join(format!("redo-{uuid}"))
+    }
+
+    /// Writes again what a daemon that was killed had begun to write.
+    fn finish_redos(&self) {
+        let entries = fs::read_dir(self.own_dir()).into_iter().flatten().flatten();
+        for note in entries
+            .map(|e| e.path())
+            .filter(|path| file_name(path).starts_with("redo-"))
+        {
+            let text = fs::read(&note).unwrap_or_default();
+            // A note that is cut off was never followed.
+            let writes: Vec<(PathBuf, String)> = serde_json::from_slice(&text).unwrap_or_default();
+            for (path, text) in writes.iter().filter(|(path, _)| self.is_ours(path)) {
+                if let Err(error) = write(path, text.as_bytes(), true) {
+                    tracing::error!(path = %path.display(), %error, "a change that was cut off can't be finished");
+                }
+            }
+            discard(&note);
+        }
+    }
+
+    /// Whether a path is of a file that this store writes.
+    fn is_ours(&self, path: &Path) -> bool {
+        let paths = &self.inner.paths;
+        path.extension().is_some_and(|e| e == "xml")
+            && path
+                .parent()
+                .is_some_and(|dir| dir == paths.config || dir == paths.state)
     }
 
     fn config_steps(&self, before: &View, after: &View, steps: &mut Vec<Step>) -> Result<()> {
@@ -514,7 +525,7 @@ fn is_short_name(text: &str) -> bool {
 }
 
 /// Removes a file that nobody needs; what can't be removed is in nobody's way.
-fn discard(path: &Path) {
+pub(super) fn discard(path: &Path) {
     if let Err(error) = remove(path) {
         tracing::warn!(path = %path.display(), %error, "a file is left that nobody needs");
     }
@@ -524,7 +535,7 @@ fn sync_parent(path: &Path) -> io::Result<()> {
     path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
 }
 
-fn remove(path: &Path) -> io::Result<()> {
+pub(super) fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
@@ -583,6 +594,39 @@ mod tests {
         fs::create_dir(dir.path().join("a.xml.new")).unwrap();
         assert!(write(&path, b"three", true).is_err());
         assert_eq!(fs::read(&path).unwrap(), b"two");
+    }
+
+    #[test]
+    fn two_files_that_were_cut_off_are_both_finished() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let store = Store::new(Arc::new(Paths::system(dir.path())));
+        let mut before = crate::domain::fixture::running("<name>a</name><memory>1024</memory>");
+        before.config = crate::domain::fixture::defined("<name>a</name><memory>1024</memory>").config;
+        let mut after = before.clone();
+        let edit = crate::domain::Edit::live(|d| {
+            d.title = Some("both".to_owned());
+            Ok(())
+        });
+        let stored = crate::domain::Edit::stored(|d| {
+            d.title = Some("both".to_owned());
+            Ok(())
+        });
+        edit.and(stored).apply(&mut after).unwrap();
+        let steps = store.steps(&before, &after).unwrap();
+        // Killed after the note and the first of the two files.
+        steps
+            .into_iter()
+            .take(2)
+            .for_each(|step| step.carry_out().unwrap());
+        store.finish_redos();
+        for path in [store.config_path("a"), store.status_path("a")] {
+            assert!(
+                fs::read_to_string(&path).unwrap().contains("<title>both</title>"),
+                "{}",
+                path.display()
+            );
+        }
+        assert!(!store.redo_note(before.uuid).exists());
     }
 
     #[test]

@@ -78,36 +78,20 @@ fn defines(n: u128, name: &str) -> impl FnOnce(&mut View) -> Result<Effects> + S
     let config = Stored::new(&document(n, name));
     move |view| {
         view.config = Some(config);
-        Ok(Effects::none().lifecycle(DEFINED.0, DEFINED.1).config_only())
+        Ok(Effects::none().lifecycle(DEFINED.0, DEFINED.1))
     }
 }
 
 fn undefines(view: &mut View) -> Result<Effects> {
     view.config = None;
-    Ok(Effects::none().lifecycle(1, 0).config_only())
+    Ok(Effects::none().lifecycle(1, 0))
 }
 
 fn run(id: i32, document: domxml::Domain) -> Run {
-    Run {
-        document: Document::live(domxml::Domain {
-            id: Some(id),
-            ..document
-        }),
-        id,
-        pid: 1,
-        config: None,
-        starting: false,
-        label: None,
-        start_time: 0,
-        status: Arc::default(),
-        unreachable: None,
-        taints: Default::default(),
-        deprecations: Vec::new(),
-        session: None,
-        fake_reboot: false,
-        balloon_kib: None,
-        occupied_since: None,
-    }
+    fixture::run(domxml::Domain {
+        id: Some(id),
+        ..document
+    })
 }
 
 fn renames(n: u128, name: &'static str) -> impl FnOnce(&mut View) -> Result<Effects> + Send + 'static {
@@ -163,7 +147,7 @@ async fn every_commit_changes_the_etag_and_commits_do_not_mix() {
                     let mut next = document(1, "a");
                     next.title = Some((title + 1).to_string());
                     view.config = Some(Stored::new(&next));
-                    Ok(Effects::none().config_only())
+                    Ok(Effects::none())
                 };
                 domain.commit(count).await.unwrap().etag()
             })
@@ -196,7 +180,7 @@ async fn what_qemu_says_is_taken_in_before_what_somebody_wants() {
         let order = Arc::clone(&order);
         move |_: &mut View| {
             order.lock().unwrap().push(word);
-            Ok(Effects::volatile())
+            Ok(Effects::none())
         }
     };
     // On one thread the owner does not run between these: both wait for it.
@@ -386,7 +370,7 @@ async fn a_guest_that_leaves_while_it_is_defined_again_is_never_half_there() {
         gone.await.unwrap();
         // The handle just claimed was never a guest: its first commit lets it go.
         let claimed = place.registry.claim(Uuid::from_u128(2), "a").unwrap();
-        let _ = claimed.commit(|_| Ok(Effects::volatile())).await;
+        let _ = claimed.commit(|_| Ok(Effects::none())).await;
         while place.registry.claim(Uuid::from_u128(1), "a").is_err() {
             tokio::task::yield_now().await;
         }
@@ -440,7 +424,7 @@ async fn autostart_follows_name_and_configuration() {
     let domain = place.define(1, "a").await.unwrap();
     let sets = |view: &mut View| {
         view.autostart = true;
-        Ok(Effects::volatile())
+        Ok(Effects::none())
     };
     domain.commit(sets).await.unwrap();
     let link = |name: &str| fs::read_link(place.registry.store().autostart_path(name)).ok();
@@ -464,7 +448,7 @@ async fn a_commit_that_is_on_its_way_stands_when_nobody_waits() {
     let domain = place.define(1, "a").await.unwrap();
     let mut commit = Box::pin(domain.commit(|view| {
         view.condition = Condition::SHUTOFF_FAILED;
-        Ok(Effects::volatile())
+        Ok(Effects::none())
     }));
     assert!((&mut commit).now_or_never().is_none());
     drop(commit);

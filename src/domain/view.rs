@@ -38,6 +38,8 @@ pub struct Run {
     pub status: Arc<StatusDocument>,
     /// Why QEMU can't be asked at present.
     pub unreachable: Option<Arc<str>>,
+    /// What an operation left half done and could not undo; none if the run is as its document says.
+    pub degraded: Option<Arc<str>>,
     /// What makes this run unsupported: libvirt's taint words.
     pub taints: BTreeSet<&'static str>,
     /// Uses of deprecated features, in QEMU's words.

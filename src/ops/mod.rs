@@ -14,6 +14,7 @@ pub mod operation;
 pub mod recover;
 pub mod run;
 pub mod start;
+pub mod supervise;
 pub mod tuning;
 
 pub use crate::ops::holdings::display_port::Ports;
@@ -72,7 +73,9 @@ pub struct Driver {
     pub host_facts: facts::Kept,
     /// The last documents about emulators.
     pub domain_capabilities: domcaps::Kept,
-    /// Operations at work; a daemon that ends waits for them.
+    /// What is known of the operations on guests.
+    pub operations: operation::record::Operations,
+    /// Work that goes on when its caller hangs up; a daemon that ends waits for it.
     pub tracker: TaskTracker,
     /// Cancelled when the daemon ends: streams end with it, guests do not.
     pub stop: CancellationToken,
@@ -150,6 +153,12 @@ impl Driver {
                 Err(Error::internal("the operation met a bug in the daemon; see its log").caused_by(panic))
             }
         }
+    }
+
+    /// Runs work that watches over something: unlike [`Self::tracked`] a daemon that ends does not wait for it. It is not
+    /// stopped either, since operations that the daemon waits for need what it reports.
+    pub fn background(&self, work: impl Future<Output = ()> + Send + 'static) {
+        tokio::spawn(work);
     }
 
     /// How many guests run.

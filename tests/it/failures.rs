@@ -1,102 +1,17 @@
 //! What fails leaves nothing behind: each step of a start with each way to fail, and each lack of the host.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use testkit::fake_qemu::program::{install, read_record};
+use testkit::process;
 use testkit::skip::can_run_guests;
-use testkit::{Sandbox, process};
 use tonic::Code;
 use virtqemud_client::proto as pb;
 
-use crate::grpc::{Grpc, SOON, daemon, small};
-use crate::host::{Host, processes, root};
-
-/// A daemon whose guests are scripted.
-struct Stage {
-    sandbox: Sandbox,
-    grpc: Grpc,
-    emulator: PathBuf,
-}
-
-impl Stage {
-    async fn new() -> Result<Self> {
-        Self::with_config("").await
-    }
-
-    async fn with_config(more: &str) -> Result<Self> {
-        let mut sandbox = Sandbox::new(daemon())?;
-        let conf = sandbox.path("/etc/libvirt/qemu.conf");
-        std::fs::create_dir_all(conf.parent().context("no directory")?)?;
-        let base =
-            "user = \"root\"\ngroup = \"root\"\nsecurity_driver = \"none\"\nstdio_handler = \"file\"\n";
-        std::fs::write(conf, format!("{base}{more}"))?;
-        let dir = sandbox.dir().join("fake");
-        std::fs::create_dir_all(&dir)?;
-        let emulator = install(&dir, &json!({}))?;
-        sandbox.start()?;
-        let grpc = Grpc::of(&sandbox).await?;
-        Ok(Self {
-            sandbox,
-            grpc,
-            emulator,
-        })
-    }
-
-    fn script_path(&self, name: &str) -> PathBuf {
-        self.sandbox.dir().join("fake").join(format!("{name}.json"))
-    }
-
-    fn script(&self, name: &str, script: &Value) -> Result<()> {
-        Ok(std::fs::write(self.script_path(name), script.to_string())?)
-    }
-
-    fn xml(&self, name: &str, devices: &str) -> String {
-        let script = self.script_path(name);
-        let env = format!(
-            "<qemu:commandline><qemu:env name='FAKE_QEMU_SCRIPT' value='{}'/></qemu:commandline>",
-            script.display()
-        );
-        small(name, &self.emulator, &env).replace("</devices>", &format!("{devices}</devices>"))
-    }
-
-    /// Defines a guest that does as scripted.
-    async fn define(&self, name: &str, script: &Value) -> Result<()> {
-        self.script(name, script)?;
-        self.grpc.define(&self.xml(name, "")).await?;
-        Ok(())
-    }
-
-    /// What QMP commands a start takes, in order.
-    async fn steps(&self) -> Result<Vec<String>> {
-        let record = self.sandbox.dir().join("fake/record");
-        self.define("probe", &json!({"record": record})).await?;
-        self.grpc.start("probe").await?;
-        let asked = read_record(&record)?;
-        self.grpc.power_off("probe").await?;
-        self.grpc.undefine("probe").await?;
-        Ok(asked.into_iter().map(|a| a.execute).collect())
-    }
-
-    fn host(&self) -> Result<Host> {
-        Host::of(&self.sandbox)
-    }
-}
-
-/// Ways to fail at a command.
-const FAULTS: [(&str, &str); 6] = [
-    (
-        "refused",
-        r#"{"error": {"class": "GenericError", "desc": "injected refusal"}}"#,
-    ),
-    ("silent", r#"{"then": "silent"}"#),
-    ("hang", r#"{"then": "hang"}"#),
-    ("eof", r#"{"then": "eof"}"#),
-    ("half", r#"{"then": "half"}"#),
-    ("garbage", r#"{"then": "garbage"}"#),
-];
+use crate::grpc::SOON;
+use crate::host::processes;
+use crate::stage::{FAULTS, Small, Stage};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_that_fails_at_any_step_leaves_nothing_behind() -> Result<()> {
@@ -309,49 +224,6 @@ async fn what_the_host_lacks_is_named_and_the_next_start_works() -> Result<()> {
     std::fs::remove_file(&log)?;
     std::fs::rename(&away, &log)?;
     works("log").await
-}
-
-/// A small file system over one of the daemon's directories.
-struct Small {
-    dir: PathBuf,
-}
-
-impl Small {
-    fn mount(sandbox: &Sandbox, dir: &str) -> Result<Self> {
-        let pid = sandbox.pid().context("no daemon")?.to_string();
-        let mut command = Command::new("nsenter");
-        command.args([
-            "-t",
-            &pid,
-            "-m",
-            "mount",
-            "-t",
-            "tmpfs",
-            "-o",
-            "size=64k,mode=755",
-            "tmpfs",
-            dir,
-        ]);
-        ensure!(command.status()?.success(), "mount");
-        Ok(Self {
-            dir: root(sandbox)?.join(dir.trim_start_matches('/')),
-        })
-    }
-
-    fn filler(&self) -> PathBuf {
-        self.dir.join("filler")
-    }
-
-    fn fill(&self) -> Result<()> {
-        use std::io::Write;
-        let mut file = std::fs::File::create(self.filler())?;
-        while file.write_all(&[1; 4096]).is_ok() {}
-        Ok(())
-    }
-
-    fn empty(&self) -> Result<()> {
-        Ok(std::fs::remove_file(self.filler())?)
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -22,6 +22,8 @@ mod network;
 mod node;
 mod session;
 mod silent;
+mod stage;
+mod steps;
 mod storage;
 mod switch;
 mod tpm;

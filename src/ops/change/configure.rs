@@ -10,14 +10,15 @@ use qmp::commands;
 
 use crate::{
     domain::{
-        Document, Domain, Effects, Either, Stored, View,
+        Domain, Edit, Effects, View,
         facts::Facts,
         jobs::{Kind, Want},
     },
     error::{Area, Code, Error, Result},
     ops::{
         Conditions, Driver,
-        document::scope::{Scope, Which, documents, read},
+        document::scope::{Scope, Which, read},
+        operation::{Ask, Context, Operation},
         tuning,
     },
     pb::{self, EventKind, LifecycleAction, LifecycleEvent, event::Detail},
@@ -71,51 +72,45 @@ pub async fn configure(
     change: Change,
     conditions: &Conditions,
 ) -> Result<()> {
-    let job = domain.job(Want::Plain(Kind::Modify)).await?;
-    let view = job.view();
-    conditions.check(&view)?;
+    let ask = Ask {
+        kind: "configure",
+        job: Want::Plain(Kind::Modify),
+        conditions,
+    };
+    let operation = Operation::begin(driver, domain, ask).await?;
+    let view = operation.view();
     let which = Which::of(scope, &view)?;
-    // Tried on copies first, so that QEMU is told nothing that can't be written down.
-    for document in documents(&view, which) {
-        applied(document, &change)?;
-    }
-    if conditions.trial {
+    let edit = edit(which, &change);
+    edit.check(&view)?;
+    if operation.is_trial() {
         return Ok(());
     }
-    let owned = Arc::clone(driver);
-    driver
-        .tracked(async move {
-            if which.live {
-                tell_qemu(&owned, &view, &change).await?;
-            }
-            let event = event_of(&change, which);
-            job.commit(move |view| {
-                if which.live
-                    && let Some(run) = &mut view.run
-                {
-                    run.document = Document::live(applied(Either::Live(&run.document), &change)?);
-                }
-                if which.config
-                    && let Some(config) = &view.config
-                {
-                    view.config = Some(Stored::new(&applied(Either::Stored(config), &change)?));
-                }
-                let mut effects = Effects::none();
-                if let Some((kind, detail)) = event {
-                    effects = effects.event(kind, Some(detail));
-                }
-                Ok(effects)
-            })
-            .await
-            .map(drop)
-        })
-        .await
+    let event = event_of(&change, which);
+    let work = async move |context: Arc<Context>| {
+        if which.live {
+            tell_qemu(context.driver(), &view, &change).await?;
+        }
+        let effects = match event {
+            Some((kind, detail)) => Effects::none().event(kind, Some(detail)),
+            None => Effects::none(),
+        };
+        context.commit(edit, effects).await.map(drop)
+    };
+    operation.carry_out(|context| Box::pin(work(context))).await
 }
 
-fn applied(document: Either<'_>, change: &Change) -> Result<domxml::Domain> {
-    let mut domain = domxml::Domain::clone(&*document.domain()?);
-    apply(&mut domain, change)?;
-    Ok(domain)
+/// The change of the documents that are meant.
+fn edit(which: Which, change: &Change) -> Edit {
+    let mut edit = Edit::none();
+    if which.live {
+        let change = change.clone();
+        edit = edit.and(Edit::live(move |document| apply(document, &change)));
+    }
+    if which.config {
+        let change = change.clone();
+        edit = edit.and(Edit::stored(move |document| apply(document, &change)));
+    }
+    edit
 }
 
 /// The change in a document.
@@ -289,12 +284,9 @@ async fn tell_qemu(driver: &Arc<Driver>, view: &View, change: &Change) -> Result
                 ));
             }
             guest
-                .execute(
-                    driver,
-                    commands::Balloon {
-                        value: kib.saturating_mul(1024),
-                    },
-                )
+                .execute(commands::Balloon {
+                    value: kib.saturating_mul(1024),
+                })
                 .await
                 .map(drop)
         }
@@ -312,7 +304,7 @@ async fn tell_qemu(driver: &Arc<Driver>, view: &View, change: &Change) -> Result
                 property: "guest-stats-polling-interval".to_owned(),
                 value: (*seconds).into(),
             };
-            guest.execute(driver, period).await.map(drop)
+            guest.execute(period).await.map(drop)
         }
         Change::MaxMemory(_) => Err(Error::invalid(
             "cannot resize the maximum memory on an active domain",
@@ -366,7 +358,7 @@ pub async fn set_autostart(domain: &Domain, autostart: bool, conditions: &Condit
     }
     let change = move |view: &mut View| {
         view.autostart = autostart && view.config.is_some();
-        Ok(Effects::volatile())
+        Ok(Effects::none())
     };
     domain.commit(change).await.map(drop)
 }

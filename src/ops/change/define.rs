@@ -58,7 +58,7 @@ async fn store(domain: &Domain, document: Arc<Stored>, conditions: Conditions) -
                 DEFINED_ADDED
             };
             view.config = Some(document);
-            Ok(Effects::none().lifecycle(DEFINED, detail).config_only())
+            Ok(Effects::none().lifecycle(DEFINED, detail))
         })
         .await
 }
@@ -140,9 +140,7 @@ pub async fn undefine(
         }
         view.config = None;
         view.autostart = false;
-        Ok(Effects::none()
-            .lifecycle(UNDEFINED, UNDEFINED_REMOVED)
-            .config_only())
+        Ok(Effects::none().lifecycle(UNDEFINED, UNDEFINED_REMOVED))
     };
     let (domain, owned, config) = (domain.clone(), Arc::clone(driver), config.domain()?);
     driver

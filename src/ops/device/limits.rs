@@ -12,7 +12,8 @@ use qemu_plan::command::net::kind;
 
 use crate::{
     domain::{
-        Document, Domain, Effects, Either, Job, Stored, View,
+        Domain, Edit, Effects, View,
+        intents::Intent,
         jobs::{Kind, Want},
     },
     error::{Area, Code, Error, Result},
@@ -20,12 +21,9 @@ use crate::{
         Conditions, Driver,
         document::scope::{self, Scope, Which},
         holdings::net::traffic_control::{Device, limits_of, of_device},
-        run::guest::Guest,
+        operation::{Ask, Context, Operation},
     },
 };
-
-/// The intent to change limits.
-const INTENT: &str = "limit-interface";
 
 /// What is wanted. A rate that is given replaces what there is; one without average and floor takes it away.
 #[derive(Clone, Debug, Default)]
@@ -65,79 +63,76 @@ pub async fn set(
     wanted: Wanted,
     conditions: &Conditions,
 ) -> Result<()> {
-    let job = domain.job(Want::Plain(Kind::Modify)).await?;
-    let view = job.view();
-    conditions.check(&view)?;
-    let which = Which::of(scope, &view)?;
-    let live = if which.live {
-        Some(Live::of(driver, &view, &wanted)?)
-    } else {
-        None
+    let ask = Ask {
+        kind: "limit-interface",
+        job: Want::Plain(Kind::Modify),
+        conditions,
     };
-    let config = view.config.as_ref().filter(|_| which.config);
-    let stored = config
-        .map(|config| changed(Either::Stored(config), &wanted))
-        .transpose()?;
-    let stored = stored.map(|document| Stored::new(&document));
-    if conditions.trial {
+    let operation = Operation::begin(driver, domain, ask).await?;
+    let view = operation.view();
+    let which = Which::of(scope, &view)?;
+    let (mut edit, mut live) = (Edit::none(), None);
+    if which.live {
+        live = Some(Live::of(&view, &wanted)?);
+        let wanted = wanted.clone();
+        edit = edit.and(Edit::live(move |document| change(document, &wanted)));
+    }
+    if which.config {
+        edit = edit.and(Edit::stored(move |document| change(document, &wanted)));
+    }
+    edit.check(&view)?;
+    if operation.is_trial() {
         return Ok(());
     }
-    let owned = Arc::clone(driver);
-    driver
-        .tracked(Box::pin(async move {
-            match live {
-                Some(live) => Box::pin(live.carry_out(&owned, &job, stored)).await,
-                None => job
-                    .commit(move |view| Ok(follow(view, stored, None)))
-                    .await
-                    .map(drop),
-            }
-        }))
-        .await
+    let work = async move |context: Arc<Context>| {
+        if let Some(Live {
+            device,
+            name,
+            before,
+            after,
+        }) = live
+        {
+            context.intend(Intent::LimitInterface { device: name }).await?;
+            let again = device.clone();
+            context
+                .step("the limits", device.limit(&after), async move {
+                    again.limit(&before).await
+                })
+                .await?;
+        }
+        context.commit(edit, Effects::none()).await.map(drop)
+    };
+    operation.carry_out(|context| Box::pin(work(context))).await
 }
 
-/// Ends a change that another daemon left in the midst: the devices have the limits of the document.
-pub(crate) async fn settle(driver: &Arc<Driver>, guest: &Arc<Guest>) {
-    let (store, view) = (driver.registry.store(), guest.domain.view());
-    if !store.has_intent(view.uuid, guest.id, INTENT) {
-        return;
-    }
-    let put = async {
-        for interface in view
-            .running()?
-            .document
-            .domain
-            .devices
-            .interfaces
-            .iter()
-            .filter(|i| has_device(i))
-        {
-            if let Some(device) = device(interface) {
-                let limits = limits_of(interface).cloned().unwrap_or_default();
-                Device::of(interface, &device, view.uuid)
-                    .limit(&of_device(interface, &limits))
-                    .await?;
-            }
-        }
-        Ok::<_, Error>(())
+/// Puts on an interface's device what the document of its run says, after a change that was cut off.
+///
+/// # Errors
+/// What the kernel or the switch says.
+pub(crate) async fn set_right(view: &View, name: &str) -> Result<()> {
+    let interfaces = &view.running()?.document.domain.devices.interfaces;
+    let Some(interface) = interfaces
+        .iter()
+        .find(|i| has_device(i) && device(i).as_deref() == Some(name))
+    else {
+        return Ok(());
     };
-    if let Err(error) = put.await {
-        tracing::error!(guest = %view.name, %error, "the limits of its interfaces could not be set right");
-    }
-    store.clear_intent(view.uuid, guest.id).await;
+    let limits = limits_of(interface).cloned().unwrap_or_default();
+    Device::of(interface, name, view.uuid)
+        .limit(&of_device(interface, &limits))
+        .await
 }
 
 /// A change of a running guest's interface.
 struct Live {
-    guest: Arc<Guest>,
     device: Device,
+    name: String,
     before: Bandwidth,
     after: Bandwidth,
-    document: Box<domxml::Domain>,
 }
 
 impl Live {
-    fn of(driver: &Arc<Driver>, view: &View, wanted: &Wanted) -> Result<Self> {
+    fn of(view: &View, wanted: &Wanted) -> Result<Self> {
         let run = view.running()?;
         let interfaces = &run.document.domain.devices.interfaces;
         let interface = interfaces
@@ -150,45 +145,16 @@ impl Live {
             return Err(Error::new(Code::ConfigUnsupported, text));
         }
         check_floor(interface, wanted)?;
-        let document = changed(Either::Live(&run.document), wanted)?;
-        let after = document
-            .devices
-            .interfaces
-            .iter()
-            .find(|i| is_named(i, &wanted.interface))
-            .and_then(limits_of);
+        let name =
+            device(interface).ok_or_else(|| Error::internal("the interface has no device on the host"))?;
+        let before = limits_of(interface).cloned().unwrap_or_default();
+        let after = wanted.on(&before).unwrap_or_default();
         Ok(Self {
-            guest: driver.guests.of(view)?,
-            device: device(interface)
-                .map(|name| Device::of(interface, &name, view.uuid))
-                .ok_or_else(|| Error::internal("the interface has no device on the host"))?,
-            before: of_device(interface, &limits_of(interface).cloned().unwrap_or_default()),
-            after: of_device(interface, &after.cloned().unwrap_or_default()),
-            document: Box::new(document),
+            device: Device::of(interface, &name, view.uuid),
+            name,
+            before: of_device(interface, &before),
+            after: of_device(interface, &after),
         })
-    }
-
-    async fn carry_out(self, driver: &Arc<Driver>, job: &Job, stored: Option<Arc<Stored>>) -> Result<()> {
-        let (store, uuid) = (driver.registry.store(), job.domain().uuid());
-        store.note_intent(uuid, self.guest.id, INTENT).await;
-        let document = self.document;
-        let result = match self.device.limit(&self.after).await {
-            Ok(()) => job
-                .commit(move |view| Ok(follow(view, stored, Some(document))))
-                .await
-                .map(drop),
-            Err(error) => Err(error),
-        };
-        if result.is_err()
-            && let Err(error) = self.device.limit(&self.before).await
-        {
-            tracing::error!(device = ?self.device, %error, "its former limits could not be put on again");
-        }
-        // A power-off that came meanwhile has noted its own.
-        if store.has_intent(uuid, self.guest.id, INTENT) {
-            store.clear_intent(uuid, self.guest.id).await;
-        }
-        result
     }
 }
 
@@ -220,46 +186,37 @@ fn check_floor(interface: &Interface, wanted: &Wanted) -> Result<()> {
     Err(Error::new(Code::OperationUnsupported, text))
 }
 
-fn follow(view: &mut View, stored: Option<Arc<Stored>>, live: Option<Box<domxml::Domain>>) -> Effects {
-    let effects = if live.is_some() {
-        Effects::none()
-    } else {
-        Effects::none().config_only()
-    };
-    if let Some((document, run)) = live.zip(view.run.as_mut()) {
-        run.document = Document::live(*document);
+impl Wanted {
+    /// The limits after the change of `before`; none if nothing is limited then.
+    fn on(&self, before: &Bandwidth) -> Option<Bandwidth> {
+        let mut limits = before.clone();
+        for (place, rate) in [
+            (&mut limits.inbound, &self.inbound),
+            (&mut limits.outbound, &self.outbound),
+        ] {
+            if let Some(rate) = rate {
+                *place = Some(rate.clone())
+                    .filter(|r| r.average.is_some_and(|n| n > 0) || r.floor.is_some_and(|n| n > 0));
+            }
+        }
+        Some(limits).filter(|l| l.inbound.is_some() || l.outbound.is_some())
     }
-    if stored.is_some() {
-        view.config = stored;
-    }
-    effects
 }
 
-/// A copy of the document with the limits that are wanted.
-fn changed(document: Either<'_>, wanted: &Wanted) -> Result<domxml::Domain> {
-    let mut document = domxml::Domain::clone(&*document.domain()?);
+/// Puts the limits that are wanted into a document.
+fn change(document: &mut domxml::Domain, wanted: &Wanted) -> Result<()> {
     let found = document
         .devices
         .interfaces
         .iter_mut()
         .find(|i| is_named(i, &wanted.interface));
     let interface = found.ok_or_else(|| unknown(&wanted.interface))?;
-    let mut limits = limits_of(interface).cloned().unwrap_or_default();
-    for (place, rate) in [
-        (&mut limits.inbound, &wanted.inbound),
-        (&mut limits.outbound, &wanted.outbound),
-    ] {
-        if let Some(rate) = rate {
-            *place = Some(rate.clone())
-                .filter(|r| r.average.is_some_and(|n| n > 0) || r.floor.is_some_and(|n| n > 0));
-        }
-    }
-    let limits = Some(limits).filter(|l| l.inbound.is_some() || l.outbound.is_some());
+    let limits = wanted.on(&limits_of(interface).cloned().unwrap_or_default());
     if let Some(given) = interface.actual.as_mut().filter(|a| a.bandwidth.is_some()) {
         given.bandwidth.clone_from(&limits);
     }
     interface.bandwidth = limits;
-    Ok(document)
+    Ok(())
 }
 
 fn is_named(interface: &Interface, name: &str) -> bool {

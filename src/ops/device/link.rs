@@ -10,7 +10,8 @@ use qmp::commands;
 
 use crate::{
     domain::{
-        Document, Domain, Effects, Job, Stored, View,
+        Domain, Edit, Effects, Stored, View,
+        intents::Intent,
         jobs::{Kind, Want},
     },
     error::{Area, Code, Error, Result},
@@ -20,12 +21,10 @@ use crate::{
             plan,
             scope::{Scope, Which},
         },
+        operation::{self, Ask, Context, Operation},
         run::guest::Guest,
     },
 };
-
-/// The intent to set a link.
-const INTENT: &str = "set-link";
 
 /// Changes an interface to what is wanted: its link in a running guest, all of it in a stored configuration.
 ///
@@ -38,116 +37,93 @@ pub(crate) async fn update(
     scope: Scope,
     conditions: &Conditions,
 ) -> Result<()> {
-    conditions.check(&domain.view())?;
-    let job = domain.job(Want::Plain(Kind::Modify)).await?;
-    let view = job.view();
-    conditions.check(&view)?;
+    operation::retrying(|| Box::pin(attempt(driver, domain, &new, scope, conditions))).await
+}
+
+async fn attempt(
+    driver: &Arc<Driver>,
+    domain: &Domain,
+    new: &Interface,
+    scope: Scope,
+    conditions: &Conditions,
+) -> Result<()> {
+    let ask = Ask {
+        kind: "set-link",
+        job: Want::Plain(Kind::Modify),
+        conditions,
+    };
+    let operation = Operation::begin(driver, domain, ask).await?;
+    let view = operation.view();
     let which = Which::of(scope, &view)?;
-    let stored = if which.config {
-        Some(in_stored(driver, &view, &new).await?)
-    } else {
-        None
-    };
+    let mut edit = Edit::none();
+    if which.config {
+        edit = edit.and(in_stored(driver, &view, new).await?);
+    }
     let live = if which.live {
-        Some(in_live(&view, &new)?)
+        edit = edit.and(in_live(new.clone()));
+        let interface = find_live(&view, new)?;
+        Some(Link {
+            guest: driver.guests.of(&view)?,
+            alias: interface.info.alias.clone().unwrap_or_default(),
+            up: interface.link != Some(LinkState::Down),
+        })
     } else {
         None
     };
-    if conditions.trial {
+    edit.check(&view)?;
+    if operation.is_trial() {
         return Ok(());
     }
-    let owned = Arc::clone(driver);
-    driver
-        .tracked(Box::pin(
-            async move { carry_out(&owned, &job, live, stored).await },
-        ))
-        .await
-}
-
-/// The running guest's document with the link changed, and the interface.
-type Changed = (Box<domxml::Domain>, Interface);
-
-async fn carry_out(
-    driver: &Arc<Driver>,
-    job: &Job,
-    live: Option<Changed>,
-    stored: Option<Arc<Stored>>,
-) -> Result<()> {
-    let Some((document, interface)) = live else {
-        return job
-            .commit(move |view| Ok(follow(view, None, stored)))
-            .await
-            .map(drop);
-    };
-    let guest = driver.guests.of(&job.view())?;
-    let (store, uuid) = (driver.registry.store(), job.domain().uuid());
-    store.note_intent(uuid, guest.id, INTENT).await;
-    let result = async {
-        set(driver, &guest, &interface).await?;
-        job.commit(move |view| Ok(follow(view, Some(document), stored)))
-            .await
-    };
-    let result = result.await;
-    if result.is_err() {
-        settle(driver, &guest).await;
-    } else if store.has_intent(uuid, guest.id, INTENT) {
-        store.clear_intent(uuid, guest.id).await;
-    }
-    result.map(drop)
-}
-
-fn follow(view: &mut View, live: Option<Box<domxml::Domain>>, stored: Option<Arc<Stored>>) -> Effects {
-    if let (Some(run), Some(document)) = (&mut view.run, live) {
-        run.document = Document::live(*document);
-    }
-    if stored.is_some() {
-        view.config = stored;
-    }
-    Effects::none()
-}
-
-/// Tells QEMU what the interface's link is.
-async fn set(driver: &Arc<Driver>, guest: &Arc<Guest>, interface: &Interface) -> Result<()> {
-    let name = interface.info.alias.clone().unwrap_or_default();
-    guest
-        .execute(
-            driver,
-            commands::SetLink {
-                name,
-                up: interface.link != Some(LinkState::Down),
-            },
-        )
-        .await
-        .map(drop)
-}
-
-/// Sets all links by the document if a change of one was under way when the daemon ended, or failed.
-pub(crate) async fn settle(driver: &Arc<Driver>, guest: &Arc<Guest>) {
-    let (store, view) = (driver.registry.store(), guest.domain.view());
-    let (true, Some(run)) = (store.has_intent(view.uuid, guest.id, INTENT), &view.run) else {
-        return;
-    };
-    for interface in &run.document.domain.devices.interfaces {
-        if let Err(error) = set(driver, guest, interface).await {
-            // The intent stays, and is seen to when the guest is reached again.
-            tracing::warn!(guest = %view.name, %error, "a link could not be set by the document");
-            return;
+    let wanted = new.link;
+    let work = async move |context: Arc<Context>| {
+        if let Some(Link { guest, alias, up }) = live {
+            context.intend(Intent::SetLink { alias: alias.clone() }).await?;
+            let (again, name) = (Arc::clone(&guest), alias.clone());
+            let is_up = wanted != Some(LinkState::Down);
+            context
+                .step("the link", set(&guest, alias, is_up), async move {
+                    set(&again, name, up).await
+                })
+                .await?;
         }
-    }
-    store.clear_intent(view.uuid, guest.id).await;
+        context.commit(edit, Effects::none()).await.map(drop)
+    };
+    operation.carry_out(|context| Box::pin(work(context))).await
 }
 
-fn in_live(view: &View, new: &Interface) -> Result<Changed> {
-    let mut document = Box::new(domxml::Domain::clone(&view.running()?.document.domain));
-    let place = find(&mut document.devices.interfaces, new)?;
-    only_the_link(place, new)?;
-    place.link = new.link;
-    let changed = place.clone();
-    Ok((document, changed))
+/// The link of a running guest's interface.
+struct Link {
+    guest: Arc<Guest>,
+    alias: String,
+    /// As it is before the change.
+    up: bool,
+}
+
+fn find_live(view: &View, new: &Interface) -> Result<Interface> {
+    let mut interfaces = view.running()?.document.domain.devices.interfaces.clone();
+    Ok(find(&mut interfaces, new)?.clone())
+}
+
+/// Tells QEMU what an interface's link is.
+///
+/// # Errors
+/// What QEMU refuses, or that it does not answer.
+pub(crate) async fn set(guest: &Guest, name: String, up: bool) -> Result<()> {
+    guest.execute(commands::SetLink { name, up }).await.map(drop)
+}
+
+/// The link alone is changed in the document of a run.
+fn in_live(new: Interface) -> Edit {
+    Edit::live(move |document| {
+        let place = find(&mut document.devices.interfaces, &new)?;
+        only_the_link(place, &new)?;
+        place.link = new.link;
+        Ok(())
+    })
 }
 
 /// The stored document with the interface replaced, complete and checked.
-async fn in_stored(driver: &Arc<Driver>, view: &View, new: &Interface) -> Result<Arc<Stored>> {
+async fn in_stored(driver: &Arc<Driver>, view: &View, new: &Interface) -> Result<Edit> {
     let config = view
         .config
         .as_ref()
@@ -157,11 +133,8 @@ async fn in_stored(driver: &Arc<Driver>, view: &View, new: &Interface) -> Result
     let address = place.info.address.clone();
     *place = new.clone();
     place.info.address = new.info.address.clone().or(address);
-    Ok(Stored::new(
-        &plan::complete(driver, document, qemu_plan::address::Age::New)
-            .await?
-            .domain,
-    ))
+    let complete = plan::complete(driver, document, qemu_plan::address::Age::New).await?;
+    Ok(Edit::replacing(Arc::clone(config), Stored::new(&complete.domain)))
 }
 
 /// The one interface that a document means: what it says of MAC address, place and alias is to be the same.

@@ -50,7 +50,7 @@ pub async fn screenshot(driver: &Arc<Driver>, domain: &Domain, screen: u32) -> R
     let mut args = Map::from_iter([("filename".to_owned(), Value::from(file.name()))]);
     args.extend(device.map(|alias| ("device".to_owned(), alias.into())));
     args.extend(png.then(|| ("format".to_owned(), "png".into())));
-    guest.execute(driver, commands::Screendump(args)).await?;
+    guest.execute(commands::Screendump(args)).await?;
     let mime = if png {
         "image/png"
     } else {

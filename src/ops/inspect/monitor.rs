@@ -37,11 +37,10 @@ pub async fn raw(driver: &Arc<Driver>, domain: &Domain, command: String) -> Resu
 pub async fn human(driver: &Arc<Driver>, domain: &Domain, line: String) -> Result<String> {
     let guest = driver.guests.of(&domain.view())?;
     let job = domain.job(Want::Plain(Kind::Modify)).await?;
-    let owned = Arc::clone(driver);
     driver
         .tracked(async move {
             let text = guest
-                .execute(&owned, commands::HumanMonitorCommand { command_line: line })
+                .execute(commands::HumanMonitorCommand { command_line: line })
                 .await?;
             mark(&job).await?;
             Ok(text)

@@ -52,16 +52,8 @@ pub async fn memory(
     // The monitor counts with a sign.
     let (val, size, filename) = (start.cast_signed(), u64::from(size), file.name());
     match which {
-        Addresses::Virtual => {
-            guest
-                .execute(driver, commands::Memsave { val, size, filename })
-                .await?
-        }
-        Addresses::Physical => {
-            guest
-                .execute(driver, commands::Pmemsave { val, size, filename })
-                .await?
-        }
+        Addresses::Virtual => guest.execute(commands::Memsave { val, size, filename }).await?,
+        Addresses::Physical => guest.execute(commands::Pmemsave { val, size, filename }).await?,
     };
     file.read(size).await
 }
@@ -114,7 +106,7 @@ pub async fn disk_errors(driver: &Arc<Driver>, domain: &Domain) -> Result<(usize
     let job = domain.job(Want::Plain(Kind::Query)).await?;
     let view = job.view();
     let (guest, run) = (driver.guests.of(&view)?, view.running()?);
-    let backends = guest.execute(driver, commands::QueryBlock {}).await?;
+    let backends = guest.execute(commands::QueryBlock {}).await?;
     let error_of = |disk: &Disk| {
         let alias = disk.info.alias.as_deref()?;
         let backend = backends.iter().find(|backend| {

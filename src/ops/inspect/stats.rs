@@ -300,7 +300,7 @@ async fn ask(driver: &Arc<Driver>, domain: Domain, mut stats: Stats, wanted: Wan
     if run.unreachable.is_some() || stopped(&run) {
         stats.unreachable = true;
         if let Ok(guest) = driver.guests.of(&stats.view) {
-            guest.suspect(driver);
+            guest.suspect();
         }
         return stats;
     }
@@ -321,7 +321,7 @@ async fn ask(driver: &Arc<Driver>, domain: Domain, mut stats: Stats, wanted: Wan
         Ok(answers) => fill(&mut stats, &run, answers, wanted),
         Err(_) => {
             stats.unreachable = true;
-            guest.suspect(driver);
+            guest.suspect();
         }
     }
     stats

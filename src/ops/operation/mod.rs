@@ -1,3 +1,309 @@
-//! The one way an operation goes: its steps, their reversals, and what became of it.
+//! The one way in which a running guest is changed.
+//!
+//! ```text
+//!  begin: etag ─▶ job ─▶ etag again        refused: nothing happened
+//!     │
+//!  the operation checks what it is to do; a trial ends here
+//!     │
+//!  carry_out, on the tracker, in a span:
+//!     intend ─▶ step … step ─▶ commit ─▶ what is left ─▶ intent cleared
+//!       │         │ error: reversals of the steps, the last first
+//!       │         └─ one that fails: part of the error, the run is shown as degraded, the intent stays
+//!       └ can't be written: refused
+//! ```
+//!
+//! Used by every operation of the wings above. The hard thing is that none may forget a part: a step without an intent
+//! is refused, and what an operation has begun goes on, and is undone, whether or not its caller still waits.
 
+pub mod record;
 pub mod undo;
+
+use std::{future::Future, sync::Arc, time::Instant};
+
+use record::Record;
+use tokio::sync::{Mutex, MutexGuard};
+use tracing::Instrument;
+use undo::{Failed, Undo};
+use uuid::Uuid;
+
+use crate::{
+    domain::{
+        Domain, Edit, Effects, Job, STALE, View,
+        intents::{Intent, Note},
+        jobs::Want,
+    },
+    error::{Code, Error, Result},
+    ops::{Conditions, Driver},
+};
+
+/// What an operation asks for before it begins.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'a> {
+    /// What it does, as logs and clients name it: `attach-device`.
+    pub kind: &'static str,
+    /// The job that it takes on the guest.
+    pub job: Want,
+    /// What the caller expects of the guest, and whether it is only a trial.
+    pub conditions: &'a Conditions,
+}
+
+/// An operation that holds its job and has changed nothing yet.
+pub struct Operation {
+    driver: Arc<Driver>,
+    job: Job,
+    kind: &'static str,
+    trial: bool,
+}
+
+impl Operation {
+    /// Checks the caller's conditions and takes the job.
+    ///
+    /// # Errors
+    /// The guest is not what the caller saw; the job can't be had in time.
+    pub async fn begin(driver: &Arc<Driver>, domain: &Domain, ask: Ask<'_>) -> Result<Self> {
+        ask.conditions.check(&domain.view())?;
+        let job = domain.job(ask.job).await?;
+        // It may have changed while we waited.
+        ask.conditions.check(&job.view())?;
+        Ok(Self {
+            driver: Arc::clone(driver),
+            job,
+            kind: ask.kind,
+            trial: ask.conditions.trial,
+        })
+    }
+
+    /// The guest's newest view.
+    pub fn view(&self) -> Arc<View> {
+        self.job.view()
+    }
+
+    /// Whether the caller only wants to know that it would work.
+    pub fn is_trial(&self) -> bool {
+        self.trial
+    }
+
+    /// Carries the operation out on the daemon's tracker, also when the caller goes away.
+    ///
+    /// # Errors
+    /// What `work` gives; then what it did is undone, and what could not be undone is named.
+    pub async fn carry_out<T, F>(self, work: impl FnOnce(Arc<Context>) -> F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let view = self.job.view();
+        let record = self
+            .driver
+            .operations
+            .begin(view.uuid, Arc::clone(&view.name), self.kind);
+        let span = tracing::info_span!("operation", id = %record.id, guest = %view.name, kind = self.kind);
+        let driver = Arc::clone(&self.driver);
+        let context = Arc::new(Context {
+            driver: self.driver,
+            job: self.job,
+            record,
+            undo: Mutex::default(),
+            notes: Mutex::default(),
+        });
+        let work = work(Arc::clone(&context));
+        driver
+            .tracked(finish(context, Box::pin(work)).instrument(span))
+            .await
+    }
+}
+
+/// How often an operation is made anew whose stored document another call replaced meanwhile.
+const ATTEMPTS: usize = 3;
+
+/// Makes an attempt, and another one if the stored document was replaced while it was prepared.
+///
+/// # Errors
+/// What the last attempt gives.
+pub async fn retrying<T, F>(mut attempt: impl FnMut() -> F) -> Result<T>
+where
+    F: Future<Output = Result<T>>,
+{
+    let mut result = attempt().await;
+    for _ in 1..ATTEMPTS {
+        match &result {
+            Err(error) if error.reason == Some(STALE) => result = attempt().await,
+            _ => break,
+        }
+    }
+    result
+}
+
+/// Runs the work to its end: undone if it failed, its intents cleared unless something of it stayed.
+async fn finish<T>(context: Arc<Context>, work: impl Future<Output = Result<T>>) -> Result<T> {
+    let begun = Instant::now();
+    let result = work.await;
+    let undo = std::mem::take(&mut *context.undo.lock().await);
+    let failed = match &result {
+        Ok(_) => Vec::new(),
+        Err(_) => undo.unwind().await,
+    };
+    if failed.is_empty() {
+        let notes = std::mem::take(&mut *context.notes.lock().await);
+        let intents = context.driver.registry.store().intents();
+        for note in &notes {
+            intents.clear(note).await;
+        }
+    } else {
+        context.degrade(&failed).await;
+    }
+    let result = result.map_err(|error| with_failed(error, &failed));
+    let error = result.as_ref().err();
+    context
+        .driver
+        .operations
+        .end(&context.record, error.map(|e| (e.code, e.to_string().into())));
+    tracing::debug!(
+        milliseconds = begun.elapsed().as_millis(),
+        error = error.map(tracing::field::display),
+        "ended"
+    );
+    result
+}
+
+/// The error of an operation with what could not be undone.
+fn with_failed(error: Error, failed: &[Failed]) -> Error {
+    failed.iter().fold(error, |error, Failed { what, error: cause }| {
+        error.with_detail(format!("could not be undone: {what}: {cause}"))
+    })
+}
+
+/// An operation at work.
+pub struct Context {
+    driver: Arc<Driver>,
+    job: Job,
+    record: Arc<Record>,
+    undo: Mutex<Undo>,
+    notes: Mutex<Vec<Note>>,
+}
+
+impl Context {
+    /// What all operations share.
+    pub fn driver(&self) -> &Arc<Driver> {
+        &self.driver
+    }
+
+    /// The guest's newest view.
+    pub fn view(&self) -> Arc<View> {
+        self.job.view()
+    }
+
+    /// The operation's id.
+    pub fn id(&self) -> Uuid {
+        self.record.id
+    }
+
+    /// Notes on disk what is about to be done to the run.
+    ///
+    /// # Errors
+    /// The note can't be written, or the guest does not run: nothing may be done then.
+    pub async fn intend(&self, intent: Intent) -> Result<()> {
+        let view = self.view();
+        let note = Note::new(self.record.id, view.uuid, view.running()?.id, intent);
+        self.driver.registry.store().intents().write(&note).await?;
+        self.notes.lock().await.push(note);
+        Ok(())
+    }
+
+    /// Does one thing to QEMU or the host and remembers how it is undone.
+    ///
+    /// # Errors
+    /// What `forward` gives. A step whose answer did not come may have been done: it is undone as well.
+    pub async fn step<T>(
+        &self,
+        what: &'static str,
+        forward: impl Future<Output = Result<T>>,
+        reverse: impl Future<Output = Result<()>> + Send + 'static,
+    ) -> Result<T> {
+        self.needs_intent(what).await?;
+        self.record.update(|state| state.phase = what);
+        let result = forward.await;
+        if result.as_ref().err().is_none_or(is_unknown) {
+            self.undo.lock().await.push(what, reverse);
+        }
+        result
+    }
+
+    /// The stack of reversals, for what pushes its own as it does for a start. Drop it before the next step or commit.
+    ///
+    /// # Errors
+    /// No intent was noted.
+    pub async fn steps(&self, what: &'static str) -> Result<MutexGuard<'_, Undo>> {
+        self.needs_intent(what).await?;
+        self.record.update(|state| state.phase = what);
+        Ok(self.undo.lock().await)
+    }
+
+    async fn needs_intent(&self, what: &str) -> Result<()> {
+        if self.notes.lock().await.is_empty() {
+            return Err(Error::internal(format!(
+                "{what} was to be done without an intent"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Says how much is done.
+    pub fn progress(&self, done: u64, total: u64) {
+        self.record
+            .update(|state| (state.done, state.total) = (done, total));
+    }
+
+    /// Resolves when somebody asked the operation to stop.
+    pub async fn cancelled(&self) {
+        self.record.cancelled().await;
+    }
+
+    /// The point of no return: the documents follow, the files are written, the view published, the events told. From
+    /// here nothing is undone.
+    ///
+    /// # Errors
+    /// As [`Edit::apply`], or the files can't be written; then nothing has changed, and the steps are undone.
+    pub async fn commit(&self, edit: Edit, effects: Effects) -> Result<Arc<View>> {
+        self.commit_with(move |view| {
+            edit.apply(view)?;
+            Ok(effects)
+        })
+        .await
+    }
+
+    /// The same for a change that is more than its documents.
+    ///
+    /// # Errors
+    /// What `change` gives, or the files can't be written.
+    pub async fn commit_with(
+        &self,
+        change: impl FnOnce(&mut View) -> Result<Effects> + Send + 'static,
+    ) -> Result<Arc<View>> {
+        let view = self.job.commit(change).await?;
+        self.undo.lock().await.forget();
+        Ok(view)
+    }
+
+    /// Shows the run as one in which something is half done.
+    async fn degrade(&self, failed: &[Failed]) {
+        let what: Vec<_> = failed
+            .iter()
+            .map(|f| format!("{}: {}", f.what, f.error))
+            .collect();
+        let text: Arc<str> = format!("{}: {}", self.record.kind, what.join("; ")).into();
+        let change = move |view: &mut View| {
+            if let Some(run) = &mut view.run {
+                run.degraded = Some(text);
+            }
+            Ok(Effects::none())
+        };
+        // A guest that has gone has nothing half done.
+        let _ = self.job.commit(change).await;
+    }
+}
+
+/// Whether it can't be known if a step that gave this error was done.
+fn is_unknown(error: &Error) -> bool {
+    error.code == Code::OperationTimeout || error.reason == Some("UNREACHABLE")
+}

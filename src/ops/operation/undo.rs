@@ -1,41 +1,49 @@
 //! What was done so far, and how it is undone.
 //!
-//! Each stage of an operation pushes its reversal; [`Undo::unwind`] runs them in reverse. A reversal that fails is logged
-//! with its cause and the rest goes on: what can be cleaned up is.
+//! Each step of an operation pushes its reversal; [`Undo::unwind`] runs them in reverse. A reversal that fails does not
+//! keep the others from running: what can be cleaned up is, and the caller is told of the rest.
 
 use std::{future::Future, pin::Pin};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 type Reversal = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
 
 /// A stack of reversals.
 #[derive(Default)]
-pub(crate) struct Undo {
+pub struct Undo {
     stack: Vec<(&'static str, Reversal)>,
 }
 
+/// A reversal that failed.
+#[derive(Debug)]
+pub struct Failed {
+    /// The step that stays done.
+    pub what: &'static str,
+    /// Why.
+    pub error: Error,
+}
+
 impl Undo {
-    /// Remembers how to undo what was just done; `what` is for the log.
-    pub(crate) fn push(
-        &mut self,
-        what: &'static str,
-        reversal: impl Future<Output = Result<()>> + Send + 'static,
-    ) {
+    /// Remembers how to undo what was just done; `what` names the step.
+    pub fn push(&mut self, what: &'static str, reversal: impl Future<Output = Result<()>> + Send + 'static) {
         self.stack.push((what, Box::pin(reversal)));
     }
 
-    /// Undoes everything, the last thing first.
-    pub(crate) async fn unwind(mut self) {
+    /// Undoes everything, the last thing first; what could not be undone.
+    pub async fn unwind(mut self) -> Vec<Failed> {
+        let mut failed = Vec::new();
         while let Some((what, reversal)) = self.stack.pop() {
             if let Err(error) = reversal.await {
                 tracing::error!(what, %error, "could not be undone");
+                failed.push(Failed { what, error });
             }
         }
+        failed
     }
 
     /// Forgets everything: it stays, or somebody else gives it back.
-    pub(crate) fn forget(&mut self) {
+    pub fn forget(&mut self) {
         self.stack.clear();
     }
 }
@@ -45,7 +53,6 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
-    use crate::error::Error;
 
     #[tokio::test]
     async fn the_last_thing_is_undone_first_and_failures_do_not_stop_it() {
@@ -62,7 +69,8 @@ mod tests {
                 }
             });
         }
-        undo.unwind().await;
+        let failed = undo.unwind().await;
         assert_eq!(*seen.lock().unwrap(), [2, 1, 0]);
+        assert_eq!(failed.len(), 1);
     }
 }

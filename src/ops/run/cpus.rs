@@ -93,7 +93,7 @@ pub(crate) fn follow_stop(driver: &Arc<Driver>, guest: &Arc<Guest>) {
         let settled = async {
             let job = guest.domain.job(Want::Plain(Kind::Suspend)).await?;
             // What made us come may be on its way to the view: this comes after it.
-            let view = job.commit(|_| Ok(Effects::volatile())).await?;
+            let view = job.commit(|_| Ok(Effects::none())).await?;
             if is_stopped(&view) {
                 cpus_stopped(&owned, &guest).await;
             }

@@ -1,11 +1,11 @@
 //! The connection to one running guest, and all of them.
 //!
-//! Made by `start` and `restore`, used by every operation that asks QEMU something, and ended by `stop`. Its pump hands
-//! QEMU's events to the guest's owner in order.
+//! Made by `start` and `recover`, used by every operation that asks QEMU something, ended by `stop`, and watched by
+//! `supervise`, which learns here what was noticed.
 //!
-//! The hard thing is a QEMU that does not answer. A command has a deadline; when one passes, the guest is shown as
-//! unreachable and a task keeps asking until it answers, while everybody else goes on. A monitor that is gone is dialled
-//! again the same way. The guest is never killed for it.
+//! The hard thing is a QEMU that does not answer. A command has a deadline; when one passes, the supervisor shows the
+//! guest as unreachable and keeps asking until it answers, while everybody else goes on. A monitor that is gone is
+//! dialled again the same way. The guest is never killed for it.
 //!
 //! ```text
 //!   reachable ──deadline passed, or end of file with the process alive──▶ unreachable
@@ -17,39 +17,44 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
-use qmp::{Closed, Command};
-use tokio::sync::watch;
+use qmp::Command;
+use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
 use crate::{
     domain::{Condition, Domain, Effects, View},
     error::{Code, Error, Result},
     ops::{
-        Driver,
         holdings::{display_port::Lease, storage::lease::Holding},
-        recover,
-        run::{agent::Line, cause, console::Consoles, react, stop},
+        run::{agent::Line, cause::Cause, console::Consoles},
     },
-    qemu::{Events, Monitor, Notice, Process},
+    qemu::{Monitor, Process},
 };
 
-/// How often an unreachable guest is asked again.
+/// How often a process that can't be watched is looked at again.
 const RETRY: Duration = Duration::from_secs(2);
-/// QEMU closes its monitor at most this long before it ends.
-const LAST_MOMENT: Duration = Duration::from_millis(500);
-/// How long its answer is waited for then.
-const RETRY_DEADLINE: Duration = Duration::from_secs(2);
+/// Signals that may wait for the supervisor; more of them say nothing new.
+const SIGNALS: usize = 4;
 
 /// The connections to running guests.
 #[derive(Default)]
 pub struct Guests {
     table: Mutex<HashMap<Uuid, Arc<Guest>>>,
+}
+
+/// What was noticed of a run, for its supervisor.
+#[derive(Debug)]
+pub(crate) enum Signal {
+    /// QEMU has not answered a command in time.
+    Silent(String),
+    /// It was slow: it is asked once more.
+    Suspect,
 }
 
 /// The connection to one run of a guest.
@@ -69,13 +74,14 @@ pub struct Guest {
     pub(crate) holding: Holding,
     monitor: Mutex<Option<Monitor>>,
     /// Set by the first cause of the run's end.
-    ending: Mutex<Option<cause::Cause>>,
+    ending: Mutex<Option<Cause>>,
     /// Why the CPUs are about to stop, if somebody asked for it.
     pause: Mutex<Option<Condition>>,
     /// The pump has handed over everything that QEMU said.
     drained: watch::Sender<bool>,
-    /// It was slow to answer and is being asked once more.
-    suspected: AtomicBool,
+    /// To the supervisor, and its end until it takes it.
+    signals: mpsc::Sender<Signal>,
+    to_supervise: Mutex<Option<mpsc::Receiver<Signal>>>,
     /// Somebody is cleaning up after the run.
     cleaning: AtomicBool,
     /// The run was cleaned up.
@@ -115,13 +121,14 @@ impl Guest {
     }
 
     /// The record of a run whose process had ended before we looked.
-    pub(crate) fn ended_before(domain: Domain, id: i32, cause: cause::Cause) -> Arc<Self> {
+    pub(crate) fn ended_before(domain: Domain, id: i32, cause: Cause) -> Arc<Self> {
         let guest = Self::with(domain, id, None, Vec::new());
         guest.end_because(cause);
         guest
     }
 
     fn with(domain: Domain, id: i32, process: Option<Process>, leases: Vec<Lease>) -> Arc<Self> {
+        let (signals, to_supervise) = mpsc::channel(SIGNALS);
         Arc::new(Self {
             domain,
             id,
@@ -134,7 +141,8 @@ impl Guest {
             ending: Mutex::new(None),
             pause: Mutex::new(None),
             drained: watch::Sender::new(true),
-            suspected: AtomicBool::new(false),
+            signals,
+            to_supervise: Mutex::new(Some(to_supervise)),
             cleaning: AtomicBool::new(false),
             cleaned: watch::Sender::new(false),
         })
@@ -157,49 +165,50 @@ impl Guest {
         }
     }
 
-    /// Takes over a connection and pumps its events.
-    pub(crate) fn connect(self: &Arc<Self>, driver: &Arc<Driver>, monitor: Monitor, events: Events) {
-        *lock(&self.monitor) = Some(monitor);
-        self.drained.send_replace(false);
-        let (guest, weak) = (Arc::clone(self), Arc::downgrade(driver));
-        tokio::spawn(async move {
-            let closed = pump(&guest, &weak, events).await;
-            *lock(&guest.monitor) = None;
-            guest.drained.send_replace(true);
-            if let Some(driver) = weak.upgrade() {
-                guest.lost(&driver, closed).await;
-            }
-        });
-    }
-
     /// Executes a command; marks the guest as unreachable if QEMU does not answer in time.
     ///
     /// # Errors
     /// What QEMU refuses, `OperationTimeout` if it does not answer, `OperationFailed` if it can't be asked.
-    pub async fn execute<C: Command>(self: &Arc<Self>, driver: &Arc<Driver>, command: C) -> Result<C::Reply> {
-        self.execute_within(driver, command, C::DEADLINE).await
+    pub async fn execute<C: Command>(&self, command: C) -> Result<C::Reply> {
+        self.execute_within(command, C::DEADLINE).await
     }
 
     /// The same with another deadline.
     ///
     /// # Errors
     /// As [`execute`](Self::execute).
-    pub async fn execute_within<C: Command>(
-        self: &Arc<Self>,
-        driver: &Arc<Driver>,
-        command: C,
-        limit: Duration,
-    ) -> Result<C::Reply> {
+    pub async fn execute_within<C: Command>(&self, command: C, limit: Duration) -> Result<C::Reply> {
         let monitor = self.monitor()?;
         match monitor.client().execute_within(command, limit).await {
             Ok(reply) => Ok(reply),
             Err(error) => {
                 if matches!(error, qmp::Error::Timeout { .. }) {
-                    self.silent(driver, error.to_string());
+                    self.signal(Signal::Silent(error.to_string()));
                 }
                 Err(error.into())
             }
         }
+    }
+
+    /// Has the supervisor look at the run. A queue that is full holds signals enough for that.
+    fn signal(&self, signal: Signal) {
+        let _ = self.signals.try_send(signal);
+    }
+
+    /// The process was slow to answer: it is asked once more, and shown as unreachable if it does not.
+    pub(crate) fn suspect(&self) {
+        self.signal(Signal::Suspect);
+    }
+
+    /// What the supervisor is to look at; once.
+    pub(crate) fn take_signals(&self) -> Option<mpsc::Receiver<Signal>> {
+        lock(&self.to_supervise).take()
+    }
+
+    /// Sets or takes away the connection.
+    pub(crate) fn set_monitor(&self, monitor: Option<Monitor>) {
+        self.drained.send_replace(monitor.is_none());
+        *lock(&self.monitor) = monitor;
     }
 
     /// The monitor.
@@ -238,12 +247,21 @@ impl Guest {
         lock(&self.pause).take().unwrap_or(Condition::PAUSED_UNKNOWN)
     }
 
-    /// Notes why the run ends; the first cause stands.
-    pub(crate) fn end_because(&self, cause: cause::Cause) {
-        lock(&self.ending).get_or_insert(cause);
+    /// Notes why the run ends; the first cause stands. Whether this one is it.
+    pub(crate) fn end_because(&self, cause: Cause) -> bool {
+        let mut ending = lock(&self.ending);
+        let first = ending.is_none();
+        ending.get_or_insert(cause);
+        first
+    }
+    /// The run does not end after all; `first`: the cause that was noted was the caller's.
+    pub(crate) fn goes_on(&self, first: bool) {
+        if first {
+            *lock(&self.ending) = None;
+        }
     }
     /// Why the run ends.
-    pub(crate) fn ending(&self) -> Option<cause::Cause> {
+    pub(crate) fn ending(&self) -> Option<Cause> {
         *lock(&self.ending)
     }
 
@@ -259,46 +277,7 @@ impl Guest {
         let _ = tokio::time::timeout(limit, receiver.wait_for(|d| *d)).await;
     }
 
-    /// The process was slow to answer: asks it once more, and shows it as unreachable if it does not. However many find
-    /// it slow, it is asked once at a time.
-    pub(crate) fn suspect(self: &Arc<Self>, driver: &Arc<Driver>) {
-        let shown = self
-            .domain
-            .view()
-            .run
-            .as_ref()
-            .is_some_and(|r| r.unreachable.is_some());
-        if shown || self.suspected.swap(true, Ordering::SeqCst) {
-            return;
-        }
-        let (guest, driver) = (Arc::clone(self), Arc::clone(driver));
-        tokio::spawn(async move {
-            // What came of it is shown by `execute_within` itself.
-            let _ = guest
-                .execute_within(&driver, qmp::commands::QueryStatus {}, RETRY_DEADLINE)
-                .await;
-            guest.suspected.store(false, Ordering::SeqCst);
-        });
-    }
-
-    /// The process has not answered: shows it, and keeps asking.
-    fn silent(self: &Arc<Self>, driver: &Arc<Driver>, cause: String) {
-        let already = self
-            .domain
-            .view()
-            .run
-            .as_ref()
-            .is_some_and(|r| r.unreachable.is_some());
-        if already || self.ending().is_some() {
-            return;
-        }
-        let (guest, weak) = (Arc::clone(self), Arc::downgrade(driver));
-        tokio::spawn(async move {
-            guest.show_unreachable(Some(cause)).await;
-            guest.ask_again(&weak).await;
-        });
-    }
-
+    /// Shows that QEMU can't be asked, and why, or that it can be again.
     pub(crate) async fn show_unreachable(&self, cause: Option<String>) {
         let id = self.id;
         let name = Arc::clone(&self.domain.view().name);
@@ -312,65 +291,10 @@ impl Guest {
             if let Some(run) = view.run.as_mut().filter(|r| r.id == id) {
                 run.unreachable = cause.map(Into::into);
             }
-            Ok(Effects::volatile())
+            Ok(Effects::none())
         };
         // A guest that has gone needs no mark.
         let _ = self.domain.commit(change).await;
-    }
-
-    /// Asks until there is an answer, or the run or the daemon ends.
-    async fn ask_again(self: &Arc<Self>, weak: &Weak<Driver>) {
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep(RETRY) => {}
-                () = self.process_ended() => return,
-            }
-            let Some(driver) = weak.upgrade() else { return };
-            let Ok(monitor) = self.monitor() else { return };
-            if monitor
-                .client()
-                .execute_within(qmp::commands::QueryStatus {}, RETRY_DEADLINE)
-                .await
-                .is_ok()
-            {
-                self.show_unreachable(None).await;
-                recover::read_back(&driver, self).await;
-                return;
-            }
-        }
-    }
-
-    /// The connection is over. If the process lives, it is dialled again; if not, the run has ended.
-    async fn lost(self: &Arc<Self>, driver: &Arc<Driver>, closed: Option<Closed>) {
-        if self.ending().is_some()
-            || tokio::time::timeout(LAST_MOMENT, self.process_ended())
-                .await
-                .is_ok()
-        {
-            stop::ended(driver, self).await;
-            return;
-        }
-        let cause = closed.map_or_else(String::new, |c| format!(": {c}"));
-        self.show_unreachable(Some(format!("the monitor was closed{cause}")))
-            .await;
-        recover::dial_again(driver, self, RETRY).await;
-    }
-}
-
-/// Hands events to the owner until the connection ends.
-async fn pump(guest: &Arc<Guest>, driver: &Weak<Driver>, mut events: Events) -> Option<Closed> {
-    loop {
-        match events.next().await? {
-            Notice::Event { event, raw } => {
-                let Some(driver) = driver.upgrade() else { continue };
-                react::publish_raw(&driver, guest, &raw);
-                let (target, guest) = (guest.domain.clone(), Arc::clone(guest));
-                target
-                    .from_monitor(move |view| Ok(react::take_in(&driver, &guest, view, &event)))
-                    .await;
-            }
-            Notice::Closed(closed) => return Some(closed),
-        }
     }
 }
 

@@ -182,7 +182,6 @@ async fn powerdown(
     let Some(held) = hold(driver, domain, Kind::Modify, conditions).await? else {
         return Ok(());
     };
-    let owned = Arc::clone(driver);
     driver
         .tracked(async move {
             let set = move |view: &mut View| {
@@ -192,10 +191,7 @@ async fn powerdown(
                 Ok(Effects::none())
             };
             held.job.commit(set).await?;
-            held.guest
-                .execute(&owned, commands::SystemPowerdown {})
-                .await
-                .map(drop)
+            held.guest.execute(commands::SystemPowerdown {}).await.map(drop)
         })
         .await
 }
@@ -208,10 +204,9 @@ pub async fn reset(driver: &Arc<Driver>, domain: &Domain, conditions: &Condition
     let Some(held) = hold(driver, domain, Kind::Modify, conditions).await? else {
         return Ok(());
     };
-    let owned = Arc::clone(driver);
     driver
         .tracked(async move {
-            held.guest.execute(&owned, commands::SystemReset {}).await?;
+            held.guest.execute(commands::SystemReset {}).await?;
             let reset = |view: &mut View| {
                 if let Some(run) = &mut view.run {
                     run.fake_reboot = false;
@@ -244,7 +239,7 @@ pub async fn suspend(driver: &Arc<Driver>, domain: &Domain, conditions: &Conditi
     driver
         .tracked(async move {
             held.guest.expect_pause(Condition::PAUSED_USER);
-            held.guest.execute(&owned, commands::Stop {}).await?;
+            held.guest.execute(commands::Stop {}).await?;
             traffic::hold_back(&held.job.view()).await;
             // QEMU's own event has told it, or will find it told.
             held.job
@@ -274,7 +269,7 @@ pub async fn resume(driver: &Arc<Driver>, domain: &Domain, conditions: &Conditio
         .tracked(async move {
             traffic::allow(&held.job.view().running()?.document.domain).await?;
             let run = async {
-                held.guest.execute(&owned, commands::Cont {}).await?;
+                held.guest.execute(commands::Cont {}).await?;
                 held.job.commit(|view| Ok(react::resumed(view))).await.map(drop)
             };
             cpus::run_cpus(&owned, &held.guest, run).await
@@ -290,16 +285,16 @@ pub async fn inject_nmi(driver: &Arc<Driver>, domain: &Domain, conditions: &Cond
     let Some(held) = hold(driver, domain, Kind::Modify, conditions).await? else {
         return Ok(());
     };
-    held.guest.execute(driver, commands::InjectNmi {}).await.map(drop)
+    held.guest.execute(commands::InjectNmi {}).await.map(drop)
 }
 
 /// Resets a machine that has shut down or crashed and lets it run: on_poweroff or on_crash `restart`, and reboots.
 pub(crate) async fn restart(driver: &Arc<Driver>, guest: &Arc<Guest>) {
     let attempt = async {
         let job = guest.domain.job(Want::Plain(Kind::Modify)).await?;
-        guest.execute(driver, commands::SystemReset {}).await?;
+        guest.execute(commands::SystemReset {}).await?;
         let run = async {
-            guest.execute(driver, commands::Cont {}).await?;
+            guest.execute(commands::Cont {}).await?;
             job.commit(|view| Ok(react::resumed(view))).await
         };
         cpus::run_cpus(driver, guest, run).await

@@ -13,37 +13,24 @@ use qmp::{
 
 use crate::{
     domain::{Effects, View},
-    ops::{
-        Driver,
-        run::{guest::Guest, react},
-    },
+    ops::run::{guest::Guest, react},
 };
 
 /// Asks QEMU and commits what is new. What it does not answer stays as it was.
-pub(crate) async fn refresh(driver: &Arc<Driver>, guest: &Arc<Guest>) {
-    let chardevs = guest
-        .execute(driver, commands::QueryChardev {})
-        .await
-        .unwrap_or_default();
-    let drives = guest
-        .execute(driver, commands::QueryBlock {})
-        .await
-        .unwrap_or_default();
+pub(crate) async fn refresh(guest: &Arc<Guest>) {
+    let chardevs = guest.execute(commands::QueryChardev {}).await.unwrap_or_default();
+    let drives = guest.execute(commands::QueryBlock {}).await.unwrap_or_default();
     let id = guest.id;
     let change = move |view: &mut View| {
         let Some(run) = view.run.as_ref().filter(|r| r.id == id) else {
-            return Ok(Effects::volatile());
+            return Ok(Effects::none());
         };
         let document = Arc::clone(&run.document.domain);
         let told: Vec<_> = channels(&document, &chardevs)
             .into_iter()
             .chain(trays(&document, &drives))
             .collect();
-        let mut effects = if told.is_empty() {
-            Effects::volatile()
-        } else {
-            Effects::none()
-        };
+        let mut effects = Effects::none();
         for (alias, what) in told {
             let one = match what {
                 What::Channel(open) => react::channel(view, &alias, open),

@@ -7,8 +7,13 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use uuid::Uuid;
+
 use crate::{
-    domain::{Domain, Effects, RunState, View},
+    domain::{
+        Domain, Effects, RunState, View,
+        intents::{Intent, Note},
+    },
     error::Result,
     ops::{
         Conditions, Driver,
@@ -24,9 +29,6 @@ use crate::{
 
 /// How long QEMU's last words are waited for once the process is gone.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-
-/// The intent to power off.
-const INTENT: &str = "power-off";
 
 /// libvirt's lifecycle event for an end.
 const STOPPED: i32 = 5;
@@ -68,12 +70,13 @@ pub async fn power_off(
         return Ok(());
     }
     // Noted first: should the daemon end before QEMU does, the next one knows why it ended and sees to it that it does.
-    driver
-        .registry
-        .store()
-        .note_intent(view.uuid, guest.id, INTENT)
-        .await;
-    guest.end_because(Cause::Destroyed);
+    // Powering off is never refused: without the note, only the reason that is told afterwards would be another.
+    let note = Note::new(Uuid::new_v4(), view.uuid, guest.id, Intent::PowerOff);
+    let intents = driver.registry.store().intents();
+    if let Err(error) = intents.write(&note).await {
+        tracing::warn!(guest = %view.name, %error, "the guest is powered off without a note of it");
+    }
+    let first = guest.end_because(Cause::Destroyed);
     let patience = if how.graceful {
         Patience::Graceful
     } else {
@@ -84,11 +87,9 @@ pub async fn power_off(
         .tracked(async move {
             let ended = terminate(&owned, &guest, patience).await;
             if ended.is_err() {
-                owned
-                    .registry
-                    .store()
-                    .clear_intent(guest.domain.uuid(), guest.id)
-                    .await;
+                // It goes on, and may end for another reason later.
+                guest.goes_on(first);
+                intents.clear(&note).await;
             }
             ended?;
             if how.remove_logs {
@@ -113,8 +114,8 @@ pub(crate) fn cause_found(driver: &Driver, view: &View) -> Cause {
 }
 
 /// The detail of the event for a run of which nothing is left but that it was told of.
-pub(crate) fn detail_found(driver: &Driver, uuid: uuid::Uuid, id: i32) -> i32 {
-    let cause = if driver.registry.store().has_intent(uuid, id, INTENT) {
+pub(crate) fn detail_found(driver: &Driver, uuid: Uuid, id: i32) -> i32 {
+    let cause = if is_intended(driver, uuid, id) {
         Cause::Destroyed
     } else {
         Cause::Failed
@@ -125,11 +126,12 @@ pub(crate) fn detail_found(driver: &Driver, uuid: uuid::Uuid, id: i32) -> i32 {
 /// The end that was noted for this run before the daemon ended.
 pub(crate) fn intended(driver: &Driver, view: &View) -> Option<Cause> {
     let id = view.run.as_ref()?.id;
-    driver
-        .registry
-        .store()
-        .has_intent(view.uuid, id, INTENT)
-        .then_some(Cause::Destroyed)
+    is_intended(driver, view.uuid, id).then_some(Cause::Destroyed)
+}
+
+fn is_intended(driver: &Driver, uuid: Uuid, id: i32) -> bool {
+    let notes = driver.registry.store().intents().of(uuid, id);
+    notes.iter().any(|note| note.intent == Intent::PowerOff)
 }
 
 /// Ends the process and cleans up after it. Returns when both are done, whoever did them.
@@ -177,7 +179,7 @@ pub(crate) async fn ended(driver: &Arc<Driver>, guest: &Arc<Guest>) {
     if let Err(error) = committed {
         tracing::error!(guest = %view.name, %error, "the end of the run could not be written down");
     }
-    driver.registry.store().clear_intent(view.uuid, id).await;
+    driver.registry.store().intents().clear_run(view.uuid, id).await;
     driver.guests.remove(guest);
     guest.cleaned.send_replace(true);
     tracing::info!(guest = %view.name, id, ?cause, "the run has ended");
@@ -186,7 +188,7 @@ pub(crate) async fn ended(driver: &Arc<Driver>, guest: &Arc<Guest>) {
 /// The view after the end of run `id`.
 fn shut_off(view: &mut View, id: i32, cause: Cause) -> Effects {
     if view.run.as_ref().is_none_or(|r| r.id != id) {
-        return Effects::volatile();
+        return Effects::none();
     }
     let starting = view.run.take().is_some_and(|r| r.starting);
     // A guest that said that it shuts down has shut down, even if QEMU died then.

@@ -42,6 +42,7 @@ use crate::{
         operation::undo::Undo,
         run::{cause, cpus, guest::Guest, react, stop},
         start::reserve::Reserved,
+        supervise,
         tuning::enclose,
     },
     pb::EventKind,
@@ -159,7 +160,7 @@ async fn create_claimed(
     let result = attempt.await;
     if result.is_err() {
         // A handle that never became a guest leaves the registry with its next commit.
-        let _ = domain.commit(|_| Ok(Effects::volatile())).await;
+        let _ = domain.commit(|_| Ok(Effects::none())).await;
     }
     result
 }
@@ -214,7 +215,7 @@ async fn note_failure(job: &Job) {
         if view.run.is_none() {
             view.condition = Condition::SHUTOFF_FAILED;
         }
-        Ok(Effects::volatile())
+        Ok(Effects::none())
     };
     // A guest that has gone needs no note.
     let _ = job.commit(change).await;
@@ -299,6 +300,7 @@ impl Attempt<'_> {
             start_time: unixfd::start_time(held.pid()).unwrap_or(0),
             status: Arc::new(status(prepared, reserved)),
             unreachable: None,
+            degraded: None,
             taints,
             deprecations: Vec::new(),
             session: how.session.clone(),
@@ -355,7 +357,7 @@ impl Attempt<'_> {
         // From here the end of the run gives everything back, and once: files may have other users.
         undo.forget();
         driver.guests.insert(&guest);
-        crate::ops::recover::watch_process(driver, &guest);
+        supervise::watch(driver, &guest);
         match self.set_up(&guest, prepared, live).await {
             Ok(view) => Ok(view),
             Err(error) => {
@@ -370,7 +372,7 @@ impl Attempt<'_> {
     async fn set_up(&self, guest: &Arc<Guest>, mut prepared: Prepared, live: Live) -> Result<Arc<View>> {
         let paused = self.how.paused;
         let Live { monitor, events, .. } = live;
-        guest.connect(self.driver, monitor.clone(), events);
+        supervise::connect(self.driver, guest, monitor.clone(), events);
         cgroup::make_ready(self.driver);
         let status = live::complete(&monitor, &mut prepared).await?;
         // The kernel's first move of a thread takes some milliseconds, in which QEMU can be asked.

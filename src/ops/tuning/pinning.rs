@@ -139,7 +139,7 @@ async fn threads_of(driver: &Arc<Driver>, view: &View, run: &Run) -> Result<Vec<
     let told = driver
         .guests
         .of(view)?
-        .execute(driver, qmp::commands::QueryIothreads {})
+        .execute(qmp::commands::QueryIothreads {})
         .await?;
     Ok(numbered(&told))
 }

@@ -20,11 +20,11 @@ use qemu_plan::{
 };
 use qmp::commands;
 use serde_json::{Map, Value};
-use xmlform::ParseFlags;
 
 use crate::{
     domain::{
-        Document, Domain, Effects, Job, Stored, View,
+        Domain, Edit, Effects, Stored, View,
+        intents::Intent,
         jobs::{Kind, Want},
     },
     error::{Code, Error, Result},
@@ -39,14 +39,12 @@ use crate::{
             storage::chain,
         },
         host::identity,
-        operation::undo::Undo,
-        run::{cpus, guest::Guest, refresh},
+        operation::{self, Ask, Context, Operation, undo::Undo},
+        run::{cpus, guest::Guest},
         start,
     },
 };
 
-/// The intent to change a medium.
-const INTENT: &str = "change-media";
 /// How long a guest may take to let go of its tray.
 const TRAY: Duration = Duration::from_secs(10);
 
@@ -80,40 +78,46 @@ pub(crate) async fn update(
     how: How,
     conditions: &Conditions,
 ) -> Result<()> {
-    conditions.check(&domain.view())?;
-    let job = domain.job(Want::Plain(Kind::Modify)).await?;
-    let view = job.view();
-    conditions.check(&view)?;
+    operation::retrying(|| Box::pin(attempt(driver, domain, &new, how, conditions))).await
+}
+
+async fn attempt(
+    driver: &Arc<Driver>,
+    domain: &Domain,
+    new: &Disk,
+    how: How,
+    conditions: &Conditions,
+) -> Result<()> {
+    let ask = Ask {
+        kind: "change-medium",
+        job: Want::Plain(Kind::Modify),
+        conditions,
+    };
+    let operation = Operation::begin(driver, domain, ask).await?;
+    let view = operation.view();
     let which = Which::of(how.scope, &view)?;
-    let stored = if which.config {
-        Some(in_stored(driver, &view, new.clone()).await?)
-    } else {
-        None
-    };
+    let mut edit = Edit::none();
+    if which.config {
+        edit = edit.and(in_stored(driver, &view, new.clone()).await?);
+    }
     let swap = if which.live {
-        Some(Swap::of(driver, &view, &new).await?)
+        Some(Swap::of(driver, &view, new).await?)
     } else {
         None
     };
-    if conditions.trial {
+    edit.check(&view)?;
+    if operation.is_trial() {
         return Ok(());
     }
-    let owned = Arc::clone(driver);
-    driver
-        .tracked(Box::pin(async move {
-            match swap {
-                Some(swap) => Box::pin(swap.carry_out(&owned, &job, stored, how.lock)).await,
-                None => job
-                    .commit(move |view| Ok(follow(view, stored, None)))
-                    .await
-                    .map(drop),
-            }
-        }))
-        .await
+    let work = async move |context: Arc<Context>| match swap {
+        Some(swap) => Box::pin(swap.carry_out(&context, edit, how.lock)).await,
+        None => context.commit(edit, Effects::none()).await.map(drop),
+    };
+    operation.carry_out(|context| Box::pin(work(context))).await
 }
 
 /// The stored document with the disk replaced, complete and checked.
-async fn in_stored(driver: &Arc<Driver>, view: &View, new: Disk) -> Result<Arc<Stored>> {
+async fn in_stored(driver: &Arc<Driver>, view: &View, new: Disk) -> Result<Edit> {
     let config = view
         .config
         .as_ref()
@@ -122,9 +126,8 @@ async fn in_stored(driver: &Arc<Driver>, view: &View, new: Disk) -> Result<Arc<S
     let name = new.target.dev.clone();
     let place = document.devices.disks.iter_mut().find(|d| d.target.dev == name);
     *place.ok_or_else(|| Error::argument(format!("target {name} doesn't exist.")))? = new;
-    Ok(Stored::new(
-        &plan::complete(driver, document, Age::New).await?.domain,
-    ))
+    let complete = plan::complete(driver, document, Age::New).await?;
+    Ok(Edit::replacing(Arc::clone(config), Stored::new(&complete.domain)))
 }
 
 /// A drive of a running guest with its medium before and after.
@@ -186,54 +189,51 @@ impl Swap {
     }
 
     /// Changes the drive and lets the documents follow; undone if one of the steps fails.
-    async fn carry_out(
-        self,
-        driver: &Arc<Driver>,
-        job: &Job,
-        stored: Option<Arc<Stored>>,
-        lock: Lock,
-    ) -> Result<()> {
+    async fn carry_out(self, context: &Context, stored: Edit, lock: Lock) -> Result<()> {
+        let edit = stored.and(self.in_live());
         if same_medium(&self.old, &self.new) {
-            return job
-                .commit(move |view| Ok(follow(view, stored, Some(&self))))
-                .await
-                .map(drop);
+            return context.commit(edit, Effects::none()).await.map(drop);
         }
-        // Noted first: should the daemon end in the midst, the next one gives the drive the medium that the document names.
-        let (store, uuid) = (driver.registry.store(), job.domain().uuid());
-        // The two documents are two files: it has the former stored one, in case only that is replaced.
-        let former = stored.as_ref().and(job.view().config.clone());
-        let note = intent(&self.old, former.as_deref());
-        store.note_intent(uuid, self.guest.id, note).await;
-        let mut undo = Undo::default();
+        let (old_nodes, new_nodes) = (nodes(&self.old)?, nodes(&self.new)?);
+        let intent = Intent::ChangeMedium {
+            target: self.old.target.dev.clone(),
+            new_nodes: new_nodes.iter().map(name_of).collect(),
+            old_nodes: old_nodes.iter().map(name_of).collect(),
+        };
+        context.intend(intent).await?;
         let steps = Steps {
-            driver,
+            driver: context.driver(),
             guest: &self.guest,
             swap: &self,
         };
-        let old_nodes = nodes(&self.old)?;
-        let result = async {
-            steps.change(lock, &mut undo).await?;
-            let (guest, old, new) = (Arc::clone(&self.guest), self.old.clone(), self.new.clone());
-            let told = Self {
-                guest,
-                old,
-                new,
-                next_node: self.next_node,
-            };
-            job.commit(move |view| Ok(follow(view, stored, Some(&told))))
-                .await
+        let mut undo = context.steps("the medium").await?;
+        steps.change(lock, &mut undo).await?;
+        drop(undo);
+        let next_node = self.next_node;
+        let commit = move |view: &mut View| {
+            edit.apply(view)?;
+            if let Some(run) = &mut view.run {
+                let mut status = domxml::StatusDocument::clone(&run.status);
+                status.nodename = Some(u64::from(next_node.saturating_sub(1)));
+                run.status = Arc::new(status);
+            }
+            Ok(Effects::none())
         };
-        let result = result.await;
-        match &result {
-            Ok(_) => steps.forget_old(old_nodes).await,
-            Err(_) => undo.unwind().await,
-        }
-        // A power-off that came meanwhile has noted its own.
-        if store.has_intent(uuid, self.guest.id, INTENT) {
-            store.clear_intent(uuid, self.guest.id).await;
-        }
-        result.map(drop)
+        context.commit_with(commit).await?;
+        steps.forget_old(old_nodes).await;
+        Ok(())
+    }
+
+    /// The document of the run has the new medium.
+    fn in_live(&self) -> Edit {
+        let new = self.new.clone();
+        Edit::live(move |document| {
+            let name = &new.target.dev;
+            if let Some(disk) = document.devices.disks.iter_mut().find(|d| d.target.dev == *name) {
+                put_medium(disk, &new);
+            }
+            Ok(())
+        })
     }
 }
 
@@ -246,7 +246,7 @@ struct Steps<'a> {
 
 impl Steps<'_> {
     async fn change(&self, lock: Lock, undo: &mut Undo) -> Result<()> {
-        let Self { driver, guest, swap } = *self;
+        let Self { guest, swap, .. } = *self;
         let id = swap
             .old
             .info
@@ -258,7 +258,7 @@ impl Steps<'_> {
         self.take_file(undo).await?;
         let (old_nodes, new_nodes) = (nodes(&swap.old)?, nodes(&swap.new)?);
         for node in &new_nodes {
-            guest.execute(driver, commands::BlockdevAdd(node.clone())).await?;
+            guest.execute(commands::BlockdevAdd(node.clone())).await?;
             self.undo_by(
                 undo,
                 "a block node",
@@ -269,20 +269,17 @@ impl Steps<'_> {
         }
         if has_tray {
             guest
-                .execute(
-                    driver,
-                    commands::BlockdevOpenTray {
-                        id: id.clone(),
-                        force: lock == Lock::Break,
-                    },
-                )
+                .execute(commands::BlockdevOpenTray {
+                    id: id.clone(),
+                    force: lock == Lock::Break,
+                })
                 .await?;
             self.undo_by(undo, "the tray", commands::BlockdevCloseTray { id: id.clone() });
             self.wait_for_tray(&id).await;
         }
         if let Some(node) = old_nodes.last() {
             guest
-                .execute(driver, commands::BlockdevRemoveMedium { id: id.clone() })
+                .execute(commands::BlockdevRemoveMedium { id: id.clone() })
                 .await?;
             self.undo_by(
                 undo,
@@ -295,13 +292,10 @@ impl Steps<'_> {
         }
         if let Some(node) = new_nodes.last() {
             guest
-                .execute(
-                    driver,
-                    commands::BlockdevInsertMedium {
-                        id: id.clone(),
-                        node_name: name_of(node),
-                    },
-                )
+                .execute(commands::BlockdevInsertMedium {
+                    id: id.clone(),
+                    node_name: name_of(node),
+                })
                 .await?;
             self.undo_by(
                 undo,
@@ -311,7 +305,7 @@ impl Steps<'_> {
         }
         if has_tray {
             guest
-                .execute(driver, commands::BlockdevCloseTray { id: id.clone() })
+                .execute(commands::BlockdevCloseTray { id: id.clone() })
                 .await?;
             self.undo_by(undo, "the tray", commands::BlockdevOpenTray { id, force: true });
         }
@@ -380,11 +374,8 @@ impl Steps<'_> {
         what: &'static str,
         command: impl qmp::Command + Send + Sync + 'static,
     ) {
-        let (driver, guest) = (Arc::clone(self.driver), Arc::clone(self.guest));
-        undo.push(
-            what,
-            async move { guest.execute(&driver, command).await.map(drop) },
-        );
+        let guest = Arc::clone(self.guest);
+        undo.push(what, async move { guest.execute(command).await.map(drop) });
     }
 
     /// What is left of the old medium. It can't undo the change any more, so failures are only logged.
@@ -392,12 +383,9 @@ impl Steps<'_> {
         for node in nodes.iter().rev() {
             if let Err(error) = self
                 .guest
-                .execute(
-                    self.driver,
-                    commands::BlockdevDel {
-                        node_name: name_of(node),
-                    },
-                )
+                .execute(commands::BlockdevDel {
+                    node_name: name_of(node),
+                })
                 .await
             {
                 tracing::warn!(node = name_of(node), %error, "the block node of a medium that was taken out is left in QEMU");
@@ -427,180 +415,8 @@ fn forbid(driver: &Driver, guest: &Guest, disk: &Disk) -> Result<()> {
     cgroup::change_disk(driver, view.running()?, DiskChange::Out(disk))
 }
 
-/// Ends a change that another daemon left in the midst: undoes it, or what is left to do if it was written down.
-pub(crate) async fn settle(driver: &Arc<Driver>, guest: &Arc<Guest>) {
-    let (store, view) = (driver.registry.store(), guest.domain.view());
-    let Some(noted) = store
-        .intent(view.uuid, guest.id)
-        .filter(|noted| noted.lines().next() == Some(INTENT))
-    else {
-        return;
-    };
-    tracing::warn!(guest = %view.name, "a change of a medium was under way when the daemon ended; the drives follow the document");
-    let settled = async {
-        take_back_stored(guest, &view, &noted).await?;
-        follow_document(driver, guest, &view).await
-    };
-    match settled.await {
-        Ok(()) => store.clear_intent(view.uuid, guest.id).await,
-        // The intent stays, and is seen to when the guest is reached again.
-        Err(error) => {
-            tracing::error!(guest = %view.name, %error, "the media of its drives could not be set right")
-        }
-    }
-}
-
-/// Puts the former stored document back if the live one was not replaced any more.
-async fn take_back_stored(guest: &Guest, view: &View, noted: &str) -> Result<()> {
-    match former_stored(noted, &view.running()?.document.domain.devices.disks)? {
-        Some(former) => guest
-            .domain
-            .commit(move |view| Ok(follow(view, Some(former), None)))
-            .await
-            .map(drop),
-        None => Ok(()),
-    }
-}
-
-/// What an intent holds: its name, the drive, the number of its image, and the former stored document if that was to change.
-fn intent(old: &Disk, former: Option<&Stored>) -> String {
-    let text = former.map(Stored::secure_text);
-    format!(
-        "{INTENT}\n{}\n{}\n{}",
-        old.target.dev,
-        index_of(old),
-        text.as_deref().unwrap_or_default()
-    )
-}
-
-/// The stored document that counts while the drive still has the image that was noted.
-fn former_stored(noted: &str, disks: &[Disk]) -> Result<Option<Arc<Stored>>> {
-    let mut parts = noted.splitn(4, '\n').skip(1);
-    let (Some(target), Some(index), Some(text)) = (parts.next(), parts.next(), parts.next()) else {
-        return Ok(None);
-    };
-    let unchanged = disks
-        .iter()
-        .any(|d| d.target.dev == target && index_of(d).to_string() == index);
-    if text.is_empty() || !unchanged {
-        return Ok(None);
-    }
-    Ok(Some(Stored::new(&domxml::Domain::parse(
-        text,
-        ParseFlags::INACTIVE,
-    )?)))
-}
-
-/// The number of a disk's image, by which two media are told apart; 0 for an empty drive.
-fn index_of(disk: &Disk) -> u32 {
-    disk.source.as_ref().and_then(|s| s.index).unwrap_or(0)
-}
-
-async fn follow_document(driver: &Arc<Driver>, guest: &Arc<Guest>, view: &View) -> Result<()> {
-    let disks = &view.running()?.document.domain.devices.disks;
-    let drives = guest.execute(driver, commands::QueryBlock {}).await?;
-    for disk in disks
-        .iter()
-        .filter(|d| matches!(d.device, DiskDevice::Cdrom | DiskDevice::Floppy))
-    {
-        let Some(id) = disk.info.alias.clone() else {
-            continue;
-        };
-        let Some(drive) = refresh::drive_of(&id, &drives) else {
-            continue;
-        };
-        let wanted = nodes(disk)?.last().map(name_of);
-        let inserted = drive.inserted.as_ref().and_then(|i| i.node_name.clone());
-        if wanted != inserted {
-            if drive.tray_open.is_some() {
-                guest
-                    .execute(
-                        driver,
-                        commands::BlockdevOpenTray {
-                            id: id.clone(),
-                            force: true,
-                        },
-                    )
-                    .await?;
-            }
-            if inserted.is_some() {
-                guest
-                    .execute(driver, commands::BlockdevRemoveMedium { id: id.clone() })
-                    .await?;
-            }
-            if let Some(node_name) = wanted {
-                guest
-                    .execute(
-                        driver,
-                        commands::BlockdevInsertMedium {
-                            id: id.clone(),
-                            node_name,
-                        },
-                    )
-                    .await?;
-            }
-        }
-        if drive.tray_open.is_some() {
-            guest.execute(driver, commands::BlockdevCloseTray { id }).await?;
-        }
-    }
-    drop_unused_nodes(driver, guest, disks).await
-}
-
-/// Takes away the nodes of images that no disk has.
-async fn drop_unused_nodes(driver: &Arc<Driver>, guest: &Arc<Guest>, disks: &[Disk]) -> Result<()> {
-    let mut used = std::collections::BTreeSet::new();
-    for disk in disks {
-        used.extend(nodes(disk)?.iter().filter_map(|n| number_of(&name_of(n))));
-    }
-    let known = guest
-        .execute(driver, commands::QueryNamedBlockNodes { flat: true })
-        .await?;
-    let names = known.into_iter().filter_map(|n| n.node_name);
-    let mut unused: Vec<_> = names
-        .filter_map(|name| number_of(&name).filter(|n| !used.contains(n)).map(|n| (n, name)))
-        .collect();
-    // From the top down: an image has a lower number than those below it, and its format stands on its storage.
-    unused.sort();
-    for (_, node_name) in unused {
-        guest.execute(driver, commands::BlockdevDel { node_name }).await?;
-    }
-    Ok(())
-}
-
-/// The number of the image that a node is of: 3 of `libvirt-3-storage`.
-fn number_of(node: &str) -> Option<u32> {
-    node.strip_prefix("libvirt-")?.split('-').next()?.parse().ok()
-}
-
-/// Puts what was changed into the documents.
-fn follow(view: &mut View, stored: Option<Arc<Stored>>, swap: Option<&Swap>) -> Effects {
-    if let Some((swap, run)) = swap.zip(view.run.as_mut()) {
-        let mut document = domxml::Domain::clone(&run.document.domain);
-        if let Some(disk) = document
-            .devices
-            .disks
-            .iter_mut()
-            .find(|d| d.target.dev == swap.new.target.dev)
-        {
-            put_medium(disk, &swap.new);
-        }
-        run.document = Document::live(document);
-        let mut status = domxml::StatusDocument::clone(&run.status);
-        status.nodename = Some(u64::from(swap.next_node.saturating_sub(1)));
-        run.status = Arc::new(status);
-    }
-    if stored.is_some() {
-        view.config = stored;
-    }
-    match swap {
-        Some(_) => Effects::none(),
-        None => Effects::none().config_only(),
-    }
-}
-
 /// The nodes of a disk's images, the lowest first; none for an empty drive.
-fn nodes(disk: &Disk) -> Result<Vec<Map<String, Value>>> {
+pub(crate) fn nodes(disk: &Disk) -> Result<Vec<Map<String, Value>>> {
     if is_empty(disk) {
         return Ok(Vec::new());
     }
@@ -626,7 +442,7 @@ fn nodes(disk: &Disk) -> Result<Vec<Map<String, Value>>> {
     Ok(all.collect())
 }
 
-fn name_of(node: &Map<String, Value>) -> String {
+pub(crate) fn name_of(node: &Map<String, Value>) -> String {
     node.get("node-name")
         .and_then(Value::as_str)
         .unwrap_or_default()

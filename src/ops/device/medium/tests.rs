@@ -1,7 +1,7 @@
-//! What may change of a drive, and what an intent gives back.
+//! What may change of a drive, and which block nodes it has.
 
 use domxml::devices::Device;
-use xmlform::{Document as XmlDocument, XmlChoice};
+use xmlform::{Document as XmlDocument, ParseFlags, XmlChoice};
 
 use crate::ops::device::medium::*;
 
@@ -94,47 +94,4 @@ fn the_same_medium_keeps_its_nodes() {
     let kept = keeping_nodes(&old, new);
     let source = kept.source.unwrap();
     assert_eq!((source.index, source.startup_policy.is_some()), (Some(2), true));
-}
-
-#[test]
-fn a_stored_document_comes_back_only_while_the_drive_is_as_noted() {
-    let text = "<domain type='qemu'><name>a</name><memory>1024</memory><os><type>hvm</type></os></domain>";
-    let former = Stored::new(&domxml::Domain::parse(text, ParseFlags::INACTIVE).unwrap());
-    let (old, noted) = (live(DRIVE), intent(&live(DRIVE), Some(&former)));
-    let back = |noted: &str, disk: &Disk| {
-        former_stored(noted, std::slice::from_ref(disk))
-            .unwrap()
-            .map(|s| s.secure_text())
-    };
-    assert_eq!(back(&noted, &old), Some(former.secure_text()));
-    assert_eq!(
-        back(&noted, &live(&DRIVE.replace("index='2'", "index='3'"))),
-        None,
-        "the live document was replaced too"
-    );
-    assert_eq!(back(&noted, &live(&DRIVE.replace("'sda'", "'sdb'"))), None);
-    assert_eq!(
-        back(&intent(&old, None), &old),
-        None,
-        "only the live one was to change"
-    );
-    assert_eq!(back(INTENT, &old), None);
-    let empty = live("<disk type='file' device='cdrom'><target dev='sda' bus='sata'/></disk>");
-    assert_eq!(
-        back(&intent(&empty, Some(&former)), &empty),
-        Some(former.secure_text())
-    );
-}
-
-#[test]
-fn nodes_of_images_have_numbers_and_others_have_none() {
-    for (name, number) in [
-        ("libvirt-12-format", Some(12)),
-        ("libvirt-3-slice-sto", Some(3)),
-        ("libvirt-pflash0-storage", None),
-        ("libvirt-CoR-vda", None),
-        ("#block1", None),
-    ] {
-        assert_eq!(number_of(name), number, "{name}");
-    }
 }

@@ -144,7 +144,7 @@ pub(crate) async fn tc(arguments: &[String]) -> Result<()> {
 }
 
 /// Who limits a device on the host.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Device {
     /// The kernel.
     Kernel(String),

@@ -1,17 +1,11 @@
 //! What follows from what QEMU says by itself.
 //!
-//! [`decide`] is a pure function of the guest's view and the event; `take_in` runs inside the guest's owner, applies it
-//! and starts what is to be done besides, in its own task.
-
-use std::sync::Arc;
+//! [`decide`] is a pure function of the guest's view and the event; `supervise` calls it inside the guest's owner and starts
+//! what is to be done besides, in its own task.
 
 use crate::{
     domain::{Condition, Effects, RunState, View},
-    events::Happening,
-    ops::{
-        Driver,
-        run::{cause, guest::Guest, power, stop},
-    },
+    ops::run::cause,
     pb::{self, EventKind, event::Detail},
     qemu::GuestEvent,
 };
@@ -60,13 +54,13 @@ pub(crate) fn decide(
     event: &GuestEvent,
     pause: impl FnOnce() -> Condition,
 ) -> (Effects, Then) {
-    let none = || (Effects::volatile(), Then::Nothing);
+    let none = || (Effects::none(), Then::Nothing);
     let Some(run) = view.run.as_mut() else {
         return none();
     };
     match event {
         GuestEvent::Shutdown(s) => shutdown(view, s.guest),
-        GuestEvent::Reset(_) => (Effects::volatile().event(EventKind::Reboot, None), Then::Nothing),
+        GuestEvent::Reset(_) => (Effects::none().event(EventKind::Reboot, None), Then::Nothing),
         GuestEvent::Stop => (paused(view, pause()), Then::Nothing),
         GuestEvent::Resume => (resumed(view), Then::Nothing),
         GuestEvent::GuestPanicked(_) => panicked(view),
@@ -75,13 +69,13 @@ pub(crate) fn decide(
                 offset: change.offset,
             });
             (
-                Effects::volatile().event(EventKind::RtcChange, Some(detail)),
+                Effects::none().event(EventKind::RtcChange, Some(detail)),
                 Then::Nothing,
             )
         }
         GuestEvent::Watchdog(w) => watchdog(view, &w.action),
         GuestEvent::BlockIoError(error) => (
-            Effects::volatile().event(EventKind::IoError, Some(io_error(run, error))),
+            Effects::none().event(EventKind::IoError, Some(io_error(run, error))),
             Then::Nothing,
         ),
         GuestEvent::TrayMoved(tray) => (
@@ -93,7 +87,7 @@ pub(crate) fn decide(
             run.balloon_kib = Some(kib);
             let detail = Detail::BalloonChange(pb::event::BalloonChange { actual: kib });
             (
-                Effects::volatile().event(EventKind::BalloonChange, Some(detail)),
+                Effects::none().event(EventKind::BalloonChange, Some(detail)),
                 Then::Nothing,
             )
         }
@@ -124,7 +118,7 @@ pub(crate) fn decide(
 /// A tray was opened or closed, by the guest or by us.
 pub(crate) fn tray_moved(view: &mut View, alias: &str, open: bool) -> Effects {
     let Some(run) = view.run.as_mut() else {
-        return Effects::volatile();
+        return Effects::none();
     };
     let mut document = domxml::Domain::clone(&run.document.domain);
     if let Some(disk) = document
@@ -184,10 +178,10 @@ fn shutdown(view: &mut View, by_guest: bool) -> (Effects, Then) {
     use domxml::clock::LifecycleAction as A;
     // Told already: it is only that QEMU ends now.
     if matches!(view.condition.state(), RunState::Shutdown) {
-        return (Effects::volatile(), Then::Nothing);
+        return (Effects::none(), Then::Nothing);
     }
     let Some(run) = view.run.as_mut() else {
-        return (Effects::volatile(), Then::Nothing);
+        return (Effects::none(), Then::Nothing);
     };
     let fake_reboot = std::mem::take(&mut run.fake_reboot);
     let on_poweroff = run.document.domain.on_poweroff.unwrap_or(A::Destroy);
@@ -211,7 +205,7 @@ fn shutdown(view: &mut View, by_guest: bool) -> (Effects, Then) {
 pub(crate) fn paused(view: &mut View, condition: Condition) -> Effects {
     let starting = view.run.as_ref().is_none_or(|r| r.starting);
     if starting || view.condition.state() != RunState::Running {
-        return Effects::volatile();
+        return Effects::none();
     }
     view.condition = condition;
     let (kind, detail) = match condition {
@@ -226,7 +220,7 @@ pub(crate) fn paused(view: &mut View, condition: Condition) -> Effects {
 pub(crate) fn resumed(view: &mut View) -> Effects {
     let starting = view.run.as_ref().is_none_or(|r| r.starting);
     if starting || matches!(view.condition.state(), RunState::Running) {
-        return Effects::volatile();
+        return Effects::none();
     }
     view.condition = if view.condition.state() == RunState::Crashed {
         Condition::RUNNING_CRASHED
@@ -297,7 +291,7 @@ fn woken(view: &mut View) -> Effects {
 pub(crate) fn channel(view: &mut View, alias: &str, open: bool) -> Effects {
     use domxml::devices::ChannelState as S;
     let Some(run) = view.run.as_mut() else {
-        return Effects::volatile();
+        return Effects::none();
     };
     let mut document = domxml::Domain::clone(&run.document.domain);
     let Some(channel) = document
@@ -306,15 +300,15 @@ pub(crate) fn channel(view: &mut View, alias: &str, open: bool) -> Effects {
         .iter_mut()
         .find(|c| c.info.alias.as_deref() == Some(alias))
     else {
-        return Effects::volatile();
+        return Effects::none();
     };
     let Some(target) = channel.target.as_mut() else {
-        return Effects::volatile();
+        return Effects::none();
     };
     let state = if open { S::Connected } else { S::Disconnected };
     let agent = target.name.as_deref() == Some("org.qemu.guest_agent.0");
     if target.state.replace(state) == Some(state) && !agent {
-        return Effects::volatile();
+        return Effects::none();
     }
     run.document = crate::domain::Document::live(document);
     match agent {
@@ -329,65 +323,6 @@ pub(crate) fn agent_lifecycle(connected: bool, reason: i32) -> Detail {
         state: if connected { 1 } else { 2 },
         reason,
     })
-}
-
-/// Runs in the owner: changes the view and starts what follows.
-pub(crate) fn take_in(
-    driver: &Arc<Driver>,
-    guest: &Arc<Guest>,
-    view: &mut View,
-    event: &GuestEvent,
-) -> Effects {
-    if view.run.as_ref().is_none_or(|r| r.id != guest.id) {
-        return Effects::volatile();
-    }
-    if let GuestEvent::BlockIoError(error) = event
-        && error.action == "stop"
-    {
-        guest.expect_pause(Condition::PAUSED_IOERROR);
-    }
-    let (effects, then) = decide(view, event, || guest.pause_cause());
-    if crate::ops::run::cpus::is_stopped(view) {
-        crate::ops::run::cpus::follow_stop(driver, guest);
-    }
-    follow(driver, guest, then);
-    effects
-}
-
-fn follow(driver: &Arc<Driver>, guest: &Arc<Guest>, then: Then) {
-    let (tracker, driver, guest) = (driver.tracker.clone(), Arc::clone(driver), Arc::clone(guest));
-    match then {
-        Then::Nothing => {}
-        Then::Stop(cause) => {
-            guest.end_because(cause);
-            tracker.spawn(async move { stop::terminate(&driver, &guest, stop::Patience::Usual).await });
-        }
-        Then::Restart => {
-            tracker.spawn(async move { power::restart(&driver, &guest).await });
-        }
-    }
-}
-
-/// Passes the event on as it came, for who watches QEMU itself.
-pub(crate) fn publish_raw(driver: &Driver, guest: &Guest, event: &qmp::Event) {
-    let view = guest.domain.view();
-    let detail = Detail::Monitor(pb::event::Monitor {
-        event: event.name.clone(),
-        seconds: event.seconds,
-        microseconds: u32::try_from(event.microseconds).unwrap_or(0),
-        details: event
-            .data
-            .as_ref()
-            .map(|d| d.get().to_owned())
-            .unwrap_or_default(),
-    });
-    driver.registry.journal().monitor(Happening {
-        uuid: view.uuid,
-        name: Arc::clone(&view.name),
-        id: guest.id,
-        kind: EventKind::Monitor,
-        detail: Some(detail),
-    });
 }
 
 #[cfg(test)]

@@ -1,14 +1,9 @@
 //! What follows from each event of QEMU in each state of the view, as a table.
 
-use std::sync::Arc;
-
 use domxml::ParseFlags;
 use serde_json::{Value, json};
 
-use crate::{
-    domain::{Document, Run},
-    ops::run::react::*,
-};
+use crate::{domain::Run, ops::run::react::*};
 
 const RUNNING: Condition = Condition::RUNNING_BOOTED;
 
@@ -45,21 +40,9 @@ impl Before {
         let mut view = View::new(uuid::Uuid::from_u128(1), "a".into(), 1);
         view.condition = self.condition;
         view.run = Some(Run {
-            document: Document::live(document),
-            id: 3,
-            pid: 1,
-            config: None,
             starting: self.starting,
-            label: None,
-            start_time: 0,
-            status: Arc::default(),
-            unreachable: None,
-            taints: Default::default(),
-            deprecations: Vec::new(),
-            session: None,
             fake_reboot: self.fake_reboot,
-            balloon_kib: None,
-            occupied_since: None,
+            ..crate::domain::fixture::run(document)
         });
         view
     }
@@ -111,11 +94,6 @@ fn check(case: Case) {
     assert_eq!(shown(&effects), case.events, "{}: events", case.what);
     assert_eq!(view.condition, case.after, "{}: state", case.what);
     assert_eq!(then, case.then, "{}: then", case.what);
-    assert!(
-        effects.events.iter().all(|(k, _)| *k != EventKind::Lifecycle) || !effects.volatile,
-        "{}: a new state must reach the status file",
-        case.what
-    );
 }
 
 macro_rules! cases {

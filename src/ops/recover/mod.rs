@@ -5,6 +5,9 @@
 //! finished or undone. A guest that ended meanwhile gives its one event. A guest that can't be reached is kept, shown as
 //! unreachable, and dialled again.
 
+mod resolve;
+mod truth;
+
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
@@ -21,13 +24,11 @@ use crate::{
         document::plan,
         holdings::{helper::tpm, net::ports, release},
         run::{cause, guest::Guest, react, stop},
-        start,
+        start, supervise,
     },
-    qemu::{Live, Process},
+    qemu::Process,
 };
 
-/// How long a monitor is dialled at start-up before the guest is shown as unreachable.
-const DIAL: Duration = Duration::from_secs(5);
 /// Between two attempts to reach an unreachable guest.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -90,7 +91,7 @@ pub fn load(driver: &Arc<Driver>) -> Result<()> {
             .journal()
             .reconcile(&told, |uuid, id| stop::detail_found(driver, uuid, id)),
     );
-    registry.store().forget_intents(&intended);
+    registry.store().intents().keep_only(&intended);
     Ok(())
 }
 
@@ -184,7 +185,7 @@ async fn take_over(driver: Arc<Driver>, domain: Domain) {
     );
     crate::ops::run::cpus::found(&guest);
     driver.guests.insert(&guest);
-    watch_process(&driver, &guest);
+    supervise::watch(&driver, &guest);
     if let Some(cause) = stop::intended(&driver, &view).or(run.starting.then_some(cause::Cause::NotStarted)) {
         tracing::warn!(guest = %view.name, ?cause, "finishing what was under way when the daemon ended");
         guest.end_because(cause);
@@ -197,10 +198,10 @@ async fn take_over(driver: Arc<Driver>, domain: Domain) {
     driver
         .tracker
         .spawn(async move { ports::make_known(&owned, &document).await });
-    if let Err(error) = dial(&driver, &guest, DIAL).await {
+    if let Err(error) = supervise::dial(&driver, &guest, supervise::DIAL).await {
         guest.show_unreachable(Some(error.to_string())).await;
         let driver = Arc::clone(&driver);
-        tokio::spawn(async move { dial_again(&driver, &guest, RETRY).await });
+        tokio::spawn(async move { supervise::dial_again(&driver, &guest, RETRY).await });
     }
 }
 
@@ -231,54 +232,10 @@ async fn note_start_time(domain: &Domain, id: i32, pid: i32) {
         if let Some(run) = view.run.as_mut().filter(|r| r.id == id) {
             run.start_time = start_time;
         }
-        Ok(Effects::volatile())
+        Ok(Effects::none())
     };
     // A guest that has gone needs no note.
     let _ = domain.commit(change).await;
-}
-
-/// Notices the end of a process whose monitor is not connected.
-pub(crate) fn watch_process(driver: &Arc<Driver>, guest: &Arc<Guest>) {
-    let (weak, guest) = (Arc::downgrade(driver), Arc::clone(guest));
-    tokio::spawn(async move {
-        guest.process_ended().await;
-        if let Some(driver) = weak.upgrade() {
-            stop::ended(&driver, &guest).await;
-        }
-    });
-}
-
-/// Connects to a guest's monitor and reads its state back.
-async fn dial(driver: &Arc<Driver>, guest: &Arc<Guest>, limit: Duration) -> Result<()> {
-    let view = guest.domain.view();
-    let socket = view
-        .running()?
-        .status
-        .monitor
-        .as_ref()
-        .map(|m| m.path.clone())
-        .unwrap_or_default();
-    let Live { monitor, events, .. } =
-        Live::attach(guest.process()?.clone(), Path::new(&socket), limit).await?;
-    guest.connect(driver, monitor, events);
-    read_back(driver, guest).await;
-    Ok(())
-}
-
-/// Dials until the guest answers, ends, or the daemon does.
-pub(crate) async fn dial_again(driver: &Arc<Driver>, guest: &Arc<Guest>, pause: Duration) {
-    let weak = Arc::downgrade(driver);
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = guest.process_ended() => return,
-        }
-        let Some(driver) = weak.upgrade() else { return };
-        if dial(&driver, guest, DIAL).await.is_ok() {
-            guest.show_unreachable(None).await;
-            return;
-        }
-    }
 }
 
 /// Reads the guest's state back from QEMU and commits what has changed, with its events.
@@ -294,7 +251,7 @@ pub(crate) async fn read_back(driver: &Arc<Driver>, guest: &Arc<Guest>) {
     let (id, word, running) = (guest.id, status.status.to_string(), status.running);
     let change = move |view: &mut View| {
         let Some(run) = view.run.as_mut().filter(|r| r.id == id) else {
-            return Ok(Effects::volatile());
+            return Ok(Effects::none());
         };
         run.balloon_kib = balloon.map(|b| b / 1024).or(run.balloon_kib);
         run.unreachable = None;
@@ -320,10 +277,8 @@ pub(crate) async fn read_back(driver: &Arc<Driver>, guest: &Arc<Guest>) {
             if crate::ops::run::cpus::is_stopped(&view) {
                 crate::ops::run::cpus::follow_stop(driver, guest);
             }
-            crate::ops::device::medium::settle(driver, guest).await;
-            crate::ops::device::link::settle(driver, guest).await;
-            crate::ops::device::limits::settle(driver, guest).await;
-            crate::ops::run::refresh::refresh(driver, guest).await;
+            resolve::intents(driver, guest).await;
+            crate::ops::run::refresh::refresh(guest).await;
         }
         Err(error) => {
             tracing::warn!(guest = %guest.domain.view().name, %error, "its state could not be taken over")
@@ -376,61 +331,13 @@ fn shut_down_meanwhile(driver: &Arc<Driver>, guest: &Arc<Guest>) {
         .spawn(async move { stop::terminate(&driver, &guest, stop::Patience::Usual).await });
 }
 
-/// Starts the guests that start with the host, unless that was done since the host started.
-pub async fn autostart(driver: &Arc<Driver>) {
-    let mark = driver.registry.store().paths().autostarted();
-    if mark.exists() {
-        return;
-    }
-    for domain in driver.registry.all() {
-        let view = domain.view();
-        if !view.autostart || view.active() {
-            continue;
-        }
-        if let Err(error) = start::start(
-            driver,
-            &domain,
-            start::How::default(),
-            &crate::ops::Conditions::default(),
-        )
-        .await
-        {
-            tracing::error!(guest = %view.name, %error, "the guest could not be started with the host");
-        }
-    }
-    if let Err(error) = crate::domain::store::write(&mark, b"", false) {
-        tracing::warn!(%error, "guests may be started with the host once more");
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::Run;
 
     fn view(condition: Condition) -> View {
-        let text = "<domain type='qemu' id='3'><name>a</name><memory>1024</memory><os><type>hvm</type></os></domain>";
-        let mut view = View::new(uuid::Uuid::from_u128(1), "a".into(), 1);
+        let mut view = crate::domain::fixture::running("<name>a</name><memory>1024</memory>");
         view.condition = condition;
-        view.run = Some(Run {
-            document: crate::domain::Document::live(
-                domxml::Domain::parse(text, domxml::ParseFlags::NONE).unwrap(),
-            ),
-            id: 3,
-            pid: 1,
-            config: None,
-            starting: false,
-            label: None,
-            start_time: 0,
-            status: Arc::default(),
-            unreachable: None,
-            taints: Default::default(),
-            deprecations: Vec::new(),
-            session: None,
-            fake_reboot: false,
-            balloon_kib: None,
-            occupied_since: None,
-        });
         view
     }
 

@@ -1,0 +1,242 @@
+//! What is under way on the guests, for a daemon that finds it half done.
+//!
+//! An operation notes its intent before it touches QEMU or the host, and is refused where it can't: a daemon that is
+//! killed leaves the note, and the next one compares it with what QEMU says and finishes or undoes it
+//! (`ops::recover`). A guest has as many as operations are under way, each in a file of its own, named after the guest,
+//! the run and the operation; the file goes when the operation is over.
+//!
+//! A note need not survive the host: the guests do not either.
+
+use std::{
+    collections::HashSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::store::{Store, discard, remove, write};
+use crate::{
+    blocking,
+    error::{Error, Result},
+};
+
+/// The version of the notes that this daemon writes and reads.
+const VERSION: u32 = 1;
+/// How the names of notes begin.
+const FILES: &str = "intent-";
+/// Longest note, bytes.
+const NOTE_MAX: u64 = 1 << 20;
+
+/// What is about to be done to a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "kebab-case")]
+pub enum Intent {
+    /// End it.
+    PowerOff,
+    /// Change the medium of a drive.
+    ChangeMedium {
+        /// The drive's target.
+        target: String,
+        /// Block nodes that are made for the new medium, the lowest first.
+        new_nodes: Vec<String>,
+        /// Block nodes of the old medium, the lowest first: they go with it.
+        old_nodes: Vec<String>,
+    },
+    /// Set an interface's link.
+    SetLink {
+        /// The interface's alias.
+        alias: String,
+    },
+    /// Change the limits of an interface's traffic.
+    LimitInterface {
+        /// The interface's device on the host.
+        device: String,
+    },
+}
+
+/// A note of an intent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Note {
+    version: u32,
+    /// The operation.
+    pub operation: Uuid,
+    /// The guest.
+    pub guest: Uuid,
+    /// The number of its run.
+    pub run: i32,
+    /// What is about to be done.
+    pub intent: Intent,
+}
+
+impl Note {
+    /// An intent of an operation.
+    pub fn new(operation: Uuid, guest: Uuid, run: i32, intent: Intent) -> Self {
+        Self {
+            version: VERSION,
+            operation,
+            guest,
+            run,
+            intent,
+        }
+    }
+
+    fn file_name(&self) -> String {
+        format!("{}{}", prefix(self.guest, self.run), self.operation)
+    }
+}
+
+fn prefix(guest: Uuid, run: i32) -> String {
+    format!("{FILES}{guest}.{run}.")
+}
+
+/// The notes, in the directory of what the daemon keeps beside libvirt's own files.
+#[derive(Clone, Debug)]
+pub struct Intents {
+    dir: PathBuf,
+}
+
+impl Intents {
+    pub(super) fn new(dir: PathBuf) -> Self {
+        Self { dir }
+    }
+
+    /// Notes what is about to be done.
+    ///
+    /// # Errors
+    /// The note can't be written: the operation must not begin.
+    pub async fn write(&self, note: &Note) -> Result<()> {
+        let path = self.dir.join(note.file_name());
+        let text = serde_json::to_vec(note)
+            .map_err(|e| Error::internal("an intent can't be put into words").caused_by(e))?;
+        let work = move || {
+            write(&path, &text, false).map_err(|e| Error::system("cannot note what is about to be done", e))
+        };
+        blocking::file("noting an intent", work).await
+    }
+
+    /// It is done, or undone. A note that stays is resolved when the guest is reached again.
+    pub async fn clear(&self, note: &Note) {
+        let path = self.dir.join(note.file_name());
+        let work = move || remove(&path).map_err(|e| Error::system("cannot clear an intent", e));
+        if let Err(error) = blocking::file("clearing an intent", work).await {
+            tracing::warn!(guest = %note.guest, %error, "an intent is left that is done");
+        }
+    }
+
+    /// The run is over, and all that was under way on it.
+    pub async fn clear_run(&self, guest: Uuid, run: i32) {
+        let (prefix, paths) = (prefix(guest, run), self.paths());
+        let work = move || {
+            let of_run = paths.filter(|p| name(p).starts_with(&prefix));
+            of_run.for_each(|path| discard(&path));
+            Ok(())
+        };
+        if let Err(error) = blocking::file("clearing intents", work).await {
+            tracing::warn!(%guest, %error, "intents are left of a run that is over");
+        }
+    }
+
+    /// The notes of a run, in the order of their operations' ids. One that can't be read is logged and kept: it may be a
+    /// newer daemon's.
+    pub fn of(&self, guest: Uuid, run: i32) -> Vec<Note> {
+        let prefix = prefix(guest, run);
+        let mut paths: Vec<_> = self.paths().filter(|p| name(p).starts_with(&prefix)).collect();
+        paths.sort();
+        paths.iter().filter_map(|path| read(path)).collect()
+    }
+
+    /// Forgets the notes of runs that are not among `runs`: their numbers come again.
+    pub fn keep_only(&self, runs: &[(Uuid, i32)]) {
+        let kept: HashSet<String> = runs.iter().map(|(guest, run)| prefix(*guest, *run)).collect();
+        let stale = self
+            .paths()
+            .filter(|p| !kept.iter().any(|prefix| name(p).starts_with(prefix)));
+        stale.for_each(|path| discard(&path));
+    }
+
+    fn paths(&self) -> impl Iterator<Item = PathBuf> + use<> {
+        let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        entries
+            .map(|e| e.path())
+            .filter(|path| name(path).starts_with(FILES))
+    }
+}
+
+impl Store {
+    /// The notes of what is under way.
+    pub fn intents(&self) -> Intents {
+        Intents::new(self.own_dir())
+    }
+}
+
+fn name(path: &Path) -> &str {
+    path.file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or_default()
+}
+
+fn read(path: &Path) -> Option<Note> {
+    let read = || {
+        let length = fs::metadata(path)?.len();
+        if length > NOTE_MAX {
+            return Err(std::io::Error::other(format!("it has {length} bytes")));
+        }
+        let note: Note = serde_json::from_slice(&fs::read(path)?)?;
+        if note.version != VERSION {
+            return Err(std::io::Error::other(format!("it has version {}", note.version)));
+        }
+        Ok(note)
+    };
+    read()
+        .inspect_err(
+            |error| tracing::error!(path = %path.display(), %error, "an intent can't be read; it is kept"),
+        )
+        .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_guest_has_as_many_as_operations_are_under_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let intents = Intents::new(dir.path().join("intents"));
+        let guest = Uuid::from_u128(7);
+        let note = |operation, run, intent| Note::new(Uuid::from_u128(operation), guest, run, intent);
+        let alias = "net0".to_owned();
+        let link = note(1, 3, Intent::SetLink { alias });
+        let off = note(2, 3, Intent::PowerOff);
+        let later = note(3, 31, Intent::PowerOff);
+        for one in [&link, &off, &later] {
+            intents.write(one).await.unwrap();
+        }
+        assert_eq!(intents.of(guest, 3), [link.clone(), off.clone()]);
+        intents.clear(&off).await;
+        assert_eq!(intents.of(guest, 3), [link]);
+        intents.keep_only(&[(guest, 31)]);
+        assert!(intents.of(guest, 3).is_empty());
+        assert_eq!(intents.of(guest, 31), [later]);
+    }
+
+    #[tokio::test]
+    async fn a_note_that_can_not_be_written_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("state"), "in the way").unwrap();
+        let intents = Intents::new(dir.path().join("state"));
+        let note = Note::new(Uuid::nil(), Uuid::nil(), 1, Intent::PowerOff);
+        assert!(intents.write(&note).await.is_err());
+    }
+
+    #[test]
+    fn a_note_of_another_version_is_kept_and_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(format!("{}x", prefix(Uuid::nil(), 1)));
+        let text = r#"{"version":2,"operation":"00000000-0000-0000-0000-000000000000","guest":"00000000-0000-0000-0000-000000000000","run":1,"intent":{"do":"power-off"}}"#;
+        fs::write(&path, text).unwrap();
+        assert!(Intents::new(dir.path().to_owned()).of(Uuid::nil(), 1).is_empty());
+        assert!(path.exists());
+    }
+}

@@ -1,0 +1,251 @@
+//! What becomes of an operation that was under way when the daemon ended.
+//!
+//! [`intents`] is called whenever a guest is reached. The document of the run says whether the operation was committed;
+//! QEMU says what was done. [`decide`] is a pure function of both: it makes QEMU and the host follow the document, and
+//! touches only what the operation itself had named. An operation that is under way in this daemon is left alone.
+
+use std::sync::Arc;
+
+use domxml::devices::{DiskDevice, interface::LinkState};
+use qmp::commands;
+
+use super::truth::Truth;
+use crate::{
+    domain::{Effects, View, intents::Intent},
+    error::Result,
+    ops::{
+        Driver,
+        device::{limits, link, medium},
+        run::{guest::Guest, refresh},
+    },
+};
+
+/// One thing that is done so that QEMU or the host follow the document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Action {
+    /// Set a link.
+    SetLink { alias: String, up: bool },
+    /// Put the document's limits on a device.
+    Limit { device: String },
+    /// Give a drive the medium of its document.
+    Insert(Insert),
+    /// Take a block node away.
+    DropNode(String),
+}
+
+/// A drive and its medium.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Insert {
+    id: String,
+    /// It has a tray that is opened first and closed after.
+    tray: bool,
+    /// Something is in it now.
+    occupied: bool,
+    /// What is to be in it.
+    node: Option<String>,
+}
+
+/// Resolves what was under way on a guest that was just reached.
+pub(super) async fn intents(driver: &Arc<Driver>, guest: &Arc<Guest>) {
+    let notes = driver.registry.store().intents();
+    let view = guest.domain.view();
+    let found = notes.of(view.uuid, guest.id);
+    let left = found
+        .into_iter()
+        .filter(|note| note.intent != Intent::PowerOff && !driver.operations.is_under_way(note.operation));
+    for note in left {
+        tracing::warn!(guest = %view.name, intent = ?note.intent, "this was under way when the daemon ended; the guest follows its document");
+        match resolve(guest, &note.intent).await {
+            Ok(()) => notes.clear(&note).await,
+            // The note stays, and is seen to when the guest is reached again.
+            Err(error) => {
+                tracing::error!(guest = %view.name, %error, "what was under way could not be set right");
+                degrade(guest, error.to_string()).await;
+            }
+        }
+    }
+}
+
+async fn degrade(guest: &Guest, what: String) {
+    let change = move |view: &mut View| {
+        if let Some(run) = &mut view.run {
+            run.degraded = Some(what.into());
+        }
+        Ok(Effects::none())
+    };
+    // A guest that has gone has nothing half done.
+    let _ = guest.domain.commit(change).await;
+}
+
+async fn resolve(guest: &Arc<Guest>, intent: &Intent) -> Result<()> {
+    let truth = Truth::read(guest).await?;
+    let view = guest.domain.view();
+    for action in decide(intent, &view.running()?.document.domain, &truth)? {
+        carry_out(guest, action).await?;
+    }
+    Ok(())
+}
+
+/// What is to be done.
+fn decide(intent: &Intent, document: &domxml::Domain, truth: &Truth) -> Result<Vec<Action>> {
+    Ok(match intent {
+        // Seen to before QEMU is asked anything.
+        Intent::PowerOff => Vec::new(),
+        Intent::SetLink { alias } => {
+            let interfaces = document.devices.interfaces.iter();
+            let links = interfaces.filter(|i| i.info.alias.as_deref() == Some(alias));
+            links
+                .map(|i| Action::SetLink {
+                    alias: alias.clone(),
+                    up: i.link != Some(LinkState::Down),
+                })
+                .collect()
+        }
+        Intent::LimitInterface { device } => vec![Action::Limit {
+            device: device.clone(),
+        }],
+        Intent::ChangeMedium {
+            target,
+            new_nodes,
+            old_nodes,
+        } => {
+            let mut actions = Vec::new();
+            let mut kept = Vec::new();
+            let drives = document.devices.disks.iter();
+            for disk in drives.filter(|d| d.target.dev == *target) {
+                kept.extend(medium::nodes(disk)?.iter().map(medium::name_of));
+                actions.extend(insert(disk, kept.last().cloned(), truth).map(Action::Insert));
+            }
+            // From the top of each chain down: a format stands on its storage.
+            let made = new_nodes.iter().rev().chain(old_nodes.iter().rev());
+            let unused = made.filter(|node| truth.nodes.contains(*node) && !kept.contains(node));
+            actions.extend(unused.cloned().map(Action::DropNode));
+            actions
+        }
+    })
+}
+
+/// How a drive gets the medium that is wanted; none if it is as it should be.
+fn insert(disk: &domxml::devices::Disk, wanted: Option<String>, truth: &Truth) -> Option<Insert> {
+    let id = disk.info.alias.clone()?;
+    let drive = refresh::drive_of(&id, &truth.drives)?;
+    let inserted = drive.inserted.as_ref().and_then(|i| i.node_name.clone());
+    let tray = disk.device == DiskDevice::Cdrom && drive.tray_open.is_some();
+    let is_right = wanted == inserted && !(tray && drive.tray_open == Some(true));
+    (!is_right).then_some(Insert {
+        id,
+        tray,
+        occupied: inserted.is_some(),
+        node: wanted,
+    })
+}
+
+async fn carry_out(guest: &Arc<Guest>, action: Action) -> Result<()> {
+    match action {
+        Action::SetLink { alias, up } => link::set(guest, alias, up).await,
+        Action::Limit { device } => limits::set_right(&guest.domain.view(), &device).await,
+        Action::DropNode(node_name) => guest.execute(commands::BlockdevDel { node_name }).await.map(drop),
+        Action::Insert(insert) => put_in(guest, insert).await,
+    }
+}
+
+async fn put_in(guest: &Guest, insert: Insert) -> Result<()> {
+    let Insert {
+        id,
+        tray,
+        occupied,
+        node,
+    } = insert;
+    if tray {
+        let id = id.clone();
+        guest
+            .execute(commands::BlockdevOpenTray { id, force: true })
+            .await?;
+    }
+    if occupied {
+        let id = id.clone();
+        guest.execute(commands::BlockdevRemoveMedium { id }).await?;
+    }
+    if let Some(node_name) = node {
+        let id = id.clone();
+        guest
+            .execute(commands::BlockdevInsertMedium { id, node_name })
+            .await?;
+    }
+    if tray {
+        guest.execute(commands::BlockdevCloseTray { id }).await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::fixture;
+
+    const CDROM: &str = "<name>a</name><memory>1024</memory><devices>
+        <disk type='file' device='cdrom'><driver name='qemu' type='raw'/><source file='/a.iso' index='2'/>
+        <backingStore/><target dev='sda' bus='sata'/><readonly/><alias name='sata0-0-0'/>
+        <address type='drive' controller='0' bus='0' target='0' unit='0'/></disk>
+        <interface type='user'><mac address='52:54:00:00:00:01'/><link state='down'/><alias name='net0'/></interface>
+        </devices>";
+
+    fn truth(nodes: &[&str], inserted: Option<&str>, open: bool) -> Truth {
+        let inserted = inserted.map(|node| serde_json::json!({"node-name": node, "file": "", "drv": "raw",
+            "ro": true, "encrypted": false, "detect_zeroes": "off", "bps": 0, "bps_rd": 0, "bps_wr": 0, "iops": 0,
+            "iops_rd": 0, "iops_wr": 0, "image": {"filename": "", "format": "raw", "virtual-size": 0},
+            "cache": {"writeback": true, "direct": false, "no-flush": false}, "write_threshold": 0}));
+        let mut drive = serde_json::json!({"device": "", "qdev": "sata0-0-0", "removable": true, "locked": false,
+            "type": "unknown", "tray_open": open});
+        if let Some(inserted) = inserted {
+            drive["inserted"] = inserted;
+        }
+        Truth {
+            nodes: nodes.iter().map(|n| (*n).to_owned()).collect(),
+            drives: vec![serde_json::from_value(drive).unwrap()],
+        }
+    }
+
+    fn decided(intent: &Intent, truth: &Truth) -> Vec<String> {
+        let view = fixture::running(CDROM);
+        let document = &view.run.as_ref().unwrap().document.domain;
+        let shown = decide(intent, document, truth).unwrap();
+        shown.iter().map(|action| format!("{action:?}")).collect()
+    }
+
+    #[test]
+    fn the_drive_follows_the_document_and_only_named_nodes_go() {
+        let nodes = |name: &str| vec![name.to_owned()];
+        let intent = Intent::ChangeMedium {
+            target: "sda".to_owned(),
+            new_nodes: nodes("libvirt-3-storage"),
+            old_nodes: nodes("libvirt-2-storage"),
+        };
+        // The document has number 2: the change was not committed. Number 9 is a backup's.
+        let all = ["libvirt-2-storage", "libvirt-3-storage", "libvirt-9-storage"];
+        let undone = decided(&intent, &truth(&all, Some("libvirt-3-storage"), false));
+        assert_eq!(undone.len(), 2, "{undone:?}");
+        assert!(
+            undone[0].contains(r#"node: Some("libvirt-2-storage")"#),
+            "{undone:?}"
+        );
+        assert_eq!(undone[1], r#"DropNode("libvirt-3-storage")"#);
+        let not_begun = decided(&intent, &truth(&all[..1], Some("libvirt-2-storage"), false));
+        assert!(not_begun.is_empty(), "{not_begun:?}");
+        let open = decided(&intent, &truth(&all[..1], None, true));
+        assert!(open.len() == 1 && open[0].contains("occupied: false"), "{open:?}");
+    }
+
+    #[test]
+    fn a_link_is_as_the_document_says() {
+        let intent = Intent::SetLink {
+            alias: "net0".to_owned(),
+        };
+        let actions = decided(&intent, &Truth::default());
+        assert_eq!(actions, [r#"SetLink { alias: "net0", up: false }"#]);
+        let gone = Intent::SetLink {
+            alias: "net7".to_owned(),
+        };
+        assert!(decided(&gone, &Truth::default()).is_empty());
+    }
+}

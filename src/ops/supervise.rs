@@ -1,0 +1,252 @@
+//! Watches each running guest: its process, its connection, and what QEMU reports on it.
+//!
+//! [`watch`] begins with a run and ends with it, [`connect`] hands every event of QEMU to the guest's owner in order. What
+//! goes wrong with a connection is seen here, so that callers of a guest's monitor need do nothing but fail: a guest that
+//! is silent is shown as unreachable and asked until it answers, a monitor that closed is dialled again. Once the guest
+//! is reached its state is read back (`recover`).
+
+use std::{
+    path::Path,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use qmp::{Closed, commands::QueryStatus};
+
+use crate::{
+    domain::{Condition, Effects, View},
+    error::Result,
+    events::Happening,
+    ops::{
+        Driver, recover,
+        run::{
+            cpus,
+            guest::{Guest, Signal},
+            power,
+            react::{self, Then},
+            stop,
+        },
+    },
+    pb::{self, EventKind, event::Detail},
+    qemu::{Events, GuestEvent, Live, Monitor, Notice},
+};
+
+/// How often an unreachable guest is asked again.
+const RETRY: Duration = Duration::from_secs(2);
+/// How long its answer is waited for then.
+const RETRY_DEADLINE: Duration = Duration::from_secs(2);
+/// QEMU closes its monitor at most this long before it ends.
+const LAST_MOMENT: Duration = Duration::from_millis(500);
+/// How long a monitor is dialled before the guest is shown as unreachable.
+pub(crate) const DIAL: Duration = Duration::from_secs(5);
+
+/// Watches a run until its process ends, and cleans up after it then.
+pub(crate) fn watch(driver: &Arc<Driver>, guest: &Arc<Guest>) {
+    let Some(mut signals) = guest.take_signals() else {
+        return;
+    };
+    let (weak, guest) = (Arc::downgrade(driver), Arc::clone(guest));
+    driver.background(async move {
+        loop {
+            tokio::select! {
+                () = guest.process_ended() => break,
+                signal = signals.recv() => match signal {
+                    Some(signal) => attend(&weak, &guest, signal).await,
+                    None => break,
+                },
+            }
+            // What was noticed meanwhile is what was just seen to.
+            while signals.try_recv().is_ok() {}
+        }
+        guest.process_ended().await;
+        if let Some(driver) = weak.upgrade() {
+            stop::ended(&driver, &guest).await;
+        }
+    });
+}
+
+/// Sees to what somebody noticed.
+async fn attend(driver: &Weak<Driver>, guest: &Arc<Guest>, signal: Signal) {
+    if is_shown(guest) || guest.ending().is_some() {
+        return;
+    }
+    let cause = match signal {
+        Signal::Silent(cause) => cause,
+        Signal::Suspect => match ask(guest).await {
+            Some(cause) => cause,
+            None => return,
+        },
+    };
+    guest.show_unreachable(Some(cause)).await;
+    ask_again(driver, guest).await;
+}
+
+fn is_shown(guest: &Guest) -> bool {
+    let view = guest.domain.view();
+    view.run.as_ref().is_some_and(|r| r.unreachable.is_some())
+}
+
+/// Asks once; why there was no answer, if there was none.
+async fn ask(guest: &Guest) -> Option<String> {
+    // Without a monitor it is dialled already.
+    let monitor = guest.monitor().ok()?;
+    let answer = monitor
+        .client()
+        .execute_within(QueryStatus {}, RETRY_DEADLINE)
+        .await;
+    match answer {
+        Err(error @ qmp::Error::Timeout { .. }) => Some(error.to_string()),
+        _ => None,
+    }
+}
+
+/// Asks until there is an answer, or the run, the connection or the daemon ends.
+async fn ask_again(weak: &Weak<Driver>, guest: &Arc<Guest>) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(RETRY) => {}
+            () = guest.process_ended() => return,
+        }
+        let Some(driver) = weak.upgrade() else { return };
+        if guest.monitor().is_err() {
+            return;
+        }
+        if ask(guest).await.is_none() {
+            guest.show_unreachable(None).await;
+            recover::read_back(&driver, guest).await;
+            return;
+        }
+    }
+}
+
+/// Takes over a connection and pumps its events.
+pub(crate) fn connect(driver: &Arc<Driver>, guest: &Arc<Guest>, monitor: Monitor, events: Events) {
+    guest.set_monitor(Some(monitor));
+    let (guest, weak) = (Arc::clone(guest), Arc::downgrade(driver));
+    driver.background(async move {
+        let closed = pump(&guest, &weak, events).await;
+        guest.set_monitor(None);
+        if let Some(driver) = weak.upgrade() {
+            lost(&driver, &guest, closed).await;
+        }
+    });
+}
+
+/// Hands events to the owner until the connection ends.
+async fn pump(guest: &Arc<Guest>, driver: &Weak<Driver>, mut events: Events) -> Option<Closed> {
+    loop {
+        match events.next().await? {
+            Notice::Event { event, raw } => {
+                let Some(driver) = driver.upgrade() else { continue };
+                publish_raw(&driver, guest, &raw);
+                let (target, guest) = (guest.domain.clone(), Arc::clone(guest));
+                target
+                    .from_monitor(move |view| Ok(take_in(&driver, &guest, view, &event)))
+                    .await;
+            }
+            Notice::Closed(closed) => return Some(closed),
+        }
+    }
+}
+
+/// The connection is over. If the process lives, it is dialled again; if not, the run has ended.
+async fn lost(driver: &Arc<Driver>, guest: &Arc<Guest>, closed: Option<Closed>) {
+    if guest.ending().is_some()
+        || tokio::time::timeout(LAST_MOMENT, guest.process_ended())
+            .await
+            .is_ok()
+    {
+        stop::ended(driver, guest).await;
+        return;
+    }
+    let cause = closed.map_or_else(String::new, |c| format!(": {c}"));
+    guest
+        .show_unreachable(Some(format!("the monitor was closed{cause}")))
+        .await;
+    dial_again(driver, guest, RETRY).await;
+}
+
+/// Connects to a guest's monitor and reads its state back.
+///
+/// # Errors
+/// Nobody answers there within `limit`.
+pub(crate) async fn dial(driver: &Arc<Driver>, guest: &Arc<Guest>, limit: Duration) -> Result<()> {
+    let view = guest.domain.view();
+    let socket = view.running()?.status.monitor.as_ref().map(|m| m.path.clone());
+    let socket = socket.unwrap_or_default();
+    let Live { monitor, events, .. } =
+        Live::attach(guest.process()?.clone(), Path::new(&socket), limit).await?;
+    connect(driver, guest, monitor, events);
+    recover::read_back(driver, guest).await;
+    Ok(())
+}
+
+/// Dials until the guest answers, ends, or the daemon does.
+pub(crate) async fn dial_again(driver: &Arc<Driver>, guest: &Arc<Guest>, pause: Duration) {
+    let weak = Arc::downgrade(driver);
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = guest.process_ended() => return,
+        }
+        let Some(driver) = weak.upgrade() else { return };
+        if dial(&driver, guest, DIAL).await.is_ok() {
+            guest.show_unreachable(None).await;
+            return;
+        }
+    }
+}
+
+/// Runs in the owner: changes the view by an event and starts what follows.
+fn take_in(driver: &Arc<Driver>, guest: &Arc<Guest>, view: &mut View, event: &GuestEvent) -> Effects {
+    if view.run.as_ref().is_none_or(|r| r.id != guest.id) {
+        return Effects::none();
+    }
+    if let GuestEvent::BlockIoError(error) = event
+        && error.action == "stop"
+    {
+        guest.expect_pause(Condition::PAUSED_IOERROR);
+    }
+    let (effects, then) = react::decide(view, event, || guest.pause_cause());
+    if cpus::is_stopped(view) {
+        cpus::follow_stop(driver, guest);
+    }
+    follow(driver, guest, then);
+    effects
+}
+
+fn follow(driver: &Arc<Driver>, guest: &Arc<Guest>, then: Then) {
+    let (tracker, driver, guest) = (driver.tracker.clone(), Arc::clone(driver), Arc::clone(guest));
+    match then {
+        Then::Nothing => {}
+        Then::Stop(cause) => {
+            guest.end_because(cause);
+            tracker.spawn(async move { stop::terminate(&driver, &guest, stop::Patience::Usual).await });
+        }
+        Then::Restart => {
+            tracker.spawn(async move { power::restart(&driver, &guest).await });
+        }
+    }
+}
+
+/// Passes the event on as it came, for clients that watch QEMU itself.
+fn publish_raw(driver: &Driver, guest: &Guest, event: &qmp::Event) {
+    let view = guest.domain.view();
+    let detail = Detail::Monitor(pb::event::Monitor {
+        event: event.name.clone(),
+        seconds: event.seconds,
+        microseconds: u32::try_from(event.microseconds).unwrap_or(0),
+        details: event
+            .data
+            .as_ref()
+            .map(|d| d.get().to_owned())
+            .unwrap_or_default(),
+    });
+    driver.registry.journal().monitor(Happening {
+        uuid: view.uuid,
+        name: Arc::clone(&view.name),
+        id: guest.id,
+        kind: EventKind::Monitor,
+        detail: Some(detail),
+    });
+}
