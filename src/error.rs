@@ -58,6 +58,8 @@ codes! {
     NoSource = 19, "NO_SOURCE", "", InvalidArgument;
     /// A device of a document has no target; the message says which.
     NoTarget = 20, "NO_TARGET", "", InvalidArgument;
+    /// A document has no name; the message stands alone.
+    NoName = 21, "NO_NAME", "", InvalidArgument;
     /// A document is not what it has to be.
     Xml = 27, "XML_ERROR", "XML error", InvalidArgument;
     /// Name or UUID are taken.

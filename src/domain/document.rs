@@ -38,10 +38,7 @@ impl Document {
         let mut shown = domxml::Domain::clone(&self.domain);
         if flags.has(FormatFlags::INACTIVE) {
             // A run without a stored configuration: what it would be stored as.
-            shown.devices.drop_runtime();
-            shown
-                .seclabels
-                .retain(|s| s.kind != Some(domxml::security::SeclabelType::Dynamic));
+            shown.drop_runtime();
         } else {
             shown.devices.show_actual();
         }

@@ -126,7 +126,10 @@ impl FromStr for Bitmap {
 
     fn from_str(s: &str) -> Result<Self, Self::Err> {
         let mut set = Self::default();
-        for part in s.split(',') {
+        // One comma may follow.
+        let list = s.trim_end();
+        let list = list.strip_suffix(',').unwrap_or(list);
+        for part in list.split(',') {
             let part = part.trim();
             if let Some(out) = part.strip_prefix('^') {
                 set.remove(number(out)?);
@@ -160,7 +163,11 @@ impl Value for Bitmap {
 const WRONG: Expected = Expected("");
 
 fn number(s: &str) -> Result<u32, Expected> {
-    let n = s.trim().parse().map_err(|_| WRONG)?;
+    let s = s.trim();
+    if !s.starts_with(|c: char| c.is_ascii_digit()) {
+        return Err(WRONG);
+    }
+    let n = s.parse().map_err(|_| WRONG)?;
     if n > LARGEST { Err(WRONG) } else { Ok(n) }
 }
 
@@ -177,6 +184,7 @@ mod tests {
             ("0-3,2-9,11", "0-9,11"),
             ("5-5", "5"),
             (" 1 , 2 ", "1-2"),
+            ("1, ", "1"),
         ] {
             let set: Bitmap = text.parse().unwrap();
             assert_eq!(set.to_string(), expected);
@@ -187,7 +195,7 @@ mod tests {
 
     #[test]
     fn what_is_no_set_is_refused() {
-        for text in ["", "aaa", "3-1", "1,", "-1", "99999999"] {
+        for text in ["", "aaa", "3-1", ",", "1,,", "+1", "-1", "99999999"] {
             assert!(text.parse::<Bitmap>().is_err(), "{text}");
         }
     }

@@ -48,7 +48,7 @@ pub struct Cpu {
     pub mode: Option<CpuMode>,
     #[xml(attr = "match")]
     pub match_: Option<CpuMatch>,
-    #[xml(attr)]
+    #[xml(attr, lax)]
     pub check: Option<CpuCheck>,
     #[xml(attr)]
     pub migratable: Option<OnOff>,

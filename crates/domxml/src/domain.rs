@@ -58,7 +58,7 @@ pub struct Domain {
     #[xml(raw)]
     pub metadata: Option<RawXml>,
     /// Up to where memory may be plugged in.
-    #[xml(child = "maxMemory")]
+    #[xml(child = "maxMemory", blank)]
     pub max_memory: Option<MaxMemory>,
     /// Memory at start.
     #[xml(child, blank)]
@@ -79,7 +79,7 @@ pub struct Domain {
     /// How many I/O threads.
     #[xml(text_child, error = "XML error: invalid iothreads count '{}'")]
     pub iothreads: Option<u32>,
-    #[xml(child)]
+    #[xml(child, merge)]
     pub iothreadids: Option<IoThreadIds>,
     #[xml(child)]
     pub defaultiothread: Option<IoThreadPool>,
@@ -123,13 +123,13 @@ pub struct Domain {
     pub on_lockfailure: Option<LockFailureAction>,
     #[xml(child, merge)]
     pub pm: Option<PowerManagement>,
-    #[xml(child)]
+    #[xml(child, merge)]
     pub perf: Option<Perf>,
     #[xml(child, merge, keep_empty)]
     pub devices: Devices,
     #[xml(children = "seclabel")]
     pub seclabels: Vec<Seclabel>,
-    #[xml(child)]
+    #[xml(child, merge)]
     pub keywrap: Option<Keywrap>,
     #[xml(child = "launchSecurity")]
     pub launch_security: Option<LaunchSecurity>,

@@ -12,12 +12,16 @@ pub enum Kind {
     InvalidArg,
     /// No operating system type.
     OsType,
+    /// A device that does not say what is behind it; the message stands alone.
+    NoSource,
     /// No name.
     NoName,
     /// A wrong value, or a wrong place for it.
     Xml,
     /// Not XML.
     XmlDetail,
+    /// The system refused something; the message stands alone.
+    System,
     /// A number too large.
     Overflow,
     /// Understood, but not to be had here.
@@ -34,9 +38,11 @@ impl Kind {
             Self::Internal => 1,
             Self::InvalidArg => 8,
             Self::OsType => 16,
+            Self::NoSource => 19,
             Self::NoName => 21,
             Self::Xml => 27,
             Self::XmlDetail => 35,
+            Self::System => 38,
             Self::Overflow => 82,
             Self::Unsupported => 67,
             Self::XmlInvalidSchema => 92,

@@ -242,7 +242,7 @@ pub struct Smm {
 pub struct Hpt {
     #[xml(attr)]
     pub resizing: Option<HptResizing>,
-    #[xml(child)]
+    #[xml(child, blank)]
     pub maxpagesize: Option<Kib>,
 }
 

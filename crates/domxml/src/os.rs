@@ -27,7 +27,7 @@ words! {
 /// `<os>`.
 #[derive(Xml, Clone, Debug, Default, PartialEq)]
 pub struct Os {
-    #[xml(attr, error = "unsupported configuration: unknown firmware value {}")]
+    #[xml(attr, blank, error = "XML error: unknown firmware value {}")]
     pub firmware: Option<OsFirmware>,
     #[xml(child = "type")]
     pub kind: Option<OsType>,
@@ -57,12 +57,7 @@ pub struct Os {
     pub bootmenu: Option<BootMenu>,
     #[xml(child)]
     pub bios: Option<BiosOptions>,
-    #[xml(
-        attr = "mode",
-        wrap = "smbios",
-        blank,
-        error = "unsupported configuration: unknown smbios mode '{}'"
-    )]
+    #[xml(attr = "mode", wrap = "smbios", lax)]
     pub smbios: Option<SmbiosMode>,
 }
 

@@ -1,9 +1,10 @@
 //! From text to [`Domain`] and back.
 
-use xmlform::{Document, FormatFlags, ParseFlags, Writer, Xml};
+use xmlform::{Document, FormatFlags, Node, ParseFlags, Writer, Xml, XmlChoice};
 
+use crate::devices::Device;
 use crate::qemu::NAMESPACE;
-use crate::{Area, Domain, Error};
+use crate::{Area, Domain, Error, reading};
 
 impl Domain {
     /// Reads a domain document.
@@ -12,6 +13,20 @@ impl Domain {
     /// When it is not XML, its root is not `<domain>`, or a value is not of its type.
     pub fn parse(text: &str, flags: ParseFlags) -> Result<Self, Error> {
         read_root(text, "domain", flags)
+    }
+
+    /// Reads the document of somebody who asks for a guest: checked as libvirt checks what it is given, and in its
+    /// order. What is stored is read by [`Self::parse`], whatever rules there were when it was written.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with it, in libvirt's words; as [`Self::parse`] else.
+    pub fn given(text: &str) -> Result<Self, Error> {
+        let mut document = Document::parse(text, &[NAMESPACE], ParseFlags::INACTIVE)?;
+        rooted(&document, "domain")?;
+        document.judge(reading::check_domain)?;
+        let mut domain = Self::read(document.root())?;
+        domain.settle();
+        Ok(domain)
     }
 
     /// The document, in the given form.
@@ -23,14 +38,32 @@ impl Domain {
     }
 }
 
+impl Device {
+    /// Reads the device of somebody who asks for it, checked as [`crate::Domain::given`] checks a whole document.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with it, in libvirt's words; `Unsupported` if no device has such a name.
+    pub fn given(text: &str) -> Result<Self, Error> {
+        let mut document = Document::parse(text, &[], ParseFlags::INACTIVE)?;
+        document.judge(reading::check_device)?;
+        let root = document.root();
+        Self::read_choice(root)?
+            .ok_or_else(|| Error::unsupported(format!("unknown device type '{}'", root.name())))
+    }
+}
+
 /// Reads a document whose root has a name.
 pub(crate) fn read_root<T: Xml>(text: &str, name: &str, flags: ParseFlags) -> Result<T, Error> {
     let document = Document::parse(text, &[NAMESPACE], flags)?;
+    Ok(T::read(rooted(&document, name)?)?)
+}
+
+fn rooted<'d>(document: &'d Document<'_>, name: &str) -> Result<Node<'d>, Error> {
     let root = document.root();
     if !root.is(name) {
         let found = root.name();
         let message = format!("expecting root element of '{name}', not '{found}'");
         return Err(Error::xml(message).in_area(Area::Xml));
     }
-    Ok(T::read(root)?)
+    Ok(root)
 }

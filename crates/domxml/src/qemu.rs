@@ -50,9 +50,9 @@ impl QemuNamespace {
 impl Xml for QemuNamespace {
     fn read(node: Node<'_>) -> Result<Self, Error> {
         Ok(Self {
-            commandline: field::child_opt(node, "qemu:commandline")?,
-            capabilities: field::child_opt(node, "qemu:capabilities")?,
-            overrides: field::child_opt(node, "qemu:override")?,
+            commandline: field::child_merged(node, "qemu:commandline")?,
+            capabilities: field::child_merged(node, "qemu:capabilities")?,
+            overrides: field::child_merged(node, "qemu:override")?,
             deprecation: field::child_opt(node, "qemu:deprecation")?,
         })
     }

@@ -82,7 +82,7 @@ impl Domain {
         if !root.is("domain") {
             let found = root.name();
             let message = format!("expecting root element of 'domain', not '{found}'");
-            return Err(Error::xml(message));
+            return Err(Error::xml(message).in_area(crate::Area::Xml));
         }
         check(root)?;
         if !is_read::<Self>(root)? {

@@ -40,7 +40,11 @@ pub struct Vcpu {
     /// How many there are at start, when fewer.
     #[xml(attr)]
     pub current: Option<u32>,
-    #[xml(text, error = "XML error: maximum vcpus count must be an integer")]
+    #[xml(
+        text,
+        format = "crate::devices::codec::Wrapped",
+        error = "XML error: maximum vcpus count must be an integer"
+    )]
     pub count: u32,
 }
 
@@ -77,25 +81,33 @@ pub struct BlockTune {
 pub struct BlockTuneDevice {
     #[xml(text_child, error = "unsupported configuration: missing per-device path")]
     pub path: String,
-    #[xml(text_child, error = "unsupported configuration: could not parse weight {}")]
+    #[xml(
+        text_child,
+        format = "crate::devices::codec::Wrapped",
+        error = "unsupported configuration: could not parse weight {}"
+    )]
     pub weight: Option<u32>,
     #[xml(
         text_child,
+        format = "crate::devices::codec::Wrapped",
         error = "unsupported configuration: could not parse read iops sec {}"
     )]
     pub read_iops_sec: Option<u32>,
     #[xml(
         text_child,
+        format = "crate::devices::codec::Wrapped",
         error = "unsupported configuration: could not parse write iops sec {}"
     )]
     pub write_iops_sec: Option<u32>,
     #[xml(
         text_child,
+        format = "crate::devices::codec::Wrapped",
         error = "unsupported configuration: could not parse read bytes sec {}"
     )]
     pub read_bytes_sec: Option<u64>,
     #[xml(
         text_child,
+        format = "crate::devices::codec::Wrapped",
         error = "unsupported configuration: could not parse write bytes sec {}"
     )]
     pub write_bytes_sec: Option<u64>,
@@ -126,12 +138,14 @@ pub struct MemoryBacking {
     #[xml(
         attr = "type",
         wrap = "source",
+        blank,
         error = "unsupported configuration: unknown memoryBacking/source/type '{}'"
     )]
     pub source: Option<MemorySource>,
     #[xml(
         attr = "mode",
         wrap = "access",
+        blank,
         error = "unsupported configuration: unknown memoryBacking/access/mode '{}'"
     )]
     pub access: Option<MemoryAccess>,
@@ -161,10 +175,11 @@ pub struct HugePage {
 pub struct Allocation {
     #[xml(
         attr,
+        blank,
         error = "unsupported configuration: unknown memoryBacking/allocation/mode '{}'"
     )]
     pub mode: Option<MemoryAllocation>,
-    #[xml(attr)]
+    #[xml(attr, blank)]
     pub threads: Option<u32>,
 }
 
@@ -368,7 +383,7 @@ pub struct NumaMemory {
     #[xml(attr)]
     pub nodeset: Option<Bitmap>,
     /// Written when it is `auto`.
-    #[xml(attr)]
+    #[xml(attr, lax)]
     pub placement: Option<Placement>,
 }
 

@@ -30,6 +30,13 @@ const UNITS: &[(&str, u64)] = &[
     ("eb", 1_000_000_000_000_000_000),
 ];
 
+/// Bytes of a unit; none of a name that is no unit.
+pub(crate) fn unit_bytes(unit: &str) -> Option<u64> {
+    let mut units = UNITS.iter();
+    let found = units.find(|(name, _)| name.eq_ignore_ascii_case(unit))?;
+    Some(found.1)
+}
+
 /// What sizes are written in, largest first.
 const PRETTY: &[(&str, u64)] = &[
     ("EiB", 1 << 60),
@@ -46,12 +53,11 @@ const PRETTY: &[(&str, u64)] = &[
 /// # Errors
 /// An unknown unit, or more bytes than a number holds.
 pub fn scale(value: u64, unit: &str) -> Result<u64, Error> {
-    let lower = unit.to_ascii_lowercase();
-    let Some((_, bytes)) = UNITS.iter().find(|(name, _)| *name == lower) else {
+    let Some(bytes) = unit_bytes(unit) else {
         let message = format!("unknown suffix '{unit}'");
         return Err(Error::new(ErrorKind::InvalidArgument, message));
     };
-    value.checked_mul(*bytes).ok_or_else(|| {
+    value.checked_mul(bytes).ok_or_else(|| {
         let message = format!("value too large: {value}{unit}");
         Error::new(ErrorKind::Overflow, message)
     })
@@ -153,7 +159,11 @@ pub(crate) fn read_scaled(node: Node<'_>, name: &str, unit: &str) -> Result<u64,
         let message = format!("Invalid value '{text}' for element or attribute './@{name}'");
         Error::invalid(message).in_area(Area::Xml)
     })?;
-    scale(value, node.attr("unit").unwrap_or(unit))
+    // A part of a cache is in its usual unit, whatever one is named.
+    let named = node
+        .attr("unit")
+        .filter(|_| !matches!(node.name(), "size" | "line"));
+    scale(value, named.unwrap_or(unit))
 }
 
 /// Hexadecimal, also where no prefix says so; written with one and at least so many digits.

@@ -33,7 +33,8 @@ pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
         impl #name {
             /// Every value, in the order of declaration.
             pub const ALL: &'static [#name] = &[#(#name::#idents),*];
-            const WORDS: &'static [&'static str] = &[#(#words),*];
+            /// The words of all values, in the same order.
+            pub const WORDS: &'static [&'static str] = &[#(#words),*];
             /// The word it is written as.
             #[must_use]
             pub const fn as_str(self) -> &'static str {

@@ -41,6 +41,7 @@ pub(crate) fn build<'a>(
             attrs: Vec::with_capacity(text.len() / 32 + 4),
             flags,
             marks: None,
+            judged: false,
         },
         open: Vec::new(),
         scope: Vec::new(),

@@ -29,6 +29,8 @@ pub struct Document<'a> {
     pub(crate) flags: ParseFlags,
     /// What has been looked at, when that is wanted.
     pub(crate) marks: Option<Box<Marks>>,
+    /// Whether the account is of a check that is over: see [`Document::judge`].
+    pub(crate) judged: bool,
 }
 
 #[derive(Debug)]
@@ -82,6 +84,19 @@ impl<'a> Document<'a> {
         self.marks = Some(Box::new(marks));
     }
 
+    /// Checks the document by rules of one's own, and from then on reads it in their light: a value that they did not
+    /// look at counts as absent when it is wrong, and what they did not miss is its default when it is absent.
+    ///
+    /// # Errors
+    /// That of the rules.
+    pub fn judge<E>(&mut self, rules: impl FnOnce(Node<'_>) -> Result<(), E>) -> Result<(), E> {
+        self.track();
+        self.judged = false;
+        rules(self.root())?;
+        self.judged = true;
+        Ok(())
+    }
+
     /// The outermost element.
     #[must_use]
     pub fn root(&self) -> Node<'_> {
@@ -118,7 +133,7 @@ impl<'d> Node<'d> {
     #[must_use]
     pub fn is(self, name: &str) -> bool {
         let same = self.has_name(name);
-        if let (true, Some(marks)) = (same, &self.document.marks) {
+        if let (true, Some(marks)) = (same, self.account()) {
             marks.element(self.index, Mark::Seen);
         }
         same
@@ -136,14 +151,42 @@ impl<'d> Node<'d> {
     /// Whether the document keeps account of what is read: then nothing in it is overlooked.
     #[must_use]
     pub const fn is_tracked(self) -> bool {
-        self.document.marks.is_some()
+        self.document.marks.is_some() && !self.document.judged
+    }
+
+    /// Whether rules have checked the document.
+    pub(crate) const fn is_judged(self) -> bool {
+        self.document.judged
+    }
+
+    /// Whether the rules that have checked the document did not look at this attribute of it.
+    pub(crate) fn overlooks_attr(self, name: &str) -> bool {
+        let unseen = |marks: &Marks| self.find_attr(name).is_some_and(|at| !marks.has_attr(at));
+        self.document.judged && self.document.marks.as_deref().is_some_and(unseen)
+    }
+
+    /// Whether the rules that have checked the document did not look at the element's text.
+    pub(crate) fn overlooks_text(self) -> bool {
+        let unseen = |marks: &Marks| !marks.has(self.index, Mark::Text);
+        self.document.judged && self.document.marks.as_deref().is_some_and(unseen)
+    }
+
+    /// The account, while it is kept.
+    fn account(self) -> Option<&'d Marks> {
+        self.document.marks.as_deref().filter(|_| !self.document.judged)
     }
 
     /// Takes the element and all in it as read.
     pub fn keep(self) {
-        if let Some(marks) = &self.document.marks {
+        if let Some(marks) = self.account() {
             marks.element(self.index, Mark::Kept);
         }
+    }
+
+    /// Whether both are the same element of one document.
+    #[must_use]
+    pub fn is_same(self, other: Self) -> bool {
+        self.index == other.index && std::ptr::eq(self.document, other.document)
     }
 
     /// The name as it stands in the text.
@@ -163,23 +206,28 @@ impl<'d> Node<'d> {
     /// The attribute's value, unescaped.
     #[must_use]
     pub fn attr(self, name: &str) -> Option<&'d str> {
-        let of = |node: Self| {
-            let at = node.attrs().position(|(n, _)| n == name)?;
-            Some(node.element().attrs.start + at as u32)
-        };
-        let found = self.parts().find_map(of)?;
-        if let Some(marks) = &self.document.marks {
+        let found = self.find_attr(name)?;
+        if let Some(marks) = self.account() {
             marks.attr(found);
         }
         let (_, value) = self.document.attrs.get(found as usize)?;
         Some(value)
     }
 
+    fn find_attr(self, name: &str) -> Option<u32> {
+        let of = |node: Self| {
+            let at = node.attrs().position(|(n, _)| n == name)?;
+            Some(node.element().attrs.start + at as u32)
+        };
+        self.parts().find_map(of)
+    }
+
     /// Whether the attribute is there with a value; looking does not count as reading.
     #[must_use]
     pub fn has_value(self, name: &str) -> bool {
-        let has = |node: Self| node.attrs().any(|(n, v)| n == name && !v.is_empty());
-        self.parts().any(has)
+        let found = self.find_attr(name);
+        let value = found.and_then(|at| self.document.attrs.get(at as usize));
+        value.is_some_and(|(_, value)| !value.is_empty())
     }
 
     /// All attributes in order, namespace declarations included.
@@ -192,7 +240,7 @@ impl<'d> Node<'d> {
     /// The element's direct text, unescaped.
     #[must_use]
     pub fn text(self) -> &'d str {
-        if let Some(marks) = &self.document.marks {
+        if let Some(marks) = self.account() {
             marks.element(self.index, Mark::Text);
         }
         &self.element().text

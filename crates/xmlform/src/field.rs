@@ -13,6 +13,7 @@ pub fn attr_opt<C: Codec<T>, T>(node: Node<'_>, name: &str) -> Result<Option<T>,
     };
     match C::parse(text) {
         Ok(value) => Ok(Some(value)),
+        Err(_) if node.overlooks_attr(name) => Ok(None),
         Err(_) if !C::WRONG.is_empty() => Err(Error::worded(C::WRONG, text)),
         Err(expected) => Err(bad_attr(node, name, expected.0)),
     }
@@ -22,8 +23,11 @@ pub fn attr_opt<C: Codec<T>, T>(node: Node<'_>, name: &str) -> Result<Option<T>,
 ///
 /// # Errors
 /// When it is absent or not of its type.
-pub fn attr_required<C: Codec<T>, T>(node: Node<'_>, name: &str) -> Result<T, Error> {
-    attr_opt::<C, T>(node, name)?.ok_or_else(|| missing_attr(node, name))
+pub fn attr_required<C: Codec<T>, T: Default>(node: Node<'_>, name: &str) -> Result<T, Error> {
+    match attr_opt::<C, T>(node, name)? {
+        None if node.is_judged() => Ok(T::default()),
+        value => value.ok_or_else(|| missing_attr(node, name)),
+    }
 }
 
 /// Reads an attribute of a child, either of which may be absent.
@@ -41,9 +45,10 @@ pub fn via_opt<C: Codec<T>, T>(node: Node<'_>, child: &str, name: &str) -> Resul
 ///
 /// # Errors
 /// When one is absent, or it is not of its type.
-pub fn via_required<C: Codec<T>, T>(node: Node<'_>, child: &str, name: &str) -> Result<T, Error> {
+pub fn via_required<C: Codec<T>, T: Default>(node: Node<'_>, child: &str, name: &str) -> Result<T, Error> {
     match node.child(child) {
         Some(child) => attr_required::<C, T>(child, name),
+        None if node.is_judged() => Ok(T::default()),
         None => Err(missing_element(node, child)),
     }
 }
@@ -87,8 +92,11 @@ pub fn text_child_opt<C: Codec<T>, T>(node: Node<'_>, name: &str) -> Result<Opti
 ///
 /// # Errors
 /// When it is absent or not of its type.
-pub fn text_child_required<C: Codec<T>, T>(node: Node<'_>, name: &str) -> Result<T, Error> {
-    text_child_opt::<C, T>(node, name)?.ok_or_else(|| missing_element(node, name))
+pub fn text_child_required<C: Codec<T>, T: Default>(node: Node<'_>, name: &str) -> Result<T, Error> {
+    match text_child_opt::<C, T>(node, name)? {
+        None if node.is_judged() => Ok(T::default()),
+        value => value.ok_or_else(|| missing_element(node, name)),
+    }
 }
 
 /// Reads the texts of all children of a name.
@@ -111,6 +119,7 @@ pub fn text_opt<C: Codec<T>, T>(node: Node<'_>) -> Result<Option<T>, Error> {
     }
     match C::parse(text) {
         Ok(value) => Ok(Some(value)),
+        Err(_) if node.overlooks_text() => Ok(None),
         Err(_) if !C::WRONG.is_empty() => Err(Error::worded(C::WRONG, text)),
         Err(expected) => Err(bad_text(node, expected.0)),
     }
@@ -120,9 +129,10 @@ pub fn text_opt<C: Codec<T>, T>(node: Node<'_>) -> Result<Option<T>, Error> {
 ///
 /// # Errors
 /// When the text is not of its type.
-pub fn text_required<C: Codec<T>, T>(node: Node<'_>) -> Result<T, Error> {
+pub fn text_required<C: Codec<T>, T: Default>(node: Node<'_>) -> Result<T, Error> {
     match C::parse(node.text()) {
         Ok(value) => Ok(value),
+        Err(_) if node.overlooks_text() => Ok(T::default()),
         Err(_) if !C::WRONG.is_empty() => Err(Error::worded(C::WRONG, node.text())),
         Err(expected) => Err(bad_text(node, expected.0)),
     }

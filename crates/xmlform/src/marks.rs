@@ -47,12 +47,12 @@ impl Marks {
         }
     }
 
-    fn has(&self, index: u32, mark: Mark) -> bool {
+    pub(crate) fn has(&self, index: u32, mark: Mark) -> bool {
         let cell = self.elements.get(index as usize);
         cell.is_some_and(|c| c.get() & mark as u8 != 0)
     }
 
-    fn has_attr(&self, index: u32) -> bool {
+    pub(crate) fn has_attr(&self, index: u32) -> bool {
         self.attrs.get(index as usize).is_some_and(Cell::get)
     }
 }

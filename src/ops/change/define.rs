@@ -32,7 +32,7 @@ pub async fn define(
 ) -> Result<Arc<View>> {
     let planned = plan::from_text(driver, xml, validate).await?;
     let (uuid, name) = plan::identity(&planned.domain)?;
-    let document = Stored::new(&planned.domain);
+    let document = readable(&planned.domain)?;
     if conditions.trial {
         return trial(driver, uuid, &name, document, conditions);
     }
@@ -44,6 +44,16 @@ pub async fn define(
             other => return other,
         }
     }
+}
+
+/// A document's text, which is known to read back: what is stored must be readable for ever.
+fn readable(domain: &domxml::Domain) -> Result<Arc<Stored>> {
+    let document = Stored::new(domain);
+    document.domain().map_err(|error| {
+        let said = format!("the document would not be readable once stored: {error}");
+        Error::internal(said).caused_by(error)
+    })?;
+    Ok(document)
 }
 
 async fn store(domain: &Domain, document: Arc<Stored>, conditions: Conditions) -> Result<Arc<View>> {
@@ -118,7 +128,12 @@ pub async fn undefine(
     let Some(config) = &view.config else {
         return Err(Error::invalid("cannot undefine transient domain"));
     };
-    let nvram = plan::nvram_path(&*config.domain()?).filter(|path| path.exists());
+    // A document that can't be read says nothing of files, and must not keep its guest for ever.
+    let document = config.domain().unwrap_or_else(|error| {
+        tracing::warn!(guest = %view.name, %error, "forgetting a guest whose document can't be read");
+        Arc::default()
+    });
+    let nvram = plan::nvram_path(&document).filter(|path| path.exists());
     if nvram.is_some() && !view.active() && !what.nvram && !what.keep_nvram {
         return Err(Error::invalid("cannot undefine domain with nvram"));
     }
@@ -142,7 +157,7 @@ pub async fn undefine(
         view.autostart = false;
         Ok(Effects::none().lifecycle(UNDEFINED, UNDEFINED_REMOVED))
     };
-    let (domain, owned, config) = (domain.clone(), Arc::clone(driver), config.domain()?);
+    let (domain, owned, config) = (domain.clone(), Arc::clone(driver), document);
     driver
         .tracked(async move {
             let view = domain.commit(forget).await?;

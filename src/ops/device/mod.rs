@@ -7,7 +7,6 @@ pub mod medium;
 use std::sync::Arc;
 
 use domxml::devices::Device;
-use xmlform::{Document as XmlDocument, ParseFlags, XmlChoice};
 
 use crate::{
     domain::Domain,
@@ -53,14 +52,7 @@ pub(crate) fn read(xml: &str) -> Result<Device> {
             xml.len()
         )));
     }
-    let document = XmlDocument::parse(xml, &[], ParseFlags::INACTIVE).map_err(domxml::Error::from)?;
-    let device = Device::read_choice(document.root()).map_err(domxml::Error::from)?;
-    device.ok_or_else(|| {
-        Error::new(
-            Code::ConfigUnsupported,
-            format!("unknown device type '{}'", document.root().name()),
-        )
-    })
+    Ok(Device::given(xml)?)
 }
 
 #[cfg(test)]

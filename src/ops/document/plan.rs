@@ -7,7 +7,6 @@ use std::{
     sync::Arc,
 };
 
-use domxml::ParseFlags;
 use qemu_plan::{
     address::Age,
     caps::Caps,
@@ -47,7 +46,7 @@ pub(crate) async fn from_text(driver: &Arc<Driver>, xml: String, validate: bool)
     if validate {
         crate::ops::document::schema::check(&xml)?;
     }
-    let parse = |xml: &str| Ok(Box::new(domxml::Domain::parse(xml, ParseFlags::INACTIVE)?));
+    let parse = |xml: &str| Ok(Box::new(domxml::Domain::given(xml)?));
     // A long one would keep others waiting for the thread.
     let domain = if xml.len() > LONG {
         crate::blocking::file("reading a long document", move || parse(&xml)).await?

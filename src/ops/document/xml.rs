@@ -5,7 +5,7 @@ use std::sync::Arc;
 use domxml::FormatFlags;
 
 use crate::{
-    domain::View,
+    domain::{Either, View},
     error::{Error, Result},
 };
 
@@ -34,21 +34,33 @@ pub fn text(view: &View, form: Form) -> Result<Arc<str>> {
         view.current()
     };
     let document = document.ok_or_else(|| Error::internal("the domain has no document"))?;
-    // Another host needs the secrets too.
-    let secure = form.secure || form.migratable;
-    let made_for_it = secure || form.inactive && document.is_live();
+    if form.migratable {
+        return migratable(view, document);
+    }
+    let made_for_it = form.secure || form.inactive && document.is_live();
     if !made_for_it {
         return document.text();
     }
     let mut flags = FormatFlags::NONE;
     for (wanted, flag) in [
         (form.inactive, FormatFlags::INACTIVE),
-        (secure, FormatFlags::SECURE),
-        (form.migratable, FormatFlags::MIGRATABLE),
+        (form.secure, FormatFlags::SECURE),
     ] {
         if wanted {
             flags |= flag;
         }
     }
     Ok(document.format(flags)?.into())
+}
+
+/// The document for another host, which needs the secrets too.
+fn migratable(view: &View, document: Either<'_>) -> Result<Arc<str>> {
+    let run = view.run.as_ref().filter(|_| document.is_live());
+    let mut shown = domxml::Domain::clone(&*document.domain()?);
+    if document.is_live() {
+        shown.drop_runtime();
+    }
+    shown.make_migratable(run.and_then(|run| run.status.cpu.as_ref()));
+    let flags = FormatFlags::INACTIVE | FormatFlags::SECURE | FormatFlags::MIGRATABLE;
+    Ok(shown.format(flags).into())
 }

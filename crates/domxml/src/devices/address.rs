@@ -69,7 +69,11 @@ impl Xml for Address {
             AddressKind::Drive => Self::Drive(Xml::read(node)?),
             AddressKind::VirtioSerial => Self::VirtioSerial(Xml::read(node)?),
             AddressKind::Ccid => Self::Ccid(Xml::read(node)?),
-            AddressKind::Usb => Self::Usb(Xml::read(node)?),
+            AddressKind::Usb => {
+                let mut address = UsbAddress::read(node)?;
+                address.port = address.port.filter(|port| !port.way().is_empty());
+                Self::Usb(address)
+            }
             AddressKind::SpaprVio => Self::SpaprVio(Xml::read(node)?),
             AddressKind::Ccw => Self::Ccw(CcwAddress {
                 place: CcwPlace::of(node)?,
@@ -315,8 +319,20 @@ impl std::str::FromStr for UsbPort {
 
     fn from_str(s: &str) -> Result<Self, Self::Err> {
         const EXPECTED: xmlform::Expected = xmlform::Expected("Expected a USB port");
-        let way: Result<Vec<u32>, _> = s.split('.').take(USB_PORT_DEPTH + 1).map(str::parse).collect();
-        way.ok().and_then(|way| Self::new(&way)).ok_or(EXPECTED)
+        let way: Result<Vec<u32>, _> = s
+            .split('.')
+            .take(USB_PORT_DEPTH + 1)
+            .map(|step| step.trim_start().parse())
+            .collect();
+        let way = way.map_err(|_| EXPECTED)?;
+        if way.len() > USB_PORT_DEPTH {
+            return Err(EXPECTED);
+        }
+        // A step of 0 ends the way; a way of no step is no port yet.
+        let length = way.iter().position(|step| *step == 0).unwrap_or(way.len());
+        let mut port = Self::default();
+        port.0[..length].copy_from_slice(&way[..length]);
+        Ok(port)
     }
 }
 

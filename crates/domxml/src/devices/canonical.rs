@@ -281,6 +281,14 @@ fn canonical_interface(interface: &mut Interface) {
     if let Some(source) = &mut interface.source {
         canonical_plug(kind, source);
     }
+    if let Some(mac) = &mut interface.mac
+        && let Some(octets) = crate::inet::mac_octets(&mac.address)
+    {
+        mac.address = crate::inet::format_mac(octets);
+        if octets == [0; 6] {
+            interface.mac = None;
+        }
+    }
     if kind == InterfaceKind::Hostdev {
         interface.driver = None;
     } else {
@@ -340,6 +348,15 @@ fn canonical_plug(kind: InterfaceKind, source: &mut InterfaceSource) {
 }
 
 fn canonical_ip(ip: &mut Ip) {
+    for address in std::iter::once(&mut ip.address).chain(&mut ip.peer) {
+        if let Some(known) = crate::inet::numeric_address(address) {
+            *address = known.to_string();
+        }
+    }
+    ip.family = ip
+        .family
+        .take()
+        .filter(|family| family == "ipv4" || family == "ipv6");
     let family = if ip.address.contains(':') { "ipv6" } else { "ipv4" };
     ip.family.get_or_insert_with(|| family.to_owned());
     ip.prefix = ip.prefix.filter(|prefix| *prefix != 0);

@@ -36,7 +36,7 @@ words! {
         Sclp "sclp", Sclplm "sclplm",
     }
     /// What a channel is in the guest.
-    ChannelTargetKind { Guestfwd "guestfwd", Virtio "virtio", Xen "xen" }
+    ChannelTargetKind { Guestfwd "guestfwd", Virtio "virtio", Xen "xen", None "none" }
     /// Whether the guest has the channel open.
     ChannelState { Disconnected "disconnected", Connected "connected" }
 }
@@ -139,11 +139,11 @@ pub struct Serial {
 /// `<target>` of a serial port.
 #[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
 pub struct SerialTarget {
-    #[xml(attr = "type")]
+    #[xml(attr = "type", lax)]
     pub kind: Option<SerialTargetKind>,
-    #[xml(attr)]
+    #[xml(attr, lax)]
     pub port: Option<u32>,
-    #[xml(attr = "name", wrap = "model")]
+    #[xml(attr = "name", wrap = "model", lax)]
     pub model: Option<SerialModel>,
 }
 
@@ -161,9 +161,9 @@ pub struct Parallel {
 /// `<target>` of a parallel port.
 #[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
 pub struct ParallelTarget {
-    #[xml(attr = "type")]
+    #[xml(attr = "type", lax)]
     pub kind: Option<String>,
-    #[xml(attr)]
+    #[xml(attr, lax)]
     pub port: Option<u32>,
 }
 
@@ -184,9 +184,9 @@ pub struct Console {
 /// `<target>` of a console.
 #[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConsoleTarget {
-    #[xml(attr = "type")]
+    #[xml(attr = "type", lax)]
     pub kind: Option<ConsoleTargetKind>,
-    #[xml(attr)]
+    #[xml(attr, lax)]
     pub port: Option<u32>,
 }
 

@@ -11,8 +11,9 @@ pub enum UpperHex<const DIGITS: usize> {}
 
 impl Codec<u32> for Octal4 {
     fn parse(s: &str) -> Result<u32, Expected> {
-        match u32::from_str_radix(s, 8) {
-            Ok(mode) if mode <= 0o777 => Ok(mode),
+        let mode = crate::number::integer(s, 8).and_then(|mode| u32::try_from(mode).ok());
+        match mode {
+            Some(mode) if mode <= 0o777 => Ok(mode),
             _ => Err(Expected("Expected an octal file mode")),
         }
     }
@@ -43,8 +44,8 @@ pub enum HexWord<const DIGITS: usize> {}
 impl<const DIGITS: usize, T: TryFrom<u64> + Copy + Into<u64>> Codec<T> for HexWord<DIGITS> {
     fn parse(s: &str) -> Result<T, Expected> {
         const EXPECTED: Expected = Expected("Expected non-negative integer value");
-        let digits = s.strip_prefix("0x").or_else(|| s.strip_prefix("0X")).unwrap_or(s);
-        let number = u64::from_str_radix(digits, 16).map_err(|_| EXPECTED)?;
+        let number = crate::number::integer(s, 16).filter(|_| !s.contains('-'));
+        let number = number.and_then(|n| u64::try_from(n).ok()).ok_or(EXPECTED)?;
         T::try_from(number).map_err(|_| EXPECTED)
     }
 
@@ -52,6 +53,28 @@ impl<const DIGITS: usize, T: TryFrom<u64> + Copy + Into<u64>> Codec<T> for HexWo
         w.hex((*value).into(), DIGITS);
     }
 }
+
+/// A number of which a negative one counts from the top.
+pub enum Wrapped {}
+
+macro_rules! wrapped {
+    ($($t:ty)*) => {$(
+        impl Codec<$t> for Wrapped {
+            fn parse(s: &str) -> Result<$t, Expected> {
+                const EXPECTED: Expected = Expected("Expected non-negative integer value");
+                let number = crate::number::integer(s, 10).ok_or(EXPECTED)?;
+                let top = i128::from(<$t>::MAX);
+                let number = if number < 0 { number + top + 1 } else { number };
+                <$t>::try_from(number).map_err(|_| EXPECTED)
+            }
+
+            fn write(value: &$t, w: &mut Writer) {
+                w.number(u64::from(*value));
+            }
+        }
+    )*};
+}
+wrapped!(u32 u64);
 
 /// Text without the blanks around it, for elements that have children or text.
 pub enum Trimmed {}

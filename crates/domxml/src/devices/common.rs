@@ -132,7 +132,7 @@ pub struct Auth {
 /// The secret an `<auth>` names, by `uuid` or by `usage`.
 #[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
 pub struct AuthSecret {
-    #[xml(attr = "type")]
+    #[xml(attr = "type", lax)]
     pub kind: Option<SecretUse>,
     #[xml(attr)]
     pub uuid: Option<String>,
@@ -217,7 +217,7 @@ pub struct QueueId {
 /// `<teaming>`: a pair of a virtio and a passed-through interface.
 #[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
 pub struct Teaming {
-    #[xml(attr = "type")]
+    #[xml(attr = "type", default, lax, always)]
     pub kind: TeamingKind,
     /// Alias of the persistent one.
     #[xml(attr)]

@@ -33,11 +33,11 @@ pub struct Controller {
     #[xml(attr = "maxEventChannels")]
     pub max_event_channels: Option<u32>,
     /// Name of the QEMU device behind a PCI controller's model.
-    #[xml(attr = "name", wrap = "model")]
+    #[xml(attr = "name", wrap = "model", lax)]
     pub model_name: Option<PciModelName>,
     #[xml(child)]
     pub target: Option<ControllerTarget>,
-    #[xml(child)]
+    #[xml(child, blank)]
     pub pcihole64: Option<Size>,
     #[xml(child)]
     pub driver: Option<ControllerDriver>,
@@ -48,20 +48,20 @@ pub struct Controller {
 /// `<target>` of a PCI controller.
 #[derive(Xml, Clone, Debug, Default, PartialEq)]
 pub struct ControllerTarget {
-    #[xml(attr = "chassisNr")]
+    #[xml(attr = "chassisNr", format = "auto")]
     pub chassis_nr: Option<u32>,
-    #[xml(attr)]
+    #[xml(attr, format = "auto")]
     pub chassis: Option<u32>,
     #[xml(attr, format = "hex")]
     pub port: Option<u32>,
-    #[xml(attr = "busNr")]
+    #[xml(attr = "busNr", format = "auto")]
     pub bus_nr: Option<u32>,
-    #[xml(attr)]
+    #[xml(attr, format = "auto")]
     pub index: Option<u32>,
     #[xml(attr)]
     pub hotplug: Option<OnOff>,
     /// Prefetchable memory to reserve behind the bridge, KiB.
-    #[xml(attr = "memReserve")]
+    #[xml(attr = "memReserve", format = "auto")]
     pub mem_reserve: Option<u64>,
     /// Guest NUMA node.
     #[xml(text_child)]

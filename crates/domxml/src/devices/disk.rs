@@ -47,7 +47,7 @@ pub struct Disk {
     pub kind: StorageKind,
     #[xml(attr, default, always)]
     pub device: DiskDevice,
-    #[xml(attr)]
+    #[xml(attr, lax)]
     pub model: Option<VirtioModel>,
     #[xml(attr)]
     pub rawio: Option<YesNo>,

@@ -33,11 +33,11 @@ words! {
 pub struct Filesystem {
     #[xml(attr = "type", default, always)]
     pub kind: FilesystemKind,
-    #[xml(attr)]
+    #[xml(attr, lax)]
     pub accessmode: Option<AccessMode>,
     #[xml(attr)]
     pub model: Option<VirtioModel>,
-    #[xml(attr)]
+    #[xml(attr, lax)]
     pub multidevs: Option<Multidevs>,
     /// Mode of new files, octal.
     #[xml(attr, format = "super::codec::Octal4")]
@@ -60,22 +60,22 @@ pub struct Filesystem {
     pub readonly: bool,
     #[xml(flatten)]
     pub info: DeviceInfo,
-    #[xml(child)]
+    #[xml(child, blank)]
     pub space_hard_limit: Option<Size>,
-    #[xml(child)]
+    #[xml(child, blank)]
     pub space_soft_limit: Option<Size>,
 }
 
 /// `<driver>` of a filesystem.
 #[derive(Xml, Clone, Debug, Default, PartialEq)]
 pub struct FilesystemDriver {
-    #[xml(attr = "type")]
+    #[xml(attr = "type", lax)]
     pub kind: Option<FilesystemDriverKind>,
     #[xml(attr)]
     pub format: Option<String>,
-    #[xml(attr)]
+    #[xml(attr, lax)]
     pub wrpolicy: Option<WritePolicy>,
-    #[xml(attr)]
+    #[xml(attr, blank, format = "super::codec::Wrapped")]
     pub queue: Option<u64>,
     #[xml(flatten)]
     pub virtio: VirtioOptions,
@@ -94,10 +94,10 @@ pub struct FilesystemBinary {
     pub sandbox: Option<VirtiofsSandboxMode>,
     #[xml(child)]
     pub lock: Option<VirtiofsLock>,
-    #[xml(attr = "size", wrap = "thread_pool")]
+    #[xml(attr = "size", wrap = "thread_pool", blank)]
     pub thread_pool: Option<i32>,
     /// Highest number of open files.
-    #[xml(attr = "max", wrap = "openfiles")]
+    #[xml(attr = "max", wrap = "openfiles", blank, format = "super::codec::Wrapped")]
     pub openfiles: Option<u64>,
 }
 

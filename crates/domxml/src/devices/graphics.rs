@@ -79,7 +79,7 @@ pub struct Graphics {
     pub keymap: Option<String>,
     #[xml(attr = "defaultMode")]
     pub default_mode: Option<SpiceChannelMode>,
-    #[xml(attr = "sharePolicy")]
+    #[xml(attr = "sharePolicy", lax)]
     pub share_policy: Option<VncSharePolicy>,
     #[xml(attr = "powerControl")]
     pub power_control: Option<YesNo>,

@@ -43,7 +43,7 @@ pub struct Hostdev {
     pub sgio: Option<SgIo>,
     #[xml(attr)]
     pub rawio: Option<YesNo>,
-    #[xml(attr)]
+    #[xml(attr, lax)]
     pub model: Option<HostdevModel>,
     #[xml(attr)]
     pub display: Option<OnOff>,
@@ -169,7 +169,7 @@ impl Xml for HostdevAddress {
             });
         }
         if has("unit") || has("target") {
-            let unit = field::attr_opt::<Plain, u64>(node, "unit")?;
+            let unit = field::attr_opt::<Auto, u64>(node, "unit")?;
             return Ok(Self::Scsi {
                 bus: number("bus")?,
                 target: number("target")?,

@@ -94,10 +94,10 @@ pub struct Interface {
     pub tune: Option<InterfaceTune>,
     #[xml(child)]
     pub teaming: Option<Teaming>,
-    #[xml(attr = "state", wrap = "link")]
+    #[xml(attr = "state", wrap = "link", blank)]
     pub link: Option<LinkState>,
     /// Bytes.
-    #[xml(attr = "size", wrap = "mtu")]
+    #[xml(attr = "size", wrap = "mtu", blank)]
     pub mtu: Option<u32>,
     #[xml(child)]
     pub coalesce: Option<Coalesce>,

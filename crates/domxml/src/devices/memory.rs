@@ -40,11 +40,11 @@ pub struct MemorySource {
     /// Host NUMA nodes, as a list of ranges.
     #[xml(text_child)]
     pub nodemask: Option<String>,
-    #[xml(child)]
+    #[xml(child, blank)]
     pub pagesize: Option<Size>,
     #[xml(text_child)]
     pub path: Option<String>,
-    #[xml(child)]
+    #[xml(child, blank)]
     pub alignsize: Option<Size>,
     /// Whether the host's memory is persistent.
     #[xml(flag)]
@@ -56,7 +56,7 @@ pub struct MemorySource {
 pub struct MemoryTarget {
     #[xml(attr = "dynamicMemslots")]
     pub dynamic_memslots: Option<YesNo>,
-    #[xml(child)]
+    #[xml(child, blank)]
     pub size: Option<Size>,
     /// Guest NUMA node.
     #[xml(text_child)]
@@ -65,9 +65,9 @@ pub struct MemoryTarget {
     pub label: Option<MemoryLabel>,
     #[xml(flag)]
     pub readonly: bool,
-    #[xml(child)]
+    #[xml(child, blank)]
     pub block: Option<Size>,
-    #[xml(child)]
+    #[xml(child, blank)]
     pub requested: Option<Size>,
     /// What the guest has of it now.
     #[xml(child, when = "live")]
@@ -80,6 +80,6 @@ pub struct MemoryTarget {
 /// Label area of an NVDIMM.
 #[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
 pub struct MemoryLabel {
-    #[xml(child)]
+    #[xml(child, blank)]
     pub size: Option<Size>,
 }

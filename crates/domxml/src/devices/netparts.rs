@@ -28,11 +28,11 @@ pub struct VirtualPort {
 /// `<parameters>` of a virtual port.
 #[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
 pub struct VirtualPortParameters {
-    #[xml(attr)]
+    #[xml(attr, format = "auto")]
     pub managerid: Option<u32>,
-    #[xml(attr)]
+    #[xml(attr, format = "auto")]
     pub typeid: Option<u32>,
-    #[xml(attr)]
+    #[xml(attr, format = "auto")]
     pub typeidversion: Option<u32>,
     #[xml(attr)]
     pub instanceid: Option<String>,
@@ -45,7 +45,7 @@ pub struct VirtualPortParameters {
 /// `<vlan>`.
 #[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
 pub struct Vlan {
-    #[xml(attr)]
+    #[xml(attr, lax)]
     pub trunk: Option<YesNo>,
     #[xml(children = "tag")]
     pub tags: Vec<VlanTag>,
@@ -140,6 +140,6 @@ pub struct Coalesce {
 #[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
 pub struct CoalesceRx {
     /// Frames to wait for before the guest is interrupted.
-    #[xml(attr = "max", wrap = "frames")]
+    #[xml(attr = "max", wrap = "frames", blank)]
     pub frames: Option<u32>,
 }

@@ -30,10 +30,10 @@ pub struct Rng {
 #[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
 pub struct RngRate {
     /// Bytes a period.
-    #[xml(attr)]
+    #[xml(attr, blank, default, always)]
     pub bytes: u32,
     /// Milliseconds.
-    #[xml(attr)]
+    #[xml(attr, blank)]
     pub period: Option<u32>,
 }
 

@@ -124,7 +124,7 @@ pub struct Memballoon {
     #[xml(attr = "freePageReporting")]
     pub free_page_reporting: Option<OnOff>,
     /// Seconds between statistics.
-    #[xml(attr = "period", wrap = "stats")]
+    #[xml(attr = "period", wrap = "stats", format = "auto", lax)]
     pub stats_period: Option<u32>,
     #[xml(flatten)]
     pub info: DeviceInfo,
@@ -180,7 +180,7 @@ pub struct IommuDriver {
 /// `<vsock>`.
 #[derive(Xml, Clone, Debug, Default, PartialEq)]
 pub struct Vsock {
-    #[xml(attr)]
+    #[xml(attr, lax)]
     pub model: Option<VirtioModel>,
     #[xml(child)]
     pub cid: Option<VsockCid>,
@@ -232,7 +232,7 @@ pub struct Pstore {
     /// File of the records.
     #[xml(text_child)]
     pub path: Option<String>,
-    #[xml(child)]
+    #[xml(child, blank)]
     pub size: Option<Size>,
     #[xml(flatten)]
     pub info: DeviceInfo,
@@ -247,7 +247,7 @@ pub struct Shmem {
     pub role: Option<ShmemRole>,
     #[xml(attr = "type", wrap = "model")]
     pub model: Option<ShmemModelKind>,
-    #[xml(child)]
+    #[xml(child, blank)]
     pub size: Option<Size>,
     #[xml(child)]
     pub server: Option<ShmemServer>,
@@ -267,7 +267,7 @@ pub struct ShmemServer {
 /// Interrupts of shared memory.
 #[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
 pub struct ShmemMsi {
-    #[xml(attr)]
+    #[xml(attr, format = "auto")]
     pub vectors: Option<u32>,
     #[xml(attr)]
     pub ioeventfd: Option<OnOff>,

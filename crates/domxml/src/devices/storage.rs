@@ -92,7 +92,7 @@ pub struct Source {
     pub managed: Option<YesNo>,
     /// NVMe namespace, from 1.
     #[xml(attr)]
-    pub namespace: Option<u32>,
+    pub namespace: Option<u64>,
     /// Number of the node in QEMU, while the guest runs.
     #[xml(attr, when = "live")]
     pub index: Option<u32>,
@@ -380,14 +380,14 @@ pub struct Cookie {
 /// Bytes read ahead.
 #[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
 pub struct Readahead {
-    #[xml(attr)]
+    #[xml(attr, blank, default, always)]
     pub size: u64,
 }
 
 /// How long the server may take.
 #[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
 pub struct Timeout {
-    #[xml(attr)]
+    #[xml(attr, blank, default, always)]
     pub seconds: u64,
 }
 
@@ -429,7 +429,7 @@ pub struct Format {
 /// Cache of an image's own tables.
 #[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
 pub struct MetadataCache {
-    #[xml(child)]
+    #[xml(child, blank)]
     pub max_size: Option<Size>,
 }
 

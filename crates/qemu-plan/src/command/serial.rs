@@ -103,7 +103,7 @@ pub fn build_channel(cx: Context<'_>, channel: &Channel, line: &mut CommandLine)
             chardev::build(cx, source, id, line)?;
             line.device(channel_props(cx, channel)?);
         }
-        ChannelTargetKind::Xen => {}
+        ChannelTargetKind::Xen | ChannelTargetKind::None => {}
     }
     Ok(())
 }

@@ -1,0 +1,150 @@
+//! The document that another host is given of a guest: what older versions of libvirt know how to read.
+//!
+//! It is the inactive form of the document, with all addresses, and without what every version adds by itself: the reader
+//! at the other end would take it for something that the guest was given.
+
+use crate::Domain;
+use crate::cpu::Cpu;
+use crate::devices::{
+    Audio, AudioKind, Controller, ControllerKind, Input, InputBus, InputKind, PanicModel, PciModel, UsbModel,
+    Watchdog, WatchdogAction, WatchdogModel,
+};
+
+impl Domain {
+    /// Leaves out what a running guest has beyond its configuration, as its inactive form does.
+    pub fn drop_runtime(&mut self) {
+        self.devices.drop_runtime();
+        self.seclabels
+            .retain(|label| label.kind != Some(crate::security::SeclabelType::Dynamic));
+    }
+
+    /// Makes it the document that another host is given. A running guest has the CPU back that was asked for, if it is
+    /// known; [`Self::drop_runtime`] has to come first then.
+    pub fn make_migratable(&mut self, asked_for: Option<&Cpu>) {
+        if let Some(cpu) = asked_for {
+            self.cpu = Some(cpu.clone());
+        }
+        // What was chosen stands in the document; that it was to be chosen is no longer asked.
+        self.os.firmware = None;
+        self.os.firmware_features.clear();
+        let machine = self.os.kind.as_ref().and_then(|kind| kind.machine.clone());
+        let machine = machine.unwrap_or_default();
+        self.drop_implicit_controllers(&machine);
+        let devices = &mut self.devices;
+        devices.inputs.retain(|input| !is_implicit_keyboard(input));
+        if let [audio] = &devices.audios[..]
+            && is_default_audio(audio)
+        {
+            devices.audios.clear();
+        }
+        if machine.contains("q35") {
+            devices.watchdogs.retain(|watchdog| !is_default_itco(watchdog));
+        }
+        devices
+            .panics
+            .retain(|panic| !matches!(panic.model, Some(PanicModel::Pseries | PanicModel::S390)));
+    }
+
+    fn drop_implicit_controllers(&mut self, machine: &str) {
+        let controllers = &mut self.devices.controllers;
+        if is_i440fx(machine) {
+            drop_only(controllers, ControllerKind::Usb, |usb| {
+                matches!(usb.usb_model(), None | Some(UsbModel::Piix3Uhci))
+            });
+        }
+        drop_only(controllers, ControllerKind::Pci, |pci| {
+            let plain = pci.target.is_none() && pci.pcihole64.is_none();
+            plain && pci.pci_model() == Some(PciModel::PciRoot)
+        });
+    }
+}
+
+/// Drops the controller of a kind if it is the only one, has the number 0 and no name of a user's, and is implied.
+fn drop_only(controllers: &mut Vec<Controller>, kind: ControllerKind, implied: fn(&Controller) -> bool) {
+    let mut all = controllers.iter().filter(|controller| controller.kind == kind);
+    let (Some(only), None) = (all.next(), all.next()) else {
+        return;
+    };
+    if only.index.unwrap_or_default() == 0 && !only.info.has_user_alias() && implied(only) {
+        controllers.retain(|controller| controller.kind != kind);
+    }
+}
+
+fn is_i440fx(machine: &str) -> bool {
+    machine == "pc"
+        || machine.starts_with("pc-i440fx")
+        || machine.starts_with("pc-0.")
+        || machine.starts_with("pc-1.")
+}
+
+fn is_implicit_keyboard(input: &Input) -> bool {
+    input.kind == InputKind::Keyboard && matches!(input.bus, Some(InputBus::Ps2 | InputBus::Xen))
+}
+
+/// The back end that every guest gets which has none.
+fn is_default_audio(audio: &Audio) -> bool {
+    *audio
+        == Audio {
+            id: Some(1),
+            kind: AudioKind::None,
+            ..Audio::default()
+        }
+}
+
+fn is_default_itco(watchdog: &Watchdog) -> bool {
+    let action = matches!(watchdog.action, None | Some(WatchdogAction::Reset));
+    watchdog.model == WatchdogModel::Itco && action
+}
+
+#[cfg(test)]
+mod tests {
+    use xmlform::{FormatFlags, ParseFlags};
+
+    use super::*;
+
+    fn migratable(machine: &str, devices: &str) -> Vec<String> {
+        let text = format!(
+            "<domain type='qemu' id='3'><name>a</name><os firmware='efi'><type machine='{machine}'>hvm</type></os>\
+             <devices>{devices}</devices></domain>"
+        );
+        let mut domain = Domain::parse(&text, ParseFlags::NONE).unwrap();
+        domain.drop_runtime();
+        domain.make_migratable(None);
+        let text = domain.format(FormatFlags::INACTIVE | FormatFlags::MIGRATABLE);
+        assert!(!text.contains("id='3'") && !text.contains("firmware"), "{text}");
+        let lines = text.lines().map(|line| line.trim().to_owned());
+        let inside = lines.skip_while(|line| line != "<devices>").skip(1);
+        inside.take_while(|line| line != "</devices>").collect()
+    }
+
+    #[test]
+    fn what_every_version_adds_is_left_out() {
+        let usb = "<controller type='usb' index='0' model='piix3-uhci'><alias name='usb'/></controller>";
+        let pci = "<controller type='pci' index='0' model='pci-root'><alias name='pci.0'/></controller>";
+        let rest = "<input type='mouse' bus='ps2'><alias name='input0'/></input><input type='keyboard' bus='ps2'/>\
+                    <audio id='1' type='none'/>";
+        assert_eq!(
+            migratable("pc-i440fx-10.0", &format!("{usb}{pci}{rest}")),
+            ["<input type='mouse' bus='ps2'/>"]
+        );
+        let q35 = "<watchdog model='itco' action='reset'/><watchdog model='itco' action='none'/>";
+        assert_eq!(
+            migratable("pc-q35-10.0", q35),
+            ["<watchdog model='itco' action='none'/>"]
+        );
+    }
+
+    #[test]
+    fn what_a_user_asked_for_stays() {
+        let named = "<controller type='usb' index='0' model='piix3-uhci'>";
+        let inside = "<alias name='ua-usb'/>";
+        assert_eq!(
+            migratable("pc-i440fx-10.0", &format!("{named}{inside}</controller>")),
+            [named, inside, "</controller>"]
+        );
+        let other = "<controller type='usb' index='0' model='qemu-xhci'/>";
+        assert_eq!(migratable("pc-q35-10.0", other), [other]);
+        let audio = "<audio id='2' type='none'/>";
+        assert_eq!(migratable("pc-q35-10.0", audio), [audio]);
+    }
+}

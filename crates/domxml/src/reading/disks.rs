@@ -1,0 +1,179 @@
+//! `<disk>` and `<throttlegroups>`.
+// table: one line a rule, in the order in which libvirt reads
+
+use xmlform::Node;
+
+use super::form::Form;
+use super::info::BOOT_INFO;
+use super::rule::{Checked, Rule, Rules, domain, given, number, on, word, yes};
+use super::storage::{self, FORMATS, IOTHREAD_MAP, KINDS, METADATA_CACHE, VIRTIO};
+use crate::Error;
+use Rule::{Check, Child, Each, Part};
+
+/// The numbers of a throttle.
+const THROTTLES: &[&str] = &[
+    "total_bytes_sec",
+    "read_bytes_sec",
+    "write_bytes_sec",
+    "total_iops_sec",
+    "read_iops_sec",
+    "write_iops_sec",
+    "total_bytes_sec_max",
+    "read_bytes_sec_max",
+    "write_bytes_sec_max",
+    "total_iops_sec_max",
+    "read_iops_sec_max",
+    "write_iops_sec_max",
+    "size_iops_sec",
+    "total_bytes_sec_max_length",
+    "read_bytes_sec_max_length",
+    "write_bytes_sec_max_length",
+    "total_iops_sec_max_length",
+    "read_iops_sec_max_length",
+    "write_iops_sec_max_length",
+];
+
+/// The numbers of a throttle are numbers.
+fn throttle(node: Node<'_>, whose: &str) -> Checked {
+    let wrong = |name: &&&str| {
+        let value = node.child(name).map_or("", Node::text);
+        !value.is_empty() && Form::U64(10).check(value).is_err()
+    };
+    match THROTTLES.iter().find(wrong) {
+        Some(name) => Err(Error::xml(format!("{whose} field '{name}' must be an integer"))),
+        None => Ok(()),
+    }
+}
+
+/// `<throttlegroups>`.
+pub(super) const THROTTLE_GROUPS: Rules = &[Rule::Merged(
+    "throttlegroups",
+    &[
+        Each(
+            "throttlegroup",
+            &[
+                Check(|node| throttle(node, "throttle group")),
+                super::rule::told("group_name", domain("XML error: missing group name")),
+            ],
+        ),
+        Check(|node| {
+            let names = node
+                .children_named("throttlegroup")
+                .filter_map(|g| g.child("group_name"));
+            super::rule::once(
+                names.map(Node::text),
+                domain("XML error: duplicate group name '{}' found"),
+            )
+        }),
+    ],
+)];
+
+/// `<disk>`.
+pub(super) const DISK: Rules = &[
+    word("type", KINDS),
+    Part(storage::SOURCE_BY_TYPE),
+    Check(|node| only_once(node, "auth")),
+    Child("auth", storage::AUTH),
+    Check(|node| only_once(node, "encryption")),
+    Child("encryption", storage::ENCRYPTION),
+    Child("backingStore", storage::BACKING),
+    Child("iotune", &[Check(|node| throttle(node, "disk iotune"))]),
+    word("device", crate::devices::DiskDevice::WORDS),
+    word(
+        "model",
+        &[
+            "default",
+            "virtio",
+            "virtio-transitional",
+            "virtio-non-transitional",
+        ],
+    ),
+    word("snapshot", &["no", "internal", "external", "manual"]),
+    yes("rawio"),
+    word("sgio", crate::devices::SgIo::WORDS),
+    Child(
+        "source",
+        &[word("startupPolicy", crate::devices::StartupPolicy::WORDS)],
+    ),
+    Child(
+        "target",
+        &[
+            word("bus", crate::devices::DiskBus::WORDS),
+            word("tray", crate::devices::Tray::WORDS),
+            on("removable"),
+            number("rotation_rate"),
+        ],
+    ),
+    Child(
+        "geometry",
+        &[
+            number("cyls"),
+            number("heads"),
+            number("secs"),
+            word("trans", &["none", "auto", "lba"]),
+        ],
+    ),
+    Child(
+        "blockio",
+        &[
+            number("logical_block_size"),
+            number("physical_block_size"),
+            number("discard_granularity"),
+        ],
+    ),
+    Child("driver", DRIVER),
+    Child("transient", &[yes("shareBacking")]),
+    Child(
+        "throttlefilters",
+        &[Check(|node| {
+            let names = node
+                .children_named("throttlefilter")
+                .filter_map(|f| f.attr("group"));
+            super::rule::once(names, domain("XML error: duplicate filter name '{}' found"))
+        })],
+    ),
+    Part(BOOT_INFO),
+    Check(storage::secret_use),
+];
+
+/// A definition is in the disk or in its source.
+fn only_once(node: Node<'_>, name: &str) -> Checked {
+    let inside = node
+        .child("source")
+        .is_some_and(|source| source.child(name).is_some());
+    match inside && node.child(name).is_some() {
+        true => Err(Error::unsupported(format!(
+            "an <{name}> definition already found for disk source"
+        ))),
+        false => Ok(()),
+    }
+}
+
+const DRIVER: Rules = &[
+    Part(VIRTIO),
+    word("cache", crate::devices::CacheMode::WORDS),
+    word("error_policy", &["stop", "report", "ignore", "enospace"]),
+    word("rerror_policy", &["stop", "report", "ignore", "enospace"]),
+    given(
+        "rerror_policy",
+        Form::Like(|policy| policy != "enospace"),
+        domain("unsupported configuration: Invalid disk read error policy: '{}'"),
+    ),
+    word("io", &["native", "threads", "io_uring"]),
+    on("ioeventfd"),
+    on("event_idx"),
+    on("copy_on_read"),
+    word("discard", &["unmap", "ignore"]),
+    number("iothread").positive(),
+    Child("iothreads", IOTHREAD_MAP),
+    word("detect_zeroes", &["off", "on", "unmap"]),
+    number("queues"),
+    number("queue_size"),
+    on("discard_no_unref"),
+    given(
+        "type",
+        Form::Like(|kind| kind == "aio" || FORMATS.contains(&kind)),
+        domain("unsupported configuration: unknown driver format value '{}'"),
+    ),
+    Child("metadata_cache", &[Rule::Size(METADATA_CACHE)]),
+];

@@ -1,0 +1,68 @@
+//! Documents of clients against libvirt's answers, which stand beside them in files of `data/reading`.
+//!
+//! `refused.txt` has a document for each kind of error of each place, `accepted.txt` what looks wrong and is taken all the
+//! same, and `elsewhere.txt` the errors of libvirt's reader that no document leads to here, with the reason.
+
+use domxml::{Domain, FormatFlags, ParseFlags};
+
+const REFUSED: &str = include_str!("data/reading/refused.txt");
+const ACCEPTED: &str = include_str!("data/reading/accepted.txt");
+
+/// The beginning of a small guest.
+const GUEST: &str = "<domain type='qemu'><name>t</name><memory>65536</memory><vcpu>2</vcpu>\
+                     <os><type arch='x86_64' machine='pc'>hvm</type>";
+
+fn lines(file: &str) -> impl Iterator<Item = &str> {
+    file.lines().filter(|line| !line.starts_with('#'))
+}
+
+fn whole(document: &str) -> String {
+    match document.strip_prefix('~') {
+        Some(rest) => format!("{GUEST}{rest}"),
+        None => document.to_owned(),
+    }
+}
+
+#[test]
+fn a_wrong_document_gives_libvirts_error() {
+    let mut wrong = Vec::new();
+    for line in lines(REFUSED) {
+        let parts: Vec<&str> = line.splitn(4, '\t').collect();
+        let [code, area, message, document] = parts[..] else {
+            panic!("{line}");
+        };
+        let told = match Domain::given(&whole(document)) {
+            Ok(_) => "accepted".to_owned(),
+            Err(e) => format!("{}\t{}\t{}", e.kind.number(), e.area.number(), e.message),
+        };
+        let expected = format!("{code}\t{area}\t{message}");
+        if told != expected {
+            wrong.push(format!("{expected}\n{told}\n{document}\n"));
+        }
+    }
+    assert!(wrong.is_empty(), "{} wrong\n{}", wrong.len(), wrong.join("\n"));
+    assert!(lines(REFUSED).count() > 1000);
+}
+
+/// What was taken is stored, and is read for ever.
+#[test]
+fn an_odd_document_that_libvirt_takes_is_taken_and_can_be_read_back() {
+    let form = FormatFlags::INACTIVE | FormatFlags::SECURE;
+    for document in lines(ACCEPTED) {
+        let domain = Domain::given(&whole(document)).unwrap_or_else(|e| panic!("{}: {document}", e.message));
+        let stored = domain.format(form);
+        let again = Domain::parse(&stored, ParseFlags::INACTIVE);
+        let again = again.unwrap_or_else(|e| panic!("{}: {stored}", e.message));
+        assert_eq!(again.format(form), stored, "{document}");
+    }
+    assert!(lines(ACCEPTED).count() > 300);
+}
+
+#[test]
+fn reading_takes_no_more_time_than_the_length_of_a_document_allows() {
+    let many = "<vcpusched vcpus='0' scheduler='batch'/><vcpupin vcpu='1' cpuset='0'/>".repeat(20_000);
+    let document = format!("{GUEST}</os><cputune>{many}</cputune></domain>");
+    let begin = std::time::Instant::now();
+    assert!(Domain::given(&document).is_err());
+    assert!(begin.elapsed().as_secs() < 20, "{:?}", begin.elapsed());
+}
