@@ -20,6 +20,7 @@ pub mod inet;
 pub mod metadata;
 mod migratable;
 pub mod node_device;
+mod normal;
 mod number;
 pub mod os;
 pub mod parse;

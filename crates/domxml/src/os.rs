@@ -139,11 +139,23 @@ pub struct BootMenu {
 
 #[derive(Xml, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BiosOptions {
-    #[xml(attr)]
+    #[xml(attr, format = "YesOrNo")]
     pub useserial: Option<YesNo>,
     /// Milliseconds until a reboot when nothing boots; -1 for never, at most 65535.
     #[xml(attr = "rebootTimeout")]
     pub reboot_timeout: Option<i32>,
+}
+
+/// `yes`, or anything else for `no`.
+pub enum YesOrNo {}
+
+impl xmlform::codec::Codec<YesNo> for YesOrNo {
+    fn parse(s: &str) -> Result<YesNo, xmlform::Expected> {
+        Ok((s == "yes").into())
+    }
+    fn write(value: &YesNo, w: &mut xmlform::Writer) {
+        w.push(value.as_str());
+    }
 }
 
 /// `<idmap>`.

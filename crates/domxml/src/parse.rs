@@ -26,6 +26,7 @@ impl Domain {
         document.judge(reading::check_domain)?;
         let mut domain = Self::read(document.root())?;
         domain.settle();
+        domain.normalize();
         Ok(domain)
     }
 

@@ -87,7 +87,7 @@ impl Kib {
 
 impl Xml for Kib {
     fn read(node: Node<'_>) -> Result<Self, Error> {
-        let unit = node.attr("unit").unwrap_or("KiB");
+        let unit = node.attr("unit").filter(|unit| !unit.is_empty()).unwrap_or("KiB");
         let bytes = scale(number(node)?, unit)?;
         Ok(Self(bytes.div_ceil(1024)))
     }
@@ -99,13 +99,14 @@ impl Xml for Kib {
     }
 }
 
-/// A size in bytes, written with the largest unit that divides it: `<x unit='MiB'>N</x>`.
+/// A size in bytes, read in MiB unless it says otherwise, written with the largest unit that divides it:
+/// `<x unit='MiB'>N</x>`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PrettyBytes(pub u64);
 
 impl Xml for PrettyBytes {
     fn read(node: Node<'_>) -> Result<Self, Error> {
-        let unit = node.attr("unit").unwrap_or_default();
+        let unit = node.attr("unit").filter(|unit| !unit.is_empty()).unwrap_or("MiB");
         scale(number(node)?, unit).map(Self)
     }
     fn write_attrs(&self, w: &mut Writer) {

@@ -6,9 +6,9 @@
 
 use super::{
     BackingStore, Chardev, ChardevKind, ChardevMode, ChardevProtocol, ChardevSource, DataStore, Device,
-    DeviceMut, DeviceSeclabel, Devices, Disk, Filesystem, Graphics, GraphicsKind, Hostdev, Interface,
-    InterfaceKind, InterfaceSource, IoTune, Ip, ListenKind, Mirror, Redirfilter, RngBackend, RngBackendModel,
-    Smartcard, SmartcardMode, Source, StorageKind, Tray, YesNo,
+    DeviceMut, DeviceSeclabel, Devices, Disk, Filesystem, Graphics, GraphicsKind, HostTransport, Hostdev,
+    Interface, InterfaceKind, InterfaceSource, IoTune, Ip, ListenKind, Mirror, Redirfilter, RngBackend,
+    RngBackendModel, Route, Smartcard, SmartcardMode, Source, StorageKind, Tray, YesNo,
 };
 
 /// Makes fields absent.
@@ -53,11 +53,24 @@ fn canonicalize(device: DeviceMut<'_>) {
         DeviceMut::Serial(serial) => canonical_chardev(&mut serial.chardev),
         DeviceMut::Parallel(parallel) => canonical_chardev(&mut parallel.chardev),
         DeviceMut::Console(console) => canonical_chardev(&mut console.chardev),
-        DeviceMut::Channel(channel) => canonical_chardev(&mut channel.chardev),
+        DeviceMut::Channel(channel) => {
+            canonical_chardev(&mut channel.chardev);
+            let address = channel.target.iter_mut().flat_map(|target| &mut target.address);
+            address.for_each(canonical_address);
+        }
+        DeviceMut::Lease(lease) => canonical_lease(lease),
+        DeviceMut::Tpm(tpm) => {
+            if let Some(backend) = &mut tpm.backend {
+                backend.encryption = backend.encryption.take().filter(|key| !key.secret.is_empty());
+            }
+        }
         DeviceMut::Redirdev(redirdev) => canonical_chardev(&mut redirdev.chardev),
         DeviceMut::Smartcard(smartcard) => canonical_smartcard(smartcard),
         DeviceMut::Redirfilter(filter) => canonical_redirfilter(filter),
-        DeviceMut::Rng(rng) => rng.backend.iter_mut().for_each(canonical_rng_backend),
+        DeviceMut::Rng(rng) => {
+            rng.rate = rng.rate.take().filter(|rate| rate.bytes != 0);
+            rng.backend.iter_mut().for_each(canonical_rng_backend);
+        }
         _ => {}
     }
 }
@@ -113,6 +126,15 @@ fn canonical_source(source: &mut Source, kind: StorageKind) {
     }
     if !matches!(kind, Network | VhostUser) {
         clear!(source; reconnect);
+    }
+    source.name = source.name.take().filter(|name| !name.is_empty());
+    source.readahead = source.readahead.take().filter(|ahead| ahead.size != 0);
+    source.timeout = source.timeout.take().filter(|timeout| timeout.seconds != 0);
+    for host in &mut source.hosts {
+        host.port = host.port.filter(|port| *port != 0);
+        host.transport = host
+            .transport
+            .filter(|transport| *transport != HostTransport::Tcp);
     }
     canonical_seclabels(&mut source.seclabels);
     source
@@ -177,6 +199,12 @@ fn canonical_seclabel(label: &mut DeviceSeclabel) {
     } else {
         label.labelskip = None;
         label.relabel.get_or_insert(YesNo::Yes);
+    }
+}
+
+fn canonical_lease(lease: &mut super::Lease) {
+    if let Some(target) = &mut lease.target {
+        target.offset = target.offset.filter(|offset| *offset != 0);
     }
 }
 
@@ -301,6 +329,7 @@ fn canonical_interface(interface: &mut Interface) {
         drop_values!(backend, is_default; kind);
     }
     interface.ips.iter_mut().for_each(canonical_ip);
+    interface.routes.iter_mut().for_each(canonical_route);
 }
 
 fn canonical_plug(kind: InterfaceKind, source: &mut InterfaceSource) {
@@ -345,14 +374,23 @@ fn canonical_plug(kind: InterfaceKind, source: &mut InterfaceSource) {
         clear!(source; ips, routes);
     }
     source.ips.iter_mut().for_each(canonical_ip);
+    source.routes.iter_mut().for_each(canonical_route);
+}
+
+fn canonical_address(address: &mut String) {
+    if let Some(known) = crate::inet::numeric_address(address) {
+        *address = known.to_string();
+    }
+}
+
+fn canonical_route(route: &mut Route) {
+    let addresses = [&mut route.address, &mut route.netmask, &mut route.gateway];
+    addresses.into_iter().flatten().for_each(canonical_address);
 }
 
 fn canonical_ip(ip: &mut Ip) {
-    for address in std::iter::once(&mut ip.address).chain(&mut ip.peer) {
-        if let Some(known) = crate::inet::numeric_address(address) {
-            *address = known.to_string();
-        }
-    }
+    canonical_address(&mut ip.address);
+    ip.peer.iter_mut().for_each(canonical_address);
     ip.family = ip
         .family
         .take()
@@ -411,6 +449,7 @@ fn canonical_graphics(graphics: &mut Graphics) {
 
 fn canonical_hostdev(hostdev: &mut Hostdev) {
     hostdev.ips.iter_mut().for_each(canonical_ip);
+    hostdev.routes.iter_mut().for_each(canonical_route);
 }
 
 fn canonical_redirfilter(filter: &mut Redirfilter) {
