@@ -23,6 +23,7 @@ impl Domain {
             self.numatune = None;
         }
         self.os.boot.truncate(BOOT_DEVICES);
+        number_consoles(&mut self.devices.consoles);
         for device in self.devices.iter_mut() {
             match device {
                 DeviceMut::Interface(interface) => settle_interface(interface),
@@ -37,6 +38,15 @@ impl Domain {
                 }
                 _ => {}
             }
+        }
+    }
+}
+
+/// A console has its place as its port.
+fn number_consoles(consoles: &mut [crate::devices::Console]) {
+    for (port, console) in (0..).zip(consoles) {
+        if let Some(target) = &mut console.target {
+            target.port = Some(port);
         }
     }
 }

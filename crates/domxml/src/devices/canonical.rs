@@ -5,9 +5,10 @@
 //! needs no knowledge of a host or of QEMU: what does is filled in elsewhere.
 
 use super::{
-    BackingStore, Chardev, ChardevKind, ChardevMode, ChardevProtocol, ChardevSource, DataStore, Device,
-    DeviceMut, DeviceSeclabel, Devices, Disk, Filesystem, Graphics, GraphicsKind, HostTransport, Hostdev,
-    Interface, InterfaceKind, InterfaceSource, IoTune, Ip, ListenKind, Mirror, Redirfilter, RngBackend,
+    Audio, AudioKind, AudioStream, BackingStore, Chardev, ChardevKind, ChardevMode, ChardevProtocol,
+    ChardevSource, DataStore, Device, DeviceMut, DeviceSeclabel, Devices, Disk, Filesystem, FilesystemDriver,
+    FilesystemDriverKind, Graphics, GraphicsKind, HostTransport, Hostdev, Interface, InterfaceKind,
+    InterfaceSource, IoTune, Ip, ListenKind, Mirror, NetProtocol, PciModel, Redirfilter, RngBackend,
     RngBackendModel, Route, Smartcard, SmartcardMode, Source, StorageKind, Tray, YesNo,
 };
 
@@ -58,6 +59,15 @@ fn canonicalize(device: DeviceMut<'_>) {
             let address = channel.target.iter_mut().flat_map(|target| &mut target.address);
             address.for_each(canonical_address);
         }
+        DeviceMut::Controller(controller) => {
+            if !matches!(
+                controller.pci_model(),
+                Some(PciModel::PciRoot | PciModel::PcieRoot)
+            ) {
+                clear!(controller; pcihole64);
+            }
+        }
+        DeviceMut::Audio(audio) => canonical_audio(audio),
         DeviceMut::Lease(lease) => canonical_lease(lease),
         DeviceMut::Tpm(tpm) => {
             if let Some(backend) = &mut tpm.backend {
@@ -112,6 +122,7 @@ fn canonical_source(source: &mut Source, kind: StorageKind) {
         clear!(source; protocol, name, query, tls, tls_hostname, hosts, snapshot, config, ssl,
             cookies, readahead, timeout, known_hosts, identity, initiator);
     }
+    canonical_protocol(source);
     if kind != Volume {
         clear!(source; pool, volume, mode);
     }
@@ -141,6 +152,27 @@ fn canonical_source(source: &mut Source, kind: StorageKind) {
         .data_store
         .iter_mut()
         .for_each(|store| canonical_data_store(store));
+}
+
+/// Of a server, what its protocol knows.
+fn canonical_protocol(source: &mut Source) {
+    use NetProtocol::{Ftp, Ftps, Http, Https, Nfs, Ssh};
+    let protocol = source.protocol;
+    if !matches!(protocol, Some(Http | Https)) {
+        clear!(source; query, cookies);
+    }
+    if !matches!(protocol, Some(Https | Ftps)) {
+        clear!(source; ssl);
+    }
+    if !matches!(protocol, Some(Http | Https | Ftp | Ftps)) {
+        clear!(source; readahead, timeout);
+    }
+    if protocol != Some(Ssh) {
+        clear!(source; known_hosts);
+    }
+    if !matches!(protocol, Some(Ssh | Nfs)) {
+        clear!(source; identity);
+    }
 }
 
 fn canonical_data_store(store: &mut DataStore) {
@@ -202,6 +234,33 @@ fn canonical_seclabel(label: &mut DeviceSeclabel) {
     }
 }
 
+/// Of both directions of a back end, what its kind knows.
+fn canonical_audio(audio: &mut Audio) {
+    use AudioKind::{Alsa, Coreaudio, Jack, Oss, Pipewire, Pulseaudio, Sdl};
+    let kind = audio.kind;
+    let streams = audio.input.iter_mut().chain(&mut audio.output);
+    for stream in streams {
+        if !matches!(kind, Alsa | Oss) {
+            clear!(stream; dev);
+        }
+        if !matches!(kind, Coreaudio | Oss | Sdl) {
+            clear!(stream; buffer_count);
+        }
+        if !matches!(kind, Pulseaudio | Pipewire) {
+            clear!(stream; name, stream_name, latency);
+        }
+        if kind != Jack {
+            clear!(stream; server_name, client_name, connect_ports, exact_name);
+        }
+        if kind != Oss {
+            clear!(stream; try_poll);
+        }
+    }
+    let says = |stream: &AudioStream| *stream != AudioStream::default();
+    audio.input = audio.input.take().filter(says);
+    audio.output = audio.output.take().filter(says);
+}
+
 fn canonical_lease(lease: &mut super::Lease) {
     if let Some(target) = &mut lease.target {
         target.offset = target.offset.filter(|offset| *offset != 0);
@@ -210,6 +269,13 @@ fn canonical_lease(lease: &mut super::Lease) {
 
 fn canonical_filesystem(filesystem: &mut Filesystem) {
     drop_values!(filesystem, is_default; multidevs);
+    let virtiofs = |driver: &FilesystemDriver| driver.kind == Some(FilesystemDriverKind::Virtiofs);
+    if !filesystem.driver.as_ref().is_some_and(virtiofs) {
+        clear!(filesystem; binary);
+        if let Some(driver) = &mut filesystem.driver {
+            clear!(driver; queue);
+        }
+    }
 }
 
 fn canonical_chardev(chardev: &mut Chardev) {
@@ -304,6 +370,31 @@ fn canonical_chardev_source(kind: ChardevKind, source: &mut ChardevSource) {
     canonical_seclabels(&mut source.seclabels);
 }
 
+/// Models of cards in their own spelling; they are known in any.
+const CARDS: &[&str] = &[
+    "netfront",
+    "rtl8139",
+    "virtio",
+    "e1000",
+    "e1000e",
+    "igb",
+    "virtio-transitional",
+    "virtio-non-transitional",
+    "usb-net",
+    "spapr-vlan",
+    "lan9118",
+    "scm91c111",
+    "vlance",
+    "vmxnet",
+    "vmxnet2",
+    "vmxnet3",
+    "Am79C970A",
+    "Am79C973",
+    "82540EM",
+    "82545EM",
+    "82543GC",
+];
+
 fn canonical_interface(interface: &mut Interface) {
     let kind = interface.kind;
     if let Some(source) = &mut interface.source {
@@ -321,6 +412,17 @@ fn canonical_interface(interface: &mut Interface) {
         interface.driver = None;
     } else {
         clear!(interface; managed, hostdev);
+    }
+    if !matches!(
+        kind,
+        InterfaceKind::Network | InterfaceKind::Bridge | InterfaceKind::Ethernet
+    ) {
+        clear!(interface; filterref);
+    }
+    if let Some(model) = &mut interface.model
+        && let Some(known) = CARDS.iter().find(|known| known.eq_ignore_ascii_case(model))
+    {
+        (*known).clone_into(model);
     }
     if let Some(filter) = &mut interface.filterref {
         filter.parameters.sort_by(|a, b| a.name.cmp(&b.name));
@@ -452,11 +554,23 @@ fn canonical_hostdev(hostdev: &mut Hostdev) {
     hostdev.routes.iter_mut().for_each(canonical_route);
 }
 
+/// A version in two parts, the second with two digits: `1.1` means 1.10. -1 stands for any.
+fn canonical_version(version: &str) -> Option<String> {
+    let Some((major, minor)) = version.split_once('.') else {
+        return Some(version.to_owned()).filter(|version| version != "-1");
+    };
+    let tens = if minor.len() == 1 { "0" } else { "" };
+    Some(format!("{major}.{minor}{tens}"))
+}
+
 fn canonical_redirfilter(filter: &mut Redirfilter) {
     for rule in &mut filter.rules {
         for id in [&mut rule.class, &mut rule.vendor, &mut rule.product] {
             *id = id.filter(|id| *id >= 0);
         }
-        rule.version = rule.version.take().filter(|version| version != "-1");
+        rule.version = rule
+            .version
+            .take()
+            .and_then(|version| canonical_version(&version));
     }
 }
