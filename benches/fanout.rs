@@ -109,7 +109,7 @@ fn driver(root: &Path) -> Arc<Driver> {
             hostinfo::Root::default(),
         )),
         cgroups: virtqemud::ops::holdings::cgroup::Kept::default(),
-        link_names: ops::start::LinkNames::default(),
+        link_names: ops::holdings::net::tap::LinkNames::default(),
         firmware: FirmwareStore::new(None),
         suspend: ops::host::suspend::Suspend::default(),
         host_document: ops::host::capabilities::Kept::default(),

@@ -95,7 +95,7 @@ fn driver(setup: &Setup) -> anyhow::Result<Arc<Driver>> {
         owed: ops::holdings::ledger::Owed::new(&paths.state.join("virtqemud")),
         hostdevs: Arc::new(ops::holdings::hostdev::Hostdevs::new(hostinfo::Root::default())),
         cgroups: ops::holdings::cgroup::Kept::default(),
-        link_names: ops::start::LinkNames::default(),
+        link_names: ops::holdings::net::tap::LinkNames::default(),
         firmware: FirmwareStore::new(user_config(paths.scope).as_deref()),
         suspend: ops::host::suspend::Suspend::default(),
         host_document: ops::host::capabilities::Kept::default(),

@@ -62,7 +62,7 @@ pub struct Driver {
     /// Control groups of the host.
     pub cgroups: cgroup::Kept,
     /// Names of the host's ends of interfaces.
-    pub link_names: start::LinkNames,
+    pub link_names: crate::ops::holdings::net::tap::LinkNames,
     /// The host's firmware.
     pub firmware: FirmwareStore,
     /// Putting the host to sleep.

@@ -13,12 +13,8 @@ use crate::source::{Source, Sources};
 /// The largest circle that is left alone.
 const LARGEST: usize = 4;
 
-/// Crates with larger ones, until they are mended.
-// table
-const EXEMPT: &[&str] = &["src"];
-
 /// Names from a crate's root, `["ops", "start"]`; the root itself is empty.
-type Path = Vec<String>;
+pub(crate) type Path = Vec<String>;
 
 /// A module: where its file is, and what its code says.
 #[derive(Debug, Default)]
@@ -45,10 +41,17 @@ pub(crate) fn check(sources: &Sources) -> Vec<Finding> {
             crates.entry(root).or_default().push(source);
         }
     }
-    crates.retain(|root, _| !EXEMPT.contains(root));
     crates
         .iter()
         .flat_map(|(root, files)| check_crate(root, files))
+        .collect()
+}
+
+/// The modules of a crate: the file, the module's path, and all that it names in the crate.
+pub(crate) fn names(root: &str, files: &[&Source]) -> Vec<(String, Path, BTreeSet<Path>)> {
+    let modules = read(root, files).into_iter();
+    modules
+        .map(|(path, module)| (module.file, path, module.named))
         .collect()
 }
 

@@ -12,6 +12,7 @@ mod layers;
 mod length;
 mod members;
 mod source;
+mod wings;
 mod words;
 
 use std::fmt;
@@ -67,6 +68,7 @@ fn check() -> Result<bool> {
     findings.extend(circles::check(&sources));
     findings.extend(members::check(&sources));
     findings.extend(length::check(&sources));
+    findings.extend(wings::check(&sources));
     findings.extend(words::check(&sources, repository()));
     findings.sort_by(|a, b| (&a.place, a.line).cmp(&(&b.place, b.line)));
     for finding in &findings {

@@ -163,7 +163,11 @@ pub async fn undefine(
             let view = domain.commit(forget).await?;
             // A guest that runs still needs its TPM; that goes with the run then.
             if !view.active() {
-                tpm::forget(&owned, view.uuid, &config, what).await;
+                let state = tpm::Forget {
+                    tpm: what.tpm,
+                    keep_tpm: what.keep_tpm,
+                };
+                tpm::forget(&owned, view.uuid, &config, state).await;
             }
             Ok(())
         })

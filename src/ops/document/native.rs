@@ -7,7 +7,7 @@ use qemu_plan::{address::Age, command};
 use crate::{
     domain::View,
     error::{Error, Result},
-    ops::{Driver, document::plan, start},
+    ops::{Driver, document::plan},
 };
 
 /// For a client's document.
@@ -41,6 +41,7 @@ fn text(driver: &Driver, planned: plan::Planned) -> Result<String> {
     let mut domain = planned.domain;
     command::native::prepare(&mut domain, &planned.caps)?;
     let name = domain.name.clone();
-    let resources = start::native_resources(driver, &domain, &plan::short_name(-1, &name));
+    let resources =
+        crate::ops::document::resources::native_resources(driver, &domain, &plan::short_name(-1, &name));
     Ok(command::build(&domain, &planned.caps, &resources)?.to_native())
 }

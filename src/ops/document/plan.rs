@@ -98,7 +98,7 @@ fn fill_in(
     known: &Known<'_>,
     age: Age,
 ) -> Result<Box<domxml::Domain>> {
-    let config = crate::ops::start::plan_config(driver);
+    let config = crate::ops::document::config::plan_config(driver);
     let mut context = Context {
         host_arch: &driver.host.arch,
         emulators: known,

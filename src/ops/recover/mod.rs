@@ -24,7 +24,7 @@ use crate::{
         document::plan,
         holdings::{helper::tpm, net::ports, release},
         run::{cause, guest::Guest, react, stop},
-        start, supervise,
+        supervise,
     },
     qemu::Process,
 };
@@ -181,7 +181,7 @@ async fn take_over(driver: Arc<Driver>, domain: Domain) {
         domain.clone(),
         run.id,
         process,
-        start::leases_of(&driver, &run.document.domain),
+        crate::ops::holdings::display_port::leases_of(&driver, &run.document.domain),
     );
     crate::ops::run::cpus::found(&guest);
     driver.guests.insert(&guest);

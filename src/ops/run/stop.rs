@@ -219,11 +219,11 @@ async fn give_back(driver: &Arc<Driver>, guest: &Guest, view: &Arc<View>, cause:
     let Some(run) = view.run.as_ref().filter(|r| r.id == guest.id) else {
         return;
     };
-    if let Err(error) = crate::ops::start::unplug(&run.document.domain).await {
+    if let Err(error) = crate::ops::holdings::net::script::unplug(&run.document.domain).await {
         tracing::error!(guest = %view.name, %error, "an interface was not taken down");
     }
     crate::ops::holdings::net::ports::give_back(driver, &run.document.domain).await;
-    crate::ops::start::unplug_shares(driver, &run.document.domain).await;
+    crate::ops::holdings::helper::virtiofs::unplug(driver, &run.document.domain).await;
     crate::ops::holdings::helper::tpm::unplug(driver, view, &run.document.domain, guest.id).await;
     let paths = driver.registry.store().paths();
     let log = paths.log.join(format!("{}.log", view.name));
@@ -237,8 +237,8 @@ async fn give_back(driver: &Arc<Driver>, guest: &Guest, view: &Arc<View>, cause:
     .map(PathBuf::from)
     .collect();
     let pid_file = paths.state.join(format!("{}.pid", view.name));
-    let owners = crate::ops::start::Owners::of(driver, &run.document.domain);
-    let nodes = crate::ops::start::Owners::of_hostdevs(driver, &run.document.domain);
+    let owners = crate::ops::holdings::storage::owners::Owners::of(driver, &run.document.domain);
+    let nodes = crate::ops::holdings::storage::owners::Owners::of_hostdevs(driver, &run.document.domain);
     let remove_group = crate::ops::holdings::cgroup::remove(driver, &run.document.domain, guest.id);
     let work = move || {
         log::log_line(&log, &format!("shutting down, reason={}", cause.outcome().2));

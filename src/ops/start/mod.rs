@@ -49,16 +49,6 @@ use crate::{
     qemu::{Held, Live, LogTail, Start},
 };
 
-pub(crate) use crate::ops::holdings::helper::virtiofs::unplug as unplug_shares;
-pub(crate) use crate::ops::holdings::net::script::unplug;
-pub use crate::ops::holdings::net::tap::LinkNames;
-pub use crate::ops::holdings::storage::owners::Owners;
-pub(crate) use crate::ops::{
-    document::{config::plan_config, resources::native_resources},
-    holdings::display_port::leases_of,
-    host::legacy_firmware::legacy_firmware,
-};
-
 /// How to start.
 #[derive(Clone, Debug, Default)]
 pub struct How {

@@ -41,7 +41,6 @@ use crate::{
         host::identity,
         operation::{self, Ask, Context, Operation, undo::Undo},
         run::{cpus, guest::Guest},
-        start,
     },
 };
 
@@ -329,7 +328,10 @@ impl Steps<'_> {
 
     /// Gives the new medium's file to QEMU's user.
     async fn take_file(&self, undo: &mut Undo) -> Result<()> {
-        let owners = Arc::new(start::Owners::of_disk(self.driver, &self.swap.new));
+        let owners = Arc::new(crate::ops::holdings::storage::owners::Owners::of_disk(
+            self.driver,
+            &self.swap.new,
+        ));
         let taken = Arc::clone(&owners);
         crate::blocking::file("giving the image to QEMU", move || taken.take()).await?;
         let restore = crate::blocking::file("giving the image back", move || {
@@ -394,7 +396,7 @@ impl Steps<'_> {
         if let Some(claim) = self.lease_of(&self.swap.old, &self.swap.new) {
             cpus::give_back(self.driver, self.guest, &claim).await;
         }
-        let owners = start::Owners::of_disk(self.driver, &self.swap.old);
+        let owners = crate::ops::holdings::storage::owners::Owners::of_disk(self.driver, &self.swap.old);
         let restored = crate::blocking::file("giving the old image back", move || {
             owners.restore();
             Ok(())

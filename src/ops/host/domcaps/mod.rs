@@ -121,7 +121,7 @@ pub(crate) async fn document(driver: &Arc<Driver>, asked: Asked) -> Result<Strin
     let owned = Arc::clone(driver);
     let text = crate::blocking::file("reading what the host gives to guests", move || {
         let firmware = owned.firmware.read();
-        let legacy_firmware = crate::ops::start::legacy_firmware(&owned.config())
+        let legacy_firmware = crate::ops::host::legacy_firmware::legacy_firmware(&owned.config())
             .into_iter()
             .map(|(code, _)| code)
             .collect();

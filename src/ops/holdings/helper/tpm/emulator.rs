@@ -28,7 +28,6 @@ use crate::{
     error::{Area, Code, Error, Result},
     ops::{
         Driver,
-        change::define::Undefine,
         document::{plan, prepared::Prepared},
         holdings::helper::tpm::{self, Place},
         host::{identity::Identity, programs},
@@ -128,7 +127,7 @@ fn forget_if_unfinished(driver: &Arc<Driver>, prepared: &Prepared, uuid: Uuid, u
     if !is_stored {
         let (driver, document) = (Arc::clone(driver), prepared.document.clone());
         undo.push("the state of the TPM", async move {
-            tpm::forget(&driver, uuid, &document, Undefine::default()).await;
+            tpm::forget(&driver, uuid, &document, tpm::Forget::default()).await;
             Ok(())
         });
     }

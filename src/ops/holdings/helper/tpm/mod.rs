@@ -22,7 +22,7 @@ use uuid::Uuid;
 use crate::{
     domain::View,
     error::Result,
-    ops::{Driver, change::define::Undefine, document::plan, host::files},
+    ops::{Driver, document::plan, host::files},
     paths::Paths,
     qemu::{Process, Stop},
 };
@@ -31,6 +31,15 @@ use crate::{
 const LAST_MOMENT: Duration = Duration::from_secs(2);
 /// End of the names of a run's files.
 const SUFFIX: &str = "-swtpm.pid";
+
+/// What becomes of a TPM's state when its guest is forgotten.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Forget {
+    /// It goes, whatever its document says.
+    pub(crate) tpm: bool,
+    /// It stays, whatever its document says.
+    pub(crate) keep_tpm: bool,
+}
 
 /// The files of a guest's TPM.
 #[derive(Clone, Debug)]
@@ -111,12 +120,12 @@ pub(crate) async fn unplug(driver: &Arc<Driver>, view: &View, document: &domxml:
         tracing::error!(guest = %view.name, %error, "the TPM emulator is left behind");
     }
     if view.config.is_none() {
-        forget(driver, view.uuid, document, Undefine::default()).await;
+        forget(driver, view.uuid, document, Forget::default()).await;
     }
 }
 
 /// The guest is not known any more: its state goes, unless it is to stay. What can't be removed is logged.
-pub(crate) async fn forget(driver: &Arc<Driver>, uuid: Uuid, document: &domxml::Domain, what: Undefine) {
+pub(crate) async fn forget(driver: &Arc<Driver>, uuid: Uuid, document: &domxml::Domain, what: Forget) {
     let Some((_, backend)) = swtpm::emulated(&document.devices.tpms) else {
         return;
     };
@@ -135,7 +144,7 @@ pub(crate) async fn forget(driver: &Arc<Driver>, uuid: Uuid, document: &domxml::
 }
 
 /// Whether the state goes with the guest.
-fn goes(backend: &TpmBackend, what: Undefine) -> bool {
+fn goes(backend: &TpmBackend, what: Forget) -> bool {
     what.tpm || (!what.keep_tpm && backend.persistent_state != Some(YesNo::Yes))
 }
 
@@ -190,10 +199,10 @@ mod tests {
             persistent_state,
             ..TpmBackend::default()
         };
-        let none = Undefine::default();
+        let none = Forget::default();
         let (tpm, keep) = (
-            Undefine { tpm: true, ..none },
-            Undefine {
+            Forget { tpm: true, ..none },
+            Forget {
                 keep_tpm: true,
                 ..none
             },
