@@ -2,13 +2,17 @@
 //!
 //! Either daemon reads what the other wrote, so it says all that a daemon must know to take a
 //! guest over: how to reach QEMU, what is under way, and the guest itself in its fullest form.
-//! Jobs and backups in flight are kept as they are; who resumes them reads them.
+//! What another daemon wrote and no field names is kept.
 #![expect(
     missing_docs,
     reason = "fields are libvirt's elements; units and limits are documented"
 )]
 
-use xmlform::{AnyXml, Document, FormatFlags, ParseFlags, Writer, Xml};
+mod jobs;
+
+pub use jobs::*;
+
+use xmlform::{AnyXml, Document, FormatFlags, ParseFlags, Rest, Writer, Xml};
 
 use crate::cpu::Cpu;
 use crate::devices::common::{YesNo, words};
@@ -66,7 +70,7 @@ pub struct StatusDocument {
     pub lockstate: Option<String>,
     /// What was under way.
     #[xml(child)]
-    pub job: Option<AnyXml>,
+    pub job: Option<Job>,
     #[xml(flag)]
     pub fakereboot: bool,
     /// Devices QEMU has.
@@ -107,12 +111,15 @@ pub struct StatusDocument {
     #[xml(text_child = "agentTimeout")]
     pub agent_timeout: Option<i32>,
     #[xml(child)]
-    pub backups: Option<AnyXml>,
+    pub backups: Option<Backups>,
     /// Bytes QEMU could lock before the daemon raised it.
     #[xml(text_child = "originalMemlock")]
     pub original_memlock: Option<u64>,
     #[xml(text_child = "preMigrationMemlock")]
     pub pre_migration_memlock: Option<u64>,
+    /// Elements of another daemon.
+    #[xml(rest)]
+    pub rest: Rest,
     #[xml(child)]
     pub domain: Domain,
 }
@@ -199,13 +206,4 @@ pub struct Numad {
     pub nodeset: Option<Bitmap>,
     #[xml(attr)]
     pub cpuset: Option<Bitmap>,
-}
-
-/// Block jobs, when there may be any.
-#[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
-pub struct BlockJobs {
-    #[xml(attr, default, always)]
-    pub active: YesNo,
-    #[xml(children = "blockjob")]
-    pub jobs: Vec<AnyXml>,
 }

@@ -16,7 +16,8 @@ pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
         Fields::Unnamed(_) => return Err(Error::new_spanned(&input.ident, "named fields only")),
     };
     let name = &input.ident;
-    let reads = fields.iter().map(read);
+    let known = Known::of(&fields)?;
+    let reads = fields.iter().map(|field| read(field, &known));
     let attrs = fields.iter().map(write_attr);
     let content = fields.iter().map(write_content);
     Ok(quote! {
@@ -40,9 +41,44 @@ pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
     })
 }
 
-fn read(field: &XmlField) -> TokenStream {
+/// The names that the fields of a struct stand for.
+struct Known {
+    attrs: Vec<String>,
+    children: Vec<String>,
+}
+
+impl Known {
+    /// A struct with a field for the rest must tell all its names.
+    fn of(fields: &[XmlField]) -> Result<Self> {
+        let mut known = Self {
+            attrs: Vec::new(),
+            children: Vec::new(),
+        };
+        let has_rest = fields.iter().any(|field| field.shape == Shape::Rest);
+        for field in fields {
+            match (&field.wrap, field.shape) {
+                (Some(wrap), _) => known.children.push(wrap.clone()),
+                (None, Shape::Attr) => known.attrs.push(field.name.clone()),
+                (None, Shape::Choice | Shape::Flatten) if has_rest => {
+                    return Err(Error::new_spanned(&field.ident, "its names are not known here"));
+                }
+                (None, Shape::Choice | Shape::Flatten | Shape::Text | Shape::Rest | Shape::Skip) => {}
+                (None, _) => known.children.push(field.name.clone()),
+            }
+        }
+        Ok(known)
+    }
+}
+
+fn read(field: &XmlField, known: &Known) -> TokenStream {
     let ident = &field.ident;
-    let value = read_value(field);
+    let value = match field.shape {
+        Shape::Rest => {
+            let Known { attrs, children } = known;
+            quote!(::xmlform::Rest::read(node, &[#(#attrs),*], &[#(#children),*])?)
+        }
+        _ => read_value(field),
+    };
     let value = match &field.wrap {
         Some(wrap) if field.shape != Shape::Via => quote!(match node.child(#wrap) {
             ::core::option::Option::Some(node) => #value,
@@ -145,7 +181,7 @@ fn read_result(field: &XmlField) -> TokenStream {
         (Shape::Choice, Arity::Many) => quote!(#f::choices(node)),
         (Shape::Choice, _) => quote!(#f::choice_opt(node)),
         (Shape::Flatten, _) => quote!(::xmlform::Xml::read(node)),
-        (Shape::Flag | Shape::Skip, _) => quote!(),
+        (Shape::Flag | Shape::Rest | Shape::Skip, _) => quote!(),
     }
 }
 
@@ -166,6 +202,7 @@ fn write_attr(field: &XmlField) -> TokenStream {
             quote!(if let Some(value) = &self.#ident { ::xmlform::Xml::write_attrs(value, w); })
         }
         (Shape::Flatten, _) => quote!(::xmlform::Xml::write_attrs(&self.#ident, w);),
+        (Shape::Rest, _) => quote!(self.#ident.write_attrs(w);),
         _ => return quote!(),
     };
     guarded(field, write)
@@ -218,6 +255,7 @@ fn write_one(field: &XmlField, value: &TokenStream) -> TokenStream {
         Shape::Raw => quote!(#value.write(w);),
         Shape::Choice => quote!(::xmlform::XmlChoice::write_choice(#value, w);),
         Shape::Flatten => quote!(::xmlform::Xml::write_content(#value, w);),
+        Shape::Rest => quote!(#value.write_content(w);),
         Shape::Attr | Shape::Flag | Shape::Skip => quote!(),
     }
 }

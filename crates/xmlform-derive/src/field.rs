@@ -19,6 +19,8 @@ pub(crate) enum Shape {
     Raw,
     Choice,
     Flatten,
+    /// What no other field names.
+    Rest,
     Skip,
 }
 
@@ -40,6 +42,7 @@ const SHAPES: &[(&str, Shape)] = &[
     ("raw", Shape::Raw),
     ("choice", Shape::Choice),
     ("flatten", Shape::Flatten),
+    ("rest", Shape::Rest),
     ("skip", Shape::Skip),
 ];
 

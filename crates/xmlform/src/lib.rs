@@ -59,6 +59,7 @@
 //! | `raw` | `Option<RawXml>` | child element kept as it is |
 //! | `choice` | `Option<T>`, `Vec<T>` | children of several names, in document order ([`XmlChoice`]) |
 //! | `flatten` | `T` | the fields of another struct |
+//! | `rest` | [`Rest`] | attributes and children that no other field names; not beside `choice` or `flatten` |
 //! | `skip` | any | not in the document |
 //!
 //! and beside them: `default` (an absent `T` is its default, and the default is not written
@@ -77,6 +78,7 @@ mod flags;
 mod lexical;
 mod marks;
 mod raw;
+mod rest;
 mod value;
 mod writer;
 
@@ -91,6 +93,7 @@ pub use error::{Area, Error, ErrorKind};
 pub use flags::{FormatFlags, ParseFlags, When};
 pub use marks::{Unread, Unwanted};
 pub use raw::{RawNode, RawXml};
+pub use rest::Rest;
 pub use value::{Expected, Value, word};
 pub use writer::{Empty, Writer};
 pub use xmlform_derive::{Xml, XmlChoice, XmlEnum};

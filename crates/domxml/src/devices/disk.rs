@@ -5,9 +5,8 @@ use xmlform::Xml;
 use super::common::Auth;
 use super::common::{IoThreads, OnOff, VirtioModel, VirtioOptions, YesNo, words};
 use super::info::DeviceInfo;
-use super::storage::{
-    BackingStore, Encryption, MetadataCache, Mirror, NodeNames, Source, StorageFormat, StorageKind,
-};
+use super::private::DiskPrivate;
+use super::storage::{BackingStore, Encryption, MetadataCache, Mirror, Source, StorageFormat, StorageKind};
 
 words! {
     /// What the guest takes the disk for.
@@ -250,15 +249,4 @@ pub struct ThrottleFilter {
 pub struct Transient {
     #[xml(attr = "shareBacking")]
     pub share_backing: Option<YesNo>,
-}
-
-/// What the daemon keeps of a disk while the guest runs.
-#[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
-pub struct DiskPrivate {
-    /// Path of the front end in QEMU's object tree.
-    #[xml(attr = "name", wrap = "qom")]
-    pub qom: Option<String>,
-    /// Filter nodes above the image.
-    #[xml(child)]
-    pub nodenames: Option<NodeNames>,
 }

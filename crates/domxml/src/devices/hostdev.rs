@@ -133,7 +133,7 @@ pub struct OrigStates {
 #[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostdevPrivate {
     #[xml(child)]
-    pub objects: Option<super::storage::SourceObjects>,
+    pub objects: Option<super::private::SourceObjects>,
 }
 
 /// Place of a device on the host. The attributes tell which kind it is.

@@ -8,6 +8,7 @@ use super::common::{
 use super::hostdev::HostdevAddress;
 use super::info::DeviceInfo;
 use super::netparts::{Bandwidth, Coalesce, FilterRef, PortForward, VirtualPort, Vlan};
+use super::private::InterfacePrivate;
 
 words! {
     /// What an interface is plugged into.
@@ -106,14 +107,6 @@ pub struct Interface {
     /// What the daemon keeps of the interface while the guest runs.
     #[xml(child = "privateData", when = "status")]
     pub private_data: Option<InterfacePrivate>,
-}
-
-/// What the daemon keeps of an interface while the guest runs.
-#[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
-pub struct InterfacePrivate {
-    /// Whether the daemon made the host's end, and so removes it.
-    #[xml(attr = "value", wrap = "created")]
-    pub created: Option<YesNo>,
 }
 
 /// `<driver>` of a card of kind `hostdev`, which stands before its source.

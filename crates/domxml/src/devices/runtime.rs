@@ -41,6 +41,7 @@ impl Devices {
                         (source.missing, source.origstates, source.private_data) = (None, None, None);
                     }
                 }
+                DeviceMut::Tpm(tpm) => tpm.private_data = None,
                 DeviceMut::Memory(memory) => {
                     if let Some(target) = &mut memory.target {
                         target.current = None;
@@ -78,6 +79,12 @@ impl Source {
     fn drop_runtime(&mut self) {
         (self.index, self.private_data) = (None, None);
         self.place = super::VolumePlace::default();
+        if self.tls_from_config.take() == Some(1) {
+            self.tls = None;
+        }
+        if let Some(data) = self.data_store.as_deref_mut() {
+            data.source.iter_mut().for_each(Source::drop_runtime);
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use super::address::PciAddress;
 use super::common::{
     Auth, DeviceSeclabel, Initiator, Reconnect, Size, StartupPolicy, StorageHost, YesNo, words,
 };
+use super::private::SourcePrivate;
 
 words! {
     /// Kind of a storage source.
@@ -83,6 +84,9 @@ pub struct Source {
     pub place: VolumePlace,
     #[xml(attr)]
     pub tls: Option<YesNo>,
+    /// Whether `tls` is the daemon's configuration and not the document's: 1 if so.
+    #[xml(attr = "tlsFromConfig", when = "status")]
+    pub tls_from_config: Option<u32>,
     #[xml(attr = "tlsHostname")]
     pub tls_hostname: Option<String>,
     #[xml(attr = "startupPolicy")]
@@ -472,82 +476,6 @@ pub struct Mirror {
     pub source: Option<Source>,
     #[xml(child = "backingStore", keep_empty)]
     pub backing: Option<Box<BackingStore>>,
-}
-
-/// What the daemon keeps of a source while the guest runs.
-#[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
-pub struct SourcePrivate {
-    /// Node names in QEMU, layer by layer.
-    #[xml(child)]
-    pub nodenames: Option<NodeNames>,
-    /// Alias of the reservations helper's object.
-    #[xml(attr = "mgralias", wrap = "reservations")]
-    pub reservations: Option<String>,
-    /// How the image above names this one, when not by an absolute path.
-    #[xml(text_child = "relPath")]
-    pub rel_path: Option<String>,
-    #[xml(child)]
-    pub objects: Option<SourceObjects>,
-    /// Whether a client asked for the threshold event by the node's number.
-    #[xml(flag = "thresholdEventWithIndex")]
-    pub threshold_event_with_index: bool,
-    #[xml(child)]
-    pub nbdkit: Option<Nbdkit>,
-}
-
-/// Node names in QEMU.
-#[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
-pub struct NodeNames {
-    #[xml(children = "nodename")]
-    pub names: Vec<NodeName>,
-}
-
-impl NodeNames {
-    /// The name of the layer of a kind: `storage`, `format`, `copyOnRead`, ...
-    #[must_use]
-    pub fn of(&self, kind: &str) -> Option<&str> {
-        let found = self.names.iter().find(|node| node.kind == kind);
-        found.map(|node| node.name.as_str())
-    }
-}
-
-/// A node of QEMU's block layer.
-#[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
-pub struct NodeName {
-    #[xml(attr = "type")]
-    pub kind: String,
-    #[xml(attr)]
-    pub name: String,
-    /// Throttle group of a throttle filter.
-    #[xml(attr)]
-    pub group: Option<String>,
-}
-
-/// Objects made in QEMU for a source.
-#[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
-pub struct SourceObjects {
-    #[xml(children = "secret")]
-    pub secrets: Vec<SecretObject>,
-    #[xml(attr = "alias", wrap = "TLSx509")]
-    pub tls: Option<String>,
-}
-
-/// A secret object: `auth`, `encryption`, `httpcookie` or `tlskey`.
-#[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
-pub struct SecretObject {
-    #[xml(attr = "type")]
-    pub kind: String,
-    #[xml(attr)]
-    pub alias: String,
-}
-
-/// A helper process that serves the source.
-#[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
-pub struct Nbdkit {
-    #[xml(text_child)]
-    pub pidfile: Option<String>,
-    #[xml(text_child)]
-    pub socketfile: Option<String>,
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use xmlform::Xml;
 
 use super::common::{YesNo, words};
 use super::info::DeviceInfo;
+use super::private::TpmPrivate;
 
 words! {
     /// TPM device the guest sees.
@@ -30,6 +31,9 @@ pub struct Tpm {
     pub backend: Option<TpmBackend>,
     #[xml(flatten)]
     pub info: DeviceInfo,
+    /// What the daemon keeps of the TPM while the guest runs.
+    #[xml(child = "privateData", when = "status")]
+    pub private_data: Option<TpmPrivate>,
 }
 
 /// `<backend>` of a TPM.

@@ -1,12 +1,14 @@
 //! From a disk's sources to QEMU's block nodes. Used by the command line and, later, by hot-plug and
 //! block jobs: a node is `serde_json` either way.
 
+mod names;
 mod node;
 mod number;
 mod protocol;
 mod source;
 
-pub use node::{Access, Backing, Cache, Format, Image, Slice, copy_on_read};
-pub use number::{number_disk, number_guest};
+pub use names::{name_disk, name_guest, name_source, nodes, qom_name};
+pub use node::{Access, Backing, Cache, Format, Image, Slice, copy_on_read, copy_on_read_node};
+pub use number::{number_disk, number_found, number_guest};
 pub use protocol::{Refs, storage_props};
 pub use source::{Common, Link, SecretFrom, SecretNeed, Sources};

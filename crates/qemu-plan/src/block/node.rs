@@ -3,6 +3,9 @@
 //! makes this hard is which layer carries which option: the topmost ("effective") node of an image
 //! says what the guest may do, those below it open read-only or not as they need.
 
+use domxml::devices::common::OnOff;
+use domxml::devices::disk::Disk;
+
 use crate::props::Props;
 
 /// One image of a chain, with everything below it.
@@ -227,6 +230,13 @@ impl Image {
     fn put_cache(&self, props: &mut Props) {
         props.opt("cache", self.access.cache.map(Cache::props));
     }
+}
+
+/// Name of a disk's copy-on-read filter; `None` for a disk without one.
+#[must_use]
+pub fn copy_on_read_node(disk: &Disk) -> Option<String> {
+    let wanted = disk.driver.as_ref().and_then(|driver| driver.copy_on_read) == Some(OnOff::On);
+    wanted.then(|| format!("libvirt-CoR-{}", disk.target.dev))
 }
 
 /// The filter that copies what is read from below into the top image.

@@ -17,6 +17,18 @@ pub fn number_guest(def: &mut Domain, first: u32) -> u32 {
         .fold(first, |next, disk| number_disk(disk, next))
 }
 
+/// Gives every image a number that was found below or beside the images of the document, in the order of
+/// [`number_guest`], whose answer is `first`. Answers the next free number.
+pub fn number_found(def: &mut Domain, first: u32) -> u32 {
+    let sources = |disk: &&mut Disk| disk.source.is_some() && disk.target.bus != Some(DiskBus::Sd);
+    def.devices
+        .disks
+        .iter_mut()
+        .rev()
+        .filter(sources)
+        .fold(first, |next, disk| number_disk(disk, next))
+}
+
 /// Gives every image of a disk that has none a number, from `first` on. Answers the next free number.
 pub fn number_disk(disk: &mut Disk, first: u32) -> u32 {
     // An empty drive takes a number too.

@@ -11,7 +11,7 @@ use super::address::{self, Virtio};
 use super::context::{Context, alias};
 use super::controller::queue_mapping;
 use super::line::CommandLine;
-use crate::block::{Cache, Image, copy_on_read};
+use crate::block::{Cache, Image, copy_on_read, copy_on_read_node};
 use crate::props::{Keyval, Props};
 use crate::{Error, Result};
 
@@ -80,11 +80,9 @@ pub fn push_nodes(image: &Image, line: &mut CommandLine) {
 
 /// Name of the node that the front end uses; appends the copy-on-read filter when the disk has one.
 fn top_node(disk: &Disk, image: &Image, line: &mut CommandLine) -> String {
-    let copy = disk.driver.as_ref().and_then(|driver| driver.copy_on_read) == Some(OnOff::On);
-    if !copy {
+    let Some(node) = copy_on_read_node(disk) else {
         return image.node();
-    }
-    let node = format!("libvirt-CoR-{}", disk.target.dev);
+    };
     line.push("-blockdev", copy_on_read(&node, &image.node()));
     node
 }

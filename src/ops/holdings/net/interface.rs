@@ -255,6 +255,7 @@ async fn macvtap(
     release::remember(driver, debt, undo).await?;
     interface.private_data = Some(InterfacePrivate {
         created: Some(YesNo::Yes),
+        ..InterfacePrivate::default()
     });
     let state = driver.registry.store().paths().state.clone();
     crate::blocking::file("making a macvtap device", move || {
