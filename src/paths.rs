@@ -88,6 +88,12 @@ impl Environment {
 }
 
 impl Paths {
+    /// Images of managed saves: `NAME.save`.
+    #[must_use]
+    pub fn saves(&self) -> PathBuf {
+        self.lib.join("save")
+    }
+
     /// Those of the system daemon, below `root`: "/" but in tests.
     #[must_use]
     pub fn system(root: &Path) -> Self {

@@ -118,6 +118,7 @@ routes! { REMOTE: remote;
     DomainGetAutostart => info::get_autostart,
     DomainGetAutostartOnce => info::get_autostart_once,
     DomainHasManagedSaveImage [] => info::has_managed_save_image,
+    DomainManagedSaveRemove [] => lifecycle::managed_save_remove,
     DomainGetOsType => info::get_os_type,
     DomainGetMaxMemory => info::get_max_memory,
     DomainGetMaxVcpus => info::get_max_vcpus,

@@ -52,6 +52,8 @@ permissions! {
     DomainStart = "domain:start" changes;
     /// Stopping hard.
     DomainStop = "domain:stop" changes;
+    /// A guest's memory in an image that its next start goes on from.
+    DomainHibernate = "domain:hibernate" changes;
     /// Asking the guest to shut down or reboot.
     DomainInitControl = "domain:init_control" changes;
     /// Interrupting the guest's CPUs.
@@ -97,6 +99,7 @@ pub const PERMISSIONS: &[(&str, Permission)] = &[
     ("/virtqemud.v1.Domains/Suspend", P::DomainSuspend),
     ("/virtqemud.v1.Domains/Resume", P::DomainSuspend),
     ("/virtqemud.v1.Domains/Rename", P::DomainWrite),
+    ("/virtqemud.v1.Domains/RemoveManagedSave", P::DomainHibernate),
     ("/virtqemud.v1.Domains/SetAutostart", P::DomainWrite),
     ("/virtqemud.v1.Domains/Configure", P::DomainWrite),
     ("/virtqemud.v1.Domains/GetMetadata", P::DomainRead),

@@ -103,6 +103,7 @@ fn full_of(view: &Arc<View>, document: Option<Either<'_>>) -> pb::Domain {
     message.version = Some(view.version.into());
     message.persistent = view.config.is_some();
     message.autostart = view.autostart;
+    message.managed_save = view.managed_save;
     message.updated = match (&view.config, &view.run) {
         (Some(config), Some(run)) => run
             .config
@@ -193,8 +194,8 @@ pub fn passes(filter: &pb::Filter, view: &View) -> bool {
     is(filter.active, view.active())
         && is(filter.persistent, view.config.is_some())
         && is(filter.autostart, view.autostart)
-        // Nothing that this daemon serves makes one of these three yet.
-        && is(filter.managed_save, false)
+        && is(filter.managed_save, view.managed_save)
+        // Nothing that this daemon serves makes one of these two yet.
         && is(filter.snapshot, false)
         && is(filter.checkpoint, false)
         && (filter.states.is_empty() || filter.states().filter_map(run_state).any(|s| s == view.condition.state()))

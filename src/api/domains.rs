@@ -122,6 +122,7 @@ impl pb::domains_server::Domains for Service {
         let work = |driver: Arc<Driver>, r: pb::UndefineRequest, conditions| async move {
             let domain = convert::find(&driver, r.domain)?;
             let what = ops::change::define::Undefine {
+                managed_save: r.managed_save,
                 nvram: r.nvram,
                 keep_nvram: r.keep_nvram,
                 tpm: r.tpm,
@@ -133,11 +134,25 @@ impl pb::domains_server::Domains for Service {
             .await
     }
 
+    async fn remove_managed_save(
+        &self,
+        request: Request<pb::RemoveManagedSaveRequest>,
+    ) -> Result<Response<pb::Domain>, Status> {
+        let work = |driver: Arc<Driver>, r: pb::RemoveManagedSaveRequest, conditions| async move {
+            let domain = convert::find(&driver, r.domain)?;
+            let view = ops::change::define::remove_managed_save(&driver, &domain, &conditions).await?;
+            Ok(convert::full(&view))
+        };
+        self.mutate("RemoveManagedSave", request, |r| r.options.as_ref(), work)
+            .await
+    }
+
     async fn create(&self, request: Request<pb::CreateRequest>) -> Result<Response<pb::Domain>, Status> {
         let work = |driver: Arc<Driver>, r: pb::CreateRequest, conditions| async move {
             let how = ops::start::How {
                 paused: r.paused,
                 reset_nvram: r.reset_nvram,
+                force_boot: false,
                 session: driver.sessions.find(&r.autodestroy_session)?,
             };
             let view = ops::start::create(&driver, r.xml, r.validate, how, &conditions).await?;
@@ -189,6 +204,7 @@ impl pb::domains_server::Domains for Service {
             let how = ops::start::How {
                 paused: r.paused,
                 reset_nvram: r.reset_nvram,
+                force_boot: r.force_boot,
                 session: driver.sessions.find(&r.autodestroy_session)?,
             };
             let view = ops::start::start(&driver, &domain, how, &conditions).await?;

@@ -50,6 +50,8 @@ pub struct Found {
     pub configs: Vec<Loaded<domxml::Domain>>,
     /// Names of the guests that start with the host.
     pub autostart: HashSet<String>,
+    /// Names of the guests that have an image of a managed save.
+    pub saved: HashSet<String>,
 }
 
 impl Store {
@@ -76,6 +78,10 @@ impl Store {
     pub fn autostart_path(&self, name: &str) -> PathBuf {
         self.inner.paths.autostart().join(format!("{name}.xml"))
     }
+    /// The image of a guest's managed save.
+    pub fn managed_save_path(&self, name: &str) -> PathBuf {
+        self.inner.paths.saves().join(format!("{name}.save"))
+    }
     /// The status file of a run.
     pub fn status_path(&self, name: &str) -> PathBuf {
         self.inner.paths.state.join(format!("{name}.xml"))
@@ -101,7 +107,35 @@ impl Store {
             runs,
             configs,
             autostart,
+            saved: self.saved(),
         })
+    }
+
+    /// Guests with an image of a managed save. Without the directory there is none.
+    fn saved(&self) -> HashSet<String> {
+        let entries = fs::read_dir(self.inner.paths.saves())
+            .into_iter()
+            .flatten()
+            .flatten();
+        let name = |entry: fs::DirEntry| Some(entry.file_name().to_str()?.strip_suffix(".save")?.to_owned());
+        entries.filter_map(name).collect()
+    }
+
+    /// Removes the image of a guest's managed save.
+    ///
+    /// # Errors
+    /// `System` if there is none, or it can't be removed.
+    pub async fn remove_managed_save(&self, name: &str) -> Result<()> {
+        let path = self.managed_save_path(name);
+        let removal = move || {
+            fs::remove_file(&path).map_err(|e| {
+                Error::system(
+                    format_args!("Failed to remove managed save file '{}'", path.display()),
+                    e,
+                )
+            })
+        };
+        blocking::file("removing the image of a managed save", removal).await
     }
 
     fn load_all<T: Send>(

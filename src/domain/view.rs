@@ -69,6 +69,8 @@ pub struct View {
     pub condition: Condition,
     /// Starts with the host.
     pub autostart: bool,
+    /// It has an image of a managed save, which its next start is to go on from.
+    pub managed_save: bool,
     /// Counts commits; never repeats, not even over restarts of the daemon.
     pub generation: u64,
     /// The event that last changed it.
@@ -87,6 +89,7 @@ impl View {
             run: None,
             condition: Condition::SHUTOFF_UNKNOWN,
             autostart: false,
+            managed_save: false,
             generation,
             version: Version { epoch: 0, counter: 0 },
             encoded: OnceLock::new(),

@@ -107,15 +107,14 @@ pub(crate) async fn get_autostart_once(
     Ok(DomainGetAutostartOnceRet { autostart: 0 })
 }
 
-/// Nobody can make one here, so no guest has one.
 pub(crate) async fn has_managed_save_image(
     ctx: &Ctx,
     args: DomainHasManagedSaveImage,
     flags: Flags,
 ) -> Reply<DomainHasManagedSaveImageRet> {
     flags.checked()?;
-    basic(ctx, &args.dom).await?;
-    Ok(DomainHasManagedSaveImageRet { result: 0 })
+    let result = full(ctx, &args.dom).await?.managed_save.into();
+    Ok(DomainHasManagedSaveImageRet { result })
 }
 
 pub(crate) async fn get_os_type(ctx: &Ctx, args: DomainGetOsType) -> Reply<DomainGetOsTypeRet> {

@@ -8,8 +8,8 @@ use super::{Reply, args, by_uuid, nonnull};
 use crate::ctx::{Ctx, internal};
 use crate::proto::{
     CreateRequest, DefineRequest, Domain, InjectNmiRequest, OpenSessionRequest, PowerMode, PowerOffRequest,
-    RebootRequest, RenameRequest, ResetRequest, ResumeRequest, ShutdownRequest, StartRequest, SuspendRequest,
-    UndefineRequest,
+    RebootRequest, RemoveManagedSaveRequest, RenameRequest, ResetRequest, ResumeRequest, ShutdownRequest,
+    StartRequest, SuspendRequest, UndefineRequest,
 };
 
 pub(crate) async fn define(ctx: &Ctx, args: DomainDefineXml) -> Reply<DomainDefineXmlRet> {
@@ -60,6 +60,16 @@ async fn forget(ctx: &Ctx, dom: &NonnullDomain, flags: u32) -> Reply<()> {
         options: None,
     };
     ctx.domains().undefine(request).await?;
+    Ok(())
+}
+
+pub(crate) async fn managed_save_remove(ctx: &Ctx, args: DomainManagedSaveRemove, flags: Flags) -> Reply<()> {
+    flags.checked()?;
+    let request = RemoveManagedSaveRequest {
+        domain: by_uuid(&args.dom),
+        options: None,
+    };
+    ctx.domains().remove_managed_save(request).await?;
     Ok(())
 }
 

@@ -22,7 +22,7 @@ enum Count {
     Only,
 }
 
-/// One line a family; disks, controllers and memory have rules of their own.
+/// One line a family; disks, controllers and memory have rules of their own, panic devices have no name.
 const FAMILIES: &[(Family, &str, Count)] = &[
     (Family::Filesystem, "fs", Count::Position),
     (Family::Interface, "net", Count::NextFree),
@@ -42,7 +42,6 @@ const FAMILIES: &[(Family, &str, Count)] = &[
     (Family::Memballoon, "balloon0", Count::Only),
     (Family::Rng, "rng", Count::NextFree),
     (Family::Nvram, "nvram", Count::Only),
-    (Family::Panic, "panic", Count::Position),
     (Family::Shmem, "shmem", Count::NextFree),
     (Family::Iommu, "iommu0", Count::Only),
     (Family::Vsock, "vsock0", Count::Only),

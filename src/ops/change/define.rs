@@ -97,6 +97,8 @@ fn trial(
 /// What goes with the configuration when a guest is forgotten, or explicitly stays.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Undefine {
+    /// Remove the image of a managed save.
+    pub managed_save: bool,
     /// Remove the firmware's variables.
     pub nvram: bool,
     /// Keep the firmware's variables.
@@ -137,8 +139,16 @@ pub async fn undefine(
     if nvram.is_some() && !view.active() && !what.nvram && !what.keep_nvram {
         return Err(Error::invalid("cannot undefine domain with nvram"));
     }
+    if view.managed_save && !what.managed_save {
+        return Err(Error::invalid(
+            "Refusing to undefine while domain managed save image exists",
+        ));
+    }
     if conditions.trial {
         return Ok(());
+    }
+    if view.managed_save {
+        driver.registry.store().remove_managed_save(&view.name).await?;
     }
     if let Some(path) = nvram.filter(|_| what.nvram) {
         let remove = move || {
@@ -154,7 +164,7 @@ pub async fn undefine(
             return Err(Error::invalid("cannot undefine transient domain"));
         }
         view.config = None;
-        view.autostart = false;
+        (view.autostart, view.managed_save) = (false, false);
         Ok(Effects::none().lifecycle(UNDEFINED, UNDEFINED_REMOVED))
     };
     let (domain, owned, config) = (domain.clone(), Arc::clone(driver), document);
@@ -170,6 +180,34 @@ pub async fn undefine(
                 tpm::forget(&owned, view.uuid, &config, state).await;
             }
             Ok(())
+        })
+        .await
+}
+
+/// Removes the image of a guest's managed save: its next start boots.
+///
+/// # Errors
+/// `System` if there is none, or it can't be removed.
+pub async fn remove_managed_save(
+    driver: &Arc<Driver>,
+    domain: &Domain,
+    conditions: &Conditions,
+) -> Result<Arc<View>> {
+    let _job = domain.job(Want::Plain(Kind::Modify)).await?;
+    let view = domain.view();
+    conditions.check(&view)?;
+    if conditions.trial {
+        return Ok(view);
+    }
+    let (domain, store) = (domain.clone(), driver.registry.store().clone());
+    driver
+        .tracked(async move {
+            store.remove_managed_save(&view.name).await?;
+            let gone = |view: &mut View| {
+                view.managed_save = false;
+                Ok(Effects::none())
+            };
+            domain.commit(gone).await
         })
         .await
 }
@@ -194,6 +232,11 @@ pub async fn rename(
     let Some(config) = &view.config else {
         return Err(Error::invalid("cannot rename a transient domain"));
     };
+    if view.managed_save {
+        return Err(Error::invalid(
+            "domain with a managed saved state can't be renamed",
+        ));
+    }
     if *view.name == *new_name {
         return Err(Error::new(
             crate::error::Code::InvalidArg,

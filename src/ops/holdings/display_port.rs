@@ -102,6 +102,7 @@ pub(crate) fn choose_ports(
         let Some(address) = listen_address(graphics, &config.vnc.listen) else {
             continue;
         };
+        graphics.websocket_generated = Some((graphics.websocket == Some(-1)).into());
         let lease = match graphics
             .port
             .and_then(|p| u16::try_from(p).ok())
@@ -119,6 +120,24 @@ pub(crate) fn choose_ports(
         }
     }
     Ok(leases)
+}
+
+/// What the status file tells of every place where a display is reached: whether qemu.conf said so, and whether we made
+/// it up; the path of a socket that the document leaves open is filled in.
+pub(crate) fn complete_listens(document: &mut domxml::Domain, lib_dir: &str) {
+    for graphics in &mut document.devices.graphics {
+        let kind = graphics.kind;
+        for listen in &mut graphics.listens {
+            let generated = listen.kind == ListenKind::Socket && listen.socket.is_none();
+            if generated {
+                let socket = format!("{lib_dir}/{}.sock", kind.as_str());
+                graphics.socket = Some(socket.clone());
+                listen.socket = Some(socket);
+            }
+            listen.from_config.get_or_insert(0);
+            listen.auto_generated.get_or_insert(generated.into());
+        }
+    }
 }
 
 /// The address that a display listens at, filled in where the document has none; none for a display without one.
@@ -166,6 +185,34 @@ mod tests {
         let port = first.port;
         drop(first);
         assert_eq!(ports.take(range, "127.0.0.1").unwrap().port, port);
+    }
+
+    #[test]
+    fn the_status_file_tells_where_each_address_is_from() {
+        let text = "<domain type='qemu' id='1'><name>a</name><devices>
+            <graphics type='vnc'><listen type='address' address='::1'/></graphics>
+            <graphics type='vnc'><listen type='socket'/></graphics>
+            <graphics type='spice'><listen type='none'/></graphics></devices></domain>";
+        let mut domain = domxml::Domain::parse(text, domxml::ParseFlags::NONE).unwrap();
+        complete_listens(&mut domain, "/lib/1-a");
+        let listens = domain.devices.graphics.iter().map(|g| &g.listens[0]);
+        let told: Vec<_> = listens
+            .map(|l| {
+                (
+                    l.from_config,
+                    l.auto_generated.map(|yes| yes.as_str()),
+                    l.socket.as_deref(),
+                )
+            })
+            .collect();
+        assert_eq!(
+            told,
+            [
+                (Some(0), Some("no"), None),
+                (Some(0), Some("yes"), Some("/lib/1-a/vnc.sock")),
+                (Some(0), Some("no"), None)
+            ]
+        );
     }
 
     #[test]

@@ -54,6 +54,7 @@ pub fn load(driver: &Arc<Driver>) -> Result<()> {
     }
     for view in views.values_mut() {
         view.autostart = view.config.is_some() && found.autostart.contains(&*view.name);
+        view.managed_save = view.config.is_some() && found.saved.contains(&*view.name);
     }
     let told: Vec<Found> = views.values().map(found_of).collect();
     let runs: Vec<&View> = views.values().filter(|v| v.active()).collect();
@@ -113,13 +114,31 @@ fn keep(store: &crate::domain::store::Store, path: &Path, error: &crate::error::
     store.keep(path);
 }
 
-fn run_view(document: domxml::StatusDocument) -> Result<View> {
+fn run_view(mut document: domxml::StatusDocument) -> Result<View> {
+    name_disks(&mut document);
     let (run, condition) = status::read(document)?;
     let (uuid, name) = plan::identity(&run.document.domain)?;
     let mut view = View::new(uuid, name.into(), 0);
     view.run = Some(run);
     view.condition = condition;
     Ok(view)
+}
+
+/// Names in QEMU that the file does not tell follow from its numbers.
+fn name_disks(status: &mut domxml::StatusDocument) {
+    let is_named = |disk: &domxml::devices::Disk| disk.private_data.as_ref().is_some_and(|p| p.qom.is_some());
+    let guest = status.domain.name.clone();
+    for disk in status
+        .domain
+        .devices
+        .disks
+        .iter_mut()
+        .filter(|disk| !is_named(disk))
+    {
+        if let Err(error) = qemu_plan::block::name_disk(disk) {
+            tracing::warn!(guest, disk = disk.target.dev, %error, "the names of this disk in QEMU can't be told");
+        }
+    }
 }
 
 fn config_view(path: &Path, domain: domxml::Domain, views: &mut HashMap<uuid::Uuid, View>) -> Result<()> {
@@ -277,6 +296,7 @@ pub(crate) async fn read_back(driver: &Arc<Driver>, guest: &Arc<Guest>) {
             if crate::ops::run::cpus::is_stopped(&view) {
                 crate::ops::run::cpus::follow_stop(driver, guest);
             }
+            crate::ops::run::found_job::recover(driver, guest).await;
             resolve::intents(driver, guest).await;
             crate::ops::run::refresh::refresh(guest).await;
         }

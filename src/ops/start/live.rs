@@ -8,7 +8,7 @@ use domxml::{
     security::{Seclabel, SeclabelType},
     status::{DeviceAlias, VcpuThread},
 };
-use qmp::commands;
+use qmp::{commands, types::MigrationCapability};
 
 use crate::{
     error::Result,
@@ -18,6 +18,7 @@ use crate::{
 
 /// Asks QEMU, puts what it says into the document, and returns the parts of the status file that follow.
 pub(crate) async fn complete(monitor: &Monitor, prepared: &mut Prepared) -> Result<StatusDocument> {
+    tell_of_migrations(monitor).await?;
     let ptys = monitor.ptys().await?;
     put_terminals(&mut prepared.document, &ptys);
     for channel in &mut prepared.document.devices.channels {
@@ -40,6 +41,30 @@ pub(crate) async fn complete(monitor: &Monitor, prepared: &mut Prepared) -> Resu
         devices: devices.into_iter().map(|alias| DeviceAlias { alias }).collect(),
         ..StatusDocument::default()
     })
+}
+
+/// QEMU tells of the steps of a migration, and a save is one. A daemon that takes the guest over relies on it.
+async fn tell_of_migrations(monitor: &Monitor) -> Result<()> {
+    let events = MigrationCapability {
+        capability: "events".to_owned(),
+        state: true,
+    };
+    let capabilities = vec![events];
+    monitor
+        .execute(commands::MigrateSetCapabilities { capabilities })
+        .await
+        .map(drop)
+}
+
+/// What is in a drive says of what format it is: nothing in it, no format.
+pub(crate) fn empty_drives(document: &mut domxml::Domain) {
+    for disk in &mut document.devices.disks {
+        if qemu_plan::block::is_empty(disk)
+            && let Some(driver) = &mut disk.driver
+        {
+            driver.kind = None;
+        }
+    }
 }
 
 /// Links that the document has down: QEMU makes all of them up.
@@ -102,7 +127,10 @@ fn put_terminals(document: &mut domxml::Domain, ptys: &BTreeMap<String, String>)
         put(&mut channel.chardev, channel.info.alias.as_deref());
     }
     for console in &mut devices.consoles {
-        console.tty = put(&mut console.chardev, console.info.alias.as_deref());
+        let tty = put(&mut console.chardev, console.info.alias.as_deref());
+        let port = console.target.as_ref().and_then(|target| target.port);
+        // Only of the first one do old clients look for the terminal here.
+        console.tty = tty.filter(|_| port.unwrap_or(0) == 0);
     }
 }
 

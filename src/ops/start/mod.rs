@@ -22,6 +22,7 @@ use domxml::StatusDocument;
 use qemu_plan::{address::Age, alias, block, command};
 
 use crate::{
+    config::StdioHandler,
     domain::{
         Condition, Document, Domain, Effects, GONE, Job, Run, Stored, View,
         jobs::{Long, Want},
@@ -56,6 +57,8 @@ pub struct How {
     pub paused: bool,
     /// Begin with fresh firmware variables.
     pub reset_nvram: bool,
+    /// Remove an image of a managed save and boot.
+    pub force_boot: bool,
     /// The session that the run ends with.
     pub session: Option<Arc<str>>,
 }
@@ -74,6 +77,7 @@ pub async fn start(
         conditions.check(view)?;
         match (view.active(), &view.config) {
             (true, _) => Err(Error::invalid("domain is already running")),
+            (false, Some(_)) if view.managed_save && !how.force_boot => Err(is_saved(view)),
             (false, Some(config)) => Ok(Arc::clone(config)),
             (false, None) => Err(Error::invalid("domain has no configuration to start from")),
         }
@@ -91,6 +95,19 @@ pub async fn start(
             carry_out(&owned, job, copy(&config)?, Some(config), how).await
         }))
         .await
+}
+
+/// The guest's memory is in an image: booted beside it, the guest would later be set back to a state that its disks are
+/// past.
+fn is_saved(view: &View) -> Error {
+    Error::new(
+        crate::error::Code::OperationUnsupported,
+        format!(
+            "domain '{}' has a managed save image, and restoring from it is not supported yet: start it with force boot, or \
+             remove the image with managedsave-remove",
+            view.name
+        ),
+    )
 }
 
 /// A copy of a stored document, to become a run's.
@@ -143,6 +160,9 @@ async fn create_claimed(
             )
             .in_area(crate::error::Area::Domain));
         }
+        if view.managed_save {
+            return Err(is_saved(&view));
+        }
         // A stored guest that is created keeps its configuration and runs with this document.
         let config = view.config.clone();
         carry_out(driver, job, document, config, how).await
@@ -163,6 +183,9 @@ async fn carry_out(
     config: Option<Arc<Stored>>,
     how: How,
 ) -> Result<Arc<View>> {
+    if how.force_boot {
+        boot_afresh(driver, &job).await?;
+    }
     let mut undo = Undo::default();
     let session = how.session.clone();
     let attempt = Attempt {
@@ -193,6 +216,20 @@ async fn carry_out(
             Err(error)
         }
     }
+}
+
+/// Removes the image of a managed save, which nobody will go on from.
+async fn boot_afresh(driver: &Driver, job: &Job) -> Result<()> {
+    let view = job.view();
+    if !view.managed_save {
+        return Ok(());
+    }
+    driver.registry.store().remove_managed_save(&view.name).await?;
+    let gone = |view: &mut View| {
+        view.managed_save = false;
+        Ok(Effects::none())
+    };
+    job.commit(gone).await.map(drop)
 }
 
 fn view_domain(driver: &Driver, view: &View) -> Result<Domain> {
@@ -288,7 +325,7 @@ impl Attempt<'_> {
             starting: true,
             label: crate::domain::status::label(&prepared.document),
             start_time: unixfd::start_time(held.pid()).unwrap_or(0),
-            status: Arc::new(status(prepared, reserved)),
+            status: Arc::new(status(driver, prepared, reserved, &line)),
             unreachable: None,
             degraded: None,
             taints,
@@ -366,7 +403,8 @@ impl Attempt<'_> {
         cgroup::make_ready(self.driver);
         let status = live::complete(&monitor, &mut prepared).await?;
         // The kernel's first move of a thread takes some milliseconds, in which QEMU can be asked.
-        let mut cpu = prepared.document.cpu.take();
+        let spelled_out = command::cpu::spelled_out(&prepared.document, &prepared.caps);
+        let mut cpu = spelled_out.or_else(|| prepared.document.cpu.take());
         let show = async {
             match &mut cpu {
                 Some(cpu) => cpu::show_actual(&monitor, cpu).await,
@@ -425,17 +463,20 @@ impl Attempt<'_> {
 
 /// The first stage: nothing of the host is touched.
 async fn prepare(driver: &Arc<Driver>, document: Box<domxml::Domain>) -> Result<Prepared> {
-    let cpu = document.cpu.clone();
     let planned = plan::complete(driver, document, Age::Known).await?;
     let mut document = planned.domain;
+    let cpu = document.cpu.clone();
     let id = driver.registry.new_id();
     document.id = Some(id);
     alias::assign(&mut document.devices);
     volumes::find(driver, &mut document).await?;
     let as_user = file_user(&driver.config())?;
     let (document, next_node) = crate::blocking::file("following the chains of images", move || {
+        let next = block::number_guest(&mut document, 1);
         chain::follow_all(&mut document, &as_user)?;
-        let next_node = block::number_guest(&mut document, 1);
+        let next_node = block::number_found(&mut document, next);
+        live::empty_drives(&mut document);
+        block::name_guest(&mut document)?;
         Ok((document, next_node))
     })
     .await?;
@@ -451,7 +492,12 @@ async fn prepare(driver: &Arc<Driver>, document: Box<domxml::Domain>) -> Result<
 }
 
 /// What a daemon that takes the run over has to know.
-fn status(prepared: &Prepared, reserved: &Reserved) -> StatusDocument {
+fn status(
+    driver: &Driver,
+    prepared: &Prepared,
+    reserved: &Reserved,
+    line: &command::CommandLine,
+) -> StatusDocument {
     use domxml::status::{BlockJobs, CapabilityFlag, Monitor};
     StatusDocument {
         monitor: Some(Monitor {
@@ -470,9 +516,10 @@ fn status(prepared: &Prepared, reserved: &Reserved) -> StatusDocument {
         channel_target_dir: Some(reserved.resources.dirs.channel.clone()),
         memory_backing_dir: Some(reserved.resources.dirs.memory.clone()),
         cpu: prepared.cpu.clone(),
+        chardev_stdio_logd: log::handler(driver) != StdioHandler::File,
         remember_owner: true,
         nodename: Some(u64::from(prepared.next_node.saturating_sub(1))),
-        fdset: Some(0),
+        fdset: Some(u64::from(line.next_fdset())),
         blockjobs: Some(BlockJobs {
             active: false.into(),
             ..BlockJobs::default()

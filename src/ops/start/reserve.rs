@@ -26,7 +26,7 @@ use crate::{
         },
         holdings::{
             chardev,
-            display_port::{Lease, choose_ports},
+            display_port::{Lease, choose_ports, complete_listens},
             helper::{tpm::emulator, virtiofs},
             hostdev,
             net::{interface, ports},
@@ -83,6 +83,7 @@ pub(crate) async fn reserve(
         .push(live::label(&identity, config.identity.dynamic_ownership));
     let leases = choose_ports(driver, &config, &mut prepared.document)?;
     let dirs = dirs(driver, &prepared.short_name);
+    complete_listens(&mut prepared.document, &dirs.lib);
     for dir in [&dirs.lib, &dirs.channel] {
         make_directory(dir, identity).await?;
         undo_dir(undo, dir);

@@ -130,10 +130,9 @@ impl Graphics {
             if listen.auto_generated.take() == Some(YesNo::Yes) {
                 (listen.socket, self.socket) = (None, None);
             }
-            if listen.kind == ListenKind::Network {
+            if listen.from_config.take() == Some(1) || listen.kind == ListenKind::Network {
                 (listen.address, self.listen) = (None, None);
             }
-            listen.from_config = None;
         }
     }
 }

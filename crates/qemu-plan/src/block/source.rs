@@ -395,7 +395,7 @@ fn common(disk: &Disk) -> Common {
 }
 
 /// Whether a drive has no medium.
-fn is_empty(disk: &Disk) -> bool {
+pub fn is_empty(disk: &Disk) -> bool {
     let Some(source) = &disk.source else {
         return true;
     };

@@ -1,17 +1,22 @@
 //! `-cpu`: model, features, Hyper-V and KVM interfaces.
 
-use domxml::VirtType;
 use domxml::clock::{Timer, TimerName};
-use domxml::cpu::{Cpu, CpuCacheMode, CpuFeature, CpuMatch, CpuMode, FeaturePolicy, MaxPhysAddrMode};
+use domxml::cpu::{
+    Cpu, CpuCacheMode, CpuFallback, CpuFeature, CpuMatch, CpuMode, CpuModel, FeaturePolicy, MaxPhysAddrMode,
+};
 use domxml::devices::common::OnOff;
 use domxml::devices::small::PanicModel;
 use domxml::features::{Features, Hyperv, HypervMode, State};
+use domxml::{Domain, VirtType};
+
+use hostinfo::CpuModels;
 
 use super::context::Context;
 use super::host_model;
 use super::line::CommandLine;
-use crate::caps::{Accel, AccelCaps, Flag};
+use crate::caps::{Accel, AccelCaps, Caps, Flag};
 use crate::props::{Keyval, on_off};
+use crate::resources::CpuExpansion;
 use crate::{Error, Result};
 
 /// Features whose name in QEMU is another than libvirt's.
@@ -112,20 +117,59 @@ fn host_model(cx: Context<'_>, cpu: &Cpu) -> Result<Keyval> {
     let mut value = Keyval::implied(&host.model);
     let vendor = cpu.model.as_ref().and_then(|model| model.vendor_id.as_ref());
     value.opt("vendor", vendor.or(host.vendor.as_ref()));
-    let mut features = host.features;
+    for (name, on) in &with_features_of(cpu, host).features {
+        value.set(qemu_name(name), on_off(*on));
+    }
+    Ok(value)
+}
+
+/// The host's model with the features that the document names as it says.
+fn with_features_of(cpu: &Cpu, mut host: CpuExpansion) -> CpuExpansion {
     for feature in &cpu.features {
         let Some(on) = switched(feature) else {
             continue;
         };
-        match features.iter_mut().find(|(name, _)| *name == feature.name) {
+        match host.features.iter_mut().find(|(name, _)| *name == feature.name) {
             Some(known) => known.1 = on,
-            None => features.push((feature.name.clone(), on)),
+            None => host.features.push((feature.name.clone(), on)),
         }
     }
-    for (name, on) in &features {
-        value.set(qemu_name(name), on_off(*on));
-    }
-    Ok(value)
+    host
+}
+
+/// The CPU of a guest that gets the host's model, spelled out as a named model with the features of its command line;
+/// `None` for any other, and when QEMU has not said what its model is.
+///
+/// A live document has this form: another daemon, or another host, would work out another model.
+#[must_use]
+pub fn spelled_out(def: &Domain, caps: &Caps) -> Option<Cpu> {
+    let cpu = def.cpu.as_ref().filter(|cpu| is_host_model(cpu))?;
+    let accel = caps.accel(Accel::from_virt_type(def.kind.as_str())?)?;
+    let host = with_features_of(cpu, host_model::expand(accel)?);
+    let vendor = CpuModels::x86().model(&host.model).and_then(|model| model.vendor);
+    let policy = |on| {
+        if on {
+            FeaturePolicy::Require
+        } else {
+            FeaturePolicy::Disable
+        }
+    };
+    let features = host.features.into_iter().map(|(name, on)| CpuFeature {
+        policy: Some(policy(on)),
+        name,
+    });
+    Some(Cpu {
+        mode: Some(CpuMode::Custom),
+        match_: Some(CpuMatch::Exact),
+        model: Some(CpuModel {
+            fallback: Some(CpuFallback::Forbid),
+            vendor_id: cpu.model.as_ref().and_then(|model| model.vendor_id.clone()),
+            name: Some(host.model),
+        }),
+        vendor: vendor.map(str::to_owned),
+        features: features.collect(),
+        ..cpu.clone()
+    })
 }
 
 fn accel_caps(cx: Context<'_>) -> Option<&AccelCaps> {

@@ -175,6 +175,7 @@ impl Swap {
                 chain::follow(&mut new, &as_user)?;
                 new.source.get_or_insert_default();
                 let next = block::number_disk(&mut new, first);
+                block::name_disk(&mut new)?;
                 Ok((new, next))
             })
             .await?
@@ -230,6 +231,7 @@ impl Swap {
             let name = &new.target.dev;
             if let Some(disk) = document.devices.disks.iter_mut().find(|d| d.target.dev == *name) {
                 put_medium(disk, &new);
+                disk.private_data.clone_from(&new.private_data);
             }
             Ok(())
         })

@@ -6,8 +6,8 @@
 use std::{path::Path, sync::Arc};
 
 use domxml::devices::{
-    Interface, InterfaceKind, InterfaceTarget, VirtualPortKind, YesNo,
-    interface::{InterfacePrivate, NetBackendKind},
+    Interface, InterfaceKind, InterfaceTarget, VirtualPortKind, YesNo, interface::NetBackendKind,
+    private::InterfacePrivate,
 };
 use qemu_plan::command::{DeviceResources, Resources, net::kind};
 use unixfd::MacvtapMode;

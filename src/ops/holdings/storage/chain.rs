@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use domxml::devices::{BackingStore, Disk, Format, Source, StorageFormat, StorageKind};
+use domxml::devices::{BackingStore, Disk, Format, Source, SourcePrivate, StorageFormat, StorageKind};
 
 use crate::error::{Area, Code, Error, Result};
 
@@ -109,7 +109,14 @@ fn chain(path: &Path, format: StorageFormat, as_user: &str, depth: usize) -> Res
             format!("unknown format '{format}' of backing image '{}'", next.display()),
         )
     })?;
-    store(&next, format, as_user, depth)
+    let mut below = store(&next, format, as_user, depth)?;
+    if let Some(source) = below.source.as_mut().filter(|_| !named.starts_with('/')) {
+        source.private_data = Some(SourcePrivate {
+            rel_path: Some(named.to_owned()),
+            ..SourcePrivate::default()
+        });
+    }
+    Ok(below)
 }
 
 fn store(path: &Path, format: StorageFormat, as_user: &str, depth: usize) -> Result<BackingStore> {

@@ -2,7 +2,8 @@
 //!
 //! With dynamic ownership a guest's files are given to QEMU's user before it starts and back when it stops. The former
 //! owner is kept with the file, in libvirt's extended attributes, with a count of the guests that use it: so either daemon
-//! can give it back, and a file that two guests share is given back by the last.
+//! can give it back, and a file that two guests share is given back by the last. An image that guests only read, or share,
+//! is given and stays so, as with libvirt: its owner is not remembered.
 
 use std::{
     fs,
@@ -31,6 +32,8 @@ const BOOTED: &str = "trusted.libvirt.security.timestamp_dac";
 #[derive(Debug, Default)]
 pub struct Owners {
     files: Vec<PathBuf>,
+    /// Images that several guests may read: whoever owned them before is not remembered, and they are not given back.
+    shared: Vec<PathBuf>,
     /// Files that are root's whenever no guest has them.
     of_root: Vec<PathBuf>,
     to: Option<Identity>,
@@ -44,18 +47,17 @@ impl Owners {
         let to = Identity::of(&config)
             .ok()
             .filter(|i| i.privileged && config.identity.dynamic_ownership);
-        let disks = document
-            .devices
-            .disks
-            .iter()
-            .filter_map(|d| chain::local_path(d.kind, d.source.as_ref()));
+        let (shared, disks): (Vec<_>, Vec<_>) = document.devices.disks.iter().partition(|d| is_shared(d));
         let boot = [&document.os.kernel, &document.os.initrd, &document.os.dtb]
             .into_iter()
             .flatten()
             .map(PathBuf::from);
-        let files = disks.chain(boot).chain(plan::nvram_path(document)).collect();
         Self {
-            files,
+            files: images(&disks)
+                .chain(boot)
+                .chain(plan::nvram_path(document))
+                .collect(),
+            shared: images(&shared).collect(),
             to,
             remember: config.identity.remember_owner,
             ..Self::default()
@@ -76,6 +78,7 @@ impl Owners {
             of_root: paths(of_root),
             to,
             remember: config.identity.remember_owner,
+            ..Self::default()
         }
     }
 
@@ -85,11 +88,15 @@ impl Owners {
         let to = Identity::of(&config)
             .ok()
             .filter(|i| i.privileged && config.identity.dynamic_ownership);
-        let files = chain::local_path(disk.kind, disk.source.as_ref())
-            .into_iter()
-            .collect();
+        let image: Vec<_> = images(&[disk]).collect();
+        let (files, shared) = if is_shared(disk) {
+            (Vec::new(), image)
+        } else {
+            (image, Vec::new())
+        };
         Self {
             files,
+            shared,
             to,
             remember: config.identity.remember_owner,
             ..Self::default()
@@ -102,8 +109,8 @@ impl Owners {
     /// `System` if a file's owner can't be changed.
     pub fn take(&self) -> Result<()> {
         let Some(to) = self.to else { return Ok(()) };
-        let roots = self.of_root.iter().map(|file| (file, false));
-        for (file, remember) in self.files.iter().map(|file| (file, self.remember)).chain(roots) {
+        let others = self.shared.iter().chain(&self.of_root).map(|file| (file, false));
+        for (file, remember) in self.files.iter().map(|file| (file, self.remember)).chain(others) {
             if let Err(error) = take(file, to, remember) {
                 self.restore_before(file);
                 let what = format!(
@@ -142,6 +149,17 @@ impl Owners {
             .take_while(|f| *f != failed)
             .for_each(|f| give_to_root(f));
     }
+}
+
+/// Whether other guests may use the disk's image at the same time.
+fn is_shared(disk: &domxml::devices::Disk) -> bool {
+    disk.readonly || disk.shareable
+}
+
+fn images(disks: &[&domxml::devices::Disk]) -> impl Iterator<Item = PathBuf> {
+    disks
+        .iter()
+        .filter_map(|disk| chain::local_path(disk.kind, disk.source.as_ref()))
 }
 
 fn take(file: &Path, to: Identity, remember: bool) -> std::io::Result<()> {

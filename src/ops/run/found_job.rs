@@ -1,0 +1,378 @@
+//! Jobs that another daemon had under way in a guest that is taken over.
+//!
+//! Called by `recover` once QEMU answers. Nobody finishes what a dead daemon had begun, and a job that stays in the status
+//! file keeps every later one out: a save is cancelled and the guest runs again, a short job is forgotten, a block job
+//! stays as long as QEMU has it. What is to be done is decided by [`decide`], from the file and QEMU's answers alone.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use domxml::{
+    StatusDocument,
+    devices::YesNo,
+    status::{AsyncJob, BlockJobKind, Job, JobKind},
+};
+use qmp::commands;
+use serde_json::Value;
+
+use crate::{
+    domain::{Condition, Document, Effects, Run, RunState, View},
+    error::{Code, Error, Result},
+    ops::{
+        Driver,
+        run::{cause::Cause, cpus, guest::Guest, react, stop},
+    },
+};
+
+/// How long QEMU may take to give up a migration.
+const GIVING_UP: Duration = Duration::from_secs(10);
+/// Between two questions whether it has.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// What becomes of the job of the whole guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// It goes on by itself, or is not ours to judge.
+    Keep,
+    /// It is over.
+    Forget,
+    /// QEMU is told to give it up.
+    Cancel,
+    /// The guest was being powered off.
+    PowerOff,
+}
+
+/// What is to be done about everything that was under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Plan {
+    job: Fate,
+    /// The CPUs were stopped for the job: the state in which they run again.
+    resume: Option<Condition>,
+    /// Names of block jobs that QEMU does not have.
+    lost: BTreeSet<String>,
+}
+
+/// What QEMU says.
+#[derive(Clone, Debug, Default)]
+struct Truth {
+    /// Ids of its jobs; none if it did not answer.
+    jobs: Option<BTreeSet<String>>,
+}
+
+/// Decides about the jobs of a status file.
+fn decide(status: &StatusDocument, condition: Condition, truth: &Truth) -> Plan {
+    let blockjobs = status.blockjobs.iter().flat_map(|all| &all.jobs);
+    let lost = |name: &str| truth.jobs.as_ref().is_some_and(|known| !known.contains(name));
+    let job = status.job.as_ref().map_or(Fate::Keep, |job| {
+        let mut backups = blockjobs
+            .clone()
+            .filter(|job| job.kind.known() == Some(BlockJobKind::Backup));
+        let backs_up = truth.jobs.is_none() || backups.any(|job| !lost(&job.name));
+        fate(job, backs_up)
+    });
+    Plan {
+        job,
+        resume: match job {
+            Fate::Cancel => resumed_as(status.job.as_ref(), condition),
+            Fate::Keep | Fate::Forget | Fate::PowerOff => None,
+        },
+        lost: blockjobs
+            .filter(|job| lost(&job.name))
+            .map(|job| job.name.clone())
+            .collect(),
+    }
+}
+
+fn fate(job: &Job, backs_up: bool) -> Fate {
+    match (job.async_kind.known(), job.kind.known()) {
+        (_, Some(JobKind::Destroy)) => Fate::PowerOff,
+        (Some(AsyncJob::Save | AsyncJob::Dump | AsyncJob::Snapshot), _) => Fate::Cancel,
+        (Some(AsyncJob::Backup), _) if backs_up => Fate::Keep,
+        (Some(AsyncJob::MigrationOut), _) => match job.phase.as_deref() {
+            Some("perform2" | "perform3") => Fate::Cancel,
+            None | Some("none" | "begin3") => Fate::Forget,
+            Some(_) => Fate::Keep,
+        },
+        // Only the other host knows how an incoming one stands, and only a newer daemon what we do not know.
+        (Some(AsyncJob::MigrationIn) | None, _) => Fate::Keep,
+        (Some(AsyncJob::Backup | AsyncJob::Start | AsyncJob::None), _) => Fate::Forget,
+    }
+}
+
+/// The state that a guest gets which was stopped for a job; none for one that was stopped for another reason, or runs.
+fn resumed_as(job: Option<&Job>, condition: Condition) -> Option<Condition> {
+    let stopped_for_it = matches!(
+        condition,
+        Condition::PAUSED_SAVE
+            | Condition::PAUSED_DUMP
+            | Condition::PAUSED_SNAPSHOT
+            | Condition::PAUSED_MIGRATION
+            | Condition::PAUSED_UNKNOWN
+    );
+    let migrates = job.is_some_and(|job| job.async_kind.known() == Some(AsyncJob::MigrationOut));
+    stopped_for_it.then_some(if migrates {
+        Condition::RUNNING_MIGRATION_CANCELED
+    } else {
+        Condition::RUNNING_SAVE_CANCELED
+    })
+}
+
+/// Finishes or forgets what was under way. A guest without any job is not asked anything.
+pub(crate) async fn recover(driver: &Arc<Driver>, guest: &Arc<Guest>) {
+    let view = guest.domain.view();
+    let Some(run) = view.run.as_ref().filter(|run| run.id == guest.id) else {
+        return;
+    };
+    let has_blockjobs = run
+        .status
+        .blockjobs
+        .as_ref()
+        .is_some_and(|all| !all.jobs.is_empty());
+    if run.status.job.is_none() && !has_blockjobs {
+        return;
+    }
+    let jobs = guest.execute(commands::QueryJobs {}).await.ok();
+    let truth = Truth {
+        jobs: jobs.map(|jobs| jobs.into_iter().map(|job| job.id).collect()),
+    };
+    let plan = decide(&run.status, view.condition, &truth);
+    tracing::warn!(guest = %view.name, job = ?run.status.job, ?plan, "finding what another daemon had under way");
+    if let Err(error) = carry_out(driver, guest, plan).await {
+        tracing::error!(guest = %view.name, %error, "what another daemon had under way could not be brought to an end");
+    }
+}
+
+async fn carry_out(driver: &Arc<Driver>, guest: &Arc<Guest>, plan: Plan) -> Result<()> {
+    match plan.job {
+        Fate::PowerOff => {
+            guest.end_because(Cause::Destroyed);
+            return stop::terminate(driver, guest, stop::Patience::Usual).await;
+        }
+        Fate::Cancel => cancel(guest).await?,
+        Fate::Keep | Fate::Forget => {}
+    }
+    if plan.resume.is_some() {
+        let monitor = guest.monitor()?;
+        cpus::run_cpus(driver, guest, monitor.cont()).await?;
+    }
+    let id = guest.id;
+    let change = move |view: &mut View| {
+        let Some(run) = view.run.as_mut().filter(|run| run.id == id) else {
+            return Ok(Effects::none());
+        };
+        forget(run, &plan);
+        let Some(condition) = plan.resume else {
+            return Ok(Effects::none());
+        };
+        let told = view.condition.state() == RunState::Running;
+        view.condition = condition;
+        // QEMU's own event may have come first.
+        let (kind, detail) = react::lifecycle::RESUMED;
+        Ok(if told {
+            Effects::none()
+        } else {
+            Effects::none().lifecycle(kind, detail)
+        })
+    };
+    guest.domain.commit(change).await.map(drop)
+}
+
+/// Has QEMU give up a migration, and waits until it has: no CPU may run before.
+async fn cancel(guest: &Arc<Guest>) -> Result<()> {
+    guest.execute(commands::MigrateCancel {}).await?;
+    let given_up = async {
+        while migrates(&guest.execute(commands::QueryMigrate {}).await?) {
+            tokio::time::sleep(PAUSE).await;
+        }
+        Ok(())
+    };
+    tokio::time::timeout(GIVING_UP, given_up)
+        .await
+        .unwrap_or_else(|_| {
+            Err(Error::new(
+                Code::OperationTimeout,
+                "QEMU does not give up the migration that a former daemon had begun",
+            ))
+        })
+}
+
+/// Whether a migration is under way, by the answer of `query-migrate`.
+fn migrates(answer: &Value) -> bool {
+    let over = ["none", "cancelled", "failed", "completed"];
+    let status = answer.get("status").and_then(Value::as_str);
+    status.is_some_and(|status| !over.contains(&status))
+}
+
+/// Takes what is over out of a run.
+fn forget(run: &mut Run, plan: &Plan) {
+    let mut status = StatusDocument::clone(&run.status);
+    if plan.job != Fate::Keep {
+        let backs_up = |job: &Job| job.async_kind.known() == Some(AsyncJob::Backup);
+        if status.job.take().as_ref().is_some_and(backs_up) {
+            status.backups = None;
+        }
+    }
+    if let Some(all) = &mut status.blockjobs {
+        let (lost, left): (Vec<_>, Vec<_>) =
+            all.jobs.drain(..).partition(|job| plan.lost.contains(&job.name));
+        all.jobs = left;
+        all.active = (!all.jobs.is_empty()).into();
+        let mirrored = |disk: &domxml::status::BlockJobDisk| disk.mirror == Some(YesNo::Yes);
+        let targets: BTreeSet<_> = lost
+            .iter()
+            .filter_map(|job| job.disk.as_ref().filter(|disk| mirrored(disk)))
+            .map(|disk| disk.dst.as_str())
+            .collect();
+        if !targets.is_empty() {
+            let mut document = domxml::Domain::clone(&run.document.domain);
+            let disks = document.devices.disks.iter_mut();
+            disks
+                .filter(|disk| targets.contains(disk.target.dev.as_str()))
+                .for_each(|disk| disk.mirror = None);
+            run.document = Document::live(document);
+        }
+    }
+    run.status = Arc::new(status);
+}
+
+#[cfg(test)]
+mod tests {
+    use domxml::status::{BlockJob, BlockJobs, Open};
+
+    use super::*;
+
+    fn status(job: Option<Job>, blockjobs: &[(&str, BlockJobKind)]) -> StatusDocument {
+        let jobs = blockjobs.iter().map(|(name, kind)| BlockJob {
+            name: (*name).to_owned(),
+            kind: Open::Known(*kind),
+            ..BlockJob::default()
+        });
+        StatusDocument {
+            job,
+            blockjobs: Some(BlockJobs {
+                active: YesNo::Yes,
+                jobs: jobs.collect(),
+                ..BlockJobs::default()
+            }),
+            ..StatusDocument::default()
+        }
+    }
+
+    fn job(kind: JobKind, async_kind: AsyncJob, phase: Option<&str>) -> Option<Job> {
+        Some(Job {
+            kind: Open::Known(kind),
+            async_kind: Open::Known(async_kind),
+            phase: phase.map(str::to_owned),
+            ..Job::default()
+        })
+    }
+
+    fn truth(jobs: &[&str]) -> Truth {
+        Truth {
+            jobs: Some(jobs.iter().map(|id| (*id).to_owned()).collect()),
+        }
+    }
+
+    #[test]
+    fn every_job_comes_to_an_end_or_goes_on() {
+        use {AsyncJob as A, Condition as C, Fate as F, JobKind as J};
+        let saved = Some(C::RUNNING_SAVE_CANCELED);
+        // Job, what a daemon calls its phase, state of the guest, what becomes of the job, the state it runs on in.
+        type Row = (J, A, Option<&'static str>, C, F, Option<C>);
+        let table: &[Row] = &[
+            (J::Modify, A::None, None, C::RUNNING_BOOTED, F::Forget, None),
+            (J::Query, A::None, None, C::PAUSED_UNKNOWN, F::Forget, None),
+            (J::Suspend, A::None, None, C::PAUSED_USER, F::Forget, None),
+            (J::Destroy, A::None, None, C::RUNNING_BOOTED, F::PowerOff, None),
+            (J::Destroy, A::Save, None, C::PAUSED_SAVE, F::PowerOff, None),
+            (J::None, A::Save, None, C::PAUSED_SAVE, F::Cancel, saved),
+            (J::None, A::Save, None, C::PAUSED_UNKNOWN, F::Cancel, saved),
+            (J::None, A::Save, None, C::PAUSED_MIGRATION, F::Cancel, saved),
+            (J::None, A::Save, None, C::PAUSED_USER, F::Cancel, None),
+            (J::None, A::Save, None, C::PAUSED_IOERROR, F::Cancel, None),
+            (J::None, A::Save, None, C::RUNNING_BOOTED, F::Cancel, None),
+            (J::Query, A::Dump, None, C::PAUSED_DUMP, F::Cancel, saved),
+            (J::None, A::Snapshot, None, C::PAUSED_SNAPSHOT, F::Cancel, saved),
+            (J::None, A::Start, None, C::RUNNING_BOOTED, F::Forget, None),
+            (
+                J::None,
+                A::MigrationOut,
+                Some("begin3"),
+                C::RUNNING_BOOTED,
+                F::Forget,
+                None,
+            ),
+            (
+                J::None,
+                A::MigrationOut,
+                Some("perform3"),
+                C::PAUSED_MIGRATION,
+                F::Cancel,
+                Some(C::RUNNING_MIGRATION_CANCELED),
+            ),
+            (
+                J::None,
+                A::MigrationOut,
+                Some("perform3_done"),
+                C::PAUSED_MIGRATION,
+                F::Keep,
+                None,
+            ),
+            (
+                J::None,
+                A::MigrationIn,
+                Some("finish2"),
+                C::PAUSED_MIGRATION,
+                F::Keep,
+                None,
+            ),
+        ];
+        for (kind, long, phase, condition, fate, resume) in table {
+            let plan = decide(&status(job(*kind, *long, *phase), &[]), *condition, &truth(&[]));
+            let what = format!("{} {} {phase:?} {condition:?}", kind.as_str(), long.as_str());
+            assert_eq!((plan.job, plan.resume), (*fate, *resume), "{what}");
+        }
+        let unknown = Some(Job {
+            async_kind: Open::Other("teleport".to_owned()),
+            ..Job::default()
+        });
+        assert_eq!(
+            decide(&status(unknown, &[]), Condition::PAUSED_SAVE, &truth(&[])).job,
+            Fate::Keep
+        );
+    }
+
+    #[test]
+    fn block_jobs_stay_as_long_as_qemu_has_them() {
+        use BlockJobKind as B;
+        let backup = job(JobKind::None, AsyncJob::Backup, None);
+        let jobs: &[_] = &[("copy-vda", B::Copy), ("backup-vdb", B::Backup)];
+        // What QEMU has, what becomes of the backup, what is lost.
+        let table: &[(Truth, Fate, &[&str])] = &[
+            (truth(&["copy-vda", "backup-vdb"]), Fate::Keep, &[]),
+            (truth(&["backup-vdb", "another's"]), Fate::Keep, &["copy-vda"]),
+            (truth(&["copy-vda"]), Fate::Forget, &["backup-vdb"]),
+            (truth(&[]), Fate::Forget, &["backup-vdb", "copy-vda"]),
+            // A QEMU that does not answer has lost nothing.
+            (Truth::default(), Fate::Keep, &[]),
+        ];
+        for (truth, fate, lost) in table {
+            let plan = decide(&status(backup.clone(), jobs), Condition::RUNNING_BOOTED, truth);
+            let names: Vec<_> = plan.lost.iter().map(String::as_str).collect();
+            assert_eq!((plan.job, names.as_slice()), (*fate, *lost), "{truth:?}");
+        }
+    }
+
+    #[test]
+    fn a_migration_is_over_when_qemu_says_so() {
+        for (answer, under_way) in [
+            (r#"{}"#, false),
+            (r#"{"status": "cancelling"}"#, true),
+            (r#"{"status": "active"}"#, true),
+            (r#"{"status": "cancelled"}"#, false),
+            (r#"{"status": "completed"}"#, false),
+        ] {
+            let answer = serde_json::from_str(answer).unwrap();
+            assert_eq!(migrates(&answer), under_way, "{answer}");
+        }
+    }
+}
