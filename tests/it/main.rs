@@ -26,6 +26,7 @@ mod stage;
 mod steps;
 mod storage;
 mod switch;
+mod takeover;
 mod tpm;
 mod tuning;
 mod watch;

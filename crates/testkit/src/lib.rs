@@ -26,7 +26,7 @@ pub use golden::check_golden;
 pub use guest::GuestSpec;
 pub use kill::KillMatrix;
 pub use neighbour::Neighbour;
-pub use reference::reference;
+pub use reference::{libvirtd, reference};
 pub use sandbox::{Daemon, Sandbox};
 pub use skip::skip;
 pub use wait::{wait_for, wait_until};

@@ -12,15 +12,19 @@ use crate::skip;
 /// # Errors
 /// When it is installed but does not start.
 pub fn reference() -> Result<Option<Sandbox>> {
+    libvirtd().map(Sandbox::started).transpose()
+}
+
+/// How to run libvirt's daemon, or `None`, with the calling test noted as skipped, when it is not installed.
+pub fn libvirtd() -> Option<Daemon> {
     let Some(libvirtd) = program("libvirtd") else {
         skip("libvirtd is not installed, nothing to compare with");
-        return Ok(None);
+        return None;
     };
-    let daemon = Daemon {
+    Some(Daemon {
         program: libvirtd,
         args: ["-p", "/run/libvirt/libvirtd.pid"].map(str::to_owned).to_vec(),
         env: Vec::new(),
         socket: "/run/libvirt/libvirt-sock".into(),
-    };
-    Sandbox::started(daemon).map(Some)
+    })
 }

@@ -184,6 +184,16 @@ impl Sandbox {
         self.start()
     }
 
+    /// [`Self::stop`], then another daemon in the same directory, which takes over what runs there.
+    ///
+    /// # Errors
+    /// When one does not end, or the other does not start.
+    pub fn hand_over(&mut self, to: Daemon) -> Result<()> {
+        self.stop()?;
+        self.daemon = to;
+        self.start()
+    }
+
     fn end(&mut self, signal: Signal) -> Result<ExitStatus> {
         self.note_namespace();
         let mut child = self.child.take().context("the daemon is not running")?;
