@@ -9,8 +9,8 @@ use crate::ctx::Ctx;
 use crate::proto::to_native_request::Source;
 use crate::proto::{
     GetCapabilitiesRequest, GetDomainCapabilitiesRequest, GetHypervisorVersionRequest, GetInfoRequest,
-    GetMaxVcpusRequest, GetMemoryRequest, GetNodeRequest, GetNodeResponse, ListCpuModelsRequest,
-    ToNativeRequest,
+    GetMaxVcpusRequest, GetNodeRequest, GetNodeResponse, ListCellsRequest, ListCpuModelsRequest,
+    ToNativeRequest, list_cells_response::Cell,
 };
 
 async fn node(ctx: &Ctx) -> Reply<GetNodeResponse> {
@@ -78,14 +78,15 @@ pub(crate) async fn get_node_info(ctx: &Ctx, _: NodeGetInfo) -> Reply<NodeGetInf
     })
 }
 
+/// libvirt adds up what its NUMA cells have free, which is a little less than the kernel says of the whole host.
 pub(crate) async fn get_free_memory(ctx: &Ctx, _: NodeGetFreeMemory) -> Reply<NodeGetFreeMemoryRet> {
-    let memory = ctx
+    let host = ctx
         .host()
-        .get_memory(GetMemoryRequest { cell: None })
+        .list_cells(ListCellsRequest { without_pages: true })
         .await?
         .into_inner();
     Ok(NodeGetFreeMemoryRet {
-        free_mem: memory.free_kib.saturating_mul(1024),
+        free_mem: free_bytes(&host.cells),
     })
 }
 
@@ -142,4 +143,25 @@ pub(crate) async fn to_native(
     Ok(ConnectDomainXmlToNativeRet {
         native_config: text.into(),
     })
+}
+
+fn free_bytes(cells: &[Cell]) -> u64 {
+    let free = cells.iter().map(|cell| cell.free_memory_kib.saturating_mul(1024));
+    free.fold(0, u64::saturating_add)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn free_memory_is_that_of_all_cells() {
+        let cell = |free_memory_kib| Cell {
+            free_memory_kib,
+            ..Cell::default()
+        };
+        assert_eq!(free_bytes(&[]), 0);
+        assert_eq!(free_bytes(&[cell(3), cell(4)]), 7 << 10);
+        assert_eq!(free_bytes(&[cell(u64::MAX), cell(1)]), u64::MAX);
+    }
 }

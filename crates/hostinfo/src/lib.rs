@@ -50,9 +50,7 @@ pub use identity::{
 };
 pub use ksm::{Ksm, KsmSetting, has_ksm_setting, ksm, set_ksm};
 pub use mdev::{check_mdev, mdev_group};
-pub use memory::{
-    MemoryStats, PageCount, cell_memory_stats, cell_pages, free_memory, memory_stats, page_sizes, pages,
-};
+pub use memory::{MemoryStats, PageCount, cell_memory_stats, cell_pages, memory_stats, page_sizes, pages};
 pub use node::{CpuMap, NodeInfo, cpu_map, node_info};
 pub use pci::{
     NotPci, PciAddress, PciDriver, check_pci, has_vfio, iommu_group, iommu_peers, is_endpoint, pci_driver,

@@ -61,25 +61,13 @@ pub fn cell_memory_stats(root: &Root, cell: u32) -> Result<MemoryStats> {
 
 /// Memory as `nodeinfo` counts it, in KiB.
 pub(crate) fn total_memory(root: &Root) -> Result<u64> {
-    sum_of_nodes(root, |stats| stats.total)
-}
-
-/// Unused memory in KiB: the sum of the nodes'.
-///
-/// # Errors
-/// When the kernel's files are missing or not understood.
-pub fn free_memory(root: &Root) -> Result<u64> {
-    sum_of_nodes(root, |stats| stats.free)
-}
-
-fn sum_of_nodes(root: &Root, part: fn(&MemoryStats) -> u64) -> Result<u64> {
     let nodes = root.numbered(NODES, "node")?;
     if nodes.is_empty() {
-        return Ok(part(&memory_stats(root)?));
+        return Ok(memory_stats(root)?.total);
     }
     let mut sum: u64 = 0;
     for node in nodes {
-        sum = sum.saturating_add(part(&cell_memory_stats(root, node)?));
+        sum = sum.saturating_add(cell_memory_stats(root, node)?.total);
     }
     Ok(sum)
 }
