@@ -173,6 +173,15 @@ impl Paths {
         self.state.join("autostarted")
     }
 
+    /// Directories in which QEMU has files of its own, each after the one it is in.
+    #[must_use]
+    pub fn of_qemu(&self) -> Vec<PathBuf> {
+        const OF_LIB: [&str; 6] = ["save", "snapshot", "checkpoint", "dump", "nvram", "ram"];
+        let mut all = vec![self.state.clone(), self.state.join("channel"), self.lib.clone()];
+        all.extend(OF_LIB.map(|name| self.lib.join(name)));
+        all
+    }
+
     /// Links to documents of guests that start with the host.
     #[must_use]
     pub fn autostart(&self) -> PathBuf {

@@ -21,9 +21,9 @@ use crate::{
         host::place::Facts,
         run::{guest::Guests, sessions::Sessions},
     },
-    paths::{Environment, Scope},
+    paths::{Environment, Paths, Scope},
     peers::Peers,
-    qemu::{FirmwareStore, Prober, ProberConfig, probe::Deadlines},
+    qemu::{FirmwareStore, Prober, ProberConfig, RunAs, probe::Deadlines},
 };
 
 /// Makes the service of a daemon.
@@ -54,22 +54,13 @@ pub async fn make(setup: Setup) -> anyhow::Result<Work> {
 
 fn driver(setup: &Setup) -> anyhow::Result<Arc<Driver>> {
     let paths = &setup.paths;
-    for dir in [
-        &paths.config,
-        &paths.state,
-        &paths.lib,
-        &paths.domains,
-        &paths.log,
-        &paths.capabilities,
-    ] {
-        std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
-    }
+    let config = Arc::clone(&setup.qemu.borrow());
+    let run_as = ops::host::identity::run_as(&config)?;
+    make_directories(paths, run_as.as_ref())?;
     let journal = Journal::open(&paths.state.join("virtqemud")).unwrap_or_else(|error| {
         tracing::warn!(%error, "the journal of events can't be kept; versions will not outlive the daemon");
         Journal::in_memory(u64::from(std::process::id()))
     });
-    let config = Arc::clone(&setup.qemu.borrow());
-    let run_as = ops::host::identity::run_as(&config)?;
     let driver = Arc::new(Driver {
         registry: Registry::new(
             Store::new(Arc::clone(paths)),
@@ -106,6 +97,23 @@ fn driver(setup: &Setup) -> anyhow::Result<Arc<Driver>> {
     });
     ops::recover::load(&driver)?;
     Ok(driver)
+}
+
+/// Makes the directories that are missing. Those that QEMU has files in belong to the user it runs as, as after each
+/// start of libvirt's daemon: scripts put images and firmware variables there before the first guest is defined.
+fn make_directories(paths: &Paths, run_as: Option<&RunAs>) -> anyhow::Result<()> {
+    for dir in [&paths.config, &paths.domains, &paths.log, &paths.capabilities] {
+        std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
+    }
+    let (user, group) = run_as.map_or((0, 0), |user| (user.uid, user.gid));
+    for dir in paths.of_qemu() {
+        std::fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
+        if nix::unistd::geteuid().is_root() {
+            std::os::unix::fs::chown(&dir, Some(user), Some(group))
+                .with_context(|| format!("giving {} to the user of QEMU", dir.display()))?;
+        }
+    }
+    Ok(())
 }
 
 /// Where a user keeps configuration; the system's daemon has no user.

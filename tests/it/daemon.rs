@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -144,6 +144,26 @@ fn it_makes_its_sockets_and_removes_them() -> Result<()> {
         .collect();
     assert!(left.is_empty(), "{left:?}");
     assert!(!place.path("run/virtqemud.pid").exists());
+    Ok(())
+}
+
+#[test]
+fn directories_of_guests_files_are_there_from_the_start_and_qemus() -> Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        testkit::skip("not root");
+        return Ok(());
+    }
+    let place = Place::new()?;
+    place.write("etc/libvirt/qemu.conf", "user = \"+4711\"\ngroup = \"+4712\"\n")?;
+    let _daemon = place.start(&[])?;
+    let lib = ["", "checkpoint", "dump", "nvram", "ram", "save", "snapshot"]
+        .map(|name| ("var/lib/libvirt/qemu", name));
+    let run = ["", "channel"].map(|name| ("run/libvirt/qemu", name));
+    for (dir, name) in lib.into_iter().chain(run) {
+        let meta = fs::metadata(place.path(dir).join(name))?;
+        let found = (meta.uid(), meta.gid(), meta.permissions().mode() & 0o7777);
+        assert_eq!(found, (4711, 4712, 0o755), "{dir}/{name}");
+    }
     Ok(())
 }
 
