@@ -2,14 +2,19 @@
 # test.sh [CARGO-ARG...]: runs the tests, all of them or those that the arguments select as they would
 # for `cargo test` (such as -p wire), with cargo-nextest if it is here.
 #
-# Tests that need what this machine lacks (root, QEMU, virsh, libvirt's own daemon) say so and count as skipped;
-# `scripts/install-deps.sh --with-reference` brings it all. The last line is the sum over all suites:
+# As root it first brings what the tests need and the machine lacks, with scripts/install-deps.sh. Tests of what it cannot
+# bring (root, QEMU, virsh, libvirt's own daemon) say so and count as skipped. The last line is the sum over all suites:
 # `N passed, N failed, N skipped`.
 set -u
 . "$(dirname "$0")/lib.sh"
 case ${1:-} in -h | --help) usage "$0" ;; esac
 cd "$ROOT"
 [ $# -gt 0 ] || set -- --workspace
+
+if [ "$(id -u)" = 0 ]; then
+  "$ROOT/scripts/install-deps.sh" --with-reference ||
+    say "not all that the tests need is here; those that miss something are skipped"
+fi
 
 # the sandboxes of all tests are in here; short, since paths of sockets are limited
 scratch=$(mktemp -d /tmp/vqt.XXXXXX)

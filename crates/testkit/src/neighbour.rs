@@ -61,11 +61,15 @@ impl Neighbour {
         Self::of(sandbox, &[None])
     }
 
-    /// The same with a process for each driver, at the sockets of the modular daemons.
+    /// The same with a process for each driver, at the sockets of the modular daemons. All drivers must be installed.
     ///
     /// # Errors
     /// As [`Self::beside`].
     pub fn modular(sandbox: &Sandbox) -> Result<Option<Self>> {
+        if let Some(missing) = drivers().and_then(|place| missing_driver(&place)) {
+            skip(&format!("libvirt's driver '{missing}' is not installed"));
+            return Ok(None);
+        }
         let drivers: Vec<_> = DAEMONS.iter().map(|(driver, _)| Some(*driver)).collect();
         let made = Self::of(sandbox, &drivers)?;
         for (driver, daemon) in DAEMONS.iter().filter(|_| made.is_some()) {
@@ -274,13 +278,21 @@ pub fn link_drivers(drivers: &Path, own: &Path, one: Option<&str>) -> Result<()>
     fs::create_dir_all(own)?;
     for entry in fs::read_dir(drivers)?.flatten() {
         let name = entry.file_name();
-        if one.map_or(name != QEMU, |driver| {
-            name.to_string_lossy() == format!("libvirt_driver_{driver}.so")
-        }) {
+        if one.map_or(name != QEMU, |driver| name.to_string_lossy() == file_of(driver)) {
             symlink(entry.path(), own.join(name))?;
         }
     }
     Ok(())
+}
+
+/// The first driver of [`DAEMONS`] that is not in the directory `place`.
+fn missing_driver(place: &Path) -> Option<&'static str> {
+    let mut names = DAEMONS.iter().map(|(driver, _)| *driver);
+    names.find(|driver| !place.join(file_of(driver)).exists())
+}
+
+fn file_of(driver: &str) -> String {
+    format!("libvirt_driver_{driver}.so")
 }
 
 /// Where libvirt keeps its drivers; `None` when it is not installed.
@@ -293,4 +305,22 @@ pub fn drivers() -> Option<PathBuf> {
     found
         .into_iter()
         .find(|place: &PathBuf| Path::new(place).join("libvirt_driver_network.so").exists())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_driver_that_is_not_installed_is_found_out() -> Result<()> {
+        let place = tempfile::tempdir()?;
+        for (driver, _) in DAEMONS {
+            assert!(missing_driver(place.path()).is_some());
+            fs::write(place.path().join(file_of(driver)), "")?;
+        }
+        assert_eq!(missing_driver(place.path()), None);
+        fs::remove_file(place.path().join("libvirt_driver_interface.so"))?;
+        assert_eq!(missing_driver(place.path()), Some("interface"));
+        Ok(())
+    }
 }
