@@ -468,6 +468,7 @@ async fn prepare(driver: &Arc<Driver>, document: Box<domxml::Domain>) -> Result<
     let cpu = document.cpu.clone();
     let id = driver.registry.new_id();
     document.id = Some(id);
+    command::memory::round_sizes(&mut document);
     alias::assign(&mut document.devices);
     volumes::find(driver, &mut document).await?;
     let as_user = file_user(&driver.config())?;

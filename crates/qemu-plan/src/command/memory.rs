@@ -1,10 +1,10 @@
 //! Memory: `-m`, memory without cells, and modules, at start and plugged in later.
 
-use domxml::Bitmap;
 use domxml::cpu::MemAccess;
-use domxml::devices::common::YesNo;
+use domxml::devices::common::{Size, YesNo};
 use domxml::devices::memory::{Memory, MemoryAccess as ModuleAccess, MemoryModel};
 use domxml::tuning::MemoryAllocation;
+use domxml::{Bitmap, Domain};
 
 use super::address::{self, Virtio};
 use super::backend::{Allocated, Backend, Request, backend};
@@ -46,6 +46,49 @@ pub fn initial_kib(cx: Context<'_>) -> u64 {
     let all = cx.def.memory.as_ref().map_or(0, |memory| memory.size.0);
     let modules = total(&mut cx.def.devices.memories.iter().map(module_size));
     align(all.saturating_sub(modules), START_ALIGN_KIB)
+}
+
+/// Rounds the sizes in the document of a run up to what QEMU is told, so that the guest is shown with the memory that it
+/// has. The balloon's size follows where it was all of the memory.
+pub fn round_sizes(def: &mut Domain) {
+    let before = def.memory.as_ref().map_or(0, |memory| memory.size.0);
+    let mut modules: u64 = 0;
+    let mut plugged: u64 = 0;
+    for size in def
+        .devices
+        .memories
+        .iter_mut()
+        .filter_map(|m| m.target.as_mut()?.size.as_mut())
+    {
+        let kib = size_kib(Some(size));
+        modules = modules.saturating_add(kib);
+        *size = Size {
+            value: align(kib, MODULE_ALIGN_KIB),
+            unit: Some("KiB".to_owned()),
+        };
+        plugged = plugged.saturating_add(size.value);
+    }
+    let cells = def
+        .cpu
+        .as_mut()
+        .and_then(|cpu| cpu.numa.as_mut())
+        .map(|numa| &mut numa.cells);
+    let mut initial: u64 = 0;
+    for cell in cells.into_iter().flatten() {
+        cell.memory.0 = align(cell.memory.0, START_ALIGN_KIB);
+        initial = initial.saturating_add(cell.memory.0);
+    }
+    if initial == 0 {
+        initial = align(before.saturating_sub(modules), START_ALIGN_KIB);
+    }
+    if let Some(memory) = &mut def.memory {
+        memory.size.0 = initial.saturating_add(plugged);
+        let all = def.current_memory.as_mut().filter(|current| current.0 >= before);
+        all.into_iter().for_each(|current| current.0 = memory.size.0);
+    }
+    if let Some(max) = &mut def.max_memory {
+        max.size.0 = align(max.size.0, START_ALIGN_KIB);
+    }
 }
 
 /// Appends `-m`, and the one back end of a guest without cells.
@@ -199,4 +242,53 @@ fn prealloc(cx: Context<'_>, memory: &Memory) -> Option<bool> {
         .and_then(|backing| backing.allocation);
     let immediate = allocation.and_then(|allocation| allocation.mode) == Some(MemoryAllocation::Immediate);
     (memory.model == MemoryModel::VirtioMem && immediate).then_some(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rounded(parts: &str) -> Domain {
+        let text = format!("<domain type='qemu'><name>a</name>{parts}</domain>");
+        let mut def = Domain::parse(&text, domxml::ParseFlags::INACTIVE).unwrap();
+        round_sizes(&mut def);
+        def
+    }
+
+    fn sizes(def: &Domain) -> (u64, u64) {
+        let current = def.current_memory.map_or(0, |current| current.0);
+        (def.memory.as_ref().map_or(0, |memory| memory.size.0), current)
+    }
+
+    #[test]
+    fn memory_is_shown_as_qemu_has_it() {
+        for (parts, wanted) in [
+            (
+                "<memory>65600</memory><currentMemory>65600</currentMemory>",
+                (66_560, 66_560),
+            ),
+            (
+                "<memory>65536</memory><currentMemory>65536</currentMemory>",
+                (65_536, 65_536),
+            ),
+            (
+                "<memory>65600</memory><currentMemory>40000</currentMemory>",
+                (66_560, 40_000),
+            ),
+            (
+                "<memory>65601</memory><currentMemory>65601</currentMemory><cpu><numa><cell id='0' memory='32801'/>\
+                 <cell id='1' memory='32800'/></numa></cpu>",
+                (67_584, 67_584),
+            ),
+            (
+                "<memory>100000</memory><currentMemory>100000</currentMemory><devices><memory model='dimm'><target>\
+                 <size unit='KiB'>2049</size><node>0</node></target></memory></devices>",
+                (98_304 + 4096, 98_304 + 4096),
+            ),
+        ] {
+            assert_eq!(sizes(&rounded(parts)), wanted, "{parts}");
+        }
+        let plugged = rounded("<maxMemory slots='4'>200000</maxMemory><memory>65600</memory>");
+        assert_eq!(plugged.max_memory.unwrap().size.0, 200_704);
+    }
 }
