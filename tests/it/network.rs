@@ -288,6 +288,31 @@ fn a_daemon_that_is_killed_finds_it_all_again() -> Result<()> {
 }
 
 #[test]
+fn a_binding_that_has_outlived_its_device_keeps_no_guest_from_starting() -> Result<()> {
+    let Some(place) = Place::make()? else {
+        return Ok(());
+    };
+    let file = place.sandbox.dir().join("binding.xml");
+    let binding = "<filterbinding><owner><name>gone</name><uuid>11111111-2222-3333-4444-555555555555</uuid></owner>\
+        <portdev name='left7'/><mac address='52:54:00:aa:00:09'/><filterref filter='f'/></filterbinding>";
+    fs::write(&file, binding)?;
+    ip(&["tuntap", "add", "dev", "left7", "mode", "tap"])?;
+    let filters = place.neighbour.virsh("nwfilter");
+    filters.ok(&["nwfilter-binding-create", &file.to_string_lossy()])?;
+    ip(&["link", "delete", "left7"])?;
+    ensure!(filters.ok(&["nwfilter-binding-list"])?.contains("left7"));
+    let card = "<interface type='bridge'><mac address='52:54:00:aa:00:09'/><source bridge='vqp0'/><target dev='left7'/>\
+        <model type='virtio'/><filterref filter='f'/></interface></devices>";
+    let virsh = place.virsh();
+    virsh.define(&small("g", Path::new(QEMU), "").replace("</devices>", card))?;
+    virsh.ok(&["start", "g"])?;
+    let bound = filters.ok(&["nwfilter-binding-dumpxml", "left7"])?;
+    ensure!(bound.contains("<name>g</name>"), "{bound}");
+    virsh.ok(&["destroy", "g"])?;
+    place.nothing_held()
+}
+
+#[test]
 fn a_neighbour_that_is_killed_gets_everything_back_later() -> Result<()> {
     let Some(mut place) = Place::make()? else {
         return Ok(());

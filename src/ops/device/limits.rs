@@ -139,11 +139,7 @@ impl Live {
             .iter()
             .find(|i| is_named(i, &wanted.interface))
             .ok_or_else(|| unknown(&wanted.interface))?;
-        if !has_device(interface) {
-            let kind = interface.kind.as_str();
-            let text = format!("setting bandwidth on interfaces of type '{kind}' is not implemented yet");
-            return Err(Error::new(Code::ConfigUnsupported, text));
-        }
+        check_kind(interface)?;
         check_floor(interface, wanted)?;
         let name =
             device(interface).ok_or_else(|| Error::internal("the interface has no device on the host"))?;
@@ -203,6 +199,16 @@ impl Wanted {
     }
 }
 
+/// Only what has a device on the host can be limited, be it running or not.
+fn check_kind(interface: &Interface) -> Result<()> {
+    if has_device(interface) {
+        return Ok(());
+    }
+    let kind = interface.kind.as_str();
+    let text = format!("setting bandwidth on interfaces of type '{kind}' is not implemented yet");
+    Err(Error::new(Code::ConfigUnsupported, text))
+}
+
 /// Puts the limits that are wanted into a document.
 fn change(document: &mut domxml::Domain, wanted: &Wanted) -> Result<()> {
     let found = document
@@ -211,6 +217,7 @@ fn change(document: &mut domxml::Domain, wanted: &Wanted) -> Result<()> {
         .iter_mut()
         .find(|i| is_named(i, &wanted.interface));
     let interface = found.ok_or_else(|| unknown(&wanted.interface))?;
+    check_kind(interface)?;
     let limits = wanted.on(&limits_of(interface).cloned().unwrap_or_default());
     if let Some(given) = interface.actual.as_mut().filter(|a| a.bandwidth.is_some()) {
         given.bandwidth.clone_from(&limits);

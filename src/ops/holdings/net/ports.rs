@@ -92,7 +92,15 @@ pub(crate) async fn filter(
     if left_over {
         filters.unbind(&binding.port_device).await?;
     }
-    filters.bind(&binding.document()).await
+    match filters.bind(&binding.document()).await {
+        // Nobody else has the device, so a binding of its name has outlived the one that it was for: the filters' daemon was
+        // busy or away when that was given back.
+        Err(_) if filters.is_bound(&binding.port_device).await? => {
+            filters.unbind(&binding.port_device).await?;
+            filters.bind(&binding.document()).await
+        }
+        bound => bound,
+    }
 }
 
 /// Gives back what the interfaces of a run hold; what is not taken in time is given back later.
@@ -186,7 +194,15 @@ async fn bind_again(driver: &Driver, interface: &Interface, owner: PortOwner) ->
     if filters.is_bound(&binding.port_device).await? {
         return Ok(());
     }
-    filters.bind(&binding.document()).await
+    match filters.bind(&binding.document()).await {
+        // Nobody else has the device, so a binding of its name has outlived the one that it was for: the filters' daemon was
+        // busy or away when that was given back.
+        Err(_) if filters.is_bound(&binding.port_device).await? => {
+            filters.unbind(&binding.port_device).await?;
+            filters.bind(&binding.document()).await
+        }
+        bound => bound,
+    }
 }
 
 /// What all of these documents hold.
