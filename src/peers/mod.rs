@@ -5,9 +5,12 @@
 //! starts are rare, and a connection that is kept must be watched. Nobody waits for a daemon that hangs: opening and
 //! every call have a deadline. An error keeps the code and the area that the other daemon gave it.
 
+mod bus;
 mod caller;
 mod lock;
 mod log;
+pub mod logind;
+pub mod machined;
 mod network;
 mod nodedev;
 mod nwfilter;
@@ -21,6 +24,7 @@ use wire::{
     Owner, Procedure, WireError, client::Client, neighbour, remote::ConnectSetIdentity, typed::TypedParam,
 };
 
+pub use bus::Fault;
 pub use caller::{current, on_behalf};
 pub use lock::{Holder, Locks, Resource};
 pub use log::{LogFile, LogStart};

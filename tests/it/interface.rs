@@ -92,6 +92,10 @@ fn limits_of_an_interface_are_stored_by_direction() -> Result<()> {
     let virsh = sandbox.virsh();
     virsh.define(&guest("g"))?;
     virsh.ok(&["start", "g"])?;
+    let card = format!(
+        "<interface type='network'><mac address='{FIRST}'/><source network='n'/></interface></devices>"
+    );
+    virsh.define(&small("n", Path::new(QEMU), "").replace("</devices>", &card))?;
     // What is set, and the element that is stored then.
     let steps = [
         (
@@ -107,12 +111,12 @@ fn limits_of_an_interface_are_stored_by_direction() -> Result<()> {
         ("--inbound 0", ""),
     ];
     for (set, stored) in steps {
-        let words: Vec<&str> = ["domiftune", "g", FIRST, "--config"]
+        let words: Vec<&str> = ["domiftune", "n", FIRST, "--config"]
             .into_iter()
             .chain(set.split(' '))
             .collect();
         virsh.ok(&words)?;
-        let xml = virsh.ok(&["dumpxml", "g", "--inactive"])?;
+        let xml = virsh.ok(&["dumpxml", "n", "--inactive"])?;
         ensure!(
             xml.contains(stored) && xml.contains("<bandwidth>") != stored.is_empty(),
             "after {set}: {xml}"
@@ -123,14 +127,11 @@ fn limits_of_an_interface_are_stored_by_direction() -> Result<()> {
         live.lines().filter(|line| line.ends_with(": 0")).count() == 7,
         "{live}"
     );
-    let refused = virsh.run(&["domiftune", "g", FIRST, "--live", "--inbound", "5"])?;
-    ensure!(
-        refused
-            .stderr
-            .contains("setting bandwidth on interfaces of type 'user' is not implemented yet"),
-        "{}",
-        refused.stderr
-    );
+    for scope in ["--live", "--config"] {
+        let refused = virsh.run(&["domiftune", "g", FIRST, scope, "--inbound", "5"])?;
+        let words = "setting bandwidth on interfaces of type 'user' is not implemented yet";
+        ensure!(refused.stderr.contains(words), "{scope}: {}", refused.stderr);
+    }
     let refused = virsh.run(&["domiftune", "g", "none", "--inbound", "5"])?;
     ensure!(
         refused.stderr.contains("'none' is not a known interface"),

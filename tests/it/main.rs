@@ -1,6 +1,7 @@
 //! Tests of the daemon as a program: its sockets, clients of both fronts, real guests.
 
 mod access;
+mod bus;
 mod capabilities;
 mod daemon;
 mod direct;
@@ -17,6 +18,7 @@ mod life;
 mod lockd;
 mod logd;
 mod look;
+mod machined;
 mod neighbours;
 mod network;
 mod node;

@@ -11,32 +11,26 @@ const MEMBERS: &[(&str, &[&str])] = &[
     ("domxml", &["xmlform", "thiserror", "uuid"]),
     (
         "qemu-plan",
-        &[
-            "domxml",
-            "hostinfo",
-            "xmlform",
-            "serde",
-            "serde_json",
-            "thiserror",
-            "uuid",
-        ],
+        &["domxml", "hostinfo", "serde", "serde_json", "thiserror", "uuid"],
     ),
-    ("wire", &["unixfd", "bytes", "tokio", "thiserror", "tracing"]),
+    ("wire", &["unixfd", "tokio", "thiserror"]),
     (
         "qmp",
-        &[
-            "unixfd",
-            "bytes",
-            "tokio",
-            "serde",
-            "serde_json",
-            "thiserror",
-            "tracing",
-        ],
+        &["unixfd", "tokio", "serde", "serde_json", "thiserror", "tracing"],
     ),
     ("hostinfo", &["thiserror"]),
     ("confine", &["nix", "unixfd", "thiserror"]),
-    ("unixfd", &["libc", "nix", "tokio", "thiserror"]),
+    (
+        "unixfd",
+        &[
+            "libc",
+            "netlink-packet-core",
+            "netlink-packet-route",
+            "nix",
+            "tokio",
+            "thiserror",
+        ],
+    ),
     (
         "client",
         &[

@@ -7,37 +7,25 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::netlink::{CREATE, EXCLUSIVE, Message, attribute, i32_at, text};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage as Request,
+    link::{
+        AfSpecBridge, BridgeVlanInfo, BridgeVlanInfoFlags, InfoData, InfoKind, InfoMacVtap, LinkAttribute,
+        LinkFlags, LinkInfo, LinkMessage, MacVtapMode,
+    },
+    neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
+    tc::{TcAttribute, TcHandle, TcMessage},
+};
 
-const NEW_LINK: u16 = 16;
-const DELETE_LINK: u16 = 17;
-const GET_LINK: u16 = 18;
-const SET_LINK: u16 = 19;
-const NEW_NEIGHBOUR: u16 = 28;
-const DELETE_NEIGHBOUR: u16 = 29;
-const NEW_QDISC: u16 = 36;
+use crate::netlink::{ask, carry_out};
 
-const LINK_ADDRESS: u16 = 1;
-const LINK_NAME: u16 = 3;
-const LINK_BELOW: u16 = 5;
-const LINK_INFO: u16 = 18;
-const LINK_FAMILY: u16 = 26;
-const PORT_VLAN: u16 = 2;
-const INFO_KIND: u16 = 1;
-const INFO_DATA: u16 = 2;
-const MACVLAN_MODE: u16 = 1;
-const NEIGHBOUR_ADDRESS: u16 = 2;
-const QDISC_KIND: u16 = 1;
+/// What is made must not be there.
+const NEW: u16 = NLM_F_CREATE | NLM_F_EXCL;
+/// Reachable, and with nothing to be asked for (`NUD_REACHABLE | NUD_NOARP`): an entry that may be moved, but is not
+/// learned.
+const FIXED: NeighbourState = NeighbourState::Other(0x42);
 
-const FAMILY_BRIDGE: u8 = 7;
-/// Reachable, and with nothing to be asked for: an entry that may be moved, but is not learned.
-const STATE: u16 = 0x42;
-/// The entry is kept by the bridge, not by the port.
-const BY_BRIDGE: u8 = 0x04;
-/// What the kernel calls the root of a device's queues.
-const ROOT: u32 = 0xffff_ffff;
-
-const MACVTAP: &str = "macvtap";
 /// How often the device node of a macvtap is looked for, which is made by another program, and the pause between.
 const NODE_TRIES: u32 = 11;
 const NODE_PAUSE: Duration = Duration::from_millis(20);
@@ -46,13 +34,24 @@ const NODE_PAUSE: Duration = Duration::from_millis(20);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MacvtapMode {
     /// To none of its neighbours.
-    Private = 1,
+    Private,
     /// To its neighbours by way of the switch outside.
-    Vepa = 2,
+    Vepa,
     /// To its neighbours straight.
-    Bridge = 4,
+    Bridge,
     /// It has none: all of the device below is its own.
-    Passthrough = 8,
+    Passthrough,
+}
+
+impl From<MacvtapMode> for MacVtapMode {
+    fn from(mode: MacvtapMode) -> Self {
+        match mode {
+            MacvtapMode::Private => Self::Private,
+            MacvtapMode::Vepa => Self::Vepa,
+            MacvtapMode::Bridge => Self::Bridge,
+            MacvtapMode::Passthrough => Self::Passthrough,
+        }
+    }
 }
 
 /// A macvtap device to be made.
@@ -82,19 +81,17 @@ pub fn link_index(name: &str) -> io::Result<u32> {
 /// When the name is taken or can't be one, the device below is not there or has a passthrough already, or the kernel has
 /// no such devices.
 pub fn add_macvtap(macvtap: &Macvtap<'_>) -> io::Result<()> {
-    let below = link_index(macvtap.below)?;
-    let mut message = Message::new(NEW_LINK, CREATE | EXCLUSIVE, &link(0));
-    message
-        .put(LINK_BELOW, &below.to_ne_bytes())
-        .put(LINK_ADDRESS, &macvtap.mac)
-        .put_text(LINK_NAME, macvtap.name)
-        .put_nested(LINK_INFO, |info| {
-            info.put(INFO_KIND, MACVTAP.as_bytes())
-                .put_nested(INFO_DATA, |data| {
-                    data.put(MACVLAN_MODE, &(macvtap.mode as u32).to_ne_bytes());
-                });
-        });
-    message.carry_out()
+    let mut link = LinkMessage::default();
+    link.attributes = vec![
+        LinkAttribute::Link(link_index(macvtap.below)?),
+        LinkAttribute::Address(macvtap.mac.to_vec()),
+        LinkAttribute::IfName(macvtap.name.to_owned()),
+        LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::MacVtap),
+            LinkInfo::Data(InfoData::MacVtap(vec![InfoMacVtap::Mode(macvtap.mode.into())])),
+        ]),
+    ];
+    carry_out(Request::NewLink(link), NEW)
 }
 
 /// Removes a macvtap device, if there is one of this name and it is above that device; nothing else is removed.
@@ -109,25 +106,24 @@ pub fn remove_macvtap(name: &str, below: &str) -> io::Result<()> {
         Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
         other => other,
     };
-    let found = match Message::new(GET_LINK, 0, &link(index)).ask() {
+    let found = match get(index) {
         Err(error) => return gone(Err(error)),
         Ok(found) => found,
     };
     if is_macvtap(&found, below) {
-        gone(Message::new(DELETE_LINK, 0, &link(index)).carry_out())
+        gone(carry_out(Request::DelLink(link(index)), 0))
     } else {
         Ok(())
     }
 }
 
-/// Whether the kernel's answer tells of a macvtap above the device of this number.
-fn is_macvtap(answer: &[u8], below: u32) -> bool {
-    let attributes = answer.get(link(0).len()..).unwrap_or_default();
-    let kind = attribute(attributes, LINK_INFO)
-        .and_then(|info| attribute(info, INFO_KIND))
-        .map(text);
-    let above = attribute(attributes, LINK_BELOW).and_then(|index| i32_at(index, 0));
-    kind.as_deref() == Some(MACVTAP) && above == Some(below.cast_signed())
+/// Whether this is a macvtap above the device of this number.
+fn is_macvtap(found: &LinkMessage, below: u32) -> bool {
+    let is_kind = |attribute: &LinkAttribute| match attribute {
+        LinkAttribute::LinkInfo(info) => info.contains(&LinkInfo::Kind(InfoKind::MacVtap)),
+        _ => false,
+    };
+    found.attributes.iter().any(is_kind) && found.attributes.contains(&LinkAttribute::Link(below))
 }
 
 /// Path of the device node of a macvtap device.
@@ -166,14 +162,10 @@ fn pause() {
 /// # Errors
 /// The kernel's.
 pub fn send_without_queue(name: &str) -> io::Result<()> {
-    let mut fixed = vec![0; 4];
-    fixed.extend_from_slice(&link_index(name)?.to_ne_bytes());
-    fixed.extend_from_slice(&[0; 4]);
-    fixed.extend_from_slice(&ROOT.to_ne_bytes());
-    fixed.extend_from_slice(&[0; 4]);
-    let mut message = Message::new(NEW_QDISC, CREATE | EXCLUSIVE, &fixed);
-    message.put_text(QDISC_KIND, "noqueue");
-    message.carry_out()
+    let mut queue = TcMessage::with_index(link_index(name)?.cast_signed());
+    queue.header.parent = TcHandle::ROOT;
+    queue.attributes = vec![TcAttribute::Kind("noqueue".to_owned())];
+    carry_out(Request::NewQueueDiscipline(queue), NEW)
 }
 
 /// Has a bridge know that an address is behind a port.
@@ -181,7 +173,7 @@ pub fn send_without_queue(name: &str) -> io::Result<()> {
 /// # Errors
 /// The kernel's.
 pub fn add_bridge_address(port: &str, mac: [u8; 6]) -> io::Result<()> {
-    bridge_address(NEW_NEIGHBOUR, CREATE | EXCLUSIVE, port, mac)
+    carry_out(Request::NewNeighbour(behind(port, mac)?), NEW)
 }
 
 /// Has a bridge forget that an address is behind a port.
@@ -189,17 +181,18 @@ pub fn add_bridge_address(port: &str, mac: [u8; 6]) -> io::Result<()> {
 /// # Errors
 /// The kernel's.
 pub fn remove_bridge_address(port: &str, mac: [u8; 6]) -> io::Result<()> {
-    bridge_address(DELETE_NEIGHBOUR, 0, port, mac)
+    carry_out(Request::DelNeighbour(behind(port, mac)?), 0)
 }
 
-fn bridge_address(kind: u16, flags: u16, port: &str, mac: [u8; 6]) -> io::Result<()> {
-    let mut fixed = vec![FAMILY_BRIDGE, 0, 0, 0];
-    fixed.extend_from_slice(&link_index(port)?.to_ne_bytes());
-    fixed.extend_from_slice(&STATE.to_ne_bytes());
-    fixed.extend_from_slice(&[BY_BRIDGE, 0]);
-    let mut message = Message::new(kind, flags, &fixed);
-    message.put(NEIGHBOUR_ADDRESS, &mac);
-    message.carry_out()
+/// That an address is behind a port, an entry which the bridge has and not the port.
+fn behind(port: &str, mac: [u8; 6]) -> io::Result<NeighbourMessage> {
+    let mut entry = NeighbourMessage::default();
+    entry.header.family = AddressFamily::Bridge;
+    entry.header.ifindex = link_index(port)?;
+    entry.header.state = FIXED;
+    entry.header.flags = NeighbourFlags::Controller;
+    entry.attributes = vec![NeighbourAttribute::LinkLayerAddress(mac.to_vec())];
+    Ok(entry)
 }
 
 /// How a port of a bridge carries a VLAN.
@@ -214,13 +207,11 @@ pub enum PortVlan {
 }
 
 impl PortVlan {
-    fn flags(self) -> u16 {
-        const NATIVE: u16 = 0x2;
-        const UNTAGGED: u16 = 0x4;
+    fn flags(self) -> BridgeVlanInfoFlags {
         match self {
-            Self::Tagged => 0,
-            Self::NativeTagged => NATIVE,
-            Self::Native => NATIVE | UNTAGGED,
+            Self::Tagged => BridgeVlanInfoFlags::empty(),
+            Self::NativeTagged => BridgeVlanInfoFlags::Pvid,
+            Self::Native => BridgeVlanInfoFlags::Pvid | BridgeVlanInfoFlags::Untagged,
         }
     }
 }
@@ -230,7 +221,7 @@ impl PortVlan {
 /// # Errors
 /// The kernel's; it may have no VLANs on bridges.
 pub fn add_port_vlan(port: &str, id: u16, how: PortVlan) -> io::Result<()> {
-    port_vlan(SET_LINK, port, id, how.flags())
+    carry_out(Request::SetLink(port_vlan(port, id, how.flags())?), 0)
 }
 
 /// Has a port of a bridge carry a VLAN no longer.
@@ -238,17 +229,16 @@ pub fn add_port_vlan(port: &str, id: u16, how: PortVlan) -> io::Result<()> {
 /// # Errors
 /// The kernel's.
 pub fn remove_port_vlan(port: &str, id: u16) -> io::Result<()> {
-    port_vlan(DELETE_LINK, port, id, 0)
+    let vlan = port_vlan(port, id, BridgeVlanInfoFlags::empty())?;
+    carry_out(Request::DelLink(vlan), 0)
 }
 
-fn port_vlan(kind: u16, port: &str, id: u16, flags: u16) -> io::Result<()> {
-    let mut fixed = link(link_index(port)?);
-    fixed[0] = FAMILY_BRIDGE;
-    let mut message = Message::new(kind, 0, &fixed);
-    message.put_nested(LINK_FAMILY, |inside| {
-        inside.put(PORT_VLAN, &[flags.to_ne_bytes(), id.to_ne_bytes()].concat());
-    });
-    message.carry_out()
+fn port_vlan(port: &str, id: u16, flags: BridgeVlanInfoFlags) -> io::Result<LinkMessage> {
+    let mut message = link(link_index(port)?);
+    message.header.interface_family = AddressFamily::Bridge;
+    let vlan = BridgeVlanInfo { flags, vid: id };
+    message.attributes = vec![LinkAttribute::AfSpecBridge(vec![AfSpecBridge::VlanInfo(vlan)])];
+    Ok(message)
 }
 
 /// Address of a device.
@@ -256,9 +246,12 @@ fn port_vlan(kind: u16, port: &str, id: u16, flags: u16) -> io::Result<()> {
 /// # Errors
 /// When there is no such device, or it has no address of Ethernet.
 pub fn mac(name: &str) -> io::Result<[u8; 6]> {
-    let found = Message::new(GET_LINK, 0, &link(link_index(name)?)).ask()?;
-    let attributes = found.get(link(0).len()..).unwrap_or_default();
-    let address = attribute(attributes, LINK_ADDRESS).and_then(|value| value.try_into().ok());
+    let address = |attribute| match attribute {
+        LinkAttribute::Address(address) => address.try_into().ok(),
+        _ => None,
+    };
+    let found = get(link_index(name)?)?;
+    let address = found.attributes.into_iter().find_map(address);
     address.ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
@@ -267,17 +260,22 @@ pub fn mac(name: &str) -> io::Result<[u8; 6]> {
 /// # Errors
 /// When there is no such device.
 pub fn is_up(name: &str) -> io::Result<bool> {
-    let found = Message::new(GET_LINK, 0, &link(link_index(name)?)).ask()?;
-    i32_at(&found, 8)
-        .map(|flags| flags & libc::IFF_UP != 0)
-        .ok_or_else(|| io::ErrorKind::InvalidData.into())
+    Ok(get(link_index(name)?)?.header.flags.contains(LinkFlags::Up))
 }
 
-/// The fixed part of messages on links.
-fn link(index: u32) -> [u8; 16] {
-    let mut fixed = [0; 16];
-    fixed[4..8].copy_from_slice(&index.to_ne_bytes());
-    fixed
+/// What the kernel says of a device.
+fn get(index: u32) -> io::Result<LinkMessage> {
+    match ask(Request::GetLink(link(index)), 0)? {
+        Some(Request::NewLink(found)) => Ok(found),
+        _ => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
+/// A message on a device, with nothing in it yet.
+fn link(index: u32) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Putting the host to sleep for a while: to memory, to disk, or both.
 //!
 //! What the host can is asked of logind, once. An alarm of its clock is set to wake it up; only then, and some seconds
-//! later so that the caller gets its answer, it is put to sleep. One such thing is under way at a time. All of it is
-//! done by programs found on the daemon's path.
+//! later so that the caller gets its answer, it is put to sleep: by pm-utils where they are installed, else by logind. One
+//! such thing is under way at a time. Programs are found on the daemon's path.
 //!
 //! Idle -> UnderWay (alarm set, waiting) -> asleep -> Idle; any error before that: Idle.
 
@@ -21,20 +21,15 @@ use tokio::{process::Command, sync::OnceCell};
 use crate::{
     error::{Area, Code, Error, Result},
     ops::Driver,
+    peers::logind,
 };
 
 /// The shortest sleep, seconds: the time that falling asleep takes must have passed when the alarm goes off.
 const SHORTEST: u64 = 60;
 /// How long the host stays awake once the caller has its answer.
 const DELAY: Duration = Duration::from_secs(10);
-/// How long a program that asks something or sets the alarm may take.
+/// How long the program that sets the alarm may take.
 const PROGRAM: Duration = Duration::from_secs(20);
-/// logind's object and interface.
-const LOGIND: [&str; 3] = [
-    "org.freedesktop.login1",
-    "/org/freedesktop/login1",
-    "org.freedesktop.login1.Manager",
-];
 
 /// A way to sleep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,12 +61,21 @@ impl Sleep {
         }
     }
 
-    /// The program that does it, and what does where that is not installed.
-    fn commands(self) -> [&'static [&'static str]; 2] {
+    /// The program of pm-utils that does it.
+    fn program(self) -> &'static str {
         match self {
-            Self::Mem => [&["pm-suspend"], &["systemctl", "suspend"]],
-            Self::Disk => [&["pm-hibernate"], &["systemctl", "hibernate"]],
-            Self::Hybrid => [&["pm-suspend-hybrid"], &["systemctl", "hybrid-sleep"]],
+            Self::Mem => "pm-suspend",
+            Self::Disk => "pm-hibernate",
+            Self::Hybrid => "pm-suspend-hybrid",
+        }
+    }
+
+    /// logind's method that does it.
+    fn method(self) -> &'static str {
+        match self {
+            Self::Mem => "Suspend",
+            Self::Disk => "Hibernate",
+            Self::Hybrid => "HybridSleep",
         }
     }
 }
@@ -153,27 +157,11 @@ impl Suspend {
 
     async fn offered(&self) -> Offered {
         let ask = async || Offered {
-            mem: self.can(Sleep::Mem).await,
-            disk: self.can(Sleep::Disk).await,
-            hybrid: self.can(Sleep::Hybrid).await,
+            mem: can(Sleep::Mem).await,
+            disk: can(Sleep::Disk).await,
+            hybrid: can(Sleep::Hybrid).await,
         };
         *self.offered.get_or_init(ask).await
-    }
-
-    /// logind may want a password for it, which is not asked of a daemon.
-    async fn can(&self, way: Sleep) -> bool {
-        let Some(busctl) = self.find("busctl") else {
-            return false;
-        };
-        let mut command = Command::new(busctl);
-        command
-            .args(["--system", "--auto-start=no", "call"])
-            .args(LOGIND)
-            .arg(way.question());
-        match run(command).await {
-            Ok(output) if output.status.success() => is_consent(&String::from_utf8_lossy(&output.stdout)),
-            _ => false,
-        }
     }
 
     /// Sets the alarm; what is returned puts the host to sleep.
@@ -191,10 +179,7 @@ impl Suspend {
         }
         self.set_alarm(seconds).await?;
         let delay = self.delay;
-        let program = way.commands().into_iter().find_map(|words| {
-            let (name, arguments) = words.split_first()?;
-            Some((self.find(name)?, arguments))
-        });
+        let program = self.find(way.program());
         Ok(async move {
             tokio::time::sleep(delay).await;
             fall_asleep(way, program).await;
@@ -238,6 +223,13 @@ impl Suspend {
     }
 }
 
+async fn can(way: Sleep) -> bool {
+    logind::can(way.question()).await.unwrap_or_else(|error| {
+        tracing::warn!(?way, %error, "logind does not say whether the host can sleep");
+        false
+    })
+}
+
 /// The right to put the host to sleep; given back when dropped.
 struct Turn(Arc<AtomicBool>);
 
@@ -256,18 +248,16 @@ impl Drop for Turn {
     }
 }
 
-/// The programs return once the host is awake again, so they have no deadline.
-async fn fall_asleep(way: Sleep, program: Option<(PathBuf, &'static [&'static str])>) {
-    let Some((program, arguments)) = program else {
-        tracing::error!(
-            ?way,
-            "the host is not put to sleep: neither pm-utils nor systemctl is installed"
-        );
+/// Returns once the host is awake again, so there is no deadline.
+async fn fall_asleep(way: Sleep, program: Option<PathBuf>) {
+    tracing::info!(?way, ?program, "the host is put to sleep");
+    let Some(program) = program else {
+        if let Err(error) = logind::sleep(way.method()).await {
+            tracing::error!(?way, %error, "the host does not sleep");
+        }
         return;
     };
-    tracing::info!(?way, program = %program.display(), "the host is put to sleep");
-    let mut command = Command::new(&program);
-    match command.args(arguments).stdin(Stdio::null()).output().await {
+    match Command::new(&program).stdin(Stdio::null()).output().await {
         Ok(output) if output.status.success() => {}
         Ok(output) => {
             tracing::error!(?way, status = %output.status, words = %String::from_utf8_lossy(&output.stderr), "the host does not sleep")
@@ -281,11 +271,6 @@ async fn run(mut command: Command) -> std::io::Result<Output> {
     tokio::time::timeout(PROGRAM, output)
         .await
         .map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))?
-}
-
-/// busctl's print of logind's answer: `s "yes"`.
-fn is_consent(answer: &str) -> bool {
-    matches!(answer.trim(), "s \"yes\"" | "s \"challenge\"")
 }
 
 #[cfg(test)]
@@ -313,20 +298,24 @@ mod tests {
             Self(dir)
         }
 
+        /// On a host that can sleep to memory, and to both.
         fn suspend(&self) -> Suspend {
-            Suspend::with(vec![self.0.path().to_owned()], Duration::ZERO)
+            let offered = Offered {
+                mem: true,
+                disk: false,
+                hybrid: true,
+            };
+            Suspend {
+                offered: OnceCell::new_with(Some(offered)),
+                ..Suspend::with(vec![self.0.path().to_owned()], Duration::ZERO)
+            }
         }
 
         fn ran(&self) -> Vec<String> {
             let text = fs::read_to_string(self.0.path().join("ran")).unwrap_or_default();
-            text.lines()
-                .filter(|line| !line.starts_with("busctl"))
-                .map(str::to_owned)
-                .collect()
+            text.lines().map(str::to_owned).collect()
         }
     }
-
-    const BUSCTL: &str = r#"case $* in *CanSuspend) echo 's "yes"';; *CanHybridSleep) echo 's "challenge"';; *) echo 's "no"';; esac"#;
 
     async fn refused(suspend: &Suspend, way: Sleep, seconds: u64) -> String {
         suspend
@@ -339,16 +328,8 @@ mod tests {
 
     #[tokio::test]
     async fn the_alarm_is_set_before_the_host_falls_asleep() {
-        let programs = Programs::new(&[("busctl", BUSCTL), ("rtcwake", ""), ("pm-suspend-hybrid", "")]);
+        let programs = Programs::new(&[("rtcwake", ""), ("pm-suspend-hybrid", "")]);
         let suspend = programs.suspend();
-        assert_eq!(
-            suspend.offered().await,
-            Offered {
-                mem: true,
-                disk: false,
-                hybrid: true
-            }
-        );
         let asleep = suspend.prepare(Sleep::Hybrid, 90).await.expect("it is offered");
         assert_eq!(programs.ran(), ["rtcwake -m no -s 90"]);
         assert!(
@@ -362,20 +343,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_pm_utils_systemd_does_it() {
-        let programs = Programs::new(&[("busctl", BUSCTL), ("rtcwake", ""), ("systemctl", "")]);
-        programs
-            .suspend()
-            .prepare(Sleep::Mem, 60)
-            .await
-            .expect("it is offered")
-            .await;
-        assert_eq!(programs.ran(), ["rtcwake -m no -s 60", "systemctl suspend"]);
-    }
-
-    #[tokio::test]
     async fn what_the_host_has_not_is_refused_before_what_is_too_short() {
-        let programs = Programs::new(&[("busctl", BUSCTL), ("rtcwake", "echo no clock >&2; exit 3")]);
+        let programs = Programs::new(&[("rtcwake", "echo no clock >&2; exit 3")]);
         let suspend = programs.suspend();
         assert_eq!(
             refused(&suspend, Sleep::Disk, 1).await,
@@ -386,8 +355,10 @@ mod tests {
         let clock =
             "internal error: Child process (rtcwake -m no -s 60) unexpected exit status 3: no clock\n";
         assert_eq!(refused(&suspend, Sleep::Mem, 60).await, clock);
-        let none = Suspend::with(Vec::new(), Duration::ZERO);
-        assert_eq!(none.offered().await, Offered::default());
+        let none = Suspend {
+            offered: OnceCell::new_with(Some(Offered::default())),
+            ..Suspend::with(Vec::new(), Duration::ZERO)
+        };
         assert_eq!(
             refused(&none, Sleep::Mem, 60).await,
             "argument unsupported: Suspend-to-RAM"

@@ -8,15 +8,15 @@ use crate::{
     ops::{
         Driver,
         holdings::cgroup::{
-            PARTITION, allowed, named, nodes, refused, strict_nodes,
+            PARTITION, allowed, machine, named, nodes, refused, strict_nodes,
             thread::{Thread, part_of},
         },
         tuning::{blocks, pinning},
     },
 };
 
-/// Puts the process that is to become QEMU into a group of the guest's own and tunes that as the document says. Where the
-/// daemon may not make groups, nothing is done.
+/// Puts the process that is to become QEMU into a group of the guest's own, that of its unit where machined runs, and
+/// tunes that as the document says. Where the daemon may not make groups, nothing is done.
 ///
 /// # Errors
 /// What the kernel refuses; `ConfigUnsupported` if the document tunes what the host can't.
@@ -34,15 +34,12 @@ pub(crate) async fn enclose(driver: &Driver, document: &Domain, run: (i32, i32))
         .is_none_or(|p| p == PARTITION);
     let nodes = nodes::of_guest(driver, document);
     let tune = Tune::of(document);
+    let given = machine::enter(driver, &host, document, run).await?;
     let work = move || {
-        match group.make(own_partition) {
-            Err(error) if is_forbidden(&error) => {
-                tracing::info!(%error, "the guest is in no control group of its own");
-                return tune.bandwidth_needs_group(&[Thread::Emulator]);
-            }
-            made => made.map_err(refused)?,
-        }
-        group.take_process(pid).map_err(refused)?;
+        let Some(group) = given.map_or_else(|| own(group, own_partition, pid), |given| Ok(Some(given)))?
+        else {
+            return tune.bandwidth_needs_group(&[Thread::Emulator]);
+        };
         tune.whole(&group)?;
         if group.has(Controller::Devices) {
             group.confine_devices(&nodes).map_err(refused)?;
@@ -52,7 +49,20 @@ pub(crate) async fn enclose(driver: &Driver, document: &Domain, run: (i32, i32))
     crate::blocking::file("making the guest's control group", work).await
 }
 
-pub(crate) fn is_forbidden(error: &cgroup::Error) -> bool {
+/// Makes the group of a guest that no machined has registered, with its process in it; none where the daemon may not.
+fn own(group: Group, make_partition: bool, pid: i32) -> Result<Option<Group>> {
+    match group.make(make_partition) {
+        Err(error) if is_forbidden(&error) => {
+            tracing::info!(%error, "the guest is in no control group of its own");
+            return Ok(None);
+        }
+        made => made.map_err(refused)?,
+    }
+    group.take_process(pid).map_err(refused)?;
+    Ok(Some(group))
+}
+
+fn is_forbidden(error: &cgroup::Error) -> bool {
     use nix::libc::{EACCES, EPERM, EROFS};
     error
         .source

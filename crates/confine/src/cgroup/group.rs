@@ -16,6 +16,8 @@ const REMOVALS: u32 = 9;
 const PAUSE: Duration = Duration::from_micros(400);
 /// What a guest's own groups end with.
 const OWN: &str = ".libvirt-qemu";
+/// What a guest's own group in a unit of systemd's is called.
+const NESTED: &str = "libvirt";
 
 /// A group. Its directories may be there or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -190,6 +192,26 @@ impl Group {
         Ok(())
     }
 
+    /// Makes the guest's own group in this one, which systemd made for it, and moves its process there: what systemd made
+    /// is systemd's to tune, and version 2 lets no group have both processes and groups with controllers.
+    ///
+    /// # Errors
+    /// The kernel's, with the directory.
+    pub fn nest(&self, pid: i32) -> Result<Self> {
+        if self.directories().iter().any(|(_, unit)| unit.ends_with(NESTED)) {
+            return Ok(self.clone());
+        }
+        let nested = self.child(NESTED);
+        for (controller, directory) in nested.directories() {
+            make_directory(controller, directory)?;
+        }
+        nested.take_process(pid)?;
+        if let Some(unit) = &self.v2 {
+            self.give_controllers(Some(unit), To::Processes)?;
+        }
+        Ok(nested)
+    }
+
     /// Makes the group of a thread in a guest's that is there.
     ///
     /// # Errors
@@ -323,13 +345,14 @@ impl Group {
     }
 }
 
-/// The path of the guest's group in that of a process, without the part for a thread: none if it is no guest's.
+/// The path of the guest's group in that of a process, without the part for a thread: none if it is no guest's. In a unit
+/// of systemd's it is the group in it where there is one.
 fn guest_part(path: &str) -> Option<&str> {
     let path = path.trim_start_matches('/');
     let (above, last) = path.rsplit_once('/').unwrap_or(("", path));
     let group = if is_part_name(last) { above } else { path };
-    let group = group.strip_suffix("/libvirt").unwrap_or(group);
-    let name = group.rsplit('/').next().unwrap_or(group);
+    let machine = group.strip_suffix("/libvirt").unwrap_or(group);
+    let name = machine.rsplit('/').next().unwrap_or(machine);
     let is_guest = name.ends_with(OWN) || (name.starts_with("machine-qemu") && name.ends_with(".scope"));
     is_guest.then_some(group)
 }

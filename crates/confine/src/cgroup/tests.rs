@@ -121,7 +121,7 @@ fn a_guest_is_found_by_its_process() {
     let scope = at("2:cpu,cpuacct:/machine.slice/machine-qemu\\x2d1\\x2ddemo.scope/libvirt/vcpu0\n").unwrap();
     let place = tree
         .root()
-        .join("cg/cpu,cpuacct/machine.slice/machine-qemu\\x2d1\\x2ddemo.scope");
+        .join("cg/cpu,cpuacct/machine.slice/machine-qemu\\x2d1\\x2ddemo.scope/libvirt");
     assert_eq!(
         scope.directory(Controller::Cpu),
         Some((Backend::V1, place.as_path()))
@@ -297,4 +297,46 @@ fn a_group_that_a_former_run_left_is_made_anew() {
     group.make(true).unwrap();
     assert!(tree.has(&format!("cg/memory/{GUEST}")) && !tree.has(&format!("cg/memory/{GUEST}/emulator")));
     assert!(tree.has(&format!("cg/cpu,cpuacct/{GUEST}/vcpu0")));
+}
+
+#[test]
+fn in_a_unit_of_systemds_a_guest_has_a_group_of_its_own() {
+    const UNIT: &str = "machine.slice/machine-qemu\\x2d1\\x2ddemo.scope";
+    let tree = v2();
+    let own = format!("cg/{UNIT}/libvirt");
+    tree.put(&format!("cg/{UNIT}/cgroup.subtree_control"), "");
+    tree.put(&format!("{own}/cgroup.procs"), "");
+    tree.put("proc/7/cgroup", &format!("0::/{UNIT}\n"));
+    let unit = Group::of_process(&tree.host(), 7).unwrap().unwrap();
+    let nested = unit.nest(7).unwrap();
+    assert_eq!(tree.get(&format!("{own}/cgroup.procs")), "7");
+    assert_eq!(tree.get(&format!("cg/{UNIT}/cgroup.subtree_control")), "+io");
+    let directory = tree.root().join(&own);
+    assert_eq!(
+        nested.directory(Controller::Cpu),
+        Some((Backend::V2, directory.as_path()))
+    );
+    // Found again, by either daemon, whichever thread is asked.
+    tree.put("proc/7/cgroup", &format!("0::/{UNIT}/libvirt/emulator\n"));
+    let found = Group::of_process(&tree.host(), 7).unwrap().unwrap();
+    assert_eq!(found, nested);
+    assert_eq!(found.nest(7).unwrap(), nested);
+}
+
+#[test]
+fn with_version_1_it_has_one_for_each_controller() {
+    const UNIT: &str = "machine.slice/machine-qemu\\x2d1\\x2ddemo.scope";
+    let tree = v1();
+    let lines = format!("3:memory:/{UNIT}\n2:cpu,cpuacct:/{UNIT}\n1:name=systemd:/{UNIT}\n");
+    tree.put("proc/7/cgroup", &lines);
+    for mount in ["memory", "cpu,cpuacct"] {
+        tree.put(&format!("cg/{mount}/{UNIT}/libvirt/tasks"), "");
+    }
+    let unit = Group::of_process(&tree.host(), 7).unwrap().unwrap();
+    let nested = unit.nest(7).unwrap();
+    for mount in ["memory", "cpu,cpuacct"] {
+        assert_eq!(tree.get(&format!("cg/{mount}/{UNIT}/libvirt/tasks")), "7");
+    }
+    tree.put("proc/7/cgroup", &lines.replace(".scope", ".scope/libvirt"));
+    assert_eq!(Group::of_process(&tree.host(), 7).unwrap().unwrap(), nested);
 }

@@ -1,9 +1,10 @@
 //! A guest's control groups: made around its process before QEMU runs, tuned by `tuning`, removed at its end.
 //!
 //! Where a host has none, or the daemon may not make any (in a container, as a user), guests run without, as with
-//! libvirt. Guests are not registered with systemd-machined: the groups are made the same way where it runs; those that
-//! it made for guests of libvirt's daemon are found and used. Which group a guest is in is asked of the kernel each time, so it does not matter which daemon made it.
+//! libvirt. Where systemd-machined runs, guests are registered with it and are in the group of the unit that it makes for
+//! them ([`machine`]). Which group a guest is in is asked of the kernel each time, so it does not matter who made it.
 
+pub(crate) mod machine;
 pub(crate) mod nodes;
 
 pub mod thread;
@@ -135,13 +136,17 @@ pub(crate) enum DiskChange<'a> {
     Out(&'a Disk),
 }
 
-/// Removes the group of a run that has ended, or did not begin. What is left behind is logged.
+/// Removes the group of a run that has ended, or did not begin, and has machined forget it. What is left behind is
+/// logged.
 pub(crate) fn remove(driver: &Driver, document: &Domain, id: i32) -> impl FnOnce() + Send + 'static {
     let group = host(driver).map(|host| named(&host, document, id));
+    let (machine, tracker) = (cgroup::machine_name(id, &document.name), driver.tracker.clone());
     move || {
-        if let Some(Err(error)) = group.map(|group| group.remove()) {
+        let Some(group) = group else { return };
+        if let Err(error) = group.remove() {
             tracing::warn!(%error, "a control group is left behind");
         }
+        machine::leave(&tracker, machine);
     }
 }
 
