@@ -3,7 +3,11 @@
 //! The key lies in a file that QEMU reads; what is on the command line or goes over the monitor is of no use without it.
 //! QEMU takes AES-256 in CBC mode, with the padding of PKCS #7, in base64. Key and values are overwritten after use.
 
-use std::io::{self, Read};
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::Path,
+};
 
 use aes::{
     Aes256,
@@ -27,6 +31,16 @@ impl MasterKey {
     /// The system gives no random bytes.
     pub fn new() -> io::Result<Self> {
         random().map(Self)
+    }
+
+    /// The key of a run that another daemon may have begun, from the file that QEMU read. Blocks on the file.
+    ///
+    /// # Errors
+    /// It can't be read, or is no key.
+    pub fn read(path: &Path) -> io::Result<Self> {
+        let mut key = Self([0; KEY]);
+        File::open(path)?.read_exact(&mut key.0)?;
+        Ok(key)
     }
 
     /// The bytes, for the file that QEMU reads.

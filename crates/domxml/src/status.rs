@@ -29,10 +29,12 @@ words! {
 }
 
 /// The forms of everything in the file.
-const PARSE: ParseFlags = ParseFlags::STATUS
+/// How the documents in a status file are read.
+pub const PARSE: ParseFlags = ParseFlags::STATUS
     .with(ParseFlags::ACTUAL_NET)
     .with(ParseFlags::PCI_ORIG_STATES);
-const FORMAT: FormatFlags = FormatFlags::SECURE
+/// How the documents in a status file are written.
+pub const FORMAT: FormatFlags = FormatFlags::SECURE
     .with(FormatFlags::STATUS)
     .with(FormatFlags::ACTUAL_NET)
     .with(FormatFlags::PCI_ORIG_STATES)

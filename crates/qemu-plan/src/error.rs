@@ -20,6 +20,8 @@ pub enum Code {
     XmlDetail = 35,
     /// The system refused something; the message stands alone.
     System = 38,
+    /// The guest's state does not allow it.
+    OperationInvalid = 55,
     /// The document is right but cannot be honoured here.
     ConfigUnsupported = 67,
     /// A value that QEMU does not take.
@@ -28,6 +30,8 @@ pub enum Code {
     Overflow = 82,
     /// Not offered.
     OperationUnsupported = 84,
+    /// The guest has no such device.
+    DeviceMissing = 99,
 }
 
 /// Which part of libvirt an error would come from (`virErrorDomain`).
@@ -76,6 +80,8 @@ impl Code {
             Self::OperationFailed => "operation failed: ",
             Self::Xml => "XML error: ",
             Self::XmlDetail | Self::System | Self::NoSource | Self::NoTarget => "",
+            Self::OperationInvalid => "Requested operation is not valid: ",
+            Self::DeviceMissing => "device not found: ",
             Self::ConfigUnsupported => "unsupported configuration: ",
             Self::ArgumentUnsupported => "argument unsupported: ",
             Self::Overflow => "numerical overflow: ",
@@ -109,6 +115,11 @@ impl Error {
     /// No hypervisor could do what the document asks.
     pub fn conflicting(message: impl Into<String>) -> Self {
         Self::new(Code::ConfigUnsupported, Area::Domain, message)
+    }
+
+    /// No running guest takes it, or gives it up.
+    pub fn not_pluggable(message: impl Into<String>) -> Self {
+        Self::new(Code::OperationUnsupported, Area::Qemu, message)
     }
 
     /// The document is wrong.

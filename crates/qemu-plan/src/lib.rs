@@ -8,6 +8,7 @@ pub mod caps;
 pub mod command;
 mod error;
 pub mod facts;
+pub mod hotplug;
 pub mod postparse;
 mod props;
 mod resources;

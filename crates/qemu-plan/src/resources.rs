@@ -136,13 +136,31 @@ pub struct TlsFiles {
     pub secret: Option<String>,
 }
 
+/// A descriptor as QEMU knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FdRef {
+    /// By number: the process has it from its start.
+    Number(i32),
+    /// By name: it was passed to the running process with `getfd`.
+    Name(String),
+}
+
+impl std::fmt::Display for FdRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Number(number) => number.fmt(f),
+            Self::Name(name) => name.fmt(f),
+        }
+    }
+}
+
 /// What one device gets.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct DeviceResources {
     /// Descriptors of TAP or macvtap queues.
-    pub tap_fds: Vec<i32>,
+    pub tap_fds: Vec<FdRef>,
     /// Descriptors of vhost-net queues, or of vhost-vsock or vhost-scsi.
-    pub vhost_fds: Vec<i32>,
+    pub vhost_fds: Vec<FdRef>,
     /// Descriptor of a listening socket (character devices), or of an opened device.
     pub fd: Option<i32>,
     /// Descriptor of a log or output file, passed with `-add-fd`.

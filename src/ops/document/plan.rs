@@ -92,6 +92,33 @@ pub(crate) async fn complete(driver: &Arc<Driver>, domain: Box<domxml::Domain>, 
     Err(Error::internal("the document names too many emulators"))
 }
 
+/// Runs a pure pass over a guest's devices, with what its emulator can do.
+///
+/// # Errors
+/// The emulator can't be asked; what the pass gives.
+pub(crate) async fn with_caps<T>(
+    driver: &Arc<Driver>,
+    document: &domxml::Domain,
+    pass: impl FnOnce(&Caps, &mut Context<'_>) -> qemu_plan::Result<T>,
+) -> Result<T> {
+    let path = document.devices.emulator.clone().unwrap_or_default();
+    let caps = driver.prober.caps(Path::new(&path)).await?;
+    let known = Known {
+        driver,
+        caps: RefCell::new(HashMap::from([(path, Arc::clone(&caps))])),
+        wanted: RefCell::default(),
+    };
+    let config = crate::ops::document::config::plan_config(driver);
+    let mut context = Context {
+        host_arch: &driver.host.arch,
+        emulators: &known,
+        config: &config,
+        ids: &mut Random,
+        age: Age::Known,
+    };
+    Ok(pass(&caps, &mut context)?)
+}
+
 fn fill_in(
     driver: &Driver,
     mut domain: Box<domxml::Domain>,

@@ -6,6 +6,7 @@
 pub mod cgroup;
 pub mod chardev;
 pub mod display_port;
+pub(crate) mod handover;
 pub mod helper;
 pub mod hostdev;
 pub mod ledger;

@@ -17,6 +17,7 @@ pub mod codec;
 pub mod common;
 pub mod controller;
 pub mod disk;
+mod edit;
 pub mod filesystem;
 pub mod graphics;
 pub mod hostdev;
@@ -40,6 +41,7 @@ pub use chardev::*;
 pub use common::*;
 pub use controller::*;
 pub use disk::*;
+pub use edit::Place;
 pub use filesystem::*;
 pub use graphics::*;
 pub use hostdev::*;
@@ -56,6 +58,7 @@ pub use storage::*;
 pub use tpm::*;
 pub use video::*;
 
+use self::edit::Shelf;
 use xmlform::codec::Plain;
 use xmlform::{Error, Node, Writer, Xml, XmlChoice, field};
 
@@ -146,6 +149,50 @@ macro_rules! families {
             /// Every device, to be changed.
             pub fn iter_mut(&mut self) -> impl Iterator<Item = DeviceMut<'_>> {
                 std::iter::empty()$(.chain(self.$field.iter_mut().map(DeviceMut::$family)))+
+            }
+
+            /// The device at a place.
+            #[must_use]
+            pub fn get(&self, place: Place) -> Option<DeviceRef<'_>> {
+                match place.family {
+                    $(Family::$family => self.$field.iter().nth(place.at).map(DeviceRef::$family)),+
+                }
+            }
+
+            /// The device at a place, to be changed.
+            pub fn get_mut(&mut self, place: Place) -> Option<DeviceMut<'_>> {
+                match place.family {
+                    $(Family::$family => self.$field.iter_mut().nth(place.at).map(DeviceMut::$family)),+
+                }
+            }
+
+            /// How many devices of a family there are.
+            #[must_use]
+            pub fn count(&self, family: Family) -> usize {
+                match family { $(Family::$family => self.$field.iter().count()),+ }
+            }
+
+            /// Puts a device before the one that has place `at` among its family; behind all others if there is none.
+            ///
+            /// # Errors
+            /// The device itself, if the guest can have only one of the family and has it.
+            pub fn insert(&mut self, device: Device, at: usize) -> Result<Place, Device> {
+                let family = device.as_ref().family();
+                let placed = match device {
+                    $(Device::$family(device) => {
+                        self.$field.put(*device, at).map_err(|device| Device::$family(Box::new(device)))
+                    }),+
+                };
+                placed.map(|at| Place { family, at })
+            }
+
+            /// Takes a device out.
+            pub fn remove(&mut self, place: Place) -> Option<Device> {
+                match place.family {
+                    $(Family::$family => {
+                        self.$field.take_at(place.at).map(|device| Device::$family(Box::new(device)))
+                    }),+
+                }
             }
         }
 

@@ -15,9 +15,9 @@ mod virtio_serial;
 pub use connect::{BusKind, Connect};
 pub use pci_set::{Chosen, Growth, LegacyBridge, PciSet, Place};
 
-use domxml::devices::Devices;
+use domxml::devices::{Device, Devices, Place as DevicePlace};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 pub use crate::facts::Age;
 
 /// What the rules have to know of a guest besides its devices.
@@ -43,19 +43,33 @@ pub fn assign(devices: &mut Devices, machine: Machine) -> Result<()> {
     memory::assign(devices, machine.memory_slots)
 }
 
-/// Gives a device without a place one on the buses that there are; it is about to be plugged in.
+/// Gives a device that is about to be plugged in a place on the buses that there are, or checks the one that it names.
 ///
 /// # Errors
-/// When there is no room.
-pub fn plug(devices: &mut Devices, memory_slots: u32) -> Result<()> {
+/// When there is no room, or the place that it names is taken or takes no hot-plug.
+pub fn plug(devices: &mut Devices, new: DevicePlace, memory_slots: u32) -> Result<()> {
     virtio_serial::assign(devices)?;
     ccid::assign(devices);
-    pci::plug(devices)?;
+    pci::plug(devices, new)?;
+    let hubs = devices.hubs.len();
     usb::assign(devices)?;
+    if devices.hubs.len() > hubs {
+        return Err(Error::internal("No free USB ports"));
+    }
     memory::assign(devices, memory_slots)
 }
 
 /// The root bus of a guest; `None` when it has no PCI.
 pub fn root_bus(devices: &Devices) -> Option<BusKind> {
     pci::root(devices)
+}
+
+/// Whether a device is one for a USB bus.
+pub(crate) fn is_usb(device: &Device) -> bool {
+    usb::is_usb(device.as_ref())
+}
+
+/// Whether the device at a place shares its PCI slot with another one.
+pub(crate) fn shares_slot(devices: &Devices, place: DevicePlace) -> bool {
+    pci::shares_slot(devices, place)
 }

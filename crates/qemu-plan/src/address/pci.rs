@@ -1,8 +1,8 @@
 //! PCI addresses of a whole document: which controllers are missing, then who goes where.
 
 use domxml::devices::{
-    Address, Controller, ControllerKind, ControllerTarget, DeviceInfo, Devices, OnOff, PciAddress,
-    PciModelName, UsbModel,
+    Address, Controller, ControllerKind, ControllerTarget, DeviceInfo, DeviceMut, DeviceRef, Devices, OnOff,
+    PciAddress, PciModelName, Place as DevicePlace, UsbModel,
 };
 
 use super::candidate::{self, Candidate, Role, Slots};
@@ -46,18 +46,66 @@ fn adopt_moved(devices: &mut Devices, trial: &mut Devices, slots: Slots) {
     }
 }
 
-/// Gives devices without a place one on a bus that takes hot-plug; nothing is added.
+/// Gives the device at `new` a place on a bus that takes hot-plug, or checks the one that it names; no bus is added.
 ///
 /// # Errors
-/// When there is no room.
-pub(crate) fn plug(devices: &mut Devices) -> Result<()> {
+/// When there is no room, or its place is taken or takes no hot-plug.
+pub(crate) fn plug(devices: &mut Devices, new: DevicePlace) -> Result<()> {
     let Some(root) = root(devices) else {
         return no_pci(devices);
     };
     let slots = Slots::of(root);
     // Which bridge could be added does not matter here: none is.
     let mut set = PciSet::new(bus_kinds(devices, root), Growth::Fixed, LegacyBridge::PcieToPci);
+    let closed = devices.controllers.iter().filter(|c| takes_no_hotplug(c));
+    closed
+        .filter_map(|c| c.index)
+        .for_each(|index| set.forbid_hotplug(index));
+    // The new device is looked at last: what it names is judged by what the others have.
+    let own = devices.get_mut(new).and_then(DeviceMut::into_info);
+    let Some(named) = own.map(|info| info.address.take()) else {
+        return Ok(());
+    };
+    let is_pci = matches!(named, None | Some(Address::Pci(_)));
     collect(devices, &mut set, slots)?;
+    reserve_fixed(&mut set, root)?;
+    let own: *const DeviceInfo = match devices.get(new).and_then(DeviceRef::info) {
+        Some(info) => info,
+        None => return Ok(()),
+    };
+    let all = candidate::devices(devices, slots);
+    let found = all.into_iter().find(|c| std::ptr::eq(&*c.info, own));
+    match found.filter(|_| is_pci) {
+        Some(c) => {
+            c.info.address = named;
+            plug_one(c, &mut set)
+        }
+        None => {
+            if let Some(info) = devices.get_mut(new).and_then(DeviceMut::into_info) {
+                info.address = named;
+            }
+            Ok(())
+        }
+    }
+}
+
+fn plug_one(c: Candidate<'_>, set: &mut PciSet) -> Result<()> {
+    let wanted = c.wanted | Connect::HOTPLUGGABLE;
+    match place_of(c.info) {
+        Some(place) if place.function != 0 => Err(Error::internal(
+            "Only PCI device addresses with function=0 are supported",
+        )),
+        Some(place) => set.reserve(place, wanted, Chosen::ForPlugging).map(drop),
+        None => {
+            let place = set.reserve_next(wanted, 0)?;
+            set_place(c.info, place, None);
+            Ok(())
+        }
+    }
+}
+
+/// What a chipset has in fixed places.
+fn reserve_fixed(set: &mut PciSet, root: BusKind) -> Result<()> {
     let fixed: &[(u32, u32)] = if root == BusKind::PcieRoot {
         &[(0x1f, 0), (0x1f, 3)]
     } else {
@@ -74,14 +122,21 @@ pub(crate) fn plug(devices: &mut Devices) -> Result<()> {
             set.reserve(place, Connect::ENDPOINTS, Chosen::ByUser)?;
         }
     }
-    let mut companions = Companions::of(devices);
-    for mut c in candidate::devices(devices, slots) {
-        c.wanted |= Connect::HOTPLUGGABLE;
-        let companion = companions.of_candidate(&c);
-        let placed = place(c, &mut set, companion)?;
-        companions.remember(placed);
-    }
     Ok(())
+}
+
+fn takes_no_hotplug(c: &Controller) -> bool {
+    c.kind == ControllerKind::Pci && c.target.as_ref().and_then(|t| t.hotplug) == Some(OnOff::Off)
+}
+
+/// Whether the device at a place has others in its PCI slot.
+pub(crate) fn shares_slot(devices: &Devices, place: DevicePlace) -> bool {
+    let slot = |info: &DeviceInfo| place_of(info).map(|p| (p.domain, p.bus, p.slot));
+    let Some(own) = devices.get(place).and_then(DeviceRef::info).and_then(slot) else {
+        return false;
+    };
+    let infos = devices.iter().filter_map(DeviceRef::info);
+    infos.filter(|info| slot(info) == Some(own)).count() > 1
 }
 
 /// A guest without PCI may have no device that needs it.

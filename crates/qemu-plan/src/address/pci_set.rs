@@ -34,8 +34,20 @@ impl std::fmt::Display for Place {
 pub enum Chosen {
     /// The document: more is allowed.
     ByUser,
+    /// The document of a device that is plugged in: its bus must take that.
+    ForPlugging,
     /// These rules.
     ByRules,
+}
+
+impl Chosen {
+    /// The code of what is wrong with the place.
+    const fn code(self) -> Code {
+        match self {
+            Self::ByUser | Self::ForPlugging => Code::Xml,
+            Self::ByRules => Code::Internal,
+        }
+    }
 }
 
 /// Whether buses may be added.
@@ -68,6 +80,8 @@ struct Slot {
 #[derive(Debug, Clone)]
 struct Bus {
     kind: BusKind,
+    /// Devices can come and go while the guest runs, as far as the kind goes.
+    hotplug: bool,
     slots: [Slot; 32],
 }
 
@@ -87,6 +101,13 @@ impl PciSet {
             buses,
             growth,
             legacy,
+        }
+    }
+
+    /// Nothing is plugged into this bus while the guest runs.
+    pub fn forbid_hotplug(&mut self, index: u32) {
+        if let Some(bus) = self.buses.get_mut(index as usize) {
+            bus.hotplug = false;
         }
     }
 
@@ -131,11 +152,7 @@ impl PciSet {
             place.bus += self.grow_to(named.bus as usize, wanted)?;
         }
         self.validate(place, named, wanted, chosen)?;
-        let code = if chosen == Chosen::ByUser {
-            Code::Xml
-        } else {
-            Code::Internal
-        };
+        let code = chosen.code();
         let slot = self.slot_mut(place).ok_or_else(no_buses)?;
         let bit = 1u8 << (place.function & 7);
         if slot.functions & bit != 0 {
@@ -184,7 +201,7 @@ impl PciSet {
 
     fn find(&self, from: usize, wanted: Connect, function: u32) -> Option<Place> {
         let fitting = self.buses.iter().enumerate().skip(from);
-        let mut fitting = fitting.filter(|(_, b)| fits(b.kind.rule().accepts, wanted) == Fit::Fits);
+        let mut fitting = fitting.filter(|(_, b)| fits(b.accepts(), wanted) == Fit::Fits);
         fitting.find_map(|(index, bus)| {
             let (slot, function) = bus.find(wanted, function)?;
             Some(Place {
@@ -274,11 +291,7 @@ impl PciSet {
 
     /// Whether a device fits at a place; messages have the place that was named.
     fn validate(&self, place: Place, named: Place, wanted: Connect, chosen: Chosen) -> Result<()> {
-        let code = if chosen == Chosen::ByUser {
-            Code::Xml
-        } else {
-            Code::Internal
-        };
+        let code = chosen.code();
         let fail = |message: String| Err(Error::new(code, Area::Domain, message));
         if self.buses.is_empty() {
             return fail("No PCI buses available".to_owned());
@@ -294,7 +307,7 @@ impl PciSet {
                 self.buses.len() - 1
             ));
         };
-        if let Some(message) = misfit(place, bus.kind, wanted, chosen) {
+        if let Some(message) = misfit(place, bus.accepts(), wanted, chosen) {
             return fail(message);
         }
         let rule = bus.kind.rule();
@@ -332,10 +345,20 @@ impl Bus {
     const fn new(kind: BusKind) -> Self {
         Self {
             kind,
+            hotplug: true,
             slots: [Slot {
                 functions: 0,
                 aggregate: false,
             }; 32],
+        }
+    }
+
+    fn accepts(&self) -> Connect {
+        let accepts = self.kind.rule().accepts;
+        if self.hotplug {
+            accepts
+        } else {
+            accepts.without(Connect::HOTPLUGGABLE)
         }
     }
 
@@ -361,15 +384,14 @@ impl Bus {
     }
 }
 
-fn misfit(place: Place, bus: BusKind, wanted: Connect, chosen: Chosen) -> Option<String> {
+fn misfit(place: Place, mut accepts: Connect, wanted: Connect, chosen: Chosen) -> Option<String> {
     if wanted.any(Connect::INTEGRATED) && place.bus != 0 {
         return Some(format!(
             "The device at PCI address {place} needs to be an integrated device (bus=0)"
         ));
     }
-    let mut accepts = bus.rule().accepts;
     let mut wanted = wanted;
-    if chosen == Chosen::ByUser {
+    if chosen != Chosen::ByRules {
         // A bridge that somebody puts somewhere is a device like others.
         if wanted.any(Connect::PCI_BRIDGE) {
             wanted = wanted.without(Connect::PCI_BRIDGE) | Connect::PCI_DEVICE;
@@ -377,7 +399,10 @@ fn misfit(place: Place, bus: BusKind, wanted: Connect, chosen: Chosen) -> Option
         if accepts.any(Connect::ENDPOINTS) {
             accepts |= Connect::ENDPOINTS;
         }
-        accepts |= Connect::HOTPLUGGABLE | Connect::AUTOASSIGN;
+        accepts |= Connect::AUTOASSIGN;
+    }
+    if chosen == Chosen::ByUser {
+        accepts |= Connect::HOTPLUGGABLE;
     }
     // The fixed devices of a chipset are put on the root complex by name, so AUTOASSIGN does not count here.
     match fits(accepts | Connect::AUTOASSIGN, wanted) {

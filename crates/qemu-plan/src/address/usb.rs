@@ -1,8 +1,8 @@
 //! USB ports: which there are, which are taken, and hubs for devices that find none.
 
 use domxml::devices::{
-    Address, ControllerKind, DeviceInfo, Devices, DiskBus, Filesystem, FilesystemDriverKind, HostdevKind,
-    Hub, InputBus, Serial, SerialTargetKind, SoundModel, UsbAddress, UsbModel, UsbPort,
+    Address, ControllerKind, DeviceInfo, DeviceRef, Devices, DiskBus, Filesystem, FilesystemDriverKind,
+    HostdevKind, Hub, InputBus, Serial, SerialTargetKind, SoundModel, UsbAddress, UsbModel, UsbPort,
 };
 
 use crate::error::{Error, Result};
@@ -176,6 +176,22 @@ fn pick<'a, D>(
     info: fn(&mut D) -> &mut DeviceInfo,
 ) {
     all.extend(list.iter_mut().filter(|d| wanted(d)).map(info));
+}
+
+/// Whether a device gets a port of a USB bus, or is a hub.
+pub(super) fn is_usb(device: DeviceRef<'_>) -> bool {
+    match device {
+        DeviceRef::Disk(d) => d.target.bus == Some(DiskBus::Usb),
+        DeviceRef::Interface(n) => n.model.as_deref() == Some("usb-net"),
+        DeviceRef::Sound(s) => s.model == SoundModel::Usb,
+        DeviceRef::Hostdev(h) => h.kind == HostdevKind::Usb,
+        DeviceRef::Controller(c) => c.kind == ControllerKind::Ccid,
+        DeviceRef::Serial(s) => is_usb_serial(s),
+        DeviceRef::Input(i) => i.bus == Some(InputBus::Usb),
+        DeviceRef::Filesystem(f) => is_mtp(f),
+        DeviceRef::Redirdev(_) | DeviceRef::Hub(_) => true,
+        _ => false,
+    }
 }
 
 fn is_usb_serial(serial: &Serial) -> bool {

@@ -15,6 +15,7 @@ use super::disk::put_scsi_place;
 use super::line::CommandLine;
 use crate::block::{Common, Link, SecretFrom, Sources};
 use crate::props::Props;
+use crate::resources::FdRef;
 use crate::{Error, Result};
 use domxml::devices::common::VirtioModel;
 
@@ -171,9 +172,9 @@ fn vhost_scsi(cx: Context<'_>, device: &Hostdev) -> Result<Props> {
         Some(HostdevModel::VirtioNonTransitional) => VirtioModel::NonTransitional,
         _ => VirtioModel::Virtio,
     };
-    let fd = cx.res.device(id).vhost_fds.first().copied();
+    let fd = cx.res.device(id).vhost_fds.first().cloned();
     let fd = fd
-        .or(cx.res.is_native().then_some(-1))
+        .or(cx.res.is_native().then_some(FdRef::Number(-1)))
         .ok_or_else(|| Error::internal("no vhost-scsi descriptor"))?;
     let mut props = address::virtio("vhost-scsi", &device.info, Virtio::new(Some(generation), None))?
         .with_opt("wwpn", source(device).wwpn)

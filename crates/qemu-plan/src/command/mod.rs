@@ -43,7 +43,7 @@ use domxml::qemu::DeprecationBehavior;
 
 pub use crate::props::{Keyval, Props};
 pub use crate::resources::{
-    Config, CpuExpansion, DeviceResources, Dirs, Purpose, Resources, Secret, TlsFiles,
+    Config, CpuExpansion, DeviceResources, Dirs, FdRef, Purpose, Resources, Secret, TlsFiles,
 };
 pub use context::Context;
 pub use line::{Arg, CommandLine, Switch, shell_quote};

@@ -12,7 +12,7 @@ use super::context::{Context, alias};
 use super::line::CommandLine;
 use crate::caps::Flag;
 use crate::props::{Keyval, Props};
-use crate::resources::DeviceResources;
+use crate::resources::{DeviceResources, FdRef};
 use crate::{Error, Result};
 
 /// Placeholder for the first TAP of a native conversion, in which nothing is opened.
@@ -116,8 +116,8 @@ fn tap(cx: Context<'_>, net: &Interface, given: &DeviceResources) -> Result<Prop
 }
 
 /// One descriptor is `fd`, several are `fds`, joined by colons.
-fn put_fds(props: &mut Props, key: &str, fds: &[i32]) {
-    let list: Vec<_> = fds.iter().map(i32::to_string).collect();
+fn put_fds(props: &mut Props, key: &str, fds: &[FdRef]) {
+    let list: Vec<_> = fds.iter().map(FdRef::to_string).collect();
     let key = if fds.len() == 1 {
         key.to_owned()
     } else {

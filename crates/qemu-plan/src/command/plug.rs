@@ -1,8 +1,11 @@
 //! Plugging a device into a running guest: the same parts as on the command line, as monitor
 //! commands in the order in which they must be given. Their reverse takes the device out again.
+//!
+//! Called by attach, by detach, and by whatever has to find out what an attach that was cut off left in QEMU: a [`Part`]
+//! is what a step makes, by the name that QEMU knows it by.
 
 use domxml::Domain;
-use domxml::devices::{Device, DeviceRef};
+use domxml::devices::{Device, DeviceRef, Disk, IoTune};
 use serde_json::{Value, json};
 
 use super::context::Context;
@@ -10,7 +13,7 @@ use super::line::{Arg, CommandLine, Switch};
 use super::{
     Resources, audio, boot, controller, disk, filesystem, hostdev, input, memory, net, serial, small, tpm,
 };
-use crate::block::{SecretNeed, Sources};
+use crate::block::{SecretNeed, Sources, qom_name};
 use crate::caps::Caps;
 use crate::props::{Keyval, Props};
 use crate::{Error, Result};
@@ -30,6 +33,25 @@ pub enum Step {
     Device(Props),
     /// `add-fd`: number of the set, descriptor to pass along, what it is.
     AddFd(u32, i32, String),
+    /// `block_set_io_throttle`: what the device may transfer, once it is there.
+    Throttle(Props),
+}
+
+/// What a step makes in QEMU, and its name there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    /// An object.
+    Object(String),
+    /// A block node.
+    Node(String),
+    /// A character device's back end.
+    Chardev(String),
+    /// An interface's back end.
+    Netdev(String),
+    /// A device; it goes when the guest lets it.
+    Device(String),
+    /// A set of descriptors.
+    FdSet(u32),
 }
 
 /// What plugging a device takes.
@@ -72,11 +94,78 @@ pub fn plug(def: &Domain, device: &Device, given: Given<'_>) -> Result<Plan> {
     let mut steps = steps.collect::<Result<Vec<_>>>()?;
     // A running QEMU wants to know what a device refers to before the device.
     steps.sort_by_key(|step| matches!(step, Step::Device(_)));
+    if let Device::Disk(disk) = device {
+        steps.extend(throttle(disk).map(Step::Throttle));
+    }
     Ok(Plan {
         steps,
         secrets: sources.needs,
         next_node: sources.next,
     })
+}
+
+/// What a device of a running guest has in QEMU besides itself, in the order in which it goes once the device has.
+///
+/// # Errors
+/// As [`plug`].
+pub fn back_ends(def: &Domain, device: &Device, caps: &Caps) -> Result<Vec<Part>> {
+    let mut res = Resources::default();
+    let info = device.as_ref().info();
+    if let Some(alias) = info.and_then(|info| info.alias.clone()) {
+        // What it was made from does not matter any more: names do.
+        let netdev = Some(Props::new());
+        let given = crate::resources::DeviceResources {
+            netdev,
+            ..Default::default()
+        };
+        res.devices.insert(alias, given);
+    }
+    let given = Given {
+        caps,
+        res: &res,
+        next_node: 1,
+    };
+    let plan = plug(def, device, given)?;
+    let parts = plan.steps.iter().rev().filter_map(Step::makes);
+    Ok(parts.filter(|part| !matches!(part, Part::Device(_))).collect())
+}
+
+/// Arguments of `block_set_io_throttle`; none if the disk has no limits.
+fn throttle(disk: &Disk) -> Option<Props> {
+    let tune = disk.iotune.as_ref().filter(|tune| **tune != IoTune::default())?;
+    let id = qom_name(disk)?;
+    let always = [
+        ("bps", tune.total_bytes_sec),
+        ("bps_rd", tune.read_bytes_sec),
+        ("bps_wr", tune.write_bytes_sec),
+        ("iops", tune.total_iops_sec),
+        ("iops_rd", tune.read_iops_sec),
+        ("iops_wr", tune.write_iops_sec),
+        ("bps_max", tune.total_bytes_sec_max),
+        ("bps_rd_max", tune.read_bytes_sec_max),
+        ("bps_wr_max", tune.write_bytes_sec_max),
+        ("iops_max", tune.total_iops_sec_max),
+        ("iops_rd_max", tune.read_iops_sec_max),
+        ("iops_wr_max", tune.write_iops_sec_max),
+        ("iops_size", tune.size_iops_sec),
+    ];
+    let lengths = [
+        ("bps_max_length", tune.total_bytes_sec_max_length),
+        ("bps_rd_max_length", tune.read_bytes_sec_max_length),
+        ("bps_wr_max_length", tune.write_bytes_sec_max_length),
+        ("iops_max_length", tune.total_iops_sec_max_length),
+        ("iops_rd_max_length", tune.read_iops_sec_max_length),
+        ("iops_wr_max_length", tune.write_iops_sec_max_length),
+    ];
+    let mut props = Props::new().with("id", id);
+    for (name, value) in always {
+        props.set(name, value.unwrap_or(0));
+    }
+    props.opt("group", tune.group_name.clone());
+    for (name, value) in lengths {
+        props.opt(name, value.filter(|length| *length > 0));
+    }
+    Some(props)
 }
 
 /// What [`plug`] needs besides guest and device.
@@ -184,19 +273,38 @@ impl Step {
             Self::Netdev(props) => ("netdev_add", props.clone().into_value()),
             Self::Device(props) => ("device_add", props.clone().into_value()),
             Self::AddFd(set, _, opaque) => ("add-fd", json!({"fdset-id": set, "opaque": opaque})),
+            Self::Throttle(props) => ("block_set_io_throttle", props.clone().into_value()),
         }
     }
 
-    /// The monitor command that undoes it. A device goes only when the guest lets it.
-    pub fn undo(&self) -> (&'static str, Value) {
-        let id = |props: &Props, key: &str| props.get(key).cloned().unwrap_or_default();
+    /// What it makes.
+    pub fn makes(&self) -> Option<Part> {
+        let name = |props: &Props, key: &str| {
+            let name = props.get(key).and_then(Value::as_str);
+            name.unwrap_or_default().to_owned()
+        };
+        Some(match self {
+            Self::Object(props) => Part::Object(name(props, "id")),
+            Self::Blockdev(props) => Part::Node(name(props, "node-name")),
+            Self::Chardev(id, _) => Part::Chardev(id.clone()),
+            Self::Netdev(props) => Part::Netdev(name(props, "id")),
+            Self::Device(props) => Part::Device(name(props, "id")),
+            Self::AddFd(set, ..) => Part::FdSet(*set),
+            Self::Throttle(_) => return None,
+        })
+    }
+}
+
+impl Part {
+    /// The monitor command that takes it away, and its arguments.
+    pub fn removal(&self) -> (&'static str, Value) {
         match self {
-            Self::Object(props) => ("object-del", json!({"id": id(props, "id")})),
-            Self::Blockdev(props) => ("blockdev-del", json!({"node-name": id(props, "node-name")})),
-            Self::Chardev(name, _) => ("chardev-remove", json!({"id": name})),
-            Self::Netdev(props) => ("netdev_del", json!({"id": id(props, "id")})),
-            Self::Device(props) => ("device_del", json!({"id": id(props, "id")})),
-            Self::AddFd(set, ..) => ("remove-fd", json!({"fdset-id": set})),
+            Self::Object(id) => ("object-del", json!({"id": id})),
+            Self::Node(name) => ("blockdev-del", json!({"node-name": name})),
+            Self::Chardev(id) => ("chardev-remove", json!({"id": id})),
+            Self::Netdev(id) => ("netdev_del", json!({"id": id})),
+            Self::Device(id) => ("device_del", json!({"id": id})),
+            Self::FdSet(set) => ("remove-fd", json!({"fdset-id": set})),
         }
     }
 }
@@ -307,7 +415,10 @@ mod tests {
             (Step::AddFd(1, 3, String::new()), "add-fd", "remove-fd"),
         ];
         for (step, forth, back) in commands {
-            assert_eq!((step.command().0, step.undo().0), (forth, back));
+            assert_eq!(
+                (step.command().0, step.makes().unwrap().removal().0),
+                (forth, back)
+            );
         }
     }
 }

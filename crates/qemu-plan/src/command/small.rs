@@ -14,6 +14,7 @@ use super::context::{Context, alias};
 use super::line::CommandLine;
 use crate::facts::size;
 use crate::props::{Keyval, Props, on_off};
+use crate::resources::FdRef;
 use crate::{Error, Result};
 
 /// Appends all watchdogs, and what they do when they expire.
@@ -136,8 +137,8 @@ pub fn rng_props(cx: Context<'_>, rng: &Rng) -> Result<Props> {
 /// When the descriptor was not prepared.
 pub fn vsock_props(cx: Context<'_>, vsock: &Vsock) -> Result<Props> {
     let id = alias(&vsock.info)?;
-    let fd = cx.res.device(id).vhost_fds.first().copied();
-    let fd = fd.or(cx.res.is_native().then_some(-1));
+    let fd = cx.res.device(id).vhost_fds.first().cloned();
+    let fd = fd.or(cx.res.is_native().then_some(FdRef::Number(-1)));
     let fd = fd.ok_or_else(|| Error::internal("no vhost-vsock descriptor"))?;
     let options = vsock.driver.as_ref().map(|driver| &driver.virtio);
     let mut props = address::virtio("vhost-vsock", &vsock.info, Virtio::new(vsock.model, options))?

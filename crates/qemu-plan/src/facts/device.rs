@@ -1,6 +1,6 @@
 //! What names and addresses of single devices say.
 
-use domxml::devices::{Address, Controller, DiskBus};
+use domxml::devices::{Address, Controller, Disk, DiskBus};
 
 /// Which bus a disk's name speaks for, and how long the part before the letters is.
 pub const DISK_PREFIXES: &[(&str, DiskBus)] = &[
@@ -54,10 +54,26 @@ pub const fn address_kind(address: &Address) -> &'static str {
 
 /// Puts a controller behind those of its kind with lower indexes; a new kind goes to the end.
 pub fn insert_controller(all: &mut Vec<Controller>, new: Controller) {
+    all.insert(controller_position(all, &new), new);
+}
+
+/// Where a controller goes among the others.
+pub fn controller_position(all: &[Controller], new: &Controller) -> usize {
     let lower = |c: &Controller| c.kind == new.kind && c.index.unwrap_or(0) <= new.index.unwrap_or(0);
-    let at = match all.iter().rposition(lower) {
+    match all.iter().rposition(lower) {
         Some(last) => last + 1,
         None => all.iter().position(|c| c.kind == new.kind).unwrap_or(all.len()),
-    };
-    all.insert(at, new);
+    }
+}
+
+/// Where a disk goes among the others: before those of its bus with later names, as far as that moves it forward; buses
+/// stay mixed as they are.
+pub fn disk_position(all: &[Disk], new: &Disk) -> usize {
+    let index = disk_index(&new.target.dev);
+    let same = |d: &Disk| d.target.bus == new.target.bus;
+    let later = all
+        .iter()
+        .position(|d| same(d) && disk_index(&d.target.dev) > index);
+    let at = later.or_else(|| all.iter().rposition(same).map(|last| last + 1));
+    at.unwrap_or(all.len())
 }

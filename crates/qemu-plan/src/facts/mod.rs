@@ -7,5 +7,7 @@ mod machine;
 pub mod size;
 
 pub use arch::ARCHES;
-pub use device::{DISK_PREFIXES, address_kind, disk_index, insert_controller};
+pub use device::{
+    DISK_PREFIXES, address_kind, controller_position, disk_index, disk_position, insert_controller,
+};
 pub use machine::{Age, MachineKind, accel_of};

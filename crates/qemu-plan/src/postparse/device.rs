@@ -1,71 +1,45 @@
-//! One device on its own: put into a document, or made ready to be plugged into a running guest.
+//! One device on its own: put into a document, and filled in before it is plugged into a running guest.
 //!
 //! For a document that is kept, a device is added and the whole is defined again. A running guest keeps every bus and
-//! place it has: the new device must find room on a bus that takes hot-plug.
+//! place it has, so only the new device is filled in.
 
 use domxml::Domain;
-use domxml::devices::{Device, DeviceRef, Devices};
+use domxml::devices::{Device, DeviceRef, Devices, Place};
 
-use super::{Context, chardev, controllers, disk, machine, memory, net, small};
-use crate::address;
+use super::{Context, chardev, controllers, disk, drop_odd_aliases, machine, memory, net, small};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
-use crate::facts::MachineKind;
+use crate::facts::{MachineKind, controller_position, disk_position};
 
-/// Puts a device behind those of its family.
+/// Puts a device where libvirt has it: disks and controllers by their names and indexes, others behind their family.
 ///
 /// # Errors
 /// When the guest can have only one of the family, and has it.
-pub fn add_device(devices: &mut Devices, device: Device) -> Result<()> {
-    macro_rules! add {
-        ($($family:ident => $list:ident),+; $($single:ident => $slot:ident),+) => {
-            match device {
-                $(Device::$family(device) => devices.$list.push(*device),)+
-                $(Device::$single(device) => only(&mut devices.$slot, *device)?,)+
-            }
-        };
-    }
-    add!(
-        Disk => disks, Controller => controllers, Lease => leases, Filesystem => filesystems, Interface => interfaces,
-        Smartcard => smartcards, Serial => serials, Parallel => parallels, Console => consoles, Channel => channels,
-        Input => inputs, Tpm => tpms, Graphics => graphics, Sound => sounds, Audio => audios, Video => videos,
-        Hostdev => hostdevs, Redirdev => redirdevs, Hub => hubs, Watchdog => watchdogs, Rng => rngs, Panic => panics,
-        Shmem => shmems, Memory => memories, Crypto => cryptos;
-        Redirfilter => redirfilter, Memballoon => memballoon, Nvram => nvram, Iommu => iommu, Vsock => vsock,
-        Pstore => pstore
-    );
-    Ok(())
+pub fn add_device(devices: &mut Devices, device: Device) -> Result<Place> {
+    let at = match &device {
+        Device::Disk(disk) => disk_position(&devices.disks, disk),
+        Device::Controller(controller) => controller_position(&devices.controllers, controller),
+        other => devices.count(other.as_ref().family()),
+    };
+    devices
+        .insert(device, at)
+        .map_err(|_| Error::unsupported("the guest already has a device of this kind and can have only one"))
 }
 
-fn only<T>(slot: &mut Option<T>, device: T) -> Result<()> {
-    if slot.is_some() {
-        return Err(Error::unsupported(
-            "the guest already has a device of this kind and can have only one",
-        ));
-    }
-    *slot = Some(device);
-    Ok(())
-}
-
-/// Fills in a device and finds it a place in a running guest, whose document stays as it is. Controllers that the
-/// device refers to and the guest lacks are left to the caller.
+/// Fills in a device as one of a guest, whose document stays as it is. It gets no place on a bus but the one that its
+/// name stands for.
 ///
 /// # Errors
-/// Libvirt's, when the device makes no sense or there is no room for it.
-pub fn plug(def: &Domain, device: Device, caps: &Caps, ctx: &mut Context<'_>) -> Result<Device> {
-    let family = device.as_ref().family();
+/// Libvirt's, when the device makes no sense.
+pub fn fill_device(def: &Domain, device: Device, caps: &Caps, ctx: &mut Context<'_>) -> Result<Device> {
     let mut trial = def.clone();
-    add_device(&mut trial.devices, device)?;
-    let at = trial.devices.iter().filter(|d| d.family() == family).count();
+    // Behind all others of its family: where it goes depends on what is filled in.
+    let at = trial.devices.count(device.as_ref().family());
+    let place = trial.devices.insert(device, at).map_err(|_| {
+        Error::unsupported("the guest already has a device of this kind and can have only one")
+    })?;
     fill(&mut trial, caps, ctx)?;
-    let hubs = trial.devices.hubs.len();
-    let slots = def.max_memory.and_then(|m| m.slots).unwrap_or(0);
-    address::plug(&mut trial.devices, slots)?;
-    if trial.devices.hubs.len() > hubs {
-        return Err(Error::internal("No free USB ports"));
-    }
-    let mut same = trial.devices.iter().filter(|d| d.family() == family);
-    let found = same.nth(at.saturating_sub(1)).map(DeviceRef::to_device);
+    let found = trial.devices.get(place).map(DeviceRef::to_device);
     found.ok_or_else(|| Error::internal("the device got lost"))
 }
 
@@ -80,6 +54,7 @@ fn fill(def: &mut Domain, caps: &Caps, ctx: &mut Context<'_>) -> Result<()> {
     let kind = MachineKind::of(name);
     memory::fill_modules(def)?;
     let devices = &mut def.devices;
+    drop_odd_aliases(devices);
     small::fill_hostdevs(devices)?;
     for disk in &mut devices.disks {
         disk::fill(disk)?;

@@ -9,7 +9,7 @@ use domxml::devices::{
 use domxml::units::scale;
 
 use crate::error::{Area, Code, Error, Result};
-use crate::facts::{DISK_PREFIXES, disk_index};
+use crate::facts::{DISK_PREFIXES, disk_index, disk_position};
 
 fn bus_of(disk: &Disk) -> DiskBus {
     if disk.device == DiskDevice::Floppy {
@@ -23,13 +23,7 @@ fn bus_of(disk: &Disk) -> DiskBus {
 pub(super) fn order(disks: &mut Vec<Disk>) {
     let mut sorted: Vec<Disk> = Vec::with_capacity(disks.len());
     for disk in disks.drain(..) {
-        let (bus, index) = (disk.target.bus, disk_index(&disk.target.dev));
-        let same = |d: &Disk| d.target.bus == bus;
-        let after = sorted
-            .iter()
-            .position(|d| same(d) && disk_index(&d.target.dev) > index);
-        let at = after.or_else(|| sorted.iter().rposition(same).map(|last| last + 1));
-        sorted.insert(at.unwrap_or(sorted.len()), disk);
+        sorted.insert(disk_position(&sorted, &disk), disk);
     }
     *disks = sorted;
 }

@@ -27,7 +27,7 @@ use domxml::devices::Devices;
 
 pub use context::{Config, Context, Emulators, Ids};
 pub use descriptor::Firmware;
-pub use device::{add_device, plug};
+pub use device::{add_device, fill_device};
 
 use crate::address;
 use crate::caps::{Caps, Flag};

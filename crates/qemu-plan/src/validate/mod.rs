@@ -16,11 +16,13 @@ mod shape;
 mod whole;
 
 use domxml::Domain;
+use domxml::devices::{Device, Family, Place};
 
 use crate::caps::Caps;
 use crate::error::Result;
 pub(crate) use guest::Guest;
 pub(crate) use shape::usb_leaders;
+pub(crate) use whole::unique_target;
 
 /// Checks a document before anything is filled in.
 ///
@@ -39,4 +41,39 @@ pub fn validate(def: &Domain, caps: &Caps) -> Result<()> {
     domain::domain(&guest)?;
     device::devices(&guest)?;
     whole::whole(&guest)
+}
+
+/// Checks a device before it is filled in, as one of a guest whose own devices are right.
+///
+/// # Errors
+/// Libvirt's, for the first thing that is wrong.
+pub fn device_shape(def: &Domain, device: &Device) -> Result<()> {
+    let (trial, _) = alone(def, device);
+    shape(&trial)
+}
+
+/// Checks a filled-in device, as one of a guest whose own devices are right. Whether it gets on with those is not
+/// looked at.
+///
+/// # Errors
+/// Libvirt's, for the first thing that is wrong.
+pub fn device(def: &Domain, device: &Device, caps: &Caps) -> Result<()> {
+    let (trial, place) = alone(def, device);
+    let guest = Guest::new(&trial, caps);
+    let found = place.and_then(|place| trial.devices.get(place));
+    found.map_or(Ok(()), |device| device::device(&guest, device))
+}
+
+/// The guest with this device as the only one of its family, and where it is. Controllers stay: other devices refer to
+/// them.
+fn alone(def: &Domain, device: &Device) -> (Domain, Option<Place>) {
+    let mut trial = def.clone();
+    let family = device.as_ref().family();
+    if family != Family::Controller {
+        while trial.devices.remove(Place { family, at: 0 }).is_some() {}
+    }
+    trial.devices.for_each_info(|_, info| info.boot = None);
+    let at = trial.devices.count(family);
+    let place = trial.devices.insert(device.clone(), at).ok();
+    (trial, place)
 }

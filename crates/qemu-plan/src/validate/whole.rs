@@ -105,27 +105,40 @@ fn blkio_twice(def: &Domain) -> Option<&str> {
 
 /// No two disks of one name.
 fn targets(disks: &[Disk]) -> Result<()> {
-    for (at, disk) in disks.iter().enumerate() {
-        let twin = disks[at + 1..].iter().find(|d| d.target.dev == disk.target.dev);
-        if let Some(twin) = twin {
-            let source = |d: &Disk| {
-                let source = d.source.as_ref();
-                let path = source.and_then(|s| {
-                    s.file
-                        .clone()
-                        .or_else(|| s.dev.clone())
-                        .or_else(|| s.dir.clone())
-                        .or_else(|| s.name.clone())
-                });
-                path.unwrap_or_else(|| "<null>".to_owned())
-            };
-            let (name, one, two) = (&disk.target.dev, source(disk), source(twin));
-            return Err(Error::xml(format!(
-                "target '{name}' duplicated for disk sources '{one}' and '{two}'"
-            )));
-        }
+    let mut pairs = (0..disks.len()).map(|at| disks.split_at(at));
+    pairs.try_for_each(|(_, rest)| match rest.split_first() {
+        Some((disk, after)) => after.iter().try_for_each(|twin| apart(disk, twin)),
+        None => Ok(()),
+    })
+}
+
+/// A disk that comes has a name of its own.
+///
+/// # Errors
+/// Libvirt's.
+pub(crate) fn unique_target(disks: &[Disk], new: &Disk) -> Result<()> {
+    disks.iter().try_for_each(|disk| apart(disk, new))
+}
+
+fn apart(disk: &Disk, twin: &Disk) -> Result<()> {
+    if disk.target.dev != twin.target.dev {
+        return Ok(());
     }
-    Ok(())
+    let source = |d: &Disk| {
+        let source = d.source.as_ref();
+        let path = source.and_then(|s| {
+            s.file
+                .clone()
+                .or_else(|| s.dev.clone())
+                .or_else(|| s.dir.clone())
+                .or_else(|| s.name.clone())
+        });
+        path.unwrap_or_else(|| "<null>".to_owned())
+    };
+    let (name, one, two) = (&disk.target.dev, source(disk), source(twin));
+    Err(Error::xml(format!(
+        "target '{name}' duplicated for disk sources '{one}' and '{two}'"
+    )))
 }
 
 /// No device of the host twice, and one that the firmware draws on.

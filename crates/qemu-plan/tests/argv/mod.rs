@@ -19,7 +19,7 @@ use qemu_plan::address::Age;
 use qemu_plan::alias;
 use qemu_plan::caps::{Caps, Flag, Replies};
 use qemu_plan::command::plug::{Given, plug};
-use qemu_plan::command::{self, DeviceResources, Dirs, Purpose, Resources, Secret, native};
+use qemu_plan::command::{self, DeviceResources, Dirs, FdRef, Purpose, Resources, Secret, native};
 use qemu_plan::postparse::{Config, Context, Emulators, Firmware, Ids, post_parse};
 use serde_json::Value;
 
@@ -195,7 +195,7 @@ fn descriptors(def: &Domain) -> BTreeMap<String, DeviceResources> {
         add(
             &net.info.alias,
             DeviceResources {
-                tap_fds: vec![9; queues as usize],
+                tap_fds: vec![FdRef::Number(9); queues as usize],
                 ..DeviceResources::default()
             },
         );

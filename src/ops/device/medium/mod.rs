@@ -34,10 +34,7 @@ use crate::{
             plan,
             scope::{Scope, Which},
         },
-        holdings::{
-            cgroup::{self, DiskChange},
-            storage::chain,
-        },
+        holdings::storage::{chain, disk},
         host::identity,
         operation::{self, Ask, Context, Operation, undo::Undo},
         run::{cpus, guest::Guest},
@@ -330,29 +327,7 @@ impl Steps<'_> {
 
     /// Gives the new medium's file to QEMU's user.
     async fn take_file(&self, undo: &mut Undo) -> Result<()> {
-        let owners = Arc::new(crate::ops::holdings::storage::owners::Owners::of_disk(
-            self.driver,
-            &self.swap.new,
-        ));
-        let taken = Arc::clone(&owners);
-        crate::blocking::file("giving the image to QEMU", move || taken.take()).await?;
-        let restore = crate::blocking::file("giving the image back", move || {
-            owners.restore();
-            Ok(())
-        });
-        undo.push("the owner of the image", restore);
-        let view = self.guest.domain.view();
-        cgroup::change_disk(self.driver, view.running()?, DiskChange::In(&self.swap.new))?;
-        let (driver, guest, new) = (
-            Arc::clone(self.driver),
-            Arc::clone(self.guest),
-            self.swap.new.clone(),
-        );
-        undo.push(
-            "the nodes of the image",
-            async move { forbid(&driver, &guest, &new) },
-        );
-        Ok(())
+        disk::acquire(self.driver, &self.guest.domain, &self.swap.new, undo).await
     }
 
     /// QEMU says by event that a tray is open. If it does not come, the next command is refused in QEMU's words.
@@ -398,25 +373,10 @@ impl Steps<'_> {
         if let Some(claim) = self.lease_of(&self.swap.old, &self.swap.new) {
             cpus::give_back(self.driver, self.guest, &claim).await;
         }
-        let owners = crate::ops::holdings::storage::owners::Owners::of_disk(self.driver, &self.swap.old);
-        let restored = crate::blocking::file("giving the old image back", move || {
-            owners.restore();
-            Ok(())
-        })
-        .await;
-        if let Err(error) = restored {
-            tracing::warn!(%error, "the image of a medium that was taken out is left to QEMU's user");
-        }
-        if let Err(error) = forbid(self.driver, self.guest, &self.swap.old) {
-            tracing::warn!(%error, "QEMU may still open the device of a medium that was taken out");
+        if let Some(run) = &self.guest.domain.view().run {
+            disk::release(self.driver, run, &self.swap.old).await;
         }
     }
-}
-
-/// Forbids QEMU the nodes of a disk that the document has no more.
-fn forbid(driver: &Driver, guest: &Guest, disk: &Disk) -> Result<()> {
-    let view = guest.domain.view();
-    cgroup::change_disk(driver, view.running()?, DiskChange::Out(disk))
 }
 
 /// The nodes of a disk's images, the lowest first; none for an empty drive.

@@ -22,7 +22,7 @@ use std::{sync::Arc, time::Duration};
 
 use domxml::devices::{Hostdev, HostdevKind};
 use hostinfo::{DeviceError, PciAddress};
-use qemu_plan::command::{DeviceResources, Resources};
+use qemu_plan::command::{DeviceResources, FdRef, Resources};
 
 use crate::{
     error::{Area, Code, Error, Result},
@@ -86,9 +86,9 @@ pub(crate) fn plug(
                     .map(|place| scsi_node(driver, place?))
                     .transpose()?
             }
-            HostdevKind::ScsiHost => given
-                .vhost_fds
-                .push(qemu.pass(open_vhost(driver, want::vhost_scsi(hostdev))?)?),
+            HostdevKind::ScsiHost => given.vhost_fds.push(FdRef::Number(
+                qemu.pass(open_vhost(driver, want::vhost_scsi(hostdev))?)?,
+            )),
             _ => continue,
         }
         resources.devices.insert(alias(hostdev), given);

@@ -1,7 +1,7 @@
-//! The host's end of interfaces: what a start makes of each, in which order, and what it can't make yet.
+//! The host's end of interfaces: what a start or an attach makes of each, in which order, and what can't be made yet.
 //!
 //! What is made for one interface is in [`crate::ops::holdings::net::tap`]. A TAP device goes with QEMU's descriptors; a macvtap is noted
-//! before it is made, so that it is removed however the start or the run ends.
+//! before it is made, so that it is removed however the start, the attach or the run ends.
 
 use std::{path::Path, sync::Arc};
 
@@ -9,6 +9,7 @@ use domxml::devices::{
     Interface, InterfaceKind, InterfaceTarget, VirtualPortKind, YesNo, interface::NetBackendKind,
     private::InterfacePrivate,
 };
+use domxml::ports::PortOwner;
 use qemu_plan::command::{DeviceResources, Resources, net::kind};
 use unixfd::MacvtapMode;
 use uuid::Uuid;
@@ -19,6 +20,7 @@ use crate::{
         Driver,
         document::prepared::Prepared,
         holdings::{
+            handover::Handover,
             ledger::Debt,
             net::{
                 bridge_helper::Request,
@@ -49,24 +51,30 @@ fn is_tap(interface: &Interface) -> bool {
 /// What a start can't give yet is refused by name: before anything is done, and once the networks have said what their
 /// interfaces become.
 pub(crate) fn refuse_what_is_missing(document: &domxml::Domain) -> Result<()> {
+    let mut interfaces = document.devices.interfaces.iter();
+    interfaces.try_for_each(|interface| refuse_one(interface, "starting a guest with"))
+}
+
+/// `doing` begins the message.
+fn refuse_one(interface: &Interface, doing: &str) -> Result<()> {
     let refuse = |what: String| {
         Err(Error::new(
             Code::ConfigUnsupported,
-            format!("starting a guest with {what} is not supported yet"),
+            format!("{doing} {what} is not supported yet"),
         ))
     };
-    let interfaces = &document.devices.interfaces;
-    if let Some(what) = interfaces.iter().find_map(missing) {
+    if let Some(what) = missing(interface) {
         return refuse(what);
     }
-    let unknown = |i: &&Interface| !is_plugged(i) && !QEMUS_OWN.contains(&i.kind);
-    match interfaces.iter().find(unknown) {
-        Some(i) if i.actual.is_some() => refuse(format!(
+    if is_plugged(interface) || QEMUS_OWN.contains(&interface.kind) {
+        return Ok(());
+    }
+    match &interface.actual {
+        Some(_) => refuse(format!(
             "a network that gives interfaces of type '{}'",
-            kind(i).as_str()
+            kind(interface).as_str()
         )),
-        Some(i) => refuse(format!("an interface of type '{}'", i.kind.as_str())),
-        None => Ok(()),
+        None => refuse(format!("an interface of type '{}'", interface.kind.as_str())),
     }
 }
 
@@ -175,7 +183,7 @@ fn check_one(interface: &Interface) -> Result<()> {
     }
 }
 
-/// Makes the host's ends and hands them to QEMU; the document shows their names.
+/// Makes the host's ends of all interfaces of a guest that starts and hands them to QEMU; the document shows their names.
 pub(crate) async fn plug(
     driver: &Arc<Driver>,
     prepared: &mut Prepared,
@@ -184,29 +192,63 @@ pub(crate) async fn plug(
     undo: &mut Undo,
 ) -> Result<()> {
     let owner = ports::owner(&prepared.document);
-    let guest = prepared.document.uuid.unwrap_or_default();
-    for interface in prepared
-        .document
-        .devices
-        .interfaces
-        .iter_mut()
-        .filter(|i| is_plugged(i))
-    {
-        let plug = Plug::of(interface)?;
-        let alias = plug.alias.clone();
-        let plugged = match plug.macvtap {
-            Some(mode) => macvtap(driver, interface, (plug, mode), undo).await?,
-            None => tap(driver, plug).await?,
-        };
-        let device = plugged.device.clone();
-        resources.devices.insert(alias, hand_over(plugged, qemu)?);
-        interface.target.get_or_insert_with(InterfaceTarget::default).dev = Some(device.clone());
-        script::run_up(interface, &device, undo).await?;
-        switch_port(driver, interface, guest, undo).await?;
-        crate::ops::holdings::net::traffic_control::put_on(interface, &device, guest).await?;
-        ports::filter(driver, interface, owner.clone(), undo).await?;
+    for interface in &mut prepared.document.devices.interfaces {
+        let alias = interface.info.alias.clone().unwrap_or_default();
+        if let Some(given) = acquire(driver, interface, &owner, qemu, undo).await? {
+            resources.devices.insert(alias, given);
+        }
     }
     Ok(())
+}
+
+/// Makes the host's end of one interface and hands it to QEMU; the interface shows its name. None for an interface that
+/// QEMU connects by itself.
+///
+/// # Errors
+/// The kernel's, those of the programs and daemons that take part, QEMU's.
+pub(crate) async fn acquire(
+    driver: &Arc<Driver>,
+    interface: &mut Interface,
+    owner: &PortOwner,
+    qemu: &mut impl Handover,
+    undo: &mut Undo,
+) -> Result<Option<DeviceResources>> {
+    if !is_plugged(interface) {
+        return Ok(None);
+    }
+    let guest = Uuid::try_parse(&owner.uuid).unwrap_or_default();
+    let plug = Plug::of(interface)?;
+    let alias = plug.alias.clone();
+    let plugged = match plug.macvtap {
+        Some(mode) => macvtap(driver, interface, (plug, mode), undo).await?,
+        None => tap(driver, plug).await?,
+    };
+    let device = plugged.device.clone();
+    let given = hand_over(plugged, &alias, qemu, undo).await?;
+    interface.target.get_or_insert_with(InterfaceTarget::default).dev = Some(device.clone());
+    script::run_up(interface, &device, undo).await?;
+    switch_port(driver, interface, guest, undo).await?;
+    crate::ops::holdings::net::traffic_control::put_on(interface, &device, guest).await?;
+    ports::filter(driver, interface, owner.clone(), undo).await?;
+    Ok(Some(given))
+}
+
+/// What `acquire` checks of one interface, now that it is known what it is plugged into.
+///
+/// # Errors
+/// `ConfigUnsupported`, in libvirt's words where libvirt refuses it too.
+pub(crate) fn check_acquirable(interface: &Interface) -> Result<()> {
+    refuse_one(interface, "attaching")?;
+    check_one(interface)
+}
+
+/// Gives back what a device that has left the guest had of the host. What can't be given back is logged, and tried again
+/// where that helps.
+pub(crate) async fn release(driver: &Arc<Driver>, interface: &Interface, guest: Uuid) {
+    if let Err(error) = script::run_down(interface).await {
+        tracing::error!(%guest, %error, "an interface was not taken down");
+    }
+    ports::give_back_one(driver, interface, guest).await;
 }
 
 /// Makes a TAP device. A port of a bridge is made by a helper where we are one user's daemon.
@@ -284,13 +326,21 @@ async fn switch_port(
     port.add(interface, bridge).await
 }
 
-fn hand_over(plugged: Plugged, qemu: &mut qemu::Prepared) -> Result<DeviceResources> {
+async fn hand_over(
+    plugged: Plugged,
+    alias: &str,
+    qemu: &mut impl Handover,
+    undo: &mut Undo,
+) -> Result<DeviceResources> {
     let mut given = DeviceResources::default();
-    for tap in plugged.taps {
-        given.tap_fds.push(qemu.pass(tap)?);
+    for (n, tap) in plugged.taps.into_iter().enumerate() {
+        given
+            .tap_fds
+            .push(qemu.pass(format!("tapfd-{alias}{n}"), tap, undo).await?);
     }
-    for vhost in plugged.vhosts {
-        given.vhost_fds.push(qemu.pass(vhost)?);
+    for (n, vhost) in plugged.vhosts.into_iter().enumerate() {
+        let name = format!("vhostfd-{alias}{n}");
+        given.vhost_fds.push(qemu.pass(name, vhost, undo).await?);
     }
     Ok(given)
 }

@@ -44,7 +44,11 @@ pub(crate) async fn take(driver: &Arc<Driver>, document: &mut domxml::Domain, un
     Ok(())
 }
 
-async fn take_one(
+/// Makes a port for one interface of type `network` and writes into it what the network made of it.
+///
+/// # Errors
+/// As [`take`].
+pub(crate) async fn take_one(
     driver: &Arc<Driver>,
     interface: &mut Interface,
     owner: PortOwner,
@@ -111,6 +115,14 @@ pub(crate) async fn give_back(driver: &Arc<Driver>, document: &domxml::Domain) {
     }
 }
 
+/// Gives back what one interface of a guest holds; what is not taken in time is given back later.
+pub(crate) async fn give_back_one(driver: &Arc<Driver>, interface: &Interface, guest: Uuid) {
+    let debts = held_by_one(interface, guest);
+    if !debts.is_empty() {
+        return_within(driver, debts).await;
+    }
+}
+
 /// The document's guest, as the other daemons know it.
 pub(crate) fn owner(document: &domxml::Domain) -> PortOwner {
     PortOwner {
@@ -137,25 +149,22 @@ fn can_be_filtered(interface: &Interface) -> bool {
 
 /// What the interfaces of a run hold.
 pub(crate) fn held_by(document: &domxml::Domain) -> Vec<Debt> {
-    let filter = |i: &Interface| {
-        let device = i.target.as_ref().and_then(|t| t.dev.clone());
-        device
-            .filter(|_| i.filterref.is_some() && can_be_filtered(i))
-            .map(Debt::Filter)
-    };
-    let interfaces = &document.devices.interfaces;
     let guest = document.uuid.unwrap_or_default();
-    let switches = interfaces
-        .iter()
-        .filter_map(|i| openvswitch::Port::of(i, guest).map(Debt::SwitchPort));
-    let links = interfaces
-        .iter()
-        .filter_map(|i| Macvtap::of(i).map(Debt::Macvtap));
-    switches
-        .chain(links)
-        .chain(interfaces.iter().filter_map(filter))
-        .chain(interfaces.iter().filter_map(|i| port_of(i).map(Debt::Port)))
-        .collect()
+    let interfaces = document.devices.interfaces.iter();
+    interfaces.flat_map(|i| held_by_one(i, guest)).collect()
+}
+
+/// What one interface holds, in the order in which it is given back.
+fn held_by_one(interface: &Interface, guest: Uuid) -> Vec<Debt> {
+    let device = interface.target.as_ref().and_then(|t| t.dev.clone());
+    let filter = device.filter(|_| interface.filterref.is_some() && can_be_filtered(interface));
+    let all = [
+        openvswitch::Port::of(interface, guest).map(Debt::SwitchPort),
+        Macvtap::of(interface).map(Debt::Macvtap),
+        filter.map(Debt::Filter),
+        port_of(interface).map(Debt::Port),
+    ];
+    all.into_iter().flatten().collect()
 }
 
 /// Tells the other daemons, should they have forgotten, what a run that was found holds. Nothing depends on it now: what

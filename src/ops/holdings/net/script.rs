@@ -34,18 +34,21 @@ pub(crate) async fn run_up(interface: &Interface, device: &str, undo: &mut Undo)
 /// Runs the scripts that undo what was done for the interfaces of a guest that has ended. The first error is told, all run.
 pub(crate) async fn unplug(document: &domxml::Domain) -> Result<()> {
     let mut outcome = Ok(());
-    for interface in document
-        .devices
-        .interfaces
-        .iter()
-        .filter(|i| i.kind == InterfaceKind::Ethernet)
-    {
-        let device = interface.target.as_ref().and_then(|t| t.dev.as_deref());
-        if let (Some(script), Some(device)) = (interface.downscript.as_deref(), device) {
-            outcome = outcome.and(run(script, device).await);
-        }
+    for interface in &document.devices.interfaces {
+        outcome = outcome.and(run_down(interface).await);
     }
     outcome
+}
+
+/// Runs the script that undoes what was done for one interface, if it has one.
+pub(crate) async fn run_down(interface: &Interface) -> Result<()> {
+    let is_ours = interface.kind == InterfaceKind::Ethernet;
+    let script = interface.downscript.as_deref().filter(|_| is_ours);
+    let device = interface.target.as_ref().and_then(|t| t.dev.as_deref());
+    match (script, device) {
+        (Some(script), Some(device)) => run(script, device).await,
+        _ => Ok(()),
+    }
 }
 
 async fn run(script: &str, device: &str) -> Result<()> {

@@ -95,6 +95,17 @@ pub(crate) async fn allow(document: &domxml::Domain) -> Result<()> {
     .await
 }
 
+/// One interface has come to a guest whose CPUs run.
+///
+/// # Errors
+/// The kernel refuses.
+pub(crate) async fn allow_one(interface: &Interface) -> Result<()> {
+    match Step::of(interface) {
+        Some(step) => crate::blocking::file("switching an interface on", move || step.allow()).await,
+        None => Ok(()),
+    }
+}
+
 /// The CPUs of a run were stopped. What fails is logged: the guest is paused all the same.
 pub(crate) async fn hold_back(view: &Arc<View>) {
     let Some(run) = &view.run else { return };

@@ -24,6 +24,19 @@ pub(crate) async fn fetch(
     resources: &mut Resources,
 ) -> Result<()> {
     let needs = command::needed_secrets(&prepared.document, &prepared.caps, resources)?;
+    fetch_needed(driver, needs, key, resources).await
+}
+
+/// Puts into `resources` what one device needs.
+///
+/// # Errors
+/// `NoSecret`, or that nobody serves secrets.
+pub(crate) async fn fetch_needed(
+    driver: &Driver,
+    needs: Vec<SecretNeed>,
+    key: &MasterKey,
+    resources: &mut Resources,
+) -> Result<()> {
     let mut connection = None;
     for SecretNeed { id, from } in needs {
         let value = value(driver, &mut connection, from).await?;

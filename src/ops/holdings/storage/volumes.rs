@@ -30,22 +30,24 @@ const KINDS: &[(&str, Option<StorageKind>)] = &[
 /// # Errors
 /// What the pool says, that nobody serves pools, or that such a volume can't be a disk.
 pub(crate) async fn find(driver: &Driver, document: &mut domxml::Domain) -> Result<()> {
-    for disk in document
-        .devices
-        .disks
-        .iter_mut()
-        .filter(|d| d.kind == StorageKind::Volume)
-    {
-        let source = disk.source.as_ref();
-        let (pool, volume) = match source.map(|s| (s.pool.clone(), s.volume.clone())) {
-            Some((Some(pool), Some(volume))) => (pool, volume),
-            // A drive that is empty.
-            _ => continue,
-        };
-        let found = driver.peers.storage().await?.find(&pool, &volume).await?;
-        settle(disk, found)?;
+    for disk in &mut document.devices.disks {
+        find_one(driver, disk).await?;
     }
     Ok(())
+}
+
+/// Finds the volume of one disk, if it is one, and notes in the disk where it is.
+///
+/// # Errors
+/// As [`find`].
+pub(crate) async fn find_one(driver: &Driver, disk: &mut Disk) -> Result<()> {
+    let source = disk.source.as_ref().filter(|_| disk.kind == StorageKind::Volume);
+    let Some((Some(pool), Some(volume))) = source.map(|s| (s.pool.clone(), s.volume.clone())) else {
+        // No volume, or a drive that is empty.
+        return Ok(());
+    };
+    let found = driver.peers.storage().await?.find(&pool, &volume).await?;
+    settle(disk, found)
 }
 
 /// Notes where a volume was found.

@@ -24,12 +24,15 @@ use chardev::End;
 
 /// Checks every device.
 pub(super) fn devices(guest: &Guest<'_>) -> Result<()> {
-    walk(&guest.def.devices).try_for_each(|device| {
-        info::generic(device)?;
-        generic(guest, device)?;
-        info::qemu(guest, device)?;
-        qemu(guest, device)
-    })
+    walk(&guest.def.devices).try_for_each(|one| device(guest, one))
+}
+
+/// Checks one device of the guest.
+pub(super) fn device(guest: &Guest<'_>, device: DeviceRef<'_>) -> Result<()> {
+    info::generic(device)?;
+    generic(guest, device)?;
+    info::qemu(guest, device)?;
+    qemu(guest, device)
 }
 
 /// Every device in the order in which libvirt goes through them.

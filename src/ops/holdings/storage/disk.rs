@@ -1,0 +1,77 @@
+//! What one disk has of the host: the owner of its image, and the device nodes that its guest may open.
+//!
+//! Called by attach, detach and the change of a medium; a start does the same for all disks at once. The lease of the image
+//! is `run::cpus`' to take, for guests hold leases only while their CPUs run.
+
+use std::sync::Arc;
+
+use domxml::devices::Disk;
+
+use crate::{
+    domain::{Domain, Run},
+    error::Result,
+    ops::{
+        Driver,
+        holdings::{
+            cgroup::{self, DiskChange},
+            storage::{chain, owners::Owners, volumes},
+        },
+        host::identity,
+        operation::undo::Undo,
+    },
+};
+
+/// Finds a disk's volume, and the images below its own.
+///
+/// # Errors
+/// What the pool says; `System` for an image that can't be opened.
+pub(crate) async fn resolve(driver: &Driver, mut disk: Disk) -> Result<Disk> {
+    volumes::find_one(driver, &mut disk).await?;
+    let as_user = identity::file_user(&driver.config())?;
+    crate::blocking::file("following the chain of an image", move || {
+        chain::follow(&mut disk, &as_user)?;
+        Ok(disk)
+    })
+    .await
+}
+
+/// Gives a disk's image to QEMU's user and lets the running guest open its nodes.
+///
+/// # Errors
+/// The owner can't be changed, or the kernel refuses.
+pub(crate) async fn acquire(
+    driver: &Arc<Driver>,
+    guest: &Domain,
+    disk: &Disk,
+    undo: &mut Undo,
+) -> Result<()> {
+    let owners = Arc::new(Owners::of_disk(driver, disk));
+    let taken = Arc::clone(&owners);
+    crate::blocking::file("giving the image to QEMU", move || taken.take()).await?;
+    let restore = crate::blocking::file("giving the image back", move || {
+        owners.restore();
+        Ok(())
+    });
+    undo.push("the owner of the image", restore);
+    cgroup::change_disk(driver, guest.view().running()?, DiskChange::In(disk))?;
+    let (driver, guest, disk) = (Arc::clone(driver), guest.clone(), disk.clone());
+    undo.push("the nodes of the image", async move {
+        cgroup::change_disk(&driver, guest.view().running()?, DiskChange::Out(&disk))
+    });
+    Ok(())
+}
+
+/// Gives back what a disk that has left the run had. Nothing depends on it any more, so what fails is logged.
+pub(crate) async fn release(driver: &Driver, run: &Run, disk: &Disk) {
+    let owners = Owners::of_disk(driver, disk);
+    let restored = crate::blocking::file("giving the image back", move || {
+        owners.restore();
+        Ok(())
+    });
+    if let Err(error) = restored.await {
+        tracing::warn!(%error, "the image of a disk that has left is QEMU's user's still");
+    }
+    if let Err(error) = cgroup::change_disk(driver, run, DiskChange::Out(disk)) {
+        tracing::warn!(%error, "QEMU may still open the device of a disk that has left");
+    }
+}
