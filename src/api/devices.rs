@@ -1,18 +1,21 @@
 //! The Devices service.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use domxml::devices::Rate;
+use domxml::{FormatFlags, devices::Rate};
 use tonic::{Request, Response, Status};
 use unixfd::Peer;
 
 use super::{convert, once::Once};
 use crate::{
+    error::Error,
     ops::{
         Driver,
         device::{
-            self, limits,
-            medium::{How, Lock},
+            self,
+            detach::{self, How},
+            limits,
+            medium::{self, Lock},
         },
         inspect::{addresses, peek},
     },
@@ -36,6 +39,72 @@ impl Service {
 
 #[tonic::async_trait]
 impl pb::devices_server::Devices for Service {
+    async fn attach_device(
+        &self,
+        request: Request<pb::AttachDeviceRequest>,
+    ) -> Result<Response<pb::AttachDeviceResponse>, Status> {
+        let peer = request.extensions().get::<Peer>().copied();
+        let request = request.into_inner();
+        let conditions = convert::conditions(request.options.as_ref());
+        let id = request
+            .options
+            .as_ref()
+            .map_or_else(String::new, |o| o.request_id.clone());
+        let work = async {
+            let scope = convert::scope(request.scope());
+            let domain = convert::find(&self.driver, request.domain.clone())?;
+            let attached = device::attach(&self.driver, &domain, &request.xml, scope, &conditions);
+            let device = Box::pin(attached).await?;
+            let info = device.as_ref().info();
+            Ok(pb::AttachDeviceResponse {
+                alias: info.and_then(|info| info.alias.clone()).unwrap_or_default(),
+                xml: device.format(FormatFlags::NONE),
+            })
+        };
+        self.once
+            .run(peer.as_ref(), "AttachDevice", &id, work)
+            .await
+            .map(Response::new)
+    }
+
+    async fn detach_device(
+        &self,
+        request: Request<pb::DetachDeviceRequest>,
+    ) -> Result<Response<pb::DetachDeviceResponse>, Status> {
+        use pb::{detach_device_request::Device as Named, detach_device_response::Outcome};
+        let peer = request.extensions().get::<Peer>().copied();
+        let request = request.into_inner();
+        let conditions = convert::conditions(request.options.as_ref());
+        let id = request
+            .options
+            .as_ref()
+            .map_or_else(String::new, |o| o.request_id.clone());
+        let work = async {
+            let named = match &request.device {
+                Some(Named::Alias(alias)) => device::Named::Alias(alias),
+                Some(Named::Xml(xml)) => device::Named::Xml(xml),
+                None => return Err(Error::argument("the request names no device")),
+            };
+            let how = How {
+                scope: convert::scope(request.scope()),
+                patience: patience(request.wait)?,
+            };
+            let domain = convert::find(&self.driver, request.domain.clone())?;
+            let detached = Box::pin(device::detach(&self.driver, &domain, named, how, &conditions)).await?;
+            let outcome = match detached {
+                detach::Outcome::Removed => Outcome::Removed,
+                detach::Outcome::Pending => Outcome::Pending,
+            };
+            Ok(pb::DetachDeviceResponse {
+                outcome: outcome.into(),
+            })
+        };
+        self.once
+            .run(peer.as_ref(), "DetachDevice", &id, work)
+            .await
+            .map(Response::new)
+    }
+
     async fn update_device(&self, request: Request<pb::UpdateDeviceRequest>) -> Result<Response<()>, Status> {
         let peer = request.extensions().get::<Peer>().copied();
         let request = request.into_inner();
@@ -52,7 +121,7 @@ impl pb::devices_server::Devices for Service {
                 &self.driver,
                 &domain,
                 &request.xml,
-                How { scope, lock },
+                medium::How { scope, lock },
                 &conditions,
             ))
             .await
@@ -175,6 +244,20 @@ impl pb::devices_server::Devices for Service {
             .await
             .map(Response::new)
     }
+}
+
+/// How long a guest may take to let a device go.
+fn patience(wait: Option<prost_types::Duration>) -> crate::error::Result<Duration> {
+    let Some(wait) = wait else {
+        return Ok(detach::PATIENCE);
+    };
+    let within = Duration::try_from(wait)
+        .ok()
+        .filter(|wait| *wait <= detach::PATIENCE_MAX);
+    within.ok_or_else(|| {
+        let most = detach::PATIENCE_MAX.as_secs();
+        Error::argument(format!("the wait must be from 0 to {most} seconds"))
+    })
 }
 
 fn shown_rate(rate: &Rate) -> pb::interface_limits::Rate {

@@ -54,6 +54,16 @@ pub enum Intent {
         /// The interface's device on the host.
         device: String,
     },
+    /// Plug a device in.
+    AttachDevice {
+        /// The device, as a status file has it.
+        device: String,
+    },
+    /// Take a device out, or see to what is left of one that has gone.
+    DetachDevice {
+        /// The device, as a status file has it.
+        device: String,
+    },
 }
 
 /// A note of an intent.

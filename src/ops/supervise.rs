@@ -21,6 +21,7 @@ use crate::{
         Driver, recover,
         run::{
             cpus,
+            departures::Departure,
             guest::{Guest, Signal},
             power,
             react::{self, Then},
@@ -226,6 +227,13 @@ fn follow(driver: &Arc<Driver>, guest: &Arc<Guest>, then: Then) {
         Then::Restart => {
             tracker.spawn(async move { power::restart(&driver, &guest).await });
         }
+        // A detach that waits for it goes on; otherwise it is seen to here.
+        Then::Departed(alias) => {
+            if !guest.departures.tell(&alias, Departure::Gone) {
+                tracker.spawn(recover::departed(driver, guest, alias));
+            }
+        }
+        Then::Kept(alias) => drop(guest.departures.tell(&alias, Departure::Refused)),
     }
 }
 

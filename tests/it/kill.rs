@@ -33,10 +33,13 @@ enum Operation {
     Undefine,
     Rename,
     ChangeMedium,
+    AttachDisk,
+    DetachDisk,
+    AttachInterface,
 }
 
 impl Operation {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 11] = [
         Self::Define,
         Self::Start,
         Self::Suspend,
@@ -45,6 +48,9 @@ impl Operation {
         Self::Undefine,
         Self::Rename,
         Self::ChangeMedium,
+        Self::AttachDisk,
+        Self::DetachDisk,
+        Self::AttachInterface,
     ];
 
     /// Brings about what it begins from; "g" is the guest.
@@ -52,15 +58,21 @@ impl Operation {
         if self == Self::Define {
             return Ok(());
         }
-        let drive = if self == Self::ChangeMedium {
-            drive("a")
-        } else {
-            String::new()
+        let drive = match self {
+            Self::ChangeMedium => drive("a"),
+            Self::AttachDisk | Self::AttachInterface => ROOM.to_owned(),
+            Self::DetachDisk => format!("{ROOM}{}", disk()),
+            _ => String::new(),
         };
         let xml = small("g", Path::new(QEMU), "").replace("</devices>", &format!("{drive}</devices>"));
         grpc.define(&xml).await?;
         match self {
-            Self::Suspend | Self::Destroy | Self::ChangeMedium => grpc.start("g").await.map(drop),
+            Self::Suspend
+            | Self::Destroy
+            | Self::ChangeMedium
+            | Self::AttachDisk
+            | Self::DetachDisk
+            | Self::AttachInterface => grpc.start("g").await.map(drop),
             Self::Resume => grpc.start_paused("g").await.map(drop),
             _ => Ok(()),
         }
@@ -84,6 +96,17 @@ impl Operation {
                 };
                 grpc.devices().update_device(request).await.map(drop)
             }
+            Self::AttachDisk => attach(&grpc, disk()).await,
+            Self::AttachInterface => attach(&grpc, CARD.to_owned()).await,
+            Self::DetachDisk => {
+                let request = pb::DetachDeviceRequest {
+                    domain: by_name("g"),
+                    device: Some(pb::detach_device_request::Device::Xml(disk())),
+                    scope: pb::Scope::LiveAndConfig.into(),
+                    ..Default::default()
+                };
+                grpc.devices().detach_device(request).await.map(drop)
+            }
         }
     }
 
@@ -98,9 +121,38 @@ impl Operation {
             Self::Destroy => [&[("g", Running)], &[("g", Shutoff)]],
             Self::Undefine => [&[("g", Shutoff)], &[]],
             Self::Rename => [&[("g", Shutoff)], &[("renamed", Shutoff)]],
-            Self::ChangeMedium => [&[("g", Running)], &[("g", Running)]],
+            Self::ChangeMedium | Self::AttachDisk | Self::DetachDisk | Self::AttachInterface => {
+                [&[("g", Running)], &[("g", Running)]]
+            }
         }
     }
+}
+
+/// Controllers for what comes: a disk that asks no system of the guest when it goes, and a card.
+const ROOM: &str = "<controller type='scsi' index='0' model='virtio-scsi'/><controller type='pci' index='0' model='pcie-root'/><controller type='pci' model='pcie-root-port'/>\
+    <controller type='pci' model='pcie-root-port'/><controller type='pci' model='pcie-root-port'/>";
+
+/// A card that comes.
+const CARD: &str =
+    "<interface type='user'><mac address='52:54:00:cc:00:01'/><model type='virtio'/></interface>";
+
+/// A disk that comes or goes.
+fn disk() -> String {
+    format!(
+        "<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='{}'/>\
+         <target dev='sda' bus='scsi'/></disk>",
+        medium_path("b").display()
+    )
+}
+
+async fn attach(grpc: &Grpc, xml: String) -> Answer<()> {
+    let request = pb::AttachDeviceRequest {
+        domain: by_name("g"),
+        xml,
+        scope: pb::Scope::LiveAndConfig.into(),
+        options: None,
+    };
+    grpc.devices().attach_device(request).await.map(drop)
 }
 
 /// A drive with one of two media.
@@ -148,7 +200,7 @@ async fn a_daemon_killed_at_any_moment_comes_back_at_one_with_its_guests() -> Re
     }
     report(&format!(
         "{} kills, 0 differences, {} events: {finished:#?}",
-        tries * 8,
+        tries * 11,
         matrix.model.seen
     ));
     Ok(())
@@ -285,8 +337,12 @@ impl Matrix {
         for guest in &guests {
             self.guest_agrees(guest).await?;
         }
-        if operation == Operation::ChangeMedium {
-            return self.medium_agrees().await;
+        match operation {
+            Operation::ChangeMedium => return self.medium_agrees().await,
+            Operation::AttachDisk => return self.device_agrees("dev='sda'", "scsi0-0-0-0").await,
+            Operation::DetachDisk => return Ok(!self.device_agrees("dev='sda'", "scsi0-0-0-0").await?),
+            Operation::AttachInterface => return self.device_agrees("52:54:00:cc:00:01", "net0").await,
+            _ => {}
         }
         Ok(states == after)
     }
@@ -352,10 +408,42 @@ impl Matrix {
         Ok(changed)
     }
 
+    /// Whether both documents, the status file and QEMU have a device, or none of them; whether they have it.
+    async fn device_agrees(&self, mark: &str, alias: &str) -> Result<bool> {
+        let live = self.grpc.xml("g").await?;
+        let stored = fs::read_to_string(self.sandbox.path("/etc/libvirt/qemu/g.xml"))?;
+        let status = fs::read_to_string(self.sandbox.path("/run/libvirt/qemu/g.xml"))?;
+        let is_there = live.contains(mark);
+        ensure!(
+            is_there == stored.contains(mark) && is_there == status.contains(mark),
+            "documents differ: {live} {stored} {status}"
+        );
+        ensure!(
+            is_there == status.contains(&format!("<device alias='{alias}'/>")),
+            "the status file's list differs: {status}"
+        );
+        let list = r#"{"execute": "qom-list", "arguments": {"path": "/machine/peripheral"}}"#;
+        let devices = self.ask(list).await?;
+        let devices = devices["return"].as_array().cloned().unwrap_or_default();
+        ensure!(
+            is_there == devices.iter().any(|d| d["name"] == alias),
+            "QEMU has other devices than the document: {devices:?}"
+        );
+        let nodes = self.ask_qemu("query-named-block-nodes").await?;
+        let count = nodes["return"].as_array().map_or(0, Vec::len);
+        let wanted = usize::from(is_there && alias.starts_with("scsi"));
+        ensure!(count == wanted, "images that nobody has: {nodes}");
+        Ok(is_there)
+    }
+
     async fn ask_qemu(&self, command: &str) -> Result<serde_json::Value> {
+        self.ask(&format!("{{\"execute\": \"{command}\"}}")).await
+    }
+
+    async fn ask(&self, command: &str) -> Result<serde_json::Value> {
         let request = pb::ExecuteRequest {
             domain: by_name("g"),
-            command: format!("{{\"execute\": \"{command}\"}}"),
+            command: command.to_owned(),
             human: false,
         };
         let reply = self.grpc.monitor().execute(request).await?.into_inner().reply;

@@ -11,6 +11,7 @@ mod front;
 mod grpc;
 mod host;
 mod hostdev;
+mod hotplug;
 mod identity;
 mod interface;
 mod kill;

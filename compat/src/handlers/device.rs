@@ -8,16 +8,20 @@ use wire::consts::{
 use wire::params::*;
 use wire::remote::*;
 use wire::typed::{Param, TypedParam, TypedValue};
+use wire::xdr::Text;
 
 use super::args::{self, Must};
 use super::flags::Flags;
 use super::{Reply, by_uuid, full_in, info};
 use crate::ctx::Ctx;
+use crate::proto::Scope;
+use crate::proto::detach_device_request::Device as Named;
 use crate::proto::interface_limits::Rate;
 use crate::proto::list_interface_addresses_request::Source;
 use crate::proto::{
-    GetInterfaceLimitsRequest, InterfaceAddresses, InterfaceLimits, ListGuestInterfacesRequest,
-    ListInterfaceAddressesRequest, SetInterfaceLimitsRequest, UpdateDeviceRequest,
+    AttachDeviceRequest, DetachDeviceRequest, GetInterfaceLimitsRequest, InterfaceAddresses, InterfaceLimits,
+    ListGuestInterfacesRequest, ListInterfaceAddressesRequest, SetInterfaceLimitsRequest,
+    UpdateDeviceRequest,
 };
 
 /// Limits of what an interface receives, in the order in which they are told.
@@ -33,6 +37,56 @@ const OUTBOUND: [Param; 3] = [
     VIR_DOMAIN_BANDWIDTH_OUT_PEAK,
     VIR_DOMAIN_BANDWIDTH_OUT_BURST,
 ];
+
+/// The older call is for running guests only.
+pub(crate) async fn attach(ctx: &Ctx, args: DomainAttachDevice) -> Reply<()> {
+    attach_in(ctx, &args.dom, args.xml, Scope::Live).await
+}
+
+pub(crate) async fn attach_flags(ctx: &Ctx, args: DomainAttachDeviceFlags, flags: Flags) -> Reply<()> {
+    attach_in(ctx, &args.dom, args.xml, args::scope(flags.checked()?)).await
+}
+
+async fn attach_in(ctx: &Ctx, dom: &NonnullDomain, xml: Text, scope: Scope) -> Reply<()> {
+    let request = AttachDeviceRequest {
+        domain: by_uuid(dom),
+        xml: xml.into_string(),
+        scope: scope.into(),
+        options: None,
+    };
+    ctx.devices().attach_device(request).await?;
+    Ok(())
+}
+
+/// The older call is for running guests only.
+pub(crate) async fn detach(ctx: &Ctx, args: DomainDetachDevice) -> Reply<()> {
+    detach_in(ctx, &args.dom, Named::Xml(args.xml.into_string()), Scope::Live).await
+}
+
+pub(crate) async fn detach_flags(ctx: &Ctx, args: DomainDetachDeviceFlags, flags: Flags) -> Reply<()> {
+    let scope = args::scope(flags.checked()?);
+    detach_in(ctx, &args.dom, Named::Xml(args.xml.into_string()), scope).await
+}
+
+/// Clients of this call wait for the event: it answers once the guest was asked.
+pub(crate) async fn detach_alias(ctx: &Ctx, args: DomainDetachDeviceAlias, flags: Flags) -> Reply<()> {
+    let scope = args::scope(flags.checked()?);
+    detach_in(ctx, &args.dom, Named::Alias(args.alias.into_string()), scope).await
+}
+
+/// A guest that has not answered in time is no error for libvirt's clients.
+async fn detach_in(ctx: &Ctx, dom: &NonnullDomain, named: Named, scope: Scope) -> Reply<()> {
+    let wait = matches!(named, Named::Alias(_)).then(prost_types::Duration::default);
+    let request = DetachDeviceRequest {
+        domain: by_uuid(dom),
+        device: Some(named),
+        scope: scope.into(),
+        wait,
+        options: None,
+    };
+    ctx.devices().detach_device(request).await?;
+    Ok(())
+}
 
 pub(crate) async fn update(ctx: &Ctx, args: DomainUpdateDeviceFlags, flags: Flags) -> Reply<()> {
     let flags = flags.checked()?;

@@ -1,17 +1,20 @@
-//! Changing a device that a guest has: which kinds can be, and by whom.
+//! Devices of a guest: they come, go and change. From a client's document to the operation that does it.
 
+pub(crate) mod attach;
+pub mod detach;
 pub mod limits;
 pub mod link;
 pub mod medium;
+pub(crate) mod plugging;
 
 use std::sync::Arc;
 
-use domxml::devices::Device;
+use domxml::{ParseFlags, devices::Device};
 
 use crate::{
     domain::Domain,
     error::{Code, Error, Result},
-    ops::{Conditions, Driver, device::medium::How},
+    ops::{Conditions, Driver, device::medium::How, document::scope::Scope},
 };
 
 /// Longest device document, bytes.
@@ -44,15 +47,76 @@ pub async fn update(
     }
 }
 
-/// Reads a device's document.
+/// Attaches a device; as the guest has it then.
+///
+/// # Errors
+/// What is wrong with the document, what is in the way of the device, what QEMU or the host refuses.
+pub async fn attach(
+    driver: &Arc<Driver>,
+    domain: &Domain,
+    xml: &str,
+    scope: Scope,
+    conditions: &Conditions,
+) -> Result<Device> {
+    let device = read(xml)?;
+    Box::pin(attach::attach(driver, domain, &device, scope, conditions)).await
+}
+
+/// Detaches the device that a document, in whatever form a client has it, or an alias means.
+///
+/// # Errors
+/// What is wrong with the document, that it can't be told which device is meant, what the guest or QEMU refuses.
+pub async fn detach(
+    driver: &Arc<Driver>,
+    domain: &Domain,
+    named: Named<'_>,
+    how: detach::How,
+    conditions: &Conditions,
+) -> Result<detach::Outcome> {
+    let meant = match named {
+        Named::Xml(xml) => {
+            // What only a running guest's device has counts where the running guest is meant.
+            let flags = match how.scope {
+                Scope::Config => ParseFlags::INACTIVE,
+                Scope::Current if !domain.view().active() => ParseFlags::INACTIVE,
+                _ => ParseFlags::NONE,
+            };
+            detach::Meant::Document(Box::new(read_as(xml, flags)?))
+        }
+        Named::Alias(alias) => detach::Meant::Alias(alias.to_owned()),
+    };
+    Box::pin(detach::detach(driver, domain, &meant, how, conditions)).await
+}
+
+/// How a client says which device it means.
+#[derive(Clone, Copy, Debug)]
+pub enum Named<'a> {
+    /// By a document that describes it.
+    Xml(&'a str),
+    /// By its alias.
+    Alias(&'a str),
+}
+
+/// Reads the document of a device that somebody wants.
 pub(crate) fn read(xml: &str) -> Result<Device> {
+    short_enough(xml)?;
+    Ok(Device::given(xml)?)
+}
+
+/// Reads the document of a device that somebody has: it is not checked.
+fn read_as(xml: &str, flags: ParseFlags) -> Result<Device> {
+    short_enough(xml)?;
+    Ok(Device::parse(xml, flags)?)
+}
+
+fn short_enough(xml: &str) -> Result<()> {
     if xml.len() > XML_MAX {
         return Err(Error::argument(format!(
             "the document has {} bytes; the most is {XML_MAX}",
             xml.len()
         )));
     }
-    Ok(Device::given(xml)?)
+    Ok(())
 }
 
 #[cfg(test)]

@@ -305,5 +305,5 @@ impl Context {
 
 /// Whether it can't be known if a step that gave this error was done.
 fn is_unknown(error: &Error) -> bool {
-    error.code == Code::OperationTimeout || error.reason == Some("UNREACHABLE")
+    error.code == Code::OperationTimeout || matches!(error.reason, Some("UNREACHABLE" | "MONITOR_CLOSED"))
 }

@@ -21,6 +21,7 @@ use crate::{
     events::Found,
     ops::{
         Driver,
+        device::detach,
         document::plan,
         holdings::{helper::tpm, net::ports, release},
         run::{cause, guest::Guest, react, stop},
@@ -267,6 +268,10 @@ pub(crate) async fn read_back(driver: &Arc<Driver>, guest: &Arc<Guest>) {
     };
     let balloon = monitor.balloon().await.ok().flatten();
     let devices = monitor.device_ids().await.ok();
+    let gone = devices
+        .as_ref()
+        .map(|devices| gone(&guest.domain.view(), devices));
+    let gone = gone.unwrap_or_default();
     let (id, word, running) = (guest.id, status.status.to_string(), status.running);
     let change = move |view: &mut View| {
         let Some(run) = view.run.as_mut().filter(|r| r.id == id) else {
@@ -298,11 +303,37 @@ pub(crate) async fn read_back(driver: &Arc<Driver>, guest: &Arc<Guest>) {
             }
             crate::ops::run::found_job::recover(driver, guest).await;
             resolve::intents(driver, guest).await;
+            see_to(driver, guest, gone);
             crate::ops::run::refresh::refresh(guest).await;
         }
         Err(error) => {
             tracing::warn!(guest = %guest.domain.view().name, %error, "its state could not be taken over")
         }
+    }
+}
+
+/// Devices that QEMU had when the status file was written and has no more.
+fn gone(view: &View, devices: &std::collections::BTreeSet<String>) -> Vec<String> {
+    let Some(run) = &view.run else { return Vec::new() };
+    let known = run.status.devices.iter().map(|device| &device.alias);
+    let of_guest = |alias: &&String| run.document.domain.devices.by_alias(alias).is_some();
+    known
+        .filter(|alias| !devices.contains(*alias))
+        .filter(of_guest)
+        .cloned()
+        .collect()
+}
+
+/// A device has left QEMU, and nobody waits for it: the documents follow.
+pub(crate) async fn departed(driver: Arc<Driver>, guest: Arc<Guest>, alias: String) {
+    detach::departed(driver, guest, alias).await;
+}
+
+/// Devices that left while nobody looked leave the document, too.
+fn see_to(driver: &Arc<Driver>, guest: &Arc<Guest>, gone: Vec<String>) {
+    for alias in gone {
+        let (owned, guest) = (Arc::clone(driver), Arc::clone(guest));
+        driver.tracker.spawn(departed(owned, guest, alias));
     }
 }
 

@@ -6,7 +6,11 @@
 
 use std::sync::Arc;
 
-use domxml::devices::{DiskDevice, interface::LinkState};
+use domxml::{
+    devices::{Device, DiskDevice, interface::LinkState},
+    status,
+};
+use qemu_plan::command::plug::Part;
 use qmp::commands;
 
 use super::truth::Truth;
@@ -15,13 +19,13 @@ use crate::{
     error::Result,
     ops::{
         Driver,
-        device::{limits, link, medium},
+        device::{detach, limits, link, medium, plugging},
         run::{guest::Guest, refresh},
     },
 };
 
 /// One thing that is done so that QEMU or the host follow the document.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 enum Action {
     /// Set a link.
     SetLink { alias: String, up: bool },
@@ -31,6 +35,12 @@ enum Action {
     Insert(Insert),
     /// Take a block node away.
     DropNode(String),
+    /// Take a part of a device away.
+    Drop(Part),
+    /// Give back what a device had of the host.
+    Release(Box<Device>),
+    /// See to what is left of a device that QEMU has no more.
+    Depart { alias: String },
 }
 
 /// A drive and its medium.
@@ -55,7 +65,7 @@ pub(super) async fn intents(driver: &Arc<Driver>, guest: &Arc<Guest>) {
         .filter(|note| note.intent != Intent::PowerOff && !driver.operations.is_under_way(note.operation));
     for note in left {
         tracing::warn!(guest = %view.name, intent = ?note.intent, "this was under way when the daemon ended; the guest follows its document");
-        match resolve(guest, &note.intent).await {
+        match resolve(driver, guest, &note.intent).await {
             Ok(()) => notes.clear(&note).await,
             // The note stays, and is seen to when the guest is reached again.
             Err(error) => {
@@ -77,13 +87,46 @@ async fn degrade(guest: &Guest, what: String) {
     let _ = guest.domain.commit(change).await;
 }
 
-async fn resolve(guest: &Arc<Guest>, intent: &Intent) -> Result<()> {
-    let truth = Truth::read(guest).await?;
+async fn resolve(driver: &Arc<Driver>, guest: &Arc<Guest>, intent: &Intent) -> Result<()> {
+    let mut truth = Truth::read(guest).await?;
     let view = guest.domain.view();
-    for action in decide(intent, &view.running()?.document.domain, &truth)? {
-        carry_out(guest, action).await?;
+    let document = &view.running()?.document.domain;
+    if let Some(device) = device_of(intent)? {
+        truth.parts = detach::parts_of(driver, document, &device).await?;
+    }
+    for action in decide(intent, document, &truth)? {
+        carry_out(driver, guest, action).await?;
     }
     Ok(())
+}
+
+/// The device that an intent is about.
+fn device_of(intent: &Intent) -> Result<Option<Device>> {
+    match intent {
+        Intent::AttachDevice { device } | Intent::DetachDevice { device } => {
+            Ok(Some(Device::parse(device, status::PARSE)?))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// What becomes of a device that was coming or going: the document says whether it is the guest's.
+fn of_device(device: Device, document: &domxml::Domain, truth: &Truth) -> Vec<Action> {
+    let info = device.as_ref().info();
+    let alias = info.and_then(|info| info.alias.clone()).unwrap_or_default();
+    let there = truth.devices.contains(&alias);
+    match (document.devices.by_alias(&alias).is_some(), there) {
+        // It had come, or has not gone yet: the guest may still let it go.
+        (true, true) => Vec::new(),
+        (true, false) => vec![Action::Depart { alias }],
+        (false, _) => {
+            let front = there.then_some(Part::Device(alias));
+            let parts = front.into_iter().chain(truth.parts.iter().cloned());
+            let mut actions: Vec<_> = parts.map(Action::Drop).collect();
+            actions.push(Action::Release(Box::new(device)));
+            actions
+        }
+    }
 }
 
 /// What is to be done.
@@ -101,6 +144,9 @@ fn decide(intent: &Intent, document: &domxml::Domain, truth: &Truth) -> Result<V
                 })
                 .collect()
         }
+        Intent::AttachDevice { .. } | Intent::DetachDevice { .. } => device_of(intent)?
+            .map(|device| of_device(device, document, truth))
+            .unwrap_or_default(),
         Intent::LimitInterface { device } => vec![Action::Limit {
             device: device.clone(),
         }],
@@ -140,8 +186,17 @@ fn insert(disk: &domxml::devices::Disk, wanted: Option<String>, truth: &Truth) -
     })
 }
 
-async fn carry_out(guest: &Arc<Guest>, action: Action) -> Result<()> {
+async fn carry_out(driver: &Arc<Driver>, guest: &Arc<Guest>, action: Action) -> Result<()> {
     match action {
+        Action::Drop(part) => plugging::take_away(guest, &part).await,
+        Action::Release(device) => {
+            detach::release(driver, guest, &device).await;
+            Ok(())
+        }
+        Action::Depart { alias } => {
+            detach::departed(Arc::clone(driver), Arc::clone(guest), alias).await;
+            Ok(())
+        }
         Action::SetLink { alias, up } => link::set(guest, alias, up).await,
         Action::Limit { device } => limits::set_right(&guest.domain.view(), &device).await,
         Action::DropNode(node_name) => guest.execute(commands::BlockdevDel { node_name }).await.map(drop),
@@ -203,6 +258,7 @@ mod tests {
         Truth {
             nodes: nodes.iter().map(|n| (*n).to_owned()).collect(),
             drives: vec![serde_json::from_value(drive).unwrap()],
+            ..Truth::default()
         }
     }
 
@@ -247,5 +303,62 @@ mod tests {
             alias: "net7".to_owned(),
         };
         assert!(decided(&gone, &Truth::default()).is_empty());
+    }
+
+    #[test]
+    fn a_device_is_the_guests_if_the_document_names_it() {
+        let device = |alias: &str| {
+            format!(
+                "<interface type='user'><mac address='52:54:00:00:00:01'/><alias name='{alias}'/></interface>"
+            )
+        };
+        let truth = |devices: &[&str]| Truth {
+            devices: devices.iter().map(|d| (*d).to_owned()).collect(),
+            parts: vec![Part::Netdev("hostnet1".to_owned())],
+            ..Truth::default()
+        };
+        let attach = |alias| Intent::AttachDevice {
+            device: device(alias),
+        };
+        let detach = |alias| Intent::DetachDevice {
+            device: device(alias),
+        };
+        // table: the intent, the devices that QEMU has, how the actions begin. The document has net0 only.
+        for (intent, devices, expected) in [
+            // Committed, or not begun: nothing is to be done.
+            (attach("net0"), &["net0"][..], &[][..]),
+            (detach("net0"), &["net0"], &[]),
+            // Gone while nobody looked.
+            (detach("net0"), &[], &[r#"Depart { alias: "net0" }"#]),
+            // Not committed: what there is of it goes, the device first.
+            (
+                attach("net1"),
+                &["net0", "net1"],
+                &[
+                    r#"Drop(Device("net1"))"#,
+                    r#"Drop(Netdev("hostnet1"))"#,
+                    "Release(",
+                ],
+            ),
+            (
+                attach("net1"),
+                &["net0"],
+                &[r#"Drop(Netdev("hostnet1"))"#, "Release("],
+            ),
+            // Committed: only what it had of the host may be left.
+            (
+                detach("net1"),
+                &["net0"],
+                &[r#"Drop(Netdev("hostnet1"))"#, "Release("],
+            ),
+        ] {
+            let decided = decided(&intent, &truth(devices));
+            assert_eq!(decided.len(), expected.len(), "{intent:?}: {decided:?}");
+            let fits = decided
+                .iter()
+                .zip(expected)
+                .all(|(action, begins)| action.starts_with(begins));
+            assert!(fits, "{intent:?}: {decided:?}");
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use qemu_plan::command::plug::Part;
 use qmp::{commands, types::BlockInfo};
 
 use crate::{error::Result, ops::run::guest::Guest};
@@ -13,6 +14,11 @@ pub(crate) struct Truth {
     pub(crate) nodes: BTreeSet<String>,
     /// Drives and what is in them.
     pub(crate) drives: Vec<BlockInfo>,
+    /// Devices, by their aliases.
+    pub(crate) devices: BTreeSet<String>,
+    /// What the device that is looked at would have beside itself; QEMU is not asked which of it there is, but to take it
+    /// away.
+    pub(crate) parts: Vec<Part>,
 }
 
 impl Truth {
@@ -27,6 +33,8 @@ impl Truth {
         Ok(Self {
             nodes: nodes.into_iter().filter_map(|n| n.node_name).collect(),
             drives: guest.execute(commands::QueryBlock {}).await?,
+            devices: guest.monitor()?.device_ids().await?,
+            parts: Vec::new(),
         })
     }
 }

@@ -32,7 +32,7 @@ use crate::{
     error::{Code, Error, Result},
     ops::{
         holdings::{display_port::Lease, storage::lease::Holding},
-        run::{agent::Line, cause::Cause, console::Consoles},
+        run::{agent::Line, cause::Cause, console::Consoles, departures::Departures},
     },
     qemu::{Monitor, Process},
 };
@@ -72,6 +72,8 @@ pub struct Guest {
     pub(crate) agent: Line,
     /// Leases of its disks.
     pub(crate) holding: Holding,
+    /// Who waits for which device to leave.
+    pub(crate) departures: Departures,
     monitor: Mutex<Option<Monitor>>,
     /// Set by the first cause of the run's end.
     ending: Mutex<Option<Cause>>,
@@ -137,6 +139,7 @@ impl Guest {
             consoles: Consoles::default(),
             agent: Line::default(),
             holding: Holding::default(),
+            departures: Departures::default(),
             monitor: Mutex::new(None),
             ending: Mutex::new(None),
             pause: Mutex::new(None),

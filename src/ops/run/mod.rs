@@ -4,6 +4,7 @@ pub mod agent;
 pub mod cause;
 pub mod console;
 pub mod cpus;
+pub(crate) mod departures;
 pub mod found_job;
 pub mod guest;
 pub mod power;

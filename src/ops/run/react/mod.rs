@@ -12,6 +12,7 @@ use crate::{
 
 /// libvirt's lifecycle events.
 pub(crate) mod lifecycle {
+    pub(crate) const DEFINED_UPDATED: (i32, i32) = (0, 1);
     pub(crate) const STARTED: (i32, i32) = (2, 0);
     pub(crate) const STARTED_WAKEUP: (i32, i32) = (2, 4);
     pub(crate) const SUSPENDED: (i32, i32) = (3, 0);
@@ -26,7 +27,7 @@ pub(crate) mod lifecycle {
 }
 
 /// What is to be done besides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Then {
     /// Nothing.
     Nothing,
@@ -34,6 +35,10 @@ pub(crate) enum Then {
     Stop(cause::Cause),
     /// Reset the machine and let it run: a shutdown that is to be a reboot.
     Restart,
+    /// See to what is left of the device of this alias, which QEMU has no more.
+    Departed(String),
+    /// The guest keeps the device of this alias: whoever wants it to go is told.
+    Kept(String),
 }
 
 /// The word of an action in a document.
@@ -93,11 +98,16 @@ pub(crate) fn decide(
         }
         GuestEvent::VserportChange(port) => (channel(view, &port.id, port.open), Then::Nothing),
         GuestEvent::DeviceDeleted(deleted) => match &deleted.device {
+            // Told when its back ends are gone and the document has it no more.
+            Some(alias) => (Effects::none(), Then::Departed(alias.clone())),
+            None => none(),
+        },
+        GuestEvent::UnplugRefused(refused) => match &refused.device {
             Some(alias) => {
                 let detail = Detail::Device(pb::event::DeviceChange { alias: alias.clone() });
                 (
-                    Effects::none().event(EventKind::DeviceRemoved, Some(detail)),
-                    Then::Nothing,
+                    Effects::none().event(EventKind::DeviceRemovalFailed, Some(detail)),
+                    Then::Kept(alias.clone()),
                 )
             }
             None => none(),

@@ -210,7 +210,8 @@ fn devices() {
         "a tray opens": before(RUNNING), "DEVICE_TRAY_MOVED" {"id": "/machine/peripheral/ide0-0-0", "tray-open": true} => ["tray ide0-0-0 0"], RUNNING_BOOTED, Then::Nothing;
         "a tray closes": before(RUNNING), "DEVICE_TRAY_MOVED" {"id": "ide0-0-0", "tray-open": false} => ["tray ide0-0-0 1"], RUNNING_BOOTED, Then::Nothing;
         "the balloon": before(RUNNING), "BALLOON_CHANGE" {"actual": 104857600} => ["balloon 102400"], RUNNING_BOOTED, Then::Nothing;
-        "a device is gone": before(RUNNING), "DEVICE_DELETED" {"device": "net0", "path": "/machine/peripheral/net0"} => ["EVENT_KIND_DEVICE_REMOVED net0"], RUNNING_BOOTED, Then::Nothing;
+        "a device is gone": before(RUNNING), "DEVICE_DELETED" {"device": "net0", "path": "/machine/peripheral/net0"} => [], RUNNING_BOOTED, Then::Departed("net0".to_owned());
+        "a guest keeps a device": before(RUNNING), "DEVICE_UNPLUG_GUEST_ERROR" {"device": "net0", "path": "/machine/peripheral/net0"} => ["EVENT_KIND_DEVICE_REMOVAL_FAILED net0"], RUNNING_BOOTED, Then::Kept("net0".to_owned());
         "part of a device is gone": before(RUNNING), "DEVICE_DELETED" {"path": "/machine/peripheral/net0/virtio-backend"} => [], RUNNING_BOOTED, Then::Nothing;
         "the agent comes": before(RUNNING), "VSERPORT_CHANGE" {"id": "channel0", "open": true} => ["agent 1/2"], RUNNING_BOOTED, Then::Nothing;
         "the agent goes": before(RUNNING), "VSERPORT_CHANGE" {"id": "channel0", "open": false} => ["agent 2/2"], RUNNING_BOOTED, Then::Nothing;

@@ -1,0 +1,373 @@
+//! A device comes: into a running guest, its stored configuration, or both.
+//!
+//! ```text
+//!  stored: complete, check, put in, plan the whole ─┐
+//!  live:   complete, check, place, find the images ─┤ nothing is touched so far; a trial ends here
+//!                                                   ▼
+//!  intent ─▶ what it has of the host ─▶ back ends ─▶ device ─▶ one commit of both documents
+//! ```
+//!
+//! A device is read once for each document, for they are two guests; an interface without a hardware address gets one that
+//! serves both. SCSI controllers that a disk needs are plugged in before it, each as a device of its own that stays.
+//! The intent holds the whole device: a daemon that finds it takes back what the document does not name (`recover`).
+
+use std::{path::Path, sync::Arc};
+
+use domxml::{
+    Domain as Document,
+    devices::{Device, InterfaceKind, interface::LinkState},
+    status,
+};
+use qemu_plan::{
+    address::Age,
+    block,
+    caps::Caps,
+    command::{
+        Resources,
+        plug::{Given, Plan, plug},
+    },
+    hotplug::{self, Side},
+    postparse::add_device,
+};
+use qmp::commands;
+
+use crate::{
+    domain::{
+        Domain, Edit, Effects, Stored, View,
+        intents::Intent,
+        jobs::{Kind, Want},
+    },
+    error::{Error, Result},
+    ops::{
+        Conditions, Driver,
+        device::{
+            medium::{self, How, Lock},
+            plugging,
+        },
+        document::{
+            plan,
+            resources::{dirs, resources},
+            scope::{Scope, Which},
+        },
+        holdings::{
+            net::{interface, ports, traffic},
+            storage::{claim, disk, secrets},
+        },
+        operation::{self, Ask, Context, Operation},
+        run::{cpus, guest::Guest, react::lifecycle},
+    },
+    pb::{self, EventKind, event::Detail},
+    qemu::MasterKey,
+};
+
+/// Attaches a device; as the guest has it then: the running one, if that was asked for.
+///
+/// # Errors
+/// Libvirt's, for what is wrong with the device or in its way; what QEMU, the host or another daemon refuses. Nothing is
+/// changed then, but for SCSI controllers that were plugged in for a disk.
+pub(crate) async fn attach(
+    driver: &Arc<Driver>,
+    domain: &Domain,
+    device: &Device,
+    scope: Scope,
+    conditions: &Conditions,
+) -> Result<Device> {
+    if let Some(disk) = new_medium(&domain.view(), device, scope)? {
+        let lock = Lock::Respect;
+        Box::pin(medium::update(
+            driver,
+            domain,
+            disk,
+            How { scope, lock },
+            conditions,
+        ))
+        .await?;
+        return Ok(device.clone());
+    }
+    operation::retrying(|| Box::pin(attempt(driver, domain, device, scope, conditions))).await
+}
+
+/// The disk, if attaching it to the running guest means that a drive gets a medium.
+fn new_medium(view: &View, device: &Device, scope: Scope) -> Result<Option<domxml::devices::Disk>> {
+    let which = Which::of(scope, view)?;
+    let live = view.run.as_ref().filter(|_| which.live && !which.config);
+    let is_medium = live.is_some_and(|run| hotplug::changes_medium(&run.document.domain, device));
+    Ok(match device {
+        Device::Disk(disk) if is_medium => Some(disk.as_ref().clone()),
+        _ => None,
+    })
+}
+
+async fn attempt(
+    driver: &Arc<Driver>,
+    domain: &Domain,
+    device: &Device,
+    scope: Scope,
+    conditions: &Conditions,
+) -> Result<Device> {
+    let ask = Ask {
+        kind: "attach-device",
+        job: Want::Plain(Kind::Modify),
+        conditions,
+    };
+    let operation = Operation::begin(driver, domain, ask).await?;
+    let view = operation.view();
+    let which = Which::of(scope, &view)?;
+    let mut device = device.clone();
+    let (mut edit, mut effects) = (Edit::none(), Effects::none());
+    if which.config {
+        edit = edit.and(in_stored(driver, &view, &mut device).await?);
+        effects = defined();
+    }
+    let coming = match which.live {
+        true => Some(Coming::of(driver, &view, device.clone()).await?),
+        false => None,
+    };
+    edit.check(&view)?;
+    if operation.is_trial() {
+        return Ok(device);
+    }
+    let work = async move |context: Arc<Context>| match coming {
+        Some(coming) => Box::pin(coming.carry_out(&context, edit, effects)).await,
+        None => context.commit(edit, effects).await.map(|_| device),
+    };
+    operation.carry_out(|context| Box::pin(work(context))).await
+}
+
+/// The event of a stored document that was changed.
+pub(super) fn defined() -> Effects {
+    Effects::none().lifecycle(lifecycle::DEFINED_UPDATED.0, lifecycle::DEFINED_UPDATED.1)
+}
+
+/// The stored document with the device, complete and checked. What was made up for the device is written into it.
+async fn in_stored(driver: &Arc<Driver>, view: &View, device: &mut Device) -> Result<Edit> {
+    let config = view
+        .config
+        .as_ref()
+        .ok_or_else(|| Error::invalid("transient domains do not have any persistent config"))?;
+    let mut document = Box::new(Document::clone(&*config.domain()?));
+    let (def, wanted) = (&*document, device.clone());
+    let completed = plan::with_caps(driver, def, move |caps, context| {
+        let completed = hotplug::complete(def, wanted, caps, context)?;
+        hotplug::check(def, &completed, Side::Stored)?;
+        Ok(completed)
+    })
+    .await?;
+    if let (Device::Interface(given), Device::Interface(completed)) = (&mut *device, &completed) {
+        given.mac.clone_from(&completed.mac);
+    }
+    add_device(&mut document.devices, completed)?;
+    let complete = plan::complete(driver, document, Age::New).await?;
+    Ok(Edit::replacing(Arc::clone(config), Stored::new(&complete.domain)))
+}
+
+/// A device that is to be plugged in.
+struct Coming {
+    guest: Arc<Guest>,
+    caps: Caps,
+    /// What must be there before it.
+    controllers: Vec<Device>,
+    device: Device,
+    /// The first number of a block node that is free afterwards.
+    next_node: u32,
+}
+
+impl Coming {
+    /// Checks that a running guest can take the device, and finds it a place and its images.
+    async fn of(driver: &Arc<Driver>, view: &View, device: Device) -> Result<Self> {
+        let run = view.running()?;
+        let guest = driver.guests.of(view)?;
+        let def = &run.document.domain;
+        let (placed, caps) = plan::with_caps(driver, def, move |caps, context| {
+            let device = hotplug::complete(def, device, caps, context)?;
+            hotplug::check(def, &device, Side::Live)?;
+            Ok((hotplug::place(def, device, caps, context)?, caps.clone()))
+        })
+        .await?;
+        let first = u32::try_from(run.status.nodename.unwrap_or(0))
+            .unwrap_or(u32::MAX)
+            .saturating_add(1);
+        let (device, next_node) = match placed.device {
+            Device::Disk(disk) => {
+                let mut disk = disk::resolve(driver, *disk).await?;
+                let next = block::number_disk(&mut disk, first);
+                block::name_disk(&mut disk)?;
+                (Device::Disk(Box::new(disk)), next)
+            }
+            other => (other, first),
+        };
+        Ok(Self {
+            guest,
+            caps,
+            controllers: placed.controllers,
+            device,
+            next_node,
+        })
+    }
+
+    async fn carry_out(mut self, context: &Context, stored: Edit, effects: Effects) -> Result<Device> {
+        for controller in std::mem::take(&mut self.controllers) {
+            self.plug_in(context, controller, (Edit::none(), Effects::none()))
+                .await?;
+        }
+        let device = self.device.clone();
+        let alias = alias_of(&device);
+        let mut told = Effects::none().event(EventKind::DeviceAdded, Some(about(alias)));
+        told.events.extend(effects.events);
+        self.plug_in(context, device, (stored, told)).await
+    }
+
+    /// Plugs one device in, and has the documents follow: the point of no return.
+    async fn plug_in(&self, context: &Context, mut device: Device, rest: (Edit, Effects)) -> Result<Device> {
+        let (stored, effects) = rest;
+        let intent = Intent::AttachDevice {
+            device: device.format(status::FORMAT),
+        };
+        context.intend(intent).await?;
+        let view = context.view();
+        let document = &view.running()?.document.domain;
+        let names = plan::short_name(self.guest.id, &document.name);
+        let mut given = resources(context.driver(), document, dirs(context.driver(), &names));
+        self.acquire(context, &mut device, &mut given).await?;
+        for step in self.steps(context, &device, &mut given).await?.steps {
+            let (part, guest) = (step.makes(), Arc::clone(&self.guest));
+            let reversal = async move {
+                match part {
+                    Some(part) => plugging::take_away(&guest, &part).await,
+                    None => Ok(()),
+                }
+            };
+            let what = plugging::phase(&step);
+            context
+                .step(what, plugging::give(&self.guest, step), reversal)
+                .await?;
+        }
+        self.switch(&view, &device).await?;
+        // What QEMU calls its devices is for whoever comes after us; without an answer the new one is known all the same.
+        let monitor = self.guest.monitor()?;
+        let known = monitor.device_ids().await.ok();
+        let (new, next_node) = (device.clone(), self.next_node);
+        context
+            .commit_with(move |view| {
+                stored.apply(view)?;
+                has_come(view, new, next_node)?;
+                know_devices(view, known);
+                Ok(effects)
+            })
+            .await?;
+        Ok(device)
+    }
+
+    /// The monitor's commands, with the secrets that they take.
+    async fn steps(&self, context: &Context, device: &Device, given: &mut Resources) -> Result<Plan> {
+        let view = context.view();
+        let run = view.running()?;
+        let plan = |given: &Resources| {
+            let given = Given {
+                caps: &self.caps,
+                res: given,
+                next_node: self.next_node,
+            };
+            plug(&run.document.domain, device, given)
+        };
+        let first = plan(given)?;
+        if first.secrets.is_empty() {
+            return Ok(first);
+        }
+        let dir = run.status.lib_dir.clone().unwrap_or_default();
+        let key = crate::blocking::file("reading the guest's key", move || {
+            let path = Path::new(&dir).join("master-key.aes");
+            MasterKey::read(&path).map_err(|error| {
+                Error::system(
+                    format_args!("cannot read the guest's key '{}'", path.display()),
+                    error,
+                )
+            })
+        })
+        .await?;
+        secrets::fetch_needed(context.driver(), first.secrets, &key, given).await?;
+        Ok(plan(given)?)
+    }
+
+    /// What the device has of the host and of other daemons.
+    async fn acquire(&self, context: &Context, device: &mut Device, given: &mut Resources) -> Result<()> {
+        let (driver, guest) = (context.driver(), &self.guest);
+        let mut undo = context.steps("what it has of the host").await?;
+        match device {
+            Device::Disk(disk) => {
+                if let Some(claim) = claim::of_disk(disk) {
+                    cpus::take(driver, guest, &claim, &mut undo).await?;
+                }
+                disk::acquire(driver, &guest.domain, disk, &mut undo).await
+            }
+            Device::Interface(card) => {
+                let view = context.view();
+                let owner = ports::owner(&view.running()?.document.domain);
+                if card.kind == InterfaceKind::Network {
+                    ports::take_one(driver, card, owner.clone(), &mut undo).await?;
+                }
+                // Only now it is known what it is plugged into.
+                hotplug::check_interface(card)?;
+                interface::check_acquirable(card)?;
+                let mut monitor = guest.monitor()?;
+                let handed = interface::acquire(driver, card, &owner, &mut monitor, &mut undo).await?;
+                let alias = card.info.alias.clone().unwrap_or_default();
+                given.devices.extend(handed.map(|handed| (alias, handed)));
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Switches an interface on where the guest runs, and its link off where the document has it down.
+    async fn switch(&self, view: &View, device: &Device) -> Result<()> {
+        let Device::Interface(card) = device else {
+            return Ok(());
+        };
+        if view.condition.state() == crate::domain::RunState::Running {
+            traffic::allow_one(card).await?;
+        }
+        if card.link == Some(LinkState::Down) {
+            let name = card.info.alias.clone().unwrap_or_default();
+            self.guest.execute(commands::SetLink { name, up: false }).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The document of the run has the device.
+fn has_come(view: &mut View, device: Device, next_node: u32) -> Result<()> {
+    let edit = Edit::live(move |document| {
+        add_device(&mut document.devices, device.clone())?;
+        Ok(())
+    });
+    edit.apply(view)?;
+    if let Some(run) = &mut view.run {
+        let mut status = domxml::StatusDocument::clone(&run.status);
+        status.nodename = Some(u64::from(next_node.saturating_sub(1)));
+        run.status = Arc::new(status);
+    }
+    Ok(())
+}
+
+/// The devices that QEMU has, as the status file lists them.
+pub(super) fn know_devices(view: &mut View, known: Option<std::collections::BTreeSet<String>>) {
+    let Some((run, known)) = view.run.as_mut().zip(known) else {
+        return;
+    };
+    let mut status = domxml::StatusDocument::clone(&run.status);
+    let devices = known.into_iter();
+    status.devices = devices.map(|alias| status::DeviceAlias { alias }).collect();
+    run.status = Arc::new(status);
+}
+
+/// The alias of a device of a running guest.
+pub(super) fn alias_of(device: &Device) -> String {
+    let info = device.as_ref().info();
+    info.and_then(|info| info.alias.clone()).unwrap_or_default()
+}
+
+/// What an event says of a device.
+pub(super) fn about(alias: String) -> Detail {
+    Detail::Device(pb::event::DeviceChange { alias })
+}

@@ -1,0 +1,335 @@
+//! A device goes: out of a running guest, its stored configuration, or both.
+//!
+//! ```text
+//!  found, checked ─▶ intent ─▶ guest asked ─┬─ gone ─▶ back ends ─▶ one commit ─▶ what it had is given back
+//!                                           ├─ refused: an error, nothing is changed
+//!                                           └─ no answer in time: only the stored document is changed
+//!  gone later, or found missing when the guest is reached: [`departed`], from the back ends on
+//! ```
+//!
+//! The hard thing is that the guest decides when, if ever. A detach holds the guest's job while it waits, so one device
+//! leaves at a time.
+
+use std::{sync::Arc, time::Duration};
+
+use domxml::{
+    Domain as Document,
+    devices::{Device, DeviceRef},
+    status,
+};
+use qemu_plan::{
+    address::Age,
+    caps::Caps,
+    command::plug::{Part, back_ends},
+    hotplug::{self, Side},
+};
+
+use crate::{
+    domain::{
+        Domain, Edit, Effects, Stored, View,
+        intents::Intent,
+        jobs::{Kind, Want},
+    },
+    error::{Area, Error, Result},
+    ops::{
+        Conditions, Driver,
+        device::{
+            attach::{about, alias_of, defined, know_devices},
+            plugging::{self, Unplugged},
+        },
+        document::{
+            plan,
+            scope::{Scope, Which},
+        },
+        holdings::{
+            net::interface,
+            storage::{claim, disk},
+        },
+        operation::{self, Ask, Context, Operation},
+        run::{cpus, guest::Guest},
+    },
+    pb::EventKind,
+};
+
+/// How long a guest may take to let a device go where the client does not say.
+pub const PATIENCE: Duration = plugging::LETTING_GO;
+/// How long at most.
+pub const PATIENCE_MAX: Duration = Duration::from_secs(600);
+
+/// Which device is to go.
+#[derive(Clone, Debug)]
+pub enum Meant {
+    /// The one that a document describes: as libvirt looks it up, by few things.
+    Document(Box<Device>),
+    /// The one of that alias.
+    Alias(String),
+}
+
+/// How a device is to go.
+#[derive(Clone, Copy, Debug)]
+pub struct How {
+    /// Out of which configuration.
+    pub scope: Scope,
+    /// How long the guest may take to let it go.
+    pub patience: Duration,
+}
+
+/// How a detach has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The device is gone from every configuration that was asked for.
+    Removed,
+    /// The guest was asked and has not answered in time. The stored configuration was changed if that was asked for; the
+    /// device leaves the run when the guest lets it go.
+    Pending,
+}
+
+/// Detaches a device.
+///
+/// # Errors
+/// `DeviceMissing` and the like if it can't be told which device is meant, libvirt's refusals, `OperationFailed` with
+/// reason UNPLUG_REJECTED if the guest refuses. Nothing is changed then.
+pub(crate) async fn detach(
+    driver: &Arc<Driver>,
+    domain: &Domain,
+    meant: &Meant,
+    how: How,
+    conditions: &Conditions,
+) -> Result<Outcome> {
+    operation::retrying(|| Box::pin(attempt(driver, domain, meant, how, conditions))).await
+}
+
+async fn attempt(
+    driver: &Arc<Driver>,
+    domain: &Domain,
+    meant: &Meant,
+    how: How,
+    conditions: &Conditions,
+) -> Result<Outcome> {
+    let ask = Ask {
+        kind: "detach-device",
+        job: Want::Plain(Kind::Modify),
+        conditions,
+    };
+    let operation = Operation::begin(driver, domain, ask).await?;
+    let view = operation.view();
+    let which = Which::of(how.scope, &view)?;
+    let (mut edit, mut effects) = (Edit::none(), Effects::none());
+    if which.config {
+        edit = edit.and(out_of_stored(driver, &view, meant).await?);
+        // A detach by alias is not told, as with libvirt.
+        if matches!(meant, Meant::Document(_)) {
+            effects = defined();
+        }
+    }
+    let going = match which.live {
+        true => Some(Going::of(driver, &view, meant).await?),
+        false => None,
+    };
+    edit.check(&view)?;
+    if operation.is_trial() {
+        return Ok(Outcome::Removed);
+    }
+    let patience = how.patience;
+    let work = async move |context: Arc<Context>| match going {
+        Some(going) => Box::pin(going.carry_out(&context, (edit, effects), patience)).await,
+        None => context.commit(edit, effects).await.map(|_| Outcome::Removed),
+    };
+    operation.carry_out(|context| Box::pin(work(context))).await
+}
+
+/// The stored document without the device, complete and checked.
+async fn out_of_stored(driver: &Arc<Driver>, view: &View, meant: &Meant) -> Result<Edit> {
+    let config = view
+        .config
+        .as_ref()
+        .ok_or_else(|| Error::invalid("transient domains do not have any persistent config"))?;
+    let mut document = Box::new(Document::clone(&*config.domain()?));
+    let place = find(&document, meant, Side::Stored)?;
+    document.devices.remove(place);
+    let complete = plan::complete(driver, document, Age::Known).await?;
+    Ok(Edit::replacing(Arc::clone(config), Stored::new(&complete.domain)))
+}
+
+fn find(document: &Document, meant: &Meant, side: Side) -> Result<domxml::devices::Place> {
+    match meant {
+        Meant::Document(device) => Ok(hotplug::find(document, device, side)?),
+        Meant::Alias(alias) => document.devices.by_alias(alias).ok_or_else(|| {
+            Error::internal(format!("no device found with alias {alias}")).in_area(Area::Domain)
+        }),
+    }
+}
+
+/// A device that is to leave a running guest.
+struct Going {
+    guest: Arc<Guest>,
+    device: Device,
+    /// What it has in QEMU beside itself, in the order in which it goes.
+    parts: Vec<Part>,
+}
+
+impl Going {
+    async fn of(driver: &Arc<Driver>, view: &View, meant: &Meant) -> Result<Self> {
+        let document = &view.running()?.document.domain;
+        let place = find(document, meant, Side::Live)?;
+        hotplug::check_detach(document, place)?;
+        let found = document.devices.get(place).map(DeviceRef::to_device);
+        let device = found.ok_or_else(|| Error::internal("the device got lost"))?;
+        Self::leaving(driver, view, device).await
+    }
+
+    async fn leaving(driver: &Arc<Driver>, view: &View, device: Device) -> Result<Self> {
+        let document = &view.running()?.document.domain;
+        let parts = parts_of(driver, document, &device).await?;
+        let guest = driver.guests.of(view)?;
+        Ok(Self { guest, device, parts })
+    }
+
+    async fn carry_out(
+        self,
+        context: &Context,
+        stored: (Edit, Effects),
+        patience: Duration,
+    ) -> Result<Outcome> {
+        let alias = alias_of(&self.device);
+        self.intend(context).await?;
+        let asked = plugging::unplug(&self.guest, &alias, patience);
+        // Nothing undoes it: the guest decides.
+        let unplugged = context.step("requested", asked, async { Ok(()) }).await?;
+        match unplugged {
+            Unplugged::Gone => {
+                self.depart(context, stored).await?;
+                Ok(Outcome::Removed)
+            }
+            Unplugged::Pending => {
+                let (edit, effects) = stored;
+                context.commit(edit, effects).await?;
+                Ok(Outcome::Pending)
+            }
+        }
+    }
+
+    async fn intend(&self, context: &Context) -> Result<()> {
+        let device = self.device.format(status::FORMAT);
+        context.intend(Intent::DetachDevice { device }).await
+    }
+
+    /// QEMU has the device no more: the rest follows.
+    async fn depart(&self, context: &Context, stored: (Edit, Effects)) -> Result<()> {
+        drop_parts(&self.guest, &self.parts).await?;
+        let known = self.guest.monitor()?.device_ids().await.ok();
+        let alias = alias_of(&self.device);
+        let (edit, effects) = stored;
+        let mut told = Effects::none().event(EventKind::DeviceRemoved, Some(about(alias.clone())));
+        told.events.extend(effects.events);
+        context
+            .commit_with(move |view| {
+                edit.apply(view)?;
+                has_gone(view, &alias)?;
+                know_devices(view, known);
+                Ok(told)
+            })
+            .await?;
+        release(context.driver(), &self.guest, &self.device).await;
+        Ok(())
+    }
+}
+
+/// What a device of a running guest has in QEMU beside itself.
+///
+/// # Errors
+/// It is of no kind that can be plugged in.
+pub(crate) async fn parts_of(
+    driver: &Arc<Driver>,
+    document: &Document,
+    device: &Device,
+) -> Result<Vec<Part>> {
+    plan::with_caps(driver, document, |caps: &Caps, _| {
+        back_ends(document, device, caps)
+    })
+    .await
+}
+
+/// Takes the back ends of a device that has gone out of QEMU. One that QEMU keeps is logged: the device has gone all the same.
+///
+/// # Errors
+/// QEMU does not answer.
+async fn drop_parts(guest: &Guest, parts: &[Part]) -> Result<()> {
+    for part in parts {
+        match plugging::take_away(guest, part).await {
+            Err(error) if error.reason == Some("QEMU_REFUSED") => {
+                tracing::warn!(guest = %guest.domain.view().name, ?part, %error, "QEMU keeps something of a device that has gone");
+            }
+            result => result?,
+        }
+    }
+    Ok(())
+}
+
+/// The document of the run has the device no more.
+fn has_gone(view: &mut View, alias: &str) -> Result<()> {
+    let alias = alias.to_owned();
+    let edit = Edit::live(move |document| {
+        if let Some(place) = document.devices.by_alias(&alias) {
+            document.devices.remove(place);
+        }
+        Ok(())
+    });
+    edit.apply(view)
+}
+
+/// Gives back what a device that has left had of the host. Nothing depends on it any more: what fails is logged.
+pub(crate) async fn release(driver: &Arc<Driver>, guest: &Arc<Guest>, device: &Device) {
+    let view = guest.domain.view();
+    match device {
+        Device::Disk(disk) => {
+            if let Some(claim) = claim::of_disk(disk) {
+                cpus::give_back(driver, guest, &claim).await;
+            }
+            if let Some(run) = &view.run {
+                disk::release(driver, run, disk).await;
+            }
+        }
+        Device::Interface(card) => interface::release(driver, card, view.uuid).await,
+        _ => {}
+    }
+}
+
+/// A device has left QEMU while nobody waited for it: the documents follow, and what it had is given back. What it has left
+/// is seen to again when the guest is reached.
+pub(crate) async fn departed(driver: Arc<Driver>, guest: Arc<Guest>, alias: String) {
+    let result = follow(&driver, &guest, &alias).await;
+    if let Err(error) = result
+        && guest.ending().is_none()
+    {
+        let name = Arc::clone(&guest.domain.view().name);
+        tracing::error!(guest = %name, alias, %error, "a device has left QEMU and is in the document still");
+    }
+}
+
+async fn follow(driver: &Arc<Driver>, guest: &Arc<Guest>, alias: &str) -> Result<()> {
+    let conditions = Conditions::default();
+    let ask = Ask {
+        kind: "device-departed",
+        job: Want::Plain(Kind::Modify),
+        conditions: &conditions,
+    };
+    let operation = Operation::begin(driver, &guest.domain, ask).await?;
+    let view = operation.view();
+    let Some(run) = view.run.as_ref().filter(|run| run.id == guest.id) else {
+        return Ok(());
+    };
+    let devices = &run.document.domain.devices;
+    let found = devices.by_alias(alias).and_then(|place| devices.get(place));
+    // Whoever unplugged it has seen to it.
+    let Some(device) = found.map(DeviceRef::to_device) else {
+        return Ok(());
+    };
+    let going = Going::leaving(driver, &view, device).await?;
+    let work = async move |context: Arc<Context>| {
+        let going = going;
+        going.intend(&context).await?;
+        going.depart(&context, (Edit::none(), Effects::none())).await
+    };
+    operation.carry_out(|context| Box::pin(work(context))).await
+}

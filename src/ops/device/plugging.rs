@@ -1,0 +1,191 @@
+//! What a device that comes or goes means for QEMU, command by command.
+//!
+//! `qemu_plan::command::plug` says which commands there are and in which order; here each becomes one of `qmp`'s, which has
+//! its deadline. Used by attach, by detach, and by recovery for what an attach that was cut off has left.
+
+use std::{error::Error as _, time::Duration};
+
+use qemu_plan::command::{
+    Props,
+    plug::{Part, Step},
+};
+use qmp::{ErrorClass, commands};
+use serde_json::{Map, Value};
+
+use crate::{
+    error::{Code, Error, Result},
+    ops::run::{departures::Departure, guest::Guest},
+};
+
+/// How long a guest may take to let a device go, as libvirt waits.
+pub(crate) const LETTING_GO: Duration = Duration::from_secs(5);
+
+/// What came of asking a guest to let a device go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unplugged {
+    /// QEMU has it no more.
+    Gone,
+    /// The guest has not answered in time; it may do so later.
+    Pending,
+}
+
+/// What a step does, for the operation's phase and its log.
+pub(super) fn phase(step: &Step) -> &'static str {
+    match step {
+        Step::Object(_) => "an object",
+        Step::Blockdev(_) => "a block node",
+        Step::Chardev(..) => "a character device's back end",
+        Step::Netdev(_) => "an interface's back end",
+        Step::Device(_) => "the device",
+        Step::AddFd(..) => "a descriptor",
+        Step::Throttle(_) => "the disk's limits",
+    }
+}
+
+/// Gives QEMU one command of an attach.
+///
+/// # Errors
+/// What QEMU refuses, or that it does not answer.
+pub(super) async fn give(guest: &Guest, step: Step) -> Result<()> {
+    match step {
+        Step::Object(props) => guest.execute(commands::ObjectAdd(map(props))).await.map(drop),
+        Step::Blockdev(props) => guest.execute(commands::BlockdevAdd(map(props))).await.map(drop),
+        Step::Netdev(props) => guest.execute(commands::NetdevAdd(map(props))).await.map(drop),
+        Step::Device(props) => guest.execute(commands::DeviceAdd(map(props))).await.map(drop),
+        Step::Chardev(id, backend) => guest
+            .execute(commands::ChardevAdd { id, backend })
+            .await
+            .map(drop),
+        Step::AddFd(..) => Err(Error::new(
+            Code::OperationUnsupported,
+            "a device that needs a file of the daemon's can't be attached yet",
+        )),
+        Step::Throttle(props) => {
+            let limited = guest.execute(commands::BlockSetIoThrottle(map(props))).await;
+            // As with libvirt the disk is there all the same.
+            if let Err(error) = limited {
+                tracing::warn!(guest = %guest.domain.view().name, %error, "the limits of a disk could not be set");
+            }
+            Ok(())
+        }
+    }
+}
+
+fn map(props: Props) -> Map<String, Value> {
+    match props.into_value() {
+        Value::Object(map) => map,
+        _ => Map::new(),
+    }
+}
+
+/// Takes a part of a device out of QEMU. One that is not there is no error; a device is waited for.
+///
+/// # Errors
+/// What QEMU refuses, that it does not answer, or that the guest does not let the device go.
+pub(crate) async fn take_away(guest: &Guest, part: &Part) -> Result<()> {
+    match part.clone() {
+        Part::Object(id) => gone(guest.execute(commands::ObjectDel { id }).await),
+        Part::Node(node_name) => gone(guest.execute(commands::BlockdevDel { node_name }).await),
+        Part::Chardev(id) => gone(guest.execute(commands::ChardevRemove { id }).await),
+        Part::Netdev(id) => gone(guest.execute(commands::NetdevDel { id }).await),
+        Part::FdSet(set) => gone(
+            guest
+                .execute(commands::RemoveFd {
+                    fdset_id: i64::from(set),
+                    fd: None,
+                })
+                .await,
+        ),
+        Part::Device(id) => match unplug(guest, &id, LETTING_GO).await? {
+            Unplugged::Gone => Ok(()),
+            Unplugged::Pending => Err(Error::new(
+                Code::OperationTimeout,
+                format!("the guest does not let the device '{id}' go"),
+            )),
+        },
+    }
+}
+
+fn gone<T>(result: Result<T>) -> Result<()> {
+    match result {
+        Ok(_) => Ok(()),
+        Err(error) if is_missing(&error) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Asks the guest to let a device go, and waits for its answer.
+///
+/// # Errors
+/// What QEMU refuses; `OperationFailed` if the guest refuses, in libvirt's words.
+pub(crate) async fn unplug(guest: &Guest, alias: &str, patience: Duration) -> Result<Unplugged> {
+    let answer = guest.departures.expect(alias);
+    let asked = guest.execute(commands::DeviceDel { id: alias.to_owned() }).await;
+    let refused = match asked {
+        Ok(_) => None,
+        Err(error) if is_missing(&error) => return Ok(Unplugged::Gone),
+        Err(error) => Some(error),
+    };
+    // It may have left before it was asked again.
+    let patience = if refused.is_some() {
+        Duration::ZERO
+    } else {
+        patience
+    };
+    match (tokio::time::timeout(patience, answer).await, refused) {
+        (Ok(Ok(Departure::Gone)), _) => Ok(Unplugged::Gone),
+        (_, Some(error)) => Err(error),
+        (Ok(Ok(Departure::Refused)), None) => Err(Error::new(
+            Code::OperationFailed,
+            "unplug of device was rejected by the guest",
+        )
+        .because("UNPLUG_REJECTED")),
+        _ => Ok(Unplugged::Pending),
+    }
+}
+
+/// Whether QEMU said that it has no such thing.
+fn is_missing(error: &Error) -> bool {
+    let refusal = error
+        .source()
+        .and_then(|source| source.downcast_ref::<qmp::Error>());
+    match refusal {
+        Some(qmp::Error::Refused { class, desc, .. }) => {
+            *class == ErrorClass::DeviceNotFound
+                || desc.contains("not found")
+                || desc.starts_with("Failed to find node")
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use qmp::Command;
+
+    use super::*;
+
+    #[test]
+    fn what_qemu_has_no_more_need_not_be_taken_away() {
+        let refused = |class, desc: &str| {
+            Error::from(qmp::Error::Refused {
+                command: commands::DeviceDel::NAME.to_owned(),
+                class,
+                desc: desc.to_owned(),
+            })
+        };
+        for (class, desc, missing) in [
+            (ErrorClass::DeviceNotFound, "Device 'net1' not found", true),
+            (ErrorClass::GenericError, "object 'x' not found", true),
+            (ErrorClass::GenericError, "Chardev 'x' not found", true),
+            (
+                ErrorClass::GenericError,
+                "Failed to find node with node-name='libvirt-3-format'",
+                true,
+            ),
+            (ErrorClass::GenericError, "Node libvirt-3-format is in use", false),
+        ] {
+            assert_eq!(is_missing(&refused(class, desc)), missing, "{desc}");
+        }
+    }
+}
