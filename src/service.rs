@@ -89,6 +89,7 @@ fn driver(setup: &Setup) -> anyhow::Result<Arc<Driver>> {
         link_names: ops::holdings::net::tap::LinkNames::default(),
         firmware: FirmwareStore::new(user_config(paths.scope).as_deref()),
         suspend: ops::host::suspend::Suspend::default(),
+        images: ops::holdings::storage::look::Hanging::default(),
         host_document: ops::host::capabilities::Kept::default(),
         host_facts: ops::host::facts::Kept::default(),
         domain_capabilities: ops::host::domcaps::Kept::default(),

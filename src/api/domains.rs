@@ -339,7 +339,8 @@ impl pb::domains_server::Domains for Service {
         let wanted = ops::inspect::stats::Wanted {
             groups: super::stats::groups(&request)?,
             backing_chain: request.backing_chain,
-            nowait: request.nowait,
+            call: super::stats::call(&request),
+            oldest: super::stats::oldest(&request)?,
         };
         let collected = ops::inspect::stats::collect(&self.driver, domains, wanted).await;
         Ok(Response::new(super::stats::response(collected)))

@@ -1,11 +1,11 @@
 //! Statistics as messages.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use super::convert;
 use crate::{
     error::{Code, Error, Result},
-    ops::inspect::stats::{Balloon, Block, Card, Groups, Stats, Vcpus},
+    ops::inspect::stats::{Balloon, Block, Call, Card, Groups, Stats, Vcpus},
     pb,
 };
 
@@ -41,6 +41,24 @@ pub(super) fn groups(request: &pb::GetStatsRequest) -> Result<Groups> {
         }
     }
     Ok(groups)
+}
+
+/// What kind of call it is.
+pub(super) fn call(request: &pb::GetStatsRequest) -> Call {
+    match request.domains.len() {
+        _ if request.nowait => Call::NoWait,
+        1 => Call::One,
+        _ => Call::Many,
+    }
+}
+
+/// The oldest values that the caller takes of a guest that can't be asked; any age if none.
+///
+/// # Errors
+/// `InvalidArg` for a negative age.
+pub(super) fn oldest(request: &pb::GetStatsRequest) -> Result<Option<Duration>> {
+    let age = request.max_age.map(Duration::try_from).transpose();
+    age.map_err(|_| Error::argument("max_age is negative"))
 }
 
 /// The answer.
@@ -82,6 +100,7 @@ fn one(stats: Stats) -> pb::DomainStats {
         }),
         dirty_rate: stats.dirty_rate.map(dirty_rate),
         vm: Vec::new(),
+        age: stats.age.and_then(|age| age.try_into().ok()),
     }
 }
 
@@ -176,6 +195,7 @@ fn block(block: Block) -> pb::block_stats::Block {
         physical: size(2),
         threshold: Some(block.threshold).filter(|t| *t != 0),
         errors: None,
+        unreadable: block.unreadable.unwrap_or_default(),
     }
 }
 

@@ -29,7 +29,7 @@ use crate::{
     domain::{Domain, Registry, View},
     error::{Code, Error, Result},
     ops::{
-        holdings::{cgroup, hostdev, ledger},
+        holdings::{cgroup, hostdev, ledger, storage},
         host::{capabilities, domcaps, facts, place, suspend},
         run::{guest, sessions},
     },
@@ -61,6 +61,8 @@ pub struct Driver {
     pub hostdevs: Arc<hostdev::Hostdevs>,
     /// Control groups of the host.
     pub cgroups: cgroup::Kept,
+    /// Directories of images that hang.
+    pub images: storage::look::Hanging,
     /// Names of the host's ends of interfaces.
     pub link_names: crate::ops::holdings::net::tap::LinkNames,
     /// The host's firmware.

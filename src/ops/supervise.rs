@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use qmp::{Closed, commands::QueryStatus};
+use qmp::{Closed, Command, commands::QueryStatus};
 
 use crate::{
     domain::{Condition, Effects, View},
@@ -32,10 +32,11 @@ use crate::{
     qemu::{Events, GuestEvent, Live, Monitor, Notice},
 };
 
-/// How often an unreachable guest is asked again.
+/// How often a monitor that closed is dialled again.
 const RETRY: Duration = Duration::from_secs(2);
-/// How long its answer is waited for then.
-const RETRY_DEADLINE: Duration = Duration::from_secs(2);
+/// How long an unreachable guest's answer is waited for before it is asked once more. Nobody waits for it meanwhile, and a
+/// guest that is merely slow must be able to show that it lives.
+const RETRY_DEADLINE: Duration = Duration::from_secs(10);
 /// QEMU closes its monitor at most this long before it ends.
 const LAST_MOMENT: Duration = Duration::from_millis(500);
 /// How long a monitor is dialled before the guest is shown as unreachable.
@@ -73,7 +74,7 @@ async fn attend(driver: &Weak<Driver>, guest: &Arc<Guest>, signal: Signal) {
     }
     let cause = match signal {
         Signal::Silent(cause) => cause,
-        Signal::Suspect => match ask(guest).await {
+        Signal::Suspect => match ask(guest, QueryStatus::DEADLINE).await {
             Some(cause) => cause,
             None => return,
         },
@@ -87,36 +88,34 @@ fn is_shown(guest: &Guest) -> bool {
     view.run.as_ref().is_some_and(|r| r.unreachable.is_some())
 }
 
-/// Asks once; why there was no answer, if there was none.
-async fn ask(guest: &Guest) -> Option<String> {
+/// Asks once; why there was no answer within `limit`, if there was none.
+async fn ask(guest: &Guest, limit: Duration) -> Option<String> {
     // Without a monitor it is dialled already.
     let monitor = guest.monitor().ok()?;
-    let answer = monitor
-        .client()
-        .execute_within(QueryStatus {}, RETRY_DEADLINE)
-        .await;
-    match answer {
+    match monitor.client().execute_within(QueryStatus {}, limit).await {
         Err(error @ qmp::Error::Timeout { .. }) => Some(error.to_string()),
         _ => None,
     }
 }
 
-/// Asks until there is an answer, or the run, the connection or the daemon ends.
+/// Asks until there is an answer, or the run, the connection or the daemon ends. A question is always open, so that the
+/// guest is reachable again as soon as it answers.
 async fn ask_again(weak: &Weak<Driver>, guest: &Arc<Guest>) {
     loop {
-        tokio::select! {
-            () = tokio::time::sleep(RETRY) => {}
+        let silent = tokio::select! {
+            cause = ask(guest, RETRY_DEADLINE) => cause.is_some(),
             () = guest.process_ended() => return,
-        }
+        };
         let Some(driver) = weak.upgrade() else { return };
-        if guest.monitor().is_err() {
-            return;
+        if silent {
+            continue;
         }
-        if ask(guest).await.is_none() {
+        // A connection that ended is dialled by who saw it end.
+        if guest.monitor().is_ok() {
             guest.show_unreachable(None).await;
             recover::read_back(&driver, guest).await;
-            return;
         }
+        return;
     }
 }
 

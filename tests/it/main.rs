@@ -15,6 +15,7 @@ mod hotplug;
 mod identity;
 mod interface;
 mod kill;
+mod late;
 mod life;
 mod lockd;
 mod logd;

@@ -8,6 +8,7 @@ use wire::{ErrorCode, ErrorDomain, WireError};
 use super::args::{self, Must};
 use super::flags::Flags;
 use super::info::{basic, running};
+use super::stats::OLDEST;
 use super::{Reply, by_uuid};
 use crate::ctx::{Ctx, internal};
 use crate::proto::{DomainStats, GetStatsRequest, StatsGroup, block_stats::Block};
@@ -20,17 +21,23 @@ async fn stats(ctx: &Ctx, dom: &NonnullDomain, group: StatsGroup) -> Reply<Domai
     let request = GetStatsRequest {
         domains: by_uuid(dom).into_iter().collect(),
         groups: vec![group.into()],
+        max_age: Some(OLDEST),
         ..GetStatsRequest::default()
     };
     let answer = ctx.domains().get_stats(request).await?.into_inner();
-    match answer.stats.into_iter().next() {
-        Some(stats) => Ok(stats),
-        None => {
-            // It went away; the service knows the words for that.
-            basic(ctx, dom).await?;
-            Ok(DomainStats::default())
-        }
+    let Some(stats) = answer.stats.into_iter().next() else {
+        // It went away; the service knows the words for that.
+        basic(ctx, dom).await?;
+        return Ok(DomainStats::default());
+    };
+    if stats.id > 0 && stats.age.is_none() && answer.unreachable.contains(&stats.uuid) {
+        let detail = format!(
+            "domain '{}' can't be asked at present: QEMU does not answer",
+            stats.name
+        );
+        return Err(WireError::new(ErrorCode::OPERATION_TIMEOUT, ErrorDomain::QEMU, &detail).into());
     }
+    Ok(stats)
 }
 
 pub(crate) async fn memory_stats(
@@ -128,6 +135,9 @@ pub(crate) async fn get_block_info(
     if block.path.is_empty() {
         let detail = format!("disk '{path}' does not currently have a source assigned");
         return Err(args::invalid(&detail).into());
+    }
+    if !block.unreadable.is_empty() {
+        return Err(WireError::new(ErrorCode::SYSTEM_ERROR, ErrorDomain::QEMU, &block.unreadable).into());
     }
     let (Some(allocation), Some(capacity), Some(physical)) =
         (block.allocation, block.capacity, block.physical)

@@ -32,7 +32,7 @@ use crate::{
     error::{Code, Error, Result},
     ops::{
         holdings::{display_port::Lease, storage::lease::Holding},
-        run::{agent::Line, cause::Cause, console::Consoles, departures::Departures},
+        run::{agent::Line, cause::Cause, console::Consoles, counters, departures::Departures},
     },
     qemu::{Monitor, Process},
 };
@@ -46,6 +46,8 @@ const SIGNALS: usize = 4;
 #[derive(Default)]
 pub struct Guests {
     table: Mutex<HashMap<Uuid, Arc<Guest>>>,
+    /// Runs whose connection was waited for in vain.
+    pub(crate) absent: counters::Absent,
 }
 
 /// What was noticed of a run, for its supervisor.
@@ -70,6 +72,8 @@ pub struct Guest {
     pub consoles: Consoles,
     /// The connection to the agent inside.
     pub(crate) agent: Line,
+    /// What QEMU has counted.
+    pub(crate) counters: counters::Counters,
     /// Leases of its disks.
     pub(crate) holding: Holding,
     /// Who waits for which device to leave.
@@ -138,6 +142,7 @@ impl Guest {
             leases: Mutex::new(leases),
             consoles: Consoles::default(),
             agent: Line::default(),
+            counters: counters::Counters::default(),
             holding: Holding::default(),
             departures: Departures::default(),
             monitor: Mutex::new(None),

@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod cause;
 pub mod console;
+pub mod counters;
 pub mod cpus;
 pub(crate) mod departures;
 pub mod found_job;

@@ -168,18 +168,23 @@ pub fn local_path(kind: StorageKind, source: Option<&Source>) -> Option<PathBuf>
 /// Bytes of an image that is not in use: allocated, seen by a guest, on the host.
 ///
 /// # Errors
-/// What reading gives.
-pub fn sizes(path: &Path, format: StorageFormat) -> io::Result<[u64; 3]> {
+/// `System` if it can't be opened or read, in libvirt's words.
+pub fn sizes(path: &Path, format: StorageFormat) -> Result<[u64; 3]> {
+    let failed = |what: &str, error| Error::system(format_args!("{what} '{}'", path.display()), error);
+    let file = File::open(path).map_err(|error| failed("Failed to open file", error))?;
+    measure(file, format).map_err(|error| failed("cannot read the head of", error))
+}
+
+fn measure(mut file: File, format: StorageFormat) -> io::Result<[u64; 3]> {
     use std::os::unix::fs::{FileTypeExt, MetadataExt};
-    let mut file = File::open(path)?;
     let metadata = file.metadata()?;
     let length = if metadata.file_type().is_block_device() {
         file.seek(SeekFrom::End(0))?
     } else {
         metadata.len()
     };
-    let mut head = [0; 32];
     file.seek(SeekFrom::Start(0))?;
+    let mut head = [0; 32];
     let got = read_up_to(&mut file, &mut head)?;
     let is_qcow2 = format == StorageFormat::Qcow2 && got == head.len() && head.starts_with(b"QFI\xfb");
     let capacity = if is_qcow2 {

@@ -4,6 +4,7 @@ pub mod chain;
 pub mod claim;
 pub(crate) mod disk;
 pub mod lease;
+pub mod look;
 pub mod owners;
 pub mod secrets;
 pub mod volumes;

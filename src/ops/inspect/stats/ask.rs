@@ -1,0 +1,227 @@
+//! What only QEMU knows of a guest, added to its statistics.
+//!
+//! Called by `collect`, for all guests at the same time. How long it waits is decided by `patience`.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use domxml::devices::Disk;
+
+use super::{
+    Block, Groups, Stats, Wanted,
+    patience::{self, Contact, Left, Next},
+    without_qemu,
+};
+use crate::{
+    domain::{
+        Domain, Run,
+        jobs::{Kind, Want},
+    },
+    ops::{
+        Driver,
+        holdings::storage::chain,
+        run::{
+            counters::{self, Disks, Questions, Sample},
+            react,
+        },
+    },
+};
+
+/// How soon a guest that can't be asked yet is looked at again.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Adds what QEMU tells of one guest.
+pub(super) async fn ask(driver: &Arc<Driver>, domain: &Domain, mut stats: Stats, wanted: Wanted) -> Stats {
+    let begun = Instant::now();
+    loop {
+        let view = Arc::clone(&stats.view);
+        let Some(run) = &view.run else { return stats };
+        let questions = questions(run, wanted.groups);
+        if questions.is_empty() {
+            fill(&mut stats, run, &Sample::default(), wanted);
+            return stats;
+        }
+        let busy = wanted.call == patience::Call::NoWait && is_busy(domain).await;
+        match patience::next(wanted.call, contact(driver, &stats, run), busy, begun.elapsed()) {
+            Next::Ask(limit) => {
+                if let Ok(guest) = driver.guests.of(&view)
+                    && let Some(sample) = counters::ask(&guest, questions, limit).await
+                {
+                    fill(&mut stats, run, &sample, wanted);
+                    return stats;
+                }
+                // It was silent, or its connection has ended: which, shows in a moment.
+                look_again(domain, &mut stats, wanted).await;
+            }
+            Next::Look => look_again(domain, &mut stats, wanted).await,
+            Next::Leave(left) => {
+                leave(driver, &mut stats, run, (left, wanted));
+                return stats;
+            }
+        }
+    }
+}
+
+async fn look_again(domain: &Domain, stats: &mut Stats, wanted: Wanted) {
+    tokio::time::sleep(LOOK).await;
+    *stats = without_qemu(&domain.view(), wanted.groups);
+}
+
+/// What a run is to be asked. What it has no device for is not asked.
+fn questions(run: &Run, groups: Groups) -> Questions {
+    let domain = &run.document.domain;
+    let balloon = domain.devices.memballoon.as_ref();
+    let balloon = balloon.filter(|b| groups.balloon && b.model.as_str() != "none");
+    Questions {
+        balloon: balloon.map(|b| {
+            let alias = b.info.alias.as_deref().unwrap_or("balloon0");
+            format!("/machine/peripheral/{alias}")
+        }),
+        disks: groups.block && !domain.devices.disks.is_empty(),
+        iothreads: groups.iothread && domain.iothreads.is_some(),
+        dirty_rate: groups.dirty_rate,
+    }
+}
+
+/// Whether a question would have to wait for a job. The question itself needs none: it changes nothing.
+async fn is_busy(domain: &Domain) -> bool {
+    domain
+        .job_within(Want::Plain(Kind::Query), Duration::ZERO)
+        .await
+        .is_err()
+}
+
+fn contact(driver: &Driver, stats: &Stats, run: &Run) -> Contact {
+    if run.unreachable.is_some() {
+        return Contact::Unreachable;
+    }
+    let guest = driver.guests.of(&stats.view).ok();
+    match guest.filter(|guest| !run.starting && guest.monitor().is_ok()) {
+        Some(guest) if guest.counters.overdue() => Contact::Overdue,
+        Some(_) => Contact::Ready,
+        None if driver.guests.absent.has(stats.view.uuid, run.id) => Contact::Absent,
+        None => Contact::Coming,
+    }
+}
+
+/// Tells of a guest without a new answer of QEMU's: with its last one, if that will do.
+fn leave(driver: &Driver, stats: &mut Stats, run: &Run, (left, wanted): (Left, Wanted)) {
+    stats.unreachable = left == Left::Silent;
+    let guest = driver.guests.of(&stats.view).ok();
+    if stats.unreachable && guest.as_ref().is_none_or(|guest| guest.monitor().is_err()) {
+        let current = |uuid, id| driver.registry.by_uuid(uuid).is_ok_and(|d| d.view().id() == id);
+        driver.guests.absent.note(stats.view.uuid, run.id, current);
+    }
+    let sample = guest.map(|guest| guest.counters.last()).unwrap_or_default();
+    let age = sample
+        .since(&questions(run, wanted.groups))
+        .map(|at| at.elapsed());
+    stats.age = patience::instead(left, age, wanted.oldest);
+    let sample = if stats.age.is_some() {
+        sample
+    } else {
+        Sample::default()
+    };
+    fill(stats, run, &sample, wanted);
+}
+
+fn fill(stats: &mut Stats, run: &Run, sample: &Sample, wanted: Wanted) {
+    let told = sample.balloon.as_ref().and_then(|part| part.told());
+    if let (Some(balloon), Some(told)) = (&mut stats.balloon, told) {
+        let number = |v: &serde_json::Value| v.as_u64().filter(|n| *n != u64::MAX);
+        let values = told
+            .get("stats")
+            .and_then(|s| s.as_object())
+            .into_iter()
+            .flatten();
+        balloon.guest = values
+            .filter_map(|(name, v)| Some((name.clone(), number(v)?)))
+            .collect();
+        balloon.last_update = told.get("last-update").and_then(number);
+    }
+    if wanted.groups.block {
+        let nothing = Disks::default();
+        let told = sample
+            .disks
+            .as_ref()
+            .and_then(|part| part.told())
+            .unwrap_or(&nothing);
+        let disks = run.document.domain.devices.disks.iter();
+        stats.blocks = Some(
+            disks
+                .flat_map(|disk| blocks_of(disk, told, wanted.backing_chain))
+                .collect(),
+        );
+    }
+    let iothreads = sample.iothreads.as_ref().filter(|_| wanted.groups.iothread);
+    stats.iothreads = iothreads
+        .and_then(|part| part.told())
+        .cloned()
+        .unwrap_or_default();
+    let dirty_rate = sample.dirty_rate.as_ref().filter(|_| wanted.groups.dirty_rate);
+    stats.dirty_rate = dirty_rate.and_then(|part| part.told()).cloned();
+}
+
+/// One image, or with chains all of a disk's.
+fn blocks_of(disk: &Disk, answers: &Disks, chains: bool) -> Vec<Block> {
+    let alias = disk.info.alias.as_deref().unwrap_or_default();
+    let told = answers
+        .devices
+        .iter()
+        .find(|d| d.qdev.as_deref().is_some_and(|q| react::alias_of(q) == alias));
+    let mut node = told.and_then(|d| d.node_name.clone());
+    let top = Block {
+        name: disk.target.dev.clone(),
+        path: chain::local_path(disk.kind, disk.source.as_ref()).map(|p| p.to_string_lossy().into_owned()),
+        index: disk.source.as_ref().and_then(|s| s.index),
+        counters: told.map(|d| d.stats.clone()),
+        sizes: node.as_deref().and_then(|n| sizes(n, answers)),
+        threshold: 0,
+        unreadable: None,
+    };
+    let mut blocks = vec![top];
+    let mut below = disk.backing.as_deref();
+    while let (true, Some(backing)) = (chains, below) {
+        node = node.and_then(|n| {
+            answers
+                .nodes
+                .iter()
+                .find(|e| e.node_name.as_deref() == Some(&n))?
+                .backing
+                .as_ref()?
+                .node_name
+                .clone()
+        });
+        let Some(source) = &backing.source else { break };
+        blocks.push(Block {
+            name: disk.target.dev.clone(),
+            path: chain::local_path(backing.kind.unwrap_or_default(), Some(source))
+                .map(|p| p.to_string_lossy().into_owned()),
+            index: source.index,
+            sizes: node.as_deref().and_then(|n| sizes(n, answers)),
+            ..Block::default()
+        });
+        below = backing.backing.as_deref();
+    }
+    blocks
+}
+
+fn sizes(node: &str, answers: &Disks) -> Option<[u64; 3]> {
+    let stats = answers
+        .nodes
+        .iter()
+        .find(|e| e.node_name.as_deref() == Some(node))?;
+    let image = answers
+        .named
+        .iter()
+        .find(|e| e.node_name.as_deref() == Some(node))?
+        .image
+        .as_ref()?;
+    let highest = stats
+        .parent
+        .as_ref()
+        .map_or(stats.stats.wr_highest_offset, |p| p.stats.wr_highest_offset);
+    Some([highest, image.virtual_size, image.actual_size.unwrap_or(0)])
+}
