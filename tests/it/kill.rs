@@ -544,6 +544,7 @@ impl Model {
         let what = word(event);
         let (kind, _) = what.split_once('/').unwrap_or((&what, ""));
         let fits = match (kind, what.as_str()) {
+            (_, "defined/1") => known.defined,
             ("defined", _) => !known.defined,
             (_, "undefined/1") => known.defined && known.name == event.name,
             ("undefined", _) => known.defined,

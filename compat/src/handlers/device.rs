@@ -76,7 +76,7 @@ pub(crate) async fn detach_alias(ctx: &Ctx, args: DomainDetachDeviceAlias, flags
 
 /// A guest that has not answered in time is no error for libvirt's clients.
 async fn detach_in(ctx: &Ctx, dom: &NonnullDomain, named: Named, scope: Scope) -> Reply<()> {
-    let wait = matches!(named, Named::Alias(_)).then(prost_types::Duration::default);
+    let wait = matches!(named, Named::Alias(_)).then(Default::default);
     let request = DetachDeviceRequest {
         domain: by_uuid(dom),
         device: Some(named),

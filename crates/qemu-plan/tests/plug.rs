@@ -13,7 +13,6 @@ use qemu_plan::command::{DeviceResources, FdRef, Resources};
 use qemu_plan::hotplug::{self, Placed, Side};
 use qemu_plan::postparse::add_device;
 use serde_json::{Value, json};
-use xmlform::{Document, XmlChoice};
 
 /// A q35 guest as libvirt would have it, running.
 fn guest(devices: &str) -> Domain {
@@ -29,8 +28,7 @@ fn guest(devices: &str) -> Domain {
 
 /// A device as a client writes it.
 fn device(text: &str) -> Device {
-    let document = Document::parse(text, &[], ParseFlags::INACTIVE).unwrap();
-    Device::read_choice(document.root()).unwrap().unwrap()
+    Device::given(text).unwrap()
 }
 
 /// What libvirt does for a live attach before it goes to QEMU.
@@ -281,8 +279,7 @@ fn the_stored_document_has_rules_of_its_own() {
 fn a_detach_finds_its_device_by_few_things() {
     let def = guest(ROOM);
     let find = |text: &str, side| {
-        let document = Document::parse(text, &[], ParseFlags::NONE).unwrap();
-        let device = Device::read_choice(document.root()).unwrap().unwrap();
+        let device = Device::parse(text, ParseFlags::NONE).unwrap();
         let found = hotplug::find(&def, &device, side);
         found
             .map(|place| alias_of(def.devices.get(place).unwrap()))

@@ -1,11 +1,13 @@
 //! A rule as one line of a table: what is refused, in which part's name, and in which words.
 //!
-//!     rules! {
-//!         /// Disks.
-//!         DISK(guest, disk: Disk) {
-//!             unsupported "serial is not supported on '{}'" (disk.target.dev) if disk.serial.is_some();
-//!         }
+//! ```text
+//! rules! {
+//!     /// Disks.
+//!     DISK(guest, disk: Disk) {
+//!         unsupported "serial is not supported on '{}'" (disk.target.dev) if disk.serial.is_some();
 //!     }
+//! }
+//! ```
 //!
 //! The first word is the function of [`Error`] that makes the refusal. The first rule that refuses decides, so the
 //! order of lines is libvirt's.

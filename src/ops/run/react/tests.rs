@@ -139,13 +139,13 @@ fn the_end() {
     };
     let guest = Then::Stop(crate::ops::run::cause::Cause::Shutdown);
     for case in cases! {
-        "the guest shuts down": before(RUNNING), "SHUTDOWN" {"guest": true, "reason": "guest-shutdown"} => ["lifecycle 6/1"], SHUTDOWN_USER, guest;
-        "the host ends it": before(RUNNING), "SHUTDOWN" {"guest": false, "reason": "host-signal"} => ["lifecycle 6/2"], SHUTDOWN_USER, guest;
-        "a paused one is ended": before(Condition::PAUSED_USER), "SHUTDOWN" {"guest": false, "reason": "host-signal"} => ["lifecycle 6/2"], SHUTDOWN_USER, guest;
+        "the guest shuts down": before(RUNNING), "SHUTDOWN" {"guest": true, "reason": "guest-shutdown"} => ["lifecycle 6/1"], SHUTDOWN_USER, guest.clone();
+        "the host ends it": before(RUNNING), "SHUTDOWN" {"guest": false, "reason": "host-signal"} => ["lifecycle 6/2"], SHUTDOWN_USER, guest.clone();
+        "a paused one is ended": before(Condition::PAUSED_USER), "SHUTDOWN" {"guest": false, "reason": "host-signal"} => ["lifecycle 6/2"], SHUTDOWN_USER, guest.clone();
         "a reboot by shutdown": reboots, "SHUTDOWN" {"guest": true, "reason": "guest-shutdown"} => [], RUNNING_BOOTED, Then::Restart;
-        "the host ends one that reboots": reboots, "SHUTDOWN" {"guest": false, "reason": "host-signal"} => ["lifecycle 6/2"], SHUTDOWN_USER, guest;
+        "the host ends one that reboots": reboots, "SHUTDOWN" {"guest": false, "reason": "host-signal"} => ["lifecycle 6/2"], SHUTDOWN_USER, guest.clone();
         "on_poweroff restart": restarts, "SHUTDOWN" {"guest": true, "reason": "guest-shutdown"} => [], RUNNING_BOOTED, Then::Restart;
-        "on_poweroff restart, ended by the host": restarts, "SHUTDOWN" {"guest": false, "reason": "host-signal"} => ["lifecycle 6/2"], SHUTDOWN_USER, guest;
+        "on_poweroff restart, ended by the host": restarts, "SHUTDOWN" {"guest": false, "reason": "host-signal"} => ["lifecycle 6/2"], SHUTDOWN_USER, guest.clone();
         "on_poweroff preserve": preserved, "SHUTDOWN" {"guest": true, "reason": "guest-shutdown"} => ["lifecycle 6/1"], SHUTDOWN_USER, Then::Nothing;
         "QEMU ends after the guest shut down": before(Condition::SHUTDOWN_USER), "SHUTDOWN" {"guest": false, "reason": "host-signal"} => [], SHUTDOWN_USER, Then::Nothing;
         "a reset": before(RUNNING), "RESET" {"guest": true, "reason": "guest-reset"} => ["EVENT_KIND_REBOOT"], RUNNING_BOOTED, Then::Nothing;
