@@ -15,7 +15,7 @@ use testkit::fake_qemu::script::Asked;
 use testkit::skip::can_run_guests;
 use virtqemud_client::proto as pb;
 
-use crate::grpc::by_name;
+use crate::grpc::{SOON, by_name};
 use crate::host::root;
 use crate::stage::{FAULTS, Small, Stage};
 
@@ -152,6 +152,11 @@ impl Trial<'_> {
     async fn end(&self) -> Result<()> {
         // A QEMU that ended by itself is off already.
         let _ = self.stage.grpc.power_off(&self.name).await;
+        // The notes go right after the end is told.
+        let end = std::time::Instant::now() + SOON;
+        while !self.notes()?.is_empty() && std::time::Instant::now() < end {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         Ok(())
     }
 }

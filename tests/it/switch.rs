@@ -231,7 +231,6 @@ fn a_start_that_fails_leaves_no_port() -> Result<()> {
     let virsh = sandbox.virsh();
     let bad_option = "<qemu:commandline><qemu:arg value='-nonsense'/></qemu:commandline>";
     let no_bridge = "Unable to add port vqport to OVS bridge vqk0: ovs-vsctl: no bridge named vqk0";
-    let isolated = "is not supported for network interfaces with virtualport type='openvswitch'";
     // The card, what is added to the document, and what is said then.
     let table = [
         (card(""), bad_option, "nonsense"),
@@ -241,7 +240,6 @@ fn a_start_that_fails_leaves_no_port() -> Result<()> {
             "",
             "Cannot get interface MTU on 'none': No such device",
         ),
-        (card("<port isolated='yes'/>"), "", isolated),
     ];
     for (card, more, said) in table {
         define(&virsh, &card, more)?;
