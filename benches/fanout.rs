@@ -96,6 +96,7 @@ fn driver(root: &Path) -> Arc<Driver> {
         }),
         sessions: Sessions::default(),
         operations: virtqemud::ops::operation::record::Operations::default(),
+        images: virtqemud::ops::holdings::storage::look::Hanging::default(),
         ports: ops::Ports::default(),
         host: Facts::read(
             Path::new("/"),

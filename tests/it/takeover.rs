@@ -154,7 +154,7 @@ fn the_status_file_says_what_libvirts_says() -> Result<()> {
     let text = |status: StatusDocument| {
         let mut status = comparable(status);
         // Each daemon counts its runs by itself.
-        let id = std::mem::replace(&mut status.domain.id, Some(0)).unwrap_or(0);
+        let id = status.domain.id.replace(0).unwrap_or(0);
         status.format().replace(&format!("{id}-g"), "ID-g")
     };
     let (ours, theirs) = (text(ours), text(theirs));

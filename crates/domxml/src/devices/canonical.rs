@@ -59,13 +59,13 @@ fn canonicalize(device: DeviceMut<'_>) {
             let address = channel.target.iter_mut().flat_map(|target| &mut target.address);
             address.for_each(canonical_address);
         }
-        DeviceMut::Controller(controller) => {
+        DeviceMut::Controller(controller)
             if !matches!(
                 controller.pci_model(),
                 Some(PciModel::PciRoot | PciModel::PcieRoot)
-            ) {
-                clear!(controller; pcihole64);
-            }
+            ) =>
+        {
+            clear!(controller; pcihole64);
         }
         DeviceMut::Audio(audio) => canonical_audio(audio),
         DeviceMut::Lease(lease) => canonical_lease(lease),

@@ -290,12 +290,12 @@ fn missing_controllers(def: &Domain, device: &Device) -> Result<Vec<Controller>>
     if highest > CONTROLLERS_MAX {
         return Err(Error::xml(format!("controller index '{highest}' is too high")));
     }
-    let scsi = def
+    let mut scsi = def
         .devices
         .controllers
         .iter()
         .filter(|c| c.kind == ControllerKind::Scsi);
-    let model = scsi.last().and_then(|c| c.model.clone());
+    let model = scsi.next_back().and_then(|c| c.model.clone());
     let missing = (0..=highest).filter(|index| !has_controller(def, ControllerKind::Scsi, *index));
     Ok(missing
         .map(|index| Controller {
