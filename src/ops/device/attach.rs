@@ -120,7 +120,7 @@ async fn attempt(
         effects = defined();
     }
     let coming = match which.live {
-        true => Some(Coming::of(driver, &view, device.clone()).await?),
+        true => Some(Box::pin(Coming::of(driver, &view, device.clone())).await?),
         false => None,
     };
     edit.check(&view)?;
