@@ -58,11 +58,15 @@ pub enum Intent {
     AttachDevice {
         /// The device, as a status file has it.
         device: String,
+        /// The device as the client gave it, if the stored configuration gets it, too.
+        stored: Option<String>,
     },
     /// Take a device out, or see to what is left of one that has gone.
     DetachDevice {
         /// The device, as a status file has it.
         device: String,
+        /// It leaves the stored configuration, too.
+        stored: bool,
     },
 }
 
@@ -157,12 +161,14 @@ impl Intents {
         paths.iter().filter_map(|path| read(path)).collect()
     }
 
-    /// Forgets the notes of runs that are not among `runs`: their numbers come again.
+    /// Forgets the notes of runs that are not among `runs`: their numbers come again. For a daemon that starts.
     pub fn keep_only(&self, runs: &[(Uuid, i32)]) {
         let kept: HashSet<String> = runs.iter().map(|(guest, run)| prefix(*guest, *run)).collect();
+        // One that was not written to its end is of an operation that did not begin.
+        let unfinished = |path: &PathBuf| name(path).ends_with(".new");
         let stale = self
             .paths()
-            .filter(|p| !kept.iter().any(|prefix| name(p).starts_with(prefix)));
+            .filter(|p| unfinished(p) || !kept.iter().any(|prefix| name(p).starts_with(prefix)));
         stale.for_each(|path| discard(&path));
     }
 
@@ -226,7 +232,10 @@ mod tests {
         assert_eq!(intents.of(guest, 3), [link.clone(), off.clone()]);
         intents.clear(&off).await;
         assert_eq!(intents.of(guest, 3), [link]);
+        let unfinished = intents.dir.join(format!("{}x.new", prefix(guest, 31)));
+        fs::write(&unfinished, "{").unwrap();
         intents.keep_only(&[(guest, 31)]);
+        assert!(!unfinished.exists());
         assert!(intents.of(guest, 3).is_empty());
         assert_eq!(intents.of(guest, 31), [later]);
     }

@@ -14,7 +14,7 @@
 use std::{path::Path, sync::Arc};
 
 use domxml::{
-    Domain as Document,
+    Domain as Document, FormatFlags, ParseFlags,
     devices::{Device, InterfaceKind, interface::LinkState},
     status,
 };
@@ -114,24 +114,42 @@ async fn attempt(
     let view = operation.view();
     let which = Which::of(scope, &view)?;
     let mut device = device.clone();
-    let (mut edit, mut effects) = (Edit::none(), Effects::none());
+    let mut follows = Follows::default();
     if which.config {
-        edit = edit.and(in_stored(driver, &view, &mut device).await?);
-        effects = defined();
+        follows.edit = in_stored(driver, &view, &mut device).await?;
+        follows.effects = defined();
+        follows.stored = Some(device.format(STORED));
     }
     let coming = match which.live {
         true => Some(Box::pin(Coming::of(driver, &view, device.clone())).await?),
         false => None,
     };
-    edit.check(&view)?;
+    follows.edit.check(&view)?;
     if operation.is_trial() {
         return Ok(device);
     }
     let work = async move |context: Arc<Context>| match coming {
-        Some(coming) => Box::pin(coming.carry_out(&context, edit, effects)).await,
-        None => context.commit(edit, effects).await.map(|_| device),
+        Some(coming) => Box::pin(coming.carry_out(&context, follows)).await,
+        None => {
+            let Follows { edit, effects, .. } = follows;
+            context.commit(edit, effects).await.map(|_| device)
+        }
     };
     operation.carry_out(|context| Box::pin(work(context))).await
+}
+
+/// How a device of a client is noted for the stored configuration.
+const STORED: FormatFlags = FormatFlags::INACTIVE.with(FormatFlags::SECURE);
+
+/// What follows once a device is plugged in.
+#[derive(Default)]
+struct Follows {
+    /// The device as the client gave it, if the stored configuration gets it, too.
+    stored: Option<String>,
+    /// The stored document with it.
+    edit: Edit,
+    /// What is told.
+    effects: Effects,
 }
 
 /// The event of a stored document that was changed.
@@ -205,23 +223,25 @@ impl Coming {
         })
     }
 
-    async fn carry_out(mut self, context: &Context, stored: Edit, effects: Effects) -> Result<Device> {
+    async fn carry_out(mut self, context: &Context, mut follows: Follows) -> Result<Device> {
         for controller in std::mem::take(&mut self.controllers) {
-            self.plug_in(context, controller, (Edit::none(), Effects::none()))
-                .await?;
+            self.plug_in(context, controller, Follows::default()).await?;
         }
         let device = self.device.clone();
-        let alias = alias_of(&device);
-        let mut told = Effects::none().event(EventKind::DeviceAdded, Some(about(alias)));
-        told.events.extend(effects.events);
-        self.plug_in(context, device, (stored, told)).await
+        follows.effects = added(&device, follows.effects);
+        self.plug_in(context, device, follows).await
     }
 
     /// Plugs one device in, and has the documents follow: the point of no return.
-    async fn plug_in(&self, context: &Context, mut device: Device, rest: (Edit, Effects)) -> Result<Device> {
-        let (stored, effects) = rest;
+    async fn plug_in(&self, context: &Context, mut device: Device, follows: Follows) -> Result<Device> {
+        let Follows {
+            stored,
+            edit,
+            effects,
+        } = follows;
         let intent = Intent::AttachDevice {
             device: device.format(status::FORMAT),
+            stored,
         };
         context.intend(intent).await?;
         let view = context.view();
@@ -249,7 +269,7 @@ impl Coming {
         let (new, next_node) = (device.clone(), self.next_node);
         context
             .commit_with(move |view| {
-                stored.apply(view)?;
+                edit.apply(view)?;
                 has_come(view, new, next_node)?;
                 know_devices(view, known);
                 Ok(effects)
@@ -335,6 +355,57 @@ impl Coming {
     }
 }
 
+/// A device that came is told before what else is.
+fn added(device: &Device, rest: Effects) -> Effects {
+    let mut told = Effects::none().event(EventKind::DeviceAdded, Some(about(alias_of(device))));
+    told.events.extend(rest.events);
+    told
+}
+
+/// Whether an attach that was cut off once QEMU had the device can be finished: it has nothing of the host that was made
+/// for it and is known to the former daemon only.
+pub(crate) fn can_adopt(device: &Device) -> bool {
+    match device {
+        Device::Disk(_) | Device::Controller(_) => true,
+        Device::Interface(card) => card.kind == InterfaceKind::User,
+        _ => false,
+    }
+}
+
+/// Finishes an attach that was cut off once QEMU had the device: the documents follow.
+///
+/// # Errors
+/// The stored document can't take it any more, or the files can't be written.
+pub(crate) async fn adopt(
+    driver: &Arc<Driver>,
+    guest: &Arc<Guest>,
+    device: Device,
+    stored: Option<String>,
+) -> Result<()> {
+    let view = guest.domain.view();
+    let (mut edit, mut effects) = (Edit::none(), Effects::none());
+    if let Some(text) = stored {
+        let mut wanted = Device::parse(&text, ParseFlags::INACTIVE)?;
+        edit = in_stored(driver, &view, &mut wanted).await?;
+        effects = defined();
+    }
+    let taken = view.running()?.status.nodename.unwrap_or(0);
+    let highest = match &device {
+        Device::Disk(disk) => block::highest_number(disk).map_or(taken, |n| taken.max(u64::from(n))),
+        _ => taken,
+    };
+    let next_node = u32::try_from(highest).unwrap_or(u32::MAX).saturating_add(1);
+    let known = guest.monitor()?.device_ids().await.ok();
+    let effects = added(&device, effects);
+    let change = move |view: &mut View| {
+        edit.apply(view)?;
+        has_come(view, device, next_node)?;
+        know_devices(view, known);
+        Ok(effects)
+    };
+    guest.domain.commit(change).await.map(drop)
+}
+
 /// The document of the run has the device.
 fn has_come(view: &mut View, device: Device, next_node: u32) -> Result<()> {
     let edit = Edit::live(move |document| {
@@ -351,7 +422,7 @@ fn has_come(view: &mut View, device: Device, next_node: u32) -> Result<()> {
 }
 
 /// The devices that QEMU has, as the status file lists them.
-pub(super) fn know_devices(view: &mut View, known: Option<std::collections::BTreeSet<String>>) {
+pub(crate) fn know_devices(view: &mut View, known: Option<std::collections::BTreeSet<String>>) {
     let Some((run, known)) = view.run.as_mut().zip(known) else {
         return;
     };

@@ -14,7 +14,7 @@ use std::{sync::Arc, time::Duration};
 
 use domxml::{
     Domain as Document,
-    devices::{Device, DeviceRef},
+    devices::{Device, DeviceRef, info::USER_ALIAS_PREFIX},
     status,
 };
 use qemu_plan::{
@@ -123,7 +123,10 @@ async fn attempt(
         }
     }
     let going = match which.live {
-        true => Some(Going::of(driver, &view, meant).await?),
+        true => Some(Going {
+            stored: which.config,
+            ..Going::of(driver, &view, meant).await?
+        }),
         false => None,
     };
     edit.check(&view)?;
@@ -166,6 +169,8 @@ struct Going {
     device: Device,
     /// What it has in QEMU beside itself, in the order in which it goes.
     parts: Vec<Part>,
+    /// It leaves the stored configuration, too.
+    stored: bool,
 }
 
 impl Going {
@@ -182,7 +187,12 @@ impl Going {
         let document = &view.running()?.document.domain;
         let parts = parts_of(driver, document, &device).await?;
         let guest = driver.guests.of(view)?;
-        Ok(Self { guest, device, parts })
+        Ok(Self {
+            guest,
+            device,
+            parts,
+            stored: false,
+        })
     }
 
     async fn carry_out(
@@ -211,7 +221,8 @@ impl Going {
 
     async fn intend(&self, context: &Context) -> Result<()> {
         let device = self.device.format(status::FORMAT);
-        context.intend(Intent::DetachDevice { device }).await
+        let stored = self.stored;
+        context.intend(Intent::DetachDevice { device, stored }).await
     }
 
     /// QEMU has the device no more: the rest follows.
@@ -276,6 +287,36 @@ fn has_gone(view: &mut View, alias: &str) -> Result<()> {
         Ok(())
     });
     edit.apply(view)
+}
+
+/// Takes a device that has left a run out of the stored configuration, if it is there: the daemon ended between the two.
+///
+/// # Errors
+/// The file can't be written.
+pub(crate) async fn unstore(guest: &Guest, device: &Device) -> Result<()> {
+    let mut device = device.clone();
+    // Place and name are those of the run; the stored ones may be others.
+    if let Some(info) = device.as_mut().into_info() {
+        info.address = None;
+        info.alias = info
+            .alias
+            .take()
+            .filter(|alias| alias.starts_with(USER_ALIAS_PREFIX));
+    }
+    let is_there = move |document: &Document| hotplug::find(document, &device, Side::Stored).ok();
+    let change = move |view: &mut View| {
+        let Some(config) = view.config.as_ref() else {
+            return Ok(Effects::none());
+        };
+        let mut document = Document::clone(&*config.domain()?);
+        let Some(place) = is_there(&document) else {
+            return Ok(Effects::none());
+        };
+        document.devices.remove(place);
+        view.config = Some(Stored::new(&document));
+        Ok(defined())
+    };
+    guest.domain.commit(change).await.map(drop)
 }
 
 /// Gives back what a device that has left had of the host. Nothing depends on it any more: what fails is logged.

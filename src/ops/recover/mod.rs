@@ -272,6 +272,8 @@ pub(crate) async fn read_back(driver: &Arc<Driver>, guest: &Arc<Guest>) {
         .as_ref()
         .map(|devices| gone(&guest.domain.view(), devices));
     let gone = gone.unwrap_or_default();
+    // They stay in the list until the document has them no more: we may be killed before.
+    let listed = gone.clone();
     let (id, word, running) = (guest.id, status.status.to_string(), status.running);
     let change = move |view: &mut View| {
         let Some(run) = view.run.as_mut().filter(|r| r.id == id) else {
@@ -283,6 +285,7 @@ pub(crate) async fn read_back(driver: &Arc<Driver>, guest: &Arc<Guest>) {
             let mut status = domxml::StatusDocument::clone(&run.status);
             status.devices = devices
                 .into_iter()
+                .chain(listed)
                 .map(|alias| domxml::status::DeviceAlias { alias })
                 .collect();
             run.status = Arc::new(status);

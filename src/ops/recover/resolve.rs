@@ -19,7 +19,7 @@ use crate::{
     error::Result,
     ops::{
         Driver,
-        device::{detach, limits, link, medium, plugging},
+        device::{attach, detach, limits, link, medium, plugging},
         run::{guest::Guest, refresh},
     },
 };
@@ -39,8 +39,15 @@ enum Action {
     Drop(Part),
     /// Give back what a device had of the host.
     Release(Box<Device>),
+    /// Let the documents follow a device that QEMU has.
+    Adopt {
+        device: Box<Device>,
+        stored: Option<String>,
+    },
     /// See to what is left of a device that QEMU has no more.
     Depart { alias: String },
+    /// Take a device out of the stored configuration.
+    Unstore(Box<Device>),
 }
 
 /// A drive and its medium.
@@ -94,8 +101,20 @@ async fn resolve(driver: &Arc<Driver>, guest: &Arc<Guest>, intent: &Intent) -> R
     if let Some(device) = device_of(intent)? {
         truth.parts = detach::parts_of(driver, document, &device).await?;
     }
-    for action in decide(intent, document, &truth)? {
+    let actions = decide(intent, document, &truth)?;
+    let unplugs = |action: &Action| matches!(action, Action::Drop(Part::Device(_)));
+    let unplugged = actions.iter().any(unplugs);
+    for action in actions {
         carry_out(driver, guest, action).await?;
+    }
+    if unplugged {
+        // The list of what QEMU has was read before.
+        let known = guest.monitor()?.device_ids().await?;
+        let change = move |view: &mut View| {
+            attach::know_devices(view, Some(known));
+            Ok(Effects::none())
+        };
+        guest.domain.commit(change).await?;
     }
     Ok(())
 }
@@ -103,29 +122,49 @@ async fn resolve(driver: &Arc<Driver>, guest: &Arc<Guest>, intent: &Intent) -> R
 /// The device that an intent is about.
 fn device_of(intent: &Intent) -> Result<Option<Device>> {
     match intent {
-        Intent::AttachDevice { device } | Intent::DetachDevice { device } => {
+        Intent::AttachDevice { device, .. } | Intent::DetachDevice { device, .. } => {
             Ok(Some(Device::parse(device, status::PARSE)?))
         }
         _ => Ok(None),
     }
 }
 
-/// What becomes of a device that was coming or going: the document says whether it is the guest's.
-fn of_device(device: Device, document: &domxml::Domain, truth: &Truth) -> Vec<Action> {
+/// What becomes of a device that was coming or going: the document says whether it is the guest's, and the stored one
+/// follows where the device has gone and was to leave it. A device that comes is in both documents or in none.
+fn of_device(intent: &Intent, device: Device, document: &domxml::Domain, truth: &Truth) -> Vec<Action> {
+    let unstored = matches!(intent, Intent::DetachDevice { stored: true, .. });
+    let unstore = unstored.then(|| Action::Unstore(Box::new(device.clone())));
     let info = device.as_ref().info();
     let alias = info.and_then(|info| info.alias.clone()).unwrap_or_default();
     let there = truth.devices.contains(&alias);
     match (document.devices.by_alias(&alias).is_some(), there) {
         // It had come, or has not gone yet: the guest may still let it go.
         (true, true) => Vec::new(),
-        (true, false) => vec![Action::Depart { alias }],
+        (true, false) => [Action::Depart { alias }].into_iter().chain(unstore).collect(),
+        // It is the last that QEMU gets: all of it is there, and the guest might not let it go again.
+        (false, true) if attach::can_adopt(&device) && adoption(intent).is_some() => {
+            let stored = adoption(intent).flatten();
+            vec![Action::Adopt {
+                device: Box::new(device),
+                stored,
+            }]
+        }
         (false, _) => {
             let front = there.then_some(Part::Device(alias));
             let parts = front.into_iter().chain(truth.parts.iter().cloned());
             let mut actions: Vec<_> = parts.map(Action::Drop).collect();
             actions.push(Action::Release(Box::new(device)));
+            actions.extend(unstore);
             actions
         }
+    }
+}
+
+/// What an attach was to put into the stored configuration; none if it is no attach.
+fn adoption(intent: &Intent) -> Option<Option<String>> {
+    match intent {
+        Intent::AttachDevice { stored, .. } => Some(stored.clone()),
+        _ => None,
     }
 }
 
@@ -145,7 +184,7 @@ fn decide(intent: &Intent, document: &domxml::Domain, truth: &Truth) -> Result<V
                 .collect()
         }
         Intent::AttachDevice { .. } | Intent::DetachDevice { .. } => device_of(intent)?
-            .map(|device| of_device(device, document, truth))
+            .map(|device| of_device(intent, device, document, truth))
             .unwrap_or_default(),
         Intent::LimitInterface { device } => vec![Action::Limit {
             device: device.clone(),
@@ -193,6 +232,8 @@ async fn carry_out(driver: &Arc<Driver>, guest: &Arc<Guest>, action: Action) -> 
             detach::release(driver, guest, &device).await;
             Ok(())
         }
+        Action::Unstore(device) => detach::unstore(guest, &device).await,
+        Action::Adopt { device, stored } => Box::pin(attach::adopt(driver, guest, *device, stored)).await,
         Action::Depart { alias } => {
             detach::departed(Arc::clone(driver), Arc::clone(guest), alias).await;
             Ok(())
@@ -319,9 +360,15 @@ mod tests {
         };
         let attach = |alias| Intent::AttachDevice {
             device: device(alias),
+            stored: None,
+        };
+        let bridged = Intent::AttachDevice {
+            device: device("net1").replace("user", "bridge"),
+            stored: None,
         };
         let detach = |alias| Intent::DetachDevice {
             device: device(alias),
+            stored: false,
         };
         // table: the intent, the devices that QEMU has, how the actions begin. The document has net0 only.
         for (intent, devices, expected) in [
@@ -330,9 +377,19 @@ mod tests {
             (detach("net0"), &["net0"], &[]),
             // Gone while nobody looked.
             (detach("net0"), &[], &[r#"Depart { alias: "net0" }"#]),
+            (
+                Intent::DetachDevice {
+                    device: device("net0"),
+                    stored: true,
+                },
+                &[],
+                &[r#"Depart { alias: "net0" }"#, "Unstore("],
+            ),
+            // All of it is there: it stays.
+            (attach("net1"), &["net0", "net1"], &["Adopt {"]),
             // Not committed: what there is of it goes, the device first.
             (
-                attach("net1"),
+                bridged,
                 &["net0", "net1"],
                 &[
                     r#"Drop(Device("net1"))"#,

@@ -39,6 +39,20 @@ pub fn number_disk(disk: &mut Disk, first: u32) -> u32 {
     number_backing(disk.backing.as_deref_mut(), next)
 }
 
+/// The highest number of a disk's images.
+pub fn highest_number(disk: &Disk) -> Option<u32> {
+    let of_source = |source: &Source| source.index;
+    let mut highest = disk.source.as_ref().and_then(of_source);
+    let mut below = disk.backing.as_deref();
+    while let Some(store) = below {
+        highest = highest
+            .max(store.index)
+            .max(store.source.as_ref().and_then(of_source));
+        below = store.backing.as_deref();
+    }
+    highest
+}
+
 fn number_backing(store: Option<&mut BackingStore>, mut next: u32) -> u32 {
     let Some(store) = store.filter(|store| store.kind.is_some() && store.source.is_some()) else {
         return next;
