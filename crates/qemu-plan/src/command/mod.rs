@@ -51,6 +51,7 @@ pub use live_cpu::{ConfirmedCpu, LiveCpu, live_cpu};
 
 use crate::block::{Image, SecretNeed, Sources};
 use crate::caps::Caps;
+use crate::validate::start;
 use crate::{Error, Result};
 
 /// The command line of a guest.
@@ -85,6 +86,10 @@ struct Plan {
 }
 
 fn assemble(def: &Domain, caps: &Caps, res: &Resources) -> Result<(CommandLine, Vec<SecretNeed>)> {
+    start::start(def, caps)?;
+    if res.purpose == Purpose::Start {
+        start::cards(def, caps)?;
+    }
     let boot = boot::order(def);
     let cx = Context {
         def,

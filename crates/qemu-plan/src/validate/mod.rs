@@ -1,7 +1,8 @@
 //! Documents that make no sense, or that QEMU here cannot honour: libvirt's refusals, in its order and words.
 //!
-//! Three passes. [`shape`] needs nothing but the document and comes before anything is filled in; [`early`] is called
-//! while a document is completed; [`validate`] looks at the completed one with the emulator's capabilities. A rule is
+//! Four passes. [`shape`] needs nothing but the document and comes before anything is filled in; [`early`] is called
+//! while a document is completed; [`validate`] looks at the completed one with the emulator's capabilities; [`start`] at
+//! what is to become a command line. A rule is
 //! a line of a table (`rule`); the first one that refuses decides, so the order of tables and lines is libvirt's.
 
 mod device;
@@ -13,6 +14,7 @@ mod nvram;
 mod os;
 mod rule;
 mod shape;
+pub(crate) mod start;
 mod whole;
 
 use domxml::Domain;

@@ -15,7 +15,9 @@ pub(in crate::validate) struct Image<'a> {
     pub(in crate::validate) kind: StorageKind,
     pub(in crate::validate) source: Option<&'a Source>,
     pub(in crate::validate) format: Option<StorageFormat>,
-    encryption: Option<&'a Encryption>,
+    pub(in crate::validate) encryption: Option<&'a Encryption>,
+    /// Whether the document names what it lies on.
+    pub(in crate::validate) has_backing: bool,
     auth: Option<&'a Auth>,
     cache: Option<&'a MetadataCache>,
     readonly: bool,
@@ -28,6 +30,7 @@ pub(in crate::validate) fn images(disk: &Disk) -> Vec<Image<'_>> {
         source: disk.source.as_ref(),
         format: disk.driver.as_ref().and_then(|d| d.kind),
         encryption: encryption(disk),
+        has_backing: has_source(disk.backing.as_deref()),
         auth: disk.auth.as_ref().or_else(|| disk.source.as_ref()?.auth.as_ref()),
         cache: disk.driver.as_ref().and_then(|d| d.metadata_cache.as_ref()),
         readonly: disk.readonly,
@@ -47,10 +50,16 @@ fn below(backing: &BackingStore) -> Image<'_> {
         source,
         format: backing.format.as_ref().and_then(|f| f.kind),
         encryption: source.and_then(|s| s.encryption.as_ref()),
+        has_backing: has_source(backing.backing.as_deref()),
         auth: source.and_then(|s| s.auth.as_ref()),
         cache: backing.format.as_ref().and_then(|f| f.metadata_cache.as_ref()),
         readonly: true,
     }
+}
+
+/// Whether a chain goes on.
+fn has_source(backing: Option<&BackingStore>) -> bool {
+    backing.is_some_and(|b| b.source.is_some())
 }
 
 /// What no hypervisor takes.
