@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use domxml::{Domain, FormatFlags, ParseFlags};
+use domxml::{Domain, FormatFlags, Kind};
 use qemu_plan::address::Age;
 use qemu_plan::caps::{Caps, Flag, Replies};
 use qemu_plan::postparse::{self, Config, Context, Emulators, Firmware, Ids};
@@ -136,10 +136,26 @@ fn define(input: &str, rich: bool) -> Result<String, Refusal> {
     define_as(input, rich, Age::New)
 }
 
+/// A refusal by the reader, with libvirt's prefix for its kind.
+fn refusal(error: domxml::Error) -> Refusal {
+    let prefix = match error.kind {
+        Kind::Internal => Code::Internal.prefix(),
+        Kind::InvalidArg => Code::InvalidArg.prefix(),
+        Kind::Xml => Code::Xml.prefix(),
+        Kind::Overflow => Code::Overflow.prefix(),
+        Kind::Unsupported => Code::ConfigUnsupported.prefix(),
+        _ => "",
+    };
+    (
+        i64::from(error.kind.number()),
+        Some(i64::from(error.area.number())),
+        format!("{prefix}{}", error.message),
+    )
+}
+
 /// What a document becomes, as the daemon of the recording host would have it.
 pub(crate) fn define_as(input: &str, rich: bool, age: Age) -> Result<String, Refusal> {
-    let parsed = Domain::parse(input, ParseFlags::INACTIVE);
-    let mut def = parsed.map_err(|e| (i64::from(e.kind.number()), None, e.message))?;
+    let mut def = Domain::given(input).map_err(refusal)?;
     let done = in_context(rich, age, |ctx| postparse::define(&mut def, ctx));
     done.map_err(|e| {
         (
@@ -153,8 +169,7 @@ pub(crate) fn define_as(input: &str, rich: bool, age: Age) -> Result<String, Ref
 
 /// What a document becomes on a host with these descriptors.
 pub(crate) fn define_with(input: &str, firmware: Vec<Firmware>) -> Result<Domain, Refusal> {
-    let mut def = Domain::parse(input, ParseFlags::INACTIVE)
-        .map_err(|e| (i64::from(e.kind.number()), None, e.message))?;
+    let mut def = Domain::given(input).map_err(refusal)?;
     let done = in_context(false, Age::New, |ctx| {
         let config = Config {
             firmware,
