@@ -40,8 +40,10 @@ fn happening() -> Happening {
         uuid: Uuid::from_u128(7),
         name: "guest-0007".into(),
         id: 3,
-        kind: pb::EventKind::Lifecycle,
-        detail: Some(pb::event::Detail::Lifecycle(lifecycle(2, 0))),
+        kind: virtqemud::events::model::EventKind::Lifecycle,
+        detail: Some(virtqemud::events::model::event::Detail::Lifecycle(lifecycle(
+            2, 0,
+        ))),
     }
 }
 

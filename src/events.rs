@@ -12,6 +12,7 @@
 
 mod file;
 mod known;
+pub mod model;
 
 use std::{
     collections::VecDeque,
@@ -26,7 +27,7 @@ use tokio::sync::{broadcast, watch};
 pub use file::{record, segment_events};
 pub use known::{Found, Known};
 
-use crate::pb;
+use self::model as pb;
 
 /// Events kept for resuming.
 const RING_EVENTS: usize = 16_384;

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tonic::Status;
 use unixfd::{Fds, Peer};
+use virtqemud_client::{Services, services};
 use wire::procedure::ProcedureInfo;
 use wire::xdr::Text;
 use wire::{ErrorCode, ErrorDomain, WireError};
@@ -11,19 +12,7 @@ use wire::{ErrorCode, ErrorDomain, WireError};
 use crate::backend::Calls;
 use crate::conn::{Conn, Open};
 use crate::error;
-use crate::proto::consoles_client::ConsolesClient;
-use crate::proto::devices_client::DevicesClient;
-use crate::proto::domains_client::DomainsClient;
-use crate::proto::events_client::EventsClient;
-use crate::proto::guest_agent_client::GuestAgentClient;
-use crate::proto::host_client::HostClient;
-use crate::proto::monitor_client::MonitorClient;
-use crate::proto::node_devices_client::NodeDevicesClient;
-use crate::proto::tuning_client::TuningClient;
 use crate::stream::Ends;
-
-/// Largest message in either direction.
-pub(crate) const MESSAGE_MAX: usize = 32 << 20;
 
 /// One call.
 #[derive(Debug)]
@@ -65,10 +54,9 @@ pub(crate) enum Effect {
 macro_rules! clients {
     ($( $name:ident: $client:ident; )*) => {
         /// The services, called for the client.
-        #[allow(dead_code, reason = "each service has its client, whether or not a handler calls it yet")]
         impl Ctx {
-            $( pub(crate) fn $name(&self) -> $client<Calls> {
-                $client::new(self.calls()).max_decoding_message_size(MESSAGE_MAX).max_encoding_message_size(MESSAGE_MAX)
+            $( pub(crate) fn $name(&self) -> services::$client<Calls> {
+                self.services().$name()
             } )*
         }
     };
@@ -77,7 +65,6 @@ macro_rules! clients {
 clients! {
     domains: DomainsClient;
     devices: DevicesClient;
-    events: EventsClient;
     consoles: ConsolesClient;
     host: HostClient;
     monitor: MonitorClient;
@@ -94,6 +81,11 @@ impl Ctx {
             fds,
             effects: Mutex::default(),
         }
+    }
+
+    /// The services, called for the client.
+    pub(crate) fn services(&self) -> Services<Calls> {
+        Services::new(self.calls())
     }
 
     /// The way to the services, for requests that no generated client makes.

@@ -54,9 +54,13 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        if let Err(error) = admit(&request) {
-            let response = Status::from(error).into_http();
-            return Box::pin(async { Ok(response) });
+        let mut request = request;
+        match admit(&request) {
+            Ok(admitted) => drop(request.extensions_mut().insert(admitted)),
+            Err(error) => {
+                let response = Status::from(error).into_http();
+                return Box::pin(async { Ok(response) });
+            }
         }
         let path = request.uri().path().to_owned();
         let caller = caller(&request);
@@ -70,8 +74,8 @@ where
     }
 }
 
-/// Whether the call may go on.
-fn admit(request: &Request<Body>) -> Result<(), Error> {
+/// The caller of a call that may go on.
+fn admit(request: &Request<Body>) -> Result<super::Caller, Error> {
     let path = request.uri().path();
     let Some(permission) = permission_of(path) else {
         return Err(Error::new(Code::NoSupport, path.to_owned()).in_area(Area::Rpc));
@@ -86,7 +90,8 @@ fn admit(request: &Request<Body>) -> Result<(), Error> {
         read_only = peer.read_only,
         "call"
     );
-    authorize(peer, permission, path.rsplit('/').next().unwrap_or(path))
+    authorize(peer, permission, path.rsplit('/').next().unwrap_or(path))?;
+    Ok(super::Caller::new(*peer, permission))
 }
 
 /// Who makes the call, for daemons that are called for it.

@@ -1,11 +1,15 @@
-//! Who may do what: one table names the permission of every RPC, and one layer enforces it before anything is decoded.
+//! Who may do what: one table names the permission of every RPC, one layer enforces it before anything is decoded, and
+//! one door leads from a reference to a guest.
 //!
 //! Every call passes here, from the gRPC sockets and from the libvirt front alike. A call without a known caller, or an
-//! RPC without a line in the table, is refused.
+//! RPC without a line in the table, is refused. [`Caller::domain`] is the only way to a guest that a request names, so a
+//! rule about single guests has one place.
 
+mod caller;
 mod layer;
 mod permission;
 
+pub use caller::Caller;
 pub use layer::{Guard, GuardLayer};
 pub use permission::{PERMISSIONS, Permission, permission_of};
 

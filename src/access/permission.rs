@@ -130,6 +130,8 @@ pub const PERMISSIONS: &[(&str, Permission)] = &[
     ("/virtqemud.v1.Host/GetDomainCapabilities", P::ConnectRead),
     ("/virtqemud.v1.Host/CompareCpu", P::ConnectRead),
     ("/virtqemud.v1.Host/BaselineCpu", P::ConnectRead),
+    ("/virtqemud.v1.Devices/ListDevices", P::DomainRead),
+    ("/virtqemud.v1.Devices/GetDevice", P::DomainRead),
     ("/virtqemud.v1.Devices/AttachDevice", P::DomainWrite),
     ("/virtqemud.v1.Devices/DetachDevice", P::DomainWrite),
     ("/virtqemud.v1.Devices/UpdateDevice", P::DomainWrite),

@@ -1,17 +1,17 @@
 //! The Consoles service.
 
-use std::{pin::Pin, sync::Arc};
+use std::pin::Pin;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 use unixfd::Fds;
 
-use super::convert;
+use super::service::Service;
 use crate::{
+    access::Caller,
     error::Error,
     ops::{
-        Driver,
         inspect::display,
         run::console::{self, Output, Which},
     },
@@ -20,19 +20,6 @@ use crate::{
 
 /// Bytes of a picture in one message.
 const PICTURE_CHUNK: usize = 256 << 10;
-
-#[derive(Clone)]
-pub(super) struct Service {
-    driver: Arc<Driver>,
-}
-
-impl Service {
-    pub(super) fn new(driver: &Arc<Driver>) -> Self {
-        Self {
-            driver: Arc::clone(driver),
-        }
-    }
-}
 
 /// The answers to a caller who was connected: first that he is, then what the device says.
 fn connected<T: Default + Send + 'static>(
@@ -51,12 +38,13 @@ impl pb::consoles_server::Consoles for Service {
         &self,
         request: Request<Streaming<pb::AttachRequest>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
+        let caller = Caller::of(&request)?;
         let mut input = request.into_inner();
         let first = input.message().await?.and_then(|m| m.message);
         let Some(Message::Open(open)) = first else {
             return Err(Error::argument("the first message does not say which device to open").into());
         };
-        let domain = convert::find(&self.driver, open.domain)?;
+        let domain = self.domain(&caller, open.domain.as_ref())?;
         let which = Which {
             device: open.device,
             channel: open.channel,
@@ -80,8 +68,9 @@ impl pb::consoles_server::Consoles for Service {
         &self,
         request: Request<pb::ScreenshotRequest>,
     ) -> Result<Response<Self::ScreenshotStream>, Status> {
+        let caller = Caller::of(&request)?;
         let request = request.into_inner();
-        let domain = convert::find(&self.driver, request.domain)?;
+        let domain = self.domain(&caller, request.domain.as_ref())?;
         let picture = display::screenshot(&self.driver, &domain, request.screen).await?;
         let first = pb::ScreenshotResponse {
             mime_type: picture.mime.to_owned(),
@@ -108,11 +97,12 @@ impl pb::consoles_server::Consoles for Service {
     ) -> Result<Response<Self::OpenDisplayStream>, Status> {
         use open_display_request::Message;
         let own = request.extensions().get::<Fds>().cloned();
+        let caller = Caller::of(&request)?;
         let mut input = request.into_inner();
         let Some(Message::Open(open)) = input.message().await?.and_then(|m| m.message) else {
             return Err(Error::argument("the first message does not say which display to open").into());
         };
-        let domain = convert::find(&self.driver, open.domain)?;
+        let domain = self.domain(&caller, open.domain.as_ref())?;
         let which = display::Which {
             index: open.index,
             skip_auth: open.skip_authentication,

@@ -1,189 +1,171 @@
 //! The Devices service.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use domxml::{FormatFlags, devices::Rate};
-use tonic::{Request, Response, Status};
-use unixfd::Peer;
+use domxml::devices::{Device, Rate};
+use tonic::{Request, Response};
+use xmlform::{Document as XmlDocument, ParseFlags, XmlChoice};
 
-use super::{convert, once::Once};
+use super::{
+    convert, decode,
+    device::Shown,
+    service::{Answer, Service},
+};
 use crate::{
-    error::Error,
+    access::Caller,
+    domain::View,
+    error::{Error, Result},
     ops::{
-        Driver,
         device::{
             self,
             detach::{self, How},
             limits,
             medium::{self, Lock},
         },
+        document::scope::Scope,
         inspect::{addresses, peek},
     },
     pb,
 };
 
-#[derive(Clone)]
-pub(super) struct Service {
-    driver: Arc<Driver>,
-    once: Once,
-}
-
-impl Service {
-    pub(super) fn new(driver: &Arc<Driver>) -> Self {
-        Self {
-            driver: Arc::clone(driver),
-            once: Once::default(),
-        }
-    }
-}
-
 #[tonic::async_trait]
 impl pb::devices_server::Devices for Service {
-    async fn attach_device(
+    async fn list_devices(
         &self,
-        request: Request<pb::AttachDeviceRequest>,
-    ) -> Result<Response<pb::AttachDeviceResponse>, Status> {
-        let peer = request.extensions().get::<Peer>().copied();
+        request: Request<pb::ListDevicesRequest>,
+    ) -> Answer<pb::ListDevicesResponse> {
+        let caller = Caller::of(&request)?;
         let request = request.into_inner();
-        let conditions = convert::conditions(request.options.as_ref());
-        let id = request
-            .options
-            .as_ref()
-            .map_or_else(String::new, |o| o.request_id.clone());
-        let work = async {
-            let scope = convert::scope(request.scope());
-            let domain = convert::find(&self.driver, request.domain.clone())?;
-            let attached = device::attach(&self.driver, &domain, &request.xml, scope, &conditions);
+        let (scope, families) = (
+            decode::read_scope(request.scope)?,
+            decode::all(&request.families, "families")?,
+        );
+        let view = self.domain(&caller, request.domain.as_ref())?.view();
+        Ok(Response::new(pb::ListDevicesResponse {
+            devices: Shown::of(&view, scope)?.all(&families),
+            etag: view.etag(),
+        }))
+    }
+
+    async fn get_device(&self, request: Request<pb::GetDeviceRequest>) -> Answer<pb::Device> {
+        let caller = Caller::of(&request)?;
+        let request = request.into_inner();
+        let scope = decode::read_scope(request.scope)?;
+        let view = self.domain(&caller, request.domain.as_ref())?.view();
+        Ok(Response::new(Shown::of(&view, scope)?.named(&request.alias)?))
+    }
+
+    async fn attach_device(&self, request: Request<pb::AttachDeviceRequest>) -> Answer<pb::Device> {
+        self.mutate(request, |call| async move {
+            let r = &call.request;
+            let scope = decode::scope(r.scope)?;
+            let domain = call.domain(r.domain.as_ref())?;
+            let attached = device::attach(&call.driver, &domain, &r.xml, scope, &call.conditions);
             let device = Box::pin(attached).await?;
-            let info = device.as_ref().info();
-            Ok(pb::AttachDeviceResponse {
-                alias: info.and_then(|info| info.alias.clone()).unwrap_or_default(),
-                xml: device.format(FormatFlags::NONE),
-            })
-        };
-        self.once
-            .run(peer.as_ref(), "AttachDevice", &id, work)
-            .await
-            .map(Response::new)
+            Ok(Shown::of(&domain.view(), changed(scope))?.attached(&device))
+        })
+        .await
     }
 
     async fn detach_device(
         &self,
         request: Request<pb::DetachDeviceRequest>,
-    ) -> Result<Response<pb::DetachDeviceResponse>, Status> {
+    ) -> Answer<pb::DetachDeviceResponse> {
         use pb::{detach_device_request::Device as Named, detach_device_response::Outcome};
-        let peer = request.extensions().get::<Peer>().copied();
-        let request = request.into_inner();
-        let conditions = convert::conditions(request.options.as_ref());
-        let id = request
-            .options
-            .as_ref()
-            .map_or_else(String::new, |o| o.request_id.clone());
-        let work = async {
-            let named = match &request.device {
-                Some(Named::Alias(alias)) => device::Named::Alias(alias),
-                Some(Named::Xml(xml)) => device::Named::Xml(xml),
-                None => return Err(Error::argument("the request names no device")),
+        self.mutate(request, |call| async move {
+            let r = &call.request;
+            let named = match decode::given(r.device.as_ref(), "device")? {
+                Named::Alias(alias) => device::Named::Alias(alias),
+                Named::Xml(xml) => device::Named::Xml(xml),
             };
             let how = How {
-                scope: convert::scope(request.scope()),
-                patience: patience(request.wait)?,
+                scope: decode::scope(r.scope)?,
+                patience: patience(r.wait.as_ref())?,
             };
-            let domain = convert::find(&self.driver, request.domain.clone())?;
-            let detached = Box::pin(device::detach(&self.driver, &domain, named, how, &conditions)).await?;
-            let outcome = match detached {
+            let domain = call.domain(r.domain.as_ref())?;
+            let detached = device::detach(&call.driver, &domain, named, how, &call.conditions);
+            let outcome = match Box::pin(detached).await? {
                 detach::Outcome::Removed => Outcome::Removed,
                 detach::Outcome::Pending => Outcome::Pending,
             };
             Ok(pb::DetachDeviceResponse {
                 outcome: outcome.into(),
+                etag: domain.view().etag(),
             })
-        };
-        self.once
-            .run(peer.as_ref(), "DetachDevice", &id, work)
-            .await
-            .map(Response::new)
+        })
+        .await
     }
 
-    async fn update_device(&self, request: Request<pb::UpdateDeviceRequest>) -> Result<Response<()>, Status> {
-        let peer = request.extensions().get::<Peer>().copied();
-        let request = request.into_inner();
-        let conditions = convert::conditions(request.options.as_ref());
-        let id = request
-            .options
-            .as_ref()
-            .map_or_else(String::new, |o| o.request_id.clone());
-        let work = async {
-            let scope = convert::scope(request.scope());
-            let lock = if request.force { Lock::Break } else { Lock::Respect };
-            let domain = convert::find(&self.driver, request.domain.clone())?;
+    async fn update_device(&self, request: Request<pb::UpdateDeviceRequest>) -> Answer<pb::Device> {
+        self.mutate(request, |call| async move {
+            let r = &call.request;
+            let scope = decode::scope(r.scope)?;
+            let lock = if r.force { Lock::Break } else { Lock::Respect };
+            let domain = call.domain(r.domain.as_ref())?;
+            let how = medium::How { scope, lock };
             Box::pin(device::update(
-                &self.driver,
+                &call.driver,
                 &domain,
-                &request.xml,
-                medium::How { scope, lock },
-                &conditions,
+                &r.xml,
+                how,
+                &call.conditions,
             ))
-            .await
-        };
-        self.once
-            .run(peer.as_ref(), "UpdateDevice", &id, work)
-            .await
-            .map(Response::new)
+            .await?;
+            updated(&domain.view(), scope, &r.xml)
+        })
+        .await
     }
 
     async fn list_interface_addresses(
         &self,
         request: Request<pb::ListInterfaceAddressesRequest>,
-    ) -> Result<Response<pb::ListInterfaceAddressesResponse>, Status> {
+    ) -> Answer<pb::ListInterfaceAddressesResponse> {
         use pb::list_interface_addresses_request::Source;
+        let caller = Caller::of(&request)?;
         let request = request.into_inner();
-        let source = match request.source() {
-            Source::Unspecified => addresses::Source::Leases,
+        let source = match decode::needed(request.source, "source")? {
+            Source::Unspecified | Source::Lease => addresses::Source::Leases,
             Source::Arp => addresses::Source::Neighbours,
         };
-        let domain = convert::find(&self.driver, request.domain)?;
+        let domain = self.domain(&caller, request.domain.as_ref())?;
         let found = addresses::list(&self.driver, &domain, source).await?;
         Ok(Response::new(pb::ListInterfaceAddressesResponse {
             interfaces: convert::interfaces(found),
         }))
     }
 
-    async fn peek_disk(
-        &self,
-        request: Request<pb::PeekDiskRequest>,
-    ) -> Result<Response<pb::PeekResponse>, Status> {
+    async fn peek_disk(&self, request: Request<pb::PeekDiskRequest>) -> Answer<pb::PeekDiskResponse> {
+        let caller = Caller::of(&request)?;
         let request = request.into_inner();
-        let view = convert::find(&self.driver, request.domain)?.view();
+        let view = self.domain(&caller, request.domain.as_ref())?.view();
         let data = peek::disk(&view, &request.disk, request.offset, request.size).await?;
-        Ok(Response::new(pb::PeekResponse { data }))
+        Ok(Response::new(pb::PeekDiskResponse { data }))
     }
 
-    async fn peek_memory(
-        &self,
-        request: Request<pb::PeekMemoryRequest>,
-    ) -> Result<Response<pb::PeekResponse>, Status> {
+    async fn peek_memory(&self, request: Request<pb::PeekMemoryRequest>) -> Answer<pb::PeekMemoryResponse> {
+        let caller = Caller::of(&request)?;
         let request = request.into_inner();
         let which = if request.physical {
             peek::Addresses::Physical
         } else {
             peek::Addresses::Virtual
         };
-        let domain = convert::find(&self.driver, request.domain)?;
+        let domain = self.domain(&caller, request.domain.as_ref())?;
         let data = peek::memory(&self.driver, &domain, which, request.address, request.size).await?;
-        Ok(Response::new(pb::PeekResponse { data }))
+        Ok(Response::new(pb::PeekMemoryResponse { data }))
     }
 
     async fn list_disk_errors(
         &self,
         request: Request<pb::ListDiskErrorsRequest>,
-    ) -> Result<Response<pb::ListDiskErrorsResponse>, Status> {
+    ) -> Answer<pb::ListDiskErrorsResponse> {
         use pb::list_disk_errors_response::{DiskError, Kind};
-        let domain = convert::find(&self.driver, request.into_inner().domain)?;
+        let caller = Caller::of(&request)?;
+        let domain = self.domain(&caller, request.get_ref().domain.as_ref())?;
         let shown = |(disk, error)| {
             let kind = match error {
                 peek::DiskError::NoSpace => Kind::NoSpace,
-                peek::DiskError::Unspecified => Kind::Unspecified,
+                peek::DiskError::Unspecified => Kind::Other,
             };
             DiskError {
                 disk,
@@ -201,10 +183,11 @@ impl pb::devices_server::Devices for Service {
     async fn get_interface_limits(
         &self,
         request: Request<pb::GetInterfaceLimitsRequest>,
-    ) -> Result<Response<pb::InterfaceLimits>, Status> {
+    ) -> Answer<pb::InterfaceLimits> {
+        let caller = Caller::of(&request)?;
         let request = request.into_inner();
-        let scope = convert::scope(request.scope());
-        let domain = convert::find(&self.driver, request.domain)?;
+        let scope = decode::read_scope(request.scope)?;
+        let domain = self.domain(&caller, request.domain.as_ref())?;
         let limits = limits::read(&domain.view(), scope, &request.interface)?;
         let (inbound, outbound) = (
             limits.inbound.as_ref().map(shown_rate),
@@ -216,47 +199,52 @@ impl pb::devices_server::Devices for Service {
     async fn set_interface_limits(
         &self,
         request: Request<pb::SetInterfaceLimitsRequest>,
-    ) -> Result<Response<()>, Status> {
-        let peer = request.extensions().get::<Peer>().copied();
-        let request = request.into_inner();
-        let conditions = convert::conditions(request.options.as_ref());
-        let id = request
-            .options
-            .as_ref()
-            .map_or_else(String::new, |o| o.request_id.clone());
-        let work = async {
-            let scope = convert::scope(request.scope());
-            let limits = request.limits.unwrap_or_default();
-            let (inbound, outbound) = (
-                limits.inbound.as_ref().map(wanted_rate),
-                limits.outbound.as_ref().map(wanted_rate),
-            );
+    ) -> Answer<pb::Domain> {
+        self.mutate(request, |call| async move {
+            let r = &call.request;
+            let scope = decode::scope(r.scope)?;
+            let asked = r.limits.unwrap_or_default();
             let wanted = limits::Wanted {
-                interface: request.interface.clone(),
-                inbound,
-                outbound,
+                interface: r.interface.clone(),
+                inbound: asked.inbound.as_ref().map(wanted_rate),
+                outbound: asked.outbound.as_ref().map(wanted_rate),
             };
-            let domain = convert::find(&self.driver, request.domain.clone())?;
-            Box::pin(limits::set(&self.driver, &domain, scope, wanted, &conditions)).await
-        };
-        self.once
-            .run(peer.as_ref(), "SetInterfaceLimits", &id, work)
-            .await
-            .map(Response::new)
+            let domain = call.domain(r.domain.as_ref())?;
+            let set = limits::set(&call.driver, &domain, scope, wanted, &call.conditions);
+            Box::pin(set).await?;
+            Ok(convert::basic(&domain.view()))
+        })
+        .await
+    }
+}
+
+/// The device as it is after its document was carried out.
+fn updated(view: &View, scope: Scope, xml: &str) -> Result<pb::Device> {
+    let document = XmlDocument::parse(xml, &[], ParseFlags::INACTIVE).map_err(domxml::Error::from)?;
+    let device = Device::read_choice(document.root()).map_err(domxml::Error::from)?;
+    let device = device.ok_or_else(|| Error::internal("a device that was changed is no device"))?;
+    Shown::of(view, changed(scope))?.like(&device)
+}
+
+/// The configuration in which a change is shown: of both, the running one.
+fn changed(scope: Scope) -> Scope {
+    match scope {
+        Scope::Both => Scope::Live,
+        other => other,
     }
 }
 
 /// How long a guest may take to let a device go.
-fn patience(wait: Option<prost_types::Duration>) -> crate::error::Result<Duration> {
+fn patience(wait: Option<&prost_types::Duration>) -> Result<Duration> {
     let Some(wait) = wait else {
         return Ok(detach::PATIENCE);
     };
-    let within = Duration::try_from(wait)
+    let within = decode::duration(wait, "wait")
         .ok()
         .filter(|wait| *wait <= detach::PATIENCE_MAX);
     within.ok_or_else(|| {
         let most = detach::PATIENCE_MAX.as_secs();
-        Error::argument(format!("the wait must be from 0 to {most} seconds"))
+        Error::argument(format!("the wait must be from 0 to {most} seconds")).at("wait")
     })
 }
 

@@ -7,10 +7,11 @@ use tokio::sync::broadcast;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::convert;
+use super::{convert, decode, event, service::Service};
 use crate::{
+    access::Caller,
     error::{Area, Code, Error, Result},
-    events::{Next, Version, counter},
+    events::{Next, Version, counter, model},
     ops::Driver,
     pb::{self, watch_response::Item},
 };
@@ -20,25 +21,13 @@ const BATCH: usize = 64;
 /// A quiet watch gets a bookmark this often.
 const BOOKMARK: Duration = Duration::from_secs(30);
 
-#[derive(Clone)]
-pub(super) struct Service {
-    driver: Arc<Driver>,
-}
-
-impl Service {
-    pub(super) fn new(driver: &Arc<Driver>) -> Self {
-        Self {
-            driver: Arc::clone(driver),
-        }
-    }
-}
-
 #[tonic::async_trait]
 impl pb::events_server::Events for Service {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<pb::WatchResponse, Status>> + Send>>;
 
     async fn watch(&self, request: Request<pb::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let watch = Watch::begin(Arc::clone(&self.driver), request.into_inner())?;
+        let caller = Caller::of(&request)?;
+        let watch = Watch::begin(Arc::clone(&self.driver), &caller, &request.into_inner())?;
         Ok(Response::new(Box::pin(futures_util::stream::unfold(
             Some(watch),
             |watch| async {
@@ -59,7 +48,7 @@ struct Watch {
     place: Version,
     ready: VecDeque<Item>,
     filter: Filter,
-    monitor: Option<broadcast::Receiver<Arc<pb::Event>>>,
+    monitor: Option<broadcast::Receiver<Arc<model::Event>>>,
 }
 
 /// Which events a watch wants.
@@ -70,13 +59,14 @@ struct Filter {
 }
 
 impl Watch {
-    fn begin(driver: Arc<Driver>, request: pb::WatchRequest) -> Result<Self> {
+    fn begin(driver: Arc<Driver>, caller: &Caller, request: &pb::WatchRequest) -> Result<Self> {
         let journal = driver.registry.journal();
-        let filter = Filter::of(&driver, &request)?;
+        let filter = Filter::of(&driver, caller, request)?;
         // First the place, then the state: an event between the two is told twice, never not at all.
         let place = match &request.since_version {
             Some(_) if request.send_initial_state => {
-                return Err(Error::argument("since_version excludes send_initial_state").in_area(Area::Event));
+                let text = "since_version excludes send_initial_state";
+                return Err(Error::argument(text).in_area(Area::Event).at("since_version"));
             }
             Some(version) => resume(journal, version.into())?,
             None => journal.version(),
@@ -96,6 +86,9 @@ impl Watch {
             let views = watch.driver.registry.views();
             let wanted = views.iter().filter(|v| watch.filter.wants_guest(v.uuid));
             watch.ready = wanted.map(|v| Item::Initial(convert::full(v))).collect();
+        }
+        if request.since_version.is_none() {
+            // Where to go on, should the connection break before anything happens.
             watch.ready.push_back(Item::Bookmark(watch.place.into()));
         }
         Ok(watch)
@@ -113,7 +106,7 @@ impl Watch {
                     Next::Expired => return Err(slow()),
                 },
                 event = from_monitor(&mut self.monitor) => match event {
-                    Some(event) if self.filter.wants(&event) => return Ok(Item::Event((*event).clone())),
+                    Some(event) if self.filter.wants(&event) => return Ok(Item::Event(event::shown(&event))),
                     Some(_) => {}
                     None => return Err(slow()),
                 },
@@ -123,25 +116,29 @@ impl Watch {
         }
     }
 
-    fn take(&mut self, events: &[Arc<pb::Event>]) {
+    fn take(&mut self, events: &[Arc<model::Event>]) {
         if let Some(last) = events.last() {
             self.place.counter = counter(last);
         }
         let wanted = events.iter().filter(|e| self.filter.wants(e));
-        self.ready.extend(wanted.map(|e| Item::Event((**e).clone())));
+        self.ready.extend(wanted.map(|e| Item::Event(event::shown(e))));
     }
 }
 
 impl Filter {
-    fn of(driver: &Driver, request: &pb::WatchRequest) -> Result<Self> {
-        let domains = request
-            .domains
-            .iter()
-            .map(|d| Ok(convert::find(driver, Some(d.clone()))?.uuid()))
-            .collect::<Result<_>>()?;
+    fn of(driver: &Driver, caller: &Caller, request: &pb::WatchRequest) -> Result<Self> {
+        let one = |reference| {
+            let target = decode::target(Some(reference))?;
+            Ok(caller.domain(driver, &target, caller.permission())?.uuid())
+        };
+        let kinds = decode::all(&request.kinds, "kinds")?;
+        if !request.monitor_event.is_empty() && !kinds.contains(&pb::EventKind::Monitor) {
+            let text = "monitor_event is for EVENT_KIND_MONITOR alone";
+            return Err(Error::argument(text).at("monitor_event"));
+        }
         Ok(Self {
-            domains,
-            kinds: request.kinds().collect(),
+            domains: request.domains.iter().map(one).collect::<Result<_>>()?,
+            kinds,
             monitor_event: request.monitor_event.clone(),
         })
     }
@@ -150,11 +147,11 @@ impl Filter {
         self.domains.is_empty() || self.domains.contains(&uuid)
     }
 
-    fn wants(&self, event: &pb::Event) -> bool {
+    fn wants(&self, event: &model::Event) -> bool {
         let kind = event.kind();
         let guest = self.domains.is_empty() || self.domains.iter().any(|d| d.to_string() == event.uuid);
         let named = match &event.detail {
-            Some(pb::event::Detail::Monitor(m)) => {
+            Some(model::event::Detail::Monitor(m)) => {
                 self.monitor_event.is_empty() || self.monitor_event == m.event
             }
             _ => true,
@@ -166,7 +163,9 @@ impl Filter {
 }
 
 /// The next of QEMU's own events; none if some were missed. Never ready for a watch that did not ask for them.
-async fn from_monitor(monitor: &mut Option<broadcast::Receiver<Arc<pb::Event>>>) -> Option<Arc<pb::Event>> {
+async fn from_monitor(
+    monitor: &mut Option<broadcast::Receiver<Arc<model::Event>>>,
+) -> Option<Arc<model::Event>> {
     match monitor {
         Some(receiver) => receiver.recv().await.ok(),
         None => std::future::pending().await,

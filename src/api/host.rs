@@ -1,15 +1,18 @@
 //! The Host service.
 
-use std::sync::Arc;
-
 use hostinfo::{Comparison, KsmSetting, Resize};
 use tonic::{Request, Response, Status};
-use unixfd::Peer;
 
+use super::{
+    convert::{duration, nanoseconds},
+    decode::{self, Unit},
+    service::{Answer, Service},
+};
 use crate::{
-    error::Error,
+    access::Caller,
+    error::{Error, Result},
     ops::{
-        self, Driver,
+        self,
         host::{emulator::Runnable, suspend::Sleep},
     },
     pb::{self, compare_cpu_response::Result as Compared},
@@ -28,19 +31,6 @@ const FEATURES: &[&str] = &[
 
 /// Most CPUs that are put together at once; libvirt's limit.
 const BASELINE_MAX: usize = 256;
-
-#[derive(Clone)]
-pub(super) struct Service {
-    driver: Arc<Driver>,
-}
-
-impl Service {
-    pub(super) fn new(driver: &Arc<Driver>) -> Self {
-        Self {
-            driver: Arc::clone(driver),
-        }
-    }
-}
 
 #[tonic::async_trait]
 impl pb::host_server::Host for Service {
@@ -127,10 +117,10 @@ impl pb::host_server::Host for Service {
     ) -> Result<Response<pb::GetCpuTimesResponse>, Status> {
         let times = ops::host::node::cpu_times(&self.driver, request.into_inner().cpu).await?;
         Ok(Response::new(pb::GetCpuTimesResponse {
-            kernel: times.kernel,
-            user: times.user,
-            idle: times.idle,
-            iowait: times.iowait,
+            kernel: Some(nanoseconds(times.kernel)),
+            user: Some(nanoseconds(times.user)),
+            idle: Some(nanoseconds(times.idle)),
+            iowait: Some(nanoseconds(times.iowait)),
         }))
     }
 
@@ -186,51 +176,46 @@ impl pb::host_server::Host for Service {
     async fn allocate_pages(
         &self,
         request: Request<pb::AllocatePagesRequest>,
-    ) -> Result<Response<pb::AllocatePagesResponse>, Status> {
-        let r = request.into_inner();
-        let resize = if r.absolute { Resize::To } else { Resize::By };
-        let pages = r
-            .pages
-            .iter()
-            .map(|pages| (pages.size_kib, resize(pages.count)))
-            .collect();
-        let pools = ops::host::node::resize_pools(&self.driver, r.cells, pages).await?;
-        Ok(Response::new(pb::AllocatePagesResponse { pools }))
+    ) -> Answer<pb::AllocatePagesResponse> {
+        self.mutate(request, |call| async move {
+            if call.of_host()? {
+                return Ok(pb::AllocatePagesResponse::default());
+            }
+            let r = call.request;
+            let resize = if r.absolute { Resize::To } else { Resize::By };
+            let pages = r.pages.iter().map(|pages| (pages.size_kib, resize(pages.count)));
+            let pools = ops::host::node::resize_pools(&call.driver, r.cells, pages.collect()).await?;
+            Ok(pb::AllocatePagesResponse { pools })
+        })
+        .await
     }
 
-    async fn get_page_merging(
-        &self,
-        _: Request<pb::GetPageMergingRequest>,
-    ) -> Result<Response<pb::GetPageMergingResponse>, Status> {
-        let ksm = ops::host::node::page_merging(&self.driver).await?;
-        Ok(Response::new(pb::GetPageMergingResponse {
-            pages_to_scan: ksm.pages_to_scan,
-            sleep_ms: ksm.sleep_millisecs,
-            pages_shared: ksm.pages_shared,
-            pages_sharing: ksm.pages_sharing,
-            pages_unshared: ksm.pages_unshared,
-            pages_volatile: ksm.pages_volatile,
-            full_scans: ksm.full_scans,
-            merge_across_nodes: ksm.merge_across_nodes,
-        }))
+    async fn get_page_merging(&self, _: Request<pb::GetPageMergingRequest>) -> Answer<pb::PageMerging> {
+        Ok(Response::new(page_merging(&self.driver).await?))
     }
 
-    async fn set_page_merging(
-        &self,
-        request: Request<pb::SetPageMergingRequest>,
-    ) -> Result<Response<pb::SetPageMergingResponse>, Status> {
-        let r = request.into_inner();
-        let settings = [
-            (KsmSetting::PagesToScan, r.pages_to_scan),
-            (KsmSetting::SleepMillisecs, r.sleep_ms),
-            (KsmSetting::MergeAcrossNodes, r.merge_across_nodes),
-        ];
-        let settings = settings
-            .into_iter()
-            .filter_map(|(setting, value)| Some((setting, value?)))
-            .collect();
-        ops::host::node::tune_page_merging(&self.driver, settings).await?;
-        Ok(Response::new(pb::SetPageMergingResponse {}))
+    async fn set_page_merging(&self, request: Request<pb::SetPageMergingRequest>) -> Answer<pb::PageMerging> {
+        self.mutate(request, |call| async move {
+            let r = &call.request;
+            let sleep = r.sleep.map(|sleep| decode::whole(&sleep, Unit::Milli, "sleep"));
+            let sleep = sleep
+                .transpose()?
+                .map(|millis| u32::try_from(millis).unwrap_or(u32::MAX));
+            let settings = [
+                (KsmSetting::PagesToScan, r.pages_to_scan),
+                (KsmSetting::SleepMillisecs, sleep),
+                (KsmSetting::MergeAcrossNodes, r.merge_across_nodes),
+            ];
+            let settings = settings
+                .into_iter()
+                .filter_map(|(setting, value)| Some((setting, value?)))
+                .collect();
+            if !call.of_host()? {
+                ops::host::node::tune_page_merging(&call.driver, settings).await?;
+            }
+            page_merging(&call.driver).await
+        })
+        .await
     }
 
     async fn get_sev(&self, _: Request<pb::GetSevRequest>) -> Result<Response<pb::GetSevResponse>, Status> {
@@ -257,17 +242,23 @@ impl pb::host_server::Host for Service {
     async fn suspend_host(
         &self,
         request: Request<pb::SuspendHostRequest>,
-    ) -> Result<Response<pb::SuspendHostResponse>, Status> {
+    ) -> Answer<pb::SuspendHostResponse> {
         use pb::suspend_host_request::Target;
-        let r = request.into_inner();
-        let target = match r.target() {
-            Target::Mem => Sleep::Mem,
-            Target::Disk => Sleep::Disk,
-            Target::Hybrid => Sleep::Hybrid,
-            Target::Unspecified => return Err(ops::host::suspend::no_target().into()),
-        };
-        ops::host::suspend::suspend(&self.driver, target, r.duration_seconds).await?;
-        Ok(Response::new(pb::SuspendHostResponse {}))
+        self.mutate(request, |call| async move {
+            let r = &call.request;
+            let target = match decode::needed(r.target, "target")? {
+                Target::Unspecified | Target::Memory => Sleep::Mem,
+                Target::Disk => Sleep::Disk,
+                Target::Hybrid => Sleep::Hybrid,
+            };
+            let duration = decode::given(r.duration.as_ref(), "duration")?;
+            let seconds = decode::whole(duration, Unit::Second, "duration")?;
+            if !call.of_host()? {
+                ops::host::suspend::suspend(&call.driver, target, seconds).await?;
+            }
+            Ok(pb::SuspendHostResponse {})
+        })
+        .await
     }
 
     async fn get_capabilities(
@@ -282,7 +273,7 @@ impl pb::host_server::Host for Service {
         &self,
         request: Request<pb::GetDomainCapabilitiesRequest>,
     ) -> Result<Response<pb::GetDomainCapabilitiesResponse>, Status> {
-        let runnable = runnable(&request);
+        let runnable = runnable(&request)?;
         let r = request.into_inner();
         let asked = ops::host::domcaps::Asked {
             emulator: r.emulator,
@@ -299,7 +290,7 @@ impl pb::host_server::Host for Service {
         &self,
         request: Request<pb::CompareCpuRequest>,
     ) -> Result<Response<pb::CompareCpuResponse>, Status> {
-        let runnable = runnable(&request);
+        let runnable = runnable(&request)?;
         let r = request.into_inner();
         let found = match r.hypervisor {
             None => ops::host::cpu::compare(&self.driver, &r.xml, r.validate)?,
@@ -333,7 +324,7 @@ impl pb::host_server::Host for Service {
         &self,
         request: Request<pb::BaselineCpuRequest>,
     ) -> Result<Response<pb::BaselineCpuResponse>, Status> {
-        let runnable = runnable(&request);
+        let runnable = runnable(&request)?;
         let r = request.into_inner();
         if r.xml.is_empty() || r.xml.len() > BASELINE_MAX {
             return Err(Error::argument(format!(
@@ -358,6 +349,24 @@ impl pb::host_server::Host for Service {
     }
 }
 
+/// How pages are merged now.
+async fn page_merging(driver: &ops::Driver) -> Result<pb::PageMerging> {
+    let ksm = ops::host::node::page_merging(driver).await?;
+    let sleep = ksm
+        .sleep_millisecs
+        .map(|millis| std::time::Duration::from_millis(millis.into()));
+    Ok(pb::PageMerging {
+        pages_to_scan: ksm.pages_to_scan,
+        sleep: sleep.map(duration),
+        pages_shared: ksm.pages_shared,
+        pages_sharing: ksm.pages_sharing,
+        pages_unshared: ksm.pages_unshared,
+        pages_volatile: ksm.pages_volatile,
+        full_scans: ksm.full_scans,
+        merge_across_nodes: ksm.merge_across_nodes,
+    })
+}
+
 fn asked(hypervisor: pb::Hypervisor, runnable: Runnable) -> ops::host::domcaps::Asked {
     let pb::Hypervisor {
         emulator,
@@ -375,9 +384,9 @@ fn asked(hypervisor: pb::Hypervisor, runnable: Runnable) -> ops::host::domcaps::
 }
 
 /// Which emulators the caller may have run.
-fn runnable<T>(request: &Request<T>) -> Runnable {
-    match request.extensions().get::<Peer>() {
-        Some(peer) if !peer.read_only => Runnable::Any,
-        _ => Runnable::Found,
-    }
+fn runnable<T>(request: &Request<T>) -> Result<Runnable> {
+    Ok(match Caller::of(request)?.read_only() {
+        true => Runnable::Found,
+        false => Runnable::Any,
+    })
 }

@@ -4,21 +4,30 @@
 //! the gRPC sockets and, in process, the libvirt front.
 
 mod consoles;
-pub mod convert;
+mod convert;
+mod decode;
+mod device;
 mod devices;
 mod domains;
+mod event;
 mod events;
 mod guest_agent;
 mod host;
 mod monitor;
 mod node_devices;
 mod once;
+mod service;
 mod stats;
 mod tuning;
 
 use std::sync::Arc;
 
-use tonic::service::Routes;
+use futures_util::FutureExt;
+use tonic::{server::NamedService, service::Routes};
+use tonic_health::{
+    ServingStatus,
+    pb::health_server::{Health, HealthServer},
+};
 use tower::ServiceBuilder;
 
 use crate::{
@@ -35,10 +44,14 @@ pub const MESSAGE_MAX: usize = 32 << 20;
 pub type Service = Guard<Routes>;
 
 macro_rules! services {
-    ($routes:ident, $driver:ident: $($module:ident :: $server:ident ($($service:ident)::+),)*) => {
+    ($routes:ident, $service:ident: $($module:ident :: $server:ident,)*) => {
         $(let $routes = $routes.add_service(
-            pb::$module::$server::new($($service)::+::new(&$driver)).max_decoding_message_size(MESSAGE_MAX).max_encoding_message_size(MESSAGE_MAX),
+            pb::$module::$server::new($service.clone())
+                .max_decoding_message_size(MESSAGE_MAX)
+                .max_encoding_message_size(MESSAGE_MAX),
         );)*
+        /// Names of the services, as health tells of them.
+        const SERVED: &[&str] = &[$(<pb::$module::$server<service::Service> as NamedService>::NAME),*];
     };
 }
 
@@ -47,27 +60,50 @@ macro_rules! services {
 /// # Errors
 /// The descriptors can't be decoded, which a test rules out.
 pub fn router(driver: &Arc<Driver>) -> Result<Service> {
-    let bad = |e| Error::internal("reflection is not to be had").caused_by(e);
-    let reflection = || {
-        let builder = tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(pb::DESCRIPTORS);
-        builder.register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-    };
-    let (health, health_service) = tonic_health::server::health_reporter();
-    drop(health);
-    let routes = Routes::new(health_service)
-        .add_service(reflection().build_v1().map_err(bad)?)
-        .add_service(reflection().build_v1alpha().map_err(bad)?);
-    services! { routes, driver:
-        domains_server::DomainsServer(domains::Service),
-        devices_server::DevicesServer(devices::Service),
-        events_server::EventsServer(events::Service),
-        consoles_server::ConsolesServer(consoles::Service),
-        host_server::HostServer(host::Service),
-        monitor_server::MonitorServer(monitor::Service),
-        node_devices_server::NodeDevicesServer(node_devices::Service),
-        tuning_server::TuningServer(tuning::Service),
-        guest_agent_server::GuestAgentServer(guest_agent::Service),
+    let service = service::Service::new(driver);
+    let routes = reflection(Routes::default())?;
+    services! { routes, service:
+        domains_server::DomainsServer,
+        devices_server::DevicesServer,
+        events_server::EventsServer,
+        consoles_server::ConsolesServer,
+        host_server::HostServer,
+        monitor_server::MonitorServer,
+        node_devices_server::NodeDevicesServer,
+        tuning_server::TuningServer,
+        guest_agent_server::GuestAgentServer,
     }
+    let routes = routes.add_service(health(driver, SERVED));
     Ok(ServiceBuilder::new().layer(GuardLayer).service(routes.prepare()))
+}
+
+/// Adds both versions of reflection. They know the messages of errors' details too.
+fn reflection(routes: Routes) -> Result<Routes> {
+    let bad = |error| Error::internal("the descriptors of the services do not decode").caused_by(error);
+    let builder = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+    };
+    let routes = routes.add_service(builder().build_v1().map_err(bad)?);
+    Ok(routes.add_service(builder().build_v1alpha().map_err(bad)?))
+}
+
+/// The health of the daemon as a whole (the empty name) and of each service: they serve until the daemon ends.
+fn health(driver: &Arc<Driver>, served: &'static [&'static str]) -> HealthServer<impl Health> {
+    let (reporter, server) = tonic_health::server::health_reporter();
+    let stop = driver.stop.clone();
+    let report = async move |status| {
+        for name in served.iter().copied().chain([""]) {
+            reporter.set_service_status(name, status).await;
+        }
+    };
+    // Nobody else holds the reporter's lock yet: the names are there before the first call.
+    let _ = report(ServingStatus::Serving).now_or_never();
+    tokio::spawn(async move {
+        stop.cancelled().await;
+        report(ServingStatus::NotServing).await;
+    });
+    server
 }

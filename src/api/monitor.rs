@@ -1,40 +1,26 @@
 //! The Monitor service.
 
-use std::sync::Arc;
+use tonic::Request;
 
-use tonic::{Request, Response, Status};
-
-use super::convert;
-use crate::{
-    ops::{self, Driver},
-    pb,
-};
-
-#[derive(Clone)]
-pub(super) struct Service {
-    driver: Arc<Driver>,
-}
-
-impl Service {
-    pub(super) fn new(driver: &Arc<Driver>) -> Self {
-        Self {
-            driver: Arc::clone(driver),
-        }
-    }
-}
+use super::service::{Answer, Service};
+use crate::{ops, pb};
 
 #[tonic::async_trait]
 impl pb::monitor_server::Monitor for Service {
-    async fn execute(
-        &self,
-        request: Request<pb::ExecuteRequest>,
-    ) -> Result<Response<pb::ExecuteResponse>, Status> {
-        let request = request.into_inner();
-        let domain = convert::find(&self.driver, request.domain)?;
-        let reply = match request.human {
-            true => ops::inspect::monitor::human(&self.driver, &domain, request.command).await?,
-            false => ops::inspect::monitor::raw(&self.driver, &domain, request.command).await?,
-        };
-        Ok(Response::new(pb::ExecuteResponse { reply }))
+    async fn execute(&self, request: Request<pb::ExecuteRequest>) -> Answer<pb::ExecuteResponse> {
+        self.mutate(request, |call| async move {
+            let domain = call.unchanged(call.request.domain.as_ref())?;
+            let (driver, command) = (&call.driver, call.request.command);
+            let reply = match (call.conditions.trial, call.request.human) {
+                (true, _) => domain.view().running().map(|_| String::new())?,
+                (false, true) => ops::inspect::monitor::human(driver, &domain, command).await?,
+                (false, false) => ops::inspect::monitor::raw(driver, &domain, command).await?,
+            };
+            Ok(pb::ExecuteResponse {
+                reply,
+                etag: domain.view().etag(),
+            })
+        })
+        .await
     }
 }

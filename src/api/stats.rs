@@ -1,43 +1,40 @@
 //! Statistics as messages.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
-use super::convert;
+use super::{
+    convert::{self, nanoseconds},
+    decode,
+};
 use crate::{
-    error::{Code, Error, Result},
+    error::Result,
     ops::inspect::stats::{Balloon, Block, Call, Card, Groups, Stats, Vcpus},
     pb,
 };
 
-/// The groups that a request asks for.
+/// The groups that a request asks for; none: all.
 ///
 /// # Errors
-/// `ArgumentUnsupported` if one is not known and the request insists.
-pub(super) fn groups(request: &pb::GetStatsRequest) -> Result<Groups> {
-    if request.groups.is_empty() {
+/// `InvalidArg` if one is not set or unknown.
+pub(super) fn groups(numbers: &[i32]) -> Result<Groups> {
+    if numbers.is_empty() {
         return Ok(Groups::ALL);
     }
     let mut groups = Groups::default();
-    for number in &request.groups {
-        match pb::StatsGroup::try_from(*number) {
-            Ok(pb::StatsGroup::State) => groups.state = true,
-            Ok(pb::StatsGroup::CpuTotal) => groups.cpu = true,
-            Ok(pb::StatsGroup::Balloon) => groups.balloon = true,
-            Ok(pb::StatsGroup::Vcpu) => groups.vcpu = true,
-            Ok(pb::StatsGroup::Interface) => groups.interface = true,
-            Ok(pb::StatsGroup::Block) => groups.block = true,
-            Ok(pb::StatsGroup::Perf) => groups.perf = true,
-            Ok(pb::StatsGroup::Iothread) => groups.iothread = true,
-            Ok(pb::StatsGroup::Memory) => groups.memory = true,
-            Ok(pb::StatsGroup::Dirtyrate) => groups.dirty_rate = true,
-            Ok(pb::StatsGroup::Vm) => groups.vm = true,
-            Ok(pb::StatsGroup::Unspecified) | Err(_) if request.enforce => {
-                return Err(Error::new(
-                    Code::ArgumentUnsupported,
-                    format!("Stats types bits {number:#x} are not supported by this daemon or QEMU"),
-                ));
-            }
-            Ok(pb::StatsGroup::Unspecified) | Err(_) => {}
+    for group in decode::all(numbers, "groups")? {
+        match group {
+            pb::StatsGroup::Unspecified => {}
+            pb::StatsGroup::State => groups.state = true,
+            pb::StatsGroup::CpuTotal => groups.cpu = true,
+            pb::StatsGroup::Balloon => groups.balloon = true,
+            pb::StatsGroup::Vcpu => groups.vcpu = true,
+            pb::StatsGroup::Interface => groups.interface = true,
+            pb::StatsGroup::Block => groups.block = true,
+            pb::StatsGroup::Perf => groups.perf = true,
+            pb::StatsGroup::Iothread => groups.iothread = true,
+            pb::StatsGroup::Memory => groups.memory = true,
+            pb::StatsGroup::Dirtyrate => groups.dirty_rate = true,
+            pb::StatsGroup::Vm => groups.vm = true,
         }
     }
     Ok(groups)
@@ -57,8 +54,8 @@ pub(super) fn call(request: &pb::GetStatsRequest) -> Call {
 /// # Errors
 /// `InvalidArg` for a negative age.
 pub(super) fn oldest(request: &pb::GetStatsRequest) -> Result<Option<Duration>> {
-    let age = request.max_age.map(Duration::try_from).transpose();
-    age.map_err(|_| Error::argument("max_age is negative"))
+    let age = request.max_age.as_ref();
+    age.map(|age| decode::duration(age, "max_age")).transpose()
 }
 
 /// The answer.
@@ -83,9 +80,9 @@ fn one(stats: Stats) -> pb::DomainStats {
         state: state.into(),
         reason: reason.into(),
         cpu: stats.cpu.map(|c| pb::CpuStats {
-            time_ns: c.total_ns,
-            user_ns: c.user_ns,
-            system_ns: c.system_ns,
+            time: Some(nanoseconds(c.total_ns)),
+            user: Some(nanoseconds(c.user_ns)),
+            system: Some(nanoseconds(c.system_ns)),
         }),
         balloon: stats.balloon.map(balloon),
         vcpu: stats.vcpus.map(vcpus),
@@ -118,20 +115,28 @@ fn balloon(balloon: Balloon) -> pb::BalloonStats {
         available: kib("stat-total-memory"),
         rss: balloon.rss,
         usable: kib("stat-available-memory"),
-        last_update: balloon.last_update,
+        last_update: balloon.last_update.map(moment),
         disk_caches: kib("stat-disk-caches"),
         hugetlb_pgalloc: number("stat-htlb-pgalloc"),
         hugetlb_pgfail: number("stat-htlb-pgfail"),
     }
 }
 
+/// A point in time that is counted in seconds since 1970.
+fn moment(seconds: u64) -> prost_types::Timestamp {
+    prost_types::Timestamp {
+        seconds: i64::try_from(seconds).unwrap_or(i64::MAX),
+        nanos: 0,
+    }
+}
+
 fn vcpus(vcpus: Vcpus) -> pb::VcpuStats {
     let thread = |t: &crate::ops::inspect::stats::VcpuThread| pb::vcpu_stats::Vcpu {
         index: t.index,
-        state: 1,
-        time_ns: t.stat.cpu.total_ns,
-        wait_ns: t.wait_ns,
-        delay_ns: t.delay_ns,
+        state: pb::vcpu_stats::vcpu::State::Running.into(),
+        time: Some(nanoseconds(t.stat.cpu.total_ns)),
+        wait: Some(nanoseconds(t.wait_ns)),
+        delay: Some(nanoseconds(t.delay_ns)),
         halted: None,
         cpu: t.stat.processor,
         cpumap: t.cpumap.clone(),
@@ -184,12 +189,12 @@ fn block(block: Block) -> pb::block_stats::Block {
         path: block.path.unwrap_or_default(),
         rd_requests: counters.map(|c| c.rd_operations),
         rd_bytes: counters.map(|c| c.rd_bytes),
-        rd_times_ns: counters.map(|c| c.rd_total_time_ns),
+        rd_time: counters.map(|c| nanoseconds(c.rd_total_time_ns)),
         wr_requests: counters.map(|c| c.wr_operations),
         wr_bytes: counters.map(|c| c.wr_bytes),
-        wr_times_ns: counters.map(|c| c.wr_total_time_ns),
+        wr_time: counters.map(|c| nanoseconds(c.wr_total_time_ns)),
         fl_requests: counters.map(|c| c.flush_operations),
-        fl_times_ns: counters.map(|c| c.flush_total_time_ns),
+        fl_time: counters.map(|c| nanoseconds(c.flush_total_time_ns)),
         allocation: size(0),
         capacity: size(1),
         physical: size(2),
@@ -207,19 +212,25 @@ fn iothread(thread: &qmp::types::IoThreadInfo) -> pb::io_thread_stats::IoThread 
             .strip_prefix("iothread")
             .and_then(|n| n.parse().ok())
             .unwrap_or(0),
-        poll_max_ns: number(thread.poll_max_ns),
+        poll_max: Some(nanoseconds(number(thread.poll_max_ns))),
         poll_grow: number(thread.poll_grow),
         poll_shrink: number(thread.poll_shrink),
     }
 }
 
 fn dirty_rate(info: qmp::types::DirtyRateInfo) -> pb::DirtyRateStats {
-    let statuses: HashMap<&str, i32> = HashMap::from([("unstarted", 0), ("measuring", 1), ("measured", 2)]);
+    use pb::dirty_rate_stats::Status;
+    let status = match info.status.as_str() {
+        "measuring" => Status::Measuring,
+        "measured" => Status::Measured,
+        _ => Status::Unstarted,
+    };
+    let seconds = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
     pb::DirtyRateStats {
-        calc_status: statuses.get(info.status.as_str()).copied().unwrap_or(0),
-        calc_start_time: info.start_time,
-        calc_period: i32::try_from(info.calc_time).unwrap_or(i32::MAX),
+        status: status.into(),
+        start_time: seconds(info.start_time),
+        period: seconds(info.calc_time),
         megabytes_per_second: info.dirty_rate,
-        calc_mode: info.mode.unwrap_or_default(),
+        mode: info.mode.unwrap_or_default(),
     }
 }

@@ -3,15 +3,18 @@
 use std::sync::Arc;
 
 use domxml::tuning::{BlockTuneDevice, NumaMode};
-use tonic::{Request, Response, Status};
-use unixfd::Peer;
+use tonic::{Request, Response};
 
-use super::{convert, once::Once};
+use super::{
+    convert::{self, microseconds, nanoseconds},
+    decode::{self, Unit},
+    service::{Answer, Call, Service},
+};
 use crate::{
+    access::Caller,
     domain::View,
     error::{Error, Result},
     ops::{
-        Driver,
         change::configure::{self, Change},
         document::scope::Scope,
         holdings::cgroup::thread::Thread,
@@ -21,70 +24,35 @@ use crate::{
     pb,
 };
 
-#[derive(Clone)]
-pub(super) struct Service {
-    driver: Arc<Driver>,
-    once: Once,
-}
-
 impl Service {
-    pub(super) fn new(driver: &Arc<Driver>) -> Self {
-        Self {
-            driver: Arc::clone(driver),
-            once: Once::default(),
-        }
-    }
-
     /// The guest that a reader asks of, and which configuration.
-    fn asked(&self, request: Request<pb::GetTuningRequest>) -> Result<(Arc<View>, Scope)> {
-        let request = request.into_inner();
-        let scope = convert::scope(request.scope());
-        Ok((convert::find(&self.driver, request.domain)?.view(), scope))
-    }
-
-    /// Makes one change, once for each request id.
-    async fn change(&self, peer: Option<Peer>, wanted: Wanted) -> Result<Response<()>, Status> {
-        let conditions = convert::conditions(wanted.options.as_ref());
-        let id = wanted.options.map_or_else(String::new, |o| o.request_id);
-        let work = async {
-            let domain = convert::find(&self.driver, wanted.domain)?;
-            let change = Change::Tuning(wanted.change?);
-            Box::pin(configure::configure(
-                &self.driver,
-                &domain,
-                wanted.scope,
-                change,
-                &conditions,
-            ))
-            .await
-        };
-        self.once
-            .run(peer.as_ref(), wanted.method, &id, work)
-            .await
-            .map(Response::new)
+    fn asked(&self, request: &Request<pb::GetTuningRequest>) -> Result<(Arc<View>, Scope)> {
+        let caller = Caller::of(request)?;
+        let request = request.get_ref();
+        let scope = decode::read_scope(request.scope)?;
+        Ok((self.domain(&caller, request.domain.as_ref())?.view(), scope))
     }
 }
 
-/// A request for a change.
-struct Wanted {
-    method: &'static str,
-    domain: Option<pb::DomainRef>,
-    scope: Scope,
-    change: Result<tuning::Change>,
-    options: Option<pb::MutationOptions>,
-}
-
-fn peer<T>(request: &Request<T>) -> Option<Peer> {
-    request.extensions().get::<Peer>().copied()
+/// Makes one change, which answers the guest as it is then.
+async fn change<R>(
+    call: Call<R>,
+    of: fn(&R) -> (Option<&pb::DomainRef>, i32),
+    wanted: impl FnOnce(&R) -> Result<tuning::Change>,
+) -> Result<pb::Domain> {
+    let (reference, scope) = of(&call.request);
+    let (scope, wanted) = (decode::scope(scope)?, wanted(&call.request)?);
+    let domain = call.domain(reference)?;
+    let change = Change::Tuning(wanted);
+    let made = configure::configure(&call.driver, &domain, scope, change, &call.conditions);
+    Box::pin(made).await?;
+    Ok(convert::basic(&domain.view()))
 }
 
 #[tonic::async_trait]
 impl pb::tuning_server::Tuning for Service {
-    async fn get_pinning(
-        &self,
-        request: Request<pb::GetTuningRequest>,
-    ) -> Result<Response<pb::Pinning>, Status> {
-        let (view, scope) = self.asked(request)?;
+    async fn get_pinning(&self, request: Request<pb::GetTuningRequest>) -> Answer<pb::Pinning> {
+        let (view, scope) = self.asked(&request)?;
         let found = pinning::read(&self.driver, &view, scope).await?;
         let vcpus = found.vcpus.iter().map(pinning::to_bits).collect();
         Ok(Response::new(pb::Pinning {
@@ -93,29 +61,22 @@ impl pb::tuning_server::Tuning for Service {
         }))
     }
 
-    async fn set_pinning(&self, request: Request<pb::SetPinningRequest>) -> Result<Response<()>, Status> {
-        let peer = peer(&request);
-        let request = request.into_inner();
-        let scope = convert::scope(request.scope());
-        let change = pin(request.thread, &request.cpus);
-        self.change(
-            peer,
-            Wanted {
-                method: "SetPinning",
-                domain: request.domain,
-                scope,
-                change,
-                options: request.options,
-            },
-        )
+    async fn set_pinning(&self, request: Request<pb::SetPinningRequest>) -> Answer<pb::Domain> {
+        self.mutate(request, |call| {
+            change(
+                call,
+                |r| (r.domain.as_ref(), r.scope),
+                |r| pin(r.thread.as_ref(), &r.cpus),
+            )
+        })
         .await
     }
 
     async fn list_io_threads(
         &self,
         request: Request<pb::GetTuningRequest>,
-    ) -> Result<Response<pb::ListIoThreadsResponse>, Status> {
-        let (view, scope) = self.asked(request)?;
+    ) -> Answer<pb::ListIoThreadsResponse> {
+        let (view, scope) = self.asked(&request)?;
         let found = pinning::iothreads(&self.driver, &view, scope).await?;
         let shown = |t: pinning::IoThread| pb::list_io_threads_response::IoThread {
             id: t.id,
@@ -126,11 +87,8 @@ impl pb::tuning_server::Tuning for Service {
         }))
     }
 
-    async fn get_scheduler(
-        &self,
-        request: Request<pb::GetTuningRequest>,
-    ) -> Result<Response<pb::Scheduler>, Status> {
-        let (view, scope) = self.asked(request)?;
+    async fn get_scheduler(&self, request: Request<pb::GetTuningRequest>) -> Answer<pb::Scheduler> {
+        let (view, scope) = self.asked(&request)?;
         let found = scheduler::read(&self.driver, &view, scope)?;
         let [vcpu, emulator, iothread, global] = found.bandwidths.map(shown_bandwidth);
         Ok(Response::new(pb::Scheduler {
@@ -142,29 +100,19 @@ impl pb::tuning_server::Tuning for Service {
         }))
     }
 
-    async fn set_scheduler(&self, request: Request<pb::SetSchedulerRequest>) -> Result<Response<()>, Status> {
-        let peer = peer(&request);
-        let request = request.into_inner();
-        let scope = convert::scope(request.scope());
-        let change = Ok(tuning::Change::Scheduler(wanted_scheduler(request.scheduler)));
-        self.change(
-            peer,
-            Wanted {
-                method: "SetScheduler",
-                domain: request.domain,
-                scope,
-                change,
-                options: request.options,
-            },
-        )
+    async fn set_scheduler(&self, request: Request<pb::SetSchedulerRequest>) -> Answer<pb::Domain> {
+        self.mutate(request, |call| {
+            change(
+                call,
+                |r| (r.domain.as_ref(), r.scope),
+                |r| wanted_scheduler(r.scheduler.as_ref()).map(tuning::Change::Scheduler),
+            )
+        })
         .await
     }
 
-    async fn get_memory_limits(
-        &self,
-        request: Request<pb::GetTuningRequest>,
-    ) -> Result<Response<pb::MemoryLimits>, Status> {
-        let (view, scope) = self.asked(request)?;
+    async fn get_memory_limits(&self, request: Request<pb::GetTuningRequest>) -> Answer<pb::MemoryLimits> {
+        let (view, scope) = self.asked(&request)?;
         let found = memory::read(&self.driver, &view, scope)?;
         let (hard_limit_kib, soft_limit_kib, swap_hard_limit_kib) = (found.hard, found.soft, found.swap_hard);
         Ok(Response::new(pb::MemoryLimits {
@@ -174,42 +122,23 @@ impl pb::tuning_server::Tuning for Service {
         }))
     }
 
-    async fn set_memory_limits(
-        &self,
-        request: Request<pb::SetMemoryLimitsRequest>,
-    ) -> Result<Response<()>, Status> {
-        let peer = peer(&request);
-        let request = request.into_inner();
-        let scope = convert::scope(request.scope());
-        let limits = request.limits.unwrap_or_default();
-        let (hard, soft, swap_hard) = (
-            limits.hard_limit_kib,
-            limits.soft_limit_kib,
-            limits.swap_hard_limit_kib,
-        );
-        let change = Ok(tuning::Change::Memory(memory::Limits {
-            hard,
-            soft,
-            swap_hard,
-        }));
-        self.change(
-            peer,
-            Wanted {
-                method: "SetMemoryLimits",
-                domain: request.domain,
-                scope,
-                change,
-                options: request.options,
-            },
-        )
+    async fn set_memory_limits(&self, request: Request<pb::SetMemoryLimitsRequest>) -> Answer<pb::Domain> {
+        self.mutate(request, |call| {
+            change(
+                call,
+                |r| (r.domain.as_ref(), r.scope),
+                |r| {
+                    Ok(tuning::Change::Memory(wanted_memory(
+                        r.limits.unwrap_or_default(),
+                    )))
+                },
+            )
+        })
         .await
     }
 
-    async fn get_numa_placement(
-        &self,
-        request: Request<pb::GetTuningRequest>,
-    ) -> Result<Response<pb::NumaPlacement>, Status> {
-        let (view, scope) = self.asked(request)?;
+    async fn get_numa_placement(&self, request: Request<pb::GetTuningRequest>) -> Answer<pb::NumaPlacement> {
+        let (view, scope) = self.asked(&request)?;
         let found = numa::read(&view, scope)?;
         let mode = found.mode.map(|mode| shown_mode(mode).into());
         Ok(Response::new(pb::NumaPlacement {
@@ -218,32 +147,19 @@ impl pb::tuning_server::Tuning for Service {
         }))
     }
 
-    async fn set_numa_placement(
-        &self,
-        request: Request<pb::SetNumaPlacementRequest>,
-    ) -> Result<Response<()>, Status> {
-        let peer = peer(&request);
-        let request = request.into_inner();
-        let scope = convert::scope(request.scope());
-        let change = wanted_placement(request.placement).map(tuning::Change::Numa);
-        self.change(
-            peer,
-            Wanted {
-                method: "SetNumaPlacement",
-                domain: request.domain,
-                scope,
-                change,
-                options: request.options,
-            },
-        )
+    async fn set_numa_placement(&self, request: Request<pb::SetNumaPlacementRequest>) -> Answer<pb::Domain> {
+        self.mutate(request, |call| {
+            change(
+                call,
+                |r| (r.domain.as_ref(), r.scope),
+                |r| wanted_placement(r.placement.clone()).map(tuning::Change::Numa),
+            )
+        })
         .await
     }
 
-    async fn get_block_limits(
-        &self,
-        request: Request<pb::GetTuningRequest>,
-    ) -> Result<Response<pb::BlockLimits>, Status> {
-        let (view, scope) = self.asked(request)?;
+    async fn get_block_limits(&self, request: Request<pb::GetTuningRequest>) -> Answer<pb::BlockLimits> {
+        let (view, scope) = self.asked(&request)?;
         let found = blocks::read(&self.driver, &view, scope)?;
         let devices = found.devices.into_iter().map(shown_device).collect();
         Ok(Response::new(pb::BlockLimits {
@@ -252,38 +168,25 @@ impl pb::tuning_server::Tuning for Service {
         }))
     }
 
-    async fn set_block_limits(
-        &self,
-        request: Request<pb::SetBlockLimitsRequest>,
-    ) -> Result<Response<()>, Status> {
-        let peer = peer(&request);
-        let request = request.into_inner();
-        let scope = convert::scope(request.scope());
-        let limits = request.limits.unwrap_or_default();
-        let devices = limits.devices.into_iter().map(wanted_device).collect();
-        let change = Ok(tuning::Change::Blocks(blocks::Limits {
-            weight: limits.weight,
-            devices,
-        }));
-        self.change(
-            peer,
-            Wanted {
-                method: "SetBlockLimits",
-                domain: request.domain,
-                scope,
-                change,
-                options: request.options,
-            },
-        )
+    async fn set_block_limits(&self, request: Request<pb::SetBlockLimitsRequest>) -> Answer<pb::Domain> {
+        self.mutate(request, |call| {
+            change(
+                call,
+                |r| (r.domain.as_ref(), r.scope),
+                |r| {
+                    Ok(tuning::Change::Blocks(wanted_blocks(
+                        r.limits.clone().unwrap_or_default(),
+                    )))
+                },
+            )
+        })
         .await
     }
 
-    async fn get_cpu_usage(
-        &self,
-        request: Request<pb::GetCpuUsageRequest>,
-    ) -> Result<Response<pb::CpuUsage>, Status> {
+    async fn get_cpu_usage(&self, request: Request<pb::GetCpuUsageRequest>) -> Answer<pb::CpuUsage> {
+        let caller = Caller::of(&request)?;
         let request = request.into_inner();
-        let view = convert::find(&self.driver, request.domain)?.view();
+        let view = self.domain(&caller, request.domain.as_ref())?.view();
         let times = usage::total(&self.driver, &view)?;
         let cpus = if request.by_cpu {
             usage::by_cpu(&self.driver, &view)?
@@ -293,8 +196,8 @@ impl pb::tuning_server::Tuning for Service {
         let cpus = cpus
             .into_iter()
             .map(|cpu| pb::cpu_usage::Cpu {
-                total: cpu.total,
-                vcpus: cpu.vcpus,
+                total: Some(nanoseconds(cpu.total)),
+                vcpus: Some(nanoseconds(cpu.vcpus)),
             })
             .collect();
         let host_cpus = node::cpu_map(&self.driver)
@@ -303,21 +206,21 @@ impl pb::tuning_server::Tuning for Service {
             .last()
             .map_or(0, |last| last + 1);
         Ok(Response::new(pb::CpuUsage {
-            total: times.total,
-            user: times.user,
-            system: times.system,
+            total: Some(nanoseconds(times.total)),
+            user: Some(nanoseconds(times.user)),
+            system: Some(nanoseconds(times.system)),
             cpus,
             host_cpus,
         }))
     }
 }
 
-fn pin(thread: Option<pb::set_pinning_request::Thread>, cpus: &[u8]) -> Result<tuning::Change> {
+fn pin(thread: Option<&pb::set_pinning_request::Thread>, cpus: &[u8]) -> Result<tuning::Change> {
     use pb::set_pinning_request::Thread as T;
-    let thread = match thread.ok_or_else(|| Error::argument("the request names no thread"))? {
-        T::Vcpu(id) => Thread::Vcpu(id),
-        T::Emulator(()) => Thread::Emulator,
-        T::Iothread(id) => Thread::Io(id),
+    let thread = match decode::given(thread, "thread")? {
+        T::Vcpu(id) => Thread::Vcpu(*id),
+        T::Emulator(_) => Thread::Emulator,
+        T::Iothread(id) => Thread::Io(*id),
     };
     Ok(tuning::Change::Pin {
         thread,
@@ -326,43 +229,65 @@ fn pin(thread: Option<pb::set_pinning_request::Thread>, cpus: &[u8]) -> Result<t
 }
 
 fn shown_bandwidth(of: scheduler::Bandwidth) -> Option<pb::scheduler::Bandwidth> {
+    let period = of.period.and_then(|micros| i64::try_from(micros).ok());
     (of != scheduler::Bandwidth::default()).then_some(pb::scheduler::Bandwidth {
-        period: of.period,
-        quota: of.quota,
+        period: period.map(microseconds),
+        quota: of.quota.map(microseconds),
     })
 }
 
-fn wanted_scheduler(wanted: Option<pb::Scheduler>) -> scheduler::Scheduler {
-    let wanted = wanted.unwrap_or_default();
+fn wanted_scheduler(wanted: Option<&pb::Scheduler>) -> Result<scheduler::Scheduler> {
+    let wanted = decode::given(wanted, "scheduler")?;
     let bandwidth = |of: Option<pb::scheduler::Bandwidth>| {
         let of = of.unwrap_or_default();
-        scheduler::Bandwidth {
-            period: of.period,
-            quota: of.quota,
-        }
+        let period = of
+            .period
+            .map(|period| decode::whole(&period, Unit::Micro, "period"));
+        let quota = of.quota.map(|quota| decode::signed(&quota, Unit::Micro, "quota"));
+        Ok::<_, Error>(scheduler::Bandwidth {
+            period: period.transpose()?,
+            quota: quota.transpose()?,
+        })
     };
-    let bandwidths = [wanted.vcpu, wanted.emulator, wanted.iothread, wanted.global].map(bandwidth);
-    scheduler::Scheduler {
+    Ok(scheduler::Scheduler {
         shares: wanted.shares,
-        bandwidths,
+        bandwidths: [
+            bandwidth(wanted.vcpu)?,
+            bandwidth(wanted.emulator)?,
+            bandwidth(wanted.iothread)?,
+            bandwidth(wanted.global)?,
+        ],
+    })
+}
+
+fn wanted_memory(limits: pb::MemoryLimits) -> memory::Limits {
+    memory::Limits {
+        hard: limits.hard_limit_kib,
+        soft: limits.soft_limit_kib,
+        swap_hard: limits.swap_hard_limit_kib,
+    }
+}
+
+fn wanted_blocks(limits: pb::BlockLimits) -> blocks::Limits {
+    blocks::Limits {
+        weight: limits.weight,
+        devices: limits.devices.into_iter().map(wanted_device).collect(),
     }
 }
 
 fn wanted_placement(wanted: Option<pb::NumaPlacement>) -> Result<numa::Placement> {
+    use pb::numa_placement::Mode;
     let wanted = wanted.unwrap_or_default();
-    let mode = wanted.mode.map(|number| {
-        let mode = pb::numa_placement::Mode::try_from(number);
-        mode.map_err(|_| Error::argument(format!("unsupported numatune mode: '{number}'")))
-    });
+    let mode = wanted.mode.map(|number| decode::needed(number, "placement.mode"));
     let mode = mode.transpose()?.map(|mode| match mode {
-        pb::numa_placement::Mode::Strict => NumaMode::Strict,
-        pb::numa_placement::Mode::Preferred => NumaMode::Preferred,
-        pb::numa_placement::Mode::Interleave => NumaMode::Interleave,
-        pb::numa_placement::Mode::Restrictive => NumaMode::Restrictive,
+        Mode::Unspecified | Mode::Strict => NumaMode::Strict,
+        Mode::Preferred => NumaMode::Preferred,
+        Mode::Interleave => NumaMode::Interleave,
+        Mode::Restrictive => NumaMode::Restrictive,
     });
     let nodes = wanted.nodeset.filter(|text| !text.is_empty()).map(|text| {
         text.parse()
-            .map_err(|_| Error::argument(format!("Failed to parse bitmap '{text}'")))
+            .map_err(|_| Error::argument(format!("Failed to parse bitmap '{text}'")).at("placement.nodeset"))
     });
     Ok(numa::Placement {
         mode,

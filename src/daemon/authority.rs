@@ -1,7 +1,8 @@
 //! Lets in gRPC clients that name the socket's path as the request's authority.
 //!
-//! gRPC libraries of some years (and grpcurl built with them) send the path of a Unix socket as `:authority`. It is no
-//! authority by RFC 3986, and the HTTP/2 library resets such streams. Nothing here looks at the authority, so what can't
+//! gRPC libraries of some years (and grpcurl built with them) send the path of a Unix socket as `:authority`; those on
+//! gRPC's C core (Python, C++, Ruby, PHP) send it percent-encoded. Neither is an authority by RFC 3986, and the HTTP/2
+//! library resets such streams. Nothing here looks at the authority, so what can't
 //! be one is replaced before that library sees it, by a name that is not longer: then the header compression's tables of
 //! both sides go on agreeing (entries are numbered from the newest, and a shorter entry drops nothing early).
 //!
@@ -26,6 +27,8 @@ const PRIORITY: u8 = 0x20;
 const LOOKED_AT: usize = 16 << 10;
 /// Index of `:authority` in HPACK's static table.
 const AUTHORITY: usize = 1;
+/// Its name, for clients that send it: as it is, and in Huffman code.
+const AUTHORITY_NAMES: [&[u8]; 2] = [b":authority", &[0xb8, 0x3b, 0x53, 0x39, 0xec, 0x32, 0x7d, 0x7f]];
 /// What stands in its place.
 const NAME: &[u8] = b"localhost";
 /// Bytes read at once.
@@ -126,15 +129,27 @@ fn authority(block: &[u8], mut at: usize) -> Option<(usize, usize)> {
             _ => 4,
         };
         let (index, mut value) = integer(block, at, bits)?;
+        let mut is_authority = index == AUTHORITY;
         if index == 0 {
-            value = string_end(block, value)?;
+            let name = value;
+            value = string_end(block, name)?;
+            is_authority = is_named_authority(&block[name..value]);
         }
         at = string_end(block, value)?;
-        if index == AUTHORITY {
+        if is_authority {
             return Some((value, at));
         }
     }
     None
+}
+
+/// Whether the HPACK string, length included, is the name of the field.
+fn is_named_authority(name: &[u8]) -> bool {
+    let Some((_, start)) = integer(name, 0, 7) else {
+        return false;
+    };
+    let coded = usize::from(name[0] & 0x80 != 0);
+    name[start..] == *AUTHORITY_NAMES[coded]
 }
 
 /// An HPACK integer with a prefix of `bits`, and where it ends.
@@ -324,6 +339,25 @@ mod tests {
                 assert_eq!(through(&sent, pieces).await, expected);
             }
         }
+    }
+
+    #[tokio::test]
+    async fn the_field_may_come_with_its_name() {
+        // As gRPC's C core sends it: a literal with a new name, the path percent-encoded.
+        let named = |name: &[u8], coded: u8, value: &[u8]| {
+            let mut block = vec![0x83, 0x40, u8::try_from(name.len()).unwrap() | coded];
+            block.extend(name);
+            block.push(u8::try_from(value.len()).unwrap());
+            block.extend(value);
+            block.push(0x86);
+            [&[b'P'; PREFACE][..], &frame(&block)].concat()
+        };
+        for (name, coded) in AUTHORITY_NAMES.into_iter().zip([0, 0x80]) {
+            let sent = named(name, coded, b"run%2Flibvirt%2Fvirtqemud-grpc-sock");
+            assert_eq!(through(&sent, 5).await, named(name, coded, b"localhost"));
+        }
+        let other = named(b":authoritx", 0, b"a%2F");
+        assert_eq!(through(&other, 5).await, other);
     }
 
     #[test]

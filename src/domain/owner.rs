@@ -22,8 +22,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    events::{Happening, Journal, lifecycle},
-    pb,
+    events::{Happening, Journal, lifecycle, model as pb},
 };
 
 /// What a change is to bring about beside the new view.

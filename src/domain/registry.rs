@@ -181,9 +181,9 @@ impl Registry {
     pub fn reserve_name(&self, uuid: Uuid, new_name: &str) -> Result<()> {
         let mut maps = self.write();
         if maps.by_name.contains_key(new_name) {
-            return Err(Error::invalid(format!(
-                "domain with name '{new_name}' already exists"
-            )));
+            return Err(
+                Error::invalid(format!("domain with name '{new_name}' already exists")).because("DOM_EXIST"),
+            );
         }
         let domain = maps
             .by_uuid

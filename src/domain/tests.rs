@@ -9,9 +9,8 @@ use tempfile::TempDir;
 
 use super::{store::Store, *};
 use crate::{
-    events::{Journal, Next, Version},
+    events::{Journal, Next, Version, model as pb, model::event::Detail},
     paths::Paths,
-    pb::{self, event::Detail},
 };
 
 const SOON: Duration = Duration::from_secs(10);

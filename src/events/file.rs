@@ -13,8 +13,8 @@ use std::{
 
 use prost::Message;
 
+use super::model as pb;
 use super::{Known, counter};
-use crate::pb;
 
 const MAGIC: &[u8; 8] = b"vqjrnl02";
 /// A segment is full at this size.

@@ -4,8 +4,8 @@ use std::{collections::HashMap, sync::Arc};
 
 use uuid::Uuid;
 
+use super::model as pb;
 use super::{Happening, lifecycle};
-use crate::pb;
 
 /// libvirt's lifecycle numbers that matter here.
 const DEFINED: i32 = 0;

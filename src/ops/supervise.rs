@@ -17,6 +17,7 @@ use crate::{
     domain::{Condition, Effects, View},
     error::Result,
     events::Happening,
+    events::model::{self as pb, EventKind, event::Detail},
     ops::{
         Driver, recover,
         run::{
@@ -28,7 +29,6 @@ use crate::{
             stop,
         },
     },
-    pb::{self, EventKind, event::Detail},
     qemu::{Events, GuestEvent, Live, Monitor, Notice},
 };
 

@@ -136,7 +136,7 @@ async fn whatever_the_monitor_does_a_guest_is_powered_off() -> Result<()> {
         // In the midst of the command, or after it went wrong.
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         match stage.grpc.power_off(fault).await {
-            Ok(()) => {}
+            Ok(_) => {}
             // A QEMU that ended by itself is off already.
             Err(status) => assert_eq!(
                 (

@@ -164,21 +164,21 @@ impl Grpc {
         .await
     }
 
-    pub(crate) async fn suspend(&self, name: &str) -> Answer<()> {
+    pub(crate) async fn suspend(&self, name: &str) -> Answer<pb::Domain> {
         let domain = by_name(name);
         let options = None;
         self.ask(|mut c| async move { c.suspend(pb::SuspendRequest { domain, options }).await })
             .await
     }
 
-    pub(crate) async fn resume(&self, name: &str) -> Answer<()> {
+    pub(crate) async fn resume(&self, name: &str) -> Answer<pb::Domain> {
         let domain = by_name(name);
         let options = None;
         self.ask(|mut c| async move { c.resume(pb::ResumeRequest { domain, options }).await })
             .await
     }
 
-    pub(crate) async fn power_off(&self, name: &str) -> Answer<()> {
+    pub(crate) async fn power_off(&self, name: &str) -> Answer<pb::Domain> {
         let domain = by_name(name);
         self.ask(|mut c| async move {
             c.power_off(pb::PowerOffRequest {
@@ -190,7 +190,7 @@ impl Grpc {
         .await
     }
 
-    pub(crate) async fn undefine(&self, name: &str) -> Answer<()> {
+    pub(crate) async fn undefine(&self, name: &str) -> Answer<pb::UndefineResponse> {
         let domain = by_name(name);
         self.ask(|mut c| async move {
             c.undefine(pb::UndefineRequest {
@@ -371,8 +371,8 @@ pub(crate) fn word(event: &pb::Event) -> String {
     ];
     match &event.detail {
         Some(Detail::Lifecycle(l)) => {
-            let kind = usize::try_from(l.r#type).ok().and_then(|n| TYPES.get(n));
-            format!("{}/{}", kind.unwrap_or(&"?"), l.detail)
+            let kind = usize::try_from(l.r#type - 1).ok().and_then(|n| TYPES.get(n));
+            format!("{}/{}", kind.unwrap_or(&"?"), l.detail % 100)
         }
         _ => event
             .kind()

@@ -158,7 +158,7 @@ fn devices_come_and_go_in_a_guest_that_answers() -> Result<()> {
     Ok(())
 }
 
-async fn attach(grpc: &Grpc, xml: &str, scope: pb::Scope) -> Answer<pb::AttachDeviceResponse> {
+async fn attach(grpc: &Grpc, xml: &str, scope: pb::Scope) -> Answer<pb::Device> {
     let request = pb::AttachDeviceRequest {
         domain: by_name("g"),
         xml: xml.to_owned(),

@@ -82,10 +82,10 @@ impl Operation {
         match self {
             Self::Define => grpc.define(&small("g", Path::new(QEMU), "")).await.map(drop),
             Self::Start => grpc.start("g").await.map(drop),
-            Self::Suspend => grpc.suspend("g").await,
-            Self::Resume => grpc.resume("g").await,
-            Self::Destroy => grpc.power_off("g").await,
-            Self::Undefine => grpc.undefine("g").await,
+            Self::Suspend => grpc.suspend("g").await.map(drop),
+            Self::Resume => grpc.resume("g").await.map(drop),
+            Self::Destroy => grpc.power_off("g").await.map(drop),
+            Self::Undefine => grpc.undefine("g").await.map(drop),
             Self::Rename => grpc.rename("g", "renamed").await.map(drop),
             Self::ChangeMedium => {
                 let request = pb::UpdateDeviceRequest {
@@ -370,6 +370,7 @@ impl Matrix {
             domain: by_name(&guest.name),
             command: "{\"execute\": \"query-status\"}".to_owned(),
             human: false,
+            options: None,
         };
         let reply = self.grpc.monitor().execute(request).await?.into_inner().reply;
         let reply: serde_json::Value = serde_json::from_str(&reply)?;
@@ -445,6 +446,7 @@ impl Matrix {
             domain: by_name("g"),
             command: command.to_owned(),
             human: false,
+            options: None,
         };
         let reply = self.grpc.monitor().execute(request).await?.into_inner().reply;
         Ok(serde_json::from_str(&reply)?)

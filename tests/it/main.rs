@@ -3,6 +3,7 @@
 mod access;
 mod bus;
 mod capabilities;
+mod contract;
 mod daemon;
 mod direct;
 mod failures;

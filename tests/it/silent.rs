@@ -208,7 +208,7 @@ async fn wait_resumed(grpc: &Grpc, name: &str) -> Result<()> {
     let end = Instant::now() + SOON;
     loop {
         match grpc.resume(name).await {
-            Ok(()) => return Ok(()),
+            Ok(_) => return Ok(()),
             Err(status) if Instant::now() > end => return Err(status.into()),
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }

@@ -126,6 +126,7 @@ impl Trial<'_> {
         let request = pb::UpdateDeviceRequest {
             domain: by_name(&self.name),
             xml: self.operation.wanted.clone(),
+            scope: pb::Scope::Current.into(),
             force: true,
             ..Default::default()
         };

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use confine::cgroup::{Bandwidth, Controller, Group, Host, Part, machine_name};
-use pb::set_pinning_request::Thread;
+use pb::set_pinning_request::{Emulator, Thread};
 use testkit::skip::{can_run_guests, skip};
 use testkit::{Sandbox, process};
 use tonic::Code;
-use virtqemud_client::proto as pb;
+use virtqemud_client::{proto as pb, time};
 
 use crate::grpc::{Grpc, QEMU, by_name, daemon, refused, small};
 
@@ -75,8 +75,8 @@ fn thread(pid: i32, name: &str) -> Result<i32> {
 fn quota(quota: i64) -> pb::Scheduler {
     pb::Scheduler {
         vcpu: Some(pb::scheduler::Bandwidth {
-            period: Some(50_000),
-            quota: Some(quota),
+            period: Some(time::of_microseconds(50_000)),
+            quota: Some(time::of_microseconds(quota)),
         }),
         ..Default::default()
     }
@@ -153,7 +153,7 @@ async fn threads_run_where_they_are_pinned() -> Result<()> {
     refused(none, Code::InvalidArgument, "INVALID_ARG")?;
     let empty = grpc
         .tuning()
-        .set_pinning(pin(Thread::Emulator(()), pb::Scope::Live, vec![0]))
+        .set_pinning(pin(Thread::Emulator(Emulator {}), pb::Scope::Live, vec![0]))
         .await;
     refused(empty, Code::InvalidArgument, "INVALID_ARG")?;
     grpc.power_off(&name).await?;
@@ -230,7 +230,8 @@ async fn a_guest_is_in_groups_of_its_own_that_outlive_the_daemon_and_go_with_it(
         })
         .await?
         .into_inner();
-    assert!(usage.total > 0 && usage.total >= usage.user);
+    let [total, user] = [usage.total, usage.user].map(|span| time::nanoseconds(span.as_ref()));
+    assert!(total > 0 && total >= user);
     assert!(!left_of(&name)?.is_empty());
     grpc.power_off(&name).await?;
     assert_eq!(left_of(&name)?, Vec::<PathBuf>::new());

@@ -9,7 +9,7 @@ const LAYERS: &[(&str, &str)] = &[
     ("daemon", "access api ops domain qemu options BELOW"),
     ("service", "daemon api access ops domain qemu BELOW"),
     ("api", "access ops domain BELOW"),
-    ("access", "BELOW"),
+    ("access", "ops domain BELOW"),
     ("ops", "domain qemu BELOW"),
     ("domain", "BELOW"),
     ("qemu", "config paths blocking error version"),

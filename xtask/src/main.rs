@@ -1,6 +1,7 @@
 //! `cargo xtask`: checks the rules of this repository that a tool can check and neither compiler nor clippy do.
 //!
-//!     cargo xtask check     layers, import circles, dependencies of members, heads of modules, lengths, forbidden words;
+//!     cargo xtask check     layers, import circles, dependencies of members, heads of modules, lengths, forbidden words,
+//!                           the contract; BLESS=1 draws the picture of the contract's surface anew;
 //!                           with --notes also functions over 40 lines and parameters of type bool
 //!     cargo xtask goldens   runs the tests that compare with golden files (they have `golden` in their names)
 //!     cargo xtask record-caps BINARY [OUT]   asks a QEMU as the daemon does; OUT: what tests of capabilities replay
@@ -8,6 +9,7 @@
 //! Every rule is a function from the sources to a list of findings; nothing is built for `check`.
 
 mod circles;
+mod contract;
 mod layers;
 mod length;
 mod members;
@@ -70,6 +72,7 @@ fn check() -> Result<bool> {
     findings.extend(length::check(&sources));
     findings.extend(wings::check(&sources));
     findings.extend(words::check(&sources, repository()));
+    findings.extend(contract::check(repository())?);
     findings.sort_by(|a, b| (&a.place, a.line).cmp(&(&b.place, b.line)));
     for finding in &findings {
         say(&finding.to_string());

@@ -83,7 +83,7 @@ const MEMBERS: &[(&str, &[&str])] = &[
             "unixfd",
         ],
     ),
-    ("xtask", &["anyhow"]),
+    ("xtask", &["anyhow", "prost-types", "protox"]),
 ];
 
 pub(crate) fn check(sources: &Sources) -> Vec<Finding> {

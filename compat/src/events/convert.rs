@@ -20,6 +20,16 @@ pub(crate) const ID_MAX: i32 = 27;
 const IO_ERROR_REASON: i32 = 7;
 const BLOCK_JOB_2: i32 = 16;
 
+/// The service numbers details of lifecycle events by the event's number times this, plus libvirt's.
+const DETAILS: i32 = 100;
+/// libvirt's reason of events of power management: there is one.
+const NO_REASON: i32 = 0;
+
+/// libvirt's number of a word: the service counts from 1.
+fn libvirts(word: i32) -> i32 {
+    word - 1
+}
+
 /// The packet that `event` makes for `registration`, if it is of its kind.
 pub(crate) fn packet(event: &Event, registration: &Registration) -> Option<Vec<u8>> {
     let kind = event.kind();
@@ -43,12 +53,13 @@ pub(crate) fn packet(event: &Event, registration: &Registration) -> Option<Vec<u
 
 /// The packet of one of QEMU's own events for registration `id`.
 pub(crate) fn monitor_packet(id: i32, event: &Event, monitor: &event::Monitor) -> Option<Vec<u8>> {
+    let at = monitor.time.unwrap_or_default();
     encode(&DomainMonitorEvent {
         callback_id: id,
         dom: domain(event),
         event: monitor.event.as_str().into(),
-        seconds: monitor.seconds,
-        micros: monitor.microseconds,
+        seconds: at.seconds,
+        micros: u32::try_from(at.nanos / 1_000).unwrap_or(0),
         details: (!monitor.details.is_empty()).then(|| monitor.details.as_str().into()),
     })
 }
@@ -99,8 +110,8 @@ fn legacy(event: &Event, number: i32, id: Option<i32>) -> Option<Vec<u8>> {
                 id,
                 DomainEventLifecycle {
                     dom,
-                    event: it.r#type,
-                    detail: it.detail
+                    event: libvirts(it.r#type),
+                    detail: it.detail % DETAILS
                 },
                 DomainEventCallbackLifecycle
             )
@@ -111,7 +122,7 @@ fn legacy(event: &Event, number: i32, id: Option<i32>) -> Option<Vec<u8>> {
                 id,
                 DomainEventRtcChange {
                     dom,
-                    offset: it.offset
+                    offset: it.offset.map_or(0, |offset| offset.seconds)
                 },
                 DomainEventCallbackRtcChange
             )
@@ -121,7 +132,7 @@ fn legacy(event: &Event, number: i32, id: Option<i32>) -> Option<Vec<u8>> {
                 id,
                 DomainEventWatchdog {
                     dom,
-                    action: it.action
+                    action: libvirts(it.action)
                 },
                 DomainEventCallbackWatchdog
             )
@@ -142,8 +153,8 @@ fn legacy(event: &Event, number: i32, id: Option<i32>) -> Option<Vec<u8>> {
             DomainEventBlockJob {
                 dom,
                 path: it.path.as_str().into(),
-                r#type: it.r#type,
-                status: it.status
+                r#type: libvirts(it.r#type),
+                status: libvirts(it.status)
             },
             DomainEventCallbackBlockJob
         ),
@@ -155,7 +166,7 @@ fn legacy(event: &Event, number: i32, id: Option<i32>) -> Option<Vec<u8>> {
             DomainEventTrayChange {
                 dom,
                 dev_alias: it.alias.as_str().into(),
-                reason: it.reason
+                reason: libvirts(it.reason)
             },
             DomainEventCallbackTrayChange
         ),
@@ -164,7 +175,7 @@ fn legacy(event: &Event, number: i32, id: Option<i32>) -> Option<Vec<u8>> {
                 id,
                 DomainEventBalloonChange {
                     dom,
-                    actual: it.actual
+                    actual: it.actual_kib
                 },
                 DomainEventCallbackBalloonChange
             )
@@ -179,19 +190,18 @@ fn legacy(event: &Event, number: i32, id: Option<i32>) -> Option<Vec<u8>> {
                 DomainEventCallbackDeviceRemoved
             )
         }
-        (_, Some(Detail::PmReason(reason))) => power(event.kind(), dom, *reason, id),
-        _ => None,
+        (kind, _) => power(kind, dom, id),
     }
 }
 
-fn power(kind: EventKind, dom: NonnullDomain, reason: i32, id: Option<i32>) -> Option<Vec<u8>> {
+fn power(kind: EventKind, dom: NonnullDomain, id: Option<i32>) -> Option<Vec<u8>> {
     match kind {
         EventKind::PmWakeup => {
             either!(
                 id,
                 DomainEventPmwakeup { dom },
                 DomainEventCallbackPmwakeup,
-                reason = reason
+                reason = NO_REASON
             )
         }
         EventKind::PmSuspend => {
@@ -199,7 +209,7 @@ fn power(kind: EventKind, dom: NonnullDomain, reason: i32, id: Option<i32>) -> O
                 id,
                 DomainEventPmsuspend { dom },
                 DomainEventCallbackPmsuspend,
-                reason = reason
+                reason = NO_REASON
             )
         }
         EventKind::PmSuspendDisk => {
@@ -207,7 +217,7 @@ fn power(kind: EventKind, dom: NonnullDomain, reason: i32, id: Option<i32>) -> O
                 id,
                 DomainEventPmsuspendDisk { dom },
                 DomainEventCallbackPmsuspendDisk,
-                reason = reason
+                reason = NO_REASON
             )
         }
         _ => None,
@@ -215,7 +225,11 @@ fn power(kind: EventKind, dom: NonnullDomain, reason: i32, id: Option<i32>) -> O
 }
 
 fn io_error(dom: NonnullDomain, it: &event::IoError, number: i32, id: Option<i32>) -> Option<Vec<u8>> {
-    let (src_path, dev_alias, action) = (it.path.as_str().into(), it.device.as_str().into(), it.action);
+    let (src_path, dev_alias, action) = (
+        it.path.as_str().into(),
+        it.device.as_str().into(),
+        libvirts(it.action),
+    );
     if number == IO_ERROR_REASON {
         let reason = it.reason.as_str().into();
         return either!(
@@ -246,7 +260,7 @@ fn graphics(dom: NonnullDomain, it: &event::Graphics) -> DomainEventGraphics {
     let address = |address: Option<&event::graphics::Address>| {
         address.map_or_else(DomainEventGraphicsAddress::default, |it| {
             DomainEventGraphicsAddress {
-                family: it.family,
+                family: libvirts(it.family),
                 node: it.node.as_str().into(),
                 service: it.service.as_str().into(),
             }
@@ -258,7 +272,7 @@ fn graphics(dom: NonnullDomain, it: &event::Graphics) -> DomainEventGraphics {
     };
     DomainEventGraphics {
         dom,
-        phase: it.phase,
+        phase: libvirts(it.phase),
         local: address(it.local.as_ref()),
         remote: address(it.remote.as_ref()),
         auth_scheme: it.auth_scheme.as_str().into(),
@@ -272,7 +286,7 @@ fn disk_change(dom: NonnullDomain, it: &event::DiskChange) -> DomainEventDiskCha
         old_src_path: some(&it.old_path),
         new_src_path: some(&it.new_path),
         dev_alias: it.alias.as_str().into(),
-        reason: it.reason,
+        reason: libvirts(it.reason),
     }
 }
 
@@ -295,8 +309,8 @@ fn modern(event: &Event, number: i32, callback_id: i32) -> Option<Vec<u8>> {
                 callback_id,
                 dom,
                 dst: it.target.as_str().into(),
-                r#type: it.r#type,
-                status: it.status,
+                r#type: libvirts(it.r#type),
+                status: libvirts(it.status),
             })
         }
         (EventKind::AgentLifecycle, Detail::AgentLifecycle(it)) => {
@@ -304,7 +318,7 @@ fn modern(event: &Event, number: i32, callback_id: i32) -> Option<Vec<u8>> {
                 callback_id,
                 dom,
                 state: it.state,
-                reason: it.reason,
+                reason: libvirts(it.reason),
             })
         }
         (EventKind::DeviceAdded, Detail::Device(it)) => encode(&DomainEventCallbackDeviceAdded {
@@ -323,7 +337,7 @@ fn modern(event: &Event, number: i32, callback_id: i32) -> Option<Vec<u8>> {
             encode(&DomainEventCallbackMetadataChange {
                 callback_id,
                 dom,
-                r#type: it.r#type,
+                r#type: libvirts(it.r#type),
                 nsuri: some(&it.uri),
             })
         }
@@ -343,9 +357,9 @@ fn modern(event: &Event, number: i32, callback_id: i32) -> Option<Vec<u8>> {
         (EventKind::MemoryFailure, Detail::MemoryFailure(it)) => encode(&DomainEventMemoryFailure {
             callback_id,
             dom,
-            recipient: it.recipient,
-            action: it.action,
-            flags: it.flags,
+            recipient: libvirts(it.recipient),
+            action: libvirts(it.action),
+            flags: u32::from(it.action_required) | u32::from(it.recursive) << 1,
         }),
         (EventKind::MemoryDeviceSizeChange, Detail::MemoryDeviceSizeChange(it)) => {
             encode(&DomainEventMemoryDeviceSizeChange {

@@ -6,13 +6,12 @@ use std::task::{Context, Poll};
 
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
-use tonic::{Code, Status, Streaming};
+use tonic::Status;
+use virtqemud_client::{self as client, Services, Watch};
 
 use super::convert;
 use crate::backend::Calls;
-use crate::proto::events_client::EventsClient;
-use crate::proto::watch_response::Item;
-use crate::proto::{Event, EventKind, Version, WatchRequest, WatchResponse, event};
+use crate::proto::{Event, EventKind, WatchRequest, event};
 
 /// Times a broken watch is resumed before its events count as lost.
 const RESUMES: u32 = 3;
@@ -87,25 +86,16 @@ impl Feeds {
     }
 }
 
-/// A watch that goes on where it stopped.
-struct Watch {
-    client: EventsClient<Calls>,
-    request: WatchRequest,
-    stream: Streaming<WatchResponse>,
-    seen: Option<Version>,
-    resumes: u32,
-}
-
 /// Watches all guests.
 ///
 /// # Errors
 /// What the service answers.
-pub(crate) async fn guests(client: EventsClient<Calls>) -> Result<Feed, Status> {
-    let watch = Watch::start(client, WatchRequest::default()).await?;
-    let news = |event: Event| Some(News::Event(Box::new(event)));
+pub(crate) async fn guests(services: &Services<Calls>) -> Result<Feed, Status> {
+    let watch = begun(services, WatchRequest::default()).await?;
+    let told = |event: Event| Some(News::Event(Box::new(event)));
     Ok(Feed {
         id: None,
-        events: watch.news(news),
+        events: news(watch, told),
     })
 }
 
@@ -123,7 +113,7 @@ pub(crate) struct MonitorFilter {
 /// # Errors
 /// What the service answers.
 pub(crate) async fn monitor(
-    client: EventsClient<Calls>,
+    services: &Services<Calls>,
     id: i32,
     filter: MonitorFilter,
 ) -> Result<Feed, Status> {
@@ -131,9 +121,9 @@ pub(crate) async fn monitor(
         kinds: vec![EventKind::Monitor.into()],
         ..filter.request
     };
-    let watch = Watch::start(client, request).await?;
+    let watch = begun(services, request).await?;
     let name = filter.ignoring_case;
-    let news = move |event: Event| {
+    let told = move |event: Event| {
         let Some(event::Detail::Monitor(monitor)) = &event.detail else {
             return None;
         };
@@ -147,77 +137,35 @@ pub(crate) async fn monitor(
     };
     Ok(Feed {
         id: Some(id),
-        events: watch.news(news),
+        events: news(watch, told),
     })
 }
 
-impl Watch {
-    async fn start(mut client: EventsClient<Calls>, request: WatchRequest) -> Result<Self, Status> {
-        let stream = client.watch(request.clone()).await?.into_inner();
-        Ok(Self {
-            client,
-            request,
-            stream,
-            seen: None,
-            resumes: 0,
-        })
-    }
-
-    fn news(self, convert: impl Fn(Event) -> Option<News> + Send + 'static) -> BoxStream<'static, News> {
-        let events = stream::unfold(Some(self), |watch| async {
-            let mut watch = watch?;
-            match watch.next().await {
-                Ok(event) => Some((Ok(event), Some(watch))),
-                Err(status) => Some((Err(status), None)),
-            }
-        });
-        let news = events.filter_map(move |event| {
-            std::future::ready(match event {
-                Ok(event) => convert(event),
-                Err(status) => Some(News::Lost(format!("{}: {}", status.code(), status.message()))),
-            })
-        });
-        news.boxed()
-    }
-
-    async fn next(&mut self) -> Result<Event, Status> {
-        loop {
-            let item = match self.stream.message().await {
-                Ok(Some(response)) => response.item,
-                Ok(None) => {
-                    self.resume(Status::unavailable("watch ended")).await?;
-                    continue;
-                }
-                Err(status) => {
-                    self.resume(status).await?;
-                    continue;
-                }
-            };
-            match item {
-                Some(Item::Event(event)) => {
-                    self.seen = event.version.or(self.seen);
-                    self.resumes = 0;
-                    return Ok(event);
-                }
-                Some(Item::Bookmark(version)) => self.seen = Some(version),
-                Some(Item::Initial(_)) | None => {}
-            }
+/// What `watch` tells, as far as `convert` makes news of it.
+fn news(
+    watch: Watch<Calls>,
+    convert: impl Fn(Event) -> Option<News> + Send + 'static,
+) -> BoxStream<'static, News> {
+    let told = stream::unfold(Some(watch), |watch| async {
+        let mut watch = watch?;
+        match watch.next().await {
+            Ok(news) => Some((Ok(news), Some(watch))),
+            Err(failure) => Some((Err(failure), None)),
         }
-    }
+    });
+    let news = told.filter_map(move |told| {
+        std::future::ready(match told {
+            Ok(client::News::Event(event)) => convert(*event),
+            Ok(_) => None,
+            Err(failure) => Some(News::Lost(failure.to_string())),
+        })
+    });
+    news.boxed()
+}
 
-    async fn resume(&mut self, why: Status) -> Result<(), Status> {
-        let Some(seen) = self
-            .seen
-            .filter(|_| self.resumes < RESUMES && why.code() != Code::OutOfRange)
-        else {
-            return Err(why);
-        };
-        self.resumes += 1;
-        let request = WatchRequest {
-            since_version: Some(seen),
-            ..self.request.clone()
-        };
-        self.stream = self.client.watch(request).await?.into_inner();
-        Ok(())
-    }
+/// A watch that the service has accepted.
+async fn begun(services: &Services<Calls>, request: WatchRequest) -> Result<Watch<Calls>, Status> {
+    let mut watch = Watch::new(services, request).attempts(RESUMES);
+    watch.begin().await?;
+    Ok(watch)
 }

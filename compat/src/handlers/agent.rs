@@ -5,28 +5,30 @@ use wire::remote::*;
 use super::flags::Flags;
 use super::{Reply, args, by_uuid};
 use crate::ctx::Ctx;
-use crate::proto::{GetGuestTimeRequest, GuestFilesystemsRequest, TrimGuestFilesystemsRequest};
-
-const NANOSECONDS: i64 = 1_000_000_000;
+use crate::proto::{
+    FreezeGuestFilesystemsRequest, GetGuestTimeRequest, ThawGuestFilesystemsRequest,
+    TrimGuestFilesystemsRequest,
+};
 
 pub(crate) async fn get_time(ctx: &Ctx, args: DomainGetTime, flags: Flags) -> Reply<DomainGetTimeRet> {
     flags.checked()?;
     let domain = by_uuid(&args.dom);
     let request = GetGuestTimeRequest { domain };
     let answer = ctx.guest_agent().get_time(request).await?;
-    let time = answer.into_inner().nanoseconds;
+    let time = answer.into_inner().time.unwrap_or_default();
     Ok(DomainGetTimeRet {
-        seconds: time.div_euclid(NANOSECONDS),
-        nseconds: u32::try_from(time.rem_euclid(NANOSECONDS)).unwrap_or(0),
+        seconds: time.seconds,
+        nseconds: u32::try_from(time.nanos).unwrap_or(0),
     })
 }
 
 pub(crate) async fn freeze(ctx: &Ctx, args: DomainFsfreeze, flags: Flags) -> Reply<DomainFsfreezeRet> {
     flags.checked()?;
     let mount_points = args.mountpoints.into_iter().map(|m| m.into_string());
-    let request = GuestFilesystemsRequest {
+    let request = FreezeGuestFilesystemsRequest {
         domain: by_uuid(&args.dom),
         mount_points: mount_points.collect(),
+        options: None,
     };
     let count = ctx.guest_agent().freeze_filesystems(request).await?;
     Ok(DomainFsfreezeRet {
@@ -36,9 +38,9 @@ pub(crate) async fn freeze(ctx: &Ctx, args: DomainFsfreeze, flags: Flags) -> Rep
 
 pub(crate) async fn thaw(ctx: &Ctx, args: DomainFsthaw, flags: Flags) -> Reply<DomainFsthawRet> {
     flags.checked()?;
-    let request = GuestFilesystemsRequest {
+    let request = ThawGuestFilesystemsRequest {
         domain: by_uuid(&args.dom),
-        mount_points: Vec::new(),
+        options: None,
     };
     let count = ctx.guest_agent().thaw_filesystems(request).await?;
     Ok(DomainFsthawRet {
@@ -54,6 +56,7 @@ pub(crate) async fn trim(ctx: &Ctx, args: DomainFstrim, flags: Flags) -> Reply<(
     let request = TrimGuestFilesystemsRequest {
         domain: by_uuid(&args.dom),
         minimum: args.minimum,
+        options: None,
     };
     ctx.guest_agent().trim_filesystems(request).await?;
     Ok(())

@@ -1,5 +1,6 @@
 //! One thing of a guest's configuration: changing it, and reading what has a call of its own.
 
+use virtqemud_client::time;
 use wire::consts::*;
 use wire::remote::*;
 use wire::xdr::Text;
@@ -105,8 +106,9 @@ pub(crate) async fn set_lifecycle_action(
     }
     let flags = flags.checked()?;
     let change = Lifecycle {
-        event: args.r#type.cast_signed(),
-        action: args.action.cast_signed(),
+        // The service counts from 1.
+        event: args.r#type.cast_signed() + 1,
+        action: args.action.cast_signed() + 1,
     };
     let scope = args::scope(flags);
     configure(ctx, &args.dom, scope, Change::Lifecycle(change)).await
@@ -119,7 +121,7 @@ pub(crate) async fn set_memory_stats_period(
 ) -> Reply<()> {
     args::check(ctx, "period", Must::BeNonNegative, args.period >= 0)?;
     let flags = flags.checked()?;
-    let change = Change::MemoryStatsPeriod(args.period.cast_unsigned());
+    let change = Change::MemoryStatsPeriod(time::of_seconds(args.period.into()));
     configure(ctx, &args.dom, args::scope(flags), change).await
 }
 

@@ -1,5 +1,6 @@
 //! Statistics of one guest: its memory, CPUs, disks and network cards, each by a call of its own.
 
+use virtqemud_client::time::{self, Duration};
 use wire::params::*;
 use wire::remote::*;
 use wire::typed::TypedParam;
@@ -66,7 +67,7 @@ pub(crate) async fn memory_stats(
         (4, balloon.unused),
         (5, balloon.available),
         (8, balloon.usable),
-        (9, balloon.last_update),
+        (9, balloon.last_update.as_ref().map(time::seconds_since_1970)),
         (10, balloon.disk_caches),
         (11, balloon.hugetlb_pgalloc),
         (12, balloon.hugetlb_pgfail),
@@ -93,8 +94,9 @@ pub(crate) async fn get_vcpus(ctx: &Ctx, args: DomainGetVcpus) -> Reply<DomainGe
     for vcpu in vcpus.into_iter().take(most) {
         info.push(VcpuInfo {
             number: vcpu.index,
-            state: vcpu.state,
-            cpu_time: vcpu.time_ns,
+            // The service counts from 1.
+            state: vcpu.state - 1,
+            cpu_time: time::nanoseconds(vcpu.time.as_ref()),
             cpu: vcpu.cpu,
         });
         let mut map = vcpu.cpumap;
@@ -172,15 +174,25 @@ pub(crate) async fn block_stats_flags(
     let room = args::room(args.nparams, DOMAIN_BLOCK_STATS_PARAMETERS_MAX)?;
     flags.checked()?;
     let block = counted(ctx, &args.dom, &args.path.to_str()).await?;
+    let nanoseconds = |span: Option<_>| span.as_ref().map(|span| time::nanoseconds(Some(span)));
     let all = [
         (VIR_DOMAIN_BLOCK_STATS_WRITE_BYTES, block.wr_bytes),
         (VIR_DOMAIN_BLOCK_STATS_WRITE_REQ, block.wr_requests),
         (VIR_DOMAIN_BLOCK_STATS_READ_BYTES, block.rd_bytes),
         (VIR_DOMAIN_BLOCK_STATS_READ_REQ, block.rd_requests),
         (VIR_DOMAIN_BLOCK_STATS_FLUSH_REQ, block.fl_requests),
-        (VIR_DOMAIN_BLOCK_STATS_WRITE_TOTAL_TIMES, block.wr_times_ns),
-        (VIR_DOMAIN_BLOCK_STATS_READ_TOTAL_TIMES, block.rd_times_ns),
-        (VIR_DOMAIN_BLOCK_STATS_FLUSH_TOTAL_TIMES, block.fl_times_ns),
+        (
+            VIR_DOMAIN_BLOCK_STATS_WRITE_TOTAL_TIMES,
+            nanoseconds(block.wr_time),
+        ),
+        (
+            VIR_DOMAIN_BLOCK_STATS_READ_TOTAL_TIMES,
+            nanoseconds(block.rd_time),
+        ),
+        (
+            VIR_DOMAIN_BLOCK_STATS_FLUSH_TOTAL_TIMES,
+            nanoseconds(block.fl_time),
+        ),
     ];
     let params = all
         .into_iter()
@@ -255,15 +267,19 @@ fn sum(total: Block, block: &Block) -> Block {
         (Some(a), Some(b)) => Some(a.saturating_add(b)),
         (a, b) => a.or(b),
     };
+    let span = |a: Option<Duration>, b: Option<Duration>| match (a, b) {
+        (Some(a), Some(b)) => Some(time::sum(&a, &b)),
+        (a, b) => a.or(b),
+    };
     Block {
         rd_requests: add(total.rd_requests, block.rd_requests),
         rd_bytes: add(total.rd_bytes, block.rd_bytes),
-        rd_times_ns: add(total.rd_times_ns, block.rd_times_ns),
+        rd_time: span(total.rd_time, block.rd_time),
         wr_requests: add(total.wr_requests, block.wr_requests),
         wr_bytes: add(total.wr_bytes, block.wr_bytes),
-        wr_times_ns: add(total.wr_times_ns, block.wr_times_ns),
+        wr_time: span(total.wr_time, block.wr_time),
         fl_requests: add(total.fl_requests, block.fl_requests),
-        fl_times_ns: add(total.fl_times_ns, block.fl_times_ns),
+        fl_time: span(total.fl_time, block.fl_time),
         ..Block::default()
     }
 }

@@ -199,7 +199,7 @@ pub(crate) async fn addresses(
             .map(|answer| answer.into_inner().interfaces)
     };
     let interfaces = match i32::try_from(args.source).unwrap_or(i32::MAX) {
-        VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_LEASE => listed(Source::Unspecified).await?,
+        VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_LEASE => listed(Source::Lease).await?,
         VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_ARP => listed(Source::Arp).await?,
         VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_AGENT => {
             let request = ListGuestInterfacesRequest { domain };

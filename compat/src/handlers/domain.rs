@@ -4,8 +4,9 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use wire::consts::{VIR_DOMAIN_CONSOLE_FORCE, VIR_DOMAIN_CONSOLE_SAFE};
+use wire::consts::VIR_DOMAIN_CONSOLE_FORCE;
 use wire::remote::*;
+use wire::{ErrorCode, ErrorDomain, WireError};
 
 use super::flags::Flags;
 use super::{Reply, args, by_uuid, nonnull};
@@ -28,6 +29,11 @@ pub(crate) async fn lookup_by_uuid(ctx: &Ctx, args: DomainLookupByUuid) -> Reply
 
 pub(crate) async fn lookup_by_id(ctx: &Ctx, args: DomainLookupById) -> Reply<DomainLookupByIdRet> {
     args::check(ctx, "id", args::Must::BeNonNegative, args.id >= 0)?;
+    if args.id == 0 {
+        // Runs are counted from 1: the service takes it for a mistake.
+        let detail = "no domain with matching id 0";
+        return Err(WireError::new(ErrorCode::NO_DOMAIN, ErrorDomain::QEMU, detail).into());
+    }
     let dom = nonnull(&get(ctx, domain_ref::Ref::Id(args.id)).await?);
     Ok(DomainLookupByIdRet { dom })
 }
@@ -48,7 +54,6 @@ pub(crate) async fn open_console(ctx: &Ctx, args: DomainOpenConsole, flags: Flag
         domain: by_uuid(&args.dom),
         device: args.dev_name.map(wire::xdr::Str::into_string).unwrap_or_default(),
         force: flags & VIR_DOMAIN_CONSOLE_FORCE != 0,
-        safe: flags & VIR_DOMAIN_CONSOLE_SAFE != 0,
         channel: false,
     };
     attach(ctx, open).await

@@ -1,6 +1,5 @@
 //! The host, its hypervisor, and documents about both.
 
-use wire::consts::VIR_CONNECT_GET_DOMAIN_CAPABILITIES_DISABLE_DEPRECATED_FEATURES;
 use wire::remote::*;
 
 use super::flags::Flags;
@@ -114,14 +113,13 @@ pub(crate) async fn get_domain_capabilities(
     args: ConnectGetDomainCapabilities,
     flags: Flags,
 ) -> Reply<ConnectGetDomainCapabilitiesRet> {
-    let flags = flags.checked()?;
+    // The one flag leaves out features that no CPU model of ours has.
+    flags.checked()?;
     let request = GetDomainCapabilitiesRequest {
         emulator: args::text(args.emulatorbin),
         arch: args::text(args.arch),
         machine: args::text(args.machine),
         virt_type: args::text(args.virttype),
-        disable_deprecated_features: flags & VIR_CONNECT_GET_DOMAIN_CAPABILITIES_DISABLE_DEPRECATED_FEATURES
-            != 0,
     };
     let answer = ctx.host().get_domain_capabilities(request).await?;
     Ok(ConnectGetDomainCapabilitiesRet {

@@ -1,5 +1,6 @@
 //! What is known of one guest without asking it.
 
+use virtqemud_client::time;
 use wire::consts::*;
 use wire::remote::*;
 use wire::{ErrorCode, ErrorDomain, WireError};
@@ -67,7 +68,7 @@ pub(crate) async fn get_info(ctx: &Ctx, args: DomainGetInfo) -> Reply<DomainGetI
         max_mem: guest.max_memory_kib,
         memory: guest.memory_kib,
         nr_virt_cpu: u16::try_from(guest.vcpus).unwrap_or(u16::MAX),
-        cpu_time: guest.cpu_time_ns,
+        cpu_time: time::nanoseconds(guest.cpu_time.as_ref()),
     })
 }
 
@@ -169,8 +170,8 @@ pub(crate) async fn get_control_info(
     Ok(DomainGetControlInfoRet {
         // The service counts from 1.
         state: u32::try_from(control.state - 1).unwrap_or(0),
-        details: control.details,
-        state_time: control.since_ms,
+        details: u32::try_from(control.cause).unwrap_or(0),
+        state_time: time::milliseconds(control.since.as_ref()),
     })
 }
 

@@ -51,8 +51,6 @@ async fn forget(ctx: &Ctx, dom: &NonnullDomain, flags: u32) -> Reply<()> {
     let request = UndefineRequest {
         domain: by_uuid(dom),
         managed_save: has(VIR_DOMAIN_UNDEFINE_MANAGED_SAVE),
-        snapshots_metadata: has(VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA),
-        checkpoints_metadata: has(VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA),
         nvram: has(VIR_DOMAIN_UNDEFINE_NVRAM),
         keep_nvram: has(VIR_DOMAIN_UNDEFINE_KEEP_NVRAM),
         tpm: has(VIR_DOMAIN_UNDEFINE_TPM),
@@ -108,7 +106,6 @@ async fn start(ctx: &Ctx, dom: &NonnullDomain, flags: u32) -> Reply<Domain> {
         domain: by_uuid(dom),
         paused: has(VIR_DOMAIN_START_PAUSED),
         autodestroy_session: session(ctx, flags).await?,
-        bypass_cache: has(VIR_DOMAIN_START_BYPASS_CACHE),
         force_boot: has(VIR_DOMAIN_START_FORCE_BOOT),
         reset_nvram: has(VIR_DOMAIN_START_RESET_NVRAM),
         options: None,

@@ -5,11 +5,12 @@ use http::uri::PathAndQuery;
 use tonic::client::Grpc;
 use tonic::{Request, Status};
 use tonic_prost::ProstCodec;
+use virtqemud_client::MESSAGE_MAX;
 use wire::remote::*;
 
 use super::flags::Flags;
 use super::{Reply, args};
-use crate::ctx::{Ctx, MESSAGE_MAX};
+use crate::ctx::Ctx;
 use crate::proto::{Filter, ListRequest, State, View};
 
 /// Guests in one answer of the service.

@@ -35,7 +35,6 @@ pub(crate) async fn open_channel(ctx: &Ctx, args: DomainOpenChannel, flags: Flag
         domain: by_uuid(&args.dom),
         device: args.name.map(wire::xdr::Str::into_string).unwrap_or_default(),
         force: flags & VIR_DOMAIN_CHANNEL_FORCE != 0,
-        safe: false,
         channel: true,
     };
     attach(ctx, open).await
@@ -203,7 +202,7 @@ pub(crate) async fn disk_errors(
 
 fn disk_error(error: DiskError) -> DomainDiskError {
     let number = match error.kind() {
-        Kind::Unspecified => 1,
+        Kind::Unspecified | Kind::Other => 1,
         Kind::NoSpace => 2,
     };
     DomainDiskError {

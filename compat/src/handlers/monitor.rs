@@ -1,5 +1,6 @@
 //! QEMU's own monitor and the guest's agent, for who asks for them.
 
+use virtqemud_client::time;
 use wire::WireError;
 use wire::consts::*;
 use wire::qemu::*;
@@ -20,6 +21,7 @@ pub(crate) async fn execute(
         domain: by_uuid(&args.dom),
         command: args.cmd.into_string(),
         human: flags & VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP != 0,
+        options: None,
     };
     let reply = ctx.monitor().execute(request).await?.into_inner().reply;
     Ok(DomainMonitorCommandRet { result: reply.into() })
@@ -35,6 +37,7 @@ pub(crate) async fn ask_agent(
         domain: by_uuid(&args.dom),
         command: args.cmd.into_string(),
         wait: wait(args.timeout)?,
+        options: None,
     };
     let reply = ctx.guest_agent().execute(request).await?.into_inner().reply;
     Ok(DomainAgentCommandRet {
@@ -48,7 +51,7 @@ fn wait(timeout: i32) -> Result<Option<Wait>, WireError> {
         VIR_DOMAIN_QEMU_AGENT_COMMAND_DEFAULT => Ok(None),
         VIR_DOMAIN_QEMU_AGENT_COMMAND_BLOCK => Ok(Some(Wait::Unlimited(Unlimited {}))),
         seconds => match u32::try_from(seconds) {
-            Ok(seconds) => Ok(Some(Wait::Seconds(seconds))),
+            Ok(seconds) => Ok(Some(Wait::Timeout(time::of_seconds(seconds.into())))),
             Err(_) => {
                 let least = VIR_DOMAIN_QEMU_AGENT_COMMAND_MIN;
                 let text = format!("guest agent timeout '{timeout}' is less than the minimum '{least}'");

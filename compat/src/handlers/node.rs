@@ -4,6 +4,7 @@
 //! the same order.
 
 use tonic::{Code, Status};
+use virtqemud_client::time;
 use wire::consts::{
     VIR_NODE_ALLOC_PAGES_SET, VIR_NODE_SUSPEND_TARGET_DISK, VIR_NODE_SUSPEND_TARGET_HYBRID,
     VIR_NODE_SUSPEND_TARGET_MEM, VIR_TYPED_PARAM_STRING_OKAY,
@@ -103,7 +104,7 @@ pub(crate) async fn get_cpu_stats(
         .into_iter()
         .map(|(field, value)| NodeCpuStat {
             field: field.into(),
-            value,
+            value: time::nanoseconds(value.as_ref()),
         })
         .collect();
     Ok(NodeGetCpuStatsRet {
@@ -328,6 +329,7 @@ pub(crate) async fn alloc_pages(ctx: &Ctx, args: NodeAllocPages, flags: Flags) -
             .collect(),
         cells: Vec::new(),
         absolute: flags & VIR_NODE_ALLOC_PAGES_SET != 0,
+        options: None,
     };
     let mut pools = 0;
     if first == i64::from(ALL) {
@@ -374,9 +376,11 @@ pub(crate) async fn get_memory_parameters(
         .into_inner();
     let small = |param: Param, value: Option<u32>| value.map(|value| param.with(value));
     let large = |param: Param, value: Option<u64>| value.map(|value| param.with(value));
+    let sleep = told.sleep.as_ref().map(|sleep| time::milliseconds(Some(sleep)));
+    let sleep = sleep.map(|millis| u32::try_from(millis).unwrap_or(u32::MAX));
     let params = [
         small(VIR_NODE_MEMORY_SHARED_PAGES_TO_SCAN, told.pages_to_scan),
-        small(VIR_NODE_MEMORY_SHARED_SLEEP_MILLISECS, told.sleep_ms),
+        small(VIR_NODE_MEMORY_SHARED_SLEEP_MILLISECS, sleep),
         large(VIR_NODE_MEMORY_SHARED_PAGES_SHARED, told.pages_shared),
         large(VIR_NODE_MEMORY_SHARED_PAGES_SHARING, told.pages_sharing),
         large(VIR_NODE_MEMORY_SHARED_PAGES_UNSHARED, told.pages_unshared),
@@ -403,12 +407,13 @@ pub(crate) async fn set_memory_parameters(
         Some(TypedValue::Uint(value)) => Some(*value),
         _ => None,
     };
-    let [pages_to_scan, sleep_ms, merge_across_nodes] = MERGING.map(value);
+    let [pages_to_scan, sleep, merge_across_nodes] = MERGING.map(value);
     ctx.host()
         .set_page_merging(SetPageMergingRequest {
             pages_to_scan,
-            sleep_ms,
+            sleep: sleep.map(time::of_milliseconds),
             merge_across_nodes,
+            options: None,
         })
         .await?;
     Ok(())
@@ -440,15 +445,19 @@ pub(crate) async fn get_sev_info(ctx: &Ctx, _: NodeGetSevInfo, flags: Flags) -> 
 pub(crate) async fn suspend_for_duration(ctx: &Ctx, args: NodeSuspendForDuration, flags: Flags) -> Reply<()> {
     flags.checked()?;
     let target = match i32::try_from(args.target) {
-        Ok(VIR_NODE_SUSPEND_TARGET_MEM) => Target::Mem,
+        Ok(VIR_NODE_SUSPEND_TARGET_MEM) => Target::Memory,
         Ok(VIR_NODE_SUSPEND_TARGET_DISK) => Target::Disk,
         Ok(VIR_NODE_SUSPEND_TARGET_HYBRID) => Target::Hybrid,
-        _ => Target::Unspecified,
+        _ => {
+            let detail = "Invalid suspend target";
+            return Err(WireError::new(ErrorCode::INVALID_ARG, ErrorDomain::NONE, detail).into());
+        }
     };
     ctx.host()
         .suspend_host(SuspendHostRequest {
             target: target.into(),
-            duration_seconds: args.duration,
+            duration: Some(time::of_seconds(i64::try_from(args.duration).unwrap_or(i64::MAX))),
+            options: None,
         })
         .await?;
     Ok(())

@@ -11,6 +11,7 @@ pub(crate) async fn dettach(ctx: &Ctx, args: NodeDeviceDettach) -> Reply<()> {
     let request = DetachNodeDeviceRequest {
         name: args.name.into_string(),
         driver: String::new(),
+        options: None,
     };
     ctx.node_devices().detach(request).await?;
     Ok(())
@@ -21,6 +22,7 @@ pub(crate) async fn detach_flags(ctx: &Ctx, args: NodeDeviceDetachFlags, flags: 
     let request = DetachNodeDeviceRequest {
         name: args.name.into_string(),
         driver: args::text(args.driver_name),
+        options: None,
     };
     ctx.node_devices().detach(request).await?;
     Ok(())
@@ -30,6 +32,7 @@ pub(crate) async fn reattach(ctx: &Ctx, args: NodeDeviceReAttach) -> Reply<()> {
     ctx.node_devices()
         .reattach(ReattachNodeDeviceRequest {
             name: args.name.into_string(),
+            options: None,
         })
         .await?;
     Ok(())
@@ -39,6 +42,7 @@ pub(crate) async fn reset(ctx: &Ctx, args: NodeDeviceReset) -> Reply<()> {
     ctx.node_devices()
         .reset(ResetNodeDeviceRequest {
             name: args.name.into_string(),
+            options: None,
         })
         .await?;
     Ok(())

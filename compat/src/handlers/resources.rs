@@ -1,5 +1,6 @@
 //! How much of the host's CPUs, memory and disks a guest gets, as typed parameters.
 
+use virtqemud_client::time::{self, nanoseconds};
 use wire::params::*;
 use wire::remote::*;
 use wire::typed::{Param, TypedParam, TypedValue};
@@ -10,6 +11,7 @@ use super::flags::{Flags, LIVE_OR_CONFIG};
 use super::{Reply, by_uuid, info};
 use crate::ctx::{Ctx, internal};
 use crate::proto::block_limits::Device;
+use crate::proto::numa_placement::Mode;
 use crate::proto::scheduler::Bandwidth;
 use crate::proto::{
     BlockLimits, CpuUsage, GetCpuUsageRequest, GetTuningRequest, MemoryLimits, NumaPlacement, Scheduler,
@@ -105,8 +107,8 @@ async fn scheduler(ctx: &Ctx, dom: &NonnullDomain, scope: Scope) -> Reply<Vec<Ty
     let bandwidths = [told.vcpu, told.emulator, told.global, told.iothread];
     for ((period, quota), told) in BANDWIDTHS.iter().zip(bandwidths) {
         let Some(told) = told else { continue };
-        params.push(period.with(told.period.unwrap_or(0)));
-        params.push(quota.with(told.quota.unwrap_or(0)));
+        params.push(period.with(told.period.as_ref().map_or(0, time::microseconds).cast_unsigned()));
+        params.push(quota.with(told.quota.as_ref().map_or(0, time::microseconds)));
     }
     Ok(params)
 }
@@ -156,10 +158,11 @@ async fn set_scheduler(ctx: &Ctx, dom: &NonnullDomain, params: &[TypedParam], sc
     let mut allowed = vec![VIR_DOMAIN_SCHEDULER_CPU_SHARES];
     allowed.extend(BANDWIDTHS.iter().flat_map(|(period, quota)| [*period, *quota]));
     args::params(params, &allowed)?;
+    let span = |micros| time::of_microseconds(i64::try_from(micros).unwrap_or(i64::MAX));
     let bandwidth = |(period, quota): (Param, Param)| {
         Some(Bandwidth {
-            period: ullong(params, period),
-            quota: llong(params, quota),
+            period: ullong(params, period).map(span),
+            quota: llong(params, quota).map(time::of_microseconds),
         })
     };
     let [vcpu, emulator, global, iothread] = BANDWIDTHS.map(bandwidth);
@@ -245,7 +248,8 @@ pub(crate) async fn get_numa_parameters(
         .into_inner();
     let [mode, nodeset] = NUMA;
     let params = vec![
-        mode.with(told.mode.unwrap_or(0)),
+        // The service counts from 1.
+        mode.with(told.mode.map_or(0, |mode| mode - 1)),
         nodeset.with(told.nodeset.unwrap_or_default().as_str()),
     ];
     let (params, nparams) = args::fitting(params, room);
@@ -260,7 +264,7 @@ pub(crate) async fn set_numa_parameters(ctx: &Ctx, args: DomainSetNumaParameters
     let flags = flags.checked()?;
     args::params(&args.params, &NUMA)?;
     let mode = match VIR_DOMAIN_NUMA_MODE.find(&args.params) {
-        Some(TypedValue::Int(mode)) => Some(*mode),
+        Some(TypedValue::Int(mode)) => Some(numa_mode(*mode)?.into()),
         _ => None,
     };
     let placement = Some(NumaPlacement {
@@ -276,6 +280,13 @@ pub(crate) async fn set_numa_parameters(ctx: &Ctx, args: DomainSetNumaParameters
     };
     ctx.tuning().set_numa_placement(request).await?;
     Ok(())
+}
+
+/// The service's word for libvirt's number.
+fn numa_mode(number: i32) -> Result<Mode, WireError> {
+    let mode = number.checked_add(1).filter(|mode| *mode > 0).map(Mode::try_from);
+    let unknown = || args::invalid(&format!("unsupported numatune mode: '{number}'"));
+    mode.and_then(Result::ok).ok_or_else(unknown)
 }
 
 pub(crate) async fn get_blkio_parameters(
@@ -426,9 +437,9 @@ pub(crate) async fn get_cpu_stats(
 
 fn total(told: &CpuUsage) -> Vec<TypedParam> {
     vec![
-        VIR_DOMAIN_CPU_STATS_CPUTIME.with(told.total),
-        VIR_DOMAIN_CPU_STATS_USERTIME.with(told.user),
-        VIR_DOMAIN_CPU_STATS_SYSTEMTIME.with(told.system),
+        VIR_DOMAIN_CPU_STATS_CPUTIME.with(nanoseconds(told.total.as_ref())),
+        VIR_DOMAIN_CPU_STATS_USERTIME.with(nanoseconds(told.user.as_ref())),
+        VIR_DOMAIN_CPU_STATS_SYSTEMTIME.with(nanoseconds(told.system.as_ref())),
     ]
 }
 
@@ -466,8 +477,8 @@ fn of_cpus(
     let cpus = told.cpus.iter().skip(start as usize).take(args.ncpus as usize);
     let params = cpus.flat_map(|cpu| {
         let both = [
-            VIR_DOMAIN_CPU_STATS_CPUTIME.with(cpu.total),
-            VIR_DOMAIN_CPU_STATS_VCPUTIME.with(cpu.vcpus),
+            VIR_DOMAIN_CPU_STATS_CPUTIME.with(nanoseconds(cpu.total.as_ref())),
+            VIR_DOMAIN_CPU_STATS_VCPUTIME.with(nanoseconds(cpu.vcpus.as_ref())),
         ];
         both.into_iter().take(room)
     });

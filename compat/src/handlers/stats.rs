@@ -1,5 +1,7 @@
 //! Statistics of many guests, as typed parameters with libvirt's names and in its order.
 
+use virtqemud_client::time::{self, nanoseconds};
+use wire::WireError;
 use wire::consts::{
     VIR_CONNECT_GET_ALL_DOMAINS_STATS_BACKING, VIR_CONNECT_GET_ALL_DOMAINS_STATS_ENFORCE_STATS,
     VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT,
@@ -10,7 +12,7 @@ use wire::xdr::{Encode, STRING_MAX, TooLong, put_list, put_text};
 
 use super::flags::Flags;
 use super::info::state_and_reason;
-use super::{Reply, by_uuid, list};
+use super::{Reply, args, by_uuid, list};
 use crate::ctx::Ctx;
 use crate::proto::{
     BalloonStats, BlockStats, CpuStats, DirtyRateStats, DomainStats, GetStatsRequest, InterfaceStats,
@@ -29,12 +31,10 @@ const CHOICE: u32 = 0xff;
 pub(crate) async fn get_all(ctx: &Ctx, args: ConnectGetAllDomainStats, flags: Flags) -> Reply<Answer> {
     let flags = flags.checked()?;
     let has = |flag| flags & flag != 0;
-    let bits = (0..32).map(|bit| args.stats & (1 << bit)).filter(|bit| *bit != 0);
     let request = GetStatsRequest {
         domains: args.doms.iter().filter_map(by_uuid).collect(),
         filter: Some(list::filter(flags & CHOICE)),
-        groups: bits.map(u32::cast_signed).collect(),
-        enforce: has(VIR_CONNECT_GET_ALL_DOMAINS_STATS_ENFORCE_STATS),
+        groups: groups(args.stats, flags)?,
         backing_chain: has(VIR_CONNECT_GET_ALL_DOMAINS_STATS_BACKING),
         nowait: has(VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT),
         max_age: Some(OLDEST),
@@ -44,6 +44,25 @@ pub(crate) async fn get_all(ctx: &Ctx, args: ConnectGetAllDomainStats, flags: Fl
         stats,
         groups: args.stats,
     })
+}
+
+/// The groups of libvirt's bits. Those that nobody knows are left out, or refused if the flags say so.
+fn groups(bits: u32, flags: u32) -> Result<Vec<i32>, WireError> {
+    let bits_of = |group: &StatsGroup| i32::from(*group).cast_unsigned();
+    let each = (0..32).map(|bit| bits & (1 << bit)).filter(|bit| *bit != 0);
+    let known: Vec<_> = each
+        .filter_map(|bit| StatsGroup::try_from(bit.cast_signed()).ok())
+        .collect();
+    let unknown = bits & !known.iter().fold(0, |all, group| all | bits_of(group));
+    if unknown != 0 && flags & VIR_CONNECT_GET_ALL_DOMAINS_STATS_ENFORCE_STATS != 0 {
+        let text = format!("Stats types bits {unknown:#x} are not supported by this daemon or QEMU");
+        return Err(args::unsupported(&text));
+    }
+    if bits != 0 && known.is_empty() {
+        // No group at all would be every group. This one costs nothing, and nobody asked to be told of it.
+        return Ok(vec![StatsGroup::State.into()]);
+    }
+    Ok(known.into_iter().map(i32::from).collect())
 }
 
 /// The answer, written as [`ConnectGetAllDomainStatsRet`]: it is long, so it is made of the service's answer in one go.
@@ -155,9 +174,9 @@ impl Params<'_> {
 }
 
 fn cpu(list: &mut Params<'_>, stats: &CpuStats, running: bool) {
-    list.add("cpu.time", stats.time_ns);
-    list.add("cpu.user", stats.user_ns);
-    list.add("cpu.system", stats.system_ns);
+    list.add("cpu.time", nanoseconds(stats.time.as_ref()));
+    list.add("cpu.user", nanoseconds(stats.user.as_ref()));
+    list.add("cpu.system", nanoseconds(stats.system.as_ref()));
     if running {
         list.add("cpu.cache.monitor.count", 0_u32);
         list.add("cpu.haltpoll.success.time", 0_u64);
@@ -178,7 +197,10 @@ fn balloon(list: &mut Params<'_>, stats: &BalloonStats) {
             ("unused", stats.unused),
             ("available", stats.available),
             ("usable", stats.usable),
-            ("last-update", stats.last_update),
+            (
+                "last-update",
+                stats.last_update.as_ref().map(time::seconds_since_1970),
+            ),
             ("disk_caches", stats.disk_caches),
             ("hugetlb_pgalloc", stats.hugetlb_pgalloc),
             ("hugetlb_pgfail", stats.hugetlb_pgfail),
@@ -192,13 +214,17 @@ fn vcpu(list: &mut Params<'_>, stats: &VcpuStats) {
     list.add("vcpu.maximum", stats.maximum);
     for vcpu in &stats.vcpus {
         let prefix = format!("vcpu.{}", vcpu.index);
-        list.add(&format!("{prefix}.state"), vcpu.state);
+        // The service counts from 1.
+        list.add(&format!("{prefix}.state"), vcpu.state - 1);
         list.all(
             &prefix,
-            &[("time", Some(vcpu.time_ns)), ("wait", Some(vcpu.wait_ns))],
+            &[
+                ("time", Some(nanoseconds(vcpu.time.as_ref()))),
+                ("wait", Some(nanoseconds(vcpu.wait.as_ref()))),
+            ],
         );
         list.maybe(&format!("{prefix}.halted"), vcpu.halted);
-        list.add(&format!("{prefix}.delay"), vcpu.delay_ns);
+        list.add(&format!("{prefix}.delay"), nanoseconds(vcpu.delay.as_ref()));
         for stat in &vcpu.extra {
             list.named(&prefix, stat);
         }
@@ -238,6 +264,11 @@ fn block(list: &mut Params<'_>, stats: &BlockStats) {
     }
 }
 
+/// A span that may not have been counted.
+fn time_of(span: Option<&time::Duration>) -> Option<u64> {
+    span.map(|span| nanoseconds(Some(span)))
+}
+
 fn one_block(list: &mut Params<'_>, prefix: &str, block: &block_stats::Block) {
     list.add(&format!("{prefix}.name"), block.name.as_str());
     if !block.path.is_empty() {
@@ -249,12 +280,12 @@ fn one_block(list: &mut Params<'_>, prefix: &str, block: &block_stats::Block) {
         &[
             ("rd.reqs", block.rd_requests),
             ("rd.bytes", block.rd_bytes),
-            ("rd.times", block.rd_times_ns),
+            ("rd.times", time_of(block.rd_time.as_ref())),
             ("wr.reqs", block.wr_requests),
             ("wr.bytes", block.wr_bytes),
-            ("wr.times", block.wr_times_ns),
+            ("wr.times", time_of(block.wr_time.as_ref())),
             ("fl.reqs", block.fl_requests),
-            ("fl.times", block.fl_times_ns),
+            ("fl.times", time_of(block.fl_time.as_ref())),
             ("allocation", block.allocation),
             ("capacity", block.capacity),
             ("physical", block.physical),
@@ -269,17 +300,25 @@ fn iothread(list: &mut Params<'_>, stats: &IoThreadStats) {
     for thread in &stats.iothreads {
         let small = |number| u32::try_from(number).unwrap_or(u32::MAX);
         let prefix = format!("iothread.{}", thread.id);
-        list.add(&format!("{prefix}.poll-max-ns"), thread.poll_max_ns);
+        list.add(
+            &format!("{prefix}.poll-max-ns"),
+            nanoseconds(thread.poll_max.as_ref()),
+        );
         list.add(&format!("{prefix}.poll-grow"), small(thread.poll_grow));
         list.add(&format!("{prefix}.poll-shrink"), small(thread.poll_shrink));
     }
 }
 
 fn dirty_rate(list: &mut Params<'_>, stats: &DirtyRateStats) {
-    list.add("dirtyrate.calc_status", stats.calc_status);
-    list.add("dirtyrate.calc_start_time", stats.calc_start_time);
-    list.add("dirtyrate.calc_period", stats.calc_period);
-    list.add("dirtyrate.calc_mode", stats.calc_mode.as_str());
+    // The service counts states from 1.
+    let seconds = |span: Option<time::Duration>| span.map_or(0, |span| span.seconds);
+    list.add("dirtyrate.calc_status", stats.status - 1);
+    list.add("dirtyrate.calc_start_time", seconds(stats.start_time));
+    list.add(
+        "dirtyrate.calc_period",
+        i32::try_from(seconds(stats.period)).unwrap_or(i32::MAX),
+    );
+    list.add("dirtyrate.calc_mode", stats.mode.as_str());
     let rate = stats.megabytes_per_second;
     list.maybe("dirtyrate.megabytes_per_second", rate);
 }

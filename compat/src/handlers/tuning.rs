@@ -8,7 +8,7 @@ use super::args::{self, Must};
 use super::flags::{Flags, LIVE_OR_CONFIG};
 use super::{Reply, by_uuid};
 use crate::ctx::{Ctx, internal};
-use crate::proto::set_pinning_request::Thread;
+use crate::proto::set_pinning_request::{Emulator, Thread};
 use crate::proto::{GetTuningRequest, Pinning, Scope, SetPinningRequest};
 
 struct Pin<'a> {
@@ -73,7 +73,7 @@ pub(crate) async fn pin_emulator(ctx: &Ctx, args: DomainPinEmulator, flags: Flag
         Pin {
             dom: &args.dom,
             scope,
-            thread: Thread::Emulator(()),
+            thread: Thread::Emulator(Emulator {}),
             cpus,
         },
     )

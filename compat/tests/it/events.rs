@@ -14,8 +14,9 @@ use crate::client::Client;
 
 fn lifecycle(r#type: i32) -> proto::Event {
     let detail = event::Detail::Lifecycle(event::Lifecycle {
-        r#type,
-        detail: 1,
+        // The service's numbers: types count from 1, details by their type.
+        r#type: r#type + 1,
+        detail: (r#type + 1) * 100 + 1,
         ..Default::default()
     });
     about(EventKind::Lifecycle, detail)
@@ -91,7 +92,7 @@ fn one_event_of_the_service_may_be_two_of_libvirts() {
     let io_error = event::IoError {
         path: "/a".into(),
         device: "vda".into(),
-        action: 1,
+        action: event::io_error::Action::Pause.into(),
         reason: "enospc".into(),
     };
     front
@@ -119,8 +120,10 @@ fn monitor_events_are_filtered_by_name() {
     for name in ["STOP", "RTC_CHANGE"] {
         let monitor = event::Monitor {
             event: name.into(),
-            seconds: 5,
-            microseconds: 6,
+            time: Some(virtqemud_client::time::Timestamp {
+                seconds: 5,
+                nanos: 6_000,
+            }),
             details: String::new(),
         };
         front

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use domxml::{clock::LifecycleAction as Action, units::Kib};
+use domxml::{clock::LifecycleAction, units::Kib};
 use qmp::commands;
 
 use crate::{
@@ -15,14 +15,36 @@ use crate::{
         jobs::{Kind, Want},
     },
     error::{Area, Code, Error, Result},
+    events::model::{self as pb, EventKind, event::Detail},
     ops::{
         Conditions, Driver,
         document::scope::{Scope, Which, read},
         operation::{Ask, Context, Operation},
         tuning,
     },
-    pb::{self, EventKind, LifecycleAction, LifecycleEvent, event::Detail},
 };
+
+/// Something that happens to a guest and that its configuration has an answer to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LifecycleEvent {
+    /// It shuts down.
+    Poweroff,
+    /// It reboots.
+    Reboot,
+    /// It crashes.
+    Crash,
+}
+
+impl LifecycleEvent {
+    /// libvirt's word.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Poweroff => "poweroff",
+            Self::Reboot => "reboot",
+            Self::Crash => "crash",
+        }
+    }
+}
 
 /// What to change.
 #[derive(Clone, Debug, PartialEq)]
@@ -142,45 +164,25 @@ fn apply(domain: &mut domxml::Domain, change: &Change) -> Result<()> {
                 LifecycleEvent::Reboot => &mut domain.on_reboot,
                 LifecycleEvent::Crash => &mut domain.on_crash,
             };
-            *place = Some(lifecycle_action(*event, *action)?);
+            *place = Some(allowed(*event, *action)?);
         }
         Change::Tuning(change) => tuning::apply(domain, change)?,
     }
     Ok(())
 }
 
-fn lifecycle_action(event: LifecycleEvent, action: LifecycleAction) -> Result<Action> {
-    let dump = matches!(
+/// A dump is made of a guest that has crashed and of no other.
+fn allowed(event: LifecycleEvent, action: LifecycleAction) -> Result<LifecycleAction> {
+    let dumps = matches!(
         action,
         LifecycleAction::CoredumpDestroy | LifecycleAction::CoredumpRestart
     );
-    if dump && event != LifecycleEvent::Crash {
-        let (event, action) = (
-            lifecycle_word(event.as_str_name(), "LIFECYCLE_EVENT_"),
-            lifecycle_word(action.as_str_name(), "LIFECYCLE_ACTION_"),
-        );
-        return Err(Error::new(
-            Code::ConfigUnsupported,
-            format!("Lifecycle event '{event}' doesn't support '{action}' action"),
-        )
-        .in_area(Area::Domain));
+    if !dumps || event == LifecycleEvent::Crash {
+        return Ok(action);
     }
-    Ok(match action {
-        LifecycleAction::Destroy => Action::Destroy,
-        LifecycleAction::Restart => Action::Restart,
-        LifecycleAction::RestartRename => Action::RenameRestart,
-        LifecycleAction::Preserve => Action::Preserve,
-        LifecycleAction::CoredumpDestroy => Action::CoredumpDestroy,
-        LifecycleAction::CoredumpRestart => Action::CoredumpRestart,
-    })
-}
-
-/// libvirt's word for a value of the protocol.
-fn lifecycle_word(name: &str, prefix: &str) -> String {
-    name.strip_prefix(prefix)
-        .unwrap_or(name)
-        .to_ascii_lowercase()
-        .replace('_', "-")
+    let (event, action) = (event.as_str(), action.as_str());
+    let text = format!("Lifecycle event '{event}' doesn't support '{action}' action");
+    Err(Error::new(Code::ConfigUnsupported, text).in_area(Area::Domain))
 }
 
 fn set_memory(domain: &mut domxml::Domain, kib: u64) -> Result<()> {

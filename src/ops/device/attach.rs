@@ -38,6 +38,7 @@ use crate::{
         jobs::{Kind, Want},
     },
     error::{Error, Result},
+    events::model::{self as pb, EventKind, event::Detail},
     ops::{
         Conditions, Driver,
         device::{
@@ -56,7 +57,6 @@ use crate::{
         operation::{self, Ask, Context, Operation},
         run::{cpus, guest::Guest, react::lifecycle},
     },
-    pb::{self, EventKind, event::Detail},
     qemu::MasterKey,
 };
 

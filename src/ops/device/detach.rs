@@ -31,6 +31,7 @@ use crate::{
         jobs::{Kind, Want},
     },
     error::{Area, Error, Result},
+    events::model::EventKind,
     ops::{
         Conditions, Driver,
         device::{
@@ -48,7 +49,6 @@ use crate::{
         operation::{self, Ask, Context, Operation},
         run::{cpus, guest::Guest},
     },
-    pb::EventKind,
 };
 
 /// How long a guest may take to let a device go where the client does not say.

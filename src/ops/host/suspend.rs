@@ -140,11 +140,6 @@ pub async fn suspend(driver: &Driver, way: Sleep, seconds: u64) -> Result<()> {
     Ok(())
 }
 
-/// The error of a request that says no way.
-pub fn no_target() -> Error {
-    Error::argument("Invalid suspend target").in_area(Area::None)
-}
-
 impl Suspend {
     fn with(dirs: Vec<PathBuf>, delay: Duration) -> Self {
         Self {

@@ -479,7 +479,7 @@ mod tests {
                 .events
                 .iter()
                 .map(|(_, detail)| match detail {
-                    Some(crate::pb::event::Detail::Lifecycle(l)) => (l.r#type, l.detail),
+                    Some(crate::events::model::event::Detail::Lifecycle(l)) => (l.r#type, l.detail),
                     other => panic!("{other:?}"),
                 })
                 .collect();

@@ -313,6 +313,7 @@ mod tests {
         let hanging = in_turn(&slots, prompt, std::future::pending::<()>());
         let begun = tokio::time::Instant::now();
         tokio::select! {
+            biased;
             () = hanging => panic!("it hangs"),
             () = in_turn(&slots, prompt, async {}) => {}
         }

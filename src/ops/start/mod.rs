@@ -28,6 +28,7 @@ use crate::{
         jobs::{Long, Want},
     },
     error::{Error, Result},
+    events::model::EventKind,
     ops::{
         Conditions, Driver,
         document::{plan, prepared::Prepared},
@@ -46,7 +47,6 @@ use crate::{
         supervise,
         tuning::enclose,
     },
-    pb::EventKind,
     qemu::{Held, Live, LogTail, Start},
 };
 

@@ -19,11 +19,8 @@ use domxml::Bitmap;
 use crate::{
     domain::View,
     error::{Error, Result},
+    events::model::{self as pb, EventKind, event::Detail, event::tunable},
     ops::{Driver, cgroup, holdings::cgroup::thread::Thread},
-    pb::{
-        self, EventKind,
-        event::{Detail, tunable},
-    },
 };
 
 /// What to change.

@@ -6,6 +6,7 @@ use domxml::{Domain, tuning::CpuTune};
 use crate::{
     domain::{Run, View},
     error::{Error, Result},
+    events::model::event::tunable::value::Value,
     ops::{
         Driver,
         document::scope::{self, Scope},
@@ -15,7 +16,6 @@ use crate::{
         },
         tuning::{group_with, not_in_session, pinning},
     },
-    pb::event::tunable::value::Value,
 };
 
 /// Microseconds of a period.

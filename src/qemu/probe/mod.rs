@@ -250,6 +250,7 @@ fn told(error: &Arc<Error>) -> Error {
         area: error.area,
         message: error.message.clone(),
         reason: error.reason,
+        field: None,
         errno: error.errno,
         source: None,
     }

@@ -5,8 +5,8 @@
 
 use crate::{
     domain::{Condition, Effects, RunState, View},
+    events::model::{self as pb, EventKind, event::Detail},
     ops::run::cause,
-    pb::{self, EventKind, event::Detail},
     qemu::GuestEvent,
 };
 
