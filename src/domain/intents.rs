@@ -49,6 +49,17 @@ pub enum Intent {
         /// The interface's alias.
         alias: String,
     },
+    /// Stop the CPUs.
+    Pause,
+    /// Let the CPUs run.
+    Resume,
+    /// Change what the guest uses of the host, or how it uses it.
+    Tune {
+        /// The change, in the words of `ops::tuning::live`.
+        change: String,
+        /// What takes it back, in the same words.
+        before: String,
+    },
     /// Change the limits of an interface's traffic.
     LimitInterface {
         /// The interface's device on the host.

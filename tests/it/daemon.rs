@@ -160,7 +160,10 @@ fn directories_of_guests_files_are_there_from_the_start_and_qemus() -> Result<()
         .map(|name| ("var/lib/libvirt/qemu", name));
     let run = ["", "channel"].map(|name| ("run/libvirt/qemu", name));
     for (dir, name) in lib.into_iter().chain(run) {
-        let meta = fs::metadata(place.path(dir).join(name))?;
+        // Its sockets are there before them; a call waits.
+        let path = place.path(dir).join(name);
+        let owned = || fs::metadata(&path).ok().filter(|meta| meta.uid() == 4711);
+        let meta = wait_for("the directory", SOON, owned)?;
         let found = (meta.uid(), meta.gid(), meta.permissions().mode() & 0o7777);
         assert_eq!(found, (4711, 4712, 0o755), "{dir}/{name}");
     }

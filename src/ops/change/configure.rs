@@ -6,7 +6,6 @@
 use std::sync::Arc;
 
 use domxml::{clock::LifecycleAction, units::Kib};
-use qmp::commands;
 
 use crate::{
     domain::{
@@ -20,7 +19,7 @@ use crate::{
         Conditions, Driver,
         document::scope::{Scope, Which, read},
         operation::{Ask, Context, Operation},
-        tuning,
+        tuning::{self, live::Live},
     },
 };
 
@@ -107,10 +106,11 @@ pub async fn configure(
     if operation.is_trial() {
         return Ok(());
     }
+    let live = if which.live { live_of(&change)? } else { None };
     let event = event_of(&change, which);
     let work = async move |context: Arc<Context>| {
-        if which.live {
-            tell_qemu(context.driver(), &view, &change).await?;
+        if let Some(live) = live {
+            change_guest(&context, live).await?;
         }
         let effects = match event {
             Some((kind, detail)) => Effects::none().event(kind, Some(detail)),
@@ -271,43 +271,15 @@ fn set_max_vcpus(domain: &mut domxml::Domain, count: u32) -> Result<()> {
     Ok(())
 }
 
-/// What a running guest is told before its document follows.
-async fn tell_qemu(driver: &Arc<Driver>, view: &View, change: &Change) -> Result<()> {
+/// What of a change the running guest itself must have.
+///
+/// # Errors
+/// It can't be changed while the guest runs.
+fn live_of(change: &Change) -> Result<Option<Live>> {
     match change {
-        Change::Memory(kib) => {
-            let guest = driver.guests.of(view)?;
-            let balloon = view
-                .run
-                .as_ref()
-                .and_then(|r| r.document.domain.devices.memballoon.as_ref());
-            if balloon.is_none_or(|b| b.model.as_str() == "none") {
-                return Err(Error::invalid(
-                    "Unable to change memory of active domain without the balloon device and guest OS balloon driver",
-                ));
-            }
-            guest
-                .execute(commands::Balloon {
-                    value: kib.saturating_mul(1024),
-                })
-                .await
-                .map(drop)
-        }
-        Change::MemoryStatsPeriod(seconds) => {
-            let guest = driver.guests.of(view)?;
-            let balloon = view
-                .run
-                .as_ref()
-                .and_then(|r| r.document.domain.devices.memballoon.as_ref());
-            let alias = balloon
-                .and_then(|b| b.info.alias.as_deref())
-                .unwrap_or("balloon0");
-            let period = commands::QomSet {
-                path: format!("/machine/peripheral/{alias}"),
-                property: "guest-stats-polling-interval".to_owned(),
-                value: (*seconds).into(),
-            };
-            guest.execute(period).await.map(drop)
-        }
+        Change::Memory(kib) => Ok(Some(Live::Memory(*kib))),
+        Change::MemoryStatsPeriod(seconds) => Ok(Some(Live::MemoryStatsPeriod(*seconds))),
+        Change::Tuning(change) => Ok(Some(Live::Tuning(change.clone()))),
         Change::MaxMemory(_) => Err(Error::invalid(
             "cannot resize the maximum memory on an active domain",
         )),
@@ -318,11 +290,28 @@ async fn tell_qemu(driver: &Arc<Driver>, view: &View, change: &Change) -> Result
             Code::OperationUnsupported,
             "plugging CPUs into a running guest is not supported yet",
         )),
-        Change::Tuning(change) => tuning::carry_out(driver, view, change).await,
         Change::Title(_) | Change::Description(_) | Change::Metadata { .. } | Change::Lifecycle { .. } => {
-            Ok(())
+            Ok(None)
         }
     }
+}
+
+/// Changes the running guest, and remembers how that is taken back.
+async fn change_guest(context: &Context, live: Live) -> Result<()> {
+    let view = context.view();
+    let Some(before) = live.before(context.driver(), &view).await? else {
+        // What is not there yet has nothing to change: a CPU that is not plugged, say.
+        return live.carry_out(context.driver(), &view).await;
+    };
+    context.intend(live.intent(&before)?).await?;
+    let (driver, then) = (Arc::clone(context.driver()), Arc::clone(&view));
+    context
+        .step(
+            "the running guest",
+            live.carry_out(context.driver(), &view),
+            async move { before.carry_out(&driver, &then).await },
+        )
+        .await
 }
 
 /// The event that tells of a change.

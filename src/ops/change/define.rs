@@ -1,14 +1,19 @@
 //! Storing, forgetting and renaming guests.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use crate::{
     domain::{
-        Domain, Effects, GONE, Stored, View,
+        Domain, Edit, Effects, GONE, Stored, View,
         jobs::{Kind, Want},
     },
     error::{Error, Result},
-    ops::{Conditions, Driver, document::plan, holdings::helper::tpm},
+    ops::{
+        Conditions, Driver,
+        document::plan,
+        holdings::helper::tpm,
+        operation::{self, Ask, Context, Operation},
+    },
 };
 
 /// libvirt's lifecycle events and details.
@@ -125,8 +130,59 @@ pub async fn undefine(
     if what.tpm && what.keep_tpm {
         return Err(Error::invalid("cannot both keep and delete TPM"));
     }
-    let view = domain.view();
-    conditions.check(&view)?;
+    let operation = begin(driver, domain, "undefine", conditions).await?;
+    let view = operation.view();
+    let document = forgettable(&view, what)?;
+    if operation.is_trial() {
+        return Ok(());
+    }
+    let work = |context: Arc<Context>| {
+        Box::pin(async move {
+            let view = context.view();
+            if view.managed_save {
+                let store = context.driver().registry.store();
+                store.remove_managed_save(&view.name).await?;
+            }
+            if let Some(path) = nvram_of(&document).filter(|_| what.nvram) {
+                remove_nvram(path).await?;
+            }
+            let forget = move |view: &mut View| {
+                view.config = None;
+                (view.autostart, view.managed_save) = (false, false);
+                Ok(Effects::none().lifecycle(UNDEFINED, UNDEFINED_REMOVED))
+            };
+            let view = context.commit_with(forget).await?;
+            // A guest that runs still needs its TPM; that goes with the run then.
+            if !view.active() {
+                let state = tpm::Forget {
+                    tpm: what.tpm,
+                    keep_tpm: what.keep_tpm,
+                };
+                tpm::forget(context.driver(), view.uuid, &document, state).await;
+            }
+            Ok(())
+        })
+    };
+    operation.carry_out(work).await
+}
+
+/// Begins an operation on what is stored of a guest.
+async fn begin(
+    driver: &Arc<Driver>,
+    domain: &Domain,
+    kind: &'static str,
+    conditions: &Conditions,
+) -> Result<Operation> {
+    let ask = Ask {
+        kind,
+        job: Want::Plain(Kind::Modify),
+        conditions,
+    };
+    Operation::begin(driver, domain, ask).await
+}
+
+/// The configuration of a guest that may be forgotten.
+fn forgettable(view: &View, what: Undefine) -> Result<Arc<domxml::Domain>> {
     let Some(config) = &view.config else {
         return Err(Error::invalid("cannot undefine transient domain"));
     };
@@ -135,8 +191,7 @@ pub async fn undefine(
         tracing::warn!(guest = %view.name, %error, "forgetting a guest whose document can't be read");
         Arc::default()
     });
-    let nvram = plan::nvram_path(&document).filter(|path| path.exists());
-    if nvram.is_some() && !view.active() && !what.nvram && !what.keep_nvram {
+    if nvram_of(&document).is_some() && !view.active() && !what.nvram && !what.keep_nvram {
         return Err(Error::invalid("cannot undefine domain with nvram"));
     }
     if view.managed_save && !what.managed_save {
@@ -144,44 +199,20 @@ pub async fn undefine(
             "Refusing to undefine while domain managed save image exists",
         ));
     }
-    if conditions.trial {
-        return Ok(());
-    }
-    if view.managed_save {
-        driver.registry.store().remove_managed_save(&view.name).await?;
-    }
-    if let Some(path) = nvram.filter(|_| what.nvram) {
-        let remove = move || {
-            std::fs::remove_file(&path)
-                .map_err(|e| Error::system(format_args!("failed to remove nvram: {}", path.display()), e))
-        };
-        crate::blocking::file("removing the nvram", remove).await?;
-    }
-    let conditions = conditions.clone();
-    let forget = move |view: &mut View| {
-        conditions.check(view)?;
-        if view.config.is_none() {
-            return Err(Error::invalid("cannot undefine transient domain"));
-        }
-        view.config = None;
-        (view.autostart, view.managed_save) = (false, false);
-        Ok(Effects::none().lifecycle(UNDEFINED, UNDEFINED_REMOVED))
+    Ok(document)
+}
+
+/// The file of a guest's firmware variables, if there is one.
+fn nvram_of(document: &domxml::Domain) -> Option<PathBuf> {
+    plan::nvram_path(document).filter(|path| path.exists())
+}
+
+async fn remove_nvram(path: PathBuf) -> Result<()> {
+    let remove = move || {
+        std::fs::remove_file(&path)
+            .map_err(|e| Error::system(format_args!("failed to remove nvram: {}", path.display()), e))
     };
-    let (domain, owned, config) = (domain.clone(), Arc::clone(driver), document);
-    driver
-        .tracked(async move {
-            let view = domain.commit(forget).await?;
-            // A guest that runs still needs its TPM; that goes with the run then.
-            if !view.active() {
-                let state = tpm::Forget {
-                    tpm: what.tpm,
-                    keep_tpm: what.keep_tpm,
-                };
-                tpm::forget(&owned, view.uuid, &config, state).await;
-            }
-            Ok(())
-        })
-        .await
+    crate::blocking::file("removing the nvram", remove).await
 }
 
 /// Removes the image of a guest's managed save: its next start boots.
@@ -193,23 +224,22 @@ pub async fn remove_managed_save(
     domain: &Domain,
     conditions: &Conditions,
 ) -> Result<Arc<View>> {
-    let _job = domain.job(Want::Plain(Kind::Modify)).await?;
-    let view = domain.view();
-    conditions.check(&view)?;
-    if conditions.trial {
-        return Ok(view);
+    let operation = begin(driver, domain, "remove-managed-save", conditions).await?;
+    if operation.is_trial() {
+        return Ok(operation.view());
     }
-    let (domain, store) = (domain.clone(), driver.registry.store().clone());
-    driver
-        .tracked(async move {
-            store.remove_managed_save(&view.name).await?;
+    let work = |context: Arc<Context>| {
+        Box::pin(async move {
+            let store = context.driver().registry.store();
+            store.remove_managed_save(&context.view().name).await?;
             let gone = |view: &mut View| {
                 view.managed_save = false;
                 Ok(Effects::none())
             };
-            domain.commit(gone).await
+            context.commit_with(gone).await
         })
-        .await
+    };
+    operation.carry_out(work).await
 }
 
 /// Gives a guest that is shut off another name.
@@ -223,9 +253,43 @@ pub async fn rename(
     conditions: &Conditions,
 ) -> Result<Arc<View>> {
     plan::check_name(&new_name)?;
-    let _job = domain.job(Want::Plain(Kind::Modify)).await?;
-    let view = domain.view();
-    conditions.check(&view)?;
+    operation::retrying(|| Box::pin(try_rename(driver, domain, new_name.clone(), conditions))).await
+}
+
+async fn try_rename(
+    driver: &Arc<Driver>,
+    domain: &Domain,
+    new_name: String,
+    conditions: &Conditions,
+) -> Result<Arc<View>> {
+    let operation = begin(driver, domain, "rename", conditions).await?;
+    let view = operation.view();
+    let edit = renaming(&view, &new_name)?;
+    driver.registry.reserve_name(view.uuid, &new_name)?;
+    if operation.is_trial() {
+        driver.registry.release_name(&new_name);
+        return Ok(view);
+    }
+    let work = |context: Arc<Context>| {
+        Box::pin(async move {
+            let name = new_name.clone();
+            let change = move |view: &mut View| {
+                edit.apply(view)?;
+                view.name = new_name.into();
+                Ok(Effects::none()
+                    .lifecycle(UNDEFINED, UNDEFINED_RENAMED)
+                    .lifecycle(DEFINED, DEFINED_RENAMED))
+            };
+            let registry = &context.driver().registry;
+            let renamed = context.commit_with(change).await;
+            renamed.inspect_err(|_| registry.release_name(&name))
+        })
+    };
+    operation.carry_out(work).await
+}
+
+/// The stored document under another name.
+fn renaming(view: &View, new_name: &str) -> Result<Edit> {
     if view.active() {
         return Err(Error::invalid("cannot rename active domain"));
     }
@@ -244,27 +308,6 @@ pub async fn rename(
         ));
     }
     let mut renamed = domxml::Domain::clone(&*config.domain()?);
-    renamed.name.clone_from(&new_name);
-    driver.registry.reserve_name(view.uuid, &new_name)?;
-    if conditions.trial {
-        driver.registry.release_name(&new_name);
-        return Ok(view);
-    }
-    let document = Stored::new(&renamed);
-    let (domain, registry, name) = (domain.clone(), Arc::clone(&driver.registry), new_name.clone());
-    driver
-        .tracked(async move {
-            let change = move |view: &mut View| {
-                view.name = new_name.into();
-                view.config = Some(document);
-                Ok(Effects::none()
-                    .lifecycle(UNDEFINED, UNDEFINED_RENAMED)
-                    .lifecycle(DEFINED, DEFINED_RENAMED))
-            };
-            domain
-                .commit(change)
-                .await
-                .inspect_err(|_| registry.release_name(&name))
-        })
-        .await
+    new_name.clone_into(&mut renamed.name);
+    Ok(Edit::replacing(Arc::clone(config), Stored::new(&renamed)))
 }

@@ -18,8 +18,9 @@
 pub mod record;
 pub mod undo;
 
-use std::{future::Future, sync::Arc, time::Instant};
+use std::{future::Future, panic::AssertUnwindSafe, sync::Arc, time::Instant};
 
+use futures_util::FutureExt;
 use record::Record;
 use tokio::sync::{Mutex, MutexGuard};
 use tracing::Instrument;
@@ -137,7 +138,12 @@ where
 /// Runs the work to its end: undone if it failed, its intents cleared unless something of it stayed.
 async fn finish<T>(context: Arc<Context>, work: impl Future<Output = Result<T>>) -> Result<T> {
     let begun = Instant::now();
-    let result = work.await;
+    // What a bug has cut off is undone like what was refused.
+    let result = AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| {
+        Err(Error::internal(
+            "the operation met a bug in the daemon; see its log",
+        ))
+    });
     let undo = std::mem::take(&mut *context.undo.lock().await);
     let failed = match &result {
         Ok(_) => Vec::new(),
@@ -167,7 +173,7 @@ async fn finish<T>(context: Arc<Context>, work: impl Future<Output = Result<T>>)
 }
 
 /// The error of an operation with what could not be undone.
-fn with_failed(error: Error, failed: &[Failed]) -> Error {
+pub(crate) fn with_failed(error: Error, failed: &[Failed]) -> Error {
     failed.iter().fold(error, |error, Failed { what, error: cause }| {
         error.with_detail(format!("could not be undone: {what}: {cause}"))
     })
@@ -191,6 +197,11 @@ impl Context {
     /// The guest's newest view.
     pub fn view(&self) -> Arc<View> {
         self.job.view()
+    }
+
+    /// The guest.
+    pub fn domain(&self) -> &Domain {
+        self.job.domain()
     }
 
     /// The operation's id.

@@ -16,7 +16,7 @@ use std::{
 };
 
 use crate::{
-    domain::{Condition, Domain, Effects, RunState, Stored, View, status},
+    domain::{Condition, Domain, Effects, RunState, Stored, View, intents::Intent, status},
     error::Result,
     events::Found,
     ops::{
@@ -275,6 +275,7 @@ pub(crate) async fn read_back(driver: &Arc<Driver>, guest: &Arc<Guest>) {
     // They stay in the list until the document has them no more: we may be killed before.
     let listed = gone.clone();
     let (id, word, running) = (guest.id, status.status.to_string(), status.running);
+    let pause = pause_found(driver, guest);
     let change = move |view: &mut View| {
         let Some(run) = view.run.as_mut().filter(|r| r.id == id) else {
             return Ok(Effects::none());
@@ -294,7 +295,7 @@ pub(crate) async fn read_back(driver: &Arc<Driver>, guest: &Arc<Guest>) {
         if view.condition != before {
             return Ok(Effects::none());
         }
-        Ok(catch_up(view, &word, running))
+        Ok(catch_up(view, &word, running, pause))
     };
     match guest.domain.commit(change).await {
         Ok(view) if matches!(view.condition.state(), RunState::Shutdown) => {
@@ -340,8 +341,22 @@ fn see_to(driver: &Arc<Driver>, guest: &Arc<Guest>, gone: Vec<String>) {
     }
 }
 
-/// The view follows QEMU's state.
-fn catch_up(view: &mut View, word: &str, running: bool) -> Effects {
+/// Why a guest is paused that was not when the daemon ended: somebody's wish that was noted, or nobody's that is known.
+fn pause_found(driver: &Driver, guest: &Guest) -> Condition {
+    let notes = driver
+        .registry
+        .store()
+        .intents()
+        .of(guest.domain.uuid(), guest.id);
+    if notes.iter().any(|note| note.intent == Intent::Pause) {
+        Condition::PAUSED_USER
+    } else {
+        Condition::PAUSED_UNKNOWN
+    }
+}
+
+/// The view follows QEMU's state; `pause`: why it is paused, if it is and nothing else is known.
+fn catch_up(view: &mut View, word: &str, running: bool, pause: Condition) -> Effects {
     match (word, view.condition.state()) {
         ("shutdown", state) if state != RunState::Shutdown => {
             view.condition = Condition::SHUTDOWN_USER;
@@ -360,7 +375,7 @@ fn catch_up(view: &mut View, word: &str, running: bool) -> Effects {
         ("io-error", _) => react::paused(view, Condition::PAUSED_IOERROR),
         ("watchdog", _) => react::paused(view, Condition::PAUSED_WATCHDOG),
         _ if running => react::resumed(view),
-        ("paused" | "prelaunch", _) => react::paused(view, Condition::PAUSED_UNKNOWN),
+        ("paused" | "prelaunch", _) => react::paused(view, pause),
         _ => Effects::none(),
     }
 }
@@ -474,7 +489,7 @@ mod tests {
         ];
         for (before, word, running, after, told) in table {
             let mut view = view(*before);
-            let effects = catch_up(&mut view, word, *running);
+            let effects = catch_up(&mut view, word, *running, Condition::PAUSED_UNKNOWN);
             let events: Vec<_> = effects
                 .events
                 .iter()
@@ -488,7 +503,7 @@ mod tests {
                 (*after, told.iter().copied().collect::<Vec<_>>()),
                 "{before:?}, QEMU says {word}"
             );
-            let again = catch_up(&mut view, word, *running);
+            let again = catch_up(&mut view, word, *running, Condition::PAUSED_UNKNOWN);
             assert!(
                 again.events.is_empty(),
                 "{before:?}, QEMU says {word}: told again"

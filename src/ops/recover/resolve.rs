@@ -20,7 +20,9 @@ use crate::{
     ops::{
         Driver,
         device::{attach, detach, limits, link, medium, plugging},
-        run::{guest::Guest, refresh},
+        holdings::net::traffic,
+        run::{cpus, guest::Guest, refresh},
+        tuning::live::Live,
     },
 };
 
@@ -29,6 +31,10 @@ use crate::{
 enum Action {
     /// Set a link.
     SetLink { alias: String, up: bool },
+    /// Let the host's ends of interfaces follow the CPUs.
+    FollowCpus,
+    /// Take a change of the running guest back.
+    Tune(Live),
     /// Put the document's limits on a device.
     Limit { device: String },
     /// Give a drive the medium of its document.
@@ -173,6 +179,12 @@ fn decide(intent: &Intent, document: &domxml::Domain, truth: &Truth) -> Result<V
     Ok(match intent {
         // Seen to before QEMU is asked anything.
         Intent::PowerOff => Vec::new(),
+        // Whether they run, the view knows from QEMU by now.
+        Intent::Pause | Intent::Resume => vec![Action::FollowCpus],
+        Intent::Tune { change, before } => Live::left_by(change, before, document)?
+            .map(Action::Tune)
+            .into_iter()
+            .collect(),
         Intent::SetLink { alias } => {
             let interfaces = document.devices.interfaces.iter();
             let links = interfaces.filter(|i| i.info.alias.as_deref() == Some(alias));
@@ -239,10 +251,21 @@ async fn carry_out(driver: &Arc<Driver>, guest: &Arc<Guest>, action: Action) -> 
             Ok(())
         }
         Action::SetLink { alias, up } => link::set(guest, alias, up).await,
+        Action::FollowCpus => follow_cpus(&guest.domain.view()).await,
+        Action::Tune(live) => live.carry_out(driver, &guest.domain.view()).await,
         Action::Limit { device } => limits::set_right(&guest.domain.view(), &device).await,
         Action::DropNode(node_name) => guest.execute(commands::BlockdevDel { node_name }).await.map(drop),
         Action::Insert(insert) => put_in(guest, insert).await,
     }
+}
+
+/// An interface takes part in the network while the guest's CPUs run.
+async fn follow_cpus(view: &Arc<View>) -> Result<()> {
+    if cpus::is_stopped(view) {
+        traffic::hold_back(view).await;
+        return Ok(());
+    }
+    traffic::allow(&view.running()?.document.domain).await
 }
 
 async fn put_in(guest: &Guest, insert: Insert) -> Result<()> {

@@ -6,13 +6,15 @@ use qmp::commands;
 
 use crate::{
     domain::{
-        Condition, Domain, Effects, Job, RunState, View,
+        Condition, Domain, Effects, RunState, View,
+        intents::Intent,
         jobs::{Kind, Want},
     },
     error::{Error, Result},
     ops::{
         Conditions, Driver,
         holdings::net::traffic,
+        operation::{Ask, Context, Operation},
         run::{
             agent::{self, Goal},
             cpus,
@@ -35,30 +37,23 @@ pub enum Mode {
     Other(&'static str),
 }
 
-/// A running guest with a job on it.
-struct Held {
-    job: Job,
-    guest: Arc<Guest>,
-}
-
-/// Takes a job on a running guest, after the caller's conditions are checked; none if it was only a trial.
-async fn hold(
+/// Begins an operation on a running guest.
+async fn begin(
     driver: &Arc<Driver>,
     domain: &Domain,
-    kind: Kind,
+    (kind, job): (&'static str, Kind),
     conditions: &Conditions,
-) -> Result<Option<Held>> {
-    conditions.check(&domain.view())?;
+) -> Result<(Operation, Arc<Guest>)> {
+    // One that does not run is not waited for.
     driver.guests.of(&domain.view())?;
-    if conditions.trial {
-        return Ok(None);
-    }
-    let job = domain.job(Want::Plain(kind)).await?;
-    // It may have ended while we waited.
-    let view = job.view();
-    conditions.check(&view)?;
-    let guest = driver.guests.of(&view)?;
-    Ok(Some(Held { job, guest }))
+    let ask = Ask {
+        kind,
+        job: Want::Plain(job),
+        conditions,
+    };
+    let operation = Operation::begin(driver, domain, ask).await?;
+    let guest = driver.guests.of(&operation.view())?;
+    Ok((operation, guest))
 }
 
 /// How a guest is asked to shut down or reboot.
@@ -179,21 +174,23 @@ async fn powerdown(
     conditions: &Conditions,
     then: Become,
 ) -> Result<()> {
-    let Some(held) = hold(driver, domain, Kind::Modify, conditions).await? else {
+    let (operation, guest) = begin(driver, domain, ("shutdown", Kind::Modify), conditions).await?;
+    if operation.is_trial() {
         return Ok(());
-    };
-    driver
-        .tracked(async move {
+    }
+    let work = |context: Arc<Context>| {
+        Box::pin(async move {
             let set = move |view: &mut View| {
                 if let Some(run) = &mut view.run {
                     run.fake_reboot = then == Become::Rebooted;
                 }
                 Ok(Effects::none())
             };
-            held.job.commit(set).await?;
-            held.guest.execute(commands::SystemPowerdown {}).await.map(drop)
+            context.commit_with(set).await?;
+            guest.execute(commands::SystemPowerdown {}).await.map(drop)
         })
-        .await
+    };
+    operation.carry_out(work).await
 }
 
 /// Resets the guest's machine.
@@ -201,12 +198,14 @@ async fn powerdown(
 /// # Errors
 /// As [`shutdown`].
 pub async fn reset(driver: &Arc<Driver>, domain: &Domain, conditions: &Conditions) -> Result<()> {
-    let Some(held) = hold(driver, domain, Kind::Modify, conditions).await? else {
+    let (operation, guest) = begin(driver, domain, ("reset", Kind::Modify), conditions).await?;
+    if operation.is_trial() {
         return Ok(());
-    };
-    driver
-        .tracked(async move {
-            held.guest.execute(commands::SystemReset {}).await?;
+    }
+    let work = |context: Arc<Context>| {
+        Box::pin(async move {
+            // It takes nothing back, and nothing of it stays: there is no intent.
+            guest.execute(commands::SystemReset {}).await?;
             let reset = |view: &mut View| {
                 if let Some(run) = &mut view.run {
                     run.fake_reboot = false;
@@ -217,9 +216,10 @@ pub async fn reset(driver: &Arc<Driver>, domain: &Domain, conditions: &Condition
                 }
                 Ok(Effects::none())
             };
-            held.job.commit(reset).await.map(drop)
+            context.commit_with(reset).await.map(drop)
         })
-        .await
+    };
+    operation.carry_out(work).await
 }
 
 /// Stops the guest's CPUs. A guest that is paused stays so.
@@ -227,28 +227,36 @@ pub async fn reset(driver: &Arc<Driver>, domain: &Domain, conditions: &Condition
 /// # Errors
 /// As [`shutdown`].
 pub async fn suspend(driver: &Arc<Driver>, domain: &Domain, conditions: &Conditions) -> Result<()> {
-    let Some(held) = hold(driver, domain, Kind::Suspend, conditions).await? else {
-        return Ok(());
-    };
-    match held.job.view().condition.state() {
+    let (operation, guest) = begin(driver, domain, ("suspend", Kind::Suspend), conditions).await?;
+    match operation.view().condition.state() {
         RunState::Paused => return Ok(()),
         RunState::PmSuspended => return Err(Error::invalid("domain is pmsuspended")),
         _ => {}
     }
-    let owned = Arc::clone(driver);
-    driver
-        .tracked(async move {
-            held.guest.expect_pause(Condition::PAUSED_USER);
-            held.guest.execute(commands::Stop {}).await?;
-            traffic::hold_back(&held.job.view()).await;
-            // QEMU's own event has told it, or will find it told.
-            held.job
-                .commit(|view| Ok(react::paused(view, Condition::PAUSED_USER)))
+    if operation.is_trial() {
+        return Ok(());
+    }
+    let work = |context: Arc<Context>| {
+        Box::pin(async move {
+            context.intend(Intent::Pause).await?;
+            guest.expect_pause(Condition::PAUSED_USER);
+            let again = Arc::clone(&guest);
+            let stop = async { guest.execute(commands::Stop {}).await.map(drop) };
+            context
+                .step("the CPUs", stop, async move {
+                    again.execute(commands::Cont {}).await.map(drop)
+                })
                 .await?;
-            cpus::cpus_stopped(&owned, &held.guest).await;
+            traffic::hold_back(&context.view()).await;
+            // QEMU's own event has told it, or will find it told.
+            context
+                .commit_with(|view| Ok(react::paused(view, Condition::PAUSED_USER)))
+                .await?;
+            cpus::cpus_stopped(context.driver(), &guest).await;
             Ok(())
         })
-        .await
+    };
+    operation.carry_out(work).await
 }
 
 /// Lets the guest's CPUs run again. A guest that runs goes on.
@@ -256,25 +264,36 @@ pub async fn suspend(driver: &Arc<Driver>, domain: &Domain, conditions: &Conditi
 /// # Errors
 /// As [`shutdown`].
 pub async fn resume(driver: &Arc<Driver>, domain: &Domain, conditions: &Conditions) -> Result<()> {
-    let Some(held) = hold(driver, domain, Kind::Suspend, conditions).await? else {
-        return Ok(());
-    };
-    match held.job.view().condition.state() {
+    let (operation, guest) = begin(driver, domain, ("resume", Kind::Suspend), conditions).await?;
+    match operation.view().condition.state() {
         RunState::Running => return Err(Error::invalid("domain is already running")),
         RunState::PmSuspended => return Err(Error::invalid("domain is pmsuspended")),
         _ => {}
     }
-    let owned = Arc::clone(driver);
-    driver
-        .tracked(async move {
-            traffic::allow(&held.job.view().running()?.document.domain).await?;
+    if operation.is_trial() {
+        return Ok(());
+    }
+    let work = |context: Arc<Context>| {
+        Box::pin(async move {
+            context.intend(Intent::Resume).await?;
+            traffic::allow(&context.view().running()?.document.domain).await?;
             let run = async {
-                held.guest.execute(commands::Cont {}).await?;
-                held.job.commit(|view| Ok(react::resumed(view))).await.map(drop)
+                let again = Arc::clone(&guest);
+                let cont = async { guest.execute(commands::Cont {}).await.map(drop) };
+                context
+                    .step("the CPUs", cont, async move {
+                        again.execute(commands::Stop {}).await.map(drop)
+                    })
+                    .await?;
+                context
+                    .commit_with(|view| Ok(react::resumed(view)))
+                    .await
+                    .map(drop)
             };
-            cpus::run_cpus(&owned, &held.guest, run).await
+            cpus::run_cpus(context.driver(), &guest, run).await
         })
-        .await
+    };
+    operation.carry_out(work).await
 }
 
 /// Raises a non-maskable interrupt in the guest.
@@ -282,10 +301,12 @@ pub async fn resume(driver: &Arc<Driver>, domain: &Domain, conditions: &Conditio
 /// # Errors
 /// `OperationInvalid` if it does not run; what QEMU refuses.
 pub async fn inject_nmi(driver: &Arc<Driver>, domain: &Domain, conditions: &Conditions) -> Result<()> {
-    let Some(held) = hold(driver, domain, Kind::Modify, conditions).await? else {
+    let (operation, guest) = begin(driver, domain, ("inject-nmi", Kind::Modify), conditions).await?;
+    if operation.is_trial() {
         return Ok(());
-    };
-    held.guest.execute(commands::InjectNmi {}).await.map(drop)
+    }
+    let work = |_: Arc<Context>| async move { guest.execute(commands::InjectNmi {}).await.map(drop) };
+    operation.carry_out(work).await
 }
 
 /// Resets a machine that has shut down or crashed and lets it run: on_poweroff or on_crash `restart`, and reboots.

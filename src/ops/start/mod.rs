@@ -24,7 +24,7 @@ use qemu_plan::{address::Age, alias, block, command};
 use crate::{
     config::StdioHandler,
     domain::{
-        Condition, Document, Domain, Effects, GONE, Job, Run, Stored, View,
+        Condition, Document, Domain, Effects, GONE, Run, Stored, View,
         jobs::{Long, Want},
     },
     error::{Error, Result},
@@ -41,7 +41,7 @@ use crate::{
             files,
             identity::{Identity, file_user},
         },
-        operation::undo::Undo,
+        operation::{self, Ask, Context, Operation, undo::Undo},
         run::{cause, cpus, guest::Guest, react, stop},
         start::reserve::Reserved,
         supervise,
@@ -87,14 +87,22 @@ pub async fn start(
         Box::pin(prepare(driver, copy(&config)?)).await?;
         return Ok(domain.view());
     }
-    let job = domain.job(Want::Long(Long::Start)).await?;
-    let config = startable(&domain.view())?;
-    let owned = Arc::clone(driver);
-    driver
-        .tracked(Box::pin(async move {
-            carry_out(&owned, job, copy(&config)?, Some(config), how).await
-        }))
+    let operation = begin(driver, domain, conditions).await?;
+    let config = startable(&operation.view())?;
+    let document = copy(&config)?;
+    operation
+        .carry_out(|context| Box::pin(carry_out(context, document, Some(config), how)))
         .await
+}
+
+/// Begins the operation. It needs no intent: the status file of a run that is not ready is one.
+async fn begin(driver: &Arc<Driver>, domain: &Domain, conditions: &Conditions) -> Result<Operation> {
+    let ask = Ask {
+        kind: "start",
+        job: Want::Long(Long::Start),
+        conditions,
+    };
+    Operation::begin(driver, domain, ask).await
 }
 
 /// The guest's memory is in an image: booted beside it, the guest would later be set back to a state that its disks are
@@ -151,8 +159,8 @@ async fn create_claimed(
     how: How,
 ) -> Result<Arc<View>> {
     let attempt = async {
-        let job = domain.job(Want::Long(Long::Start)).await?;
-        let view = domain.view();
+        let operation = begin(driver, &domain, &Conditions::default()).await?;
+        let view = operation.view();
         if view.active() {
             return Err(Error::new(
                 crate::error::Code::OperationFailed,
@@ -165,7 +173,9 @@ async fn create_claimed(
         }
         // A stored guest that is created keeps its configuration and runs with this document.
         let config = view.config.clone();
-        carry_out(driver, job, document, config, how).await
+        operation
+            .carry_out(|context| Box::pin(carry_out(context, document, config, how)))
+            .await
     };
     let result = attempt.await;
     if result.is_err() {
@@ -177,20 +187,20 @@ async fn create_claimed(
 
 /// All stages, and all of them undone if one fails.
 async fn carry_out(
-    driver: &Arc<Driver>,
-    job: Job,
+    context: Arc<Context>,
     document: Box<domxml::Domain>,
     config: Option<Arc<Stored>>,
     how: How,
 ) -> Result<Arc<View>> {
+    let driver = context.driver();
     if how.force_boot {
-        boot_afresh(driver, &job).await?;
+        boot_afresh(&context).await?;
     }
     let mut undo = Undo::default();
     let session = how.session.clone();
     let attempt = Attempt {
         driver,
-        job: &job,
+        context: &context,
         config,
         how,
     };
@@ -199,45 +209,40 @@ async fn carry_out(
         Ok(view) => {
             tracing::info!(guest = %view.name, id = view.id(), "started");
             if session.is_some_and(|s| !driver.sessions.is_open(&s)) {
-                drop(job);
-                stop::power_off(
-                    driver,
-                    &view_domain(driver, &view)?,
-                    stop::How::default(),
-                    &Conditions::default(),
-                )
-                .await?;
+                let (how, anyway) = (stop::How::default(), Conditions::default());
+                stop::power_off(driver, context.domain(), how, &anyway).await?;
             }
             Ok(view)
         }
         Err(error) => {
-            undo.unwind().await;
-            note_failure(&job).await;
-            Err(error)
+            let failed = undo.unwind().await;
+            note_failure(&context).await;
+            Err(operation::with_failed(error, &failed))
         }
     }
 }
 
 /// Removes the image of a managed save, which nobody will go on from.
-async fn boot_afresh(driver: &Driver, job: &Job) -> Result<()> {
-    let view = job.view();
+async fn boot_afresh(context: &Context) -> Result<()> {
+    let view = context.view();
     if !view.managed_save {
         return Ok(());
     }
-    driver.registry.store().remove_managed_save(&view.name).await?;
+    context
+        .driver()
+        .registry
+        .store()
+        .remove_managed_save(&view.name)
+        .await?;
     let gone = |view: &mut View| {
         view.managed_save = false;
         Ok(Effects::none())
     };
-    job.commit(gone).await.map(drop)
-}
-
-fn view_domain(driver: &Driver, view: &View) -> Result<Domain> {
-    driver.registry.by_uuid(view.uuid)
+    context.commit_with(gone).await.map(drop)
 }
 
 /// A stored guest whose start failed is shut off for that reason.
-async fn note_failure(job: &Job) {
+async fn note_failure(context: &Context) {
     let change = |view: &mut View| {
         if view.run.is_none() {
             view.condition = Condition::SHUTOFF_FAILED;
@@ -245,13 +250,13 @@ async fn note_failure(job: &Job) {
         Ok(Effects::none())
     };
     // A guest that has gone needs no note.
-    let _ = job.commit(change).await;
+    let _ = context.commit_with(change).await;
 }
 
 /// One attempt to start a guest.
 struct Attempt<'a> {
     driver: &'a Arc<Driver>,
-    job: &'a Job,
+    context: &'a Context,
     /// The stored configuration that the run begins with.
     config: Option<Arc<Stored>>,
     how: How,
@@ -291,7 +296,7 @@ impl Attempt<'_> {
     async fn spawn(&self, prepared: &Prepared, reserved: &Reserved) -> Result<Held> {
         let Self {
             driver,
-            job,
+            context,
             config,
             how,
         } = self;
@@ -335,7 +340,7 @@ impl Attempt<'_> {
             balloon_kib: None,
             occupied_since: None,
         };
-        let told = job.commit(move |view| {
+        let told = context.commit_with(move |view| {
             view.run = Some(run);
             view.condition = Condition::PAUSED_STARTING_UP;
             Ok(Effects::none())
@@ -352,7 +357,7 @@ impl Attempt<'_> {
         };
         if let Err(error) = placed {
             drop(held);
-            forget(job, prepared.id).await;
+            forget(context, prepared.id).await;
             return Err(error);
         }
         Ok(held)
@@ -366,17 +371,17 @@ impl Attempt<'_> {
         held: Held,
         undo: &mut Undo,
     ) -> Result<Arc<View>> {
-        let Self { driver, job, .. } = self;
+        let Self { driver, context, .. } = self;
         let id = prepared.id;
         let live = match held.run().await {
             Ok(live) => live,
             Err(error) => {
-                forget(job, id).await;
+                forget(context, id).await;
                 return Err(error);
             }
         };
         let guest = Guest::new(
-            job.domain().clone(),
+            context.domain().clone(),
             id,
             live.process.clone(),
             reserved.into_leases(),
@@ -457,7 +462,7 @@ impl Attempt<'_> {
                 .lifecycle(resumed.0, resumed.1)
                 .lifecycle(started.0, started.1))
         };
-        self.job.commit(told).await
+        self.context.commit_with(told).await
     }
 }
 
@@ -531,13 +536,13 @@ fn status(
 }
 
 /// The process is gone before anybody was connected to it.
-async fn forget(job: &Job, id: i32) {
+async fn forget(context: &Context, id: i32) {
     let change = move |view: &mut View| {
         view.run.take_if(|r| r.id == id);
         view.condition = Condition::SHUTOFF_FAILED;
         Ok(Effects::none().event(EventKind::ControlError, None))
     };
-    if let Err(error) = job.commit(change).await {
+    if let Err(error) = context.commit_with(change).await {
         tracing::error!(%error, "a start that failed could not be written down");
     }
 }

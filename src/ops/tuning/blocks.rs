@@ -25,7 +25,7 @@ const NO_GROUP: &str = "blkio cgroup isn't mounted";
 const DEVICES_MAX: usize = 1024;
 
 /// What it gets; in a change, what is none stays, and zero takes a limit away.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Limits {
     /// Weight against others.
     pub weight: Option<u32>,
@@ -119,29 +119,29 @@ fn merge(known: &mut Vec<BlockTuneDevice>, wanted: &BlockTuneDevice) {
     }
 }
 
-pub(crate) fn carry_out(driver: &Driver, view: &View, limits: &Limits) -> Result<()> {
+/// What takes the change of a running guest back.
+pub(crate) fn before(driver: &Driver, view: &View, limits: &Limits) -> Result<Limits> {
     not_in_session(driver, "Block I/O tuning")?;
     let group = group_with(driver, view, Controller::Blkio, NO_GROUP)?;
-    let before = view
-        .running()?
-        .document
-        .domain
-        .blkiotune
-        .clone()
-        .unwrap_or_default();
+    let known = view.running()?.document.domain.blkiotune.clone();
+    let known = known.unwrap_or_default().devices;
+    let former = |wanted: &BlockTuneDevice| undone(wanted, known.iter().find(|d| d.path == wanted.path));
     let weight = group.block_weight().map_err(refused)?;
+    Ok(Limits {
+        weight: weight.filter(|_| limits.weight.is_some()),
+        devices: limits.devices.iter().map(former).collect(),
+    })
+}
+
+pub(crate) fn carry_out(driver: &Driver, view: &View, limits: &Limits) -> Result<()> {
+    let before = before(driver, view, limits)?;
+    let group = group_with(driver, view, Controller::Blkio, NO_GROUP)?;
     let result = set(&group, limits);
-    if result.is_err() {
-        let former =
-            |wanted: &BlockTuneDevice| undone(wanted, before.devices.iter().find(|d| d.path == wanted.path));
-        let former = Limits {
-            weight: weight.filter(|_| limits.weight.is_some()),
-            devices: limits.devices.iter().map(former).collect(),
-        };
-        // Those that were never set can't be undone either; why the change failed is what matters.
-        if let Err(error) = set(&group, &former) {
-            tracing::debug!(guest = %view.name, %error, "a limit of block devices that was refused");
-        }
+    // Those that were never set can't be undone either; why the change failed is what matters.
+    if result.is_err()
+        && let Err(error) = set(&group, &before)
+    {
+        tracing::debug!(guest = %view.name, %error, "a limit of block devices that was refused");
     }
     result
 }

@@ -17,7 +17,7 @@ use crate::{
 const NO_GROUP: &str = "cgroup memory controller is not mounted";
 
 /// Limits in KiB; what is none stays.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Limits {
     /// Of memory.
     pub hard: Option<u64>,
@@ -87,6 +87,16 @@ pub(crate) fn apply(domain: &mut Domain, limits: Limits) -> Result<()> {
         domain.memtune = None;
     }
     Ok(())
+}
+
+/// What the guest has now of what is to be changed.
+pub(crate) fn before(driver: &Driver, view: &View, limits: Limits) -> Result<Limits> {
+    let had = read(driver, view, Scope::Live)?;
+    Ok(Limits {
+        hard: had.hard.filter(|_| limits.hard.is_some()),
+        soft: had.soft.filter(|_| limits.soft.is_some()),
+        swap_hard: had.swap_hard.filter(|_| limits.swap_hard.is_some()),
+    })
 }
 
 pub(crate) fn carry_out(driver: &Driver, view: &View, limits: Limits) -> Result<()> {

@@ -5,6 +5,7 @@
 
 pub mod blocks;
 pub mod enclose;
+pub mod live;
 pub mod memory;
 pub mod numa;
 pub mod pinning;
@@ -24,7 +25,7 @@ use crate::{
 };
 
 /// What to change.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub enum Change {
     /// The host's CPUs that a thread may run on.
     Pin {
@@ -55,6 +56,28 @@ pub(crate) fn apply(domain: &mut domxml::Domain, change: &Change) -> Result<()> 
         Change::Numa(placement) => numa::apply(domain, placement),
         Change::Blocks(limits) => blocks::apply(domain, limits),
     }
+}
+
+/// The change that takes this one back in a running guest; none: nothing would be changed.
+///
+/// # Errors
+/// The kernel does not tell what the guest has now.
+pub(crate) async fn before(driver: &Arc<Driver>, view: &View, change: &Change) -> Result<Option<Change>> {
+    if let Change::Pin { thread, .. } = *change {
+        let cpus = pinning::before(driver, view, thread).await?;
+        return Ok(cpus.map(|cpus| Change::Pin { thread, cpus }));
+    }
+    let (driver, view, change) = (Arc::clone(driver), view.clone(), change.clone());
+    let work = move || {
+        Ok(match &change {
+            Change::Scheduler(wanted) => Some(Change::Scheduler(scheduler::before(&driver, &view, wanted)?)),
+            Change::Memory(limits) => Some(Change::Memory(memory::before(&driver, &view, *limits)?)),
+            Change::Numa(placement) => Some(Change::Numa(numa::before(&driver, &view, placement)?)),
+            Change::Blocks(limits) => Some(Change::Blocks(blocks::before(&driver, &view, limits)?)),
+            Change::Pin { .. } => None,
+        })
+    };
+    crate::blocking::file("asking what the guest has", work).await
 }
 
 /// The change in a running guest.

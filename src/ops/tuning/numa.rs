@@ -20,10 +20,13 @@ use crate::{
     },
 };
 
+const NO_GROUP: &str = "cgroup cpuset controller is not mounted";
+
 /// Where memory comes from; what is none stays.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Placement {
-    /// How strictly.
+    /// How strictly. A running guest's stays as it is, so notes do without it.
+    #[serde(skip)]
     pub mode: Option<NumaMode>,
     /// The nodes.
     pub nodes: Option<Bitmap>,
@@ -93,14 +96,25 @@ fn check_live(domain: &Domain, placement: &Placement) -> Result<()> {
     Ok(())
 }
 
+/// What takes the change of a running guest back: the nodes that the kernel has now.
+pub(crate) fn before(driver: &Driver, view: &View, placement: &Placement) -> Result<Placement> {
+    not_in_session(driver, "NUMA tuning")?;
+    let group = group_with(driver, view, Controller::CpuSet, NO_GROUP)?;
+    let text = group.part(part_of(Thread::Emulator)).nodes().map_err(refused)?;
+    let nodes = text
+        .trim()
+        .parse()
+        .ok()
+        .filter(|nodes: &Bitmap| !nodes.is_empty());
+    Ok(Placement {
+        mode: None,
+        nodes: nodes.filter(|_| placement.nodes.is_some()),
+    })
+}
+
 pub(crate) fn carry_out(driver: &Driver, view: &View, placement: &Placement) -> Result<()> {
     not_in_session(driver, "NUMA tuning")?;
-    let group = group_with(
-        driver,
-        view,
-        Controller::CpuSet,
-        "cgroup cpuset controller is not mounted",
-    )?;
+    let group = group_with(driver, view, Controller::CpuSet, NO_GROUP)?;
     let Some(nodes) = &placement.nodes else {
         return Ok(());
     };

@@ -216,31 +216,42 @@ fn pin_iothread(tune: &mut CpuTune, pin: IoThreadPin) {
     }
 }
 
+/// Where a thread of a running guest may run now, by the kernel's word; none: it is of a CPU that is not plugged.
+pub(crate) async fn before(driver: &Arc<Driver>, view: &View, thread: Thread) -> Result<Option<Bitmap>> {
+    let Some(tid) = tid_of(driver, view, thread).await? else {
+        return Ok(None);
+    };
+    let cpus = confine::affinity(tid)
+        .map_err(|error| Error::system(format_args!("cannot get CPU affinity of process {tid}"), error))?;
+    Ok(Some(cpus.into_iter().collect()))
+}
+
 pub(crate) async fn carry_out(
     driver: &Arc<Driver>,
     view: &View,
     thread: Thread,
     cpus: &Bitmap,
 ) -> Result<()> {
+    let tid = tid_of(driver, view, thread).await?;
+    tid.map_or(Ok(()), |tid| set(tid, cpus))
+}
+
+/// The host's number of a guest's thread; none: it is of a CPU that is not plugged.
+async fn tid_of(driver: &Arc<Driver>, view: &View, thread: Thread) -> Result<Option<i32>> {
     let run = view.running()?;
-    let tid = match thread {
-        Thread::Emulator => Some(run.pid),
+    match thread {
+        Thread::Emulator => Ok(Some(run.pid)),
         Thread::Vcpu(_) if run.status.vcpus.is_empty() => {
-            return Err(Error::invalid("cpu affinity is not supported"));
+            Err(Error::invalid("cpu affinity is not supported"))
         }
-        // A CPU that is not plugged has no thread yet.
-        Thread::Vcpu(id) => run.status.vcpus.iter().find(|v| v.id == id).map(|v| v.pid),
+        Thread::Vcpu(id) => Ok(run.status.vcpus.iter().find(|v| v.id == id).map(|v| v.pid)),
         Thread::Io(id) => {
             let threads = threads_of(driver, view, run).await?;
             let thread = threads.iter().find(|(number, _)| *number == id);
-            Some(
-                thread
-                    .ok_or_else(|| Error::argument(format!("iothread {id} not found")))?
-                    .1,
-            )
+            let (_, tid) = thread.ok_or_else(|| Error::argument(format!("iothread {id} not found")))?;
+            Ok(Some(*tid))
         }
-    };
-    tid.map_or(Ok(()), |tid| set(tid, cpus))
+    }
 }
 
 /// Lets one thread run on `cpus` only.

@@ -28,7 +28,7 @@ const WHOM: [&str; 4] = ["vcpu", "emulator", "iothread", "global"];
 const NO_GROUP: &str = "cgroup CPU controller is not mounted";
 
 /// What a guest gets; what is none is not said, or stays.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Scheduler {
     /// Weight against others.
     pub shares: Option<u64>,
@@ -37,7 +37,7 @@ pub struct Scheduler {
 }
 
 /// A part of each period, both in microseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Bandwidth {
     /// Length of a period.
     pub period: Option<u64>,
@@ -168,6 +168,21 @@ fn check(wanted: &Scheduler) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What the guest has now of what is to be changed.
+pub(crate) fn before(driver: &Driver, view: &View, wanted: &Scheduler) -> Result<Scheduler> {
+    let had = read(driver, view, Scope::Live)?;
+    let mut before = Scheduler {
+        shares: had.shares.filter(|_| wanted.shares.is_some()),
+        ..Scheduler::default()
+    };
+    let each = before.bandwidths.iter_mut().zip(had.bandwidths);
+    for ((place, had), wanted) in each.zip(wanted.bandwidths) {
+        place.period = had.period.filter(|_| wanted.period.is_some());
+        place.quota = had.quota.filter(|_| wanted.quota.is_some());
+    }
+    Ok(before)
 }
 
 pub(crate) fn carry_out(driver: &Driver, view: &View, wanted: &Scheduler) -> Result<()> {

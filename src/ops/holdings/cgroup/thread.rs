@@ -3,7 +3,7 @@
 use confine::cgroup::Part;
 
 /// A thread of a guest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Thread {
     /// A CPU's, by its number.
     Vcpu(u32),
