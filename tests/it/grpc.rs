@@ -113,6 +113,33 @@ impl Grpc {
         .await
     }
 
+    pub(crate) async fn create_paused(&self, xml: &str) -> Answer<pb::Domain> {
+        let request = pb::CreateRequest {
+            xml: xml.to_owned(),
+            paused: true,
+            ..Default::default()
+        };
+        self.ask(|mut c| async move { c.create(request).await }).await
+    }
+
+    /// Changes one thing of a configuration.
+    pub(crate) async fn configure(
+        &self,
+        name: &str,
+        scope: pb::Scope,
+        change: pb::configure_request::Change,
+    ) -> Answer<()> {
+        let request = pb::ConfigureRequest {
+            domain: by_name(name),
+            scope: scope.into(),
+            change: Some(change),
+            options: None,
+        };
+        self.ask(|mut c| async move { c.configure(request).await })
+            .await
+            .map(drop)
+    }
+
     pub(crate) async fn get(&self, name: &str) -> Answer<pb::Domain> {
         let domain = by_name(name);
         self.ask(|mut c| async move {

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use testkit::Sandbox;
 use testkit::fake_qemu::program::{install, read_record};
+use virtqemud_client::proto as pb;
 
 use crate::grpc::{Grpc, daemon, small};
 use crate::host::{Host, root};
@@ -35,11 +36,21 @@ impl Stage {
         let emulator = install(&dir, &json!({}))?;
         sandbox.start()?;
         let grpc = Grpc::of(&sandbox).await?;
+        // An answer says that all is there that the daemon makes when it starts.
+        grpc.list(pb::ListRequest::default()).await?;
         Ok(Self {
             sandbox,
             grpc,
             emulator,
         })
+    }
+
+    /// The daemon is killed, and another one comes.
+    pub(crate) async fn kill(&mut self) -> Result<()> {
+        self.sandbox.kill()?;
+        self.sandbox.start()?;
+        self.grpc = Grpc::of(&self.sandbox).await?;
+        Ok(())
     }
 
     pub(crate) fn script_path(&self, name: &str) -> PathBuf {

@@ -1,12 +1,13 @@
-//! What fails at a step of a change is undone: each operation, each of its steps, each way to fail.
+//! Each operation on a running guest, each of its steps, each way in which a step goes wrong: nothing is left, and
+//! nothing is lost.
 //!
 //! The scripted QEMU records what it was told. From that a model of its devices is made: it is as before after a change
-//! that failed, and as wanted after one that succeeded. Nothing is left of an operation that is over, whatever became of
-//! it.
+//! that failed, and as wanted after one that succeeded. A daemon that is killed at a step, and the one that comes after
+//! it, leave one or the other, and the document says which.
 
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
@@ -15,197 +16,364 @@ use testkit::fake_qemu::script::Asked;
 use testkit::skip::can_run_guests;
 use virtqemud_client::proto as pb;
 
-use crate::grpc::{SOON, by_name};
+use crate::grpc::{Answer, Grpc, SOON, by_name};
 use crate::host::root;
 use crate::stage::{FAULTS, Small, Stage};
 
 const NIC: &str =
     "<interface type='user'><mac address='52:54:00:00:00:01'/><model type='virtio'/></interface>";
 const CHANNEL: &str = "<channel type='unix'><target type='virtio' name='org.example.port'/></channel>";
+const SCSI: &str = "<controller type='scsi' index='0' model='virtio-scsi'/>";
+const BALLOON: &str = "<memballoon model='virtio'/>";
+/// Slots for devices that come.
+const SLOTS: &str = "<controller type='pci' index='0' model='pcie-root'/><controller type='pci' model='pcie-root-port'/>\
+    <controller type='pci' model='pcie-root-port'/>";
+
+/// How an operation is asked for.
+#[derive(Clone)]
+enum Call {
+    /// With the device as it is to be.
+    Update(String),
+    /// With the device that comes.
+    Attach(String),
+    /// With the alias of the device that goes.
+    Detach(&'static str),
+    /// Between two looks at the memory statistics, in seconds.
+    Period(u32),
+    Suspend,
+    Resume,
+}
+
+/// What shows that it is done.
+#[derive(Clone, Copy)]
+enum Done {
+    /// The document has this.
+    Shown(&'static str),
+    /// The document does not have it any more.
+    Gone(&'static str),
+    State(pb::State),
+}
 
 /// One operation on a running guest.
 struct Operation {
     name: &'static str,
     devices: String,
-    /// The device as it is to be.
-    wanted: String,
+    call: Call,
+    done: Done,
+    /// What QEMU has of it before, in the words of [`Model`].
+    had: &'static [(&'static str, &'static str)],
     /// QEMU's commands that belong to it.
     commands: &'static [&'static str],
-    /// What the document says once it is done.
-    shown: &'static str,
 }
 
-fn operations(dir: &Path) -> Vec<Operation> {
-    let drive = |image: &str| {
-        format!(
-            "<disk type='file' device='cdrom'><driver name='qemu' type='raw'/><source file='{}'/>\
-             <target dev='sda' bus='sata'/><readonly/></disk>",
-            dir.join(image).display()
-        )
-    };
-    vec![
-        Operation {
-            name: "link",
-            devices: NIC.to_owned(),
-            wanted: NIC.replace("</interface>", "<link state='down'/></interface>"),
-            commands: &["set_link"],
-            shown: "<link state='down'/>",
-        },
-        Operation {
-            name: "medium",
-            devices: drive("old.iso"),
-            wanted: drive("new.iso"),
-            commands: &[
-                "blockdev-add",
-                "blockdev-open-tray",
-                "blockdev-remove-medium",
-                "blockdev-insert-medium",
-                "blockdev-close-tray",
-            ],
-            shown: "new.iso",
-        },
-    ]
-}
+/// QEMU's devices and state.
+type Model = BTreeMap<String, String>;
 
-/// QEMU's devices by what it was told, as far as it differs from what it began with.
-fn model(asked: &[Asked]) -> BTreeMap<String, String> {
-    let mut devices = BTreeMap::new();
+/// What there is after what QEMU was told.
+fn model(had: &[(&str, &str)], asked: &[Asked]) -> Model {
+    let mut model: Model = had
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+        .collect();
     for Asked {
         execute, arguments, ..
     } in asked
     {
         let text = |name: &str| arguments.get(name).and_then(Value::as_str).unwrap_or_default();
-        let (key, value, before) = match execute.as_str() {
-            "set_link" => ("link".to_owned(), arguments["up"].to_string(), "true"),
-            "blockdev-add" => (format!("node {}", text("node-name")), "made".to_owned(), ""),
-            "blockdev-del" => (format!("node {}", text("node-name")), String::new(), ""),
-            "blockdev-open-tray" => ("tray".to_owned(), "open".to_owned(), "closed"),
-            "blockdev-close-tray" => ("tray".to_owned(), "closed".to_owned(), "closed"),
-            "blockdev-remove-medium" => ("medium".to_owned(), "none".to_owned(), "libvirt-1-storage"),
-            "blockdev-insert-medium" => (
-                "medium".to_owned(),
-                text("node-name").to_owned(),
-                "libvirt-1-storage",
-            ),
+        let (key, value) = match execute.as_str() {
+            "set_link" => ("link".to_owned(), arguments["up"].to_string()),
+            "blockdev-add" => (format!("node {}", text("node-name")), "there".to_owned()),
+            "blockdev-del" => (format!("node {}", text("node-name")), String::new()),
+            "netdev_add" => (format!("netdev {}", text("id")), "there".to_owned()),
+            "netdev_del" => (format!("netdev {}", text("id")), String::new()),
+            "device_add" => (format!("device {}", text("id")), "there".to_owned()),
+            "device_del" => (format!("device {}", text("id")), String::new()),
+            "blockdev-open-tray" => ("tray".to_owned(), "open".to_owned()),
+            "blockdev-close-tray" => ("tray".to_owned(), "closed".to_owned()),
+            "blockdev-remove-medium" => ("medium".to_owned(), "none".to_owned()),
+            "blockdev-insert-medium" => ("medium".to_owned(), text("node-name").to_owned()),
+            "stop" => ("run".to_owned(), "paused".to_owned()),
+            "cont" => ("run".to_owned(), "running".to_owned()),
+            "qom-set" => (text("property").to_owned(), arguments["value"].to_string()),
             _ => continue,
         };
-        if value == before {
-            devices.remove(&key);
+        if value.is_empty() {
+            model.remove(&key);
         } else {
-            devices.insert(key, value);
+            model.insert(key, value);
         }
     }
-    devices
+    model
 }
 
 /// A guest of a stage that is about to be changed.
 struct Trial<'a> {
-    stage: &'a Stage,
     operation: &'a Operation,
     name: String,
 }
 
 impl Trial<'_> {
-    fn record(&self) -> std::path::PathBuf {
-        self.stage
-            .sandbox
-            .dir()
-            .join(format!("fake/{}.record", self.name))
+    fn record(&self, stage: &Stage) -> PathBuf {
+        stage.sandbox.dir().join(format!("fake/{}.record", self.name))
     }
 
-    async fn start(&self, rule: Option<Value>) -> Result<()> {
+    async fn start(&self, stage: &Stage, rule: Option<Value>) -> Result<()> {
         let rules: Vec<_> = rule.into_iter().collect();
-        let script = json!({"record": self.record(), "rules": rules});
-        self.stage.script(&self.name, &script)?;
-        let xml = self.stage.xml(&self.name, &self.operation.devices);
-        self.stage.grpc.create(&xml).await?;
+        stage.script(&self.name, &json!({"record": self.record(stage), "rules": rules}))?;
+        let mut xml = stage.xml(&self.name, &format!("{}{CHANNEL}", self.operation.devices));
+        if xml.contains(BALLOON) {
+            xml = xml.replace("<memballoon model='none'/>", "");
+        }
+        if matches!(self.operation.call, Call::Resume) {
+            stage.grpc.create_paused(&xml).await?;
+        } else {
+            stage.grpc.create(&xml).await?;
+        }
         Ok(())
     }
 
-    async fn change(&self) -> Result<(), tonic::Status> {
-        let request = pb::UpdateDeviceRequest {
-            domain: by_name(&self.name),
-            xml: self.operation.wanted.clone(),
-            scope: pb::Scope::Current.into(),
-            force: true,
-            ..Default::default()
-        };
-        self.stage.grpc.devices().update_device(request).await.map(drop)
+    async fn change(&self, grpc: &Grpc) -> Answer<()> {
+        let domain = by_name(&self.name);
+        match self.operation.call.clone() {
+            Call::Update(xml) => {
+                let request = pb::UpdateDeviceRequest {
+                    domain,
+                    xml,
+                    force: true,
+                    scope: pb::Scope::Live.into(),
+                    ..Default::default()
+                };
+                grpc.devices().update_device(request).await.map(drop)
+            }
+            Call::Attach(xml) => {
+                let request = pb::AttachDeviceRequest {
+                    domain,
+                    xml,
+                    scope: pb::Scope::Live.into(),
+                    ..Default::default()
+                };
+                grpc.devices().attach_device(request).await.map(drop)
+            }
+            Call::Detach(alias) => {
+                let request = pb::DetachDeviceRequest {
+                    domain,
+                    device: Some(pb::detach_device_request::Device::Alias(alias.to_owned())),
+                    scope: pb::Scope::Live.into(),
+                    ..Default::default()
+                };
+                grpc.devices().detach_device(request).await.map(drop)
+            }
+            Call::Period(seconds) => {
+                let change = pb::configure_request::Change::MemoryStatsPeriod(seconds);
+                grpc.configure(&self.name, pb::Scope::Live, change).await
+            }
+            Call::Suspend => grpc.suspend(&self.name).await,
+            Call::Resume => grpc.resume(&self.name).await,
+        }
     }
 
     /// What belonged to the operation, in order.
-    fn asked(&self) -> Result<Vec<Asked>> {
-        let all = read_record(&self.record())?;
-        let names = self.operation.commands;
-        Ok(all
-            .into_iter()
-            .filter(|a| names.contains(&a.execute.as_str()) || a.execute == "blockdev-del")
-            .collect())
+    fn asked(&self, stage: &Stage) -> Result<Vec<Asked>> {
+        let all = read_record(&self.record(stage))?;
+        // A guest that is started paused is not let run.
+        let begin = all.iter().position(|a| a.execute == "cont");
+        let begin = match self.operation.call {
+            Call::Resume => 0,
+            _ => begin.context("it was not let run")? + 1,
+        };
+        let of_it = |a: &Asked| {
+            let undoes = ["-del", "_del"].iter().any(|end| a.execute.ends_with(end));
+            undoes || self.operation.commands.contains(&a.execute.as_str())
+        };
+        Ok(all.into_iter().skip(begin).filter(of_it).collect())
     }
 
-    fn notes(&self) -> Result<Vec<String>> {
-        let dir = root(&self.stage.sandbox)?.join("run/libvirt/qemu/virtqemud");
+    async fn is_done(&self, grpc: &Grpc) -> Result<bool> {
+        Ok(match self.operation.done {
+            Done::Shown(text) => grpc.xml(&self.name).await?.contains(text),
+            Done::Gone(text) => !grpc.xml(&self.name).await?.contains(text),
+            Done::State(state) => grpc.get(&self.name).await?.state() == state,
+        })
+    }
+
+    fn notes(stage: &Stage) -> Result<Vec<String>> {
+        let dir = root(&stage.sandbox)?.join("run/libvirt/qemu/virtqemud");
         let names = std::fs::read_dir(dir)?.map(|e| Ok(e?.file_name().to_string_lossy().into_owned()));
         let names: Vec<String> = names.collect::<Result<_>>()?;
         Ok(names.into_iter().filter(|n| n.starts_with("intent-")).collect())
     }
 
-    async fn end(&self) -> Result<()> {
-        // A QEMU that ended by itself is off already.
-        let _ = self.stage.grpc.power_off(&self.name).await;
-        // The notes go right after the end is told.
-        let end = std::time::Instant::now() + SOON;
-        while !self.notes()?.is_empty() && std::time::Instant::now() < end {
+    /// The notes go right after what they are of.
+    async fn without_notes(stage: &Stage) -> Result<()> {
+        let end = Instant::now() + SOON;
+        loop {
+            let notes = Self::notes(stage)?;
+            if notes.is_empty() {
+                return Ok(());
+            }
+            ensure!(Instant::now() < end, "left: {notes:?}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        Ok(())
+    }
+
+    async fn end(&self, stage: &Stage) -> Result<()> {
+        // A QEMU that ended by itself is off already.
+        let _ = stage.grpc.power_off(&self.name).await;
+        Self::without_notes(stage).await.context("of a run that is over")
+    }
+
+    /// The change succeeds, and QEMU has what the document shows; what it has then.
+    async fn succeeds(&self, stage: &Stage, rule: Option<Value>) -> Result<(Vec<Asked>, Model)> {
+        self.start(stage, rule).await?;
+        self.change(&stage.grpc).await?;
+        ensure!(self.is_done(&stage.grpc).await?, "it is not done");
+        Self::without_notes(stage).await?;
+        let asked = self.asked(stage)?;
+        let after = model(self.operation.had, &asked);
+        Ok((asked, after))
+    }
+
+    /// The change fails: what was refused leaves nothing, and a connection that ends or errs ends with the run.
+    async fn fails(&self, stage: &Stage, rule: Value) -> Result<()> {
+        let refused = rule.get("error").is_some();
+        let execute = rule["execute"].as_str().unwrap_or_default().to_owned();
+        let nth = usize::try_from(rule["nth"].as_u64().unwrap_or(1))?;
+        self.start(stage, Some(rule)).await?;
+        let error = match self.change(&stage.grpc).await {
+            Err(error) => error,
+            Ok(()) => bail!("the change succeeded"),
+        };
+        if refused {
+            let mut told = self.asked(stage)?;
+            let same = told.iter().enumerate().filter(|(_, a)| a.execute == execute);
+            let at = same.map(|(at, _)| at).nth(nth - 1).context("it was not asked")?;
+            // What was refused was not done.
+            told.remove(at);
+            let left = model(self.operation.had, &told);
+            ensure!(
+                left == model(self.operation.had, &[]),
+                "QEMU has {left:?}: {told:?}"
+            );
+            ensure!(Self::notes(stage)?.is_empty(), "a note is left");
+            ensure!(!self.is_done(&stage.grpc).await?, "{error}: the document has it");
+        }
+        self.end(stage).await
+    }
+
+    /// The daemon is killed while QEMU works on a step: the next one leaves the change done or undone.
+    async fn is_cut_off(&self, stage: &mut Stage, mut rule: Value, after: &Model) -> Result<()> {
+        rule["delay_ms"] = json!(300);
+        let (execute, nth) = (rule["execute"].clone(), rule["nth"].as_u64().unwrap_or(1));
+        self.start(stage, Some(rule)).await?;
+        let (grpc, name) = (stage.grpc.clone(), self.name.clone());
+        let call = self.operation.call.clone();
+        let asking = {
+            let operation = Operation {
+                call,
+                devices: String::new(),
+                ..*self.operation
+            };
+            tokio::spawn(async move {
+                let trial = Trial {
+                    operation: &operation,
+                    name,
+                };
+                trial.change(&grpc).await
+            })
+        };
+        let end = Instant::now() + SOON;
+        let asked = |trial: &Self, stage: &Stage| -> Result<usize> {
+            let asked = trial.asked(stage)?;
+            Ok(asked.iter().filter(|a| a.execute == execute).count())
+        };
+        while asked(self, stage)? < usize::try_from(nth)? {
+            ensure!(Instant::now() < end, "it was not asked");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        stage.kill().await?;
+        ensure!(asking.await?.is_err(), "it was answered");
+        Self::without_notes(stage).await?;
+        // A device that has left is told of right after.
+        let end = Instant::now() + SOON;
+        loop {
+            let told = model(self.operation.had, &self.asked(stage)?);
+            let done = self.is_done(&stage.grpc).await?;
+            let wanted = if done {
+                after.clone()
+            } else {
+                model(self.operation.had, &[])
+            };
+            if told == wanted {
+                break;
+            }
+            ensure!(Instant::now() < end, "done: {done}, QEMU has {told:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        self.end(stage).await
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_fails_at_a_step_of_a_change_is_undone() -> Result<()> {
+/// Every step of an operation goes wrong in every way.
+async fn every_step(operation: Operation) -> Result<()> {
     if !can_run_guests() {
         return Ok(());
     }
-    let stage = Stage::new().await?;
-    let dir = stage.sandbox.dir().join("images");
-    std::fs::create_dir_all(&dir)?;
-    for image in ["old.iso", "new.iso"] {
-        std::fs::write(dir.join(image), [0; 4096])?;
-    }
-    for operation in &operations(&dir) {
-        let before = stage.host()?;
-        let undisturbed = Trial {
-            stage: &stage,
-            operation,
-            name: format!("{}-ok", operation.name),
-        };
-        undisturbed.start(None).await?;
-        undisturbed.change().await?;
-        let xml = stage.grpc.xml(&undisturbed.name).await?;
-        ensure!(xml.contains(operation.shown), "{}: {xml}", operation.name);
-        let steps = undisturbed.asked()?;
-        let steps: Vec<_> = steps.iter().filter(|a| a.execute != "blockdev-del").collect();
-        ensure!(!steps.is_empty() && undisturbed.notes()?.is_empty(), "{steps:?}");
-        undisturbed.end().await?;
-        for (at, step) in steps.iter().enumerate() {
-            for (fault, rule) in FAULTS.iter().filter(|(fault, _)| is_tried(fault, operation.name)) {
-                let trial = Trial {
-                    stage: &stage,
-                    operation,
-                    name: format!("{}-{at}-{fault}", operation.name),
-                };
-                let mut rule: Value = serde_json::from_str(rule)?;
-                let same = steps[..at].iter().filter(|s| s.execute == step.execute).count();
-                rule["execute"] = json!(step.execute);
-                rule["nth"] = json!(same + 1);
-                let what = format!("{} at {} ({fault})", operation.name, step.execute);
-                fails(&trial, rule).await.context(what)?;
-            }
+    let mut stage = Stage::new().await?;
+    let before = stage.host()?;
+    let trial = |name: String| Trial {
+        operation: &operation,
+        name: format!("{}-{name}", operation.name),
+    };
+    let undisturbed = trial("ok".to_owned());
+    let (asked, after) = undisturbed.succeeds(&stage, None).await?;
+    let is_step = |a: &&Asked| operation.commands.contains(&a.execute.as_str());
+    let steps: Vec<_> = asked.iter().filter(is_step).collect();
+    ensure!(!steps.is_empty(), "{asked:?}");
+    undisturbed.end(&stage).await?;
+    for (at, step) in steps.iter().enumerate() {
+        let same = steps[..at].iter().filter(|s| s.execute == step.execute).count();
+        let rule = json!({"execute": step.execute, "nth": same + 1});
+        let what = |fault: &str| format!("{} at {} ({fault})", operation.name, step.execute);
+        for (fault, more) in FAULTS.iter().filter(|(fault, _)| is_tried(fault, operation.name)) {
+            let mut rule = rule.clone();
+            let more: BTreeMap<String, Value> = serde_json::from_str(more)?;
+            more.into_iter().for_each(|(key, value)| rule[key] = value);
+            let trial = trial(format!("{at}-{fault}"));
+            trial.fails(&stage, rule).await.with_context(|| what(fault))?;
         }
-        before.is_same(&stage.host()?)?;
+        let told = trial(format!("{at}-told"));
+        told.hears(&stage, rule.clone(), step)
+            .await
+            .with_context(|| what("event"))?;
+        let killed = trial(format!("{at}-killed"));
+        let cut_off = killed.is_cut_off(&mut stage, rule, &after);
+        cut_off.await.with_context(|| what("killed"))?;
     }
-    Ok(())
+    before.is_same(&stage.host()?)
+}
+
+impl Trial<'_> {
+    /// An event that comes before the answer of a step is not lost, and disturbs nothing.
+    async fn hears(&self, stage: &Stage, mut rule: Value, step: &Asked) -> Result<()> {
+        rule["before"] = json!([{"event": "VSERPORT_CHANGE", "data": {"open": true, "id": "channel0"}}]);
+        if step.execute == "device_del" {
+            let id = &step.arguments["id"];
+            rule["after"] = json!([{"event": "DEVICE_DELETED", "data": {"device": id, "path": ""}}]);
+        }
+        self.succeeds(stage, Some(rule)).await?;
+        // It is taken in beside the operation.
+        let end = Instant::now() + SOON;
+        loop {
+            let xml = stage.grpc.xml(&self.name).await?;
+            if xml.contains("state='connected'") {
+                break;
+            }
+            ensure!(Instant::now() < end, "the report was lost: {xml}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        ensure!(self.is_done(&stage.grpc).await?, "the report undid the change");
+        self.end(stage).await
+    }
 }
 
 /// A command that is not answered costs its whole deadline, so a long operation fails in two ways only; `STEPS=long`
@@ -215,66 +383,142 @@ fn is_tried(fault: &str, operation: &str) -> bool {
     patient || operation == "link" || matches!(fault, "refused" | "eof")
 }
 
-async fn fails(trial: &Trial<'_>, rule: Value) -> Result<()> {
-    let refused = rule.get("error").is_some();
-    let execute = rule["execute"].as_str().unwrap_or_default().to_owned();
-    let nth = usize::try_from(rule["nth"].as_u64().unwrap_or(1))?;
-    trial.start(Some(rule)).await?;
-    let error = match trial.change().await {
-        Err(error) => error,
-        Ok(()) => bail!("the change succeeded"),
-    };
-    if refused {
-        let mut told = trial.asked()?;
-        let same = |(_, a): &(usize, &Asked)| a.execute == execute;
-        let at = told
-            .iter()
-            .enumerate()
-            .filter(same)
-            .nth(nth - 1)
-            .map(|(at, _)| at);
-        // What was refused was not done.
-        told.remove(at.context("it was not asked")?);
-        ensure!(
-            model(&told).is_empty(),
-            "QEMU is left with {:?}: {told:?}",
-            model(&told)
-        );
-        ensure!(trial.notes()?.is_empty(), "a note is left");
-        let xml = trial.stage.grpc.xml(&trial.name).await?;
-        ensure!(!xml.contains(trial.operation.shown), "{error}: {xml}");
+fn image(name: &str) -> Result<PathBuf> {
+    let path = std::env::temp_dir().join(format!("steps-{}-{name}", std::process::id()));
+    std::fs::write(&path, [0; 4096])?;
+    Ok(path)
+}
+
+fn drive(image: &Path) -> String {
+    format!(
+        "<disk type='file' device='cdrom'><driver name='qemu' type='raw'/><source file='{}'/>\
+         <target dev='sda' bus='sata'/><readonly/></disk>",
+        image.display()
+    )
+}
+
+fn disk(image: &Path) -> String {
+    format!(
+        "<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='{}'/>\
+         <target dev='sda' bus='scsi'/></disk>",
+        image.display()
+    )
+}
+
+fn link() -> Operation {
+    Operation {
+        name: "link",
+        devices: NIC.to_owned(),
+        call: Call::Update(NIC.replace("</interface>", "<link state='down'/></interface>")),
+        done: Done::Shown("<link state='down'/>"),
+        had: &[("link", "true")],
+        commands: &["set_link"],
     }
-    trial.end().await?;
-    ensure!(trial.notes()?.is_empty(), "a note is left of a run that is over");
-    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_qemu_reports_while_a_change_works_is_kept() -> Result<()> {
-    if !can_run_guests() {
-        return Ok(());
-    }
-    let stage = Stage::new().await?;
-    let operation = Operation {
-        devices: format!("{NIC}{CHANNEL}"),
-        ..operations(Path::new("/")).swap_remove(0)
-    };
-    let trial = Trial {
-        stage: &stage,
-        operation: &operation,
-        name: "reports".to_owned(),
-    };
-    let event = json!({"event": "VSERPORT_CHANGE", "data": {"open": true, "id": "channel0"}});
-    trial
-        .start(Some(
-            json!({"execute": "set_link", "before": [event], "delay_ms": 200}),
-        ))
-        .await?;
-    trial.change().await?;
-    let xml = stage.grpc.xml(&trial.name).await?;
-    ensure!(xml.contains("<link state='down'/>"), "{xml}");
-    ensure!(xml.contains("state='connected'"), "the report was lost: {xml}");
-    trial.end().await
+async fn a_link_that_is_set_at_every_step() -> Result<()> {
+    every_step(link()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_medium_that_is_changed_at_every_step() -> Result<()> {
+    every_step(Operation {
+        name: "medium",
+        devices: drive(&image("old.iso")?),
+        call: Call::Update(drive(&image("new.iso")?)),
+        done: Done::Shown("new.iso"),
+        had: &[
+            ("tray", "closed"),
+            ("medium", "libvirt-1-storage"),
+            ("node libvirt-1-storage", "there"),
+        ],
+        commands: &[
+            "blockdev-add",
+            "blockdev-open-tray",
+            "blockdev-remove-medium",
+            "blockdev-insert-medium",
+            "blockdev-close-tray",
+        ],
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_comes_at_every_step() -> Result<()> {
+    every_step(Operation {
+        name: "attach-disk",
+        devices: SCSI.to_owned(),
+        call: Call::Attach(disk(&image("comes.img")?)),
+        done: Done::Shown("comes.img"),
+        had: &[],
+        commands: &["blockdev-add", "device_add"],
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_goes_at_every_step() -> Result<()> {
+    every_step(Operation {
+        name: "detach-disk",
+        devices: format!("{SCSI}{}", disk(&image("goes.img")?)),
+        call: Call::Detach("scsi0-0-0-0"),
+        done: Done::Gone("goes.img"),
+        had: &[
+            ("device scsi0-0-0-0", "there"),
+            ("node libvirt-1-storage", "there"),
+        ],
+        commands: &["device_del"],
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interface_that_comes_at_every_step() -> Result<()> {
+    every_step(Operation {
+        name: "attach-interface",
+        devices: SLOTS.to_owned(),
+        call: Call::Attach(NIC.to_owned()),
+        done: Done::Shown("52:54:00:00:00:01"),
+        had: &[],
+        commands: &["netdev_add", "device_add"],
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_period_of_statistics_at_every_step() -> Result<()> {
+    every_step(Operation {
+        name: "period",
+        devices: BALLOON.to_owned(),
+        call: Call::Period(7),
+        done: Done::Shown("<stats period='7'/>"),
+        had: &[("guest-stats-polling-interval", "0")],
+        commands: &["qom-set"],
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_and_its_end_at_every_step() -> Result<()> {
+    every_step(Operation {
+        name: "suspend",
+        devices: String::new(),
+        call: Call::Suspend,
+        done: Done::State(pb::State::Paused),
+        had: &[("run", "running")],
+        commands: &["stop", "cont"],
+    })
+    .await?;
+    every_step(Operation {
+        name: "resume",
+        devices: String::new(),
+        call: Call::Resume,
+        done: Done::State(pb::State::Running),
+        had: &[("run", "paused")],
+        commands: &["stop", "cont"],
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -283,24 +527,27 @@ async fn a_change_whose_intent_can_not_be_noted_is_refused() -> Result<()> {
         return Ok(());
     }
     let stage = Stage::new().await?;
-    let operation = operations(Path::new("/")).swap_remove(0);
+    let operation = link();
     let trial = Trial {
-        stage: &stage,
         operation: &operation,
         name: "unnoted".to_owned(),
     };
-    trial.start(None).await?;
+    trial.start(&stage, None).await?;
     let full = Small::mount(&stage.sandbox, "/run/libvirt/qemu/virtqemud")?;
     full.fill()?;
-    let error = trial.change().await.err().context("the change went on")?;
+    let error = trial
+        .change(&stage.grpc)
+        .await
+        .err()
+        .context("the change went on")?;
     ensure!(
         error.message().contains("cannot note what is about to be done"),
         "{error:?}"
     );
-    ensure!(trial.asked()?.is_empty(), "QEMU was told all the same");
+    ensure!(trial.asked(&stage)?.is_empty(), "QEMU was told all the same");
     full.empty()?;
-    trial.change().await?;
-    trial.end().await
+    trial.change(&stage.grpc).await?;
+    trial.end(&stage).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -309,14 +556,13 @@ async fn a_power_off_that_is_refused_leaves_other_notes_alone() -> Result<()> {
         return Ok(());
     }
     let stage = Stage::new().await?;
-    let operation = operations(Path::new("/")).swap_remove(0);
+    let operation = link();
     let trial = Trial {
-        stage: &stage,
         operation: &operation,
         name: "refused".to_owned(),
     };
     trial
-        .start(Some(json!({"execute": "set_link", "then": "silent"})))
+        .start(&stage, Some(json!({"execute": "set_link", "then": "silent"})))
         .await?;
     let pid = stage.sandbox.guest_pid(&trial.name).context("no process")?;
     let signal = |signal: &str| {
@@ -326,10 +572,10 @@ async fn a_power_off_that_is_refused_leaves_other_notes_alone() -> Result<()> {
     };
     // A process that is stopped does not end when it is asked to.
     ensure!(signal("-STOP")?.success());
-    let changing = trial.change();
+    let changing = trial.change(&stage.grpc);
     let refused = async {
         tokio::time::sleep(Duration::from_millis(300)).await;
-        let noted = trial.notes()?;
+        let noted = Trial::notes(&stage)?;
         ensure!(noted.len() == 1, "{noted:?}");
         let request = pb::PowerOffRequest {
             domain: by_name(&trial.name),
@@ -338,7 +584,7 @@ async fn a_power_off_that_is_refused_leaves_other_notes_alone() -> Result<()> {
         };
         let answer = stage.grpc.domains().power_off(request).await;
         ensure!(answer.is_err(), "the power-off was not refused");
-        let left = trial.notes()?;
+        let left = Trial::notes(&stage)?;
         ensure!(left == noted, "{left:?} instead of {noted:?}");
         Ok(())
     };
@@ -346,7 +592,10 @@ async fn a_power_off_that_is_refused_leaves_other_notes_alone() -> Result<()> {
     refused?;
     let error = changed.err().context("the change succeeded")?;
     ensure!(error.message().contains("could not be undone"), "{error:?}");
-    trial.end().await?;
-    ensure!(trial.notes()?.is_empty(), "a note is left of a run that is over");
+    trial.end(&stage).await?;
+    ensure!(
+        Trial::notes(&stage)?.is_empty(),
+        "a note is left of a run that is over"
+    );
     Ok(())
 }

@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 
 use crate::place;
 
+use super::devices::Devices;
 use super::script::{Asked, Probe, Rule, Script};
 use super::session::{Outcome, Session, event_line};
 
@@ -91,10 +92,10 @@ pub fn run(args: Vec<OsString>) -> Result<i32> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(serve(options, script))
+    runtime.block_on(serve(options, script, Devices::of(&args)))
 }
 
-async fn serve(options: Options, script: Script) -> Result<i32> {
+async fn serve(options: Options, script: Script, devices: Devices) -> Result<i32> {
     let mut endpoint = endpoint(options.monitor.context("no monitor on the command line")?)?;
     let mut terminated = signal(SignalKind::terminate())?;
     tokio::time::sleep(Duration::from_millis(script.start.delay_ms)).await;
@@ -102,7 +103,8 @@ async fn serve(options: Options, script: Script) -> Result<i32> {
     let session = Session::new(
         script,
         Box::new(move |asked| append(log.as_deref(), &json!(asked))),
-    );
+    )
+    .with_devices(devices);
     loop {
         let (inject, injected) = mpsc::unbounded_channel();
         let connection = async {

@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
+use super::devices::{Devices, TRAY_MOVED};
 use super::script::{Asked, Fault, Rule, Script};
 
 /// Called with every command.
@@ -32,6 +33,7 @@ pub(super) struct Session {
     /// How often each rule was met.
     met: Mutex<HashMap<usize, usize>>,
     running: Mutex<bool>,
+    devices: Mutex<Devices>,
     /// A command does not return: only those out of band are executed.
     busy: AtomicBool,
 }
@@ -49,8 +51,15 @@ impl Session {
             record,
             met: Mutex::default(),
             running: Mutex::new(false),
+            devices: Mutex::default(),
             busy: AtomicBool::new(false),
         }
+    }
+
+    /// With the devices of a command line.
+    pub(super) fn with_devices(mut self, devices: Devices) -> Self {
+        self.devices = Mutex::new(devices);
+        self
     }
 
     /// Serves until the peer goes away or the script ends it; `injected` lines are sent as they come.
@@ -124,8 +133,11 @@ impl Session {
                 Step::Go
             }
             Fault::None | Fault::EofAfter => {
-                say(stream, &reply).await?;
-                self.change(stream, &rule, &asked).await?
+                // What was asked is done, also if nobody waits for the answer any more.
+                let said = say(stream, &reply).await;
+                let step = self.change(stream, &rule, &asked).await;
+                said?;
+                step?
             }
         };
         for event in &rule.after {
@@ -171,6 +183,10 @@ impl Session {
                              "props": {"core-id": 0, "thread-id": 0, "socket-id": 0}, "target": "x86_64"});
             return json!({"return": [cpu]});
         }
+        let devices = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(reply) = devices.answer(asked) {
+            return reply;
+        }
         let table: Map<String, Value> = serde_json::from_str(IDLE).unwrap_or_default();
         match table.get(&asked.execute) {
             Some(result) => json!({"return": result}),
@@ -187,6 +203,14 @@ impl Session {
             return Ok(Step::Go);
         }
         let is_scripted = !rule.before.is_empty() || !rule.after.is_empty();
+        // A daemon that opened a tray waits for this, whatever else happens.
+        let (tray, told) = match self.change_devices(rule, asked, is_scripted) {
+            Some((TRAY_MOVED, data)) => (Some(event_line(TRAY_MOVED, &data)), None),
+            told => (None, told),
+        };
+        if let Some(event) = tray {
+            say(stream, &event).await?;
+        }
         let event = match asked.execute.as_str() {
             "cont" => Some(self.run_state(true, "RESUME")),
             "stop" => Some(self.run_state(false, "STOP")),
@@ -199,7 +223,7 @@ impl Session {
                 "SHUTDOWN",
                 &json!({"guest": false, "reason": "host-qmp-quit"}),
             )),
-            _ => None,
+            _ => told.map(|(name, data)| event_line(name, &data)),
         };
         if let Some(event) = event.filter(|_| !is_scripted) {
             say(stream, &event).await?;
@@ -209,6 +233,19 @@ impl Session {
         } else {
             Step::Go
         })
+    }
+
+    /// A script that tells of events says with them whether a device has left.
+    fn change_devices(&self, rule: &Rule, asked: &Asked, is_scripted: bool) -> Option<(&'static str, Value)> {
+        let mut devices = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
+        if !is_scripted || asked.execute != "device_del" {
+            return devices.execute(asked);
+        }
+        let left = rule.before.iter().chain(&rule.after);
+        for event in left.filter(|event| event["event"] == "DEVICE_DELETED") {
+            devices.unplug(event["data"]["device"].as_str().unwrap_or_default());
+        }
+        None
     }
 
     fn run_state(&self, running: bool, event: &str) -> String {
