@@ -122,17 +122,13 @@ impl Grpc {
         self.ask(|mut c| async move { c.create(request).await }).await
     }
 
-    /// Changes one thing of a configuration.
-    pub(crate) async fn configure(
-        &self,
-        name: &str,
-        scope: pb::Scope,
-        change: pb::configure_request::Change,
-    ) -> Answer<()> {
+    /// Sets the seconds between two looks at a guest's memory statistics.
+    pub(crate) async fn set_stats_period(&self, name: &str, scope: pb::Scope, seconds: i64) -> Answer<()> {
+        let period = prost_types::Duration { seconds, nanos: 0 };
         let request = pb::ConfigureRequest {
             domain: by_name(name),
             scope: scope.into(),
-            change: Some(change),
+            change: Some(pb::configure_request::Change::MemoryStatsPeriod(period)),
             options: None,
         };
         self.ask(|mut c| async move { c.configure(request).await })

@@ -36,10 +36,14 @@ enum Operation {
     AttachDisk,
     DetachDisk,
     AttachInterface,
+    SetLink,
+    SetPeriod,
+    /// And a disk comes at the same time.
+    DestroyBesideAttach,
 }
 
 impl Operation {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 14] = [
         Self::Define,
         Self::Start,
         Self::Suspend,
@@ -51,6 +55,9 @@ impl Operation {
         Self::AttachDisk,
         Self::DetachDisk,
         Self::AttachInterface,
+        Self::SetLink,
+        Self::SetPeriod,
+        Self::DestroyBesideAttach,
     ];
 
     /// Brings about what it begins from; "g" is the guest.
@@ -60,11 +67,15 @@ impl Operation {
         }
         let drive = match self {
             Self::ChangeMedium => drive("a"),
-            Self::AttachDisk | Self::AttachInterface => ROOM.to_owned(),
+            Self::AttachDisk | Self::AttachInterface | Self::DestroyBesideAttach => ROOM.to_owned(),
             Self::DetachDisk => format!("{ROOM}{}", disk()),
+            Self::SetLink => format!("{ROOM}{CARD}"),
             _ => String::new(),
         };
-        let xml = small("g", Path::new(QEMU), "").replace("</devices>", &format!("{drive}</devices>"));
+        let mut xml = small("g", Path::new(QEMU), "").replace("</devices>", &format!("{drive}</devices>"));
+        if self == Self::SetPeriod {
+            xml = xml.replace("<memballoon model='none'/>", "<memballoon model='virtio'/>");
+        }
         grpc.define(&xml).await?;
         match self {
             Self::Suspend
@@ -72,7 +83,10 @@ impl Operation {
             | Self::ChangeMedium
             | Self::AttachDisk
             | Self::DetachDisk
-            | Self::AttachInterface => grpc.start("g").await.map(drop),
+            | Self::AttachInterface
+            | Self::SetLink
+            | Self::SetPeriod
+            | Self::DestroyBesideAttach => grpc.start("g").await.map(drop),
             Self::Resume => grpc.start_paused("g").await.map(drop),
             _ => Ok(()),
         }
@@ -96,6 +110,24 @@ impl Operation {
                 };
                 grpc.devices().update_device(request).await.map(drop)
             }
+            Self::SetLink => {
+                let request = pb::UpdateDeviceRequest {
+                    domain: by_name("g"),
+                    xml: CARD.replace("</interface>", &format!("{DOWN}</interface>")),
+                    scope: pb::Scope::LiveAndConfig.into(),
+                    ..Default::default()
+                };
+                grpc.devices().update_device(request).await.map(drop)
+            }
+            Self::SetPeriod => {
+                let both = pb::Scope::LiveAndConfig;
+                grpc.set_stats_period("g", both, PERIOD).await
+            }
+            Self::DestroyBesideAttach => {
+                // The end of the run may be sooner than the disk.
+                let (_, ended) = tokio::join!(attach(&grpc, disk()), grpc.power_off("g"));
+                ended.map(drop)
+            }
             Self::AttachDisk => attach(&grpc, disk()).await,
             Self::AttachInterface => attach(&grpc, CARD.to_owned()).await,
             Self::DetachDisk => {
@@ -118,12 +150,15 @@ impl Operation {
             Self::Start => [&[("g", Shutoff)], &[("g", Running)]],
             Self::Suspend => [&[("g", Running)], &[("g", Paused)]],
             Self::Resume => [&[("g", Paused)], &[("g", Running)]],
-            Self::Destroy => [&[("g", Running)], &[("g", Shutoff)]],
+            Self::Destroy | Self::DestroyBesideAttach => [&[("g", Running)], &[("g", Shutoff)]],
             Self::Undefine => [&[("g", Shutoff)], &[]],
             Self::Rename => [&[("g", Shutoff)], &[("renamed", Shutoff)]],
-            Self::ChangeMedium | Self::AttachDisk | Self::DetachDisk | Self::AttachInterface => {
-                [&[("g", Running)], &[("g", Running)]]
-            }
+            Self::ChangeMedium
+            | Self::AttachDisk
+            | Self::DetachDisk
+            | Self::AttachInterface
+            | Self::SetLink
+            | Self::SetPeriod => [&[("g", Running)], &[("g", Running)]],
         }
     }
 }
@@ -135,6 +170,12 @@ const ROOM: &str = "<controller type='scsi' index='0' model='virtio-scsi'/><cont
 /// A card that comes.
 const CARD: &str =
     "<interface type='user'><mac address='52:54:00:cc:00:01'/><model type='virtio'/></interface>";
+
+/// A link that is set down.
+const DOWN: &str = "<link state='down'/>";
+
+/// Seconds between two looks at the memory statistics.
+const PERIOD: i64 = 7;
 
 /// A disk that comes or goes.
 fn disk() -> String {
@@ -200,7 +241,7 @@ async fn a_daemon_killed_at_any_moment_comes_back_at_one_with_its_guests() -> Re
     }
     report(&format!(
         "{} kills, 0 differences, {} events: {finished:#?}",
-        tries * 11,
+        usize::try_from(tries)? * Operation::ALL.len(),
         matrix.model.seen
     ));
     Ok(())
@@ -342,6 +383,12 @@ impl Matrix {
             Operation::AttachDisk => return self.device_agrees("dev='sda'", "scsi0-0-0-0").await,
             Operation::DetachDisk => return Ok(!self.device_agrees("dev='sda'", "scsi0-0-0-0").await?),
             Operation::AttachInterface => return self.device_agrees("52:54:00:cc:00:01", "net0").await,
+            // QEMU does not tell of links.
+            Operation::SetLink => return self.documents_agree(DOWN).await,
+            Operation::SetPeriod => return self.period_agrees().await,
+            Operation::DestroyBesideAttach if states == before => {
+                self.device_agrees("dev='sda'", "scsi0-0-0-0").await?;
+            }
             _ => {}
         }
         Ok(states == after)
@@ -409,8 +456,8 @@ impl Matrix {
         Ok(changed)
     }
 
-    /// Whether both documents, the status file and QEMU have a device, or none of them; whether they have it.
-    async fn device_agrees(&self, mark: &str, alias: &str) -> Result<bool> {
+    /// Whether both documents and the status file have something, or none of them; whether they have it.
+    async fn documents_agree(&self, mark: &str) -> Result<bool> {
         let live = self.grpc.xml("g").await?;
         let stored = fs::read_to_string(self.sandbox.path("/etc/libvirt/qemu/g.xml"))?;
         let status = fs::read_to_string(self.sandbox.path("/run/libvirt/qemu/g.xml"))?;
@@ -419,6 +466,28 @@ impl Matrix {
             is_there == stored.contains(mark) && is_there == status.contains(mark),
             "documents differ: {live} {stored} {status}"
         );
+        Ok(is_there)
+    }
+
+    /// Whether documents and QEMU have the same period of statistics; whether it is the new one.
+    async fn period_agrees(&self) -> Result<bool> {
+        let is_new = self
+            .documents_agree(&format!("<stats period='{PERIOD}'/>"))
+            .await?;
+        let get = r#"{"execute": "qom-get", "arguments": {"path": "/machine/peripheral/balloon0", "property": "guest-stats-polling-interval"}}"#;
+        let told = self.ask(get).await?;
+        let wanted = if is_new { PERIOD } else { 0 };
+        ensure!(
+            told["return"] == wanted,
+            "QEMU has {told}, the documents {wanted}"
+        );
+        Ok(is_new)
+    }
+
+    /// Whether both documents, the status file and QEMU have a device, or none of them; whether they have it.
+    async fn device_agrees(&self, mark: &str, alias: &str) -> Result<bool> {
+        let is_there = self.documents_agree(mark).await?;
+        let status = fs::read_to_string(self.sandbox.path("/run/libvirt/qemu/g.xml"))?;
         ensure!(
             is_there == status.contains(&format!("<device alias='{alias}'/>")),
             "the status file's list differs: {status}"

@@ -39,7 +39,7 @@ enum Call {
     /// With the alias of the device that goes.
     Detach(&'static str),
     /// Between two looks at the memory statistics, in seconds.
-    Period(u32),
+    Period(i64),
     Suspend,
     Resume,
 }
@@ -163,12 +163,9 @@ impl Trial<'_> {
                 };
                 grpc.devices().detach_device(request).await.map(drop)
             }
-            Call::Period(seconds) => {
-                let change = pb::configure_request::Change::MemoryStatsPeriod(seconds);
-                grpc.configure(&self.name, pb::Scope::Live, change).await
-            }
-            Call::Suspend => grpc.suspend(&self.name).await,
-            Call::Resume => grpc.resume(&self.name).await,
+            Call::Period(seconds) => grpc.set_stats_period(&self.name, pb::Scope::Live, seconds).await,
+            Call::Suspend => grpc.suspend(&self.name).await.map(drop),
+            Call::Resume => grpc.resume(&self.name).await.map(drop),
         }
     }
 
