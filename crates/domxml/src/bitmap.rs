@@ -11,8 +11,7 @@ const LARGEST: u32 = 1 << 20;
 const MOST_RANGES: usize = 1 << 14;
 
 /// A set of numbers, kept as sorted ranges that do not touch.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(into = "String", try_from = "String")]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Bitmap {
     ranges: Vec<(u32, u32)>,
 }
@@ -148,20 +147,6 @@ impl FromStr for Bitmap {
             }
         }
         Ok(set)
-    }
-}
-
-impl From<Bitmap> for String {
-    fn from(set: Bitmap) -> Self {
-        set.to_string()
-    }
-}
-
-impl TryFrom<String> for Bitmap {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse().map_err(|_| "not a set of numbers")
     }
 }
 

@@ -77,7 +77,7 @@ pub struct BlockTune {
     pub devices: Vec<BlockTuneDevice>,
 }
 
-#[derive(Xml, Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
 pub struct BlockTuneDevice {
     #[xml(text_child, error = "unsupported configuration: missing per-device path")]
     pub path: String,

@@ -30,6 +30,7 @@ pub struct Limits {
     /// Weight against others.
     pub weight: Option<u32>,
     /// Devices, by their paths.
+    #[serde(with = "super::words::devices")]
     pub devices: Vec<BlockTuneDevice>,
 }
 

@@ -158,6 +158,23 @@ mod tests {
                 cpus: text.parse().unwrap(),
             })
         };
+        let blocks = |read| {
+            let device = domxml::tuning::BlockTuneDevice {
+                path: "/dev/sda".to_owned(),
+                read_bytes_sec: Some(read),
+                ..Default::default()
+            };
+            Live::Tuning(tuning::Change::Blocks(tuning::blocks::Limits {
+                weight: None,
+                devices: vec![device],
+            }))
+        };
+        let nodes = |text: &str| {
+            Live::Tuning(tuning::Change::Numa(tuning::numa::Placement {
+                mode: None,
+                nodes: Some(text.parse().unwrap()),
+            }))
+        };
         // table: the change, what takes it back, whether the document has the change
         for (change, before, committed) in [
             (Live::Memory(1024), Live::Memory(2048), true),
@@ -167,6 +184,8 @@ mod tests {
             (shares(512), shares(1024), true),
             (shares(100), shares(512), false),
             (pin("0-1"), pin("0-3,5"), false),
+            (blocks(700), blocks(500), false),
+            (nodes("0-1"), nodes("0"), false),
         ] {
             let Intent::Tune {
                 change: made,

@@ -11,6 +11,7 @@ pub mod numa;
 pub mod pinning;
 pub mod scheduler;
 pub mod usage;
+mod words;
 
 use std::sync::Arc;
 
@@ -32,6 +33,7 @@ pub enum Change {
         /// The thread.
         thread: Thread,
         /// The CPUs.
+        #[serde(with = "words::text")]
         cpus: Bitmap,
     },
     /// How much of the host's CPUs it gets.

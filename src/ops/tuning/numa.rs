@@ -29,6 +29,7 @@ pub struct Placement {
     #[serde(skip)]
     pub mode: Option<NumaMode>,
     /// The nodes.
+    #[serde(with = "super::words::optional")]
     pub nodes: Option<Bitmap>,
 }
 
