@@ -244,6 +244,7 @@ fn write_content(field: &XmlField) -> TokenStream {
 fn write_one(field: &XmlField, value: &TokenStream) -> TokenStream {
     let (name, codec) = (&field.name, &field.codec);
     match field.shape {
+        Shape::Child if field.paired => quote!(w.element_paired(#name, #value);),
         Shape::Child if !field.keep_empty => quote!(w.element_unless_empty(#name, #value);),
         Shape::Child | Shape::Children => quote!(w.element(#name, #value);),
         Shape::TextChild => quote!(w.text_child::<#codec, _>(#name, #value);),

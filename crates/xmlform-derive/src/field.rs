@@ -70,6 +70,7 @@ pub(crate) struct XmlField {
     /// The default is written too.
     pub(crate) always: bool,
     pub(crate) keep_empty: bool,
+    pub(crate) paired: bool,
     /// Repeated children count as one.
     pub(crate) merge: bool,
     pub(crate) wrap: Option<String>,
@@ -101,6 +102,7 @@ impl XmlField {
             default: None,
             always: false,
             keep_empty: false,
+            paired: false,
             merge: false,
             wrap: None,
             error: None,
@@ -147,6 +149,7 @@ impl XmlField {
             ("lax", None) => self.lax = true,
             ("merge", None) => self.merge = true,
             ("keep_empty", None) => self.keep_empty = true,
+            ("paired", None) => self.paired = true,
             ("error", Some(words)) => self.error = Some(words.value()),
             ("wrap", Some(name)) => self.wrap = Some(name.value()),
             ("when", Some(name)) => self.when = Some(when(&name)?),

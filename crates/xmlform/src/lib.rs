@@ -64,7 +64,8 @@
 //!
 //! and beside them: `default` (an absent `T` is its default, and the default is not written
 //! but for `always`),
-//! `merge` (repeated children count as one, else the first counts), `keep_empty` (an empty child is written `<x/>`), `format = "hex4"` (see [`codec`]),
+//! `merge` (repeated children count as one, else the first counts), `keep_empty` (an empty child is written `<x/>`),
+//! `paired` (one without children has its end tag on a line of its own), `format = "hex4"` (see [`codec`]),
 //! `wrap = "devices"` (inside a group element), `when = "live"` (only in this form, see [`When`]),
 //! `error = "unsupported configuration: unknown offset '{}'"` (what is said of a wrong or absent
 //! value; see [`Error::worded`]), `missing = "..."` (what is said of an absent or empty one),

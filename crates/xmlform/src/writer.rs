@@ -34,6 +34,8 @@ pub enum Empty {
     Drop,
     /// It is written as `<x/>`.
     Keep,
+    /// It is written as `<x>` and, on the next line, `</x>`.
+    Pair,
 }
 
 impl Writer {
@@ -84,6 +86,14 @@ impl Writer {
     /// Writes a child element, whatever is in it.
     pub fn element<T: Xml>(&mut self, name: &str, value: &T) {
         self.element_with(name, Empty::Keep, |w| {
+            value.write_attrs(w);
+            value.write_content(w);
+        });
+    }
+
+    /// Writes a child element with a tag at its end, whatever is in it.
+    pub fn element_paired<T: Xml>(&mut self, name: &str, value: &T) {
+        self.element_with(name, Empty::Pair, |w| {
             value.write_attrs(w);
             value.write_content(w);
         });
@@ -224,6 +234,11 @@ impl Writer {
                 self.out.truncate(mark.before);
                 self.state = mark.outer;
                 return;
+            }
+            State::Tag if empty == Empty::Pair => {
+                self.out.push_str(">\n");
+                self.indent();
+                self.end_tag(name);
             }
             State::Tag => self.out.push_str("/>\n"),
             State::Children => {
