@@ -52,9 +52,9 @@ pub struct Features {
     pub viridian: bool,
     #[xml(flag)]
     pub privnet: bool,
-    #[xml(child)]
+    #[xml(child, paired)]
     pub hyperv: Option<Hyperv>,
-    #[xml(child)]
+    #[xml(child, paired)]
     pub kvm: Option<Kvm>,
     #[xml(child)]
     pub pvspinlock: Option<Switch>,
@@ -82,7 +82,7 @@ pub struct Features {
     pub msrs: Option<MsrsUnknown>,
     #[xml(child = "ccf-assist")]
     pub ccf_assist: Option<Switch>,
-    #[xml(child)]
+    #[xml(child, paired)]
     pub xen: Option<Xen>,
     #[xml(attr = "value", wrap = "cfpc")]
     pub cfpc: Option<Cfpc>,

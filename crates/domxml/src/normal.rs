@@ -3,10 +3,15 @@
 //!
 //! Here is what needs no knowledge of a host or of QEMU and is no device's; of devices see [`crate::devices`]'s own.
 
+use std::collections::BTreeMap;
+
 use crate::clock::{Adjustment, Clock, ClockBasis, ClockOffset, LockFailureAction};
 use crate::cpu::{Cpu, Numa};
+use crate::devices::{IoTune, YesNo};
 use crate::security::{Seclabel, SeclabelType};
-use crate::tuning::{BlockTune, CpuTune, MemoryBacking, MemoryTune, NumaMode, NumaTune};
+use crate::tuning::{
+    BlockTune, BlockTuneDevice, CpuTune, MemoryBacking, MemoryTune, NumaMode, NumaTune, VcpuState,
+};
 use crate::units::Kib;
 use crate::{Bitmap, Domain};
 
@@ -40,13 +45,25 @@ impl Domain {
         self.blkiotune.iter_mut().for_each(normal_blkiotune);
         self.memtune.iter_mut().for_each(normal_memtune);
         self.cputune.iter_mut().for_each(normal_cputune);
+        self.throttlegroups.iter_mut().for_each(IoTune::drop_zeroes);
         self.numatune.iter_mut().for_each(normal_numatune);
         self.cpu.iter_mut().for_each(normal_cpu);
         self.clock.iter_mut().for_each(normal_clock);
         if let Some(vcpus) = &mut self.vcpus {
+            let count = self.vcpu.as_ref().map_or(1, |vcpu| vcpu.count);
+            merge_vcpus(&mut vcpus.all, count);
             for vcpu in &mut vcpus.all {
                 drop_zeroes!(vcpu; order);
             }
+        }
+        if self.os.kind.as_ref().is_none_or(|kind| kind.value != "exe") {
+            self.os.init = None;
+        }
+        if let Some(nvram) = &mut self.os.nvram
+            && nvram.kind.is_none()
+        {
+            // Without a type it is a path.
+            nvram.source = None;
         }
         if let Some(resource) = &mut self.resource {
             resource.fibrechannel = resource.fibrechannel.take().filter(|id| !id.is_empty());
@@ -58,6 +75,38 @@ impl Domain {
         self.seclabels.retain(|label| label.kind.is_some());
         self.seclabels.iter_mut().for_each(normal_label);
     }
+}
+
+/// Most CPUs that are written down one by one where a list leaves them out; no machine has as many.
+const LISTED: u32 = 1 << 14;
+
+/// A list has each CPU once, in order. Of what is said twice of one, what is said last counts; one that is left out of a list
+/// is not there.
+fn merge_vcpus(all: &mut Vec<VcpuState>, count: u32) {
+    let mut merged: BTreeMap<u32, VcpuState> = BTreeMap::new();
+    for state in all.drain(..) {
+        match merged.get_mut(&state.id) {
+            Some(before) => {
+                before.enabled = state.enabled;
+                before.hotpluggable = state.hotpluggable.or(before.hotpluggable);
+                before.order = state.order.or(before.order);
+            }
+            None => {
+                merged.insert(state.id, state);
+            }
+        }
+    }
+    if !merged.is_empty() && count <= LISTED {
+        for id in 0..count {
+            merged.entry(id).or_insert(VcpuState {
+                id,
+                enabled: YesNo::No,
+                hotpluggable: None,
+                order: None,
+            });
+        }
+    }
+    all.extend(merged.into_values());
 }
 
 fn normal_backing(backing: &mut MemoryBacking, has_cells: bool) {
@@ -76,6 +125,7 @@ fn normal_blkiotune(tune: &mut BlockTune) {
     for device in &mut tune.devices {
         drop_zeroes!(device; weight read_iops_sec write_iops_sec read_bytes_sec write_bytes_sec);
     }
+    tune.devices.retain(BlockTuneDevice::says_something);
 }
 
 fn normal_memtune(tune: &mut MemoryTune) {
@@ -89,6 +139,11 @@ fn normal_memtune(tune: &mut MemoryTune) {
 fn normal_cputune(tune: &mut CpuTune) {
     drop_zeroes!(tune; period quota global_period global_quota emulator_period emulator_quota iothread_period
         iothread_quota);
+    // An allotment of nothing is none.
+    tune.cachetune
+        .retain(|share| !share.caches.is_empty() || !share.monitors.is_empty());
+    tune.memorytune
+        .retain(|share| !share.nodes.is_empty() || !share.monitors.is_empty());
 }
 
 fn normal_numatune(tune: &mut NumaTune) {

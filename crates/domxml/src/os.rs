@@ -37,6 +37,9 @@ pub struct Os {
     pub loader: Option<Loader>,
     #[xml(child)]
     pub nvram: Option<Nvram>,
+    /// What a container runs; of OS type `exe`.
+    #[xml(text_child)]
+    pub init: Option<String>,
     #[xml(text_child)]
     pub kernel: Option<String>,
     #[xml(text_child)]

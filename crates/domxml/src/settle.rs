@@ -9,7 +9,7 @@ use crate::devices::{
     ChardevKind, Controller, ControllerKind, DeviceMut, Graphics, Interface, InterfaceKind, MemballoonModel,
     OnOff, UsbModel,
 };
-use crate::features::{Features, Hyperv, Kvm};
+use crate::features::{Features, Hpt, Hyperv, Kvm};
 use crate::security::{Seclabel, SeclabelType};
 
 impl Domain {
@@ -107,6 +107,10 @@ fn settle_controller(controller: &mut Controller) {
 
 /// What is off has no settings.
 fn settle_features(features: &mut Features) {
+    if let Some(smm) = features.smm.as_mut().filter(|smm| smm.state == OnOff::Off) {
+        smm.tseg = None;
+    }
+    features.hpt = features.hpt.take().filter(|hpt| *hpt != Hpt::default());
     features.hyperv.iter_mut().for_each(settle_hyperv);
     features.kvm.iter_mut().for_each(settle_kvm);
     if let Some(passthrough) = features.xen.as_mut().and_then(|xen| xen.passthrough.as_mut())

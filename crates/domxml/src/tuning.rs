@@ -113,6 +113,23 @@ pub struct BlockTuneDevice {
     pub write_bytes_sec: Option<u64>,
 }
 
+impl BlockTuneDevice {
+    /// Whether anything is said of the device but its path.
+    pub(crate) fn says_something(&self) -> bool {
+        let Self {
+            path: _,
+            weight,
+            read_iops_sec,
+            write_iops_sec,
+            read_bytes_sec,
+            write_bytes_sec,
+        } = self;
+        let operations = [weight, read_iops_sec, write_iops_sec];
+        let bytes = [read_bytes_sec, write_bytes_sec];
+        operations.iter().any(|n| n.is_some()) || bytes.iter().any(|n| n.is_some())
+    }
+}
+
 /// `<memtune>`.
 #[derive(Xml, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoryTune {

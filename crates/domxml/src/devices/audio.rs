@@ -119,7 +119,7 @@ pub struct AudioStream {
     pub buffer_count: Option<u32>,
     #[xml(attr = "tryPoll")]
     pub try_poll: Option<YesNo>,
-    #[xml(child)]
+    #[xml(child, keep_empty)]
     pub settings: Option<AudioSettings>,
 }
 

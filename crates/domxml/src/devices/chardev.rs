@@ -120,7 +120,7 @@ pub struct ChardevSource {
 #[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
 pub struct ChardevLog {
     #[xml(attr)]
-    pub file: String,
+    pub file: Option<String>,
     #[xml(attr)]
     pub append: Option<OnOff>,
 }

@@ -217,11 +217,18 @@ pub struct QueueId {
 /// `<teaming>`: a pair of a virtio and a passed-through interface.
 #[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
 pub struct Teaming {
-    #[xml(attr = "type", default, lax, always)]
-    pub kind: TeamingKind,
+    #[xml(attr = "type", lax)]
+    pub kind: Option<TeamingKind>,
     /// Alias of the persistent one.
     #[xml(attr)]
     pub persistent: Option<String>,
+}
+
+impl Teaming {
+    /// Whether the element is there with nothing in it, which is as if it were not.
+    pub(crate) fn says_nothing(&self) -> bool {
+        self.kind.is_none() && self.persistent.is_none()
+    }
 }
 
 words! {

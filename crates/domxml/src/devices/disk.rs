@@ -92,7 +92,7 @@ pub struct Disk {
     #[xml(text_child)]
     pub product: Option<String>,
     /// When the document has it here and not in the source.
-    #[xml(child)]
+    #[xml(child, paired)]
     pub encryption: Option<Encryption>,
     #[xml(flatten)]
     pub info: DeviceInfo,
@@ -241,7 +241,7 @@ pub struct ThrottleFilters {
 #[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
 pub struct ThrottleFilter {
     #[xml(attr)]
-    pub group: String,
+    pub group: Option<String>,
 }
 
 /// Changes are thrown away when the guest stops.

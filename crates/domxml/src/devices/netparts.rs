@@ -88,7 +88,7 @@ pub struct Rate {
 #[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
 pub struct FilterRef {
     #[xml(attr)]
-    pub filter: String,
+    pub filter: Option<String>,
     #[xml(children = "parameter")]
     pub parameters: Vec<FilterParameter>,
 }

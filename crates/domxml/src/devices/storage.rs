@@ -135,7 +135,7 @@ pub struct Source {
     pub auth: Option<Auth>,
     #[xml(child)]
     pub reservations: Option<Reservations>,
-    #[xml(child)]
+    #[xml(child, paired)]
     pub encryption: Option<Encryption>,
     #[xml(child = "dataStore")]
     pub data_store: Option<Box<DataStore>>,

@@ -579,7 +579,8 @@ const NVRAM: Rules = &[
             Err(domain("internal error: unexpected disk type none").of(""))
         })],
     ),
-    Part(storage::SOURCE_BY_TYPE),
+    // Without a type it is a path, and no source is looked at.
+    If(When::Given("type"), &[Part(storage::SOURCE_BY_TYPE)]),
 ];
 
 const LOADER: Rules = &[

@@ -32,11 +32,6 @@ pub(super) const INTERFACE: Rules = &[
             domain("invalid argument: Model name contains invalid characters"),
         )],
     ),
-    Each("ip", IP),
-    Each(
-        "route",
-        &[Part(ROUTE), Check(|node| route(node, "guest interface"))],
-    ),
     Check(has_source),
     If(
         When::Is("type", &["network"]),
@@ -96,8 +91,13 @@ pub(super) const INTERFACE: Rules = &[
     Child("bandwidth", BANDWIDTH),
     Child("vlan", VLAN),
     Child("mac", MAC),
-    Each("portForward", PORT_FORWARD),
     Part(ROM_INFO),
+    Each("ip", IP),
+    Each(
+        "route",
+        &[Part(ROUTE), Check(|node| route(node, "guest interface"))],
+    ),
+    Each("portForward", PORT_FORWARD),
     If(When::Case(is_virtio), &[Child("driver", DRIVER)]),
     Child("driver", VIRTIO),
     Child("backend", &[word("type", model::NetBackendKind::WORDS)]),

@@ -179,29 +179,22 @@ pub(super) const IOTHREADS: Rules = &[
     Child("defaultiothread", THREAD_POOL),
     Rule::Merged(
         "iothreadids",
-        &[
-            Each(
-                "iothread",
-                &[
-                    number("id").needed().positive(),
-                    Part(THREAD_POOL),
-                    Child(
-                        "poll",
-                        &[
-                            attr("max", Form::U64(10)),
-                            attr("grow", Form::U64(10)),
-                            attr("shrink", Form::U64(10)),
-                        ],
-                    ),
-                ],
-            ),
-            Check(|node| {
-                let ids = node
-                    .children_named("iothread")
-                    .map(|t| unsigned(t.attr("id"), 10));
-                super::rule::number_once(ids, domain("XML error: duplicate iothread id '{}' found"))
-            }),
-        ],
+        &[Each(
+            "iothread",
+            &[
+                number("id").needed().positive(),
+                Check(iothread_is_the_first),
+                Part(THREAD_POOL),
+                Child(
+                    "poll",
+                    &[
+                        attr("max", Form::U64(10)),
+                        attr("grow", Form::U64(10)),
+                        attr("shrink", Form::U64(10)),
+                    ],
+                ),
+            ],
+        )],
     ),
 ];
 
@@ -449,12 +442,6 @@ pub(super) const NUMATUNE: Rules = &[
                 ],
             ),
             Each("memnode", MEMNODE),
-            Check(|node| {
-                let ids = node
-                    .children_named("memnode")
-                    .map(|n| unsigned(n.attr("cellid"), 10));
-                super::rule::number_once(ids, domain("XML error: Multiple memnode elements with cellid {}"))
-            }),
         ],
     ),
 ];
@@ -485,6 +472,7 @@ const MEMNODE: Rules = &[
     Check(memnode_may_be),
     number("cellid").needed(),
     Check(memnode_has_cell),
+    Check(memnode_is_the_first),
     word("mode", crate::tuning::NumaMode::WORDS),
     named(
         "nodeset",
@@ -520,6 +508,25 @@ fn memnode_has_cell(node: Node<'_>) -> Checked {
         return Err(domain(said).of(""));
     }
     Ok(())
+}
+
+fn iothread_is_the_first(node: Node<'_>) -> Checked {
+    let id = |node: Node<'_>| unsigned(node.attr("id"), 10);
+    match earlier_in_all(node, "iothread").any(|other| id(other) == id(node)) {
+        true => Err(domain("XML error: duplicate iothread id '{}' found").of(&id(node).to_string())),
+        false => Ok(()),
+    }
+}
+
+fn memnode_is_the_first(node: Node<'_>) -> Checked {
+    let id = |node: Node<'_>| unsigned(node.attr("cellid"), 10);
+    match earlier(node, "memnode").any(|other| id(other) == id(node)) {
+        true => {
+            let said = domain("XML error: Multiple memnode elements with cellid {}");
+            Err(said.of(&id(node).to_string()))
+        }
+        false => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,236 @@
+//! What is left of a device when only that counts which its kind knows.
+//!
+//! libvirt's reader looks at the attributes that a kind has and never sees the others; a
+//! struct here has them all. [`Devices::canonicalize`] makes up for that after reading. It
+//! needs no knowledge of a host or of QEMU: what does is filled in elsewhere.
+
+/// Makes fields absent.
+macro_rules! clear {
+    ($value:expr; $($field:ident),+ $(,)?) => {
+        $($value.$field = Default::default();)+
+    };
+}
+
+/// Makes fields absent that have a value which says no more than absence does.
+macro_rules! drop_values {
+    ($value:expr, $word:expr; $($field:ident),+ $(,)?) => {
+        $(if $value.$field.as_ref().is_some_and(|v| $word(v.as_str())) { $value.$field = None; })+
+    };
+}
+
+mod chardev;
+mod display;
+mod net;
+mod storage;
+
+use super::{
+    Controller, ControllerKind, Device, DeviceMut, Devices, Filesystem, FilesystemDriver,
+    FilesystemDriverKind, FilesystemKind, FilesystemSource, Hostdev, HostdevAddress, HostdevKind,
+    HostdevMode, HostdevProtocol, Input, InputKind, PciModel, Redirfilter,
+};
+use chardev::{canonical_channel_target, canonical_chardev, canonical_rng_backend, canonical_smartcard};
+use display::{canonical_audio, canonical_graphics};
+use net::{canonical_interface, canonical_ip, canonical_route};
+use storage::canonical_disk;
+
+fn is_default(word: &str) -> bool {
+    word == "default"
+}
+
+impl Devices {
+    /// Drops what the kind of each device does not know, and spells out what reading implies.
+    pub fn canonicalize(&mut self) {
+        self.iter_mut().for_each(canonicalize);
+        self.redirfilter = self.redirfilter.take().filter(|filter| !filter.rules.is_empty());
+    }
+}
+
+impl Device {
+    /// Drops what the kind of the device does not know, and spells out what reading implies.
+    pub fn canonicalize(&mut self) {
+        canonicalize(self.as_mut());
+    }
+}
+
+fn canonicalize(device: DeviceMut<'_>) {
+    match device {
+        DeviceMut::Disk(disk) => canonical_disk(disk),
+        DeviceMut::Filesystem(filesystem) => canonical_filesystem(filesystem),
+        DeviceMut::Interface(interface) => canonical_interface(interface),
+        DeviceMut::Graphics(graphics) => canonical_graphics(graphics),
+        DeviceMut::Hostdev(hostdev) => canonical_hostdev(hostdev),
+        DeviceMut::Serial(serial) => canonical_chardev(&mut serial.chardev),
+        DeviceMut::Parallel(parallel) => canonical_chardev(&mut parallel.chardev),
+        DeviceMut::Console(console) => canonical_chardev(&mut console.chardev),
+        DeviceMut::Channel(channel) => {
+            canonical_chardev(&mut channel.chardev);
+            channel.target.iter_mut().for_each(canonical_channel_target);
+        }
+        DeviceMut::Controller(controller) => canonical_controller(controller),
+        DeviceMut::Input(input) => canonical_input(input),
+        DeviceMut::Audio(audio) => canonical_audio(audio),
+        DeviceMut::Lease(lease) => canonical_lease(lease),
+        DeviceMut::Tpm(tpm) => {
+            if let Some(backend) = &mut tpm.backend {
+                backend.encryption = backend.encryption.take().filter(|key| !key.secret.is_empty());
+            }
+        }
+        DeviceMut::Redirdev(redirdev) => canonical_chardev(&mut redirdev.chardev),
+        DeviceMut::Smartcard(smartcard) => canonical_smartcard(smartcard),
+        DeviceMut::Redirfilter(filter) => canonical_redirfilter(filter),
+        DeviceMut::Rng(rng) => {
+            rng.rate = rng.rate.take().filter(|rate| rate.bytes != 0);
+            rng.backend.iter_mut().for_each(canonical_rng_backend);
+        }
+        _ => {}
+    }
+}
+
+fn canonical_lease(lease: &mut super::Lease) {
+    if let Some(target) = &mut lease.target {
+        target.offset = target.offset.filter(|offset| *offset != 0);
+    }
+}
+
+fn canonical_filesystem(filesystem: &mut Filesystem) {
+    let kind = filesystem.kind;
+    if let Some(source) = &mut filesystem.source {
+        canonical_filesystem_source(kind, source);
+    }
+    drop_values!(filesystem, is_default; multidevs);
+    let virtiofs = |driver: &FilesystemDriver| driver.kind == Some(FilesystemDriverKind::Virtiofs);
+    if !filesystem.driver.as_ref().is_some_and(virtiofs) {
+        clear!(filesystem; binary);
+        if let Some(driver) = &mut filesystem.driver {
+            clear!(driver; queue);
+        }
+    }
+}
+
+/// Where a filesystem comes from: the one attribute of its kind, or the socket of whoever serves it.
+fn canonical_filesystem_source(kind: FilesystemKind, source: &mut FilesystemSource) {
+    use FilesystemKind::{Bind, Block, File, Mount, Ram, Template, Volume};
+    if !matches!(kind, Mount | Bind) || source.socket.is_some() {
+        clear!(source; dir);
+    }
+    if kind != Mount {
+        clear!(source; socket);
+    }
+    if kind != Block {
+        clear!(source; dev);
+    }
+    if kind != File {
+        clear!(source; file);
+    }
+    if kind != Template {
+        clear!(source; name);
+    }
+    if kind != Ram {
+        clear!(source; usage, units);
+    }
+    if kind != Volume {
+        clear!(source; pool, volume);
+    }
+}
+
+/// What each kind of controller has besides an index and a model.
+fn canonical_controller(controller: &mut Controller) {
+    use ControllerKind::{Pci, Usb, VirtioSerial, Xenbus};
+    let kind = controller.kind;
+    if !matches!(kind, Usb | VirtioSerial) {
+        clear!(controller; ports);
+    }
+    if kind != VirtioSerial {
+        clear!(controller; vectors);
+    }
+    if kind != Xenbus {
+        clear!(controller; max_grant_frames, max_event_channels);
+    }
+    if kind != Pci {
+        clear!(controller; model_name, target);
+    }
+    let root = matches!(
+        controller.pci_model(),
+        Some(PciModel::PciRoot | PciModel::PcieRoot)
+    );
+    if !root {
+        clear!(controller; pcihole64);
+    }
+    if let Some(driver) = &mut controller.driver {
+        driver.iothreads = driver.iothreads.take().filter(|map| !map.threads.is_empty());
+    }
+}
+
+fn canonical_input(input: &mut Input) {
+    if let Some(source) = &mut input.source {
+        if input.kind != InputKind::Passthrough {
+            clear!(source; evdev);
+        }
+        if input.kind != InputKind::Evdev {
+            clear!(source; dev, grab, grab_toggle, repeat);
+        }
+    }
+}
+
+/// What each kind of host device says of itself and of where it is.
+fn canonical_hostdev(hostdev: &mut Hostdev) {
+    use HostdevKind::{Pci, Scsi, ScsiHost, Usb};
+    let kind = hostdev.kind;
+    if kind != Pci {
+        clear!(hostdev; driver);
+    }
+    if let Some(source) = &mut hostdev.source {
+        if kind != Usb {
+            clear!(source; guest_reset);
+        }
+        if kind != Pci {
+            clear!(source; write_filtering);
+        }
+        if !matches!(kind, Scsi | ScsiHost) {
+            clear!(source; protocol);
+        }
+        if source.protocol != Some(HostdevProtocol::Iscsi) || kind != Scsi {
+            clear!(source; name, hosts, auth, initiator);
+        }
+        if kind != Scsi {
+            clear!(source; adapter);
+        }
+        if kind != Usb {
+            clear!(source; vendor, product);
+        }
+        if kind != ScsiHost {
+            clear!(source; wwpn);
+        }
+        if kind == Pci && hostdev.mode == HostdevMode::Subsystem {
+            source.address.get_or_insert(HostdevAddress::Pci {
+                domain: 0,
+                bus: 0,
+                slot: 0,
+                function: 0,
+            });
+        }
+    }
+    hostdev.ips.iter_mut().for_each(canonical_ip);
+    hostdev.routes.iter_mut().for_each(canonical_route);
+}
+
+/// A version in two parts, the second with two digits: `1.1` means 1.10. -1 stands for any.
+fn canonical_version(version: &str) -> Option<String> {
+    let Some((major, minor)) = version.split_once('.') else {
+        return Some(version.to_owned()).filter(|version| version != "-1");
+    };
+    let tens = if minor.len() == 1 { "0" } else { "" };
+    Some(format!("{major}.{minor}{tens}"))
+}
+
+fn canonical_redirfilter(filter: &mut Redirfilter) {
+    for rule in &mut filter.rules {
+        for id in [&mut rule.class, &mut rule.vendor, &mut rule.product] {
+            *id = id.filter(|id| *id >= 0);
+        }
+        rule.version = rule
+            .version
+            .take()
+            .and_then(|version| canonical_version(&version));
+    }
+}

@@ -1,0 +1,145 @@
+//! Network cards and addresses.
+
+use super::is_default;
+use crate::devices::{Coalesce, Interface, InterfaceKind, InterfaceSource, Ip, Route};
+
+/// Models of cards in their own spelling; they are known in any.
+const CARDS: &[&str] = &[
+    "netfront",
+    "rtl8139",
+    "virtio",
+    "e1000",
+    "e1000e",
+    "igb",
+    "virtio-transitional",
+    "virtio-non-transitional",
+    "usb-net",
+    "spapr-vlan",
+    "lan9118",
+    "scm91c111",
+    "vlance",
+    "vmxnet",
+    "vmxnet2",
+    "vmxnet3",
+    "Am79C970A",
+    "Am79C973",
+    "82540EM",
+    "82545EM",
+    "82543GC",
+];
+
+pub(super) fn canonical_interface(interface: &mut Interface) {
+    let kind = interface.kind;
+    if let Some(source) = &mut interface.source {
+        canonical_plug(kind, source);
+    }
+    interface.mac = interface.mac.take().filter(|mac| !mac.address.is_empty());
+    if let Some(mac) = &mut interface.mac
+        && let Some(octets) = crate::inet::mac_octets(&mac.address)
+    {
+        mac.address = crate::inet::format_mac(octets);
+        if octets == [0; 6] {
+            interface.mac = None;
+        }
+    }
+    interface.model = interface.model.take().filter(|model| !model.is_empty());
+    let frames = |c: &Coalesce| c.rx.as_ref().is_some_and(|rx| rx.frames.is_some());
+    interface.coalesce = interface.coalesce.take().filter(frames);
+    interface.filterref = interface
+        .filterref
+        .take()
+        .filter(|filter| filter.filter.is_some());
+    interface.teaming = interface.teaming.take().filter(|teaming| !teaming.says_nothing());
+    if kind == InterfaceKind::Hostdev {
+        interface.driver = None;
+    } else {
+        clear!(interface; managed, hostdev);
+    }
+    if !matches!(
+        kind,
+        InterfaceKind::Network | InterfaceKind::Bridge | InterfaceKind::Ethernet
+    ) {
+        clear!(interface; filterref);
+    }
+    if let Some(model) = &mut interface.model
+        && let Some(known) = CARDS.iter().find(|known| known.eq_ignore_ascii_case(model))
+    {
+        (*known).clone_into(model);
+    }
+    if let Some(filter) = &mut interface.filterref {
+        filter.parameters.sort_by(|a, b| a.name.cmp(&b.name));
+    }
+    if let Some(backend) = &mut interface.backend {
+        drop_values!(backend, is_default; kind);
+    }
+    interface.ips.iter_mut().for_each(canonical_ip);
+    interface.routes.iter_mut().for_each(canonical_route);
+}
+
+fn canonical_plug(kind: InterfaceKind, source: &mut InterfaceSource) {
+    use InterfaceKind::{
+        Bridge, Client, Direct, Ethernet, Hostdev, Internal, Mcast, Network, Server, Udp, User, Vdpa, Vds,
+        Vhostuser,
+    };
+    if kind != Network {
+        clear!(source; network, portgroup);
+    }
+    if !matches!(kind, Network | Vds) {
+        clear!(source; portid);
+    }
+    if !matches!(kind, Network | Bridge) {
+        clear!(source; bridge, mac_table_manager);
+    }
+    if kind != Vhostuser {
+        clear!(source; transport, path, reconnect);
+    }
+    if !matches!(kind, Server | Client | Mcast | Udp) {
+        clear!(source; address, port);
+    }
+    if kind != Udp {
+        clear!(source; local);
+    }
+    if kind != Internal {
+        clear!(source; name);
+    }
+    if !matches!(kind, Direct | Vdpa | User | Vhostuser | Network) {
+        clear!(source; dev);
+    }
+    if !matches!(kind, Direct | Vhostuser | Network) {
+        clear!(source; mode);
+    }
+    if kind != Vds {
+        clear!(source; switchid, portgroupid, connectionid);
+    }
+    if kind != Hostdev {
+        clear!(source; missing, host_device);
+    }
+    if kind != Ethernet {
+        clear!(source; ips, routes);
+    }
+    source.ips.iter_mut().for_each(canonical_ip);
+    source.routes.iter_mut().for_each(canonical_route);
+}
+
+pub(super) fn canonical_address(address: &mut String) {
+    if let Some(known) = crate::inet::numeric_address(address) {
+        *address = known.to_string();
+    }
+}
+
+pub(super) fn canonical_route(route: &mut Route) {
+    let addresses = [&mut route.address, &mut route.netmask, &mut route.gateway];
+    addresses.into_iter().flatten().for_each(canonical_address);
+}
+
+pub(super) fn canonical_ip(ip: &mut Ip) {
+    canonical_address(&mut ip.address);
+    ip.peer.iter_mut().for_each(canonical_address);
+    ip.family = ip
+        .family
+        .take()
+        .filter(|family| family == "ipv4" || family == "ipv6");
+    let family = if ip.address.contains(':') { "ipv6" } else { "ipv4" };
+    ip.family.get_or_insert_with(|| family.to_owned());
+    ip.prefix = ip.prefix.filter(|prefix| *prefix != 0);
+}
