@@ -199,6 +199,11 @@ impl Error {
         Self::new(Code::Xml, Area::Cpu, message)
     }
 
+    /// What libvirt calls an internal error about the CPU.
+    pub fn internal_cpu(message: impl Into<String>) -> Self {
+        Self::new(Code::Internal, Area::Cpu, message)
+    }
+
     /// No hypervisor could honour the CPU that the document asks for.
     pub fn conflicting_cpu(message: impl Into<String>) -> Self {
         Self::new(Code::ConfigUnsupported, Area::Cpu, message)

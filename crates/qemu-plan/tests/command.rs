@@ -36,6 +36,22 @@ fn kept_documents_become_recorded_command_lines() {
     );
 }
 
+/// One line a document that can be kept: the document, a tab, and what a native conversion of libvirt's says of it.
+const NATIVE: &str = include_str!("data/native.tsv");
+
+#[test]
+fn what_only_a_start_refuses_is_refused_in_libvirts_words() {
+    let mut wrong = Vec::new();
+    for line in NATIVE.lines() {
+        let (document, theirs) = line.split_once('\t').unwrap();
+        let ours = argv::answer(document);
+        if ours != theirs {
+            wrong.push(format!("{document}\n ours: {ours}\n libvirt: {theirs}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 #[test]
 fn the_whole_corpus_is_survived_and_counted() {
     let Some(dir) = std::env::var_os("DOMAIN_CORPUS") else {

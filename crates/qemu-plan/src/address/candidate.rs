@@ -3,13 +3,15 @@
 //! The order is part of what a guest sees: it decides slots, and must not change.
 
 use domxml::devices::{
-    Controller, ControllerKind, DeviceInfo, Devices, Disk, DiskBus, Filesystem, FilesystemDriverKind,
-    Hostdev, HostdevKind, HostdevMode, HostdevModel, Input, InputBus, Interface, InterfaceKind, Iommu,
-    IommuModel, MemballoonModel, Memory, MemoryModel, Panic, PanicModel, ScsiModel, Serial, SerialTargetKind,
-    Sound, SoundModel, UsbModel, Video, VideoModelKind, VirtioModel, Watchdog, WatchdogModel,
+    Console, ConsoleTargetKind, Controller, ControllerKind, DeviceInfo, Devices, Disk, DiskBus, Family,
+    Filesystem, FilesystemDriverKind, Hostdev, HostdevKind, HostdevMode, HostdevModel, Input, InputBus,
+    Interface, InterfaceKind, Iommu, IommuModel, MemballoonModel, Memory, MemoryModel, Panic, PanicModel,
+    ScsiModel, Serial, SerialTargetKind, Sound, SoundModel, UsbModel, Video, VideoModelKind, VirtioModel,
+    Watchdog, WatchdogModel,
 };
 
 use super::connect::{BusKind, Connect};
+use super::pci::place_of;
 
 /// A device that may have a place on a PCI bus.
 pub(super) struct Candidate<'a> {
@@ -19,6 +21,8 @@ pub(super) struct Candidate<'a> {
     pub(super) info: &'a mut DeviceInfo,
     /// What is special about it.
     pub(super) role: Role,
+    /// Its family.
+    pub(super) family: Family,
 }
 
 /// What is special about placing a device.
@@ -28,6 +32,8 @@ pub(super) enum Role {
     Plain,
     /// A function of a USB 2 controller: they share a slot.
     Usb2 { index: u32, model: UsbModel },
+    /// A bus.
+    Bus,
     /// The first IDE controller, part of the chipset.
     FirstIde,
     /// The first USB controller, which may be part of the chipset.
@@ -72,7 +78,8 @@ pub(super) fn pci_controllers(devices: &mut Devices) -> Vec<Candidate<'_>> {
         Some(Candidate {
             wanted,
             info: &mut c.info,
-            role: Role::Plain,
+            role: Role::Bus,
+            family: Family::Controller,
         })
     });
     placed.filter(|c| !c.wanted.is_none()).collect()
@@ -80,72 +87,176 @@ pub(super) fn pci_controllers(devices: &mut Devices) -> Vec<Candidate<'_>> {
 
 /// All other devices, in the order in which they are placed.
 pub(super) fn devices(devices: &mut Devices, slots: Slots) -> Vec<Candidate<'_>> {
+    let mut all = every(devices, slots);
+    all.retain(|c| !c.wanted.is_none() && !c.is_bus());
+    all
+}
+
+/// All devices that have a place on a PCI bus, in the order in which places are taken. What has one and is not of PCI is
+/// taken for a conventional device.
+pub(super) fn taken(devices: &mut Devices, slots: Slots) -> Vec<Candidate<'_>> {
+    let mut all = every(devices, slots);
+    all.retain(|c| place_of(c.info).is_some());
+    for c in &mut all {
+        if c.wanted.is_none() {
+            c.wanted = Connect::PCI;
+        }
+    }
+    let rank = |c: &Candidate<'_>| WALK.iter().position(|family| *family == c.family);
+    all.sort_by_key(|c| rank(c).unwrap_or(WALK.len()));
+    all
+}
+
+/// The order in which places are taken.
+const WALK: &[Family] = &[
+    Family::Disk,
+    Family::Interface,
+    Family::Sound,
+    Family::Hostdev,
+    Family::Video,
+    Family::Controller,
+    Family::Smartcard,
+    Family::Serial,
+    Family::Parallel,
+    Family::Channel,
+    Family::Console,
+    Family::Input,
+    Family::Filesystem,
+    Family::Watchdog,
+    Family::Memballoon,
+    Family::Rng,
+    Family::Nvram,
+    Family::Hub,
+    Family::Shmem,
+    Family::Tpm,
+    Family::Panic,
+    Family::Memory,
+    Family::Redirdev,
+    Family::Iommu,
+    Family::Vsock,
+    Family::Crypto,
+    Family::Pstore,
+];
+
+/// All devices, in the order in which they are placed; the last ones never are.
+fn every(devices: &mut Devices, slots: Slots) -> Vec<Candidate<'_>> {
     let mut all = List(Vec::new());
+    let none = Connect::NONE;
+    // The first console is most often the first serial port, which has its place.
+    let mirrored = usize::from(!devices.serials.is_empty() && mirrors_serial(devices.consoles.first()));
     let (passed, cards): (Vec<_>, Vec<_>) = devices
         .interfaces
         .iter_mut()
         .partition(|n| n.kind == InterfaceKind::Hostdev);
-    all.add(
-        &mut devices.filesystems,
-        |f| filesystem(f, slots),
-        |f| &mut f.info,
-    );
-    all.add(cards, |n| interface(n, slots), |n| &mut n.info);
-    all.add(&mut devices.sounds, |s| sound(s, slots), |s| &mut s.info);
+    all.add(Family::Filesystem, &mut devices.filesystems, |f| {
+        (filesystem(f, slots), &mut f.info)
+    });
+    all.add(Family::Interface, cards, |n| (interface(n, slots), &mut n.info));
+    all.add(Family::Sound, &mut devices.sounds, |s| {
+        (sound(s, slots), &mut s.info)
+    });
     all.add_controllers(&mut devices.controllers, slots);
-    all.add(&mut devices.disks, |d| disk(d, slots), |d| &mut d.info);
-    all.add(passed, |_| slots.pcie, |n| &mut n.info);
-    all.add(&mut devices.hostdevs, |h| hostdev(h, slots), |h| &mut h.info);
-    all.add(
-        &mut devices.memballoon,
-        |b| memballoon(b.model, slots),
-        |b| &mut b.info,
-    );
-    all.add(
-        &mut devices.rngs,
-        |r| slots.virtio(Some(r.model)),
-        |r| &mut r.info,
-    );
-    all.add(&mut devices.watchdogs, watchdog, |w| &mut w.info);
-    all.add(&mut devices.videos, |v| video(v, slots), |v| &mut v.info);
-    all.add(&mut devices.shmems, |_| Connect::PCI, |s| &mut s.info);
-    all.add(&mut devices.inputs, |i| input(i, slots), |i| &mut i.info);
-    all.add(&mut devices.serials, serial, |s| &mut s.info);
-    all.add(&mut devices.vsock, |v| slots.virtio(v.model), |v| &mut v.info);
-    all.add(&mut devices.memories, |m| memory(m, slots), |m| &mut m.info);
-    all.add(&mut devices.cryptos, |_| Connect::PCI, |c| &mut c.info);
-    all.add(&mut devices.iommu, |i| iommu(i, slots), |i| &mut i.info);
-    all.add(&mut devices.panics, panic, |p| &mut p.info);
-    all.add(&mut devices.pstore, |_| Connect::PCI, |p| &mut p.info);
+    all.add(Family::Disk, &mut devices.disks, |d| {
+        (disk(d, slots), &mut d.info)
+    });
+    all.add(Family::Interface, passed, |n| (slots.pcie, &mut n.info));
+    all.add(Family::Hostdev, &mut devices.hostdevs, |h| {
+        (hostdev(h, slots), &mut h.info)
+    });
+    all.add(Family::Memballoon, &mut devices.memballoon, |b| {
+        (memballoon(b.model, slots), &mut b.info)
+    });
+    all.add(Family::Rng, &mut devices.rngs, |r| {
+        (slots.virtio(Some(r.model)), &mut r.info)
+    });
+    all.add(Family::Watchdog, &mut devices.watchdogs, |w| {
+        (watchdog(w), &mut w.info)
+    });
+    all.add(Family::Video, &mut devices.videos, |v| {
+        (video(v, slots), &mut v.info)
+    });
+    all.add(Family::Shmem, &mut devices.shmems, |s| {
+        (Connect::PCI, &mut s.info)
+    });
+    all.add(Family::Input, &mut devices.inputs, |i| {
+        (input(i, slots), &mut i.info)
+    });
+    all.add(Family::Serial, &mut devices.serials, |s| (serial(s), &mut s.info));
+    all.add(Family::Vsock, &mut devices.vsock, |v| {
+        (slots.virtio(v.model), &mut v.info)
+    });
+    all.add(Family::Memory, &mut devices.memories, |m| {
+        (memory(m, slots), &mut m.info)
+    });
+    all.add(Family::Crypto, &mut devices.cryptos, |c| {
+        (Connect::PCI, &mut c.info)
+    });
+    all.add(Family::Iommu, &mut devices.iommu, |i| {
+        (iommu(i, slots), &mut i.info)
+    });
+    all.add(Family::Panic, &mut devices.panics, |p| (panic(p), &mut p.info));
+    all.add(Family::Pstore, &mut devices.pstore, |p| {
+        (Connect::PCI, &mut p.info)
+    });
+    all.add(Family::Smartcard, &mut devices.smartcards, |s| {
+        (none, &mut s.info)
+    });
+    all.add(Family::Parallel, &mut devices.parallels, |p| (none, &mut p.info));
+    all.add(Family::Channel, &mut devices.channels, |c| (none, &mut c.info));
+    all.add(Family::Console, devices.consoles.iter_mut().skip(mirrored), |c| {
+        (none, &mut c.info)
+    });
+    all.add(Family::Nvram, &mut devices.nvram, |n| (none, &mut n.info));
+    all.add(Family::Hub, &mut devices.hubs, |h| (none, &mut h.info));
+    all.add(Family::Tpm, &mut devices.tpms, |t| (none, &mut t.info));
+    all.add(Family::Redirdev, &mut devices.redirdevs, |r| (none, &mut r.info));
     all.0
 }
 
-/// Devices that plug in somewhere.
+fn mirrors_serial(console: Option<&Console>) -> bool {
+    let target = console.and_then(|c| c.target.as_ref());
+    matches!(
+        target.and_then(|t| t.kind),
+        None | Some(ConsoleTargetKind::Serial)
+    )
+}
+
+impl Candidate<'_> {
+    fn is_bus(&self) -> bool {
+        self.role == Role::Bus
+    }
+}
+
+/// Devices of a guest.
 struct List<'a>(Vec<Candidate<'a>>);
 
 impl<'a> List<'a> {
     fn add<D: 'a>(
         &mut self,
+        family: Family,
         devices: impl IntoIterator<Item = &'a mut D>,
-        wanted: impl Fn(&D) -> Connect,
-        info: fn(&mut D) -> &mut DeviceInfo,
+        plug: impl Fn(&'a mut D) -> (Connect, &'a mut DeviceInfo),
     ) {
         for device in devices {
-            let wanted = wanted(device);
-            self.push(wanted, info(device), Role::Plain);
+            let (wanted, info) = plug(device);
+            self.0.push(Candidate {
+                wanted,
+                info,
+                role: Role::Plain,
+                family,
+            });
         }
     }
 
     fn add_controllers(&mut self, controllers: &'a mut [Controller], slots: Slots) {
         for c in controllers {
-            let role = controller_role(c);
-            self.push(controller(c, slots), &mut c.info, role);
-        }
-    }
-
-    fn push(&mut self, wanted: Connect, info: &'a mut DeviceInfo, role: Role) {
-        if !wanted.is_none() {
-            self.0.push(Candidate { wanted, info, role });
+            let (role, wanted) = (controller_role(c), controller(c, slots));
+            self.0.push(Candidate {
+                wanted,
+                info: &mut c.info,
+                role,
+                family: Family::Controller,
+            });
         }
     }
 }
@@ -248,6 +359,10 @@ fn controller(c: &Controller, slots: Slots) -> Connect {
             Some(UsbModel::None) => Connect::NONE,
             _ => Connect::PCI,
         },
+        ControllerKind::Pci => {
+            let kind = c.model.as_deref().and_then(BusKind::from_model);
+            kind.map_or(Connect::NONE, |kind| kind.rule().plugs_into)
+        }
         ControllerKind::VirtioSerial => {
             only(c.model.as_deref() != Some("virtio-transitional"), slots.virtio)
                 | only(c.model.as_deref() == Some("virtio-transitional"), Connect::PCI)
@@ -259,6 +374,7 @@ fn controller(c: &Controller, slots: Slots) -> Connect {
 fn controller_role(c: &Controller) -> Role {
     let index = c.index.unwrap_or(0);
     match c.usb_model() {
+        _ if c.kind == ControllerKind::Pci => Role::Bus,
         Some(
             model @ (UsbModel::Ich9Ehci1 | UsbModel::Ich9Uhci1 | UsbModel::Ich9Uhci2 | UsbModel::Ich9Uhci3),
         ) => Role::Usb2 { index, model },

@@ -27,8 +27,9 @@ const fn at(slot: u32, function: u32) -> Place {
 pub(super) fn reserve(chipset: Chipset, devices: &mut Devices, set: &mut PciSet) -> Result<()> {
     match chipset {
         Chipset::I440fx => {
-            piix3_functions(devices)?;
+            piix3_functions(devices, set)?;
             take(set, at(1, 0), Connect::PCI_DEVICE)?;
+            take(set, at(1, 3), Connect::PCI_DEVICE)?;
             primary_video(devices, set, 2)
         }
         Chipset::Q35 => {
@@ -46,7 +47,7 @@ fn take(set: &mut PciSet, place: Place, wanted: Connect) -> Result<()> {
 }
 
 /// The first IDE and USB controllers are functions of the PIIX3.
-fn piix3_functions(devices: &mut Devices) -> Result<()> {
+fn piix3_functions(devices: &mut Devices, set: &mut PciSet) -> Result<()> {
     for c in devices.controllers.iter_mut().filter(|c| c.index == Some(0)) {
         let fixed = match c.kind {
             ControllerKind::Ide => (at(1, 1), "Primary IDE controller must have PCI address 0:0:1.1"),
@@ -57,6 +58,7 @@ fn piix3_functions(devices: &mut Devices) -> Result<()> {
             _ => continue,
         };
         fix(&mut c.info, fixed)?;
+        take(set, fixed.0, Connect::PCI_DEVICE)?;
     }
     Ok(())
 }

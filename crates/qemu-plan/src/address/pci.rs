@@ -17,7 +17,14 @@ use crate::facts::{Age, insert_controller};
 /// # Errors
 /// Libvirt's, when a given address is wrong or there is no room.
 pub(super) fn assign(devices: &mut Devices, legacy: LegacyBridge, age: Age) -> Result<()> {
-    let Some(root) = root(devices) else {
+    if devices
+        .controllers
+        .iter()
+        .any(|c| c.kind == ControllerKind::Pci && c.model.is_none())
+    {
+        return Err(Error::internal("PCI controller model was not set correctly"));
+    }
+    let Some(root) = root(devices).or_else(|| first_bus(devices)) else {
         return no_pci(devices);
     };
     let given = highest_index(devices);
@@ -160,6 +167,16 @@ pub(crate) fn root(devices: &Devices) -> Option<BusKind> {
         .filter(|k| k.is_root())
 }
 
+/// What stands at the root where there are buses and none is one.
+fn first_bus(devices: &Devices) -> Option<BusKind> {
+    let mut buses = pci_indexes(devices);
+    let first = buses.next()?;
+    Some(match first {
+        (0, kind) => kind,
+        _ => BusKind::PciBridge,
+    })
+}
+
 fn kind_of(c: &Controller) -> Option<BusKind> {
     BusKind::from_model(c.model.as_deref()?)
 }
@@ -204,13 +221,12 @@ enum Reserve {
 fn place_all(devices: &mut Devices, set: &mut PciSet, reserve: Reserve) -> Result<()> {
     let root = set.kinds().next().unwrap_or(BusKind::PciRoot);
     let slots = Slots::of(root);
-    let chipset = if root == BusKind::PcieRoot {
-        Chipset::Q35
-    } else {
-        Chipset::I440fx
-    };
     collect(devices, set, slots)?;
-    chipset::reserve(chipset, devices, set)?;
+    match root {
+        BusKind::PcieRoot => chipset::reserve(Chipset::Q35, devices, set)?,
+        BusKind::PciRoot => chipset::reserve(Chipset::I440fx, devices, set)?,
+        _ => {}
+    }
     if reserve == Reserve::SpareOn(BusKind::PciRoot) && !set.is_full() {
         set.reserve_next(Connect::PCI, 0)?;
     }
@@ -229,10 +245,7 @@ fn place_all(devices: &mut Devices, set: &mut PciSet, reserve: Reserve) -> Resul
 /// Takes the places that the document names.
 fn collect(devices: &mut Devices, set: &mut PciSet, slots: Slots) -> Result<()> {
     let root = set.kinds().next().unwrap_or(BusKind::PciRoot);
-    for c in candidate::pci_controllers(devices) {
-        take(c, root, set)?;
-    }
-    for c in candidate::devices(devices, slots) {
+    for c in candidate::taken(devices, slots) {
         take(c, root, set)?;
     }
     Ok(())

@@ -239,7 +239,8 @@ fn huge_page(cx: Context<'_>, request: &Request<'_>) -> Result<Option<HugePage>>
             kib,
             dir: String::new(),
         })),
-        None => Err(Error::internal(format!(
+        None if cx.res.dirs.hugepages.is_empty() => Err(no_huge_pages()),
+        None => Err(Error::internal_qemu(format!(
             "Unable to find any usable hugetlbfs mount for {kib} KiB"
         ))),
     }
@@ -266,7 +267,9 @@ fn page_of_cell(cx: Context<'_>, cell: u32) -> Result<Option<u64>> {
 
 fn default_page(cx: Context<'_>) -> Result<u64> {
     let first = cx.res.dirs.hugepages.first().map(|(kib, _)| *kib);
-    first.ok_or_else(|| {
-        Error::internal("hugetlbfs filesystem is not mounted or disabled by administrator config")
-    })
+    first.ok_or_else(no_huge_pages)
+}
+
+fn no_huge_pages() -> Error {
+    Error::internal_qemu("hugetlbfs filesystem is not mounted or disabled by administrator config")
 }

@@ -191,7 +191,7 @@ fn put_log(
         return;
     }
     chardev
-        .set("logfile", &log.file)
+        .opt("logfile", log.file.as_deref())
         .opt("logappend", log.append.map(OnOff::as_str));
 }
 

@@ -69,7 +69,7 @@ fn usb(cx: Context<'_>, device: &Hostdev) -> Result<Props> {
             Some(format!("/dev/bus/usb/{bus:03}/{device:03}"))
         }
         _ => {
-            return Err(Error::internal(
+            return Err(Error::internal_qemu(
                 "USB host device is missing bus/device information",
             ));
         }

@@ -12,14 +12,12 @@ use super::context::{Context, alias};
 use super::line::CommandLine;
 use super::numa;
 use crate::facts::size;
+use crate::facts::size::START_ALIGN_KIB;
 use crate::props::{Keyval, Props, on_off};
 use crate::{Error, Result};
 
 /// Id of the back end that is all the guest's memory.
 pub const DEFAULT_RAM: &str = "pc.ram";
-
-/// Granularity of memory at start: 1 MiB.
-pub(super) const START_ALIGN_KIB: u64 = 1024;
 /// Granularity of a module: 2 MiB.
 const MODULE_ALIGN_KIB: u64 = 2048;
 

@@ -87,8 +87,9 @@ struct Plan {
 
 fn assemble(def: &Domain, caps: &Caps, res: &Resources) -> Result<(CommandLine, Vec<SecretNeed>)> {
     start::start(def, caps)?;
-    if res.purpose == Purpose::Start {
-        start::cards(def, caps)?;
+    match res.purpose {
+        Purpose::Start => start::cards(def, caps)?,
+        _ => start::native(def, caps)?,
     }
     let boot = boot::order(def);
     let cx = Context {

@@ -259,7 +259,7 @@ fn virtio(cx: Context<'_>, net: &Interface, generation: VirtioModel) -> Result<P
     let team = net
         .teaming
         .as_ref()
-        .is_some_and(|team| team.kind == TeamingKind::Persistent);
+        .is_some_and(|team| team.kind == Some(TeamingKind::Persistent));
     props
         .opt("rx_queue_size", driver.rx_queue_size.filter(|size| *size != 0))
         .opt("tx_queue_size", driver.tx_queue_size.filter(|size| *size != 0))

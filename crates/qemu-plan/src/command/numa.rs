@@ -7,7 +7,8 @@ use domxml::tuning::MemoryAllocation;
 use super::backend::{Backend, Request, backend};
 use super::context::Context;
 use super::line::CommandLine;
-use super::memory::{START_ALIGN_KIB, align};
+use super::memory::align;
+use crate::facts::size::START_ALIGN_KIB;
 use crate::props::Keyval;
 use crate::{Error, Result};
 

@@ -57,13 +57,13 @@ pub fn insert_controller(all: &mut Vec<Controller>, new: Controller) {
     all.insert(controller_position(all, &new), new);
 }
 
-/// Where a controller goes among the others.
+/// Where a controller goes among the others: before the first of its kind with a higher index, as far as there is one.
 pub fn controller_position(all: &[Controller], new: &Controller) -> usize {
-    let lower = |c: &Controller| c.kind == new.kind && c.index.unwrap_or(0) <= new.index.unwrap_or(0);
-    match all.iter().rposition(lower) {
-        Some(last) => last + 1,
-        None => all.iter().position(|c| c.kind == new.kind).unwrap_or(all.len()),
-    }
+    let same = |c: &Controller| c.kind == new.kind;
+    let higher = |c: &Controller| same(c) && c.index.unwrap_or(0) > new.index.unwrap_or(0);
+    let at = all.iter().position(higher);
+    at.or_else(|| all.iter().rposition(same).map(|last| last + 1))
+        .unwrap_or(all.len())
 }
 
 /// Where a disk goes among the others: before those of its bus with later names, as far as that moves it forward; buses

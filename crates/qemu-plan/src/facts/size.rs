@@ -5,6 +5,9 @@ use domxml::units::scale;
 
 use crate::error::{Area, Code, Error, Result};
 
+/// What the memory of a guest, and of each of its cells, is whole steps of, KiB.
+pub const START_ALIGN_KIB: u64 = 1024;
+
 /// Bytes of a number with a unit; `None` for unknown units and on overflow.
 pub fn bytes(value: u64, unit: &str) -> Option<u64> {
     scale(value, unit).ok()

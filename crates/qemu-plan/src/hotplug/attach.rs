@@ -65,7 +65,6 @@ const LIVE_INTERFACES: &[InterfaceKind] = &[
 /// # Errors
 /// Libvirt's, when the device makes no sense or this QEMU cannot honour it.
 pub fn complete(def: &Domain, device: Device, caps: &Caps, ctx: &mut Context<'_>) -> Result<Device> {
-    validate::device_shape(def, &device)?;
     let device = fill_device(def, device, caps, ctx)?;
     validate::device(def, &device, caps)?;
     Ok(device)

@@ -1,7 +1,7 @@
 //! The guest's CPU: model, and what is checked of it at start.
 
 use domxml::Domain;
-use domxml::cpu::{Cpu, CpuCheck, CpuFallback, CpuMatch, CpuMode, CpuModel, FeaturePolicy};
+use domxml::cpu::{Cpu, CpuCheck, CpuFallback, CpuFeature, CpuMatch, CpuMode, CpuModel, FeaturePolicy};
 use domxml::devices::OnOff;
 
 use crate::caps::{Accel, Caps, Flag};
@@ -33,6 +33,7 @@ pub(super) fn fill(def: &mut Domain, caps: &Caps) -> Result<()> {
         };
         use_default(cpu, model);
     }
+    complete_vector_lengths(cpu);
     match *cpu.mode.get_or_insert(CpuMode::Custom) {
         CpuMode::Custom => fill_custom(cpu, accel),
         CpuMode::HostModel => fill_host_model(cpu),
@@ -41,6 +42,25 @@ pub(super) fn fill(def: &mut Domain, caps: &Caps) -> Result<()> {
     }
     Ok(())
 }
+
+/// Lengths of scalable vectors need those vectors.
+fn complete_vector_lengths(cpu: &mut Cpu) {
+    let is_length = |f: &CpuFeature| f.name.len() > SCALABLE.len() && f.name.starts_with(SCALABLE);
+    if !cpu.features.iter().any(is_length) {
+        return;
+    }
+    match cpu.features.iter_mut().find(|f| f.name == SCALABLE) {
+        Some(sve) if matches!(sve.policy, Some(FeaturePolicy::Disable | FeaturePolicy::Forbid)) => {}
+        Some(sve) => sve.policy = Some(FeaturePolicy::Require),
+        None => cpu.features.push(CpuFeature {
+            policy: Some(FeaturePolicy::Require),
+            name: SCALABLE.to_owned(),
+        }),
+    }
+}
+
+/// The feature of scalable vectors.
+const SCALABLE: &str = "sve";
 
 /// The machine's default CPU by its model name: `qemu64-x86_64-cpu` is `qemu64`.
 fn default_model(caps: &Caps, accel: Accel, machine: &str) -> Option<String> {

@@ -72,9 +72,11 @@ fn fits_files(f: &Firmware, def: &Domain) -> bool {
     let Mapping::Flash { format, variables } = &f.mapping else {
         return f.mapping == Mapping::Memory && kind != Some(LoaderType::Pflash);
     };
-    let wanted = loader
-        .and_then(|l| l.format.as_deref())
-        .or_else(|| nvram.and_then(|n| n.format.as_deref()));
+    // The variables tell the format of firmware of which nothing else is said.
+    let wanted = match loader {
+        Some(loader) => loader.format.as_deref(),
+        None => nvram.and_then(|n| n.format.as_deref()),
+    };
     let stateless = loader.and_then(|l| l.stateless) == Some(YesNo::Yes);
     let template = nvram.and_then(|n| n.template.as_deref());
     kind != Some(LoaderType::Rom)
@@ -148,19 +150,23 @@ fn take(def: &mut Domain, found: &Firmware) {
     def.os.firmware_features = features.into_iter().map(feature).collect();
 }
 
+/// Whether the document says where the variables are.
+fn is_there(nvram: &Nvram) -> bool {
+    nvram.source.is_some() || nvram.path.as_deref().is_some_and(|path| !path.is_empty())
+}
+
 fn is_remote(nvram: &Nvram) -> bool {
     nvram.kind == Some(StorageKind::Network)
 }
 
-/// A file that is there has the executable's format; one that is made has that of what it is made from.
+/// A file that is there has the format that is said of it, or else the executable's; one that is made has that of what it
+/// is made from.
 fn take_variables(def: &mut Domain, file: &str, format: &str) {
     let executables = def.os.loader.as_ref().and_then(|l| l.format.clone());
     let nvram = def.os.nvram.get_or_insert_with(Nvram::default);
-    let is_there = nvram.source.is_some() || nvram.path.as_deref().is_some_and(|path| !path.is_empty());
-    nvram.format = if is_there {
-        executables
-    } else {
-        Some(format.to_owned())
+    nvram.format = match is_there(nvram) {
+        true => nvram.format.take().or(executables),
+        false => Some(format.to_owned()),
     };
     if !is_remote(nvram) {
         nvram.template.get_or_insert_with(|| file.to_owned());
@@ -177,6 +183,9 @@ fn complete(def: &mut Domain, config: &Config) {
         .is_some_and(|l| l.kind == Some(LoaderType::Pflash));
     if let Some(found) = config.firmware.iter().find(|f| is_flash && fits(f, def, None)) {
         return take(def, found);
+    }
+    if let Some(nvram) = def.os.nvram.as_mut().filter(|nvram| !is_there(nvram)) {
+        nvram.format = None;
     }
     if let Some(loader) = def.os.loader.as_mut().filter(|l| l.kind != Some(LoaderType::Rom)) {
         loader.kind.get_or_insert(LoaderType::Rom);

@@ -42,7 +42,8 @@ fn default_usb(kind: MachineKind, caps: &Caps) -> Option<&'static str> {
         MachineKind::I440fx => Some("piix3-uhci"),
         MachineKind::Q35 if caps.has(Flag::QemuXhci) => Some("qemu-xhci"),
         MachineKind::Q35 if caps.has(Flag::NecUsbXhci) => Some("nec-xhci"),
-        _ => None,
+        MachineKind::Other => Some("piix3-uhci"),
+        MachineKind::Q35 | MachineKind::IsaPc => None,
     }
 }
 

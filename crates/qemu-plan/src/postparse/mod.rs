@@ -50,7 +50,6 @@ pub fn define(def: &mut Domain, ctx: &mut Context<'_>) -> Result<Arc<Caps>> {
 /// # Errors
 /// Libvirt's, when the document makes no sense or this host cannot honour it.
 pub fn post_parse(def: &mut Domain, ctx: &mut Context<'_>) -> Result<Arc<Caps>> {
-    validate::shape(def)?;
     domain::identify(def, ctx.ids);
     domain::fill(def, ctx.config)?;
     memory::fill(def, ctx.age)?;
@@ -67,6 +66,7 @@ pub fn post_parse(def: &mut Domain, ctx: &mut Context<'_>) -> Result<Arc<Caps>> 
     early::serials(&def.devices.serials)?;
     fill_devices(def, kind, &caps, ctx)?;
     domain::fill_iommu(def, kind);
+    early::devices(def, &caps)?;
     early::whole(def, &caps)?;
     domain::fill_hotplug(def);
     os::fill_boot(def);
@@ -75,9 +75,8 @@ pub fn post_parse(def: &mut Domain, ctx: &mut Context<'_>) -> Result<Arc<Caps>> 
     } else {
         address::LegacyBridge::DmiToPci
     };
-    early::devices(def, &caps)?;
     early::placeless(def)?;
-    validate::usb_leaders(&def.devices.controllers)?;
+    early::usb_leaders(&def.devices.controllers)?;
     let slots = def.max_memory.and_then(|m| m.slots).unwrap_or(0);
     address::assign(
         &mut def.devices,

@@ -64,7 +64,8 @@ fn order(videos: &mut Vec<Video>) {
     }
     for (at, video) in videos.iter_mut().enumerate() {
         if let Some(model) = &mut video.model {
-            model.primary = (at == 0 && model.kind != VideoModelKind::None).then_some(YesNo::Yes);
+            let primary = at == 0 || model.primary == Some(YesNo::Yes);
+            model.primary = (primary && model.kind != VideoModelKind::None).then_some(YesNo::Yes);
         }
     }
 }

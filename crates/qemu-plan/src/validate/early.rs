@@ -5,8 +5,8 @@ use domxml::Domain;
 use domxml::clock::{TickPolicy, Timer, TimerName};
 use domxml::cpu::FeaturePolicy;
 use domxml::devices::{
-    Address, Console, ConsoleTargetKind, Controller, ControllerKind, DeviceRef, Disk, DiskBus, Filesystem,
-    FilesystemDriverKind, Hostdev, HostdevKind, HostdevModel, MemballoonModel, OnOff, Serial,
+    Address, Console, ConsoleTargetKind, Controller, ControllerKind, DeviceRef, Devices, Disk, DiskBus,
+    Filesystem, FilesystemDriverKind, Hostdev, HostdevKind, HostdevModel, MemballoonModel, OnOff, Serial,
     SerialTargetKind, SoundModel, YesNo,
 };
 use domxml::features::Features;
@@ -117,25 +117,34 @@ pub(crate) fn placeless(def: &Domain) -> Result<()> {
             "virtio disk cannot have an address of type '{kind}'"
         )));
     }
-    let stray = |c: &Controller| matches!(c.kind, ControllerKind::Isa | ControllerKind::Xenbus);
-    let driver = |f: &Filesystem| f.driver.as_ref().and_then(|d| d.kind);
-    let mounted = |f: &Filesystem| {
-        matches!(
-            driver(f),
-            Some(FilesystemDriverKind::Loop | FilesystemDriverKind::Nbd | FilesystemDriverKind::Ploop)
-        )
-    };
-    let ich7 = devices.sounds.iter().any(|s| s.model == SoundModel::Ich7);
-    let xen = devices
-        .memballoon
-        .as_ref()
-        .is_some_and(|b| b.model == MemballoonModel::Xen);
-    if devices.controllers.iter().any(stray) || devices.filesystems.iter().any(mounted) || ich7 || xen {
+    if has_placeless(devices) {
         return Err(Error::internal(
             "Cannot automatically add a new PCI bus for a device with connect flags 00",
         ));
     }
     Ok(())
+}
+
+/// Whether a device that libvirt gives a PCI address, and that fits on no bus, has none.
+fn has_placeless(devices: &Devices) -> bool {
+    let driver = |f: &Filesystem| f.driver.as_ref().and_then(|d| d.kind);
+    let mounted = |f: &Filesystem| {
+        use FilesystemDriverKind::{Loop, Nbd, Ploop};
+        matches!(driver(f), Some(Loop | Nbd | Ploop))
+    };
+    let of_xen = |c: &Controller| matches!(c.kind, ControllerKind::Isa | ControllerKind::Xenbus);
+    let controllers = devices.controllers.iter().filter(|c| of_xen(c)).map(|c| &c.info);
+    let filesystems = devices.filesystems.iter().filter(|f| mounted(f)).map(|f| &f.info);
+    let sounds = devices.sounds.iter().filter(|s| s.model == SoundModel::Ich7);
+    let balloons = devices
+        .memballoon
+        .iter()
+        .filter(|b| b.model == MemballoonModel::Xen);
+    let mut all = controllers
+        .chain(filesystems)
+        .chain(sounds.map(|s| &s.info))
+        .chain(balloons.map(|b| &b.info));
+    all.any(|info| info.address.is_none())
 }
 
 /// Any hypervisor's rules on the whole document.
@@ -144,6 +153,7 @@ pub(crate) fn placeless(def: &Domain) -> Result<()> {
 /// Libvirt's, for the first thing that is wrong.
 pub(crate) fn whole(def: &Domain, caps: &Caps) -> Result<()> {
     let guest = Guest::new(def, caps);
+    check(CONTAINER, &guest, def)?;
     let states = def.vcpus.as_ref().map_or(&[][..], |v| v.all.as_slice());
     states.iter().try_for_each(|state| check(VCPU, &guest, state))?;
     memory(def)?;
@@ -170,6 +180,18 @@ pub(crate) fn last(def: &Domain) -> Result<()> {
         true => Err(Error::xml(format!("name {} cannot contain '/'", def.name))),
         false => Ok(()),
     }
+}
+
+/// Companions serve the ports of a leader.
+///
+/// # Errors
+/// When no USB controller is one.
+pub(crate) fn usb_leaders(all: &[Controller]) -> Result<()> {
+    let mut usb = all.iter().filter(|c| c.kind == ControllerKind::Usb).peekable();
+    if usb.peek().is_some() && usb.all(|c| c.info.master.is_some()) {
+        return Err(Error::detail("No master USB controller specified"));
+    }
+    Ok(())
 }
 
 /// CPUs that are listed one by one: the first is there, the others come in order.
@@ -259,6 +281,15 @@ rules! {
         conflicting "isa-debug serial type only valid on x86 architecture"
             if serial.target.as_ref().and_then(|t| t.kind) == Some(SerialTargetKind::IsaDebug)
                 && !guest.is_x86();
+    }
+}
+
+rules! {
+    /// What a container runs.
+    CONTAINER(guest, def: Domain) {
+        xml "init binary must be specified"
+            if def.os.kind.as_ref().is_some_and(|t| t.value == "exe")
+                && def.os.init.as_deref().is_none_or(str::is_empty);
     }
 }
 

@@ -1,9 +1,9 @@
 //! Documents that make no sense, or that QEMU here cannot honour: libvirt's refusals, in its order and words.
 //!
-//! Four passes. [`shape`] needs nothing but the document and comes before anything is filled in; [`early`] is called
-//! while a document is completed; [`validate`] looks at the completed one with the emulator's capabilities; [`start`] at
-//! what is to become a command line. A rule is
-//! a line of a table (`rule`); the first one that refuses decides, so the order of tables and lines is libvirt's.
+//! What a client's document has to be in itself is checked when it is read ([`domxml::Domain::given`]). Here are three
+//! passes: [`early`] is called while a document is completed; [`validate`] looks at the completed one with the emulator's
+//! capabilities; [`start`] at what is to become a command line. A rule is a line of a table (`rule`); the first one that
+//! refuses decides, so the order of tables and lines is libvirt's.
 
 mod device;
 mod domain;
@@ -13,7 +13,6 @@ mod limits;
 mod nvram;
 mod os;
 mod rule;
-mod shape;
 pub(crate) mod start;
 mod whole;
 
@@ -23,16 +22,7 @@ use domxml::devices::{Device, Family, Place};
 use crate::caps::Caps;
 use crate::error::Result;
 pub(crate) use guest::Guest;
-pub(crate) use shape::usb_leaders;
 pub(crate) use whole::unique_target;
-
-/// Checks a document before anything is filled in.
-///
-/// # Errors
-/// Libvirt's, for the first thing that is wrong.
-pub fn shape(def: &Domain) -> Result<()> {
-    shape::shape(def)
-}
 
 /// Checks a completed document against what its emulator can do.
 ///
@@ -43,15 +33,6 @@ pub fn validate(def: &Domain, caps: &Caps) -> Result<()> {
     domain::domain(&guest)?;
     device::devices(&guest)?;
     whole::whole(&guest)
-}
-
-/// Checks a device before it is filled in, as one of a guest whose own devices are right.
-///
-/// # Errors
-/// Libvirt's, for the first thing that is wrong.
-pub fn device_shape(def: &Domain, device: &Device) -> Result<()> {
-    let (trial, _) = alone(def, device);
-    shape(&trial)
 }
 
 /// Checks a filled-in device, as one of a guest whose own devices are right. Whether it gets on with those is not

@@ -2,14 +2,14 @@
 //! a command line is refused for the same reasons, but for those of network cards.
 
 use domxml::Domain;
-use domxml::cpu::{CpuFallback, CpuMatch, CpuMode};
+use domxml::cpu::{Cell, CpuFallback, CpuMatch, CpuMode};
 use domxml::devices::{
     Address, Channel, ChardevKind, Controller, ControllerKind, Disk, EncryptionFormat, Graphics,
-    GraphicsKind, HostTransport, Interface, InterfaceKind, ListenKind, Memory, MemoryModel, NetProtocol,
-    Shmem, StorageFormat, StorageKind, UsbModel, YesNo,
+    GraphicsKind, HostTransport, Hostdev, HostdevDriverName, HostdevKind, Interface, InterfaceKind,
+    ListenKind, Memory, MemoryModel, NetProtocol, Shmem, StorageFormat, StorageKind, UsbModel, YesNo,
 };
 use domxml::os::SmbiosMode;
-use domxml::tuning::MemorySource;
+use domxml::tuning::{MemorySource, Placement};
 use hostinfo::CpuModels;
 
 use super::Guest;
@@ -17,6 +17,7 @@ use super::device::source::{Image, images};
 use super::rule::{check, rules};
 use crate::caps::{Caps, Flag};
 use crate::error::Result;
+use crate::facts::size::START_ALIGN_KIB;
 
 /// Ports that VNC has.
 const VNC_PORTS: std::ops::RangeInclusive<i32> = 5900..=65535;
@@ -37,11 +38,21 @@ pub(crate) fn start(def: &Domain, caps: &Caps) -> Result<()> {
         .disks
         .iter()
         .try_for_each(|disk| disk_images(&guest, disk))?;
+    guest
+        .cells()
+        .iter()
+        .enumerate()
+        .try_for_each(|cell| check(CELL, &guest, &cell))?;
+    check(SIZE, &guest, def)?;
     check(BOARD, &guest, def)?;
     devices
         .memories
         .iter()
         .try_for_each(|module| check(MEMORY, &guest, module))?;
+    devices
+        .hostdevs
+        .iter()
+        .try_for_each(|device| check(HOSTDEV, &guest, device))?;
     devices
         .controllers
         .iter()
@@ -58,6 +69,35 @@ pub(crate) fn start(def: &Domain, caps: &Caps) -> Result<()> {
         .shmems
         .iter()
         .try_for_each(|shmem| check(SHMEM, &guest, shmem))
+}
+
+/// Checks what a native form can't be made of, though a start can go on: nobody is asked where the guest should run.
+///
+/// # Errors
+/// As [`start`].
+pub(crate) fn native(def: &Domain, caps: &Caps) -> Result<()> {
+    check(ADVICE, &Guest::new(def, caps), def)
+}
+
+rules! {
+    /// Places that are left to an adviser.
+    ADVICE(guest, def: Domain) {
+        internal "Advice from numad is needed in case of automatic numa placement"
+            if is_advised(def);
+    }
+}
+
+/// Whether the guest's memory lies where an adviser says.
+fn is_advised(def: &Domain) -> bool {
+    let memory = def.numatune.as_ref().and_then(|t| t.memory.as_ref());
+    match memory {
+        Some(memory) if memory.placement.is_some() => memory.placement == Some(Placement::Auto),
+        Some(memory) if memory.nodeset.is_some() => false,
+        _ => def
+            .vcpu
+            .as_ref()
+            .is_some_and(|v| v.placement == Some(Placement::Auto)),
+    }
 }
 
 /// Checks the network cards of a guest that is started.
@@ -89,6 +129,8 @@ rules! {
     CPU(guest, def: Domain) {
         conflicting_cpu "unknown CPU feature: {}" (unknown_feature(def).unwrap_or_default())
             if guest.is_x86() && unknown_feature(def).is_some();
+        internal_cpu "Unknown CPU model {}" (unknown_model(guest).unwrap_or_default())
+            if unknown_model(guest).is_some();
         conflicting_cpu "CPU model {} is not supported by hypervisor" (forbidden_model(guest).unwrap_or_default())
             if forbidden_model(guest).is_some();
     }
@@ -112,7 +154,8 @@ rules! {
                 && image.source.is_some_and(|s| s.hosts.iter().any(|h| h.transport == Some(HostTransport::Rdma)));
         internal_qemu "{} protocol accepts only one host" (lonely(image).unwrap_or_default()) if lonely(image).is_some();
         internal_qemu "missing secret info for 'luks' driver"
-            if image.encryption.is_some_and(|e| e.format == EncryptionFormat::Luks && e.secrets.is_empty());
+            if image.encryption.is_some_and(|e| e.format == EncryptionFormat::Luks && e.secrets.is_empty())
+                && matches!(image.format, None | Some(StorageFormat::Raw | StorageFormat::Luks));
         unsupported "storage format '{}' does not support backing store" (image.format.map_or("", |f| f.as_str()))
             if image.has_backing && image.format.is_some_and(|f| FLAT.contains(&f));
     }
@@ -133,6 +176,32 @@ fn disk_images(guest: &Guest<'_>, disk: &Disk) -> Result<()> {
     images(disk)
         .iter()
         .try_for_each(|image| check(IMAGE, guest, image))
+}
+
+/// Most memory that a number of KiB tells of.
+const MOST_KIB: u64 = i64::MAX as u64 / 1024;
+
+/// Whether a size has no room for what its step adds.
+fn overflows(kib: u64, step: u64) -> bool {
+    kib.div_ceil(step).saturating_mul(step) > MOST_KIB
+}
+
+rules! {
+    /// Memory of a cell.
+    CELL(guest, cell: (usize, &Cell)) {
+        unsupported "memory size of NUMA node '{}' overflowed after alignment" (cell.0)
+            if overflows(cell.1.memory.0, START_ALIGN_KIB);
+    }
+}
+
+rules! {
+    /// Memory of the guest, whole steps of it.
+    SIZE(guest, def: Domain) {
+        unsupported "initial memory size overflowed after alignment"
+            if def.memory.is_some_and(|m| overflows(m.size.0, START_ALIGN_KIB));
+        unsupported "maximum memory size overflowed after alignment"
+            if def.max_memory.is_some_and(|m| overflows(m.size.0, START_ALIGN_KIB));
+    }
 }
 
 rules! {
@@ -167,6 +236,14 @@ rules! {
         unsupported "nvdimm pmem property is not available with this QEMU binary"
             if module.model == MemoryModel::Nvdimm && module.source.as_ref().is_some_and(|s| s.pmem)
                 && !guest.caps.has(Flag::MemoryBackendFilePmem);
+    }
+}
+
+rules! {
+    /// Devices of the host.
+    HOSTDEV(guest, device: Hostdev) {
+        internal_qemu "invalid PCI passthrough type '{}'" (pci_driver(device).map_or("", |d| d.as_str()))
+            if matches!(pci_driver(device), Some(HostdevDriverName::Kvm | HostdevDriverName::Xen));
     }
 }
 
@@ -250,6 +327,15 @@ fn unknown_feature(def: &Domain) -> Option<&str> {
     features.iter().map(|f| f.name.as_str()).find(|name| !known(name))
 }
 
+/// A model that is none.
+fn unknown_model<'a>(guest: &Guest<'a>) -> Option<&'a str> {
+    let cpu = guest.def.cpu.as_ref()?;
+    let name = cpu.model.as_ref()?.name.as_deref()?;
+    let known = || CpuModels::x86().models.iter().any(|model| model.name == name);
+    let custom = cpu.mode == Some(CpuMode::Custom) && cpu.match_ != Some(CpuMatch::Minimum);
+    (custom && guest.is_x86() && !known()).then_some(name)
+}
+
 /// A model that QEMU has not, and that no other may stand for.
 fn forbidden_model<'a>(guest: &Guest<'a>) -> Option<&'a str> {
     let cpu = guest.def.cpu.as_ref()?;
@@ -280,6 +366,11 @@ fn lonely(image: &Image<'_>) -> Option<&'static str> {
         _ => return None,
     };
     image.source.filter(|s| s.hosts.len() != 1).map(|_| name)
+}
+
+fn pci_driver(device: &Hostdev) -> Option<HostdevDriverName> {
+    let driver = device.driver.as_ref();
+    driver.filter(|_| device.kind == HostdevKind::Pci)?.name
 }
 
 fn display_twice(def: &Domain) -> bool {

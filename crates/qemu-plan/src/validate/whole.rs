@@ -11,7 +11,7 @@ use domxml::features::IoapicDriver;
 use domxml::tuning::{IoThreadPool, NumaMode};
 
 use super::Guest;
-use super::device::iotune;
+use super::device::{iotune, source::path};
 use super::rule::{check, rules};
 use crate::error::{Error, Result};
 
@@ -124,17 +124,7 @@ fn apart(disk: &Disk, twin: &Disk) -> Result<()> {
     if disk.target.dev != twin.target.dev {
         return Ok(());
     }
-    let source = |d: &Disk| {
-        let source = d.source.as_ref();
-        let path = source.and_then(|s| {
-            s.file
-                .clone()
-                .or_else(|| s.dev.clone())
-                .or_else(|| s.dir.clone())
-                .or_else(|| s.name.clone())
-        });
-        path.unwrap_or_else(|| "<null>".to_owned())
-    };
+    let source = |d: &Disk| path(d).unwrap_or("<null>").to_owned();
     let (name, one, two) = (&disk.target.dev, source(disk), source(twin));
     Err(Error::xml(format!(
         "target '{name}' duplicated for disk sources '{one}' and '{two}'"

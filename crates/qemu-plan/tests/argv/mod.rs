@@ -309,6 +309,28 @@ fn without_nodes(tokens: Vec<String>) -> Vec<String> {
     tokens.into_iter().map(strip).collect()
 }
 
+/// What a native conversion says of a document: `ok`, or the error's code, domain and message.
+pub(crate) fn answer(input: &str) -> String {
+    let case = Case {
+        name: "small".to_owned(),
+        input: input.to_owned(),
+        tier: 0,
+        define: String::new(),
+        argv: Vec::new(),
+    };
+    let mut def = submitted(&case).unwrap_or_else(|error| panic!("{error}: {input}"));
+    let host = Host { rich: false };
+    let caps = host
+        .caps(def.devices.emulator.as_deref().unwrap_or_default())
+        .unwrap();
+    let made = native::prepare(&mut def, &caps)
+        .and_then(|()| command::needed_secrets(&def, &caps, &resources(&def, "small", Purpose::Native)));
+    match made {
+        Ok(_) => "ok".to_owned(),
+        Err(error) => format!("{} {} {error}", error.code.number(), error.area.number()),
+    }
+}
+
 /// Runs a case from the document as it was submitted: defaults, places, line.
 pub(crate) fn run_submitted(case: &Case) -> Outcome {
     let result = submitted(case).and_then(|def| native_of(def, case));

@@ -47,8 +47,8 @@ rules! {
     /// A disk has a name.
     TARGET(guest, disk: Disk) {
         no_target "pool = '{}', volume = '{}'" (pool(disk, true), pool(disk, false))
-            if disk.target.dev.is_empty() && disk.kind == StorageKind::Volume;
-        no_target "{}" (path(disk).unwrap_or_default()) if disk.target.dev.is_empty();
+            if disk.target.dev.is_empty() && disk.kind == StorageKind::Volume && !pool(disk, true).is_empty();
+        no_target "{}" (source::path(disk).unwrap_or_default()) if disk.target.dev.is_empty();
     }
 }
 
@@ -417,12 +417,6 @@ fn narrow(guest: &Guest<'_>, disk: &Disk) -> bool {
     all.any(|c| c.index == index && c.scsi_model() == Some(ScsiModel::Lsilogic))
 }
 
-fn path(disk: &Disk) -> Option<&str> {
-    let source = disk.source.as_ref()?;
-    let names = [&source.file, &source.dev, &source.dir, &source.path, &source.name];
-    names.into_iter().find_map(|name| name.as_deref())
-}
-
 fn pool(disk: &Disk, pool: bool) -> &str {
     let source = disk.source.as_ref();
     let name = source.and_then(|s| {
@@ -469,7 +463,9 @@ fn unknown_group<'a>(guest: &Guest<'_>, disk: &'a Disk) -> Option<&'a str> {
             .any(|g| g.group_name.as_deref() == Some(name))
     };
     let filters = disk.throttlefilters.iter().flat_map(|f| &f.filters);
-    filters.map(|f| f.group.as_str()).find(|name| !known(name))
+    filters
+        .map(|f| f.group.as_deref().unwrap_or("(null)"))
+        .find(|name| !known(name))
 }
 
 /// The first thing that a disk asks for and a serving process has not.

@@ -133,6 +133,8 @@ rules! {
 rules! {
     /// Sound cards that this QEMU has not.
     SOUND_QEMU(guest, sound: Sound) {
+        internal_qemu "sound card model '{}' is not supported by qemu" (sound.model.as_str())
+            if sound.model == SoundModel::Ich7;
         unsupported "usb-audio controller is not supported by this QEMU binary"
             if sound.model == SoundModel::Usb && !guest.caps.has(Flag::UsbAudio);
         unsupported "The ich9-intel-hda audio controller is not supported in this QEMU binary"

@@ -38,7 +38,7 @@ rules! {
             (device.info.address.as_ref().map_or("none", address_kind), device.model.map_or("", |m| m.as_str()))
             if is(device, HostdevKind::Mdev) && other(device, mediated_places(device));
         conflicting "teaming hostdev devices must have type='transient'"
-            if device.teaming.as_ref().is_some_and(|t| t.kind != TeamingKind::Transient);
+            if device.teaming.as_ref().is_some_and(|t| t.kind != Some(TeamingKind::Transient));
         conflicting "missing required persistent attribute in hostdev teaming element"
             if device.teaming.as_ref().is_some_and(|t| t.persistent.is_none());
         conflicting "teaming is only supported for pci hostdev devices"

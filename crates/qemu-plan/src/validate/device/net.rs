@@ -40,11 +40,11 @@ rules! {
             if card.kind != InterfaceKind::Ethernet
                 && card.target.as_ref().is_some_and(|t| t.managed == Some(YesNo::No));
         conflicting "teaming persistent attribute must be set if teaming type is 'transient'"
-            if card.teaming.as_ref().is_some_and(|t| t.kind == TeamingKind::Transient
+            if card.teaming.as_ref().is_some_and(|t| t.kind == Some(TeamingKind::Transient)
                 && t.persistent.is_none());
         conflicting "teaming persistent attribute not allowed if teaming type is '{}'"
-            (card.teaming.as_ref().map_or("", |t| t.kind.as_str()))
-            if card.teaming.as_ref().is_some_and(|t| t.kind != TeamingKind::Transient
+            (card.teaming.as_ref().and_then(|t| t.kind).map_or("", |k| k.as_str()))
+            if card.teaming.as_ref().is_some_and(|t| t.kind != Some(TeamingKind::Transient)
                 && t.persistent.is_some());
         conflicting "interface {} - <port isolated='yes'/> is not supported for network interfaces with type='{}'"
             (mac(card), card.kind.as_str())
@@ -112,10 +112,10 @@ rules! {
             if card.mtu.is_some_and(|m| m > 0) && !has_mtu(card);
         unsupported "virtio-net teaming persistent interface must be <model type='virtio'/>, not '{}'"
             (model(card))
-            if card.teaming.as_ref().is_some_and(|t| t.kind == TeamingKind::Persistent) && !is_virtio(card);
+            if card.teaming.as_ref().is_some_and(|t| t.kind == Some(TeamingKind::Persistent)) && !is_virtio(card);
         unsupported "virtio-net teaming transient interface must be type='hostdev', not '{}'"
             (card.kind.as_str())
-            if card.teaming.as_ref().is_some_and(|t| t.kind == TeamingKind::Transient)
+            if card.teaming.as_ref().is_some_and(|t| t.kind == Some(TeamingKind::Transient))
                 && !matches!(card.kind, InterfaceKind::Hostdev | InterfaceKind::Network);
         unsupported "coalesce settings on interface type {} are not supported" (card.kind.as_str())
             if card.coalesce.is_some() && !matches!(card.kind, InterfaceKind::Network | InterfaceKind::Bridge);

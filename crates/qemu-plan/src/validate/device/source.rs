@@ -200,7 +200,13 @@ pub(super) fn is_iscsi(disk: &Disk) -> bool {
 
 /// Whether a disk has no medium.
 pub(super) fn is_empty(disk: &Disk) -> bool {
-    let Some(source) = &disk.source else { return true };
+    let Some(source) = &disk.source else {
+        // What a pool or a server has needs no name here.
+        return matches!(
+            disk.kind,
+            StorageKind::File | StorageKind::Block | StorageKind::Dir | StorageKind::Network
+        );
+    };
     let none = |name: &Option<String>| name.as_deref().is_none_or(str::is_empty);
     match disk.kind {
         StorageKind::File => none(&source.file) && none(&source.fdgroup),
@@ -208,6 +214,24 @@ pub(super) fn is_empty(disk: &Disk) -> bool {
         StorageKind::Dir => none(&source.dir),
         StorageKind::Network => source.protocol.is_none(),
         _ => false,
+    }
+}
+
+/// What a disk's source is called in errors: a path, or a name behind that of a pool. Not every kind has one.
+pub(crate) fn path(disk: &Disk) -> Option<&str> {
+    let source = disk.source.as_ref()?;
+    let name = match disk.kind {
+        StorageKind::File => &source.file,
+        StorageKind::Block => &source.dev,
+        StorageKind::Dir => &source.dir,
+        StorageKind::Network => &source.name,
+        _ => &None,
+    };
+    let name = name.as_deref()?;
+    let pooled = matches!(source.protocol, Some(NetProtocol::Rbd | NetProtocol::Gluster));
+    match name.split_once('/') {
+        Some((_, image)) if disk.kind == StorageKind::Network && pooled => Some(image),
+        _ => Some(name),
     }
 }
 
