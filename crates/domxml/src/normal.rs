@@ -10,7 +10,7 @@ use crate::cpu::{Cpu, Numa};
 use crate::devices::{IoTune, YesNo};
 use crate::security::{Seclabel, SeclabelType};
 use crate::tuning::{
-    BlockTune, BlockTuneDevice, CpuTune, MemoryBacking, MemoryTune, NumaMode, NumaTune, VcpuState,
+    BlockTune, BlockTuneDevice, CpuTune, MemoryBacking, MemoryTune, NumaMode, NumaTune, Scheduler, VcpuState,
 };
 use crate::units::Kib;
 use crate::{Bitmap, Domain};
@@ -139,6 +139,13 @@ fn normal_memtune(tune: &mut MemoryTune) {
 fn normal_cputune(tune: &mut CpuTune) {
     drop_zeroes!(tune; period quota global_period global_quota emulator_period emulator_quota iothread_period
         iothread_quota);
+    let choices = tune.vcpusched.iter_mut().map(|sched| &mut sched.choice);
+    let choices = choices.chain(tune.iothreadsched.iter_mut().map(|sched| &mut sched.choice));
+    for choice in choices.chain(&mut tune.emulatorsched) {
+        if !matches!(choice.scheduler, Scheduler::Fifo | Scheduler::Rr) {
+            choice.priority = None;
+        }
+    }
     // An allotment of nothing is none.
     tune.cachetune
         .retain(|share| !share.caches.is_empty() || !share.monitors.is_empty());

@@ -30,8 +30,6 @@ words! {
     StartupPolicy { Mandatory "mandatory", Requisite "requisite", Optional "optional" }
     /// Transport to a storage server.
     HostTransport { Tcp "tcp", Unix "unix", Rdma "rdma" }
-    /// What a secret is for.
-    SecretUse { Ceph "ceph", Iscsi "iscsi" }
 }
 
 impl YesNo {
@@ -132,8 +130,9 @@ pub struct Auth {
 /// The secret an `<auth>` names, by `uuid` or by `usage`.
 #[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
 pub struct AuthSecret {
-    #[xml(attr = "type", lax)]
-    pub kind: Option<SecretUse>,
+    /// What it is for, as written; looked at when the device is.
+    #[xml(attr = "type")]
+    pub kind: Option<String>,
     #[xml(attr)]
     pub uuid: Option<String>,
     #[xml(attr)]

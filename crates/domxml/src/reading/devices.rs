@@ -70,6 +70,7 @@ pub(super) const CONTROLLER: Rules = &[
             attr("maxEventChannels", Form::Natural(10)),
         ],
     ),
+    Check(usb_controller),
 ];
 
 const PCI: When = When::Is("type", &["pci"]);
@@ -120,17 +121,26 @@ fn controller_model(node: Node<'_>) -> Checked {
     }
 }
 
-/// Controllers of USB go together: none other beside one that is `none`, and one of them leads.
-pub(super) fn usb_controllers(devices: Node<'_>) -> Checked {
+/// A controller of USB stands beside none that says there is no USB, and is alone if it says so itself.
+fn usb_controller(node: Node<'_>) -> Checked {
+    let usb = |controller: Node<'_>| controller.attr("type") == Some("usb");
+    let is_none = |controller: Node<'_>| controller.attr("model") == Some("none");
+    let clash = |other: Node<'_>| usb(other) && (is_none(other) || is_none(node));
+    match usb(node) && super::tuning::earlier_in_all(node, "controller").any(clash) {
+        true => {
+            let said = "Can't add another USB controller: USB is disabled for this domain";
+            Err(domain(said).of(""))
+        }
+        false => Ok(()),
+    }
+}
+
+/// One of the controllers of USB leads.
+pub(super) fn usb_controllers_lead(devices: Node<'_>) -> Checked {
     let all: Vec<_> = devices
         .children_named("controller")
         .filter(|c| c.attr("type") == Some("usb"))
         .collect();
-    let is_none = |controller: &Node<'_>| controller.attr("model") == Some("none");
-    if all.len() > 1 && all.iter().any(is_none) {
-        let said = "Can't add another USB controller: USB is disabled for this domain";
-        return Err(domain(said).of(""));
-    }
     let follows = |controller: &Node<'_>| {
         let companion = matches!(
             controller.attr("model"),

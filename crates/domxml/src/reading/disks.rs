@@ -133,7 +133,6 @@ pub(super) const DISK: Rules = &[
         })],
     ),
     Part(BOOT_INFO),
-    Check(storage::secret_use),
 ];
 
 /// A definition is in the disk or in its source.

@@ -5,7 +5,7 @@ use xmlform::Node;
 
 use super::form::Form;
 use super::info::INFO;
-use super::rule::{Checked, Rule, Rules, When, attr, check, domain, given, number, on, word, yes};
+use super::rule::{Checked, Rule, Rules, When, attr, domain, given, number, on, word, yes};
 use super::storage::VIRTIO;
 use crate::Error;
 use crate::devices as model;
@@ -141,44 +141,37 @@ const SPICE: Rules = &[
     yes("autoport"),
     word("defaultMode", model::SpiceChannelMode::WORDS),
     Part(PASSWORD),
-    Rule::All(&[Check(spice_option)]),
+    Part(SPICE_OPTIONS),
 ];
 
-/// Options of SPICE, which are read in the order of the document.
-const SPICE_OPTIONS: &[(&str, Rules)] = &[
-    (
+/// Options of SPICE: each once, whatever their order in the document.
+const SPICE_OPTIONS: Rules = &[
+    Each(
         "channel",
         &[
             word("name", model::SpiceChannelName::WORDS).needed(),
             word("mode", model::SpiceChannelMode::WORDS).needed(),
         ],
     ),
-    (
+    Child(
         "image",
         &[word("compression", model::ImageCompression::WORDS).needed()],
     ),
-    (
+    Child(
         "jpeg",
         &[word("compression", model::WanCompression::WORDS).needed()],
     ),
-    (
+    Child(
         "zlib",
         &[word("compression", model::WanCompression::WORDS).needed()],
     ),
-    ("playback", &[on("compression").needed()]),
-    ("streaming", &[word("mode", model::StreamingMode::WORDS).needed()]),
-    ("clipboard", &[yes("copypaste").needed()]),
-    ("filetransfer", &[yes("enable").needed()]),
-    ("gl", GL),
-    ("mouse", &[word("mode", model::MouseMode::WORDS).needed()]),
+    Child("playback", &[on("compression").needed()]),
+    Child("streaming", &[word("mode", model::StreamingMode::WORDS).needed()]),
+    Child("clipboard", &[yes("copypaste").needed()]),
+    Child("filetransfer", &[yes("enable").needed()]),
+    Child("gl", GL),
+    Child("mouse", &[word("mode", model::MouseMode::WORDS).needed()]),
 ];
-
-fn spice_option(node: Node<'_>) -> Checked {
-    match SPICE_OPTIONS.iter().find(|(name, _)| *name == node.name()) {
-        Some((_, rules)) => check(node, rules),
-        None => Ok(()),
-    }
-}
 
 /// `<sound>`.
 pub(super) const SOUND: Rules = &[

@@ -91,7 +91,7 @@ pub(super) const DOMAIN: Rules = &[
 const DEVICES: Rules = &[
     Each("disk", disks::DISK),
     Each("controller", devices::CONTROLLER),
-    Check(devices::usb_controllers),
+    Check(devices::usb_controllers_lead),
     Each("lease", devices::LEASE),
     Each("filesystem", filesystems::FILESYSTEM),
     Each("interface", interfaces::INTERFACE),
@@ -434,21 +434,19 @@ const PM: Rules = &[
 
 const PERF: Rules = &[Rule::Merged(
     "perf",
-    &[
-        Each(
-            "event",
-            &[
-                word("name", crate::clock::PerfEventName::WORDS).needed(),
-                yes("enabled").needed(),
-            ],
-        ),
-        Check(events_once),
-    ],
+    &[Each(
+        "event",
+        &[
+            word("name", crate::clock::PerfEventName::WORDS).needed(),
+            yes("enabled").needed(),
+            Check(event_is_the_first),
+        ],
+    )],
 )];
 
-fn events_once(node: Node<'_>) -> Checked {
-    let names = node.children_named("event").filter_map(|e| e.attr("name"));
-    super::rule::once(names, domain("XML error: perf event '{}' was already specified"))
+fn event_is_the_first(node: Node<'_>) -> Checked {
+    let said = domain("XML error: perf event '{}' was already specified");
+    super::rule::first_of(node, "event", "name", said)
 }
 
 const CLOCK: Rules = &[
@@ -751,19 +749,16 @@ const SMBIOS: Rules = &[maybe(
     domain("unsupported configuration: unknown smbios mode '{}'"),
 )];
 
-const KEYWRAP: Rules = &[
-    Each(
-        "cipher",
-        &[
-            word("name", crate::security::CipherName::WORDS).needed(),
-            on("state").needed(),
-        ],
-    ),
-    Check(ciphers_once),
-];
+const KEYWRAP: Rules = &[Each(
+    "cipher",
+    &[
+        word("name", crate::security::CipherName::WORDS).needed(),
+        on("state").needed(),
+        Check(cipher_is_the_first),
+    ],
+)];
 
-fn ciphers_once(node: Node<'_>) -> Checked {
-    let names = node.children_named("cipher").filter_map(|c| c.attr("name"));
+fn cipher_is_the_first(node: Node<'_>) -> Checked {
     let said = "internal error: A domain definition can have no more than one cipher node with name {}";
-    super::rule::once(names, domain(said))
+    super::rule::first_of(node, "cipher", "name", domain(said))
 }

@@ -320,16 +320,6 @@ impl Own {
     }
 }
 
-/// No number comes twice.
-pub(super) fn number_once(values: impl Iterator<Item = u64>, said: Words) -> Checked {
-    let mut seen = HashSet::new();
-    let mut twice = values.into_iter().filter(|value| !seen.insert(*value));
-    match twice.next() {
-        Some(value) => Err(said.of(&value.to_string())),
-        None => Ok(()),
-    }
-}
-
 /// No value comes twice.
 pub(super) fn once<'d>(values: impl Iterator<Item = &'d str>, said: Words) -> Checked {
     let mut seen = HashSet::new();
@@ -337,5 +327,14 @@ pub(super) fn once<'d>(values: impl Iterator<Item = &'d str>, said: Words) -> Ch
     match twice.next() {
         Some(value) => Err(said.of(value)),
         None => Ok(()),
+    }
+}
+
+/// No earlier sibling of a name, in all elements of its parent's name, has the same value of an attribute.
+pub(super) fn first_of(node: Node<'_>, name: &'static str, attr: &str, said: Words) -> Checked {
+    let value = node.attr(attr);
+    match super::tuning::earlier_in_all(node, name).any(|other| other.attr(attr) == value) {
+        true => Err(said.of(value.unwrap_or_default())),
+        false => Ok(()),
     }
 }

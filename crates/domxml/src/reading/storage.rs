@@ -274,36 +274,6 @@ pub(super) const AUTH: Rules = &[
     ),
 ];
 
-/// What a secret may be for.
-const SECRET_USES: &[&str] = &["none", "volume", "ceph", "iscsi", "tls", "vtpm"];
-
-/// The secret of a disk's server is of a known use, and with iSCSI and RBD of theirs.
-pub(super) fn secret_use(disk: Node<'_>) -> Checked {
-    let Some(source) = disk
-        .child("source")
-        .filter(|_| disk.attr("type") == Some("network"))
-    else {
-        return Ok(());
-    };
-    let auth = source.child("auth").or_else(|| disk.child("auth"));
-    let Some(secret) = auth.and_then(|auth| auth.child("secret")) else {
-        return Ok(());
-    };
-    let kind = secret.attr("type").unwrap_or("<null>");
-    if !SECRET_USES.contains(&kind) {
-        return Err(domain("unsupported configuration: unknown secret type '{}'").of(kind));
-    }
-    let wanted = match source.attr("protocol") {
-        Some("iscsi") => "iscsi",
-        Some("rbd") => "ceph",
-        _ => kind,
-    };
-    match kind == wanted {
-        true => Ok(()),
-        false => Err(domain("unsupported configuration: invalid secret type '{}'").of(kind)),
-    }
-}
-
 /// A secret is named by its UUID or its usage.
 pub(super) fn secret(node: Node<'_>) -> Checked {
     let said = |text: &str| Err(Error::new(Kind::Xml, text).in_area(Area::None));

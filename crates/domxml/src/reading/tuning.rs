@@ -248,14 +248,6 @@ pub(super) const CPUTUNE: Rules = &[Rule::Merged(
             domain("XML error: can't parse cputune iothread quota value"),
         ),
         Each("vcpupin", VCPUPIN),
-        Check(|node| {
-            let ids = node
-                .children_named("vcpupin")
-                .map(|pin| unsigned(pin.attr("vcpu"), 10));
-            let most = vcpus(node);
-            let said = domain("internal error: duplicate vcpupin for vcpu '{}'");
-            super::rule::number_once(ids.filter(|id| *id < most), said)
-        }),
         Most(
             1,
             "emulatorpin",
@@ -269,13 +261,6 @@ pub(super) const CPUTUNE: Rules = &[Rule::Merged(
             ],
         ),
         Each("iothreadpin", IOTHREADPIN),
-        Check(|node| {
-            let ids = node
-                .children_named("iothreadpin")
-                .map(|pin| unsigned(pin.attr("iothread"), 10));
-            let said = domain("internal error: duplicate iothreadpin for same iothread '{}'");
-            super::rule::number_once(ids, said)
-        }),
         Each("vcpusched", SCHED),
         Each("iothreadsched", SCHED),
         Most(
@@ -322,6 +307,10 @@ const VCPUPIN: Rules = &[
         &[
             named("cpuset", domain("internal error: missing cpuset for vcpupin")),
             Part(CPUSET),
+            Check(|node| {
+                let said = domain("internal error: duplicate vcpupin for vcpu '{}'");
+                super::rule::first_of(node, "vcpupin", "vcpu", said)
+            }),
         ],
     ),
 ];
@@ -339,6 +328,10 @@ const IOTHREADPIN: Rules = &[
     }),
     named("cpuset", domain("internal error: missing cpuset for iothreadpin")),
     Part(CPUSET),
+    Check(|node| {
+        let said = domain("internal error: duplicate iothreadpin for same iothread '{}'");
+        super::rule::first_of(node, "iothreadpin", "iothread", said)
+    }),
 ];
 
 const SCHEDULER: Rules = &[

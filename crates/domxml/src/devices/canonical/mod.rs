@@ -26,7 +26,8 @@ mod storage;
 use super::{
     Controller, ControllerKind, Device, DeviceMut, Devices, Filesystem, FilesystemDriver,
     FilesystemDriverKind, FilesystemKind, FilesystemSource, Hostdev, HostdevAddress, HostdevKind,
-    HostdevMode, HostdevProtocol, Input, InputKind, PciModel, Redirfilter,
+    HostdevMode, HostdevProtocol, Input, InputKind, Memory, MemoryModel, PciModel, Redirfilter, TpmBackend,
+    TpmBackendKind, Video, VideoModel, VideoModelKind,
 };
 use chardev::{canonical_channel_target, canonical_chardev, canonical_rng_backend, canonical_smartcard};
 use display::{canonical_audio, canonical_graphics};
@@ -70,8 +71,11 @@ fn canonicalize(device: DeviceMut<'_>) {
         DeviceMut::Input(input) => canonical_input(input),
         DeviceMut::Audio(audio) => canonical_audio(audio),
         DeviceMut::Lease(lease) => canonical_lease(lease),
+        DeviceMut::Memory(memory) => canonical_memory(memory),
+        DeviceMut::Video(video) => canonical_video(video),
         DeviceMut::Tpm(tpm) => {
             if let Some(backend) = &mut tpm.backend {
+                canonical_tpm_backend(backend);
                 backend.encryption = backend.encryption.take().filter(|key| !key.secret.is_empty());
             }
         }
@@ -158,6 +162,64 @@ fn canonical_controller(controller: &mut Controller) {
     }
     if let Some(driver) = &mut controller.driver {
         driver.iothreads = driver.iothreads.take().filter(|map| !map.threads.is_empty());
+    }
+}
+
+/// What each kind of module has behind it, and what the guest sees of it.
+fn canonical_memory(memory: &mut Memory) {
+    use MemoryModel::{Dimm, Nvdimm, SgxEpc, VirtioMem, VirtioPmem};
+    let model = memory.model;
+    if model != Nvdimm {
+        clear!(memory; uuid);
+    }
+    if let Some(source) = &mut memory.source {
+        if !matches!(model, Dimm | VirtioMem | SgxEpc) {
+            clear!(source; nodemask);
+        }
+        if !matches!(model, Dimm | VirtioMem) {
+            clear!(source; pagesize);
+        }
+        if !matches!(model, Nvdimm | VirtioPmem) {
+            clear!(source; path);
+        }
+        if model != Nvdimm {
+            clear!(source; alignsize, pmem);
+        }
+    }
+    if let Some(target) = &mut memory.target {
+        if model != Nvdimm {
+            clear!(target; label, readonly);
+        }
+        if model != VirtioMem {
+            clear!(target; block, requested, current, dynamic_memslots);
+        }
+        if !matches!(model, VirtioMem | VirtioPmem) {
+            clear!(target; address);
+        }
+    }
+}
+
+/// An adapter that is none has nothing.
+fn canonical_video(video: &mut Video) {
+    let model = video.model.as_mut();
+    if let Some(model) = model.filter(|model| model.kind == VideoModelKind::None) {
+        *model = VideoModel {
+            kind: model.kind,
+            ..VideoModel::default()
+        };
+        video.driver = None;
+    }
+}
+
+fn canonical_tpm_backend(backend: &mut TpmBackend) {
+    use TpmBackendKind::{Emulator, Passthrough};
+    if backend.kind != Passthrough {
+        clear!(backend; device);
+    } else {
+        clear!(backend; source);
+    }
+    if backend.kind != Emulator {
+        clear!(backend; version, persistent_state, debug, encryption, active_pcr_banks, profile);
     }
 }
 
