@@ -89,10 +89,7 @@ impl SecretFrom {
         match (&secret.uuid, &secret.usage) {
             (Some(uuid), _) => Self::Uuid(uuid.clone()),
             (None, usage) => Self::Usage(
-                secret
-                    .kind
-                    .map(|kind| kind.as_str().to_owned())
-                    .unwrap_or_default(),
+                secret.kind.clone().unwrap_or_default(),
                 usage.clone().unwrap_or_default(),
             ),
         }

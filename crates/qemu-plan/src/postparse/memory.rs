@@ -109,7 +109,7 @@ fn cells_kib(numa: &Numa) -> Result<u64> {
         .try_fold(0u64, |sum, c| sum.checked_add(c.memory.0).ok_or_else(too_large))
 }
 
-/// A guest that memory can be plugged into needs a cell to plug it into.
+/// A guest that memory can be plugged into needs a cell to plug it into; modules that name none are on it.
 fn add_cell(def: &mut Domain, plugged: u64) {
     let has_cells = def
         .cpu
@@ -118,6 +118,15 @@ fn add_cell(def: &mut Domain, plugged: u64) {
         .is_some_and(|n| !n.cells.is_empty());
     if def.max_memory.is_none() || has_cells {
         return;
+    }
+    for memory in &mut def.devices.memories {
+        let celled = matches!(
+            memory.model,
+            MemoryModel::Dimm | MemoryModel::Nvdimm | MemoryModel::VirtioMem
+        );
+        if let Some(target) = memory.target.as_mut().filter(|_| celled) {
+            target.node.get_or_insert(0);
+        }
     }
     let initial = def.memory.map_or(0, |m| m.size.0).saturating_sub(plugged);
     let vcpus = def.vcpu.as_ref().map_or(1, |v| v.count);
@@ -203,9 +212,8 @@ fn fill_distances(def: &mut Domain) {
     }
 }
 
-/// Sizes of modules are kept in KiB; a module without a cell is on the first one.
+/// Sizes of modules are kept in KiB.
 pub(super) fn fill_modules(def: &mut Domain) -> Result<()> {
-    let cells = cell_count(def);
     for memory in &mut def.devices.memories {
         if memory.model == MemoryModel::VirtioPmem {
             memory.access.get_or_insert(MemoryAccess::Shared);
@@ -224,13 +232,6 @@ pub(super) fn fill_modules(def: &mut Domain) -> Result<()> {
         let sizes = [&mut target.size, &mut target.block, &mut target.requested];
         for size in sizes.into_iter().chain(label).flatten() {
             *size = in_kib(size)?;
-        }
-        let celled = matches!(
-            memory.model,
-            MemoryModel::Dimm | MemoryModel::Nvdimm | MemoryModel::VirtioMem
-        );
-        if celled && cells > 0 {
-            target.node.get_or_insert(0);
         }
     }
     Ok(())

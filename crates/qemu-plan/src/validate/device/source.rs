@@ -2,7 +2,7 @@
 
 use domxml::devices::{
     Auth, BackingStore, CacheMode, Disk, DiskDriver, Encryption, EncryptionEngine, EncryptionFormat,
-    HostTransport, MetadataCache, NetProtocol, SecretUse, Source, StartupPolicy, StorageFormat, StorageKind,
+    HostTransport, MetadataCache, NetProtocol, Source, StartupPolicy, StorageFormat, StorageKind,
 };
 
 use super::super::Guest;
@@ -83,11 +83,11 @@ const WITH_AUTH: &[NetProtocol] = &[
     NetProtocol::Rbd,
 ];
 
+/// What a secret may be for.
+const SECRET_USES: &[&str] = &["none", "volume", "ceph", "iscsi", "tls", "vtpm"];
+
 /// Which secrets a protocol takes; others take any.
-const SECRETS: &[(NetProtocol, SecretUse)] = &[
-    (NetProtocol::Iscsi, SecretUse::Iscsi),
-    (NetProtocol::Rbd, SecretUse::Ceph),
-];
+const SECRETS: &[(NetProtocol, &str)] = &[(NetProtocol::Iscsi, "iscsi"), (NetProtocol::Rbd, "ceph")];
 
 rules! {
     /// What no hypervisor takes.
@@ -97,9 +97,10 @@ rules! {
         conflicting "authentication is not supported for protocol '{}'"
             (protocol(image).map_or("none", |p| p.as_str()))
             if image.auth.is_some() && protocol(image).is_some_and(|p| !WITH_AUTH.contains(&p));
-        conflicting "unknown secret type '<null>'"
-            if protocol(image).is_some() && image.auth.and_then(|a| a.secret.as_ref()).is_some_and(|s| s.kind.is_none());
-        conflicting "invalid secret type '{}'" (secret_use(image).map_or("none", |u| u.as_str()))
+        conflicting "unknown secret type '{}'" (secret_use(image).unwrap_or("<null>"))
+            if protocol(image).is_some() && image.auth.is_some_and(|a| a.secret.is_some())
+                && !secret_use(image).is_some_and(|u| SECRET_USES.contains(&u));
+        conflicting "invalid secret type '{}'" (secret_use(image).unwrap_or("<null>"))
             if secret_use(image).is_some_and(|u| SECRETS.iter().any(|(p, wanted)| Some(*p) == protocol(image) && *wanted != u));
         conflicting "supplying <cipher> for domain disk definition is unnecessary"
             if image.encryption.is_some_and(|e| e.format == EncryptionFormat::Luks && e.cipher.is_some());
@@ -259,8 +260,8 @@ fn protocol(image: &Image<'_>) -> Option<NetProtocol> {
         .protocol
 }
 
-fn secret_use(image: &Image<'_>) -> Option<SecretUse> {
-    image.auth?.secret.as_ref()?.kind
+fn secret_use<'a>(image: &Image<'a>) -> Option<&'a str> {
+    image.auth?.secret.as_ref()?.kind.as_deref()
 }
 
 fn data<'a>(image: &Image<'a>) -> Option<&'a domxml::devices::DataStore> {
