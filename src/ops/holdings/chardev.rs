@@ -139,7 +139,7 @@ fn of_device(alias: &str, chardev: &Chardev) -> Vec<Wanted> {
     let log = chardev
         .log
         .as_ref()
-        .map(|log| file(Purpose::Log, &log.file, log.append));
+        .and_then(|log| Some(file(Purpose::Log, log.file.as_deref()?, log.append)));
     source.into_iter().chain(log).collect()
 }
 
