@@ -195,6 +195,8 @@ areas! {
     Device = 49,
     /// What leases are taken on.
     LockSpace = 51,
+    /// Control groups.
+    Cgroup = 54,
     /// Who may do what.
     Access = 55,
     /// The host's firewall.

@@ -65,6 +65,16 @@ pub enum Intent {
         /// The interface's device on the host.
         device: String,
     },
+    /// Tell a display its password.
+    SetPassword {
+        /// The display's type.
+        display: String,
+    },
+    /// Have the guest take more or less of a virtio-mem device.
+    ResizeMemory {
+        /// The device's alias.
+        alias: String,
+    },
     /// Plug a device in.
     AttachDevice {
         /// The device, as a status file has it.

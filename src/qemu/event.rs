@@ -52,6 +52,8 @@ guest_events! {
         DeviceDeleted(data::DeviceDeleted),
         /// The guest keeps a device.
         UnplugRefused(data::DeviceUnplugGuestError),
+        /// Its firmware said what became of a device.
+        DeviceOst(data::AcpiDeviceOst),
         /// A tray opened or closed.
         TrayMoved(data::DeviceTrayMoved),
         /// Its memory changed.

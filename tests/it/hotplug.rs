@@ -21,8 +21,9 @@ use crate::host::Host;
 /// Controllers for devices to come.
 const ROOM: &str = "<controller type='usb' index='0' model='qemu-xhci'/>
     <controller type='scsi' index='0' model='virtio-scsi'/>
+    <controller type='virtio-serial' index='0'/>
     <controller type='pci' index='0' model='pcie-root'/><controller type='pci' model='pcie-root-port'/><controller type='pci' model='pcie-root-port'/>
-    <controller type='pci' model='pcie-root-port'/><controller type='pci' model='pcie-root-port'/>";
+    <controller type='pci' model='pcie-root-port'/><controller type='pci' model='pcie-root-port'/><controller type='pci' model='pcie-root-port'/>";
 
 /// The same guest with them in the place of the controller that says there is no USB.
 fn with_room(xml: &str) -> String {
@@ -31,6 +32,11 @@ fn with_room(xml: &str) -> String {
 
 const CARD: &str =
     "<interface type='user'><mac address='52:54:00:bb:00:01'/><model type='virtio'/></interface>";
+
+const RNG: &str = "<rng model='virtio'><backend model='builtin'/></rng>";
+
+const SHMEM: &str =
+    "<shmem name='virtqemud-test'><model type='ivshmem-plain'/><size unit='M'>4</size></shmem>";
 
 /// An image, and a disk that it is in.
 struct Medium {
@@ -108,6 +114,17 @@ fn devices_come_and_go_in_a_guest_that_answers() -> Result<()> {
     let virsh = sandbox.virsh();
     boot(&sandbox, &image)?;
     let medium = Medium::new(sandbox.dir(), "a")?;
+    let at = |name: &str| {
+        format!(
+            "<source mode='bind' path='{}'/>",
+            sandbox.dir().join(name).display()
+        )
+    };
+    let channel = format!(
+        "<channel type='unix'>{}<target type='virtio' name='org.example.late'/></channel>",
+        at("channel")
+    );
+    let redirected = format!("<redirdev bus='usb' type='unix'>{}</redirdev>", at("redirected"));
     let far = medium.disk("sdc", "scsi").replace(
         "</disk>",
         "<address type='drive' controller='1' bus='0' target='0' unit='0'/></disk>",
@@ -119,6 +136,15 @@ fn devices_come_and_go_in_a_guest_that_answers() -> Result<()> {
         (medium.disk("sda", "scsi"), "scsi0-0-0-0", "<target dev='sda'"),
         (medium.disk("sdb", "usb"), "usb-disk1", "<target dev='sdb'"),
         (CARD.to_owned(), "net0", "52:54:00:bb:00:01"),
+        (RNG.to_owned(), "rng0", "<backend model='builtin'>"),
+        (
+            "<input type='tablet' bus='usb'/>".to_owned(),
+            "input2",
+            "type='tablet'",
+        ),
+        (channel.clone(), "channel0", "org.example.late"),
+        (redirected.clone(), "redir0", "<redirdev bus='usb'"),
+        (SHMEM.to_owned(), "shmem0", "<shmem name="),
     ] {
         let file = sandbox.dir().join("device.xml");
         fs::write(&file, &xml)?;
@@ -223,6 +249,77 @@ async fn a_device_that_the_guest_keeps_goes_later() -> Result<()> {
         assert_eq!(detach(&grpc, &disk.alias).await?, Outcome::Removed, "{bus}");
     }
     grpc.power_off("g").await?;
+    Ok(())
+}
+
+#[test]
+fn memory_and_character_devices_are_shown_as_qemu_has_them() -> Result<()> {
+    if !can_run_guests() {
+        return Ok(());
+    }
+    let sandbox = Sandbox::started(daemon())?;
+    let virsh = sandbox.virsh();
+    let plain = without_system("g");
+    let text = plain.replacen(
+        "<memory",
+        "<maxMemory slots='4' unit='MiB'>2048</maxMemory><memory",
+        1,
+    );
+    virsh.define(&text)?;
+    virsh.ok(&["start", "g"])?;
+    let file = sandbox.dir().join("device.xml");
+    let attach = |xml: &str| -> Result<String> {
+        fs::write(&file, xml)?;
+        virsh.ok(&["attach-device", "g", &file.to_string_lossy(), "--live"])?;
+        virsh.ok(&["dumpxml", "g"])
+    };
+    let before = virsh.ok(&["dumpxml", "g"])?;
+    let total = |xml: &str| -> Result<u64> {
+        let (_, rest) = xml.split_once("<memory unit='KiB'>").context("no memory")?;
+        Ok(rest.split('<').next().unwrap_or_default().parse()?)
+    };
+    let dimm = "<memory model='dimm'><target><size unit='MiB'>128</size><node>0</node></target></memory>";
+    let live = attach(dimm)?;
+    ensure!(live.contains("slot='0' base='0x"), "{live}");
+    assert_eq!(total(&live)?, total(&before)? + (128 << 10));
+    let growing = "<memory model='virtio-mem'><target><size unit='MiB'>128</size><node>0</node><block unit='MiB'>2</block>\
+                   <requested unit='MiB'>0</requested></target></memory>";
+    let live = attach(growing)?;
+    ensure!(live.contains("<current unit='KiB'>0</current>"), "{live}");
+    virsh.ok(&[
+        "update-memory-device",
+        "g",
+        "--live",
+        "--alias",
+        "virtiomem0",
+        "--requested-size",
+        "64MiB",
+    ])?;
+    let property = r#"{"execute": "qom-get", "arguments": {"path": "/machine/peripheral/virtiomem0", "property": "requested-size"}}"#;
+    assert_eq!(ask(&virsh, "g", property)?, json!(64 << 20));
+    ensure!(
+        virsh
+            .ok(&["dumpxml", "g"])?
+            .contains("<requested unit='KiB'>65536</requested>")
+    );
+    let live = attach("<channel type='pty'><target type='virtio' name='org.example.pty'/></channel>")?;
+    let (_, shown) = live.split_once("<channel type='pty'>").context("no channel")?;
+    ensure!(
+        shown.trim_start().starts_with("<source path='/dev/pts/"),
+        "{shown}"
+    );
+    virsh.ok(&["detach-device-alias", "g", "channel0", "--live"])?;
+    let output = sandbox.dir().join("output");
+    attach(&format!(
+        "<channel type='file'><source path='{}'/><target type='virtio' name='org.example.file'/></channel>",
+        output.display()
+    ))?;
+    ensure!(output.exists());
+    let sets = r#"{"execute": "query-fdsets"}"#;
+    assert_eq!(ask(&virsh, "g", sets)?.as_array().map(Vec::len), Some(1));
+    virsh.ok(&["detach-device-alias", "g", "channel0", "--live"])?;
+    assert_eq!(ask(&virsh, "g", sets)?, json!([]));
+    virsh.ok(&["destroy", "g"])?;
     Ok(())
 }
 

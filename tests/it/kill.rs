@@ -40,10 +40,12 @@ enum Operation {
     SetPeriod,
     /// And a disk comes at the same time.
     DestroyBesideAttach,
+    AttachRng,
+    DetachChannel,
 }
 
 impl Operation {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 16] = [
         Self::Define,
         Self::Start,
         Self::Suspend,
@@ -58,6 +60,8 @@ impl Operation {
         Self::SetLink,
         Self::SetPeriod,
         Self::DestroyBesideAttach,
+        Self::AttachRng,
+        Self::DetachChannel,
     ];
 
     /// Brings about what it begins from; "g" is the guest.
@@ -67,7 +71,10 @@ impl Operation {
         }
         let drive = match self {
             Self::ChangeMedium => drive("a"),
-            Self::AttachDisk | Self::AttachInterface | Self::DestroyBesideAttach => ROOM.to_owned(),
+            Self::AttachDisk | Self::AttachInterface | Self::AttachRng | Self::DestroyBesideAttach => {
+                ROOM.to_owned()
+            }
+            Self::DetachChannel => format!("{ROOM}{CHANNEL}"),
             Self::DetachDisk => format!("{ROOM}{}", disk()),
             Self::SetLink => format!("{ROOM}{CARD}"),
             _ => String::new(),
@@ -86,7 +93,9 @@ impl Operation {
             | Self::AttachInterface
             | Self::SetLink
             | Self::SetPeriod
-            | Self::DestroyBesideAttach => grpc.start("g").await.map(drop),
+            | Self::DestroyBesideAttach
+            | Self::AttachRng
+            | Self::DetachChannel => grpc.start("g").await.map(drop),
             Self::Resume => grpc.start_paused("g").await.map(drop),
             _ => Ok(()),
         }
@@ -130,10 +139,13 @@ impl Operation {
             }
             Self::AttachDisk => attach(&grpc, disk()).await,
             Self::AttachInterface => attach(&grpc, CARD.to_owned()).await,
-            Self::DetachDisk => {
+            Self::AttachRng => attach(&grpc, RNG.to_owned()).await,
+            Self::DetachDisk | Self::DetachChannel => {
+                let channel = self == Self::DetachChannel;
+                let xml = if channel { CHANNEL.to_owned() } else { disk() };
                 let request = pb::DetachDeviceRequest {
                     domain: by_name("g"),
-                    device: Some(pb::detach_device_request::Device::Xml(disk())),
+                    device: Some(pb::detach_device_request::Device::Xml(xml)),
                     scope: pb::Scope::LiveAndConfig.into(),
                     ..Default::default()
                 };
@@ -158,7 +170,9 @@ impl Operation {
             | Self::DetachDisk
             | Self::AttachInterface
             | Self::SetLink
-            | Self::SetPeriod => [&[("g", Running)], &[("g", Running)]],
+            | Self::SetPeriod
+            | Self::AttachRng
+            | Self::DetachChannel => [&[("g", Running)], &[("g", Running)]],
         }
     }
 }
@@ -176,6 +190,10 @@ const DOWN: &str = "<link state='down'/>";
 
 /// Seconds between two looks at the memory statistics.
 const PERIOD: i64 = 7;
+
+/// A device without anything of the host's, and one that has a back end only.
+const RNG: &str = "<rng model='virtio'><backend model='builtin'/></rng>";
+const CHANNEL: &str = "<channel type='null'><target type='virtio' name='org.example.kill'/></channel>";
 
 /// A disk that comes or goes.
 fn disk() -> String {
@@ -383,6 +401,8 @@ impl Matrix {
             Operation::AttachDisk => return self.device_agrees("dev='sda'", "scsi0-0-0-0").await,
             Operation::DetachDisk => return Ok(!self.device_agrees("dev='sda'", "scsi0-0-0-0").await?),
             Operation::AttachInterface => return self.device_agrees("52:54:00:cc:00:01", "net0").await,
+            Operation::AttachRng => return self.device_agrees("<rng ", "rng0").await,
+            Operation::DetachChannel => return Ok(!self.device_agrees("example.kill", "channel0").await?),
             // QEMU does not tell of links.
             Operation::SetLink => return self.documents_agree(DOWN).await,
             Operation::SetPeriod => return self.period_agrees().await,

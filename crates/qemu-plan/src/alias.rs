@@ -4,8 +4,8 @@
 //! by position; both are libvirt's, and status files depend on it.
 
 use domxml::devices::{
-    Address, Controller, ControllerKind, Device, DeviceInfo, DeviceRef, Devices, Disk, DiskBus, Family,
-    Memory, MemoryModel, ScsiModel,
+    Address, Console, Controller, ControllerKind, Device, DeviceInfo, DeviceRef, Devices, Disk, DiskBus,
+    Family, Memory, MemoryModel, ScsiModel,
 };
 
 use crate::address::{BusKind, root_bus};
@@ -95,8 +95,19 @@ fn name(devices: &Devices, device: DeviceRef<'_>, position: usize) -> Option<Str
     Some(match count {
         Count::Only => prefix.to_owned(),
         Count::Position => format!("{prefix}{position}"),
+        Count::NextFree if family == Family::Console => {
+            // The first is the serial port and has its name.
+            let first = u32::from(devices.consoles.first().is_some_and(is_serial_port));
+            format!("{prefix}{}", next_free(devices, family, prefix).max(first))
+        }
         Count::NextFree => format!("{prefix}{}", next_free(devices, family, prefix)),
     })
+}
+
+/// Whether a console goes by the name of a serial port.
+fn is_serial_port(console: &Console) -> bool {
+    let alias = console.info.alias.as_deref();
+    alias.is_some_and(|alias| alias.starts_with("serial"))
 }
 
 /// One more than the highest number that a family uses with a prefix.

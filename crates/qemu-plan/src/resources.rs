@@ -46,6 +46,8 @@ pub enum Purpose {
     Start,
     /// `domxml-to-native`: nothing is opened, sockets are named by path.
     Native,
+    /// A device is plugged into a running guest.
+    Plug,
 }
 
 /// Directories of one guest.
@@ -161,8 +163,10 @@ pub struct DeviceResources {
     pub tap_fds: Vec<FdRef>,
     /// Descriptors of vhost-net queues, or of vhost-vsock or vhost-scsi.
     pub vhost_fds: Vec<FdRef>,
-    /// Descriptor of a listening socket (character devices), or of an opened device.
+    /// Descriptor of the file that a character device writes to, or of an opened device.
     pub fd: Option<i32>,
+    /// Listening socket of a character device.
+    pub listener: Option<FdRef>,
     /// Descriptor of a log or output file, passed with `-add-fd`.
     pub log_fd: Option<i32>,
     /// Path of a helper's socket (swtpm, virtiofsd, passt, vhost-user).

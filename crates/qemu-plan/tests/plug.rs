@@ -347,7 +347,8 @@ fn what_can_not_be_detached_is_refused_in_libvirts_words() {
     def.devices.insert(moved, shut.at).unwrap();
     let check = |def: &Domain, alias: &str| {
         let place = def.devices.by_alias(alias).unwrap();
-        hotplug::check_detach(def, place).map_err(|e| format!("{} {}: {e}", e.code.number(), e.area.number()))
+        hotplug::check_detach(def, place, Side::Live)
+            .map_err(|e| format!("{} {}: {e}", e.code.number(), e.area.number()))
     };
     for (alias, refusal) in [
         (

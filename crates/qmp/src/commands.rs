@@ -166,6 +166,8 @@ commands! {
         #[serde(skip_serializing_if = "Option::is_none")]
         opaque: Option<String>
     } -> AddfdInfo;
+    /// Sets of descriptors.
+    5 QueryFdsets "query-fdsets" {} -> Vec<FdsetInfo>;
     /// Removes a descriptor, or a whole set.
     10 RemoveFd "remove-fd" {
         /// The set.
@@ -212,7 +214,10 @@ commands! {
         /// `vnc` or `spice`.
         protocol: String,
         /// The password.
-        password: String
+        password: String,
+        /// What becomes of who is connected: `keep`, `fail`, `disconnect`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        connected: Option<String>
     } -> Empty;
     /// Says until when a display's password is good.
     10 ExpirePassword "expire_password" {

@@ -128,6 +128,11 @@ events! {
         /// QOM path.
         qom_path: String,
     }
+    /// The guest's firmware said what became of a device.
+    AcpiDeviceOst "ACPI_DEVICE_OST" {
+        /// What it said.
+        info: AcpiOst,
+    }
     /// A job is in another state.
     JobStatusChange "JOB_STATUS_CHANGE" {
         /// Id.
@@ -154,6 +159,22 @@ events! {
         /// The threshold, in bytes.
         write_threshold: u64,
     }
+}
+
+/// What a guest's firmware says of a device, in the words of ACPI's `_OST`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct AcpiOst {
+    /// Device's id, if it has one.
+    pub device: Option<String>,
+    /// Slot's number.
+    pub slot: String,
+    /// `DIMM`, `CPU` or newer.
+    pub slot_type: String,
+    /// What the guest was asked.
+    pub source: i64,
+    /// How it went.
+    pub status: i64,
 }
 
 #[cfg(test)]

@@ -159,6 +159,25 @@ pub struct MemoryDeviceData {
     pub hotplugged: Option<bool>,
 }
 
+/// One set of `query-fdsets`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct FdsetInfo {
+    /// Its number.
+    pub fdset_id: i64,
+    /// Its descriptors.
+    pub fds: Vec<FdsetFdInfo>,
+}
+
+/// One descriptor of a set.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct FdsetFdInfo {
+    /// Number in QEMU.
+    pub fd: i64,
+    /// The free text that came with it.
+    pub opaque: Option<String>,
+}
+
 /// One device of `query-block`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct BlockInfo {

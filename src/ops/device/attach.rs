@@ -23,11 +23,10 @@ use qemu_plan::{
     block,
     caps::Caps,
     command::{
-        Resources,
+        Purpose, Resources,
         plug::{Given, Plan, plug},
     },
     hotplug::{self, Side},
-    postparse::add_device,
 };
 use qmp::commands;
 
@@ -42,6 +41,7 @@ use crate::{
     ops::{
         Conditions, Driver,
         device::{
+            holding, learnt,
             medium::{self, How, Lock},
             plugging,
         },
@@ -51,11 +51,11 @@ use crate::{
             scope::{Scope, Which},
         },
         holdings::{
-            net::{interface, ports, traffic},
-            storage::{claim, disk, secrets},
+            net::traffic,
+            storage::{disk, secrets},
         },
         operation::{self, Ask, Context, Operation},
-        run::{cpus, guest::Guest, react::lifecycle},
+        run::{guest::Guest, react::lifecycle},
     },
     qemu::MasterKey,
 };
@@ -174,7 +174,7 @@ async fn in_stored(driver: &Arc<Driver>, view: &View, device: &mut Device) -> Re
     if let (Device::Interface(given), Device::Interface(completed)) = (&mut *device, &completed) {
         given.mac.clone_from(&completed.mac);
     }
-    add_device(&mut document.devices, completed)?;
+    hotplug::enter(&mut document, completed)?;
     let complete = plan::complete(driver, document, Age::New).await?;
     Ok(Edit::replacing(Arc::clone(config), Stored::new(&complete.domain)))
 }
@@ -190,14 +190,23 @@ struct Coming {
     next_node: u32,
 }
 
+/// Numbers that are free once a device has come.
+#[derive(Clone, Copy, Debug)]
+struct Numbers {
+    node: u32,
+    fdset: u32,
+}
+
 impl Coming {
     /// Checks that a running guest can take the device, and finds it a place and its images.
     async fn of(driver: &Arc<Driver>, view: &View, device: Device) -> Result<Self> {
         let run = view.running()?;
         let guest = driver.guests.of(view)?;
         let def = &run.document.domain;
+        let channels = dirs(driver, &plan::short_name(guest.id, &def.name)).channel;
         let (placed, caps) = plan::with_caps(driver, def, move |caps, context| {
-            let device = hotplug::complete(def, device, caps, context)?;
+            let mut device = hotplug::complete(def, device, caps, context)?;
+            hotplug::give_path(&mut device, &channels);
             hotplug::check(def, &device, Side::Live)?;
             Ok((hotplug::place(def, device, caps, context)?, caps.clone()))
         })
@@ -247,9 +256,18 @@ impl Coming {
         let view = context.view();
         let document = &view.running()?.document.domain;
         let names = plan::short_name(self.guest.id, &document.name);
-        let mut given = resources(context.driver(), document, dirs(context.driver(), &names));
-        self.acquire(context, &mut device, &mut given).await?;
-        for step in self.steps(context, &device, &mut given).await?.steps {
+        let mut given = Resources {
+            purpose: Purpose::Plug,
+            first_fdset: next_fdset(&view),
+            ..resources(context.driver(), document, dirs(context.driver(), &names))
+        };
+        let mut files = holding::acquire(context, &self.guest, &mut device, &mut given).await?;
+        let plan = self.steps(context, &device, &mut given).await?;
+        let numbers = Numbers {
+            node: self.next_node,
+            fdset: plan.next_fdset,
+        };
+        for step in plan.steps {
             let (part, guest) = (step.makes(), Arc::clone(&self.guest));
             let reversal = async move {
                 match part {
@@ -258,19 +276,22 @@ impl Coming {
                 }
             };
             let what = plugging::phase(&step);
-            context
-                .step(what, plugging::give(&self.guest, step), reversal)
-                .await?;
+            let giving = plugging::give(&self.guest, step, &mut files);
+            if let Some(pty) = context.step(what, giving, reversal).await? {
+                learnt::put_terminal(&mut device, &pty);
+            }
         }
+        let balloon = learnt::of_memory(&self.guest, &mut device).await;
         self.switch(&view, &device).await?;
         // What QEMU calls its devices is for whoever comes after us; without an answer the new one is known all the same.
         let monitor = self.guest.monitor()?;
         let known = monitor.device_ids().await.ok();
-        let (new, next_node) = (device.clone(), self.next_node);
+        let new = device.clone();
         context
             .commit_with(move |view| {
                 edit.apply(view)?;
-                has_come(view, new, next_node)?;
+                has_come(view, new, numbers)?;
+                learnt::put_balloon(view, balloon);
                 know_devices(view, known);
                 Ok(effects)
             })
@@ -309,36 +330,6 @@ impl Coming {
         Ok(plan(given)?)
     }
 
-    /// What the device has of the host and of other daemons.
-    async fn acquire(&self, context: &Context, device: &mut Device, given: &mut Resources) -> Result<()> {
-        let (driver, guest) = (context.driver(), &self.guest);
-        let mut undo = context.steps("what it has of the host").await?;
-        match device {
-            Device::Disk(disk) => {
-                if let Some(claim) = claim::of_disk(disk) {
-                    cpus::take(driver, guest, &claim, &mut undo).await?;
-                }
-                disk::acquire(driver, &guest.domain, disk, &mut undo).await
-            }
-            Device::Interface(card) => {
-                let view = context.view();
-                let owner = ports::owner(&view.running()?.document.domain);
-                if card.kind == InterfaceKind::Network {
-                    ports::take_one(driver, card, owner.clone(), &mut undo).await?;
-                }
-                // Only now it is known what it is plugged into.
-                hotplug::check_interface(card)?;
-                interface::check_acquirable(card)?;
-                let mut monitor = guest.monitor()?;
-                let handed = interface::acquire(driver, card, &owner, &mut monitor, &mut undo).await?;
-                let alias = card.info.alias.clone().unwrap_or_default();
-                given.devices.extend(handed.map(|handed| (alias, handed)));
-                Ok(())
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// Switches an interface on where the guest runs, and its link off where the document has it down.
     async fn switch(&self, view: &View, device: &Device) -> Result<()> {
         let Device::Interface(card) = device else {
@@ -357,7 +348,14 @@ impl Coming {
 
 /// A device that came is told before what else is.
 fn added(device: &Device, rest: Effects) -> Effects {
-    let mut told = Effects::none().event(EventKind::DeviceAdded, Some(about(alias_of(device))));
+    let alias = match device {
+        // The guest does not see it.
+        Device::Lease(_) => return rest,
+        // libvirt tells the name of the back end.
+        Device::Memory(_) => format!("mem{}", alias_of(device)),
+        _ => alias_of(device),
+    };
+    let mut told = Effects::none().event(EventKind::DeviceAdded, Some(about(alias)));
     told.events.extend(rest.events);
     told
 }
@@ -367,6 +365,9 @@ fn added(device: &Device, rest: Effects) -> Effects {
 pub(crate) fn can_adopt(device: &Device) -> bool {
     match device {
         Device::Disk(_) | Device::Controller(_) => true,
+        Device::Rng(_) | Device::Input(_) | Device::Watchdog(_) | Device::Shmem(_) | Device::Memory(_) => {
+            true
+        }
         Device::Interface(card) => card.kind == InterfaceKind::User,
         _ => false,
     }
@@ -379,7 +380,7 @@ pub(crate) fn can_adopt(device: &Device) -> bool {
 pub(crate) async fn adopt(
     driver: &Arc<Driver>,
     guest: &Arc<Guest>,
-    device: Device,
+    mut device: Device,
     stored: Option<String>,
 ) -> Result<()> {
     let view = guest.domain.view();
@@ -394,12 +395,17 @@ pub(crate) async fn adopt(
         Device::Disk(disk) => block::highest_number(disk).map_or(taken, |n| taken.max(u64::from(n))),
         _ => taken,
     };
-    let next_node = u32::try_from(highest).unwrap_or(u32::MAX).saturating_add(1);
+    let numbers = Numbers {
+        node: u32::try_from(highest).unwrap_or(u32::MAX).saturating_add(1),
+        fdset: next_fdset(&view),
+    };
+    let balloon = learnt::of_memory(guest, &mut device).await;
     let known = guest.monitor()?.device_ids().await.ok();
     let effects = added(&device, effects);
     let change = move |view: &mut View| {
         edit.apply(view)?;
-        has_come(view, device, next_node)?;
+        has_come(view, device, numbers)?;
+        learnt::put_balloon(view, balloon);
         know_devices(view, known);
         Ok(effects)
     };
@@ -407,18 +413,25 @@ pub(crate) async fn adopt(
 }
 
 /// The document of the run has the device.
-fn has_come(view: &mut View, device: Device, next_node: u32) -> Result<()> {
+fn has_come(view: &mut View, device: Device, numbers: Numbers) -> Result<()> {
     let edit = Edit::live(move |document| {
-        add_device(&mut document.devices, device.clone())?;
+        hotplug::enter(document, device.clone())?;
         Ok(())
     });
     edit.apply(view)?;
     if let Some(run) = &mut view.run {
         let mut status = domxml::StatusDocument::clone(&run.status);
-        status.nodename = Some(u64::from(next_node.saturating_sub(1)));
+        status.nodename = Some(u64::from(numbers.node.saturating_sub(1)));
+        status.fdset = Some(u64::from(numbers.fdset));
         run.status = Arc::new(status);
     }
     Ok(())
+}
+
+/// The first number of a set of descriptors that is free in a run.
+fn next_fdset(view: &View) -> u32 {
+    let fdset = view.run.as_ref().and_then(|run| run.status.fdset);
+    u32::try_from(fdset.unwrap_or(0)).unwrap_or(u32::MAX)
 }
 
 /// The devices that QEMU has, as the status file lists them.

@@ -14,13 +14,13 @@ use std::{sync::Arc, time::Duration};
 
 use domxml::{
     Domain as Document,
-    devices::{Device, DeviceRef, info::USER_ALIAS_PREFIX},
+    devices::{Device, DeviceRef, Place, info::USER_ALIAS_PREFIX},
     status,
 };
 use qemu_plan::{
     address::Age,
     caps::Caps,
-    command::plug::{Part, back_ends},
+    command::plug::{Part, back_ends, has_front_end},
     hotplug::{self, Side},
 };
 
@@ -36,18 +36,15 @@ use crate::{
         Conditions, Driver,
         device::{
             attach::{about, alias_of, defined, know_devices},
+            holding, learnt,
             plugging::{self, Unplugged},
         },
         document::{
             plan,
             scope::{Scope, Which},
         },
-        holdings::{
-            net::interface,
-            storage::{claim, disk},
-        },
         operation::{self, Ask, Context, Operation},
-        run::{cpus, guest::Guest},
+        run::guest::Guest,
     },
 };
 
@@ -149,12 +146,13 @@ async fn out_of_stored(driver: &Arc<Driver>, view: &View, meant: &Meant) -> Resu
         .ok_or_else(|| Error::invalid("transient domains do not have any persistent config"))?;
     let mut document = Box::new(Document::clone(&*config.domain()?));
     let place = find(&document, meant, Side::Stored)?;
-    document.devices.remove(place);
+    hotplug::check_detach(&document, place, Side::Stored)?;
+    hotplug::leave(&mut document, place);
     let complete = plan::complete(driver, document, Age::Known).await?;
     Ok(Edit::replacing(Arc::clone(config), Stored::new(&complete.domain)))
 }
 
-fn find(document: &Document, meant: &Meant, side: Side) -> Result<domxml::devices::Place> {
+fn find(document: &Document, meant: &Meant, side: Side) -> Result<Place> {
     match meant {
         Meant::Document(device) => Ok(hotplug::find(document, device, side)?),
         Meant::Alias(alias) => document.devices.by_alias(alias).ok_or_else(|| {
@@ -177,7 +175,7 @@ impl Going {
     async fn of(driver: &Arc<Driver>, view: &View, meant: &Meant) -> Result<Self> {
         let document = &view.running()?.document.domain;
         let place = find(document, meant, Side::Live)?;
-        hotplug::check_detach(document, place)?;
+        hotplug::check_detach(document, place, Side::Live)?;
         let found = document.devices.get(place).map(DeviceRef::to_device);
         let device = found.ok_or_else(|| Error::internal("the device got lost"))?;
         Self::leaving(driver, view, device).await
@@ -203,9 +201,14 @@ impl Going {
     ) -> Result<Outcome> {
         let alias = alias_of(&self.device);
         self.intend(context).await?;
-        let asked = plugging::unplug(&self.guest, &alias, patience);
-        // Nothing undoes it: the guest decides.
-        let unplugged = context.step("requested", asked, async { Ok(()) }).await?;
+        let unplugged = match has_front_end(self.device.as_ref()) {
+            true => {
+                let asked = plugging::unplug(&self.guest, &alias, patience);
+                // Nothing undoes it: the guest decides.
+                context.step("requested", asked, async { Ok(()) }).await?
+            }
+            false => Unplugged::Gone,
+        };
         match unplugged {
             Unplugged::Gone => {
                 self.depart(context, stored).await?;
@@ -228,20 +231,25 @@ impl Going {
     /// QEMU has the device no more: the rest follows.
     async fn depart(&self, context: &Context, stored: (Edit, Effects)) -> Result<()> {
         drop_parts(&self.guest, &self.parts).await?;
+        if self.parts.iter().any(|part| matches!(part, Part::Chardev(_))) {
+            plugging::drop_fdsets(&self.guest, &alias_of(&self.device)).await?;
+        }
+        let balloon = learnt::balloon(&self.guest, &self.device).await;
         let known = self.guest.monitor()?.device_ids().await.ok();
-        let alias = alias_of(&self.device);
         let (edit, effects) = stored;
-        let mut told = Effects::none().event(EventKind::DeviceRemoved, Some(about(alias.clone())));
+        let mut told = removed(&self.device);
         told.events.extend(effects.events);
+        let device = self.device.clone();
         context
             .commit_with(move |view| {
                 edit.apply(view)?;
-                has_gone(view, &alias)?;
+                has_gone(view, &device)?;
+                learnt::put_balloon(view, balloon);
                 know_devices(view, known);
                 Ok(told)
             })
             .await?;
-        release(context.driver(), &self.guest, &self.device).await;
+        holding::release(context.driver(), &self.guest, &self.device).await;
         Ok(())
     }
 }
@@ -277,16 +285,32 @@ async fn drop_parts(guest: &Guest, parts: &[Part]) -> Result<()> {
     Ok(())
 }
 
+/// The event of a device that has left; a lease is none that the guest sees.
+fn removed(device: &Device) -> Effects {
+    match device {
+        Device::Lease(_) => Effects::none(),
+        _ => Effects::none().event(EventKind::DeviceRemoved, Some(about(alias_of(device)))),
+    }
+}
+
 /// The document of the run has the device no more.
-fn has_gone(view: &mut View, alias: &str) -> Result<()> {
-    let alias = alias.to_owned();
+fn has_gone(view: &mut View, device: &Device) -> Result<()> {
+    let device = device.clone();
     let edit = Edit::live(move |document| {
-        if let Some(place) = document.devices.by_alias(&alias) {
-            document.devices.remove(place);
+        if let Some(place) = place_in(document, &device) {
+            hotplug::leave(document, place);
         }
         Ok(())
     });
     edit.apply(view)
+}
+
+/// Where a device of a run is in its document: by alias, or by what it is where it has none.
+pub(crate) fn place_in(document: &Document, device: &Device) -> Option<Place> {
+    match device {
+        Device::Lease(_) => hotplug::find(document, device, Side::Live).ok(),
+        _ => document.devices.by_alias(&alias_of(device)),
+    }
 }
 
 /// Takes a device that has left a run out of the stored configuration, if it is there: the daemon ended between the two.
@@ -312,34 +336,18 @@ pub(crate) async fn unstore(guest: &Guest, device: &Device) -> Result<()> {
         let Some(place) = is_there(&document) else {
             return Ok(Effects::none());
         };
-        document.devices.remove(place);
+        hotplug::leave(&mut document, place);
         view.config = Some(Stored::new(&document));
         Ok(defined())
     };
     guest.domain.commit(change).await.map(drop)
 }
 
-/// Gives back what a device that has left had of the host. Nothing depends on it any more: what fails is logged.
-pub(crate) async fn release(driver: &Arc<Driver>, guest: &Arc<Guest>, device: &Device) {
-    let view = guest.domain.view();
-    match device {
-        Device::Disk(disk) => {
-            if let Some(claim) = claim::of_disk(disk) {
-                cpus::give_back(driver, guest, &claim).await;
-            }
-            if let Some(run) = &view.run {
-                disk::release(driver, run, disk).await;
-            }
-        }
-        Device::Interface(card) => interface::release(driver, card, view.uuid).await,
-        _ => {}
-    }
-}
-
 /// A device has left QEMU while nobody waited for it: the documents follow, and what it had is given back. What it has left
 /// is seen to again when the guest is reached.
 pub(crate) async fn departed(driver: Arc<Driver>, guest: Arc<Guest>, alias: String) {
-    let result = follow(&driver, &guest, &alias).await;
+    let meant = |document: &Document| document.devices.by_alias(&alias);
+    let result = follow(&driver, &guest, meant).await;
     if let Err(error) = result
         && guest.ending().is_none()
     {
@@ -348,7 +356,19 @@ pub(crate) async fn departed(driver: Arc<Driver>, guest: Arc<Guest>, alias: Stri
     }
 }
 
-async fn follow(driver: &Arc<Driver>, guest: &Arc<Guest>, alias: &str) -> Result<()> {
+/// Sees a detach through that was cut off: QEMU has the device no more, or nobody is asked whether it may go.
+///
+/// # Errors
+/// QEMU does not answer, or the files can't be written.
+pub(crate) async fn finish(driver: &Arc<Driver>, guest: &Arc<Guest>, device: &Device) -> Result<()> {
+    follow(driver, guest, |document| place_in(document, device)).await
+}
+
+async fn follow(
+    driver: &Arc<Driver>,
+    guest: &Arc<Guest>,
+    meant: impl FnOnce(&Document) -> Option<Place>,
+) -> Result<()> {
     let conditions = Conditions::default();
     let ask = Ask {
         kind: "device-departed",
@@ -360,8 +380,8 @@ async fn follow(driver: &Arc<Driver>, guest: &Arc<Guest>, alias: &str) -> Result
     let Some(run) = view.run.as_ref().filter(|run| run.id == guest.id) else {
         return Ok(());
     };
-    let devices = &run.document.domain.devices;
-    let found = devices.by_alias(alias).and_then(|place| devices.get(place));
+    let document = &run.document.domain;
+    let found = meant(document).and_then(|place| document.devices.get(place));
     // Whoever unplugged it has seen to it.
     let Some(device) = found.map(DeviceRef::to_device) else {
         return Ok(());

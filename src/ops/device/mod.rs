@@ -2,10 +2,13 @@
 
 pub(crate) mod attach;
 pub mod detach;
+pub(crate) mod holding;
+mod learnt;
 pub mod limits;
 pub mod link;
 pub mod medium;
 pub(crate) mod plugging;
+pub(crate) mod update;
 
 use std::sync::Arc;
 
@@ -13,7 +16,7 @@ use domxml::{ParseFlags, devices::Device};
 
 use crate::{
     domain::Domain,
-    error::{Code, Error, Result},
+    error::{Error, Result},
     ops::{Conditions, Driver, device::medium::How, document::scope::Scope},
 };
 
@@ -37,13 +40,7 @@ pub async fn update(
         Device::Interface(interface) => {
             Box::pin(link::update(driver, domain, *interface, how.scope, conditions)).await
         }
-        other => {
-            let family = other.as_ref().family().name();
-            Err(Error::new(
-                Code::OperationUnsupported,
-                format!("changing a device of type '{family}' is not supported yet"),
-            ))
-        }
+        other => Box::pin(update::update(driver, domain, other, how.scope, conditions)).await,
     }
 }
 
@@ -122,6 +119,7 @@ fn short_enough(xml: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Code;
 
     #[test]
     fn what_is_no_device_is_refused() {

@@ -14,7 +14,10 @@ use serde_json::{Map, Value};
 
 use crate::{
     error::{Code, Error, Result},
-    ops::run::{departures::Departure, guest::Guest},
+    ops::{
+        holdings::chardev::Files,
+        run::{departures::Departure, guest::Guest},
+    },
 };
 
 /// How long a guest may take to let a device go, as libvirt waits.
@@ -39,27 +42,44 @@ pub(super) fn phase(step: &Step) -> &'static str {
         Step::Device(_) => "the device",
         Step::AddFd(..) => "a descriptor",
         Step::Throttle(_) => "the disk's limits",
+        Step::WatchdogAction(_) => "what watchdogs do",
     }
 }
 
-/// Gives QEMU one command of an attach.
+/// Gives QEMU one command of an attach; the terminal that it has opened, if it has.
 ///
 /// # Errors
 /// What QEMU refuses, or that it does not answer.
-pub(super) async fn give(guest: &Guest, step: Step) -> Result<()> {
+pub(super) async fn give(guest: &Guest, step: Step, files: &mut Files) -> Result<Option<String>> {
     match step {
+        Step::Chardev(id, backend) => {
+            let made = guest.execute(commands::ChardevAdd { id, backend }).await?;
+            return Ok(made.get("pty").and_then(Value::as_str).map(str::to_owned));
+        }
         Step::Object(props) => guest.execute(commands::ObjectAdd(map(props))).await.map(drop),
         Step::Blockdev(props) => guest.execute(commands::BlockdevAdd(map(props))).await.map(drop),
         Step::Netdev(props) => guest.execute(commands::NetdevAdd(map(props))).await.map(drop),
         Step::Device(props) => guest.execute(commands::DeviceAdd(map(props))).await.map(drop),
-        Step::Chardev(id, backend) => guest
-            .execute(commands::ChardevAdd { id, backend })
-            .await
-            .map(drop),
-        Step::AddFd(..) => Err(Error::new(
-            Code::OperationUnsupported,
-            "a device that needs a file of the daemon's can't be attached yet",
-        )),
+        Step::AddFd(set, number, opaque) => {
+            let file = files.take(number);
+            let file = file.ok_or_else(|| Error::internal("the file of the device is not open"))?;
+            let command = commands::AddFd {
+                fdset_id: Some(i64::from(set)),
+                opaque: Some(opaque),
+            };
+            let monitor = guest.monitor()?;
+            monitor.client().execute_with_fds(command, vec![file]).await?;
+            Ok(())
+        }
+        Step::WatchdogAction(action) => {
+            let action = commands::SetAction {
+                reboot: None,
+                shutdown: None,
+                panic: None,
+                watchdog: Some(action.as_str().to_owned()),
+            };
+            guest.execute(action).await.map(drop)
+        }
         Step::Throttle(props) => {
             let limited = guest.execute(commands::BlockSetIoThrottle(map(props))).await;
             // As with libvirt the disk is there all the same.
@@ -69,6 +89,24 @@ pub(super) async fn give(guest: &Guest, step: Step) -> Result<()> {
             Ok(())
         }
     }
+    .map(|()| None)
+}
+
+/// Takes the sets of descriptors that QEMU was given for a device out of it.
+///
+/// # Errors
+/// QEMU does not answer.
+pub(crate) async fn drop_fdsets(guest: &Guest, alias: &str) -> Result<()> {
+    let names = [format!("{alias}-source"), format!("{alias}-log")];
+    for set in guest.execute(commands::QueryFdsets {}).await? {
+        let is_its =
+            |fd: &qmp::types::FdsetFdInfo| fd.opaque.as_ref().is_some_and(|text| names.contains(text));
+        if set.fds.iter().any(is_its) {
+            let part = Part::FdSet(u32::try_from(set.fdset_id).unwrap_or_default());
+            take_away(guest, &part).await?;
+        }
+    }
+    Ok(())
 }
 
 fn map(props: Props) -> Map<String, Value> {

@@ -1,25 +1,58 @@
-//! Files that character devices write to: what a device of type `file` sends, and the log of any.
+//! What character devices have of the host: sockets that they listen at, and files that they write to, which are what a
+//! device of type `file` sends and the log of any.
 //!
-//! They are opened here and handed to QEMU, which need not be able to open them; through virtlogd where that writes the
-//! guests' logs, so that they are rotated with those.
+//! Both are opened here and handed to QEMU, which need not be able to open them; files through virtlogd where that writes
+//! the guests' logs, so that they are rotated with those.
 
 use std::{
     fs,
-    os::{fd::OwnedFd, unix::fs::OpenOptionsExt},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::fs::OpenOptionsExt,
+    },
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use domxml::devices::{Chardev, ChardevKind, ConsoleTargetKind, Devices, OnOff};
+use domxml::devices::{
+    Chardev, ChardevKind, ChardevMode, ConsoleTargetKind, Device, DeviceRef, Devices, OnOff,
+};
 use qemu_plan::command::Resources;
 
 use crate::{
     config::StdioHandler,
     error::{Area, Error, Result},
-    ops::{Driver, document::prepared::Prepared, holdings::log},
+    ops::{
+        Driver,
+        document::prepared::Prepared,
+        holdings::{handover::Handover, log},
+        host::{files, identity::Identity},
+        operation::undo::Undo,
+    },
     peers::{LogFile, LogStart},
     qemu,
 };
+
+/// Mode of a socket: who may enter its directory may use it.
+const SOCKET_MODE: u32 = 0o775;
+
+/// Files that a running QEMU gets with commands, which name them by their numbers here.
+#[derive(Debug, Default)]
+pub(crate) struct Files(Vec<OwnedFd>);
+
+impl Files {
+    fn keep(&mut self, file: OwnedFd) -> i32 {
+        let number = file.as_raw_fd();
+        self.0.push(file);
+        number
+    }
+
+    /// The file of that number; once.
+    pub(crate) fn take(&mut self, number: i32) -> Option<OwnedFd> {
+        let at = self.0.iter().position(|file| file.as_raw_fd() == number)?;
+        Some(self.0.swap_remove(at))
+    }
+}
 
 /// What a file is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +89,120 @@ pub(crate) async fn open(
         }
     }
     Ok(())
+}
+
+/// Opens what one character device of a running guest has; other devices have nothing of it.
+///
+/// # Errors
+/// A file or a socket can't be opened, or there is none to connect to.
+pub(crate) async fn acquire(
+    driver: &Driver,
+    document: &domxml::Domain,
+    device: &Device,
+    (handover, given, undo): (&mut impl Handover, &mut Resources, &mut Undo),
+    files: &mut Files,
+) -> Result<()> {
+    let Some((alias, chardev)) = chardev_of(device.as_ref()) else {
+        return Ok(());
+    };
+    let place = given.devices.entry(alias.to_owned()).or_default();
+    if let Some(path) = bound_by_us(device) {
+        let (socket, identity) = (path.clone(), Identity::of(&driver.config())?);
+        let listener = crate::blocking::file("making a socket", move || listen(&socket, identity)).await?;
+        undo.push("the socket of a character device", remove_socket(path));
+        let name = format!("{alias}-source");
+        place.listener = Some(handover.pass(name, listener, undo).await?);
+    } else if let Some(path) = dialled(chardev) {
+        // The kernel tells best whether it is there.
+        let found = crate::blocking::file("looking for a socket", move || {
+            let message = format!("unable to stat: {}", path.display());
+            let failed = |error| Error::system(message, error).in_area(Area::Security);
+            fs::metadata(&path).map(drop).map_err(failed)
+        });
+        found.await?;
+    }
+    for wanted in of_device(alias, chardev) {
+        let fd = files.keep(open_one(driver, document, &wanted).await?);
+        match wanted.purpose {
+            Purpose::Source => place.fd = Some(fd),
+            Purpose::Log => place.log_fd = Some(fd),
+        }
+    }
+    Ok(())
+}
+
+/// Removes what is left of a character device that has gone. What fails is logged.
+pub(crate) async fn release(device: &Device) {
+    let Some(path) = bound_by_us(device) else { return };
+    if let Err(error) = remove_socket(path).await {
+        tracing::warn!(%error, "the socket of a device that has left is there still");
+    }
+}
+
+async fn remove_socket(path: PathBuf) -> Result<()> {
+    crate::blocking::file("removing a socket", move || files::remove(&path)).await
+}
+
+/// A character device with its alias.
+fn chardev_of(device: DeviceRef<'_>) -> Option<(&str, &Chardev)> {
+    let chardev = match device {
+        DeviceRef::Serial(port) => &port.chardev,
+        DeviceRef::Parallel(port) => &port.chardev,
+        DeviceRef::Channel(channel) => &channel.chardev,
+        DeviceRef::Console(console) => &console.chardev,
+        DeviceRef::Redirdev(redirected) => &redirected.chardev,
+        _ => return None,
+    };
+    Some((device.info()?.alias.as_deref().unwrap_or_default(), chardev))
+}
+
+/// The socket of a device at which it listens, if the daemon makes it. QEMU makes that of a redirected USB device.
+fn bound_by_us(device: &Device) -> Option<PathBuf> {
+    if matches!(device, Device::Redirdev(_)) {
+        return None;
+    }
+    let (_, chardev) = chardev_of(device.as_ref())?;
+    let source = chardev.source().filter(|_| chardev.kind == ChardevKind::Unix)?;
+    let listens = source.mode.unwrap_or(ChardevMode::Bind) == ChardevMode::Bind;
+    source.path.as_deref().filter(|_| listens).map(PathBuf::from)
+}
+
+/// The socket that a device connects to.
+fn dialled(chardev: &Chardev) -> Option<PathBuf> {
+    let source = chardev.source().filter(|_| chardev.kind == ChardevKind::Unix)?;
+    let dials = source.mode == Some(ChardevMode::Connect);
+    source.path.as_deref().filter(|_| dials).map(PathBuf::from)
+}
+
+/// Where a device listens, if it does; a channel without a path gets one.
+pub(crate) fn socket_path(chardev: &mut Chardev, channel_dir: &str, name: Option<&str>) -> Option<String> {
+    if chardev.kind != ChardevKind::Unix {
+        return None;
+    }
+    let source = chardev.source_mut();
+    if source.mode.unwrap_or(ChardevMode::Bind) != ChardevMode::Bind {
+        return None;
+    }
+    if source.path.is_none() {
+        source.mode = Some(ChardevMode::Bind);
+        source.path = Some(format!("{channel_dir}/{}", name?));
+    }
+    source.path.clone()
+}
+
+/// Listens at a socket for QEMU. May block on files.
+///
+/// # Errors
+/// It can't be made, or not be given to QEMU's user.
+pub(crate) fn listen(path: &Path, identity: Identity) -> Result<OwnedFd> {
+    let owner = identity.run_as().map(|user| unixfd::Owner {
+        uid: user.uid,
+        gid: user.gid,
+    });
+    let listener = unixfd::bind_listener(path, SOCKET_MODE, owner);
+    let listener = listener
+        .map_err(|error| Error::system(format_args!("cannot listen at '{}'", path.display()), error))?;
+    Ok(OwnedFd::from(listener))
 }
 
 async fn open_one(driver: &Driver, document: &domxml::Domain, wanted: &Wanted) -> Result<OwnedFd> {

@@ -7,10 +7,10 @@
 use std::sync::Arc;
 
 use domxml::{
-    devices::{Device, DiskDevice, interface::LinkState},
+    devices::{Device, DiskDevice, Graphics, Memory, interface::LinkState},
     status,
 };
-use qemu_plan::command::plug::Part;
+use qemu_plan::command::plug::{Part, has_front_end};
 use qmp::commands;
 
 use super::truth::Truth;
@@ -19,9 +19,9 @@ use crate::{
     error::Result,
     ops::{
         Driver,
-        device::{attach, detach, limits, link, medium, plugging},
+        device::{attach, detach, holding, limits, link, medium, plugging, update},
         holdings::net::traffic,
-        run::{cpus, guest::Guest, refresh},
+        run::{cpus, guest::Guest, password, refresh},
         tuning::live::Live,
     },
 };
@@ -35,6 +35,10 @@ enum Action {
     FollowCpus,
     /// Take a change of the running guest back.
     Tune(Live),
+    /// Tell QEMU the password of a display.
+    SetPassword(Box<Graphics>),
+    /// Tell QEMU how much the guest is to have of a virtio-mem device.
+    Resize(Box<Memory>),
     /// Put the document's limits on a device.
     Limit { device: String },
     /// Give a drive the medium of its document.
@@ -51,7 +55,7 @@ enum Action {
         stored: Option<String>,
     },
     /// See to what is left of a device that QEMU has no more.
-    Depart { alias: String },
+    Depart(Box<Device>),
     /// Take a device out of the stored configuration.
     Unstore(Box<Device>),
 }
@@ -142,11 +146,19 @@ fn of_device(intent: &Intent, device: Device, document: &domxml::Domain, truth: 
     let unstore = unstored.then(|| Action::Unstore(Box::new(device.clone())));
     let info = device.as_ref().info();
     let alias = info.and_then(|info| info.alias.clone()).unwrap_or_default();
-    let there = truth.devices.contains(&alias);
-    match (document.devices.by_alias(&alias).is_some(), there) {
+    let known = detach::place_in(document, &device).is_some();
+    let there = match has_front_end(device.as_ref()) {
+        true => truth.devices.contains(&alias),
+        // The guest is not asked: such a device has come when the document has it, and goes when it is to.
+        false => known && matches!(intent, Intent::AttachDevice { .. }),
+    };
+    match (known, there) {
         // It had come, or has not gone yet: the guest may still let it go.
         (true, true) => Vec::new(),
-        (true, false) => [Action::Depart { alias }].into_iter().chain(unstore).collect(),
+        (true, false) => [Action::Depart(Box::new(device))]
+            .into_iter()
+            .chain(unstore)
+            .collect(),
         // It is the last that QEMU gets: all of it is there, and the guest might not let it go again.
         (false, true) if attach::can_adopt(&device) && adoption(intent).is_some() => {
             let stored = adoption(intent).flatten();
@@ -201,6 +213,16 @@ fn decide(intent: &Intent, document: &domxml::Domain, truth: &Truth) -> Result<V
         Intent::LimitInterface { device } => vec![Action::Limit {
             device: device.clone(),
         }],
+        Intent::SetPassword { display } => {
+            let displays = document.devices.graphics.iter();
+            let meant = displays.filter(|g| g.kind.as_str() == display).take(1);
+            meant.map(|g| Action::SetPassword(Box::new(g.clone()))).collect()
+        }
+        Intent::ResizeMemory { alias } => {
+            let modules = document.devices.memories.iter();
+            let meant = modules.filter(|m| m.info.alias.as_deref() == Some(alias));
+            meant.map(|m| Action::Resize(Box::new(m.clone()))).collect()
+        }
         Intent::ChangeMedium {
             target,
             new_nodes,
@@ -241,18 +263,17 @@ async fn carry_out(driver: &Arc<Driver>, guest: &Arc<Guest>, action: Action) -> 
     match action {
         Action::Drop(part) => plugging::take_away(guest, &part).await,
         Action::Release(device) => {
-            detach::release(driver, guest, &device).await;
+            holding::release(driver, guest, &device).await;
             Ok(())
         }
         Action::Unstore(device) => detach::unstore(guest, &device).await,
         Action::Adopt { device, stored } => Box::pin(attach::adopt(driver, guest, *device, stored)).await,
-        Action::Depart { alias } => {
-            detach::departed(Arc::clone(driver), Arc::clone(guest), alias).await;
-            Ok(())
-        }
+        Action::Depart(device) => Box::pin(detach::finish(driver, guest, &device)).await,
         Action::SetLink { alias, up } => link::set(guest, alias, up).await,
         Action::FollowCpus => follow_cpus(&guest.domain.view()).await,
         Action::Tune(live) => live.carry_out(driver, &guest.domain.view()).await,
+        Action::SetPassword(display) => password::set(driver, guest, &display).await,
+        Action::Resize(module) => update::resize(guest, &module).await,
         Action::Limit { device } => limits::set_right(&guest.domain.view(), &device).await,
         Action::DropNode(node_name) => guest.execute(commands::BlockdevDel { node_name }).await.map(drop),
         Action::Insert(insert) => put_in(guest, insert).await,
@@ -399,14 +420,14 @@ mod tests {
             (attach("net0"), &["net0"][..], &[][..]),
             (detach("net0"), &["net0"], &[]),
             // Gone while nobody looked.
-            (detach("net0"), &[], &[r#"Depart { alias: "net0" }"#]),
+            (detach("net0"), &[], &["Depart("]),
             (
                 Intent::DetachDevice {
                     device: device("net0"),
                     stored: true,
                 },
                 &[],
-                &[r#"Depart { alias: "net0" }"#, "Unstore("],
+                &["Depart(", "Unstore("],
             ),
             // All of it is there: it stays.
             (attach("net1"), &["net0", "net1"], &["Adopt {"]),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use domxml::{
     StatusDocument,
-    devices::{ChannelState, Chardev, ChardevKind, interface::LinkState},
+    devices::{ChannelState, Chardev, ChardevKind, GraphicsKind, interface::LinkState},
     security::{Seclabel, SeclabelType},
     status::{DeviceAlias, VcpuThread},
 };
@@ -12,12 +12,16 @@ use qmp::{commands, types::MigrationCapability};
 
 use crate::{
     error::Result,
-    ops::{document::prepared::Prepared, host::identity::Identity},
+    ops::{Driver, document::prepared::Prepared, host::identity::Identity, run::password},
     qemu::Monitor,
 };
 
 /// Asks QEMU, puts what it says into the document, and returns the parts of the status file that follow.
-pub(crate) async fn complete(monitor: &Monitor, prepared: &mut Prepared) -> Result<StatusDocument> {
+pub(crate) async fn complete(
+    driver: &Driver,
+    monitor: &Monitor,
+    prepared: &mut Prepared,
+) -> Result<StatusDocument> {
     tell_of_migrations(monitor).await?;
     let ptys = monitor.ptys().await?;
     put_terminals(&mut prepared.document, &ptys);
@@ -30,6 +34,11 @@ pub(crate) async fn complete(monitor: &Monitor, prepared: &mut Prepared) -> Resu
     let devices = monitor.device_ids().await?;
     apply_balloon(monitor, &prepared.document).await?;
     take_links_down(monitor, &prepared.document).await?;
+    for display in &prepared.document.devices.graphics {
+        if matches!(display.kind, GraphicsKind::Vnc | GraphicsKind::Spice) {
+            password::tell(driver, monitor, display).await?;
+        }
+    }
     Ok(StatusDocument {
         vcpus: threads
             .iter()

@@ -406,7 +406,7 @@ impl Attempt<'_> {
         let Live { monitor, events, .. } = live;
         supervise::connect(self.driver, guest, monitor.clone(), events);
         cgroup::make_ready(self.driver);
-        let status = live::complete(&monitor, &mut prepared).await?;
+        let status = live::complete(self.driver, &monitor, &mut prepared).await?;
         // The kernel's first move of a thread takes some milliseconds, in which QEMU can be asked.
         let spelled_out = command::cpu::spelled_out(&prepared.document, &prepared.caps);
         let mut cpu = spelled_out.or_else(|| prepared.document.cpu.take());

@@ -3,17 +3,14 @@
 use std::{
     fs,
     io::{self, Write},
-    os::{
-        fd::OwnedFd,
-        unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
-    },
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
-use domxml::devices::{Chardev, ChardevKind, ChardevMode};
+use domxml::devices::Chardev;
 use nix::unistd::{Gid, Uid, chown};
-use qemu_plan::command::{DeviceResources, Resources};
+use qemu_plan::command::{DeviceResources, FdRef, Resources};
 
 use crate::{
     config::{CoreLimit, QemuConfig},
@@ -38,9 +35,6 @@ use crate::{
     },
     qemu::{self, MasterKey},
 };
-
-/// Mode of a channel's socket: who may enter its directory may use it.
-const SOCKET_MODE: u32 = 0o775;
 
 /// What was reserved.
 pub(crate) struct Reserved {
@@ -119,7 +113,13 @@ pub(crate) async fn reserve(
     emulator::plug(driver, prepared, &mut qemu, &mut resources, undo).await?;
     virtiofs::plug(driver, prepared, &mut resources, undo).await?;
     hostdev::take(driver, &mut prepared.document, undo).await?;
-    hostdev::plug(driver, &prepared.document, &mut qemu, &mut resources)?;
+    hostdev::plug(
+        driver,
+        &prepared.document,
+        &mut qemu,
+        (&mut resources, &mut *undo),
+    )
+    .await?;
     give_nodes(driver, &prepared.document, undo).await?;
     chardev::open(driver, prepared, &mut qemu, &mut resources).await?;
     secrets::fetch(driver, prepared, &key, &mut resources).await?;
@@ -261,19 +261,15 @@ fn open_sockets(
 ) -> Result<()> {
     let channel_dir = resources.dirs.channel.clone();
     let devices = &mut prepared.document.devices;
-    let mut open = |chardev: &mut Chardev, alias: Option<&str>, name: Option<&str>| -> Result<()> {
-        let Some(path) = socket_path(chardev, &channel_dir, name) else {
+    let mut open = |device: &mut Chardev, alias: Option<&str>, name: Option<&str>| -> Result<()> {
+        let Some(path) = chardev::socket_path(device, &channel_dir, name) else {
             return Ok(());
         };
-        let listener = unixfd::bind_listener(Path::new(&path), SOCKET_MODE, None)
-            .map_err(|e| Error::system(format_args!("cannot listen at '{path}'"), e))?;
-        give(Path::new(&path), identity)
-            .map_err(|e| Error::system(format_args!("cannot give '{path}' to QEMU"), e))?;
-        let fd = qemu.pass(OwnedFd::from(listener))?;
+        let fd = qemu.pass(chardev::listen(Path::new(&path), identity)?)?;
         resources.devices.insert(
             alias.unwrap_or_default().to_owned(),
             DeviceResources {
-                fd: Some(fd),
+                listener: Some(FdRef::Number(fd)),
                 ..DeviceResources::default()
             },
         );
@@ -301,20 +297,4 @@ fn open_sockets(
         open(&mut console.chardev, console.info.alias.as_deref(), None)?;
     }
     Ok(())
-}
-
-/// Where a device listens, if it does; a channel without a path gets one.
-fn socket_path(chardev: &mut Chardev, channel_dir: &str, name: Option<&str>) -> Option<String> {
-    if chardev.kind != ChardevKind::Unix {
-        return None;
-    }
-    let source = chardev.source_mut();
-    if source.mode.unwrap_or(ChardevMode::Bind) != ChardevMode::Bind {
-        return None;
-    }
-    if source.path.is_none() {
-        source.mode = Some(ChardevMode::Bind);
-        source.path = Some(format!("{channel_dir}/{}", name?));
-    }
-    source.path.clone()
 }

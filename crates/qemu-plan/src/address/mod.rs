@@ -48,7 +48,7 @@ pub fn assign(devices: &mut Devices, machine: Machine) -> Result<()> {
 /// # Errors
 /// When there is no room, or the place that it names is taken or takes no hot-plug.
 pub fn plug(devices: &mut Devices, new: DevicePlace, memory_slots: u32) -> Result<()> {
-    virtio_serial::assign(devices)?;
+    virtio_serial::plug(devices)?;
     ccid::assign(devices);
     pci::plug(devices, new)?;
     let hubs = devices.hubs.len();

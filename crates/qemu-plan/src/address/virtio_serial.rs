@@ -66,6 +66,19 @@ pub(super) fn assign(devices: &mut Devices) -> Result<()> {
     Ok(())
 }
 
+/// The same on the controllers that there are: none is added to a running guest.
+///
+/// # Errors
+/// As [`assign`], or when there is no port left.
+pub(super) fn plug(devices: &mut Devices) -> Result<()> {
+    let controllers = devices.controllers.len();
+    assign(devices)?;
+    if devices.controllers.len() > controllers {
+        return Err(Error::xml("Unable to find a free virtio-serial port"));
+    }
+    Ok(())
+}
+
 fn users(devices: &mut Devices) -> Vec<(First, &mut DeviceInfo)> {
     let virtio_console = |c: &&mut Console| {
         let kind = c.target.as_ref().and_then(|t| t.kind);

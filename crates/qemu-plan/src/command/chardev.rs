@@ -12,7 +12,7 @@ use super::context::Context;
 use super::line::CommandLine;
 use crate::caps::Flag;
 use crate::props::{Keyval, Props, on_off};
-use crate::resources::DeviceResources;
+use crate::resources::{DeviceResources, FdRef};
 use crate::{Error, Result};
 
 /// A character device's host side, whichever element it is in.
@@ -131,7 +131,7 @@ pub fn build(cx: Context<'_>, source: CharSource<'_>, alias: &str, line: &mut Co
         ChardevKind::Pipe => Keyval::implied("pipe").with("id", id).with("path", source.path()),
         ChardevKind::Udp => udp(source, &id),
         ChardevKind::Tcp => tcp(cx, source, &id, line),
-        ChardevKind::Unix => unix(cx, source, &id, given.fd),
+        ChardevKind::Unix => unix(cx, source, &id, given.listener.clone()),
         ChardevKind::Spicevmc => Keyval::implied("spicevmc")
             .with("id", id)
             .with("name", source.channel),
@@ -241,11 +241,11 @@ fn tls(cx: Context<'_>, source: &ChardevSource, id: &str, line: &mut CommandLine
     Some(credentials)
 }
 
-fn unix(cx: Context<'_>, source: CharSource<'_>, id: &str, fd: Option<i32>) -> Keyval {
+fn unix(cx: Context<'_>, source: CharSource<'_>, id: &str, listener: Option<FdRef>) -> Keyval {
     let first = source.first();
     let mut chardev = Keyval::implied("socket").with("id", id);
-    match fd {
-        Some(fd) => chardev.set("fd", fd),
+    match listener {
+        Some(fd) => chardev.set("fd", fd.to_string()),
         None => chardev.set("path", source.path()),
     };
     // A socket whose path the daemon chose is one that it connects to.

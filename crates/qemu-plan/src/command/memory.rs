@@ -14,6 +14,7 @@ use super::numa;
 use crate::facts::size;
 use crate::facts::size::START_ALIGN_KIB;
 use crate::props::{Keyval, Props, on_off};
+use crate::resources::Purpose;
 use crate::{Error, Result};
 
 /// Id of the back end that is all the guest's memory.
@@ -157,7 +158,7 @@ fn module_backend(cx: Context<'_>, memory: &Memory) -> Result<Backend> {
     let request = Request {
         id: &id,
         file,
-        kib: align(module_size(memory), MODULE_ALIGN_KIB),
+        kib: align(module_size(memory), module_step(cx)),
         cell: target.node,
         path: source.path.as_deref(),
         shared: module_access(cx, memory),
@@ -170,6 +171,15 @@ fn module_backend(cx: Context<'_>, memory: &Memory) -> Result<Backend> {
         ..Request::default()
     };
     backend(cx, &request)
+}
+
+/// A guest that is started gets its modules in steps that QEMU takes; a module that is plugged in keeps its size, as with
+/// libvirt, so QEMU may refuse it.
+fn module_step(cx: Context<'_>) -> u64 {
+    match cx.res.purpose {
+        Purpose::Plug => START_ALIGN_KIB,
+        Purpose::Start | Purpose::Native => MODULE_ALIGN_KIB,
+    }
 }
 
 /// NVDIMMs are there as a whole; virtio-mem grows.

@@ -48,6 +48,7 @@ pub use crate::resources::{
 pub use context::Context;
 pub use line::{Arg, CommandLine, Switch, shell_quote};
 pub use live_cpu::{ConfirmedCpu, LiveCpu, live_cpu};
+pub use serial::socket_name as channel_socket;
 
 use crate::block::{Image, SecretNeed, Sources};
 use crate::caps::Caps;

@@ -5,7 +5,7 @@
 //! is what a step makes, by the name that QEMU knows it by.
 
 use domxml::Domain;
-use domxml::devices::{Device, DeviceRef, Disk, IoTune};
+use domxml::devices::{ChannelTargetKind, Device, DeviceRef, Disk, InputKind, IoTune, WatchdogAction};
 use serde_json::{Value, json};
 
 use super::context::Context;
@@ -16,6 +16,7 @@ use super::{
 use crate::block::{SecretNeed, Sources, qom_name};
 use crate::caps::Caps;
 use crate::props::{Keyval, Props};
+use crate::resources::FdRef;
 use crate::{Error, Result};
 
 /// One monitor command.
@@ -35,6 +36,8 @@ pub enum Step {
     AddFd(u32, i32, String),
     /// `block_set_io_throttle`: what the device may transfer, once it is there.
     Throttle(Props),
+    /// `set-action`: what the guest's first watchdog does.
+    WatchdogAction(WatchdogAction),
 }
 
 /// What a step makes in QEMU, and its name there.
@@ -63,6 +66,8 @@ pub struct Plan {
     pub secrets: Vec<SecretNeed>,
     /// Number of the next block node.
     pub next_node: u32,
+    /// Number of the next set of descriptors.
+    pub next_fdset: u32,
 }
 
 /// What plugging in `device` takes. The guest `def` must have all that the device needs (its
@@ -90,10 +95,17 @@ pub fn plug(def: &Domain, device: &Device, given: Given<'_>) -> Result<Plan> {
         ..CommandLine::default()
     };
     build(cx, device.as_ref(), &mut sources, &mut line)?;
+    let next_fdset = line.next_fdset;
     let steps = line.switches.into_iter().map(step);
     let mut steps = steps.collect::<Result<Vec<_>>>()?;
     // A running QEMU wants to know what a device refers to before the device.
     steps.sort_by_key(|step| matches!(step, Step::Device(_)));
+    if let Device::Watchdog(watchdog) = device
+        && def.devices.watchdogs.is_empty()
+    {
+        let action = small::watchdog_action(watchdog);
+        steps.insert(0, Step::WatchdogAction(action));
+    }
     if let Device::Disk(disk) = device {
         steps.extend(throttle(disk).map(Step::Throttle));
     }
@@ -101,6 +113,7 @@ pub fn plug(def: &Domain, device: &Device, given: Given<'_>) -> Result<Plan> {
         steps,
         secrets: sources.needs,
         next_node: sources.next,
+        next_fdset,
     })
 }
 
@@ -116,6 +129,7 @@ pub fn back_ends(def: &Domain, device: &Device, caps: &Caps) -> Result<Vec<Part>
         let netdev = Some(Props::new());
         let given = crate::resources::DeviceResources {
             netdev,
+            vhost_fds: vec![FdRef::Number(-1)],
             ..Default::default()
         };
         res.devices.insert(alias, given);
@@ -128,6 +142,18 @@ pub fn back_ends(def: &Domain, device: &Device, caps: &Caps) -> Result<Vec<Part>
     let plan = plug(def, device, given)?;
     let parts = plan.steps.iter().rev().filter_map(Step::makes);
     Ok(parts.filter(|part| !matches!(part, Part::Device(_))).collect())
+}
+
+/// Whether the guest sees a device, and so is asked to let it go.
+pub fn has_front_end(device: DeviceRef<'_>) -> bool {
+    match device {
+        DeviceRef::Lease(_) => false,
+        DeviceRef::Input(input) => input.kind != InputKind::Evdev,
+        DeviceRef::Channel(channel) => {
+            channel.target.as_ref().and_then(|target| target.kind) != Some(ChannelTargetKind::Guestfwd)
+        }
+        _ => true,
+    }
 }
 
 /// Arguments of `block_set_io_throttle`; none if the disk has no limits.
@@ -227,6 +253,8 @@ fn build(
         }
         DeviceRef::Tpm(tpm) => tpm::build(cx, tpm, line),
         DeviceRef::Crypto(crypto) => small::build_crypto(cx, crypto, line),
+        // A lock manager has it.
+        DeviceRef::Lease(_) => Ok(()),
         other => Err(Error::unsupported(format!(
             "live attach of device '{}' is not supported",
             other.family().name()
@@ -274,6 +302,7 @@ impl Step {
             Self::Device(props) => ("device_add", props.clone().into_value()),
             Self::AddFd(set, _, opaque) => ("add-fd", json!({"fdset-id": set, "opaque": opaque})),
             Self::Throttle(props) => ("block_set_io_throttle", props.clone().into_value()),
+            Self::WatchdogAction(action) => ("set-action", json!({"watchdog": action.as_str()})),
         }
     }
 
@@ -290,7 +319,7 @@ impl Step {
             Self::Netdev(props) => Part::Netdev(name(props, "id")),
             Self::Device(props) => Part::Device(name(props, "id")),
             Self::AddFd(set, ..) => Part::FdSet(*set),
-            Self::Throttle(_) => return None,
+            Self::Throttle(_) | Self::WatchdogAction(_) => return None,
         })
     }
 }

@@ -28,16 +28,20 @@ pub fn build_watchdogs(cx: Context<'_>, line: &mut CommandLine) -> Result<()> {
             Some(props) => line.device(props),
             None => line.push("-global", "ICH9-LPC.noreboot=off"),
         }
-        // What a dump is made of is the daemon's work: QEMU only stops the guest.
-        action = Some(match watchdog.action.unwrap_or_default() {
-            WatchdogAction::Dump => WatchdogAction::Pause,
-            other => other,
-        });
+        action = Some(watchdog_action(watchdog));
     }
     if let Some(action) = action {
         line.push("-watchdog-action", action.as_str());
     }
     Ok(())
+}
+
+/// What QEMU does when a watchdog expires. What a dump is made of is the daemon's work: QEMU only stops the guest.
+pub fn watchdog_action(watchdog: &Watchdog) -> WatchdogAction {
+    match watchdog.action.unwrap_or_default() {
+        WatchdogAction::Dump => WatchdogAction::Pause,
+        other => other,
+    }
 }
 
 /// Front end of a watchdog; `None` for the one that is part of the machine.

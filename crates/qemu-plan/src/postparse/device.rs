@@ -6,7 +6,7 @@
 use domxml::Domain;
 use domxml::devices::{Device, DeviceRef, Devices, Place};
 
-use super::{Context, chardev, controllers, disk, drop_odd_aliases, machine, memory, net, small};
+use super::{Context, chardev, controllers, disk, drop_odd_aliases, graphics, machine, memory, net, small};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::facts::{MachineKind, controller_position, disk_position};
@@ -35,9 +35,14 @@ pub fn fill_device(def: &Domain, device: Device, caps: &Caps, ctx: &mut Context<
     let mut trial = def.clone();
     // Behind all others of its family: where it goes depends on what is filled in.
     let at = trial.devices.count(device.as_ref().family());
-    let place = trial.devices.insert(device, at).map_err(|_| {
-        Error::unsupported("the guest already has a device of this kind and can have only one")
-    })?;
+    let inserted = trial.devices.insert(device, at);
+    let place = inserted.or_else(|device| {
+        // Whether the guest can have two is asked later.
+        let family = device.as_ref().family();
+        trial.devices.remove(Place { family, at: 0 });
+        trial.devices.insert(device, 0)
+    });
+    let place = place.map_err(|_| Error::internal("the device got lost"))?;
     fill(&mut trial, caps, ctx)?;
     let found = trial.devices.get(place).map(DeviceRef::to_device);
     found.ok_or_else(|| Error::internal("the device got lost"))
@@ -63,6 +68,9 @@ fn fill(def: &mut Domain, caps: &Caps, ctx: &mut Context<'_>) -> Result<()> {
         .interfaces
         .iter_mut()
         .for_each(|card| net::fill(card, ctx.ids));
+    for display in &mut devices.graphics {
+        graphics::fill(display)?;
+    }
     controllers::fill_companions(&mut devices.controllers);
     controllers::assign_indexes(devices);
     disk::place(devices)?;

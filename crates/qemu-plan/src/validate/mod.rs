@@ -47,12 +47,13 @@ pub fn device(def: &Domain, device: &Device, caps: &Caps) -> Result<()> {
     found.map_or(Ok(()), |device| device::device(&guest, device))
 }
 
-/// The guest with this device as the only one of its family, and where it is. Controllers stay: other devices refer to
-/// them.
+/// The guest with this device as the only one of its family, and where it is. Families whose rules look at one another
+/// stay, controllers among them: other devices refer to them.
 fn alone(def: &Domain, device: &Device) -> (Domain, Option<Place>) {
     let mut trial = def.clone();
     let family = device.as_ref().family();
-    if family != Family::Controller {
+    let stays = matches!(family, Family::Controller | Family::Memory | Family::Filesystem);
+    if !stays {
         while trial.devices.remove(Place { family, at: 0 }).is_some() {}
     }
     trial.devices.for_each_info(|_, info| info.boot = None);

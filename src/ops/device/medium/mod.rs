@@ -17,6 +17,7 @@ use qemu_plan::{
     address::Age,
     block::{self, Sources},
     command::Resources,
+    hotplug,
 };
 use qmp::commands;
 use serde_json::{Map, Value};
@@ -477,62 +478,8 @@ fn same_medium(old: &Disk, new: &Disk) -> bool {
 
 /// Whether all but the medium is left as it is. What the new document does not say stays.
 fn only_the_medium(old: &Disk, new: &Disk) -> Result<()> {
-    macro_rules! fields {
-        ($($name:literal $of:expr;)*) => { [$(($name, { let of: fn(&Disk) -> Option<String> = $of; differs(of(old), of(new)) })),*] };
-    }
-    fn differs(old: Option<String>, new: Option<String>) -> bool {
-        new.is_some_and(|new| old.as_ref() != Some(&new))
-    }
-    fn shown<T: std::fmt::Debug>(value: Option<&T>) -> Option<String> {
-        value.map(|v| format!("{v:?}"))
-    }
-    fn yes(flag: bool) -> Option<String> {
-        flag.then(String::new)
-    }
-    macro_rules! driver {
-        ($field:ident) => {
-            |d| shown(d.driver.as_ref().and_then(|d| d.$field.as_ref()))
-        };
-    }
-    // The words of libvirt's refusals.
-    let changed = fields! {
-        "device" |d| Some(d.device.as_str().to_owned());
-        "bus" |d| d.target.bus.map(|b| b.as_str().to_owned());
-        "removable" |d| shown(d.target.removable.as_ref());
-        "rotation rate" |d| shown(d.target.rotation_rate.as_ref());
-        "address" |d| shown(d.info.address.as_ref());
-        "alias" |d| d.info.alias.clone();
-        "boot order" |d| shown(d.info.boot.as_ref());
-        "geometry" |d| shown(d.geometry.as_ref());
-        "blockio" |d| shown(d.blockio.as_ref());
-        "blkdeviotune" |d| shown(d.iotune.as_ref());
-        "serial" |d| d.serial.clone();
-        "wwn" |d| d.wwn.clone();
-        "vendor" |d| d.vendor.clone();
-        "product" |d| d.product.clone();
-        "model" |d| shown(d.model.as_ref());
-        "rawio" |d| shown(d.rawio.as_ref());
-        "sgio" |d| shown(d.sgio.as_ref());
-        "backenddomain" |d| d.backend_domain.clone();
-        "readonly" |d| yes(d.readonly);
-        "shared" |d| yes(d.shareable);
-        "transient" |d| shown(d.transient.as_ref());
-        "cache" driver!(cache);
-        "error_policy" driver!(error_policy);
-        "rerror_policy" driver!(rerror_policy);
-        "io" driver!(io);
-        "ioeventfd" driver!(ioeventfd);
-        "event_idx" driver!(event_idx);
-        "copy_on_read" driver!(copy_on_read);
-        "discard" driver!(discard);
-        "iothread" driver!(iothread);
-        "detect_zeroes" driver!(detect_zeroes);
-        "queues" driver!(queues);
-        "queue_size" driver!(queue_size);
-        "metadata_cache" driver!(metadata_cache);
-    };
-    match changed.iter().find(|(_, differs)| *differs) {
-        Some((name, _)) => Err(Error::new(
+    match hotplug::changed_field(old, new) {
+        Some(name) => Err(Error::new(
             Code::OperationUnsupported,
             format!("cannot modify field '{name}' of the disk"),
         )),

@@ -14,7 +14,7 @@ use std::sync::OnceLock;
 use confine::cgroup::{self, Controller, Group, Host};
 use domxml::{
     Domain,
-    devices::Disk,
+    devices::DeviceRef,
     tuning::{NumaMode, Placement, Resource},
 };
 
@@ -102,22 +102,22 @@ pub(crate) fn of_run(driver: &Driver, run: &Run) -> Result<Option<Group>> {
     Group::of_process(&host, run.pid).map_err(refused)
 }
 
-/// Lets a running guest open the nodes of a disk, or forbids it those of one that it has no more; what it still
+/// Lets a running guest open the nodes of a device, or forbids it those of one that it has no more; what it still
 /// has of them stays.
 ///
 /// # Errors
 /// The kernel refuses.
-pub(crate) fn change_disk(driver: &Driver, run: &Run, change: DiskChange<'_>) -> Result<()> {
+pub(crate) fn change_device(driver: &Driver, run: &Run, change: DeviceChange<'_>) -> Result<()> {
     let Some(group) = of_run(driver, run)?.filter(|group| group.has(Controller::Devices)) else {
         return Ok(());
     };
     match change {
-        DiskChange::In(disk) => nodes::of_disk(disk)
+        DeviceChange::In(device) => nodes::of_device(driver, device)
             .into_iter()
             .try_for_each(|(node, access)| group.allow_device(node, access)),
-        DiskChange::Out(disk) => {
+        DeviceChange::Out(device) => {
             let kept = nodes::of_guest(driver, &run.document.domain);
-            let gone = nodes::of_disk(disk)
+            let gone = nodes::of_device(driver, device)
                 .into_iter()
                 .filter(|(node, _)| kept.iter().all(|(kept, _)| kept != node));
             gone.map(|(node, _)| node)
@@ -127,13 +127,13 @@ pub(crate) fn change_disk(driver: &Driver, run: &Run, change: DiskChange<'_>) ->
     .map_err(refused)
 }
 
-/// A disk that comes, or has gone.
+/// A device that comes, or has gone.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum DiskChange<'a> {
-    /// The guest is about to open it.
-    In(&'a Disk),
+pub(crate) enum DeviceChange<'a> {
+    /// The guest is about to open its nodes.
+    In(DeviceRef<'a>),
     /// It is in no document any more.
-    Out(&'a Disk),
+    Out(DeviceRef<'a>),
 }
 
 /// Removes the group of a run that has ended, or did not begin, and has machined forget it. What is left behind is

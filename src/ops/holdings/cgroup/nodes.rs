@@ -5,7 +5,7 @@ use std::path::Path;
 use confine::cgroup::{Access, DeviceNode};
 use domxml::{
     Domain,
-    devices::{Chardev, ChardevKind, Disk, Graphics, GraphicsKind, common::YesNo},
+    devices::{Chardev, ChardevKind, DeviceRef, Disk, Graphics, GraphicsKind, common::YesNo},
 };
 
 use crate::{
@@ -100,50 +100,54 @@ pub(crate) fn of_disk(disk: &Disk) -> Vec<Allowed> {
     nodes
 }
 
+/// The nodes of a device.
+pub(crate) fn of_device(driver: &Driver, device: DeviceRef<'_>) -> Vec<Allowed> {
+    let both = |path: &Path| DeviceNode::at(path).map(|node| (node, Access::ReadWrite));
+    match device {
+        DeviceRef::Disk(disk) => of_disk(disk),
+        DeviceRef::Hostdev(hostdev) => {
+            let node = hostdev::node_of(driver.hostdevs.root(), hostdev);
+            let vfio = VFIO.iter().filter(|_| hostdev::is_vfio(hostdev));
+            let shared = vfio.filter_map(|path| both(Path::new(path)));
+            node.and_then(|node| both(&node.path))
+                .into_iter()
+                .chain(shared)
+                .collect()
+        }
+        other => path_of(other)
+            .and_then(|path| both(Path::new(path)))
+            .into_iter()
+            .collect(),
+    }
+}
+
 /// Paths of devices other than disks that may be nodes.
 fn paths(document: &Domain) -> Vec<&str> {
-    let devices = &document.devices;
-    let serials = devices.serials.iter().map(|d| &d.chardev);
-    let chardevs = serials
-        .chain(devices.parallels.iter().map(|d| &d.chardev))
-        .chain(devices.channels.iter().map(|d| &d.chardev));
-    let chardevs = chardevs
-        .filter(|c| c.kind == ChardevKind::Dev)
-        .filter_map(of_chardev);
-    let rngs = devices
-        .rngs
-        .iter()
-        .filter_map(|r| r.backend.as_ref())
-        .map(|b| b.path.as_str());
-    let inputs = devices
-        .inputs
-        .iter()
-        .filter_map(|i| i.source.as_ref())
-        .filter_map(|s| s.evdev.as_deref().or(s.dev.as_deref()));
-    let tpms = devices
-        .tpms
-        .iter()
-        .filter_map(|t| t.backend.as_ref()?.device.as_ref()?.path.as_deref());
-    let displays = devices
-        .graphics
-        .iter()
-        .filter_map(|g| g.gl.as_ref()?.rendernode.as_deref());
-    let cards = devices
-        .videos
-        .iter()
-        .filter_map(|v| v.model.as_ref()?.acceleration.as_ref()?.rendernode.as_deref());
-    chardevs
-        .chain(rngs)
-        .chain(inputs)
-        .chain(tpms)
-        .chain(displays)
-        .chain(cards)
-        .filter(|path| !path.is_empty())
-        .collect()
+    document.devices.iter().filter_map(path_of).collect()
+}
+
+/// The path of a device that may be a node.
+pub(crate) fn path_of(device: DeviceRef<'_>) -> Option<&str> {
+    let path = match device {
+        DeviceRef::Serial(port) => of_chardev(&port.chardev),
+        DeviceRef::Parallel(port) => of_chardev(&port.chardev),
+        DeviceRef::Channel(channel) => of_chardev(&channel.chardev),
+        DeviceRef::Rng(rng) => rng.backend.as_ref().map(|backend| backend.path.as_str()),
+        DeviceRef::Input(input) => {
+            let source = input.source.as_ref()?;
+            source.evdev.as_deref().or(source.dev.as_deref())
+        }
+        DeviceRef::Tpm(tpm) => tpm.backend.as_ref()?.device.as_ref()?.path.as_deref(),
+        DeviceRef::Graphics(display) => display.gl.as_ref()?.rendernode.as_deref(),
+        DeviceRef::Video(card) => card.model.as_ref()?.acceleration.as_ref()?.rendernode.as_deref(),
+        _ => None,
+    };
+    path.filter(|path| !path.is_empty())
 }
 
 fn of_chardev(chardev: &Chardev) -> Option<&str> {
-    chardev.source()?.path.as_deref()
+    let source = chardev.source().filter(|_| chardev.kind == ChardevKind::Dev)?;
+    source.path.as_deref()
 }
 
 /// Whether QEMU plays sound on the host itself.

@@ -94,28 +94,38 @@ pub(crate) async fn plug(
     resources: &mut Resources,
     undo: &mut Undo,
 ) -> Result<()> {
-    let identity = Identity::of(&driver.config())?;
-    for index in 0..prepared.document.devices.filesystems.len() {
-        let share = prepared.document.devices.filesystems[index].clone();
-        if !virtiofsd::is_run(&share) {
-            continue;
-        }
-        let alias = share.info.alias.clone().unwrap_or_default();
-        let place = Place::of(driver, &prepared.document, &alias);
-        let socket = place.socket.to_string_lossy().into_owned();
-        let program = serve(share, place, identity, undo).await?;
-        let binary = prepared.document.devices.filesystems[index]
-            .binary
-            .get_or_insert_with(FilesystemBinary::default);
-        binary.path = Some(program.to_string_lossy().into_owned());
-        resources.devices.insert(
-            alias,
-            DeviceResources {
-                socket: Some(socket),
-                ..DeviceResources::default()
-            },
-        );
+    let document = prepared.document.clone();
+    for share in &mut prepared.document.devices.filesystems {
+        plug_one(driver, &document, share, (&mut *resources, &mut *undo)).await?;
     }
+    Ok(())
+}
+
+/// Starts the program that shares one directory of a run, if one does; the document shows which.
+///
+/// # Errors
+/// As [`plug`].
+pub(crate) async fn plug_one(
+    driver: &Driver,
+    document: &domxml::Domain,
+    share: &mut Filesystem,
+    (resources, undo): (&mut Resources, &mut Undo),
+) -> Result<()> {
+    if !virtiofsd::is_run(share) {
+        return Ok(());
+    }
+    let identity = Identity::of(&driver.config())?;
+    let alias = share.info.alias.clone().unwrap_or_default();
+    let place = Place::of(driver, document, &alias);
+    let socket = place.socket.to_string_lossy().into_owned();
+    let program = serve(share.clone(), place, identity, undo).await?;
+    let binary = share.binary.get_or_insert_with(FilesystemBinary::default);
+    binary.path = Some(program.to_string_lossy().into_owned());
+    let given = DeviceResources {
+        socket: Some(socket),
+        ..DeviceResources::default()
+    };
+    resources.devices.insert(alias, given);
     Ok(())
 }
 
@@ -248,15 +258,18 @@ fn described() -> Option<PathBuf> {
 
 /// After a run: ends what served its directories. What fails is logged.
 pub(crate) async fn unplug(driver: &Driver, document: &domxml::Domain) {
-    for share in document
-        .devices
-        .filesystems
-        .iter()
-        .filter(|share| virtiofsd::is_run(share))
-    {
-        let place = Place::of(driver, document, share.info.alias.as_deref().unwrap_or_default());
-        if let Err(error) = place.end().await {
-            tracing::error!(guest = document.name, %error, "the program of a shared directory is left behind");
-        }
+    for share in &document.devices.filesystems {
+        unplug_one(driver, document, share).await;
+    }
+}
+
+/// Ends what served one directory of a run, if something did. What fails is logged.
+pub(crate) async fn unplug_one(driver: &Driver, document: &domxml::Domain, share: &Filesystem) {
+    if !virtiofsd::is_run(share) {
+        return;
+    }
+    let place = Place::of(driver, document, share.info.alias.as_deref().unwrap_or_default());
+    if let Err(error) = place.end().await {
+        tracing::error!(guest = document.name, %error, "the program of a shared directory is left behind");
     }
 }

@@ -22,16 +22,22 @@ use std::{sync::Arc, time::Duration};
 
 use domxml::devices::{Hostdev, HostdevKind};
 use hostinfo::{DeviceError, PciAddress};
-use qemu_plan::command::{DeviceResources, FdRef, Resources};
+use qemu_plan::command::{DeviceResources, Resources};
 
 use crate::{
     error::{Area, Code, Error, Result},
-    ops::{Driver, holdings::ledger::Debt, operation::undo::Undo},
+    ops::{
+        Driver,
+        holdings::{handover::Handover, ledger::Debt},
+        operation::undo::Undo,
+    },
     qemu,
 };
 
 pub use crate::ops::holdings::hostdev::table::Hostdevs;
-pub(crate) use crate::ops::holdings::hostdev::want::{Node, managed as taken_from_host, nodes, of_vfio};
+pub(crate) use crate::ops::holdings::hostdev::want::{
+    Node, is_vfio, managed as taken_from_host, node_of, nodes, of_vfio,
+};
 
 /// How long drivers may take to let devices go, and others to take them.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -68,31 +74,108 @@ pub(crate) async fn take(driver: &Arc<Driver>, document: &mut domxml::Domain, un
     Ok(())
 }
 
+/// Gives one device to a running guest; its document shows what was found and how it is bound.
+///
+/// # Errors
+/// As [`take`].
+pub(crate) async fn take_one(
+    driver: &Arc<Driver>,
+    guest: &str,
+    hostdev: &mut Hostdev,
+    undo: &mut Undo,
+) -> Result<()> {
+    let mut alone = domxml::Domain {
+        name: guest.to_owned(),
+        ..domxml::Domain::default()
+    };
+    alone.devices.hostdevs.push(hostdev.clone());
+    want::settle(&mut alone, hostinfo::has_vfio(driver.hostdevs.root()))?;
+    for address in want::managed(&alone) {
+        driver.owed.note(&Debt::Device(address)).await?;
+    }
+    let (table, mut copy) = (Arc::clone(&driver.hostdevs), alone.clone());
+    let claimed = crate::blocking::within(DEADLINE, "taking a device of the host", move || {
+        table.claim(&mut copy)?;
+        Ok(copy)
+    })
+    .await;
+    let taken = match &claimed {
+        Ok(document) => document.devices.hostdevs.first(),
+        Err(_) => None,
+    };
+    let Some(taken) = taken.cloned() else {
+        for address in want::managed(&alone) {
+            driver.owed.settled(&Debt::Device(address)).await;
+        }
+        return claimed.map(drop);
+    };
+    let (owned, name, device) = (Arc::clone(driver), guest.to_owned(), taken.clone());
+    undo.push("a device of the host", async move {
+        give_back_one(&owned, &name, &device).await;
+        Ok(())
+    });
+    *hostdev = taken;
+    Ok(())
+}
+
+/// Gives one device back that has left a running guest. What fails is logged.
+pub(crate) async fn give_back_one(driver: &Arc<Driver>, guest: &str, hostdev: &Hostdev) {
+    let (table, name, device) = (Arc::clone(&driver.hostdevs), guest.to_owned(), hostdev.clone());
+    let work = move || {
+        table.release_one(&name, &device);
+        Ok(())
+    };
+    if let Err(error) = crate::blocking::within(DEADLINE, "giving a device back to the host", work).await {
+        tracing::error!(guest, %error, "a device was not given back");
+        return;
+    }
+    let noted = want::pci(hostdev).filter(|_| want::is_managed(hostdev));
+    if let Some(address) = noted {
+        driver.owed.settled(&Debt::Device(address)).await;
+    }
+}
+
 /// What of the devices QEMU is given as a path or a descriptor.
 ///
 /// # Errors
 /// There is no node, or it can't be opened.
-pub(crate) fn plug(
+pub(crate) async fn plug(
     driver: &Driver,
     document: &domxml::Domain,
     qemu: &mut qemu::Prepared,
-    resources: &mut Resources,
+    (resources, undo): (&mut Resources, &mut Undo),
 ) -> Result<()> {
     for hostdev in &document.devices.hostdevs {
-        let mut given = DeviceResources::default();
-        match hostdev.kind {
-            HostdevKind::Scsi => {
-                given.path = want::scsi(hostdev)
-                    .map(|place| scsi_node(driver, place?))
-                    .transpose()?
-            }
-            HostdevKind::ScsiHost => given.vhost_fds.push(FdRef::Number(
-                qemu.pass(open_vhost(driver, want::vhost_scsi(hostdev))?)?,
-            )),
-            _ => continue,
-        }
-        resources.devices.insert(alias(hostdev), given);
+        plug_one(driver, hostdev, qemu, (&mut *resources, &mut *undo)).await?;
     }
+    Ok(())
+}
+
+/// The same for one device, for a process that is to be QEMU or for a running one.
+///
+/// # Errors
+/// As [`plug`].
+pub(crate) async fn plug_one(
+    driver: &Driver,
+    hostdev: &Hostdev,
+    handover: &mut impl Handover,
+    (resources, undo): (&mut Resources, &mut Undo),
+) -> Result<()> {
+    let mut given = DeviceResources::default();
+    match hostdev.kind {
+        HostdevKind::Scsi => {
+            given.path = want::scsi(hostdev)
+                .map(|place| scsi_node(driver, place?))
+                .transpose()?
+        }
+        HostdevKind::ScsiHost => {
+            let opened = open_vhost(driver, want::vhost_scsi(hostdev))?;
+            let name = format!("vhostfd-{}", alias(hostdev));
+            given.vhost_fds.push(handover.pass(name, opened, undo).await?);
+        }
+        _ => return Ok(()),
+    }
+    resources.devices.insert(alias(hostdev), given);
     Ok(())
 }
 

@@ -192,6 +192,21 @@ impl Hostdevs {
         self.table().release(&self.root, guest);
     }
 
+    /// Takes back one device that a guest has. What the host does not take is logged.
+    pub(crate) fn release_one(&self, guest: &str, hostdev: &Hostdev) {
+        let mut table = self.table();
+        if let Some(address) = want::pci(hostdev) {
+            table.release_pci(&self.root, guest, &[address]);
+        } else if let Some((device, _)) = self.adopted(hostdev)
+            && let Some(used) = table.active.get_mut(&device)
+        {
+            used.guests.retain(|name| name != guest);
+            if used.guests.is_empty() {
+                table.active.remove(&device);
+            }
+        }
+    }
+
     /// Notes what a run has that was found at start-up.
     pub(crate) fn adopt(&self, document: &domxml::Domain) {
         let mut table = self.table();

@@ -106,10 +106,15 @@ pub(crate) fn managed(document: &domxml::Domain) -> Vec<PciAddress> {
         .collect()
 }
 
+/// Whether a device maps the guest's memory through VFIO.
+pub(crate) fn is_vfio(hostdev: &Hostdev) -> bool {
+    matches!(hostdev.kind, HostdevKind::Pci | HostdevKind::Mdev)
+}
+
 /// How many devices map the guest's memory through VFIO.
 pub(crate) fn of_vfio(document: &domxml::Domain) -> u32 {
-    let vfio = |h: &&Hostdev| matches!(h.kind, HostdevKind::Pci | HostdevKind::Mdev);
-    u32::try_from(document.devices.hostdevs.iter().filter(vfio).count()).unwrap_or(u32::MAX)
+    let hostdevs = document.devices.hostdevs.iter();
+    u32::try_from(hostdevs.filter(|hostdev| is_vfio(hostdev)).count()).unwrap_or(u32::MAX)
 }
 
 /// Bus and device of a USB device, where they are known.
@@ -176,6 +181,11 @@ pub(crate) fn nodes(root: &Root, document: &domxml::Domain) -> Vec<Node> {
         }
     }
     found
+}
+
+/// The node of one device, if it is there.
+pub(crate) fn node_of(root: &Root, hostdev: &Hostdev) -> Option<Node> {
+    node(root, hostdev).filter(|node| node.path.exists())
 }
 
 fn node(root: &Root, hostdev: &Hostdev) -> Option<Node> {

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use domxml::devices::Disk;
+use domxml::devices::{DeviceRef, Disk};
 
 use crate::{
     domain::{Domain, Run},
@@ -13,7 +13,7 @@ use crate::{
     ops::{
         Driver,
         holdings::{
-            cgroup::{self, DiskChange},
+            cgroup::{self, DeviceChange},
             storage::{chain, owners::Owners, volumes},
         },
         host::identity,
@@ -53,10 +53,15 @@ pub(crate) async fn acquire(
         Ok(())
     });
     undo.push("the owner of the image", restore);
-    cgroup::change_disk(driver, guest.view().running()?, DiskChange::In(disk))?;
+    cgroup::change_device(
+        driver,
+        guest.view().running()?,
+        DeviceChange::In(DeviceRef::Disk(disk)),
+    )?;
     let (driver, guest, disk) = (Arc::clone(driver), guest.clone(), disk.clone());
     undo.push("the nodes of the image", async move {
-        cgroup::change_disk(&driver, guest.view().running()?, DiskChange::Out(&disk))
+        let change = DeviceChange::Out(DeviceRef::Disk(&disk));
+        cgroup::change_device(&driver, guest.view().running()?, change)
     });
     Ok(())
 }
@@ -71,7 +76,7 @@ pub(crate) async fn release(driver: &Driver, run: &Run, disk: &Disk) {
     if let Err(error) = restored.await {
         tracing::warn!(%error, "the image of a disk that has left is QEMU's user's still");
     }
-    if let Err(error) = cgroup::change_disk(driver, run, DiskChange::Out(disk)) {
+    if let Err(error) = cgroup::change_device(driver, run, DeviceChange::Out(DeviceRef::Disk(disk))) {
         tracing::warn!(%error, "QEMU may still open the device of a disk that has left");
     }
 }

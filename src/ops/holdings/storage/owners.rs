@@ -11,6 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use domxml::devices::DeviceRef;
 use nix::unistd::{Gid, Uid, chown};
 
 use crate::{
@@ -18,7 +19,7 @@ use crate::{
     ops::{
         Driver,
         document::plan,
-        holdings::{hostdev, storage::chain},
+        holdings::{cgroup, hostdev, storage::chain},
         host::identity::Identity,
     },
 };
@@ -56,6 +57,7 @@ impl Owners {
             files: images(&disks)
                 .chain(boot)
                 .chain(plan::nvram_path(document))
+                .chain(document.devices.iter().filter_map(file_of))
                 .collect(),
             shared: images(&shared).collect(),
             to,
@@ -72,6 +74,31 @@ impl Owners {
             .filter(|i| i.privileged && config.identity.dynamic_ownership);
         let nodes = hostdev::nodes(driver.hostdevs.root(), document);
         let (of_root, files): (Vec<_>, Vec<_>) = nodes.into_iter().partition(|node| node.is_roots);
+        let paths = |nodes: Vec<hostdev::Node>| nodes.into_iter().map(|node| node.path).collect();
+        Self {
+            files: paths(files),
+            of_root: paths(of_root),
+            to,
+            remember: config.identity.remember_owner,
+            ..Self::default()
+        }
+    }
+
+    /// The files of one device that is no disk.
+    pub fn of_device(driver: &Driver, device: DeviceRef<'_>) -> Self {
+        let config = driver.config();
+        let to = Identity::of(&config)
+            .ok()
+            .filter(|i| i.privileged && config.identity.dynamic_ownership);
+        let node = match device {
+            DeviceRef::Hostdev(hostdev) => hostdev::node_of(driver.hostdevs.root(), hostdev),
+            _ => None,
+        };
+        let (of_root, mut files): (Vec<_>, Vec<_>) = node.into_iter().partition(|node| node.is_roots);
+        files.extend(file_of(device).map(|path| hostdev::Node {
+            path,
+            is_roots: false,
+        }));
         let paths = |nodes: Vec<hostdev::Node>| nodes.into_iter().map(|node| node.path).collect();
         Self {
             files: paths(files),
@@ -148,6 +175,15 @@ impl Owners {
             .iter()
             .take_while(|f| *f != failed)
             .for_each(|f| give_to_root(f));
+    }
+}
+
+/// The file of a device that is neither a disk nor the host's: what a memory module is of, and an input device.
+fn file_of(device: DeviceRef<'_>) -> Option<PathBuf> {
+    match device {
+        DeviceRef::Memory(module) => module.source.as_ref()?.path.as_deref().map(PathBuf::from),
+        DeviceRef::Input(_) => cgroup::nodes::path_of(device).map(PathBuf::from),
+        _ => None,
     }
 }
 

@@ -102,16 +102,17 @@ pub(crate) fn decide(
             Some(alias) => (Effects::none(), Then::Departed(alias.clone())),
             None => none(),
         },
-        GuestEvent::UnplugRefused(refused) => match &refused.device {
-            Some(alias) => {
-                let detail = Detail::Device(pb::event::DeviceChange { alias: alias.clone() });
-                (
-                    Effects::none().event(EventKind::DeviceRemovalFailed, Some(detail)),
-                    Then::Kept(alias.clone()),
-                )
-            }
-            None => none(),
-        },
+        GuestEvent::UnplugRefused(refused) => refused.device.as_deref().map_or_else(none, kept),
+        GuestEvent::DeviceOst(ost) if refuses_unplug(&ost.info) => {
+            ost.info.device.as_deref().map_or_else(none, kept)
+        }
+        GuestEvent::MemoryDeviceSizeChange(change) => {
+            let id = change.id.as_deref().unwrap_or(&change.qom_path);
+            (
+                memory_resized(view, &alias_of(id), change.size / 1024),
+                Then::Nothing,
+            )
+        }
         GuestEvent::Suspend => (
             pm_suspended(view, EventKind::PmSuspend, lifecycle::PMSUSPENDED_MEMORY),
             Then::Nothing,
@@ -123,6 +124,52 @@ pub(crate) fn decide(
         GuestEvent::Wakeup => (woken(view), Then::Nothing),
         _ => none(),
     }
+}
+
+/// The guest keeps a device.
+fn kept(alias: &str) -> (Effects, Then) {
+    let detail = Detail::Device(pb::event::DeviceChange {
+        alias: alias.to_owned(),
+    });
+    (
+        Effects::none().event(EventKind::DeviceRemovalFailed, Some(detail)),
+        Then::Kept(alias.to_owned()),
+    )
+}
+
+/// Whether a guest's firmware says that it keeps a memory module. What is still under way is no refusal.
+fn refuses_unplug(ost: &qmp::events::AcpiOst) -> bool {
+    const EJECT: [i64; 2] = [0x3, 0x103];
+    let failed = ost.status == 1 || (0x80..=0x83).contains(&ost.status);
+    ost.slot_type == "DIMM" && EJECT.contains(&ost.source) && failed
+}
+
+/// The guest has more or less of a virtio-mem device.
+fn memory_resized(view: &mut View, alias: &str, kib: u64) -> Effects {
+    let Some(run) = view.run.as_mut() else {
+        return Effects::none();
+    };
+    let mut document = domxml::Domain::clone(&run.document.domain);
+    let mut modules = document.devices.memories.iter_mut();
+    if let Some(module) = modules.find(|m| m.info.alias.as_deref() == Some(alias)) {
+        let size = domxml::devices::common::Size {
+            unit: Some("KiB".to_owned()),
+            value: kib,
+        };
+        let before = module.target.get_or_insert_default().current.replace(size);
+        let before = before.map_or(0, |size| size.value);
+        let grown = |all: u64| all.saturating_sub(before).saturating_add(kib);
+        if let Some(current) = &mut document.current_memory {
+            current.0 = grown(current.0);
+        }
+        run.balloon_kib = run.balloon_kib.map(grown);
+        run.document = crate::domain::Document::live(document);
+    }
+    let detail = Detail::MemoryDeviceSizeChange(pb::event::MemoryDeviceSizeChange {
+        alias: alias.to_owned(),
+        size_kib: kib,
+    });
+    Effects::none().event(EventKind::MemoryDeviceSizeChange, Some(detail))
 }
 
 /// A tray was opened or closed, by the guest or by us.

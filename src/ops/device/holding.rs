@@ -1,0 +1,171 @@
+//! What one device has of the host: taken before a running QEMU is told of it, given back once it has left.
+//!
+//! Called by attach, detach and recovery. A family has a line in [`acquire`] and one in [`release`], and its own file in
+//! `holdings`; files that change hands and device nodes are the same for all. The hard thing is that the two must name
+//! the same things, also when another daemon took them: nothing is looked up but in the device itself.
+
+use std::{path::PathBuf, sync::Arc};
+
+use domxml::devices::{Device, DeviceRef, Interface, InterfaceKind};
+use qemu_plan::{command::Resources, hotplug};
+
+use crate::{
+    error::{Area, Error, Result},
+    ops::{
+        Driver,
+        holdings::{
+            cgroup::{self, DeviceChange, nodes},
+            chardev::{self, Files},
+            helper::virtiofs,
+            hostdev,
+            net::{interface, ports},
+            storage::{claim, disk, owners::Owners},
+        },
+        operation::{Context, undo::Undo},
+        run::{cpus, guest::Guest},
+    },
+};
+
+/// Takes what a device that comes has of the host and of other daemons; files that QEMU gets with a command.
+///
+/// # Errors
+/// Another guest has it, it is not there, or the host or a daemon refuses. What was taken is undone with the operation.
+pub(super) async fn acquire(
+    context: &Context,
+    guest: &Arc<Guest>,
+    device: &mut Device,
+    given: &mut Resources,
+) -> Result<Files> {
+    let driver = context.driver();
+    let mut undo = context.steps("what it has of the host").await?;
+    let undo = &mut *undo;
+    let view = context.view();
+    let document = &view.running()?.document.domain;
+    let mut files = Files::default();
+    match device {
+        Device::Disk(disk) => {
+            if let Some(claim) = claim::of_disk(disk) {
+                cpus::take(driver, guest, &claim, undo).await?;
+            }
+            disk::acquire(driver, &guest.domain, disk, undo).await?;
+        }
+        Device::Interface(card) => plug_interface(context, guest, card, (given, undo)).await?,
+        Device::Lease(lease) if driver.config().lockd.is_some() => {
+            cpus::take(driver, guest, &claim::of_lease(lease)?, undo).await?;
+        }
+        Device::Filesystem(share) => virtiofs::plug_one(driver, document, share, (given, undo)).await?,
+        Device::Hostdev(hostdev) => {
+            hostdev::take_one(driver, &document.name, hostdev, undo).await?;
+            let mut monitor = guest.monitor()?;
+            hostdev::plug_one(driver, hostdev, &mut monitor, (given, undo)).await?;
+        }
+        ref other => {
+            let mut monitor = guest.monitor()?;
+            chardev::acquire(driver, document, other, (&mut monitor, given, undo), &mut files).await?;
+        }
+    }
+    if !matches!(device, Device::Disk(_)) {
+        take_files(driver, guest, device, undo).await?;
+    }
+    Ok(files)
+}
+
+async fn plug_interface(
+    context: &Context,
+    guest: &Arc<Guest>,
+    card: &mut Interface,
+    (given, undo): (&mut Resources, &mut Undo),
+) -> Result<()> {
+    let driver = context.driver();
+    let owner = ports::owner(&context.view().running()?.document.domain);
+    if card.kind == InterfaceKind::Network {
+        ports::take_one(driver, card, owner.clone(), undo).await?;
+    }
+    // Only now it is known what it is plugged into.
+    hotplug::check_interface(card)?;
+    interface::check_acquirable(card)?;
+    let mut monitor = guest.monitor()?;
+    let handed = interface::acquire(driver, card, &owner, &mut monitor, undo).await?;
+    let alias = card.info.alias.clone().unwrap_or_default();
+    given.devices.extend(handed.map(|handed| (alias, handed)));
+    Ok(())
+}
+
+/// Gives the files of a device to QEMU's user and lets the guest open its nodes.
+async fn take_files(
+    driver: &Arc<Driver>,
+    guest: &Arc<Guest>,
+    device: &Device,
+    undo: &mut Undo,
+) -> Result<()> {
+    if let Some(path) = nodes::path_of(device.as_ref()).map(PathBuf::from) {
+        crate::blocking::file("looking at a device's node", move || {
+            let what = format!("Path '{}' is not accessible", path.display());
+            let found = std::fs::metadata(&path);
+            found
+                .map(drop)
+                .map_err(|error| Error::system(what, error).in_area(Area::Cgroup))
+        })
+        .await?;
+    }
+    let owners = Arc::new(Owners::of_device(driver, device.as_ref()));
+    let taken = Arc::clone(&owners);
+    crate::blocking::file("giving a device's files to QEMU", move || taken.take()).await?;
+    let restore = crate::blocking::file("giving a device's files back", move || {
+        owners.restore();
+        Ok(())
+    });
+    undo.push("the owner of a device's files", restore);
+    cgroup::change_device(
+        driver,
+        guest.domain.view().running()?,
+        DeviceChange::In(device.as_ref()),
+    )?;
+    let (driver, domain, device) = (Arc::clone(driver), guest.domain.clone(), device.clone());
+    undo.push("the nodes of a device", async move {
+        cgroup::change_device(
+            &driver,
+            domain.view().running()?,
+            DeviceChange::Out(device.as_ref()),
+        )
+    });
+    Ok(())
+}
+
+/// Gives back what a device that has left had of the host. Nothing depends on it any more: what fails is logged.
+pub(crate) async fn release(driver: &Arc<Driver>, guest: &Arc<Guest>, device: &Device) {
+    let view = guest.domain.view();
+    let Some(run) = &view.run else { return };
+    match device {
+        Device::Disk(disk) => {
+            if let Some(claim) = claim::of_disk(disk) {
+                cpus::give_back(driver, guest, &claim).await;
+            }
+            return disk::release(driver, run, disk).await;
+        }
+        Device::Interface(card) => interface::release(driver, card, view.uuid).await,
+        Device::Lease(lease) => {
+            if let (Some(_), Ok(claim)) = (&driver.config().lockd, claim::of_lease(lease)) {
+                cpus::give_back(driver, guest, &claim).await;
+            }
+        }
+        Device::Filesystem(share) => virtiofs::unplug_one(driver, &run.document.domain, share).await,
+        Device::Hostdev(hostdev) => hostdev::give_back_one(driver, &view.name, hostdev).await,
+        other => chardev::release(other).await,
+    }
+    give_files(driver, run, device.as_ref()).await;
+}
+
+async fn give_files(driver: &Arc<Driver>, run: &crate::domain::Run, device: DeviceRef<'_>) {
+    let owners = Owners::of_device(driver, device);
+    let restored = crate::blocking::file("giving a device's files back", move || {
+        owners.restore();
+        Ok(())
+    });
+    if let Err(error) = restored.await {
+        tracing::warn!(%error, "files of a device that has left are QEMU's user's still");
+    }
+    if let Err(error) = cgroup::change_device(driver, run, DeviceChange::Out(device)) {
+        tracing::warn!(%error, "QEMU may still open the node of a device that has left");
+    }
+}
