@@ -23,7 +23,7 @@ const DEVICES: &str = "<controller type='usb' index='0' model='qemu-xhci' ports=
     <controller type='pci' model='pcie-root-port'/><controller type='pci' model='pcie-root-port'/>
     <controller type='pci' model='pcie-root-port'/><controller type='pci' model='pcie-root-port'/>
     <controller type='pci' model='pcie-root-port'/><controller type='pci' model='pcie-root-port'/>
-    <serial type='pty'><source path='/dev/pts/2'/><target type='isa-serial' port='0'/></serial>
+    <controller type='pci' model='pcie-to-pci-bridge'/><serial type='pty'><target type='isa-serial' port='0'/></serial>
     <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>
     <memballoon model='virtio'/>";
 
@@ -35,6 +35,7 @@ fn guest(more: &str) -> Domain {
     let defined = support::define_as(&text, false, qemu_plan::address::Age::New).unwrap();
     let mut def = Domain::parse(&defined, ParseFlags::INACTIVE).unwrap();
     alias::assign(&mut def.devices);
+    def.devices.serials[0].chardev.source_mut().path = Some("/dev/pts/2".to_owned());
     def
 }
 
@@ -135,35 +136,35 @@ fn a_device_comes_by_the_commands_that_libvirt_gives() {
         (
             "<channel type='pty'><target type='virtio' name='org.x.4'/></channel>",
             &[
-                r#"chardev-add {"backend":{"data":{},"type":"pty"},"id":"charchannel1"}"#,
+                r#"chardev-add {"id":"charchannel1","backend":{"type":"pty","data":{}}}"#,
                 r#"device_add {"driver":"virtserialport","bus":"virtio-serial0.0","nr":2,"chardev":"charchannel1","id":"channel1","name":"org.x.4"}"#,
             ],
         ),
         (
             "<channel type='null'><target type='guestfwd' address='10.0.2.100' port='4600'/></channel>",
             &[
-                r#"chardev-add {"backend":{"data":{},"type":"null"},"id":"charchannel2"}"#,
+                r#"chardev-add {"id":"charchannel2","backend":{"type":"null","data":{}}}"#,
                 r#"netdev_add {"type":"user","guestfwd":[{"str":"tcp:10.0.2.100:4600-chardev:charchannel2"}],"id":"channel2"}"#,
             ],
         ),
         (
             "<console type='pty'><target type='virtio'/></console>",
             &[
-                r#"chardev-add {"backend":{"data":{},"type":"pty"},"id":"charconsole1"}"#,
+                r#"chardev-add {"id":"charconsole1","backend":{"type":"pty","data":{}}}"#,
                 r#"device_add {"driver":"virtconsole","chardev":"charconsole1","id":"console1"}"#,
             ],
         ),
         (
             "<serial type='pty'><target type='usb-serial'/></serial>",
             &[
-                r#"chardev-add {"backend":{"data":{},"type":"pty"},"id":"charserial1"}"#,
+                r#"chardev-add {"id":"charserial1","backend":{"type":"pty","data":{}}}"#,
                 r#"device_add {"driver":"usb-serial","chardev":"charserial1","id":"serial1","bus":"usb.0","port":"2"}"#,
             ],
         ),
         (
             "<redirdev bus='usb' type='unix'><source mode='bind' path='/tmp/rd.sock'/></redirdev>",
             &[
-                r#"chardev-add {"backend":{"data":{"addr":{"data":{"path":"/tmp/rd.sock"},"type":"unix"},"server":true,"wait":false},"type":"socket"},"id":"charredir0"}"#,
+                r#"chardev-add {"id":"charredir0","backend":{"type":"socket","data":{"addr":{"type":"unix","data":{"path":"/tmp/rd.sock"}},"server":true,"wait":false}}}"#,
                 r#"device_add {"driver":"usb-redir","chardev":"charredir0","id":"redir0","bus":"usb.0","port":"3"}"#,
             ],
         ),
@@ -262,7 +263,7 @@ fn the_first_serial_port_is_the_first_console_too() {
 
 #[test]
 fn what_a_running_guest_does_not_take_is_refused_in_libvirts_words() {
-    let mut def = guest("<controller type='pci' model='pcie-to-pci-bridge'/>");
+    let mut def = guest("");
     attach(
         &mut def,
         "<channel type='unix'><target type='virtio' name='org.x.2'/></channel>",

@@ -222,6 +222,7 @@ fn descriptors(def: &Domain) -> BTreeMap<String, DeviceResources> {
             alias,
             DeviceResources {
                 fd: opened(chardev).then_some(9),
+                listener: opened(chardev).then_some(FdRef::Number(9)),
                 log_fd,
                 ..DeviceResources::default()
             },
