@@ -261,6 +261,8 @@ fn memory_and_character_devices_are_shown_as_qemu_has_them() -> Result<()> {
         "<maxMemory slots='4' unit='MiB'>2048</maxMemory><memory",
         1,
     );
+    // Firmware that tells the guest of memory that comes.
+    let text = text.replacen("<devices>", "<features><acpi/></features><devices>", 1);
     virsh.define(&text)?;
     virsh.ok(&["start", "g"])?;
     let file = sandbox.dir().join("device.xml");

@@ -45,7 +45,15 @@ impl Device {
     /// # Errors
     /// The first thing that is wrong with it, in libvirt's words; `Unsupported` if no device has such a name.
     pub fn given(text: &str) -> Result<Self, Error> {
-        let mut document = Document::parse(text, &[], ParseFlags::INACTIVE)?;
+        Self::given_as(text, ParseFlags::INACTIVE)
+    }
+
+    /// The same for a device of a running guest, of which more may be said.
+    ///
+    /// # Errors
+    /// As [`Self::given`].
+    pub fn given_as(text: &str, flags: ParseFlags) -> Result<Self, Error> {
+        let mut document = Document::parse(text, &[], flags)?;
         document.judge(reading::check_device)?;
         let root = document.root();
         Self::read_choice(root)?

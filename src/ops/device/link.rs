@@ -17,6 +17,7 @@ use crate::{
     error::{Area, Code, Error, Result},
     ops::{
         Conditions, Driver,
+        device::attach::defined,
         document::{
             plan,
             scope::{Scope, Which},
@@ -55,9 +56,10 @@ async fn attempt(
     let operation = Operation::begin(driver, domain, ask).await?;
     let view = operation.view();
     let which = Which::of(scope, &view)?;
-    let mut edit = Edit::none();
+    let (mut edit, mut effects) = (Edit::none(), Effects::none());
     if which.config {
         edit = edit.and(in_stored(driver, &view, new).await?);
+        effects = defined();
     }
     let live = if which.live {
         edit = edit.and(in_live(new.clone()));
@@ -86,7 +88,7 @@ async fn attempt(
                 })
                 .await?;
         }
-        context.commit(edit, Effects::none()).await.map(drop)
+        context.commit(edit, effects).await.map(drop)
     };
     operation.carry_out(|context| Box::pin(work(context))).await
 }

@@ -40,6 +40,11 @@ pub async fn update(
         Device::Interface(interface) => {
             Box::pin(link::update(driver, domain, *interface, how.scope, conditions)).await
         }
+        // Of memory it counts what only a running guest's has.
+        Device::Memory(_) => {
+            let device = Device::given_as(xml, ParseFlags::NONE)?;
+            Box::pin(update::update(driver, domain, device, how.scope, conditions)).await
+        }
         other => Box::pin(update::update(driver, domain, other, how.scope, conditions)).await,
     }
 }

@@ -105,12 +105,23 @@ async fn in_stored(driver: &Arc<Driver>, view: &View, device: Device) -> Result<
         .as_ref()
         .ok_or_else(|| Error::invalid("transient domains do not have any persistent config"))?;
     let mut document = Box::new(Document::clone(&*config.domain()?));
+    let device = without_name(device);
     let (device, place) = find(driver, &document, device, Side::Stored).await?;
     hotplug::leave(&mut document, place);
     let inserted = document.devices.insert(device, place.at);
     inserted.map_err(|_| Error::internal("the device got lost"))?;
     let complete = plan::complete(driver, document, Age::New).await?;
     Ok(Edit::replacing(Arc::clone(config), Stored::new(&complete.domain)))
+}
+
+/// A name that the run made up is in no stored document.
+fn without_name(mut device: Device) -> Device {
+    if let Some(info) = device.as_mut().into_info()
+        && !info.has_user_alias()
+    {
+        info.alias = None;
+    }
+    device
 }
 
 /// What changes in a running guest.

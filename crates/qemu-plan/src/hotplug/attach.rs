@@ -2,7 +2,7 @@
 
 use domxml::Domain;
 use domxml::devices::{
-    Address, Controller, ControllerKind, Device, DeviceRef, Disk, DiskBus, DiskDevice, HostdevKind,
+    Address, Controller, ControllerKind, Device, DeviceRef, Disk, DiskBus, DiskDevice, HostdevKind, Place,
 };
 
 use super::{Side, controller, memory, refusal, rules};
@@ -79,6 +79,23 @@ fn compatible(def: &Domain, device: &Device) -> Result<()> {
     }
     boot_order(def, device)?;
     memory::check_room(def, device)
+}
+
+/// Fills in a device as the one in the place of another and checks it by itself, as an update does first.
+///
+/// # Errors
+/// Libvirt's, when the device makes no sense, this QEMU cannot honour it, or it takes another's place in the boot order.
+pub fn complete_in_place(
+    def: &Domain,
+    (device, place): (Device, Place),
+    caps: &Caps,
+    ctx: &mut Context<'_>,
+) -> Result<Device> {
+    let mut others = def.clone();
+    others.devices.remove(place);
+    let device = complete(&others, device, caps, ctx)?;
+    boot_order(&others, &device)?;
+    Ok(device)
 }
 
 /// Whether the device's place in the boot order is free.

@@ -52,7 +52,10 @@ pub fn device(def: &Domain, device: &Device, caps: &Caps) -> Result<()> {
 fn alone(def: &Domain, device: &Device) -> (Domain, Option<Place>) {
     let mut trial = def.clone();
     let family = device.as_ref().family();
-    let stays = matches!(family, Family::Controller | Family::Memory | Family::Filesystem);
+    let stays = matches!(
+        family,
+        Family::Controller | Family::Memory | Family::Filesystem | Family::Watchdog
+    );
     if !stays {
         while trial.devices.remove(Place { family, at: 0 }).is_some() {}
     }

@@ -12,7 +12,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use domxml::devices::{Disk, DiskDevice, Source, StorageFormat, Tray};
+use domxml::devices::{Device, Disk, DiskDevice, Family, Place, Source, StorageFormat, Tray};
 use qemu_plan::{
     address::Age,
     block::{self, Sources},
@@ -31,6 +31,7 @@ use crate::{
     error::{Code, Error, Result},
     ops::{
         Conditions, Driver,
+        device::attach::defined,
         document::{
             plan,
             scope::{Scope, Which},
@@ -93,9 +94,10 @@ async fn attempt(
     let operation = Operation::begin(driver, domain, ask).await?;
     let view = operation.view();
     let which = Which::of(how.scope, &view)?;
-    let mut edit = Edit::none();
+    let (mut edit, mut effects) = (Edit::none(), Effects::none());
     if which.config {
         edit = edit.and(in_stored(driver, &view, new.clone()).await?);
+        effects = defined();
     }
     let swap = if which.live {
         Some(Swap::of(driver, &view, new).await?)
@@ -107,8 +109,8 @@ async fn attempt(
         return Ok(());
     }
     let work = async move |context: Arc<Context>| match swap {
-        Some(swap) => Box::pin(swap.carry_out(&context, edit, how.lock)).await,
-        None => context.commit(edit, Effects::none()).await.map(drop),
+        Some(swap) => Box::pin(swap.carry_out(&context, (edit, effects), how.lock)).await,
+        None => context.commit(edit, effects).await.map(drop),
     };
     operation.carry_out(|context| Box::pin(work(context))).await
 }
@@ -148,6 +150,12 @@ impl Swap {
             .find(|d| d.target.dev == *name)
             .ok_or_else(|| Error::internal(format!("disk '{name}' not found")))?
             .clone();
+        let (def, place) = (&run.document.domain, place_of(disks, name));
+        plan::with_caps(driver, def, |caps, context| {
+            let device = Device::Disk(Box::new(wanted.clone()));
+            hotplug::complete_in_place(def, (device, place), caps, context)
+        })
+        .await?;
         only_the_medium(&old, wanted)?;
         let mut new = with_medium(&old, wanted);
         let first = u32::try_from(run.status.nodename.unwrap_or(0))
@@ -187,10 +195,11 @@ impl Swap {
     }
 
     /// Changes the drive and lets the documents follow; undone if one of the steps fails.
-    async fn carry_out(self, context: &Context, stored: Edit, lock: Lock) -> Result<()> {
+    async fn carry_out(self, context: &Context, stored: (Edit, Effects), lock: Lock) -> Result<()> {
+        let (stored, effects) = stored;
         let edit = stored.and(self.in_live());
         if same_medium(&self.old, &self.new) {
-            return context.commit(edit, Effects::none()).await.map(drop);
+            return context.commit(edit, effects).await.map(drop);
         }
         let (old_nodes, new_nodes) = (nodes(&self.old)?, nodes(&self.new)?);
         let intent = Intent::ChangeMedium {
@@ -215,7 +224,7 @@ impl Swap {
                 status.nodename = Some(u64::from(next_node.saturating_sub(1)));
                 run.status = Arc::new(status);
             }
-            Ok(Effects::none())
+            Ok(effects)
         };
         context.commit_with(commit).await?;
         steps.forget_old(old_nodes).await;
@@ -233,6 +242,15 @@ impl Swap {
             }
             Ok(())
         })
+    }
+}
+
+/// Where the disk of a name is.
+fn place_of(disks: &[Disk], name: &str) -> Place {
+    let at = disks.iter().position(|d| d.target.dev == name);
+    Place {
+        family: Family::Disk,
+        at: at.unwrap_or(disks.len()),
     }
 }
 

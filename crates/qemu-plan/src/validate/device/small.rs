@@ -378,7 +378,7 @@ rules! {
     SMARTCARD(guest, card: Smartcard) {
         unsupported "this QEMU binary lacks multiple smartcard support"
             if guest.def.devices.smartcards.len() > 1
-                || matches!(&card.info.address, Some(Address::Ccid(a)) if a.controller != 0 || a.slot != 0);
+                || !matches!(&card.info.address, Some(Address::Ccid(a)) if a.controller == 0 && a.slot == 0);
         unsupported "this QEMU binary lacks smartcard host mode support"
             if matches!(card.mode, SmartcardMode::Host | SmartcardMode::HostCertificates)
                 && !guest.caps.has(Flag::CcidEmulated);

@@ -1,0 +1,348 @@
+#!/usr/bin/python3
+"""Replays recorded changes of running guests on a daemon and says where its answers differ.
+
+usage: replay-plug.py --facts FILE --uri URI [--kernel FILE --initrd FILE] [options]
+
+FILE has one recorded operation a line, as JSON: `op`, `group`, `dom`, `virsh` (the call; `XML` stands for the document in
+`xml_in`), `result`, `err` (code, domain, msg), `events`, `live_diff`, `config_diff`, `qmp`. Files of the recording are
+below /img and /tmp/x; here they are made in --dir. The guests that the operations are about are defined and started here,
+with real QEMUs under TCG: the daemon at the URI should have nothing else to do. What QEMU was told is traced by QEMU itself.
+
+An operation is equal if result, error (code and text), events, both changes of documents and commands are. Calls that are
+not about devices are made, for what follows depends on them, and not compared.
+"""
+
+import argparse
+import difflib
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+
+import libvirt
+
+CALLS = {
+    "attach-device": "attachDeviceFlags",
+    "detach-device": "detachDeviceFlags",
+    "update-device": "updateDeviceFlags",
+    "detach-device-alias": "detachDeviceAlias",
+}
+FLAGS = {"--live": 1, "--config": 2, "--current": 0, "--persistent": 2, "--force": 4}
+# What is asked and not told: how a daemon learns of its guest is its own affair.
+ASKED = re.compile(r"^(query-|qom-list|qom-get|qmp_capabilities)")
+
+PORT = "<controller type='pci' model='pcie-root-port'/>"
+COMMON = """<clock offset='utc'/>"""
+
+
+def ports(count):
+    return "<controller type='pci' index='0' model='pcie-root'/>" + PORT * count
+
+
+def guests(directory, boot):
+    """The documents of the recording's guests, by name."""
+    img = f"{directory}/img"
+    serial = "<serial type='pty'/><console type='pty'/>"
+    agent = "<channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>"
+    vnc = "<graphics type='vnc' port='-1' autoport='yes'{}><listen type='address' address='127.0.0.1'/></graphics>"
+    numa = """<maxMemory slots='8' unit='KiB'>4194304</maxMemory><memory>196608</memory>
+        <vcpu current='1'>4</vcpu>"""
+
+    def disk(name, target, kind="qcow2"):
+        return f"""<disk type='file' device='disk'><driver name='qemu' type='{kind}'/><source file='{img}/{name}'/>
+            <target dev='{target}' bus='virtio'/></disk>"""
+
+    def cdrom(target, bus):
+        return f"""<disk type='file' device='cdrom'><driver name='qemu' type='raw'/><source file='{img}/cd1.iso'/>
+            <target dev='{target}' bus='{bus}'/><readonly/></disk>"""
+
+    def card(mac):
+        return f"<interface type='user'><mac address='{mac}'/><model type='virtio'/></interface>"
+
+    def domain(name, memory, machine, devices, more="", system=boot):
+        trace = f"enable=handle_qmp_command,file={directory}/x/{name}.trace"
+        return f"""<domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'><name>{name}</name>{memory}
+            <os><type arch='x86_64' machine='{machine}'>hvm</type>{system}</os>{more}{COMMON}
+            <devices><emulator>/usr/bin/qemu-system-x86_64</emulator>{devices}</devices>
+            <qemu:commandline><qemu:arg value='-trace'/><qemu:arg value='{trace}'/></qemu:commandline></domain>"""
+
+    rich = (
+        ports(24)
+        + """<controller type='usb' index='0' model='qemu-xhci'/><controller type='scsi' index='0' model='virtio-scsi'/>
+        <controller type='virtio-serial' index='0'/>"""
+        + disk("d1.qcow2", "vda")
+        + cdrom("sda", "sata")
+        + card("52:54:00:00:00:01")
+        + serial
+        + agent
+        + vnc.format("")
+        + "<video><model type='vga'/></video><memballoon model='virtio'/>"
+    )
+    shared = "<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>"
+    nvdimm = "<features><acpi/><apic/></features>"
+    quiet = (
+        ports(10)
+        + """<controller type='pci' model='pcie-to-pci-bridge'/><controller type='usb' index='0' model='qemu-xhci'/>
+        <controller type='scsi' index='0' model='virtio-scsi'/>"""
+        + disk("n1.qcow2", "vda")
+        + card("52:54:00:00:00:02")
+        + serial
+        + vnc.format(" passwd='first'")
+        + "<memballoon model='none'/>"
+    )
+    old = f"""<controller type='usb' model='none'/>{cdrom('hda', 'ide')}
+        <disk type='file' device='floppy'><driver name='qemu' type='raw'/><source file='{img}/fl1.img'/><target dev='fda' bus='fdc'/></disk>
+        {serial}<memballoon model='none'/>"""
+    stored = f"""<controller type='usb' index='0' model='qemu-xhci'/><controller type='virtio-serial' index='0'/>
+        {serial}{agent}<memballoon model='virtio'/>"""
+    small = "<memory>65536</memory>"
+    acpi = "<features><acpi/></features>"
+    return {
+        "g": domain("g", numa, "q35", rich, acpi, boot + "<boot dev='hd'/>"),
+        "n": domain("n", numa, "q35", quiet, shared + nvdimm, ""),
+        "p": domain("p", small, "pc", old, acpi, "<boot dev='hd'/>"),
+        "pt": domain("pt", small, "pc", "<controller type='usb' model='none'/><memballoon model='none'/>", acpi, ""),
+        "c": domain("c", numa, "q35", stored, acpi, ""),
+    }
+
+
+class Events:
+    """What the daemon tells, in order."""
+
+    KINDS = {
+        "LIFECYCLE": 0, "TRAY_CHANGE": 10, "DEVICE_REMOVED": 15, "TUNABLE": 17, "DEVICE_ADDED": 19,
+        "DEVICE_REMOVAL_FAILED": 22, "MEMORY_DEVICE_SIZE_CHANGE": 26,
+    }
+
+    def __init__(self, uri):
+        libvirt.virEventRegisterDefaultImpl()
+        self.told = []
+        self.conn = libvirt.open(uri)
+        for name, number in self.KINDS.items():
+            self.conn.domainEventRegisterAny(None, number, self.tell, name)
+        threading.Thread(target=self.run, daemon=True).start()
+
+    @staticmethod
+    def run():
+        while True:
+            libvirt.virEventRunDefaultImpl()
+
+    def tell(self, _conn, dom, *detail):
+        *detail, name = detail
+        self.told.append((dom.name(), [name, *detail]))
+
+    def take(self, name):
+        told, self.told = self.told, []
+        return [event for guest, event in told if guest == name]
+
+
+class Trace:
+    """What QEMU was told, as it traces it."""
+
+    def __init__(self, directory):
+        self.directory, self.read = directory, {}
+
+    def take(self, name):
+        path = f"{self.directory}/x/{name}.trace"
+        if not os.path.exists(path):
+            return []
+        with open(path, encoding="utf-8", errors="replace") as file:
+            file.seek(self.read.get(name, 0))
+            lines = file.readlines()
+            self.read[name] = file.tell()
+        commands = []
+        for line in lines:
+            _, _, text = line.partition(" req: ")
+            try:
+                command = json.loads(text)
+            except ValueError:
+                continue
+            commands.append([command.get("execute"), command.get("arguments", {})])
+        return commands
+
+
+class Replay:
+    def __init__(self, options):
+        self.options = options
+        self.directory = options.dir or tempfile.mkdtemp(prefix="replay-plug.")
+        self.events = Events(options.uri)
+        self.conn = libvirt.open(options.uri)
+        libvirt.registerErrorHandler(lambda *_: None, None)
+        self.trace = Trace(self.directory)
+        boot = ""
+        if options.kernel:
+            boot = f"<kernel>{options.kernel}</kernel><initrd>{options.initrd}</initrd><cmdline>console=ttyS0</cmdline>"
+        self.documents = guests(self.directory, boot)
+        self.booted = set()
+
+    def prepare(self):
+        for part in ("img", "x"):
+            os.makedirs(f"{self.directory}/{part}", exist_ok=True)
+        os.chmod(self.directory, 0o755)
+        for name in ["d1", "d2", "d3", "d4", "n1", "n2", "n3", "n4", "p1", "p2", "big", "q3"]:
+            subprocess.run(
+                ["qemu-img", "create", "-q", "-f", "qcow2", f"{self.directory}/img/{name}.qcow2", "16M"], check=True
+            )
+        sizes = {"cd1.iso": 1, "cd2.iso": 1, "fl1.img": 1, "fl2.img": 1, "nv.img": 128, "nv1.img": 128, "pm.img": 128}
+        sizes.update({f"r{n}.raw": 16 for n in range(1, 6)})
+        for name, mib in sizes.items():
+            with open(f"{self.directory}/img/{name}", "wb") as file:
+                file.truncate(mib << 20)
+
+    def start(self, name):
+        if name in self.booted or name not in self.documents:
+            return
+        self.booted.add(name)
+        xml = self.documents[name]
+        if name == "pt":
+            self.conn.createXML(xml)
+            return
+        dom = self.conn.defineXML(xml)
+        if name != "c":
+            dom.create()
+        if self.options.kernel and name == "g":
+            time.sleep(self.options.boot)
+
+    def here(self, text):
+        return text.replace("/img/", f"{self.directory}/img/").replace("/tmp/x/", f"{self.directory}/x/")
+
+    def there(self, text):
+        text = text.replace(f"{self.directory}/img", "/img").replace(f"{self.directory}/x", "/tmp/x")
+        return re.sub(r"/\S*/run/libvirt/qemu/channel/\d+-", "/run/libvirt/qemu/channel/1-", text)
+
+    def documents_of(self, name):
+        try:
+            dom = self.conn.lookupByName(name)
+        except libvirt.libvirtError:
+            return "", ""
+        live = dom.XMLDesc(1) if dom.isActive() else ""
+        stored = dom.XMLDesc(3) if dom.isPersistent() else ""
+        return live, stored
+
+    def call(self, op):
+        """Makes the call; result and errors."""
+        words = shlex.split(op["virsh"])
+        if words[0] in CALLS:
+            flags = 0
+            for word in words[2:]:
+                flags |= FLAGS.get(word, 0)
+            subject = next((w for w in words[2:] if not w.startswith("--")), "")
+            given = self.here(op.get("xml_in", "")) if subject == "XML" else subject
+            try:
+                dom = self.conn.lookupByName(words[1])
+                getattr(dom, CALLS[words[0]])(given, flags)
+            except libvirt.libvirtError as error:
+                return "error", [(error.get_error_code(), self.there(error.get_error_message()))]
+            return "ok", []
+        words = [self.here(word) for word in words]
+        done = subprocess.run(
+            ["virsh", "-c", self.options.uri, *words], capture_output=True, text=True, timeout=120, check=False
+        )
+        return ("ok" if done.returncode == 0 else "error"), [(None, self.there(done.stderr))]
+
+    def replay(self, op):
+        """Makes one call; what differs, by kind."""
+        name = op["dom"]
+        before = self.documents_of(name)
+        self.trace.take(name)
+        self.events.take(name)
+        result, errors = self.call(op)
+        time.sleep(self.options.settle)
+        after = self.documents_of(name)
+        if op["virsh"].split()[0] not in CALLS:
+            return None
+        found = {"result": (op["result"], result)}
+        if op["result"] == result == "error":
+            wanted = [(e["code"], e["msg"]) for e in op.get("err", [])][-1:]
+            found["error"] = (wanted, errors)
+        found["events"] = (told(op.get("events", [])), told(self.events.take(name)))
+        found["live"] = (changes(op.get("live_diff", [])), changes(self.diff(before[0], after[0])))
+        found["stored"] = (changes(op.get("config_diff", [])), changes(self.diff(before[1], after[1])))
+        wanted = [c[:2] for c in op.get("qmp", []) if not ASKED.match(c[0])]
+        given = [json.loads(self.there(json.dumps(c))) for c in self.trace.take(name) if not ASKED.match(c[0] or "")]
+        found["commands"] = (commands(wanted), commands(given))
+        return {kind: pair for kind, pair in found.items() if pair[0] != pair[1]}
+
+    def diff(self, before, after):
+        lines = difflib.unified_diff(self.there(before).splitlines(), self.there(after).splitlines(), n=0, lineterm="")
+        return [line for line in lines if line[:3] not in ("---", "+++") and line[:1] in "+-"]
+
+
+def told(events):
+    return sorted(json.dumps(event) for event in events if event[0] in Events.KINDS)
+
+
+def changes(lines):
+    """The lines that come and go, without what differs from run to run."""
+    plain = (re.sub(r"/dev/pts/\d+", "/dev/pts/N", line) for line in lines if line[:1] in "+-")
+    plain = (re.sub(r"port='59\d\d'", "port='N'", line) for line in plain)
+    kept = Counter(line[0] + line[1:].strip() for line in plain)
+    # A line that goes and comes again has only moved.
+    for line in list(kept):
+        other = {"+": "-", "-": "+"}[line[0]] + line[1:]
+        both = min(kept[line], kept[other])
+        kept[line] -= both
+        kept[other] -= both
+    return sorted((+kept).elements())
+
+
+def commands(list_):
+    return [json.dumps([name, arguments], sort_keys=True) for name, arguments in list_]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--facts", required=True)
+    parser.add_argument("--uri", required=True)
+    parser.add_argument("--kernel")
+    parser.add_argument("--initrd")
+    parser.add_argument("--boot", type=float, default=40, help="seconds that the guest with a system takes to boot")
+    parser.add_argument("--dir", help="where files of the recording are made")
+    parser.add_argument("--groups", default="disk,devices,net-graphics,no-os-guest,other-machines-and-config")
+    parser.add_argument("--settle", type=float, default=0.3, help="seconds to wait for what follows a call")
+    parser.add_argument("--skip", default="server mode", help="operations whose description has this are left out")
+    parser.add_argument("--verbose", action="store_true")
+    options = parser.parse_args()
+    replay = Replay(options)
+    replay.prepare()
+    groups = options.groups.split(",")
+    kinds, totals = Counter(), Counter()
+    for line in open(options.facts, encoding="utf-8"):
+        op = json.loads(line)
+        # A vhost-user server without a client stops QEMU, and libvirt's daemon with it.
+        if options.skip and options.skip in op["op"]:
+            continue
+        if op["group"] not in groups or op["dom"] not in replay.documents or op["virsh"].startswith(("python", "(")):
+            continue
+        replay.start(op["dom"])
+        try:
+            differs = replay.replay(op)
+        except Exception as error:  # noqa: BLE001 - one call must not end the replay
+            differs = {"replay": ("", repr(error))}
+        if differs is None:
+            continue
+        kind = op["virsh"].split()[0], op["group"]
+        totals[kind, not differs] += 1
+        kinds.update(differs.keys())
+        if differs:
+            print(f"DIFFERS {op['id']} {op['op']}: {', '.join(differs)}")
+            if options.verbose:
+                for what, (wanted, found) in differs.items():
+                    print(f"    {what}\n      recorded {wanted}\n      here     {found}")
+        sys.stdout.flush()
+    equal = sum(n for (_, same), n in totals.items() if same)
+    everything = sum(totals.values())
+    for kind in sorted({kind for kind, _ in totals}):
+        print(f"{kind[0]:22} {kind[1]:28} equal {totals[kind, True]:4}  differs {totals[kind, False]:4}")
+    print(f"equal {equal} of {everything}; differences by kind: {dict(kinds)}")
+    return 0 if equal == everything else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
