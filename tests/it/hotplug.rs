@@ -133,7 +133,7 @@ fn devices_come_and_go_in_a_guest_that_answers() -> Result<()> {
         (medium.disk("sda", "scsi"), "scsi0-0-0-0", "<target dev='sda'"),
         (medium.disk("sdb", "usb"), "usb-disk1", "<target dev='sdb'"),
         (CARD.to_owned(), "net0", "52:54:00:bb:00:01"),
-        (RNG.to_owned(), "rng0", "<backend model='builtin'>"),
+        (RNG.to_owned(), "rng0", "<rng model='virtio'>"),
         (
             "<input type='tablet' bus='usb'/>".to_owned(),
             "input2",

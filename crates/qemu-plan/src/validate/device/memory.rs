@@ -106,12 +106,11 @@ fn overlap(guest: &Guest<'_>, module: &Memory) -> Result<()> {
     let Some((start, end)) = range(module) else {
         return Ok(());
     };
-    let others = guest
-        .def
-        .devices
-        .memories
-        .iter()
-        .filter(|m| !std::ptr::eq(*m, module));
+    // One at the module's own place is the module as it was before an update.
+    let is_itself = |m: &Memory| {
+        std::ptr::eq(m, module) || m.info.address.is_some() && m.info.address == module.info.address
+    };
+    let others = guest.def.devices.memories.iter().filter(|m| !is_itself(m));
     let mut clashes = others.filter_map(range).filter(|(s, e)| *s < end && start < *e);
     match clashes.next() {
         None => Ok(()),
