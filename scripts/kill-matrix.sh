@@ -6,6 +6,6 @@ set -eu
 . "$(dirname "$0")/lib.sh"
 kills=${1:-500}
 case $kills in *[!0-9]* | '') usage "$0" ;; esac
-# fourteen operations; rounded up, so that there are at least as many as asked for
-KILL_MATRIX=$(((kills + 13) / 14)) exec cargo test --manifest-path "$ROOT/Cargo.toml" --package virtqemud --test it -- \
+# sixteen operations; rounded up, so that there are at least as many as asked for
+KILL_MATRIX=$(((kills + 15) / 16)) exec cargo test --manifest-path "$ROOT/Cargo.toml" --package virtqemud --test it -- \
   --exact kill::a_daemon_killed_at_any_moment_comes_back_at_one_with_its_guests --nocapture
