@@ -59,11 +59,12 @@ impl Domain {
         if self.os.kind.as_ref().is_none_or(|kind| kind.value != "exe") {
             self.os.init = None;
         }
-        if let Some(nvram) = &mut self.os.nvram
-            && nvram.kind.is_none()
-        {
-            // Without a type it is a path.
-            nvram.source = None;
+        if let Some(nvram) = &mut self.os.nvram {
+            // It is a path, or a source of a type.
+            match nvram.kind {
+                None => nvram.source = None,
+                Some(_) => nvram.path = None,
+            }
         }
         if let Some(resource) = &mut self.resource {
             resource.fibrechannel = resource.fibrechannel.take().filter(|id| !id.is_empty());

@@ -102,6 +102,7 @@ fn settle_graphics(graphics: &mut Graphics) {
 fn settle_controller(controller: &mut Controller) {
     if controller.kind == ControllerKind::Usb && controller.usb_model() == Some(UsbModel::None) {
         (controller.info.alias, controller.info.address) = (None, None);
+        controller.info.master = None;
     }
 }
 

@@ -139,7 +139,7 @@ fn usb_controller(node: Node<'_>) -> Checked {
 pub(super) fn usb_controllers_lead(devices: Node<'_>) -> Checked {
     let all: Vec<_> = devices
         .children_named("controller")
-        .filter(|c| c.attr("type") == Some("usb"))
+        .filter(|c| c.attr("type") == Some("usb") && c.attr("model") != Some("none"))
         .collect();
     let follows = |controller: &Node<'_>| {
         let companion = matches!(

@@ -409,7 +409,8 @@ fn memballoon(model: MemballoonModel, slots: Slots) -> Connect {
     }
 }
 
-fn video(v: &Video, slots: Slots) -> Connect {
+/// How a display adapter plugs in.
+pub(super) fn video(v: &Video, slots: Slots) -> Connect {
     match v.model.as_ref().map(|m| m.kind) {
         Some(VideoModelKind::None | VideoModelKind::Ramfb) => Connect::NONE,
         Some(VideoModelKind::Virtio) => slots.virtio,

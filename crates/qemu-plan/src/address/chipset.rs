@@ -1,8 +1,9 @@
 //! Devices that a chipset has at fixed places, and those that habit puts at one.
 
-use domxml::devices::{ControllerKind, DeviceInfo, Devices, OnOff, SoundModel, UsbModel, VideoModelKind};
+use domxml::devices::{ControllerKind, DeviceInfo, Devices, OnOff, SoundModel, UsbModel};
 
-use super::connect::Connect;
+use super::candidate::{self, Slots};
+use super::connect::{BusKind, Connect};
 use super::pci::{is_wanted, place_of, set_place};
 use super::pci_set::{Chosen, PciSet, Place};
 use crate::error::{Area, Code, Error, Result};
@@ -30,13 +31,13 @@ pub(super) fn reserve(chipset: Chipset, devices: &mut Devices, set: &mut PciSet)
             piix3_functions(devices, set)?;
             take(set, at(1, 0), Connect::PCI_DEVICE)?;
             take(set, at(1, 3), Connect::PCI_DEVICE)?;
-            primary_video(devices, set, 2)
+            primary_video(devices, set, (2, Slots::of(BusKind::PciRoot)))
         }
         Chipset::Q35 => {
             q35_controllers(devices, set)?;
             take(set, at(0x1f, 0), Connect::PCIE_DEVICE)?;
             take(set, at(0x1f, 3), Connect::PCIE_DEVICE)?;
-            primary_video(devices, set, 1)?;
+            primary_video(devices, set, (1, Slots::of(BusKind::PcieRoot)))?;
             ich9_sound(devices, set)
         }
     }
@@ -113,18 +114,24 @@ fn q35_controllers(devices: &mut Devices, set: &mut PciSet) -> Result<()> {
     Ok(())
 }
 
-/// Firmware and guests expect the first display adapter in the first slot after the chipset.
-fn primary_video(devices: &mut Devices, set: &mut PciSet, slot: u32) -> Result<()> {
+/// Firmware and guests expect the first display adapter in the first slot after the chipset; if something else is there,
+/// it gets the next one before all others.
+fn primary_video(devices: &mut Devices, set: &mut PciSet, (slot, slots): (u32, Slots)) -> Result<()> {
     let Some(video) = devices.videos.first_mut() else {
         return Ok(());
     };
-    let kind = video.model.as_ref().map(|m| m.kind);
-    let absent = matches!(kind, Some(VideoModelKind::None | VideoModelKind::Ramfb));
-    if absent || !is_wanted(&video.info) || set.slot_in_use(at(slot, 0)) {
+    let wanted = candidate::video(video, slots);
+    if wanted.is_none() || !is_wanted(&video.info) {
         return Ok(());
     }
-    take(set, at(slot, 0), Connect::ENDPOINTS)?;
-    set_place(&mut video.info, at(slot, 0), None);
+    let place = match set.slot_in_use(at(slot, 0)) {
+        true => set.reserve_next(wanted, 0)?,
+        false => {
+            take(set, at(slot, 0), Connect::ENDPOINTS)?;
+            at(slot, 0)
+        }
+    };
+    set_place(&mut video.info, place, None);
     Ok(())
 }
 

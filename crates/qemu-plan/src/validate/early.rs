@@ -7,7 +7,7 @@ use domxml::cpu::FeaturePolicy;
 use domxml::devices::{
     Address, Console, ConsoleTargetKind, Controller, ControllerKind, DeviceRef, Devices, Disk, DiskBus,
     Filesystem, FilesystemDriverKind, Hostdev, HostdevKind, HostdevModel, MemballoonModel, OnOff, Serial,
-    SerialTargetKind, SoundModel, YesNo,
+    SerialTargetKind, SoundModel, UsbModel, YesNo,
 };
 use domxml::features::Features;
 use domxml::tuning::VcpuState;
@@ -187,7 +187,9 @@ pub(crate) fn last(def: &Domain) -> Result<()> {
 /// # Errors
 /// When no USB controller is one.
 pub(crate) fn usb_leaders(all: &[Controller]) -> Result<()> {
-    let mut usb = all.iter().filter(|c| c.kind == ControllerKind::Usb).peekable();
+    let is_none = |c: &&Controller| c.usb_model() == Some(UsbModel::None);
+    let usb = all.iter().filter(|c| c.kind == ControllerKind::Usb);
+    let mut usb = usb.filter(|c| !is_none(c)).peekable();
     if usb.peek().is_some() && usb.all(|c| c.info.master.is_some()) {
         return Err(Error::detail("No master USB controller specified"));
     }
