@@ -324,6 +324,7 @@ const FINER: &[(&str, Grpc)] = &[
     ("DOCUMENT_INVALID", Grpc::InvalidArgument),
     ("DOM_EXIST", Grpc::AlreadyExists),
     ("ETAG_MISMATCH", Grpc::Aborted),
+    ("NO_OPERATION", Grpc::NotFound),
     ("PROCESS_DOES_NOT_END", Grpc::DeadlineExceeded),
     ("SLOW_WATCHER", Grpc::ResourceExhausted),
     ("UNREACHABLE", Grpc::Unavailable),
@@ -333,6 +334,12 @@ const FINER: &[(&str, Grpc)] = &[
 /// The gRPC face. Reason, libvirt's numbers and the bare message travel in the details.
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
+        Self::from(&error)
+    }
+}
+
+impl From<&Error> for Status {
+    fn from(error: &Error) -> Self {
         let mut metadata = vec![
             ("libvirt_code".to_owned(), (error.code as i32).to_string()),
             ("libvirt_domain".to_owned(), (error.area as i32).to_string()),

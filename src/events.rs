@@ -24,7 +24,7 @@ use std::{
 
 use tokio::sync::{broadcast, watch};
 
-pub use file::{record, segment_events};
+pub use file::{record, segment_events, split_record};
 pub use known::{Found, Known};
 
 use self::model as pb;

@@ -34,7 +34,10 @@ pub async fn make(setup: Setup) -> anyhow::Result<Work> {
     let driver = tokio::task::spawn_blocking(move || driver(&setup))
         .await
         .context("making the driver")??;
-    let service = api::router(&driver)?;
+    let served = Arc::clone(&driver);
+    let service = tokio::task::spawn_blocking(move || api::router(&served))
+        .await
+        .context("making the services")??;
     let background = Arc::clone(&driver);
     driver.tracker.spawn(async move {
         ops::recover::reconnect(&background).await;

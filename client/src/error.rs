@@ -6,7 +6,9 @@ use std::collections::HashMap;
 use std::fmt;
 
 use tonic::{Code, Status};
-use tonic_types::StatusExt;
+use tonic_types::{ErrorDetails, StatusExt};
+
+use crate::proto::OperationError;
 
 macro_rules! reasons {
     ($($(#[doc = $doc:literal])* $name:ident = $text:literal,)*) => {
@@ -131,12 +133,18 @@ reasons! {
     Unreachable = "UNREACHABLE",
     /// A different request was made with this request_id.
     RequestIdReused = "REQUEST_ID_REUSED",
+    /// The daemon ended while it carried out the request with this request_id: look whether it was done.
+    RequestInterrupted = "REQUEST_INTERRUPTED",
     /// The watch did not keep up: resume from the last version that it saw.
     SlowWatcher = "SLOW_WATCHER",
     /// The journal no longer reaches back to the version: list again.
     VersionExpired = "VERSION_EXPIRED",
     /// The daemon ends: resume when it is back.
     DaemonStops = "DAEMON_STOPS",
+    /// There is no operation of that id, or it is kept no longer.
+    NoOperation = "NO_OPERATION",
+    /// The daemon ended in the middle of the operation, and the next one has undone it.
+    OperationUndone = "OPERATION_UNDONE",
     /// The guest refuses to let the device go.
     UnplugRejected = "UNPLUG_REJECTED",
     /// QEMU refused a command; the message has its words.
@@ -228,6 +236,18 @@ impl From<Status> for Failure {
     }
 }
 
+/// What the call would have failed with that the operation stands for.
+impl From<OperationError> for Failure {
+    fn from(error: OperationError) -> Self {
+        let details = ErrorDetails::with_error_info(error.reason, "virtqemud", error.metadata);
+        Self::from(Status::with_error_details(
+            Code::from_i32(error.code),
+            error.message,
+            details,
+        ))
+    }
+}
+
 impl From<Failure> for Status {
     fn from(failure: Failure) -> Self {
         *failure.status
@@ -247,8 +267,6 @@ impl std::error::Error for Failure {}
 
 #[cfg(test)]
 mod tests {
-    use tonic_types::ErrorDetails;
-
     use super::*;
 
     #[test]
@@ -266,6 +284,20 @@ mod tests {
             [("domain".to_owned(), "there is none".to_owned())]
         );
         assert_eq!(failure.to_string(), "Domain not found: x (NO_DOMAIN)");
+    }
+
+    #[test]
+    fn a_failed_operation_is_told_as_a_call_is() {
+        let error = OperationError {
+            code: Code::NotFound.into(),
+            message: "Domain not found: x".to_owned(),
+            reason: "NO_DOMAIN".to_owned(),
+            metadata: HashMap::from([("libvirt_code".to_owned(), "42".to_owned())]),
+        };
+        let failure = Failure::from(error);
+        assert_eq!((failure.code, failure.reason), (Code::NotFound, Reason::NoDomain));
+        let again = Failure::from(Status::from(failure));
+        assert_eq!(again.metadata["libvirt_code"], "42");
     }
 
     #[test]

@@ -7,7 +7,8 @@ use tonic::codegen::{Body as HttpBody, Bytes, StdError};
 pub use crate::proto::{
     consoles_client::ConsolesClient, devices_client::DevicesClient, domains_client::DomainsClient,
     events_client::EventsClient, guest_agent_client::GuestAgentClient, host_client::HostClient,
-    monitor_client::MonitorClient, node_devices_client::NodeDevicesClient, tuning_client::TuningClient,
+    monitor_client::MonitorClient, node_devices_client::NodeDevicesClient,
+    operations_client::OperationsClient, tuning_client::TuningClient,
 };
 pub use tonic::transport::Channel;
 
@@ -56,6 +57,8 @@ services! {
     node_devices: NodeDevicesClient;
     /// The guests' agents.
     guest_agent: GuestAgentClient;
+    /// What is under way on guests.
+    operations: OperationsClient;
     /// Placement and limits.
     tuning: TuningClient;
 }

@@ -70,6 +70,7 @@ clients! {
     monitor: MonitorClient;
     node_devices: NodeDevicesClient;
     guest_agent: GuestAgentClient;
+    operations: OperationsClient;
     tuning: TuningClient;
 }
 

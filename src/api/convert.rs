@@ -67,6 +67,7 @@ fn full_of(view: &Arc<View>, document: Option<Either<'_>>) -> pb::Domain {
         message.cpu_time = Some(nanoseconds(
             crate::ops::host::proc::cpu_time(run).map_or(0, |t| t.total_ns),
         ));
+        message.degraded = run.degraded.as_deref().unwrap_or_default().to_owned();
         message.unreachable = run.unreachable.is_some();
         message.unreachable_cause = run.unreachable.as_deref().unwrap_or_default().to_owned();
         message.taints = run.taints.iter().map(|t| (*t).to_owned()).collect();

@@ -71,28 +71,24 @@ impl<'a> Shown<'a> {
         })
     }
 
-    /// The one that a document is about: a disk of the same target, an interface of the same address.
-    ///
-    /// # Errors
-    /// `DeviceMissing`.
-    pub(super) fn like(&self, other: &Device) -> Result<pb::Device> {
+    /// A device that has come or was changed: as the guest has it now, or as it would have it if there was only a trial.
+    pub(super) fn changed(&self, device: &Device) -> pb::Device {
+        let named = self.named(alias_of(device.as_ref())).ok();
+        let found = named.or_else(|| self.like(device));
+        found.unwrap_or_else(|| self.shown(device.as_ref()))
+    }
+
+    /// The one that a document is about: a disk of the same target, an interface of the same address, a display of the
+    /// same type.
+    fn like(&self, other: &Device) -> Option<pb::Device> {
         let same = |device: &DeviceRef<'_>| match (device, other) {
             (DeviceRef::Disk(disk), Device::Disk(other)) => disk.target.dev == other.target.dev,
             (DeviceRef::Interface(card), Device::Interface(other)) => card.mac == other.mac,
+            (DeviceRef::Graphics(display), Device::Graphics(other)) => display.kind == other.kind,
             _ => false,
         };
         let found = self.devices.iter().find(same);
-        found.map(|device| self.shown(device)).ok_or_else(|| {
-            let text = format!("the domain '{}' has no such device any more", self.view.name);
-            Error::new(Code::DeviceMissing, text)
-        })
-    }
-
-    /// A device that has come: as the guest has it now, or as it would have it if there was only a trial.
-    pub(super) fn attached(&self, device: &Device) -> pb::Device {
-        let named = self.named(alias_of(device.as_ref()));
-        let found = named.or_else(|_| self.like(device));
-        found.unwrap_or_else(|_| self.shown(device.as_ref()))
+        found.map(|device| self.shown(device))
     }
 
     fn shown(&self, device: DeviceRef<'_>) -> pb::Device {

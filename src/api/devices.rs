@@ -9,6 +9,7 @@ use xmlform::{Document as XmlDocument, ParseFlags, XmlChoice};
 use super::{
     convert, decode,
     device::Shown,
+    operations,
     service::{Answer, Service},
 };
 use crate::{
@@ -17,7 +18,7 @@ use crate::{
     error::{Error, Result},
     ops::{
         device::{
-            self,
+            self, Detach,
             detach::{self, How},
             limits,
             medium::{self, Lock},
@@ -62,16 +63,13 @@ impl pb::devices_server::Devices for Service {
             let domain = call.domain(r.domain.as_ref())?;
             let attached = device::attach(&call.driver, &domain, &r.xml, scope, &call.conditions);
             let device = Box::pin(attached).await?;
-            Ok(Shown::of(&domain.view(), changed(scope))?.attached(&device))
+            Ok(Shown::of(&domain.view(), changed(scope))?.changed(&device))
         })
         .await
     }
 
-    async fn detach_device(
-        &self,
-        request: Request<pb::DetachDeviceRequest>,
-    ) -> Answer<pb::DetachDeviceResponse> {
-        use pb::{detach_device_request::Device as Named, detach_device_response::Outcome};
+    async fn detach_device(&self, request: Request<pb::DetachDeviceRequest>) -> Answer<pb::Operation> {
+        use pb::detach_device_request::Device as Named;
         self.mutate(request, |call| async move {
             let r = &call.request;
             let named = match decode::given(r.device.as_ref(), "device")? {
@@ -83,14 +81,10 @@ impl pb::devices_server::Devices for Service {
                 patience: patience(r.wait.as_ref())?,
             };
             let domain = call.domain(r.domain.as_ref())?;
-            let detached = device::detach(&call.driver, &domain, named, how, &call.conditions);
-            let outcome = match Box::pin(detached).await? {
-                detach::Outcome::Removed => Outcome::Removed,
-                detach::Outcome::Pending => Outcome::Pending,
-            };
-            Ok(pb::DetachDeviceResponse {
-                outcome: outcome.into(),
-                etag: domain.view().etag(),
+            let begun = device::begin_detach(&call.driver, &domain, named, how, &call.conditions);
+            Ok(match Box::pin(begun).await? {
+                Detach::Begun(record) => operations::shown(&record),
+                Detach::Tried => operations::trial(detach::KIND),
             })
         })
         .await
@@ -223,7 +217,7 @@ fn updated(view: &View, scope: Scope, xml: &str) -> Result<pb::Device> {
     let document = XmlDocument::parse(xml, &[], ParseFlags::INACTIVE).map_err(domxml::Error::from)?;
     let device = Device::read_choice(document.root()).map_err(domxml::Error::from)?;
     let device = device.ok_or_else(|| Error::internal("a device that was changed is no device"))?;
-    Shown::of(view, changed(scope))?.like(&device)
+    Ok(Shown::of(view, changed(scope))?.changed(&device))
 }
 
 /// The configuration in which a change is shown: of both, the running one.

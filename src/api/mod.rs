@@ -16,6 +16,7 @@ mod host;
 mod monitor;
 mod node_devices;
 mod once;
+mod operations;
 mod service;
 mod stats;
 mod tuning;
@@ -72,6 +73,7 @@ pub fn router(driver: &Arc<Driver>) -> Result<Service> {
         node_devices_server::NodeDevicesServer,
         tuning_server::TuningServer,
         guest_agent_server::GuestAgentServer,
+        operations_server::OperationsServer,
     }
     let routes = routes.add_service(health(driver, SERVED));
     Ok(ServiceBuilder::new().layer(GuardLayer).service(routes.prepare()))

@@ -79,7 +79,7 @@ impl Service {
     pub(super) fn new(driver: &Arc<Driver>) -> Self {
         Self {
             driver: Arc::clone(driver),
-            once: Once::default(),
+            once: Once::kept_in(&driver.registry.store().paths().state.join("virtqemud")),
         }
     }
 
@@ -146,6 +146,7 @@ mutations! {
     ExecuteRequest ExecuteAgentRequest FreezeGuestFilesystemsRequest ThawGuestFilesystemsRequest
     TrimGuestFilesystemsRequest
     DetachNodeDeviceRequest ReattachNodeDeviceRequest ResetNodeDeviceRequest
+    CancelOperationRequest
     AllocatePagesRequest SetPageMergingRequest SuspendHostRequest
 }
 
@@ -172,7 +173,7 @@ mod tests {
             .flat_map(|service| &service.method);
         for method in methods.filter(|method| !method.client_streaming()) {
             let input = method.input_type().rsplit('.').next().unwrap_or_default();
-            let reads = ["Get", "List", "Peek", "Watch", "Screenshot"];
+            let reads = ["Get", "List", "Peek", "Wait", "Watch", "Screenshot"];
             let reader = reads.iter().any(|verb| method.name().starts_with(verb)) || READERS.contains(&input);
             let message = ours()
                 .flat_map(|file| &file.message_type)

@@ -91,6 +91,24 @@ pub enum Intent {
     },
 }
 
+impl Intent {
+    /// What the operation does, as logs and clients name it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::PowerOff => "power-off",
+            Self::Pause => "suspend",
+            Self::Resume => "resume",
+            Self::Tune { .. } => "configure",
+            Self::SetPassword { .. } | Self::ResizeMemory { .. } => "update-device",
+            Self::ChangeMedium { .. } => "change-medium",
+            Self::SetLink { .. } => "set-link",
+            Self::LimitInterface { .. } => "limit-interface",
+            Self::AttachDevice { .. } => "attach-device",
+            Self::DetachDevice { .. } => "detach-device",
+        }
+    }
+}
+
 /// A note of an intent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Note {

@@ -227,7 +227,7 @@ fn checksum(body: &[u8]) -> u32 {
 }
 
 /// Splits the first record off `bytes`; none if it is torn.
-fn split_record(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+pub fn split_record(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = bytes.split_first_chunk::<4>()?;
     let (sum, rest) = rest.split_first_chunk::<4>()?;
     let length = usize::try_from(u32::from_le_bytes(*length))

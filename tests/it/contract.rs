@@ -1,7 +1,7 @@
 //! What the contract promises beyond single calls: choices that are refused, etags, requests that can be repeated,
 //! reflection and health, devices as resources, and its clients.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -15,11 +15,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 use virtqemud_client::{News, Services, Watch, connect, connect_lazily, proto as pb};
 
-use crate::grpc::{Grpc, QEMU, SOON, by_name, daemon, reason, refused, small};
-
-/// Clients of the storm, and requests of each.
-const CLIENTS: u64 = 200;
-const REQUESTS: u64 = 5;
+use crate::grpc::{Grpc, QEMU, READ_ONLY_SOCKET, SOON, by_name, daemon, reason, refused, small};
 
 fn guest(name: &str) -> String {
     small(name, Path::new(QEMU), "")
@@ -217,67 +213,6 @@ async fn a_start_that_is_repeated_after_a_hang_up_gets_the_first_answer() -> Res
     Ok(())
 }
 
-/// One client of the storm: defines guests, hangs up at random, and repeats until it is answered.
-async fn storm(socket: PathBuf, client: u64) -> Result<()> {
-    let mut random = client.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = move || {
-        // xorshift: every run is the same.
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        random
-    };
-    for request in 0..REQUESTS {
-        // Two clients share each guest and each id: all of them get one answer.
-        let name = format!("storm-{}-{request}", client / 2);
-        let define = pb::DefineRequest {
-            xml: guest(&name),
-            options: options(&name),
-            ..Default::default()
-        };
-        let mut first = None;
-        for _ in 0..3 {
-            let answer = loop {
-                let services = connect(&socket).await?;
-                let patience = Duration::from_millis(next() % 40);
-                let mut domains = services.domains();
-                let call = domains.define(define.clone());
-                match timeout(patience, call).await {
-                    Ok(answer) => break answer?.into_inner(),
-                    Err(_) if next() % 4 == 0 => {
-                        break services.domains().define(define.clone()).await?.into_inner();
-                    }
-                    Err(_) => {}
-                }
-            };
-            let first = first.get_or_insert_with(|| answer.clone());
-            ensure!(*first == answer, "{name}: two answers\n{first:?}\n{answer:?}");
-        }
-    }
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_storm_of_hang_ups_and_repeats_does_nothing_twice() -> Result<()> {
-    let sandbox = Sandbox::started(daemon())?;
-    let grpc = Grpc::of(&sandbox).await?;
-    let mut watch = grpc.watch().await?;
-    let mut clients = tokio::task::JoinSet::new();
-    for client in 0..CLIENTS {
-        clients.spawn(storm(sandbox.path(GRPC_SOCKET), client));
-    }
-    while let Some(client) = clients.join_next().await {
-        client??;
-    }
-    let expected = usize::try_from(CLIENTS / 2 * REQUESTS)?;
-    assert_eq!(grpc.names().await?.len(), expected);
-    for _ in 0..expected {
-        let event = watch.event().await?;
-        ensure!(crate::grpc::word(&event) == "defined/0", "done twice: {event:?}");
-    }
-    Ok(())
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_used_id_is_refused_to_another_request() -> Result<()> {
     let sandbox = Sandbox::started(daemon())?;
@@ -295,6 +230,102 @@ async fn a_used_id_is_refused_to_another_request() -> Result<()> {
     )?;
     assert_eq!(field(&status), "options.request_id");
     assert_eq!(grpc.names().await?, ["a"]);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_outlives_the_daemon() -> Result<()> {
+    let mut sandbox = Sandbox::started(daemon())?;
+    let grpc = Grpc::of(&sandbox).await?;
+    let define = |title: &str| pb::DefineRequest {
+        xml: guest("g").replace("<memory", &format!("<title>{title}</title><memory")),
+        options: options("one"),
+        ..Default::default()
+    };
+    let bad = pb::DefineRequest {
+        xml: "<domain/>".to_owned(),
+        options: options("two"),
+        ..Default::default()
+    };
+    let first = grpc.domains().define(define("a")).await?.into_inner();
+    let refusal = grpc.domains().define(bad.clone()).await.expect_err("no guest");
+    grpc.undefine("g").await?;
+    for _ in 0..2 {
+        sandbox.kill()?;
+        sandbox.start()?;
+        let grpc = Grpc::of(&sandbox).await?;
+        assert_eq!(grpc.domains().define(define("a")).await?.into_inner(), first);
+        let again = grpc.domains().define(bad.clone()).await.expect_err("no guest");
+        assert_eq!(
+            (again.code(), again.message(), again.details()),
+            (refusal.code(), refusal.message(), refusal.details())
+        );
+        let other = grpc.domains().define(define("b")).await;
+        refused(other, Code::InvalidArgument, "REQUEST_ID_REUSED")?;
+        ensure!(grpc.names().await?.is_empty(), "it was defined again");
+    }
+    // Files that say nothing are no reason not to start, and what is new is kept beside them.
+    sandbox.kill()?;
+    let own = sandbox.path("/run/libvirt/qemu/virtqemud");
+    for entry in std::fs::read_dir(&own)? {
+        let path = entry?.path();
+        if path
+            .file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with("answers."))
+        {
+            std::fs::write(path, "nothing")?;
+        }
+    }
+    for _ in 0..2 {
+        sandbox.start()?;
+        let answer = Grpc::of(&sandbox)
+            .await?
+            .domains()
+            .define(define("b"))
+            .await?
+            .into_inner();
+        ensure!(answer.etag != first.etag);
+        sandbox.kill()?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_daemon_did_not_end_is_not_done_again() -> Result<()> {
+    if !can_run_guests() {
+        return Ok(());
+    }
+    let mut stage = crate::stage::Stage::new().await?;
+    let record = stage.sandbox.dir().join("fake/cut.record");
+    let hangs = serde_json::json!({"record": record, "rules": [{"execute": "cont", "then": "hang"}]});
+    stage.define("cut", &hangs).await?;
+    let start = |paused| pb::StartRequest {
+        domain: by_name("cut"),
+        options: options("cut"),
+        paused,
+        ..Default::default()
+    };
+    let mut domains = stage.grpc.domains();
+    let request = start(false);
+    let call = tokio::spawn(async move { domains.start(request).await });
+    let is_asked = || {
+        let asked = testkit::fake_qemu::program::read_record(&record);
+        asked.is_ok_and(|asked| asked.iter().any(|one| one.execute == "cont"))
+    };
+    testkit::wait::wait_until("the start to be half done", SOON, is_asked)?;
+    stage.sandbox.kill()?;
+    ensure!(call.await?.is_err());
+    stage.script("cut", &serde_json::json!({"record": record}))?;
+    stage.sandbox.start()?;
+    let grpc = Grpc::of(&stage.sandbox).await?;
+    for _ in 0..2 {
+        let again = grpc.domains().start(start(false)).await;
+        refused(again, Code::Aborted, "REQUEST_INTERRUPTED")?;
+    }
+    let other = grpc.domains().start(start(true)).await;
+    refused(other, Code::InvalidArgument, "REQUEST_ID_REUSED")?;
+    grpc.wait("cut", "undone", SOON, |guest| guest.state() == pb::State::Shutoff)
+        .await?;
     Ok(())
 }
 
@@ -321,6 +352,22 @@ async fn mistakes_of_the_caller_have_the_callers_codes() -> Result<()> {
         (status.code(), field(&status).as_str()),
         (Code::InvalidArgument, "domain.id")
     );
+    let status = grpc.define("").await.expect_err("an empty document");
+    assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
+    // Reading is allowed, the secrets are not: the refusal says so.
+    let reader = Grpc::at(sandbox.path(READ_ONLY_SOCKET)).await?;
+    let secure = pb::GetXmlRequest {
+        domain: by_name("a"),
+        secure: true,
+        ..Default::default()
+    };
+    let status = refused(
+        reader.domains().get_xml(secure).await,
+        Code::PermissionDenied,
+        "OPERATION_DENIED",
+    )?;
+    ensure!(status.message().ends_with("GetXml with secure"), "{status:?}");
+    reader.xml("a").await?;
     Ok(())
 }
 

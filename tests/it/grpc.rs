@@ -85,6 +85,24 @@ impl Grpc {
         pb::tuning_client::TuningClient::new(self.channel())
     }
 
+    pub(crate) fn operations(&self) -> pb::operations_client::OperationsClient<Channel> {
+        pb::operations_client::OperationsClient::new(self.channel())
+    }
+
+    /// Detaches a device, and waits for the end of that: the operation, or its error as a call's.
+    pub(crate) async fn detach(&self, request: pb::DetachDeviceRequest) -> Answer<pb::Operation> {
+        let begun = self.devices().detach_device(request).await?.into_inner();
+        let request = pb::WaitOperationRequest {
+            id: begun.id,
+            timeout: None,
+        };
+        let ended = self.operations().wait_operation(request).await?.into_inner();
+        match ended.result.clone() {
+            Some(pb::operation::Result::Error(error)) => Err(virtqemud_client::Failure::from(error).into()),
+            _ => Ok(ended),
+        }
+    }
+
     pub(crate) fn host(&self) -> pb::host_client::HostClient<Channel> {
         pb::host_client::HostClient::new(self.channel())
     }

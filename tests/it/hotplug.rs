@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use pb::detach_device_response::Outcome;
+use pb::detach_device_result::Outcome;
+use pb::operation::Result as Ended;
 use serde_json::{Value, json};
 use testkit::fake_qemu::program::{install, read_record};
 use testkit::guest::{Image, READY};
@@ -26,11 +27,11 @@ const ROOM: &str = "<controller type='usb' index='0' model='qemu-xhci'/>
     <controller type='pci' model='pcie-root-port'/><controller type='pci' model='pcie-root-port'/><controller type='pci' model='pcie-root-port'/>";
 
 /// The same guest with them in the place of the controller that says there is no USB.
-fn with_room(xml: &str) -> String {
+pub(crate) fn with_room(xml: &str) -> String {
     xml.replace("<controller type='usb' model='none'/>", ROOM)
 }
 
-const CARD: &str =
+pub(crate) const CARD: &str =
     "<interface type='user'><mac address='52:54:00:bb:00:01'/><model type='virtio'/></interface>";
 
 const RNG: &str = "<rng model='virtio'><backend model='builtin'/></rng>";
@@ -190,20 +191,21 @@ async fn attach(grpc: &Grpc, xml: &str, scope: pb::Scope) -> Answer<pb::Device> 
     Ok(grpc.devices().attach_device(request).await?.into_inner())
 }
 
-async fn detach(grpc: &Grpc, alias: &str) -> Answer<Outcome> {
-    let request = pb::DetachDeviceRequest {
+fn detachment(alias: &str, seconds: i64) -> pb::DetachDeviceRequest {
+    pb::DetachDeviceRequest {
         domain: by_name("g"),
         device: Some(pb::detach_device_request::Device::Alias(alias.to_owned())),
         scope: pb::Scope::Live.into(),
-        wait: Some(prost_types::Duration { seconds: 1, nanos: 0 }),
+        wait: Some(prost_types::Duration { seconds, nanos: 0 }),
         options: None,
-    };
-    Ok(grpc
-        .devices()
-        .detach_device(request)
-        .await?
-        .into_inner()
-        .outcome())
+    }
+}
+
+async fn detach(grpc: &Grpc, alias: &str) -> Answer<Outcome> {
+    match grpc.detach(detachment(alias, 1)).await?.result {
+        Some(Ended::DetachDevice(detached)) => Ok(detached.outcome()),
+        other => Err(tonic::Status::internal(format!("{other:?}"))),
+    }
 }
 
 /// A guest of a real QEMU that boots nothing: it lets no PCI device go.
@@ -520,5 +522,175 @@ async fn a_detach_that_is_refused_changes_nothing() -> Result<()> {
         );
         stage.grpc.power_off("g").await?;
     }
+    Ok(())
+}
+
+/// The phases that an operation went through.
+fn phases(operation: &pb::Operation) -> Vec<&str> {
+    let metadata = operation.metadata.iter();
+    metadata
+        .flat_map(|m| &m.phases)
+        .map(|phase| phase.word.as_str())
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_detach_is_followed_by_its_operation() -> Result<()> {
+    if !can_run_guests() {
+        return Ok(());
+    }
+    let rejected = json!({"execute": "device_del", "nth": 1, "after": [{"event": "DEVICE_UNPLUG_GUEST_ERROR",
+        "data": {"device": "scsi0-0-0-0", "path": "/machine/peripheral/scsi0-0-0-0"}}]});
+    // Each counts what those before it have left.
+    let silent = json!({"execute": "device_del", "nth": 1});
+    let later = json!({"execute": "device_del", "nth": 1});
+    let stage = Stage::with(vec![rejected, silent, later, lets_go()]).await?;
+    let (grpc, mut operations) = (&stage.grpc, stage.grpc.operations());
+    let medium = Medium::new(stage.sandbox.dir(), "f")?;
+    let alias = attach(grpc, &medium.disk("sda", "scsi"), pb::Scope::Live)
+        .await?
+        .alias;
+    let get = |id: &str| pb::GetOperationRequest { id: id.to_owned() };
+    // The guest refuses; whoever watches sees the end.
+    let begun = grpc
+        .devices()
+        .detach_device(detachment(&alias, 60))
+        .await?
+        .into_inner();
+    let watch = pb::WatchOperationRequest { id: begun.id.clone() };
+    let (mut watch, mut last) = (operations.watch_operation(watch).await?.into_inner(), None);
+    while let Some(seen) = watch.message().await? {
+        last = Some(seen);
+    }
+    let last = last.context("nothing was seen")?;
+    assert_eq!(phases(&last), ["requested", "acknowledged", "rejected"]);
+    let Some(Ended::Error(error)) = &last.result else {
+        anyhow::bail!("{last:?}")
+    };
+    assert_eq!(error.reason, "UNPLUG_REJECTED");
+    assert_eq!(operations.get_operation(get(&begun.id)).await?.into_inner(), last);
+    // It does not answer: the operation can be cancelled, once.
+    let begun = grpc
+        .devices()
+        .detach_device(detachment(&alias, 600))
+        .await?
+        .into_inner();
+    let wait = |id: &str, seconds| pb::WaitOperationRequest {
+        id: id.to_owned(),
+        timeout: Some(prost_types::Duration { seconds, nanos: 0 }),
+    };
+    let cancel = |id: &str| pb::CancelOperationRequest {
+        id: id.to_owned(),
+        options: None,
+    };
+    let end = tokio::time::Instant::now() + SOON;
+    let waiting = loop {
+        let seen = operations.get_operation(get(&begun.id)).await?.into_inner();
+        match &seen.metadata {
+            Some(metadata) if metadata.cancellable => break seen,
+            _ => ensure!(tokio::time::Instant::now() < end, "{seen:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    assert_eq!(
+        (phases(&waiting), waiting.done),
+        (vec!["requested", "acknowledged"], false)
+    );
+    let waited = operations.wait_operation(wait(&begun.id, 0)).await?.into_inner();
+    ensure!(!waited.done);
+    operations.cancel_operation(cancel(&begun.id)).await?;
+    let ended = operations.wait_operation(wait(&begun.id, 60)).await?.into_inner();
+    let Some(Ended::Error(error)) = &ended.result else {
+        anyhow::bail!("{ended:?}")
+    };
+    assert_eq!(error.code, i32::from(tonic::Code::Aborted), "{error:?}");
+    let again = operations.cancel_operation(cancel(&begun.id)).await;
+    crate::grpc::refused(again, tonic::Code::FailedPrecondition, "OPERATION_INVALID")?;
+    // It has no time left, and then lets it go.
+    let late = grpc.detach(detachment(&alias, 0)).await?;
+    assert_eq!(phases(&late), ["requested", "acknowledged", "timed-out"]);
+    let gone = grpc.detach(detachment(&alias, 60)).await?;
+    assert_eq!(phases(&gone), ["requested", "acknowledged", "removed"]);
+    let Some(Ended::DetachDevice(result)) = &gone.result else {
+        anyhow::bail!("{gone:?}")
+    };
+    assert_eq!(
+        (result.outcome(), &result.etag),
+        (Outcome::Removed, &grpc.get("g").await?.etag)
+    );
+    // All are listed, the newest first, in pages.
+    let (mut listed, mut token) = (Vec::new(), String::new());
+    loop {
+        let request = pb::ListOperationsRequest {
+            domain: by_name("g"),
+            page_size: 2,
+            page_token: token,
+        };
+        let page = operations.list_operations(request).await?.into_inner();
+        listed.extend(page.operations);
+        token = page.next_page_token;
+        if token.is_empty() {
+            break;
+        }
+    }
+    let kinds: Vec<_> = listed
+        .iter()
+        .filter_map(|o| Some(o.metadata.as_ref()?.kind()))
+        .collect();
+    use pb::OperationKind::{AttachDevice, DetachDevice};
+    assert_eq!(
+        kinds,
+        [
+            DetachDevice,
+            DetachDevice,
+            DetachDevice,
+            DetachDevice,
+            AttachDevice
+        ]
+    );
+    assert_eq!((&listed[0], &listed[2]), (&gone, &ended));
+    let attached = operations.cancel_operation(cancel(&listed[4].id)).await;
+    crate::grpc::refused(attached, tonic::Code::FailedPrecondition, "OPERATION_INVALID")?;
+    for id in ["", "x", "00000000-0000-0000-0000-000000000000"] {
+        let unknown = operations.get_operation(get(id)).await;
+        crate::grpc::refused(unknown, tonic::Code::NotFound, "NO_OPERATION")?;
+    }
+    // A trial begins nothing, and what is not there is refused by the call.
+    let missing = grpc.devices().detach_device(detachment("nope", 1)).await;
+    ensure!(missing.is_err());
+    stage.grpc.power_off("g").await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_could_not_be_undone_is_shown() -> Result<()> {
+    if !can_run_guests() {
+        return Ok(());
+    }
+    let refusal = |desc| json!({"class": "GenericError", "desc": desc});
+    let rules = vec![
+        json!({"execute": "device_add", "nth": 1, "error": refusal("injected refusal")}),
+        json!({"execute": "blockdev-del", "nth": 1, "error": refusal("it stays")}),
+    ];
+    let stage = Stage::with(rules).await?;
+    let medium = Medium::new(stage.sandbox.dir(), "h")?;
+    assert_eq!(stage.grpc.get("g").await?.degraded, "");
+    let status = attach(&stage.grpc, &medium.disk("sda", "scsi"), pb::Scope::Live)
+        .await
+        .err()
+        .context("it was attached")?;
+    ensure!(
+        status.message().contains("injected refusal") && status.message().contains("it stays"),
+        "{status:?}"
+    );
+    let shown = stage.grpc.get("g").await?.degraded;
+    ensure!(
+        shown.contains("attach-device") && shown.contains("it stays"),
+        "{shown}"
+    );
+    stage.grpc.power_off("g").await?;
+    stage.grpc.start("g").await?;
+    assert_eq!(stage.grpc.get("g").await?.degraded, "");
+    stage.grpc.power_off("g").await?;
     Ok(())
 }

@@ -149,7 +149,7 @@ impl Operation {
                     scope: pb::Scope::LiveAndConfig.into(),
                     ..Default::default()
                 };
-                grpc.devices().detach_device(request).await.map(drop)
+                grpc.detach(request).await.map(drop)
             }
         }
     }

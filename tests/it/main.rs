@@ -30,6 +30,7 @@ mod silent;
 mod stage;
 mod steps;
 mod storage;
+mod storm;
 mod switch;
 mod takeover;
 mod tpm;

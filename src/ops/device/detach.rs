@@ -43,7 +43,7 @@ use crate::{
             plan,
             scope::{Scope, Which},
         },
-        operation::{self, Ask, Context, Operation},
+        operation::{self, Ask, Context, Operation, record::Followed},
         run::guest::Guest,
     },
 };
@@ -52,6 +52,19 @@ use crate::{
 pub const PATIENCE: Duration = plugging::LETTING_GO;
 /// How long at most.
 pub const PATIENCE_MAX: Duration = Duration::from_secs(600);
+
+/// What a detach is called by logs and clients.
+pub const KIND: &str = "detach-device";
+/// The phases of a detach, in which clients follow it: QEMU is being told.
+const REQUESTED: &str = "requested";
+/// The guest was asked.
+const ACKNOWLEDGED: &str = "acknowledged";
+/// The device is gone.
+const REMOVED: &str = "removed";
+/// The guest keeps the device.
+const REJECTED: &str = "rejected";
+/// The guest has not answered in time.
+pub const TIMED_OUT: &str = "timed-out";
 
 /// Which device is to go.
 #[derive(Clone, Debug)]
@@ -87,24 +100,25 @@ pub enum Outcome {
 /// `DeviceMissing` and the like if it can't be told which device is meant, libvirt's refusals, `OperationFailed` with
 /// reason UNPLUG_REJECTED if the guest refuses. Nothing is changed then.
 pub(crate) async fn detach(
-    driver: &Arc<Driver>,
-    domain: &Domain,
+    (driver, domain): (&Arc<Driver>, &Domain),
     meant: &Meant,
     how: How,
     conditions: &Conditions,
+    followed: &Arc<Followed>,
 ) -> Result<Outcome> {
-    operation::retrying(|| Box::pin(attempt(driver, domain, meant, how, conditions))).await
+    let attempt = || Box::pin(attempt((driver, domain), meant, how, conditions, followed));
+    operation::followed((driver, domain), followed, attempt).await
 }
 
 async fn attempt(
-    driver: &Arc<Driver>,
-    domain: &Domain,
+    (driver, domain): (&Arc<Driver>, &Domain),
     meant: &Meant,
     how: How,
     conditions: &Conditions,
+    followed: &Arc<Followed>,
 ) -> Result<Outcome> {
     let ask = Ask {
-        kind: "detach-device",
+        kind: KIND,
         job: Want::Plain(Kind::Modify),
         conditions,
     };
@@ -133,8 +147,13 @@ async fn attempt(
     let patience = how.patience;
     let work = async move |context: Arc<Context>| match going {
         Some(going) => Box::pin(going.carry_out(&context, (edit, effects), patience)).await,
-        None => context.commit(edit, effects).await.map(|_| Outcome::Removed),
+        None => {
+            context.commit(edit, effects).await?;
+            context.enter(REMOVED);
+            Ok(Outcome::Removed)
+        }
     };
+    let operation = operation.in_record_of(followed);
     operation.carry_out(|context| Box::pin(work(context))).await
 }
 
@@ -201,22 +220,27 @@ impl Going {
     ) -> Result<Outcome> {
         let alias = alias_of(&self.device);
         self.intend(context).await?;
-        let unplugged = match has_front_end(self.device.as_ref()) {
-            true => {
-                let asked = plugging::unplug(&self.guest, &alias, patience);
-                // Nothing undoes it: the guest decides.
-                context.step("requested", asked, async { Ok(()) }).await?
+        // Nothing undoes it: the guest decides.
+        let asked = async {
+            match has_front_end(self.device.as_ref()) {
+                true => plugging::ask(&self.guest, &alias).await,
+                false => Ok(None),
             }
-            false => Unplugged::Gone,
+        };
+        let unplugged = match context.step(REQUESTED, asked, async { Ok(()) }).await? {
+            Some(asked) => answered(context, asked, patience).await?,
+            None => Unplugged::Gone,
         };
         match unplugged {
             Unplugged::Gone => {
                 self.depart(context, stored).await?;
+                context.enter(REMOVED);
                 Ok(Outcome::Removed)
             }
             Unplugged::Pending => {
                 let (edit, effects) = stored;
                 context.commit(edit, effects).await?;
+                context.enter(TIMED_OUT);
                 Ok(Outcome::Pending)
             }
         }
@@ -252,6 +276,22 @@ impl Going {
         holding::release(context.driver(), &self.guest, &self.device).await;
         Ok(())
     }
+}
+
+/// Waits for the guest's answer; whoever cancels the operation has it wait no longer, and the guest may let the device go
+/// all the same.
+async fn answered(context: &Context, asked: plugging::Asked, patience: Duration) -> Result<Unplugged> {
+    context.enter(ACKNOWLEDGED);
+    let waited = context.unless_cancelled(asked.answer(patience)).await;
+    let answer =
+        waited.map_err(|error| error.with_detail("the guest was asked and may still let the device go"))?;
+    if answer
+        .as_ref()
+        .is_err_and(|error| error.reason == Some(plugging::REJECTED))
+    {
+        context.enter(REJECTED);
+    }
+    answer
 }
 
 /// What a device of a running guest has in QEMU beside itself.

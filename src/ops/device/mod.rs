@@ -17,7 +17,13 @@ use domxml::{ParseFlags, devices::Device};
 use crate::{
     domain::Domain,
     error::{Error, Result},
-    ops::{Conditions, Driver, device::medium::How, document::scope::Scope},
+    ops::{
+        Conditions, Driver,
+        device::medium::How,
+        document::scope::Scope,
+        operation::record::{Followed, Record},
+    },
+    peers,
 };
 
 /// Longest device document, bytes.
@@ -64,21 +70,59 @@ pub async fn attach(
     Box::pin(attach::attach(driver, domain, &device, scope, conditions)).await
 }
 
-/// Detaches the device that a document, in whatever form a client has it, or an alias means.
+/// A detach that has begun, or would.
+pub enum Detach {
+    /// It is under way, or has ended.
+    Begun(Arc<Record>),
+    /// It was only a trial, and would begin.
+    Tried,
+}
+
+/// Begins to detach the device that a document, in whatever form a client has it, or an alias means. It goes on by itself.
 ///
 /// # Errors
-/// What is wrong with the document, that it can't be told which device is meant, what the guest or QEMU refuses.
-pub async fn detach(
+/// What is wrong with the document, that it can't be told which device is meant, what is in the way of the beginning.
+pub async fn begin_detach(
     driver: &Arc<Driver>,
     domain: &Domain,
     named: Named<'_>,
     how: detach::How,
     conditions: &Conditions,
-) -> Result<detach::Outcome> {
-    let meant = match named {
+) -> Result<Detach> {
+    let meant = meant(domain, named, how.scope)?;
+    let followed = Arc::new(Followed::default());
+    let (driver, domain) = (Arc::clone(driver), domain.clone());
+    let (conditions, mine) = (conditions.clone(), Arc::clone(&followed));
+    let tracker = driver.tracker.clone();
+    let work = async move {
+        Box::pin(detach::detach(
+            (&driver, &domain),
+            &meant,
+            how,
+            &conditions,
+            &mine,
+        ))
+        .await
+    };
+    let task = tracker.spawn(peers::on_behalf(peers::current(), work));
+    tokio::select! {
+        biased;
+        record = followed.begun() => Ok(Detach::Begun(record)),
+        ended = task => {
+            let bug = |panic| Error::internal("the operation met a bug in the daemon; see its log").caused_by(panic);
+            match (followed.record(), ended.map_err(bug)?) {
+                (Some(record), _) => Ok(Detach::Begun(record)),
+                (None, result) => result.map(|_| Detach::Tried),
+            }
+        }
+    }
+}
+
+fn meant(domain: &Domain, named: Named<'_>, scope: Scope) -> Result<detach::Meant> {
+    Ok(match named {
         Named::Xml(xml) => {
             // What only a running guest's device has counts where the running guest is meant.
-            let flags = match how.scope {
+            let flags = match scope {
                 Scope::Config => ParseFlags::INACTIVE,
                 Scope::Current if !domain.view().active() => ParseFlags::INACTIVE,
                 _ => ParseFlags::NONE,
@@ -86,8 +130,7 @@ pub async fn detach(
             detach::Meant::Document(Box::new(read_as(xml, flags)?))
         }
         Named::Alias(alias) => detach::Meant::Alias(alias.to_owned()),
-    };
-    Box::pin(detach::detach(driver, domain, &meant, how, conditions)).await
+    })
 }
 
 /// How a client says which device it means.

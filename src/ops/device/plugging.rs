@@ -5,6 +5,8 @@
 
 use std::{error::Error as _, time::Duration};
 
+use tokio::sync::oneshot;
+
 use qemu_plan::command::{
     Props,
     plug::{Part, Step},
@@ -22,6 +24,9 @@ use crate::{
 
 /// How long a guest may take to let a device go, as libvirt waits.
 pub(crate) const LETTING_GO: Duration = Duration::from_secs(5);
+
+/// The reason of an error: the guest keeps the device.
+pub(super) const REJECTED: &str = "UNPLUG_REJECTED";
 
 /// What came of asking a guest to let a device go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,28 +162,47 @@ fn gone<T>(result: Result<T>) -> Result<()> {
 /// # Errors
 /// What QEMU refuses; `OperationFailed` if the guest refuses, in libvirt's words.
 pub(crate) async fn unplug(guest: &Guest, alias: &str, patience: Duration) -> Result<Unplugged> {
-    let answer = guest.departures.expect(alias);
-    let asked = guest.execute(commands::DeviceDel { id: alias.to_owned() }).await;
-    let refused = match asked {
-        Ok(_) => None,
-        Err(error) if is_missing(&error) => return Ok(Unplugged::Gone),
-        Err(error) => Some(error),
-    };
-    // It may have left before it was asked again.
-    let patience = if refused.is_some() {
-        Duration::ZERO
-    } else {
-        patience
-    };
-    match (tokio::time::timeout(patience, answer).await, refused) {
-        (Ok(Ok(Departure::Gone)), _) => Ok(Unplugged::Gone),
-        (_, Some(error)) => Err(error),
-        (Ok(Ok(Departure::Refused)), None) => Err(Error::new(
-            Code::OperationFailed,
-            "unplug of device was rejected by the guest",
-        )
-        .because("UNPLUG_REJECTED")),
-        _ => Ok(Unplugged::Pending),
+    match ask(guest, alias).await? {
+        Some(asked) => asked.answer(patience).await,
+        None => Ok(Unplugged::Gone),
+    }
+}
+
+/// A guest that was asked to let a device go.
+pub(super) struct Asked {
+    answer: oneshot::Receiver<Departure>,
+}
+
+/// Asks the guest to let a device go; none if QEMU has it no more.
+///
+/// # Errors
+/// What QEMU refuses.
+pub(super) async fn ask(guest: &Guest, alias: &str) -> Result<Option<Asked>> {
+    let mut answer = guest.departures.expect(alias);
+    match guest.execute(commands::DeviceDel { id: alias.to_owned() }).await {
+        Ok(_) => Ok(Some(Asked { answer })),
+        Err(error) if is_missing(&error) => Ok(None),
+        // It may have left before it was asked again.
+        Err(_) if answer.try_recv() == Ok(Departure::Gone) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+impl Asked {
+    /// Waits for the guest's answer.
+    ///
+    /// # Errors
+    /// `OperationFailed` if the guest refuses, in libvirt's words.
+    pub(super) async fn answer(self, patience: Duration) -> Result<Unplugged> {
+        match tokio::time::timeout(patience, self.answer).await {
+            Ok(Ok(Departure::Gone)) => Ok(Unplugged::Gone),
+            Ok(Ok(Departure::Refused)) => Err(Error::new(
+                Code::OperationFailed,
+                "unplug of device was rejected by the guest",
+            )
+            .because(REJECTED)),
+            _ => Ok(Unplugged::Pending),
+        }
     }
 }
 

@@ -21,7 +21,7 @@ pub mod undo;
 use std::{future::Future, panic::AssertUnwindSafe, sync::Arc, time::Instant};
 
 use futures_util::FutureExt;
-use record::Record;
+use record::{Followed, Record};
 use tokio::sync::{Mutex, MutexGuard};
 use tracing::Instrument;
 use undo::{Failed, Undo};
@@ -54,6 +54,7 @@ pub struct Operation {
     job: Job,
     kind: &'static str,
     trial: bool,
+    followed: Option<Arc<Followed>>,
 }
 
 impl Operation {
@@ -71,7 +72,15 @@ impl Operation {
             job,
             kind: ask.kind,
             trial: ask.conditions.trial,
+            followed: None,
         })
+    }
+
+    /// The same operation with a record that all attempts share; see [`followed`].
+    #[must_use]
+    pub fn in_record_of(mut self, followed: &Arc<Followed>) -> Self {
+        self.followed = Some(Arc::clone(followed));
+        self
     }
 
     /// The guest's newest view.
@@ -94,16 +103,18 @@ impl Operation {
         F: Future<Output = Result<T>> + Send + 'static,
     {
         let view = self.job.view();
-        let record = self
-            .driver
-            .operations
-            .begin(view.uuid, Arc::clone(&view.name), self.kind);
+        let begin = || self.driver.operations.begin(&view, self.kind);
+        let record = match &self.followed {
+            Some(followed) => followed.record_or(begin),
+            None => begin(),
+        };
         let span = tracing::info_span!("operation", id = %record.id, guest = %view.name, kind = self.kind);
         let driver = Arc::clone(&self.driver);
         let context = Arc::new(Context {
             driver: self.driver,
             job: self.job,
             record,
+            has_attempts: self.followed.is_some(),
             undo: Mutex::default(),
             notes: Mutex::default(),
         });
@@ -135,6 +146,26 @@ where
     result
 }
 
+/// The same for an operation whose record clients follow: it ends with the last attempt.
+///
+/// # Errors
+/// What the last attempt gives.
+pub async fn followed<T, F>(
+    (driver, domain): (&Arc<Driver>, &Domain),
+    followed: &Followed,
+    attempt: impl FnMut() -> F,
+) -> Result<T>
+where
+    F: Future<Output = Result<T>>,
+{
+    let result = retrying(attempt).await;
+    if let Some(record) = followed.record() {
+        let etag = domain.view().etag();
+        driver.operations.end(&record, etag, result.as_ref().err());
+    }
+    result
+}
+
 /// Runs the work to its end: undone if it failed, its intents cleared unless something of it stayed.
 async fn finish<T>(context: Arc<Context>, work: impl Future<Output = Result<T>>) -> Result<T> {
     let begun = Instant::now();
@@ -160,10 +191,10 @@ async fn finish<T>(context: Arc<Context>, work: impl Future<Output = Result<T>>)
     }
     let result = result.map_err(|error| with_failed(error, &failed));
     let error = result.as_ref().err();
-    context
-        .driver
-        .operations
-        .end(&context.record, error.map(|e| (e.code, e.to_string().into())));
+    if !context.has_attempts {
+        let etag = context.view().etag();
+        context.driver.operations.end(&context.record, etag, error);
+    }
     tracing::debug!(
         milliseconds = begun.elapsed().as_millis(),
         error = error.map(tracing::field::display),
@@ -184,6 +215,8 @@ pub struct Context {
     driver: Arc<Driver>,
     job: Job,
     record: Arc<Record>,
+    /// Another attempt may follow: whoever makes them ends the record.
+    has_attempts: bool,
     undo: Mutex<Undo>,
     notes: Mutex<Vec<Note>>,
 }
@@ -232,7 +265,7 @@ impl Context {
         reverse: impl Future<Output = Result<()>> + Send + 'static,
     ) -> Result<T> {
         self.needs_intent(what).await?;
-        self.record.update(|state| state.phase = what);
+        self.enter(what);
         let result = forward.await;
         if result.as_ref().err().is_none_or(is_unknown) {
             self.undo.lock().await.push(what, reverse);
@@ -246,7 +279,7 @@ impl Context {
     /// No intent was noted.
     pub async fn steps(&self, what: &'static str) -> Result<MutexGuard<'_, Undo>> {
         self.needs_intent(what).await?;
-        self.record.update(|state| state.phase = what);
+        self.enter(what);
         Ok(self.undo.lock().await)
     }
 
@@ -259,15 +292,30 @@ impl Context {
         Ok(())
     }
 
+    /// Says which phase begins.
+    pub fn enter(&self, word: &'static str) {
+        self.record.enter(word);
+    }
+
     /// Says how much is done.
     pub fn progress(&self, done: u64, total: u64) {
         self.record
             .update(|state| (state.done, state.total) = (done, total));
     }
 
-    /// Resolves when somebody asked the operation to stop.
-    pub async fn cancelled(&self) {
-        self.record.cancelled().await;
+    /// Waits for `work`, or until somebody asks the operation to stop, which only here is possible.
+    ///
+    /// # Errors
+    /// `OperationAborted` if somebody did.
+    pub async fn unless_cancelled<T>(&self, work: impl Future<Output = T>) -> Result<T> {
+        self.record.update(|state| state.cancellable = true);
+        let result = tokio::select! {
+            biased;
+            result = work => Ok(result),
+            () = self.record.cancelled() => Err(Error::new(Code::OperationAborted, "it was cancelled")),
+        };
+        self.record.update(|state| state.cancellable = false);
+        result
     }
 
     /// The point of no return: the documents follow, the files are written, the view published, the events told. From

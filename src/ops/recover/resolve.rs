@@ -16,7 +16,7 @@ use qmp::commands;
 use super::truth::Truth;
 use crate::{
     domain::{Effects, View, intents::Intent},
-    error::Result,
+    error::{Code, Error, Result},
     ops::{
         Driver,
         device::{attach, detach, holding, limits, link, medium, plugging, update},
@@ -83,7 +83,15 @@ pub(super) async fn intents(driver: &Arc<Driver>, guest: &Arc<Guest>) {
     for note in left {
         tracing::warn!(guest = %view.name, intent = ?note.intent, "this was under way when the daemon ended; the guest follows its document");
         match resolve(driver, guest, &note.intent).await {
-            Ok(()) => notes.clear(&note).await,
+            Ok(()) => {
+                let view = guest.domain.view();
+                let error = undone(&note.intent, &view);
+                let what = (&*view, note.intent.kind());
+                driver
+                    .operations
+                    .recovered(note.operation, what, "recovered", error.as_ref());
+                notes.clear(&note).await;
+            }
             // The note stays, and is seen to when the guest is reached again.
             Err(error) => {
                 tracing::error!(guest = %view.name, %error, "what was under way could not be set right");
@@ -91,6 +99,27 @@ pub(super) async fn intents(driver: &Arc<Driver>, guest: &Arc<Guest>) {
             }
         }
     }
+}
+
+/// Whether an operation was undone, of those that tell: the error that whoever asks for it gets.
+fn undone(intent: &Intent, view: &View) -> Option<Error> {
+    let device = device_of(intent).ok().flatten()?;
+    let alias = device.as_ref().info()?.alias.clone()?;
+    let there = view
+        .running()
+        .ok()?
+        .document
+        .domain
+        .devices
+        .by_alias(&alias)
+        .is_some();
+    let attaches = matches!(intent, Intent::AttachDevice { .. });
+    let is_done = there == attaches;
+    let text = match attaches {
+        true => "the daemon ended in the middle of it, and the next one has undone it",
+        false => "the daemon ended in the middle of it; the guest may still let the device go",
+    };
+    (!is_done).then(|| Error::new(Code::OperationAborted, text).because("OPERATION_UNDONE"))
 }
 
 async fn degrade(guest: &Guest, what: String) {
