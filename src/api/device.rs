@@ -85,6 +85,7 @@ impl<'a> Shown<'a> {
             (DeviceRef::Disk(disk), Device::Disk(other)) => disk.target.dev == other.target.dev,
             (DeviceRef::Interface(card), Device::Interface(other)) => card.mac == other.mac,
             (DeviceRef::Graphics(display), Device::Graphics(other)) => display.kind == other.kind,
+            (DeviceRef::Memory(module), Device::Memory(other)) => module.info.address == other.info.address,
             _ => false,
         };
         let found = self.devices.iter().find(same);

@@ -265,6 +265,8 @@ fn memory_and_character_devices_are_shown_as_qemu_has_them() -> Result<()> {
     );
     // Firmware that tells the guest of memory that comes.
     let text = text.replacen("<devices>", "<features><acpi/></features><devices>", 1);
+    let first = "<graphics type='vnc' passwd='first'><listen type='address' address='127.0.0.1'/></graphics>";
+    let text = text.replacen("</devices>", &format!("{first}</devices>"), 1);
     virsh.define(&text)?;
     virsh.ok(&["start", "g"])?;
     let file = sandbox.dir().join("device.xml");
@@ -301,6 +303,14 @@ fn memory_and_character_devices_are_shown_as_qemu_has_them() -> Result<()> {
         virsh
             .ok(&["dumpxml", "g"])?
             .contains("<requested unit='KiB'>65536</requested>")
+    );
+    let display = "<graphics type='vnc' port='-1' autoport='yes' passwd='second'><listen type='address' address='127.0.0.1'/></graphics>";
+    fs::write(&file, display)?;
+    virsh.ok(&["update-device", "g", &file.to_string_lossy(), "--live"])?;
+    ensure!(
+        virsh
+            .ok(&["dumpxml", "g", "--security-info"])?
+            .contains("passwd='second'")
     );
     let live = attach("<channel type='pty'><target type='virtio' name='org.example.pty'/></channel>")?;
     let (_, shown) = live.split_once("<channel type='pty'>").context("no channel")?;

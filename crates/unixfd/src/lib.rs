@@ -20,6 +20,7 @@ mod peer;
 mod pidfd;
 mod quiet;
 mod tap;
+mod vsock;
 
 pub use async_file::AsyncFile;
 pub use attribute::{attribute, remove_attribute, set_attribute};
@@ -44,3 +45,4 @@ pub use tap::{
     NAME_MAX, TapFlags, add_to_bridge, mtu, set_down, set_mac, set_macvtap_flags, set_mtu,
     set_receive_frames, set_up, tap, tap_name, vhost_net,
 };
+pub use vsock::{set_guest_cid, vhost_vsock};

@@ -214,10 +214,13 @@ impl Coming {
         let first = u32::try_from(run.status.nodename.unwrap_or(0))
             .unwrap_or(u32::MAX)
             .saturating_add(1);
+        let first = guest.first_node(first);
         let (device, next_node) = match placed.device {
             Device::Disk(disk) => {
+                guest.gave_nodes(first.saturating_add(1));
                 let mut disk = disk::resolve(driver, *disk).await?;
                 let next = block::number_disk(&mut disk, first);
+                guest.gave_nodes(next);
                 block::name_disk(&mut disk)?;
                 (Device::Disk(Box::new(disk)), next)
             }

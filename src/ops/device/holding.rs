@@ -20,6 +20,7 @@ use crate::{
             hostdev,
             net::{interface, ports},
             storage::{claim, disk, owners::Owners},
+            vsock,
         },
         operation::{Context, undo::Undo},
         run::{cpus, guest::Guest},
@@ -58,6 +59,10 @@ pub(super) async fn acquire(
             hostdev::take_one(driver, &document.name, hostdev, undo).await?;
             let mut monitor = guest.monitor()?;
             hostdev::plug_one(driver, hostdev, &mut monitor, (given, undo)).await?;
+        }
+        Device::Vsock(vsock) => {
+            let mut monitor = guest.monitor()?;
+            vsock::plug(vsock, &mut monitor, (given, undo)).await?;
         }
         ref other => {
             let mut monitor = guest.monitor()?;

@@ -14,3 +14,4 @@ pub mod log;
 pub mod net;
 pub mod release;
 pub mod storage;
+pub(crate) mod vsock;

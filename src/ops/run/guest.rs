@@ -18,7 +18,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -76,6 +76,8 @@ pub struct Guest {
     pub(crate) counters: counters::Counters,
     /// Leases of its disks.
     pub(crate) holding: Holding,
+    /// The first number of a block node that was never given, also to a disk that did not come.
+    next_node: AtomicU32,
     /// Who waits for which device to leave.
     pub(crate) departures: Departures,
     monitor: Mutex<Option<Monitor>>,
@@ -144,6 +146,7 @@ impl Guest {
             agent: Line::default(),
             counters: counters::Counters::default(),
             holding: Holding::default(),
+            next_node: AtomicU32::new(0),
             departures: Departures::default(),
             monitor: Mutex::new(None),
             ending: Mutex::new(None),
@@ -171,6 +174,17 @@ impl Guest {
             tracing::warn!(guest = %self.domain.view().name, %error, "the process can't be watched");
             tokio::time::sleep(RETRY).await;
         }
+    }
+
+    /// The first number of a block node that is free, if the status file says that `known` is: a number that was given is
+    /// not given again, as with libvirt.
+    pub(crate) fn first_node(&self, known: u32) -> u32 {
+        self.next_node.load(Ordering::Relaxed).max(known)
+    }
+
+    /// Notes that the numbers of block nodes before `next` were given.
+    pub(crate) fn gave_nodes(&self, next: u32) {
+        self.next_node.fetch_max(next, Ordering::Relaxed);
     }
 
     /// Executes a command; marks the guest as unreachable if QEMU does not answer in time.

@@ -28,6 +28,7 @@ use crate::{
             hostdev,
             net::{interface, ports},
             storage::{owners::Owners, secrets},
+            vsock,
         },
         host::identity::Identity,
         operation::undo::Undo,
@@ -120,6 +121,9 @@ pub(crate) async fn reserve(
         (&mut resources, &mut *undo),
     )
     .await?;
+    if let Some(vsock) = &mut prepared.document.devices.vsock {
+        vsock::plug(vsock, &mut qemu, (&mut resources, &mut *undo)).await?;
+    }
     give_nodes(driver, &prepared.document, undo).await?;
     chardev::open(driver, prepared, &mut qemu, &mut resources).await?;
     secrets::fetch(driver, prepared, &key, &mut resources).await?;

@@ -392,9 +392,14 @@ fn socket(list: &Keyval) -> Value {
     };
     // The monitor's default is to listen; the command line's is to connect.
     let server = switch(list, "server").unwrap_or_default();
-    let mut data = Props::new().with("addr", address).with("server", server);
-    data.opt("wait", switch(list, "wait"))
-        .opt("telnet", switch(list, "telnet"))
+    let telnet = match list.get("host") {
+        Some(_) => Some(switch(list, "telnet").unwrap_or_default()),
+        None => switch(list, "telnet"),
+    };
+    let mut data = Props::new().with("addr", address);
+    data.opt("telnet", telnet)
+        .set("server", server)
+        .opt("wait", switch(list, "wait"))
         .opt("tls-creds", list.get("tls-creds"))
         .opt(
             "reconnect-ms",

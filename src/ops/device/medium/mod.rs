@@ -161,6 +161,7 @@ impl Swap {
         let first = u32::try_from(run.status.nodename.unwrap_or(0))
             .unwrap_or(u32::MAX)
             .saturating_add(1);
+        let first = guest.first_node(first);
         if same_medium(&old, &new) {
             return Ok(Self {
                 guest,
