@@ -121,6 +121,8 @@ reasons! {
     AgentCommandTimeout = "AGENT_COMMAND_TIMEOUT",
     /// The guest's agent refused.
     AgentCommandFailed = "AGENT_COMMAND_FAILED",
+    /// The guest's agent does not know the command, or may not carry it out.
+    AgentCommandUnknown = "AGENT_COMMAND_UNKNOWN",
     /// A document breaks a rule.
     DocumentInvalid = "DOCUMENT_INVALID",
     /// Another caller has the console.

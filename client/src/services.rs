@@ -5,10 +5,12 @@ use tonic::client::GrpcService;
 use tonic::codegen::{Body as HttpBody, Bytes, StdError};
 
 pub use crate::proto::{
-    consoles_client::ConsolesClient, devices_client::DevicesClient, domains_client::DomainsClient,
-    events_client::EventsClient, guest_agent_client::GuestAgentClient, host_client::HostClient,
-    monitor_client::MonitorClient, node_devices_client::NodeDevicesClient,
-    operations_client::OperationsClient, tuning_client::TuningClient,
+    checkpoints_client::CheckpointsClient, consoles_client::ConsolesClient, devices_client::DevicesClient,
+    disks_client::DisksClient, domains_client::DomainsClient, events_client::EventsClient,
+    guest_agent_client::GuestAgentClient, host_client::HostClient,
+    launch_security_client::LaunchSecurityClient, monitor_client::MonitorClient,
+    node_devices_client::NodeDevicesClient, operations_client::OperationsClient,
+    perf_events_client::PerfEventsClient, snapshots_client::SnapshotsClient, tuning_client::TuningClient,
 };
 pub use tonic::transport::Channel;
 
@@ -61,6 +63,16 @@ services! {
     operations: OperationsClient;
     /// Placement and limits.
     tuning: TuningClient;
+    /// Disks of guests.
+    disks: DisksClient;
+    /// Snapshots.
+    snapshots: SnapshotsClient;
+    /// Checkpoints.
+    checkpoints: CheckpointsClient;
+    /// Events that are counted for guests.
+    perf_events: PerfEventsClient;
+    /// Protection of guests from the host.
+    launch_security: LaunchSecurityClient;
 }
 
 impl<T> Services<T> {

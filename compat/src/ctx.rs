@@ -72,6 +72,11 @@ clients! {
     guest_agent: GuestAgentClient;
     operations: OperationsClient;
     tuning: TuningClient;
+    disks: DisksClient;
+    snapshots: SnapshotsClient;
+    checkpoints: CheckpointsClient;
+    perf_events: PerfEventsClient;
+    launch_security: LaunchSecurityClient;
 }
 
 impl Ctx {

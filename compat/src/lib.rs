@@ -27,6 +27,7 @@ mod error;
 mod events;
 mod handlers;
 mod keepalive;
+mod moments;
 mod neighbours;
 mod options;
 mod route;

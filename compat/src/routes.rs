@@ -5,10 +5,10 @@ use wire::consts::*;
 use wire::procedure::{Procedure, ProcedureInfo, Program};
 use wire::{qemu, remote};
 
-use crate::handlers::flags::{AFFECT, Flags, Refuser};
+use crate::handlers::flags::{AFFECT, Flags, Refuser, SNAPSHOTS};
 use crate::handlers::{
-    agent, config, connect, counters, cpu, device, domain, events, host, info, lifecycle, list, look,
-    monitor, node, node_device, resources, stats, tuning,
+    agent, checkpoints, config, connect, counters, cpu, device, disks, domain, events, guest_info, host,
+    info, lifecycle, list, look, monitor, node, node_device, perf, resources, snapshots, stats, tuning,
 };
 use crate::neighbours;
 use crate::route::{Route, admit, finish, handled, refuser, routes};
@@ -217,7 +217,66 @@ routes! { REMOTE: remote;
     DomainSetMetadata [AFFECT] => config::set_metadata,
     DomainMemoryStats [] => counters::memory_stats,
     DomainGetVcpus => counters::get_vcpus,
-    DomainGetBlockInfo [] => counters::get_block_info,
+    DomainGetBlockInfo [] => disks::get_info,
+    DomainSnapshotNum [VIR_DOMAIN_SNAPSHOT_LIST_ROOTS, SNAPSHOTS] => snapshots::number_of,
+    DomainSnapshotListNames [VIR_DOMAIN_SNAPSHOT_LIST_ROOTS, SNAPSHOTS] => snapshots::list_names,
+    DomainListAllSnapshots [VIR_DOMAIN_SNAPSHOT_LIST_ROOTS, SNAPSHOTS] => snapshots::list_all,
+    DomainSnapshotNumChildren [VIR_DOMAIN_SNAPSHOT_LIST_DESCENDANTS, SNAPSHOTS] => snapshots::number_of_children,
+    DomainSnapshotListChildrenNames [VIR_DOMAIN_SNAPSHOT_LIST_DESCENDANTS, SNAPSHOTS] => snapshots::list_names_of_children,
+    DomainSnapshotListAllChildren [VIR_DOMAIN_SNAPSHOT_LIST_DESCENDANTS, SNAPSHOTS] => snapshots::list_all_children,
+    DomainSnapshotLookupByName [] => snapshots::lookup_by_name,
+    DomainHasCurrentSnapshot [] => snapshots::has_current,
+    DomainSnapshotCurrent [] => snapshots::current,
+    DomainSnapshotIsCurrent [] => snapshots::is_current,
+    DomainSnapshotHasMetadata [] => snapshots::has_metadata,
+    DomainSnapshotGetParent [] => snapshots::get_parent,
+    DomainSnapshotGetXmlDesc [VIR_DOMAIN_SNAPSHOT_XML_SECURE] => snapshots::get_xml,
+    DomainSnapshotDelete [
+        VIR_DOMAIN_SNAPSHOT_DELETE_CHILDREN, VIR_DOMAIN_SNAPSHOT_DELETE_METADATA_ONLY,
+        VIR_DOMAIN_SNAPSHOT_DELETE_CHILDREN_ONLY,
+    ] in QEMU "qemuSnapshotDelete" => snapshots::delete,
+    DomainRevertToSnapshot [
+        VIR_DOMAIN_SNAPSHOT_REVERT_RUNNING, VIR_DOMAIN_SNAPSHOT_REVERT_PAUSED,
+        VIR_DOMAIN_SNAPSHOT_REVERT_FORCE, VIR_DOMAIN_SNAPSHOT_REVERT_RESET_NVRAM,
+    ] in QEMU "qemuSnapshotRevert" => snapshots::revert,
+    DomainListAllCheckpoints [
+        VIR_DOMAIN_CHECKPOINT_LIST_ROOTS, VIR_DOMAIN_CHECKPOINT_LIST_TOPOLOGICAL, VIR_DOMAIN_CHECKPOINT_LIST_LEAVES,
+        VIR_DOMAIN_CHECKPOINT_LIST_NO_LEAVES,
+    ] => checkpoints::list_all,
+    DomainCheckpointListAllChildren [
+        VIR_DOMAIN_CHECKPOINT_LIST_DESCENDANTS, VIR_DOMAIN_CHECKPOINT_LIST_TOPOLOGICAL, VIR_DOMAIN_CHECKPOINT_LIST_LEAVES,
+        VIR_DOMAIN_CHECKPOINT_LIST_NO_LEAVES,
+    ] => checkpoints::list_all_children,
+    DomainCheckpointLookupByName [] => checkpoints::lookup_by_name,
+    DomainCheckpointGetParent [] => checkpoints::get_parent,
+    DomainCheckpointGetXmlDesc [
+        VIR_DOMAIN_CHECKPOINT_XML_SECURE, VIR_DOMAIN_CHECKPOINT_XML_NO_DOMAIN, VIR_DOMAIN_CHECKPOINT_XML_SIZE,
+    ] in QEMU "qemuCheckpointGetXMLDesc" => checkpoints::get_xml,
+    DomainCheckpointDelete [
+        VIR_DOMAIN_CHECKPOINT_DELETE_CHILDREN, VIR_DOMAIN_CHECKPOINT_DELETE_METADATA_ONLY,
+        VIR_DOMAIN_CHECKPOINT_DELETE_CHILDREN_ONLY,
+    ] in QEMU "qemuCheckpointDelete" => checkpoints::delete,
+    DomainGetBlockJobInfo [VIR_DOMAIN_BLOCK_JOB_INFO_BANDWIDTH_BYTES] => disks::get_job,
+    DomainBlockJobAbort [VIR_DOMAIN_BLOCK_JOB_ABORT_ASYNC, VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT] => disks::abort_job,
+    DomainBlockJobSetSpeed [VIR_DOMAIN_BLOCK_JOB_SPEED_BANDWIDTH_BYTES] => disks::set_job_speed,
+    DomainGetBlockIoTune [AFFECT, VIR_TYPED_PARAM_STRING_OKAY] => disks::get_limits,
+    DomainGetPerfEvents [AFFECT, VIR_TYPED_PARAM_STRING_OKAY] => perf::get_events,
+    DomainGetLaunchSecurityInfo [..] => info::get_launch_security,
+    DomainManagedSaveGetXmlDesc [VIR_DOMAIN_SAVE_IMAGE_XML_SECURE] => info::get_managed_save_xml,
+    DomainGetGuestInfo [] => guest_info::get,
+    DomainSetGuestVcpus [] => agent::set_vcpus,
+    DomainSetTime [VIR_DOMAIN_TIME_SYNC] => agent::set_time,
+    DomainSetUserPassword [VIR_DOMAIN_PASSWORD_ENCRYPTED] => agent::set_user_password,
+    DomainAuthorizedSshKeysGet [] => agent::get_keys,
+    DomainAuthorizedSshKeysSet [
+        VIR_DOMAIN_AUTHORIZED_SSH_KEYS_SET_APPEND, VIR_DOMAIN_AUTHORIZED_SSH_KEYS_SET_REMOVE,
+    ] => agent::set_keys,
+    DomainAgentSetResponseTimeout [] => agent::set_timeout,
+    DomainPmSuspendForDuration [] => agent::pm_suspend,
+    DomainPmWakeup [] => lifecycle::pm_wakeup,
+    DomainSendKey [] => lifecycle::send_key,
+    DomainGetGuestVcpus [] => agent::get_vcpus,
+    DomainGetFsinfo [] => agent::get_filesystems,
     DomainBlockStats => counters::block_stats,
     DomainBlockStatsFlags [VIR_TYPED_PARAM_STRING_OKAY] => counters::block_stats_flags,
     DomainInterfaceStats => counters::interface_stats,

@@ -72,6 +72,14 @@ permissions! {
     DomainBlockRead = "domain:block_read" changes;
     /// What is in a guest's memory.
     DomainMemRead = "domain:mem_read" changes;
+    /// Pressing keys.
+    DomainSendInput = "domain:send_input" changes;
+    /// Putting the guest to sleep and waking it.
+    DomainPmControl = "domain:pm_control" changes;
+    /// The guest's clock.
+    DomainSetTime = "domain:set_time" changes;
+    /// Passwords of accounts in the guest.
+    DomainSetPassword = "domain:set_password" changes;
     /// Freezing the guest's filesystems.
     DomainFsFreeze = "domain:fs_freeze" changes;
     /// Trimming the guest's filesystems.
@@ -95,6 +103,8 @@ pub const PERMISSIONS: &[(&str, Permission)] = &[
     ("/virtqemud.v1.Domains/Reboot", P::DomainInitControl),
     ("/virtqemud.v1.Domains/Reset", P::DomainReset),
     ("/virtqemud.v1.Domains/InjectNmi", P::DomainInjectNmi),
+    ("/virtqemud.v1.Domains/SendKeys", P::DomainSendInput),
+    ("/virtqemud.v1.Domains/Wake", P::DomainPmControl),
     ("/virtqemud.v1.Domains/PowerOff", P::DomainStop),
     ("/virtqemud.v1.Domains/Suspend", P::DomainSuspend),
     ("/virtqemud.v1.Domains/Resume", P::DomainSuspend),
@@ -146,6 +156,13 @@ pub const PERMISSIONS: &[(&str, Permission)] = &[
     ("/virtqemud.v1.Operations/WaitOperation", P::DomainRead),
     ("/virtqemud.v1.Operations/WatchOperation", P::DomainRead),
     ("/virtqemud.v1.Operations/CancelOperation", P::DomainWrite),
+    ("/virtqemud.v1.Disks/GetSizes", P::DomainRead),
+    ("/virtqemud.v1.Disks/GetJob", P::DomainRead),
+    ("/virtqemud.v1.Disks/GetLimits", P::DomainRead),
+    ("/virtqemud.v1.Snapshots/List", P::DomainRead),
+    ("/virtqemud.v1.Checkpoints/List", P::DomainRead),
+    ("/virtqemud.v1.PerfEvents/List", P::DomainRead),
+    ("/virtqemud.v1.LaunchSecurity/Get", P::DomainRead),
     ("/virtqemud.v1.NodeDevices/Detach", P::NodeDeviceDetach),
     ("/virtqemud.v1.NodeDevices/Reattach", P::NodeDeviceDetach),
     ("/virtqemud.v1.NodeDevices/Reset", P::NodeDeviceDetach),
@@ -169,6 +186,17 @@ pub const PERMISSIONS: &[(&str, Permission)] = &[
     ("/virtqemud.v1.GuestAgent/TrimFilesystems", P::DomainFsTrim),
     ("/virtqemud.v1.GuestAgent/ListInterfaces", P::DomainWrite),
     ("/virtqemud.v1.GuestAgent/GetHostname", P::DomainWrite),
+    ("/virtqemud.v1.GuestAgent/GetInfo", P::DomainWrite),
+    ("/virtqemud.v1.GuestAgent/ListFilesystems", P::DomainFsFreeze),
+    ("/virtqemud.v1.GuestAgent/ListVcpus", P::DomainWrite),
+    ("/virtqemud.v1.GuestAgent/SetVcpus", P::DomainWrite),
+    ("/virtqemud.v1.GuestAgent/SetVcpuCount", P::DomainWrite),
+    ("/virtqemud.v1.GuestAgent/SetTime", P::DomainSetTime),
+    ("/virtqemud.v1.GuestAgent/SetUserPassword", P::DomainSetPassword),
+    ("/virtqemud.v1.GuestAgent/ListAuthorizedKeys", P::DomainWrite),
+    ("/virtqemud.v1.GuestAgent/SetAuthorizedKeys", P::DomainWrite),
+    ("/virtqemud.v1.GuestAgent/Sleep", P::DomainPmControl),
+    ("/virtqemud.v1.GuestAgent/SetTimeout", P::DomainWrite),
     ("/grpc.health.v1.Health/Check", P::ConnectGetattr),
     ("/grpc.health.v1.Health/List", P::ConnectGetattr),
     ("/grpc.health.v1.Health/Watch", P::ConnectGetattr),

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use domxml::clock::LifecycleAction;
+use qemu_plan::keys::CodeSet;
 use uuid::Uuid;
 
 use crate::{
@@ -15,7 +16,7 @@ use crate::{
         Conditions, Target,
         change::configure::{Change, LifecycleEvent},
         document::scope::Scope,
-        run::power::Mode,
+        run::{keys::Chord, power::Mode},
     },
     pb,
 };
@@ -148,6 +149,29 @@ pub(super) fn modes(numbers: &[i32]) -> Result<Vec<Mode>> {
         pb::PowerMode::Paravirt => Mode::Other("paravirt"),
     };
     Ok(modes.into_iter().map(mode).collect())
+}
+
+/// Keys that are pressed together.
+///
+/// # Errors
+/// `InvalidArg` if their numbers' kind is not set or unknown, or their hold is no span; as [`Chord::new`].
+pub(super) fn chord(request: &pb::SendKeysRequest) -> Result<Chord> {
+    use pb::send_keys_request::CodeSet as S;
+    let set = match needed(request.code_set, "code_set")? {
+        S::Unspecified | S::Linux => CodeSet::Linux,
+        S::Xt => CodeSet::Xt,
+        S::Atset1 => CodeSet::AtSet1,
+        S::Atset2 => CodeSet::AtSet2,
+        S::Atset3 => CodeSet::AtSet3,
+        S::Osx => CodeSet::OsX,
+        S::XtKbd => CodeSet::XtKbd,
+        S::Usb => CodeSet::Usb,
+        S::Win32 => CodeSet::Win32,
+        S::Qnum => CodeSet::Qnum,
+    };
+    let hold = request.hold.as_ref();
+    let hold = hold.map_or(Ok(0), |hold| whole(hold, Unit::Milli, "hold"))?;
+    Chord::new(set, &request.codes, Duration::from_millis(hold))
 }
 
 /// The change of a configuration.

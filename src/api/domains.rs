@@ -245,6 +245,33 @@ impl pb::domains_server::Domains for Service {
         .await
     }
 
+    async fn send_keys(&self, request: Request<pb::SendKeysRequest>) -> Answer<pb::Domain> {
+        self.mutate(request, |call| {
+            change(
+                call,
+                |r| r.domain.as_ref(),
+                |driver, domain, r, conditions| async move {
+                    let chord = decode::chord(&r)?;
+                    ops::run::keys::press(&driver, &domain, &chord, &conditions).await
+                },
+            )
+        })
+        .await
+    }
+
+    async fn wake(&self, request: Request<pb::WakeRequest>) -> Answer<pb::Domain> {
+        self.mutate(request, |call| {
+            change(
+                call,
+                |r| r.domain.as_ref(),
+                |driver, domain, _, conditions| async move {
+                    ops::run::power::wake(&driver, &domain, &conditions).await
+                },
+            )
+        })
+        .await
+    }
+
     async fn power_off(&self, request: Request<pb::PowerOffRequest>) -> Answer<pb::Domain> {
         self.mutate(request, |call| {
             change(

@@ -8,17 +8,22 @@ mod convert;
 mod decode;
 mod device;
 mod devices;
+mod disks;
 mod domains;
 mod event;
 mod events;
 mod guest_agent;
 mod host;
+mod launch_security;
 mod monitor;
 mod node_devices;
 mod once;
 mod operations;
+mod perf_events;
 mod service;
+mod snapshots;
 mod stats;
+mod told;
 mod tuning;
 
 use std::sync::Arc;
@@ -74,6 +79,11 @@ pub fn router(driver: &Arc<Driver>) -> Result<Service> {
         tuning_server::TuningServer,
         guest_agent_server::GuestAgentServer,
         operations_server::OperationsServer,
+        disks_server::DisksServer,
+        snapshots_server::SnapshotsServer,
+        checkpoints_server::CheckpointsServer,
+        perf_events_server::PerfEventsServer,
+        launch_security_server::LaunchSecurityServer,
     }
     let routes = routes.add_service(health(driver, SERVED));
     Ok(ServiceBuilder::new().layer(GuardLayer).service(routes.prepare()))

@@ -139,12 +139,13 @@ macro_rules! mutations {
 
 mutations! {
     DefineRequest UndefineRequest CreateRequest StartRequest ShutdownRequest RebootRequest ResetRequest
-    InjectNmiRequest PowerOffRequest SuspendRequest ResumeRequest RenameRequest RemoveManagedSaveRequest
+    InjectNmiRequest SendKeysRequest WakeRequest PowerOffRequest SuspendRequest ResumeRequest RenameRequest RemoveManagedSaveRequest
     SetAutostartRequest ConfigureRequest
     AttachDeviceRequest DetachDeviceRequest UpdateDeviceRequest SetInterfaceLimitsRequest
     SetPinningRequest SetSchedulerRequest SetMemoryLimitsRequest SetNumaPlacementRequest SetBlockLimitsRequest
     ExecuteRequest ExecuteAgentRequest FreezeGuestFilesystemsRequest ThawGuestFilesystemsRequest
-    TrimGuestFilesystemsRequest
+    TrimGuestFilesystemsRequest SetGuestVcpusRequest SetGuestVcpuCountRequest SetGuestTimeRequest
+    SetUserPasswordRequest SetAuthorizedKeysRequest SleepRequest SetAgentTimeoutRequest
     DetachNodeDeviceRequest ReattachNodeDeviceRequest ResetNodeDeviceRequest
     CancelOperationRequest
     AllocatePagesRequest SetPageMergingRequest SuspendHostRequest

@@ -1,6 +1,7 @@
 //! Tests of the daemon as a program: its sockets, clients of both fronts, real guests.
 
 mod access;
+mod agent;
 mod bus;
 mod capabilities;
 mod contract;

@@ -76,12 +76,12 @@ pub(crate) fn params(given: &[TypedParam], allowed: &[Param]) -> Result<(), Wire
     })
 }
 
-/// A count that the caller gives, within what the protocol allows.
-pub(crate) fn count(name: &str, given: i32, max: usize) -> Result<usize, WireError> {
+/// A count that the caller gives, within what the protocol allows, by the name that it has there.
+pub(crate) fn count(name: &str, given: i32, (max, bound): (usize, &str)) -> Result<usize, WireError> {
     let count = usize::try_from(given);
     let count = count.map_err(|_| WireError::rpc(&format!("{name} must be non-negative")))?;
     if count > max {
-        return Err(WireError::rpc(&format!("{name} > REMOTE_DOMAIN_LIST_MAX")));
+        return Err(WireError::rpc(&format!("{name} > {bound}")));
     }
     Ok(count)
 }

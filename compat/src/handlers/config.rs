@@ -9,7 +9,7 @@ use wire::{ErrorCode, ErrorDomain, WireError};
 use super::args::{self, Must};
 use super::flags::{Flags, LIVE_OR_CONFIG, named};
 use super::info::basic;
-use super::{Reply, by_uuid, full_in};
+use super::{Reply, agent, by_uuid};
 use crate::ctx::Ctx;
 use crate::proto::configure_request::{Change, Lifecycle, Metadata, Text as Value};
 use crate::proto::get_metadata_request::Kind;
@@ -69,8 +69,7 @@ pub(crate) async fn set_vcpus_flags(ctx: &Ctx, args: DomainSetVcpusFlags, flags:
     args::check(ctx, "nvcpus", Must::NotBeZero, args.nvcpus != 0)?;
     let flags = flags.checked()?;
     if flags & VIR_DOMAIN_VCPU_GUEST != 0 {
-        full_in(ctx, &args.dom, args::scope(flags)).await?;
-        return Err(unsupported("QEMU guest agent is not configured").into());
+        return agent::set_vcpu_count(ctx, &args.dom, args.nvcpus).await;
     }
     if flags & VIR_DOMAIN_VCPU_HOTPLUGGABLE != 0 {
         return Err(unsupported("CPUs that can be unplugged are named one by one").into());

@@ -123,37 +123,6 @@ fn vcpu_room(args: &DomainGetVcpus) -> Result<(usize, usize), WireError> {
     Ok((most, map_len))
 }
 
-pub(crate) async fn get_block_info(
-    ctx: &Ctx,
-    args: DomainGetBlockInfo,
-    flags: Flags,
-) -> Reply<DomainGetBlockInfoRet> {
-    let path = args.path.to_str();
-    args::check(ctx, "disk", Must::NotBeEmpty, !path.is_empty())?;
-    flags.checked()?;
-    let blocks = blocks(ctx, &args.dom).await?;
-    let unknown = || args::invalid(&format!("invalid path {path} not assigned to domain"));
-    let block = blocks.iter().find(|block| is(block, &path)).ok_or_else(unknown)?;
-    if block.path.is_empty() {
-        let detail = format!("disk '{path}' does not currently have a source assigned");
-        return Err(args::invalid(&detail).into());
-    }
-    if !block.unreadable.is_empty() {
-        return Err(WireError::new(ErrorCode::SYSTEM_ERROR, ErrorDomain::QEMU, &block.unreadable).into());
-    }
-    let (Some(allocation), Some(capacity), Some(physical)) =
-        (block.allocation, block.capacity, block.physical)
-    else {
-        let detail = format!("the size of '{}' is not to be had", block.path);
-        return Err(WireError::new(ErrorCode::OPERATION_FAILED, ErrorDomain::QEMU, &detail).into());
-    };
-    Ok(DomainGetBlockInfoRet {
-        allocation,
-        capacity,
-        physical,
-    })
-}
-
 pub(crate) async fn block_stats(ctx: &Ctx, args: DomainBlockStats) -> Reply<DomainBlockStatsRet> {
     let block = counted(ctx, &args.dom, &args.path.to_str()).await?;
     let number = |value: Option<u64>| value.map_or(-1, signed);

@@ -24,6 +24,20 @@ pub(crate) use named;
 
 /// The flags that choose between a guest's run and its stored configuration.
 pub(crate) const AFFECT: u32 = wire::consts::VIR_DOMAIN_AFFECT_LIVE | wire::consts::VIR_DOMAIN_AFFECT_CONFIG;
+/// The flags that choose snapshots by what they are, wherever in the tree.
+pub(crate) const SNAPSHOTS: u32 = {
+    use wire::consts::*;
+    VIR_DOMAIN_SNAPSHOT_LIST_METADATA
+        | VIR_DOMAIN_SNAPSHOT_LIST_LEAVES
+        | VIR_DOMAIN_SNAPSHOT_LIST_NO_LEAVES
+        | VIR_DOMAIN_SNAPSHOT_LIST_NO_METADATA
+        | VIR_DOMAIN_SNAPSHOT_LIST_INACTIVE
+        | VIR_DOMAIN_SNAPSHOT_LIST_ACTIVE
+        | VIR_DOMAIN_SNAPSHOT_LIST_DISK_ONLY
+        | VIR_DOMAIN_SNAPSHOT_LIST_INTERNAL
+        | VIR_DOMAIN_SNAPSHOT_LIST_EXTERNAL
+        | VIR_DOMAIN_SNAPSHOT_LIST_TOPOLOGICAL
+};
 /// Two flags that exclude each other in every call that reads one configuration.
 pub(crate) const LIVE_OR_CONFIG: [Named; 2] = named!(VIR_DOMAIN_AFFECT_LIVE, VIR_DOMAIN_AFFECT_CONFIG);
 

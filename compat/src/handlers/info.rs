@@ -6,9 +6,11 @@ use wire::remote::*;
 use wire::{ErrorCode, ErrorDomain, WireError};
 
 use super::flags::{Flags, LIVE_OR_CONFIG, named};
-use super::{Reply, args, by_uuid, full, full_in};
+use super::{Reply, agent, args, by_uuid, full, full_in};
 use crate::ctx::Ctx;
-use crate::proto::{Domain, GetRequest, GetXmlRequest, Scope, View};
+use crate::proto::{
+    Domain, GetLaunchSecurityRequest, GetRequest, GetXmlRequest, Scope, View, get_launch_security_response,
+};
 
 /// libvirt's words for each taint, in its order.
 const TAINTS: &[(&str, &str)] = &[
@@ -118,6 +120,35 @@ pub(crate) async fn has_managed_save_image(
     Ok(DomainHasManagedSaveImageRet { result })
 }
 
+/// The document in a saved state is not read yet.
+pub(crate) async fn get_managed_save_xml(
+    ctx: &Ctx,
+    args: DomainManagedSaveGetXmlDesc,
+    flags: Flags,
+) -> Reply<DomainManagedSaveGetXmlDescRet> {
+    flags.checked()?;
+    if full(ctx, &args.dom).await?.managed_save {
+        return Err(ctx.info.unsupported().into());
+    }
+    let detail = "domain does not have managed save image";
+    Err(WireError::new(ErrorCode::OPERATION_INVALID, ErrorDomain::QEMU, detail).into())
+}
+
+/// A guest without protection has nothing to tell; what QEMU measures of the others is not asked for yet.
+pub(crate) async fn get_launch_security(
+    ctx: &Ctx,
+    args: DomainGetLaunchSecurityInfo,
+) -> Reply<DomainGetLaunchSecurityInfoRet> {
+    let request = GetLaunchSecurityRequest {
+        domain: by_uuid(&args.dom),
+    };
+    let kind = ctx.launch_security().get(request).await?.into_inner().kind();
+    if kind != get_launch_security_response::Kind::None {
+        return Err(ctx.info.unsupported().into());
+    }
+    Ok(DomainGetLaunchSecurityInfoRet::default())
+}
+
 pub(crate) async fn get_os_type(ctx: &Ctx, args: DomainGetOsType) -> Reply<DomainGetOsTypeRet> {
     let os_type = full(ctx, &args.dom).await?.os_type.into();
     Ok(DomainGetOsTypeRet { r#type: os_type })
@@ -141,22 +172,18 @@ pub(crate) async fn get_vcpus_flags(
 ) -> Reply<DomainGetVcpusFlagsRet> {
     let flags = flags.exclusive(LIVE_OR_CONFIG)?.checked()?;
     let guest = full_in(ctx, &args.dom, args::scope(flags)).await?;
-    if flags & VIR_DOMAIN_VCPU_GUEST != 0 {
-        return Err(no_guest_vcpus(&guest).into());
-    }
     let maximum = flags & VIR_DOMAIN_VCPU_MAXIMUM != 0;
+    if flags & VIR_DOMAIN_VCPU_GUEST != 0 {
+        if guest.id == 0 {
+            let live = "vCPU count provided by the guest agent can only be requested for live domains";
+            return Err(args::invalid(live).into());
+        }
+        let num = agent::count_vcpus(ctx, &args.dom, maximum).await?;
+        return Ok(DomainGetVcpusFlagsRet { num });
+    }
     let num = if maximum { guest.max_vcpus } else { guest.vcpus };
     let num = i32::try_from(num).unwrap_or(i32::MAX);
     Ok(DomainGetVcpusFlagsRet { num })
-}
-
-fn no_guest_vcpus(guest: &Domain) -> WireError {
-    if guest.id == 0 {
-        let live = "vCPU count provided by the guest agent can only be requested for live domains";
-        return args::invalid(live);
-    }
-    let detail = "QEMU guest agent is not configured";
-    WireError::new(ErrorCode::ARGUMENT_UNSUPPORTED, ErrorDomain::QEMU, detail)
 }
 
 pub(crate) async fn get_control_info(

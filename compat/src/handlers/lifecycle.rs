@@ -1,15 +1,18 @@
 //! Guests come, go, start and stop.
 
+use virtqemud_client::time;
 use wire::consts::*;
 use wire::remote::*;
 
+use super::args::Must;
 use super::flags::Flags;
 use super::{Reply, args, by_uuid, nonnull};
 use crate::ctx::{Ctx, internal};
+use crate::proto::send_keys_request::CodeSet;
 use crate::proto::{
     CreateRequest, DefineRequest, Domain, InjectNmiRequest, OpenSessionRequest, PowerMode, PowerOffRequest,
-    RebootRequest, RemoveManagedSaveRequest, RenameRequest, ResetRequest, ResumeRequest, ShutdownRequest,
-    StartRequest, SuspendRequest, UndefineRequest,
+    RebootRequest, RemoveManagedSaveRequest, RenameRequest, ResetRequest, ResumeRequest, SendKeysRequest,
+    ShutdownRequest, StartRequest, SuspendRequest, UndefineRequest, WakeRequest,
 };
 
 pub(crate) async fn define(ctx: &Ctx, args: DomainDefineXml) -> Reply<DomainDefineXmlRet> {
@@ -208,6 +211,42 @@ pub(crate) async fn inject_nmi(ctx: &Ctx, args: DomainInjectNmi, flags: Flags) -
         options: None,
     };
     ctx.domains().inject_nmi(request).await?;
+    Ok(())
+}
+
+pub(crate) async fn send_key(ctx: &Ctx, args: DomainSendKey, flags: Flags) -> Reply<()> {
+    args::check(ctx, "nkeycodes", Must::BePositive, !args.keycodes.is_empty())?;
+    // The service's numbers are libvirt's plus one.
+    let number = i32::try_from(args.codeset)
+        .ok()
+        .and_then(|set| set.checked_add(1));
+    let Some(code_set) = number.and_then(|number| CodeSet::try_from(number).ok()) else {
+        let text = format!("Unsupported codeset '{}'", args.codeset);
+        return Err(args::refused(ctx.info.area(), ctx.info.api, "codeset", &text).into());
+    };
+    flags.checked()?;
+    let hold = time::Duration {
+        seconds: i64::from(args.holdtime / 1_000),
+        nanos: i32::try_from(args.holdtime % 1_000).unwrap_or(0) * 1_000_000,
+    };
+    let request = SendKeysRequest {
+        domain: by_uuid(&args.dom),
+        code_set: code_set.into(),
+        codes: args.keycodes.into_iter().collect(),
+        hold: Some(hold),
+        options: None,
+    };
+    ctx.domains().send_keys(request).await?;
+    Ok(())
+}
+
+pub(crate) async fn pm_wakeup(ctx: &Ctx, args: DomainPmWakeup, flags: Flags) -> Reply<()> {
+    flags.checked()?;
+    let request = WakeRequest {
+        domain: by_uuid(&args.dom),
+        options: None,
+    };
+    ctx.domains().wake(request).await?;
     Ok(())
 }
 

@@ -13,6 +13,9 @@ use super::{Reply, args};
 use crate::ctx::Ctx;
 use crate::proto::{Filter, ListRequest, State, View};
 
+/// Most guests of a list, and its name in the protocol.
+const MOST: (usize, &str) = (DOMAIN_LIST_MAX, "REMOTE_DOMAIN_LIST_MAX");
+
 /// Guests in one answer of the service.
 const PAGE: i32 = 16_384;
 
@@ -147,7 +150,7 @@ pub(crate) async fn list_all(
 }
 
 pub(crate) async fn list_active(ctx: &Ctx, args: ConnectListDomains) -> Reply<ConnectListDomainsRet> {
-    let most = args::count("maxids", args.maxids, DOMAIN_LIST_MAX)?;
+    let most = args::count("maxids", args.maxids, MOST)?;
     let ids = all(ctx, only(true)).await?.into_iter().map(|guest| guest.id);
     Ok(ConnectListDomainsRet {
         ids: ids.take(most).collect(),
@@ -158,7 +161,7 @@ pub(crate) async fn list_inactive(
     ctx: &Ctx,
     args: ConnectListDefinedDomains,
 ) -> Reply<ConnectListDefinedDomainsRet> {
-    let most = args::count("maxnames", args.maxnames, DOMAIN_LIST_MAX)?;
+    let most = args::count("maxnames", args.maxnames, MOST)?;
     let found = all(ctx, only(false)).await?.into_iter();
     Ok(ConnectListDefinedDomainsRet {
         names: found.take(most).map(|guest| guest.name.to_vec().into()).collect(),

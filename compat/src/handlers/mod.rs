@@ -5,14 +5,17 @@
 
 pub(crate) mod agent;
 mod args;
+pub(crate) mod checkpoints;
 pub(crate) mod config;
 pub(crate) mod connect;
 pub(crate) mod counters;
 pub(crate) mod cpu;
 pub(crate) mod device;
+pub(crate) mod disks;
 pub(crate) mod domain;
 pub(crate) mod events;
 pub(crate) mod flags;
+pub(crate) mod guest_info;
 pub(crate) mod host;
 pub(crate) mod info;
 pub(crate) mod lifecycle;
@@ -21,7 +24,9 @@ pub(crate) mod look;
 pub(crate) mod monitor;
 pub(crate) mod node;
 pub(crate) mod node_device;
+pub(crate) mod perf;
 pub(crate) mod resources;
+pub(crate) mod snapshots;
 pub(crate) mod stats;
 pub(crate) mod tuning;
 

@@ -29,6 +29,8 @@ pub(crate) struct Fake {
     pub(crate) events: broadcast::Sender<proto::Event>,
     /// Callers and their descriptors, as they came with requests.
     pub(crate) seen: Arc<std::sync::Mutex<Vec<(Peer, usize)>>>,
+    /// Requests that change something, by call.
+    changes: Arc<std::sync::Mutex<Vec<(String, Vec<u8>)>>>,
 }
 
 impl Fake {
@@ -36,6 +38,7 @@ impl Fake {
         Self {
             events: broadcast::channel(65_536).0,
             seen: Arc::default(),
+            changes: Arc::default(),
         }
     }
 
@@ -51,7 +54,8 @@ impl Fake {
         let peer = *request.extensions().get::<Peer>().unwrap();
         let fds = request.extensions().get::<Fds>().map_or(0, Fds::len);
         self.seen.lock().unwrap().push((peer, fds));
-        let path = request.uri().path().rsplit('/').next().unwrap().to_owned();
+        let whole = request.uri().path().to_owned();
+        let path = whole.rsplit('/').next().unwrap().to_owned();
         let body = request.into_body();
         match path.as_str() {
             "Attach" => return attach(body),
@@ -64,7 +68,7 @@ impl Fake {
                 libvirt_api: 11_003_000,
                 ..Default::default()
             })),
-            "GetInfo" => {
+            "GetInfo" if whole.contains(".Host/") => {
                 // Slow on purpose: a call that waits for somebody.
                 tokio::time::sleep(Duration::from_millis(300)).await;
                 Ok(frame(&proto::GetInfoResponse {
@@ -73,10 +77,72 @@ impl Fake {
                 }))
             }
             "GetMaxVcpus" => Ok(frame(&proto::GetMaxVcpusResponse { max_vcpus: 16 })),
-            "Get" => get(&proto::GetRequest::decode(&body[5..]).unwrap()),
-            _ => Err(Status::unimplemented(path)),
+            "Get" if whole.contains(".Domains/") => get(&proto::GetRequest::decode(&body[5..]).unwrap()),
+            _ if whole.contains(".Disks/") => disk(&path, &body[5..]),
+            _ if whole.contains(".GuestAgent/") => self.agent(&path, &body[5..]),
+            "SendKeys" | "Wake" => {
+                self.keep(&path, &body[5..]);
+                Ok(frame(&proto::Domain::default()))
+            }
+            _ => about(&whole),
         };
         respond(futures_util::stream::iter([result]))
+    }
+
+    fn keep(&self, call: &str, request: &[u8]) {
+        let kept = (call.to_owned(), request.to_vec());
+        self.changes.lock().unwrap().push(kept);
+    }
+
+    /// The last request of this call, of those that change something.
+    pub(crate) fn last<R: Message + Default>(&self, call: &str) -> R {
+        let changes = self.changes.lock().unwrap();
+        let (_, request) = changes.iter().rfind(|(name, _)| name == call).unwrap();
+        R::decode(request.as_slice()).unwrap()
+    }
+
+    /// Four CPUs, of which the second is offline and all but the first could be; one filesystem; changes are kept.
+    fn agent(&self, call: &str, request: &[u8]) -> Result<Bytes, Status> {
+        Ok(match call {
+            "ListVcpus" => frame(&proto::ListGuestVcpusResponse {
+                vcpus: (0..4)
+                    .map(|number| proto::list_guest_vcpus_response::Vcpu {
+                        number,
+                        online: number != 1,
+                        can_offline: number != 0,
+                    })
+                    .collect(),
+            }),
+            "ListFilesystems" => frame(&proto::ListGuestFilesystemsResponse {
+                filesystems: vec![proto::GuestFilesystem {
+                    mount_point: "/".into(),
+                    name: "dm-0".into(),
+                    r#type: "xfs".into(),
+                    disks: ["vda", ""]
+                        .map(|target| proto::guest_filesystem::Disk {
+                            target: target.into(),
+                            ..Default::default()
+                        })
+                        .into(),
+                    ..Default::default()
+                }],
+            }),
+            "ListAuthorizedKeys" => frame(&proto::ListAuthorizedKeysResponse {
+                keys: vec!["ssh-rsa a".into()],
+            }),
+            "GetInfo" => {
+                self.keep(call, request);
+                frame(&proto::GuestInfo {
+                    hostname: Some("inside".into()),
+                    ..Default::default()
+                })
+            }
+            // All of them answer with nothing.
+            _ => {
+                self.keep(call, request);
+                frame(&proto::SetGuestTimeResponse {})
+            }
+        })
     }
 
     fn watch(&self) -> http::Response<Body> {
@@ -89,6 +155,68 @@ impl Fake {
         });
         respond(events)
     }
+}
+
+/// Two snapshots, one of them current, one event that is counted; nothing else.
+fn about(path: &str) -> Result<Bytes, Status> {
+    let snapshot = |name: &str, parent: &str| proto::Snapshot {
+        name: name.into(),
+        parent: parent.into(),
+        current: !parent.is_empty(),
+    };
+    Ok(match path.trim_start_matches("/virtqemud.v1.") {
+        "Snapshots/List" => frame(&proto::ListSnapshotsResponse {
+            snapshots: vec![snapshot("first", ""), snapshot("second", "first")],
+        }),
+        "Checkpoints/List" => frame(&proto::ListCheckpointsResponse::default()),
+        "PerfEvents/List" => frame(&proto::ListPerfEventsResponse {
+            events: vec!["cpu_cycles".into()],
+        }),
+        "LaunchSecurity/Get" => frame(&proto::GetLaunchSecurityResponse {
+            kind: proto::get_launch_security_response::Kind::None.into(),
+        }),
+        _ => return Err(Status::unimplemented(path)),
+    })
+}
+
+/// A disk "vda" with limits and sizes, and a job on "vdb".
+fn disk(path: &str, request: &[u8]) -> Result<Bytes, Status> {
+    use proto::disk_limits::{Rate, Rates};
+    let rate = |average| {
+        Some(Rate {
+            average,
+            ..Rate::default()
+        })
+    };
+    Ok(match path {
+        "GetSizes" => frame(&proto::DiskSizes {
+            capacity: 3,
+            allocation: 1,
+            physical: 2,
+        }),
+        "GetLimits" => frame(&proto::DiskLimits {
+            bytes: Some(Rates {
+                total: rate(1),
+                ..Rates::default()
+            }),
+            operations: Some(Rates {
+                write: rate(6),
+                ..Rates::default()
+            }),
+            group: "g".into(),
+            ..Default::default()
+        }),
+        _ => {
+            let target = proto::GetDiskJobRequest::decode(request).unwrap().disk;
+            let job = (target == "vdb").then(|| proto::DiskJob {
+                kind: proto::disk_job::Kind::Copy.into(),
+                bandwidth: (1 << 20) + 1,
+                done: 5,
+                total: 9,
+            });
+            frame(&proto::GetDiskJobResponse { target, job })
+        }
+    })
 }
 
 fn get(request: &proto::GetRequest) -> Result<Bytes, Status> {
@@ -109,6 +237,7 @@ fn get(request: &proto::GetRequest) -> Result<Bytes, Status> {
             uuid: uuid.into(),
             name: name.into(),
             id,
+            managed_save: true,
             ..Default::default()
         }));
     }

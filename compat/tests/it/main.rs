@@ -4,6 +4,7 @@
 #![expect(clippy::result_large_err, reason = "tests are few and short")]
 #![expect(clippy::disallowed_methods, reason = "the client is a plain blocking program")]
 
+mod agent;
 mod arguments;
 mod backend;
 mod client;
@@ -12,6 +13,7 @@ mod limits;
 mod neighbour;
 mod neighbours;
 mod odd_input;
+mod questions;
 mod served;
 mod streams;
 

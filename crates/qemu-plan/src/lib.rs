@@ -9,6 +9,7 @@ pub mod command;
 mod error;
 pub mod facts;
 pub mod hotplug;
+pub mod keys;
 pub mod postparse;
 mod props;
 mod resources;

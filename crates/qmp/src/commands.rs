@@ -30,6 +30,8 @@ commands! {
     10 SystemReset "system_reset" {} -> Empty;
     /// Wakes a suspended guest.
     10 SystemWakeup "system_wakeup" {} -> Empty;
+    /// What the machine can do.
+    5 QueryCurrentMachine "query-current-machine" {} -> CurrentMachine;
     /// Ends QEMU.
     10 Quit "quit" {} -> Empty;
     /// What QEMU does when these things happen; absent: as it was.

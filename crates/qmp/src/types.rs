@@ -525,6 +525,14 @@ pub struct MigrationCapability {
     pub state: bool,
 }
 
+/// `query-current-machine`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct CurrentMachine {
+    /// A guest that sleeps can be woken.
+    pub wakeup_suspend_support: bool,
+}
+
 /// `query-dump`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct DumpQueryResult {

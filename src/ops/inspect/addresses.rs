@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use domxml::devices::{Interface, InterfaceKind};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     domain::Domain,
@@ -20,6 +20,9 @@ use crate::{
 const NEIGHBOURS: &str = "/proc/net/arp";
 /// A neighbour that has answered, of its flags; an entry that somebody made has one more.
 const ANSWERED: u32 = 0x2;
+
+/// Has an agent tell of the guest's interfaces.
+pub(super) const COMMAND: &str = "guest-network-get-interfaces";
 
 /// Who is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,8 +202,14 @@ struct ToldAddress {
 /// # Errors
 /// As of [`agent::ask`].
 pub async fn from_agent(driver: &Arc<Driver>, domain: &Domain) -> Result<Vec<Addresses>> {
-    const COMMAND: &str = "guest-network-get-interfaces";
-    let told = agent::ask(driver, domain, COMMAND, json!({})).await?;
+    read(agent::ask(driver, domain, COMMAND, json!({})).await?)
+}
+
+/// The interfaces in what an agent returns.
+///
+/// # Errors
+/// `Internal` if it is not of the command's shape.
+pub(super) fn read(told: Value) -> Result<Vec<Addresses>> {
     let told: Vec<Told> =
         serde_json::from_value(told).map_err(|error| agent::malformed(COMMAND).caused_by(error))?;
     Ok(merged(told))

@@ -8,6 +8,7 @@ pub mod cpus;
 pub(crate) mod departures;
 pub mod found_job;
 pub mod guest;
+pub mod keys;
 pub(crate) mod password;
 pub mod power;
 pub mod react;

@@ -1,7 +1,8 @@
-//! Asking a running guest: shut down, reboot, reset, pause, go on.
+//! Asking a running guest: shut down, reboot, reset, pause, go on, sleep, wake up.
 
 use std::sync::Arc;
 
+use domxml::{clock::PowerManagement, devices::YesNo};
 use qmp::commands;
 
 use crate::{
@@ -10,13 +11,13 @@ use crate::{
         intents::Intent,
         jobs::{Kind, Want},
     },
-    error::{Error, Result},
+    error::{Code, Error, Result},
     ops::{
         Conditions, Driver,
         holdings::net::traffic,
         operation::{Ask, Context, Operation},
         run::{
-            agent::{self, Goal},
+            agent::{self, Goal, Turn},
             cpus,
             guest::Guest,
             react,
@@ -38,7 +39,7 @@ pub enum Mode {
 }
 
 /// Begins an operation on a running guest.
-async fn begin(
+pub(super) async fn begin(
     driver: &Arc<Driver>,
     domain: &Domain,
     (kind, job): (&'static str, Kind),
@@ -293,6 +294,78 @@ pub async fn resume(driver: &Arc<Driver>, domain: &Domain, conditions: &Conditio
             cpus::run_cpus(context.driver(), &guest, run).await
         })
     };
+    operation.carry_out(work).await
+}
+
+/// How a guest sleeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sleep {
+    /// Its memory stays powered.
+    Memory,
+    /// Its memory goes to its disk, and the guest off.
+    Disk,
+    /// Its memory goes to its disk and stays powered as well.
+    Hybrid,
+}
+
+impl Sleep {
+    fn command(self) -> &'static str {
+        match self {
+            Sleep::Memory => "guest-suspend-ram",
+            Sleep::Disk => "guest-suspend-disk",
+            Sleep::Hybrid => "guest-suspend-hybrid",
+        }
+    }
+
+    /// Whether a guest with this document may sleep so.
+    fn allowed(self, pm: Option<&PowerManagement>) -> Result<()> {
+        let (allowed, state) = match self {
+            Sleep::Memory | Sleep::Hybrid => (pm.and_then(|pm| pm.suspend_to_mem), "S3"),
+            Sleep::Disk => (pm.and_then(|pm| pm.suspend_to_disk), "S4"),
+        };
+        if allowed == Some(YesNo::No) {
+            let text = format!("{state} state is disabled for this domain");
+            return Err(Error::internal(text));
+        }
+        Ok(())
+    }
+}
+
+/// Has the guest's agent put the guest to sleep, and waits until it sleeps.
+///
+/// # Errors
+/// As [`agent::execute`]; `OperationUnsupported` if nothing could wake it up, `Internal` if its document forbids it.
+pub async fn put_to_sleep(driver: &Arc<Driver>, domain: &Domain, sleep: Sleep) -> Result<()> {
+    agent::available(&domain.view())?;
+    let able = {
+        let job = domain.job(Want::Plain(Kind::Query)).await?;
+        let guest = driver.guests.of(&job.view())?;
+        let machine = guest.execute(commands::QueryCurrentMachine {}).await?;
+        machine.wakeup_suspend_support
+    };
+    if !able && sleep != Sleep::Disk {
+        return Err(Error::new(
+            Code::OperationUnsupported,
+            "Domain does not have suspend support",
+        ));
+    }
+    sleep.allowed(domain.view().running()?.document.domain.pm.as_ref())?;
+    let turn = Turn::take(driver, domain).await?;
+    driver
+        .tracked(async move { turn.put_to_sleep(sleep.command()).await })
+        .await
+}
+
+/// Wakes a guest that sleeps.
+///
+/// # Errors
+/// `OperationInvalid` if it does not run; what QEMU refuses, if it does not sleep.
+pub async fn wake(driver: &Arc<Driver>, domain: &Domain, conditions: &Conditions) -> Result<()> {
+    let (operation, guest) = begin(driver, domain, ("wake", Kind::Modify), conditions).await?;
+    if operation.is_trial() {
+        return Ok(());
+    }
+    let work = |_: Arc<Context>| async move { guest.execute(commands::SystemWakeup {}).await.map(drop) };
     operation.carry_out(work).await
 }
 

@@ -1,11 +1,19 @@
 //! The agent inside a guest: commands to it, one at a time.
 //!
-//! Used by its own service and by `power`. The connection to the channel's socket is made by the first command and kept for
-//! the run: an agent without a peer polls, and would answer late. Whether an agent listens, QEMU tells by event, and the
-//! live document has it; the connection says nothing about it.
+//! Used by its own service, by `power` and by what asks the guest about itself. The connection to the channel's socket is
+//! made by the first command and kept for the run: an agent without a peer polls, and would answer late. Whether an agent
+//! listens, QEMU tells by event, and the live document has it; the connection says nothing about it.
 //!
 //! The hard thing is an agent that goes away while it owes an answer: a command waits for the answer, its deadline, and the
 //! news that the channel was closed inside the guest, whichever comes first. What the guest says is only handed on.
+
+pub mod account;
+pub mod clock;
+pub mod cpus;
+mod patience;
+pub(crate) mod reply;
+
+pub use patience::{Patience, set_patience};
 
 use std::{
     path::{Path, PathBuf},
@@ -19,8 +27,8 @@ use serde_json::{Value, json};
 use tokio::net::UnixStream;
 
 use crate::{
-    domain::{Domain, RunState, View, jobs::Want},
-    error::{Code, Error, Result},
+    domain::{Domain, Effects, Job, RunState, View, jobs::Want},
+    error::{Area, Code, Error, Result},
     ops::{Driver, run::guest::Guest},
 };
 
@@ -28,25 +36,10 @@ use crate::{
 const CHANNEL: &str = "org.qemu.guest_agent.0";
 /// Longest command, bytes.
 const COMMAND_MAX: usize = 4 << 20;
-/// How long a command may take if nobody says.
-const USUAL: Duration = Duration::from_secs(5);
 /// How long the guest may take to go down when its agent was told to.
 const SHUTDOWN: Duration = Duration::from_secs(60);
-/// As good as no deadline, and no number that overflows when added to the time.
-const ENDLESS: Duration = Duration::from_secs(365 * 24 * 3600);
 /// How long the channel's socket is dialled: QEMU listens already.
 const DIAL: Duration = Duration::from_secs(5);
-
-/// How long the agent may take for a command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Patience {
-    /// Five seconds.
-    Usual,
-    /// That long; zero does not wait.
-    Within(Duration),
-    /// Until it answers or is gone.
-    Endless,
-}
 
 /// The connection to the agent of one run.
 #[derive(Default)]
@@ -128,34 +121,118 @@ pub async fn execute(
             command.len()
         )));
     }
+    let view = domain.view();
+    view.running()?;
+    available(&view)?;
     let name = name_of(&command)?;
-    let within = match patience {
-        Patience::Usual => USUAL,
-        Patience::Within(limit) => limit,
-        Patience::Endless => ENDLESS,
-    };
-    driver.guests.of(&domain.view())?;
-    let job = domain.job(Want::Agent).await?;
-    // It may have ended while we waited.
-    let guest = driver.guests.of(&job.view())?;
+    let turn = Turn::take(driver, domain).await?;
     driver
         .tracked(async move {
-            let reply = talk(&guest, async |agent| agent.execute_raw(&command, within).await).await?;
-            drop(job);
-            checked(&name, &reply)
+            turn.mark().await?;
+            turn.send(&name, &command, patience.limit()).await
         })
         .await
 }
 
-/// Has the agent carry out a command of ours; what it returns. The guest takes as long as it needs.
+/// Has the agent carry out a command of ours; what it returns.
 ///
 /// # Errors
 /// As [`execute`].
 pub async fn ask(driver: &Arc<Driver>, domain: &Domain, name: &str, arguments: Value) -> Result<Value> {
-    let command = json!({"execute": name, "arguments": arguments}).to_string();
-    let reply = execute(driver, domain, command, Patience::Endless).await?;
-    let reply: Value = serde_json::from_str(&reply).unwrap_or_default();
-    reply.get("return").cloned().ok_or_else(|| malformed(name))
+    let turn = Turn::take(driver, domain).await?;
+    let name = name.to_owned();
+    driver
+        .tracked(async move { turn.ask(&name, arguments).await })
+        .await
+}
+
+/// The agent of a running guest, for all commands of one caller: no other's come between.
+pub(crate) struct Turn {
+    job: Job,
+    guest: Arc<Guest>,
+}
+
+impl Turn {
+    /// Waits for those before.
+    ///
+    /// # Errors
+    /// `OperationInvalid` if the guest does not run.
+    pub(crate) async fn take(driver: &Arc<Driver>, domain: &Domain) -> Result<Self> {
+        driver.guests.of(&domain.view())?;
+        let job = domain.job(Want::Agent).await?;
+        // It may have ended while we waited.
+        let guest = driver.guests.of(&job.view())?;
+        Ok(Self { job, guest })
+    }
+
+    /// The guest as it is now.
+    pub(crate) fn view(&self) -> Arc<View> {
+        self.job.view()
+    }
+
+    /// What a command returns, within the time that commands to this guest's agent may take.
+    ///
+    /// # Errors
+    /// As [`execute`].
+    pub(crate) async fn ask(&self, name: &str, arguments: Value) -> Result<Value> {
+        let within = Patience::of(&self.view()).limit();
+        let reply = self.send(name, &line(name, arguments), within).await?;
+        let reply: Value = serde_json::from_str(&reply).unwrap_or_default();
+        reply.get("return").cloned().ok_or_else(|| malformed(name))
+    }
+
+    /// Has the agent carry out a command that puts the guest to sleep: done when the guest sleeps or ends, or when the
+    /// agent answers.
+    ///
+    /// # Errors
+    /// As [`execute`].
+    pub(crate) async fn put_to_sleep(&self, name: &str) -> Result<()> {
+        let id = self.guest.id;
+        let asleep = self
+            .guest
+            .domain
+            .wait_for(|view| view.id() != id || view.condition.state() == RunState::PmSuspended);
+        tokio::select! {
+            biased;
+            _ = asleep => Ok(()),
+            told = self.ask(name, json!({})) => told.map(drop),
+        }
+    }
+
+    async fn send(&self, name: &str, command: &str, within: Duration) -> Result<String> {
+        let reply = talk(&self.guest, async |agent| {
+            agent.execute_raw(command, within).await
+        })
+        .await?;
+        checked(name, &reply)
+    }
+
+    /// The guest has been sent what only its owner can judge.
+    async fn mark(&self) -> Result<()> {
+        const TAINT: &str = "custom-ga-command";
+        let view = self.view();
+        if view.run.as_ref().is_none_or(|run| run.taints.contains(TAINT)) {
+            return Ok(());
+        }
+        let change = |view: &mut View| {
+            let run = view.run.as_mut().ok_or_else(Error::not_running)?;
+            run.taints.insert(TAINT);
+            Ok(Effects::none())
+        };
+        self.job.commit(change).await.map(drop)
+    }
+}
+
+/// A command of ours as the agent reads it.
+fn line(name: &str, arguments: Value) -> String {
+    match arguments
+        .as_object()
+        .is_some_and(|arguments| arguments.is_empty())
+    {
+        true => json!({"execute": name}),
+        false => json!({"execute": name, "arguments": arguments}),
+    }
+    .to_string()
 }
 
 /// The error that the agent's answer to `name` is not of the command's shape.
@@ -199,6 +276,8 @@ pub(crate) fn available(view: &View) -> Result<()> {
 
 /// The reason of the error that the agent went away.
 const GONE: &str = "AGENT_GONE";
+/// The reason of the error that the agent has no such command, or none that it may carry out.
+pub(crate) const UNKNOWN: &str = "AGENT_COMMAND_UNKNOWN";
 
 /// Does `work` with the agent, until that is done or the agent goes away.
 async fn talk<T>(guest: &Arc<Guest>, work: impl AsyncFnOnce(&Agent) -> Result<T, qmp::Error>) -> Result<T> {
@@ -225,9 +304,8 @@ async fn talk<T>(guest: &Arc<Guest>, work: impl AsyncFnOnce(&Agent) -> Result<T,
 
 /// Where the agent of a running guest is reached.
 fn socket(view: &View) -> Result<PathBuf> {
-    view.running()?;
-    if view.condition.state() != RunState::Running {
-        return Err(Error::not_running());
+    if view.run.is_none() || view.condition.state() != RunState::Running {
+        return Err(Error::not_running().in_area(Area::Qemu));
     }
     let Some(channel) = channel(view) else {
         return Err(Error::new(
@@ -285,10 +363,15 @@ fn checked(name: &str, reply: &str) -> Result<String> {
                 .get("desc")
                 .and_then(|d| d.as_str())
                 .unwrap_or("unknown error");
-            Err(Error::new(
+            let failed = Error::new(
                 Code::AgentCommandFailed,
                 format!("unable to execute QEMU agent command '{name}': {words}"),
-            ))
+            );
+            let class = error.get("class").and_then(|class| class.as_str());
+            Err(match class {
+                Some("CommandNotFound" | "CommandDisabled") => failed.because(UNKNOWN),
+                _ => failed,
+            })
         }
     }
 }
@@ -349,6 +432,33 @@ mod tests {
             checked("x", r#"{"return": {"b": 1, "a": [ ]}}"#).unwrap(),
             r#"{"return":{"b":1,"a":[]}}"#
         );
+    }
+
+    #[test]
+    fn a_command_that_the_agent_does_not_know_is_told_from_one_that_fails() {
+        let refused = |class: &str| {
+            let reply = json!({"error": {"class": class, "desc": "no"}}).to_string();
+            checked("guest-x", &reply).unwrap_err()
+        };
+        for (class, reason) in [
+            ("CommandNotFound", Some(UNKNOWN)),
+            ("CommandDisabled", Some(UNKNOWN)),
+            ("GenericError", None),
+        ] {
+            let error = refused(class);
+            assert_eq!(
+                (error.code, error.reason),
+                (Code::AgentCommandFailed, reason),
+                "{class}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_command_without_arguments_has_none() {
+        assert_eq!(line("guest-ping", json!({})), r#"{"execute":"guest-ping"}"#);
+        let line = line("guest-fstrim", json!({"minimum": 0}));
+        assert_eq!(line, r#"{"execute":"guest-fstrim","arguments":{"minimum":0}}"#);
     }
 
     #[test]

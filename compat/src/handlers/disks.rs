@@ -1,0 +1,183 @@
+//! One disk of a guest: its sizes, the job at work on it, its limits.
+
+use wire::consts::*;
+use wire::params::*;
+use wire::remote::*;
+use wire::typed::{Param, TypedParam};
+
+use super::args::{self, Must};
+use super::flags::{Flags, LIVE_OR_CONFIG};
+use super::{Reply, by_uuid, full_in};
+use crate::ctx::Ctx;
+use crate::proto::disk_limits::{Rate, Rates};
+use crate::proto::{
+    DiskLimits, GetDiskJobRequest, GetDiskJobResponse, GetDiskLimitsRequest, GetDiskSizesRequest,
+};
+
+/// How many limits of a disk there are, the group's name among them.
+const LIMITS: i32 = 20;
+const MIB: u64 = 1 << 20;
+
+pub(crate) async fn get_info(
+    ctx: &Ctx,
+    args: DomainGetBlockInfo,
+    flags: Flags,
+) -> Reply<DomainGetBlockInfoRet> {
+    let disk = args.path.into_string();
+    args::check(ctx, "disk", Must::NotBeEmpty, !disk.is_empty())?;
+    flags.checked()?;
+    let request = GetDiskSizesRequest {
+        domain: by_uuid(&args.dom),
+        disk,
+    };
+    let sizes = ctx.disks().get_sizes(request).await?.into_inner();
+    Ok(DomainGetBlockInfoRet {
+        allocation: sizes.allocation,
+        capacity: sizes.capacity,
+        physical: sizes.physical,
+    })
+}
+
+async fn job(ctx: &Ctx, dom: &NonnullDomain, disk: String) -> Reply<GetDiskJobResponse> {
+    let request = GetDiskJobRequest {
+        domain: by_uuid(dom),
+        disk,
+    };
+    Ok(ctx.disks().get_job(request).await?.into_inner())
+}
+
+pub(crate) async fn get_job(
+    ctx: &Ctx,
+    args: DomainGetBlockJobInfo,
+    flags: Flags,
+) -> Reply<DomainGetBlockJobInfoRet> {
+    let flags = flags.checked()?;
+    let Some(job) = job(ctx, &args.dom, args.path.into_string()).await?.job else {
+        return Ok(DomainGetBlockJobInfoRet::default());
+    };
+    let unit = match flags & VIR_DOMAIN_BLOCK_JOB_INFO_BANDWIDTH_BYTES {
+        0 => MIB,
+        _ => 1,
+    };
+    Ok(DomainGetBlockJobInfoRet {
+        found: 1,
+        r#type: job.kind,
+        bandwidth: job.bandwidth.div_ceil(unit),
+        cur: job.done,
+        end: job.total,
+    })
+}
+
+pub(crate) async fn abort_job(ctx: &Ctx, args: DomainBlockJobAbort, flags: Flags) -> Reply<()> {
+    flags.checked()?;
+    refuse(ctx, &args.dom, args.path.into_string()).await
+}
+
+pub(crate) async fn set_job_speed(ctx: &Ctx, args: DomainBlockJobSetSpeed, flags: Flags) -> Reply<()> {
+    flags.checked()?;
+    refuse(ctx, &args.dom, args.path.into_string()).await
+}
+
+/// Refuses a change of the disk's job: there is none, or it is not in our hands yet.
+async fn refuse(ctx: &Ctx, dom: &NonnullDomain, disk: String) -> Reply<()> {
+    let answer = job(ctx, dom, disk).await?;
+    if answer.job.is_none() {
+        let text = format!("disk {} does not have an active block job", answer.target);
+        return Err(args::invalid(&text).into());
+    }
+    Err(ctx.info.unsupported().into())
+}
+
+pub(crate) async fn get_limits(
+    ctx: &Ctx,
+    args: DomainGetBlockIoTune,
+    flags: Flags,
+) -> Reply<DomainGetBlockIoTuneRet> {
+    let room = args::room(args.nparams, DOMAIN_BLOCK_IO_TUNE_PARAMETERS_MAX)?;
+    args::check(ctx, "disk", Must::NotBeNull, room == 0 || args.disk.is_some())?;
+    let scope = args::scope(flags.exclusive(LIVE_OR_CONFIG)?.checked()?);
+    if room == 0 {
+        full_in(ctx, &args.dom, scope).await?;
+        return Ok(DomainGetBlockIoTuneRet {
+            params: Vec::new().into(),
+            nparams: LIMITS,
+        });
+    }
+    let request = GetDiskLimitsRequest {
+        domain: by_uuid(&args.dom),
+        disk: args::text(args.disk),
+        scope: scope.into(),
+    };
+    let limits = ctx.disks().get_limits(request).await?.into_inner();
+    Ok(DomainGetBlockIoTuneRet {
+        params: params(limits).into_iter().take(room).collect(),
+        nparams: 0,
+    })
+}
+
+/// Parameters of bytes or operations in one of libvirt's three groups: total, read, write each.
+type Three = [Param; 3];
+
+const AVERAGE: [Three; 2] = [
+    [
+        VIR_DOMAIN_BLOCK_IOTUNE_TOTAL_BYTES_SEC,
+        VIR_DOMAIN_BLOCK_IOTUNE_READ_BYTES_SEC,
+        VIR_DOMAIN_BLOCK_IOTUNE_WRITE_BYTES_SEC,
+    ],
+    [
+        VIR_DOMAIN_BLOCK_IOTUNE_TOTAL_IOPS_SEC,
+        VIR_DOMAIN_BLOCK_IOTUNE_READ_IOPS_SEC,
+        VIR_DOMAIN_BLOCK_IOTUNE_WRITE_IOPS_SEC,
+    ],
+];
+const BURST: [Three; 2] = [
+    [
+        VIR_DOMAIN_BLOCK_IOTUNE_TOTAL_BYTES_SEC_MAX,
+        VIR_DOMAIN_BLOCK_IOTUNE_READ_BYTES_SEC_MAX,
+        VIR_DOMAIN_BLOCK_IOTUNE_WRITE_BYTES_SEC_MAX,
+    ],
+    [
+        VIR_DOMAIN_BLOCK_IOTUNE_TOTAL_IOPS_SEC_MAX,
+        VIR_DOMAIN_BLOCK_IOTUNE_READ_IOPS_SEC_MAX,
+        VIR_DOMAIN_BLOCK_IOTUNE_WRITE_IOPS_SEC_MAX,
+    ],
+];
+const BURST_SECONDS: [Three; 2] = [
+    [
+        VIR_DOMAIN_BLOCK_IOTUNE_TOTAL_BYTES_SEC_MAX_LENGTH,
+        VIR_DOMAIN_BLOCK_IOTUNE_READ_BYTES_SEC_MAX_LENGTH,
+        VIR_DOMAIN_BLOCK_IOTUNE_WRITE_BYTES_SEC_MAX_LENGTH,
+    ],
+    [
+        VIR_DOMAIN_BLOCK_IOTUNE_TOTAL_IOPS_SEC_MAX_LENGTH,
+        VIR_DOMAIN_BLOCK_IOTUNE_READ_IOPS_SEC_MAX_LENGTH,
+        VIR_DOMAIN_BLOCK_IOTUNE_WRITE_IOPS_SEC_MAX_LENGTH,
+    ],
+];
+
+/// The limits in libvirt's order; the group's name is left out where there is none.
+fn params(limits: DiskLimits) -> Vec<TypedParam> {
+    let rates = [limits.bytes, limits.operations].map(|rates: Option<Rates>| {
+        let rates = rates.unwrap_or_default();
+        [rates.total, rates.read, rates.write].map(Option::unwrap_or_default)
+    });
+    let seconds_of = |rate: &Rate| {
+        rate.burst_length
+            .as_ref()
+            .map_or(0, |length| length.seconds.unsigned_abs())
+    };
+    let with = |names: [Three; 2], value: fn(&Rate) -> u64| {
+        let pairs = names.into_iter().flatten().zip(rates.iter().flatten());
+        pairs
+            .map(move |(name, rate)| name.with(value(rate)))
+            .collect::<Vec<_>>()
+    };
+    let mut params = with(AVERAGE, |rate| rate.average);
+    params.extend(with(BURST, |rate| rate.burst));
+    params.push(VIR_DOMAIN_BLOCK_IOTUNE_SIZE_IOPS_SEC.with(limits.operation_size));
+    if !limits.group.is_empty() {
+        params.push(VIR_DOMAIN_BLOCK_IOTUNE_GROUP_NAME.with(limits.group.as_str()));
+    }
+    params.extend(with(BURST_SECONDS, seconds_of));
+    params
+}
