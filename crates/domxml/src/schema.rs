@@ -12,7 +12,7 @@ use crate::capabilities::HostCpu;
 use crate::cpu::Cpu;
 use crate::error::Kind;
 use crate::qemu::NAMESPACE;
-use crate::{CpuDocument, Domain, Error};
+use crate::{Area, CpuDocument, Domain, Error};
 use rules::RULES;
 
 /// Namespaces whose elements are allowed in a domain, whoever they are for.
@@ -82,14 +82,33 @@ impl Domain {
         if !root.is("domain") {
             let found = root.name();
             let message = format!("expecting root element of 'domain', not '{found}'");
-            return Err(Error::xml(message).in_area(crate::Area::Xml));
+            return Err(Error::xml(message).in_area(Area::Xml));
         }
         check(root)?;
         if !is_read::<Self>(root)? {
             return Ok(());
         }
         OF_OTHERS.iter().for_each(|path| keep(root, path));
-        nothing_unread(&document)
+        nothing_unread(&document)?;
+        match Self::given(text) {
+            Err(error) if is_of_form(&error) => Err(misfit(error.message)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whether a document is refused for the form of a value alone, which no schema takes either: a word that is none, a number, a
+/// unit, a list or an address that can't be read. What does not go together is not the schema's.
+fn is_of_form(error: &Error) -> bool {
+    match error.area {
+        Area::Xml | Area::Network | Area::Storage | Area::Device => true,
+        Area::None if error.kind == Kind::InvalidArg => is_bad_argument(&error.message),
+        Area::None => error.kind == Kind::Xml,
+        Area::Domain => {
+            let word = error.message.starts_with("unknown ") || error.message.starts_with("Unknown ");
+            error.kind == Kind::Unsupported && word
+        }
+        _ => false,
     }
 }
 
@@ -137,9 +156,19 @@ impl CpuDocument {
 fn is_read<T: Xml>(root: Node<'_>) -> Result<bool, Error> {
     match T::read(root) {
         Ok(_) => Ok(true),
-        Err(e) if matches!(e.kind, ErrorKind::Overflow | ErrorKind::InvalidArgument) => Ok(false),
+        Err(e) if e.kind == ErrorKind::Overflow => Ok(false),
+        Err(e) if e.kind == ErrorKind::InvalidArgument && !is_bad_argument(&e.message) => Ok(false),
         Err(e) => Err(misfit(e.message)),
     }
+}
+
+/// Whether an argument has a wrong form: not so a list of numbers whose ranges go backwards.
+fn is_bad_argument(message: &str) -> bool {
+    let list = message
+        .strip_prefix("Failed to parse bitmap '")
+        .map(|rest| rest.trim_end_matches('\''));
+    let numbers = |list: &str| list.bytes().all(|b| b.is_ascii_digit() || b",-^".contains(&b));
+    !list.is_some_and(|list| !list.is_empty() && numbers(list))
 }
 
 fn nothing_unread(document: &Document<'_>) -> Result<(), Error> {

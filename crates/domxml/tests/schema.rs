@@ -143,3 +143,25 @@ fn what_is_no_domain_is_told_as_ever() {
     let number = |text| Domain::check_schema(text).unwrap_err().kind.number();
     assert_eq!((number("<domain>"), number("<foo/>")), (35, 27));
 }
+
+#[test]
+fn a_value_of_a_wrong_form_fits_no_schema() {
+    let disk = |inside: &str| format!("<disk type='file'><target dev='a'/>{inside}</disk>");
+    for (inside, devices) in [
+        ("<currentMemory unit='furlong'>1</currentMemory>", String::new()),
+        ("<vcpu cpuset='x'>1</vcpu>", String::new()),
+        ("", disk("<boot order='0'/>")),
+        (
+            "",
+            disk("<address type='ccw' cssid='0xff' ssid='0x4' devno='0x1'/>"),
+        ),
+        ("", "<controller type='usb' model='nosuch'/>".to_owned()),
+    ] {
+        let said = Domain::check_schema(&guest("", inside, &devices));
+        let refused = said.as_ref().is_err_and(|error| error.kind.number() == 92);
+        assert!(refused, "{inside}{devices}: {said:?}");
+    }
+    // What does not go together is told in its own words.
+    let twice = disk("<boot order='1'/>") + "<disk type='file'><target dev='a'/><boot order='1'/></disk>";
+    assert_eq!(Domain::check_schema(&guest("", "", &twice)), Ok(()));
+}
