@@ -171,6 +171,26 @@ async fn every_commit_changes_the_etag_and_commits_do_not_mix() {
 }
 
 #[tokio::test]
+async fn a_commit_that_changes_nothing_keeps_the_etag() {
+    let place = Place::new();
+    let domain = place.define(1, "a").await.unwrap();
+    let before = domain.view();
+    let after = domain
+        .commit(|view| {
+            view.autostart = false;
+            Ok(Effects::none())
+        })
+        .await
+        .unwrap();
+    assert_eq!(after.etag(), before.etag());
+    let told = domain
+        .commit(|_| Ok(Effects::none().lifecycle(0, 1)))
+        .await
+        .unwrap();
+    assert_ne!(told.etag(), before.etag());
+}
+
+#[tokio::test]
 async fn what_qemu_says_is_taken_in_before_what_somebody_wants() {
     let place = Place::new();
     let domain = place.define(1, "a").await.unwrap();

@@ -54,6 +54,47 @@ pub struct Run {
     pub occupied_since: Option<Instant>,
 }
 
+impl Run {
+    /// Whether nothing is different. Documents that were made anew are taken as different.
+    fn is_same(&self, other: &Self) -> bool {
+        let Self {
+            document,
+            id,
+            pid,
+            config,
+            starting,
+            label,
+            start_time,
+            status,
+            unreachable,
+            degraded,
+            taints,
+            deprecations,
+            session,
+            fake_reboot,
+            balloon_kib,
+            occupied_since,
+        } = self;
+        Arc::ptr_eq(document, &other.document)
+            && Arc::ptr_eq(status, &other.status)
+            && is_same_document(config.as_ref(), other.config.as_ref())
+            && (*id, *pid, *starting, *start_time) == (other.id, other.pid, other.starting, other.start_time)
+            && (label, session, unreachable, degraded)
+                == (&other.label, &other.session, &other.unreachable, &other.degraded)
+            && (taints, deprecations) == (&other.taints, &other.deprecations)
+            && (*fake_reboot, *balloon_kib, *occupied_since)
+                == (other.fake_reboot, other.balloon_kib, other.occupied_since)
+    }
+}
+
+fn is_same_document(one: Option<&Arc<Stored>>, other: Option<&Arc<Stored>>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+        (None, None) => true,
+        _ => false,
+    }
+}
+
 /// One guest at one moment.
 #[derive(Clone)]
 pub struct View {
@@ -108,7 +149,20 @@ impl View {
     pub fn id(&self) -> i32 {
         self.run.as_ref().map_or(0, |r| r.id)
     }
-    /// Changes with every commit.
+    /// Whether nothing that can change is different; generation and version aside.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let runs = match (&self.run, &other.run) {
+            (Some(one), Some(other)) => one.is_same(other),
+            (None, None) => true,
+            _ => false,
+        };
+        runs && self.name == other.name
+            && is_same_document(self.config.as_ref(), other.config.as_ref())
+            && self.condition == other.condition
+            && (self.autostart, self.managed_save) == (other.autostart, other.managed_save)
+    }
+
+    /// Changes with every commit that changes something.
     pub fn etag(&self) -> String {
         format!("{:x}", self.generation)
     }

@@ -180,6 +180,17 @@ impl Grpc {
         Ok(answer.await?.xml)
     }
 
+    /// The live document, secrets and all.
+    pub(crate) async fn secure_xml(&self, name: &str) -> Answer<String> {
+        let request = pb::GetXmlRequest {
+            domain: by_name(name),
+            secure: true,
+            ..Default::default()
+        };
+        let answer = self.ask(|mut c| async move { c.get_xml(request).await });
+        Ok(answer.await?.xml)
+    }
+
     pub(crate) async fn start(&self, name: &str) -> Answer<pb::Domain> {
         let domain = by_name(name);
         self.ask(|mut c| async move {

@@ -551,9 +551,9 @@ async fn a_detach_is_followed_by_its_operation() -> Result<()> {
     }
     let rejected = json!({"execute": "device_del", "nth": 1, "after": [{"event": "DEVICE_UNPLUG_GUEST_ERROR",
         "data": {"device": "scsi0-0-0-0", "path": "/machine/peripheral/scsi0-0-0-0"}}]});
-    // Each counts what those before it have left.
-    let silent = json!({"execute": "device_del", "nth": 1});
-    let later = json!({"execute": "device_del", "nth": 1});
+    // Each counts what those before it have left. What is answered so tells of nothing later.
+    let silent = json!({"execute": "device_del", "nth": 1, "return": {}});
+    let later = silent.clone();
     let stage = Stage::with(vec![rejected, silent, later, lets_go()]).await?;
     let (grpc, mut operations) = (&stage.grpc, stage.grpc.operations());
     let medium = Medium::new(stage.sandbox.dir(), "f")?;

@@ -283,11 +283,7 @@ async fn what_clashes_or_is_nonsense_is_refused() -> Result<()> {
     }
     refused(grpc.rename("a", "a").await, Code::InvalidArgument, "INVALID_ARG")?;
     grpc.define(&guest("b")).await?;
-    refused(
-        grpc.rename("a", "b").await,
-        Code::FailedPrecondition,
-        "OPERATION_INVALID",
-    )?;
+    refused(grpc.rename("a", "b").await, Code::AlreadyExists, "DOM_EXIST")?;
     for domain in [
         by_name("nobody"),
         by_uuid("00000000-0000-0000-0000-000000000000"),

@@ -49,6 +49,8 @@ enum Call {
 enum Done {
     /// The document has this.
     Shown(&'static str),
+    /// The document with its secrets has this.
+    Secret(&'static str),
     /// The document does not have it any more.
     Gone(&'static str),
     State(pb::State),
@@ -92,6 +94,8 @@ fn model(had: &[(&str, &str)], asked: &[Asked]) -> Model {
             "blockdev-close-tray" => ("tray".to_owned(), "closed".to_owned()),
             "blockdev-remove-medium" => ("medium".to_owned(), "none".to_owned()),
             "blockdev-insert-medium" => ("medium".to_owned(), text("node-name").to_owned()),
+            "set_password" => ("password".to_owned(), text("password").to_owned()),
+            "expire_password" => ("expiry".to_owned(), text("time").to_owned()),
             "stop" => ("run".to_owned(), "paused".to_owned()),
             "cont" => ("run".to_owned(), "running".to_owned()),
             "qom-set" => (text("property").to_owned(), arguments["value"].to_string()),
@@ -188,6 +192,7 @@ impl Trial<'_> {
     async fn is_done(&self, grpc: &Grpc) -> Result<bool> {
         Ok(match self.operation.done {
             Done::Shown(text) => grpc.xml(&self.name).await?.contains(text),
+            Done::Secret(text) => grpc.secure_xml(&self.name).await?.contains(text),
             Done::Gone(text) => !grpc.xml(&self.name).await?.contains(text),
             Done::State(state) => grpc.get(&self.name).await?.state() == state,
         })
@@ -492,6 +497,20 @@ async fn a_period_of_statistics_at_every_step() -> Result<()> {
         done: Done::Shown("<stats period='7'/>"),
         had: &[("guest-stats-polling-interval", "0")],
         commands: &["qom-set"],
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_that_is_changed_at_every_step() -> Result<()> {
+    let display = |more: &str| format!("<graphics type='vnc' port='-1' autoport='yes' passwd='{more}'/>");
+    every_step(Operation {
+        name: "password",
+        devices: display("old"),
+        call: Call::Update(display("new' passwdValidTo='2100-01-01T00:00:00")),
+        done: Done::Secret("passwd='new'"),
+        had: &[("password", "old"), ("expiry", "never")],
+        commands: &["set_password", "expire_password"],
     })
     .await
 }

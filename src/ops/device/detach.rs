@@ -384,10 +384,10 @@ pub(crate) async fn unstore(guest: &Guest, device: &Device) -> Result<()> {
 }
 
 /// A device has left QEMU while nobody waited for it: the documents follow, and what it had is given back. What it has left
-/// is seen to again when the guest is reached.
+/// is seen to again when the guest is reached. Another device may have come by its name meanwhile: that one stays.
 pub(crate) async fn departed(driver: Arc<Driver>, guest: Arc<Guest>, alias: String) {
     let meant = |document: &Document| document.devices.by_alias(&alias);
-    let result = follow(&driver, &guest, meant).await;
+    let result = follow(&driver, &guest, meant, Some(&alias)).await;
     if let Err(error) = result
         && guest.ending().is_none()
     {
@@ -401,13 +401,14 @@ pub(crate) async fn departed(driver: Arc<Driver>, guest: Arc<Guest>, alias: Stri
 /// # Errors
 /// QEMU does not answer, or the files can't be written.
 pub(crate) async fn finish(driver: &Arc<Driver>, guest: &Arc<Guest>, device: &Device) -> Result<()> {
-    follow(driver, guest, |document| place_in(document, device)).await
+    follow(driver, guest, |document| place_in(document, device), None).await
 }
 
 async fn follow(
     driver: &Arc<Driver>,
     guest: &Arc<Guest>,
     meant: impl FnOnce(&Document) -> Option<Place>,
+    gone: Option<&str>,
 ) -> Result<()> {
     let conditions = Conditions::default();
     let ask = Ask {
@@ -426,6 +427,11 @@ async fn follow(
     let Some(device) = found.map(DeviceRef::to_device) else {
         return Ok(());
     };
+    if let Some(alias) = gone
+        && guest.monitor()?.device_ids().await?.contains(alias)
+    {
+        return Ok(());
+    }
     let going = Going::leaving(driver, &view, device).await?;
     let work = async move |context: Arc<Context>| {
         let going = going;

@@ -172,8 +172,16 @@ async fn change_password(
     context.intend(intent).await?;
     let (driver, again) = (Arc::clone(context.driver()), Arc::clone(guest));
     let reversal = async move { password::set(&driver, &again, &old).await };
-    let setting = password::set(context.driver(), guest, &new);
-    context.step("the password", setting, reversal).await
+    let Some((word, expiry)) = password::commands_of(context.driver(), &new) else {
+        return Ok(());
+    };
+    let setting = async { guest.execute(word).await.map(drop) };
+    context.step("the password", setting, reversal).await?;
+    // The reversal of the password sets the time again, too.
+    let expiring = async { guest.execute(expiry).await.map(drop) };
+    context
+        .step("the time of the password", expiring, async { Ok(()) })
+        .await
 }
 
 async fn change_size(context: &Context, guest: &Arc<Guest>, (old, new): (Memory, Memory)) -> Result<()> {

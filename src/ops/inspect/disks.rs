@@ -8,11 +8,15 @@ use qmp::{commands, types};
 use super::peek;
 use crate::{
     domain::{
-        Domain, View,
+        self, Domain, View,
         jobs::{Kind as Job, Want},
     },
-    error::{Area, Error, Result},
-    ops::{Driver, holdings::storage::chain, run::react},
+    error::{Area, Code, Error, Result},
+    ops::{
+        Driver,
+        holdings::storage::chain,
+        run::{guest::Guest, react},
+    },
 };
 
 /// Sizes of an image, bytes.
@@ -129,8 +133,7 @@ fn running(told: Told, kind: StorageKind, file: Option<Sizes>) -> Sizes {
 }
 
 async fn told(driver: &Arc<Driver>, domain: &Domain, disk: &Disk) -> Result<Option<Told>> {
-    let job = domain.job(Want::Plain(Job::Query)).await?;
-    let guest = driver.guests.of(&job.view())?;
+    let (_job, guest) = asked(driver, domain).await?;
     let backends = guest.execute(commands::QueryBlock {}).await?;
     let Some(backend) = backends.iter().find(|backend| is_of(backend, disk)) else {
         return Ok(None);
@@ -158,6 +161,26 @@ async fn told(driver: &Arc<Driver>, domain: &Domain, disk: &Disk) -> Result<Opti
     }))
 }
 
+/// A guest that runs and is to be asked. One that hangs costs one caller a wait, not each.
+async fn asked(driver: &Driver, domain: &Domain) -> Result<(domain::Job, Arc<Guest>)> {
+    let hangs = |view: &View| -> Result<()> {
+        let is_silent = view.running()?.unreachable.is_some();
+        match driver.guests.of(view) {
+            Ok(guest) if !is_silent && !guest.counters.overdue() => Ok(()),
+            _ => {
+                let text = format!("domain '{}' does not answer", view.name);
+                Err(Error::new(Code::OperationTimeout, text))
+            }
+        }
+    };
+    hangs(&domain.view())?;
+    let job = domain.job(Want::Plain(Job::Query)).await?;
+    let view = job.view();
+    hangs(&view)?;
+    let guest = driver.guests.of(&view)?;
+    Ok((job, guest))
+}
+
 fn is_of(backend: &types::BlockInfo, disk: &Disk) -> bool {
     let alias = disk.info.alias.as_deref();
     alias.is_some() && backend.qdev.as_deref().map(react::alias_of).as_deref() == alias
@@ -168,12 +191,9 @@ fn is_of(backend: &types::BlockInfo, disk: &Disk) -> bool {
 /// # Errors
 /// `OperationInvalid` if it does not run, `InvalidArg` if there is no such disk, what QEMU refuses.
 pub async fn job(driver: &Arc<Driver>, domain: &Domain, name: &str) -> Result<(String, Option<DiskJob>)> {
-    domain.view().running()?;
-    let job = domain.job(Want::Plain(Job::Query)).await?;
-    let view = job.view();
-    view.running()?;
+    let (held, guest) = asked(driver, domain).await?;
+    let view = held.view();
     let disk = disk_of(&view, name, || format!("disk '{name}' not found in domain"))?;
-    let guest = driver.guests.of(&view)?;
     let jobs = guest.execute(commands::QueryBlockJobs {}).await?;
     let job = jobs.iter().find_map(|job| job_of(job, &disk.target.dev));
     Ok((disk.target.dev, job))

@@ -18,7 +18,15 @@
 pub mod record;
 pub mod undo;
 
-use std::{future::Future, panic::AssertUnwindSafe, sync::Arc, time::Instant};
+use std::{
+    future::Future,
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
 
 use futures_util::FutureExt;
 use record::{Followed, Record};
@@ -117,6 +125,7 @@ impl Operation {
             has_attempts: self.followed.is_some(),
             undo: Mutex::default(),
             notes: Mutex::default(),
+            unnoted: AtomicBool::new(false),
         });
         let work = work(Arc::clone(&context));
         driver
@@ -219,6 +228,8 @@ pub struct Context {
     has_attempts: bool,
     undo: Mutex<Undo>,
     notes: Mutex<Vec<Note>>,
+    /// The operation goes on without a note.
+    unnoted: AtomicBool,
 }
 
 impl Context {
@@ -254,6 +265,15 @@ impl Context {
         Ok(())
     }
 
+    /// Notes what is about to be done where that can be noted, and goes on where it can't: for what QEMU itself tells of,
+    /// and a full disk must not keep anybody from.
+    pub async fn intend_if_possible(&self, intent: Intent) {
+        if let Err(error) = self.intend(intent).await {
+            tracing::warn!(%error, "the operation goes on without a note of it");
+            self.unnoted.store(true, Ordering::Release);
+        }
+    }
+
     /// Does one thing to QEMU or the host and remembers how it is undone.
     ///
     /// # Errors
@@ -284,7 +304,7 @@ impl Context {
     }
 
     async fn needs_intent(&self, what: &str) -> Result<()> {
-        if self.notes.lock().await.is_empty() {
+        if self.notes.lock().await.is_empty() && !self.unnoted.load(Ordering::Acquire) {
             return Err(Error::internal(format!(
                 "{what} was to be done without an intent"
             )));

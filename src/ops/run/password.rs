@@ -34,14 +34,25 @@ pub(crate) async fn set(driver: &Driver, guest: &Guest, display: &Graphics) -> R
 /// # Errors
 /// As [`set`].
 pub(crate) async fn tell(driver: &Driver, monitor: &Monitor, display: &Graphics) -> Result<()> {
+    let Some((password, expiry)) = commands_of(driver, display) else {
+        return Ok(());
+    };
+    monitor.execute(password).await?;
+    monitor.execute(expiry).await.map(drop)
+}
+
+/// The two commands that tell QEMU a display's password; none if it has none. The first of them done, the second is a
+/// step of its own.
+pub(crate) fn commands_of(
+    driver: &Driver,
+    display: &Graphics,
+) -> Option<(commands::SetPassword, commands::ExpirePassword)> {
     let config = driver.config();
     let default = match display.kind {
         GraphicsKind::Vnc => config.vnc.password.as_ref(),
         _ => None,
     };
-    let Some(password) = display.passwd.as_ref().or(default).cloned() else {
-        return Ok(());
-    };
+    let password = display.passwd.as_ref().or(default).cloned()?;
     let protocol = display.kind.as_str().to_owned();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let time = expiry(&password, display.passwd_valid_to.as_deref(), now.as_secs());
@@ -51,11 +62,7 @@ pub(crate) async fn tell(driver: &Driver, monitor: &Monitor, display: &Graphics)
         password,
         connected: Some(connected.as_str().to_owned()),
     };
-    monitor.execute(command).await?;
-    monitor
-        .execute(commands::ExpirePassword { protocol, time })
-        .await
-        .map(drop)
+    Some((command, commands::ExpirePassword { protocol, time }))
 }
 
 /// Until when a password is good, in QEMU's words.

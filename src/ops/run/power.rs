@@ -239,7 +239,7 @@ pub async fn suspend(driver: &Arc<Driver>, domain: &Domain, conditions: &Conditi
     }
     let work = |context: Arc<Context>| {
         Box::pin(async move {
-            context.intend(Intent::Pause).await?;
+            context.intend_if_possible(Intent::Pause).await;
             guest.expect_pause(Condition::PAUSED_USER);
             let again = Arc::clone(&guest);
             let stop = async { guest.execute(commands::Stop {}).await.map(drop) };
@@ -276,7 +276,7 @@ pub async fn resume(driver: &Arc<Driver>, domain: &Domain, conditions: &Conditio
     }
     let work = |context: Arc<Context>| {
         Box::pin(async move {
-            context.intend(Intent::Resume).await?;
+            context.intend_if_possible(Intent::Resume).await;
             traffic::allow(&context.view().running()?.document.domain).await?;
             let run = async {
                 let again = Arc::clone(&guest);

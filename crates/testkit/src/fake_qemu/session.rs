@@ -238,6 +238,7 @@ impl Session {
     /// A script that tells of events says with them whether a device has left.
     fn change_devices(&self, rule: &Rule, asked: &Asked, is_scripted: bool) -> Option<(&'static str, Value)> {
         let mut devices = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_scripted = is_scripted || rule.result.is_some();
         if !is_scripted || asked.execute != "device_del" {
             return devices.execute(asked);
         }
