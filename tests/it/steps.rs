@@ -165,7 +165,7 @@ impl Trial<'_> {
                     scope: pb::Scope::Live.into(),
                     ..Default::default()
                 };
-                grpc.devices().detach_device(request).await.map(drop)
+                grpc.detach(request).await.map(drop)
             }
             Call::Period(seconds) => grpc.set_stats_period(&self.name, pb::Scope::Live, seconds).await,
             Call::Suspend => grpc.suspend(&self.name).await.map(drop),

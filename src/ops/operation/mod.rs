@@ -189,14 +189,16 @@ async fn finish<T>(context: Arc<Context>, work: impl Future<Output = Result<T>>)
         Ok(_) => Vec::new(),
         Err(_) => undo.unwind().await,
     };
-    if failed.is_empty() {
-        let notes = std::mem::take(&mut *context.notes.lock().await);
-        let intents = context.driver.registry.store().intents();
-        for note in &notes {
+    if !failed.is_empty() {
+        context.degrade(&failed).await;
+    }
+    let notes = std::mem::take(&mut *context.notes.lock().await);
+    let intents = context.driver.registry.store().intents();
+    for note in &notes {
+        // The end of a run clears its notes, but may have come before the last of them was written.
+        if failed.is_empty() || context.view().id() != note.run {
             intents.clear(note).await;
         }
-    } else {
-        context.degrade(&failed).await;
     }
     let result = result.map_err(|error| with_failed(error, &failed));
     let error = result.as_ref().err();
