@@ -318,7 +318,17 @@ fn memory_and_character_devices_are_shown_as_qemu_has_them() -> Result<()> {
         shown.trim_start().starts_with("<source path='/dev/pts/"),
         "{shown}"
     );
-    virsh.ok(&["detach-device-alias", "g", "channel0", "--live"])?;
+    // That is only asked for: the device goes a moment later.
+    let go = || -> Result<()> {
+        virsh.ok(&["detach-device-alias", "g", "channel0", "--live"])?;
+        let gone = || {
+            virsh
+                .ok(&["dumpxml", "g"])
+                .is_ok_and(|xml| !xml.contains("channel0"))
+        };
+        testkit::wait::wait_until("the channel to go", SOON, gone)
+    };
+    go()?;
     let output = sandbox.dir().join("output");
     attach(&format!(
         "<channel type='file'><source path='{}'/><target type='virtio' name='org.example.file'/></channel>",
@@ -327,7 +337,7 @@ fn memory_and_character_devices_are_shown_as_qemu_has_them() -> Result<()> {
     ensure!(output.exists());
     let sets = r#"{"execute": "query-fdsets"}"#;
     assert_eq!(ask(&virsh, "g", sets)?.as_array().map(Vec::len), Some(1));
-    virsh.ok(&["detach-device-alias", "g", "channel0", "--live"])?;
+    go()?;
     assert_eq!(ask(&virsh, "g", sets)?, json!([]));
     virsh.ok(&["destroy", "g"])?;
     Ok(())
@@ -647,7 +657,7 @@ async fn a_detach_is_followed_by_its_operation() -> Result<()> {
         .iter()
         .filter_map(|o| Some(o.metadata.as_ref()?.kind()))
         .collect();
-    use pb::OperationKind::{AttachDevice, DetachDevice};
+    use pb::OperationKind::{AttachDevice, DetachDevice, Start};
     assert_eq!(
         kinds,
         [
@@ -655,7 +665,8 @@ async fn a_detach_is_followed_by_its_operation() -> Result<()> {
             DetachDevice,
             DetachDevice,
             DetachDevice,
-            AttachDevice
+            AttachDevice,
+            Start
         ]
     );
     assert_eq!((&listed[0], &listed[2]), (&gone, &ended));

@@ -503,7 +503,10 @@ async fn a_period_of_statistics_at_every_step() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_password_that_is_changed_at_every_step() -> Result<()> {
-    let display = |more: &str| format!("<graphics type='vnc' port='-1' autoport='yes' passwd='{more}'/>");
+    let listen = "<listen type='address' address='127.0.0.1'/>";
+    let display = |more: &str| {
+        format!("<graphics type='vnc' port='-1' autoport='yes' passwd='{more}'>{listen}</graphics>")
+    };
     every_step(Operation {
         name: "password",
         devices: display("old"),

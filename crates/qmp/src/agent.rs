@@ -138,6 +138,10 @@ impl Channel {
             .await
             .map_err(|_| late(false))?
             .map_err(|error| closed(error.into()))?;
+        // No time at all is not rounded up to a tick of the clock.
+        if within.is_zero() {
+            return Err(late(true));
+        }
         loop {
             let line = timeout_at(end, self.next_line())
                 .await

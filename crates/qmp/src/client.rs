@@ -126,7 +126,7 @@ impl Client {
             fds,
             flight: Arc::clone(&flight),
         };
-        let answered = within(deadline, async {
+        let answered = timeout(deadline, async {
             self.requests.send(request).await.ok()?;
             reply.await.ok()
         });
@@ -143,18 +143,6 @@ impl Client {
             }
         }
     }
-}
-
-/// As [`timeout`], but no time at all is not rounded up to a tick of the clock.
-async fn within<T>(deadline: Duration, work: impl Future<Output = T>) -> Result<T, ()> {
-    if deadline.is_zero() {
-        return tokio::select! {
-            biased;
-            done = work => Ok(done),
-            () = std::future::ready(()) => Err(()),
-        };
-    }
-    timeout(deadline, work).await.map_err(drop)
 }
 
 struct Outgoing {
