@@ -114,6 +114,8 @@ fn model(had: &[(&str, &str)], asked: &[Asked]) -> Model {
 struct Trial<'a> {
     operation: &'a Operation,
     name: String,
+    /// How often a start asks for the commands of the operation.
+    earlier: BTreeMap<String, u64>,
 }
 
 impl Trial<'_> {
@@ -121,7 +123,12 @@ impl Trial<'_> {
         stage.sandbox.dir().join(format!("fake/{}.record", self.name))
     }
 
-    async fn start(&self, stage: &Stage, rule: Option<Value>) -> Result<()> {
+    async fn start(&self, stage: &Stage, mut rule: Option<Value>) -> Result<()> {
+        if let Some(rule) = &mut rule {
+            let execute = rule["execute"].as_str().unwrap_or_default();
+            let earlier = self.earlier.get(execute).copied().unwrap_or(0);
+            rule["nth"] = json!(rule["nth"].as_u64().unwrap_or(1) + earlier);
+        }
         let rules: Vec<_> = rule.into_iter().collect();
         stage.script(&self.name, &json!({"record": self.record(stage), "rules": rules}))?;
         let mut xml = stage.xml(&self.name, &format!("{}{CHANNEL}", self.operation.devices));
@@ -279,6 +286,7 @@ impl Trial<'_> {
                 let trial = Trial {
                     operation: &operation,
                     name,
+                    earlier: BTreeMap::new(),
                 };
                 trial.change(&grpc).await
             })
@@ -322,12 +330,18 @@ async fn every_step(operation: Operation) -> Result<()> {
     }
     let mut stage = Stage::new().await?;
     let before = stage.host()?;
-    let trial = |name: String| Trial {
+    let mut earlier = BTreeMap::new();
+    let trial = |name: String, earlier: &BTreeMap<String, u64>| Trial {
         operation: &operation,
         name: format!("{}-{name}", operation.name),
+        earlier: earlier.clone(),
     };
-    let undisturbed = trial("ok".to_owned());
+    let undisturbed = trial("ok".to_owned(), &earlier);
     let (asked, after) = undisturbed.succeeds(&stage, None).await?;
+    let all = read_record(&undisturbed.record(&stage))?;
+    for Asked { execute, .. } in &all[..all.len() - asked.len()] {
+        *earlier.entry(execute.clone()).or_insert(0) += 1;
+    }
     let is_step = |a: &&Asked| operation.commands.contains(&a.execute.as_str());
     let steps: Vec<_> = asked.iter().filter(is_step).collect();
     ensure!(!steps.is_empty(), "{asked:?}");
@@ -340,14 +354,14 @@ async fn every_step(operation: Operation) -> Result<()> {
             let mut rule = rule.clone();
             let more: BTreeMap<String, Value> = serde_json::from_str(more)?;
             more.into_iter().for_each(|(key, value)| rule[key] = value);
-            let trial = trial(format!("{at}-{fault}"));
+            let trial = trial(format!("{at}-{fault}"), &earlier);
             trial.fails(&stage, rule).await.with_context(|| what(fault))?;
         }
-        let told = trial(format!("{at}-told"));
+        let told = trial(format!("{at}-told"), &earlier);
         told.hears(&stage, rule.clone(), step)
             .await
             .with_context(|| what("event"))?;
-        let killed = trial(format!("{at}-killed"));
+        let killed = trial(format!("{at}-killed"), &earlier);
         let cut_off = killed.is_cut_off(&mut stage, rule, &after);
         cut_off.await.with_context(|| what("killed"))?;
     }
@@ -549,6 +563,7 @@ async fn a_change_whose_intent_can_not_be_noted_is_refused() -> Result<()> {
     let operation = link();
     let trial = Trial {
         operation: &operation,
+        earlier: BTreeMap::new(),
         name: "unnoted".to_owned(),
     };
     trial.start(&stage, None).await?;
@@ -578,6 +593,7 @@ async fn a_power_off_that_is_refused_leaves_other_notes_alone() -> Result<()> {
     let operation = link();
     let trial = Trial {
         operation: &operation,
+        earlier: BTreeMap::new(),
         name: "refused".to_owned(),
     };
     trial
