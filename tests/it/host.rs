@@ -83,6 +83,10 @@ fn walk(root: &Path, dir: &Path, files: &mut BTreeSet<PathBuf>) -> Result<()> {
 
 /// What stays by design: the journal, and directories that hold one of each guest.
 fn is_kept(path: &Path) -> bool {
+    // The daemon writes it when it is ready, and after that it is not there.
+    if path.ends_with("autostarted.new") {
+        return true;
+    }
     let text = path.to_string_lossy();
     let name = path
         .file_name()

@@ -180,15 +180,20 @@ impl Trial<'_> {
         }
     }
 
+    /// How many of the commands were the start's.
+    fn begin(&self, all: &[Asked]) -> Result<usize> {
+        // A guest that is started paused is not let run.
+        let begin = all.iter().position(|a| a.execute == "cont");
+        Ok(match self.operation.call {
+            Call::Resume => 0,
+            _ => begin.context("it was not let run")? + 1,
+        })
+    }
+
     /// What belonged to the operation, in order.
     fn asked(&self, stage: &Stage) -> Result<Vec<Asked>> {
         let all = read_record(&self.record(stage))?;
-        // A guest that is started paused is not let run.
-        let begin = all.iter().position(|a| a.execute == "cont");
-        let begin = match self.operation.call {
-            Call::Resume => 0,
-            _ => begin.context("it was not let run")? + 1,
-        };
+        let begin = self.begin(&all)?;
         let of_it = |a: &Asked| {
             let undoes = ["-del", "_del"].iter().any(|end| a.execute.ends_with(end));
             undoes || self.operation.commands.contains(&a.execute.as_str())
@@ -339,7 +344,7 @@ async fn every_step(operation: Operation) -> Result<()> {
     let undisturbed = trial("ok".to_owned(), &earlier);
     let (asked, after) = undisturbed.succeeds(&stage, None).await?;
     let all = read_record(&undisturbed.record(&stage))?;
-    for Asked { execute, .. } in &all[..all.len() - asked.len()] {
+    for Asked { execute, .. } in &all[..undisturbed.begin(&all)?] {
         *earlier.entry(execute.clone()).or_insert(0) += 1;
     }
     let is_step = |a: &&Asked| operation.commands.contains(&a.execute.as_str());
