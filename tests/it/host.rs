@@ -83,10 +83,6 @@ fn walk(root: &Path, dir: &Path, files: &mut BTreeSet<PathBuf>) -> Result<()> {
 
 /// What stays by design: the journal, and directories that hold one of each guest.
 fn is_kept(path: &Path) -> bool {
-    // The daemon writes it when it is ready, and after that it is not there.
-    if path.ends_with("autostarted.new") {
-        return true;
-    }
     let text = path.to_string_lossy();
     let name = path
         .file_name()
@@ -94,7 +90,7 @@ fn is_kept(path: &Path) -> bool {
         .unwrap_or_default();
     // The mark comes once autostart is done, some time after the sockets.
     name.starts_with("journal.")
-        || name == "autostarted"
+        || matches!(name.as_str(), "autostarted" | "autostarted.new")
         || text.ends_with("qemu/virtqemud")
         || text.ends_with("qemu/channel")
 }
