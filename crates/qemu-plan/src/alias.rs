@@ -89,6 +89,8 @@ fn name(devices: &Devices, device: DeviceRef<'_>, position: usize) -> Option<Str
         DeviceRef::Disk(disk) => return Some(disk_name(devices, disk)),
         DeviceRef::Controller(controller) => return Some(controller_name(devices, controller)),
         DeviceRef::Memory(memory) => return Some(memory_name(devices, memory)),
+        // There is none.
+        DeviceRef::Memballoon(balloon) if balloon.model.as_str() == "none" => return None,
         _ => {}
     }
     let (family, prefix, count) = *FAMILIES.iter().find(|(f, _, _)| *f == device.family())?;

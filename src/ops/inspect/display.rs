@@ -14,7 +14,7 @@ use crate::{
         Domain,
         jobs::{Kind, Want},
     },
-    error::{Code, Error, Result},
+    error::{Error, Result},
     ops::{Driver, host::scratch::Scratch, run::console},
 };
 
@@ -65,10 +65,7 @@ pub async fn screenshot(driver: &Arc<Driver>, domain: &Domain, screen: u32) -> R
 /// The video device of a screen as QEMU is told it; none for the first, which QEMU finds itself.
 fn device(videos: &[Video], screen: u32) -> Result<Option<String>> {
     if videos.is_empty() {
-        return Err(Error::new(
-            Code::OperationUnsupported,
-            "no screens to take screenshot from",
-        ));
+        return Err(Error::invalid("no screens to take screenshot from"));
     }
     let mut first = 0;
     for video in videos.iter().filter(|_| screen > 0) {

@@ -267,7 +267,7 @@ fn find(document: &domxml::Domain, which: &Which) -> Result<(String, Place)> {
         return Err(Error::internal(format!(
             "cannot find {kind} device {}",
             if which.device.is_empty() {
-                "<default>"
+                "<null>"
             } else {
                 &which.device
             }

@@ -162,11 +162,8 @@ async fn create_claimed(
         let operation = begin(driver, &domain, &Conditions::default()).await?;
         let view = operation.view();
         if view.active() {
-            return Err(Error::new(
-                crate::error::Code::OperationFailed,
-                format!("domain '{}' is already active", view.name),
-            )
-            .in_area(crate::error::Area::Domain));
+            let text = format!("domain '{}' is already active", view.name);
+            return Err(Error::invalid(text).in_area(crate::error::Area::Domain));
         }
         if view.managed_save {
             return Err(is_saved(&view));

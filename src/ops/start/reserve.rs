@@ -163,7 +163,8 @@ pub(crate) fn limits(config: &QemuConfig, document: &domxml::Domain) -> confine:
         processes: config.limits.processes,
         open_files: config.limits.files,
         core: match config.limits.core {
-            CoreLimit::Unlimited => None,
+            // A user's daemon may not raise what it has.
+            CoreLimit::Unlimited => nix::unistd::geteuid().is_root().then_some(u64::MAX),
             CoreLimit::Bytes(bytes) => Some(bytes),
         },
         locked_memory: confine::memlock(&locked),
