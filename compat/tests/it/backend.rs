@@ -22,6 +22,9 @@ use virtqemud_client::proto;
 /// The only guest there is.
 pub(crate) const GUEST: (&str, &str, i32) = ("demo", "11111111-2222-3333-4444-555555555555", 3);
 
+/// Requests that change something: the call, and its bytes.
+type Changes = Vec<(String, Vec<u8>)>;
+
 /// What the test sees and steers of the service.
 #[derive(Clone)]
 pub(crate) struct Fake {
@@ -30,7 +33,7 @@ pub(crate) struct Fake {
     /// Callers and their descriptors, as they came with requests.
     pub(crate) seen: Arc<std::sync::Mutex<Vec<(Peer, usize)>>>,
     /// Requests that change something, by call.
-    changes: Arc<std::sync::Mutex<Vec<(String, Vec<u8>)>>>,
+    changes: Arc<std::sync::Mutex<Changes>>,
 }
 
 impl Fake {
