@@ -59,7 +59,7 @@ fuzz_target!(|input: &[u8]| {
     let _ = hostinfo::cpu_times(&root, None);
     let _ = hostinfo::cpu_times(&root, Some(0));
     let _ = hostinfo::memory_stats(&root);
-    let _ = hostinfo::free_memory(&root);
+    let _ = hostinfo::cell_memory_stats(&root, 0);
     let _ = hostinfo::pages(&root);
     let _ = hostinfo::ksm(&root);
     let _ = hostinfo::kernel(&root);
