@@ -89,8 +89,9 @@ pub async fn power_off(
             if ended.is_err() {
                 // It goes on, and may end for another reason later.
                 guest.goes_on(first);
-                intents.clear(&note).await;
             }
+            // The end of a run clears its notes, but a run that was ending by itself may have done so before this one came.
+            intents.clear(&note).await;
             ended?;
             if how.remove_logs {
                 let log = owned.registry.store().paths().log.join(format!("{name}.log"));
