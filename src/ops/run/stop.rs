@@ -90,7 +90,7 @@ pub async fn power_off(
                 // It goes on, and may end for another reason later.
                 guest.goes_on(first);
             }
-            // The end of a run clears its notes, but a run that was ending by itself may have done so before this one came.
+            // The end of a run clears its notes, but one that ended by itself may have done so before this came.
             intents.clear(&note).await;
             ended?;
             if how.remove_logs {

@@ -10,6 +10,31 @@ use super::info::DeviceInfo;
 use super::netparts::{Bandwidth, Coalesce, FilterRef, PortForward, VirtualPort, Vlan};
 use super::private::InterfacePrivate;
 
+/// Models of cards in their own spelling; they are known in any.
+pub const MODELS: &[&str] = &[
+    "netfront",
+    "rtl8139",
+    "virtio",
+    "e1000",
+    "e1000e",
+    "igb",
+    "virtio-transitional",
+    "virtio-non-transitional",
+    "usb-net",
+    "spapr-vlan",
+    "lan9118",
+    "scm91c111",
+    "vlance",
+    "vmxnet",
+    "vmxnet2",
+    "vmxnet3",
+    "Am79C970A",
+    "Am79C973",
+    "82540EM",
+    "82545EM",
+    "82543GC",
+];
+
 words! {
     /// What an interface is plugged into.
     InterfaceKind {

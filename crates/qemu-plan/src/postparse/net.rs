@@ -2,6 +2,7 @@
 
 use domxml::devices::{
     Interface, InterfaceDriver, InterfaceKind, InterfaceTarget, Mac, NetBackendKind, VirtualPortKind,
+    interface::MODELS,
 };
 
 use super::Ids;
@@ -66,31 +67,6 @@ const FILTERED: &[InterfaceKind] = &[
     InterfaceKind::Network,
     InterfaceKind::Bridge,
     InterfaceKind::Ethernet,
-];
-
-/// Models that are known by name, in whatever case.
-const MODELS: &[&str] = &[
-    "netfront",
-    "rtl8139",
-    "virtio",
-    "e1000",
-    "e1000e",
-    "igb",
-    "virtio-transitional",
-    "virtio-non-transitional",
-    "usb-net",
-    "spapr-vlan",
-    "lan9118",
-    "scm91c111",
-    "vlance",
-    "vmxnet",
-    "vmxnet2",
-    "vmxnet3",
-    "Am79C970A",
-    "Am79C973",
-    "82540EM",
-    "82545EM",
-    "82543GC",
 ];
 
 /// Settings of virtio cards mean nothing elsewhere and are not kept.

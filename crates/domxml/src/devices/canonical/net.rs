@@ -1,32 +1,7 @@
 //! Network cards and addresses.
 
 use super::is_default;
-use crate::devices::{Coalesce, Interface, InterfaceKind, InterfaceSource, Ip, Route};
-
-/// Models of cards in their own spelling; they are known in any.
-const CARDS: &[&str] = &[
-    "netfront",
-    "rtl8139",
-    "virtio",
-    "e1000",
-    "e1000e",
-    "igb",
-    "virtio-transitional",
-    "virtio-non-transitional",
-    "usb-net",
-    "spapr-vlan",
-    "lan9118",
-    "scm91c111",
-    "vlance",
-    "vmxnet",
-    "vmxnet2",
-    "vmxnet3",
-    "Am79C970A",
-    "Am79C973",
-    "82540EM",
-    "82545EM",
-    "82543GC",
-];
+use crate::devices::{Coalesce, Interface, InterfaceKind, InterfaceSource, Ip, Route, interface::MODELS};
 
 pub(super) fn canonical_interface(interface: &mut Interface) {
     let kind = interface.kind;
@@ -62,7 +37,7 @@ pub(super) fn canonical_interface(interface: &mut Interface) {
         clear!(interface; filterref);
     }
     if let Some(model) = &mut interface.model
-        && let Some(known) = CARDS.iter().find(|known| known.eq_ignore_ascii_case(model))
+        && let Some(known) = MODELS.iter().find(|known| known.eq_ignore_ascii_case(model))
     {
         (*known).clone_into(model);
     }
