@@ -120,7 +120,8 @@ impl Sockets {
             all: Vec::new(),
             bound: Vec::new(),
         };
-        for (role, name, _) in ROLES {
+        // libvirt's own comes last: whoever waits for it finds all of them.
+        for (role, name, _) in ROLES.into_iter().rev() {
             let path = directory.join(name);
             match bind_one(&path, role, config, owner) {
                 Ok(listener) => sockets.all.push(Socket { role, listener }),
