@@ -55,6 +55,7 @@ fn full_of(view: &Arc<View>, document: Option<Either<'_>>) -> pb::Domain {
     message.managed_save = view.managed_save;
     message.updated = match (&view.config, &view.run) {
         (Some(config), Some(run)) => run
+            .launched
             .config
             .as_ref()
             .is_some_and(|started| !Arc::ptr_eq(started, config)),
@@ -67,13 +68,13 @@ fn full_of(view: &Arc<View>, document: Option<Either<'_>>) -> pb::Domain {
         message.cpu_time = Some(nanoseconds(
             crate::ops::host::proc::cpu_time(run).map_or(0, |t| t.total_ns),
         ));
-        message.degraded = run.degraded.as_deref().unwrap_or_default().to_owned();
-        message.unreachable = run.unreachable.is_some();
-        message.unreachable_cause = run.unreachable.as_deref().unwrap_or_default().to_owned();
+        message.degraded = run.seen.degraded.as_deref().unwrap_or_default().to_owned();
+        message.unreachable = run.seen.unreachable.is_some();
+        message.unreachable_cause = run.seen.unreachable.as_deref().unwrap_or_default().to_owned();
         message.taints = run.taints.iter().map(|t| (*t).to_owned()).collect();
         message.deprecations = run.deprecations.iter().map(|d| d.to_string()).collect();
         message.control = Some(control(run));
-        message.dac_label = run.label.as_deref().unwrap_or_default().to_owned();
+        message.dac_label = run.launched.label.as_deref().unwrap_or_default().to_owned();
     }
     message
 }
@@ -83,7 +84,7 @@ fn describe(message: &mut pb::Domain, document: Either<'_>, view: &View) {
     message.max_memory_kib = facts.memory_kib;
     let of_run = view.run.as_ref().filter(|_| document.is_live());
     message.memory_kib = of_run
-        .and_then(|r| r.balloon_kib)
+        .and_then(|r| r.seen.balloon_kib)
         .unwrap_or(facts.current_memory_kib);
     message.vcpus = facts.vcpus;
     message.max_vcpus = facts.max_vcpus;
@@ -99,7 +100,7 @@ fn describe(message: &mut pb::Domain, document: Either<'_>, view: &View) {
 
 fn control(run: &crate::domain::Run) -> pb::Control {
     use pb::control::{Cause, State};
-    let (state, cause) = match (&run.unreachable, run.occupied_since) {
+    let (state, cause) = match (&run.seen.unreachable, run.seen.occupied_since) {
         (Some(_), _) => (State::Error, Cause::Monitor),
         (None, Some(_)) => (State::Occupied, Cause::Unspecified),
         (None, None) => (State::Ok, Cause::Unspecified),
@@ -107,7 +108,7 @@ fn control(run: &crate::domain::Run) -> pb::Control {
     pb::Control {
         state: state.into(),
         cause: cause.into(),
-        since: run.occupied_since.map(|since| duration(since.elapsed())),
+        since: run.seen.occupied_since.map(|since| duration(since.elapsed())),
     }
 }
 

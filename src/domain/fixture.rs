@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Condition, Document, Run, Stored, View};
+use super::{Condition, Document, Launched, Run, Seen, Stored, View};
 
 fn document(content: &str, id: &str) -> domxml::Domain {
     let text = format!("<domain type='qemu'{id}>{content}<os><type>hvm</type></os></domain>");
@@ -16,22 +16,21 @@ fn view(domain: &domxml::Domain) -> View {
 /// A run of a guest with this document.
 pub(crate) fn run(domain: domxml::Domain) -> Run {
     Run {
-        id: domain.id.unwrap_or(1),
+        launched: Launched {
+            id: domain.id.unwrap_or(1),
+            pid: 1,
+            start_time: 0,
+            config: None,
+            label: None,
+            session: None,
+        },
         document: Document::live(domain),
-        pid: 1,
-        config: None,
-        starting: false,
-        label: None,
-        start_time: 0,
         status: Arc::default(),
-        unreachable: None,
-        degraded: None,
+        starting: false,
         taints: Default::default(),
         deprecations: Vec::new(),
-        session: None,
         fake_reboot: false,
-        balloon_kib: None,
-        occupied_since: None,
+        seen: Seen::default(),
     }
 }
 

@@ -35,7 +35,7 @@ pub use document::{Document, Either, Stored};
 pub use edit::{Edit, STALE};
 pub use owner::{Change, Effects, GONE};
 pub use registry::Registry;
-pub use view::{Run, View};
+pub use view::{Launched, Run, Seen, View};
 
 use crate::error::{Code, Error, Result};
 use jobs::{Answer, JobId, Jobs, Want};

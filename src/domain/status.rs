@@ -7,7 +7,7 @@ use domxml::{
     status::{DomainState, Taint},
 };
 
-use super::{Condition, Document, Run, View, store};
+use super::{Condition, Document, Launched, Run, Seen, View, store};
 use crate::error::{Error, Result};
 
 /// The taints that a run can have, by libvirt's words.
@@ -40,7 +40,7 @@ pub(super) fn text(view: &View) -> String {
     let mut status = StatusDocument::clone(&run.status);
     status.state = view.condition.state_word().parse().unwrap_or_default();
     status.reason = view.condition.reason_word().to_owned();
-    status.pid = run.pid;
+    status.pid = run.launched.pid;
     status.taints = run
         .taints
         .iter()
@@ -63,7 +63,8 @@ pub(super) fn differs(before: &View, after: &View) -> bool {
         && Arc::ptr_eq(&was.status, &is.status)
         && was.taints == is.taints
         && was.deprecations == is.deprecations
-        && (was.id, was.pid, was.fake_reboot) == (is.id, is.pid, is.fake_reboot)
+        && (was.launched.id, was.launched.pid, was.fake_reboot)
+            == (is.launched.id, is.launched.pid, is.fake_reboot)
         && (before.condition, &before.name) == (after.condition, &after.name);
     !same
 }
@@ -89,20 +90,19 @@ pub fn read(mut status: StatusDocument) -> Result<(Run, Condition)> {
         ))
     })?;
     let run = Run {
-        id,
-        pid: status.pid,
-        start_time: 0,
-        config: None,
+        launched: Launched {
+            id,
+            pid: status.pid,
+            start_time: 0,
+            config: None,
+            label: label(&document),
+            session: None,
+        },
         starting: condition == Condition::PAUSED_STARTING_UP,
-        label: label(&document),
-        unreachable: None,
-        degraded: None,
         taints: status.taints.iter().filter_map(|t| taint(&t.flag)).collect(),
         deprecations: status.deprecations.iter().map(|d| d.as_str().into()).collect(),
-        session: None,
         fake_reboot: status.fakereboot,
-        balloon_kib: None,
-        occupied_since: None,
+        seen: Seen::default(),
         document: Document::live(document),
         status: Arc::new(status),
     };

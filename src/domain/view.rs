@@ -16,74 +16,93 @@ use uuid::Uuid;
 use super::{Condition, Document, Either, Stored};
 use crate::{error::Result, events::Version};
 
-/// What belongs to one run of a guest.
+/// What was settled when QEMU was started, and does not change while it runs.
 #[derive(Clone)]
-pub struct Run {
-    /// The document as it runs.
-    pub document: Arc<Document>,
+pub struct Launched {
     /// Number of the run, 1 or more.
     pub id: i32,
     /// QEMU's process; 0 until it was started.
     pub pid: i32,
-    /// The stored configuration that the run began with, if it had one.
-    pub config: Option<Arc<Stored>>,
-    /// It is being started: nobody has been told of it yet.
-    pub starting: bool,
-    /// Label that the process runs under.
-    pub label: Option<Arc<str>>,
     /// When the process started, in clock ticks after boot: its number may be another's later. 0 if not known.
     pub start_time: u64,
-    /// What a daemon needs to take the run over: the status file but for state, taints, document. What is in it that we do
-    /// not know, another daemon's jobs, is kept.
-    pub status: Arc<StatusDocument>,
+    /// The stored configuration that the run began with, if it had one.
+    pub config: Option<Arc<Stored>>,
+    /// Label that the process runs under.
+    pub label: Option<Arc<str>>,
+    /// A client's session that the run ends with.
+    pub session: Option<Arc<str>>,
+}
+
+/// What this daemon has seen of a run. No file has it: the next daemon looks for itself.
+#[derive(Clone, Default, PartialEq)]
+pub struct Seen {
     /// Why QEMU can't be asked at present.
     pub unreachable: Option<Arc<str>>,
     /// What an operation left half done and could not undo; none if the run is as its document says.
     pub degraded: Option<Arc<str>>,
-    /// What makes this run unsupported: libvirt's taint words.
-    pub taints: BTreeSet<&'static str>,
-    /// Uses of deprecated features, in QEMU's words.
-    pub deprecations: Vec<Arc<str>>,
-    /// A client's session that the run ends with.
-    pub session: Option<Arc<str>>,
-    /// The next shutdown of the guest is to become a reset.
-    pub fake_reboot: bool,
     /// Size of the balloon as QEMU last told, KiB; none before it did.
     pub balloon_kib: Option<u64>,
     /// The monitor's state since when, for whom asks about it.
     pub occupied_since: Option<Instant>,
 }
 
+/// What belongs to one run of a guest, in three parts by how long they live: what was settled at its start, what the
+/// status file keeps while it changes (all that stands here itself), and what only this daemon has seen.
+#[derive(Clone)]
+pub struct Run {
+    /// What was settled at its start.
+    pub launched: Launched,
+    /// The document as it runs.
+    pub document: Arc<Document>,
+    /// What a daemon needs to take the run over: the status file but for state, taints, document. What is in it that we do
+    /// not know, another daemon's jobs, is kept.
+    pub status: Arc<StatusDocument>,
+    /// It is being started: nobody has been told of it yet.
+    pub starting: bool,
+    /// What makes this run unsupported: libvirt's taint words.
+    pub taints: BTreeSet<&'static str>,
+    /// Uses of deprecated features, in QEMU's words.
+    pub deprecations: Vec<Arc<str>>,
+    /// The next shutdown of the guest is to become a reset.
+    pub fake_reboot: bool,
+    /// What only this daemon has seen.
+    pub seen: Seen,
+}
+
+impl Launched {
+    fn is_same(&self, other: &Self) -> bool {
+        let Self {
+            id,
+            pid,
+            start_time,
+            config,
+            label,
+            session,
+        } = self;
+        (*id, *pid, *start_time) == (other.id, other.pid, other.start_time)
+            && is_same_document(config.as_ref(), other.config.as_ref())
+            && (label, session) == (&other.label, &other.session)
+    }
+}
+
 impl Run {
     /// Whether nothing is different. Documents that were made anew are taken as different.
     fn is_same(&self, other: &Self) -> bool {
         let Self {
+            launched,
             document,
-            id,
-            pid,
-            config,
-            starting,
-            label,
-            start_time,
             status,
-            unreachable,
-            degraded,
+            starting,
             taints,
             deprecations,
-            session,
             fake_reboot,
-            balloon_kib,
-            occupied_since,
+            seen,
         } = self;
-        Arc::ptr_eq(document, &other.document)
+        launched.is_same(&other.launched)
+            && Arc::ptr_eq(document, &other.document)
             && Arc::ptr_eq(status, &other.status)
-            && is_same_document(config.as_ref(), other.config.as_ref())
-            && (*id, *pid, *starting, *start_time) == (other.id, other.pid, other.starting, other.start_time)
-            && (label, session, unreachable, degraded)
-                == (&other.label, &other.session, &other.unreachable, &other.degraded)
-            && (taints, deprecations) == (&other.taints, &other.deprecations)
-            && (*fake_reboot, *balloon_kib, *occupied_since)
-                == (other.fake_reboot, other.balloon_kib, other.occupied_since)
+            && (taints, deprecations, seen) == (&other.taints, &other.deprecations, &other.seen)
+            && (*starting, *fake_reboot) == (other.starting, other.fake_reboot)
     }
 }
 
@@ -147,7 +166,7 @@ impl View {
     }
     /// Number of its run, 0 if it does not run.
     pub fn id(&self) -> i32 {
-        self.run.as_ref().map_or(0, |r| r.id)
+        self.run.as_ref().map_or(0, |r| r.launched.id)
     }
     /// Whether nothing that can change is different; generation and version aside.
     pub(super) fn is_same(&self, other: &Self) -> bool {

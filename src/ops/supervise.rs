@@ -85,7 +85,7 @@ async fn attend(driver: &Weak<Driver>, guest: &Arc<Guest>, signal: Signal) {
 
 fn is_shown(guest: &Guest) -> bool {
     let view = guest.domain.view();
-    view.run.as_ref().is_some_and(|r| r.unreachable.is_some())
+    view.run.as_ref().is_some_and(|r| r.seen.unreachable.is_some())
 }
 
 /// Asks once; why there was no answer within `limit`, if there was none.
@@ -199,7 +199,7 @@ pub(crate) async fn dial_again(driver: &Arc<Driver>, guest: &Arc<Guest>, pause: 
 
 /// Runs in the owner: changes the view by an event and starts what follows.
 fn take_in(driver: &Arc<Driver>, guest: &Arc<Guest>, view: &mut View, event: &GuestEvent) -> Effects {
-    if view.run.as_ref().is_none_or(|r| r.id != guest.id) {
+    if view.run.as_ref().is_none_or(|r| r.launched.id != guest.id) {
         return Effects::none();
     }
     if let GuestEvent::BlockIoError(error) = event

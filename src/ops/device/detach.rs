@@ -418,7 +418,7 @@ async fn follow(
     };
     let operation = Operation::begin(driver, &guest.domain, ask).await?;
     let view = operation.view();
-    let Some(run) = view.run.as_ref().filter(|run| run.id == guest.id) else {
+    let Some(run) = view.run.as_ref().filter(|run| run.launched.id == guest.id) else {
         return Ok(());
     };
     let document = &run.document.domain;

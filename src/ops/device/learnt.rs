@@ -130,7 +130,7 @@ pub(super) fn put_balloon(view: &mut View, kib: Option<u64>) {
     let all = kib.saturating_add(grown.fold(0, u64::saturating_add));
     document.current_memory = Some(Kib(all));
     run.document = Document::live(document);
-    run.balloon_kib = Some(all);
+    run.seen.balloon_kib = Some(all);
 }
 
 /// What the guest has of a virtio-mem device now, KiB.

@@ -39,8 +39,8 @@ pub fn cpu_time(run: &Run) -> Option<CpuTime> {
 
 /// The process of a run; none if it is gone or its number is another's.
 pub fn process(run: &Run) -> Option<Stat> {
-    let stat = read(&format!("/proc/{}/stat", run.pid))?;
-    (run.start_time == 0 || stat.start_time == run.start_time).then_some(stat)
+    let stat = read(&format!("/proc/{}/stat", run.launched.pid))?;
+    (run.launched.start_time == 0 || stat.start_time == run.launched.start_time).then_some(stat)
 }
 
 /// One thread of a process.

@@ -164,7 +164,7 @@ async fn told(driver: &Arc<Driver>, domain: &Domain, disk: &Disk) -> Result<Opti
 /// A guest that runs and is to be asked. One that hangs costs one caller a wait, not each.
 async fn asked(driver: &Driver, domain: &Domain) -> Result<(domain::Job, Arc<Guest>)> {
     let hangs = |view: &View| -> Result<()> {
-        let is_silent = view.running()?.unreachable.is_some();
+        let is_silent = view.running()?.seen.unreachable.is_some();
         match driver.guests.of(view) {
             Ok(guest) if !is_silent && !guest.counters.overdue() => Ok(()),
             _ => {

@@ -261,7 +261,7 @@ impl Context {
     /// The note can't be written, or the guest does not run: nothing may be done then.
     pub async fn intend(&self, intent: Intent) -> Result<()> {
         let view = self.view();
-        let note = Note::new(self.record.id, view.uuid, view.running()?.id, intent);
+        let note = Note::new(self.record.id, view.uuid, view.running()?.launched.id, intent);
         self.driver.registry.store().intents().write(&note).await?;
         self.notes.lock().await.push(note);
         Ok(())
@@ -375,7 +375,7 @@ impl Context {
         let text: Arc<str> = format!("{}: {}", self.record.kind, what.join("; ")).into();
         let change = move |view: &mut View| {
             if let Some(run) = &mut view.run {
-                run.degraded = Some(text);
+                run.seen.degraded = Some(text);
             }
             Ok(Effects::none())
         };

@@ -99,7 +99,11 @@ pub fn load(driver: &Arc<Driver>) -> Result<()> {
 
 /// A guest as found. Nobody was told of a run whose start was not finished.
 fn found_of(view: &View) -> Found {
-    let id = view.run.as_ref().filter(|r| !r.starting).map_or(0, |r| r.id);
+    let id = view
+        .run
+        .as_ref()
+        .filter(|r| !r.starting)
+        .map_or(0, |r| r.launched.id);
     let state = (view.condition.state_number(), view.condition.reason_number());
     Found {
         uuid: view.uuid,
@@ -192,14 +196,14 @@ async fn take_over(driver: Arc<Driver>, domain: Domain) {
         }
     };
     let Some(process) = process else {
-        let guest = Guest::ended_before(domain.clone(), run.id, stop::cause_found(&driver, &view));
+        let guest = Guest::ended_before(domain.clone(), run.launched.id, stop::cause_found(&driver, &view));
         stop::ended(&driver, &guest).await;
         return;
     };
-    note_start_time(&domain, run.id, process.pid()).await;
+    note_start_time(&domain, run.launched.id, process.pid()).await;
     let guest = Guest::new(
         domain.clone(),
-        run.id,
+        run.launched.id,
         process,
         crate::ops::holdings::display_port::leases_of(&driver, &run.document.domain),
     );
@@ -232,7 +236,10 @@ async fn find_process(driver: &Driver, view: &View) -> Result<Option<Process>> {
         .paths()
         .state
         .join(format!("{}.pid", view.name));
-    let (pid, name) = (view.run.as_ref().map_or(0, |r| r.pid), Arc::clone(&view.name));
+    let (pid, name) = (
+        view.run.as_ref().map_or(0, |r| r.launched.pid),
+        Arc::clone(&view.name),
+    );
     crate::blocking::file("looking for the guest's process", move || {
         Process::find(&pid_file, pid, &name)
     })
@@ -249,8 +256,8 @@ fn look_again(driver: Arc<Driver>, domain: Domain) {
 async fn note_start_time(domain: &Domain, id: i32, pid: i32) {
     let start_time = unixfd::start_time(pid).unwrap_or(0);
     let change = move |view: &mut View| {
-        if let Some(run) = view.run.as_mut().filter(|r| r.id == id) {
-            run.start_time = start_time;
+        if let Some(run) = view.run.as_mut().filter(|r| r.launched.id == id) {
+            run.launched.start_time = start_time;
         }
         Ok(Effects::none())
     };
@@ -277,11 +284,11 @@ pub(crate) async fn read_back(driver: &Arc<Driver>, guest: &Arc<Guest>) {
     let (id, word, running) = (guest.id, status.status.to_string(), status.running);
     let pause = pause_found(driver, guest);
     let change = move |view: &mut View| {
-        let Some(run) = view.run.as_mut().filter(|r| r.id == id) else {
+        let Some(run) = view.run.as_mut().filter(|r| r.launched.id == id) else {
             return Ok(Effects::none());
         };
-        run.balloon_kib = balloon.map(|b| b / 1024).or(run.balloon_kib);
-        run.unreachable = None;
+        run.seen.balloon_kib = balloon.map(|b| b / 1024).or(run.seen.balloon_kib);
+        run.seen.unreachable = None;
         if let Some(devices) = devices {
             let mut status = domxml::StatusDocument::clone(&run.status);
             status.devices = devices

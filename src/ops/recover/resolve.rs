@@ -125,7 +125,7 @@ fn undone(intent: &Intent, view: &View) -> Option<Error> {
 async fn degrade(guest: &Guest, what: String) {
     let change = move |view: &mut View| {
         if let Some(run) = &mut view.run {
-            run.degraded = Some(what.into());
+            run.seen.degraded = Some(what.into());
         }
         Ok(Effects::none())
     };

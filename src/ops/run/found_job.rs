@@ -119,7 +119,7 @@ fn resumed_as(job: Option<&Job>, condition: Condition) -> Option<Condition> {
 /// Finishes or forgets what was under way. A guest without any job is not asked anything.
 pub(crate) async fn recover(driver: &Arc<Driver>, guest: &Arc<Guest>) {
     let view = guest.domain.view();
-    let Some(run) = view.run.as_ref().filter(|run| run.id == guest.id) else {
+    let Some(run) = view.run.as_ref().filter(|run| run.launched.id == guest.id) else {
         return;
     };
     let has_blockjobs = run
@@ -156,7 +156,7 @@ async fn carry_out(driver: &Arc<Driver>, guest: &Arc<Guest>, plan: Plan) -> Resu
     }
     let id = guest.id;
     let change = move |view: &mut View| {
-        let Some(run) = view.run.as_mut().filter(|run| run.id == id) else {
+        let Some(run) = view.run.as_mut().filter(|run| run.launched.id == id) else {
             return Ok(Effects::none());
         };
         forget(run, &plan);

@@ -106,7 +106,11 @@ impl Guests {
     /// `OperationInvalid` if it does not run.
     pub fn of(&self, view: &View) -> Result<Arc<Guest>> {
         let run = view.running()?;
-        let found = self.table().get(&view.uuid).filter(|g| g.id == run.id).cloned();
+        let found = self
+            .table()
+            .get(&view.uuid)
+            .filter(|g| g.id == run.launched.id)
+            .cloned();
         found.ok_or_else(Error::not_running)
     }
     /// Enters a connection.
@@ -244,7 +248,7 @@ impl Guest {
                 .view()
                 .run
                 .as_ref()
-                .and_then(|r| r.unreachable.clone());
+                .and_then(|r| r.seen.unreachable.clone());
             let cause = cause
                 .as_deref()
                 .unwrap_or("its monitor is not connected")
@@ -310,8 +314,8 @@ impl Guest {
             None => tracing::info!(guest = %name, "QEMU can be asked again"),
         }
         let change = move |view: &mut View| {
-            if let Some(run) = view.run.as_mut().filter(|r| r.id == id) {
-                run.unreachable = cause.map(Into::into);
+            if let Some(run) = view.run.as_mut().filter(|r| r.launched.id == id) {
+                run.seen.unreachable = cause.map(Into::into);
             }
             Ok(Effects::none())
         };

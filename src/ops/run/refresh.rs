@@ -22,7 +22,7 @@ pub(crate) async fn refresh(guest: &Arc<Guest>) {
     let drives = guest.execute(commands::QueryBlock {}).await.unwrap_or_default();
     let id = guest.id;
     let change = move |view: &mut View| {
-        let Some(run) = view.run.as_ref().filter(|r| r.id == id) else {
+        let Some(run) = view.run.as_ref().filter(|r| r.launched.id == id) else {
             return Ok(Effects::none());
         };
         let document = Arc::clone(&run.document.domain);

@@ -78,7 +78,7 @@ impl Drop for Session {
         let bound = |v: &Arc<crate::domain::View>| {
             v.run
                 .as_ref()
-                .is_some_and(|r| r.session.as_deref() == Some(&*self.id))
+                .is_some_and(|r| r.launched.session.as_deref() == Some(&*self.id))
         };
         for view in driver.registry.views().into_iter().filter(bound) {
             let (uuid, driver) = (view.uuid, Arc::clone(&driver));

@@ -126,7 +126,7 @@ pub(crate) fn detail_found(driver: &Driver, uuid: Uuid, id: i32) -> i32 {
 
 /// The end that was noted for this run before the daemon ended.
 pub(crate) fn intended(driver: &Driver, view: &View) -> Option<Cause> {
-    let id = view.run.as_ref()?.id;
+    let id = view.run.as_ref()?.launched.id;
     is_intended(driver, view.uuid, id).then_some(Cause::Destroyed)
 }
 
@@ -188,7 +188,7 @@ pub(crate) async fn ended(driver: &Arc<Driver>, guest: &Arc<Guest>) {
 
 /// The view after the end of run `id`.
 fn shut_off(view: &mut View, id: i32, cause: Cause) -> Effects {
-    if view.run.as_ref().is_none_or(|r| r.id != id) {
+    if view.run.as_ref().is_none_or(|r| r.launched.id != id) {
         return Effects::none();
     }
     let starting = view.run.take().is_some_and(|r| r.starting);
@@ -217,7 +217,7 @@ async fn give_back(driver: &Arc<Driver>, guest: &Guest, view: &Arc<View>, cause:
     );
     drop(leases);
     crate::ops::run::cpus::ended(driver, guest, view);
-    let Some(run) = view.run.as_ref().filter(|r| r.id == guest.id) else {
+    let Some(run) = view.run.as_ref().filter(|r| r.launched.id == guest.id) else {
         return;
     };
     if let Err(error) = crate::ops::holdings::net::script::unplug(&run.document.domain).await {

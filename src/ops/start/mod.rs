@@ -24,7 +24,7 @@ use qemu_plan::{address::Age, alias, block, command};
 use crate::{
     config::StdioHandler,
     domain::{
-        Condition, Document, Domain, Effects, GONE, Run, Stored, View,
+        Condition, Document, Domain, Effects, GONE, Launched, Run, Seen, Stored, View,
         jobs::{Long, Want},
     },
     error::{Error, Result},
@@ -320,22 +320,21 @@ impl Attempt<'_> {
         let mut held = qemu.hold(start).await?;
         lease::register(driver, &mut held, prepared).await?;
         let run = Run {
+            launched: Launched {
+                id: prepared.id,
+                pid: held.pid(),
+                start_time: unixfd::start_time(held.pid()).unwrap_or(0),
+                config: config.clone(),
+                label: crate::domain::status::label(&prepared.document),
+                session: how.session.clone(),
+            },
             document: Document::live(*prepared.document.clone()),
-            id: prepared.id,
-            pid: held.pid(),
-            config: config.clone(),
-            starting: true,
-            label: crate::domain::status::label(&prepared.document),
-            start_time: unixfd::start_time(held.pid()).unwrap_or(0),
             status: Arc::new(status(driver, prepared, reserved, &line)),
-            unreachable: None,
-            degraded: None,
+            starting: true,
             taints,
             deprecations: Vec::new(),
-            session: how.session.clone(),
             fake_reboot: false,
-            balloon_kib: None,
-            occupied_since: None,
+            seen: Seen::default(),
         };
         let told = context.commit_with(move |view| {
             view.run = Some(run);
@@ -431,7 +430,7 @@ impl Attempt<'_> {
             let run = view
                 .run
                 .as_mut()
-                .filter(|r| r.id == id)
+                .filter(|r| r.launched.id == id)
                 .ok_or_else(|| Error::internal("the guest ended while it was started"))?;
             let mut merged = StatusDocument::clone(&run.status);
             merged.vcpus = status.vcpus;
@@ -535,7 +534,7 @@ fn status(
 /// The process is gone before anybody was connected to it.
 async fn forget(context: &Context, id: i32) {
     let change = move |view: &mut View| {
-        view.run.take_if(|r| r.id == id);
+        view.run.take_if(|r| r.launched.id == id);
         view.condition = Condition::SHUTOFF_FAILED;
         Ok(Effects::none().event(EventKind::ControlError, None))
     };

@@ -240,7 +240,7 @@ pub(crate) async fn carry_out(
 async fn tid_of(driver: &Arc<Driver>, view: &View, thread: Thread) -> Result<Option<i32>> {
     let run = view.running()?;
     match thread {
-        Thread::Emulator => Ok(Some(run.pid)),
+        Thread::Emulator => Ok(Some(run.launched.pid)),
         Thread::Vcpu(_) if run.status.vcpus.is_empty() => {
             Err(Error::invalid("cpu affinity is not supported"))
         }

@@ -357,7 +357,7 @@ impl Steps<'_> {
             let disks = view
                 .run
                 .as_ref()
-                .filter(|r| r.id == run)
+                .filter(|r| r.launched.id == run)
                 .map(|r| &r.document.domain.devices.disks);
             disks.is_none_or(|d| {
                 d.iter()

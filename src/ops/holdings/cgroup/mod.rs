@@ -99,7 +99,7 @@ pub(crate) fn of_run(driver: &Driver, run: &Run) -> Result<Option<Group>> {
     let Some(host) = allowed(driver, &driver.config()) else {
         return Ok(None);
     };
-    Group::of_process(&host, run.pid).map_err(refused)
+    Group::of_process(&host, run.launched.pid).map_err(refused)
 }
 
 /// Lets a running guest open the nodes of a device, or forbids it those of one that it has no more; what it still

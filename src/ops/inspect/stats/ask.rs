@@ -94,14 +94,14 @@ async fn is_busy(domain: &Domain) -> bool {
 }
 
 fn contact(driver: &Driver, stats: &Stats, run: &Run) -> Contact {
-    if run.unreachable.is_some() {
+    if run.seen.unreachable.is_some() {
         return Contact::Unreachable;
     }
     let guest = driver.guests.of(&stats.view).ok();
     match guest.filter(|guest| !run.starting && guest.monitor().is_ok()) {
         Some(guest) if guest.counters.overdue() => Contact::Overdue,
         Some(_) => Contact::Ready,
-        None if driver.guests.absent.has(stats.view.uuid, run.id) => Contact::Absent,
+        None if driver.guests.absent.has(stats.view.uuid, run.launched.id) => Contact::Absent,
         None => Contact::Coming,
     }
 }
@@ -112,7 +112,10 @@ fn leave(driver: &Driver, stats: &mut Stats, run: &Run, (left, wanted): (Left, W
     let guest = driver.guests.of(&stats.view).ok();
     if stats.unreachable && guest.as_ref().is_none_or(|guest| guest.monitor().is_err()) {
         let current = |uuid, id| driver.registry.by_uuid(uuid).is_ok_and(|d| d.view().id() == id);
-        driver.guests.absent.note(stats.view.uuid, run.id, current);
+        driver
+            .guests
+            .absent
+            .note(stats.view.uuid, run.launched.id, current);
     }
     let sample = guest.map(|guest| guest.counters.last()).unwrap_or_default();
     let age = sample

@@ -225,7 +225,7 @@ fn balloon(view: &View, rss: Option<u64>) -> Balloon {
     let current = view
         .run
         .as_ref()
-        .and_then(|r| r.balloon_kib)
+        .and_then(|r| r.seen.balloon_kib)
         .unwrap_or(facts.current_memory_kib);
     Balloon {
         current,
@@ -253,13 +253,13 @@ fn vcpus(view: &View) -> Vcpus {
 
 fn thread(run: &Run, vcpu: &domxml::status::VcpuThread) -> Option<VcpuThread> {
     let tid = vcpu.pid;
-    let stat = proc::thread(run.pid, tid)?;
+    let stat = proc::thread(run.launched.pid, tid)?;
     Some(VcpuThread {
         index: vcpu.id,
         stat,
-        wait_ns: proc::wait_ns(run.pid, tid),
-        delay_ns: proc::delay_ns(run.pid, tid).unwrap_or(0),
-        cpumap: proc::cpumap(run.pid, tid),
+        wait_ns: proc::wait_ns(run.launched.pid, tid),
+        delay_ns: proc::delay_ns(run.launched.pid, tid).unwrap_or(0),
+        cpumap: proc::cpumap(run.launched.pid, tid),
     })
 }
 

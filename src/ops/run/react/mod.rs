@@ -89,7 +89,7 @@ pub(crate) fn decide(
         ),
         GuestEvent::BalloonChange(balloon) => {
             let kib = balloon.actual / 1024;
-            run.balloon_kib = Some(kib);
+            run.seen.balloon_kib = Some(kib);
             let detail = Detail::BalloonChange(pb::event::BalloonChange { actual: kib });
             (
                 Effects::none().event(EventKind::BalloonChange, Some(detail)),
@@ -162,7 +162,7 @@ fn memory_resized(view: &mut View, alias: &str, kib: u64) -> Effects {
         if let Some(current) = &mut document.current_memory {
             current.0 = grown(current.0);
         }
-        run.balloon_kib = run.balloon_kib.map(grown);
+        run.seen.balloon_kib = run.seen.balloon_kib.map(grown);
         run.document = crate::domain::Document::live(document);
     }
     let detail = Detail::MemoryDeviceSizeChange(pb::event::MemoryDeviceSizeChange {
