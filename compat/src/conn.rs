@@ -31,6 +31,8 @@ struct State {
     /// What else is known of the caller.
     more: Option<Arc<More>>,
     open: Option<Open>,
+    /// The version that the service told: it stays while the daemon runs, and clients ask for it to see whether we live.
+    version: Option<u64>,
 }
 
 /// What a client opened.
@@ -109,10 +111,22 @@ impl Conn {
     pub(crate) fn speak_for(&self, cred: PeerCred, params: Vec<TypedParam>) {
         let mut state = self.state();
         state.identity = Some(cred);
+        // Whether the new caller may know it, the service decides.
+        state.version = None;
         state.more = Some(Arc::new(More {
             given: Some(params),
             label: None,
         }));
+    }
+
+    /// The service's version, if it was told on this connection.
+    pub(crate) fn version(&self) -> Option<u64> {
+        self.state().version
+    }
+
+    /// Keeps what the service told.
+    pub(crate) fn know_version(&self, version: u64) {
+        self.state().version = Some(version);
     }
 
     /// What it has opened.

@@ -26,10 +26,15 @@ mod stats;
 mod told;
 mod tuning;
 
-use std::sync::Arc;
+use std::{
+    convert::Infallible,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
-use futures_util::FutureExt;
-use tonic::{server::NamedService, service::Routes};
+use futures_util::{FutureExt, future::BoxFuture};
+use http::{Request, Response};
+use tonic::{body::Body, server::NamedService, service::Routes};
 use tonic_health::{
     ServingStatus,
     pb::health_server::{Health, HealthServer},
@@ -47,18 +52,62 @@ use crate::{
 pub const MESSAGE_MAX: usize = 32 << 20;
 
 /// All services behind their guard. Cheap to clone.
-pub type Service = Guard<Routes>;
+pub type Service = Guard<House>;
+
+/// The services by name. The way of every call leads through here, so it costs a comparison of names; what is not ours,
+/// reflection and health, goes by a router.
+#[derive(Clone)]
+pub struct House {
+    service: Arc<service::Service>,
+    others: Routes,
+}
 
 macro_rules! services {
-    ($routes:ident, $service:ident: $($module:ident :: $server:ident,)*) => {
-        $(let $routes = $routes.add_service(
-            pb::$module::$server::new($service.clone())
-                .max_decoding_message_size(MESSAGE_MAX)
-                .max_encoding_message_size(MESSAGE_MAX),
-        );)*
+    ($($module:ident :: $server:ident,)*) => {
         /// Names of the services, as health tells of them.
         const SERVED: &[&str] = &[$(<pb::$module::$server<service::Service> as NamedService>::NAME),*];
+
+        impl tower::Service<Request<Body>> for House {
+            type Response = Response<Body>;
+            type Error = Infallible;
+            type Future = BoxFuture<'static, std::result::Result<Response<Body>, Infallible>>;
+
+            fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<std::result::Result<(), Infallible>> {
+                Poll::Ready(Ok(()))
+            }
+
+            fn call(&mut self, request: Request<Body>) -> Self::Future {
+                let service = Arc::clone(&self.service);
+                match request.uri().path().split('/').nth(1).unwrap_or_default() {
+                    $(<pb::$module::$server<service::Service> as NamedService>::NAME => {
+                        pb::$module::$server::from_arc(service)
+                            .max_decoding_message_size(MESSAGE_MAX)
+                            .max_encoding_message_size(MESSAGE_MAX)
+                            .call(request)
+                    })*
+                    _ => Box::pin(self.others.call(request)),
+                }
+            }
+        }
     };
+}
+
+services! {
+    domains_server::DomainsServer,
+    devices_server::DevicesServer,
+    events_server::EventsServer,
+    consoles_server::ConsolesServer,
+    host_server::HostServer,
+    monitor_server::MonitorServer,
+    node_devices_server::NodeDevicesServer,
+    tuning_server::TuningServer,
+    guest_agent_server::GuestAgentServer,
+    operations_server::OperationsServer,
+    disks_server::DisksServer,
+    snapshots_server::SnapshotsServer,
+    checkpoints_server::CheckpointsServer,
+    perf_events_server::PerfEventsServer,
+    launch_security_server::LaunchSecurityServer,
 }
 
 /// The services of this daemon.
@@ -66,27 +115,12 @@ macro_rules! services {
 /// # Errors
 /// The descriptors can't be decoded, which a test rules out.
 pub fn router(driver: &Arc<Driver>) -> Result<Service> {
-    let service = service::Service::new(driver);
-    let routes = reflection(Routes::default())?;
-    services! { routes, service:
-        domains_server::DomainsServer,
-        devices_server::DevicesServer,
-        events_server::EventsServer,
-        consoles_server::ConsolesServer,
-        host_server::HostServer,
-        monitor_server::MonitorServer,
-        node_devices_server::NodeDevicesServer,
-        tuning_server::TuningServer,
-        guest_agent_server::GuestAgentServer,
-        operations_server::OperationsServer,
-        disks_server::DisksServer,
-        snapshots_server::SnapshotsServer,
-        checkpoints_server::CheckpointsServer,
-        perf_events_server::PerfEventsServer,
-        launch_security_server::LaunchSecurityServer,
-    }
-    let routes = routes.add_service(health(driver, SERVED));
-    Ok(ServiceBuilder::new().layer(GuardLayer).service(routes.prepare()))
+    let others = reflection(Routes::default())?.add_service(health(driver, SERVED));
+    let house = House {
+        service: Arc::new(service::Service::new(driver)),
+        others: others.prepare(),
+    };
+    Ok(ServiceBuilder::new().layer(GuardLayer).service(house))
 }
 
 /// Adds both versions of reflection. They know the messages of errors' details too.

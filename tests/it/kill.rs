@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
 use pb::event::Detail;
-use testkit::skip::can_run_guests;
+use testkit::skip::{can_run_guests, skip};
 use testkit::{Sandbox, kill, process};
 use virtqemud_client::proto as pb;
 
@@ -37,6 +37,8 @@ enum Operation {
     DetachDisk,
     AttachInterface,
     SetLink,
+    /// Of an interface that has an end on the host.
+    SetLimits,
     SetPeriod,
     /// And a disk comes at the same time.
     DestroyBesideAttach,
@@ -45,7 +47,7 @@ enum Operation {
 }
 
 impl Operation {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 17] = [
         Self::Define,
         Self::Start,
         Self::Suspend,
@@ -58,6 +60,7 @@ impl Operation {
         Self::DetachDisk,
         Self::AttachInterface,
         Self::SetLink,
+        Self::SetLimits,
         Self::SetPeriod,
         Self::DestroyBesideAttach,
         Self::AttachRng,
@@ -77,6 +80,7 @@ impl Operation {
             Self::DetachChannel => format!("{ROOM}{CHANNEL}"),
             Self::DetachDisk => format!("{ROOM}{}", disk()),
             Self::SetLink => format!("{ROOM}{CARD}"),
+            Self::SetLimits => format!("{ROOM}{TAP}"),
             _ => String::new(),
         };
         let mut xml = small("g", Path::new(QEMU), "").replace("</devices>", &format!("{drive}</devices>"));
@@ -92,6 +96,7 @@ impl Operation {
             | Self::DetachDisk
             | Self::AttachInterface
             | Self::SetLink
+            | Self::SetLimits
             | Self::SetPeriod
             | Self::DestroyBesideAttach
             | Self::AttachRng
@@ -127,6 +132,22 @@ impl Operation {
                     ..Default::default()
                 };
                 grpc.devices().update_device(request).await.map(drop)
+            }
+            Self::SetLimits => {
+                let request = pb::SetInterfaceLimitsRequest {
+                    domain: by_name("g"),
+                    interface: TAP_NAME.to_owned(),
+                    scope: pb::Scope::LiveAndConfig.into(),
+                    limits: Some(pb::InterfaceLimits {
+                        inbound: Some(pb::interface_limits::Rate {
+                            average: 1000,
+                            ..Default::default()
+                        }),
+                        outbound: None,
+                    }),
+                    options: None,
+                };
+                grpc.devices().set_interface_limits(request).await.map(drop)
             }
             Self::SetPeriod => {
                 let both = pb::Scope::LiveAndConfig;
@@ -170,6 +191,7 @@ impl Operation {
             | Self::DetachDisk
             | Self::AttachInterface
             | Self::SetLink
+            | Self::SetLimits
             | Self::SetPeriod
             | Self::AttachRng
             | Self::DetachChannel => [&[("g", Running)], &[("g", Running)]],
@@ -184,6 +206,10 @@ const ROOM: &str = "<controller type='scsi' index='0' model='virtio-scsi'/><cont
 /// A card that comes.
 const CARD: &str =
     "<interface type='user'><mac address='52:54:00:cc:00:01'/><model type='virtio'/></interface>";
+
+/// An interface whose end on the host is limited.
+const TAP: &str = "<interface type='ethernet'><mac address='52:54:00:cc:00:02'/><target dev='vqkill0'/><model type='virtio'/></interface>";
+const TAP_NAME: &str = "vqkill0";
 
 /// A link that is set down.
 const DOWN: &str = "<link state='down'/>";
@@ -237,7 +263,12 @@ async fn a_daemon_killed_at_any_moment_comes_back_at_one_with_its_guests() -> Re
     let mut matrix = Matrix::begin().await?;
     let tries = kill::tries();
     let mut finished = BTreeMap::new();
-    for operation in Operation::ALL {
+    let can_limit = Path::new("/dev/net/tun").exists() && nix::unistd::geteuid().is_root();
+    if !can_limit {
+        skip("limits in the kill matrix: no /dev/net/tun here");
+    }
+    let all = Operation::ALL.into_iter();
+    for operation in all.filter(|operation| can_limit || *operation != Operation::SetLimits) {
         let whole = matrix.undisturbed(operation).await?;
         for number in 1..=tries {
             // Most kills fall into the operation, some around its end.
@@ -259,7 +290,7 @@ async fn a_daemon_killed_at_any_moment_comes_back_at_one_with_its_guests() -> Re
     }
     report(&format!(
         "{} kills, 0 differences, {} events: {finished:#?}",
-        usize::try_from(tries)? * Operation::ALL.len(),
+        finished.values().sum::<usize>(),
         matrix.model.seen
     ));
     Ok(())
@@ -405,6 +436,7 @@ impl Matrix {
             Operation::DetachChannel => return Ok(!self.device_agrees("example.kill", "channel0").await?),
             // QEMU does not tell of links.
             Operation::SetLink => return self.documents_agree(DOWN).await,
+            Operation::SetLimits => return self.limits_agree().await,
             Operation::SetPeriod => return self.period_agrees().await,
             Operation::DestroyBesideAttach if states == before => {
                 self.device_agrees("dev='sda'", "scsi0-0-0-0").await?;
@@ -487,6 +519,19 @@ impl Matrix {
             "documents differ: {live} {stored} {status}"
         );
         Ok(is_there)
+    }
+
+    /// Whether documents and the kernel have the same limits; whether they are the new ones.
+    async fn limits_agree(&self) -> Result<bool> {
+        let is_new = self.documents_agree("<inbound average='1000'/>").await?;
+        let command = ["qdisc", "show", "dev", TAP_NAME];
+        let shown = std::process::Command::new("tc").args(command).output()?;
+        let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+        ensure!(
+            shown.contains("htb") == is_new,
+            "the kernel has {shown}, the documents limits: {is_new}"
+        );
+        Ok(is_new)
     }
 
     /// Whether documents and QEMU have the same period of statistics; whether it is the new one.

@@ -113,10 +113,15 @@ pub(crate) async fn get_type(_: &Ctx, _: ConnectGetType) -> Reply<ConnectGetType
 }
 
 pub(crate) async fn get_lib_version(ctx: &Ctx, _: ConnectGetLibVersion) -> Reply<ConnectGetLibVersionRet> {
-    let versions = ctx.host().get_versions(GetVersionsRequest {}).await?.into_inner();
-    Ok(ConnectGetLibVersionRet {
-        lib_ver: versions.libvirt_api,
-    })
+    let lib_ver = match ctx.conn.version() {
+        Some(known) => known,
+        None => {
+            let versions = ctx.host().get_versions(GetVersionsRequest {}).await?;
+            versions.into_inner().libvirt_api
+        }
+    };
+    ctx.conn.know_version(lib_ver);
+    Ok(ConnectGetLibVersionRet { lib_ver })
 }
 
 pub(crate) async fn get_uri(ctx: &Ctx, _: ConnectGetUri) -> Reply<ConnectGetUriRet> {

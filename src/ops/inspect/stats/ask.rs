@@ -33,32 +33,32 @@ use crate::{
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Adds what QEMU tells of one guest.
-pub(super) async fn ask(driver: &Arc<Driver>, domain: &Domain, mut stats: Stats, wanted: Wanted) -> Stats {
+pub(super) async fn ask(driver: &Arc<Driver>, domain: &Domain, stats: &mut Stats, wanted: Wanted) {
     let begun = Instant::now();
     loop {
         let view = Arc::clone(&stats.view);
-        let Some(run) = &view.run else { return stats };
+        let Some(run) = &view.run else { return };
         let questions = questions(run, wanted.groups);
         if questions.is_empty() {
-            fill(&mut stats, run, &Sample::default(), wanted);
-            return stats;
+            fill(stats, run, &Sample::default(), wanted);
+            return;
         }
         let busy = wanted.call == patience::Call::NoWait && is_busy(domain).await;
-        match patience::next(wanted.call, contact(driver, &stats, run), busy, begun.elapsed()) {
+        match patience::next(wanted.call, contact(driver, stats, run), busy, begun.elapsed()) {
             Next::Ask(limit) => {
                 if let Ok(guest) = driver.guests.of(&view)
                     && let Some(sample) = counters::ask(&guest, questions, limit).await
                 {
-                    fill(&mut stats, run, &sample, wanted);
-                    return stats;
+                    fill(stats, run, &sample, wanted);
+                    return;
                 }
                 // It was silent, or its connection has ended: which, shows in a moment.
-                look_again(domain, &mut stats, wanted).await;
+                look_again(domain, stats, wanted).await;
             }
-            Next::Look => look_again(domain, &mut stats, wanted).await,
+            Next::Look => look_again(domain, stats, wanted).await,
             Next::Leave(left) => {
-                leave(driver, &mut stats, run, (left, wanted));
-                return stats;
+                leave(driver, stats, run, (left, wanted));
+                return;
             }
         }
     }

@@ -180,20 +180,23 @@ pub struct Block {
 
 /// Collects statistics of guests, in their order.
 pub async fn collect(driver: &Arc<Driver>, domains: Vec<Domain>, wanted: Wanted) -> Vec<Stats> {
-    let turns = Semaphore::new(AT_ONCE);
-    let each = domains
+    let known = domains
         .iter()
-        .map(|domain| counters::in_turn(&turns, PROMPT, one(driver, domain, wanted)));
-    let mut all = join_all(each).await;
+        .map(|domain| without_qemu(&domain.view(), wanted.groups));
+    let mut all: Vec<_> = known.collect();
+    let turns = Semaphore::new(AT_ONCE);
+    // Who does not run has nobody to be asked, and there may be thousands of them.
+    let running = all
+        .iter_mut()
+        .zip(&domains)
+        .filter(|(stats, _)| stats.view.active());
+    let asked = running
+        .map(|(stats, domain)| counters::in_turn(&turns, PROMPT, ask::ask(driver, domain, stats, wanted)));
+    join_all(asked).await;
     if wanted.groups.block {
         look_at_images(driver, &mut all, wanted.call).await;
     }
     all
-}
-
-async fn one(driver: &Arc<Driver>, domain: &Domain, wanted: Wanted) -> Stats {
-    let stats = without_qemu(&domain.view(), wanted.groups);
-    ask::ask(driver, domain, stats, wanted).await
 }
 
 /// What the daemon knows itself.
