@@ -8,25 +8,12 @@ use std::sync::Arc;
 use domxml::devices::{Interface, InterfaceKind, interface::LinkState};
 use qmp::commands;
 
+use super::change::{self, Change, Live};
 use crate::{
-    domain::{
-        Domain, Edit, Effects, Stored, View,
-        intents::Intent,
-        jobs::{Kind, Want},
-    },
+    domain::{Domain, Edit, Effects, View, intents::Intent},
     error::{Area, Code, Error, Result},
-    ops::{
-        Conditions, Driver,
-        device::attach::defined,
-        document::{
-            plan,
-            scope::{Scope, Which},
-        },
-        operation::{self, Ask, Context, Operation},
-        run::guest::Guest,
-    },
+    ops::{Conditions, Driver, document::scope::Scope, operation::Context, run::guest::Guest},
 };
-
 /// Changes an interface to what is wanted: its link in a running guest, all of it in a stored configuration.
 ///
 /// # Errors
@@ -38,67 +25,76 @@ pub(crate) async fn update(
     scope: Scope,
     conditions: &Conditions,
 ) -> Result<()> {
-    operation::retrying(|| Box::pin(attempt(driver, domain, &new, scope, conditions))).await
+    change::make(driver, domain, &new, scope, conditions).await
 }
 
-async fn attempt(
-    driver: &Arc<Driver>,
-    domain: &Domain,
-    new: &Interface,
-    scope: Scope,
-    conditions: &Conditions,
-) -> Result<()> {
-    let ask = Ask {
-        kind: "set-link",
-        job: Want::Plain(Kind::Modify),
-        conditions,
-    };
-    let operation = Operation::begin(driver, domain, ask).await?;
-    let view = operation.view();
-    let which = Which::of(scope, &view)?;
-    let (mut edit, mut effects) = (Edit::none(), Effects::none());
-    if which.config {
-        edit = edit.and(in_stored(driver, &view, new).await?);
-        effects = defined();
+impl Change for Interface {
+    type Live = Link;
+
+    const KIND: &'static str = "set-link";
+
+    async fn in_stored(
+        &self,
+        _: &Arc<Driver>,
+        mut document: Box<domxml::Domain>,
+    ) -> Result<Box<domxml::Domain>> {
+        let place = find(&mut document.devices.interfaces, self)?;
+        let address = place.info.address.clone();
+        *place = self.clone();
+        place.info.address = self.info.address.clone().or(address);
+        Ok(document)
     }
-    let live = if which.live {
-        edit = edit.and(in_live(new.clone()));
-        let interface = find_live(&view, new)?;
-        Some(Link {
-            guest: driver.guests.of(&view)?,
+
+    async fn in_live(&self, driver: &Arc<Driver>, view: &View) -> Result<Link> {
+        let interface = find_live(view, self)?;
+        Ok(Link {
+            guest: driver.guests.of(view)?,
             alias: interface.info.alias.clone().unwrap_or_default(),
             up: interface.link != Some(LinkState::Down),
+            new: self.clone(),
         })
-    } else {
-        None
-    };
-    edit.check(&view)?;
-    if operation.is_trial() {
-        return Ok(());
     }
-    let wanted = new.link;
-    let work = async move |context: Arc<Context>| {
-        if let Some(Link { guest, alias, up }) = live {
-            context.intend(Intent::SetLink { alias: alias.clone() }).await?;
-            let (again, name) = (Arc::clone(&guest), alias.clone());
-            let is_up = wanted != Some(LinkState::Down);
-            context
-                .step("the link", set(&guest, alias, is_up), async move {
-                    set(&again, name, up).await
-                })
-                .await?;
-        }
-        context.commit(edit, effects).await.map(drop)
-    };
-    operation.carry_out(|context| Box::pin(work(context))).await
 }
 
 /// The link of a running guest's interface.
-struct Link {
+pub(super) struct Link {
     guest: Arc<Guest>,
     alias: String,
     /// As it is before the change.
     up: bool,
+    /// The interface as it is to be.
+    new: Interface,
+}
+
+impl Live for Link {
+    /// The link alone is changed in the document of a run.
+    fn edit(&self) -> Edit {
+        let new = self.new.clone();
+        Edit::live(move |document| {
+            let place = find(&mut document.devices.interfaces, &new)?;
+            only_the_link(place, &new)?;
+            place.link = new.link;
+            Ok(())
+        })
+    }
+
+    async fn carry_out(self, context: &Context, (stored, effects): (Edit, Effects)) -> Result<()> {
+        let edit = stored.and(self.edit());
+        let Self {
+            guest,
+            alias,
+            up,
+            new,
+        } = self;
+        context.intend(Intent::SetLink { alias: alias.clone() }).await?;
+        let (again, name) = (Arc::clone(&guest), alias.clone());
+        let reversal = async move { set(&again, name, up).await };
+        let is_up = new.link != Some(LinkState::Down);
+        context
+            .step("the link", set(&guest, alias, is_up), reversal)
+            .await?;
+        context.commit(edit, effects).await.map(drop)
+    }
 }
 
 fn find_live(view: &View, new: &Interface) -> Result<Interface> {
@@ -112,31 +108,6 @@ fn find_live(view: &View, new: &Interface) -> Result<Interface> {
 /// What QEMU refuses, or that it does not answer.
 pub(crate) async fn set(guest: &Guest, name: String, up: bool) -> Result<()> {
     guest.execute(commands::SetLink { name, up }).await.map(drop)
-}
-
-/// The link alone is changed in the document of a run.
-fn in_live(new: Interface) -> Edit {
-    Edit::live(move |document| {
-        let place = find(&mut document.devices.interfaces, &new)?;
-        only_the_link(place, &new)?;
-        place.link = new.link;
-        Ok(())
-    })
-}
-
-/// The stored document with the interface replaced, complete and checked.
-async fn in_stored(driver: &Arc<Driver>, view: &View, new: &Interface) -> Result<Edit> {
-    let config = view
-        .config
-        .as_ref()
-        .ok_or_else(|| Error::invalid("transient domains do not have any persistent config"))?;
-    let mut document = Box::new(domxml::Domain::clone(&*config.domain()?));
-    let place = find(&mut document.devices.interfaces, new)?;
-    let address = place.info.address.clone();
-    *place = new.clone();
-    place.info.address = new.info.address.clone().or(address);
-    let complete = plan::complete(driver, document, qemu_plan::address::Age::New).await?;
-    Ok(Edit::replacing(Arc::clone(config), Stored::new(&complete.domain)))
 }
 
 /// The one interface that a document means: what it says of MAC address, place and alias is to be the same.

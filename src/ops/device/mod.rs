@@ -1,6 +1,7 @@
 //! Devices of a guest: they come, go and change. From a client's document to the operation that does it.
 
 pub(crate) mod attach;
+mod change;
 pub mod detach;
 pub(crate) mod holding;
 mod learnt;

@@ -9,31 +9,20 @@ use domxml::{
     Domain as Document,
     devices::{Device, DeviceMut, DeviceRef, Graphics, Memory},
 };
-use qemu_plan::{
-    address::Age,
-    hotplug::{self, Side},
-};
+use qemu_plan::hotplug::{self, Side};
 use qmp::commands;
 
+use super::change::{self, Change, Live};
 use crate::{
-    domain::{
-        Domain, Edit, Effects, Stored, View,
-        intents::Intent,
-        jobs::{Kind, Want},
-    },
+    domain::{Domain, Edit, Effects, View, intents::Intent},
     error::{Error, Result},
     ops::{
         Conditions, Driver,
-        device::attach::defined,
-        document::{
-            plan,
-            scope::{Scope, Which},
-        },
-        operation::{self, Ask, Context, Operation},
+        document::{plan, scope::Scope},
+        operation::Context,
         run::{guest::Guest, password},
     },
 };
-
 /// Changes a device to what its document says.
 ///
 /// # Errors
@@ -45,42 +34,34 @@ pub(crate) async fn update(
     scope: Scope,
     conditions: &Conditions,
 ) -> Result<()> {
-    operation::retrying(|| Box::pin(attempt(driver, domain, &device, scope, conditions))).await
+    change::make(driver, domain, &Wanted(device), scope, conditions).await
 }
 
-async fn attempt(
-    driver: &Arc<Driver>,
-    domain: &Domain,
-    device: &Device,
-    scope: Scope,
-    conditions: &Conditions,
-) -> Result<()> {
-    let ask = Ask {
-        kind: "update-device",
-        job: Want::Plain(Kind::Modify),
-        conditions,
-    };
-    let operation = Operation::begin(driver, domain, ask).await?;
-    let view = operation.view();
-    let which = Which::of(scope, &view)?;
-    let (mut edit, mut effects) = (Edit::none(), Effects::none());
-    if which.config {
-        edit = in_stored(driver, &view, device.clone()).await?;
-        effects = defined();
+/// A device as it is to be.
+struct Wanted(Device);
+
+impl Change for Wanted {
+    type Live = Exchange;
+
+    const KIND: &'static str = "update-device";
+
+    async fn in_stored(&self, driver: &Arc<Driver>, mut document: Box<Document>) -> Result<Box<Document>> {
+        let device = without_name(self.0.clone());
+        let (device, place) = find(driver, &document, device, Side::Stored).await?;
+        hotplug::leave(&mut document, place);
+        let inserted = document.devices.insert(device, place.at);
+        inserted.map_err(|_| Error::internal("the device got lost"))?;
+        Ok(document)
     }
-    let change = match which.live {
-        true => Some(Change::of(driver, &view, device.clone()).await?),
-        false => None,
-    };
-    edit.check(&view)?;
-    if operation.is_trial() {
-        return Ok(());
+
+    async fn in_live(&self, driver: &Arc<Driver>, view: &View) -> Result<Exchange> {
+        let document = &view.running()?.document.domain;
+        let (new, place) = find(driver, document, self.0.clone(), Side::Live).await?;
+        let old = document.devices.get(place).map(DeviceRef::to_device);
+        let old = old.ok_or_else(|| Error::internal("the device got lost"))?;
+        let guest = driver.guests.of(view)?;
+        Ok(Exchange { guest, old, new })
     }
-    let work = async move |context: Arc<Context>| match change {
-        Some(change) => Box::pin(change.carry_out(&context, (edit, effects))).await,
-        None => context.commit(edit, effects).await.map(drop),
-    };
-    operation.carry_out(|context| Box::pin(work(context))).await
 }
 
 /// Fills the device in and finds the one that it is to replace.
@@ -98,22 +79,6 @@ async fn find(
     plan::with_caps(driver, def, pass).await
 }
 
-/// The stored document with the device replaced, complete and checked.
-async fn in_stored(driver: &Arc<Driver>, view: &View, device: Device) -> Result<Edit> {
-    let config = view
-        .config
-        .as_ref()
-        .ok_or_else(|| Error::invalid("transient domains do not have any persistent config"))?;
-    let mut document = Box::new(Document::clone(&*config.domain()?));
-    let device = without_name(device);
-    let (device, place) = find(driver, &document, device, Side::Stored).await?;
-    hotplug::leave(&mut document, place);
-    let inserted = document.devices.insert(device, place.at);
-    inserted.map_err(|_| Error::internal("the device got lost"))?;
-    let complete = plan::complete(driver, document, Age::New).await?;
-    Ok(Edit::replacing(Arc::clone(config), Stored::new(&complete.domain)))
-}
-
 /// A name that the run made up is in no stored document.
 fn without_name(mut device: Device) -> Device {
     if let Some(info) = device.as_mut().into_info()
@@ -125,22 +90,13 @@ fn without_name(mut device: Device) -> Device {
 }
 
 /// What changes in a running guest.
-struct Change {
+struct Exchange {
     guest: Arc<Guest>,
     old: Device,
     new: Device,
 }
 
-impl Change {
-    async fn of(driver: &Arc<Driver>, view: &View, device: Device) -> Result<Self> {
-        let document = &view.running()?.document.domain;
-        let (new, place) = find(driver, document, device, Side::Live).await?;
-        let old = document.devices.get(place).map(DeviceRef::to_device);
-        let old = old.ok_or_else(|| Error::internal("the device got lost"))?;
-        let guest = driver.guests.of(view)?;
-        Ok(Self { guest, old, new })
-    }
-
+impl Live for Exchange {
     async fn carry_out(self, context: &Context, stored: (Edit, Effects)) -> Result<()> {
         let Self { guest, old, new } = self;
         match (old, new) {

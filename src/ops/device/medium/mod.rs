@@ -14,7 +14,6 @@ use std::{sync::Arc, time::Duration};
 
 use domxml::devices::{Device, Disk, DiskDevice, Family, Place, Source, StorageFormat, Tray};
 use qemu_plan::{
-    address::Age,
     block::{self, Sources},
     command::Resources,
     hotplug,
@@ -22,23 +21,16 @@ use qemu_plan::{
 use qmp::commands;
 use serde_json::{Map, Value};
 
+use super::change::{self, Change, Live};
 use crate::{
-    domain::{
-        Domain, Edit, Effects, Stored, View,
-        intents::Intent,
-        jobs::{Kind, Want},
-    },
+    domain::{Domain, Edit, Effects, View, intents::Intent},
     error::{Code, Error, Result},
     ops::{
         Conditions, Driver,
-        device::attach::defined,
-        document::{
-            plan,
-            scope::{Scope, Which},
-        },
+        document::{plan, scope::Scope},
         holdings::storage::{chain, disk},
         host::identity,
-        operation::{self, Ask, Context, Operation, undo::Undo},
+        operation::{Context, undo::Undo},
         run::{cpus, guest::Guest},
     },
 };
@@ -76,62 +68,44 @@ pub(crate) async fn update(
     how: How,
     conditions: &Conditions,
 ) -> Result<()> {
-    operation::retrying(|| Box::pin(attempt(driver, domain, &new, how, conditions))).await
+    let change = Medium {
+        disk: new,
+        lock: how.lock,
+    };
+    change::make(driver, domain, &change, how.scope, conditions).await
 }
 
-async fn attempt(
-    driver: &Arc<Driver>,
-    domain: &Domain,
-    new: &Disk,
-    how: How,
-    conditions: &Conditions,
-) -> Result<()> {
-    let ask = Ask {
-        kind: "change-medium",
-        job: Want::Plain(Kind::Modify),
-        conditions,
-    };
-    let operation = Operation::begin(driver, domain, ask).await?;
-    let view = operation.view();
-    let which = Which::of(how.scope, &view)?;
-    let (mut edit, mut effects) = (Edit::none(), Effects::none());
-    if which.config {
-        edit = edit.and(in_stored(driver, &view, new.clone()).await?);
-        effects = defined();
-    }
-    let swap = if which.live {
-        Some(Swap::of(driver, &view, new).await?)
-    } else {
-        None
-    };
-    edit.check(&view)?;
-    if operation.is_trial() {
-        return Ok(());
-    }
-    let work = async move |context: Arc<Context>| match swap {
-        Some(swap) => Box::pin(swap.carry_out(&context, (edit, effects), how.lock)).await,
-        None => context.commit(edit, effects).await.map(drop),
-    };
-    operation.carry_out(|context| Box::pin(work(context))).await
+/// A disk as it is to be.
+struct Medium {
+    disk: Disk,
+    lock: Lock,
 }
 
-/// The stored document with the disk replaced, complete and checked.
-async fn in_stored(driver: &Arc<Driver>, view: &View, new: Disk) -> Result<Edit> {
-    let config = view
-        .config
-        .as_ref()
-        .ok_or_else(|| Error::invalid("transient domains do not have any persistent config"))?;
-    let mut document = Box::new(domxml::Domain::clone(&*config.domain()?));
-    let name = new.target.dev.clone();
-    let place = document.devices.disks.iter_mut().find(|d| d.target.dev == name);
-    *place.ok_or_else(|| Error::argument(format!("target {name} doesn't exist.")))? = new;
-    let complete = plan::complete(driver, document, Age::New).await?;
-    Ok(Edit::replacing(Arc::clone(config), Stored::new(&complete.domain)))
+impl Change for Medium {
+    type Live = Swap;
+
+    const KIND: &'static str = "change-medium";
+
+    async fn in_stored(
+        &self,
+        _: &Arc<Driver>,
+        mut document: Box<domxml::Domain>,
+    ) -> Result<Box<domxml::Domain>> {
+        let name = &self.disk.target.dev;
+        let place = document.devices.disks.iter_mut().find(|d| d.target.dev == *name);
+        *place.ok_or_else(|| Error::argument(format!("target {name} doesn't exist.")))? = self.disk.clone();
+        Ok(document)
+    }
+
+    async fn in_live(&self, driver: &Arc<Driver>, view: &View) -> Result<Swap> {
+        Swap::of(driver, view, self).await
+    }
 }
 
 /// A drive of a running guest with its medium before and after.
 struct Swap {
     guest: Arc<Guest>,
+    lock: Lock,
     old: Disk,
     new: Disk,
     /// The first number of a block node that is free afterwards.
@@ -140,7 +114,8 @@ struct Swap {
 
 impl Swap {
     /// Checks that the change is one of the medium and finds the images of the new one.
-    async fn of(driver: &Arc<Driver>, view: &View, wanted: &Disk) -> Result<Self> {
+    async fn of(driver: &Arc<Driver>, view: &View, change: &Medium) -> Result<Self> {
+        let (wanted, lock) = (&change.disk, change.lock);
         let run = view.running()?;
         let guest = driver.guests.of(view)?;
         let name = &wanted.target.dev;
@@ -165,6 +140,7 @@ impl Swap {
         if same_medium(&old, &new) {
             return Ok(Self {
                 guest,
+                lock,
                 new: keeping_nodes(&old, new),
                 old,
                 next_node: first,
@@ -189,16 +165,31 @@ impl Swap {
         };
         Ok(Self {
             guest,
+            lock,
             old,
             new,
             next_node,
         })
     }
 
+    /// The document of the run has the new medium.
+    fn put(&self) -> Edit {
+        let new = self.new.clone();
+        Edit::live(move |document| {
+            let name = &new.target.dev;
+            if let Some(disk) = document.devices.disks.iter_mut().find(|d| d.target.dev == *name) {
+                put_medium(disk, &new);
+                disk.private_data.clone_from(&new.private_data);
+            }
+            Ok(())
+        })
+    }
+}
+
+impl Live for Swap {
     /// Changes the drive and lets the documents follow; undone if one of the steps fails.
-    async fn carry_out(self, context: &Context, stored: (Edit, Effects), lock: Lock) -> Result<()> {
-        let (stored, effects) = stored;
-        let edit = stored.and(self.in_live());
+    async fn carry_out(self, context: &Context, (stored, effects): (Edit, Effects)) -> Result<()> {
+        let edit = stored.and(self.put());
         if same_medium(&self.old, &self.new) {
             return context.commit(edit, effects).await.map(drop);
         }
@@ -215,7 +206,7 @@ impl Swap {
             swap: &self,
         };
         let mut undo = context.steps("the medium").await?;
-        steps.change(lock, &mut undo).await?;
+        steps.change(self.lock, &mut undo).await?;
         drop(undo);
         let next_node = self.next_node;
         let commit = move |view: &mut View| {
@@ -230,19 +221,6 @@ impl Swap {
         context.commit_with(commit).await?;
         steps.forget_old(old_nodes).await;
         Ok(())
-    }
-
-    /// The document of the run has the new medium.
-    fn in_live(&self) -> Edit {
-        let new = self.new.clone();
-        Edit::live(move |document| {
-            let name = &new.target.dev;
-            if let Some(disk) = document.devices.disks.iter_mut().find(|d| d.target.dev == *name) {
-                put_medium(disk, &new);
-                disk.private_data.clone_from(&new.private_data);
-            }
-            Ok(())
-        })
     }
 }
 
