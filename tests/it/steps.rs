@@ -305,9 +305,11 @@ impl Trial<'_> {
             ensure!(Instant::now() < end, "it was not asked");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+        let begun = self.under_way(&stage.grpc).await?;
         stage.kill().await?;
         ensure!(asking.await?.is_err(), "it was answered");
         Self::without_notes(stage).await?;
+        self.is_told_of(&stage.grpc, begun).await?;
         // A device that has left is told of right after.
         let end = Instant::now() + SOON;
         loop {
@@ -325,6 +327,40 @@ impl Trial<'_> {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         self.end(stage).await
+    }
+}
+
+impl Trial<'_> {
+    /// The id of the operation that is under way.
+    async fn under_way(&self, grpc: &Grpc) -> Result<String> {
+        let request = pb::ListOperationsRequest {
+            domain: by_name(&self.name),
+            ..Default::default()
+        };
+        let all = grpc
+            .operations()
+            .list_operations(request)
+            .await?
+            .into_inner()
+            .operations;
+        let begun = all.into_iter().find(|operation| !operation.done);
+        Ok(begun.context("no operation is under way")?.id)
+    }
+
+    /// The daemon that comes after tells under the same id what has become of it. What QEMU itself tells of, whether CPUs
+    /// run, leaves nothing to be resolved.
+    async fn is_told_of(&self, grpc: &Grpc, id: String) -> Result<()> {
+        if matches!(self.operation.call, Call::Suspend | Call::Resume) {
+            return Ok(());
+        }
+        let found = grpc
+            .operations()
+            .get_operation(pb::GetOperationRequest { id })
+            .await?;
+        let found = found.into_inner();
+        let kind = found.metadata.unwrap_or_default().domain_name;
+        ensure!(found.done && kind == self.name, "it is not told of: {kind}");
+        Ok(())
     }
 }
 
