@@ -8,8 +8,10 @@ FILE has one recorded operation a line, as JSON: `op`, `group`, `dom`, `virsh` (
 below /img and /tmp/x; here they are made in --dir. The guests that the operations are about are defined and started here,
 with real QEMUs under TCG: the daemon at the URI should have nothing else to do. What QEMU was told is traced by QEMU itself.
 
-An operation is equal if result, error (code and text), events, both changes of documents and commands are. Calls that are
-not about devices are made, for what follows depends on them, and not compared.
+An operation is equal if result, error (code and text), events, both changes of documents and commands are; numbers of block
+nodes count by their order of appearance, since they go on from whatever was plugged before. A device that is named by the
+document of the running guest is named by its document here: terminals have other names. Calls that are not about devices
+are made, for what follows depends on them, and not compared.
 """
 
 import argparse
@@ -234,6 +236,8 @@ class Replay:
                 flags |= FLAGS.get(word, 0)
             subject = next((w for w in words[2:] if not w.startswith("--")), "")
             given = self.here(op.get("xml_in", "")) if subject == "XML" else subject
+            if "by live xml" in op["op"]:
+                given = self.as_it_is(words[1], given)
             try:
                 dom = self.conn.lookupByName(words[1])
                 getattr(dom, CALLS[words[0]])(given, flags)
@@ -245,6 +249,16 @@ class Replay:
             ["virsh", "-c", self.options.uri, *words], capture_output=True, text=True, timeout=120, check=False
         )
         return ("ok" if done.returncode == 0 else "error"), [(None, self.there(done.stderr))]
+
+    def as_it_is(self, name, xml):
+        """The live document of the device that has the alias of another one's; the latter, if there is none."""
+        alias = re.search(r"<alias name='([^']*)'", xml)
+        live, _ = self.documents_of(name)
+        for kind in ["console", "serial", "channel", "parallel"]:
+            for element in re.findall(rf"<{kind} .*?</{kind}>", live, re.S):
+                if alias and xml.lstrip().startswith(f"<{kind}") and f"<alias name='{alias[1]}'" in element:
+                    return element
+        return xml
 
     def replay(self, op):
         """Makes one call; what differs, by kind."""
@@ -262,16 +276,33 @@ class Replay:
             wanted = [(e["code"], e["msg"]) for e in op.get("err", [])][-1:]
             found["error"] = (wanted, errors)
         found["events"] = (told(op.get("events", [])), told(self.events.take(name)))
+        numbers = [Numbers(), Numbers()]
         found["live"] = (changes(op.get("live_diff", [])), changes(self.diff(before[0], after[0])))
         found["stored"] = (changes(op.get("config_diff", [])), changes(self.diff(before[1], after[1])))
         wanted = [c[:2] for c in op.get("qmp", []) if not ASKED.match(c[0])]
         given = [json.loads(self.there(json.dumps(c))) for c in self.trace.take(name) if not ASKED.match(c[0] or "")]
         found["commands"] = (commands(wanted), commands(given))
+        for kind in ("commands", "live"):
+            found[kind] = tuple(sorted(n.of(line) for line in side) if kind == "live" else [n.of(line) for line in side]
+                                for n, side in zip(numbers, found[kind]))
         return {kind: pair for kind, pair in found.items() if pair[0] != pair[1]}
 
     def diff(self, before, after):
         lines = difflib.unified_diff(self.there(before).splitlines(), self.there(after).splitlines(), n=0, lineterm="")
         return [line for line in lines if line[:3] not in ("---", "+++") and line[:1] in "+-"]
+
+
+class Numbers:
+    """Numbers of block nodes by their order of appearance in what is told of one call."""
+
+    def __init__(self):
+        self.known = {}
+
+    def of(self, line):
+        def name(match):
+            number = self.known.setdefault(match[2], f"N{len(self.known)}")
+            return match[1] + number
+        return re.sub(r"(libvirt-|index=')(\d+)(?=-|')", name, line)
 
 
 def told(events):

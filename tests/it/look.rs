@@ -164,3 +164,46 @@ async fn a_display_is_opened_with_and_without_its_password() -> Result<()> {
     }
     Ok(())
 }
+
+/// Images below the top one are told of with their numbers and sizes.
+#[test]
+fn statistics_tell_the_whole_chain() -> Result<()> {
+    if !can_run_guests() {
+        return Ok(());
+    }
+    let sandbox = Sandbox::started(daemon())?;
+    let virsh = sandbox.virsh();
+    let dir = sandbox.dir().join("chain");
+    fs::create_dir(&dir)?;
+    let path = |name: &str| dir.join(name).to_string_lossy().into_owned();
+    let image = |arguments: &[&str]| -> Result<()> {
+        let made = std::process::Command::new("qemu-img").args(arguments).output()?;
+        ensure!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        Ok(())
+    };
+    image(&["create", "-q", "-f", "qcow2", &path("base"), "1M"])?;
+    for (over, under) in [("middle", "base"), ("top", "middle")] {
+        let (over, under) = (path(over), path(under));
+        image(&["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", &under, &over])?;
+    }
+    let disk = format!(
+        "<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='{}'/>\
+         <target dev='vda' bus='virtio'/></disk></devices>",
+        path("top")
+    );
+    virsh.define(&small("g", Path::new(QEMU), "").replace("</devices>", &disk))?;
+    virsh.ok(&["start", "g"])?;
+    let told = virsh.ok(&["domstats", "g", "--block", "--backing"])?;
+    let has = |line: String| told.lines().any(|l| l.trim() == line);
+    ensure!(has("block.count=3".to_owned()), "{told}");
+    for (at, name) in ["top", "middle", "base"].into_iter().enumerate() {
+        ensure!(has(format!("block.{at}.path={}", path(name))), "{at}: {told}");
+        ensure!(has(format!("block.{at}.capacity=1048576")), "{at}: {told}");
+        let physical = fs::metadata(dir.join(name))?.len();
+        ensure!(has(format!("block.{at}.physical={physical}")), "{at}: {told}");
+    }
+    ensure!(has("block.1.backingIndex=2".to_owned()), "{told}");
+    ensure!(has("block.2.backingIndex=3".to_owned()), "{told}");
+    virsh.ok(&["destroy", "g"])?;
+    Ok(())
+}

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use domxml::devices::Disk;
+use domxml::devices::{Disk, Source};
 
 use super::{
     Block, Groups, Stats, Wanted,
@@ -174,41 +174,41 @@ fn blocks_of(disk: &Disk, answers: &Disks, chains: bool) -> Vec<Block> {
         .devices
         .iter()
         .find(|d| d.qdev.as_deref().is_some_and(|q| react::alias_of(q) == alias));
-    let mut node = told.and_then(|d| d.node_name.clone());
+    let node = told.and_then(|d| d.node_name.as_deref());
     let top = Block {
         name: disk.target.dev.clone(),
         path: chain::local_path(disk.kind, disk.source.as_ref()).map(|p| p.to_string_lossy().into_owned()),
         index: disk.source.as_ref().and_then(|s| s.index),
         counters: told.map(|d| d.stats.clone()),
-        sizes: node.as_deref().and_then(|n| sizes(n, answers)),
+        sizes: node.and_then(|n| sizes(n, answers)),
         threshold: 0,
         unreadable: None,
     };
     let mut blocks = vec![top];
-    let mut below = disk.backing.as_deref();
-    while let (true, Some(backing)) = (chains, below) {
-        node = node.and_then(|n| {
-            answers
-                .nodes
-                .iter()
-                .find(|e| e.node_name.as_deref() == Some(&n))?
-                .backing
-                .as_ref()?
-                .node_name
-                .clone()
-        });
-        let Some(source) = &backing.source else { break };
+    let mut below = disk.backing.as_deref().filter(|_| chains);
+    while let Some(store) = below {
+        let Some(source) = &store.source else { break };
         blocks.push(Block {
             name: disk.target.dev.clone(),
-            path: chain::local_path(backing.kind.unwrap_or_default(), Some(source))
+            path: chain::local_path(store.kind.unwrap_or_default(), Some(source))
                 .map(|p| p.to_string_lossy().into_owned()),
-            index: source.index,
-            sizes: node.as_deref().and_then(|n| sizes(n, answers)),
+            index: store.index.or(source.index),
+            sizes: below_sizes(source, answers),
             ..Block::default()
         });
-        below = backing.backing.as_deref();
+        below = store.backing.as_deref();
     }
     blocks
+}
+
+/// Sizes of an image below the top one, by the uppermost of its nodes that has any.
+fn below_sizes(source: &Source, answers: &Disks) -> Option<[u64; 3]> {
+    let nodes = source.private_data.as_ref()?.nodenames.as_ref()?;
+    let layer = |kind: &str| {
+        let node = nodes.names.iter().find(|node| node.kind == kind)?;
+        sizes(&node.name, answers)
+    };
+    layer("format").or_else(|| layer("storage"))
 }
 
 fn sizes(node: &str, answers: &Disks) -> Option<[u64; 3]> {
