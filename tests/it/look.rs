@@ -1,6 +1,7 @@
 //! What can be seen of a running guest: its screens, its displays, its memory, its disks.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -23,7 +24,13 @@ async fn started() -> Result<Option<(Sandbox, Grpc)>> {
     if !can_run_guests() {
         return Ok(None);
     }
-    let sandbox = Sandbox::started(daemon())?;
+    let mut sandbox = Sandbox::started(daemon())?;
+    // Daemons of tests do not know of each other's displays.
+    let first = 5900 + std::process::id() % 1000 * 50;
+    let conf = sandbox.path("/etc/libvirt/qemu.conf");
+    let text = fs::read_to_string(&conf)?;
+    fs::write(&conf, format!("{text}remote_display_port_min = {first}\n"))?;
+    sandbox.restart()?;
     let disk = sandbox.path("/var/lib/libvirt/raw");
     fs::write(&disk, b"0123456789abcdef".repeat(64))?;
     let disk = "<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='/var/lib/libvirt/raw'/><target dev='vda' bus='virtio'/></disk>";
@@ -199,7 +206,7 @@ fn statistics_tell_the_whole_chain() -> Result<()> {
     for (at, name) in ["top", "middle", "base"].into_iter().enumerate() {
         ensure!(has(format!("block.{at}.path={}", path(name))), "{at}: {told}");
         ensure!(has(format!("block.{at}.capacity=1048576")), "{at}: {told}");
-        let physical = fs::metadata(dir.join(name))?.len();
+        let physical = fs::metadata(dir.join(name))?.blocks() * 512;
         ensure!(has(format!("block.{at}.physical={physical}")), "{at}: {told}");
     }
     ensure!(has("block.1.backingIndex=2".to_owned()), "{told}");

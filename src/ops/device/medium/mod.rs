@@ -29,7 +29,6 @@ use crate::{
         Conditions, Driver,
         document::{plan, scope::Scope},
         holdings::storage::{chain, disk},
-        host::identity,
         operation::{Context, undo::Undo},
         run::{cpus, guest::Guest},
     },
@@ -153,9 +152,9 @@ impl Swap {
             ));
         }
         let (new, next_node) = {
-            let as_user = identity::file_user(&driver.config())?;
             crate::blocking::file("following the chain of the new image", move || {
-                chain::follow(&mut new, &as_user)?;
+                // Libvirt does not say here as whom.
+                chain::follow(&mut new, "")?;
                 new.source.get_or_insert_default();
                 let next = block::number_disk(&mut new, first);
                 block::name_disk(&mut new)?;

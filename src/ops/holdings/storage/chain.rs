@@ -44,7 +44,7 @@ pub fn follow_all(domain: &mut domxml::Domain, as_user: &str) -> Result<()> {
     Ok(())
 }
 
-/// Follows the chain of one disk.
+/// Follows the chain of one disk. Errors name the user, if one is given, in libvirt's words.
 ///
 /// # Errors
 /// As [`follow_all`].
@@ -200,11 +200,12 @@ fn open(path: &Path, as_user: &str) -> Result<File> {
 }
 
 fn cannot_access(path: &Path, as_user: &str, error: io::Error) -> Error {
-    Error::system(
-        format_args!("Cannot access storage file '{}' (as {as_user})", path.display()),
-        error,
-    )
-    .in_area(Area::Storage)
+    let path = path.display();
+    let text = match as_user {
+        "" => format!("Cannot access storage file '{path}'"),
+        user => format!("Cannot access storage file '{path}' (as {user})"),
+    };
+    Error::system(text, error).in_area(Area::Storage)
 }
 
 /// Reads the head of a qcow2 image. Nothing below for what is none: QEMU will say so.
