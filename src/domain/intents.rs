@@ -65,6 +65,11 @@ pub enum Intent {
         /// The interface's device on the host.
         device: String,
     },
+    /// Put an interface on another bridge or network, or give it another filter or other limits.
+    Rewire {
+        /// The interface's alias.
+        alias: String,
+    },
     /// Tell a display its password.
     SetPassword {
         /// The display's type.
@@ -101,7 +106,7 @@ impl Intent {
             Self::Tune { .. } => "configure",
             Self::SetPassword { .. } | Self::ResizeMemory { .. } => "update-device",
             Self::ChangeMedium { .. } => "change-medium",
-            Self::SetLink { .. } => "set-link",
+            Self::SetLink { .. } | Self::Rewire { .. } => "set-link",
             Self::LimitInterface { .. } => "limit-interface",
             Self::AttachDevice { .. } => "attach-device",
             Self::DetachDevice { .. } => "detach-device",

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Result, ensure};
-use testkit::skip::can_run_guests;
+use testkit::skip::{can_run_guests, skip};
 use testkit::{Sandbox, Virsh};
 
 use crate::grpc::{QEMU, daemon, small};
@@ -79,6 +79,107 @@ fn a_link_is_set_while_the_guest_runs_and_for_its_next_start() -> Result<()> {
         refused.stderr
     );
     assert_eq!(links(&virsh, FIRST)?, ["up", "up"]);
+    virsh.ok(&["destroy", "g"])?;
+    Ok(())
+}
+
+/// Bridges of the host, as long as a test has them.
+struct Bridges(&'static [&'static str]);
+
+impl Bridges {
+    fn make(names: &'static [&'static str]) -> Option<Self> {
+        let made = Self(names);
+        let all = names
+            .iter()
+            .all(|name| ip(&["link", "add", name, "type", "bridge"]));
+        if !all {
+            skip("no bridges can be made here");
+        }
+        all.then_some(made)
+    }
+}
+
+impl Drop for Bridges {
+    fn drop(&mut self) {
+        for name in self.0 {
+            ip(&["link", "del", name]);
+        }
+    }
+}
+
+fn ip(arguments: &[&str]) -> bool {
+    let done = std::process::Command::new("ip").args(arguments).output();
+    done.is_ok_and(|done| done.status.success())
+}
+
+#[test]
+fn an_interface_moves_to_another_bridge_while_its_guest_runs() -> Result<()> {
+    if !can_run_guests() {
+        return Ok(());
+    }
+    let Some(_bridges) = Bridges::make(&["vqmove0", "vqmove1"]) else {
+        return Ok(());
+    };
+    let mut sandbox = Sandbox::started(daemon())?;
+    let virsh = sandbox.virsh();
+    let card = |bridge: &str, more: &str| {
+        format!(
+            "<interface type='bridge'><mac address='{FIRST}'/><source bridge='{bridge}'/><model type='virtio'/>{more}</interface>"
+        )
+    };
+    let xml = small("g", Path::new(QEMU), "");
+    virsh.define(&xml.replacen("<memballoon", &format!("{}<memballoon", card("vqmove0", "")), 1))?;
+    virsh.ok(&["start", "g"])?;
+    let live = virsh.ok(&["dumpxml", "g"])?;
+    let device = live
+        .split("<target dev='")
+        .nth(1)
+        .and_then(|rest| rest.split('\'').next());
+    let device = device.unwrap_or_default().to_owned();
+    let port = Path::new("/sys/class/net").join(&device);
+    let state = || -> Result<(String, String)> {
+        let master = fs::read_link(port.join("master"))?;
+        let name = master
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        let isolated = fs::read_to_string(port.join("brport/isolated"))?;
+        Ok((name, isolated.trim().to_owned()))
+    };
+    let file = sandbox.dir().join("card.xml");
+    let update = |virsh: &Virsh, text: String, scope: &str| -> Result<String> {
+        fs::write(&file, text)?;
+        let done = virsh.run(&["update-device", "g", &file.to_string_lossy(), scope])?;
+        Ok(done.stderr)
+    };
+    let is = |master: &str, isolated: &str| (master.to_owned(), isolated.to_owned());
+    assert_eq!(state()?, is("vqmove0", "0"));
+    let isolated = "<port isolated='yes'/>";
+    assert_eq!(update(&virsh, card("vqmove1", isolated), "--live")?, "");
+    assert_eq!(state()?, is("vqmove1", "1"));
+    // What can't be is refused, and nothing is changed.
+    let refused = update(&virsh, card("vqnone9", ""), "--live")?;
+    let words = format!("cannot add domain g device {device} to nonexistent bridge vqnone9");
+    ensure!(refused.contains(&words), "{refused}");
+    assert_eq!(state()?, is("vqmove1", "1"));
+    sandbox.restart()?;
+    let (live, stored) = (
+        virsh.ok(&["dumpxml", "g"])?,
+        virsh.ok(&["dumpxml", "g", "--inactive"])?,
+    );
+    ensure!(
+        live.contains("<source bridge='vqmove1'/>") && live.contains(isolated),
+        "{live}"
+    );
+    ensure!(live.contains(&format!("<target dev='{device}'/>")), "{live}");
+    ensure!(stored.contains("<source bridge='vqmove0'/>"), "{stored}");
+    assert_eq!(
+        update(&virsh, card("vqmove1", "<link state='down'/>"), "--live")?,
+        ""
+    );
+    assert_eq!(state()?, is("vqmove1", "0"));
+    assert_eq!(links(&virsh, FIRST)?, ["down", "up"]);
     virsh.ok(&["destroy", "g"])?;
     Ok(())
 }

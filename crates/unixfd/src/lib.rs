@@ -42,7 +42,7 @@ pub use peer::{Fds, Peer, PeerCred, peer_label};
 pub use pidfd::{PidFd, start_time};
 pub use quiet::QuietStream;
 pub use tap::{
-    NAME_MAX, TapFlags, add_to_bridge, mtu, set_down, set_mac, set_macvtap_flags, set_mtu,
-    set_receive_frames, set_up, tap, tap_name, vhost_net,
+    NAME_MAX, TapFlags, add_to_bridge, mtu, remove_from_bridge, set_down, set_mac, set_macvtap_flags,
+    set_mtu, set_receive_frames, set_up, tap, tap_name, vhost_net,
 };
 pub use vsock::{set_guest_cid, vhost_vsock};

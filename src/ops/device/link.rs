@@ -5,10 +5,17 @@
 
 use std::sync::Arc;
 
-use domxml::devices::{Interface, InterfaceKind, interface::LinkState};
+use domxml::devices::{
+    Interface, InterfaceKind,
+    interface::{InterfaceSource, LinkState},
+};
+use qemu_plan::command::net::kind;
 use qmp::commands;
 
-use super::change::{self, Change, Live};
+use super::{
+    change::{self, Change, Live},
+    rewire::{self, Rewire},
+};
 use crate::{
     domain::{Domain, Edit, Effects, View, intents::Intent},
     error::{Area, Code, Error, Result},
@@ -51,6 +58,7 @@ impl Change for Interface {
             guest: driver.guests.of(view)?,
             alias: interface.info.alias.clone().unwrap_or_default(),
             up: interface.link != Some(LinkState::Down),
+            rewire: check(interface, self)?,
             new: self.clone(),
         })
     }
@@ -64,15 +72,19 @@ pub(super) struct Link {
     up: bool,
     /// The interface as it is to be.
     new: Interface,
+    /// More than the link changes.
+    rewire: Option<Rewire>,
 }
 
 impl Live for Link {
     /// The link alone is changed in the document of a run.
     fn edit(&self) -> Edit {
+        if self.rewire.is_some() {
+            return Edit::none();
+        }
         let new = self.new.clone();
         Edit::live(move |document| {
             let place = find(&mut document.devices.interfaces, &new)?;
-            only_the_link(place, &new)?;
             place.link = new.link;
             Ok(())
         })
@@ -85,7 +97,11 @@ impl Live for Link {
             alias,
             up,
             new,
+            rewire,
         } = self;
+        if let Some(rewire) = rewire {
+            return rewire.carry_out(context, &guest, (edit, effects)).await;
+        }
         context.intend(Intent::SetLink { alias: alias.clone() }).await?;
         let (again, name) = (Arc::clone(&guest), alias.clone());
         let reversal = async move { set(&again, name, up).await };
@@ -138,9 +154,9 @@ fn find<'a>(interfaces: &'a mut [Interface], wanted: &Interface) -> Result<&'a m
     }
 }
 
-/// Refuses whatever else was changed, in libvirt's words where it refuses it too.
+/// Refuses what can't be changed while the guest runs, in libvirt's words.
 // table: one check a part of the interface
-fn only_the_link(old: &Interface, wanted: &Interface) -> Result<()> {
+fn refuse_fixed(old: &Interface, wanted: &Interface) -> Result<()> {
     let model = |i: &Interface| i.model.clone().unwrap_or_default();
     let rom = |i: &Interface| i.info.rom.clone().unwrap_or_default();
     let target = |i: &Interface| i.target.as_ref().and_then(|t| t.dev.clone());
@@ -188,29 +204,54 @@ fn only_the_link(old: &Interface, wanted: &Interface) -> Result<()> {
                 && old
                     .actual
                     .as_ref()
-                    .is_none_or(|actual| wanted.kind != actual.kind),
+                    .is_none_or(|actual| wanted.kind != actual.kind)
+                && !(rewire::can_move(old.kind) && rewire::can_move(wanted.kind)),
             format!(
                 "unable to change config on '{}' network type",
                 wanted.kind.as_str()
             ),
         ),
     ];
-    let refuse = |message: String| Err(Error::new(Code::OperationUnsupported, message));
-    if let Some((_, text)) = fixed.into_iter().find(|(differs, _)| *differs) {
-        return refuse(text);
+    match fixed.into_iter().find(|(differs, _)| *differs) {
+        Some((_, text)) => Err(Error::new(Code::OperationUnsupported, text)),
+        None => Ok(()),
     }
-    let shown = |actual: bool| {
-        let mut shown = old.clone();
-        if actual {
-            shown.show_actual();
-        }
-        comparable(shown, wanted)
-    };
+}
+
+/// What changes beside the link.
+///
+/// # Errors
+/// `OperationUnsupported` for what can't be changed while the guest runs.
+fn check(old: Interface, wanted: &Interface) -> Result<Option<Rewire>> {
+    refuse_fixed(&old, wanted)?;
     let wanted_as = comparable(wanted.clone(), wanted);
-    if wanted_as == shown(false) || wanted_as == shown(true) {
-        return Ok(());
+    let is_wanted = |interface: &Interface| {
+        let mut shown = interface.clone();
+        shown.show_actual();
+        wanted_as == comparable(shown, wanted) || wanted_as == comparable(interface.clone(), wanted)
+    };
+    if is_wanted(&old) {
+        return Ok(None);
     }
-    refuse("changing more of an interface than its link is not supported yet".to_owned())
+    if !rewire::can_change(&old) {
+        return Err(rewire::not_so(wanted));
+    }
+    let mut new = old.clone();
+    rewire::take_over(&mut new, wanted);
+    if is_wanted(&new) {
+        let moves = false;
+        return Ok(Some(Rewire { old, new, moves }));
+    }
+    (new.kind, new.actual) = (wanted.kind, None);
+    new.source.clone_from(&wanted.source);
+    if let Some(source) = &mut new.source {
+        forget_the_run(source, new.kind);
+    }
+    if is_wanted(&new) && rewire::can_move(kind(&old)) && rewire::can_move(new.kind) {
+        let moves = true;
+        return Ok(Some(Rewire { old, new, moves }));
+    }
+    Err(rewire::not_so(wanted))
 }
 
 /// An interface without what a running guest has beyond its configuration, and what need not be said.
@@ -222,12 +263,7 @@ fn comparable(mut interface: Interface, wanted: &Interface) -> Interface {
         interface.info.alias,
     ) = (None, None, None, None);
     if let Some(source) = &mut interface.source {
-        (source.portid, source.mac_table_manager, source.missing) = (None, None, None);
-        // A live document shows both, whichever was asked for.
-        match interface.kind {
-            InterfaceKind::Network => source.bridge = None,
-            _ => (source.network, source.portgroup) = (None, None),
-        }
+        forget_the_run(source, interface.kind);
     }
     if let Some(mac) = &mut interface.mac {
         mac.address.make_ascii_lowercase();
@@ -243,6 +279,15 @@ fn comparable(mut interface: Interface, wanted: &Interface) -> Interface {
         interface.model = None;
     }
     interface
+}
+
+/// Leaves of a source what a configuration says: a live document shows network and bridge, whichever was asked for.
+fn forget_the_run(source: &mut InterfaceSource, kind: InterfaceKind) {
+    (source.portid, source.mac_table_manager, source.missing) = (None, None, None);
+    match kind {
+        InterfaceKind::Network => source.bridge = None,
+        _ => (source.network, source.portgroup) = (None, None),
+    }
 }
 
 #[cfg(test)]
@@ -301,27 +346,61 @@ mod tests {
             ),
             (
                 shown,
-                ("<filterref filter='f'/>", ""),
-                Some("more of an interface than its link"),
-            ),
-            (
-                shown,
                 ("type='bridge'", "type='user'"),
                 Some("unable to change config on 'user' network type"),
             ),
             (
                 asked,
-                ("network='n'", "network='m'"),
-                Some("more of an interface than its link"),
+                ("<filterref", "<tune><sndbuf>1600</sndbuf></tune><filterref"),
+                Some("unable to change config on 'network' network type"),
             ),
         ];
         for (xml, (before, after), said) in table {
             let wanted = interface(&xml.replace(before, after), domxml::ParseFlags::INACTIVE);
-            match (only_the_link(&old, &wanted), said) {
-                (Ok(()), None) => {}
+            match (check(old.clone(), &wanted), said) {
+                (Ok(None), None) => {}
                 (Err(error), Some(said)) => assert!(error.message.contains(said), "{error}"),
                 (other, _) => panic!("{before} to {after} in {xml}: {:?}", other.err()),
             }
+        }
+    }
+
+    #[test]
+    fn what_the_host_has_of_it_is_changed() {
+        let old = interface(LIVE, domxml::ParseFlags::ACTUAL_NET);
+        let asked = "<interface type='network'><mac address='52:54:00:aa:00:01'/><source network='n'/><filterref filter='f'/></interface>";
+        let table = [
+            ("<filterref filter='f'/>", "", false),
+            ("<filterref filter='f'/>", "<filterref filter='g'/>", false),
+            ("<filterref", "<port isolated='yes'/><filterref", false),
+            (
+                "<filterref",
+                "<bandwidth><inbound average='7'/></bandwidth><filterref",
+                false,
+            ),
+            (
+                "<filterref",
+                "<coalesce><rx><frames max='7'/></rx></coalesce><filterref",
+                false,
+            ),
+            ("network='n'", "network='m'", true),
+            (
+                "type='network'><mac address='52:54:00:aa:00:01'/><source network='n'",
+                "type='bridge'><mac address='52:54:00:aa:00:01'/><source bridge='c'",
+                true,
+            ),
+        ];
+        for (before, after, moves) in table {
+            let wanted = interface(&asked.replace(before, after), domxml::ParseFlags::INACTIVE);
+            let rewire = check(old.clone(), &wanted).unwrap().expect(after);
+            assert_eq!(rewire.moves, moves, "{after}");
+            // What is the guest's stays.
+            assert_eq!(
+                (&rewire.new.target, &rewire.new.info),
+                (&old.target, &old.info),
+                "{after}"
+            );
+            assert_eq!(rewire.new.actual.is_some(), !moves, "{after}");
         }
     }
 

@@ -9,6 +9,7 @@ pub mod limits;
 pub mod link;
 pub mod medium;
 pub(crate) mod plugging;
+pub(crate) mod rewire;
 pub(crate) mod update;
 
 use std::sync::Arc;

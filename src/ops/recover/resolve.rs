@@ -19,7 +19,7 @@ use crate::{
     error::{Code, Error, Result},
     ops::{
         Driver,
-        device::{attach, detach, holding, limits, link, medium, plugging, update},
+        device::{attach, detach, holding, limits, link, medium, plugging, rewire, update},
         holdings::net::traffic,
         run::{cpus, guest::Guest, password, refresh},
         tuning::live::Live,
@@ -31,6 +31,8 @@ use crate::{
 enum Action {
     /// Set a link.
     SetLink { alias: String, up: bool },
+    /// Have the host's end of an interface follow the document.
+    Rewire { alias: String },
     /// Let the host's ends of interfaces follow the CPUs.
     FollowCpus,
     /// Take a change of the running guest back.
@@ -236,6 +238,7 @@ fn decide(intent: &Intent, document: &domxml::Domain, truth: &Truth) -> Result<V
                 })
                 .collect()
         }
+        Intent::Rewire { alias } => vec![Action::Rewire { alias: alias.clone() }],
         Intent::AttachDevice { .. } | Intent::DetachDevice { .. } => device_of(intent)?
             .map(|device| of_device(intent, device, document, truth))
             .unwrap_or_default(),
@@ -299,6 +302,7 @@ async fn carry_out(driver: &Arc<Driver>, guest: &Arc<Guest>, action: Action) -> 
         Action::Adopt { device, stored } => Box::pin(attach::adopt(driver, guest, *device, stored)).await,
         Action::Depart(device) => Box::pin(detach::finish(driver, guest, &device)).await,
         Action::SetLink { alias, up } => link::set(guest, alias, up).await,
+        Action::Rewire { alias } => rewire::set_right(driver, guest, &alias).await,
         Action::FollowCpus => follow_cpus(&guest.domain.view()).await,
         Action::Tune(live) => live.carry_out(driver, &guest.domain.view()).await,
         Action::SetPassword(display) => password::set(driver, guest, &display).await,

@@ -123,6 +123,18 @@ pub(crate) async fn give_back_one(driver: &Arc<Driver>, interface: &Interface, g
     }
 }
 
+/// Gives back the port of a network that an interface had.
+pub(crate) async fn give_back_port(driver: &Arc<Driver>, interface: &Interface) {
+    if let Some(port) = port_of(interface) {
+        return_within(driver, vec![Debt::Port(port)]).await;
+    }
+}
+
+/// Takes the filter off an interface's end on the host.
+pub(crate) async fn give_back_filter(driver: &Arc<Driver>, device: &str) {
+    return_within(driver, vec![Debt::Filter(device.to_owned())]).await;
+}
+
 /// The document's guest, as the other daemons know it.
 pub(crate) fn owner(document: &domxml::Domain) -> PortOwner {
     PortOwner {
@@ -195,7 +207,11 @@ async fn reclaim(driver: &Driver, interface: &Interface, owner: PortOwner) -> Re
     networks.reclaim_port(&id.network, &had).await.map(drop)
 }
 
-async fn bind_again(driver: &Driver, interface: &Interface, owner: PortOwner) -> Result<()> {
+/// Puts the filter of an interface on its host's end, if it is not there.
+///
+/// # Errors
+/// What the filter's daemon says, or that there is none.
+pub(crate) async fn bind_again(driver: &Driver, interface: &Interface, owner: PortOwner) -> Result<()> {
     let Some(binding) = FilterBinding::of(interface, owner).filter(|_| can_be_filtered(interface)) else {
         return Ok(());
     };

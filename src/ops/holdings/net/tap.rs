@@ -287,6 +287,29 @@ impl Plug {
         self.bridge.as_ref().map(mtu).transpose()
     }
 
+    /// Makes a device that is there a port of its bridge, with what is particular to the port, whatever it was before.
+    ///
+    /// # Errors
+    /// The bridge is not there, or what the kernel says.
+    pub(crate) fn rejoin(&self, guest: &str, device: &str) -> Result<()> {
+        let Some(bridge) = self.bridge.as_deref().filter(|_| !self.of_switch) else {
+            return Ok(());
+        };
+        if !Path::new("/sys/class/net").join(bridge).join("bridge").exists() {
+            let text = format!("cannot add domain {guest} device {device} to nonexistent bridge {bridge}");
+            return Err(Error::new(Code::OperationFailed, text));
+        }
+        if let Some(before) = master_of(device) {
+            unixfd::remove_from_bridge(&before, device).map_err(|error| {
+                failed(
+                    format_args!("Unable to remove bridge {before} port {device}"),
+                    error,
+                )
+            })?;
+        }
+        self.join(bridge, device)
+    }
+
     /// Makes the device a port of one of the kernel's bridges, with what is particular to the port.
     fn join(&self, bridge: &str, device: &str) -> Result<()> {
         unixfd::add_to_bridge(bridge, device)
@@ -322,6 +345,12 @@ impl Plug {
             Err(_) => Ok(Vec::new()),
         }
     }
+}
+
+/// The bridge that a device is a port of.
+fn master_of(device: &str) -> Option<String> {
+    let master = std::fs::read_link(Path::new("/sys/class/net").join(device).join("master")).ok()?;
+    Some(master.file_name()?.to_string_lossy().into_owned())
 }
 
 /// Has a device send without a queue of its own: QEMU has one. Slower otherwise, and no worse.
