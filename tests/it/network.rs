@@ -209,6 +209,74 @@ fn a_guest_has_what_its_networks_give_and_leaves_nothing() -> Result<()> {
 }
 
 #[test]
+fn a_card_that_changes_its_network_or_filter_leaves_the_old_one() -> Result<()> {
+    let Some(mut place) = Place::make()? else {
+        return Ok(());
+    };
+    let virsh = place.virsh();
+    virsh.define(&guest("g"))?;
+    virsh.ok(&["start", "g"])?;
+    let file = place.sandbox.dir().join("card.xml");
+    let update = |place: &Place, network: &str, filter: &str| -> Result<String> {
+        let card = format!(
+            "<interface type='network'><mac address='52:54:00:aa:00:01'/><source network='{network}'/><model type='virtio'/>{filter}</interface>"
+        );
+        fs::write(&file, card)?;
+        let done = place
+            .virsh()
+            .run(&["update-device", "g", &file.to_string_lossy(), "--live"])?;
+        Ok(done.stderr.trim().to_owned())
+    };
+    // Ports of the two networks, filters, notes.
+    let counts = |place: &Place| -> Result<[usize; 4]> {
+        let list = |driver: &str, command: &[&str], what: &str| -> Result<usize> {
+            Ok(words(&place.neighbour.virsh(driver).ok(command)?, what).len())
+        };
+        let notes = place
+            .held()?
+            .iter()
+            .filter(|held| held.starts_with("note"))
+            .count();
+        Ok([
+            list("network", &["net-port-list", "n"], "port")?,
+            list("network", &["net-port-list", "b"], "port")?,
+            list("nwfilter", &["nwfilter-binding-list"], "filter")?,
+            notes,
+        ])
+    };
+    assert_eq!(counts(&place)?, [1, 1, 2, 4]);
+    // Where it goes, its filter, what is held then.
+    let steps = [
+        ("b", "", [0, 2, 1, 3]),
+        ("n", "<filterref filter='f'/>", [1, 1, 2, 4]),
+        ("n", "", [1, 1, 1, 3]),
+    ];
+    for (network, filter, held) in steps {
+        assert_eq!(update(&place, network, filter)?, "", "{network} {filter}");
+        assert_eq!(
+            counts(&place)?,
+            held,
+            "{network} {filter}\n{}",
+            place.sandbox.log()
+        );
+    }
+    // Neither another network nor what it would need is left of a change that fails.
+    let refused = update(&place, "b", "<filterref filter='none'/>")?;
+    ensure!(
+        refused.contains("failed to add new filter rules to 'vnet"),
+        "{refused}"
+    );
+    ensure!(update(&place, "none", "")?.contains("Network not found"));
+    assert_eq!(counts(&place)?, [1, 1, 1, 3], "{}", place.sandbox.log());
+    let live = virsh.ok(&["dumpxml", "g"])?;
+    ensure!(live.matches("<source network='n'").count() == 1, "{live}");
+    place.sandbox.restart()?;
+    assert_eq!(counts(&place)?, [1, 1, 1, 3]);
+    virsh.ok(&["destroy", "g"])?;
+    place.nothing_held()
+}
+
+#[test]
 fn a_start_that_fails_at_any_step_leaves_nothing() -> Result<()> {
     let Some(place) = Place::make()? else {
         return Ok(());

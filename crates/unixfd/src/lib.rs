@@ -29,8 +29,9 @@ pub use clock::local_offset;
 pub use kvm::{Kvm, Tsc};
 pub use launch::{Held, Launch, LaunchError, Limit, Started, stage::Stage};
 pub use links::{
-    Macvtap, MacvtapMode, PortVlan, add_bridge_address, add_macvtap, add_port_vlan, is_up, link_index, mac,
-    macvtap_node, open_macvtap, remove_bridge_address, remove_macvtap, remove_port_vlan, send_without_queue,
+    Macvtap, MacvtapMode, PortVlan, add_bridge_address, add_macvtap, add_port_vlan, is_up, leave_bridge,
+    link_index, mac, macvtap_node, open_macvtap, remove_bridge_address, remove_macvtap, remove_port_vlan,
+    send_without_queue,
 };
 pub use listener::{Owner, bind_listener};
 pub use lock::lock_holder;
@@ -42,7 +43,7 @@ pub use peer::{Fds, Peer, PeerCred, peer_label};
 pub use pidfd::{PidFd, start_time};
 pub use quiet::QuietStream;
 pub use tap::{
-    NAME_MAX, TapFlags, add_to_bridge, mtu, remove_from_bridge, set_down, set_mac, set_macvtap_flags,
-    set_mtu, set_receive_frames, set_up, tap, tap_name, vhost_net,
+    NAME_MAX, TapFlags, add_to_bridge, mtu, set_down, set_mac, set_macvtap_flags, set_mtu,
+    set_receive_frames, set_up, tap, tap_name, vhost_net,
 };
 pub use vsock::{set_guest_cid, vhost_vsock};

@@ -117,6 +117,16 @@ pub fn remove_macvtap(name: &str, below: &str) -> io::Result<()> {
     }
 }
 
+/// Takes a device out of whatever bridge it is a port of.
+///
+/// # Errors
+/// There is no such device, or the kernel refuses.
+pub fn leave_bridge(port: &str) -> io::Result<()> {
+    let mut message = link(link_index(port)?);
+    message.attributes = vec![LinkAttribute::Controller(0)];
+    carry_out(Request::SetLink(message), 0)
+}
+
 /// Whether this is a macvtap above the device of this number.
 fn is_macvtap(found: &LinkMessage, below: u32) -> bool {
     let is_kind = |attribute: &LinkAttribute| match attribute {

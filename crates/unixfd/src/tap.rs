@@ -14,7 +14,6 @@ const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
 const TUNGETIFF: libc::c_ulong = 0x8004_54d2;
 const TUNGETFEATURES: libc::c_ulong = 0x8004_54cf;
 const SIOCBRADDIF: libc::c_ulong = 0x89a2;
-const SIOCBRDELIF: libc::c_ulong = 0x89a3;
 const ETHTOOL_SCOALESCE: u32 = 0xf;
 const COALESCE_WORDS: usize = 23;
 const TUN: &str = "/dev/net/tun";
@@ -178,25 +177,13 @@ pub fn set_down(name: &str) -> io::Result<()> {
 /// # Errors
 /// When either is not there, the bridge is none, or the device is a port of another.
 pub fn add_to_bridge(bridge: &str, port: &str) -> io::Result<()> {
-    on_port(bridge, port, SIOCBRADDIF)
-}
-
-/// Takes `port` out of `bridge`.
-///
-/// # Errors
-/// `EINVAL` if it is no port of that bridge.
-pub fn remove_from_bridge(bridge: &str, port: &str) -> io::Result<()> {
-    on_port(bridge, port, SIOCBRDELIF)
-}
-
-fn on_port(bridge: &str, port: &str, call: libc::c_ulong) -> io::Result<()> {
     let mut found = request(port)?;
     on_device(libc::SIOCGIFINDEX, &mut found)?;
     // SAFETY: the call has filled this member of the union.
     let index = unsafe { found.ifr_ifru.ifru_ifindex };
     let mut request = request(bridge)?;
     request.ifr_ifru.ifru_ifindex = index;
-    on_device(call, &mut request)
+    on_device(SIOCBRADDIF, &mut request)
 }
 
 fn change_flags(name: &str, change: impl Fn(libc::c_int) -> libc::c_int) -> io::Result<()> {

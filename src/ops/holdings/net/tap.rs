@@ -295,18 +295,12 @@ impl Plug {
         let Some(bridge) = self.bridge.as_deref().filter(|_| !self.of_switch) else {
             return Ok(());
         };
-        if !Path::new("/sys/class/net").join(bridge).join("bridge").exists() {
+        if unixfd::link_index(bridge).is_err() {
             let text = format!("cannot add domain {guest} device {device} to nonexistent bridge {bridge}");
             return Err(Error::new(Code::OperationFailed, text));
         }
-        if let Some(before) = master_of(device) {
-            unixfd::remove_from_bridge(&before, device).map_err(|error| {
-                failed(
-                    format_args!("Unable to remove bridge {before} port {device}"),
-                    error,
-                )
-            })?;
-        }
+        unixfd::leave_bridge(device)
+            .map_err(|error| failed(format_args!("Unable to take {device} out of its bridge"), error))?;
         self.join(bridge, device)
     }
 
@@ -345,12 +339,6 @@ impl Plug {
             Err(_) => Ok(Vec::new()),
         }
     }
-}
-
-/// The bridge that a device is a port of.
-fn master_of(device: &str) -> Option<String> {
-    let master = std::fs::read_link(Path::new("/sys/class/net").join(device).join("master")).ok()?;
-    Some(master.file_name()?.to_string_lossy().into_owned())
 }
 
 /// Has a device send without a queue of its own: QEMU has one. Slower otherwise, and no worse.
