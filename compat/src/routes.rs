@@ -178,6 +178,7 @@ routes! { REMOTE: remote;
         AFFECT, VIR_DOMAIN_VCPU_MAXIMUM, VIR_DOMAIN_VCPU_GUEST,
         VIR_DOMAIN_VCPU_HOTPLUGGABLE,
     ] => config::set_vcpus_flags,
+    DomainSetVcpu [AFFECT] => config::set_vcpu,
     DomainSetLifecycleAction [AFFECT] => config::set_lifecycle_action,
     DomainSetMemoryParameters [AFFECT] => resources::set_memory_parameters,
     DomainGetMemoryParameters [AFFECT, VIR_TYPED_PARAM_STRING_OKAY] => resources::get_memory_parameters,

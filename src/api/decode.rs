@@ -15,6 +15,7 @@ use crate::{
     ops::{
         Conditions, Target,
         change::configure::{Change, LifecycleEvent},
+        device::vcpus,
         document::scope::Scope,
         run::{keys::Chord, power::Mode},
     },
@@ -174,17 +175,36 @@ pub(super) fn chord(request: &pb::SendKeysRequest) -> Result<Chord> {
     Chord::new(set, &request.codes, Duration::from_millis(hold))
 }
 
+/// What a request to configure a guest asks for.
+pub(super) enum Configured {
+    /// A change of one thing.
+    Change(Change),
+    /// Other CPUs.
+    Vcpus(vcpus::Wanted),
+}
+
 /// The change of a configuration.
 ///
 /// # Errors
 /// `InvalidArg` if there is none, or a part of it is out of its range.
-pub(super) fn change(change: Option<pb::configure_request::Change>) -> Result<Change> {
+pub(super) fn change(change: Option<pb::configure_request::Change>) -> Result<Configured> {
     use pb::configure_request::Change as C;
     let cpus = |count, field| match count {
         0 => Err(Error::argument("a guest has at least one CPU").at(field)),
         count => Ok(count),
     };
-    Ok(match given(change, "change")? {
+    let online = |count, hotpluggable| Ok(Configured::Vcpus(vcpus::Wanted::Count { count, hotpluggable }));
+    Ok(Configured::Change(match given(change, "change")? {
+        C::Vcpus(count) => return online(cpus(count, "vcpus")?, false),
+        C::HotpluggableVcpus(count) => return online(cpus(count, "hotpluggable_vcpus")?, true),
+        C::VcpuStates(states) if states.vcpus.is_empty() => {
+            return Err(Error::argument("no CPU is named").at("vcpu_states.vcpus"));
+        }
+        C::VcpuStates(states) => {
+            let cpus = states.vcpus.into_iter().collect();
+            let online = states.online;
+            return Ok(Configured::Vcpus(vcpus::Wanted::Each { cpus, online }));
+        }
         C::Title(text) => Change::Title(text.value),
         C::Description(text) => Change::Description(text.value),
         C::Metadata(m) => Change::Metadata {
@@ -194,7 +214,6 @@ pub(super) fn change(change: Option<pb::configure_request::Change>) -> Result<Ch
         },
         C::MemoryKib(kib) => Change::Memory(kib),
         C::MaxMemoryKib(kib) => Change::MaxMemory(kib),
-        C::Vcpus(count) => Change::Vcpus(cpus(count, "vcpus")?),
         C::MaxVcpus(count) => Change::MaxVcpus(cpus(count, "max_vcpus")?),
         C::MemoryStatsPeriod(period) => {
             let seconds = whole(&period, Unit::Second, "memory_stats_period")?;
@@ -203,7 +222,7 @@ pub(super) fn change(change: Option<pb::configure_request::Change>) -> Result<Ch
             Change::MemoryStatsPeriod(seconds)
         }
         C::Lifecycle(it) => lifecycle(it)?,
-    })
+    }))
 }
 
 fn lifecycle(it: pb::configure_request::Lifecycle) -> Result<Change> {

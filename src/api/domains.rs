@@ -8,7 +8,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     convert::{self, Wanted},
-    decode,
+    decode::{self, Configured},
     service::{Answer, Call, Service},
 };
 use crate::{
@@ -366,7 +366,15 @@ impl pb::domains_server::Domains for Service {
                 |r| r.domain.as_ref(),
                 |driver, domain, r, conditions| async move {
                     let (scope, change) = (decode::scope(r.scope)?, decode::change(r.change)?);
-                    ops::change::configure::configure(&driver, &domain, scope, change, &conditions).await
+                    match change {
+                        Configured::Change(change) => {
+                            ops::change::configure::configure(&driver, &domain, scope, change, &conditions)
+                                .await
+                        }
+                        Configured::Vcpus(wanted) => {
+                            ops::device::vcpus::set(&driver, &domain, scope, &wanted, &conditions).await
+                        }
+                    }
                 },
             )
         })

@@ -80,6 +80,13 @@ pub enum Intent {
         /// The device's alias.
         alias: String,
     },
+    /// Give the guest other CPUs.
+    SetVcpus {
+        /// What is wanted, in the words of `ops::device::vcpus`.
+        wanted: String,
+        /// The stored configuration gets them, too.
+        stored: bool,
+    },
     /// Plug a device in.
     AttachDevice {
         /// The device, as a status file has it.
@@ -108,6 +115,7 @@ impl Intent {
             Self::ChangeMedium { .. } => "change-medium",
             Self::SetLink { .. } | Self::Rewire { .. } => "set-link",
             Self::LimitInterface { .. } => "limit-interface",
+            Self::SetVcpus { .. } => "set-vcpus",
             Self::AttachDevice { .. } => "attach-device",
             Self::DetachDevice { .. } => "detach-device",
         }

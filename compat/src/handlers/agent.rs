@@ -173,19 +173,23 @@ pub(crate) async fn set_vcpus(ctx: &Ctx, args: DomainSetGuestVcpus, flags: Flags
             .into());
         }
     };
-    let cpumap = args.cpumap.to_str();
-    let numbers = parsed(&cpumap).ok_or_else(|| {
-        let text = format!("Failed to parse bitmap '{cpumap}'");
-        WireError::new(ErrorCode::INVALID_ARG, ErrorDomain::NONE, &text)
-    })?;
     let request = SetGuestVcpusRequest {
         domain: by_uuid(&args.dom),
-        vcpus: numbers.into_iter().collect(),
+        vcpus: numbers(&args.cpumap.to_str())?,
         online,
         options: None,
     };
     ctx.guest_agent().set_vcpus(request).await?;
     Ok(())
+}
+
+/// The numbers of a set of CPUs that is written as libvirt writes sets.
+pub(super) fn numbers(cpumap: &str) -> Result<Vec<u32>, WireError> {
+    let numbers = parsed(cpumap).ok_or_else(|| {
+        let text = format!("Failed to parse bitmap '{cpumap}'");
+        WireError::new(ErrorCode::INVALID_ARG, ErrorDomain::NONE, &text)
+    })?;
+    Ok(numbers.into_iter().collect())
 }
 
 /// How many CPUs the guest uses, or has.

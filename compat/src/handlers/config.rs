@@ -11,7 +11,7 @@ use super::flags::{Flags, LIVE_OR_CONFIG, named};
 use super::info::basic;
 use super::{Reply, agent, by_uuid};
 use crate::ctx::Ctx;
-use crate::proto::configure_request::{Change, Lifecycle, Metadata, Text as Value};
+use crate::proto::configure_request::{Change, Lifecycle, Metadata, Text as Value, VcpuStates};
 use crate::proto::get_metadata_request::Kind;
 use crate::proto::{ConfigureRequest, GetMetadataRequest, Scope, SetAutostartRequest};
 
@@ -71,18 +71,33 @@ pub(crate) async fn set_vcpus_flags(ctx: &Ctx, args: DomainSetVcpusFlags, flags:
     if flags & VIR_DOMAIN_VCPU_GUEST != 0 {
         return agent::set_vcpu_count(ctx, &args.dom, args.nvcpus).await;
     }
-    if flags & VIR_DOMAIN_VCPU_HOTPLUGGABLE != 0 {
-        return Err(unsupported("CPUs that can be unplugged are named one by one").into());
-    }
-    let change = match flags & VIR_DOMAIN_VCPU_MAXIMUM {
-        0 => Change::Vcpus(args.nvcpus),
-        _ => Change::MaxVcpus(args.nvcpus),
+    let change = if flags & VIR_DOMAIN_VCPU_MAXIMUM != 0 {
+        Change::MaxVcpus(args.nvcpus)
+    } else if flags & VIR_DOMAIN_VCPU_HOTPLUGGABLE != 0 {
+        Change::HotpluggableVcpus(args.nvcpus)
+    } else {
+        Change::Vcpus(args.nvcpus)
     };
     configure(ctx, &args.dom, args::scope(flags), change).await
 }
 
-fn unsupported(detail: &str) -> WireError {
-    WireError::new(ErrorCode::ARGUMENT_UNSUPPORTED, ErrorDomain::QEMU, detail)
+pub(crate) async fn set_vcpu(ctx: &Ctx, args: DomainSetVcpu, flags: Flags) -> Reply<()> {
+    let online = match args.state {
+        0 => false,
+        1 => true,
+        _ => {
+            let text = "unsupported state value";
+            return Err(args::refused(ErrorDomain::QEMU, ctx.info.api, "state", text).into());
+        }
+    };
+    let flags = flags.checked()?;
+    let vcpus = agent::numbers(&args.cpumap.to_str())?;
+    if vcpus.is_empty() {
+        let text = "no vcpus selected for modification";
+        return Err(WireError::new(ErrorCode::INVALID_ARG, ErrorDomain::QEMU, text).into());
+    }
+    let change = Change::VcpuStates(VcpuStates { vcpus, online });
+    configure(ctx, &args.dom, args::scope(flags), change).await
 }
 
 pub(crate) async fn set_lifecycle_action(

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use domxml::{clock::LifecycleAction, units::Kib};
+use domxml::{clock::LifecycleAction, tuning::VcpuState, units::Kib};
 
 use crate::{
     domain::{
@@ -65,8 +65,6 @@ pub enum Change {
     Memory(u64),
     /// Most memory, KiB.
     MaxMemory(u64),
-    /// CPUs at start.
-    Vcpus(u32),
     /// Most CPUs.
     MaxVcpus(u32),
     /// What follows an event of the guest.
@@ -156,7 +154,6 @@ fn apply(domain: &mut domxml::Domain, change: &Change) -> Result<()> {
         Change::MemoryStatsPeriod(seconds) => {
             balloon(domain)?.stats_period = Some(*seconds).filter(|s| *s != 0)
         }
-        Change::Vcpus(count) => set_vcpus(domain, *count)?,
         Change::MaxVcpus(count) => set_max_vcpus(domain, *count)?,
         Change::Lifecycle { event, action } => {
             let place = match event {
@@ -205,12 +202,7 @@ fn balloon(domain: &mut domxml::Domain) -> Result<&mut domxml::devices::Memballo
 }
 
 fn set_max_memory(domain: &mut domxml::Domain, kib: u64) -> Result<()> {
-    let cells = domain
-        .cpu
-        .as_ref()
-        .and_then(|c| c.numa.as_ref())
-        .is_some_and(|n| !n.cells.is_empty());
-    if cells {
+    if cells(domain) > 0 {
         return Err(Error::invalid(
             "initial memory size of a domain with NUMA nodes cannot be modified with this API",
         ));
@@ -229,21 +221,13 @@ fn set_max_memory(domain: &mut domxml::Domain, kib: u64) -> Result<()> {
     Ok(())
 }
 
-fn set_vcpus(domain: &mut domxml::Domain, count: u32) -> Result<()> {
-    // Only a document of a run has an id.
-    let which = if domain.id.is_some() { "live" } else { "persistent" };
-    let vcpu = domain.vcpu.get_or_insert_default();
-    if count == 0 || count > vcpu.count {
-        return Err(Error::argument(format!(
-            "requested vcpus is greater than max allowable vcpus for the {which} domain: {count} > {}",
-            vcpu.count
-        )));
-    }
-    vcpu.current = (count != vcpu.count).then_some(count);
-    for state in domain.vcpus.iter_mut().flat_map(|v| &mut v.all) {
-        state.enabled = (state.id < count).into();
-    }
-    Ok(())
+/// Most CPUs of a document that names each.
+const MOST_NAMED: u32 = 65_536;
+
+/// How many nodes of its own a guest has.
+fn cells(domain: &domxml::Domain) -> usize {
+    let numa = domain.cpu.as_ref().and_then(|cpu| cpu.numa.as_ref());
+    numa.map_or(0, |numa| numa.cells.len())
 }
 
 fn set_max_vcpus(domain: &mut domxml::Domain, count: u32) -> Result<()> {
@@ -257,16 +241,47 @@ fn set_max_vcpus(domain: &mut domxml::Domain, count: u32) -> Result<()> {
             "CPU topology doesn't match the desired vcpu count",
         ));
     }
-    let vcpu = domain.vcpu.get_or_insert_default();
     if count == 0 {
         return Err(Error::argument("the number of vcpus must be 1 or more"));
     }
+    let names_each = domain.vcpus.is_some() || cells(domain) > 0;
+    if names_each && count > MOST_NAMED {
+        return Err(Error::argument(format!("at most {MOST_NAMED} vcpus can be named one by one")));
+    }
+    fit_cells(domain, count)?;
+    let vcpu = domain.vcpu.get_or_insert_default();
     let current = vcpu.current.unwrap_or(vcpu.count).min(count);
     vcpu.count = count;
     vcpu.current = (current != count).then_some(current);
-    // Each CPU by itself only follows where its number still fits.
     if let Some(vcpus) = &mut domain.vcpus {
         vcpus.all.retain(|v| v.id < count);
+        let known = u32::try_from(vcpus.all.len()).unwrap_or(count);
+        let new = |id| VcpuState {
+            id,
+            ..VcpuState::default()
+        };
+        vcpus.all.extend((known..count).map(new));
+    }
+    Ok(())
+}
+
+/// The guest's nodes have all CPUs: those that no node has are the first one's.
+fn fit_cells(domain: &mut domxml::Domain, count: u32) -> Result<()> {
+    let numa = domain.cpu.as_mut().and_then(|cpu| cpu.numa.as_mut());
+    let Some(numa) = numa.filter(|numa| !numa.cells.is_empty()) else {
+        return Ok(());
+    };
+    let placed = |cpu: u32| numa.cells.iter().flat_map(|cell| &cell.cpus).any(|cpus| cpus.contains(cpu));
+    let all: usize = numa.cells.iter().flat_map(|cell| &cell.cpus).map(|cpus| cpus.len()).sum();
+    if all > count as usize {
+        return Err(Error::argument(
+            "Number of CPUs in <numa> exceeds the desired maximum vcpu count",
+        ));
+    }
+    let missing: Vec<u32> = (0..count).filter(|cpu| !placed(*cpu)).collect();
+    if let Some(first) = numa.cells.first_mut().filter(|_| !missing.is_empty()) {
+        let cpus = first.cpus.get_or_insert_default();
+        missing.into_iter().for_each(|cpu| cpus.insert(cpu));
     }
     Ok(())
 }
@@ -283,12 +298,9 @@ fn live_of(change: &Change) -> Result<Option<Live>> {
         Change::MaxMemory(_) => Err(Error::invalid(
             "cannot resize the maximum memory on an active domain",
         )),
-        Change::MaxVcpus(_) => Err(Error::argument(
-            "maximum vcpu count can be modified only in the persistent config",
-        )),
-        Change::Vcpus(_) => Err(Error::new(
+        Change::MaxVcpus(_) => Err(Error::new(
             Code::OperationUnsupported,
-            "plugging CPUs into a running guest is not supported yet",
+            "maximum vcpu count of a live domain can't be modified",
         )),
         Change::Title(_) | Change::Description(_) | Change::Metadata { .. } | Change::Lifecycle { .. } => {
             Ok(None)

@@ -11,6 +11,7 @@ pub mod medium;
 pub(crate) mod plugging;
 pub(crate) mod rewire;
 pub(crate) mod update;
+pub mod vcpus;
 
 use std::sync::Arc;
 

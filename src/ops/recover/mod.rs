@@ -21,10 +21,10 @@ use crate::{
     events::Found,
     ops::{
         Driver,
-        device::detach,
+        device::{detach, vcpus},
         document::plan,
         holdings::{helper::tpm, net::ports, release},
-        run::{cause, guest::Guest, react, stop},
+        run::{cause, guest::Guest, react, slots, stop},
         supervise,
     },
     qemu::Process,
@@ -314,12 +314,23 @@ pub(crate) async fn read_back(driver: &Arc<Driver>, guest: &Arc<Guest>) {
             }
             crate::ops::run::found_job::recover(driver, guest).await;
             resolve::intents(driver, guest).await;
+            count_cpus(guest, &view).await;
             see_to(driver, guest, gone);
             crate::ops::run::refresh::refresh(guest).await;
         }
         Err(error) => {
             tracing::warn!(guest = %guest.domain.view().name, %error, "its state could not be taken over")
         }
+    }
+}
+
+/// CPUs that came or went while no daemon looked.
+async fn count_cpus(guest: &Arc<Guest>, view: &View) {
+    let Some(run) = view.run.as_ref().filter(|run| vcpus::may_change(&run.document.domain)) else {
+        return;
+    };
+    if let Err(error) = vcpus::refresh(guest).await {
+        tracing::warn!(guest = %view.name, id = run.id, %error, "its CPUs are those that the status file has");
     }
 }
 
@@ -337,7 +348,10 @@ fn gone(view: &View, devices: &std::collections::BTreeSet<String>) -> Vec<String
 
 /// A device has left QEMU, and nobody waits for it: the documents follow.
 pub(crate) async fn departed(driver: Arc<Driver>, guest: Arc<Guest>, alias: String) {
-    detach::departed(driver, guest, alias).await;
+    match slots::is_alias(&alias) {
+        true => vcpus::departed(&driver, &guest).await,
+        false => detach::departed(driver, guest, alias).await,
+    }
 }
 
 /// Devices that left while nobody looked leave the document, too.

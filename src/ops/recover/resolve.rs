@@ -19,7 +19,7 @@ use crate::{
     error::{Code, Error, Result},
     ops::{
         Driver,
-        device::{attach, detach, holding, limits, link, medium, plugging, rewire, update},
+        device::{attach, detach, holding, limits, link, medium, plugging, rewire, update, vcpus},
         holdings::net::traffic,
         run::{cpus, guest::Guest, password, refresh},
         tuning::live::Live,
@@ -41,6 +41,8 @@ enum Action {
     SetPassword(Box<Graphics>),
     /// Tell QEMU how much the guest is to have of a virtio-mem device.
     Resize(Box<Memory>),
+    /// Let the documents follow the CPUs that QEMU has.
+    CountCpus { wanted: String, stored: bool },
     /// Put the document's limits on a device.
     Limit { device: String },
     /// Give a drive the medium of its document.
@@ -245,6 +247,10 @@ fn decide(intent: &Intent, document: &domxml::Domain, truth: &Truth) -> Result<V
         Intent::LimitInterface { device } => vec![Action::Limit {
             device: device.clone(),
         }],
+        Intent::SetVcpus { wanted, stored } => vec![Action::CountCpus {
+            wanted: wanted.clone(),
+            stored: *stored,
+        }],
         Intent::SetPassword { display } => {
             let displays = document.devices.graphics.iter();
             let meant = displays.filter(|g| g.kind.as_str() == display).take(1);
@@ -307,6 +313,7 @@ async fn carry_out(driver: &Arc<Driver>, guest: &Arc<Guest>, action: Action) -> 
         Action::Tune(live) => live.carry_out(driver, &guest.domain.view()).await,
         Action::SetPassword(display) => password::set(driver, guest, &display).await,
         Action::Resize(module) => update::resize(guest, &module).await,
+        Action::CountCpus { wanted, stored } => vcpus::finish(driver, guest, &wanted, stored).await,
         Action::Limit { device } => limits::set_right(&guest.domain.view(), &device).await,
         Action::DropNode(node_name) => guest.execute(commands::BlockdevDel { node_name }).await.map(drop),
         Action::Insert(insert) => put_in(guest, insert).await,

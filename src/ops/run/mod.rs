@@ -14,4 +14,5 @@ pub mod power;
 pub mod react;
 pub mod refresh;
 pub mod sessions;
+pub(crate) mod slots;
 pub mod stop;

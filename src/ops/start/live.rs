@@ -12,7 +12,7 @@ use qmp::{commands, types::MigrationCapability};
 
 use crate::{
     error::Result,
-    ops::{Driver, document::prepared::Prepared, host::identity::Identity, run::password},
+    ops::{Driver, document::prepared::Prepared, host::identity::Identity, run::{password, slots}},
     qemu::Monitor,
 };
 
@@ -30,6 +30,7 @@ pub(crate) async fn complete(
             target.state.get_or_insert(ChannelState::Disconnected);
         }
     }
+    slots::plug_at_start(monitor, &mut prepared.document).await?;
     let threads = monitor.cpus().await?;
     let devices = monitor.device_ids().await?;
     apply_balloon(monitor, &prepared.document).await?;

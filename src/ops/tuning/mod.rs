@@ -10,6 +10,7 @@ pub mod memory;
 pub mod numa;
 pub mod pinning;
 pub mod scheduler;
+pub(crate) mod threads;
 pub mod usage;
 mod words;
 

@@ -6,7 +6,7 @@
 use crate::{
     domain::{Condition, Effects, RunState, View},
     events::model::{self as pb, EventKind, event::Detail},
-    ops::run::cause,
+    ops::run::{cause, slots},
     qemu::GuestEvent,
 };
 
@@ -100,7 +100,11 @@ pub(crate) fn decide(
         GuestEvent::DeviceDeleted(deleted) => match &deleted.device {
             // Told when its back ends are gone and the document has it no more.
             Some(alias) => (Effects::none(), Then::Departed(alias.clone())),
-            None => none(),
+            // Of some CPUs it tells only that a part has gone.
+            None => match slots::alias_in(&deleted.path) {
+                Some(alias) => (Effects::none(), Then::Departed(alias.to_owned())),
+                None => none(),
+            },
         },
         GuestEvent::UnplugRefused(refused) => refused.device.as_deref().map_or_else(none, kept),
         GuestEvent::DeviceOst(ost) if refuses_unplug(&ost.info) => {
@@ -137,11 +141,11 @@ fn kept(alias: &str) -> (Effects, Then) {
     )
 }
 
-/// Whether a guest's firmware says that it keeps a memory module. What is still under way is no refusal.
+/// Whether a guest's firmware says that it keeps a memory module or a CPU. What is still under way is no refusal.
 fn refuses_unplug(ost: &qmp::events::AcpiOst) -> bool {
     const EJECT: [i64; 2] = [0x3, 0x103];
     let failed = ost.status == 1 || (0x80..=0x83).contains(&ost.status);
-    ost.slot_type == "DIMM" && EJECT.contains(&ost.source) && failed
+    matches!(ost.slot_type.as_str(), "DIMM" | "CPU") && EJECT.contains(&ost.source) && failed
 }
 
 /// The guest has more or less of a virtio-mem device.
