@@ -48,6 +48,16 @@ pub fn of_seconds(seconds: i64) -> Duration {
     Duration { seconds, nanos: 0 }
 }
 
+/// A span of so many nanoseconds.
+#[must_use]
+pub fn of_nanoseconds(count: u64) -> Duration {
+    let seconds = count / NANOS.cast_unsigned();
+    Duration {
+        seconds: i64::try_from(seconds).unwrap_or(i64::MAX),
+        nanos: i32::try_from(count % NANOS.cast_unsigned()).unwrap_or(0),
+    }
+}
+
 /// A span of so many milliseconds.
 #[must_use]
 pub fn of_milliseconds(count: u32) -> Duration {

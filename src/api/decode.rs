@@ -249,6 +249,7 @@ pub(super) enum Unit {
     Second,
     Milli,
     Micro,
+    Nano,
 }
 
 impl Unit {
@@ -258,6 +259,7 @@ impl Unit {
             Self::Second => 1,
             Self::Milli => 1_000,
             Self::Micro => 1_000_000,
+            Self::Nano => 1_000_000_000,
         }
     }
 }

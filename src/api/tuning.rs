@@ -19,7 +19,7 @@ use crate::{
         document::scope::Scope,
         holdings::cgroup::thread::Thread,
         host::node,
-        tuning::{self, blocks, memory, numa, pinning, scheduler, usage},
+        tuning::{self, blocks, iothreads, memory, numa, pinning, scheduler, usage},
     },
     pb,
 };
@@ -85,6 +85,38 @@ impl pb::tuning_server::Tuning for Service {
         Ok(Response::new(pb::ListIoThreadsResponse {
             iothreads: found.into_iter().map(shown).collect(),
         }))
+    }
+
+    async fn add_io_thread(&self, request: Request<pb::AddIoThreadRequest>) -> Answer<pb::Domain> {
+        self.mutate(request, |call| {
+            change(
+                call,
+                |r| (r.domain.as_ref(), r.scope),
+                |r| {
+                    let (id, params) = (r.id, iothreads::Params::default());
+                    Ok(tuning::Change::IoThread(iothreads::Change::Add { id, params }))
+                },
+            )
+        })
+        .await
+    }
+
+    async fn remove_io_thread(&self, request: Request<pb::RemoveIoThreadRequest>) -> Answer<pb::Domain> {
+        self.mutate(request, |call| {
+            change(
+                call,
+                |r| (r.domain.as_ref(), r.scope),
+                |r| Ok(tuning::Change::IoThread(iothreads::Change::Remove { id: r.id })),
+            )
+        })
+        .await
+    }
+
+    async fn set_io_thread(&self, request: Request<pb::SetIoThreadRequest>) -> Answer<pb::Domain> {
+        self.mutate(request, |call| {
+            change(call, |r| (r.domain.as_ref(), r.scope), |r| wanted_iothread(r))
+        })
+        .await
     }
 
     async fn get_scheduler(&self, request: Request<pb::GetTuningRequest>) -> Answer<pb::Scheduler> {
@@ -226,6 +258,23 @@ fn pin(thread: Option<&pb::set_pinning_request::Thread>, cpus: &[u8]) -> Result<
         thread,
         cpus: pinning::from_bits(cpus)?,
     })
+}
+
+fn wanted_iothread(wanted: &pb::SetIoThreadRequest) -> Result<tuning::Change> {
+    let poll_max = wanted.poll_max.as_ref();
+    let poll_max = poll_max.map(|time| decode::whole(time, Unit::Nano, "poll_max"));
+    let params = iothreads::Params {
+        poll_max: poll_max.transpose()?,
+        poll_grow: wanted.poll_grow,
+        poll_shrink: wanted.poll_shrink,
+        pool_min: wanted.thread_pool_min,
+        pool_max: wanted.thread_pool_max,
+    };
+    if params == iothreads::Params::default() {
+        return Err(Error::argument("nothing is to be changed").at("poll_max"));
+    }
+    let id = wanted.id;
+    Ok(tuning::Change::IoThread(iothreads::Change::Set { id, params }))
 }
 
 fn shown_bandwidth(of: scheduler::Bandwidth) -> Option<pb::scheduler::Bandwidth> {

@@ -1,7 +1,10 @@
 //! Where a guest's threads run, and how much of the host's CPUs, memory and disks they get.
 
+use virtqemud_client::time;
 use wire::WireError;
+use wire::params::*;
 use wire::remote::*;
+use wire::typed::{Param, TypedValue};
 use wire::xdr::Opaque;
 
 use super::args::{self, Must};
@@ -9,7 +12,10 @@ use super::flags::{Flags, LIVE_OR_CONFIG};
 use super::{Reply, by_uuid};
 use crate::ctx::{Ctx, internal};
 use crate::proto::set_pinning_request::{Emulator, Thread};
-use crate::proto::{GetTuningRequest, Pinning, Scope, SetPinningRequest};
+use crate::proto::{
+    AddIoThreadRequest, GetTuningRequest, Pinning, RemoveIoThreadRequest, Scope, SetIoThreadRequest,
+    SetPinningRequest,
+};
 
 struct Pin<'a> {
     dom: &'a NonnullDomain,
@@ -180,4 +186,67 @@ pub(crate) async fn get_iothread_info(
         info: info.collect(),
         ret,
     })
+}
+
+pub(crate) async fn add_iothread(ctx: &Ctx, args: DomainAddIothread, flags: Flags) -> Reply<()> {
+    let request = AddIoThreadRequest {
+        domain: by_uuid(&args.dom),
+        scope: args::scope(flags.checked()?).into(),
+        id: args.iothread_id,
+        options: None,
+    };
+    ctx.tuning().add_io_thread(request).await?;
+    Ok(())
+}
+
+pub(crate) async fn del_iothread(ctx: &Ctx, args: DomainDelIothread, flags: Flags) -> Reply<()> {
+    let request = RemoveIoThreadRequest {
+        domain: by_uuid(&args.dom),
+        scope: args::scope(flags.checked()?).into(),
+        id: args.iothread_id,
+        options: None,
+    };
+    ctx.tuning().remove_io_thread(request).await?;
+    Ok(())
+}
+
+/// What can be said of an I/O thread.
+const IOTHREAD: [Param; 5] = [
+    VIR_DOMAIN_IOTHREAD_POLL_MAX_NS,
+    VIR_DOMAIN_IOTHREAD_POLL_GROW,
+    VIR_DOMAIN_IOTHREAD_POLL_SHRINK,
+    VIR_DOMAIN_IOTHREAD_THREAD_POOL_MIN,
+    VIR_DOMAIN_IOTHREAD_THREAD_POOL_MAX,
+];
+
+pub(crate) async fn set_iothread(ctx: &Ctx, args: DomainSetIothreadParams, flags: Flags) -> Reply<()> {
+    args::check(ctx, "params", Must::NotBeNull, !args.params.is_empty())?;
+    let scope = args::scope(flags.checked()?);
+    if args.iothread_id == 0 {
+        return Err(args::invalid("invalid value of 0 for iothread_id").into());
+    }
+    args::params(&args.params, &IOTHREAD)?;
+    let [poll_max, poll_grow, poll_shrink, pool_min, pool_max] = IOTHREAD;
+    let large = |param: Param| match param.find(&args.params) {
+        Some(TypedValue::Ullong(value)) => Some(*value),
+        Some(TypedValue::Uint(value)) => Some(u64::from(*value)),
+        _ => None,
+    };
+    let count = |param: Param| match param.find(&args.params) {
+        Some(TypedValue::Int(value)) => Some(*value),
+        _ => None,
+    };
+    let request = SetIoThreadRequest {
+        domain: by_uuid(&args.dom),
+        scope: scope.into(),
+        id: args.iothread_id,
+        poll_max: large(poll_max).map(time::of_nanoseconds),
+        poll_grow: large(poll_grow),
+        poll_shrink: large(poll_shrink),
+        thread_pool_min: count(pool_min),
+        thread_pool_max: count(pool_max),
+        options: None,
+    };
+    ctx.tuning().set_io_thread(request).await?;
+    Ok(())
 }

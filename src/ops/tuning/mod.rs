@@ -5,6 +5,7 @@
 
 pub mod blocks;
 pub mod enclose;
+pub mod iothreads;
 pub mod live;
 pub mod memory;
 pub mod numa;
@@ -45,6 +46,8 @@ pub enum Change {
     Numa(numa::Placement),
     /// What it gets of block devices.
     Blocks(blocks::Limits),
+    /// A thread for I/O.
+    IoThread(iothreads::Change),
 }
 
 /// The change in a document.
@@ -58,7 +61,28 @@ pub(crate) fn apply(domain: &mut domxml::Domain, change: &Change) -> Result<()> 
         Change::Memory(limits) => memory::apply(domain, *limits),
         Change::Numa(placement) => numa::apply(domain, placement),
         Change::Blocks(limits) => blocks::apply(domain, limits),
+        Change::IoThread(change) => iothreads::apply(domain, change),
     }
+}
+
+/// Whether a document says that the change was made.
+pub(crate) fn is_in(document: &domxml::Domain, change: &Change) -> bool {
+    if let Change::IoThread(change) = change {
+        return iothreads::is_in(document, change);
+    }
+    let mut changed = document.clone();
+    apply(&mut changed, change).is_ok() && changed == *document
+}
+
+/// A running guest, for whom a change is told to QEMU.
+type Told<'a> = (&'a Arc<Driver>, &'a View);
+
+/// Tells QEMU something.
+///
+/// # Errors
+/// What it refuses, or that it does not answer.
+async fn tell<C: qmp::Command>((driver, view): Told<'_>, command: C) -> Result<C::Reply> {
+    driver.guests.of(view)?.execute(command).await
 }
 
 /// The change that takes this one back in a running guest; none: nothing would be changed.
@@ -66,9 +90,16 @@ pub(crate) fn apply(domain: &mut domxml::Domain, change: &Change) -> Result<()> 
 /// # Errors
 /// The kernel does not tell what the guest has now.
 pub(crate) async fn before(driver: &Arc<Driver>, view: &View, change: &Change) -> Result<Option<Change>> {
-    if let Change::Pin { thread, .. } = *change {
-        let cpus = pinning::before(driver, view, thread).await?;
-        return Ok(cpus.map(|cpus| Change::Pin { thread, cpus }));
+    match change {
+        Change::Pin { thread, .. } => {
+            let cpus = pinning::before(driver, view, *thread).await?;
+            let thread = *thread;
+            return Ok(cpus.map(|cpus| Change::Pin { thread, cpus }));
+        }
+        Change::IoThread(change) => {
+            return Ok(Some(Change::IoThread(iothreads::before(driver, view, change).await?)));
+        }
+        _ => {}
     }
     let (driver, view, change) = (Arc::clone(driver), view.clone(), change.clone());
     let work = move || {
@@ -77,7 +108,7 @@ pub(crate) async fn before(driver: &Arc<Driver>, view: &View, change: &Change) -
             Change::Memory(limits) => Some(Change::Memory(memory::before(&driver, &view, *limits)?)),
             Change::Numa(placement) => Some(Change::Numa(numa::before(&driver, &view, placement)?)),
             Change::Blocks(limits) => Some(Change::Blocks(blocks::before(&driver, &view, limits)?)),
-            Change::Pin { .. } => None,
+            Change::Pin { .. } | Change::IoThread(_) => None,
         })
     };
     crate::blocking::file("asking what the guest has", work).await
@@ -88,8 +119,10 @@ pub(crate) async fn before(driver: &Arc<Driver>, view: &View, change: &Change) -
 /// # Errors
 /// What the kernel or QEMU refuses.
 pub(crate) async fn carry_out(driver: &Arc<Driver>, view: &View, change: &Change) -> Result<()> {
-    if let Change::Pin { thread, cpus } = change {
-        return pinning::carry_out(driver, view, *thread, cpus).await;
+    match change {
+        Change::Pin { thread, cpus } => return pinning::carry_out(driver, view, *thread, cpus).await,
+        Change::IoThread(change) => return iothreads::carry_out(driver, view, change).await,
+        _ => {}
     }
     let (driver, view, change) = (Arc::clone(driver), view.clone(), change.clone());
     // The kernel may first have to take memory back, or to move it.
@@ -98,7 +131,7 @@ pub(crate) async fn carry_out(driver: &Arc<Driver>, view: &View, change: &Change
         Change::Memory(limits) => memory::carry_out(&driver, &view, *limits),
         Change::Numa(placement) => numa::carry_out(&driver, &view, placement),
         Change::Blocks(limits) => blocks::carry_out(&driver, &view, limits),
-        Change::Pin { .. } => Ok(()),
+        Change::Pin { .. } | Change::IoThread(_) => Ok(()),
     };
     crate::blocking::file("tuning the guest", work).await
 }
@@ -111,7 +144,7 @@ pub(crate) fn event_of(change: &Change) -> Option<(EventKind, Detail)> {
             tunable::value::Value::Text(cpus.to_string()),
         )],
         Change::Scheduler(wanted) => scheduler::told(wanted),
-        Change::Memory(_) | Change::Numa(_) | Change::Blocks(_) => return None,
+        Change::Memory(_) | Change::Numa(_) | Change::Blocks(_) | Change::IoThread(_) => return None,
     };
     let value = |(name, value): (String, tunable::value::Value)| tunable::Value {
         name,
