@@ -142,6 +142,7 @@ mutations! {
     InjectNmiRequest SendKeysRequest WakeRequest PowerOffRequest SuspendRequest ResumeRequest RenameRequest RemoveManagedSaveRequest
     SetAutostartRequest ConfigureRequest
     AttachDeviceRequest DetachDeviceRequest UpdateDeviceRequest SetInterfaceLimitsRequest
+    SetDiskLimitsRequest SetThrottleGroupRequest RemoveThrottleGroupRequest ResizeDiskRequest SetDiskThresholdRequest
     AddIoThreadRequest RemoveIoThreadRequest SetIoThreadRequest
     SetPinningRequest SetSchedulerRequest SetMemoryLimitsRequest SetNumaPlacementRequest SetBlockLimitsRequest
     ExecuteRequest ExecuteAgentRequest FreezeGuestFilesystemsRequest ThawGuestFilesystemsRequest

@@ -35,7 +35,7 @@ impl Service {
 }
 
 /// Makes one change, which answers the guest as it is then.
-async fn change<R>(
+pub(super) async fn change<R>(
     call: Call<R>,
     of: fn(&R) -> (Option<&pb::DomainRef>, i32),
     wanted: impl FnOnce(&R) -> Result<tuning::Change>,

@@ -1,22 +1,28 @@
 //! One disk of a guest: its sizes, the job at work on it, its limits.
 
+use virtqemud_client::time;
 use wire::consts::*;
 use wire::params::*;
 use wire::remote::*;
-use wire::typed::{Param, TypedParam};
+use wire::typed::{Param, TypedParam, TypedValue};
+use wire::{ErrorCode, ErrorDomain, WireError};
 
 use super::args::{self, Must};
 use super::flags::{Flags, LIVE_OR_CONFIG};
 use super::{Reply, by_uuid, full_in};
 use crate::ctx::Ctx;
 use crate::proto::disk_limits::{Rate, Rates};
+use crate::proto::disk_limits_change::{Rate as NewRate, Rates as NewRates};
 use crate::proto::{
-    DiskLimits, GetDiskJobRequest, GetDiskJobResponse, GetDiskLimitsRequest, GetDiskSizesRequest,
+    DiskLimits, DiskLimitsChange, GetDiskJobRequest, GetDiskJobResponse, GetDiskLimitsRequest,
+    GetDiskSizesRequest, RemoveThrottleGroupRequest, ResizeDiskRequest, SetDiskLimitsRequest,
+    SetDiskThresholdRequest, SetThrottleGroupRequest,
 };
 
 /// How many limits of a disk there are, the group's name among them.
 const LIMITS: i32 = 20;
 const MIB: u64 = 1 << 20;
+const KIB: u64 = 1 << 10;
 
 pub(crate) async fn get_info(
     ctx: &Ctx,
@@ -180,4 +186,119 @@ fn params(limits: DiskLimits) -> Vec<TypedParam> {
     }
     params.extend(with(BURST_SECONDS, seconds_of));
     params
+}
+
+/// What a client wants of the limits of a disk or a group.
+fn wanted(params: &[TypedParam]) -> DiskLimitsChange {
+    let number = |param: Param| match param.find(params) {
+        Some(TypedValue::Ullong(number)) => Some(*number),
+        _ => None,
+    };
+    let rates = |kind: usize| {
+        let rate = |direction: usize| {
+            let length = number(BURST_SECONDS[kind][direction]);
+            Some(NewRate {
+                average: number(AVERAGE[kind][direction]),
+                burst: number(BURST[kind][direction]),
+                burst_length: length.map(|seconds| time::of_seconds(i64::try_from(seconds).unwrap_or(i64::MAX))),
+            })
+        };
+        Some(NewRates {
+            total: rate(0),
+            read: rate(1),
+            write: rate(2),
+        })
+    };
+    let group = match VIR_DOMAIN_BLOCK_IOTUNE_GROUP_NAME.find(params) {
+        Some(TypedValue::String(name)) => Some(name.to_str().into_owned()),
+        _ => None,
+    };
+    DiskLimitsChange {
+        bytes: rates(0),
+        operations: rates(1),
+        operation_size: number(VIR_DOMAIN_BLOCK_IOTUNE_SIZE_IOPS_SEC),
+        group,
+    }
+}
+
+/// All parameters of limits.
+fn all_limits() -> Vec<Param> {
+    let threes = [AVERAGE, BURST, BURST_SECONDS].into_iter().flatten().flatten();
+    threes
+        .chain([VIR_DOMAIN_BLOCK_IOTUNE_SIZE_IOPS_SEC, VIR_DOMAIN_BLOCK_IOTUNE_GROUP_NAME])
+        .collect()
+}
+
+pub(crate) async fn set_limits(ctx: &Ctx, args: DomainSetBlockIoTune, flags: Flags) -> Reply<()> {
+    args::check(ctx, "params", Must::NotBeNull, !args.params.is_empty())?;
+    let scope = args::scope(flags.checked()?);
+    args::params(&args.params, &all_limits())?;
+    let request = SetDiskLimitsRequest {
+        domain: by_uuid(&args.dom),
+        disk: args.disk.into_string(),
+        scope: scope.into(),
+        limits: Some(wanted(&args.params)),
+        options: None,
+    };
+    ctx.disks().set_limits(request).await?;
+    Ok(())
+}
+
+pub(crate) async fn set_throttle_group(ctx: &Ctx, args: DomainSetThrottleGroup, flags: Flags) -> Reply<()> {
+    let scope = args::scope(flags.checked()?);
+    args::params(&args.params, &all_limits())?;
+    let request = SetThrottleGroupRequest {
+        domain: by_uuid(&args.dom),
+        group: args.group.into_string(),
+        scope: scope.into(),
+        limits: Some(wanted(&args.params)),
+        options: None,
+    };
+    ctx.disks().set_throttle_group(request).await?;
+    Ok(())
+}
+
+pub(crate) async fn del_throttle_group(ctx: &Ctx, args: DomainDelThrottleGroup, flags: Flags) -> Reply<()> {
+    let group = args::text(args.group);
+    args::check(ctx, "group", Must::NotBeNull, !group.is_empty())?;
+    let request = RemoveThrottleGroupRequest {
+        domain: by_uuid(&args.dom),
+        group,
+        scope: args::scope(flags.checked()?).into(),
+        options: None,
+    };
+    ctx.disks().remove_throttle_group(request).await?;
+    Ok(())
+}
+
+pub(crate) async fn resize(ctx: &Ctx, args: DomainBlockResize, flags: Flags) -> Reply<()> {
+    let flags = flags.checked()?;
+    let bytes = match flags & VIR_DOMAIN_BLOCK_RESIZE_BYTES {
+        0 => args.size.checked_mul(KIB).ok_or_else(|| {
+            let text = format!("size must be less than {}", u64::MAX / KIB);
+            WireError::new(ErrorCode::OVERFLOW, ErrorDomain::QEMU, &text)
+        })?,
+        _ => args.size,
+    };
+    let request = ResizeDiskRequest {
+        domain: by_uuid(&args.dom),
+        disk: args.disk.into_string(),
+        bytes,
+        whole_device: flags & VIR_DOMAIN_BLOCK_RESIZE_CAPACITY != 0,
+        options: None,
+    };
+    ctx.disks().resize(request).await?;
+    Ok(())
+}
+
+pub(crate) async fn set_threshold(ctx: &Ctx, args: DomainSetBlockThreshold, flags: Flags) -> Reply<()> {
+    flags.checked()?;
+    let request = SetDiskThresholdRequest {
+        domain: by_uuid(&args.dom),
+        device: args.dev.into_string(),
+        bytes: args.threshold,
+        options: None,
+    };
+    ctx.disks().set_threshold(request).await?;
+    Ok(())
 }

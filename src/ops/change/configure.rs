@@ -105,7 +105,7 @@ pub async fn configure(
         return Ok(());
     }
     let live = if which.live { live_of(&change)? } else { None };
-    let event = event_of(&change, which);
+    let event = event_of(&view, &change, which);
     let work = async move |context: Arc<Context>| {
         if let Some(live) = live {
             change_guest(&context, live).await?;
@@ -327,7 +327,7 @@ async fn change_guest(context: &Context, live: Live) -> Result<()> {
 }
 
 /// The event that tells of a change.
-fn event_of(change: &Change, which: Which) -> Option<(EventKind, Detail)> {
+fn event_of(view: &View, change: &Change, which: Which) -> Option<(EventKind, Detail)> {
     let metadata = |kind: i32, uri: &str| {
         (
             EventKind::MetadataChange,
@@ -341,7 +341,10 @@ fn event_of(change: &Change, which: Which) -> Option<(EventKind, Detail)> {
         Change::Description(_) => Some(metadata(0, "")),
         Change::Title(_) => Some(metadata(1, "")),
         Change::Metadata { uri, .. } => Some(metadata(2, uri)),
-        Change::Tuning(change) if which.live => tuning::event_of(change),
+        Change::Tuning(change) if which.live => {
+            let run = view.run.as_ref()?;
+            tuning::event_of(&run.document.domain, change)
+        }
         _ => None,
     }
 }

@@ -4,6 +4,7 @@ pub(crate) mod attach;
 mod change;
 pub mod detach;
 pub(crate) mod holding;
+pub(crate) mod images;
 mod learnt;
 pub mod limits;
 pub mod link;

@@ -4,6 +4,7 @@
 //! committed. What the kernel refuses in the midst of one leaves nothing changed. One file a kind.
 
 pub mod blocks;
+pub mod disks;
 pub mod enclose;
 pub mod iothreads;
 pub mod live;
@@ -48,6 +49,10 @@ pub enum Change {
     Blocks(blocks::Limits),
     /// A thread for I/O.
     IoThread(iothreads::Change),
+    /// What a disk of its own may do.
+    Disk(disks::Change),
+    /// What a group of disks may do.
+    DiskGroup(disks::GroupChange),
 }
 
 /// The change in a document.
@@ -62,13 +67,17 @@ pub(crate) fn apply(domain: &mut domxml::Domain, change: &Change) -> Result<()> 
         Change::Numa(placement) => numa::apply(domain, placement),
         Change::Blocks(limits) => blocks::apply(domain, limits),
         Change::IoThread(change) => iothreads::apply(domain, change),
+        Change::Disk(change) => disks::apply(domain, change),
+        Change::DiskGroup(change) => disks::apply_group(domain, change),
     }
 }
 
 /// Whether a document says that the change was made.
 pub(crate) fn is_in(document: &domxml::Domain, change: &Change) -> bool {
-    if let Change::IoThread(change) = change {
-        return iothreads::is_in(document, change);
+    match change {
+        Change::IoThread(change) => return iothreads::is_in(document, change),
+        Change::DiskGroup(change) => return disks::is_in(document, change),
+        _ => {}
     }
     let mut changed = document.clone();
     apply(&mut changed, change).is_ok() && changed == *document
@@ -99,6 +108,8 @@ pub(crate) async fn before(driver: &Arc<Driver>, view: &View, change: &Change) -
         Change::IoThread(change) => {
             return Ok(Some(Change::IoThread(iothreads::before(driver, view, change).await?)));
         }
+        Change::Disk(change) => return Ok(Some(Change::Disk(disks::before(view, change)?))),
+        Change::DiskGroup(change) => return Ok(disks::before_group(view, change)?.map(Change::DiskGroup)),
         _ => {}
     }
     let (driver, view, change) = (Arc::clone(driver), view.clone(), change.clone());
@@ -108,7 +119,7 @@ pub(crate) async fn before(driver: &Arc<Driver>, view: &View, change: &Change) -
             Change::Memory(limits) => Some(Change::Memory(memory::before(&driver, &view, *limits)?)),
             Change::Numa(placement) => Some(Change::Numa(numa::before(&driver, &view, placement)?)),
             Change::Blocks(limits) => Some(Change::Blocks(blocks::before(&driver, &view, limits)?)),
-            Change::Pin { .. } | Change::IoThread(_) => None,
+            _ => None,
         })
     };
     crate::blocking::file("asking what the guest has", work).await
@@ -122,6 +133,8 @@ pub(crate) async fn carry_out(driver: &Arc<Driver>, view: &View, change: &Change
     match change {
         Change::Pin { thread, cpus } => return pinning::carry_out(driver, view, *thread, cpus).await,
         Change::IoThread(change) => return iothreads::carry_out(driver, view, change).await,
+        Change::Disk(change) => return disks::carry_out(driver, view, change).await,
+        Change::DiskGroup(change) => return disks::carry_out_group(driver, view, change).await,
         _ => {}
     }
     let (driver, view, change) = (Arc::clone(driver), view.clone(), change.clone());
@@ -131,19 +144,21 @@ pub(crate) async fn carry_out(driver: &Arc<Driver>, view: &View, change: &Change
         Change::Memory(limits) => memory::carry_out(&driver, &view, *limits),
         Change::Numa(placement) => numa::carry_out(&driver, &view, placement),
         Change::Blocks(limits) => blocks::carry_out(&driver, &view, limits),
-        Change::Pin { .. } | Change::IoThread(_) => Ok(()),
+        _ => Ok(()),
     };
     crate::blocking::file("tuning the guest", work).await
 }
 
 /// The event that tells of a change in a running guest; libvirt has none of memory and of disks.
-pub(crate) fn event_of(change: &Change) -> Option<(EventKind, Detail)> {
+pub(crate) fn event_of(document: &domxml::Domain, change: &Change) -> Option<(EventKind, Detail)> {
     let values: Vec<(String, tunable::value::Value)> = match change {
         Change::Pin { thread, cpus } => vec![(
             pinning::event_name(*thread),
             tunable::value::Value::Text(cpus.to_string()),
         )],
         Change::Scheduler(wanted) => scheduler::told(wanted),
+        Change::Disk(change) => disks::told(document, change),
+        Change::DiskGroup(change) => disks::group_told(change),
         Change::Memory(_) | Change::Numa(_) | Change::Blocks(_) | Change::IoThread(_) => return None,
     };
     let value = |(name, value): (String, tunable::value::Value)| tunable::Value {

@@ -159,7 +159,11 @@ pub fn has_front_end(device: DeviceRef<'_>) -> bool {
 /// Arguments of `block_set_io_throttle`; none if the disk has no limits.
 fn throttle(disk: &Disk) -> Option<Props> {
     let tune = disk.iotune.as_ref().filter(|tune| **tune != IoTune::default())?;
-    let id = qom_name(disk)?;
+    Some(limits(qom_name(disk)?, tune))
+}
+
+/// Arguments of `block_set_io_throttle` for the disk of a name.
+pub fn limits(id: String, tune: &IoTune) -> Props {
     let always = [
         ("bps", tune.total_bytes_sec),
         ("bps_rd", tune.read_bytes_sec),
@@ -191,7 +195,7 @@ fn throttle(disk: &Disk) -> Option<Props> {
     for (name, value) in lengths {
         props.opt(name, value.filter(|length| *length > 0));
     }
-    Some(props)
+    props
 }
 
 /// What [`plug`] needs besides guest and device.

@@ -3,6 +3,8 @@
 //! [`decide`] is a pure function of the guest's view and the event; `supervise` calls it inside the guest's owner and starts
 //! what is to be done besides, in its own task.
 
+mod threshold;
+
 use crate::{
     domain::{Condition, Effects, RunState, View},
     events::model::{self as pb, EventKind, event::Detail},
@@ -83,6 +85,7 @@ pub(crate) fn decide(
             Effects::none().event(EventKind::IoError, Some(io_error(run, error))),
             Then::Nothing,
         ),
+        GuestEvent::BlockWriteThreshold(told) => (threshold::reached(view, told), Then::Nothing),
         GuestEvent::TrayMoved(tray) => (
             tray_moved(view, &alias_of(&tray.id), tray.tray_open),
             Then::Nothing,
