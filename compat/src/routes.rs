@@ -179,6 +179,11 @@ routes! { REMOTE: remote;
         VIR_DOMAIN_VCPU_HOTPLUGGABLE,
     ] => config::set_vcpus_flags,
     DomainSetVcpu [AFFECT] => config::set_vcpu,
+    DomainStartDirtyRateCalc [
+        VIR_DOMAIN_DIRTYRATE_MODE_DIRTY_BITMAP, VIR_DOMAIN_DIRTYRATE_MODE_DIRTY_RING,
+    ] => config::start_dirty_rate_calc,
+    DomainGraphicsReload [] => config::graphics_reload,
+    DomainSetLaunchSecurityState [] => config::set_launch_security_state,
     DomainSetLifecycleAction [AFFECT] => config::set_lifecycle_action,
     DomainSetMemoryParameters [AFFECT] => resources::set_memory_parameters,
     DomainGetMemoryParameters [AFFECT, VIR_TYPED_PARAM_STRING_OKAY] => resources::get_memory_parameters,

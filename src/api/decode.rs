@@ -17,7 +17,7 @@ use crate::{
         change::configure::{Change, LifecycleEvent},
         device::vcpus,
         document::scope::Scope,
-        run::{keys::Chord, power::Mode},
+        run::{keys::Chord, once::DirtyMode, power::Mode},
     },
     pb,
 };
@@ -223,6 +223,21 @@ pub(super) fn change(change: Option<pb::configure_request::Change>) -> Result<Co
         }
         C::Lifecycle(it) => lifecycle(it)?,
     }))
+}
+
+/// How long and how a guest's writes are measured.
+///
+/// # Errors
+/// `InvalidArg` for a time that is none, or an unknown mode.
+pub(super) fn dirty_rate(request: &pb::MeasureDirtyRateRequest) -> Result<(i64, DirtyMode)> {
+    use pb::measure_dirty_rate_request::Mode as M;
+    let seconds = signed(given(request.period.as_ref(), "period")?, Unit::Second, "period")?;
+    let mode = match known(request.mode, "mode")? {
+        M::Unspecified | M::PageSampling => DirtyMode::PageSampling,
+        M::DirtyBitmap => DirtyMode::DirtyBitmap,
+        M::DirtyRing => DirtyMode::DirtyRing,
+    };
+    Ok((seconds, mode))
 }
 
 fn lifecycle(it: pb::configure_request::Lifecycle) -> Result<Change> {

@@ -25,6 +25,7 @@ use crate::{
         },
         document::scope::Scope,
         inspect::{addresses, peek},
+        run::once,
     },
     pb,
 };
@@ -147,6 +148,15 @@ impl pb::devices_server::Devices for Service {
         let domain = self.domain(&caller, request.domain.as_ref())?;
         let data = peek::memory(&self.driver, &domain, which, request.address, request.size).await?;
         Ok(Response::new(pb::PeekMemoryResponse { data }))
+    }
+
+    async fn reload_display(&self, request: Request<pb::ReloadDisplayRequest>) -> Answer<pb::Domain> {
+        self.mutate(request, |call| async move {
+            let domain = call.domain(call.request.domain.as_ref())?;
+            once::reload_display(&call.driver, &domain, &call.conditions).await?;
+            Ok(convert::basic(&domain.view()))
+        })
+        .await
     }
 
     async fn list_disk_errors(

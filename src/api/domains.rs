@@ -381,6 +381,23 @@ impl pb::domains_server::Domains for Service {
         .await
     }
 
+    async fn measure_dirty_rate(
+        &self,
+        request: Request<pb::MeasureDirtyRateRequest>,
+    ) -> Answer<pb::Domain> {
+        self.mutate(request, |call| {
+            change(
+                call,
+                |r| r.domain.as_ref(),
+                |driver, domain, r, conditions| async move {
+                    let what = decode::dirty_rate(&r)?;
+                    ops::run::once::measure_dirty_rate(&driver, &domain, what, &conditions).await
+                },
+            )
+        })
+        .await
+    }
+
     async fn get_metadata(
         &self,
         request: Request<pb::GetMetadataRequest>,

@@ -2,7 +2,9 @@
 
 use virtqemud_client::time;
 use wire::consts::*;
+use wire::params::*;
 use wire::remote::*;
+use wire::typed::{Param, TypedValue};
 use wire::xdr::Text;
 use wire::{ErrorCode, ErrorDomain, WireError};
 
@@ -13,7 +15,11 @@ use super::{Reply, agent, by_uuid};
 use crate::ctx::Ctx;
 use crate::proto::configure_request::{Change, Lifecycle, Metadata, Text as Value, VcpuStates};
 use crate::proto::get_metadata_request::Kind;
-use crate::proto::{ConfigureRequest, GetMetadataRequest, Scope, SetAutostartRequest};
+use crate::proto::measure_dirty_rate_request::Mode;
+use crate::proto::{
+    ConfigureRequest, GetMetadataRequest, MeasureDirtyRateRequest, ReloadDisplayRequest, Scope,
+    SetAutostartRequest, SetLaunchSecretRequest,
+};
 
 async fn configure(ctx: &Ctx, dom: &NonnullDomain, scope: Scope, change: Change) -> Reply<()> {
     let request = ConfigureRequest {
@@ -213,3 +219,71 @@ fn uri_fits(ctx: &Ctx, kind: Kind, uri: Option<&Text>) -> Result<(), WireError> 
 fn unknown_metadata(ctx: &Ctx, kind: i32) -> WireError {
     ctx.invalid_arg(&format!("unknown metadata type '{kind}'"))
 }
+
+pub(crate) async fn start_dirty_rate_calc(
+    ctx: &Ctx,
+    args: DomainStartDirtyRateCalc,
+    flags: Flags,
+) -> Reply<()> {
+    let mode = match flags.checked()? {
+        VIR_DOMAIN_DIRTYRATE_MODE_DIRTY_BITMAP => Mode::DirtyBitmap,
+        VIR_DOMAIN_DIRTYRATE_MODE_DIRTY_RING => Mode::DirtyRing,
+        _ => Mode::PageSampling,
+    };
+    let request = MeasureDirtyRateRequest {
+        domain: by_uuid(&args.dom),
+        period: Some(time::of_seconds(args.seconds.into())),
+        mode: mode.into(),
+        options: None,
+    };
+    ctx.domains().measure_dirty_rate(request).await?;
+    Ok(())
+}
+
+pub(crate) async fn graphics_reload(ctx: &Ctx, args: DomainGraphicsReload, flags: Flags) -> Reply<()> {
+    const KINDS: u32 = 2;
+    if args.r#type >= KINDS {
+        return Err(args::invalid(&format!("type must be less than {KINDS}")).into());
+    }
+    flags.checked()?;
+    let request = ReloadDisplayRequest {
+        domain: by_uuid(&args.dom),
+        options: None,
+    };
+    ctx.devices().reload_display(request).await?;
+    Ok(())
+}
+
+pub(crate) async fn set_launch_security_state(
+    ctx: &Ctx,
+    args: DomainSetLaunchSecurityState,
+    flags: Flags,
+) -> Reply<()> {
+    args::check(ctx, "params", Must::NotBeNull, !args.params.is_empty())?;
+    flags.checked()?;
+    let [header, secret, address] = SECRET;
+    args::params(&args.params, &SECRET)?;
+    let text = |param: Param| match param.find(&args.params) {
+        Some(TypedValue::String(text)) => Some(text.to_str().into_owned()),
+        _ => None,
+    };
+    let request = SetLaunchSecretRequest {
+        domain: by_uuid(&args.dom),
+        header: text(header),
+        secret: text(secret),
+        address: match address.find(&args.params) {
+            Some(TypedValue::Ullong(address)) => Some(*address),
+            _ => None,
+        },
+        options: None,
+    };
+    ctx.launch_security().set_secret(request).await?;
+    Ok(())
+}
+
+/// What is said of a secret.
+const SECRET: [Param; 3] = [
+    VIR_DOMAIN_LAUNCH_SECURITY_SEV_SECRET_HEADER,
+    VIR_DOMAIN_LAUNCH_SECURITY_SEV_SECRET,
+    VIR_DOMAIN_LAUNCH_SECURITY_SEV_SECRET_SET_ADDRESS,
+];

@@ -107,6 +107,14 @@ commands! {
         /// Without their backing chains.
         flat: bool
     } -> Vec<BlockDeviceInfo>;
+    /// Begins to measure how fast memory is written.
+    10 CalcDirtyRate "calc-dirty-rate" {
+        /// Seconds that it takes.
+        calc_time: i64,
+        /// `dirty-bitmap` or `dirty-ring`; none: by samples.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        mode: Option<String>
+    } -> Empty;
     /// How fast memory is written, as last measured.
     5 QueryDirtyRate "query-dirty-rate" {} -> DirtyRateInfo;
     /// Jobs.
@@ -227,6 +235,14 @@ commands! {
         protocol: String,
         /// `now`, `never`, `+SECONDS` or seconds since 1970.
         time: String
+    } -> Empty;
+
+    /// Reads what belongs to a display anew.
+    10 DisplayReload "display-reload" {
+        /// `vnc`.
+        r#type: String,
+        /// Its certificates.
+        tls_certs: bool
     } -> Empty;
 
     /// Sets a link up or down.
@@ -425,6 +441,8 @@ open_commands! {
     600 DumpGuestMemory "dump-guest-memory" -> Empty;
     /// Writes a picture of the screen: `filename`, `device`, `head`, `format`.
     60 Screendump "screendump" -> Empty;
+    /// Puts a secret into a protected guest's memory: `packet-header`, `secret`, `gpa`.
+    10 SevInjectLaunchSecret "sev-inject-launch-secret" -> Empty;
     /// Moves, clicks, types: `device`, `head`, `events`.
     10 InputSendEvent "input-send-event" -> Empty;
     /// Tells the network where the guest is: `initial`, `max`, `rounds`, `step`.

@@ -9,6 +9,7 @@ pub(crate) mod departures;
 pub mod found_job;
 pub mod guest;
 pub mod keys;
+pub mod once;
 pub(crate) mod password;
 pub mod power;
 pub mod react;
