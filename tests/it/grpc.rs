@@ -81,6 +81,10 @@ impl Grpc {
         pb::monitor_client::MonitorClient::new(self.channel())
     }
 
+    pub(crate) fn disks(&self) -> pb::disks_client::DisksClient<Channel> {
+        pb::disks_client::DisksClient::new(self.channel())
+    }
+
     pub(crate) fn tuning(&self) -> pb::tuning_client::TuningClient<Channel> {
         pb::tuning_client::TuningClient::new(self.channel())
     }

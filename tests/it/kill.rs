@@ -44,10 +44,12 @@ enum Operation {
     DestroyBesideAttach,
     AttachRng,
     DetachChannel,
+    PlugVcpu,
+    AddIothread,
 }
 
 impl Operation {
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 19] = [
         Self::Define,
         Self::Start,
         Self::Suspend,
@@ -65,6 +67,8 @@ impl Operation {
         Self::DestroyBesideAttach,
         Self::AttachRng,
         Self::DetachChannel,
+        Self::PlugVcpu,
+        Self::AddIothread,
     ];
 
     /// Brings about what it begins from; "g" is the guest.
@@ -87,6 +91,9 @@ impl Operation {
         if self == Self::SetPeriod {
             xml = xml.replace("<memballoon model='none'/>", "<memballoon model='virtio'/>");
         }
+        if self == Self::PlugVcpu {
+            xml = xml.replace("<vcpu>1</vcpu>", "<vcpu current='1'>2</vcpu>");
+        }
         grpc.define(&xml).await?;
         match self {
             Self::Suspend
@@ -100,7 +107,9 @@ impl Operation {
             | Self::SetPeriod
             | Self::DestroyBesideAttach
             | Self::AttachRng
-            | Self::DetachChannel => grpc.start("g").await.map(drop),
+            | Self::DetachChannel
+            | Self::PlugVcpu
+            | Self::AddIothread => grpc.start("g").await.map(drop),
             Self::Resume => grpc.start_paused("g").await.map(drop),
             _ => Ok(()),
         }
@@ -158,6 +167,24 @@ impl Operation {
                 let (_, ended) = tokio::join!(attach(&grpc, disk()), grpc.power_off("g"));
                 ended.map(drop)
             }
+            Self::PlugVcpu => {
+                let request = pb::ConfigureRequest {
+                    domain: by_name("g"),
+                    scope: pb::Scope::LiveAndConfig.into(),
+                    change: Some(pb::configure_request::Change::Vcpus(2)),
+                    options: None,
+                };
+                grpc.domains().configure(request).await.map(drop)
+            }
+            Self::AddIothread => {
+                let request = pb::AddIoThreadRequest {
+                    domain: by_name("g"),
+                    scope: pb::Scope::LiveAndConfig.into(),
+                    id: 7,
+                    options: None,
+                };
+                grpc.tuning().add_io_thread(request).await.map(drop)
+            }
             Self::AttachDisk => attach(&grpc, disk()).await,
             Self::AttachInterface => attach(&grpc, CARD.to_owned()).await,
             Self::AttachRng => attach(&grpc, RNG.to_owned()).await,
@@ -194,7 +221,9 @@ impl Operation {
             | Self::SetLimits
             | Self::SetPeriod
             | Self::AttachRng
-            | Self::DetachChannel => [&[("g", Running)], &[("g", Running)]],
+            | Self::DetachChannel
+            | Self::PlugVcpu
+            | Self::AddIothread => [&[("g", Running)], &[("g", Running)]],
         }
     }
 }
@@ -454,6 +483,13 @@ impl Matrix {
             Operation::SetLink => return self.documents_agree(DOWN).await,
             Operation::SetLimits => return self.limits_agree().await,
             Operation::SetPeriod => return self.period_agrees().await,
+            Operation::PlugVcpu => {
+                let mark = "<vcpu placement='static'>2</vcpu>";
+                return self.count_agrees("query-cpus-fast", mark, [1, 2]).await;
+            }
+            Operation::AddIothread => {
+                return self.count_agrees("query-iothreads", "<iothread id='7'/>", [0, 1]).await;
+            }
             Operation::DestroyBesideAttach if states == before => {
                 self.device_agrees("dev='sda'", "scsi0-0-0-0").await?;
             }
@@ -562,6 +598,15 @@ impl Matrix {
             told["return"] == wanted,
             "QEMU has {told}, the documents {wanted}"
         );
+        Ok(is_new)
+    }
+
+    /// Whether the documents have something where QEMU lists so many; before and after.
+    async fn count_agrees(&self, query: &str, mark: &str, counts: [usize; 2]) -> Result<bool> {
+        let is_new = self.documents_agree(mark).await?;
+        let told = self.ask_qemu(query).await?;
+        let count = told["return"].as_array().map_or(0, Vec::len);
+        ensure!(count == counts[usize::from(is_new)], "QEMU has {told}, new: {is_new}");
         Ok(is_new)
     }
 

@@ -19,6 +19,7 @@ mod interface;
 mod kill;
 mod late;
 mod life;
+mod live;
 mod lockd;
 mod logd;
 mod look;

@@ -23,15 +23,18 @@ use crate::stage::{FAULTS, Small, Stage};
 const NIC: &str =
     "<interface type='user'><mac address='52:54:00:00:00:01'/><model type='virtio'/></interface>";
 const CHANNEL: &str = "<channel type='unix'><target type='virtio' name='org.example.port'/></channel>";
-const SCSI: &str = "<controller type='scsi' index='0' model='virtio-scsi'/>";
+pub(crate) const SCSI: &str = "<controller type='scsi' index='0' model='virtio-scsi'/>";
 const BALLOON: &str = "<memballoon model='virtio'/>";
 /// Slots for devices that come.
 const SLOTS: &str = "<controller type='pci' index='0' model='pcie-root'/><controller type='pci' model='pcie-root-port'/>\
     <controller type='pci' model='pcie-root-port'/>";
 
+/// A call that a row makes itself.
+pub(crate) type Asking = fn(Grpc, String) -> std::pin::Pin<Box<dyn Future<Output = Answer<()>> + Send>>;
+
 /// How an operation is asked for.
 #[derive(Clone)]
-enum Call {
+pub(crate) enum Call {
     /// With the device as it is to be.
     Update(String),
     /// With the device that comes.
@@ -42,11 +45,13 @@ enum Call {
     Period(i64),
     Suspend,
     Resume,
+    /// Another call, of the guest of a name.
+    Other(Asking),
 }
 
 /// What shows that it is done.
 #[derive(Clone, Copy)]
-enum Done {
+pub(crate) enum Done {
     /// The document has this.
     Shown(&'static str),
     /// The document with its secrets has this.
@@ -57,16 +62,21 @@ enum Done {
 }
 
 /// One operation on a running guest.
-struct Operation {
-    name: &'static str,
-    devices: String,
-    call: Call,
-    done: Done,
+pub(crate) struct Operation {
+    pub(crate) name: &'static str,
+    pub(crate) devices: String,
+    /// What the guest has instead of its one CPU.
+    pub(crate) cpus: &'static str,
+    pub(crate) call: Call,
+    pub(crate) done: Done,
     /// What QEMU has of it before, in the words of [`Model`].
-    had: &'static [(&'static str, &'static str)],
+    pub(crate) had: &'static [(&'static str, &'static str)],
     /// QEMU's commands that belong to it.
-    commands: &'static [&'static str],
+    pub(crate) commands: &'static [&'static str],
 }
+
+/// The one CPU of a guest.
+pub(crate) const CPU: &str = "<vcpu>1</vcpu>";
 
 /// QEMU's devices and state.
 type Model = BTreeMap<String, String>;
@@ -94,6 +104,9 @@ fn model(had: &[(&str, &str)], asked: &[Asked]) -> Model {
             "blockdev-close-tray" => ("tray".to_owned(), "closed".to_owned()),
             "blockdev-remove-medium" => ("medium".to_owned(), "none".to_owned()),
             "blockdev-insert-medium" => ("medium".to_owned(), text("node-name").to_owned()),
+            "object-add" => (format!("object {}", text("id")), "there".to_owned()),
+            "object-del" => (format!("object {}", text("id")), String::new()),
+            "block_set_io_throttle" => ("operations a second".to_owned(), arguments["iops"].to_string()),
             "set_password" => ("password".to_owned(), text("password").to_owned()),
             "expire_password" => ("expiry".to_owned(), text("time").to_owned()),
             "stop" => ("run".to_owned(), "paused".to_owned()),
@@ -135,6 +148,7 @@ impl Trial<'_> {
         if xml.contains(BALLOON) {
             xml = xml.replace("<memballoon model='none'/>", "");
         }
+        xml = xml.replace(CPU, self.operation.cpus);
         if matches!(self.operation.call, Call::Resume) {
             stage.grpc.create_paused(&xml).await?;
         } else {
@@ -177,6 +191,7 @@ impl Trial<'_> {
             Call::Period(seconds) => grpc.set_stats_period(&self.name, pb::Scope::Live, seconds).await,
             Call::Suspend => grpc.suspend(&self.name).await.map(drop),
             Call::Resume => grpc.resume(&self.name).await.map(drop),
+            Call::Other(asking) => asking(grpc.clone(), self.name.clone()).await,
         }
     }
 
@@ -365,7 +380,7 @@ impl Trial<'_> {
 }
 
 /// Every step of an operation goes wrong in every way.
-async fn every_step(operation: Operation) -> Result<()> {
+pub(crate) async fn every_step(operation: Operation) -> Result<()> {
     if !can_run_guests() {
         return Ok(());
     }
@@ -440,7 +455,7 @@ fn is_tried(fault: &str, operation: &str) -> bool {
     patient || operation == "link" || matches!(fault, "refused" | "eof")
 }
 
-fn image(name: &str) -> Result<PathBuf> {
+pub(crate) fn image(name: &str) -> Result<PathBuf> {
     let path = std::env::temp_dir().join(format!("steps-{}-{name}", std::process::id()));
     std::fs::write(&path, [0; 4096])?;
     Ok(path)
@@ -454,7 +469,7 @@ fn drive(image: &Path) -> String {
     )
 }
 
-fn disk(image: &Path) -> String {
+pub(crate) fn disk(image: &Path) -> String {
     format!(
         "<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='{}'/>\
          <target dev='sda' bus='scsi'/></disk>",
@@ -466,6 +481,7 @@ fn link() -> Operation {
     Operation {
         name: "link",
         devices: NIC.to_owned(),
+        cpus: CPU,
         call: Call::Update(NIC.replace("</interface>", "<link state='down'/></interface>")),
         done: Done::Shown("<link state='down'/>"),
         had: &[("link", "true")],
@@ -483,6 +499,7 @@ async fn a_medium_that_is_changed_at_every_step() -> Result<()> {
     every_step(Operation {
         name: "medium",
         devices: drive(&image("old.iso")?),
+        cpus: CPU,
         call: Call::Update(drive(&image("new.iso")?)),
         done: Done::Shown("new.iso"),
         had: &[
@@ -506,6 +523,7 @@ async fn a_disk_that_comes_at_every_step() -> Result<()> {
     every_step(Operation {
         name: "attach-disk",
         devices: SCSI.to_owned(),
+        cpus: CPU,
         call: Call::Attach(disk(&image("comes.img")?)),
         done: Done::Shown("comes.img"),
         had: &[],
@@ -519,6 +537,7 @@ async fn a_disk_that_goes_at_every_step() -> Result<()> {
     every_step(Operation {
         name: "detach-disk",
         devices: format!("{SCSI}{}", disk(&image("goes.img")?)),
+        cpus: CPU,
         call: Call::Detach("scsi0-0-0-0"),
         done: Done::Gone("goes.img"),
         had: &[
@@ -535,6 +554,7 @@ async fn an_interface_that_comes_at_every_step() -> Result<()> {
     every_step(Operation {
         name: "attach-interface",
         devices: SLOTS.to_owned(),
+        cpus: CPU,
         call: Call::Attach(NIC.to_owned()),
         done: Done::Shown("52:54:00:00:00:01"),
         had: &[],
@@ -548,6 +568,7 @@ async fn a_period_of_statistics_at_every_step() -> Result<()> {
     every_step(Operation {
         name: "period",
         devices: BALLOON.to_owned(),
+        cpus: CPU,
         call: Call::Period(7),
         done: Done::Shown("<stats period='7'/>"),
         had: &[("guest-stats-polling-interval", "0")],
@@ -565,6 +586,7 @@ async fn a_password_that_is_changed_at_every_step() -> Result<()> {
     every_step(Operation {
         name: "password",
         devices: display("old"),
+        cpus: CPU,
         call: Call::Update(display("new' passwdValidTo='2100-01-01T00:00:00")),
         done: Done::Secret("passwd='new'"),
         had: &[("password", "old"), ("expiry", "never")],
@@ -578,6 +600,7 @@ async fn a_pause_and_its_end_at_every_step() -> Result<()> {
     every_step(Operation {
         name: "suspend",
         devices: String::new(),
+        cpus: CPU,
         call: Call::Suspend,
         done: Done::State(pb::State::Paused),
         had: &[("run", "running")],
@@ -587,6 +610,7 @@ async fn a_pause_and_its_end_at_every_step() -> Result<()> {
     every_step(Operation {
         name: "resume",
         devices: String::new(),
+        cpus: CPU,
         call: Call::Resume,
         done: Done::State(pb::State::Running),
         had: &[("run", "paused")],

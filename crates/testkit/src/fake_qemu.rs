@@ -5,6 +5,7 @@
 //!
 //! What is not scripted is answered as an idle guest would: run state follows `cont` and `stop`, `quit` ends.
 
+mod cpus;
 mod devices;
 pub mod program;
 pub mod script;

@@ -128,10 +128,11 @@ impl Slots {
         // QEMU lists its CPUs as they came.
         let mut order = 0;
         for cpu in cpus {
-            let its = |slot: &&mut Slot| slot.threads.iter().any(|thread| thread.pid == cpu.thread_id);
-            if let Some(slot) = all.iter_mut().find(its)
-                && slot.order.is_none()
-            {
+            let its = |slot: &HotpluggableCpu| {
+                slot.qom_path.as_deref().is_some_and(|path| is_part(&cpu.qom_path, path))
+            };
+            let slot = slots.iter().rev().position(its).and_then(|at| all.get_mut(at));
+            if let Some(slot) = slot.filter(|slot| slot.order.is_none()) {
                 order += 1;
                 slot.order = Some(order);
             }

@@ -7,7 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use super::script::Asked;
+use super::{
+    cpus::{Cpus, iothreads},
+    script::Asked,
+};
 
 /// The event that tells of a tray.
 pub(super) const TRAY_MOVED: &str = "DEVICE_TRAY_MOVED";
@@ -19,6 +22,9 @@ pub(super) struct Devices {
     devices: BTreeMap<String, Option<Drive>>,
     /// By name.
     nodes: BTreeSet<String>,
+    /// By id.
+    objects: BTreeSet<String>,
+    cpus: Cpus,
 }
 
 #[derive(Debug)]
@@ -33,12 +39,16 @@ impl Devices {
         let mut devices = Self::default();
         for pair in args.windows(2) {
             let [option, text] = pair else { continue };
+            if option == "-smp" {
+                devices.cpus = Cpus::of(text);
+            }
             // Other forms name nothing that is asked about.
             let Ok(value) = serde_json::from_str::<Value>(text) else {
                 continue;
             };
             match option.as_str() {
                 "-device" => devices.plug(&value),
+                "-object" => drop(devices.objects.insert(word(&value, "id"))),
                 "-blockdev" => drop(devices.nodes.insert(word(&value, "node-name"))),
                 _ => {}
             }
@@ -60,6 +70,18 @@ impl Devices {
             "qom-list" if argument("path") == "/machine/peripheral" => {
                 let entry = |id: &String| json!({"name": id, "type": "child<device>"});
                 json!({"return": self.devices.keys().map(entry).collect::<Vec<_>>()})
+            }
+            "qom-list" if argument("path") == "/objects" => {
+                let entry = |id: &String| json!({"name": id, "type": "child<object>"});
+                json!({"return": self.objects.iter().map(entry).collect::<Vec<_>>()})
+            }
+            "query-hotpluggable-cpus" => {
+                json!({"return": self.cpus.slots(|id| self.devices.contains_key(id))})
+            }
+            "query-cpus-fast" => json!({"return": self.cpus.running(|id| self.devices.contains_key(id))}),
+            "query-iothreads" => json!({"return": iothreads(&self.objects)}),
+            "object-del" if !self.objects.contains(&argument("id")) => {
+                refusal(&format!("object '{}' not found", argument("id")))
             }
             "query-named-block-nodes" => {
                 json!({"return": self.nodes.iter().map(|name| node(name)).collect::<Vec<_>>()})
@@ -100,6 +122,8 @@ impl Devices {
                 let path = format!("/machine/peripheral/{id}");
                 return Some(("DEVICE_DELETED", json!({"device": id, "path": path})));
             }
+            ("object-add", _) => drop(self.objects.insert(id)),
+            ("object-del", _) => drop(self.objects.remove(&id)),
             ("blockdev-add", _) => drop(self.nodes.insert(word(&arguments, "node-name"))),
             ("blockdev-del", _) => drop(self.nodes.remove(&word(&arguments, "node-name"))),
             ("blockdev-open-tray", Some(drive)) if !drive.is_open => {

@@ -176,13 +176,6 @@ impl Session {
             let status = if running { "running" } else { "paused" };
             return json!({"return": {"running": running, "status": status}});
         }
-        if asked.execute == "query-cpus-fast" {
-            // A thread that exists: this process's own.
-            let thread = std::process::id();
-            let cpu = json!({"cpu-index": 0, "qom-path": "/machine/unattached/device[0]", "thread-id": thread,
-                             "props": {"core-id": 0, "thread-id": 0, "socket-id": 0}, "target": "x86_64"});
-            return json!({"return": [cpu]});
-        }
         let devices = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(reply) = devices.answer(asked) {
             return reply;
@@ -273,7 +266,7 @@ const IDLE: &str = r#"{
   "query-version": {"qemu": {"micro": 2, "minor": 0, "major": 10}, "package": "fake"},
   "query-balloon": {"actual": 134217728}, "query-block": [], "query-blockstats": [], "query-named-block-nodes": [],
   "query-chardev": [{"label": "charmonitor", "filename": "unix:", "frontend-open": true}],
-  "query-vnc": {"enabled": false}, "query-hotpluggable-cpus": [], "query-iothreads": [], "query-pci": [],
+  "query-vnc": {"enabled": false}, "query-pci": [],
   "query-memory-devices": [], "query-memory-size-summary": {"base-memory": 134217728, "plugged-memory": 0},
   "query-rx-filter": [], "query-yank": [], "yank": {}, "query-jobs": [], "query-migrate": {}, "qom-list": [],
   "qom-get": {},

@@ -1,0 +1,162 @@
+//! CPUs, I/O threads and limits of disks that change while the guest runs: each at every step, and killed.
+
+use anyhow::Result;
+use virtqemud_client::proto as pb;
+
+use crate::grpc::{Answer, Grpc, by_name};
+use crate::steps::{CPU, Call, Done, Operation, SCSI, disk, every_step, image};
+
+const TWO: &str = "<vcpu current='1'>2</vcpu>";
+const PLUGGED: &str = "<vcpu current='2'>2</vcpu><vcpus><vcpu id='0' enabled='yes' hotpluggable='no' order='1'/>\
+    <vcpu id='1' enabled='yes' hotpluggable='yes' order='2'/></vcpus>";
+
+async fn set_vcpus(grpc: Grpc, name: String, count: u32) -> Answer<()> {
+    let request = pb::ConfigureRequest {
+        domain: by_name(&name),
+        scope: pb::Scope::Live.into(),
+        change: Some(pb::configure_request::Change::Vcpus(count)),
+        options: None,
+    };
+    grpc.domains().configure(request).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cpu_that_is_plugged_in_at_every_step() -> Result<()> {
+    every_step(Operation {
+        name: "plug-cpu",
+        devices: String::new(),
+        cpus: TWO,
+        call: Call::Other(|grpc, name| Box::pin(set_vcpus(grpc, name, 2))),
+        done: Done::Shown("<vcpu id='1' enabled='yes' hotpluggable='yes' order='2'/>"),
+        had: &[],
+        commands: &["device_add"],
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cpu_that_is_unplugged_at_every_step() -> Result<()> {
+    every_step(Operation {
+        name: "unplug-cpu",
+        devices: String::new(),
+        cpus: PLUGGED,
+        call: Call::Other(|grpc, name| Box::pin(set_vcpus(grpc, name, 1))),
+        done: Done::Shown("<vcpu id='1' enabled='no' hotpluggable='yes'/>"),
+        had: &[("device vcpu1", "there")],
+        commands: &["device_del"],
+    })
+    .await
+}
+
+async fn add_iothread(grpc: Grpc, name: String) -> Answer<()> {
+    let request = pb::AddIoThreadRequest {
+        domain: by_name(&name),
+        scope: pb::Scope::Live.into(),
+        id: 7,
+        options: None,
+    };
+    grpc.tuning().add_io_thread(request).await.map(drop)
+}
+
+async fn remove_iothread(grpc: Grpc, name: String) -> Answer<()> {
+    let request = pb::RemoveIoThreadRequest {
+        domain: by_name(&name),
+        scope: pb::Scope::Live.into(),
+        id: 1,
+        options: None,
+    };
+    grpc.tuning().remove_io_thread(request).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_io_thread_that_comes_at_every_step() -> Result<()> {
+    every_step(Operation {
+        name: "add-iothread",
+        devices: String::new(),
+        cpus: CPU,
+        call: Call::Other(|grpc, name| Box::pin(add_iothread(grpc, name))),
+        done: Done::Shown("<iothread id='7'/>"),
+        had: &[],
+        commands: &["object-add"],
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_io_thread_that_goes_at_every_step() -> Result<()> {
+    every_step(Operation {
+        name: "remove-iothread",
+        devices: String::new(),
+        cpus: "<vcpu>1</vcpu><iothreads>1</iothreads>",
+        call: Call::Other(|grpc, name| Box::pin(remove_iothread(grpc, name))),
+        done: Done::Gone("<iothreads>"),
+        had: &[("object iothread1", "there")],
+        commands: &["object-del"],
+    })
+    .await
+}
+
+fn operations(count: u64) -> Option<pb::DiskLimitsChange> {
+    use pb::disk_limits_change::{Rate, Rates};
+    let total = Rate {
+        average: Some(count),
+        ..Default::default()
+    };
+    Some(pb::DiskLimitsChange {
+        operations: Some(Rates {
+            total: Some(total),
+            ..Default::default()
+        }),
+        ..Default::default()
+    })
+}
+
+async fn limit_disk(grpc: Grpc, name: String) -> Answer<()> {
+    let request = pb::SetDiskLimitsRequest {
+        domain: by_name(&name),
+        disk: "sda".to_owned(),
+        scope: pb::Scope::Live.into(),
+        limits: operations(100),
+        options: None,
+    };
+    grpc.disks().set_limits(request).await.map(drop)
+}
+
+async fn make_group(grpc: Grpc, name: String) -> Answer<()> {
+    let request = pb::SetThrottleGroupRequest {
+        domain: by_name(&name),
+        group: "some".to_owned(),
+        scope: pb::Scope::Live.into(),
+        limits: operations(100),
+        options: None,
+    };
+    grpc.disks().set_throttle_group(request).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_of_a_disk_at_every_step() -> Result<()> {
+    every_step(Operation {
+        name: "limit-disk",
+        devices: format!("{SCSI}{}", disk(&image("limited.img")?)),
+        cpus: CPU,
+        call: Call::Other(|grpc, name| Box::pin(limit_disk(grpc, name))),
+        done: Done::Shown("<total_iops_sec>100</total_iops_sec>"),
+        had: &[("operations a second", "0")],
+        commands: &["block_set_io_throttle"],
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_throttle_group_at_every_step() -> Result<()> {
+    every_step(Operation {
+        name: "throttle-group",
+        devices: String::new(),
+        cpus: CPU,
+        call: Call::Other(|grpc, name| Box::pin(make_group(grpc, name))),
+        done: Done::Shown("<group_name>some</group_name>"),
+        had: &[],
+        commands: &["object-add"],
+    })
+    .await
+}
