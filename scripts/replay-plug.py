@@ -10,8 +10,8 @@ with real QEMUs under TCG: the daemon at the URI should have nothing else to do.
 
 An operation is equal if result, error (code and text), events, both changes of documents and commands are; numbers of block
 nodes count by their order of appearance, since they go on from whatever was plugged before. A device that is named by the
-document of the running guest is named by its document here: terminals have other names. Calls that are not about devices
-are made, for what follows depends on them, and not compared.
+document of the running guest is named by its document here: terminals have other names. Calls that are about neither
+devices, CPUs, I/O threads nor disks are made, for what follows depends on them, and not compared.
 """
 
 import argparse
@@ -35,7 +35,17 @@ CALLS = {
     "update-device": "updateDeviceFlags",
     "detach-device-alias": "detachDeviceAlias",
 }
+# Calls that virsh makes, and that are compared: its words hold the error's text, not its code.
+OF_VIRSH = {
+    "setvcpus", "setvcpu", "iothreadadd", "iothreaddel", "iothreadset", "iothreadpin", "iothreadinfo",
+    "blkdeviotune", "domthrottlegroupset", "domthrottlegroupdel", "domthrottlegrouplist", "domthrottlegroupinfo",
+    "blockresize", "domblkthreshold", "domblkinfo", "blkiotune", "memtune", "numatune", "schedinfo", "vcpupin",
+    "emulatorpin", "setmem", "setmaxmem", "dommemstat", "domdirtyrate-calc", "set-lifecycle-action", "perf",
+    "send-process-signal", "domlaunchsecinfo", "domsetlaunchsecstate", "inject-nmi", "metadata", "desc",
+}
 FLAGS = {"--live": 1, "--config": 2, "--current": 0, "--persistent": 2, "--force": 4}
+# What it prints is of the host, or of the moment.
+VARIES = re.compile(r"^(domblkinfo|dommemstat|schedinfo|memtune|iothreadinfo|vcpupin|emulatorpin|blkiotune)$")
 # What is asked and not told: how a daemon learns of its guest is its own affair.
 ASKED = re.compile(r"^(query-|qom-list|qom-get|qmp_capabilities)")
 
@@ -248,6 +258,7 @@ class Replay:
         done = subprocess.run(
             ["virsh", "-c", self.options.uri, *words], capture_output=True, text=True, timeout=120, check=False
         )
+        self.out = self.there(done.stdout)
         return ("ok" if done.returncode == 0 else "error"), [(None, self.there(done.stderr))]
 
     def as_it_is(self, name, xml):
@@ -269,12 +280,19 @@ class Replay:
         result, errors = self.call(op)
         time.sleep(self.options.settle)
         after = self.documents_of(name)
-        if op["virsh"].split()[0] not in CALLS:
+        word = op["virsh"].split()[0]
+        if word not in CALLS and word not in OF_VIRSH:
             return None
         found = {"result": (op["result"], result)}
         if op["result"] == result == "error":
             wanted = [(e["code"], e["msg"]) for e in op.get("err", [])][-1:]
-            found["error"] = (wanted, errors)
+            if word in OF_VIRSH:
+                text = wanted[0][1] if wanted else op.get("stderr", "")
+                found["error"] = (text, text if text in errors[0][1] else errors[0][1])
+            else:
+                found["error"] = (wanted, errors)
+        if word in OF_VIRSH and "out" in op and result == "ok" and not VARIES.match(word):
+            found["out"] = (op["out"].split(), self.out.split())
         found["events"] = (told(op.get("events", [])), told(self.events.take(name)))
         numbers = [Numbers(), Numbers()]
         found["live"] = (changes(op.get("live_diff", [])), changes(self.diff(before[0], after[0])))
