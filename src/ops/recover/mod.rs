@@ -330,7 +330,7 @@ async fn count_cpus(guest: &Arc<Guest>, view: &View) {
         return;
     };
     if let Err(error) = vcpus::refresh(guest).await {
-        tracing::warn!(guest = %view.name, id = run.id, %error, "its CPUs are those that the status file has");
+        tracing::warn!(guest = %view.name, id = run.launched.id, %error, "its CPUs are those that the status file has");
     }
 }
 

@@ -31,29 +31,29 @@ pub const COUNT: usize = 19;
 /// The largest one that QEMU takes.
 const LARGEST: u64 = 1_000_000_000_000_000;
 
-/// Their names in documents, and in a throttle group of QEMU's. A family of each follows the other: on average bytes and
-/// operations, in a burst bytes and operations, each in all, read and written; the size; how long bursts may last.
+/// Their names. A family follows the other: on average bytes and operations, in a burst bytes and operations, each in all,
+/// read and written; the size; how long bursts may last.
 // table
-const NAMES: [(&str, &str); COUNT] = [
-    ("total_bytes_sec", "bps-total"),
-    ("read_bytes_sec", "bps-read"),
-    ("write_bytes_sec", "bps-write"),
-    ("total_iops_sec", "iops-total"),
-    ("read_iops_sec", "iops-read"),
-    ("write_iops_sec", "iops-write"),
-    ("total_bytes_sec_max", "bps-total-max"),
-    ("read_bytes_sec_max", "bps-read-max"),
-    ("write_bytes_sec_max", "bps-write-max"),
-    ("total_iops_sec_max", "iops-total-max"),
-    ("read_iops_sec_max", "iops-read-max"),
-    ("write_iops_sec_max", "iops-write-max"),
-    ("size_iops_sec", "iops-size"),
-    ("total_bytes_sec_max_length", "bps-total-max-length"),
-    ("read_bytes_sec_max_length", "bps-read-max-length"),
-    ("write_bytes_sec_max_length", "bps-write-max-length"),
-    ("total_iops_sec_max_length", "iops-total-max-length"),
-    ("read_iops_sec_max_length", "iops-read-max-length"),
-    ("write_iops_sec_max_length", "iops-write-max-length"),
+const NAMES: [&str; COUNT] = [
+    "total_bytes_sec",
+    "read_bytes_sec",
+    "write_bytes_sec",
+    "total_iops_sec",
+    "read_iops_sec",
+    "write_iops_sec",
+    "total_bytes_sec_max",
+    "read_bytes_sec_max",
+    "write_bytes_sec_max",
+    "total_iops_sec_max",
+    "read_iops_sec_max",
+    "write_iops_sec_max",
+    "size_iops_sec",
+    "total_bytes_sec_max_length",
+    "read_bytes_sec_max_length",
+    "write_bytes_sec_max_length",
+    "total_iops_sec_max_length",
+    "read_iops_sec_max_length",
+    "write_iops_sec_max_length",
 ];
 
 /// Families, by their first number and how many they have.
@@ -112,7 +112,7 @@ impl Limits {
     /// What an event says of it.
     fn told(&self) -> impl Iterator<Item = (String, Shown)> {
         let given = NAMES.iter().zip(self.numbers);
-        given.filter_map(|((name, _), number)| Some((format!("blkdeviotune.{name}"), Shown::Unsigned(number?))))
+        given.filter_map(|(name, number)| Some((format!("blkdeviotune.{name}"), Shown::Unsigned(number?))))
     }
 }
 
@@ -120,7 +120,7 @@ impl Limits {
 fn check_bursts(numbers: &Numbers) -> Result<()> {
     for at in 0..TO_BURST {
         let (average, burst) = (numbers[at], numbers[at + TO_BURST]);
-        let (name, burst_name) = (NAMES[at].0, NAMES[at + TO_BURST].0);
+        let (name, burst_name) = (NAMES[at], NAMES[at + TO_BURST]);
         let text = if burst != 0 && average == 0 {
             format!("cannot reset '{name}' when '{burst_name}' is set")
         } else if burst != 0 && burst < average {
@@ -417,43 +417,38 @@ pub(crate) async fn carry_out_group(driver: &Arc<Driver>, view: &View, change: &
     }
 }
 
-fn object(group: &str) -> String {
-    format!("throttle-{group}")
-}
-
-/// The limits of a group as QEMU has them.
-fn group_limits(numbers: &Numbers) -> Map<String, Value> {
-    let named = NAMES.iter().zip(numbers).enumerate();
-    let said = named.filter(|(at, (_, number))| *at < LENGTHS || **number != 0);
-    said.map(|(_, ((_, name), number))| ((*name).to_owned(), Value::from(*number)))
-        .collect()
+/// The object of a group as QEMU is told it.
+fn object(group: &str, numbers: &Numbers) -> Map<String, Value> {
+    match block::group_object(&tune_of(numbers, Some(group.to_owned()))).into_value() {
+        Value::Object(object) => object,
+        _ => Map::new(),
+    }
 }
 
 async fn add_group(guest: Told<'_>, group: &str, numbers: &Numbers) -> Result<()> {
-    let mut properties = Map::new();
-    properties.insert("qom-type".to_owned(), "throttle-group".into());
-    properties.insert("id".to_owned(), object(group).into());
-    properties.insert("limits".to_owned(), group_limits(numbers).into());
-    tell(guest, commands::ObjectAdd(properties)).await.map(drop)
+    tell(guest, commands::ObjectAdd(object(group, numbers))).await.map(drop)
 }
 
 async fn set_group(guest: Told<'_>, group: &str, numbers: &Numbers) -> Result<()> {
+    let limits = object(group, numbers).remove(LIMITS).unwrap_or_default();
     let limits = commands::QomSet {
-        path: object(group),
-        property: "limits".to_owned(),
-        value: group_limits(numbers).into(),
+        path: block::group_id(group),
+        property: LIMITS.to_owned(),
+        value: limits,
     };
     tell(guest, limits).await.map(drop)
 }
 
+const LIMITS: &str = "limits";
+
 async fn remove_group(guest: Told<'_>, group: &str) -> Result<()> {
-    tell(guest, commands::ObjectDel { id: object(group) }).await.map(drop)
+    tell(guest, commands::ObjectDel { id: block::group_id(group) }).await.map(drop)
 }
 
 async fn has_group(guest: Told<'_>, group: &str) -> Result<bool> {
     let path = "/objects".to_owned();
     let objects = tell(guest, commands::QomList { path }).await?;
-    Ok(objects.iter().any(|entry| entry.name == object(group)))
+    Ok(objects.iter().any(|entry| entry.name == block::group_id(group)))
 }
 
 /// What an event says of it; libvirt does not tell of a group that is removed.
@@ -495,7 +490,7 @@ mod tests {
             ..Limits::default()
         };
         for (name, number) in given {
-            let at = NAMES.iter().position(|(known, _)| known == name).unwrap();
+            let at = NAMES.iter().position(|known| known == name).unwrap();
             limits.numbers[at] = Some(*number);
         }
         limits
@@ -579,7 +574,9 @@ mod tests {
             apply_group(&mut domain, &remove("t")).unwrap_err().to_string(),
             "invalid argument: throttle group 't' is still being used by disk vdc"
         );
-        let told = group_limits(&changed_group(&domain, "t", &limits(&[("read_bytes_sec_max_length", 3)], None)).unwrap());
-        assert_eq!((told.len(), &told["iops-total"]), (14, &Value::from(7)));
+        let numbers = changed_group(&domain, "t", &limits(&[("read_bytes_sec_max_length", 3)], None)).unwrap();
+        let told = object("t", &numbers);
+        let limits = told["limits"].as_object().unwrap();
+        assert_eq!((limits.len(), &limits["iops-total"]), (14, &Value::from(7)));
     }
 }

@@ -27,7 +27,7 @@ use crate::{
 /// None of the CPUs that the document names is there; the kernel refuses the group.
 pub(crate) async fn place(driver: &Arc<Driver>, run: &Run, threads: Vec<(Thread, i32)>) -> Result<()> {
     let document = &run.document.domain;
-    let grouped = enclose::enclose_threads(driver, document, run.pid, threads.clone()).await?;
+    let grouped = enclose::enclose_threads(driver, document, run.launched.pid, threads.clone()).await?;
     let inherited = pinning::of(document, Thread::Emulator);
     for (thread, tid) in threads {
         match pinning::of(document, thread) {

@@ -5,6 +5,8 @@ use domxml::Domain;
 use domxml::devices::disk::{Disk, DiskBus};
 use domxml::devices::storage::{BackingStore, Source};
 
+use super::throttle::{highest_filter, number_filters};
+
 /// Gives every image of a guest a number, from `first` on, as a start does: from the last disk to the
 /// first, each from the top down, a data file after its image. Answers the next free number.
 pub fn number_guest(def: &mut Domain, first: u32) -> u32 {
@@ -36,7 +38,8 @@ pub fn number_disk(disk: &mut Disk, first: u32) -> u32 {
         Some(source) => number_source(source, first),
         None => first + 1,
     };
-    number_backing(disk.backing.as_deref_mut(), next)
+    let next = number_backing(disk.backing.as_deref_mut(), next);
+    number_filters(disk, next)
 }
 
 /// The highest number of a disk's images.
@@ -50,7 +53,7 @@ pub fn highest_number(disk: &Disk) -> Option<u32> {
             .max(store.source.as_ref().and_then(of_source));
         below = store.backing.as_deref();
     }
-    highest
+    highest.max(highest_filter(disk))
 }
 
 fn number_backing(store: Option<&mut BackingStore>, mut next: u32) -> u32 {

@@ -11,7 +11,7 @@ use super::address::{self, Virtio};
 use super::context::{Context, alias};
 use super::controller::queue_mapping;
 use super::line::CommandLine;
-use crate::block::{Cache, Image, copy_on_read, copy_on_read_node};
+use crate::block::{Cache, Image, copy_on_read, copy_on_read_node, filter_node, filters};
 use crate::props::{Keyval, Props};
 use crate::{Error, Result};
 
@@ -78,13 +78,18 @@ pub fn push_nodes(image: &Image, line: &mut CommandLine) {
     }
 }
 
-/// Name of the node that the front end uses; appends the copy-on-read filter when the disk has one.
+/// Name of the node that the front end uses; appends the filters that the disk has.
 fn top_node(disk: &Disk, image: &Image, line: &mut CommandLine) -> String {
-    let Some(node) = copy_on_read_node(disk) else {
-        return image.node();
-    };
-    line.push("-blockdev", copy_on_read(&node, &image.node()));
-    node
+    let mut top = image.node();
+    if let Some(node) = copy_on_read_node(disk) {
+        line.push("-blockdev", copy_on_read(&node, &top));
+        top = node;
+    }
+    for filter in filters(disk, &image.stem) {
+        line.push("-blockdev", filter_node(&filter, &top));
+        top = filter.node;
+    }
+    top
 }
 
 /// Cards in a machine's own slot cannot be made with `-device`.

@@ -285,6 +285,9 @@ fn build_buses(cx: Context<'_>, line: &mut CommandLine) -> Result<()> {
 
 fn build_storage(cx: Context<'_>, plan: &Plan, line: &mut CommandLine) -> Result<()> {
     disk::build_floppy_controller(cx, line);
+    for group in &cx.def.throttlegroups {
+        line.object(group_object(group));
+    }
     let disks = cx.def.devices.disks.iter().zip(&plan.disks);
     for (disk, image) in disks.filter(|(disk, _)| !disk::is_plugged_later(disk)) {
         disk::build(cx, disk, image.as_ref(), line)?;
