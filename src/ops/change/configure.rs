@@ -174,6 +174,18 @@ fn allowed(event: LifecycleEvent, action: LifecycleAction) -> Result<LifecycleAc
         action,
         LifecycleAction::CoredumpDestroy | LifecycleAction::CoredumpRestart
     );
+    let refused = match action {
+        LifecycleAction::Preserve if event != LifecycleEvent::Crash => {
+            Some("qemu driver doesn't support the 'preserve' action for 'on_reboot'/'on_poweroff'")
+        }
+        LifecycleAction::RenameRestart => Some(
+            "qemu driver doesn't support the 'rename-restart' action for 'on_reboot'/'on_poweroff'/'on_crash'",
+        ),
+        _ => None,
+    };
+    if let Some(text) = refused {
+        return Err(Error::new(Code::ConfigUnsupported, text));
+    }
     if !dumps || event == LifecycleEvent::Crash {
         return Ok(action);
     }
@@ -302,6 +314,13 @@ fn live_of(change: &Change) -> Result<Option<Live>> {
             Code::OperationUnsupported,
             "maximum vcpu count of a live domain can't be modified",
         )),
+        // Of the others, QEMU need not know.
+        Change::Lifecycle {
+            event: LifecycleEvent::Reboot,
+            action,
+        } => Ok(Some(Live::OnReboot {
+            resets: *action != LifecycleAction::Destroy,
+        })),
         Change::Title(_) | Change::Description(_) | Change::Metadata { .. } | Change::Lifecycle { .. } => {
             Ok(None)
         }

@@ -3,10 +3,10 @@
 //! Used by `ops::change::configure`, which notes it with what takes it back before it begins, and by `ops::recover`, which
 //! finds such a note: the document says whether the change was committed, and what was not is taken back.
 
-use std::sync::Arc;
+use std::{error::Error as _, sync::Arc};
 
-use domxml::{Domain, devices::Memballoon, units::Kib};
-use qmp::commands;
+use domxml::{Domain, clock::LifecycleAction, devices::Memballoon, units::Kib};
+use qmp::{ErrorClass, commands};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -23,6 +23,11 @@ pub(crate) enum Live {
     Memory(u64),
     /// Seconds between two looks at the guest's memory statistics; 0: none.
     MemoryStatsPeriod(u32),
+    /// A reboot resets the machine, or ends it.
+    OnReboot {
+        /// It resets it.
+        resets: bool,
+    },
     /// What it may use of the host.
     Tuning(tuning::Change),
 }
@@ -35,14 +40,10 @@ impl Live {
     pub(crate) async fn before(&self, driver: &Arc<Driver>, view: &View) -> Result<Option<Self>> {
         let document = &view.running()?.document.domain;
         Ok(match self {
-            Self::Memory(_) => {
-                if balloon(document).is_none() {
-                    return Err(Error::invalid(
-                        "Unable to change memory of active domain without the balloon device and guest OS balloon driver",
-                    ));
-                }
-                size(document).map(Self::Memory)
-            }
+            Self::Memory(_) => size(document).map(Self::Memory),
+            Self::OnReboot { .. } => Some(Self::OnReboot {
+                resets: resets(document),
+            }),
             Self::MemoryStatsPeriod(_) => Some(Self::MemoryStatsPeriod(period(document))),
             Self::Tuning(change) => tuning::before(driver, view, change).await?.map(Self::Tuning),
         })
@@ -57,7 +58,19 @@ impl Live {
             Self::Memory(kib) => {
                 let value = kib.saturating_mul(1024);
                 let guest = driver.guests.of(view)?;
-                guest.execute(commands::Balloon { value }).await.map(drop)
+                let told = guest.execute(commands::Balloon { value }).await;
+                told.map(drop).map_err(without_balloon)
+            }
+            Self::OnReboot { resets } => {
+                let guest = driver.guests.of(view)?;
+                let reboot = if *resets { "reset" } else { "shutdown" };
+                let action = commands::SetAction {
+                    reboot: Some(reboot.to_owned()),
+                    shutdown: None,
+                    panic: None,
+                    watchdog: None,
+                };
+                guest.execute(action).await.map(drop)
             }
             Self::MemoryStatsPeriod(seconds) => {
                 let guest = driver.guests.of(view)?;
@@ -78,6 +91,7 @@ impl Live {
         match self {
             Self::Memory(kib) => size(document) == Some(*kib),
             Self::MemoryStatsPeriod(seconds) => period(document) == *seconds,
+            Self::OnReboot { resets: wanted } => resets(document) == *wanted,
             Self::Tuning(change) => tuning::is_in(document, change),
         }
     }
@@ -120,6 +134,23 @@ fn balloon(document: &Domain) -> Option<&Memballoon> {
         .memballoon
         .as_ref()
         .filter(|b| b.model.as_str() != "none")
+}
+
+/// QEMU's word for a guest that has no balloon, in libvirt's.
+fn without_balloon(error: Error) -> Error {
+    let refusal = error.source().and_then(|source| source.downcast_ref::<qmp::Error>());
+    match refusal.and_then(qmp::Error::class) {
+        Some(ErrorClass::DeviceNotActive) => Error::invalid(
+            "Unable to change memory of active domain without the balloon device and guest OS balloon driver",
+        )
+        .caused_by(error),
+        _ => error,
+    }
+}
+
+/// Whether a reboot resets the machine.
+fn resets(document: &Domain) -> bool {
+    document.on_reboot != Some(LifecycleAction::Destroy)
 }
 
 fn size(document: &Domain) -> Option<u64> {

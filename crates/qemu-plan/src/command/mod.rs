@@ -50,7 +50,7 @@ pub use line::{Arg, CommandLine, Switch, shell_quote};
 pub use live_cpu::{ConfirmedCpu, LiveCpu, live_cpu};
 pub use serial::socket_name as channel_socket;
 
-use crate::block::{Image, SecretNeed, Sources};
+use crate::block::{Image, SecretNeed, Sources, group_object};
 use crate::caps::Caps;
 use crate::validate::start;
 use crate::{Error, Result};
