@@ -187,6 +187,8 @@ areas! {
     Streams = 38,
     /// Watches and journal.
     Event = 40,
+    /// Counters of performance.
+    Perf = 65,
     /// Leases of disks.
     Locking = 42,
     /// Capabilities.

@@ -274,6 +274,7 @@ routes! { REMOTE: remote;
     DomainBlockResize [VIR_DOMAIN_BLOCK_RESIZE_BYTES, VIR_DOMAIN_BLOCK_RESIZE_CAPACITY] => disks::resize,
     DomainSetBlockThreshold [] => disks::set_threshold,
     DomainGetBlockIoTune [AFFECT, VIR_TYPED_PARAM_STRING_OKAY] => disks::get_limits,
+    DomainSetPerfEvents [AFFECT, VIR_TYPED_PARAM_STRING_OKAY] => perf::set_events,
     DomainGetPerfEvents [AFFECT, VIR_TYPED_PARAM_STRING_OKAY] => perf::get_events,
     DomainGetLaunchSecurityInfo [..] => info::get_launch_security,
     DomainManagedSaveGetXmlDesc [VIR_DOMAIN_SAVE_IMAGE_XML_SECURE] => info::get_managed_save_xml,

@@ -169,6 +169,7 @@ pub const PERMISSIONS: &[(&str, Permission)] = &[
     ("/virtqemud.v1.Snapshots/List", P::DomainRead),
     ("/virtqemud.v1.Checkpoints/List", P::DomainRead),
     ("/virtqemud.v1.PerfEvents/List", P::DomainRead),
+    ("/virtqemud.v1.PerfEvents/Set", P::DomainWrite),
     ("/virtqemud.v1.LaunchSecurity/Get", P::DomainRead),
     ("/virtqemud.v1.LaunchSecurity/SetSecret", P::DomainWrite),
     ("/virtqemud.v1.NodeDevices/Detach", P::NodeDeviceDetach),

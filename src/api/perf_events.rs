@@ -7,7 +7,12 @@ use super::{
     decode,
     service::{Answer, Service},
 };
-use crate::{access::Caller, ops::document::scope, pb};
+use crate::{
+    access::Caller,
+    error::Error,
+    ops::{document::scope, tuning},
+    pb,
+};
 
 #[tonic::async_trait]
 impl pb::perf_events_server::PerfEvents for Service {
@@ -23,5 +28,24 @@ impl pb::perf_events_server::PerfEvents for Service {
         Ok(Response::new(pb::ListPerfEventsResponse {
             events: counted.map(|event| event.name.as_str().to_owned()).collect(),
         }))
+    }
+
+    async fn set(&self, request: Request<pb::SetPerfEventsRequest>) -> Answer<pb::Domain> {
+        self.mutate(request, |call| {
+            super::tuning::change(
+                call,
+                |r| (r.domain.as_ref(), r.scope),
+                |r| {
+                    let enabled = r.enable.iter().map(|name| (name.clone(), true));
+                    let disabled = r.disable.iter().map(|name| (name.clone(), false));
+                    let events: Vec<_> = enabled.chain(disabled).collect();
+                    match events.is_empty() {
+                        true => Err(Error::argument("no event is named").at("enable")),
+                        false => Ok(tuning::Change::Perf(tuning::perf::Change(events))),
+                    }
+                },
+            )
+        })
+        .await
     }
 }

@@ -140,7 +140,7 @@ macro_rules! mutations {
 mutations! {
     DefineRequest UndefineRequest CreateRequest StartRequest ShutdownRequest RebootRequest ResetRequest
     InjectNmiRequest SendKeysRequest WakeRequest PowerOffRequest SuspendRequest ResumeRequest RenameRequest RemoveManagedSaveRequest
-    SetAutostartRequest ConfigureRequest MeasureDirtyRateRequest ReloadDisplayRequest SetLaunchSecretRequest
+    SetAutostartRequest ConfigureRequest MeasureDirtyRateRequest ReloadDisplayRequest SetLaunchSecretRequest SetPerfEventsRequest
     AttachDeviceRequest DetachDeviceRequest UpdateDeviceRequest SetInterfaceLimitsRequest
     SetDiskLimitsRequest SetThrottleGroupRequest RemoveThrottleGroupRequest ResizeDiskRequest SetDiskThresholdRequest
     AddIoThreadRequest RemoveIoThreadRequest SetIoThreadRequest

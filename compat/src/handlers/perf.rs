@@ -2,12 +2,13 @@
 
 use wire::params::*;
 use wire::remote::*;
-use wire::typed::Param;
+use wire::typed::{Param, TypedValue};
 
+use super::args::{self, Must};
 use super::flags::Flags;
 use super::{Reply, by_uuid, info};
 use crate::ctx::Ctx;
-use crate::proto::ListPerfEventsRequest;
+use crate::proto::{ListPerfEventsRequest, SetPerfEventsRequest};
 
 /// All events, in libvirt's order.
 const EVENTS: [Param; 22] = [
@@ -53,4 +54,26 @@ pub(crate) async fn get_events(
     Ok(DomainGetPerfEventsRet {
         params: params.collect(),
     })
+}
+
+pub(crate) async fn set_events(ctx: &Ctx, args: DomainSetPerfEvents, flags: Flags) -> Reply<()> {
+    args::check(ctx, "params", Must::NotBeNull, !args.params.is_empty())?;
+    let scope = args::scope(flags.checked()?);
+    args::params(&args.params, &EVENTS)?;
+    let named = |counted: bool| {
+        let is_so = move |event: &&Param| match event.find(&args.params) {
+            Some(TypedValue::Boolean(value)) => *value == counted,
+            _ => false,
+        };
+        EVENTS.iter().filter(is_so).map(|event| event.field.to_owned()).collect()
+    };
+    let request = SetPerfEventsRequest {
+        domain: by_uuid(&args.dom),
+        scope: scope.into(),
+        enable: named(true),
+        disable: named(false),
+        options: None,
+    };
+    ctx.perf_events().set(request).await?;
+    Ok(())
 }

@@ -110,6 +110,9 @@ fn params(out: &mut Vec<u8>, stats: &DomainStats, groups: u32) -> Result<usize, 
     list.group(stats.vcpu.as_ref(), vcpu);
     list.group(stats.interface.as_ref(), interface);
     list.group(stats.block.as_ref(), block);
+    for event in &stats.perf {
+        list.add(&format!("perf.{}", event.event), event.count);
+    }
     list.group(stats.iothread.as_ref(), iothread);
     list.group(stats.dirty_rate.as_ref(), dirty_rate);
     for stat in &stats.vm {

@@ -17,6 +17,7 @@ mod memfd;
 mod netlink;
 mod passing;
 mod peer;
+pub mod perf;
 mod pidfd;
 mod quiet;
 mod tap;

@@ -315,6 +315,7 @@ pub(crate) async fn read_back(driver: &Arc<Driver>, guest: &Arc<Guest>) {
             crate::ops::run::found_job::recover(driver, guest).await;
             resolve::intents(driver, guest).await;
             count_cpus(guest, &view).await;
+            crate::ops::run::perf::begin_anew(guest);
             see_to(driver, guest, gone);
             crate::ops::run::refresh::refresh(guest).await;
         }

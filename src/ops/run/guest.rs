@@ -32,7 +32,7 @@ use crate::{
     error::{Code, Error, Result},
     ops::{
         holdings::{display_port::Lease, storage::lease::Holding},
-        run::{agent::Line, cause::Cause, console::Consoles, counters, departures::Departures},
+        run::{agent::Line, cause::Cause, console::Consoles, counters, departures::Departures, perf},
     },
     qemu::{Monitor, Process},
 };
@@ -80,6 +80,8 @@ pub struct Guest {
     next_node: AtomicU32,
     /// Who waits for which device to leave.
     pub(crate) departures: Departures,
+    /// Events of the host that are counted for it.
+    pub(crate) perf: perf::Counters,
     monitor: Mutex<Option<Monitor>>,
     /// Set by the first cause of the run's end.
     ending: Mutex<Option<Cause>>,
@@ -152,6 +154,7 @@ impl Guest {
             holding: Holding::default(),
             next_node: AtomicU32::new(0),
             departures: Departures::default(),
+            perf: perf::Counters::default(),
             monitor: Mutex::new(None),
             ending: Mutex::new(None),
             pause: Mutex::new(None),

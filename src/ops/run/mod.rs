@@ -11,6 +11,7 @@ pub mod guest;
 pub mod keys;
 pub mod once;
 pub(crate) mod password;
+pub(crate) mod perf;
 pub mod power;
 pub mod react;
 pub mod refresh;

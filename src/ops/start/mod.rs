@@ -42,7 +42,7 @@ use crate::{
             identity::{Identity, file_user},
         },
         operation::{self, Ask, Context, Operation, undo::Undo},
-        run::{cause, cpus, guest::Guest, react, stop},
+        run::{cause, cpus, guest::Guest, perf, react, stop},
         start::reserve::Reserved,
         supervise,
         tuning::enclose,
@@ -418,6 +418,7 @@ impl Attempt<'_> {
             show
         );
         placed.and(shown)?;
+        perf::begin(guest, &prepared.document)?;
         prepared.document.cpu = cpu;
         if !paused {
             traffic::allow(&prepared.document).await?;

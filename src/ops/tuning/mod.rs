@@ -10,6 +10,7 @@ pub mod iothreads;
 pub mod live;
 pub mod memory;
 pub mod numa;
+pub mod perf;
 pub mod pinning;
 pub mod scheduler;
 pub(crate) mod threads;
@@ -53,6 +54,8 @@ pub enum Change {
     Disk(disks::Change),
     /// What a group of disks may do.
     DiskGroup(disks::GroupChange),
+    /// What is counted for it.
+    Perf(perf::Change),
 }
 
 /// The change in a document.
@@ -69,6 +72,7 @@ pub(crate) fn apply(domain: &mut domxml::Domain, change: &Change) -> Result<()> 
         Change::IoThread(change) => iothreads::apply(domain, change),
         Change::Disk(change) => disks::apply(domain, change),
         Change::DiskGroup(change) => disks::apply_group(domain, change),
+        Change::Perf(change) => perf::apply(domain, change),
     }
 }
 
@@ -110,6 +114,7 @@ pub(crate) async fn before(driver: &Arc<Driver>, view: &View, change: &Change) -
         }
         Change::Disk(change) => return Ok(Some(Change::Disk(disks::before(view, change)?))),
         Change::DiskGroup(change) => return Ok(disks::before_group(view, change)?.map(Change::DiskGroup)),
+        Change::Perf(change) => return Ok(Some(Change::Perf(perf::before(view, change)?))),
         _ => {}
     }
     let (driver, view, change) = (Arc::clone(driver), view.clone(), change.clone());
@@ -135,6 +140,7 @@ pub(crate) async fn carry_out(driver: &Arc<Driver>, view: &View, change: &Change
         Change::IoThread(change) => return iothreads::carry_out(driver, view, change).await,
         Change::Disk(change) => return disks::carry_out(driver, view, change).await,
         Change::DiskGroup(change) => return disks::carry_out_group(driver, view, change).await,
+        Change::Perf(change) => return perf::carry_out((driver, view), change),
         _ => {}
     }
     let (driver, view, change) = (Arc::clone(driver), view.clone(), change.clone());
@@ -159,7 +165,9 @@ pub(crate) fn event_of(document: &domxml::Domain, change: &Change) -> Option<(Ev
         Change::Scheduler(wanted) => scheduler::told(wanted),
         Change::Disk(change) => disks::told(document, change),
         Change::DiskGroup(change) => disks::group_told(change),
-        Change::Memory(_) | Change::Numa(_) | Change::Blocks(_) | Change::IoThread(_) => return None,
+        Change::Memory(_) | Change::Numa(_) | Change::Blocks(_) | Change::IoThread(_) | Change::Perf(_) => {
+            return None;
+        }
     };
     let value = |(name, value): (String, tunable::value::Value)| tunable::Value {
         name,

@@ -10,6 +10,7 @@ mod patience;
 use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
+use domxml::clock::PerfEventName;
 pub use patience::Call;
 use qmp::types;
 use tokio::sync::Semaphore;
@@ -55,7 +56,7 @@ groups! {
     interface,
     /// Disks.
     block,
-    /// Performance counters of the host; none are kept yet.
+    /// Performance counters of the host.
     perf,
     /// Threads for I/O.
     iothread,
@@ -101,6 +102,8 @@ pub struct Stats {
     pub iothreads: Vec<types::IoThreadInfo>,
     /// How fast memory is written.
     pub dirty_rate: Option<types::DirtyRateInfo>,
+    /// Events of the host that are counted for the guest.
+    pub perf: Vec<(PerfEventName, u64)>,
     /// How old is what QEMU tells: these are its last values. None if it was asked now, or is not told of.
     pub age: Option<Duration>,
     /// QEMU did not answer in time, or the file system of an image did not.
@@ -193,6 +196,10 @@ pub async fn collect(driver: &Arc<Driver>, domains: Vec<Domain>, wanted: Wanted)
     let asked = running
         .map(|(stats, domain)| counters::in_turn(&turns, PROMPT, ask::ask(driver, domain, stats, wanted)));
     join_all(asked).await;
+    for stats in all.iter_mut().filter(|_| wanted.groups.perf) {
+        let guest = driver.guests.of(&stats.view);
+        stats.perf = guest.map_or_else(|_| Vec::new(), |guest| guest.perf.read());
+    }
     if wanted.groups.block {
         look_at_images(driver, &mut all, wanted.call).await;
     }
@@ -214,6 +221,7 @@ fn without_qemu(view: &Arc<View>, groups: Groups) -> Stats {
         blocks: None,
         iothreads: Vec::new(),
         dirty_rate: None,
+        perf: Vec::new(),
         age: None,
         unreachable: false,
         view: Arc::clone(view),
