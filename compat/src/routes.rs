@@ -170,6 +170,7 @@ routes! { REMOTE: remote;
     DomainResume => lifecycle::resume,
     DomainRename [] => lifecycle::rename,
     DomainSetAutostart => config::set_autostart,
+    DomainSetAutostartOnce => config::set_autostart_once,
     DomainSetMemory => config::set_memory,
     DomainSetMaxMemory => config::set_max_memory,
     DomainSetMemoryFlags [AFFECT, VIR_DOMAIN_MEM_MAXIMUM] => config::set_memory_flags,

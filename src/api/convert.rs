@@ -52,6 +52,7 @@ fn full_of(view: &Arc<View>, document: Option<Either<'_>>) -> pb::Domain {
     message.version = Some(view.version.into());
     message.persistent = view.config.is_some();
     message.autostart = view.autostart;
+    message.autostart_once = view.autostart_once;
     message.managed_save = view.managed_save;
     message.updated = match (&view.config, &view.run) {
         (Some(config), Some(run)) => run

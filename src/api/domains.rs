@@ -352,7 +352,11 @@ impl pb::domains_server::Domains for Service {
                 call,
                 |r| r.domain.as_ref(),
                 |_, domain, r, conditions| async move {
-                    ops::change::configure::set_autostart(&domain, r.autostart, &conditions).await
+                    use ops::change::configure::{set_autostart, set_autostart_once};
+                    match r.once {
+                        true => set_autostart_once(&domain, r.autostart, &conditions).await,
+                        false => set_autostart(&domain, r.autostart, &conditions).await,
+                    }
                 },
             )
         })

@@ -42,6 +42,9 @@ pub struct Loaded<T> {
     pub content: T,
 }
 
+/// How the links end of guests that start with the host once.
+const ONCE: &str = ".xml.once";
+
 /// What is found at start-up.
 pub struct Found {
     /// Runs, from their status files.
@@ -50,6 +53,8 @@ pub struct Found {
     pub configs: Vec<Loaded<domxml::Domain>>,
     /// Names of the guests that start with the host.
     pub autostart: HashSet<String>,
+    /// Names of the guests that start with the host the next time, and only then.
+    pub autostart_once: HashSet<String>,
     /// Names of the guests that have an image of a managed save.
     pub saved: HashSet<String>,
 }
@@ -78,6 +83,10 @@ impl Store {
     pub fn autostart_path(&self, name: &str) -> PathBuf {
         self.inner.paths.autostart().join(format!("{name}.xml"))
     }
+    /// The link that lets a guest start with the host once.
+    pub fn autostart_once_path(&self, name: &str) -> PathBuf {
+        self.inner.paths.autostart().join(format!("{name}{ONCE}"))
+    }
     /// The image of a guest's managed save.
     pub fn managed_save_path(&self, name: &str) -> PathBuf {
         self.inner.paths.saves().join(format!("{name}.save"))
@@ -103,10 +112,14 @@ impl Store {
         for path in xml_files(&paths.autostart())? {
             autostart.extend(path.file_stem().and_then(|s| s.to_str()).map(str::to_owned));
         }
+        let links = fs::read_dir(paths.autostart()).into_iter().flatten().flatten();
+        let names = links.filter_map(|entry| entry.file_name().into_string().ok());
+        let autostart_once = names.filter_map(|name| Some(name.strip_suffix(ONCE)?.to_owned())).collect();
         Ok(Found {
             runs,
             configs,
             autostart,
+            autostart_once,
             saved: self.saved(),
         })
     }
@@ -244,17 +257,8 @@ impl Store {
                 .filter(|(old, new)| is_its(old) && is_its(new))
             {
                 tracing::warn!(old, new, "finishing a rename that was cut off");
-                let link = self.autostart_path(old);
-                if fs::symlink_metadata(&link).is_ok() {
-                    discard(&link);
-                    let relink = Step::Link {
-                        path: self.autostart_path(new),
-                        target: self.config_path(new),
-                    };
-                    if let Err(error) = relink.carry_out() {
-                        tracing::warn!(guest = new, %error, "the guest does not start with the host any more");
-                    }
-                }
+                self.relink(self.autostart_path(old), self.autostart_path(new), new);
+                self.relink(self.autostart_once_path(old), self.autostart_once_path(new), new);
                 discard(&self.config_path(old));
             }
             discard(&note);
@@ -423,17 +427,33 @@ impl Store {
         Ok(())
     }
 
-    fn autostart_steps(&self, before: &View, after: &View, steps: &mut Vec<Step>) {
-        let was = before.autostart && before.config.is_some();
-        let is = after.autostart && after.config.is_some();
-        if is && (!was || before.name != after.name) {
-            steps.push(Step::Link {
-                path: self.autostart_path(&after.name),
-                target: self.config_path(&after.name),
-            });
+    /// A link follows the guest to its new name.
+    fn relink(&self, link: PathBuf, path: PathBuf, name: &str) {
+        if fs::symlink_metadata(&link).is_err() {
+            return;
         }
-        if was && (!is || before.name != after.name) {
-            steps.push(Step::Remove(self.autostart_path(&before.name)));
+        discard(&link);
+        let target = self.config_path(name);
+        if let Err(error) = (Step::Link { path, target }).carry_out() {
+            tracing::warn!(guest = name, %error, "the guest does not start with the host any more");
+        }
+    }
+
+    fn autostart_steps(&self, before: &View, after: &View, steps: &mut Vec<Step>) {
+        for (was, is, path) in [
+            (before.autostart, after.autostart, Self::autostart_path as fn(&Self, &str) -> PathBuf),
+            (before.autostart_once, after.autostart_once, Self::autostart_once_path),
+        ] {
+            let (was, is) = (was && before.config.is_some(), is && after.config.is_some());
+            if is && (!was || before.name != after.name) {
+                steps.push(Step::Link {
+                    path: path(self, &after.name),
+                    target: self.config_path(&after.name),
+                });
+            }
+            if was && (!is || before.name != after.name) {
+                steps.push(Step::Remove(path(self, &before.name)));
+            }
         }
     }
 }

@@ -129,6 +129,8 @@ pub struct View {
     pub condition: Condition,
     /// Starts with the host.
     pub autostart: bool,
+    /// Starts with the host the next time.
+    pub autostart_once: bool,
     /// It has an image of a managed save, which its next start is to go on from.
     pub managed_save: bool,
     /// Counts commits; never repeats, not even over restarts of the daemon.
@@ -149,6 +151,7 @@ impl View {
             run: None,
             condition: Condition::SHUTOFF_UNKNOWN,
             autostart: false,
+            autostart_once: false,
             managed_save: false,
             generation,
             version: Version { epoch: 0, counter: 0 },
@@ -178,7 +181,8 @@ impl View {
         runs && self.name == other.name
             && is_same_document(self.config.as_ref(), other.config.as_ref())
             && self.condition == other.condition
-            && (self.autostart, self.managed_save) == (other.autostart, other.managed_save)
+            && (self.autostart, self.autostart_once) == (other.autostart, other.autostart_once)
+            && self.managed_save == other.managed_save
     }
 
     /// Changes with every commit that changes something.

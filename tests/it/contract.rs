@@ -127,6 +127,7 @@ async fn every_change_answers_the_etag_to_go_on_with() -> Result<()> {
     let autostart = pb::SetAutostartRequest {
         domain: domain.clone(),
         autostart: true,
+        once: false,
         options: with(etag.clone()),
     };
     let first = domains.set_autostart(autostart.clone()).await?.into_inner();

@@ -127,6 +127,7 @@ async fn a_guest_that_is_not_stored_is_gone_when_it_stops() -> Result<()> {
     let autostart = pb::SetAutostartRequest {
         domain: by_name("t"),
         autostart: true,
+        once: false,
         options: None,
     };
     refused(
@@ -156,6 +157,7 @@ async fn guests_that_start_with_the_host_do() -> Result<()> {
     let set = |name: &str, autostart| pb::SetAutostartRequest {
         domain: by_name(name),
         autostart,
+        once: false,
         options: None,
     };
     grpc.domains().set_autostart(set("a", true)).await?;

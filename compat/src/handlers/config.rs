@@ -36,6 +36,18 @@ pub(crate) async fn set_autostart(ctx: &Ctx, args: DomainSetAutostart) -> Reply<
     let request = SetAutostartRequest {
         domain: by_uuid(&args.dom),
         autostart: args.autostart != 0,
+        once: false,
+        options: None,
+    };
+    ctx.domains().set_autostart(request).await?;
+    Ok(())
+}
+
+pub(crate) async fn set_autostart_once(ctx: &Ctx, args: DomainSetAutostartOnce) -> Reply<()> {
+    let request = SetAutostartRequest {
+        domain: by_uuid(&args.dom),
+        autostart: args.autostart != 0,
+        once: true,
         options: None,
     };
     ctx.domains().set_autostart(request).await?;

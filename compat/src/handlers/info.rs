@@ -101,13 +101,12 @@ pub(crate) async fn get_autostart(ctx: &Ctx, args: DomainGetAutostart) -> Reply<
     Ok(DomainGetAutostartRet { autostart })
 }
 
-/// Nobody can ask for it here, so no guest has it.
 pub(crate) async fn get_autostart_once(
     ctx: &Ctx,
     args: DomainGetAutostartOnce,
 ) -> Reply<DomainGetAutostartOnceRet> {
-    basic(ctx, &args.dom).await?;
-    Ok(DomainGetAutostartOnceRet { autostart: 0 })
+    let autostart = full(ctx, &args.dom).await?.autostart_once.into();
+    Ok(DomainGetAutostartOnceRet { autostart })
 }
 
 pub(crate) async fn has_managed_save_image(

@@ -373,6 +373,24 @@ fn event_of(view: &View, change: &Change, which: Which) -> Option<(EventKind, De
 /// # Errors
 /// `OperationInvalid` if it has no stored configuration.
 pub async fn set_autostart(domain: &Domain, autostart: bool, conditions: &Conditions) -> Result<()> {
+    let change = move |view: &mut View| view.autostart = autostart && view.config.is_some();
+    change_autostart(domain, change, conditions).await
+}
+
+/// Says whether a guest starts with the host the next time, and only then.
+///
+/// # Errors
+/// As [`set_autostart`].
+pub async fn set_autostart_once(domain: &Domain, once: bool, conditions: &Conditions) -> Result<()> {
+    let change = move |view: &mut View| view.autostart_once = once && view.config.is_some();
+    change_autostart(domain, change, conditions).await
+}
+
+async fn change_autostart(
+    domain: &Domain,
+    change: impl FnOnce(&mut View) + Send + 'static,
+    conditions: &Conditions,
+) -> Result<()> {
     let view = domain.view();
     conditions.check(&view)?;
     if view.config.is_none() {
@@ -382,7 +400,7 @@ pub async fn set_autostart(domain: &Domain, autostart: bool, conditions: &Condit
         return Ok(());
     }
     let change = move |view: &mut View| {
-        view.autostart = autostart && view.config.is_some();
+        change(view);
         Ok(Effects::none())
     };
     domain.commit(change).await.map(drop)

@@ -148,7 +148,8 @@ pub async fn undefine(
             }
             let forget = move |view: &mut View| {
                 view.config = None;
-                (view.autostart, view.managed_save) = (false, false);
+                (view.autostart, view.autostart_once) = (false, false);
+                view.managed_save = false;
                 Ok(Effects::none().lifecycle(UNDEFINED, UNDEFINED_REMOVED))
             };
             let view = context.commit_with(forget).await?;

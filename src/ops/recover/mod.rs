@@ -55,6 +55,7 @@ pub fn load(driver: &Arc<Driver>) -> Result<()> {
     }
     for view in views.values_mut() {
         view.autostart = view.config.is_some() && found.autostart.contains(&*view.name);
+        view.autostart_once = view.config.is_some() && found.autostart_once.contains(&*view.name);
         view.managed_save = view.config.is_some() && found.saved.contains(&*view.name);
     }
     let told: Vec<Found> = views.values().map(found_of).collect();

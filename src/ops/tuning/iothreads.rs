@@ -128,9 +128,10 @@ pub(crate) fn apply(domain: &mut Domain, change: &Change) -> Result<()> {
             })?;
             params.put(thread);
             let pool = thread.pool;
-            if let (Some(min), Some(max)) = (pool.thread_pool_min, pool.thread_pool_max)
-                && min > max
-            {
+            // What is not said counts as less than all.
+            let (min, max) = (pool.thread_pool_min.unwrap_or(-1), pool.thread_pool_max.unwrap_or(-1));
+            let is_given = params.pool_min.or(params.pool_max).is_some();
+            if is_given && min > max {
                 return Err(Error::invalid(format!(
                     "thread_pool_min ({min}) can't be greater than thread_pool_max ({max})"
                 )));

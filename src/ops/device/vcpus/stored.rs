@@ -48,12 +48,20 @@ fn set_count(domain: &mut Domain, count: u32, hotpluggable: bool) -> Result<()> 
     let online = |states: &[VcpuState]| states.iter().filter(|state| state.enabled.is_yes()).count();
     let wanted = count as usize;
     let is_listed = domain.vcpus.is_some() || (hotpluggable && wanted > online(&states));
-    let missing = wanted.saturating_sub(online(&states));
-    for state in states.iter_mut().filter(|state| !state.enabled.is_yes()).take(missing) {
-        state.enabled = YesNo::Yes;
-        if hotpluggable {
-            state.hotpluggable = Some(YesNo::Yes);
+    let mut missing = wanted.saturating_sub(online(&states));
+    // What stays comes before what can be unplugged.
+    let mut can_go = hotpluggable;
+    for state in &mut states {
+        if missing == 0 {
+            break;
         }
+        if state.enabled.is_yes() {
+            can_go |= state.hotpluggable == Some(YesNo::Yes);
+            continue;
+        }
+        state.enabled = YesNo::Yes;
+        state.hotpluggable = Some(YesNo::from(can_go));
+        missing -= 1;
     }
     let excess = online(&states).saturating_sub(wanted);
     for state in states.iter_mut().rev().filter(|state| state.enabled.is_yes()).take(excess) {
@@ -135,10 +143,18 @@ mod tests {
         let list = "<vcpu current='2'>4</vcpu><vcpus><vcpu id='0' enabled='yes' hotpluggable='no' order='1'/>\
             <vcpu id='1' enabled='yes' hotpluggable='yes' order='2'/><vcpu id='2' enabled='no' hotpluggable='yes'/>\
             <vcpu id='3' enabled='no' hotpluggable='yes'/></vcpus>";
+        let fixed = "<vcpu current='1'>3</vcpu><vcpus><vcpu id='0' enabled='yes' hotpluggable='no'/>\
+            <vcpu id='1' enabled='no' hotpluggable='yes'/><vcpu id='2' enabled='no' hotpluggable='yes'/></vcpus>";
+        let later = "<vcpu current='2'>4</vcpu><vcpus><vcpu id='0' enabled='yes' hotpluggable='no'/>\
+            <vcpu id='1' enabled='no' hotpluggable='yes'/><vcpu id='2' enabled='no' hotpluggable='yes'/>\
+            <vcpu id='3' enabled='yes' hotpluggable='yes'/></vcpus>";
         for (cpus, wanted, expected) in [
             (plain, count(2, false), "2/4"),
             (plain, count(4, false), "4/4"),
+            (plain, count(2, true), "2/4 +n +h -h -h"),
             (plain, each(&[1], true), "2/4 +n +h -h -h"),
+            (fixed, count(2, false), "2/3 +n +n -h"),
+            (later, count(3, false), "3/4 +n +n -h +h"),
             (list, count(3, false), "3/4 +n +h +h -h"),
             (list, count(1, false), "1/4 +n -h -h -h"),
             (list, each(&[1], false), "1/4 +n -h -h -h"),
