@@ -243,6 +243,7 @@ fn changed(document: &Domain, change: &Change) -> Result<(String, IoTune)> {
         }
         check_bursts(&numbers)?;
     }
+    let group = group.filter(|_| numbers != Numbers::default());
     Ok((disk.target.dev.clone(), tune_of(&numbers, group)))
 }
 
