@@ -152,7 +152,7 @@ impl Slots {
 
     /// The threads of all CPUs.
     fn threads(&self) -> Vec<VcpuThread> {
-        self.all.iter().flat_map(|slot| slot.threads.iter().cloned()).collect()
+        self.all.iter().flat_map(|slot| slot.threads.iter().copied()).collect()
     }
 
     /// Whether these are the slots of a guest with so many CPUs: a machine without any tells of none.

@@ -353,8 +353,8 @@ pub(crate) fn apply_group(domain: &mut Domain, change: &GroupChange) -> Result<(
         }
         GroupChange::Remove { group } => {
             let uses = |disk: &&Disk| {
-                let filters = disk.throttlefilters.iter().flat_map(|filters| &filters.filters);
-                filters.into_iter().any(|filter| filter.group.as_ref() == Some(group))
+                let mut filters = disk.throttlefilters.iter().flat_map(|filters| &filters.filters);
+                filters.any(|filter| filter.group.as_ref() == Some(group))
             };
             if let Some(disk) = domain.devices.disks.iter().find(uses) {
                 let target = &disk.target.dev;
