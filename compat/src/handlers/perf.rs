@@ -60,8 +60,9 @@ pub(crate) async fn set_events(ctx: &Ctx, args: DomainSetPerfEvents, flags: Flag
     args::check(ctx, "params", Must::NotBeNull, !args.params.is_empty())?;
     let scope = args::scope(flags.checked()?);
     args::params(&args.params, &EVENTS)?;
+    let params = &args.params;
     let named = |counted: bool| {
-        let is_so = move |event: &&Param| match event.find(&args.params) {
+        let is_so = |event: &&Param| match event.find(params) {
             Some(TypedValue::Boolean(value)) => *value == counted,
             _ => false,
         };

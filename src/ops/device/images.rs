@@ -30,7 +30,7 @@ const SECTOR: u64 = 512;
 
 /// The size that is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Size {
+pub(crate) enum Size {
     /// So many bytes.
     Bytes(u64),
     /// All of the block device that the image is on; if bytes are given, it has that many.

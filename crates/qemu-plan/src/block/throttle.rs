@@ -14,11 +14,11 @@ pub struct Filter {
     /// Its node.
     pub node: String,
     /// The group that it belongs to.
-    pub group: String,
+    group: String,
 }
 
 /// Gives every filter of a disk that has none a number, from `first` on. Answers the next free number.
-pub fn number_filters(disk: &mut Disk, first: u32) -> u32 {
+pub(super) fn number_filters(disk: &mut Disk, first: u32) -> u32 {
     let known = named(disk).len();
     let groups = groups(disk);
     let new = (first..).zip(groups.into_iter().skip(known));
@@ -38,7 +38,7 @@ pub fn number_filters(disk: &mut Disk, first: u32) -> u32 {
 }
 
 /// The highest number of a disk's filters.
-pub fn highest_filter(disk: &Disk) -> Option<u32> {
+pub(super) fn highest_filter(disk: &Disk) -> Option<u32> {
     let numbers = named(disk).into_iter().filter_map(|name| {
         let number = name.name.strip_prefix("libvirt-")?.strip_suffix("-filter")?;
         number.parse().ok()
