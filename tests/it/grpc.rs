@@ -158,6 +158,27 @@ impl Grpc {
             .map(drop)
     }
 
+    pub(crate) async fn set_vcpus(&self, name: &str, scope: pb::Scope, count: u32) -> Answer<()> {
+        let request = pb::ConfigureRequest {
+            domain: by_name(name),
+            scope: scope.into(),
+            change: Some(pb::configure_request::Change::Vcpus(count)),
+            options: None,
+        };
+        self.domains().configure(request).await.map(drop)
+    }
+
+    /// Makes the I/O thread with the number 7.
+    pub(crate) async fn add_iothread(&self, name: &str, scope: pb::Scope) -> Answer<()> {
+        let request = pb::AddIoThreadRequest {
+            domain: by_name(name),
+            scope: scope.into(),
+            id: 7,
+            options: None,
+        };
+        self.tuning().add_io_thread(request).await.map(drop)
+    }
+
     pub(crate) async fn get(&self, name: &str) -> Answer<pb::Domain> {
         let domain = by_name(name);
         self.ask(|mut c| async move {

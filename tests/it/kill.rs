@@ -96,22 +96,9 @@ impl Operation {
         }
         grpc.define(&xml).await?;
         match self {
-            Self::Suspend
-            | Self::Destroy
-            | Self::ChangeMedium
-            | Self::AttachDisk
-            | Self::DetachDisk
-            | Self::AttachInterface
-            | Self::SetLink
-            | Self::SetLimits
-            | Self::SetPeriod
-            | Self::DestroyBesideAttach
-            | Self::AttachRng
-            | Self::DetachChannel
-            | Self::PlugVcpu
-            | Self::AddIothread => grpc.start("g").await.map(drop),
+            Self::Define | Self::Start | Self::Undefine | Self::Rename => Ok(()),
             Self::Resume => grpc.start_paused("g").await.map(drop),
-            _ => Ok(()),
+            _ => grpc.start("g").await.map(drop),
         }
     }
 
@@ -167,24 +154,8 @@ impl Operation {
                 let (_, ended) = tokio::join!(attach(&grpc, disk()), grpc.power_off("g"));
                 ended.map(drop)
             }
-            Self::PlugVcpu => {
-                let request = pb::ConfigureRequest {
-                    domain: by_name("g"),
-                    scope: pb::Scope::LiveAndConfig.into(),
-                    change: Some(pb::configure_request::Change::Vcpus(2)),
-                    options: None,
-                };
-                grpc.domains().configure(request).await.map(drop)
-            }
-            Self::AddIothread => {
-                let request = pb::AddIoThreadRequest {
-                    domain: by_name("g"),
-                    scope: pb::Scope::LiveAndConfig.into(),
-                    id: 7,
-                    options: None,
-                };
-                grpc.tuning().add_io_thread(request).await.map(drop)
-            }
+            Self::PlugVcpu => grpc.set_vcpus("g", pb::Scope::LiveAndConfig, 2).await,
+            Self::AddIothread => grpc.add_iothread("g", pb::Scope::LiveAndConfig).await,
             Self::AttachDisk => attach(&grpc, disk()).await,
             Self::AttachInterface => attach(&grpc, CARD.to_owned()).await,
             Self::AttachRng => attach(&grpc, RNG.to_owned()).await,
@@ -239,6 +210,10 @@ const CARD: &str =
 /// An interface whose end on the host is limited.
 const TAP: &str = "<interface type='ethernet'><mac address='52:54:00:cc:00:02'/><target dev='vqkill0'/><model type='virtio'/></interface>";
 const TAP_NAME: &str = "vqkill0";
+
+/// What the documents have of a CPU and an I/O thread that come.
+const TWO_CPUS: &str = "<vcpu placement='static'>2</vcpu>";
+const THREAD: &str = "<iothread id='7'/>";
 
 /// A link that is set down.
 const DOWN: &str = "<link state='down'/>";
@@ -483,13 +458,8 @@ impl Matrix {
             Operation::SetLink => return self.documents_agree(DOWN).await,
             Operation::SetLimits => return self.limits_agree().await,
             Operation::SetPeriod => return self.period_agrees().await,
-            Operation::PlugVcpu => {
-                let mark = "<vcpu placement='static'>2</vcpu>";
-                return self.count_agrees("query-cpus-fast", mark, [1, 2]).await;
-            }
-            Operation::AddIothread => {
-                return self.count_agrees("query-iothreads", "<iothread id='7'/>", [0, 1]).await;
-            }
+            Operation::PlugVcpu => return self.count_agrees("query-cpus-fast", TWO_CPUS, 1).await,
+            Operation::AddIothread => return self.count_agrees("query-iothreads", THREAD, 0).await,
             Operation::DestroyBesideAttach if states == before => {
                 self.device_agrees("dev='sda'", "scsi0-0-0-0").await?;
             }
@@ -601,12 +571,12 @@ impl Matrix {
         Ok(is_new)
     }
 
-    /// Whether the documents have something where QEMU lists so many; before and after.
-    async fn count_agrees(&self, query: &str, mark: &str, counts: [usize; 2]) -> Result<bool> {
+    /// Whether the documents have something where QEMU lists one more than before.
+    async fn count_agrees(&self, query: &str, mark: &str, before: usize) -> Result<bool> {
         let is_new = self.documents_agree(mark).await?;
         let told = self.ask_qemu(query).await?;
         let count = told["return"].as_array().map_or(0, Vec::len);
-        ensure!(count == counts[usize::from(is_new)], "QEMU has {told}, new: {is_new}");
+        ensure!(count == before + usize::from(is_new), "QEMU has {told}, new: {is_new}");
         Ok(is_new)
     }
 

@@ -11,13 +11,7 @@ const PLUGGED: &str = "<vcpu current='2'>2</vcpu><vcpus><vcpu id='0' enabled='ye
     <vcpu id='1' enabled='yes' hotpluggable='yes' order='2'/></vcpus>";
 
 async fn set_vcpus(grpc: Grpc, name: String, count: u32) -> Answer<()> {
-    let request = pb::ConfigureRequest {
-        domain: by_name(&name),
-        scope: pb::Scope::Live.into(),
-        change: Some(pb::configure_request::Change::Vcpus(count)),
-        options: None,
-    };
-    grpc.domains().configure(request).await.map(drop)
+    grpc.set_vcpus(&name, pb::Scope::Live, count).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -49,13 +43,7 @@ async fn a_cpu_that_is_unplugged_at_every_step() -> Result<()> {
 }
 
 async fn add_iothread(grpc: Grpc, name: String) -> Answer<()> {
-    let request = pb::AddIoThreadRequest {
-        domain: by_name(&name),
-        scope: pb::Scope::Live.into(),
-        id: 7,
-        options: None,
-    };
-    grpc.tuning().add_io_thread(request).await.map(drop)
+    grpc.add_iothread(&name, pb::Scope::Live).await
 }
 
 async fn remove_iothread(grpc: Grpc, name: String) -> Answer<()> {

@@ -100,15 +100,12 @@ pub(crate) fn decide(
             )
         }
         GuestEvent::VserportChange(port) => (channel(view, &port.id, port.open), Then::Nothing),
-        GuestEvent::DeviceDeleted(deleted) => match &deleted.device {
+        // Of some CPUs it tells only that a part has gone.
+        GuestEvent::DeviceDeleted(deleted) => {
+            let alias = deleted.device.as_deref().or_else(|| slots::alias_in(&deleted.path));
             // Told when its back ends are gone and the document has it no more.
-            Some(alias) => (Effects::none(), Then::Departed(alias.clone())),
-            // Of some CPUs it tells only that a part has gone.
-            None => match slots::alias_in(&deleted.path) {
-                Some(alias) => (Effects::none(), Then::Departed(alias.to_owned())),
-                None => none(),
-            },
-        },
+            alias.map_or_else(none, |alias| (Effects::none(), Then::Departed(alias.to_owned())))
+        }
         GuestEvent::UnplugRefused(refused) => refused.device.as_deref().map_or_else(none, kept),
         GuestEvent::DeviceOst(ost) if refuses_unplug(&ost.info) => {
             ost.info.device.as_deref().map_or_else(none, kept)
