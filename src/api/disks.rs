@@ -94,17 +94,17 @@ impl pb::disks_server::Disks for Service {
         .await
     }
 
-    async fn set_throttle_group(
-        &self,
-        request: Request<pb::SetThrottleGroupRequest>,
-    ) -> Answer<pb::Domain> {
+    async fn set_throttle_group(&self, request: Request<pb::SetThrottleGroupRequest>) -> Answer<pb::Domain> {
         self.mutate(request, |call| {
             super::tuning::change(
                 call,
                 |r| (r.domain.as_ref(), r.scope),
                 |r| {
                     let (group, limits) = (group(&r.group)?, wanted(r.limits.as_ref())?);
-                    let limits = Limits { group: None, ..limits };
+                    let limits = Limits {
+                        group: None,
+                        ..limits
+                    };
                     Ok(tuning::Change::DiskGroup(GroupChange::Set { group, limits }))
                 },
             )
@@ -174,7 +174,9 @@ fn wanted(change: Option<&pb::DiskLimitsChange>) -> Result<Limits> {
     let rates: Vec<Rate> = rates.into_iter().flatten().collect();
     let length = |rate: &Rate| {
         let length = rate.burst_length.as_ref();
-        length.map(|length| decode::whole(length, Unit::Second, "burst_length")).transpose()
+        length
+            .map(|length| decode::whole(length, Unit::Second, "burst_length"))
+            .transpose()
     };
     let mut numbers: Vec<Option<u64>> = rates.iter().map(|rate| rate.average).collect();
     numbers.extend(rates.iter().map(|rate| rate.burst));

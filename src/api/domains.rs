@@ -385,10 +385,7 @@ impl pb::domains_server::Domains for Service {
         .await
     }
 
-    async fn measure_dirty_rate(
-        &self,
-        request: Request<pb::MeasureDirtyRateRequest>,
-    ) -> Answer<pb::Domain> {
+    async fn measure_dirty_rate(&self, request: Request<pb::MeasureDirtyRateRequest>) -> Answer<pb::Domain> {
         self.mutate(request, |call| {
             change(
                 call,

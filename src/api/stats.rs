@@ -97,10 +97,14 @@ fn one(stats: Stats) -> pb::DomainStats {
         }),
         dirty_rate: stats.dirty_rate.map(dirty_rate),
         vm: Vec::new(),
-        perf: stats.perf.iter().map(|(event, count)| pb::PerfStat {
-            event: event.as_str().to_owned(),
-            count: *count,
-        }).collect(),
+        perf: stats
+            .perf
+            .iter()
+            .map(|(event, count)| pb::PerfStat {
+                event: event.as_str().to_owned(),
+                count: *count,
+            })
+            .collect(),
         age: stats.age.and_then(|age| age.try_into().ok()),
     }
 }

@@ -114,7 +114,9 @@ impl Store {
         }
         let links = fs::read_dir(paths.autostart()).into_iter().flatten().flatten();
         let names = links.filter_map(|entry| entry.file_name().into_string().ok());
-        let autostart_once = names.filter_map(|name| Some(name.strip_suffix(ONCE)?.to_owned())).collect();
+        let autostart_once = names
+            .filter_map(|name| Some(name.strip_suffix(ONCE)?.to_owned()))
+            .collect();
         Ok(Found {
             runs,
             configs,
@@ -441,8 +443,16 @@ impl Store {
 
     fn autostart_steps(&self, before: &View, after: &View, steps: &mut Vec<Step>) {
         for (was, is, path) in [
-            (before.autostart, after.autostart, Self::autostart_path as fn(&Self, &str) -> PathBuf),
-            (before.autostart_once, after.autostart_once, Self::autostart_once_path),
+            (
+                before.autostart,
+                after.autostart,
+                Self::autostart_path as fn(&Self, &str) -> PathBuf,
+            ),
+            (
+                before.autostart_once,
+                after.autostart_once,
+                Self::autostart_once_path,
+            ),
         ] {
             let (was, is) = (was && before.config.is_some(), is && after.config.is_some());
             if is && (!was || before.name != after.name) {

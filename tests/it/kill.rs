@@ -576,7 +576,10 @@ impl Matrix {
         let is_new = self.documents_agree(mark).await?;
         let told = self.ask_qemu(query).await?;
         let count = told["return"].as_array().map_or(0, Vec::len);
-        ensure!(count == before + usize::from(is_new), "QEMU has {told}, new: {is_new}");
+        ensure!(
+            count == before + usize::from(is_new),
+            "QEMU has {told}, new: {is_new}"
+        );
         Ok(is_new)
     }
 

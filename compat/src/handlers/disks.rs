@@ -200,7 +200,8 @@ fn wanted(params: &[TypedParam]) -> DiskLimitsChange {
             Some(NewRate {
                 average: number(AVERAGE[kind][direction]),
                 burst: number(BURST[kind][direction]),
-                burst_length: length.map(|seconds| time::of_seconds(i64::try_from(seconds).unwrap_or(i64::MAX))),
+                burst_length: length
+                    .map(|seconds| time::of_seconds(i64::try_from(seconds).unwrap_or(i64::MAX))),
             })
         };
         Some(NewRates {
@@ -225,7 +226,10 @@ fn wanted(params: &[TypedParam]) -> DiskLimitsChange {
 fn all_limits() -> Vec<Param> {
     let threes = [AVERAGE, BURST, BURST_SECONDS].into_iter().flatten().flatten();
     threes
-        .chain([VIR_DOMAIN_BLOCK_IOTUNE_SIZE_IOPS_SEC, VIR_DOMAIN_BLOCK_IOTUNE_GROUP_NAME])
+        .chain([
+            VIR_DOMAIN_BLOCK_IOTUNE_SIZE_IOPS_SEC,
+            VIR_DOMAIN_BLOCK_IOTUNE_GROUP_NAME,
+        ])
         .collect()
 }
 

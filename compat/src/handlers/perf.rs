@@ -66,7 +66,11 @@ pub(crate) async fn set_events(ctx: &Ctx, args: DomainSetPerfEvents, flags: Flag
             Some(TypedValue::Boolean(value)) => *value == counted,
             _ => false,
         };
-        EVENTS.iter().filter(is_so).map(|event| event.field.to_owned()).collect()
+        EVENTS
+            .iter()
+            .filter(is_so)
+            .map(|event| event.field.to_owned())
+            .collect()
     };
     let request = SetPerfEventsRequest {
         domain: by_uuid(&args.dom),

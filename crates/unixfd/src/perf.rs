@@ -37,7 +37,14 @@ impl Counter {
         const CLOSE_ON_EXEC: libc::c_ulong = 8;
         // SAFETY: the kernel reads as many bytes as the structure says that it has, and it outlives the call.
         let result = unsafe {
-            libc::syscall(libc::SYS_perf_event_open, attr.as_ptr(), pid, ANY_CPU, NO_GROUP, CLOSE_ON_EXEC)
+            libc::syscall(
+                libc::SYS_perf_event_open,
+                attr.as_ptr(),
+                pid,
+                ANY_CPU,
+                NO_GROUP,
+                CLOSE_ON_EXEC,
+            )
         };
         match RawFd::try_from(result) {
             // SAFETY: the call has just made this descriptor, and nobody else has it.

@@ -258,7 +258,9 @@ fn set_max_vcpus(domain: &mut domxml::Domain, count: u32) -> Result<()> {
     }
     let names_each = domain.vcpus.is_some() || cells(domain) > 0;
     if names_each && count > MOST_NAMED {
-        return Err(Error::argument(format!("at most {MOST_NAMED} vcpus can be named one by one")));
+        return Err(Error::argument(format!(
+            "at most {MOST_NAMED} vcpus can be named one by one"
+        )));
     }
     fit_cells(domain, count)?;
     let vcpu = domain.vcpu.get_or_insert_default();
@@ -283,8 +285,18 @@ fn fit_cells(domain: &mut domxml::Domain, count: u32) -> Result<()> {
     let Some(numa) = numa.filter(|numa| !numa.cells.is_empty()) else {
         return Ok(());
     };
-    let placed = |cpu: u32| numa.cells.iter().flat_map(|cell| &cell.cpus).any(|cpus| cpus.contains(cpu));
-    let all: usize = numa.cells.iter().flat_map(|cell| &cell.cpus).map(|cpus| cpus.len()).sum();
+    let placed = |cpu: u32| {
+        numa.cells
+            .iter()
+            .flat_map(|cell| &cell.cpus)
+            .any(|cpus| cpus.contains(cpu))
+    };
+    let all: usize = numa
+        .cells
+        .iter()
+        .flat_map(|cell| &cell.cpus)
+        .map(|cpus| cpus.len())
+        .sum();
     if all > count as usize {
         return Err(Error::argument(
             "Number of CPUs in <numa> exceeds the desired maximum vcpu count",

@@ -63,9 +63,10 @@ pub(crate) async fn resize(
         let path = chain::local_path(disk.kind, disk.source.as_ref());
         disk.target.dev == name || path.is_some_and(|path| path.as_os_str() == name)
     };
-    let disk = disks.iter().find(is_named).ok_or_else(|| {
-        Error::argument(format!("disk '{name}' was not found in the domain config"))
-    })?;
+    let disk = disks
+        .iter()
+        .find(is_named)
+        .ok_or_else(|| Error::argument(format!("disk '{name}' was not found in the domain config")))?;
     let node_name = node_to_resize(disk)?;
     let size = bytes(disk, size).await?;
     let guest = driver.guests.of(&view)?;
@@ -73,7 +74,10 @@ pub(crate) async fn resize(
         return Ok(());
     }
     let work = |_: Arc<Context>| async move {
-        guest.execute(commands::BlockResize { node_name, size }).await.map(drop)
+        guest
+            .execute(commands::BlockResize { node_name, size })
+            .await
+            .map(drop)
     };
     operation.carry_out(work).await
 }
@@ -86,7 +90,9 @@ fn node_to_resize(disk: &Disk) -> Result<String> {
     }
     check_slice(disk)?;
     if block::is_empty(disk) || disk.readonly {
-        return Err(unsupported(format!("can't resize empty or readonly disk '{target}'")));
+        return Err(unsupported(format!(
+            "can't resize empty or readonly disk '{target}'"
+        )));
     }
     let names = names(disk.source.as_ref());
     let name = names.and_then(|names| names.of("format").or_else(|| names.of("storage")));
@@ -111,7 +117,10 @@ fn check_slice(disk: &Disk) -> Result<()> {
 }
 
 fn format_of(disk: &Disk) -> StorageFormat {
-    disk.driver.as_ref().and_then(|driver| driver.kind).unwrap_or_default()
+    disk.driver
+        .as_ref()
+        .and_then(|driver| driver.kind)
+        .unwrap_or_default()
 }
 
 fn names(source: Option<&Source>) -> Option<&NodeNames> {
@@ -181,9 +190,14 @@ pub(crate) async fn set_threshold(
     let disks = &view.running()?.document.domain.devices.disks;
     let meant = Meant::of(device)?;
     let missing = || Error::argument(format!("failed to find disk '{device}'"));
-    let disk = disks.iter().find(|disk| disk.target.dev == meant.target).ok_or_else(missing)?;
+    let disk = disks
+        .iter()
+        .find(|disk| disk.target.dev == meant.target)
+        .ok_or_else(missing)?;
     if disk.kind == StorageKind::VhostUser {
-        return Err(unsupported("setting device threshold is not supported for vhostuser disk"));
+        return Err(unsupported(
+            "setting device threshold is not supported for vhostuser disk",
+        ));
     }
     let node = names(meant.source_in(disk)).and_then(|names| names.of("storage"));
     let node_name = node.ok_or_else(missing)?.to_owned();
@@ -250,7 +264,9 @@ fn remembering(meant: Meant) -> Edit {
         let disk = disks.find(|disk| disk.target.dev == meant.target);
         let source = disk.and_then(|disk| disk.source.as_mut());
         let is_top = |source: &Source| meant.index.is_none() || source.index == meant.index;
-        let private = source.filter(|source| is_top(source)).and_then(|source| source.private_data.as_mut());
+        let private = source
+            .filter(|source| is_top(source))
+            .and_then(|source| source.private_data.as_mut());
         if let Some(private) = private {
             private.threshold_event_by_index = meant.index.map(|_| YesNo::Yes);
         }

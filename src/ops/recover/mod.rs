@@ -328,7 +328,11 @@ pub(crate) async fn read_back(driver: &Arc<Driver>, guest: &Arc<Guest>) {
 
 /// CPUs that came or went while no daemon looked.
 async fn count_cpus(guest: &Arc<Guest>, view: &View) {
-    let Some(run) = view.run.as_ref().filter(|run| vcpus::may_change(&run.document.domain)) else {
+    let Some(run) = view
+        .run
+        .as_ref()
+        .filter(|run| vcpus::may_change(&run.document.domain))
+    else {
         return;
     };
     if let Err(error) = vcpus::refresh(guest).await {

@@ -58,7 +58,9 @@ pub async fn measure_dirty_rate(
     let features = view.running()?.document.domain.features.as_ref();
     let ring = features.and_then(|features| features.kvm?.dirty_ring);
     if mode == DirtyMode::DirtyRing && ring.is_none_or(|ring| ring.state != OnOff::On) {
-        return Err(unsupported("dirty-ring calculation mode requires dirty-ring feature enabled."));
+        return Err(unsupported(
+            "dirty-ring calculation mode requires dirty-ring feature enabled.",
+        ));
     }
     if operation.is_trial() {
         return Ok(());
@@ -123,7 +125,9 @@ pub async fn set_launch_secret(
         .ok_or_else(|| Error::internal("the domain has no document"))?
         .domain()?;
     if !matches!(document.launch_security, Some(LaunchSecurity::Sev(_))) {
-        return Err(unsupported("setting a launch secret is only supported in SEV-enabled domains"));
+        return Err(unsupported(
+            "setting a launch secret is only supported in SEV-enabled domains",
+        ));
     }
     let (Some(header), Some(text)) = (secret.header, secret.secret) else {
         return Err(Error::internal("Both secret and the secret header are required"));

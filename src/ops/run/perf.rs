@@ -79,14 +79,18 @@ impl Counters {
     /// How often each event has happened.
     pub(crate) fn read(&self) -> Vec<(Event, u64)> {
         let open = self.open();
-        open.iter().filter_map(|(event, counter)| Some((*event, counter.read().ok()?))).collect()
+        open.iter()
+            .filter_map(|(event, counter)| Some((*event, counter.read().ok()?)))
+            .collect()
     }
 }
 
 /// The events that a document has counted.
 fn counted(document: &Domain) -> impl Iterator<Item = Event> {
     let events = document.perf.iter().flat_map(|perf| &perf.events);
-    events.filter(|event| event.enabled.is_yes()).map(|event| event.name)
+    events
+        .filter(|event| event.enabled.is_yes())
+        .map(|event| event.name)
 }
 
 /// Counts what the document says, of a guest that starts.

@@ -4,12 +4,7 @@
 //! a daemon that comes to a guest asks what there is. The hard thing is the number of a CPU: QEMU lists its slots from the
 //! last to the first and names no numbers, so they are counted.
 
-use domxml::{
-    Domain,
-    devices::YesNo,
-    status::VcpuThread,
-    tuning::VcpuState,
-};
+use domxml::{Domain, devices::YesNo, status::VcpuThread, tuning::VcpuState};
 use qmp::{
     commands,
     types::{CpuInfoFast, CpuInstanceProperties, HotpluggableCpu},
@@ -68,7 +63,9 @@ impl Slot {
             ("core-id", place.core_id),
             ("thread-id", place.thread_id),
         ];
-        let known = places.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        let known = places
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value?)));
         properties.extend(known.map(|(name, value)| (name.to_owned(), Value::from(value))));
         commands::DeviceAdd(properties)
     }
@@ -117,9 +114,16 @@ impl Slots {
                     first,
                     count: slot.vcpus_count,
                     plugged: path.is_some(),
-                    alias: path.and_then(|path| path.strip_prefix(PERIPHERAL)).map(str::to_owned),
+                    alias: path
+                        .and_then(|path| path.strip_prefix(PERIPHERAL))
+                        .map(str::to_owned),
                     order: None,
-                    threads: threads.map(|(id, cpu)| VcpuThread { id, pid: cpu.thread_id }).collect(),
+                    threads: threads
+                        .map(|(id, cpu)| VcpuThread {
+                            id,
+                            pid: cpu.thread_id,
+                        })
+                        .collect(),
                     driver: slot.r#type.clone(),
                     props: slot.props.clone(),
                 }
@@ -129,7 +133,9 @@ impl Slots {
         let mut order = 0;
         for cpu in cpus {
             let its = |slot: &HotpluggableCpu| {
-                slot.qom_path.as_deref().is_some_and(|path| is_part(&cpu.qom_path, path))
+                slot.qom_path
+                    .as_deref()
+                    .is_some_and(|path| is_part(&cpu.qom_path, path))
             };
             let slot = slots.iter().rev().position(its).and_then(|at| all.get_mut(at));
             if let Some(slot) = slot.filter(|slot| slot.order.is_none()) {
@@ -147,12 +153,19 @@ impl Slots {
 
     /// How many CPUs are plugged in.
     pub(crate) fn online(&self) -> u32 {
-        self.all.iter().filter(|slot| slot.plugged).map(|slot| slot.count).sum()
+        self.all
+            .iter()
+            .filter(|slot| slot.plugged)
+            .map(|slot| slot.count)
+            .sum()
     }
 
     /// The threads of all CPUs.
     fn threads(&self) -> Vec<VcpuThread> {
-        self.all.iter().flat_map(|slot| slot.threads.iter().copied()).collect()
+        self.all
+            .iter()
+            .flat_map(|slot| slot.threads.iter().copied())
+            .collect()
     }
 
     /// Whether these are the slots of a guest with so many CPUs: a machine without any tells of none.
@@ -162,7 +175,8 @@ impl Slots {
 }
 
 fn is_part(path: &str, whole: &str) -> bool {
-    path.strip_prefix(whole).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    path.strip_prefix(whole)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 #[cfg(test)]
@@ -292,21 +306,34 @@ mod tests {
         {"thread-id": 31, "qom-path": "/machine/peripheral/vcpu1", "cpu-index": 1}]"#;
 
     fn slots() -> Slots {
-        Slots::of(&serde_json::from_str::<Vec<_>>(SLOTS).unwrap(), &serde_json::from_str::<Vec<_>>(CPUS).unwrap())
+        Slots::of(
+            &serde_json::from_str::<Vec<_>>(SLOTS).unwrap(),
+            &serde_json::from_str::<Vec<_>>(CPUS).unwrap(),
+        )
     }
 
     fn guest(cpus: &str) -> Domain {
-        let text = format!("<domain type='qemu' id='1'><name>a</name>{cpus}<os><type>hvm</type></os></domain>");
+        let text =
+            format!("<domain type='qemu' id='1'><name>a</name>{cpus}<os><type>hvm</type></os></domain>");
         Domain::parse(&text, domxml::ParseFlags::NONE).unwrap()
     }
 
     #[test]
     fn slots_are_counted_from_the_last_listed_one() {
         let slots = slots();
-        let told: Vec<_> = slots.all.iter().map(|s| (s.first, s.alias.as_deref(), s.order)).collect();
+        let told: Vec<_> = slots
+            .all
+            .iter()
+            .map(|s| (s.first, s.alias.as_deref(), s.order))
+            .collect();
         assert_eq!(
             told,
-            [(0, None, Some(1)), (1, Some("vcpu1"), Some(3)), (2, None, None), (3, Some("vcpu3"), Some(2))]
+            [
+                (0, None, Some(1)),
+                (1, Some("vcpu1"), Some(3)),
+                (2, None, None),
+                (3, Some("vcpu3"), Some(2))
+            ]
         );
         let device = serde_json::to_value(slots.all[2].device()).unwrap();
         let expected = serde_json::json!({"driver": "qemu64-x86_64-cpu", "id": "vcpu2", "socket-id": 2, "core-id": 0,
@@ -319,14 +346,28 @@ mod tests {
         let mut domain = guest("<vcpu current='1'>4</vcpu>");
         follow(&mut domain, &slots());
         assert_eq!(domain.vcpu.as_ref().unwrap().current, Some(3));
-        let told: Vec<_> = domain.vcpus.unwrap().all.into_iter().map(|s| (s.enabled, s.hotpluggable, s.order)).collect();
+        let told: Vec<_> = domain
+            .vcpus
+            .unwrap()
+            .all
+            .into_iter()
+            .map(|s| (s.enabled, s.hotpluggable, s.order))
+            .collect();
         let (yes, no) = (YesNo::Yes, YesNo::No);
         assert_eq!(
             told,
-            [(yes, Some(no), Some(1)), (yes, Some(yes), Some(3)), (no, Some(yes), None), (yes, Some(yes), Some(2))]
+            [
+                (yes, Some(no), Some(1)),
+                (yes, Some(yes), Some(3)),
+                (no, Some(yes), None),
+                (yes, Some(yes), Some(2))
+            ]
         );
         // What is right, or a machine that tells nothing, changes nothing.
-        for (cpus, slots) in [("<vcpu current='1'>4</vcpu>", Slots::default()), ("<vcpu>3</vcpu>", slots())] {
+        for (cpus, slots) in [
+            ("<vcpu current='1'>4</vcpu>", Slots::default()),
+            ("<vcpu>3</vcpu>", slots()),
+        ] {
             let mut domain = guest(cpus);
             follow(&mut domain, &slots);
             assert_eq!(domain, guest(cpus));

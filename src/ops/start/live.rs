@@ -12,7 +12,12 @@ use qmp::{commands, types::MigrationCapability};
 
 use crate::{
     error::Result,
-    ops::{Driver, document::prepared::Prepared, host::identity::Identity, run::{password, slots}},
+    ops::{
+        Driver,
+        document::prepared::Prepared,
+        host::identity::Identity,
+        run::{password, slots},
+    },
     qemu::Monitor,
 };
 

@@ -59,8 +59,12 @@ const NAMES: [&str; COUNT] = [
 /// Families, by their first number and how many they have.
 const FAMILIES: [(usize, usize); 7] = [(0, 3), (3, 3), (6, 3), (9, 3), (SIZE, 1), (LENGTHS, 3), (16, 3)];
 /// Families in which a total and its parts exclude each other.
-const TOTALS: [(usize, &str); 4] =
-    [(0, "bytes_sec"), (3, "iops_sec"), (6, "bytes_sec_max"), (9, "iops_sec_max")];
+const TOTALS: [(usize, &str); 4] = [
+    (0, "bytes_sec"),
+    (3, "iops_sec"),
+    (6, "bytes_sec_max"),
+    (9, "iops_sec_max"),
+];
 /// From an average to its burst.
 const TO_BURST: usize = 6;
 const SIZE: usize = 12;
@@ -218,7 +222,11 @@ fn check_disk(disk: &Disk, name: &str) -> Result<()> {
 
 /// The limits of the disk after the change, and its target.
 fn changed(document: &Domain, change: &Change) -> Result<(String, IoTune)> {
-    let Change { disk: name, limits, whole } = change;
+    let Change {
+        disk: name,
+        limits,
+        whole,
+    } = change;
     if *whole {
         let disk = find(document, name)?;
         let numbers = limits.numbers.map(Option::unwrap_or_default);
@@ -232,13 +240,18 @@ fn changed(document: &Domain, change: &Change) -> Result<(String, IoTune)> {
     let group = group.or_else(|| own?.group_name.clone());
     // Who joins a group has its limits.
     let is_of = |tune: &&IoTune| tune.group_name == group && group.is_some();
-    let tunes = document.devices.disks.iter().filter_map(|disk| disk.iotune.as_ref());
+    let tunes = document
+        .devices
+        .disks
+        .iter()
+        .filter_map(|disk| disk.iotune.as_ref());
     let had = own.filter(is_of).or_else(|| tunes.clone().find(is_of)).or(own);
     let numbers = limits.over(&numbers_of(had));
     // What is stored is looked at when the guest starts. Only a document of a run has an id.
     if document.id.is_some() {
         if group.is_some() && numbers == Numbers::default() {
-            let text = "creating a new group/updating existing with all tune parameters zero is not supported";
+            let text =
+                "creating a new group/updating existing with all tune parameters zero is not supported";
             return Err(Error::new(Code::ConfigUnsupported, text));
         }
         check_bursts(&numbers)?;
@@ -287,16 +300,25 @@ pub(crate) async fn carry_out(driver: &Arc<Driver>, view: &View, change: &Change
         Value::Object(arguments) => arguments,
         _ => Map::new(),
     };
-    tell((driver, view), commands::BlockSetIoThrottle(arguments)).await.map(drop)
+    tell((driver, view), commands::BlockSetIoThrottle(arguments))
+        .await
+        .map(drop)
 }
 
 /// What an event says of it.
 pub(crate) fn told(document: &Domain, change: &Change) -> Vec<(String, Shown)> {
     let disk = find(document, &change.disk).map(|disk| disk.target.dev.clone());
-    let name = ("blkdeviotune.disk".to_owned(), Shown::Text(disk.unwrap_or_default()));
+    let name = (
+        "blkdeviotune.disk".to_owned(),
+        Shown::Text(disk.unwrap_or_default()),
+    );
     let group = change.limits.group.clone();
     let group = group.map(|group| (GROUP.to_owned(), Shown::Text(group)));
-    [name].into_iter().chain(change.limits.told()).chain(group).collect()
+    [name]
+        .into_iter()
+        .chain(change.limits.told())
+        .chain(group)
+        .collect()
 }
 
 const GROUP: &str = "blkdeviotune.group_name";
@@ -362,7 +384,9 @@ pub(crate) fn apply_group(domain: &mut Domain, change: &GroupChange) -> Result<(
                     "throttle group '{group}' is still being used by disk {target}"
                 )));
             }
-            domain.throttlegroups.retain(|known| known.group_name.as_ref() != Some(group));
+            domain
+                .throttlegroups
+                .retain(|known| known.group_name.as_ref() != Some(group));
             Ok(())
         }
         GroupChange::Restore { .. } => Err(Error::internal("a document takes nothing back")),
@@ -409,7 +433,10 @@ pub(crate) async fn carry_out_group(driver: &Arc<Driver>, view: &View, change: &
         GroupChange::Remove { group } => remove_group(guest, group).await,
         GroupChange::Restore { group, numbers } => {
             let is_there = has_group(guest, group).await?;
-            let Some(numbers) = numbers.as_ref().and_then(|all| Numbers::try_from(all.as_slice()).ok()) else {
+            let Some(numbers) = numbers
+                .as_ref()
+                .and_then(|all| Numbers::try_from(all.as_slice()).ok())
+            else {
                 return match is_there {
                     true => remove_group(guest, group).await,
                     false => Ok(()),
@@ -432,7 +459,9 @@ fn object(group: &str, numbers: &Numbers) -> Map<String, Value> {
 }
 
 async fn add_group(guest: Told<'_>, group: &str, numbers: &Numbers) -> Result<()> {
-    tell(guest, commands::ObjectAdd(object(group, numbers))).await.map(drop)
+    tell(guest, commands::ObjectAdd(object(group, numbers)))
+        .await
+        .map(drop)
 }
 
 async fn set_group(guest: Told<'_>, group: &str, numbers: &Numbers) -> Result<()> {
@@ -448,7 +477,14 @@ async fn set_group(guest: Told<'_>, group: &str, numbers: &Numbers) -> Result<()
 const LIMITS: &str = "limits";
 
 async fn remove_group(guest: Told<'_>, group: &str) -> Result<()> {
-    tell(guest, commands::ObjectDel { id: block::group_id(group) }).await.map(drop)
+    tell(
+        guest,
+        commands::ObjectDel {
+            id: block::group_id(group),
+        },
+    )
+    .await
+    .map(drop)
 }
 
 async fn has_group(guest: Told<'_>, group: &str) -> Result<bool> {
@@ -504,21 +540,38 @@ mod tests {
 
     fn change(disk: &str, limits: Limits) -> Change {
         let disk = disk.to_owned();
-        Change { disk, limits, whole: false }
+        Change {
+            disk,
+            limits,
+            whole: false,
+        }
     }
 
     #[test]
     fn a_family_is_replaced_as_a_whole_and_groups_share() {
         let mut domain = guest();
-        apply(&mut domain, &change("vdb", limits(&[("read_iops_sec", 200)], Some("g")))).unwrap();
-        let tunes: Vec<_> = domain.devices.disks.iter().map(|disk| disk.iotune.clone()).collect();
+        apply(
+            &mut domain,
+            &change("vdb", limits(&[("read_iops_sec", 200)], Some("g"))),
+        )
+        .unwrap();
+        let tunes: Vec<_> = domain
+            .devices
+            .disks
+            .iter()
+            .map(|disk| disk.iotune.clone())
+            .collect();
         assert_eq!(tunes[0], tunes[1]);
         let tune = tunes[1].clone().unwrap();
         assert_eq!(
             (tune.total_bytes_sec, tune.read_iops_sec, tune.read_iops_sec_max),
             (Some(1_000_000), Some(200), Some(300))
         );
-        apply(&mut domain, &change("/vdb", limits(&[("write_bytes_sec", 9)], None))).unwrap();
+        apply(
+            &mut domain,
+            &change("/vdb", limits(&[("write_bytes_sec", 9)], None)),
+        )
+        .unwrap();
         let tune = domain.devices.disks[1].iotune.clone().unwrap();
         assert_eq!((tune.total_bytes_sec, tune.write_bytes_sec), (None, Some(9)));
     }
@@ -544,7 +597,12 @@ mod tests {
                 None,
                 "unsupported configuration: value 'write_iops_sec_max' cannot be smaller than 'write_iops_sec'",
             ),
-            ("vdq", &[("total_iops_sec", 0)], None, "invalid argument: disk 'vdq' not found in domain"),
+            (
+                "vdq",
+                &[("total_iops_sec", 0)],
+                None,
+                "invalid argument: disk 'vdq' not found in domain",
+            ),
             (
                 "vdc",
                 &[("total_iops_sec", 5)],
@@ -570,8 +628,15 @@ mod tests {
             group: group.to_owned(),
             limits: limits(given, None),
         };
-        let remove = |group: &str| GroupChange::Remove { group: group.to_owned() };
-        for change in [set("t", &[("total_iops_sec", 7)]), set("u", &[]), remove("u"), remove("none")] {
+        let remove = |group: &str| GroupChange::Remove {
+            group: group.to_owned(),
+        };
+        for change in [
+            set("t", &[("total_iops_sec", 7)]),
+            set("u", &[]),
+            remove("u"),
+            remove("none"),
+        ] {
             apply_group(&mut domain, &change).unwrap();
             assert!(is_in(&domain, &change), "{change:?}");
         }
@@ -580,7 +645,8 @@ mod tests {
             apply_group(&mut domain, &remove("t")).unwrap_err().to_string(),
             "invalid argument: throttle group 't' is still being used by disk vdc"
         );
-        let numbers = changed_group(&domain, "t", &limits(&[("read_bytes_sec_max_length", 3)], None)).unwrap();
+        let numbers =
+            changed_group(&domain, "t", &limits(&[("read_bytes_sec_max_length", 3)], None)).unwrap();
         let told = object("t", &numbers);
         let limits = told["limits"].as_object().unwrap();
         assert_eq!((limits.len(), &limits["iops-total"]), (14, &Value::from(7)));

@@ -16,8 +16,9 @@ use crate::{
         Driver,
         holdings::cgroup::thread::Thread,
         tuning::{
+            Told,
             pinning::{ids, numbered},
-            Told, tell, threads,
+            tell, threads,
         },
     },
 };
@@ -123,13 +124,17 @@ pub(crate) fn apply(domain: &mut Domain, change: &Change) -> Result<()> {
         Change::Set { id, params } => {
             check(domain, params)?;
             let mut all = listed(domain);
-            let thread = all.iter_mut().find(|thread| thread.id == id).ok_or_else(|| {
-                Error::argument(format!("cannot find IOThread '{id}' in iothreadids"))
-            })?;
+            let thread = all
+                .iter_mut()
+                .find(|thread| thread.id == id)
+                .ok_or_else(|| Error::argument(format!("cannot find IOThread '{id}' in iothreadids")))?;
             params.put(thread);
             let pool = thread.pool;
             // What is not said counts as less than all.
-            let (min, max) = (pool.thread_pool_min.unwrap_or(-1), pool.thread_pool_max.unwrap_or(-1));
+            let (min, max) = (
+                pool.thread_pool_min.unwrap_or(-1),
+                pool.thread_pool_max.unwrap_or(-1),
+            );
             let is_given = params.pool_min.or(params.pool_max).is_some();
             if is_given && min > max {
                 return Err(Error::invalid(format!(
@@ -146,7 +151,9 @@ pub(crate) fn apply(domain: &mut Domain, change: &Change) -> Result<()> {
 fn check(domain: &Domain, params: Params) -> Result<()> {
     let unsupported = |text| Err(Error::new(Code::ConfigUnsupported, text));
     if let Some(min) = params.pool_min.filter(|min| *min < -1) {
-        return unsupported(format!("thread_pool_min ({min}) must be equal to or greater than -1"));
+        return unsupported(format!(
+            "thread_pool_min ({min}) must be equal to or greater than -1"
+        ));
     }
     if let Some(max) = params.pool_max.filter(|max| *max < -1 || *max == 0) {
         return unsupported(format!("thread_pool_max ({max}) must be a positive number or -1"));
@@ -164,9 +171,10 @@ fn check(domain: &Domain, params: Params) -> Result<()> {
 
 fn remove(domain: &mut Domain, id: u32) -> Result<()> {
     let mut all = listed(domain);
-    let place = all.iter().position(|thread| thread.id == id).ok_or_else(|| {
-        Error::argument(format!("cannot find IOThread '{id}' in iothreadids list"))
-    })?;
+    let place = all
+        .iter()
+        .position(|thread| thread.id == id)
+        .ok_or_else(|| Error::argument(format!("cannot find IOThread '{id}' in iothreadids list")))?;
     check_use(domain, id)?;
     all.remove(place);
     // Those that are only counted have the numbers from 1.
@@ -174,7 +182,9 @@ fn remove(domain: &mut Domain, id: u32) -> Result<()> {
     put(domain, all, is_listed);
     if let Some(tune) = &mut domain.cputune {
         tune.iothreadpin.retain(|pin| pin.iothread != id);
-        tune.iothreadsched.iter_mut().for_each(|sched| sched.iothreads.remove(id));
+        tune.iothreadsched
+            .iter_mut()
+            .for_each(|sched| sched.iothreads.remove(id));
         tune.iothreadsched.retain(|sched| !sched.iothreads.is_empty());
         if *tune == Default::default() {
             domain.cputune = None;
@@ -342,7 +352,15 @@ async fn set(guest: Told<'_>, id: u32, params: Params) -> Result<()> {
     for (property, value) in properties {
         let Some(value) = value else { continue };
         let (path, property) = (path(id), property.to_owned());
-        tell(guest, commands::QomSet { path, property, value }).await?;
+        tell(
+            guest,
+            commands::QomSet {
+                path,
+                property,
+                value,
+            },
+        )
+        .await?;
     }
     Ok(())
 }
@@ -368,8 +386,18 @@ mod tests {
             ("", vec![add(1)], vec![1], 1),
             ("", vec![add(7), add(2)], vec![7, 2], 2),
             ("<iothreads>2</iothreads>", vec![add(3)], vec![1, 2, 3], 3),
-            ("<iothreads>2</iothreads>", vec![Change::Remove { id: 2 }], vec![], 1),
-            ("<iothreads>2</iothreads>", vec![Change::Remove { id: 1 }], vec![2], 1),
+            (
+                "<iothreads>2</iothreads>",
+                vec![Change::Remove { id: 2 }],
+                vec![],
+                1,
+            ),
+            (
+                "<iothreads>2</iothreads>",
+                vec![Change::Remove { id: 1 }],
+                vec![2],
+                1,
+            ),
             ("", vec![add(1), Change::Remove { id: 1 }], vec![], 0),
         ] {
             let mut domain = guest(xml);
@@ -377,8 +405,17 @@ mod tests {
                 apply(&mut domain, change).unwrap();
                 assert!(is_in(&domain, change));
             }
-            let ids: Vec<u32> = domain.iothreadids.iter().flat_map(|l| &l.all).map(|t| t.id).collect();
-            assert_eq!((ids, domain.iothreads.unwrap_or(0)), (listed, counted), "{changes:?}");
+            let ids: Vec<u32> = domain
+                .iothreadids
+                .iter()
+                .flat_map(|l| &l.all)
+                .map(|t| t.id)
+                .collect();
+            assert_eq!(
+                (ids, domain.iothreads.unwrap_or(0)),
+                (listed, counted),
+                "{changes:?}"
+            );
         }
     }
 
@@ -406,8 +443,14 @@ mod tests {
         };
         for (change, error) in [
             (add(0), "invalid argument: invalid value of 0 for iothread_id"),
-            (add(2), "invalid argument: an IOThread is already using iothread_id '2'"),
-            (Change::Remove { id: 9 }, "invalid argument: cannot find IOThread '9' in iothreadids list"),
+            (
+                add(2),
+                "invalid argument: an IOThread is already using iothread_id '2'",
+            ),
+            (
+                Change::Remove { id: 9 },
+                "invalid argument: cannot find IOThread '9' in iothreadids list",
+            ),
             (
                 Change::Remove { id: 1 },
                 "invalid argument: cannot remove IOThread 1 since it is being used by disk 'vda'",

@@ -138,7 +138,9 @@ fn balloon(document: &Domain) -> Option<&Memballoon> {
 
 /// QEMU's word for a guest that has no balloon, in libvirt's.
 fn without_balloon(error: Error) -> Error {
-    let refusal = error.source().and_then(|source| source.downcast_ref::<qmp::Error>());
+    let refusal = error
+        .source()
+        .and_then(|source| source.downcast_ref::<qmp::Error>());
     match refusal.and_then(qmp::Error::class) {
         Some(ErrorClass::DeviceNotActive) => Error::invalid(
             "Unable to change memory of active domain without the balloon device and guest OS balloon driver",

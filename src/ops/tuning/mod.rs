@@ -110,7 +110,9 @@ pub(crate) async fn before(driver: &Arc<Driver>, view: &View, change: &Change) -
             return Ok(cpus.map(|cpus| Change::Pin { thread, cpus }));
         }
         Change::IoThread(change) => {
-            return Ok(Some(Change::IoThread(iothreads::before(driver, view, change).await?)));
+            return Ok(Some(Change::IoThread(
+                iothreads::before(driver, view, change).await?,
+            )));
         }
         Change::Disk(change) => return Ok(Some(Change::Disk(disks::before(view, change)?))),
         Change::DiskGroup(change) => return Ok(disks::before_group(view, change)?.map(Change::DiskGroup)),

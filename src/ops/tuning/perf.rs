@@ -19,7 +19,11 @@ pub struct Change(pub Vec<(String, bool)>);
 
 fn event(name: &str) -> Result<PerfEventName> {
     name.parse().map_err(|_| {
-        Error::new(Code::ArgumentUnsupported, format!("parameter '{name}' not supported")).in_area(Area::None)
+        Error::new(
+            Code::ArgumentUnsupported,
+            format!("parameter '{name}' not supported"),
+        )
+        .in_area(Area::None)
     })
 }
 
@@ -73,14 +77,31 @@ mod tests {
         let text = "<domain type='qemu'><name>a</name><os><type>hvm</type></os></domain>";
         let mut domain = Domain::parse(text, domxml::ParseFlags::INACTIVE).unwrap();
         let change = |list: &[(&str, bool)]| {
-            Change(list.iter().map(|(name, counted)| ((*name).to_owned(), *counted)).collect())
+            Change(
+                list.iter()
+                    .map(|(name, counted)| ((*name).to_owned(), *counted))
+                    .collect(),
+            )
         };
         apply(&mut domain, &change(&[("page_faults", true), ("cmt", false)])).unwrap();
-        apply(&mut domain, &change(&[("page_faults", false), ("instructions", true)])).unwrap();
+        apply(
+            &mut domain,
+            &change(&[("page_faults", false), ("instructions", true)]),
+        )
+        .unwrap();
         let events = domain.perf.clone().unwrap().events;
-        let told: Vec<_> = events.iter().map(|e| (e.name.as_str(), e.enabled.is_yes())).collect();
-        assert_eq!(told, [("cmt", false), ("instructions", true), ("page_faults", false)]);
+        let told: Vec<_> = events
+            .iter()
+            .map(|e| (e.name.as_str(), e.enabled.is_yes()))
+            .collect();
+        assert_eq!(
+            told,
+            [("cmt", false), ("instructions", true), ("page_faults", false)]
+        );
         let error = apply(&mut domain, &change(&[("nope", true)])).unwrap_err();
-        assert_eq!(error.to_string(), "argument unsupported: parameter 'nope' not supported");
+        assert_eq!(
+            error.to_string(),
+            "argument unsupported: parameter 'nope' not supported"
+        );
     }
 }

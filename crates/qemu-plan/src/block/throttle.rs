@@ -54,12 +54,20 @@ pub fn filters(disk: &Disk, stem: &str) -> Vec<Filter> {
         None => format!("{stem}-filter{at}"),
     };
     let groups = groups(disk).into_iter().enumerate();
-    groups.map(|(at, group)| Filter { node: node(at), group }).collect()
+    groups
+        .map(|(at, group)| Filter {
+            node: node(at),
+            group,
+        })
+        .collect()
 }
 
 /// The names that a status file has of a disk's filters.
 pub(super) fn named(disk: &Disk) -> Vec<NodeName> {
-    let names = disk.private_data.as_ref().and_then(|private| private.nodenames.as_ref());
+    let names = disk
+        .private_data
+        .as_ref()
+        .and_then(|private| private.nodenames.as_ref());
     let all = names.map_or(&[][..], |NodeNames { names }| names.as_slice());
     all.iter().filter(|name| name.kind == KIND).cloned().collect()
 }
@@ -129,12 +137,23 @@ mod tests {
         let text = "<domain type='qemu'><name>a</name><os><type>hvm</type></os><devices>
             <disk type='file' device='disk'><source file='/a'/><target dev='vda' bus='virtio'/>
             <throttlefilters><throttlefilter group='x'/><throttlefilter group='y'/></throttlefilters></disk></devices></domain>";
-        let mut disk = Domain::parse(text, ParseFlags::INACTIVE).unwrap().devices.disks.remove(0);
+        let mut disk = Domain::parse(text, ParseFlags::INACTIVE)
+            .unwrap()
+            .devices
+            .disks
+            .remove(0);
         assert_eq!(crate::block::number_disk(&mut disk, 25), 28);
-        assert_eq!(crate::block::number_disk(&mut disk, 40), 40, "numbers are given once");
+        assert_eq!(
+            crate::block::number_disk(&mut disk, 40),
+            40,
+            "numbers are given once"
+        );
         crate::block::name_disk(&mut disk).unwrap();
         let found = filters(&disk, "");
-        let nodes: Vec<_> = found.iter().map(|f| (f.node.as_str(), f.group.as_str())).collect();
+        let nodes: Vec<_> = found
+            .iter()
+            .map(|f| (f.node.as_str(), f.group.as_str()))
+            .collect();
         assert_eq!(nodes, [("libvirt-26-filter", "x"), ("libvirt-27-filter", "y")]);
         assert_eq!(highest_filter(&disk), Some(27));
     }

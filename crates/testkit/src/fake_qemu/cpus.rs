@@ -49,8 +49,10 @@ impl Cpus {
         let cpu = |number: u32| {
             let path = self.path(number, &has)?;
             let props = json!({"core-id": 0, "thread-id": 0, "socket-id": number});
-            Some(json!({"cpu-index": number, "qom-path": path, "thread-id": thread, "props": props,
-                        "target": "x86_64"}))
+            Some(
+                json!({"cpu-index": number, "qom-path": path, "thread-id": thread, "props": props,
+                        "target": "x86_64"}),
+            )
         };
         (0..self.most).filter_map(cpu).collect()
     }
@@ -68,5 +70,7 @@ impl Cpus {
 pub(super) fn iothreads(objects: &BTreeSet<String>) -> Value {
     let threads = objects.iter().filter(|id| id.starts_with("iothread"));
     let thread = std::process::id();
-    threads.map(|id| json!({"id": id, "thread-id": thread, "poll-max-ns": 32768})).collect()
+    threads
+        .map(|id| json!({"id": id, "thread-id": thread, "poll-max-ns": 32768}))
+        .collect()
 }

@@ -32,7 +32,12 @@ pub(super) fn for_count(slots: &Slots, wanted: u32) -> Result<Vec<Step>> {
             steps.push(Step::Plug(slot.clone()));
         }
     } else {
-        for slot in slots.all.iter().rev().filter(|slot| slot.plugged && slot.alias.is_some()) {
+        for slot in slots
+            .all
+            .iter()
+            .rev()
+            .filter(|slot| slot.plugged && slot.alias.is_some())
+        {
             if online <= wanted {
                 break;
             }
@@ -47,7 +52,9 @@ pub(super) fn for_count(slots: &Slots, wanted: u32) -> Result<Vec<Step>> {
         return refused("target vm vcpu granularity does not allow the desired vcpu count");
     }
     if online != wanted {
-        return refused("failed to find appropriate hotpluggable vcpus to reach the desired target vcpu count");
+        return refused(
+            "failed to find appropriate hotpluggable vcpus to reach the desired target vcpu count",
+        );
     }
     Ok(steps)
 }
@@ -62,7 +69,9 @@ pub(super) fn for_each(slots: &Slots, cpus: &BTreeSet<u32>, online: bool) -> Res
             .of_cpu(*cpu)
             .ok_or_else(|| Error::argument(format!("vcpu {cpu} is not present in live config")))?;
         if slot.plugged == online {
-            return Err(Error::argument(format!("vcpu '{cpu}' is already in requested state")));
+            return Err(Error::argument(format!(
+                "vcpu '{cpu}' is already in requested state"
+            )));
         }
     }
     let Some(slot) = cpus.first().and_then(|cpu| slots.of_cpu(*cpu)) else {
@@ -126,7 +135,11 @@ mod tests {
             ("f..", 2, 3, coarse),
             ("fp.", 2, 3, coarse),
         ] {
-            assert_eq!(said(for_count(&slots(text, count), wanted)), done, "{text} {wanted}");
+            assert_eq!(
+                said(for_count(&slots(text, count), wanted)),
+                done,
+                "{text} {wanted}"
+            );
         }
     }
 
@@ -135,8 +148,20 @@ mod tests {
         for (text, count, cpus, online, done) in [
             ("f...", 1, vec![3], true, "+3"),
             ("fp..", 1, vec![1], false, "-1"),
-            ("fp..", 1, vec![1, 2], false, "vcpu '2' is already in requested state"),
-            ("fpp.", 1, vec![1, 2], false, "only one hotpluggable entity can be selected"),
+            (
+                "fp..",
+                1,
+                vec![1, 2],
+                false,
+                "vcpu '2' is already in requested state",
+            ),
+            (
+                "fpp.",
+                1,
+                vec![1, 2],
+                false,
+                "only one hotpluggable entity can be selected",
+            ),
             ("f...", 1, vec![0], false, "vcpu '0' can't be unplugged"),
             ("f...", 1, vec![9], true, "vcpu 9 is not present in live config"),
             ("f.", 2, vec![2, 3], true, "+2"),
@@ -150,7 +175,10 @@ mod tests {
         ] {
             let cpus = cpus.into_iter().collect();
             let said = said(for_each(&slots(text, count), &cpus, online));
-            assert!(said.ends_with(done) && said.is_empty() == done.is_empty(), "{text}: {said}");
+            assert!(
+                said.ends_with(done) && said.is_empty() == done.is_empty(),
+                "{text}: {said}"
+            );
         }
     }
 }

@@ -101,7 +101,11 @@ async fn attempt(
     {
         stored::check_count(&view.running()?.document.domain, *count)?;
     }
-    let edit = if which.config { in_stored(wanted) } else { Edit::none() };
+    let edit = if which.config {
+        in_stored(wanted)
+    } else {
+        Edit::none()
+    };
     edit.check(&view)?;
     let steps = match &live {
         Some(guest) => steps(&Slots::read(&guest.monitor()?).await?, wanted)?,
@@ -154,7 +158,9 @@ async fn plug(context: &Context, guest: &Arc<Guest>, slot: Slot) -> Result<()> {
         }
         refresh(&to_undo).await
     };
-    context.step("the CPU", guest.execute(slot.device()), reversal).await?;
+    context
+        .step("the CPU", guest.execute(slot.device()), reversal)
+        .await?;
     let slots = Slots::read(&guest.monitor()?).await?;
     let view = context.view();
     let placed = place(context.driver(), &view, &slots, slot.first).await;
@@ -171,7 +177,9 @@ async fn plug(context: &Context, guest: &Arc<Guest>, slot: Slot) -> Result<()> {
 async fn place(driver: &Arc<Driver>, view: &View, slots: &Slots, first: u32) -> Result<()> {
     let slot = slots.of_cpu(first);
     let threads = slot.into_iter().flat_map(|slot| &slot.threads);
-    let threads = threads.map(|thread| (Thread::Vcpu(thread.id), thread.pid)).collect();
+    let threads = threads
+        .map(|thread| (Thread::Vcpu(thread.id), thread.pid))
+        .collect();
     threads::place(driver, view.running()?, threads).await
 }
 
@@ -179,7 +187,9 @@ async fn place(driver: &Arc<Driver>, view: &View, slots: &Slots, first: u32) -> 
 async fn unplug(context: &Context, guest: &Arc<Guest>, slot: Slot) -> Result<()> {
     let alias = slot.alias.clone().unwrap_or_else(|| slot.id());
     // Nothing undoes it: the guest decides.
-    let asked = context.step("the CPU", plugging::ask(guest, &alias), async { Ok(()) }).await?;
+    let asked = context
+        .step("the CPU", plugging::ask(guest, &alias), async { Ok(()) })
+        .await?;
     let answer = match asked {
         Some(asked) => asked.answer(plugging::LETTING_GO).await?,
         None => Unplugged::Gone,

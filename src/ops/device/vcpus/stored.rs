@@ -64,7 +64,12 @@ fn set_count(domain: &mut Domain, count: u32, hotpluggable: bool) -> Result<()> 
         missing -= 1;
     }
     let excess = online(&states).saturating_sub(wanted);
-    for state in states.iter_mut().rev().filter(|state| state.enabled.is_yes()).take(excess) {
+    for state in states
+        .iter_mut()
+        .rev()
+        .filter(|state| state.enabled.is_yes())
+        .take(excess)
+    {
         state.enabled = YesNo::No;
         state.hotpluggable = Some(YesNo::Yes);
     }
@@ -77,7 +82,9 @@ fn set_each(domain: &mut Domain, cpus: &BTreeSet<u32>, online: bool) -> Result<(
     states.sort_by_key(|state| state.id);
     for cpu in cpus {
         let Some(at) = states.iter().position(|state| state.id == *cpu) else {
-            return Err(Error::argument(format!("vcpu {cpu} is not present in persistent config")));
+            return Err(Error::argument(format!(
+                "vcpu {cpu} is not present in persistent config"
+            )));
         };
         if *cpu == 0 {
             return Err(Error::argument("vCPU '0' can't be modified"));
@@ -162,12 +169,19 @@ mod tests {
             let mut domain = guest(cpus);
             apply(&mut domain, &wanted).unwrap();
             assert_eq!(told(&domain), expected, "{wanted:?}");
-            let orders = domain.vcpus.iter().flat_map(|list| &list.all).filter_map(|state| state.order);
+            let orders = domain
+                .vcpus
+                .iter()
+                .flat_map(|list| &list.all)
+                .filter_map(|state| state.order);
             assert_eq!(orders.count(), 0);
         }
         let refused = |cpus, wanted| apply(&mut guest(cpus), &wanted).unwrap_err().message.into_owned();
         assert_eq!(refused(plain, each(&[0], false)), "vCPU '0' can't be modified");
-        assert_eq!(refused(plain, each(&[9], true)), "vcpu 9 is not present in persistent config");
+        assert_eq!(
+            refused(plain, each(&[9], true)),
+            "vcpu 9 is not present in persistent config"
+        );
         assert_eq!(
             refused("<vcpu current='3'>4</vcpu>", each(&[1], false)),
             "vcpu '1' can't be modified as it is followed by non-hotpluggable online vcpus"

@@ -9,8 +9,8 @@ mod patience;
 
 use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
 
-use futures_util::future::join_all;
 use domxml::clock::PerfEventName;
+use futures_util::future::join_all;
 pub use patience::Call;
 use qmp::types;
 use tokio::sync::Semaphore;

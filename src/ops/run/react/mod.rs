@@ -102,7 +102,10 @@ pub(crate) fn decide(
         GuestEvent::VserportChange(port) => (channel(view, &port.id, port.open), Then::Nothing),
         // Of some CPUs it tells only that a part has gone.
         GuestEvent::DeviceDeleted(deleted) => {
-            let alias = deleted.device.as_deref().or_else(|| slots::alias_in(&deleted.path));
+            let alias = deleted
+                .device
+                .as_deref()
+                .or_else(|| slots::alias_in(&deleted.path));
             // Told when its back ends are gone and the document has it no more.
             alias.map_or_else(none, |alias| (Effects::none(), Then::Departed(alias.to_owned())))
         }

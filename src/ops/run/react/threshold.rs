@@ -33,15 +33,27 @@ fn names_of(view: &View, node: &str) -> Option<(Vec<String>, String)> {
         let target = &disk.target.dev;
         let indexed = |index: Option<u32>| index.map(|index| format!("{target}[{index}]"));
         let is_it = |source: &Source| {
-            let names = source.private_data.as_ref().and_then(|private| private.nodenames.as_ref());
+            let names = source
+                .private_data
+                .as_ref()
+                .and_then(|private| private.nodenames.as_ref());
             names.is_some_and(|names| names.names.iter().any(|known| known.name == node))
         };
-        let path = |source: &Source| source.file.clone().or_else(|| source.dev.clone()).unwrap_or_default();
+        let path = |source: &Source| {
+            source
+                .file
+                .clone()
+                .or_else(|| source.dev.clone())
+                .unwrap_or_default()
+        };
         if let Some(source) = disk.source.as_ref().filter(|source| is_it(source)) {
             let private = source.private_data.as_ref();
             let by_index = private.and_then(|private| private.threshold_event_by_index) == Some(YesNo::Yes);
             let plain = (!by_index).then(|| target.clone());
-            return Some((plain.into_iter().chain(indexed(source.index)).collect(), path(source)));
+            return Some((
+                plain.into_iter().chain(indexed(source.index)).collect(),
+                path(source),
+            ));
         }
         let mut next = disk.backing.as_deref();
         while let Some(store) = next {
