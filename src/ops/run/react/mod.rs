@@ -100,15 +100,7 @@ pub(crate) fn decide(
             )
         }
         GuestEvent::VserportChange(port) => (channel(view, &port.id, port.open), Then::Nothing),
-        // Of some CPUs it tells only that a part has gone.
-        GuestEvent::DeviceDeleted(deleted) => {
-            let alias = deleted
-                .device
-                .as_deref()
-                .or_else(|| slots::alias_in(&deleted.path));
-            // Told when its back ends are gone and the document has it no more.
-            alias.map_or_else(none, |alias| (Effects::none(), Then::Departed(alias.to_owned())))
-        }
+        GuestEvent::DeviceDeleted(deleted) => left(deleted).map_or_else(none, departed),
         GuestEvent::UnplugRefused(refused) => refused.device.as_deref().map_or_else(none, kept),
         GuestEvent::DeviceOst(ost) if refuses_unplug(&ost.info) => {
             ost.info.device.as_deref().map_or_else(none, kept)
@@ -131,6 +123,17 @@ pub(crate) fn decide(
         GuestEvent::Wakeup => (woken(view), Then::Nothing),
         _ => none(),
     }
+}
+
+/// The device that has left. Of some CPUs QEMU tells only that a part has gone.
+fn left(deleted: &qmp::events::DeviceDeleted) -> Option<&str> {
+    let alias = deleted.device.as_deref();
+    alias.or_else(|| slots::alias_in(&deleted.path))
+}
+
+/// A device has left: told when its back ends are gone and the document has it no more.
+fn departed(alias: &str) -> (Effects, Then) {
+    (Effects::none(), Then::Departed(alias.to_owned()))
 }
 
 /// The guest keeps a device.
