@@ -17,10 +17,12 @@ use tokio::{runtime::Runtime, sync::mpsc};
 use tonic::{Request, client::Grpc};
 use uuid::Uuid;
 use virtqemud::{
+    admin::{Admin, Settings},
     api,
     config::{HostUuid, QEMU, QemuConfig},
     domain::{Registry, store::Store},
     events::{Happening, Journal, Next, counter, lifecycle},
+    logging,
     ops::{
         self, Driver,
         host::place::Facts,
@@ -148,7 +150,15 @@ async fn watch(service: api::Service) -> tonic::Streaming<pb::WatchResponse> {
 fn through_the_service(c: &mut Criterion) {
     let runtime = Runtime::new().unwrap();
     let driver = runtime.block_on(async { driver(Path::new("/nonexistent")) });
-    let service = api::router(&driver).unwrap();
+    let log = logging::install(logging::Plan::initial()).unwrap();
+    let settings = Settings {
+        min: 0,
+        max: None,
+        priority: 0,
+    };
+    let limits = [(compat::Limits::default(), settings); 2];
+    let admin = Arc::new(Admin::new(limits, (log, logging::Surroundings::default()), None));
+    let service = api::router(&driver, &admin).unwrap();
     let (tell, mut told) = mpsc::channel(WATCHERS);
     for _ in 0..WATCHERS {
         let mut stream = runtime.block_on(watch(service.clone()));

@@ -120,6 +120,10 @@ codes! {
     CpuIncompatible = 91, "CPU_INCOMPATIBLE", "the CPU is incompatible with host CPU", FailedPrecondition;
     /// The document does not fit the schema.
     XmlInvalidSchema = 92, "XML_INVALID_SCHEMA", "XML document failed to validate against schema", InvalidArgument;
+    /// The daemon has no such server.
+    NoServer = 95, "NO_SERVER", "Server not found", NotFound;
+    /// The server has no such client.
+    NoClient = 96, "NO_CLIENT", "Client not found", NotFound;
     /// No such device in the guest.
     DeviceMissing = 99, "DEVICE_MISSING", "device not found", NotFound;
     /// No filter is bound to that port.

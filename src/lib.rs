@@ -4,6 +4,7 @@
 //! `qemu`, which do not know each other, then `events` and `error`.
 
 pub mod access;
+pub mod admin;
 pub mod api;
 mod blocking;
 pub mod config;

@@ -12,6 +12,7 @@ use anyhow::Context;
 use tokio_util::task::TaskTracker;
 
 use crate::{
+    admin::Places,
     api,
     daemon::{self, Setup, Work},
     domain::{Registry, store::Store},
@@ -31,11 +32,14 @@ use crate::{
 /// # Errors
 /// The host's facts, or the directories of guests, can't be read.
 pub async fn make(setup: Setup) -> anyhow::Result<Work> {
-    let driver = tokio::task::spawn_blocking(move || driver(&setup))
+    let of_driver = setup.clone();
+    let driver = tokio::task::spawn_blocking(move || driver(&of_driver))
         .await
         .context("making the driver")??;
     let served = Arc::clone(&driver);
-    let service = tokio::task::spawn_blocking(move || api::router(&served))
+    let admin = Arc::clone(&setup.admin);
+    let places = Arc::clone(&admin);
+    let service = tokio::task::spawn_blocking(move || api::router(&served, &admin))
         .await
         .context("making the services")??;
     let background = Arc::clone(&driver);
@@ -45,7 +49,7 @@ pub async fn make(setup: Setup) -> anyhow::Result<Work> {
     });
     let (counted, ending) = (Arc::clone(&driver), Arc::clone(&driver));
     Ok(Work {
-        service: daemon::Service::new(service),
+        service: daemon::Service::new(Places::new(service, places)),
         running_guests: Box::new(move || counted.running()),
         finished: Box::pin(async move {
             ending.tracker.close();

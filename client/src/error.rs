@@ -107,6 +107,10 @@ reasons! {
     CpuIncompatible = "CPU_INCOMPATIBLE",
     /// The document does not fit the schema.
     XmlInvalidSchema = "XML_INVALID_SCHEMA",
+    /// The daemon has no such server.
+    NoServer = "NO_SERVER",
+    /// The server has no such client.
+    NoClient = "NO_CLIENT",
     /// No such device in the guest.
     DeviceMissing = "DEVICE_MISSING",
     /// No filter is bound to that port.

@@ -8,7 +8,7 @@ use tonic::body::Body;
 use tower::Service;
 use tower::util::BoxCloneSyncService;
 use unixfd::Fds;
-use wire::Caller;
+use wire::{Caller, Priority};
 
 /// What answers the requests of every connection: the daemon's service stack.
 pub type Backend = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, Infallible>;
@@ -18,6 +18,8 @@ pub type Backend = BoxCloneSyncService<http::Request<Body>, http::Response<Body>
 pub(crate) struct Calls {
     pub(crate) inner: Backend,
     pub(crate) caller: Caller,
+    /// Whether the call may be held up by others.
+    pub(crate) priority: Priority,
     pub(crate) fds: Fds,
 }
 
@@ -32,6 +34,7 @@ impl Service<http::Request<Body>> for Calls {
 
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
         request.extensions_mut().insert(self.caller.peer);
+        request.extensions_mut().insert(self.priority);
         if let Some(more) = &self.caller.more {
             request.extensions_mut().insert(Arc::clone(more));
         }

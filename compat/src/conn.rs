@@ -45,29 +45,18 @@ pub(crate) struct Open {
 }
 
 impl Conn {
-    /// A connection of `cred`, by `socket`; a security module calls the process `label`.
-    pub(crate) fn new(
-        options: Arc<Options>,
-        socket: SocketKind,
-        cred: PeerCred,
-        label: Option<String>,
-    ) -> Self {
+    /// A connection of `caller`, by `socket`.
+    pub(crate) fn new(options: Arc<Options>, socket: SocketKind, caller: &Caller) -> Self {
         let authenticated = !options.authority.asks(socket);
-        let more = label.map(|label| {
-            Arc::new(More {
-                given: None,
-                label: Some(label),
-            })
-        });
         let state = Mutex::new(State {
             authenticated,
-            more,
+            more: caller.more.clone(),
             ..State::default()
         });
         Self {
             options,
             socket,
-            cred,
+            cred: caller.peer.cred,
             events: Registry::default(),
             session: tokio::sync::Mutex::default(),
             state,

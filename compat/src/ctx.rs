@@ -63,6 +63,7 @@ macro_rules! clients {
 }
 
 clients! {
+    admin: AdminClient;
     domains: DomainsClient;
     devices: DevicesClient;
     consoles: ConsolesClient;
@@ -99,6 +100,7 @@ impl Ctx {
         Calls {
             inner: self.conn.options.backend.clone(),
             caller: self.conn.caller(),
+            priority: self.info.priority,
             fds: self.fds.clone(),
         }
     }

@@ -20,6 +20,7 @@
 
 mod awake;
 mod backend;
+mod clients;
 mod conn;
 mod ctx;
 mod dispatch;
@@ -37,8 +38,9 @@ mod session;
 mod stream;
 
 pub use backend::Backend;
+pub use clients::{Client, Clients, Front, Limits, Ticket};
 pub use neighbours::{Patience, Places};
-pub use options::{Authority, Clients, Limits, Options, SocketKind};
+pub use options::{Authority, Options, SocketKind};
 pub use routes::served;
 pub use server::{Socket, serve};
 

@@ -3,12 +3,14 @@
 
 use wire::consts::*;
 use wire::procedure::{Procedure, ProcedureInfo, Program};
-use wire::{qemu, remote};
+use wire::{admin, qemu, remote};
 
+use crate::handlers::admin::SHUTDOWN_PRESERVE;
 use crate::handlers::flags::{AFFECT, Flags, Refuser, SNAPSHOTS};
 use crate::handlers::{
-    agent, checkpoints, config, connect, counters, cpu, device, disks, domain, events, guest_info, host,
-    info, lifecycle, list, look, monitor, node, node_device, perf, resources, snapshots, stats, tuning,
+    admin as administration, agent, checkpoints, config, connect, counters, cpu, device, disks, domain,
+    events, guest_info, host, info, lifecycle, list, look, monitor, node, node_device, perf, resources,
+    snapshots, stats, tuning,
 };
 use crate::neighbours;
 use crate::route::{Route, admit, finish, handled, refuser, routes};
@@ -305,7 +307,31 @@ routes! { QEMU: qemu;
     ] in NONE "virDomainQemuMonitorEventStateRegisterID" => events::monitor_register,
     ConnectDomainMonitorEventDeregister => events::monitor_deregister,
     DomainMonitorCommand [VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP] in QEMU "qemuDomainQemuMonitorCommandWithFiles" => monitor::execute,
+    DomainMonitorCommandWithFiles [VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP] => monitor::execute_with_files,
     DomainAgentCommand [] => monitor::ask_agent,
+}
+
+routes! { ADMIN: admin;
+    ConnectOpen [] in ADMIN "adminDispatchConnectOpen" => administration::open,
+    ConnectClose => administration::close,
+    ConnectGetLibVersion => administration::get_lib_version,
+    ConnectListServers [] in ADMIN "adminConnectListServers" => administration::list_servers,
+    ConnectLookupServer [] in ADMIN "adminConnectLookupServer" => administration::lookup_server,
+    ServerGetThreadpoolParameters [] in ADMIN "adminServerGetThreadPoolParameters" => administration::get_workers,
+    ServerSetThreadpoolParameters [] in ADMIN "adminServerSetThreadPoolParameters" => administration::set_workers,
+    ServerListClients [] in ADMIN "adminServerListClients" => administration::list_clients,
+    ServerLookupClient [] in ADMIN "adminServerLookupClient" => administration::lookup_client,
+    ClientGetInfo [] in ADMIN "adminClientGetInfo" => administration::get_client_info,
+    ClientClose [] in ADMIN "adminClientClose" => administration::close_client,
+    ServerGetClientLimits [] in ADMIN "adminServerGetClientLimits" => administration::get_client_limits,
+    ServerSetClientLimits [] in ADMIN "adminServerSetClientLimits" => administration::set_client_limits,
+    ConnectGetLoggingOutputs [] in ADMIN "adminConnectGetLoggingOutputs" => administration::get_log_outputs,
+    ConnectGetLoggingFilters [] in ADMIN "adminConnectGetLoggingFilters" => administration::get_log_filters,
+    ConnectSetLoggingOutputs [] in ADMIN "adminConnectSetLoggingOutputs" => administration::set_log_outputs,
+    ConnectSetLoggingFilters [] in ADMIN "adminConnectSetLoggingFilters" => administration::set_log_filters,
+    ServerUpdateTlsFiles [] in ADMIN "adminServerUpdateTlsFiles" => administration::update_tls_files,
+    ConnectSetDaemonTimeout [] in ADMIN "adminConnectSetDaemonTimeout" => administration::set_timeout,
+    ConnectDaemonShutdown [SHUTDOWN_PRESERVE] in ADMIN "adminConnectDaemonShutdown" => administration::shut_down,
 }
 
 /// What serves `info`, if anything does.
@@ -313,6 +339,7 @@ pub(crate) fn find(info: &ProcedureInfo) -> Option<Route> {
     let table: &[Option<Route>] = match info.program {
         remote::PROGRAM_NUMBER => &REMOTE,
         qemu::PROGRAM_NUMBER => &QEMU,
+        admin::PROGRAM_NUMBER => &ADMIN,
         _ => &[],
     };
     let index = usize::try_from(info.number - 1).ok()?;
@@ -324,6 +351,7 @@ pub fn served() -> impl Iterator<Item = (&'static Program, &'static ProcedureInf
     let all = |program: &'static Program| program.procedures.iter().map(move |info| (program, info));
     wire::PROGRAMS
         .into_iter()
+        .chain([&admin::PROGRAM])
         .flat_map(all)
         .filter(|(_, info)| find(info).is_some() || neighbours::serve(info))
 }

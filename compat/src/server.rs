@@ -1,7 +1,4 @@
-//! Accepting connections within limits.
-//!
-//! A client past a limit waits in the socket's backlog instead of being turned away: accepting goes on
-//! when another leaves or has shown who it is.
+//! Accepting connections within the limits that [`Clients`](crate::Clients) keep.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,10 +6,12 @@ use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use unixfd::{PeerCred, QuietStream};
+use unixfd::{Peer, PeerCred, QuietStream};
+use wire::{Caller, More};
 
+use crate::clients::Front;
 use crate::conn::Conn;
-use crate::options::{Clients, Options, SocketKind, Ticket};
+use crate::options::{Options, SocketKind};
 use crate::session::Session;
 
 /// How long accepting rests when the process is out of descriptors.
@@ -48,9 +47,9 @@ pub async fn serve(sockets: Vec<Socket>, options: Arc<Options>, stop: Cancellati
 async fn accept(socket: &Socket, options: &Arc<Options>, stop: &CancellationToken, sessions: &TaskTracker) {
     loop {
         let stranger = options.authority.asks(socket.kind);
-        Clients::room(options, stranger).await;
+        options.clients.room(stranger).await;
         match socket.listener.accept().await {
-            Ok((stream, _)) => begin(stream, socket.kind, options, (stop, sessions)),
+            Ok((stream, _)) => begin(stream, socket.kind, options, (stop, sessions)).await,
             Err(error) => {
                 tracing::warn!(%error, socket = ?socket.kind, "cannot accept a client");
                 tokio::time::sleep(OUT_OF_FDS).await;
@@ -59,7 +58,7 @@ async fn accept(socket: &Socket, options: &Arc<Options>, stop: &CancellationToke
     }
 }
 
-fn begin(
+async fn begin(
     stream: UnixStream,
     kind: SocketKind,
     options: &Arc<Options>,
@@ -70,12 +69,30 @@ fn begin(
         Err(error) => return tracing::warn!(%error, "client without credentials"),
     };
     tracing::debug!(pid = cred.pid, uid = cred.uid, socket = ?kind, "client connected");
+    if kind == SocketKind::Admin && cred.uid != PeerCred::own().uid {
+        return tracing::warn!(
+            pid = cred.pid,
+            uid = cred.uid,
+            "only the daemon's own user may administrate it"
+        );
+    }
     let stream = match QuietStream::new(stream) {
         Ok(stream) => stream,
         Err(error) => return tracing::warn!(%error, "cannot watch a client"),
     };
-    let ticket = Ticket::new(options, options.authority.asks(kind));
-    let label = unixfd::peer_label(&stream);
-    let conn = Arc::new(Conn::new(Arc::clone(options), kind, cred, label));
+    let more = unixfd::peer_label(&stream).map(|label| {
+        Arc::new(More {
+            given: None,
+            label: Some(label),
+        })
+    });
+    let peer = Peer {
+        cred,
+        read_only: kind == SocketKind::ReadOnly,
+    };
+    let caller = Caller { peer, more };
+    let conn = Arc::new(Conn::new(Arc::clone(options), kind, &caller));
+    let stranger = options.authority.asks(kind);
+    let ticket = options.clients.enter(Front::Libvirt, caller, stranger).await;
     sessions.spawn(Session::new(stream, conn, ticket, stop.clone()).run());
 }

@@ -32,13 +32,13 @@ use wire::keepalive::Keepalive as Sign;
 use wire::procedure::ProcedureInfo;
 
 use crate::awake::{Awake, Wait};
+use crate::clients::Ticket;
 use crate::conn::Conn;
 use crate::ctx::Effect;
 use crate::dispatch::{self, Answer, Call, Verdict};
 use crate::events::{Feeds, News};
 use crate::keepalive::{Keepalive, Tick};
 use crate::neighbours::{self, Delivery, Neighbours};
-use crate::options::Ticket;
 use crate::stream::Streams;
 
 /// Bytes of replies and stream data that may wait for the client before no more is made.
@@ -60,6 +60,8 @@ enum End {
     Closed,
     #[error("daemon is shutting down")]
     Stop,
+    #[error("disconnected by the administrator")]
+    Cut,
     #[error("client does not answer keepalive pings")]
     Dead,
     #[error("client does not read its events: {0} bytes wait")]
@@ -138,6 +140,7 @@ enum Event {
     News(News),
     Silent,
     Stop,
+    Cut,
     Overdue,
 }
 
@@ -175,7 +178,7 @@ impl Session {
         };
         let (pid, uid) = (self.conn.cred.pid, self.conn.cred.uid);
         match end {
-            End::Eof | End::Closed | End::Stop => {
+            End::Eof | End::Closed | End::Stop | End::Cut => {
                 tracing::debug!(pid, uid, %end, "connection ended")
             }
             _ => tracing::warn!(pid, uid, %end, "connection ended"),
@@ -191,6 +194,9 @@ impl Session {
             }
             if let Some(end) = self.may_end() {
                 return Err(end);
+            }
+            if self.ticket.cut().is_cancelled() {
+                return Err(End::Cut);
             }
             let event = match self.stay_awake().await {
                 Some(filled) => Event::Filled(filled),
@@ -249,6 +255,7 @@ impl Session {
             news = self.feeds.next() => Event::News(news),
             result = poll_fn(|context| self.input.poll_fill(&self.stream, context)), if reading => Event::Filled(result),
             () = silent(&mut self.silence) => Event::Silent,
+            () = self.ticket.cut().cancelled() => Event::Cut,
             () = self.stop.cancelled(), if self.closing.is_none() => Event::Stop,
             () = tokio::time::sleep(LAST_WORDS), if self.closing.is_some() && self.calls.is_empty() => Event::Overdue,
         }
@@ -275,6 +282,7 @@ impl Session {
             Event::News(news) => self.tell(news)?,
             Event::Silent => self.on_silence()?,
             Event::Stop => self.closing = Some(End::Stop),
+            Event::Cut => return Err(End::Cut),
             Event::Overdue => return Err(self.closing.take().unwrap_or(End::Stop)),
         }
         self.blocked = false;
@@ -481,10 +489,14 @@ impl Session {
             match effect {
                 Effect::Authenticated => self.authenticated(),
                 Effect::Opened => {
+                    self.ticket.calls_for(self.conn.caller());
                     self.input.set_trust(Trust::Known);
                     self.neighbours.clear();
                 }
-                Effect::Identity => self.neighbours.speak_for(&self.conn.caller()),
+                Effect::Identity => {
+                    self.ticket.calls_for(self.conn.caller());
+                    self.neighbours.speak_for(&self.conn.caller());
+                }
                 Effect::Keepalive => self.watch_silence(),
                 Effect::Close => self.closing = Some(End::Closed),
                 Effect::Reply(with) => fds = with,
@@ -604,9 +616,11 @@ mod tests {
     use std::convert::Infallible;
 
     use tower::util::BoxCloneSyncService;
-    use unixfd::PeerCred;
+    use unixfd::{Peer, PeerCred};
+    use wire::Caller;
 
     use super::*;
+    use crate::clients::Front;
     use crate::options::{Options, SocketKind};
 
     #[tokio::test]
@@ -615,10 +629,14 @@ mod tests {
         let backend = BoxCloneSyncService::new(tower::service_fn(answer));
         let options = Arc::new(Options::new(backend, true));
         let (stream, _peer) = tokio::net::UnixStream::pair().unwrap();
-        let cred = PeerCred::of(&stream).unwrap();
+        let peer = Peer {
+            cred: PeerCred::of(&stream).unwrap(),
+            read_only: false,
+        };
+        let caller = Caller { peer, more: None };
         let stream = QuietStream::new(stream).unwrap();
-        let ticket = Ticket::new(&options, true);
-        let conn = Arc::new(Conn::new(options, SocketKind::ReadWrite, cred, None));
+        let conn = Arc::new(Conn::new(Arc::clone(&options), SocketKind::ReadWrite, &caller));
+        let ticket = options.clients.enter(Front::Libvirt, caller, true).await;
         let session = Session::new(stream, conn, ticket, CancellationToken::new());
         let buffer = 512;
         let size = size_of_val(&session.run()) + size_of::<Conn>() + buffer;

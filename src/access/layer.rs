@@ -122,11 +122,7 @@ mod tests {
         let mut request = Request::builder().uri(path).body(Body::empty()).expect("request");
         if let Some(read_only) = read_only {
             request.extensions_mut().insert(Peer {
-                cred: unixfd::PeerCred {
-                    pid: 1,
-                    uid: 0,
-                    gid: 0,
-                },
+                cred: unixfd::PeerCred::own(),
                 read_only,
             });
         }
@@ -143,6 +139,22 @@ mod tests {
             }
             assert!(admit(&request(path, Some(false))).is_ok(), "{path}");
         }
+    }
+
+    #[test]
+    fn only_the_daemons_own_user_administrates_it() {
+        let call = |path: &str, uid| {
+            let mut request = request(path, Some(false));
+            if let Some(peer) = request.extensions_mut().get_mut::<Peer>() {
+                peer.cred.uid = uid;
+            }
+            admit(&request).map(drop).map_err(|error| error.code)
+        };
+        let (own, other) = (unixfd::PeerCred::own().uid, unixfd::PeerCred::own().uid + 1);
+        let list = "/virtqemud.v1.Admin/ListClients";
+        assert_eq!(call(list, own), Ok(()));
+        assert_eq!(call(list, other), Err(Code::AccessDenied));
+        assert_eq!(call("/virtqemud.v1.Domains/List", other), Ok(()));
     }
 
     #[test]

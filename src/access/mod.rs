@@ -20,12 +20,17 @@ use crate::error::{Area, Code, Error, Result};
 /// Whether `peer` has `permission`.
 ///
 /// # Errors
-/// `OperationDenied` if the caller came through a read-only socket and the permission is to change something.
+/// `OperationDenied` if the caller came through a read-only socket and the permission is to change something;
+/// `AccessDenied` if it is to administrate the daemon and the caller is not the daemon's own user.
 pub fn authorize(peer: &Peer, permission: Permission, call: &str) -> Result<()> {
     if peer.read_only && permission.changes() {
         return Err(
             Error::new(Code::OperationDenied, format!("read only access prevents {call}")).in_area(Area::Rpc),
         );
+    }
+    if permission == Permission::DaemonAdministrate && peer.cred.uid != unixfd::PeerCred::own().uid {
+        let text = format!("{call}: only the daemon's own user may administrate it");
+        return Err(Error::new(Code::AccessDenied, text).in_area(Area::Access));
     }
     Ok(())
 }

@@ -86,6 +86,8 @@ permissions! {
     DomainFsTrim = "domain:fs_trim" changes;
     /// Taking devices from the host and giving them back.
     NodeDeviceDetach = "node_device:detach" changes;
+    /// The daemon itself. Its own user alone has it.
+    DaemonAdministrate = "daemon:administrate" changes;
 }
 
 use Permission as P;
@@ -209,6 +211,18 @@ pub const PERMISSIONS: &[(&str, Permission)] = &[
     ("/virtqemud.v1.GuestAgent/SetAuthorizedKeys", P::DomainWrite),
     ("/virtqemud.v1.GuestAgent/Sleep", P::DomainPmControl),
     ("/virtqemud.v1.GuestAgent/SetTimeout", P::DomainWrite),
+    ("/virtqemud.v1.Admin/ListServers", P::DaemonAdministrate),
+    ("/virtqemud.v1.Admin/GetServer", P::DaemonAdministrate),
+    ("/virtqemud.v1.Admin/SetClientLimits", P::DaemonAdministrate),
+    ("/virtqemud.v1.Admin/SetWorkers", P::DaemonAdministrate),
+    ("/virtqemud.v1.Admin/ListClients", P::DaemonAdministrate),
+    ("/virtqemud.v1.Admin/GetClient", P::DaemonAdministrate),
+    ("/virtqemud.v1.Admin/DisconnectClient", P::DaemonAdministrate),
+    ("/virtqemud.v1.Admin/GetLogging", P::DaemonAdministrate),
+    ("/virtqemud.v1.Admin/SetLogging", P::DaemonAdministrate),
+    ("/virtqemud.v1.Admin/SetIdleLimit", P::DaemonAdministrate),
+    ("/virtqemud.v1.Admin/UpdateTlsFiles", P::DaemonAdministrate),
+    ("/virtqemud.v1.Admin/ShutDown", P::DaemonAdministrate),
     ("/grpc.health.v1.Health/Check", P::ConnectGetattr),
     ("/grpc.health.v1.Health/List", P::ConnectGetattr),
     ("/grpc.health.v1.Health/Watch", P::ConnectGetattr),

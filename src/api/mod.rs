@@ -3,6 +3,7 @@
 //! One file a service. Who may call is decided before, by `access`; what a call does is in `ops`. The same router serves
 //! the gRPC sockets and, in process, the libvirt front.
 
+mod admin;
 mod consoles;
 mod convert;
 mod decode;
@@ -43,6 +44,7 @@ use tower::ServiceBuilder;
 
 use crate::{
     access::{Guard, GuardLayer},
+    admin::Admin,
     error::{Error, Result},
     ops::Driver,
     pb,
@@ -108,16 +110,17 @@ services! {
     checkpoints_server::CheckpointsServer,
     perf_events_server::PerfEventsServer,
     launch_security_server::LaunchSecurityServer,
+    admin_server::AdminServer,
 }
 
 /// The services of this daemon.
 ///
 /// # Errors
 /// The descriptors can't be decoded, which a test rules out.
-pub fn router(driver: &Arc<Driver>) -> Result<Service> {
+pub fn router(driver: &Arc<Driver>, admin: &Arc<Admin>) -> Result<Service> {
     let others = reflection(Routes::default())?.add_service(health(driver, SERVED));
     let house = House {
-        service: Arc::new(service::Service::new(driver)),
+        service: Arc::new(service::Service::new(driver, admin)),
         others: others.prepare(),
     };
     Ok(ServiceBuilder::new().layer(GuardLayer).service(house))

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     access::Caller,
+    admin::Admin,
     domain::Domain,
     error::{Error, Result},
     ops::{Conditions, Driver},
@@ -23,6 +24,7 @@ pub(super) type Answer<T> = std::result::Result<Response<T>, Status>;
 #[derive(Clone)]
 pub(super) struct Service {
     pub(super) driver: Arc<Driver>,
+    pub(super) admin: Arc<Admin>,
     once: Once,
 }
 
@@ -76,8 +78,9 @@ impl<R> Call<R> {
 }
 
 impl Service {
-    pub(super) fn new(driver: &Arc<Driver>) -> Self {
+    pub(super) fn new(driver: &Arc<Driver>, admin: &Arc<Admin>) -> Self {
         Self {
+            admin: Arc::clone(admin),
             driver: Arc::clone(driver),
             once: Once::kept_in(&driver.registry.store().paths().state.join("virtqemud")),
         }
@@ -151,6 +154,8 @@ mutations! {
     DetachNodeDeviceRequest ReattachNodeDeviceRequest ResetNodeDeviceRequest
     CancelOperationRequest
     AllocatePagesRequest SetPageMergingRequest SuspendHostRequest
+    SetClientLimitsRequest SetWorkersRequest DisconnectClientRequest SetLoggingRequest SetIdleLimitRequest
+    UpdateTlsFilesRequest ShutDownRequest
 }
 
 #[cfg(test)]

@@ -15,6 +15,10 @@ pub struct DaemonConfig {
     pub limits: Limits,
     /// Limits of the admin socket.
     pub admin_limits: AdminLimits,
+    /// Workers of the read-write and read-only sockets together.
+    pub workers: Workers,
+    /// Workers of the admin socket.
+    pub admin_workers: Workers,
     /// Dead connections of all but the admin socket.
     pub keepalive: Keepalive,
     /// Dead connections of the admin socket.
@@ -66,6 +70,17 @@ pub struct AdminLimits {
     pub client_requests: usize,
 }
 
+/// How many calls of all clients are worked on at one time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Workers {
+    /// Workers that are counted as there.
+    pub min: u32,
+    /// Most workers; `None`: as many as the clients may have calls.
+    pub max: Option<u32>,
+    /// Workers beside, for calls that never wait for a guest.
+    pub priority: u32,
+}
+
 /// When a silent connection is given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Keepalive {
@@ -112,6 +127,16 @@ impl DaemonConfig {
                 queued_clients: document.count("admin_max_queued_clients"),
                 client_requests: document.count("admin_max_client_requests"),
             },
+            workers: Workers {
+                min: document.count("min_workers"),
+                max: document.optional_count("max_workers"),
+                priority: document.count("prio_workers"),
+            },
+            admin_workers: Workers {
+                min: document.count("admin_min_workers"),
+                max: document.optional_count("admin_max_workers"),
+                priority: 0,
+            },
             keepalive: keepalive(document, "keepalive_interval", "keepalive_count"),
             admin_keepalive: keepalive(document, "admin_keepalive_interval", "admin_keepalive_count"),
             logging: Logging {
@@ -134,6 +159,7 @@ impl DaemonConfig {
         };
         Self {
             limits,
+            workers: self.workers,
             keepalive: self.keepalive,
             logging: self.logging,
             ..running.clone()

@@ -184,6 +184,10 @@ impl Document {
         T::try_from(self.number(name)).unwrap_or_default()
     }
 
+    pub(super) fn optional_count<T: TryFrom<i64>>(&self, name: &str) -> Option<T> {
+        T::try_from(self.optional_number(name)?).ok()
+    }
+
     pub(super) fn optional_number(&self, name: &str) -> Option<i64> {
         match (self.settings.get(name), self.default(name)) {
             (Some(Value::Number(number)), _) => Some(*number),

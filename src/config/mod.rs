@@ -16,7 +16,7 @@ mod qemu_keys;
 mod render;
 mod syntax;
 
-pub use daemon::{AdminLimits, DaemonConfig, HostUuid, Keepalive, Limits, Logging, Sockets};
+pub use daemon::{AdminLimits, DaemonConfig, HostUuid, Keepalive, Limits, Logging, Sockets, Workers};
 pub use daemon_keys::DAEMON;
 pub use document::{Changes, Document, Error, Notice, Presence};
 pub use key::{Default, Key, Kind, Section, Support, Table};

@@ -203,6 +203,16 @@ pub struct Auto {
     pub restore: bool,
 }
 
+impl Auto {
+    /// Whether anything is done to guests when the daemon is shut down. What is not set is nothing for the system's daemon.
+    #[must_use]
+    pub fn handles_guests(&self, system: bool) -> bool {
+        let of = [self.try_save, self.try_shutdown, self.poweroff];
+        of.into_iter()
+            .any(|guests| guests.map_or(!system, |guests| guests != AutoShutdown::None))
+    }
+}
+
 /// To which guests something is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each is the sort of guests of its name")]

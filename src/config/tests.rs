@@ -251,7 +251,7 @@ fn wrong_values_name_file_line_key_and_what_is_allowed() {
 
 #[test]
 fn odd_settings_are_noticed_and_the_first_of_two_counts() {
-    let source = "bogus = 1\nlisten_tls = 0\nmax_clients = 50\nmax_clients = 60\nmin_workers = 9\n";
+    let source = "bogus = 1\nlisten_tls = 0\nmax_clients = 50\nmax_clients = 60\nkeepalive_required = 1\n";
     let document = read(&DAEMON, source).unwrap();
     let about: Vec<_> = document
         .notices()
@@ -264,7 +264,7 @@ fn odd_settings_are_noticed_and_the_first_of_two_counts() {
             (1, "bogus"),
             (2, "listen_tls"),
             (4, "max_clients"),
-            (5, "min_workers")
+            (5, "keepalive_required")
         ]
     );
     assert!(document.notices()[1].about.contains("virtproxyd"));
@@ -276,7 +276,7 @@ fn a_reload_knows_what_it_can_apply() {
     let old = read(&DAEMON, "log_level = 1").unwrap();
     let new = read(
         &DAEMON,
-        "log_level = 2\nunix_sock_rw_perms = \"0770\"\nmin_workers = 1",
+        "log_level = 2\nunix_sock_rw_perms = \"0770\"\nkeepalive_required = 1",
     )
     .unwrap();
     let changes = new.changes_since(&old);

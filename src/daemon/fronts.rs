@@ -2,11 +2,12 @@
 //!
 //! Limits come from the configuration and follow its reloads.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::UnixListener;
@@ -14,13 +15,13 @@ use tokio::sync::watch;
 
 use super::sockets::{Role, Socket};
 use super::{Setup, Work, grpc};
-use crate::config::{DaemonConfig, Keepalive};
+use crate::admin::{Admin, Settings};
+use crate::config::{self, DaemonConfig, Keepalive};
 use crate::paths::Scope;
 
 /// The fronts at work.
 pub(super) struct Fronts {
-    clients: grpc::Clients,
-    admin: watch::Receiver<usize>,
+    clients: [watch::Receiver<usize>; 2],
     /// Ends when the last connection has ended, after the daemon was told to stop.
     pub(super) ended: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
@@ -38,25 +39,33 @@ impl Fronts {
     pub(super) fn start(work: &Work, setup: &Setup, sockets: Vec<Socket>) -> io::Result<Self> {
         let listeners = Listeners::sort(sockets)?;
         let system = setup.paths.scope == Scope::System;
+        let [main, admin] = setup.admin.servers().each_ref().map(|server| &server.clients);
         let mut libvirt = compat::Options::new(work.service.clone(), system);
         libvirt.neighbours.directory = neighbours(setup);
-        let libvirt = Arc::new(libvirt);
-        let admin = Arc::new(compat::Options::new(work.service.clone(), system));
-        let clients = grpc::Clients::new(libvirt.clients.watch());
-        let seen_admin = admin.clients.watch();
+        libvirt.clients = Arc::clone(main);
+        let mut of_admin = compat::Options::new(work.service.clone(), system);
+        of_admin.clients = Arc::clone(admin);
         let front = grpc::Front::new(
             work.service.clone(),
             setup.daemon.clone(),
-            clients.clone(),
+            Arc::clone(main),
             setup.stop.clone(),
         );
-        follow(&libvirt, &setup.daemon, limits);
-        follow(&admin, &setup.daemon, admin_limits);
+        tokio::spawn(follow(Arc::clone(&setup.admin), setup.daemon.clone()));
         let tasks = [
             tokio::spawn(front.serve(listeners.grpc)),
-            tokio::spawn(compat::serve(listeners.libvirt, libvirt, setup.stop.clone())),
-            tokio::spawn(compat::serve(listeners.admin, admin, setup.stop.clone())),
+            tokio::spawn(compat::serve(
+                listeners.libvirt,
+                Arc::new(libvirt),
+                setup.stop.clone(),
+            )),
+            tokio::spawn(compat::serve(
+                listeners.admin,
+                Arc::new(of_admin),
+                setup.stop.clone(),
+            )),
         ];
+        let clients = [main.watch(), admin.watch()];
         let ended = async {
             for ended in futures_util::future::join_all(tasks).await {
                 if let Err(error) = ended {
@@ -66,15 +75,14 @@ impl Fronts {
         };
         Ok(Self {
             clients,
-            admin: seen_admin,
             ended: Box::pin(ended),
         })
     }
 
     /// Counts the clients of all fronts.
     pub(super) fn counter(&self) -> impl Fn() -> usize + Send + use<> {
-        let (clients, admin) = (self.clients.clone(), self.admin.clone());
-        move || clients.count() + *admin.borrow()
+        let clients = self.clients.clone();
+        move || clients.iter().map(|count| *count.borrow()).sum()
     }
 }
 
@@ -105,32 +113,57 @@ pub(crate) fn neighbours(setup: &Setup) -> PathBuf {
     configured.unwrap_or_else(|| setup.paths.sockets.clone())
 }
 
-/// Keeps the limits of a front what the configuration says.
-fn follow(
-    options: &Arc<compat::Options>,
-    config: &watch::Receiver<Arc<DaemonConfig>>,
-    limits: fn(&DaemonConfig) -> compat::Limits,
-) {
-    let mut config = config.clone();
-    let apply = move |options: &compat::Options, config: &DaemonConfig| {
-        *options.limits.write().unwrap_or_else(PoisonError::into_inner) = limits(config);
-    };
-    apply(options, &config.borrow_and_update());
-    let options = Arc::downgrade(options);
-    tokio::spawn(async move {
-        while config.changed().await.is_ok() {
-            let Some(options) = options.upgrade() else {
-                return;
-            };
-            apply(&options, &config.borrow_and_update());
+/// What the servers begin with: limits of clients, and places for their calls.
+pub(super) fn beginnings(config: &DaemonConfig) -> [(compat::Limits, Settings); 2] {
+    [
+        (limits(config), workers(config.workers)),
+        (admin_limits(config), workers(config.admin_workers)),
+    ]
+}
+
+/// Has the limits follow the configuration. What a file that was read again does not say differently stays as the
+/// administrator may have set it.
+async fn follow(admin: Arc<Admin>, mut config: watch::Receiver<Arc<DaemonConfig>>) {
+    let mut before = beginnings(&config.borrow_and_update());
+    while config.changed().await.is_ok() {
+        let now = beginnings(&config.borrow_and_update());
+        for ((server, before), now) in admin.servers().iter().zip(before).zip(now) {
+            let Ok(()) = server.clients.change_limits(|limits| {
+                reread(&mut limits.max_clients, before.0.max_clients, now.0.max_clients);
+                let anonymous = now.0.max_anonymous_clients;
+                reread(
+                    &mut limits.max_anonymous_clients,
+                    before.0.max_anonymous_clients,
+                    anonymous,
+                );
+                *limits = compat::Limits {
+                    max_clients: limits.max_clients,
+                    max_anonymous_clients: limits.max_anonymous_clients,
+                    ..now.0
+                };
+                Ok::<_, Infallible>(())
+            });
+            let Ok(()) = server.workers.change(|settings| {
+                reread(&mut settings.min, before.1.min, now.1.min);
+                reread(&mut settings.max, before.1.max, now.1.max);
+                reread(&mut settings.priority, before.1.priority, now.1.priority);
+                Ok::<_, Infallible>(())
+            });
         }
-    });
+        before = now;
+    }
+}
+
+fn reread<T: PartialEq>(value: &mut T, before: T, now: T) {
+    if now != before {
+        *value = now;
+    }
 }
 
 fn limits(config: &DaemonConfig) -> compat::Limits {
     compat::Limits {
         max_clients: config.limits.clients,
-        max_anonymous_clients: config.limits.anonymous_clients.unwrap_or(usize::MAX),
+        max_anonymous_clients: config.limits.anonymous_clients.unwrap_or(0),
         max_client_requests: config.limits.client_requests,
         keepalive_interval: interval(config.keepalive),
         keepalive_count: config.keepalive.count,
@@ -140,10 +173,18 @@ fn limits(config: &DaemonConfig) -> compat::Limits {
 fn admin_limits(config: &DaemonConfig) -> compat::Limits {
     compat::Limits {
         max_clients: config.admin_limits.clients,
-        max_anonymous_clients: config.admin_limits.clients,
+        max_anonymous_clients: 0,
         max_client_requests: config.admin_limits.client_requests,
         keepalive_interval: interval(config.admin_keepalive),
         keepalive_count: config.admin_keepalive.count,
+    }
+}
+
+fn workers(config: config::Workers) -> Settings {
+    Settings {
+        min: config.max.map_or(config.min, |max| config.min.min(max)),
+        max: config.max,
+        priority: config.priority,
     }
 }
 

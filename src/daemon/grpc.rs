@@ -7,6 +7,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use compat::{Clients, Ticket};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
@@ -46,64 +47,16 @@ const OUT_OF_FDS: Duration = Duration::from_millis(100);
 pub(super) struct Front {
     service: Service,
     config: watch::Receiver<Arc<DaemonConfig>>,
-    clients: Clients,
+    clients: Arc<Clients>,
     stop: CancellationToken,
     tracker: TaskTracker,
-}
-
-/// How many clients there are, over both fronts.
-#[derive(Debug, Clone)]
-pub(super) struct Clients {
-    grpc: Arc<watch::Sender<usize>>,
-    others: watch::Receiver<usize>,
-}
-
-/// One counted client; it leaves when this is dropped.
-struct Ticket(Arc<watch::Sender<usize>>);
-
-impl Clients {
-    /// Counts gRPC clients beside `others`, which somebody else counts.
-    pub(super) fn new(others: watch::Receiver<usize>) -> Self {
-        Self {
-            grpc: Arc::new(watch::Sender::new(0)),
-            others,
-        }
-    }
-
-    /// All of them.
-    pub(super) fn count(&self) -> usize {
-        *self.grpc.borrow() + *self.others.borrow()
-    }
-
-    /// Waits until there are fewer than the limit, which may change meanwhile.
-    async fn room(&self, config: &watch::Receiver<Arc<DaemonConfig>>) {
-        let (mut grpc, mut others, mut config) = (self.grpc.subscribe(), self.others.clone(), config.clone());
-        while self.count() >= config.borrow_and_update().limits.clients {
-            tokio::select! {
-                changed = grpc.changed() => drop(changed),
-                Ok(()) = others.changed() => {}
-                Ok(()) = config.changed() => {}
-            }
-        }
-    }
-
-    fn enter(&self) -> Ticket {
-        self.grpc.send_modify(|count| *count += 1);
-        Ticket(Arc::clone(&self.grpc))
-    }
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        self.0.send_modify(|count| *count -= 1);
-    }
 }
 
 impl Front {
     pub(super) fn new(
         service: Service,
         config: watch::Receiver<Arc<DaemonConfig>>,
-        clients: Clients,
+        clients: Arc<Clients>,
         stop: CancellationToken,
     ) -> Self {
         Self {
@@ -133,9 +86,9 @@ impl Front {
 
     async fn accept(&self, listener: &UnixListener, read_only: bool) {
         loop {
-            self.clients.room(&self.config).await;
+            self.clients.room(false).await;
             match listener.accept().await {
-                Ok((stream, _)) => self.begin(stream, read_only),
+                Ok((stream, _)) => self.begin(stream, read_only).await,
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a gRPC client");
                     tokio::time::sleep(OUT_OF_FDS).await;
@@ -144,14 +97,12 @@ impl Front {
         }
     }
 
-    fn begin(&self, stream: UnixStream, read_only: bool) {
+    async fn begin(&self, stream: UnixStream, read_only: bool) {
         let cred = match PeerCred::of(&stream) {
             Ok(cred) => cred,
             Err(error) => return tracing::warn!(%error, "gRPC client without credentials"),
         };
         tracing::debug!(pid = cred.pid, uid = cred.uid, read_only, "gRPC client connected");
-        let ticket = self.clients.enter();
-        let front = self.clone();
         let label = unixfd::peer_label(&stream);
         let more = label.map(|label| {
             Arc::new(More {
@@ -159,21 +110,18 @@ impl Front {
                 label: Some(label),
             })
         });
-        self.tracker.spawn(async move {
-            front
-                .connection(
-                    stream,
-                    Caller {
-                        peer: Peer { cred, read_only },
-                        more,
-                    },
-                )
-                .await;
-            drop(ticket);
-        });
+        let peer = Peer { cred, read_only };
+        let caller = Caller { peer, more };
+        let ticket = self
+            .clients
+            .enter(compat::Front::Other, caller.clone(), false)
+            .await;
+        let front = self.clone();
+        self.tracker
+            .spawn(async move { front.connection(stream, caller, ticket).await });
     }
 
-    async fn connection(&self, stream: UnixStream, caller: Caller) {
+    async fn connection(&self, stream: UnixStream, caller: Caller, ticket: Ticket) {
         let config = Arc::clone(&self.config.borrow());
         let service = self.service_for(caller.clone(), config.limits.client_requests);
         let connection = builder(&config).serve_connection(
@@ -183,6 +131,7 @@ impl Front {
         let mut connection = std::pin::pin!(connection);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
+            () = ticket.cut().cancelled() => Ok(()),
             () = self.stop.cancelled() => {
                 connection.as_mut().graceful_shutdown();
                 tokio::time::timeout(GRACE, connection).await.unwrap_or(Ok(()))

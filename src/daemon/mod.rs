@@ -30,6 +30,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::admin::Admin;
 use crate::config::{self, DaemonConfig, QemuConfig};
 use crate::logging;
 use crate::options::Options;
@@ -73,6 +74,8 @@ pub struct Setup {
     pub daemon: watch::Receiver<Arc<DaemonConfig>>,
     /// qemu.conf.
     pub qemu: watch::Receiver<Arc<QemuConfig>>,
+    /// What the administrator sees and sets.
+    pub admin: Arc<Admin>,
     /// Cancelled when the daemon stops: long streams should end then.
     pub stop: CancellationToken,
 }
@@ -198,19 +201,21 @@ impl Daemon {
         if let Some(interval) = notify::watchdog_interval() {
             tokio::spawn(keep_watchdog(interval));
         }
+        let beginnings = fronts::beginnings(&configuration.daemon());
+        let admin = Admin::new(beginnings, configuration.log(), options.idle_limit());
         let setup = Setup {
             paths,
+            admin: Arc::new(admin),
             daemon: configuration.watch_daemon(),
             qemu: configuration.watch_qemu(),
             stop: CancellationToken::new(),
         };
         let made = tokio::select! {
             made = make(setup.clone()) => made.map(Some),
-            () = heed(&mut signals, &mut configuration, None, || 0) => Ok(None),
+            () = heed(&mut signals, &mut configuration, (&*setup.admin, || 1)) => Ok(None),
         };
-        let idle = options.idle_limit().map(Idle::new);
         let ended = match made {
-            Ok(Some(work)) => serve(work, setup, sockets, idle, (&mut signals, &mut configuration)).await,
+            Ok(Some(work)) => serve(work, setup, sockets, (&mut signals, &mut configuration)).await,
             Ok(None) => Ok(()),
             Err(error) => Err(error),
         };
@@ -273,13 +278,12 @@ async fn serve(
     work: Work,
     setup: Setup,
     sockets: Sockets,
-    idle: Option<Idle>,
     (signals, configuration): (&mut Signals, &mut Configuration),
 ) -> anyhow::Result<()> {
     let fronts = Fronts::start(&work, &setup, sockets.all)?;
     let clients = fronts.counter();
     let users = || clients() + (work.running_guests)();
-    heed(signals, configuration, idle, users).await;
+    heed(signals, configuration, (&*setup.admin, users)).await;
     tracing::info!("stopping; guests go on");
     notify::stopping();
     setup.stop.cancel();
@@ -296,15 +300,17 @@ async fn serve(
     Ok(())
 }
 
-/// Does what signals and the clock ask for, until the daemon is to stop.
+/// Does what signals, the administrator and the clock ask for, until the daemon is to stop. `users` counts those who need
+/// it.
 async fn heed(
     signals: &mut Signals,
     configuration: &mut Configuration,
-    mut idle: Option<Idle>,
-    users: impl Fn() -> usize,
+    (admin, users): (&Admin, impl Fn() -> usize),
 ) {
-    let pace = idle.as_ref().map_or(NEVER, Idle::pace);
-    let mut clock = tokio::time::interval(pace);
+    let mut limit = admin.idle();
+    let mut idle = limit.borrow_and_update().map(Idle::new);
+    let pace = |idle: Option<&Idle>| tokio::time::interval(idle.map_or(NEVER, Idle::pace));
+    let mut clock = pace(idle.as_ref());
     loop {
         tokio::select! {
             wish = signals.next() => match wish {
@@ -315,6 +321,11 @@ async fn heed(
                     notify::ready();
                 }
             },
+            () = admin.stopped() => return,
+            Ok(()) = limit.changed() => {
+                idle = limit.borrow_and_update().map(Idle::new);
+                clock = pace(idle.as_ref());
+            }
             _ = clock.tick() => if idle.as_mut().is_some_and(|idle| idle.over(users(), Instant::now())) {
                 tracing::info!("no client and no running guest for long enough");
                 return;

@@ -1,8 +1,9 @@
 //! The configuration files: read at the start and again at SIGHUP.
 //!
 //! A reload applies all or nothing: a file with an error, or a log that cannot be opened, leaves everything
-//! as it was. Settings that only a restart can apply keep their old value, and the log names them.
+//! as it was. What the administrator set meanwhile stays, where the file says what it said before. Settings that only a restart can apply keep their old value, and the log names them.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -21,6 +22,8 @@ pub struct Configuration {
     qemu_file: PathBuf,
     around: Surroundings,
     log: logging::Handle,
+    /// The log as the file and the surroundings have it; the administrator may have changed it since.
+    plan: Plan,
     documents: Documents,
     daemon: watch::Sender<Arc<DaemonConfig>>,
     qemu: watch::Sender<Arc<QemuConfig>>,
@@ -52,7 +55,8 @@ impl Configuration {
         let documents = Documents::read(&daemon_file, daemon_presence, &paths.qemu_conf)?;
         let daemon = DaemonConfig::from_document(&documents.daemon)?;
         let qemu = documents.qemu_config()?;
-        apply_plan(&log, Plan::new(&daemon.logging, &around)?)?;
+        let plan = Plan::new(&daemon.logging, &around)?;
+        log.configure(&plan, None).map_err(no_log)?;
         documents.notice();
         Ok(Self {
             daemon_file,
@@ -60,6 +64,7 @@ impl Configuration {
             qemu_file: paths.qemu_conf.clone(),
             around,
             log,
+            plan,
             documents,
             daemon: watch::Sender::new(Arc::new(daemon)),
             qemu: watch::Sender::new(Arc::new(qemu)),
@@ -84,6 +89,11 @@ impl Configuration {
         self.qemu.subscribe()
     }
 
+    /// The log, and what beside the file has a say in it.
+    pub(super) fn log(&self) -> (logging::Handle, Surroundings) {
+        (self.log.clone(), self.around.clone())
+    }
+
     /// Reads both files again.
     pub(super) fn reload(&mut self) {
         match self.try_reload() {
@@ -105,7 +115,9 @@ impl Configuration {
         let mut qemu = documents.qemu_config()?;
         // Guests that run have leases, or have none.
         qemu.lockd.clone_from(&self.qemu.borrow().lockd);
-        apply_plan(&self.log, Plan::new(&daemon.logging, &self.around)?)?;
+        let plan = Plan::new(&daemon.logging, &self.around)?;
+        self.log.configure(&plan, Some(&self.plan)).map_err(no_log)?;
+        self.plan = plan;
         documents.notice();
         let mut changes = documents.daemon.changes_since(&self.documents.daemon);
         let of_qemu = documents.qemu.changes_since(&self.documents.qemu);
@@ -156,9 +168,9 @@ impl Documents {
     }
 }
 
-fn apply_plan(log: &logging::Handle, plan: Plan) -> Result<(), StartError> {
-    log.apply(plan).map_err(|reason| StartError::Io {
+fn no_log(reason: io::Error) -> StartError {
+    StartError::Io {
         what: "cannot open the log",
         reason,
-    })
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 use std::io;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tracing::field::{Field, Visit};
@@ -12,7 +12,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
-use super::plan::{Plan, Priority};
+use super::plan::{Plan, Priority, Target};
 use super::sink::Sink;
 
 /// One message: what happened, and its fields, those of the spans around it first.
@@ -28,7 +28,14 @@ pub(super) struct Message {
 
 /// Changes the plan of the installed log.
 #[derive(Debug, Clone)]
-pub struct Handle(Arc<RwLock<Arc<Active>>>);
+pub struct Handle(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    active: RwLock<Arc<Active>>,
+    /// Held by who goes over to another plan: outputs are opened meanwhile, and nothing is logged under it.
+    changing: Mutex<()>,
+}
 
 #[derive(Debug)]
 struct Active {
@@ -47,7 +54,8 @@ struct SpanFields(Vec<(&'static str, String)>);
 /// # Errors
 /// When an output cannot be opened, or the process has a log already.
 pub fn install(plan: Plan) -> Result<Handle, InstallError> {
-    let handle = Handle(Arc::new(RwLock::new(Arc::new(Active::open(plan)?))));
+    make_directories(&plan)?;
+    let handle = Handle::new(Active::open(plan).map_err(io::Error::from)?);
     tracing_subscriber::registry()
         .with(LogLayer(handle.clone()))
         .try_init()?;
@@ -79,14 +87,50 @@ pub enum InstallError {
     Twice(#[from] TryInitError),
 }
 
+/// An output that cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("{target:?}: {reason}")]
+pub struct OutputError {
+    /// Which.
+    pub target: Target,
+    /// Why.
+    pub reason: io::Error,
+}
+
+impl From<OutputError> for io::Error {
+    fn from(error: OutputError) -> Self {
+        Self::new(error.reason.kind(), error.to_string())
+    }
+}
+
 impl Handle {
-    /// Goes over to another plan; on an error the old one stays.
+    fn new(active: Active) -> Self {
+        Self(Arc::new(Shared {
+            active: RwLock::new(Arc::new(active)),
+            changing: Mutex::default(),
+        }))
+    }
+
+    /// Goes over to a plan of the configuration, which replaces one that said `before`: what it does not say differently
+    /// stays as it is now. On an error the old plan stays.
     ///
     /// # Errors
     /// When an output cannot be opened.
-    pub fn apply(&self, plan: Plan) -> io::Result<()> {
-        let active = Arc::new(Active::open(plan)?);
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = active;
+    pub fn configure(&self, plan: &Plan, before: Option<&Plan>) -> io::Result<()> {
+        make_directories(plan)?;
+        let reread = |now: &Plan| before.map_or_else(|| plan.clone(), |before| plan.reread(before, now));
+        Ok(self.change(reread)?)
+    }
+
+    /// Goes over to the plan that `change` makes of the one that holds; on an error that one stays. Opens files.
+    ///
+    /// # Errors
+    /// When an output cannot be opened.
+    pub fn change(&self, change: impl FnOnce(&Plan) -> Plan) -> Result<(), OutputError> {
+        let changing = self.0.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let active = Arc::new(Active::open(change(&self.active().plan))?);
+        *self.0.active.write().unwrap_or_else(PoisonError::into_inner) = active;
+        drop(changing);
         tracing::callsite::rebuild_interest_cache();
         Ok(())
     }
@@ -98,18 +142,29 @@ impl Handle {
     }
 
     fn active(&self) -> Arc<Active> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.0.active.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
+/// Makes the directories of files that the configuration names.
+fn make_directories(plan: &Plan) -> io::Result<()> {
+    let files = plan.outputs.iter().filter_map(|output| match &output.target {
+        Target::File(path) => path.parent(),
+        _ => None,
+    });
+    files.map(std::fs::create_dir_all).collect()
+}
+
 impl Active {
-    fn open(plan: Plan) -> io::Result<Self> {
-        let open = |output: &super::Output| {
-            let sink = Sink::open(&output.target)
-                .map_err(|error| io::Error::new(error.kind(), format!("{:?}: {error}", output.target)))?;
-            Ok((output.priority, sink))
+    fn open(plan: Plan) -> Result<Self, OutputError> {
+        let open = |output: &super::Output| match Sink::open(&output.target) {
+            Ok(sink) => Ok((output.priority, sink)),
+            Err(reason) => Err(OutputError {
+                target: output.target.clone(),
+                reason,
+            }),
         };
-        let sinks = plan.outputs.iter().map(open).collect::<io::Result<_>>()?;
+        let sinks = plan.outputs.iter().map(open).collect::<Result<_, _>>()?;
         Ok(Self { plan, sinks })
     }
 }
@@ -289,9 +344,7 @@ mod tests {
             filters,
             outputs: vec![output.clone()],
         };
-        let handle = Handle(Arc::new(RwLock::new(Arc::new(
-            Active::open(plan(Priority::Warning, vec![])).unwrap(),
-        ))));
+        let handle = Handle::new(Active::open(plan(Priority::Warning, vec![])).unwrap());
         let subscriber = tracing_subscriber::registry().with(LogLayer(handle.clone()));
         tracing::subscriber::with_default(subscriber, || {
             let say = |n: u32| {
@@ -303,7 +356,9 @@ mod tests {
                 priority: Priority::Info,
                 pattern: "logging".to_owned(),
             };
-            handle.apply(plan(Priority::Error, vec![debug])).unwrap();
+            handle
+                .configure(&plan(Priority::Error, vec![debug]), None)
+                .unwrap();
             say(2);
             let nowhere = Output {
                 priority: Priority::Debug,
@@ -313,7 +368,7 @@ mod tests {
                 outputs: vec![nowhere],
                 ..plan(Priority::Error, vec![])
             };
-            assert!(handle.apply(bad).is_err());
+            assert!(handle.configure(&bad, None).is_err());
             say(3);
         });
         let text = std::fs::read_to_string(&file).unwrap();

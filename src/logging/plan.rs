@@ -1,16 +1,21 @@
 //! What is logged, and where to: `log_level`, `log_filters` and `log_outputs` understood.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use tracing::{Level, level_filters::LevelFilter};
 
 use crate::config;
 
+/// The settings as errors name them.
+const FILTERS: &str = "log_filters";
+const OUTPUTS: &str = "log_outputs";
+
 /// Importance of a message, as libvirt counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Priority {
     /// 1
-    Debug,
+    Debug = 1,
     /// 2
     Info,
     /// 3
@@ -93,7 +98,71 @@ pub struct PlanError {
     /// The part that is wrong.
     pub item: String,
     /// Why.
-    pub problem: &'static str,
+    pub problem: Problem,
+}
+
+/// What is wrong with a setting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// It is no level.
+    #[error("expected a level from 1 to 4, or its name")]
+    Level,
+    /// No colon parts the level from the rest.
+    #[error("expected a level from 1 to 4, a colon and more")]
+    Form,
+    /// What is before the colon is no level.
+    #[error("expected a level from 1 to 4, a colon and more")]
+    Priority,
+    /// Nothing follows the colon.
+    #[error("expected a level from 1 to 4, a colon and more")]
+    Rest,
+    /// There is no such kind of output.
+    #[error("expected stderr, journald, file:PATH or syslog:NAME after the level")]
+    Destination,
+    /// The path of a file depends on where the daemon runs.
+    #[error("expected an absolute path")]
+    Relative,
+}
+
+impl PlanError {
+    /// What libvirt tells an administrator who set filters or outputs.
+    #[must_use]
+    pub fn for_administrator(&self) -> String {
+        let item = &self.item;
+        let (level, rest) = item.split_once(':').unwrap_or((item, ""));
+        let place = rest.split(':').next().unwrap_or_default();
+        match (self.problem, self.setting == FILTERS) {
+            (Problem::Priority | Problem::Level, true) => {
+                format!("Invalid priority '{level}' for filter '{item}'")
+            }
+            (Problem::Rest, true) => format!("Invalid match string '{rest}'"),
+            (_, true) => format!("Malformed format for filter '{item}'"),
+            (Problem::Priority | Problem::Level, false) => {
+                format!("Invalid log priority '{level}' for log output '{item}'")
+            }
+            (Problem::Form | Problem::Rest, false) => format!("Malformed format for log output '{item}'"),
+            (_, false) => format!("Invalid log destination '{place}' for log output '{item}'"),
+        }
+    }
+}
+
+impl fmt::Display for Filter {
+    /// As libvirt shows it: what is looked for anywhere has wildcards around it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:*{}*", self.priority as u8, self.pattern)
+    }
+}
+
+impl fmt::Display for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:", self.priority as u8)?;
+        match &self.target {
+            Target::Stderr => f.write_str("stderr"),
+            Target::File(path) => write!(f, "file:{}", path.display()),
+            Target::Syslog(name) => write!(f, "syslog:{name}"),
+            Target::Journald => f.write_str("journald"),
+        }
+    }
 }
 
 impl Surroundings {
@@ -127,7 +196,7 @@ impl Plan {
             level = level_of_word(word).ok_or_else(|| PlanError {
                 setting: "LIBVIRT_DEBUG",
                 item: word.clone(),
-                problem: "expected a level from 1 to 4, or its name",
+                problem: Problem::Level,
             })?;
         }
         if around.verbose {
@@ -135,20 +204,63 @@ impl Plan {
         }
         let filters = match &around.filters {
             Some(filters) => parse_filters("LIBVIRT_LOG_FILTERS", filters)?,
-            None => parse_filters("log_filters", &config.filters)?,
+            None => parse_filters(FILTERS, &config.filters)?,
         };
-        let mut outputs = match &around.outputs {
+        let outputs = match &around.outputs {
             Some(outputs) => parse_outputs("LIBVIRT_LOG_OUTPUTS", outputs)?,
-            None => parse_outputs("log_outputs", &config.outputs)?,
+            None => parse_outputs(OUTPUTS, &config.outputs)?,
         };
-        if outputs.is_empty() {
-            outputs.push(default_output(around));
-        }
         Ok(Self {
             level,
             filters,
-            outputs,
+            outputs: or_default(outputs, level, around),
         })
+    }
+
+    /// The same, with the filters of `text`.
+    ///
+    /// # Errors
+    /// At the first that makes no sense.
+    pub fn with_filters(&self, text: &str) -> Result<Self, PlanError> {
+        Ok(Self {
+            filters: parse_filters(FILTERS, text)?,
+            ..self.clone()
+        })
+    }
+
+    /// The same, with the outputs of `text`, or the usual one if it has none. Paths are relative to the daemon's directory.
+    ///
+    /// # Errors
+    /// At the first that makes no sense.
+    pub fn with_outputs(&self, text: &str, around: &Surroundings) -> Result<Self, PlanError> {
+        let items = text
+            .split_whitespace()
+            .map(|item| match item.split_once(":file:") {
+                Some((level, path)) if !path.starts_with('/') => {
+                    let here = std::env::current_dir().unwrap_or_default();
+                    format!("{level}:file:{}", here.join(path).display())
+                }
+                _ => item.to_owned(),
+            });
+        let text = items.collect::<Vec<_>>().join(" ");
+        Ok(Self {
+            outputs: or_default(parse_outputs(OUTPUTS, &text)?, self.level, around),
+            ..self.clone()
+        })
+    }
+
+    /// This plan of a file that was read again, where it said `before` and `now` is in force: what it does not say
+    /// differently stays as it is.
+    #[must_use]
+    pub fn reread(&self, before: &Self, now: &Self) -> Self {
+        fn changed<T: Clone + PartialEq>(new: &T, before: &T, now: &T) -> T {
+            if new == before { now.clone() } else { new.clone() }
+        }
+        Self {
+            level: changed(&self.level, &before.level, &now.level),
+            filters: changed(&self.filters, &before.filters, &now.filters),
+            outputs: changed(&self.outputs, &before.outputs, &now.outputs),
+        }
     }
 
     /// For the time before the configuration is read: warnings to standard error.
@@ -232,7 +344,14 @@ impl Priority {
     }
 }
 
-fn default_output(around: &Surroundings) -> Output {
+fn or_default(mut outputs: Vec<Output>, level: Priority, around: &Surroundings) -> Vec<Output> {
+    if outputs.is_empty() {
+        outputs.push(default_output(level, around));
+    }
+    outputs
+}
+
+fn default_output(priority: Priority, around: &Surroundings) -> Output {
     let target = match (around.background, around.journal) {
         (true, true) => Target::Journald,
         (true, false) if around.syslog => Target::Syslog("virtqemud".to_owned()),
@@ -240,10 +359,7 @@ fn default_output(around: &Surroundings) -> Output {
         (false, true) if !around.terminal => Target::Journald,
         (false, _) => Target::Stderr,
     };
-    Output {
-        priority: Priority::Debug,
-        target,
-    }
+    Output { priority, target }
 }
 
 fn priority(number: u8) -> Option<Priority> {
@@ -291,13 +407,9 @@ fn parse_outputs(setting: &'static str, text: &str) -> Result<Vec<Output>, PlanE
                 None if place == "stderr" => Target::Stderr,
                 None if place == "journald" => Target::Journald,
                 Some(("file", path)) if path.starts_with('/') => Target::File(path.into()),
-                Some(("file", _)) => return Err(wrong("expected an absolute path")),
+                Some(("file", _)) => return Err(wrong(Problem::Relative)),
                 Some(("syslog", name)) if !name.is_empty() => Target::Syslog(name.to_owned()),
-                _ => {
-                    return Err(wrong(
-                        "expected stderr, journald, file:PATH or syslog:NAME after the level",
-                    ));
-                }
+                _ => return Err(wrong(Problem::Destination)),
             };
             Ok(Output { priority, target })
         })
@@ -305,14 +417,18 @@ fn parse_outputs(setting: &'static str, text: &str) -> Result<Vec<Output>, PlanE
 }
 
 fn split_level<'a>(setting: &'static str, item: &'a str) -> Result<(Priority, &'a str), PlanError> {
-    let parts = item.split_once(':').filter(|(_, rest)| !rest.is_empty());
-    parts
-        .and_then(|(level, rest)| Some((priority(level.parse().ok()?)?, rest)))
-        .ok_or_else(|| PlanError {
-            setting,
-            item: item.to_owned(),
-            problem: "expected a level from 1 to 4, a colon and more",
-        })
+    let wrong = |problem| PlanError {
+        setting,
+        item: item.to_owned(),
+        problem,
+    };
+    let (level, rest) = item.split_once(':').ok_or_else(|| wrong(Problem::Form))?;
+    let level = level.parse().ok().and_then(priority);
+    let level = level.ok_or_else(|| wrong(Problem::Priority))?;
+    match rest {
+        "" => Err(wrong(Problem::Rest)),
+        _ => Ok((level, rest)),
+    }
 }
 
 /// Whether `pattern`, with its wildcards, is found anywhere in `text`.

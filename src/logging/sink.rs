@@ -33,22 +33,19 @@ impl Sink {
     pub(super) fn open(target: &Target) -> io::Result<Self> {
         match target {
             Target::Stderr => Ok(Self::Stderr),
-            Target::File(path) => {
-                if let Some(directory) = path.parent() {
-                    std::fs::create_dir_all(directory)?;
-                }
-                File::options()
-                    .append(true)
-                    .create(true)
-                    .mode(0o600)
-                    .open(path)
-                    .map(Self::File)
-            }
+            // A pipe without a reader is refused, and a full one takes nothing: neither holds the daemon up.
+            Target::File(path) => File::options()
+                .append(true)
+                .create(true)
+                .mode(0o600)
+                .custom_flags(nix::libc::O_NONBLOCK)
+                .open(path)
+                .map(Self::File),
             Target::Syslog(name) => Ok(Self::Syslog {
-                socket: connect(SYSLOG)?,
+                socket: socket()?,
                 name: name.clone(),
             }),
-            Target::Journald => connect(JOURNAL).map(Self::Journald),
+            Target::Journald => socket().map(Self::Journald),
         }
     }
 
@@ -59,22 +56,23 @@ impl Sink {
             Self::Syslog { socket, name } => {
                 let priority = FACILITY | message.priority.severity();
                 let text = format!("<{priority}>{name}[{}]: {}", std::process::id(), message.text());
-                send(socket, text.as_bytes())
+                send(socket, text.as_bytes(), SYSLOG)
             }
-            Self::Journald(socket) => send(socket, &journal_fields(message)),
+            Self::Journald(socket) => send(socket, &journal_fields(message), JOURNAL),
         };
     }
 }
 
-fn connect(path: &str) -> io::Result<UnixDatagram> {
+/// A socket that is connected to nobody: who takes the messages may start later, and again.
+fn socket() -> io::Result<UnixDatagram> {
     let socket = UnixDatagram::unbound()?;
-    socket.connect(path)?;
     socket.set_nonblocking(true)?;
     Ok(socket)
 }
 
-fn send(socket: &UnixDatagram, bytes: &[u8]) -> io::Result<()> {
-    socket.send(&bytes[..bytes.len().min(MAX_DATAGRAM)]).map(drop)
+fn send(socket: &UnixDatagram, bytes: &[u8], to: &str) -> io::Result<()> {
+    let bytes = &bytes[..bytes.len().min(MAX_DATAGRAM)];
+    socket.send_to(bytes, to).map(drop)
 }
 
 /// The journal's own format: `NAME=value` lines, or a length before a value that has lines of its own.

@@ -286,12 +286,12 @@ impl Monitor {
 
 /// What users ask for in QEMU's own words.
 impl Monitor {
-    /// Executes a QMP command given as JSON; QEMU's whole answer, refusals included.
+    /// Executes a QMP command given as JSON, `fds` going with it; QEMU's whole answer, refusals included.
     ///
     /// # Errors
     /// When it is no command, or is not answered.
-    pub async fn raw(&self, json: &str) -> Result<String> {
-        Ok(self.client.execute_raw(json, RAW_DEADLINE).await?)
+    pub async fn raw(&self, json: &str, fds: Vec<OwnedFd>) -> Result<String> {
+        Ok(self.client.execute_raw(json, fds, RAW_DEADLINE).await?)
     }
 
     /// Runs a line of the human monitor; what it prints.

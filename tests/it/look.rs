@@ -214,3 +214,61 @@ fn statistics_tell_the_whole_chain() -> Result<()> {
     virsh.ok(&["destroy", "g"])?;
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_descriptor_goes_with_a_command_to_the_monitor() -> Result<()> {
+    let Some((sandbox, _grpc)) = started().await? else {
+        return Ok(());
+    };
+    // virsh hands over what it was given: two ends of nothing.
+    let virsh = |fds: &[&str], command: &str| {
+        let mut words = vec![
+            "exec 7</dev/null 8</dev/null; exec virsh -q -c".to_owned(),
+            sandbox.uri(),
+        ];
+        words.push("qemu-monitor-command".to_owned());
+        words.extend(fds.iter().map(|fd| format!("--pass-fds {fd}")));
+        words.push(format!("seen '{command}'"));
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", &words.join(" ")]);
+        testkit::client::run(shell, Duration::from_secs(30))
+    };
+    let getfd = r#"{"execute":"getfd","arguments":{"fdname":"x"}}"#;
+    let taken = virsh(&["7"], getfd)?;
+    ensure!(
+        taken.success() && taken.stdout.contains("\"return\":{}"),
+        "{taken:?}"
+    );
+    let none = virsh(&[], getfd)?;
+    ensure!(none.stdout.contains("No file descriptor supplied"), "{none:?}");
+    let two = virsh(&["7,8"], getfd)?;
+    ensure!(
+        two.stderr
+            .contains("at most 1 fd can be passed to qemu along with a command"),
+        "{two:?}"
+    );
+    let close = virsh(&[], r#"{"execute":"closefd","arguments":{"fdname":"x"}}"#)?;
+    ensure!(close.stdout.contains("\"return\":{}"), "{close:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn displays_have_addresses() -> Result<()> {
+    let Some((sandbox, grpc)) = started().await? else {
+        return Ok(());
+    };
+    let (virsh, port) = (sandbox.virsh(), grpc.secure_xml("seen").await?);
+    let port = port
+        .split(" port='")
+        .nth(1)
+        .and_then(|rest| rest.split('\'').next());
+    let screen = port.context("no port")?.parse::<u32>()?.checked_sub(5900);
+    let screen = screen.context("no port of VNC")?;
+    let at = |args: &[&str]| virsh.ok(&[&["domdisplay", "seen"], args].concat());
+    assert_eq!(at(&[])?.trim(), format!("vnc://127.0.0.1:{screen}"));
+    assert_eq!(
+        at(&["--include-password"])?.trim(),
+        format!("vnc://:geheim@127.0.0.1:{screen}")
+    );
+    Ok(())
+}

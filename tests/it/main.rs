@@ -1,6 +1,8 @@
 //! Tests of the daemon as a program: its sockets, clients of both fronts, real guests.
 
 mod access;
+mod admin;
+mod admin_replay;
 mod agent;
 mod bus;
 mod capabilities;

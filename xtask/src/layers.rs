@@ -6,13 +6,14 @@ use crate::source::{Source, Sources};
 /// A module of the root crate and what it may name by `crate::`. `lib` and `main` may name all.
 // table
 const LAYERS: &[(&str, &str)] = &[
-    ("daemon", "access api ops domain qemu options BELOW"),
-    ("service", "daemon api access ops domain qemu BELOW"),
-    ("api", "access ops domain BELOW"),
+    ("daemon", "access api ops domain qemu options admin BELOW"),
+    ("service", "daemon api access ops domain qemu admin BELOW"),
+    ("api", "access ops domain admin BELOW"),
     ("access", "ops domain BELOW"),
     ("ops", "domain qemu BELOW"),
     ("domain", "BELOW"),
     ("qemu", "config paths blocking error version"),
+    ("admin", "BELOW"),
     ("options", "config paths error version"),
     ("peers", "config paths blocking error version"),
     ("logging", "config paths blocking error version"),

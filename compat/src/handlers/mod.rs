@@ -3,6 +3,7 @@
 //! Nothing is decided here. What a procedure of libvirt has and a service has not is put together from
 //! requests; what is wrong with arguments, the service says.
 
+pub(crate) mod admin;
 pub(crate) mod agent;
 mod args;
 pub(crate) mod checkpoints;

@@ -27,6 +27,23 @@ pub(crate) async fn execute(
     Ok(DomainMonitorCommandRet { result: reply.into() })
 }
 
+/// The descriptor goes with the request; QEMU gives none back.
+pub(crate) async fn execute_with_files(
+    ctx: &Ctx,
+    args: DomainMonitorCommandWithFiles,
+    flags: Flags,
+) -> Reply<DomainMonitorCommandWithFilesRet> {
+    let flags = flags.checked()?;
+    let request = ExecuteRequest {
+        domain: by_uuid(&args.dom),
+        command: args.cmd.into_string(),
+        human: flags & VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP != 0,
+        options: None,
+    };
+    let reply = ctx.monitor().execute(request).await?.into_inner().reply;
+    Ok(DomainMonitorCommandWithFilesRet { result: reply.into() })
+}
+
 pub(crate) async fn ask_agent(
     ctx: &Ctx,
     args: DomainAgentCommand,

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backend::Fake;
-use compat::{Authority, Limits, Options, Patience, Socket, SocketKind};
+use compat::{Authority, Clients, Limits, Options, Patience, Socket, SocketKind};
 use tokio::net::UnixListener;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
@@ -59,7 +59,7 @@ impl Front {
         let dir = tempfile::tempdir().unwrap();
         let fake = Fake::new();
         let mut options = Options::new(fake.service(), true);
-        *options.limits.get_mut().unwrap() = limits;
+        options.clients = Arc::new(Clients::new(limits));
         options.authority = authority;
         options.neighbours.directory = dir.path().into();
         options.neighbours.patience = Patience {

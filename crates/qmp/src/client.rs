@@ -56,12 +56,17 @@ impl Client {
         self.typed(command, fds, C::DEADLINE).await
     }
 
-    /// Executes a command given as JSON text, and returns QEMU's whole answer as text, refusals included.
-    /// An `id` of the caller's is replaced by one of ours.
+    /// Executes a command given as JSON text, `fds` going with it, and returns QEMU's whole answer as text, refusals
+    /// included. An `id` of the caller's is replaced by one of ours.
     ///
     /// # Errors
     /// [`Error::NotACommand`], else as [`execute`](Self::execute) but for refusals.
-    pub async fn execute_raw(&self, json: &str, deadline: Duration) -> Result<String, Error> {
+    pub async fn execute_raw(
+        &self,
+        json: &str,
+        fds: Vec<OwnedFd>,
+        deadline: Duration,
+    ) -> Result<String, Error> {
         let not = |why: &dyn std::fmt::Display| Error::NotACommand(why.to_string());
         let mut object: Map<String, Value> = serde_json::from_str(json).map_err(|error| not(&error))?;
         let verb = object
@@ -72,16 +77,7 @@ impl Client {
         let id = self.shared.new_id();
         object.insert("id".to_owned(), Value::String(id.clone()));
         let line = Value::Object(object).to_string();
-        self.call(
-            &name,
-            Outgoing {
-                id,
-                line,
-                fds: Vec::new(),
-            },
-            deadline,
-        )
-        .await
+        self.call(&name, Outgoing { id, line, fds }, deadline).await
     }
 
     /// Whether the connection is over.

@@ -16,12 +16,22 @@ type Answers = fn(&str, &Value) -> Vec<Vec<u8>>;
 
 /// An agent that syncs as it should and answers by `answers`.
 fn agent(answers: Answers) -> Agent {
+    odd_agent(sync, answers)
+}
+
+/// An agent that syncs by `syncs` and answers by `answers`.
+fn odd_agent(syncs: Answers, answers: Answers) -> Agent {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    tokio::spawn(serve(theirs, answers));
+    tokio::spawn(serve(theirs, syncs, answers));
     Agent::new(ours)
 }
 
-async fn serve(stream: UnixStream, answers: Answers) {
+fn sync(_: &str, arguments: &Value) -> Vec<Vec<u8>> {
+    let answer = json!({"return": arguments["id"]});
+    vec![[b"\xff", format!("{answer}\n").as_bytes()].concat()]
+}
+
+async fn serve(stream: UnixStream, syncs: Answers, answers: Answers) {
     let mut buffer: Vec<u8> = Vec::new();
     let mut chunk = [0; 4096];
     loop {
@@ -31,14 +41,13 @@ async fn serve(stream: UnixStream, answers: Answers) {
             let command: Value = serde_json::from_slice(&line[start..]).unwrap();
             let name = command["execute"].as_str().unwrap();
             let said = match name {
-                "guest-sync-delimited" => {
-                    let answer = json!({"return": command["arguments"]["id"]});
-                    vec![[b"\xff", format!("{answer}\n").as_bytes()].concat()]
-                }
+                "guest-sync-delimited" => syncs(name, &command["arguments"]),
                 name => answers(name, &command["arguments"]),
             };
             for bytes in said {
-                unixfd::send_with_fds(&stream, &bytes, &[]).await.unwrap();
+                if unixfd::send_with_fds(&stream, &bytes, &[]).await.is_err() {
+                    return;
+                }
             }
         }
         stream.readable().await.unwrap();
@@ -155,6 +164,123 @@ async fn the_end_of_the_channel_is_told_at_once() {
     drop(theirs);
     let error = Agent::new(ours)
         .execute_raw(r#"{"execute":"guest-info"}"#, SOON)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, Error::Closed { .. }), "{error}");
+}
+
+/// Whether the agent answers as if nothing had been.
+async fn is_well(agent: &Agent) -> bool {
+    let info = agent.execute_raw(r#"{"execute":"guest-info"}"#, SOON).await;
+    info.is_ok_and(|info| info.contains("10.0.2"))
+}
+
+#[tokio::test]
+async fn a_sync_with_other_numbers_is_somebody_elses() {
+    let agent = odd_agent(
+        |name, arguments| {
+            let id = arguments["id"].as_u64().unwrap();
+            let others = [
+                json!({"return": id + 1}),
+                json!({"return": id.to_string()}),
+                json!({"return": -1}),
+                json!({"return": null}),
+                json!({"return": {"id": id}}),
+                json!({"error": {"class": "GenericError", "desc": "no"}}),
+                json!({"id": id}),
+                json!(id),
+            ];
+            let mut said: Vec<_> = others
+                .iter()
+                .map(|other| format!("{other}\n").into_bytes())
+                .collect();
+            said.extend(sync(name, arguments));
+            said
+        },
+        usual,
+    );
+    for _ in 0..3 {
+        assert!(is_well(&agent).await);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_syncs_with_other_numbers_alone_is_none() {
+    let wrong: Answers = |_, _| vec![b"\xff{\"return\": 77}\n".to_vec()];
+    let error = odd_agent(wrong, usual)
+        .execute_raw(r#"{"execute":"guest-info"}"#, SOON)
+        .await
+        .unwrap_err();
+    let Error::Timeout { command, .. } = error else {
+        panic!("{error}")
+    };
+    assert_eq!(command, "guest-sync-delimited");
+}
+
+#[tokio::test]
+async fn garbage_before_an_answer_is_passed_over() {
+    let agent = odd_agent(
+        |name, arguments| {
+            let mut said = vec![
+                b"\0\0\0\n\r\n\n".to_vec(),
+                b"{\"return\":\n".to_vec(),
+                b"\xff\xff\xff\xc0\x80\n".to_vec(),
+                b"]]]}}}\n\"\\ud800\"\n".to_vec(),
+                (0..=255).filter(|byte| *byte != b'\n').chain(*b"\n").collect(),
+            ];
+            said.extend(sync(name, arguments));
+            said
+        },
+        |name, arguments| {
+            let mut said = vec![b"\xfe\xfe garbage \0\n{}\n[]\nnull\n1e999\n".to_vec()];
+            said.extend(usual(name, arguments));
+            said
+        },
+    );
+    for _ in 0..3 {
+        assert!(is_well(&agent).await);
+    }
+}
+
+#[tokio::test]
+async fn nesting_beyond_measure_is_no_answer_and_breaks_nothing() {
+    let agent = agent(|name, arguments| match name {
+        "deep" => vec![[b"{\"return\": ".as_slice(), &b"[".repeat(1 << 20), b"\n"].concat()],
+        "deep-object" => vec![[b"{\"return\": {\"a\": ".repeat(1 << 16), b"\n".to_vec()].concat()],
+        name => usual(name, arguments),
+    });
+    for name in ["deep", "deep-object"] {
+        let command = json!({ "execute": name }).to_string();
+        let error = agent.execute_raw(&command, SHORT).await.unwrap_err();
+        assert!(matches!(error, Error::Timeout { sent: true, .. }), "{error}");
+        assert!(is_well(&agent).await, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_may_be_as_long_as_a_line_and_no_longer() {
+    const ROOM: usize = qmp::MAX_LINE - "{\"return\": \"\"}".len();
+    let agent = agent(|name, arguments| {
+        let more = match name {
+            "full" => 0,
+            "endless" => 1,
+            _ => return usual(name, arguments),
+        };
+        let end = if more == 0 { "\"}\n" } else { "" };
+        vec![
+            [
+                b"{\"return\": \"".as_slice(),
+                &b"x".repeat(ROOM + 4 * more),
+                end.as_bytes(),
+            ]
+            .concat(),
+        ]
+    });
+    let full = agent.execute_raw(r#"{"execute":"full"}"#, SOON).await.unwrap();
+    assert_eq!(full.len(), qmp::MAX_LINE);
+    assert!(is_well(&agent).await);
+    let error = agent
+        .execute_raw(r#"{"execute":"endless"}"#, SOON)
         .await
         .unwrap_err();
     assert!(matches!(error, Error::Closed { .. }), "{error}");

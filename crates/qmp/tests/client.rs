@@ -213,7 +213,7 @@ async fn descriptors_go_with_their_command() {
 #[tokio::test]
 async fn a_raw_command_gets_the_whole_answer_with_an_id() {
     let (_fake, qemu) = connect([Rule::refuse("stop", "no")]).await;
-    let raw = |json: &'static str| qemu.client.execute_raw(json, SOON);
+    let raw = |json: &'static str| qemu.client.execute_raw(json, Vec::new(), SOON);
     assert_eq!(
         raw(r#"{"execute":"query-status","id":7}"#).await.unwrap(),
         r#"{"return":{"running":false,"status":"paused"},"id":"libvirt-2"}"#

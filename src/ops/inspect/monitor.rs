@@ -1,5 +1,6 @@
 //! Commands that a client gives to QEMU itself. The guest is marked: what was done so is not known here.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use qmp::commands;
@@ -13,35 +14,42 @@ use crate::{
     ops::Driver,
 };
 
-/// Gives a QMP command to QEMU; the whole reply, errors of QEMU included.
+/// Gives a QMP command to QEMU, `fds` going with it; the whole reply, errors of QEMU included.
 ///
 /// # Errors
 /// `OperationInvalid` if the guest does not run, `Internal` if the text is not a command, what the monitor gives.
-pub async fn raw(driver: &Arc<Driver>, domain: &Domain, command: String) -> Result<String> {
+pub async fn raw(
+    driver: &Arc<Driver>,
+    domain: &Domain,
+    command: String,
+    fds: Vec<OwnedFd>,
+) -> Result<String> {
     let guest = driver.guests.of(&domain.view())?;
     let job = domain.job(Want::Plain(Kind::Modify)).await?;
     let monitor = guest.monitor()?;
     driver
         .tracked(async move {
-            let reply = monitor.raw(&command).await?;
+            let reply = monitor.raw(&command, fds).await?;
             mark(&job).await?;
             Ok(reply)
         })
         .await
 }
 
-/// Gives a line to QEMU's human monitor; what it prints.
+/// Gives a line to QEMU's human monitor, `fds` going with it; what it prints.
 ///
 /// # Errors
 /// As [`raw`].
-pub async fn human(driver: &Arc<Driver>, domain: &Domain, line: String) -> Result<String> {
+pub async fn human(driver: &Arc<Driver>, domain: &Domain, line: String, fds: Vec<OwnedFd>) -> Result<String> {
     let guest = driver.guests.of(&domain.view())?;
     let job = domain.job(Want::Plain(Kind::Modify)).await?;
     driver
         .tracked(async move {
-            let text = guest
-                .execute(commands::HumanMonitorCommand { command_line: line })
-                .await?;
+            let command = commands::HumanMonitorCommand { command_line: line };
+            let text = match fds.is_empty() {
+                true => guest.execute(command).await?,
+                false => guest.monitor()?.client().execute_with_fds(command, fds).await?,
+            };
             mark(&job).await?;
             Ok(text)
         })

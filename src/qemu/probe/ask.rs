@@ -316,7 +316,9 @@ async fn exchange(client: &Client, query: Query, within: Duration) -> Result<(Ex
     if let Some(arguments) = &arguments {
         command["arguments"] = arguments.clone();
     }
-    let answer = client.execute_raw(&command.to_string(), within).await?;
+    let answer = client
+        .execute_raw(&command.to_string(), Vec::new(), within)
+        .await?;
     let not_json =
         |error: serde_json::Error| Error::internal(format!("answer to {execute} not understood: {error}"));
     let mut reply: Map<String, Value> = serde_json::from_str(&answer).map_err(not_json)?;

@@ -244,7 +244,7 @@ async fn a_real_qemu_is_started_asked_taken_up_and_stopped() {
     assert!(monitor.human("info status").await.unwrap().contains("VM status"));
     assert!(
         monitor
-            .raw(r#"{"execute":"no-such"}"#)
+            .raw(r#"{"execute":"no-such"}"#, Vec::new())
             .await
             .unwrap()
             .contains("CommandNotFound")
