@@ -316,7 +316,7 @@ routes! { ADMIN: admin;
     ConnectClose => administration::close,
     ConnectGetLibVersion => administration::get_lib_version,
     ConnectListServers [] in ADMIN "adminConnectListServers" => administration::list_servers,
-    ConnectLookupServer [] in ADMIN "adminConnectLookupServer" => administration::lookup_server,
+    ConnectLookupServer [..] => administration::lookup_server,
     ServerGetThreadpoolParameters [] in ADMIN "adminServerGetThreadPoolParameters" => administration::get_workers,
     ServerSetThreadpoolParameters [] in ADMIN "adminServerSetThreadPoolParameters" => administration::set_workers,
     ServerListClients [] in ADMIN "adminServerListClients" => administration::list_clients,

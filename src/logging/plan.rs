@@ -113,9 +113,12 @@ pub enum Problem {
     /// What is before the colon is no level.
     #[error("expected a level from 1 to 4, a colon and more")]
     Priority,
-    /// Nothing follows the colon.
+    /// Nothing to look for follows the colon.
     #[error("expected a level from 1 to 4, a colon and more")]
     Rest,
+    /// An output of this kind has more or fewer parts.
+    #[error("expected stderr, journald, file:PATH or syslog:NAME after the level")]
+    Shape,
     /// There is no such kind of output.
     #[error("expected stderr, journald, file:PATH or syslog:NAME after the level")]
     Destination,
@@ -129,8 +132,8 @@ impl PlanError {
     #[must_use]
     pub fn for_administrator(&self) -> String {
         let item = &self.item;
-        let (level, rest) = item.split_once(':').unwrap_or((item, ""));
-        let place = rest.split(':').next().unwrap_or_default();
+        let mut parts = item.split(':');
+        let (level, rest) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
         match (self.problem, self.setting == FILTERS) {
             (Problem::Priority | Problem::Level, true) => {
                 format!("Invalid priority '{level}' for filter '{item}'")
@@ -140,8 +143,13 @@ impl PlanError {
             (Problem::Priority | Problem::Level, false) => {
                 format!("Invalid log priority '{level}' for log output '{item}'")
             }
-            (Problem::Form | Problem::Rest, false) => format!("Malformed format for log output '{item}'"),
-            (_, false) => format!("Invalid log destination '{place}' for log output '{item}'"),
+            (Problem::Form, false) => format!("Malformed format for log output '{item}'"),
+            (Problem::Shape | Problem::Relative, false) => format!(
+                "Log output '{item}' does not meet the format requirements for destination type '{rest}'"
+            ),
+            (Problem::Rest | Problem::Destination, false) => {
+                format!("Invalid log destination '{rest}' for log output '{item}'")
+            }
         }
     }
 }
@@ -385,49 +393,61 @@ fn level_of_word(word: &str) -> Option<Priority> {
 fn parse_filters(setting: &'static str, text: &str) -> Result<Vec<Filter>, PlanError> {
     text.split_whitespace()
         .map(|item| {
-            let (priority, pattern) = split_level(setting, item)?;
-            Ok(Filter {
-                priority,
-                pattern: pattern.trim_start_matches('+').to_owned(),
-            })
+            let (priority, rest) = split_level(setting, item)?;
+            let pattern = rest.split(':').next().unwrap_or_default();
+            match pattern.strip_prefix('+').unwrap_or(pattern) {
+                "" => Err(wrong(setting, item, Problem::Rest)),
+                pattern => Ok(Filter {
+                    priority,
+                    pattern: pattern.to_owned(),
+                }),
+            }
         })
         .collect()
 }
 
+/// Of several outputs to one place the last counts.
 fn parse_outputs(setting: &'static str, text: &str) -> Result<Vec<Output>, PlanError> {
-    text.split_whitespace()
-        .map(|item| {
-            let (priority, place) = split_level(setting, item)?;
-            let wrong = |problem| PlanError {
-                setting,
-                item: item.to_owned(),
-                problem,
-            };
-            let target = match place.split_once(':') {
-                None if place == "stderr" => Target::Stderr,
-                None if place == "journald" => Target::Journald,
-                Some(("file", path)) if path.starts_with('/') => Target::File(path.into()),
-                Some(("file", _)) => return Err(wrong(Problem::Relative)),
-                Some(("syslog", name)) if !name.is_empty() => Target::Syslog(name.to_owned()),
-                _ => return Err(wrong(Problem::Destination)),
-            };
-            Ok(Output { priority, target })
-        })
-        .collect()
+    let mut outputs: Vec<Output> = Vec::new();
+    for item in text.split_whitespace() {
+        let (priority, place) = split_level(setting, item)?;
+        let target = target(place).map_err(|problem| wrong(setting, item, problem))?;
+        outputs.retain(|output| output.target != target);
+        outputs.push(Output { priority, target });
+    }
+    Ok(outputs)
+}
+
+fn target(place: &str) -> Result<Target, Problem> {
+    match place.split_once(':') {
+        None if place == "stderr" => Ok(Target::Stderr),
+        None if place == "journald" => Ok(Target::Journald),
+        Some(("file", path)) if path.starts_with('/') => Ok(Target::File(path.into())),
+        Some(("file", _)) => Err(Problem::Relative),
+        Some(("syslog", name)) => Ok(Target::Syslog(name.to_owned())),
+        None if matches!(place, "file" | "syslog") => Err(Problem::Shape),
+        Some(("stderr" | "journald", _)) => Err(Problem::Shape),
+        _ => Err(Problem::Destination),
+    }
 }
 
 fn split_level<'a>(setting: &'static str, item: &'a str) -> Result<(Priority, &'a str), PlanError> {
-    let wrong = |problem| PlanError {
+    let (level, rest) = item
+        .split_once(':')
+        .ok_or_else(|| wrong(setting, item, Problem::Form))?;
+    let level = level.parse().ok().and_then(priority);
+    let level = level.ok_or_else(|| wrong(setting, item, Problem::Priority))?;
+    match rest {
+        "" => Err(wrong(setting, item, Problem::Rest)),
+        _ => Ok((level, rest)),
+    }
+}
+
+fn wrong(setting: &'static str, item: &str, problem: Problem) -> PlanError {
+    PlanError {
         setting,
         item: item.to_owned(),
         problem,
-    };
-    let (level, rest) = item.split_once(':').ok_or_else(|| wrong(Problem::Form))?;
-    let level = level.parse().ok().and_then(priority);
-    let level = level.ok_or_else(|| wrong(Problem::Priority))?;
-    match rest {
-        "" => Err(wrong(Problem::Rest)),
-        _ => Ok((level, rest)),
     }
 }
 
@@ -540,6 +560,38 @@ mod tests {
             let error = Plan::new(&config(3, filters, outputs), &Surroundings::default()).unwrap_err();
             assert_eq!(error.to_string(), message);
         }
+    }
+
+    #[test]
+    fn what_the_administrator_sets_is_read_and_shown_as_libvirt_does() {
+        let plan = Plan::new(&config(3, "", ""), &Surroundings::default()).unwrap();
+        let around = Surroundings::default();
+        let filters = |text: &str| {
+            let plan = plan.with_filters(text);
+            let shown = |plan: Plan| plan.filters.iter().map(ToString::to_string).collect::<Vec<_>>();
+            plan.map(shown).map_err(|error| error.for_administrator())
+        };
+        let outputs = |text: &str| {
+            let plan = plan.with_outputs(text, &around);
+            let shown = |plan: Plan| plan.outputs.iter().map(ToString::to_string).collect::<Vec<_>>();
+            plan.map(|plan| shown(plan).join(" "))
+                .map_err(|error| error.for_administrator())
+        };
+        let shown = ["3:**qemu**", "1:*a*b*", "2:*+p*", "1:*x*"].map(str::to_owned);
+        assert_eq!(filters("3:*qemu*  1:a*b 2:++p 1:x:y"), Ok(shown.to_vec()));
+        let bad = |text: &str| filters(text).unwrap_err();
+        assert_eq!(bad("1:x 9:y"), "Invalid priority '9' for filter '9:y'");
+        assert_eq!(bad("x"), "Malformed format for filter 'x'");
+        assert_eq!(bad("1:+"), "Invalid match string '+'");
+        assert_eq!(outputs(""), Ok("3:stderr".to_owned()));
+        let twice = outputs("1:file:/a 3:syslog: 2:stderr 4:file:/a 1:stderr");
+        assert_eq!(twice, Ok("3:syslog: 4:file:/a 1:stderr".to_owned()));
+        let bad = |text: &str| outputs(text).unwrap_err();
+        assert_eq!(bad("9:nope"), "Invalid log priority '9' for log output '9:nope'");
+        assert_eq!(bad("3:"), "Invalid log destination '' for log output '3:'");
+        let shape =
+            "Log output '3:stderr:x' does not meet the format requirements for destination type 'stderr'";
+        assert_eq!(bad("3:stderr:x"), shape);
     }
 
     #[test]

@@ -542,7 +542,7 @@ async fn receive(stream: &mut UnixStream) -> Result<String> {
         return Ok(format!("ok {payload:?}"));
     }
     let error = WireError::decode(&mut Reader::new(payload))?;
-    Ok(format!("error {} {}: {error}", error.code.0, error.domain.0))
+    Ok(format!("error {error:?}"))
 }
 
 #[tokio::test(flavor = "multi_thread")]

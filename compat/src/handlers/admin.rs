@@ -4,12 +4,13 @@ use wire::admin::*;
 use wire::params::*;
 use wire::typed::{Param, TypedParam, TypedValue};
 use wire::xdr::Text;
+use wire::{ErrorCode, ErrorDomain, WireError};
 
 use super::Reply;
 use super::args;
 use super::flags::Flags;
 use crate::conn::Open;
-use crate::ctx::{Ctx, Effect};
+use crate::ctx::{Ctx, Effect, Failure};
 use crate::proto::{
     Client, DisconnectClientRequest, GetClientRequest, GetLoggingRequest, GetServerRequest,
     GetVersionsRequest, ListClientsRequest, ListServersRequest, Server, SetClientLimitsRequest,
@@ -63,12 +64,7 @@ pub(crate) async fn list_servers(
     })
 }
 
-pub(crate) async fn lookup_server(
-    ctx: &Ctx,
-    args: ConnectLookupServer,
-    flags: Flags,
-) -> Reply<ConnectLookupServerRet> {
-    flags.checked()?;
+pub(crate) async fn lookup_server(ctx: &Ctx, args: ConnectLookupServer) -> Reply<ConnectLookupServerRet> {
     let found = server(ctx, &args.name).await?;
     Ok(ConnectLookupServerRet {
         srv: NonnullServer {
@@ -157,7 +153,14 @@ pub(crate) async fn lookup_client(
 }
 
 pub(crate) async fn get_client_info(ctx: &Ctx, args: ClientGetInfo, flags: Flags) -> Reply<ClientGetInfoRet> {
-    let found = client(ctx, args.clnt.srv.name.into_string(), args.clnt.id).await?;
+    let id = args.clnt.id;
+    let found = match client(ctx, args.clnt.srv.name.into_string(), id).await {
+        Err(Failure(error)) if error.code == ErrorCode::NO_CLIENT => {
+            let text = format!("no client with matching id '{id}' found");
+            return Err(WireError::new(ErrorCode::NO_CLIENT, ErrorDomain::ADMIN, &text).into());
+        }
+        found => found?,
+    };
     flags.checked()?;
     let identity = found.identity.unwrap_or_default();
     let signed = |number: Option<u32>| number.map(|number| number.cast_signed());
