@@ -130,11 +130,20 @@ fn the_admin_socket_speaks_the_admin_program_only() {
     let got = client.receive().unwrap();
     assert_eq!(got.header.serial, serial);
     assert_eq!(got.line(), "error 39 7 Cannot find program 536903814 version 1");
-    let error = client.call(&admin::ConnectGetLibVersion {}).unwrap_err();
-    let unsupported = "this function is not supported by the connection driver: virAdmConnectGetLibVersion";
+    let version = client.call(&admin::ConnectGetLibVersion {}).unwrap();
+    assert_eq!(version.lib_ver, 11_003_000);
+    // What the service says is told as it says it.
+    let error = client
+        .call(&admin::ConnectGetLoggingFilters { flags: 0 })
+        .unwrap_err();
+    assert_eq!(error.code, ErrorCode::NO_SUPPORT);
+    let error = client
+        .call(&admin::ConnectGetLoggingFilters { flags: 4 })
+        .unwrap_err();
+    let text = "unsupported flags (0x4) in function adminConnectGetLoggingFilters";
     assert_eq!(
         (error.code, error.to_string().as_str()),
-        (ErrorCode::NO_SUPPORT, unsupported)
+        (ErrorCode::INVALID_ARG, text)
     );
 }
 
