@@ -27,7 +27,11 @@ pub(crate) struct Side {
 
 impl Side {
     pub(crate) fn ours() -> Result<Self> {
-        let daemon = Daemon::virtqemud(env!("CARGO_BIN_EXE_virtqemud"));
+        Self::run(Daemon::virtqemud(env!("CARGO_BIN_EXE_virtqemud")))
+    }
+
+    /// Ours, in a way of its own.
+    pub(crate) fn run(daemon: Daemon) -> Result<Self> {
         Ok(Self {
             sandbox: Sandbox::started(daemon)?,
             name: "virtqemud",
@@ -395,6 +399,7 @@ fn client(id: u32, flags: u32) -> Vec<u8> {
     of_admin(&[0, id, 0, 0, 0, flags])
 }
 
+// table: a line a call
 fn odd_calls() -> Vec<Raw> {
     let workers = |value| param("maxWorkers", 2, &[value]);
     let many: Vec<_> = (0..33).map(|_| workers(20)).collect();
