@@ -9,13 +9,15 @@ use tokio_util::task::TaskTracker;
 use unixfd::{Peer, PeerCred, QuietStream};
 use wire::{Caller, More};
 
-use crate::clients::Front;
+use crate::clients::{Front, Ticket};
 use crate::conn::Conn;
 use crate::options::{Options, SocketKind};
 use crate::session::Session;
 
 /// How long accepting rests when the process is out of descriptors.
 const OUT_OF_FDS: Duration = Duration::from_millis(100);
+/// How long a client that is turned away may take until it speaks.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A listening socket and what its clients may do.
 #[derive(Debug)]
@@ -69,17 +71,6 @@ async fn begin(
         Err(error) => return tracing::warn!(%error, "client without credentials"),
     };
     tracing::debug!(pid = cred.pid, uid = cred.uid, socket = ?kind, "client connected");
-    if kind == SocketKind::Admin && cred.uid != PeerCred::own().uid {
-        return tracing::warn!(
-            pid = cred.pid,
-            uid = cred.uid,
-            "only the daemon's own user may administrate it"
-        );
-    }
-    let stream = match QuietStream::new(stream) {
-        Ok(stream) => stream,
-        Err(error) => return tracing::warn!(%error, "cannot watch a client"),
-    };
     let more = unixfd::peer_label(&stream).map(|label| {
         Arc::new(More {
             given: None,
@@ -91,8 +82,28 @@ async fn begin(
         read_only: kind == SocketKind::ReadOnly,
     };
     let caller = Caller { peer, more };
+    if kind == SocketKind::Admin && cred.uid != PeerCred::own().uid {
+        tracing::warn!(
+            pid = cred.pid,
+            uid = cred.uid,
+            "only the daemon's own user may administrate it"
+        );
+        let ticket = options.clients.enter(Front::Libvirt, caller, false).await;
+        sessions.spawn(turn_away(stream, ticket));
+        return;
+    }
+    let stream = match QuietStream::new(stream) {
+        Ok(stream) => stream,
+        Err(error) => return tracing::warn!(%error, "cannot watch a client"),
+    };
     let conn = Arc::new(Conn::new(Arc::clone(options), kind, &caller));
     let stranger = options.authority.asks(kind);
     let ticket = options.clients.enter(Front::Libvirt, caller, stranger).await;
     sessions.spawn(Session::new(stream, conn, ticket, stop.clone()).run());
+}
+
+/// Hangs up once the client has begun to speak, so that it learns that from its answer and not from its question.
+async fn turn_away(stream: UnixStream, ticket: Ticket) {
+    let _ = tokio::time::timeout(PATIENCE, stream.readable()).await;
+    drop((stream, ticket));
 }
