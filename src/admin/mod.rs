@@ -33,6 +33,9 @@ pub use workers::{Count, Settings, Workers};
 /// Names of the servers: libvirt calls the first by the daemon's name.
 const NAMES: [&str; 2] = ["virtqemud", "admin"];
 
+/// How long who stops the daemon has to read the answer and to hang up.
+const FAREWELL: Duration = Duration::from_millis(200);
+
 /// What can be administrated.
 #[derive(Debug)]
 pub struct Admin {
@@ -104,10 +107,15 @@ impl Admin {
         self.idle.send_replace(limit);
     }
 
-    /// Ends the daemon, as a signal does.
+    /// Ends the daemon, as a signal does, a moment later: who asked for it has the answer and hangs up. Call it within the
+    /// runtime.
     pub fn stop(&self) {
         tracing::info!("told to stop");
-        self.end.cancel();
+        let end = self.end.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(FAREWELL).await;
+            end.cancel();
+        });
     }
 
     /// Returns when the daemon is to end.
