@@ -46,7 +46,8 @@ impl Ids for Fixed {
 
 fn config() -> Config {
     Config {
-        channel_dir: "/var/lib/libvirt/qemu/channel".into(),
+        channel_dirs: vec!["/var/lib/libvirt/qemu/channel".into()],
+        lib_dir: "/var/lib/libvirt/qemu".into(),
         nvram_dir: "/var/lib/libvirt/qemu/nvram".into(),
         security_model: "none".into(),
         firmware: Vec::new(),

@@ -41,7 +41,8 @@ impl Ids for Fixed {
 
 fn complete(mut domain: Domain) -> Option<Domain> {
     let config = Config {
-        channel_dir: "/channel".into(),
+        channel_dirs: vec!["/channel".into()],
+        lib_dir: "/lib".into(),
         nvram_dir: "/nvram".into(),
         security_model: "none".into(),
         firmware: Vec::new(),

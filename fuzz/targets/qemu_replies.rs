@@ -43,7 +43,8 @@ impl Ids for Fixed {
 
 fn complete(caps: Caps) {
     let config = Config {
-        channel_dir: "/channel".into(),
+        channel_dirs: vec!["/channel".into()],
+        lib_dir: "/lib".into(),
         nvram_dir: "/nvram".into(),
         security_model: "none".into(),
         firmware: Vec::new(),

@@ -168,7 +168,7 @@ impl pb::domains_server::Domains for Service {
             update_cpu: request.update_cpu,
         };
         let view = self.domain(&caller, request.domain.as_ref())?.view();
-        let xml = ops::document::xml::text(&view, form)?;
+        let xml = ops::document::xml::text(&self.driver, &view, form).await?;
         Ok(Response::new(pb::GetXmlResponse {
             xml: xml.to_string(),
             etag: view.etag(),
@@ -454,10 +454,10 @@ impl pb::domains_server::Domains for Service {
         let text = match request.source {
             Some(pb::to_native_request::Source::Domain(domain)) => {
                 let view = self.domain(&caller, Some(&domain))?.view();
-                ops::document::native::of_guest(&self.driver, &view).await?
+                ops::inspect::native::of_guest(&self.driver, &view).await?
             }
             Some(pb::to_native_request::Source::Xml(xml)) => {
-                ops::document::native::of_text(&self.driver, xml).await?
+                ops::inspect::native::of_text(&self.driver, xml).await?
             }
             None => {
                 let text = "the request names neither a domain nor a document";

@@ -115,6 +115,7 @@ fn balloon(balloon: Balloon) -> pb::BalloonStats {
     pb::BalloonStats {
         current: balloon.current,
         maximum: balloon.maximum,
+        device: balloon.device,
         swap_in: kib("stat-swap-in"),
         swap_out: kib("stat-swap-out"),
         major_fault: number("stat-major-faults"),

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 use wire::remote::{
-    NetworkGetDhcpLeases, NetworkLookupByName, NetworkPortCreateXml, NetworkPortDelete,
+    NetworkGetDhcpLeases, NetworkGetXmlDesc, NetworkLookupByName, NetworkPortCreateXml, NetworkPortDelete,
     NetworkPortGetXmlDesc, NetworkPortLookupByUuid, NonnullNetwork, NonnullNetworkPort,
 };
 
@@ -121,6 +121,16 @@ impl Network {
             hostname: lease.hostname.as_ref().map(|name| name.to_str().into_owned()),
         };
         Ok(leases.iter().map(lease).collect())
+    }
+
+    /// The document of a network.
+    ///
+    /// # Errors
+    /// `NoNetwork`, and what the network refuses.
+    pub async fn document(&mut self, network: &str) -> Result<String> {
+        let net = self.lookup(network).await?;
+        let xml = self.0.call(&NetworkGetXmlDesc { net, flags: 0 }).await?.xml;
+        Ok(xml.to_str().into_owned())
     }
 
     async fn lookup(&mut self, name: &str) -> Result<NonnullNetwork> {

@@ -59,7 +59,7 @@ pub(crate) async fn memory_stats(
     let balloon = balloon.unwrap_or_default();
     // By libvirt's numbers, in the order in which it tells them.
     let all = [
-        (6, Some(balloon.current)),
+        (6, balloon.device.then_some(balloon.current)),
         (0, balloon.swap_in),
         (1, balloon.swap_out),
         (2, balloon.major_fault),

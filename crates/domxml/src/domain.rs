@@ -74,7 +74,7 @@ pub struct Domain {
     pub memory_backing: Option<MemoryBacking>,
     #[xml(child)]
     pub vcpu: Option<Vcpu>,
-    #[xml(child)]
+    #[xml(child, merge)]
     pub vcpus: Option<Vcpus>,
     /// How many I/O threads.
     #[xml(text_child, error = "XML error: invalid iothreads count '{}'")]
@@ -83,7 +83,7 @@ pub struct Domain {
     pub iothreadids: Option<IoThreadIds>,
     #[xml(child)]
     pub defaultiothread: Option<IoThreadPool>,
-    #[xml(children = "throttlegroup", wrap = "throttlegroups")]
+    #[xml(children = "throttlegroup", wrap = "throttlegroups", merge)]
     pub throttlegroups: Vec<IoTune>,
     #[xml(child, merge)]
     pub cputune: Option<CpuTune>,

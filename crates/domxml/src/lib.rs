@@ -39,5 +39,6 @@ pub use bitmap::Bitmap;
 pub use cpu_document::{CpuDocument, WantedCpu};
 pub use domain::{Domain, VirtType};
 pub use error::{Error, Kind};
+pub use schema::Grammar;
 pub use status::StatusDocument;
 pub use xmlform::{Area, FormatFlags, ParseFlags};

@@ -6,8 +6,8 @@
 use crate::Domain;
 use crate::cpu::Cpu;
 use crate::devices::{
-    Audio, AudioKind, Controller, ControllerKind, Input, InputBus, InputKind, PanicModel, PciModel, UsbModel,
-    Watchdog, WatchdogAction, WatchdogModel,
+    Audio, AudioKind, Controller, ControllerKind, GraphicsKind, Input, InputBus, InputKind, ListenKind,
+    PanicModel, PciModel, StorageFormat, UsbModel, Watchdog, WatchdogAction, WatchdogModel,
 };
 
 impl Domain {
@@ -32,6 +32,10 @@ impl Domain {
         self.drop_implicit_controllers(&machine);
         let devices = &mut self.devices;
         devices.inputs.retain(|input| !is_implicit_keyboard(input));
+        // A drive has a format again that an empty one has not while it runs.
+        for driver in devices.disks.iter_mut().filter_map(|disk| disk.driver.as_mut()) {
+            driver.kind.get_or_insert(StorageFormat::Raw);
+        }
         if let [audio] = &devices.audios[..]
             && is_default_audio(audio)
         {
@@ -39,6 +43,13 @@ impl Domain {
         }
         if machine.contains("q35") {
             devices.watchdogs.retain(|watchdog| !is_default_itco(watchdog));
+        }
+        // Older versions know a socket of VNC by its attribute alone.
+        for display in &mut devices.graphics {
+            let has_socket = display.kind == GraphicsKind::Vnc && display.socket.is_some();
+            display
+                .listens
+                .retain(|listen| !has_socket || listen.kind != ListenKind::Socket);
         }
         devices
             .panics
@@ -53,8 +64,7 @@ impl Domain {
             });
         }
         drop_only(controllers, ControllerKind::Pci, |pci| {
-            let plain = pci.target.is_none() && pci.pcihole64.is_none();
-            plain && pci.pci_model() == Some(PciModel::PciRoot)
+            pci.pcihole64.is_none() && pci.pci_model() == Some(PciModel::PciRoot)
         });
     }
 }
@@ -132,6 +142,21 @@ mod tests {
             migratable("pc-q35-10.0", q35),
             ["<watchdog model='itco' action='none'/>"]
         );
+    }
+
+    #[test]
+    fn what_older_versions_know_otherwise_is_in_their_words() {
+        let socket = "<graphics type='vnc' socket='/a'><listen type='socket' socket='/a'/></graphics>";
+        assert_eq!(
+            migratable("pc-i440fx-10.0", socket),
+            ["<graphics type='vnc' socket='/a'/>"]
+        );
+        let root = "<controller type='pci' index='0' model='pci-root'><target hotplug='off'/></controller>";
+        assert!(migratable("pc-i440fx-10.0", root).is_empty());
+        let drive =
+            "<disk type='file' device='cdrom'><driver name='qemu'/><target dev='hda' bus='ide'/></disk>";
+        let shown = migratable("pc-i440fx-10.0", drive);
+        assert_eq!(shown[1], "<driver name='qemu' type='raw'/>");
     }
 
     #[test]

@@ -1,10 +1,14 @@
 //! Whether a document fits the schema: nothing in it that no type knows, every value in its form.
 //!
 //! Reading is lenient ([`Domain::parse`]); whoever asks for validation wants to be told of what
-//! reading drops. The types are the schema; what they do not say is in [`RULES`].
+//! reading drops. Where libvirt's files of schema are installed they decide ([`Domain::check_grammar`]); where they are not,
+//! the types are the schema; what they do not say is in [`RULES`].
 
 mod form;
+mod grammar;
 mod rules;
+
+pub use grammar::Grammar;
 
 use xmlform::{Document, ErrorKind, Namespace, Node, ParseFlags, Xml};
 
@@ -70,7 +74,20 @@ const OF_OTHERS: &[&[&str]] = &[
 ];
 
 impl Domain {
-    /// Checks a document as callers who ask for validation want it.
+    /// Checks a document against a schema; one that is too intricate for it by the types.
+    ///
+    /// # Errors
+    /// As [`Self::check_schema`].
+    pub fn check_grammar(text: &str, grammar: &Grammar) -> Result<(), Error> {
+        let document = Document::parse(text, NAMESPACES, ParseFlags::NONE)?;
+        match grammar.check(rooted(&document)?) {
+            Ok(()) => Ok(()),
+            Err(grammar::Misfit::At(place)) => Err(misfit(place)),
+            Err(grammar::Misfit::Intricate) => Self::check_schema(text),
+        }
+    }
+
+    /// Checks a document by the types, as callers who ask for validation want it.
     ///
     /// # Errors
     /// `XmlInvalidSchema` with the path of what is not known, not of its form, or missing;
@@ -78,12 +95,7 @@ impl Domain {
     pub fn check_schema(text: &str) -> Result<(), Error> {
         let mut document = Document::parse(text, NAMESPACES, ParseFlags::NONE)?;
         document.track();
-        let root = document.root();
-        if !root.is("domain") {
-            let found = root.name();
-            let message = format!("expecting root element of 'domain', not '{found}'");
-            return Err(Error::xml(message).in_area(Area::Xml));
-        }
+        let root = rooted(&document)?;
         check(root)?;
         if !is_read::<Self>(root)? {
             return Ok(());
@@ -95,6 +107,17 @@ impl Domain {
             _ => Ok(()),
         }
     }
+}
+
+/// The root of a guest's document.
+fn rooted<'d>(document: &'d Document<'_>) -> Result<Node<'d>, Error> {
+    let root = document.root();
+    if !root.is("domain") {
+        let found = root.name();
+        let message = format!("expecting root element of 'domain', not '{found}'");
+        return Err(Error::xml(message).in_area(Area::Xml));
+    }
+    Ok(root)
 }
 
 /// Whether a document is refused for the form of a value alone, which no schema takes either: a word that is none, a number, a

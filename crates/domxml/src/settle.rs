@@ -6,8 +6,8 @@
 
 use crate::Domain;
 use crate::devices::{
-    ChardevKind, Controller, ControllerKind, DeviceMut, Graphics, Interface, InterfaceKind, MemballoonModel,
-    OnOff, UsbModel,
+    ChardevKind, Controller, ControllerKind, DeviceMut, Graphics, Interface, InterfaceKind, ListenKind,
+    MemballoonModel, OnOff, UsbModel,
 };
 use crate::features::{Features, Hpt, Hyperv, Kvm};
 use crate::security::{Seclabel, SeclabelType};
@@ -96,6 +96,11 @@ fn settle_chardev(chardev: &mut crate::devices::Chardev) {
 fn settle_graphics(graphics: &mut Graphics) {
     if graphics.passwd.is_none() {
         (graphics.passwd_valid_to, graphics.connected) = (None, None);
+    }
+    // A network says at which address it is reached.
+    let of_networks = graphics.listens.iter_mut();
+    for listen in of_networks.filter(|listen| listen.kind == ListenKind::Network) {
+        listen.address = None;
     }
 }
 
@@ -191,6 +196,11 @@ mod tests {
                 "<devices><graphics type='vnc' passwdValidTo='2040-01-01T00:00:00' connected='keep'/></devices>",
                 "graphics",
                 "<graphics type='vnc'/>",
+            ),
+            (
+                "<devices><graphics type='vnc'><listen type='network' network='lan' address='192.0.2.1'/></graphics></devices>",
+                "listen",
+                "<listen type='network' network='lan'/>",
             ),
         ] {
             assert_eq!(lines(parts, part).concat(), kept, "{parts}");

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use domxml::Domain;
+use domxml::{Domain, Grammar};
 
 /// Written by libvirt, but not valid by its own schema either.
 const INVALID: &[&str] = &[
@@ -28,6 +28,66 @@ fn documents_as_libvirt_keeps_them_are_valid() {
         }
     }
     assert!(count > 370, "{count}");
+}
+
+/// libvirt's own schema, where it is installed.
+fn installed() -> Option<Grammar> {
+    let directory = Path::new("/usr/share/libvirt/schemas");
+    if !directory.join("domain.rng").is_file() {
+        return None;
+    }
+    let mut read = |name: &str| std::fs::read_to_string(directory.join(name)).map_err(|e| e.to_string());
+    Some(Grammar::load("domain.rng", &mut read).unwrap())
+}
+
+#[test]
+fn libvirts_schema_says_of_them_what_it_says_to_libvirt() {
+    let Some(grammar) = installed() else { return };
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/domains");
+    for file in std::fs::read_dir(data).unwrap() {
+        let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        for part in text.split_inclusive("\n</domain>\n") {
+            let (name, document) = part.split_once(" -->\n").unwrap();
+            let name = name.trim_start_matches("<!-- ");
+            let valid = Domain::check_grammar(document, &grammar);
+            let known = INVALID.iter().any(|n| name.starts_with(n));
+            assert_eq!(valid.is_err(), known, "{name}: {valid:?}");
+        }
+    }
+    for (inside, devices, place) in [
+        ("<cpu><numa/></cpu>", "", "/domain/cpu/numa"),
+        (
+            "<seclabel type='dynamic' model='dac' relabel='no'/>",
+            "",
+            "/domain/seclabel",
+        ),
+        ("<features><fly/></features>", "", "/domain/features/fly"),
+        (
+            "",
+            "<disk type='file'><source file='/a'/></disk>",
+            "/domain/devices/disk",
+        ),
+        (
+            "",
+            "<disk type='network' device='cdrom'><target dev='hda'/></disk>",
+            "/domain/devices/disk",
+        ),
+        (
+            "",
+            "<hostdev mode='subsystem' type='pci'><source/></hostdev>",
+            "/domain/devices/hostdev",
+        ),
+    ] {
+        let error = Domain::check_grammar(&guest("", inside, devices), &grammar).unwrap_err();
+        assert!(
+            error.message.starts_with(place),
+            "{inside}{devices}: {}",
+            error.message
+        );
+    }
+    // What the schema leaves open is for the reader.
+    let channel = "<channel type='unix'><source mode=''/><target type='virtio' name='a'/></channel>";
+    assert_eq!(Domain::check_grammar(&guest("", "", channel), &grammar), Ok(()));
 }
 
 /// A valid guest, with places where something is put in.

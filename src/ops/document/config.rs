@@ -12,7 +12,10 @@ pub(crate) fn plan_config(driver: &Driver) -> qemu_plan::postparse::Config {
     let paths = driver.registry.store().paths();
     let text = |path: PathBuf| path.to_string_lossy().into_owned();
     qemu_plan::postparse::Config {
-        channel_dir: text(paths.state.join("channel")),
+        channel_dirs: [&paths.state, &paths.lib]
+            .map(|dir| text(dir.join("channel")))
+            .into(),
+        lib_dir: text(paths.lib.clone()),
         nvram_dir: text(paths.lib.join("nvram")),
         firmware: driver.firmware.known().to_vec(),
         legacy_firmware: legacy_firmware(&driver.config()),

@@ -3,7 +3,6 @@
 //! Called by `start`, `change` and `device`; it changes nothing.
 
 pub mod config;
-pub mod native;
 pub mod plan;
 pub mod prepared;
 pub mod resources;

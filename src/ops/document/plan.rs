@@ -44,7 +44,7 @@ pub(crate) async fn from_text(driver: &Arc<Driver>, xml: String, validate: bool)
         )));
     }
     if validate {
-        crate::ops::document::schema::check(&xml)?;
+        crate::ops::document::schema::check(&xml).await?;
     }
     let parse = |xml: &str| Ok(Box::new(domxml::Domain::given(xml)?));
     // A long one would keep others waiting for the thread.

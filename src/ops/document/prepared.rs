@@ -12,6 +12,8 @@ pub(crate) struct Prepared {
     pub(crate) short_name: String,
     /// The next number of a block node.
     pub(crate) next_node: u32,
+    /// Optional images that are missing: the disk's alias, the path, and whether the drive is there without it.
+    pub(crate) missing: Vec<(String, String, bool)>,
     /// The CPU as the stored configuration has it.
     pub(crate) cpu: Option<domxml::cpu::Cpu>,
 }

@@ -5,19 +5,34 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use domxml::tuning::MemorySource;
 use qemu_plan::command::{self, Config, Dirs, Purpose, Resources};
 
-use crate::{config::QemuConfig, ops::Driver};
+use crate::{
+    config::QemuConfig,
+    ops::{Driver, host::hugepages},
+};
+
+/// Below mounts that others have things in, too.
+const OURS: &str = "libvirt/qemu";
 
 /// Directories of a run.
 pub(crate) fn dirs(driver: &Driver, short_name: &str) -> Dirs {
     let paths = driver.registry.store().paths();
+    let config = driver.config();
+    let memory = match &config.paths.memory_backing {
+        Some(directory) => directory.join(OURS),
+        None => paths.lib.join("ram"),
+    };
+    let mounts = hugepages::mounts(driver, &config).into_iter();
     let text = |path: PathBuf| path.to_string_lossy().into_owned();
     Dirs {
         lib: text(paths.domains.join(format!("domain-{short_name}"))),
         channel: text(paths.state.join("channel").join(short_name)),
-        memory: text(paths.lib.join("ram").join(short_name)),
-        hugepages: Vec::new(),
+        memory: text(memory.join(short_name)),
+        hugepages: mounts
+            .map(|(kib, mount)| (kib, text(mount.join(OURS).join(short_name))))
+            .collect(),
         dbus_socket: text(paths.state.join("dbus").join(format!("{short_name}-dbus.sock"))),
     }
 }
@@ -45,6 +60,34 @@ pub(crate) fn resources(driver: &Driver, document: &domxml::Domain, dirs: Dirs) 
         rtc_base,
         ..Resources::default()
     }
+}
+
+/// Directories that a guest's memory needs, of those that it may have.
+pub(crate) fn of_memory(document: &domxml::Domain, dirs: &Dirs) -> Vec<String> {
+    let backing = document.memory_backing.as_ref();
+    let source = backing.and_then(|backing| backing.source);
+    let modules = &document.devices.memories;
+    let paged = modules.iter().any(|module| {
+        let source = module.source.as_ref();
+        source.is_some_and(|source| source.pagesize.is_some())
+    });
+    let shared = modules.iter().any(|module| module.access.is_some())
+        || backing.is_some_and(|backing| backing.access.is_some())
+        || numa_cells(document).any(|cell| cell.mem_access.is_some());
+    let in_files = source == Some(MemorySource::File) || source.is_none() && shared;
+    let mut needed = Vec::new();
+    if paged || backing.is_some_and(|backing| backing.hugepages.is_some()) {
+        needed.extend(dirs.hugepages.iter().map(|(_, directory)| directory.clone()));
+    }
+    if in_files {
+        needed.push(dirs.memory.clone());
+    }
+    needed
+}
+
+fn numa_cells(document: &domxml::Domain) -> impl Iterator<Item = &domxml::cpu::Cell> {
+    let numa = document.cpu.as_ref().and_then(|cpu| cpu.numa.as_ref());
+    numa.into_iter().flat_map(|numa| &numa.cells)
 }
 
 /// The daemon's own variables that QEMU gets.

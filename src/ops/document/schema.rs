@@ -1,33 +1,61 @@
 //! Whether a document fits the schema, for callers who ask for that.
 //!
-//! What fits is decided by domxml's types and rules, with no need of libvirt's schema files; it is told in the words of
-//! libvirt's validator, which names the outermost part that does not fit. The place itself goes to the log.
+//! libvirt's files of schema decide, as they do for libvirt; on a host without them domxml's types and rules do. It is told
+//! in the words of libvirt's validator, which names the outermost part that does not fit. The place itself goes to the log.
 
-use domxml::Kind;
+use std::{
+    path::Path,
+    sync::{Arc, OnceLock},
+};
+
+use domxml::{Grammar, Kind};
 
 use crate::error::{Error, Result};
 
-/// Where libvirt has its schema of guests.
-const SCHEMA: &str = "/usr/share/libvirt/schemas/domain.rng";
+/// Where libvirt has its schemas.
+const SCHEMAS: &str = "/usr/share/libvirt/schemas";
+/// That of guests.
+const SCHEMA: &str = "domain.rng";
+
+/// The schema as it was found when it was first asked for; none if there is none that is understood.
+static FOUND: OnceLock<Option<Arc<Grammar>>> = OnceLock::new();
 
 /// Checks a document against the schema.
 ///
 /// # Errors
 /// `XmlInvalidSchema` naming the part of the document that does not fit.
-pub(crate) fn check(xml: &str) -> Result<()> {
-    let Err(misfit) = domxml::Domain::check_schema(xml) else {
-        return Ok(());
+pub(crate) async fn check(xml: &str) -> Result<()> {
+    let text = xml.to_owned();
+    let checked = move || {
+        let checked = match FOUND.get_or_init(|| load(Path::new(SCHEMAS))) {
+            Some(grammar) => domxml::Domain::check_grammar(&text, grammar),
+            None => domxml::Domain::check_schema(&text),
+        };
+        checked.map_err(told)
     };
+    crate::blocking::file("checking a document against the schema", checked).await
+}
+
+fn load(directory: &Path) -> Option<Arc<Grammar>> {
+    let mut read =
+        |name: &str| std::fs::read_to_string(directory.join(name)).map_err(|e| format!("{name}: {e}"));
+    Grammar::load(SCHEMA, &mut read)
+        .inspect_err(|error| tracing::warn!(%error, "libvirt's schema can't be used; documents are checked without it"))
+        .ok()
+        .map(Arc::new)
+}
+
+fn told(misfit: domxml::Error) -> Error {
     if misfit.kind != Kind::XmlInvalidSchema {
-        return Err(misfit.into());
+        return misfit.into();
     }
     tracing::debug!(place = %misfit.message, "a document does not fit the schema");
     let told = misfit.clone();
-    Err(Error::from(domxml::Error {
+    Error::from(domxml::Error {
         message: verdict(&told.message),
         ..told
     })
-    .caused_by(misfit))
+    .caused_by(misfit)
 }
 
 /// The validator's words for a misfit at a place.
@@ -39,7 +67,7 @@ fn verdict(place: &str) -> String {
     });
     let extra = part.map(|part| format!("Extra element {part} in interleave\n"));
     format!(
-        "Unable to validate doc against {SCHEMA}\n{}Element domain failed to validate content\n",
+        "Unable to validate doc against {SCHEMAS}/{SCHEMA}\n{}Element domain failed to validate content\n",
         extra.unwrap_or_default()
     )
 }

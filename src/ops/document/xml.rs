@@ -1,12 +1,14 @@
 //! A guest's document in the forms that clients ask for.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use domxml::FormatFlags;
+use qemu_plan::{command::cpu, postparse::drop_generated_paths};
 
 use crate::{
     domain::{Either, View},
     error::{Error, Result},
+    ops::{Driver, document::config},
 };
 
 /// Which form.
@@ -25,8 +27,8 @@ pub struct Form {
 /// The document of a guest. Answered from the view: it never waits for the guest.
 ///
 /// # Errors
-/// None for a guest that exists.
-pub fn text(view: &View, form: Form) -> Result<Arc<str>> {
+/// None for a guest that exists, but that its emulator can't be asked what CPU it would give.
+pub async fn text(driver: &Driver, view: &View, form: Form) -> Result<Arc<str>> {
     // A migratable document of a running guest begins from the run, as libvirt's does.
     let document = if form.inactive {
         view.inactive()
@@ -34,12 +36,12 @@ pub fn text(view: &View, form: Form) -> Result<Arc<str>> {
         view.current()
     };
     let document = document.ok_or_else(|| Error::internal("the domain has no document"))?;
+    let given = match form.update_cpu && !document.is_live() {
+        true => with_cpu(driver, document).await?,
+        false => None,
+    };
     if form.migratable {
-        return migratable(view, document);
-    }
-    let made_for_it = form.secure || form.inactive && document.is_live();
-    if !made_for_it {
-        return document.text();
+        return migratable(driver, view, document, given);
     }
     let mut flags = FormatFlags::NONE;
     for (wanted, flag) in [
@@ -50,15 +52,46 @@ pub fn text(view: &View, form: Form) -> Result<Arc<str>> {
             flags |= flag;
         }
     }
+    if let Some(shown) = given {
+        return Ok(shown.format(flags | FormatFlags::INACTIVE).into());
+    }
+    let made_for_it = form.secure || form.inactive && document.is_live();
+    if !made_for_it {
+        return document.text();
+    }
     Ok(document.format(flags)?.into())
 }
 
+/// A stored document with the CPU that the host would give it now; `None` where that is no other.
+async fn with_cpu(driver: &Driver, document: Either<'_>) -> Result<Option<domxml::Domain>> {
+    let stored = document.domain()?;
+    if !stored.cpu.as_ref().is_some_and(cpu::depends_on_host) {
+        return Ok(None);
+    }
+    let emulator = stored.devices.emulator.as_deref().unwrap_or_default();
+    let caps = driver.prober.caps(Path::new(emulator)).await?;
+    Ok(cpu::updated(&stored, &caps).map(|cpu| domxml::Domain {
+        cpu: Some(cpu),
+        ..domxml::Domain::clone(&stored)
+    }))
+}
+
 /// The document for another host, which needs the secrets too.
-fn migratable(view: &View, document: Either<'_>) -> Result<Arc<str>> {
+fn migratable(
+    driver: &Driver,
+    view: &View,
+    document: Either<'_>,
+    given: Option<domxml::Domain>,
+) -> Result<Arc<str>> {
     let run = view.run.as_ref().filter(|_| document.is_live());
-    let mut shown = domxml::Domain::clone(&*document.domain()?);
+    let mut shown = match given {
+        Some(given) => given,
+        None => domxml::Domain::clone(&*document.domain()?),
+    };
     if document.is_live() {
         shown.drop_runtime();
+        let dirs = config::plan_config(driver).channel_dirs;
+        drop_generated_paths(&mut shown.devices, &dirs);
     }
     shown.make_migratable(run.and_then(|run| run.status.cpu.as_ref()));
     let flags = FormatFlags::INACTIVE | FormatFlags::SECURE | FormatFlags::MIGRATABLE;

@@ -6,11 +6,11 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use domxml::devices::{Graphics, GraphicsKind, ListenKind};
+use domxml::devices::{Graphics, GraphicsKind, ListenKind, SpiceChannelMode, YesNo};
 
 use crate::{
     config::PortRange,
-    error::{Area, Error, Result},
+    error::{Area, Code, Error, Result},
     ops::{Driver, QemuConfig},
 };
 
@@ -93,33 +93,82 @@ pub(crate) fn choose_ports(
     document: &mut domxml::Domain,
 ) -> Result<Vec<Lease>> {
     let mut leases = Vec::new();
-    for graphics in document
-        .devices
-        .graphics
-        .iter_mut()
-        .filter(|g| g.kind == GraphicsKind::Vnc)
-    {
-        let Some(address) = listen_address(graphics, &config.vnc.listen) else {
-            continue;
-        };
-        graphics.websocket_generated = Some((graphics.websocket == Some(-1)).into());
-        let lease = match graphics
-            .port
-            .and_then(|p| u16::try_from(p).ok())
-            .filter(|p| *p != 0)
-        {
-            Some(port) => driver.ports.hold(port),
-            None => driver.ports.take(config.display_ports, &address)?,
-        };
-        graphics.port = Some(i32::from(lease.port));
-        leases.push(Lease::Port(lease));
-        if graphics.websocket == Some(-1) {
-            let lease = driver.ports.take(config.websocket_ports, &address)?;
-            graphics.websocket = Some(i32::from(lease.port));
-            leases.push(Lease::Port(lease));
+    for graphics in &mut document.devices.graphics {
+        match graphics.kind {
+            GraphicsKind::Vnc => choose_vnc(driver, config, graphics, &mut leases)?,
+            GraphicsKind::Spice => choose_spice(driver, config, graphics, &mut leases)?,
+            _ => {}
         }
     }
     Ok(leases)
+}
+
+fn choose_vnc(
+    driver: &Driver,
+    config: &QemuConfig,
+    graphics: &mut Graphics,
+    leases: &mut Vec<Lease>,
+) -> Result<()> {
+    let Some(address) = listen_address(graphics, &config.vnc.listen) else {
+        return Ok(());
+    };
+    graphics.websocket_generated = Some((graphics.websocket == Some(-1)).into());
+    let lease = match named(graphics.port) {
+        Some(port) => driver.ports.hold(port),
+        None => driver.ports.take(config.display_ports, &address)?,
+    };
+    graphics.port = Some(i32::from(lease.port));
+    leases.push(Lease::Port(lease));
+    if graphics.websocket == Some(-1) {
+        let lease = driver.ports.take(config.websocket_ports, &address)?;
+        graphics.websocket = Some(i32::from(lease.port));
+        leases.push(Lease::Port(lease));
+    }
+    Ok(())
+}
+
+/// Where SPICE listens that is not told where.
+const SPICE_LISTEN: &str = "127.0.0.1";
+
+/// One port for what may be plain, one for what must be encrypted.
+fn choose_spice(
+    driver: &Driver,
+    config: &QemuConfig,
+    graphics: &mut Graphics,
+    leases: &mut Vec<Lease>,
+) -> Result<()> {
+    let Some(address) = listen_address(graphics, SPICE_LISTEN) else {
+        return Ok(());
+    };
+    let auto = graphics.autoport == Some(YesNo::Yes);
+    let modes = graphics.channels.iter().map(|channel| channel.mode);
+    let mut modes = modes.chain([graphics.default_mode.unwrap_or_default()]);
+    let (plain, secure) = (
+        modes.clone().any(|mode| mode != SpiceChannelMode::Secure),
+        modes.any(|mode| mode == SpiceChannelMode::Secure),
+    );
+    if auto && secure || graphics.tls_port == Some(-1) {
+        let message = "Auto allocation of spice TLS port requested but spice TLS is disabled in qemu.conf";
+        return Err(Error::new(Code::ConfigUnsupported, message));
+    }
+    for port in [named(graphics.port), named(graphics.tls_port)]
+        .into_iter()
+        .flatten()
+    {
+        leases.push(Lease::Port(driver.ports.hold(port)));
+    }
+    if auto && plain || graphics.port == Some(-1) {
+        let lease = driver.ports.take(config.display_ports, &address)?;
+        graphics.port = Some(i32::from(lease.port));
+        leases.push(Lease::Port(lease));
+    }
+    Ok(())
+}
+
+/// A port that a document names.
+fn named(port: Option<i32>) -> Option<u16> {
+    port.and_then(|port| u16::try_from(port).ok())
+        .filter(|port| *port != 0)
 }
 
 /// What the status file tells of every place where a display is reached: whether qemu.conf said so, and whether we made
@@ -143,8 +192,10 @@ pub(crate) fn complete_listens(document: &mut domxml::Domain, lib_dir: &str) {
 /// The address that a display listens at, filled in where the document has none; none for a display without one.
 pub(crate) fn listen_address(graphics: &mut Graphics, default: &str) -> Option<String> {
     let listen = graphics.listens.first_mut()?;
-    if listen.kind != ListenKind::Address {
-        return None;
+    match listen.kind {
+        ListenKind::Address => {}
+        ListenKind::Network => return listen.address.clone(),
+        ListenKind::None | ListenKind::Socket => return None,
     }
     let address = listen.address.get_or_insert_with(|| {
         listen.from_config = Some(1);

@@ -12,6 +12,7 @@ pub mod domcaps;
 pub mod emulator;
 pub mod facts;
 pub mod files;
+pub(crate) mod hugepages;
 pub mod identity;
 pub mod legacy_firmware;
 pub mod node;

@@ -6,5 +6,6 @@ pub mod display;
 pub mod guest_info;
 pub mod moments;
 pub mod monitor;
+pub mod native;
 pub mod peek;
 pub mod stats;

@@ -17,6 +17,7 @@ use crate::{
     error::Result,
     ops::{
         Conditions, Driver,
+        document::{plan, resources::dirs},
         holdings::log,
         host::{
             files::{remove, remove_all},
@@ -228,13 +229,16 @@ async fn give_back(driver: &Arc<Driver>, guest: &Guest, view: &Arc<View>, cause:
     crate::ops::holdings::helper::tpm::unplug(driver, view, &run.document.domain, guest.id).await;
     let paths = driver.registry.store().paths();
     let log = paths.log.join(format!("{}.log", view.name));
+    let status = &run.status;
+    let of_pages = dirs(driver, &plan::short_name(guest.id, &view.name)).hugepages;
     let directories: Vec<PathBuf> = [
-        &run.status.lib_dir,
-        &run.status.channel_target_dir,
-        &run.status.memory_backing_dir,
+        &status.lib_dir,
+        &status.channel_target_dir,
+        &status.memory_backing_dir,
     ]
     .into_iter()
     .flatten()
+    .chain(of_pages.iter().map(|(_, directory)| directory))
     .map(PathBuf::from)
     .collect();
     let pid_file = paths.state.join(format!("{}.pid", view.name));

@@ -4,14 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use domxml::{
     StatusDocument,
-    devices::{ChannelState, Chardev, ChardevKind, GraphicsKind, interface::LinkState},
+    devices::{ChannelState, Chardev, ChardevKind, GraphicsKind, YesNo, interface::LinkState},
     security::{Seclabel, SeclabelType},
     status::{DeviceAlias, VcpuThread},
 };
 use qmp::{commands, types::MigrationCapability};
 
 use crate::{
+    domain::Effects,
     error::Result,
+    events::model::{
+        EventKind,
+        event::{Detail, DiskChange},
+    },
     ops::{
         Driver,
         document::prepared::Prepared,
@@ -37,6 +42,7 @@ pub(crate) async fn complete(
     }
     slots::plug_at_start(monitor, &mut prepared.document).await?;
     let threads = monitor.cpus().await?;
+    order_cpus(&mut prepared.document);
     let devices = monitor.device_ids().await?;
     apply_balloon(monitor, &prepared.document).await?;
     take_links_down(monitor, &prepared.document).await?;
@@ -56,6 +62,15 @@ pub(crate) async fn complete(
         devices: devices.into_iter().map(|alias| DeviceAlias { alias }).collect(),
         ..StatusDocument::default()
     })
+}
+
+/// A list of CPUs shows in which order those came that are there: as they are counted, if the document does not say.
+fn order_cpus(document: &mut domxml::Domain) {
+    let all = document.vcpus.iter_mut().flat_map(|vcpus| &mut vcpus.all);
+    let there = all.filter(|vcpu| vcpu.enabled == YesNo::Yes);
+    for (order, vcpu) in (1..).zip(there) {
+        vcpu.order.get_or_insert(order);
+    }
 }
 
 /// QEMU tells of the steps of a migration, and a save is one. A daemon that takes the guest over relies on it.
@@ -80,6 +95,22 @@ pub(crate) fn empty_drives(document: &mut domxml::Domain) {
             driver.kind = None;
         }
     }
+}
+
+/// The events of images that the guest was started without.
+pub(crate) fn tell_missing(missing: Vec<(String, String, bool)>) -> Effects {
+    missing
+        .into_iter()
+        .fold(Effects::none(), |effects, (alias, old_path, emptied)| {
+            let change = DiskChange {
+                old_path,
+                new_path: String::new(),
+                alias,
+                // libvirt's numbers.
+                reason: i32::from(!emptied),
+            };
+            effects.event(EventKind::DiskChange, Some(Detail::DiskChange(change)))
+        })
 }
 
 /// Links that the document has down: QEMU makes all of them up.

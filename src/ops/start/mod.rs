@@ -425,6 +425,7 @@ impl Attempt<'_> {
             cpus::run_cpus(self.driver, guest, monitor.cont()).await?;
         }
         let agent = live::has_agent(&prepared.document);
+        let missing = std::mem::take(&mut prepared.missing);
         let document = Document::live(*prepared.document);
         let id = guest.id;
         let told = move |view: &mut View| {
@@ -439,7 +440,7 @@ impl Attempt<'_> {
             run.status = Arc::new(merged);
             run.document = document;
             run.starting = false;
-            let mut effects = Effects::none();
+            let mut effects = live::tell_missing(missing);
             if agent {
                 effects = effects.event(EventKind::AgentLifecycle, Some(react::agent_lifecycle(false, 1)));
             }
@@ -467,6 +468,7 @@ impl Attempt<'_> {
 async fn prepare(driver: &Arc<Driver>, document: Box<domxml::Domain>) -> Result<Prepared> {
     let planned = plan::complete(driver, document, Age::Known).await?;
     let mut document = planned.domain;
+    let caps = planned.caps.as_wanted_by(&document)?;
     let cpu = document.cpu.clone();
     let id = driver.registry.new_id();
     document.id = Some(id);
@@ -474,22 +476,24 @@ async fn prepare(driver: &Arc<Driver>, document: Box<domxml::Domain>) -> Result<
     alias::assign(&mut document.devices);
     volumes::find(driver, &mut document).await?;
     let as_user = file_user(&driver.config())?;
-    let (document, next_node) = crate::blocking::file("following the chains of images", move || {
+    let (document, next_node, missing) = crate::blocking::file("following the chains of images", move || {
+        let missing = chain::without_missing(&mut document);
         let next = block::number_guest(&mut document, 1);
         chain::follow_all(&mut document, &as_user)?;
         let next_node = block::number_found(&mut document, next);
         live::empty_drives(&mut document);
         block::name_guest(&mut document)?;
-        Ok((document, next_node))
+        Ok((document, next_node, missing))
     })
     .await?;
     let short_name = plan::short_name(id, &document.name);
     Ok(Prepared {
         document,
-        caps: planned.caps,
+        caps,
         id,
         short_name,
         next_node,
+        missing,
         cpu,
     })
 }

@@ -19,20 +19,22 @@ use crate::{
         Driver,
         document::{
             prepared::Prepared,
-            resources::{dirs, resources},
+            resources::{dirs, of_memory, resources},
         },
         holdings::{
             chardev,
             display_port::{Lease, choose_ports, complete_listens},
             helper::{tpm::emulator, virtiofs},
-            hostdev,
+            hostdev, listen,
             net::{interface, ports},
+            render_node,
             storage::{owners::Owners, secrets},
             vsock,
         },
         host::identity::Identity,
         operation::undo::Undo,
         start::{live, plan, undo_dir},
+        tuning::numa,
     },
     qemu::{self, MasterKey},
 };
@@ -59,6 +61,14 @@ impl Reserved {
     }
 }
 
+/// What the document leaves to the host is found out, and what the host lacks is refused.
+async fn look_around(driver: &Driver, prepared: &mut Prepared) -> Result<()> {
+    numa::check(driver, &prepared.document)?;
+    virtiofs::refuse_other_screens(&prepared.document).await?;
+    listen::find(driver, &mut prepared.document).await?;
+    render_node::find(&mut prepared.document, &prepared.caps).await
+}
+
 /// The second stage.
 pub(crate) async fn reserve(
     driver: &Arc<Driver>,
@@ -76,10 +86,12 @@ pub(crate) async fn reserve(
         .document
         .seclabels
         .push(live::label(&identity, config.identity.dynamic_ownership));
+    look_around(driver, prepared).await?;
     let leases = choose_ports(driver, &config, &mut prepared.document)?;
     let dirs = dirs(driver, &prepared.short_name);
     complete_listens(&mut prepared.document, &dirs.lib);
-    for dir in [&dirs.lib, &dirs.channel] {
+    let of_memory = of_memory(&prepared.document, &dirs);
+    for dir in [&dirs.lib, &dirs.channel].into_iter().chain(&of_memory) {
         make_directory(dir, identity).await?;
         undo_dir(undo, dir);
     }
@@ -228,20 +240,24 @@ fn prepare_nvram(
     reset: bool,
 ) -> impl FnOnce() -> Result<()> + Send + 'static {
     let path = plan::nvram_path(document);
-    let template = document.os.nvram.as_ref().and_then(|n| n.template.clone());
+    let nvram = document.os.nvram.clone().unwrap_or_default();
+    let loader = document.os.loader.as_ref().and_then(|loader| loader.path.clone());
     move || {
         let Some(path) = path.filter(|p| reset || !p.exists()) else {
             return Ok(());
         };
-        let Some(template) = template else {
-            return Err(Error::new(
-                Code::OperationFailed,
-                format!(
-                    "unable to find any master var store for the firmware of '{}'",
-                    path.display()
-                ),
-            ));
+        let Some(template) = nvram.template else {
+            let loader = loader.unwrap_or_default();
+            let message = format!("unable to find any master var store for loader: {loader}");
+            return Err(Error::new(Code::OperationFailed, message));
         };
+        if nvram
+            .template_format
+            .is_some_and(|of_template| nvram.format.is_some_and(|own| own != of_template))
+        {
+            let message = "conversion of the nvram template to another target format is not supported";
+            return Err(Error::new(Code::OperationUnsupported, message));
+        }
         let copy = || {
             path.parent().map_or(Ok(()), fs::create_dir_all)?;
             let content = fs::read(&template)?;

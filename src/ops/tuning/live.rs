@@ -44,6 +44,11 @@ impl Live {
             Self::OnReboot { .. } => Some(Self::OnReboot {
                 resets: resets(document),
             }),
+            Self::MemoryStatsPeriod(_) if balloon(document).is_none() => {
+                return Err(Error::internal(
+                    "No memory balloon device configured, can not set the collection period",
+                ));
+            }
             Self::MemoryStatsPeriod(_) => Some(Self::MemoryStatsPeriod(period(document))),
             Self::Tuning(change) => tuning::before(driver, view, change).await?.map(Self::Tuning),
         })

@@ -8,7 +8,7 @@ use domxml::{
 
 use crate::{
     domain::View,
-    error::{Code, Error, Result},
+    error::{Area, Code, Error, Result},
     ops::{
         Driver,
         document::scope::{self, Scope},
@@ -113,25 +113,38 @@ pub(crate) fn before(driver: &Driver, view: &View, placement: &Placement) -> Res
     })
 }
 
+/// Whether the host has the nodes that a guest's memory is to lie on.
+///
+/// # Errors
+/// It lacks one.
+pub(crate) fn check(driver: &Driver, document: &Domain) -> Result<()> {
+    let tune = document.numatune.iter();
+    let all = tune
+        .clone()
+        .filter_map(|tune| tune.memory.as_ref()?.nodeset.as_ref());
+    let of_cells = tune.flat_map(|tune| &tune.memnodes).map(|node| &node.nodeset);
+    all.chain(of_cells)
+        .try_for_each(|nodes| refuse_missing(driver, nodes))
+}
+
+fn refuse_missing(driver: &Driver, nodes: &Bitmap) -> Result<()> {
+    let directory = driver.host.root.join("sys/devices/system/node");
+    let missing = nodes
+        .iter()
+        .find(|node| !directory.join(format!("node{node}")).exists());
+    missing.map_or(Ok(()), |node| {
+        let message = format!("NUMA node {node} is unavailable");
+        Err(Error::new(Code::ConfigUnsupported, message).in_area(Area::None))
+    })
+}
+
 pub(crate) fn carry_out(driver: &Driver, view: &View, placement: &Placement) -> Result<()> {
     not_in_session(driver, "NUMA tuning")?;
     let group = group_with(driver, view, Controller::CpuSet, NO_GROUP)?;
     let Some(nodes) = &placement.nodes else {
         return Ok(());
     };
-    let is_there = |node: &u32| {
-        driver
-            .host
-            .root
-            .join(format!("sys/devices/system/node/node{node}"))
-            .exists()
-    };
-    if let Some(node) = nodes.iter().find(|node| !is_there(node)) {
-        return Err(Error::new(
-            Code::ConfigUnsupported,
-            format!("NUMA node {node} is unavailable"),
-        ));
-    }
+    refuse_missing(driver, nodes)?;
     let run = view.running()?;
     let vcpus = run.status.vcpus.iter().map(|vcpu| Thread::Vcpu(vcpu.id));
     let iothreads = pinning::ids(&run.document.domain).into_iter().map(Thread::Io);

@@ -89,9 +89,9 @@ pub struct Graphics {
     #[xml(attr, when = "secure")]
     pub passwd: Option<String>,
     /// `2040-01-31T23:59:59`, UTC.
-    #[xml(attr = "passwdValidTo", when = "secure")]
+    #[xml(attr = "passwdValidTo")]
     pub passwd_valid_to: Option<String>,
-    #[xml(attr, when = "secure")]
+    #[xml(attr)]
     pub connected: Option<OnPasswordChange>,
     #[xml(children = "listen")]
     pub listens: Vec<Listen>,

@@ -110,7 +110,8 @@ pub struct Source {
     pub config: Option<String>,
     #[xml(child)]
     pub ssl: Option<Ssl>,
-    #[xml(child)]
+    /// Written in the secure form only.
+    #[xml(child, when = "secure")]
     pub cookies: Option<Cookies>,
     #[xml(child)]
     pub readahead: Option<Readahead>,

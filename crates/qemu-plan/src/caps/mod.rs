@@ -9,12 +9,18 @@ mod flag;
 mod model;
 pub mod probe;
 mod replies;
+mod retired;
 mod rule;
 mod schema;
+
+use std::sync::Arc;
 
 pub use flag::{Flag, FlagSet};
 pub use model::{CpuModel, HostCpu, HostProperty, Machine, Sev, Sgx};
 pub use replies::{Exchange, Replies, Run};
+use retired::RETIRED;
+
+use crate::Error;
 
 /// The accelerators of a binary that a guest can ask for (`<domain type=...>`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -160,6 +166,35 @@ impl Caps {
     pub fn with_flags(mut self, flags: FlagSet) -> Self {
         self.flags = flags;
         self
+    }
+
+    /// The capabilities as a guest's document wants them seen: with flags that are added, and without some.
+    ///
+    /// # Errors
+    /// A flag that libvirt never had.
+    pub fn as_wanted_by(self: &Arc<Self>, def: &domxml::Domain) -> crate::Result<Arc<Self>> {
+        let Some(wanted) = &def.qemu.capabilities else {
+            return Ok(Arc::clone(self));
+        };
+        let mut flags = self.flags;
+        for (entry, add) in wanted
+            .add
+            .iter()
+            .map(|entry| (entry, true))
+            .chain(wanted.del.iter().map(|entry| (entry, false)))
+        {
+            let name = entry.capability.as_str();
+            match Flag::from_name(name) {
+                Some(flag) if add => flags.set(flag),
+                Some(flag) => flags.clear(flag),
+                None if RETIRED.contains(&name) => {}
+                None => {
+                    let message = format!("invalid qemu namespace capability '{name}'");
+                    return Err(Error::internal_qemu(message));
+                }
+            }
+        }
+        Ok(Arc::new(Self::clone(self).with_flags(flags)))
     }
 
     /// Hyper-V enlightenments that a guest here can have, with libvirt's names and in its order.

@@ -120,8 +120,15 @@ pub(super) fn backend(cx: Context<'_>, request: &Request<'_>) -> Result<Backend>
     Ok(Backend {
         context,
         props,
-        plain: ram && bound.is_none(),
+        plain: ram && !is_placed(cx, request),
     })
+}
+
+/// Whether it is said of this memory, and not of all, which nodes it comes from.
+fn is_placed(cx: Context<'_>, request: &Request<'_>) -> bool {
+    let tune = cx.def.numatune.as_ref();
+    let mut cells = tune.into_iter().flat_map(|tune| &tune.memnodes);
+    request.nodes.is_some() || cells.any(|node| Some(node.cellid) == request.cell)
 }
 
 /// Where the bytes are.

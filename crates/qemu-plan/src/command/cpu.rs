@@ -9,8 +9,6 @@ use domxml::devices::small::PanicModel;
 use domxml::features::{Features, Hyperv, HypervMode, State};
 use domxml::{Domain, VirtType};
 
-use hostinfo::CpuModels;
-
 use super::context::Context;
 use super::host_model;
 use super::line::CommandLine;
@@ -117,18 +115,17 @@ fn host_model(cx: Context<'_>, cpu: &Cpu) -> Result<Keyval> {
     let mut value = Keyval::implied(&host.model);
     let vendor = cpu.model.as_ref().and_then(|model| model.vendor_id.as_ref());
     value.opt("vendor", vendor.or(host.vendor.as_ref()));
-    for (name, on) in &with_features_of(cpu, host).features {
+    let has = |name: &str| host_has(cx, name);
+    for (name, on) in &with_features_of(cpu, host, has).features {
         value.set(qemu_name(name), on_off(*on));
     }
     Ok(value)
 }
 
 /// The host's model with the features that the document names as it says.
-fn with_features_of(cpu: &Cpu, mut host: CpuExpansion) -> CpuExpansion {
+fn with_features_of(cpu: &Cpu, mut host: CpuExpansion, has: impl Fn(&str) -> bool) -> CpuExpansion {
     for feature in &cpu.features {
-        let Some(on) = switched(feature) else {
-            continue;
-        };
+        let on = switched(feature).unwrap_or_else(|| has(qemu_name(&feature.name)));
         match host.features.iter_mut().find(|(name, _)| *name == feature.name) {
             Some(known) => known.1 = on,
             None => host.features.push((feature.name.clone(), on)),
@@ -145,8 +142,11 @@ fn with_features_of(cpu: &Cpu, mut host: CpuExpansion) -> CpuExpansion {
 pub fn spelled_out(def: &Domain, caps: &Caps) -> Option<Cpu> {
     let cpu = def.cpu.as_ref().filter(|cpu| is_host_model(cpu))?;
     let accel = caps.accel(Accel::from_virt_type(def.kind.as_str())?)?;
-    let host = with_features_of(cpu, host_model::expand(accel)?);
-    let vendor = CpuModels::x86().model(&host.model).and_then(|model| model.vendor);
+    let host = with_features_of(cpu, host_model::expand(accel)?, |name| gives(accel, name));
+    let vendor = match cpu.mode {
+        Some(CpuMode::HostModel) => host_model::vendor(accel),
+        _ => cpu.vendor.clone(),
+    };
     let policy = |on| {
         if on {
             FeaturePolicy::Require
@@ -166,10 +166,46 @@ pub fn spelled_out(def: &Domain, caps: &Caps) -> Option<Cpu> {
             vendor_id: cpu.model.as_ref().and_then(|model| model.vendor_id.clone()),
             name: Some(host.model),
         }),
-        vendor: vendor.map(str::to_owned),
+        vendor,
         features: features.collect(),
         ..cpu.clone()
     })
+}
+
+/// Whether what a CPU comes to is decided by the host.
+#[must_use]
+pub fn depends_on_host(cpu: &Cpu) -> bool {
+    let optional = |feature: &CpuFeature| feature.policy == Some(FeaturePolicy::Optional);
+    let named = cpu.mode.unwrap_or(CpuMode::Custom) == CpuMode::Custom;
+    is_host_model(cpu) || named && cpu.features.iter().any(optional)
+}
+
+/// The CPU of a guest as it would be if the guest were started now; `None` where the host decides nothing.
+#[must_use]
+pub fn updated(def: &Domain, caps: &Caps) -> Option<Cpu> {
+    let cpu = def.cpu.as_ref().filter(|cpu| depends_on_host(cpu))?;
+    if is_host_model(cpu) {
+        let fallback = cpu.model.as_ref().and_then(|model| model.fallback);
+        let mut cpu = spelled_out(def, caps)?;
+        if let Some(model) = &mut cpu.model {
+            // Nothing was found out with a running QEMU, so the model may still be replaced.
+            model.fallback = fallback.or(Some(CpuFallback::Allow));
+        }
+        return Some(cpu);
+    }
+    let accel = caps.accel(Accel::from_virt_type(def.kind.as_str())?)?;
+    let mut cpu = cpu.clone();
+    for feature in &mut cpu.features {
+        if feature.policy == Some(FeaturePolicy::Optional) {
+            let on = gives(accel, qemu_name(&feature.name));
+            feature.policy = Some(if on {
+                FeaturePolicy::Require
+            } else {
+                FeaturePolicy::Disable
+            });
+        }
+    }
+    Some(cpu)
 }
 
 fn accel_caps(cx: Context<'_>) -> Option<&AccelCaps> {
@@ -178,11 +214,13 @@ fn accel_caps(cx: Context<'_>) -> Option<&AccelCaps> {
 
 /// Whether the best CPU that QEMU gives on this host has a feature.
 fn host_has(cx: Context<'_>, name: &str) -> bool {
-    let host = accel_caps(cx)
-        .map(|accel| accel.host.properties.as_slice())
-        .unwrap_or_default();
-    host.iter()
-        .any(|property| property.name == name && property.value == serde_json::Value::Bool(true))
+    accel_caps(cx).is_some_and(|accel| gives(accel, name))
+}
+
+/// Whether the best CPU that QEMU gives with an accelerator has a feature, by QEMU's name.
+fn gives(accel: &AccelCaps, name: &str) -> bool {
+    let mut host = accel.host.properties.iter();
+    host.any(|property| property.name == name && property.value == serde_json::Value::Bool(true))
 }
 
 /// Whether a feature is switched on or off; none for those that are as the host has them.

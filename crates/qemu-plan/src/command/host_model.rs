@@ -76,6 +76,12 @@ pub fn expand(caps: &AccelCaps) -> Option<CpuExpansion> {
     })
 }
 
+/// libvirt's name of the vendor of the CPU that QEMU gives with an accelerator.
+pub fn vendor(caps: &AccelCaps) -> Option<String> {
+    let offered = offered(caps, |property| property.migratable);
+    CpuModels::x86().describe_guest(&offered)?.vendor
+}
+
 /// Features that were part of a model once: they are switched off in guests that have it.
 pub fn removed_from(model: &str) -> &'static [&'static str] {
     CpuModels::x86()

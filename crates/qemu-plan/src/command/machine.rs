@@ -137,6 +137,17 @@ fn put_firmware_options(cx: Context<'_>, machine: &mut Keyval) -> Result<()> {
     if cx.def.os.bios.as_ref().and_then(|bios| bios.useserial) == Some(YesNo::Yes) {
         machine.set("graphics", "off");
     }
+    let timers = cx
+        .def
+        .clock
+        .as_ref()
+        .map(|clock| clock.timers.as_slice())
+        .unwrap_or_default();
+    let hpet = timers
+        .iter()
+        .find(|timer| timer.name == TimerName::Hpet)
+        .and_then(|timer| timer.present);
+    machine.opt("hpet", hpet.map(|present| on_off(present.is_yes())));
     if let Some(speaker) = cx
         .def
         .devices
@@ -149,17 +160,6 @@ fn put_firmware_options(cx: Context<'_>, machine: &mut Keyval) -> Result<()> {
             audio::audiodev_id(audio::find(cx, speaker.audio)?.id),
         );
     }
-    let timers = cx
-        .def
-        .clock
-        .as_ref()
-        .map(|clock| clock.timers.as_slice())
-        .unwrap_or_default();
-    let hpet = timers
-        .iter()
-        .find(|timer| timer.name == TimerName::Hpet)
-        .and_then(|timer| timer.present);
-    machine.opt("hpet", hpet.map(|present| on_off(present.is_yes())));
     Ok(())
 }
 

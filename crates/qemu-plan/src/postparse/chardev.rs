@@ -6,28 +6,37 @@ use domxml::devices::{
 };
 
 /// Fills in serial ports, consoles and channels.
-pub(super) fn fill(devices: &mut Devices, channel_dir: &str) {
+pub(super) fn fill(devices: &mut Devices, channel_dirs: &[String]) {
     fill_backends(devices);
     pair_console(devices);
-    fill_targets(devices, channel_dir);
+    fill_targets(devices, channel_dirs);
 }
 
 /// Fills in targets, numbers and names.
-pub(super) fn fill_targets(devices: &mut Devices, channel_dir: &str) {
+pub(super) fn fill_targets(devices: &mut Devices, channel_dirs: &[String]) {
     fill_backends(devices);
     fill_serials(&mut devices.serials);
     fill_parallels(devices);
     fill_consoles(devices);
+    name_spice(devices);
+    drop_generated_paths(devices, channel_dirs);
+}
+
+/// Takes away the sockets of channels that were made for a run.
+pub fn drop_generated_paths(devices: &mut Devices, channel_dirs: &[String]) {
+    devices
+        .channels
+        .iter_mut()
+        .for_each(|c| drop_generated_path(c, channel_dirs));
+}
+
+fn name_spice(devices: &mut Devices) {
     let spice = |c: &&mut Channel| c.chardev.kind == ChardevKind::Spicevmc;
     for channel in devices.channels.iter_mut().filter(spice) {
         if let Some(target) = &mut channel.target {
             target.name.get_or_insert_with(|| SPICE_AGENT.to_owned());
         }
     }
-    devices
-        .channels
-        .iter_mut()
-        .for_each(|c| drop_generated_path(c, channel_dir));
 }
 
 /// What connects, and in which words; a protocol is for TCP only.
@@ -192,7 +201,7 @@ impl Numbers {
 }
 
 /// A socket below the daemon's own directory is made anew at each start, and not kept.
-fn drop_generated_path(channel: &mut Channel, channel_dir: &str) {
+fn drop_generated_path(channel: &mut Channel, channel_dirs: &[String]) {
     if channel.chardev.kind != ChardevKind::Unix {
         return;
     }
@@ -201,7 +210,7 @@ fn drop_generated_path(channel: &mut Channel, channel_dir: &str) {
         && channel
             .chardev
             .path()
-            .is_some_and(|p| is_generated(p, channel_dir, &name))
+            .is_some_and(|p| is_generated(p, channel_dirs, &name))
         && let Some(source) = channel.chardev.sources.first_mut()
     {
         source.path = None;
@@ -216,8 +225,11 @@ fn drop_generated_path(channel: &mut Channel, channel_dir: &str) {
 }
 
 /// Below `DIR/[target/]`: `DOMAIN.NAME`, `domain-ID-DOMAIN/NAME` or `ID-DOMAIN/NAME`, for any domain.
-fn is_generated(path: &str, channel_dir: &str, name: &str) -> bool {
-    let Some(rest) = path.strip_prefix(channel_dir).and_then(|r| r.strip_prefix('/')) else {
+fn is_generated(path: &str, channel_dirs: &[String], name: &str) -> bool {
+    let mut below = channel_dirs
+        .iter()
+        .filter_map(|dir| path.strip_prefix(dir.as_str()));
+    let Some(rest) = below.find_map(|rest| rest.strip_prefix('/')) else {
         return false;
     };
     let rest = rest.strip_prefix("target/").unwrap_or(rest);
@@ -232,4 +244,24 @@ fn is_generated(path: &str, channel_dir: &str, name: &str) -> bool {
     !owner.is_empty()
         && !owner.contains('/')
         && (end == "." || end == "/" && (owner.starts_with("domain-") || numbered(owner)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sockets_that_were_made_for_a_run_are_known_by_where_they_are() {
+        let dirs = ["/run/c".to_owned(), "/lib/c".to_owned()];
+        for (path, generated) in [
+            ("/run/c/3-web/agent", true),
+            ("/lib/c/target/domain-3-web/agent", true),
+            ("/lib/c/target/web.agent", true),
+            ("/lib/c/web/agent", false),
+            ("/run/c/3-web/other", false),
+            ("/tmp/c/3-web/agent", false),
+        ] {
+            assert_eq!(is_generated(path, &dirs, "agent"), generated, "{path}");
+        }
+    }
 }

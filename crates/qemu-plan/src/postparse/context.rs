@@ -29,8 +29,11 @@ pub trait Emulators {
 /// The part of `qemu.conf` and of the daemon's directories that documents depend on.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Directory of the sockets of channels, as `/var/lib/libvirt/qemu/channel`.
-    pub channel_dir: String,
+    /// Directories of the sockets of channels: the one in use, and those in which they were made before
+    /// (`/run/libvirt/qemu/channel`, `/var/lib/libvirt/qemu/channel`).
+    pub channel_dirs: Vec<String>,
+    /// Directory of what guests have while they run, as `/var/lib/libvirt/qemu`.
+    pub lib_dir: String,
     /// Directory of the variable stores of firmware, as `/var/lib/libvirt/qemu/nvram`.
     pub nvram_dir: String,
     /// The first security model of the host: `selinux`, `apparmor`, or `none`.

@@ -69,7 +69,7 @@ fn fill(def: &mut Domain, caps: &Caps, ctx: &mut Context<'_>) -> Result<()> {
         .iter_mut()
         .for_each(|card| net::fill(card, ctx.ids));
     for display in &mut devices.graphics {
-        graphics::fill(display)?;
+        graphics::fill(display, &ctx.config.lib_dir)?;
     }
     controllers::fill_companions(&mut devices.controllers);
     controllers::assign_indexes(devices);
@@ -81,7 +81,7 @@ fn fill(def: &mut Domain, caps: &Caps, ctx: &mut Context<'_>) -> Result<()> {
         small::Ps2::Absent
     };
     small::fill_buses(devices, ps2);
-    chardev::fill_targets(devices, &ctx.config.channel_dir);
+    chardev::fill_targets(devices, &ctx.config.channel_dirs);
     machine::fill_models(devices, kind, caps);
     Ok(())
 }

@@ -4,11 +4,12 @@ use domxml::devices::{Graphics, GraphicsKind, Listen, ListenKind, YesNo};
 
 use crate::error::{Error, Result};
 
-/// Fills in one display.
-pub(super) fn fill(g: &mut Graphics) -> Result<()> {
+/// Fills in one display. What lies below `lib_dir` was made for a run.
+pub(super) fn fill(g: &mut Graphics, lib_dir: &str) -> Result<()> {
     match g.kind {
         GraphicsKind::Vnc => {
             fill_socket(g)?;
+            drop_generated_socket(g, lib_dir);
             fill_listens(g)?;
             fill_vnc_ports(g);
         }
@@ -47,6 +48,20 @@ fn fill_socket(g: &mut Graphics) -> Result<()> {
     }
     g.socket = g.listens.first().and_then(|l| l.socket.clone());
     Ok(())
+}
+
+/// A socket that was made for a run is not kept: the next run listens as one that is told nothing.
+fn drop_generated_socket(g: &mut Graphics, lib_dir: &str) {
+    for listen in &mut g.listens {
+        let generated = |path: &String| path.starts_with(lib_dir);
+        if listen.kind == ListenKind::Socket && listen.socket.as_ref().is_some_and(generated) {
+            *listen = Listen {
+                kind: ListenKind::Address,
+                ..Listen::default()
+            };
+            g.socket = None;
+        }
+    }
 }
 
 /// The attribute `listen` is the address of the first `<listen>`.
@@ -134,4 +149,29 @@ fn fill_spice_ports(g: &mut Graphics) {
         (g.port, g.tls_port) = (None, None);
     }
     g.autoport = Some(YesNo::from(automatic));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filled(text: &str) -> Graphics {
+        let text = format!("<domain type='qemu'><name>a</name><devices>{text}</devices></domain>");
+        let mut domain = domxml::Domain::parse(&text, domxml::ParseFlags::INACTIVE).unwrap();
+        let mut display = domain.devices.graphics.remove(0);
+        fill(&mut display, "/lib").unwrap();
+        display
+    }
+
+    #[test]
+    fn a_socket_that_was_made_for_a_run_is_not_kept() {
+        for (path, kind) in [
+            ("/lib/domain-1-a/vnc.sock", ListenKind::Address),
+            ("/tmp/vnc.sock", ListenKind::Socket),
+        ] {
+            let display = filled(&format!("<graphics type='vnc' socket='{path}'/>"));
+            assert_eq!(display.listens[0].kind, kind, "{path}");
+            assert_eq!(display.socket.is_some(), kind == ListenKind::Socket, "{path}");
+        }
+    }
 }

@@ -25,6 +25,7 @@ use std::sync::Arc;
 use domxml::Domain;
 use domxml::devices::Devices;
 
+pub use chardev::drop_generated_paths;
 pub use context::{Config, Context, Emulators, Ids};
 pub use descriptor::Firmware;
 pub use device::{add_device, fill_device};
@@ -122,11 +123,11 @@ fn fill_devices(def: &mut Domain, kind: MachineKind, caps: &Caps, ctx: &mut Cont
     small::fill_inputs(devices, ps2);
     small::fill_memballoon(devices);
     small::fill_defaults(devices);
-    chardev::fill(devices, &ctx.config.channel_dir);
+    chardev::fill(devices, &ctx.config.channel_dirs);
     controllers::add_implicit(devices)?;
     machine::fill_models(devices, kind, caps);
     for graphics in &mut devices.graphics {
-        graphics::fill(graphics)?;
+        graphics::fill(graphics, &ctx.config.lib_dir)?;
     }
     small::fill_audio(devices);
     video::fill(devices, machine::default_video(caps));

@@ -347,7 +347,8 @@ fn submitted(case: &Case) -> Result<Domain, String> {
         rich: case.name.ends_with(".rich"),
     };
     let config = Config {
-        channel_dir: "/var/lib/libvirt/qemu/channel".into(),
+        channel_dirs: vec!["/var/lib/libvirt/qemu/channel".into()],
+        lib_dir: "/var/lib/libvirt/qemu".into(),
         nvram_dir: "/var/lib/libvirt/qemu/nvram".into(),
         security_model: "none".into(),
         firmware: firmware(),

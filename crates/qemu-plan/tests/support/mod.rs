@@ -224,7 +224,8 @@ pub(crate) fn with_context<T>(run: impl FnOnce(&Caps, &mut Context<'_>) -> T) ->
 
 fn in_context<T>(rich: bool, age: Age, run: impl FnOnce(&mut Context<'_>) -> T) -> T {
     let config = Config {
-        channel_dir: "/var/lib/libvirt/qemu/channel".into(),
+        channel_dirs: vec!["/var/lib/libvirt/qemu/channel".into()],
+        lib_dir: "/var/lib/libvirt/qemu".into(),
         nvram_dir: "/var/lib/libvirt/qemu/nvram".into(),
         security_model: "none".into(),
         firmware: firmware(),

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use domxml::devices::{Filesystem, FilesystemBinary};
+use domxml::devices::{Filesystem, FilesystemBinary, Video, VideoBackend};
 use qemu_plan::{
     command::{DeviceResources, Resources},
     virtiofsd::{self, Features},
@@ -129,6 +129,60 @@ pub(crate) async fn plug_one(
     Ok(())
 }
 
+/// Whether the programs are there that a document needs, for a line that is only shown.
+///
+/// # Errors
+/// One is not.
+pub(crate) async fn look(document: &domxml::Domain) -> Result<()> {
+    for share in document
+        .devices
+        .filesystems
+        .iter()
+        .filter(|share| virtiofsd::is_run(share))
+    {
+        let named = share.binary.as_ref().and_then(|binary| binary.path.clone());
+        crate::blocking::file("looking for virtiofsd", move || find(named).map(drop)).await?;
+    }
+    match other_screens(document).await? {
+        Some(None) => Err(no_gpu()),
+        _ => Ok(()),
+    }
+}
+
+/// A screen that another program draws needs one; we run none yet.
+///
+/// # Errors
+/// There is such a screen.
+pub(crate) async fn refuse_other_screens(document: &domxml::Domain) -> Result<()> {
+    match other_screens(document).await? {
+        None => Ok(()),
+        Some(None) => Err(no_gpu()),
+        Some(Some(_)) => Err(Error::new(
+            Code::ConfigUnsupported,
+            "vhost-user-gpu is not supported yet",
+        )),
+    }
+}
+
+/// The program that draws the screens which QEMU does not, if there are any, and the program.
+async fn other_screens(document: &domxml::Domain) -> Result<Option<Option<PathBuf>>> {
+    let drawn = |video: &Video| {
+        let driver = video.driver.as_ref();
+        driver.is_some_and(|driver| driver.name == Some(VideoBackend::Vhostuser))
+    };
+    if !document.devices.videos.iter().any(drawn) {
+        return Ok(None);
+    }
+    crate::blocking::file("looking for vhost-user-gpu", || Ok(Some(described("gpu")))).await
+}
+
+fn no_gpu() -> Error {
+    Error::new(
+        Code::OperationFailed,
+        "Unable to find a satisfying vhost-user-gpu",
+    )
+}
+
 /// Starts one; the program that was found.
 async fn serve(share: Filesystem, place: Place, identity: Identity, undo: &mut Undo) -> Result<PathBuf> {
     let named = share.binary.as_ref().and_then(|binary| binary.path.clone());
@@ -196,7 +250,7 @@ impl Place {
 fn find(named: Option<String>) -> Result<(PathBuf, Features)> {
     let program = match named {
         Some(path) => PathBuf::from(path),
-        None => described()
+        None => described("fs")
             .ok_or_else(|| Error::new(Code::OperationFailed, "Unable to find a satisfying virtiofsd"))?,
     };
     let failed = |why: String| {
@@ -231,8 +285,8 @@ fn find(named: Option<String>) -> Result<(PathBuf, Features)> {
     Ok((program, features))
 }
 
-/// The first program that is described as one that shares directories.
-fn described() -> Option<PathBuf> {
+/// The first program that is described as one of a kind: `fs` shares directories, `gpu` draws screens.
+fn described(kind: &str) -> Option<PathBuf> {
     let mut files: Vec<PathBuf> = Vec::new();
     for directory in DESCRIPTIONS {
         let entries = fs::read_dir(directory)
@@ -252,7 +306,7 @@ fn described() -> Option<PathBuf> {
     files
         .iter()
         .filter_map(read)
-        .find(|d| d.kind == "fs" && d.binary.is_file())
+        .find(|d| d.kind == kind && d.binary.is_file())
         .map(|d| d.binary)
 }
 

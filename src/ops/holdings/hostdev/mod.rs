@@ -179,6 +179,31 @@ pub(crate) async fn plug_one(
     Ok(())
 }
 
+/// What a line that is only shown names of the devices. Nothing is taken or opened.
+///
+/// # Errors
+/// The host can't give such a device at all, or there is none.
+pub(crate) fn look(driver: &Driver, document: &domxml::Domain, resources: &mut Resources) -> Result<()> {
+    if want::is_nothing(document) {
+        return Ok(());
+    }
+    want::settle(&mut document.clone(), hostinfo::has_vfio(driver.hostdevs.root()))?;
+    for hostdev in &document.devices.hostdevs {
+        let node = want::scsi(hostdev).filter(|_| hostdev.kind == HostdevKind::Scsi);
+        if let Some(place) = node {
+            let given = DeviceResources {
+                path: Some(scsi_node(driver, place?)?),
+                ..DeviceResources::default()
+            };
+            resources.devices.insert(alias(hostdev), given);
+        }
+        if hostdev.kind == HostdevKind::ScsiHost {
+            open_vhost(driver, want::vhost_scsi(hostdev))?;
+        }
+    }
+    Ok(())
+}
+
 fn alias(hostdev: &Hostdev) -> String {
     hostdev.info.alias.clone().unwrap_or_default()
 }

@@ -10,7 +10,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use domxml::devices::{BackingStore, Disk, Format, Source, SourcePrivate, StorageFormat, StorageKind};
+use domxml::devices::{
+    BackingStore, Disk, DiskDevice, Format, Source, SourcePrivate, StartupPolicy, StorageFormat, StorageKind,
+};
 
 use crate::error::{Area, Code, Error, Result};
 
@@ -44,6 +46,28 @@ pub fn follow_all(domain: &mut domxml::Domain, as_user: &str) -> Result<()> {
     Ok(())
 }
 
+/// Leaves out images that need not be there and are not: a drive is empty then, another disk is not there at all. Blocks on
+/// files. Answers the disk's alias, the path, and whether the drive stays.
+pub fn without_missing(domain: &mut domxml::Domain) -> Vec<(String, String, bool)> {
+    let mut missing = Vec::new();
+    domain.devices.disks.retain_mut(|disk| {
+        let source = disk.source.as_ref();
+        let optional = source.is_some_and(|s| s.startup_policy == Some(StartupPolicy::Optional));
+        let path = local_path(disk.kind, source).filter(|path| optional && !path.exists());
+        let Some(path) = path else {
+            return true;
+        };
+        let is_drive = matches!(disk.device, DiskDevice::Cdrom | DiskDevice::Floppy);
+        let alias = disk.info.alias.clone().unwrap_or_default();
+        missing.push((alias, path.to_string_lossy().into_owned(), is_drive));
+        if is_drive {
+            disk.source = None;
+        }
+        is_drive
+    });
+    missing
+}
+
 /// Follows the chain of one disk. Errors name the user, if one is given, in libvirt's words.
 ///
 /// # Errors
@@ -74,7 +98,10 @@ fn chain(path: &Path, format: StorageFormat, as_user: &str, depth: usize) -> Res
             format!("backing chain of '{}' is deeper than {DEPTH_MAX}", path.display()),
         ));
     }
-    let end = BackingStore::default();
+    let end = BackingStore {
+        detected: true,
+        ..BackingStore::default()
+    };
     if format != StorageFormat::Qcow2 {
         return Ok(end);
     }

@@ -117,6 +117,8 @@ pub struct Balloon {
     pub current: u64,
     /// The most.
     pub maximum: u64,
+    /// Whether the guest runs and has a balloon.
+    pub device: bool,
     /// Of QEMU's process.
     pub rss: Option<u64>,
     /// What the guest's driver tells, by QEMU's names.
@@ -241,9 +243,15 @@ fn balloon(view: &View, rss: Option<u64>) -> Balloon {
     Balloon {
         current,
         maximum: facts.memory_kib,
+        device: view.run.as_ref().is_some_and(has_balloon),
         rss,
         ..Balloon::default()
     }
+}
+
+fn has_balloon(run: &Run) -> bool {
+    let balloon = run.document.domain.devices.memballoon.as_ref();
+    balloon.is_some_and(|balloon| balloon.model.as_str() != "none")
 }
 
 fn vcpus(view: &View) -> Vcpus {

@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use domxml::devices::TpmBackendKind;
+use domxml::devices::{Tpm, TpmBackendKind};
 use nix::unistd::{Gid, Uid, chown};
 use qemu_plan::{
     command::{DeviceResources, Resources},
@@ -404,14 +404,7 @@ fn give(path: &Path, to: Identity) -> Result<()> {
 /// Opens the host's TPM for QEMU, which may not.
 async fn open_host(prepared: &Prepared, qemu: &mut qemu::Prepared, resources: &mut Resources) -> Result<()> {
     for tpm in &prepared.document.devices.tpms {
-        let Some(backend) = tpm
-            .backend
-            .as_ref()
-            .filter(|b| b.kind == TpmBackendKind::Passthrough)
-        else {
-            continue;
-        };
-        let Some(path) = backend.device.as_ref().and_then(|d| d.path.clone()) else {
+        let Some(path) = host_device(tpm).map(str::to_owned) else {
             continue;
         };
         let (device, cancel) =
@@ -426,6 +419,25 @@ async fn open_host(prepared: &Prepared, qemu: &mut qemu::Prepared, resources: &m
             .insert(tpm.info.alias.clone().unwrap_or_default(), given);
     }
     Ok(())
+}
+
+/// Whether the host's TPMs of a document can be opened, for a line that is only shown.
+///
+/// # Errors
+/// One can't.
+pub(crate) async fn look(document: &domxml::Domain) -> Result<()> {
+    for path in document.devices.tpms.iter().filter_map(host_device) {
+        let path = path.to_owned();
+        crate::blocking::file("opening the host's TPM", move || open_device(Path::new(&path))).await?;
+    }
+    Ok(())
+}
+
+/// The device of the host that a TPM is.
+fn host_device(tpm: &Tpm) -> Option<&str> {
+    let backend = tpm.backend.as_ref();
+    let backend = backend.filter(|b| b.kind == TpmBackendKind::Passthrough)?;
+    backend.device.as_ref()?.path.as_deref()
 }
 
 /// The device, and the file that cancels a command.

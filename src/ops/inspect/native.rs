@@ -1,0 +1,63 @@
+//! What QEMU would be run with: the text of `domxml-to-native`.
+
+use std::sync::Arc;
+
+use qemu_plan::{address::Age, command};
+
+use crate::{
+    domain::View,
+    error::{Error, Result},
+    ops::{
+        Driver,
+        document::{plan, resources::native_resources},
+        holdings::{
+            helper::{tpm::emulator as tpm, virtiofs},
+            hostdev, listen, render_node,
+            storage::{secrets, volumes},
+        },
+        tuning::numa,
+    },
+    qemu::MasterKey,
+};
+
+/// For a client's document.
+///
+/// # Errors
+/// What is wrong with it.
+pub async fn of_text(driver: &Arc<Driver>, xml: String) -> Result<String> {
+    text(driver, plan::from_text(driver, xml, false).await?).await
+}
+
+/// For a guest: its stored configuration.
+///
+/// # Errors
+/// What is wrong with it.
+pub async fn of_guest(driver: &Arc<Driver>, view: &View) -> Result<String> {
+    let document = view
+        .inactive()
+        .ok_or_else(|| Error::internal("the domain has no document"))?;
+    let document = Box::new(domxml::Domain::clone(&*document.domain()?));
+    text(driver, plan::complete(driver, document, Age::Known).await?).await
+}
+
+/// What a start would find out of the host is found out, and what it would refuse is refused; nothing is taken.
+async fn text(driver: &Arc<Driver>, planned: plan::Planned) -> Result<String> {
+    let plan::Planned { mut domain, caps } = planned;
+    let caps = caps.as_wanted_by(&domain)?;
+    command::native::prepare(&mut domain, &caps)?;
+    listen::find(driver, &mut domain).await?;
+    render_node::find(&mut domain, &caps).await?;
+    volumes::find(driver, &mut domain).await?;
+    let short_name = plan::short_name(-1, &domain.name);
+    let mut resources = native_resources(driver, &domain, &short_name);
+    hostdev::look(driver, &domain, &mut resources)?;
+    let needs = command::needed_secrets(&domain, &caps, &resources)?;
+    if !needs.is_empty() {
+        let key = MasterKey::new().map_err(|error| Error::system("cannot make a key", error))?;
+        secrets::fetch_needed(driver, needs, &key, &mut resources).await?;
+    }
+    tpm::look(&domain).await?;
+    virtiofs::look(&domain).await?;
+    numa::check(driver, &domain)?;
+    Ok(command::build(&domain, &caps, &resources)?.to_native())
+}
