@@ -90,8 +90,10 @@ pub(crate) async fn reserve(
     let leases = choose_ports(driver, &config, &mut prepared.document)?;
     let dirs = dirs(driver, &prepared.short_name);
     complete_listens(&mut prepared.document, &dirs.lib);
-    let of_memory = of_memory(&prepared.document, &dirs);
-    for dir in [&dirs.lib, &dirs.channel].into_iter().chain(&of_memory) {
+    for dir in [&dirs.lib, &dirs.channel]
+        .into_iter()
+        .chain(&of_memory(&prepared.document, &dirs))
+    {
         make_directory(dir, identity).await?;
         undo_dir(undo, dir);
     }
