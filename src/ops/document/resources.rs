@@ -62,8 +62,8 @@ pub(crate) fn resources(driver: &Driver, document: &domxml::Domain, dirs: Dirs) 
     }
 }
 
-/// Directories that a guest's memory needs, of those that it may have.
-pub(crate) fn of_memory(document: &domxml::Domain, dirs: &Dirs) -> Vec<String> {
+/// Directories that a run needs, of those that it may have: those of its memory only where that lies in files.
+pub(crate) fn of_run(document: &domxml::Domain, dirs: &Dirs) -> Vec<String> {
     let backing = document.memory_backing.as_ref();
     let source = backing.and_then(|backing| backing.source);
     let modules = &document.devices.memories;
@@ -75,7 +75,7 @@ pub(crate) fn of_memory(document: &domxml::Domain, dirs: &Dirs) -> Vec<String> {
         || backing.is_some_and(|backing| backing.access.is_some())
         || numa_cells(document).any(|cell| cell.mem_access.is_some());
     let in_files = source == Some(MemorySource::File) || source.is_none() && shared;
-    let mut needed = Vec::new();
+    let mut needed = vec![dirs.lib.clone(), dirs.channel.clone()];
     if paged || backing.is_some_and(|backing| backing.hugepages.is_some()) {
         needed.extend(dirs.hugepages.iter().map(|(_, directory)| directory.clone()));
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use domxml::{
     StatusDocument,
-    devices::{ChannelState, Chardev, ChardevKind, GraphicsKind, YesNo, interface::LinkState},
+    devices::{ChannelState, Chardev, ChardevKind, GraphicsKind, interface::LinkState},
     security::{Seclabel, SeclabelType},
     status::{DeviceAlias, VcpuThread},
 };
@@ -42,7 +42,6 @@ pub(crate) async fn complete(
     }
     slots::plug_at_start(monitor, &mut prepared.document).await?;
     let threads = monitor.cpus().await?;
-    order_cpus(&mut prepared.document);
     let devices = monitor.device_ids().await?;
     apply_balloon(monitor, &prepared.document).await?;
     take_links_down(monitor, &prepared.document).await?;
@@ -62,15 +61,6 @@ pub(crate) async fn complete(
         devices: devices.into_iter().map(|alias| DeviceAlias { alias }).collect(),
         ..StatusDocument::default()
     })
-}
-
-/// A list of CPUs shows in which order those came that are there: as they are counted, if the document does not say.
-fn order_cpus(document: &mut domxml::Domain) {
-    let all = document.vcpus.iter_mut().flat_map(|vcpus| &mut vcpus.all);
-    let there = all.filter(|vcpu| vcpu.enabled == YesNo::Yes);
-    for (order, vcpu) in (1..).zip(there) {
-        vcpu.order.get_or_insert(order);
-    }
 }
 
 /// QEMU tells of the steps of a migration, and a save is one. A daemon that takes the guest over relies on it.

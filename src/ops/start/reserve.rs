@@ -19,7 +19,7 @@ use crate::{
         Driver,
         document::{
             prepared::Prepared,
-            resources::{dirs, of_memory, resources},
+            resources::{dirs, of_run, resources},
         },
         holdings::{
             chardev,
@@ -90,10 +90,7 @@ pub(crate) async fn reserve(
     let leases = choose_ports(driver, &config, &mut prepared.document)?;
     let dirs = dirs(driver, &prepared.short_name);
     complete_listens(&mut prepared.document, &dirs.lib);
-    for dir in [&dirs.lib, &dirs.channel]
-        .into_iter()
-        .chain(&of_memory(&prepared.document, &dirs))
-    {
+    for dir in &of_run(&prepared.document, &dirs) {
         make_directory(dir, identity).await?;
         undo_dir(undo, dir);
     }
