@@ -79,7 +79,8 @@ async fn an_io_thread_that_goes_at_every_step() -> Result<()> {
         call: Call::Other(|grpc, name| Box::pin(remove_iothread(grpc, name))),
         done: Done::Gone("<iothreads>"),
         had: &[("object iothread1", "there")],
-        commands: &["object-del"],
+        // The thread comes back where its removal was cut off.
+        commands: &["object-del", "object-add"],
     })
     .await
 }
