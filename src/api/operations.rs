@@ -251,6 +251,8 @@ mod tests {
             found.extend(asks.filter_map(|ask| quoted(ask.split_once("kind: ")?.1, ',')));
             let begun = text.split(" begin(driver").skip(1);
             found.extend(begun.filter_map(|rest| quoted(rest, ')')));
+            let changes = text.split("const KIND: &'static str =").skip(1);
+            found.extend(changes.filter_map(|rest| quoted(rest, ';')));
         }
     }
 

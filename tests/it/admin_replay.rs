@@ -584,7 +584,6 @@ fn another_user_is_turned_away_as_by_libvirts_daemon() -> Result<()> {
     let Some(sides) = both()? else {
         return Ok(());
     };
-    let mut said = Vec::new();
     for side in &sides {
         std::fs::set_permissions(side.admin_socket(), PermissionsExt::from_mode(0o777))?;
         let as_nobody = side.command(&["server-list"])?;
@@ -596,9 +595,18 @@ fn another_user_is_turned_away_as_by_libvirts_daemon() -> Result<()> {
         command.env("HOME", "/nonexistent").env("LC_ALL", "C.UTF-8");
         let answer = run(command, LIMIT)?;
         ensure!(!answer.success(), "{}", answer.stdout);
-        said.push(answer.stderr.replace(side.name, "SERVER"));
+        // The connection is closed while the client still writes: it says so, or ends by SIGPIPE without a word.
+        let words = [
+            "",
+            "error: Failed to connect to the admin server\nerror: Cannot recv data: Connection reset by peer\n",
+        ];
+        ensure!(
+            words.contains(&answer.stderr.as_str()),
+            "{}: {}",
+            side.name,
+            answer.stderr
+        );
         side.ok(&["server-list"])?;
     }
-    ensure!(said[0] == said[1], "{said:?}");
     Ok(())
 }
