@@ -69,7 +69,7 @@ where
                 // The service that is ready is the one that is called.
                 let ready = self.inner.clone();
                 let inner = std::mem::replace(&mut self.inner, ready);
-                Placed::Waiting(turn, Some((inner, request)))
+                Placed::Waiting(turn, Box::new(Some((inner, request))))
             }
         }
     }
@@ -78,7 +78,7 @@ where
 /// A call on its way.
 pub enum Placed<S: Service<Request<Body>>> {
     /// It waits for its turn.
-    Waiting(oneshot::Receiver<Place>, Option<(S, Request<Body>)>),
+    Waiting(oneshot::Receiver<Place>, Box<Option<(S, Request<Body>)>>),
     /// It is worked on. What follows an answer, a stream of events for example, needs no worker.
     Served(S::Future, Option<Place>),
 }

@@ -83,11 +83,11 @@ impl pb::disks_server::Disks for Service {
                 call,
                 |r| (r.domain.as_ref(), r.scope),
                 |r| {
-                    Ok(tuning::Change::Disk(tuning::disks::Change {
+                    Ok(tuning::Change::Disk(Box::new(tuning::disks::Change {
                         disk: r.disk.clone(),
                         limits: wanted(r.limits.as_ref())?,
                         whole: false,
-                    }))
+                    })))
                 },
             )
         })
@@ -105,7 +105,11 @@ impl pb::disks_server::Disks for Service {
                         group: None,
                         ..limits
                     };
-                    Ok(tuning::Change::DiskGroup(GroupChange::Set { group, limits }))
+                    let limits = Box::new(limits);
+                    Ok(tuning::Change::DiskGroup(Box::new(GroupChange::Set {
+                        group,
+                        limits,
+                    })))
                 },
             )
         })
@@ -122,7 +126,7 @@ impl pb::disks_server::Disks for Service {
                 |r| (r.domain.as_ref(), r.scope),
                 |r| {
                     let group = group(&r.group)?;
-                    Ok(tuning::Change::DiskGroup(GroupChange::Remove { group }))
+                    Ok(tuning::Change::DiskGroup(Box::new(GroupChange::Remove { group })))
                 },
             )
         })

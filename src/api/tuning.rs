@@ -114,7 +114,7 @@ impl pb::tuning_server::Tuning for Service {
 
     async fn set_io_thread(&self, request: Request<pb::SetIoThreadRequest>) -> Answer<pb::Domain> {
         self.mutate(request, |call| {
-            change(call, |r| (r.domain.as_ref(), r.scope), |r| wanted_iothread(r))
+            change(call, |r| (r.domain.as_ref(), r.scope), wanted_iothread)
         })
         .await
     }

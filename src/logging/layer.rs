@@ -148,11 +148,11 @@ impl Handle {
 
 /// Makes the directories of files that the configuration names.
 fn make_directories(plan: &Plan) -> io::Result<()> {
-    let files = plan.outputs.iter().filter_map(|output| match &output.target {
+    let mut files = plan.outputs.iter().filter_map(|output| match &output.target {
         Target::File(path) => path.parent(),
         _ => None,
     });
-    files.map(std::fs::create_dir_all).collect()
+    files.try_for_each(std::fs::create_dir_all)
 }
 
 impl Active {

@@ -331,7 +331,7 @@ pub enum GroupChange {
         /// Its name.
         group: String,
         /// Its limits.
-        limits: Limits,
+        limits: Box<Limits>,
     },
     /// It is removed.
     Remove {
@@ -626,7 +626,7 @@ mod tests {
         let mut domain = guest();
         let set = |group: &str, given: &[(&str, u64)]| GroupChange::Set {
             group: group.to_owned(),
-            limits: limits(given, None),
+            limits: Box::new(limits(given, None)),
         };
         let remove = |group: &str| GroupChange::Remove {
             group: group.to_owned(),

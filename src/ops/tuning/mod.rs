@@ -51,9 +51,9 @@ pub enum Change {
     /// A thread for I/O.
     IoThread(iothreads::Change),
     /// What a disk of its own may do.
-    Disk(disks::Change),
+    Disk(Box<disks::Change>),
     /// What a group of disks may do.
-    DiskGroup(disks::GroupChange),
+    DiskGroup(Box<disks::GroupChange>),
     /// What is counted for it.
     Perf(perf::Change),
 }
@@ -114,8 +114,11 @@ pub(crate) async fn before(driver: &Arc<Driver>, view: &View, change: &Change) -
                 iothreads::before(driver, view, change).await?,
             )));
         }
-        Change::Disk(change) => return Ok(Some(Change::Disk(disks::before(view, change)?))),
-        Change::DiskGroup(change) => return Ok(disks::before_group(view, change)?.map(Change::DiskGroup)),
+        Change::Disk(change) => return Ok(Some(Change::Disk(Box::new(disks::before(view, change)?)))),
+        Change::DiskGroup(change) => {
+            let before = disks::before_group(view, change)?;
+            return Ok(before.map(|before| Change::DiskGroup(Box::new(before))));
+        }
         Change::Perf(change) => return Ok(Some(Change::Perf(perf::before(view, change)?))),
         _ => {}
     }
