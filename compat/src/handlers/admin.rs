@@ -13,8 +13,8 @@ use crate::conn::Open;
 use crate::ctx::{Ctx, Effect, Failure};
 use crate::proto::{
     Client, DisconnectClientRequest, GetClientRequest, GetLoggingRequest, GetServerRequest,
-    GetVersionsRequest, ListClientsRequest, ListServersRequest, Server, SetClientLimitsRequest,
-    SetIdleLimitRequest, SetLoggingRequest, SetWorkersRequest, ShutDownRequest, UpdateTlsFilesRequest,
+    ListClientsRequest, ListServersRequest, Server, SetClientLimitsRequest, SetIdleLimitRequest,
+    SetLoggingRequest, SetWorkersRequest, ShutDownRequest, UpdateTlsFilesRequest,
 };
 
 /// The only transport that this daemon has: Unix sockets.
@@ -39,10 +39,8 @@ pub(crate) async fn close(ctx: &Ctx, _: ConnectClose) -> Reply<()> {
 }
 
 pub(crate) async fn get_lib_version(ctx: &Ctx, _: ConnectGetLibVersion) -> Reply<ConnectGetLibVersionRet> {
-    let versions = ctx.host().get_versions(GetVersionsRequest {}).await?.into_inner();
-    Ok(ConnectGetLibVersionRet {
-        lib_ver: versions.libvirt_api,
-    })
+    let lib_ver = super::connect::lib_version(ctx).await?;
+    Ok(ConnectGetLibVersionRet { lib_ver })
 }
 
 pub(crate) async fn list_servers(

@@ -113,6 +113,12 @@ pub(crate) async fn get_type(_: &Ctx, _: ConnectGetType) -> Reply<ConnectGetType
 }
 
 pub(crate) async fn get_lib_version(ctx: &Ctx, _: ConnectGetLibVersion) -> Reply<ConnectGetLibVersionRet> {
+    let lib_ver = lib_version(ctx).await?;
+    Ok(ConnectGetLibVersionRet { lib_ver })
+}
+
+/// The version of libvirt's API that the service has; it is asked once on a connection.
+pub(crate) async fn lib_version(ctx: &Ctx) -> Reply<u64> {
     let lib_ver = match ctx.conn.version() {
         Some(known) => known,
         None => {
@@ -121,7 +127,7 @@ pub(crate) async fn get_lib_version(ctx: &Ctx, _: ConnectGetLibVersion) -> Reply
         }
     };
     ctx.conn.know_version(lib_ver);
-    Ok(ConnectGetLibVersionRet { lib_ver })
+    Ok(lib_ver)
 }
 
 pub(crate) async fn get_uri(ctx: &Ctx, _: ConnectGetUri) -> Reply<ConnectGetUriRet> {

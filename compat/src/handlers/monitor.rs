@@ -4,6 +4,8 @@ use virtqemud_client::time;
 use wire::WireError;
 use wire::consts::*;
 use wire::qemu::*;
+use wire::remote::NonnullDomain;
+use wire::xdr::Text;
 
 use super::flags::Flags;
 use super::{Reply, args, by_uuid};
@@ -16,15 +18,8 @@ pub(crate) async fn execute(
     args: DomainMonitorCommand,
     flags: Flags,
 ) -> Reply<DomainMonitorCommandRet> {
-    let flags = flags.checked()?;
-    let request = ExecuteRequest {
-        domain: by_uuid(&args.dom),
-        command: args.cmd.into_string(),
-        human: flags & VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP != 0,
-        options: None,
-    };
-    let reply = ctx.monitor().execute(request).await?.into_inner().reply;
-    Ok(DomainMonitorCommandRet { result: reply.into() })
+    let result = told(ctx, (&args.dom, args.cmd), flags).await?;
+    Ok(DomainMonitorCommandRet { result })
 }
 
 /// The descriptor goes with the request; QEMU gives none back.
@@ -33,15 +28,21 @@ pub(crate) async fn execute_with_files(
     args: DomainMonitorCommandWithFiles,
     flags: Flags,
 ) -> Reply<DomainMonitorCommandWithFilesRet> {
+    let result = told(ctx, (&args.dom, args.cmd), flags).await?;
+    Ok(DomainMonitorCommandWithFilesRet { result })
+}
+
+/// What QEMU's monitor says to a command.
+async fn told(ctx: &Ctx, (dom, cmd): (&NonnullDomain, Text), flags: Flags) -> Reply<Text> {
     let flags = flags.checked()?;
     let request = ExecuteRequest {
-        domain: by_uuid(&args.dom),
-        command: args.cmd.into_string(),
+        domain: by_uuid(dom),
+        command: cmd.into_string(),
         human: flags & VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP != 0,
         options: None,
     };
     let reply = ctx.monitor().execute(request).await?.into_inner().reply;
-    Ok(DomainMonitorCommandWithFilesRet { result: reply.into() })
+    Ok(reply.into())
 }
 
 pub(crate) async fn ask_agent(

@@ -30,6 +30,29 @@ words! {
     MemoryAllocation { Immediate "immediate", Ondemand "ondemand" }
 }
 
+/// Names of the numbers of a throttle, in the order in which documents have them.
+pub const THROTTLES: [&str; 19] = [
+    "total_bytes_sec",
+    "read_bytes_sec",
+    "write_bytes_sec",
+    "total_iops_sec",
+    "read_iops_sec",
+    "write_iops_sec",
+    "total_bytes_sec_max",
+    "read_bytes_sec_max",
+    "write_bytes_sec_max",
+    "total_iops_sec_max",
+    "read_iops_sec_max",
+    "write_iops_sec_max",
+    "size_iops_sec",
+    "total_bytes_sec_max_length",
+    "read_bytes_sec_max_length",
+    "write_bytes_sec_max_length",
+    "total_iops_sec_max_length",
+    "read_iops_sec_max_length",
+    "write_iops_sec_max_length",
+];
+
 /// `<vcpu>`: the most CPUs.
 #[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
 pub struct Vcpu {

@@ -164,12 +164,8 @@ impl End {
             rejoin(Plug::of(new)?, self.owner.name.clone(), device.clone()).await?;
         }
         if limits_of(old) != limits_of(new) {
-            let (driver, before) = (self.driver.clone(), old.clone());
-            let (name, guest) = (device.clone(), self.guest);
-            undo.push("the limits", async move {
-                let _daemon = driver;
-                limit(&before, &name, guest).await
-            });
+            let (before, name, guest) = (old.clone(), device.clone(), self.guest);
+            undo.push("the limits", async move { limit(&before, &name, guest).await });
             limit(new, &device, self.guest).await?;
         }
         if frames(old) != frames(new) {
@@ -248,8 +244,11 @@ pub(crate) async fn set_right(driver: &Arc<Driver>, guest: &Arc<Guest>, alias: &
     rejoin(Plug::of(interface)?, end.owner.name.clone(), end.device.clone()).await?;
     limit(interface, &end.device, end.guest).await?;
     set_frames(end.device.clone(), frames(interface)).await?;
-    // Which filter is on it, nobody tells: the one that the document names is put on anew.
-    ports::give_back_filter(driver, &end.device).await;
-    ports::bind_again(driver, interface, end.owner.clone()).await?;
+    // Which filter is on it, nobody tells: the one that the document names is put on anew. One that no document names is
+    // given back by the ledger.
+    if interface.filterref.is_some() {
+        ports::give_back_filter(driver, &end.device).await;
+        ports::bind_again(driver, interface, end.owner.clone()).await?;
+    }
     link::set(guest, alias.to_owned(), interface.link != Some(LinkState::Down)).await
 }

@@ -33,28 +33,7 @@ const LARGEST: u64 = 1_000_000_000_000_000;
 
 /// Their names. A family follows the other: on average bytes and operations, in a burst bytes and operations, each in all,
 /// read and written; the size; how long bursts may last.
-// table
-const NAMES: [&str; COUNT] = [
-    "total_bytes_sec",
-    "read_bytes_sec",
-    "write_bytes_sec",
-    "total_iops_sec",
-    "read_iops_sec",
-    "write_iops_sec",
-    "total_bytes_sec_max",
-    "read_bytes_sec_max",
-    "write_bytes_sec_max",
-    "total_iops_sec_max",
-    "read_iops_sec_max",
-    "write_iops_sec_max",
-    "size_iops_sec",
-    "total_bytes_sec_max_length",
-    "read_bytes_sec_max_length",
-    "write_bytes_sec_max_length",
-    "total_iops_sec_max_length",
-    "read_iops_sec_max_length",
-    "write_iops_sec_max_length",
-];
+const NAMES: &[&str; COUNT] = &domxml::tuning::THROTTLES;
 
 /// Families, by their first number and how many they have.
 const FAMILIES: [(usize, usize); 7] = [(0, 3), (3, 3), (6, 3), (9, 3), (SIZE, 1), (LENGTHS, 3), (16, 3)];

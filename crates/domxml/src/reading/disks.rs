@@ -7,31 +7,8 @@ use super::form::Form;
 use super::info::BOOT_INFO;
 use super::rule::{Checked, Rule, Rules, domain, given, number, on, word, yes};
 use super::storage::{self, FORMATS, IOTHREAD_MAP, KINDS, METADATA_CACHE, VIRTIO};
-use crate::Error;
+use crate::{Error, tuning::THROTTLES};
 use Rule::{Check, Child, Each, Part};
-
-/// The numbers of a throttle.
-const THROTTLES: &[&str] = &[
-    "total_bytes_sec",
-    "read_bytes_sec",
-    "write_bytes_sec",
-    "total_iops_sec",
-    "read_iops_sec",
-    "write_iops_sec",
-    "total_bytes_sec_max",
-    "read_bytes_sec_max",
-    "write_bytes_sec_max",
-    "total_iops_sec_max",
-    "read_iops_sec_max",
-    "write_iops_sec_max",
-    "size_iops_sec",
-    "total_bytes_sec_max_length",
-    "read_bytes_sec_max_length",
-    "write_bytes_sec_max_length",
-    "total_iops_sec_max_length",
-    "read_iops_sec_max_length",
-    "write_iops_sec_max_length",
-];
 
 /// The numbers of a throttle are numbers.
 fn throttle(node: Node<'_>, whose: &str) -> Checked {
