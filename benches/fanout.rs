@@ -109,6 +109,7 @@ fn driver(root: &Path) -> Arc<Driver> {
         )
         .unwrap(),
         peers: Peers::new(paths.sockets.clone(), paths.common.clone(), true),
+        hooks: Arc::new(virtqemud::hooks::Hooks::new("/nonexistent".into())),
         owed: ops::holdings::ledger::Owed::new(&paths.state.join("virtqemud")),
         hostdevs: Arc::new(virtqemud::ops::holdings::hostdev::Hostdevs::new(
             hostinfo::Root::default(),

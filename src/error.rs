@@ -100,6 +100,8 @@ codes! {
     ConfigUnsupported = 67, "CONFIG_UNSUPPORTED", "unsupported configuration", FailedPrecondition;
     /// It took too long.
     OperationTimeout = 68, "OPERATION_TIMEOUT", "Timed out during operation", DeadlineExceeded;
+    /// A script of the administrator says no, or failed.
+    HookScriptFailed = 70, "HOOK_SCRIPT_FAILED", "Hook script execution failed", FailedPrecondition;
     /// A flag or parameter is not served.
     ArgumentUnsupported = 74, "ARGUMENT_UNSUPPORTED", "argument unsupported", Unimplemented;
     /// Somebody cancelled it.
@@ -187,12 +189,12 @@ areas! {
     Cpu = 31,
     /// Network filters.
     Nwfilter = 33,
+    /// Scripts of the administrator.
+    Hook = 34,
     /// Byte streams.
     Streams = 38,
     /// Watches and journal.
     Event = 40,
-    /// Counters of performance.
-    Perf = 65,
     /// Leases of disks.
     Locking = 42,
     /// Capabilities.
@@ -207,6 +209,8 @@ areas! {
     Access = 55,
     /// The host's firewall.
     Firewall = 59,
+    /// Counters of performance.
+    Perf = 65,
     /// Shares of caches and memory bandwidth.
     Resctrl = 67,
 }

@@ -12,6 +12,7 @@ pub mod daemon;
 pub mod domain;
 pub mod error;
 pub mod events;
+pub mod hooks;
 pub mod logging;
 pub mod ops;
 pub mod options;

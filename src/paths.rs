@@ -47,6 +47,8 @@ pub struct Paths {
     pub config: PathBuf,
     /// Status documents, PID files, `driver.pid`, `autostarted`, `channel/`, helpers' sockets.
     pub state: PathBuf,
+    /// Scripts of the administrator: the host's, for a user's daemon, too.
+    pub hooks: PathBuf,
     /// A directory a running guest: `domain-ID-NAME`.
     pub domains: PathBuf,
     /// `save/`, `snapshot/`, `checkpoint/`, `dump/`, `nvram/`, `ram/`.
@@ -108,6 +110,7 @@ impl Paths {
             common: run.join("libvirt/common"),
             daemon_log: log.join("libvirt/virtqemud.log"),
             config: etc.join("qemu"),
+            hooks: etc.join("hooks"),
             state: run.join("libvirt/qemu"),
             domains: lib.join("qemu"),
             lib: lib.join("qemu"),
@@ -139,6 +142,7 @@ impl Paths {
             pid_file: run.join("virtqemud.pid"),
             common: run.join("common"),
             daemon_log: cache.join("virtqemud.log"),
+            hooks: "/etc/libvirt/hooks".into(),
             state: run.join("qemu/run"),
             domains: config.join("qemu/lib"),
             lib: config.join("qemu"),
@@ -200,6 +204,7 @@ mod tests {
             (paths.daemon_conf.clone(), "/etc/libvirt/virtqemud.conf"),
             (paths.pid_file.clone(), "/run/virtqemud.pid"),
             (paths.sockets.clone(), "/run/libvirt"),
+            (paths.hooks.clone(), "/etc/libvirt/hooks"),
             (paths.driver_lock(), "/run/libvirt/qemu/driver.pid"),
             (paths.autostart(), "/etc/libvirt/qemu/autostart"),
             (paths.domains.clone(), "/var/lib/libvirt/qemu"),
@@ -231,6 +236,7 @@ mod tests {
         });
         let expected = [
             (set.sockets.clone(), "/run/user/1000/libvirt"),
+            (set.hooks.clone(), "/etc/libvirt/hooks"),
             (set.state.clone(), "/run/user/1000/libvirt/qemu/run"),
             (set.domains.clone(), "/c/libvirt/qemu/lib"),
             (set.lib.clone(), "/c/libvirt/qemu"),

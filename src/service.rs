@@ -90,6 +90,7 @@ fn driver(setup: &Setup) -> anyhow::Result<Arc<Driver>> {
             paths.common.clone(),
             paths.scope == Scope::System,
         ),
+        hooks: Arc::clone(&setup.hooks),
         owed: ops::holdings::ledger::Owed::new(&paths.state.join("virtqemud")),
         hostdevs: Arc::new(ops::holdings::hostdev::Hostdevs::new(hostinfo::Root::default())),
         cgroups: ops::holdings::cgroup::Kept::default(),

@@ -111,6 +111,8 @@ reasons! {
     NoServer = "NO_SERVER",
     /// The server has no such client.
     NoClient = "NO_CLIENT",
+    /// A script of the administrator says no, or failed.
+    HookScriptFailed = "HOOK_SCRIPT_FAILED",
     /// No such device in the guest.
     DeviceMissing = "DEVICE_MISSING",
     /// No filter is bound to that port.

@@ -20,8 +20,12 @@ pub struct QemuConfig {
     pub guard: Guard,
     /// Limits of a guest's process.
     pub limits: ProcessLimits,
+    /// Certificates where nothing else is said.
+    pub tls_cert_dir: PathBuf,
     /// VNC displays.
     pub vnc: Vnc,
+    /// SPICE displays.
+    pub spice: Spice,
     /// Ports of displays.
     pub display_ports: PortRange,
     /// Ports of VNC over WebSocket.
@@ -130,6 +134,25 @@ pub struct Vnc {
     pub tls_verify: bool,
     /// Secret with the key's password.
     pub tls_secret: Option<uuid::Uuid>,
+    /// Password of displays whose XML gives none.
+    pub password: Option<String>,
+    /// SASL.
+    pub sasl: bool,
+    /// Directory of SASL's configuration.
+    pub sasl_dir: Option<PathBuf>,
+}
+
+/// SPICE displays.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spice {
+    /// Address of displays whose XML names none.
+    pub listen: String,
+    /// Use a Unix socket instead of that address.
+    pub auto_unix_socket: bool,
+    /// Encrypt.
+    pub tls: bool,
+    /// Certificates; `None` for the default directory.
+    pub tls_cert_dir: Option<PathBuf>,
     /// Password of displays whose XML gives none.
     pub password: Option<String>,
     /// SASL.
@@ -275,7 +298,9 @@ impl QemuConfig {
             },
             guard: guard(document),
             limits: process_limits(document),
+            tls_cert_dir: document.path("default_tls_x509_cert_dir").unwrap_or_default(),
             vnc: vnc(document),
+            spice: spice(document),
             display_ports: ports(document, "remote_display_port_min", "remote_display_port_max")?,
             websocket_ports: ports(document, "remote_websocket_port_min", "remote_websocket_port_max")?,
             audio: Audio {
@@ -384,6 +409,18 @@ fn vnc(document: &Document) -> Vnc {
         password: document.text("vnc_password").map(str::to_owned),
         sasl: document.flag("vnc_sasl"),
         sasl_dir: document.path("vnc_sasl_dir"),
+    }
+}
+
+fn spice(document: &Document) -> Spice {
+    Spice {
+        listen: document.text("spice_listen").unwrap_or_default().to_owned(),
+        auto_unix_socket: document.flag("spice_auto_unix_socket"),
+        tls: document.flag("spice_tls"),
+        tls_cert_dir: document.path("spice_tls_x509_cert_dir"),
+        password: document.text("spice_password").map(str::to_owned),
+        sasl: document.flag("spice_sasl"),
+        sasl_dir: document.path("spice_sasl_dir"),
     }
 }
 

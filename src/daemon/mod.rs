@@ -32,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::Admin;
 use crate::config::{self, DaemonConfig, QemuConfig};
+use crate::hooks::{Hooks, Operation};
 use crate::logging;
 use crate::options::Options;
 use crate::paths::{Paths, Scope};
@@ -76,6 +77,8 @@ pub struct Setup {
     pub qemu: watch::Receiver<Arc<QemuConfig>>,
     /// What the administrator sees and sets.
     pub admin: Arc<Admin>,
+    /// Scripts of the administrator.
+    pub hooks: Arc<Hooks>,
     /// Cancelled when the daemon stops: long streams should end then.
     pub stop: CancellationToken,
 }
@@ -204,15 +207,20 @@ impl Daemon {
         let beginnings = fronts::beginnings(&configuration.daemon());
         let admin = Admin::new(beginnings, configuration.log(), options.idle_limit());
         let setup = Setup {
+            hooks: Arc::new(Hooks::new(paths.hooks.clone())),
             paths,
             admin: Arc::new(admin),
             daemon: configuration.watch_daemon(),
             qemu: configuration.watch_qemu(),
             stop: CancellationToken::new(),
         };
+        let making = async {
+            setup.hooks.tell_daemon(Operation::DaemonStart).await;
+            make(setup.clone()).await
+        };
         let made = tokio::select! {
-            made = make(setup.clone()) => made.map(Some),
-            () = heed(&mut signals, &mut configuration, (&*setup.admin, || 1)) => Ok(None),
+            made = making => made.map(Some),
+            () = heed(&mut signals, (&mut configuration, &setup.hooks), (&*setup.admin, || 1)) => Ok(None),
         };
         let ended = match made {
             Ok(Some(work)) => serve(work, setup, sockets, (&mut signals, &mut configuration)).await,
@@ -283,7 +291,7 @@ async fn serve(
     let fronts = Fronts::start(&work, &setup, sockets.all)?;
     let clients = fronts.counter();
     let users = || clients() + (work.running_guests)();
-    heed(signals, configuration, (&*setup.admin, users)).await;
+    heed(signals, (configuration, &setup.hooks), (&*setup.admin, users)).await;
     tracing::info!("stopping; guests go on");
     notify::stopping();
     setup.stop.cancel();
@@ -295,7 +303,14 @@ async fn serve(
         result = tokio::time::timeout(DRAIN, drained) => if result.is_err() {
             tracing::warn!(seconds = DRAIN.as_secs(), "calls under way did not end in time");
         },
-        () = signals.stop() => tracing::warn!("told twice to stop: ending at once"),
+        () = signals.stop() => {
+            tracing::warn!("told twice to stop: ending at once");
+            return Ok(());
+        }
+    }
+    tokio::select! {
+        () = setup.hooks.tell_daemon(Operation::DaemonShutdown) => {}
+        () = signals.stop() => {}
     }
     Ok(())
 }
@@ -304,7 +319,7 @@ async fn serve(
 /// it.
 async fn heed(
     signals: &mut Signals,
-    configuration: &mut Configuration,
+    (configuration, hooks): (&mut Configuration, &Hooks),
     (admin, users): (&Admin, impl Fn() -> usize),
 ) {
     let mut limit = admin.idle();
@@ -317,6 +332,10 @@ async fn heed(
                 Wish::Stop => return,
                 Wish::Reload => {
                     notify::reloading();
+                    tokio::select! {
+                        () = hooks.tell_daemon(Operation::DaemonReload) => {}
+                        () = signals.stop() => return,
+                    }
                     configuration.reload();
                     notify::ready();
                 }

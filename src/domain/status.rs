@@ -25,6 +25,7 @@ const TAINTS: &[&str] = &[
     "custom-ga-command",
     "custom-hypervisor-feature",
     "deprecated-config",
+    "custom-device",
 ];
 
 /// The word of a taint, if it is one.

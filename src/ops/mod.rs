@@ -28,6 +28,7 @@ use crate::{
     config::QemuConfig,
     domain::{Domain, Registry, View},
     error::{Code, Error, Result},
+    hooks::Hooks,
     ops::{
         holdings::{cgroup, hostdev, ledger, storage},
         host::{capabilities, domcaps, facts, place, suspend},
@@ -55,6 +56,8 @@ pub struct Driver {
     pub host: place::Facts,
     /// The daemons of networks, storage, secrets and filters.
     pub peers: Peers,
+    /// Scripts of the administrator.
+    pub hooks: Arc<Hooks>,
     /// What they gave and must get back.
     pub owed: ledger::Owed,
     /// Devices of the host that guests have.

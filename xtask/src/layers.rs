@@ -16,6 +16,7 @@ const LAYERS: &[(&str, &str)] = &[
     ("admin", "BELOW"),
     ("options", "config paths error version"),
     ("peers", "config paths blocking error version"),
+    ("hooks", "blocking error"),
     ("logging", "config paths blocking error version"),
     ("events", "paths blocking error pb"),
     ("config", "paths blocking error"),
@@ -27,7 +28,7 @@ const LAYERS: &[(&str, &str)] = &[
 ];
 
 /// What all but the lowest may name.
-const BELOW: &str = "peers logging events config blocking error paths pb version";
+const BELOW: &str = "peers hooks logging events config blocking error paths pb version";
 
 pub(crate) fn check(sources: &Sources) -> Vec<Finding> {
     sources.rust().flat_map(check_file).collect()

@@ -77,6 +77,8 @@ pub struct Config {
     pub vnc_password: bool,
     /// `vnc_sasl`.
     pub vnc_sasl: bool,
+    /// `vnc_sasl_dir`.
+    pub vnc_sasl_dir: Option<String>,
     /// `spice_listen`.
     pub spice_listen: String,
     /// `spice_tls` and its directory.
@@ -85,6 +87,8 @@ pub struct Config {
     pub spice_password: bool,
     /// `spice_sasl`.
     pub spice_sasl: bool,
+    /// `spice_sasl_dir`.
+    pub spice_sasl_dir: Option<String>,
     /// `vnc_allow_host_audio` and the like: audio goes to the host.
     pub nographics_allow_host_audio: bool,
     /// TLS of character devices.
@@ -108,10 +112,12 @@ impl Default for Config {
             vnc_tls: None,
             vnc_password: false,
             vnc_sasl: false,
+            vnc_sasl_dir: None,
             spice_listen: "127.0.0.1".into(),
             spice_tls: None,
             spice_password: false,
             spice_sasl: false,
+            spice_sasl_dir: None,
             nographics_allow_host_audio: false,
             chardev_tls: None,
             nbd_tls: TlsFiles {

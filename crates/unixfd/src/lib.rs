@@ -1,5 +1,5 @@
 //! What a Unix daemon does with raw descriptors: peer credentials, passing descriptors over sockets,
-//! pidfds, memory files, TAP devices and other links, KVM's word on the CPU, device filters of cgroups, listeners with an exact mode, and starting a program that outlives its starter.
+//! pidfds, memory files, TAP devices and other links, KVM's word on the CPU, device filters of cgroups, listeners with an exact mode, scheduling policies, counters of performance, and starting a program that outlives its starter.
 //!
 //! The one crate of the workspace that may say `unsafe`; every use of it is one system call, with
 //! the reason beside it. It has no policy: callers decide who may do what.
@@ -19,6 +19,7 @@ mod passing;
 mod peer;
 pub mod perf;
 mod pidfd;
+mod policy;
 mod quiet;
 mod tap;
 mod vsock;
@@ -42,6 +43,7 @@ pub use passing::{
 };
 pub use peer::{Fds, Peer, PeerCred, peer_label};
 pub use pidfd::{PidFd, start_time};
+pub use policy::{Policy, set_policy};
 pub use quiet::QuietStream;
 pub use tap::{
     NAME_MAX, TapFlags, add_to_bridge, mtu, set_down, set_mac, set_macvtap_flags, set_mtu,

@@ -1,8 +1,14 @@
 //! Starting the guests that start with the host.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use crate::ops::{Conditions, Driver, change::configure::set_autostart_once, start};
+use crate::{
+    domain::Domain,
+    ops::{Conditions, Driver, change::configure::set_autostart_once, start},
+};
+
+/// How long the start of one guest keeps the next one waiting: an administrator's script may hold it up.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Starts the guests that start with the host, unless that was done since the host started.
 pub async fn autostart(driver: &Arc<Driver>) {
@@ -20,12 +26,20 @@ pub async fn autostart(driver: &Arc<Driver>) {
         if !(view.autostart || view.autostart_once) || view.active() {
             continue;
         }
-        if let Err(error) = start::start(driver, &domain, start::How::default(), &Conditions::default()).await
-        {
-            tracing::error!(guest = %view.name, %error, "the guest could not be started with the host");
+        let started = driver.tracker.spawn(start_one(Arc::clone(driver), domain));
+        if tokio::time::timeout(PATIENCE, started).await.is_err() {
+            tracing::warn!(guest = %view.name, "its start takes long: the next guest is started beside it");
         }
     }
     if let Err(error) = crate::domain::store::write(&mark, b"", false) {
         tracing::warn!(%error, "guests may be started with the host once more");
+    }
+}
+
+async fn start_one(driver: Arc<Driver>, domain: Domain) {
+    let (how, anyway) = (start::How::default(), Conditions::default());
+    if let Err(error) = start::start(&driver, &domain, how, &anyway).await {
+        let name = &domain.view().name;
+        tracing::error!(guest = %name, %error, "the guest could not be started with the host");
     }
 }

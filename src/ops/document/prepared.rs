@@ -16,4 +16,6 @@ pub(crate) struct Prepared {
     pub(crate) missing: Vec<(String, String, bool)>,
     /// The CPU as the stored configuration has it.
     pub(crate) cpu: Option<domxml::cpu::Cpu>,
+    /// The document before anything was chosen for the run, where scripts of the administrator are told of it.
+    pub(crate) planned: Option<Box<domxml::Domain>>,
 }

@@ -6,35 +6,76 @@ use std::{
 };
 
 use domxml::tuning::MemorySource;
-use qemu_plan::command::{self, Config, Dirs, Purpose, Resources};
+use qemu_plan::command::{self, Config, Dirs, Purpose, Resources, TlsFiles};
 
 use crate::{
     config::QemuConfig,
+    error::Result,
     ops::{Driver, host::hugepages},
 };
 
-/// Below mounts that others have things in, too.
-const OURS: &str = "libvirt/qemu";
+/// Below a directory of the host's, that of all guests.
+pub(crate) const OF_GUESTS: &str = "libvirt/qemu";
 
-/// Directories of a run.
+/// Directories of a run; [`find_huge_pages`] adds those of huge pages.
 pub(crate) fn dirs(driver: &Driver, short_name: &str) -> Dirs {
     let paths = driver.registry.store().paths();
-    let config = driver.config();
-    let memory = match &config.paths.memory_backing {
-        Some(directory) => directory.join(OURS),
-        None => paths.lib.join("ram"),
-    };
-    let mounts = hugepages::mounts(driver, &config).into_iter();
     let text = |path: PathBuf| path.to_string_lossy().into_owned();
     Dirs {
         lib: text(paths.domains.join(format!("domain-{short_name}"))),
         channel: text(paths.state.join("channel").join(short_name)),
-        memory: text(memory.join(short_name)),
-        hugepages: mounts
-            .map(|(kib, mount)| (kib, text(mount.join(OURS).join(short_name))))
-            .collect(),
+        memory: text(memory_dir(driver).join(short_name)),
+        hugepages: Vec::new(),
         dbus_socket: text(paths.state.join("dbus").join(format!("{short_name}-dbus.sock"))),
     }
+}
+
+/// Where the memory of guests is that is kept in files.
+fn memory_dir(driver: &Driver) -> PathBuf {
+    let configured = &driver.config().paths.memory_backing;
+    match configured {
+        Some(dir) => dir.join(OF_GUESTS),
+        None => driver.registry.store().paths().lib.join("ram"),
+    }
+}
+
+/// Finds where the guest's huge pages are, if it uses any.
+///
+/// # Errors
+/// A place that is configured is none.
+pub(crate) async fn find_huge_pages(
+    driver: &Driver,
+    document: &domxml::Domain,
+    dirs: &mut Dirs,
+    short_name: &str,
+) -> Result<()> {
+    if !wants_huge_pages(document) {
+        return Ok(());
+    }
+    let (config, root, short_name) = (driver.config(), driver.host.root.clone(), short_name.to_owned());
+    let find = move || {
+        let mounts = hugepages::mounts(&root, config.paths.hugetlbfs.as_deref())?;
+        let dir = |mount: PathBuf| {
+            mount
+                .join(OF_GUESTS)
+                .join(&short_name)
+                .to_string_lossy()
+                .into_owned()
+        };
+        Ok(mounts.into_iter().map(|(kib, mount)| (kib, dir(mount))).collect())
+    };
+    dirs.hugepages = crate::blocking::file("looking for huge pages", find).await?;
+    Ok(())
+}
+
+/// Whether some of the guest's memory is of huge pages.
+fn wants_huge_pages(document: &domxml::Domain) -> bool {
+    let of_guest = document
+        .memory_backing
+        .as_ref()
+        .is_some_and(|m| m.hugepages.is_some());
+    let sources = document.devices.memories.iter().filter_map(|m| m.source.as_ref());
+    of_guest || sources.into_iter().any(|source| source.pagesize.is_some())
 }
 
 /// The resources of a command line that is only shown.
@@ -62,27 +103,26 @@ pub(crate) fn resources(driver: &Driver, document: &domxml::Domain, dirs: Dirs) 
     }
 }
 
-/// Directories that a run needs, of those that it may have: those of its memory only where that lies in files.
-pub(crate) fn of_run(document: &domxml::Domain, dirs: &Dirs) -> Vec<String> {
+/// The directories that a run's memory is in, of those that it may have.
+pub(crate) fn of_memory(document: &domxml::Domain, dirs: &Dirs) -> Vec<PathBuf> {
+    let in_files = is_in_files(document).then_some(&dirs.memory);
+    let huge = dirs.hugepages.iter().map(|(_, dir)| dir);
+    huge.chain(in_files).map(PathBuf::from).collect()
+}
+
+/// Whether some of the guest's memory is kept in files: where the document says so, and where it says who shares it.
+fn is_in_files(document: &domxml::Domain) -> bool {
     let backing = document.memory_backing.as_ref();
-    let source = backing.and_then(|backing| backing.source);
     let modules = &document.devices.memories;
-    let paged = modules.iter().any(|module| {
-        let source = module.source.as_ref();
-        source.is_some_and(|source| source.pagesize.is_some())
-    });
-    let shared = modules.iter().any(|module| module.access.is_some())
-        || backing.is_some_and(|backing| backing.access.is_some())
-        || numa_cells(document).any(|cell| cell.mem_access.is_some());
-    let in_files = source == Some(MemorySource::File) || source.is_none() && shared;
-    let mut needed = vec![dirs.lib.clone(), dirs.channel.clone()];
-    if paged || backing.is_some_and(|backing| backing.hugepages.is_some()) {
-        needed.extend(dirs.hugepages.iter().map(|(_, directory)| directory.clone()));
+    let shared = || {
+        modules.iter().any(|module| module.access.is_some())
+            || backing.is_some_and(|backing| backing.access.is_some())
+            || numa_cells(document).any(|cell| cell.mem_access.is_some())
+    };
+    match backing.and_then(|backing| backing.source) {
+        Some(source) => source == MemorySource::File,
+        None => shared(),
     }
-    if in_files {
-        needed.push(dirs.memory.clone());
-    }
-    needed
 }
 
 fn numa_cells(document: &domxml::Domain) -> impl Iterator<Item = &domxml::cpu::Cell> {
@@ -98,16 +138,85 @@ pub(crate) fn environment() -> Vec<(String, String)> {
         .collect()
 }
 
+/// The directory of certificates that is configured, the usual one if it is there, or the one for everything.
+fn certificates(config: &QemuConfig, configured: Option<&PathBuf>, usual: &str) -> PathBuf {
+    let usual = || Some(PathBuf::from(usual)).filter(|path| path.exists());
+    configured
+        .cloned()
+        .or_else(usual)
+        .unwrap_or_else(|| config.tls_cert_dir.clone())
+}
+
 /// What of qemu.conf is on the command line.
 pub(crate) fn line_config(config: &QemuConfig) -> Config {
+    let text = |path: &PathBuf| path.to_string_lossy().into_owned();
+    let (vnc, spice) = (&config.vnc, &config.spice);
+    let files = |configured: &Option<PathBuf>, usual: &str, verify| TlsFiles {
+        dir: text(&certificates(config, configured.as_ref(), usual)),
+        verify,
+        secret: None,
+    };
     Config {
-        vnc_listen: config.vnc.listen.clone(),
-        vnc_password: config.vnc.password.is_some(),
-        vnc_sasl: config.vnc.sasl,
+        vnc_listen: vnc.listen.clone(),
+        vnc_tls: vnc
+            .tls
+            .then(|| files(&vnc.tls_cert_dir, "/etc/pki/libvirt-vnc", vnc.tls_verify)),
+        vnc_password: vnc.password.is_some(),
+        vnc_sasl: vnc.sasl,
+        vnc_sasl_dir: vnc.sasl_dir.as_ref().map(text),
+        spice_listen: spice.listen.clone(),
+        spice_tls: spice
+            .tls
+            .then(|| files(&spice.tls_cert_dir, "/etc/pki/libvirt-spice", false)),
+        spice_password: spice.password.is_some(),
+        spice_sasl: spice.sasl,
+        spice_sasl_dir: spice.sasl_dir.as_ref().map(text),
         dump_guest_core: config.limits.dump_guest_core.then_some(true),
         seccomp_sandbox: config.guard.seccomp_sandbox.unwrap_or(true),
         log_timestamp: config.log_timestamp,
         set_process_name: config.set_process_name,
         ..Config::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn huge_pages_are_looked_for_where_the_document_asks_for_them() {
+        for (content, wants) in [
+            ("", false),
+            ("<memoryBacking><hugepages/></memoryBacking>", true),
+            (
+                "<devices><memory model='dimm'><source><pagesize>2048</pagesize></source><target><size>1</size>
+                 <node>0</node></target></memory></devices>",
+                true,
+            ),
+        ] {
+            let text = format!("<domain type='qemu'><name>a</name><memory>1</memory>{content}</domain>");
+            let document = domxml::Domain::parse(&text, domxml::ParseFlags::NONE).unwrap();
+            assert_eq!(wants_huge_pages(&document), wants, "{content}");
+        }
+    }
+
+    #[test]
+    fn memory_is_in_files_where_it_is_said_or_shared() {
+        let numa = "<cpu><numa><cell id='0' cpus='0' memory='1' memAccess='shared'/></numa></cpu>";
+        for (content, files) in [
+            ("", false),
+            ("<memoryBacking><hugepages/></memoryBacking>", false),
+            ("<memoryBacking><source type='file'/></memoryBacking>", true),
+            ("<memoryBacking><access mode='shared'/></memoryBacking>", true),
+            (
+                "<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>",
+                false,
+            ),
+            (numa, true),
+        ] {
+            let text = format!("<domain type='qemu'><name>a</name><memory>1</memory>{content}</domain>");
+            let document = domxml::Domain::parse(&text, domxml::ParseFlags::NONE).unwrap();
+            assert_eq!(is_in_files(&document), files, "{content}");
+        }
     }
 }

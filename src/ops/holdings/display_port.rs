@@ -6,7 +6,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use domxml::devices::{Graphics, GraphicsKind, ListenKind, SpiceChannelMode, YesNo};
+use domxml::devices::{Graphics, GraphicsKind, Listen, ListenKind};
+use qemu_plan::command::graphics::spice_choice;
 
 use crate::{
     config::PortRange,
@@ -86,7 +87,63 @@ pub(crate) fn can_bind(address: &str, port: u16) -> bool {
     bind(address).or_else(|| bind("0.0.0.0")).unwrap_or(false)
 }
 
-/// Ports for displays that leave the choice to us; those that the document names are noted.
+/// Where each display is reached: addresses and sockets that the document leaves open are filled in. The status file tells
+/// whether qemu.conf said so, and whether we made it up.
+pub(crate) fn complete_listens(config: &QemuConfig, document: &mut domxml::Domain, lib_dir: &str) {
+    for graphics in &mut document.devices.graphics {
+        let usual = match graphics.kind {
+            GraphicsKind::Vnc => Some((&config.vnc.listen, config.vnc.auto_unix_socket)),
+            GraphicsKind::Spice => Some((&config.spice.listen, config.spice.auto_unix_socket)),
+            _ => None,
+        };
+        let socket = format!("{lib_dir}/{}.sock", graphics.kind.as_str());
+        let first = graphics.listens.first().map(|listen| listen.kind);
+        for listen in &mut graphics.listens {
+            complete(listen, usual, &socket);
+        }
+        let Some(listen) = graphics.listens.first() else {
+            continue;
+        };
+        match listen.kind {
+            ListenKind::Address => graphics.listen.clone_from(&listen.address),
+            ListenKind::Socket => {
+                graphics.socket.clone_from(&listen.socket);
+                if first == Some(ListenKind::Address) {
+                    // It has no port, although the document left one open.
+                    (graphics.port, graphics.tls_port, graphics.autoport) = (None, None, None);
+                }
+            }
+            ListenKind::None | ListenKind::Network => {}
+        }
+    }
+}
+
+/// One place where a display is reached; `usual`: qemu.conf's address, and whether it wants a socket instead.
+fn complete(listen: &mut Listen, usual: Option<(&String, bool)>, socket: &str) {
+    let mut generated = false;
+    match (listen.kind, usual) {
+        (ListenKind::Address, Some((_, true))) if listen.address.is_none() => {
+            (listen.kind, listen.from_config) = (ListenKind::Socket, Some(1));
+            listen.socket = Some(socket.to_owned());
+        }
+        (ListenKind::Address, Some((address, false))) if listen.address.is_none() => {
+            (listen.address, listen.from_config) = (Some(address.clone()), Some(1));
+        }
+        (ListenKind::Socket, _) if listen.socket.is_none() => {
+            listen.socket = Some(socket.to_owned());
+            generated = true;
+        }
+        _ => {}
+    }
+    listen.from_config.get_or_insert(0);
+    listen.auto_generated.get_or_insert(generated.into());
+}
+
+/// Ports for displays that leave the choice to us; those that the document names are noted. Displays must be told before
+/// where they are reached.
+///
+/// # Errors
+/// There is none left, or one that encrypts is asked for and qemu.conf has none encrypt.
 pub(crate) fn choose_ports(
     driver: &Driver,
     config: &QemuConfig,
@@ -94,115 +151,88 @@ pub(crate) fn choose_ports(
 ) -> Result<Vec<Lease>> {
     let mut leases = Vec::new();
     for graphics in &mut document.devices.graphics {
-        match graphics.kind {
-            GraphicsKind::Vnc => choose_vnc(driver, config, graphics, &mut leases)?,
-            GraphicsKind::Spice => choose_spice(driver, config, graphics, &mut leases)?,
-            _ => {}
-        }
+        let Some(address) = address(graphics) else {
+            continue;
+        };
+        let choice = Choice {
+            ports: &driver.ports,
+            config,
+            address: &address,
+        };
+        let chosen = match graphics.kind {
+            GraphicsKind::Vnc => choice.vnc(graphics)?,
+            GraphicsKind::Spice => choice.spice(graphics)?,
+            _ => Vec::new(),
+        };
+        leases.extend(chosen.into_iter().map(Lease::Port));
     }
     Ok(leases)
 }
 
-fn choose_vnc(
-    driver: &Driver,
-    config: &QemuConfig,
-    graphics: &mut Graphics,
-    leases: &mut Vec<Lease>,
-) -> Result<()> {
-    let Some(address) = listen_address(graphics, &config.vnc.listen) else {
-        return Ok(());
-    };
-    graphics.websocket_generated = Some((graphics.websocket == Some(-1)).into());
-    let lease = match named(graphics.port) {
-        Some(port) => driver.ports.hold(port),
-        None => driver.ports.take(config.display_ports, &address)?,
-    };
-    graphics.port = Some(i32::from(lease.port));
-    leases.push(Lease::Port(lease));
-    if graphics.websocket == Some(-1) {
-        let lease = driver.ports.take(config.websocket_ports, &address)?;
-        graphics.websocket = Some(i32::from(lease.port));
-        leases.push(Lease::Port(lease));
-    }
-    Ok(())
+/// The address that a display listens at; none for one that is not reached by ports.
+fn address(graphics: &Graphics) -> Option<String> {
+    let listen = graphics.listens.first()?;
+    let by_port = matches!(listen.kind, ListenKind::Address | ListenKind::Network);
+    by_port.then(|| listen.address.clone().unwrap_or_default())
 }
 
-/// Where SPICE listens that is not told where.
-const SPICE_LISTEN: &str = "127.0.0.1";
-
-/// One port for what may be plain, one for what must be encrypted.
-fn choose_spice(
-    driver: &Driver,
-    config: &QemuConfig,
-    graphics: &mut Graphics,
-    leases: &mut Vec<Lease>,
-) -> Result<()> {
-    let Some(address) = listen_address(graphics, SPICE_LISTEN) else {
-        return Ok(());
-    };
-    let auto = graphics.autoport == Some(YesNo::Yes);
-    let modes = graphics.channels.iter().map(|channel| channel.mode);
-    let mut modes = modes.chain([graphics.default_mode.unwrap_or_default()]);
-    let (plain, secure) = (
-        modes.clone().any(|mode| mode != SpiceChannelMode::Secure),
-        modes.any(|mode| mode == SpiceChannelMode::Secure),
-    );
-    if auto && secure || graphics.tls_port == Some(-1) {
-        let message = "Auto allocation of spice TLS port requested but spice TLS is disabled in qemu.conf";
-        return Err(Error::new(Code::ConfigUnsupported, message));
-    }
-    for port in [named(graphics.port), named(graphics.tls_port)]
-        .into_iter()
-        .flatten()
-    {
-        leases.push(Lease::Port(driver.ports.hold(port)));
-    }
-    if auto && plain || graphics.port == Some(-1) {
-        let lease = driver.ports.take(config.display_ports, &address)?;
-        graphics.port = Some(i32::from(lease.port));
-        leases.push(Lease::Port(lease));
-    }
-    Ok(())
+/// Choosing the ports of one display.
+struct Choice<'a> {
+    ports: &'a Ports,
+    config: &'a QemuConfig,
+    address: &'a str,
 }
 
-/// A port that a document names.
-fn named(port: Option<i32>) -> Option<u16> {
-    port.and_then(|port| u16::try_from(port).ok())
-        .filter(|port| *port != 0)
-}
-
-/// What the status file tells of every place where a display is reached: whether qemu.conf said so, and whether we made
-/// it up; the path of a socket that the document leaves open is filled in.
-pub(crate) fn complete_listens(document: &mut domxml::Domain, lib_dir: &str) {
-    for graphics in &mut document.devices.graphics {
-        let kind = graphics.kind;
-        for listen in &mut graphics.listens {
-            let generated = listen.kind == ListenKind::Socket && listen.socket.is_none();
-            if generated {
-                let socket = format!("{lib_dir}/{}.sock", kind.as_str());
-                graphics.socket = Some(socket.clone());
-                listen.socket = Some(socket);
-            }
-            listen.from_config.get_or_insert(0);
-            listen.auto_generated.get_or_insert(generated.into());
+impl Choice<'_> {
+    fn vnc(&self, graphics: &mut Graphics) -> Result<Vec<PortLease>> {
+        graphics.websocket_generated = Some((graphics.websocket == Some(-1)).into());
+        let mut leases = vec![self.port(&mut graphics.port)?];
+        if graphics.websocket == Some(-1) {
+            let lease = self.ports.take(self.config.websocket_ports, self.address)?;
+            graphics.websocket = Some(i32::from(lease.port));
+            leases.push(lease);
+        } else {
+            leases.extend(self.named(graphics.websocket));
         }
+        Ok(leases)
     }
-}
 
-/// The address that a display listens at, filled in where the document has none; none for a display without one.
-pub(crate) fn listen_address(graphics: &mut Graphics, default: &str) -> Option<String> {
-    let listen = graphics.listens.first_mut()?;
-    match listen.kind {
-        ListenKind::Address => {}
-        ListenKind::Network => return listen.address.clone(),
-        ListenKind::None | ListenKind::Socket => return None,
+    fn spice(&self, graphics: &mut Graphics) -> Result<Vec<PortLease>> {
+        let choice = spice_choice(graphics, self.config.spice.tls);
+        if choice.encrypted && !self.config.spice.tls {
+            let text = "Auto allocation of spice TLS port requested but spice TLS is disabled in qemu.conf";
+            return Err(Error::new(Code::ConfigUnsupported, text));
+        }
+        let ports = [
+            (choice.plain, &mut graphics.port),
+            (choice.encrypted, &mut graphics.tls_port),
+        ];
+        let mut leases = Vec::new();
+        for (is_chosen, port) in ports {
+            if is_chosen {
+                *port = None;
+                leases.push(self.port(port)?);
+            } else {
+                leases.extend(self.named(*port));
+            }
+        }
+        Ok(leases)
     }
-    let address = listen.address.get_or_insert_with(|| {
-        listen.from_config = Some(1);
-        default.to_owned()
-    });
-    graphics.listen = Some(address.clone());
-    Some(address.clone())
+
+    /// The port that the document names, or one that is free.
+    fn port(&self, port: &mut Option<i32>) -> Result<PortLease> {
+        let lease = match self.named(*port) {
+            Some(lease) => lease,
+            None => self.ports.take(self.config.display_ports, self.address)?,
+        };
+        *port = Some(i32::from(lease.port));
+        Ok(lease)
+    }
+
+    fn named(&self, port: Option<i32>) -> Option<PortLease> {
+        let port = u16::try_from(port?).ok().filter(|port| *port != 0)?;
+        Some(self.ports.hold(port))
+    }
 }
 
 /// Ports that a run found at start-up has.
@@ -238,31 +268,107 @@ mod tests {
         assert_eq!(ports.take(range, "127.0.0.1").unwrap().port, port);
     }
 
+    fn config() -> QemuConfig {
+        use crate::config::{Document, Presence, QEMU};
+        let nothing =
+            Document::read(&QEMU, std::path::Path::new("/nonexistent"), Presence::Optional).unwrap();
+        QemuConfig::from_document(&nothing, None).unwrap()
+    }
+
+    fn displays(devices: &str) -> domxml::Domain {
+        let text = format!("<domain type='qemu' id='1'><name>a</name><devices>{devices}</devices></domain>");
+        domxml::Domain::parse(&text, domxml::ParseFlags::NONE).unwrap()
+    }
+
     #[test]
     fn the_status_file_tells_where_each_address_is_from() {
-        let text = "<domain type='qemu' id='1'><name>a</name><devices>
-            <graphics type='vnc'><listen type='address' address='::1'/></graphics>
+        let mut domain = displays(
+            "<graphics type='vnc'><listen type='address' address='::1'/></graphics>
+            <graphics type='vnc'><listen type='address'/></graphics>
             <graphics type='vnc'><listen type='socket'/></graphics>
-            <graphics type='spice'><listen type='none'/></graphics></devices></domain>";
-        let mut domain = domxml::Domain::parse(text, domxml::ParseFlags::NONE).unwrap();
-        complete_listens(&mut domain, "/lib/1-a");
+            <graphics type='spice'><listen type='none'/></graphics>",
+        );
+        complete_listens(&config(), &mut domain, "/lib/1-a");
         let listens = domain.devices.graphics.iter().map(|g| &g.listens[0]);
         let told: Vec<_> = listens
             .map(|l| {
                 (
                     l.from_config,
                     l.auto_generated.map(|yes| yes.as_str()),
-                    l.socket.as_deref(),
+                    l.address.as_deref().or(l.socket.as_deref()),
                 )
             })
             .collect();
         assert_eq!(
             told,
             [
-                (Some(0), Some("no"), None),
+                (Some(0), Some("no"), Some("::1")),
+                (Some(1), Some("no"), Some("127.0.0.1")),
                 (Some(0), Some("yes"), Some("/lib/1-a/vnc.sock")),
                 (Some(0), Some("no"), None)
             ]
+        );
+    }
+
+    #[test]
+    fn a_display_may_be_a_socket_because_the_configuration_says_so() {
+        let mut config = config();
+        config.spice.auto_unix_socket = true;
+        let mut domain =
+            displays("<graphics type='spice' autoport='yes'><listen type='address'/></graphics>");
+        complete_listens(&config, &mut domain, "/lib/1-a");
+        let display = &domain.devices.graphics[0];
+        assert_eq!(display.socket.as_deref(), Some("/lib/1-a/spice.sock"));
+        assert_eq!(address(display), None);
+    }
+
+    #[test]
+    fn the_ports_of_a_display_are_those_that_its_channels_need() {
+        let mut config = config();
+        let ports = Ports::default();
+        config.display_ports = PortRange {
+            min: 47_200,
+            max: 47_299,
+        };
+        let mut chosen = |tls, attributes: &str, channels: &str| -> Result<(usize, bool, bool), String> {
+            config.spice.tls = tls;
+            let mut domain = displays(&format!(
+                "<graphics type='spice' {attributes}><listen type='address' address='127.0.0.1'/>{channels}</graphics>"
+            ));
+            let display = &mut domain.devices.graphics[0];
+            let choice = Choice {
+                ports: &ports,
+                config: &config,
+                address: "127.0.0.1",
+            };
+            let leases = choice.spice(display).map_err(|error| error.to_string())?;
+            let is_chosen = |port: Option<i32>| port.is_some_and(|port| port >= 47_200);
+            Ok((leases.len(), is_chosen(display.port), is_chosen(display.tls_port)))
+        };
+        assert_eq!(chosen(false, "autoport='yes'", ""), Ok((1, true, false)));
+        assert_eq!(chosen(true, "autoport='yes'", ""), Ok((2, true, true)));
+        assert_eq!(
+            chosen(true, "autoport='yes' defaultMode='insecure'", ""),
+            Ok((1, true, false))
+        );
+        assert_eq!(
+            chosen(true, "autoport='yes' defaultMode='secure'", ""),
+            Ok((1, false, true))
+        );
+        let channel = "<channel name='main' mode='insecure'/>";
+        assert_eq!(
+            chosen(true, "autoport='yes' defaultMode='secure'", channel),
+            Ok((2, true, true))
+        );
+        assert_eq!(
+            chosen(false, "port='5999' autoport='no'", ""),
+            Ok((1, false, false))
+        );
+        let refused = "unsupported configuration: Auto allocation of spice TLS port requested but spice TLS is disabled \
+                       in qemu.conf";
+        assert_eq!(
+            chosen(false, "port='5999' tlsPort='-1' autoport='no'", ""),
+            Err(refused.to_owned())
         );
     }
 

@@ -82,6 +82,11 @@ fn address_of(device: &str) -> Option<String> {
     let of_device: Vec<_> = addresses
         .filter(|entry| entry.interface_name == device)
         .filter_map(|entry| entry.address)
+        // An address of the link alone means nothing without the link.
+        .filter(|a| {
+            a.as_sockaddr_in6()
+                .is_none_or(|a| !a.ip().is_unicast_link_local())
+        })
         .collect();
     let v4 = of_device
         .iter()

@@ -12,6 +12,7 @@ pub mod hostdev;
 pub mod ledger;
 pub(crate) mod listen;
 pub mod log;
+pub(crate) mod memory;
 pub mod net;
 pub mod release;
 pub(crate) mod render_node;

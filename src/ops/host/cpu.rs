@@ -10,13 +10,14 @@ use domxml::{
     CpuDocument, FormatFlags, WantedCpu,
     capabilities::HostCpu,
     cpu::{
-        Cpu, CpuFallback, CpuFeature, CpuMatch, CpuMode, CpuModel, FeaturePolicy, MaxPhysAddr,
+        Cpu, CpuCheck, CpuFallback, CpuFeature, CpuMatch, CpuMode, CpuModel, FeaturePolicy, MaxPhysAddr,
         MaxPhysAddrMode,
     },
 };
 use hostinfo::{
     Baseline, Comparison, CpuDescription, CpuError, CpuKind, CpuModels, GuestModel, OfferedModel, Policy,
 };
+use qemu_plan::caps::{Accel, Caps};
 
 use crate::{
     error::{Area, Code, Error, Result},
@@ -103,6 +104,38 @@ pub async fn compare_hypervisor(
     CpuModels::x86()
         .compare_offered(&offered(model), &cpu, blockers)
         .map_err(refused)
+}
+
+/// Checks that a guest can have the CPU of its document, where the document has that checked before QEMU is started.
+///
+/// # Errors
+/// `CpuIncompatible` with what it lacks; what is wrong with the description.
+pub(crate) fn check(caps: &Caps, document: &domxml::Domain) -> Result<()> {
+    let cpu = document
+        .cpu
+        .as_ref()
+        .filter(|cpu| cpu.check == Some(CpuCheck::Partial));
+    let accel = Accel::from_virt_type(document.kind.as_str());
+    let (Some(cpu), Some(accel)) = (cpu, accel) else {
+        return Ok(());
+    };
+    if !is_x86(caps.arch()) {
+        return Ok(());
+    }
+    let cpu = described_guest(cpu);
+    let models = domcaps::models(caps, accel);
+    let blockers = models.iter().find(|(name, _)| Some(name) == cpu.model.as_ref());
+    let blockers = blockers.map(|(_, blockers)| blockers.as_slice());
+    let compared = match domcaps::describe(caps, accel) {
+        Some(model) => CpuModels::x86()
+            .compare_offered(&offered(&model), &cpu, blockers)
+            .map_err(refused)?,
+        None => Comparison::Incompatible("unknown host CPU".to_owned()),
+    };
+    match compared {
+        Comparison::Incompatible(why) => Err(Error::new(Code::CpuIncompatible, why).in_area(Area::Cpu)),
+        Comparison::Identical | Comparison::Superset => Ok(()),
+    }
 }
 
 /// The CPU that several hosts have in common, as a guest's document.

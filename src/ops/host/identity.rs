@@ -1,8 +1,8 @@
 //! The user and group that QEMU and its helpers run as.
 
-use std::fmt;
+use std::{ffi::CString, fmt};
 
-use nix::unistd::{Group, User};
+use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
 
 use crate::{
     config::QemuConfig,
@@ -86,12 +86,24 @@ impl Identity {
 
     /// Whom to become; none if QEMU runs as the daemon does.
     pub(crate) fn run_as(self) -> Option<RunAs> {
-        let kvm = Group::from_name("kvm").ok().flatten().map(|g| g.gid.as_raw());
         (self.privileged && self.uid != 0).then(|| RunAs {
             uid: self.uid,
             gid: self.gid,
-            groups: kvm.into_iter().collect(),
+            groups: self.groups(),
         })
+    }
+
+    /// The groups that the host's files say its user is in, and its own.
+    fn groups(self) -> Vec<u32> {
+        let own = Gid::from_raw(self.gid);
+        let user = User::from_uid(Uid::from_raw(self.uid)).ok().flatten();
+        let name = user.and_then(|user| CString::new(user.name).ok());
+        let listed = name.and_then(|name| getgrouplist(&name, own).ok());
+        let mut groups: Vec<u32> = listed.unwrap_or_default().into_iter().map(Gid::as_raw).collect();
+        if !groups.contains(&self.gid) {
+            groups.push(self.gid);
+        }
+        groups
     }
 
     /// Whether QEMU has all rights on the host.

@@ -9,12 +9,16 @@ use crate::{
     error::{Error, Result},
     ops::{
         Driver,
-        document::{plan, resources::native_resources},
+        document::{
+            plan,
+            resources::{find_huge_pages, native_resources},
+        },
         holdings::{
             helper::{tpm::emulator as tpm, virtiofs},
             hostdev, listen, render_node,
             storage::{secrets, volumes},
         },
+        host::cpu,
         tuning::numa,
     },
     qemu::MasterKey,
@@ -44,12 +48,14 @@ pub async fn of_guest(driver: &Arc<Driver>, view: &View) -> Result<String> {
 async fn text(driver: &Arc<Driver>, planned: plan::Planned) -> Result<String> {
     let plan::Planned { mut domain, caps } = planned;
     let caps = caps.as_wanted_by(&domain)?;
+    cpu::check(&caps, &domain)?;
     command::native::prepare(&mut domain, &caps)?;
     listen::find(driver, &mut domain).await?;
     render_node::find(&mut domain, &caps).await?;
     volumes::find(driver, &mut domain).await?;
     let short_name = plan::short_name(-1, &domain.name);
     let mut resources = native_resources(driver, &domain, &short_name);
+    find_huge_pages(driver, &domain, &mut resources.dirs, &short_name).await?;
     hostdev::look(driver, &domain, &mut resources)?;
     let needs = command::needed_secrets(&domain, &caps, &resources)?;
     if !needs.is_empty() {

@@ -17,14 +17,15 @@ use std::{
 
 use crate::{
     domain::{Condition, Domain, Effects, RunState, Stored, View, intents::Intent, status},
-    error::Result,
+    error::{Code, Result},
     events::Found,
+    hooks::Operation,
     ops::{
         Driver,
         device::{detach, vcpus},
         document::plan,
         holdings::{helper::tpm, net::ports, release},
-        run::{cause, guest::Guest, react, slots, stop},
+        run::{cause, guest::Guest, hooks, react, slots, stop},
         supervise,
     },
     qemu::Process,
@@ -223,10 +224,41 @@ async fn take_over(driver: Arc<Driver>, domain: Domain) {
     driver
         .tracker
         .spawn(async move { ports::make_known(&owned, &document).await });
-    if let Err(error) = supervise::dial(&driver, &guest, supervise::DIAL).await {
+    let dialled = supervise::dial(&driver, &guest, supervise::DIAL).await;
+    if let Err(error) = &dialled {
         guest.show_unreachable(Some(error.to_string())).await;
-        let driver = Arc::clone(&driver);
-        tokio::spawn(async move { supervise::dial_again(&driver, &guest, RETRY).await });
+    }
+    let owned = Arc::clone(&driver);
+    driver.background(async move {
+        if dialled.is_err() {
+            supervise::dial_again(&owned, &guest, RETRY).await;
+        }
+        tell_reconnected(&owned, &guest).await;
+    });
+}
+
+/// Calls the administrator's scripts for a guest that was taken over. If they say no, it ends, as with libvirt; that they
+/// can't be called, or its end, is no such answer.
+async fn tell_reconnected(driver: &Arc<Driver>, guest: &Arc<Guest>) {
+    let view = guest.domain.view();
+    let Some(run) = view.run.as_ref().filter(|run| run.launched.id == guest.id) else {
+        return;
+    };
+    let called = hooks::call(driver, Operation::Reconnect, &run.document.domain);
+    let result = tokio::select! {
+        result = called => result,
+        () = guest.process_ended() => return,
+    };
+    match result {
+        Ok(()) => {}
+        Err(error) if error.code == Code::HookScriptFailed => {
+            tracing::error!(guest = %view.name, %error, "the guest is ended: a hook says so");
+            guest.end_because(cause::Cause::Daemon);
+            if let Err(error) = stop::terminate(driver, guest, stop::Patience::Usual).await {
+                tracing::error!(guest = %view.name, %error, "the guest could not be ended");
+            }
+        }
+        Err(error) => tracing::warn!(guest = %view.name, %error, "hooks are not called"),
     }
 }
 

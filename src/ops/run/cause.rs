@@ -15,6 +15,8 @@ pub enum Cause {
     Failed,
     /// It could not be started, or its start was not finished.
     NotStarted,
+    /// A daemon that took it over was told by a script of the administrator to end it.
+    Daemon,
 }
 
 impl Cause {
@@ -25,6 +27,7 @@ impl Cause {
             Cause::Destroyed => (Condition::SHUTOFF_DESTROYED, Some(1), "destroyed"),
             Cause::Crashed => (Condition::SHUTOFF_CRASHED, Some(2), "crashed"),
             Cause::Failed => (Condition::SHUTOFF_CRASHED, Some(5), "crashed"),
+            Cause::Daemon => (Condition::SHUTOFF_DAEMON, Some(5), "daemon"),
             Cause::NotStarted => (Condition::SHUTOFF_FAILED, None, "failed"),
         }
     }

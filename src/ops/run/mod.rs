@@ -8,6 +8,7 @@ pub mod cpus;
 pub(crate) mod departures;
 pub mod found_job;
 pub mod guest;
+pub(crate) mod hooks;
 pub mod keys;
 pub mod once;
 pub(crate) mod password;

@@ -50,6 +50,7 @@ pub(crate) fn commands_of(
     let config = driver.config();
     let default = match display.kind {
         GraphicsKind::Vnc => config.vnc.password.as_ref(),
+        GraphicsKind::Spice => config.spice.password.as_ref(),
         _ => None,
     };
     let password = display.passwd.as_ref().or(default).cloned()?;

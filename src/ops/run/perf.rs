@@ -76,6 +76,12 @@ impl Counters {
         Ok(())
     }
 
+    /// Keeps what was counted of the process before it was a guest.
+    pub(crate) fn keep(&self, begun: Counters) {
+        let begun = begun.open.into_inner().unwrap_or_else(PoisonError::into_inner);
+        self.open().extend(begun);
+    }
+
     /// How often each event has happened.
     pub(crate) fn read(&self) -> Vec<(Event, u64)> {
         let open = self.open();
@@ -93,13 +99,14 @@ fn counted(document: &Domain) -> impl Iterator<Item = Event> {
         .map(|event| event.name)
 }
 
-/// Counts what the document says, of a guest that starts.
+/// Counts what the document says, of a process that waits to become QEMU: so all of its threads are counted.
 ///
 /// # Errors
 /// As [`Counters::set`].
-pub(crate) fn begin(guest: &Arc<Guest>, document: &Domain) -> Result<()> {
-    let pid = guest.process()?.pid();
-    counted(document).try_for_each(|event| guest.perf.set(pid, event, true))
+pub(crate) fn begin(document: &Domain, pid: i32) -> Result<Counters> {
+    let counters = Counters::default();
+    counted(document).try_for_each(|event| counters.set(pid, event, true))?;
+    Ok(counters)
 }
 
 /// Counts anew what the document says, for a daemon that comes to a guest. What the host does not count any more is logged.

@@ -3,7 +3,8 @@
 //! There is one way out. [`terminate`] sees to it that the process ends; [`ended`], called by whoever notices first that
 //! it has, waits for QEMU's last words, gives back all that the run held and commits the new state. It runs once.
 //!
-//! Powering off takes no job and no lock that another could hold: it is never refused and never queued.
+//! Powering off takes no job and no lock that another could hold: it is never refused and never queued. A start that an
+//! administrator's script holds up has no run yet: powering off gives it up.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -11,25 +12,36 @@ use uuid::Uuid;
 
 use crate::{
     domain::{
-        Domain, Effects, RunState, View,
+        Domain, Effects, Run, RunState, View,
         intents::{Intent, Note},
     },
     error::Result,
+    hooks::Operation,
     ops::{
         Conditions, Driver,
-        document::{plan, resources::dirs},
-        holdings::log,
+        document::{plan, resources},
+        holdings::{
+            cgroup,
+            helper::{tpm, virtiofs},
+            hostdev, log,
+            net::{ports, script},
+            storage::owners::Owners,
+        },
         host::{
             files::{remove, remove_all},
             proc,
         },
-        run::{cause::Cause, guest::Guest},
+        operation::record::Record,
+        run::{cause::Cause, cpus, guest::Guest, hooks},
     },
     qemu::Stop,
 };
 
 /// How long QEMU's last words are waited for once the process is gone.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// How long a start may take to be undone that was given up; scripts are told of it.
+const STARTED_OR_UNDONE: Duration = Duration::from_secs(900);
 
 /// libvirt's lifecycle event for an end.
 const STOPPED: i32 = 5;
@@ -66,10 +78,19 @@ pub async fn power_off(
 ) -> Result<()> {
     let view = domain.view();
     conditions.check(&view)?;
-    let guest = driver.guests.of(&view)?;
-    if conditions.trial {
-        return Ok(());
-    }
+    let guest = match (driver.guests.of(&view), starting(driver, view.uuid)) {
+        (Ok(_), _) | (Err(_), Some(_)) if conditions.trial => return Ok(()),
+        (Ok(guest), _) => guest,
+        (Err(error), None) => return Err(error),
+        (Err(_), Some(start)) => {
+            start.cancel()?;
+            start.wait(STARTED_OR_UNDONE).await;
+            match driver.guests.of(&domain.view()) {
+                Ok(guest) => guest,
+                Err(_) => return Ok(()),
+            }
+        }
+    };
     // Noted first: should the daemon end before QEMU does, the next one knows why it ended and sees to it that it does.
     // Powering off is never refused: without the note, only the reason that is told afterwards would be another.
     let note = Note::new(Uuid::new_v4(), view.uuid, guest.id, Intent::PowerOff);
@@ -101,6 +122,13 @@ pub async fn power_off(
             Ok(())
         })
         .await
+}
+
+/// A start of the guest that can be given up: it waits for a script of the administrator, and there is no run yet.
+fn starting(driver: &Driver, guest: Uuid) -> Option<Arc<Record>> {
+    let all = driver.operations.all().into_iter();
+    all.rev()
+        .find(|record| record.guest == guest && record.kind == "start" && record.may_cancel().is_ok())
 }
 
 /// Why a run ended that is found ended at start-up: somebody's wish that was noted, or nobody's.
@@ -207,7 +235,7 @@ fn shut_off(view: &mut View, id: i32, cause: Cause) -> Effects {
     }
 }
 
-/// Gives back what the run held: consoles, ports, what other daemons gave, log, directories, sockets, PID file. The status file goes with the commit.
+/// Gives back what the run held, and tells the administrator's scripts. The status file goes with the commit.
 async fn give_back(driver: &Arc<Driver>, guest: &Guest, view: &Arc<View>, cause: Cause) {
     guest.consoles.close();
     let leases = std::mem::take(
@@ -217,46 +245,77 @@ async fn give_back(driver: &Arc<Driver>, guest: &Guest, view: &Arc<View>, cause:
             .unwrap_or_else(std::sync::PoisonError::into_inner),
     );
     drop(leases);
-    crate::ops::run::cpus::ended(driver, guest, view);
+    cpus::ended(driver, guest, view);
     let Some(run) = view.run.as_ref().filter(|r| r.launched.id == guest.id) else {
         return;
     };
-    if let Err(error) = crate::ops::holdings::net::script::unplug(&run.document.domain).await {
+    let document = &run.document.domain;
+    virtiofs::unplug(driver, document).await;
+    tpm::unplug(driver, view, document, guest.id).await;
+    remove_directories(driver, view, run, cause).await;
+    hooks::tell(driver, Operation::Stopped, document).await;
+    if let Err(error) = script::unplug(document).await {
         tracing::error!(guest = %view.name, %error, "an interface was not taken down");
     }
-    crate::ops::holdings::net::ports::give_back(driver, &run.document.domain).await;
-    crate::ops::holdings::helper::virtiofs::unplug(driver, &run.document.domain).await;
-    crate::ops::holdings::helper::tpm::unplug(driver, view, &run.document.domain, guest.id).await;
-    let paths = driver.registry.store().paths();
-    let log = paths.log.join(format!("{}.log", view.name));
+    ports::give_back(driver, document).await;
+    release(driver, guest, view, document).await;
+    hostdev::give_back(driver, document).await;
+    hooks::tell(driver, Operation::Release(cause.outcome().2), document).await;
+}
+
+/// Notes the end in the guest's log and removes the directories that QEMU had files in.
+async fn remove_directories(driver: &Driver, view: &View, run: &Run, cause: Cause) {
+    let name = &view.name;
+    let log = driver.registry.store().paths().log.join(format!("{name}.log"));
     let status = &run.status;
-    let of_pages = dirs(driver, &plan::short_name(guest.id, &view.name)).hugepages;
-    let directories: Vec<PathBuf> = [
+    let known = [
         &status.lib_dir,
         &status.channel_target_dir,
         &status.memory_backing_dir,
-    ]
-    .into_iter()
-    .flatten()
-    .chain(of_pages.iter().map(|(_, directory)| directory))
-    .map(PathBuf::from)
-    .collect();
-    let pid_file = paths.state.join(format!("{}.pid", view.name));
-    let owners = crate::ops::holdings::storage::owners::Owners::of(driver, &run.document.domain);
-    let nodes = crate::ops::holdings::storage::owners::Owners::of_hostdevs(driver, &run.document.domain);
-    let remove_group = crate::ops::holdings::cgroup::remove(driver, &run.document.domain, guest.id);
+    ];
+    let name = plan::short_name(run.launched.id, name);
+    let mut dirs = resources::dirs(driver, &name);
+    let found = resources::find_huge_pages(driver, &run.document.domain, &mut dirs, &name);
+    left_behind(view, found.await);
+    let huge = dirs.hugepages.into_iter().map(|(_, dir)| PathBuf::from(dir));
+    let known = known.into_iter().flatten().map(PathBuf::from);
+    let directories: Vec<PathBuf> = known.chain(huge).collect();
     let work = move || {
         log::log_line(&log, &format!("shutting down, reason={}", cause.outcome().2));
+        let removed = directories.iter().map(|directory| remove_all(directory));
+        removed.fold(Ok(()), Result::and)
+    };
+    left_behind(
+        view,
+        crate::blocking::file("removing the guest's directories", work).await,
+    );
+}
+
+/// Gives back files, devices, control groups and the PID file.
+async fn release(driver: &Driver, guest: &Guest, view: &View, document: &domxml::Domain) {
+    let pid_file = driver
+        .registry
+        .store()
+        .paths()
+        .state
+        .join(format!("{}.pid", view.name));
+    let owners = Owners::of(driver, document);
+    let nodes = Owners::of_hostdevs(driver, document);
+    let remove_group = cgroup::remove(driver, document, guest.id);
+    let work = move || {
         owners.restore();
         nodes.restore();
         remove_group();
-        for directory in directories {
-            remove_all(&directory)?;
-        }
         remove(&pid_file)
     };
-    if let Err(error) = crate::blocking::file("cleaning up after the guest", work).await {
+    left_behind(
+        view,
+        crate::blocking::file("cleaning up after the guest", work).await,
+    );
+}
+
+fn left_behind(view: &View, result: Result<()>) {
+    if let Err(error) = result {
         tracing::error!(guest = %view.name, %error, "something of the run is left behind");
     }
-    crate::ops::holdings::hostdev::give_back(driver, &run.document.domain).await;
 }

@@ -1,6 +1,6 @@
 //! What of a run's document only QEMU knows: terminals, threads, devices.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use domxml::{
     StatusDocument,
@@ -178,33 +178,6 @@ pub(crate) fn has_agent(document: &domxml::Domain) -> bool {
         .channels
         .iter()
         .any(|c| name(c).as_deref() == Some("org.qemu.guest_agent.0"))
-}
-
-/// What makes the run hard to support.
-pub(crate) fn taints(document: &domxml::Domain, identity: &Identity) -> BTreeSet<&'static str> {
-    let mut taints = BTreeSet::new();
-    if identity.is_root() {
-        taints.insert("high-privileges");
-    }
-    if document
-        .qemu
-        .commandline
-        .as_ref()
-        .is_some_and(|c| !c.args.is_empty() || !c.env.is_empty())
-    {
-        taints.insert("custom-argv");
-    }
-    if document
-        .cpu
-        .as_ref()
-        .is_some_and(|c| c.mode == Some(domxml::cpu::CpuMode::HostPassthrough))
-    {
-        taints.insert("host-cpu");
-    }
-    if document.devices.interfaces.iter().any(|i| i.script.is_some()) {
-        taints.insert("shell-scripts");
-    }
-    taints
 }
 
 /// The label that the process runs under, as a live document shows it.

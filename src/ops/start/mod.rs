@@ -12,8 +12,10 @@
 //! A start is told to nobody before it has succeeded.
 
 mod cpu;
+mod label;
 mod live;
 mod reserve;
+mod taint;
 mod threads;
 
 use std::{path::PathBuf, sync::Arc};
@@ -29,20 +31,21 @@ use crate::{
     },
     error::{Error, Result},
     events::model::EventKind,
+    hooks::{Operation as Call, Script},
     ops::{
         Conditions, Driver,
         document::{plan, prepared::Prepared},
         holdings::{
-            cgroup, log,
+            cgroup, listen, log,
             net::traffic,
             storage::{chain, lease, volumes},
         },
         host::{
-            files,
+            self, files,
             identity::{Identity, file_user},
         },
         operation::{self, Ask, Context, Operation, undo::Undo},
-        run::{cause, cpus, guest::Guest, perf, react, stop},
+        run::{cause, cpus, guest::Guest, hooks, perf, react, stop},
         start::reserve::Reserved,
         supervise,
         tuning::enclose,
@@ -193,7 +196,7 @@ async fn carry_out(
     if how.force_boot {
         boot_afresh(&context).await?;
     }
-    let mut undo = Undo::default();
+    let (mut undo, mut scripts) = (Undo::default(), hooks::Begun::default());
     let session = how.session.clone();
     let attempt = Attempt {
         driver,
@@ -201,7 +204,7 @@ async fn carry_out(
         config,
         how,
     };
-    let result = attempt.stages(document, &mut undo).await;
+    let result = attempt.stages(document, &mut undo, &mut scripts).await;
     match result {
         Ok(view) => {
             tracing::info!(guest = %view.name, id = view.id(), "started");
@@ -212,7 +215,9 @@ async fn carry_out(
             Ok(view)
         }
         Err(error) => {
+            scripts.stopped(driver).await;
             let failed = undo.unwind().await;
+            scripts.released(driver).await;
             note_failure(&context).await;
             Err(operation::with_failed(error, &failed))
         }
@@ -250,6 +255,12 @@ async fn note_failure(context: &Context) {
     let _ = context.commit_with(change).await;
 }
 
+/// A process that waits to become QEMU, and what the host counts of it.
+struct Waiting {
+    held: Held,
+    perf: perf::Counters,
+}
+
 /// One attempt to start a guest.
 struct Attempt<'a> {
     driver: &'a Arc<Driver>,
@@ -260,8 +271,20 @@ struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    async fn stages(&self, document: Box<domxml::Domain>, undo: &mut Undo) -> Result<Arc<View>> {
+    async fn stages(
+        &self,
+        document: Box<domxml::Domain>,
+        undo: &mut Undo,
+        scripts: &mut hooks::Begun,
+    ) -> Result<Arc<View>> {
         let mut prepared = prepare(self.driver, document).await?;
+        let planned = prepared.planned.take();
+        self.call(
+            scripts,
+            Call::Prepare,
+            planned.as_ref().unwrap_or(&prepared.document),
+        )
+        .await?;
         cgroup::note_partition(self.driver, &mut prepared.document)?;
         cgroup::make_ready(self.driver);
         let reserved = reserve::reserve(self.driver, &mut prepared, self.how.reset_nvram, undo).await?;
@@ -276,8 +299,24 @@ impl Attempt<'_> {
             Ok(())
         });
         undo.push("the control group", removal);
-        let held = self.spawn(&prepared, &reserved).await?;
-        self.ready(prepared, reserved, held, undo).await
+        let line = command::build(&prepared.document, &prepared.caps, &reserved.resources)?;
+        self.call(scripts, Call::Start, &prepared.document).await?;
+        let process = self.spawn(&prepared, &reserved, line).await?;
+        self.ready(prepared, reserved, process, (undo, scripts)).await
+    }
+
+    /// Calls the administrator's scripts, until they have ended or the start is given up.
+    async fn call(&self, scripts: &mut hooks::Begun, call: Call, document: &domxml::Domain) -> Result<()> {
+        self.enter_scripts();
+        let called = scripts.call(self.driver, call, document);
+        self.context.unless_cancelled(called).await?
+    }
+
+    /// Says that the start may wait for scripts now.
+    fn enter_scripts(&self) {
+        if self.driver.hooks.has(Script::Qemu) {
+            self.context.enter("hook");
+        }
     }
 
     fn pid_file(&self, prepared: &Prepared) -> PathBuf {
@@ -290,20 +329,24 @@ impl Attempt<'_> {
     }
 
     /// The third stage: a process that waits to become QEMU, told in the guest's status file.
-    async fn spawn(&self, prepared: &Prepared, reserved: &Reserved) -> Result<Held> {
+    async fn spawn(
+        &self,
+        prepared: &Prepared,
+        reserved: &Reserved,
+        line: command::CommandLine,
+    ) -> Result<Waiting> {
         let Self {
             driver,
             context,
             config,
             how,
         } = self;
-        let line = command::build(&prepared.document, &prepared.caps, &reserved.resources)?;
         let paths = driver.registry.store().paths();
         let log = paths.log.join(format!("{}.log", prepared.document.name));
         let output = log::open(driver, &log, prepared, &line).await?;
         let identity = Identity::of(&driver.config())?;
-        let taints = live::taints(&prepared.document, &identity);
-        for taint in &taints {
+        let told = taint::of(&prepared.document, &prepared.caps, &identity);
+        for taint in &told.taints {
             log::log_line(&log, &format!("Domain id={} is tainted: {taint}", prepared.id));
         }
         let start = Start {
@@ -331,8 +374,8 @@ impl Attempt<'_> {
             document: Document::live(*prepared.document.clone()),
             status: Arc::new(status(driver, prepared, reserved, &line)),
             starting: true,
-            taints,
-            deprecations: Vec::new(),
+            taints: told.taints,
+            deprecations: told.deprecations,
             fake_reboot: false,
             seen: Seen::default(),
         };
@@ -351,12 +394,14 @@ impl Attempt<'_> {
             Ok(_) => threads::place_emulator(driver, &prepared.document, held.pid()).await,
             Err(error) => Err(error),
         };
-        if let Err(error) = placed {
-            drop(held);
-            forget(context, prepared.id).await;
-            return Err(error);
+        match placed.and_then(|()| perf::begin(&prepared.document, held.pid())) {
+            Ok(perf) => Ok(Waiting { held, perf }),
+            Err(error) => {
+                drop(held);
+                forget(context, prepared.id).await;
+                Err(error)
+            }
         }
-        Ok(held)
     }
 
     /// The last stage: QEMU answers, the document is completed with what it says, the CPUs run, and all are told.
@@ -364,11 +409,12 @@ impl Attempt<'_> {
         &self,
         prepared: Prepared,
         reserved: Reserved,
-        held: Held,
-        undo: &mut Undo,
+        process: Waiting,
+        (undo, scripts): (&mut Undo, &mut hooks::Begun),
     ) -> Result<Arc<View>> {
         let Self { driver, context, .. } = self;
         let id = prepared.id;
+        let Waiting { held, perf } = process;
         let live = match held.run().await {
             Ok(live) => live,
             Err(error) => {
@@ -382,8 +428,10 @@ impl Attempt<'_> {
             live.process.clone(),
             reserved.into_leases(),
         );
+        guest.perf.keep(perf);
         // From here the end of the run gives everything back, and once: files may have other users.
         undo.forget();
+        scripts.forget();
         driver.guests.insert(&guest);
         supervise::watch(driver, &guest);
         match self.set_up(&guest, prepared, live).await {
@@ -393,6 +441,17 @@ impl Attempt<'_> {
                 stop::terminate(driver, &guest, stop::Patience::None).await?;
                 Err(error)
             }
+        }
+    }
+
+    /// Calls the administrator's scripts once the guest runs, until they have ended, or it.
+    async fn tell_started(&self, guest: &Guest, document: &domxml::Domain) -> Result<()> {
+        self.enter_scripts();
+        let called = hooks::call(self.driver, Call::Started, document);
+        tokio::select! {
+            biased;
+            called = self.context.unless_cancelled(called) => called?,
+            () = guest.process_ended() => Err(Error::internal("the guest ended while it was started")),
         }
     }
 
@@ -418,12 +477,12 @@ impl Attempt<'_> {
             show
         );
         placed.and(shown)?;
-        perf::begin(guest, &prepared.document)?;
         prepared.document.cpu = cpu;
         if !paused {
             traffic::allow(&prepared.document).await?;
             cpus::run_cpus(self.driver, guest, monitor.cont()).await?;
         }
+        self.tell_started(guest, &prepared.document).await?;
         let agent = live::has_agent(&prepared.document);
         let missing = std::mem::take(&mut prepared.missing);
         let document = Document::live(*prepared.document);
@@ -472,6 +531,10 @@ async fn prepare(driver: &Arc<Driver>, document: Box<domxml::Domain>) -> Result<
     let cpu = document.cpu.clone();
     let id = driver.registry.new_id();
     document.id = Some(id);
+    label::check(&document, driver.host.scope)?;
+    host::cpu::check(&caps, &document)?;
+    listen::find(driver, &mut document).await?;
+    let told = driver.hooks.has(Script::Qemu).then(|| document.clone());
     command::memory::round_sizes(&mut document);
     alias::assign(&mut document.devices);
     volumes::find(driver, &mut document).await?;
@@ -495,6 +558,7 @@ async fn prepare(driver: &Arc<Driver>, document: Box<domxml::Domain>) -> Result<
         next_node,
         missing,
         cpu,
+        planned: told,
     })
 }
 

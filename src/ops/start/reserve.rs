@@ -10,7 +10,7 @@ use std::{
 
 use domxml::devices::Chardev;
 use nix::unistd::{Gid, Uid, chown};
-use qemu_plan::command::{DeviceResources, FdRef, Resources};
+use qemu_plan::command::{DeviceResources, Dirs, FdRef, Resources};
 
 use crate::{
     config::{CoreLimit, QemuConfig},
@@ -19,13 +19,13 @@ use crate::{
         Driver,
         document::{
             prepared::Prepared,
-            resources::{dirs, of_run, resources},
+            resources::{dirs, find_huge_pages, of_memory, resources},
         },
         holdings::{
             chardev,
             display_port::{Lease, choose_ports, complete_listens},
             helper::{tpm::emulator, virtiofs},
-            hostdev, listen,
+            hostdev, memory,
             net::{interface, ports},
             render_node,
             storage::{owners::Owners, secrets},
@@ -65,7 +65,6 @@ impl Reserved {
 async fn look_around(driver: &Driver, prepared: &mut Prepared) -> Result<()> {
     numa::check(driver, &prepared.document)?;
     virtiofs::refuse_other_screens(&prepared.document).await?;
-    listen::find(driver, &mut prepared.document).await?;
     render_node::find(&mut prepared.document, &prepared.caps).await
 }
 
@@ -87,13 +86,11 @@ pub(crate) async fn reserve(
         .seclabels
         .push(live::label(&identity, config.identity.dynamic_ownership));
     look_around(driver, prepared).await?;
+    let mut dirs = dirs(driver, &prepared.short_name);
+    find_huge_pages(driver, &prepared.document, &mut dirs, &prepared.short_name).await?;
+    complete_listens(&config, &mut prepared.document, &dirs.lib);
     let leases = choose_ports(driver, &config, &mut prepared.document)?;
-    let dirs = dirs(driver, &prepared.short_name);
-    complete_listens(&mut prepared.document, &dirs.lib);
-    for dir in &of_run(&prepared.document, &dirs) {
-        make_directory(dir, identity).await?;
-        undo_dir(undo, dir);
-    }
+    make_directories(&prepared.document, &dirs, identity, undo).await?;
     let nvram = prepare_nvram(&prepared.document, identity, reset_nvram);
     let key = PathBuf::from(&dirs.lib).join("master-key.aes");
     let key = crate::blocking::file("preparing the guest's files", move || {
@@ -180,6 +177,25 @@ pub(crate) fn limits(config: &QemuConfig, document: &domxml::Domain) -> confine:
         },
         locked_memory: confine::memlock(&locked),
     }
+}
+
+/// Makes the directories of a run.
+async fn make_directories(
+    document: &domxml::Domain,
+    dirs: &Dirs,
+    identity: Identity,
+    undo: &mut Undo,
+) -> Result<()> {
+    for dir in [&dirs.lib, &dirs.channel] {
+        make_directory(dir, identity).await?;
+        undo_dir(undo, dir);
+    }
+    for dir in of_memory(document, dirs) {
+        undo_dir(undo, &dir.to_string_lossy());
+        let work = move || memory::make(&dir, identity);
+        crate::blocking::file("making a directory for the guest's memory", work).await?;
+    }
+    Ok(())
 }
 
 async fn make_directory(path: &str, identity: Identity) -> Result<()> {

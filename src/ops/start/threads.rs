@@ -1,4 +1,4 @@
-//! Where the threads of a guest that starts run.
+//! Where the threads of a guest that starts run, and by which policy of the host's scheduler.
 //!
 //! Its first thread is placed before it becomes QEMU: all others inherit that. Where the guest has control groups each
 //! thread gets one, and is placed anew, as the move makes it forget its place; without them, only threads of which the
@@ -14,6 +14,7 @@ use crate::{
         tuning::{
             enclose,
             pinning::{self, every_cpu, ids, numbered},
+            policy,
         },
     },
     qemu::Monitor,
@@ -22,8 +23,9 @@ use crate::{
 /// Places the process that is to become QEMU: where the document says, or anywhere, however the daemon is placed itself.
 ///
 /// # Errors
-/// None of the CPUs that the document names is there.
+/// None of the CPUs that the document names is there; the kernel refuses its policy.
 pub(crate) async fn place_emulator(driver: &Driver, document: &Domain, pid: i32) -> Result<()> {
+    policy::set(document, Thread::Emulator, pid)?;
     if let Some(cpus) = pinning::of(document, Thread::Emulator) {
         return pinning::set(pid, cpus);
     }
@@ -37,7 +39,7 @@ pub(crate) async fn place_emulator(driver: &Driver, document: &Domain, pid: i32)
 /// Places the threads of CPUs and for I/O of the process `pid`.
 ///
 /// # Errors
-/// None of the CPUs that the document names is there; QEMU does not answer.
+/// None of the CPUs that the document names is there; the kernel refuses a policy; QEMU does not answer.
 pub(crate) async fn place(
     driver: &Driver,
     monitor: &Monitor,
@@ -55,6 +57,7 @@ pub(crate) async fn place(
     let of_emulator = pinning::of(document, Thread::Emulator);
     for (thread, tid) in threads {
         place_one(pinning::of(document, thread), (of_emulator, grouped), &every, tid)?;
+        policy::set(document, thread, tid)?;
     }
     Ok(())
 }

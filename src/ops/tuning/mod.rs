@@ -12,6 +12,7 @@ pub mod memory;
 pub mod numa;
 pub mod perf;
 pub mod pinning;
+pub(crate) mod policy;
 pub mod scheduler;
 pub(crate) mod threads;
 pub mod usage;

@@ -135,6 +135,7 @@ fn vnc(cx: Context<'_>, graphics: &Graphics, line: &mut CommandLine) -> Result<(
     }
     if config.vnc_sasl {
         display.set("sasl", "on");
+        line.opt_env("SASL_CONF_PATH", config.vnc_sasl_dir.as_deref());
     }
     display.opt(
         "power-control",
@@ -187,9 +188,10 @@ fn bracketed(address: &str) -> String {
 fn spice(cx: Context<'_>, graphics: &Graphics, line: &mut CommandLine) -> Result<()> {
     let config = &cx.res.config;
     let mut display = Keyval::new();
-    spice_listen(cx, graphics, &mut display)?;
+    let encrypts = spice_listen(cx, graphics, &mut display)?;
     if config.spice_sasl {
         display.set("sasl", "on");
+        line.opt_env("SASL_CONF_PATH", config.spice_sasl_dir.as_deref());
     }
     display.opt(
         "agent-mouse",
@@ -198,11 +200,7 @@ fn spice(cx: Context<'_>, graphics: &Graphics, line: &mut CommandLine) -> Result
     if graphics.passwd.is_none() && !config.spice_password {
         display.set("disable-ticketing", "on");
     }
-    if let Some(files) = config
-        .spice_tls
-        .as_ref()
-        .filter(|_| graphics.tls_port.is_some_and(|port| port != 0))
-    {
+    if let Some(files) = config.spice_tls.as_ref().filter(|_| encrypts) {
         display.set("x509-dir", &files.dir);
     }
     spice_channels(graphics, &mut display);
@@ -221,43 +219,71 @@ fn spice(cx: Context<'_>, graphics: &Graphics, line: &mut CommandLine) -> Result
     Ok(())
 }
 
-fn spice_listen(cx: Context<'_>, graphics: &Graphics, display: &mut Keyval) -> Result<()> {
+/// Where a SPICE display is reached; whether also encrypted.
+fn spice_listen(cx: Context<'_>, graphics: &Graphics, display: &mut Keyval) -> Result<bool> {
     let listen = listen(graphics);
     match listen.kind {
         ListenKind::Socket => {
             display
                 .set("unix", "on")
                 .set("addr", socket_path(cx, &listen, "spice.sock"));
+            Ok(false)
         }
         ListenKind::None => {
             display.set("port", 0);
+            Ok(false)
         }
         ListenKind::Address | ListenKind::Network => {
-            spice_ports(cx, graphics, display)?;
+            let encrypts = spice_ports(cx, graphics, display)?;
             let address = listen.address.as_deref().or(graphics.listen.as_deref());
             display.set("addr", address.unwrap_or(&cx.res.config.spice_listen));
+            Ok(encrypts)
         }
     }
-    Ok(())
 }
 
-fn spice_ports(cx: Context<'_>, graphics: &Graphics, display: &mut Keyval) -> Result<()> {
-    let tls = cx.res.config.spice_tls.is_some();
-    let wants = |port: Option<i32>| auto(graphics) || port.is_some_and(|port| port != 0);
-    if wants(graphics.port) {
-        display.set("port", chosen(cx, graphics.port, auto(graphics), native::SPICE)?);
+/// The ports of a SPICE display that are chosen when its guest starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SpiceChoice {
+    /// The plain one.
+    pub plain: bool,
+    /// The encrypted one.
+    pub encrypted: bool,
+}
+
+/// Which ports of a SPICE display are chosen; `tls`: whether qemu.conf has SPICE encrypt.
+#[must_use]
+pub fn spice_choice(graphics: &Graphics, tls: bool) -> SpiceChoice {
+    let usual = graphics.default_mode.unwrap_or(SpiceChannelMode::Any);
+    let channels = graphics.channels.iter().map(|channel| channel.mode);
+    let modes: Vec<_> = channels.chain([usual]).collect();
+    let any = usual == SpiceChannelMode::Any;
+    let wants = |mode| auto(graphics) && modes.contains(&mode);
+    SpiceChoice {
+        plain: graphics.port == Some(-1) || wants(SpiceChannelMode::Insecure) || auto(graphics) && any,
+        encrypted: graphics.tls_port == Some(-1)
+            || wants(SpiceChannelMode::Secure)
+            || auto(graphics) && any && tls,
     }
-    if wants(graphics.tls_port) && tls {
-        display.set(
-            "tls-port",
-            chosen(cx, graphics.tls_port, auto(graphics), native::SPICE_TLS)?,
-        );
-    } else if graphics.tls_port.is_some_and(|port| port > 0) {
+}
+
+/// Whether one of them encrypts.
+fn spice_ports(cx: Context<'_>, graphics: &Graphics, display: &mut Keyval) -> Result<bool> {
+    let tls = cx.res.config.spice_tls.is_some();
+    let choice = spice_choice(graphics, tls);
+    let shown = |port: Option<i32>, is_chosen: bool, native: i32| match is_chosen && cx.res.is_native() {
+        true => Some(native),
+        false => port.filter(|port| *port > 0),
+    };
+    display.opt("port", shown(graphics.port, choice.plain, native::SPICE));
+    let encrypted = shown(graphics.tls_port, choice.encrypted, native::SPICE_TLS);
+    if encrypted.is_some() && !tls {
         return Err(Error::unsupported(
             "spice TLS port set in XML configuration, but TLS is disabled in qemu.conf",
         ));
     }
-    Ok(())
+    display.opt("tls-port", encrypted);
+    Ok(encrypted.is_some())
 }
 
 fn spice_channels(graphics: &Graphics, display: &mut Keyval) {

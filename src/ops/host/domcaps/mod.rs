@@ -6,6 +6,8 @@
 mod cpu;
 mod devices;
 
+pub(crate) use cpu::{describe, models};
+
 use std::{
     path::Path,
     sync::{Arc, Mutex, PoisonError},
