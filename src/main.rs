@@ -46,13 +46,14 @@ fn run(options: Options, log: logging::Handle) -> ExitCode {
 }
 
 fn try_run(options: Options, log: logging::Handle) -> anyhow::Result<()> {
+    unixfd::keep_from_programs();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers())
         .max_blocking_threads(BLOCKING)
         .thread_name("virtqemud")
         .enable_all()
         .build()?;
-    let ended = runtime.block_on(async { Daemon::prepare(options, log)?.run(service::make).await });
+    let ended = runtime.block_on(async { Box::pin(Daemon::prepare(options, log)?.run(service::make)).await });
     runtime.shutdown_background();
     ended
 }

@@ -42,7 +42,7 @@ pub(super) async fn run(program: &Path, call: &Call, input: Option<File>) -> Res
         .process_group(0);
     let (end, said) = match command.spawn() {
         Ok(child) => {
-            let (status, said) = Running(child).to_its_end().await.map_err(not_waited_for)?;
+            let (status, said) = Running(child).wait().await.map_err(not_waited_for)?;
             (End::from(status), String::from_utf8_lossy(&said).into_owned())
         }
         Err(error) => {
@@ -70,7 +70,7 @@ pub(super) fn refusal(text: &str) -> Error {
 struct Running(Child);
 
 impl Running {
-    async fn to_its_end(&mut self) -> io::Result<(ExitStatus, Vec<u8>)> {
+    async fn wait(&mut self) -> io::Result<(ExitStatus, Vec<u8>)> {
         let mut pipe = self.0.stderr.take();
         let mut said = Said::default();
         let status = loop {
@@ -151,7 +151,8 @@ mod tests {
     #[tokio::test]
     async fn a_script_gets_its_input_and_nothing_else_that_is_open() {
         run_it("[ \"$(cat)\" = document ]", b"document").await.unwrap();
-        // Its own list of descriptors is the fourth.
+        // As the daemon does; its own list of descriptors is the fourth.
+        unixfd::keep_from_programs();
         let error = run_it("ls /proc/self/fd >&2; exit 1", b"").await.unwrap_err();
         assert!(
             error.message.ends_with("exit status 1: 0\n1\n2\n3"),

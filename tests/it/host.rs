@@ -89,7 +89,7 @@ fn is_kept(path: &Path) -> bool {
         .map(|n| n.to_string_lossy().into_owned())
         .unwrap_or_default();
     // The mark comes once autostart is done, some time after the sockets.
-    name.starts_with("journal.")
+    ["journal.", "answers."].iter().any(|kept| name.starts_with(kept))
         || matches!(name.as_str(), "autostarted" | "autostarted.new")
         || text.ends_with("qemu/virtqemud")
         || text.ends_with("qemu/channel")

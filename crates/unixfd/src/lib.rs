@@ -8,6 +8,7 @@ mod async_file;
 mod attribute;
 mod bpf;
 mod clock;
+mod inherited;
 mod kvm;
 mod launch;
 mod links;
@@ -28,6 +29,7 @@ pub use async_file::AsyncFile;
 pub use attribute::{attribute, remove_attribute, set_attribute};
 pub use bpf::{ANY_DEVICE, DeviceTable};
 pub use clock::local_offset;
+pub use inherited::keep_from_programs;
 pub use kvm::{Kvm, Tsc};
 pub use launch::{Held, Launch, LaunchError, Limit, Started, stage::Stage};
 pub use links::{

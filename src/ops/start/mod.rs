@@ -204,7 +204,7 @@ async fn carry_out(
         config,
         how,
     };
-    let result = attempt.stages(document, &mut undo, &mut scripts).await;
+    let result = Box::pin(attempt.stages(document, &mut undo, &mut scripts)).await;
     match result {
         Ok(view) => {
             tracing::info!(guest = %view.name, id = view.id(), "started");
