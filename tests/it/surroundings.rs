@@ -26,6 +26,8 @@ async fn started(config: &str) -> Result<(Sandbox, Grpc)> {
     fs::write(conf, format!("user = \"root\"\ngroup = \"root\"\n{config}"))?;
     sandbox.start()?;
     let grpc = Grpc::of(&sandbox).await?;
+    // Once it answers, it has made all its directories.
+    grpc.stats(None).await?;
     Ok((sandbox, grpc))
 }
 

@@ -188,6 +188,11 @@ fn an_emulator_ends_with_its_guest_while_no_daemon_is_there() -> Result<()> {
     process::kill_and_wait(qemu)?;
     place.sandbox.start()?;
     place.nothing_runs(emulator)?;
+    testkit::wait::wait_until("its end being told", GONE, || {
+        virsh
+            .ok(&["domstate", "t1"])
+            .is_ok_and(|state| state.trim() == "shut off")
+    })?;
     // An emulator dies under its guest: the guest is not lost, and powering off works.
     virsh.ok(&["start", "t1"])?;
     process::kill_and_wait(place.emulator("2-t1")?)?;
