@@ -110,6 +110,8 @@ codes! {
     NoDomainMetadata = 80, "NO_DOMAIN_METADATA", "metadata not found", NotFound;
     /// A number does not fit.
     Overflow = 82, "OVERFLOW", "numerical overflow", OutOfRange;
+    /// A copy of the disk is at work, or not far enough.
+    BlockCopyActive = 83, "BLOCK_COPY_ACTIVE", "block copy still active", FailedPrecondition;
     /// This QEMU or guest can't do it.
     OperationUnsupported = 84, "OPERATION_UNSUPPORTED", "Operation not supported", Unimplemented;
     /// The guest's agent does not answer.

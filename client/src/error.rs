@@ -95,6 +95,8 @@ reasons! {
     NoDomainMetadata = "NO_DOMAIN_METADATA",
     /// A number does not fit.
     Overflow = "OVERFLOW",
+    /// A copy of the disk is at work, or not far enough.
+    BlockCopyActive = "BLOCK_COPY_ACTIVE",
     /// This QEMU or guest cannot do it.
     OperationUnsupported = "OPERATION_UNSUPPORTED",
     /// The guest's agent does not answer.

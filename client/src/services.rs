@@ -6,7 +6,7 @@ use tonic::codegen::{Body as HttpBody, Bytes, StdError};
 
 pub use crate::proto::{
     admin_client::AdminClient, checkpoints_client::CheckpointsClient, consoles_client::ConsolesClient,
-    devices_client::DevicesClient, disks_client::DisksClient, domains_client::DomainsClient,
+    block_jobs_client::BlockJobsClient, devices_client::DevicesClient, disks_client::DisksClient, domains_client::DomainsClient,
     events_client::EventsClient, guest_agent_client::GuestAgentClient, host_client::HostClient,
     launch_security_client::LaunchSecurityClient, monitor_client::MonitorClient,
     node_devices_client::NodeDevicesClient, operations_client::OperationsClient,
@@ -67,6 +67,8 @@ services! {
     tuning: TuningClient;
     /// Disks of guests.
     disks: DisksClient;
+    /// Jobs that move the blocks of disks.
+    block_jobs: BlockJobsClient;
     /// Snapshots.
     snapshots: SnapshotsClient;
     /// Checkpoints.

@@ -74,6 +74,7 @@ clients! {
     operations: OperationsClient;
     tuning: TuningClient;
     disks: DisksClient;
+    block_jobs: BlockJobsClient;
     snapshots: SnapshotsClient;
     checkpoints: CheckpointsClient;
     perf_events: PerfEventsClient;

@@ -8,7 +8,7 @@ use wire::{admin, qemu, remote};
 use crate::handlers::admin::SHUTDOWN_PRESERVE;
 use crate::handlers::flags::{AFFECT, Flags, Refuser, SNAPSHOTS};
 use crate::handlers::{
-    admin as administration, agent, checkpoints, config, connect, counters, cpu, device, disks, domain,
+    admin as administration, agent, block_jobs, checkpoints, config, connect, counters, cpu, device, disks, domain,
     events, guest_info, host, info, lifecycle, list, look, monitor, node, node_device, perf, resources,
     snapshots, stats, tuning,
 };
@@ -269,12 +269,26 @@ routes! { REMOTE: remote;
         VIR_DOMAIN_CHECKPOINT_DELETE_CHILDREN_ONLY,
     ] in QEMU "qemuCheckpointDelete" => checkpoints::delete,
     DomainGetBlockJobInfo [VIR_DOMAIN_BLOCK_JOB_INFO_BANDWIDTH_BYTES] => disks::get_job,
-    DomainBlockJobAbort [VIR_DOMAIN_BLOCK_JOB_ABORT_ASYNC, VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT] => disks::abort_job,
-    DomainBlockJobSetSpeed [VIR_DOMAIN_BLOCK_JOB_SPEED_BANDWIDTH_BYTES] => disks::set_job_speed,
+    DomainBlockJobAbort [VIR_DOMAIN_BLOCK_JOB_ABORT_ASYNC, VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT] => block_jobs::abort,
+    DomainBlockJobSetSpeed [VIR_DOMAIN_BLOCK_JOB_SPEED_BANDWIDTH_BYTES] => block_jobs::set_speed,
     DomainSetBlockIoTune [AFFECT, VIR_TYPED_PARAM_STRING_OKAY] => disks::set_limits,
     DomainSetThrottleGroup [AFFECT, VIR_TYPED_PARAM_STRING_OKAY] => disks::set_throttle_group,
     DomainDelThrottleGroup [AFFECT] => disks::del_throttle_group,
     DomainBlockResize [VIR_DOMAIN_BLOCK_RESIZE_BYTES, VIR_DOMAIN_BLOCK_RESIZE_CAPACITY] => disks::resize,
+    DomainBlockPull [VIR_DOMAIN_BLOCK_PULL_BANDWIDTH_BYTES] => block_jobs::pull,
+    DomainBlockRebase [
+        VIR_DOMAIN_BLOCK_REBASE_SHALLOW, VIR_DOMAIN_BLOCK_REBASE_REUSE_EXT, VIR_DOMAIN_BLOCK_REBASE_COPY_RAW,
+        VIR_DOMAIN_BLOCK_REBASE_COPY, VIR_DOMAIN_BLOCK_REBASE_RELATIVE, VIR_DOMAIN_BLOCK_REBASE_COPY_DEV,
+        VIR_DOMAIN_BLOCK_REBASE_BANDWIDTH_BYTES,
+    ] => block_jobs::rebase,
+    DomainBlockCommit [
+        VIR_DOMAIN_BLOCK_COMMIT_SHALLOW, VIR_DOMAIN_BLOCK_COMMIT_DELETE, VIR_DOMAIN_BLOCK_COMMIT_ACTIVE,
+        VIR_DOMAIN_BLOCK_COMMIT_RELATIVE, VIR_DOMAIN_BLOCK_COMMIT_BANDWIDTH_BYTES,
+    ] => block_jobs::commit,
+    DomainBlockCopy [
+        VIR_DOMAIN_BLOCK_COPY_SHALLOW, VIR_DOMAIN_BLOCK_COPY_REUSE_EXT, VIR_DOMAIN_BLOCK_COPY_TRANSIENT_JOB,
+        VIR_DOMAIN_BLOCK_COPY_SYNCHRONOUS_WRITES,
+    ] => block_jobs::copy,
     DomainSetBlockThreshold [] => disks::set_threshold,
     DomainGetBlockIoTune [AFFECT, VIR_TYPED_PARAM_STRING_OKAY] => disks::get_limits,
     DomainSetPerfEvents [AFFECT, VIR_TYPED_PARAM_STRING_OKAY] => perf::set_events,

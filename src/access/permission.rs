@@ -70,6 +70,8 @@ permissions! {
     DomainScreenshot = "domain:screenshot" changes;
     /// What is on a guest's disks.
     DomainBlockRead = "domain:block_read" changes;
+    /// Moving what is on a guest's disks.
+    DomainBlockWrite = "domain:block_write" changes;
     /// What is in a guest's memory.
     DomainMemRead = "domain:mem_read" changes;
     /// Pressing keys.
@@ -168,6 +170,11 @@ pub const PERMISSIONS: &[(&str, Permission)] = &[
     ("/virtqemud.v1.Disks/RemoveThrottleGroup", P::DomainWrite),
     ("/virtqemud.v1.Disks/Resize", P::DomainWrite),
     ("/virtqemud.v1.Disks/SetThreshold", P::DomainWrite),
+    ("/virtqemud.v1.BlockJobs/Pull", P::DomainBlockWrite),
+    ("/virtqemud.v1.BlockJobs/Commit", P::DomainBlockWrite),
+    ("/virtqemud.v1.BlockJobs/Copy", P::DomainBlockWrite),
+    ("/virtqemud.v1.BlockJobs/End", P::DomainBlockWrite),
+    ("/virtqemud.v1.BlockJobs/SetSpeed", P::DomainBlockWrite),
     ("/virtqemud.v1.Snapshots/List", P::DomainRead),
     ("/virtqemud.v1.Checkpoints/List", P::DomainRead),
     ("/virtqemud.v1.PerfEvents/List", P::DomainRead),

@@ -5,6 +5,7 @@
 
 mod admin;
 mod consoles;
+mod block_jobs;
 mod convert;
 mod decode;
 mod device;
@@ -106,6 +107,7 @@ services! {
     guest_agent_server::GuestAgentServer,
     operations_server::OperationsServer,
     disks_server::DisksServer,
+    block_jobs_server::BlockJobsServer,
     snapshots_server::SnapshotsServer,
     checkpoints_server::CheckpointsServer,
     perf_events_server::PerfEventsServer,

@@ -146,6 +146,7 @@ mutations! {
     SetAutostartRequest ConfigureRequest MeasureDirtyRateRequest ReloadDisplayRequest SetLaunchSecretRequest SetPerfEventsRequest
     AttachDeviceRequest DetachDeviceRequest UpdateDeviceRequest SetInterfaceLimitsRequest
     SetDiskLimitsRequest SetThrottleGroupRequest RemoveThrottleGroupRequest ResizeDiskRequest SetDiskThresholdRequest
+    PullBlocksRequest CommitBlocksRequest CopyBlocksRequest EndBlockJobRequest SetBlockJobSpeedRequest
     AddIoThreadRequest RemoveIoThreadRequest SetIoThreadRequest
     SetPinningRequest SetSchedulerRequest SetMemoryLimitsRequest SetNumaPlacementRequest SetBlockLimitsRequest
     ExecuteRequest ExecuteAgentRequest FreezeGuestFilesystemsRequest ThawGuestFilesystemsRequest

@@ -87,6 +87,27 @@ pub enum Intent {
         /// The stored configuration gets them, too.
         stored: bool,
     },
+    /// Begin a job on a disk's blocks, with nodes and files that are made for it.
+    BeginBlockJob {
+        /// The job's id.
+        job: String,
+        /// Block nodes that are made, the topmost of each image first.
+        nodes: Vec<String>,
+        /// Files that are made.
+        files: Vec<PathBuf>,
+    },
+    /// Cancel a job on a disk's blocks, or have it finish.
+    SteerBlockJob {
+        /// The job's id.
+        job: String,
+    },
+    /// Have the documents follow a job on a disk's blocks that has ended.
+    EndBlockJob {
+        /// The job's id.
+        job: String,
+        /// The disk before, as a status file has it.
+        disk: String,
+    },
     /// Plug a device in.
     AttachDevice {
         /// The device, as a status file has it.
@@ -104,6 +125,15 @@ pub enum Intent {
 }
 
 impl Intent {
+    /// Begin a job that needs nothing new.
+    pub fn begin_block_job(job: &str) -> Self {
+        Self::BeginBlockJob {
+            job: job.to_owned(),
+            nodes: Vec::new(),
+            files: Vec::new(),
+        }
+    }
+
     /// What the operation does, as logs and clients name it.
     pub fn kind(&self) -> &'static str {
         match self {
@@ -114,6 +144,9 @@ impl Intent {
             Self::SetPassword { .. } | Self::ResizeMemory { .. } => "update-device",
             Self::ChangeMedium { .. } => "change-medium",
             Self::SetLink { .. } | Self::Rewire { .. } => "set-link",
+            Self::BeginBlockJob { .. } => "begin-block-job",
+            Self::SteerBlockJob { .. } => "abort-block-job",
+            Self::EndBlockJob { .. } => "end-block-job",
             Self::LimitInterface { .. } => "limit-interface",
             Self::SetVcpus { .. } => "set-vcpus",
             Self::AttachDevice { .. } => "attach-device",

@@ -6,7 +6,9 @@
 
 pub mod change;
 pub mod device;
+pub mod blockjobs;
 pub mod document;
+pub(crate) mod graph;
 pub mod holdings;
 pub mod host;
 pub mod inspect;

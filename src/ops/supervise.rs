@@ -19,7 +19,7 @@ use crate::{
     events::Happening,
     events::model::{self as pb, EventKind, event::Detail},
     ops::{
-        Driver, recover,
+        Driver, blockjobs, recover,
         run::{
             cpus,
             departures::Departure,
@@ -230,6 +230,11 @@ fn follow(driver: &Arc<Driver>, guest: &Arc<Guest>, then: Then) {
         Then::Departed(alias) => {
             if !guest.departures.tell(&alias, Departure::Gone) {
                 tracker.spawn(recover::departed(driver, guest, alias));
+            }
+        }
+        Then::Job { id, state } => {
+            if !guest.jobs.tell(&id, &state) {
+                tracker.spawn(blockjobs::end::heard(driver, guest, id, state));
             }
         }
         Then::Kept(alias) => drop(guest.departures.tell(&alias, Departure::Refused)),

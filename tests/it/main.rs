@@ -4,6 +4,7 @@ mod access;
 mod admin;
 mod admin_replay;
 mod agent;
+mod blockjobs;
 mod bus;
 mod capabilities;
 mod contract;

@@ -16,17 +16,19 @@ const WINGS: &[(&str, &str)] = &[
     ("holdings", "document host operation"),
     ("tuning", "holdings document host operation"),
     ("run", "tuning holdings document host operation"),
-    ("inspect", "run tuning holdings document host operation"),
-    ("device", "run tuning holdings document host operation"),
+    ("graph", "run tuning holdings document host operation"),
+    ("inspect", "graph run tuning holdings document host operation"),
+    ("device", "graph run tuning holdings document host operation"),
+    ("blockjobs", "graph run tuning holdings document host operation"),
     (
         "recover",
-        "supervise device run tuning holdings document host operation",
+        "supervise blockjobs device graph run tuning holdings document host operation",
     ),
-    ("supervise", "recover run tuning holdings document host operation"),
-    ("start", "supervise run tuning holdings document host operation"),
+    ("supervise", "recover blockjobs graph run tuning holdings document host operation"),
+    ("start", "supervise graph run tuning holdings document host operation"),
     (
         "change",
-        "start supervise run tuning holdings document host operation",
+        "start supervise graph run tuning holdings document host operation",
     ),
 ];
 

@@ -74,26 +74,6 @@ pub(crate) async fn get_job(
     })
 }
 
-pub(crate) async fn abort_job(ctx: &Ctx, args: DomainBlockJobAbort, flags: Flags) -> Reply<()> {
-    flags.checked()?;
-    refuse(ctx, &args.dom, args.path.into_string()).await
-}
-
-pub(crate) async fn set_job_speed(ctx: &Ctx, args: DomainBlockJobSetSpeed, flags: Flags) -> Reply<()> {
-    flags.checked()?;
-    refuse(ctx, &args.dom, args.path.into_string()).await
-}
-
-/// Refuses a change of the disk's job: there is none, or it is not in our hands yet.
-async fn refuse(ctx: &Ctx, dom: &NonnullDomain, disk: String) -> Reply<()> {
-    let answer = job(ctx, dom, disk).await?;
-    if answer.job.is_none() {
-        let text = format!("disk {} does not have an active block job", answer.target);
-        return Err(args::invalid(&text).into());
-    }
-    Err(ctx.info.unsupported().into())
-}
-
 pub(crate) async fn get_limits(
     ctx: &Ctx,
     args: DomainGetBlockIoTune,

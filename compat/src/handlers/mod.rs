@@ -5,6 +5,7 @@
 
 pub(crate) mod admin;
 pub(crate) mod agent;
+pub(crate) mod block_jobs;
 mod args;
 pub(crate) mod checkpoints;
 pub(crate) mod config;

@@ -321,6 +321,7 @@ commands! {
         /// Id.
         device: String,
         /// Even if that leaves the copy unfinished.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
         force: bool
     } -> Empty;
     /// Cancels a job.

@@ -294,6 +294,8 @@ pub struct ImageInfo {
     pub virtual_size: u64,
     /// What the host has given to it.
     pub actual_size: Option<u64>,
+    /// Size of a cluster, where the format has clusters.
+    pub cluster_size: Option<u64>,
     /// Backing file's name as in the image.
     pub backing_filename: Option<String>,
     /// The image below.

@@ -39,6 +39,7 @@ use crate::{
             holding, learnt,
             plugging::{self, Unplugged},
         },
+        graph::lookup,
         document::{
             plan,
             scope::{Scope, Which},
@@ -195,6 +196,9 @@ impl Going {
         let document = &view.running()?.document.domain;
         let place = find(document, meant, Side::Live)?;
         hotplug::check_detach(document, place, Side::Live)?;
+        if let Some(DeviceRef::Disk(disk)) = document.devices.get(place) {
+            lookup::check_idle(view, disk)?;
+        }
         let found = document.devices.get(place).map(DeviceRef::to_device);
         let device = found.ok_or_else(|| Error::internal("the device got lost"))?;
         Self::leaving(driver, view, device).await

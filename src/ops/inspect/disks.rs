@@ -2,7 +2,10 @@
 
 use std::{path::Path, sync::Arc};
 
-use domxml::devices::{Disk, StorageFormat, StorageKind};
+use domxml::{
+    devices::{Disk, StorageFormat, StorageKind},
+    status::BlockJobKind,
+};
 use qmp::{commands, types};
 
 use super::peek;
@@ -13,7 +16,7 @@ use crate::{
     },
     error::{Area, Code, Error, Result},
     ops::{
-        Driver,
+        Driver, graph,
         holdings::storage::chain,
         run::{guest::Guest, react},
     },
@@ -194,39 +197,34 @@ pub async fn job(driver: &Arc<Driver>, domain: &Domain, name: &str) -> Result<(S
     let (held, guest) = asked(driver, domain).await?;
     let view = held.view();
     let disk = disk_of(&view, name, || format!("disk '{name}' not found in domain"))?;
-    let jobs = guest.execute(commands::QueryBlockJobs {}).await?;
-    let job = jobs.iter().find_map(|job| job_of(job, &disk.target.dev));
-    Ok((disk.target.dev, job))
+    let Some(job) = graph::job_of(&view, &disk.target.dev) else {
+        return Ok((disk.target.dev, None));
+    };
+    let known = guest.execute(commands::QueryBlockJobs {}).await?;
+    let told = known.iter().find(|known| known.device == job.name);
+    Ok((disk.target.dev, Some(shown(job.kind.known(), told))))
 }
 
-/// The job, if it is of the disk with this target: its name begins with what it does and the target.
-fn job_of(job: &types::BlockJobInfo, target: &str) -> Option<DiskJob> {
-    const KINDS: [(&str, JobKind); 4] = [
-        ("pull", JobKind::Pull),
-        ("copy", JobKind::Copy),
-        ("commit", JobKind::Commit),
-        ("backup", JobKind::Backup),
-    ];
-    let (word, rest) = job.device.split_once('-')?;
-    let node = rest.strip_prefix(target)?;
-    if !node.starts_with('-') {
-        return None;
-    }
-    let kind = KINDS
-        .iter()
-        .find(|(known, _)| *known == word)
-        .map(|(_, kind)| *kind);
-    // QEMU carries out a commit of the top image as a mirror.
+/// A job as clients see it: done and total say also whether it is ready, as with libvirt.
+fn shown(kind: Option<BlockJobKind>, told: Option<&types::BlockJobInfo>) -> DiskJob {
     let kind = match kind {
-        Some(JobKind::Commit) if job.r#type == "mirror" => Some(JobKind::ActiveCommit),
-        kind => kind,
+        Some(BlockJobKind::Pull) => Some(JobKind::Pull),
+        Some(BlockJobKind::Copy) => Some(JobKind::Copy),
+        Some(BlockJobKind::Commit) => Some(JobKind::Commit),
+        Some(BlockJobKind::ActiveCommit) => Some(JobKind::ActiveCommit),
+        Some(BlockJobKind::Backup) => Some(JobKind::Backup),
+        _ => None,
     };
-    Some(DiskJob {
-        kind,
-        bandwidth: job.speed,
-        done: job.offset,
-        total: job.len,
-    })
+    let Some(told) = told else {
+        // QEMU has it no more, and what follows from its end is not done yet.
+        return DiskJob { kind, bandwidth: 0, done: 0, total: 1 };
+    };
+    let (done, total) = match (told.offset, told.len) {
+        (0, 0) => (u64::from(told.ready), 1),
+        (done, total) if done == total && !told.ready => (done - 1, total),
+        both => both,
+    };
+    DiskJob { kind, bandwidth: told.speed, done, total }
 }
 
 /// A copy of the disk in the configuration in force.
@@ -265,33 +263,30 @@ mod tests {
     }
 
     #[test]
-    fn a_job_belongs_to_the_disk_that_its_name_names() {
-        let job = |device: &str, r#type: &str| types::BlockJobInfo {
-            r#type: r#type.to_owned(),
-            device: device.to_owned(),
-            len: 8,
-            offset: 2,
+    fn a_job_that_is_not_ready_is_never_shown_as_done() {
+        let told = |offset, len, ready| types::BlockJobInfo {
+            r#type: "mirror".to_owned(),
+            device: "copy-vda-libvirt-1-format".to_owned(),
+            len,
+            offset,
             speed: 1,
-            ready: false,
+            ready,
             paused: false,
             status: "running".to_owned(),
             error: None,
         };
-        let kind = |device: &str, r#type: &str| job_of(&job(device, r#type), "vda").map(|job| job.kind);
-        assert_eq!(
-            kind("pull-vda-libvirt-1-format", "stream"),
-            Some(Some(JobKind::Pull))
-        );
-        assert_eq!(
-            kind("commit-vda-libvirt-1-format", "commit"),
-            Some(Some(JobKind::Commit))
-        );
-        assert_eq!(
-            kind("commit-vda-libvirt-1-format", "mirror"),
-            Some(Some(JobKind::ActiveCommit))
-        );
-        assert_eq!(kind("odd-vda-x", "mirror"), Some(None));
-        assert_eq!(kind("pull-vdab-libvirt-1-format", "stream"), None);
-        assert_eq!(kind("create-libvirt-2-format", "create"), None);
+        let table = [
+            (Some(told(2, 8, false)), (2, 8)),
+            (Some(told(8, 8, false)), (7, 8)),
+            (Some(told(8, 8, true)), (8, 8)),
+            (Some(told(0, 0, false)), (0, 1)),
+            (Some(told(0, 0, true)), (1, 1)),
+            (None, (0, 1)),
+        ];
+        for (told, expected) in table {
+            let job = shown(Some(BlockJobKind::Copy), told.as_ref());
+            assert_eq!((job.done, job.total), expected, "{told:?}");
+            assert_eq!(job.kind, Some(JobKind::Copy));
+        }
     }
 }

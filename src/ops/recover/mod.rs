@@ -346,6 +346,9 @@ pub(crate) async fn read_back(driver: &Arc<Driver>, guest: &Arc<Guest>) {
                 crate::ops::run::cpus::follow_stop(driver, guest);
             }
             crate::ops::run::found_job::recover(driver, guest).await;
+            if let Err(error) = crate::ops::blockjobs::recover::recover(driver, guest).await {
+                tracing::warn!(guest = %view.name, %error, "its block jobs could not be looked at");
+            }
             resolve::intents(driver, guest).await;
             count_cpus(guest, &view).await;
             crate::ops::run::perf::begin_anew(guest);

@@ -4,13 +4,16 @@
 //! QEMU says what was done. [`decide`] is a pure function of both: it makes QEMU and the host follow the document, and
 //! touches only what the operation itself had named. An operation that is under way in this daemon is left alone.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use domxml::{
-    devices::{Device, DiskDevice, Graphics, Memory, interface::LinkState},
+    devices::{Device, Disk, DiskDevice, Graphics, Memory, interface::LinkState},
     status,
 };
-use qemu_plan::command::plug::{Part, has_front_end};
+use qemu_plan::{
+    block::{Chain, Layer},
+    command::plug::{Part, has_front_end},
+};
 use qmp::commands;
 
 use super::truth::Truth;
@@ -20,7 +23,7 @@ use crate::{
     ops::{
         Driver,
         device::{attach, detach, holding, limits, link, medium, plugging, rewire, update, vcpus},
-        holdings::net::traffic,
+        holdings::{net::traffic, storage::disk},
         run::{cpus, guest::Guest, password, refresh},
         tuning::live::Live,
     },
@@ -49,6 +52,10 @@ enum Action {
     Insert(Insert),
     /// Take a block node away.
     DropNode(String),
+    /// Remove a file that was made for an image that the guest does not have.
+    RemoveFile(std::path::PathBuf),
+    /// Give back what an image had of the host that the guest has no more.
+    ReleaseImage(Box<Disk>),
     /// Take a part of a device away.
     Drop(Part),
     /// Give back what a device had of the host.
@@ -240,6 +247,22 @@ fn decide(intent: &Intent, document: &domxml::Domain, truth: &Truth) -> Result<V
                 })
                 .collect()
         }
+        Intent::BeginBlockJob { nodes, files, .. } => {
+            let kept = images_in(document);
+            let unused = nodes.iter().filter(|node| truth.nodes.contains(*node) && !has_node(&kept, node));
+            let mut actions: Vec<_> = unused.cloned().map(Action::DropNode).collect();
+            let left = files.iter().filter(|file| !has_file(&kept, file));
+            actions.extend(left.cloned().map(Action::RemoveFile));
+            actions
+        }
+        // What the job is at, QEMU and the status file have said by now.
+        Intent::SteerBlockJob { .. } => Vec::new(),
+        Intent::EndBlockJob { disk, .. } => {
+            let Device::Disk(before) = Device::parse(disk, status::PARSE)? else {
+                return Ok(Vec::new());
+            };
+            images_that_left(&before, document, truth)
+        }
         Intent::Rewire { alias } => vec![Action::Rewire { alias: alias.clone() }],
         Intent::AttachDevice { .. } | Intent::DetachDevice { .. } => device_of(intent)?
             .map(|device| of_device(intent, device, document, truth))
@@ -282,6 +305,42 @@ fn decide(intent: &Intent, document: &domxml::Domain, truth: &Truth) -> Result<V
     })
 }
 
+/// All images of a document's disks, those that jobs write to among them.
+fn images_in(document: &domxml::Domain) -> Vec<Layer> {
+    let disks = document.devices.disks.iter();
+    disks.flat_map(images_of).collect()
+}
+
+fn images_of(disk: &Disk) -> Vec<Layer> {
+    let mirror = disk.mirror.iter().flat_map(|mirror| Chain::of_mirror(mirror).layers);
+    Chain::of(disk).layers.into_iter().chain(mirror).collect()
+}
+
+fn has_node(images: &[Layer], node: &str) -> bool {
+    images.iter().any(|image| image.nodes_down().iter().any(|known| known == node))
+}
+
+fn has_file(images: &[Layer], file: &Path) -> bool {
+    images.iter().any(|image| image.path().is_some_and(|path| Path::new(&path) == file))
+}
+
+/// What is left of images that a disk has no more.
+fn images_that_left(before: &Disk, document: &domxml::Domain, truth: &Truth) -> Vec<Action> {
+    let kept = images_in(document);
+    let mut actions = Vec::new();
+    for image in images_of(before) {
+        if image.node().is_some_and(|node| has_node(&kept, node)) {
+            continue;
+        }
+        let nodes = image.nodes_down().into_iter().filter(|node| truth.nodes.contains(node));
+        actions.extend(nodes.map(Action::DropNode));
+        if image.path().is_some_and(|path| !has_file(&kept, Path::new(&path))) {
+            actions.push(Action::ReleaseImage(Box::new(image.as_disk(before))));
+        }
+    }
+    actions
+}
+
 /// How a drive gets the medium that is wanted; none if it is as it should be.
 fn insert(disk: &domxml::devices::Disk, wanted: Option<String>, truth: &Truth) -> Option<Insert> {
     let id = disk.info.alias.clone()?;
@@ -316,8 +375,24 @@ async fn carry_out(driver: &Arc<Driver>, guest: &Arc<Guest>, action: Action) -> 
         Action::CountCpus { wanted, stored } => vcpus::finish(driver, guest, &wanted, stored).await,
         Action::Limit { device } => limits::set_right(&guest.domain.view(), &device).await,
         Action::DropNode(node_name) => guest.execute(commands::BlockdevDel { node_name }).await.map(drop),
+        Action::RemoveFile(path) => remove(path).await,
+        Action::ReleaseImage(image) => {
+            let view = guest.domain.view();
+            disk::release(driver, view.running()?, &image).await;
+            Ok(())
+        }
         Action::Insert(insert) => put_in(guest, insert).await,
     }
+}
+
+async fn remove(path: std::path::PathBuf) -> Result<()> {
+    crate::blocking::file("removing an image that was not finished", move || match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::system(format_args!("cannot remove '{}'", path.display()), error))
+        }
+        _ => Ok(()),
+    })
+    .await
 }
 
 /// An interface takes part in the network while the guest's CPUs run.

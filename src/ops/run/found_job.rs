@@ -1,8 +1,8 @@
 //! Jobs that another daemon had under way in a guest that is taken over.
 //!
 //! Called by `recover` once QEMU answers. Nobody finishes what a dead daemon had begun, and a job that stays in the status
-//! file keeps every later one out: a save is cancelled and the guest runs again, a short job is forgotten, a block job
-//! stays as long as QEMU has it. What is to be done is decided by [`decide`], from the file and QEMU's answers alone.
+//! file keeps every later one out: a save is cancelled and the guest runs again, a short job is forgotten, a
+//! backup stays as long as QEMU has its jobs. Other block jobs are seen to by `blockjobs`. What is to be done is decided by [`decide`], from the file and QEMU's answers alone.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -47,7 +47,7 @@ struct Plan {
     job: Fate,
     /// The CPUs were stopped for the job: the state in which they run again.
     resume: Option<Condition>,
-    /// Names of block jobs that QEMU does not have.
+    /// Names of a backup's block jobs that QEMU does not have.
     lost: BTreeSet<String>,
 }
 
@@ -76,7 +76,7 @@ fn decide(status: &StatusDocument, condition: Condition, truth: &Truth) -> Plan 
             Fate::Keep | Fate::Forget | Fate::PowerOff => None,
         },
         lost: blockjobs
-            .filter(|job| lost(&job.name))
+            .filter(|job| job.kind.known() == Some(BlockJobKind::Backup) && lost(&job.name))
             .map(|job| job.name.clone())
             .collect(),
     }
@@ -342,16 +342,16 @@ mod tests {
     }
 
     #[test]
-    fn block_jobs_stay_as_long_as_qemu_has_them() {
+    fn a_backup_stays_as_long_as_qemu_has_its_jobs() {
         use BlockJobKind as B;
         let backup = job(JobKind::None, AsyncJob::Backup, None);
         let jobs: &[_] = &[("copy-vda", B::Copy), ("backup-vdb", B::Backup)];
         // What QEMU has, what becomes of the backup, what is lost.
         let table: &[(Truth, Fate, &[&str])] = &[
             (truth(&["copy-vda", "backup-vdb"]), Fate::Keep, &[]),
-            (truth(&["backup-vdb", "another's"]), Fate::Keep, &["copy-vda"]),
+            (truth(&["backup-vdb", "another's"]), Fate::Keep, &[]),
             (truth(&["copy-vda"]), Fate::Forget, &["backup-vdb"]),
-            (truth(&[]), Fate::Forget, &["backup-vdb", "copy-vda"]),
+            (truth(&[]), Fate::Forget, &["backup-vdb"]),
             // A QEMU that does not answer has lost nothing.
             (Truth::default(), Fate::Keep, &[]),
         ];

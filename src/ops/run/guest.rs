@@ -32,7 +32,7 @@ use crate::{
     error::{Code, Error, Result},
     ops::{
         holdings::{display_port::Lease, storage::lease::Holding},
-        run::{agent::Line, cause::Cause, console::Consoles, counters, departures::Departures, perf},
+        run::{agent::Line, cause::Cause, console::Consoles, counters, departures::Departures, jobs, perf},
     },
     qemu::{Monitor, Process},
 };
@@ -80,6 +80,10 @@ pub struct Guest {
     next_node: AtomicU32,
     /// Who waits for which device to leave.
     pub(crate) departures: Departures,
+    /// Who waits for which of its jobs.
+    pub(crate) jobs: jobs::Jobs,
+    /// How its last block jobs ended.
+    pub(crate) block_jobs: jobs::Ends,
     /// Events of the host that are counted for it.
     pub(crate) perf: perf::Counters,
     monitor: Mutex<Option<Monitor>>,
@@ -154,6 +158,8 @@ impl Guest {
             holding: Holding::default(),
             next_node: AtomicU32::new(0),
             departures: Departures::default(),
+            jobs: jobs::Jobs::default(),
+            block_jobs: jobs::Ends::default(),
             perf: perf::Counters::default(),
             monitor: Mutex::new(None),
             ending: Mutex::new(None),

@@ -9,6 +9,7 @@ pub(crate) mod departures;
 pub mod found_job;
 pub mod guest;
 pub(crate) mod hooks;
+pub(crate) mod jobs;
 pub mod keys;
 pub mod once;
 pub(crate) mod password;

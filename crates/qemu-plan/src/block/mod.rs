@@ -1,6 +1,7 @@
 //! From a disk's sources to QEMU's block nodes. Used by the command line and, later, by hot-plug and
 //! block jobs: a node is `serde_json` either way.
 
+mod chain;
 mod names;
 mod node;
 mod number;
@@ -8,6 +9,7 @@ mod protocol;
 mod source;
 mod throttle;
 
+pub use chain::{Chain, Layer};
 pub use names::{name_disk, name_guest, name_source, nodes, qom_name};
 pub use node::{Access, Backing, Cache, Format, Image, Slice, copy_on_read, copy_on_read_node};
 pub use number::{highest_number, number_disk, number_found, number_guest};

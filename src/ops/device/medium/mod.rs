@@ -28,6 +28,7 @@ use crate::{
     ops::{
         Conditions, Driver,
         document::{plan, scope::Scope},
+        graph::lookup,
         holdings::storage::{chain, disk},
         operation::{Context, undo::Undo},
         run::{cpus, guest::Guest},
@@ -131,6 +132,9 @@ impl Swap {
         })
         .await?;
         only_the_medium(&old, wanted)?;
+        if !same_medium(&old, wanted) {
+            lookup::check_idle(view, &old)?;
+        }
         let mut new = with_medium(&old, wanted);
         let first = u32::try_from(run.status.nodename.unwrap_or(0))
             .unwrap_or(u32::MAX)

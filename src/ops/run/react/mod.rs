@@ -39,6 +39,13 @@ pub(crate) enum Then {
     Restart,
     /// See to what is left of the device of this alias, which QEMU has no more.
     Departed(String),
+    /// A job of QEMU's is in another state.
+    Job {
+        /// Its id.
+        id: String,
+        /// The state, in QEMU's word.
+        state: String,
+    },
     /// The guest keeps the device of this alias: whoever wants it to go is told.
     Kept(String),
 }
@@ -84,6 +91,13 @@ pub(crate) fn decide(
         GuestEvent::BlockIoError(error) => (
             Effects::none().event(EventKind::IoError, Some(io_error(run, error))),
             Then::Nothing,
+        ),
+        GuestEvent::JobStatusChange(job) => (
+            Effects::none(),
+            Then::Job {
+                id: job.id.clone(),
+                state: job.status.clone(),
+            },
         ),
         GuestEvent::BlockWriteThreshold(told) => (threshold::reached(view, told), Then::Nothing),
         GuestEvent::TrayMoved(tray) => (
