@@ -5,10 +5,10 @@ use tonic::client::GrpcService;
 use tonic::codegen::{Body as HttpBody, Bytes, StdError};
 
 pub use crate::proto::{
-    admin_client::AdminClient, checkpoints_client::CheckpointsClient, consoles_client::ConsolesClient,
-    block_jobs_client::BlockJobsClient, devices_client::DevicesClient, disks_client::DisksClient, domains_client::DomainsClient,
-    events_client::EventsClient, guest_agent_client::GuestAgentClient, host_client::HostClient,
-    launch_security_client::LaunchSecurityClient, monitor_client::MonitorClient,
+    admin_client::AdminClient, block_jobs_client::BlockJobsClient, checkpoints_client::CheckpointsClient,
+    consoles_client::ConsolesClient, devices_client::DevicesClient, disks_client::DisksClient,
+    domains_client::DomainsClient, events_client::EventsClient, guest_agent_client::GuestAgentClient,
+    host_client::HostClient, launch_security_client::LaunchSecurityClient, monitor_client::MonitorClient,
     node_devices_client::NodeDevicesClient, operations_client::OperationsClient,
     perf_events_client::PerfEventsClient, snapshots_client::SnapshotsClient, tuning_client::TuningClient,
 };

@@ -8,9 +8,9 @@ use wire::{admin, qemu, remote};
 use crate::handlers::admin::SHUTDOWN_PRESERVE;
 use crate::handlers::flags::{AFFECT, Flags, Refuser, SNAPSHOTS};
 use crate::handlers::{
-    admin as administration, agent, block_jobs, checkpoints, config, connect, counters, cpu, device, disks, domain,
-    events, guest_info, host, info, lifecycle, list, look, monitor, node, node_device, perf, resources,
-    snapshots, stats, tuning,
+    admin as administration, agent, block_jobs, checkpoints, config, connect, counters, cpu, device, disks,
+    domain, events, guest_info, host, info, lifecycle, list, look, monitor, node, node_device, perf,
+    resources, snapshots, stats, tuning,
 };
 use crate::neighbours;
 use crate::route::{Route, admit, finish, handled, refuser, routes};

@@ -87,7 +87,13 @@ impl pb::block_jobs_server::BlockJobs for Service {
                 How::Abort | How::Unspecified => End::Abort,
             };
             let domain = call.domain(r.domain.as_ref())?;
-            control::end(&call.driver, &domain, (&r.disk, how, !r.no_wait), &call.conditions).await?;
+            control::end(
+                &call.driver,
+                &domain,
+                (&r.disk, how, !r.no_wait),
+                &call.conditions,
+            )
+            .await?;
             Ok(convert::basic(&domain.view()))
         })
         .await
@@ -116,7 +122,8 @@ fn destination(request: &pb::CopyBlocksRequest) -> Result<(Place, bool)> {
         Destination::Path(to) => {
             let format = named(&to.format).map(|format| {
                 format.parse().map_err(|_| {
-                    Error::new(Code::InvalidArg, format!("unknown format '{format}'")).at("destination.path.format")
+                    Error::new(Code::InvalidArg, format!("unknown format '{format}'"))
+                        .at("destination.path.format")
                 })
             });
             let place = Place::of_path(&to.path, to.block_device, format.transpose()?);

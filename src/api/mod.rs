@@ -4,8 +4,8 @@
 //! the gRPC sockets and, in process, the libvirt front.
 
 mod admin;
-mod consoles;
 mod block_jobs;
+mod consoles;
 mod convert;
 mod decode;
 mod device;

@@ -4,9 +4,9 @@
 //! [`Conditions`], takes a job where it changes a running guest, and commits. An operation that has begun to change
 //! something runs on the driver's tracker, so that it ends well even if the caller hangs up.
 
+pub mod blockjobs;
 pub mod change;
 pub mod device;
-pub mod blockjobs;
 pub mod document;
 pub(crate) mod graph;
 pub mod holdings;

@@ -55,7 +55,10 @@ impl Place {
                 None => run("qemu-img", &["create", "-q", "-f", "qcow2", &shown, "8M"])?,
                 Some(below) => {
                     let below = below.display().to_string();
-                    run("qemu-img", &["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", &below, &shown])?
+                    run(
+                        "qemu-img",
+                        &["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", &below, &shown],
+                    )?
                 }
             };
             let write = format!("write -P {pattern} {} {PART}", at as u64 * PART);
@@ -135,14 +138,20 @@ impl Place {
         let all = self.ask(r#"{"execute": "query-named-block-nodes", "arguments": {"flat": true}}"#)?;
         let names = all.as_array().context("a list")?.iter();
         let names = names.filter_map(|node| node["node-name"].as_str());
-        Ok(names.filter(|name| name.starts_with("libvirt-")).map(str::to_owned).collect())
+        Ok(names
+            .filter(|name| name.starts_with("libvirt-"))
+            .map(str::to_owned)
+            .collect())
     }
 
     /// The nodes that the document says there are.
     fn expected_nodes(&self) -> Result<BTreeSet<String>> {
         let document = self.live()?;
         let disk = &document.devices.disks[0];
-        let mirror = disk.mirror.iter().flat_map(|m| qemu_plan::block::Chain::of_mirror(m).layers);
+        let mirror = disk
+            .mirror
+            .iter()
+            .flat_map(|m| qemu_plan::block::Chain::of_mirror(m).layers);
         let layers = qemu_plan::block::Chain::of(disk).layers.into_iter().chain(mirror);
         let mut names = BTreeSet::new();
         for layer in layers {
@@ -160,9 +169,15 @@ impl Place {
         let (nodes, expected) = (self.nodes()?, self.expected_nodes()?);
         ensure!(nodes == expected, "QEMU has {nodes:?}, the document {expected:?}");
         let jobs = self.ask(r#"{"execute": "query-jobs"}"#)?;
-        ensure!(jobs.as_array().is_some_and(Vec::is_empty), "jobs are left: {jobs}");
+        ensure!(
+            jobs.as_array().is_some_and(Vec::is_empty),
+            "jobs are left: {jobs}"
+        );
         let status = std::fs::read_to_string(self.sandbox.path("/run/libvirt/qemu/g.xml"))?;
-        ensure!(!status.contains("<blockjob "), "the status file has a job: {status}");
+        ensure!(
+            !status.contains("<blockjob "),
+            "the status file has a job: {status}"
+        );
         let notes = std::fs::read_dir(self.sandbox.path("/run/libvirt/qemu/virtqemud"))?;
         for note in notes {
             let name = note?.file_name().to_string_lossy().into_owned();
@@ -200,13 +215,25 @@ impl Place {
             let at = at as u64 * PART;
             let pattern = if late == Some(at) { LATE } else { pattern };
             let read = format!("read -P {pattern} {at} {PART}");
-            let said = run("qemu-io", &["-U", "-r", "-f", format.as_str(), "-c", &read, &image])?;
-            ensure!(!said.contains("failed"), "the pattern of {name} is not in {image}: {said}");
+            let said = run(
+                "qemu-io",
+                &["-U", "-r", "-f", format.as_str(), "-c", &read, &image],
+            )?;
+            ensure!(
+                !said.contains("failed"),
+                "the pattern of {name} is not in {image}: {said}"
+            );
         }
         if let Some(at) = late.filter(|at| *at >= CHAIN.len() as u64 * PART) {
             let read = format!("read -P {LATE} {at} {PART}");
-            let said = run("qemu-io", &["-U", "-r", "-f", format.as_str(), "-c", &read, &image])?;
-            ensure!(!said.contains("failed"), "what was written last is not in {image}");
+            let said = run(
+                "qemu-io",
+                &["-U", "-r", "-f", format.as_str(), "-c", &read, &image],
+            )?;
+            ensure!(
+                !said.contains("failed"),
+                "what was written last is not in {image}"
+            );
         }
         Ok(())
     }
@@ -314,7 +341,10 @@ fn a_copy_has_what_was_written_meanwhile() -> Result<()> {
     place.settled()?;
     assert_eq!(place.chain()?, ["a", "top", "mid", "base"]);
     let error = copy("given-up", &[]).unwrap_err().to_string();
-    assert!(error.contains("already exists and is not a block device"), "{error}");
+    assert!(
+        error.contains("already exists and is not a block device"),
+        "{error}"
+    );
     // Only the top image is copied.
     copy("shallow", &["--shallow"])?;
     place.ready()?;
@@ -325,7 +355,10 @@ fn a_copy_has_what_was_written_meanwhile() -> Result<()> {
     assert_eq!(place.stored()?, place.path("shallow"));
     place.has_everything(Some(5 * PART))?;
     // All is copied, into another format, slowly, while the guest writes.
-    copy("whole", &["--format", "raw", "--bandwidth", "2", "--synchronous-writes"])?;
+    copy(
+        "whole",
+        &["--format", "raw", "--bandwidth", "2", "--synchronous-writes"],
+    )?;
     place.write(LATE, 6 * PART)?;
     virsh.ok(&["blockjob", "g", "vda", "--bandwidth", "0"])?;
     place.ready()?;
@@ -336,7 +369,10 @@ fn a_copy_has_what_was_written_meanwhile() -> Result<()> {
     place.has_everything(Some(7 * PART))?;
     // An image that somebody made is used, with the images below it.
     let (below, upper) = (place.path("whole"), place.path("made"));
-    run("qemu-img", &["create", "-q", "-f", "qcow2", "-F", "raw", "-b", &below, &upper])?;
+    run(
+        "qemu-img",
+        &["create", "-q", "-f", "qcow2", "-F", "raw", "-b", &below, &upper],
+    )?;
     copy("reused", &["--format", "qcow2"])?;
     place.ready()?;
     virsh.ok(&["blockjob", "g", "vda", "--pivot"])?;
@@ -355,9 +391,20 @@ fn a_shallow_copy_into_an_image_that_is_there_gets_its_own_chain() -> Result<()>
     let twin = place.path("twin");
     std::fs::copy(place.image("top"), place.image("twin"))?;
     let made = place.path("made");
-    run("qemu-img", &["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", &twin, &made])?;
+    run(
+        "qemu-img",
+        &["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", &twin, &made],
+    )?;
     virsh.ok(&[
-        "blockcopy", "g", "vda", &made, "--transient-job", "--shallow", "--reuse-external", "--wait", "--pivot",
+        "blockcopy",
+        "g",
+        "vda",
+        &made,
+        "--transient-job",
+        "--shallow",
+        "--reuse-external",
+        "--wait",
+        "--pivot",
     ])?;
     place.settled()?;
     assert_eq!(place.chain()?, ["made", "twin", "mid", "base"]);
@@ -398,10 +445,34 @@ fn jobs_go_on_when_the_daemon_is_killed() -> Result<()> {
     place.has_everything(Some(6 * PART))?;
     // One that ends while nobody looks.
     let over = place.path("over");
-    virsh.ok(&["blockcopy", "g", "vda", &over, "--transient-job", "--wait", "--pivot"])?;
+    virsh.ok(&[
+        "blockcopy",
+        "g",
+        "vda",
+        &over,
+        "--transient-job",
+        "--wait",
+        "--pivot",
+    ])?;
     virsh.ok(&["destroy", "g"])?;
-    run("qemu-img", &["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", &over, &place.path("last")])?;
-    let text = virsh.ok(&["dumpxml", "g"])?.replace(&over, &place.path("last"));
+    run(
+        "qemu-img",
+        &[
+            "create",
+            "-q",
+            "-f",
+            "qcow2",
+            "-F",
+            "qcow2",
+            "-b",
+            &over,
+            &place.path("last"),
+        ],
+    )?;
+    let text = virsh
+        .ok(&["dumpxml", "g"])?
+        .replace(&over, &place.path("last"))
+        .replace("<backingStore/>", "");
     virsh.define(&text)?;
     virsh.ok(&["start", "g", "--paused"])?;
     assert_eq!(place.chain()?, ["last", "over"]);
@@ -468,7 +539,10 @@ fn what_can_not_be_done_is_refused_in_libvirts_words() -> Result<()> {
             &["blockpull", "vda", "--keep-relative"],
             "flag VIR_DOMAIN_BLOCK_REBASE_RELATIVE is valid only with non-null base".into(),
         ),
-        (&["blockcommit", "vda"], "commit of 'vda' active layer requires active flag".into()),
+        (
+            &["blockcommit", "vda"],
+            "commit of 'vda' active layer requires active flag".into(),
+        ),
         (
             &["blockcommit", "vda", "--top", &top, "--active"],
             format!("active commit requested but '{top}' is not active"),
@@ -491,7 +565,14 @@ fn what_can_not_be_done_is_refused_in_libvirts_words() -> Result<()> {
         ),
         (&["blockcopy", "vda", "/tmp/x"], "domain is not transient".into()),
         (
-            &["blockcopy", "vda", "/tmp/x", "--transient-job", "--granularity", "3000"],
+            &[
+                "blockcopy",
+                "vda",
+                "/tmp/x",
+                "--transient-job",
+                "--granularity",
+                "3000",
+            ],
             "granularity must be power of 2".into(),
         ),
         (
@@ -499,17 +580,32 @@ fn what_can_not_be_done_is_refused_in_libvirts_words() -> Result<()> {
             "failed to create copy target: No such file or directory".into(),
         ),
         (
-            &["blockcopy", "vda", "/nosuch/x", "--transient-job", "--reuse-external"],
+            &[
+                "blockcopy",
+                "vda",
+                "/nosuch/x",
+                "--transient-job",
+                "--reuse-external",
+            ],
             "missing destination file for disk vda: /nosuch/x: No such file or directory".into(),
         ),
-        (&["blockjob", "vda", "--abort"], "disk vda does not have an active block job".into()),
+        (
+            &["blockjob", "vda", "--abort"],
+            "disk vda does not have an active block job".into(),
+        ),
     ])?;
     place.is_whole()?;
     virsh.ok(&["blockpull", "g", "vda", "--bandwidth", "1"])?;
     refusals(&[
-        (&["blockpull", "vda"], "disk 'vda' already in active block job".into()),
+        (
+            &["blockpull", "vda"],
+            "disk 'vda' already in active block job".into(),
+        ),
         (&["blockjob", "vda", "--pivot"], "not ready for pivot yet".into()),
-        (&["detach-disk", "vda"], "disk 'vda' already in active block job".into()),
+        (
+            &["detach-disk", "vda"],
+            "disk 'vda' already in active block job".into(),
+        ),
     ])?;
     virsh.ok(&["blockjob", "g", "vda", "--abort"])?;
     place.is_whole()?;
@@ -542,10 +638,20 @@ async fn over_grpc_a_trial_changes_nothing_and_a_job_is_shown() -> Result<()> {
         domain: by_name("g"),
         disk: "vda".to_owned(),
     };
-    let shown = grpc.disks().get_job(request).await?.into_inner().job.context("a job")?;
+    let shown = grpc
+        .disks()
+        .get_job(request)
+        .await?
+        .into_inner()
+        .job
+        .context("a job")?;
     assert_eq!(shown.kind(), pb::disk_job::Kind::Pull);
     assert_eq!(shown.bandwidth, 1 << 20);
-    refused(jobs.pull(pull(true)).await, tonic::Code::Unimplemented, "OPERATION_UNSUPPORTED")?;
+    refused(
+        jobs.pull(pull(true)).await,
+        tonic::Code::Unimplemented,
+        "OPERATION_UNSUPPORTED",
+    )?;
     let end = |how: pb::end_block_job_request::How| pb::EndBlockJobRequest {
         domain: by_name("g"),
         disk: "vda".to_owned(),
@@ -553,8 +659,16 @@ async fn over_grpc_a_trial_changes_nothing_and_a_job_is_shown() -> Result<()> {
         ..Default::default()
     };
     use pb::end_block_job_request::How;
-    refused(jobs.end(end(How::Pivot)).await, tonic::Code::FailedPrecondition, "BLOCK_COPY_ACTIVE")?;
-    refused(jobs.end(end(How::Unspecified)).await, tonic::Code::InvalidArgument, "INVALID_ARG")?;
+    refused(
+        jobs.end(end(How::Pivot)).await,
+        tonic::Code::FailedPrecondition,
+        "BLOCK_COPY_ACTIVE",
+    )?;
+    refused(
+        jobs.end(end(How::Unspecified)).await,
+        tonic::Code::InvalidArgument,
+        "INVALID_ARG",
+    )?;
     jobs.end(end(How::Abort)).await?;
     place.is_whole()
 }

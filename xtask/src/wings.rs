@@ -24,8 +24,14 @@ const WINGS: &[(&str, &str)] = &[
         "recover",
         "supervise blockjobs device graph run tuning holdings document host operation",
     ),
-    ("supervise", "recover blockjobs graph run tuning holdings document host operation"),
-    ("start", "supervise graph run tuning holdings document host operation"),
+    (
+        "supervise",
+        "recover blockjobs graph run tuning holdings document host operation",
+    ),
+    (
+        "start",
+        "supervise graph run tuning holdings document host operation",
+    ),
     (
         "change",
         "start supervise graph run tuning holdings document host operation",

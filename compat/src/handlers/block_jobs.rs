@@ -77,7 +77,11 @@ pub(crate) async fn rebase(ctx: &Ctx, args: DomainBlockRebase, flags: Flags) -> 
         let text = "Relative backing during copy not supported yet";
         return Err(WireError::new(ErrorCode::ARGUMENT_UNSUPPORTED, ErrorDomain::QEMU, text).into());
     }
-    let format = if has(VIR_DOMAIN_BLOCK_REBASE_COPY_RAW) { "raw" } else { "" };
+    let format = if has(VIR_DOMAIN_BLOCK_REBASE_COPY_RAW) {
+        "raw"
+    } else {
+        ""
+    };
     let path = CopyPath {
         path: args::text(args.base),
         block_device: has(VIR_DOMAIN_BLOCK_REBASE_COPY_DEV),
@@ -173,7 +177,10 @@ pub(crate) async fn set_speed(ctx: &Ctx, args: DomainBlockJobSetSpeed, flags: Fl
     let request = SetBlockJobSpeedRequest {
         domain: by_uuid(&args.dom),
         disk: args.path.into_string(),
-        bytes_per_second: speed(args.bandwidth, flags & VIR_DOMAIN_BLOCK_JOB_SPEED_BANDWIDTH_BYTES != 0)?,
+        bytes_per_second: speed(
+            args.bandwidth,
+            flags & VIR_DOMAIN_BLOCK_JOB_SPEED_BANDWIDTH_BYTES != 0,
+        )?,
         options: None,
     };
     ctx.block_jobs().set_speed(request).await?;

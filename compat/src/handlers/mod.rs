@@ -5,8 +5,8 @@
 
 pub(crate) mod admin;
 pub(crate) mod agent;
-pub(crate) mod block_jobs;
 mod args;
+pub(crate) mod block_jobs;
 pub(crate) mod checkpoints;
 pub(crate) mod config;
 pub(crate) mod connect;

@@ -46,16 +46,27 @@ pub(super) fn done(job: &BlockJob, disk: &Disk) -> After {
             let name = lookup::relative_name(&chain, 0, end).ok();
             let gone = chain.cut(1, end);
             rename(&mut chain, 1, name.filter(|_| flags & REBASE_RELATIVE != 0));
-            After { chain, gone, deletes: false }
+            After {
+                chain,
+                gone,
+                deletes: false,
+            }
         }
         Some(BlockJobKind::Commit) => {
             let (Some(base), Some(top)) = (base, top) else {
-                return After { chain, ..After::default() };
+                return After {
+                    chain,
+                    ..After::default()
+                };
             };
             let name = lookup::relative_name(&chain, top.saturating_sub(1), base).ok();
             let gone = chain.cut(top, base);
             rename(&mut chain, top, name.filter(|_| flags & COMMIT_RELATIVE != 0));
-            After { chain, gone, deletes: flags & COMMIT_DELETE != 0 }
+            After {
+                chain,
+                gone,
+                deletes: flags & COMMIT_DELETE != 0,
+            }
         }
         Some(BlockJobKind::ActiveCommit) => {
             let gone = chain.cut(0, base.unwrap_or(0));
@@ -63,17 +74,31 @@ pub(super) fn done(job: &BlockJob, disk: &Disk) -> After {
                 top.detected = false;
                 top.set_relative(None);
             }
-            After { chain, gone, deletes: flags & COMMIT_DELETE != 0 }
+            After {
+                chain,
+                gone,
+                deletes: flags & COMMIT_DELETE != 0,
+            }
         }
         Some(BlockJobKind::Copy) => {
             let new = disk.mirror.as_ref().map(Chain::of_mirror).unwrap_or_default();
             if new.layers.is_empty() {
-                return After { chain, ..After::default() };
+                return After {
+                    chain,
+                    ..After::default()
+                };
             }
             let gone = left_by(&chain, &new);
-            After { chain: new, gone, deletes: false }
+            After {
+                chain: new,
+                gone,
+                deletes: false,
+            }
         }
-        _ => After { chain, ..After::default() },
+        _ => After {
+            chain,
+            ..After::default()
+        },
     }
 }
 
@@ -84,13 +109,20 @@ pub(super) fn undone(job: &BlockJob, disk: &Disk) -> After {
         (Some(BlockJobKind::Copy), Some(mirror)) => left_by(&Chain::of_mirror(mirror), &chain),
         _ => Vec::new(),
     };
-    After { chain, gone, deletes: false }
+    After {
+        chain,
+        gone,
+        deletes: false,
+    }
 }
 
 /// The images of a chain whose nodes another chain does not have.
 fn left_by(old: &Chain, new: &Chain) -> Vec<Layer> {
     let kept = new.top_nodes();
-    let layers = old.layers.iter().filter(|layer| layer.node().is_none_or(|node| !kept.iter().any(|k| k == node)));
+    let layers = old
+        .layers
+        .iter()
+        .filter(|layer| layer.node().is_none_or(|node| !kept.iter().any(|k| k == node)));
     layers.cloned().collect()
 }
 
@@ -126,16 +158,26 @@ impl After {
                     stored.backing = None;
                     return;
                 }
-                kept.layers.retain(|layer| new.layers.iter().any(|new| new.is_same_place(layer)));
+                kept.layers
+                    .retain(|layer| new.layers.iter().any(|new| new.is_same_place(layer)));
                 kept.put(stored);
             }
             Some(BlockJobKind::ActiveCommit) => {
-                let detached = Chain { layers: new.layers.into_iter().take(1).collect(), ..Chain::default() };
+                let detached = Chain {
+                    layers: new.layers.into_iter().take(1).collect(),
+                    ..Chain::default()
+                };
                 let rest = kept.layers.split_off(1.min(kept.layers.len()));
-                let below = rest.iter().position(|l| detached.layers.first().is_some_and(|top| top.is_same_place(l)));
+                let below = rest
+                    .iter()
+                    .position(|l| detached.layers.first().is_some_and(|top| top.is_same_place(l)));
                 let chain = match below.filter(|_| follows) {
                     Some(at) => Chain {
-                        layers: detached.layers.into_iter().chain(rest.into_iter().skip(at + 1)).collect(),
+                        layers: detached
+                            .layers
+                            .into_iter()
+                            .chain(rest.into_iter().skip(at + 1))
+                            .collect(),
                         ..kept
                     },
                     None => detached,
@@ -150,8 +192,15 @@ impl After {
                         layers: layers.chain(kept.layers.drain(1..)).collect(),
                         ..kept
                     },
-                    true => Chain { layers: layers.collect(), ..Chain::default() },
-                    false => Chain { layers: layers.collect(), ended: true, end_is_given: true },
+                    true => Chain {
+                        layers: layers.collect(),
+                        ..Chain::default()
+                    },
+                    false => Chain {
+                        layers: layers.collect(),
+                        ended: true,
+                        end_is_given: true,
+                    },
                 };
                 chain.put(stored);
             }
@@ -235,7 +284,9 @@ mod tests {
         assert_eq!(paths(&undone(&job, &disk).gone), ["/c"]);
         let mut shallow = Chain::of(&disk);
         shallow.layers[0] = Chain::of(&copy).layers[0].clone();
-        disk.mirror = Some(Mirror { ..shallow.as_mirror("copy") });
+        disk.mirror = Some(Mirror {
+            ..shallow.as_mirror("copy")
+        });
         let after = done(&job, &disk);
         assert_eq!(paths(&after.gone), ["/t"]);
         assert_eq!(paths(&undone(&job, &disk).gone), ["/c"]);
@@ -261,11 +312,26 @@ mod tests {
             (paths(&Chain::of(&stored).layers), stored.backing.is_some())
         };
         assert_eq!(stored(K::Pull, None, &plain("/t")), (vec!["/t".into()], false));
-        assert_eq!(stored(K::ActiveCommit, Some(5), &plain("/t")), (vec!["/b".into()], false));
-        assert_eq!(stored(K::ActiveCommit, Some(5), &plain("/x")), (vec!["/x".into()], false));
+        assert_eq!(
+            stored(K::ActiveCommit, Some(5), &plain("/t")),
+            (vec!["/b".into()], false)
+        );
+        assert_eq!(
+            stored(K::ActiveCommit, Some(5), &plain("/x")),
+            (vec!["/x".into()], false)
+        );
         // One that spells its chain out follows image by image, or forgets it where it is another one.
-        assert_eq!(stored(K::Pull, Some(5), &live), (vec!["/t".into(), "/b".into()], true));
-        assert_eq!(stored(K::Pull, None, &disk(&[("/t", 1), ("/z", 2)])), (vec!["/t".into()], false));
-        assert_eq!(stored(K::ActiveCommit, Some(4), &live), (vec!["/l".into(), "/b".into()], true));
+        assert_eq!(
+            stored(K::Pull, Some(5), &live),
+            (vec!["/t".into(), "/b".into()], true)
+        );
+        assert_eq!(
+            stored(K::Pull, None, &disk(&[("/t", 1), ("/z", 2)])),
+            (vec!["/t".into()], false)
+        );
+        assert_eq!(
+            stored(K::ActiveCommit, Some(4), &live),
+            (vec!["/l".into(), "/b".into()], true)
+        );
     }
 }

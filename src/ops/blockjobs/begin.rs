@@ -72,10 +72,18 @@ pub(super) async fn begin<C: Command + Send + Sync + 'static>(
     beginning: Beginning,
     command: C,
 ) -> Result<()> {
-    let Beginning { entry, mirror, next_number } = beginning;
+    let Beginning {
+        entry,
+        mirror,
+        next_number,
+    } = beginning;
     let id = entry.name.clone();
     guest.block_jobs.begins(&id);
-    let target = entry.disk.as_ref().map(|disk| disk.dst.clone()).unwrap_or_default();
+    let target = entry
+        .disk
+        .as_ref()
+        .map(|disk| disk.dst.clone())
+        .unwrap_or_default();
     let enter = {
         let target = target.clone();
         let edit = Edit::live(move |document| {
@@ -96,9 +104,16 @@ pub(super) async fn begin<C: Command + Send + Sync + 'static>(
     };
     let leave = {
         let (domain, id) = (guest.domain.clone(), id.clone());
-        async move { domain.commit(move |view| forget(view, &id, &target)).await.map(drop) }
+        async move {
+            domain
+                .commit(move |view| forget(view, &id, &target))
+                .await
+                .map(drop)
+        }
     };
-    context.step("the job's entry", guest.domain.commit(enter), leave).await?;
+    context
+        .step("the job's entry", guest.domain.commit(enter), leave)
+        .await?;
     let cancel = {
         let (guest, id) = (Arc::clone(guest), id.clone());
         async move { give_up(&guest, &id).await }
@@ -107,7 +122,8 @@ pub(super) async fn begin<C: Command + Send + Sync + 'static>(
     context
         .commit_with(move |view| {
             // It may be ready by now.
-            let is_new = super::entry(view, &id).is_some_and(|job| job.state.known() == Some(BlockJobState::New));
+            let is_new =
+                super::entry(view, &id).is_some_and(|job| job.state.known() == Some(BlockJobState::New));
             if is_new {
                 set_state(view, &id, BlockJobState::Running);
             }
@@ -136,9 +152,14 @@ async fn give_up(guest: &Guest, id: &str) -> Result<()> {
         return Ok(());
     }
     let device = id.to_owned();
-    guest.execute(commands::BlockJobCancel { device, force: true }).await?;
+    guest
+        .execute(commands::BlockJobCancel { device, force: true })
+        .await?;
     waiting.concluded(guest).await?;
-    guest.execute(commands::JobDismiss { id: id.to_owned() }).await.map(drop)
+    guest
+        .execute(commands::JobDismiss { id: id.to_owned() })
+        .await
+        .map(drop)
 }
 
 /// The node that QEMU begins a job at: the topmost of a disk's images.

@@ -48,7 +48,12 @@ pub struct Commit {
 impl Commit {
     /// As libvirt numbers them.
     fn flags(&self) -> u32 {
-        let bits = [(self.shallow, 1), (self.delete, 2), (self.active, 4), (self.relative, 8)];
+        let bits = [
+            (self.shallow, 1),
+            (self.delete, 2),
+            (self.active, 4),
+            (self.relative, 8),
+        ];
         bits.into_iter().filter(|(set, _)| *set).map(|(_, bit)| bit).sum()
     }
 }
@@ -99,8 +104,14 @@ pub async fn commit(
 /// # Errors
 /// What the host or QEMU refuses.
 pub(crate) async fn begin_planned(context: &Context, guest: &Arc<Guest>, plan: Plan) -> Result<()> {
-    let Plan { beginning, arguments, writes } = plan;
-    context.intend(Intent::begin_block_job(&beginning.entry.name)).await?;
+    let Plan {
+        beginning,
+        arguments,
+        writes,
+    } = plan;
+    context
+        .intend(Intent::begin_block_job(&beginning.entry.name))
+        .await?;
     let arguments = begin::arguments(context.driver(), &context.view(), arguments).await?;
     {
         let mut undo = context.steps("the images that are written to").await?;
@@ -138,7 +149,11 @@ pub(crate) fn plan(view: &View, wanted: &Commit) -> Result<Plan> {
     let path = |at: usize| chain.layers[at].path().unwrap_or_default();
     let node = |at: usize| chain.layers[at].node().map(str::to_owned);
     let storage = |at: usize| chain.layers[at].storage_node().map(str::to_owned);
-    let kind = if top == 0 { BlockJobKind::ActiveCommit } else { BlockJobKind::Commit };
+    let kind = if top == 0 {
+        BlockJobKind::ActiveCommit
+    } else {
+        BlockJobKind::Commit
+    };
     let name = format!("commit-{target}-{}", node(top).unwrap_or_default());
     let mut entry = begin::entry(kind, name, disk, wanted.flags());
     entry.base = storage(base);
@@ -161,19 +176,40 @@ pub(crate) fn plan(view: &View, wanted: &Commit) -> Result<Plan> {
             writes.push(chain.layers[above].as_disk(disk));
         }
     } else {
-        let alone = Chain { layers: vec![chain.layers[base].clone()], ..Chain::default() };
+        let alone = Chain {
+            layers: vec![chain.layers[base].clone()],
+            ..Chain::default()
+        };
         mirror = Some(alone.as_mirror("active-commit"));
     }
     if wanted.speed > 0 {
         arguments["speed"] = wanted.speed.into();
     }
-    let beginning = Beginning { entry, mirror, next_number: None };
-    Ok(Plan { beginning, arguments, writes })
+    let beginning = Beginning {
+        entry,
+        mirror,
+        next_number: None,
+    };
+    Ok(Plan {
+        beginning,
+        arguments,
+        writes,
+    })
 }
 
 fn named<'a>(disks: &'a [Disk], name: &str) -> Result<&'a Disk> {
-    let has_path = |disk: &&Disk| Chain::of(disk).layers.first().and_then(|top| top.path()).as_deref() == Some(name);
-    let found = disks.iter().find(|disk| disk.target.dev == name).or_else(|| disks.iter().find(has_path));
+    let has_path = |disk: &&Disk| {
+        Chain::of(disk)
+            .layers
+            .first()
+            .and_then(|top| top.path())
+            .as_deref()
+            == Some(name)
+    };
+    let found = disks
+        .iter()
+        .find(|disk| disk.target.dev == name)
+        .or_else(|| disks.iter().find(has_path));
     found.ok_or_else(|| Error::argument(format!("disk '{name}' not found in domain")))
 }
 

@@ -79,8 +79,13 @@ fn at_work(view: &View, name: &str, how: End) -> Result<(BlockJob, Swap)> {
     let target = &disk.target.dev;
     let job = graph::job_of(view, target)
         .ok_or_else(|| Error::argument(format!("disk {target} does not have an active block job")))?;
-    if matches!(job.state.known(), Some(BlockJobState::Aborting | BlockJobState::Pivoting)) {
-        return Err(Error::invalid(format!("block job on disk '{target}' is still being ended")));
+    if matches!(
+        job.state.known(),
+        Some(BlockJobState::Aborting | BlockJobState::Pivoting)
+    ) {
+        return Err(Error::invalid(format!(
+            "block job on disk '{target}' is still being ended"
+        )));
     }
     if how == End::Pivot {
         check_pivot(job)?;
@@ -108,7 +113,9 @@ fn check_pivot(job: &BlockJob) -> Result<()> {
         Some(BlockJobKind::Copy | BlockJobKind::ActiveCommit) => Ok(()),
         kind => {
             let kind = kind.map_or("unknown", BlockJobKind::as_str);
-            Err(Error::invalid(format!("job type '{kind}' does not support pivot")))
+            Err(Error::invalid(format!(
+                "job type '{kind}' does not support pivot"
+            )))
         }
     }
 }
@@ -140,14 +147,25 @@ pub(crate) async fn steer(
     let word = if how == End::Abort { "abort" } else { "pivot" };
     let back = before.unwrap_or(BlockJobState::Running);
     let undo = {
-        let (domain, back) = (guest.domain.clone(), to(back, (back == BlockJobState::Ready).then_some("yes")));
+        let (domain, back) = (
+            guest.domain.clone(),
+            to(back, (back == BlockJobState::Ready).then_some("yes")),
+        );
         async move { domain.commit(back).await.map(drop) }
     };
-    context.step("the job's entry", guest.domain.commit(to(wanted, Some(word))), undo).await?;
+    context
+        .step(
+            "the job's entry",
+            guest.domain.commit(to(wanted, Some(word))),
+            undo,
+        )
+        .await?;
     match how {
         End::Abort => {
             let device = id.clone();
-            guest.execute(commands::BlockJobCancel { device, force: false }).await?;
+            guest
+                .execute(commands::BlockJobCancel { device, force: false })
+                .await?;
         }
         End::Pivot => {
             if let Some((node, overlay)) = swap.attach {
@@ -219,7 +237,10 @@ pub async fn set_speed(
     let target = &lookup::disk_named(run, name)?.target.dev;
     let job = graph::job_of(&view, target)
         .ok_or_else(|| Error::argument(format!("disk {target} does not have an active block job")))?;
-    let command = commands::BlockJobSetSpeed { device: job.name.clone(), speed };
+    let command = commands::BlockJobSetSpeed {
+        device: job.name.clone(),
+        speed,
+    };
     let guest = driver.guests.of(&view)?;
     if operation.is_trial() {
         return Ok(());

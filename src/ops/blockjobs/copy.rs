@@ -79,8 +79,16 @@ impl Place {
             true => (StorageKind::Block, None, Some(path.to_owned())),
             false => (StorageKind::File, Some(path.to_owned()), None),
         };
-        let source = Source { file, dev, ..Source::default() };
-        let mut disk = Disk { kind, source: Some(source), ..Disk::default() };
+        let source = Source {
+            file,
+            dev,
+            ..Source::default()
+        };
+        let mut disk = Disk {
+            kind,
+            source: Some(source),
+            ..Disk::default()
+        };
         disk.driver.get_or_insert_default().kind = format;
         Self { disk }
     }
@@ -102,7 +110,12 @@ impl Copy {
 ///
 /// # Errors
 /// The copy can't be where it is to be; there is no such disk, or it is at work; what the host or QEMU refuses.
-pub async fn copy(driver: &Arc<Driver>, domain: &Domain, wanted: Copy, conditions: &Conditions) -> Result<()> {
+pub async fn copy(
+    driver: &Arc<Driver>,
+    domain: &Domain,
+    wanted: Copy,
+    conditions: &Conditions,
+) -> Result<()> {
     check_arguments(&wanted)?;
     let ask = Ask {
         kind: "copy-blocks",
@@ -147,7 +160,14 @@ fn check(view: &View, wanted: &mut Copy) -> Result<Disk> {
     let has_backing = chain.layers.len() > 1;
     wanted.shallow &= has_backing;
     let format = wanted.to.disk.driver.as_ref().and_then(|driver| driver.kind);
-    if wanted.to.disk.backing.as_ref().is_some_and(|below| below.kind.is_some()) && !wanted.shallow {
+    if wanted
+        .to
+        .disk
+        .backing
+        .as_ref()
+        .is_some_and(|below| below.kind.is_some())
+        && !wanted.shallow
+    {
         return Err(Error::argument(
             "backingStore of mirror without VIR_DOMAIN_BLOCK_COPY_SHALLOW doesn't make sense",
         ));
@@ -155,7 +175,10 @@ fn check(view: &View, wanted: &mut Copy) -> Result<Disk> {
     if wanted.shallow && !wanted.reuse && format == Some(StorageFormat::Raw) {
         return Err(Error::new(
             Code::ConfigUnsupported,
-            format!("shallow copy of disk '{}' into a raw file is not possible", disk.target.dev),
+            format!(
+                "shallow copy of disk '{}' into a raw file is not possible",
+                disk.target.dev
+            ),
         ));
     }
     Ok(disk.clone())
@@ -180,7 +203,10 @@ impl Target {
         (disk, wanted): (&Disk, &Copy),
     ) -> Result<Self> {
         let run = view.running()?;
-        let node = Chain::of(disk).layers.first().and_then(|top| top.node().map(str::to_owned));
+        let node = Chain::of(disk)
+            .layers
+            .first()
+            .and_then(|top| top.node().map(str::to_owned));
         if node.is_none() {
             // libvirt asks QEMU first, which has no such node.
             Fresh::like(None, &[])?;
@@ -195,7 +221,9 @@ impl Target {
         }
         let mut fresh = None;
         if !wanted.reuse {
-            let nodes = guest.execute(commands::QueryNamedBlockNodes { flat: true }).await?;
+            let nodes = guest
+                .execute(commands::QueryNamedBlockNodes { flat: true })
+                .await?;
             let mut like = Fresh::like(node.as_deref(), &nodes)?;
             if format != StorageFormat::Qcow2 {
                 like.cluster = None;
@@ -206,9 +234,16 @@ impl Target {
         let mut images = disk.clone();
         images.mirror = None;
         let mut chain = Chain::of(&wanted.to.disk);
-        let first = chain.layers.first_mut().ok_or_else(|| Error::argument("the copy has no source"))?;
+        let first = chain
+            .layers
+            .first_mut()
+            .ok_or_else(|| Error::argument("the copy has no source"))?;
         first.format = Some(format);
-        let own = if wanted.shallow && wanted.reuse { usize::MAX } else { 1 };
+        let own = if wanted.shallow && wanted.reuse {
+            usize::MAX
+        } else {
+            1
+        };
         match (wanted.shallow, wanted.reuse) {
             (true, false) => {
                 chain.layers.truncate(1);
@@ -228,7 +263,12 @@ impl Target {
         block::name_disk(&mut images)?;
         let chain = Chain::of(&images);
         let planned = plan_all(driver, guest, (&images, &chain, own), fresh.is_some()).await?;
-        Ok(Self { chain, planned, fresh, next_number })
+        Ok(Self {
+            chain,
+            planned,
+            fresh,
+            next_number,
+        })
     }
 
     async fn begin(self, context: &Context, guest: &Arc<Guest>, (disk, wanted): (Disk, Copy)) -> Result<()> {
@@ -242,7 +282,11 @@ impl Target {
         if let Some(of) = &mut entry.disk {
             of.mirror = Some(domxml::devices::YesNo::Yes);
         }
-        let made = self.planned.iter().filter(|_| self.fresh.is_some()).filter_map(Planned::new_file);
+        let made = self
+            .planned
+            .iter()
+            .filter(|_| self.fresh.is_some())
+            .filter_map(Planned::new_file);
         context
             .intend(Intent::BeginBlockJob {
                 job: entry.name.clone(),
@@ -253,12 +297,17 @@ impl Target {
         let last = self.planned.len().saturating_sub(1);
         for (at, image) in self.planned.iter().enumerate() {
             let fresh = self.fresh.clone().filter(|_| at == last);
-            image.open(context, guest, ("failed to create copy target", fresh)).await?;
+            image
+                .open(context, guest, ("failed to create copy target", fresh))
+                .await?;
         }
         let target = self.planned.last().map(Planned::node).unwrap_or_default();
-        let arguments = mirror(&wanted, json!({
-            "job-id": entry.name, "device": device, "target": target, "replaces": replaces,
-        }));
+        let arguments = mirror(
+            &wanted,
+            json!({
+                "job-id": entry.name, "device": device, "target": target, "replaces": replaces,
+            }),
+        );
         let beginning = Beginning {
             entry,
             mirror: Some(self.chain.as_mirror("copy")),
@@ -358,17 +407,21 @@ async fn look(wanted: &Copy, target: &str) -> Result<There> {
         return Ok(There::default());
     };
     let shown = path.display().to_string();
-    let found = crate::blocking::file("looking at the place of a copy", move || {
-        match std::fs::metadata(&path) {
+    let found = crate::blocking::file(
+        "looking at the place of a copy",
+        move || match std::fs::metadata(&path) {
             Ok(found) => Ok(Ok(There {
                 exists: true,
                 is_device: found.file_type().is_block_device(),
                 is_empty: found.len() == 0,
             })),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Err(error)),
-            Err(error) => Err(Error::system(format_args!("unable to access '{}'", path.display()), error)),
-        }
-    })
+            Err(error) => Err(Error::system(
+                format_args!("unable to access '{}'", path.display()),
+                error,
+            )),
+        },
+    )
     .await?;
     let wants_device = wanted.block_device || wanted.to.disk.kind == StorageKind::Block;
     match found {
@@ -400,7 +453,12 @@ async fn format(wanted: &Copy, disk: &Disk, there: There) -> Result<StorageForma
     if !wanted.reuse {
         return Ok(own.unwrap_or(StorageFormat::Raw));
     }
-    let unknown = || Error::new(Code::ConfigUnsupported, "reused mirror destination format must be specified");
+    let unknown = || {
+        Error::new(
+            Code::ConfigUnsupported,
+            "reused mirror destination format must be specified",
+        )
+    };
     let path = chain::local_path(wanted.to.disk.kind, wanted.to.disk.source.as_ref());
     let path = path.filter(|_| there.exists).ok_or_else(unknown)?;
     let probed = crate::blocking::file("finding the format of an image", move || probe(&path)).await?;
@@ -419,7 +477,10 @@ fn probe(path: &Path) -> Result<Option<StorageFormat>> {
     let mut head = Vec::new();
     let read = std::fs::File::open(path).and_then(|file| file.take(8).read_to_end(&mut head));
     read.map_err(|error| Error::system(format_args!("cannot read '{}'", path.display()), error))?;
-    Ok(MAGICS.iter().find(|(magic, _)| head.starts_with(magic)).map(|(_, format)| *format))
+    Ok(MAGICS
+        .iter()
+        .find(|(magic, _)| head.starts_with(magic))
+        .map(|(_, format)| *format))
 }
 
 /// The image below a copy that was made by somebody else, which is attached when the copy is swapped in.
@@ -461,7 +522,10 @@ mod tests {
         };
         let text = |copy: Copy| check_arguments(&copy).unwrap_err().message.into_owned();
         assert_eq!(text(copy(3_000, "rel")), "granularity must be power of 2");
-        assert_eq!(text(copy(0, "rel")), "absolute path must be used as block copy target");
+        assert_eq!(
+            text(copy(0, "rel")),
+            "absolute path must be used as block copy target"
+        );
         assert!(check_arguments(&copy(4_096, "/abs")).is_ok());
     }
 }

@@ -91,7 +91,10 @@ pub(super) async fn ready(guest: &Guest, id: &str) -> Result<()> {
         let Some(job) = entry(view, &id).cloned() else {
             return Ok(Effects::none());
         };
-        if !matches!(job.state.known(), Some(BlockJobState::New | BlockJobState::Running)) {
+        if !matches!(
+            job.state.known(),
+            Some(BlockJobState::New | BlockJobState::Running)
+        ) {
             return Ok(Effects::none());
         }
         change_entry(view, &id, |job| {
@@ -119,7 +122,9 @@ pub(super) async fn conclude_now(driver: &Arc<Driver>, guest: &Arc<Guest>, id: &
     if let Err(error) = conclude_once(driver, guest, id).await {
         tracing::warn!(job = id, %error, "a block job has ended, and the document can't follow yet");
         let (owned, guest, id) = (Arc::clone(driver), Arc::clone(guest), id.to_owned());
-        driver.tracker.spawn(async move { conclude(&owned, &guest, &id).await });
+        driver
+            .tracker
+            .spawn(async move { conclude(&owned, &guest, &id).await });
     }
 }
 
@@ -167,16 +172,27 @@ async fn conclude_once(driver: &Arc<Driver>, guest: &Arc<Guest>, id: &str) -> Re
 /// There is no such job, QEMU does not answer, or the files can't be written.
 pub(crate) async fn finish(context: &Context, guest: &Arc<Guest>, id: &str) -> Result<Outcome> {
     let view = context.view();
-    let job = entry(&view, id).ok_or_else(|| Error::internal(format!("there is no block job '{id}'")))?.clone();
+    let job = entry(&view, id)
+        .ok_or_else(|| Error::internal(format!("there is no block job '{id}'")))?
+        .clone();
     let target = job.disk.as_ref().map(|disk| disk.dst.clone()).unwrap_or_default();
     let disk = graph::disk(&view.running()?.document.domain, &target)?.clone();
-    let info = guest.execute(commands::QueryJobs {}).await?.into_iter().find(|job| job.id == id);
+    let info = guest
+        .execute(commands::QueryJobs {})
+        .await?
+        .into_iter()
+        .find(|job| job.id == id);
     let outcome = match judged(&job, info.as_ref()) {
         Some(outcome) => outcome,
         None => by_truth(&job, &disk, info.as_ref(), &Truth::read(guest).await?),
     };
     let note = Device::Disk(Box::new(disk.clone())).format(status::FORMAT);
-    context.intend(Intent::EndBlockJob { job: id.to_owned(), disk: note }).await?;
+    context
+        .intend(Intent::EndBlockJob {
+            job: id.to_owned(),
+            disk: note,
+        })
+        .await?;
     let after = match outcome {
         Outcome::Completed => after::done(&job, &disk),
         Outcome::Failed(_) | Outcome::Cancelled => after::undone(&job, &disk),
@@ -190,10 +206,13 @@ pub(crate) async fn finish(context: &Context, guest: &Arc<Guest>, id: &str) -> R
     commit(context, (&job, &disk), &after, &outcome).await?;
     context.enter("images that left");
     images::drop_layers(context.driver(), guest, &disk, &after.gone, after.deletes).await;
-    guest.block_jobs.over(id, match &outcome {
-        Outcome::Failed(error) => Some(error.clone()),
-        Outcome::Completed | Outcome::Cancelled => None,
-    });
+    guest.block_jobs.over(
+        id,
+        match &outcome {
+            Outcome::Failed(error) => Some(error.clone()),
+            Outcome::Completed | Outcome::Cancelled => None,
+        },
+    );
     Ok(outcome)
 }
 
@@ -222,7 +241,11 @@ fn by_truth(job: &BlockJob, disk: &Disk, info: Option<&JobInfo>, truth: &Truth) 
     let in_use = truth.chain_of(disk).unwrap_or_default();
     let uses = |node: &str| in_use.iter().any(|known| known == node);
     let top = after.chain.layers.first().and_then(|top| top.node());
-    let has_left = after.gone.iter().filter_map(|layer| layer.node()).all(|node| !uses(node));
+    let has_left = after
+        .gone
+        .iter()
+        .filter_map(|layer| layer.node())
+        .all(|node| !uses(node));
     if top.is_some_and(uses) && has_left && (info.is_some() || !after.gone.is_empty()) {
         return Outcome::Completed;
     }
@@ -253,7 +276,9 @@ async fn keep_bitmaps(guest: &Guest, job: &BlockJob, (disk, after): (&Disk, &Aft
                 _ => Ok(()),
             };
         }
-        let nodes = guest.execute(commands::QueryNamedBlockNodes { flat: true }).await?;
+        let nodes = guest
+            .execute(commands::QueryNamedBlockNodes { flat: true })
+            .await?;
         let bitmaps = Bitmaps::of(nodes);
         let before = qemu_plan::block::Chain::of(disk).top_nodes();
         let actions = match job.kind.known() {
@@ -262,7 +287,11 @@ async fn keep_bitmaps(guest: &Guest, job: &BlockJob, (disk, after): (&Disk, &Aft
                 return commit_bitmaps(guest, job, disk, &bitmaps).await;
             }
             Some(BlockJobKind::ActiveCommit | BlockJobKind::Copy) => {
-                let top = after.chain.layers.first().filter(|top| top.nodes().is_some_and(|n| n.of("format").is_some()));
+                let top = after
+                    .chain
+                    .layers
+                    .first()
+                    .filter(|top| top.nodes().is_some_and(|n| n.of("format").is_some()));
                 match top.and_then(|top| top.node()) {
                     Some(target) => bitmaps.after_merge(&before, after.gone.len(), target, true),
                     None => Vec::new(),
@@ -296,7 +325,9 @@ async fn commit_bitmaps(guest: &Guest, job: &BlockJob, disk: &Disk, bitmaps: &Bi
 }
 
 async fn forget_writes(guest: &Guest, disk: &Disk, job: &BlockJob) -> Result<()> {
-    let nodes = guest.execute(commands::QueryNamedBlockNodes { flat: true }).await?;
+    let nodes = guest
+        .execute(commands::QueryNamedBlockNodes { flat: true })
+        .await?;
     let bitmaps = Bitmaps::of(nodes);
     let chain = qemu_plan::block::Chain::of(disk);
     let base = job.base.as_deref().and_then(|node| chain.with_node(node));
@@ -304,7 +335,13 @@ async fn forget_writes(guest: &Guest, disk: &Disk, job: &BlockJob) -> Result<()>
         return Ok(());
     };
     match bitmaps.find(node, graph::bitmaps::ACTIVE_WRITE) {
-        Some(_) => transact(guest, vec![graph::bitmaps::remove(node, graph::bitmaps::ACTIVE_WRITE)]).await,
+        Some(_) => {
+            transact(
+                guest,
+                vec![graph::bitmaps::remove(node, graph::bitmaps::ACTIVE_WRITE)],
+            )
+            .await
+        }
         None => Ok(()),
     }
 }
@@ -367,7 +404,11 @@ mod tests {
     }
 
     fn job(kind: BlockJobKind, state: BlockJobState) -> BlockJob {
-        BlockJob { kind: Open::Known(kind), state: Open::Known(state), ..BlockJob::default() }
+        BlockJob {
+            kind: Open::Known(kind),
+            state: Open::Known(state),
+            ..BlockJob::default()
+        }
     }
 
     #[test]
@@ -405,7 +446,10 @@ mod tests {
         let mut disk = document.devices.disks.remove(0);
         qemu_plan::block::name_disk(&mut disk).unwrap();
         let truth = |nodes: &[&str]| Truth {
-            chains: vec![("virtio-disk0".into(), nodes.iter().map(|&n| n.to_owned()).collect())],
+            chains: vec![(
+                "virtio-disk0".into(),
+                nodes.iter().map(|&n| n.to_owned()).collect(),
+            )],
             ..Truth::default()
         };
         let pull = job(BlockJobKind::Pull, BlockJobState::Running);
@@ -415,7 +459,13 @@ mod tests {
         assert_eq!(by_truth(&pull, &disk, None, &one), Outcome::Completed);
         let mut active = job(BlockJobKind::ActiveCommit, BlockJobState::Ready);
         active.base = Some("libvirt-2-storage".into());
-        assert!(matches!(by_truth(&active, &disk, None, &both), Outcome::Failed(_)));
-        assert_eq!(by_truth(&active, &disk, None, &truth(&["libvirt-2-format"])), Outcome::Completed);
+        assert!(matches!(
+            by_truth(&active, &disk, None, &both),
+            Outcome::Failed(_)
+        ));
+        assert_eq!(
+            by_truth(&active, &disk, None, &truth(&["libvirt-2-format"])),
+            Outcome::Completed
+        );
     }
 }

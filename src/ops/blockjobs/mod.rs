@@ -77,9 +77,7 @@ fn change_entries(view: &mut View, change: impl FnOnce(&mut Vec<BlockJob>)) {
     let mut status = domxml::StatusDocument::clone(&run.status);
     let all = status.blockjobs.get_or_insert_default();
     change(&mut all.jobs);
-    let is_active = |job: &BlockJob| {
-        job.disk.is_some() && job.state.known() != Some(BlockJobState::New)
-    };
+    let is_active = |job: &BlockJob| job.disk.is_some() && job.state.known() != Some(BlockJobState::New);
     all.active = match all.jobs.iter().any(is_active) {
         true => YesNo::Yes,
         false => YesNo::No,
@@ -117,7 +115,10 @@ fn told(job: &BlockJob, disk: &Disk, what: Told) -> Effects {
     let Some(number) = number(job.kind.known()) else {
         return Effects::none();
     };
-    let path = qemu_plan::block::Chain::of(disk).layers.first().and_then(|top| top.path());
+    let path = qemu_plan::block::Chain::of(disk)
+        .layers
+        .first()
+        .and_then(|top| top.path());
     let detail = Detail::BlockJob(pb::event::BlockJob {
         path: path.unwrap_or_default(),
         target: disk.target.dev.clone(),

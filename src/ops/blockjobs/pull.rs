@@ -45,7 +45,12 @@ struct Plan {
 ///
 /// # Errors
 /// There is no such disk or image; the disk is at work; what QEMU refuses.
-pub async fn pull(driver: &Arc<Driver>, domain: &Domain, wanted: &Pull, conditions: &Conditions) -> Result<()> {
+pub async fn pull(
+    driver: &Arc<Driver>,
+    domain: &Domain,
+    wanted: &Pull,
+    conditions: &Conditions,
+) -> Result<()> {
     if wanted.relative && wanted.base.is_none() {
         return Err(Error::argument(
             "flag VIR_DOMAIN_BLOCK_REBASE_RELATIVE is valid only with non-null base",
@@ -66,7 +71,11 @@ pub async fn pull(driver: &Arc<Driver>, domain: &Domain, wanted: &Pull, conditio
     }
     let work = |context: Arc<crate::ops::operation::Context>| async move {
         context.intend(Intent::begin_block_job(&entry.name)).await?;
-        let beginning = Beginning { entry, mirror: None, next_number: None };
+        let beginning = Beginning {
+            entry,
+            mirror: None,
+            next_number: None,
+        };
         begin::begin(&context, &guest, beginning, commands::BlockStream(arguments)).await
     };
     operation.carry_out(work).await

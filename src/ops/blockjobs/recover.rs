@@ -41,7 +41,12 @@ fn fate(job: &BlockJob, known: Option<&JobInfo>) -> Fate {
     if matches!(kind, Some(BlockJobKind::Backup)) && known.is_some() {
         return Fate::Keep;
     }
-    if job.disk.is_none() || !matches!(kind, Some(BlockJobKind::Pull | BlockJobKind::Copy | BlockJobKind::Commit | BlockJobKind::ActiveCommit)) {
+    if job.disk.is_none()
+        || !matches!(
+            kind,
+            Some(BlockJobKind::Pull | BlockJobKind::Copy | BlockJobKind::Commit | BlockJobKind::ActiveCommit)
+        )
+    {
         return if known.is_some() { Fate::Keep } else { Fate::Forget };
     }
     let Some(info) = known else { return Fate::Finish };
@@ -138,7 +143,11 @@ mod tests {
         ];
         for (kind, state, known, expected) in table {
             let known = known.map(info);
-            assert_eq!(fate(&job(kind, state), known.as_ref()), expected, "{kind:?} {state:?} {known:?}");
+            assert_eq!(
+                fate(&job(kind, state), known.as_ref()),
+                expected,
+                "{kind:?} {state:?} {known:?}"
+            );
         }
         let mut create = job(K::Create, S::Running);
         create.disk = None;

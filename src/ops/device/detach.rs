@@ -39,11 +39,11 @@ use crate::{
             holding, learnt,
             plugging::{self, Unplugged},
         },
-        graph::lookup,
         document::{
             plan,
             scope::{Scope, Which},
         },
+        graph::lookup,
         operation::{self, Ask, Context, Operation, record::Followed},
         run::guest::Guest,
     },

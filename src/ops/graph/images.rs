@@ -51,7 +51,9 @@ impl Fresh {
             let name = node.unwrap_or("(null)");
             Error::internal(format!("failed to update capacity data for block node '{name}'"))
         };
-        let found = nodes.iter().find(|known| node.is_some() && known.node_name.as_deref() == node);
+        let found = nodes
+            .iter()
+            .find(|known| node.is_some() && known.node_name.as_deref() == node);
         let image = found.and_then(|node| node.image.as_ref()).ok_or_else(missing)?;
         Ok(Self {
             size: image.virtual_size,
@@ -84,8 +86,12 @@ pub(crate) async fn plan(driver: &Arc<Driver>, guest: &Guest, disk: Disk) -> Res
     let dir = run.status.lib_dir.clone().unwrap_or_default();
     let key = crate::blocking::file("reading the guest's key", move || {
         let path = Path::new(&dir).join("master-key.aes");
-        MasterKey::read(&path)
-            .map_err(|error| Error::system(format_args!("cannot read the guest's key '{}'", path.display()), error))
+        MasterKey::read(&path).map_err(|error| {
+            Error::system(
+                format_args!("cannot read the guest's key '{}'", path.display()),
+                error,
+            )
+        })
     })
     .await?;
     secrets::fetch_needed(driver, needs, &key, &mut given).await?;
@@ -93,15 +99,16 @@ pub(crate) async fn plan(driver: &Arc<Driver>, guest: &Guest, disk: Disk) -> Res
     Ok(Planned { disk, image })
 }
 
-fn image_of(
-    disk: &Disk,
-    given: &qemu_plan::command::Resources,
-) -> Result<(Image, Vec<block::SecretNeed>)> {
+fn image_of(disk: &Disk, given: &qemu_plan::command::Resources) -> Result<(Image, Vec<block::SecretNeed>)> {
     let mut sources = Sources::new(given, 1);
     let image = sources.disk(disk)?;
     let image = image.ok_or_else(|| Error::internal("the image has no source"))?;
     // Only the top image is made; the secrets of those below are QEMU's already.
-    let own: Vec<_> = image.objects.iter().filter_map(|o| o.get("id")?.as_str().map(str::to_owned)).collect();
+    let own: Vec<_> = image
+        .objects
+        .iter()
+        .filter_map(|o| o.get("id")?.as_str().map(str::to_owned))
+        .collect();
     let needs = sources.needs.into_iter().filter(|need| own.contains(&need.id));
     Ok((image, needs.collect()))
 }
@@ -150,7 +157,11 @@ impl Planned {
             let add = guest.execute(commands::ObjectAdd(map(object.clone())));
             let (guest, remove) = (Arc::clone(guest), commands::ObjectDel { id });
             context
-                .step("an object", add, async move { guest.execute(remove).await.map(drop) })
+                .step(
+                    "an object",
+                    add,
+                    async move { guest.execute(remove).await.map(drop) },
+                )
                 .await?;
         }
         let nodes = self.image.nodes();
@@ -190,16 +201,23 @@ impl Planned {
                 made.map(drop).map_err(|error| Error::system(what, error))
             }
         };
-        let unmake = crate::blocking::file("removing an image that was made", move || {
-            match std::fs::remove_file(&path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    Err(Error::system(format_args!("cannot remove '{}'", path.display()), error))
-                }
-                _ => Ok(()),
-            }
-        });
+        let unmake =
+            crate::blocking::file(
+                "removing an image that was made",
+                move || match std::fs::remove_file(&path) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::system(
+                        format_args!("cannot remove '{}'", path.display()),
+                        error,
+                    )),
+                    _ => Ok(()),
+                },
+            );
         context
-            .step("the image's file", crate::blocking::file("making an image", make), unmake)
+            .step(
+                "the image's file",
+                crate::blocking::file("making an image", make),
+                unmake,
+            )
             .await
     }
 
@@ -220,7 +238,9 @@ impl Planned {
 
     fn format_options(&self, fresh: &Fresh) -> Result<Value> {
         let driver = self.disk.driver.as_ref();
-        let format = driver.and_then(|driver| driver.kind).unwrap_or(StorageFormat::Raw);
+        let format = driver
+            .and_then(|driver| driver.kind)
+            .unwrap_or(StorageFormat::Raw);
         let below = if self.image.slice.is_some() {
             self.image.slice_node()
         } else {
@@ -241,7 +261,10 @@ impl Planned {
                 self.encrypt(&mut options);
             }
             other => {
-                let text = format!("format driver '{}' is not supported for image creation", other.as_str());
+                let text = format!(
+                    "format driver '{}' is not supported for image creation",
+                    other.as_str()
+                );
                 return Err(Error::new(Code::OperationUnsupported, text));
             }
         }
@@ -254,7 +277,9 @@ impl Planned {
 
     fn encryption(&self) -> Option<&domxml::devices::Encryption> {
         let source = self.disk.source.as_ref();
-        source.and_then(|source| source.encryption.as_ref()).or(self.disk.encryption.as_ref())
+        source
+            .and_then(|source| source.encryption.as_ref())
+            .or(self.disk.encryption.as_ref())
     }
 
     /// An encrypted image is made with the secret that it is opened with.
@@ -262,7 +287,11 @@ impl Planned {
         if self.encryption().is_none() {
             return;
         }
-        let mut objects = self.image.objects.iter().filter_map(|object| object.get("id")?.as_str());
+        let mut objects = self
+            .image
+            .objects
+            .iter()
+            .filter_map(|object| object.get("id")?.as_str());
         let Some(id) = objects.find(|id| id.contains("-encryption-secret")) else {
             return;
         };
@@ -298,7 +327,9 @@ pub(crate) async fn add_node(context: &Context, guest: &Arc<Guest>, node: Props)
     let add = guest.execute(commands::BlockdevAdd(map(node)));
     let (guest, remove) = (Arc::clone(guest), commands::BlockdevDel { node_name });
     context
-        .step("a block node", add, async move { guest.execute(remove).await.map(drop) })
+        .step("a block node", add, async move {
+            guest.execute(remove).await.map(drop)
+        })
         .await
         .map(drop)
 }
@@ -312,10 +343,15 @@ pub(crate) async fn reopen(guest: &Guest, disk: &Disk, layer: usize, writable: b
     let (top, _) = image_of(disk, &given)?;
     let images = top.chain();
     // The chain is told from the bottom up, with data files between; those have no backing of their own.
-    let node = block::Chain::of(disk).layers.get(layer).and_then(|l| l.node().map(str::to_owned));
+    let node = block::Chain::of(disk)
+        .layers
+        .get(layer)
+        .and_then(|l| l.node().map(str::to_owned));
     let image = images.into_iter().find(|image| Some(image.node()) == node);
     let Some(image) = image else { return Ok(()) };
-    let Some(mut props) = image.nodes().pop() else { return Ok(()) };
+    let Some(mut props) = image.nodes().pop() else {
+        return Ok(());
+    };
     props.set("read-only", !writable);
     let options = object(json!({ "options": [props.into_value()] }));
     guest.execute(commands::BlockdevReopen(options)).await.map(drop)
@@ -338,7 +374,11 @@ pub(crate) async fn drop_layers(
                 tracing::warn!(guest = %view.name, node = named, %error, "a block node that is used no more is left in QEMU");
             }
         }
-        let objects = layer.source.private_data.as_ref().and_then(|private| private.objects.as_ref());
+        let objects = layer
+            .source
+            .private_data
+            .as_ref()
+            .and_then(|private| private.objects.as_ref());
         for id in objects.into_iter().flat_map(object_ids) {
             if let Err(error) = guest.execute(commands::ObjectDel { id }).await {
                 tracing::warn!(guest = %view.name, %error, "an object of an image that is used no more is left in QEMU");
@@ -364,7 +404,8 @@ fn object_ids(objects: &domxml::devices::SourceObjects) -> Vec<String> {
 
 async fn remove_file(path: String) {
     let named = path.clone();
-    let work = move || std::fs::remove_file(path).map_err(|error| Error::system("cannot remove an image", error));
+    let work =
+        move || std::fs::remove_file(path).map_err(|error| Error::system("cannot remove an image", error));
     if let Err(error) = crate::blocking::file("removing an image", work).await {
         tracing::warn!(path = named, %error, "an image that was merged into another is left");
     }

@@ -63,13 +63,19 @@ pub(crate) fn check_supported(disk: &Disk) -> Result<()> {
     let target = &disk.target.dev;
     let unsupported = |text: String| Err(Error::new(Code::OperationUnsupported, text));
     if disk.target.bus == Some(DiskBus::Sd) {
-        return unsupported(format!("block jobs are not supported on disk '{target}' using bus 'sd'"));
+        return unsupported(format!(
+            "block jobs are not supported on disk '{target}' using bus 'sd'"
+        ));
     }
     if disk.transient.is_some() {
-        return unsupported(format!("block jobs are not supported on transient disk '{target}'"));
+        return unsupported(format!(
+            "block jobs are not supported on transient disk '{target}'"
+        ));
     }
     if disk.kind == StorageKind::VhostUser {
-        return unsupported(format!("block jobs are not supported on vhostuser disk '{target}'"));
+        return unsupported(format!(
+            "block jobs are not supported on vhostuser disk '{target}'"
+        ));
     }
     Ok(())
 }
@@ -135,7 +141,9 @@ fn is_named(chain: &Chain, at: usize, name: &str) -> bool {
     if path == name || layer.relative() == Some(name) {
         return true;
     }
-    let above = at.checked_sub(1).and_then(|above| chain.layers.get(above)?.path());
+    let above = at
+        .checked_sub(1)
+        .and_then(|above| chain.layers.get(above)?.path());
     let dir = above.as_deref().and_then(|above| Path::new(above).parent());
     dir.is_some_and(|dir| dir.join(name) == Path::new(&path))
 }
@@ -149,7 +157,11 @@ pub(crate) fn relative_name(chain: &Chain, upper: usize, lower: usize) -> Result
     let refused = || Error::invalid("can't keep relative backing relationship");
     let mut joined = std::path::PathBuf::new();
     for at in upper + 1..=lower {
-        let name = chain.layers.get(at).and_then(Layer::relative).ok_or_else(refused)?;
+        let name = chain
+            .layers
+            .get(at)
+            .and_then(Layer::relative)
+            .ok_or_else(refused)?;
         joined = match joined.parent() {
             Some(dir) => dir.join(name),
             None => name.into(),
@@ -208,7 +220,11 @@ mod tests {
             ),
         ];
         for (name, below, expected) in table {
-            assert_eq!(found(name, below), expected.map_err(str::to_owned), "{name} {below:?}");
+            assert_eq!(
+                found(name, below),
+                expected.map_err(str::to_owned),
+                "{name} {below:?}"
+            );
         }
     }
 

@@ -49,7 +49,9 @@ pub(crate) fn took_numbers(view: &mut View, next: u32) {
 /// There is none.
 pub(crate) fn disk_mut<'a>(document: &'a mut domxml::Domain, target: &str) -> Result<&'a mut Disk> {
     let mut disks = document.devices.disks.iter_mut();
-    disks.find(|disk| disk.target.dev == target).ok_or_else(|| missing(target))
+    disks
+        .find(|disk| disk.target.dev == target)
+        .ok_or_else(|| missing(target))
 }
 
 /// The disk with this target of a document.
@@ -58,7 +60,9 @@ pub(crate) fn disk_mut<'a>(document: &'a mut domxml::Domain, target: &str) -> Re
 /// There is none.
 pub(crate) fn disk<'a>(document: &'a domxml::Domain, target: &str) -> Result<&'a Disk> {
     let mut disks = document.devices.disks.iter();
-    disks.find(|disk| disk.target.dev == target).ok_or_else(|| missing(target))
+    disks
+        .find(|disk| disk.target.dev == target)
+        .ok_or_else(|| missing(target))
 }
 
 fn missing(target: &str) -> Error {

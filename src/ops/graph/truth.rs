@@ -1,7 +1,5 @@
 //! The chains of images as QEMU has them.
 
-use std::collections::BTreeSet;
-
 use domxml::devices::Disk;
 use qmp::{
     commands,
@@ -18,8 +16,6 @@ use crate::{
 pub(crate) struct Truth {
     /// The nodes of each device, by its alias: the image that it is on first, then those below.
     pub(crate) chains: Vec<(String, Vec<String>)>,
-    /// Names of all nodes.
-    pub(crate) nodes: BTreeSet<String>,
     /// Its jobs.
     pub(crate) jobs: Vec<JobInfo>,
 }
@@ -34,12 +30,8 @@ impl Truth {
         let stats = guest
             .execute(commands::QueryBlockstats { query_nodes: false })
             .await?;
-        let nodes = guest
-            .execute(commands::QueryNamedBlockNodes { flat: true })
-            .await?;
         Ok(Self {
             chains: stats.iter().filter_map(chain).collect(),
-            nodes: nodes.into_iter().filter_map(|node| node.node_name).collect(),
             jobs,
         })
     }

@@ -217,14 +217,24 @@ fn shown(kind: Option<BlockJobKind>, told: Option<&types::BlockJobInfo>) -> Disk
     };
     let Some(told) = told else {
         // QEMU has it no more, and what follows from its end is not done yet.
-        return DiskJob { kind, bandwidth: 0, done: 0, total: 1 };
+        return DiskJob {
+            kind,
+            bandwidth: 0,
+            done: 0,
+            total: 1,
+        };
     };
     let (done, total) = match (told.offset, told.len) {
         (0, 0) => (u64::from(told.ready), 1),
         (done, total) if done == total && !told.ready => (done - 1, total),
         both => both,
     };
-    DiskJob { kind, bandwidth: told.speed, done, total }
+    DiskJob {
+        kind,
+        bandwidth: told.speed,
+        done,
+        total,
+    }
 }
 
 /// A copy of the disk in the configuration in force.

@@ -249,7 +249,9 @@ fn decide(intent: &Intent, document: &domxml::Domain, truth: &Truth) -> Result<V
         }
         Intent::BeginBlockJob { nodes, files, .. } => {
             let kept = images_in(document);
-            let unused = nodes.iter().filter(|node| truth.nodes.contains(*node) && !has_node(&kept, node));
+            let unused = nodes
+                .iter()
+                .filter(|node| truth.nodes.contains(*node) && !has_node(&kept, node));
             let mut actions: Vec<_> = unused.cloned().map(Action::DropNode).collect();
             let left = files.iter().filter(|file| !has_file(&kept, file));
             actions.extend(left.cloned().map(Action::RemoveFile));
@@ -312,16 +314,23 @@ fn images_in(document: &domxml::Domain) -> Vec<Layer> {
 }
 
 fn images_of(disk: &Disk) -> Vec<Layer> {
-    let mirror = disk.mirror.iter().flat_map(|mirror| Chain::of_mirror(mirror).layers);
+    let mirror = disk
+        .mirror
+        .iter()
+        .flat_map(|mirror| Chain::of_mirror(mirror).layers);
     Chain::of(disk).layers.into_iter().chain(mirror).collect()
 }
 
 fn has_node(images: &[Layer], node: &str) -> bool {
-    images.iter().any(|image| image.nodes_down().iter().any(|known| known == node))
+    images
+        .iter()
+        .any(|image| image.nodes_down().iter().any(|known| known == node))
 }
 
 fn has_file(images: &[Layer], file: &Path) -> bool {
-    images.iter().any(|image| image.path().is_some_and(|path| Path::new(&path) == file))
+    images
+        .iter()
+        .any(|image| image.path().is_some_and(|path| Path::new(&path) == file))
 }
 
 /// What is left of images that a disk has no more.
@@ -332,9 +341,15 @@ fn images_that_left(before: &Disk, document: &domxml::Domain, truth: &Truth) -> 
         if image.node().is_some_and(|node| has_node(&kept, node)) {
             continue;
         }
-        let nodes = image.nodes_down().into_iter().filter(|node| truth.nodes.contains(node));
+        let nodes = image
+            .nodes_down()
+            .into_iter()
+            .filter(|node| truth.nodes.contains(node));
         actions.extend(nodes.map(Action::DropNode));
-        if image.path().is_some_and(|path| !has_file(&kept, Path::new(&path))) {
+        if image
+            .path()
+            .is_some_and(|path| !has_file(&kept, Path::new(&path)))
+        {
             actions.push(Action::ReleaseImage(Box::new(image.as_disk(before))));
         }
     }
@@ -386,12 +401,16 @@ async fn carry_out(driver: &Arc<Driver>, guest: &Arc<Guest>, action: Action) -> 
 }
 
 async fn remove(path: std::path::PathBuf) -> Result<()> {
-    crate::blocking::file("removing an image that was not finished", move || match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::system(format_args!("cannot remove '{}'", path.display()), error))
-        }
-        _ => Ok(()),
-    })
+    crate::blocking::file(
+        "removing an image that was not finished",
+        move || match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::system(
+                format_args!("cannot remove '{}'", path.display()),
+                error,
+            )),
+            _ => Ok(()),
+        },
+    )
     .await
 }
 

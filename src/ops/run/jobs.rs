@@ -21,8 +21,6 @@ use crate::{
 const ASK: Duration = Duration::from_secs(2);
 /// The state of a job that has ended and is kept until it is dismissed.
 pub(crate) const CONCLUDED: &str = "concluded";
-/// The state of a job that waits to be told to make its changes.
-pub(crate) const PENDING: &str = "pending";
 
 /// Who waits for jobs of one QEMU, by their ids.
 #[derive(Debug, Default)]
@@ -47,11 +45,17 @@ impl Jobs {
     pub(crate) fn expect(&self, id: &str) -> Waiting<'_> {
         let state = {
             let mut waiting = self.waiting();
-            let sender = waiting.entry(id.to_owned()).or_insert_with(|| watch::Sender::new(String::new()));
+            let sender = waiting
+                .entry(id.to_owned())
+                .or_insert_with(|| watch::Sender::new(String::new()));
             sender.subscribe()
         };
         let id = id.to_owned();
-        Waiting { jobs: self, id, state }
+        Waiting {
+            jobs: self,
+            id,
+            state,
+        }
     }
 
     /// QEMU has told a job's state. Whether somebody waits for it.
@@ -69,7 +73,10 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let mut waiting = self.jobs.waiting();
         // This one is counted, too.
-        if waiting.get(&self.id).is_some_and(|sender| sender.receiver_count() <= 1) {
+        if waiting
+            .get(&self.id)
+            .is_some_and(|sender| sender.receiver_count() <= 1)
+        {
             waiting.remove(&self.id);
         }
     }

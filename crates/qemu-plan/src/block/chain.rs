@@ -254,7 +254,11 @@ impl Chain {
     /// Where the image with this node is; any of its nodes will do.
     #[must_use]
     pub fn with_node(&self, node: &str) -> Option<usize> {
-        let has = |layer: &Layer| layer.nodes().is_some_and(|all| all.names.iter().any(|n| n.name == node));
+        let has = |layer: &Layer| {
+            layer
+                .nodes()
+                .is_some_and(|all| all.names.iter().any(|n| n.name == node))
+        };
         self.layers.iter().position(has)
     }
 
@@ -284,7 +288,11 @@ impl Chain {
     #[must_use]
     pub fn is_same_places(&self, other: &Self) -> bool {
         self.layers.len() == other.layers.len()
-            && self.layers.iter().zip(&other.layers).all(|(one, other)| one.is_same_place(other))
+            && self
+                .layers
+                .iter()
+                .zip(&other.layers)
+                .all(|(one, other)| one.is_same_place(other))
     }
 
     /// The same chain for the stored configuration: without numbers, nodes and what a daemon keeps.
