@@ -14,7 +14,13 @@ use super::{change_entries, set_state};
 use crate::{
     domain::{Edit, Effects, View},
     error::{Error, Result},
-    ops::{Driver, document::plan, graph, operation::Context, run::guest::Guest},
+    ops::{
+        Driver,
+        document::plan,
+        graph,
+        operation::Context,
+        run::{guest::Guest, jobs::CONCLUDED},
+    },
 };
 
 /// A job that is about to begin.
@@ -155,7 +161,7 @@ async fn give_up(guest: &Guest, id: &str) -> Result<()> {
     guest
         .execute(commands::BlockJobCancel { device, force: true })
         .await?;
-    waiting.concluded(guest).await?;
+    graph::jobs::reached(guest, &mut waiting, &[CONCLUDED]).await?;
     guest
         .execute(commands::JobDismiss { id: id.to_owned() })
         .await

@@ -23,9 +23,10 @@ use crate::{
     ops::{
         Driver,
         document::resources::{dirs, resources},
+        graph::jobs,
         holdings::storage::{chain, claim, disk, secrets},
         operation::Context,
-        run::{cpus, guest::Guest, jobs},
+        run::{cpus, guest::Guest},
     },
     qemu::MasterKey,
 };

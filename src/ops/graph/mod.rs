@@ -6,6 +6,7 @@
 //! * [`lookup`] finds disks and images by the names that clients give them, and refuses disks that take no job;
 //! * [`images`] makes an image and its nodes for a running guest, and takes them away;
 //! * [`bitmaps`] keeps dirty bitmaps whole when images are merged or put on each other;
+//! * [`jobs`] runs a job of QEMU's to its end;
 //! * [`truth`] is the graph as QEMU has it, for a daemon that comes later.
 //!
 //! Numbers are given by [`next_number`] and never again; whoever takes some says so to the guest
@@ -13,6 +14,7 @@
 
 pub(crate) mod bitmaps;
 pub(crate) mod images;
+pub(crate) mod jobs;
 pub(crate) mod lookup;
 pub(crate) mod truth;
 

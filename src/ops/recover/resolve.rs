@@ -247,23 +247,8 @@ fn decide(intent: &Intent, document: &domxml::Domain, truth: &Truth) -> Result<V
                 })
                 .collect()
         }
-        Intent::BeginBlockJob { nodes, files, .. } => {
-            let kept = images_in(document);
-            let unused = nodes
-                .iter()
-                .filter(|node| truth.nodes.contains(*node) && !has_node(&kept, node));
-            let mut actions: Vec<_> = unused.cloned().map(Action::DropNode).collect();
-            let left = files.iter().filter(|file| !has_file(&kept, file));
-            actions.extend(left.cloned().map(Action::RemoveFile));
-            actions
-        }
-        // What the job is at, QEMU and the status file have said by now.
-        Intent::SteerBlockJob { .. } => Vec::new(),
-        Intent::EndBlockJob { disk, .. } => {
-            let Device::Disk(before) = Device::parse(disk, status::PARSE)? else {
-                return Ok(Vec::new());
-            };
-            images_that_left(&before, document, truth)
+        Intent::BeginBlockJob { .. } | Intent::SteerBlockJob { .. } | Intent::EndBlockJob { .. } => {
+            of_block_job(intent, document, truth)?
         }
         Intent::Rewire { alias } => vec![Action::Rewire { alias: alias.clone() }],
         Intent::AttachDevice { .. } | Intent::DetachDevice { .. } => device_of(intent)?
@@ -304,6 +289,28 @@ fn decide(intent: &Intent, document: &domxml::Domain, truth: &Truth) -> Result<V
             actions.extend(unused.cloned().map(Action::DropNode));
             actions
         }
+    })
+}
+
+/// What is left of a block job: of what was made for it, if the document does not have it, or of images that left. What the
+/// job itself is at, QEMU and the status file have said by now.
+fn of_block_job(intent: &Intent, document: &domxml::Domain, truth: &Truth) -> Result<Vec<Action>> {
+    Ok(match intent {
+        Intent::BeginBlockJob { nodes, files, .. } => {
+            let kept = images_in(document);
+            let unused = nodes
+                .iter()
+                .filter(|node| truth.nodes.contains(*node) && !has_node(&kept, node));
+            let mut actions: Vec<_> = unused.cloned().map(Action::DropNode).collect();
+            let left = files.iter().filter(|file| !has_file(&kept, file));
+            actions.extend(left.cloned().map(Action::RemoveFile));
+            actions
+        }
+        Intent::EndBlockJob { disk, .. } => match Device::parse(disk, status::PARSE)? {
+            Device::Disk(before) => images_that_left(&before, document, truth),
+            _ => Vec::new(),
+        },
+        _ => Vec::new(),
     })
 }
 

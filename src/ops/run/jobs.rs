@@ -1,24 +1,15 @@
-//! Jobs inside QEMU: who waits for which, and those that are begun, waited for and dismissed in one go.
+//! Jobs inside QEMU: who waits for which, and how the last block jobs ended.
 //!
 //! QEMU tells each change of a job's state by an event. `supervise` hands it to [`Jobs::tell`]; what nobody waits for is a
-//! block job's, which `blockjobs` sees to. Events get lost while the monitor is away, so whoever waits also asks.
+//! block job's, which `blockjobs` sees to.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
-use qmp::{Command, commands, types::JobInfo};
 use tokio::sync::watch;
 
-use crate::{
-    error::{Error, Result},
-    ops::run::guest::Guest,
-};
-
-/// How often a job is asked for whose event may have been lost.
-const ASK: Duration = Duration::from_secs(2);
 /// The state of a job that has ended and is kept until it is dismissed.
 pub(crate) const CONCLUDED: &str = "concluded";
 
@@ -83,64 +74,19 @@ impl Drop for Waiting<'_> {
 }
 
 impl Waiting<'_> {
-    /// Waits until the job has ended; what QEMU says of it then.
-    ///
-    /// # Errors
-    /// The guest ends, QEMU does not answer, or it has no such job.
-    pub(crate) async fn concluded(&mut self, guest: &Guest) -> Result<JobInfo> {
-        self.reached(guest, &[CONCLUDED]).await
+    /// The job's id.
+    pub(crate) fn id(&self) -> &str {
+        &self.id
     }
 
-    /// Waits until the job is in one of these states.
-    ///
-    /// # Errors
-    /// As [`concluded`](Self::concluded).
-    pub(crate) async fn reached(&mut self, guest: &Guest, states: &[&str]) -> Result<JobInfo> {
-        loop {
-            let told = self.state.wait_for(|state| states.contains(&state.as_str()));
-            let is_told = tokio::select! {
-                told = told => told.is_ok(),
-                () = tokio::time::sleep(ASK) => false,
-                () = guest.process_ended() => return Err(Error::not_running()),
-            };
-            match find(guest, &self.id).await {
-                Ok(job) if states.contains(&job.status.as_str()) => return Ok(job),
-                Ok(job) if is_told => {
-                    self.state.mark_unchanged();
-                    tracing::debug!(job = job.id, status = job.status, "the job went on");
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                }
-                Ok(_) => {}
-                // A monitor that is away comes again, or the process ends.
-                Err(error) if error.reason == Some("UNREACHABLE") => {
-                    tokio::time::sleep(Duration::from_millis(200)).await;
-                }
-                Err(error) => return Err(error),
-            }
-        }
+    /// Waits until QEMU has told one of these states.
+    pub(crate) async fn told(&mut self, states: &[&str]) {
+        // The sender is kept as long as somebody waits.
+        let _ = self
+            .state
+            .wait_for(|state| states.contains(&state.as_str()))
+            .await;
     }
-}
-
-/// A job as QEMU knows it.
-///
-/// # Errors
-/// QEMU does not answer, or has no such job.
-pub(crate) async fn find(guest: &Guest, id: &str) -> Result<JobInfo> {
-    let jobs = guest.execute(commands::QueryJobs {}).await?;
-    let found = jobs.into_iter().find(|job| job.id == id);
-    found.ok_or_else(|| Error::internal(format!("QEMU has no job '{id}'")))
-}
-
-/// Begins a job that is not dismissed by itself, waits for its end and dismisses it. What it failed with is in the answer.
-///
-/// # Errors
-/// QEMU refuses to begin it or does not answer; the guest ends.
-pub(crate) async fn run<C: Command>(guest: &Guest, id: &str, begin: C) -> Result<JobInfo> {
-    let mut waiting = guest.jobs.expect(id);
-    guest.execute(begin).await?;
-    let job = waiting.concluded(guest).await?;
-    guest.execute(commands::JobDismiss { id: id.to_owned() }).await?;
-    Ok(job)
 }
 
 /// Most ends of block jobs that are remembered for whoever waits.
@@ -149,12 +95,12 @@ const ENDS: usize = 64;
 /// How the last block jobs of a run ended, for those who wait: an error, or none.
 #[derive(Debug, Default)]
 pub(crate) struct Ends {
-    last: Mutex<std::collections::VecDeque<(String, Option<String>)>>,
+    last: Mutex<VecDeque<(String, Option<String>)>>,
     told: watch::Sender<()>,
 }
 
 impl Ends {
-    fn last(&self) -> MutexGuard<'_, std::collections::VecDeque<(String, Option<String>)>> {
+    fn last(&self) -> MutexGuard<'_, VecDeque<(String, Option<String>)>> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
