@@ -254,7 +254,15 @@ mod tests {
     #[test]
     fn each_kind_cuts_what_it_merged() {
         use BlockJobKind as K;
-        let table: &[(K, Option<u32>, Option<u32>, &[&str], &[&str])] = &[
+        // The kind, base and top, what is left, what goes.
+        type Row = (
+            K,
+            Option<u32>,
+            Option<u32>,
+            &'static [&'static str],
+            &'static [&'static str],
+        );
+        let table: &[Row] = &[
             (K::Pull, None, None, &["/t"], &["/m", "/l", "/b"]),
             (K::Pull, Some(5), None, &["/t", "/b"], &["/m", "/l"]),
             (K::Pull, Some(3), None, &["/t", "/m", "/l", "/b"], &[]),

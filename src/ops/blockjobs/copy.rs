@@ -132,7 +132,8 @@ pub async fn copy(
     if operation.is_trial() {
         return Ok(());
     }
-    let work = |context: Arc<Context>| async move { target.begin(&context, &guest, (disk, wanted)).await };
+    let work =
+        |context: Arc<Context>| async move { Box::pin(target.begin(&context, &guest, (disk, wanted))).await };
     operation.carry_out(work).await
 }
 

@@ -161,7 +161,7 @@ async fn conclude_once(driver: &Arc<Driver>, guest: &Arc<Guest>, id: &str) -> Re
         return Ok(());
     }
     let (guest, id) = (Arc::clone(guest), id.to_owned());
-    let work = |context: Arc<Context>| async move { finish(&context, &guest, &id).await.map(drop) };
+    let work = |context: Arc<Context>| async move { Box::pin(finish(&context, &guest, &id)).await.map(drop) };
     operation.carry_out(work).await
 }
 
