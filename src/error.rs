@@ -102,8 +102,12 @@ codes! {
     OperationTimeout = 68, "OPERATION_TIMEOUT", "Timed out during operation", DeadlineExceeded;
     /// A script of the administrator says no, or failed.
     HookScriptFailed = 70, "HOOK_SCRIPT_FAILED", "Hook script execution failed", FailedPrecondition;
+    /// No such snapshot.
+    NoDomainSnapshot = 72, "NO_DOMAIN_SNAPSHOT", "Domain snapshot not found", NotFound;
     /// A flag or parameter is not served.
     ArgumentUnsupported = 74, "ARGUMENT_UNSUPPORTED", "argument unsupported", Unimplemented;
+    /// Going back to a snapshot would lose something, and the caller did not say that it may.
+    SnapshotRevertRisky = 77, "SNAPSHOT_REVERT_RISKY", "revert requires force", FailedPrecondition;
     /// Somebody cancelled it.
     OperationAborted = 78, "OPERATION_ABORTED", "operation aborted", Aborted;
     /// The guest has no such metadata.
@@ -193,6 +197,8 @@ areas! {
     Nwfilter = 33,
     /// Scripts of the administrator.
     Hook = 34,
+    /// Snapshots.
+    Snapshot = 35,
     /// Byte streams.
     Streams = 38,
     /// Watches and journal.

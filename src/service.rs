@@ -45,6 +45,7 @@ pub async fn make(setup: Setup) -> anyhow::Result<Work> {
     let background = Arc::clone(&driver);
     driver.tracker.spawn(async move {
         ops::recover::reconnect(&background).await;
+        ops::change::revert::finish_cut_off(&background).await;
         ops::change::autostart::autostart(&background).await;
     });
     let (counted, ending) = (Arc::clone(&driver), Arc::clone(&driver));

@@ -93,6 +93,10 @@ reasons! {
     OperationAborted = "OPERATION_ABORTED",
     /// The guest has no such metadata.
     NoDomainMetadata = "NO_DOMAIN_METADATA",
+    /// No such snapshot.
+    NoDomainSnapshot = "NO_DOMAIN_SNAPSHOT",
+    /// Going back to a snapshot would lose something, and the request did not say that it may.
+    SnapshotRevertRisky = "SNAPSHOT_REVERT_RISKY",
     /// A number does not fit.
     Overflow = "OVERFLOW",
     /// A copy of the disk is at work, or not far enough.

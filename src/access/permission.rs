@@ -72,6 +72,8 @@ permissions! {
     DomainBlockRead = "domain:block_read" changes;
     /// Moving what is on a guest's disks.
     DomainBlockWrite = "domain:block_write" changes;
+    /// Snapshots of a guest.
+    DomainSnapshot = "domain:snapshot" changes;
     /// What is in a guest's memory.
     DomainMemRead = "domain:mem_read" changes;
     /// Pressing keys.
@@ -176,6 +178,11 @@ pub const PERMISSIONS: &[(&str, Permission)] = &[
     ("/virtqemud.v1.BlockJobs/End", P::DomainBlockWrite),
     ("/virtqemud.v1.BlockJobs/SetSpeed", P::DomainBlockWrite),
     ("/virtqemud.v1.Snapshots/List", P::DomainRead),
+    ("/virtqemud.v1.Snapshots/Get", P::DomainRead),
+    ("/virtqemud.v1.Snapshots/GetXml", P::DomainRead),
+    ("/virtqemud.v1.Snapshots/Create", P::DomainSnapshot),
+    ("/virtqemud.v1.Snapshots/Revert", P::DomainSnapshot),
+    ("/virtqemud.v1.Snapshots/Delete", P::DomainSnapshot),
     ("/virtqemud.v1.Checkpoints/List", P::DomainRead),
     ("/virtqemud.v1.PerfEvents/List", P::DomainRead),
     ("/virtqemud.v1.PerfEvents/Set", P::DomainWrite),

@@ -184,8 +184,8 @@ impl Wanted {
             && is(filter.persistent, view.config.is_some())
             && is(filter.autostart, view.autostart)
             && is(filter.managed_save, view.managed_save)
-            // Nothing that this daemon serves makes one of these two yet.
-            && is(filter.snapshot, false)
+            && is(filter.snapshot, !view.snapshots.is_empty())
+            // Nothing that this daemon serves makes one yet.
             && is(filter.checkpoint, false)
             && (self.states.is_empty() || self.states.contains(&view.condition.state()))
     }

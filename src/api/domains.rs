@@ -105,6 +105,7 @@ impl pb::domains_server::Domains for Service {
             let domain = call.domain(r.domain.as_ref())?;
             let what = ops::change::define::Undefine {
                 managed_save: r.managed_save,
+                snapshots: r.snapshots,
                 nvram: r.nvram,
                 keep_nvram: r.keep_nvram,
                 tpm: r.tpm,
@@ -127,6 +128,7 @@ impl pb::domains_server::Domains for Service {
                 reset_nvram: r.reset_nvram,
                 force_boot: false,
                 session: call.driver.sessions.find(&r.autodestroy_session)?,
+                ..ops::start::How::default()
             };
             let view = ops::start::create(&call.driver, r.xml, r.validate, how, &call.conditions).await?;
             Ok(convert::full(&view))
@@ -184,6 +186,7 @@ impl pb::domains_server::Domains for Service {
                 reset_nvram: r.reset_nvram,
                 force_boot: r.force_boot,
                 session: call.driver.sessions.find(&r.autodestroy_session)?,
+                ..ops::start::How::default()
             };
             let view = ops::start::start(&call.driver, &domain, how, &call.conditions).await?;
             Ok(convert::full(&view))

@@ -154,6 +154,7 @@ mutations! {
     SetUserPasswordRequest SetAuthorizedKeysRequest SleepRequest SetAgentTimeoutRequest
     DetachNodeDeviceRequest ReattachNodeDeviceRequest ResetNodeDeviceRequest
     CancelOperationRequest
+    CreateSnapshotRequest RevertSnapshotRequest DeleteSnapshotRequest
     AllocatePagesRequest SetPageMergingRequest SuspendHostRequest
     SetClientLimitsRequest SetWorkersRequest DisconnectClientRequest SetLoggingRequest SetIdleLimitRequest
     UpdateTlsFilesRequest ShutDownRequest

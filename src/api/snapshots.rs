@@ -1,28 +1,257 @@
 //! The Snapshots and Checkpoints services.
 
+use domxml::moment::SnapshotState;
 use tonic::{Request, Response};
 
-use super::service::{Answer, Service};
+use super::{
+    convert, decode,
+    service::{Answer, Service},
+};
 use crate::{
-    access::Caller,
-    ops::inspect::moments::{self, Kind},
+    access::{Caller, Permission},
+    domain::{
+        View,
+        snapshots::{Entry, Filter, Part},
+    },
+    error::{Code, Error, Result},
+    ops::{
+        change::revert,
+        inspect::moments as checkpoints,
+        moments::{create, delete, find, records},
+    },
     pb,
 };
+
+/// Snapshots of a page where the request does not say.
+const PAGE: usize = 500;
+/// Most snapshots of a page.
+const PAGE_MAX: usize = 16_384;
 
 #[tonic::async_trait]
 impl pb::snapshots_server::Snapshots for Service {
     async fn list(&self, request: Request<pb::ListSnapshotsRequest>) -> Answer<pb::ListSnapshotsResponse> {
         let caller = Caller::of(&request)?;
-        let view = self.domain(&caller, request.get_ref().domain.as_ref())?.view();
-        let found = moments::list(&self.driver, &view, Kind::Snapshot).await?;
-        let snapshots = found.into_iter().map(|moment| pb::Snapshot {
-            name: moment.name,
-            parent: moment.parent.unwrap_or_default(),
-            current: moment.current,
-        });
-        Ok(Response::new(pb::ListSnapshotsResponse {
-            snapshots: snapshots.collect(),
-        }))
+        let request = request.get_ref();
+        let view = self.domain(&caller, request.domain.as_ref())?.view();
+        Ok(Response::new(page(&view, request)?))
+    }
+
+    async fn get(&self, request: Request<pb::GetSnapshotRequest>) -> Answer<pb::Snapshot> {
+        let caller = Caller::of(&request)?;
+        let request = request.get_ref();
+        let view = self.domain(&caller, request.domain.as_ref())?.view();
+        let none = || Error::new(Code::NoDomainSnapshot, "the domain does not have a current snapshot");
+        let entry = match request.name.as_str() {
+            "" => view.snapshots.current().ok_or_else(none)?,
+            name => find(&view, name)?,
+        };
+        Ok(Response::new(shown(&view, entry)))
+    }
+
+    async fn get_xml(&self, request: Request<pb::GetSnapshotXmlRequest>) -> Answer<pb::GetSnapshotXmlResponse> {
+        let caller = Caller::of(&request)?;
+        let request = request.into_inner();
+        if request.secure {
+            caller.may(Permission::DomainReadSecure, "GetXml with secure")?;
+        }
+        let view = self.domain(&caller, request.domain.as_ref())?.view();
+        let xml = records::text(&self.driver, &view, &request.name, request.secure).await?;
+        Ok(Response::new(pb::GetSnapshotXmlResponse { xml }))
+    }
+
+    async fn create(&self, request: Request<pb::CreateSnapshotRequest>) -> Answer<pb::CreateSnapshotResponse> {
+        self.mutate(request, |call| async move {
+            let domain = call.domain(call.request.domain.as_ref())?;
+            if call.request.quiesce {
+                let target = decode::target(call.request.domain.as_ref())?;
+                call.caller.domain(&call.driver, &target, Permission::DomainFsFreeze)?;
+            }
+            let r = call.request;
+            let how = how(&r)?;
+            let wish = (r.xml, how);
+            let (view, name) = create::create(&call.driver, &domain, wish, &call.conditions).await?;
+            let bare = || pb::Snapshot {
+                name: name.clone(),
+                ..Default::default()
+            };
+            let made = view.snapshots.get(&name).map(|entry| shown(&view, entry));
+            Ok(pb::CreateSnapshotResponse {
+                snapshot: Some(made.unwrap_or_else(bare)),
+                domain: Some(convert::full(&view)),
+            })
+        })
+        .await
+    }
+
+    async fn revert(&self, request: Request<pb::RevertSnapshotRequest>) -> Answer<pb::Domain> {
+        self.mutate(request, |call| async move {
+            let domain = call.domain(call.request.domain.as_ref())?;
+            let r = call.request;
+            exclude(r.running, r.paused, ("running", "paused"))?;
+            let how = revert::How {
+                running: r.running,
+                paused: r.paused,
+                force: r.force,
+                reset_nvram: r.reset_nvram,
+            };
+            let view = revert::revert(&call.driver, &domain, (r.name, how), &call.conditions).await?;
+            Ok(convert::full(&view))
+        })
+        .await
+    }
+
+    async fn delete(&self, request: Request<pb::DeleteSnapshotRequest>) -> Answer<pb::Domain> {
+        self.mutate(request, |call| async move {
+            let domain = call.domain(call.request.domain.as_ref())?;
+            let r = call.request;
+            exclude(r.children, r.children_only, ("children", "children_only"))?;
+            let how = delete::How {
+                children: r.children,
+                children_only: r.children_only,
+                metadata_only: r.metadata_only,
+            };
+            let view = delete::delete(&call.driver, &domain, (r.name, how), &call.conditions).await?;
+            Ok(convert::full(&view))
+        })
+        .await
+    }
+}
+
+/// Refuses two fields together.
+fn exclude(one: bool, other: bool, names: (&'static str, &'static str)) -> Result<()> {
+    match one && other {
+        true => Err(Error::argument(format!("{} excludes {}", names.0, names.1)).at(names.1)),
+        false => Ok(()),
+    }
+}
+
+/// How a snapshot is to be made.
+fn how(r: &pb::CreateSnapshotRequest) -> Result<create::How> {
+    exclude(r.redefine, r.no_metadata, ("redefine", "no_metadata"))?;
+    exclude(r.redefine, r.halt, ("redefine", "halt"))?;
+    exclude(r.redefine, r.live, ("redefine", "live"))?;
+    for (flag, needed, name, needed_name) in [
+        (r.current, r.redefine, "current", "redefine"),
+        (r.quiesce, r.disk_only, "quiesce", "disk_only"),
+    ] {
+        if flag && !needed {
+            return Err(Error::argument(format!("{name} is for {needed_name} alone")).at(name));
+        }
+    }
+    Ok(create::How {
+        redefine: r.redefine,
+        current: r.current,
+        no_metadata: r.no_metadata,
+        halt: r.halt,
+        disk_only: r.disk_only,
+        reuse: r.reuse_images,
+        quiesce: r.quiesce,
+        live: r.live,
+        validate: r.validate,
+    })
+}
+
+/// A page of a guest's snapshots. It begins after the one that its token names.
+fn page(view: &View, request: &pb::ListSnapshotsRequest) -> Result<pb::ListSnapshotsResponse> {
+    let part = match request.parent.as_str() {
+        "" if request.descendants => {
+            return Err(Error::argument("descendants is for parent alone").at("descendants"));
+        }
+        "" if request.roots => Part::Roots,
+        "" => Part::All,
+        _ if request.roots => return Err(Error::argument("roots excludes parent").at("roots")),
+        name => {
+            find(view, name)?;
+            match request.descendants {
+                true => Part::Descendants(name),
+                false => Part::Children(name),
+            }
+        }
+    };
+    let size = match usize::try_from(request.page_size) {
+        Ok(0) => PAGE,
+        Ok(size) => size.min(PAGE_MAX),
+        Err(_) => return Err(Error::argument("page_size must not be negative").at("page_size")),
+    };
+    let (filter, states) = filter(request.filter.as_ref())?;
+    let mut found = view.snapshots.list(part, filter);
+    found.retain(|entry| states.is_empty() || states.contains(&state(entry.state)));
+    let refused = || Error::argument("page_token is of no page, or what it names is gone").at("page_token");
+    let begin = match request.page_token.as_str() {
+        "" => 0,
+        token => found.iter().position(|entry| *entry.name == *token).ok_or_else(refused)? + 1,
+    };
+    let rest = found.get(begin..).unwrap_or_default();
+    let page = &rest[..size.min(rest.len())];
+    let last = page.last().filter(|_| rest.len() > page.len());
+    let leaves = Leaves::of(view);
+    Ok(pb::ListSnapshotsResponse {
+        snapshots: page.iter().map(|entry| leaves.shown(entry)).collect(),
+        next_page_token: last.map(|entry| entry.name.to_string()).unwrap_or_default(),
+        total_size: i32::try_from(found.len()).unwrap_or(i32::MAX),
+    })
+}
+
+fn filter(filter: Option<&pb::SnapshotFilter>) -> Result<(Filter, Vec<pb::SnapshotState>)> {
+    let Some(filter) = filter else {
+        return Ok((Filter::default(), Vec::new()));
+    };
+    let states = decode::all::<pb::SnapshotState>(&filter.states, "filter.states")?;
+    let chosen = Filter {
+        leaf: filter.leaf,
+        external: filter.external,
+        ..Filter::default()
+    };
+    Ok((chosen, states))
+}
+
+/// Who of a guest's snapshots has somebody after it, found once for all of a page.
+struct Leaves<'a> {
+    parents: std::collections::HashSet<&'a str>,
+    current: Option<&'a str>,
+}
+
+impl<'a> Leaves<'a> {
+    fn of(view: &'a View) -> Self {
+        Self {
+            parents: view.snapshots.iter().filter_map(|entry| entry.parent.as_deref()).collect(),
+            current: view.snapshots.current().map(|entry| &*entry.name),
+        }
+    }
+
+    fn shown(&self, entry: &Entry) -> pb::Snapshot {
+        pb::Snapshot {
+            name: entry.name.to_string(),
+            parent: entry.parent.as_deref().unwrap_or_default().to_owned(),
+            current: self.current == Some(&*entry.name),
+            state: state(entry.state).into(),
+            create_time: Some(prost_types::Timestamp {
+                seconds: entry.created,
+                nanos: 0,
+            }),
+            external: entry.external,
+            leaf: !self.parents.contains(&*entry.name),
+        }
+    }
+}
+
+/// A snapshot as clients are shown it.
+fn shown(view: &View, entry: &Entry) -> pb::Snapshot {
+    Leaves::of(view).shown(entry)
+}
+
+fn state(state: SnapshotState) -> pb::SnapshotState {
+    use pb::SnapshotState as S;
+    match state {
+        SnapshotState::NoState => S::Unspecified,
+        SnapshotState::Running => S::Running,
+        SnapshotState::Blocked => S::Blocked,
+        SnapshotState::Paused => S::Paused,
+        SnapshotState::Shutdown => S::Shutdown,
+        SnapshotState::Shutoff => S::Shutoff,
+        SnapshotState::Crashed => S::Crashed,
+        SnapshotState::PmSuspended => S::Pmsuspended,
+        SnapshotState::DiskSnapshot => S::DiskSnapshot,
     }
 }
 
@@ -34,7 +263,7 @@ impl pb::checkpoints_server::Checkpoints for Service {
     ) -> Answer<pb::ListCheckpointsResponse> {
         let caller = Caller::of(&request)?;
         let view = self.domain(&caller, request.get_ref().domain.as_ref())?.view();
-        let found = moments::list(&self.driver, &view, Kind::Checkpoint).await?;
+        let found = checkpoints::list(&self.driver, &view).await?;
         let checkpoints = found.into_iter().map(|moment| pb::Checkpoint {
             name: moment.name,
             parent: moment.parent.unwrap_or_default(),
@@ -42,5 +271,73 @@ impl pb::checkpoints_server::Checkpoints for Service {
         Ok(Response::new(pb::ListCheckpointsResponse {
             checkpoints: checkpoints.collect(),
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use domxml::moment::Summary;
+
+    use super::*;
+    use crate::domain::{fixture, snapshots::Snapshots};
+
+    fn guest() -> View {
+        let summaries = [("a", None), ("b", Some("a")), ("c", Some("a")), ("d", None)];
+        let summaries = summaries.map(|(name, parent)| Summary {
+            name: name.to_owned(),
+            parent: parent.map(str::to_owned),
+            state: SnapshotState::Shutoff,
+            current: name == "b",
+            ..Summary::default()
+        });
+        let mut view = fixture::defined("<name>g</name><memory>1024</memory>");
+        view.snapshots = Arc::new(Snapshots::found(summaries.to_vec()).0);
+        view
+    }
+
+    #[test]
+    fn pages_follow_each_other_and_name_every_snapshot_once() {
+        let view = guest();
+        let mut request = pb::ListSnapshotsRequest {
+            page_size: 3,
+            ..Default::default()
+        };
+        let first = page(&view, &request).unwrap();
+        let names = |response: &pb::ListSnapshotsResponse| {
+            response.snapshots.iter().map(|s| s.name.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!((names(&first), first.total_size), (vec!["a".into(), "d".into(), "b".into()], 4));
+        assert!(first.snapshots[2].current && first.snapshots[2].leaf && !first.snapshots[0].leaf);
+        request.page_token = first.next_page_token;
+        let second = page(&view, &request).unwrap();
+        assert_eq!((names(&second), second.next_page_token), (vec!["c".to_owned()], String::new()));
+        request.page_token = "gone".to_owned();
+        assert!(page(&view, &request).is_err());
+    }
+
+    #[test]
+    fn parts_and_filters_are_chosen_or_refused() {
+        let view = guest();
+        let of = |parent: &str, descendants, roots| pb::ListSnapshotsRequest {
+            parent: parent.to_owned(),
+            descendants,
+            roots,
+            ..Default::default()
+        };
+        let count = |request| page(&view, &request).map(|r| r.total_size).ok();
+        assert_eq!(count(of("a", false, false)), Some(2));
+        assert_eq!(count(of("", false, true)), Some(2));
+        assert_eq!(count(of("a", false, true)), None);
+        assert_eq!(count(of("", true, false)), None);
+        assert_eq!(count(of("z", false, false)), None);
+        let mut leaves = of("", false, false);
+        leaves.filter = Some(pb::SnapshotFilter {
+            leaf: Some(true),
+            states: vec![pb::SnapshotState::Shutoff.into()],
+            ..Default::default()
+        });
+        assert_eq!(count(leaves), Some(3));
     }
 }

@@ -115,6 +115,29 @@ pub enum Intent {
         /// The device as the client gave it, if the stored configuration gets it, too.
         stored: Option<String>,
     },
+    /// Put a snapshot into the guest's images.
+    CreateSnapshot {
+        /// Its name.
+        name: String,
+        /// The nodes that get a part of it, of a guest that runs.
+        nodes: Vec<String>,
+        /// The images that do, of one that is off.
+        images: Vec<String>,
+        /// The CPUs run again afterwards.
+        resume: bool,
+    },
+    /// Take a snapshot out of the guest's images, and forget it.
+    DeleteSnapshot {
+        /// Its name.
+        name: String,
+    },
+    /// Go back to a snapshot: the run ends, the images change, another run may begin.
+    RevertSnapshot {
+        /// Its name.
+        name: String,
+        /// How, in the words of `ops::change::revert`.
+        how: String,
+    },
     /// Take a device out, or see to what is left of one that has gone.
     DetachDevice {
         /// The device, as a status file has it.
@@ -151,6 +174,9 @@ impl Intent {
             Self::SetVcpus { .. } => "set-vcpus",
             Self::AttachDevice { .. } => "attach-device",
             Self::DetachDevice { .. } => "detach-device",
+            Self::CreateSnapshot { .. } => "create-snapshot",
+            Self::DeleteSnapshot { .. } => "delete-snapshot",
+            Self::RevertSnapshot { .. } => "revert-snapshot",
         }
     }
 }
@@ -170,6 +196,9 @@ pub struct Note {
 }
 
 impl Note {
+    /// The number of no run, in the notes of guests that are off.
+    pub const OFF: i32 = 0;
+
     /// An intent of an operation.
     pub fn new(operation: Uuid, guest: Uuid, run: i32, intent: Intent) -> Self {
         Self {

@@ -17,6 +17,7 @@ pub mod jobs;
 mod mailbox;
 mod owner;
 mod registry;
+pub mod snapshots;
 pub mod status;
 pub mod store;
 mod view;

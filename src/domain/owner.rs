@@ -112,6 +112,10 @@ impl Owner {
         next.generation += 1;
         next.encoded = OnceLock::new();
         self.world.store.save(&self.view, &next).await?;
+        // What the files hold now need not be kept.
+        if let Some(settled) = next.snapshots.settled() {
+            next.snapshots = Arc::new(settled);
+        }
         let happenings = happenings(&self.view, &next, effects.events);
         let registry = self.world.registry.upgrade();
         if let Some(registry) = &registry {

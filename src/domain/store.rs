@@ -4,6 +4,8 @@
 //! a file is replaced by a rename after its content is on the disk, and a file that could not be read is somebody's
 //! work: it is reported, kept, and never written over.
 
+pub mod snapshots;
+
 use std::{
     collections::HashSet,
     fs::{self, File, OpenOptions},
@@ -261,6 +263,10 @@ impl Store {
                 tracing::warn!(old, new, "finishing a rename that was cut off");
                 self.relink(self.autostart_path(old), self.autostart_path(new), new);
                 self.relink(self.autostart_once_path(old), self.autostart_once_path(new), new);
+                let (from, to) = (self.snapshot_dir(old), self.snapshot_dir(new));
+                if let Err(error) = snapshots::move_dir(&from, &to) {
+                    tracing::error!(old, new, %error, "its snapshots do not follow");
+                }
                 discard(&self.config_path(old));
             }
             discard(&note);
@@ -316,7 +322,14 @@ impl Store {
                 needed: true,
             });
         }
-        self.config_steps(before, after, &mut steps)?;
+        let mut of_config = Vec::new();
+        self.config_steps(before, after, &mut of_config)?;
+        // The new file of one that is renamed comes first, the old one goes last.
+        let is_written = |step: &&Step| !matches!(step, Step::Remove(_));
+        let removed = of_config.split_off(of_config.iter().take_while(is_written).count());
+        steps.extend(of_config);
+        self.snapshot_steps(before, after, &mut steps)?;
+        steps.extend(removed);
         self.autostart_steps(before, after, &mut steps);
         if renamed {
             steps.push(Step::Remove(note));
@@ -335,7 +348,7 @@ impl Store {
             (Some(_), None) => steps.push(Step::Remove(self.status_path(&before.name))),
             _ => {}
         }
-        if before.run.is_some() && !renamed {
+        if !renamed && after.exists() && before.exists() {
             self.note_redo(after.uuid, &mut steps);
         }
         Ok(steps)
@@ -344,12 +357,15 @@ impl Store {
     /// Two files that follow from one change are written both or neither: a daemon that is killed between them leaves a
     /// note of both contents, and the next one writes them again.
     fn note_redo(&self, uuid: uuid::Uuid, steps: &mut Vec<Step>) {
+        let is_link = |path: &Path| path.parent() == Some(&self.inner.paths.autostart());
         let writes = steps.iter().filter_map(|step| match step {
-            Step::Write { path, text, .. } => Some((path.as_path(), text.as_str())),
+            Step::Write { path, text, .. } => Some((path.as_path(), Some(text.as_str()))),
+            Step::Remove(path) if !is_link(path) => Some((path.as_path(), None)),
             _ => None,
         });
         let writes: Vec<_> = writes.collect();
-        if writes.len() < 2 {
+        // Files that only go may go one after the other.
+        if writes.len() < 2 || writes.iter().all(|(_, text)| text.is_none()) {
             return;
         }
         // Paths and texts are strings: this can't fail.
@@ -378,9 +394,13 @@ impl Store {
         {
             let text = fs::read(&note).unwrap_or_default();
             // A note that is cut off was never followed.
-            let writes: Vec<(PathBuf, String)> = serde_json::from_slice(&text).unwrap_or_default();
+            let writes: Vec<(PathBuf, Option<String>)> = serde_json::from_slice(&text).unwrap_or_default();
             for (path, text) in writes.iter().filter(|(path, _)| self.is_ours(path)) {
-                if let Err(error) = write(path, text.as_bytes(), true) {
+                let done = match text {
+                    Some(text) => write(path, text.as_bytes(), true),
+                    None => remove(path),
+                };
+                if let Err(error) = done {
                     tracing::error!(path = %path.display(), %error, "a change that was cut off can't be finished");
                 }
             }
@@ -394,7 +414,7 @@ impl Store {
         path.extension().is_some_and(|e| e == "xml")
             && path
                 .parent()
-                .is_some_and(|dir| dir == paths.config || dir == paths.state)
+                .is_some_and(|dir| dir == paths.config || dir == paths.state || self.is_of_snapshot(path))
     }
 
     fn config_steps(&self, before: &View, after: &View, steps: &mut Vec<Step>) -> Result<()> {
@@ -482,6 +502,13 @@ enum Step {
         target: PathBuf,
     },
     Remove(PathBuf),
+    /// A directory goes to where none is.
+    Move {
+        from: PathBuf,
+        to: PathBuf,
+    },
+    /// A directory goes if nothing is in it.
+    RemoveDir(PathBuf),
 }
 
 impl Step {
@@ -523,6 +550,11 @@ impl Step {
             }
             Step::Remove(path) => remove(&path)
                 .and_then(|()| sync_parent(&path))
+                .map_err(|e| Error::system(format_args!("cannot remove '{}'", path.display()), e)),
+            Step::Move { from, to } => snapshots::move_dir(&from, &to)
+                .and_then(|()| sync_parent(&to))
+                .map_err(|e| Error::system(format_args!("cannot move '{}'", from.display()), e)),
+            Step::RemoveDir(path) => snapshots::remove_dir(&path)
                 .map_err(|e| Error::system(format_args!("cannot remove '{}'", path.display()), e)),
         }
     }

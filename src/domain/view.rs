@@ -13,7 +13,7 @@ use bytes::Bytes;
 use domxml::StatusDocument;
 use uuid::Uuid;
 
-use super::{Condition, Document, Either, Stored};
+use super::{Condition, Document, Either, Stored, snapshots::Snapshots};
 use crate::{error::Result, events::Version};
 
 /// What was settled when QEMU was started, and does not change while it runs.
@@ -133,6 +133,10 @@ pub struct View {
     pub autostart_once: bool,
     /// It has an image of a managed save, which its next start is to go on from.
     pub managed_save: bool,
+    /// An operation goes on with it although it neither runs nor is stored at this moment.
+    pub kept: bool,
+    /// Its snapshots.
+    pub snapshots: Arc<Snapshots>,
     /// Counts commits; never repeats, not even over restarts of the daemon.
     pub generation: u64,
     /// The event that last changed it.
@@ -153,6 +157,8 @@ impl View {
             autostart: false,
             autostart_once: false,
             managed_save: false,
+            kept: false,
+            snapshots: Arc::default(),
             generation,
             version: Version { epoch: 0, counter: 0 },
             encoded: OnceLock::new(),
@@ -161,7 +167,7 @@ impl View {
 
     /// Whether there is such a guest: it is defined, or runs.
     pub fn exists(&self) -> bool {
-        self.config.is_some() || self.run.is_some()
+        self.config.is_some() || self.run.is_some() || self.kept
     }
     /// Whether it runs.
     pub fn active(&self) -> bool {
@@ -183,6 +189,8 @@ impl View {
             && self.condition == other.condition
             && (self.autostart, self.autostart_once) == (other.autostart, other.autostart_once)
             && self.managed_save == other.managed_save
+            && self.kept == other.kept
+            && Arc::ptr_eq(&self.snapshots, &other.snapshots)
     }
 
     /// Changes with every commit that changes something.

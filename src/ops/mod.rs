@@ -12,6 +12,7 @@ pub(crate) mod graph;
 pub mod holdings;
 pub mod host;
 pub mod inspect;
+pub mod moments;
 pub mod operation;
 pub mod recover;
 pub mod run;

@@ -85,6 +85,10 @@ impl Grpc {
         pb::disks_client::DisksClient::new(self.channel())
     }
 
+    pub(crate) fn snapshots(&self) -> pb::snapshots_client::SnapshotsClient<Channel> {
+        pb::snapshots_client::SnapshotsClient::new(self.channel())
+    }
+
     pub(crate) fn tuning(&self) -> pb::tuning_client::TuningClient<Channel> {
         pb::tuning_client::TuningClient::new(self.channel())
     }

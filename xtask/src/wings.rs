@@ -19,10 +19,11 @@ const WINGS: &[(&str, &str)] = &[
     ("graph", "run tuning holdings document host operation"),
     ("inspect", "graph run tuning holdings document host operation"),
     ("device", "graph run tuning holdings document host operation"),
+    ("moments", "graph run tuning holdings document host operation"),
     ("blockjobs", "graph run tuning holdings document host operation"),
     (
         "recover",
-        "supervise blockjobs device graph run tuning holdings document host operation",
+        "supervise moments blockjobs device graph run tuning holdings document host operation",
     ),
     (
         "supervise",
@@ -30,11 +31,11 @@ const WINGS: &[(&str, &str)] = &[
     ),
     (
         "start",
-        "supervise graph run tuning holdings document host operation",
+        "supervise moments graph run tuning holdings document host operation",
     ),
     (
         "change",
-        "start supervise graph run tuning holdings document host operation",
+        "start supervise recover moments blockjobs graph run tuning holdings document host operation",
     ),
 ];
 

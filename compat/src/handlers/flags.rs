@@ -73,11 +73,8 @@ impl Flags {
         self,
         [(flag, name), (needed, needed_name)]: [Named; 2],
     ) -> Result<Self, WireError> {
-        if self.given & flag == 0 || self.given & needed != 0 {
-            return Ok(self);
-        }
-        let text = format!("Flag '{needed_name}' is required by flag '{name}'");
-        Err(refused(self.info.area(), self.info.api, "ctl", &text))
+        required(self.info.area(), self.info, self.given, [(flag, name), (needed, needed_name)])?;
+        Ok(self)
     }
 
     /// The bits.
@@ -113,6 +110,20 @@ pub(crate) fn exclusive(
         return Ok(());
     }
     let text = format!("Flags '{first_name}' and '{second_name}' are mutually exclusive");
+    Err(refused(area, info.api, "ctl", &text))
+}
+
+/// Refuses the first flag without the second, for `area`.
+pub(crate) fn required(
+    area: ErrorDomain,
+    info: &ProcedureInfo,
+    given: u32,
+    [(flag, name), (needed, needed_name)]: [Named; 2],
+) -> Result<(), WireError> {
+    if given & flag == 0 || given & needed != 0 {
+        return Ok(());
+    }
+    let text = format!("Flag '{needed_name}' is required by flag '{name}'");
     Err(refused(area, info.api, "ctl", &text))
 }
 

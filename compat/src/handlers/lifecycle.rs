@@ -58,6 +58,7 @@ async fn forget(ctx: &Ctx, dom: &NonnullDomain, flags: u32) -> Reply<()> {
         keep_nvram: has(VIR_DOMAIN_UNDEFINE_KEEP_NVRAM),
         tpm: has(VIR_DOMAIN_UNDEFINE_TPM),
         keep_tpm: has(VIR_DOMAIN_UNDEFINE_KEEP_TPM),
+        snapshots: has(VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA),
         options: None,
     };
     ctx.domains().undefine(request).await?;

@@ -1,4 +1,4 @@
-//! Snapshots: which there are. What is done with one is not served yet, and refused once it is found.
+//! Snapshots: which there are, made, gone back to, removed.
 
 use wire::consts::*;
 use wire::remote::*;
@@ -6,77 +6,119 @@ use wire::xdr::Text;
 use wire::{ErrorCode, ErrorDomain, WireError};
 
 use super::args::{self};
-use super::flags::{Flags, named};
+use super::flags::{Flags, exclusive, named, required};
 use super::info::basic;
 use super::{Reply, by_uuid, nonnull};
 use crate::ctx::Ctx;
-use crate::moments::{Ends, Moment, Part, Tree};
-use crate::proto::ListSnapshotsRequest;
+use crate::proto::{
+    CreateSnapshotRequest, DeleteSnapshotRequest, GetSnapshotRequest, GetSnapshotXmlRequest,
+    ListSnapshotsRequest, RevertSnapshotRequest, Snapshot, SnapshotFilter, SnapshotState,
+};
 
-/// Flags of lists that ask what kind of snapshot it is, which is not known here.
-const KINDS: u32 = VIR_DOMAIN_SNAPSHOT_LIST_INACTIVE
-    | VIR_DOMAIN_SNAPSHOT_LIST_ACTIVE
-    | VIR_DOMAIN_SNAPSHOT_LIST_DISK_ONLY
-    | VIR_DOMAIN_SNAPSHOT_LIST_INTERNAL
-    | VIR_DOMAIN_SNAPSHOT_LIST_EXTERNAL;
 /// Flags of lists by whether there is metadata; there is for all that are known.
 const METADATA: u32 = VIR_DOMAIN_SNAPSHOT_LIST_METADATA | VIR_DOMAIN_SNAPSHOT_LIST_NO_METADATA;
 /// Most names of a list, and its name in the protocol.
 const MOST: (usize, &str) = (DOMAIN_SNAPSHOT_LIST_MAX, "REMOTE_DOMAIN_SNAPSHOT_LIST_MAX");
-
-async fn tree(ctx: &Ctx, dom: &NonnullDomain) -> Reply<Tree> {
-    let request = ListSnapshotsRequest { domain: by_uuid(dom) };
-    let found = ctx.snapshots().list(request).await?.into_inner().snapshots;
-    let moment = |snapshot: crate::proto::Snapshot| Moment {
-        name: snapshot.name,
-        parent: snapshot.parent,
-        current: snapshot.current,
-    };
-    Ok(Tree(found.into_iter().map(moment).collect()))
-}
+/// Snapshots of a page: as many as the service gives.
+const PAGE: i32 = 16_384;
 
 fn missing(detail: &str) -> WireError {
     WireError::new(ErrorCode::NO_DOMAIN_SNAPSHOT, ErrorDomain::QEMU, detail)
 }
 
-fn find<'a>(tree: &'a Tree, name: &str) -> Result<&'a Moment, WireError> {
-    let unknown = || missing(&format!("no domain snapshot with matching name '{name}'"));
-    tree.find(name).ok_or_else(unknown)
+/// What two flags of a group choose; both are as good as none.
+fn either(flags: u32, yes: u32, no: u32) -> Option<bool> {
+    match (flags & yes != 0, flags & no != 0) {
+        (true, false) => Some(true),
+        (false, true) => Some(false),
+        _ => None,
+    }
 }
 
-/// The names that flags choose of a part of the guest's snapshots.
-fn chosen(ctx: &Ctx, tree: &Tree, part: Part<'_>, flags: u32) -> Result<Vec<String>, WireError> {
+/// The states that flags choose; none if that is all.
+fn states(flags: u32) -> Vec<i32> {
+    use SnapshotState as S;
+    const ACTIVE: [S; 6] = [
+        S::Running,
+        S::Blocked,
+        S::Paused,
+        S::Shutdown,
+        S::Crashed,
+        S::Pmsuspended,
+    ];
+    let groups: [(u32, &[S]); 3] = [
+        (VIR_DOMAIN_SNAPSHOT_LIST_INACTIVE, &[S::Shutoff]),
+        (VIR_DOMAIN_SNAPSHOT_LIST_ACTIVE, &ACTIVE),
+        (VIR_DOMAIN_SNAPSHOT_LIST_DISK_ONLY, &[S::DiskSnapshot]),
+    ];
+    let chosen = groups.iter().filter(|(flag, _)| flags & flag != 0);
+    chosen.flat_map(|(_, states)| states.iter().map(|state| i32::from(*state))).collect()
+}
+
+/// The names that flags choose of a part of a guest's snapshots.
+async fn names(ctx: &Ctx, request: ListSnapshotsRequest, flags: u32) -> Reply<Vec<String>> {
+    let filter = SnapshotFilter {
+        leaf: either(
+            flags,
+            VIR_DOMAIN_SNAPSHOT_LIST_LEAVES,
+            VIR_DOMAIN_SNAPSHOT_LIST_NO_LEAVES,
+        ),
+        external: either(
+            flags,
+            VIR_DOMAIN_SNAPSHOT_LIST_EXTERNAL,
+            VIR_DOMAIN_SNAPSHOT_LIST_INTERNAL,
+        ),
+        states: states(flags),
+    };
+    let request = ListSnapshotsRequest {
+        filter: Some(filter),
+        page_size: PAGE,
+        ..request
+    };
+    let found = ctx.snapshots().list(request).await?.into_inner().snapshots;
     if flags & METADATA == VIR_DOMAIN_SNAPSHOT_LIST_NO_METADATA {
         return Ok(Vec::new());
     }
-    let has = |flag| flags & flag != 0;
-    let ends = Ends::of(
-        has(VIR_DOMAIN_SNAPSHOT_LIST_LEAVES),
-        has(VIR_DOMAIN_SNAPSHOT_LIST_NO_LEAVES),
-    );
-    let names = tree.names(part, ends);
-    if has(KINDS) && !names.is_empty() {
-        return Err(ctx.info.unsupported());
-    }
-    Ok(names.into_iter().map(str::to_owned).collect())
+    Ok(found.into_iter().map(|snapshot| snapshot.name).collect())
 }
 
 async fn of_guest(ctx: &Ctx, dom: &NonnullDomain, flags: u32) -> Reply<Vec<String>> {
-    let part = match flags & VIR_DOMAIN_SNAPSHOT_LIST_ROOTS {
-        0 => Part::All,
-        _ => Part::Roots,
+    let request = ListSnapshotsRequest {
+        domain: by_uuid(dom),
+        roots: flags & VIR_DOMAIN_SNAPSHOT_LIST_ROOTS != 0,
+        ..Default::default()
     };
-    Ok(chosen(ctx, &tree(ctx, dom).await?, part, flags)?)
+    names(ctx, request, flags).await
 }
 
 async fn after(ctx: &Ctx, snap: &NonnullDomainSnapshot, flags: u32) -> Reply<Vec<String>> {
-    let tree = tree(ctx, &snap.dom).await?;
-    let name = &find(&tree, &snap.name.to_str())?.name;
-    let part = match flags & VIR_DOMAIN_SNAPSHOT_LIST_DESCENDANTS {
-        0 => Part::Children(name),
-        _ => Part::Descendants(name),
+    let request = ListSnapshotsRequest {
+        domain: by_uuid(&snap.dom),
+        parent: snap.name.to_str().into_owned(),
+        descendants: flags & VIR_DOMAIN_SNAPSHOT_LIST_DESCENDANTS != 0,
+        ..Default::default()
     };
-    Ok(chosen(ctx, &tree, part, flags)?)
+    names(ctx, request, flags).await
+}
+
+/// A snapshot by its name; with an empty one the current one.
+async fn get(ctx: &Ctx, dom: &NonnullDomain, name: &str) -> Reply<Snapshot> {
+    let request = GetSnapshotRequest {
+        domain: by_uuid(dom),
+        name: name.to_owned(),
+    };
+    Ok(ctx.snapshots().get(request).await?.into_inner())
+}
+
+/// A snapshot that a client names.
+async fn named_one(ctx: &Ctx, dom: &NonnullDomain, name: &Text) -> Reply<Snapshot> {
+    let name = name.to_str();
+    if name.is_empty() {
+        // That is nobody's name.
+        basic(ctx, dom).await?;
+        return Err(missing("no domain snapshot with matching name ''").into());
+    }
+    get(ctx, dom, &name).await
 }
 
 fn number(names: &[String]) -> i32 {
@@ -180,8 +222,7 @@ pub(crate) async fn lookup_by_name(
     flags: Flags,
 ) -> Reply<DomainSnapshotLookupByNameRet> {
     flags.checked()?;
-    let tree = tree(ctx, &args.dom).await?;
-    let found = find(&tree, &args.name.to_str())?;
+    let found = named_one(ctx, &args.dom, &args.name).await?;
     let snap = one(ctx, &args.dom, &found.name).await?;
     Ok(DomainSnapshotLookupByNameRet { snap })
 }
@@ -192,8 +233,8 @@ pub(crate) async fn has_current(
     flags: Flags,
 ) -> Reply<DomainHasCurrentSnapshotRet> {
     flags.checked()?;
-    let tree = tree(ctx, &args.dom).await?;
-    let result = i32::from(tree.0.iter().any(|moment| moment.current));
+    basic(ctx, &args.dom).await?;
+    let result = get(ctx, &args.dom, "").await.is_ok().into();
     Ok(DomainHasCurrentSnapshotRet { result })
 }
 
@@ -203,9 +244,7 @@ pub(crate) async fn current(
     flags: Flags,
 ) -> Reply<DomainSnapshotCurrentRet> {
     flags.checked()?;
-    let tree = tree(ctx, &args.dom).await?;
-    let none = || missing("the domain does not have a current snapshot");
-    let current = tree.0.iter().rfind(|moment| moment.current).ok_or_else(none)?;
+    let current = get(ctx, &args.dom, "").await?;
     let snap = one(ctx, &args.dom, &current.name).await?;
     Ok(DomainSnapshotCurrentRet { snap })
 }
@@ -216,9 +255,10 @@ pub(crate) async fn is_current(
     flags: Flags,
 ) -> Reply<DomainSnapshotIsCurrentRet> {
     flags.checked()?;
-    let tree = tree(ctx, &args.snap.dom).await?;
-    let current = find(&tree, &args.snap.name.to_str())?.current.into();
-    Ok(DomainSnapshotIsCurrentRet { current })
+    let found = named_one(ctx, &args.snap.dom, &args.snap.name).await?;
+    Ok(DomainSnapshotIsCurrentRet {
+        current: found.current.into(),
+    })
 }
 
 pub(crate) async fn has_metadata(
@@ -227,7 +267,7 @@ pub(crate) async fn has_metadata(
     flags: Flags,
 ) -> Reply<DomainSnapshotHasMetadataRet> {
     flags.checked()?;
-    find(&tree(ctx, &args.snap.dom).await?, &args.snap.name.to_str())?;
+    named_one(ctx, &args.snap.dom, &args.snap.name).await?;
     Ok(DomainSnapshotHasMetadataRet { metadata: 1 })
 }
 
@@ -237,11 +277,11 @@ pub(crate) async fn get_parent(
     flags: Flags,
 ) -> Reply<DomainSnapshotGetParentRet> {
     flags.checked()?;
-    let tree = tree(ctx, &args.snap.dom).await?;
-    let snapshot = find(&tree, &args.snap.name.to_str())?;
-    let none = || missing(&format!("snapshot '{}' does not have a parent", snapshot.name));
-    let parent = tree.parent(snapshot).ok_or_else(none)?;
-    let snap = one(ctx, &args.snap.dom, &parent.name).await?;
+    let found = named_one(ctx, &args.snap.dom, &args.snap.name).await?;
+    if found.parent.is_empty() {
+        return Err(missing(&format!("snapshot '{}' does not have a parent", found.name)).into());
+    }
+    let snap = one(ctx, &args.snap.dom, &found.parent).await?;
     Ok(DomainSnapshotGetParentRet { snap })
 }
 
@@ -250,9 +290,73 @@ pub(crate) async fn get_xml(
     args: DomainSnapshotGetXmlDesc,
     flags: Flags,
 ) -> Reply<DomainSnapshotGetXmlDescRet> {
-    flags.checked()?;
-    find(&tree(ctx, &args.snap.dom).await?, &args.snap.name.to_str())?;
-    Err(ctx.info.unsupported().into())
+    let flags = flags.checked()?;
+    let request = GetSnapshotXmlRequest {
+        domain: by_uuid(&args.snap.dom),
+        name: args.snap.name.to_str().into_owned(),
+        secure: flags & VIR_DOMAIN_SNAPSHOT_XML_SECURE != 0,
+    };
+    let xml = ctx.snapshots().get_xml(request).await?.into_inner().xml;
+    Ok(DomainSnapshotGetXmlDescRet { xml: xml.into() })
+}
+
+pub(crate) async fn create(
+    ctx: &Ctx,
+    args: DomainSnapshotCreateXml,
+    flags: Flags,
+) -> Reply<DomainSnapshotCreateXmlRet> {
+    let flags = flags
+        .requires(named!(
+            VIR_DOMAIN_SNAPSHOT_CREATE_CURRENT,
+            VIR_DOMAIN_SNAPSHOT_CREATE_REDEFINE
+        ))?
+        .exclusive(named!(
+            VIR_DOMAIN_SNAPSHOT_CREATE_REDEFINE,
+            VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA
+        ))?
+        .exclusive(named!(
+            VIR_DOMAIN_SNAPSHOT_CREATE_REDEFINE,
+            VIR_DOMAIN_SNAPSHOT_CREATE_HALT
+        ))?;
+    let bits = flags.checked()?;
+    // The rest is the driver's to refuse.
+    required(
+        ErrorDomain::QEMU,
+        flags.info,
+        bits,
+        named!(
+            VIR_DOMAIN_SNAPSHOT_CREATE_QUIESCE,
+            VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY
+        ),
+    )?;
+    exclusive(
+        ErrorDomain::QEMU,
+        flags.info,
+        bits,
+        named!(
+            VIR_DOMAIN_SNAPSHOT_CREATE_LIVE,
+            VIR_DOMAIN_SNAPSHOT_CREATE_REDEFINE
+        ),
+    )?;
+    let has = |flag| bits & flag != 0;
+    let request = CreateSnapshotRequest {
+        domain: by_uuid(&args.dom),
+        xml: args.xml_desc.into_string(),
+        redefine: has(VIR_DOMAIN_SNAPSHOT_CREATE_REDEFINE),
+        current: has(VIR_DOMAIN_SNAPSHOT_CREATE_CURRENT),
+        no_metadata: has(VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA),
+        halt: has(VIR_DOMAIN_SNAPSHOT_CREATE_HALT),
+        disk_only: has(VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY),
+        reuse_images: has(VIR_DOMAIN_SNAPSHOT_CREATE_REUSE_EXT),
+        quiesce: has(VIR_DOMAIN_SNAPSHOT_CREATE_QUIESCE),
+        live: has(VIR_DOMAIN_SNAPSHOT_CREATE_LIVE),
+        validate: has(VIR_DOMAIN_SNAPSHOT_CREATE_VALIDATE),
+        options: None,
+    };
+    let made = ctx.snapshots().create(request).await?.into_inner();
+    let name = made.snapshot.unwrap_or_default().name;
+    let snap = one(ctx, &args.dom, &name).await?;
+    Ok(DomainSnapshotCreateXmlRet { snap })
 }
 
 pub(crate) async fn delete(ctx: &Ctx, args: DomainSnapshotDelete, flags: Flags) -> Reply<()> {
@@ -260,7 +364,17 @@ pub(crate) async fn delete(ctx: &Ctx, args: DomainSnapshotDelete, flags: Flags) 
         VIR_DOMAIN_SNAPSHOT_DELETE_CHILDREN,
         VIR_DOMAIN_SNAPSHOT_DELETE_CHILDREN_ONLY
     );
-    refuse(ctx, &args.snap, flags.exclusive(children)?).await
+    let flags = flags.exclusive(children)?.checked()?;
+    let request = DeleteSnapshotRequest {
+        domain: by_uuid(&args.snap.dom),
+        name: args.snap.name.into_string(),
+        children: flags & VIR_DOMAIN_SNAPSHOT_DELETE_CHILDREN != 0,
+        children_only: flags & VIR_DOMAIN_SNAPSHOT_DELETE_CHILDREN_ONLY != 0,
+        metadata_only: flags & VIR_DOMAIN_SNAPSHOT_DELETE_METADATA_ONLY != 0,
+        options: None,
+    };
+    ctx.snapshots().delete(request).await?;
+    Ok(())
 }
 
 pub(crate) async fn revert(ctx: &Ctx, args: DomainRevertToSnapshot, flags: Flags) -> Reply<()> {
@@ -268,13 +382,16 @@ pub(crate) async fn revert(ctx: &Ctx, args: DomainRevertToSnapshot, flags: Flags
         VIR_DOMAIN_SNAPSHOT_REVERT_RUNNING,
         VIR_DOMAIN_SNAPSHOT_REVERT_PAUSED
     );
-    refuse(ctx, &args.snap, flags.exclusive(states)?).await
-}
-
-/// Refuses what cannot be done with a snapshot yet, once guest, flags and snapshot are found right.
-async fn refuse(ctx: &Ctx, snap: &NonnullDomainSnapshot, flags: Flags) -> Reply<()> {
-    let tree = tree(ctx, &snap.dom).await?;
-    flags.checked()?;
-    find(&tree, &snap.name.to_str())?;
-    Err(ctx.info.unsupported().into())
+    let flags = flags.exclusive(states)?.checked()?;
+    let request = RevertSnapshotRequest {
+        domain: by_uuid(&args.snap.dom),
+        name: args.snap.name.into_string(),
+        running: flags & VIR_DOMAIN_SNAPSHOT_REVERT_RUNNING != 0,
+        paused: flags & VIR_DOMAIN_SNAPSHOT_REVERT_PAUSED != 0,
+        force: flags & VIR_DOMAIN_SNAPSHOT_REVERT_FORCE != 0,
+        reset_nvram: flags & VIR_DOMAIN_SNAPSHOT_REVERT_RESET_NVRAM != 0,
+        options: None,
+    };
+    ctx.snapshots().revert(request).await?;
+    Ok(())
 }

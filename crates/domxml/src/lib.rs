@@ -19,6 +19,7 @@ pub mod features;
 pub mod inet;
 pub mod metadata;
 mod migratable;
+pub mod moment;
 pub mod node_device;
 mod normal;
 mod number;

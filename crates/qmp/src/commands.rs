@@ -307,6 +307,37 @@ commands! {
         /// `type` and `data` each.
         actions: Vec<Value>
     } -> Empty;
+    /// Writes the guest's memory and state, and that of disks, into its images. A job; CPUs stand meanwhile.
+    30 SnapshotSave "snapshot-save" {
+        /// Id of the job.
+        job_id: String,
+        /// Name of the snapshot.
+        tag: String,
+        /// Node that gets the memory.
+        vmstate: String,
+        /// Nodes of all disks that take part.
+        devices: Vec<String>
+    } -> Empty;
+    /// Sets the guest's memory and state, and disks, back. A job.
+    30 SnapshotLoad "snapshot-load" {
+        /// Id of the job.
+        job_id: String,
+        /// Name of the snapshot.
+        tag: String,
+        /// Node that has the memory.
+        vmstate: String,
+        /// Nodes of all disks that take part.
+        devices: Vec<String>
+    } -> Empty;
+    /// Removes a snapshot from images. A job.
+    30 SnapshotDelete "snapshot-delete" {
+        /// Id of the job.
+        job_id: String,
+        /// Name of the snapshot.
+        tag: String,
+        /// Nodes that it is removed from.
+        devices: Vec<String>
+    } -> Empty;
     /// Block jobs.
     5 QueryBlockJobs "query-block-jobs" {} -> Vec<BlockJobInfo>;
     /// Limits a block job.

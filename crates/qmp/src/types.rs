@@ -282,6 +282,16 @@ pub struct BlockDirtyInfo {
     pub inconsistent: bool,
 }
 
+/// A snapshot in an image.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct SnapshotInfo {
+    /// Its name.
+    pub name: String,
+    /// Bytes of the guest's memory; 0: it is not with it.
+    pub vm_state_size: u64,
+}
+
 /// Sizes of an image, in bytes.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -298,6 +308,9 @@ pub struct ImageInfo {
     pub cluster_size: Option<u64>,
     /// Backing file's name as in the image.
     pub backing_filename: Option<String>,
+    /// Snapshots in the image.
+    #[serde(default)]
+    pub snapshots: Vec<SnapshotInfo>,
     /// The image below.
     pub backing_image: Option<Box<ImageInfo>>,
 }

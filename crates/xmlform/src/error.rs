@@ -39,6 +39,8 @@ pub enum Area {
     Domain = 20,
     /// CPU models.
     Cpu = 31,
+    /// Snapshots' documents.
+    Snapshot = 35,
     /// Addresses of devices.
     Device = 49,
     /// Shares of caches and memory bandwidth.

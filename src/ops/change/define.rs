@@ -104,6 +104,8 @@ fn trial(
 pub struct Undefine {
     /// Remove the image of a managed save.
     pub managed_save: bool,
+    /// Forget its snapshots.
+    pub snapshots: bool,
     /// Remove the firmware's variables.
     pub nvram: bool,
     /// Keep the firmware's variables.
@@ -192,6 +194,12 @@ fn forgettable(view: &View, what: Undefine) -> Result<Arc<domxml::Domain>> {
         tracing::warn!(guest = %view.name, %error, "forgetting a guest whose document can't be read");
         Arc::default()
     });
+    let snapshots = view.snapshots.len();
+    if snapshots > 0 && !view.active() && !what.snapshots {
+        return Err(Error::invalid(format!(
+            "cannot delete inactive domain with {snapshots} snapshots"
+        )));
+    }
     if nvram_of(&document).is_some() && !view.active() && !what.nvram && !what.keep_nvram {
         return Err(Error::invalid("cannot undefine domain with nvram"));
     }

@@ -3,3 +3,4 @@
 pub mod autostart;
 pub mod configure;
 pub mod define;
+pub mod revert;

@@ -2,6 +2,7 @@
 //!
 //! Called by `start`, `change` and `device`; it changes nothing.
 
+pub(crate) mod abi;
 pub mod config;
 pub mod plan;
 pub mod prepared;

@@ -36,10 +36,46 @@ pub(crate) async fn check(xml: &str) -> Result<()> {
     crate::blocking::file("checking a document against the schema", checked).await
 }
 
+/// Checks a snapshot's document against its schema, where that is installed.
+///
+/// # Errors
+/// As [`check`].
+pub(crate) async fn check_snapshot(xml: &str) -> Result<()> {
+    let text = xml.to_owned();
+    let checked = move || {
+        let Some(grammar) = SNAPSHOT.get_or_init(|| load_as("domainsnapshot.rng")) else {
+            return Ok(());
+        };
+        domxml::moment::check_grammar(&text, grammar).map_err(|misfit| {
+            if misfit.kind != Kind::XmlInvalidSchema {
+                return misfit.into();
+            }
+            let message = format!("Unable to validate doc against {SCHEMAS}/domainsnapshot.rng\n{}", misfit.message);
+            Error::from(domxml::Error {
+                message,
+                ..misfit.clone()
+            })
+            .caused_by(misfit)
+        })
+    };
+    crate::blocking::file("checking a document against the schema", checked).await
+}
+
+/// The schema of snapshots, as it was found when it was first asked for.
+static SNAPSHOT: OnceLock<Option<Arc<Grammar>>> = OnceLock::new();
+
 fn load(directory: &Path) -> Option<Arc<Grammar>> {
+    load_from(directory, SCHEMA)
+}
+
+fn load_as(schema: &str) -> Option<Arc<Grammar>> {
+    load_from(Path::new(SCHEMAS), schema)
+}
+
+fn load_from(directory: &Path, schema: &str) -> Option<Arc<Grammar>> {
     let mut read =
         |name: &str| std::fs::read_to_string(directory.join(name)).map_err(|e| format!("{name}: {e}"));
-    Grammar::load(SCHEMA, &mut read)
+    Grammar::load(schema, &mut read)
         .inspect_err(|error| tracing::warn!(%error, "libvirt's schema can't be used; documents are checked without it"))
         .ok()
         .map(Arc::new)

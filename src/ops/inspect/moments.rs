@@ -1,4 +1,4 @@
-//! The snapshots and checkpoints of a guest, as files of the host record them.
+//! The checkpoints of a guest, as files of the host record them.
 //!
 //! They are libvirt's files: a guest that was libvirt's before may have some. A file that cannot be read is
 //! left out with a warning, as libvirt does: one broken file must not hide the others.
@@ -23,15 +23,6 @@ const FILE_MAX: u64 = 1 << 20;
 /// Most files of one guest and kind.
 const FILES_MAX: usize = 16_384;
 
-/// Kinds of moments, each with a directory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Snapshots.
-    Snapshot,
-    /// Checkpoints.
-    Checkpoint,
-}
-
 /// One point in time of a guest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Moment {
@@ -39,21 +30,15 @@ pub struct Moment {
     pub name: String,
     /// The one before it.
     pub parent: Option<String>,
-    /// The guest's present state follows from it.
-    pub current: bool,
 }
 
-/// The moments of a guest, by name.
+/// The checkpoints of a guest, by name.
 ///
 /// # Errors
 /// If the directory cannot be read, or not in time.
-pub async fn list(driver: &Arc<Driver>, view: &View, kind: Kind) -> Result<Vec<Moment>> {
-    let below = match kind {
-        Kind::Snapshot => "snapshot",
-        Kind::Checkpoint => "checkpoint",
-    };
-    let dir = driver.registry.store().paths().lib.join(below).join(&*view.name);
-    crate::blocking::file("reading the records of snapshots", move || {
+pub async fn list(driver: &Arc<Driver>, view: &View) -> Result<Vec<Moment>> {
+    let dir = driver.registry.store().paths().lib.join("checkpoint").join(&*view.name);
+    crate::blocking::file("reading the records of checkpoints", move || {
         read_dir(&dir)
             .map_err(|error| Error::system(format_args!("cannot read directory '{}'", dir.display()), error))
     })
@@ -71,7 +56,7 @@ fn read_dir(dir: &Path) -> io::Result<Vec<Moment>> {
         match read(&path) {
             Ok(moment) => found.push(moment),
             Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "a record of a snapshot is left out")
+                tracing::warn!(path = %path.display(), %error, "a record of a checkpoint is left out")
             }
         }
     }
@@ -93,7 +78,6 @@ fn moment(document: &AnyXml) -> Option<Moment> {
     Some(Moment {
         name: text(document, "name").filter(|name| !name.is_empty())?,
         parent: document.child("parent").and_then(|parent| text(parent, "name")),
-        current: text(document, "active").is_some_and(|active| active == "1"),
     })
 }
 
@@ -101,9 +85,9 @@ fn moment(document: &AnyXml) -> Option<Moment> {
 mod tests {
     use super::*;
 
-    const SECOND: &str = "<!--\nWARNING\n-->\n<domainsnapshot>\n  <name>b</name>\n  <state>shutoff</state>\n  \
-        <parent>\n    <name>a</name>\n  </parent>\n  <creationTime>1</creationTime>\n  <active>1</active>\n\
-        </domainsnapshot>\n";
+    const SECOND: &str = "<!--\nWARNING\n-->\n<domaincheckpoint>\n  <name>b</name>\n  <state>shutoff</state>\n  \
+        <parent>\n    <name>a</name>\n  </parent>\n  <creationTime>1</creationTime>\n\
+        </domaincheckpoint>\n";
 
     #[test]
     fn records_are_read_by_name_and_broken_ones_are_left_out() {
@@ -111,19 +95,18 @@ mod tests {
         assert_eq!(read_dir(&dir.path().join("none")).unwrap(), []);
         let files = [
             ("b.xml", SECOND),
-            ("a.xml", "<domainsnapshot><name>a</name></domainsnapshot>"),
-            ("broken.xml", "<domainsnapshot><name>c</name>"),
-            ("unnamed.xml", "<domainsnapshot/>"),
+            ("a.xml", "<domaincheckpoint><name>a</name></domaincheckpoint>"),
+            ("broken.xml", "<domaincheckpoint><name>c</name>"),
+            ("unnamed.xml", "<domaincheckpoint/>"),
         ];
         for (name, text) in files {
             std::fs::write(dir.path().join(name), text).unwrap();
         }
-        let moment = |name: &str, parent: Option<&str>, current| Moment {
+        let moment = |name: &str, parent: Option<&str>| Moment {
             name: name.to_owned(),
             parent: parent.map(str::to_owned),
-            current,
         };
         let found = read_dir(dir.path()).unwrap();
-        assert_eq!(found, [moment("a", None, false), moment("b", Some("a"), true)]);
+        assert_eq!(found, [moment("a", None), moment("b", Some("a"))]);
     }
 }

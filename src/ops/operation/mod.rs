@@ -196,7 +196,8 @@ async fn finish<T>(context: Arc<Context>, work: impl Future<Output = Result<T>>)
     let intents = context.driver.registry.store().intents();
     for note in &notes {
         // The end of a run clears its notes, but may have come before the last of them was written.
-        if failed.is_empty() || context.view().id() != note.run {
+        let is_over = note.run != Note::OFF && context.view().id() != note.run;
+        if failed.is_empty() || is_over {
             intents.clear(note).await;
         }
     }
@@ -262,6 +263,18 @@ impl Context {
     pub async fn intend(&self, intent: Intent) -> Result<()> {
         let view = self.view();
         let note = Note::new(self.record.id, view.uuid, view.running()?.launched.id, intent);
+        self.driver.registry.store().intents().write(&note).await?;
+        self.notes.lock().await.push(note);
+        Ok(())
+    }
+
+    /// Notes on disk what is about to be done to a guest that is off, or whose run is to end with it: such a note outlives
+    /// the run.
+    ///
+    /// # Errors
+    /// The note can't be written: nothing may be done then.
+    pub async fn intend_off(&self, intent: Intent) -> Result<()> {
+        let note = Note::new(self.record.id, self.view().uuid, Note::OFF, intent);
         self.driver.registry.store().intents().write(&note).await?;
         self.notes.lock().await.push(note);
         Ok(())

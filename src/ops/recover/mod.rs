@@ -5,7 +5,7 @@
 //! finished or undone. A guest that ended meanwhile gives its one event. A guest that can't be reached is kept, shown as
 //! unreachable, and dialled again.
 
-mod resolve;
+pub(crate) mod resolve;
 mod truth;
 
 use std::{
@@ -16,7 +16,7 @@ use std::{
 };
 
 use crate::{
-    domain::{Condition, Domain, Effects, RunState, Stored, View, intents::Intent, status},
+    domain::{Condition, Domain, Effects, RunState, Stored, View, intents::{Intent, Note}, status},
     error::{Code, Result},
     events::Found,
     hooks::Operation,
@@ -58,6 +58,7 @@ pub fn load(driver: &Arc<Driver>) -> Result<()> {
         view.autostart = view.config.is_some() && found.autostart.contains(&*view.name);
         view.autostart_once = view.config.is_some() && found.autostart_once.contains(&*view.name);
         view.managed_save = view.config.is_some() && found.saved.contains(&*view.name);
+        view.snapshots = Arc::new(registry.store().load_snapshots(&view.name));
     }
     let told: Vec<Found> = views.values().map(found_of).collect();
     let runs: Vec<&View> = views.values().filter(|v| v.active()).collect();
@@ -83,7 +84,8 @@ pub fn load(driver: &Arc<Driver>) -> Result<()> {
             .flat_map(|v| v.run.as_ref())
             .map(|r| &*r.document.domain),
     ));
-    let intended: Vec<_> = runs.iter().map(|v| (v.uuid, v.id())).collect();
+    let off = views.values().map(|v| (v.uuid, Note::OFF));
+    let intended: Vec<_> = runs.iter().map(|v| (v.uuid, v.id())).chain(off).collect();
     for view in views.into_values() {
         registry.seen_id(view.id());
         registry.enter(view);

@@ -24,6 +24,7 @@ use crate::{
         Driver,
         device::{attach, detach, holding, limits, link, medium, plugging, rewire, update, vcpus},
         holdings::{net::traffic, storage::disk},
+        moments,
         run::{cpus, guest::Guest, password, refresh},
         tuning::live::Live,
     },
@@ -114,6 +115,9 @@ pub(super) async fn intents(driver: &Arc<Driver>, guest: &Arc<Guest>) {
 
 /// Whether an operation was undone, of those that tell: the error that whoever asks for it gets.
 fn undone(intent: &Intent, view: &View) -> Option<Error> {
+    if let Intent::CreateSnapshot { name, .. } = intent {
+        return view.snapshots.get(name).is_none().then(taken_back);
+    }
     let device = device_of(intent).ok().flatten()?;
     let alias = device.as_ref().info()?.alias.clone()?;
     let there = view
@@ -133,6 +137,12 @@ fn undone(intent: &Intent, view: &View) -> Option<Error> {
     (!is_done).then(|| Error::new(Code::OperationAborted, text).because("OPERATION_UNDONE"))
 }
 
+/// The error of an operation that was cut off and taken back.
+pub(crate) fn taken_back() -> Error {
+    let text = "the daemon ended in the middle of it, and the next one has undone it";
+    Error::new(Code::OperationAborted, text).because("OPERATION_UNDONE")
+}
+
 async fn degrade(guest: &Guest, what: String) {
     let change = move |view: &mut View| {
         if let Some(run) = &mut view.run {
@@ -145,6 +155,9 @@ async fn degrade(guest: &Guest, what: String) {
 }
 
 async fn resolve(driver: &Arc<Driver>, guest: &Arc<Guest>, intent: &Intent) -> Result<()> {
+    if matches!(intent, Intent::CreateSnapshot { .. } | Intent::DeleteSnapshot { .. }) {
+        return moments::resolve::running(driver, guest, intent).await;
+    }
     let mut truth = Truth::read(guest).await?;
     let view = guest.domain.view();
     let document = &view.running()?.document.domain;
@@ -231,6 +244,10 @@ fn decide(intent: &Intent, document: &domxml::Domain, truth: &Truth) -> Result<V
     Ok(match intent {
         // Seen to before QEMU is asked anything.
         Intent::PowerOff => Vec::new(),
+        // Seen to by those who make them.
+        Intent::CreateSnapshot { .. } | Intent::DeleteSnapshot { .. } | Intent::RevertSnapshot { .. } => {
+            Vec::new()
+        }
         // Whether they run, the view knows from QEMU by now.
         Intent::Pause | Intent::Resume => vec![Action::FollowCpus],
         Intent::Tune { change, before } => Live::left_by(change, before, document)?

@@ -13,6 +13,8 @@ pub enum Cause {
     Crashed,
     /// QEMU died without a word.
     Failed,
+    /// A snapshot was made of it, or it is set back to one.
+    FromSnapshot,
     /// It could not be started, or its start was not finished.
     NotStarted,
     /// A daemon that took it over was told by a script of the administrator to end it.
@@ -28,6 +30,7 @@ impl Cause {
             Cause::Crashed => (Condition::SHUTOFF_CRASHED, Some(2), "crashed"),
             Cause::Failed => (Condition::SHUTOFF_CRASHED, Some(5), "crashed"),
             Cause::Daemon => (Condition::SHUTOFF_DAEMON, Some(5), "daemon"),
+            Cause::FromSnapshot => (Condition::SHUTOFF_FROM_SNAPSHOT, Some(6), "from-snapshot"),
             Cause::NotStarted => (Condition::SHUTOFF_FAILED, None, "failed"),
         }
     }

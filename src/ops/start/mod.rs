@@ -44,6 +44,7 @@ use crate::{
             self, files,
             identity::{Identity, file_user},
         },
+        moments::back::Back,
         operation::{self, Ask, Context, Operation, undo::Undo},
         run::{cause, cpus, guest::Guest, hooks, perf, react, stop},
         start::reserve::Reserved,
@@ -64,6 +65,8 @@ pub struct How {
     pub force_boot: bool,
     /// The session that the run ends with.
     pub session: Option<Arc<str>>,
+    /// The snapshot that it goes on from.
+    pub(crate) back: Option<Arc<Back>>,
 }
 
 /// Starts a guest that is defined.
@@ -124,6 +127,39 @@ fn is_saved(view: &View) -> Error {
 /// A copy of a stored document, to become a run's.
 fn copy(config: &Stored) -> Result<Box<domxml::Domain>> {
     Ok(Box::new(domxml::Domain::clone(&*config.domain()?)))
+}
+
+/// Starts a guest from a snapshot, in an operation that is under way.
+///
+/// # Errors
+/// What is wrong with the document, its files, or QEMU. The guest does not run then.
+pub(crate) async fn from_snapshot(
+    context: Arc<Context>,
+    document: Box<domxml::Domain>,
+    how: How,
+) -> Result<Arc<View>> {
+    let config = how.back.as_ref().and_then(|back| back.config.clone());
+    carry_out(context, document, config, how).await
+}
+
+/// Begins a guest's firmware variables afresh.
+///
+/// # Errors
+/// There is no template for them, or a file can't be written.
+pub(crate) async fn renew_nvram(driver: &Driver, document: &domxml::Domain) -> Result<()> {
+    if document.os.nvram.is_none() {
+        return Ok(());
+    }
+    let renew = reserve::prepare_nvram(document, Identity::of(&driver.config())?, true);
+    crate::blocking::file("writing the firmware's variables", renew).await
+}
+
+/// Checks that a guest could be started with a document.
+///
+/// # Errors
+/// What is wrong with it, or with its images.
+pub(crate) async fn trial(driver: &Arc<Driver>, document: Box<domxml::Domain>) -> Result<()> {
+    prepare(driver, document).await.map(drop)
 }
 
 /// Starts a guest from a document that is not stored.
@@ -462,6 +498,9 @@ impl Attempt<'_> {
         supervise::connect(self.driver, guest, monitor.clone(), events);
         cgroup::make_ready(self.driver);
         let status = live::complete(self.driver, &monitor, &mut prepared).await?;
+        if let Some(back) = &self.how.back {
+            back.load(guest).await?;
+        }
         // The kernel's first move of a thread takes some milliseconds, in which QEMU can be asked.
         let spelled_out = command::cpu::spelled_out(&prepared.document, &prepared.caps);
         let mut cpu = spelled_out.or_else(|| prepared.document.cpu.take());
@@ -487,6 +526,7 @@ impl Attempt<'_> {
         let missing = std::mem::take(&mut prepared.missing);
         let document = Document::live(*prepared.document);
         let id = guest.id;
+        let back = self.how.back.clone();
         let told = move |view: &mut View| {
             let run = view
                 .run
@@ -502,6 +542,9 @@ impl Attempt<'_> {
             let mut effects = live::tell_missing(missing);
             if agent {
                 effects = effects.event(EventKind::AgentLifecycle, Some(react::agent_lifecycle(false, 1)));
+            }
+            if let Some(back) = back {
+                return back.tell(view, effects, paused);
             }
             let (started, stopped, resumed) = (
                 react::lifecycle::STARTED,

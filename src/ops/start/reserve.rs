@@ -249,7 +249,7 @@ fn write_key(path: &Path, identity: Identity) -> Result<MasterKey> {
 }
 
 /// Copies the firmware's variables from their template if the guest has none yet, or is to begin afresh.
-fn prepare_nvram(
+pub(super) fn prepare_nvram(
     document: &domxml::Domain,
     identity: Identity,
     reset: bool,

@@ -24,6 +24,7 @@ mod namespace;
 mod resctrl;
 mod rule;
 mod size;
+mod snapshots;
 mod storage;
 mod tuning;
 
@@ -37,6 +38,22 @@ use crate::Error;
 /// The first thing that is wrong with it, in libvirt's order and words.
 pub(crate) fn check_domain(root: Node<'_>) -> Result<(), Error> {
     rule::check(root, guest::DOMAIN)
+}
+
+/// Checks the memory of a snapshot.
+///
+/// # Errors
+/// As [`check_domain`].
+pub(crate) fn check_snapshot_memory(node: Node<'_>) -> Result<(), Error> {
+    rule::check(node, snapshots::MEMORY)
+}
+
+/// Checks a disk of a snapshot.
+///
+/// # Errors
+/// As [`check_domain`].
+pub(crate) fn check_snapshot_disk(node: Node<'_>) -> Result<(), Error> {
+    rule::check(node, snapshots::DISK)
 }
 
 /// Checks a device that stands alone.

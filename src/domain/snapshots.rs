@@ -1,0 +1,349 @@
+//! The snapshots of a guest as lists show them: a tree by names, one of them current. Pure.
+//!
+//! A view has what lists, filters and checks need and no more; the documents stay in their files and are read when
+//! somebody asks for one. A change brings the new text of each file that it touches as a draft: the files are written
+//! with the commit ([`super::store`]), and then the drafts go. Whatever the files say, the tree has no loop.
+
+use std::{collections::HashSet, sync::Arc};
+
+use domxml::moment::{SnapshotState, Summary};
+
+/// A snapshot in lists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its name.
+    pub name: Box<str>,
+    /// The one before it.
+    pub parent: Option<Box<str>>,
+    /// What the guest did.
+    pub state: SnapshotState,
+    /// Seconds since 1970.
+    pub created: i64,
+    /// Some of it is in files of its own.
+    pub external: bool,
+    /// What its file is to hold, until it does.
+    pub draft: Option<Arc<str>>,
+}
+
+/// The snapshots of one guest.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshots {
+    /// By name.
+    all: Vec<Entry>,
+    current: Option<Box<str>>,
+}
+
+/// Which part of a tree is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part<'a> {
+    /// All.
+    All,
+    /// Those without a parent.
+    Roots,
+    /// Those right after this one.
+    Children(&'a str),
+    /// All after this one.
+    Descendants(&'a str),
+}
+
+/// Which of them are meant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Whether nothing follows it.
+    pub leaf: Option<bool>,
+    /// Whether some of it is in files of its own.
+    pub external: Option<bool>,
+}
+
+/// Something odd about the files of a guest's snapshots.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Oddity {
+    /// Two are said to be current: this one counts no more.
+    AlsoCurrent(Box<str>),
+    /// Its parent is not there, or comes after it: it has none now.
+    Orphan(Box<str>),
+    /// Another file has the same name: it is left out.
+    Twice(Box<str>),
+}
+
+impl Entry {
+    /// What lists show of a document.
+    pub fn of(summary: Summary) -> Self {
+        Self {
+            name: summary.name.into(),
+            parent: summary.parent.map(Into::into),
+            state: summary.state,
+            created: summary.created,
+            external: summary.external,
+            draft: None,
+        }
+    }
+}
+
+impl Snapshots {
+    /// The tree of what files tell, and what is odd about them. As in libvirt none is current then that might not be.
+    pub fn found(summaries: Vec<Summary>) -> (Self, Vec<Oddity>) {
+        let mut odd = Vec::new();
+        let mut tree = Self::default();
+        for summary in summaries {
+            let current = summary.current;
+            let entry = Entry::of(summary);
+            if tree.get(&entry.name).is_some() {
+                odd.push(Oddity::Twice(entry.name));
+                continue;
+            }
+            if current && let Some(former) = tree.current.replace(entry.name.clone()) {
+                odd.push(Oddity::AlsoCurrent(former));
+            }
+            tree.put(entry);
+        }
+        let cut = tree.cut_loose();
+        if !cut.is_empty() {
+            tree.current = None;
+        }
+        odd.extend(cut.into_iter().map(Oddity::Orphan));
+        (tree, odd)
+    }
+
+    /// Makes those roots whose parent is not there, and one of each loop. Answers their names.
+    fn cut_loose(&mut self) -> Vec<Box<str>> {
+        let mut cut = Vec::new();
+        for at in 0..self.all.len() {
+            let parent = self.all[at].parent.as_deref();
+            if parent.is_some_and(|parent| self.position(parent).is_err()) {
+                self.all[at].parent = None;
+                cut.push(self.all[at].name.clone());
+            }
+        }
+        // Who is not below a root is in a loop, or below one.
+        loop {
+            let below_roots = self.list(Part::All, Filter::default());
+            let reached: HashSet<&str> = below_roots.iter().map(|entry| &*entry.name).collect();
+            let Some(lost) = self.all.iter().find(|entry| !reached.contains(&*entry.name)) else {
+                return cut;
+            };
+            // Far enough up there is only the loop.
+            let name = self.ancestors(&lost.name).last().map(|entry| entry.name.clone());
+            let Some(at) = name.as_deref().and_then(|name| self.position(name).ok()) else {
+                return cut;
+            };
+            self.all[at].parent = None;
+            cut.extend(name);
+        }
+    }
+
+    fn position(&self, name: &str) -> Result<usize, usize> {
+        self.all.binary_search_by(|entry| (*entry.name).cmp(name))
+    }
+
+    /// The one of that name.
+    pub fn get(&self, name: &str) -> Option<&Entry> {
+        self.position(name).ok().map(|at| &self.all[at])
+    }
+
+    /// The one that the guest's present state follows from.
+    pub fn current(&self) -> Option<&Entry> {
+        self.get(self.current.as_deref()?)
+    }
+
+    /// All, by name.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Entry> {
+        self.all.iter()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// Those before it, the nearest first.
+    pub fn ancestors<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a Entry> {
+        let above = |entry: &&'a Entry| self.get(entry.parent.as_deref()?);
+        let first = self.get(name).as_ref().and_then(above);
+        // A loop of files is walked once.
+        std::iter::successors(first, above).take(self.all.len())
+    }
+
+    /// Those of a part that are meant, parents before their children, and siblings by name.
+    pub fn list(&self, part: Part<'_>, filter: Filter) -> Vec<&Entry> {
+        let links = Links::of(self);
+        let (start, deep) = match part {
+            Part::All => (None, true),
+            Part::Roots => (None, false),
+            Part::Children(name) => (Some(name), false),
+            Part::Descendants(name) => (Some(name), true),
+        };
+        let mut found: Vec<&Entry> = links.after(start).collect();
+        let mut next = 0;
+        while let Some(entry) = found.get(next).copied().filter(|_| deep && found.len() <= self.all.len()) {
+            next += 1;
+            found.extend(links.after(Some(&entry.name)));
+        }
+        let is_leaf = |entry: &Entry| links.after(Some(&entry.name)).next().is_none();
+        found.retain(|entry| {
+            filter.external.is_none_or(|external| external == entry.external)
+                && filter.leaf.is_none_or(|leaf| leaf == is_leaf(entry))
+        });
+        found
+    }
+
+    /// Those right after it, by name.
+    pub fn children<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Entry> {
+        self.all.iter().filter(move |entry| entry.parent.as_deref() == Some(name))
+    }
+
+    /// Adds one, or puts it in the place of the one of its name.
+    pub fn put(&mut self, entry: Entry) {
+        match self.position(&entry.name) {
+            Ok(at) => self.all[at] = entry,
+            Err(at) => self.all.insert(at, entry),
+        }
+    }
+
+    /// Takes one away. Those after it keep its name as their parent: the caller gives them another.
+    pub fn remove(&mut self, name: &str) {
+        if let Ok(at) = self.position(name) {
+            self.all.remove(at);
+        }
+        if self.current.as_deref() == Some(name) {
+            self.current = None;
+        }
+    }
+
+    /// Says which one the guest's present state follows from.
+    pub fn set_current(&mut self, name: Option<&str>) {
+        self.current = name.filter(|name| self.get(name).is_some()).map(Into::into);
+    }
+
+    /// The same without drafts; none if there are none.
+    pub(super) fn settled(&self) -> Option<Self> {
+        let has_drafts = self.all.iter().any(|entry| entry.draft.is_some());
+        has_drafts.then(|| {
+            let mut settled = self.clone();
+            settled.all.iter_mut().for_each(|entry| entry.draft = None);
+            settled
+        })
+    }
+}
+
+/// Who comes after whom, for walks over a whole tree.
+struct Links<'a> {
+    /// By parent, then by name.
+    all: Vec<(Option<&'a str>, &'a Entry)>,
+}
+
+impl<'a> Links<'a> {
+    fn of(tree: &'a Snapshots) -> Self {
+        let link = |entry: &'a Entry| (entry.parent.as_deref(), entry);
+        let mut all: Vec<_> = tree.all.iter().map(link).collect();
+        all.sort_by_key(|(parent, _)| *parent);
+        Self { all }
+    }
+
+    /// Those right after one, or those without a parent.
+    fn after(&self, parent: Option<&str>) -> impl Iterator<Item = &'a Entry> {
+        let from = self.all.partition_point(|(p, _)| *p < parent);
+        let to = self.all.partition_point(|(p, _)| *p <= parent);
+        self.all[from..to].iter().map(|(_, entry)| *entry)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn summary(name: &str, parent: &str, current: bool) -> Summary {
+        Summary {
+            name: name.to_owned(),
+            parent: Some(parent.to_owned()).filter(|p| !p.is_empty()),
+            state: SnapshotState::Shutoff,
+            current,
+            ..Summary::default()
+        }
+    }
+
+    fn names(found: &[&Entry]) -> String {
+        found.iter().map(|entry| &*entry.name).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn parts_of_a_tree() {
+        let links = [("d", "b"), ("b", "a"), ("a", ""), ("c", "a"), ("x", "")];
+        let (tree, odd) = Snapshots::found(links.map(|(n, p)| summary(n, p, n == "d")).to_vec());
+        assert_eq!(odd, []);
+        let list = |part, leaf| {
+            let filter = Filter {
+                leaf,
+                ..Filter::default()
+            };
+            names(&tree.list(part, filter))
+        };
+        assert_eq!(list(Part::All, None), "a x b c d");
+        assert_eq!(list(Part::Roots, None), "a x");
+        assert_eq!(list(Part::Roots, Some(false)), "a");
+        assert_eq!(list(Part::All, Some(true)), "x c d");
+        assert_eq!(list(Part::Children("a"), None), "b c");
+        assert_eq!(list(Part::Descendants("a"), None), "b c d");
+        assert_eq!(list(Part::Descendants("d"), None), "");
+        assert_eq!(names(&tree.ancestors("d").collect::<Vec<_>>()), "b a");
+        assert_eq!(tree.current().map(|e| &*e.name), Some("d"));
+    }
+
+    #[test]
+    fn odd_files_are_told_of() {
+        let files = [
+            summary("a", "lost", true),
+            summary("a", "", false),
+            summary("b", "a", true),
+            summary("l", "m", false),
+            summary("m", "l", false),
+            summary("n", "m", false),
+        ];
+        let (tree, odd) = Snapshots::found(files.to_vec());
+        assert_eq!(
+            odd,
+            [
+                Oddity::Twice("a".into()),
+                Oddity::AlsoCurrent("a".into()),
+                Oddity::Orphan("a".into()),
+                Oddity::Orphan("m".into()),
+            ]
+        );
+        assert_eq!(tree.current(), None);
+        assert_eq!(names(&tree.list(Part::All, Filter::default())), "a m b l n");
+    }
+
+    proptest! {
+        /// Whatever the files say, each is listed once, after its parent, and whoever is not a leaf has children.
+        #[test]
+        fn any_files_make_a_tree(links in proptest::collection::vec((0_u8..20, 0_u8..22, any::<bool>()), 0..30)) {
+            let files = links.iter().map(|(name, parent, current)| {
+                let parent = if *parent == 21 { String::new() } else { format!("n{parent}") };
+                summary(&format!("n{name}"), &parent, *current)
+            });
+            let (tree, _) = Snapshots::found(files.collect());
+            let all = tree.list(Part::All, Filter::default());
+            prop_assert_eq!(all.len(), tree.len());
+            for (at, entry) in all.iter().enumerate() {
+                if let Some(parent) = entry.parent.as_deref() {
+                    prop_assert!(all[..at].iter().any(|e| *e.name == *parent));
+                }
+                let leaf = tree.children(&entry.name).next().is_none();
+                let leaves = Filter { leaf: Some(true), ..Filter::default() };
+                prop_assert_eq!(leaf, tree.list(Part::All, leaves).contains(entry));
+                let below = tree.list(Part::Descendants(&entry.name), Filter::default());
+                prop_assert_eq!(
+                    below.len(),
+                    all.iter().filter(|e| tree.ancestors(&e.name).any(|a| a.name == entry.name)).count()
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,403 @@
+//! Making a snapshot.
+//!
+//! ```text
+//!  read the document ─▶ job ─▶ copy the guest's documents ─▶ choose and check every disk ─▶ a trial ends here
+//!   internal, running:  CPUs stop ─▶ QEMU's job ─▶ CPUs go on ─▶ recorded
+//!   internal, off:      qemu-img, one image after the other   ─▶ recorded
+//! ```
+//!
+//! What has been put into images is taken away again if a later step fails, also by a daemon that comes after a kill.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use domxml::{
+    ParseFlags,
+    devices::SnapshotMode,
+    moment::{Cookie, Given, Snapshot, check_name},
+};
+use qemu_plan::address::Age;
+use qmp::commands;
+
+use super::{
+    choose::{self, Found, Guest as Known, Kind, Wanted},
+    images::{self, Deed},
+    internal, records, redefine, without_block_jobs,
+};
+use crate::{
+    domain::{
+        Condition, Domain, Effects, RunState, View,
+        intents::Intent,
+        jobs::{Long, Want},
+    },
+    error::{Area, Code, Error, Result},
+    ops::{
+        Conditions, Driver,
+        document::{plan, schema, xml},
+        operation::{Ask, Context, Operation},
+        run::{cause::Cause, cpus, guest::Guest, stop},
+    },
+};
+
+/// Longest document, bytes.
+const XML_MAX: usize = 8 << 20;
+
+/// How a snapshot is made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct How {
+    /// The document tells of a snapshot that is there already.
+    pub redefine: bool,
+    /// And the guest's present state follows from it.
+    pub current: bool,
+    /// Nothing is recorded of it.
+    pub no_metadata: bool,
+    /// The guest ends when it is made.
+    pub halt: bool,
+    /// Without memory.
+    pub disk_only: bool,
+    /// In images that are there already.
+    pub reuse: bool,
+    /// The guest's filesystems are frozen meanwhile.
+    pub quiesce: bool,
+    /// The guest goes on while its memory is written.
+    pub live: bool,
+    /// The document is checked against the schema.
+    pub validate: bool,
+}
+
+/// Makes a snapshot, or records one. Answers the guest and the snapshot's name.
+///
+/// # Errors
+/// What is wrong with the document, what can't be made so, what QEMU or qemu-img fail at. Nothing is left of it then.
+pub async fn create(
+    driver: &Arc<Driver>,
+    domain: &Domain,
+    (document, how): (String, How),
+    conditions: &Conditions,
+) -> Result<(Arc<View>, String)> {
+    let view = domain.view();
+    if how.halt && view.config.is_none() {
+        return Err(Error::invalid("cannot halt after transient domain snapshot"));
+    }
+    let snapshot = read(&view, document, how).await?;
+    let name = snapshot.moment.name.clone();
+    let ask = Ask {
+        kind: if how.redefine { "redefine-snapshot" } else { "create-snapshot" },
+        job: Want::Long(Long::Snapshot),
+        conditions,
+    };
+    if how.redefine {
+        let operation = Operation::begin(driver, domain, ask).await?;
+        let view = redefine::redefine(driver, operation, snapshot, how).await?;
+        return Ok((view, name));
+    }
+    let live_memory = view.active() && snapshot.memory.mode == Some(SnapshotMode::External);
+    if how.live && !live_memory {
+        let said = "live snapshot creation is supported only during full system snapshots";
+        return Err(Error::new(Code::OperationUnsupported, said));
+    }
+    Known::of(&view).check_state()?;
+    let operation = Operation::begin(driver, domain, ask).await?;
+    let prepared = prepare(driver, &operation.view(), snapshot, how).await?;
+    if operation.is_trial() {
+        return Ok((operation.view(), name));
+    }
+    let view = operation
+        .carry_out(move |context| Box::pin(carry_out(context, prepared, how)))
+        .await?;
+    Ok((view, name))
+}
+
+/// Reads a client's document.
+async fn read(view: &View, document: String, how: How) -> Result<Snapshot> {
+    if document.len() > XML_MAX {
+        return Err(Error::argument(format!(
+            "the document has {} bytes; the most is {XML_MAX}",
+            document.len()
+        )));
+    }
+    if how.validate {
+        schema::check_snapshot(&document).await?;
+    }
+    let given = Given {
+        redefine: how.redefine,
+        offline: how.disk_only || !view.active(),
+    };
+    let read = move || Ok(Snapshot::given(&document, given)?);
+    let mut snapshot = crate::blocking::file("reading the document of a snapshot", read).await?;
+    if !how.redefine {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        snapshot.moment.created = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        if snapshot.moment.name.is_empty() {
+            snapshot.moment.name = now.as_secs().to_string();
+        }
+    }
+    if !how.no_metadata {
+        check_name(&snapshot.moment.name, "snapshot")?;
+    }
+    Ok(snapshot)
+}
+
+/// A snapshot that can be made.
+struct Prepared {
+    snapshot: Snapshot,
+    /// The images that it is put into by qemu-img.
+    images: Vec<PathBuf>,
+}
+
+/// Completes the snapshot with what the guest is, and checks everything.
+async fn prepare(
+    driver: &Arc<Driver>,
+    view: &View,
+    mut snapshot: Snapshot,
+    how: How,
+) -> Result<Prepared> {
+    let known = Known::of(view);
+    let (domain, inactive) = documents(driver, view).await?;
+    let wanted = Wanted {
+        disk_only: how.disk_only,
+        reuse: how.reuse,
+    };
+    let chosen = move || {
+        let is_file = |path: &str| Path::new(path).is_file();
+        let kind = choose::choose(&mut snapshot, &domain, (known, wanted), &is_file)?;
+        snapshot.moment.domain = Some(domain);
+        snapshot.inactive = inactive;
+        Ok((snapshot, kind))
+    };
+    let (mut snapshot, kind) = crate::blocking::file("looking at the guest's images", chosen).await?;
+    if kind == Kind::External {
+        let said = "external snapshots are not supported yet";
+        return Err(Error::new(Code::OperationUnsupported, said));
+    }
+    let images = check_disks(view, &snapshot)?;
+    let name = &snapshot.moment.name;
+    if view.snapshots.get(name).is_some() {
+        let said = format!("domain moment {name} already exists");
+        return Err(Error::new(Code::OperationFailed, said).in_area(Area::Domain));
+    }
+    if known.active {
+        without_block_jobs(view)?;
+        snapshot.cookie = cookie(view);
+    }
+    for (image, _) in &images {
+        no_namesake(image.clone(), name).await?;
+    }
+    snapshot.moment.parent = view.snapshots.current().map(|current| current.name.to_string());
+    let images = images.into_iter().filter(|_| !known.active).map(|(image, _)| image);
+    Ok(Prepared {
+        images: images.collect(),
+        snapshot,
+    })
+}
+
+/// The guest's document as the snapshot keeps it, and its stored one beside that if it runs.
+async fn documents(
+    driver: &Arc<Driver>,
+    view: &View,
+) -> Result<(Box<domxml::Domain>, Option<Box<domxml::Domain>>)> {
+    let stored = match &view.config {
+        Some(config) => Some(Box::new(domxml::Domain::clone(&*config.domain()?))),
+        None => None,
+    };
+    if !view.active() {
+        let missing = || Error::internal("the domain has no document");
+        return Ok((stored.ok_or_else(missing)?, None));
+    }
+    // What another host would be given, and what it would make of it.
+    let form = xml::Form {
+        migratable: true,
+        ..xml::Form::default()
+    };
+    let text = xml::text(driver, view, form).await?;
+    let live = Box::new(domxml::Domain::parse(&text, ParseFlags::INACTIVE)?);
+    let live = plan::complete(driver, live, Age::Known).await?.domain;
+    Ok((live, stored))
+}
+
+/// Checks each disk; the images of the snapshot, in order, with their disks' names.
+fn check_disks(view: &View, snapshot: &Snapshot) -> Result<Vec<(PathBuf, String)>> {
+    let document = snapshot.moment.domain.as_deref();
+    let document = document.ok_or_else(|| Error::internal("missing domain in snapshot"))?;
+    let active = view.active();
+    let (mut found, mut images) = (Found::default(), Vec::new());
+    for (part, disk) in choose::parts(snapshot, document)? {
+        if part.mode != Some(SnapshotMode::No) {
+            check_free(view, &part.name)?;
+        }
+        if part.mode == Some(SnapshotMode::Internal) {
+            choose::check_internal(disk, snapshot.state, active)?;
+            images.extend(choose::image_path(disk).map(|path| (path, part.name.clone())));
+        }
+        found.add(disk, part);
+    }
+    found.check(snapshot)?;
+    if active {
+        choose::check_nvram(document)?;
+    } else if let Some(nvram) = qcow2_nvram(document) {
+        images.push((nvram, "nvram".to_owned()));
+    }
+    Ok(images)
+}
+
+/// The file of a guest's firmware variables, if it can have snapshots and is there.
+pub(crate) fn qcow2_nvram(document: &domxml::Domain) -> Option<PathBuf> {
+    let nvram = document.os.nvram.as_ref()?;
+    let is_qcow2 = nvram.format.as_deref() == Some("qcow2");
+    plan::nvram_path(document).filter(|path| is_qcow2 && path.exists())
+}
+
+/// Refuses a disk that is at work.
+fn check_free(view: &View, target: &str) -> Result<()> {
+    let jobs = view.run.as_ref().and_then(|run| run.status.blockjobs.as_ref());
+    let jobs = jobs.into_iter().flat_map(|all| &all.jobs);
+    let mut of_disk = jobs.filter(|job| job.disk.as_ref().is_some_and(|disk| disk.dst == target));
+    match of_disk.next() {
+        Some(_) => Err(Error::new(
+            Code::OperationUnsupported,
+            format!("disk '{target}' already in active block job"),
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Refuses a name that a snapshot in an image has already: one that nothing is recorded of.
+async fn no_namesake(image: PathBuf, name: &str) -> Result<()> {
+    let shown = image.display().to_string();
+    match images::find(image, name).await? {
+        Some(_) => Err(Error::new(
+            Code::OperationFailed,
+            format!("the image '{shown}' has an internal snapshot '{name}' already, of which nothing is recorded"),
+        )),
+        None => Ok(()),
+    }
+}
+
+/// What a start from the memory must know.
+fn cookie(view: &View) -> Option<Cookie> {
+    let run = view.run.as_ref()?;
+    Some(Cookie {
+        cpu: run.document.domain.cpu.clone(),
+        slirp_helper: true,
+        ..Cookie::default()
+    })
+}
+
+async fn carry_out(context: Arc<Context>, prepared: Prepared, how: How) -> Result<Arc<View>> {
+    let Prepared { snapshot, images } = prepared;
+    if context.view().active() {
+        return running(context, snapshot, how).await;
+    }
+    let name = snapshot.moment.name.clone();
+    context
+        .intend_off(Intent::CreateSnapshot {
+            name: name.clone(),
+            nodes: Vec::new(),
+            images: images.iter().map(|image| image.to_string_lossy().into_owned()).collect(),
+            resume: false,
+        })
+        .await?;
+    for image in images {
+        let (again, tag) = (image.clone(), name.clone());
+        let make = images::carry_out(Deed::Create, &name, &image);
+        let unmake = async move { images::carry_out(Deed::Delete, &tag, &again).await };
+        context.step("a snapshot in an image", make, unmake).await?;
+    }
+    record(&context, snapshot, how).await
+}
+
+/// Has QEMU make the snapshot while the CPUs stand.
+async fn running(context: Arc<Context>, snapshot: Snapshot, how: How) -> Result<Arc<View>> {
+    let driver = context.driver();
+    let view = context.view();
+    let guest = driver.guests.of(&view)?;
+    let name = snapshot.moment.name.clone();
+    let place = internal::place_of_new(&snapshot, &view.running()?.document.domain)?;
+    may_move(&guest).await?;
+    let runs = view.condition.state() == RunState::Running;
+    context
+        .intend(Intent::CreateSnapshot {
+            name: name.clone(),
+            nodes: place.devices.clone(),
+            images: Vec::new(),
+            resume: runs,
+        })
+        .await?;
+    if runs {
+        stop_cpus(&context, &guest, Condition::PAUSED_SAVE).await?;
+    }
+    let (again, tag, where_to) = (Arc::clone(&guest), name.clone(), place.clone());
+    context
+        .step("the snapshot in the images", internal::save(&guest, &name, place), async move {
+            internal::take_back(&again, &tag, where_to).await
+        })
+        .await?;
+    if !how.halt {
+        if runs {
+            resume_cpus(driver, &guest).await?;
+        }
+        return record(&context, snapshot, how).await;
+    }
+    record(&context, snapshot, how).await?;
+    guest.end_because(Cause::FromSnapshot);
+    stop::terminate(driver, &guest, stop::Patience::Usual).await?;
+    Ok(context.view())
+}
+
+/// Stops the CPUs, and lets them run again if a later step fails.
+pub(crate) async fn stop_cpus(
+    context: &Context,
+    guest: &Arc<Guest>,
+    condition: Condition,
+) -> Result<()> {
+    guest.expect_pause(condition);
+    let stop = async { guest.execute(commands::Stop {}).await.map(drop) };
+    let (driver, again) = (Arc::clone(context.driver()), Arc::clone(guest));
+    context
+        .step("the CPUs", stop, async move { resume_cpus(&driver, &again).await })
+        .await
+}
+
+/// Lets the CPUs run. QEMU's own event tells of it.
+pub(crate) async fn resume_cpus(driver: &Driver, guest: &Guest) -> Result<()> {
+    let cont = async { guest.execute(commands::Cont {}).await.map(drop) };
+    cpus::run_cpus(driver, guest, cont).await
+}
+
+/// Refuses a guest whose memory can't be written.
+///
+/// # Errors
+/// `OperationInvalid` with QEMU's reasons.
+pub(crate) async fn may_move(guest: &Guest) -> Result<()> {
+    let answer = guest.execute(commands::QueryMigrate {}).await?;
+    let reasons = answer.get("blocked-reasons").and_then(serde_json::Value::as_array);
+    let reasons: Vec<_> = reasons.into_iter().flatten().filter_map(|reason| reason.as_str()).collect();
+    match reasons.is_empty() {
+        true => Ok(()),
+        false => Err(Error::invalid(format!("cannot migrate domain: {}", reasons.join("; ")))),
+    }
+}
+
+/// Records the snapshot, which the guest's state follows from now.
+async fn record(context: &Context, snapshot: Snapshot, how: How) -> Result<Arc<View>> {
+    let change = match how.no_metadata {
+        true => None,
+        false => {
+            let mut batch = records::Batch::of(context.driver(), &context.view());
+            let name = snapshot.moment.name.clone();
+            batch.put(snapshot);
+            batch.make_current(&name);
+            Some(batch.finish().await?)
+        }
+    };
+    let commit = move |view: &mut View| {
+        if let Some(change) = change {
+            change.apply(view)?;
+        }
+        Ok(Effects::none())
+    };
+    context.commit_with(commit).await
+}

@@ -1,0 +1,217 @@
+//! Removing snapshots: their parts from the guest's images, and what is recorded of them.
+//!
+//! What is removed from an image does not come back, so there is nothing to undo. A removal that is cut off is finished by
+//! the next daemon: what is recorded goes last.
+
+use std::{path::PathBuf, sync::Arc};
+
+use domxml::{
+    devices::{DiskDevice, SnapshotMode},
+    moment::Snapshot,
+};
+
+use super::{
+    choose,
+    create::qcow2_nvram,
+    find,
+    images::{self, Deed},
+    internal, records,
+};
+use crate::{
+    domain::{
+        Domain, Effects, View,
+        intents::Intent,
+        jobs::{Long, Want},
+        snapshots::{Entry, Filter, Part},
+    },
+    error::{Code, Error, Result},
+    ops::{
+        Conditions, Driver,
+        operation::{Ask, Context, Operation},
+    },
+};
+
+/// What goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct How {
+    /// All that come after it, too.
+    pub children: bool,
+    /// Those alone.
+    pub children_only: bool,
+    /// What is recorded, and nothing else.
+    pub metadata_only: bool,
+}
+
+/// Removes snapshots of a guest.
+///
+/// # Errors
+/// `NoDomainSnapshot`, what can't be removed, what QEMU fails at.
+pub async fn delete(
+    driver: &Arc<Driver>,
+    domain: &Domain,
+    (name, how): (String, How),
+    conditions: &Conditions,
+) -> Result<Arc<View>> {
+    let ask = Ask {
+        kind: "delete-snapshot",
+        job: Want::Long(Long::Snapshot),
+        conditions,
+    };
+    let operation = Operation::begin(driver, domain, ask).await?;
+    let view = operation.view();
+    let entry = find(&view, &name)?;
+    let targets = targets(&view, entry, how);
+    if !how.metadata_only {
+        check_kinds(&view, entry, how)?;
+        for target in &targets {
+            check_images(&view, &records::document(driver, &view, target).await?)?;
+        }
+    }
+    if operation.is_trial() {
+        return Ok(view);
+    }
+    let work = |context: Arc<Context>| async move {
+        let last = targets.len().saturating_sub(1);
+        for (at, target) in targets.iter().enumerate() {
+            context.progress(at as u64, targets.len() as u64);
+            remove(&context, target, how.metadata_only).await?;
+            tracing::debug!(snapshot = target, left = last - at, "removed");
+        }
+        Ok(context.view())
+    };
+    operation.carry_out(|context| Box::pin(work(context))).await
+}
+
+/// The snapshots that go, each after those that come after it.
+fn targets(view: &View, entry: &Entry, how: How) -> Vec<String> {
+    let mut targets = Vec::new();
+    if how.children || how.children_only {
+        let below = view.snapshots.list(Part::Descendants(&entry.name), Filter::default());
+        targets.extend(below.iter().rev().map(|entry| entry.name.to_string()));
+    }
+    if !how.children_only {
+        targets.push(entry.name.to_string());
+    }
+    targets
+}
+
+/// Refuses what is not removed in one go.
+fn check_kinds(view: &View, entry: &Entry, how: How) -> Result<()> {
+    let config = |text: &'static str| Err(Error::new(Code::ConfigUnsupported, text));
+    if how.children || how.children_only {
+        let below = view.snapshots.list(Part::Descendants(&entry.name), Filter::default());
+        let external = below.iter().filter(|entry| entry.external).count();
+        if external > 0 && external < below.len() {
+            return config("deletion of external and internal children disk snapshots not supported");
+        }
+        if external > 0 {
+            return config("deletion of external children disk snapshots not supported");
+        }
+    }
+    if entry.external && !how.children_only {
+        if how.children {
+            return config("deletion of external disk snapshots with children not supported");
+        }
+        return Err(Error::new(
+            Code::OperationUnsupported,
+            "deletion of external snapshots is not supported yet",
+        ));
+    }
+    Ok(())
+}
+
+/// Refuses to remove an internal snapshot from a running guest that has other images now.
+fn check_images(view: &View, snapshot: &Snapshot) -> Result<()> {
+    let Some(run) = &view.run else { return Ok(()) };
+    let name = &snapshot.moment.name;
+    let failed = |text: String| Error::new(Code::OperationFailed, text);
+    let find = |document: &domxml::Domain, target: &str| {
+        let mut disks = document.devices.disks.iter();
+        disks.find(|disk| disk.target.dev == target).map(choose::image_path)
+    };
+    for part in snapshot.disks.iter().filter(|part| part.mode == Some(SnapshotMode::Internal)) {
+        let target = &part.name;
+        let now = find(&run.document.domain, target).ok_or_else(|| {
+            failed(format!(
+                "disk '{target}' referenced by snapshot '{name}' not found in the current definition"
+            ))
+        })?;
+        let then = snapshot.moment.domain.as_deref().and_then(|document| find(document, target));
+        let then = then.ok_or_else(|| {
+            failed(format!(
+                "disk '{target}' referenced by snapshot '{name}' not found in the VM definition of the deleted snapshot"
+            ))
+        })?;
+        if now != then {
+            return Err(Error::new(
+                Code::OperationUnsupported,
+                format!(
+                    "disk image '{target}' for internal snapshot '{name}' is not the same as disk image currently used by VM"
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Removes one.
+async fn remove(context: &Arc<Context>, name: &str, metadata_only: bool) -> Result<()> {
+    let (driver, view) = (context.driver(), context.view());
+    if !metadata_only {
+        let intent = Intent::DeleteSnapshot { name: name.to_owned() };
+        match view.active() {
+            true => context.intend(intent).await?,
+            false => context.intend_off(intent).await?,
+        }
+        context.enter("the images");
+        from_images(driver, &view, name).await?;
+    }
+    let change = forgetting(driver, &view, name).await?;
+    let commit = move |view: &mut View| {
+        change.apply(view)?;
+        Ok(Effects::none())
+    };
+    context.commit_with(commit).await.map(drop)
+}
+
+/// The change by which a snapshot is forgotten.
+///
+/// # Errors
+/// A file of those that change can't be read.
+pub(crate) async fn forgetting(driver: &Driver, view: &View, name: &str) -> Result<records::Change> {
+    let mut batch = records::Batch::of(driver, view);
+    batch.remove(name).await?;
+    batch.finish().await
+}
+
+/// Removes the parts of an internal snapshot from the guest's images.
+///
+/// # Errors
+/// What QEMU refuses or fails at.
+pub(crate) async fn from_images(driver: &Arc<Driver>, view: &View, name: &str) -> Result<()> {
+    let snapshot = records::document(driver, view, name).await?;
+    if view.active() {
+        let guest = driver.guests.of(view)?;
+        return internal::delete(&guest, &snapshot).await;
+    }
+    for image in images_of(&snapshot) {
+        // As in libvirt: an image that has gone, or lost its part, is in nobody's way.
+        if let Err(error) = images::carry_out(Deed::Delete, name, &image).await {
+            tracing::warn!(guest = %view.name, snapshot = name, image = %image.display(), %error, "an image keeps its part of a snapshot, or has none");
+        }
+    }
+    Ok(())
+}
+
+/// The images that an internal snapshot has parts in, by the guest's document of that time.
+pub(crate) fn images_of(snapshot: &Snapshot) -> Vec<PathBuf> {
+    let Some(document) = snapshot.moment.domain.as_deref() else {
+        return Vec::new();
+    };
+    let is_internal = |target: &str| {
+        snapshot.disk(target).is_some_and(|part| part.mode == Some(SnapshotMode::Internal))
+    };
+    let disks = document.devices.disks.iter();
+    let disks = disks.filter(|disk| disk.device == DiskDevice::Disk && is_internal(&disk.target.dev));
+    disks.filter_map(choose::image_path).chain(qcow2_nvram(document)).collect()
+}

@@ -1,0 +1,85 @@
+//! What becomes of a snapshot that was being made or removed when the daemon ended.
+//!
+//! What is recorded decides: a snapshot that is not was not made, and what images have of it goes; one that was being
+//! removed goes to the end.
+
+use std::{path::Path, sync::Arc};
+
+use super::{
+    create::resume_cpus,
+    delete::{forgetting, from_images},
+    images::{self, Deed},
+    internal::{self, Place},
+};
+use crate::{
+    domain::{Domain, Effects, RunState, View, intents::Intent},
+    error::Result,
+    ops::{Driver, run::guest::Guest},
+};
+
+/// Sees to what was under way on a running guest.
+///
+/// # Errors
+/// QEMU does not answer, or fails at it.
+pub(crate) async fn running(driver: &Arc<Driver>, guest: &Arc<Guest>, intent: &Intent) -> Result<()> {
+    let view = guest.domain.view();
+    match intent {
+        Intent::CreateSnapshot {
+            name, nodes, resume, ..
+        } => {
+            internal::settle(guest, name).await?;
+            if view.snapshots.get(name).is_none() {
+                let place = Place {
+                    vmstate: String::new(),
+                    devices: nodes.clone(),
+                };
+                internal::take_back(guest, name, place).await?;
+            }
+            if *resume && guest.domain.view().condition.state() == RunState::Paused {
+                resume_cpus(driver, guest).await?;
+            }
+            Ok(())
+        }
+        Intent::DeleteSnapshot { name } => {
+            internal::settle(guest, name).await?;
+            finish_removal(driver, &guest.domain, name).await
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Sees to what was under way on a guest that is off.
+///
+/// # Errors
+/// An image can't be read or changed.
+pub(crate) async fn off(driver: &Arc<Driver>, domain: &Domain, intent: &Intent) -> Result<()> {
+    match intent {
+        Intent::CreateSnapshot { name, images, .. } => {
+            if domain.view().snapshots.get(name).is_some() {
+                return Ok(());
+            }
+            for image in images {
+                if images::find(image.into(), name).await?.is_some() {
+                    images::carry_out(Deed::Delete, name, Path::new(image)).await?;
+                }
+            }
+            Ok(())
+        }
+        Intent::DeleteSnapshot { name } => finish_removal(driver, domain, name).await,
+        _ => Ok(()),
+    }
+}
+
+async fn finish_removal(driver: &Arc<Driver>, domain: &Domain, name: &str) -> Result<()> {
+    let view = domain.view();
+    if view.snapshots.get(name).is_none() {
+        return Ok(());
+    }
+    from_images(driver, &view, name).await?;
+    let change = forgetting(driver, &view, name).await?;
+    let commit = move |view: &mut View| {
+        change.apply(view)?;
+        Ok(Effects::none())
+    };
+    domain.commit(commit).await.map(drop)
+}

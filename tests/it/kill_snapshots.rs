@@ -1,0 +1,195 @@
+//! The daemon is killed in the midst of each operation on snapshots. After each: what is recorded is in every image, what
+//! is not recorded is in none, the guest does what it did before or is to do after, and QEMU has no job left.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+use testkit::{kill, process};
+use virtqemud_client::proto as pb;
+
+use crate::grpc::{Answer, Grpc};
+use crate::snapshots::Stage;
+
+/// How long a daemon that came back may take until all is at rest.
+const AT_REST: Duration = Duration::from_secs(30);
+
+/// What the daemon is killed in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Operation {
+    CreateOff,
+    DeleteOff,
+    RevertOff,
+    Create,
+    CreateAndHalt,
+    Delete,
+    Revert,
+    RevertToOff,
+}
+
+impl Operation {
+    const ALL: [Self; 8] = [
+        Self::CreateOff,
+        Self::DeleteOff,
+        Self::RevertOff,
+        Self::Create,
+        Self::CreateAndHalt,
+        Self::Delete,
+        Self::Revert,
+        Self::RevertToOff,
+    ];
+
+    fn runs_before(self) -> bool {
+        !matches!(self, Self::CreateOff | Self::DeleteOff | Self::RevertOff)
+    }
+
+    fn runs_after(self) -> bool {
+        matches!(self, Self::Create | Self::Delete | Self::Revert)
+    }
+
+    /// Brings about what it begins from: "old" is there, and the guest's first disk holds 2 where "old" has 1.
+    async fn prepare(self, stage: &Stage) -> Result<()> {
+        stage.write(0, 1)?;
+        let of_run = matches!(self, Self::Delete | Self::Revert);
+        if of_run {
+            stage.grpc.start("g").await?;
+        }
+        stage.named("old").await?;
+        match of_run {
+            true => drop(stage.disk("write -P 2 0 64k").await?),
+            false => stage.write(0, 2)?,
+        }
+        if self.runs_before() && !of_run {
+            stage.grpc.start("g").await?;
+        }
+        Ok(())
+    }
+
+    async fn carry_out(self, stage: &Stage) -> Answer<()> {
+        match self {
+            Self::CreateOff | Self::Create => stage.named("new").await.map(drop),
+            Self::CreateAndHalt => stage.create("<name>new</name>", |r| r.halt = true).await.map(drop),
+            Self::DeleteOff | Self::Delete => stage.delete("old", |_| {}).await.map(drop),
+            Self::RevertOff | Self::Revert | Self::RevertToOff => stage.revert("old", |_| {}).await.map(drop),
+        }
+    }
+
+    /// What is recorded before and after.
+    fn outcomes(self) -> [&'static str; 2] {
+        match self {
+            Self::CreateOff | Self::Create | Self::CreateAndHalt => ["old*<", "old< new*<old"],
+            Self::DeleteOff | Self::Delete => ["old*<", ""],
+            Self::RevertOff | Self::Revert | Self::RevertToOff => ["old*<", "old*<"],
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_killed_in_the_midst_of_a_snapshot_leaves_all_of_it_or_none() -> Result<()> {
+    let Some(mut stage) = Stage::set().await? else {
+        return Ok(());
+    };
+    let tries = kill::tries();
+    let mut kills = 0;
+    for operation in Operation::ALL {
+        operation.prepare(&stage).await?;
+        let begun = Instant::now();
+        operation.carry_out(&stage).await?;
+        let whole = begun.elapsed();
+        check(&stage, operation).await.with_context(|| format!("{operation:?}, undisturbed"))?;
+        clear(&stage).await?;
+        for number in 1..=tries {
+            let moment = whole.mul_f64(1.15 * f64::from(number) / f64::from(tries));
+            cut_off(&mut stage, operation, moment)
+                .await
+                .with_context(|| format!("killed {moment:?} of {whole:?} into {operation:?}, try {number}"))?;
+            kills += 1;
+        }
+    }
+    ensure!(kills > 0, "nothing was killed");
+    Ok(())
+}
+
+async fn cut_off(stage: &mut Stage, operation: Operation, moment: Duration) -> Result<()> {
+    operation.prepare(stage).await.context("before")?;
+    let pid = stage.sandbox.pid().context("no daemon")?;
+    let begun = Instant::now();
+    let killer = std::thread::spawn(move || {
+        while begun.elapsed() < moment {
+            std::thread::sleep(Duration::from_micros(100));
+        }
+        process::signal(pid, Signal::SIGKILL);
+    });
+    let answered = operation.carry_out(stage).await.is_ok();
+    killer.join().map_err(|_| anyhow::anyhow!("the killer panicked"))?;
+    stage.sandbox.kill()?;
+    stage.sandbox.start()?;
+    stage.grpc = Grpc::of(&stage.sandbox).await?;
+    let done = check(stage, operation).await?;
+    ensure!(done || !answered, "the client was told that it is done, and it is not");
+    clear(stage).await.context("after")
+}
+
+/// Waits until all agree; whether the operation was finished.
+async fn check(stage: &Stage, operation: Operation) -> Result<bool> {
+    let end = Instant::now() + AT_REST;
+    loop {
+        match agree(stage, operation).await {
+            Ok(done) => return Ok(done),
+            Err(error) if Instant::now() > end => return Err(error),
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
+
+async fn agree(stage: &Stage, operation: Operation) -> Result<bool> {
+    let tree = stage.tree().await?;
+    let [before, after] = operation.outcomes();
+    ensure!(tree == before || tree == after, "neither before nor after: {tree}");
+    let mut recorded: Vec<_> = tree.split_whitespace().map(|word| word.split(['*', '<']).next().unwrap_or_default()).collect();
+    recorded.sort_unstable();
+    for image in [0, 1] {
+        let mut found = stage.in_image(image)?;
+        found.sort_unstable();
+        ensure!(found == recorded, "image {image} has {found:?}, recorded is {recorded:?}");
+    }
+    let state = stage.grpc.get("g").await?.state();
+    let runs = match state {
+        pb::State::Running => true,
+        pb::State::Shutoff => false,
+        other => anyhow::bail!("the guest is {other:?}"),
+    };
+    let known = [operation.runs_before(), operation.runs_after()];
+    ensure!(known.contains(&runs), "the guest runs: {runs}");
+    if runs {
+        let jobs = stage.qmp("{\"execute\":\"query-jobs\"}").await?;
+        ensure!(jobs.replace(" ", "").contains("\"return\":[]"), "QEMU has jobs: {jobs}");
+        let said = stage.disk("read -P 1 0 64k").await?;
+        let is_old = !said.contains("failed");
+        ensure!(operation == Operation::Revert || !is_old, "the disk went back by itself");
+        return Ok(match operation {
+            Operation::Revert => is_old,
+            Operation::RevertToOff | Operation::CreateAndHalt => false,
+            _ => tree == after,
+        });
+    }
+    let is_old = stage.has(0, 1)?;
+    Ok(match operation {
+        Operation::RevertOff | Operation::RevertToOff => is_old,
+        Operation::Create | Operation::Delete | Operation::Revert => anyhow::bail!("the guest has ended"),
+        _ => tree == after,
+    })
+}
+
+async fn clear(stage: &Stage) -> Result<()> {
+    if stage.grpc.get("g").await?.id != 0 {
+        stage.grpc.power_off("g").await?;
+    }
+    for name in ["old", "new"] {
+        // It may be gone already.
+        let _ = stage.delete(name, |_| {}).await;
+    }
+    ensure!(stage.tree().await?.is_empty(), "snapshots are left");
+    ensure!(stage.in_image(0)?.is_empty(), "an image keeps snapshots");
+    Ok(())
+}
