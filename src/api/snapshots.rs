@@ -40,7 +40,12 @@ impl pb::snapshots_server::Snapshots for Service {
         let caller = Caller::of(&request)?;
         let request = request.get_ref();
         let view = self.domain(&caller, request.domain.as_ref())?.view();
-        let none = || Error::new(Code::NoDomainSnapshot, "the domain does not have a current snapshot");
+        let none = || {
+            Error::new(
+                Code::NoDomainSnapshot,
+                "the domain does not have a current snapshot",
+            )
+        };
         let entry = match request.name.as_str() {
             "" => view.snapshots.current().ok_or_else(none)?,
             name => find(&view, name)?,
@@ -48,7 +53,10 @@ impl pb::snapshots_server::Snapshots for Service {
         Ok(Response::new(shown(&view, entry)))
     }
 
-    async fn get_xml(&self, request: Request<pb::GetSnapshotXmlRequest>) -> Answer<pb::GetSnapshotXmlResponse> {
+    async fn get_xml(
+        &self,
+        request: Request<pb::GetSnapshotXmlRequest>,
+    ) -> Answer<pb::GetSnapshotXmlResponse> {
         let caller = Caller::of(&request)?;
         let request = request.into_inner();
         if request.secure {
@@ -59,12 +67,16 @@ impl pb::snapshots_server::Snapshots for Service {
         Ok(Response::new(pb::GetSnapshotXmlResponse { xml }))
     }
 
-    async fn create(&self, request: Request<pb::CreateSnapshotRequest>) -> Answer<pb::CreateSnapshotResponse> {
+    async fn create(
+        &self,
+        request: Request<pb::CreateSnapshotRequest>,
+    ) -> Answer<pb::CreateSnapshotResponse> {
         self.mutate(request, |call| async move {
             let domain = call.domain(call.request.domain.as_ref())?;
             if call.request.quiesce {
                 let target = decode::target(call.request.domain.as_ref())?;
-                call.caller.domain(&call.driver, &target, Permission::DomainFsFreeze)?;
+                call.caller
+                    .domain(&call.driver, &target, Permission::DomainFsFreeze)?;
             }
             let r = call.request;
             let how = how(&r)?;
@@ -179,7 +191,13 @@ fn page(view: &View, request: &pb::ListSnapshotsRequest) -> Result<pb::ListSnaps
     let refused = || Error::argument("page_token is of no page, or what it names is gone").at("page_token");
     let begin = match request.page_token.as_str() {
         "" => 0,
-        token => found.iter().position(|entry| *entry.name == *token).ok_or_else(refused)? + 1,
+        token => {
+            found
+                .iter()
+                .position(|entry| *entry.name == *token)
+                .ok_or_else(refused)?
+                + 1
+        }
     };
     let rest = found.get(begin..).unwrap_or_default();
     let page = &rest[..size.min(rest.len())];
@@ -214,7 +232,11 @@ struct Leaves<'a> {
 impl<'a> Leaves<'a> {
     fn of(view: &'a View) -> Self {
         Self {
-            parents: view.snapshots.iter().filter_map(|entry| entry.parent.as_deref()).collect(),
+            parents: view
+                .snapshots
+                .iter()
+                .filter_map(|entry| entry.parent.as_deref())
+                .collect(),
             current: view.snapshots.current().map(|entry| &*entry.name),
         }
     }
@@ -306,13 +328,23 @@ mod tests {
         };
         let first = page(&view, &request).unwrap();
         let names = |response: &pb::ListSnapshotsResponse| {
-            response.snapshots.iter().map(|s| s.name.clone()).collect::<Vec<_>>()
+            response
+                .snapshots
+                .iter()
+                .map(|s| s.name.clone())
+                .collect::<Vec<_>>()
         };
-        assert_eq!((names(&first), first.total_size), (vec!["a".into(), "d".into(), "b".into()], 4));
+        assert_eq!(
+            (names(&first), first.total_size),
+            (vec!["a".into(), "d".into(), "b".into()], 4)
+        );
         assert!(first.snapshots[2].current && first.snapshots[2].leaf && !first.snapshots[0].leaf);
         request.page_token = first.next_page_token;
         let second = page(&view, &request).unwrap();
-        assert_eq!((names(&second), second.next_page_token), (vec!["c".to_owned()], String::new()));
+        assert_eq!(
+            (names(&second), second.next_page_token),
+            (vec!["c".to_owned()], String::new())
+        );
         request.page_token = "gone".to_owned();
         assert!(page(&view, &request).is_err());
     }

@@ -180,7 +180,11 @@ impl Snapshots {
         };
         let mut found: Vec<&Entry> = links.after(start).collect();
         let mut next = 0;
-        while let Some(entry) = found.get(next).copied().filter(|_| deep && found.len() <= self.all.len()) {
+        while let Some(entry) = found
+            .get(next)
+            .copied()
+            .filter(|_| deep && found.len() <= self.all.len())
+        {
             next += 1;
             found.extend(links.after(Some(&entry.name)));
         }
@@ -194,7 +198,9 @@ impl Snapshots {
 
     /// Those right after it, by name.
     pub fn children<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Entry> {
-        self.all.iter().filter(move |entry| entry.parent.as_deref() == Some(name))
+        self.all
+            .iter()
+            .filter(move |entry| entry.parent.as_deref() == Some(name))
     }
 
     /// Adds one, or puts it in the place of the one of its name.
@@ -270,7 +276,11 @@ mod tests {
     }
 
     fn names(found: &[&Entry]) -> String {
-        found.iter().map(|entry| &*entry.name).collect::<Vec<_>>().join(" ")
+        found
+            .iter()
+            .map(|entry| &*entry.name)
+            .collect::<Vec<_>>()
+            .join(" ")
     }
 
     #[test]

@@ -68,7 +68,10 @@ impl Operation {
     async fn carry_out(self, stage: &Stage) -> Answer<()> {
         match self {
             Self::CreateOff | Self::Create => stage.named("new").await.map(drop),
-            Self::CreateAndHalt => stage.create("<name>new</name>", |r| r.halt = true).await.map(drop),
+            Self::CreateAndHalt => stage
+                .create("<name>new</name>", |r| r.halt = true)
+                .await
+                .map(drop),
             Self::DeleteOff | Self::Delete => stage.delete("old", |_| {}).await.map(drop),
             Self::RevertOff | Self::Revert | Self::RevertToOff => stage.revert("old", |_| {}).await.map(drop),
         }
@@ -96,13 +99,15 @@ async fn a_daemon_killed_in_the_midst_of_a_snapshot_leaves_all_of_it_or_none() -
         let begun = Instant::now();
         operation.carry_out(&stage).await?;
         let whole = begun.elapsed();
-        check(&stage, operation).await.with_context(|| format!("{operation:?}, undisturbed"))?;
+        check(&stage, operation)
+            .await
+            .with_context(|| format!("{operation:?}, undisturbed"))?;
         clear(&stage).await?;
         for number in 1..=tries {
             let moment = whole.mul_f64(1.15 * f64::from(number) / f64::from(tries));
-            cut_off(&mut stage, operation, moment)
-                .await
-                .with_context(|| format!("killed {moment:?} of {whole:?} into {operation:?}, try {number}"))?;
+            cut_off(&mut stage, operation, moment).await.with_context(|| {
+                format!("killed {moment:?} of {whole:?} into {operation:?}, try {number}")
+            })?;
             kills += 1;
         }
     }
@@ -121,12 +126,17 @@ async fn cut_off(stage: &mut Stage, operation: Operation, moment: Duration) -> R
         process::signal(pid, Signal::SIGKILL);
     });
     let answered = operation.carry_out(stage).await.is_ok();
-    killer.join().map_err(|_| anyhow::anyhow!("the killer panicked"))?;
+    killer
+        .join()
+        .map_err(|_| anyhow::anyhow!("the killer panicked"))?;
     stage.sandbox.kill()?;
     stage.sandbox.start()?;
     stage.grpc = Grpc::of(&stage.sandbox).await?;
     let done = check(stage, operation).await?;
-    ensure!(done || !answered, "the client was told that it is done, and it is not");
+    ensure!(
+        done || !answered,
+        "the client was told that it is done, and it is not"
+    );
     clear(stage).await.context("after")
 }
 
@@ -145,13 +155,22 @@ async fn check(stage: &Stage, operation: Operation) -> Result<bool> {
 async fn agree(stage: &Stage, operation: Operation) -> Result<bool> {
     let tree = stage.tree().await?;
     let [before, after] = operation.outcomes();
-    ensure!(tree == before || tree == after, "neither before nor after: {tree}");
-    let mut recorded: Vec<_> = tree.split_whitespace().map(|word| word.split(['*', '<']).next().unwrap_or_default()).collect();
+    ensure!(
+        tree == before || tree == after,
+        "neither before nor after: {tree}"
+    );
+    let mut recorded: Vec<_> = tree
+        .split_whitespace()
+        .map(|word| word.split(['*', '<']).next().unwrap_or_default())
+        .collect();
     recorded.sort_unstable();
     for image in [0, 1] {
         let mut found = stage.in_image(image)?;
         found.sort_unstable();
-        ensure!(found == recorded, "image {image} has {found:?}, recorded is {recorded:?}");
+        ensure!(
+            found == recorded,
+            "image {image} has {found:?}, recorded is {recorded:?}"
+        );
     }
     let state = stage.grpc.get("g").await?.state();
     let runs = match state {
@@ -163,10 +182,16 @@ async fn agree(stage: &Stage, operation: Operation) -> Result<bool> {
     ensure!(known.contains(&runs), "the guest runs: {runs}");
     if runs {
         let jobs = stage.qmp("{\"execute\":\"query-jobs\"}").await?;
-        ensure!(jobs.replace(" ", "").contains("\"return\":[]"), "QEMU has jobs: {jobs}");
+        ensure!(
+            jobs.replace(" ", "").contains("\"return\":[]"),
+            "QEMU has jobs: {jobs}"
+        );
         let said = stage.disk("read -P 1 0 64k").await?;
         let is_old = !said.contains("failed");
-        ensure!(operation == Operation::Revert || !is_old, "the disk went back by itself");
+        ensure!(
+            operation == Operation::Revert || !is_old,
+            "the disk went back by itself"
+        );
         return Ok(match operation {
             Operation::Revert => is_old,
             Operation::RevertToOff | Operation::CreateAndHalt => false,

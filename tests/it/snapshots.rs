@@ -22,7 +22,10 @@ pub(crate) struct Stage {
 }
 
 fn run(program: &str, args: &[&str]) -> Result<String> {
-    let output = Command::new(program).args(args).output().context(program.to_owned())?;
+    let output = Command::new(program)
+        .args(args)
+        .output()
+        .context(program.to_owned())?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     ensure!(
         output.status.success(),
@@ -59,7 +62,11 @@ impl Stage {
     /// Fills the beginning of an image of a guest that is off.
     pub(crate) fn write(&self, image: usize, pattern: u8) -> Result<()> {
         let command = format!("write -P {pattern} 0 64k");
-        run("qemu-io", &["-c", &command, &self.images[image].to_string_lossy()]).map(drop)
+        run(
+            "qemu-io",
+            &["-c", &command, &self.images[image].to_string_lossy()],
+        )
+        .map(drop)
     }
 
     /// Whether the beginning of an image of a guest that is off has this pattern.
@@ -104,10 +111,16 @@ impl Stage {
     async fn nodes(&self) -> Result<Vec<String>> {
         let said = self.hmp("info block").await?;
         let names = said.split_whitespace().filter(|word| word.contains("-format"));
-        Ok(names.map(|word| word.trim_matches(|c| "()#:,".contains(c)).to_owned()).collect())
+        Ok(names
+            .map(|word| word.trim_matches(|c| "()#:,".contains(c)).to_owned())
+            .collect())
     }
 
-    pub(crate) async fn create(&self, inside: &str, change: impl FnOnce(&mut pb::CreateSnapshotRequest)) -> Answer<pb::Snapshot> {
+    pub(crate) async fn create(
+        &self,
+        inside: &str,
+        change: impl FnOnce(&mut pb::CreateSnapshotRequest),
+    ) -> Answer<pb::Snapshot> {
         let mut request = pb::CreateSnapshotRequest {
             domain: by_name("g"),
             xml: format!("<domainsnapshot>{inside}</domainsnapshot>"),
@@ -122,7 +135,11 @@ impl Stage {
         self.create(&format!("<name>{name}</name>"), |_| {}).await
     }
 
-    pub(crate) async fn revert(&self, name: &str, change: impl FnOnce(&mut pb::RevertSnapshotRequest)) -> Answer<pb::Domain> {
+    pub(crate) async fn revert(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut pb::RevertSnapshotRequest),
+    ) -> Answer<pb::Domain> {
         let mut request = pb::RevertSnapshotRequest {
             domain: by_name("g"),
             name: name.to_owned(),
@@ -132,7 +149,11 @@ impl Stage {
         Ok(self.grpc.snapshots().revert(request).await?.into_inner())
     }
 
-    pub(crate) async fn delete(&self, name: &str, change: impl FnOnce(&mut pb::DeleteSnapshotRequest)) -> Answer<pb::Domain> {
+    pub(crate) async fn delete(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut pb::DeleteSnapshotRequest),
+    ) -> Answer<pb::Domain> {
         let mut request = pb::DeleteSnapshotRequest {
             domain: by_name("g"),
             name: name.to_owned(),
@@ -166,7 +187,8 @@ impl Stage {
     }
 
     fn file(&self, name: &str) -> PathBuf {
-        self.sandbox.path(format!("/var/lib/libvirt/qemu/snapshot/g/{name}.xml"))
+        self.sandbox
+            .path(format!("/var/lib/libvirt/qemu/snapshot/g/{name}.xml"))
     }
 
     /// Names of the snapshots in an image.
@@ -174,8 +196,15 @@ impl Stage {
         let path = self.images[image].to_string_lossy();
         let said = run("qemu-img", &["info", "-U", "--output=json", &path])?;
         let info: serde_json::Value = serde_json::from_str(&said)?;
-        let all = info.get("snapshots").and_then(|all| all.as_array()).cloned().unwrap_or_default();
-        Ok(all.iter().filter_map(|s| Some(s.get("name")?.as_str()?.to_owned())).collect())
+        let all = info
+            .get("snapshots")
+            .and_then(|all| all.as_array())
+            .cloned()
+            .unwrap_or_default();
+        Ok(all
+            .iter()
+            .filter_map(|s| Some(s.get("name")?.as_str()?.to_owned()))
+            .collect())
     }
 }
 
@@ -199,8 +228,16 @@ async fn a_guest_that_is_off_goes_back_to_what_its_disks_held() -> Result<()> {
     let mut watch = stage.grpc.watch().await?;
     stage.write(0, 1)?;
     stage.write(1, 1)?;
-    let one = stage.create("<name>one</name><description>first &amp; last</description>", |_| {}).await?;
-    assert_eq!((one.state(), one.current, one.external), (pb::SnapshotState::Shutoff, true, false));
+    let one = stage
+        .create(
+            "<name>one</name><description>first &amp; last</description>",
+            |_| {},
+        )
+        .await?;
+    assert_eq!(
+        (one.state(), one.current, one.external),
+        (pb::SnapshotState::Shutoff, true, false)
+    );
     stage.write(0, 2)?;
     stage.write(1, 2)?;
     stage.named("two").await?;
@@ -209,7 +246,10 @@ async fn a_guest_that_is_off_goes_back_to_what_its_disks_held() -> Result<()> {
     refused(stage.named("two").await, Code::Internal, "OPERATION_FAILED")?;
     stage.revert("one", |_| {}).await?;
     watch.expect(&["defined/3"]).await?;
-    assert!(stage.has(0, 1)? && stage.has(1, 1)?, "the disks hold something else");
+    assert!(
+        stage.has(0, 1)? && stage.has(1, 1)?,
+        "the disks hold something else"
+    );
     assert_eq!(stage.tree().await?, "one*< two<one");
     assert_eq!(stage.grpc.state("g").await?, Reason::ShutoffFromSnapshot);
     let started = stage.revert("two", |r| r.running = true).await?;
@@ -250,7 +290,11 @@ async fn a_running_guest_goes_back_to_memory_and_disks() -> Result<()> {
     watch.expect(&["suspended/0", "resumed/0"]).await?;
     stage.disk("write -P 2 0 64k").await?;
     let xml = stage.xml("one").await?;
-    for part in ["<memory snapshot='internal'/>", "<inactiveDomain type='qemu'>", "<slirpHelper/>"] {
+    for part in [
+        "<memory snapshot='internal'/>",
+        "<inactiveDomain type='qemu'>",
+        "<slirpHelper/>",
+    ] {
         assert!(xml.contains(part), "no {part} in {xml}");
     }
     let back = stage.revert("one", |_| {}).await?;
@@ -277,7 +321,11 @@ async fn a_running_guest_goes_back_to_memory_and_disks() -> Result<()> {
     assert_eq!(stage.in_image(0)?, ["two"]);
     // What is not in the images is found before the guest ends.
     stage.hmp("delvm two").await?;
-    refused(stage.revert("two", |_| {}).await, Code::Internal, "OPERATION_FAILED")?;
+    refused(
+        stage.revert("two", |_| {}).await,
+        Code::Internal,
+        "OPERATION_FAILED",
+    )?;
     assert_eq!(stage.grpc.state("g").await?, Reason::RunningFromSnapshot);
     Ok(())
 }
@@ -321,7 +369,10 @@ async fn what_is_recorded_outlives_the_daemon_and_a_broken_file_hurts_nothing() 
         })
         .await?;
     assert_eq!((trial.name.as_str(), stage.in_image(0)?.len()), ("d", 3));
-    let redefined = stage.xml("b").await?.replace("<name>b</name>", "<name>b</name><description>new</description>");
+    let redefined = stage
+        .xml("b")
+        .await?
+        .replace("<name>b</name>", "<name>b</name><description>new</description>");
     let redefine = |xml: String| pb::CreateSnapshotRequest {
         domain: by_name("g"),
         xml,
@@ -340,9 +391,16 @@ async fn what_is_recorded_outlives_the_daemon_and_a_broken_file_hurts_nothing() 
     stage.grpc = Grpc::of(&stage.sandbox).await?;
     assert_eq!(stage.tree().await?, "a< b<a c*<b");
     refused(stage.named("broken").await, Code::Internal, "OPERATION_FAILED")?;
-    assert_eq!(stage.in_image(1)?.len(), 3, "the images keep what came to nothing");
+    assert_eq!(
+        stage.in_image(1)?.len(),
+        3,
+        "the images keep what came to nothing"
+    );
     stage.delete("a", |r| r.children = true).await?;
-    assert_eq!((stage.tree().await?, stage.in_image(0)?.len()), (String::new(), 0));
+    assert_eq!(
+        (stage.tree().await?, stage.in_image(0)?.len()),
+        (String::new(), 0)
+    );
     assert_eq!(fs::read_to_string(&broken)?, "<domainsnapshot>");
     Ok(())
 }

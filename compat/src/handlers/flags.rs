@@ -73,7 +73,12 @@ impl Flags {
         self,
         [(flag, name), (needed, needed_name)]: [Named; 2],
     ) -> Result<Self, WireError> {
-        required(self.info.area(), self.info, self.given, [(flag, name), (needed, needed_name)])?;
+        required(
+            self.info.area(),
+            self.info,
+            self.given,
+            [(flag, name), (needed, needed_name)],
+        )?;
         Ok(self)
     }
 

@@ -52,7 +52,9 @@ fn states(flags: u32) -> Vec<i32> {
         (VIR_DOMAIN_SNAPSHOT_LIST_DISK_ONLY, &[S::DiskSnapshot]),
     ];
     let chosen = groups.iter().filter(|(flag, _)| flags & flag != 0);
-    chosen.flat_map(|(_, states)| states.iter().map(|state| i32::from(*state))).collect()
+    chosen
+        .flat_map(|(_, states)| states.iter().map(|state| i32::from(*state)))
+        .collect()
 }
 
 /// The names that flags choose of a part of a guest's snapshots.

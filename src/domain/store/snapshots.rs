@@ -43,7 +43,12 @@ impl Store {
             Vec::new()
         });
         if paths.len() > MOST {
-            tracing::error!(guest, files = paths.len(), most = MOST, "it has too many snapshots; some are left out");
+            tracing::error!(
+                guest,
+                files = paths.len(),
+                most = MOST,
+                "it has too many snapshots; some are left out"
+            );
         }
         let read = |path: PathBuf| match read_file(&path).and_then(|text| summary(&text, &path)) {
             Ok(summary) => Some(summary),
@@ -85,7 +90,9 @@ impl Store {
         }
         let kept = |name: &str| after.exists() && new.get(name).is_some();
         let gone = old.iter().filter(|entry| !kept(&entry.name));
-        let gone: Vec<_> = gone.map(|entry| self.snapshot_path(&after.name, &entry.name)).collect();
+        let gone: Vec<_> = gone
+            .map(|entry| self.snapshot_path(&after.name, &entry.name))
+            .collect();
         if after.exists() && !Arc::ptr_eq(old, new) {
             for entry in new.iter() {
                 let Some(text) = &entry.draft else { continue };
@@ -150,7 +157,14 @@ pub(super) fn move_dir(from: &Path, to: &Path) -> io::Result<()> {
 pub(super) fn remove_dir(path: &Path) -> io::Result<()> {
     match fs::remove_dir(path) {
         // What is in it is somebody's.
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => Ok(()),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty
+            ) =>
+        {
+            Ok(())
+        }
         other => other,
     }
 }
@@ -188,7 +202,10 @@ mod tests {
     }
 
     fn carry_out(store: &Store, before: &View, after: &View) -> Result<()> {
-        store.steps(before, after)?.into_iter().try_for_each(Step::carry_out)
+        store
+            .steps(before, after)?
+            .into_iter()
+            .try_for_each(Step::carry_out)
     }
 
     fn loaded(store: &Store, guest: &str) -> (Vec<String>, Option<String>) {
@@ -205,7 +222,10 @@ mod tests {
         let mut after = before.clone();
         after.snapshots = with(&[("one", "", false), ("two", "one", true)]);
         carry_out(&store, &before, &after).unwrap();
-        assert_eq!(loaded(&store, "a"), (vec!["one".into(), "two".into()], Some("two".into())));
+        assert_eq!(
+            loaded(&store, "a"),
+            (vec!["one".into(), "two".into()], Some("two".into()))
+        );
         let broken = store.snapshot_path("a", "broken");
         fs::write(&broken, "<domainsnapshot><name>broken").unwrap();
         assert_eq!(loaded(&store, "a").0.len(), 2);
@@ -240,9 +260,15 @@ mod tests {
         let steps = store.steps(&before, &after).unwrap();
         let all = steps.len();
         // Killed after the note and the first of the files.
-        steps.into_iter().take(2).for_each(|step| step.carry_out().unwrap());
+        steps
+            .into_iter()
+            .take(2)
+            .for_each(|step| step.carry_out().unwrap());
         assert!(all > 3);
         store.finish_redos();
-        assert_eq!(loaded(&store, "a"), (vec!["three".into(), "two".into()], Some("two".into())));
+        assert_eq!(
+            loaded(&store, "a"),
+            (vec!["three".into(), "two".into()], Some("two".into()))
+        );
     }
 }

@@ -298,7 +298,9 @@ pub async fn finish_cut_off(driver: &Arc<Driver>) {
             };
             let view = domain.view();
             let what = (&*view, note.intent.kind());
-            driver.operations.recovered(note.operation, what, "recovered", error);
+            driver
+                .operations
+                .recovered(note.operation, what, "recovered", error);
             notes.clear(&note).await;
         }
     }
@@ -309,7 +311,10 @@ async fn finish(driver: &Arc<Driver>, domain: &Domain, intent: &Intent) -> Resul
     match intent {
         Intent::RevertSnapshot { name, how } => {
             let view = domain.view();
-            let is_current = view.snapshots.current().is_some_and(|current| *current.name == **name);
+            let is_current = view
+                .snapshots
+                .current()
+                .is_some_and(|current| *current.name == **name);
             if view.active() {
                 // Not begun, or finished.
                 return Ok((!is_current).then(taken_back));

@@ -50,7 +50,10 @@ pub(crate) async fn check_snapshot(xml: &str) -> Result<()> {
             if misfit.kind != Kind::XmlInvalidSchema {
                 return misfit.into();
             }
-            let message = format!("Unable to validate doc against {SCHEMAS}/domainsnapshot.rng\n{}", misfit.message);
+            let message = format!(
+                "Unable to validate doc against {SCHEMAS}/domainsnapshot.rng\n{}",
+                misfit.message
+            );
             Error::from(domxml::Error {
                 message,
                 ..misfit.clone()

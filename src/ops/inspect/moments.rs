@@ -37,7 +37,13 @@ pub struct Moment {
 /// # Errors
 /// If the directory cannot be read, or not in time.
 pub async fn list(driver: &Arc<Driver>, view: &View) -> Result<Vec<Moment>> {
-    let dir = driver.registry.store().paths().lib.join("checkpoint").join(&*view.name);
+    let dir = driver
+        .registry
+        .store()
+        .paths()
+        .lib
+        .join("checkpoint")
+        .join(&*view.name);
     crate::blocking::file("reading the records of checkpoints", move || {
         read_dir(&dir)
             .map_err(|error| Error::system(format_args!("cannot read directory '{}'", dir.display()), error))

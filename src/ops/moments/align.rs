@@ -33,8 +33,8 @@ pub(crate) fn align(
     }
     let mut named: Vec<Option<SnapshotDisk>> = vec![None; disks.len()];
     for mut given in std::mem::take(&mut snapshot.disks) {
-        let at = position(disks, &given.name)
-            .ok_or_else(|| unfit(format!("no disk named '{}'", given.name)))?;
+        let at =
+            position(disks, &given.name).ok_or_else(|| unfit(format!("no disk named '{}'", given.name)))?;
         if named[at].is_some() {
             return Err(unfit(format!("disk '{}' specified twice", given.name)));
         }
@@ -42,7 +42,9 @@ pub(crate) fn align(
         named[at] = Some(given);
     }
     let all = named.into_iter().zip(disks);
-    snapshot.disks = all.map(|(given, disk)| given.unwrap_or_else(|| unnamed(disk, default))).collect();
+    snapshot.disks = all
+        .map(|(given, disk)| given.unwrap_or_else(|| unnamed(disk, default)))
+        .collect();
     name_images(snapshot, disks, is_file)
 }
 
@@ -76,7 +78,10 @@ fn settle(given: &mut SnapshotDisk, disk: &Disk, default: SnapshotMode) -> Resul
             }
         }
     }
-    if let Some(path) = given.path().filter(|_| given.mode != Some(SnapshotMode::External)) {
+    if let Some(path) = given
+        .path()
+        .filter(|_| given.mode != Some(SnapshotMode::External))
+    {
         return Err(unfit(format!(
             "file '{path}' for disk '{named}' requires use of external snapshot mode"
         )));
@@ -113,7 +118,9 @@ fn name_images(snapshot: &mut Snapshot, disks: &[Disk], is_file: &dyn Fn(&str) -
             )));
         }
         let path = path_of(&disks[at]).ok_or_else(|| {
-            unfit(format!("cannot generate external snapshot name for disk '{target}' without source"))
+            unfit(format!(
+                "cannot generate external snapshot name for disk '{target}' without source"
+            ))
         })?;
         if !is_file(&path) {
             return Err(unfit(format!(
@@ -170,7 +177,11 @@ mod tests {
         align(&mut snapshot, &disks(), default, &|path| path.starts_with("/i"))?;
         let told = snapshot.disks.iter().map(|disk| {
             let mode = disk.mode.map_or("", SnapshotMode::as_str);
-            format!("{}={mode}{}", disk.name, disk.path().map(|p| format!(":{p}")).unwrap_or_default())
+            format!(
+                "{}={mode}{}",
+                disk.name,
+                disk.path().map(|p| format!(":{p}")).unwrap_or_default()
+            )
         });
         Ok(told.collect::<Vec<_>>().join(" "))
     }
@@ -180,7 +191,11 @@ mod tests {
         use SnapshotMode::{External, Internal};
         let cases = [
             ("", Internal, "vda=internal vdb=internal vdc=no sda=no"),
-            ("", External, "vda=external:/i/a.s vdb=external:/i.d/b.s vdc=no sda=no"),
+            (
+                "",
+                External,
+                "vda=external:/i/a.s vdb=external:/i.d/b.s vdc=no sda=no",
+            ),
             (
                 "<disk name='/i.d/b' snapshot='no'/>",
                 External,
@@ -207,8 +222,16 @@ mod tests {
         use SnapshotMode::{External, Internal};
         let cases = [
             ("<disk name='vdz'/>", Internal, "no disk named 'vdz'"),
-            ("<disk name='vda'/><disk name='/i/a.qcow2'/>", Internal, "disk '/i/a.qcow2' specified twice"),
-            ("<disk name='vda' snapshot='no'/>", Internal, "disk 'vda' must use snapshot mode 'internal'"),
+            (
+                "<disk name='vda'/><disk name='/i/a.qcow2'/>",
+                Internal,
+                "disk '/i/a.qcow2' specified twice",
+            ),
+            (
+                "<disk name='vda' snapshot='no'/>",
+                Internal,
+                "disk 'vda' must use snapshot mode 'internal'",
+            ),
             (
                 "<disk name='vda' snapshot='internal'><source file='/x'/></disk>",
                 Internal,

@@ -48,13 +48,27 @@ impl Back {
     /// As [`settle`](Self::settle).
     pub(crate) fn tell(&self, view: &mut View, effects: Effects, paused: bool) -> Result<Effects> {
         let (condition, events) = match (self.memory, paused) {
-            (true, false) => (Condition::RUNNING_FROM_SNAPSHOT, [STARTED_FROM_SNAPSHOT, RESUMED_FROM_SNAPSHOT]),
-            (true, true) => (Condition::PAUSED_FROM_SNAPSHOT, [STARTED_FROM_SNAPSHOT, SUSPENDED_FROM_SNAPSHOT]),
-            (false, false) => (Condition::RUNNING_BOOTED, [RESUMED_UNPAUSED, STARTED_FROM_SNAPSHOT]),
-            (false, true) => (Condition::PAUSED_USER, [STARTED_FROM_SNAPSHOT, SUSPENDED_FROM_SNAPSHOT]),
+            (true, false) => (
+                Condition::RUNNING_FROM_SNAPSHOT,
+                [STARTED_FROM_SNAPSHOT, RESUMED_FROM_SNAPSHOT],
+            ),
+            (true, true) => (
+                Condition::PAUSED_FROM_SNAPSHOT,
+                [STARTED_FROM_SNAPSHOT, SUSPENDED_FROM_SNAPSHOT],
+            ),
+            (false, false) => (
+                Condition::RUNNING_BOOTED,
+                [RESUMED_UNPAUSED, STARTED_FROM_SNAPSHOT],
+            ),
+            (false, true) => (
+                Condition::PAUSED_USER,
+                [STARTED_FROM_SNAPSHOT, SUSPENDED_FROM_SNAPSHOT],
+            ),
         };
         view.condition = condition;
-        let effects = events.into_iter().fold(effects, |effects, (kind, detail)| effects.lifecycle(kind, detail));
+        let effects = events
+            .into_iter()
+            .fold(effects, |effects, (kind, detail)| effects.lifecycle(kind, detail));
         self.settle(view, effects)
     }
 

@@ -216,7 +216,9 @@ pub(crate) fn check_local(
     match located {
         StorageKind::File | StorageKind::Block => Ok(()),
         StorageKind::Network => {
-            let protocol = source.and_then(|source| source.protocol).map_or("none", |p| p.as_str());
+            let protocol = source
+                .and_then(|source| source.protocol)
+                .map_or("none", |p| p.as_str());
             Err(Error::internal(format!(
                 "{what} snapshots are not supported on 'network' disks using '{protocol}' protocol"
             )))
@@ -251,8 +253,15 @@ pub(crate) fn parts<'a>(
 ) -> Result<Vec<(&'a SnapshotDisk, &'a Disk)>> {
     let mut parts = Vec::new();
     for part in &snapshot.disks {
-        let disk = document.devices.disks.iter().find(|disk| disk.target.dev == part.name);
-        parts.push((part, disk.ok_or_else(|| unfit(format!("no disk named '{}'", part.name)))?));
+        let disk = document
+            .devices
+            .disks
+            .iter()
+            .find(|disk| disk.target.dev == part.name);
+        parts.push((
+            part,
+            disk.ok_or_else(|| unfit(format!("no disk named '{}'", part.name)))?,
+        ));
     }
     Ok(parts)
 }
@@ -312,15 +321,44 @@ mod tests {
             format!("<disks><disk name='vda' snapshot='{a}'/><disk name='vdb' snapshot='{b}'/></disks>")
         };
         let cases = [
-            (String::new(), PmSuspended, all, "qemu doesn't support taking snapshots of PMSUSPENDED guests"),
-            ("<memory snapshot='no'/>".into(), Running, all, "internal snapshot of a running VM must include the memory state"),
-            (String::new(), Shutoff, all, "internal snapshot for disk vdb unsupported for storage type raw"),
+            (
+                String::new(),
+                PmSuspended,
+                all,
+                "qemu doesn't support taking snapshots of PMSUSPENDED guests",
+            ),
+            (
+                "<memory snapshot='no'/>".into(),
+                Running,
+                all,
+                "internal snapshot of a running VM must include the memory state",
+            ),
+            (
+                String::new(),
+                Shutoff,
+                all,
+                "internal snapshot for disk vdb unsupported for storage type raw",
+            ),
             (only("no", "no"), Running, disks, "nothing selected for snapshot"),
-            (only("internal", "no"), Running, disks, "active qemu domains require external disk snapshots; disk vda requested internal"),
-            (only("manual", "no"), Paused, disks, "nothing selected for snapshot"),
+            (
+                only("internal", "no"),
+                Running,
+                disks,
+                "active qemu domains require external disk snapshots; disk vda requested internal",
+            ),
+            (
+                only("manual", "no"),
+                Paused,
+                disks,
+                "nothing selected for snapshot",
+            ),
         ];
         for (inside, state, wanted, message) in cases {
-            assert_eq!(chosen(&inside, state, wanted).unwrap_err().message, message, "{inside}");
+            assert_eq!(
+                chosen(&inside, state, wanted).unwrap_err().message,
+                message,
+                "{inside}"
+            );
         }
     }
 
@@ -331,7 +369,10 @@ mod tests {
             ..Wanted::default()
         };
         let (kind, snapshot) = chosen("", RunState::Running, disks).unwrap();
-        assert_eq!((kind, snapshot.state), (Kind::External, SnapshotState::DiskSnapshot));
+        assert_eq!(
+            (kind, snapshot.state),
+            (Kind::External, SnapshotState::DiskSnapshot)
+        );
         assert_eq!(snapshot.memory.mode, Some(SnapshotMode::No));
         let (kind, snapshot) = chosen("", RunState::Shutoff, disks).unwrap();
         assert_eq!((kind, snapshot.state), (Kind::External, SnapshotState::Shutoff));

@@ -85,7 +85,11 @@ pub async fn create(
     let snapshot = read(&view, document, how).await?;
     let name = snapshot.moment.name.clone();
     let ask = Ask {
-        kind: if how.redefine { "redefine-snapshot" } else { "create-snapshot" },
+        kind: if how.redefine {
+            "redefine-snapshot"
+        } else {
+            "create-snapshot"
+        },
         job: Want::Long(Long::Snapshot),
         conditions,
     };
@@ -149,12 +153,7 @@ struct Prepared {
 }
 
 /// Completes the snapshot with what the guest is, and checks everything.
-async fn prepare(
-    driver: &Arc<Driver>,
-    view: &View,
-    mut snapshot: Snapshot,
-    how: How,
-) -> Result<Prepared> {
+async fn prepare(driver: &Arc<Driver>, view: &View, mut snapshot: Snapshot, how: How) -> Result<Prepared> {
     let known = Known::of(view);
     let (domain, inactive) = documents(driver, view).await?;
     let wanted = Wanted {
@@ -187,7 +186,10 @@ async fn prepare(
         no_namesake(image.clone(), name).await?;
     }
     snapshot.moment.parent = view.snapshots.current().map(|current| current.name.to_string());
-    let images = images.into_iter().filter(|_| !known.active).map(|(image, _)| image);
+    let images = images
+        .into_iter()
+        .filter(|_| !known.active)
+        .map(|(image, _)| image);
     Ok(Prepared {
         images: images.collect(),
         snapshot,
@@ -270,7 +272,9 @@ async fn no_namesake(image: PathBuf, name: &str) -> Result<()> {
     match images::find(image, name).await? {
         Some(_) => Err(Error::new(
             Code::OperationFailed,
-            format!("the image '{shown}' has an internal snapshot '{name}' already, of which nothing is recorded"),
+            format!(
+                "the image '{shown}' has an internal snapshot '{name}' already, of which nothing is recorded"
+            ),
         )),
         None => Ok(()),
     }
@@ -296,7 +300,10 @@ async fn carry_out(context: Arc<Context>, prepared: Prepared, how: How) -> Resul
         .intend_off(Intent::CreateSnapshot {
             name: name.clone(),
             nodes: Vec::new(),
-            images: images.iter().map(|image| image.to_string_lossy().into_owned()).collect(),
+            images: images
+                .iter()
+                .map(|image| image.to_string_lossy().into_owned())
+                .collect(),
             resume: false,
         })
         .await?;
@@ -331,9 +338,11 @@ async fn running(context: Arc<Context>, snapshot: Snapshot, how: How) -> Result<
     }
     let (again, tag, where_to) = (Arc::clone(&guest), name.clone(), place.clone());
     context
-        .step("the snapshot in the images", internal::save(&guest, &name, place), async move {
-            internal::take_back(&again, &tag, where_to).await
-        })
+        .step(
+            "the snapshot in the images",
+            internal::save(&guest, &name, place),
+            async move { internal::take_back(&again, &tag, where_to).await },
+        )
         .await?;
     if !how.halt {
         if runs {
@@ -348,16 +357,16 @@ async fn running(context: Arc<Context>, snapshot: Snapshot, how: How) -> Result<
 }
 
 /// Stops the CPUs, and lets them run again if a later step fails.
-pub(crate) async fn stop_cpus(
-    context: &Context,
-    guest: &Arc<Guest>,
-    condition: Condition,
-) -> Result<()> {
+pub(crate) async fn stop_cpus(context: &Context, guest: &Arc<Guest>, condition: Condition) -> Result<()> {
     guest.expect_pause(condition);
     let stop = async { guest.execute(commands::Stop {}).await.map(drop) };
     let (driver, again) = (Arc::clone(context.driver()), Arc::clone(guest));
     context
-        .step("the CPUs", stop, async move { resume_cpus(&driver, &again).await })
+        .step(
+            "the CPUs",
+            stop,
+            async move { resume_cpus(&driver, &again).await },
+        )
         .await
 }
 
@@ -373,11 +382,20 @@ pub(crate) async fn resume_cpus(driver: &Driver, guest: &Guest) -> Result<()> {
 /// `OperationInvalid` with QEMU's reasons.
 pub(crate) async fn may_move(guest: &Guest) -> Result<()> {
     let answer = guest.execute(commands::QueryMigrate {}).await?;
-    let reasons = answer.get("blocked-reasons").and_then(serde_json::Value::as_array);
-    let reasons: Vec<_> = reasons.into_iter().flatten().filter_map(|reason| reason.as_str()).collect();
+    let reasons = answer
+        .get("blocked-reasons")
+        .and_then(serde_json::Value::as_array);
+    let reasons: Vec<_> = reasons
+        .into_iter()
+        .flatten()
+        .filter_map(|reason| reason.as_str())
+        .collect();
     match reasons.is_empty() {
         true => Ok(()),
-        false => Err(Error::invalid(format!("cannot migrate domain: {}", reasons.join("; ")))),
+        false => Err(Error::invalid(format!(
+            "cannot migrate domain: {}",
+            reasons.join("; ")
+        ))),
     }
 }
 

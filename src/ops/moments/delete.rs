@@ -86,7 +86,9 @@ pub async fn delete(
 fn targets(view: &View, entry: &Entry, how: How) -> Vec<String> {
     let mut targets = Vec::new();
     if how.children || how.children_only {
-        let below = view.snapshots.list(Part::Descendants(&entry.name), Filter::default());
+        let below = view
+            .snapshots
+            .list(Part::Descendants(&entry.name), Filter::default());
         targets.extend(below.iter().rev().map(|entry| entry.name.to_string()));
     }
     if !how.children_only {
@@ -99,7 +101,9 @@ fn targets(view: &View, entry: &Entry, how: How) -> Vec<String> {
 fn check_kinds(view: &View, entry: &Entry, how: How) -> Result<()> {
     let config = |text: &'static str| Err(Error::new(Code::ConfigUnsupported, text));
     if how.children || how.children_only {
-        let below = view.snapshots.list(Part::Descendants(&entry.name), Filter::default());
+        let below = view
+            .snapshots
+            .list(Part::Descendants(&entry.name), Filter::default());
         let external = below.iter().filter(|entry| entry.external).count();
         if external > 0 && external < below.len() {
             return config("deletion of external and internal children disk snapshots not supported");
@@ -127,16 +131,26 @@ fn check_images(view: &View, snapshot: &Snapshot) -> Result<()> {
     let failed = |text: String| Error::new(Code::OperationFailed, text);
     let find = |document: &domxml::Domain, target: &str| {
         let mut disks = document.devices.disks.iter();
-        disks.find(|disk| disk.target.dev == target).map(choose::image_path)
+        disks
+            .find(|disk| disk.target.dev == target)
+            .map(choose::image_path)
     };
-    for part in snapshot.disks.iter().filter(|part| part.mode == Some(SnapshotMode::Internal)) {
+    for part in snapshot
+        .disks
+        .iter()
+        .filter(|part| part.mode == Some(SnapshotMode::Internal))
+    {
         let target = &part.name;
         let now = find(&run.document.domain, target).ok_or_else(|| {
             failed(format!(
                 "disk '{target}' referenced by snapshot '{name}' not found in the current definition"
             ))
         })?;
-        let then = snapshot.moment.domain.as_deref().and_then(|document| find(document, target));
+        let then = snapshot
+            .moment
+            .domain
+            .as_deref()
+            .and_then(|document| find(document, target));
         let then = then.ok_or_else(|| {
             failed(format!(
                 "disk '{target}' referenced by snapshot '{name}' not found in the VM definition of the deleted snapshot"
@@ -158,7 +172,9 @@ fn check_images(view: &View, snapshot: &Snapshot) -> Result<()> {
 async fn remove(context: &Arc<Context>, name: &str, metadata_only: bool) -> Result<()> {
     let (driver, view) = (context.driver(), context.view());
     if !metadata_only {
-        let intent = Intent::DeleteSnapshot { name: name.to_owned() };
+        let intent = Intent::DeleteSnapshot {
+            name: name.to_owned(),
+        };
         match view.active() {
             true => context.intend(intent).await?,
             false => context.intend_off(intent).await?,
@@ -209,9 +225,14 @@ pub(crate) fn images_of(snapshot: &Snapshot) -> Vec<PathBuf> {
         return Vec::new();
     };
     let is_internal = |target: &str| {
-        snapshot.disk(target).is_some_and(|part| part.mode == Some(SnapshotMode::Internal))
+        snapshot
+            .disk(target)
+            .is_some_and(|part| part.mode == Some(SnapshotMode::Internal))
     };
     let disks = document.devices.disks.iter();
     let disks = disks.filter(|disk| disk.device == DiskDevice::Disk && is_internal(&disk.target.dev));
-    disks.filter_map(choose::image_path).chain(qcow2_nvram(document)).collect()
+    disks
+        .filter_map(choose::image_path)
+        .chain(qcow2_nvram(document))
+        .collect()
 }

@@ -62,12 +62,15 @@ impl Deed {
 /// There is no qemu-img, or it fails: in its words.
 pub(crate) async fn carry_out(deed: Deed, name: &str, image: &Path) -> Result<()> {
     let program = crate::blocking::file("looking for qemu-img", || {
-        programs::find("qemu-img", &[])
-            .ok_or_else(|| Error::internal("unable to find qemu-img in PATH: it makes snapshots of guests that are off"))
+        programs::find("qemu-img", &[]).ok_or_else(|| {
+            Error::internal("unable to find qemu-img in PATH: it makes snapshots of guests that are off")
+        })
     })
     .await?;
     let image = image.to_string_lossy().into_owned();
-    let args = ["snapshot", deed.switch(), name, &image].map(str::to_owned).to_vec();
+    let args = ["snapshot", deed.switch(), name, &image]
+        .map(str::to_owned)
+        .to_vec();
     let line = format!("{} {}", program.display(), args.join(" "));
     let ended = Helper::new(&program, None).run(args, DEADLINE).await?;
     let how = match ended.status {
@@ -76,7 +79,9 @@ pub(crate) async fn carry_out(deed: Deed, name: &str, image: &Path) -> Result<()
         None => "fatal signal".to_owned(),
     };
     let said = ended.words.trim();
-    Err(Error::internal(format!("Child process ({line}) unexpected {how}: {said}")))
+    Err(Error::internal(format!(
+        "Child process ({line}) unexpected {how}: {said}"
+    )))
 }
 
 /// The snapshots in an image. One that is no qcow2 has none.
@@ -85,8 +90,12 @@ pub(crate) async fn carry_out(deed: Deed, name: &str, image: &Path) -> Result<()
 /// `System` if it can't be read.
 pub(crate) async fn of(image: PathBuf) -> Result<Vec<InImage>> {
     let read = move || {
-        read(&image)
-            .map_err(|e| Error::system(format_args!("cannot read the snapshots in '{}'", image.display()), e))
+        read(&image).map_err(|e| {
+            Error::system(
+                format_args!("cannot read the snapshots in '{}'", image.display()),
+                e,
+            )
+        })
     };
     crate::blocking::file("reading the snapshots in an image", read).await
 }
@@ -96,7 +105,10 @@ pub(crate) async fn of(image: PathBuf) -> Result<Vec<InImage>> {
 /// # Errors
 /// As [`of`].
 pub(crate) async fn find(image: PathBuf, name: &str) -> Result<Option<InImage>> {
-    Ok(of(image).await?.into_iter().find(|snapshot| snapshot.name == name))
+    Ok(of(image)
+        .await?
+        .into_iter()
+        .find(|snapshot| snapshot.name == name))
 }
 
 fn read(path: &Path) -> io::Result<Vec<InImage>> {
@@ -129,7 +141,11 @@ fn entry(table: &mut impl Read) -> io::Result<InImage> {
     let gap = (8 - (ENTRY + length) % 8) % 8;
     io::copy(&mut table.take(gap as u64), &mut io::sink())?;
     // Newer images have the size in the part that may grow.
-    let size = if extra >= 8 { be64(&rest, 0) } else { u64::from(be32(&fixed, 32)) };
+    let size = if extra >= 8 {
+        be64(&rest, 0)
+    } else {
+        u64::from(be32(&fixed, 32))
+    };
     let name = rest.get(extra + id..length).unwrap_or_default();
     Ok(InImage {
         name: String::from_utf8_lossy(name).into_owned(),
@@ -195,7 +211,12 @@ mod tests {
         for name in ["one", "a longer name"] {
             carry_out(Deed::Create, name, &image).await.unwrap();
         }
-        let names: Vec<_> = of(image.clone()).await.unwrap().into_iter().map(|s| s.name).collect();
+        let names: Vec<_> = of(image.clone())
+            .await
+            .unwrap()
+            .into_iter()
+            .map(|s| s.name)
+            .collect();
         assert_eq!(names, ["one", "a longer name"]);
         carry_out(Deed::Apply, "one", &image).await.unwrap();
         carry_out(Deed::Delete, "one", &image).await.unwrap();

@@ -46,20 +46,29 @@ fn delete_id(name: &str) -> String {
 
 /// The topmost node of a running guest's disk.
 fn node_of(disk: &Disk) -> Result<String> {
-    let private = disk.source.as_ref().and_then(|source| source.private_data.as_ref());
+    let private = disk
+        .source
+        .as_ref()
+        .and_then(|source| source.private_data.as_ref());
     let names = private.and_then(|private| private.nodenames.as_ref());
     let name = names.and_then(|names| names.of("format").or_else(|| names.of("storage")));
-    name.map(str::to_owned).ok_or_else(|| {
-        Error::internal(format!("the nodes of disk '{}' are not known", disk.target.dev))
-    })
+    name.map(str::to_owned)
+        .ok_or_else(|| Error::internal(format!("the nodes of disk '{}' are not known", disk.target.dev)))
 }
 
 fn internal_disks(snapshot: &Snapshot) -> impl Iterator<Item = &SnapshotDisk> {
-    snapshot.disks.iter().filter(|disk| disk.mode == Some(SnapshotMode::Internal))
+    snapshot
+        .disks
+        .iter()
+        .filter(|disk| disk.mode == Some(SnapshotMode::Internal))
 }
 
 fn disk_of<'a>(document: &'a Domain, target: &str) -> Option<&'a Disk> {
-    document.devices.disks.iter().find(|disk| disk.target.dev == target)
+    document
+        .devices
+        .disks
+        .iter()
+        .find(|disk| disk.target.dev == target)
 }
 
 /// Where a new snapshot goes: memory into the first image.
@@ -114,7 +123,9 @@ pub(crate) async fn load(guest: &Guest, snapshot: &Snapshot) -> Result<()> {
     };
     match jobs::run(guest, &id, command).await?.error {
         None => Ok(()),
-        Some(error) => Err(failed(format!("load of internal snapshot '{name}' job failed: {error}"))),
+        Some(error) => Err(failed(format!(
+            "load of internal snapshot '{name}' job failed: {error}"
+        ))),
     }
 }
 
@@ -137,11 +148,17 @@ fn place_of_old(snapshot: &Snapshot, document: &Domain, nodes: &[BlockDeviceInfo
     };
     for part in internal_disks(snapshot) {
         let disk = disk_of(document, &part.name).ok_or_else(|| {
-            Error::internal(format!("VM doesn't have disk '{}' referenced by snapshot '{name}'", part.name))
+            Error::internal(format!(
+                "VM doesn't have disk '{}' referenced by snapshot '{name}'",
+                part.name
+            ))
         })?;
         let node = node_of(disk)?;
         let found = in_node(nodes, &node, name).ok_or_else(|| {
-            failed(format!("image of disk '{}' does not have internal snapshot '{name}'", part.name))
+            failed(format!(
+                "image of disk '{}' does not have internal snapshot '{name}'",
+                part.name
+            ))
         })?;
         take(&node, found)?;
     }
@@ -149,7 +166,9 @@ fn place_of_old(snapshot: &Snapshot, document: &Domain, nodes: &[BlockDeviceInfo
         take(NVRAM_NODE, found)?;
     }
     place.vmstate = vmstate.ok_or_else(|| {
-        failed(format!("missing vmstate section when reverting active internal snapshot '{name}'"))
+        failed(format!(
+            "missing vmstate section when reverting active internal snapshot '{name}'"
+        ))
     })?;
     Ok(place)
 }
@@ -169,7 +188,11 @@ pub(crate) async fn delete(guest: &Guest, snapshot: &Snapshot) -> Result<()> {
 async fn delete_from(guest: &Guest, name: &str, mut known: Vec<String>) -> Result<()> {
     let nodes = nodes(guest).await?;
     known.push(NVRAM_NODE.to_owned());
-    let is_writable = |node: &str| nodes.iter().any(|n| n.node_name.as_deref() == Some(node) && !n.ro);
+    let is_writable = |node: &str| {
+        nodes
+            .iter()
+            .any(|n| n.node_name.as_deref() == Some(node) && !n.ro)
+    };
     let devices: Vec<_> = known
         .into_iter()
         .filter(|node| in_node(&nodes, node, name).is_some() && is_writable(node))
@@ -185,7 +208,9 @@ async fn delete_from(guest: &Guest, name: &str, mut known: Vec<String>) -> Resul
     };
     match jobs::run(guest, &id, command).await?.error {
         None => Ok(()),
-        Some(error) => Err(failed(format!("deletion of internal snapshot '{name}' job failed: {error}"))),
+        Some(error) => Err(failed(format!(
+            "deletion of internal snapshot '{name}' job failed: {error}"
+        ))),
     }
 }
 
@@ -211,8 +236,15 @@ async fn nodes(guest: &Guest) -> Result<Vec<BlockDeviceInfo>> {
 }
 
 fn in_node<'a>(nodes: &'a [BlockDeviceInfo], node: &str, name: &str) -> Option<&'a SnapshotInfo> {
-    let found = nodes.iter().find(|known| known.node_name.as_deref() == Some(node))?;
-    found.image.as_ref()?.snapshots.iter().find(|snapshot| snapshot.name == name)
+    let found = nodes
+        .iter()
+        .find(|known| known.node_name.as_deref() == Some(node))?;
+    found
+        .image
+        .as_ref()?
+        .snapshots
+        .iter()
+        .find(|snapshot| snapshot.name == name)
 }
 
 #[cfg(test)]
@@ -250,7 +282,10 @@ mod tests {
     }
 
     fn node(name: &str, sizes: &[u64]) -> BlockDeviceInfo {
-        let snapshots: Vec<_> = sizes.iter().map(|n| serde_json::json!({"name": "s", "vm-state-size": n})).collect();
+        let snapshots: Vec<_> = sizes
+            .iter()
+            .map(|n| serde_json::json!({"name": "s", "vm-state-size": n}))
+            .collect();
         let image = serde_json::json!({"filename": "f", "format": "qcow2", "virtual-size": 1, "snapshots": snapshots});
         serde_json::from_value(serde_json::json!({"node-name": name, "image": image})).unwrap()
     }
@@ -267,7 +302,10 @@ mod tests {
         };
         let found = place(&[9], &[0], &[0]).unwrap();
         assert_eq!(found.vmstate, "libvirt-2-format");
-        assert_eq!(found.devices, ["libvirt-2-format", "libvirt-1-format", NVRAM_NODE]);
+        assert_eq!(
+            found.devices,
+            ["libvirt-2-format", "libvirt-1-format", NVRAM_NODE]
+        );
         assert_eq!(
             place(&[9], &[], &[]).unwrap_err(),
             "image of disk 'vdb' does not have internal snapshot 's'"

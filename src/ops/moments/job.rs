@@ -4,7 +4,10 @@ use qmp::commands;
 
 use crate::{
     error::Result,
-    ops::{graph::jobs, run::{guest::Guest, jobs::CONCLUDED}},
+    ops::{
+        graph::jobs,
+        run::{guest::Guest, jobs::CONCLUDED},
+    },
 };
 
 /// Waits for the end of jobs that nobody waits for any more, and dismisses them.

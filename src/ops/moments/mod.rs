@@ -50,7 +50,10 @@ pub(crate) fn mode_of(disk: &Disk) -> Option<SnapshotMode> {
 /// `OperationInvalid` if one is.
 pub(crate) fn without_block_jobs(view: &View) -> Result<()> {
     let jobs = view.run.as_ref().and_then(|run| run.status.blockjobs.as_ref());
-    let of_disks = jobs.into_iter().flat_map(|all| &all.jobs).any(|job| job.disk.is_some());
+    let of_disks = jobs
+        .into_iter()
+        .flat_map(|all| &all.jobs)
+        .any(|job| job.disk.is_some());
     match of_disks {
         true => Err(Error::invalid("domain has active block job")),
         false => Ok(()),

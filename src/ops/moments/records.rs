@@ -95,7 +95,11 @@ impl Batch {
         let Some(entry) = self.after.get(name).cloned() else {
             return Ok(());
         };
-        let children: Vec<_> = self.after.children(name).map(|child| child.name.clone()).collect();
+        let children: Vec<_> = self
+            .after
+            .children(name)
+            .map(|child| child.name.clone())
+            .collect();
         for child in children {
             let parent = entry.parent.as_deref().map(str::to_owned);
             self.edit(&child).await?.moment.parent = parent;

@@ -39,7 +39,10 @@ pub(super) async fn redefine(
 ) -> Result<Arc<View>> {
     let view = operation.view();
     check_state(&snapshot)?;
-    for domain in [&mut snapshot.moment.domain, &mut snapshot.inactive].into_iter().flatten() {
+    for domain in [&mut snapshot.moment.domain, &mut snapshot.inactive]
+        .into_iter()
+        .flatten()
+    {
         let given = std::mem::take(domain);
         *domain = plan::complete(driver, given, Age::Known).await?.domain;
     }
@@ -167,7 +170,9 @@ fn fit(mut snapshot: Snapshot, former: Option<Snapshot>) -> Result<Snapshot> {
     let missing = || Error::internal("missing domain in snapshot").in_area(Area::Snapshot);
     let domain: &Document = snapshot.moment.domain.as_deref().ok_or_else(missing)?;
     let disks = domain.devices.disks.clone();
-    align::align(&mut snapshot, &disks, default, &|path| std::path::Path::new(path).is_file())?;
+    align::align(&mut snapshot, &disks, default, &|path| {
+        std::path::Path::new(path).is_file()
+    })?;
     Ok(snapshot)
 }
 
@@ -193,9 +198,13 @@ mod tests {
             ..Summary::default()
         });
         let (tree, _) = Snapshots::found(links.to_vec());
-        let said = |name, parent| check_descent(&tree, &snapshot(name, parent)).map_err(|e| e.message.into_owned());
+        let said =
+            |name, parent| check_descent(&tree, &snapshot(name, parent)).map_err(|e| e.message.into_owned());
         assert_eq!(said("c", "b"), Ok(()));
-        assert_eq!(said("a", "a").unwrap_err(), "cannot set moment a as its own parent");
+        assert_eq!(
+            said("a", "a").unwrap_err(),
+            "cannot set moment a as its own parent"
+        );
         assert_eq!(said("c", "z").unwrap_err(), "parent z for moment c not found");
         assert_eq!(said("a", "b").unwrap_err(), "parent b would create cycle to a");
     }
@@ -210,6 +219,10 @@ mod tests {
         use SnapshotState::{DiskSnapshot, Paused, Running, Shutoff};
         assert_eq!(said(Running, Paused), Ok(()));
         assert!(said(Running, Shutoff).unwrap_err().contains("online and offline"));
-        assert!(said(Shutoff, DiskSnapshot).unwrap_err().contains("disk only and full system"));
+        assert!(
+            said(Shutoff, DiskSnapshot)
+                .unwrap_err()
+                .contains("disk only and full system")
+        );
     }
 }

@@ -16,7 +16,11 @@ use std::{
 };
 
 use crate::{
-    domain::{Condition, Domain, Effects, RunState, Stored, View, intents::{Intent, Note}, status},
+    domain::{
+        Condition, Domain, Effects, RunState, Stored, View,
+        intents::{Intent, Note},
+        status,
+    },
     error::{Code, Result},
     events::Found,
     hooks::Operation,

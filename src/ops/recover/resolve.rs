@@ -155,7 +155,10 @@ async fn degrade(guest: &Guest, what: String) {
 }
 
 async fn resolve(driver: &Arc<Driver>, guest: &Arc<Guest>, intent: &Intent) -> Result<()> {
-    if matches!(intent, Intent::CreateSnapshot { .. } | Intent::DeleteSnapshot { .. }) {
+    if matches!(
+        intent,
+        Intent::CreateSnapshot { .. } | Intent::DeleteSnapshot { .. }
+    ) {
         return moments::resolve::running(driver, guest, intent).await;
     }
     let mut truth = Truth::read(guest).await?;

@@ -43,7 +43,9 @@ impl Moment {
     /// Writes who comes before it, and when it was made.
     fn write_descent(&self, w: &mut Writer) {
         if let Some(parent) = &self.parent {
-            w.element_with("parent", Empty::Keep, |w| w.text_child::<Plain, _>("name", parent));
+            w.element_with("parent", Empty::Keep, |w| {
+                w.text_child::<Plain, _>("name", parent)
+            });
         }
         w.text_child::<Plain, _>("creationTime", &self.created);
     }
@@ -64,7 +66,9 @@ impl Moment {
         let Some(domain) = node.child("domain") else {
             return Ok((None, None));
         };
-        let uuid = domain.child("uuid").and_then(|uuid| Uuid::parse_str(uuid.text()).ok());
+        let uuid = domain
+            .child("uuid")
+            .and_then(|uuid| Uuid::parse_str(uuid.text()).ok());
         if domain.attr("type").is_none() {
             return Ok((None, uuid));
         }

@@ -118,7 +118,10 @@ impl Snapshot {
         document.judge(|root| check(root, given))?;
         let root = document.root();
         let mut read = Self::read_parts(root, given.redefine)?;
-        for domain in [&mut read.moment.domain, &mut read.inactive].into_iter().flatten() {
+        for domain in [&mut read.moment.domain, &mut read.inactive]
+            .into_iter()
+            .flatten()
+        {
             domain.settle();
             domain.normalize();
         }
@@ -395,14 +398,17 @@ fn created(root: Node<'_>) -> Result<i64, Error> {
 }
 
 fn state(root: Node<'_>) -> Result<SnapshotState, Error> {
-    let word = text(root, "state").ok_or_else(|| snapshot(Kind::Xml, "missing state from existing snapshot"))?;
+    let word =
+        text(root, "state").ok_or_else(|| snapshot(Kind::Xml, "missing state from existing snapshot"))?;
     let state = word.parse::<SnapshotState>().ok();
-    state.filter(|state| *state != SnapshotState::NoState).ok_or_else(|| {
-        snapshot(
-            Kind::Unsupported,
-            format!("Invalid state '{word}' in domain snapshot XML"),
-        )
-    })
+    state
+        .filter(|state| *state != SnapshotState::NoState)
+        .ok_or_else(|| {
+            snapshot(
+                Kind::Unsupported,
+                format!("Invalid state '{word}' in domain snapshot XML"),
+            )
+        })
 }
 
 fn is_active(root: Node<'_>) -> Result<bool, Error> {
@@ -421,7 +427,10 @@ fn check(root: Node<'_>, given: Given) -> Result<(), Error> {
         }
         created(root)?;
         offline = state(root)?.is_offline();
-        if let Some(domain) = root.child("domain").filter(|domain| domain.attr("type").is_some()) {
+        if let Some(domain) = root
+            .child("domain")
+            .filter(|domain| domain.attr("type").is_some())
+        {
             reading::check_domain(domain)?;
         }
         if let Some(inactive) = root.child("inactiveDomain") {
@@ -525,11 +534,17 @@ mod tests {
         let (read, current) = Snapshot::parse_file(FILE).unwrap();
         assert!(current && read.is_external());
         let again = read.format_file(current);
-        let shown = |text: &str| text.replace("    <devices/>\n", "").replace("    <devices>\n    </devices>\n", "");
+        let shown = |text: &str| {
+            text.replace("    <devices/>\n", "")
+                .replace("    <devices>\n    </devices>\n", "")
+        };
         assert_eq!(shown(&again), shown(FILE));
         assert_eq!(Summary::read(FILE).unwrap(), read.summary(true));
         let plain = read.format(false);
-        assert!(!plain.contains("passwd") && !plain.contains("<active>"), "{plain}");
+        assert!(
+            !plain.contains("passwd") && !plain.contains("<active>"),
+            "{plain}"
+        );
         assert!(read.format(true).contains("passwd='x'"));
     }
 
@@ -549,37 +564,106 @@ mod tests {
     #[test]
     fn wrong_documents_are_refused_in_libvirts_words() {
         let new = Given::default();
-        let off = Given {
-            offline: true,
-            ..new
-        };
+        let off = Given { offline: true, ..new };
         let redefine = Given {
             redefine: true,
             ..new
         };
         let head = "<name>a</name><creationTime>1</creationTime>";
         let cases: &[(String, Given, u32, &str)] = &[
-            ("<memory snapshot='external'/>".into(), new, 27, "external memory snapshots require a filename"),
-            ("<memory snapshot='external' file='rel'/>".into(), new, 27, "memory snapshot file path (rel) must be absolute"),
-            ("<memory snapshot='internal' file='/x'/>".into(), new, 27, "memory filename '/x' requires external snapshot"),
-            ("<memory snapshot='foo'/>".into(), new, 27, "Invalid value for attribute 'snapshot' in element 'memory': 'foo'."),
-            ("<memory file='/x'/>".into(), off, 27, "memory state cannot be saved with offline or disk-only snapshot"),
-            ("<disks><disk snapshot='no'/></disks>".into(), new, 1, "missing name from disk snapshot element"),
-            ("<disks><disk name='a' type='volume'/></disks>".into(), new, 27, "unsupported disk snapshot type 'volume'"),
-            ("<disks><disk name='a'><driver type='z'/></disk></disks>".into(), new, 67, "unknown disk snapshot driver 'z'"),
-            ("<disks><disk name='a'><source file='r'/></disk></disks>".into(), new, 27, "disk snapshot image path 'r' must be absolute"),
-            (String::new(), redefine, 27, "a redefined snapshot must have a name"),
-            ("<name>a</name>".into(), redefine, 1, "missing creationTime from existing snapshot"),
+            (
+                "<memory snapshot='external'/>".into(),
+                new,
+                27,
+                "external memory snapshots require a filename",
+            ),
+            (
+                "<memory snapshot='external' file='rel'/>".into(),
+                new,
+                27,
+                "memory snapshot file path (rel) must be absolute",
+            ),
+            (
+                "<memory snapshot='internal' file='/x'/>".into(),
+                new,
+                27,
+                "memory filename '/x' requires external snapshot",
+            ),
+            (
+                "<memory snapshot='foo'/>".into(),
+                new,
+                27,
+                "Invalid value for attribute 'snapshot' in element 'memory': 'foo'.",
+            ),
+            (
+                "<memory file='/x'/>".into(),
+                off,
+                27,
+                "memory state cannot be saved with offline or disk-only snapshot",
+            ),
+            (
+                "<disks><disk snapshot='no'/></disks>".into(),
+                new,
+                1,
+                "missing name from disk snapshot element",
+            ),
+            (
+                "<disks><disk name='a' type='volume'/></disks>".into(),
+                new,
+                27,
+                "unsupported disk snapshot type 'volume'",
+            ),
+            (
+                "<disks><disk name='a'><driver type='z'/></disk></disks>".into(),
+                new,
+                67,
+                "unknown disk snapshot driver 'z'",
+            ),
+            (
+                "<disks><disk name='a'><source file='r'/></disk></disks>".into(),
+                new,
+                27,
+                "disk snapshot image path 'r' must be absolute",
+            ),
+            (
+                String::new(),
+                redefine,
+                27,
+                "a redefined snapshot must have a name",
+            ),
+            (
+                "<name>a</name>".into(),
+                redefine,
+                1,
+                "missing creationTime from existing snapshot",
+            ),
             (head.into(), redefine, 27, "missing state from existing snapshot"),
-            (format!("{head}<state>foo</state>"), redefine, 67, "Invalid state 'foo' in domain snapshot XML"),
-            (format!("{head}<state>shutoff</state><memory snapshot='internal'/>"), redefine, 27, "memory state cannot be saved with offline or disk-only snapshot"),
+            (
+                format!("{head}<state>foo</state>"),
+                redefine,
+                67,
+                "Invalid state 'foo' in domain snapshot XML",
+            ),
+            (
+                format!("{head}<state>shutoff</state><memory snapshot='internal'/>"),
+                redefine,
+                27,
+                "memory state cannot be saved with offline or disk-only snapshot",
+            ),
         ];
         for (inside, given, code, said) in cases {
             let text = format!("<domainsnapshot>{inside}</domainsnapshot>");
             let error = Snapshot::given(&text, *given).expect_err(inside);
-            assert_eq!((error.kind.number(), error.message.as_str()), (*code, *said), "{inside}");
+            assert_eq!(
+                (error.kind.number(), error.message.as_str()),
+                (*code, *said),
+                "{inside}"
+            );
         }
         let error = Snapshot::given("<snapshot/>", new).unwrap_err();
-        assert_eq!(error.message, "expecting root element of 'domainsnapshot', not 'snapshot'");
+        assert_eq!(
+            error.message,
+            "expecting root element of 'domainsnapshot', not 'snapshot'"
+        );
     }
 }
