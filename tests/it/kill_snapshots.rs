@@ -186,8 +186,7 @@ async fn agree(stage: &Stage, operation: Operation) -> Result<bool> {
             jobs.replace(" ", "").contains("\"return\":[]"),
             "QEMU has jobs: {jobs}"
         );
-        let said = stage.disk("read -P 1 0 64k").await?;
-        let is_old = !said.contains("failed");
+        let is_old = stage.disk_has(1).await?;
         ensure!(
             operation == Operation::Revert || !is_old,
             "the disk went back by itself"

@@ -87,7 +87,7 @@ impl Fake {
                 self.keep(&path, &body[5..]);
                 Ok(frame(&proto::Domain::default()))
             }
-            _ => about(&whole),
+            _ => about(&whole, &body[5..]),
         };
         respond(futures_util::stream::iter([result]))
     }
@@ -161,16 +161,33 @@ impl Fake {
 }
 
 /// Two snapshots, one of them current, one event that is counted; nothing else.
-fn about(path: &str) -> Result<Bytes, Status> {
+fn about(path: &str, request: &[u8]) -> Result<Bytes, Status> {
     let snapshot = |name: &str, parent: &str| proto::Snapshot {
         name: name.into(),
         parent: parent.into(),
         current: !parent.is_empty(),
+        ..Default::default()
     };
+    let (first, second) = (snapshot("first", ""), snapshot("second", "first"));
     Ok(match path.trim_start_matches("/virtqemud.v1.") {
-        "Snapshots/List" => frame(&proto::ListSnapshotsResponse {
-            snapshots: vec![snapshot("first", ""), snapshot("second", "first")],
-        }),
+        "Snapshots/List" => {
+            let wanted = proto::ListSnapshotsRequest::decode(request).unwrap();
+            let external = wanted.filter.and_then(|filter| filter.external);
+            let snapshots = match (external, wanted.roots) {
+                (Some(true), _) => Vec::new(),
+                (_, true) => vec![first],
+                _ => vec![first, second],
+            };
+            frame(&proto::ListSnapshotsResponse {
+                snapshots,
+                ..Default::default()
+            })
+        }
+        "Snapshots/Get" => match proto::GetSnapshotRequest::decode(request).unwrap().name.as_str() {
+            "" | "second" => frame(&second),
+            "first" => frame(&first),
+            name => return Err(Status::not_found(format!("no domain snapshot with matching name '{name}'"))),
+        },
         "Checkpoints/List" => frame(&proto::ListCheckpointsResponse::default()),
         "PerfEvents/List" => frame(&proto::ListPerfEventsResponse {
             events: vec!["cpu_cycles".into()],

@@ -43,10 +43,7 @@ fn snapshots_are_listed_by_their_place_in_the_tree() {
     assert_eq!(number(0), Ok(2));
     assert_eq!(number(VIR_DOMAIN_SNAPSHOT_LIST_ROOTS), Ok(1));
     assert_eq!(number(VIR_DOMAIN_SNAPSHOT_LIST_NO_METADATA), Ok(0));
-    assert_eq!(
-        number(VIR_DOMAIN_SNAPSHOT_LIST_EXTERNAL),
-        Err(ErrorCode::NO_SUPPORT)
-    );
+    assert_eq!(number(VIR_DOMAIN_SNAPSHOT_LIST_EXTERNAL), Ok(0));
     let current = DomainSnapshotCurrent {
         dom: dom.clone(),
         flags: 0,
@@ -67,20 +64,20 @@ fn snapshots_are_listed_by_their_place_in_the_tree() {
         client.call(&orphan).unwrap_err().to_string(),
         "Domain snapshot not found: snapshot 'first' does not have a parent"
     );
-    let unserved = client.call(&DomainSnapshotDelete { snap, flags: 0 }).unwrap_err();
+    let both = VIR_DOMAIN_SNAPSHOT_DELETE_CHILDREN | VIR_DOMAIN_SNAPSHOT_DELETE_CHILDREN_ONLY;
+    let refused = client.call(&DomainSnapshotDelete { snap, flags: both }).unwrap_err();
     assert_eq!(
-        unserved.to_string(),
-        "this function is not supported by the connection driver: virDomainSnapshotDelete"
+        refused.to_string(),
+        "Flags 'VIR_DOMAIN_SNAPSHOT_DELETE_CHILDREN' and 'VIR_DOMAIN_SNAPSHOT_DELETE_CHILDREN_ONLY' are mutually \
+         exclusive"
     );
     let unknown = DomainSnapshotLookupByName {
         dom,
         name: "third".into(),
         flags: 0,
     };
-    assert_eq!(
-        client.call(&unknown).unwrap_err().to_string(),
-        "Domain snapshot not found: no domain snapshot with matching name 'third'"
-    );
+    let unknown = client.call(&unknown).unwrap_err().to_string();
+    assert!(unknown.ends_with("no domain snapshot with matching name 'third'"), "{unknown}");
 }
 
 #[test]
