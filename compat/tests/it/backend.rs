@@ -186,7 +186,11 @@ fn about(path: &str, request: &[u8]) -> Result<Bytes, Status> {
         "Snapshots/Get" => match proto::GetSnapshotRequest::decode(request).unwrap().name.as_str() {
             "" | "second" => frame(&second),
             "first" => frame(&first),
-            name => return Err(Status::not_found(format!("no domain snapshot with matching name '{name}'"))),
+            name => {
+                return Err(Status::not_found(format!(
+                    "no domain snapshot with matching name '{name}'"
+                )));
+            }
         },
         "Checkpoints/List" => frame(&proto::ListCheckpointsResponse::default()),
         "PerfEvents/List" => frame(&proto::ListPerfEventsResponse {

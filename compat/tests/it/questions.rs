@@ -65,7 +65,9 @@ fn snapshots_are_listed_by_their_place_in_the_tree() {
         "Domain snapshot not found: snapshot 'first' does not have a parent"
     );
     let both = VIR_DOMAIN_SNAPSHOT_DELETE_CHILDREN | VIR_DOMAIN_SNAPSHOT_DELETE_CHILDREN_ONLY;
-    let refused = client.call(&DomainSnapshotDelete { snap, flags: both }).unwrap_err();
+    let refused = client
+        .call(&DomainSnapshotDelete { snap, flags: both })
+        .unwrap_err();
     assert_eq!(
         refused.to_string(),
         "Flags 'VIR_DOMAIN_SNAPSHOT_DELETE_CHILDREN' and 'VIR_DOMAIN_SNAPSHOT_DELETE_CHILDREN_ONLY' are mutually \
@@ -77,7 +79,10 @@ fn snapshots_are_listed_by_their_place_in_the_tree() {
         flags: 0,
     };
     let unknown = client.call(&unknown).unwrap_err().to_string();
-    assert!(unknown.ends_with("no domain snapshot with matching name 'third'"), "{unknown}");
+    assert!(
+        unknown.ends_with("no domain snapshot with matching name 'third'"),
+        "{unknown}"
+    );
 }
 
 #[test]
