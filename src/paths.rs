@@ -96,6 +96,12 @@ impl Paths {
         self.lib.join("save")
     }
 
+    /// Dumps that guests' documents ask for.
+    #[must_use]
+    pub fn dumps(&self) -> PathBuf {
+        self.lib.join("dump")
+    }
+
     /// Those of the system daemon, below `root`: "/" but in tests.
     #[must_use]
     pub fn system(root: &Path) -> Self {

@@ -8,9 +8,10 @@ pub use crate::proto::{
     admin_client::AdminClient, block_jobs_client::BlockJobsClient, checkpoints_client::CheckpointsClient,
     consoles_client::ConsolesClient, devices_client::DevicesClient, disks_client::DisksClient,
     domains_client::DomainsClient, events_client::EventsClient, guest_agent_client::GuestAgentClient,
-    host_client::HostClient, launch_security_client::LaunchSecurityClient, monitor_client::MonitorClient,
-    node_devices_client::NodeDevicesClient, operations_client::OperationsClient,
-    perf_events_client::PerfEventsClient, snapshots_client::SnapshotsClient, tuning_client::TuningClient,
+    host_client::HostClient, jobs_client::JobsClient, launch_security_client::LaunchSecurityClient,
+    monitor_client::MonitorClient, node_devices_client::NodeDevicesClient,
+    operations_client::OperationsClient, perf_events_client::PerfEventsClient, saves_client::SavesClient,
+    snapshots_client::SnapshotsClient, tuning_client::TuningClient,
 };
 pub use tonic::transport::Channel;
 
@@ -75,6 +76,10 @@ services! {
     checkpoints: CheckpointsClient;
     /// Events that are counted for guests.
     perf_events: PerfEventsClient;
+    /// Jobs of guests.
+    jobs: JobsClient;
+    /// Saves, restores and dumps.
+    saves: SavesClient;
     /// Protection of guests from the host.
     launch_security: LaunchSecurityClient;
 }

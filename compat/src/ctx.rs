@@ -79,6 +79,8 @@ clients! {
     checkpoints: CheckpointsClient;
     perf_events: PerfEventsClient;
     launch_security: LaunchSecurityClient;
+    jobs: JobsClient;
+    saves: SavesClient;
 }
 
 impl Ctx {

@@ -27,6 +27,7 @@ mod dispatch;
 mod error;
 mod events;
 mod handlers;
+mod jobs;
 mod keepalive;
 mod moments;
 mod neighbours;

@@ -9,8 +9,8 @@ use crate::handlers::admin::SHUTDOWN_PRESERVE;
 use crate::handlers::flags::{AFFECT, Flags, Refuser, SNAPSHOTS};
 use crate::handlers::{
     admin as administration, agent, block_jobs, checkpoints, config, connect, counters, cpu, device, disks,
-    domain, events, guest_info, host, info, lifecycle, list, look, monitor, node, node_device, perf,
-    resources, snapshots, stats, tuning,
+    domain, events, guest_info, host, info, jobs, lifecycle, list, look, monitor, node, node_device, perf,
+    resources, saves, snapshots, stats, tuning,
 };
 use crate::neighbours;
 use crate::route::{Route, admit, finish, handled, refuser, routes};
@@ -135,10 +135,45 @@ routes! { REMOTE: remote;
         VIR_DOMAIN_XML_SECURE, VIR_DOMAIN_XML_INACTIVE, VIR_DOMAIN_XML_UPDATE_CPU,
         VIR_DOMAIN_XML_MIGRATABLE,
     ] => info::get_xml,
-    DomainGetJobInfo => info::get_job_info,
+    DomainGetJobInfo => jobs::get_info,
     DomainGetJobStats [
         VIR_DOMAIN_JOB_STATS_COMPLETED, VIR_DOMAIN_JOB_STATS_KEEP_COMPLETED,
-    ] => info::get_job_stats,
+    ] => jobs::get_stats,
+    DomainAbortJob => jobs::abort,
+    DomainAbortJobFlags [VIR_DOMAIN_ABORT_JOB_POSTCOPY] => jobs::abort_flags,
+    DomainSave => saves::save,
+    DomainSaveFlags [
+        VIR_DOMAIN_SAVE_BYPASS_CACHE, VIR_DOMAIN_SAVE_RUNNING, VIR_DOMAIN_SAVE_PAUSED,
+    ] => saves::save_flags,
+    DomainSaveParams [
+        VIR_DOMAIN_SAVE_BYPASS_CACHE, VIR_DOMAIN_SAVE_RUNNING, VIR_DOMAIN_SAVE_PAUSED,
+    ] => saves::save_params,
+    DomainRestore => saves::restore,
+    DomainRestoreFlags [
+        VIR_DOMAIN_SAVE_BYPASS_CACHE, VIR_DOMAIN_SAVE_RUNNING, VIR_DOMAIN_SAVE_PAUSED,
+        VIR_DOMAIN_SAVE_RESET_NVRAM,
+    ] => saves::restore_flags,
+    DomainRestoreParams [
+        VIR_DOMAIN_SAVE_BYPASS_CACHE, VIR_DOMAIN_SAVE_RUNNING, VIR_DOMAIN_SAVE_PAUSED,
+        VIR_DOMAIN_SAVE_RESET_NVRAM,
+    ] => saves::restore_params,
+    DomainSaveImageGetXmlDesc [VIR_DOMAIN_SAVE_IMAGE_XML_SECURE] => saves::get_image_xml,
+    DomainSaveImageDefineXml [
+        VIR_DOMAIN_SAVE_RUNNING, VIR_DOMAIN_SAVE_PAUSED,
+    ] => saves::define_image_xml,
+    DomainManagedSave [
+        VIR_DOMAIN_SAVE_BYPASS_CACHE, VIR_DOMAIN_SAVE_RUNNING, VIR_DOMAIN_SAVE_PAUSED,
+    ] => saves::managed_save,
+    DomainManagedSaveGetXmlDesc [VIR_DOMAIN_SAVE_IMAGE_XML_SECURE] => saves::get_managed_xml,
+    DomainManagedSaveDefineXml [
+        VIR_DOMAIN_SAVE_RUNNING, VIR_DOMAIN_SAVE_PAUSED,
+    ] => saves::define_managed_xml,
+    DomainCoreDump [
+        VIR_DUMP_CRASH, VIR_DUMP_LIVE, VIR_DUMP_BYPASS_CACHE, VIR_DUMP_RESET, VIR_DUMP_MEMORY_ONLY,
+    ] => saves::core_dump,
+    DomainCoreDumpWithFormat [
+        VIR_DUMP_CRASH, VIR_DUMP_LIVE, VIR_DUMP_BYPASS_CACHE, VIR_DUMP_RESET, VIR_DUMP_MEMORY_ONLY,
+    ] => saves::core_dump_with_format,
     DomainDefineXml => lifecycle::define,
     DomainDefineXmlFlags [VIR_DOMAIN_DEFINE_VALIDATE] => lifecycle::define_flags,
     DomainUndefine => lifecycle::undefine,

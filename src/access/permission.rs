@@ -74,6 +74,8 @@ permissions! {
     DomainBlockWrite = "domain:block_write" changes;
     /// Snapshots of a guest.
     DomainSnapshot = "domain:snapshot" changes;
+    /// A guest's memory in a file.
+    DomainCoreDump = "domain:core_dump" changes;
     /// What is in a guest's memory.
     DomainMemRead = "domain:mem_read" changes;
     /// Pressing keys.
@@ -184,6 +186,13 @@ pub const PERMISSIONS: &[(&str, Permission)] = &[
     ("/virtqemud.v1.Snapshots/Revert", P::DomainSnapshot),
     ("/virtqemud.v1.Snapshots/Delete", P::DomainSnapshot),
     ("/virtqemud.v1.Checkpoints/List", P::DomainRead),
+    ("/virtqemud.v1.Jobs/GetJob", P::DomainRead),
+    ("/virtqemud.v1.Jobs/CancelJob", P::DomainWrite),
+    ("/virtqemud.v1.Saves/Save", P::DomainHibernate),
+    ("/virtqemud.v1.Saves/Restore", P::DomainStart),
+    ("/virtqemud.v1.Saves/GetImage", P::DomainRead),
+    ("/virtqemud.v1.Saves/UpdateImage", P::DomainWrite),
+    ("/virtqemud.v1.Saves/Dump", P::DomainCoreDump),
     ("/virtqemud.v1.PerfEvents/List", P::DomainRead),
     ("/virtqemud.v1.PerfEvents/Set", P::DomainWrite),
     ("/virtqemud.v1.LaunchSecurity/Get", P::DomainRead),

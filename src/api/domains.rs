@@ -126,7 +126,6 @@ impl pb::domains_server::Domains for Service {
             let how = ops::start::How {
                 paused: r.paused,
                 reset_nvram: r.reset_nvram,
-                force_boot: false,
                 session: call.driver.sessions.find(&r.autodestroy_session)?,
                 ..ops::start::How::default()
             };
@@ -185,6 +184,7 @@ impl pb::domains_server::Domains for Service {
                 paused: r.paused,
                 reset_nvram: r.reset_nvram,
                 force_boot: r.force_boot,
+                bypass_cache: r.bypass_cache,
                 session: call.driver.sessions.find(&r.autodestroy_session)?,
                 ..ops::start::How::default()
             };

@@ -103,6 +103,10 @@ fn detail(of: &Kept) -> Option<Detail> {
             alias: it.alias.clone(),
             reason: word::<shown::disk_change::Reason>(it.reason),
         }),
+        Kept::Job(it) => Detail::Job(super::jobs::of_journal(it)),
+        Kept::MigrationIteration(iteration) => Detail::MigrationIteration(shown::MigrationIteration {
+            iteration: *iteration,
+        }),
         Kept::Tunable(it) => Detail::Tunable(shown::Tunable {
             values: it.values.iter().map(tunable).collect(),
         }),

@@ -16,12 +16,14 @@ mod event;
 mod events;
 mod guest_agent;
 mod host;
+mod jobs;
 mod launch_security;
 mod monitor;
 mod node_devices;
 mod once;
 mod operations;
 mod perf_events;
+mod saves;
 mod service;
 mod snapshots;
 mod stats;
@@ -113,6 +115,8 @@ services! {
     perf_events_server::PerfEventsServer,
     launch_security_server::LaunchSecurityServer,
     admin_server::AdminServer,
+    jobs_server::JobsServer,
+    saves_server::SavesServer,
 }
 
 /// The services of this daemon.

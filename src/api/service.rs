@@ -153,7 +153,8 @@ mutations! {
     TrimGuestFilesystemsRequest SetGuestVcpusRequest SetGuestVcpuCountRequest SetGuestTimeRequest
     SetUserPasswordRequest SetAuthorizedKeysRequest SleepRequest SetAgentTimeoutRequest
     DetachNodeDeviceRequest ReattachNodeDeviceRequest ResetNodeDeviceRequest
-    CancelOperationRequest
+    CancelOperationRequest CancelJobRequest
+    SaveRequest RestoreRequest UpdateImageRequest DumpRequest
     CreateSnapshotRequest RevertSnapshotRequest DeleteSnapshotRequest
     AllocatePagesRequest SetPageMergingRequest SuspendHostRequest
     SetClientLimitsRequest SetWorkersRequest DisconnectClientRequest SetLoggingRequest SetIdleLimitRequest

@@ -138,6 +138,25 @@ pub enum Intent {
         /// How, in the words of `ops::change::revert`.
         how: String,
     },
+    /// Save the guest into an image, and end it.
+    Save {
+        /// The image.
+        path: String,
+        /// It was not there before.
+        created: bool,
+    },
+    /// Dump the guest into a file.
+    Dump {
+        /// The file.
+        path: String,
+    },
+    /// Go on from an image that was loaded.
+    Restore {
+        /// The image, if it goes when the guest goes on.
+        managed: Option<String>,
+        /// The CPUs are to run.
+        runs: bool,
+    },
     /// Take a device out, or see to what is left of one that has gone.
     DetachDevice {
         /// The device, as a status file has it.
@@ -177,6 +196,9 @@ impl Intent {
             Self::CreateSnapshot { .. } => "create-snapshot",
             Self::DeleteSnapshot { .. } => "delete-snapshot",
             Self::RevertSnapshot { .. } => "revert-snapshot",
+            Self::Save { .. } => "save",
+            Self::Dump { .. } => "dump",
+            Self::Restore { .. } => "restore",
         }
     }
 }

@@ -14,6 +14,7 @@ pub mod facts;
 pub(crate) mod fixture;
 pub mod intents;
 pub mod jobs;
+pub mod long_job;
 mod mailbox;
 mod owner;
 mod registry;
@@ -57,6 +58,7 @@ struct Inner {
     mailbox: Arc<Mailbox>,
     view: watch::Receiver<Arc<View>>,
     board: Mutex<Board>,
+    long_jobs: long_job::LongJobs,
 }
 
 /// Jobs and who waits for them.
@@ -91,6 +93,7 @@ impl Domain {
                 mailbox,
                 view: receiver,
                 board,
+                long_jobs: long_job::LongJobs::default(),
             }),
         }
     }
@@ -195,6 +198,11 @@ impl Domain {
                 ))
             }
         }
+    }
+
+    /// Its long job and the last one that ended.
+    pub fn long_jobs(&self) -> &long_job::LongJobs {
+        &self.inner.long_jobs
     }
 
     /// Whether a job is at work.

@@ -25,7 +25,7 @@ pub struct Event {
     pub kind: i32,
     #[prost(
         oneof = "event::Detail",
-        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28"
+        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 40, 41"
     )]
     pub detail: Option<event::Detail>,
 }
@@ -220,6 +220,61 @@ pub mod event {
             }
         }
     }
+    #[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
+    pub struct Job {
+        #[prost(int32, tag = "1")]
+        pub kind: i32,
+        #[prost(int32, tag = "2")]
+        pub state: i32,
+        #[prost(uint64, tag = "3")]
+        pub elapsed_ms: u64,
+        #[prost(string, tag = "4")]
+        pub error: String,
+        #[prost(message, optional, tag = "5")]
+        pub transfer: Option<Transfer>,
+        #[prost(message, optional, tag = "6")]
+        pub dump: Option<Amount>,
+        #[prost(message, optional, tag = "7")]
+        pub disks: Option<Amount>,
+        #[prost(message, optional, tag = "8")]
+        pub scratch: Option<Amount>,
+    }
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, prost::Message)]
+    pub struct Amount {
+        #[prost(uint64, tag = "1")]
+        pub done: u64,
+        #[prost(uint64, tag = "2")]
+        pub total: u64,
+    }
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, prost::Message)]
+    pub struct Transfer {
+        #[prost(uint64, tag = "1")]
+        pub total: u64,
+        #[prost(uint64, tag = "2")]
+        pub processed: u64,
+        #[prost(uint64, tag = "3")]
+        pub remaining: u64,
+        #[prost(uint64, optional, tag = "4")]
+        pub bps: Option<u64>,
+        #[prost(uint64, tag = "5")]
+        pub constant: u64,
+        #[prost(uint64, tag = "6")]
+        pub normal: u64,
+        #[prost(uint64, tag = "7")]
+        pub normal_bytes: u64,
+        #[prost(uint64, tag = "8")]
+        pub dirty_rate: u64,
+        #[prost(uint64, tag = "9")]
+        pub page_size: u64,
+        #[prost(uint64, tag = "10")]
+        pub iteration: u64,
+        #[prost(uint64, tag = "11")]
+        pub postcopy_requests: u64,
+        #[prost(uint64, optional, tag = "12")]
+        pub setup_ms: Option<u64>,
+        #[prost(uint64, optional, tag = "13")]
+        pub downtime_ms: Option<u64>,
+    }
     #[derive(Clone, PartialEq, prost::Oneof)]
     pub enum Detail {
         #[prost(message, tag = "10")]
@@ -260,5 +315,9 @@ pub mod event {
         DiskChange(DiskChange),
         #[prost(message, tag = "28")]
         Tunable(Tunable),
+        #[prost(message, tag = "40")]
+        Job(Job),
+        #[prost(int32, tag = "41")]
+        MigrationIteration(i32),
     }
 }

@@ -16,6 +16,7 @@ pub mod moments;
 pub mod operation;
 pub mod recover;
 pub mod run;
+pub mod saves;
 pub mod start;
 pub mod supervise;
 pub mod tuning;

@@ -7,7 +7,7 @@
 
 use std::{
     path::Path,
-    sync::{Arc, Weak},
+    sync::{Arc, Weak, atomic::Ordering},
     time::Duration,
 };
 
@@ -28,6 +28,7 @@ use crate::{
             react::{self, Then},
             stop,
         },
+        saves::dump,
     },
     qemu::{Events, GuestEvent, Live, Monitor, Notice},
 };
@@ -207,6 +208,12 @@ fn take_in(driver: &Arc<Driver>, guest: &Arc<Guest>, view: &mut View, event: &Gu
     {
         guest.expect_pause(Condition::PAUSED_IOERROR);
     }
+    match event {
+        GuestEvent::Resume if guest.is_told.swap(false, Ordering::AcqRel) => return Effects::none(),
+        GuestEvent::Migration(migration) => drop(guest.migration.send_replace(migration.status.clone())),
+        GuestEvent::DumpCompleted(dump) => drop(guest.dumped.send_replace(Some(dump.clone()))),
+        _ => {}
+    }
     let (effects, then) = react::decide(view, event, || guest.pause_cause());
     if cpus::is_stopped(view) {
         cpus::follow_stop(driver, guest);
@@ -223,6 +230,9 @@ fn follow(driver: &Arc<Driver>, guest: &Arc<Guest>, then: Then) {
             guest.end_because(cause);
             tracker.spawn(async move { stop::terminate(&driver, &guest, stop::Patience::Usual).await });
         }
+        Then::DumpAndStop => drop(tracker.spawn(dump::by_itself(driver, guest, dump::After::End))),
+        Then::DumpAndRestart => drop(tracker.spawn(dump::by_itself(driver, guest, dump::After::Restart))),
+        Then::DumpAndResume => drop(tracker.spawn(dump::by_itself(driver, guest, dump::After::Resume))),
         Then::Restart => {
             tracker.spawn(async move { power::restart(&driver, &guest).await });
         }

@@ -70,6 +70,8 @@ guest_events! {
         Migration(data::Migration),
         /// A migration began another pass.
         MigrationPass(data::MigrationPass),
+        /// A dump of memory has ended.
+        DumpCompleted(data::DumpCompleted),
     }
     plain {
         /// Its CPUs stopped.

@@ -18,24 +18,25 @@ const WINGS: &[(&str, &str)] = &[
     ("run", "tuning holdings document host operation"),
     ("graph", "run tuning holdings document host operation"),
     ("inspect", "graph run tuning holdings document host operation"),
+    ("saves", "graph run tuning holdings document host operation"),
     ("device", "graph run tuning holdings document host operation"),
     ("moments", "graph run tuning holdings document host operation"),
     ("blockjobs", "graph run tuning holdings document host operation"),
     (
         "recover",
-        "supervise moments blockjobs device graph run tuning holdings document host operation",
+        "supervise moments blockjobs device saves graph run tuning holdings document host operation",
     ),
     (
         "supervise",
-        "recover blockjobs graph run tuning holdings document host operation",
+        "recover blockjobs saves graph run tuning holdings document host operation",
     ),
     (
         "start",
-        "supervise moments graph run tuning holdings document host operation",
+        "supervise moments saves graph run tuning holdings document host operation",
     ),
     (
         "change",
-        "start supervise recover moments blockjobs graph run tuning holdings document host operation",
+        "start supervise recover moments blockjobs saves graph run tuning holdings document host operation",
     ),
 ];
 

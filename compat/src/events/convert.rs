@@ -8,6 +8,7 @@ use wire::typed::TypedParam;
 use wire::xdr::Text;
 
 use super::registration::{Registration, Style};
+use crate::jobs;
 use crate::proto::event::{self, Detail};
 use crate::proto::{Event, EventKind};
 
@@ -354,6 +355,18 @@ fn modern(event: &Event, number: i32, callback_id: i32) -> Option<Vec<u8>> {
             threshold: it.threshold,
             excess: it.excess,
         }),
+        (EventKind::JobCompleted, Detail::Job(it)) => encode(&DomainEventCallbackJobCompleted {
+            callback_id,
+            dom,
+            params: jobs::params(it).into(),
+        }),
+        (EventKind::MigrationIteration, Detail::MigrationIteration(it)) => {
+            encode(&DomainEventCallbackMigrationIteration {
+                callback_id,
+                dom,
+                iteration: it.iteration,
+            })
+        }
         (EventKind::MemoryFailure, Detail::MemoryFailure(it)) => encode(&DomainEventMemoryFailure {
             callback_id,
             dom,

@@ -1,7 +1,5 @@
 //! Devices come, go and change.
 
-use tonic::Status;
-use virtqemud_client::Failure as Refused;
 use wire::consts::{
     VIR_DOMAIN_DEVICE_MODIFY_FORCE, VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_AGENT,
     VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_ARP, VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_LEASE, VIR_IP_ADDR_TYPE_IPV4,
@@ -14,17 +12,16 @@ use wire::xdr::Text;
 
 use super::args::{self, Must};
 use super::flags::Flags;
-use super::{Reply, by_uuid, full_in, info};
+use super::{Reply, by_uuid, ended, full_in, info};
 use crate::ctx::Ctx;
 use crate::proto::Scope;
 use crate::proto::detach_device_request::Device as Named;
 use crate::proto::interface_limits::Rate;
 use crate::proto::list_interface_addresses_request::Source;
-use crate::proto::operation::Result as Ended;
 use crate::proto::{
     AttachDeviceRequest, DetachDeviceRequest, GetInterfaceLimitsRequest, InterfaceAddresses, InterfaceLimits,
     ListGuestInterfacesRequest, ListInterfaceAddressesRequest, SetInterfaceLimitsRequest,
-    UpdateDeviceRequest, WaitOperationRequest,
+    UpdateDeviceRequest,
 };
 
 /// Limits of what an interface receives, in the order in which they are told.
@@ -87,18 +84,8 @@ async fn detach_in(ctx: &Ctx, dom: &NonnullDomain, named: Named, scope: Scope) -
         wait,
         options: None,
     };
-    let mut operation = ctx.devices().detach_device(request).await?.into_inner();
-    if !operation.done {
-        let request = WaitOperationRequest {
-            id: operation.id,
-            timeout: None,
-        };
-        operation = ctx.operations().wait_operation(request).await?.into_inner();
-    }
-    match operation.result {
-        Some(Ended::Error(error)) => Err(Status::from(Refused::from(error)).into()),
-        _ => Ok(()),
-    }
+    let operation = ctx.devices().detach_device(request).await?.into_inner();
+    ended(ctx, operation).await
 }
 
 pub(crate) async fn update(ctx: &Ctx, args: DomainUpdateDeviceFlags, flags: Flags) -> Reply<()> {

@@ -5,7 +5,7 @@ use wire::consts::*;
 use wire::remote::*;
 use wire::{ErrorCode, ErrorDomain, WireError};
 
-use super::flags::{Flags, LIVE_OR_CONFIG, named};
+use super::flags::{Flags, LIVE_OR_CONFIG};
 use super::{Reply, agent, args, by_uuid, full, full_in};
 use crate::ctx::Ctx;
 use crate::proto::{
@@ -265,30 +265,6 @@ pub(crate) async fn get_xml(ctx: &Ctx, args: DomainGetXmlDesc, flags: Flags) -> 
     };
     let xml = ctx.domains().get_xml(request).await?.into_inner().xml;
     Ok(DomainGetXmlDescRet { xml: xml.into() })
-}
-
-/// No job is at work that reports.
-pub(crate) async fn get_job_info(ctx: &Ctx, args: DomainGetJobInfo) -> Reply<DomainGetJobInfoRet> {
-    running(ctx, &args.dom).await?;
-    Ok(DomainGetJobInfoRet::default())
-}
-
-/// No job is at work, or was, that reports.
-pub(crate) async fn get_job_stats(
-    ctx: &Ctx,
-    args: DomainGetJobStats,
-    flags: Flags,
-) -> Reply<DomainGetJobStatsRet> {
-    let needs = named!(
-        VIR_DOMAIN_JOB_STATS_KEEP_COMPLETED,
-        VIR_DOMAIN_JOB_STATS_COMPLETED
-    );
-    let flags = flags.requires(needs)?.checked()?;
-    if flags & VIR_DOMAIN_JOB_STATS_COMPLETED == 0 {
-        running(ctx, &args.dom).await?;
-    }
-    basic(ctx, &args.dom).await?;
-    Ok(DomainGetJobStatsRet::default())
 }
 
 /// The guest, if it runs.

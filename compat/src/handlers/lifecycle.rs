@@ -111,6 +111,7 @@ async fn start(ctx: &Ctx, dom: &NonnullDomain, flags: u32) -> Reply<Domain> {
         paused: has(VIR_DOMAIN_START_PAUSED),
         autodestroy_session: session(ctx, flags).await?,
         force_boot: has(VIR_DOMAIN_START_FORCE_BOOT),
+        bypass_cache: has(VIR_DOMAIN_START_BYPASS_CACHE),
         reset_nvram: has(VIR_DOMAIN_START_RESET_NVRAM),
         options: None,
     };

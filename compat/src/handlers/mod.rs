@@ -20,6 +20,7 @@ pub(crate) mod flags;
 pub(crate) mod guest_info;
 pub(crate) mod host;
 pub(crate) mod info;
+pub(crate) mod jobs;
 pub(crate) mod lifecycle;
 pub(crate) mod list;
 pub(crate) mod look;
@@ -28,15 +29,19 @@ pub(crate) mod node;
 pub(crate) mod node_device;
 pub(crate) mod perf;
 pub(crate) mod resources;
+pub(crate) mod saves;
 pub(crate) mod snapshots;
 pub(crate) mod stats;
 pub(crate) mod tuning;
 
+use tonic::Status;
+use virtqemud_client::Failure as Refused;
 use wire::remote::NonnullDomain;
 use wire::xdr::Uuid;
 
 use crate::ctx::{Ctx, Failure};
-use crate::proto::{Domain, DomainRef, GetRequest, Scope, View, domain_ref};
+use crate::proto::operation::Result as Ended;
+use crate::proto::{Domain, DomainRef, GetRequest, Operation, Scope, View, WaitOperationRequest, domain_ref};
 
 /// What a handler returns.
 pub(crate) type Reply<T> = Result<T, Failure>;
@@ -70,6 +75,21 @@ pub(crate) async fn full_in(ctx: &Ctx, dom: &NonnullDomain, scope: Scope) -> Rep
         scope: scope.into(),
     };
     Ok(ctx.domains().get(request).await?.into_inner())
+}
+
+/// Waits for the end of an operation.
+pub(crate) async fn ended(ctx: &Ctx, mut operation: Operation) -> Reply<()> {
+    if !operation.done {
+        let request = WaitOperationRequest {
+            id: operation.id,
+            timeout: None,
+        };
+        operation = ctx.operations().wait_operation(request).await?.into_inner();
+    }
+    match operation.result {
+        Some(Ended::Error(error)) => Err(Status::from(Refused::from(error)).into()),
+        _ => Ok(()),
+    }
 }
 
 /// A text of the protocol that is a list of bytes and ends with a NUL.

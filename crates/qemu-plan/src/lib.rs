@@ -1,6 +1,7 @@
 //! From a domain document to what QEMU is told: capabilities, defaults, addresses, checks, command line.
 //! Pure: no clock, file or await.
 
+pub mod abi;
 pub mod address;
 pub mod alias;
 pub mod block;
@@ -13,6 +14,7 @@ pub mod keys;
 pub mod postparse;
 mod props;
 mod resources;
+pub mod save_image;
 pub mod swtpm;
 pub mod validate;
 pub mod virtiofsd;

@@ -378,13 +378,20 @@ commands! {
 
     /// Goes elsewhere.
     30 Migrate "migrate" {
+        /// Answer at once.
+        detach: bool,
+        /// Go on with one that was interrupted.
+        resume: bool,
         /// Such as `fd:NAME`.
         uri: String
     } -> Empty;
     /// Comes from elsewhere, after a start with `-incoming defer`.
     30 MigrateIncoming "migrate-incoming" {
         /// Such as `fd:NAME`.
-        uri: String
+        uri: String,
+        /// End QEMU when it fails; none, where QEMU does so anyway.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        exit_on_error: Option<bool>
     } -> Empty;
     /// Stays.
     10 MigrateCancel "migrate_cancel" {} -> Empty;
@@ -407,6 +414,8 @@ commands! {
     /// Numbers of migrations.
     5 QueryMigrateParameters "query-migrate-parameters" {} -> Map<String, Value>;
 
+    /// Formats in which memory can be dumped.
+    5 QueryDumpGuestMemoryCapability "query-dump-guest-memory-capability" {} -> DumpGuestMemoryCapability;
     /// Progress of a memory dump.
     5 QueryDump "query-dump" {} -> DumpQueryResult;
     /// Presses keys together.

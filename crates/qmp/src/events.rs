@@ -150,6 +150,13 @@ events! {
         /// Counted from 1.
         pass: i64,
     }
+    /// A dump of memory has ended.
+    DumpCompleted "DUMP_COMPLETED" {
+        /// How far it came.
+        result: crate::types::DumpQueryResult,
+        /// Why it failed.
+        error: Option<String>,
+    }
     /// A node was written above its threshold.
     BlockWriteThreshold "BLOCK_WRITE_THRESHOLD" {
         /// Node's name.

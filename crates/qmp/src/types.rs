@@ -548,6 +548,13 @@ pub struct CurrentMachine {
     pub wakeup_suspend_support: bool,
 }
 
+/// `query-dump-guest-memory-capability`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct DumpGuestMemoryCapability {
+    /// Their names, such as `elf` and `kdump-zlib`.
+    pub formats: Vec<String>,
+}
+
 /// `query-dump`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct DumpQueryResult {

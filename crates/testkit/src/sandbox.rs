@@ -194,6 +194,16 @@ impl Sandbox {
         self.start()
     }
 
+    /// The same where the daemon is not let end by itself: libvirt's may take its time.
+    ///
+    /// # Errors
+    /// When the other does not start.
+    pub fn replace(&mut self, to: Daemon) -> Result<()> {
+        self.kill()?;
+        self.daemon = to;
+        self.start()
+    }
+
     fn end(&mut self, signal: Signal) -> Result<ExitStatus> {
         self.note_namespace();
         let mut child = self.child.take().context("the daemon is not running")?;

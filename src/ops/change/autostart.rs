@@ -37,7 +37,11 @@ pub async fn autostart(driver: &Arc<Driver>) {
 }
 
 async fn start_one(driver: Arc<Driver>, domain: Domain) {
-    let (how, anyway) = (start::How::default(), Conditions::default());
+    let how = start::How {
+        bypass_cache: driver.config().auto.start_bypass_cache,
+        ..Default::default()
+    };
+    let anyway = Conditions::default();
     if let Err(error) = start::start(&driver, &domain, how, &anyway).await {
         let name = &domain.view().name;
         tracing::error!(guest = %name, %error, "the guest could not be started with the host");

@@ -16,6 +16,12 @@ pub(crate) fn timestamp() -> String {
     )
 }
 
+/// The time as names of dumps have it: `2026-01-31-23:59:59`, in UTC.
+pub(crate) fn stamp() -> String {
+    let stamp = timestamp();
+    stamp.get(..19).unwrap_or_default().replace(' ', "-")
+}
+
 /// Year, month and day of a day counted from 1970-01-01, in the Gregorian calendar.
 pub(crate) fn civil(days: u64) -> (u64, u64, u64) {
     // Count from 0000-03-01, so that the leap day is a year's last.

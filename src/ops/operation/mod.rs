@@ -134,6 +134,32 @@ impl Operation {
     }
 }
 
+/// Sends work that clients follow by its record on its way; returns its record as soon as there is one, or `None` if the
+/// work ended without: it was only a trial.
+///
+/// # Errors
+/// What keeps the work from beginning.
+pub async fn launch<T: Send + 'static>(
+    driver: &Arc<Driver>,
+    followed: Arc<Followed>,
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<Option<Arc<Record>>> {
+    let task = driver
+        .tracker
+        .spawn(crate::peers::on_behalf(crate::peers::current(), work));
+    tokio::select! {
+        biased;
+        record = followed.begun() => Ok(Some(record)),
+        ended = task => {
+            let bug = |panic| Error::internal("the operation met a bug in the daemon; see its log").caused_by(panic);
+            match (followed.record(), ended.map_err(bug)?) {
+                (Some(record), _) => Ok(Some(record)),
+                (None, result) => result.map(|_| None),
+            }
+        }
+    }
+}
+
 /// How often an operation is made anew whose stored document another call replaced meanwhile.
 const ATTEMPTS: usize = 3;
 
@@ -351,6 +377,26 @@ impl Context {
         };
         self.record.update(|state| state.cancellable = false);
         result
+    }
+
+    /// Says whether it can be asked to stop from now on.
+    pub fn set_cancellable(&self, cancellable: bool) {
+        self.record.update(|state| state.cancellable = cancellable);
+    }
+
+    /// Resolves when somebody asked it to stop.
+    pub async fn cancelled(&self) {
+        self.record.cancelled().await;
+    }
+
+    /// Whether somebody asked it to stop.
+    pub fn is_cancelled(&self) -> bool {
+        self.record.is_cancelled()
+    }
+
+    /// Takes the reversals over: whoever has them decides whether they are carried out.
+    pub async fn take_undo(&self) -> Undo {
+        std::mem::take(&mut *self.undo.lock().await)
     }
 
     /// The point of no return: the documents follow, the files are written, the view published, the events told. From

@@ -155,6 +155,11 @@ impl Record {
         self.cancel.cancelled().await;
     }
 
+    /// Whether somebody asked it to stop.
+    pub fn is_cancelled(&self) -> bool {
+        self.cancel.is_cancelled()
+    }
+
     pub(super) fn update(&self, change: impl FnOnce(&mut State)) {
         self.state.send_modify(change);
     }

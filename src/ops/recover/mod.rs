@@ -30,6 +30,7 @@ use crate::{
         document::plan,
         holdings::{helper::tpm, net::ports, release},
         run::{cause, guest::Guest, hooks, react, slots, stop},
+        saves::left,
         supervise,
     },
     qemu::Process,
@@ -350,6 +351,11 @@ pub(crate) async fn read_back(driver: &Arc<Driver>, guest: &Arc<Guest>) {
         Ok(view) => {
             if crate::ops::run::cpus::is_stopped(&view) {
                 crate::ops::run::cpus::follow_stop(driver, guest);
+            }
+            if let Err(error) = left::images(driver, guest).await {
+                tracing::error!(guest = %view.name, %error,
+                    "an image is left that the guest must not run beside; it is not let go on");
+                return;
             }
             crate::ops::run::found_job::recover(driver, guest).await;
             if let Err(error) = crate::ops::blockjobs::recover::recover(driver, guest).await {

@@ -26,6 +26,7 @@ use crate::{
         holdings::{net::traffic, storage::disk},
         moments,
         run::{cpus, guest::Guest, password, refresh},
+        saves::left,
         tuning::live::Live,
     },
 };
@@ -39,6 +40,8 @@ enum Action {
     Rewire { alias: String },
     /// Let the host's ends of interfaces follow the CPUs.
     FollowCpus,
+    /// A guest that was restored goes on.
+    GoOn { runs: bool },
     /// Take a change of the running guest back.
     Tune(Live),
     /// Tell QEMU the password of a display.
@@ -117,6 +120,10 @@ pub(super) async fn intents(driver: &Arc<Driver>, guest: &Arc<Guest>) {
 fn undone(intent: &Intent, view: &View) -> Option<Error> {
     if let Intent::CreateSnapshot { name, .. } = intent {
         return view.snapshots.get(name).is_none().then(taken_back);
+    }
+    if matches!(intent, Intent::Save { .. } | Intent::Dump { .. }) {
+        let text = "the daemon ended in the middle of it, and the guest goes on";
+        return Some(Error::new(Code::OperationAborted, text).because("OPERATION_UNDONE"));
     }
     let device = device_of(intent).ok().flatten()?;
     let alias = device.as_ref().info()?.alias.clone()?;
@@ -251,6 +258,9 @@ fn decide(intent: &Intent, document: &domxml::Domain, truth: &Truth) -> Result<V
         Intent::CreateSnapshot { .. } | Intent::DeleteSnapshot { .. } | Intent::RevertSnapshot { .. } => {
             Vec::new()
         }
+        // Its image was seen to before, and its job with those of other daemons.
+        Intent::Save { .. } | Intent::Dump { .. } => Vec::new(),
+        Intent::Restore { runs, .. } => vec![Action::GoOn { runs: *runs }],
         // Whether they run, the view knows from QEMU by now.
         Intent::Pause | Intent::Resume => vec![Action::FollowCpus],
         Intent::Tune { change, before } => Live::left_by(change, before, document)?
@@ -410,6 +420,7 @@ async fn carry_out(driver: &Arc<Driver>, guest: &Arc<Guest>, action: Action) -> 
         Action::Depart(device) => Box::pin(detach::finish(driver, guest, &device)).await,
         Action::SetLink { alias, up } => link::set(guest, alias, up).await,
         Action::Rewire { alias } => rewire::set_right(driver, guest, &alias).await,
+        Action::GoOn { runs } => left::go_on(driver, guest, runs).await,
         Action::FollowCpus => follow_cpus(&guest.domain.view()).await,
         Action::Tune(live) => live.carry_out(driver, &guest.domain.view()).await,
         Action::SetPassword(display) => password::set(driver, guest, &display).await,

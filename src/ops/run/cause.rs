@@ -11,6 +11,8 @@ pub enum Cause {
     Shutdown,
     /// The guest's system crashed and is not to be kept.
     Crashed,
+    /// Its state was saved.
+    Saved,
     /// QEMU died without a word.
     Failed,
     /// A snapshot was made of it, or it is set back to one.
@@ -28,6 +30,7 @@ impl Cause {
             Cause::Shutdown => (Condition::SHUTOFF_SHUTDOWN, Some(0), "shutdown"),
             Cause::Destroyed => (Condition::SHUTOFF_DESTROYED, Some(1), "destroyed"),
             Cause::Crashed => (Condition::SHUTOFF_CRASHED, Some(2), "crashed"),
+            Cause::Saved => (Condition::SHUTOFF_SAVED, Some(4), "saved"),
             Cause::Failed => (Condition::SHUTOFF_CRASHED, Some(5), "crashed"),
             Cause::Daemon => (Condition::SHUTOFF_DAEMON, Some(5), "daemon"),
             Cause::FromSnapshot => (Condition::SHUTOFF_FROM_SNAPSHOT, Some(6), "from-snapshot"),

@@ -127,7 +127,9 @@ pub(crate) async fn recover(driver: &Arc<Driver>, guest: &Arc<Guest>) {
         .blockjobs
         .as_ref()
         .is_some_and(|all| !all.jobs.is_empty());
-    if run.status.job.is_none() && !has_blockjobs {
+    // One that this daemon carries out is nobody's to find.
+    let is_own = guest.domain.long_jobs().current().is_some();
+    if is_own || run.status.job.is_none() && !has_blockjobs {
         return;
     }
     let jobs = guest.execute(commands::QueryJobs {}).await.ok();

@@ -91,6 +91,12 @@ pub struct Guest {
     ending: Mutex<Option<Cause>>,
     /// Why the CPUs are about to stop, if somebody asked for it.
     pause: Mutex<Option<Condition>>,
+    /// That the CPUs run again is told by who has them run.
+    pub(crate) is_told: AtomicBool,
+    /// The state of QEMU's migration, as its events tell.
+    pub(crate) migration: watch::Sender<String>,
+    /// How QEMU's last dump of memory ended.
+    pub(crate) dumped: watch::Sender<Option<qmp::events::DumpCompleted>>,
     /// The pump has handed over everything that QEMU said.
     drained: watch::Sender<bool>,
     /// To the supervisor, and its end until it takes it.
@@ -164,6 +170,9 @@ impl Guest {
             monitor: Mutex::new(None),
             ending: Mutex::new(None),
             pause: Mutex::new(None),
+            is_told: AtomicBool::new(false),
+            migration: watch::Sender::default(),
+            dumped: watch::Sender::default(),
             drained: watch::Sender::new(true),
             signals,
             to_supervise: Mutex::new(Some(to_supervise)),

@@ -138,6 +138,14 @@ pub(crate) fn cause_found(driver: &Driver, view: &View) -> Cause {
         view.run.as_ref().is_some_and(|r| r.starting),
     ) {
         (Some(cause), _) => cause,
+        (None, false)
+            if view
+                .run
+                .as_ref()
+                .is_some_and(|run| is_saved(driver, view.uuid, run.launched.id)) =>
+        {
+            Cause::Saved
+        }
         (None, true) => Cause::NotStarted,
         (None, false) => Cause::Failed,
     }
@@ -147,6 +155,8 @@ pub(crate) fn cause_found(driver: &Driver, view: &View) -> Cause {
 pub(crate) fn detail_found(driver: &Driver, uuid: Uuid, id: i32) -> i32 {
     let cause = if is_intended(driver, uuid, id) {
         Cause::Destroyed
+    } else if is_saved(driver, uuid, id) {
+        Cause::Saved
     } else {
         Cause::Failed
     };
@@ -157,6 +167,23 @@ pub(crate) fn detail_found(driver: &Driver, uuid: Uuid, id: i32) -> i32 {
 pub(crate) fn intended(driver: &Driver, view: &View) -> Option<Cause> {
     let id = view.run.as_ref()?.launched.id;
     is_intended(driver, view.uuid, id).then_some(Cause::Destroyed)
+}
+
+/// Whether a run had been saved when the daemon ended: its image is complete, and its CPUs stood since.
+fn is_saved(driver: &Driver, uuid: Uuid, id: i32) -> bool {
+    let notes = driver.registry.store().intents().of(uuid, id);
+    let mut images = notes.iter().filter_map(|note| match &note.intent {
+        Intent::Save { path, .. } => Some(path),
+        _ => None,
+    });
+    images.any(|path| {
+        let read = || {
+            let mut head = [0; qemu_plan::save_image::HEADER_LEN];
+            std::io::Read::read_exact(&mut std::fs::File::open(path)?, &mut head)?;
+            std::io::Result::Ok(head)
+        };
+        read().is_ok_and(|head| qemu_plan::save_image::Header::decode(&head).is_ok())
+    })
 }
 
 fn is_intended(driver: &Driver, uuid: Uuid, id: i32) -> bool {

@@ -15,12 +15,14 @@ mod cpu;
 mod label;
 mod live;
 mod reserve;
+pub mod restore;
 mod taint;
 mod threads;
 
 use std::{path::PathBuf, sync::Arc};
 
 use domxml::StatusDocument;
+use futures_util::future::BoxFuture;
 use qemu_plan::{address::Age, alias, block, command};
 
 use crate::{
@@ -47,7 +49,10 @@ use crate::{
         moments::back::Back,
         operation::{self, Ask, Context, Operation, undo::Undo},
         run::{cause, cpus, guest::Guest, hooks, perf, react, stop},
-        start::reserve::Reserved,
+        start::{
+            reserve::Reserved,
+            restore::{Incoming, Source},
+        },
         supervise,
         tuning::enclose,
     },
@@ -63,13 +68,17 @@ pub struct How {
     pub reset_nvram: bool,
     /// Remove an image of a managed save and boot.
     pub force_boot: bool,
+    /// Read an image past the page cache.
+    pub bypass_cache: bool,
     /// The session that the run ends with.
     pub session: Option<Arc<str>>,
     /// The snapshot that it goes on from.
     pub(crate) back: Option<Arc<Back>>,
+    /// The image that the guest goes on from.
+    pub(crate) source: Option<Arc<Source>>,
 }
 
-/// Starts a guest that is defined.
+/// Starts a guest that is defined: from the image of its managed save, if it has one.
 ///
 /// # Errors
 /// `OperationInvalid` if it runs; what is wrong with its document, its files, or QEMU. Nothing is left of it then.
@@ -83,7 +92,6 @@ pub async fn start(
         conditions.check(view)?;
         match (view.active(), &view.config) {
             (true, _) => Err(Error::invalid("domain is already running")),
-            (false, Some(_)) if view.managed_save && !how.force_boot => Err(is_saved(view)),
             (false, Some(config)) => Ok(Arc::clone(config)),
             (false, None) => Err(Error::invalid("domain has no configuration to start from")),
         }
@@ -94,10 +102,18 @@ pub async fn start(
         return Ok(domain.view());
     }
     let operation = begin(driver, domain, conditions).await?;
-    let config = startable(&operation.view())?;
-    let document = copy(&config)?;
+    let view = operation.view();
+    let config = startable(&view)?;
+    let mut how = how;
+    let document = match restore::managed(driver, &view, &how).await? {
+        Some((source, document)) => {
+            how.source = Some(source);
+            document
+        }
+        None => copy(&config)?,
+    };
     operation
-        .carry_out(|context| Box::pin(carry_out(context, document, Some(config), how)))
+        .carry_out(|context| carrying_out(context, document, Some(config), how))
         .await
 }
 
@@ -111,17 +127,14 @@ async fn begin(driver: &Arc<Driver>, domain: &Domain, conditions: &Conditions) -
     Operation::begin(driver, domain, ask).await
 }
 
-/// The guest's memory is in an image: booted beside it, the guest would later be set back to a state that its disks are
+/// The guest's memory is in an image: started beside it, the guest would later be set back to a state that its disks are
 /// past.
 fn is_saved(view: &View) -> Error {
-    Error::new(
-        crate::error::Code::OperationUnsupported,
-        format!(
-            "domain '{}' has a managed save image, and restoring from it is not supported yet: start it with force boot, or \
-             remove the image with managedsave-remove",
-            view.name
-        ),
-    )
+    let text = format!(
+        "domain '{}' has a managed save image: start it from there, or remove the image with managedsave-remove",
+        view.name
+    );
+    Error::invalid(text)
 }
 
 /// A copy of a stored document, to become a run's.
@@ -210,7 +223,7 @@ async fn create_claimed(
         // A stored guest that is created keeps its configuration and runs with this document.
         let config = view.config.clone();
         operation
-            .carry_out(|context| Box::pin(carry_out(context, document, config, how)))
+            .carry_out(|context| carrying_out(context, document, config, how))
             .await
     };
     let result = attempt.await;
@@ -219,6 +232,16 @@ async fn create_claimed(
         let _ = domain.commit(|_| Ok(Effects::none())).await;
     }
     result
+}
+
+/// The start, ready to be carried out; its type is short, as that of what is in it is not.
+fn carrying_out(
+    context: Arc<Context>,
+    document: Box<domxml::Domain>,
+    config: Option<Arc<Stored>>,
+    how: How,
+) -> BoxFuture<'static, Result<Arc<View>>> {
+    Box::pin(carry_out(context, document, config, how))
 }
 
 /// All stages, and all of them undone if one fails.
@@ -233,6 +256,15 @@ async fn carry_out(
         boot_afresh(&context).await?;
     }
     let (mut undo, mut scripts) = (Undo::default(), hooks::Begun::default());
+    if how.source.is_none() && context.view().managed_save {
+        // It was put aside.
+        let gone = |view: &mut View| {
+            view.managed_save = false;
+            Ok(Effects::none())
+        };
+        context.commit_with(gone).await?;
+    }
+    let _shown = how.source.is_some().then(|| restore::ShownJob::of(&context));
     let session = how.session.clone();
     let attempt = Attempt {
         driver,
@@ -323,7 +355,12 @@ impl Attempt<'_> {
         .await?;
         cgroup::note_partition(self.driver, &mut prepared.document)?;
         cgroup::make_ready(self.driver);
-        let reserved = reserve::reserve(self.driver, &mut prepared, self.how.reset_nvram, undo).await?;
+        let source = self.how.source.as_deref();
+        if let Some(source) = source {
+            source.complete(&mut prepared);
+        }
+        let mut reserved = reserve::reserve(self.driver, &mut prepared, self.how.reset_nvram, undo).await?;
+        let mut incoming = source.map(|source| source.hand_over(&mut reserved)).transpose()?;
         let pid_file = self.pid_file(&prepared);
         undo.push(
             "the PID file",
@@ -335,10 +372,11 @@ impl Attempt<'_> {
             Ok(())
         });
         undo.push("the control group", removal);
-        let line = command::build(&prepared.document, &prepared.caps, &reserved.resources)?;
+        let line = line_of(&prepared, &reserved, incoming.as_mut())?;
         self.call(scripts, Call::Start, &prepared.document).await?;
         let process = self.spawn(&prepared, &reserved, line).await?;
-        self.ready(prepared, reserved, process, (undo, scripts)).await
+        self.ready((prepared, incoming), reserved, process, (undo, scripts))
+            .await
     }
 
     /// Calls the administrator's scripts, until they have ended or the start is given up.
@@ -443,13 +481,13 @@ impl Attempt<'_> {
     /// The last stage: QEMU answers, the document is completed with what it says, the CPUs run, and all are told.
     async fn ready(
         &self,
-        prepared: Prepared,
+        loading: (Prepared, Option<Incoming>),
         reserved: Reserved,
         process: Waiting,
         (undo, scripts): (&mut Undo, &mut hooks::Begun),
     ) -> Result<Arc<View>> {
         let Self { driver, context, .. } = self;
-        let id = prepared.id;
+        let id = loading.0.id;
         let Waiting { held, perf } = process;
         let live = match held.run().await {
             Ok(live) => live,
@@ -470,8 +508,8 @@ impl Attempt<'_> {
         scripts.forget();
         driver.guests.insert(&guest);
         supervise::watch(driver, &guest);
-        match self.set_up(&guest, prepared, live).await {
-            Ok(view) => Ok(view),
+        match self.set_up(&guest, loading, live).await {
+            Ok(view) => self.go_on(&guest, view).await,
             Err(error) => {
                 guest.end_because(cause::Cause::NotStarted);
                 stop::terminate(driver, &guest, stop::Patience::None).await?;
@@ -492,8 +530,12 @@ impl Attempt<'_> {
     }
 
     /// Completes the document with what QEMU says, lets the CPUs run, and tells all.
-    async fn set_up(&self, guest: &Arc<Guest>, mut prepared: Prepared, live: Live) -> Result<Arc<View>> {
-        let paused = self.how.paused;
+    async fn set_up(
+        &self,
+        guest: &Arc<Guest>,
+        (mut prepared, incoming): (Prepared, Option<Incoming>),
+        live: Live,
+    ) -> Result<Arc<View>> {
         let Live { monitor, events, .. } = live;
         supervise::connect(self.driver, guest, monitor.clone(), events);
         cgroup::make_ready(self.driver);
@@ -517,11 +559,29 @@ impl Attempt<'_> {
         );
         placed.and(shown)?;
         prepared.document.cpu = cpu;
-        if !paused {
-            traffic::allow(&prepared.document).await?;
-            cpus::run_cpus(self.driver, guest, monitor.cont()).await?;
+        match incoming {
+            Some(incoming) => {
+                incoming.load(self.context, guest).await?;
+                self.intend_to_go_on().await?;
+            }
+            None if self.how.paused => {}
+            None => {
+                traffic::allow(&prepared.document).await?;
+                cpus::run_cpus(self.driver, guest, monitor.cont()).await?;
+            }
         }
         self.tell_started(guest, &prepared.document).await?;
+        self.tell(guest, prepared, status).await
+    }
+
+    /// Commits that the guest is there, and tells all.
+    async fn tell(
+        &self,
+        guest: &Arc<Guest>,
+        mut prepared: Prepared,
+        status: StatusDocument,
+    ) -> Result<Arc<View>> {
+        let (paused, restored) = (self.how.paused, self.how.source.is_some());
         let agent = live::has_agent(&prepared.document);
         let missing = std::mem::take(&mut prepared.missing);
         let document = Document::live(*prepared.document);
@@ -551,6 +611,11 @@ impl Attempt<'_> {
                 react::lifecycle::SUSPENDED,
                 react::lifecycle::RESUMED,
             );
+            if restored {
+                view.condition = Condition::PAUSED_MIGRATION;
+                let (kind, detail) = react::lifecycle::STARTED_RESTORED;
+                return Ok(effects.lifecycle(kind, detail));
+            }
             if paused {
                 view.condition = Condition::PAUSED_USER;
                 return Ok(effects
@@ -603,6 +668,19 @@ async fn prepare(driver: &Arc<Driver>, document: Box<domxml::Domain>) -> Result<
         cpu,
         planned: told,
     })
+}
+
+/// The command line, with what it says of an image.
+fn line_of(
+    prepared: &Prepared,
+    reserved: &Reserved,
+    incoming: Option<&mut Incoming>,
+) -> Result<command::CommandLine> {
+    let mut line = command::build(&prepared.document, &prepared.caps, &reserved.resources)?;
+    if let Some(incoming) = incoming {
+        incoming.switches(&mut line);
+    }
+    Ok(line)
 }
 
 /// What a daemon that takes the run over has to know.

@@ -43,7 +43,7 @@ use crate::{
 pub(crate) struct Reserved {
     pub(crate) resources: Resources,
     pub(crate) monitor: PathBuf,
-    qemu: Mutex<Option<qemu::Prepared>>,
+    pub(super) qemu: Mutex<Option<qemu::Prepared>>,
     leases: Vec<Lease>,
 }
 

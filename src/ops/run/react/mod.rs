@@ -16,11 +16,14 @@ use crate::{
 pub(crate) mod lifecycle {
     pub(crate) const DEFINED_UPDATED: (i32, i32) = (0, 1);
     pub(crate) const STARTED: (i32, i32) = (2, 0);
+    pub(crate) const STARTED_RESTORED: (i32, i32) = (2, 2);
     pub(crate) const STARTED_WAKEUP: (i32, i32) = (2, 4);
     pub(crate) const SUSPENDED: (i32, i32) = (3, 0);
     pub(crate) const SUSPENDED_IOERROR: (i32, i32) = (3, 2);
     pub(crate) const SUSPENDED_WATCHDOG: (i32, i32) = (3, 3);
+    pub(crate) const SUSPENDED_RESTORED: (i32, i32) = (3, 4);
     pub(crate) const RESUMED: (i32, i32) = (4, 0);
+    pub(crate) const RESUMED_FROM_SNAPSHOT: (i32, i32) = (4, 2);
     pub(crate) const SHUTDOWN_GUEST: (i32, i32) = (6, 1);
     pub(crate) const SHUTDOWN_HOST: (i32, i32) = (6, 2);
     pub(crate) const PMSUSPENDED_MEMORY: (i32, i32) = (7, 0);
@@ -37,6 +40,12 @@ pub(crate) enum Then {
     Stop(cause::Cause),
     /// Reset the machine and let it run: a shutdown that is to be a reboot.
     Restart,
+    /// Dump its memory, and then end it.
+    DumpAndStop,
+    /// Dump its memory, reset it and let it run.
+    DumpAndRestart,
+    /// Dump its memory and let it go on.
+    DumpAndResume,
     /// See to what is left of the device of this alias, which QEMU has no more.
     Departed(String),
     /// A job of QEMU's is in another state.
@@ -126,6 +135,7 @@ pub(crate) fn decide(
                 Then::Nothing,
             )
         }
+        GuestEvent::MigrationPass(pass) => (iterated(pass.pass), Then::Nothing),
         GuestEvent::Suspend => (
             pm_suspended(view, EventKind::PmSuspend, lifecycle::PMSUSPENDED_MEMORY),
             Then::Nothing,
@@ -137,6 +147,12 @@ pub(crate) fn decide(
         GuestEvent::Wakeup => (woken(view), Then::Nothing),
         _ => none(),
     }
+}
+
+/// QEMU's migration began another pass over memory.
+fn iterated(pass: i64) -> Effects {
+    let detail = Detail::MigrationIteration(i32::try_from(pass).unwrap_or(i32::MAX));
+    Effects::none().event(EventKind::MigrationIteration, Some(detail))
 }
 
 /// The device that has left. Of some CPUs QEMU tells only that a part has gone.
@@ -311,6 +327,13 @@ pub(crate) fn resumed(view: &mut View) -> Effects {
     Effects::none().lifecycle(lifecycle::RESUMED.0, lifecycle::RESUMED.1)
 }
 
+/// The CPUs of a guest that was restored run.
+pub(crate) fn restored(view: &mut View) -> Effects {
+    view.condition = Condition::RUNNING_RESTORED;
+    let (kind, detail) = lifecycle::RESUMED_FROM_SNAPSHOT;
+    Effects::none().lifecycle(kind, detail)
+}
+
 /// The guest's system has crashed and told so.
 fn panicked(view: &mut View) -> (Effects, Then) {
     use domxml::clock::LifecycleAction as A;
@@ -319,8 +342,10 @@ fn panicked(view: &mut View) -> (Effects, Then) {
     let effects = Effects::none().lifecycle(lifecycle::CRASHED_PANICKED.0, lifecycle::CRASHED_PANICKED.1);
     let then = match on_crash {
         A::Preserve => Then::Nothing,
-        A::Restart | A::RenameRestart | A::CoredumpRestart => Then::Restart,
-        A::Destroy | A::CoredumpDestroy => Then::Stop(cause::Cause::Crashed),
+        A::Restart | A::RenameRestart => Then::Restart,
+        A::CoredumpRestart => Then::DumpAndRestart,
+        A::CoredumpDestroy => Then::DumpAndStop,
+        A::Destroy => Then::Stop(cause::Cause::Crashed),
     };
     (effects, then)
 }
@@ -348,6 +373,13 @@ fn watchdog(view: &mut View, action: &str) -> (Effects, Then) {
         effects
             .events
             .extend(paused(view, Condition::PAUSED_WATCHDOG).events);
+        let run = view.run.as_ref();
+        let mut watchdogs = run
+            .into_iter()
+            .flat_map(|run| &run.document.domain.devices.watchdogs);
+        if watchdogs.any(|watchdog| watchdog.action == Some(domxml::devices::WatchdogAction::Dump)) {
+            return (effects, Then::DumpAndResume);
+        }
     }
     (effects, Then::Nothing)
 }

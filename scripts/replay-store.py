@@ -1,0 +1,358 @@
+#!/usr/bin/python3
+"""Replays recorded saves, restores and dumps of guests on a daemon and says where its answers differ.
+
+usage: replay-store.py --facts FILE --uri URI --dir DIR [--conf DIR/etc/libvirt/qemu.conf] [options]
+
+FILE has one recorded operation a line, as JSON: `op`, `group`, `call` (a line of virsh), `result`, `err`, `events`, `qmp`,
+`files`, `programs`, `state`. Files of the recording are below /tmp/w; here they are made in DIR. The guests are defined and
+started here, with real QEMUs under TCG, and brought into the state that an operation begins from. What QEMU was told is
+traced by QEMU itself.
+
+An operation is equal if result, error (text), events, commands, the guest's state and the files that come and go are. Sizes
+and times are of the moment. What is asked of QEMU and not told is a daemon's own affair, and so is the helper that writes a
+file.
+"""
+
+import argparse
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+
+import libvirt
+
+ASKED = re.compile(r"^(query-|qom-list|qom-get|qmp_capabilities|<event|\(|device-list|human-monitor)")
+KINDS = {"LIFECYCLE": 0, "MIGRATION_ITERATION": 20, "JOB_COMPLETED": 21, "REBOOT": 1}
+LIFECYCLE = {
+    2: ("STARTED", ["BOOTED", "MIGRATED", "RESTORED", "FROM_SNAPSHOT", "WAKEUP"]),
+    3: ("SUSPENDED", ["PAUSED", "MIGRATED", "IOERROR", "WATCHDOG", "RESTORED", "FROM_SNAPSHOT", "API_ERROR"]),
+    4: ("RESUMED", ["UNPAUSED", "MIGRATED", "FROM_SNAPSHOT"]),
+    5: ("STOPPED", ["SHUTDOWN", "DESTROYED", "CRASHED", "MIGRATED", "SAVED", "FAILED", "FROM_SNAPSHOT"]),
+    6: ("SHUTDOWN", ["FINISHED", "GUEST", "HOST"]),
+    8: ("CRASHED", ["PANICKED"]),
+}
+# The damage of the recording's images, by their number.
+DAMAGE = {
+    1: lambda b: b"X" * 16 + b[16:],
+    2: lambda b: b"LibvirtQemudPart" + b[16:],
+    3: lambda b: b[:50],
+    4: lambda b: b[:16] + (3).to_bytes(4, "little") + b[20:],
+    5: lambda b: b[:28] + (9).to_bytes(4, "little") + b[32:],
+    6: lambda b: b[:20] + (0).to_bytes(4, "little") + b[24:],
+    7: lambda b: b[:500],
+    8: lambda b: b[:200000],
+    9: lambda b: b[:67670] + os.urandom(len(b) - 67670),
+    10: lambda b: b[:28] + (1).to_bytes(4, "little") + b[32:],
+    11: lambda b: b[:24] + (7).to_bytes(4, "little") + b[28:],
+}
+# How a document is changed, by a word of the operation.
+CHANGES = [
+    ("memory changed", lambda x: re.sub(r"(<(memory|currentMemory) unit='KiB'>)\d+", r"\g<1>65536", x)),
+    ("ABI change", lambda x: re.sub(r"(<(memory|currentMemory) unit='KiB'>)\d+", r"\g<1>65536", x)),
+    ("other uuid", lambda x: re.sub(r"<uuid>........", "<uuid>deadbeef", x)),
+    ("disk target changed", lambda x: x.replace("dev='vdb'", "dev='vdc'")),
+    ("disk path changed", lambda x: x.replace("/b.qcow2", "/b2.qcow2")),
+    ("changed disk path", lambda x: x.replace("/b.qcow2", "/b2.qcow2")),
+    ("larger than the room", lambda x: x.replace("</name>", "</name><title>" + "x" * 80000 + "</title>")),
+    ("broken XML", lambda _: "<domain"),
+    ("name changed", lambda x: x.replace("<name>st<", "<name>st2<")),
+    ("other name", lambda x: x.replace("<name>st<", "<name>st2<")),
+    ("vcpus changed", lambda x: x.replace("<vcpu placement='static'>1", "<vcpu placement='static'>2")),
+    ("machine changed", lambda x: x.replace("pc-q35-10.0", "pc-q35-9.2")),
+    ("disk removed", lambda x: re.sub(r"<disk(?:(?!</disk>).)*b2?\.qcow2.*?</disk>", "", x, flags=re.S)),
+]
+
+
+class Events:
+    def __init__(self, uri):
+        libvirt.virEventRegisterDefaultImpl()
+        self.told = []
+        self.conn = libvirt.open(uri)
+        for name, number in KINDS.items():
+            self.conn.domainEventRegisterAny(None, number, self.tell, name)
+        threading.Thread(target=self.run, daemon=True).start()
+
+    @staticmethod
+    def run():
+        while True:
+            libvirt.virEventRunDefaultImpl()
+
+    def tell(self, _conn, _dom, *detail):
+        *detail, name = detail
+        if name == "LIFECYCLE":
+            kind, details = LIFECYCLE.get(detail[0], (str(detail[0]), []))
+            text = details[detail[1]] if detail[1] < len(details) else str(detail[1])
+            self.told.append(f"lifecycle {kind}/{text}")
+        elif name == "JOB_COMPLETED":
+            self.told.append(f"job-completed {detail[0].get('operation')} {' '.join(sorted(detail[0]))}")
+        elif name == "REBOOT":
+            self.told.append("reboot")
+
+    def take(self):
+        told, self.told = self.told, []
+        return told
+
+
+def recorded(events):
+    """The events of the recording, but passes over memory: how many there are is of the moment."""
+    lines = []
+    for event in events or []:
+        kind, *rest = event
+        if kind == "lifecycle":
+            lines.append(f"lifecycle {rest[0]}")
+        elif kind == "job-completed":
+            lines.append(f"job-completed {rest[0]['operation']} {' '.join(sorted(rest[0]))}")
+        elif kind == "reboot":
+            lines.append("reboot")
+    return [line for line in lines if not line.startswith(("lifecycle DEFINED", "lifecycle UNDEFINED"))]
+
+
+class Replay:
+    def __init__(self, options):
+        self.options, self.directory = options, options.dir
+        self.events = Events(options.uri)
+        self.position = 0
+        self.memory = 32768
+
+    def virsh(self, *words):
+        words = ["virsh", "-q", "-c", self.options.uri, *words]
+        return subprocess.run(words, capture_output=True, text=True, timeout=90, check=False)
+
+    def here(self, text):
+        return text.replace("/tmp/w/", f"{self.directory}/")
+
+    def there(self, text):
+        return text.replace(f"{self.directory}/", "/tmp/w/")
+
+    def prepare(self):
+        os.makedirs(self.directory, exist_ok=True)
+        for name in ["a", "b"]:
+            path = f"{self.directory}/{name}.qcow2"
+            subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", path, "32M"], check=True)
+        self.define("st")
+
+    def document(self, name):
+        trace = f"enable=handle_qmp_command,file={self.directory}/trace"
+        disks = "".join(
+            f"""<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='{self.directory}/{file}.qcow2'/>
+            <target dev='{target}' bus='virtio'/></disk>"""
+            for file, target in [("a", "vda"), ("b", "vdb")]
+        )
+        return f"""<domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'><name>{name}</name>
+            <memory>{self.memory}</memory><vcpu>1</vcpu><os><type arch='x86_64' machine='q35'>hvm</type></os>
+            <cpu mode='custom' match='exact'><model>qemu64</model></cpu>
+            <devices><emulator>/usr/bin/qemu-system-x86_64</emulator><controller type='usb' model='none'/>{disks}
+            <serial type='pty'/><memballoon model='none'/></devices>
+            <qemu:commandline><qemu:arg value='-trace'/><qemu:arg value='{trace}'/></qemu:commandline></domain>"""
+
+    def define(self, name):
+        path = f"{self.directory}/{name}.xml"
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(self.document(name))
+        self.virsh("create" if name == "tr" else "define", path)
+
+    def state(self, name):
+        return self.virsh("domstate", name).stdout.strip()
+
+    def run(self, name):
+        if name == "tr" and not self.state("tr"):
+            self.virsh("destroy", "st")
+            self.define("tr")
+        if self.state(name) != "running":
+            self.virsh("destroy", name)
+            self.virsh("start", name, "--force-boot")
+
+    def stop(self, name):
+        self.virsh("destroy", name)
+
+    def take_commands(self):
+        path = f"{self.directory}/trace"
+        if not os.path.exists(path):
+            return []
+        with open(path, encoding="utf-8", errors="replace") as file:
+            file.seek(self.position if os.path.getsize(path) >= self.position else 0)
+            lines = file.readlines()
+            self.position = file.tell()
+        commands = []
+        for line in lines:
+            _, _, text = line.partition(" req: ")
+            try:
+                command = json.loads(text)
+            except ValueError:
+                continue
+            commands.append([command.get("execute"), command.get("arguments") or {}])
+        return commands
+
+    def bring_about(self, op):
+        """Brings about the state that the operation begins from."""
+        words = shlex.split(op["call"])[1:]
+        name = "tr" if "tr" in words or "tr.img" in op["call"] else "st"
+        self.name = name
+        verb = words[0]
+        text = op["op"]
+        before = (op.get("state") or [None])[0]
+        if verb in ("save", "managedsave", "dump"):
+            if "shut-off" in text or "shut off" in text:
+                self.stop(name)
+            elif "paused guest" in text and "--reset" not in text or before == "paused":
+                self.run(name)
+                self.virsh("suspend", name)
+            elif "of a paused guest" not in text:
+                self.run(name)
+        elif verb == "restore":
+            if "while active" in text:
+                self.run(name)
+            else:
+                self.stop(name)
+        elif verb == "start":
+            self.stop(name)
+            self.damage_managed(text)
+        if verb in ("restore", "start") and "while active" not in text:
+            # QEMU begins a new one.
+            if os.path.exists(f"{self.directory}/trace"):
+                os.remove(f"{self.directory}/trace")
+            self.position = 0
+        for path in re.findall(r"/tmp/w/bad(\d+)\.img", op["call"]):
+            with open(self.here("/tmp/w/s.img"), "rb") as file:
+                content = file.read()
+            with open(self.here(f"/tmp/w/bad{path}.img"), "wb") as file:
+                file.write(DAMAGE[int(path)](content))
+        if "n.xml" in op["call"]:
+            self.make_document(op, words)
+
+    def damage_managed(self, text):
+        """Makes the managed save of which the operation tells."""
+        path = f"{self.options.saves}/st.save"
+        damage = next((n for word, n in [("incomplete", 2), ("truncated", 8), ("garbage", 1)] if word in text), None)
+        if damage is None or not self.options.saves:
+            return
+        self.run("st")
+        self.virsh("managedsave", "st")
+        with open(path, "rb") as file:
+            content = file.read()
+        with open(path, "wb") as file:
+            file.write(DAMAGE[damage](content))
+
+    def make_document(self, op, words):
+        images = [self.here(w) for w in words if w.endswith(".img") and os.path.exists(self.here(w))]
+        if words[0].startswith("managedsave"):
+            xml = self.virsh("managedsave-dumpxml", "st", "--security-info").stdout
+        elif words[0] == "save":
+            xml = self.virsh("dumpxml", "st", "--migratable").stdout
+        else:
+            xml = self.virsh("save-image-dumpxml", *images[:1], "--security-info").stdout
+        if op["op"].endswith("define back"):
+            xml = xml.replace("/b2.qcow2", "/b.qcow2")
+        for word, change in CHANGES:
+            if word in op["op"]:
+                xml = change(xml)
+        with open(f"{self.directory}/n.xml", "w", encoding="utf-8") as file:
+            file.write(xml)
+
+    def replay(self, op):
+        self.bring_about(op)
+        words = [self.here(word) for word in shlex.split(op["call"])[1:]]
+        files = set(os.listdir(self.directory))
+        before = self.state(self.name)
+        time.sleep(self.options.settle)
+        self.take_commands()
+        self.events.take()
+        try:
+            done = self.virsh(*words)
+            result, stderr = ("ok" if done.returncode == 0 else "error"), self.there(done.stderr)
+        except subprocess.TimeoutExpired:
+            result, stderr = "timeout", ""
+        time.sleep(self.options.settle)
+        found = {"result": (op["result"], result)}
+        message = (op.get("err") or {}).get("message")
+        if op["result"] == result == "error" and message:
+            message, stderr = plain(message), plain(stderr)
+            found["error"] = (message, message if message in stderr else stderr.strip())
+        found["events"] = (recorded(op.get("events")), self.events.take())
+        wanted = [normal(c) for c in op.get("qmp") or [] if not ASKED.match(c[0])]
+        given = [normal(c) for c in self.take_commands() if not ASKED.match(c[0] or "")]
+        found["commands"] = (wanted, given)
+        if op.get("state"):
+            found["state"] = (op["state"], [before, self.state(self.name)])
+        made = {f for f, what in (op.get("files") or {}).items() if what.startswith("new") and f.startswith("/tmp/w/")}
+        new = {f"/tmp/w/{f}" for f in set(os.listdir(self.directory)) - files if f.endswith(".img")}
+        made = {f for f in made if f.endswith(".img")}
+        found["files"] = (sorted(made & new or made), sorted(new or (made if all(os.path.exists(self.here(f)) for f in made) else new)))
+        return {kind: pair for kind, pair in found.items() if pair[0] != pair[1]}
+
+
+def plain(message):
+    """A message without what is of the moment, or of the program that writes the file."""
+    message = re.sub(r"/usr/lib/libvirt/libvirt_iohelper: ", "", message)
+    return re.sub(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "UUID", message)
+
+
+def normal(command):
+    """A command without what is of the moment: numbers of descriptors, capabilities that are off."""
+    name, *rest = command
+    arguments = dict((rest[0] if rest else None) or {})
+    if name == "migrate-set-capabilities":
+        on = arguments.get("on")
+        if on is None:
+            on = [c["capability"] for c in arguments.get("capabilities", []) if c["state"]]
+        return f"{name} {sorted(on)}"
+    for key in ["uri"]:
+        if key in arguments:
+            arguments[key] = re.sub(r"fd:\d+|offset=0x[0-9a-f]+", "N", arguments[key])
+    return f"{name} {json.dumps(arguments, sort_keys=True)}"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--facts", required=True)
+    parser.add_argument("--uri", required=True)
+    parser.add_argument("--dir", required=True, help="where files of the recording are made")
+    parser.add_argument("--saves", help="the daemon's directory of managed saves")
+    parser.add_argument("--groups", default="save,dump")
+    parser.add_argument("--settle", type=float, default=0.3, help="seconds to wait for what follows a call")
+    parser.add_argument("--only", default="", help="operations whose description has this")
+    parser.add_argument("--verbose", action="store_true")
+    options = parser.parse_args()
+    shutil.rmtree(options.dir, ignore_errors=True)
+    replay = Replay(options)
+    replay.prepare()
+    libvirt.registerErrorHandler(lambda *_: None, None)
+    kinds, equal, everything, group = Counter(), 0, 0, None
+    for line in open(options.facts, encoding="utf-8"):
+        op = json.loads(line)
+        if op["group"] not in options.groups.split(",") or not op["call"].startswith("virsh "):
+            continue
+        if op["group"] != group:
+            group = op["group"]
+            replay.stop("st")
+            replay.stop("tr")
+            replay.memory = 65536 if group == "dump" else 32768
+            replay.virsh("undefine", "st", "--managed-save")
+            replay.define("st")
+        try:
+            differs = replay.replay(op)
+        except Exception as error:  # noqa: BLE001 - one call must not end the replay
+            differs = {"replay": ("", repr(error))}
+        if options.only and options.only not in op["op"]:
+            continue
+        everything += 1
+        equal += not differs
+        kinds.update(differs.keys())
+        if differs:
+            print(f"DIFFERS {op['group']} {op['op']} | {op['call']}: {', '.join(differs)}")
+            if options.verbose:
+                for what, (wanted, found) in differs.items():
+                    print(f"    {what}\n      recorded {wanted}\n      here     {found}")
+        sys.stdout.flush()
+    print(f"equal {equal} of {everything}; differences by kind: {dict(kinds)}")
+    return 0 if equal == everything else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
