@@ -1,6 +1,5 @@
 //! Questions that a listing asks about every guest, most of which are answered with "none".
 
-use wire::ErrorCode;
 use wire::consts::*;
 use wire::remote::*;
 use wire::typed::{TypedParam, TypedValue};

@@ -88,13 +88,10 @@ pub(crate) fn decide(
         GuestEvent::Resume => (resumed(view), Then::Nothing),
         GuestEvent::GuestPanicked(_) => panicked(view),
         GuestEvent::RtcChange(change) => {
-            let detail = Detail::RtcChange(pb::event::RtcChange {
-                offset: change.offset,
-            });
-            (
-                Effects::none().event(EventKind::RtcChange, Some(detail)),
-                Then::Nothing,
-            )
+            let offset = change.offset;
+            let detail = Detail::RtcChange(pb::event::RtcChange { offset });
+            let effects = Effects::none().event(EventKind::RtcChange, Some(detail));
+            (effects, Then::Nothing)
         }
         GuestEvent::Watchdog(w) => watchdog(view, &w.action),
         GuestEvent::BlockIoError(error) => (
