@@ -23,7 +23,7 @@ pub use key::{Default, Key, Kind, Section, Support, Table};
 pub use lockd::{LOCKD, LockdConfig};
 pub use qemu::{
     Audio, Auto, AutoShutdown, CoreLimit, Guard, HelperIdentity, Identity, Paths as QemuPaths, PortRange,
-    ProcessLimits, QemuConfig, SaveFormat, SaveFormats, StdioHandler, Vnc,
+    ProcessLimits, QemuConfig, SaveFormat, SaveFormats, StdioHandler, Tls, Vnc,
 };
 pub use qemu_keys::QEMU;
 pub use render::render;

@@ -20,8 +20,10 @@ pub struct QemuConfig {
     pub guard: Guard,
     /// Limits of a guest's process.
     pub limits: ProcessLimits,
-    /// Certificates where nothing else is said.
-    pub tls_cert_dir: PathBuf,
+    /// Certificates of character devices over TCP.
+    pub chardev_tls: Tls,
+    /// Certificates of disks on NBD servers.
+    pub nbd_tls: Tls,
     /// VNC displays.
     pub vnc: Vnc,
     /// SPICE displays.
@@ -119,6 +121,21 @@ pub enum CoreLimit {
     Bytes(u64),
 }
 
+/// Encryption of one kind of connections.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// Encrypt what says nothing of it.
+    pub on: bool,
+    /// Directory of the certificates; `None` for the default ones.
+    pub cert_dir: Option<PathBuf>,
+    /// Directory of the default certificates.
+    pub default_dir: PathBuf,
+    /// Whether clients must show a certificate.
+    pub verify: bool,
+    /// Secret that opens the private key.
+    pub secret: Option<uuid::Uuid>,
+}
+
 /// VNC displays.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Vnc {
@@ -126,14 +143,8 @@ pub struct Vnc {
     pub listen: String,
     /// Use a Unix socket instead of that address.
     pub auto_unix_socket: bool,
-    /// Encrypt.
-    pub tls: bool,
-    /// Certificates; `None` for the default directory.
-    pub tls_cert_dir: Option<PathBuf>,
-    /// Whether viewers must show a certificate.
-    pub tls_verify: bool,
-    /// Secret with the key's password.
-    pub tls_secret: Option<uuid::Uuid>,
+    /// Encryption.
+    pub tls: Tls,
     /// Password of displays whose XML gives none.
     pub password: Option<String>,
     /// SASL.
@@ -149,10 +160,8 @@ pub struct Spice {
     pub listen: String,
     /// Use a Unix socket instead of that address.
     pub auto_unix_socket: bool,
-    /// Encrypt.
-    pub tls: bool,
-    /// Certificates; `None` for the default directory.
-    pub tls_cert_dir: Option<PathBuf>,
+    /// Encryption.
+    pub tls: Tls,
     /// Password of displays whose XML gives none.
     pub password: Option<String>,
     /// SASL.
@@ -298,7 +307,8 @@ impl QemuConfig {
             },
             guard: guard(document),
             limits: process_limits(document),
-            tls_cert_dir: document.path("default_tls_x509_cert_dir").unwrap_or_default(),
+            chardev_tls: CHARDEV_TLS.read(document),
+            nbd_tls: NBD_TLS.read(document),
             vnc: vnc(document),
             spice: spice(document),
             display_ports: ports(document, "remote_display_port_min", "remote_display_port_max")?,
@@ -391,21 +401,66 @@ fn process_limits(document: &Document) -> ProcessLimits {
     }
 }
 
+/// The keys of one kind of encrypted connections.
+struct TlsKeys {
+    on: &'static str,
+    dir: &'static str,
+    verify: Option<&'static str>,
+    secret: Option<&'static str>,
+    /// Whether clients must show a certificate where no key says.
+    verifies: bool,
+}
+
+const VNC_TLS: TlsKeys = TlsKeys {
+    on: "vnc_tls",
+    dir: "vnc_tls_x509_cert_dir",
+    verify: Some("vnc_tls_x509_verify"),
+    secret: Some("vnc_tls_x509_secret_uuid"),
+    verifies: false,
+};
+const SPICE_TLS: TlsKeys = TlsKeys {
+    on: "spice_tls",
+    dir: "spice_tls_x509_cert_dir",
+    verify: None,
+    secret: None,
+    verifies: false,
+};
+const CHARDEV_TLS: TlsKeys = TlsKeys {
+    on: "chardev_tls",
+    dir: "chardev_tls_x509_cert_dir",
+    verify: Some("chardev_tls_x509_verify"),
+    secret: Some("chardev_tls_x509_secret_uuid"),
+    verifies: true,
+};
+const NBD_TLS: TlsKeys = TlsKeys {
+    on: "nbd_tls",
+    dir: "nbd_tls_x509_cert_dir",
+    verify: None,
+    secret: Some("nbd_tls_x509_secret_uuid"),
+    verifies: true,
+};
+
+impl TlsKeys {
+    fn read(&self, document: &Document) -> Tls {
+        let verify = [self.verify, Some("default_tls_x509_verify")];
+        let verify = verify.into_iter().flatten().find(|key| document.sets(key));
+        let secret = |key: &'static str| document.text(key).and_then(super::key::uuid);
+        let default = || secret("default_tls_x509_secret_uuid");
+        Tls {
+            on: document.flag(self.on),
+            cert_dir: document.path(self.dir),
+            default_dir: document.path("default_tls_x509_cert_dir").unwrap_or_default(),
+            verify: verify.map_or(self.verifies, |key| document.flag(key)),
+            secret: self.secret.and_then(|key| secret(key).or_else(default)),
+        }
+    }
+}
+
 fn vnc(document: &Document) -> Vnc {
     Vnc {
         listen: document.text("vnc_listen").unwrap_or_default().to_owned(),
         auto_unix_socket: document.flag("vnc_auto_unix_socket"),
-        tls: document.flag("vnc_tls"),
-        tls_cert_dir: document.path("vnc_tls_x509_cert_dir"),
-        tls_verify: if document.sets("vnc_tls_x509_verify") {
-            document.flag("vnc_tls_x509_verify")
-        } else {
-            document.flag("default_tls_x509_verify")
-        },
-        tls_secret: document
-            .text("vnc_tls_x509_secret_uuid")
-            .or_else(|| document.text("default_tls_x509_secret_uuid"))
-            .and_then(super::key::uuid),
+        tls: VNC_TLS.read(document),
         password: document.text("vnc_password").map(str::to_owned),
         sasl: document.flag("vnc_sasl"),
         sasl_dir: document.path("vnc_sasl_dir"),
@@ -416,8 +471,7 @@ fn spice(document: &Document) -> Spice {
     Spice {
         listen: document.text("spice_listen").unwrap_or_default().to_owned(),
         auto_unix_socket: document.flag("spice_auto_unix_socket"),
-        tls: document.flag("spice_tls"),
-        tls_cert_dir: document.path("spice_tls_x509_cert_dir"),
+        tls: SPICE_TLS.read(document),
         password: document.text("spice_password").map(str::to_owned),
         sasl: document.flag("spice_sasl"),
         sasl_dir: document.path("spice_sasl_dir"),

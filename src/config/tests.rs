@@ -152,7 +152,29 @@ fn settings_arrive_in_the_typed_values() {
     assert!(!qemu.guard.mount_namespace);
     assert_eq!(qemu.nvram, Some(vec![(PathBuf::from("/c"), PathBuf::from("/v"))]));
     assert_eq!(qemu.auto.try_shutdown, Some(AutoShutdown::All));
-    assert!(qemu.vnc.tls_verify);
+    assert!(qemu.vnc.tls.verify);
+}
+
+#[test]
+fn what_is_encrypted_is_said_for_each_kind_or_for_all() {
+    let of = |text: &str| QemuConfig::from_document(&read(&QEMU, text).unwrap(), None).unwrap();
+    let uuid = |text: &str| Some(text.parse::<uuid::Uuid>().unwrap());
+    let (one, other) = (
+        "2d7891af-20be-4e5e-af83-190e8a922360",
+        "3d7891af-20be-4e5e-af83-190e8a922360",
+    );
+    let plain = of("");
+    assert!(!plain.chardev_tls.on && plain.chardev_tls.verify && !plain.vnc.tls.verify);
+    let all = of(&format!(
+        "default_tls_x509_verify = 0\ndefault_tls_x509_secret_uuid = \"{one}\"\nchardev_tls = 1\n\
+         vnc_tls_x509_verify = 1\nnbd_tls_x509_secret_uuid = \"{other}\"\n"
+    ));
+    assert!(all.chardev_tls.on && !all.chardev_tls.verify && all.vnc.tls.verify);
+    assert_eq!(
+        (all.chardev_tls.secret, all.nbd_tls.secret),
+        (uuid(one), uuid(other))
+    );
+    assert_eq!(all.spice.tls.secret, None, "QEMU takes none");
 }
 
 // table

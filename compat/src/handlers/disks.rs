@@ -161,9 +161,7 @@ fn params(limits: DiskLimits) -> Vec<TypedParam> {
     let mut params = with(AVERAGE, |rate| rate.average);
     params.extend(with(BURST, |rate| rate.burst));
     params.push(VIR_DOMAIN_BLOCK_IOTUNE_SIZE_IOPS_SEC.with(limits.operation_size));
-    if !limits.group.is_empty() {
-        params.push(VIR_DOMAIN_BLOCK_IOTUNE_GROUP_NAME.with(limits.group.as_str()));
-    }
+    params.push(VIR_DOMAIN_BLOCK_IOTUNE_GROUP_NAME.with(limits.group.as_str()));
     params.extend(with(BURST_SECONDS, seconds_of));
     params
 }

@@ -91,10 +91,14 @@ pub struct Config {
     pub spice_sasl_dir: Option<String>,
     /// `vnc_allow_host_audio` and the like: audio goes to the host.
     pub nographics_allow_host_audio: bool,
-    /// TLS of character devices.
-    pub chardev_tls: Option<TlsFiles>,
-    /// TLS directory of NBD disks.
-    pub nbd_tls: TlsFiles,
+    /// `chardev_tls`: whether character devices over TCP encrypt that say nothing of it.
+    pub chardev_tls: bool,
+    /// Certificates of character devices.
+    pub chardev_files: TlsFiles,
+    /// `nbd_tls`: whether disks on NBD servers are reached encrypted that say nothing of it.
+    pub nbd_tls: bool,
+    /// Certificates of NBD disks.
+    pub nbd_files: TlsFiles,
     /// `dump_guest_core`, if set.
     pub dump_guest_core: Option<bool>,
     /// `seccomp_sandbox`: whether the sandbox is on.
@@ -119,12 +123,10 @@ impl Default for Config {
             spice_sasl: false,
             spice_sasl_dir: None,
             nographics_allow_host_audio: false,
-            chardev_tls: None,
-            nbd_tls: TlsFiles {
-                dir: "/etc/pki/qemu".into(),
-                verify: true,
-                secret: None,
-            },
+            chardev_tls: false,
+            chardev_files: TlsFiles::default(),
+            nbd_tls: false,
+            nbd_files: TlsFiles::default(),
             dump_guest_core: None,
             seccomp_sandbox: true,
             log_timestamp: true,
@@ -134,7 +136,7 @@ impl Default for Config {
 }
 
 /// A set of X.509 files.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsFiles {
     /// Directory of the files.
     pub dir: String,
@@ -142,6 +144,16 @@ pub struct TlsFiles {
     pub verify: bool,
     /// uuid of the secret that opens the private key.
     pub secret: Option<String>,
+}
+
+impl Default for TlsFiles {
+    fn default() -> Self {
+        Self {
+            dir: "/etc/pki/qemu".into(),
+            verify: true,
+            secret: None,
+        }
+    }
 }
 
 /// A descriptor as QEMU knows it.

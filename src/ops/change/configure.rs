@@ -210,7 +210,9 @@ fn balloon(domain: &mut domxml::Domain) -> Result<&mut domxml::devices::Memballo
         .memballoon
         .as_mut()
         .filter(|b| b.model.as_str() != "none");
-    balloon.ok_or_else(|| Error::invalid("Memory balloon model must be virtio to set the collection period"))
+    balloon.ok_or_else(|| {
+        Error::internal("No memory balloon device configured, can not set the collection period")
+    })
 }
 
 fn set_max_memory(domain: &mut domxml::Domain, kib: u64) -> Result<()> {

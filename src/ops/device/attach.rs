@@ -25,6 +25,7 @@ use qemu_plan::{
     command::{
         Purpose, Resources,
         plug::{Given, Plan, plug},
+        tls,
     },
     hotplug::{self, Side},
 };
@@ -47,7 +48,7 @@ use crate::{
         },
         document::{
             plan,
-            resources::{dirs, resources},
+            resources::{dirs, line_config, resources},
             scope::{Scope, Which},
         },
         holdings::{
@@ -204,9 +205,11 @@ impl Coming {
         let guest = driver.guests.of(view)?;
         let def = &run.document.domain;
         let channels = dirs(driver, &plan::short_name(guest.id, &def.name)).channel;
+        let config = line_config(&driver.config());
         let (placed, caps) = plan::with_caps(driver, def, move |caps, context| {
             let mut device = hotplug::complete(def, device, caps, context)?;
             hotplug::give_path(&mut device, &channels);
+            tls::settle_device(device.as_mut(), &config);
             hotplug::check(def, &device, Side::Live)?;
             Ok((hotplug::place(def, device, caps, context)?, caps.clone()))
         })

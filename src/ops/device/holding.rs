@@ -6,22 +6,27 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use domxml::devices::{Device, DeviceRef, Interface, InterfaceKind};
+use domxml::devices::{Device, DeviceRef, Interface, InterfaceKind, Memory};
 use qemu_plan::{command::Resources, hotplug};
 
 use crate::{
     error::{Area, Error, Result},
     ops::{
         Driver,
+        document::{
+            plan,
+            resources::{find_huge_pages, of_memory},
+        },
         holdings::{
             cgroup::{self, DeviceChange, nodes},
             chardev::{self, Files},
             helper::virtiofs,
-            hostdev,
+            hostdev, memory,
             net::{interface, ports},
             storage::{claim, disk, owners::Owners},
             vsock,
         },
+        host::identity::Identity,
         operation::{Context, undo::Undo},
         run::{cpus, guest::Guest},
     },
@@ -64,6 +69,7 @@ pub(super) async fn acquire(
             let mut monitor = guest.monitor()?;
             vsock::plug(vsock, &mut monitor, (given, undo)).await?;
         }
+        Device::Memory(module) => make_memory(driver, document, module, given).await?,
         ref other => {
             let mut monitor = guest.monitor()?;
             chardev::acquire(driver, document, other, (&mut monitor, given, undo), &mut files).await?;
@@ -73,6 +79,25 @@ pub(super) async fn acquire(
         take_files(driver, guest, device, undo).await?;
     }
     Ok(files)
+}
+
+/// Makes the directories that memory which comes is in, if it is in files. They go with the run.
+async fn make_memory(
+    driver: &Driver,
+    document: &domxml::Domain,
+    module: &Memory,
+    given: &mut Resources,
+) -> Result<()> {
+    let mut with = document.clone();
+    with.devices.memories.push(module.clone());
+    let name = plan::short_name(document.id.unwrap_or_default(), &document.name);
+    find_huge_pages(driver, &with, &mut given.dirs, &name).await?;
+    let identity = Identity::of(&driver.config())?;
+    for dir in of_memory(&with, &given.dirs) {
+        let work = move || memory::make(&dir, identity);
+        crate::blocking::file("making a directory for the guest's memory", work).await?;
+    }
+    Ok(())
 }
 
 async fn plug_interface(

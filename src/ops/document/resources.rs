@@ -9,7 +9,7 @@ use domxml::tuning::MemorySource;
 use qemu_plan::command::{self, Config, Dirs, Purpose, Resources, TlsFiles};
 
 use crate::{
-    config::QemuConfig,
+    config::{QemuConfig, Tls},
     error::Result,
     ops::{Driver, host::hugepages},
 };
@@ -49,9 +49,17 @@ pub(crate) async fn find_huge_pages(
     dirs: &mut Dirs,
     short_name: &str,
 ) -> Result<()> {
-    if !wants_huge_pages(document) {
-        return Ok(());
+    if wants_huge_pages(document) {
+        dirs.hugepages = huge_pages(driver, short_name).await?;
     }
+    Ok(())
+}
+
+/// Where the huge pages of a run are, if it uses any, by their size in KiB.
+///
+/// # Errors
+/// A place that is configured is none.
+pub(crate) async fn huge_pages(driver: &Driver, short_name: &str) -> Result<Vec<(u64, String)>> {
     let (config, root, short_name) = (driver.config(), driver.host.root.clone(), short_name.to_owned());
     let find = move || {
         let mounts = hugepages::mounts(&root, config.paths.hugetlbfs.as_deref())?;
@@ -64,8 +72,7 @@ pub(crate) async fn find_huge_pages(
         };
         Ok(mounts.into_iter().map(|(kib, mount)| (kib, dir(mount))).collect())
     };
-    dirs.hugepages = crate::blocking::file("looking for huge pages", find).await?;
-    Ok(())
+    crate::blocking::file("looking for huge pages", find).await
 }
 
 /// Whether some of the guest's memory is of huge pages.
@@ -138,39 +145,37 @@ pub(crate) fn environment() -> Vec<(String, String)> {
         .collect()
 }
 
-/// The directory of certificates that is configured, the usual one if it is there, or the one for everything.
-fn certificates(config: &QemuConfig, configured: Option<&PathBuf>, usual: &str) -> PathBuf {
+/// What one kind of connections shows: the directory that is configured, the usual one if it is there, or that of all.
+fn files(tls: &Tls, usual: &str) -> TlsFiles {
     let usual = || Some(PathBuf::from(usual)).filter(|path| path.exists());
-    configured
-        .cloned()
-        .or_else(usual)
-        .unwrap_or_else(|| config.tls_cert_dir.clone())
+    let dir = tls.cert_dir.clone().or_else(usual);
+    let dir = dir.as_ref().unwrap_or(&tls.default_dir);
+    TlsFiles {
+        dir: dir.to_string_lossy().into_owned(),
+        verify: tls.verify,
+        secret: tls.secret.map(|uuid| uuid.to_string()),
+    }
 }
 
 /// What of qemu.conf is on the command line.
 pub(crate) fn line_config(config: &QemuConfig) -> Config {
     let text = |path: &PathBuf| path.to_string_lossy().into_owned();
     let (vnc, spice) = (&config.vnc, &config.spice);
-    let files = |configured: &Option<PathBuf>, usual: &str, verify| TlsFiles {
-        dir: text(&certificates(config, configured.as_ref(), usual)),
-        verify,
-        secret: None,
-    };
     Config {
         vnc_listen: vnc.listen.clone(),
-        vnc_tls: vnc
-            .tls
-            .then(|| files(&vnc.tls_cert_dir, "/etc/pki/libvirt-vnc", vnc.tls_verify)),
+        vnc_tls: vnc.tls.on.then(|| files(&vnc.tls, "/etc/pki/libvirt-vnc")),
         vnc_password: vnc.password.is_some(),
         vnc_sasl: vnc.sasl,
         vnc_sasl_dir: vnc.sasl_dir.as_ref().map(text),
         spice_listen: spice.listen.clone(),
-        spice_tls: spice
-            .tls
-            .then(|| files(&spice.tls_cert_dir, "/etc/pki/libvirt-spice", false)),
+        spice_tls: spice.tls.on.then(|| files(&spice.tls, "/etc/pki/libvirt-spice")),
         spice_password: spice.password.is_some(),
         spice_sasl: spice.sasl,
         spice_sasl_dir: spice.sasl_dir.as_ref().map(text),
+        chardev_tls: config.chardev_tls.on,
+        chardev_files: files(&config.chardev_tls, "/etc/pki/libvirt-chardev"),
+        nbd_tls: config.nbd_tls.on,
+        nbd_files: files(&config.nbd_tls, "/etc/pki/libvirt-nbd"),
         dump_guest_core: config.limits.dump_guest_core.then_some(true),
         seccomp_sandbox: config.guard.seccomp_sandbox.unwrap_or(true),
         log_timestamp: config.log_timestamp,

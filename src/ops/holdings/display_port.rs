@@ -107,7 +107,9 @@ pub(crate) fn complete_listens(config: &QemuConfig, document: &mut domxml::Domai
         match listen.kind {
             ListenKind::Address => graphics.listen.clone_from(&listen.address),
             ListenKind::Socket => {
-                graphics.socket.clone_from(&listen.socket);
+                if graphics.kind == GraphicsKind::Vnc {
+                    graphics.socket.clone_from(&listen.socket);
+                }
                 if first == Some(ListenKind::Address) {
                     // It has no port, although the document left one open.
                     (graphics.port, graphics.tls_port, graphics.autoport) = (None, None, None);
@@ -198,8 +200,8 @@ impl Choice<'_> {
     }
 
     fn spice(&self, graphics: &mut Graphics) -> Result<Vec<PortLease>> {
-        let choice = spice_choice(graphics, self.config.spice.tls);
-        if choice.encrypted && !self.config.spice.tls {
+        let choice = spice_choice(graphics, self.config.spice.tls.on);
+        if choice.encrypted && !self.config.spice.tls.on {
             let text = "Auto allocation of spice TLS port requested but spice TLS is disabled in qemu.conf";
             return Err(Error::new(Code::ConfigUnsupported, text));
         }
@@ -318,7 +320,8 @@ mod tests {
             displays("<graphics type='spice' autoport='yes'><listen type='address'/></graphics>");
         complete_listens(&config, &mut domain, "/lib/1-a");
         let display = &domain.devices.graphics[0];
-        assert_eq!(display.socket.as_deref(), Some("/lib/1-a/spice.sock"));
+        assert_eq!(display.listens[0].socket.as_deref(), Some("/lib/1-a/spice.sock"));
+        assert_eq!(display.socket, None, "only VNC's is told twice");
         assert_eq!(address(display), None);
     }
 
@@ -331,7 +334,7 @@ mod tests {
             max: 47_299,
         };
         let mut chosen = |tls, attributes: &str, channels: &str| -> Result<(usize, bool, bool), String> {
-            config.spice.tls = tls;
+            config.spice.tls.on = tls;
             let mut domain = displays(&format!(
                 "<graphics type='spice' {attributes}><listen type='address' address='127.0.0.1'/>{channels}</graphics>"
             ));

@@ -8,11 +8,13 @@ use std::sync::Arc;
 
 use domxml::{
     CpuDocument, FormatFlags, WantedCpu,
-    capabilities::HostCpu,
+    capabilities::{Counter, HostCpu},
+    clock::TimerName,
     cpu::{
         Cpu, CpuCheck, CpuFallback, CpuFeature, CpuMatch, CpuMode, CpuModel, FeaturePolicy, MaxPhysAddr,
         MaxPhysAddrMode,
     },
+    devices::YesNo,
 };
 use hostinfo::{
     Baseline, Comparison, CpuDescription, CpuError, CpuKind, CpuModels, GuestModel, OfferedModel, Policy,
@@ -106,36 +108,96 @@ pub async fn compare_hypervisor(
         .map_err(refused)
 }
 
-/// Checks that a guest can have the CPU of its document, where the document has that checked before QEMU is started.
+/// Checks that a guest can have the CPU of its document, where the document has that checked before QEMU is started, and
+/// the clock that it asks for.
 ///
 /// # Errors
-/// `CpuIncompatible` with what it lacks; what is wrong with the description.
-pub(crate) fn check(caps: &Caps, document: &domxml::Domain) -> Result<()> {
-    let cpu = document
-        .cpu
-        .as_ref()
-        .filter(|cpu| cpu.check == Some(CpuCheck::Partial));
-    let accel = Accel::from_virt_type(document.kind.as_str());
-    let (Some(cpu), Some(accel)) = (cpu, accel) else {
+/// `CpuIncompatible` with what it lacks, `ConfigUnsupported` for the clock; what is wrong with the description.
+pub(crate) fn check(driver: &Driver, caps: &Caps, document: &domxml::Domain) -> Result<()> {
+    let Some(accel) = Accel::from_virt_type(document.kind.as_str()).filter(|_| is_x86(caps.arch())) else {
         return Ok(());
     };
-    if !is_x86(caps.arch()) {
-        return Ok(());
+    if accel == Accel::Kvm {
+        let counter = arch::cpu_facts(&driver.host).counter.as_ref();
+        check_clock(counter, document)?;
     }
+    let cpu = document.cpu.as_ref();
+    let Some(cpu) = cpu.filter(|cpu| cpu.check == Some(CpuCheck::Partial)) else {
+        return Ok(());
+    };
     let cpu = described_guest(cpu);
     let models = domcaps::models(caps, accel);
     let blockers = models.iter().find(|(name, _)| Some(name) == cpu.model.as_ref());
     let blockers = blockers.map(|(_, blockers)| blockers.as_slice());
-    let compared = match domcaps::describe(caps, accel) {
-        Some(model) => CpuModels::x86()
-            .compare_offered(&offered(&model), &cpu, blockers)
-            .map_err(refused)?,
-        None => Comparison::Incompatible("unknown host CPU".to_owned()),
+    let model = domcaps::describe(caps, accel);
+    let compared = match accel {
+        Accel::Kvm if blockers.is_some_and(<[_]>::is_empty) && cpu.features.is_empty() => return Ok(()),
+        // The host's own CPU counts, too: KVM may not be asked as guests will ask it.
+        Accel::Kvm => {
+            host_for_guests(driver, model.as_ref()).map(|host| CpuModels::x86().compare(&host, &cpu))
+        }
+        _ => model.map(|model| CpuModels::x86().compare_offered(&offered(&model), &cpu, blockers)),
     };
-    match compared {
-        Comparison::Incompatible(why) => Err(Error::new(Code::CpuIncompatible, why).in_area(Area::Cpu)),
-        Comparison::Identical | Comparison::Superset => Ok(()),
+    match compared.transpose().map_err(refused)? {
+        None => Err(incompatible("unknown host CPU".to_owned())),
+        Some(Comparison::Incompatible(why)) => Err(incompatible(why)),
+        Some(Comparison::Identical | Comparison::Superset) => Ok(()),
     }
+}
+
+fn incompatible(why: String) -> Error {
+    Error::new(Code::CpuIncompatible, why).in_area(Area::Cpu)
+}
+
+/// The host's CPU with what KVM gives to guests beside.
+fn host_for_guests(driver: &Driver, offered: Option<&GuestModel>) -> Option<CpuDescription> {
+    let facts = arch::cpu_facts(&driver.host);
+    let host = facts.model()?;
+    let tables = CpuModels::x86();
+    let of_offered = offered.and_then(|offered| tables.model(offered.model));
+    let of_model = of_offered.iter().flat_map(|model| &model.features);
+    let dropped = |name: &str| offered.is_some_and(|offered| offered.disable.contains(&name));
+    let of_model = of_model
+        .map(|number| tables.features[*number].name)
+        .filter(|name| !dropped(name));
+    let beside = offered.iter().flat_map(|offered| offered.require.iter().copied());
+    let all = host.features.iter().copied().chain(of_model).chain(beside);
+    Some(CpuDescription {
+        kind: CpuKind::Host,
+        arch: Some(driver.host.arch.clone()),
+        model: Some(host.model.to_owned()),
+        vendor: facts.data.vendor(),
+        features: all.map(|name| (name.to_owned(), Policy::Require)).collect(),
+    })
+}
+
+/// How far a guest's clock may be from the host's, in millionths.
+const CLOCK_TOLERANCE: u64 = 250;
+
+/// A guest's CPUs count at the host's frequency, unless the host's can do otherwise.
+fn check_clock(host: Option<&Counter>, document: &domxml::Domain) -> Result<()> {
+    let timers = document.clock.iter().flat_map(|clock| &clock.timers);
+    let asked = timers
+        .filter(|timer| timer.name == TimerName::Tsc)
+        .find_map(|timer| timer.frequency.filter(|frequency| *frequency != 0));
+    let (Some(asked), Some(host)) = (asked, host) else {
+        return Ok(());
+    };
+    let frequency = host.frequency;
+    let tolerance =
+        u64::try_from(u128::from(frequency) * u128::from(CLOCK_TOLERANCE) / 1_000_000).unwrap_or(0);
+    let range = frequency.saturating_sub(tolerance)..=frequency.saturating_add(tolerance);
+    if range.contains(&asked) || host.scaling == Some(YesNo::Yes) {
+        return Ok(());
+    }
+    let (least, most) = (range.start(), range.end());
+    Err(Error::new(
+        Code::ConfigUnsupported,
+        format!(
+            "Requested TSC frequency {asked} Hz is outside tolerance range ([{least}, {most}] Hz) around host frequency \
+             {frequency} Hz and TSC scaling is not supported by the host CPU"
+        ),
+    ))
 }
 
 /// The CPU that several hosts have in common, as a guest's document.
@@ -407,4 +469,36 @@ fn refused(error: CpuError) -> Error {
         | CpuError::NothingInCommon => Code::OperationFailed,
     };
     Error::new(code, error.to_string()).in_area(Area::Cpu)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guests_clock_is_as_fast_as_the_hosts() {
+        let host = |scaling: bool| Counter {
+            name: "tsc".to_owned(),
+            frequency: 2_599_998_000,
+            scaling: Some(scaling.into()),
+        };
+        let check = |frequency: u64, host: Option<&Counter>| {
+            let text = format!(
+                "<domain type='kvm'><name>a</name><memory>1</memory><clock offset='utc'>
+                 <timer name='tsc' frequency='{frequency}'/></clock></domain>"
+            );
+            let document = domxml::Domain::parse(&text, domxml::ParseFlags::NONE).unwrap();
+            check_clock(host, &document).map_err(|error| error.to_string())
+        };
+        for near in [2_599_348_001, 2_599_998_000, 2_600_647_999] {
+            assert_eq!(check(near, Some(&host(false))), Ok(()));
+        }
+        let refused = "unsupported configuration: Requested TSC frequency 4567890000 Hz is outside tolerance range \
+                       ([2599348001, 2600647999] Hz) around host frequency 2599998000 Hz and TSC scaling is not supported \
+                       by the host CPU";
+        assert_eq!(check(4_567_890_000, Some(&host(false))), Err(refused.to_owned()));
+        assert!(check(2_599_348_000, Some(&host(false))).is_err());
+        assert_eq!(check(4_567_890_000, Some(&host(true))), Ok(()));
+        assert_eq!(check(4_567_890_000, None), Ok(()));
+    }
 }

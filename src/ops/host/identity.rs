@@ -84,21 +84,19 @@ impl Identity {
         })
     }
 
-    /// Whom to become; none if QEMU runs as the daemon does.
+    /// Whom to become; none if nobody else can be.
     pub(crate) fn run_as(self) -> Option<RunAs> {
-        (self.privileged && self.uid != 0).then(|| RunAs {
+        self.privileged.then(|| RunAs {
             uid: self.uid,
             gid: self.gid,
             groups: self.groups(),
         })
     }
 
-    /// The groups that the host's files say its user is in, and its own.
+    /// The groups that the host's files say its user is in, the first of them too, and its own.
     fn groups(self) -> Vec<u32> {
-        let own = Gid::from_raw(self.gid);
         let user = User::from_uid(Uid::from_raw(self.uid)).ok().flatten();
-        let name = user.and_then(|user| CString::new(user.name).ok());
-        let listed = name.and_then(|name| getgrouplist(&name, own).ok());
+        let listed = user.and_then(|user| getgrouplist(&CString::new(user.name).ok()?, user.gid).ok());
         let mut groups: Vec<u32> = listed.unwrap_or_default().into_iter().map(Gid::as_raw).collect();
         if !groups.contains(&self.gid) {
             groups.push(self.gid);
@@ -157,6 +155,20 @@ pub(crate) fn file_user(config: &crate::config::QemuConfig) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn root_has_its_groups_in_whichever_group_qemu_runs() {
+        let identity = Identity {
+            uid: 0,
+            gid: 12_345,
+            privileged: true,
+        };
+        let run_as = identity.run_as().unwrap();
+        assert!(
+            run_as.groups.contains(&0) && run_as.groups.contains(&12_345),
+            "{run_as:?}"
+        );
+    }
 
     #[test]
     fn users_are_named_or_numbered() {

@@ -48,7 +48,7 @@ pub async fn of_guest(driver: &Arc<Driver>, view: &View) -> Result<String> {
 async fn text(driver: &Arc<Driver>, planned: plan::Planned) -> Result<String> {
     let plan::Planned { mut domain, caps } = planned;
     let caps = caps.as_wanted_by(&domain)?;
-    cpu::check(&caps, &domain)?;
+    cpu::check(driver, &caps, &domain)?;
     command::native::prepare(&mut domain, &caps)?;
     listen::find(driver, &mut domain).await?;
     render_node::find(&mut domain, &caps).await?;

@@ -301,10 +301,9 @@ async fn remove_directories(driver: &Driver, view: &View, run: &Run, cause: Caus
         &status.memory_backing_dir,
     ];
     let name = plan::short_name(run.launched.id, name);
-    let mut dirs = resources::dirs(driver, &name);
-    let found = resources::find_huge_pages(driver, &run.document.domain, &mut dirs, &name);
-    left_behind(view, found.await);
-    let huge = dirs.hugepages.into_iter().map(|(_, dir)| PathBuf::from(dir));
+    // Memory may have come and gone while it ran.
+    let huge = resources::huge_pages(driver, &name).await.unwrap_or_default();
+    let huge = huge.into_iter().map(|(_, dir)| PathBuf::from(dir));
     let known = known.into_iter().flatten().map(PathBuf::from);
     let directories: Vec<PathBuf> = known.chain(huge).collect();
     let work = move || {

@@ -36,7 +36,7 @@ use crate::{
     hooks::{Operation as Call, Script},
     ops::{
         Conditions, Driver,
-        document::{plan, prepared::Prepared},
+        document::{plan, prepared::Prepared, resources::line_config},
         holdings::{
             cgroup, listen, log,
             net::traffic,
@@ -640,9 +640,10 @@ async fn prepare(driver: &Arc<Driver>, document: Box<domxml::Domain>) -> Result<
     let id = driver.registry.new_id();
     document.id = Some(id);
     label::check(&document, driver.host.scope)?;
-    host::cpu::check(&caps, &document)?;
+    host::cpu::check(driver, &caps, &document)?;
     listen::find(driver, &mut document).await?;
     let told = driver.hooks.has(Script::Qemu).then(|| document.clone());
+    command::tls::settle(&mut document, &line_config(&driver.config()));
     command::memory::round_sizes(&mut document);
     alias::assign(&mut document.devices);
     volumes::find(driver, &mut document).await?;

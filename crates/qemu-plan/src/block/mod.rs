@@ -14,5 +14,5 @@ pub use names::{name_disk, name_guest, name_source, nodes, qom_name};
 pub use node::{Access, Backing, Cache, Format, Image, Slice, copy_on_read, copy_on_read_node};
 pub use number::{highest_number, number_disk, number_found, number_guest};
 pub use protocol::{Refs, storage_props};
-pub use source::{Common, Link, SecretFrom, SecretNeed, Sources, is_empty};
+pub use source::{Common, End, Link, SecretFrom, SecretNeed, Sources, credentials, is_empty};
 pub use throttle::{Filter, filter_node, filters, group_id, group_object};

@@ -21,7 +21,7 @@ const SECRETS: &[(&str, &str)] = &[
     ("-auth-secret", "auth"),
     ("-encryption-secret", "encryption"),
     ("-httpcookie-secret", "httpcookie"),
-    ("-tlskey-secret", "tlskey"),
+    ("_tls0-secret", "tlskey"),
 ];
 
 /// Path, or id, of a disk's front end in QEMU's object tree; `None` for a disk without a name, and for a card in the
@@ -278,6 +278,7 @@ mod tests {
             ("secret", "libvirt-1-format-encryption-secret0", "encryption"),
             ("secret", "libvirt-1-format-encryption-secret1", "encryption"),
             ("secret", "libvirt-1-storage-httpcookie-secret0", "httpcookie"),
+            ("secret", "objlibvirt-1-storage_tls0-secret0", "tlskey"),
             ("tls-creds-x509", "objlibvirt-1-storage_tls0", ""),
         ];
         let all: Vec<_> = ids.iter().map(|(kind, id, _)| Props::object(kind, *id)).collect();
@@ -287,7 +288,7 @@ mod tests {
             .iter()
             .map(|s| (s.alias.as_str(), s.kind.as_str()))
             .collect();
-        let expected: Vec<_> = ids[..4].iter().map(|(_, id, kind)| (*id, *kind)).collect();
+        let expected: Vec<_> = ids[..5].iter().map(|(_, id, kind)| (*id, *kind)).collect();
         assert_eq!(secrets, expected);
         assert_eq!(found.tls.as_deref(), Some("objlibvirt-1-storage_tls0"));
     }

@@ -14,7 +14,7 @@ use super::node::{Access, Backing, Cache, Format, Image, Slice};
 use super::protocol::{Refs, storage_props};
 use crate::facts::size;
 use crate::props::Props;
-use crate::resources::Resources;
+use crate::resources::{Resources, TlsFiles};
 use crate::{Error, Result};
 
 /// What all images of a disk's chain have in common.
@@ -154,16 +154,11 @@ impl<'r> Sources<'r> {
 
     /// A secret object with the encrypted value; the value is empty if the caller has not prepared it.
     pub fn secret(&mut self, id: &str, from: SecretFrom) -> Props {
-        let secret = self.res.secrets.get(id).cloned().unwrap_or_default();
         self.needs.push(SecretNeed {
             id: id.to_owned(),
             from,
         });
-        Props::object("secret", id)
-            .with("data", secret.data)
-            .with("keyid", "masterKey0")
-            .with("iv", secret.iv)
-            .with("format", "base64")
+        secret_object(self.res, id)
     }
 
     /// The number of the next node.
@@ -342,19 +337,56 @@ impl<'r> Sources<'r> {
     }
 
     fn tls(&mut self, source: &Source, storage: &str, image: &mut Image) -> Option<String> {
-        if source.tls != Some(YesNo::Yes) || source.protocol != Some(NetProtocol::Nbd) {
+        let config = &self.res.config;
+        let wanted = source.tls.map_or(config.nbd_tls, YesNo::is_yes);
+        if !wanted || source.protocol != Some(NetProtocol::Nbd) {
             return None;
         }
-        let files = &self.res.config.nbd_tls;
         let id = format!("obj{storage}_tls0");
-        image.objects.push(
-            Props::object("tls-creds-x509", id.clone())
-                .with("dir", files.dir.clone())
-                .with("endpoint", "client")
-                .with("verify-peer", true),
-        );
+        let secret = format!("{id}-secret0");
+        let (objects, need) = credentials(self.res, &config.nbd_files, (&id, &secret), End::Client);
+        image.objects.extend(objects);
+        self.needs.extend(need);
         Some(id)
     }
+}
+
+fn secret_object(res: &Resources, id: &str) -> Props {
+    let secret = res.secrets.get(id).cloned().unwrap_or_default();
+    Props::object("secret", id)
+        .with("data", secret.data)
+        .with("keyid", "masterKey0")
+        .with("iv", secret.iv)
+        .with("format", "base64")
+}
+
+/// Which end of an encrypted connection QEMU is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// It is connected to, and may want to see who connects.
+    Server,
+    /// It connects, and always wants to see to whom.
+    Client,
+}
+
+/// The objects that one end of an encrypted connection shows itself with, and the secret that opens its key.
+pub fn credentials(
+    res: &Resources,
+    files: &TlsFiles,
+    (id, secret): (&str, &str),
+    end: End,
+) -> (Vec<Props>, Option<SecretNeed>) {
+    let need = files.secret.as_ref().map(|uuid| SecretNeed {
+        id: secret.to_owned(),
+        from: SecretFrom::Uuid(uuid.clone()),
+    });
+    let shown = Props::object("tls-creds-x509", id)
+        .with("dir", files.dir.clone())
+        .with("endpoint", if end == End::Server { "server" } else { "client" })
+        .with("verify-peer", end == End::Client || files.verify)
+        .with_opt("passwordid", need.as_ref().map(|need| need.id.clone()));
+    let opened = need.as_ref().map(|need| secret_object(res, &need.id));
+    (opened.into_iter().chain([shown]).collect(), need)
 }
 
 /// `encrypt` of RBD: the first secret opens the outer layer, the others those of its parents.

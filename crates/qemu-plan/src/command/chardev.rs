@@ -10,8 +10,9 @@ use domxml::devices::rng::RngBackend;
 
 use super::context::Context;
 use super::line::CommandLine;
+use crate::block::End;
 use crate::caps::Flag;
-use crate::props::{Keyval, Props, on_off};
+use crate::props::{Keyval, on_off};
 use crate::resources::{DeviceResources, FdRef};
 use crate::{Error, Result};
 
@@ -226,18 +227,17 @@ fn tcp(cx: Context<'_>, source: CharSource<'_>, id: &str, line: &mut CommandLine
 
 /// Appends the TLS credentials of a TCP device; answers their id.
 fn tls(cx: Context<'_>, source: &ChardevSource, id: &str, line: &mut CommandLine) -> Option<String> {
-    let files = cx.res.config.chardev_tls.as_ref()?;
-    if source.tls == Some(YesNo::No) {
+    let config = &cx.res.config;
+    if !source.tls.map_or(config.chardev_tls, YesNo::is_yes) {
         return None;
     }
-    let server = source.mode == Some(ChardevMode::Bind);
+    let end = match source.mode {
+        Some(ChardevMode::Bind) => End::Server,
+        _ => End::Client,
+    };
     let credentials = format!("obj{id}_tls0");
-    line.object(
-        Props::object("tls-creds-x509", credentials.clone())
-            .with("dir", files.dir.clone())
-            .with("endpoint", if server { "server" } else { "client" })
-            .with("verify-peer", !server || files.verify),
-    );
+    let secret = format!("{id}-secret0");
+    line.credentials(cx.res, &config.chardev_files, (&credentials, &secret), end);
     Some(credentials)
 }
 

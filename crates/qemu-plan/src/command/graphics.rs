@@ -8,7 +8,8 @@ use domxml::devices::graphics::{
 use super::audio;
 use super::context::Context;
 use super::line::CommandLine;
-use crate::props::{Keyval, Props, on_off};
+use crate::block::End;
+use crate::props::{Keyval, on_off};
 use crate::{Error, Result};
 
 /// Ports that a native conversion shows for displays which choose theirs at start.
@@ -125,13 +126,9 @@ fn vnc(cx: Context<'_>, graphics: &Graphics, line: &mut CommandLine) -> Result<(
         display.set("password", "on");
     }
     if let Some(files) = &config.vnc_tls {
-        line.object(
-            Props::object("tls-creds-x509", "vnc-tls-creds0")
-                .with("dir", files.dir.clone())
-                .with("endpoint", "server")
-                .with("verify-peer", files.verify),
-        );
-        display.set("tls-creds", "vnc-tls-creds0");
+        let ids = ("vnc-tls-creds0", "vnc-tls-creds0-secret0");
+        line.credentials(cx.res, files, ids, End::Server);
+        display.set("tls-creds", ids.0);
     }
     if config.vnc_sasl {
         display.set("sasl", "on");

@@ -3,7 +3,9 @@
 
 use domxml::qemu::{Overrides, PropertyType};
 
+use crate::block::{End, SecretNeed, credentials};
 use crate::props::{Keyval, Props};
+use crate::resources::{Resources, TlsFiles};
 
 /// A whole command line.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -18,6 +20,8 @@ pub struct CommandLine {
     pub(super) overrides: Overrides,
     /// Number of the next descriptor set.
     pub(super) next_fdset: u32,
+    /// Secrets that objects of the line are made of.
+    pub(super) needs: Vec<SecretNeed>,
 }
 
 /// One switch and its value.
@@ -143,6 +147,13 @@ impl CommandLine {
     /// Appends `-object`.
     pub fn object(&mut self, props: Props) {
         self.push("-object", props);
+    }
+
+    /// Appends what one end of an encrypted connection shows, with its id and that of the secret that opens its key.
+    pub(super) fn credentials(&mut self, res: &Resources, files: &TlsFiles, ids: (&str, &str), end: End) {
+        let (objects, need) = credentials(res, files, ids, end);
+        objects.into_iter().for_each(|object| self.object(object));
+        self.needs.extend(need);
     }
 
     /// The argument vector, program first.

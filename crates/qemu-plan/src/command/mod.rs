@@ -32,9 +32,12 @@ pub mod plug;
 pub mod serial;
 pub mod small;
 pub mod smbios;
+pub mod tls;
 pub mod topology;
 pub mod tpm;
 pub mod video;
+
+use std::collections::BTreeMap;
 
 use domxml::Domain;
 use domxml::devices::common::YesNo;
@@ -74,9 +77,42 @@ pub fn build(def: &Domain, caps: &Caps, res: &Resources) -> Result<CommandLine> 
 /// The secrets that [`build`] will want to have in [`Resources::secrets`].
 ///
 /// # Errors
-/// As [`build`].
+/// What no command line can be made of, and what is wrong with images; of what else is wrong, [`build`] tells.
 pub fn needed_secrets(def: &Domain, caps: &Caps, res: &Resources) -> Result<Vec<SecretNeed>> {
-    assemble(def, caps, res).map(|(_, needs)| needs)
+    let boot = check(def, caps, res)?;
+    let cx = Context {
+        def,
+        caps,
+        res,
+        boot: &boot,
+    };
+    let mut sources = Sources::new(res, 1);
+    images(cx, &mut sources)?;
+    let mut line = CommandLine::default();
+    // What is wrong with these, `build` tells.
+    let _ = build_streams(cx, &mut line);
+    let _ = build_screens(cx, &mut line);
+    let _ = build_host_devices(cx, &mut sources, &mut line);
+    sources.needs.append(&mut line.needs);
+    Ok(sources.needs)
+}
+
+/// Refuses what no command line can be made of; otherwise what is booted from.
+fn check(def: &Domain, caps: &Caps, res: &Resources) -> Result<BTreeMap<String, u32>> {
+    start::start(def, caps)?;
+    match res.purpose {
+        Purpose::Start => start::cards(def, caps)?,
+        _ => start::native(def, caps)?,
+    }
+    Ok(boot::order(def))
+}
+
+/// Images of disks and of firmware.
+fn images(cx: Context<'_>, sources: &mut Sources<'_>) -> Result<Plan> {
+    Ok(Plan {
+        disks: disk_images(cx.def, sources)?,
+        pflash: machine::pflash(cx, sources)?,
+    })
 }
 
 /// What is worked out once and used in several places of the line.
@@ -87,12 +123,7 @@ struct Plan {
 }
 
 fn assemble(def: &Domain, caps: &Caps, res: &Resources) -> Result<(CommandLine, Vec<SecretNeed>)> {
-    start::start(def, caps)?;
-    match res.purpose {
-        Purpose::Start => start::cards(def, caps)?,
-        _ => start::native(def, caps)?,
-    }
-    let boot = boot::order(def);
+    let boot = check(def, caps, res)?;
     let cx = Context {
         def,
         caps,
@@ -100,10 +131,7 @@ fn assemble(def: &Domain, caps: &Caps, res: &Resources) -> Result<(CommandLine, 
         boot: &boot,
     };
     let mut sources = Sources::new(res, 1);
-    let plan = Plan {
-        disks: disk_images(def, &mut sources)?,
-        pflash: machine::pflash(cx, &mut sources)?,
-    };
+    let plan = images(cx, &mut sources)?;
     let mut line = CommandLine {
         program: def.devices.emulator.clone().unwrap_or_default(),
         overrides: def.qemu.overrides.clone().unwrap_or_default(),
@@ -121,6 +149,7 @@ fn assemble(def: &Domain, caps: &Caps, res: &Resources) -> Result<(CommandLine, 
     build_screens(cx, &mut line)?;
     build_host_devices(cx, &mut sources, &mut line)?;
     build_rest(cx, &mut line)?;
+    sources.needs.append(&mut line.needs);
     Ok((line, sources.needs))
 }
 

@@ -96,6 +96,7 @@ pub fn plug(def: &Domain, device: &Device, given: Given<'_>) -> Result<Plan> {
     };
     build(cx, device.as_ref(), &mut sources, &mut line)?;
     let next_fdset = line.next_fdset;
+    sources.needs.append(&mut line.needs);
     let steps = line.switches.into_iter().map(step);
     let mut steps = steps.collect::<Result<Vec<_>>>()?;
     // A running QEMU wants to know what a device refers to before the device.

@@ -270,7 +270,7 @@ rules! {
     DISPLAY(guest, display: Graphics) {
         unsupported "vnc port must be in range [5900,65535]"
             if display.kind == GraphicsKind::Vnc && by_port(display) && display.autoport != Some(YesNo::Yes)
-                && display.port.is_some_and(|port| !VNC_PORTS.contains(&port));
+                && display.port.is_none_or(|port| !VNC_PORTS.contains(&port));
     }
 }
 

@@ -324,8 +324,15 @@ pub(crate) fn answer(input: &str) -> String {
     let caps = host
         .caps(def.devices.emulator.as_deref().unwrap_or_default())
         .unwrap();
-    let made = native::prepare(&mut def, &caps)
-        .and_then(|()| command::needed_secrets(&def, &caps, &resources(&def, "small", Purpose::Native)));
+    let resources = resources(&def, "small", Purpose::Native);
+    let made = native::prepare(&mut def, &caps).and_then(|()| {
+        let needs = command::needed_secrets(&def, &caps, &resources)?;
+        let secrets = needs
+            .into_iter()
+            .map(|need| (need.id, Secret::default()))
+            .collect();
+        command::build(&def, &caps, &Resources { secrets, ..resources })
+    });
     match made {
         Ok(_) => "ok".to_owned(),
         Err(error) => format!("{} {} {error}", error.code.number(), error.area.number()),

@@ -55,7 +55,9 @@ pub(crate) async fn take(driver: &Arc<Driver>, document: &mut domxml::Domain, un
         return Ok(());
     }
     let mut copy = document.clone();
-    want::settle(&mut copy, hostinfo::has_vfio(driver.hostdevs.root()))?;
+    let has_vfio = hostinfo::has_vfio(driver.hostdevs.root());
+    want::settle(&mut copy, has_vfio)?;
+    want::check(&copy, has_vfio)?;
     let (owned, guest, taken) = (Arc::clone(driver), document.name.clone(), want::managed(&copy));
     let reversed = taken.clone();
     undo.push("devices of the host", async move {
@@ -89,7 +91,9 @@ pub(crate) async fn take_one(
         ..domxml::Domain::default()
     };
     alone.devices.hostdevs.push(hostdev.clone());
-    want::settle(&mut alone, hostinfo::has_vfio(driver.hostdevs.root()))?;
+    let has_vfio = hostinfo::has_vfio(driver.hostdevs.root());
+    want::settle(&mut alone, has_vfio)?;
+    want::check(&alone, has_vfio)?;
     for address in want::managed(&alone) {
         driver.owed.note(&Debt::Device(address)).await?;
     }

@@ -45,11 +45,21 @@ pub(crate) fn settle(document: &mut domxml::Domain, has_vfio: bool) -> Result<()
                 hostdev.driver.get_or_insert_with(HostdevDriver::default).name =
                     Some(HostdevDriverName::Vfio);
             }
-            HostdevKind::Mdev if !has_vfio => {
-                return unsupported("Mediated host device assignment requires VFIO support");
-            }
             _ => {}
         }
+    }
+    Ok(())
+}
+
+/// Refuses what a guest can't be given on this host, although a command line can name it.
+///
+/// # Errors
+/// `ConfigUnsupported`.
+pub(crate) fn check(document: &domxml::Domain, has_vfio: bool) -> Result<()> {
+    let mut hostdevs = document.devices.hostdevs.iter();
+    if !has_vfio && hostdevs.any(|hostdev| hostdev.kind == HostdevKind::Mdev) {
+        let text = "Mediated host device assignment requires VFIO support";
+        return Err(Error::new(Code::ConfigUnsupported, text));
     }
     Ok(())
 }
