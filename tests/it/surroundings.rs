@@ -141,6 +141,24 @@ async fn a_cpu_that_can_not_be_had_is_refused_before_qemu_is_started() -> Result
     Ok(())
 }
 
+/// KVM need not be asked as guests will ask it: what the host's CPU has counts.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cpu_that_the_host_has_is_not_refused() -> Result<()> {
+    let kvm = fs::OpenOptions::new().read(true).write(true).open("/dev/kvm");
+    if !can_run_guests() || kvm.is_err() {
+        return Ok(());
+    }
+    let (sandbox, _grpc) = started("").await?;
+    let cpu = "<cpu mode='custom' match='exact' check='partial'><model fallback='forbid'>kvm64</model></cpu>";
+    let file = sandbox.dir().join("guest.xml");
+    fs::write(&file, guest(cpu).replace("type='qemu'", "type='kvm'"))?;
+    let file = file.to_string_lossy().into_owned();
+    let virsh = sandbox.virsh();
+    let line = tokio::task::spawn_blocking(move || virsh.ok(&["domxml-to-native", "qemu-argv", &file]));
+    assert!(line.await??.contains("-cpu kvm64"));
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_host_counts_what_the_document_asks_for() -> Result<()> {
     if !can_run_guests() {
