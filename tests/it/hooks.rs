@@ -376,6 +376,8 @@ async fn the_daemon_tells_its_own_script_and_finds_new_ones_when_it_reloads() ->
     stage.grpc.power_off("g").await?;
     stage.sandbox.stop()?;
     stage.sandbox.start()?;
+    // Its sockets are there before.
+    wait_until("the call of a start", SOON, || calls().contains("start - start"))?;
     let lines = calls();
     let lines: Vec<_> = lines.lines().map(str::trim).collect();
     assert_eq!(

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use testkit::Sandbox;
@@ -182,11 +183,12 @@ async fn the_host_counts_what_the_document_asks_for() -> Result<()> {
     assert_eq!(counted(&grpc).await?, ["task_clock"]);
     sandbox.restart()?;
     let grpc = Grpc::of(&sandbox).await?;
-    assert_eq!(
-        counted(&grpc).await?,
-        ["task_clock"],
-        "the next daemon has them counted anew"
-    );
+    // The next daemon has them counted anew once it has reached the guest.
+    let end = Instant::now() + Duration::from_secs(20);
+    while counted(&grpc).await?.is_empty() && Instant::now() < end {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(counted(&grpc).await?, ["task_clock"]);
     grpc.power_off("g").await?;
     Ok(())
 }
