@@ -20,14 +20,14 @@ use crate::grpc::{Grpc, by_name, daemon, refused};
 const QEMU: &str = "/usr/bin/qemu-system-x86_64";
 const SOON: Duration = Duration::from_secs(30);
 /// Bytes of each image's own pattern.
-const PART: u64 = 1 << 20;
+pub(crate) const PART: u64 = 1 << 20;
 /// What the images of the chain are filled with, the lowest first, and what is written while a job is at work.
 const CHAIN: [(&str, u8); 4] = [("base", 0x11), ("mid", 0x22), ("top", 0x33), ("a", 0x44)];
-const LATE: u8 = 0x55;
+pub(crate) const LATE: u8 = 0x55;
 
 /// A guest with a chain of four images, in a sandbox.
-struct Place {
-    sandbox: Sandbox,
+pub(crate) struct Place {
+    pub(crate) sandbox: Sandbox,
 }
 
 fn run(program: &str, args: &[&str]) -> Result<String> {
@@ -43,10 +43,17 @@ fn run(program: &str, args: &[&str]) -> Result<String> {
 }
 
 impl Place {
-    fn new(daemon: Daemon) -> Result<Self> {
+    pub(crate) fn new(daemon: Daemon) -> Result<Self> {
         let place = Self {
             sandbox: Sandbox::new(daemon)?,
         };
+        place.make_images()?;
+        Ok(place)
+    }
+
+    /// Makes the images of the chain.
+    pub(crate) fn make_images(&self) -> Result<()> {
+        let place = self;
         let mut below: Option<PathBuf> = None;
         for (at, (name, pattern)) in CHAIN.into_iter().enumerate() {
             let path = place.image(name);
@@ -65,10 +72,10 @@ impl Place {
             run("qemu-io", &["-f", "qcow2", "-c", &write, &shown])?;
             below = Some(path);
         }
-        Ok(place)
+        Ok(())
     }
 
-    fn started(daemon: Daemon) -> Result<Self> {
+    pub(crate) fn started(daemon: Daemon) -> Result<Self> {
         let mut place = Self::new(daemon)?;
         place.sandbox.start()?;
         let virsh = place.virsh();
@@ -77,15 +84,15 @@ impl Place {
         Ok(place)
     }
 
-    fn image(&self, name: &str) -> PathBuf {
+    pub(crate) fn image(&self, name: &str) -> PathBuf {
         self.sandbox.dir().join(format!("{name}.qcow2"))
     }
 
-    fn path(&self, name: &str) -> String {
+    pub(crate) fn path(&self, name: &str) -> String {
         self.image(name).display().to_string()
     }
 
-    fn xml(&self) -> String {
+    pub(crate) fn xml(&self) -> String {
         format!(
             "<domain type='qemu'><name>g</name><uuid>7b1f1e52-30d5-4e3c-9d5e-0c7f2d6b7a12</uuid>
              <memory unit='MiB'>32</memory><vcpu>1</vcpu>
@@ -97,12 +104,12 @@ impl Place {
         )
     }
 
-    fn virsh(&self) -> Virsh {
+    pub(crate) fn virsh(&self) -> Virsh {
         self.sandbox.virsh()
     }
 
     /// The images of the disk, as the document of the run has them.
-    fn chain(&self) -> Result<Vec<String>> {
+    pub(crate) fn chain(&self) -> Result<Vec<String>> {
         let document = self.live()?;
         let mut names = Vec::new();
         let disk = &document.devices.disks[0];
@@ -114,27 +121,27 @@ impl Place {
         Ok(names)
     }
 
-    fn live(&self) -> Result<domxml::Domain> {
+    pub(crate) fn live(&self) -> Result<domxml::Domain> {
         let text = self.virsh().ok(&["dumpxml", "g", "--security-info"])?;
         Ok(domxml::Domain::parse(&text, domxml::ParseFlags::NONE)?)
     }
 
     /// Path of the image that the stored configuration names.
-    fn stored(&self) -> Result<String> {
+    pub(crate) fn stored(&self) -> Result<String> {
         let text = self.virsh().ok(&["dumpxml", "g", "--inactive"])?;
         let document = domxml::Domain::parse(&text, domxml::ParseFlags::INACTIVE)?;
         let source = document.devices.disks[0].source.clone().context("a source")?;
         source.file.context("a file")
     }
 
-    fn ask(&self, command: &str) -> Result<Value> {
+    pub(crate) fn ask(&self, command: &str) -> Result<Value> {
         let answer = self.virsh().ok(&["qemu-monitor-command", "g", command])?;
         let mut answer: Value = serde_json::from_str(&answer)?;
         Ok(answer["return"].take())
     }
 
     /// The nodes that QEMU has, but for jobs' own.
-    fn nodes(&self) -> Result<BTreeSet<String>> {
+    pub(crate) fn nodes(&self) -> Result<BTreeSet<String>> {
         let all = self.ask(r#"{"execute": "query-named-block-nodes", "arguments": {"flat": true}}"#)?;
         let names = all.as_array().context("a list")?.iter();
         let names = names.filter_map(|node| node["node-name"].as_str());
@@ -145,7 +152,7 @@ impl Place {
     }
 
     /// The nodes that the document says there are.
-    fn expected_nodes(&self) -> Result<BTreeSet<String>> {
+    pub(crate) fn expected_nodes(&self) -> Result<BTreeSet<String>> {
         let document = self.live()?;
         let disk = &document.devices.disks[0];
         let mirror = disk
@@ -165,7 +172,7 @@ impl Place {
     }
 
     /// QEMU has what the document says, no more, and no job.
-    fn is_whole(&self) -> Result<()> {
+    pub(crate) fn is_whole(&self) -> Result<()> {
         let (nodes, expected) = (self.nodes()?, self.expected_nodes()?);
         ensure!(nodes == expected, "QEMU has {nodes:?}, the document {expected:?}");
         let jobs = self.ask(r#"{"execute": "query-jobs"}"#)?;
@@ -187,12 +194,12 @@ impl Place {
     }
 
     /// Writes to the disk as the guest would.
-    fn write(&self, pattern: u8, offset: u64) -> Result<()> {
+    pub(crate) fn write(&self, pattern: u8, offset: u64) -> Result<()> {
         self.tell_disk(&format!("write -P {pattern} {offset} {PART}"))
     }
 
     /// Has QEMU do something to the image that the guest writes to, in the words of qemu-io.
-    fn tell_disk(&self, what: &str) -> Result<()> {
+    pub(crate) fn tell_disk(&self, what: &str) -> Result<()> {
         let line = format!("qemu-io -d /machine/peripheral/virtio-disk0/virtio-backend \"{what}\"");
         let said = self.virsh().ok(&["qemu-monitor-command", "g", "--hmp", &line])?;
         ensure!(!said.to_lowercase().contains("error"), "{line}: {said}");
@@ -200,7 +207,7 @@ impl Place {
     }
 
     /// What the guest sees has the patterns of all images; `late`: the offset of what was written last.
-    fn has_everything(&self, late: Option<u64>) -> Result<()> {
+    pub(crate) fn has_everything(&self, late: Option<u64>) -> Result<()> {
         // What QEMU keeps of an image's tables is not in the file before.
         self.tell_disk("flush")?;
         let (image, format) = {
@@ -239,7 +246,7 @@ impl Place {
     }
 
     /// Waits until the disk has no job.
-    fn settled(&self) -> Result<()> {
+    pub(crate) fn settled(&self) -> Result<()> {
         wait_until("the job is over", SOON, || {
             let said = self.virsh().ok(&["blockjob", "g", "vda", "--raw"]);
             said.is_ok_and(|said| !said.contains("type="))
@@ -248,7 +255,7 @@ impl Place {
     }
 
     /// Waits until the job is ready.
-    fn ready(&self) -> Result<()> {
+    pub(crate) fn ready(&self) -> Result<()> {
         wait_until("the job is ready", SOON, || {
             let said = self.virsh().ok(&["dumpxml", "g"]);
             said.is_ok_and(|said| said.contains("ready='yes'"))

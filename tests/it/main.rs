@@ -24,6 +24,7 @@ mod interface;
 mod kill;
 mod kill_saves;
 mod kill_snapshots;
+mod kill_blockjobs;
 mod late;
 mod life;
 mod live;

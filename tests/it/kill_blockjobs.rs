@@ -1,0 +1,175 @@
+//! The daemon is killed in the midst of each block job. After each: QEMU has the images that the document names and no
+//! others, no job and no note is left, the chain is as before or as wanted, and nothing that was on the disk is missing.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+use testkit::skip::can_run_guests;
+use testkit::{kill, process, wait_until};
+
+use crate::blockjobs::{LATE, PART, Place};
+use crate::grpc::daemon;
+
+/// How long a daemon that came back may take until all is at rest.
+const AT_REST: Duration = Duration::from_secs(30);
+
+/// What the daemon is killed in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Operation {
+    Pull,
+    Commit,
+    CommitActive,
+    Copy,
+    CopyShallow,
+    CopyAbort,
+}
+
+impl Operation {
+    const ALL: [Self; 6] = [
+        Self::Pull,
+        Self::Commit,
+        Self::CommitActive,
+        Self::Copy,
+        Self::CopyShallow,
+        Self::CopyAbort,
+    ];
+
+    /// What is asked for, from the beginning of the job to its end.
+    fn carry_out(self, place: &Place) -> Result<()> {
+        let virsh = place.virsh();
+        let (top, copy) = (place.path("top"), place.path("copy"));
+        let copied = |more: &[&'static str]| {
+            let mut args = vec![
+                "blockcopy",
+                "g",
+                "vda",
+                copy.as_str(),
+                "--transient-job",
+                "--wait",
+            ];
+            args.extend(more);
+            virsh.ok(&args).map(drop)
+        };
+        match self {
+            Self::Pull => virsh.ok(&["blockpull", "g", "vda", "--wait"]).map(drop),
+            Self::Commit => virsh
+                .ok(&["blockcommit", "g", "vda", "--top", &top, "--delete", "--wait"])
+                .map(drop),
+            Self::CommitActive => virsh
+                .ok(&["blockcommit", "g", "vda", "--active", "--wait", "--pivot"])
+                .map(drop),
+            Self::Copy => copied(&["--pivot"]),
+            Self::CopyShallow => copied(&["--shallow", "--pivot"]),
+            Self::CopyAbort => copied(&["--finish"]),
+        }
+    }
+
+    /// The chains that there may be afterwards: the first if nothing came of it.
+    fn chains(self) -> [&'static str; 2] {
+        let before = "a top mid base";
+        match self {
+            Self::Pull => [before, "a"],
+            Self::Commit => [before, "a base"],
+            Self::CommitActive => [before, "base"],
+            Self::Copy => [before, "copy"],
+            Self::CopyShallow => [before, "copy top mid base"],
+            Self::CopyAbort => [before, before],
+        }
+    }
+}
+
+#[test]
+fn a_daemon_killed_in_the_midst_of_a_block_job_leaves_every_block() -> Result<()> {
+    if !can_run_guests() {
+        return Ok(());
+    }
+    let mut place = Place::new(daemon())?;
+    place.sandbox.start()?;
+    place.virsh().define(&place.xml())?;
+    let tries = kill::tries().div_ceil(2);
+    let mut kills = 0;
+    for operation in Operation::ALL {
+        begin(&place)?;
+        let begun = Instant::now();
+        operation.carry_out(&place)?;
+        let whole = begun.elapsed();
+        let [_, wanted] = operation.chains();
+        check(&place, &[wanted]).with_context(|| format!("{operation:?}, undisturbed"))?;
+        for number in 1..=tries {
+            let moment = whole.mul_f64(1.1 * f64::from(number) / f64::from(tries));
+            cut_off(&mut place, operation, moment).with_context(|| {
+                format!("killed {moment:?} of {whole:?} into {operation:?}, try {number}")
+            })?;
+            kills += 1;
+        }
+    }
+    ensure!(kills > 0, "nothing was killed");
+    Ok(())
+}
+
+/// The images as they were, and the guest on them.
+fn begin(place: &Place) -> Result<()> {
+    let virsh = place.virsh();
+    // It may be off.
+    let _ = virsh.ok(&["destroy", "g"]);
+    for name in ["copy", "a", "top", "mid", "base"] {
+        let _ = std::fs::remove_file(place.image(name));
+    }
+    place.make_images()?;
+    virsh.define(&place.xml())?;
+    virsh.ok(&["start", "g", "--paused"])?;
+    place.write(LATE, 6 * PART)
+}
+
+fn cut_off(place: &mut Place, operation: Operation, moment: Duration) -> Result<()> {
+    begin(place).context("before")?;
+    let pid = place.sandbox.pid().context("no daemon")?;
+    let begun = Instant::now();
+    let killer = std::thread::spawn(move || {
+        while begun.elapsed() < moment {
+            std::thread::sleep(Duration::from_micros(100));
+        }
+        process::signal(pid, Signal::SIGKILL);
+    });
+    // The call fails where its daemon is killed first.
+    let _ = operation.carry_out(place);
+    killer.join().map_err(|_| anyhow::anyhow!("the killer panicked"))?;
+    place.sandbox.kill()?;
+    place.sandbox.start()?;
+    rest(place)?;
+    check(place, &operation.chains())
+}
+
+/// Waits until the job is over; one that waits to be ended is given up.
+fn rest(place: &Place) -> Result<()> {
+    let virsh = place.virsh();
+    wait_until("the job is over", AT_REST, || {
+        let Ok(document) = virsh.ok(&["dumpxml", "g"]) else {
+            return false;
+        };
+        if document.contains("<mirror ") {
+            let _ = virsh.ok(&["blockjob", "g", "vda", "--abort"]);
+        }
+        place.is_whole().is_ok()
+    })
+    .or_else(|_| place.is_whole())
+}
+
+fn check(place: &Place, chains: &[&str]) -> Result<()> {
+    place.is_whole()?;
+    let chain = place.chain()?.join(" ");
+    ensure!(
+        chains.contains(&chain.as_str()),
+        "the chain is {chain}, not one of {chains:?}"
+    );
+    place.has_everything(Some(6 * PART))?;
+    let stored = place.stored()?;
+    let top = chain.split(' ').next().unwrap_or_default();
+    ensure!(stored == place.path(top), "{stored} is stored, {top} is used");
+    // A guest that starts anew has the same.
+    let virsh = place.virsh();
+    virsh.ok(&["destroy", "g"])?;
+    virsh.ok(&["start", "g", "--paused"])?;
+    place.has_everything(Some(6 * PART))
+}
