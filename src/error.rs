@@ -136,10 +136,14 @@ codes! {
     DeviceMissing = 99, "DEVICE_MISSING", "device not found", NotFound;
     /// No filter is bound to that port.
     NoNwfilterBinding = 101, "NO_NWFILTER_BINDING", "Network filter binding not found", NotFound;
+    /// No such checkpoint.
+    NoDomainCheckpoint = 103, "NO_DOMAIN_CHECKPOINT", "Domain checkpoint not found", NotFound;
     /// No such port of a network.
     NoNetworkPort = 107, "NO_NETWORK_PORT", "network port not found", NotFound;
     /// Nobody knows a name of the guest.
     NoHostname = 108, "NO_HOSTNAME", "no hostname found", NotFound;
+    /// What records the writes since a checkpoint is not there, or of no use.
+    CheckpointInconsistent = 109, "CHECKPOINT_INCONSISTENT", "checkpoint inconsistent", FailedPrecondition;
     /// Several guests match where one was meant.
     MultipleDomains = 110, "MULTIPLE_DOMAINS", "multiple matching domains found", FailedPrecondition;
     /// The guest's agent is there but slow.
@@ -221,6 +225,8 @@ areas! {
     Perf = 65,
     /// Shares of caches and memory bandwidth.
     Resctrl = 67,
+    /// Checkpoints.
+    Checkpoint = 69,
 }
 
 /// An error: what, where, on whom, and what to do about it.

@@ -107,6 +107,10 @@ reasons! {
     AgentUnresponsive = "AGENT_UNRESPONSIVE",
     /// Something else has it.
     ResourceBusy = "RESOURCE_BUSY",
+    /// The guest has no such checkpoint.
+    NoDomainCheckpoint = "NO_DOMAIN_CHECKPOINT",
+    /// What records the writes since a checkpoint is not there, or of no use.
+    CheckpointInconsistent = "CHECKPOINT_INCONSISTENT",
     /// Policy does not allow it.
     AccessDenied = "ACCESS_DENIED",
     /// The guest cannot have this CPU on this host.

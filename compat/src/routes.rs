@@ -301,6 +301,9 @@ routes! { REMOTE: remote;
         VIR_DOMAIN_CHECKPOINT_LIST_DESCENDANTS, VIR_DOMAIN_CHECKPOINT_LIST_TOPOLOGICAL, VIR_DOMAIN_CHECKPOINT_LIST_LEAVES,
         VIR_DOMAIN_CHECKPOINT_LIST_NO_LEAVES,
     ] => checkpoints::list_all_children,
+    DomainCheckpointCreateXml [
+        VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE, VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE_VALIDATE,
+    ] in QEMU "qemuCheckpointCreateXML" => checkpoints::create,
     DomainCheckpointLookupByName [] => checkpoints::lookup_by_name,
     DomainCheckpointGetParent [] => checkpoints::get_parent,
     DomainCheckpointGetXmlDesc [

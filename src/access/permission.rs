@@ -76,6 +76,8 @@ permissions! {
     DomainSnapshot = "domain:snapshot" changes;
     /// A guest's memory in a file.
     DomainCoreDump = "domain:core_dump" changes;
+    /// Recording what is written to a guest's disks.
+    DomainCheckpoint = "domain:checkpoint" changes;
     /// What is in a guest's memory.
     DomainMemRead = "domain:mem_read" changes;
     /// Pressing keys.
@@ -186,6 +188,9 @@ pub const PERMISSIONS: &[(&str, Permission)] = &[
     ("/virtqemud.v1.Snapshots/Revert", P::DomainSnapshot),
     ("/virtqemud.v1.Snapshots/Delete", P::DomainSnapshot),
     ("/virtqemud.v1.Checkpoints/List", P::DomainRead),
+    ("/virtqemud.v1.Checkpoints/GetXml", P::DomainRead),
+    ("/virtqemud.v1.Checkpoints/Create", P::DomainCheckpoint),
+    ("/virtqemud.v1.Checkpoints/Delete", P::DomainCheckpoint),
     ("/virtqemud.v1.Jobs/GetJob", P::DomainRead),
     ("/virtqemud.v1.Jobs/CancelJob", P::DomainWrite),
     ("/virtqemud.v1.Saves/Save", P::DomainHibernate),

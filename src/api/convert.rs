@@ -185,8 +185,7 @@ impl Wanted {
             && is(filter.autostart, view.autostart)
             && is(filter.managed_save, view.managed_save)
             && is(filter.snapshot, !view.snapshots.is_empty())
-            // Nothing that this daemon serves makes one yet.
-            && is(filter.checkpoint, false)
+            && is(filter.checkpoint, !view.checkpoints.is_empty())
             && (self.states.is_empty() || self.states.contains(&view.condition.state()))
     }
 }

@@ -106,6 +106,7 @@ impl pb::domains_server::Domains for Service {
             let what = ops::change::define::Undefine {
                 managed_save: r.managed_save,
                 snapshots: r.snapshots,
+                checkpoints: r.checkpoints,
                 nvram: r.nvram,
                 keep_nvram: r.keep_nvram,
                 tpm: r.tpm,

@@ -5,6 +5,7 @@
 
 mod admin;
 mod block_jobs;
+mod checkpoints;
 mod consoles;
 mod convert;
 mod decode;

@@ -155,7 +155,7 @@ mutations! {
     DetachNodeDeviceRequest ReattachNodeDeviceRequest ResetNodeDeviceRequest
     CancelOperationRequest CancelJobRequest
     SaveRequest RestoreRequest UpdateImageRequest DumpRequest
-    CreateSnapshotRequest RevertSnapshotRequest DeleteSnapshotRequest
+    CreateSnapshotRequest RevertSnapshotRequest DeleteSnapshotRequest CreateCheckpointRequest DeleteCheckpointRequest
     AllocatePagesRequest SetPageMergingRequest SuspendHostRequest
     SetClientLimitsRequest SetWorkersRequest DisconnectClientRequest SetLoggingRequest SetIdleLimitRequest
     UpdateTlsFilesRequest ShutDownRequest

@@ -1,4 +1,4 @@
-//! The Snapshots and Checkpoints services.
+//! The Snapshots service.
 
 use domxml::moment::SnapshotState;
 use tonic::{Request, Response};
@@ -16,7 +16,6 @@ use crate::{
     error::{Code, Error, Result},
     ops::{
         change::revert,
-        inspect::moments as checkpoints,
         moments::{create, delete, find, records},
     },
     pb,
@@ -274,25 +273,6 @@ fn state(state: SnapshotState) -> pb::SnapshotState {
         SnapshotState::Crashed => S::Crashed,
         SnapshotState::PmSuspended => S::Pmsuspended,
         SnapshotState::DiskSnapshot => S::DiskSnapshot,
-    }
-}
-
-#[tonic::async_trait]
-impl pb::checkpoints_server::Checkpoints for Service {
-    async fn list(
-        &self,
-        request: Request<pb::ListCheckpointsRequest>,
-    ) -> Answer<pb::ListCheckpointsResponse> {
-        let caller = Caller::of(&request)?;
-        let view = self.domain(&caller, request.get_ref().domain.as_ref())?.view();
-        let found = checkpoints::list(&self.driver, &view).await?;
-        let checkpoints = found.into_iter().map(|moment| pb::Checkpoint {
-            name: moment.name,
-            parent: moment.parent.unwrap_or_default(),
-        });
-        Ok(Response::new(pb::ListCheckpointsResponse {
-            checkpoints: checkpoints.collect(),
-        }))
     }
 }
 

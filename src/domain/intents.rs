@@ -126,6 +126,18 @@ pub enum Intent {
         /// The CPUs run again afterwards.
         resume: bool,
     },
+    /// Record from now on which blocks are written, under this name.
+    CreateCheckpoint {
+        /// Its name, and that of the bitmaps.
+        name: String,
+        /// The nodes that get a bitmap.
+        nodes: Vec<String>,
+    },
+    /// Take a checkpoint's bitmaps out of the guest's images, and forget it.
+    DeleteCheckpoint {
+        /// Its name.
+        name: String,
+    },
     /// Take a snapshot out of the guest's images, and forget it.
     DeleteSnapshot {
         /// Its name.
@@ -195,6 +207,8 @@ impl Intent {
             Self::DetachDevice { .. } => "detach-device",
             Self::CreateSnapshot { .. } => "create-snapshot",
             Self::DeleteSnapshot { .. } => "delete-snapshot",
+            Self::CreateCheckpoint { .. } => "create-checkpoint",
+            Self::DeleteCheckpoint { .. } => "delete-checkpoint",
             Self::RevertSnapshot { .. } => "revert-snapshot",
             Self::Save { .. } => "save",
             Self::Dump { .. } => "dump",

@@ -116,6 +116,9 @@ impl Owner {
         if let Some(settled) = next.snapshots.settled() {
             next.snapshots = Arc::new(settled);
         }
+        if let Some(settled) = next.checkpoints.settled() {
+            next.checkpoints = Arc::new(settled);
+        }
         let happenings = happenings(&self.view, &next, effects.events);
         let registry = self.world.registry.upgrade();
         if let Some(registry) = &registry {

@@ -146,6 +146,19 @@ impl Snapshots {
         self.get(self.current.as_deref()?)
     }
 
+    /// Makes the one current that nothing comes after, if there is one alone: files of checkpoints do not say it.
+    pub fn make_only_leaf_current(&mut self) {
+        let leaves = Filter {
+            leaf: Some(true),
+            ..Filter::default()
+        };
+        let only = match self.list(Part::All, leaves).as_slice() {
+            [only] => Some(only.name.clone()),
+            _ => None,
+        };
+        self.current = only;
+    }
+
     /// All, by name.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Entry> {
         self.all.iter()

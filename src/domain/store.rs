@@ -263,9 +263,11 @@ impl Store {
                 tracing::warn!(old, new, "finishing a rename that was cut off");
                 self.relink(self.autostart_path(old), self.autostart_path(new), new);
                 self.relink(self.autostart_once_path(old), self.autostart_once_path(new), new);
-                let (from, to) = (self.snapshot_dir(old), self.snapshot_dir(new));
-                if let Err(error) = snapshots::move_dir(&from, &to) {
-                    tracing::error!(old, new, %error, "its snapshots do not follow");
+                for of in [snapshots::Of::Snapshots, snapshots::Of::Checkpoints] {
+                    let (from, to) = (self.moments_dir(of, old), self.moments_dir(of, new));
+                    if let Err(error) = snapshots::move_dir(&from, &to) {
+                        tracing::error!(old, new, %error, "its snapshots or checkpoints do not follow");
+                    }
                 }
                 discard(&self.config_path(old));
             }

@@ -137,6 +137,8 @@ pub struct View {
     pub kept: bool,
     /// Its snapshots.
     pub snapshots: Arc<Snapshots>,
+    /// Its checkpoints.
+    pub checkpoints: Arc<Snapshots>,
     /// Counts commits; never repeats, not even over restarts of the daemon.
     pub generation: u64,
     /// The event that last changed it.
@@ -159,6 +161,7 @@ impl View {
             managed_save: false,
             kept: false,
             snapshots: Arc::default(),
+            checkpoints: Arc::default(),
             generation,
             version: Version { epoch: 0, counter: 0 },
             encoded: OnceLock::new(),
@@ -191,6 +194,7 @@ impl View {
             && self.managed_save == other.managed_save
             && self.kept == other.kept
             && Arc::ptr_eq(&self.snapshots, &other.snapshots)
+            && Arc::ptr_eq(&self.checkpoints, &other.checkpoints)
     }
 
     /// Changes with every commit that changes something.

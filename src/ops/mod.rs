@@ -6,6 +6,7 @@
 
 pub mod blockjobs;
 pub mod change;
+pub mod checkpoints;
 pub mod device;
 pub mod document;
 pub(crate) mod graph;

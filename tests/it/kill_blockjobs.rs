@@ -134,7 +134,9 @@ fn cut_off(place: &mut Place, operation: Operation, moment: Duration) -> Result<
     });
     // The call fails where its daemon is killed first.
     let _ = operation.carry_out(place);
-    killer.join().map_err(|_| anyhow::anyhow!("the killer panicked"))?;
+    killer
+        .join()
+        .map_err(|_| anyhow::anyhow!("the killer panicked"))?;
     place.sandbox.kill()?;
     place.sandbox.start()?;
     rest(place)?;

@@ -21,10 +21,11 @@ const WINGS: &[(&str, &str)] = &[
     ("saves", "graph run tuning holdings document host operation"),
     ("device", "graph run tuning holdings document host operation"),
     ("moments", "graph run tuning holdings document host operation"),
+    ("checkpoints", "graph run tuning holdings document host operation"),
     ("blockjobs", "graph run tuning holdings document host operation"),
     (
         "recover",
-        "supervise moments blockjobs device saves graph run tuning holdings document host operation",
+        "supervise moments checkpoints blockjobs device saves graph run tuning holdings document host operation",
     ),
     (
         "supervise",

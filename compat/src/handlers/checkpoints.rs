@@ -1,4 +1,4 @@
-//! Checkpoints: which there are. What is done with one is not served yet, and refused once it is found.
+//! Checkpoints: which there are, made, shown, removed.
 
 use wire::consts::*;
 use wire::remote::*;
@@ -9,7 +9,9 @@ use super::info::basic;
 use super::{Reply, by_uuid, nonnull};
 use crate::ctx::Ctx;
 use crate::moments::{Ends, Moment, Part, Tree};
-use crate::proto::ListCheckpointsRequest;
+use crate::proto::{
+    CreateCheckpointRequest, DeleteCheckpointRequest, GetCheckpointXmlRequest, ListCheckpointsRequest,
+};
 
 async fn tree(ctx: &Ctx, dom: &NonnullDomain) -> Reply<Tree> {
     let request = ListCheckpointsRequest { domain: by_uuid(dom) };
@@ -135,10 +137,47 @@ pub(crate) async fn get_xml(
     args: DomainCheckpointGetXmlDesc,
     flags: Flags,
 ) -> Reply<DomainCheckpointGetXmlDescRet> {
-    let tree = tree(ctx, &args.checkpoint.dom).await?;
-    flags.checked()?;
-    find(&tree, &args.checkpoint.name.to_str())?;
-    Err(ctx.info.unsupported().into())
+    let flags = flags.checked()?;
+    let has = |flag: u32| flags & flag != 0;
+    let request = GetCheckpointXmlRequest {
+        domain: by_uuid(&args.checkpoint.dom),
+        name: args.checkpoint.name.to_str().into_owned(),
+        secure: has(VIR_DOMAIN_CHECKPOINT_XML_SECURE),
+        no_domain: has(VIR_DOMAIN_CHECKPOINT_XML_NO_DOMAIN),
+        size: has(VIR_DOMAIN_CHECKPOINT_XML_SIZE),
+    };
+    let xml = ctx.checkpoints().get_xml(request).await?.into_inner().xml;
+    Ok(DomainCheckpointGetXmlDescRet { xml: xml.into() })
+}
+
+pub(crate) async fn create(
+    ctx: &Ctx,
+    args: DomainCheckpointCreateXml,
+    flags: Flags,
+) -> Reply<DomainCheckpointCreateXmlRet> {
+    let flags = flags
+        .exclusive(named!(
+            VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE,
+            VIR_DOMAIN_CHECKPOINT_CREATE_QUIESCE
+        ))?
+        .requires(named!(
+            VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE_VALIDATE,
+            VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE
+        ))?
+        .checked()?;
+    let request = CreateCheckpointRequest {
+        domain: by_uuid(&args.dom),
+        xml: args.xml_desc.into_string(),
+        redefine: flags & VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE != 0,
+        validate_bitmaps: flags & VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE_VALIDATE != 0,
+        options: None,
+    };
+    let made = ctx.checkpoints().create(request).await?.into_inner();
+    let checkpoint = NonnullDomainCheckpoint {
+        name: made.checkpoint.unwrap_or_default().name.as_str().into(),
+        dom: nonnull(&made.domain.unwrap_or_default()),
+    };
+    Ok(DomainCheckpointCreateXmlRet { checkpoint })
 }
 
 pub(crate) async fn delete(ctx: &Ctx, args: DomainCheckpointDelete, flags: Flags) -> Reply<()> {
@@ -146,16 +185,15 @@ pub(crate) async fn delete(ctx: &Ctx, args: DomainCheckpointDelete, flags: Flags
         VIR_DOMAIN_CHECKPOINT_DELETE_CHILDREN,
         VIR_DOMAIN_CHECKPOINT_DELETE_CHILDREN_ONLY
     );
-    let flags = flags.exclusive(children)?;
-    let guest = basic(ctx, &args.checkpoint.dom).await?;
-    flags.checked()?;
-    if guest.id == 0 {
-        let detail = "cannot delete checkpoint for inactive domain";
-        return Err(WireError::new(ErrorCode::OPERATION_UNSUPPORTED, ErrorDomain::QEMU, detail).into());
-    }
-    find(
-        &tree(ctx, &args.checkpoint.dom).await?,
-        &args.checkpoint.name.to_str(),
-    )?;
-    Err(ctx.info.unsupported().into())
+    let flags = flags.exclusive(children)?.checked()?;
+    let request = DeleteCheckpointRequest {
+        domain: by_uuid(&args.checkpoint.dom),
+        name: args.checkpoint.name.into_string(),
+        children: flags & VIR_DOMAIN_CHECKPOINT_DELETE_CHILDREN != 0,
+        children_only: flags & VIR_DOMAIN_CHECKPOINT_DELETE_CHILDREN_ONLY != 0,
+        metadata_only: flags & VIR_DOMAIN_CHECKPOINT_DELETE_METADATA_ONLY != 0,
+        options: None,
+    };
+    ctx.checkpoints().delete(request).await?;
+    Ok(())
 }

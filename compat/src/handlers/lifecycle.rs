@@ -59,6 +59,7 @@ async fn forget(ctx: &Ctx, dom: &NonnullDomain, flags: u32) -> Reply<()> {
         tpm: has(VIR_DOMAIN_UNDEFINE_TPM),
         keep_tpm: has(VIR_DOMAIN_UNDEFINE_KEEP_TPM),
         snapshots: has(VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA),
+        checkpoints: has(VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA),
         options: None,
     };
     ctx.domains().undefine(request).await?;

@@ -45,6 +45,8 @@ pub enum Area {
     Device = 49,
     /// Shares of caches and memory bandwidth.
     Resctrl = 67,
+    /// Checkpoints' documents.
+    Checkpoint = 69,
 }
 
 impl Area {

@@ -1,5 +1,6 @@
-//! The files of a guest's snapshots: `snapshot/NAME/SNAPSHOT.xml`, libvirt's. They are written with the commit that
-//! changes what lists show, all of one change or none, and read one at a time when somebody asks for a document.
+//! The files of a guest's snapshots and checkpoints: `snapshot/NAME/SNAPSHOT.xml`, `checkpoint/NAME/CHECKPOINT.xml`,
+//! libvirt's. They are written with the commit that changes what lists show, all of one change or none, and read one at a
+//! time when somebody asks for a document.
 
 use std::{
     fs::{self, File},
@@ -8,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use domxml::moment::{Snapshot, Summary};
+use domxml::moment::{Checkpoint, Snapshot, Summary};
 
 use super::{Step, Store, xml_files};
 use crate::{
@@ -24,43 +25,90 @@ pub const MOST: usize = 16_384;
 /// What stands above a snapshot's document on disk, in libvirt's six lines.
 const HEAD: &str = "<!--\nThis file belongs to virtqemud, which reads it when it starts and replaces it\nwhenever the snapshot changes: an edit made here by hand is lost or, worse, half\nseen. To change the snapshot, use\n  virsh snapshot-edit\n-->\n\n";
 
+/// What the files are of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Of {
+    /// Snapshots.
+    Snapshots,
+    /// Checkpoints.
+    Checkpoints,
+}
+
+impl Of {
+    const ALL: [Self; 2] = [Self::Snapshots, Self::Checkpoints];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Snapshots => "snapshot",
+            Self::Checkpoints => "checkpoint",
+        }
+    }
+
+    /// What stands above a document on disk, in libvirt's six lines.
+    fn head(self) -> String {
+        match self {
+            Self::Snapshots => HEAD.to_owned(),
+            Self::Checkpoints => HEAD.replace("snapshot", "checkpoint"),
+        }
+    }
+
+    fn tree(self, view: &View) -> &Arc<Snapshots> {
+        match self {
+            Self::Snapshots => &view.snapshots,
+            Self::Checkpoints => &view.checkpoints,
+        }
+    }
+
+    fn summary(self, text: &str) -> Result<Summary> {
+        Ok(match self {
+            Self::Snapshots => Summary::read(text)?,
+            Self::Checkpoints => Checkpoint::summary_of(text)?,
+        })
+    }
+}
+
 impl Store {
-    /// Where the files of a guest's snapshots are.
-    pub fn snapshot_dir(&self, guest: &str) -> PathBuf {
-        self.inner.paths.lib.join("snapshot").join(guest)
+    /// Where the files of a guest are.
+    pub fn moments_dir(&self, of: Of, guest: &str) -> PathBuf {
+        self.inner.paths.lib.join(of.word()).join(guest)
     }
 
-    /// The file of a snapshot.
-    pub fn snapshot_path(&self, guest: &str, snapshot: &str) -> PathBuf {
-        self.snapshot_dir(guest).join(format!("{snapshot}.xml"))
+    /// The file of a snapshot or checkpoint.
+    pub fn moment_path(&self, of: Of, guest: &str, name: &str) -> PathBuf {
+        self.moments_dir(of, guest).join(format!("{name}.xml"))
     }
 
-    /// What the files tell of a guest's snapshots. Files that can't be read are logged, kept, and not written over.
-    pub fn load_snapshots(&self, guest: &str) -> Snapshots {
-        let dir = self.snapshot_dir(guest);
+    /// What the files tell of a guest's snapshots or checkpoints. Files that can't be read are logged, kept, and not written
+    /// over.
+    pub fn load_moments(&self, of: Of, guest: &str) -> Snapshots {
+        let (dir, what) = (self.moments_dir(of, guest), of.word());
         let paths = xml_files(&dir).unwrap_or_else(|error| {
-            tracing::error!(guest, %error, "the files of its snapshots can't be listed");
+            tracing::error!(guest, what, %error, "its files can't be listed");
             Vec::new()
         });
         if paths.len() > MOST {
             tracing::error!(
                 guest,
+                what,
                 files = paths.len(),
                 most = MOST,
-                "it has too many snapshots; some are left out"
+                "it has too many; some are left out"
             );
         }
-        let read = |path: PathBuf| match read_file(&path).and_then(|text| summary(&text, &path)) {
+        let read = |path: PathBuf| match read_file(&path).and_then(|text| summary(of, &text, &path)) {
             Ok(summary) => Some(summary),
             Err(error) => {
-                tracing::error!(path = %path.display(), %error, "this file can't be read as a snapshot's; it is kept as it is and left alone");
+                tracing::error!(path = %path.display(), what, %error, "this file can't be read; it is kept as it is and left alone");
                 self.foreign().insert(path);
                 None
             }
         };
-        let (tree, odd) = Snapshots::found(paths.into_iter().take(MOST).filter_map(read).collect());
+        let (mut tree, odd) = Snapshots::found(paths.into_iter().take(MOST).filter_map(read).collect());
         for oddity in odd {
-            tracing::warn!(guest, ?oddity, "the files of its snapshots do not go together");
+            tracing::warn!(guest, what, ?oddity, "its files do not go together");
+        }
+        if of == Of::Checkpoints {
+            tree.make_only_leaf_current();
         }
         tree
     }
@@ -70,7 +118,7 @@ impl Store {
     /// # Errors
     /// `System` if its file can't be read, what is wrong with it otherwise.
     pub async fn read_snapshot(&self, guest: &str, name: &str) -> Result<Snapshot> {
-        let path = self.snapshot_path(guest, name);
+        let path = self.moment_path(Of::Snapshots, guest, name);
         let read = move || {
             let (snapshot, _) = Snapshot::parse_file(&read_file(&path)?)?;
             Ok(snapshot)
@@ -78,10 +126,29 @@ impl Store {
         blocking::file("reading the document of a snapshot", read).await
     }
 
+    /// The document of a checkpoint.
+    ///
+    /// # Errors
+    /// As [`read_snapshot`](Self::read_snapshot).
+    pub async fn read_checkpoint(&self, guest: &str, name: &str) -> Result<Checkpoint> {
+        let path = self.moment_path(Of::Checkpoints, guest, name);
+        let read = move || Ok(Checkpoint::parse_file(&read_file(&path)?)?);
+        blocking::file("reading the document of a checkpoint", read).await
+    }
+
     /// What is done to the files between two views.
     pub(super) fn snapshot_steps(&self, before: &View, after: &View, steps: &mut Vec<Step>) -> Result<()> {
-        let (old, new) = (&before.snapshots, &after.snapshots);
-        let (old_dir, new_dir) = (self.snapshot_dir(&before.name), self.snapshot_dir(&after.name));
+        Of::ALL
+            .into_iter()
+            .try_for_each(|of| self.moment_steps(of, before, after, steps))
+    }
+
+    fn moment_steps(&self, of: Of, before: &View, after: &View, steps: &mut Vec<Step>) -> Result<()> {
+        let (old, new) = (of.tree(before), of.tree(after));
+        let (old_dir, new_dir) = (
+            self.moments_dir(of, &before.name),
+            self.moments_dir(of, &after.name),
+        );
         if before.name != after.name && !old.is_empty() {
             steps.push(Step::Move {
                 from: old_dir.clone(),
@@ -91,22 +158,23 @@ impl Store {
         let kept = |name: &str| after.exists() && new.get(name).is_some();
         let gone = old.iter().filter(|entry| !kept(&entry.name));
         let gone: Vec<_> = gone
-            .map(|entry| self.snapshot_path(&after.name, &entry.name))
+            .map(|entry| self.moment_path(of, &after.name, &entry.name))
             .collect();
         if after.exists() && !Arc::ptr_eq(old, new) {
             for entry in new.iter() {
                 let Some(text) = &entry.draft else { continue };
-                let path = self.snapshot_path(&after.name, &entry.name);
+                let path = self.moment_path(of, &after.name, &entry.name);
                 if self.foreign().contains(&path) {
                     let message = format!(
-                        "'{}' holds something that can't be read as a snapshot's; move it away first",
-                        path.display()
+                        "'{}' holds something that can't be read as a {}'s; move it away first",
+                        path.display(),
+                        of.word()
                     );
                     return Err(Error::new(Code::OperationFailed, message));
                 }
                 steps.push(Step::Write {
                     path,
-                    text: format!("{HEAD}{text}"),
+                    text: format!("{}{text}", of.head()),
                     durable: true,
                     needed: true,
                 });
@@ -119,17 +187,18 @@ impl Store {
         Ok(())
     }
 
-    /// Whether a path is of a snapshot.
+    /// Whether a path is of a snapshot or a checkpoint.
     pub(super) fn is_of_snapshot(&self, path: &Path) -> bool {
-        let dir = self.inner.paths.lib.join("snapshot");
-        path.parent().and_then(Path::parent) == Some(&dir)
+        let above = path.parent().and_then(Path::parent);
+        let is_below = |of: &Of| above == Some(&self.inner.paths.lib.join(of.word()));
+        Of::ALL.iter().any(is_below)
     }
 }
 
-fn summary(text: &str, path: &Path) -> Result<Summary> {
-    let summary = Summary::read(text)?;
+fn summary(of: Of, text: &str, path: &Path) -> Result<Summary> {
+    let summary = of.summary(text)?;
     if path.file_stem().and_then(|stem| stem.to_str()) != Some(&summary.name) {
-        let said = format!("the file is not named after its snapshot '{}'", summary.name);
+        let said = format!("the file is not named after its {} '{}'", of.word(), summary.name);
         return Err(Error::internal(said));
     }
     Ok(summary)
@@ -209,7 +278,7 @@ mod tests {
     }
 
     fn loaded(store: &Store, guest: &str) -> (Vec<String>, Option<String>) {
-        let tree = store.load_snapshots(guest);
+        let tree = store.load_moments(Of::Snapshots, guest);
         let names = tree.iter().map(|e| e.name.to_string()).collect();
         (names, tree.current().map(|e| e.name.to_string()))
     }
@@ -226,7 +295,7 @@ mod tests {
             loaded(&store, "a"),
             (vec!["one".into(), "two".into()], Some("two".into()))
         );
-        let broken = store.snapshot_path("a", "broken");
+        let broken = store.moment_path(Of::Snapshots, "a", "broken");
         fs::write(&broken, "<domainsnapshot><name>broken").unwrap();
         assert_eq!(loaded(&store, "a").0.len(), 2);
         let mut third = after.clone();
@@ -243,7 +312,10 @@ mod tests {
         let mut gone = renamed.clone();
         gone.config = None;
         carry_out(&store, &renamed, &gone).unwrap();
-        let left: Vec<_> = fs::read_dir(store.snapshot_dir("b")).unwrap().flatten().collect();
+        let left: Vec<_> = fs::read_dir(store.moments_dir(Of::Snapshots, "b"))
+            .unwrap()
+            .flatten()
+            .collect();
         assert_eq!(left.len(), 1, "{left:?}");
     }
 

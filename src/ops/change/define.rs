@@ -106,6 +106,8 @@ pub struct Undefine {
     pub managed_save: bool,
     /// Forget its snapshots.
     pub snapshots: bool,
+    /// Forget its checkpoints.
+    pub checkpoints: bool,
     /// Remove the firmware's variables.
     pub nvram: bool,
     /// Keep the firmware's variables.
@@ -198,6 +200,12 @@ fn forgettable(view: &View, what: Undefine) -> Result<Arc<domxml::Domain>> {
     if snapshots > 0 && !view.active() && !what.snapshots {
         return Err(Error::invalid(format!(
             "cannot delete inactive domain with {snapshots} snapshots"
+        )));
+    }
+    let checkpoints = view.checkpoints.len();
+    if checkpoints > 0 && !view.active() && !what.checkpoints {
+        return Err(Error::invalid(format!(
+            "cannot delete inactive domain with {checkpoints} checkpoints"
         )));
     }
     if nvram_of(&document).is_some() && !view.active() && !what.nvram && !what.keep_nvram {

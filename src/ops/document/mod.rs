@@ -4,6 +4,7 @@
 
 pub(crate) mod abi;
 pub mod config;
+pub(crate) mod copy;
 pub mod plan;
 pub mod prepared;
 pub mod resources;

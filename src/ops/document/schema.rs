@@ -36,14 +36,14 @@ pub(crate) async fn check(xml: &str) -> Result<()> {
     crate::blocking::file("checking a document against the schema", checked).await
 }
 
-/// Checks a snapshot's document against its schema, where that is installed.
+/// Checks a document of another kind against its schema, where that is installed.
 ///
 /// # Errors
 /// As [`check`].
-pub(crate) async fn check_snapshot(xml: &str) -> Result<()> {
+pub(crate) async fn check_other(xml: &str, which: Other) -> Result<()> {
     let text = xml.to_owned();
     let checked = move || {
-        let Some(grammar) = SNAPSHOT.get_or_init(|| load_as("domainsnapshot.rng")) else {
+        let Some(grammar) = which.grammar() else {
             return Ok(());
         };
         domxml::moment::check_grammar(&text, grammar).map_err(|misfit| {
@@ -51,7 +51,8 @@ pub(crate) async fn check_snapshot(xml: &str) -> Result<()> {
                 return misfit.into();
             }
             let message = format!(
-                "Unable to validate doc against {SCHEMAS}/domainsnapshot.rng\n{}",
+                "Unable to validate doc against {SCHEMAS}/{}\n{}",
+                which.file(),
                 misfit.message
             );
             Error::from(domxml::Error {
@@ -64,8 +65,34 @@ pub(crate) async fn check_snapshot(xml: &str) -> Result<()> {
     crate::blocking::file("checking a document against the schema", checked).await
 }
 
-/// The schema of snapshots, as it was found when it was first asked for.
-static SNAPSHOT: OnceLock<Option<Arc<Grammar>>> = OnceLock::new();
+/// Other documents than guests'.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Other {
+    /// Of a snapshot.
+    Snapshot,
+    /// Of a checkpoint.
+    Checkpoint,
+}
+
+impl Other {
+    fn file(self) -> &'static str {
+        match self {
+            Self::Snapshot => "domainsnapshot.rng",
+            Self::Checkpoint => "domaincheckpoint.rng",
+        }
+    }
+
+    /// Its schema, as it was found when it was first asked for.
+    fn grammar(self) -> &'static Option<Arc<Grammar>> {
+        static SNAPSHOT: OnceLock<Option<Arc<Grammar>>> = OnceLock::new();
+        static CHECKPOINT: OnceLock<Option<Arc<Grammar>>> = OnceLock::new();
+        let found = match self {
+            Self::Snapshot => &SNAPSHOT,
+            Self::Checkpoint => &CHECKPOINT,
+        };
+        found.get_or_init(|| load_as(self.file()))
+    }
+}
 
 fn load(directory: &Path) -> Option<Arc<Grammar>> {
     load_from(directory, SCHEMA)

@@ -4,7 +4,6 @@ pub mod addresses;
 pub mod disks;
 pub mod display;
 pub mod guest_info;
-pub mod moments;
 pub mod monitor;
 pub mod native;
 pub mod peek;

@@ -15,11 +15,9 @@ use std::{
 };
 
 use domxml::{
-    ParseFlags,
     devices::SnapshotMode,
     moment::{Cookie, Given, Snapshot, check_name},
 };
-use qemu_plan::address::Age;
 use qmp::commands;
 
 use super::{
@@ -36,7 +34,7 @@ use crate::{
     error::{Area, Code, Error, Result},
     ops::{
         Conditions, Driver,
-        document::{plan, schema, xml},
+        document::{copy, plan, schema},
         operation::{Ask, Context, Operation},
         run::{cause::Cause, cpus, guest::Guest, stop},
     },
@@ -124,7 +122,7 @@ async fn read(view: &View, document: String, how: How) -> Result<Snapshot> {
         )));
     }
     if how.validate {
-        schema::check_snapshot(&document).await?;
+        schema::check_other(&document, schema::Other::Snapshot).await?;
     }
     let given = Given {
         redefine: how.redefine,
@@ -209,15 +207,7 @@ async fn documents(
         let missing = || Error::internal("the domain has no document");
         return Ok((stored.ok_or_else(missing)?, None));
     }
-    // What another host would be given, and what it would make of it.
-    let form = xml::Form {
-        migratable: true,
-        ..xml::Form::default()
-    };
-    let text = xml::text(driver, view, form).await?;
-    let live = Box::new(domxml::Domain::parse(&text, ParseFlags::INACTIVE)?);
-    let live = plan::complete(driver, live, Age::Known).await?.domain;
-    Ok((live, stored))
+    Ok((copy::of_next_start(driver, view).await?, stored))
 }
 
 /// Checks each disk; the images of the snapshot, in order, with their disks' names.

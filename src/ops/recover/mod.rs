@@ -20,6 +20,7 @@ use crate::{
         Condition, Domain, Effects, RunState, Stored, View,
         intents::{Intent, Note},
         status,
+        store::snapshots::Of,
     },
     error::{Code, Result},
     events::Found,
@@ -63,7 +64,8 @@ pub fn load(driver: &Arc<Driver>) -> Result<()> {
         view.autostart = view.config.is_some() && found.autostart.contains(&*view.name);
         view.autostart_once = view.config.is_some() && found.autostart_once.contains(&*view.name);
         view.managed_save = view.config.is_some() && found.saved.contains(&*view.name);
-        view.snapshots = Arc::new(registry.store().load_snapshots(&view.name));
+        view.snapshots = Arc::new(registry.store().load_moments(Of::Snapshots, &view.name));
+        view.checkpoints = Arc::new(registry.store().load_moments(Of::Checkpoints, &view.name));
     }
     let told: Vec<Found> = views.values().map(found_of).collect();
     let runs: Vec<&View> = views.values().filter(|v| v.active()).collect();

@@ -21,7 +21,7 @@ use crate::{
     domain::{Effects, View, intents::Intent},
     error::{Code, Error, Result},
     ops::{
-        Driver,
+        Driver, checkpoints,
         device::{attach, detach, holding, limits, link, medium, plugging, rewire, update, vcpus},
         holdings::{net::traffic, storage::disk},
         moments,
@@ -121,6 +121,9 @@ fn undone(intent: &Intent, view: &View) -> Option<Error> {
     if let Intent::CreateSnapshot { name, .. } = intent {
         return view.snapshots.get(name).is_none().then(taken_back);
     }
+    if let Intent::CreateCheckpoint { name, .. } = intent {
+        return view.checkpoints.get(name).is_none().then(taken_back);
+    }
     if matches!(intent, Intent::Save { .. } | Intent::Dump { .. }) {
         let text = "the daemon ended in the middle of it, and the guest goes on";
         return Some(Error::new(Code::OperationAborted, text).because("OPERATION_UNDONE"));
@@ -167,6 +170,12 @@ async fn resolve(driver: &Arc<Driver>, guest: &Arc<Guest>, intent: &Intent) -> R
         Intent::CreateSnapshot { .. } | Intent::DeleteSnapshot { .. }
     ) {
         return moments::resolve::running(driver, guest, intent).await;
+    }
+    if matches!(
+        intent,
+        Intent::CreateCheckpoint { .. } | Intent::DeleteCheckpoint { .. }
+    ) {
+        return checkpoints::resolve::running(driver, guest, intent).await;
     }
     let mut truth = Truth::read(guest).await?;
     let view = guest.domain.view();
@@ -255,9 +264,11 @@ fn decide(intent: &Intent, document: &domxml::Domain, truth: &Truth) -> Result<V
         // Seen to before QEMU is asked anything.
         Intent::PowerOff => Vec::new(),
         // Seen to by those who make them.
-        Intent::CreateSnapshot { .. } | Intent::DeleteSnapshot { .. } | Intent::RevertSnapshot { .. } => {
-            Vec::new()
-        }
+        Intent::CreateSnapshot { .. }
+        | Intent::DeleteSnapshot { .. }
+        | Intent::RevertSnapshot { .. }
+        | Intent::CreateCheckpoint { .. }
+        | Intent::DeleteCheckpoint { .. } => Vec::new(),
         // Its image was seen to before, and its job with those of other daemons.
         Intent::Save { .. } | Intent::Dump { .. } => Vec::new(),
         Intent::Restore { runs, .. } => vec![Action::GoOn { runs: *runs }],
