@@ -42,9 +42,9 @@ pub async fn make(setup: Setup) -> anyhow::Result<Work> {
     let service = tokio::task::spawn_blocking(move || api::router(&served, &admin))
         .await
         .context("making the services")??;
-    let background = Arc::clone(&driver);
+    let (background, held) = (Arc::clone(&driver), ops::recover::hold(&driver).await);
     driver.tracker.spawn(async move {
-        ops::recover::reconnect(&background).await;
+        ops::recover::reconnect(&background, held).await;
         ops::change::revert::finish_cut_off(&background).await;
         ops::change::autostart::autostart(&background).await;
     });

@@ -217,7 +217,6 @@ fn filter(filter: Option<&pb::SnapshotFilter>) -> Result<(Filter, Vec<pb::Snapsh
     let chosen = Filter {
         leaf: filter.leaf,
         external: filter.external,
-        ..Filter::default()
     };
     Ok((chosen, states))
 }

@@ -14,7 +14,7 @@ use std::{
 use qmp::{Closed, Command, commands::QueryStatus};
 
 use crate::{
-    domain::{Condition, Effects, View},
+    domain::{Condition, Effects, Job, View},
     error::Result,
     events::Happening,
     events::model::{self as pb, EventKind, event::Detail},
@@ -167,17 +167,24 @@ async fn lost(driver: &Arc<Driver>, guest: &Arc<Guest>, closed: Option<Closed>) 
     dial_again(driver, guest, RETRY).await;
 }
 
-/// Connects to a guest's monitor and reads its state back.
+/// Connects to a guest's monitor and reads its state back. `held`, the job that keeps callers waiting meanwhile, ends once
+/// the guest can be asked.
 ///
 /// # Errors
 /// Nobody answers there within `limit`.
-pub(crate) async fn dial(driver: &Arc<Driver>, guest: &Arc<Guest>, limit: Duration) -> Result<()> {
+pub(crate) async fn dial(
+    driver: &Arc<Driver>,
+    guest: &Arc<Guest>,
+    limit: Duration,
+    held: Option<Job>,
+) -> Result<()> {
     let view = guest.domain.view();
     let socket = view.running()?.status.monitor.as_ref().map(|m| m.path.clone());
     let socket = socket.unwrap_or_default();
     let Live { monitor, events, .. } =
         Live::attach(guest.process()?.clone(), Path::new(&socket), limit).await?;
     connect(driver, guest, monitor, events);
+    drop(held);
     recover::read_back(driver, guest).await;
     Ok(())
 }
@@ -191,7 +198,7 @@ pub(crate) async fn dial_again(driver: &Arc<Driver>, guest: &Arc<Guest>, pause: 
             () = guest.process_ended() => return,
         }
         let Some(driver) = weak.upgrade() else { return };
-        if dial(&driver, guest, DIAL).await.is_ok() {
+        if dial(&driver, guest, DIAL, None).await.is_ok() {
             guest.show_unreachable(None).await;
             return;
         }

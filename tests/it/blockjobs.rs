@@ -443,7 +443,7 @@ fn jobs_go_on_when_the_daemon_is_killed() -> Result<()> {
     place.is_whole()?;
     virsh.ok(&["blockcommit", "g", "vda", "--active", "--bandwidth", "4"])?;
     place.sandbox.kill()?;
-    std::thread::sleep(Duration::from_secs(4));
+    testkit::wait::pause(Duration::from_secs(4));
     place.sandbox.start()?;
     place.ready()?;
     virsh.ok(&["blockjob", "g", "vda", "--pivot"])?;
@@ -485,7 +485,7 @@ fn jobs_go_on_when_the_daemon_is_killed() -> Result<()> {
     assert_eq!(place.chain()?, ["last", "over"]);
     virsh.ok(&["blockpull", "g", "vda", "--bandwidth", "4"])?;
     place.sandbox.kill()?;
-    std::thread::sleep(Duration::from_secs(4));
+    testkit::wait::pause(Duration::from_secs(4));
     place.sandbox.start()?;
     place.settled()?;
     assert_eq!(place.chain()?, ["last"]);

@@ -5,9 +5,8 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use nix::sys::signal::Signal;
 use testkit::skip::can_run_guests;
-use testkit::{kill, libvirtd, process, wait_until};
+use testkit::{kill, libvirtd, wait_until};
 
 use crate::blockjobs::{LATE, PART, Place};
 use crate::grpc::daemon;
@@ -264,13 +263,7 @@ fn a_daemon_killed_in_the_midst_leaves_bitmaps_that_are_recorded_and_no_others()
             }
             let moment = whole.mul_f64(1.1 * f64::from(number) / f64::from(tries));
             let pid = place.sandbox.pid().context("no daemon")?;
-            let begun = Instant::now();
-            let killer = std::thread::spawn(move || {
-                while begun.elapsed() < moment {
-                    std::thread::sleep(Duration::from_micros(100));
-                }
-                process::signal(pid, Signal::SIGKILL);
-            });
+            let killer = kill::later(pid, moment);
             // The call fails where its daemon is killed first.
             let _ = place.virsh().ok(operation);
             killer

@@ -4,9 +4,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use nix::sys::signal::Signal;
 use testkit::skip::can_run_guests;
-use testkit::{kill, process, wait_until};
+use testkit::{kill, wait_until};
 
 use crate::blockjobs::{LATE, PART, Place};
 use crate::grpc::daemon;
@@ -125,13 +124,7 @@ fn begin(place: &Place) -> Result<()> {
 fn cut_off(place: &mut Place, operation: Operation, moment: Duration) -> Result<()> {
     begin(place).context("before")?;
     let pid = place.sandbox.pid().context("no daemon")?;
-    let begun = Instant::now();
-    let killer = std::thread::spawn(move || {
-        while begun.elapsed() < moment {
-            std::thread::sleep(Duration::from_micros(100));
-        }
-        process::signal(pid, Signal::SIGKILL);
-    });
+    let killer = kill::later(pid, moment);
     // The call fails where its daemon is killed first.
     let _ = operation.carry_out(place);
     killer

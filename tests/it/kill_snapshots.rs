@@ -4,8 +4,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use nix::sys::signal::Signal;
-use testkit::{kill, process};
+use testkit::kill;
 use virtqemud_client::proto as pb;
 
 use crate::grpc::{Answer, Grpc};
@@ -118,13 +117,7 @@ async fn a_daemon_killed_in_the_midst_of_a_snapshot_leaves_all_of_it_or_none() -
 async fn cut_off(stage: &mut Stage, operation: Operation, moment: Duration) -> Result<()> {
     operation.prepare(stage).await.context("before")?;
     let pid = stage.sandbox.pid().context("no daemon")?;
-    let begun = Instant::now();
-    let killer = std::thread::spawn(move || {
-        while begun.elapsed() < moment {
-            std::thread::sleep(Duration::from_micros(100));
-        }
-        process::signal(pid, Signal::SIGKILL);
-    });
+    let killer = kill::later(pid, moment);
     let answered = operation.carry_out(stage).await.is_ok();
     killer
         .join()

@@ -5,9 +5,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use nix::sys::signal::Signal;
+
 use crate::client::Virsh;
+use crate::process;
 use crate::sandbox::Sandbox;
-use crate::wait::wait_for;
+use crate::wait::{pause, wait_for};
 
 /// An operation to be cut off, as virsh commands. `{}` in one stands for the number of the try, so that every try can
 /// have an object of its own.
@@ -29,6 +32,17 @@ pub fn tries() -> u32 {
         Ok(number) => number.parse().unwrap_or(5),
         Err(_) => 5,
     }
+}
+
+/// Kills a process after a while, from a thread of its own. Join it before the process is looked at.
+pub fn later(pid: i32, moment: Duration) -> std::thread::JoinHandle<()> {
+    let begun = Instant::now();
+    std::thread::spawn(move || {
+        while begun.elapsed() < moment {
+            pause(Duration::from_micros(100));
+        }
+        process::signal(pid, Signal::SIGKILL);
+    })
 }
 
 impl KillMatrix<'_> {

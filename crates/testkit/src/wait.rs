@@ -25,8 +25,9 @@ pub fn wait_until(what: &str, within: Duration, mut f: impl FnMut() -> bool) -> 
     wait_for(what, within, || f().then_some(()))
 }
 
+/// Lets time pass, for what has no condition to wait for: nobody who could be asked is there.
 #[expect(clippy::disallowed_methods, reason = "a test's own thread, not a runtime's")]
-fn pause(time: Duration) {
+pub fn pause(time: Duration) {
     std::thread::sleep(time);
 }
 

@@ -105,7 +105,7 @@ fn unnamed(disk: &Disk, default: SnapshotMode) -> SnapshotDisk {
 
 /// Names the new images that the document does not name: after the disk's own and the snapshot.
 fn name_images(snapshot: &mut Snapshot, disks: &[Disk], is_file: &dyn Fn(&str) -> bool) -> Result<()> {
-    for at in 0..snapshot.disks.len() {
+    for (at, of_guest) in disks.iter().enumerate().take(snapshot.disks.len()) {
         let disk = &snapshot.disks[at];
         if disk.mode != Some(SnapshotMode::External) || disk.path().is_some() {
             continue;
@@ -117,7 +117,7 @@ fn name_images(snapshot: &mut Snapshot, disks: &[Disk], is_file: &dyn Fn(&str) -
                 disk.kind.as_str()
             )));
         }
-        let path = path_of(&disks[at]).ok_or_else(|| {
+        let path = path_of(of_guest).ok_or_else(|| {
             unfit(format!(
                 "cannot generate external snapshot name for disk '{target}' without source"
             ))

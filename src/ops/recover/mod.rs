@@ -17,8 +17,9 @@ use std::{
 
 use crate::{
     domain::{
-        Condition, Domain, Effects, RunState, Stored, View,
+        Condition, Domain, Effects, Job, RunState, Stored, View,
         intents::{Intent, Note},
+        jobs::{Kind, Want},
         status,
         store::snapshots::Of,
     },
@@ -181,11 +182,30 @@ fn config_view(path: &Path, domain: domxml::Domain, views: &mut HashMap<uuid::Uu
     Ok(())
 }
 
-/// Goes to every guest that ran, each in its own task; returns when all were reached or shown as unreachable.
-pub async fn reconnect(driver: &Arc<Driver>) {
-    let running = driver.registry.all().into_iter().filter(|d| d.view().active());
-    let tasks: Vec<_> = running
-        .map(|domain| driver.tracker.spawn(take_over(Arc::clone(driver), domain)))
+/// Holds every guest that ran, so that a caller who comes early waits until it is reached. To be called before anybody can
+/// come.
+pub async fn hold(driver: &Arc<Driver>) -> Vec<Job> {
+    let mut held = Vec::new();
+    for domain in driver.registry.all() {
+        if domain.view().active()
+            && let Ok(job) = domain.job_within(Want::Plain(Kind::Modify), Duration::ZERO).await
+        {
+            held.push(job);
+        }
+    }
+    held
+}
+
+/// Goes to every guest that ran and is held, each in its own task; returns when all were reached or shown as unreachable.
+pub async fn reconnect(driver: &Arc<Driver>, held: Vec<Job>) {
+    let tasks: Vec<_> = held
+        .into_iter()
+        .map(|job| {
+            let domain = job.domain().clone();
+            driver
+                .tracker
+                .spawn(take_over(Arc::clone(driver), domain, Some(job)))
+        })
         .collect();
     for task in tasks {
         if let Err(error) = task.await {
@@ -195,7 +215,7 @@ pub async fn reconnect(driver: &Arc<Driver>) {
     release::try_again(driver);
 }
 
-async fn take_over(driver: Arc<Driver>, domain: Domain) {
+async fn take_over(driver: Arc<Driver>, domain: Domain, held: Option<Job>) {
     let view = domain.view();
     let Some(run) = &view.run else { return };
     let process = match find_process(&driver, &view).await {
@@ -233,7 +253,7 @@ async fn take_over(driver: Arc<Driver>, domain: Domain) {
     driver
         .tracker
         .spawn(async move { ports::make_known(&owned, &document).await });
-    let dialled = supervise::dial(&driver, &guest, supervise::DIAL).await;
+    let dialled = supervise::dial(&driver, &guest, supervise::DIAL, held).await;
     if let Err(error) = &dialled {
         guest.show_unreachable(Some(error.to_string())).await;
     }
@@ -291,7 +311,7 @@ async fn find_process(driver: &Driver, view: &View) -> Result<Option<Process>> {
 fn look_again(driver: Arc<Driver>, domain: Domain) {
     tokio::spawn(async move {
         tokio::time::sleep(RETRY).await;
-        Box::pin(take_over(driver, domain)).await;
+        Box::pin(take_over(driver, domain, None)).await;
     });
 }
 
