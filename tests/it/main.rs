@@ -23,8 +23,9 @@ mod hotplug;
 mod identity;
 mod interface;
 mod kill;
-mod kill_saves;
+
 mod kill_blockjobs;
+mod kill_saves;
 mod kill_snapshots;
 mod late;
 mod life;
