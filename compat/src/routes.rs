@@ -339,7 +339,6 @@ routes! { REMOTE: remote;
     DomainSetPerfEvents [AFFECT, VIR_TYPED_PARAM_STRING_OKAY] => perf::set_events,
     DomainGetPerfEvents [AFFECT, VIR_TYPED_PARAM_STRING_OKAY] => perf::get_events,
     DomainGetLaunchSecurityInfo [..] => info::get_launch_security,
-    DomainManagedSaveGetXmlDesc [VIR_DOMAIN_SAVE_IMAGE_XML_SECURE] => info::get_managed_save_xml,
     DomainGetGuestInfo [] => guest_info::get,
     DomainSetGuestVcpus [] => agent::set_vcpus,
     DomainSetTime [VIR_DOMAIN_TIME_SYNC] => agent::set_time,

@@ -43,6 +43,7 @@ mod silent;
 mod snapshots;
 mod stage;
 mod steps;
+mod steps_saves;
 mod storage;
 mod storm;
 mod surroundings;

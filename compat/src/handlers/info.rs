@@ -1,9 +1,9 @@
 //! What is known of one guest without asking it.
 
 use virtqemud_client::time;
+use wire::ErrorDomain;
 use wire::consts::*;
 use wire::remote::*;
-use wire::{ErrorCode, ErrorDomain, WireError};
 
 use super::flags::{Flags, LIVE_OR_CONFIG};
 use super::{Reply, agent, args, by_uuid, full, full_in};
@@ -118,20 +118,6 @@ pub(crate) async fn has_managed_save_image(
     flags.checked()?;
     let result = full(ctx, &args.dom).await?.managed_save.into();
     Ok(DomainHasManagedSaveImageRet { result })
-}
-
-/// The document in a saved state is not read yet.
-pub(crate) async fn get_managed_save_xml(
-    ctx: &Ctx,
-    args: DomainManagedSaveGetXmlDesc,
-    flags: Flags,
-) -> Reply<DomainManagedSaveGetXmlDescRet> {
-    flags.checked()?;
-    if full(ctx, &args.dom).await?.managed_save {
-        return Err(ctx.info.unsupported().into());
-    }
-    let detail = "domain does not have managed save image";
-    Err(WireError::new(ErrorCode::OPERATION_INVALID, ErrorDomain::QEMU, detail).into())
 }
 
 /// A guest without protection has nothing to tell; what QEMU measures of the others is not asked for yet.
