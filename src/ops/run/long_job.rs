@@ -5,7 +5,7 @@
 //! and ends it, whichever way it ends. A daemon that finds one in the status file brings it to an end ([`super::found_job`]).
 
 use std::{
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -45,6 +45,8 @@ pub(crate) struct LongJob {
     what: What,
     run: i32,
     begun: Instant,
+    /// What was told of its end.
+    told: OnceLock<Ended>,
 }
 
 impl LongJob {
@@ -60,6 +62,7 @@ impl LongJob {
             what,
             run,
             begun: Instant::now(),
+            told: OnceLock::new(),
             domain,
         });
         let started = SystemTime::now();
@@ -102,14 +105,18 @@ impl LongJob {
     /// The guest has gone.
     pub(crate) async fn tell(&self, statistics: Statistics) -> Result<()> {
         self.post(statistics);
-        let detail = Detail::Job(kept(&self.ended(Outcome::Completed, statistics)));
+        let ended = self
+            .told
+            .get_or_init(|| self.ended(Outcome::Completed, statistics));
+        let detail = Detail::Job(kept(ended));
         let effects = Effects::none().event(EventKind::JobCompleted, Some(detail));
         self.domain.commit(move |_| Ok(effects)).await.map(drop)
     }
 
-    /// Ends it; `transferred`: how much was done, if it is to be shown later.
+    /// Ends it; `transferred`: how much was done, if it is to be shown later. What was told of it is shown as it was told.
     pub(crate) async fn end(&self, outcome: Outcome, transferred: Option<Statistics>) {
-        let keep = transferred.map(|statistics| self.ended(outcome, statistics));
+        let keep = self.told.get().cloned();
+        let keep = keep.or_else(|| transferred.map(|statistics| self.ended(outcome, statistics)));
         self.domain.long_jobs().end(self.operation, keep);
         // A guest that has gone has no status file any more.
         let _ = self.write(None, Effects::none()).await;
