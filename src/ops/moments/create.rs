@@ -272,10 +272,10 @@ async fn no_namesake(image: PathBuf, name: &str) -> Result<()> {
 
 /// What a start from the memory must know.
 fn cookie(view: &View) -> Option<Cookie> {
-    let run = view.run.as_ref()?;
+    let document = &view.run.as_ref()?.document.domain;
     Some(Cookie {
-        cpu: run.document.domain.cpu.clone(),
-        slirp_helper: true,
+        cpu: copy::cpu_of_run(document),
+        slirp_helper: copy::user_networks_go_along(document),
         ..Cookie::default()
     })
 }

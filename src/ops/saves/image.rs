@@ -94,14 +94,14 @@ impl Image {
         opened.map_err(|error| not_opened(&self.path, error))
     }
 
-    fn shown(&self, secure: bool) -> Result<Shown> {
-        let document = self.document()?;
+    async fn shown(&self, driver: &Arc<Driver>, secure: bool) -> Result<Shown> {
+        let document = plan::complete(driver, self.document()?, qemu_plan::address::Age::Known).await?;
         let mut flags = domxml::FormatFlags::INACTIVE;
         if secure {
             flags |= domxml::FormatFlags::SECURE;
         }
         Ok(Shown {
-            xml: document.format(flags),
+            xml: document.domain.format(flags),
             format: self.header.format,
             runs: self.header.runs,
         })
@@ -306,8 +306,8 @@ impl Named {
 ///
 /// # Errors
 /// There is none, or what is wrong with it.
-pub async fn get(driver: &Driver, named: &Named, secure: bool) -> Result<Shown> {
-    named.open(driver).await?.shown(secure)
+pub async fn get(driver: &Arc<Driver>, named: &Named, secure: bool) -> Result<Shown> {
+    named.open(driver).await?.shown(driver, secure).await
 }
 
 /// Replaces the document of an image, or whether its guest is to run.
@@ -337,7 +337,7 @@ pub async fn update(
     let image = named.open(driver).await?;
     let runs = runs.unwrap_or(image.header.runs);
     if xml == image.texts.document && runs == image.header.runs {
-        return image.shown(true);
+        return image.shown(driver, true).await;
     }
     let text = replaced(driver, &image, xml).await?;
     let texts = Texts {
@@ -352,7 +352,7 @@ pub async fn update(
         ..image
     };
     if conditions.trial {
-        return changed.shown(true);
+        return changed.shown(driver, true).await;
     }
     let path = changed.path.clone();
     let work = move || {
@@ -366,7 +366,7 @@ pub async fn update(
         write().map_err(|error| Error::system(format_args!("Failed to write '{}'", path.display()), error))
     };
     blocking::file("writing a saved guest's image", work).await?;
-    changed.shown(true)
+    changed.shown(driver, true).await
 }
 
 /// A document that replaces an image's, as the image gets it.

@@ -34,6 +34,7 @@ use crate::{
     error::{Error, Result},
     ops::{
         Conditions, Driver,
+        document::copy,
         holdings::net::traffic,
         operation::{
             self, Ask, Context, Operation,
@@ -203,9 +204,10 @@ fn saveable(view: &View, how: &How) -> Result<()> {
 
 /// What the image's document does not say: the CPU as QEMU has it.
 fn cookie(view: &View) -> Result<SaveCookie> {
+    let document = &view.running()?.document.domain;
     Ok(SaveCookie {
-        cpu: view.running()?.document.domain.cpu.clone(),
-        slirp_helper: true,
+        cpu: copy::cpu_of_run(document),
+        slirp_helper: copy::user_networks_go_along(document),
         ..SaveCookie::default()
     })
 }

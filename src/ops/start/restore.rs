@@ -244,7 +244,9 @@ pub(super) async fn managed(
 impl Source {
     /// The guest has the CPU that it had, and knows that time has passed.
     pub(super) fn complete(&self, prepared: &mut Prepared) {
-        if let Some(cpu) = self.image.cpu() {
+        if let Some(mut cpu) = self.image.cpu() {
+            // Nodes of memory are the document's own.
+            cpu.numa = prepared.document.cpu.take().and_then(|cpu| cpu.numa);
             prepared.document.cpu = Some(cpu);
         }
         if let Some(genid) = &mut prepared.document.genid {

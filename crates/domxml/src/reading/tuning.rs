@@ -33,10 +33,11 @@ const NODESET: Rules = &[
     given("nodeset", Form::Like(is_not_empty), EMPTY_NODESET),
 ];
 
-/// The document an element is in.
+/// The guest's document that an element is in. It may stand in another one, a snapshot's say.
 pub(super) fn root(node: Node<'_>) -> Node<'_> {
-    let up = std::iter::successors(Some(node), |at| at.parent());
-    up.last().unwrap_or(node)
+    let mut up = std::iter::successors(Some(node), |at| at.parent());
+    let is_guest = |at: &Node<'_>| at.parent().is_none() || at.is("domain") || at.is("inactiveDomain");
+    up.find(is_guest).unwrap_or(node)
 }
 
 /// The most CPUs that the document says.
