@@ -375,8 +375,7 @@ impl Attempt<'_> {
         let line = line_of(&prepared, &reserved, incoming.as_mut())?;
         self.call(scripts, Call::Start, &prepared.document).await?;
         let process = self.spawn(&prepared, &reserved, line).await?;
-        self.ready((prepared, incoming), reserved, process, (undo, scripts))
-            .await
+        Box::pin(self.ready((prepared, incoming), reserved, process, (undo, scripts))).await
     }
 
     /// Calls the administrator's scripts, until they have ended or the start is given up.
