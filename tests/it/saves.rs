@@ -168,7 +168,8 @@ fn what_is_no_image_is_refused_and_kept() -> Result<()> {
         bytes[16 + at * 4..20 + at * 4].copy_from_slice(&value.to_ne_bytes());
     };
     // table: the damage, and the error.
-    let cases: [(&str, Box<dyn FnOnce(&mut Vec<u8>)>); 9] = [
+    type Damage = Box<dyn FnOnce(&mut Vec<u8>)>;
+    let cases: [(&str, Damage); 9] = [
         ("image magic is incorrect", Box::new(|b| b[0] = b'X')),
         (
             "save image is incomplete",

@@ -85,7 +85,7 @@ impl Pour {
             None => (from, None),
             Some(program) => {
                 let (compressed, to) = pipe()?;
-                (compressed, Some(run(&program, &["-c"], from.into(), to)?))
+                (compressed, Some(run(&program, &["-c"], from, to)?))
             }
         };
         let copying = tokio::task::spawn_blocking(move || fill(file, from.into(), head, cache));
@@ -122,7 +122,7 @@ impl Pour {
             }
             (Some(program), Cache::Bypassed) => {
                 let (compressed, into) = pipe()?;
-                running = Some(run(&program, format.decompress(), compressed.into(), to)?);
+                running = Some(run(&program, format.decompress(), compressed, to)?);
                 tokio::task::spawn_blocking(move || drain(file, at, into.into(), cache))
             }
             (None, _) => tokio::task::spawn_blocking(move || drain(file, at, to.into(), cache)),
