@@ -126,6 +126,7 @@ pub enum Intent {
         /// The CPUs run again afterwards.
         resume: bool,
     },
+<<<<<<< HEAD
     /// Record from now on which blocks are written, under this name.
     CreateCheckpoint {
         /// Its name, and that of the bitmaps.
@@ -137,6 +138,27 @@ pub enum Intent {
     DeleteCheckpoint {
         /// Its name.
         name: String,
+=======
+    /// Put new images on those of a running guest.
+    SnapshotDisks {
+        /// What is recorded of it, if anything is: the snapshot's file.
+        snapshot: Option<String>,
+        /// The disks as they are then, as a status file has them.
+        disks: Vec<String>,
+        /// Block nodes that are made, the topmost of each image first.
+        nodes: Vec<String>,
+        /// Files that are made.
+        files: Vec<PathBuf>,
+        /// The CPUs run if it comes to nothing.
+        resume: bool,
+    },
+    /// Make images on those of a guest that is off.
+    SnapshotImages {
+        /// The snapshot's name.
+        name: String,
+        /// Files that are made.
+        files: Vec<PathBuf>,
+>>>>>>> e41fa70 (External snapshots of disks: overlays put on in one transaction, or by qemu-img; documents follow what QEMU did)
     },
     /// Take a snapshot out of the guest's images, and forget it.
     DeleteSnapshot {
@@ -205,7 +227,9 @@ impl Intent {
             Self::SetVcpus { .. } => "set-vcpus",
             Self::AttachDevice { .. } => "attach-device",
             Self::DetachDevice { .. } => "detach-device",
-            Self::CreateSnapshot { .. } => "create-snapshot",
+            Self::CreateSnapshot { .. } | Self::SnapshotDisks { .. } | Self::SnapshotImages { .. } => {
+                "create-snapshot"
+            }
             Self::DeleteSnapshot { .. } => "delete-snapshot",
             Self::CreateCheckpoint { .. } => "create-checkpoint",
             Self::DeleteCheckpoint { .. } => "delete-checkpoint",

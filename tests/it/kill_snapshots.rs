@@ -210,3 +210,82 @@ async fn clear(stage: &Stage) -> Result<()> {
     ensure!(stage.in_image(0)?.is_empty(), "an image keeps snapshots");
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_killed_while_overlays_are_put_on_leaves_documents_that_name_what_is_written_to()
+-> Result<()> {
+    let Some(mut stage) = Stage::set().await? else {
+        return Ok(());
+    };
+    stage.grpc.start("g").await?;
+    let begun = Instant::now();
+    overlay(&stage, "n0").await?;
+    let whole = begun.elapsed();
+    let tries = kill::tries();
+    for number in 1..=tries {
+        let name = format!("n{number}");
+        let moment = whole.mul_f64(1.15 * f64::from(number) / f64::from(tries));
+        let pid = stage.sandbox.pid().context("no daemon")?;
+        let killer = std::thread::spawn(move || {
+            std::thread::sleep(moment);
+            process::signal(pid, Signal::SIGKILL);
+        });
+        let answered = overlay(&stage, &name).await.is_ok();
+        killer
+            .join()
+            .map_err(|_| anyhow::anyhow!("the killer panicked"))?;
+        stage.sandbox.kill()?;
+        stage.sandbox.start()?;
+        stage.grpc = Grpc::of(&stage.sandbox).await?;
+        let end = Instant::now() + AT_REST;
+        let done = loop {
+            match at_one(&stage, &name).await {
+                Ok(done) => break done,
+                Err(error) if Instant::now() > end => {
+                    return Err(error.context(format!("killed {moment:?} of {whole:?}, try {number}")));
+                }
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        };
+        ensure!(
+            done || !answered,
+            "the client was told that it is done, and it is not"
+        );
+    }
+    Ok(())
+}
+
+async fn overlay(stage: &Stage, name: &str) -> Answer<()> {
+    let inside = format!("<name>{name}</name>");
+    stage.create(&inside, |r| r.disk_only = true).await.map(drop)
+}
+
+/// Whether the snapshot was made, if documents, record and QEMU agree about it.
+async fn at_one(stage: &Stage, name: &str) -> Result<bool> {
+    let recorded = stage
+        .tree()
+        .await?
+        .split_whitespace()
+        .any(|word| word.starts_with(&format!("{name}*")));
+    let said = stage.hmp("info block").await?;
+    let xml = stage.grpc.xml("g").await?;
+    for image in &stage.images {
+        let file = image.with_extension(name).to_string_lossy().into_owned();
+        let written = said
+            .lines()
+            .any(|line| line.contains("-format") && line.contains(&file));
+        ensure!(
+            written == recorded,
+            "{file}: recorded {recorded}, QEMU writes to it: {written}: {said}"
+        );
+        ensure!(
+            xml.contains(&file) == recorded,
+            "{file}: recorded {recorded}: {xml}"
+        );
+        ensure!(
+            image.with_extension(name).exists() == recorded,
+            "{file} is left, or gone"
+        );
+    }
+    Ok(recorded)
+}

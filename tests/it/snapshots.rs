@@ -71,14 +71,7 @@ impl Stage {
 
     /// Whether the beginning of an image has this pattern.
     pub(crate) fn has(&self, image: usize, pattern: u8) -> Result<bool> {
-        let command = format!("read -P {pattern} 0 64k");
-        let said = Command::new("qemu-io")
-            .args(["-U", "-r", "-c", &command])
-            .arg(&self.images[image])
-            .output()?;
-        let said = String::from_utf8_lossy(&said.stdout).into_owned();
-        ensure!(said.contains("read 65536/65536 bytes"), "not read: {said}");
-        Ok(!said.contains("verification failed"))
+        holds(&self.images[image], pattern)
     }
 
     /// The same for the first image of a running guest.
@@ -89,7 +82,10 @@ impl Stage {
 
     /// Has QEMU do something to the first disk of the running guest.
     pub(crate) async fn disk(&self, command: &str) -> Result<String> {
+<<<<<<< HEAD
         // Through the device: a node by itself may not be written to beside it.
+=======
+>>>>>>> e41fa70 (External snapshots of disks: overlays put on in one transaction, or by qemu-img; documents follow what QEMU did)
         let line = format!("qemu-io -d /machine/peripheral/virtio-disk0/virtio-backend \"{command}\"");
         self.hmp(&line).await
     }
@@ -326,6 +322,76 @@ async fn a_running_guest_goes_back_to_memory_and_disks() -> Result<()> {
     )?;
     assert_eq!(stage.grpc.state("g").await?, Reason::RunningFromSnapshot);
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_overlay_takes_the_writes_and_the_documents_name_it() -> Result<()> {
+    let Some(stage) = Stage::set().await? else {
+        return Ok(());
+    };
+    let disk_only = |r: &mut pb::CreateSnapshotRequest| r.disk_only = true;
+    stage.write(0, 1)?;
+    let off = stage.create("<name>off</name>", disk_only).await?;
+    assert_eq!((off.state(), off.external), (pb::SnapshotState::Shutoff, true));
+    let overlay = |image: usize, name: &str| stage.images[image].with_extension(name);
+    let xml = stage.grpc.xml("g").await?;
+    assert!(
+        xml.contains(&format!("<source file='{}'/>", overlay(0, "off").display())),
+        "{xml}"
+    );
+    stage.grpc.start("g").await?;
+    stage.disk("write -P 2 0 64k").await?;
+    let on = stage
+        .create(
+            "<name>on</name><disks><disk name='vdb' snapshot='no'/></disks>",
+            disk_only,
+        )
+        .await?;
+    assert_eq!(
+        (on.state(), on.parent.as_str()),
+        (pb::SnapshotState::DiskSnapshot, "off")
+    );
+    stage.disk("write -P 3 0 64k").await?;
+    stage.disk("flush").await?;
+    let live = stage.grpc.xml("g").await?;
+    assert!(
+        live.contains(&format!("<source file='{}'", overlay(0, "on").display())),
+        "{live}"
+    );
+    assert!(
+        live.contains(&format!("<source file='{}'", overlay(1, "off").display())),
+        "{live}"
+    );
+    assert!(holds(&stage.images[0], 1)? && holds(&overlay(0, "off"), 2)? && holds(&overlay(0, "on"), 3)?);
+    // Nothing is left of what can't be made.
+    let bad = "<name>bad</name><disks><disk name='vda'><source file='/nowhere/x'/></disk></disks>";
+    refused(stage.create(bad, disk_only).await, Code::Internal, "SYSTEM_ERROR")?;
+    assert!(!overlay(1, "bad").exists());
+    refused(
+        stage.create("<name>on</name>", disk_only).await,
+        Code::FailedPrecondition,
+        "CONFIG_UNSUPPORTED",
+    )?;
+    stage.grpc.power_off("g").await?;
+    stage.grpc.start("g").await?;
+    stage.disk("flush").await?;
+    assert!(
+        holds(&overlay(0, "on"), 3)?,
+        "the stored configuration names another image"
+    );
+    Ok(())
+}
+
+/// Whether the beginning of an image has this pattern.
+fn holds(image: &Path, pattern: u8) -> Result<bool> {
+    let command = format!("read -P {pattern} 0 64k");
+    let said = Command::new("qemu-io")
+        .args(["-U", "-r", "-c", &command])
+        .arg(image)
+        .output()?;
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    ensure!(said.contains("read 65536/65536 bytes"), "not read: {said}");
+    Ok(!said.contains("verification failed"))
 }
 
 #[tokio::test(flavor = "multi_thread")]

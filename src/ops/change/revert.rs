@@ -323,7 +323,7 @@ async fn finish(driver: &Arc<Driver>, domain: &Domain, intent: &Intent) -> Resul
             revert(driver, domain, wish, &Conditions::default()).await?;
             Ok(None)
         }
-        Intent::CreateSnapshot { name, .. } => {
+        Intent::CreateSnapshot { name, .. } | Intent::SnapshotImages { name, .. } => {
             resolve::off(driver, domain, intent).await?;
             Ok(domain.view().snapshots.get(name).is_none().then(taken_back))
         }

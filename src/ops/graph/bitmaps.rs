@@ -62,7 +62,6 @@ impl Bitmaps {
     }
 
     /// The bitmaps of a top image that an overlay must go on with: each is made anew there.
-    #[expect(dead_code, reason = "snapshots put overlays on images")]
     pub(crate) fn for_overlay(&self, top: &str, overlay: &str) -> Vec<Value> {
         let all = self.nodes.get(top).into_iter().flatten();
         let kept = all.filter(|b| b.persistent && b.recording && !b.inconsistent);

@@ -196,6 +196,7 @@ impl Planned {
         }
         let make = {
             let path = path.clone();
+            let what = what.replace("{}", &path.to_string_lossy());
             move || {
                 let mut open = OpenOptions::new();
                 let made = open.write(true).create_new(true).mode(0o600).open(&path);

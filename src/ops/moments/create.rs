@@ -22,6 +22,7 @@ use qmp::commands;
 
 use super::{
     choose::{self, Found, Guest as Known, Kind, Wanted},
+    external,
     images::{self, Deed},
     internal, records, redefine, without_block_jobs,
 };
@@ -34,9 +35,14 @@ use crate::{
     error::{Area, Code, Error, Result},
     ops::{
         Conditions, Driver,
+<<<<<<< HEAD
         document::{copy, plan, schema},
+=======
+        document::{plan, schema, xml},
+        graph::{self, lookup},
+>>>>>>> e41fa70 (External snapshots of disks: overlays put on in one transaction, or by qemu-img; documents follow what QEMU did)
         operation::{Ask, Context, Operation},
-        run::{cause::Cause, cpus, guest::Guest, stop},
+        run::{agent, cause::Cause, cpus, guest::Guest, stop},
     },
 };
 
@@ -148,6 +154,9 @@ struct Prepared {
     snapshot: Snapshot,
     /// The images that it is put into by qemu-img.
     images: Vec<PathBuf>,
+    kind: Kind,
+    /// Somebody else makes a part of it.
+    manual: bool,
 }
 
 /// Completes the snapshot with what the guest is, and checks everything.
@@ -166,19 +175,22 @@ async fn prepare(driver: &Arc<Driver>, view: &View, mut snapshot: Snapshot, how:
         Ok((snapshot, kind))
     };
     let (mut snapshot, kind) = crate::blocking::file("looking at the guest's images", chosen).await?;
-    if kind == Kind::External {
-        let said = "external snapshots are not supported yet";
+    if snapshot.memory.mode == Some(SnapshotMode::External) {
+        let said = "snapshots with memory in a file are not supported yet";
         return Err(Error::new(Code::OperationUnsupported, said));
     }
-    let images = check_disks(view, &snapshot)?;
+    let (images, manual) = check_disks(view, &mut snapshot, how).await?;
     let name = &snapshot.moment.name;
     if view.snapshots.get(name).is_some() {
         let said = format!("domain moment {name} already exists");
         return Err(Error::new(Code::OperationFailed, said).in_area(Area::Domain));
     }
-    if known.active {
+    if known.active && kind == Kind::Internal {
         without_block_jobs(view)?;
         snapshot.cookie = cookie(view);
+    }
+    if how.quiesce {
+        agent::available(view)?;
     }
     for (image, _) in &images {
         no_namesake(image.clone(), name).await?;
@@ -191,6 +203,8 @@ async fn prepare(driver: &Arc<Driver>, view: &View, mut snapshot: Snapshot, how:
     Ok(Prepared {
         images: images.collect(),
         snapshot,
+        kind,
+        manual,
     })
 }
 
@@ -210,29 +224,46 @@ async fn documents(
     Ok((copy::of_next_start(driver, view).await?, stored))
 }
 
-/// Checks each disk; the images of the snapshot, in order, with their disks' names.
-fn check_disks(view: &View, snapshot: &Snapshot) -> Result<Vec<(PathBuf, String)>> {
-    let document = snapshot.moment.domain.as_deref();
-    let document = document.ok_or_else(|| Error::internal("missing domain in snapshot"))?;
-    let active = view.active();
+/// Checks each disk. Answers the images that get an internal part, with their disks' names, and whether somebody else makes
+/// a part of the snapshot.
+async fn check_disks(
+    view: &View,
+    snapshot: &mut Snapshot,
+    how: How,
+) -> Result<(Vec<(PathBuf, String)>, bool)> {
+    let domain = snapshot.moment.domain.take();
+    let document = domain
+        .as_deref()
+        .ok_or_else(|| Error::internal("missing domain in snapshot"))?;
+    let (active, state) = (view.active(), snapshot.state);
     let (mut found, mut images) = (Found::default(), Vec::new());
-    for (part, disk) in choose::parts(snapshot, document)? {
+    for part in &mut snapshot.disks {
+        let disk = graph::disk(document, &part.name)?;
         if part.mode != Some(SnapshotMode::No) {
             check_free(view, &part.name)?;
         }
-        if part.mode == Some(SnapshotMode::Internal) {
-            choose::check_internal(disk, snapshot.state, active)?;
-            images.extend(choose::image_path(disk).map(|path| (path, part.name.clone())));
+        match part.mode {
+            Some(SnapshotMode::Internal) => {
+                choose::check_internal(disk, state, active)?;
+                images.extend(choose::image_path(disk).map(|path| (path, part.name.clone())));
+            }
+            Some(SnapshotMode::External) => {
+                external::check(disk, part, active)?;
+                external::look(part, how.reuse).await?;
+            }
+            _ => {}
         }
         found.add(disk, part);
     }
     found.check(snapshot)?;
-    if active {
+    let internal = !images.is_empty();
+    if active && internal {
         choose::check_nvram(document)?;
-    } else if let Some(nvram) = qcow2_nvram(document) {
+    } else if let Some(nvram) = qcow2_nvram(document).filter(|_| internal) {
         images.push((nvram, "nvram".to_owned()));
     }
-    Ok(images)
+    snapshot.moment.domain = domain;
+    Ok((images, found.manual))
 }
 
 /// The file of a guest's firmware variables, if it can have snapshots and is there.
@@ -244,14 +275,8 @@ pub(crate) fn qcow2_nvram(document: &domxml::Domain) -> Option<PathBuf> {
 
 /// Refuses a disk that is at work.
 fn check_free(view: &View, target: &str) -> Result<()> {
-    let jobs = view.run.as_ref().and_then(|run| run.status.blockjobs.as_ref());
-    let jobs = jobs.into_iter().flat_map(|all| &all.jobs);
-    let mut of_disk = jobs.filter(|job| job.disk.as_ref().is_some_and(|disk| disk.dst == target));
-    match of_disk.next() {
-        Some(_) => Err(Error::new(
-            Code::OperationUnsupported,
-            format!("disk '{target}' already in active block job"),
-        )),
+    match &view.run {
+        Some(run) => lookup::check_free(view, graph::disk(&run.document.domain, target)?),
         None => Ok(()),
     }
 }
@@ -281,9 +306,17 @@ fn cookie(view: &View) -> Option<Cookie> {
 }
 
 async fn carry_out(context: Arc<Context>, prepared: Prepared, how: How) -> Result<Arc<View>> {
-    let Prepared { snapshot, images } = prepared;
-    if context.view().active() {
-        return running(context, snapshot, how).await;
+    let Prepared {
+        snapshot,
+        images,
+        kind,
+        manual,
+    } = prepared;
+    match (kind, context.view().active()) {
+        (Kind::External, true) => return external::running(context, snapshot, how, manual).await,
+        (Kind::External, false) => return external::off(context, snapshot, how).await,
+        (Kind::Internal, true) => return running(context, snapshot, how).await,
+        (Kind::Internal, false) => {}
     }
     let name = snapshot.moment.name.clone();
     context
@@ -391,6 +424,19 @@ pub(crate) async fn may_move(guest: &Guest) -> Result<()> {
 
 /// Records the snapshot, which the guest's state follows from now.
 async fn record(context: &Context, snapshot: Snapshot, how: How) -> Result<Arc<View>> {
+    record_with(context, snapshot, how, |_| Ok(())).await
+}
+
+/// The same with a change of the guest's documents.
+///
+/// # Errors
+/// The files can't be written.
+pub(crate) async fn record_with(
+    context: &Context,
+    snapshot: Snapshot,
+    how: How,
+    also: impl FnOnce(&mut View) -> Result<()> + Send + 'static,
+) -> Result<Arc<View>> {
     let change = match how.no_metadata {
         true => None,
         false => {
@@ -402,6 +448,7 @@ async fn record(context: &Context, snapshot: Snapshot, how: How) -> Result<Arc<V
         }
     };
     let commit = move |view: &mut View| {
+        also(view)?;
         if let Some(change) = change {
             change.apply(view)?;
         }

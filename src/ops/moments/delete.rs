@@ -82,14 +82,14 @@ pub async fn delete(
     operation.carry_out(|context| Box::pin(work(context))).await
 }
 
-/// The snapshots that go, each after those that come after it.
+/// The snapshots that go, the one that is named last.
 fn targets(view: &View, entry: &Entry, how: How) -> Vec<String> {
     let mut targets = Vec::new();
     if how.children || how.children_only {
         let below = view
             .snapshots
             .list(Part::Descendants(&entry.name), Filter::default());
-        targets.extend(below.iter().rev().map(|entry| entry.name.to_string()));
+        targets.extend(below.iter().map(|entry| entry.name.to_string()));
     }
     if !how.children_only {
         targets.push(entry.name.to_string());

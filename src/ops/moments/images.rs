@@ -61,16 +61,26 @@ impl Deed {
 /// # Errors
 /// There is no qemu-img, or it fails: in its words.
 pub(crate) async fn carry_out(deed: Deed, name: &str, image: &Path) -> Result<()> {
+    let image = image.to_string_lossy().into_owned();
+    qemu_img(
+        ["snapshot", deed.switch(), name, &image]
+            .map(str::to_owned)
+            .to_vec(),
+    )
+    .await
+}
+
+/// Runs qemu-img.
+///
+/// # Errors
+/// There is none, or it fails: in its words.
+pub(crate) async fn qemu_img(args: Vec<String>) -> Result<()> {
     let program = crate::blocking::file("looking for qemu-img", || {
         programs::find("qemu-img", &[]).ok_or_else(|| {
-            Error::internal("unable to find qemu-img in PATH: it makes snapshots of guests that are off")
+            Error::internal("unable to find qemu-img in PATH: it works on the images of guests that are off")
         })
     })
     .await?;
-    let image = image.to_string_lossy().into_owned();
-    let args = ["snapshot", deed.switch(), name, &image]
-        .map(str::to_owned)
-        .to_vec();
     let line = format!("{} {}", program.display(), args.join(" "));
     let ended = Helper::new(&program, None).run(args, DEADLINE).await?;
     let how = match ended.status {

@@ -4,7 +4,7 @@
 //! [`records`] and changed in batches that are committed as a whole. A snapshot is made by [`create`]: which disks take
 //! part and how is decided by pure functions ([`align`], [`choose`]) before anything happens. Parts of internal ones are
 //! in the guest's own images: QEMU's jobs put them there and take them away while the guest runs ([`internal`]), qemu-img
-//! does while it is off ([`images`]).
+//! does while it is off ([`images`]). External ones put new images on top of the guest's ([`external`]).
 //!
 //! Going back to a snapshot starts a guest, and so is a change of the guest as a whole ([`super::change::revert`]).
 
@@ -13,6 +13,7 @@ pub mod back;
 pub(crate) mod choose;
 pub mod create;
 pub mod delete;
+pub(crate) mod external;
 pub(crate) mod images;
 pub(crate) mod internal;
 mod job;

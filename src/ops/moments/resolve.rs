@@ -8,6 +8,7 @@ use std::{path::Path, sync::Arc};
 use super::{
     create::resume_cpus,
     delete::{forgetting, from_images},
+    external,
     images::{self, Deed},
     internal::{self, Place},
 };
@@ -40,6 +41,27 @@ pub(crate) async fn running(driver: &Arc<Driver>, guest: &Arc<Guest>, intent: &I
             }
             Ok(())
         }
+        Intent::SnapshotDisks {
+            snapshot,
+            disks,
+            nodes,
+            files,
+            resume,
+        } => {
+            let left = external::Left {
+                snapshot: snapshot.as_deref(),
+                disks,
+                nodes,
+                files,
+            };
+            external::resolve(driver, guest, left).await?;
+            // Where somebody else makes a part they stand until he says so; if it came to nothing he has no part.
+            let came_to_nothing = guest.domain.view().snapshots == view.snapshots;
+            if *resume && came_to_nothing && view.condition.state() == RunState::Paused {
+                resume_cpus(driver, guest).await?;
+            }
+            Ok(())
+        }
         Intent::DeleteSnapshot { name } => {
             internal::settle(guest, name).await?;
             finish_removal(driver, &guest.domain, name).await
@@ -62,6 +84,15 @@ pub(crate) async fn off(driver: &Arc<Driver>, domain: &Domain, intent: &Intent) 
                 if images::find(image.into(), name).await?.is_some() {
                     images::carry_out(Deed::Delete, name, Path::new(image)).await?;
                 }
+            }
+            Ok(())
+        }
+        Intent::SnapshotImages { name, files } => {
+            if domain.view().snapshots.get(name).is_some() {
+                return Ok(());
+            }
+            for file in files {
+                external::remove(file.clone()).await?;
             }
             Ok(())
         }

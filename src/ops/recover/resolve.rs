@@ -167,7 +167,7 @@ async fn degrade(guest: &Guest, what: String) {
 async fn resolve(driver: &Arc<Driver>, guest: &Arc<Guest>, intent: &Intent) -> Result<()> {
     if matches!(
         intent,
-        Intent::CreateSnapshot { .. } | Intent::DeleteSnapshot { .. }
+        Intent::CreateSnapshot { .. } | Intent::SnapshotDisks { .. } | Intent::DeleteSnapshot { .. }
     ) {
         return moments::resolve::running(driver, guest, intent).await;
     }
@@ -265,10 +265,10 @@ fn decide(intent: &Intent, document: &domxml::Domain, truth: &Truth) -> Result<V
         Intent::PowerOff => Vec::new(),
         // Seen to by those who make them.
         Intent::CreateSnapshot { .. }
+        | Intent::SnapshotDisks { .. }
+        | Intent::SnapshotImages { .. }
         | Intent::DeleteSnapshot { .. }
-        | Intent::RevertSnapshot { .. }
-        | Intent::CreateCheckpoint { .. }
-        | Intent::DeleteCheckpoint { .. } => Vec::new(),
+        | Intent::RevertSnapshot { .. } => Vec::new(),
         // Its image was seen to before, and its job with those of other daemons.
         Intent::Save { .. } | Intent::Dump { .. } => Vec::new(),
         Intent::Restore { runs, .. } => vec![Action::GoOn { runs: *runs }],

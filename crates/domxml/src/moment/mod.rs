@@ -8,7 +8,7 @@ mod snapshot;
 
 pub use checkpoint::{Checkpoint, CheckpointDisk, CheckpointMode};
 pub use cookie::Cookie;
-pub use snapshot::{Given, MemoryPart, Snapshot, SnapshotDisk, SnapshotState, Summary};
+pub use snapshot::{Given, MemoryPart, Snapshot, SnapshotDisk, SnapshotState, Summary, check_schema};
 
 use uuid::Uuid;
 use xmlform::codec::Plain;
@@ -94,14 +94,6 @@ pub fn check_name(name: &str, what: &str) -> Result<(), Error> {
         return wrong("start with '.'");
     }
     Ok(())
-}
-
-/// Checks a document of a point in time against its schema.
-///
-/// # Errors
-/// `XmlInvalidSchema` with the place that does not fit; `XmlDetail` when it is not XML.
-pub fn check_grammar(text: &str, grammar: &crate::Grammar) -> Result<(), Error> {
-    crate::schema::check_other(text, grammar)
 }
 
 /// The text of a child; an empty one counts as none.

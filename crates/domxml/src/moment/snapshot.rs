@@ -392,6 +392,67 @@ fn rooted<'d>(document: &'d Document<'_>) -> Result<Node<'d>, Error> {
     Err(Error::xml(message).in_area(Area::Xml))
 }
 
+/// The elements of a snapshot's document, and those of its disks.
+const ELEMENTS: &[&str] = &[
+    "name",
+    "description",
+    "state",
+    "creationTime",
+    "memory",
+    "disks",
+    "active",
+    "domain",
+    "inactiveDomain",
+    "parent",
+    "cookie",
+    "revertDisks",
+];
+const OF_DISKS: &[&str] = &["source", "driver", "snapshotDeleteInProgress"];
+
+/// Checks that a document has what its schema knows, and nothing else. The guest's documents in it are checked when they
+/// are read.
+///
+/// # Errors
+/// `XmlInvalidSchema`, in the words of libvirt's validator; as [`Snapshot::given`] when it is not XML.
+pub fn check_schema(text: &str) -> Result<(), Error> {
+    let document = Document::parse(text, &[NAMESPACE], ParseFlags::INACTIVE)?;
+    let root = document.root();
+    let misfit = |part: &str| {
+        let said = format!(
+            "Extra element {part} in interleave\nElement {} failed to validate content\n",
+            root.name()
+        );
+        Err(Error::new(Kind::XmlInvalidSchema, said))
+    };
+    if !root.is("domainsnapshot") {
+        return misfit(root.name());
+    }
+    let odd = |node: &Node<'_>| !ELEMENTS.contains(&node.name());
+    let has_slash = root.child("name").is_some_and(|name| name.text().contains('/'));
+    if let Some(part) = root
+        .children()
+        .find(odd)
+        .or(root.child("name").filter(|_| has_slash))
+    {
+        return misfit(part.name());
+    }
+    for disks in ["disks", "revertDisks"]
+        .into_iter()
+        .filter_map(|name| root.child(name))
+    {
+        let mut all = disks.children();
+        let wrong = |disk: Node<'_>| {
+            !disk.is("disk")
+                || disk.attr("name").is_none()
+                || disk.children().any(|part| !OF_DISKS.contains(&part.name()))
+        };
+        if all.any(wrong) {
+            return misfit(disks.name());
+        }
+    }
+    Ok(())
+}
+
 fn created(root: Node<'_>) -> Result<i64, Error> {
     let time = text(root, "creationTime").and_then(|time| time.trim().parse().ok());
     time.ok_or_else(|| snapshot(Kind::Internal, "missing creationTime from existing snapshot"))
@@ -558,6 +619,33 @@ mod tests {
         assert_eq!((read.moment.created, read.state), (0, SnapshotState::NoState));
         assert_eq!(read.disks[0].mode, Some(SnapshotMode::External));
         assert_eq!(read.disks[0].format, Some(StorageFormat::Qed));
+    }
+
+    #[test]
+    fn what_no_schema_knows_is_named() {
+        let said = |inside: &str| {
+            let text = format!("<domainsnapshot>{inside}</domainsnapshot>");
+            check_schema(&text).map_err(|e| e.message)
+        };
+        assert_eq!(
+            said("<name>a</name><disks><disk name='a'><source file='/x'/></disk></disks>"),
+            Ok(())
+        );
+        assert!(
+            said("<foo/>")
+                .unwrap_err()
+                .contains("Extra element foo in interleave")
+        );
+        assert!(
+            said("<name>a/b</name>")
+                .unwrap_err()
+                .contains("Extra element name in")
+        );
+        assert!(
+            said("<disks><disk name='a'><x/></disk></disks>")
+                .unwrap_err()
+                .contains("Extra element disks in")
+        );
     }
 
     /// What is refused, and how: the inside of a document, whether it is of one that is there, and the words.

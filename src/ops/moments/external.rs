@@ -1,0 +1,601 @@
+//! External snapshots: the images stay as they are, and new ones on top of them are written to.
+//!
+//! Of a running guest QEMU puts all overlays on in one transaction. From there it writes to them, whatever becomes of us:
+//! the note says how the disks look then, and the next daemon has the documents follow if QEMU did it, or takes the
+//! new images away if not. Of a guest that is off, qemu-img makes the images and its configuration names them.
+
+use std::{
+    fs,
+    io::ErrorKind,
+    os::unix::fs::FileTypeExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use domxml::{
+    devices::{Device, Disk, DiskDevice, SnapshotMode, Source, StorageFormat, StorageKind},
+    moment::{Snapshot, SnapshotDisk},
+    status,
+};
+use qemu_plan::block::{self, Chain, Layer};
+use qmp::commands;
+use serde_json::{Value, json};
+
+use super::{
+    choose::{self, check_local},
+    create::{How, record_with, stop_cpus},
+    images as files,
+};
+use crate::{
+    domain::{Condition, Edit, Effects, RunState, View, intents::Intent},
+    error::{Code, Error, Result},
+    ops::{
+        Driver,
+        graph::{
+            self,
+            bitmaps::Bitmaps,
+            images::{self, Fresh, Planned},
+            lookup,
+            truth::Truth,
+        },
+        holdings::storage::chain::local_path,
+        moments::records,
+        operation::Context,
+        run::{agent::Turn, cause::Cause, guest::Guest, stop},
+    },
+};
+
+fn config(text: String) -> Error {
+    Error::new(Code::ConfigUnsupported, text)
+}
+
+/// Completes and checks one disk of an external snapshot.
+///
+/// # Errors
+/// No overlay can be put on it as the document wants it.
+pub(crate) fn check(disk: &Disk, part: &mut SnapshotDisk, active: bool) -> Result<()> {
+    let target = &disk.target.dev;
+    let format = *part.format.get_or_insert(StorageFormat::Qcow2);
+    if !matches!(format, StorageFormat::Qcow2 | StorageFormat::Qed) {
+        return Err(config(format!(
+            "external snapshot format for disk {target} is unsupported: {}",
+            format.as_str()
+        )));
+    }
+    if part.metadata_cache.is_some() && format != StorageFormat::Qcow2 {
+        return Err(config(
+            "metadata cache max size control is supported only with qcow2 images".to_owned(),
+        ));
+    }
+    if !active {
+        check_local("external inactive", disk.kind, disk.source.as_ref())?;
+        return check_local("external inactive", part.kind, part.source.as_ref());
+    }
+    if disk.device == DiskDevice::Lun {
+        return Err(config(
+            "external active snapshots are not supported on scsi passthrough devices".to_owned(),
+        ));
+    }
+    lookup::check_supported(disk)?;
+    match part.kind {
+        StorageKind::File | StorageKind::Block | StorageKind::Network => {}
+        other => {
+            return Err(Error::internal(format!(
+                "external active snapshots are not supported on '{}' disks",
+                other.as_str()
+            )));
+        }
+    }
+    if disk.shareable && !disk.readonly {
+        return Err(config(format!(
+            "shared access for disk '{target}' requires use of supported storage format"
+        )));
+    }
+    Ok(())
+}
+
+/// Looks at the place of a new image.
+///
+/// # Errors
+/// Something is there that must not be, or nothing that must.
+pub(crate) async fn look(part: &SnapshotDisk, reuse: bool) -> Result<()> {
+    let Some(path) = local_path(part.kind, part.source.as_ref()) else {
+        return Ok(());
+    };
+    let (target, kind) = (part.name.clone(), part.kind);
+    let look = move || look_at(&path, (&target, kind), reuse);
+    crate::blocking::file("looking at the place of an image", look).await
+}
+
+fn look_at(path: &Path, (target, kind): (&str, StorageKind), reuse: bool) -> Result<()> {
+    let shown = path.display();
+    let found = match fs::metadata(path) {
+        Ok(found) => found,
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            return Err(Error::system(
+                format_args!("unable to stat for disk {target}: {shown}"),
+                error,
+            ));
+        }
+        Err(error) if reuse => {
+            return Err(Error::system(
+                format_args!("missing existing file for disk {target}: {shown}"),
+                error,
+            ));
+        }
+        Err(_) if kind == StorageKind::Block => {
+            let said = format!("block device snapshot target '{shown}' doesn't exist");
+            return Err(Error::new(Code::OperationUnsupported, said));
+        }
+        Err(_) => return Ok(()),
+    };
+    if found.file_type().is_block_device() != (kind == StorageKind::Block) {
+        return Err(config(format!(
+            "mismatch between configured type for snapshot disk '{target}' and the type of existing file '{shown}'"
+        )));
+    }
+    if !reuse && found.is_file() && found.len() > 0 {
+        return Err(config(format!(
+            "external snapshot file for disk {target} already exists and is not a block device: {shown}"
+        )));
+    }
+    Ok(())
+}
+
+/// A disk with another image on top of those it has.
+pub(crate) fn with_overlay(disk: &Disk, part: &SnapshotDisk) -> Disk {
+    let mut chain = Chain::of(disk);
+    chain.layers.insert(0, layer(part));
+    let mut after = disk.clone();
+    chain.put(&mut after);
+    after
+}
+
+fn layer(part: &SnapshotDisk) -> Layer {
+    Layer {
+        kind: part.kind,
+        format: part.format,
+        cache: part.metadata_cache.clone(),
+        source: part.source.clone().unwrap_or_default(),
+        index: None,
+        detected: false,
+    }
+}
+
+/// An overlay for a disk of a running guest.
+struct Overlay {
+    /// The disk with it.
+    after: Disk,
+    /// Its nodes.
+    planned: Planned,
+    /// How it is made, if it is.
+    fresh: Option<Fresh>,
+    /// The node that it goes on.
+    below: String,
+}
+
+impl Overlay {
+    /// What of the transaction it is.
+    fn actions(&self, bitmaps: &Bitmaps) -> Vec<Value> {
+        let overlay = self.planned.node();
+        let mut actions = bitmaps.for_overlay(&self.below, &overlay);
+        actions.push(json!({
+            "type": "blockdev-snapshot",
+            "data": { "node": self.below, "overlay": overlay },
+        }));
+        actions
+    }
+}
+
+/// Plans the overlays of a snapshot. Answers the next free number of a node as well.
+async fn plan(
+    driver: &Arc<Driver>,
+    (view, guest): (&View, &Guest),
+    (snapshot, how): (&Snapshot, How),
+) -> Result<(Vec<Overlay>, Bitmaps, u32)> {
+    let run = view.running()?;
+    let nodes = guest
+        .execute(commands::QueryNamedBlockNodes { flat: true })
+        .await?;
+    let mut next = graph::next_number(run, guest);
+    let mut overlays = Vec::new();
+    for part in external(snapshot) {
+        let disk = graph::disk(&run.document.domain, &part.name)?;
+        let chain = Chain::of(disk);
+        let top = chain
+            .layers
+            .first()
+            .ok_or_else(|| Error::internal(format!("the disk '{}' has no image", part.name)))?;
+        let below = top.node().map(str::to_owned);
+        let mut fresh = None;
+        if !how.reuse {
+            let mut like = Fresh::like(below.as_deref(), &nodes)?;
+            like.cluster = like.cluster.filter(|_| part.format == Some(StorageFormat::Qcow2));
+            let path = top.path().ok_or_else(|| {
+                let said =
+                    "snapshots over images that are not on the host need an image that is made already";
+                Error::new(Code::OperationUnsupported, said)
+            })?;
+            like.backing = Some((path, top.format.unwrap_or(StorageFormat::Raw)));
+            fresh = Some(like);
+        }
+        let mut after = with_overlay(disk, part);
+        next = block::number_disk(&mut after, next);
+        guest.gave_nodes(next);
+        block::name_disk(&mut after)?;
+        let mut alone = after.clone();
+        let own = Chain {
+            layers: Chain::of(&after).layers.into_iter().take(1).collect(),
+            ended: true,
+            end_is_given: true,
+        };
+        own.put(&mut alone);
+        let planned = images::plan(driver, guest, alone).await?;
+        overlays.push(Overlay {
+            after,
+            planned,
+            fresh,
+            below: below.unwrap_or_default(),
+        });
+    }
+    Ok((overlays, Bitmaps::of(nodes), next))
+}
+
+fn external(snapshot: &Snapshot) -> impl Iterator<Item = &SnapshotDisk> {
+    snapshot
+        .disks
+        .iter()
+        .filter(|part| part.mode == Some(SnapshotMode::External))
+}
+
+/// Makes an external snapshot of a running guest's disks.
+///
+/// # Errors
+/// An image can't be made; what QEMU or the agent refuse. Nothing is left of it then.
+pub(crate) async fn running(
+    context: Arc<Context>,
+    snapshot: Snapshot,
+    how: How,
+    manual: bool,
+) -> Result<Arc<View>> {
+    let driver = Arc::clone(context.driver());
+    let view = context.view();
+    let guest = driver.guests.of(&view)?;
+    let (overlays, bitmaps, next) = plan(&driver, (&view, &guest), (&snapshot, how)).await?;
+    let stops = manual && view.condition.state() == RunState::Running;
+    context.intend(intent(&snapshot, &overlays, how, stops)).await?;
+    if stops {
+        stop_cpus(&context, &guest, Condition::PAUSED_SNAPSHOT).await?;
+    }
+    let frozen = match how.quiesce {
+        true => Some(freeze(&driver, &context).await?),
+        false => None,
+    };
+    let put_on = put_on(&context, &guest, &overlays, &bitmaps).await;
+    let thawed = match frozen {
+        Some(turn) => turn.ask("guest-fsfreeze-thaw", json!({})).await.map(drop),
+        None => Ok(()),
+    };
+    put_on?;
+    let disks: Vec<_> = overlays.into_iter().map(|overlay| overlay.after).collect();
+    let parts = snapshot.disks.clone();
+    let edit = following(disks, parts, view.config.is_some());
+    let view = record_with(&context, snapshot, how, move |view| {
+        edit.apply(view)?;
+        graph::took_numbers(view, next);
+        Ok(())
+    })
+    .await?;
+    thawed?;
+    if how.halt {
+        guest.end_because(Cause::FromSnapshot);
+        stop::terminate(&driver, &guest, stop::Patience::Usual).await?;
+        return Ok(context.view());
+    }
+    Ok(view)
+}
+
+fn intent(snapshot: &Snapshot, overlays: &[Overlay], how: How, resume: bool) -> Intent {
+    let note = |overlay: &Overlay| Device::Disk(Box::new(overlay.after.clone())).format(status::FORMAT);
+    let made = overlays.iter().filter(|overlay| overlay.fresh.is_some());
+    Intent::SnapshotDisks {
+        snapshot: (!how.no_metadata).then(|| snapshot.format_file(true)),
+        disks: overlays.iter().map(note).collect(),
+        nodes: overlays
+            .iter()
+            .rev()
+            .flat_map(|overlay| overlay.planned.nodes())
+            .collect(),
+        files: made.filter_map(|overlay| overlay.planned.new_file()).collect(),
+        resume,
+    }
+}
+
+/// Has the agent freeze the guest's filesystems.
+async fn freeze(driver: &Arc<Driver>, context: &Context) -> Result<Turn> {
+    let turn = Turn::take(driver, context.domain()).await?;
+    turn.ask("guest-fsfreeze-freeze", json!({})).await?;
+    Ok(turn)
+}
+
+/// Gives QEMU the images and puts them on, all at once.
+async fn put_on(
+    context: &Context,
+    guest: &Arc<Guest>,
+    overlays: &[Overlay],
+    bitmaps: &Bitmaps,
+) -> Result<()> {
+    for overlay in overlays {
+        let wish = ("failed to create image file '{}'", overlay.fresh.clone());
+        overlay.planned.open(context, guest, wish).await?;
+    }
+    let actions = overlays
+        .iter()
+        .flat_map(|overlay| overlay.actions(bitmaps))
+        .collect();
+    context.enter("the new images");
+    let done = guest.execute(commands::Transaction { actions }).await.map(drop);
+    let unknown = done.as_ref().err().is_some_and(|error| {
+        error.code == Code::OperationTimeout || matches!(error.reason, Some("UNREACHABLE" | "MONITOR_CLOSED"))
+    });
+    if done.is_ok() || unknown {
+        // QEMU writes to them, or may: they must not go. If the documents can't follow now they do when it is asked again.
+        let mut undo = context.steps("the new images").await?;
+        undo.forget();
+        undo.push("the images that QEMU writes to now", async {
+            Err(Error::internal(
+                "the documents follow when the guest is reached again",
+            ))
+        });
+    }
+    done
+}
+
+/// The documents after overlays were put on.
+fn following(disks: Vec<Disk>, parts: Vec<SnapshotDisk>, stored: bool) -> Edit {
+    let (before, all) = (disks.clone(), disks);
+    let edit = Edit::live(move |document| {
+        for after in &all {
+            let disk = graph::disk_mut(document, &after.target.dev)?;
+            Chain::of(after).put(disk);
+        }
+        Ok(())
+    });
+    if !stored {
+        return edit;
+    }
+    edit.and(Edit::stored(move |document| {
+        for after in &before {
+            let target = &after.target.dev;
+            let Some(part) = parts.iter().find(|part| part.name == *target) else {
+                continue;
+            };
+            let Ok(disk) = graph::disk_mut(document, target) else {
+                continue;
+            };
+            let (new, old) = (Chain::of(after), Chain::of(disk));
+            let same = match (new.layers.get(1), old.layers.first()) {
+                (Some(below), Some(top)) => below.is_same_place(top),
+                _ => false,
+            };
+            if same {
+                *disk = with_overlay(disk, part);
+            }
+        }
+        Ok(())
+    }))
+}
+
+/// Makes an external snapshot of a guest that is off.
+///
+/// # Errors
+/// An image can't be made. Nothing is left of it then.
+pub(crate) async fn off(context: Arc<Context>, snapshot: Snapshot, how: How) -> Result<Arc<View>> {
+    let view = context.view();
+    let stored = view
+        .config
+        .as_ref()
+        .ok_or_else(|| Error::internal("the domain has no document"))?;
+    let document = stored.domain()?;
+    let parts: Vec<_> = external(&snapshot).cloned().collect();
+    make_images(&context, &document, &parts, (&snapshot.moment.name, how.reuse)).await?;
+    let reuse = how.reuse;
+    let edit = Edit::stored(move |document| {
+        for part in &parts {
+            let disk = graph::disk_mut(document, &part.name)?;
+            *disk = with_overlay(disk, part);
+            if reuse {
+                disk.backing = None;
+            }
+        }
+        Ok(())
+    });
+    record_with(&context, snapshot, how, move |view| edit.apply(view)).await
+}
+
+/// Has qemu-img make images on top of a document's; they go if the operation fails.
+pub(crate) async fn make_images(
+    context: &Context,
+    document: &domxml::Domain,
+    parts: &[SnapshotDisk],
+    (name, reuse): (&str, bool),
+) -> Result<()> {
+    let path_of = |part: &SnapshotDisk| local_path(part.kind, part.source.as_ref());
+    let new: Vec<PathBuf> = parts
+        .iter()
+        .filter_map(path_of)
+        .filter(|path| !path.exists())
+        .collect();
+    context
+        .intend_off(Intent::SnapshotImages {
+            name: name.to_owned(),
+            files: if reuse { Vec::new() } else { new.clone() },
+        })
+        .await?;
+    for part in parts.iter().filter(|_| !reuse) {
+        let disk = graph::disk(document, &part.name)?;
+        let (Some(below), Some(path)) = (choose::image_path(disk), path_of(part)) else {
+            continue;
+        };
+        let format = disk.driver.as_ref().and_then(|driver| driver.kind);
+        let format = format.unwrap_or(StorageFormat::Raw).as_str();
+        // A comma ends an option, unless it is doubled.
+        let below = below.to_string_lossy().replace(',', ",,");
+        let made = part.format.unwrap_or(StorageFormat::Qcow2).as_str();
+        let args = vec![
+            "create".to_owned(),
+            "-f".to_owned(),
+            made.to_owned(),
+            "-o".to_owned(),
+            format!("backing_fmt={format},backing_file={below}"),
+            path.to_string_lossy().into_owned(),
+        ];
+        let is_new = new.contains(&path);
+        let unmake = async move {
+            match is_new {
+                true => remove(path).await,
+                false => Ok(()),
+            }
+        };
+        context.step("an image", files::qemu_img(args), unmake).await?;
+    }
+    Ok(())
+}
+
+/// Removes an image.
+pub(crate) async fn remove(path: PathBuf) -> Result<()> {
+    let work = move || match fs::remove_file(&path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::system(
+            format_args!("cannot remove '{}'", path.display()),
+            error,
+        )),
+        _ => Ok(()),
+    };
+    crate::blocking::file("removing an image", work).await
+}
+
+/// What a daemon left half done that was putting overlays on.
+pub(crate) struct Left<'a> {
+    pub(crate) snapshot: Option<&'a str>,
+    pub(crate) disks: &'a [String],
+    pub(crate) nodes: &'a [String],
+    pub(crate) files: &'a [PathBuf],
+}
+
+/// Has the documents follow if QEMU put the overlays on, and takes them away if not.
+///
+/// # Errors
+/// QEMU does not answer; the files can't be written.
+pub(crate) async fn resolve(driver: &Arc<Driver>, guest: &Arc<Guest>, left: Left<'_>) -> Result<()> {
+    let view = guest.domain.view();
+    let run = view.running()?;
+    let mut disks = Vec::new();
+    for text in left.disks {
+        if let Device::Disk(disk) = Device::parse(text, status::PARSE)? {
+            disks.push(*disk);
+        }
+    }
+    let top = |disk: &Disk| {
+        Chain::of(disk)
+            .layers
+            .first()
+            .and_then(|top| top.node().map(str::to_owned))
+    };
+    let known = |after: &Disk| {
+        let now = graph::disk(&run.document.domain, &after.target.dev);
+        now.is_ok_and(|now| {
+            Chain::of(now)
+                .top_nodes()
+                .contains(&top(after).unwrap_or_default())
+        })
+    };
+    if disks.iter().all(known) {
+        return Ok(());
+    }
+    let truth = Truth::read(guest).await?;
+    let on = |after: &Disk| {
+        let node = top(after).unwrap_or_default();
+        truth.chain_of(after).is_some_and(|nodes| nodes.contains(&node))
+    };
+    if !disks.iter().any(on) {
+        let known = guest
+            .execute(commands::QueryNamedBlockNodes { flat: true })
+            .await?;
+        let is_there = |node: &&String| {
+            known
+                .iter()
+                .any(|n| n.node_name.as_deref() == Some(node.as_str()))
+        };
+        for node_name in left.nodes.iter().filter(is_there) {
+            let command = commands::BlockdevDel {
+                node_name: node_name.clone(),
+            };
+            guest.execute(command).await?;
+        }
+        for file in left.files {
+            remove(file.clone()).await?;
+        }
+        return Ok(());
+    }
+    adopt(driver, guest, &view, (disks, left.snapshot)).await
+}
+
+/// The documents follow what QEMU did.
+async fn adopt(
+    driver: &Arc<Driver>,
+    guest: &Arc<Guest>,
+    view: &View,
+    (disks, snapshot): (Vec<Disk>, Option<&str>),
+) -> Result<()> {
+    let snapshot = snapshot
+        .map(Snapshot::parse_file)
+        .transpose()?
+        .map(|(snapshot, _)| snapshot);
+    let parts = match &snapshot {
+        Some(snapshot) => snapshot.disks.clone(),
+        None => disks.iter().map(part_of).collect(),
+    };
+    let highest = disks.iter().filter_map(block::highest_number).max().unwrap_or(0);
+    let edit = following(disks, parts, view.config.is_some());
+    let change = match snapshot {
+        Some(snapshot) if view.snapshots.get(&snapshot.moment.name).is_none() => {
+            let mut batch = records::Batch::of(driver, view);
+            let name = snapshot.moment.name.clone();
+            batch.put(snapshot);
+            batch.make_current(&name);
+            Some(batch.finish().await?)
+        }
+        _ => None,
+    };
+    let commit = move |view: &mut View| {
+        edit.apply(view)?;
+        graph::took_numbers(view, highest.saturating_add(1));
+        if let Some(change) = change {
+            change.apply(view)?;
+        }
+        Ok(Effects::none())
+    };
+    guest.domain.commit(commit).await.map(drop)
+}
+
+/// The overlay on top of a disk, as the stored configuration has it.
+fn part_of(disk: &Disk) -> SnapshotDisk {
+    let top = Chain::of(disk)
+        .stored()
+        .layers
+        .into_iter()
+        .next()
+        .unwrap_or_default();
+    SnapshotDisk {
+        name: disk.target.dev.clone(),
+        mode: Some(SnapshotMode::External),
+        kind: top.kind,
+        format: top.format,
+        metadata_cache: top.cache,
+        source: Some(Source {
+            index: None,
+            ..top.source
+        }),
+        ..SnapshotDisk::default()
+    }
+}
