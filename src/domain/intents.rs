@@ -126,7 +126,6 @@ pub enum Intent {
         /// The CPUs run again afterwards.
         resume: bool,
     },
-<<<<<<< HEAD
     /// Record from now on which blocks are written, under this name.
     CreateCheckpoint {
         /// Its name, and that of the bitmaps.
@@ -138,7 +137,7 @@ pub enum Intent {
     DeleteCheckpoint {
         /// Its name.
         name: String,
-=======
+    },
     /// Put new images on those of a running guest.
     SnapshotDisks {
         /// What is recorded of it, if anything is: the snapshot's file.
@@ -158,7 +157,6 @@ pub enum Intent {
         name: String,
         /// Files that are made.
         files: Vec<PathBuf>,
->>>>>>> e41fa70 (External snapshots of disks: overlays put on in one transaction, or by qemu-img; documents follow what QEMU did)
     },
     /// Take a snapshot out of the guest's images, and forget it.
     DeleteSnapshot {

@@ -82,10 +82,7 @@ impl Stage {
 
     /// Has QEMU do something to the first disk of the running guest.
     pub(crate) async fn disk(&self, command: &str) -> Result<String> {
-<<<<<<< HEAD
         // Through the device: a node by itself may not be written to beside it.
-=======
->>>>>>> e41fa70 (External snapshots of disks: overlays put on in one transaction, or by qemu-img; documents follow what QEMU did)
         let line = format!("qemu-io -d /machine/peripheral/virtio-disk0/virtio-backend \"{command}\"");
         self.hmp(&line).await
     }

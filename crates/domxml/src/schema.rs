@@ -135,6 +135,19 @@ fn is_of_form(error: &Error) -> bool {
     }
 }
 
+/// Checks another document than a guest's against its schema.
+///
+/// # Errors
+/// `XmlInvalidSchema` with the place that does not fit; `XmlDetail` when it is not XML.
+pub(crate) fn check_other(text: &str, grammar: &Grammar) -> Result<(), Error> {
+    let document = Document::parse(text, NAMESPACES, ParseFlags::NONE)?;
+    match grammar.check(document.root()) {
+        Err(grammar::Misfit::At(place)) => Err(misfit(place)),
+        // What the schema is too intricate for is left to who reads it.
+        Ok(()) | Err(grammar::Misfit::Intricate) => Ok(()),
+    }
+}
+
 impl CpuDocument {
     /// Checks a CPU's document as callers who ask for validation want it. `is_arch` knows libvirt's architectures.
     ///

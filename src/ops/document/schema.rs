@@ -36,22 +36,20 @@ pub(crate) async fn check(xml: &str) -> Result<()> {
     crate::blocking::file("checking a document against the schema", checked).await
 }
 
-<<<<<<< HEAD
 /// Checks a document of another kind against its schema, where that is installed.
-=======
-/// Checks a snapshot's document against what its schema allows.
->>>>>>> e41fa70 (External snapshots of disks: overlays put on in one transaction, or by qemu-img; documents follow what QEMU did)
 ///
 /// # Errors
 /// As [`check`].
 pub(crate) async fn check_other(xml: &str, which: Other) -> Result<()> {
     let text = xml.to_owned();
-<<<<<<< HEAD
+    let fits = move || match (which, which.grammar()) {
+        // Its schema has others inside, which are not understood.
+        (Other::Snapshot, _) => domxml::moment::check_schema(&text),
+        (_, Some(grammar)) => domxml::moment::check_grammar(&text, grammar),
+        (_, None) => Ok(()),
+    };
     let checked = move || {
-        let Some(grammar) = which.grammar() else {
-            return Ok(());
-        };
-        domxml::moment::check_grammar(&text, grammar).map_err(|misfit| {
+        fits().map_err(|misfit| {
             if misfit.kind != Kind::XmlInvalidSchema {
                 return misfit.into();
             }
@@ -87,41 +85,28 @@ impl Other {
         }
     }
 
-    /// Its schema, as it was found when it was first asked for.
-    fn grammar(self) -> &'static Option<Arc<Grammar>> {
-        static SNAPSHOT: OnceLock<Option<Arc<Grammar>>> = OnceLock::new();
+    /// Its schema, as it was found when it was first asked for; none of one that is not understood.
+    fn grammar(self) -> Option<&'static Arc<Grammar>> {
         static CHECKPOINT: OnceLock<Option<Arc<Grammar>>> = OnceLock::new();
-        let found = match self {
-            Self::Snapshot => &SNAPSHOT,
-            Self::Checkpoint => &CHECKPOINT,
-        };
-        found.get_or_init(|| load_as(self.file()))
+        match self {
+            Self::Snapshot => None,
+            Self::Checkpoint => CHECKPOINT.get_or_init(|| load_as(self.file())).as_ref(),
+        }
     }
-=======
-    let checked = move || domxml::moment::check_schema(&text).map_err(told_of_snapshot);
-    crate::blocking::file("checking a document against the schema", checked).await
-}
-
-fn told_of_snapshot(misfit: domxml::Error) -> Error {
-    if misfit.kind != Kind::XmlInvalidSchema {
-        return misfit.into();
-    }
-    let message = format!(
-        "Unable to validate doc against {SCHEMAS}/domainsnapshot.rng\n{}",
-        misfit.message
-    );
-    Error::from(domxml::Error {
-        message,
-        ..misfit.clone()
-    })
-    .caused_by(misfit)
->>>>>>> e41fa70 (External snapshots of disks: overlays put on in one transaction, or by qemu-img; documents follow what QEMU did)
 }
 
 fn load(directory: &Path) -> Option<Arc<Grammar>> {
+    load_from(directory, SCHEMA)
+}
+
+fn load_as(schema: &str) -> Option<Arc<Grammar>> {
+    load_from(Path::new(SCHEMAS), schema)
+}
+
+fn load_from(directory: &Path, schema: &str) -> Option<Arc<Grammar>> {
     let mut read =
         |name: &str| std::fs::read_to_string(directory.join(name)).map_err(|e| format!("{name}: {e}"));
-    Grammar::load(SCHEMA, &mut read)
+    Grammar::load(schema, &mut read)
         .inspect_err(|error| tracing::warn!(%error, "libvirt's schema can't be used; documents are checked without it"))
         .ok()
         .map(Arc::new)

@@ -35,12 +35,8 @@ use crate::{
     error::{Area, Code, Error, Result},
     ops::{
         Conditions, Driver,
-<<<<<<< HEAD
         document::{copy, plan, schema},
-=======
-        document::{plan, schema, xml},
         graph::{self, lookup},
->>>>>>> e41fa70 (External snapshots of disks: overlays put on in one transaction, or by qemu-img; documents follow what QEMU did)
         operation::{Ask, Context, Operation},
         run::{agent, cause::Cause, cpus, guest::Guest, stop},
     },

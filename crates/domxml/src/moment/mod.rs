@@ -96,6 +96,14 @@ pub fn check_name(name: &str, what: &str) -> Result<(), Error> {
     Ok(())
 }
 
+/// Checks a document of a point in time against its schema.
+///
+/// # Errors
+/// `XmlInvalidSchema` with the place that does not fit; `XmlDetail` when it is not XML.
+pub fn check_grammar(text: &str, grammar: &crate::Grammar) -> Result<(), Error> {
+    crate::schema::check_other(text, grammar)
+}
+
 /// The text of a child; an empty one counts as none.
 fn text<'d>(node: Node<'d>, name: &str) -> Option<&'d str> {
     node.child(name).map(Node::text).filter(|text| !text.is_empty())
