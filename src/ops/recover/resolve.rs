@@ -268,7 +268,9 @@ fn decide(intent: &Intent, document: &domxml::Domain, truth: &Truth) -> Result<V
         | Intent::SnapshotDisks { .. }
         | Intent::SnapshotImages { .. }
         | Intent::DeleteSnapshot { .. }
-        | Intent::RevertSnapshot { .. } => Vec::new(),
+        | Intent::RevertSnapshot { .. }
+        | Intent::CreateCheckpoint { .. }
+        | Intent::DeleteCheckpoint { .. } => Vec::new(),
         // Its image was seen to before, and its job with those of other daemons.
         Intent::Save { .. } | Intent::Dump { .. } => Vec::new(),
         Intent::Restore { runs, .. } => vec![Action::GoOn { runs: *runs }],
