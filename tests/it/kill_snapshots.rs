@@ -226,10 +226,7 @@ async fn a_daemon_killed_while_overlays_are_put_on_leaves_documents_that_name_wh
         let name = format!("n{number}");
         let moment = whole.mul_f64(1.15 * f64::from(number) / f64::from(tries));
         let pid = stage.sandbox.pid().context("no daemon")?;
-        let killer = std::thread::spawn(move || {
-            std::thread::sleep(moment);
-            process::signal(pid, Signal::SIGKILL);
-        });
+        let killer = kill::later(pid, moment);
         let answered = overlay(&stage, &name).await.is_ok();
         killer
             .join()
