@@ -1,4 +1,4 @@
-//! `<cookie>` of a saved guest's image: what its document does not say and its next run must know.
+//! `<cookie>` of a saved guest's image and of a snapshot: what the document does not say and the next run must know.
 
 use xmlform::{FormatFlags, ParseFlags, Rest, Writer, Xml};
 
@@ -6,13 +6,13 @@ use crate::Error;
 use crate::cpu::Cpu;
 use crate::parse::read_root;
 
-/// The cookie of an image.
+/// The cookie of an image or a snapshot.
 #[derive(Xml, Clone, Debug, Default, PartialEq)]
 pub struct SaveCookie {
     /// The CPU as QEMU had it.
     #[xml(child)]
     pub cpu: Option<Cpu>,
-    /// The guest's slirp helpers, if it had some, can be saved: always so.
+    /// User networks go along: there is none of QEMU's own.
     #[xml(flag = "slirpHelper")]
     pub slirp_helper: bool,
     /// Elements of another daemon.

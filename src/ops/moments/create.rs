@@ -15,8 +15,9 @@ use std::{
 };
 
 use domxml::{
+    SaveCookie,
     devices::SnapshotMode,
-    moment::{Cookie, Given, Snapshot, check_name},
+    moment::{Given, Snapshot, check_name},
 };
 use qmp::commands;
 
@@ -292,12 +293,12 @@ async fn no_namesake(image: PathBuf, name: &str) -> Result<()> {
 }
 
 /// What a start from the memory must know.
-fn cookie(view: &View) -> Option<Cookie> {
+fn cookie(view: &View) -> Option<SaveCookie> {
     let document = &view.run.as_ref()?.document.domain;
-    Some(Cookie {
+    Some(SaveCookie {
         cpu: copy::cpu_of_run(document),
         slirp_helper: copy::user_networks_go_along(document),
-        ..Cookie::default()
+        ..SaveCookie::default()
     })
 }
 

@@ -3,11 +3,9 @@
 //! Each has a name, may come after another of its kind, and carries the guest's document of that time.
 
 mod checkpoint;
-mod cookie;
 mod snapshot;
 
 pub use checkpoint::{Checkpoint, CheckpointDisk, CheckpointMode};
-pub use cookie::Cookie;
 pub use snapshot::{Given, MemoryPart, Snapshot, SnapshotDisk, SnapshotState, Summary, check_schema};
 
 use uuid::Uuid;

@@ -7,11 +7,11 @@
 use xmlform::codec::Plain;
 use xmlform::{Document, Empty, FormatFlags, Node, ParseFlags, Writer, field};
 
-use super::{Cookie, Moment, text};
+use super::{Moment, text};
 use crate::devices::common::words;
 use crate::devices::{SnapshotMode, Source, StorageFormat, StorageKind, storage::MetadataCache};
 use crate::qemu::NAMESPACE;
-use crate::{Area, Domain, Error, Kind, reading};
+use crate::{Area, Domain, Error, Kind, SaveCookie, reading};
 
 words! {
     /// What the guest did when the snapshot was taken.
@@ -74,7 +74,7 @@ pub struct Snapshot {
     /// The stored configuration at that time.
     pub inactive: Option<Box<Domain>>,
     /// What a start from its memory must know.
-    pub cookie: Option<Cookie>,
+    pub cookie: Option<SaveCookie>,
 }
 
 /// What a client's document is of.
