@@ -37,7 +37,8 @@ pub enum Of {
 impl Of {
     const ALL: [Self; 2] = [Self::Snapshots, Self::Checkpoints];
 
-    fn word(self) -> &'static str {
+    /// One of them.
+    pub fn word(self) -> &'static str {
         match self {
             Self::Snapshots => "snapshot",
             Self::Checkpoints => "checkpoint",
@@ -52,10 +53,24 @@ impl Of {
         }
     }
 
-    fn tree(self, view: &View) -> &Arc<Snapshots> {
+    /// Whether a file says that it is the current one's.
+    pub fn files_say_current(self) -> bool {
+        self == Self::Snapshots
+    }
+
+    /// The tree that a guest has of them.
+    pub fn tree(self, view: &View) -> &Arc<Snapshots> {
         match self {
             Self::Snapshots => &view.snapshots,
             Self::Checkpoints => &view.checkpoints,
+        }
+    }
+
+    /// The same, to be replaced.
+    pub fn tree_mut(self, view: &mut View) -> &mut Arc<Snapshots> {
+        match self {
+            Self::Snapshots => &mut view.snapshots,
+            Self::Checkpoints => &mut view.checkpoints,
         }
     }
 
@@ -107,7 +122,7 @@ impl Store {
         for oddity in odd {
             tracing::warn!(guest, what, ?oddity, "its files do not go together");
         }
-        if of == Of::Checkpoints {
+        if !of.files_say_current() {
             tree.make_only_leaf_current();
         }
         tree

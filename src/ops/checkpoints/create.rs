@@ -23,7 +23,7 @@ use crate::{
     error::{Area, Code, Error, Result},
     ops::{
         Conditions, Driver,
-        document::{copy, plan, schema},
+        document::{batch, copy, plan, schema},
         graph::{self, bitmaps, lookup},
         operation::{Ask, Context, Operation},
         run::guest::Guest,
@@ -164,7 +164,7 @@ impl New {
         let mut batch = Batch::of(driver, view);
         batch.put(checkpoint);
         batch.make_current(&name);
-        let change = batch.finish()?;
+        let change = batch.finish().await?;
         Ok(Self { name, nodes, change })
     }
 
@@ -310,7 +310,7 @@ async fn redefined(
     how: How,
 ) -> Result<Change> {
     let name = checkpoint.moment.name.clone();
-    check_descent(view, &checkpoint)?;
+    batch::check_descent(&view.checkpoints, &checkpoint.moment)?;
     let uuid = checkpoint
         .moment
         .domain
@@ -348,7 +348,7 @@ async fn redefined(
     if follows {
         batch.make_current(&name);
     }
-    batch.finish()
+    batch.finish().await
 }
 
 fn name_bitmaps(checkpoint: &mut Checkpoint) {
@@ -358,29 +358,6 @@ fn name_bitmaps(checkpoint: &mut Checkpoint) {
             disk.bitmap.get_or_insert_with(|| name.clone());
         }
     }
-}
-
-/// Refuses a parent that is not there or would come after it.
-fn check_descent(view: &View, checkpoint: &Checkpoint) -> Result<()> {
-    let name = &checkpoint.moment.name;
-    let wrong = |text: String| Err(Error::argument(text).in_area(Area::Domain));
-    let Some(parent) = &checkpoint.moment.parent else {
-        return Ok(());
-    };
-    if parent == name {
-        return wrong(format!("cannot set moment {name} as its own parent"));
-    }
-    if view.checkpoints.get(parent).is_none() {
-        return wrong(format!("parent {parent} for moment {name} not found"));
-    }
-    if view
-        .checkpoints
-        .ancestors(parent)
-        .any(|above| *above.name == **name)
-    {
-        return wrong(format!("parent {parent} would create cycle to {name}"));
-    }
-    Ok(())
 }
 
 /// Refuses a checkpoint whose bitmaps are not there, or not as they should be.

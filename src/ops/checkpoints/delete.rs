@@ -113,7 +113,7 @@ async fn delete_one(context: &Context, name: &str, metadata_only: bool) -> Resul
 pub(super) async fn forgetting(driver: &Driver, view: &View, name: &str) -> Result<Change> {
     let mut batch = Batch::of(driver, view);
     batch.remove(name).await?;
-    batch.finish()
+    batch.finish().await
 }
 
 /// Takes a checkpoint's bitmaps out of every image that has them, all or none. Images below the top one are opened for

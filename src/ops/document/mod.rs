@@ -3,6 +3,7 @@
 //! Called by `start`, `change` and `device`; it changes nothing.
 
 pub(crate) mod abi;
+pub(crate) mod batch;
 pub mod config;
 pub(crate) mod copy;
 pub mod plan;

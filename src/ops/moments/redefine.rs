@@ -14,11 +14,11 @@ use qemu_plan::address::Age;
 
 use super::{align, create::How, records};
 use crate::{
-    domain::{Effects, View, snapshots::Snapshots},
+    domain::{Effects, View},
     error::{Area, Code, Error, Result},
     ops::{
         Driver,
-        document::{abi, plan},
+        document::{abi, batch, plan},
         operation::{Context, Operation},
     },
 };
@@ -46,7 +46,7 @@ pub(super) async fn redefine(
         let given = std::mem::take(domain);
         *domain = plan::complete(driver, given, Age::Known).await?.domain;
     }
-    check_descent(&view.snapshots, &snapshot)?;
+    batch::check_descent(&view.snapshots, &snapshot.moment)?;
     check_flag(&snapshot, how)?;
     check_owner(&view, &snapshot)?;
     let name = snapshot.moment.name.clone();
@@ -90,25 +90,6 @@ fn check_state(snapshot: &Snapshot) -> Result<()> {
         ))),
         _ => Ok(()),
     }
-}
-
-/// Refuses a parent that is not there or would come after it.
-fn check_descent(tree: &Snapshots, snapshot: &Snapshot) -> Result<()> {
-    let name = &snapshot.moment.name;
-    let wrong = |text: String| Err(Error::argument(text).in_area(Area::Domain));
-    let Some(parent) = &snapshot.moment.parent else {
-        return Ok(());
-    };
-    if parent == name {
-        return wrong(format!("cannot set moment {name} as its own parent"));
-    }
-    if tree.get(parent).is_none() {
-        return wrong(format!("parent {parent} for moment {name} not found"));
-    }
-    if tree.ancestors(parent).any(|above| *above.name == **name) {
-        return wrong(format!("parent {parent} would create cycle to {name}"));
-    }
-    Ok(())
 }
 
 fn check_flag(snapshot: &Snapshot, how: How) -> Result<()> {
@@ -181,6 +162,7 @@ mod tests {
     use domxml::moment::Summary;
 
     use super::*;
+    use crate::domain::snapshots::Snapshots;
 
     fn snapshot(name: &str, parent: &str) -> Snapshot {
         let mut snapshot = Snapshot::default();
@@ -198,8 +180,9 @@ mod tests {
             ..Summary::default()
         });
         let (tree, _) = Snapshots::found(links.to_vec());
-        let said =
-            |name, parent| check_descent(&tree, &snapshot(name, parent)).map_err(|e| e.message.into_owned());
+        let said = |name, parent| {
+            batch::check_descent(&tree, &snapshot(name, parent).moment).map_err(|e| e.message.into_owned())
+        };
         assert_eq!(said("c", "b"), Ok(()));
         assert_eq!(
             said("a", "a").unwrap_err(),
