@@ -37,7 +37,12 @@ macro_rules! routes {
     ($table:ident: $program:ident; $( $name:ident $([$($flags:tt)*])? $(in $area:ident $function:literal)? => $handler:path, )*) => {
         static $table: [Option<Route>; $program::PROGRAM.procedures.len()] = {
             let mut table: [Option<Route>; $program::PROGRAM.procedures.len()] = [None; _];
-            $( table[<$program::$name as Procedure>::INFO.number as usize - 1] = Some(|header, ctx, args| {
+            // A second line would win over the first in silence.
+            $( assert!(
+                table[<$program::$name as Procedure>::INFO.number as usize - 1].is_none(),
+                concat!(stringify!($name), " has two lines")
+            );
+            table[<$program::$name as Procedure>::INFO.number as usize - 1] = Some(|header, ctx, args| {
                 let args: $program::$name = admit(&ctx, args)?;
                 Ok(Box::pin(async move {
                     let guest = args.guest().cloned();

@@ -4,6 +4,7 @@ use tonic::{Request, Response};
 
 use super::{
     convert,
+    decode::exclude,
     service::{Answer, Service},
 };
 use crate::{
@@ -86,9 +87,7 @@ impl pb::checkpoints_server::Checkpoints for Service {
         self.mutate(request, |call| async move {
             let domain = call.domain(call.request.domain.as_ref())?;
             let r = call.request;
-            if r.children && r.children_only {
-                return Err(Error::argument("children excludes children_only").at("children_only"));
-            }
+            exclude(r.children, r.children_only, ("children", "children_only"))?;
             let how = delete::How {
                 children: r.children,
                 children_only: r.children_only,

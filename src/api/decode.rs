@@ -61,6 +61,17 @@ pub(super) fn given<T>(part: Option<T>, field: &'static str) -> Result<T> {
     part.ok_or_else(|| Error::argument(format!("{field} is not set")).at(field))
 }
 
+/// Refuses two fields together, of these names.
+///
+/// # Errors
+/// Both are set.
+pub(super) fn exclude(one: bool, other: bool, names: (&'static str, &'static str)) -> Result<()> {
+    match one && other {
+        true => Err(Error::argument(format!("{} excludes {}", names.0, names.1)).at(names.1)),
+        false => Ok(()),
+    }
+}
+
 /// The reference to a guest.
 ///
 /// # Errors

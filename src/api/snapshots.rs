@@ -4,7 +4,8 @@ use domxml::moment::SnapshotState;
 use tonic::{Request, Response};
 
 use super::{
-    convert, decode,
+    convert,
+    decode::{self, exclude},
     service::{Answer, Service},
 };
 use crate::{
@@ -125,14 +126,6 @@ impl pb::snapshots_server::Snapshots for Service {
             Ok(convert::full(&view))
         })
         .await
-    }
-}
-
-/// Refuses two fields together.
-fn exclude(one: bool, other: bool, names: (&'static str, &'static str)) -> Result<()> {
-    match one && other {
-        true => Err(Error::argument(format!("{} excludes {}", names.0, names.1)).at(names.1)),
-        false => Ok(()),
     }
 }
 

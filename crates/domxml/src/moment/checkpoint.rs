@@ -5,7 +5,7 @@
 //! already has all of it.
 
 use xmlform::codec::Plain;
-use xmlform::{Document, Empty, FormatFlags, Node, ParseFlags, Writer, field};
+use xmlform::{Document, Empty, Node, ParseFlags, Writer, field};
 
 use super::{Moment, Summary, text};
 use crate::devices::common::words;
@@ -70,16 +70,9 @@ impl Checkpoint {
     }
 
     fn read_parts(root: Node<'_>, whole: bool) -> Result<Self, Error> {
-        let mut moment = Moment {
-            name: text(root, "name").unwrap_or_default().to_owned(),
-            description: text(root, "description").map(str::to_owned),
-            ..Moment::default()
-        };
+        let mut moment = Moment::read_head(root);
         if whole {
-            let parent = root.child("parent").and_then(|parent| text(parent, "name"));
-            moment.parent = parent.map(str::to_owned);
-            moment.created = created(root)?;
-            (moment.domain, moment.uuid) = Moment::read_domain(root)?;
+            moment.read_rest(root, created(root)?)?;
         }
         let disks = root.child("disks").into_iter().flat_map(Node::children);
         Ok(Self {
@@ -91,10 +84,7 @@ impl Checkpoint {
     /// The document as clients are shown it, with secrets or without, and with the guest's document or without.
     #[must_use]
     pub fn format(&self, secure: bool, with_domain: bool) -> String {
-        let flags = match secure {
-            true => FormatFlags::INACTIVE | FormatFlags::SECURE,
-            false => FormatFlags::INACTIVE,
-        };
+        let flags = super::form(secure);
         let mut w = Writer::new(flags);
         w.element_with("domaincheckpoint", Empty::Keep, |w| {
             self.moment.write_head(w);
@@ -136,12 +126,9 @@ impl Checkpoint {
         let document = Document::parse(text, &[NAMESPACE], ParseFlags::INACTIVE)?;
         let root = rooted(&document)?;
         let name = super::text(root, "name").ok_or_else(nameless)?;
-        let parent = root
-            .child("parent")
-            .and_then(|parent| super::text(parent, "name"));
         Ok(Summary {
             name: name.to_owned(),
-            parent: parent.map(str::to_owned),
+            parent: super::parent(root),
             created: created(root)?,
             ..Summary::default()
         })
@@ -177,15 +164,7 @@ impl CheckpointDisk {
 }
 
 fn rooted<'d>(document: &'d Document<'_>) -> Result<Node<'d>, Error> {
-    let root = document.root();
-    if root.is("domaincheckpoint") {
-        return Ok(root);
-    }
-    let message = format!(
-        "expecting root element of 'domaincheckpoint', not '{}'",
-        root.name()
-    );
-    Err(Error::xml(message).in_area(Area::Xml))
+    super::rooted(document, "domaincheckpoint")
 }
 
 fn nameless() -> Error {
@@ -193,8 +172,7 @@ fn nameless() -> Error {
 }
 
 fn created(root: Node<'_>) -> Result<i64, Error> {
-    let time = text(root, "creationTime").and_then(|time| time.trim().parse().ok());
-    time.ok_or_else(|| wrong(Kind::Internal, "missing creationTime from existing checkpoint"))
+    super::created(root).ok_or_else(|| wrong(Kind::Internal, "missing creationTime from existing checkpoint"))
 }
 
 fn check(root: Node<'_>, redefine: bool) -> Result<(), Error> {

@@ -10,7 +10,7 @@ pub use snapshot::{Given, MemoryPart, Snapshot, SnapshotDisk, SnapshotState, Sum
 
 use uuid::Uuid;
 use xmlform::codec::Plain;
-use xmlform::{Area, Empty, Node, Writer, Xml};
+use xmlform::{Area, Document, Empty, FormatFlags, Node, Writer, Xml};
 
 use crate::{Domain, Error, Kind};
 
@@ -61,6 +61,23 @@ impl Moment {
         }
     }
 
+    /// What a client's document of a new one says of it.
+    fn read_head(root: Node<'_>) -> Self {
+        Self {
+            name: text(root, "name").unwrap_or_default().to_owned(),
+            description: text(root, "description").map(str::to_owned),
+            ..Self::default()
+        }
+    }
+
+    /// The rest, of one that is there already; `created` is when it was made.
+    fn read_rest(&mut self, root: Node<'_>, created: i64) -> Result<(), xmlform::Error> {
+        self.parent = parent(root);
+        self.created = created;
+        (self.domain, self.uuid) = Self::read_domain(root)?;
+        Ok(())
+    }
+
     /// The guest's document, of those documents that have a whole one.
     fn read_domain(node: Node<'_>) -> Result<(Option<Box<Domain>>, Option<Uuid>), xmlform::Error> {
         let Some(domain) = node.child("domain") else {
@@ -100,6 +117,35 @@ pub fn check_name(name: &str, what: &str) -> Result<(), Error> {
 /// `XmlInvalidSchema` with the place that does not fit; `XmlDetail` when it is not XML.
 pub fn check_grammar(text: &str, grammar: &crate::Grammar) -> Result<(), Error> {
     crate::schema::check_other(text, grammar)
+}
+
+/// The root of a document of a kind.
+fn rooted<'d>(document: &'d Document<'_>, name: &str) -> Result<Node<'d>, Error> {
+    let root = document.root();
+    if root.is(name) {
+        return Ok(root);
+    }
+    let message = format!("expecting root element of '{name}', not '{}'", root.name());
+    Err(Error::xml(message).in_area(Area::Xml))
+}
+
+/// When one was made that is there already, if the document says it.
+fn created(root: Node<'_>) -> Option<i64> {
+    text(root, "creationTime").and_then(|time| time.trim().parse().ok())
+}
+
+/// Name of the one before it.
+fn parent(root: Node<'_>) -> Option<String> {
+    let parent = root.child("parent")?;
+    text(parent, "name").map(str::to_owned)
+}
+
+/// How a document is written for clients, with secrets or without.
+fn form(secure: bool) -> FormatFlags {
+    match secure {
+        true => FormatFlags::INACTIVE | FormatFlags::SECURE,
+        false => FormatFlags::INACTIVE,
+    }
 }
 
 /// The text of a child; an empty one counts as none.

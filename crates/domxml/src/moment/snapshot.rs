@@ -150,11 +150,7 @@ impl Snapshot {
     }
 
     fn read_parts(root: Node<'_>, whole: bool) -> Result<Self, Error> {
-        let mut moment = Moment {
-            name: text(root, "name").unwrap_or_default().to_owned(),
-            description: text(root, "description").map(str::to_owned),
-            ..Moment::default()
-        };
+        let mut moment = Moment::read_head(root);
         let memory = match root.child("memory") {
             Some(node) => MemoryPart::read(node)?,
             None => MemoryPart::default(),
@@ -168,12 +164,7 @@ impl Snapshot {
                 ..Self::default()
             });
         }
-        moment.parent = root
-            .child("parent")
-            .and_then(|parent| text(parent, "name"))
-            .map(str::to_owned);
-        moment.created = created(root)?;
-        (moment.domain, moment.uuid) = Moment::read_domain(root)?;
+        moment.read_rest(root, created(root)?)?;
         let inactive = field::child_opt::<Domain>(root, "inactiveDomain")?.map(Box::new);
         Ok(Self {
             moment,
@@ -189,10 +180,7 @@ impl Snapshot {
     /// The document as clients are shown it, with secrets or without.
     #[must_use]
     pub fn format(&self, secure: bool) -> String {
-        let flags = match secure {
-            true => FormatFlags::INACTIVE | FormatFlags::SECURE,
-            false => FormatFlags::INACTIVE,
-        };
+        let flags = super::form(secure);
         self.write(flags, None)
     }
 
@@ -264,10 +252,9 @@ impl Summary {
             .ok_or_else(|| snapshot(Kind::Xml, "a redefined snapshot must have a name"))?;
         let is_external = |node: Node<'_>| node.attr("snapshot") == Some(SnapshotMode::External.as_str());
         let mut disks = root.child("disks").into_iter().flat_map(Node::children);
-        let parent = root.child("parent");
         Ok(Self {
             name: name.to_owned(),
-            parent: parent.and_then(|p| super::text(p, "name")).map(str::to_owned),
+            parent: super::parent(root),
             state: state(root)?,
             created: created(root)?,
             external: root.child("memory").is_some_and(is_external) || disks.any(is_external),
@@ -381,15 +368,7 @@ impl SnapshotDisk {
 }
 
 fn rooted<'d>(document: &'d Document<'_>) -> Result<Node<'d>, Error> {
-    let root = document.root();
-    if root.is("domainsnapshot") {
-        return Ok(root);
-    }
-    let message = format!(
-        "expecting root element of 'domainsnapshot', not '{}'",
-        root.name()
-    );
-    Err(Error::xml(message).in_area(Area::Xml))
+    super::rooted(document, "domainsnapshot")
 }
 
 /// The elements of a snapshot's document, and those of its disks.
@@ -454,8 +433,8 @@ pub fn check_schema(text: &str) -> Result<(), Error> {
 }
 
 fn created(root: Node<'_>) -> Result<i64, Error> {
-    let time = text(root, "creationTime").and_then(|time| time.trim().parse().ok());
-    time.ok_or_else(|| snapshot(Kind::Internal, "missing creationTime from existing snapshot"))
+    super::created(root)
+        .ok_or_else(|| snapshot(Kind::Internal, "missing creationTime from existing snapshot"))
 }
 
 fn state(root: Node<'_>) -> Result<SnapshotState, Error> {
