@@ -138,6 +138,8 @@ codes! {
     NoNwfilterBinding = 101, "NO_NWFILTER_BINDING", "Network filter binding not found", NotFound;
     /// No such checkpoint.
     NoDomainCheckpoint = 103, "NO_DOMAIN_CHECKPOINT", "Domain checkpoint not found", NotFound;
+    /// No backup is under way.
+    NoDomainBackup = 104, "NO_DOMAIN_BACKUP", "Domain backup job id not found", NotFound;
     /// No such port of a network.
     NoNetworkPort = 107, "NO_NETWORK_PORT", "network port not found", NotFound;
     /// Nobody knows a name of the guest.

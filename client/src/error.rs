@@ -109,6 +109,8 @@ reasons! {
     ResourceBusy = "RESOURCE_BUSY",
     /// The guest has no such checkpoint.
     NoDomainCheckpoint = "NO_DOMAIN_CHECKPOINT",
+    /// No backup of the guest is under way.
+    NoDomainBackup = "NO_DOMAIN_BACKUP",
     /// What records the writes since a checkpoint is not there, or of no use.
     CheckpointInconsistent = "CHECKPOINT_INCONSISTENT",
     /// Policy does not allow it.

@@ -5,13 +5,14 @@ use tonic::client::GrpcService;
 use tonic::codegen::{Body as HttpBody, Bytes, StdError};
 
 pub use crate::proto::{
-    admin_client::AdminClient, block_jobs_client::BlockJobsClient, checkpoints_client::CheckpointsClient,
-    consoles_client::ConsolesClient, devices_client::DevicesClient, disks_client::DisksClient,
-    domains_client::DomainsClient, events_client::EventsClient, guest_agent_client::GuestAgentClient,
-    host_client::HostClient, jobs_client::JobsClient, launch_security_client::LaunchSecurityClient,
-    monitor_client::MonitorClient, node_devices_client::NodeDevicesClient,
-    operations_client::OperationsClient, perf_events_client::PerfEventsClient, saves_client::SavesClient,
-    snapshots_client::SnapshotsClient, tuning_client::TuningClient,
+    admin_client::AdminClient, backups_client::BackupsClient, block_jobs_client::BlockJobsClient,
+    checkpoints_client::CheckpointsClient, consoles_client::ConsolesClient, devices_client::DevicesClient,
+    disks_client::DisksClient, domains_client::DomainsClient, events_client::EventsClient,
+    guest_agent_client::GuestAgentClient, host_client::HostClient, jobs_client::JobsClient,
+    launch_security_client::LaunchSecurityClient, monitor_client::MonitorClient,
+    node_devices_client::NodeDevicesClient, operations_client::OperationsClient,
+    perf_events_client::PerfEventsClient, saves_client::SavesClient, snapshots_client::SnapshotsClient,
+    tuning_client::TuningClient,
 };
 pub use tonic::transport::Channel;
 
@@ -74,6 +75,8 @@ services! {
     snapshots: SnapshotsClient;
     /// Checkpoints.
     checkpoints: CheckpointsClient;
+    /// Backups of guests' disks.
+    backups: BackupsClient;
     /// Events that are counted for guests.
     perf_events: PerfEventsClient;
     /// Jobs of guests.

@@ -77,6 +77,7 @@ clients! {
     block_jobs: BlockJobsClient;
     snapshots: SnapshotsClient;
     checkpoints: CheckpointsClient;
+    backups: BackupsClient;
     perf_events: PerfEventsClient;
     launch_security: LaunchSecurityClient;
     jobs: JobsClient;

@@ -8,9 +8,9 @@ use wire::{admin, qemu, remote};
 use crate::handlers::admin::SHUTDOWN_PRESERVE;
 use crate::handlers::flags::{AFFECT, Flags, Refuser, SNAPSHOTS};
 use crate::handlers::{
-    admin as administration, agent, block_jobs, checkpoints, config, connect, counters, cpu, device, disks,
-    domain, events, guest_info, host, info, jobs, lifecycle, list, look, monitor, node, node_device, perf,
-    resources, saves, snapshots, stats, tuning,
+    admin as administration, agent, backups, block_jobs, checkpoints, config, connect, counters, cpu, device,
+    disks, domain, events, guest_info, host, info, jobs, lifecycle, list, look, monitor, node, node_device,
+    perf, resources, saves, snapshots, stats, tuning,
 };
 use crate::neighbours;
 use crate::route::{Route, admit, finish, handled, refuser, routes};
@@ -313,6 +313,8 @@ routes! { REMOTE: remote;
         VIR_DOMAIN_CHECKPOINT_DELETE_CHILDREN, VIR_DOMAIN_CHECKPOINT_DELETE_METADATA_ONLY,
         VIR_DOMAIN_CHECKPOINT_DELETE_CHILDREN_ONLY,
     ] in QEMU "qemuCheckpointDelete" => checkpoints::delete,
+    DomainBackupBegin [VIR_DOMAIN_BACKUP_BEGIN_REUSE_EXTERNAL] in QEMU "qemuBackupBegin" => backups::begin,
+    DomainBackupGetXmlDesc [] in QEMU "qemuBackupGetXMLDesc" => backups::get_xml,
     DomainGetBlockJobInfo [VIR_DOMAIN_BLOCK_JOB_INFO_BANDWIDTH_BYTES] => disks::get_job,
     DomainBlockJobAbort [VIR_DOMAIN_BLOCK_JOB_ABORT_ASYNC, VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT] => block_jobs::abort,
     DomainBlockJobSetSpeed [VIR_DOMAIN_BLOCK_JOB_SPEED_BANDWIDTH_BYTES] => block_jobs::set_speed,

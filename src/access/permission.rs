@@ -191,6 +191,8 @@ pub const PERMISSIONS: &[(&str, Permission)] = &[
     ("/virtqemud.v1.Checkpoints/GetXml", P::DomainRead),
     ("/virtqemud.v1.Checkpoints/Create", P::DomainCheckpoint),
     ("/virtqemud.v1.Checkpoints/Delete", P::DomainCheckpoint),
+    ("/virtqemud.v1.Backups/Begin", P::DomainCheckpoint),
+    ("/virtqemud.v1.Backups/GetXml", P::DomainRead),
     ("/virtqemud.v1.Jobs/GetJob", P::DomainRead),
     ("/virtqemud.v1.Jobs/CancelJob", P::DomainWrite),
     ("/virtqemud.v1.Saves/Save", P::DomainHibernate),

@@ -4,6 +4,7 @@
 //! the gRPC sockets and, in process, the libvirt front.
 
 mod admin;
+mod backups;
 mod block_jobs;
 mod checkpoints;
 mod consoles;
@@ -113,6 +114,7 @@ services! {
     block_jobs_server::BlockJobsServer,
     snapshots_server::SnapshotsServer,
     checkpoints_server::CheckpointsServer,
+    backups_server::BackupsServer,
     perf_events_server::PerfEventsServer,
     launch_security_server::LaunchSecurityServer,
     admin_server::AdminServer,

@@ -9,7 +9,7 @@ use super::{
     once::{Once, Ticket},
 };
 use crate::{
-    access::Caller,
+    access::{Caller, Permission},
     admin::Admin,
     domain::Domain,
     error::{Error, Result},
@@ -53,6 +53,19 @@ impl<R> Call<R> {
         let target = decode::target(reference)?;
         self.caller
             .domain(&self.driver, &target, self.caller.permission())
+    }
+
+    /// The same, of a call that needs a permission beside its own.
+    ///
+    /// # Errors
+    /// As [`Call::domain`].
+    pub(super) fn domain_for(
+        &self,
+        reference: Option<&pb::DomainRef>,
+        permission: Permission,
+    ) -> Result<Domain> {
+        let target = decode::target(reference)?;
+        self.caller.domain(&self.driver, &target, permission)
     }
 
     /// The same, where no operation looks at the preconditions.
@@ -156,6 +169,7 @@ mutations! {
     CancelOperationRequest CancelJobRequest
     SaveRequest RestoreRequest UpdateImageRequest DumpRequest
     CreateSnapshotRequest RevertSnapshotRequest DeleteSnapshotRequest CreateCheckpointRequest DeleteCheckpointRequest
+    BeginBackupRequest
     AllocatePagesRequest SetPageMergingRequest SuspendHostRequest
     SetClientLimitsRequest SetWorkersRequest DisconnectClientRequest SetLoggingRequest SetIdleLimitRequest
     UpdateTlsFilesRequest ShutDownRequest

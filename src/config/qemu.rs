@@ -24,6 +24,8 @@ pub struct QemuConfig {
     pub chardev_tls: Tls,
     /// Certificates of disks on NBD servers.
     pub nbd_tls: Tls,
+    /// Encryption of the servers of pull backups.
+    pub backup_tls: Tls,
     /// VNC displays.
     pub vnc: Vnc,
     /// SPICE displays.
@@ -309,6 +311,7 @@ impl QemuConfig {
             limits: process_limits(document),
             chardev_tls: CHARDEV_TLS.read(document),
             nbd_tls: NBD_TLS.read(document),
+            backup_tls: BACKUP_TLS.read(document),
             vnc: vnc(document),
             spice: spice(document),
             display_ports: ports(document, "remote_display_port_min", "remote_display_port_max")?,
@@ -403,7 +406,7 @@ fn process_limits(document: &Document) -> ProcessLimits {
 
 /// The keys of one kind of encrypted connections.
 struct TlsKeys {
-    on: &'static str,
+    on: Option<&'static str>,
     dir: &'static str,
     verify: Option<&'static str>,
     secret: Option<&'static str>,
@@ -412,31 +415,40 @@ struct TlsKeys {
 }
 
 const VNC_TLS: TlsKeys = TlsKeys {
-    on: "vnc_tls",
+    on: Some("vnc_tls"),
     dir: "vnc_tls_x509_cert_dir",
     verify: Some("vnc_tls_x509_verify"),
     secret: Some("vnc_tls_x509_secret_uuid"),
     verifies: false,
 };
 const SPICE_TLS: TlsKeys = TlsKeys {
-    on: "spice_tls",
+    on: Some("spice_tls"),
     dir: "spice_tls_x509_cert_dir",
     verify: None,
     secret: None,
     verifies: false,
 };
 const CHARDEV_TLS: TlsKeys = TlsKeys {
-    on: "chardev_tls",
+    on: Some("chardev_tls"),
     dir: "chardev_tls_x509_cert_dir",
     verify: Some("chardev_tls_x509_verify"),
     secret: Some("chardev_tls_x509_secret_uuid"),
     verifies: true,
 };
 const NBD_TLS: TlsKeys = TlsKeys {
-    on: "nbd_tls",
+    on: Some("nbd_tls"),
     dir: "nbd_tls_x509_cert_dir",
     verify: None,
     secret: Some("nbd_tls_x509_secret_uuid"),
+    verifies: true,
+};
+
+const BACKUP_TLS: TlsKeys = TlsKeys {
+    // Each backup says it for itself.
+    on: None,
+    dir: "backup_tls_x509_cert_dir",
+    verify: Some("backup_tls_x509_verify"),
+    secret: Some("backup_tls_x509_secret_uuid"),
     verifies: true,
 };
 
@@ -447,7 +459,7 @@ impl TlsKeys {
         let secret = |key: &'static str| document.text(key).and_then(super::key::uuid);
         let default = || secret("default_tls_x509_secret_uuid");
         Tls {
-            on: document.flag(self.on),
+            on: self.on.is_some_and(|key| document.flag(key)),
             cert_dir: document.path(self.dir),
             default_dir: document.path("default_tls_x509_cert_dir").unwrap_or_default(),
             verify: verify.map_or(self.verifies, |key| document.flag(key)),

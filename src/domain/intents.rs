@@ -138,6 +138,21 @@ pub enum Intent {
         /// Its name.
         name: String,
     },
+    /// Begin a backup, with nodes and files that are made for it.
+    Backup {
+        /// Ids of the jobs.
+        jobs: Vec<String>,
+        /// Bitmaps that are made, with their nodes.
+        bitmaps: Vec<(String, String)>,
+        /// Block nodes that are made, the topmost of each image first.
+        nodes: Vec<String>,
+        /// Files that are made.
+        files: Vec<PathBuf>,
+        /// A server is started.
+        serves: bool,
+        /// Objects that are made for it, those that refer to others first.
+        objects: Vec<String>,
+    },
     /// Put new images on those of a running guest.
     SnapshotDisks {
         /// What is recorded of it, if anything is: the snapshot's file.
@@ -231,6 +246,7 @@ impl Intent {
             Self::DeleteSnapshot { .. } => "delete-snapshot",
             Self::CreateCheckpoint { .. } => "create-checkpoint",
             Self::DeleteCheckpoint { .. } => "delete-checkpoint",
+            Self::Backup { .. } => "backup",
             Self::RevertSnapshot { .. } => "revert-snapshot",
             Self::Save { .. } => "save",
             Self::Dump { .. } => "dump",

@@ -4,6 +4,7 @@
 //! [`Conditions`], takes a job where it changes a running guest, and commits. An operation that has begun to change
 //! something runs on the driver's tracker, so that it ends well even if the caller hangs up.
 
+pub mod backups;
 pub mod blockjobs;
 pub mod change;
 pub mod checkpoints;

@@ -46,6 +46,19 @@ impl Place {
         Ok(words.collect())
     }
 
+    /// What is recorded is in the image, and nothing else is.
+    pub(crate) fn bitmaps_are_recorded(&self) -> Result<()> {
+        let recorded = self.recorded()?;
+        let names = recorded.iter().filter_map(|name| name.split('<').next());
+        let recorded: BTreeSet<_> = names.map(|name| format!("a {name}")).collect();
+        let bitmaps = self.bitmaps()?;
+        ensure!(
+            recorded == bitmaps,
+            "recorded is {recorded:?}, QEMU has {bitmaps:?}"
+        );
+        Ok(())
+    }
+
     /// Bytes that were written to the disk since a checkpoint; none if that is not known.
     fn written(&self, name: &str) -> Result<Option<u64>> {
         let text = self
@@ -282,16 +295,7 @@ fn a_daemon_killed_in_the_midst_leaves_bitmaps_that_are_recorded_and_no_others()
 /// Waits until what is recorded is in the image, and nothing else is.
 fn agree(place: &Place) -> Result<()> {
     let agrees = || -> Result<()> {
-        let recorded: BTreeSet<_> = place
-            .recorded()?
-            .iter()
-            .map(|name| format!("a {}", name.trim_end_matches('<')))
-            .collect();
-        let bitmaps = place.bitmaps()?;
-        ensure!(
-            recorded == bitmaps,
-            "recorded is {recorded:?}, QEMU has {bitmaps:?}"
-        );
+        place.bitmaps_are_recorded()?;
         place.is_whole()
     };
     wait_until("all agree", AT_REST, || agrees().is_ok()).or_else(|_| agrees())

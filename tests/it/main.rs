@@ -4,6 +4,7 @@ mod access;
 mod admin;
 mod admin_replay;
 mod agent;
+mod backups;
 mod blockjobs;
 mod bus;
 mod capabilities;
@@ -24,6 +25,7 @@ mod identity;
 mod interface;
 mod kill;
 
+mod kill_backups;
 mod kill_blockjobs;
 mod kill_saves;
 mod kill_snapshots;

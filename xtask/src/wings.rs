@@ -24,8 +24,12 @@ const WINGS: &[(&str, &str)] = &[
     ("checkpoints", "graph run tuning holdings document host operation"),
     ("blockjobs", "graph run tuning holdings document host operation"),
     (
+        "backups",
+        "checkpoints blockjobs graph run tuning holdings document host operation",
+    ),
+    (
         "recover",
-        "supervise moments checkpoints blockjobs device saves graph run tuning holdings document host operation",
+        "supervise moments backups checkpoints blockjobs device saves graph run tuning holdings document host operation",
     ),
     (
         "supervise",

@@ -6,6 +6,7 @@
 pub(crate) mod admin;
 pub(crate) mod agent;
 mod args;
+pub(crate) mod backups;
 pub(crate) mod block_jobs;
 pub(crate) mod checkpoints;
 pub(crate) mod config;

@@ -107,6 +107,8 @@ commands! {
         /// Without their backing chains.
         flat: bool
     } -> Vec<BlockDeviceInfo>;
+    /// What is exported.
+    5 QueryBlockExports "query-block-exports" {} -> Vec<BlockExportInfo>;
     /// Begins to measure how fast memory is written.
     10 CalcDirtyRate "calc-dirty-rate" {
         /// Seconds that it takes.

@@ -507,6 +507,13 @@ pub struct JobInfo {
     pub error: Option<String>,
 }
 
+/// One export of `query-block-exports`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct BlockExportInfo {
+    /// Id.
+    pub id: String,
+}
+
 /// One job of `query-block-jobs`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct BlockJobInfo {

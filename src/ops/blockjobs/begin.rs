@@ -151,7 +151,10 @@ fn forget(view: &mut View, id: &str, target: &str) -> Result<Effects> {
 }
 
 /// Ends a job of which it is not known whether it has begun.
-async fn give_up(guest: &Guest, id: &str) -> Result<()> {
+///
+/// # Errors
+/// QEMU does not answer.
+pub(crate) async fn give_up(guest: &Guest, id: &str) -> Result<()> {
     let mut waiting = guest.jobs.expect(id);
     let jobs = guest.execute(commands::QueryJobs {}).await?;
     if !jobs.iter().any(|job| job.id == id) {

@@ -68,6 +68,11 @@ impl Outcome {
 
 /// QEMU has told that a job is in another state.
 pub(crate) async fn heard(driver: Arc<Driver>, guest: Arc<Guest>, id: String, state: String) {
+    // Whoever watches a backup sees to its jobs.
+    let view = guest.domain.view();
+    if entry(&view, &id).is_some_and(|job| job.kind.known() == Some(BlockJobKind::Backup)) {
+        return;
+    }
     let result = match state.as_str() {
         "ready" => ready(&guest, &id).await,
         jobs::CONCLUDED => {

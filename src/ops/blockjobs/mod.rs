@@ -72,7 +72,7 @@ pub(crate) fn entry<'a>(view: &'a View, id: &str) -> Option<&'a BlockJob> {
 }
 
 /// Changes the entries of a run.
-fn change_entries(view: &mut View, change: impl FnOnce(&mut Vec<BlockJob>)) {
+pub(crate) fn change_entries(view: &mut View, change: impl FnOnce(&mut Vec<BlockJob>)) {
     let Some(run) = &mut view.run else { return };
     let mut status = domxml::StatusDocument::clone(&run.status);
     let all = status.blockjobs.get_or_insert_default();
@@ -86,7 +86,7 @@ fn change_entries(view: &mut View, change: impl FnOnce(&mut Vec<BlockJob>)) {
 }
 
 /// Changes one entry, if it is there.
-fn change_entry(view: &mut View, id: &str, change: impl FnOnce(&mut BlockJob)) {
+pub(crate) fn change_entry(view: &mut View, id: &str, change: impl FnOnce(&mut BlockJob)) {
     change_entries(view, |all| {
         if let Some(job) = all.iter_mut().find(|job| job.name == id) {
             change(job);
@@ -94,7 +94,7 @@ fn change_entry(view: &mut View, id: &str, change: impl FnOnce(&mut BlockJob)) {
     });
 }
 
-fn set_state(view: &mut View, id: &str, state: BlockJobState) {
+pub(crate) fn set_state(view: &mut View, id: &str, state: BlockJobState) {
     change_entry(view, id, |job| job.state = Open::Known(state));
 }
 
@@ -111,7 +111,7 @@ fn number(kind: Option<BlockJobKind>) -> Option<i32> {
 }
 
 /// What clients are told of a job; `disk` as it is by then.
-fn told(job: &BlockJob, disk: &Disk, what: Told) -> Effects {
+pub(crate) fn told(job: &BlockJob, disk: &Disk, what: Told) -> Effects {
     let Some(number) = number(job.kind.known()) else {
         return Effects::none();
     };

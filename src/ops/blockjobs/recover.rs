@@ -38,7 +38,7 @@ fn fate(job: &BlockJob, known: Option<&JobInfo>) -> Fate {
     use BlockJobState as S;
     let kind = job.kind.known();
     // What a backup comes to is seen to by whoever has the backup.
-    if matches!(kind, Some(BlockJobKind::Backup)) && known.is_some() {
+    if matches!(kind, Some(BlockJobKind::Backup)) {
         return Fate::Keep;
     }
     if job.disk.is_none()
@@ -139,7 +139,7 @@ mod tests {
             (K::Copy, S::Pivoting, Some("waiting"), Fate::Keep),
             (K::Copy, S::Pivoting, None, Fate::Finish),
             (K::Backup, S::Running, Some("running"), Fate::Keep),
-            (K::Backup, S::Running, None, Fate::Forget),
+            (K::Backup, S::Running, None, Fate::Keep),
         ];
         for (kind, state, known, expected) in table {
             let known = known.map(info);

@@ -146,7 +146,7 @@ pub(crate) fn environment() -> Vec<(String, String)> {
 }
 
 /// What one kind of connections shows: the directory that is configured, the usual one if it is there, or that of all.
-fn files(tls: &Tls, usual: &str) -> TlsFiles {
+pub(crate) fn files(tls: &Tls, usual: &str) -> TlsFiles {
     let usual = || Some(PathBuf::from(usual)).filter(|path| path.exists());
     let dir = tls.cert_dir.clone().or_else(usual);
     let dir = dir.as_ref().unwrap_or(&tls.default_dir);

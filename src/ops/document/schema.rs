@@ -75,6 +75,8 @@ pub(crate) enum Other {
     Snapshot,
     /// Of a checkpoint.
     Checkpoint,
+    /// Of a backup.
+    Backup,
 }
 
 impl Other {
@@ -82,16 +84,20 @@ impl Other {
         match self {
             Self::Snapshot => "domainsnapshot.rng",
             Self::Checkpoint => "domaincheckpoint.rng",
+            Self::Backup => "domainbackup.rng",
         }
     }
 
     /// Its schema, as it was found when it was first asked for; none of one that is not understood.
     fn grammar(self) -> Option<&'static Arc<Grammar>> {
         static CHECKPOINT: OnceLock<Option<Arc<Grammar>>> = OnceLock::new();
-        match self {
-            Self::Snapshot => None,
-            Self::Checkpoint => CHECKPOINT.get_or_init(|| load_as(self.file())).as_ref(),
-        }
+        static BACKUP: OnceLock<Option<Arc<Grammar>>> = OnceLock::new();
+        let found = match self {
+            Self::Snapshot => return None,
+            Self::Checkpoint => &CHECKPOINT,
+            Self::Backup => &BACKUP,
+        };
+        found.get_or_init(|| load_as(self.file())).as_ref()
     }
 }
 

@@ -113,7 +113,8 @@ impl Bitmaps {
         actions
     }
 
-    fn having(&self, nodes: &[String], name: &str) -> Vec<Value> {
+    /// The bitmaps of this name that nodes have, as sources of a merge.
+    pub(crate) fn having(&self, nodes: &[String], name: &str) -> Vec<Value> {
         let have = nodes.iter().filter(|node| self.find(node, name).is_some());
         have.map(|node| json!({ "node": node, "name": name })).collect()
     }
@@ -135,7 +136,8 @@ pub(crate) fn remove(node: &str, name: &str) -> Value {
     json!({ "type": "block-dirty-bitmap-remove", "data": { "node": node, "name": name } })
 }
 
-fn merge(node: &str, target: &str, bitmaps: Vec<Value>) -> Value {
+/// Adds bitmaps to one of a node.
+pub(crate) fn merge(node: &str, target: &str, bitmaps: Vec<Value>) -> Value {
     json!({
         "type": "block-dirty-bitmap-merge",
         "data": { "node": node, "target": target, "bitmaps": bitmaps },

@@ -75,15 +75,39 @@ pub(crate) struct Planned {
 /// # Errors
 /// QEMU can't open such a source; a secret is not there.
 pub(crate) async fn plan(driver: &Arc<Driver>, guest: &Guest, disk: Disk) -> Result<Planned> {
-    let view = guest.domain.view();
-    let run = view.running()?;
-    let document = &run.document.domain;
-    let names = crate::ops::document::plan::short_name(guest.id, &document.name);
-    let mut given = resources(driver, document, dirs(driver, &names));
+    let given = of_run(driver, guest)?;
     let (image, needs) = image_of(&disk, &given)?;
     if needs.is_empty() {
         return Ok(Planned { disk, image });
     }
+    let given = secrets(driver, guest, needs).await?;
+    let (image, _) = image_of(&disk, &given)?;
+    Ok(Planned { disk, image })
+}
+
+/// What objects of a guest refer to.
+fn of_run(driver: &Driver, guest: &Guest) -> Result<qemu_plan::command::Resources> {
+    let view = guest.domain.view();
+    let document = &view.running()?.document.domain;
+    let names = crate::ops::document::plan::short_name(guest.id, &document.name);
+    Ok(resources(driver, document, dirs(driver, &names)))
+}
+
+/// The same with secrets, as this guest's QEMU can read them.
+///
+/// # Errors
+/// A secret is not there; the guest's key can't be read.
+pub(crate) async fn secrets(
+    driver: &Driver,
+    guest: &Guest,
+    needs: Vec<block::SecretNeed>,
+) -> Result<qemu_plan::command::Resources> {
+    let mut given = of_run(driver, guest)?;
+    if needs.is_empty() {
+        return Ok(given);
+    }
+    let view = guest.domain.view();
+    let run = view.running()?;
     let dir = run.status.lib_dir.clone().unwrap_or_default();
     let key = crate::blocking::file("reading the guest's key", move || {
         let path = Path::new(&dir).join("master-key.aes");
@@ -96,8 +120,7 @@ pub(crate) async fn plan(driver: &Arc<Driver>, guest: &Guest, disk: Disk) -> Res
     })
     .await?;
     secrets::fetch_needed(driver, needs, &key, &mut given).await?;
-    let (image, _) = image_of(&disk, &given)?;
-    Ok(Planned { disk, image })
+    Ok(given)
 }
 
 fn image_of(disk: &Disk, given: &qemu_plan::command::Resources) -> Result<(Image, Vec<block::SecretNeed>)> {

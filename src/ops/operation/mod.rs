@@ -84,6 +84,18 @@ impl Operation {
         })
     }
 
+    /// Goes on, with a job that is held already, with what a former daemon had begun.
+    #[must_use]
+    pub fn resumed(driver: &Arc<Driver>, job: Job, kind: &'static str) -> Self {
+        Self {
+            driver: Arc::clone(driver),
+            job,
+            kind,
+            trial: false,
+            followed: None,
+        }
+    }
+
     /// The same operation with a record that all attempts share; see [`followed`].
     #[must_use]
     pub fn in_record_of(mut self, followed: &Arc<Followed>) -> Self {
@@ -312,6 +324,16 @@ impl Context {
         if let Err(error) = self.intend(intent).await {
             tracing::warn!(%error, "the operation goes on without a note of it");
             self.unnoted.store(true, Ordering::Release);
+        }
+    }
+
+    /// What was noted is done, and the status file says what goes on from here: the notes are cleared while the operation
+    /// stays under way. Another step needs another note.
+    pub async fn settle(&self) {
+        let notes = std::mem::take(&mut *self.notes.lock().await);
+        let intents = self.driver.registry.store().intents();
+        for note in &notes {
+            intents.clear(note).await;
         }
     }
 

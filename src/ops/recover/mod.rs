@@ -19,7 +19,7 @@ use crate::{
     domain::{
         Condition, Domain, Effects, Job, RunState, Stored, View,
         intents::{Intent, Note},
-        jobs::{Kind, Want},
+        jobs::{Kind, Long, Want},
         status,
         store::snapshots::Of,
     },
@@ -182,26 +182,47 @@ fn config_view(path: &Path, domain: domxml::Domain, views: &mut HashMap<uuid::Uu
     Ok(())
 }
 
+/// The jobs that are held on a guest that ran.
+#[derive(Debug)]
+pub struct Held {
+    /// Keeps callers waiting until the guest is reached.
+    short: Job,
+    /// That of a backup that was under way.
+    long: Option<Job>,
+}
+
 /// Holds every guest that ran, so that a caller who comes early waits until it is reached. To be called before anybody can
 /// come.
-pub async fn hold(driver: &Arc<Driver>) -> Vec<Job> {
+pub async fn hold(driver: &Arc<Driver>) -> Vec<Held> {
     let mut held = Vec::new();
     for domain in driver.registry.all() {
-        if domain.view().active()
-            && let Ok(job) = domain.job_within(Want::Plain(Kind::Modify), Duration::ZERO).await
-        {
-            held.push(job);
+        let view = domain.view();
+        let Some(run) = &view.run else { continue };
+        let backs_up = run
+            .status
+            .backups
+            .as_ref()
+            .is_some_and(|all| !all.backups.is_empty());
+        let long = match backs_up {
+            true => domain
+                .job_within(Want::Long(Long::Backup), Duration::ZERO)
+                .await
+                .ok(),
+            false => None,
+        };
+        if let Ok(short) = domain.job_within(Want::Plain(Kind::Modify), Duration::ZERO).await {
+            held.push(Held { short, long });
         }
     }
     held
 }
 
 /// Goes to every guest that ran and is held, each in its own task; returns when all were reached or shown as unreachable.
-pub async fn reconnect(driver: &Arc<Driver>, held: Vec<Job>) {
+pub async fn reconnect(driver: &Arc<Driver>, held: Vec<Held>) {
     let tasks: Vec<_> = held
         .into_iter()
         .map(|job| {
-            let domain = job.domain().clone();
+            let domain = job.short.domain().clone();
             driver
                 .tracker
                 .spawn(take_over(Arc::clone(driver), domain, Some(job)))
@@ -215,7 +236,7 @@ pub async fn reconnect(driver: &Arc<Driver>, held: Vec<Job>) {
     release::try_again(driver);
 }
 
-async fn take_over(driver: Arc<Driver>, domain: Domain, held: Option<Job>) {
+async fn take_over(driver: Arc<Driver>, domain: Domain, held: Option<Held>) {
     let view = domain.view();
     let Some(run) = &view.run else { return };
     let process = match find_process(&driver, &view).await {
@@ -238,6 +259,8 @@ async fn take_over(driver: Arc<Driver>, domain: Domain, held: Option<Job>) {
         process,
         crate::ops::holdings::display_port::leases_of(&driver, &run.document.domain),
     );
+    let (held, long) = held.map_or((None, None), |held| (Some(held.short), held.long));
+    guest.keep_job(long);
     crate::ops::run::cpus::found(&guest);
     driver.guests.insert(&guest);
     supervise::watch(&driver, &guest);
@@ -384,6 +407,9 @@ pub(crate) async fn read_back(driver: &Arc<Driver>, guest: &Arc<Guest>) {
                 tracing::warn!(guest = %view.name, %error, "its block jobs could not be looked at");
             }
             resolve::intents(driver, guest).await;
+            if let Err(error) = crate::ops::backups::recover::recover(driver, guest).await {
+                tracing::warn!(guest = %view.name, %error, "its backup could not be looked at");
+            }
             count_cpus(guest, &view).await;
             crate::ops::run::perf::begin_anew(guest);
             see_to(driver, guest, gone);

@@ -21,7 +21,7 @@ use crate::{
     domain::{Effects, View, intents::Intent},
     error::{Code, Error, Result},
     ops::{
-        Driver, checkpoints,
+        Driver, backups, checkpoints,
         device::{attach, detach, holding, limits, link, medium, plugging, rewire, update, vcpus},
         holdings::{net::traffic, storage::disk},
         moments,
@@ -124,6 +124,9 @@ fn undone(intent: &Intent, view: &View) -> Option<Error> {
     if let Intent::CreateCheckpoint { name, .. } = intent {
         return view.checkpoints.get(name).is_none().then(taken_back);
     }
+    if matches!(intent, Intent::Backup { .. }) {
+        return (!backups::recover::has_begun(view)).then(taken_back);
+    }
     if matches!(intent, Intent::Save { .. } | Intent::Dump { .. }) {
         let text = "the daemon ended in the middle of it, and the guest goes on";
         return Some(Error::new(Code::OperationAborted, text).because("OPERATION_UNDONE"));
@@ -176,6 +179,9 @@ async fn resolve(driver: &Arc<Driver>, guest: &Arc<Guest>, intent: &Intent) -> R
         Intent::CreateCheckpoint { .. } | Intent::DeleteCheckpoint { .. }
     ) {
         return checkpoints::resolve::running(driver, guest, intent).await;
+    }
+    if matches!(intent, Intent::Backup { .. }) {
+        return backups::recover::resolve(guest, intent).await;
     }
     let mut truth = Truth::read(guest).await?;
     let view = guest.domain.view();
@@ -261,16 +267,16 @@ fn adoption(intent: &Intent) -> Option<Option<String>> {
 /// What is to be done.
 fn decide(intent: &Intent, document: &domxml::Domain, truth: &Truth) -> Result<Vec<Action>> {
     Ok(match intent {
-        // Seen to before QEMU is asked anything.
-        Intent::PowerOff => Vec::new(),
-        // Seen to by those who make them.
-        Intent::CreateSnapshot { .. }
+        // Seen to before QEMU is asked anything, or by those who make them.
+        Intent::PowerOff
+        | Intent::CreateSnapshot { .. }
         | Intent::SnapshotDisks { .. }
         | Intent::SnapshotImages { .. }
         | Intent::DeleteSnapshot { .. }
         | Intent::RevertSnapshot { .. }
         | Intent::CreateCheckpoint { .. }
-        | Intent::DeleteCheckpoint { .. } => Vec::new(),
+        | Intent::DeleteCheckpoint { .. }
+        | Intent::Backup { .. } => Vec::new(),
         // Its image was seen to before, and its job with those of other daemons.
         Intent::Save { .. } | Intent::Dump { .. } => Vec::new(),
         Intent::Restore { runs, .. } => vec![Action::GoOn { runs: *runs }],

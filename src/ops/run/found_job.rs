@@ -1,8 +1,8 @@
 //! Jobs that another daemon had under way in a guest that is taken over.
 //!
 //! Called by `recover` once QEMU answers. Nobody finishes what a dead daemon had begun, and a job that stays in the status
-//! file keeps every later one out: a save is cancelled and the guest runs again, a short job is forgotten, a
-//! backup stays as long as QEMU has its jobs. Other block jobs are seen to by `blockjobs`. What is to be done is decided by [`decide`], from the file and QEMU's answers alone.
+//! file keeps every later one out: a save is cancelled and the guest runs again, a short job is forgotten. A backup that has
+//! begun goes on; `backups` sees to it, and `blockjobs` to other block jobs. What is to be done is decided by [`decide`], from the file and QEMU's answers alone.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -47,7 +47,7 @@ struct Plan {
     job: Fate,
     /// The CPUs were stopped for the job: the state in which they run again.
     resume: Option<Condition>,
-    /// Names of a backup's block jobs that QEMU does not have.
+    /// Names of block jobs of a backup that has not begun which QEMU does not have.
     lost: BTreeSet<String>,
 }
 
@@ -61,14 +61,9 @@ struct Truth {
 /// Decides about the jobs of a status file.
 fn decide(status: &StatusDocument, condition: Condition, truth: &Truth) -> Plan {
     let blockjobs = status.blockjobs.iter().flat_map(|all| &all.jobs);
-    let lost = |name: &str| truth.jobs.as_ref().is_some_and(|known| !known.contains(name));
-    let job = status.job.as_ref().map_or(Fate::Keep, |job| {
-        let mut backups = blockjobs
-            .clone()
-            .filter(|job| job.kind.known() == Some(BlockJobKind::Backup));
-        let backs_up = truth.jobs.is_none() || backups.any(|job| !lost(&job.name));
-        fate(job, backs_up)
-    });
+    let backs_up = status.backups.as_ref().is_some_and(|all| !all.backups.is_empty());
+    let lost = |name: &str| !backs_up && truth.jobs.as_ref().is_some_and(|known| !known.contains(name));
+    let job = status.job.as_ref().map_or(Fate::Keep, |job| fate(job, backs_up));
     Plan {
         job,
         resume: match job {
@@ -208,10 +203,7 @@ fn migrates(answer: &Value) -> bool {
 fn forget(run: &mut Run, plan: &Plan) {
     let mut status = StatusDocument::clone(&run.status);
     if plan.job != Fate::Keep {
-        let backs_up = |job: &Job| job.async_kind.known() == Some(AsyncJob::Backup);
-        if status.job.take().as_ref().is_some_and(backs_up) {
-            status.backups = None;
-        }
+        status.job = None;
     }
     if let Some(all) = &mut status.blockjobs {
         let (lost, left): (Vec<_>, Vec<_>) =
@@ -344,21 +336,28 @@ mod tests {
     }
 
     #[test]
-    fn a_backup_stays_as_long_as_qemu_has_its_jobs() {
+    fn a_backup_that_has_begun_goes_on() {
         use BlockJobKind as B;
-        let backup = job(JobKind::None, AsyncJob::Backup, None);
         let jobs: &[_] = &[("copy-vda", B::Copy), ("backup-vdb", B::Backup)];
-        // What QEMU has, what becomes of the backup, what is lost.
-        let table: &[(Truth, Fate, &[&str])] = &[
-            (truth(&["copy-vda", "backup-vdb"]), Fate::Keep, &[]),
-            (truth(&["backup-vdb", "another's"]), Fate::Keep, &[]),
-            (truth(&["copy-vda"]), Fate::Forget, &["backup-vdb"]),
-            (truth(&[]), Fate::Forget, &["backup-vdb"]),
+        // Whether it has begun, what QEMU has, what becomes of the backup, what is lost.
+        let table: &[(bool, Truth, Fate, &[&str])] = &[
+            (true, truth(&["copy-vda", "backup-vdb"]), Fate::Keep, &[]),
+            (true, truth(&["copy-vda"]), Fate::Keep, &[]),
+            (false, truth(&["copy-vda"]), Fate::Forget, &["backup-vdb"]),
+            (false, truth(&["backup-vdb"]), Fate::Forget, &[]),
             // A QEMU that does not answer has lost nothing.
-            (Truth::default(), Fate::Keep, &[]),
+            (false, Truth::default(), Fate::Forget, &[]),
         ];
-        for (truth, fate, lost) in table {
-            let plan = decide(&status(backup.clone(), jobs), Condition::RUNNING_BOOTED, truth);
+        for (begun, truth, fate, lost) in table {
+            let mut status = status(job(JobKind::None, AsyncJob::Backup, None), jobs);
+            if *begun {
+                status
+                    .backups
+                    .get_or_insert_default()
+                    .backups
+                    .push(Default::default());
+            }
+            let plan = decide(&status, Condition::RUNNING_BOOTED, truth);
             let names: Vec<_> = plan.lost.iter().map(String::as_str).collect();
             assert_eq!((plan.job, names.as_slice()), (*fate, *lost), "{truth:?}");
         }

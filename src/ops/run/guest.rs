@@ -28,7 +28,7 @@ use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
 use crate::{
-    domain::{Condition, Domain, Effects, View},
+    domain::{Condition, Domain, Effects, Job, View},
     error::{Code, Error, Result},
     ops::{
         holdings::{display_port::Lease, storage::lease::Holding},
@@ -84,6 +84,8 @@ pub struct Guest {
     pub(crate) jobs: jobs::Jobs,
     /// How its last block jobs ended.
     pub(crate) block_jobs: jobs::Ends,
+    /// The long job that a former daemon had begun, until somebody goes on with it.
+    kept: Mutex<Option<Job>>,
     /// Events of the host that are counted for it.
     pub(crate) perf: perf::Counters,
     monitor: Mutex<Option<Monitor>>,
@@ -166,6 +168,7 @@ impl Guest {
             departures: Departures::default(),
             jobs: jobs::Jobs::default(),
             block_jobs: jobs::Ends::default(),
+            kept: Mutex::new(None),
             perf: perf::Counters::default(),
             monitor: Mutex::new(None),
             ending: Mutex::new(None),
@@ -307,6 +310,15 @@ impl Guest {
     /// Why the run ends.
     pub(crate) fn ending(&self) -> Option<Cause> {
         *lock(&self.ending)
+    }
+
+    /// Keeps the long job of a former daemon for whoever goes on with it.
+    pub(crate) fn keep_job(&self, job: Option<Job>) {
+        *lock(&self.kept) = job;
+    }
+    /// The long job of a former daemon; once.
+    pub(crate) fn take_kept_job(&self) -> Option<Job> {
+        lock(&self.kept).take()
     }
 
     /// Whether the caller is the one to clean up after the run.

@@ -89,6 +89,34 @@ impl LongJob {
         Ok(job)
     }
 
+    /// Goes on with a job that a former daemon had begun at this time; the status file has it already.
+    ///
+    /// # Errors
+    /// The guest does not run.
+    pub(crate) fn resumed(context: &Context, what: What, started: SystemTime) -> Result<Arc<Self>> {
+        let domain = context.domain().clone();
+        let run = domain.view().running()?.launched.id;
+        let elapsed = SystemTime::now().duration_since(started).unwrap_or_default();
+        let now = Instant::now();
+        let job = Arc::new(Self {
+            operation: context.id(),
+            what,
+            run,
+            begun: now.checked_sub(elapsed).unwrap_or(now),
+            told: OnceLock::new(),
+            domain,
+        });
+        job.domain.long_jobs().begin(Current {
+            operation: job.operation,
+            kind: what.kind,
+            uncancellable: what.uncancellable,
+            since: job.begun,
+            started,
+            statistics: Statistics::None,
+        });
+        Ok(job)
+    }
+
     /// The job in messages.
     pub(crate) fn name(&self) -> &'static str {
         self.what.name
@@ -120,6 +148,44 @@ impl LongJob {
         self.domain.long_jobs().end(self.operation, keep);
         // A guest that has gone has no status file any more.
         let _ = self.write(None, Effects::none()).await;
+    }
+
+    /// How it ended and why, and the event that tells it, for [`Self::end_with`].
+    pub(crate) fn last_words(
+        &self,
+        (outcome, cause): (Outcome, Option<String>),
+        statistics: Statistics,
+    ) -> (Effects, Ended) {
+        let ended = Ended {
+            cause,
+            ..self.ended(outcome, statistics)
+        };
+        let detail = Detail::Job(kept(&ended));
+        let effects = Effects::none().event(EventKind::JobCompleted, Some(detail));
+        (effects, ended)
+    }
+
+    /// Ends it with one commit, which does what else `change` says. It is shown as ended before that is told.
+    ///
+    /// # Errors
+    /// The status file can't be written, or `change` refuses.
+    pub(crate) async fn end_with(
+        &self,
+        ended: Ended,
+        change: impl FnOnce(&mut View) -> Result<Effects> + Send + 'static,
+    ) -> Result<()> {
+        self.domain.long_jobs().end(self.operation, Some(ended));
+        let run = self.run;
+        let last = move |view: &mut View| {
+            let effects = change(view)?;
+            if let Some(run) = view.run.as_mut().filter(|r| r.launched.id == run) {
+                let mut status = domxml::StatusDocument::clone(&run.status);
+                status.job = None;
+                run.status = Arc::new(status);
+            }
+            Ok(effects)
+        };
+        self.domain.commit(last).await.map(drop)
     }
 
     fn ended(&self, outcome: Outcome, statistics: Statistics) -> Ended {

@@ -11,6 +11,7 @@ pub mod guest;
 pub(crate) mod hooks;
 pub(crate) mod jobs;
 pub mod keys;
+pub(crate) mod left_backup;
 pub(crate) mod long_job;
 pub mod once;
 pub(crate) mod password;

@@ -32,7 +32,7 @@ use crate::{
             proc,
         },
         operation::record::Record,
-        run::{cause::Cause, cpus, guest::Guest, hooks},
+        run::{cause::Cause, cpus, guest::Guest, hooks, left_backup},
     },
     qemu::Stop,
 };
@@ -229,9 +229,15 @@ pub(crate) async fn ended(driver: &Arc<Driver>, guest: &Arc<Guest>) {
     let cause = guest.ending().unwrap_or(Cause::Failed);
     give_back(driver, guest, &view, cause).await;
     let id = guest.id;
+    let domain = guest.domain.clone();
     let committed = guest
         .domain
-        .commit(move |view| Ok(shut_off(view, id, cause)))
+        .commit(move |view| {
+            let run = view.run.as_ref().filter(|run| run.launched.id == id);
+            let mut effects = run.map_or_else(Effects::none, |run| left_backup::told(&domain, run));
+            effects.events.extend(shut_off(view, id, cause).events);
+            Ok(effects)
+        })
         .await;
     if let Err(error) = committed {
         tracing::error!(guest = %view.name, %error, "the end of the run could not be written down");
@@ -280,6 +286,7 @@ async fn give_back(driver: &Arc<Driver>, guest: &Guest, view: &Arc<View>, cause:
     virtiofs::unplug(driver, document).await;
     tpm::unplug(driver, view, document, guest.id).await;
     remove_directories(driver, view, run, cause).await;
+    left_backup::give_back(driver, run).await;
     hooks::tell(driver, Operation::Stopped, document).await;
     if let Err(error) = script::unplug(document).await {
         tracing::error!(guest = %view.name, %error, "an interface was not taken down");

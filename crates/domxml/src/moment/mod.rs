@@ -2,9 +2,13 @@
 //!
 //! Each has a name, may come after another of its kind, and carries the guest's document of that time.
 
+mod backup;
 mod checkpoint;
 mod snapshot;
 
+pub use backup::{
+    Backup, BackupDisk, BackupExtent, BackupMode, BackupPrivate, BackupServer, BackupState, BackupTransport,
+};
 pub use checkpoint::{Checkpoint, CheckpointDisk, CheckpointMode};
 pub use snapshot::{Given, MemoryPart, Snapshot, SnapshotDisk, SnapshotState, Summary, check_schema};
 

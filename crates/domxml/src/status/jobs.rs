@@ -3,10 +3,11 @@
 //! A daemon that finds them decides what becomes of them. Another daemon may know kinds and details that we do not:
 //! words are open ([`Open`]) and everything else is kept ([`Rest`]).
 
-use xmlform::{AnyXml, Expected, Rest, Value, Writer, Xml};
+use xmlform::{Expected, Rest, Value, Writer, Xml};
 
 use crate::devices::common::{YesNo, words};
 use crate::devices::{Format, Source, StorageFormat, StorageKind};
+use crate::moment::Backup;
 
 words! {
     /// Kind of a job that changes or asks something and is soon over.
@@ -135,6 +136,9 @@ pub struct BlockJob {
     /// Node of the image above the one that is merged.
     #[xml(attr = "node", wrap = "topparent")]
     pub top_parent: Option<String>,
+    /// The bitmap that a backup takes out of the disk's image in the end.
+    #[xml(attr = "name", wrap = "bitmap")]
+    pub bitmap: Option<String>,
     /// Where a backup writes.
     #[xml(child)]
     pub store: Option<BlockJobStore>,
@@ -171,57 +175,10 @@ pub struct BlockJobStore {
 }
 
 /// Backups under way.
-#[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Xml, Clone, Debug, Default, PartialEq)]
 pub struct Backups {
     #[xml(children = "domainbackup")]
     pub backups: Vec<Backup>,
-    #[xml(rest)]
-    pub rest: Rest,
-}
-
-/// A backup under way.
-#[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
-pub struct Backup {
-    /// `push` or `pull`.
-    #[xml(attr)]
-    pub mode: Option<String>,
-    /// Checkpoint since which changes are saved.
-    #[xml(text_child)]
-    pub incremental: Option<String>,
-    /// Where a pull backup is served.
-    #[xml(child)]
-    pub server: Option<AnyXml>,
-    #[xml(children = "disk", wrap = "disks")]
-    pub disks: Vec<BackupDisk>,
-    #[xml(rest)]
-    pub rest: Rest,
-}
-
-/// A disk in a backup.
-#[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
-pub struct BackupDisk {
-    /// Target name of the disk.
-    #[xml(attr)]
-    pub name: String,
-    /// Whether the disk is part of it.
-    #[xml(attr)]
-    pub backup: Option<YesNo>,
-    #[xml(attr)]
-    pub state: Option<Open<BlockJobState>>,
-    #[xml(attr = "type")]
-    pub kind: Option<StorageKind>,
-    /// `full` or `incremental`.
-    #[xml(attr)]
-    pub backupmode: Option<String>,
-    #[xml(attr)]
-    pub incremental: Option<String>,
-    #[xml(attr)]
-    pub exportname: Option<String>,
-    #[xml(attr)]
-    pub exportbitmap: Option<String>,
-    /// Number of the node it is written to.
-    #[xml(attr)]
-    pub index: Option<u32>,
     #[xml(rest)]
     pub rest: Rest,
 }
