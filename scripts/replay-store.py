@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Replays recorded saves, restores and dumps of guests on a daemon and says where its answers differ.
+"""Replays recorded saves, restores, dumps, checkpoints and backups of guests on a daemon and says where its answers differ.
 
 usage: replay-store.py --facts FILE --uri URI --dir DIR [--conf DIR/etc/libvirt/qemu.conf] [options]
 
@@ -28,7 +28,7 @@ from collections import Counter
 import libvirt
 
 ASKED = re.compile(r"^(query-|qom-list|qom-get|qmp_capabilities|<event|\(|device-list|human-monitor)")
-KINDS = {"LIFECYCLE": 0, "MIGRATION_ITERATION": 20, "JOB_COMPLETED": 21, "REBOOT": 1}
+KINDS = {"LIFECYCLE": 0, "MIGRATION_ITERATION": 20, "JOB_COMPLETED": 21, "REBOOT": 1, "BLOCK_JOB": 8, "BLOCK_JOB_2": 16}
 LIFECYCLE = {
     2: ("STARTED", ["BOOTED", "MIGRATED", "RESTORED", "FROM_SNAPSHOT", "WAKEUP"]),
     3: ("SUSPENDED", ["PAUSED", "MIGRATED", "IOERROR", "WATCHDOG", "RESTORED", "FROM_SNAPSHOT", "API_ERROR"]),
@@ -50,6 +50,15 @@ DAMAGE = {
     9: lambda b: b[:67670] + os.urandom(len(b) - 67670),
     10: lambda b: b[:28] + (1).to_bytes(4, "little") + b[32:],
     11: lambda b: b[:24] + (7).to_bytes(4, "little") + b[28:],
+}
+# Operations that begin from a guest with new images, and what it has beside its two disks.
+MOMENTS = "checkpoint-backup"
+FRESH = {
+    "checkpoint-create-as, all disks": "",
+    "backup-begin push, default XML": "",
+    "checkpoint with a raw disk": """<disk type='file' device='disk'><driver name='qemu' type='raw'/>
+        <source file='{dir}/r.raw'/><target dev='vdc' bus='virtio'/></disk>
+        <disk type='file' device='cdrom'><target dev='sda' bus='sata'/><readonly/></disk>""",
 }
 # How a document is changed, by a word of the operation.
 CHANGES = [
@@ -93,6 +102,8 @@ class Events:
             self.told.append(f"job-completed {detail[0].get('operation')} {' '.join(sorted(detail[0]))}")
         elif name == "REBOOT":
             self.told.append("reboot")
+        elif name.startswith("BLOCK_JOB"):
+            self.told.append(f"{name.lower().replace('_', '-')} {' '.join(map(str, detail))}")
 
     def take(self):
         told, self.told = self.told, []
@@ -110,6 +121,8 @@ def recorded(events):
             lines.append(f"job-completed {rest[0]['operation']} {' '.join(sorted(rest[0]))}")
         elif kind == "reboot":
             lines.append("reboot")
+        elif kind.startswith("block-job"):
+            lines.append(f"{kind} {' '.join(str(part) for part in rest if part != 'after reply')}")
     return [line for line in lines if not line.startswith(("lifecycle DEFINED", "lifecycle UNDEFINED"))]
 
 
@@ -119,6 +132,7 @@ class Replay:
         self.events = Events(options.uri)
         self.position = 0
         self.memory = 32768
+        self.more = ""
 
     def virsh(self, *words):
         words = ["virsh", "-q", "-c", self.options.uri, *words]
@@ -132,6 +146,7 @@ class Replay:
 
     def prepare(self):
         os.makedirs(self.directory, exist_ok=True)
+        subprocess.run(["qemu-img", "create", "-q", "-f", "raw", f"{self.directory}/r.raw", "8M"], check=True)
         for name in ["a", "b"]:
             path = f"{self.directory}/{name}.qcow2"
             subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", path, "32M"], check=True)
@@ -147,7 +162,7 @@ class Replay:
         return f"""<domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'><name>{name}</name>
             <memory>{self.memory}</memory><vcpu>1</vcpu><os><type arch='x86_64' machine='q35'>hvm</type></os>
             <cpu mode='custom' match='exact'><model>qemu64</model></cpu>
-            <devices><emulator>/usr/bin/qemu-system-x86_64</emulator><controller type='usb' model='none'/>{disks}
+            <devices><emulator>/usr/bin/qemu-system-x86_64</emulator><controller type='usb' model='none'/>{disks}{self.more}
             <serial type='pty'/><memballoon model='none'/></devices>
             <qemu:commandline><qemu:arg value='-trace'/><qemu:arg value='{trace}'/></qemu:commandline></domain>"""
 
@@ -189,9 +204,25 @@ class Replay:
             commands.append([command.get("execute"), command.get("arguments") or {}])
         return commands
 
+    def begin_anew(self, more):
+        """A guest that runs on new images, without checkpoints."""
+        self.stop("st")
+        self.virsh("undefine", "st", "--checkpoints-metadata", "--snapshots-metadata")
+        self.more = more.replace("{dir}", self.directory)
+        self.prepare()
+        self.run("st")
+
     def bring_about(self, op):
         """Brings about the state that the operation begins from."""
         words = shlex.split(op["call"])[1:]
+        for name, text in (op.get("xml_in") or {}).items():
+            with open(f"{self.directory}/{name}", "w", encoding="utf-8") as file:
+                file.write(self.here(text))
+        if op["group"] == MOMENTS:
+            self.name = "st"
+            if op["op"] in FRESH:
+                self.begin_anew(FRESH[op["op"]])
+            return
         name = "tr" if "tr" in words or "tr.img" in op["call"] else "st"
         self.name = name
         verb = words[0]
@@ -255,6 +286,12 @@ class Replay:
         with open(f"{self.directory}/n.xml", "w", encoding="utf-8") as file:
             file.write(xml)
 
+    def wait_for_events(self, op):
+        """Waits for what is told after the reply."""
+        wanted, until = len(recorded(op.get("events"))), time.time() + 10
+        while op["group"] == MOMENTS and len(self.events.told) < wanted and time.time() < until:
+            time.sleep(0.1)
+
     def replay(self, op):
         self.bring_about(op)
         words = [self.here(word) for word in shlex.split(op["call"])[1:]]
@@ -268,16 +305,25 @@ class Replay:
             result, stderr = ("ok" if done.returncode == 0 else "error"), self.there(done.stderr)
         except subprocess.TimeoutExpired:
             result, stderr = "timeout", ""
+        self.wait_for_events(op)
         time.sleep(self.options.settle)
         found = {"result": (op["result"], result)}
         message = (op.get("err") or {}).get("message")
         if op["result"] == result == "error" and message:
             message, stderr = plain(message), plain(stderr)
             found["error"] = (message, message if message in stderr else stderr.strip())
-        found["events"] = (recorded(op.get("events")), self.events.take())
+        told = [self.there(event) for event in self.events.take()]
+        if op["group"] != MOMENTS:
+            told = [event for event in told if not event.startswith("block-job")]
+        found["events"] = (recorded(op.get("events")), told)
+        if op["group"] == MOMENTS:
+            # Disks end in any order, and an event of each comes twice.
+            found["events"] = tuple(sorted(map(timeless, events)) for events in found["events"])
         wanted = [normal(c) for c in op.get("qmp") or [] if not ASKED.match(c[0])]
         given = [normal(c) for c in self.take_commands() if not ASKED.match(c[0] or "")]
         found["commands"] = (wanted, given)
+        if op["group"] == MOMENTS:
+            found["commands"] = (in_order(numbered(wanted)), in_order(numbered(map(self.there, given))))
         if op.get("state"):
             found["state"] = (op["state"], [before, self.state(self.name)])
         made = {f for f, what in (op.get("files") or {}).items() if what.startswith("new") and f.startswith("/tmp/w/")}
@@ -285,6 +331,26 @@ class Replay:
         made = {f for f in made if f.endswith(".img")}
         found["files"] = (sorted(made & new or made), sorted(new or (made if all(os.path.exists(self.here(f)) for f in made) else new)))
         return {kind: pair for kind, pair in found.items() if pair[0] != pair[1]}
+
+
+def timeless(text):
+    return re.sub(r"(\.qcow2\.)\d{10}", r"\1TIME", text)
+
+
+def numbered(commands):
+    """Commands with nodes counted as they come: their numbers depend on what was done before."""
+    numbers = {}
+
+    def number(match):
+        return f"libvirt-{numbers.setdefault(match[1], len(numbers) + 1)}-"
+
+    return [re.sub(r"\blibvirt-(\d+)-", number, timeless(command)) for command in commands]
+
+
+def in_order(commands):
+    """What follows from the ends of several jobs may come in any order."""
+    kept = [c for c in commands if not c.startswith(("blockdev-del", "job-dismiss"))]
+    return kept + sorted(c for c in commands if c.startswith(("blockdev-del", "job-dismiss")))
 
 
 def plain(message):

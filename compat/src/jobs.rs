@@ -6,7 +6,7 @@ use wire::params::*;
 use wire::typed::TypedParam;
 
 use crate::proto::Job;
-use crate::proto::job::{MemoryTransfer, State, Statistics};
+use crate::proto::job::{Kind, MemoryTransfer, State, Statistics};
 
 /// libvirt's number of a job's state: what it is at work on has no known end.
 pub(crate) fn kind_of(job: &Job) -> i32 {
@@ -34,11 +34,10 @@ pub(crate) fn params(job: &Job) -> Vec<TypedParam> {
                 .map(|(name, value)| name.with(value)),
         );
     };
-    let is_backup = match &job.statistics {
-        None => false,
+    match &job.statistics {
+        None => {}
         Some(Statistics::Transfer(it)) => {
             params.extend(transfer(it));
-            false
         }
         Some(Statistics::Dump(it)) => {
             let names = [
@@ -47,7 +46,6 @@ pub(crate) fn params(job: &Job) -> Vec<TypedParam> {
                 VIR_DOMAIN_JOB_MEMORY_REMAINING,
             ];
             amounts(names, (it.total, it.done));
-            false
         }
         Some(Statistics::Disks(it)) => {
             let names = [
@@ -56,15 +54,13 @@ pub(crate) fn params(job: &Job) -> Vec<TypedParam> {
                 VIR_DOMAIN_JOB_DISK_REMAINING,
             ];
             amounts(names, (it.total, it.done));
-            true
         }
         Some(Statistics::Scratch(it)) => {
             params.push(VIR_DOMAIN_JOB_DISK_TEMP_USED.with(it.done));
             params.push(VIR_DOMAIN_JOB_DISK_TEMP_TOTAL.with(it.total));
-            true
         }
-    };
-    if is_backup && job.state() != State::Running {
+    }
+    if job.kind() == Kind::Backup && job.state() != State::Running {
         params.push(VIR_DOMAIN_JOB_SUCCESS.with(job.state() == State::Completed));
     }
     if !job.error.is_empty() {

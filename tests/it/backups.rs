@@ -146,8 +146,8 @@ impl Place {
         let mut place = Self::new(daemon())?;
         place.sandbox.start()?;
         let slow = place.shown("slow.raw");
-        run("qemu-img", &["create", "-q", "-f", "raw", &slow, "256M"])?;
-        run("qemu-io", &["-f", "raw", "-c", "write -P 7 0 256M", &slow])?;
+        run("qemu-img", &["create", "-q", "-f", "raw", &slow, "1G"])?;
+        run("qemu-io", &["-f", "raw", "-c", "write -P 7 0 1G", &slow])?;
         let disk = format!(
             "<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='{slow}'/>
              <target dev='vdb' bus='virtio'/></disk></devices>"
@@ -166,9 +166,10 @@ impl Place {
             self.shown("slow.qcow2")
         );
         self.back_up(&targets, None)?;
-        self.ask(
+        let said = self.ask(
             r#"{"execute": "block-job-set-speed", "arguments": {"device": "backup-vdb-libvirt-1-storage", "speed": 65536}}"#,
         )?;
+        ensure!(said.is_object(), "the slow disk was too fast: {said}");
         wait_until("the fast disk is done", SOON, || {
             let said = self.virsh().ok(&["blockjob", "g", "vda", "--raw"]);
             said.is_ok_and(|said| !said.contains("type="))
@@ -473,7 +474,7 @@ fn the_next_daemon_goes_on() -> Result<()> {
     )?;
     place.backed_up()?;
     has(&place.shown("fast.qcow2"), &FIRST)?;
-    has(&place.shown("slow.qcow2"), &[(0, 7), (255 * PART, 7)])?;
+    has(&place.shown("slow.qcow2"), &[(0, 7), (1023 * PART, 7)])?;
     ensure!(place.told()?.contains("success: 1"), "{}", place.told()?);
     // A client that fetches goes on as well.
     place.back_up(&place.served("scratch.qcow2", ""), None)?;

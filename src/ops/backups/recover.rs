@@ -159,8 +159,10 @@ pub(crate) async fn resolve(guest: &Arc<Guest>, intent: &Intent) -> Result<()> {
     else {
         return Ok(());
     };
-    // It has begun, and goes on.
-    if guest.domain.view().run.as_ref().and_then(of).is_some() {
+    let view = guest.domain.view();
+    // It has begun, and goes on or is over; or nothing was done yet.
+    let is_entered = jobs.iter().any(|job| blockjobs::entry(&view, job).is_some());
+    if has_begun(&view) || !is_entered {
         return Ok(());
     }
     begin::give_up(Arc::clone(guest), jobs.clone(), Vec::new()).await?;

@@ -162,15 +162,21 @@ impl<'a> Watch<'a> {
                     () = tokio::time::sleep(PACE) => {}
                 }
             }
-            if self.guest.ending().is_some() {
-                self.guest.process_ended().await;
-                return Err(Error::not_running());
-            }
-            match self.look().await {
+            // What QEMU does to its jobs when it ends says nothing of them.
+            let looked = match self.guest.ending() {
+                Some(_) => Err(Error::not_running()),
+                None => self.look().await,
+            };
+            match looked {
                 Ok(None) => {}
                 Ok(Some(ended)) => return ended,
-                Err(error) if error.reason == Some("UNREACHABLE") => {}
-                Err(error) => tracing::warn!(%error, "how far a backup is can't be told at present"),
+                Err(error) => {
+                    tracing::debug!(%error, "how far a backup is can't be told at present");
+                    tokio::select! {
+                        () = self.guest.process_ended() => return Err(Error::not_running()),
+                        () = tokio::time::sleep(PACE) => {}
+                    }
+                }
             }
             let view = self.guest.domain.view();
             waiting.retain(|one| entries(&view).any(|job| job.name == one.id()));
@@ -291,7 +297,7 @@ impl<'a> Watch<'a> {
 
     /// Takes away what QEMU had for a disk. Nothing depends on it, so what fails is logged.
     async fn take_away(&self, (backup, target): (&Backup, &str), job: &BlockJob) {
-        if backup.is_pull() {
+        if backup.is_pull() && !backup.parts().any(BackupDisk::is_over) {
             serve::stop(self.guest, backup).await;
         }
         let part = backup.disks.iter().find(|part| part.name == target);

@@ -157,13 +157,19 @@ fn forget(view: &mut View, id: &str, target: &str) -> Result<Effects> {
 pub(crate) async fn give_up(guest: &Guest, id: &str) -> Result<()> {
     let mut waiting = guest.jobs.expect(id);
     let jobs = guest.execute(commands::QueryJobs {}).await?;
-    if !jobs.iter().any(|job| job.id == id) {
+    let Some(job) = jobs.iter().find(|job| job.id == id) else {
         return Ok(());
+    };
+    if job.status != CONCLUDED {
+        let device = id.to_owned();
+        let cancelled = guest
+            .execute(commands::BlockJobCancel { device, force: true })
+            .await;
+        // It may have ended meanwhile.
+        if cancelled.is_err() && graph::jobs::find(guest, id).await?.status != CONCLUDED {
+            cancelled?;
+        }
     }
-    let device = id.to_owned();
-    guest
-        .execute(commands::BlockJobCancel { device, force: true })
-        .await?;
     graph::jobs::reached(guest, &mut waiting, &[CONCLUDED]).await?;
     guest
         .execute(commands::JobDismiss { id: id.to_owned() })

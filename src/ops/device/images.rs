@@ -14,7 +14,7 @@ use qmp::commands;
 
 use crate::{
     domain::{
-        Domain, Edit, Effects,
+        Domain, Edit, Effects, Run,
         jobs::{Kind, Want},
     },
     error::{Code, Error, Result},
@@ -22,6 +22,7 @@ use crate::{
         Conditions, Driver,
         holdings::storage::chain,
         operation::{Ask, Context, Operation},
+        run::left_backup,
     },
 };
 
@@ -199,7 +200,8 @@ pub(crate) async fn set_threshold(
             "setting device threshold is not supported for vhostuser disk",
         ));
     }
-    let node = names(meant.source_in(disk)).and_then(|names| names.of("storage"));
+    let written = || meant.source_of_backup(view.run.as_ref()?);
+    let node = names(meant.source_in(disk).or_else(written)).and_then(|names| names.of("storage"));
     let node_name = node.ok_or_else(missing)?.to_owned();
     let edit = remembering(meant);
     edit.check(&view)?;
@@ -237,6 +239,13 @@ impl Meant {
         let index = Some(number.parse().map_err(|_| wrong())?);
         let target = target.to_owned();
         Ok(Self { target, index })
+    }
+
+    /// The image that a backup of the disk writes.
+    fn source_of_backup<'a>(&self, run: &'a Run) -> Option<&'a Source> {
+        let part = left_backup::part_of(run, &self.target)?;
+        part.store()
+            .filter(|_| self.index.is_some() && part.index == self.index)
     }
 
     fn source_in<'a>(&self, disk: &'a Disk) -> Option<&'a Source> {

@@ -2,20 +2,20 @@
 //!
 //! Called by `recover` once QEMU answers. Nobody finishes what a dead daemon had begun, and a job that stays in the status
 //! file keeps every later one out: a save is cancelled and the guest runs again, a short job is forgotten. A backup that has
-//! begun goes on; `backups` sees to it, and `blockjobs` to other block jobs. What is to be done is decided by [`decide`], from the file and QEMU's answers alone.
+//! begun goes on; `backups` sees to it, and `blockjobs` to other block jobs. What is to be done is decided by [`decide`],
+//! from the file alone.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use domxml::{
     StatusDocument,
-    devices::YesNo,
-    status::{AsyncJob, BlockJobKind, Job, JobKind},
+    status::{AsyncJob, Job, JobKind},
 };
 use qmp::commands;
 use serde_json::Value;
 
 use crate::{
-    domain::{Condition, Document, Effects, Run, RunState, View},
+    domain::{Condition, Effects, Run, RunState, View},
     error::{Code, Error, Result},
     ops::{
         Driver,
@@ -47,22 +47,11 @@ struct Plan {
     job: Fate,
     /// The CPUs were stopped for the job: the state in which they run again.
     resume: Option<Condition>,
-    /// Names of block jobs of a backup that has not begun which QEMU does not have.
-    lost: BTreeSet<String>,
-}
-
-/// What QEMU says.
-#[derive(Clone, Debug, Default)]
-struct Truth {
-    /// Ids of its jobs; none if it did not answer.
-    jobs: Option<BTreeSet<String>>,
 }
 
 /// Decides about the jobs of a status file.
-fn decide(status: &StatusDocument, condition: Condition, truth: &Truth) -> Plan {
-    let blockjobs = status.blockjobs.iter().flat_map(|all| &all.jobs);
+fn decide(status: &StatusDocument, condition: Condition) -> Plan {
     let backs_up = status.backups.as_ref().is_some_and(|all| !all.backups.is_empty());
-    let lost = |name: &str| !backs_up && truth.jobs.as_ref().is_some_and(|known| !known.contains(name));
     let job = status.job.as_ref().map_or(Fate::Keep, |job| fate(job, backs_up));
     Plan {
         job,
@@ -70,10 +59,6 @@ fn decide(status: &StatusDocument, condition: Condition, truth: &Truth) -> Plan 
             Fate::Cancel => resumed_as(status.job.as_ref(), condition),
             Fate::Keep | Fate::Forget | Fate::PowerOff => None,
         },
-        lost: blockjobs
-            .filter(|job| job.kind.known() == Some(BlockJobKind::Backup) && lost(&job.name))
-            .map(|job| job.name.clone())
-            .collect(),
     }
 }
 
@@ -117,21 +102,12 @@ pub(crate) async fn recover(driver: &Arc<Driver>, guest: &Arc<Guest>) {
     let Some(run) = view.run.as_ref().filter(|run| run.launched.id == guest.id) else {
         return;
     };
-    let has_blockjobs = run
-        .status
-        .blockjobs
-        .as_ref()
-        .is_some_and(|all| !all.jobs.is_empty());
     // One that this daemon carries out is nobody's to find.
     let is_own = guest.domain.long_jobs().current().is_some();
-    if is_own || run.status.job.is_none() && !has_blockjobs {
+    if is_own || run.status.job.is_none() {
         return;
     }
-    let jobs = guest.execute(commands::QueryJobs {}).await.ok();
-    let truth = Truth {
-        jobs: jobs.map(|jobs| jobs.into_iter().map(|job| job.id).collect()),
-    };
-    let plan = decide(&run.status, view.condition, &truth);
+    let plan = decide(&run.status, view.condition);
     tracing::warn!(guest = %view.name, job = ?run.status.job, ?plan, "finding what another daemon had under way");
     if let Err(error) = carry_out(driver, guest, plan).await {
         tracing::error!(guest = %view.name, %error, "what another daemon had under way could not be brought to an end");
@@ -201,52 +177,22 @@ fn migrates(answer: &Value) -> bool {
 
 /// Takes what is over out of a run.
 fn forget(run: &mut Run, plan: &Plan) {
-    let mut status = StatusDocument::clone(&run.status);
     if plan.job != Fate::Keep {
+        let mut status = StatusDocument::clone(&run.status);
         status.job = None;
+        run.status = Arc::new(status);
     }
-    if let Some(all) = &mut status.blockjobs {
-        let (lost, left): (Vec<_>, Vec<_>) =
-            all.jobs.drain(..).partition(|job| plan.lost.contains(&job.name));
-        all.jobs = left;
-        all.active = (!all.jobs.is_empty()).into();
-        let mirrored = |disk: &domxml::status::BlockJobDisk| disk.mirror == Some(YesNo::Yes);
-        let targets: BTreeSet<_> = lost
-            .iter()
-            .filter_map(|job| job.disk.as_ref().filter(|disk| mirrored(disk)))
-            .map(|disk| disk.dst.as_str())
-            .collect();
-        if !targets.is_empty() {
-            let mut document = domxml::Domain::clone(&run.document.domain);
-            let disks = document.devices.disks.iter_mut();
-            disks
-                .filter(|disk| targets.contains(disk.target.dev.as_str()))
-                .for_each(|disk| disk.mirror = None);
-            run.document = Document::live(document);
-        }
-    }
-    run.status = Arc::new(status);
 }
 
 #[cfg(test)]
 mod tests {
-    use domxml::status::{BlockJob, BlockJobs, Open};
+    use domxml::status::Open;
 
     use super::*;
 
-    fn status(job: Option<Job>, blockjobs: &[(&str, BlockJobKind)]) -> StatusDocument {
-        let jobs = blockjobs.iter().map(|(name, kind)| BlockJob {
-            name: (*name).to_owned(),
-            kind: Open::Known(*kind),
-            ..BlockJob::default()
-        });
+    fn status(job: Option<Job>) -> StatusDocument {
         StatusDocument {
             job,
-            blockjobs: Some(BlockJobs {
-                active: YesNo::Yes,
-                jobs: jobs.collect(),
-                ..BlockJobs::default()
-            }),
             ..StatusDocument::default()
         }
     }
@@ -258,12 +204,6 @@ mod tests {
             phase: phase.map(str::to_owned),
             ..Job::default()
         })
-    }
-
-    fn truth(jobs: &[&str]) -> Truth {
-        Truth {
-            jobs: Some(jobs.iter().map(|id| (*id).to_owned()).collect()),
-        }
     }
 
     #[test]
@@ -321,7 +261,7 @@ mod tests {
             ),
         ];
         for (kind, long, phase, condition, fate, resume) in table {
-            let plan = decide(&status(job(*kind, *long, *phase), &[]), *condition, &truth(&[]));
+            let plan = decide(&status(job(*kind, *long, *phase)), *condition);
             let what = format!("{} {} {phase:?} {condition:?}", kind.as_str(), long.as_str());
             assert_eq!((plan.job, plan.resume), (*fate, *resume), "{what}");
         }
@@ -329,38 +269,20 @@ mod tests {
             async_kind: Open::Other("teleport".to_owned()),
             ..Job::default()
         });
-        assert_eq!(
-            decide(&status(unknown, &[]), Condition::PAUSED_SAVE, &truth(&[])).job,
-            Fate::Keep
-        );
+        assert_eq!(decide(&status(unknown), Condition::PAUSED_SAVE).job, Fate::Keep);
     }
 
     #[test]
     fn a_backup_that_has_begun_goes_on() {
-        use BlockJobKind as B;
-        let jobs: &[_] = &[("copy-vda", B::Copy), ("backup-vdb", B::Backup)];
-        // Whether it has begun, what QEMU has, what becomes of the backup, what is lost.
-        let table: &[(bool, Truth, Fate, &[&str])] = &[
-            (true, truth(&["copy-vda", "backup-vdb"]), Fate::Keep, &[]),
-            (true, truth(&["copy-vda"]), Fate::Keep, &[]),
-            (false, truth(&["copy-vda"]), Fate::Forget, &["backup-vdb"]),
-            (false, truth(&["backup-vdb"]), Fate::Forget, &[]),
-            // A QEMU that does not answer has lost nothing.
-            (false, Truth::default(), Fate::Forget, &[]),
-        ];
-        for (begun, truth, fate, lost) in table {
-            let mut status = status(job(JobKind::None, AsyncJob::Backup, None), jobs);
-            if *begun {
-                status
-                    .backups
-                    .get_or_insert_default()
-                    .backups
-                    .push(Default::default());
-            }
-            let plan = decide(&status, Condition::RUNNING_BOOTED, truth);
-            let names: Vec<_> = plan.lost.iter().map(String::as_str).collect();
-            assert_eq!((plan.job, names.as_slice()), (*fate, *lost), "{truth:?}");
-        }
+        let mut status = status(job(JobKind::None, AsyncJob::Backup, None));
+        let decided = |status: &StatusDocument| decide(status, Condition::RUNNING_BOOTED).job;
+        assert_eq!(decided(&status), Fate::Forget);
+        status
+            .backups
+            .get_or_insert_default()
+            .backups
+            .push(Default::default());
+        assert_eq!(decided(&status), Fate::Keep);
     }
 
     #[test]

@@ -7,7 +7,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use domxml::{devices::StorageKind, moment::Backup, status::AsyncJob};
+use domxml::{
+    devices::StorageKind,
+    moment::{Backup, BackupDisk},
+    status::AsyncJob,
+};
 use qemu_plan::block::Layer;
 
 use super::long_job::kept;
@@ -37,10 +41,20 @@ pub(crate) fn reuses(run: &Run) -> bool {
     flags(run) & REUSE != 0
 }
 
+/// How a disk takes part in the backup of a run; none if it does not, or is over.
+pub(crate) fn part_of<'a>(run: &'a Run, target: &str) -> Option<&'a BackupDisk> {
+    let mut parts = run
+        .status
+        .backups
+        .iter()
+        .flat_map(|all| &all.backups)
+        .flat_map(Backup::parts);
+    parts.find(|part| part.name == target && !part.is_over())
+}
+
 /// The files that a backup writes.
 pub(crate) fn files(backup: &Backup) -> Vec<PathBuf> {
-    let of_file =
-        |part: &&domxml::moment::BackupDisk| part.kind.unwrap_or(StorageKind::File) == StorageKind::File;
+    let of_file = |part: &&BackupDisk| part.kind.unwrap_or(StorageKind::File) == StorageKind::File;
     let parts = backup.parts().filter(of_file);
     let stores = parts.filter_map(|part| part.store()?.file.as_deref());
     stores.map(PathBuf::from).collect()

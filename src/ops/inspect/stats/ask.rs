@@ -7,7 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use domxml::devices::{Disk, Source};
+use domxml::{
+    devices::{Disk, Source},
+    moment::BackupDisk,
+};
 
 use super::{
     Block, Groups, Stats, Wanted,
@@ -24,7 +27,7 @@ use crate::{
         holdings::storage::chain,
         run::{
             counters::{self, Disks, Questions, Sample},
-            react,
+            left_backup, react,
         },
     },
 };
@@ -154,7 +157,13 @@ fn fill(stats: &mut Stats, run: &Run, sample: &Sample, wanted: Wanted) {
         let disks = run.document.domain.devices.disks.iter();
         stats.blocks = Some(
             disks
-                .flat_map(|disk| blocks_of(disk, told, wanted.backing_chain))
+                .flat_map(|disk| {
+                    let mut blocks = blocks_of(disk, told, wanted.backing_chain);
+                    let part = left_backup::part_of(run, &disk.target.dev);
+                    let part = part.filter(|_| wanted.backing_chain);
+                    blocks.extend(part.and_then(|part| block_of_backup(part, told)));
+                    blocks
+                })
                 .collect(),
         );
     }
@@ -199,6 +208,19 @@ fn blocks_of(disk: &Disk, answers: &Disks, chains: bool) -> Vec<Block> {
         below = store.backing.as_deref();
     }
     blocks
+}
+
+/// The image that a backup of a disk writes.
+fn block_of_backup(part: &BackupDisk, answers: &Disks) -> Option<Block> {
+    let source = part.store()?;
+    Some(Block {
+        name: part.name.clone(),
+        path: chain::local_path(part.kind.unwrap_or_default(), Some(source))
+            .map(|p| p.to_string_lossy().into_owned()),
+        index: part.index,
+        sizes: below_sizes(source, answers),
+        ..Block::default()
+    })
 }
 
 /// Sizes of an image below the top one, by the uppermost of its nodes that has any.

@@ -6,6 +6,7 @@ use qmp::events::BlockWriteThreshold;
 use crate::{
     domain::{Effects, View},
     events::model::{self as pb, EventKind, event::Detail},
+    ops::run::left_backup,
 };
 
 /// The events; none if no disk has the node.
@@ -28,7 +29,8 @@ pub(super) fn reached(view: &View, told: &BlockWriteThreshold) -> Effects {
 
 /// What is told of a node that was written above its threshold: names of the disk, and the path of its image.
 fn names_of(view: &View, node: &str) -> Option<(Vec<String>, String)> {
-    let disks = &view.run.as_ref()?.document.domain.devices.disks;
+    let run = view.run.as_ref()?;
+    let disks = &run.document.domain.devices.disks;
     disks.iter().find_map(|disk| {
         let target = &disk.target.dev;
         let indexed = |index: Option<u32>| index.map(|index| format!("{target}[{index}]"));
@@ -62,6 +64,8 @@ fn names_of(view: &View, node: &str) -> Option<(Vec<String>, String)> {
             }
             next = store.backing.as_deref();
         }
-        None
+        let part = left_backup::part_of(run, target)?;
+        let source = part.store().filter(|source| is_it(source))?;
+        Some((indexed(part.index).into_iter().collect(), path(source)))
     })
 }
