@@ -5,7 +5,10 @@
 
 use std::time::Duration;
 
-use crate::error::{Code, Error, Result};
+use crate::{
+    error::{Code, Error, Result},
+    tasks,
+};
 
 /// How long a local file may take.
 pub(crate) const FILE_DEADLINE: Duration = Duration::from_secs(20);
@@ -30,7 +33,7 @@ pub(crate) async fn within<T: Send + 'static>(
     what: &str,
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    match tokio::time::timeout(limit, tokio::task::spawn_blocking(work)).await {
+    match tokio::time::timeout(limit, tasks::block(work)).await {
         Ok(Ok(result)) => result,
         Ok(Err(panic)) => Err(Error::internal(format!("{what}: the work failed")).caused_by(panic)),
         Err(_) => Err(Error::new(

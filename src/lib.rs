@@ -21,4 +21,5 @@ pub mod pb;
 pub mod peers;
 pub mod qemu;
 pub mod service;
+mod tasks;
 pub mod version;

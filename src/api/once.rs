@@ -148,11 +148,11 @@ impl Once {
         let answer = match found {
             Found::First(sender) => {
                 let receiver = sender.subscribe();
-                let task = tracker.spawn(peers::on_behalf(peers::current(), async move {
+                let task = peers::track(tracker, async move {
                     work.await
                         .map(|answer| answer.encode_to_vec())
                         .map_err(Status::from)
-                }));
+                });
                 let once = self.clone();
                 // Both halves are on the tracker: a caller that goes away takes nothing with it.
                 tracker.spawn(async move {

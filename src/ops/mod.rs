@@ -158,7 +158,7 @@ impl Driver {
         &self,
         work: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
-        match self.tracker.spawn(peers::on_behalf(peers::current(), work)).await {
+        match peers::track(&self.tracker, work).await {
             Ok(result) => result,
             Err(panic) => {
                 Err(Error::internal("the operation met a bug in the daemon; see its log").caused_by(panic))

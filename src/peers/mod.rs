@@ -25,7 +25,7 @@ use wire::{
 };
 
 pub use bus::Fault;
-pub use caller::{current, on_behalf};
+pub use caller::{current, on_behalf, track};
 pub use lock::{Holder, Locks, Resource};
 pub use log::{LogFile, LogStart};
 pub use network::{Lease, Network, PortId};

@@ -31,14 +31,17 @@ pub use start::{Held, Live, Prepared, RunAs, Start};
 
 use std::time::Duration;
 
-use crate::error::{Code, Error, Result};
+use crate::{
+    error::{Code, Error, Result},
+    tasks,
+};
 
 /// Longer than anything that is run so may take by itself: a file system that hangs.
 const BLOCKING_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Runs what may block (a fork, a small local file) off the runtime's threads, for a bounded time.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    match tokio::time::timeout(BLOCKING_DEADLINE, tokio::task::spawn_blocking(work)).await {
+    match tokio::time::timeout(BLOCKING_DEADLINE, tasks::block(work)).await {
         Ok(Ok(result)) => Ok(result),
         Ok(Err(panic)) => Err(Error::internal("a thread that starts or probes QEMU failed").caused_by(panic)),
         Err(_) => {

@@ -12,15 +12,16 @@ const LAYERS: &[(&str, &str)] = &[
     ("access", "ops domain BELOW"),
     ("ops", "domain qemu BELOW"),
     ("domain", "BELOW"),
-    ("qemu", "config paths blocking error version"),
+    ("qemu", "config paths blocking tasks error version"),
     ("admin", "BELOW"),
     ("options", "config paths error version"),
-    ("peers", "config paths blocking error version"),
+    ("peers", "config paths blocking tasks error version"),
     ("hooks", "blocking error"),
     ("logging", "config paths blocking error version"),
     ("events", "paths blocking error pb"),
     ("config", "paths blocking error"),
-    ("blocking", "error"),
+    ("blocking", "tasks error"),
+    ("tasks", ""),
     ("error", "pb"),
     ("paths", ""),
     ("pb", ""),
@@ -28,7 +29,7 @@ const LAYERS: &[(&str, &str)] = &[
 ];
 
 /// What all but the lowest may name.
-const BELOW: &str = "peers hooks logging events config blocking error paths pb version";
+const BELOW: &str = "peers hooks logging events config blocking tasks error paths pb version";
 
 pub(crate) fn check(sources: &Sources) -> Vec<Finding> {
     sources.rust().flat_map(check_file).collect()

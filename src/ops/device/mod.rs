@@ -108,11 +108,11 @@ pub async fn begin_detach(
         ))
         .await
     };
-    let task = tracker.spawn(peers::on_behalf(peers::current(), work));
+    let mut task = std::pin::pin!(peers::track(&tracker, work));
     tokio::select! {
         biased;
         record = followed.begun() => Ok(Detach::Begun(record)),
-        ended = task => {
+        ended = &mut task => {
             let bug = |panic| Error::internal("the operation met a bug in the daemon; see its log").caused_by(panic);
             match (followed.record(), ended.map_err(bug)?) {
                 (Some(record), _) => Ok(Detach::Begun(record)),

@@ -156,13 +156,11 @@ pub async fn launch<T: Send + 'static>(
     followed: Arc<Followed>,
     work: impl Future<Output = Result<T>> + Send + 'static,
 ) -> Result<Option<Arc<Record>>> {
-    let task = driver
-        .tracker
-        .spawn(crate::peers::on_behalf(crate::peers::current(), work));
+    let mut task = std::pin::pin!(crate::peers::track(&driver.tracker, work));
     tokio::select! {
         biased;
         record = followed.begun() => Ok(Some(record)),
-        ended = task => {
+        ended = &mut task => {
             let bug = |panic| Error::internal("the operation met a bug in the daemon; see its log").caused_by(panic);
             match (followed.record(), ended.map_err(bug)?) {
                 (Some(record), _) => Ok(Some(record)),
