@@ -5,6 +5,8 @@ use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use qemu_plan::save_image::{ImageFormat, Texts};
+
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 fn main() -> Result<()> {
@@ -38,6 +40,8 @@ fn main() -> Result<()> {
     write("config_file", files(&root.join("conf"), &["conf"])?)?;
     write("qcow2_head", heads())?;
     write("journal_segment", segments())?;
+    write("save_image", images())?;
+    write("moment_document", moments(&root)?)?;
     write(
         "cpu_list",
         ["0-3,8,10-11", "65535", "7"]
@@ -163,6 +167,37 @@ fn heads() -> Vec<Vec<u8>> {
     let alone = [&head[..8], &[0; 120]].concat();
     head.extend(name);
     vec![head, alone]
+}
+
+/// Heads of saved guests' images in every format, with a cookie and without.
+fn images() -> Vec<Vec<u8>> {
+    let image = |(at, format): (usize, &ImageFormat)| {
+        let texts = Texts {
+            document: "<domain/>".into(),
+            cookie: (at % 2 == 0).then(|| "<cookie/>".into()),
+        };
+        let (header, data) = texts.compose(at % 3 == 0, *format);
+        [&header.encode(at != 1)[..], data.get(..32).unwrap_or_default()].concat()
+    };
+    ImageFormat::ALL.iter().enumerate().map(image).collect()
+}
+
+/// Documents of snapshots and checkpoints as files have them, with a guest's document inside and without.
+fn moments(root: &Path) -> Result<Vec<Vec<u8>>> {
+    let head = "<name>a</name><description>d</description><state>running</state><parent><name>p</name></parent>\
+        <creationTime>7</creationTime><memory snapshot='external' file='/m'/><disks><disk name='vda' snapshot='external' \
+        type='file'><driver type='qcow2'/><source file='/a'/></disk><disk name='vdb' snapshot='no'/></disks>";
+    let points = "<name>a</name><parent><name>p</name></parent><creationTime>7</creationTime><disks>\
+        <disk name='vda' checkpoint='bitmap' bitmap='a'/><disk name='vdb' checkpoint='no'/></disks>";
+    let mut found = Vec::new();
+    for domain in domains(root)?.into_iter().step_by(20) {
+        let domain = String::from_utf8(domain)?;
+        found.push(format!("<domainsnapshot>{head}{domain}<active>1</active></domainsnapshot>"));
+        found.push(format!("<domaincheckpoint>{points}{domain}</domaincheckpoint>"));
+    }
+    found.push(format!("<domainsnapshot>{head}</domainsnapshot>"));
+    found.push(format!("<domaincheckpoint>{points}</domaincheckpoint>"));
+    Ok(found.into_iter().map(String::into_bytes).collect())
 }
 
 /// Bodies of a segment's records, each behind its length: a head without guests, and an event's first fields.
