@@ -9,7 +9,8 @@ below /img and /tmp/x; here they are made in --dir. The guests that the operatio
 with real QEMUs under TCG: the daemon at the URI should have nothing else to do. What QEMU was told is traced by QEMU itself.
 
 An operation is equal if result, error (code and text), events, both changes of documents and commands are; numbers of block
-nodes count by their order of appearance, since they go on from whatever was plugged before. A device that is named by the
+nodes, of ports and of interfaces' names count by their order of appearance, since they go on from whatever was plugged
+before; what networks and terminals make up is left out. A device that is named by the
 document of the running guest is named by its document here: terminals have other names. Calls that are about neither
 devices, CPUs, I/O threads nor disks are made, for what follows depends on them, and not compared.
 """
@@ -42,10 +43,25 @@ OF_VIRSH = {
     "blockresize", "domblkthreshold", "domblkinfo", "blkiotune", "memtune", "numatune", "schedinfo", "vcpupin",
     "emulatorpin", "setmem", "setmaxmem", "dommemstat", "domdirtyrate-calc", "set-lifecycle-action", "perf",
     "send-process-signal", "domlaunchsecinfo", "domsetlaunchsecstate", "inject-nmi", "metadata", "desc",
+    "change-media", "detach-disk", "attach-disk", "attach-interface", "detach-interface", "update-memory-device",
+    "domif-setlink", "domif-getlink", "domiftune", "domdisplay-reload", "send-key", "vcpucount", "guestvcpus",
+    "domfsfreeze", "domfsthaw", "domfstrim", "domfsinfo", "domhostname", "domtime", "domifaddr", "set-user-password",
+    "get-user-sshkeys", "set-user-sshkeys", "guest-agent-timeout", "qemu-agent-command", "guestinfo", "dompmsuspend",
+    "dompmwakeup", "domstate",
 }
 FLAGS = {"--live": 1, "--config": 2, "--current": 0, "--persistent": 2, "--force": 4}
 # What it prints is of the host, or of the moment.
-VARIES = re.compile(r"^(domblkinfo|dommemstat|schedinfo|memtune|iothreadinfo|vcpupin|emulatorpin|blkiotune)$")
+VARIES = re.compile(
+    r"^(domblkinfo|dommemstat|schedinfo|memtune|iothreadinfo|vcpupin|emulatorpin|blkiotune|guestinfo|domtime|domifaddr|"
+    r"domfsinfo|qemu-agent-command|domfstrim|perf)$"
+)
+# Networks of the recording: name, bridge, and what it has besides.
+NETWORKS = [
+    ("n1", "plugnat0", "<ip address='192.168.199.1' netmask='255.255.255.0'/><portgroup name='pg1'><bandwidth>"
+     "<inbound average='1000'/></bandwidth></portgroup>"),
+    ("n2", "plugbr0", "<forward mode='bridge'/>"),
+    ("n3", "plugbr1", "<forward mode='bridge'/>"),
+]
 # What is asked and not told: how a daemon learns of its guest is its own affair.
 ASKED = re.compile(r"^(query-|qom-list|qom-get|qmp_capabilities)")
 
@@ -108,6 +124,16 @@ def guests(directory, boot):
         + vnc.format(" passwd='first'")
         + "<memballoon model='none'/>"
     )
+    other = (
+        ports(24)
+        + """<controller type='usb' index='0' model='qemu-xhci'/><controller type='scsi' index='0' model='virtio-scsi'/>
+        <controller type='virtio-serial' index='0'/>"""
+        + disk("r1.raw", "vda", "raw")
+        + disk("q2.qcow2", "vdz")
+        + serial
+        + agent
+        + "<memballoon model='virtio'/>"
+    )
     old = f"""<controller type='usb' model='none'/>{cdrom('hda', 'ide')}
         <disk type='file' device='floppy'><driver name='qemu' type='raw'/><source file='{img}/fl1.img'/><target dev='fda' bus='fdc'/></disk>
         {serial}<memballoon model='none'/>"""
@@ -117,6 +143,7 @@ def guests(directory, boot):
     acpi = "<features><acpi/></features>"
     return {
         "g": domain("g", numa, "q35", rich, acpi, boot + "<boot dev='hd'/>"),
+        "h": domain("h", numa, "q35", other, shared + nvdimm, boot),
         "n": domain("n", numa, "q35", quiet, shared + nvdimm, ""),
         "p": domain("p", small, "pc", old, acpi, "<boot dev='hd'/>"),
         "pt": domain("pt", small, "pc", "<controller type='usb' model='none'/><memballoon model='none'/>", acpi, ""),
@@ -197,15 +224,36 @@ class Replay:
         for part in ("img", "x"):
             os.makedirs(f"{self.directory}/{part}", exist_ok=True)
         os.chmod(self.directory, 0o755)
-        for name in ["d1", "d2", "d3", "d4", "n1", "n2", "n3", "n4", "p1", "p2", "big", "q3"]:
+        for name in ["d1", "d2", "d3", "d4", "d5", "d6", "n1", "n2", "n3", "n4", "p1", "p2", "big", "q1", "q3"]:
             subprocess.run(
                 ["qemu-img", "create", "-q", "-f", "qcow2", f"{self.directory}/img/{name}.qcow2", "16M"], check=True
             )
         sizes = {"cd1.iso": 1, "cd2.iso": 1, "fl1.img": 1, "fl2.img": 1, "nv.img": 128, "nv1.img": 128, "pm.img": 128}
         sizes.update({f"r{n}.raw": 16 for n in range(1, 6)})
+        sizes["big.raw"] = 1024
+        backing = f"{self.directory}/img/q3.qcow2"
+        subprocess.run(
+            ["qemu-img", "create", "-q", "-f", "qcow2", "-b", backing, "-F", "qcow2", f"{self.directory}/img/q2.qcow2"],
+            check=True,
+        )
+        with open(f"{self.directory}/img/key.pub", "w", encoding="ascii") as file:
+            file.write("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFq8H1bY2Y9k8Zl9Q0m4mF0c4bUjQm8y3oQv1w6r5t2u somebody\n")
         for name, mib in sizes.items():
             with open(f"{self.directory}/img/{name}", "wb") as file:
                 file.truncate(mib << 20)
+
+    def make_networks(self):
+        """Bridges and networks that interfaces are plugged into; they need privileges and a daemon of networks."""
+        for _, bridge, more in NETWORKS:
+            if "forward" in more:
+                subprocess.run(["ip", "link", "add", bridge, "type", "bridge"], check=False, stderr=subprocess.DEVNULL)
+                subprocess.run(["ip", "link", "set", bridge, "up"], check=False)
+        for name, bridge, more in NETWORKS:
+            xml = f"<network><name>{name}</name><bridge name='{bridge}'/>{more}</network>"
+            try:
+                self.conn.networkCreateXML(xml)
+            except libvirt.libvirtError as error:
+                print(f"no network {name}: {error}", file=sys.stderr)
 
     def start(self, name):
         if name in self.booted or name not in self.documents:
@@ -218,7 +266,7 @@ class Replay:
         dom = self.conn.defineXML(xml)
         if name != "c":
             dom.create()
-        if self.options.kernel and name == "g":
+        if self.options.kernel and name in ("g", "h"):
             time.sleep(self.options.boot)
 
     def here(self, text):
@@ -300,9 +348,9 @@ class Replay:
         wanted = [c[:2] for c in op.get("qmp", []) if not ASKED.match(c[0])]
         given = [json.loads(self.there(json.dumps(c))) for c in self.trace.take(name) if not ASKED.match(c[0] or "")]
         found["commands"] = (commands(wanted), commands(given))
-        for kind in ("commands", "live"):
-            found[kind] = tuple(sorted(n.of(line) for line in side) if kind == "live" else [n.of(line) for line in side]
-                                for n, side in zip(numbers, found[kind]))
+        for kind in ("commands", "live", "stored", "events"):
+            numbered = [[n.of(line) for line in side] for n, side in zip(numbers, found[kind])]
+            found[kind] = tuple(numbered if kind == "commands" else map(sorted, numbered))
         return {kind: pair for kind, pair in found.items() if pair[0] != pair[1]}
 
     def diff(self, before, after):
@@ -320,7 +368,16 @@ class Numbers:
         def name(match):
             number = self.known.setdefault(match[2], f"N{len(self.known)}")
             return match[1] + number
-        return re.sub(r"(libvirt-|index=')(\d+)(?=-|')", name, line)
+        line = re.sub(r"(libvirt-|index=')(\d+)(?=-|')", name, line)
+        return re.sub(r"()\b(?:host|tapfd-)?(net\d+)\b|()\b(vnet\d+|macvtap\d+)\b", self.card, line)
+
+    def card(self, match):
+        """Names of interfaces, and of their ends on the host."""
+        name = match[2] or match[4]
+        if match[0].startswith("tapfd-"):
+            name = name[:-1]
+        known = self.known.setdefault(name, f"E{len(self.known)}")
+        return match[0].replace(name, known)
 
 
 def told(events):
@@ -331,6 +388,9 @@ def changes(lines):
     """The lines that come and go, without what differs from run to run."""
     plain = (re.sub(r"/dev/pts/\d+", "/dev/pts/N", line) for line in lines if line[:1] in "+-")
     plain = (re.sub(r"port='59\d\d'", "port='N'", line) for line in plain)
+    plain = (re.sub(r" portid='[-0-9a-f]*'", "", line) for line in plain)
+    plain = (re.sub(r"(bus='0x)[0-9a-f]+(' slot='0x00')", r"\1N\2", line) for line in plain)
+    plain = (re.sub(r"(<mac address='52:54:00):(?!00:)[0-9a-f:]*", r"\1:N", line) for line in plain)
     kept = Counter(line[0] + line[1:].strip() for line in plain)
     # A line that goes and comes again has only moved.
     for line in list(kept):
@@ -342,7 +402,9 @@ def changes(lines):
 
 
 def commands(list_):
-    return [json.dumps([name, arguments], sort_keys=True) for name, arguments in list_]
+    lines = (json.dumps([name, arguments], sort_keys=True) for name, arguments in list_)
+    lines = (re.sub(r'("bus": "pci)\.\d+', r"\1.N", line) for line in lines)
+    return [re.sub(r'("mac": "52:54:00):(?!00:)[0-9a-f:]*', r"\1:N", line) for line in lines]
 
 
 def main():
@@ -353,13 +415,20 @@ def main():
     parser.add_argument("--initrd")
     parser.add_argument("--boot", type=float, default=40, help="seconds that the guest with a system takes to boot")
     parser.add_argument("--dir", help="where files of the recording are made")
-    parser.add_argument("--groups", default="disk,devices,net-graphics,no-os-guest,other-machines-and-config")
+    parser.add_argument(
+        "--groups", default="disk,devices,net-graphics,os-guest,no-os-guest,other-machines-and-config,tuning,agent"
+    )
+    parser.add_argument("--guests", help="only operations on these guests")
+    parser.add_argument("--networks", action="store_true", help="make the recording's bridges and networks")
     parser.add_argument("--settle", type=float, default=0.3, help="seconds to wait for what follows a call")
     parser.add_argument("--skip", default="server mode", help="operations whose description has this are left out")
     parser.add_argument("--verbose", action="store_true")
     options = parser.parse_args()
     replay = Replay(options)
     replay.prepare()
+    if options.networks:
+        replay.make_networks()
+    only = options.guests.split(",") if options.guests else None
     groups = options.groups.split(",")
     kinds, totals = Counter(), Counter()
     for line in open(options.facts, encoding="utf-8"):
@@ -368,6 +437,8 @@ def main():
         if options.skip and options.skip in op["op"]:
             continue
         if op["group"] not in groups or op["dom"] not in replay.documents or op["virsh"].startswith(("python", "(")):
+            continue
+        if only and op["dom"] not in only:
             continue
         replay.start(op["dom"])
         try:

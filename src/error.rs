@@ -320,7 +320,7 @@ impl Error {
 }
 
 /// The operating system's words for an error, without Rust's "(os error N)".
-fn os_text(error: &io::Error) -> String {
+pub(crate) fn os_text(error: &io::Error) -> String {
     let text = error.to_string();
     match text.find(" (os error") {
         Some(end) => text[..end].to_owned(),

@@ -83,6 +83,7 @@ fn driver(setup: &Setup) -> anyhow::Result<Arc<Driver>> {
             deadlines: Deadlines::default(),
         }),
         sessions: Sessions::default(),
+        groups: ops::holdings::storage::descriptors::Groups::default(),
         operations: ops::operation::record::Operations::default(),
         ports: ops::Ports::default(),
         host: Facts::read(Path::new("/"), paths.scope, &setup.daemon.borrow().host_uuid)?,

@@ -104,6 +104,8 @@ routes! { REMOTE: remote;
     DomainLookupByUuid => domain::lookup_by_uuid,
     DomainLookupById => domain::lookup_by_id,
     DomainOpenChannel [VIR_DOMAIN_CHANNEL_FORCE] => look::open_channel,
+    DomainFdAssociate [VIR_DOMAIN_FD_ASSOCIATE_SECLABEL_RESTORE, VIR_DOMAIN_FD_ASSOCIATE_SECLABEL_WRITABLE]
+        => device::associate,
     DomainOpenGraphics [VIR_DOMAIN_OPEN_GRAPHICS_SKIPAUTH] => look::open_graphics,
     DomainOpenGraphicsFd [VIR_DOMAIN_OPEN_GRAPHICS_SKIPAUTH] => look::open_graphics_fd,
     DomainScreenshot [] => look::screenshot,

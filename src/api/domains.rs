@@ -5,6 +5,7 @@ use std::{future::Future, pin::Pin, sync::Arc};
 use futures_util::Stream;
 use prost::Message;
 use tonic::{Request, Response, Status};
+use unixfd::Fds;
 
 use super::{
     convert::{self, Wanted},
@@ -14,7 +15,7 @@ use super::{
 use crate::{
     access::{Caller, Permission},
     domain::Domain,
-    error::{Error, Result},
+    error::{Code, Error, Result},
     ops::{self, Conditions, Driver},
     pb,
 };
@@ -469,6 +470,36 @@ impl pb::domains_server::Domains for Service {
             }
         };
         Ok(Response::new(pb::ToNativeResponse { text }))
+    }
+
+    /// Only a caller in this process has descriptors to hand over.
+    async fn associate_descriptors(
+        &self,
+        request: Request<pb::AssociateDescriptorsRequest>,
+    ) -> Answer<pb::AssociateDescriptorsResponse> {
+        let fds = request.extensions().get::<Fds>().cloned();
+        self.mutate(request, |call| async move {
+            let fds = fds.ok_or_else(|| {
+                let text = "file descriptors can't be handed over by this interface";
+                Error::new(Code::OperationUnsupported, text)
+            })?;
+            let domain = call.unchanged(call.request.domain.as_ref())?;
+            let (driver, request) = (&call.driver, call.request);
+            let session = driver.sessions.find(&request.session)?;
+            let session = session.ok_or_else(|| Error::argument("no session is named").at("session"))?;
+            if !call.conditions.trial {
+                let given = (Arc::clone(&session), fds);
+                driver.groups.put(domain.view().uuid, request.group, given)?;
+                // It may have ended meanwhile.
+                if !driver.sessions.is_open(&session) {
+                    driver.groups.end(&session);
+                }
+            }
+            Ok(pb::AssociateDescriptorsResponse {
+                etag: domain.view().etag(),
+            })
+        })
+        .await
     }
 
     type OpenSessionStream = Pin<Box<dyn Stream<Item = Result<pb::SessionUpdate, Status>> + Send>>;

@@ -156,7 +156,7 @@ macro_rules! mutations {
 mutations! {
     DefineRequest UndefineRequest CreateRequest StartRequest ShutdownRequest RebootRequest ResetRequest
     InjectNmiRequest SendKeysRequest WakeRequest PowerOffRequest SuspendRequest ResumeRequest RenameRequest RemoveManagedSaveRequest
-    SetAutostartRequest ConfigureRequest MeasureDirtyRateRequest ReloadDisplayRequest SetLaunchSecretRequest SetPerfEventsRequest
+    AssociateDescriptorsRequest SetAutostartRequest ConfigureRequest MeasureDirtyRateRequest ReloadDisplayRequest SetLaunchSecretRequest SetPerfEventsRequest
     AttachDeviceRequest DetachDeviceRequest UpdateDeviceRequest SetInterfaceLimitsRequest
     SetDiskLimitsRequest SetThrottleGroupRequest RemoveThrottleGroupRequest ResizeDiskRequest SetDiskThresholdRequest
     PullBlocksRequest CommitBlocksRequest CopyBlocksRequest EndBlockJobRequest SetBlockJobSpeedRequest

@@ -56,6 +56,8 @@ pub struct Driver {
     pub prober: Prober,
     /// Sessions that guests are bound to.
     pub sessions: sessions::Sessions,
+    /// Descriptors that clients have handed over for guests.
+    pub groups: storage::descriptors::Groups,
     /// Ports of displays.
     pub ports: Ports,
     /// Facts of the host and of the mode that the daemon runs in.

@@ -19,7 +19,9 @@ use crate::{
     events::Happening,
     events::model::{self as pb, EventKind, event::Detail},
     ops::{
-        Driver, blockjobs, recover,
+        Driver, blockjobs,
+        holdings::helper::passt,
+        recover,
         run::{
             cpus,
             departures::Departure,
@@ -253,6 +255,16 @@ fn follow(driver: &Arc<Driver>, guest: &Arc<Guest>, then: Then) {
             if !guest.jobs.tell(&id, &state) {
                 tracker.spawn(blockjobs::end::heard(driver, guest, id, state));
             }
+        }
+        Then::Disconnected(alias) => {
+            tracker.spawn(async move {
+                let view = guest.domain.view();
+                let run = view.run.as_ref().filter(|run| run.launched.id == guest.id && !run.starting);
+                let Some(run) = run else { return };
+                if let Err(error) = passt::again(&driver, &run.document.domain, &alias).await {
+                    tracing::error!(guest = %view.name, alias, %error, "an interface stays without its passt");
+                }
+            });
         }
         Then::Kept(alias) => drop(guest.departures.tell(&alias, Departure::Refused)),
     }

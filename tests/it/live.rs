@@ -149,3 +149,28 @@ async fn a_throttle_group_at_every_step() -> Result<()> {
     })
     .await
 }
+
+/// An interface with an end on the host.
+const TAP: &str = "<interface type='ethernet'><mac address='52:54:00:00:00:09'/><target dev='vqsteps0'/>\
+    <model type='virtio'/></interface>";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interface_that_is_changed_with_its_plug_at_every_step() -> Result<()> {
+    if !std::path::Path::new("/dev/net/tun").exists() {
+        testkit::skip::skip("there are no TAP devices here");
+        return Ok(());
+    }
+    let changed = TAP
+        .replace("type='ethernet'", "type='ethernet' trustGuestRxFilters='yes'")
+        .replace("</interface>", "<link state='down'/></interface>");
+    every_step(Operation {
+        name: "rewire",
+        devices: TAP.to_owned(),
+        cpus: CPU,
+        call: Call::Update(changed),
+        done: Done::Shown("trustGuestRxFilters='yes'"),
+        had: &[("link", "true")],
+        commands: &["set_link"],
+    })
+    .await
+}

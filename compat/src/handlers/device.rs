@@ -12,6 +12,7 @@ use wire::xdr::Text;
 
 use super::args::{self, Must};
 use super::flags::Flags;
+use super::lifecycle::own_session;
 use super::{Reply, by_uuid, ended, full_in, info};
 use crate::ctx::Ctx;
 use crate::proto::Scope;
@@ -19,9 +20,9 @@ use crate::proto::detach_device_request::Device as Named;
 use crate::proto::interface_limits::Rate;
 use crate::proto::list_interface_addresses_request::Source;
 use crate::proto::{
-    AttachDeviceRequest, DetachDeviceRequest, GetInterfaceLimitsRequest, InterfaceAddresses, InterfaceLimits,
-    ListGuestInterfacesRequest, ListInterfaceAddressesRequest, SetInterfaceLimitsRequest,
-    UpdateDeviceRequest,
+    AssociateDescriptorsRequest, AttachDeviceRequest, DetachDeviceRequest, GetInterfaceLimitsRequest,
+    InterfaceAddresses, InterfaceLimits, ListGuestInterfacesRequest, ListInterfaceAddressesRequest,
+    SetInterfaceLimitsRequest, UpdateDeviceRequest,
 };
 
 /// Limits of what an interface receives, in the order in which they are told.
@@ -98,6 +99,21 @@ pub(crate) async fn update(ctx: &Ctx, args: DomainUpdateDeviceFlags, flags: Flag
         options: None,
     };
     ctx.devices().update_device(request).await?;
+    Ok(())
+}
+
+/// The descriptors go with the request, and the group with the connection.
+pub(crate) async fn associate(ctx: &Ctx, args: DomainFdAssociate, flags: Flags) -> Reply<()> {
+    args::check(ctx, "nfds", Must::NotBeZero, !ctx.fds.is_empty())?;
+    // What the flags ask for concerns SELinux's labels, which nobody sets here.
+    flags.checked()?;
+    let request = AssociateDescriptorsRequest {
+        domain: by_uuid(&args.dom),
+        group: args.name.into_string(),
+        session: own_session(ctx).await?,
+        options: None,
+    };
+    ctx.domains().associate_descriptors(request).await?;
     Ok(())
 }
 

@@ -119,12 +119,16 @@ async fn start(ctx: &Ctx, dom: &NonnullDomain, flags: u32) -> Reply<Domain> {
     Ok(ctx.domains().start(request).await?.into_inner())
 }
 
-/// The session that guests of this connection are bound to, if flags ask for one: opened at first need, and held until
-/// the connection ends.
+/// The session that guests of this connection are bound to, if flags ask for one.
 async fn session(ctx: &Ctx, flags: u32) -> Reply<String> {
-    if flags & VIR_DOMAIN_START_AUTODESTROY == 0 {
-        return Ok(String::new());
+    match flags & VIR_DOMAIN_START_AUTODESTROY {
+        0 => Ok(String::new()),
+        _ => own_session(ctx).await,
     }
+}
+
+/// The connection's session: opened at first need, and held until the connection ends.
+pub(super) async fn own_session(ctx: &Ctx) -> Reply<String> {
     let mut held = ctx.conn.session.lock().await;
     if let Some((id, _)) = &*held {
         return Ok(id.clone());

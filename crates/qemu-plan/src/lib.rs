@@ -11,6 +11,7 @@ mod error;
 pub mod facts;
 pub mod hotplug;
 pub mod keys;
+pub mod passt;
 pub mod postparse;
 mod props;
 mod resources;

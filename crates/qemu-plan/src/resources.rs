@@ -195,6 +195,8 @@ pub struct DeviceResources {
     pub second_port: Option<u16>,
     /// Path of a host device node (SCSI generic, USB).
     pub path: Option<String>,
+    /// Descriptors of a client's that a storage node is opened by, in place of its path: QEMU gets them as one set.
+    pub descriptors: Vec<i32>,
     /// Netdev properties, when the caller made the back end itself.
     pub netdev: Option<Props>,
 }

@@ -76,6 +76,11 @@ events! {
         #[serde(default)]
         reason: String,
     }
+    /// An interface's connection to another program is gone.
+    NetdevStreamDisconnected "NETDEV_STREAM_DISCONNECTED" {
+        /// The back end's id.
+        netdev_id: String,
+    }
     /// A device is gone.
     DeviceDeleted "DEVICE_DELETED" {
         /// Device's id, if it had one.

@@ -22,6 +22,7 @@ pub mod perf;
 mod pidfd;
 mod policy;
 mod quiet;
+mod rlimit;
 mod tap;
 mod vsock;
 
@@ -47,6 +48,7 @@ pub use peer::{Fds, Peer, PeerCred, peer_label};
 pub use pidfd::{PidFd, start_time};
 pub use policy::{Policy, set_policy};
 pub use quiet::QuietStream;
+pub use rlimit::{locked_memory, set_locked_memory};
 pub use tap::{
     NAME_MAX, TapFlags, add_to_bridge, mtu, set_down, set_mac, set_macvtap_flags, set_mtu,
     set_receive_frames, set_up, tap, tap_name, vhost_net,

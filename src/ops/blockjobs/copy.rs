@@ -28,7 +28,7 @@ use crate::{
             images::{self, Fresh, Planned},
             lookup,
         },
-        holdings::storage::{chain, volumes},
+        holdings::storage::{chain, descriptors::Handed, volumes},
         host::identity,
         operation::{Ask, Context, Operation},
         run::guest::Guest,
@@ -373,7 +373,7 @@ async fn follow(driver: &Arc<Driver>, disk: &Disk, chain: &mut Chain) -> Result<
     chain.put(&mut images);
     let as_user = identity::file_user(&driver.config())?;
     let images = crate::blocking::file("following the chain of an image", move || {
-        chain::follow(&mut images, &as_user)?;
+        chain::follow(&mut images, &as_user, &Handed::default())?;
         Ok(images)
     })
     .await?;

@@ -99,12 +99,12 @@ pub async fn configure(
     let operation = Operation::begin(driver, domain, ask).await?;
     let view = operation.view();
     let which = Which::of(scope, &view)?;
+    let live = if which.live { live_of(&change)? } else { None };
     let edit = edit(which, &change);
     edit.check(&view)?;
     if operation.is_trial() {
         return Ok(());
     }
-    let live = if which.live { live_of(&change)? } else { None };
     let event = event_of(&view, &change, which);
     let work = async move |context: Arc<Context>| {
         if let Some(live) = live {

@@ -24,6 +24,7 @@ use qemu_plan::{
     caps::Caps,
     command::{
         Purpose, Resources,
+        disk::settle_cache,
         plug::{Given, Plan, plug},
         tls,
     },
@@ -57,6 +58,7 @@ use crate::{
         },
         operation::{self, Ask, Context, Operation},
         run::{guest::Guest, react::lifecycle},
+        tuning::locked,
     },
     qemu::MasterKey,
 };
@@ -196,6 +198,8 @@ struct Coming {
 struct Numbers {
     node: u32,
     fdset: u32,
+    /// What QEMU might lock before the first device that needs its memory locked.
+    memlock: Option<u64>,
 }
 
 impl Coming {
@@ -220,11 +224,14 @@ impl Coming {
         let first = guest.first_node(first);
         let (device, next_node) = match placed.device {
             Device::Disk(disk) => {
+                let mut disk = disk;
+                settle_cache(&mut disk);
                 guest.gave_nodes(first.saturating_add(1));
-                let mut disk = disk::resolve(driver, *disk).await?;
+                let mut disk = disk::resolve(driver, view.uuid, *disk).await?;
                 let next = block::number_disk(&mut disk, first);
                 guest.gave_nodes(next);
                 block::name_disk(&mut disk)?;
+                block::number_sets(&mut disk, next_fdset(view));
                 (Device::Disk(Box::new(disk)), next)
             }
             other => (other, first),
@@ -264,14 +271,16 @@ impl Coming {
         let names = plan::short_name(self.guest.id, &document.name);
         let mut given = Resources {
             purpose: Purpose::Plug,
-            first_fdset: next_fdset(&view),
+            first_fdset: next_fdset(&view).max(after_sets(&device)),
             ..resources(context.driver(), document, dirs(context.driver(), &names))
         };
         let mut files = holding::acquire(context, &self.guest, &mut device, &mut given).await?;
+        let memlock = self.lock_memory(context, &device).await?;
         let plan = self.steps(context, &device, &mut given).await?;
         let numbers = Numbers {
             node: self.next_node,
             fdset: plan.next_fdset,
+            memlock,
         };
         for step in plan.steps {
             let (part, guest) = (step.makes(), Arc::clone(&self.guest));
@@ -303,6 +312,15 @@ impl Coming {
             })
             .await?;
         Ok(device)
+    }
+
+    /// Has QEMU be able to lock its memory with the device; what is kept of what it could lock before.
+    async fn lock_memory(&self, context: &Context, device: &Device) -> Result<Option<u64>> {
+        let mut undo = context.steps("what it may lock").await?;
+        let view = context.view();
+        let mut document = domxml::Domain::clone(&view.running()?.document.domain);
+        hotplug::enter(&mut document, device.clone())?;
+        locked::follow(&view, self.guest.process()?.pid(), &document, Some(&mut *undo))
     }
 
     /// The monitor's commands, with the secrets that they take.
@@ -403,7 +421,8 @@ pub(crate) async fn adopt(
     };
     let numbers = Numbers {
         node: u32::try_from(highest).unwrap_or(u32::MAX).saturating_add(1),
-        fdset: next_fdset(&view),
+        fdset: next_fdset(&view).max(after_sets(&device)),
+        memlock: view.running()?.status.original_memlock,
     };
     let balloon = learnt::of_memory(guest, &mut device).await;
     let known = guest.monitor()?.device_ids().await.ok();
@@ -429,15 +448,25 @@ fn has_come(view: &mut View, device: Device, numbers: Numbers) -> Result<()> {
         let mut status = domxml::StatusDocument::clone(&run.status);
         status.nodename = Some(u64::from(numbers.node.saturating_sub(1)));
         status.fdset = Some(u64::from(numbers.fdset));
+        status.original_memlock = numbers.memlock;
         run.status = Arc::new(status);
     }
     Ok(())
 }
 
 /// The first number of a set of descriptors that is free in a run.
-fn next_fdset(view: &View) -> u32 {
+pub(super) fn next_fdset(view: &View) -> u32 {
     let fdset = view.run.as_ref().and_then(|run| run.status.fdset);
     u32::try_from(fdset.unwrap_or(0)).unwrap_or(u32::MAX)
+}
+
+/// The first number after those of a device's own sets of descriptors.
+fn after_sets(device: &Device) -> u32 {
+    let highest = match device {
+        Device::Disk(disk) => block::highest_set(disk),
+        _ => None,
+    };
+    highest.map_or(0, |highest| highest.saturating_add(1))
 }
 
 /// The devices that QEMU has, as the status file lists them.

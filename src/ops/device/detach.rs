@@ -44,6 +44,7 @@ use crate::{
             scope::{Scope, Which},
         },
         graph::lookup,
+        holdings::net::interface,
         operation::{self, Ask, Context, Operation, record::Followed},
         run::guest::Guest,
     },
@@ -259,7 +260,8 @@ impl Going {
     /// QEMU has the device no more: the rest follows.
     async fn depart(&self, context: &Context, stored: (Edit, Effects)) -> Result<()> {
         drop_parts(&self.guest, &self.parts).await?;
-        if self.parts.iter().any(|part| matches!(part, Part::Chardev(_))) {
+        let vdpa = matches!(&self.device, Device::Interface(card) if interface::is_vdpa(card));
+        if vdpa || self.parts.iter().any(|part| matches!(part, Part::Chardev(_))) {
             plugging::drop_fdsets(&self.guest, &alias_of(&self.device)).await?;
         }
         let balloon = learnt::balloon(&self.guest, &self.device).await;

@@ -20,7 +20,7 @@ use crate::{
         holdings::{
             cgroup::{self, DeviceChange, nodes},
             chardev::{self, Files},
-            helper::virtiofs,
+            helper::{passt, virtiofs},
             hostdev, memory,
             net::{interface, ports},
             storage::{claim, disk, owners::Owners},
@@ -29,6 +29,7 @@ use crate::{
         host::identity::Identity,
         operation::{Context, undo::Undo},
         run::{cpus, guest::Guest},
+        tuning::locked,
     },
 };
 
@@ -54,8 +55,12 @@ pub(super) async fn acquire(
                 cpus::take(driver, guest, &claim, undo).await?;
             }
             disk::acquire(driver, &guest.domain, disk, undo).await?;
+            let handed = driver.groups.named_by(view.uuid, [&**disk])?;
+            handed.hand_over(disk, |fd| Ok(files.keep(fd)), given)?;
         }
-        Device::Interface(card) => plug_interface(context, guest, card, (given, undo)).await?,
+        Device::Interface(card) => {
+            plug_interface(context, guest, card, (given, undo, &mut files)).await?;
+        }
         Device::Lease(lease) if driver.config().lockd.is_some() => {
             cpus::take(driver, guest, &claim::of_lease(lease)?, undo).await?;
         }
@@ -104,18 +109,26 @@ async fn plug_interface(
     context: &Context,
     guest: &Arc<Guest>,
     card: &mut Interface,
-    (given, undo): (&mut Resources, &mut Undo),
+    (given, undo, files): (&mut Resources, &mut Undo, &mut Files),
 ) -> Result<()> {
     let driver = context.driver();
-    let owner = ports::owner(&context.view().running()?.document.domain);
+    let view = context.view();
+    let document = &view.running()?.document.domain;
+    let (owner, kind) = (ports::owner(document), document.kind);
     if card.kind == InterfaceKind::Network {
         ports::take_one(driver, card, owner.clone(), undo).await?;
     }
     // Only now it is known what it is plugged into.
     hotplug::check_interface(card)?;
-    interface::check_acquirable(card)?;
+    interface::check_acquirable(driver, card)?;
+    passt::plug_one(driver, document, card, (&mut *given, &mut *undo)).await?;
+    if interface::is_vdpa(card) {
+        let fd = Some(files.keep(interface::open_vdpa(card).await?));
+        let place = given.devices.entry(card.info.alias.clone().unwrap_or_default());
+        place.or_default().fd = fd;
+    }
     let mut monitor = guest.monitor()?;
-    let handed = interface::acquire(driver, card, &owner, &mut monitor, undo).await?;
+    let handed = interface::acquire(driver, card, (&owner, kind), &mut monitor, undo).await?;
     let alias = card.info.alias.clone().unwrap_or_default();
     given.devices.extend(handed.map(|handed| (alias, handed)));
     Ok(())
@@ -173,7 +186,10 @@ pub(crate) async fn release(driver: &Arc<Driver>, guest: &Arc<Guest>, device: &D
             }
             return disk::release(driver, run, disk).await;
         }
-        Device::Interface(card) => interface::release(driver, card, view.uuid).await,
+        Device::Interface(card) => {
+            passt::unplug_one(driver, &run.document.domain, card).await;
+            interface::release(driver, card, view.uuid).await;
+        }
         Device::Lease(lease) => {
             if let (Some(_), Ok(claim)) = (&driver.config().lockd, claim::of_lease(lease)) {
                 cpus::give_back(driver, guest, &claim).await;
@@ -184,6 +200,22 @@ pub(crate) async fn release(driver: &Arc<Driver>, guest: &Arc<Guest>, device: &D
         other => chardev::release(other).await,
     }
     give_files(driver, run, device.as_ref()).await;
+    if let Err(error) = unlock_memory(guest).await {
+        tracing::warn!(guest = %view.name, %error, "QEMU may lock more memory than it needs");
+    }
+}
+
+/// What a device that has left had QEMU lock, it need not lock any more.
+async fn unlock_memory(guest: &Arc<Guest>) -> Result<()> {
+    let view = guest.domain.view();
+    let Some(run) = &view.run else { return Ok(()) };
+    let before = run.status.original_memlock;
+    let original = locked::follow(&view, guest.process()?.pid(), &run.document.domain, None)?;
+    if original == before {
+        return Ok(());
+    }
+    let keep = move |view: &mut crate::domain::View| Ok(locked::keep(view, original));
+    guest.domain.commit(keep).await.map(drop)
 }
 
 async fn give_files(driver: &Arc<Driver>, run: &crate::domain::Run, device: DeviceRef<'_>) {

@@ -11,6 +11,7 @@ use std::{
 use domxml::devices::{Disk, NodeNames, Source, StorageFormat, StorageKind, YesNo, disk::DiskBus};
 use qemu_plan::block;
 use qmp::commands;
+use serde_json::{Map, json};
 
 use crate::{
     domain::{
@@ -22,7 +23,7 @@ use crate::{
         Conditions, Driver,
         holdings::storage::chain,
         operation::{Ask, Context, Operation},
-        run::left_backup,
+        run::{guest::Guest, left_backup},
     },
 };
 
@@ -70,17 +71,71 @@ pub(crate) async fn resize(
         .ok_or_else(|| Error::argument(format!("disk '{name}' was not found in the domain config")))?;
     let node_name = node_to_resize(disk)?;
     let size = bytes(disk, size).await?;
+    let slice = Sliced::of(disk);
     let guest = driver.guests.of(&view)?;
     if operation.is_trial() {
         return Ok(());
     }
-    let work = |_: Arc<Context>| async move {
-        guest
-            .execute(commands::BlockResize { node_name, size })
-            .await
-            .map(drop)
+    let work = |context: Arc<Context>| async move {
+        let resize = commands::BlockResize { node_name, size };
+        let Some(slice) = slice else {
+            return guest.execute(resize).await.map(drop);
+        };
+        let again = Arc::clone(&guest);
+        let back = slice.clone();
+        let reversal = async move { back.open(&again, true).await };
+        context
+            .step("the slice", slice.open(&guest, false), reversal)
+            .await?;
+        guest.execute(resize).await?;
+        let Sliced { target, .. } = slice;
+        let whole = Edit::live(move |document| {
+            let mut disks = document.devices.disks.iter_mut();
+            let disk = disks.find(|disk| disk.target.dev == target);
+            if let Some(source) = disk.and_then(|disk| disk.source.as_mut()) {
+                source.slices = None;
+            }
+            Ok(())
+        });
+        context.commit(whole, Effects::none()).await.map(drop)
     };
     operation.carry_out(work).await
+}
+
+/// A raw disk that is the beginning of its file: it becomes the whole file before it gets another size.
+#[derive(Clone, Debug)]
+struct Sliced {
+    target: String,
+    size: u64,
+    storage: String,
+    node: String,
+}
+
+impl Sliced {
+    fn of(disk: &Disk) -> Option<Self> {
+        let source = disk.source.as_ref()?;
+        let slice = source.slices.as_ref()?.slices.first()?;
+        let names = names(Some(source))?;
+        Some(Self {
+            target: disk.target.dev.clone(),
+            size: slice.size,
+            storage: names.of("storage")?.to_owned(),
+            node: names.of("slice-storage")?.to_owned(),
+        })
+    }
+
+    /// Opens its node again, as a slice or as the whole.
+    async fn open(&self, guest: &Guest, sliced: bool) -> Result<()> {
+        let mut node = json!({
+            "driver": "raw", "file": self.storage, "node-name": self.node, "auto-read-only": true, "discard": "unmap",
+        });
+        if sliced {
+            node["offset"] = 0.into();
+            node["size"] = self.size.into();
+        }
+        let options = Map::from_iter([("options".to_owned(), json!([node]))]);
+        guest.execute(commands::BlockdevReopen(options)).await.map(drop)
+    }
 }
 
 /// The node whose size the guest sees.
@@ -96,7 +151,8 @@ fn node_to_resize(disk: &Disk) -> Result<String> {
         )));
     }
     let names = names(disk.source.as_ref());
-    let name = names.and_then(|names| names.of("format").or_else(|| names.of("storage")));
+    let layers = ["format", "slice-storage", "storage"];
+    let name = names.and_then(|names| layers.iter().find_map(|layer| names.of(layer)));
     let name = name.ok_or_else(|| Error::internal(format!("the nodes of disk '{target}' are not known")))?;
     Ok(name.to_owned())
 }
@@ -106,15 +162,16 @@ fn check_slice(disk: &Disk) -> Result<()> {
     let Some(slice) = slices.and_then(|slices| slices.slices.first()) else {
         return Ok(());
     };
-    Err(unsupported(if disk.target.bus == Some(DiskBus::Sd) {
+    let refused = if disk.target.bus == Some(DiskBus::Sd) {
         "resize of a 'sd' disk with storage slice is not supported"
     } else if slice.offset != 0 {
         "resize of a disk with storage slice with non-zero 'offset' is not supported"
     } else if format_of(disk) != StorageFormat::Raw {
         "resize of a disk with storage slice is supported only for 'raw' images"
     } else {
-        "resize of a disk with storage slice is not supported yet"
-    }))
+        return Ok(());
+    };
+    Err(unsupported(refused))
 }
 
 fn format_of(disk: &Disk) -> StorageFormat {

@@ -6,10 +6,11 @@
 use std::sync::Arc;
 
 use domxml::devices::{
-    Interface, InterfaceKind,
-    interface::{InterfaceSource, LinkState},
+    Device, Interface, InterfaceKind,
+    common::VirtioOptions,
+    interface::{InterfaceDriver, InterfaceSource, LinkState},
 };
-use qemu_plan::command::net::kind;
+use qemu_plan::{command::net::kind, hotplug};
 use qmp::commands;
 
 use super::{
@@ -46,7 +47,9 @@ impl Change for Interface {
         mut document: Box<domxml::Domain>,
     ) -> Result<Box<domxml::Domain>> {
         let place = find(&mut document.devices.interfaces, self)?;
-        let address = place.info.address.clone();
+        // Another model may need another place.
+        let stays = place.model == self.model;
+        let address = place.info.address.clone().filter(|_| stays);
         *place = self.clone();
         place.info.address = self.info.address.clone().or(address);
         Ok(document)
@@ -54,6 +57,12 @@ impl Change for Interface {
 
     async fn in_live(&self, driver: &Arc<Driver>, view: &View) -> Result<Link> {
         let interface = find_live(view, self)?;
+        let mut others = domxml::Domain::clone(&view.running()?.document.domain);
+        others
+            .devices
+            .interfaces
+            .retain(|other| other.info.alias != interface.info.alias);
+        hotplug::check_boot_order(&others, &Device::Interface(Box::new(self.clone())))?;
         Ok(Link {
             guest: driver.guests.of(view)?,
             alias: interface.info.alias.clone().unwrap_or_default(),
@@ -160,7 +169,16 @@ fn refuse_fixed(old: &Interface, wanted: &Interface) -> Result<()> {
     let model = |i: &Interface| i.model.clone().unwrap_or_default();
     let rom = |i: &Interface| i.info.rom.clone().unwrap_or_default();
     let target = |i: &Interface| i.target.as_ref().and_then(|t| t.dev.clone());
-    let driver = |i: &Interface| i.driver.clone().unwrap_or_default();
+    let driver = |i: &Interface| InterfaceDriver {
+        virtio: VirtioOptions::default(),
+        ..i.driver.clone().unwrap_or_default()
+    };
+    let options = |i: &Interface| {
+        i.driver
+            .as_ref()
+            .map(|driver| driver.virtio.clone())
+            .unwrap_or_default()
+    };
     let fixed = [
         (
             wanted.model.is_some() && wanted.model != old.model,
@@ -173,6 +191,10 @@ fn refuse_fixed(old: &Interface, wanted: &Interface) -> Result<()> {
         (
             driver(old) != driver(wanted),
             "cannot modify virtio network device driver attributes".to_owned(),
+        ),
+        (
+            options(old) != options(wanted),
+            "cannot modify virtio network device driver options".to_owned(),
         ),
         (
             old.script != wanted.script,

@@ -97,15 +97,30 @@ pub(super) async fn give(guest: &Guest, step: Step, files: &mut Files) -> Result
     .map(|()| None)
 }
 
-/// Takes the sets of descriptors that QEMU was given for a device out of it.
+/// Takes the sets of descriptors that QEMU was given for a device that is no disk out of it.
 ///
 /// # Errors
 /// QEMU does not answer.
 pub(crate) async fn drop_fdsets(guest: &Guest, alias: &str) -> Result<()> {
-    let names = [format!("{alias}-source"), format!("{alias}-log")];
+    let names = ["source", "log", "vdpa"].map(|part| format!("{alias}-{part}"));
+    drop_sets(guest, |name| names.iter().any(|its| its == name)).await
+}
+
+/// Takes the sets of descriptors that block nodes were opened by out of QEMU.
+///
+/// # Errors
+/// QEMU does not answer.
+pub(crate) async fn drop_sets_of_nodes(guest: &Guest, nodes: &[String]) -> Result<()> {
+    let is_its = |name: &str| {
+        let node = name.trim_end_matches(|c: char| c.is_ascii_digit());
+        nodes.iter().any(|its| its == node)
+    };
+    drop_sets(guest, is_its).await
+}
+
+async fn drop_sets(guest: &Guest, is_wanted: impl Fn(&str) -> bool) -> Result<()> {
     for set in guest.execute(commands::QueryFdsets {}).await? {
-        let is_its =
-            |fd: &qmp::types::FdsetFdInfo| fd.opaque.as_ref().is_some_and(|text| names.contains(text));
+        let is_its = |fd: &qmp::types::FdsetFdInfo| fd.opaque.as_deref().is_some_and(&is_wanted);
         if set.fds.iter().any(is_its) {
             let part = Part::FdSet(u32::try_from(set.fdset_id).unwrap_or_default());
             take_away(guest, &part).await?;

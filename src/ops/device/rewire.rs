@@ -100,7 +100,7 @@ impl Rewire {
         if moves && !(can_change(&new) && can_move(kind(&new))) {
             return Err(not_so(&new));
         }
-        interface::check_acquirable(&new)?;
+        interface::check_acquirable(driver, &new)?;
         let end = End::of(driver, &old, owner)?;
         end.change((&old, &new), moves, &mut undo).await?;
         drop(undo);

@@ -75,6 +75,14 @@ pub(crate) struct Planned {
 /// # Errors
 /// QEMU can't open such a source; a secret is not there.
 pub(crate) async fn plan(driver: &Arc<Driver>, guest: &Guest, disk: Disk) -> Result<Planned> {
+    if disk
+        .source
+        .as_ref()
+        .is_some_and(|source| source.fdgroup.is_some())
+    {
+        let text = "images that are opened by a client's file descriptors can't be made for a running guest";
+        return Err(Error::new(Code::OperationUnsupported, text));
+    }
     let given = of_run(driver, guest)?;
     let (image, needs) = image_of(&disk, &given)?;
     if needs.is_empty() {

@@ -41,7 +41,8 @@ const SOCKET_MODE: u32 = 0o775;
 pub(crate) struct Files(Vec<OwnedFd>);
 
 impl Files {
-    fn keep(&mut self, file: OwnedFd) -> i32 {
+    /// Keeps a file; the number that commands name it by.
+    pub(crate) fn keep(&mut self, file: OwnedFd) -> i32 {
         let number = file.as_raw_fd();
         self.0.push(file);
         number

@@ -74,6 +74,14 @@ pub async fn sizes(driver: &Arc<Driver>, domain: &Domain, name: &str) -> Result<
         let text = format!("disk '{name}' does not currently have a source assigned");
         return Err(Error::argument(text));
     }
+    if disk
+        .source
+        .as_ref()
+        .is_some_and(|source| source.fdgroup.is_some())
+    {
+        let text = "block info is not supported for FD passed disk image";
+        return Err(Error::new(Code::OperationUnsupported, text));
+    }
     let path = chain::local_path(disk.kind, disk.source.as_ref());
     let told = match view.active() {
         true => told(driver, domain, &disk).await?,

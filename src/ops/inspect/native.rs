@@ -16,7 +16,7 @@ use crate::{
         holdings::{
             helper::{tpm::emulator as tpm, virtiofs},
             hostdev, listen, render_node,
-            storage::{secrets, volumes},
+            storage::{descriptors::Groups, secrets, volumes},
         },
         host::cpu,
         tuning::numa,
@@ -52,7 +52,15 @@ async fn text(driver: &Arc<Driver>, planned: plan::Planned) -> Result<String> {
     command::native::prepare(&mut domain, &caps)?;
     listen::find(driver, &mut domain).await?;
     render_node::find(&mut domain, &caps).await?;
+    domain
+        .devices
+        .disks
+        .iter_mut()
+        .for_each(command::disk::settle_cache);
     volumes::find(driver, &mut domain).await?;
+    // Nobody has handed over descriptors for a guest that is only looked at.
+    let none = Groups::default();
+    none.named_by(domain.uuid.unwrap_or_default(), domain.devices.disks.iter().rev())?;
     let short_name = plan::short_name(-1, &domain.name);
     let mut resources = native_resources(driver, &domain, &short_name);
     find_huge_pages(driver, &domain, &mut resources.dirs, &short_name).await?;

@@ -154,6 +154,13 @@ fn local(disk: &Disk) -> Result<PathBuf> {
             "peeking is only supported for disk with 'raw' format not '{shown}'"
         ));
     }
+    if disk
+        .source
+        .as_ref()
+        .is_some_and(|source| source.fdgroup.is_some())
+    {
+        return unsupported("peeking is not supported for FD passed images".to_owned());
+    }
     match path {
         Some(path) => Ok(path),
         None => unsupported(format!(

@@ -56,6 +56,8 @@ enum Action {
     Insert(Insert),
     /// Take a block node away.
     DropNode(String),
+    /// Take the descriptors away that block nodes were opened by which are no more.
+    DropSets(Vec<String>),
     /// Remove a file that was made for an image that the guest does not have.
     RemoveFile(std::path::PathBuf),
     /// Give back what an image had of the host that the guest has no more.
@@ -334,8 +336,12 @@ fn decide(intent: &Intent, document: &domxml::Domain, truth: &Truth) -> Result<V
             }
             // From the top of each chain down: a format stands on its storage.
             let made = new_nodes.iter().rev().chain(old_nodes.iter().rev());
-            let unused = made.filter(|node| truth.nodes.contains(*node) && !kept.contains(node));
-            actions.extend(unused.cloned().map(Action::DropNode));
+            let unused = made.filter(|node| !kept.contains(node));
+            let (there, gone): (Vec<_>, Vec<_>) =
+                unused.cloned().partition(|node| truth.nodes.contains(node));
+            let sets = there.iter().chain(&gone).cloned().collect();
+            actions.extend(there.into_iter().map(Action::DropNode));
+            actions.push(Action::DropSets(sets));
             actions
         }
     })
@@ -446,6 +452,7 @@ async fn carry_out(driver: &Arc<Driver>, guest: &Arc<Guest>, action: Action) -> 
         Action::Resize(module) => update::resize(guest, &module).await,
         Action::CountCpus { wanted, stored } => vcpus::finish(driver, guest, &wanted, stored).await,
         Action::Limit { device } => limits::set_right(&guest.domain.view(), &device).await,
+        Action::DropSets(nodes) => plugging::drop_sets_of_nodes(guest, &nodes).await,
         Action::DropNode(node_name) => guest.execute(commands::BlockdevDel { node_name }).await.map(drop),
         Action::RemoveFile(path) => remove(path).await,
         Action::ReleaseImage(image) => {

@@ -75,6 +75,7 @@ impl Drop for Session {
         let Some(driver) = self.driver.upgrade().filter(|d| !d.stop.is_cancelled()) else {
             return;
         };
+        driver.groups.end(&self.id);
         let bound = |v: &Arc<crate::domain::View>| {
             v.run
                 .as_ref()

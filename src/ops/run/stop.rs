@@ -22,7 +22,7 @@ use crate::{
         document::{plan, resources},
         holdings::{
             cgroup,
-            helper::{tpm, virtiofs},
+            helper::{passt, tpm, virtiofs},
             hostdev, log,
             net::{ports, script},
             storage::owners::Owners,
@@ -284,6 +284,7 @@ async fn give_back(driver: &Arc<Driver>, guest: &Guest, view: &Arc<View>, cause:
     };
     let document = &run.document.domain;
     virtiofs::unplug(driver, document).await;
+    passt::unplug(driver, document).await;
     tpm::unplug(driver, view, document, guest.id).await;
     remove_directories(driver, view, run, cause).await;
     left_backup::give_back(driver, run).await;

@@ -645,15 +645,26 @@ async fn prepare(driver: &Arc<Driver>, document: Box<domxml::Domain>) -> Result<
     command::tls::settle(&mut document, &line_config(&driver.config()));
     command::memory::round_sizes(&mut document);
     alias::assign(&mut document.devices);
+    document
+        .devices
+        .disks
+        .iter_mut()
+        .for_each(command::disk::settle_cache);
     volumes::find(driver, &mut document).await?;
     let as_user = file_user(&driver.config())?;
+    let uuid = document.uuid.unwrap_or_default();
+    let handed = driver
+        .groups
+        .named_by(uuid, document.devices.disks.iter().rev())?;
+    let given = handed.clone();
     let (document, next_node, missing) = crate::blocking::file("following the chains of images", move || {
         let missing = chain::without_missing(&mut document);
         let next = block::number_guest(&mut document, 1);
-        chain::follow_all(&mut document, &as_user)?;
+        chain::follow_all(&mut document, &as_user, &given)?;
         let next_node = block::number_found(&mut document, next);
         live::empty_drives(&mut document);
         block::name_guest(&mut document)?;
+        block::number_sets_of_guest(&mut document, 0);
         Ok((document, next_node, missing))
     })
     .await?;
@@ -667,6 +678,7 @@ async fn prepare(driver: &Arc<Driver>, document: Box<domxml::Domain>) -> Result<
         missing,
         cpu,
         planned: told,
+        handed,
     })
 }
 

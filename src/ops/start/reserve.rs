@@ -10,7 +10,10 @@ use std::{
 
 use domxml::devices::Chardev;
 use nix::unistd::{Gid, Uid, chown};
-use qemu_plan::command::{DeviceResources, Dirs, FdRef, Resources};
+use qemu_plan::{
+    block,
+    command::{DeviceResources, Dirs, FdRef, Resources},
+};
 
 use crate::{
     config::{CoreLimit, QemuConfig},
@@ -24,7 +27,7 @@ use crate::{
         holdings::{
             chardev,
             display_port::{Lease, choose_ports, complete_listens},
-            helper::{tpm::emulator, virtiofs},
+            helper::{passt, tpm::emulator, virtiofs},
             hostdev, memory,
             net::{interface, ports},
             render_node,
@@ -34,7 +37,7 @@ use crate::{
         host::identity::Identity,
         operation::undo::Undo,
         start::{live, plan, undo_dir},
-        tuning::numa,
+        tuning::{locked, numa},
     },
     qemu::{self, MasterKey},
 };
@@ -113,14 +116,16 @@ pub(crate) async fn reserve(
         monitor_fd: Some(qemu.monitor_fd()),
         ..resources(driver, &prepared.document, dirs)
     };
+    hand_over(prepared, &mut qemu, &mut resources)?;
     open_sockets(prepared, &mut qemu, &mut resources, identity)?;
-    interface::refuse_what_is_missing(&prepared.document)?;
+    interface::refuse_what_is_missing(driver, &prepared.document)?;
     ports::take(driver, &mut prepared.document, undo).await?;
-    interface::refuse_what_is_missing(&prepared.document)?;
+    interface::refuse_what_is_missing(driver, &prepared.document)?;
     interface::check(&prepared.document)?;
     interface::plug(driver, prepared, &mut qemu, &mut resources, undo).await?;
     emulator::plug(driver, prepared, &mut qemu, &mut resources, undo).await?;
     virtiofs::plug(driver, prepared, &mut resources, undo).await?;
+    passt::plug(driver, prepared, &mut resources, undo).await?;
     hostdev::take(driver, &mut prepared.document, undo).await?;
     hostdev::plug(
         driver,
@@ -143,6 +148,16 @@ pub(crate) async fn reserve(
     })
 }
 
+/// Gives QEMU the descriptors that clients handed over for disks.
+fn hand_over(prepared: &Prepared, qemu: &mut qemu::Prepared, resources: &mut Resources) -> Result<()> {
+    for disk in prepared.document.devices.disks.iter().rev() {
+        prepared.handed.hand_over(disk, |fd| qemu.pass(fd), resources)?;
+        let taken = block::highest_set(disk).map_or(0, |highest| highest.saturating_add(1));
+        resources.first_fdset = resources.first_fdset.max(taken);
+    }
+    Ok(())
+}
+
 /// Gives the nodes of the guest's host devices to QEMU's user.
 async fn give_nodes(driver: &Arc<Driver>, document: &domxml::Domain, undo: &mut Undo) -> Result<()> {
     let owners = Arc::new(Owners::of_hostdevs(driver, document));
@@ -157,16 +172,6 @@ async fn give_nodes(driver: &Arc<Driver>, document: &domxml::Domain, undo: &mut 
 
 /// Limits of the process.
 pub(crate) fn limits(config: &QemuConfig, document: &domxml::Domain) -> confine::Limits {
-    let locked = confine::LockedMemory {
-        memory: crate::domain::facts::Facts::of(document)
-            .memory_kib
-            .saturating_mul(1024),
-        hard_limit: document.memtune.and_then(|m| m.hard_limit).map(|k| k.bytes()),
-        locked: document.memory_backing.as_ref().is_some_and(|m| m.locked),
-        vfio: hostdev::of_vfio(document),
-        iommu: document.devices.iommu.is_some(),
-        ..confine::LockedMemory::default()
-    };
     confine::Limits {
         processes: config.limits.processes,
         open_files: config.limits.files,
@@ -175,7 +180,7 @@ pub(crate) fn limits(config: &QemuConfig, document: &domxml::Domain) -> confine:
             CoreLimit::Unlimited => nix::unistd::geteuid().is_root().then_some(u64::MAX),
             CoreLimit::Bytes(bytes) => Some(bytes),
         },
-        locked_memory: confine::memlock(&locked),
+        locked_memory: locked::wanted(document),
     }
 }
 

@@ -8,6 +8,7 @@ pub mod disks;
 pub mod enclose;
 pub mod iothreads;
 pub mod live;
+pub(crate) mod locked;
 pub mod memory;
 pub mod numa;
 pub mod perf;

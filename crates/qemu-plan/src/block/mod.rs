@@ -11,8 +11,11 @@ mod throttle;
 
 pub use chain::{Chain, Layer};
 pub use names::{name_disk, name_guest, name_source, nodes, qom_name};
-pub use node::{Access, Backing, Cache, Format, Image, Slice, copy_on_read, copy_on_read_node};
-pub use number::{highest_number, number_disk, number_found, number_guest};
+pub use node::{Access, Backing, Cache, Descriptors, Format, Image, Slice, copy_on_read, copy_on_read_node};
+pub use number::{
+    highest_number, highest_set, number_disk, number_found, number_guest, number_sets, number_sets_of_guest,
+    set_of, sources,
+};
 pub use protocol::{Refs, storage_props};
 pub use source::{Common, End, Link, SecretFrom, SecretNeed, Sources, credentials, is_empty};
 pub use throttle::{Filter, filter_node, filters, group_id, group_object};

@@ -23,10 +23,23 @@ pub struct Image {
     pub access: Access,
     /// Objects that must exist before the nodes (secrets, TLS credentials), in order.
     pub objects: Vec<Props>,
+    /// What the file is opened by, if not by its path.
+    pub descriptors: Option<Descriptors>,
     /// An external data file of a qcow2 image.
     pub data_file: Option<Box<Image>>,
     /// What is below.
     pub backing: Backing,
+}
+
+/// Descriptors that a client handed over for one image.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Descriptors {
+    /// Number of QEMU's set of them.
+    pub set: u32,
+    /// The descriptors: the caller's numbers.
+    pub numbers: Vec<i32>,
+    /// Whether there is but one: a file that is opened by it can't be opened another way later.
+    pub single: bool,
 }
 
 /// What an image has below it.
@@ -212,8 +225,13 @@ impl Image {
     }
 
     fn put_storage_access(&self, props: &mut Props, effective: bool) {
+        let single = self.descriptors.as_ref().is_some_and(|given| given.single);
         if effective {
             self.put_effective_access(props);
+        } else if single {
+            props
+                .set("read-only", self.access.read_only)
+                .set("discard", "unmap");
         } else {
             props.set("auto-read-only", true).set("discard", "unmap");
         }

@@ -4,8 +4,12 @@
 use domxml::Domain;
 use domxml::devices::disk::{Disk, DiskBus};
 use domxml::devices::storage::{BackingStore, Source};
+use domxml::devices::{FdSet, SourcePrivate};
 
 use super::throttle::{highest_filter, number_filters};
+
+/// What of a source its set of descriptors is for.
+const STORAGE: &str = "storage";
 
 /// Gives every image of a guest a number, from `first` on, as a start does: from the last disk to the
 /// first, each from the top down, a data file after its image. Answers the next free number.
@@ -84,4 +88,71 @@ fn number_data(source: &mut Source, next: u32) -> u32 {
         .as_deref_mut()
         .and_then(|data| data.source.as_mut());
     data.map_or(next, |data| number_source(data, next))
+}
+
+/// The sources of a disk's images from the top down, each data file after its image.
+pub fn sources(disk: &Disk) -> Vec<&Source> {
+    let mut found = Vec::new();
+    let mut next = disk.source.as_ref();
+    let mut below = disk.backing.as_deref();
+    loop {
+        while let Some(source) = next {
+            found.push(source);
+            next = source.data_store.as_deref().and_then(|data| data.source.as_ref());
+        }
+        let Some(store) = below else { return found };
+        next = store.source.as_ref();
+        below = store.backing.as_deref();
+    }
+}
+
+/// The set of descriptors that a source is opened by, if it is.
+pub fn set_of(source: &Source) -> Option<u32> {
+    source.fdgroup.as_ref()?;
+    let sets = &source.private_data.as_ref()?.fdsets;
+    sets.iter().find(|set| set.kind == STORAGE).map(|set| set.id)
+}
+
+/// The highest number of a disk's sets of descriptors.
+pub fn highest_set(disk: &Disk) -> Option<u32> {
+    sources(disk).into_iter().filter_map(set_of).max()
+}
+
+/// Gives every source of a guest that names a group of descriptors the number of a set, from `first` on, in the order of
+/// [`number_guest`]. Answers the next free number.
+pub fn number_sets_of_guest(def: &mut Domain, first: u32) -> u32 {
+    let disks = def.devices.disks.iter_mut().rev();
+    disks.fold(first, |next, disk| number_sets(disk, next))
+}
+
+/// The same for one disk.
+pub fn number_sets(disk: &mut Disk, first: u32) -> u32 {
+    let mut next = disk
+        .source
+        .as_mut()
+        .map_or(first, |source| number_set(source, first));
+    let mut below = disk.backing.as_deref_mut();
+    while let Some(store) = below {
+        if let Some(source) = &mut store.source {
+            next = number_set(source, next);
+        }
+        below = store.backing.as_deref_mut();
+    }
+    next
+}
+
+fn number_set(source: &mut Source, mut next: u32) -> u32 {
+    if source.fdgroup.is_some() && set_of(source).is_none() {
+        let private = source.private_data.get_or_insert_with(SourcePrivate::default);
+        private.fdsets.push(FdSet {
+            kind: STORAGE.to_owned(),
+            id: next,
+        });
+        next += 1;
+    }
+    let data = source
+        .data_store
+        .as_deref_mut()
+        .and_then(|data| data.source.as_mut());
+    data.map_or(next, |data| number_set(data, next))
 }

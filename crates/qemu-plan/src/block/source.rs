@@ -10,7 +10,8 @@ use domxml::devices::storage::{
     Source, StorageFormat, StorageKind,
 };
 
-use super::node::{Access, Backing, Cache, Format, Image, Slice};
+use super::node::{Access, Backing, Cache, Descriptors, Format, Image, Slice};
+use super::number::set_of;
 use super::protocol::{Refs, storage_props};
 use crate::facts::size;
 use crate::props::Props;
@@ -274,6 +275,14 @@ impl<'r> Sources<'r> {
         refs.tls = self.tls(source, &storage, image);
         let prepared = self.res.device(&storage);
         refs.path = prepared.path;
+        if let Some(set) = set_of(source) {
+            refs.path = Some(format!("/dev/fdset/{set}"));
+            image.descriptors = Some(Descriptors {
+                set,
+                single: prepared.descriptors.len() == 1,
+                numbers: prepared.descriptors,
+            });
+        }
         refs
     }
 

@@ -4,7 +4,7 @@
 use domxml::devices::address::{Address, DriveAddress};
 use domxml::devices::common::{OnOff, YesNo};
 use domxml::devices::controller::{ControllerKind, ScsiModel};
-use domxml::devices::disk::{Disk, DiskBus, DiskDevice, DiskDriver, ErrorPolicy, GeometryTrans};
+use domxml::devices::disk::{CacheMode, Disk, DiskBus, DiskDevice, DiskDriver, ErrorPolicy, GeometryTrans};
 use domxml::devices::storage::StorageKind;
 
 use super::address::{self, Virtio};
@@ -46,6 +46,15 @@ pub fn build_floppy_controller(cx: Context<'_>, line: &mut CommandLine) {
     }
 }
 
+/// Has an image that others may write to go past the host's cache, unless the document says how it is cached.
+pub fn settle_cache(disk: &mut Disk) {
+    let driver = disk.driver.get_or_insert_default();
+    let is_said = driver.cache.is_some_and(|cache| cache != CacheMode::Default);
+    if disk.shareable && !disk.readonly && !is_said {
+        driver.cache = Some(CacheMode::None);
+    }
+}
+
 /// Appends one disk: objects, nodes, front end.
 ///
 /// # Errors
@@ -71,6 +80,9 @@ pub fn push_nodes(image: &Image, line: &mut CommandLine) {
     for image in image.chain() {
         for object in &image.objects {
             line.object(object.clone());
+        }
+        if let Some(given) = &image.descriptors {
+            line.add_fds(given, &image.storage_node());
         }
         for node in image.nodes() {
             line.push("-blockdev", node);

@@ -3,7 +3,7 @@
 
 use domxml::qemu::{Overrides, PropertyType};
 
-use crate::block::{End, SecretNeed, credentials};
+use crate::block::{Descriptors, End, SecretNeed, credentials};
 use crate::props::{Keyval, Props};
 use crate::resources::{Resources, TlsFiles};
 
@@ -136,6 +136,14 @@ impl CommandLine {
                 .with("opaque", opaque),
         );
         format!("/dev/fdset/{set}")
+    }
+
+    /// Appends `-add-fd` for each descriptor of an image's set.
+    pub(super) fn add_fds(&mut self, given: &Descriptors, node: &str) {
+        for (at, fd) in given.numbers.iter().enumerate() {
+            let list = Keyval::new().with("set", given.set).with("fd", *fd);
+            self.push("-add-fd", list.with("opaque", format!("{node}{at}")));
+        }
     }
 
     /// Appends an environment variable if there is a value.

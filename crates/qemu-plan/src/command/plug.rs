@@ -13,7 +13,7 @@ use super::line::{Arg, CommandLine, Switch};
 use super::{
     Resources, audio, boot, controller, disk, filesystem, hostdev, input, memory, net, serial, small, tpm,
 };
-use crate::block::{SecretNeed, Sources, qom_name};
+use crate::block::{SecretNeed, Sources, qom_name, set_of, sources};
 use crate::caps::Caps;
 use crate::props::{Keyval, Props};
 use crate::resources::FdRef;
@@ -131,9 +131,27 @@ pub fn back_ends(def: &Domain, device: &Device, caps: &Caps) -> Result<Vec<Part>
         let given = crate::resources::DeviceResources {
             netdev,
             vhost_fds: vec![FdRef::Number(-1)],
+            fd: matches!(device, Device::Interface(_)).then_some(-1),
+            socket: Some(String::new()),
             ..Default::default()
         };
         res.devices.insert(alias, given);
+    }
+    if let Device::Disk(disk) = device {
+        for source in sources(disk) {
+            let names = source
+                .private_data
+                .as_ref()
+                .and_then(|private| private.nodenames.as_ref());
+            let node = names
+                .and_then(|names| names.of("storage"))
+                .filter(|_| set_of(source).is_some());
+            let given = crate::resources::DeviceResources {
+                descriptors: vec![-1],
+                ..Default::default()
+            };
+            res.devices.extend(node.map(|node| (node.to_owned(), given)));
+        }
     }
     let given = Given {
         caps,
@@ -142,7 +160,16 @@ pub fn back_ends(def: &Domain, device: &Device, caps: &Caps) -> Result<Vec<Part>
     };
     let plan = plug(def, device, given)?;
     let parts = plan.steps.iter().rev().filter_map(Step::makes);
-    Ok(parts.filter(|part| !matches!(part, Part::Device(_))).collect())
+    // Sets of disks have their numbers in the document; those of others are found by their names.
+    let is_disk = matches!(device, Device::Disk(_));
+    let is_back = |part: &Part| match part {
+        Part::Device(_) => false,
+        Part::FdSet(_) => is_disk,
+        _ => true,
+    };
+    let mut parts: Vec<_> = parts.filter(is_back).collect();
+    parts.dedup();
+    Ok(parts)
 }
 
 /// Whether the guest sees a device, and so is asked to let it go.

@@ -77,7 +77,7 @@ fn compatible(def: &Domain, device: &Device) -> Result<()> {
             "Device configuration is not compatible: Domain has no USB bus support",
         ));
     }
-    boot_order(def, device)?;
+    check_boot_order(def, device)?;
     memory::check_room(def, device)
 }
 
@@ -94,12 +94,15 @@ pub fn complete_in_place(
     let mut others = def.clone();
     others.devices.remove(place);
     let device = complete(&others, device, caps, ctx)?;
-    boot_order(&others, &device)?;
+    check_boot_order(&others, &device)?;
     Ok(device)
 }
 
 /// Whether the device's place in the boot order is free.
-fn boot_order(def: &Domain, device: &Device) -> Result<()> {
+///
+/// # Errors
+/// Libvirt's, if it is not.
+pub fn check_boot_order(def: &Domain, device: &Device) -> Result<()> {
     let order = |d: DeviceRef<'_>| d.info().and_then(|i| i.boot.as_ref()).map(|b| b.order);
     let Some(wanted) = order(device.as_ref()).filter(|order| *order > 0) else {
         return Ok(());

@@ -15,6 +15,8 @@ const LIVE_INTERFACES: &[InterfaceKind] = &[
     InterfaceKind::Network,
     InterfaceKind::Direct,
     InterfaceKind::Vhostuser,
+    InterfaceKind::Vdpa,
+    InterfaceKind::Hostdev,
 ];
 
 impl Rules for Interface {

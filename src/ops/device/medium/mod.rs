@@ -14,14 +14,21 @@ use std::{sync::Arc, time::Duration};
 
 use domxml::devices::{Device, Disk, DiskDevice, Family, Place, Source, StorageFormat, Tray};
 use qemu_plan::{
-    block::{self, Sources},
-    command::Resources,
+    block::{self, Image, Sources},
+    command::{
+        Resources,
+        plug::{Part, Step},
+    },
     hotplug,
 };
 use qmp::commands;
 use serde_json::{Map, Value};
 
-use super::change::{self, Change, Live};
+use super::{
+    attach::next_fdset,
+    change::{self, Change, Live},
+    plugging,
+};
 use crate::{
     domain::{Domain, Edit, Effects, View, intents::Intent},
     error::{Code, Error, Result},
@@ -29,7 +36,10 @@ use crate::{
         Conditions, Driver,
         document::{plan, scope::Scope},
         graph::lookup,
-        holdings::storage::{chain, disk},
+        holdings::{
+            chardev::Files,
+            storage::{chain, descriptors::Handed, disk},
+        },
         operation::{Context, undo::Undo},
         run::{cpus, guest::Guest},
     },
@@ -110,6 +120,8 @@ struct Swap {
     new: Disk,
     /// The first number of a block node that is free afterwards.
     next_node: u32,
+    /// Descriptors that a client handed over for the new medium.
+    handed: Handed,
 }
 
 impl Swap {
@@ -147,6 +159,7 @@ impl Swap {
                 new: keeping_nodes(&old, new),
                 old,
                 next_node: first,
+                handed: Handed::default(),
             });
         }
         if !matches!(old.device, DiskDevice::Cdrom | DiskDevice::Floppy) {
@@ -155,13 +168,16 @@ impl Swap {
                 "disk source can be changed only in removable drives",
             ));
         }
+        let handed = driver.groups.named_by(view.uuid, [&new])?;
+        let (given, first_set) = (handed.clone(), next_fdset(view));
         let (new, next_node) = {
             crate::blocking::file("following the chain of the new image", move || {
                 // Libvirt does not say here as whom.
-                chain::follow(&mut new, "")?;
+                chain::follow(&mut new, "", &given)?;
                 new.source.get_or_insert_default();
                 let next = block::number_disk(&mut new, first);
                 block::name_disk(&mut new)?;
+                block::number_sets(&mut new, first_set);
                 Ok((new, next))
             })
             .await?
@@ -172,6 +188,7 @@ impl Swap {
             old,
             new,
             next_node,
+            handed,
         })
     }
 
@@ -211,12 +228,14 @@ impl Live for Swap {
         let mut undo = context.steps("the medium").await?;
         steps.change(self.lock, &mut undo).await?;
         drop(undo);
-        let next_node = self.next_node;
+        let (next_node, highest_set) = (self.next_node, block::highest_set(&self.new));
         let commit = move |view: &mut View| {
             edit.apply(view)?;
             if let Some(run) = &mut view.run {
                 let mut status = domxml::StatusDocument::clone(&run.status);
                 status.nodename = Some(u64::from(next_node.saturating_sub(1)));
+                let next_set = highest_set.map(|highest| u64::from(highest).saturating_add(1));
+                status.fdset = status.fdset.max(next_set);
                 run.status = Arc::new(status);
             }
             Ok(effects)
@@ -255,7 +274,8 @@ impl Steps<'_> {
         let has_tray = swap.old.device == DiskDevice::Cdrom;
         self.take_lease(undo).await?;
         self.take_file(undo).await?;
-        let (old_nodes, new_nodes) = (nodes(&swap.old)?, nodes(&swap.new)?);
+        let given = self.hand_over(undo).await?;
+        let (old_nodes, new_nodes) = (nodes(&swap.old)?, nodes_with(&swap.new, &given)?);
         for node in &new_nodes {
             guest.execute(commands::BlockdevAdd(node.clone())).await?;
             self.undo_by(
@@ -331,6 +351,33 @@ impl Steps<'_> {
         disk::acquire(self.driver, &self.guest.domain, &self.swap.new, undo).await
     }
 
+    /// Gives QEMU the descriptors that the new medium is opened by.
+    async fn hand_over(&self, undo: &mut Undo) -> Result<Resources> {
+        let (mut given, mut files) = (Resources::default(), Files::default());
+        let new = &self.swap.new;
+        let keep = |fd| Ok(files.keep(fd));
+        self.swap.handed.hand_over(new, keep, &mut given)?;
+        for image in images(new, &given)?.iter().flat_map(Image::chain) {
+            let Some(descriptors) = &image.descriptors else {
+                continue;
+            };
+            let part = Part::FdSet(descriptors.set);
+            for (at, number) in descriptors.numbers.iter().enumerate() {
+                let name = format!("{}{at}", image.storage_node());
+                let step = Step::AddFd(descriptors.set, *number, name);
+                plugging::give(self.guest, step, &mut files).await?;
+                if at == 0 {
+                    let (guest, part) = (Arc::clone(self.guest), part.clone());
+                    undo.push(
+                        "descriptors",
+                        async move { plugging::take_away(&guest, &part).await },
+                    );
+                }
+            }
+        }
+        Ok(given)
+    }
+
     /// QEMU says by event that a tray is open. If it does not come, the next command is refused in QEMU's words.
     async fn wait_for_tray(&self, id: &str) {
         let run = self.guest.id;
@@ -371,6 +418,14 @@ impl Steps<'_> {
                 tracing::warn!(node = name_of(node), %error, "the block node of a medium that was taken out is left in QEMU");
             }
         }
+        for set in block::sources(&self.swap.old)
+            .into_iter()
+            .filter_map(block::set_of)
+        {
+            if let Err(error) = plugging::take_away(self.guest, &Part::FdSet(set)).await {
+                tracing::warn!(set, %error, "the descriptors of a medium that was taken out are left in QEMU");
+            }
+        }
         if let Some(claim) = self.lease_of(&self.swap.old, &self.swap.new) {
             cpus::give_back(self.driver, self.guest, &claim).await;
         }
@@ -382,12 +437,19 @@ impl Steps<'_> {
 
 /// The nodes of a disk's images, the lowest first; none for an empty drive.
 pub(crate) fn nodes(disk: &Disk) -> Result<Vec<Map<String, Value>>> {
-    if is_empty(disk) {
-        return Ok(Vec::new());
+    nodes_with(disk, &Resources::default())
+}
+
+/// The images of a disk; none for an empty drive.
+fn images(disk: &Disk, given: &Resources) -> Result<Option<Image>> {
+    match is_empty(disk) {
+        true => Ok(None),
+        false => Ok(Sources::new(given, 1).disk(disk)?),
     }
-    let resources = Resources::default();
-    let mut sources = Sources::new(&resources, 1);
-    let Some(image) = sources.disk(disk)? else {
+}
+
+fn nodes_with(disk: &Disk, given: &Resources) -> Result<Vec<Map<String, Value>>> {
+    let Some(image) = images(disk, given)? else {
         return Ok(Vec::new());
     };
     if image.chain().iter().any(|i| !i.objects.is_empty()) {

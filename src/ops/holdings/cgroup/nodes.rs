@@ -86,13 +86,13 @@ pub(crate) fn of_disk(disk: &Disk) -> Vec<Allowed> {
         Access::ReadWrite
     };
     let node = |path: Option<std::path::PathBuf>, access| Some((DeviceNode::at(&path?)?, access));
-    let mut nodes: Vec<Allowed> = node(chain::local_path(disk.kind, disk.source.as_ref()), access)
+    let mut nodes: Vec<Allowed> = node(chain::opened_path(disk.kind, disk.source.as_ref()), access)
         .into_iter()
         .collect();
     let mut below = disk.backing.as_deref();
     while let Some(backing) = below {
         nodes.extend(node(
-            chain::local_path(backing.kind.unwrap_or_default(), backing.source.as_ref()),
+            chain::opened_path(backing.kind.unwrap_or_default(), backing.source.as_ref()),
             Access::Read,
         ));
         below = backing.backing.as_deref();

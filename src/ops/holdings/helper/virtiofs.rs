@@ -18,7 +18,7 @@ use qemu_plan::{
 use serde::Deserialize;
 
 use crate::{
-    error::{Area, Code, Error, Result},
+    error::{Area, Code, Error, Result, os_text},
     ops::{
         Driver,
         document::{plan, prepared::Prepared},
@@ -33,6 +33,8 @@ use crate::{
 const DESCRIPTIONS: &[&str] = &["/etc/qemu/vhost-user", "/usr/share/qemu/vhost-user"];
 /// How long one has to end by itself once its QEMU has.
 const LAST_MOMENT: Duration = Duration::from_millis(500);
+/// Exit status of a child that could not become the program.
+const EXEC_FAILED: i32 = 127;
 /// Mode of a share's socket.
 const SOCKET_MODE: u32 = 0o775;
 
@@ -264,7 +266,13 @@ fn find(named: Option<String>) -> Result<(PathBuf, Features)> {
         .arg("--print-capabilities")
         .stdin(Stdio::null())
         .output();
-    let output = output.map_err(|error| failed(format!("can't be run: {error}")))?;
+    let output = output.map_err(|error| {
+        let why = os_text(&error);
+        let (status, path) = (EXEC_FAILED, program.display());
+        failed(format!(
+            "unexpected exit status {status}: libvirt:  error : cannot execute binary {path}: {why}\n"
+        ))
+    })?;
     if let Some(status) = output.status.code().filter(|status| *status != 0) {
         let said = String::from_utf8_lossy(&output.stderr);
         return Err(failed(format!(

@@ -3,13 +3,12 @@
 //! What is made for one interface is in [`crate::ops::holdings::net::tap`]. A TAP device goes with QEMU's descriptors; a macvtap is noted
 //! before it is made, so that it is removed however the start, the attach or the run ends.
 
-use std::{path::Path, sync::Arc};
+use std::{fs::OpenOptions, os::fd::OwnedFd, path::Path, sync::Arc};
 
 use domxml::devices::{
-    Interface, InterfaceKind, InterfaceTarget, VirtualPortKind, YesNo, interface::NetBackendKind,
-    private::InterfacePrivate,
+    Interface, InterfaceKind, InterfaceTarget, VirtualPortKind, YesNo, private::InterfacePrivate,
 };
-use domxml::ports::PortOwner;
+use domxml::{domain::VirtType, ports::PortOwner};
 use qemu_plan::command::{DeviceResources, Resources, net::kind};
 use unixfd::MacvtapMode;
 use uuid::Uuid;
@@ -48,15 +47,35 @@ fn is_tap(interface: &Interface) -> bool {
     )
 }
 
+/// Whether QEMU gets an opened device of the host for it.
+pub(crate) fn is_vdpa(interface: &Interface) -> bool {
+    interface.kind == InterfaceKind::Vdpa
+}
+
+/// Opens the device that an interface of vDPA is.
+///
+/// # Errors
+/// It can't be opened.
+pub(crate) async fn open_vdpa(interface: &Interface) -> Result<OwnedFd> {
+    let path = interface.source.as_ref().and_then(|source| source.dev.clone());
+    let path = path.unwrap_or_default();
+    crate::blocking::file("opening a vDPA device", move || {
+        let opened = OpenOptions::new().read(true).write(true).open(&path);
+        let failed = |error| Error::system(format_args!("Unable to open '{path}' for vdpa device"), error);
+        opened.map(OwnedFd::from).map_err(failed)
+    })
+    .await
+}
+
 /// What a start can't give yet is refused by name: before anything is done, and once the networks have said what their
 /// interfaces become.
-pub(crate) fn refuse_what_is_missing(document: &domxml::Domain) -> Result<()> {
+pub(crate) fn refuse_what_is_missing(driver: &Driver, document: &domxml::Domain) -> Result<()> {
     let mut interfaces = document.devices.interfaces.iter();
-    interfaces.try_for_each(|interface| refuse_one(interface, "starting a guest with"))
+    interfaces.try_for_each(|interface| refuse_one(driver, interface, "starting a guest with"))
 }
 
 /// `doing` begins the message.
-fn refuse_one(interface: &Interface, doing: &str) -> Result<()> {
+fn refuse_one(driver: &Driver, interface: &Interface, doing: &str) -> Result<()> {
     let refuse = |what: String| {
         Err(Error::new(
             Code::ConfigUnsupported,
@@ -66,7 +85,11 @@ fn refuse_one(interface: &Interface, doing: &str) -> Result<()> {
     if let Some(what) = missing(interface) {
         return refuse(what);
     }
-    if is_plugged(interface) || QEMUS_OWN.contains(&interface.kind) {
+    if kind(interface) == InterfaceKind::Hostdev && !hostinfo::has_vfio(driver.hostdevs.root()) {
+        let text = "host doesn't support passthrough of host PCI devices";
+        return Err(Error::new(Code::ConfigUnsupported, text));
+    }
+    if is_plugged(interface) || QEMUS_OWN.contains(&interface.kind) || is_vdpa(interface) {
         return Ok(());
     }
     match &interface.actual {
@@ -92,12 +115,6 @@ const QEMUS_OWN: &[InterfaceKind] = &[
 
 /// What of an interface a start can't give yet.
 fn missing(interface: &Interface) -> Option<String> {
-    if interface.backend.as_ref().and_then(|backend| backend.kind) == Some(NetBackendKind::Passt) {
-        return Some(format!(
-            "an interface of type '{}' with the backend 'passt'",
-            interface.kind.as_str()
-        ));
-    }
     let port = virtual_port(interface)
         .or(interface.virtualport.as_ref())
         .and_then(|port| port.kind);
@@ -191,10 +208,17 @@ pub(crate) async fn plug(
     resources: &mut Resources,
     undo: &mut Undo,
 ) -> Result<()> {
-    let owner = ports::owner(&prepared.document);
+    let (owner, kind_of_guest) = (ports::owner(&prepared.document), prepared.document.kind);
     for interface in &mut prepared.document.devices.interfaces {
         let alias = interface.info.alias.clone().unwrap_or_default();
-        if let Some(given) = acquire(driver, interface, &owner, qemu, undo).await? {
+        if is_vdpa(interface) {
+            let fd = Some(qemu.pass(open_vdpa(interface).await?)?);
+            let given = DeviceResources {
+                fd,
+                ..DeviceResources::default()
+            };
+            resources.devices.insert(alias, given);
+        } else if let Some(given) = acquire(driver, interface, (&owner, kind_of_guest), qemu, undo).await? {
             resources.devices.insert(alias, given);
         }
     }
@@ -209,7 +233,7 @@ pub(crate) async fn plug(
 pub(crate) async fn acquire(
     driver: &Arc<Driver>,
     interface: &mut Interface,
-    owner: &PortOwner,
+    (owner, kind_of_guest): (&PortOwner, VirtType),
     qemu: &mut impl Handover,
     undo: &mut Undo,
 ) -> Result<Option<DeviceResources>> {
@@ -217,7 +241,10 @@ pub(crate) async fn acquire(
         return Ok(None);
     }
     let guest = Uuid::try_parse(&owner.uuid).unwrap_or_default();
-    let plug = Plug::of(interface)?;
+    let plug = match kind_of_guest {
+        VirtType::Kvm => Plug::of(interface)?,
+        _ => Plug::of(interface)?.without_vhost(),
+    };
     let alias = plug.alias.clone();
     let plugged = match plug.macvtap {
         Some(mode) => macvtap(driver, interface, (plug, mode), undo).await?,
@@ -237,8 +264,8 @@ pub(crate) async fn acquire(
 ///
 /// # Errors
 /// `ConfigUnsupported`, in libvirt's words where libvirt refuses it too.
-pub(crate) fn check_acquirable(interface: &Interface) -> Result<()> {
-    refuse_one(interface, "attaching")?;
+pub(crate) fn check_acquirable(driver: &Driver, interface: &Interface) -> Result<()> {
+    refuse_one(driver, interface, "attaching")?;
     check_one(interface)
 }
 

@@ -325,6 +325,14 @@ impl Plug {
         self.vlan.as_ref().map_or(Ok(()), |vlan| carry(vlan, device))
     }
 
+    /// Without the kernel's help for queues, which an emulated guest does not get.
+    pub(crate) fn without_vhost(self) -> Self {
+        Self {
+            vhost: Vhost::No,
+            ..self
+        }
+    }
+
     pub(crate) fn vhosts(&self, queues: u32) -> Result<Vec<OwnedFd>> {
         if self.vhost == Vhost::No {
             return Ok(Vec::new());

@@ -14,6 +14,7 @@ use domxml::devices::{
     BackingStore, Disk, DiskDevice, Format, Source, SourcePrivate, StartupPolicy, StorageFormat, StorageKind,
 };
 
+use super::descriptors::Handed;
 use crate::error::{Area, Code, Error, Result};
 
 /// Deepest chain.
@@ -39,9 +40,9 @@ pub struct Below {
 /// # Errors
 /// `System` for an image that can't be opened, `OperationFailed` for a chain that is too deep or a backing format that is
 /// not told.
-pub fn follow_all(domain: &mut domxml::Domain, as_user: &str) -> Result<()> {
+pub fn follow_all(domain: &mut domxml::Domain, as_user: &str, handed: &Handed) -> Result<()> {
     for disk in &mut domain.devices.disks {
-        follow(disk, as_user)?;
+        follow(disk, as_user, handed)?;
     }
     Ok(())
 }
@@ -53,7 +54,7 @@ pub fn without_missing(domain: &mut domxml::Domain) -> Vec<(String, String, bool
     domain.devices.disks.retain_mut(|disk| {
         let source = disk.source.as_ref();
         let optional = source.is_some_and(|s| s.startup_policy == Some(StartupPolicy::Optional));
-        let path = local_path(disk.kind, source).filter(|path| optional && !path.exists());
+        let path = opened_path(disk.kind, source).filter(|path| optional && !path.exists());
         let Some(path) = path else {
             return true;
         };
@@ -72,11 +73,21 @@ pub fn without_missing(domain: &mut domxml::Domain) -> Vec<(String, String, bool
 ///
 /// # Errors
 /// As [`follow_all`].
-pub fn follow(disk: &mut Disk, as_user: &str) -> Result<()> {
+pub fn follow(disk: &mut Disk, as_user: &str, handed: &Handed) -> Result<()> {
     let Some(path) = local_path(disk.kind, disk.source.as_ref()) else {
         return Ok(());
     };
-    open(&path, as_user)?;
+    // Libvirt does not say as whom it opens what is no file.
+    let is_file = disk
+        .source
+        .as_ref()
+        .is_some_and(|s| s.located(disk.kind).0 == StorageKind::File);
+    let as_user = if is_file { as_user } else { "" };
+    let group = disk.source.as_ref().and_then(|source| source.fdgroup.as_deref());
+    let mut file = match group {
+        Some(group) => handed.file(group).map_err(|e| cannot_access(&path, as_user, e))?,
+        None => open(&path, as_user)?,
+    };
     // A chain that the document has stands.
     if disk.backing.is_some() {
         return Ok(());
@@ -86,12 +97,17 @@ pub fn follow(disk: &mut Disk, as_user: &str) -> Result<()> {
         .as_ref()
         .and_then(|d| d.kind)
         .unwrap_or(StorageFormat::Raw);
-    disk.backing = Some(Box::new(chain(&path, format, as_user, 0)?));
+    disk.backing = Some(Box::new(chain((&path, &mut file), format, as_user, 0)?));
     Ok(())
 }
 
 /// The images below `path`, ending with an empty one.
-fn chain(path: &Path, format: StorageFormat, as_user: &str, depth: usize) -> Result<BackingStore> {
+fn chain(
+    (path, file): (&Path, &mut File),
+    format: StorageFormat,
+    as_user: &str,
+    depth: usize,
+) -> Result<BackingStore> {
     if depth > DEPTH_MAX {
         return Err(Error::new(
             Code::OperationFailed,
@@ -105,8 +121,9 @@ fn chain(path: &Path, format: StorageFormat, as_user: &str, depth: usize) -> Res
     if format != StorageFormat::Qcow2 {
         return Ok(end);
     }
-    let mut file = open(path, as_user)?;
-    let below = read_qcow2(&mut file).map_err(|e| {
+    // Whoever handed it over may have read from it.
+    let read = file.seek(SeekFrom::Start(0)).and_then(|_| read_qcow2(file));
+    let below = read.map_err(|e| {
         Error::system(format_args!("cannot read the head of '{}'", path.display()), e).in_area(Area::Storage)
     })?;
     let Some(name) = below.file else { return Ok(end) };
@@ -148,9 +165,8 @@ fn chain(path: &Path, format: StorageFormat, as_user: &str, depth: usize) -> Res
 
 fn store(path: &Path, format: StorageFormat, as_user: &str, depth: usize) -> Result<BackingStore> {
     use std::os::unix::fs::FileTypeExt;
-    let metadata = open(path, as_user)?
-        .metadata()
-        .map_err(|e| cannot_access(path, as_user, e))?;
+    let mut file = open(path, as_user)?;
+    let metadata = file.metadata().map_err(|e| cannot_access(path, as_user, e))?;
     let text = path.to_string_lossy().into_owned();
     let block = metadata.file_type().is_block_device();
     let source = if block {
@@ -175,7 +191,7 @@ fn store(path: &Path, format: StorageFormat, as_user: &str, depth: usize) -> Res
             ..Format::default()
         }),
         source: Some(source),
-        backing: Some(Box::new(chain(path, format, as_user, depth + 1)?)),
+        backing: Some(Box::new(chain((path, &mut file), format, as_user, depth + 1)?)),
         detected: true,
         ..BackingStore::default()
     })
@@ -190,6 +206,11 @@ pub fn local_path(kind: StorageKind, source: Option<&Source>) -> Option<PathBuf>
         _ => None,
     }
     .map(PathBuf::from)
+}
+
+/// The same, of a source that is opened by its path: one that a client handed over is open already.
+pub fn opened_path(kind: StorageKind, source: Option<&Source>) -> Option<PathBuf> {
+    local_path(kind, source.filter(|source| source.fdgroup.is_none()))
 }
 
 /// Bytes of an image that is not in use: allocated, seen by a guest, on the host.

@@ -72,7 +72,8 @@ pub(crate) fn of_document(config: &LockdConfig, document: &Domain) -> Result<Vec
 
 /// A disk that the guest can write to, and that is a file or a device of the host.
 pub(crate) fn of_disk(disk: &Disk) -> Option<Claim> {
-    let (kind, source) = disk.source.as_ref()?.located(disk.kind);
+    let source = disk.source.as_ref().filter(|source| source.fdgroup.is_none())?;
+    let (kind, source) = source.located(disk.kind);
     let path = match kind {
         StorageKind::File => source.file.as_deref(),
         StorageKind::Block => source.dev.as_deref(),

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use domxml::devices::{DeviceRef, Disk};
+use uuid::Uuid;
 
 use crate::{
     domain::{Domain, Run},
@@ -21,15 +22,16 @@ use crate::{
     },
 };
 
-/// Finds a disk's volume, and the images below its own.
+/// Finds the volume of a disk that comes to a guest, and the images below its own.
 ///
 /// # Errors
-/// What the pool says; `System` for an image that can't be opened.
-pub(crate) async fn resolve(driver: &Driver, mut disk: Disk) -> Result<Disk> {
+/// What the pool says; `System` for an image that can't be opened, `InvalidArg` for descriptors that nobody handed over.
+pub(crate) async fn resolve(driver: &Driver, guest: Uuid, mut disk: Disk) -> Result<Disk> {
     volumes::find_one(driver, &mut disk).await?;
+    let handed = driver.groups.named_by(guest, [&disk])?;
     let as_user = identity::file_user(&driver.config())?;
     crate::blocking::file("following the chain of an image", move || {
-        chain::follow(&mut disk, &as_user)?;
+        chain::follow(&mut disk, &as_user, &handed)?;
         Ok(disk)
     })
     .await

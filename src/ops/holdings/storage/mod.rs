@@ -2,6 +2,7 @@
 
 pub mod chain;
 pub mod claim;
+pub mod descriptors;
 pub(crate) mod disk;
 pub mod lease;
 pub mod look;

@@ -195,7 +195,7 @@ fn is_shared(disk: &domxml::devices::Disk) -> bool {
 fn images(disks: &[&domxml::devices::Disk]) -> impl Iterator<Item = PathBuf> {
     disks
         .iter()
-        .filter_map(|disk| chain::local_path(disk.kind, disk.source.as_ref()))
+        .filter_map(|disk| chain::opened_path(disk.kind, disk.source.as_ref()))
 }
 
 fn take(file: &Path, to: Identity, remember: bool) -> std::io::Result<()> {

@@ -57,6 +57,8 @@ pub(crate) enum Then {
     },
     /// The guest keeps the device of this alias: whoever wants it to go is told.
     Kept(String),
+    /// The interface of this alias has lost the program that it is connected to.
+    Disconnected(String),
 }
 
 /// The word of an action in a document.
@@ -131,6 +133,10 @@ pub(crate) fn decide(
                 memory_resized(view, &alias_of(id), change.size / 1024),
                 Then::Nothing,
             )
+        }
+        GuestEvent::NetdevStreamDisconnected(lost) => {
+            let alias = lost.netdev_id.strip_prefix("host").unwrap_or(&lost.netdev_id);
+            (Effects::none(), Then::Disconnected(alias.to_owned()))
         }
         GuestEvent::MigrationPass(pass) => (iterated(pass.pass), Then::Nothing),
         GuestEvent::Suspend => (
