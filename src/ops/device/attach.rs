@@ -231,7 +231,7 @@ impl Coming {
                 let next = block::number_disk(&mut disk, first);
                 guest.gave_nodes(next);
                 block::name_disk(&mut disk)?;
-                block::number_sets(&mut disk, next_fdset(view));
+                block::number_sets(&mut disk, plugging::next_fdset(view));
                 (Device::Disk(Box::new(disk)), next)
             }
             other => (other, first),
@@ -271,7 +271,7 @@ impl Coming {
         let names = plan::short_name(self.guest.id, &document.name);
         let mut given = Resources {
             purpose: Purpose::Plug,
-            first_fdset: next_fdset(&view).max(after_sets(&device)),
+            first_fdset: plugging::next_fdset(&view).max(after_sets(&device)),
             ..resources(context.driver(), document, dirs(context.driver(), &names))
         };
         let mut files = holding::acquire(context, &self.guest, &mut device, &mut given).await?;
@@ -316,8 +316,11 @@ impl Coming {
 
     /// Has QEMU be able to lock its memory with the device; what is kept of what it could lock before.
     async fn lock_memory(&self, context: &Context, device: &Device) -> Result<Option<u64>> {
-        let mut undo = context.steps("what it may lock").await?;
         let view = context.view();
+        if !locked::counts(device) {
+            return Ok(view.running()?.status.original_memlock);
+        }
+        let mut undo = context.steps("what it may lock").await?;
         let mut document = domxml::Domain::clone(&view.running()?.document.domain);
         hotplug::enter(&mut document, device.clone())?;
         locked::follow(&view, self.guest.process()?.pid(), &document, Some(&mut *undo))
@@ -421,7 +424,7 @@ pub(crate) async fn adopt(
     };
     let numbers = Numbers {
         node: u32::try_from(highest).unwrap_or(u32::MAX).saturating_add(1),
-        fdset: next_fdset(&view).max(after_sets(&device)),
+        fdset: plugging::next_fdset(&view).max(after_sets(&device)),
         memlock: view.running()?.status.original_memlock,
     };
     let balloon = learnt::of_memory(guest, &mut device).await;
@@ -452,12 +455,6 @@ fn has_come(view: &mut View, device: Device, numbers: Numbers) -> Result<()> {
         run.status = Arc::new(status);
     }
     Ok(())
-}
-
-/// The first number of a set of descriptors that is free in a run.
-pub(super) fn next_fdset(view: &View) -> u32 {
-    let fdset = view.run.as_ref().and_then(|run| run.status.fdset);
-    u32::try_from(fdset.unwrap_or(0)).unwrap_or(u32::MAX)
 }
 
 /// The first number after those of a device's own sets of descriptors.

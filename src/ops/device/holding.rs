@@ -200,7 +200,9 @@ pub(crate) async fn release(driver: &Arc<Driver>, guest: &Arc<Guest>, device: &D
         other => chardev::release(other).await,
     }
     give_files(driver, run, device.as_ref()).await;
-    if let Err(error) = unlock_memory(guest).await {
+    if locked::counts(device)
+        && let Err(error) = unlock_memory(guest).await
+    {
         tracing::warn!(guest = %view.name, %error, "QEMU may lock more memory than it needs");
     }
 }

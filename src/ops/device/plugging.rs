@@ -15,6 +15,7 @@ use qmp::{ErrorClass, commands};
 use serde_json::{Map, Value};
 
 use crate::{
+    domain::View,
     error::{Code, Error, Result},
     ops::{
         holdings::chardev::Files,
@@ -127,6 +128,12 @@ async fn drop_sets(guest: &Guest, is_wanted: impl Fn(&str) -> bool) -> Result<()
         }
     }
     Ok(())
+}
+
+/// The first number of a set of descriptors that is free in a run.
+pub(super) fn next_fdset(view: &View) -> u32 {
+    let fdset = view.run.as_ref().and_then(|run| run.status.fdset);
+    u32::try_from(fdset.unwrap_or(0)).unwrap_or(u32::MAX)
 }
 
 fn map(props: Props) -> Map<String, Value> {

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use crate::ops::holdings::storage::descriptors::Handed;
-
 /// A guest about to be started: its document complete, its images found.
 pub(crate) struct Prepared {
     /// The document of the run.
@@ -20,6 +18,4 @@ pub(crate) struct Prepared {
     pub(crate) cpu: Option<domxml::cpu::Cpu>,
     /// The document before anything was chosen for the run, where scripts of the administrator are told of it.
     pub(crate) planned: Option<Box<domxml::Domain>>,
-    /// Descriptors that clients handed over for its disks.
-    pub(crate) handed: Handed,
 }

@@ -407,6 +407,15 @@ pub(crate) async fn drop_layers(
                 tracing::warn!(guest = %view.name, node = named, %error, "a block node that is used no more is left in QEMU");
             }
         }
+        if let Some(set) = block::set_of(&layer.source) {
+            let command = commands::RemoveFd {
+                fdset_id: i64::from(set),
+                fd: None,
+            };
+            if let Err(error) = guest.execute(command).await {
+                tracing::warn!(guest = %view.name, set, %error, "descriptors of an image that is used no more are left in QEMU");
+            }
+        }
         let objects = layer
             .source
             .private_data

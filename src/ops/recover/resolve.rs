@@ -56,8 +56,6 @@ enum Action {
     Insert(Insert),
     /// Take a block node away.
     DropNode(String),
-    /// Take the descriptors away that block nodes were opened by which are no more.
-    DropSets(Vec<String>),
     /// Remove a file that was made for an image that the guest does not have.
     RemoveFile(std::path::PathBuf),
     /// Give back what an image had of the host that the guest has no more.
@@ -197,6 +195,10 @@ async fn resolve(driver: &Arc<Driver>, guest: &Arc<Guest>, intent: &Intent) -> R
     for action in actions {
         carry_out(driver, guest, action).await?;
     }
+    let without = without_nodes(intent, document)?;
+    if !without.is_empty() {
+        plugging::drop_sets_of_nodes(guest, &without).await?;
+    }
     if unplugged {
         // The list of what QEMU has was read before.
         let known = guest.monitor()?.device_ids().await?;
@@ -322,29 +324,50 @@ fn decide(intent: &Intent, document: &domxml::Domain, truth: &Truth) -> Result<V
             let meant = modules.filter(|m| m.info.alias.as_deref() == Some(alias));
             meant.map(|m| Action::Resize(Box::new(m.clone()))).collect()
         }
-        Intent::ChangeMedium {
-            target,
-            new_nodes,
-            old_nodes,
-        } => {
-            let mut actions = Vec::new();
-            let mut kept = Vec::new();
-            let drives = document.devices.disks.iter();
-            for disk in drives.filter(|d| d.target.dev == *target) {
-                kept.extend(medium::nodes(disk)?.iter().map(medium::name_of));
-                actions.extend(insert(disk, kept.last().cloned(), truth).map(Action::Insert));
-            }
-            // From the top of each chain down: a format stands on its storage.
-            let made = new_nodes.iter().rev().chain(old_nodes.iter().rev());
-            let unused = made.filter(|node| !kept.contains(node));
-            let (there, gone): (Vec<_>, Vec<_>) =
-                unused.cloned().partition(|node| truth.nodes.contains(node));
-            let sets = there.iter().chain(&gone).cloned().collect();
-            actions.extend(there.into_iter().map(Action::DropNode));
-            actions.push(Action::DropSets(sets));
-            actions
-        }
+        Intent::ChangeMedium { .. } => of_medium(intent, document, truth)?,
     })
+}
+
+/// The drive gets the medium of its document, and whatever was made for another one goes.
+fn of_medium(intent: &Intent, document: &domxml::Domain, truth: &Truth) -> Result<Vec<Action>> {
+    let Intent::ChangeMedium {
+        target,
+        new_nodes,
+        old_nodes,
+    } = intent
+    else {
+        return Ok(Vec::new());
+    };
+    let mut actions = Vec::new();
+    let mut kept = Vec::new();
+    let drives = document.devices.disks.iter();
+    for disk in drives.filter(|d| d.target.dev == *target) {
+        kept.extend(medium::nodes(disk)?.iter().map(medium::name_of));
+        actions.extend(insert(disk, kept.last().cloned(), truth).map(Action::Insert));
+    }
+    // From the top of each chain down: a format stands on its storage.
+    let made = new_nodes.iter().rev().chain(old_nodes.iter().rev());
+    let unused = made.filter(|node| truth.nodes.contains(*node) && !kept.contains(node));
+    actions.extend(unused.cloned().map(Action::DropNode));
+    Ok(actions)
+}
+
+/// The nodes of a change of medium that the drive's document does not have.
+fn without_nodes(intent: &Intent, document: &domxml::Domain) -> Result<Vec<String>> {
+    let Intent::ChangeMedium {
+        target,
+        new_nodes,
+        old_nodes,
+    } = intent
+    else {
+        return Ok(Vec::new());
+    };
+    let mut kept = Vec::new();
+    for disk in document.devices.disks.iter().filter(|d| d.target.dev == *target) {
+        kept.extend(medium::nodes(disk)?.iter().map(medium::name_of));
+    }
+    let all = new_nodes.iter().chain(old_nodes);
+    Ok(all.filter(|node| !kept.contains(node)).cloned().collect())
 }
 
 /// What is left of a block job: of what was made for it, if the document does not have it, or of images that left. What the
@@ -452,7 +475,6 @@ async fn carry_out(driver: &Arc<Driver>, guest: &Arc<Guest>, action: Action) -> 
         Action::Resize(module) => update::resize(guest, &module).await,
         Action::CountCpus { wanted, stored } => vcpus::finish(driver, guest, &wanted, stored).await,
         Action::Limit { device } => limits::set_right(&guest.domain.view(), &device).await,
-        Action::DropSets(nodes) => plugging::drop_sets_of_nodes(guest, &nodes).await,
         Action::DropNode(node_name) => guest.execute(commands::BlockdevDel { node_name }).await.map(drop),
         Action::RemoveFile(path) => remove(path).await,
         Action::ReleaseImage(image) => {

@@ -656,11 +656,10 @@ async fn prepare(driver: &Arc<Driver>, document: Box<domxml::Domain>) -> Result<
     let handed = driver
         .groups
         .named_by(uuid, document.devices.disks.iter().rev())?;
-    let given = handed.clone();
     let (document, next_node, missing) = crate::blocking::file("following the chains of images", move || {
         let missing = chain::without_missing(&mut document);
         let next = block::number_guest(&mut document, 1);
-        chain::follow_all(&mut document, &as_user, &given)?;
+        chain::follow_all(&mut document, &as_user, &handed)?;
         let next_node = block::number_found(&mut document, next);
         live::empty_drives(&mut document);
         block::name_guest(&mut document)?;
@@ -678,7 +677,6 @@ async fn prepare(driver: &Arc<Driver>, document: Box<domxml::Domain>) -> Result<
         missing,
         cpu,
         planned: told,
-        handed,
     })
 }
 

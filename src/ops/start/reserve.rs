@@ -116,7 +116,7 @@ pub(crate) async fn reserve(
         monitor_fd: Some(qemu.monitor_fd()),
         ..resources(driver, &prepared.document, dirs)
     };
-    hand_over(prepared, &mut qemu, &mut resources)?;
+    hand_over(driver, &prepared.document, &mut qemu, &mut resources)?;
     open_sockets(prepared, &mut qemu, &mut resources, identity)?;
     interface::refuse_what_is_missing(driver, &prepared.document)?;
     ports::take(driver, &mut prepared.document, undo).await?;
@@ -149,9 +149,17 @@ pub(crate) async fn reserve(
 }
 
 /// Gives QEMU the descriptors that clients handed over for disks.
-fn hand_over(prepared: &Prepared, qemu: &mut qemu::Prepared, resources: &mut Resources) -> Result<()> {
-    for disk in prepared.document.devices.disks.iter().rev() {
-        prepared.handed.hand_over(disk, |fd| qemu.pass(fd), resources)?;
+fn hand_over(
+    driver: &Driver,
+    document: &domxml::Domain,
+    qemu: &mut qemu::Prepared,
+    resources: &mut Resources,
+) -> Result<()> {
+    let disks = || document.devices.disks.iter().rev();
+    let uuid = document.uuid.unwrap_or_default();
+    let handed = driver.groups.named_by(uuid, disks())?;
+    for disk in disks() {
+        handed.hand_over(disk, |fd| qemu.pass(fd), resources)?;
         let taken = block::highest_set(disk).map_or(0, |highest| highest.saturating_add(1));
         resources.first_fdset = resources.first_fdset.max(taken);
     }

@@ -4,7 +4,7 @@
 //! Called by a start, by whatever plugs such devices and memory, and once they have left. The limit that the process had
 //! before is kept in the status file, where libvirt keeps it, and comes back with the last such device.
 
-use domxml::devices::{InterfaceKind, StorageKind};
+use domxml::devices::{Device, InterfaceKind, StorageKind};
 
 use crate::{
     domain::{Effects, View, facts::Facts},
@@ -30,6 +30,16 @@ pub(crate) fn wanted(document: &domxml::Domain) -> Option<u64> {
         nvme: count(disks(StorageKind::Nvme)),
         iommu: devices.iommu.is_some(),
     })
+}
+
+/// Whether what a guest may lock depends on a device.
+pub(crate) fn counts(device: &Device) -> bool {
+    match device {
+        Device::Memory(_) | Device::Hostdev(_) => true,
+        Device::Interface(card) => matches!(card.kind, InterfaceKind::Vdpa | InterfaceKind::Hostdev),
+        Device::Disk(disk) => matches!(disk.kind, StorageKind::VhostVdpa | StorageKind::Nvme),
+        _ => false,
+    }
 }
 
 /// A change of the limit.

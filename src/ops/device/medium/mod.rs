@@ -25,7 +25,6 @@ use qmp::commands;
 use serde_json::{Map, Value};
 
 use super::{
-    attach::next_fdset,
     change::{self, Change, Live},
     plugging,
 };
@@ -169,7 +168,7 @@ impl Swap {
             ));
         }
         let handed = driver.groups.named_by(view.uuid, [&new])?;
-        let (given, first_set) = (handed.clone(), next_fdset(view));
+        let (given, first_set) = (handed.clone(), plugging::next_fdset(view));
         let (new, next_node) = {
             crate::blocking::file("following the chain of the new image", move || {
                 // Libvirt does not say here as whom.
@@ -521,6 +520,8 @@ fn is_empty(disk: &Disk) -> bool {
 fn location(source: &Source) -> Source {
     Source {
         index: None,
+        // Who opens it does not make it another one.
+        fdgroup: None,
         startup_policy: None,
         seclabels: Vec::new(),
         private_data: None,

@@ -188,14 +188,21 @@ impl Turn {
     /// As [`execute`].
     pub(crate) async fn put_to_sleep(&self, name: &str) -> Result<()> {
         let id = self.guest.id;
-        let asleep = self
-            .guest
-            .domain
-            .wait_for(|view| view.id() != id || view.condition.state() == RunState::PmSuspended);
-        tokio::select! {
+        let is_asleep =
+            move |view: &Arc<View>| view.id() != id || view.condition.state() == RunState::PmSuspended;
+        let domain = &self.guest.domain;
+        let told = tokio::select! {
             biased;
-            _ = asleep => Ok(()),
+            _ = domain.wait_for(is_asleep) => Ok(()),
             told = self.ask(name, json!({})) => told.map(drop),
+        };
+        match told {
+            // A machine that falls asleep resets the agent's channel, and may be heard to do so first.
+            Err(error) if error.reason == Some(GONE) => {
+                let asleep = tokio::time::timeout(FALLING_ASLEEP, domain.wait_for(is_asleep)).await;
+                asleep.map(drop).map_err(|_| error)
+            }
+            other => other,
         }
     }
 
@@ -274,6 +281,8 @@ pub(crate) fn available(view: &View) -> Result<()> {
     socket(view).map(drop)
 }
 
+/// How long a machine may take from the end of its agent's connection until it sleeps.
+const FALLING_ASLEEP: Duration = Duration::from_secs(3);
 /// The reason of the error that the agent went away.
 const GONE: &str = "AGENT_GONE";
 /// The reason of the error that the agent has no such command, or none that it may carry out.

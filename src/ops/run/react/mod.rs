@@ -134,10 +134,7 @@ pub(crate) fn decide(
                 Then::Nothing,
             )
         }
-        GuestEvent::NetdevStreamDisconnected(lost) => {
-            let alias = lost.netdev_id.strip_prefix("host").unwrap_or(&lost.netdev_id);
-            (Effects::none(), Then::Disconnected(alias.to_owned()))
-        }
+        GuestEvent::NetdevStreamDisconnected(lost) => disconnected(&lost.netdev_id),
         GuestEvent::MigrationPass(pass) => (iterated(pass.pass), Then::Nothing),
         GuestEvent::Suspend => (
             pm_suspended(view, EventKind::PmSuspend, lifecycle::PMSUSPENDED_MEMORY),
@@ -150,6 +147,12 @@ pub(crate) fn decide(
         GuestEvent::Wakeup => (woken(view), Then::Nothing),
         _ => none(),
     }
+}
+
+/// An interface has lost the program that its back end is connected to.
+fn disconnected(back_end: &str) -> (Effects, Then) {
+    let alias = back_end.strip_prefix("host").unwrap_or(back_end);
+    (Effects::none(), Then::Disconnected(alias.to_owned()))
 }
 
 /// QEMU's migration began another pass over memory.
