@@ -9,7 +9,25 @@ use std::io;
 /// # Errors
 /// There is no such process, or the caller may not look at it.
 pub fn locked_memory(pid: i32) -> io::Result<u64> {
-    exchange(pid, None)
+    match exchange(pid, None) {
+        // Of another user's process it is read without a right to change it.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => shown(pid),
+        other => other,
+    }
+}
+
+/// What the kernel shows of the limit.
+fn shown(pid: i32) -> io::Result<u64> {
+    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits"))?;
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max locked memory"));
+    let soft = line.and_then(|line| line.split_whitespace().next());
+    match soft {
+        Some("unlimited") => Ok(u64::MAX),
+        Some(number) => number.parse().map_err(io::Error::other),
+        None => Err(io::ErrorKind::InvalidData.into()),
+    }
 }
 
 /// Sets how many bytes a process may lock.
