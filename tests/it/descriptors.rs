@@ -145,7 +145,7 @@ fn disks_are_opened_by_what_clients_hand_over() -> Result<()> {
         "{refused}"
     );
 
-    // Another disk comes and goes; the daemon that takes it out is another one than that which put it in.
+    // Another disk comes and goes, after an attempt that took a number; the daemon that takes it out is another one than that which put it in.
     let file = sandbox.dir().join("disk.xml");
     fs::write(&file, disk(&client.dir, "raw", "vdb", "raw"))?;
     let attach = format!("attach-device g {} --live", file.display());
@@ -153,7 +153,7 @@ fn disks_are_opened_by_what_clients_hand_over() -> Result<()> {
     ensure!(refused.stderr.contains(&missing("raw")), "{refused:?}");
     let attached = client.virsh(&format!("dom-fd-associate g raw --pass-fds 7,8; {attach}"))?;
     ensure!(attached.success(), "{attached:?}");
-    let with_raw = [at_start.clone(), vec![(2, names("libvirt-4-storage", 2))]].concat();
+    let with_raw = [at_start.clone(), vec![(2, names("libvirt-5-storage", 2))]].concat();
     assert_eq!(sets(&virsh)?, with_raw);
     sandbox.restart()?;
     assert_eq!(sets(&virsh)?, with_raw);
