@@ -57,6 +57,9 @@ pub(crate) async fn freeze(ctx: &Ctx, args: DomainFsfreeze, flags: Flags) -> Rep
 
 pub(crate) async fn thaw(ctx: &Ctx, args: DomainFsthaw, flags: Flags) -> Reply<DomainFsthawRet> {
     flags.checked()?;
+    if !args.mountpoints.is_empty() {
+        return Err(args::unsupported("specifying mountpoints is not supported").into());
+    }
     let request = ThawGuestFilesystemsRequest {
         domain: by_uuid(&args.dom),
         options: None,

@@ -70,6 +70,10 @@ pub(crate) fn apply(domain: &mut Domain, placement: &Placement) -> Result<()> {
         memory.placement = None;
     }
     if memory.nodeset.is_none() && memory.placement != Some(By::Auto) {
+        if placement.mode.is_some() {
+            let text = "nodeset for NUMA memory tuning must be set if 'placement' is 'static'";
+            return Err(Error::new(Code::ConfigUnsupported, text).in_area(Area::Domain));
+        }
         // Without nodes there is nothing to place on.
         domain.numatune = domain.numatune.take().filter(|tune| !tune.memnodes.is_empty());
     }

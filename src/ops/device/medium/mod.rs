@@ -155,7 +155,10 @@ impl Swap {
             return Ok(Self {
                 guest,
                 lock,
-                new: keeping_nodes(&old, new),
+                new: Disk {
+                    snapshot: wanted.snapshot,
+                    ..keeping_nodes(&old, new)
+                },
                 old,
                 next_node: first,
                 handed: Handed::default(),
@@ -198,6 +201,7 @@ impl Swap {
             let name = &new.target.dev;
             if let Some(disk) = document.devices.disks.iter_mut().find(|d| d.target.dev == *name) {
                 put_medium(disk, &new);
+                disk.snapshot = new.snapshot;
                 disk.private_data.clone_from(&new.private_data);
             }
             Ok(())
