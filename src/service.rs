@@ -45,7 +45,7 @@ pub async fn make(setup: Setup) -> anyhow::Result<Work> {
     let (background, held) = (Arc::clone(&driver), ops::recover::hold(&driver).await);
     driver.tracker.spawn(async move {
         ops::recover::reconnect(&background, held).await;
-        ops::change::revert::finish_cut_off(&background).await;
+        ops::change::cut_off::finish_all(&background).await;
         ops::change::autostart::autostart(&background).await;
     });
     let (counted, ending) = (Arc::clone(&driver), Arc::clone(&driver));

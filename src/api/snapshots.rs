@@ -16,7 +16,7 @@ use crate::{
     },
     error::{Code, Error, Result},
     ops::{
-        change::revert,
+        change::{remove, revert},
         moments::{create, delete, find, records},
     },
     pb,
@@ -122,7 +122,7 @@ impl pb::snapshots_server::Snapshots for Service {
                 children_only: r.children_only,
                 metadata_only: r.metadata_only,
             };
-            let view = delete::delete(&call.driver, &domain, (r.name, how), &call.conditions).await?;
+            let view = remove::delete(&call.driver, &domain, (r.name, how), &call.conditions).await?;
             Ok(convert::full(&view))
         })
         .await

@@ -165,6 +165,9 @@ pub enum Intent {
         files: Vec<PathBuf>,
         /// The CPUs run if it comes to nothing.
         resume: bool,
+        /// They run afterwards in any case.
+        #[serde(default)]
+        goes_on: bool,
     },
     /// Make images on those of a guest that is off.
     SnapshotImages {
@@ -184,6 +187,12 @@ pub enum Intent {
         name: String,
         /// How, in the words of `ops::change::revert`.
         how: String,
+        /// Overlays that are made for it.
+        #[serde(default)]
+        made: Vec<PathBuf>,
+        /// Overlays that the guest leaves.
+        #[serde(default)]
+        left: Vec<PathBuf>,
     },
     /// Save the guest into an image, and end it.
     Save {

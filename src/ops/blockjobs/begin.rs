@@ -48,15 +48,15 @@ pub(super) fn entry(kind: BlockJobKind, name: String, disk: &Disk, flags: u32) -
     }
 }
 
-/// Arguments that every job gets, after its own.
+/// Arguments that every job gets, with its own: those come first.
 pub(super) async fn arguments(driver: &Arc<Driver>, view: &View, own: Value) -> Result<Map<String, Value>> {
     let document = &view.running()?.document.domain;
     let masks = plan::with_caps(driver, document, |caps, _| {
         Ok(caps.flags().has(Flag::BlockjobBackingMaskProtocol))
     })
     .await?;
-    let mut all = graph::images::object(own);
-    all.extend(graph::images::object(ending()));
+    let mut all = graph::images::object(ending());
+    all.extend(graph::images::object(own));
     if masks {
         all.insert("backing-mask-protocol".to_owned(), true.into());
     }

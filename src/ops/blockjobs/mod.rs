@@ -21,6 +21,7 @@ pub mod commit;
 pub mod control;
 pub mod copy;
 pub(crate) mod end;
+pub(crate) mod merge;
 pub mod pull;
 pub(crate) mod recover;
 

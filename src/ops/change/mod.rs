@@ -2,5 +2,8 @@
 
 pub mod autostart;
 pub mod configure;
+pub mod cut_off;
 pub mod define;
+mod overlaid;
+pub mod remove;
 pub mod revert;

@@ -4,6 +4,7 @@
 //!  checks, of the images too ─▶ a note that outlives the run ─▶ the run ends
 //!     with memory:  a new QEMU, CPUs standing ─▶ QEMU's job loads ─▶ CPUs run ─▶ told
 //!     without:      qemu-img, one image after the other ─▶ told, or a cold start
+//!     external:     see `overlaid`
 //! ```
 //!
 //! There is no way back from the end of the run, so everything that can be looked at is looked at before: libvirt finds
@@ -17,10 +18,11 @@ use domxml::{
     moment::{Snapshot, SnapshotState},
 };
 
+use super::overlaid::{self, Overlaid};
 use crate::{
     domain::{
         Condition, Domain, Effects, Stored, View,
-        intents::{Intent, Note},
+        intents::Intent,
         jobs::{Long, Want},
     },
     error::{Code, Error, Result},
@@ -29,12 +31,12 @@ use crate::{
         document::plan,
         moments::{
             back::Back,
-            choose, delete, find,
+            choose::{self, Kind},
+            delete, find,
             images::{self, Deed},
-            records, resolve, without_block_jobs,
+            records, without_block_jobs,
         },
         operation::{Ask, Context, Operation},
-        recover::resolve::taken_back,
         run::{cause::Cause, stop},
         start,
     },
@@ -63,7 +65,7 @@ impl How {
         words.map(|(word, _)| *word).collect::<Vec<_>>().join(" ")
     }
 
-    fn of_words(text: &str) -> Self {
+    pub(super) fn of_words(text: &str) -> Self {
         let has = |word| text.split(' ').any(|w| w == word);
         let [running, paused, force, reset_nvram] = WORDS.map(has);
         Self {
@@ -102,14 +104,16 @@ pub async fn revert(
 }
 
 /// A return that can be made.
-struct Planned {
-    back: Back,
+pub(super) struct Planned {
+    pub(super) back: Back,
     /// The guest as it will be.
-    document: Box<domxml::Domain>,
+    pub(super) document: Box<domxml::Domain>,
+    /// What it has to do with overlays, if it is one to an external snapshot.
+    pub(super) overlaid: Option<Overlaid>,
 }
 
 /// Whether the CPUs ran or stood when a snapshot was taken, memory included.
-fn has_memory(state: SnapshotState) -> bool {
+pub(super) fn has_memory(state: SnapshotState) -> bool {
     matches!(state, SnapshotState::Running | SnapshotState::Paused)
 }
 
@@ -127,24 +131,41 @@ async fn plan_return(driver: &Arc<Driver>, view: &View, name: &str, how: How) ->
     let mut inactive = snapshot.inactive.take().unwrap_or_else(|| document.clone());
     inactive.name = view.name.to_string();
     snapshot.moment.domain = Some(document.clone());
+    if snapshot.is_external() {
+        return overlaid::plan(driver, view, snapshot, (document, inactive), how).await;
+    }
     check_images(&snapshot).await?;
     let memory = has_memory(snapshot.state);
     if memory || how.running || how.paused {
-        let planned = plan::complete(driver, document.clone(), qemu_plan::address::Age::Known).await?;
-        document = planned.domain;
-        if !view.active() {
-            start::trial(driver, document.clone()).await?;
-        }
+        document = startable(driver, view, document).await?;
     }
     let mut batch = records::Batch::of(driver, view);
     batch.make_current(name);
     let back = Back {
-        memory,
+        memory: memory.then_some(Kind::Internal),
+        overlays: None,
         change: batch.finish().await?,
         config: view.config.as_ref().map(|_| Stored::new(&inactive)),
         snapshot,
     };
-    Ok(Planned { back, document })
+    Ok(Planned {
+        back,
+        document,
+        overlaid: None,
+    })
+}
+
+/// Completes a document that the guest is to be started with.
+pub(super) async fn startable(
+    driver: &Arc<Driver>,
+    view: &View,
+    document: Box<domxml::Domain>,
+) -> Result<Box<domxml::Domain>> {
+    let planned = plan::complete(driver, document, qemu_plan::address::Age::Known).await?;
+    if !view.active() {
+        start::trial(driver, planned.domain.clone()).await?;
+    }
+    Ok(planned.domain)
 }
 
 /// Refuses what a snapshot or the guest stand against.
@@ -167,10 +188,7 @@ fn check(view: &View, snapshot: &Snapshot, how: How) -> Result<()> {
         ));
     }
     if snapshot.is_external() {
-        return Err(Error::new(
-            Code::OperationUnsupported,
-            "revert to external snapshots is not supported yet",
-        ));
+        overlaid::check(snapshot)?;
     }
     match snapshot.state {
         SnapshotState::PmSuspended => Err(Error::new(
@@ -217,15 +235,22 @@ async fn check_images(snapshot: &Snapshot) -> Result<()> {
     }
 }
 
-async fn carry_out(context: Arc<Context>, planned: Planned, how: How) -> Result<Arc<View>> {
+async fn carry_out(context: Arc<Context>, mut planned: Planned, how: How) -> Result<Arc<View>> {
     let name = planned.back.snapshot.moment.name.clone();
+    let overlaid = planned.overlaid.take();
+    let (made, left) = overlaid.as_ref().map(Overlaid::files).unwrap_or_default();
     let intent = Intent::RevertSnapshot {
         name,
         how: how.words(),
+        made: made.clone(),
+        left: left.clone(),
     };
     context.intend_off(intent).await?;
     end_run(&context).await?;
-    let result = go_back(&context, planned, how).await;
+    let result = match overlaid {
+        Some(overlaid) => overlaid::go_back(&context, planned, overlaid, how).await,
+        None => go_back(&context, planned, how).await,
+    };
     if result.is_err() {
         // A guest that is neither stored nor runs is no more.
         let let_go = |view: &mut View| {
@@ -233,6 +258,11 @@ async fn carry_out(context: Arc<Context>, planned: Planned, how: How) -> Result<
             Ok(Effects::none())
         };
         let _ = context.commit_with(let_go).await;
+    }
+    // Of a return that failed, what the guest had is still the guest's.
+    let files = if result.is_ok() { left } else { made };
+    if let Err(error) = overlaid::remove_unused(context.driver(), context.domain(), files).await {
+        tracing::warn!(%error, "images are left that nothing uses");
     }
     result
 }
@@ -254,19 +284,30 @@ async fn end_run(context: &Arc<Context>) -> Result<()> {
 }
 
 async fn go_back(context: &Arc<Context>, planned: Planned, how: How) -> Result<Arc<View>> {
-    let Planned { back, document } = planned;
-    let then_paused = back.snapshot.state == SnapshotState::Paused;
-    let memory = back.memory;
-    if !memory {
+    let Planned { back, document, .. } = planned;
+    if back.memory.is_none() {
         for image in delete::images_of(&back.snapshot) {
             images::carry_out(Deed::Apply, &back.snapshot.moment.name, &image).await?;
         }
     }
+    set_going(context, (back, document), None, how).await
+}
+
+/// The guest is where it was, and runs if it is to.
+pub(super) async fn set_going(
+    context: &Arc<Context>,
+    (back, document): (Back, Box<domxml::Domain>),
+    source: Option<Arc<start::restore::Source>>,
+    how: How,
+) -> Result<Arc<View>> {
+    let memory = back.memory.is_some();
+    let then_paused = back.snapshot.state == SnapshotState::Paused;
     if memory || how.running || how.paused {
         let how = start::How {
             paused: how.paused || memory && then_paused && !how.running,
             reset_nvram: how.reset_nvram,
             back: Some(Arc::new(back)),
+            source,
             ..start::How::default()
         };
         return start::from_snapshot(Arc::clone(context), document, how).await;
@@ -279,56 +320,6 @@ async fn go_back(context: &Arc<Context>, planned: Planned, how: How) -> Result<A
         back.settle(view, Effects::none())
     };
     context.commit_with(commit).await
-}
-
-/// Finishes, at start-up, what was under way on guests that are off.
-pub async fn finish_cut_off(driver: &Arc<Driver>) {
-    let notes = driver.registry.store().intents();
-    for domain in driver.registry.all() {
-        for note in notes.of(domain.uuid(), Note::OFF) {
-            let view = domain.view();
-            tracing::warn!(guest = %view.name, intent = ?note.intent, "this was under way when the daemon ended");
-            let result = finish(driver, &domain, &note.intent).await;
-            let error = match &result {
-                Ok(error) => error.as_ref(),
-                Err(error) => {
-                    tracing::error!(guest = %view.name, %error, "what was under way could not be set right");
-                    Some(error)
-                }
-            };
-            let view = domain.view();
-            let what = (&*view, note.intent.kind());
-            driver
-                .operations
-                .recovered(note.operation, what, "recovered", error);
-            notes.clear(&note).await;
-        }
-    }
-}
-
-/// Finishes one; the error that whoever asks for the operation gets.
-async fn finish(driver: &Arc<Driver>, domain: &Domain, intent: &Intent) -> Result<Option<Error>> {
-    match intent {
-        Intent::RevertSnapshot { name, how } => {
-            let view = domain.view();
-            let is_current = view
-                .snapshots
-                .current()
-                .is_some_and(|current| *current.name == **name);
-            if view.active() {
-                // Not begun, or finished.
-                return Ok((!is_current).then(taken_back));
-            }
-            let wish = (name.clone(), How::of_words(how));
-            revert(driver, domain, wish, &Conditions::default()).await?;
-            Ok(None)
-        }
-        Intent::CreateSnapshot { name, .. } | Intent::SnapshotImages { name, .. } => {
-            resolve::off(driver, domain, intent).await?;
-            Ok(domain.view().snapshots.get(name).is_none().then(taken_back))
-        }
-        other => resolve::off(driver, domain, other).await.map(|()| None),
-    }
 }
 
 #[cfg(test)]

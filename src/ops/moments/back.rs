@@ -3,12 +3,13 @@
 use std::{fmt, sync::Arc};
 
 use domxml::moment::Snapshot;
+use qemu_plan::block::Chain;
 
-use super::{internal, records::Change};
+use super::{choose::Kind, external, internal, records::Change};
 use crate::{
     domain::{Condition, Effects, Stored, View},
     error::Result,
-    ops::run::guest::Guest,
+    ops::{graph, operation::Context, run::guest::Guest},
 };
 
 /// libvirt's lifecycle events.
@@ -22,8 +23,10 @@ const RESUMED_FROM_SNAPSHOT: (i32, i32) = (4, 2);
 pub struct Back {
     /// Where to.
     pub(crate) snapshot: Snapshot,
-    /// The guest's memory comes from it, and it does not boot.
-    pub(crate) memory: bool,
+    /// Where the guest's memory comes from; none if it boots.
+    pub(crate) memory: Option<Kind>,
+    /// Overlays that are put on once the memory is loaded.
+    pub(crate) overlays: Option<Snapshot>,
     /// The snapshot becomes the current one.
     pub(crate) change: Change,
     /// What is stored of the guest afterwards, if anything is.
@@ -31,15 +34,28 @@ pub struct Back {
 }
 
 impl Back {
-    /// Sets memory and disks of a run back whose CPUs have not run yet.
+    /// Sets memory and disks of a run back whose CPUs have not run yet: of one with memory in a file the memory is loaded
+    /// already. `document` follows.
     ///
     /// # Errors
     /// What QEMU fails at.
-    pub(crate) async fn load(&self, guest: &Guest) -> Result<()> {
-        match self.memory {
-            true => internal::load(guest, &self.snapshot).await,
-            false => Ok(()),
+    pub(crate) async fn load(
+        &self,
+        context: &Context,
+        guest: &Arc<Guest>,
+        document: &mut domxml::Domain,
+    ) -> Result<()> {
+        if self.memory == Some(Kind::Internal) {
+            internal::load(guest, &self.snapshot).await?;
         }
+        let Some(overlays) = &self.overlays else {
+            return Ok(());
+        };
+        for after in external::on_loaded(context, guest, overlays).await? {
+            let disk = graph::disk_mut(document, &after.target.dev)?;
+            Chain::of(&after).put(disk);
+        }
+        Ok(())
     }
 
     /// The guest is back, and runs.
@@ -47,7 +63,7 @@ impl Back {
     /// # Errors
     /// As [`settle`](Self::settle).
     pub(crate) fn tell(&self, view: &mut View, effects: Effects, paused: bool) -> Result<Effects> {
-        let (condition, events) = match (self.memory, paused) {
+        let (condition, events) = match (self.memory.is_some(), paused) {
             (true, false) => (
                 Condition::RUNNING_FROM_SNAPSHOT,
                 [STARTED_FROM_SNAPSHOT, RESUMED_FROM_SNAPSHOT],

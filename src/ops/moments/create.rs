@@ -23,9 +23,11 @@ use qmp::commands;
 
 use super::{
     choose::{self, Found, Guest as Known, Kind, Wanted},
-    external,
+    external::{self, Beside},
     images::{self, Deed},
-    internal, records, redefine, without_block_jobs,
+    internal,
+    memory::Memory,
+    records, redefine, without_block_jobs,
 };
 use crate::{
     domain::{
@@ -67,6 +69,24 @@ pub struct How {
     pub live: bool,
     /// The document is checked against the schema.
     pub validate: bool,
+}
+
+impl How {
+    /// libvirt's flags.
+    pub(crate) fn flags(self) -> u32 {
+        let bits = [
+            (self.redefine, 1),
+            (self.current, 2),
+            (self.no_metadata, 4),
+            (self.halt, 8),
+            (self.disk_only, 16),
+            (self.reuse, 32),
+            (self.quiesce, 64),
+            (self.live, 256),
+            (self.validate, 512),
+        ];
+        bits.into_iter().filter(|(set, _)| *set).map(|(_, bit)| bit).sum()
+    }
 }
 
 /// Makes a snapshot, or records one. Answers the guest and the snapshot's name.
@@ -152,8 +172,8 @@ struct Prepared {
     /// The images that it is put into by qemu-img.
     images: Vec<PathBuf>,
     kind: Kind,
-    /// Somebody else makes a part of it.
-    manual: bool,
+    /// What an external one has beside its overlays.
+    beside: Beside,
 }
 
 /// Completes the snapshot with what the guest is, and checks everything.
@@ -172,20 +192,31 @@ async fn prepare(driver: &Arc<Driver>, view: &View, mut snapshot: Snapshot, how:
         Ok((snapshot, kind))
     };
     let (mut snapshot, kind) = crate::blocking::file("looking at the guest's images", chosen).await?;
-    if snapshot.memory.mode == Some(SnapshotMode::External) {
-        let said = "snapshots with memory in a file are not supported yet";
+    let (images, manual) = check_disks(view, &mut snapshot, how).await?;
+    if kind == Kind::External && !known.active && !view.checkpoints.is_empty() {
+        let said =
+            "support for offline external snapshots while checkpoint exists was not yet implemented";
         return Err(Error::new(Code::OperationUnsupported, said));
     }
-    let (images, manual) = check_disks(view, &mut snapshot, how).await?;
     let name = &snapshot.moment.name;
     if view.snapshots.get(name).is_some() {
         let said = format!("domain moment {name} already exists");
         return Err(Error::new(Code::OperationFailed, said).in_area(Area::Domain));
     }
-    if known.active && kind == Kind::Internal {
+    let has_memory = snapshot.memory.mode == Some(SnapshotMode::External);
+    if known.active && (kind == Kind::Internal || has_memory) {
         without_block_jobs(view)?;
         snapshot.cookie = cookie(view);
     }
+    let memory = match has_memory && known.active {
+        true => {
+            let guest = driver.guests.of(view)?;
+            let runs = known.state == RunState::Running;
+            let cookie = snapshot.cookie.as_ref();
+            Some(Memory::plan(driver, (view, &guest), &snapshot, cookie, runs).await?)
+        }
+        false => None,
+    };
     if how.quiesce {
         agent::available(view)?;
     }
@@ -201,7 +232,7 @@ async fn prepare(driver: &Arc<Driver>, view: &View, mut snapshot: Snapshot, how:
         images: images.collect(),
         snapshot,
         kind,
-        manual,
+        beside: Beside { manual, memory },
     })
 }
 
@@ -307,10 +338,10 @@ async fn carry_out(context: Arc<Context>, prepared: Prepared, how: How) -> Resul
         snapshot,
         images,
         kind,
-        manual,
+        beside,
     } = prepared;
     match (kind, context.view().active()) {
-        (Kind::External, true) => return external::running(context, snapshot, how, manual).await,
+        (Kind::External, true) => return external::running(context, snapshot, how, beside).await,
         (Kind::External, false) => return external::off(context, snapshot, how).await,
         (Kind::Internal, true) => return running(context, snapshot, how).await,
         (Kind::Internal, false) => {}
@@ -390,8 +421,11 @@ pub(crate) async fn stop_cpus(context: &Context, guest: &Arc<Guest>, condition: 
         .await
 }
 
-/// Lets the CPUs run. QEMU's own event tells of it.
+/// Lets the CPUs run, unless the guest has ended. QEMU's own event tells of it.
 pub(crate) async fn resume_cpus(driver: &Driver, guest: &Guest) -> Result<()> {
+    if guest.process()?.has_exited() {
+        return Ok(());
+    }
     let cont = async { guest.execute(commands::Cont {}).await.map(drop) };
     cpus::run_cpus(driver, guest, cont).await
 }
@@ -437,10 +471,15 @@ pub(crate) async fn record_with(
     let change = match how.no_metadata {
         true => None,
         false => {
-            let mut batch = records::Batch::of(context.driver(), &context.view());
+            let view = context.view();
+            let mut batch = records::Batch::of(context.driver(), &view);
             let name = snapshot.moment.name.clone();
             batch.put(snapshot);
             batch.make_current(&name);
+            if let Some(former) = view.snapshots.current().filter(|former| former.external) {
+                // Their images are of the new one's past now.
+                batch.edit(&former.name).await?.revert_disks.clear();
+            }
             Some(batch.finish().await?)
         }
     };

@@ -13,22 +13,17 @@ use domxml::{
 use super::{
     choose,
     create::qcow2_nvram,
-    find,
     images::{self, Deed},
-    internal, records,
+    internal, records, without_block_jobs,
 };
 use crate::{
     domain::{
-        Domain, Effects, View,
+        Effects, View,
         intents::Intent,
-        jobs::{Long, Want},
         snapshots::{Entry, Filter, Part},
     },
     error::{Code, Error, Result},
-    ops::{
-        Conditions, Driver,
-        operation::{Ask, Context, Operation},
-    },
+    ops::{Driver, operation::Context},
 };
 
 /// What goes.
@@ -42,48 +37,8 @@ pub struct How {
     pub metadata_only: bool,
 }
 
-/// Removes snapshots of a guest.
-///
-/// # Errors
-/// `NoDomainSnapshot`, what can't be removed, what QEMU fails at.
-pub async fn delete(
-    driver: &Arc<Driver>,
-    domain: &Domain,
-    (name, how): (String, How),
-    conditions: &Conditions,
-) -> Result<Arc<View>> {
-    let ask = Ask {
-        kind: "delete-snapshot",
-        job: Want::Long(Long::Snapshot),
-        conditions,
-    };
-    let operation = Operation::begin(driver, domain, ask).await?;
-    let view = operation.view();
-    let entry = find(&view, &name)?;
-    let targets = targets(&view, entry, how);
-    if !how.metadata_only {
-        check_kinds(&view, entry, how)?;
-        for target in &targets {
-            check_images(&view, &records::document(driver, &view, target).await?)?;
-        }
-    }
-    if operation.is_trial() {
-        return Ok(view);
-    }
-    let work = |context: Arc<Context>| async move {
-        let last = targets.len().saturating_sub(1);
-        for (at, target) in targets.iter().enumerate() {
-            context.progress(at as u64, targets.len() as u64);
-            remove(&context, target, how.metadata_only).await?;
-            tracing::debug!(snapshot = target, left = last - at, "removed");
-        }
-        Ok(context.view())
-    };
-    operation.carry_out(|context| Box::pin(work(context))).await
-}
-
 /// The snapshots that go, the one that is named last.
-fn targets(view: &View, entry: &Entry, how: How) -> Vec<String> {
+pub(crate) fn targets(view: &View, entry: &Entry, how: How) -> Vec<String> {
     let mut targets = Vec::new();
     if how.children || how.children_only {
         let below = view
@@ -97,13 +52,15 @@ fn targets(view: &View, entry: &Entry, how: How) -> Vec<String> {
     targets
 }
 
-/// Refuses what is not removed in one go.
-fn check_kinds(view: &View, entry: &Entry, how: How) -> Result<()> {
+/// Refuses what is not removed in one go, and external snapshots that are not where they can be removed.
+///
+/// # Errors
+/// `ConfigUnsupported` or `OperationUnsupported`, in libvirt's words.
+pub(crate) fn check_kinds(view: &View, entry: &Entry, how: How) -> Result<()> {
     let config = |text: &'static str| Err(Error::new(Code::ConfigUnsupported, text));
+    let tree = &view.snapshots;
     if how.children || how.children_only {
-        let below = view
-            .snapshots
-            .list(Part::Descendants(&entry.name), Filter::default());
+        let below = tree.list(Part::Descendants(&entry.name), Filter::default());
         let external = below.iter().filter(|entry| entry.external).count();
         if external > 0 && external < below.len() {
             return config("deletion of external and internal children disk snapshots not supported");
@@ -112,20 +69,42 @@ fn check_kinds(view: &View, entry: &Entry, how: How) -> Result<()> {
             return config("deletion of external children disk snapshots not supported");
         }
     }
-    if entry.external && !how.children_only {
-        if how.children {
-            return config("deletion of external disk snapshots with children not supported");
-        }
-        return Err(Error::new(
-            Code::OperationUnsupported,
-            "deletion of external snapshots is not supported yet",
-        ));
+    if !entry.external || how.children_only {
+        return Ok(());
+    }
+    if without_block_jobs(view).is_err() {
+        let said = "cannot delete external snapshots when there is another active block job";
+        return Err(Error::new(Code::OperationUnsupported, said));
+    }
+    if how.children {
+        return config("deletion of external disk snapshots with children not supported");
+    }
+    let children = tree.children(&entry.name).count();
+    if children == 0 {
+        return Ok(());
+    }
+    let current = tree.current().map(|current| &*current.name);
+    if current == Some(&entry.name) {
+        return config("deletion of active external snapshot that is not a leaf snapshot is not supported");
+    }
+    let is_before_current =
+        current.is_some_and(|current| tree.ancestors(current).any(|above| above.name == entry.name));
+    if !is_before_current {
+        return config(
+            "deletion of non-leaf external snapshot that is not in active chain is not supported",
+        );
+    }
+    if children > 1 {
+        return config("deletion of external disk snapshot with multiple children snapshots not supported");
     }
     Ok(())
 }
 
 /// Refuses to remove an internal snapshot from a running guest that has other images now.
-fn check_images(view: &View, snapshot: &Snapshot) -> Result<()> {
+///
+/// # Errors
+/// `OperationFailed` or `OperationUnsupported`, in libvirt's words.
+pub(crate) fn check_images(view: &View, snapshot: &Snapshot) -> Result<()> {
     let Some(run) = &view.run else { return Ok(()) };
     let name = &snapshot.moment.name;
     let failed = |text: String| Error::new(Code::OperationFailed, text);
@@ -168,8 +147,11 @@ fn check_images(view: &View, snapshot: &Snapshot) -> Result<()> {
     Ok(())
 }
 
-/// Removes one.
-async fn remove(context: &Arc<Context>, name: &str, metadata_only: bool) -> Result<()> {
+/// Removes one that is internal, or what is recorded of one.
+///
+/// # Errors
+/// What QEMU refuses or fails at; the files can't be written.
+pub(crate) async fn remove(context: &Arc<Context>, name: &str, metadata_only: bool) -> Result<()> {
     let (driver, view) = (context.driver(), context.view());
     if !metadata_only {
         let intent = Intent::DeleteSnapshot {

@@ -13,9 +13,9 @@ use std::{
 };
 
 use domxml::{
-    devices::{Device, Disk, DiskDevice, SnapshotMode, Source, StorageFormat, StorageKind},
+    devices::{Device, Disk, DiskDevice, SnapshotMode, StorageFormat, StorageKind},
     moment::{Snapshot, SnapshotDisk},
-    status,
+    status::{self, AsyncJob},
 };
 use qemu_plan::block::{self, Chain, Layer};
 use qmp::commands;
@@ -23,11 +23,16 @@ use serde_json::{Value, json};
 
 use super::{
     choose::{self, check_local},
-    create::{How, record_with, stop_cpus},
+    create::{How, record_with, resume_cpus, stop_cpus},
     images as files,
+    memory::Memory,
 };
 use crate::{
-    domain::{Condition, Edit, Effects, RunState, View, intents::Intent},
+    domain::{
+        Condition, Edit, RunState, View,
+        intents::Intent,
+        long_job::{Kind, Outcome},
+    },
     error::{Code, Error, Result},
     ops::{
         Driver,
@@ -36,12 +41,17 @@ use crate::{
             bitmaps::Bitmaps,
             images::{self, Fresh, Planned},
             lookup,
-            truth::Truth,
         },
         holdings::storage::chain::local_path,
-        moments::records,
-        operation::Context,
-        run::{agent::Turn, cause::Cause, guest::Guest, stop},
+        operation::{self, Context},
+        run::{
+            agent::Turn,
+            cause::Cause,
+            guest::Guest,
+            long_job::{LongJob, What},
+            stop,
+        },
+        saves::save::end_with_undo,
     },
 };
 
@@ -151,7 +161,8 @@ pub(crate) fn with_overlay(disk: &Disk, part: &SnapshotDisk) -> Disk {
     after
 }
 
-fn layer(part: &SnapshotDisk) -> Layer {
+/// The image of a part.
+pub(crate) fn layer(part: &SnapshotDisk) -> Layer {
     Layer {
         kind: part.kind,
         format: part.format,
@@ -191,7 +202,7 @@ impl Overlay {
 async fn plan(
     driver: &Arc<Driver>,
     (view, guest): (&View, &Guest),
-    (snapshot, how): (&Snapshot, How),
+    (snapshot, reuse): (&Snapshot, bool),
 ) -> Result<(Vec<Overlay>, Bitmaps, u32)> {
     let run = view.running()?;
     let nodes = guest
@@ -199,7 +210,7 @@ async fn plan(
         .await?;
     let mut next = graph::next_number(run, guest);
     let mut overlays = Vec::new();
-    for part in external(snapshot) {
+    for part in parts_of(snapshot) {
         let disk = graph::disk(&run.document.domain, &part.name)?;
         let chain = Chain::of(disk);
         let top = chain
@@ -208,7 +219,7 @@ async fn plan(
             .ok_or_else(|| Error::internal(format!("the disk '{}' has no image", part.name)))?;
         let below = top.node().map(str::to_owned);
         let mut fresh = None;
-        if !how.reuse {
+        if !reuse {
             let mut like = Fresh::like(below.as_deref(), &nodes)?;
             like.cluster = like.cluster.filter(|_| part.format == Some(StorageFormat::Qcow2));
             let path = top.path().ok_or_else(|| {
@@ -241,32 +252,68 @@ async fn plan(
     Ok((overlays, Bitmaps::of(nodes), next))
 }
 
-fn external(snapshot: &Snapshot) -> impl Iterator<Item = &SnapshotDisk> {
+/// The parts of a snapshot that are in images of their own.
+pub(crate) fn parts_of(snapshot: &Snapshot) -> impl Iterator<Item = &SnapshotDisk> {
     snapshot
         .disks
         .iter()
         .filter(|part| part.mode == Some(SnapshotMode::External))
 }
 
-/// Makes an external snapshot of a running guest's disks.
+/// What an external snapshot of a running guest has beside its overlays.
+pub(crate) struct Beside {
+    /// Somebody else makes a part.
+    pub(crate) manual: bool,
+    /// The guest's memory.
+    pub(crate) memory: Option<Memory>,
+}
+
+/// Makes an external snapshot of a running guest: of its disks, and of its memory.
 ///
 /// # Errors
-/// An image can't be made; what QEMU or the agent refuse. Nothing is left of it then.
+/// An image can't be made; what QEMU or the agent refuse; somebody has cancelled it. Nothing is left of it then.
 pub(crate) async fn running(
     context: Arc<Context>,
     snapshot: Snapshot,
     how: How,
-    manual: bool,
+    beside: Beside,
 ) -> Result<Arc<View>> {
     let driver = Arc::clone(context.driver());
     let view = context.view();
     let guest = driver.guests.of(&view)?;
-    let (overlays, bitmaps, next) = plan(&driver, (&view, &guest), (&snapshot, how)).await?;
-    let stops = manual && view.condition.state() == RunState::Running;
-    context.intend(intent(&snapshot, &overlays, how, stops)).await?;
-    if stops {
+    let (overlays, bitmaps, next) = plan(&driver, (&view, &guest), (&snapshot, how.reuse)).await?;
+    let Beside { manual, memory } = beside;
+    let runs = view.condition.state() == RunState::Running;
+    let note = Noted {
+        resume: runs && (manual || memory.is_some()),
+        goes_on: runs && !manual && memory.is_some(),
+        memory: memory.as_ref().and_then(Memory::new_file),
+    };
+    let goes_on = note.goes_on;
+    context.intend(intent(&snapshot, &overlays, how, note)).await?;
+    let what = What {
+        kind: Kind::Snapshot,
+        word: AsyncJob::Snapshot,
+        name: "snapshot",
+        flags: how.flags(),
+        uncancellable: None,
+    };
+    let job = LongJob::begin(&context, what).await?;
+    end_with_undo(&context, &job).await?;
+    if runs && (manual || memory.is_some() && !how.live) {
         stop_cpus(&context, &guest, Condition::PAUSED_SNAPSHOT).await?;
     }
+    let written = match &memory {
+        Some(memory) => {
+            if goes_on && how.live {
+                let (driver, guest) = (Arc::clone(&driver), Arc::clone(&guest));
+                let mut steps = context.steps("memory").await?;
+                steps.push("the CPUs", async move { resume_cpus(&driver, &guest).await });
+            }
+            Some(memory.write(&context, &guest, &job).await?)
+        }
+        None => None,
+    };
     let frozen = match how.quiesce {
         true => Some(freeze(&driver, &context).await?),
         false => None,
@@ -280,13 +327,24 @@ pub(crate) async fn running(
     let disks: Vec<_> = overlays.into_iter().map(|overlay| overlay.after).collect();
     let parts = snapshot.disks.clone();
     let edit = following(disks, parts, view.config.is_some());
-    let view = record_with(&context, snapshot, how, move |view| {
+    let resumed = match goes_on && !how.halt {
+        true => resume_cpus(&driver, &guest).await,
+        false => Ok(()),
+    };
+    let recorded = record_with(&context, snapshot, how, move |view| {
         edit.apply(view)?;
         graph::took_numbers(view, next);
+        LongJob::leave(view);
         Ok(())
     })
-    .await?;
-    thawed?;
+    .await;
+    let outcome = match &recorded {
+        Ok(_) => Outcome::Completed,
+        Err(_) => Outcome::Failed,
+    };
+    job.end(outcome, written).await;
+    let view = recorded?;
+    thawed.and(resumed)?;
     if how.halt {
         guest.end_because(Cause::FromSnapshot);
         stop::terminate(&driver, &guest, stop::Patience::Usual).await?;
@@ -295,7 +353,14 @@ pub(crate) async fn running(
     Ok(view)
 }
 
-fn intent(snapshot: &Snapshot, overlays: &[Overlay], how: How, resume: bool) -> Intent {
+/// What a note tells of a snapshot beside its overlays.
+struct Noted {
+    resume: bool,
+    goes_on: bool,
+    memory: Option<PathBuf>,
+}
+
+fn intent(snapshot: &Snapshot, overlays: &[Overlay], how: How, noted: Noted) -> Intent {
     let note = |overlay: &Overlay| Device::Disk(Box::new(overlay.after.clone())).format(status::FORMAT);
     let made = overlays.iter().filter(|overlay| overlay.fresh.is_some());
     Intent::SnapshotDisks {
@@ -306,9 +371,32 @@ fn intent(snapshot: &Snapshot, overlays: &[Overlay], how: How, resume: bool) -> 
             .rev()
             .flat_map(|overlay| overlay.planned.nodes())
             .collect(),
-        files: made.filter_map(|overlay| overlay.planned.new_file()).collect(),
-        resume,
+        files: made
+            .filter_map(|overlay| overlay.planned.new_file())
+            .chain(noted.memory)
+            .collect(),
+        resume: noted.resume,
+        goes_on: noted.goes_on,
     }
+}
+
+/// Puts overlays on the disks of a guest whose CPUs stand, and that nobody was told of yet. Answers the disks with them.
+///
+/// # Errors
+/// An image can't be made; what QEMU refuses. Nothing is left of it then.
+pub(crate) async fn on_loaded(context: &Context, guest: &Arc<Guest>, parts: &Snapshot) -> Result<Vec<Disk>> {
+    let (driver, view) = (context.driver(), context.view());
+    let (overlays, bitmaps, _) = plan(driver, (&view, guest), (parts, false)).await?;
+    let put_on = open_and_put_on(context, guest, &overlays, &bitmaps).await;
+    let undo = context.take_undo().await;
+    if let Err(error) = put_on {
+        let failed = undo.unwind().await;
+        return Err(operation::with_failed(error, &failed));
+    }
+    // From here on they go with the run.
+    let mut undo = undo;
+    undo.forget();
+    Ok(overlays.into_iter().map(|overlay| overlay.after).collect())
 }
 
 /// Has the agent freeze the guest's filesystems.
@@ -319,12 +407,15 @@ async fn freeze(driver: &Arc<Driver>, context: &Context) -> Result<Turn> {
 }
 
 /// Gives QEMU the images and puts them on, all at once.
-async fn put_on(
+async fn open_and_put_on(
     context: &Context,
     guest: &Arc<Guest>,
     overlays: &[Overlay],
     bitmaps: &Bitmaps,
 ) -> Result<()> {
+    if overlays.is_empty() {
+        return Ok(());
+    }
     for overlay in overlays {
         let wish = ("failed to create image file '{}'", overlay.fresh.clone());
         overlay.planned.open(context, guest, wish).await?;
@@ -334,7 +425,17 @@ async fn put_on(
         .flat_map(|overlay| overlay.actions(bitmaps))
         .collect();
     context.enter("the new images");
-    let done = guest.execute(commands::Transaction { actions }).await.map(drop);
+    guest.execute(commands::Transaction { actions }).await.map(drop)
+}
+
+/// The same; once QEMU writes to them they stay.
+async fn put_on(
+    context: &Context,
+    guest: &Arc<Guest>,
+    overlays: &[Overlay],
+    bitmaps: &Bitmaps,
+) -> Result<()> {
+    let done = open_and_put_on(context, guest, overlays, bitmaps).await;
     let unknown = done.as_ref().err().is_some_and(|error| {
         error.code == Code::OperationTimeout || matches!(error.reason, Some("UNREACHABLE" | "MONITOR_CLOSED"))
     });
@@ -352,7 +453,7 @@ async fn put_on(
 }
 
 /// The documents after overlays were put on.
-fn following(disks: Vec<Disk>, parts: Vec<SnapshotDisk>, stored: bool) -> Edit {
+pub(crate) fn following(disks: Vec<Disk>, parts: Vec<SnapshotDisk>, stored: bool) -> Edit {
     let (before, all) = (disks.clone(), disks);
     let edit = Edit::live(move |document| {
         for after in &all {
@@ -397,7 +498,7 @@ pub(crate) async fn off(context: Arc<Context>, snapshot: Snapshot, how: How) -> 
         .as_ref()
         .ok_or_else(|| Error::internal("the domain has no document"))?;
     let document = stored.domain()?;
-    let parts: Vec<_> = external(&snapshot).cloned().collect();
+    let parts: Vec<_> = parts_of(&snapshot).cloned().collect();
     make_images(&context, &document, &parts, (&snapshot.moment.name, how.reuse)).await?;
     let reuse = how.reuse;
     let edit = Edit::stored(move |document| {
@@ -413,6 +514,14 @@ pub(crate) async fn off(context: Arc<Context>, snapshot: Snapshot, how: How) -> 
     record_with(&context, snapshot, how, move |view| edit.apply(view)).await
 }
 
+/// The files of images that are not there yet.
+pub(crate) fn new_files(parts: &[SnapshotDisk]) -> Vec<PathBuf> {
+    let paths = parts
+        .iter()
+        .filter_map(|part| local_path(part.kind, part.source.as_ref()));
+    paths.filter(|path| !path.exists()).collect()
+}
+
 /// Has qemu-img make images on top of a document's; they go if the operation fails.
 pub(crate) async fn make_images(
     context: &Context,
@@ -420,21 +529,32 @@ pub(crate) async fn make_images(
     parts: &[SnapshotDisk],
     (name, reuse): (&str, bool),
 ) -> Result<()> {
-    let path_of = |part: &SnapshotDisk| local_path(part.kind, part.source.as_ref());
-    let new: Vec<PathBuf> = parts
-        .iter()
-        .filter_map(path_of)
-        .filter(|path| !path.exists())
-        .collect();
+    let new = new_files(parts);
     context
         .intend_off(Intent::SnapshotImages {
             name: name.to_owned(),
-            files: if reuse { Vec::new() } else { new.clone() },
+            files: if reuse { Vec::new() } else { new },
         })
         .await?;
-    for part in parts.iter().filter(|_| !reuse) {
+    match reuse {
+        true => Ok(()),
+        false => create_images(context, document, parts).await,
+    }
+}
+
+/// The same, within an operation that has noted it.
+///
+/// # Errors
+/// What qemu-img fails at.
+pub(crate) async fn create_images(
+    context: &Context,
+    document: &domxml::Domain,
+    parts: &[SnapshotDisk],
+) -> Result<()> {
+    for part in parts {
         let disk = graph::disk(document, &part.name)?;
-        let (Some(below), Some(path)) = (choose::image_path(disk), path_of(part)) else {
+        let path = local_path(part.kind, part.source.as_ref());
+        let (Some(below), Some(path)) = (choose::image_path(disk), path) else {
             continue;
         };
         let format = disk.driver.as_ref().and_then(|driver| driver.kind);
@@ -450,7 +570,7 @@ pub(crate) async fn make_images(
             format!("backing_fmt={format},backing_file={below}"),
             path.to_string_lossy().into_owned(),
         ];
-        let is_new = new.contains(&path);
+        let is_new = !path.exists();
         let unmake = async move {
             match is_new {
                 true => remove(path).await,
@@ -472,130 +592,4 @@ pub(crate) async fn remove(path: PathBuf) -> Result<()> {
         _ => Ok(()),
     };
     crate::blocking::file("removing an image", work).await
-}
-
-/// What a daemon left half done that was putting overlays on.
-pub(crate) struct Left<'a> {
-    pub(crate) snapshot: Option<&'a str>,
-    pub(crate) disks: &'a [String],
-    pub(crate) nodes: &'a [String],
-    pub(crate) files: &'a [PathBuf],
-}
-
-/// Has the documents follow if QEMU put the overlays on, and takes them away if not.
-///
-/// # Errors
-/// QEMU does not answer; the files can't be written.
-pub(crate) async fn resolve(driver: &Arc<Driver>, guest: &Arc<Guest>, left: Left<'_>) -> Result<()> {
-    let view = guest.domain.view();
-    let run = view.running()?;
-    let mut disks = Vec::new();
-    for text in left.disks {
-        if let Device::Disk(disk) = Device::parse(text, status::PARSE)? {
-            disks.push(*disk);
-        }
-    }
-    let top = |disk: &Disk| {
-        Chain::of(disk)
-            .layers
-            .first()
-            .and_then(|top| top.node().map(str::to_owned))
-    };
-    let known = |after: &Disk| {
-        let now = graph::disk(&run.document.domain, &after.target.dev);
-        now.is_ok_and(|now| {
-            Chain::of(now)
-                .top_nodes()
-                .contains(&top(after).unwrap_or_default())
-        })
-    };
-    if disks.iter().all(known) {
-        return Ok(());
-    }
-    let truth = Truth::read(guest).await?;
-    let on = |after: &Disk| {
-        let node = top(after).unwrap_or_default();
-        truth.chain_of(after).is_some_and(|nodes| nodes.contains(&node))
-    };
-    if !disks.iter().any(on) {
-        let known = guest
-            .execute(commands::QueryNamedBlockNodes { flat: true })
-            .await?;
-        let is_there = |node: &&String| {
-            known
-                .iter()
-                .any(|n| n.node_name.as_deref() == Some(node.as_str()))
-        };
-        for node_name in left.nodes.iter().filter(is_there) {
-            let command = commands::BlockdevDel {
-                node_name: node_name.clone(),
-            };
-            guest.execute(command).await?;
-        }
-        for file in left.files {
-            remove(file.clone()).await?;
-        }
-        return Ok(());
-    }
-    adopt(driver, guest, &view, (disks, left.snapshot)).await
-}
-
-/// The documents follow what QEMU did.
-async fn adopt(
-    driver: &Arc<Driver>,
-    guest: &Arc<Guest>,
-    view: &View,
-    (disks, snapshot): (Vec<Disk>, Option<&str>),
-) -> Result<()> {
-    let snapshot = snapshot
-        .map(Snapshot::parse_file)
-        .transpose()?
-        .map(|(snapshot, _)| snapshot);
-    let parts = match &snapshot {
-        Some(snapshot) => snapshot.disks.clone(),
-        None => disks.iter().map(part_of).collect(),
-    };
-    let highest = disks.iter().filter_map(block::highest_number).max().unwrap_or(0);
-    let edit = following(disks, parts, view.config.is_some());
-    let change = match snapshot {
-        Some(snapshot) if view.snapshots.get(&snapshot.moment.name).is_none() => {
-            let mut batch = records::Batch::of(driver, view);
-            let name = snapshot.moment.name.clone();
-            batch.put(snapshot);
-            batch.make_current(&name);
-            Some(batch.finish().await?)
-        }
-        _ => None,
-    };
-    let commit = move |view: &mut View| {
-        edit.apply(view)?;
-        graph::took_numbers(view, highest.saturating_add(1));
-        if let Some(change) = change {
-            change.apply(view)?;
-        }
-        Ok(Effects::none())
-    };
-    guest.domain.commit(commit).await.map(drop)
-}
-
-/// The overlay on top of a disk, as the stored configuration has it.
-fn part_of(disk: &Disk) -> SnapshotDisk {
-    let top = Chain::of(disk)
-        .stored()
-        .layers
-        .into_iter()
-        .next()
-        .unwrap_or_default();
-    SnapshotDisk {
-        name: disk.target.dev.clone(),
-        mode: Some(SnapshotMode::External),
-        kind: top.kind,
-        format: top.format,
-        metadata_cache: top.cache,
-        source: Some(Source {
-            index: None,
-            ..top.source
-        }),
-        ..SnapshotDisk::default()
-    }
 }

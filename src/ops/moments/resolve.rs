@@ -11,6 +11,7 @@ use super::{
     external,
     images::{self, Deed},
     internal::{self, Place},
+    left,
 };
 use crate::{
     domain::{Domain, Effects, RunState, View, intents::Intent},
@@ -47,17 +48,19 @@ pub(crate) async fn running(driver: &Arc<Driver>, guest: &Arc<Guest>, intent: &I
             nodes,
             files,
             resume,
+            goes_on,
         } => {
-            let left = external::Left {
+            let left = left::Left {
                 snapshot: snapshot.as_deref(),
                 disks,
                 nodes,
                 files,
             };
-            external::resolve(driver, guest, left).await?;
+            left::resolve(driver, guest, left).await?;
             // Where somebody else makes a part they stand until he says so; if it came to nothing he has no part.
             let came_to_nothing = guest.domain.view().snapshots == view.snapshots;
-            if *resume && came_to_nothing && view.condition.state() == RunState::Paused {
+            let stands = guest.domain.view().condition.state() == RunState::Paused;
+            if stands && (*goes_on || *resume && came_to_nothing) {
                 resume_cpus(driver, guest).await?;
             }
             Ok(())

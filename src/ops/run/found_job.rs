@@ -9,13 +9,16 @@ use std::{sync::Arc, time::Duration};
 
 use domxml::{
     StatusDocument,
-    status::{AsyncJob, Job, JobKind},
+    status::{AsyncJob, BlockJobKind, BlockJobState, Job, JobKind, Open},
 };
 use qmp::commands;
 use serde_json::Value;
 
 use crate::{
-    domain::{Condition, Effects, Run, RunState, View},
+    domain::{
+        Condition, Effects, Run, RunState, View,
+        intents::{Intent, Note},
+    },
     error::{Code, Error, Result},
     ops::{
         Driver,
@@ -47,13 +50,29 @@ struct Plan {
     job: Fate,
     /// The CPUs were stopped for the job: the state in which they run again.
     resume: Option<Condition>,
+    /// Names of the commits of a removal of a snapshot that nobody goes on with.
+    commits: Vec<String>,
 }
 
 /// Decides about the jobs of a status file.
-fn decide(status: &StatusDocument, condition: Condition) -> Plan {
+///
+/// `is_gone_on` with: a note tells of the removal of a snapshot, and whoever finds that goes on with its commits.
+fn decide(status: &StatusDocument, condition: Condition, is_gone_on: bool) -> Plan {
     let backs_up = status.backups.as_ref().is_some_and(|all| !all.backups.is_empty());
     let job = status.job.as_ref().map_or(Fate::Keep, |job| fate(job, backs_up));
+    let removes = status.job.as_ref().is_some_and(|job| job.snapshot_delete) && !is_gone_on;
+    let blockjobs = status.blockjobs.iter().flat_map(|all| &all.jobs);
+    let commits = blockjobs.filter(|job| {
+        matches!(
+            job.kind.known(),
+            Some(BlockJobKind::Commit | BlockJobKind::ActiveCommit)
+        )
+    });
     Plan {
+        commits: commits
+            .filter(|_| removes)
+            .map(|job| job.name.clone())
+            .collect(),
         job,
         resume: match job {
             Fate::Cancel => resumed_as(status.job.as_ref(), condition),
@@ -107,7 +126,10 @@ pub(crate) async fn recover(driver: &Arc<Driver>, guest: &Arc<Guest>) {
     if is_own || run.status.job.is_none() {
         return;
     }
-    let plan = decide(&run.status, view.condition);
+    let notes = driver.registry.store().intents().of(view.uuid, Note::OFF);
+    let mut removals = notes.iter().map(|note| &note.intent);
+    let is_gone_on = removals.any(|intent| matches!(intent, Intent::DeleteSnapshot { .. }));
+    let plan = decide(&run.status, view.condition, is_gone_on);
     tracing::warn!(guest = %view.name, job = ?run.status.job, ?plan, "finding what another daemon had under way");
     if let Err(error) = carry_out(driver, guest, plan).await {
         tracing::error!(guest = %view.name, %error, "what another daemon had under way could not be brought to an end");
@@ -122,6 +144,12 @@ async fn carry_out(driver: &Arc<Driver>, guest: &Arc<Guest>, plan: Plan) -> Resu
         }
         Fate::Cancel => cancel(guest).await?,
         Fate::Keep | Fate::Forget => {}
+    }
+    for device in plan.commits.clone() {
+        let cancel = commands::BlockJobCancel { device, force: false };
+        if let Err(error) = guest.execute(cancel).await {
+            tracing::warn!(%error, "a commit of a removal that was left can't be cancelled, or is over");
+        }
     }
     if plan.resume.is_some() {
         let monitor = guest.monitor()?;
@@ -180,13 +208,17 @@ fn forget(run: &mut Run, plan: &Plan) {
     if plan.job != Fate::Keep {
         let mut status = StatusDocument::clone(&run.status);
         status.job = None;
+        let jobs = status.blockjobs.iter_mut().flat_map(|all| &mut all.jobs);
+        for job in jobs.filter(|job| plan.commits.contains(&job.name)) {
+            job.state = Open::Known(BlockJobState::Aborting);
+        }
         run.status = Arc::new(status);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use domxml::status::Open;
+    use domxml::status::{BlockJob, BlockJobs};
 
     use super::*;
 
@@ -261,7 +293,7 @@ mod tests {
             ),
         ];
         for (kind, long, phase, condition, fate, resume) in table {
-            let plan = decide(&status(job(*kind, *long, *phase)), *condition);
+            let plan = decide(&status(job(*kind, *long, *phase)), *condition, false);
             let what = format!("{} {} {phase:?} {condition:?}", kind.as_str(), long.as_str());
             assert_eq!((plan.job, plan.resume), (*fate, *resume), "{what}");
         }
@@ -269,13 +301,13 @@ mod tests {
             async_kind: Open::Other("teleport".to_owned()),
             ..Job::default()
         });
-        assert_eq!(decide(&status(unknown), Condition::PAUSED_SAVE).job, Fate::Keep);
+        assert_eq!(decide(&status(unknown), Condition::PAUSED_SAVE, false).job, Fate::Keep);
     }
 
     #[test]
     fn a_backup_that_has_begun_goes_on() {
         let mut status = status(job(JobKind::None, AsyncJob::Backup, None));
-        let decided = |status: &StatusDocument| decide(status, Condition::RUNNING_BOOTED).job;
+        let decided = |status: &StatusDocument| decide(status, Condition::RUNNING_BOOTED, false).job;
         assert_eq!(decided(&status), Fate::Forget);
         status
             .backups
@@ -283,6 +315,29 @@ mod tests {
             .backups
             .push(Default::default());
         assert_eq!(decided(&status), Fate::Keep);
+    }
+
+    #[test]
+    fn commits_of_a_removal_are_cancelled_unless_somebody_goes_on_with_it() {
+        use BlockJobKind as B;
+        let mut status = status(job(JobKind::None, AsyncJob::Snapshot, None));
+        let jobs = [("a", B::Commit), ("b", B::ActiveCommit), ("c", B::Pull)];
+        let jobs = jobs.map(|(name, kind)| BlockJob {
+            name: name.to_owned(),
+            kind: Open::Known(kind),
+            ..BlockJob::default()
+        });
+        status.blockjobs = Some(BlockJobs {
+            jobs: jobs.to_vec(),
+            ..BlockJobs::default()
+        });
+        let commits = |status: &StatusDocument, is_gone_on| {
+            decide(status, Condition::RUNNING_BOOTED, is_gone_on).commits
+        };
+        assert!(commits(&status, false).is_empty());
+        status.job.as_mut().unwrap().snapshot_delete = true;
+        assert_eq!(commits(&status, false), ["a", "b"]);
+        assert!(commits(&status, true).is_empty());
     }
 
     #[test]

@@ -55,6 +55,18 @@ impl LongJob {
     /// # Errors
     /// The guest does not run, or its status file can't be written.
     pub(crate) async fn begin(context: &Context, what: What) -> Result<Arc<Self>> {
+        Self::begin_as(context, what, false).await
+    }
+
+    /// Begins one that removes an external snapshot: whoever finds it cancels its commits.
+    ///
+    /// # Errors
+    /// As [`Self::begin`].
+    pub(crate) async fn begin_removal(context: &Context, what: What) -> Result<Arc<Self>> {
+        Self::begin_as(context, what, true).await
+    }
+
+    async fn begin_as(context: &Context, what: What, snapshot_delete: bool) -> Result<Arc<Self>> {
         let domain = context.domain().clone();
         let run = domain.view().running()?.launched.id;
         let job = Arc::new(Self {
@@ -82,6 +94,7 @@ impl LongJob {
             async_kind: Open::Known(what.word),
             flags: Some(format!("{:#x}", what.flags)),
             async_started: Some(milliseconds),
+            snapshot_delete,
             ..Job::default()
         };
         let written = job.write(Some(document), Effects::none()).await;
@@ -212,6 +225,15 @@ impl LongJob {
             Ok(effects)
         };
         self.domain.commit(change).await
+    }
+
+    /// Takes it out of the status file with a commit of the caller's, which [`Self::end`] follows.
+    pub(crate) fn leave(view: &mut View) {
+        if let Some(run) = view.run.as_mut().filter(|run| run.status.job.is_some()) {
+            let mut status = domxml::StatusDocument::clone(&run.status);
+            status.job = None;
+            run.status = Arc::new(status);
+        }
     }
 
     /// The error of a job that somebody cancelled.

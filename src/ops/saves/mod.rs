@@ -14,6 +14,6 @@ pub mod dump;
 pub mod image;
 pub(crate) mod left;
 pub(crate) mod memory;
-mod movable;
+pub(crate) mod movable;
 pub(crate) mod pour;
 pub mod save;

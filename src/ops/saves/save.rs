@@ -91,7 +91,7 @@ pub(super) fn cache(bypass: bool) -> Cache {
 }
 
 /// The format that qemu.conf names.
-pub(super) fn configured(format: SaveFormat) -> ImageFormat {
+pub(crate) fn configured(format: SaveFormat) -> ImageFormat {
     match format {
         SaveFormat::Raw => ImageFormat::Raw,
         SaveFormat::Gzip => ImageFormat::Gzip,
@@ -329,7 +329,7 @@ impl Saving {
 }
 
 /// The job ends, too, when what was done is undone.
-pub(super) async fn end_with_undo(context: &Arc<Context>, job: &Arc<LongJob>) -> Result<()> {
+pub(crate) async fn end_with_undo(context: &Arc<Context>, job: &Arc<LongJob>) -> Result<()> {
     let (ended, context_of) = (Arc::clone(job), Arc::downgrade(context));
     let mut steps = context.steps("job").await?;
     steps.push("the job", async move {
@@ -395,7 +395,7 @@ pub(super) async fn resume(driver: Arc<Driver>, guest: Arc<Guest>, condition: Co
 }
 
 /// Makes the file; undone, it is gone, or is no image.
-pub(super) async fn make_file(
+pub(crate) async fn make_file(
     context: &Arc<Context>,
     guest: &Arc<Guest>,
     path: &Path,

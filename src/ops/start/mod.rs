@@ -37,6 +37,7 @@ use crate::{
     ops::{
         Conditions, Driver,
         document::{plan, prepared::Prepared, resources::line_config},
+        graph,
         holdings::{
             cgroup, listen, log,
             net::traffic,
@@ -76,6 +77,8 @@ pub struct How {
     pub(crate) back: Option<Arc<Back>>,
     /// The image that the guest goes on from.
     pub(crate) source: Option<Arc<Source>>,
+    /// Its images are merged and nothing else: it stays in its start, and nobody is told of it.
+    pub(crate) merges: bool,
 }
 
 /// Starts a guest that is defined: from the image of its managed save, if it has one.
@@ -153,6 +156,21 @@ pub(crate) async fn from_snapshot(
 ) -> Result<Arc<View>> {
     let config = how.back.as_ref().and_then(|back| back.config.clone());
     carry_out(context, document, config, how).await
+}
+
+/// Starts a guest that is off for its images to be merged, in an operation that is under way. Its CPUs do not run, and a
+/// daemon that finds it ends it.
+///
+/// # Errors
+/// What is wrong with its document, its files, or QEMU.
+pub(crate) async fn to_merge(context: Arc<Context>) -> Result<Arc<View>> {
+    let config = context.view().config.clone().ok_or_else(Error::not_running)?;
+    let how = How {
+        paused: true,
+        merges: true,
+        ..How::default()
+    };
+    carrying_out(context, copy(&config)?, Some(config), how).await
 }
 
 /// Begins a guest's firmware variables afresh.
@@ -539,9 +557,6 @@ impl Attempt<'_> {
         supervise::connect(self.driver, guest, monitor.clone(), events);
         cgroup::make_ready(self.driver);
         let status = live::complete(self.driver, &monitor, &mut prepared).await?;
-        if let Some(back) = &self.how.back {
-            back.load(guest).await?;
-        }
         // The kernel's first move of a thread takes some milliseconds, in which QEMU can be asked.
         let spelled_out = command::cpu::spelled_out(&prepared.document, &prepared.caps);
         let mut cpu = spelled_out.or_else(|| prepared.document.cpu.take());
@@ -558,16 +573,18 @@ impl Attempt<'_> {
         );
         placed.and(shown)?;
         prepared.document.cpu = cpu;
-        match incoming {
-            Some(incoming) => {
-                incoming.load(self.context, guest).await?;
-                self.intend_to_go_on().await?;
-            }
-            None if self.how.paused => {}
-            None => {
-                traffic::allow(&prepared.document).await?;
-                cpus::run_cpus(self.driver, guest, monitor.cont()).await?;
-            }
+        let loaded = incoming.is_some();
+        if let Some(incoming) = incoming {
+            incoming.load(self.context, guest).await?;
+        }
+        if let Some(back) = &self.how.back {
+            back.load(self.context, guest, &mut prepared.document).await?;
+        }
+        if loaded && self.how.back.is_none() {
+            self.intend_to_go_on().await?;
+        } else if !self.how.paused {
+            traffic::allow(&prepared.document).await?;
+            cpus::run_cpus(self.driver, guest, monitor.cont()).await?;
         }
         self.tell_started(guest, &prepared.document).await?;
         self.tell(guest, prepared, status).await
@@ -580,12 +597,13 @@ impl Attempt<'_> {
         mut prepared: Prepared,
         status: StatusDocument,
     ) -> Result<Arc<View>> {
-        let (paused, restored) = (self.how.paused, self.how.source.is_some());
+        let (paused, restored, merges) = (self.how.paused, self.how.source.is_some(), self.how.merges);
         let agent = live::has_agent(&prepared.document);
         let missing = std::mem::take(&mut prepared.missing);
         let document = Document::live(*prepared.document);
         let id = guest.id;
         let back = self.how.back.clone();
+        let numbered = Arc::clone(guest);
         let told = move |view: &mut View| {
             let run = view
                 .run
@@ -595,8 +613,12 @@ impl Attempt<'_> {
             let mut merged = StatusDocument::clone(&run.status);
             merged.vcpus = status.vcpus;
             merged.devices = status.devices;
+            merged.nodename = Some(u64::from(graph::next_number(run, &numbered).saturating_sub(1)));
             run.status = Arc::new(merged);
             run.document = document;
+            if merges {
+                return Ok(Effects::none());
+            }
             run.starting = false;
             let mut effects = live::tell_missing(missing);
             if agent {

@@ -74,6 +74,8 @@ pub(crate) struct Source {
     pub(super) runs: bool,
     channels: u32,
     cache: Cache,
+    /// A sparse one is a plain stream, too.
+    plain: bool,
 }
 
 /// An image on its way into a process that is not QEMU yet.
@@ -123,6 +125,7 @@ pub async fn begin(
         runs: how.runs.unwrap_or(image.header.runs),
         channels,
         cache: cache(how.bypass_cache),
+        plain: false,
         image,
     });
     if conditions.trial {
@@ -236,12 +239,25 @@ pub(super) async fn managed(
         runs: image.header.runs && !how.paused,
         channels: 1,
         cache: cache(how.bypass_cache),
+        plain: false,
         image,
     };
     Ok(Some((Arc::new(source), document)))
 }
 
 impl Source {
+    /// The memory of a snapshot.
+    pub(crate) fn of_snapshot(image: Image) -> Arc<Self> {
+        Arc::new(Self {
+            managed: false,
+            runs: image.header.runs,
+            channels: 1,
+            cache: Cache::Used,
+            plain: true,
+            image,
+        })
+    }
+
     /// The guest has the CPU that it had, and knows that time has passed.
     pub(super) fn complete(&self, prepared: &mut Prepared) {
         if let Some(mut cpu) = self.image.cpu() {
@@ -261,7 +277,7 @@ impl Source {
     pub(super) fn hand_over(&self, reserved: &mut Reserved) -> Result<Incoming> {
         reserved.resources.incoming = Some("defer".to_owned());
         let (header, path) = (self.image.header, &self.image.path);
-        if header.format == ImageFormat::Sparse {
+        if header.format == ImageFormat::Sparse && !self.plain {
             let file: OwnedFd = self.image.reopen(Cache::Used)?.into();
             let direct = match self.cache {
                 Cache::Used => None,
@@ -277,7 +293,7 @@ impl Source {
             return Ok(Incoming { pour: None, way });
         }
         let mut file = self.image.reopen(self.cache)?;
-        if header.format == ImageFormat::Raw && self.cache == Cache::Used {
+        if header.format.program().is_none() && self.cache == Cache::Used {
             use std::io::Seek;
             let sought = file.seek(std::io::SeekFrom::Start(header.stream_at()));
             sought.map_err(|e| Error::system(format_args!("cannot read '{}'", path.display()), e))?;
@@ -372,7 +388,7 @@ impl Attempt<'_> {
     /// # Errors
     /// The image can't be removed, or the CPUs can't run. The guest stays as it is, and so does what is left of the image.
     pub(super) async fn go_on(&self, guest: &Arc<Guest>, view: Arc<View>) -> Result<Arc<View>> {
-        let Some(source) = &self.how.source else {
+        let Some(source) = self.how.source.as_ref().filter(|_| self.how.back.is_none()) else {
             return Ok(view);
         };
         if source.managed {

@@ -88,6 +88,9 @@ pub struct Job {
     /// Milliseconds since the epoch.
     #[xml(attr = "asyncStarted")]
     pub async_started: Option<u64>,
+    /// An external snapshot is removed: whoever finds it cancels its commits.
+    #[xml(flag = "snapshotDelete")]
+    pub snapshot_delete: bool,
     #[xml(rest)]
     pub rest: Rest,
 }
