@@ -1,5 +1,6 @@
 #!/usr/bin/python3
-"""Replays recorded saves, restores, dumps, checkpoints and backups of guests on a daemon and says where its answers differ.
+"""Replays recorded saves, restores, dumps, external snapshots, checkpoints and backups of guests on a daemon and says
+where its answers differ.
 
 usage: replay-store.py --facts FILE --uri URI --dir DIR [--conf DIR/etc/libvirt/qemu.conf] [options]
 
@@ -30,6 +31,8 @@ import libvirt
 ASKED = re.compile(r"^(query-|qom-list|qom-get|qmp_capabilities|<event|\(|device-list|human-monitor)")
 KINDS = {"LIFECYCLE": 0, "MIGRATION_ITERATION": 20, "JOB_COMPLETED": 21, "REBOOT": 1, "BLOCK_JOB": 8, "BLOCK_JOB_2": 16}
 LIFECYCLE = {
+    0: ("DEFINED", ["ADDED", "UPDATED", "RENAMED", "FROM_SNAPSHOT"]),
+    1: ("UNDEFINED", ["REMOVED", "RENAMED"]),
     2: ("STARTED", ["BOOTED", "MIGRATED", "RESTORED", "FROM_SNAPSHOT", "WAKEUP"]),
     3: ("SUSPENDED", ["PAUSED", "MIGRATED", "IOERROR", "WATCHDOG", "RESTORED", "FROM_SNAPSHOT", "API_ERROR"]),
     4: ("RESUMED", ["UNPAUSED", "MIGRATED", "FROM_SNAPSHOT"]),
@@ -37,6 +40,8 @@ LIFECYCLE = {
     6: ("SHUTDOWN", ["FINISHED", "GUEST", "HOST"]),
     8: ("CRASHED", ["PANICKED"]),
 }
+# Events of documents that are stored: not of what is replayed.
+PASSED_OVER = ("lifecycle DEFINED/ADDED", "lifecycle DEFINED/UPDATED", "lifecycle UNDEFINED")
 # The damage of the recording's images, by their number.
 DAMAGE = {
     1: lambda b: b"X" * 16 + b[16:],
@@ -123,7 +128,57 @@ def recorded(events):
             lines.append("reboot")
         elif kind.startswith("block-job"):
             lines.append(f"{kind} {' '.join(str(part) for part in rest if part != 'after reply')}")
-    return [line for line in lines if not line.startswith(("lifecycle DEFINED", "lifecycle UNDEFINED"))]
+    return [line for line in lines if not line.startswith(PASSED_OVER)]
+
+
+# What operations on external snapshots begin from, where the one before does not leave it: commands of virsh, or a name
+# of a method here, by the operation's description. DIR is the directory of the images.
+BEFORE = {
+    "external disk-only, all disks": ["afresh"],
+    "external --reuse-external": ["reuse"],
+    "external --quiesce without agent": ["resume st"],
+    "ext x1 memory": ["afresh"],
+    "revert disk-only with managed save": ["start st", "managedsave st"],
+    "new snapshot after revert (branch)": ["managedsave-remove st", "start st"],
+    "delete external middle, running (commit job)": [
+        "afresh",
+        *(f"snapshot-create-as st {name} --disk-only" for name in ["y1", "y2", "y3"]),
+    ],
+    "delete external current, shut off (starts QEMU)": ["destroy st"],
+    "delete external while a block job runs": [
+        "afresh",
+        "snapshot-create-as st z1 --disk-only",
+        "blockcopy st vda DIR/copy.qcow2 --transient-job --wait",
+    ],
+    "delete external --metadata": ["blockjob st vda --abort"],
+    "snapshot-list --tree before": [
+        "afresh",
+        *(f"snapshot-create-as st {name} --disk-only" for name in ["n1", "n2", "n3"]),
+        "snapshot-revert st n2 --running",
+    ],
+    "snapshot-list --tree (external, two branches)": [
+        "afresh",
+        *(f"snapshot-create-as st {name} --disk-only" for name in ["p1", "p2", "p3"]),
+        "snapshot-revert st p1 --running",
+        "snapshot-create-as st q1 --disk-only",
+    ],
+    "delete external --children, descendants of both kinds": ["snapshot-create-as st i1"],
+}
+# Operations of the group "more" that are replayed, by the beginning of their descriptions.
+MORE = (
+    "snapshot-list --tree",
+    "delete external n",
+    "delete external with two",
+    "delete external inner one off",
+    "delete external --children",
+    "delete external whose only",
+    "delete external leaf off",
+    "delete external p1 after",
+)
+
+
+def is_external(op):
+    return op["group"] == "snapshot-external" or op["group"] == "more" and op["op"].startswith(MORE)
 
 
 class Replay:
@@ -212,8 +267,45 @@ class Replay:
         self.prepare()
         self.run("st")
 
+    def afresh(self):
+        """New images, no snapshots, and the guest runs."""
+        self.virsh("destroy", "st")
+        self.virsh("undefine", "st", "--managed-save", "--snapshots-metadata", "--checkpoints-metadata")
+        for name in os.listdir(self.directory):
+            os.remove(f"{self.directory}/{name}")
+        self.prepare()
+        self.position = 0
+        self.virsh("start", "st")
+
+    def reuse(self):
+        top = re.search(r"<source file='([^']*)'", self.virsh("dumpxml", "st").stdout).group(1)
+        words = ["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", top, f"{self.directory}/reuse.qcow2"]
+        subprocess.run(["qemu-img", *words], check=True)
+
+    def of_external(self, op):
+        """Brings about what an operation on external snapshots begins from; they follow from each other."""
+        self.name = "st"
+        for step in BEFORE.get(op["op"], []):
+            if hasattr(self, step):
+                getattr(self, step)()
+            else:
+                done = self.virsh(*step.replace("DIR", self.directory).split())
+                if done.returncode:
+                    print(f"    {step}: {done.stderr.strip()}")
+        for name, text in (op.get("xml_in") or {}).items():
+            with open(f"{self.directory}/{name}", "w", encoding="utf-8") as file:
+                file.write(self.here(text))
+        if op["result"] == "ok" and ("snapshot-revert" in op["call"] or "starts QEMU" in op["op"]):
+            # QEMU begins a new one.
+            if os.path.exists(f"{self.directory}/trace"):
+                os.remove(f"{self.directory}/trace")
+            self.position = 0
+
     def bring_about(self, op):
         """Brings about the state that the operation begins from."""
+        if is_external(op):
+            self.of_external(op)
+            return
         words = shlex.split(op["call"])[1:]
         for name, text in (op.get("xml_in") or {}).items():
             with open(f"{self.directory}/{name}", "w", encoding="utf-8") as file:
@@ -292,6 +384,15 @@ class Replay:
         while op["group"] == MOMENTS and len(self.events.told) < wanted and time.time() < until:
             time.sleep(0.1)
 
+    def files(self, op, before):
+        """The images that came and went: of the recording, and here."""
+        told = {f: what for f, what in (op.get("files") or {}).items() if f.startswith("/tmp/w/")}
+        wanted = [f"{'+' if what.startswith('new') else '-'}{f}" for f, what in told.items() if not what.startswith("changed")]
+        now = set(os.listdir(self.directory)) - {"trace", "x.xml"}
+        before = before - {"trace", "x.xml"}
+        found = [f"+/tmp/w/{f}" for f in now - before] + [f"-/tmp/w/{f}" for f in before - now]
+        return sorted(map(timeless, wanted)), sorted(map(timeless, found))
+
     def replay(self, op):
         self.bring_about(op)
         words = [self.here(word) for word in shlex.split(op["call"])[1:]]
@@ -312,15 +413,15 @@ class Replay:
         if op["result"] == result == "error" and message:
             message, stderr = plain(message), plain(stderr)
             found["error"] = (message, message if message in stderr else stderr.strip())
-        told = [self.there(event) for event in self.events.take()]
-        if op["group"] != MOMENTS:
+        told = [self.there(event) for event in self.events.take() if not event.startswith(PASSED_OVER)]
+        if op["group"] != MOMENTS and not is_external(op):
             told = [event for event in told if not event.startswith("block-job")]
         found["events"] = (recorded(op.get("events")), told)
         if op["group"] == MOMENTS:
             # Disks end in any order, and an event of each comes twice.
             found["events"] = tuple(sorted(map(timeless, events)) for events in found["events"])
         wanted = [normal(c) for c in op.get("qmp") or [] if not ASKED.match(c[0])]
-        given = [normal(c) for c in self.take_commands() if not ASKED.match(c[0] or "")]
+        given = [self.there(normal(c)) for c in self.take_commands() if not ASKED.match(c[0] or "")]
         found["commands"] = (wanted, given)
         if op["group"] == MOMENTS:
             found["commands"] = (in_order(numbered(wanted)), in_order(numbered(map(self.there, given))))
@@ -328,13 +429,18 @@ class Replay:
             found["state"] = (op["state"], [before, self.state(self.name)])
         made = {f for f, what in (op.get("files") or {}).items() if what.startswith("new") and f.startswith("/tmp/w/")}
         new = {f"/tmp/w/{f}" for f in set(os.listdir(self.directory)) - files if f.endswith(".img")}
+        if is_external(op):
+            found["files"] = self.files(op, files)
+            found["commands"] = tuple(numbered(commands) for commands in found["commands"])
+            return {kind: pair for kind, pair in found.items() if plain(str(pair[0])) != plain(str(pair[1]))}
         made = {f for f in made if f.endswith(".img")}
         found["files"] = (sorted(made & new or made), sorted(new or (made if all(os.path.exists(self.here(f)) for f in made) else new)))
         return {kind: pair for kind, pair in found.items() if pair[0] != pair[1]}
 
 
-def timeless(text):
-    return re.sub(r"(\.qcow2\.)\d{10}", r"\1TIME", text)
+def timeless(name):
+    """A name without the time at which an overlay was made."""
+    return re.sub(r"\.\d{10}\b", ".TIME", name)
 
 
 def numbered(commands):
@@ -355,6 +461,7 @@ def in_order(commands):
 
 def plain(message):
     """A message without what is of the moment, or of the program that writes the file."""
+    message = timeless(message)
     message = re.sub(r"/usr/lib/libvirt/libvirt_iohelper: ", "", message)
     return re.sub(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "UUID", message)
 
@@ -394,12 +501,14 @@ def main():
         op = json.loads(line)
         if op["group"] not in options.groups.split(",") or not op["call"].startswith("virsh "):
             continue
+        if op["group"] == "more" and not is_external(op):
+            continue
         if op["group"] != group:
             group = op["group"]
             replay.stop("st")
             replay.stop("tr")
             replay.memory = 65536 if group == "dump" else 32768
-            replay.virsh("undefine", "st", "--managed-save")
+            replay.virsh("undefine", "st", "--managed-save", "--snapshots-metadata")
             replay.define("st")
         try:
             differs = replay.replay(op)

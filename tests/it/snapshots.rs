@@ -21,7 +21,7 @@ pub(crate) struct Stage {
     pub(crate) images: [PathBuf; 2],
 }
 
-fn run(program: &str, args: &[&str]) -> Result<String> {
+pub(crate) fn run(program: &str, args: &[&str]) -> Result<String> {
     let output = Command::new(program)
         .args(args)
         .output()
@@ -168,7 +168,7 @@ impl Stage {
         Ok(shown.collect::<Vec<_>>().join(" "))
     }
 
-    async fn xml(&self, name: &str) -> Result<String> {
+    pub(crate) async fn xml(&self, name: &str) -> Result<String> {
         let request = pb::GetSnapshotXmlRequest {
             domain: by_name("g"),
             name: name.to_owned(),
@@ -199,7 +199,7 @@ impl Stage {
     }
 }
 
-fn document(images: &[PathBuf; 2]) -> String {
+pub(crate) fn document(images: &[PathBuf; 2]) -> String {
     let disk = |target: &str, path: &Path| {
         format!(
             "<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='{}'/>\
@@ -386,7 +386,7 @@ async fn an_overlay_takes_the_writes_and_the_documents_name_it() -> Result<()> {
 }
 
 /// Whether the beginning of an image has this pattern.
-fn holds(image: &Path, pattern: u8) -> Result<bool> {
+pub(crate) fn holds(image: &Path, pattern: u8) -> Result<bool> {
     let command = format!("read -P {pattern} 0 64k");
     let said = Command::new("qemu-io")
         .args(["-U", "-r", "-c", &command])

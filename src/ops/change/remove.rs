@@ -222,7 +222,7 @@ impl Removal {
     /// Merges in a QEMU that runs for it alone, and never lets its CPUs run.
     async fn merge_off(&self, context: &Arc<Context>, rebases: Vec<Rebase>) -> Result<()> {
         let driver = context.driver();
-        let view = start::to_merge(Arc::clone(context)).await?;
+        let view = start::merge::to_merge(Arc::clone(context)).await?;
         let guest = driver.guests.of(&view)?;
         let merged = self.merge(context, rebases).await;
         guest.end_because(Cause::Shutdown);

@@ -18,6 +18,7 @@ use domxml::{
     SaveCookie,
     devices::SnapshotMode,
     moment::{Given, Snapshot, check_name},
+    status::AsyncJob,
 };
 use qmp::commands;
 
@@ -34,6 +35,7 @@ use crate::{
         Condition, Domain, Effects, RunState, View,
         intents::Intent,
         jobs::{Long, Want},
+        long_job::{Kind as JobKind, Outcome},
     },
     error::{Area, Code, Error, Result},
     ops::{
@@ -41,7 +43,15 @@ use crate::{
         document::{copy, plan, schema},
         graph::{self, lookup},
         operation::{Ask, Context, Operation},
-        run::{agent, cause::Cause, cpus, guest::Guest, stop},
+        run::{
+            agent,
+            cause::Cause,
+            cpus,
+            guest::Guest,
+            long_job::{LongJob, What},
+            stop,
+        },
+        saves::save::end_with_undo,
     },
 };
 
@@ -384,6 +394,8 @@ async fn running(context: Arc<Context>, snapshot: Snapshot, how: How) -> Result<
             resume: runs,
         })
         .await?;
+    let job = LongJob::begin(&context, long_job(how)).await?;
+    end_with_undo(&context, &job).await?;
     if runs {
         stop_cpus(&context, &guest, Condition::PAUSED_SAVE).await?;
     }
@@ -395,16 +407,32 @@ async fn running(context: Arc<Context>, snapshot: Snapshot, how: How) -> Result<
             async move { internal::take_back(&again, &tag, where_to).await },
         )
         .await?;
-    if !how.halt {
-        if runs {
-            resume_cpus(driver, &guest).await?;
-        }
-        return record(&context, snapshot, how).await;
+    if runs && !how.halt {
+        resume_cpus(driver, &guest).await?;
     }
-    record(&context, snapshot, how).await?;
+    let leave = |view: &mut View| {
+        LongJob::leave(view);
+        Ok(())
+    };
+    record_with(&context, snapshot, how, leave).await?;
+    job.end(Outcome::Completed, None).await;
+    if !how.halt {
+        return Ok(context.view());
+    }
     guest.end_because(Cause::FromSnapshot);
     stop::terminate(driver, &guest, stop::Patience::Usual).await?;
     Ok(context.view())
+}
+
+/// The job that a snapshot of a running guest is.
+pub(crate) fn long_job(how: How) -> What {
+    What {
+        kind: JobKind::Snapshot,
+        word: AsyncJob::Snapshot,
+        name: "snapshot",
+        flags: how.flags(),
+        uncancellable: None,
+    }
 }
 
 /// Stops the CPUs, and lets them run again if a later step fails.

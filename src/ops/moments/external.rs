@@ -15,7 +15,7 @@ use std::{
 use domxml::{
     devices::{Device, Disk, DiskDevice, SnapshotMode, StorageFormat, StorageKind},
     moment::{Snapshot, SnapshotDisk},
-    status::{self, AsyncJob},
+    status,
 };
 use qemu_plan::block::{self, Chain, Layer};
 use qmp::commands;
@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 
 use super::{
     choose::{self, check_local},
-    create::{How, record_with, resume_cpus, stop_cpus},
+    create::{How, long_job, record_with, resume_cpus, stop_cpus},
     images as files,
     memory::Memory,
 };
@@ -31,7 +31,7 @@ use crate::{
     domain::{
         Condition, Edit, RunState, View,
         intents::Intent,
-        long_job::{Kind, Outcome},
+        long_job::Outcome,
     },
     error::{Code, Error, Result},
     ops::{
@@ -48,7 +48,7 @@ use crate::{
             agent::Turn,
             cause::Cause,
             guest::Guest,
-            long_job::{LongJob, What},
+            long_job::LongJob,
             stop,
         },
         saves::save::end_with_undo,
@@ -291,14 +291,7 @@ pub(crate) async fn running(
     };
     let goes_on = note.goes_on;
     context.intend(intent(&snapshot, &overlays, how, note)).await?;
-    let what = What {
-        kind: Kind::Snapshot,
-        word: AsyncJob::Snapshot,
-        name: "snapshot",
-        flags: how.flags(),
-        uncancellable: None,
-    };
-    let job = LongJob::begin(&context, what).await?;
+    let job = LongJob::begin(&context, long_job(how)).await?;
     end_with_undo(&context, &job).await?;
     if runs && (manual || memory.is_some() && !how.live) {
         stop_cpus(&context, &guest, Condition::PAUSED_SNAPSHOT).await?;

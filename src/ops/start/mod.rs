@@ -14,6 +14,7 @@
 mod cpu;
 mod label;
 mod live;
+pub(crate) mod merge;
 mod reserve;
 pub mod restore;
 mod taint;
@@ -158,21 +159,6 @@ pub(crate) async fn from_snapshot(
     carry_out(context, document, config, how).await
 }
 
-/// Starts a guest that is off for its images to be merged, in an operation that is under way. Its CPUs do not run, and a
-/// daemon that finds it ends it.
-///
-/// # Errors
-/// What is wrong with its document, its files, or QEMU.
-pub(crate) async fn to_merge(context: Arc<Context>) -> Result<Arc<View>> {
-    let config = context.view().config.clone().ok_or_else(Error::not_running)?;
-    let how = How {
-        paused: true,
-        merges: true,
-        ..How::default()
-    };
-    carrying_out(context, copy(&config)?, Some(config), how).await
-}
-
 /// Begins a guest's firmware variables afresh.
 ///
 /// # Errors
@@ -282,7 +268,7 @@ async fn carry_out(
         };
         context.commit_with(gone).await?;
     }
-    let _shown = how.source.is_some().then(|| restore::ShownJob::of(&context));
+    let _shown = restore::ShownJob::of(&context, &how);
     let session = how.session.clone();
     let attempt = Attempt {
         driver,

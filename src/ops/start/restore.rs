@@ -82,6 +82,8 @@ pub(crate) struct Source {
 pub(crate) struct Incoming {
     pour: Option<Pour>,
     way: Way,
+    /// Of a snapshot: a new QEMU has nothing set that would have to be set anew.
+    plain: bool,
 }
 
 enum Way {
@@ -276,7 +278,7 @@ impl Source {
     /// It can't be opened, or its program not be run.
     pub(super) fn hand_over(&self, reserved: &mut Reserved) -> Result<Incoming> {
         reserved.resources.incoming = Some("defer".to_owned());
-        let (header, path) = (self.image.header, &self.image.path);
+        let (header, path, plain) = (self.image.header, &self.image.path, self.plain);
         if header.format == ImageFormat::Sparse && !self.plain {
             let file: OwnedFd = self.image.reopen(Cache::Used)?.into();
             let direct = match self.cache {
@@ -290,7 +292,11 @@ impl Source {
                 channels: self.channels,
                 set: None,
             };
-            return Ok(Incoming { pour: None, way });
+            return Ok(Incoming {
+                pour: None,
+                way,
+                plain,
+            });
         }
         let mut file = self.image.reopen(self.cache)?;
         if header.format.program().is_none() && self.cache == Cache::Used {
@@ -298,13 +304,18 @@ impl Source {
             let sought = file.seek(std::io::SeekFrom::Start(header.stream_at()));
             sought.map_err(|e| Error::system(format_args!("cannot read '{}'", path.display()), e))?;
             let way = Way::Stream(reserved.pass(file.into())?);
-            return Ok(Incoming { pour: None, way });
+            return Ok(Incoming {
+                pour: None,
+                way,
+                plain,
+            });
         }
         let how = (self.cache, header.format);
         let (pour, end) = Pour::out_of_file(file, path, header.stream_at(), how)?;
         Ok(Incoming {
             pour: Some(pour),
             way: Way::Stream(reserved.pass(end)?),
+            plain,
         })
     }
 }
@@ -354,7 +365,9 @@ impl Incoming {
                 )
             }
         };
-        memory::prepare(guest, shape, Limit::Unsaid).await?;
+        if !self.plain {
+            memory::prepare(guest, shape, Limit::Unsaid).await?;
+        }
         context.set_cancellable(true);
         memory::load(context, guest, uri, self.pour).await?;
         context.set_cancellable(false);
@@ -418,27 +431,32 @@ impl Attempt<'_> {
     }
 }
 
-/// Shows a start from an image as the guest's job, as long as it lives.
+/// Shows a start from an image or a snapshot as the guest's job, as long as it lives.
 pub(super) struct ShownJob {
     domain: Domain,
     operation: Uuid,
 }
 
 impl ShownJob {
-    pub(super) fn of(context: &Context) -> Self {
+    pub(super) fn of(context: &Context, how: &How) -> Option<Self> {
+        let kind = match (&how.back, &how.source) {
+            (Some(_), _) => Kind::SnapshotRevert,
+            (None, Some(_)) => Kind::Restore,
+            (None, None) => return None,
+        };
         let shown = Self {
             domain: context.domain().clone(),
             operation: context.id(),
         };
         shown.domain.long_jobs().begin(Current {
             operation: shown.operation,
-            kind: Kind::Restore,
+            kind,
             uncancellable: None,
             since: Instant::now(),
             started: SystemTime::now(),
             statistics: Statistics::None,
         });
-        shown
+        Some(shown)
     }
 }
 

@@ -1,0 +1,255 @@
+//! The daemon is killed in the midst of each operation on external snapshots. After each: what is recorded is so, the
+//! disks hold what they held or what the snapshot had, no file is there that nobody names, and the guest starts with it.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use testkit::kill;
+use virtqemud_client::proto as pb;
+
+use crate::grpc::{Answer, Grpc};
+use crate::snapshots::{Stage, document, run};
+
+/// How long a daemon that came back may take until all is at rest.
+const AT_REST: Duration = Duration::from_secs(40);
+
+/// What the daemon is killed in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Operation {
+    DeleteFirst,
+    DeleteLast,
+    DeleteFirstOff,
+    DeleteLastOff,
+    RevertToDisks,
+    RevertToMemory,
+    CreateWithMemory,
+    CreateOff,
+}
+
+/// A state of the guest: what is recorded, what its first disk holds, whether it runs.
+type Outcome = (&'static str, [u8; 3], bool);
+
+impl Operation {
+    const ALL: [Self; 8] = [
+        Self::DeleteFirst,
+        Self::DeleteLast,
+        Self::DeleteFirstOff,
+        Self::DeleteLastOff,
+        Self::RevertToDisks,
+        Self::RevertToMemory,
+        Self::CreateWithMemory,
+        Self::CreateOff,
+    ];
+
+    fn is_off(self) -> bool {
+        matches!(self, Self::DeleteFirstOff | Self::DeleteLastOff | Self::CreateOff)
+    }
+
+    /// Two snapshots with a piece written before each, and one after.
+    async fn prepare(self, stage: &Stage) -> Result<()> {
+        stage.grpc.start("g").await?;
+        stage.write_piece(0, 1).await?;
+        stage.with_memory("s1", false).await?;
+        stage.write_piece(1, 2).await?;
+        stage.of_disks("s2").await?;
+        stage.write_piece(2, 3).await?;
+        if self.is_off() {
+            stage.grpc.power_off("g").await?;
+        }
+        Ok(())
+    }
+
+    async fn carry_out(self, stage: &Stage) -> Answer<()> {
+        match self {
+            Self::DeleteFirst | Self::DeleteFirstOff => stage.delete("s1", |_| {}).await.map(drop),
+            Self::DeleteLast | Self::DeleteLastOff => stage.delete("s2", |_| {}).await.map(drop),
+            Self::RevertToDisks => stage.revert("s2", |_| {}).await.map(drop),
+            Self::RevertToMemory => stage.revert("s1", |_| {}).await.map(drop),
+            Self::CreateWithMemory => {
+                let file = stage.images[0].with_file_name("s3.mem");
+                let inside = format!(
+                    "<name>s3</name><memory snapshot='external' file='{}'/>",
+                    file.display()
+                );
+                stage.create(&inside, |_| {}).await.map(drop)
+            }
+            Self::CreateOff => {
+                let inside = "<name>s3</name>";
+                stage.create(inside, |r| r.disk_only = true).await.map(drop)
+            }
+        }
+    }
+
+    fn outcomes(self) -> [Outcome; 2] {
+        let both = "s1< s2*<s1";
+        let held = [1, 2, 3];
+        match self {
+            Self::DeleteFirst => [(both, held, true), ("s2*<", held, true)],
+            Self::DeleteLast => [(both, held, true), ("s1*<", held, true)],
+            Self::DeleteFirstOff => [(both, held, false), ("s2*<", held, false)],
+            Self::DeleteLastOff => [(both, held, false), ("s1*<", held, false)],
+            Self::RevertToDisks => [(both, held, true), (both, [1, 2, 0], false)],
+            Self::RevertToMemory => [(both, held, true), ("s1*< s2<s1", [1, 0, 0], true)],
+            Self::CreateWithMemory => [(both, held, true), ("s1< s2<s1 s3*<s2", held, true)],
+            Self::CreateOff => [(both, held, false), ("s1< s2<s1 s3*<s2", held, false)],
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_killed_in_the_midst_of_a_removal_of_overlays_loses_nothing() -> Result<()> {
+    cut_all_off(&Operation::ALL[..4]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_killed_in_the_midst_of_an_external_snapshot_loses_nothing() -> Result<()> {
+    cut_all_off(&Operation::ALL[4..]).await
+}
+
+async fn cut_all_off(operations: &[Operation]) -> Result<()> {
+    let Some(mut stage) = Stage::set().await? else {
+        return Ok(());
+    };
+    let tries = kill::tries();
+    let mut kills = 0;
+    for &operation in operations {
+        operation.prepare(&stage).await?;
+        let begun = Instant::now();
+        operation.carry_out(&stage).await?;
+        let whole = begun.elapsed();
+        let done = at_rest(&stage, operation)
+            .await
+            .with_context(|| format!("{operation:?}, undisturbed"))?;
+        ensure!(done, "{operation:?} has done nothing");
+        clear(&stage).await?;
+        for number in 1..=tries {
+            let moment = whole.mul_f64(1.15 * f64::from(number) / f64::from(tries));
+            cut_off(&mut stage, operation, moment).await.with_context(|| {
+                format!("killed {moment:?} of {whole:?} into {operation:?}, try {number}")
+            })?;
+            kills += 1;
+        }
+    }
+    ensure!(kills > 0, "nothing was killed");
+    Ok(())
+}
+
+async fn cut_off(stage: &mut Stage, operation: Operation, moment: Duration) -> Result<()> {
+    operation.prepare(stage).await.context("before")?;
+    let pid = stage.sandbox.pid().context("no daemon")?;
+    let killer = kill::later(pid, moment);
+    let answered = operation.carry_out(stage).await.is_ok();
+    killer
+        .join()
+        .map_err(|_| anyhow::anyhow!("the killer panicked"))?;
+    stage.sandbox.kill()?;
+    stage.sandbox.start()?;
+    stage.grpc = Grpc::of(&stage.sandbox).await?;
+    let done = at_rest(stage, operation).await?;
+    ensure!(
+        done || !answered,
+        "the client was told that it is done, and it is not"
+    );
+    let [before, after] = operation.outcomes();
+    let (_, held, runs) = if done { after } else { before };
+    if runs {
+        stage.grpc.power_off("g").await?;
+    }
+    stage.pieces(&held).await.context("off")?;
+    stage.grpc.start("g").await.context("the next start")?;
+    stage.pieces(&held).await.context("after the next start")?;
+    clear(stage).await.context("after")
+}
+
+/// Waits until all agree; whether the operation was finished.
+async fn at_rest(stage: &Stage, operation: Operation) -> Result<bool> {
+    let end = Instant::now() + AT_REST;
+    loop {
+        let agreed = agree(stage, operation).await;
+        match agreed {
+            Ok(done) => return Ok(done),
+            Err(error) if Instant::now() > end => return Err(error),
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
+}
+
+async fn agree(stage: &Stage, operation: Operation) -> Result<bool> {
+    let tree = stage.tree().await?;
+    let domain = stage.grpc.get("g").await?;
+    let runs = match domain.state() {
+        pb::State::Running => true,
+        pb::State::Shutoff => false,
+        other => anyhow::bail!("the guest is {other:?}"),
+    };
+    let outcomes = operation.outcomes();
+    let at = outcomes
+        .iter()
+        .position(|(known, _, running)| (*known, *running) == (tree.as_str(), runs));
+    let at = at.with_context(|| format!("neither before nor after: {tree}, it runs: {runs}"))?;
+    if runs {
+        let jobs = stage.qmp("{\"execute\":\"query-jobs\"}").await?;
+        ensure!(
+            jobs.replace(' ', "").contains("\"return\":[]"),
+            "QEMU has jobs: {jobs}"
+        );
+    }
+    stage.pieces(&outcomes[at].1).await?;
+    let named = named(stage, &tree).await?;
+    for file in files(stage)? {
+        ensure!(named.contains(&file), "nobody names '{file}'");
+    }
+    for name in ["s1", "s3"] {
+        let recorded = tree.split(' ').any(|word| word.starts_with(name));
+        let has_memory = name == "s1" || operation == Operation::CreateWithMemory;
+        let file = stage.images[0].with_file_name(format!("{name}.mem"));
+        ensure!(
+            file.exists() == (recorded && has_memory),
+            "{}: recorded {recorded}",
+            file.display()
+        );
+    }
+    Ok(at == 1)
+}
+
+/// All files beside the images that the guest began with.
+fn files(stage: &Stage) -> Result<Vec<String>> {
+    let dir = stage.images[0].parent().context("no directory")?;
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        found.push(entry?.path().to_string_lossy().into_owned());
+    }
+    Ok(found)
+}
+
+/// All documents of the guest and of its snapshots.
+async fn named(stage: &Stage, tree: &str) -> Result<String> {
+    let mut all = stage.grpc.xml("g").await?;
+    for word in tree.split_whitespace() {
+        let name = word.split(['*', '<']).next().unwrap_or_default();
+        all.push_str(&stage.xml(name).await?);
+    }
+    Ok(all)
+}
+
+/// As at the beginning.
+async fn clear(stage: &Stage) -> Result<()> {
+    if stage.grpc.get("g").await?.id != 0 {
+        stage.grpc.power_off("g").await?;
+    }
+    for name in ["s1", "s2", "s3"] {
+        // It may be gone already.
+        let _ = stage.delete(name, |r| r.metadata_only = true).await;
+    }
+    ensure!(stage.tree().await?.is_empty(), "snapshots are left");
+    for file in files(stage)? {
+        std::fs::remove_file(file)?;
+    }
+    for image in &stage.images {
+        let path = image.to_string_lossy();
+        run("qemu-img", &["create", "-q", "-f", "qcow2", &path, "8M"])?;
+    }
+    let uuid = stage.grpc.get("g").await?.uuid;
+    let text = document(&stage.images).replace("<name>g</name>", &format!("<name>g</name><uuid>{uuid}</uuid>"));
+    stage.grpc.define(&text).await.map(drop)
+}
