@@ -7,12 +7,15 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use pb::StateReason as Reason;
 use testkit::skip::can_run_guests;
-use testkit::{Daemon, Sandbox, libvirtd};
+use testkit::{Daemon, Sandbox, libvirtd, wait_until};
 use tonic::Code;
 use virtqemud_client::proto as pb;
 
 use crate::grpc::{QEMU, refused, small};
 use crate::snapshots::{Stage, run};
+
+/// How long something may take that is under way.
+const SOON: std::time::Duration = std::time::Duration::from_secs(20);
 
 /// What each piece of a disk is to hold: a piece has 64 KiB.
 type Pieces<'a> = &'a [u8];
@@ -349,5 +352,91 @@ async fn either_daemon_goes_on_with_the_others_snapshots() -> Result<()> {
     let from = xml.find("<source file='").context("no source")? + 14;
     let end = xml[from..].find('\'').context("no source")?;
     image_holds(Path::new(&xml[from..from + end]), &[3])?;
+    Ok(())
+}
+
+/// Has snapshots' memory stored in a format.
+fn stored_as(sandbox: &Sandbox, format: &str) -> Result<()> {
+    let conf = sandbox.path("/etc/libvirt/qemu.conf");
+    std::fs::create_dir_all(conf.parent().context("no directory")?)?;
+    let text = "user = \"root\"\ngroup = \"root\"\nsecurity_driver = \"none\"\nstdio_handler = \"file\"\n";
+    Ok(std::fs::write(
+        &conf,
+        format!("{text}snapshot_image_format = \"{format}\"\n"),
+    )?)
+}
+
+#[test]
+fn memory_in_any_format_is_gone_back_to() -> Result<()> {
+    if !can_run_guests() {
+        return Ok(());
+    }
+    let mut sandbox = Sandbox::new(Daemon::virtqemud(env!("CARGO_BIN_EXE_virtqemud")))?;
+    for format in ["raw", "gzip", "sparse"] {
+        stored_as(&sandbox, format)?;
+        sandbox.start()?;
+        crate::saves::guest(&sandbox)?;
+        let virsh = sandbox.virsh();
+        virsh.ok(&["start", "g"])?;
+        let file = format!("file={}", sandbox.dir().join(format).display());
+        virsh.ok(&["snapshot-create-as", "g", format, "--memspec", &file])?;
+        let head = std::fs::read(sandbox.dir().join(format))?;
+        ensure!(head.starts_with(b"LibvirtQemudSave"), "{format}: not complete");
+        virsh.ok(&["destroy", "g"])?;
+        virsh.ok(&["snapshot-revert", "g", format]).context(format)?;
+        let state = virsh.ok(&["domstate", "g", "--reason"])?;
+        ensure!(state.contains("running (from snapshot)"), "{format}: {state}");
+        virsh.ok(&["destroy", "g"])?;
+        virsh.ok(&["snapshot-delete", "g", format])?;
+        ensure!(!sandbox.dir().join(format).exists(), "{format}: its file is there");
+        sandbox.stop()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn memory_that_is_not_wanted_any_more_leaves_the_guest_running() -> Result<()> {
+    if !can_run_guests() {
+        return Ok(());
+    }
+    let (daemon, _dir) = crate::saves::slow(30)?;
+    let mut sandbox = Sandbox::new(daemon)?;
+    stored_as(&sandbox, "gzip")?;
+    sandbox.start()?;
+    crate::saves::guest(&sandbox)?;
+    let virsh = sandbox.virsh();
+    virsh.ok(&["start", "g"])?;
+    let image = sandbox.dir().join("memory");
+    let file = format!("file={}", image.display());
+    let begin = |sandbox: &Sandbox| -> Result<std::process::Child> {
+        let words = ["snapshot-create-as", "g", "m", "--memspec", &file];
+        let child = sandbox.virsh().spawn(&words)?;
+        wait_until("the memory being written", SOON, || {
+            let state = sandbox.virsh().ok(&["domstate", "g", "--reason"]);
+            state.is_ok_and(|state| state.contains("paused (creating snapshot)")) && image.exists()
+        })?;
+        Ok(child)
+    };
+    let mut child = begin(&sandbox)?;
+    let info = virsh.ok(&["domjobinfo", "g"])?;
+    ensure!(info.contains("Unbounded") && info.contains("Snapshot"), "{info}");
+    let status = std::fs::read_to_string(sandbox.path("/run/libvirt/qemu/g.xml"))?;
+    let job = "<job type='none' async='snapshot' flags='0x0' asyncStarted='";
+    ensure!(status.contains(job), "{status}");
+    virsh.ok(&["domjobabort", "g"])?;
+    ensure!(!child.wait()?.success(), "it was cancelled");
+    let at_rest = |sandbox: &Sandbox| {
+        let state = sandbox.virsh().ok(&["domstate", "g", "--reason"]);
+        state.is_ok_and(|state| state.contains("running"))
+    };
+    ensure!(at_rest(&sandbox) && !image.exists());
+    ensure!(virsh.ok(&["snapshot-list", "g", "--name"])?.trim().is_empty());
+    let _child = begin(&sandbox)?;
+    sandbox.kill()?;
+    sandbox.start()?;
+    wait_until("the guest going on", SOON, || at_rest(&sandbox))?;
+    wait_until("the file going", SOON, || !image.exists())?;
+    let status = std::fs::read_to_string(sandbox.path("/run/libvirt/qemu/g.xml"))?;
+    ensure!(!status.contains("<job"), "{status}");
     Ok(())
 }

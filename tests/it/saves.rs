@@ -95,7 +95,7 @@ fn a_guest_counts_on_after_every_kind_of_save() -> Result<()> {
 }
 
 /// A guest that boots nothing: its firmware runs.
-fn guest(sandbox: &Sandbox) -> Result<()> {
+pub(crate) fn guest(sandbox: &Sandbox) -> Result<()> {
     sandbox.virsh().define(&small("g", Path::new(QEMU), ""))
 }
 
@@ -286,7 +286,7 @@ fn another_document_must_be_of_the_same_machine() -> Result<()> {
 }
 
 /// A daemon whose gzip takes `seconds` longer.
-fn slow(seconds: u32) -> Result<(Daemon, tempfile::TempDir)> {
+pub(crate) fn slow(seconds: u32) -> Result<(Daemon, tempfile::TempDir)> {
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir()?;
     let program = dir.path().join("gzip");
