@@ -294,7 +294,7 @@ pub(super) async fn remove_unused(driver: &Arc<Driver>, domain: &Domain, files: 
         all.push(records::document(driver, &view, &entry.name).await?);
     }
     let used = files_in_use(driver, &view, &all).await?;
-    for file in files.iter().filter(|file| overlays::is_free(file, &used)) {
+    for file in files.iter().filter(|file| !used.contains(*file)) {
         external::remove(file.clone()).await?;
     }
     Ok(())

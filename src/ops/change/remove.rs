@@ -72,7 +72,7 @@ pub async fn delete(
         delete::check_kinds(&view, entry, how)?;
         for target in &targets {
             if find(&view, target)?.external {
-                removal = Some(Removal::plan(driver, &view, target).await?);
+                removal = Some(Removal::plan(driver, &view, target, false).await?);
             } else {
                 delete::check_images(&view, &records::document(driver, &view, target).await?)?;
             }
@@ -112,7 +112,7 @@ pub(crate) async fn go_on(driver: &Arc<Driver>, domain: &Domain, name: &str) -> 
     if view.snapshots.get(name).is_none() {
         return Ok(());
     }
-    let removal = Removal::plan(driver, &view, name).await?;
+    let removal = Removal::plan(driver, &view, name, true).await?;
     operation
         .carry_out(|context| Box::pin(async move { removal.carry_out(&context).await }))
         .await
@@ -126,8 +126,9 @@ struct Removal {
 }
 
 impl Removal {
-    /// Finds out what is to be done, and refuses what must not.
-    async fn plan(driver: &Arc<Driver>, view: &View, name: &str) -> Result<Self> {
+    /// Finds out what is to be done, and refuses what must not. With `begun`, a daemon that was killed had checked it, and
+    /// overlays that are in no chain any more were merged.
+    async fn plan(driver: &Arc<Driver>, view: &View, name: &str, begun: bool) -> Result<Self> {
         let tree = &view.snapshots;
         let snapshot = records::document(driver, view, name).await?;
         let is_current = tree.current().is_some_and(|current| *current.name == *name);
@@ -138,7 +139,8 @@ impl Removal {
             false => Standing::InUse,
         };
         let guest = whole_document(driver, view).await?;
-        let overlays = overlays::merged(&snapshot, &guest, standing, &|path| Path::new(path).exists())?;
+        let is_there = |path: &str| !begun && Path::new(path).exists();
+        let overlays = overlays::merged(&snapshot, &guest, standing, &is_there)?;
         let parent = snapshot.moment.parent.as_deref().and_then(|name| tree.get(name));
         let internal = |role: &str| {
             let said =
@@ -192,9 +194,15 @@ impl Removal {
             }
         }
         context.enter("what is recorded");
-        let others = self.others(context).await?;
+        let mut others = self.others(context).await?;
+        let mut changed = Vec::new();
+        for other in &mut others {
+            if overlays::take_out(other, &self.overlays) {
+                changed.push(other.moment.name.clone());
+            }
+        }
         self.remove_files(context, &others).await?;
-        self.forget(context, others).await
+        self.forget(context, others, changed).await
     }
 
     /// Says in the snapshot before it that its images are being written to.
@@ -285,28 +293,27 @@ impl Removal {
         let parent = self.snapshot.moment.parent.as_deref();
         let left = match self.overlays.is_empty() {
             true => overlays::left_images(&self.snapshot, parent.is_some_and(is_external)),
-            false => Vec::new(),
+            // A daemon that was killed may have left them.
+            false => overlays::files_of_merged(&self.overlays),
         };
         if left.is_empty() {
             return Ok(());
         }
         let used = files_in_use(driver, &view, others).await?;
-        for file in left.iter().filter(|file| overlays::is_free(file, &used)) {
+        for file in left.iter().filter(|file| !used.contains(*file)) {
             external::remove(file.clone()).await?;
         }
         Ok(())
     }
 
     /// Takes it out of what is recorded.
-    async fn forget(&self, context: &Context, mut others: Vec<Snapshot>) -> Result<()> {
+    async fn forget(&self, context: &Context, others: Vec<Snapshot>, changed: Vec<String>) -> Result<()> {
         let (driver, view) = (context.driver(), context.view());
         let name = &self.snapshot.moment.name;
         let mut batch = records::Batch::of(driver, &view);
         batch.remove(name).await?;
-        for other in &mut others {
-            if overlays::take_out(other, &self.overlays) {
-                overlays::take_out(batch.edit(&other.moment.name).await?, &self.overlays);
-            }
+        for other in changed {
+            overlays::take_out(batch.edit(&other).await?, &self.overlays);
         }
         if let Some(parent) = &self.snapshot.moment.parent {
             let guest = match self.is_current {

@@ -4,10 +4,7 @@
 //! into the image below, and leaves every chain that had it. Of a snapshot that nothing follows from, and that the guest
 //! has left, the image itself goes. No image goes that anybody else has in a chain.
 
-use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeSet, path::PathBuf};
 
 use domxml::{
     Domain,
@@ -306,9 +303,10 @@ pub(crate) fn in_use_of(current: &Snapshot) -> Vec<PathBuf> {
     paths.map(PathBuf::from).collect()
 }
 
-/// Whether a file is among those of others.
-pub(crate) fn is_free(file: &Path, others: &BTreeSet<PathBuf>) -> bool {
-    !others.contains(file)
+/// The files of overlays.
+pub(crate) fn files_of_merged(overlays: &[Overlay]) -> Vec<PathBuf> {
+    let paths = overlays.iter().filter_map(|overlay| overlay.image.path());
+    paths.map(PathBuf::from).collect()
 }
 
 #[cfg(test)]
