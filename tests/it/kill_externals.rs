@@ -251,5 +251,6 @@ async fn clear(stage: &Stage) -> Result<()> {
     }
     let uuid = stage.grpc.get("g").await?.uuid;
     let text = document(&stage.images).replace("<name>g</name>", &format!("<name>g</name><uuid>{uuid}</uuid>"));
-    stage.grpc.define(&text).await.map(drop)
+    stage.grpc.define(&text).await?;
+    Ok(())
 }
