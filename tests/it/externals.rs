@@ -161,7 +161,10 @@ async fn a_removed_snapshot_leaves_what_the_disks_hold() -> Result<()> {
         stage.pieces(held).await.context("s1")?;
         stage.delete("s3", |_| {}).await.context("s3")?;
         stage.pieces(held).await.context("s3")?;
-        assert_eq!((stage.tree().await?, stage.endings()?), (String::new(), vec!["qcow2".into()]));
+        assert_eq!(
+            (stage.tree().await?, stage.endings()?),
+            (String::new(), vec!["qcow2".into()])
+        );
         let state = stage.grpc.get("g").await?;
         if runs {
             ensure!(state.state() == pb::State::Running, "{:?}", state.state());
@@ -191,14 +194,20 @@ async fn a_guest_goes_back_to_what_its_disks_and_its_memory_held() -> Result<()>
     stage.of_disks("d").await?;
     stage.write_piece(0, 3).await?;
     let mut watch = stage.grpc.watch().await?;
-    stage.revert("m", |r| r.options = checked(true)).await.context("a trial")?;
+    stage
+        .revert("m", |r| r.options = checked(true))
+        .await
+        .context("a trial")?;
     assert_eq!(stage.grpc.state("g").await?, Reason::RunningUnpaused);
     // Without memory: off, on overlays of its own.
     stage.revert("d", |_| {}).await?;
     watch.expect(&["shutdown/2", "stopped/6", "defined/3"]).await?;
     assert_eq!(stage.grpc.state("g").await?, Reason::ShutoffFromSnapshot);
     stage.pieces(&[2]).await?;
-    ensure!(!overlay(&stage, 0, "d").exists(), "the overlay that was left is there");
+    ensure!(
+        !overlay(&stage, 0, "d").exists(),
+        "the overlay that was left is there"
+    );
     assert_eq!(stage.tree().await?, "m< d*<m");
     stage.write_piece(0, 4).await?;
     let back = stage.revert("d", |r| r.running = true).await?;
@@ -213,8 +222,14 @@ async fn a_guest_goes_back_to_what_its_disks_and_its_memory_held() -> Result<()>
         .await?;
     assert_eq!(stage.ticks().await?, then);
     stage.pieces(&[1]).await?;
-    ensure!(stage.xml("m").await?.contains("<revertDisks>"), "it has a follower");
-    ensure!(overlay(&stage, 0, "m").exists(), "what follows has lost its image");
+    ensure!(
+        stage.xml("m").await?.contains("<revertDisks>"),
+        "it has a follower"
+    );
+    ensure!(
+        overlay(&stage, 0, "m").exists(),
+        "what follows has lost its image"
+    );
     stage.write_piece(0, 5).await?;
     let back = stage.revert("m", |r| r.running = true).await?;
     assert_eq!(back.reason(), Reason::RunningFromSnapshot);
@@ -222,7 +237,10 @@ async fn a_guest_goes_back_to_what_its_disks_and_its_memory_held() -> Result<()>
     // What follows from it goes, and then it itself: what the guest has stays.
     stage.write_piece(0, 6).await?;
     stage.delete("d", |_| {}).await?;
-    ensure!(!overlay(&stage, 0, "m").exists(), "an image that nobody has is there");
+    ensure!(
+        !overlay(&stage, 0, "m").exists(),
+        "an image that nobody has is there"
+    );
     ensure!(!stage.xml("m").await?.contains("<revertDisks>"));
     stage.delete("m", |_| {}).await?;
     ensure!(!file.exists(), "the memory is there");
@@ -321,7 +339,12 @@ async fn either_daemon_goes_on_with_the_others_snapshots() -> Result<()> {
     std::fs::write(&file, text)?;
     pair.ask(&["define", &file.to_string_lossy()])?;
     pair.ask(&["start", "g"])?;
-    let memory = |name: &str| format!("file={}", pair.image.with_extension(format!("{name}.mem")).display());
+    let memory = |name: &str| {
+        format!(
+            "file={}",
+            pair.image.with_extension(format!("{name}.mem")).display()
+        )
+    };
     let spec = memory("l1");
     pair.write(1)?;
     pair.ask(&["snapshot-create-as", "g", "l1", "--memspec", &spec])?;
@@ -335,7 +358,9 @@ async fn either_daemon_goes_on_with_the_others_snapshots() -> Result<()> {
     pair.ask(&["snapshot-revert", "g", "l1"])?;
     let state = pair.ask(&["domstate", "g", "--reason"])?;
     ensure!(state.contains("running"), "{state}");
-    let Some(reference) = libvirtd() else { return Ok(()) };
+    let Some(reference) = libvirtd() else {
+        return Ok(());
+    };
     pair.sandbox.replace(reference)?;
     pair.ask(&["snapshot-revert", "g", "o1"])?;
     let state = pair.ask(&["domstate", "g", "--reason"])?;
@@ -388,7 +413,10 @@ fn memory_in_any_format_is_gone_back_to() -> Result<()> {
         ensure!(state.contains("running (from snapshot)"), "{format}: {state}");
         virsh.ok(&["destroy", "g"])?;
         virsh.ok(&["snapshot-delete", "g", format])?;
-        ensure!(!sandbox.dir().join(format).exists(), "{format}: its file is there");
+        ensure!(
+            !sandbox.dir().join(format).exists(),
+            "{format}: its file is there"
+        );
         sandbox.stop()?;
     }
     Ok(())

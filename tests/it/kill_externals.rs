@@ -250,7 +250,8 @@ async fn clear(stage: &Stage) -> Result<()> {
         run("qemu-img", &["create", "-q", "-f", "qcow2", &path, "8M"])?;
     }
     let uuid = stage.grpc.get("g").await?.uuid;
-    let text = document(&stage.images).replace("<name>g</name>", &format!("<name>g</name><uuid>{uuid}</uuid>"));
+    let text =
+        document(&stage.images).replace("<name>g</name>", &format!("<name>g</name><uuid>{uuid}</uuid>"));
     stage.grpc.define(&text).await?;
     Ok(())
 }

@@ -181,7 +181,9 @@ async fn write(stage: &Stage, model: &mut Model, dice: &mut Dice) -> Result<Stri
         stage.io(disk, "flush").await?;
     } else {
         let tops = stage.tops().await?;
-        let said = Command::new("qemu-io").args(["-c", &command, &tops[disk]]).output()?;
+        let said = Command::new("qemu-io")
+            .args(["-c", &command, &tops[disk]])
+            .output()?;
         ensure!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
     }
     model.disks[disk][at] = pattern;
@@ -250,7 +252,8 @@ fn jobs(stage: &Stage) -> pb::block_jobs_client::BlockJobsClient<tonic::transpor
 async fn no_job(stage: &Stage) -> Result<()> {
     for _ in 0..600 {
         let jobs = stage.qmp("{\"execute\":\"query-jobs\"}").await?;
-        if jobs.replace(' ', "").contains("\"return\":[]") && !stage.grpc.xml("g").await?.contains("<mirror") {
+        if jobs.replace(' ', "").contains("\"return\":[]") && !stage.grpc.xml("g").await?.contains("<mirror")
+        {
             return Ok(());
         }
         tokio::time::sleep(Duration::from_millis(50)).await;

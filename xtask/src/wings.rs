@@ -20,7 +20,10 @@ const WINGS: &[(&str, &str)] = &[
     ("inspect", "graph run tuning holdings document host operation"),
     ("saves", "graph run tuning holdings document host operation"),
     ("device", "graph run tuning holdings document host operation"),
-    ("moments", "saves graph run tuning holdings document host operation"),
+    (
+        "moments",
+        "saves graph run tuning holdings document host operation",
+    ),
     ("checkpoints", "graph run tuning holdings document host operation"),
     ("blockjobs", "graph run tuning holdings document host operation"),
     (

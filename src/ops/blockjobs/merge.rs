@@ -150,7 +150,11 @@ async fn settled(
             reached = waiting::reached(guest, &mut one.waiting, SETTLED) => reached?,
         };
         if reached.status == CONCLUDED {
-            return Err(failed("block commit failed", &one.target, reached.error.as_deref()));
+            return Err(failed(
+                "block commit failed",
+                &one.target,
+                reached.error.as_deref(),
+            ));
         }
         if one.is_top {
             end::ready(guest, &one.id).await?;
@@ -183,7 +187,11 @@ async fn finish(context: &Context, guest: &Arc<Guest>, mut one: Begun<'_>) -> Re
     match Box::pin(end::finish(context, guest, &id)).await? {
         Outcome::Completed => Ok(()),
         Outcome::Failed(why) => Err(failed("finishing block job failed", &one.target, Some(&why))),
-        Outcome::Cancelled => Err(failed("finishing block job failed", &one.target, Some("cancelled"))),
+        Outcome::Cancelled => Err(failed(
+            "finishing block job failed",
+            &one.target,
+            Some("cancelled"),
+        )),
     }
 }
 

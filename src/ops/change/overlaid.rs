@@ -36,7 +36,8 @@ use crate::{
         holdings::storage::chain,
         host::identity::file_user,
         moments::{
-            align, back::Back,
+            align,
+            back::Back,
             choose::Kind,
             external::{self, new_files, parts_of, with_overlay},
             overlays, records,

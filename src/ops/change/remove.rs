@@ -362,7 +362,17 @@ async fn rebase(rebases: Vec<Rebase>) -> Result<()> {
         let (Some(path), Some(base)) = (image.path(), below.path()) else {
             continue;
         };
-        let words = ["rebase", "-u", "-F", &format(below), "-f", &format(image), "-b", &base, &path];
+        let words = [
+            "rebase",
+            "-u",
+            "-F",
+            &format(below),
+            "-f",
+            &format(image),
+            "-b",
+            &base,
+            &path,
+        ];
         images::qemu_img(words.map(str::to_owned).to_vec()).await?;
     }
     Ok(())
@@ -373,14 +383,20 @@ pub(super) fn documents_of(snapshots: &[Snapshot]) -> Vec<domxml::Domain> {
     let documents = snapshots
         .iter()
         .flat_map(|snapshot| [&snapshot.moment.domain, &snapshot.inactive]);
-    documents.flatten().map(|document| domxml::Domain::clone(document)).collect()
+    documents
+        .flatten()
+        .map(|document| domxml::Domain::clone(document))
+        .collect()
 }
 
 /// Follows the chains of documents as far as their images are there.
 async fn whole(driver: &Driver, mut documents: Vec<domxml::Domain>) -> Result<Vec<domxml::Domain>> {
     let as_user = file_user(&driver.config())?;
     crate::blocking::file("following the chains of images", move || {
-        for disk in documents.iter_mut().flat_map(|document| &mut document.devices.disks) {
+        for disk in documents
+            .iter_mut()
+            .flat_map(|document| &mut document.devices.disks)
+        {
             let mut followed = disk.clone();
             if chain::follow(&mut followed, &as_user).is_ok() {
                 *disk = followed;

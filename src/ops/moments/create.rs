@@ -204,8 +204,7 @@ async fn prepare(driver: &Arc<Driver>, view: &View, mut snapshot: Snapshot, how:
     let (mut snapshot, kind) = crate::blocking::file("looking at the guest's images", chosen).await?;
     let (images, manual) = check_disks(view, &mut snapshot, how).await?;
     if kind == Kind::External && !known.active && !view.checkpoints.is_empty() {
-        let said =
-            "support for offline external snapshots while checkpoint exists was not yet implemented";
+        let said = "support for offline external snapshots while checkpoint exists was not yet implemented";
         return Err(Error::new(Code::OperationUnsupported, said));
     }
     let name = &snapshot.moment.name;

@@ -90,9 +90,7 @@ pub(crate) fn check_kinds(view: &View, entry: &Entry, how: How) -> Result<()> {
     let is_before_current =
         current.is_some_and(|current| tree.ancestors(current).any(|above| above.name == entry.name));
     if !is_before_current {
-        return config(
-            "deletion of non-leaf external snapshot that is not in active chain is not supported",
-        );
+        return config("deletion of non-leaf external snapshot that is not in active chain is not supported");
     }
     if children > 1 {
         return config("deletion of external disk snapshot with multiple children snapshots not supported");

@@ -28,11 +28,7 @@ use super::{
     memory::Memory,
 };
 use crate::{
-    domain::{
-        Condition, Edit, RunState, View,
-        intents::Intent,
-        long_job::Outcome,
-    },
+    domain::{Condition, Edit, RunState, View, intents::Intent, long_job::Outcome},
     error::{Code, Error, Result},
     ops::{
         Driver,
@@ -44,13 +40,7 @@ use crate::{
         },
         holdings::storage::chain::local_path,
         operation::{self, Context},
-        run::{
-            agent::Turn,
-            cause::Cause,
-            guest::Guest,
-            long_job::LongJob,
-            stop,
-        },
+        run::{agent::Turn, cause::Cause, guest::Guest, long_job::LongJob, stop},
         saves::save::end_with_undo,
     },
 };

@@ -47,8 +47,7 @@ impl Memory {
         let format = configured(driver.config().save_format.snapshot);
         let compressor = pour::program(format, "snapshot")?;
         let file = snapshot.memory.file.as_deref();
-        let path =
-            PathBuf::from(file.ok_or_else(|| Error::internal("the snapshot has no file for memory"))?);
+        let path = PathBuf::from(file.ok_or_else(|| Error::internal("the snapshot has no file for memory"))?);
         let texts = Texts {
             document: image::document_of(driver, view, None).await?,
             cookie: cookie.map(SaveCookie::format),

@@ -194,9 +194,7 @@ pub(crate) fn rebased(overlays: &[Overlay], guest: &Domain, documents: &[&Domain
 
 /// The files of all images in documents.
 pub(crate) fn files_of<'a>(documents: impl IntoIterator<Item = &'a Domain>) -> BTreeSet<PathBuf> {
-    let disks = documents
-        .into_iter()
-        .flat_map(|document| &document.devices.disks);
+    let disks = documents.into_iter().flat_map(|document| &document.devices.disks);
     let layers = disks.flat_map(|disk| Chain::of(disk).layers);
     layers
         .filter_map(|layer| layer.path().map(PathBuf::from))

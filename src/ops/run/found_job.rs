@@ -69,10 +69,7 @@ fn decide(status: &StatusDocument, condition: Condition, is_gone_on: bool) -> Pl
         )
     });
     Plan {
-        commits: commits
-            .filter(|_| removes)
-            .map(|job| job.name.clone())
-            .collect(),
+        commits: commits.filter(|_| removes).map(|job| job.name.clone()).collect(),
         job,
         resume: match job {
             Fate::Cancel => resumed_as(status.job.as_ref(), condition),
@@ -301,7 +298,10 @@ mod tests {
             async_kind: Open::Other("teleport".to_owned()),
             ..Job::default()
         });
-        assert_eq!(decide(&status(unknown), Condition::PAUSED_SAVE, false).job, Fate::Keep);
+        assert_eq!(
+            decide(&status(unknown), Condition::PAUSED_SAVE, false).job,
+            Fate::Keep
+        );
     }
 
     #[test]
