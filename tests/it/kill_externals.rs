@@ -182,6 +182,10 @@ async fn agree(stage: &Stage, operation: Operation) -> Result<bool> {
         pb::State::Shutoff => false,
         other => anyhow::bail!("the guest is {other:?}"),
     };
+    for entry in std::fs::read_dir(stage.sandbox.path("/run/libvirt/qemu/virtqemud"))? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        ensure!(!name.starts_with("intent-"), "it is not over: {name}");
+    }
     let outcomes = operation.outcomes();
     let at = outcomes
         .iter()

@@ -55,7 +55,10 @@ async fn finish_note(driver: Arc<Driver>, domain: Domain, note: Note) {
     driver
         .operations
         .recovered(note.operation, what, "recovered", error);
-    driver.registry.store().intents().clear(&note).await;
+    // What was merged by then stays so: the note tells it to whoever removes the snapshot later.
+    if result.is_ok() || !takes_long(&view, &note.intent) {
+        driver.registry.store().intents().clear(&note).await;
+    }
 }
 
 /// Finishes one; the error that whoever asks for the operation gets.

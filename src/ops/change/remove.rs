@@ -21,7 +21,7 @@ use qemu_plan::block::Layer;
 use crate::{
     domain::{
         Domain, Effects, View,
-        intents::Intent,
+        intents::{Intent, Note},
         jobs::{Long, Want},
         long_job::{Kind, Outcome},
     },
@@ -72,7 +72,7 @@ pub async fn delete(
         delete::check_kinds(&view, entry, how)?;
         for target in &targets {
             if find(&view, target)?.external {
-                removal = Some(Removal::plan(driver, &view, target, false).await?);
+                removal = Some(Removal::plan(driver, &view, target, was_begun(driver, &view, target)).await?);
             } else {
                 delete::check_images(&view, &records::document(driver, &view, target).await?)?;
             }
@@ -94,6 +94,13 @@ pub async fn delete(
         Ok(context.view())
     };
     operation.carry_out(|context| Box::pin(work(context))).await
+}
+
+/// Whether a note is left of the removal of a snapshot that could not be gone on with.
+fn was_begun(driver: &Driver, view: &View, name: &str) -> bool {
+    let notes = driver.registry.store().intents().of(view.uuid, Note::OFF);
+    let mut intents = notes.iter().map(|note| &note.intent);
+    intents.any(|intent| matches!(intent, Intent::DeleteSnapshot { name: of } if *of == *name))
 }
 
 /// Goes on with the removal of an external snapshot that a killed daemon had begun.

@@ -12,7 +12,7 @@ use qmp::commands;
 
 use super::{
     external::{following, remove},
-    records,
+    job, records,
 };
 use crate::{
     domain::{Effects, View},
@@ -45,6 +45,9 @@ pub(crate) async fn resolve(driver: &Arc<Driver>, guest: &Arc<Guest>, left: Left
             disks.push(*disk);
         }
     }
+    // Jobs by which images were made.
+    let making: Vec<_> = left.nodes.iter().map(|node| format!("create-{node}")).collect();
+    job::settle(guest, &making).await?;
     if disks.is_empty() {
         return remove_unrecorded(&view, left).await;
     }
