@@ -33,7 +33,7 @@ use crate::{
         Driver,
         document::{abi, plan as documents},
         graph,
-        holdings::storage::chain,
+        holdings::storage::{chain, descriptors::Handed},
         host::identity::file_user,
         moments::{
             align,
@@ -164,7 +164,7 @@ async fn parts(driver: &Arc<Driver>, document: &Document, memory: bool) -> Resul
     let copy = document.clone();
     let aligned = crate::blocking::file("looking at the guest's images", move || {
         // Each image of each chain is there.
-        chain::follow_all(&mut copy.clone(), &as_user)?;
+        chain::follow_all(&mut copy.clone(), &as_user, &Handed::default())?;
         let is_file = |path: &str| Path::new(path).is_file();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut wanted = Snapshot::default();

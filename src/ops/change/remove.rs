@@ -29,7 +29,7 @@ use crate::{
     ops::{
         Conditions, Driver,
         blockjobs::merge::{self, Merge},
-        holdings::storage::chain,
+        holdings::storage::{chain, descriptors::Handed},
         host::identity::file_user,
         moments::{
             delete::{self, How},
@@ -405,7 +405,7 @@ async fn whole(driver: &Driver, mut documents: Vec<domxml::Domain>) -> Result<Ve
             .flat_map(|document| &mut document.devices.disks)
         {
             let mut followed = disk.clone();
-            if chain::follow(&mut followed, &as_user).is_ok() {
+            if chain::follow(&mut followed, &as_user, &Handed::default()).is_ok() {
                 *disk = followed;
             }
         }
