@@ -399,6 +399,99 @@ fn what_can_not_be_backed_up_is_refused_in_libvirts_words() -> Result<()> {
     Ok(())
 }
 
+/// Makes an authority and a certificate of localhost, which both ends show.
+fn certify(dir: &std::path::Path) -> Result<()> {
+    std::fs::create_dir_all(dir)?;
+    let at = |name: &str| dir.join(name).display().to_string();
+    let (ca, ca_key, request) = (at("ca-cert.pem"), at("ca-key.pem"), at("request.pem"));
+    let key = at("server-key.pem");
+    let new = ["req", "-new", "-nodes", "-newkey", "rsa:2048", "-keyout"];
+    let authority = ["-x509", "-days", "2", "-subj", "/CN=authority", "-out"];
+    run(
+        "openssl",
+        &[&new[..], &[&ca_key], &authority[..], &[&ca]].concat(),
+    )?;
+    run(
+        "openssl",
+        &[&new[..], &[&key, "-subj", "/CN=localhost", "-out", &request]].concat(),
+    )?;
+    let names = at("names");
+    std::fs::write(&names, "subjectAltName=DNS:localhost\n")?;
+    let sign = ["x509", "-req", "-days", "2", "-CAcreateserial", "-in"];
+    let by = ["-CA", &ca, "-CAkey", &ca_key, "-extfile", &names, "-out"];
+    run(
+        "openssl",
+        &[&sign[..], &[&request], &by[..], &[&at("server-cert.pem")]].concat(),
+    )?;
+    for kind in ["cert", "key"] {
+        let made = at(&format!("server-{kind}.pem"));
+        // Whoever QEMU runs as reads it.
+        run("chmod", &["644", &made])?;
+        std::fs::copy(&made, at(&format!("client-{kind}.pem")))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_client_fetches_over_an_encrypted_connection() -> Result<()> {
+    if !can_run_guests() || Command::new("openssl").arg("version").output().is_err() {
+        return Ok(());
+    }
+    let mut place = Place::new(daemon())?;
+    let dir = place.file("pki");
+    certify(&dir)?;
+    let conf = place.sandbox.path("/etc/libvirt/qemu.conf");
+    let before = std::fs::read_to_string(&conf).unwrap_or_default();
+    let key = format!("backup_tls_x509_cert_dir = \"{}\"\n", dir.display());
+    std::fs::create_dir_all(conf.parent().context("a directory")?)?;
+    std::fs::write(&conf, before + &key)?;
+    place.sandbox.start()?;
+    place.virsh().define(&place.xml())?;
+    place.virsh().ok(&["start", "g", "--paused"])?;
+    let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let scratch = place.served("scratch.qcow2", "");
+    let (_, disks) = scratch.split_once("/>").context("a server")?;
+    let server = format!("<server transport='tcp' tls='yes' name='localhost' port='{port}'/>");
+    place.back_up(&(server + disks), None)?;
+    let status = std::fs::read_to_string(place.sandbox.path("/run/libvirt/qemu/g.xml"))?;
+    ensure!(
+        status.contains("<TLSx509 alias='objlibvirt_backup_tls0'/>"),
+        "{status}"
+    );
+    let (object, fetched) = (
+        format!("tls-creds-x509,id=t,endpoint=client,dir={}", dir.display()),
+        place.shown("fetched.qcow2"),
+    );
+    let from = |tls: &str| {
+        format!("driver=nbd,server.type=inet,server.host=localhost,server.port={port},export=vda{tls}")
+    };
+    let fetch = |tls: &str| {
+        let options = from(tls);
+        let args = [
+            "convert",
+            "--object",
+            &object,
+            "--image-opts",
+            &options,
+            "-O",
+            "qcow2",
+            &fetched,
+        ];
+        run("qemu-img", &args)
+    };
+    ensure!(fetch("").is_err(), "it was served in the clear");
+    fetch(",tls-creds=t")?;
+    has(&fetched, &FIRST)?;
+    place.virsh().ok(&["domjobabort", "g"])?;
+    place.backed_up()?;
+    let objects = place.ask(r#"{"execute": "qom-list", "arguments": {"path": "/objects"}}"#)?;
+    ensure!(
+        !objects.to_string().contains("backup_tls"),
+        "an object is left: {objects}"
+    );
+    Ok(())
+}
+
 #[test]
 fn one_that_comes_to_nothing_leaves_no_file() -> Result<()> {
     if !can_run_guests() {

@@ -32,7 +32,7 @@ pub(super) fn load(
         }
         let text = read(&name)?;
         let document = parsed(&name, &text)?;
-        wanted.extend(includes(document.root()).map(str::to_owned));
+        includes(document.root(), &mut wanted);
         texts.push((name, text));
     }
     let mut documents = Vec::with_capacity(texts.len());
@@ -42,7 +42,9 @@ pub(super) fn load(
     let mut definitions = Definitions::default();
     collect(&documents, file, &[], &mut definitions)?;
     Compiler {
-        definitions: &definitions,
+        documents: &documents,
+        scopes: vec![definitions],
+        scope: 0,
         patterns: Patterns::new(),
         defined: HashMap::new(),
         open: Vec::new(),
@@ -54,9 +56,14 @@ fn parsed<'t>(name: &str, text: &'t str) -> Result<Document<'t>, String> {
     Document::parse(text, &[], ParseFlags::NONE).map_err(|error| format!("{name}: {}", error.message))
 }
 
-fn includes<'d>(root: Node<'d>) -> impl Iterator<Item = &'d str> {
-    root.children_named("include")
-        .filter_map(|node| node.attr("href"))
+/// The files that a schema includes, those of grammars inside it among them.
+fn includes(node: Node<'_>, into: &mut Vec<String>) {
+    for child in node.children() {
+        match child.name() {
+            "include" => into.extend(child.attr("href").map(str::to_owned)),
+            _ => includes(child, into),
+        }
+    }
 }
 
 /// What names stand for: pieces that are put together, and how.
@@ -66,7 +73,7 @@ struct Definitions<'d> {
     start: Option<Node<'d>>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Definition<'d> {
     pieces: Vec<Node<'d>>,
     interleaved: bool,
@@ -83,7 +90,17 @@ fn collect<'d>(
         .iter()
         .find(|(name, _)| *name == file)
         .ok_or_else(|| format!("{file} was not read"))?;
-    for node in document.root().children() {
+    collect_in(documents, document.root(), replaced, into)
+}
+
+/// The definitions of one grammar.
+fn collect_in<'d>(
+    documents: &'d [(&str, Document<'_>)],
+    grammar: Node<'d>,
+    replaced: &[&str],
+    into: &mut Definitions<'d>,
+) -> Result<(), String> {
+    for node in grammar.children() {
         match node.name() {
             "include" => {
                 let own: Vec<&str> = node.children().filter_map(|define| define.attr("name")).collect();
@@ -98,7 +115,7 @@ fn collect<'d>(
             "start" => {
                 into.start.get_or_insert(node);
             }
-            other => return Err(format!("{file}: <{other}> is not understood")),
+            other => return Err(format!("{}: <{other}> is not understood", node.path())),
         }
     }
     Ok(())
@@ -114,18 +131,22 @@ fn define_name<'d>(node: Node<'d>, replaced: &[&str], into: &mut Definitions<'d>
 }
 
 struct Compiler<'c, 'd> {
-    definitions: &'c Definitions<'d>,
+    documents: &'d [(&'c str, Document<'c>)],
+    /// The definitions of the schema, and of grammars inside it: names mean others there.
+    scopes: Vec<Definitions<'d>>,
+    /// The one whose names are meant.
+    scope: usize,
     patterns: Patterns,
-    defined: HashMap<&'d str, Id>,
-    /// Elements whose content is still to be put together, by their places.
-    open: Vec<(u32, Node<'d>)>,
+    defined: HashMap<(usize, &'d str), Id>,
+    /// Elements whose content is still to be put together, by their places, with what their names mean.
+    open: Vec<(u32, usize, Node<'d>)>,
 }
 
 impl<'d> Compiler<'_, 'd> {
     fn finish(mut self) -> Result<Grammar, String> {
-        let start = self.definitions.start.ok_or("the schema has no start")?;
-        let start = self.group(start.children(), 0)?;
-        while let Some((place, node)) = self.open.pop() {
+        let start = self.start(0)?;
+        while let Some((place, scope, node)) = self.open.pop() {
+            self.scope = scope;
             let content = node.children().filter(|child| !is_name_class(*child));
             let content = self.group(content, 0)?;
             if let Some(element) = self.patterns.elements.get_mut(place as usize) {
@@ -136,6 +157,24 @@ impl<'d> Compiler<'_, 'd> {
             patterns: self.patterns,
             start,
         })
+    }
+
+    /// What a grammar begins with.
+    fn start(&mut self, depth: usize) -> Result<Id, String> {
+        let start = self.scopes[self.scope].start.ok_or("the schema has no start")?;
+        self.group(start.children(), depth)
+    }
+
+    /// A grammar inside another: its names are its own.
+    fn inner(&mut self, node: Node<'d>, depth: usize) -> Result<Id, String> {
+        let mut definitions = Definitions::default();
+        collect_in(self.documents, node, &[], &mut definitions)?;
+        let outer = self.scope;
+        self.scope = self.scopes.len();
+        self.scopes.push(definitions);
+        let start = self.start(depth);
+        self.scope = outer;
+        start
     }
 
     fn group(&mut self, nodes: impl Iterator<Item = Node<'d>>, depth: usize) -> Result<Id, String> {
@@ -169,6 +208,7 @@ impl<'d> Compiler<'_, 'd> {
         let children = || node.children();
         Ok(match node.name() {
             "ref" => self.reference(node, depth)?,
+            "grammar" => self.inner(node, depth)?,
             "element" => self.element(node),
             "attribute" => self.attribute(node, depth)?,
             "group" => self.group(children(), depth)?,
@@ -205,13 +245,13 @@ impl<'d> Compiler<'_, 'd> {
 
     fn reference(&mut self, node: Node<'d>, depth: usize) -> Result<Id, String> {
         let name = node.attr("name").unwrap_or_default().trim();
-        if let Some(known) = self.defined.get(name) {
+        if let Some(known) = self.defined.get(&(self.scope, name)) {
             return Ok(*known);
         }
-        let definitions = self.definitions;
-        let (name, definition) = definitions
+        let definition = self.scopes[self.scope]
             .by_name
-            .get_key_value(name)
+            .get(name)
+            .cloned()
             .ok_or_else(|| format!("'{name}' is not defined"))?;
         let mut pieces = Vec::new();
         for piece in &definition.pieces {
@@ -224,7 +264,7 @@ impl<'d> Compiler<'_, 'd> {
                 false => self.patterns.choice(piece, all),
             };
         }
-        self.defined.insert(name, all);
+        self.defined.insert((self.scope, name), all);
         Ok(all)
     }
 
@@ -235,7 +275,7 @@ impl<'d> Compiler<'_, 'd> {
             name,
             content: NOT_ALLOWED,
         });
-        self.open.push((place, node));
+        self.open.push((place, self.scope, node));
         self.patterns.intern(Pattern::Element(place))
     }
 

@@ -101,6 +101,21 @@ fn an_element_may_be_in_itself_and_of_a_namespace() {
 }
 
 #[test]
+fn names_mean_others_in_a_grammar_inside() {
+    let g = grammar(
+        "<define name='c'><element name='outer'><ref name='e'/></element></define>\
+         <define name='e'><empty/></define>\
+         <start><element name='d'><ref name='c'/><optional><grammar><include href='b.rng'/>\
+         <start><ref name='c'/></start></grammar></optional><ref name='c'/></element></start>",
+    );
+    for fits in ["<d><outer/><outer/></d>", "<d><outer/><c>x</c><outer/></d>"] {
+        assert_eq!(place(&g, fits), None, "{fits}");
+    }
+    assert!(place(&g, "<d><c/><outer/></d>").is_some());
+    assert!(place(&g, "<d><outer/><outer/><outer/></d>").is_some());
+}
+
+#[test]
 fn what_is_not_understood_is_told() {
     for (body, words) in [
         (
