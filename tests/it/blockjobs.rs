@@ -154,12 +154,12 @@ impl Place {
     /// The nodes that the document says there are.
     pub(crate) fn expected_nodes(&self) -> Result<BTreeSet<String>> {
         let document = self.live()?;
-        let disk = &document.devices.disks[0];
-        let mirror = disk
-            .mirror
-            .iter()
-            .flat_map(|m| qemu_plan::block::Chain::of_mirror(m).layers);
-        let layers = qemu_plan::block::Chain::of(disk).layers.into_iter().chain(mirror);
+        let layers = document.devices.disks.iter().flat_map(|disk| {
+            let mirror = disk.mirror.iter();
+            let mirror = mirror.flat_map(|m| qemu_plan::block::Chain::of_mirror(m).layers);
+            let own = qemu_plan::block::Chain::of(disk).layers;
+            own.into_iter().chain(mirror)
+        });
         let mut names = BTreeSet::new();
         for layer in layers {
             let index = layer.index.context("an image without a number")?;

@@ -91,11 +91,15 @@ fn cut_off(place: &mut Place, operation: Operation, moment: Duration) -> Result<
         .map_err(|_| anyhow::anyhow!("the killer panicked"))?;
     place.sandbox.kill()?;
     place.sandbox.start()?;
+    let file = place.sandbox.path("/run/libvirt/qemu/g.xml");
     wait_until("the backup is over", AT_REST, || {
+        // It goes on as soon as the guest is reached.
         let _ = place.virsh().ok(&["domjobabort", "g"]);
-        place.backed_up().is_ok()
+        let status = std::fs::read_to_string(&file);
+        status.is_ok_and(|status| !status.contains("<backups>")) && place.is_whole().is_ok()
     })
-    .or_else(|_| place.backed_up())?;
+    .or_else(|_| place.is_whole())?;
+    place.backed_up()?;
     check(place, operation)?;
     // Another one can be made.
     clear(place);
