@@ -74,6 +74,13 @@ EXPLAINED = [
     (r"bad json", {"error"}, "the words are the parser's"),
     (r"domhostname agent|set-user-password accepted|sshkeys with", {"out", "error", "result"},
      "the guest's system is another one"),
+    (r"domain off|dompmwakeup", {"result", "error", "events", "live", "stored", "commands"},
+     "the recording waits between calls until the guest is off"),
+    (r"BLOCK_THRESHOLD|already gone|source is missing: controllers", {"result", "error", "live", "commands"},
+     "the guest was left otherwise by calls that are not compared"),
+    (r"a block job runs", {"error"}, "the text names a node by its number"),
+    (r"domblkinfo all|desc remove|domsetlaunchsecstate|dirty-bitmap", {"result", "error", "live"},
+     "what the guest had before, a file and an empty argument of the recording are not there"),
     (r"agent call while paused|while frozen|filter (add|remove)|mounted", {"result", "out", "error"},
      "calls between them are not in the recording"),
     (r"usb-net", {"live", "commands"}, "ports that were taken by what is not compared"),
@@ -159,7 +166,7 @@ def guests(directory, boot):
         <controller type='scsi' index='0' model='lsilogic'/><controller type='scsi' index='1' model='lsilogic'/>
         <controller type='virtio-serial' index='0'/><hub type='usb'/>"""
         + disk("r1.raw", "vda", "raw")
-        + disk("q2.qcow2", "vdz")
+        + disk("top.qcow2", "vdz")
         + serial
         + agent
         + f"""<memory model='nvdimm'><source><path>{img}/nv.img</path></source><target><size unit='MiB'>128</size>
@@ -168,10 +175,12 @@ def guests(directory, boot):
     fixed = (
         PORT
         + "<controller type='pci' index='2' model='pcie-root-port'><target hotplug='off'/></controller>"
-        + ports(20)
+        + PORT * 22
         + "<controller type='virtio-serial' index='0'/><controller type='usb' index='0' model='qemu-xhci'/>"
+        + "<controller type='scsi' index='0' model='virtio-scsi'/><controller type='pci' index='0' model='pcie-root'/>"
         + disk("d1.qcow2", "vda")
         + disk("big.raw", "vdz", "raw")
+        + card("52:54:00:00:00:01")
         + card("52:54:00:00:00:11").replace("</interface>", "<address type='pci' bus='0x02' slot='0x00'/></interface>")
         + serial
         + agent
@@ -268,7 +277,7 @@ class Replay:
         for part in ("img", "x"):
             os.makedirs(f"{self.directory}/{part}", exist_ok=True)
         os.chmod(self.directory, 0o755)
-        for name in ["d1", "d2", "d3", "d4", "d5", "d6", "n1", "n2", "n3", "n4", "p1", "p2", "big", "q1", "q3"]:
+        for name in ["d1", "d2", "d3", "d4", "d5", "d6", "n1", "n2", "n3", "n4", "p1", "p2", "big", "q1", "q2", "q3"]:
             subprocess.run(
                 ["qemu-img", "create", "-q", "-f", "qcow2", f"{self.directory}/img/{name}.qcow2", "16M"], check=True
             )
@@ -277,7 +286,7 @@ class Replay:
         sizes.update({"big.raw": 64, "copy.raw": 64})
         backing = f"{self.directory}/img/q3.qcow2"
         subprocess.run(
-            ["qemu-img", "create", "-q", "-f", "qcow2", "-b", backing, "-F", "qcow2", f"{self.directory}/img/q2.qcow2"],
+            ["qemu-img", "create", "-q", "-f", "qcow2", "-b", backing, "-F", "qcow2", f"{self.directory}/img/top.qcow2"],
             check=True,
         )
         with open(f"{self.directory}/img/key.pub", "w", encoding="ascii") as file:
