@@ -73,6 +73,8 @@ pub struct Identity {
     pub dynamic_ownership: bool,
     /// Set the former owner back afterwards.
     pub remember_owner: bool,
+    /// Show owners of guests whose documents do not name any.
+    pub labelled: bool,
 }
 
 /// Whom a helper runs as, written as in [`Identity`].
@@ -354,6 +356,11 @@ fn refuse_unsupported_labels(document: &Document) -> Result<(), Error> {
         None if drivers.len() > 1 => {
             Err(document.meaning("security_driver", "\"none\" stands alone, not in a list"))
         }
+        // Guests would have to be confined, and there is nothing that confines them.
+        None if document.flag("security_require_confined") => Err(document.meaning(
+            "security_require_confined",
+            "Security driver \"none\" cannot create confined guests",
+        )),
         None => Ok(()),
     }
 }
@@ -375,6 +382,7 @@ fn identity(document: &Document) -> Identity {
         group: document.text("group").unwrap_or_default().to_owned(),
         dynamic_ownership: document.flag("dynamic_ownership"),
         remember_owner: document.flag("remember_owner"),
+        labelled: document.flag("security_default_confined"),
     }
 }
 

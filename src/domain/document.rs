@@ -37,11 +37,13 @@ impl Document {
     fn format(&self, flags: FormatFlags) -> String {
         let mut shown = domxml::Domain::clone(&self.domain);
         if flags.has(FormatFlags::INACTIVE) {
-            // A run without a stored configuration: what it would be stored as.
-            shown.drop_runtime();
-        } else {
-            shown.devices.show_actual();
+            // A run without a stored configuration.
+            shown.drop_state();
+            let secure = flags.has(FormatFlags::SECURE);
+            let flags = if secure { FormatFlags::SECURE } else { FormatFlags::NONE };
+            return shown.format(flags);
         }
+        shown.devices.show_actual();
         shown.format(flags)
     }
 }

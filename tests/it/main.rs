@@ -33,6 +33,7 @@ mod kill_externals;
 mod kill_live;
 mod kill_saves;
 mod kill_snapshots;
+mod labels;
 mod late;
 mod life;
 mod live;

@@ -7,7 +7,7 @@
 use xmlform::Xml;
 
 use crate::devices::common::{OnOff, YesNo, words};
-use crate::units::{Kib, PrettyBytes};
+use crate::units::{Kib, PrettyBytes, Signed};
 
 words! {
     /// Whether Hyper-V enlightenments are listed or all of the host's.
@@ -175,7 +175,7 @@ pub struct HypervSpinlocks {
     #[xml(attr)]
     pub state: OnOff,
     /// At least 4095.
-    #[xml(attr, format = "auto")]
+    #[xml(attr, format = "Signed")]
     pub retries: Option<u32>,
 }
 

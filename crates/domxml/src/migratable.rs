@@ -9,13 +9,38 @@ use crate::devices::{
     Audio, AudioKind, Controller, ControllerKind, GraphicsKind, Input, InputBus, InputKind, ListenKind,
     PanicModel, PciModel, StorageFormat, UsbModel, Watchdog, WatchdogAction, WatchdogModel,
 };
+use crate::security::SeclabelType;
 
 impl Domain {
     /// Leaves out what a running guest has beyond its configuration, as its inactive form does.
     pub fn drop_runtime(&mut self) {
         self.devices.drop_runtime();
-        self.seclabels
-            .retain(|label| label.kind != Some(crate::security::SeclabelType::Dynamic));
+        self.seclabels.retain(|label| !label.implicit);
+        for label in &mut self.seclabels {
+            label.imagelabel = None;
+            if label.kind == Some(SeclabelType::Dynamic) {
+                label.label = None;
+            }
+        }
+    }
+
+    /// Leaves out the state of a running guest that has no configuration: names of its devices and images and its labels
+    /// stay, as in libvirt's inactive form of it. It is to be written as a live document then.
+    pub fn drop_state(&mut self) {
+        self.id = None;
+        let mut aliases = Vec::new();
+        self.devices.for_each_info(|_, info| aliases.push(info.alias.take()));
+        let tops = self.devices.disks.iter().map(|disk| disk.source.as_ref());
+        let indexes: Vec<_> = tops.map(|source| source.and_then(|source| source.index)).collect();
+        self.devices.drop_runtime();
+        let mut aliases = aliases.into_iter();
+        self.devices
+            .for_each_info(|_, info| info.alias = aliases.next().flatten());
+        for (disk, index) in self.devices.disks.iter_mut().zip(indexes) {
+            if let Some(source) = &mut disk.source {
+                source.index = index;
+            }
+        }
     }
 
     /// Makes it the document that another host is given. A running guest has the CPU back that was asked for, if it is

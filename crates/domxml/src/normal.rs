@@ -59,6 +59,10 @@ impl Domain {
         if self.os.kind.as_ref().is_none_or(|kind| kind.value != "exe") {
             self.os.init = None;
         }
+        if let Some(kind) = &mut self.os.kind {
+            kind.arch = kind.arch.take().filter(|arch| !arch.is_empty());
+            kind.machine = kind.machine.take().filter(|machine| !machine.is_empty());
+        }
         if let Some(nvram) = &mut self.os.nvram {
             // It is a path, or a source of a type.
             match nvram.kind {

@@ -2,7 +2,7 @@
 
 use xmlform::{Document, FormatFlags, Node, ParseFlags, Writer, Xml, XmlChoice};
 
-use crate::devices::Device;
+use crate::devices::{Device, Disk, DiskBus, DiskDevice};
 use crate::qemu::NAMESPACE;
 use crate::{Area, Domain, Error, reading};
 
@@ -33,9 +33,25 @@ impl Domain {
     /// The document, in the given form.
     #[must_use]
     pub fn format(&self, flags: FormatFlags) -> String {
+        if self.devices.disks.iter().any(Disk::is_removable_in_silence) {
+            let mut shown = self.clone();
+            let of_disks = shown.devices.disks.iter_mut();
+            of_disks
+                .filter(|disk| disk.is_removable_in_silence())
+                .for_each(|disk| disk.target.removable = None);
+            return shown.format(flags);
+        }
         let mut w = Writer::new(flags);
         w.element("domain", self);
         w.finish()
+    }
+}
+
+impl Disk {
+    /// QEMU is told of a SCSI disk that it can be taken out, documents are not.
+    fn is_removable_in_silence(&self) -> bool {
+        let silent = self.target.bus == Some(DiskBus::Scsi) && self.device == DiskDevice::Disk;
+        silent && self.target.removable.is_some()
     }
 }
 

@@ -32,6 +32,9 @@ pub struct Seclabel {
     pub imagelabel: Option<String>,
     #[xml(text_child)]
     pub baselabel: Option<String>,
+    /// Whether the start made it, and no document has it: then it is no part of the configuration.
+    #[xml(skip)]
+    pub implicit: bool,
 }
 
 /// `<keywrap>`.

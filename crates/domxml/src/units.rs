@@ -182,6 +182,21 @@ impl<const DIGITS: usize, T: TryFrom<u64> + Copy + Into<u64>> Codec<T> for Base1
     }
 }
 
+/// A number that libvirt writes as if it had a sign.
+pub enum Signed {}
+
+impl Codec<u32> for Signed {
+    fn parse(s: &str) -> Result<u32, Expected> {
+        let signed = || s.trim_start().parse::<i32>().ok();
+        let number = <xmlform::codec::Auto as Codec<u32>>::parse(s).ok();
+        let number = number.or_else(|| signed().map(i32::cast_unsigned));
+        number.ok_or(Expected("Expected non-negative integer value"))
+    }
+    fn write(value: &u32, w: &mut Writer) {
+        w.push(&value.cast_signed().to_string());
+    }
+}
+
 /// A UUID with hyphens; read without them too.
 pub enum Hyphenated {}
 

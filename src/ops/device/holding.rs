@@ -97,7 +97,7 @@ async fn make_memory(
     with.devices.memories.push(module.clone());
     let name = plan::short_name(document.id.unwrap_or_default(), &document.name);
     find_huge_pages(driver, &with, &mut given.dirs, &name).await?;
-    let identity = Identity::of(&driver.config())?;
+    let identity = Identity::of_guest(&driver.config(), document)?;
     for dir in of_memory(&with, &given.dirs) {
         let work = move || memory::make(&dir, identity);
         crate::blocking::file("making a directory for the guest's memory", work).await?;
@@ -151,7 +151,8 @@ async fn take_files(
         })
         .await?;
     }
-    let owners = Arc::new(Owners::of_device(driver, device.as_ref()));
+    let document = Arc::clone(&guest.domain.view().running()?.document);
+    let owners = Arc::new(Owners::of_device(driver, &document.domain, device.as_ref()));
     let taken = Arc::clone(&owners);
     crate::blocking::file("giving a device's files to QEMU", move || taken.take()).await?;
     let restore = crate::blocking::file("giving a device's files back", move || {
@@ -221,7 +222,7 @@ async fn unlock_memory(guest: &Arc<Guest>) -> Result<()> {
 }
 
 async fn give_files(driver: &Arc<Driver>, run: &crate::domain::Run, device: DeviceRef<'_>) {
-    let owners = Owners::of_device(driver, device);
+    let owners = Owners::of_device(driver, &run.document.domain, device);
     let restored = crate::blocking::file("giving a device's files back", move || {
         owners.restore();
         Ok(())

@@ -7,7 +7,7 @@ use qemu_plan::{command::cpu, postparse::drop_generated_paths};
 
 use crate::{
     domain::{Either, View},
-    error::{Error, Result},
+    error::{Area, Error, Result},
     ops::{Driver, document::config},
 };
 
@@ -65,6 +65,9 @@ pub async fn text(driver: &Driver, view: &View, form: Form) -> Result<Arc<str>> 
 /// A stored document with the CPU that the host would give it now; `None` where that is no other.
 async fn with_cpu(driver: &Driver, document: Either<'_>) -> Result<Option<domxml::Domain>> {
     let stored = document.domain()?;
+    if let Some(model) = cpu::unknown_model(&stored) {
+        return Err(Error::internal(format!("Unknown CPU model {model}")).in_area(Area::Cpu));
+    }
     if !stored.cpu.as_ref().is_some_and(cpu::depends_on_host) {
         return Ok(None);
     }

@@ -14,8 +14,10 @@ use std::{
     sync::Arc,
 };
 
+use domxml::Domain;
 use domxml::devices::{
-    Chardev, ChardevKind, ChardevMode, ConsoleTargetKind, Device, DeviceRef, Devices, OnOff,
+    Chardev, ChardevKind, ChardevMode, Console, ConsoleTargetKind, Device, DeviceRef, DeviceSeclabel, Devices,
+    OnOff,
 };
 use qemu_plan::command::Resources;
 
@@ -25,7 +27,7 @@ use crate::{
     ops::{
         Driver,
         document::prepared::Prepared,
-        holdings::{handover::Handover, log},
+        holdings::{handover::Handover, log, storage::owners::Rules},
         host::{files, identity::Identity},
         operation::undo::Undo,
     },
@@ -108,19 +110,14 @@ pub(crate) async fn acquire(
     };
     let place = given.devices.entry(alias.to_owned()).or_default();
     if let Some(path) = bound_by_us(device) {
-        let (socket, identity) = (path.clone(), Identity::of(&driver.config())?);
-        let listener = crate::blocking::file("making a socket", move || listen(&socket, identity)).await?;
+        let owner = SocketOwners::new(driver, document)?.of(chardev)?;
+        let socket = path.clone();
+        let listener = crate::blocking::file("making a socket", move || listen(&socket, owner)).await?;
         undo.push("the socket of a character device", remove_socket(path));
         let name = format!("{alias}-source");
         place.listener = Some(handover.pass(name, listener, undo).await?);
     } else if let Some(path) = dialled(chardev) {
-        // The kernel tells best whether it is there.
-        let found = crate::blocking::file("looking for a socket", move || {
-            let message = format!("unable to stat: {}", path.display());
-            let failed = |error| Error::system(message, error).in_area(Area::Security);
-            fs::metadata(&path).map(drop).map_err(failed)
-        });
-        found.await?;
+        stat(path).await?;
     }
     for wanted in of_device(alias, chardev) {
         let fd = files.keep(open_one(driver, document, &wanted).await?);
@@ -130,6 +127,85 @@ pub(crate) async fn acquire(
         }
     }
     Ok(())
+}
+
+/// Whether a socket is there: the kernel tells best.
+async fn stat(path: PathBuf) -> Result<()> {
+    crate::blocking::file("looking for a socket", move || {
+        let message = format!("unable to stat: {}", path.display());
+        let failed = |error| Error::system(message, error).in_area(Area::Security);
+        fs::metadata(&path).map(drop).map_err(failed)
+    })
+    .await
+}
+
+/// The files of a character device that change hands with it, and its labels. Files that virtlogd writes stay its own,
+/// and a socket that a guest listens at is made as QEMU's user's.
+pub(crate) fn files_of<'a>(driver: &Driver, device: DeviceRef<'a>) -> (Vec<PathBuf>, &'a [DeviceSeclabel]) {
+    let twin = |console: &Console| {
+        let target = console.target.as_ref();
+        target.is_some_and(|target| target.kind == Some(ConsoleTargetKind::Serial))
+    };
+    let chardev = match device {
+        DeviceRef::Redirdev(_) => None,
+        DeviceRef::Console(console) if twin(console) => None,
+        device => chardev_of(device).map(|(_, chardev)| chardev),
+    };
+    let Some((chardev, source)) = chardev.and_then(|chardev| Some((chardev, chardev.source()?))) else {
+        return Default::default();
+    };
+    let path = source.path.as_deref();
+    let paths = match chardev.kind {
+        ChardevKind::File if log::handler(driver) != StdioHandler::File => Vec::new(),
+        ChardevKind::File | ChardevKind::Dev => path.into_iter().map(PathBuf::from).collect(),
+        ChardevKind::Pipe => path.map(pipes).unwrap_or_default(),
+        ChardevKind::Unix => dialled(chardev).into_iter().collect(),
+        _ => Vec::new(),
+    };
+    (paths, &source.seclabels)
+}
+
+/// A pipe is two files, one for each way, or one for both.
+fn pipes(path: &str) -> Vec<PathBuf> {
+    let ways = ["in", "out"].map(|way| PathBuf::from(format!("{path}.{way}")));
+    if ways.iter().all(|way| way.exists()) {
+        ways.into()
+    } else {
+        vec![path.into()]
+    }
+}
+
+/// Whose sockets become that the daemon makes for a guest's devices.
+pub(crate) struct SocketOwners {
+    /// Of one in the guest's own directory: QEMU's user's, whatever is to be labelled.
+    own: Option<Identity>,
+    rules: Rules,
+}
+
+impl SocketOwners {
+    /// By a guest's document.
+    ///
+    /// # Errors
+    /// As [`Identity::of_guest`].
+    pub(crate) fn new(driver: &Driver, document: &Domain) -> Result<Self> {
+        let config = driver.config();
+        let own = Identity::of_guest(&config, document)?;
+        Ok(Self {
+            own: Some(own).filter(|_| config.identity.dynamic_ownership),
+            rules: Rules::of(driver, document),
+        })
+    }
+
+    /// Whose the socket of a device becomes.
+    ///
+    /// # Errors
+    /// `InvalidArg` for a label that names nobody.
+    pub(crate) fn of(&self, chardev: &Chardev) -> Result<Option<Identity>> {
+        match chardev.source() {
+            Some(source) if source.path.is_some() => self.rules.for_labels(&source.seclabels),
+            _ => Ok(self.own),
+        }
+    }
 }
 
 /// Removes what is left of a character device that has gone. What fails is logged.
@@ -195,8 +271,8 @@ pub(crate) fn socket_path(chardev: &mut Chardev, channel_dir: &str, name: Option
 ///
 /// # Errors
 /// It can't be made, or not be given to QEMU's user.
-pub(crate) fn listen(path: &Path, identity: Identity) -> Result<OwnedFd> {
-    let owner = identity.run_as().map(|user| unixfd::Owner {
+pub(crate) fn listen(path: &Path, owner: Option<Identity>) -> Result<OwnedFd> {
+    let owner = owner.and_then(Identity::run_as).map(|user| unixfd::Owner {
         uid: user.uid,
         gid: user.gid,
     });
@@ -234,13 +310,11 @@ async fn open_file(wanted: &Wanted) -> Result<OwnedFd> {
             LogStart::Empty => options.write(true).truncate(true),
             LogStart::Kept => options.append(true),
         };
-        let failed = |path: &Path, error| {
-            Error::system(format_args!("failed to open '{}'", path.display()), error).in_area(Area::None)
+        let failed = |error| {
+            let what = format!("Failed to create file '{}'", path.display());
+            Error::system(what, error).in_area(Area::Qemu)
         };
-        options
-            .open(&path)
-            .map(OwnedFd::from)
-            .map_err(|error| failed(&path, error))
+        options.open(&path).map(OwnedFd::from).map_err(failed)
     })
     .await
 }

@@ -19,7 +19,10 @@ use domxml::{
 use hostinfo::{
     Baseline, Comparison, CpuDescription, CpuError, CpuKind, CpuModels, GuestModel, OfferedModel, Policy,
 };
-use qemu_plan::caps::{Accel, Caps};
+use qemu_plan::{
+    caps::{Accel, Caps},
+    command,
+};
 
 use crate::{
     error::{Area, Code, Error, Result},
@@ -117,11 +120,17 @@ pub(crate) fn check(driver: &Driver, caps: &Caps, document: &domxml::Domain) -> 
     let Some(accel) = Accel::from_virt_type(document.kind.as_str()).filter(|_| is_x86(caps.arch())) else {
         return Ok(());
     };
-    if accel == Accel::Kvm {
-        let counter = arch::cpu_facts(&driver.host).counter.as_ref();
-        check_clock(counter, document)?;
+    check_frequency(driver, document)?;
+    if let Some(feature) = command::cpu::unknown_feature(document) {
+        let text = format!("unknown CPU feature: {feature}");
+        return Err(Error::new(Code::ConfigUnsupported, text).in_area(Area::Cpu));
     }
     let cpu = document.cpu.as_ref();
+    if let Some(cpu) = cpu.filter(|cpu| accel == Accel::Kvm && cpu.check != Some(CpuCheck::None))
+        && let Some(feature) = command::cpu::forbidden_feature(cpu, caps, accel)
+    {
+        return Err(incompatible(format!("Host CPU provides forbidden feature '{feature}'")));
+    }
     let Some(cpu) = cpu.filter(|cpu| cpu.check == Some(CpuCheck::Partial)) else {
         return Ok(());
     };
@@ -173,6 +182,14 @@ fn host_for_guests(driver: &Driver, offered: Option<&GuestModel>) -> Option<CpuD
 
 /// How far a guest's clock may be from the host's, in millionths.
 const CLOCK_TOLERANCE: u64 = 250;
+
+/// Checks the frequency that a document wants a guest's CPUs to count at.
+///
+/// # Errors
+/// `ConfigUnsupported`.
+pub(crate) fn check_frequency(driver: &Driver, document: &domxml::Domain) -> Result<()> {
+    check_clock(arch::cpu_facts(&driver.host).counter.as_ref(), document)
+}
 
 /// A guest's CPUs count at the host's frequency, unless the host's can do otherwise.
 fn check_clock(host: Option<&Counter>, document: &domxml::Domain) -> Result<()> {

@@ -2,6 +2,10 @@
 
 use std::{ffi::CString, fmt};
 
+use domxml::{
+    Domain,
+    security::{Seclabel, SeclabelType},
+};
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
 
 use crate::{
@@ -12,6 +16,9 @@ use crate::{
 
 /// Debian's user and group for TPMs.
 pub(crate) const USUAL_TPM_USER: &str = "tss";
+
+/// The driver of owners of files, as documents name it.
+pub(crate) const OWNERS: &str = "dac";
 
 /// User and group that QEMU runs as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +63,53 @@ impl Identity {
             gid: gid.ok_or_else(|| missing("group", &config.identity.group))?,
             privileged: true,
         })
+    }
+
+    /// Whom a guest's QEMU runs as: the owner that its document's label of owners names, or else whom qemu.conf says.
+    ///
+    /// # Errors
+    /// `InvalidArg` if the label names nobody; as [`Self::of`].
+    pub(crate) fn of_guest(config: &QemuConfig, document: &Domain) -> Result<Self> {
+        let usual = Self::of(config)?;
+        match owner_label(document) {
+            Some(Seclabel {
+                kind: Some(SeclabelType::Static | SeclabelType::Dynamic),
+                label: Some(label),
+                ..
+            }) if usual.privileged => usual.labelled(label),
+            _ => Ok(usual),
+        }
+    }
+
+    /// Whom a label of owners names.
+    ///
+    /// # Errors
+    /// `InvalidArg` if it names nobody.
+    pub(crate) fn labelled(self, label: &str) -> Result<Self> {
+        let wrong = |what: &str, text: &str| {
+            let said = format!("Failed to parse {what} '{text}'");
+            Error::new(Code::InvalidArg, said).in_area(Area::None)
+        };
+        let (user, group) = label
+            .split_once(':')
+            .ok_or_else(|| wrong("uid and gid from", label))?;
+        let uid = owner(user, |name| {
+            User::from_name(name).ok().flatten().map(|u| u.uid.as_raw())
+        });
+        let gid = owner(group, |name| {
+            Group::from_name(name).ok().flatten().map(|g| g.gid.as_raw())
+        });
+        let plain = |text: &str| text.strip_prefix('+').unwrap_or(text).to_owned();
+        Ok(Self {
+            uid: uid.ok_or_else(|| wrong("user", &plain(user)))?,
+            gid: gid.ok_or_else(|| wrong("group", &plain(group)))?,
+            ..self
+        })
+    }
+
+    /// The label that says the same.
+    pub(crate) fn label(self) -> String {
+        format!("+{}:+{}", self.uid, self.gid)
     }
 
     /// Whom emulators of TPMs run as. Where there is no user or group of the usual name, it is root, as with libvirt.
@@ -116,6 +170,19 @@ impl fmt::Display for Identity {
     }
 }
 
+/// What a document says of owners: libvirt's driver of them is called "dac".
+pub(crate) fn owner_label(document: &Domain) -> Option<&Seclabel> {
+    document
+        .seclabels
+        .iter()
+        .find(|label| label.model.as_deref() == Some(OWNERS))
+}
+
+/// A name, a number, or "+number" of a label, where nothing is nobody.
+fn owner(text: &str, by_name: impl Fn(&str) -> Option<u32>) -> Option<u32> {
+    (!text.is_empty()).then(|| number(text, by_name)).flatten()
+}
+
 /// A name, a number, or "+number"; an empty one is root.
 pub(crate) fn number(text: &str, by_name: impl Fn(&str) -> Option<u32>) -> Option<u32> {
     match text {
@@ -140,8 +207,7 @@ pub fn run_as(config: &crate::config::QemuConfig) -> Result<Option<crate::qemu::
 /// # Errors
 /// As [`run_as`].
 pub(crate) fn label_of_all(config: &crate::config::QemuConfig) -> Result<String> {
-    let identity = Identity::of(config)?;
-    Ok(format!("+{}:+{}", identity.uid, identity.gid))
+    Identity::of(config).map(Identity::label)
 }
 
 /// Whom images are opened as, for messages.
@@ -150,6 +216,14 @@ pub(crate) fn label_of_all(config: &crate::config::QemuConfig) -> Result<String>
 /// As [`run_as`].
 pub(crate) fn file_user(config: &crate::config::QemuConfig) -> Result<String> {
     Ok(Identity::of(config)?.to_string())
+}
+
+/// Whom a guest's images are opened as, for messages.
+///
+/// # Errors
+/// As [`Identity::of_guest`].
+pub(crate) fn file_user_of(config: &crate::config::QemuConfig, document: &Domain) -> Result<String> {
+    Ok(Identity::of_guest(config, document)?.to_string())
 }
 
 #[cfg(test)]
@@ -168,6 +242,52 @@ mod tests {
             run_as.groups.contains(&0) && run_as.groups.contains(&12_345),
             "{run_as:?}"
         );
+    }
+
+    #[test]
+    fn a_label_names_a_user_and_a_group() {
+        let usual = Identity {
+            uid: 5,
+            gid: 6,
+            privileged: true,
+        };
+        let of = |label: &str| {
+            let owner = usual.labelled(label).map(|identity| (identity.uid, identity.gid));
+            owner.map_err(|error| (error.code, error.area, error.to_string()))
+        };
+        assert_eq!(of("+107:+108"), Ok((107, 108)));
+        assert_eq!(of("107:108"), Ok((107, 108)));
+        assert_eq!(of("root:root"), Ok((0, 0)));
+        for (label, said) in [
+            ("whoever", "uid and gid from 'whoever'"),
+            ("no such user:+1", "user 'no such user'"),
+            ("root:no such group", "group 'no such group'"),
+            ("+x:+y", "user 'x'"),
+            ("+107:", "group ''"),
+            (":+107", "user ''"),
+            ("+107:+108:+109", "group '108:+109'"),
+            ("+99999999999:+1", "user '99999999999'"),
+        ] {
+            let text = format!("invalid argument: Failed to parse {said}");
+            assert_eq!(of(label), Err((Code::InvalidArg, Area::None, text)), "{label}");
+        }
+    }
+
+    #[test]
+    fn a_guest_runs_as_whom_its_label_names() {
+        let config = QemuConfig::default();
+        let of = |content: &str| {
+            let text = format!("<domain type='qemu'><name>a</name><memory>1</memory>{content}</domain>");
+            let document = Domain::parse(&text, domxml::ParseFlags::NONE).unwrap();
+            Identity::of_guest(&config, &document)
+        };
+        let Ok(usual) = Identity::of(&config) else { return };
+        assert_eq!(of(""), Ok(usual));
+        assert_eq!(of("<seclabel type='none' model='dac'/>"), Ok(usual));
+        assert_eq!(of("<seclabel type='dynamic' model='dac'><baselabel>+1:+2</baselabel></seclabel>"), Ok(usual));
+        let named = of("<seclabel type='static' model='dac' relabel='no'><label>+107:+108</label></seclabel>").unwrap();
+        let expected = if usual.privileged { (107, 108) } else { (usual.uid, usual.gid) };
+        assert_eq!((named.uid, named.gid), expected);
     }
 
     #[test]

@@ -335,10 +335,12 @@ async fn release(driver: &Driver, guest: &Guest, view: &View, document: &domxml:
         .join(format!("{}.pid", view.name));
     let owners = Owners::of(driver, document);
     let nodes = Owners::of_hostdevs(driver, document);
+    let written = Owners::of_chardevs(driver, document);
     let remove_group = cgroup::remove(driver, document, guest.id);
     let work = move || {
         owners.restore();
         nodes.restore();
+        written.restore();
         remove_group();
         remove(&pid_file)
     };

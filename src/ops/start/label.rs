@@ -1,19 +1,20 @@
-//! Security labels of a document: each needs a driver that is here.
+//! Security labels of a document: each needs a driver that is here, and a run has one of owners.
 
 use domxml::{
     Domain,
-    devices::{Chardev, DeviceSeclabel},
+    devices::{Chardev, DeviceSeclabel, YesNo},
+    security::{Seclabel, SeclabelType},
 };
 
 use crate::{
+    config::QemuConfig,
     error::{Area, Code, Error, Result},
+    ops::host::identity::{Identity, OWNERS},
     paths::Scope,
 };
 
 /// What a document may name where there is no driver at all.
 const NONE: &str = "none";
-/// The driver of owners of files, which only the system's daemon has.
-const OWNERS: &str = "dac";
 
 /// Checks the labels of the guest, then those of its disks and character devices.
 ///
@@ -33,9 +34,10 @@ pub(crate) fn check(document: &Domain, scope: Scope) -> Result<()> {
         .map(|label| label.model.as_deref());
     let missing = of_guest
         .chain(of_devices)
-        .flatten()
-        .find(|model| !is_here(model, scope));
+        .find(|model| !is_here(*model, scope));
     missing.map_or(Ok(()), |model| {
+        // libvirt's text for a label without a model.
+        let model = model.unwrap_or("(null)");
         let text = format!("Security driver model '{model}' is not available");
         Err(Error::new(Code::ConfigUnsupported, text).in_area(Area::Security))
     })
@@ -45,8 +47,46 @@ fn of_chardev(chardev: &Chardev) -> impl Iterator<Item = &DeviceSeclabel> {
     chardev.sources.iter().flat_map(|source| &source.seclabels)
 }
 
-fn is_here(model: &str, scope: Scope) -> bool {
-    model == NONE || model == OWNERS && scope == Scope::System
+/// The driver of owners is the system's daemon's alone.
+fn is_here(model: Option<&str>, scope: Scope) -> bool {
+    model == Some(NONE) || model == Some(OWNERS) && scope == Scope::System
+}
+
+/// Gives the run's document its label of owners: one that the document has is completed, else there is one of whom
+/// qemu.conf names, unless guests that say nothing are to have none.
+///
+/// # Errors
+/// `InvalidArg` for a label that names nobody.
+pub(crate) fn put(document: &mut Domain, config: &QemuConfig) -> Result<Identity> {
+    let usual = Identity::of(config)?;
+    let mut labels = document.seclabels.iter_mut();
+    match labels.find(|label| label.model.as_deref() == Some(OWNERS)) {
+        Some(label) => complete(label, usual),
+        None if config.identity.labelled => {
+            let mut label = Seclabel {
+                model: Some(OWNERS.to_owned()),
+                implicit: true,
+                ..Seclabel::default()
+            };
+            complete(&mut label, usual);
+            document.seclabels.push(label);
+        }
+        None => {}
+    }
+    Identity::of_guest(config, document)
+}
+
+fn complete(label: &mut Seclabel, usual: Identity) {
+    match label.kind.get_or_insert(SeclabelType::Dynamic) {
+        SeclabelType::None => return,
+        SeclabelType::Static => {}
+        SeclabelType::Dynamic => {
+            label.relabel = Some(YesNo::Yes);
+            label.label = Some(usual.label());
+        }
+    }
+    let relabels = label.relabel == Some(YesNo::Yes);
+    label.imagelabel = label.label.clone().filter(|_| relabels);
 }
 
 #[cfg(test)]
@@ -81,5 +121,44 @@ mod tests {
         ] {
             assert_eq!(check(content, Scope::System), refused("selinux"), "{content}");
         }
+        let nameless = "<devices><disk type='file'><source file='/a'><seclabel relabel='no'/></source>
+            <target dev='sda' bus='sata'/></disk></devices>";
+        assert_eq!(check(nameless, Scope::System), refused("(null)"));
+    }
+
+    #[test]
+    fn a_run_has_a_label_of_owners() {
+        let mut config = QemuConfig::default();
+        config.identity.user = "+5".to_owned();
+        config.identity.group = "+6".to_owned();
+        let Ok(usual) = Identity::of(&config) else { return };
+        let of = |content: &str, config: &QemuConfig| {
+            let text = format!("<domain type='qemu'><name>a</name><memory>1</memory>{content}</domain>");
+            let mut document = Domain::parse(&text, domxml::ParseFlags::NONE).unwrap();
+            put(&mut document, config).unwrap();
+            let live = document.format(domxml::FormatFlags::NONE);
+            let at = live.find("  <seclabel").unwrap_or(live.len());
+            live[at..].replace("</domain>", "").replace("\n", "").replace("  ", "")
+        };
+        let own = usual.label();
+        let dynamic = format!(
+            "<seclabel type='dynamic' model='dac' relabel='yes'><label>{own}</label><imagelabel>{own}</imagelabel></seclabel>"
+        );
+        assert_eq!(of("", &config), dynamic);
+        assert_eq!(of("<seclabel type='dynamic' model='dac' relabel='yes'/>", &config), dynamic);
+        assert_eq!(
+            of("<seclabel type='none' model='none'/>", &config),
+            format!("<seclabel type='none' model='none'/>{dynamic}")
+        );
+        let fixed = "<seclabel type='static' model='dac' relabel='no'><label>+1:+2</label></seclabel>";
+        assert_eq!(of(fixed, &config), fixed);
+        assert_eq!(
+            of(&fixed.replace("'no'", "'yes'"), &config),
+            "<seclabel type='static' model='dac' relabel='yes'><label>+1:+2</label><imagelabel>+1:+2</imagelabel></seclabel>"
+        );
+        let none = "<seclabel type='none' model='dac'/>";
+        assert_eq!(of(none, &config), none);
+        config.identity.labelled = false;
+        assert_eq!(of("", &config), "");
     }
 }

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use domxml::{
     StatusDocument,
     devices::{ChannelState, Chardev, ChardevKind, GraphicsKind, interface::LinkState},
-    security::{Seclabel, SeclabelType},
     status::{DeviceAlias, VcpuThread},
 };
 use qmp::{commands, types::MigrationCapability};
@@ -20,7 +19,6 @@ use crate::{
     ops::{
         Driver,
         document::prepared::Prepared,
-        host::identity::Identity,
         run::{password, slots},
     },
     qemu::Monitor,
@@ -178,17 +176,4 @@ pub(crate) fn has_agent(document: &domxml::Domain) -> bool {
         .channels
         .iter()
         .any(|c| name(c).as_deref() == Some("org.qemu.guest_agent.0"))
-}
-
-/// The label that the process runs under, as a live document shows it.
-pub(crate) fn label(identity: &Identity, relabel: bool) -> Seclabel {
-    let owner = format!("+{}:+{}", identity.uid, identity.gid);
-    Seclabel {
-        kind: Some(SeclabelType::Dynamic),
-        model: Some("dac".to_owned()),
-        relabel: Some(relabel.into()),
-        label: Some(owner.clone()),
-        imagelabel: Some(owner),
-        baselabel: None,
-    }
 }

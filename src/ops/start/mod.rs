@@ -46,7 +46,7 @@ use crate::{
         },
         host::{
             self, files,
-            identity::{Identity, file_user},
+            identity::{Identity, file_user_of},
         },
         moments::back::Back,
         operation::{self, Ask, Context, Operation, undo::Undo},
@@ -167,7 +167,7 @@ pub(crate) async fn renew_nvram(driver: &Driver, document: &domxml::Domain) -> R
     if document.os.nvram.is_none() {
         return Ok(());
     }
-    let renew = reserve::prepare_nvram(document, Identity::of(&driver.config())?, true);
+    let renew = reserve::prepare_nvram(document, Identity::of_guest(&driver.config(), document)?, true);
     crate::blocking::file("writing the firmware's variables", renew).await
 }
 
@@ -421,8 +421,10 @@ impl Attempt<'_> {
         let paths = driver.registry.store().paths();
         let log = paths.log.join(format!("{}.log", prepared.document.name));
         let output = log::open(driver, &log, prepared, &line).await?;
-        let identity = Identity::of(&driver.config())?;
-        let told = taint::of(&prepared.document, &prepared.caps, &identity);
+        let conf = driver.config();
+        let identity = Identity::of_guest(&conf, &prepared.document)?;
+        // libvirt goes by qemu.conf, whoever the guest runs as.
+        let told = taint::of(&prepared.document, &prepared.caps, &Identity::of(&conf)?);
         for taint in &told.taints {
             log::log_line(&log, &format!("Domain id={} is tainted: {taint}", prepared.id));
         }
@@ -432,7 +434,7 @@ impl Attempt<'_> {
             output,
             log: LogTail::from_here(log),
             run_as: identity.run_as(),
-            limits: reserve::limits(&driver.config(), &prepared.document),
+            limits: reserve::limits(&conf, &prepared.document),
             pid_file: self.pid_file(prepared),
         };
         let mut qemu = reserved.take_qemu()?;
@@ -659,7 +661,7 @@ async fn prepare(driver: &Arc<Driver>, document: Box<domxml::Domain>) -> Result<
         .iter_mut()
         .for_each(command::disk::settle_cache);
     volumes::find(driver, &mut document).await?;
-    let as_user = file_user(&driver.config())?;
+    let as_user = file_user_of(&driver.config(), &document)?;
     let uuid = document.uuid.unwrap_or_default();
     let handed = driver
         .groups
@@ -727,7 +729,7 @@ fn status(
         memory_backing_dir: Some(reserved.resources.dirs.memory.clone()),
         cpu: prepared.cpu.clone(),
         chardev_stdio_logd: log::handler(driver) != StdioHandler::File,
-        remember_owner: true,
+        remember_owner: driver.config().identity.remember_owner,
         nodename: Some(u64::from(prepared.next_node.saturating_sub(1))),
         fdset: Some(u64::from(line.next_fdset())),
         blockjobs: Some(BlockJobs {

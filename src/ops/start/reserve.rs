@@ -36,7 +36,7 @@ use crate::{
         },
         host::identity::Identity,
         operation::undo::Undo,
-        start::{live, plan, undo_dir},
+        start::{label, plan, undo_dir},
         tuning::{locked, numa},
     },
     qemu::{self, MasterKey},
@@ -79,15 +79,7 @@ pub(crate) async fn reserve(
     undo: &mut Undo,
 ) -> Result<Reserved> {
     let config = driver.config();
-    let identity = Identity::of(&config)?;
-    prepared
-        .document
-        .seclabels
-        .retain(|s| s.model.as_deref().is_some_and(|m| m != "dac"));
-    prepared
-        .document
-        .seclabels
-        .push(live::label(&identity, config.identity.dynamic_ownership));
+    let identity = label::put(&mut prepared.document, &config)?;
     look_around(driver, prepared).await?;
     let mut dirs = dirs(driver, &prepared.short_name);
     find_huge_pages(driver, &prepared.document, &mut dirs, &prepared.short_name).await?;
@@ -102,13 +94,7 @@ pub(crate) async fn reserve(
         Ok(key)
     })
     .await?;
-    let owners = Arc::new(Owners::of(driver, &prepared.document));
-    let taken = Arc::clone(&owners);
-    crate::blocking::file("giving the guest's files to QEMU", move || taken.take()).await?;
-    undo.push("owners of the guest's files", async move {
-        owners.restore();
-        Ok(())
-    });
+    give(Owners::of(driver, &prepared.document), undo).await?;
     let monitor = crate::ops::start::monitor_path(&dirs.lib);
     let emulator = prepared.document.devices.emulator.clone().unwrap_or_default();
     let mut qemu = qemu::Prepared::new(Path::new(&emulator), &monitor)?;
@@ -117,7 +103,7 @@ pub(crate) async fn reserve(
         ..resources(driver, &prepared.document, dirs)
     };
     hand_over(driver, &prepared.document, &mut qemu, &mut resources)?;
-    open_sockets(prepared, &mut qemu, &mut resources, identity)?;
+    open_sockets(driver, prepared, &mut qemu, &mut resources)?;
     interface::refuse_what_is_missing(driver, &prepared.document)?;
     ports::take(driver, &mut prepared.document, undo).await?;
     interface::refuse_what_is_missing(driver, &prepared.document)?;
@@ -137,8 +123,9 @@ pub(crate) async fn reserve(
     if let Some(vsock) = &mut prepared.document.devices.vsock {
         vsock::plug(vsock, &mut qemu, (&mut resources, &mut *undo)).await?;
     }
-    give_nodes(driver, &prepared.document, undo).await?;
+    give(Owners::of_hostdevs(driver, &prepared.document), undo).await?;
     chardev::open(driver, prepared, &mut qemu, &mut resources).await?;
+    give(Owners::of_chardevs(driver, &prepared.document), undo).await?;
     secrets::fetch(driver, prepared, &key, &mut resources).await?;
     Ok(Reserved {
         resources,
@@ -166,12 +153,12 @@ fn hand_over(
     Ok(())
 }
 
-/// Gives the nodes of the guest's host devices to QEMU's user.
-async fn give_nodes(driver: &Arc<Driver>, document: &domxml::Domain, undo: &mut Undo) -> Result<()> {
-    let owners = Arc::new(Owners::of_hostdevs(driver, document));
+/// Gives files to QEMU's user.
+async fn give(owners: Owners, undo: &mut Undo) -> Result<()> {
+    let owners = Arc::new(owners);
     let taken = Arc::clone(&owners);
-    crate::blocking::file("giving the guest's devices to QEMU", move || taken.take()).await?;
-    undo.push("owners of the guest's devices", async move {
+    crate::blocking::file("giving the guest's files to QEMU", move || taken.take()).await?;
+    undo.push("owners of the guest's files", async move {
         owners.restore();
         Ok(())
     });
@@ -221,13 +208,13 @@ async fn make_directory(path: &str, identity: Identity) -> Result<()> {
             .map_or(Ok(()), fs::create_dir_all)
             .and_then(|()| fs::DirBuilder::new().mode(0o750).create(&path));
         made.and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o750)))
-            .and_then(|()| give(&path, identity))
+            .and_then(|()| give_to(&path, identity))
             .map_err(|e| Error::system(format_args!("cannot create directory '{}'", path.display()), e))
     })
     .await
 }
 
-fn give(path: &Path, identity: Identity) -> io::Result<()> {
+fn give_to(path: &Path, identity: Identity) -> io::Result<()> {
     if identity.run_as().is_none() {
         return Ok(());
     }
@@ -250,7 +237,7 @@ fn write_key(path: &Path, identity: Identity) -> Result<MasterKey> {
             .mode(0o600)
             .open(path)?
             .write_all(key.as_bytes())?;
-        give(path, identity)?;
+        give_to(path, identity)?;
         Ok(key)
     };
     make().map_err(|e: io::Error| {
@@ -290,7 +277,7 @@ pub(super) fn prepare_nvram(
             path.parent().map_or(Ok(()), fs::create_dir_all)?;
             let content = fs::read(&template)?;
             crate::domain::store::write(&path, &content, true)?;
-            give(&path, identity)
+            give_to(&path, identity)
         };
         copy().map_err(|e| {
             Error::system(
@@ -303,18 +290,20 @@ pub(super) fn prepare_nvram(
 
 /// Listening sockets of character devices: made by us, so that QEMU need not be able to.
 fn open_sockets(
+    driver: &Driver,
     prepared: &mut Prepared,
     qemu: &mut qemu::Prepared,
     resources: &mut Resources,
-    identity: Identity,
 ) -> Result<()> {
+    let owners = chardev::SocketOwners::new(driver, &prepared.document)?;
     let channel_dir = resources.dirs.channel.clone();
     let devices = &mut prepared.document.devices;
     let mut open = |device: &mut Chardev, alias: Option<&str>, name: Option<&str>| -> Result<()> {
+        let owner = owners.of(device)?;
         let Some(path) = chardev::socket_path(device, &channel_dir, name) else {
             return Ok(());
         };
-        let fd = qemu.pass(chardev::listen(Path::new(&path), identity)?)?;
+        let fd = qemu.pass(chardev::listen(Path::new(&path), owner)?)?;
         resources.devices.insert(
             alias.unwrap_or_default().to_owned(),
             DeviceResources {

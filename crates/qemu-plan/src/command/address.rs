@@ -7,6 +7,7 @@ use domxml::devices::info::DeviceInfo;
 
 use super::context::{Context, alias};
 use crate::props::Props;
+use crate::error::{Area, Code};
 use crate::{Error, Result};
 
 /// Appends the address of a device. Addresses that are part of a device's own properties (drive,
@@ -132,7 +133,8 @@ fn virtio_name(base: &str, info: &DeviceInfo, model: Option<VirtioModel>) -> Res
         Some(Address::Ccw(_)) => "-ccw",
         Some(Address::VirtioMmio) => "-device",
         _ => {
-            return Err(Error::internal(format!("Unexpected address type for '{base}'")));
+            let text = format!("Unexpected address type for '{base}'");
+            return Err(Error::new(Code::Internal, Area::Qemu, text));
         }
     };
     let generation = match model {

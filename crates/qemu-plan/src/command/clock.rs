@@ -90,16 +90,15 @@ pub fn date_time(seconds: u64) -> String {
 
 /// What the interval timer does with ticks that a guest missed.
 fn build_pit(cx: Context<'_>, clock: &Clock, line: &mut CommandLine) {
-    let Some(pit) = clock.timers.iter().find(|timer| timer.name == TimerName::Pit) else {
-        return;
-    };
-    let policy = match pit.tickpolicy {
-        Some(TickPolicy::Delay) => "delay",
-        Some(TickPolicy::Discard) => "discard",
-        _ => return,
-    };
-    if cx.caps.has(Flag::KvmPitLostTickPolicy) {
-        line.push("-global", format!("kvm-pit.lost_tick_policy={policy}"));
+    for pit in clock.timers.iter().filter(|timer| timer.name == TimerName::Pit) {
+        let policy = match pit.tickpolicy {
+            Some(TickPolicy::Delay) => "delay",
+            Some(TickPolicy::Discard) => "discard",
+            _ => continue,
+        };
+        if cx.caps.has(Flag::KvmPitLostTickPolicy) {
+            line.push("-global", format!("kvm-pit.lost_tick_policy={policy}"));
+        }
     }
 }
 

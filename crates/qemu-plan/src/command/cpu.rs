@@ -8,6 +8,7 @@ use domxml::devices::common::OnOff;
 use domxml::devices::small::PanicModel;
 use domxml::features::{Features, Hyperv, HypervMode, State};
 use domxml::{Domain, VirtType};
+use hostinfo::CpuModels;
 
 use super::context::Context;
 use super::host_model;
@@ -177,7 +178,46 @@ pub fn spelled_out(def: &Domain, caps: &Caps) -> Option<Cpu> {
 pub fn depends_on_host(cpu: &Cpu) -> bool {
     let optional = |feature: &CpuFeature| feature.policy == Some(FeaturePolicy::Optional);
     let named = cpu.mode.unwrap_or(CpuMode::Custom) == CpuMode::Custom;
-    is_host_model(cpu) || named && cpu.features.iter().any(optional)
+    is_host_model(cpu) || named && (cpu.features.iter().any(optional) || !retired(cpu).is_empty())
+}
+
+/// Features that the model of a CPU once had and that the document does not speak of.
+fn retired(cpu: &Cpu) -> Vec<&'static str> {
+    let tables = CpuModels::x86();
+    let name = cpu.model.as_ref().and_then(|model| model.name.as_deref());
+    let model = name.and_then(|name| tables.models.iter().find(|model| model.name == name));
+    let all = model.map(|model| model.removed.as_slice()).unwrap_or_default();
+    let spoken_of = |name: &str| cpu.features.iter().any(|feature| feature.name == name);
+    all.iter().copied().filter(|name| !spoken_of(name)).collect()
+}
+
+/// A feature that a document forbids and the host gives to guests.
+#[must_use]
+pub fn forbidden_feature<'a>(cpu: &'a Cpu, caps: &Caps, accel: Accel) -> Option<&'a str> {
+    let accel = caps.accel(accel)?;
+    let forbidden = |feature: &&CpuFeature| feature.policy == Some(FeaturePolicy::Forbid);
+    let mut names = cpu.features.iter().filter(forbidden).map(|feature| feature.name.as_str());
+    names.find(|name| gives(accel, qemu_name(name)))
+}
+
+/// A feature of an x86 guest's CPU that there is none of.
+#[must_use]
+pub fn unknown_feature(def: &Domain) -> Option<&str> {
+    let tables = CpuModels::x86();
+    let known = |name: &str| tables.features.iter().any(|f| f.name == name);
+    let features = def.cpu.as_ref().map_or(&[][..], |c| c.features.as_slice());
+    features.iter().map(|f| f.name.as_str()).find(|name| !known(name))
+}
+
+/// The model of an x86 guest's CPU, if there is none of that name.
+#[must_use]
+pub fn unknown_model(def: &Domain) -> Option<&str> {
+    let cpu = def.cpu.as_ref()?;
+    let name = cpu.model.as_ref()?.name.as_deref()?;
+    let arch = def.os.kind.as_ref().and_then(|kind| kind.arch.as_deref());
+    let x86 = matches!(arch, Some("i686" | "x86_64"));
+    let known = || CpuModels::x86().models.iter().any(|model| model.name == name);
+    (cpu.mode == Some(CpuMode::Custom) && x86 && !known()).then_some(name)
 }
 
 /// The CPU of a guest as it would be if the guest were started now; `None` where the host decides nothing.
@@ -194,7 +234,13 @@ pub fn updated(def: &Domain, caps: &Caps) -> Option<Cpu> {
         return Some(cpu);
     }
     let accel = caps.accel(Accel::from_virt_type(def.kind.as_str())?)?;
+    let gone = retired(cpu).into_iter().map(|name| CpuFeature {
+        policy: Some(FeaturePolicy::Disable),
+        name: name.to_owned(),
+    });
+    let gone: Vec<_> = gone.collect();
     let mut cpu = cpu.clone();
+    cpu.features.extend(gone);
     for feature in &mut cpu.features {
         if feature.policy == Some(FeaturePolicy::Optional) {
             let on = gives(accel, qemu_name(&feature.name));

@@ -13,6 +13,7 @@ use super::controller::queue_mapping;
 use super::line::CommandLine;
 use crate::block::{Cache, Image, copy_on_read, copy_on_read_node, filter_node, filters};
 use crate::props::{Keyval, Props};
+use crate::error::{Area, Code};
 use crate::{Error, Result};
 
 /// Appends what all floppy drives share: their boot order, and on machines without a built-in
@@ -164,10 +165,8 @@ pub fn props(cx: Context<'_>, disk: &Disk, node: Option<&str>) -> Result<Props> 
             props
         }
         other => {
-            return Err(Error::unsupported(format!(
-                "unsupported disk bus '{}' with device setup",
-                other.as_str()
-            )));
+            let text = format!("unsupported disk bus '{}' with device setup", other.as_str());
+            return Err(Error::new(Code::Internal, Area::Qemu, text));
         }
     };
     props.opt("share-rw", disk.shareable.then_some(true));

@@ -106,7 +106,7 @@ pub fn build(cx: Context<'_>, pflash: &[Image], line: &mut CommandLine) -> Resul
         machine.set("confidential-guest-support", "lsec0");
     }
     if numa::cells(cx).is_empty() {
-        machine.set("memory-backend", memory::DEFAULT_RAM);
+        machine.set("memory-backend", memory::default_ram(cx));
     }
     for (number, image) in pflash.iter().enumerate() {
         machine.set(&format!("pflash{number}"), image.node());
@@ -143,11 +143,10 @@ fn put_firmware_options(cx: Context<'_>, machine: &mut Keyval) -> Result<()> {
         .as_ref()
         .map(|clock| clock.timers.as_slice())
         .unwrap_or_default();
-    let hpet = timers
-        .iter()
-        .find(|timer| timer.name == TimerName::Hpet)
-        .and_then(|timer| timer.present);
-    machine.opt("hpet", hpet.map(|present| on_off(present.is_yes())));
+    let hpets = timers.iter().filter(|timer| timer.name == TimerName::Hpet);
+    for present in hpets.filter_map(|timer| timer.present) {
+        machine.set("hpet", on_off(present.is_yes()));
+    }
     if let Some(speaker) = cx
         .def
         .devices

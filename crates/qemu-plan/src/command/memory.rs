@@ -11,6 +11,7 @@ use super::backend::{Allocated, Backend, Request, backend};
 use super::context::{Context, alias};
 use super::line::CommandLine;
 use super::numa;
+use crate::caps::Accel;
 use crate::facts::size;
 use crate::facts::size::START_ALIGN_KIB;
 use crate::props::{Keyval, Props, on_off};
@@ -18,7 +19,17 @@ use crate::resources::Purpose;
 use crate::{Error, Result};
 
 /// Id of the back end that is all the guest's memory.
-pub const DEFAULT_RAM: &str = "pc.ram";
+const DEFAULT_RAM: &str = "pc.ram";
+
+/// Id of the memory back end of a guest without cells: its machine says which.
+pub fn default_ram<'a>(cx: Context<'a>) -> &'a str {
+    let machine = cx.def.os.kind.as_ref().and_then(|kind| kind.machine.as_deref());
+    let accel = Accel::from_virt_type(cx.def.kind.as_str());
+    let found = accel.and_then(|accel| cx.caps.machine(accel, machine?));
+    found
+        .and_then(|machine| machine.default_ram_id.as_deref())
+        .unwrap_or(DEFAULT_RAM)
+}
 /// Granularity of a module: 2 MiB.
 const MODULE_ALIGN_KIB: u64 = 2048;
 
@@ -103,8 +114,8 @@ pub fn build(cx: Context<'_>, line: &mut CommandLine) -> Result<()> {
     line.push("-m", size);
     if numa::cells(cx).is_empty() {
         let request = Request {
-            id: DEFAULT_RAM,
-            file: DEFAULT_RAM,
+            id: default_ram(cx),
+            file: default_ram(cx),
             kib: initial_kib(cx),
             system: true,
             ..Request::default()

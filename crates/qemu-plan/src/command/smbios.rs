@@ -68,7 +68,7 @@ fn source(cx: Context<'_>) -> Result<Option<&Sysinfo>> {
                 .iter()
                 .find(|info| info.kind == SysinfoType::Smbios);
             own.map(Some)
-                .ok_or_else(|| Error::xml(format!("Domain '{}' sysinfo are not available", cx.def.name)))
+                .ok_or_else(|| Error::xml_qemu(format!("Domain '{}' sysinfo are not available", cx.def.name)))
         }
         Some(SmbiosMode::Host) => {
             let host = cx.res.host_smbios.as_ref();

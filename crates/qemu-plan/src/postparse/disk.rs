@@ -42,10 +42,6 @@ pub(super) fn fill(disk: &mut Disk) -> Result<()> {
     if disk.readonly && disk.snapshot == Some(SnapshotMode::No) {
         disk.snapshot = None;
     }
-    // Whether a SCSI disk can be taken out, QEMU is not told.
-    if disk.target.bus == Some(DiskBus::Scsi) && disk.device == DiskDevice::Disk {
-        disk.target.removable = None;
-    }
     fill_source(disk);
     fill_encryption(disk)?;
     fill_driver(disk)

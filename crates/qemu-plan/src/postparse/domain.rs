@@ -190,14 +190,17 @@ fn fill_iothreads(def: &mut Domain) {
 /// More I/O threads than this are not made up.
 const MAX_IOTHREADS: u32 = 4096;
 
-/// Automatic placement of memory means automatic placement of CPUs that nobody placed.
+/// Automatic placement of memory means automatic placement of CPUs that have no set, whatever is said of them.
 fn fill_placement(def: &mut Domain) {
     let auto = |n: &NumaTune| n.memory.as_ref().and_then(|m| m.placement) == Some(Placement::Auto);
-    if let Some(vcpu) = &mut def.vcpu
-        && vcpu.placement.is_none()
-        && vcpu.cpuset.is_none()
-        && def.numatune.as_ref().is_some_and(auto)
-    {
+    if !def.numatune.as_ref().is_some_and(auto) {
+        return;
+    }
+    let vcpu = def.vcpu.get_or_insert_with(|| Vcpu {
+        count: 1,
+        ..Vcpu::default()
+    });
+    if vcpu.cpuset.is_none() {
         vcpu.placement = Some(Placement::Auto);
     }
 }

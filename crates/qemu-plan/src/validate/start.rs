@@ -10,7 +10,6 @@ use domxml::devices::{
 };
 use domxml::os::SmbiosMode;
 use domxml::tuning::{MemorySource, Placement};
-use hostinfo::CpuModels;
 
 use super::Guest;
 use super::device::source::{Image, images};
@@ -127,8 +126,8 @@ rules! {
 rules! {
     /// The CPU.
     CPU(guest, def: Domain) {
-        conflicting_cpu "unknown CPU feature: {}" (unknown_feature(def).unwrap_or_default())
-            if guest.is_x86() && unknown_feature(def).is_some();
+        conflicting_cpu "unknown CPU feature: {}" (crate::command::cpu::unknown_feature(def).unwrap_or_default())
+            if guest.is_x86() && crate::command::cpu::unknown_feature(def).is_some();
         internal_cpu "Unknown CPU model {}" (unknown_model(guest).unwrap_or_default())
             if unknown_model(guest).is_some();
         conflicting_cpu "CPU model {} is not supported by hypervisor" (forbidden_model(guest).unwrap_or_default())
@@ -163,7 +162,6 @@ rules! {
 
 /// Formats of images that lie on no other.
 const FLAT: &[StorageFormat] = &[
-    StorageFormat::Raw,
     StorageFormat::Vdi,
     StorageFormat::Bochs,
     StorageFormat::Cloop,
@@ -320,20 +318,10 @@ fn on_bus(guest: &Guest<'_>) -> bool {
     displays.next().is_some_and(|g| g.p2p != Some(YesNo::Yes))
 }
 
-fn unknown_feature(def: &Domain) -> Option<&str> {
-    let tables = CpuModels::x86();
-    let known = |name: &str| tables.features.iter().any(|f| f.name == name);
-    let features = def.cpu.as_ref().map_or(&[][..], |c| c.features.as_slice());
-    features.iter().map(|f| f.name.as_str()).find(|name| !known(name))
-}
-
 /// A model that is none.
 fn unknown_model<'a>(guest: &Guest<'a>) -> Option<&'a str> {
     let cpu = guest.def.cpu.as_ref()?;
-    let name = cpu.model.as_ref()?.name.as_deref()?;
-    let known = || CpuModels::x86().models.iter().any(|model| model.name == name);
-    let custom = cpu.mode == Some(CpuMode::Custom) && cpu.match_ != Some(CpuMatch::Minimum);
-    (custom && guest.is_x86() && !known()).then_some(name)
+    crate::command::cpu::unknown_model(guest.def).filter(|_| cpu.match_ != Some(CpuMatch::Minimum))
 }
 
 /// A model that QEMU has not, and that no other may stand for.

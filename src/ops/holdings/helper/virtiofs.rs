@@ -116,7 +116,7 @@ pub(crate) async fn plug_one(
     if !virtiofsd::is_run(share) {
         return Ok(());
     }
-    let identity = Identity::of(&driver.config())?;
+    let identity = Identity::of_guest(&driver.config(), document)?;
     let alias = share.info.alias.clone().unwrap_or_default();
     let place = Place::of(driver, document, &alias);
     let socket = place.socket.to_string_lossy().into_owned();

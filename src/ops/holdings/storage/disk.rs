@@ -47,7 +47,8 @@ pub(crate) async fn acquire(
     disk: &Disk,
     undo: &mut Undo,
 ) -> Result<()> {
-    let owners = Arc::new(Owners::of_disk(driver, disk));
+    let document = Arc::clone(&guest.view().running()?.document);
+    let owners = Arc::new(Owners::of_disk(driver, &document.domain, disk));
     let taken = Arc::clone(&owners);
     crate::blocking::file("giving the image to QEMU", move || taken.take()).await?;
     let restore = crate::blocking::file("giving the image back", move || {
@@ -70,7 +71,7 @@ pub(crate) async fn acquire(
 
 /// Gives back what a disk that has left the run had. Nothing depends on it any more, so what fails is logged.
 pub(crate) async fn release(driver: &Driver, run: &Run, disk: &Disk) {
-    let owners = Owners::of_disk(driver, disk);
+    let owners = Owners::of_disk(driver, &run.document.domain, disk);
     let restored = crate::blocking::file("giving the image back", move || {
         owners.restore();
         Ok(())

@@ -118,9 +118,16 @@ fn canonical_data_store(store: &mut DataStore) {
         .for_each(|source| canonical_source(source, kind));
 }
 
-/// Chains are as deep as documents may nest.
+/// Chains are as deep as documents may nest, and end where an image does not say of what type it is.
 fn canonical_backing(backing: &mut BackingStore) {
-    let kind = backing.kind.unwrap_or_default();
+    let Some(kind) = backing.kind else {
+        let BackingStore { detected, .. } = *backing;
+        *backing = BackingStore {
+            detected,
+            ..BackingStore::default()
+        };
+        return;
+    };
     backing
         .source
         .iter_mut()

@@ -1,8 +1,8 @@
 //! Devices of the host.
 
 use domxml::devices::{
-    Address, Hostdev, HostdevDriverName, HostdevKind, HostdevMode, HostdevModel, HostdevProtocol, OnOff,
-    SgIo, TeamingKind,
+    Address, DriveAddress, Hostdev, HostdevDriverName, HostdevKind, HostdevMode, HostdevModel,
+    HostdevProtocol, OnOff, ScsiModel, SgIo, TeamingKind,
 };
 
 use super::super::Guest;
@@ -64,6 +64,8 @@ rules! {
                 && guest.def.devices.graphics.is_empty();
         unsupported "booting from assigned devices is not supported by vhost SCSI devices"
             if is(device, HostdevKind::ScsiHost) && device.info.boot.is_some();
+        unsupported "target must be 0 for controller model 'lsilogic'"
+            if on_narrow(guest, device).is_some_and(|drive| drive.target > 0);
         unsupported "This QEMU doesn't support vhost-scsi devices"
             if is(device, HostdevKind::ScsiHost) && vhost(device) && !guest.caps.has(Flag::VhostScsi);
         unsupported "VFIO CCW device assignment is not supported by this version of QEMU"
@@ -114,4 +116,14 @@ fn mediated_places(device: &Hostdev) -> &'static [&'static str] {
         Some(HostdevModel::VfioPci) => &["pci"],
         _ => &["pci", "ccw", "unassigned"],
     }
+}
+
+/// The place of a SCSI device on a controller whose bus is narrow.
+fn on_narrow<'a>(guest: &Guest<'_>, device: &'a Hostdev) -> Option<&'a DriveAddress> {
+    let Some(Address::Drive(drive)) = &device.info.address else {
+        return None;
+    };
+    let mut all = guest.def.devices.controllers.iter();
+    let narrow = all.any(|c| c.index == Some(drive.controller) && c.scsi_model() == Some(ScsiModel::Lsilogic));
+    Some(drive).filter(|_| narrow && is(device, HostdevKind::Scsi))
 }
