@@ -40,7 +40,11 @@ impl Document {
             // A run without a stored configuration.
             shown.drop_state();
             let secure = flags.has(FormatFlags::SECURE);
-            let flags = if secure { FormatFlags::SECURE } else { FormatFlags::NONE };
+            let flags = if secure {
+                FormatFlags::SECURE
+            } else {
+                FormatFlags::NONE
+            };
             return shown.format(flags);
         }
         shown.devices.show_actual();

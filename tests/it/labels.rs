@@ -52,7 +52,11 @@ impl Place {
         let mut command = Command::new("qemu-img");
         command.args(["create", "-q", "-f", "qcow2"]);
         match below {
-            Some(below) => command.arg("-b").arg(self.path(below)).args(["-F", "qcow2"]).arg(&path),
+            Some(below) => command
+                .arg("-b")
+                .arg(self.path(below))
+                .args(["-F", "qcow2"])
+                .arg(&path),
             None => command.arg(&path).arg("1M"),
         };
         ensure!(command.status()?.success(), "no image {name}");
@@ -115,7 +119,10 @@ fn owner_of(path: &Path) -> Result<(u32, u32)> {
 /// What a document shows of its own label.
 fn shown(xml: &str) -> String {
     let at = xml.find("\n  <seclabel").unwrap_or(xml.len());
-    xml[at..].replace("</domain>", "").replace('\n', "").replace("  ", "")
+    xml[at..]
+        .replace("</domain>", "")
+        .replace('\n', "")
+        .replace("  ", "")
 }
 
 /// A label, and what comes of it: whom the guest runs as, whose its images are, and what its live document shows.
@@ -188,7 +195,9 @@ impl Case {
             assert_eq!(place.owner("own")?, OTHER);
         }
         let id = grpc.get("g").await?.id;
-        let directory = place.sandbox.path(&format!("/var/lib/libvirt/qemu/domain-{id}-g"));
+        let directory = place
+            .sandbox
+            .path(&format!("/var/lib/libvirt/qemu/domain-{id}-g"));
         assert_eq!(owner_of(&directory)?, self.process);
         assert_eq!(owner_of(&directory.join("master-key.aes"))?, self.process);
         grpc.power_off("g").await?;
@@ -209,8 +218,9 @@ async fn a_label_that_names_nobody_refuses_the_start() -> Result<()> {
         return Ok(());
     }
     let place = Place::new("").await?;
-    let of_guest =
-        |label: &str| format!("<seclabel type='static' model='dac' relabel='yes'><label>{label}</label></seclabel>");
+    let of_guest = |label: &str| {
+        format!("<seclabel type='static' model='dac' relabel='yes'><label>{label}</label></seclabel>")
+    };
     for (label, text) in [
         ("whoever", "Failed to parse uid and gid from 'whoever'"),
         ("no-such-user:+1", "Failed to parse user 'no-such-user'"),
@@ -224,7 +234,11 @@ async fn a_label_that_names_nobody_refuses_the_start() -> Result<()> {
             place.grpc.define(&document).await?;
             let refused = place.grpc.start("g").await.err().context(text.clone())?;
             assert_eq!(refused.message(), text);
-            assert_eq!((place.owner("top")?, place.owner("own")?), (BEFORE, BEFORE), "{text}");
+            assert_eq!(
+                (place.owner("top")?, place.owner("own")?),
+                (BEFORE, BEFORE),
+                "{text}"
+            );
             place.grpc.undefine("g").await?;
         }
     }
@@ -246,7 +260,11 @@ async fn qemu_conf_says_whether_files_change_hands_and_what_is_remembered() -> R
         let document = place.guest(label, false)?;
         place.grpc.define(&document).await?;
         place.grpc.start_paused("g").await.with_context(|| config)?;
-        assert_eq!((place.process()?, place.owner("top")?), (LABEL, meanwhile), "{config}");
+        assert_eq!(
+            (place.process()?, place.owner("top")?),
+            (LABEL, meanwhile),
+            "{config}"
+        );
         place.grpc.power_off("g").await?;
         assert_eq!(place.owner("top")?, after, "{config}");
         if config.starts_with("security") {

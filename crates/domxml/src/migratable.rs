@@ -29,9 +29,12 @@ impl Domain {
     pub fn drop_state(&mut self) {
         self.id = None;
         let mut aliases = Vec::new();
-        self.devices.for_each_info(|_, info| aliases.push(info.alias.take()));
+        self.devices
+            .for_each_info(|_, info| aliases.push(info.alias.take()));
         let tops = self.devices.disks.iter().map(|disk| disk.source.as_ref());
-        let indexes: Vec<_> = tops.map(|source| source.and_then(|source| source.index)).collect();
+        let indexes: Vec<_> = tops
+            .map(|source| source.and_then(|source| source.index))
+            .collect();
         self.devices.drop_runtime();
         let mut aliases = aliases.into_iter();
         self.devices

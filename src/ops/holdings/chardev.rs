@@ -16,8 +16,8 @@ use std::{
 
 use domxml::Domain;
 use domxml::devices::{
-    Chardev, ChardevKind, ChardevMode, Console, ConsoleTargetKind, Device, DeviceRef, DeviceSeclabel, Devices,
-    OnOff,
+    Chardev, ChardevKind, ChardevMode, Console, ConsoleTargetKind, Device, DeviceRef, DeviceSeclabel,
+    Devices, OnOff,
 };
 use qemu_plan::command::Resources;
 

@@ -129,7 +129,9 @@ pub(crate) fn check(driver: &Driver, caps: &Caps, document: &domxml::Domain) -> 
     if let Some(cpu) = cpu.filter(|cpu| accel == Accel::Kvm && cpu.check != Some(CpuCheck::None))
         && let Some(feature) = command::cpu::forbidden_feature(cpu, caps, accel)
     {
-        return Err(incompatible(format!("Host CPU provides forbidden feature '{feature}'")));
+        return Err(incompatible(format!(
+            "Host CPU provides forbidden feature '{feature}'"
+        )));
     }
     let Some(cpu) = cpu.filter(|cpu| cpu.check == Some(CpuCheck::Partial)) else {
         return Ok(());

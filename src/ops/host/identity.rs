@@ -284,9 +284,18 @@ mod tests {
         let Ok(usual) = Identity::of(&config) else { return };
         assert_eq!(of(""), Ok(usual));
         assert_eq!(of("<seclabel type='none' model='dac'/>"), Ok(usual));
-        assert_eq!(of("<seclabel type='dynamic' model='dac'><baselabel>+1:+2</baselabel></seclabel>"), Ok(usual));
-        let named = of("<seclabel type='static' model='dac' relabel='no'><label>+107:+108</label></seclabel>").unwrap();
-        let expected = if usual.privileged { (107, 108) } else { (usual.uid, usual.gid) };
+        assert_eq!(
+            of("<seclabel type='dynamic' model='dac'><baselabel>+1:+2</baselabel></seclabel>"),
+            Ok(usual)
+        );
+        let named =
+            of("<seclabel type='static' model='dac' relabel='no'><label>+107:+108</label></seclabel>")
+                .unwrap();
+        let expected = if usual.privileged {
+            (107, 108)
+        } else {
+            (usual.uid, usual.gid)
+        };
         assert_eq!((named.uid, named.gid), expected);
     }
 

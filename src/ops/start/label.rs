@@ -32,9 +32,7 @@ pub(crate) fn check(document: &Domain, scope: Scope) -> Result<()> {
     let of_devices = of_disks
         .chain(chardevs.flat_map(of_chardev))
         .map(|label| label.model.as_deref());
-    let missing = of_guest
-        .chain(of_devices)
-        .find(|model| !is_here(*model, scope));
+    let missing = of_guest.chain(of_devices).find(|model| !is_here(*model, scope));
     missing.map_or(Ok(()), |model| {
         // libvirt's text for a label without a model.
         let model = model.unwrap_or("(null)");
@@ -138,14 +136,20 @@ mod tests {
             put(&mut document, config).unwrap();
             let live = document.format(domxml::FormatFlags::NONE);
             let at = live.find("  <seclabel").unwrap_or(live.len());
-            live[at..].replace("</domain>", "").replace("\n", "").replace("  ", "")
+            live[at..]
+                .replace("</domain>", "")
+                .replace("\n", "")
+                .replace("  ", "")
         };
         let own = usual.label();
         let dynamic = format!(
             "<seclabel type='dynamic' model='dac' relabel='yes'><label>{own}</label><imagelabel>{own}</imagelabel></seclabel>"
         );
         assert_eq!(of("", &config), dynamic);
-        assert_eq!(of("<seclabel type='dynamic' model='dac' relabel='yes'/>", &config), dynamic);
+        assert_eq!(
+            of("<seclabel type='dynamic' model='dac' relabel='yes'/>", &config),
+            dynamic
+        );
         assert_eq!(
             of("<seclabel type='none' model='none'/>", &config),
             format!("<seclabel type='none' model='none'/>{dynamic}")

@@ -64,6 +64,9 @@ mod tests {
             unit: 4,
         };
         assert_eq!(base_of(&Address::Drive(drive)), Some(0x4_0000_0003));
-        assert_eq!(base_of(&Address::Pci(domxml::devices::PciAddress::default())), None);
+        assert_eq!(
+            base_of(&Address::Pci(domxml::devices::PciAddress::default())),
+            None
+        );
     }
 }

@@ -6,8 +6,8 @@ use domxml::devices::controller::{ControllerKind, PciModel};
 use domxml::devices::info::DeviceInfo;
 
 use super::context::{Context, alias};
-use crate::props::Props;
 use crate::error::{Area, Code};
+use crate::props::Props;
 use crate::{Error, Result};
 
 /// Appends the address of a device. Addresses that are part of a device's own properties (drive,

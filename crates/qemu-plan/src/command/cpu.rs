@@ -196,7 +196,11 @@ fn retired(cpu: &Cpu) -> Vec<&'static str> {
 pub fn forbidden_feature<'a>(cpu: &'a Cpu, caps: &Caps, accel: Accel) -> Option<&'a str> {
     let accel = caps.accel(accel)?;
     let forbidden = |feature: &&CpuFeature| feature.policy == Some(FeaturePolicy::Forbid);
-    let mut names = cpu.features.iter().filter(forbidden).map(|feature| feature.name.as_str());
+    let mut names = cpu
+        .features
+        .iter()
+        .filter(forbidden)
+        .map(|feature| feature.name.as_str());
     names.find(|name| gives(accel, qemu_name(name)))
 }
 

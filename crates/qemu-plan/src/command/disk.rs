@@ -12,8 +12,8 @@ use super::context::{Context, alias};
 use super::controller::queue_mapping;
 use super::line::CommandLine;
 use crate::block::{Cache, Image, copy_on_read, copy_on_read_node, filter_node, filters};
-use crate::props::{Keyval, Props};
 use crate::error::{Area, Code};
+use crate::props::{Keyval, Props};
 use crate::{Error, Result};
 
 /// Appends what all floppy drives share: their boot order, and on machines without a built-in

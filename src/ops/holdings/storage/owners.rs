@@ -79,9 +79,8 @@ impl Rules {
     pub(crate) fn of(driver: &Driver, document: &Domain) -> Self {
         let config = driver.config();
         let to = Identity::of_guest(&config, document).ok();
-        let fixed = owner_label(document).is_some_and(|label| {
-            label.kind == Some(SeclabelType::None) || label.relabel == Some(YesNo::No)
-        });
+        let fixed = owner_label(document)
+            .is_some_and(|label| label.kind == Some(SeclabelType::None) || label.relabel == Some(YesNo::No));
         Self {
             to: to.filter(|to| to.privileged && config.identity.dynamic_ownership && !fixed),
             remember: config.identity.remember_owner,
@@ -96,7 +95,12 @@ impl Rules {
         let own = labels.iter().find(|label| label.model.as_deref() == Some(OWNERS));
         match (self.to, own) {
             (Some(_), Some(own)) if own.relabel == Some(YesNo::No) => Ok(None),
-            (Some(to), Some(DeviceSeclabel { label: Some(label), .. })) => to.labelled(label).map(Some),
+            (
+                Some(to),
+                Some(DeviceSeclabel {
+                    label: Some(label), ..
+                }),
+            ) => to.labelled(label).map(Some),
             (to, _) => Ok(to),
         }
     }
@@ -197,10 +201,19 @@ impl Owners {
             self.add(of_disk, path, after);
         }
         let mut below = disk.backing.as_deref();
-        while let Some(BackingStore { kind, source, backing, .. }) = below {
+        while let Some(BackingStore {
+            kind,
+            source,
+            backing,
+            ..
+        }) = below
+        {
             let kind = kind.unwrap_or(StorageKind::File);
             if let Some(path) = chain::opened_path(kind, source.as_ref()) {
-                let own = source.as_ref().map(|source| &source.seclabels[..]).unwrap_or_default();
+                let own = source
+                    .as_ref()
+                    .map(|source| &source.seclabels[..])
+                    .unwrap_or_default();
                 let to = match own {
                     [] => of_disk,
                     own => self.judged(rules, own),
@@ -301,7 +314,10 @@ fn take(file: &Path, to: Identity, remember: bool) -> Result<()> {
                 restore(file);
             }
             let (uid, gid) = (to.uid, to.gid);
-            let what = format!("unable to set user and group to '{uid}:{gid}' on '{}'", file.display());
+            let what = format!(
+                "unable to set user and group to '{uid}:{gid}' on '{}'",
+                file.display()
+            );
             Err(failed(what, error.into()))
         }
     }

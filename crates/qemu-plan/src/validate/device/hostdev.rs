@@ -124,6 +124,7 @@ fn on_narrow<'a>(guest: &Guest<'_>, device: &'a Hostdev) -> Option<&'a DriveAddr
         return None;
     };
     let mut all = guest.def.devices.controllers.iter();
-    let narrow = all.any(|c| c.index == Some(drive.controller) && c.scsi_model() == Some(ScsiModel::Lsilogic));
+    let narrow =
+        all.any(|c| c.index == Some(drive.controller) && c.scsi_model() == Some(ScsiModel::Lsilogic));
     Some(drive).filter(|_| narrow && is(device, HostdevKind::Scsi))
 }
