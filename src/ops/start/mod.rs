@@ -422,7 +422,6 @@ impl Attempt<'_> {
         let log = paths.log.join(format!("{}.log", prepared.document.name));
         let output = log::open(driver, &log, prepared, &line).await?;
         let conf = driver.config();
-        let identity = Identity::of_guest(&conf, &prepared.document)?;
         // libvirt goes by qemu.conf, whoever the guest runs as.
         let told = taint::of(&prepared.document, &prepared.caps, &Identity::of(&conf)?);
         for taint in &told.taints {
@@ -433,7 +432,7 @@ impl Attempt<'_> {
             env: line.env.clone(),
             output,
             log: LogTail::from_here(log),
-            run_as: identity.run_as(),
+            run_as: Identity::of_guest(&conf, &prepared.document)?.run_as(),
             limits: reserve::limits(&conf, &prepared.document),
             pid_file: self.pid_file(prepared),
         };
