@@ -102,6 +102,7 @@ fn driver(root: &Path) -> Arc<Driver> {
         operations: virtqemud::ops::operation::record::Operations::default(),
         images: virtqemud::ops::holdings::storage::look::Hanging::default(),
         ports: ops::Ports::default(),
+        groups: virtqemud::ops::holdings::storage::descriptors::Groups::default(),
         host: Facts::read(
             Path::new("/"),
             Scope::System,

@@ -284,6 +284,15 @@ pub enum StdioHandler {
 const SHUTDOWN_WAIT: u64 = 30;
 
 impl QemuConfig {
+    /// What holds where nothing is configured.
+    #[cfg(test)]
+    pub(crate) fn usual() -> Self {
+        use super::{Presence, QEMU};
+        let nothing =
+            Document::read(&QEMU, std::path::Path::new("/nonexistent"), Presence::Optional).unwrap();
+        Self::from_document(&nothing, None).unwrap()
+    }
+
     /// The document of the lock manager's own file, beside that of `document`, where it says that there is one.
     ///
     /// # Errors

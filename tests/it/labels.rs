@@ -195,9 +195,7 @@ impl Case {
             assert_eq!(place.owner("own")?, OTHER);
         }
         let id = grpc.get("g").await?.id;
-        let directory = place
-            .sandbox
-            .path(&format!("/var/lib/libvirt/qemu/domain-{id}-g"));
+        let directory = place.sandbox.path(format!("/var/lib/libvirt/qemu/domain-{id}-g"));
         assert_eq!(owner_of(&directory)?, self.process);
         assert_eq!(owner_of(&directory.join("master-key.aes"))?, self.process);
         grpc.power_off("g").await?;

@@ -240,7 +240,7 @@ impl Planned {
         if failed.is_some() {
             watch.cancel().await?;
         }
-        let watched = watch.to_the_end().await;
+        let watched = watch.run().await;
         failed.map_or(watched, Err)
     }
 

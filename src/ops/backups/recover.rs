@@ -82,7 +82,7 @@ async fn go_on(driver: &Arc<Driver>, guest: &Arc<Guest>) -> Result<()> {
                 watch.cancel().await?;
             }
         }
-        Box::pin(watch.to_the_end()).await
+        Box::pin(watch.run()).await
     };
     operation.carry_out(work).await
 }

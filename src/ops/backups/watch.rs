@@ -143,7 +143,7 @@ impl<'a> Watch<'a> {
     ///
     /// # Errors
     /// How the backup failed, or that it was cancelled.
-    pub(super) async fn to_the_end(mut self) -> Result<()> {
+    pub(super) async fn run(mut self) -> Result<()> {
         self.context.enter("disks");
         self.context.set_cancellable(true);
         let mut waiting: Vec<Waiting<'_>> = entries(&self.guest.domain.view())

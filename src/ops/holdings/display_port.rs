@@ -270,13 +270,6 @@ mod tests {
         assert_eq!(ports.take(range, "127.0.0.1").unwrap().port, port);
     }
 
-    fn config() -> QemuConfig {
-        use crate::config::{Document, Presence, QEMU};
-        let nothing =
-            Document::read(&QEMU, std::path::Path::new("/nonexistent"), Presence::Optional).unwrap();
-        QemuConfig::from_document(&nothing, None).unwrap()
-    }
-
     fn displays(devices: &str) -> domxml::Domain {
         let text = format!("<domain type='qemu' id='1'><name>a</name><devices>{devices}</devices></domain>");
         domxml::Domain::parse(&text, domxml::ParseFlags::NONE).unwrap()
@@ -290,7 +283,7 @@ mod tests {
             <graphics type='vnc'><listen type='socket'/></graphics>
             <graphics type='spice'><listen type='none'/></graphics>",
         );
-        complete_listens(&config(), &mut domain, "/lib/1-a");
+        complete_listens(&QemuConfig::usual(), &mut domain, "/lib/1-a");
         let listens = domain.devices.graphics.iter().map(|g| &g.listens[0]);
         let told: Vec<_> = listens
             .map(|l| {
@@ -314,7 +307,7 @@ mod tests {
 
     #[test]
     fn a_display_may_be_a_socket_because_the_configuration_says_so() {
-        let mut config = config();
+        let mut config = QemuConfig::usual();
         config.spice.auto_unix_socket = true;
         let mut domain =
             displays("<graphics type='spice' autoport='yes'><listen type='address'/></graphics>");
@@ -327,7 +320,7 @@ mod tests {
 
     #[test]
     fn the_ports_of_a_display_are_those_that_its_channels_need() {
-        let mut config = config();
+        let mut config = QemuConfig::usual();
         let ports = Ports::default();
         config.display_ports = PortRange {
             min: 47_200,

@@ -275,22 +275,21 @@ mod tests {
 
     #[test]
     fn a_guest_runs_as_whom_its_label_names() {
-        let config = QemuConfig::default();
+        let config = QemuConfig::usual();
         let of = |content: &str| {
             let text = format!("<domain type='qemu'><name>a</name><memory>1</memory>{content}</domain>");
             let document = Domain::parse(&text, domxml::ParseFlags::NONE).unwrap();
-            Identity::of_guest(&config, &document)
+            Identity::of_guest(&config, &document).unwrap()
         };
         let Ok(usual) = Identity::of(&config) else { return };
-        assert_eq!(of(""), Ok(usual));
-        assert_eq!(of("<seclabel type='none' model='dac'/>"), Ok(usual));
+        assert_eq!(of(""), usual);
+        assert_eq!(of("<seclabel type='none' model='dac'/>"), usual);
         assert_eq!(
             of("<seclabel type='dynamic' model='dac'><baselabel>+1:+2</baselabel></seclabel>"),
-            Ok(usual)
+            usual
         );
         let named =
-            of("<seclabel type='static' model='dac' relabel='no'><label>+107:+108</label></seclabel>")
-                .unwrap();
+            of("<seclabel type='static' model='dac' relabel='no'><label>+107:+108</label></seclabel>");
         let expected = if usual.privileged {
             (107, 108)
         } else {

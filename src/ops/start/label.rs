@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn a_run_has_a_label_of_owners() {
-        let mut config = QemuConfig::default();
+        let mut config = QemuConfig::usual();
         config.identity.user = "+5".to_owned();
         config.identity.group = "+6".to_owned();
         let Ok(usual) = Identity::of(&config) else { return };

@@ -512,7 +512,7 @@ impl Attempt<'_> {
         scripts.forget();
         driver.guests.insert(&guest);
         supervise::watch(driver, &guest);
-        match self.set_up(&guest, loading, live).await {
+        match Box::pin(self.set_up(&guest, loading, live)).await {
             Ok(view) => self.go_on(&guest, view).await,
             Err(error) => {
                 guest.end_because(cause::Cause::NotStarted);
