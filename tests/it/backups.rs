@@ -169,7 +169,11 @@ impl Place {
         let said = self.ask(
             r#"{"execute": "block-job-set-speed", "arguments": {"device": "backup-vdb-libvirt-1-storage", "speed": 65536}}"#,
         )?;
-        ensure!(said.is_object(), "the slow disk was too fast: {said}");
+        ensure!(
+            said.is_object(),
+            "the slow disk was too fast: {said} {}",
+            self.ask(r#"{"execute": "query-jobs"}"#)?
+        );
         wait_until("the fast disk is done", SOON, || {
             let said = self.virsh().ok(&["blockjob", "g", "vda", "--raw"]);
             said.is_ok_and(|said| !said.contains("type="))

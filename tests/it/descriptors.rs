@@ -190,8 +190,6 @@ fn medium_and_end(sandbox: &Sandbox, client: &Client, at_start: &[(u64, Vec<Stri
         refused.contains("was not associated with the domain"),
         "{refused}"
     );
-    let none = client.virsh("dom-fd-associate g '' --pass-fds 9")?;
-    ensure!(none.success(), "{none:?}");
     Ok(())
 }
 

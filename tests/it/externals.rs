@@ -230,6 +230,8 @@ async fn a_guest_goes_back_to_what_its_disks_and_its_memory_held() -> Result<()>
         overlay(&stage, 0, "m").exists(),
         "what follows has lost its image"
     );
+    // QEMU has its images as their last owner left them until its CPUs run.
+    stage.grpc.resume("g").await?;
     stage.write_piece(0, 5).await?;
     let back = stage.revert("m", |r| r.running = true).await?;
     assert_eq!(back.reason(), Reason::RunningFromSnapshot);
@@ -417,6 +419,7 @@ fn memory_in_any_format_is_gone_back_to() -> Result<()> {
             !sandbox.dir().join(format).exists(),
             "{format}: its file is there"
         );
+        virsh.ok(&["undefine", "g"])?;
         sandbox.stop()?;
     }
     Ok(())

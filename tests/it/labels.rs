@@ -266,12 +266,14 @@ async fn qemu_conf_says_whether_files_change_hands_and_what_is_remembered() -> R
         place.grpc.power_off("g").await?;
         assert_eq!(place.owner("top")?, after, "{config}");
         if config.starts_with("security") {
+            place.grpc.undefine("g").await?;
             place.grpc.define(&place.guest("", false)?).await?;
             place.grpc.start_paused("g").await?;
             assert_eq!(shown(&place.grpc.xml("g").await?), "");
             assert_eq!(place.owner("top")?, ROOT);
             place.grpc.power_off("g").await?;
         }
+        place.grpc.undefine("g").await?;
     }
     Ok(())
 }

@@ -165,6 +165,7 @@ async fn parts(driver: &Arc<Driver>, document: &Document, memory: bool) -> Resul
     let aligned = crate::blocking::file("looking at the guest's images", move || {
         // Each image of each chain is there.
         chain::follow_all(&mut copy.clone(), &as_user, &Handed::default())?;
+        chain::open_all(&copy, &as_user)?;
         let is_file = |path: &str| Path::new(path).is_file();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut wanted = Snapshot::default();

@@ -208,7 +208,13 @@ mod tests {
         use NumaMode::{Preferred, Restrictive, Strict};
         for (live, xml, mode, nodes, told) in [
             (false, "", None, Some("0"), "strict 0"),
-            (false, "", Some(Preferred), None, ""),
+            (
+                false,
+                "",
+                Some(Preferred),
+                None,
+                "nodeset for NUMA memory tuning must be set if 'placement' is 'static'",
+            ),
             (false, STRICT, Some(Preferred), None, "preferred 0"),
             (true, "", None, Some("0"), "strict 0"),
             (

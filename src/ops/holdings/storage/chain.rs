@@ -101,6 +101,24 @@ pub fn follow(disk: &mut Disk, as_user: &str, handed: &Handed) -> Result<()> {
     Ok(())
 }
 
+/// Opens each local image below the first one of every chain, as the document has them. Blocks on files.
+///
+/// # Errors
+/// That of the first that cannot be opened.
+pub fn open_all(domain: &domxml::Domain, as_user: &str) -> Result<()> {
+    for disk in &domain.devices.disks {
+        let mut below = disk.backing.as_deref();
+        while let Some(image) = below {
+            let kind = image.kind.unwrap_or(StorageKind::File);
+            if let Some(path) = local_path(kind, image.source.as_ref()) {
+                open(&path, as_user)?;
+            }
+            below = image.backing.as_deref();
+        }
+    }
+    Ok(())
+}
+
 /// The images below `path`, ending with an empty one.
 fn chain(
     (path, file): (&Path, &mut File),
