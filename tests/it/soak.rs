@@ -236,7 +236,13 @@ impl Soak {
         ensure!(channels == shown, "{name}: {chardevs:?}, but {shown} channels");
         let sets = ask(r#"{"execute": "query-fdsets"}"#)?;
         let sets = sets.as_array().map_or(0, Vec::len);
-        let files = shown + live.matches("<log file=").count();
+        // The first console is the serial port, shown again.
+        let logs: BTreeSet<_> = live
+            .split("<log file='")
+            .skip(1)
+            .filter_map(|rest| rest.split('\'').next())
+            .collect();
+        let files = shown + logs.len();
         ensure!(
             sets == files,
             "{name}: {sets} sets of descriptors for {files} files"
