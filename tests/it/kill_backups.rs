@@ -52,7 +52,7 @@ fn a_daemon_killed_in_the_midst_of_a_backup_leaves_nothing_half_done() -> Result
     place.write(LATE, 6 * PART)?;
     // A try takes seconds: the short form has fewer.
     let tries = match kill::tries() {
-        5 => 4,
+        5 => 2,
         more => more,
     };
     let mut kills = 0;
