@@ -22,7 +22,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections import Counter
 
 import libvirt
 
@@ -180,7 +179,7 @@ def main():
     libvirt.registerErrorHandler(lambda *_: None, None)
     replay = Replay(options)
     replay.prepare()
-    kinds, equal, everything = Counter(), 0, 0
+    tally = store.Tally()
     for line in open(options.facts, encoding="utf-8"):
         op = json.loads(line)
         if op["group"] != "blockjob" or any(word in op["op"] for word in AWAY) or options.only not in op["op"]:
@@ -189,17 +188,8 @@ def main():
             differs = replay.replay(op)
         except Exception as error:  # noqa: BLE001 - one call must not end the replay
             differs = {"replay": ("", repr(error))}
-        everything += 1
-        equal += not differs
-        kinds.update(differs.keys())
-        if differs:
-            print(f"DIFFERS {op['op']} | {op['call']}: {', '.join(differs)}")
-            if options.verbose:
-                for what, (wanted, found) in differs.items():
-                    print(f"    {what}\n      recorded {wanted}\n      here     {found}")
-        sys.stdout.flush()
-    print(f"equal {equal} of {everything}; differences by kind: {dict(kinds)}")
-    return 0 if equal == everything else 1
+        tally.count(op, differs, options.verbose)
+    return tally.end()
 
 
 if __name__ == "__main__":

@@ -504,6 +504,27 @@ def normal(command):
     return f"{name} {json.dumps(arguments, sort_keys=True)}"
 
 
+class Tally:
+    """How many operations were equal, and what the others differed in."""
+
+    def __init__(self):
+        self.kinds, self.equal, self.everything = Counter(), 0, 0
+
+    def count(self, op, differs, verbose):
+        self.everything += 1
+        self.equal += not differs
+        self.kinds.update(differs.keys())
+        if differs:
+            print(f"DIFFERS {op['group']} {op['op']} | {op['call']}: {', '.join(differs)}")
+            for what, (wanted, found) in differs.items() if verbose else ():
+                print(f"    {what}\n      recorded {wanted}\n      here     {found}")
+        sys.stdout.flush()
+
+    def end(self):
+        print(f"equal {self.equal} of {self.everything}; differences by kind: {dict(self.kinds)}")
+        return 0 if self.equal == self.everything else 1
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--facts", required=True)
@@ -519,7 +540,7 @@ def main():
     replay = Replay(options)
     replay.prepare()
     libvirt.registerErrorHandler(lambda *_: None, None)
-    kinds, equal, everything, group = Counter(), 0, 0, None
+    tally, group = Tally(), None
     for line in open(options.facts, encoding="utf-8"):
         op = json.loads(line)
         if op["group"] not in options.groups.split(",") or not op["call"].startswith("virsh "):
@@ -539,17 +560,8 @@ def main():
             differs = {"replay": ("", repr(error))}
         if options.only and options.only not in op["op"]:
             continue
-        everything += 1
-        equal += not differs
-        kinds.update(differs.keys())
-        if differs:
-            print(f"DIFFERS {op['group']} {op['op']} | {op['call']}: {', '.join(differs)}")
-            if options.verbose:
-                for what, (wanted, found) in differs.items():
-                    print(f"    {what}\n      recorded {wanted}\n      here     {found}")
-        sys.stdout.flush()
-    print(f"equal {equal} of {everything}; differences by kind: {dict(kinds)}")
-    return 0 if equal == everything else 1
+        tally.count(op, differs, options.verbose)
+    return tally.end()
 
 
 if __name__ == "__main__":

@@ -53,6 +53,20 @@ const FIRST: [(u64, u8); 5] = [
 ];
 
 impl Place {
+    fn kill_guest(&self) -> Result<()> {
+        let pid = std::fs::read_to_string(self.sandbox.path("/run/libvirt/qemu/g.pid"))?;
+        run("kill", &["-9", pid.trim()]).map(drop)
+    }
+
+    fn is_off_without_scratch(&self) -> Result<()> {
+        wait_until("the guest is off", SOON, || {
+            let state = self.virsh().ok(&["domstate", "g"]);
+            state.is_ok_and(|state| state.contains("shut off"))
+        })?;
+        ensure!(!self.file("scratch.qcow2").exists(), "the scratch file is left");
+        Ok(())
+    }
+
     fn file(&self, name: &str) -> PathBuf {
         self.sandbox.dir().join(name)
     }
@@ -545,15 +559,8 @@ fn one_that_comes_to_nothing_leaves_no_file() -> Result<()> {
     has(&place.shown("kept.qcow2"), &FIRST)?;
     // QEMU dies.
     place.back_up(&place.served("scratch.qcow2", ""), None)?;
-    let pid = std::fs::read_to_string(place.sandbox.path("/run/libvirt/qemu/g.pid"))?;
-    run("kill", &["-9", pid.trim()])?;
-    wait_until("the guest is off", SOON, || {
-        virsh
-            .ok(&["domstate", "g"])
-            .is_ok_and(|state| state.contains("shut off"))
-    })?;
-    ensure!(!place.file("scratch.qcow2").exists(), "the scratch file is left");
-    Ok(())
+    place.kill_guest()?;
+    place.is_off_without_scratch()
 }
 
 #[test]
@@ -596,16 +603,9 @@ fn the_next_daemon_goes_on() -> Result<()> {
     // The guest ends while nobody looks.
     place.back_up(&place.served("scratch.qcow2", ""), None)?;
     place.sandbox.kill()?;
-    let pid = std::fs::read_to_string(place.sandbox.path("/run/libvirt/qemu/g.pid"))?;
-    run("kill", &["-9", pid.trim()])?;
+    place.kill_guest()?;
     place.sandbox.start()?;
-    wait_until("the guest is off", SOON, || {
-        virsh
-            .ok(&["domstate", "g"])
-            .is_ok_and(|state| state.contains("shut off"))
-    })?;
-    ensure!(!place.file("scratch.qcow2").exists(), "the scratch file is left");
-    Ok(())
+    place.is_off_without_scratch()
 }
 
 #[test]
