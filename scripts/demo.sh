@@ -1,5 +1,5 @@
 #!/bin/bash
-# demo.sh [--system] [--release] [--keep]: a real guest, from nothing, in one command.
+# demo.sh [--system] [--release | --program FILE] [--keep]: a real guest, from nothing, in one command.
 #
 # Installs what is missing, builds, starts the daemon, defines and boots a guest under emulation, shows it through
 # virsh and through the gRPC service, types on its console, switches it off with its power button and stops all.
@@ -7,18 +7,21 @@
 #   --system    the daemon uses the host's own /etc/libvirt, /run/libvirt, /var/lib/libvirt. Without it they are
 #               private copies, so that nothing of the host's is touched
 #   --release   the optimized build
+#   --program   a daemon that has been built already, instead of building one
 #   --keep      leaves daemon and guest running, and says how to reach them
 set -eu
 . "$(dirname "$0")/lib.sh"
 
-system=no profile=debug keep=no
-for arg; do
-  case $arg in
+system=no profile=debug keep=no program=
+while [ $# -gt 0 ]; do
+  case $1 in
     --system) system=yes ;;
     --release) profile=release ;;
+    --program) [ $# -gt 1 ] || usage "$0"; shift; program=$(realpath "$1") ;;
     --keep) keep=yes ;;
     *) usage "$0" ;;
   esac
+  shift
 done
 [ "$(id -u)" = 0 ] || die "must be root: the daemon is, and private directories take a mount namespace"
 
@@ -51,10 +54,13 @@ if [ ! -s "$GUEST/initrd.gz" ] || ! have virsh || ! have qemu-system-x86_64 ||
   "$ROOT/scripts/install-deps.sh"
 fi
 "$ROOT/scripts/guest-image.sh"
-flags=(--bin virtqemud)
-[ $profile = debug ] || flags+=(--release)
-(cd "$ROOT" && cargo build --quiet "${flags[@]}")
-program=$TARGET/$profile/virtqemud
+if [ -z "$program" ]; then
+  flags=(--bin virtqemud)
+  [ $profile = debug ] || flags+=(--release)
+  (cd "$ROOT" && cargo build --quiet "${flags[@]}")
+  program=$TARGET/$profile/virtqemud
+fi
+[ -x "$program" ] || die "$program: no such program"
 PATH=$TOOLS/bin:$PATH
 
 if [ $system = yes ]; then

@@ -25,8 +25,8 @@ for target; do
   RUSTFLAGS=$counters "${build[@]}" ${needs:+--features daemon} --bin "$target" || exit 1
 done
 
-status=0
-for target; do
+run() {
+  local target=$1
   mkdir -p "artifacts/$target"
   if "$TARGET/fuzz/$host/release/$target" "corpus/$target" -max_total_time="$seconds" -timeout=10 \
     -rss_limit_mb=1024 -artifact_prefix="artifacts/$target/" -print_final_stats=1 >"artifacts/$target.log" 2>&1; then
@@ -34,7 +34,22 @@ for target; do
   else
     tail -30 "artifacts/$target.log" >&2
     say "$target: broken; the input is in fuzz/artifacts/$target"
-    status=1
+    return 1
   fi
+}
+
+# one on every processor
+status=0 running=0
+for target; do
+  if [ $running -ge "$(nproc)" ]; then
+    wait -n || status=1
+    running=$((running - 1))
+  fi
+  run "$target" &
+  running=$((running + 1))
+done
+while [ $running -gt 0 ]; do
+  wait -n || status=1
+  running=$((running - 1))
 done
 exit $status
