@@ -29,7 +29,6 @@ mod events;
 mod handlers;
 mod jobs;
 mod keepalive;
-mod moments;
 mod neighbours;
 mod options;
 mod route;

@@ -188,6 +188,7 @@ pub const PERMISSIONS: &[(&str, Permission)] = &[
     ("/virtqemud.v1.Snapshots/Create", P::DomainSnapshot),
     ("/virtqemud.v1.Snapshots/Revert", P::DomainSnapshot),
     ("/virtqemud.v1.Snapshots/Delete", P::DomainSnapshot),
+    ("/virtqemud.v1.Checkpoints/Get", P::DomainRead),
     ("/virtqemud.v1.Checkpoints/List", P::DomainRead),
     ("/virtqemud.v1.Checkpoints/GetXml", P::DomainRead),
     ("/virtqemud.v1.Checkpoints/Create", P::DomainCheckpoint),

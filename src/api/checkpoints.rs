@@ -5,16 +5,17 @@ use tonic::{Request, Response};
 use super::{
     convert,
     decode::exclude,
+    moments,
     service::{Answer, Service},
 };
 use crate::{
     access::{Caller, Permission},
     domain::{
         View,
-        snapshots::{Entry, Filter, Part},
+        snapshots::{Entry, Filter},
     },
-    error::Error,
-    ops::checkpoints::{create, delete, document},
+    error::{Error, Result},
+    ops::checkpoints::{create, delete, document, find},
     pb,
 };
 
@@ -26,11 +27,15 @@ impl pb::checkpoints_server::Checkpoints for Service {
     ) -> Answer<pb::ListCheckpointsResponse> {
         let caller = Caller::of(&request)?;
         let view = self.domain(&caller, request.get_ref().domain.as_ref())?.view();
-        let mut found = view.checkpoints.list(Part::All, Filter::default());
-        found.sort_by(|one, other| one.name.cmp(&other.name));
-        Ok(Response::new(pb::ListCheckpointsResponse {
-            checkpoints: found.iter().map(|entry| shown(&view, entry)).collect(),
-        }))
+        Ok(Response::new(page(&view, request.get_ref())?))
+    }
+
+    async fn get(&self, request: Request<pb::GetCheckpointRequest>) -> Answer<pb::Checkpoint> {
+        let caller = Caller::of(&request)?;
+        let request = request.get_ref();
+        let view = self.domain(&caller, request.domain.as_ref())?.view();
+        let entry = find(&view, &request.name)?;
+        Ok(Response::new(shown(&view, entry)))
     }
 
     async fn get_xml(
@@ -98,6 +103,25 @@ impl pb::checkpoints_server::Checkpoints for Service {
         })
         .await
     }
+}
+
+/// A page of a guest's checkpoints.
+fn page(view: &View, request: &pb::ListCheckpointsRequest) -> Result<pb::ListCheckpointsResponse> {
+    if !request.parent.is_empty() {
+        find(view, &request.parent)?;
+    }
+    let part = (request.parent.as_str(), request.descendants, request.roots);
+    let filter = Filter {
+        leaf: request.leaf,
+        ..Filter::default()
+    };
+    let found = view.checkpoints.list(moments::part(part)?, filter);
+    let page = moments::page(&found, request.page_size, &request.page_token)?;
+    Ok(pb::ListCheckpointsResponse {
+        checkpoints: page.entries.iter().map(|entry| shown(view, entry)).collect(),
+        next_page_token: page.next,
+        total_size: page.total,
+    })
 }
 
 /// A checkpoint as clients are shown it.

@@ -20,6 +20,7 @@ mod guest_agent;
 mod host;
 mod jobs;
 mod launch_security;
+mod moments;
 mod monitor;
 mod node_devices;
 mod once;

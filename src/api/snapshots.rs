@@ -6,13 +6,14 @@ use tonic::{Request, Response};
 use super::{
     convert,
     decode::{self, exclude},
+    moments,
     service::{Answer, Service},
 };
 use crate::{
     access::{Caller, Permission},
     domain::{
         View,
-        snapshots::{Entry, Filter, Part},
+        snapshots::{Entry, Filter},
     },
     error::{Code, Error, Result},
     ops::{
@@ -21,11 +22,6 @@ use crate::{
     },
     pb,
 };
-
-/// Snapshots of a page where the request does not say.
-const PAGE: usize = 500;
-/// Most snapshots of a page.
-const PAGE_MAX: usize = 16_384;
 
 #[tonic::async_trait]
 impl pb::snapshots_server::Snapshots for Service {
@@ -155,50 +151,27 @@ fn how(r: &pb::CreateSnapshotRequest) -> Result<create::How> {
     })
 }
 
-/// A page of a guest's snapshots. It begins after the one that its token names.
+/// A page of a guest's snapshots.
 fn page(view: &View, request: &pb::ListSnapshotsRequest) -> Result<pb::ListSnapshotsResponse> {
-    let part = match request.parent.as_str() {
-        "" if request.descendants => {
-            return Err(Error::argument("descendants is for parent alone").at("descendants"));
-        }
-        "" if request.roots => Part::Roots,
-        "" => Part::All,
-        _ if request.roots => return Err(Error::argument("roots excludes parent").at("roots")),
-        name => {
-            find(view, name)?;
-            match request.descendants {
-                true => Part::Descendants(name),
-                false => Part::Children(name),
-            }
-        }
-    };
-    let size = match usize::try_from(request.page_size) {
-        Ok(0) => PAGE,
-        Ok(size) => size.min(PAGE_MAX),
-        Err(_) => return Err(Error::argument("page_size must not be negative").at("page_size")),
-    };
+    if !request.parent.is_empty() {
+        find(view, &request.parent)?;
+    }
     let (filter, states) = filter(request.filter.as_ref())?;
-    let mut found = view.snapshots.list(part, filter);
+    let part = (request.parent.as_str(), request.descendants, request.roots);
+    let mut found = view.snapshots.list(moments::part(part)?, filter);
     found.retain(|entry| states.is_empty() || states.contains(&state(entry.state)));
-    let refused = || Error::argument("page_token is of no page, or what it names is gone").at("page_token");
-    let begin = match request.page_token.as_str() {
-        "" => 0,
-        token => {
-            found
-                .iter()
-                .position(|entry| *entry.name == *token)
-                .ok_or_else(refused)?
-                + 1
-        }
+    let page = moments::page(&found, request.page_size, &request.page_token)?;
+    let shown = |entry: &&Entry| match request.names_only {
+        true => pb::Snapshot {
+            name: entry.name.to_string(),
+            ..Default::default()
+        },
+        false => shown(view, entry),
     };
-    let rest = found.get(begin..).unwrap_or_default();
-    let page = &rest[..size.min(rest.len())];
-    let last = page.last().filter(|_| rest.len() > page.len());
-    let leaves = Leaves::of(view);
     Ok(pb::ListSnapshotsResponse {
-        snapshots: page.iter().map(|entry| leaves.shown(entry)).collect(),
-        next_page_token: last.map(|entry| entry.name.to_string()).unwrap_or_default(),
-        total_size: i32::try_from(found.len()).unwrap_or(i32::MAX),
+        snapshots: page.entries.iter().map(shown).collect(),
+        next_page_token: page.next,
+        total_size: page.total,
     })
 }
 
@@ -214,43 +187,21 @@ fn filter(filter: Option<&pb::SnapshotFilter>) -> Result<(Filter, Vec<pb::Snapsh
     Ok((chosen, states))
 }
 
-/// Who of a guest's snapshots has somebody after it, found once for all of a page.
-struct Leaves<'a> {
-    parents: std::collections::HashSet<&'a str>,
-    current: Option<&'a str>,
-}
-
-impl<'a> Leaves<'a> {
-    fn of(view: &'a View) -> Self {
-        Self {
-            parents: view
-                .snapshots
-                .iter()
-                .filter_map(|entry| entry.parent.as_deref())
-                .collect(),
-            current: view.snapshots.current().map(|entry| &*entry.name),
-        }
-    }
-
-    fn shown(&self, entry: &Entry) -> pb::Snapshot {
-        pb::Snapshot {
-            name: entry.name.to_string(),
-            parent: entry.parent.as_deref().unwrap_or_default().to_owned(),
-            current: self.current == Some(&*entry.name),
-            state: state(entry.state).into(),
-            create_time: Some(prost_types::Timestamp {
-                seconds: entry.created,
-                nanos: 0,
-            }),
-            external: entry.external,
-            leaf: !self.parents.contains(&*entry.name),
-        }
-    }
-}
-
 /// A snapshot as clients are shown it.
 fn shown(view: &View, entry: &Entry) -> pb::Snapshot {
-    Leaves::of(view).shown(entry)
+    let current = view.snapshots.current();
+    pb::Snapshot {
+        name: entry.name.to_string(),
+        parent: entry.parent.as_deref().unwrap_or_default().to_owned(),
+        current: current.is_some_and(|current| current.name == entry.name),
+        state: state(entry.state).into(),
+        create_time: Some(prost_types::Timestamp {
+            seconds: entry.created,
+            nanos: 0,
+        }),
+        external: entry.external,
+        leaf: view.snapshots.is_leaf(&entry.name),
+    }
 }
 
 fn state(state: SnapshotState) -> pb::SnapshotState {
@@ -317,6 +268,19 @@ mod tests {
             (names(&second), second.next_page_token),
             (vec!["c".to_owned()], String::new())
         );
+        let mut names_only = pb::ListSnapshotsRequest {
+            names_only: true,
+            ..Default::default()
+        };
+        let all = page(&view, &names_only).unwrap();
+        assert_eq!(names(&all), ["a", "d", "b", "c"]);
+        assert!(
+            all.snapshots
+                .iter()
+                .all(|s| s.create_time.is_none() && !s.current)
+        );
+        names_only.page_size = 1;
+        assert_eq!(page(&view, &names_only).unwrap().total_size, 4);
         request.page_token = "gone".to_owned();
         assert!(page(&view, &request).is_err());
     }

@@ -4,7 +4,10 @@
 //! somebody asks for one. A change brings the new text of each file that it touches as a draft: the files are written
 //! with the commit ([`super::store`]), and then the drafts go. Whatever the files say, the tree has no loop.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::HashSet,
+    sync::{Arc, OnceLock},
+};
 
 use domxml::moment::{SnapshotState, Summary};
 
@@ -26,12 +29,22 @@ pub struct Entry {
 }
 
 /// The snapshots of one guest.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Snapshots {
     /// By name.
     all: Vec<Entry>,
     current: Option<Box<str>>,
+    /// The way through the tree, once somebody has asked for it; a change begins without one.
+    walk: OnceLock<Walk>,
 }
+
+impl PartialEq for Snapshots {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.all, &self.current) == (&other.all, &other.current)
+    }
+}
+
+impl Eq for Snapshots {}
 
 /// Which part of a tree is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +124,7 @@ impl Snapshots {
         for at in 0..self.all.len() {
             let parent = self.all[at].parent.as_deref();
             if parent.is_some_and(|parent| self.position(parent).is_err()) {
+                self.walk.take();
                 self.all[at].parent = None;
                 cut.push(self.all[at].name.clone());
             }
@@ -127,6 +141,7 @@ impl Snapshots {
             let Some(at) = name.as_deref().and_then(|name| self.position(name).ok()) else {
                 return cut;
             };
+            self.walk.take();
             self.all[at].parent = None;
             cut.extend(name);
         }
@@ -184,29 +199,38 @@ impl Snapshots {
 
     /// Those of a part that are meant, parents before their children, and siblings by name.
     pub fn list(&self, part: Part<'_>, filter: Filter) -> Vec<&Entry> {
-        let links = Links::of(self);
-        let (start, deep) = match part {
-            Part::All => (None, true),
-            Part::Roots => (None, false),
-            Part::Children(name) => (Some(name), false),
-            Part::Descendants(name) => (Some(name), true),
+        let walk = self.walk();
+        let mut below = HashSet::new();
+        let mut is_in = |entry: &Entry| match part {
+            Part::All => true,
+            Part::Roots => entry.parent.is_none(),
+            Part::Children(name) => entry.parent.as_deref() == Some(name),
+            // Parents come first: whoever is below is known when those below it come.
+            Part::Descendants(name) => {
+                let parent = entry.parent.as_deref();
+                let is_below = parent.is_some_and(|parent| parent == name || below.contains(parent));
+                is_below && below.insert(entry.name.to_string())
+            }
         };
-        let mut found: Vec<&Entry> = links.after(start).collect();
-        let mut next = 0;
-        while let Some(entry) = found
-            .get(next)
-            .copied()
-            .filter(|_| deep && found.len() <= self.all.len())
-        {
-            next += 1;
-            found.extend(links.after(Some(&entry.name)));
-        }
-        let is_leaf = |entry: &Entry| links.after(Some(&entry.name)).next().is_none();
-        found.retain(|entry| {
+        let meant = |at: usize| {
+            let entry = &self.all[at];
             filter.external.is_none_or(|external| external == entry.external)
-                && filter.leaf.is_none_or(|leaf| leaf == is_leaf(entry))
-        });
-        found
+                && filter.leaf.is_none_or(|leaf| leaf != walk.has_children[at])
+        };
+        let ways = walk.order.iter().copied();
+        ways.filter(|at| is_in(&self.all[*at]))
+            .filter(|at| meant(*at))
+            .map(|at| &self.all[at])
+            .collect()
+    }
+
+    /// Whether nothing comes after it.
+    pub fn is_leaf(&self, name: &str) -> bool {
+        self.position(name).is_ok_and(|at| !self.walk().has_children[at])
+    }
+
+    fn walk(&self) -> &Walk {
+        self.walk.get_or_init(|| Walk::through(self))
     }
 
     /// Those right after it, by name.
@@ -218,6 +242,7 @@ impl Snapshots {
 
     /// Adds one, or puts it in the place of the one of its name.
     pub fn put(&mut self, entry: Entry) {
+        self.walk.take();
         match self.position(&entry.name) {
             Ok(at) => self.all[at] = entry,
             Err(at) => self.all.insert(at, entry),
@@ -226,6 +251,7 @@ impl Snapshots {
 
     /// Takes one away. Those after it keep its name as their parent: the caller gives them another.
     pub fn remove(&mut self, name: &str) {
+        self.walk.take();
         if let Ok(at) = self.position(name) {
             self.all.remove(at);
         }
@@ -250,25 +276,42 @@ impl Snapshots {
     }
 }
 
-/// Who comes after whom, for walks over a whole tree.
-struct Links<'a> {
-    /// By parent, then by name.
-    all: Vec<(Option<&'a str>, &'a Entry)>,
+/// The way through a whole tree. Numbers are places in the list by name.
+#[derive(Clone, Debug)]
+struct Walk {
+    /// Parents before their children, siblings by name.
+    order: Vec<usize>,
+    /// By place: whether something comes after it.
+    has_children: Vec<bool>,
 }
 
-impl<'a> Links<'a> {
-    fn of(tree: &'a Snapshots) -> Self {
-        let link = |entry: &'a Entry| (entry.parent.as_deref(), entry);
-        let mut all: Vec<_> = tree.all.iter().map(link).collect();
-        all.sort_by_key(|(parent, _)| *parent);
-        Self { all }
-    }
-
-    /// Those right after one, or those without a parent.
-    fn after(&self, parent: Option<&str>) -> impl Iterator<Item = &'a Entry> {
-        let from = self.all.partition_point(|(p, _)| *p < parent);
-        let to = self.all.partition_point(|(p, _)| *p <= parent);
-        self.all[from..to].iter().map(|(_, entry)| *entry)
+impl Walk {
+    fn through(tree: &Snapshots) -> Self {
+        let place = |name: &str| tree.position(name).ok();
+        // By parent, then by name.
+        let mut links: Vec<(usize, usize)> = Vec::new();
+        let mut order = Vec::with_capacity(tree.all.len());
+        let mut has_children = vec![false; tree.all.len()];
+        for (at, entry) in tree.all.iter().enumerate() {
+            match entry.parent.as_deref().map(place) {
+                None => order.push(at),
+                Some(Some(parent)) => links.push((parent, at)),
+                // Its parent is being taken away: it is nowhere until it has another.
+                Some(None) => {}
+            }
+        }
+        links.sort_unstable();
+        let mut next = 0;
+        while let Some(at) = order.get(next).copied() {
+            next += 1;
+            let from = links.partition_point(|(parent, _)| *parent < at);
+            let after = links[from..].iter().take_while(|(parent, _)| *parent == at);
+            order.extend(after.map(|(_, child)| *child));
+        }
+        for (parent, _) in &links {
+            has_children[*parent] = true;
+        }
+        Self { order, has_children }
     }
 }
 

@@ -2,54 +2,64 @@
 
 use wire::consts::*;
 use wire::remote::*;
+use wire::xdr::Text;
 use wire::{ErrorCode, ErrorDomain, WireError};
 
-use super::flags::{Flags, named};
+use super::flags::{Flags, either, named};
 use super::info::basic;
 use super::{Reply, by_uuid, nonnull};
 use crate::ctx::Ctx;
-use crate::moments::{Ends, Moment, Part, Tree};
 use crate::proto::{
-    CreateCheckpointRequest, DeleteCheckpointRequest, GetCheckpointXmlRequest, ListCheckpointsRequest,
+    Checkpoint, CreateCheckpointRequest, DeleteCheckpointRequest, GetCheckpointRequest,
+    GetCheckpointXmlRequest, ListCheckpointsRequest,
 };
 
-async fn tree(ctx: &Ctx, dom: &NonnullDomain) -> Reply<Tree> {
-    let request = ListCheckpointsRequest { domain: by_uuid(dom) };
-    let found = ctx.checkpoints().list(request).await?.into_inner().checkpoints;
-    let moment = |checkpoint: crate::proto::Checkpoint| Moment {
-        name: checkpoint.name,
-        parent: checkpoint.parent,
-        current: false,
-    };
-    Ok(Tree(found.into_iter().map(moment).collect()))
-}
+/// Checkpoints of a page: as many as the service gives.
+const PAGE: i32 = 16_384;
 
 fn missing(detail: &str) -> WireError {
     WireError::new(ErrorCode::NO_DOMAIN_CHECKPOINT, ErrorDomain::QEMU, detail)
 }
 
-fn find<'a>(tree: &'a Tree, name: &str) -> Result<&'a Moment, WireError> {
-    let unknown = || missing(&format!("no domain checkpoint with matching name '{name}'"));
-    tree.find(name).ok_or_else(unknown)
+/// Answers the names that flags choose of a part of a guest's checkpoints.
+async fn names(ctx: &Ctx, part: ListCheckpointsRequest, flags: u32) -> Reply<Vec<String>> {
+    let request = ListCheckpointsRequest {
+        leaf: either(
+            flags,
+            VIR_DOMAIN_CHECKPOINT_LIST_LEAVES,
+            VIR_DOMAIN_CHECKPOINT_LIST_NO_LEAVES,
+        ),
+        page_size: PAGE,
+        ..part
+    };
+    let found = ctx.checkpoints().list(request).await?.into_inner().checkpoints;
+    Ok(found.into_iter().map(|checkpoint| checkpoint.name).collect())
 }
 
-fn ends(flags: u32) -> Ends {
-    Ends::of(
-        flags & VIR_DOMAIN_CHECKPOINT_LIST_LEAVES != 0,
-        flags & VIR_DOMAIN_CHECKPOINT_LIST_NO_LEAVES != 0,
-    )
+/// A checkpoint that a client names.
+async fn get(ctx: &Ctx, dom: &NonnullDomain, name: &Text) -> Reply<Checkpoint> {
+    let request = GetCheckpointRequest {
+        domain: by_uuid(dom),
+        name: name.to_str().into_owned(),
+    };
+    Ok(ctx.checkpoints().get(request).await?.into_inner())
 }
 
-async fn named_of(ctx: &Ctx, dom: &NonnullDomain, names: &[&str]) -> Reply<Vec<NonnullDomainCheckpoint>> {
+async fn named_of(ctx: &Ctx, dom: &NonnullDomain, names: Vec<String>) -> Reply<Vec<NonnullDomainCheckpoint>> {
     if names.is_empty() {
         return Ok(Vec::new());
     }
     let dom = nonnull(&basic(ctx, dom).await?);
-    let named = |name: &&str| NonnullDomainCheckpoint {
-        name: (*name).into(),
+    let named = |name: String| NonnullDomainCheckpoint {
+        name: name.into(),
         dom: dom.clone(),
     };
-    Ok(names.iter().map(named).collect())
+    Ok(names.into_iter().map(named).collect())
+}
+
+async fn one(ctx: &Ctx, dom: &NonnullDomain, name: String) -> Reply<NonnullDomainCheckpoint> {
+    let found = named_of(ctx, dom, vec![name]).await?;
+    Ok(found.into_iter().next().unwrap_or_default())
 }
 
 pub(crate) async fn list_all(
@@ -58,20 +68,17 @@ pub(crate) async fn list_all(
     flags: Flags,
 ) -> Reply<DomainListAllCheckpointsRet> {
     let flags = flags.checked()?;
-    let part = match flags & VIR_DOMAIN_CHECKPOINT_LIST_ROOTS {
-        0 => Part::All,
-        _ => Part::Roots,
+    let part = ListCheckpointsRequest {
+        domain: by_uuid(&args.dom),
+        roots: flags & VIR_DOMAIN_CHECKPOINT_LIST_ROOTS != 0,
+        ..Default::default()
     };
-    let tree = tree(ctx, &args.dom).await?;
-    let names = tree.names(part, ends(flags));
-    let wanted = if args.need_results != 0 {
-        names.as_slice()
-    } else {
-        &[]
-    };
+    let names = names(ctx, part, flags).await?;
+    let ret = i32::try_from(names.len()).unwrap_or(i32::MAX);
+    let wanted = if args.need_results != 0 { names } else { Vec::new() };
     Ok(DomainListAllCheckpointsRet {
         checkpoints: named_of(ctx, &args.dom, wanted).await?.into(),
-        ret: i32::try_from(names.len()).unwrap_or(i32::MAX),
+        ret,
     })
 }
 
@@ -81,21 +88,19 @@ pub(crate) async fn list_all_children(
     flags: Flags,
 ) -> Reply<DomainCheckpointListAllChildrenRet> {
     let flags = flags.checked()?;
-    let tree = tree(ctx, &args.checkpoint.dom).await?;
-    let name = &find(&tree, &args.checkpoint.name.to_str())?.name;
-    let part = match flags & VIR_DOMAIN_CHECKPOINT_LIST_DESCENDANTS {
-        0 => Part::Children(name),
-        _ => Part::Descendants(name),
+    let parent = get(ctx, &args.checkpoint.dom, &args.checkpoint.name).await?;
+    let part = ListCheckpointsRequest {
+        domain: by_uuid(&args.checkpoint.dom),
+        parent: parent.name,
+        descendants: flags & VIR_DOMAIN_CHECKPOINT_LIST_DESCENDANTS != 0,
+        ..Default::default()
     };
-    let names = tree.names(part, ends(flags));
-    let wanted = if args.need_results != 0 {
-        names.as_slice()
-    } else {
-        &[]
-    };
+    let names = names(ctx, part, flags).await?;
+    let ret = i32::try_from(names.len()).unwrap_or(i32::MAX);
+    let wanted = if args.need_results != 0 { names } else { Vec::new() };
     Ok(DomainCheckpointListAllChildrenRet {
         checkpoints: named_of(ctx, &args.checkpoint.dom, wanted).await?.into(),
-        ret: i32::try_from(names.len()).unwrap_or(i32::MAX),
+        ret,
     })
 }
 
@@ -105,10 +110,8 @@ pub(crate) async fn lookup_by_name(
     flags: Flags,
 ) -> Reply<DomainCheckpointLookupByNameRet> {
     flags.checked()?;
-    let tree = tree(ctx, &args.dom).await?;
-    let name = find(&tree, &args.name.to_str())?.name.as_str();
-    let found = named_of(ctx, &args.dom, &[name]).await?;
-    let checkpoint = found.into_iter().next().unwrap_or_default();
+    let found = get(ctx, &args.dom, &args.name).await?;
+    let checkpoint = one(ctx, &args.dom, found.name).await?;
     Ok(DomainCheckpointLookupByNameRet { checkpoint })
 }
 
@@ -118,17 +121,11 @@ pub(crate) async fn get_parent(
     flags: Flags,
 ) -> Reply<DomainCheckpointGetParentRet> {
     flags.checked()?;
-    let tree = tree(ctx, &args.checkpoint.dom).await?;
-    let checkpoint = find(&tree, &args.checkpoint.name.to_str())?;
-    let none = || {
-        missing(&format!(
-            "checkpoint '{}' does not have a parent",
-            checkpoint.name
-        ))
-    };
-    let parent = tree.parent(checkpoint).ok_or_else(none)?;
-    let found = named_of(ctx, &args.checkpoint.dom, &[&parent.name]).await?;
-    let parent = found.into_iter().next().unwrap_or_default();
+    let found = get(ctx, &args.checkpoint.dom, &args.checkpoint.name).await?;
+    if found.parent.is_empty() {
+        return Err(missing(&format!("checkpoint '{}' does not have a parent", found.name)).into());
+    }
+    let parent = one(ctx, &args.checkpoint.dom, found.parent).await?;
     Ok(DomainCheckpointGetParentRet { parent })
 }
 

@@ -132,6 +132,15 @@ pub(crate) fn required(
     Err(refused(area, info.api, "ctl", &text))
 }
 
+/// What two flags of a group choose; both are as good as none.
+pub(super) fn either(flags: u32, yes: u32, no: u32) -> Option<bool> {
+    match (flags & yes != 0, flags & no != 0) {
+        (true, false) => Some(true),
+        (false, true) => Some(false),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use wire::Procedure;

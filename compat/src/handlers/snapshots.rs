@@ -6,7 +6,7 @@ use wire::xdr::Text;
 use wire::{ErrorCode, ErrorDomain, WireError};
 
 use super::args::{self};
-use super::flags::{Flags, exclusive, named, required};
+use super::flags::{Flags, either, exclusive, named, required};
 use super::info::basic;
 use super::{Reply, by_uuid, nonnull};
 use crate::ctx::Ctx;
@@ -24,15 +24,6 @@ const PAGE: i32 = 16_384;
 
 fn missing(detail: &str) -> WireError {
     WireError::new(ErrorCode::NO_DOMAIN_SNAPSHOT, ErrorDomain::QEMU, detail)
-}
-
-/// What two flags of a group choose; both are as good as none.
-fn either(flags: u32, yes: u32, no: u32) -> Option<bool> {
-    match (flags & yes != 0, flags & no != 0) {
-        (true, false) => Some(true),
-        (false, true) => Some(false),
-        _ => None,
-    }
 }
 
 /// The states that flags choose; none if that is all.
@@ -57,8 +48,8 @@ fn states(flags: u32) -> Vec<i32> {
         .collect()
 }
 
-/// The names that flags choose of a part of a guest's snapshots.
-async fn names(ctx: &Ctx, request: ListSnapshotsRequest, flags: u32) -> Reply<Vec<String>> {
+/// The snapshots that flags choose of a part of a guest's, their names alone; no more than `most`, and how many there are.
+async fn chosen(ctx: &Ctx, part: ListSnapshotsRequest, flags: u32, most: i32) -> Reply<(Vec<Snapshot>, i32)> {
     let filter = SnapshotFilter {
         leaf: either(
             flags,
@@ -74,33 +65,46 @@ async fn names(ctx: &Ctx, request: ListSnapshotsRequest, flags: u32) -> Reply<Ve
     };
     let request = ListSnapshotsRequest {
         filter: Some(filter),
-        page_size: PAGE,
-        ..request
+        page_size: most,
+        names_only: true,
+        ..part
     };
-    let found = ctx.snapshots().list(request).await?.into_inner().snapshots;
+    let found = ctx.snapshots().list(request).await?.into_inner();
     if flags & METADATA == VIR_DOMAIN_SNAPSHOT_LIST_NO_METADATA {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), 0));
     }
+    Ok((found.snapshots, found.total_size))
+}
+
+/// The names that flags choose of a part of a guest's snapshots.
+async fn names(ctx: &Ctx, part: ListSnapshotsRequest, flags: u32) -> Reply<Vec<String>> {
+    let (found, _) = chosen(ctx, part, flags, PAGE).await?;
     Ok(found.into_iter().map(|snapshot| snapshot.name).collect())
 }
 
-async fn of_guest(ctx: &Ctx, dom: &NonnullDomain, flags: u32) -> Reply<Vec<String>> {
-    let request = ListSnapshotsRequest {
+/// How many snapshots flags choose of a part of a guest's.
+async fn count(ctx: &Ctx, part: ListSnapshotsRequest, flags: u32) -> Reply<i32> {
+    // A page has one at least.
+    Ok(chosen(ctx, part, flags, 1).await?.1)
+}
+
+/// The part of a guest's snapshots that flags mean.
+fn of_guest(dom: &NonnullDomain, flags: u32) -> ListSnapshotsRequest {
+    ListSnapshotsRequest {
         domain: by_uuid(dom),
         roots: flags & VIR_DOMAIN_SNAPSHOT_LIST_ROOTS != 0,
         ..Default::default()
-    };
-    names(ctx, request, flags).await
+    }
 }
 
-async fn after(ctx: &Ctx, snap: &NonnullDomainSnapshot, flags: u32) -> Reply<Vec<String>> {
-    let request = ListSnapshotsRequest {
+/// Those after a snapshot.
+fn after(snap: &NonnullDomainSnapshot, flags: u32) -> ListSnapshotsRequest {
+    ListSnapshotsRequest {
         domain: by_uuid(&snap.dom),
         parent: snap.name.to_str().into_owned(),
         descendants: flags & VIR_DOMAIN_SNAPSHOT_LIST_DESCENDANTS != 0,
         ..Default::default()
-    };
-    names(ctx, request, flags).await
+    }
 }
 
 /// A snapshot by its name; with an empty one the current one.
@@ -153,8 +157,9 @@ pub(crate) async fn number_of(
     args: DomainSnapshotNum,
     flags: Flags,
 ) -> Reply<DomainSnapshotNumRet> {
-    let names = of_guest(ctx, &args.dom, flags.checked()?).await?;
-    Ok(DomainSnapshotNumRet { num: number(&names) })
+    let flags = flags.checked()?;
+    let num = count(ctx, of_guest(&args.dom, flags), flags).await?;
+    Ok(DomainSnapshotNumRet { num })
 }
 
 pub(crate) async fn list_names(
@@ -163,7 +168,8 @@ pub(crate) async fn list_names(
     flags: Flags,
 ) -> Reply<DomainSnapshotListNamesRet> {
     let most = args::count("maxnames", args.maxnames, MOST)?;
-    let names = of_guest(ctx, &args.dom, flags.checked()?).await?;
+    let flags = flags.checked()?;
+    let names = names(ctx, of_guest(&args.dom, flags), flags).await?;
     Ok(DomainSnapshotListNamesRet {
         names: names.into_iter().take(most).map(Text::from).collect(),
     })
@@ -174,7 +180,8 @@ pub(crate) async fn list_all(
     args: DomainListAllSnapshots,
     flags: Flags,
 ) -> Reply<DomainListAllSnapshotsRet> {
-    let names = of_guest(ctx, &args.dom, flags.checked()?).await?;
+    let flags = flags.checked()?;
+    let names = names(ctx, of_guest(&args.dom, flags), flags).await?;
     let ret = number(&names);
     let wanted = if args.need_results != 0 { names } else { Vec::new() };
     Ok(DomainListAllSnapshotsRet {
@@ -188,8 +195,9 @@ pub(crate) async fn number_of_children(
     args: DomainSnapshotNumChildren,
     flags: Flags,
 ) -> Reply<DomainSnapshotNumChildrenRet> {
-    let names = after(ctx, &args.snap, flags.checked()?).await?;
-    Ok(DomainSnapshotNumChildrenRet { num: number(&names) })
+    let flags = flags.checked()?;
+    let num = count(ctx, after(&args.snap, flags), flags).await?;
+    Ok(DomainSnapshotNumChildrenRet { num })
 }
 
 pub(crate) async fn list_names_of_children(
@@ -198,7 +206,8 @@ pub(crate) async fn list_names_of_children(
     flags: Flags,
 ) -> Reply<DomainSnapshotListChildrenNamesRet> {
     let most = args::count("maxnames", args.maxnames, MOST)?;
-    let names = after(ctx, &args.snap, flags.checked()?).await?;
+    let flags = flags.checked()?;
+    let names = names(ctx, after(&args.snap, flags), flags).await?;
     Ok(DomainSnapshotListChildrenNamesRet {
         names: names.into_iter().take(most).map(Text::from).collect(),
     })
@@ -209,7 +218,8 @@ pub(crate) async fn list_all_children(
     args: DomainSnapshotListAllChildren,
     flags: Flags,
 ) -> Reply<DomainSnapshotListAllChildrenRet> {
-    let names = after(ctx, &args.snapshot, flags.checked()?).await?;
+    let flags = flags.checked()?;
+    let names = names(ctx, after(&args.snapshot, flags), flags).await?;
     let ret = number(&names);
     let wanted = if args.need_results != 0 { names } else { Vec::new() };
     Ok(DomainSnapshotListAllChildrenRet {

@@ -179,6 +179,7 @@ fn about(path: &str, request: &[u8]) -> Result<Bytes, Status> {
                 _ => vec![first, second],
             };
             frame(&proto::ListSnapshotsResponse {
+                total_size: i32::try_from(snapshots.len()).unwrap(),
                 snapshots,
                 ..Default::default()
             })
@@ -192,6 +193,12 @@ fn about(path: &str, request: &[u8]) -> Result<Bytes, Status> {
                 )));
             }
         },
+        "Checkpoints/Get" => {
+            let name = proto::GetCheckpointRequest::decode(request).unwrap().name;
+            return Err(Status::not_found(format!(
+                "no domain checkpoint with matching name '{name}'"
+            )));
+        }
         "Checkpoints/List" => frame(&proto::ListCheckpointsResponse::default()),
         "PerfEvents/List" => frame(&proto::ListPerfEventsResponse {
             events: vec!["cpu_cycles".into()],

@@ -4,6 +4,7 @@
 //! ([`send_with_fds`]); libvirt's RPC sends one byte a descriptor after the packet
 //! ([`send_fd`], [`recv_fd`]).
 
+use std::cell::RefCell;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
@@ -125,10 +126,17 @@ pub(crate) fn send_once(socket: RawFd, data: &[u8], fds: &[RawFd]) -> io::Result
 }
 
 pub(crate) fn recv_once(socket: RawFd, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
-    let mut space = nix::cmsg_space!([RawFd; MAX_FDS]);
+    thread_local! {
+        /// Room for what comes beside the bytes; every receipt of a thread takes the same.
+        static SPACE: RefCell<Vec<u8>> = RefCell::new(nix::cmsg_space!([RawFd; MAX_FDS]));
+    }
+    SPACE.with_borrow_mut(|space| recv_into(socket, buffer, space))
+}
+
+fn recv_into(socket: RawFd, buffer: &mut [u8], space: &mut Vec<u8>) -> io::Result<(usize, Vec<OwnedFd>)> {
     let mut iov = [IoSliceMut::new(buffer)];
     let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
-    let message = recvmsg::<()>(socket, &mut iov, Some(&mut space), flags)?;
+    let message = recvmsg::<()>(socket, &mut iov, Some(space), flags)?;
     let mut fds = Vec::new();
     let truncated = message.flags.contains(MsgFlags::MSG_CTRUNC);
     for control in message.cmsgs()? {
