@@ -101,9 +101,10 @@ fn a_guest_without_checkpoints_has_none() {
         name: "c".into(),
         flags: 0,
     };
-    assert_eq!(
-        client.call(&lookup).unwrap_err().to_string(),
-        "Domain checkpoint not found: no domain checkpoint with matching name 'c'"
+    let unknown = client.call(&lookup).unwrap_err().to_string();
+    assert!(
+        unknown.ends_with("no domain checkpoint with matching name 'c'"),
+        "{unknown}"
     );
 }
 
