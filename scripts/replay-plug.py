@@ -11,8 +11,8 @@ with real QEMUs under TCG: the daemon at the URI should have nothing else to do.
 An operation is equal if result, error (code and text), events, both changes of documents and commands are; numbers of block
 nodes, of ports and of interfaces' names count by their order of appearance, since they go on from whatever was plugged
 before; what networks and terminals make up is left out. A device that is named by the
-document of the running guest is named by its document here: terminals have other names. Calls that are about neither
-devices, CPUs, I/O threads nor disks are made, for what follows depends on them, and not compared.
+document of the running guest is named by its document here: terminals have other names. A QEMU that dies in a call is
+started again as it was, without what was to leave, so that what follows is compared.
 """
 
 import argparse
@@ -28,6 +28,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from xml.etree import ElementTree
 
 import libvirt
 
@@ -37,58 +38,54 @@ CALLS = {
     "update-device": "updateDeviceFlags",
     "detach-device-alias": "detachDeviceAlias",
 }
-# Calls that virsh makes, and that are compared: its words hold the error's text, not its code.
-OF_VIRSH = {
-    "setvcpus", "setvcpu", "iothreadadd", "iothreaddel", "iothreadset", "iothreadpin", "iothreadinfo",
-    "blkdeviotune", "domthrottlegroupset", "domthrottlegroupdel", "domthrottlegrouplist", "domthrottlegroupinfo",
-    "blockresize", "domblkthreshold", "domblkinfo", "blkiotune", "memtune", "numatune", "schedinfo", "vcpupin",
-    "emulatorpin", "setmem", "setmaxmem", "dommemstat", "domdirtyrate-calc", "set-lifecycle-action", "perf",
-    "send-process-signal", "domlaunchsecinfo", "domsetlaunchsecstate", "inject-nmi", "metadata", "desc",
-    "change-media", "detach-disk", "attach-disk", "attach-interface", "detach-interface", "update-memory-device",
-    "domif-setlink", "domif-getlink", "domiftune", "domdisplay-reload", "send-key", "vcpucount", "guestvcpus",
-    "domfsfreeze", "domfsthaw", "domfstrim", "domfsinfo", "domhostname", "domtime", "domifaddr", "set-user-password",
-    "get-user-sshkeys", "set-user-sshkeys", "guest-agent-timeout", "qemu-agent-command", "guestinfo", "dompmsuspend",
-    "dompmwakeup", "domstate",
-}
 FLAGS = {"--live": 1, "--config": 2, "--current": 0, "--persistent": 2, "--force": 4}
-# Groups that the recording begins with a guest of its own.
-BEGINNINGS = {("g", "os-guest"), ("g", "tuning"), ("g", "agent")}
-# What differs on purpose, or by the machine: what is asked, kinds of differences, and why. The first that fits counts.
+# The groups as they were recorded: the guest of the first three is the one of "tuning".
+ORDER = ["disk", "devices", "net-graphics", "tuning", "agent", "os-guest", "no-os-guest", "other-machines-and-config"]
+# Operations before which the recording starts a guest anew, and which of the documents below it has from there.
+BEGINNINGS = {899: "g", 455: "g with a fixed port", 483: "g alone"}
+# Calls that the recording made before an operation, and are not in it; operations that wait for a guest's system.
+BETWEEN = {769: ["change-media", "g", "sda", "--eject", "--live"], 470: ["suspend", "g"], 471: ["resume", "g"]}
+AWAIT_AGENT = {899, 969}
+# Calls that end a guest, and seconds that the guest takes to answer others.
+ENDS = {"shutdown", "destroy"}
+SLOW = {"detach-device-alias": 1.2, "reset": 2, "resume": 2, "reboot": 8, "dompmwakeup": 4, "dompmsuspend": 2}
+# What a guest got after it was started, and before the first operation on it that is recorded.
+AFTER_START = {
+    "g with a fixed port": ["attach-disk", "g", "/img/big.raw", "vdz", "--driver", "qemu", "--subdriver", "raw", "--live", "--config"],
+}
+# Kinds of differences that an explanation may have all of.
+ALL = {"result", "error", "events", "live", "stored", "commands", "out"}
+# What differs on purpose, or by the machine: numbers of operations, kinds of differences, and why.
 EXPLAINED = [
-    (r"media|cdrom|floppy eject|floppy insert", {"live", "commands"},
-     "a new medium is opened before the old one goes, so that a drive is never left without one"),
-    (r"guestfwd", {"commands"}, "the character device goes with its channel; libvirt leaves it in QEMU"),
-    (r"tc fails|link down mtu bandwidth", {"commands"}, "QEMU has the descriptor before the limits fail, and gives it back"),
-    (r"scsi_host (missing|none)", {"error"}, "the text names the device; libvirt's has no error, or the host's adapter"),
-    (r"passt \(not installed\)|passt \(program present\)", {"error", "result", "events", "live", "commands"},
-     "whether passt is there, and what it says, is the machine's"),
-    (r"setvcpus|vcpucount|setvcpu two at once", {"result", "error", "live", "out", "commands"},
+    ({30, 31, 32, 33, 36, 38, 626, 627, 628}, {"live", "commands"},
+     "a new medium is opened before the old one goes, so that a drive is never left without one; an empty drive takes no number"),
+    ({92, 97, 98, 140, 145}, {"events", "live", "error", "commands"}, "the guest's kernel here knows no virtio-mem"),
+    ({159}, {"commands"}, "the character device goes with its channel; libvirt leaves it in QEMU"),
+    ({191}, {"error"}, "the text names the device; libvirt says nothing of the cause"),
+    ({312, 321}, {"live", "commands"}, "libvirt goes on holding the ports of USB devices that have left"),
+    ({298, 588}, {"result", "error", "events", "live", "commands"}, "whether passt is there, and what it says, is the machine's"),
+    ({344, 346}, {"result", "live"}, "ports of this kernel's bridges can't be isolated"),
+    ({730, 731}, {"live"}, "the guest's balloon moves meanwhile"),
+    ({848}, {"result"}, "QEMU has no such mode without KVM and a dirty bitmap"),
+    ({856, 857}, {"events", "commands"}, "the format is asked for before the guest is stopped"),
+    ({867, 886}, {"live"}, "the guest's agent comes and goes by its own time"),
+    ({909, 960}, {"out"}, "the guest's system is another one"),
+    ({957}, {"error"}, "the words are the parser's"),
+    ({592, 593, 423, 424, 425, 482}, {"result", "error", "live", "out", "commands"},
      "a CPU whose end QEMU tells without its id is found by its place, so counts go on from another one"),
-    (r"setmem|dommemstat", {"live", "stored"}, "the guest's balloon moves meanwhile"),
-    (r"vlan on bridge", {"error"}, "tags of a running guest's port are not changed here; there the kernel refused"),
-    (r"virtiofs|virtio-mem|dimm in use|dimm onlined", {"result", "error", "events", "live", "stored", "commands"},
-     "the guest's kernel, or a program beside it, is another one"),
-    (r"disk transient", {"live", "commands"}, "transient disks are not plugged in with an overlay yet"),
-    (r"pci-serial by live xml|e1000|restart test|network disk|disk network|vhostuser disk|disk vhostuser",
-     {"result", "error", "events", "live", "commands"}, "QEMU 10.0.2 may abort when a pci-serial leaves, and the guest is off"),
-    (r"bad json", {"error"}, "the words are the parser's"),
-    (r"domhostname agent|set-user-password accepted|sshkeys with", {"out", "error", "result"},
-     "the guest's system is another one"),
-    (r"domain off|dompmwakeup", {"result", "error", "events", "live", "stored", "commands"},
-     "the recording waits between calls until the guest is off"),
-    (r"BLOCK_THRESHOLD|already gone|source is missing: controllers", {"result", "error", "live", "commands"},
-     "the guest was left otherwise by calls that are not compared"),
-    (r"a block job runs", {"error"}, "the text names a node by its number"),
-    (r"domblkinfo all|desc remove|domsetlaunchsecstate|dirty-bitmap", {"result", "error", "live"},
-     "what the guest had before, a file and an empty argument of the recording are not there"),
-    (r"agent call while paused|while frozen|filter (add|remove)|mounted", {"result", "out", "error"},
-     "calls between them are not in the recording"),
-    (r"usb-net", {"live", "commands"}, "ports that were taken by what is not compared"),
+    ({456, 457}, ALL, "the guest's kernel here lets the module go"),
+    ({476, 477, 478}, {"result", "out"}, "the recording's guest has a file system mounted"),
+    ({489}, {"live", "commands"}, "the image is looked for first: a disk that can't come leaves no controllers behind"),
+    ({490, 491, 493}, {"result", "out", "error"}, "the guest's system is another one"),
+    ({388, 389, 392, 393}, ALL, "the recording's virtiofsd is not here"),
+    ({514}, ALL | {"died"}, "QEMU 10.0.2 aborts when a pci-serial leaves"),
+    ({601, 607}, {"commands", "out"}, "the image of a run's own is made before QEMU has it, not by QEMU"),
 ]
 # What it prints is of the host, or of the moment.
 VARIES = re.compile(
     r"^(domblkinfo|dommemstat|schedinfo|memtune|iothreadinfo|vcpupin|emulatorpin|blkiotune|guestinfo|domtime|domifaddr|"
-    r"domfsinfo|qemu-agent-command|domfstrim|perf)$"
+    r"domfsinfo|qemu-agent-command|domfstrim|perf|domifstat|domblkstat|domstats|screenshot|domcontrol|domdisplay|vncdisplay|"
+    r"qemu-monitor-command)$"
 )
 # Networks of the recording: name, bridge, and what it has besides.
 NETWORKS = [
@@ -170,7 +167,7 @@ def guests(directory, boot):
         + serial
         + agent
         + f"""<memory model='nvdimm'><source><path>{img}/nv.img</path></source><target><size unit='MiB'>128</size>
-        <node>0</node><label><size unit='KiB'>128</size></label></target></memory><memballoon model='virtio'/>"""
+        <node>0</node></target></memory><memballoon model='virtio'/>"""
     )
     fixed = (
         PORT
@@ -179,9 +176,18 @@ def guests(directory, boot):
         + "<controller type='virtio-serial' index='0'/><controller type='usb' index='0' model='qemu-xhci'/>"
         + "<controller type='scsi' index='0' model='virtio-scsi'/><controller type='pci' index='0' model='pcie-root'/>"
         + disk("d1.qcow2", "vda")
-        + disk("big.raw", "vdz", "raw")
         + card("52:54:00:00:00:01")
         + card("52:54:00:00:00:11").replace("</interface>", "<address type='pci' bus='0x02' slot='0x00'/></interface>")
+        + serial
+        + agent
+        + "<memballoon model='virtio'/>"
+    )
+    alone = (
+        ports(24)
+        + "<controller type='usb' index='0' model='qemu-xhci'/><controller type='scsi' index='0' model='virtio-scsi'/>"
+        + "<controller type='virtio-serial' index='0'/>"
+        + disk("d1.qcow2", "vda")
+        + card("52:54:00:00:00:01")
         + serial
         + agent
         + "<memballoon model='virtio'/>"
@@ -191,12 +197,14 @@ def guests(directory, boot):
         {serial}<memballoon model='none'/>"""
     stored = f"""<controller type='usb' index='0' model='qemu-xhci'/><controller type='virtio-serial' index='0'/>
         {serial}{agent}<memballoon model='virtio'/>"""
+    with_module = "<memory>327680</memory><currentMemory>196608</currentMemory>"
     small = "<memory>65536</memory>"
     acpi = "<features><acpi/></features>"
     return {
         "g": domain("g", numa, "q35", rich, acpi, boot + "<boot dev='hd'/>"),
-        "h": domain("h", numa, "q35", other, shared + nvdimm, boot),
-        "g of os-guest": domain("g", numa, "q35", fixed, acpi, boot + "<boot dev='hd'/>"),
+        "h": domain("h", numa.replace("<memory>196608</memory>", with_module), "q35", other, shared + nvdimm, boot),
+        "g with a fixed port": domain("g", numa, "q35", fixed, acpi, boot + "<boot dev='hd'/>"),
+        "g alone": domain("g", numa, "q35", alone, acpi, boot + "<boot dev='hd'/>"),
         "n": domain("n", numa.replace("196608", "65536"), "q35", quiet, shared + nvdimm, ""),
         "p": domain("p", small, "pc", old, acpi, "<boot dev='hd'/>"),
         "pt": domain("pt", small, "pc", "<controller type='usb' model='none'/><memballoon model='none'/>", acpi, ""),
@@ -204,12 +212,65 @@ def guests(directory, boot):
     }
 
 
+FD_DISK = """<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='/img/r5.raw' fdgroup='myfd'/>
+    <target dev='vdf' bus='virtio'/></disk>"""
+# Calls of virsh that take a descriptor: its words, and what it reads.
+ON_DESCRIPTORS = {
+    "dom-fd-associate + attach disk with fdgroup in one session":
+        ([], "dom-fd-associate h myfd {fd}\nattach-device h {document} --live\n"),
+    "detach disk with fdgroup": (["detach-disk", "h", "vdf", "--live"], ""),
+    "attach disk with unknown fdgroup": (["attach-device", "h", "{document}", "--live"], ""),
+    "dom-fd-associate flags seclabel": ([], "dom-fd-associate h b {fd} --seclabel-writable --seclabel-restore\n"),
+    "qemu-monitor-command with files (pass-fds)": (
+        ["qemu-monitor-command", "h", "--pass-fds", "{fd}", '{{"execute":"getfd","arguments":{{"fdname":"xx"}}}}'], "",
+    ),
+}
+
+
+def open_graphics(dom, index, flags):
+    fd = dom.openGraphicsFD(index, flags)
+    time.sleep(0.1)
+    os.close(fd)
+    return [None, "ok"]
+
+
+def send_many_keys(dom):
+    """The library refuses them, and its binding answers without an error's text."""
+    if dom.sendKey(0, 0, [30] * 17, 17, 0) != 0:
+        raise libvirt.libvirtError("")
+
+
+# Calls of the binding, by what the recording calls them.
+BINDING = {
+    "blockPeek raw 0 16": lambda dom, _: dom.blockPeek("vda", 0, 16).hex(),
+    "blockPeek raw offset beyond end": lambda dom, _: dom.blockPeek("vda", 1 << 30, 16),
+    "blockPeek raw by source path": lambda dom, replay: dom.blockPeek(replay.here("/img/r1.raw"), 0, 4).hex(),
+    "blockPeek of a network disk": lambda dom, _: dom.blockPeek("vdn", 0, 16),
+    "openGraphicsFD with password": lambda dom, _: open_graphics(dom, 0, 0),
+    "openGraphicsFD skipauth": lambda dom, _: open_graphics(dom, 0, 1),
+    "openGraphicsFD vnc": lambda dom, _: open_graphics(dom, 0, 1),
+    "openGraphicsFD idx 5": lambda dom, _: open_graphics(dom, 5, 1),
+    "blockPeek vda 0 16": lambda dom, _: dom.blockPeek("vda", 0, 16),
+    "blockPeek by path": lambda dom, replay: dom.blockPeek(replay.here("/img/d1.qcow2"), 0, 16),
+    "blockPeek missing": lambda dom, _: dom.blockPeek("vdq", 0, 16),
+    "blockPeek zero size": lambda dom, _: dom.blockPeek("vda", 0, 0),
+    "memoryPeek virtual": lambda dom, _: dom.memoryPeek(4096, 16, 1),
+    "memoryPeek physical": lambda dom, _: dom.memoryPeek(4096, 16, 2).hex(),
+    "memoryPeek both flags": lambda dom, _: dom.memoryPeek(4096, 16, 3),
+    "sendKey 17 keys": lambda dom, _: send_many_keys(dom),
+    "title with newline": lambda dom, _: dom.setMetadata(1, "a\nb", None, None, 1),
+    "getGuestInfo unknown type bit": lambda dom, _: dom.guestInfo(1 << 20, 0),
+    "getGuestInfo interface bit": lambda dom, _: dom.guestInfo(1 << 6, 0),
+}
+
+
 class Events:
     """What the daemon tells, in order."""
 
     KINDS = {
         "LIFECYCLE": 0, "TRAY_CHANGE": 10, "DEVICE_REMOVED": 15, "TUNABLE": 17, "DEVICE_ADDED": 19,
-        "DEVICE_REMOVAL_FAILED": 22, "MEMORY_DEVICE_SIZE_CHANGE": 26,
+        "DEVICE_REMOVAL_FAILED": 22, "MEMORY_DEVICE_SIZE_CHANGE": 26, "METADATA_CHANGE": 23, "REBOOT": 1, "PMWAKEUP": 11,
+        "PMSUSPEND": 12, "DISK_CHANGE": 9, "BLOCK_JOB_2": 16,
     }
 
     def __init__(self, uri):
@@ -271,20 +332,20 @@ class Replay:
         if options.kernel:
             boot = f"<kernel>{options.kernel}</kernel><initrd>{options.initrd}</initrd><cmdline>console=ttyS0</cmdline>"
         self.documents = guests(self.directory, boot)
-        self.booted = set()
+        self.booted = {}
 
     def prepare(self):
         for part in ("img", "x"):
             os.makedirs(f"{self.directory}/{part}", exist_ok=True)
         os.chmod(self.directory, 0o755)
-        for name in ["d1", "d2", "d3", "d4", "d5", "d6", "n1", "n2", "n3", "n4", "p1", "p2", "big", "q1", "q2", "q3"]:
+        for name in ["d1", "d2", "d3", "d4", "d5", "d6", "n1", "n2", "n3", "n4", "p1", "p2", "big", "q1", "q2", "q3", "under"]:
             subprocess.run(
                 ["qemu-img", "create", "-q", "-f", "qcow2", f"{self.directory}/img/{name}.qcow2", "16M"], check=True
             )
         sizes = {"cd1.iso": 1, "cd2.iso": 1, "fl1.img": 1, "fl2.img": 1, "nv.img": 128, "nv1.img": 128, "pm.img": 128}
         sizes.update({f"r{n}.raw": 16 for n in range(1, 6)})
-        sizes.update({"big.raw": 64, "copy.raw": 64})
-        backing = f"{self.directory}/img/q3.qcow2"
+        sizes.update({"big.raw": 64, "copy.raw": 64, "a.txt": 1})
+        backing = f"{self.directory}/img/under.qcow2"
         subprocess.run(
             ["qemu-img", "create", "-q", "-f", "qcow2", "-b", backing, "-F", "qcow2", f"{self.directory}/img/top.qcow2"],
             check=True,
@@ -329,23 +390,42 @@ class Replay:
             except libvirt.libvirtError as error:
                 print(f"no network {name}: {error}", file=sys.stderr)
 
-    def start(self, name, group):
-        """Starts the guest of an operation; some groups begin with one that was just started."""
-        key = f"{name} of {group}" if (name, group) in BEGINNINGS else name
-        if key in self.booted or name not in self.documents:
+    def start(self, name, key):
+        """Starts the guest of an operation, unless it is the one that runs."""
+        if self.booted.get(name) == key or key not in self.documents:
             return
-        if key != name or name in self.booted:
+        if name in self.booted:
             self.forget(name)
-        self.booted.update((key, name))
-        xml = self.documents.get(key, self.documents[name])
+        self.booted[name] = key
+        xml = self.documents[key]
         if name == "pt":
             self.conn.createXML(xml)
             return
         dom = self.conn.defineXML(xml)
         if name != "c":
             dom.create()
+        self.wait_for_system(name)
+        if key in AFTER_START:
+            result, errors = self.virsh([self.here(word) for word in AFTER_START[key]])
+            if result == "error":
+                print(f"{key}: {errors}", file=sys.stderr)
+
+    def wait_for_system(self, name):
         if self.options.kernel and name in ("g", "h"):
             time.sleep(self.options.boot)
+
+    def raise_again(self, name, live, gone):
+        """Starts a guest whose QEMU died as it was before, without the device that was to leave."""
+        ElementTree.register_namespace("qemu", "http://libvirt.org/schemas/domain/qemu/1.0")
+        document = ElementTree.fromstring(live)
+        devices = document.find("devices")
+        for device in list(devices):
+            alias = device.find("alias")
+            if alias is not None and alias.get("name") in gone:
+                devices.remove(device)
+        self.trace.read.pop(name, None)
+        self.conn.createXML(ElementTree.tostring(document, encoding="unicode"))
+        self.wait_for_system(name)
 
     def forget(self, name):
         # QEMU begins the file anew.
@@ -376,6 +456,9 @@ class Replay:
 
     def call(self, op):
         """Makes the call; result and errors."""
+        self.out = None
+        if op["virsh"].startswith("python: "):
+            return self.call_binding(op)
         words = shlex.split(op["virsh"])
         if words[0] in CALLS:
             flags = 0
@@ -392,11 +475,47 @@ class Replay:
                 return "error", [(error.get_error_code(), self.there(error.get_error_message()))]
             return "ok", []
         words = [self.here(word) for word in words]
+        # An empty argument of the recording is not in its words.
+        words += [""] if words[-1] == "--new-desc" else []
+        return self.virsh(words)
+
+    def virsh(self, words, fds=(), stdin=None):
         done = subprocess.run(
-            ["virsh", "-c", self.options.uri, *words], capture_output=True, text=True, timeout=120, check=False
+            ["virsh", "-c", self.options.uri, *words], capture_output=True, text=True, timeout=120, check=False,
+            pass_fds=fds, input=stdin,
         )
         self.out = self.there(done.stdout)
         return ("ok" if done.returncode == 0 else "error"), [(None, self.there(done.stderr))]
+
+    def call_binding(self, op):
+        """A call that the recording made through the binding, or with descriptors."""
+        what = op["virsh"].removeprefix("python: ")
+        dom = self.conn.lookupByName(op["dom"])
+        if what in ON_DESCRIPTORS:
+            return self.call_with_descriptor(what)
+        try:
+            given = BINDING[what](dom, self)
+        except libvirt.libvirtError as error:
+            return "error", [(error.get_error_code(), self.there(error.get_error_message() or ""))]
+        self.out = json.dumps(given)
+        return "ok", []
+
+    def call_with_descriptor(self, what):
+        document = f"{self.directory}/x/fd.xml"
+        with open(document, "w", encoding="ascii") as file:
+            file.write(self.here(FD_DISK))
+        fd = os.open(f"{self.directory}/img/r5.raw", os.O_RDWR)
+        try:
+            words, script = ON_DESCRIPTORS[what]
+            words = [word.format(fd=fd, document=document) for word in words]
+            result, errors = self.virsh(words, (fd,), script.format(fd=fd, document=document))
+            # The recording holds what virsh said, and not how it ended.
+            given = "ok", errors
+            self.out += errors[0][1] if result == "error" else ""
+            self.out = self.out.replace(f" {fd}\n", " 7\n").replace(f" {fd} ", " 7 ")
+            return given
+        finally:
+            os.close(fd)
 
     def as_it_is(self, name, xml):
         """The live document of the device that has the alias of another one's; the latter, if there is none."""
@@ -411,27 +530,29 @@ class Replay:
     def replay(self, op):
         """Makes one call; what differs, by kind."""
         name = op["dom"]
+        self.prepare_for(op)
         before = self.documents_of(name)
         self.trace.take(name)
         self.events.take(name)
         result, errors = self.call(op)
-        time.sleep(self.options.settle)
+        self.wait_after(op, result)
         after = self.documents_of(name)
         word = op["virsh"].split()[0]
-        if word not in CALLS and word not in OF_VIRSH:
-            return None
         found = {"result": (op["result"], result)}
+        if op["result"] == "ok" != result:
+            found["result"] = ("ok", str(errors))
         if op["result"] == result == "error":
             wanted = [(e["code"], plain(e["msg"])) for e in op.get("err", [])][-1:]
             errors = [(code, plain(text)) for code, text in errors]
-            if word in OF_VIRSH:
+            if word not in CALLS and word != "python:":
                 text = wanted[0][1] if wanted else op.get("stderr", "")
                 found["error"] = (text, text if text in errors[0][1] else errors[0][1])
             else:
                 found["error"] = (wanted, errors)
-        if word in OF_VIRSH and "out" in op and result == "ok" and not VARIES.match(word):
-            found["out"] = (op["out"].split(), self.out.split())
-        found["events"] = (told(op.get("events", [])), told(self.events.take(name)))
+        if self.out is not None and "out" in op and result == "ok" and not VARIES.match(word):
+            found["out"] = (printed(op["out"]), printed(self.out))
+        events = json.loads(self.there(json.dumps(self.events.take(name))))
+        found["events"] = (told(op.get("events", [])), told(events))
         numbers = [Numbers(), Numbers()]
         found["live"] = (changes(op.get("live_diff", [])), changes(self.diff(before[0], after[0])))
         found["stored"] = (changes(op.get("config_diff", [])), changes(self.diff(before[1], after[1])))
@@ -441,7 +562,56 @@ class Replay:
         for kind in ("commands", "live", "stored", "events"):
             numbered = [[n.of(line) for line in side] for n, side in zip(numbers, found[kind])]
             found[kind] = tuple(numbered if kind == "commands" else map(sorted, numbered))
+        if word in ("undefine", "destroy") or "(domain no longer running)" in op.get("live_diff", []):
+            found["live"] = found["stored"] = ([], [])
+        elif before[0] and not after[0]:
+            found["died"] = (False, True)
+            self.raise_again(name, before[0], set(re.findall(r"<alias name='([^']*)'", op.get("xml_in", ""))))
         return {kind: pair for kind, pair in found.items() if pair[0] != pair[1]}
+
+    def restart(self, op):
+        """The daemon ends, the guest goes on, the daemon comes back: what it makes of that."""
+        if not self.options.restart:
+            return None
+        name = op["dom"]
+        before = self.documents_of(name)
+        self.trace.take(name)
+        self.conn.close()
+        subprocess.run([self.options.restart, name], check=True)
+        self.conn = libvirt.open(self.options.uri)
+        self.events = Events(self.options.uri)
+        time.sleep(self.options.settle)
+        after = self.documents_of(name)
+        given = [json.loads(self.there(json.dumps(c))) for c in self.trace.take(name) if not ASKED.match(c[0] or "")]
+        wanted = [c[:2] for c in op.get("qmp", []) if not ASKED.match(c[0])]
+        pairs = {
+            "live": (changes(op.get("live_diff", [])), changes(self.diff(before[0], after[0]))),
+            "commands": (commands(wanted), [c for c in commands(given) if '"cont"' not in c]),
+        }
+        numbered = {kind: tuple([Numbers().of(line) for line in side] for side in pair) for kind, pair in pairs.items()}
+        return {kind: pair for kind, pair in numbered.items() if pair[0] != pair[1]}
+
+    def prepare_for(self, op):
+        """What the recording did before an operation and did not record, and what it waited for."""
+        number = number_of(op)
+        if number in BETWEEN:
+            self.virsh(BETWEEN[number])
+            time.sleep(self.options.settle)
+        if number in AWAIT_AGENT:
+            self.wait_until(lambda: self.virsh(["qemu-agent-command", op["dom"], '{"execute":"guest-ping"}'])[0] == "ok")
+
+    def wait_after(self, op, result):
+        """Waits for what follows a call: the end of a guest, the guest's answer."""
+        words = op["virsh"].split()
+        if words[0] in ENDS and result == op["result"] == "ok" and "(domain no longer running)" in op.get("live_diff", []):
+            self.wait_until(lambda: not self.documents_of(op["dom"])[0])
+        time.sleep(max(self.options.settle, SLOW.get(words[0], 0)))
+
+    def wait_until(self, is_so):
+        for _ in range(60):
+            if is_so():
+                return
+            time.sleep(1)
 
     def diff(self, before, after):
         lines = difflib.unified_diff(self.there(before).splitlines(), self.there(after).splitlines(), n=0, lineterm="")
@@ -472,10 +642,22 @@ class Numbers:
 
 def explanation(op, differs):
     """Why an operation differs, if that is known."""
-    for asked, kinds, why in EXPLAINED:
-        if differs and re.search(asked, op["op"] + " " + op["virsh"]) and set(differs) <= kinds:
+    number = number_of(op)
+    for numbers, kinds, why in EXPLAINED:
+        if differs and number in numbers and set(differs) <= kinds:
             return why
     return None
+
+
+def number_of(op):
+    return int(op["id"].rsplit("-", 1)[1])
+
+
+def printed(text):
+    """What was printed, without what differs from run to run."""
+    text = text.strip('"').replace("\\n", "\n").replace('\\"', '"')
+    words = re.sub(r"libvirt-\d+", "libvirt-N", text).split()
+    return [word for word in words if not word.startswith(("/tmp/x/", "virsh"))]
 
 
 def plain(text):
@@ -507,7 +689,8 @@ def changes(lines):
 
 def commands(list_):
     lines = (json.dumps([name, arguments], sort_keys=True) for name, arguments in list_)
-    lines = (re.sub(r"(passt/)\d+-", r"\1N-", line) for line in lines)
+    lines = (re.sub(r"(passt/|domain-)(?:ID|\d+)-", r"\1N-", line) for line in lines)
+    lines = (re.sub(r"qemu\.(mem|screendump|screenshot)\.\w+", r"qemu.\1.N", line) for line in lines)
     lines = (re.sub(r'("(?:data|iv)": ")[^"]*==', r"\1N", line) for line in lines)
     lines = (re.sub(r'("bus": "pci)\.\d+', r"\1.N", line) for line in lines)
     return [re.sub(r'("mac": "52:54:00):(?!00:)[0-9a-f:]*', r"\1:N", line) for line in lines]
@@ -522,13 +705,16 @@ def main():
     parser.add_argument("--boot", type=float, default=40, help="seconds that the guest with a system takes to boot")
     parser.add_argument("--dir", help="where files of the recording are made")
     parser.add_argument(
-        "--groups", default="disk,devices,net-graphics,os-guest,no-os-guest,other-machines-and-config,tuning,agent"
+        "--groups", default=",".join(ORDER)
     )
     parser.add_argument("--guests", help="only operations on these guests")
     parser.add_argument("--servers", action="store_true", help="serve the recording's disks that are no files")
     parser.add_argument("--networks", action="store_true", help="make the recording's bridges and networks")
     parser.add_argument("--settle", type=float, default=0.3, help="seconds to wait for what follows a call")
     parser.add_argument("--skip", default="server mode", help="operations whose description has this are left out")
+    parser.add_argument(
+        "--restart", help="program that stops the daemon, lets the CPUs of the guest that it is given run, and starts it again"
+    )
     parser.add_argument("--verbose", action="store_true")
     options = parser.parse_args()
     replay = Replay(options)
@@ -541,18 +727,21 @@ def main():
     only = options.guests.split(",") if options.guests else None
     groups = options.groups.split(",")
     kinds, totals, explained = Counter(), Counter(), Counter()
-    for line in open(options.facts, encoding="utf-8"):
-        op = json.loads(line)
+    with open(options.facts, encoding="utf-8") as file:
+        recorded = [json.loads(line) for line in file]
+    recorded.sort(key=lambda op: ORDER.index(op["group"]))
+    current = {}
+    for op in recorded:
+        current.setdefault(op["dom"], op["dom"])
+        current[op["dom"]] = BEGINNINGS.get(number_of(op), current[op["dom"]])
         # A vhost-user server without a client stops QEMU, and libvirt's daemon with it.
         if options.skip and options.skip in op["op"]:
             continue
-        if op["group"] not in groups or op["dom"] not in replay.documents or op["virsh"].startswith(("python", "(")):
+        if op["group"] not in groups or op["dom"] not in replay.documents or only and op["dom"] not in only:
             continue
-        if only and op["dom"] not in only:
-            continue
-        replay.start(op["dom"], op["group"])
+        replay.start(op["dom"], current[op["dom"]])
         try:
-            differs = replay.replay(op)
+            differs = replay.restart(op) if op["virsh"].startswith("(") else replay.replay(op)
         except Exception as error:  # noqa: BLE001 - one call must not end the replay
             differs = {"replay": ("", repr(error))}
         if differs is None:
@@ -574,9 +763,10 @@ def main():
         sys.stdout.flush()
     equal = sum(n for (_, same), n in totals.items() if same is True)
     everything = sum(totals.values())
-    for kind in sorted({kind for kind, _ in totals}):
-        print(f"{kind[0]:22} {kind[1]:28} equal {totals[kind, True]:4}  explained {totals[kind, 'explained']:4}"
-              f"  differs {totals[kind, False]:4}")
+    for at in (0, 1):
+        for name in sorted({kind[at] for kind, _ in totals}):
+            sums = [sum(n for (kind, sort), n in totals.items() if kind[at] == name and sort == s) for s in (True, "explained", False)]
+            print(f"{name:28} rows {sum(sums):4}  equal {sums[0]:4}  explained {sums[1]:4}  differs {sums[2]:4}")
     for why, count in explained.items():
         print(f"{count:4} explained: {why}")
     print(f"equal {equal} of {everything}, {sum(explained.values())} explained; differences by kind: {dict(kinds)}")

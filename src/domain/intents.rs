@@ -80,6 +80,11 @@ pub enum Intent {
         /// The device's alias.
         alias: String,
     },
+    /// Make a disk that is a part of its file the whole file, for it to get another size.
+    DropSlice {
+        /// The disk's name in the guest.
+        target: String,
+    },
     /// Give the guest other CPUs.
     SetVcpus {
         /// What is wanted, in the words of `ops::device::vcpus`.
@@ -241,6 +246,7 @@ impl Intent {
             Self::Tune { .. } => "configure",
             Self::SetPassword { .. } | Self::ResizeMemory { .. } => "update-device",
             Self::ChangeMedium { .. } => "change-medium",
+            Self::DropSlice { .. } => "resize-disk",
             Self::SetLink { .. } | Self::Rewire { .. } => "set-link",
             Self::BeginBlockJob { .. } => "begin-block-job",
             Self::SteerBlockJob { .. } => "abort-block-job",

@@ -291,7 +291,8 @@ impl Monitor {
     /// # Errors
     /// When it is no command, or is not answered.
     pub async fn raw(&self, json: &str, fds: Vec<OwnedFd>) -> Result<String> {
-        Ok(self.client.execute_raw(json, fds, RAW_DEADLINE).await?)
+        let answer = self.client.execute_raw(json, fds, RAW_DEADLINE).await?;
+        Ok(qmp::compact(&answer))
     }
 
     /// Runs a line of the human monitor; what it prints.

@@ -174,3 +174,33 @@ async fn an_interface_that_is_changed_with_its_plug_at_every_step() -> Result<()
     })
     .await
 }
+
+/// A disk that is the first half of its file.
+fn half(image: &std::path::Path) -> String {
+    let part = "<slices><slice type='storage' offset='0' size='2048'/></slices></source>";
+    disk(image).replace("'/><target", &format!("'>{part}<target"))
+}
+
+async fn resize(grpc: Grpc, name: String) -> Answer<()> {
+    let request = pb::ResizeDiskRequest {
+        domain: by_name(&name),
+        disk: "sda".to_owned(),
+        bytes: 8192,
+        ..Default::default()
+    };
+    grpc.disks().resize(request).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_of_a_file_that_becomes_the_whole_at_every_step() -> Result<()> {
+    every_step(Operation {
+        name: "drop-slice",
+        devices: format!("{SCSI}{}", half(&image("half.img")?)),
+        cpus: CPU,
+        call: Call::Other(|grpc, name| Box::pin(resize(grpc, name))),
+        done: Done::Gone("<slices>"),
+        had: &[("the file's", "part")],
+        commands: &["blockdev-reopen", "block_resize"],
+    })
+    .await
+}

@@ -60,6 +60,7 @@ mod surroundings;
 mod switch;
 mod takeover;
 mod tpm;
+mod transient;
 mod tuning;
 mod watch;
 mod whole;

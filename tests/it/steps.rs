@@ -107,6 +107,11 @@ fn model(had: &[(&str, &str)], asked: &[Asked]) -> Model {
             "object-add" => (format!("object {}", text("id")), "there".to_owned()),
             "object-del" => (format!("object {}", text("id")), String::new()),
             "block_set_io_throttle" => ("operations a second".to_owned(), arguments["iops"].to_string()),
+            "blockdev-reopen" => {
+                let offset = arguments["options"][0].get("offset");
+                let part = if offset.is_some() { "part" } else { "whole" };
+                ("the file's".to_owned(), part.to_owned())
+            }
             "set_password" => ("password".to_owned(), text("password").to_owned()),
             "expire_password" => ("expiry".to_owned(), text("time").to_owned()),
             "stop" => ("run".to_owned(), "paused".to_owned()),

@@ -32,6 +32,7 @@ mod scsi;
 mod smbios;
 mod stats;
 mod usb;
+mod virtual_function;
 
 pub use cache::{Bank, BankKind, caches};
 pub use cells::{Cell, CellCpu, Distance, cells, has_cell};
@@ -63,6 +64,7 @@ pub use scsi::{ScsiPlace, scsi_node};
 pub use smbios::{Sysinfo, SysinfoTable, sysinfo};
 pub use stats::{CpuTimes, cpu_times};
 pub use usb::{UsbDevice, usb_devices};
+pub use virtual_function::{VirtualFunction, virtual_function};
 
 /// What the host part of a capabilities document needs, in one go.
 #[derive(Debug, Clone, PartialEq, Eq)]

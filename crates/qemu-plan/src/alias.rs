@@ -5,10 +5,11 @@
 
 use domxml::devices::{
     Address, Console, Controller, ControllerKind, Device, DeviceInfo, DeviceRef, Devices, Disk, DiskBus,
-    Family, Memory, MemoryModel, ScsiModel,
+    Family, InterfaceKind, Memory, MemoryModel, ScsiModel,
 };
 
 use crate::address::{BusKind, root_bus};
+use crate::command::net;
 use crate::facts::disk_index;
 
 /// How a family is numbered.
@@ -35,7 +36,6 @@ const FAMILIES: &[(Family, &str, Count)] = &[
     (Family::Tpm, "tpm", Count::Position),
     (Family::Sound, "sound", Count::Position),
     (Family::Video, "video", Count::Position),
-    (Family::Hostdev, "hostdev", Count::NextFree),
     (Family::Redirdev, "redir", Count::NextFree),
     (Family::Hub, "hub", Count::Position),
     (Family::Watchdog, "watchdog", Count::NextFree),
@@ -66,6 +66,25 @@ pub fn assign(devices: &mut Devices) {
     name_first_console(devices);
 }
 
+/// Names interfaces anew that networks have made devices of the host, which go by other names.
+pub fn rename_passed(devices: &mut Devices) {
+    for at in 0..devices.interfaces.len() {
+        let is_other = |card: &domxml::devices::Interface| {
+            let alias = card.info.alias.as_deref().unwrap_or_default();
+            card.actual.is_some()
+                && net::kind(card) == InterfaceKind::Hostdev
+                && !card.info.has_user_alias()
+                && !alias.starts_with("hostdev")
+        };
+        if devices.interfaces.get(at).is_some_and(is_other) {
+            let name = hostdev_name(devices);
+            if let Some(card) = devices.interfaces.get_mut(at) {
+                card.info.alias = Some(name);
+            }
+        }
+    }
+}
+
 /// The name for a device that is about to be added; `None` when it has one.
 pub fn for_new(devices: &Devices, device: &Device) -> Option<String> {
     let device = device.as_ref();
@@ -89,6 +108,10 @@ fn name(devices: &Devices, device: DeviceRef<'_>, position: usize) -> Option<Str
         DeviceRef::Disk(disk) => return Some(disk_name(devices, disk)),
         DeviceRef::Controller(controller) => return Some(controller_name(devices, controller)),
         DeviceRef::Memory(memory) => return Some(memory_name(devices, memory)),
+        DeviceRef::Interface(card) if net::kind(card) == InterfaceKind::Hostdev => {
+            return Some(hostdev_name(devices));
+        }
+        DeviceRef::Hostdev(_) => return Some(hostdev_name(devices)),
         // There is none.
         DeviceRef::Memballoon(balloon) if balloon.model.as_str() == "none" => return None,
         _ => {}
@@ -136,6 +159,13 @@ fn disk_name(devices: &Devices, disk: &Disk) -> String {
         return format!("scsi{}-{}-{}-{}", a.controller, a.bus, a.target, a.unit);
     }
     format!("{}{}-{}-{}", bus.as_str(), a.controller, a.bus, a.unit)
+}
+
+/// Devices of the host and interfaces that are such are counted together.
+fn hostdev_name(devices: &Devices) -> String {
+    let prefix = "hostdev";
+    let free = |family| next_free(devices, family, prefix);
+    format!("{prefix}{}", free(Family::Interface).max(free(Family::Hostdev)))
 }
 
 fn is_lsilogic(devices: &Devices, index: u32) -> bool {

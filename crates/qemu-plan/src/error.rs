@@ -18,6 +18,8 @@ pub enum Code {
     Xml = 27,
     /// The document is wrong; the message stands alone.
     XmlDetail = 35,
+    /// Something that nobody may do.
+    OperationDenied = 29,
     /// The system refused something; the message stands alone.
     System = 38,
     /// The guest's state does not allow it.
@@ -86,6 +88,7 @@ impl Code {
             Self::ArgumentUnsupported => "argument unsupported: ",
             Self::Overflow => "numerical overflow: ",
             Self::OperationUnsupported => "Operation not supported: ",
+            Self::OperationDenied => "operation forbidden: ",
         }
     }
 }

@@ -12,6 +12,7 @@
 
 pub mod agent;
 mod client;
+mod compact;
 mod command;
 pub mod commands;
 mod connect;
@@ -26,6 +27,7 @@ mod pending;
 pub mod types;
 
 pub use client::Client;
+pub use compact::compact;
 pub use command::Command;
 pub use connect::connect;
 pub use connection::{Connection, HANDSHAKE_DEADLINE, Incoming};

@@ -24,6 +24,7 @@ mod policy;
 mod quiet;
 mod rlimit;
 mod tap;
+mod virtual_function;
 mod vsock;
 
 pub use async_file::AsyncFile;
@@ -33,6 +34,7 @@ pub use clock::local_offset;
 pub use inherited::keep_from_programs;
 pub use kvm::{Kvm, Tsc};
 pub use launch::{Held, Launch, LaunchError, Limit, Started, stage::Stage};
+pub use virtual_function::{FunctionConfig, configure_function, function_config};
 pub use links::{
     Macvtap, MacvtapMode, PortVlan, add_bridge_address, add_macvtap, add_port_vlan, is_up, leave_bridge,
     link_index, mac, macvtap_node, open_macvtap, remove_bridge_address, remove_macvtap, remove_port_vlan,

@@ -54,7 +54,7 @@ use crate::{
         },
         holdings::{
             net::traffic,
-            storage::{disk, secrets},
+            storage::{disk, secrets, transient},
         },
         operation::{self, Ask, Context, Operation},
         run::{guest::Guest, react::lifecycle},
@@ -229,6 +229,7 @@ impl Coming {
                 guest.gave_nodes(first.saturating_add(1));
                 let mut disk = disk::resolve(driver, view.uuid, *disk).await?;
                 let next = block::number_disk(&mut disk, first);
+                let next = transient::put_on(&mut disk, &def.name, next);
                 guest.gave_nodes(next);
                 block::name_disk(&mut disk)?;
                 block::number_sets(&mut disk, plugging::next_fdset(view));

@@ -6,10 +6,14 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use domxml::devices::{Device, DeviceRef, Interface, InterfaceKind, Memory};
-use qemu_plan::{command::Resources, hotplug};
+use domxml::{
+    devices::{Device, DeviceRef, Interface, InterfaceKind, Memory},
+    status,
+};
+use qemu_plan::{alias, command::Resources, hotplug};
 
 use crate::{
+    domain::intents::Intent,
     error::{Area, Error, Result},
     ops::{
         Driver,
@@ -23,7 +27,7 @@ use crate::{
             helper::{passt, virtiofs},
             hostdev, memory,
             net::{interface, ports},
-            storage::{claim, disk, owners::Owners},
+            storage::{claim, disk, owners::Owners, transient},
             vsock,
         },
         host::identity::Identity,
@@ -54,6 +58,7 @@ pub(super) async fn acquire(
             if let Some(claim) = claim::of_disk(disk) {
                 cpus::take(driver, guest, &claim, undo).await?;
             }
+            transient::make(std::slice::from_ref(&**disk), &document.name, undo).await?;
             disk::acquire(driver, &guest.domain, disk, undo).await?;
             let handed = driver.groups.named_by(view.uuid, [&**disk])?;
             handed.hand_over(disk, |fd| Ok(files.keep(fd)), given)?;
@@ -121,6 +126,10 @@ async fn plug_interface(
     // Only now it is known what it is plugged into.
     hotplug::check_interface(card)?;
     interface::check_acquirable(driver, card)?;
+    if hostdev::of_interface(card).is_some() {
+        take_name(context, card, document).await?;
+        return hostdev::take_card(driver, &document.name, card, undo).await;
+    }
     passt::plug_one(driver, document, card, (&mut *given, &mut *undo)).await?;
     if interface::is_vdpa(card) {
         let fd = Some(files.keep(interface::open_vdpa(card).await?));
@@ -132,6 +141,20 @@ async fn plug_interface(
     let alias = card.info.alias.clone().unwrap_or_default();
     given.devices.extend(handed.map(|handed| (alias, handed)));
     Ok(())
+}
+
+/// A card that a network has made a device of the host goes by another name, and the note says so before QEMU knows it.
+async fn take_name(context: &Context, card: &mut Interface, document: &domxml::Domain) -> Result<()> {
+    let mut with = document.devices.clone();
+    with.interfaces.push(card.clone());
+    alias::rename_passed(&mut with);
+    let named = with.interfaces.pop().unwrap_or_default();
+    if named.info.alias == card.info.alias {
+        return Ok(());
+    }
+    *card = named;
+    let device = Device::Interface(Box::new(card.clone())).format(status::FORMAT);
+    context.intend(Intent::AttachDevice { device, stored: None }).await
 }
 
 /// Gives the files of a device to QEMU's user and lets the guest open its nodes.
@@ -188,6 +211,9 @@ pub(crate) async fn release(driver: &Arc<Driver>, guest: &Arc<Guest>, device: &D
             return disk::release(driver, run, disk).await;
         }
         Device::Interface(card) => {
+            if let Some(device) = hostdev::of_interface(card) {
+                hostdev::give_back_one(driver, &view.name, &device).await;
+            }
             passt::unplug_one(driver, &run.document.domain, card).await;
             interface::release(driver, card, view.uuid).await;
         }

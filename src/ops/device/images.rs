@@ -16,6 +16,7 @@ use serde_json::{Map, json};
 use crate::{
     domain::{
         Domain, Edit, Effects, Run,
+        intents::Intent,
         jobs::{Kind, Want},
     },
     error::{Code, Error, Result},
@@ -81,6 +82,7 @@ pub(crate) async fn resize(
         let Some(slice) = slice else {
             return guest.execute(resize).await.map(drop);
         };
+        context.intend(Intent::DropSlice { target: slice.target.clone() }).await?;
         let again = Arc::clone(&guest);
         let back = slice.clone();
         let reversal = async move { back.open(&again, true).await };
@@ -94,6 +96,7 @@ pub(crate) async fn resize(
             let disk = disks.find(|disk| disk.target.dev == target);
             if let Some(source) = disk.and_then(|disk| disk.source.as_mut()) {
                 source.slices = None;
+                name_as_format(source);
             }
             Ok(())
         });
@@ -135,6 +138,28 @@ impl Sliced {
         }
         let options = Map::from_iter([("options".to_owned(), json!([node]))]);
         guest.execute(commands::BlockdevReopen(options)).await.map(drop)
+    }
+}
+
+/// The node of the part is the one of the whole from now on.
+fn name_as_format(source: &mut Source) {
+    let private = source.private_data.as_mut();
+    let names = private.and_then(|private| private.nodenames.as_mut());
+    for node in names.into_iter().flat_map(|names| &mut names.names) {
+        if node.kind == "slice-storage" {
+            node.kind = "format".to_owned();
+        }
+    }
+}
+
+/// Has QEMU see of a disk's file what its document says, after a change that was cut off.
+///
+/// # Errors
+/// What QEMU refuses.
+pub(crate) async fn set_right(guest: &Guest, disk: &Disk) -> Result<()> {
+    match Sliced::of(disk) {
+        Some(slice) => slice.open(guest, true).await,
+        None => Ok(()),
     }
 }
 

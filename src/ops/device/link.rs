@@ -6,21 +6,26 @@
 use std::sync::Arc;
 
 use domxml::devices::{
-    Device, Interface, InterfaceKind,
-    common::VirtioOptions,
-    interface::{InterfaceDriver, InterfaceSource, LinkState},
+    Device, DeviceRef, Interface, InterfaceKind,
+    interface::{InterfaceSource, LinkState},
 };
-use qemu_plan::{command::net::kind, hotplug};
+use qemu_plan::{caps::Caps, command::net::kind, hotplug, postparse::Context as Filling};
 use qmp::commands;
 
 use super::{
     change::{self, Change, Live},
+    fixed,
     rewire::{self, Rewire},
 };
 use crate::{
     domain::{Domain, Edit, Effects, View, intents::Intent},
     error::{Area, Code, Error, Result},
-    ops::{Conditions, Driver, document::scope::Scope, operation::Context, run::guest::Guest},
+    ops::{
+        Conditions, Driver,
+        document::{plan, scope::Scope},
+        operation::Context,
+        run::guest::Guest,
+    },
 };
 /// Changes an interface to what is wanted: its link in a running guest, all of it in a stored configuration.
 ///
@@ -46,17 +51,20 @@ impl Change for Interface {
         _: &Arc<Driver>,
         mut document: Box<domxml::Domain>,
     ) -> Result<Box<domxml::Domain>> {
-        let place = find(&mut document.devices.interfaces, self)?;
+        let wanted = without_name(self.clone());
+        let place = find(&mut document.devices.interfaces, &wanted)?;
         // Another model may need another place.
-        let stays = place.model == self.model;
+        let stays = place.model == wanted.model;
         let address = place.info.address.clone().filter(|_| stays);
-        *place = self.clone();
-        place.info.address = self.info.address.clone().or(address);
+        *place = wanted;
+        place.info.address = place.info.address.take().or(address);
         Ok(document)
     }
 
     async fn in_live(&self, driver: &Arc<Driver>, view: &View) -> Result<Link> {
+        let wanted = complete(driver, view, self).await?;
         let interface = find_live(view, self)?;
+        hotplug::check_kept(DeviceRef::Interface(&interface), DeviceRef::Interface(self))?;
         let mut others = domxml::Domain::clone(&view.running()?.document.domain);
         others
             .devices
@@ -67,8 +75,8 @@ impl Change for Interface {
             guest: driver.guests.of(view)?,
             alias: interface.info.alias.clone().unwrap_or_default(),
             up: interface.link != Some(LinkState::Down),
-            rewire: check(interface, self)?,
-            new: self.clone(),
+            rewire: check(interface, &wanted)?,
+            new: wanted,
         })
     }
 }
@@ -122,6 +130,27 @@ impl Live for Link {
     }
 }
 
+/// The interface as one of the running guest, complete and checked by itself. What the document does not say of place and
+/// host's end is not made up.
+async fn complete(driver: &Arc<Driver>, view: &View, given: &Interface) -> Result<Interface> {
+    let def = &view.running()?.document.domain;
+    let device = Device::Interface(Box::new(given.clone()));
+    let pass = move |caps: &Caps, context: &mut Filling<'_>| hotplug::complete(def, device, caps, context);
+    let Device::Interface(mut complete) = plan::with_caps(driver, def, pass).await? else {
+        return Err(Error::internal("the device got lost"));
+    };
+    complete.info.address = given.info.address.clone().filter(|_| given.info.pci().is_some());
+    Ok(*complete)
+}
+
+/// A name that the run made up is in no stored document.
+fn without_name(mut interface: Interface) -> Interface {
+    if !interface.info.has_user_alias() {
+        interface.info.alias = None;
+    }
+    interface
+}
+
 fn find_live(view: &View, new: &Interface) -> Result<Interface> {
     let mut interfaces = view.running()?.document.domain.devices.interfaces.clone();
     Ok(find(&mut interfaces, new)?.clone())
@@ -145,7 +174,8 @@ fn find<'a>(interfaces: &'a mut [Interface], wanted: &Interface) -> Result<&'a m
         parts(wanted)
             .iter()
             .zip(parts(i))
-            .all(|(said, has)| said.is_none() || *said == has)
+            // A stored interface may have no name.
+            .all(|(said, has)| said.is_none() || *said == has || (has.is_none() && *said == alias(wanted)))
     };
     let mut found = interfaces.iter_mut().filter(|i| same(i));
     match (found.next(), found.next()) {
@@ -163,89 +193,12 @@ fn find<'a>(interfaces: &'a mut [Interface], wanted: &Interface) -> Result<&'a m
     }
 }
 
-/// Refuses what can't be changed while the guest runs, in libvirt's words.
-// table: one check a part of the interface
-fn refuse_fixed(old: &Interface, wanted: &Interface) -> Result<()> {
-    let model = |i: &Interface| i.model.clone().unwrap_or_default();
-    let rom = |i: &Interface| i.info.rom.clone().unwrap_or_default();
-    let target = |i: &Interface| i.target.as_ref().and_then(|t| t.dev.clone());
-    let driver = |i: &Interface| InterfaceDriver {
-        virtio: VirtioOptions::default(),
-        ..i.driver.clone().unwrap_or_default()
-    };
-    let options = |i: &Interface| {
-        i.driver
-            .as_ref()
-            .map(|driver| driver.virtio.clone())
-            .unwrap_or_default()
-    };
-    let fixed = [
-        (
-            wanted.model.is_some() && wanted.model != old.model,
-            format!(
-                "cannot modify network device model from {} to {}",
-                model(old),
-                model(wanted)
-            ),
-        ),
-        (
-            driver(old) != driver(wanted),
-            "cannot modify virtio network device driver attributes".to_owned(),
-        ),
-        (
-            options(old) != options(wanted),
-            "cannot modify virtio network device driver options".to_owned(),
-        ),
-        (
-            old.script != wanted.script,
-            "cannot modify network device script attribute".to_owned(),
-        ),
-        (
-            target(wanted).is_some() && target(wanted) != target(old),
-            "cannot modify network device tap name".to_owned(),
-        ),
-        (
-            rom(old).bar != rom(wanted).bar,
-            "cannot modify network device rom bar setting".to_owned(),
-        ),
-        (
-            rom(old).file != rom(wanted).file,
-            "cannot modify network rom file".to_owned(),
-        ),
-        (
-            old.info.boot != wanted.info.boot,
-            "cannot modify network device boot index setting".to_owned(),
-        ),
-        (old.mtu != wanted.mtu, "cannot modify MTU".to_owned()),
-        (
-            old.backend != wanted.backend,
-            "cannot modify network device backend settings".to_owned(),
-        ),
-        (
-            wanted.kind != old.kind
-                && old
-                    .actual
-                    .as_ref()
-                    .is_none_or(|actual| wanted.kind != actual.kind)
-                && !(rewire::can_move(old.kind) && rewire::can_move(wanted.kind)),
-            format!(
-                "unable to change config on '{}' network type",
-                wanted.kind.as_str()
-            ),
-        ),
-    ];
-    match fixed.into_iter().find(|(differs, _)| *differs) {
-        Some((_, text)) => Err(Error::new(Code::OperationUnsupported, text)),
-        None => Ok(()),
-    }
-}
-
 /// What changes beside the link.
 ///
 /// # Errors
 /// `OperationUnsupported` for what can't be changed while the guest runs.
 fn check(old: Interface, wanted: &Interface) -> Result<Option<Rewire>> {
-    refuse_fixed(&old, wanted)?;
+    fixed::check(&old, wanted)?;
     let wanted_as = comparable(wanted.clone(), wanted);
     let is_wanted = |interface: &Interface| {
         let mut shown = interface.clone();
@@ -255,9 +208,7 @@ fn check(old: Interface, wanted: &Interface) -> Result<Option<Rewire>> {
     if is_wanted(&old) {
         return Ok(None);
     }
-    if !rewire::can_change(&old) {
-        return Err(rewire::not_so(wanted));
-    }
+    fixed::check_host_end(&old, wanted)?;
     let mut new = old.clone();
     rewire::take_over(&mut new, wanted);
     if is_wanted(&new) {
@@ -294,6 +245,7 @@ fn comparable(mut interface: Interface, wanted: &Interface) -> Interface {
     if wanted.target.is_none() {
         interface.target = None;
     }
+    interface.source = interface.source.take().filter(|source| *source != InterfaceSource::default());
     if wanted.info.address.is_none() {
         interface.info.address = None;
     }
@@ -336,7 +288,8 @@ mod tests {
         let shown = "<interface type='bridge'><mac address='52:54:00:AA:00:01'/><source network='n' portid='p' bridge='b'/>\
             <target dev='vnet5'/><model type='virtio'/><filterref filter='f'/><link state='down'/><alias name='net0'/>\
             <address type='pci' domain='0x0000' bus='0x00' slot='0x02' function='0x0'/></interface>";
-        let asked = "<interface type='network'><mac address='52:54:00:aa:00:01'/><source network='n'/><filterref filter='f'/></interface>";
+        let asked = "<interface type='network'><mac address='52:54:00:aa:00:01'/><source network='n'/><model type='virtio'/>\
+            <filterref filter='f'/></interface>";
         // The interface as it was shown or asked for, what is changed in it, and what is said.
         let table = [
             (shown, ("", ""), None),
@@ -390,7 +343,8 @@ mod tests {
     #[test]
     fn what_the_host_has_of_it_is_changed() {
         let old = interface(LIVE, domxml::ParseFlags::ACTUAL_NET);
-        let asked = "<interface type='network'><mac address='52:54:00:aa:00:01'/><source network='n'/><filterref filter='f'/></interface>";
+        let asked = "<interface type='network'><mac address='52:54:00:aa:00:01'/><source network='n'/><model type='virtio'/>\
+            <filterref filter='f'/></interface>";
         let table = [
             ("<filterref filter='f'/>", "", false),
             ("<filterref filter='f'/>", "<filterref filter='g'/>", false),

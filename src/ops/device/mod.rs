@@ -3,6 +3,7 @@
 pub(crate) mod attach;
 mod change;
 pub mod detach;
+mod fixed;
 pub(crate) mod holding;
 pub(crate) mod images;
 mod learnt;
@@ -45,7 +46,7 @@ pub async fn update(
     how: How,
     conditions: &Conditions,
 ) -> Result<()> {
-    match read(xml)? {
+    match with_name(read(xml)?, xml) {
         Device::Disk(disk) => Box::pin(medium::update(driver, domain, *disk, how, conditions)).await,
         Device::Interface(interface) => {
             Box::pin(link::update(driver, domain, *interface, how.scope, conditions)).await
@@ -150,6 +151,17 @@ pub enum Named<'a> {
 pub(crate) fn read(xml: &str) -> Result<Device> {
     short_enough(xml)?;
     Ok(Device::given(xml)?)
+}
+
+/// A device with the name that its document has, although it may be one that a run made up: it says which is meant.
+fn with_name(mut device: Device, xml: &str) -> Device {
+    let is_named = matches!(device, Device::Disk(_) | Device::Interface(_));
+    let live = is_named.then(|| Device::parse(xml, ParseFlags::NONE).ok()).flatten();
+    let alias = live.and_then(|live| live.as_ref().info()?.alias.clone());
+    if let (Some(info), Some(_)) = (device.as_mut().into_info(), &alias) {
+        info.alias = alias;
+    }
+    device
 }
 
 /// Reads the document of a device that somebody has: it is not checked.

@@ -21,7 +21,9 @@ use crate::{
     ops::{
         Driver,
         holdings::net::{
-            interface, openvswitch, ports,
+            interface,
+            openvswitch::{self, vlan},
+            ports,
             tap::Plug,
             traffic_control::{Device, limits_of, of_device},
         },
@@ -46,9 +48,11 @@ pub(super) fn take_over(interface: &mut Interface, wanted: &Interface) {
         isolated,
         filterref,
         coalesce,
+        vlan,
         link,
         ..
     } = wanted;
+    interface.vlan.clone_from(vlan);
     interface.trust_guest_rx_filters = *trust_guest_rx_filters;
     interface.bandwidth.clone_from(bandwidth);
     interface.isolated = *isolated;
@@ -59,6 +63,7 @@ pub(super) fn take_over(interface: &mut Interface, wanted: &Interface) {
         actual.trust_guest_rx_filters = *trust_guest_rx_filters;
         actual.bandwidth.clone_from(bandwidth);
         actual.isolated = *isolated;
+        actual.vlan.clone_from(vlan);
     }
 }
 
@@ -101,8 +106,10 @@ impl Rewire {
             return Err(not_so(&new));
         }
         interface::check_acquirable(driver, &new)?;
-        let end = End::of(driver, &old, owner)?;
-        end.change((&old, &new), moves, &mut undo).await?;
+        if can_change(&old) {
+            let end = End::of(driver, &old, owner)?;
+            end.change((&old, &new), moves, &mut undo).await?;
+        }
         drop(undo);
         let is_up = |interface: &Interface| interface.link != Some(LinkState::Down);
         if is_up(&old) != is_up(&new) {
@@ -158,7 +165,7 @@ impl End {
     /// Changes what differs.
     async fn change(&self, (old, new): (&Interface, &Interface), moves: bool, undo: &mut Undo) -> Result<()> {
         let device = self.device.clone();
-        if moves || isolated(old) != isolated(new) {
+        if moves || isolated(old) != isolated(new) || vlan(old) != vlan(new) {
             let (back, guest, name) = (Plug::of(old)?, self.owner.name.clone(), device.clone());
             undo.push("the bridge", rejoin(back, guest, name));
             rejoin(Plug::of(new)?, self.owner.name.clone(), device.clone()).await?;

@@ -59,6 +59,7 @@ impl Change for Wanted {
         let (new, place) = find(driver, document, self.0.clone(), Side::Live).await?;
         let old = document.devices.get(place).map(DeviceRef::to_device);
         let old = old.ok_or_else(|| Error::internal("the device got lost"))?;
+        hotplug::check_kept(old.as_ref(), new.as_ref())?;
         let guest = driver.guests.of(view)?;
         Ok(Exchange { guest, old, new })
     }

@@ -32,7 +32,7 @@ impl Scratch {
             .lib_dir
             .clone()
             .ok_or_else(|| Error::internal("the run has no directory of its own"))?;
-        let path = PathBuf::from(dir).join(format!("{what}.{}", uuid::Uuid::new_v4().simple()));
+        let path = PathBuf::from(dir).join(format!("qemu.{what}.{}", uuid::Uuid::new_v4().simple()));
         let identity = identity::run_as(&driver.config())?;
         crate::blocking::file("making a file for QEMU", move || {
             let failed = |error| Error::system(format_args!("Unable to create '{}'", path.display()), error);

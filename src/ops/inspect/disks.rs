@@ -70,6 +70,10 @@ pub async fn sizes(driver: &Arc<Driver>, domain: &Domain, name: &str) -> Result<
     let disk = disk_of(&view, name, || {
         format!("invalid path {name} not assigned to domain")
     })?;
+    if disk.kind == StorageKind::VhostUser {
+        let text = "block info is not supported for vhostuser disk";
+        return Err(Error::new(Code::OperationUnsupported, text));
+    }
     if disk.source.is_none() {
         let text = format!("disk '{name}' does not currently have a source assigned");
         return Err(Error::argument(text));

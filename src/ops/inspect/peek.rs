@@ -70,6 +70,10 @@ pub async fn disk(view: &View, name: &str, offset: u64, size: u32) -> Result<Vec
         .ok_or_else(|| Error::internal("the domain has no document"))?
         .domain()?;
     let disk = find(&document.devices.disks, name)?;
+    if disk.kind == StorageKind::VhostUser {
+        let text = "peeking is not supported for vhostuser disk";
+        return Err(Error::new(Code::OperationUnsupported, text));
+    }
     let source = local(disk)?;
     let name = name.to_owned();
     crate::blocking::file("reading a disk's image", move || {

@@ -8,17 +8,11 @@ use std::{
     fs::File,
     io::{self, Read, Seek, SeekFrom},
     path::{Path, PathBuf},
-    time::Duration,
 };
 
-use crate::{
-    error::{Error, Result},
-    ops::host::programs,
-    qemu::Helper,
-};
+pub(crate) use crate::ops::holdings::storage::qemu_img::qemu_img;
+use crate::error::{Error, Result};
 
-/// How long qemu-img may take with one image.
-const DEADLINE: Duration = Duration::from_secs(600);
 /// Most snapshots of an image, as in QEMU.
 const SNAPSHOTS_MAX: u32 = 65_536;
 /// Longest table of snapshots that is read, bytes.
@@ -68,30 +62,6 @@ pub(crate) async fn carry_out(deed: Deed, name: &str, image: &Path) -> Result<()
             .to_vec(),
     )
     .await
-}
-
-/// Runs qemu-img.
-///
-/// # Errors
-/// There is none, or it fails: in its words.
-pub(crate) async fn qemu_img(args: Vec<String>) -> Result<()> {
-    let program = crate::blocking::file("looking for qemu-img", || {
-        programs::find("qemu-img", &[]).ok_or_else(|| {
-            Error::internal("unable to find qemu-img in PATH: it works on the images of guests that are off")
-        })
-    })
-    .await?;
-    let line = format!("{} {}", program.display(), args.join(" "));
-    let ended = Helper::new(&program, None).run(args, DEADLINE).await?;
-    let how = match ended.status {
-        Some(0) => return Ok(()),
-        Some(status) => format!("exit status {status}"),
-        None => "fatal signal".to_owned(),
-    };
-    let said = ended.words.trim();
-    Err(Error::internal(format!(
-        "Child process ({line}) unexpected {how}: {said}"
-    )))
 }
 
 /// The snapshots in an image. One that is no qcow2 has none.

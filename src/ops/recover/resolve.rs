@@ -22,7 +22,7 @@ use crate::{
     error::{Code, Error, Result},
     ops::{
         Driver, backups, checkpoints,
-        device::{attach, detach, holding, limits, link, medium, plugging, rewire, update, vcpus},
+        device::{attach, detach, holding, images, limits, link, medium, plugging, rewire, update, vcpus},
         holdings::{net::traffic, storage::disk},
         moments,
         run::{cpus, guest::Guest, password, refresh},
@@ -48,6 +48,8 @@ enum Action {
     SetPassword(Box<Graphics>),
     /// Tell QEMU how much the guest is to have of a virtio-mem device.
     Resize(Box<Memory>),
+    /// Open a disk again as the part of its file that it is.
+    Slice(Box<Disk>),
     /// Let the documents follow the CPUs that QEMU has.
     CountCpus { wanted: String, stored: bool },
     /// Put the document's limits on a device.
@@ -324,6 +326,11 @@ fn decide(intent: &Intent, document: &domxml::Domain, truth: &Truth) -> Result<V
             let meant = modules.filter(|m| m.info.alias.as_deref() == Some(alias));
             meant.map(|m| Action::Resize(Box::new(m.clone()))).collect()
         }
+        Intent::DropSlice { target } => {
+            let disks = document.devices.disks.iter();
+            let meant = disks.filter(|disk| disk.target.dev == *target);
+            meant.map(|disk| Action::Slice(Box::new(disk.clone()))).collect()
+        }
         Intent::ChangeMedium { .. } => of_medium(intent, document, truth)?,
     })
 }
@@ -473,6 +480,7 @@ async fn carry_out(driver: &Arc<Driver>, guest: &Arc<Guest>, action: Action) -> 
         Action::Tune(live) => live.carry_out(driver, &guest.domain.view()).await,
         Action::SetPassword(display) => password::set(driver, guest, &display).await,
         Action::Resize(module) => update::resize(guest, &module).await,
+        Action::Slice(disk) => images::set_right(guest, &disk).await,
         Action::CountCpus { wanted, stored } => vcpus::finish(driver, guest, &wanted, stored).await,
         Action::Limit { device } => limits::set_right(&guest.domain.view(), &device).await,
         Action::DropNode(node_name) => guest.execute(commands::BlockdevDel { node_name }).await.map(drop),
@@ -608,6 +616,16 @@ mod tests {
             alias: "net7".to_owned(),
         };
         assert!(decided(&gone, &Truth::default()).is_empty());
+    }
+
+    #[test]
+    fn a_disk_is_the_part_of_its_file_that_the_document_says() {
+        let slice = |target: &str| Intent::DropSlice {
+            target: target.to_owned(),
+        };
+        let actions = decided(&slice("sda"), &Truth::default());
+        assert!(actions.len() == 1 && actions[0].starts_with("Slice("), "{actions:?}");
+        assert!(decided(&slice("sdz"), &Truth::default()).is_empty());
     }
 
     #[test]

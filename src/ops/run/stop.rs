@@ -25,7 +25,7 @@ use crate::{
             helper::{passt, tpm, virtiofs},
             hostdev, log,
             net::{ports, script},
-            storage::owners::Owners,
+            storage::{owners::Owners, transient},
         },
         host::{
             files::{remove, remove_all},
@@ -347,6 +347,10 @@ async fn release(driver: &Driver, guest: &Guest, view: &View, document: &domxml:
     left_behind(
         view,
         crate::blocking::file("cleaning up after the guest", work).await,
+    );
+    left_behind(
+        view,
+        transient::remove(&document.devices.disks, &document.name).await,
     );
 }
 

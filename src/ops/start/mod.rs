@@ -42,7 +42,7 @@ use crate::{
         holdings::{
             cgroup, listen, log,
             net::traffic,
-            storage::{chain, lease, volumes},
+            storage::{chain, lease, transient, volumes},
         },
         host::{
             self, files,
@@ -670,6 +670,7 @@ async fn prepare(driver: &Arc<Driver>, document: Box<domxml::Domain>) -> Result<
         let next = block::number_guest(&mut document, 1);
         chain::follow_all(&mut document, &as_user, &handed)?;
         let next_node = block::number_found(&mut document, next);
+        let next_node = transient::put_on_all(&mut document, next_node);
         live::empty_drives(&mut document);
         block::name_guest(&mut document)?;
         block::number_sets_of_guest(&mut document, 0);

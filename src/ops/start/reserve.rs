@@ -11,6 +11,7 @@ use std::{
 use domxml::devices::Chardev;
 use nix::unistd::{Gid, Uid, chown};
 use qemu_plan::{
+    alias,
     block,
     command::{DeviceResources, Dirs, FdRef, Resources},
 };
@@ -31,7 +32,7 @@ use crate::{
             hostdev, memory,
             net::{interface, ports},
             render_node,
-            storage::{owners::Owners, secrets},
+            storage::{owners::Owners, secrets, transient},
             vsock,
         },
         host::identity::Identity,
@@ -94,6 +95,7 @@ pub(crate) async fn reserve(
         Ok(key)
     })
     .await?;
+    transient::make(&prepared.document.devices.disks, &prepared.document.name, undo).await?;
     give(Owners::of(driver, &prepared.document), undo).await?;
     let monitor = crate::ops::start::monitor_path(&dirs.lib);
     let emulator = prepared.document.devices.emulator.clone().unwrap_or_default();
@@ -106,6 +108,7 @@ pub(crate) async fn reserve(
     open_sockets(driver, prepared, &mut qemu, &mut resources)?;
     interface::refuse_what_is_missing(driver, &prepared.document)?;
     ports::take(driver, &mut prepared.document, undo).await?;
+    alias::rename_passed(&mut prepared.document.devices);
     interface::refuse_what_is_missing(driver, &prepared.document)?;
     interface::check(&prepared.document)?;
     interface::plug(driver, prepared, &mut qemu, &mut resources, undo).await?;

@@ -5,6 +5,7 @@
 //! before is kept in the status file, where libvirt keeps it, and comes back with the last such device.
 
 use domxml::devices::{Device, InterfaceKind, StorageKind};
+use qemu_plan::command::net;
 
 use crate::{
     domain::{Effects, View, facts::Facts},
@@ -36,7 +37,7 @@ pub(crate) fn wanted(document: &domxml::Domain) -> Option<u64> {
 pub(crate) fn counts(device: &Device) -> bool {
     match device {
         Device::Memory(_) | Device::Hostdev(_) => true,
-        Device::Interface(card) => matches!(card.kind, InterfaceKind::Vdpa | InterfaceKind::Hostdev),
+        Device::Interface(card) => matches!(net::kind(card), InterfaceKind::Vdpa | InterfaceKind::Hostdev),
         Device::Disk(disk) => matches!(disk.kind, StorageKind::VhostVdpa | StorageKind::Nvme),
         _ => false,
     }

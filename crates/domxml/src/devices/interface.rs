@@ -215,6 +215,9 @@ pub struct InterfaceSource {
     pub reconnect: Option<Reconnect>,
     #[xml(child = "address")]
     pub host_device: Option<TypedHostdevAddress>,
+    /// What to do with the host's device when the guest gives it back.
+    #[xml(child, when = "pci_orig_states")]
+    pub origstates: Option<super::hostdev::OrigStates>,
     /// Addresses on the host.
     #[xml(children = "ip")]
     pub ips: Vec<Ip>,

@@ -145,6 +145,7 @@ impl Interface {
         }
         if let Some(source) = &mut self.source {
             (source.portid, source.mac_table_manager, source.missing) = (None, None, None);
+            source.origstates = None;
         }
         let made_up = |name: &str| MADE_UP_NAMES.iter().any(|start| name.starts_with(start));
         if let Some(target) = &mut self.target {

@@ -132,7 +132,11 @@ pub fn interface_props(cx: Context<'_>, net: &Interface) -> Result<Option<Props>
     if super::net::kind(net) != InterfaceKind::Hostdev {
         return Ok(None);
     }
-    let address = net.source.as_ref().and_then(|source| source.host_device.clone());
+    let source = match &net.actual {
+        Some(actual) => actual.source.as_ref(),
+        None => net.source.as_ref(),
+    };
+    let address = source.and_then(|source| source.host_device.clone());
     let device = Hostdev {
         kind: HostdevKind::Pci,
         source: Some(HostdevSource {

@@ -5,7 +5,9 @@
 //! is what a step makes, by the name that QEMU knows it by.
 
 use domxml::Domain;
-use domxml::devices::{ChannelTargetKind, Device, DeviceRef, Disk, InputKind, IoTune, WatchdogAction};
+use domxml::devices::{
+    ChannelTargetKind, Device, DeviceRef, Disk, InputKind, IoTune, Source, WatchdogAction,
+};
 use serde_json::{Value, json};
 
 use super::context::Context;
@@ -169,7 +171,27 @@ pub fn back_ends(def: &Domain, device: &Device, caps: &Caps) -> Result<Vec<Part>
     };
     let mut parts: Vec<_> = parts.filter(is_back).collect();
     parts.dedup();
+    if let Device::Disk(disk) = device {
+        sources(disk).into_iter().for_each(|source| keep_known(&mut parts, source));
+    }
     Ok(parts)
+}
+
+/// Nodes that a source was given and that it would not be given now stay above the one that they stand on.
+fn keep_known(parts: &mut Vec<Part>, source: &Source) {
+    let private = source.private_data.as_ref();
+    let Some(names) = private.and_then(|private| private.nodenames.as_ref()) else {
+        return;
+    };
+    let node = |kind| names.of(kind).map(|name| Part::Node(name.to_owned()));
+    let Some(at) = node("storage").and_then(|below| parts.iter().position(|part| *part == below)) else {
+        return;
+    };
+    for known in [node("slice-storage"), node("format")].into_iter().flatten() {
+        if !parts.contains(&known) {
+            parts.insert(at, known);
+        }
+    }
 }
 
 /// Whether the guest sees a device, and so is asked to let it go.

@@ -2,15 +2,22 @@
 
 use std::fmt::Debug;
 
-use domxml::devices::{BlockIo, Disk, DiskDriver, Geometry, IoTune};
+use domxml::devices::{BlockIo, Disk, DiskDriver, Geometry, IoTune, Tray};
 
 /// A part of a disk by the name that libvirt's refusal has, and what a document says of it.
 type Field = (&'static str, fn(&Disk) -> Option<String>);
 
-/// The first field that a document changes. What it does not say stays, but for the fields that it always says.
-pub fn changed_field(old: &Disk, new: &Disk) -> Option<&'static str> {
+/// Of the refusals, the one that is in other words.
+const THREADS: &str = "iothreads";
+
+/// Why a running guest keeps its disk: the first field that a document changes. What it does not say stays, but for the
+/// fields that it always says.
+pub fn changed_field(old: &Disk, new: &Disk) -> Option<String> {
     let differs = |(_, said): &&Field| said(new).is_some_and(|new| said(old).unwrap_or_default() != new);
-    FIELDS.iter().find(differs).map(|(name, _)| *name)
+    FIELDS.iter().find(differs).map(|(name, _)| match *name {
+        THREADS => "cannot modify '<iothreads>' configuration of the disk".to_owned(),
+        name => format!("cannot modify field '{name}' of the disk"),
+    })
 }
 
 fn word<T: Debug>(value: Option<T>) -> Option<String> {
@@ -53,6 +60,7 @@ fn block(disk: &Disk, of: fn(&BlockIo) -> Option<u32>) -> Option<String> {
 const FIELDS: &[Field] = &[
     ("device", |d| always(Some(d.device))),
     ("bus", |d| word(d.target.bus)),
+    ("tray", |d| word(d.target.tray.filter(|tray| *tray == Tray::Open))),
     ("removable", |d| word(d.target.removable)),
     ("rotation rate", |d| word(d.target.rotation_rate)),
     ("geometry cylinders", |d| geometry(d, |g| g.cyls)),
@@ -119,6 +127,7 @@ const FIELDS: &[Field] = &[
     ("sgio", |d| word(d.sgio)),
     ("discard", |d| driver(d, |r| r.discard)),
     ("iothread", |d| driver(d, |r| r.iothread)),
+    (THREADS, |d| driver(d, |r| r.iothreads.clone())),
     ("backenddomain", |d| d.backend_domain.clone()),
     ("readonly", |d| flag(d.readonly)),
     ("shared", |d| flag(d.shareable)),

@@ -36,7 +36,7 @@ pub use disk_fields::changed_field;
 pub use document::{enter, leave};
 pub use interface::check_interface;
 pub use memory::{kib as memory_kib, requested_kib, round as round_memory};
-pub use update::{check_update, is_updatable};
+pub use update::{check_kept, check_update, is_updatable};
 
 use crate::error::{Area, Code, Error, Result};
 

@@ -7,7 +7,7 @@ use domxml::Domain;
 use domxml::devices::{Device, DeviceRef, Family, Place};
 
 use super::{Side, graphics, kind, memory, refusal};
-use crate::error::{Error, Result};
+use crate::error::{Area, Code, Error, Result};
 
 /// Finds the display or the memory module that an update means and checks that what differs may change; no other families
 /// are changed here, and all but disks and interfaces are not at all.
@@ -19,6 +19,25 @@ pub fn check_update(def: &Domain, device: &Device, side: Side) -> Result<Place> 
         (Device::Graphics(new), side) => graphics::update(def, new, side),
         (Device::Memory(new), side) => memory::update(def, new, side),
         (other, side) => Err(not_updatable(other.as_ref(), side)),
+    }
+}
+
+/// Checks that a device of a running guest keeps what no update changes, whatever it is.
+///
+/// # Errors
+/// Libvirt's, if the new document gives it another name or another index of ACPI.
+pub fn check_kept(old: DeviceRef<'_>, new: DeviceRef<'_>) -> Result<()> {
+    let (Some(old), Some(new)) = (old.info(), new.info()) else {
+        return Ok(());
+    };
+    let denied = |what: &str| {
+        let text = format!("changing device {what} is not allowed");
+        Err(Error::new(Code::OperationDenied, Area::Domain, text))
+    };
+    match (&old.alias, &new.alias) {
+        (Some(old), Some(new)) if old != new => denied("alias"),
+        _ if old.acpi_index != new.acpi_index => denied("'acpi index'"),
+        _ => Ok(()),
     }
 }
 

@@ -259,7 +259,7 @@ const IDLE: &str = r#"{
   "add-fd": {"fdset-id": 1, "fd": 30}, "device_add": {}, "device_del": {}, "object-add": {}, "object-del": {},
   "blockdev-add": {}, "blockdev-del": {}, "netdev_add": {}, "netdev_del": {}, "chardev-add": {},
   "chardev-remove": {}, "set_password": {}, "expire_password": {}, "inject-nmi": {}, "blockdev-set-active": {},
-  "block_set_io_throttle": {}, "block_resize": {}, "eject": {}, "blockdev-open-tray": {},
+  "block_set_io_throttle": {}, "block_resize": {}, "blockdev-reopen": {}, "eject": {}, "blockdev-open-tray": {},
   "blockdev-close-tray": {}, "blockdev-remove-medium": {}, "blockdev-insert-medium": {}, "set_link": {},
   "migrate-set-capabilities": {}, "migrate-set-parameters": {}, "dump-guest-memory": {}, "migrate_cancel": {},
   "block-latency-histogram-set": {}, "announce-self": {}, "send-key": {}, "screendump": {}, "transaction": {},

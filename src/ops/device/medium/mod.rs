@@ -12,7 +12,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use domxml::devices::{Device, Disk, DiskDevice, Family, Place, Source, StorageFormat, Tray};
+use domxml::devices::{
+    Device, DeviceRef, Disk, DiskDevice, Family, Place, Source, StorageFormat, Tray, disk::SnapshotMode,
+};
 use qemu_plan::{
     block::{self, Image, Sources},
     command::{
@@ -45,7 +47,7 @@ use crate::{
 };
 
 /// How long a guest may take to let go of its tray.
-const TRAY: Duration = Duration::from_secs(10);
+const TRAY: Duration = Duration::from_secs(5);
 
 /// What of a tray that the guest has locked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,7 +104,12 @@ impl Change for Medium {
     ) -> Result<Box<domxml::Domain>> {
         let name = &self.disk.target.dev;
         let place = document.devices.disks.iter_mut().find(|d| d.target.dev == *name);
-        *place.ok_or_else(|| Error::argument(format!("target {name} doesn't exist.")))? = self.disk.clone();
+        let place = place.ok_or_else(|| Error::argument(format!("target {name} doesn't exist.")))?;
+        *place = self.disk.clone();
+        // Names that a run made up are in no stored document.
+        if !place.info.has_user_alias() {
+            place.info.alias = None;
+        }
         Ok(document)
     }
 
@@ -137,12 +144,17 @@ impl Swap {
             .ok_or_else(|| Error::internal(format!("disk '{name}' not found")))?
             .clone();
         let (def, place) = (&run.document.domain, place_of(disks, name));
-        plan::with_caps(driver, def, |caps, context| {
+        let completed = plan::with_caps(driver, def, |caps, context| {
             let device = Device::Disk(Box::new(wanted.clone()));
             hotplug::complete_in_place(def, (device, place), caps, context)
         })
         .await?;
-        only_the_medium(&old, wanted)?;
+        hotplug::check_kept(DeviceRef::Disk(&old), DeviceRef::Disk(wanted))?;
+        let mut compared = wanted.clone();
+        if let Device::Disk(completed) = completed {
+            compared.target.bus = completed.target.bus;
+        }
+        only_the_medium(&old, &compared)?;
         if !same_medium(&old, wanted) {
             lookup::check_idle(view, &old)?;
         }
@@ -156,7 +168,7 @@ impl Swap {
                 guest,
                 lock,
                 new: Disk {
-                    snapshot: wanted.snapshot,
+                    snapshot: shown_snapshot(&old, wanted),
                     ..keeping_nodes(&old, new)
                 },
                 old,
@@ -297,7 +309,7 @@ impl Steps<'_> {
                 })
                 .await?;
             self.undo_by(undo, "the tray", commands::BlockdevCloseTray { id: id.clone() });
-            self.wait_for_tray(&id).await;
+            self.wait_for_tray(&id, lock).await?;
         }
         if let Some(node) = old_nodes.last() {
             guest
@@ -382,7 +394,10 @@ impl Steps<'_> {
     }
 
     /// QEMU says by event that a tray is open. If it does not come, the next command is refused in QEMU's words.
-    async fn wait_for_tray(&self, id: &str) {
+    ///
+    /// # Errors
+    /// The guest does not let go of it in time.
+    async fn wait_for_tray(&self, id: &str, lock: Lock) -> Result<()> {
         let run = self.guest.id;
         let open = |view: &Arc<View>| {
             let disks = view
@@ -395,7 +410,14 @@ impl Steps<'_> {
                     .any(|d| d.info.alias.as_deref() == Some(id) && d.target.tray == Some(Tray::Open))
             })
         };
-        let _ = tokio::time::timeout(TRAY, self.guest.domain.wait_for(open)).await;
+        let opened = tokio::time::timeout(TRAY, self.guest.domain.wait_for(open)).await;
+        match (opened, lock) {
+            (Err(_), Lock::Respect) => {
+                let text = format!("timed out waiting to open tray of '{}'", self.swap.old.target.dev);
+                Err(Error::new(Code::OperationFailed, text))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn undo_by(
@@ -503,10 +525,17 @@ fn put_medium(disk: &mut Disk, from: &Disk) {
     }
 }
 
+/// Whether snapshots take the disk, as documents say it: what can't be written, they leave out anyway.
+fn shown_snapshot(old: &Disk, wanted: &Disk) -> Option<SnapshotMode> {
+    let is_usual = |how: &SnapshotMode| old.readonly && *how == SnapshotMode::No;
+    wanted.snapshot.filter(|how| !is_usual(how))
+}
+
 /// The same medium keeps the nodes and images that it has.
 fn keeping_nodes(old: &Disk, mut new: Disk) -> Disk {
     let policy = new.source.as_ref().and_then(|s| s.startup_policy);
     new.source.clone_from(&old.source);
+    new.driver.clone_from(&old.driver);
     new.backing.clone_from(&old.backing);
     if let Some(source) = &mut new.source {
         source.startup_policy = policy;
@@ -546,10 +575,7 @@ fn same_medium(old: &Disk, new: &Disk) -> bool {
 /// Whether all but the medium is left as it is. What the new document does not say stays.
 fn only_the_medium(old: &Disk, new: &Disk) -> Result<()> {
     match hotplug::changed_field(old, new) {
-        Some(name) => Err(Error::new(
-            Code::OperationUnsupported,
-            format!("cannot modify field '{name}' of the disk"),
-        )),
+        Some(text) => Err(Error::new(Code::OperationUnsupported, text)),
         None => Ok(()),
     }
 }

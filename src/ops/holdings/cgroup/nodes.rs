@@ -5,7 +5,7 @@ use std::path::Path;
 use confine::cgroup::{Access, DeviceNode};
 use domxml::{
     Domain,
-    devices::{Chardev, ChardevKind, DeviceRef, Disk, Graphics, GraphicsKind, common::YesNo},
+    devices::{Chardev, ChardevKind, DeviceRef, Disk, Graphics, GraphicsKind, Hostdev, common::YesNo},
 };
 
 use crate::{
@@ -105,20 +105,24 @@ pub(crate) fn of_device(driver: &Driver, device: DeviceRef<'_>) -> Vec<Allowed> 
     let both = |path: &Path| DeviceNode::at(path).map(|node| (node, Access::ReadWrite));
     match device {
         DeviceRef::Disk(disk) => of_disk(disk),
-        DeviceRef::Hostdev(hostdev) => {
-            let node = hostdev::node_of(driver.hostdevs.root(), hostdev);
-            let vfio = VFIO.iter().filter(|_| hostdev::is_vfio(hostdev));
-            let shared = vfio.filter_map(|path| both(Path::new(path)));
-            node.and_then(|node| both(&node.path))
-                .into_iter()
-                .chain(shared)
-                .collect()
+        DeviceRef::Hostdev(hostdev) => of_hostdev(driver, hostdev),
+        DeviceRef::Interface(card) => {
+            let passed = hostdev::of_interface(card);
+            passed.map_or_else(Vec::new, |hostdev| of_hostdev(driver, &hostdev))
         }
         other => path_of(other)
             .and_then(|path| both(Path::new(path)))
             .into_iter()
             .collect(),
     }
+}
+
+fn of_hostdev(driver: &Driver, hostdev: &Hostdev) -> Vec<Allowed> {
+    let both = |path: &Path| DeviceNode::at(path).map(|node| (node, Access::ReadWrite));
+    let node = hostdev::node_of(driver.hostdevs.root(), hostdev);
+    let vfio = VFIO.iter().filter(|_| hostdev::is_vfio(hostdev));
+    let shared = vfio.filter_map(|path| both(Path::new(path)));
+    node.and_then(|node| both(&node.path)).into_iter().chain(shared).collect()
 }
 
 /// Paths of devices other than disks that may be nodes.

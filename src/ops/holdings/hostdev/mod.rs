@@ -12,6 +12,7 @@
 //! The hard thing is a daemon that is killed between taking a PCI device from its driver and telling of the run: a note
 //! ([`crate::ops::holdings::ledger`]) is written before, and whoever finds it without its run gives the device back.
 
+mod card;
 mod find;
 pub mod node_device;
 mod pci;
@@ -20,7 +21,7 @@ mod want;
 
 use std::{sync::Arc, time::Duration};
 
-use domxml::devices::{Hostdev, HostdevKind};
+use domxml::devices::{Hostdev, HostdevKind, Interface};
 use hostinfo::{DeviceError, PciAddress};
 use qemu_plan::command::{DeviceResources, Resources};
 
@@ -36,7 +37,7 @@ use crate::{
 
 pub use crate::ops::holdings::hostdev::table::Hostdevs;
 pub(crate) use crate::ops::holdings::hostdev::want::{
-    Node, is_vfio, managed as taken_from_host, node_of, nodes, of_vfio,
+    Node, is_vfio, managed as taken_from_host, node_of, nodes, of_interface, of_vfio,
 };
 
 /// How long drivers may take to let devices go, and others to take them.
@@ -54,10 +55,15 @@ pub(crate) async fn take(driver: &Arc<Driver>, document: &mut domxml::Domain, un
     if want::is_nothing(document) {
         return Ok(());
     }
-    let mut copy = document.clone();
+    let mut copy = domxml::Domain {
+        name: document.name.clone(),
+        ..domxml::Domain::default()
+    };
+    copy.devices.hostdevs = want::all(document);
     let has_vfio = hostinfo::has_vfio(driver.hostdevs.root());
     want::settle(&mut copy, has_vfio)?;
     want::check(&copy, has_vfio)?;
+    card::check(driver, &document.devices.interfaces)?;
     let (owned, guest, taken) = (Arc::clone(driver), document.name.clone(), want::managed(&copy));
     let reversed = taken.clone();
     undo.push("devices of the host", async move {
@@ -68,12 +74,35 @@ pub(crate) async fn take(driver: &Arc<Driver>, document: &mut domxml::Domain, un
         driver.owed.note(&Debt::Device(address)).await?;
     }
     let table = Arc::clone(&driver.hostdevs);
-    *document = crate::blocking::within(DEADLINE, "taking devices of the host", move || {
+    let copy = crate::blocking::within(DEADLINE, "taking devices of the host", move || {
         table.claim(&mut copy)?;
         Ok(copy)
     })
     .await?;
+    want::note_all(document, copy.devices.hostdevs);
+    for interface in &document.devices.interfaces {
+        card::configure(driver, interface, undo).await?;
+    }
     Ok(())
+}
+
+/// Gives the virtual function that an interface is to a running guest; its document shows what was found.
+///
+/// # Errors
+/// As [`take`]; the device is no virtual function, or its card refuses address or VLAN.
+pub(crate) async fn take_card(
+    driver: &Arc<Driver>,
+    guest: &str,
+    interface: &mut Interface,
+    undo: &mut Undo,
+) -> Result<()> {
+    card::check(driver, std::slice::from_ref(interface))?;
+    let Some(mut device) = want::of_interface(interface) else {
+        return Err(Error::internal("the interface is no device of the host"));
+    };
+    take_one(driver, guest, &mut device, undo).await?;
+    want::note_in(interface, device);
+    card::configure(driver, interface, undo).await
 }
 
 /// Gives one device to a running guest; its document shows what was found and how it is bound.
@@ -124,6 +153,7 @@ pub(crate) async fn take_one(
 
 /// Gives one device back that has left a running guest. What fails is logged.
 pub(crate) async fn give_back_one(driver: &Arc<Driver>, guest: &str, hostdev: &Hostdev) {
+    card::restore(driver, want::pci(hostdev).into_iter().collect()).await;
     let (table, name, device) = (Arc::clone(&driver.hostdevs), guest.to_owned(), hostdev.clone());
     let work = move || {
         table.release_one(&name, &device);
@@ -173,7 +203,8 @@ pub(crate) async fn plug_one(
                 .transpose()?
         }
         HostdevKind::ScsiHost => {
-            let opened = open_vhost(driver, want::vhost_scsi(hostdev))?;
+            check_target(driver, want::vhost_scsi(hostdev))?;
+            let opened = open_vhost(driver)?;
             let name = format!("vhostfd-{}", alias(hostdev));
             given.vhost_fds.push(handover.pass(name, opened, undo).await?);
         }
@@ -202,7 +233,8 @@ pub(crate) fn look(driver: &Driver, document: &domxml::Domain, resources: &mut R
             resources.devices.insert(alias(hostdev), given);
         }
         if hostdev.kind == HostdevKind::ScsiHost {
-            open_vhost(driver, want::vhost_scsi(hostdev))?;
+            open_vhost(driver)?;
+            check_target(driver, want::vhost_scsi(hostdev))?;
         }
     }
     Ok(())
@@ -219,17 +251,20 @@ fn scsi_node(driver: &Driver, place: hostinfo::ScsiPlace) -> Result<String> {
         .into_owned())
 }
 
-fn open_vhost(driver: &Driver, target: Option<&str>) -> Result<std::os::fd::OwnedFd> {
+/// Whether the host's SCSI server has such a target.
+fn check_target(driver: &Driver, target: Option<&str>) -> Result<()> {
+    let target = format!("{TARGETS}/{}", target.unwrap_or_default());
+    let found = std::fs::metadata(driver.hostdevs.root().path(target.trim_start_matches('/')));
+    found.map(drop).map_err(|error| {
+        Error::system(format_args!("Path '{target}' is not accessible"), error).in_area(Area::None)
+    })
+}
+
+fn open_vhost(driver: &Driver) -> Result<std::os::fd::OwnedFd> {
     let path = driver.hostdevs.root().path(VHOST_SCSI.trim_start_matches('/'));
     if !path.exists() {
         let message = format!("vhost-scsi device file '{VHOST_SCSI}' cannot be found");
         return Err(Error::new(Code::ConfigUnsupported, message).in_area(Area::None));
-    }
-    let target = format!("{TARGETS}/{}", target.unwrap_or_default());
-    if let Err(error) = std::fs::metadata(driver.hostdevs.root().path(target.trim_start_matches('/'))) {
-        return Err(
-            Error::system(format_args!("Path '{target}' is not accessible"), error).in_area(Area::None),
-        );
     }
     let opened = std::fs::OpenOptions::new().read(true).write(true).open(path);
     opened.map(Into::into).map_err(|error| {
@@ -240,6 +275,8 @@ fn open_vhost(driver: &Driver, target: Option<&str>) -> Result<std::os::fd::Owne
 /// Gives back the devices of a run that has ended. What fails is logged.
 pub(crate) async fn give_back(driver: &Arc<Driver>, document: &domxml::Domain) {
     if !want::is_nothing(document) {
+        let cards = document.devices.interfaces.iter().filter_map(want::of_interface);
+        card::restore(driver, cards.filter_map(|device| want::pci(&device)).collect()).await;
         release(driver, document.name.clone(), want::managed(document)).await;
     }
 }
@@ -264,6 +301,7 @@ async fn release(driver: &Arc<Driver>, guest: String, noted: Vec<PciAddress>) {
 /// # Errors
 /// What the kernel refuses.
 pub(crate) async fn hand_in(driver: &Driver, address: PciAddress) -> Result<()> {
+    card::restore(driver, vec![address]).await;
     let table = Arc::clone(&driver.hostdevs);
     crate::blocking::within(DEADLINE, "giving a device back to the host", move || {
         table.restore(address)

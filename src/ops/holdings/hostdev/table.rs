@@ -210,7 +210,7 @@ impl Hostdevs {
     /// Notes what a run has that was found at start-up.
     pub(crate) fn adopt(&self, document: &domxml::Domain) {
         let mut table = self.table();
-        for hostdev in &document.devices.hostdevs {
+        for hostdev in &want::all(document) {
             if let Some(address) = want::pci(hostdev) {
                 let taken = hostdev
                     .source

@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 
 use domxml::devices::{
-    Hostdev, HostdevAddress, HostdevKind, HostdevMode, HostdevProtocol, HostdevSource,
+    Hostdev, HostdevAddress, HostdevKind, HostdevMode, HostdevProtocol, HostdevSource, Interface, InterfaceKind,
     common::{HostdevDriver, HostdevDriverName, StartupPolicy, YesNo},
+    interface::{ActualHostdev, TypedHostdevAddress},
 };
 use hostinfo::{PciAddress, Root, ScsiPlace};
+use qemu_plan::command::net;
 
 use crate::{
     error::{Area, Code, Error, Result},
@@ -24,7 +26,78 @@ pub(crate) struct Node {
 
 /// Whether no device is asked for.
 pub(crate) fn is_nothing(document: &domxml::Domain) -> bool {
-    document.devices.hostdevs.is_empty()
+    let mut cards = document.devices.interfaces.iter();
+    document.devices.hostdevs.is_empty() && !cards.any(|card| of_interface(card).is_some())
+}
+
+/// The host device that an interface is; none for other interfaces.
+pub(crate) fn of_interface(card: &Interface) -> Option<Hostdev> {
+    if net::kind(card) != InterfaceKind::Hostdev {
+        return None;
+    }
+    let (source, managed, driver) = match &card.actual {
+        Some(actual) => {
+            let driver = actual.hostdev.as_ref().and_then(|hostdev| hostdev.driver.clone());
+            (actual.source.as_ref(), actual.managed, driver)
+        }
+        None => (card.source.as_ref(), card.managed, card.hostdev.driver.clone()),
+    };
+    let source = source?;
+    let TypedHostdevAddress(address) = source.host_device.clone()?;
+    let kind = match address {
+        HostdevAddress::Usb { .. } => HostdevKind::Usb,
+        _ => HostdevKind::Pci,
+    };
+    Some(Hostdev {
+        kind,
+        managed,
+        driver,
+        source: Some(HostdevSource {
+            address: Some(address),
+            origstates: source.origstates.clone(),
+            ..HostdevSource::default()
+        }),
+        info: card.info.clone(),
+        ..Hostdev::default()
+    })
+}
+
+/// Notes in an interface what was found of the host device that it is.
+pub(crate) fn note_in(card: &mut Interface, found: Hostdev) {
+    let origin = found.source.unwrap_or_default();
+    let source = match &mut card.actual {
+        Some(actual) => {
+            actual.hostdev = Some(ActualHostdev { driver: found.driver });
+            &mut actual.source
+        }
+        None => {
+            card.hostdev.driver = found.driver;
+            &mut card.source
+        }
+    };
+    if let Some(source) = source {
+        source.host_device = origin.address.map(TypedHostdevAddress);
+        source.origstates = origin.origstates;
+    }
+}
+
+/// All host devices of a document: those that are interfaces first.
+pub(crate) fn all(document: &domxml::Domain) -> Vec<Hostdev> {
+    let cards = document.devices.interfaces.iter().filter_map(of_interface);
+    cards.chain(document.devices.hostdevs.iter().cloned()).collect()
+}
+
+/// Notes in a document what was found of all of its host devices, in the order of [`all`].
+pub(crate) fn note_all(document: &mut domxml::Domain, found: Vec<Hostdev>) {
+    let mut found = found.into_iter();
+    for card in &mut document.devices.interfaces {
+        if of_interface(card).is_some()
+            && let Some(device) = found.next()
+        {
+            note_in(card, device);
+        }
+    }
+    document.devices.hostdevs = found.collect();
 }
 
 /// Fills in what a document leaves to the host, and refuses what the host can't give at all.
@@ -107,13 +180,8 @@ pub(crate) fn is_managed(hostdev: &Hostdev) -> bool {
 
 /// PCI devices that the daemon takes and gives back.
 pub(crate) fn managed(document: &domxml::Domain) -> Vec<PciAddress> {
-    document
-        .devices
-        .hostdevs
-        .iter()
-        .filter(|h| is_managed(h))
-        .filter_map(pci)
-        .collect()
+    let devices = all(document);
+    devices.iter().filter(|h| is_managed(h)).filter_map(pci).collect()
 }
 
 /// Whether a device maps the guest's memory through VFIO.
@@ -123,8 +191,8 @@ pub(crate) fn is_vfio(hostdev: &Hostdev) -> bool {
 
 /// How many devices map the guest's memory through VFIO.
 pub(crate) fn of_vfio(document: &domxml::Domain) -> u32 {
-    let hostdevs = document.devices.hostdevs.iter();
-    u32::try_from(hostdevs.filter(|hostdev| is_vfio(hostdev)).count()).unwrap_or(u32::MAX)
+    let devices = all(document);
+    u32::try_from(devices.iter().filter(|hostdev| is_vfio(hostdev)).count()).unwrap_or(u32::MAX)
 }
 
 /// Bus and device of a USB device, where they are known.
@@ -178,9 +246,7 @@ pub(crate) fn mdev(hostdev: &Hostdev) -> Option<&str> {
 /// The nodes of a run's devices, as far as they are there.
 pub(crate) fn nodes(root: &Root, document: &domxml::Domain) -> Vec<Node> {
     let mut found: Vec<Node> = Vec::new();
-    for node in document
-        .devices
-        .hostdevs
+    for node in all(document)
         .iter()
         .filter_map(|h| node(root, h))
         .filter(|node| node.path.exists())

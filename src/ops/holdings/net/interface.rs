@@ -6,7 +6,7 @@
 use std::{fs::OpenOptions, os::fd::OwnedFd, path::Path, sync::Arc};
 
 use domxml::devices::{
-    Interface, InterfaceKind, InterfaceTarget, VirtualPortKind, YesNo, private::InterfacePrivate,
+    Interface, InterfaceKind, InterfaceTarget, TeamingKind, VirtualPortKind, YesNo, private::InterfacePrivate,
 };
 use domxml::{domain::VirtType, ports::PortOwner};
 use qemu_plan::command::{DeviceResources, Resources, net::kind};
@@ -27,6 +27,7 @@ use crate::{
                 openvswitch::{Port, virtual_port, vlan},
                 ports, script,
                 tap::{MACVTAP, Plug, Plugged},
+                traffic_control::limits_of,
             },
             release,
         },
@@ -89,7 +90,8 @@ fn refuse_one(driver: &Driver, interface: &Interface, doing: &str) -> Result<()>
         let text = "host doesn't support passthrough of host PCI devices";
         return Err(Error::new(Code::ConfigUnsupported, text));
     }
-    if is_plugged(interface) || QEMUS_OWN.contains(&interface.kind) || is_vdpa(interface) {
+    let is_known = QEMUS_OWN.contains(&interface.kind) || kind(interface) == InterfaceKind::Hostdev;
+    if is_plugged(interface) || is_known || is_vdpa(interface) {
         return Ok(());
     }
     match &interface.actual {
@@ -183,6 +185,21 @@ fn check_one(interface: &Interface) -> Result<()> {
             "interface {mac} - vlan tag not supported for this connection type"
         ));
     }
+    if let Some(filtered) = wrongly_filtered(interface) {
+        return refuse(format!("interface {mac} - filterref is not supported for network interfaces {filtered}"));
+    }
+    if kind == InterfaceKind::Hostdev && limits_of(interface).is_some() {
+        return refuse(format!(
+            "interface {mac} - bandwidth settings are not supported for hostdev interfaces"
+        ));
+    }
+    let team = interface.teaming.as_ref().and_then(|team| team.kind);
+    if team == Some(TeamingKind::Transient) && kind != InterfaceKind::Hostdev {
+        return refuse(format!(
+            "interface {mac} - teaming transient device must be type='hostdev', not '{}'",
+            kind.as_str()
+        ));
+    }
     let isolated = interface
         .actual
         .as_ref()
@@ -198,6 +215,17 @@ fn check_one(interface: &Interface) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Why an interface can't have the filter that it names, if it names one.
+fn wrongly_filtered(interface: &Interface) -> Option<String> {
+    interface.filterref.as_ref()?;
+    let kind = kind(interface);
+    if !is_tap(interface) {
+        return Some(format!("of type {}", kind.as_str()));
+    }
+    let port = virtual_port(interface).and_then(|port| port.kind)?;
+    (port != VirtualPortKind::None).then(|| format!("with virtualport type {}", port.as_str()))
 }
 
 /// Makes the host's ends of all interfaces of a guest that starts and hands them to QEMU; the document shows their names.

@@ -316,6 +316,11 @@ impl Plug {
         for (name, value, _) in settings.iter().filter(|(.., wanted)| *wanted) {
             let file = Path::new("/sys/class/net").join(device).join("brport").join(name);
             std::fs::write(&file, value).map_err(|error| {
+                // A kernel without the setting has no such file.
+                let error = match error.kind() {
+                    std::io::ErrorKind::NotFound => std::io::Error::from_raw_os_error(nix::libc::EINVAL),
+                    _ => error,
+                };
                 failed(
                     format_args!("Unable to set bridge {bridge} port {device} {name} to {value}"),
                     error,

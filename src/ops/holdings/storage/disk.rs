@@ -15,7 +15,7 @@ use crate::{
         Driver,
         holdings::{
             cgroup::{self, DeviceChange},
-            storage::{chain, owners::Owners, volumes},
+            storage::{chain, owners::Owners, transient, volumes},
         },
         host::identity,
         operation::undo::Undo,
@@ -81,5 +81,9 @@ pub(crate) async fn release(driver: &Driver, run: &Run, disk: &Disk) {
     }
     if let Err(error) = cgroup::change_device(driver, run, DeviceChange::Out(DeviceRef::Disk(disk))) {
         tracing::warn!(%error, "QEMU may still open the device of a disk that has left");
+    }
+    let name = &run.document.domain.name;
+    if let Err(error) = transient::remove(std::slice::from_ref(disk), name).await {
+        tracing::warn!(%error, "the image that a run had of its own for a disk is left behind");
     }
 }

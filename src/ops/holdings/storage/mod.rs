@@ -7,5 +7,7 @@ pub(crate) mod disk;
 pub mod lease;
 pub mod look;
 pub mod owners;
+pub(crate) mod qemu_img;
 pub mod secrets;
+pub(crate) mod transient;
 pub mod volumes;

@@ -149,10 +149,13 @@ impl Owners {
     pub fn of_device(driver: &Driver, document: &Domain, device: DeviceRef<'_>) -> Self {
         let rules = Rules::of(driver, document);
         let mut owners = Self::by(rules);
-        if let DeviceRef::Hostdev(hostdev) = device {
-            let node = hostdev::node_of(driver.hostdevs.root(), hostdev);
-            node.into_iter().for_each(|node| owners.add_node(rules, node));
-        }
+        let passed = match device {
+            DeviceRef::Hostdev(hostdev) => Some(hostdev.clone()),
+            DeviceRef::Interface(card) => hostdev::of_interface(card),
+            _ => None,
+        };
+        let node = passed.and_then(|hostdev| hostdev::node_of(driver.hostdevs.root(), &hostdev));
+        node.into_iter().for_each(|node| owners.add_node(rules, node));
         if let Some(path) = file_of(device) {
             owners.add(rules.to, path, After::GivenBack);
         }

@@ -129,7 +129,8 @@ pub async fn execute(
     driver
         .tracked(async move {
             turn.mark().await?;
-            turn.send(&name, &command, patience.limit()).await
+            let reply = turn.send(&name, &command, patience.limit()).await?;
+            Ok(qmp::compact(&reply))
         })
         .await
 }

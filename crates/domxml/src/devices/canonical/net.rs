@@ -87,7 +87,7 @@ fn canonical_plug(kind: InterfaceKind, source: &mut InterfaceSource) {
         clear!(source; switchid, portgroupid, connectionid);
     }
     if kind != Hostdev {
-        clear!(source; missing, host_device);
+        clear!(source; missing, host_device, origstates);
     }
     if kind != Ethernet {
         clear!(source; ips, routes);
