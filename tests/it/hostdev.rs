@@ -1,7 +1,7 @@
 //! Guests with devices of the host. The host is a made one, with a thread in the kernel's place, and so is QEMU.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::time::Duration;
 
@@ -231,4 +231,31 @@ fn a_host_without_such_devices_says_so_in_libvirts_words() -> Result<()> {
         same.with_context(|| hostdev.to_owned())?;
     }
     Ok(())
+}
+
+#[test]
+fn an_interface_is_a_virtual_function_or_stays_the_hosts() -> Result<()> {
+    let Some(place) = Place::make()? else {
+        return Ok(());
+    };
+    let card = "<interface type='hostdev' managed='yes'><mac address='52:54:00:00:00:07'/><source>\
+        <address type='pci' domain='0' bus='0' slot='0x10' function='0'/></source></interface>";
+    let file = place.sandbox.dir().join("card.xml");
+    write(&file, card)?;
+    let virsh = place.sandbox.virsh();
+    let created = place.create("two", "")?;
+    ensure!(created.success(), "{created:?}");
+    let is_refused = |words: &str| {
+        refused(&place.create("one", card)?, words)?;
+        refused(&virsh.run(&["attach-device", "two", &file.to_string_lossy()])?, words)?;
+        place.becomes(["igb", "nvme"])?;
+        wait_until("the notes' end", GONE, || place.notes() == 0)
+    };
+    is_refused("Interface type hostdev is currently supported on SR-IOV Virtual Functions only")?;
+    // The device becomes a function of a card whose interface knows of none.
+    let devices = place.sandbox.dir().join("host/sys/bus/pci/devices");
+    fs::create_dir_all(devices.join(DISK).join("net/lo"))?;
+    symlink(Path::new("..").join(DISK), devices.join(NIC).join("physfn"))?;
+    symlink(Path::new("..").join(NIC), devices.join(DISK).join("virtfn0"))?;
+    is_refused("Cannot set interface MAC/vlanid to 52:54:00:00:00:07/0 for ifname lo vf 0")
 }

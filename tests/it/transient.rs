@@ -30,11 +30,11 @@ impl Place {
         self.image(&format!("{name}.TRANSIENT-{guest}"))
     }
 
-    fn disk(&self, name: &str, target: &str) -> String {
+    fn disk(&self, name: &str, target: &str, more: &str) -> String {
         let image = self.image(name);
         format!(
             "<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='{}'/>\
-             <target dev='{target}' bus='scsi'/><transient/></disk>",
+             <target dev='{target}' bus='scsi'/><transient{more}/></disk>",
             image.display()
         )
     }
@@ -42,6 +42,11 @@ impl Place {
 
 #[test]
 fn a_run_writes_to_images_of_its_own() -> Result<()> {
+    starts_and_ends("")?;
+    starts_and_ends(" shareBacking='yes'")
+}
+
+fn starts_and_ends(how: &str) -> Result<()> {
     if !can_run_guests() {
         return Ok(());
     }
@@ -52,7 +57,7 @@ fn a_run_writes_to_images_of_its_own() -> Result<()> {
     place.make("comes.raw")?;
     let devices = format!(
         "<controller type='scsi' model='virtio-scsi'/>{}",
-        place.disk("kept.raw", "sda")
+        place.disk("kept.raw", "sda", how)
     );
     let xml = small("own", Path::new(QEMU), "").replace("</devices>", &format!("{devices}</devices>"));
     let file = place.image("own.xml");
@@ -64,13 +69,15 @@ fn a_run_writes_to_images_of_its_own() -> Result<()> {
     fs::write(&own, "left")?;
     virsh.ok(&["start", "own"])?;
     ensure!(fs::read(&own)?.starts_with(b"QFI"), "no image of its own");
+    let nodes = virsh.ok(&["qemu-monitor-command", "own", r#"{"execute":"query-named-block-nodes"}"#])?;
+    ensure!(nodes.contains("kept.raw.TRANSIENT-own"), "{nodes}");
     let live = virsh.ok(&["dumpxml", "own"])?;
     ensure!(live.contains("kept.raw.TRANSIENT-own' index='2'"), "{live}");
     ensure!(live.contains("<backingStore type='file' index='1'>"), "{live}");
     let stored = virsh.ok(&["dumpxml", "--inactive", "own"])?;
     ensure!(!stored.contains("TRANSIENT"), "{stored}");
     let disk = place.image("comes.xml");
-    fs::write(&disk, place.disk("comes.raw", "sdb"))?;
+    fs::write(&disk, place.disk("comes.raw", "sdb", ""))?;
     virsh.ok(&["attach-device", "own", &disk.to_string_lossy()])?;
     let coming = place.own("comes.raw", "own");
     ensure!(coming.exists(), "no image of its own");

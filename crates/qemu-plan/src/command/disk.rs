@@ -366,12 +366,16 @@ pub fn put_scsi_place(cx: Context<'_>, at: DriveAddress, props: &mut Props) -> R
     Ok(())
 }
 
-/// Whether a disk is plugged in once QEMU runs: its changes are thrown away, and the overlay that
-/// takes them is made then.
+/// Between the name of a transient disk's image and the guest's, in the name of the image that takes a run's changes.
+pub const TRANSIENT_MARK: &str = ".TRANSIENT-";
+
+/// Whether a line that is shown leaves a disk out: its changes are thrown away, it shares its image, and the image that takes
+/// them is not made yet. A start makes that image first.
 pub fn is_plugged_later(disk: &Disk) -> bool {
-    disk.transient
-        .as_ref()
-        .is_some_and(|transient| transient.share_backing == Some(YesNo::Yes))
+    let file = disk.source.as_ref().and_then(|source| source.file.as_deref());
+    let is_made = file.is_some_and(|file| file.contains(TRANSIENT_MARK));
+    let transient = disk.transient.as_ref();
+    transient.is_some_and(|transient| transient.share_backing == Some(YesNo::Yes)) && !is_made
 }
 
 /// Bus of a disk.

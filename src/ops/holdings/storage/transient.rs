@@ -9,7 +9,10 @@ use domxml::{
     Domain,
     devices::{Disk, Source, StorageFormat, StorageKind},
 };
-use qemu_plan::block::{self, Chain, Layer};
+use qemu_plan::{
+    block::{self, Chain, Layer},
+    command::disk::TRANSIENT_MARK as MARK,
+};
 
 use crate::{
     error::{Error, Result},
@@ -18,9 +21,6 @@ use crate::{
         operation::undo::Undo,
     },
 };
-
-/// Between the name of the image below and the guest's.
-const MARK: &str = ".TRANSIENT-";
 
 /// The images of all such disks of a guest that is to start. Numbers of nodes go on from `next`; the next that is free.
 pub(crate) fn put_on_all(document: &mut Domain, mut next: u32) -> u32 {
@@ -77,14 +77,15 @@ pub(crate) async fn make(disks: &[Disk], guest: &str, undo: &mut Undo) -> Result
         let Some(below) = chain.layers.get(1) else {
             return Err(Error::internal("nothing is below a disk's image"));
         };
-        let (removed, again) = (vec![disk.clone()], guest.to_owned());
-        undo.push("a disk's image for this run", async move {
-            remove(&removed, &again).await
-        });
         let format = below.format.unwrap_or(StorageFormat::Raw).as_str();
         let words = ["create", "-q", "-f", "qcow2", "-F", format, "-b"].map(str::to_owned);
         let paths = [below.path().unwrap_or_default(), path.to_string_lossy().into_owned()];
         qemu_img(words.into_iter().chain(paths).collect()).await?;
+        // Only now: one that could not be made may be another disk's.
+        let (removed, again) = (vec![disk.clone()], guest.to_owned());
+        undo.push("a disk's image for this run", async move {
+            remove(&removed, &again).await
+        });
     }
     Ok(())
 }

@@ -283,7 +283,7 @@ pub(crate) fn available(view: &View) -> Result<()> {
 }
 
 /// How long a machine may take from the end of its agent's connection until it sleeps.
-const FALLING_ASLEEP: Duration = Duration::from_secs(3);
+const FALLING_ASLEEP: Duration = Duration::from_secs(8);
 /// The reason of the error that the agent went away.
 const GONE: &str = "AGENT_GONE";
 /// The reason of the error that the agent has no such command, or none that it may carry out.
