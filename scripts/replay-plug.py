@@ -44,7 +44,7 @@ ORDER = ["disk", "devices", "net-graphics", "tuning", "agent", "os-guest", "no-o
 # Operations before which the recording starts a guest anew, and which of the documents below it has from there.
 BEGINNINGS = {899: "g", 455: "g with a fixed port", 483: "g alone"}
 # Calls that the recording made before an operation, and are not in it; operations that wait for a guest's system.
-BETWEEN = {769: ["change-media", "g", "sda", "--eject", "--live"], 470: ["suspend", "g"], 471: ["resume", "g"]}
+BETWEEN = {769: ["change-media", "g", "sda", "--eject", "--live"], 470: ["suspend", "g"], 471: ["resume", "g"], 970: ["destroy", "g"]}
 AWAIT_AGENT = {899, 969}
 # Calls that end a guest, and seconds that the guest takes to answer others.
 ENDS = {"shutdown", "destroy"}
@@ -70,11 +70,13 @@ EXPLAINED = [
     ({848}, {"result"}, "QEMU has no such mode without KVM and a dirty bitmap"),
     ({856, 857}, {"events", "commands"}, "the format is asked for before the guest is stopped"),
     ({867, 886}, {"live"}, "the guest's agent comes and goes by its own time"),
+    ({969}, {"events", "live"}, "the guest's system here does not power off by itself"),
     ({909, 960}, {"out"}, "the guest's system is another one"),
     ({957}, {"error"}, "the words are the parser's"),
     ({592, 593, 423, 424, 425, 482}, {"result", "error", "live", "out", "commands"},
      "a CPU whose end QEMU tells without its id is found by its place, so counts go on from another one"),
     ({456, 457}, ALL, "the guest's kernel here lets the module go"),
+    ({536}, {"events", "live", "commands"}, "three devices leave at once, in whatever order QEMU tells of them"),
     ({476, 477, 478}, {"result", "out"}, "the recording's guest has a file system mounted"),
     ({489}, {"live", "commands"}, "the image is looked for first: a disk that can't come leaves no controllers behind"),
     ({490, 491, 493}, {"result", "out", "error"}, "the guest's system is another one"),
@@ -682,7 +684,7 @@ def changes(lines):
     plain = (re.sub(r" portid='[-0-9a-f]*'", "", line) for line in plain)
     plain = (re.sub(r"(bus='0x)[0-9a-f]+(' slot='0x00')", r"\1N\2", line) for line in plain)
     plain = (re.sub(r"(<mac address='52:54:00):(?!00:)[0-9a-f:]*", r"\1:N", line) for line in plain)
-    kept = Counter(line[0] + line[1:].strip() for line in plain)
+    kept = Counter(line[0] + line[1:].strip() for line in plain if line[1:].strip())
     # A line that goes and comes again has only moved.
     for line in list(kept):
         other = {"+": "-", "-": "+"}[line[0]] + line[1:]

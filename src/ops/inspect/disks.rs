@@ -74,7 +74,7 @@ pub async fn sizes(driver: &Arc<Driver>, domain: &Domain, name: &str) -> Result<
         let text = "block info is not supported for vhostuser disk";
         return Err(Error::new(Code::OperationUnsupported, text));
     }
-    if qemu_plan::block::is_empty(disk) {
+    if qemu_plan::block::is_empty(&disk) {
         let text = format!("disk '{name}' does not currently have a source assigned");
         return Err(Error::argument(text));
     }

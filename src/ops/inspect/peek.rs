@@ -167,6 +167,12 @@ fn local(disk: &Disk) -> Result<PathBuf> {
     }
     match path {
         Some(path) => Ok(path),
+        None if disk.kind == StorageKind::Network => {
+            let protocol = disk.source.as_ref().and_then(|source| source.protocol);
+            let protocol = protocol.map_or("none", |protocol| protocol.as_str());
+            let text = format!("missing storage backend for network files using {protocol} protocol");
+            Err(Error::internal(text).in_area(Area::Storage))
+        }
         None => unsupported(format!(
             "peeking into disk '{}' of type '{}' is not supported yet",
             disk.target.dev,

@@ -171,6 +171,7 @@ fn be64(from: &[u8], at: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::host::programs;
 
     #[tokio::test]
     async fn qemu_img_makes_what_is_read_and_removes_it() {

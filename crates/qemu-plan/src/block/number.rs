@@ -3,7 +3,7 @@
 
 use domxml::Domain;
 use domxml::devices::disk::{Disk, DiskBus};
-use domxml::devices::storage::{BackingStore, Source};
+use domxml::devices::storage::{BackingStore, Source, StorageKind};
 use domxml::devices::{FdSet, SourcePrivate};
 
 use super::throttle::{highest_filter, number_filters};
@@ -37,6 +37,10 @@ pub fn number_found(def: &mut Domain, first: u32) -> u32 {
 
 /// Gives every image of a disk that has none a number, from `first` on. Answers the next free number.
 pub fn number_disk(disk: &mut Disk, first: u32) -> u32 {
+    // A program beside QEMU has it: no node is made of it.
+    if disk.kind == StorageKind::VhostUser {
+        return first;
+    }
     // An empty drive takes a number too.
     let next = match &mut disk.source {
         Some(source) => number_source(source, first),

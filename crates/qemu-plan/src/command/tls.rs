@@ -8,7 +8,7 @@ use domxml::devices::{Chardev, ChardevKind, DeviceMut};
 
 use crate::resources::Config;
 
-/// Has everything encrypt that says nothing of it and that the configuration wants encrypted.
+/// Has everything that says nothing of it be as the configuration has it, and say so.
 pub fn settle(def: &mut Domain, config: &Config) {
     def.devices
         .iter_mut()
@@ -21,6 +21,13 @@ pub fn settle_device(device: DeviceMut<'_>, config: &Config) {
         DeviceMut::Disk(disk) => {
             if let Some(source) = &mut disk.source {
                 settle_source(source, config);
+            }
+            let mut below = disk.backing.as_deref_mut();
+            while let Some(store) = below {
+                if let Some(source) = &mut store.source {
+                    settle_source(source, config);
+                }
+                below = store.backing.as_deref_mut();
             }
         }
         DeviceMut::Serial(device) => settle_chardev(&mut device.chardev, config),
@@ -37,15 +44,22 @@ fn settle_chardev(chardev: &mut Chardev, config: &Config) {
         .sources
         .first_mut()
         .filter(|_| chardev.kind == ChardevKind::Tcp);
-    if let Some(source) = first.filter(|source| config.chardev_tls && source.tls.is_none()) {
-        (source.tls, source.tls_from_config) = (Some(YesNo::Yes), Some(1));
+    if let Some(source) = first.filter(|source| source.tls_from_config.is_none()) {
+        source.tls_from_config = Some(u32::from(source.tls.is_none()));
+        source.tls.get_or_insert(configured(config.chardev_tls));
     }
 }
 
+fn configured(is_on: bool) -> YesNo {
+    if is_on { YesNo::Yes } else { YesNo::No }
+}
+
 fn settle_source(source: &mut Source, config: &Config) {
-    if config.nbd_tls && source.protocol == Some(NetProtocol::Nbd) && source.tls.is_none() {
-        (source.tls, source.tls_from_config) = (Some(YesNo::Yes), Some(1));
+    if source.protocol != Some(NetProtocol::Nbd) || source.tls_from_config.is_some() {
+        return;
     }
+    source.tls_from_config = Some(u32::from(source.tls.is_none()));
+    source.tls.get_or_insert(configured(config.nbd_tls));
 }
 
 #[cfg(test)]
@@ -66,20 +80,30 @@ mod tests {
         let mut def = Domain::parse(GUEST, ParseFlags::NONE).unwrap();
         settle(&mut def, &Config::default());
         assert!(!def.format(FormatFlags::NONE).contains("tls='yes'"));
+        let told = |def: &Domain| {
+            let sources = def.devices.disks.iter().filter_map(|d| d.source.as_ref());
+            sources.map(|s| (s.tls, s.tls_from_config)).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            told(&def),
+            [(Some(YesNo::No), Some(1)), (Some(YesNo::No), Some(0))]
+        );
+        let mut def = Domain::parse(GUEST, ParseFlags::NONE).unwrap();
         let config = Config {
             chardev_tls: true,
             nbd_tls: true,
             ..Config::default()
         };
         settle(&mut def, &config);
-        let tls = |source: Option<&Source>| source.and_then(|source| source.tls);
-        let disks: Vec<_> = def.devices.disks.iter().map(|d| tls(d.source.as_ref())).collect();
-        assert_eq!(disks, [Some(YesNo::Yes), Some(YesNo::No)]);
+        assert_eq!(
+            told(&def),
+            [(Some(YesNo::Yes), Some(1)), (Some(YesNo::No), Some(0))]
+        );
         let serials = def.devices.serials.iter().map(|s| &s.chardev.sources[0]);
         let serials: Vec<_> = serials.map(|s| (s.tls, s.tls_from_config)).collect();
         assert_eq!(
             serials,
-            [(Some(YesNo::Yes), Some(1)), (Some(YesNo::No), None), (None, None)]
+            [(Some(YesNo::Yes), Some(1)), (Some(YesNo::No), Some(0)), (None, None)]
         );
     }
 }
