@@ -247,7 +247,10 @@ fn an_interface_is_a_virtual_function_or_stays_the_hosts() -> Result<()> {
     ensure!(created.success(), "{created:?}");
     let is_refused = |words: &str| {
         refused(&place.create("one", card)?, words)?;
-        refused(&virsh.run(&["attach-device", "two", &file.to_string_lossy()])?, words)?;
+        refused(
+            &virsh.run(&["attach-device", "two", &file.to_string_lossy()])?,
+            words,
+        )?;
         place.becomes(["igb", "nvme"])?;
         wait_until("the notes' end", GONE, || place.notes() == 0)
     };

@@ -69,7 +69,11 @@ fn starts_and_ends(how: &str) -> Result<()> {
     fs::write(&own, "left")?;
     virsh.ok(&["start", "own"])?;
     ensure!(fs::read(&own)?.starts_with(b"QFI"), "no image of its own");
-    let nodes = virsh.ok(&["qemu-monitor-command", "own", r#"{"execute":"query-named-block-nodes"}"#])?;
+    let nodes = virsh.ok(&[
+        "qemu-monitor-command",
+        "own",
+        r#"{"execute":"query-named-block-nodes"}"#,
+    ])?;
     ensure!(nodes.contains("kept.raw.TRANSIENT-own"), "{nodes}");
     let live = virsh.ok(&["dumpxml", "own"])?;
     ensure!(live.contains("kept.raw.TRANSIENT-own' index='2'"), "{live}");

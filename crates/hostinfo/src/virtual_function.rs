@@ -33,7 +33,9 @@ pub fn virtual_function(root: &Root, address: PciAddress) -> Result<Option<Virtu
     let count = count.ok().and_then(|text| text.trim().parse::<u32>().ok());
     let number = (0..count.unwrap_or(u32::from(u8::MAX))).find(is_it);
     let number = number.ok_or_else(|| {
-        DeviceError::Odd(format!("The card of virtual function {address} has no such function"))
+        DeviceError::Odd(format!(
+            "The card of virtual function {address} has no such function"
+        ))
     })?;
     Ok(Some(VirtualFunction {
         number,
@@ -44,7 +46,11 @@ pub fn virtual_function(root: &Root, address: PciAddress) -> Result<Option<Virtu
 
 /// The first interface of a device.
 fn interface(directory: &std::path::Path) -> Option<String> {
-    let mut names: Vec<_> = fs::read_dir(directory).ok()?.flatten().map(|entry| entry.file_name()).collect();
+    let mut names: Vec<_> = fs::read_dir(directory)
+        .ok()?
+        .flatten()
+        .map(|entry| entry.file_name())
+        .collect();
     names.sort();
     names.first()?.to_str().map(str::to_owned)
 }
@@ -59,7 +65,11 @@ mod tests {
     fn a_function_is_found_at_its_card() {
         let dir = tempfile::tempdir().unwrap();
         let devices = dir.path().join("sys/bus/pci/devices");
-        for (device, interface) in [("0000:02:00.0", "card0"), ("0000:02:10.2", "card0v1"), ("0000:02:11.0", "")] {
+        for (device, interface) in [
+            ("0000:02:00.0", "card0"),
+            ("0000:02:10.2", "card0v1"),
+            ("0000:02:11.0", ""),
+        ] {
             fs::create_dir_all(devices.join(device).join("net").join(interface)).unwrap();
         }
         symlink("../0000:02:00.0", devices.join("0000:02:10.2/physfn")).unwrap();

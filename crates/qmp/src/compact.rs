@@ -26,8 +26,14 @@ mod tests {
     #[test]
     fn only_what_is_between_words_goes() {
         let table = [
-            (r#"{"return": {"a b": [1, true]}, "id": "x"}"#, r#"{"return":{"a b":[1,true]},"id":"x"}"#),
-            (r#"{"a": "\\", "b": "\" c\\\" d"}"#, r#"{"a":"\\","b":"\" c\\\" d"}"#),
+            (
+                r#"{"return": {"a b": [1, true]}, "id": "x"}"#,
+                r#"{"return":{"a b":[1,true]},"id":"x"}"#,
+            ),
+            (
+                r#"{"a": "\\", "b": "\" c\\\" d"}"#,
+                r#"{"a":"\\","b":"\" c\\\" d"}"#,
+            ),
             ("[ ]\r\n", "[]"),
             ("", ""),
         ];

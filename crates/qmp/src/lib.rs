@@ -12,9 +12,9 @@
 
 pub mod agent;
 mod client;
-mod compact;
 mod command;
 pub mod commands;
+mod compact;
 mod connect;
 mod connection;
 mod error;
@@ -27,8 +27,8 @@ mod pending;
 pub mod types;
 
 pub use client::Client;
-pub use compact::compact;
 pub use command::Command;
+pub use compact::compact;
 pub use connect::connect;
 pub use connection::{Connection, HANDSHAKE_DEADLINE, Incoming};
 pub use error::{Closed, Error, ErrorClass};

@@ -34,7 +34,6 @@ pub use clock::local_offset;
 pub use inherited::keep_from_programs;
 pub use kvm::{Kvm, Tsc};
 pub use launch::{Held, Launch, LaunchError, Limit, Started, stage::Stage};
-pub use virtual_function::{FunctionConfig, configure_function, function_config};
 pub use links::{
     Macvtap, MacvtapMode, PortVlan, add_bridge_address, add_macvtap, add_port_vlan, is_up, leave_bridge,
     link_index, mac, macvtap_node, open_macvtap, remove_bridge_address, remove_macvtap, remove_port_vlan,
@@ -55,4 +54,5 @@ pub use tap::{
     NAME_MAX, TapFlags, add_to_bridge, mtu, set_down, set_mac, set_macvtap_flags, set_mtu,
     set_receive_frames, set_up, tap, tap_name, vhost_net,
 };
+pub use virtual_function::{FunctionConfig, configure_function, function_config};
 pub use vsock::{set_guest_cid, vhost_vsock};

@@ -32,10 +32,13 @@ pub fn function_config(card: &str, number: u32) -> io::Result<FunctionConfig> {
     let Some(Request::NewLink(found)) = ask(Request::GetLink(message), 0)? else {
         return Err(io::ErrorKind::InvalidData.into());
     };
-    let functions = found.attributes.into_iter().find_map(|attribute| match attribute {
-        LinkAttribute::VfInfoList(functions) => Some(functions),
-        _ => None,
-    });
+    let functions = found
+        .attributes
+        .into_iter()
+        .find_map(|attribute| match attribute {
+            LinkAttribute::VfInfoList(functions) => Some(functions),
+            _ => None,
+        });
     let read = |LinkVfInfo(values): LinkVfInfo| read(number, &values);
     let config = functions.unwrap_or_default().into_iter().find_map(read);
     config.ok_or_else(|| io::ErrorKind::NotFound.into())

@@ -3,11 +3,7 @@
 //! Called by `link`, once the wanted interface is complete and has been checked by itself. What is neither refused here nor
 //! can be changed is refused by `rewire`: libvirt ignores some of it, and who asked would take it for done.
 
-use domxml::devices::{
-    Interface, InterfaceKind,
-    common::VirtioOptions,
-    interface::InterfaceDriver,
-};
+use domxml::devices::{Interface, InterfaceKind, common::VirtioOptions, interface::InterfaceDriver};
 use qemu_plan::command::net::kind;
 
 use super::rewire;
@@ -24,9 +20,17 @@ fn is_given_whole(kind: InterfaceKind) -> bool {
 /// Refuses what can't be changed while the guest runs, in libvirt's words.
 // table: one check a part of the interface
 pub(super) fn check(old: &Interface, wanted: &Interface) -> Result<()> {
-    let mac = |i: &Interface| i.mac.as_ref().map(|mac| mac.address.to_ascii_lowercase()).unwrap_or_default();
+    let mac = |i: &Interface| {
+        i.mac
+            .as_ref()
+            .map(|mac| mac.address.to_ascii_lowercase())
+            .unwrap_or_default()
+    };
     let model = |i: &Interface| i.model.clone().unwrap_or_else(|| "<null>".to_owned());
-    let is_virtio = old.model.as_deref().is_some_and(|model| model.starts_with("virtio"));
+    let is_virtio = old
+        .model
+        .as_deref()
+        .is_some_and(|model| model.starts_with("virtio"));
     let rom = |i: &Interface| i.info.rom.clone().unwrap_or_default();
     let portgroup = |i: &Interface| i.source.as_ref().and_then(|source| source.portgroup.clone());
     let target = |i: &Interface| i.target.as_ref().and_then(|t| t.dev.clone());
@@ -43,11 +47,18 @@ pub(super) fn check(old: &Interface, wanted: &Interface) -> Result<()> {
     let fixed = [
         (
             is_given_whole(kind(old)),
-            format!("cannot change config of '{}' network interface type", kind(old).as_str()),
+            format!(
+                "cannot change config of '{}' network interface type",
+                kind(old).as_str()
+            ),
         ),
         (
             mac(old) != mac(wanted),
-            format!("cannot change network interface mac address from {} to {}", mac(old), mac(wanted)),
+            format!(
+                "cannot change network interface mac address from {} to {}",
+                mac(old),
+                mac(wanted)
+            ),
         ),
         (
             wanted.model != old.model,
@@ -96,7 +107,10 @@ pub(super) fn check(old: &Interface, wanted: &Interface) -> Result<()> {
         ),
         (
             is_given_whole(wanted.kind),
-            format!("cannot change network interface type to '{}'", wanted.kind.as_str()),
+            format!(
+                "cannot change network interface type to '{}'",
+                wanted.kind.as_str()
+            ),
         ),
         (
             [old.kind, wanted.kind] == [InterfaceKind::Network; 2] && portgroup(old) != portgroup(wanted),
@@ -141,7 +155,10 @@ pub(super) fn check_host_end(old: &Interface, wanted: &Interface) -> Result<()> 
         return Err(Error::internal("Missing bridge name"));
     }
     if old.filterref != wanted.filterref {
-        let text = format!("filters not supported on interfaces of type {}", kind(old).as_str());
+        let text = format!(
+            "filters not supported on interfaces of type {}",
+            kind(old).as_str()
+        );
         return Err(Error::new(Code::ConfigUnsupported, text));
     }
     let isolated = old.actual.as_ref().map_or(old.isolated, |actual| actual.isolated);

@@ -154,7 +154,9 @@ async fn take_name(context: &Context, card: &mut Interface, document: &domxml::D
     }
     *card = named;
     let device = Device::Interface(Box::new(card.clone())).format(status::FORMAT);
-    context.intend(Intent::AttachDevice { device, stored: None }).await
+    context
+        .intend(Intent::AttachDevice { device, stored: None })
+        .await
 }
 
 /// Gives the files of a device to QEMU's user and lets the guest open its nodes.

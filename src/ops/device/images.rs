@@ -82,7 +82,11 @@ pub(crate) async fn resize(
         let Some(slice) = slice else {
             return guest.execute(resize).await.map(drop);
         };
-        context.intend(Intent::DropSlice { target: slice.target.clone() }).await?;
+        context
+            .intend(Intent::DropSlice {
+                target: slice.target.clone(),
+            })
+            .await?;
         let again = Arc::clone(&guest);
         let back = slice.clone();
         let reversal = async move { back.open(&again, true).await };

@@ -245,7 +245,10 @@ fn comparable(mut interface: Interface, wanted: &Interface) -> Interface {
     if wanted.target.is_none() {
         interface.target = None;
     }
-    interface.source = interface.source.take().filter(|source| *source != InterfaceSource::default());
+    interface.source = interface
+        .source
+        .take()
+        .filter(|source| *source != InterfaceSource::default());
     if wanted.info.address.is_none() {
         interface.info.address = None;
     }

@@ -156,7 +156,9 @@ pub(crate) fn read(xml: &str) -> Result<Device> {
 /// A device with the name that its document has, although it may be one that a run made up: it says which is meant.
 fn with_name(mut device: Device, xml: &str) -> Device {
     let is_named = matches!(device, Device::Disk(_) | Device::Interface(_));
-    let live = is_named.then(|| Device::parse(xml, ParseFlags::NONE).ok()).flatten();
+    let live = is_named
+        .then(|| Device::parse(xml, ParseFlags::NONE).ok())
+        .flatten();
     let alias = live.and_then(|live| live.as_ref().info()?.alias.clone());
     if let (Some(info), Some(_)) = (device.as_mut().into_info(), &alias) {
         info.alias = alias;

@@ -263,7 +263,7 @@ mod tests {
         assert_eq!(said("/a/raw"), "/a/raw");
         assert!(said("vdb").ends_with("not 'qcow2'") && said("sda").ends_with("not 'none'"));
         assert!(
-            said("vdc").contains("of type 'network' is not supported yet"),
+            said("vdc").contains("missing storage backend for network files using nbd protocol"),
             "{}",
             said("vdc")
         );

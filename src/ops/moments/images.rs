@@ -10,8 +10,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub(crate) use crate::ops::holdings::storage::qemu_img::qemu_img;
 use crate::error::{Error, Result};
+pub(crate) use crate::ops::holdings::storage::qemu_img::qemu_img;
 
 /// Most snapshots of an image, as in QEMU.
 const SNAPSHOTS_MAX: u32 = 65_536;

@@ -624,7 +624,10 @@ mod tests {
             target: target.to_owned(),
         };
         let actions = decided(&slice("sda"), &Truth::default());
-        assert!(actions.len() == 1 && actions[0].starts_with("Slice("), "{actions:?}");
+        assert!(
+            actions.len() == 1 && actions[0].starts_with("Slice("),
+            "{actions:?}"
+        );
         assert!(decided(&slice("sdz"), &Truth::default()).is_empty());
     }
 

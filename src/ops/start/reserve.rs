@@ -11,8 +11,7 @@ use std::{
 use domxml::devices::Chardev;
 use nix::unistd::{Gid, Uid, chown};
 use qemu_plan::{
-    alias,
-    block,
+    alias, block,
     command::{DeviceResources, Dirs, FdRef, Resources},
 };
 

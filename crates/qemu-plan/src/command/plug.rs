@@ -172,7 +172,9 @@ pub fn back_ends(def: &Domain, device: &Device, caps: &Caps) -> Result<Vec<Part>
     let mut parts: Vec<_> = parts.filter(is_back).collect();
     parts.dedup();
     if let Device::Disk(disk) = device {
-        sources(disk).into_iter().for_each(|source| keep_known(&mut parts, source));
+        sources(disk)
+            .into_iter()
+            .for_each(|source| keep_known(&mut parts, source));
     }
     Ok(parts)
 }

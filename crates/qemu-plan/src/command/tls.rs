@@ -103,7 +103,11 @@ mod tests {
         let serials: Vec<_> = serials.map(|s| (s.tls, s.tls_from_config)).collect();
         assert_eq!(
             serials,
-            [(Some(YesNo::Yes), Some(1)), (Some(YesNo::No), Some(0)), (None, None)]
+            [
+                (Some(YesNo::Yes), Some(1)),
+                (Some(YesNo::No), Some(0)),
+                (None, None)
+            ]
         );
     }
 }

@@ -122,7 +122,10 @@ fn of_hostdev(driver: &Driver, hostdev: &Hostdev) -> Vec<Allowed> {
     let node = hostdev::node_of(driver.hostdevs.root(), hostdev);
     let vfio = VFIO.iter().filter(|_| hostdev::is_vfio(hostdev));
     let shared = vfio.filter_map(|path| both(Path::new(path)));
-    node.and_then(|node| both(&node.path)).into_iter().chain(shared).collect()
+    node.and_then(|node| both(&node.path))
+        .into_iter()
+        .chain(shared)
+        .collect()
 }
 
 /// Paths of devices other than disks that may be nodes.

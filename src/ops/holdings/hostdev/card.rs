@@ -38,9 +38,14 @@ const KEPT: &str = "hostdevmgr";
 /// `ConfigUnsupported`.
 pub(super) fn check(driver: &Driver, interfaces: &[Interface]) -> Result<()> {
     let unsupported = |text: String| Err(Error::new(Code::ConfigUnsupported, text).in_area(Area::None));
-    for interface in interfaces.iter().filter(|card| net::kind(card) == InterfaceKind::Hostdev) {
+    for interface in interfaces
+        .iter()
+        .filter(|card| net::kind(card) == InterfaceKind::Hostdev)
+    {
         let Some(address) = want::of_interface(interface).as_ref().and_then(want::pci) else {
-            return unsupported("Interface type hostdev is currently supported on SR-IOV Virtual Functions only".into());
+            return unsupported(
+                "Interface type hostdev is currently supported on SR-IOV Virtual Functions only".into(),
+            );
         };
         function(driver, address)?;
         if let Some(kind) = virtual_port(interface).and_then(|port| port.kind) {
@@ -91,8 +96,12 @@ pub(super) async fn configure(driver: &Arc<Driver>, interface: &Interface, undo:
     crate::blocking::within(DEADLINE, "setting a virtual function's address", move || {
         let failed = |error| {
             let number = function.number;
-            let what = format_args!("Cannot set interface MAC/vlanid to {}/{} for ifname {card} vf {number}",
-                shown(wanted.mac), wanted.vlan).to_string();
+            let what = format_args!(
+                "Cannot set interface MAC/vlanid to {}/{} for ifname {card} vf {number}",
+                shown(wanted.mac),
+                wanted.vlan
+            )
+            .to_string();
             Error::system(what, error).in_area(Area::None)
         };
         // What is kept already was so before any guest had it.
@@ -109,7 +118,9 @@ pub(super) async fn configure(driver: &Arc<Driver>, interface: &Interface, undo:
 fn wanted(interface: &Interface) -> Result<FunctionConfig> {
     let mac = interface.mac.as_ref().and_then(|mac| parsed(&mac.address));
     let mac = mac.ok_or_else(|| Error::internal("the interface has no address"))?;
-    let tag = vlan(interface).and_then(|vlan| vlan.tags.first()).map_or(0, |tag| tag.id);
+    let tag = vlan(interface)
+        .and_then(|vlan| vlan.tags.first())
+        .map_or(0, |tag| tag.id);
     let vlan = u16::try_from(tag).map_err(|_| Error::internal("the tag of the VLAN is too large"))?;
     Ok(FunctionConfig { mac, vlan })
 }
@@ -118,19 +129,31 @@ fn wanted(interface: &Interface) -> Result<FunctionConfig> {
 pub(super) async fn restore(driver: &Driver, addresses: Vec<PciAddress>) {
     for address in addresses {
         let found = hostinfo::virtual_function(driver.hostdevs.root(), address);
-        let Ok(Some(VirtualFunction { number, card: Some(card), .. })) = found else {
+        let Ok(Some(VirtualFunction {
+            number,
+            card: Some(card),
+            ..
+        })) = found
+        else {
             continue;
         };
         let file = file(driver, &card, number);
         let work = move || put_back(&file, &card, number);
-        if let Err(error) = crate::blocking::within(DEADLINE, "setting a virtual function's address back", work).await {
+        if let Err(error) =
+            crate::blocking::within(DEADLINE, "setting a virtual function's address back", work).await
+        {
             tracing::error!(%address, %error, "a virtual function keeps its guest's address");
         }
     }
 }
 
 fn put_back(file: &Path, card: &str, number: u32) -> Result<()> {
-    let failed = |error| Error::system(format_args!("cannot set virtual function {number} of {card} back"), error);
+    let failed = |error| {
+        Error::system(
+            format_args!("cannot set virtual function {number} of {card} back"),
+            error,
+        )
+    };
     let text = match fs::read(file) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         read => read.map_err(failed)?,
@@ -147,7 +170,12 @@ fn file(driver: &Driver, card: &str, number: u32) -> PathBuf {
 }
 
 fn keep(file: &Path, before: FunctionConfig, own: Option<[u8; 6]>) -> Result<()> {
-    let failed = |error| Error::system(format_args!("Unable to preserve the state of {}", file.display()), error);
+    let failed = |error| {
+        Error::system(
+            format_args!("Unable to preserve the state of {}", file.display()),
+            error,
+        )
+    };
     let mut kept = json!({ "adminMac": shown(before.mac), "vlanTag": before.vlan });
     if let Some(own) = own {
         kept["mac"] = json!(shown(own));
@@ -163,7 +191,10 @@ fn read(kept: &Value) -> FunctionConfig {
     let admin = mac("adminMac").filter(|mac| *mac != [0; 6]);
     FunctionConfig {
         mac: admin.or_else(|| mac("mac")).unwrap_or_default(),
-        vlan: kept["vlanTag"].as_u64().and_then(|tag| u16::try_from(tag).ok()).unwrap_or(0),
+        vlan: kept["vlanTag"]
+            .as_u64()
+            .and_then(|tag| u16::try_from(tag).ok())
+            .unwrap_or(0),
     }
 }
 

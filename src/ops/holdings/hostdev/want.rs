@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use domxml::devices::{
-    Hostdev, HostdevAddress, HostdevKind, HostdevMode, HostdevProtocol, HostdevSource, Interface, InterfaceKind,
+    Hostdev, HostdevAddress, HostdevKind, HostdevMode, HostdevProtocol, HostdevSource, Interface,
+    InterfaceKind,
     common::{HostdevDriver, HostdevDriverName, StartupPolicy, YesNo},
     interface::{ActualHostdev, TypedHostdevAddress},
 };

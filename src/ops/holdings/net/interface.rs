@@ -186,7 +186,9 @@ fn check_one(interface: &Interface) -> Result<()> {
         ));
     }
     if let Some(filtered) = wrongly_filtered(interface) {
-        return refuse(format!("interface {mac} - filterref is not supported for network interfaces {filtered}"));
+        return refuse(format!(
+            "interface {mac} - filterref is not supported for network interfaces {filtered}"
+        ));
     }
     if kind == InterfaceKind::Hostdev && limits_of(interface).is_some() {
         return refuse(format!(

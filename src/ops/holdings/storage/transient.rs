@@ -60,7 +60,9 @@ pub(crate) fn put_on(disk: &mut Disk, guest: &str, next: u32) -> u32 {
 pub(crate) fn image(disk: &Disk, guest: &str) -> Option<PathBuf> {
     disk.transient.as_ref()?;
     let path = chain::local_path(disk.kind, disk.source.as_ref())?;
-    path.to_str()?.ends_with(&format!("{MARK}{guest}")).then_some(path)
+    path.to_str()?
+        .ends_with(&format!("{MARK}{guest}"))
+        .then_some(path)
 }
 
 /// Makes the images that a run has of its own; they are removed with `undo`. What a run that ended before left there is
@@ -79,7 +81,10 @@ pub(crate) async fn make(disks: &[Disk], guest: &str, undo: &mut Undo) -> Result
         };
         let format = below.format.unwrap_or(StorageFormat::Raw).as_str();
         let words = ["create", "-q", "-f", "qcow2", "-F", format, "-b"].map(str::to_owned);
-        let paths = [below.path().unwrap_or_default(), path.to_string_lossy().into_owned()];
+        let paths = [
+            below.path().unwrap_or_default(),
+            path.to_string_lossy().into_owned(),
+        ];
         qemu_img(words.into_iter().chain(paths).collect()).await?;
         // Only now: one that could not be made may be another disk's.
         let (removed, again) = (vec![disk.clone()], guest.to_owned());
@@ -100,12 +105,15 @@ pub(crate) async fn remove(disks: &[Disk], guest: &str) -> Result<()> {
         return Ok(());
     }
     let work = move || {
-        paths.iter().try_for_each(|path| match std::fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(Error::system(format_args!("cannot remove '{}'", path.display()), error))
-            }
-            _ => Ok(()),
-        })
+        paths
+            .iter()
+            .try_for_each(|path| match std::fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::system(
+                    format_args!("cannot remove '{}'", path.display()),
+                    error,
+                )),
+                _ => Ok(()),
+            })
     };
     crate::blocking::file("removing the images that a run had of its own", work).await
 }
