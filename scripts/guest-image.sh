@@ -18,7 +18,7 @@ set -eu
 modules="virtio virtio_ring virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci failover net_failover
   virtio_net virtio_blk virtio_console scsi_common scsi_mod virtio_scsi crc-t10dif_common crc-t10dif crc64
   crc64-rocksoft crc64-rocksoft_generic t10-pi sd_mod cdrom sr_mod virtio_balloon rng-core virtio-rng button
-  evdev"
+  evdev virtio_mem"
 
 vmlinuz=$(ls "$TOOLS"/kernel/boot/vmlinuz-* 2>/dev/null | tail -1)
 [ -n "$vmlinuz" ] || die "no guest kernel; run install-deps.sh first"

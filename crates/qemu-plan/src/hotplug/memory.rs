@@ -96,7 +96,7 @@ fn is_meant(wanted: &Memory, has: &Memory) -> bool {
     let (one, two) = (target(&wanted), target(has));
     let same_requested = size_kib(one.requested.as_ref()) == size_kib(two.requested.as_ref());
     let same_block = size_kib(one.block.as_ref()) == size_kib(two.block.as_ref());
-    let same_base = one.address.is_none() || one.address == two.address;
+    let same_base = one.address == two.address;
     let (from, has_from) = (source(&wanted), source(has));
     let same_pages = size_kib(from.pagesize.as_ref()) == size_kib(has_from.pagesize.as_ref())
         && from.nodemask == has_from.nodemask;
