@@ -504,13 +504,75 @@ def normal(command):
     return f"{name} {json.dumps(arguments, sort_keys=True)}"
 
 
+def anything(_op, _kind, _wanted, _found):
+    return True
+
+
+def in_any_order(_op, _kind, wanted, found):
+    """Commands are the same, but for the order within a transaction."""
+    def sorted_out(commands):
+        return [(c.split(" ")[0], sorted(c)) if c.startswith("transaction") else c for c in commands]
+    return sorted_out(wanted) == sorted_out(found)
+
+
+def beside(*names):
+    """Commands are the same, but for those."""
+    def same(_op, _kind, wanted, found):
+        kept = [[c for c in part if c.split(" ")[0] not in names] for part in (wanted, found)]
+        return kept[0] == kept[1]
+    return same
+
+
+# Differences that are meant: operations, kinds of differences, what else must hold, why.
+EXPLAINED = [
+    (r"^block(commit|pull|copy) with bitmaps", "commands", in_any_order, "bitmaps are merged in any order"),
+    (r"^(second backup|save during backup|snapshot during backup)$", "error",
+     lambda op, kind, wanted, found: wanted.replace("monitor=remoteDispatchDomainBackupBegin", "backup") in found,
+     "who holds the guest's job is named by what it does"),
+    (r"^(restore, (truncated in the|memory stream)|start, managed save truncated)", "events",
+     lambda op, kind, wanted, found: (wanted, found) == (["lifecycle SHUTDOWN/HOST"], []), "a start that fails is told to nobody"),
+    (r"^restore, header says gzip, stream is raw$", "result state", anything, "libvirt's restore hangs"),
+    (r"^(save --(xml|parallel-channels)|dump --memory-only --format kdump-(lzo|snappy))", "events commands",
+     lambda op, kind, wanted, found: len(wanted) == 2 and not found, "what can't be done is refused before the guest is stopped"),
+    (r"sparse", "commands", beside("remove-fd", "migrate-set-capabilities", "migrate-set-parameters"),
+     "what a save sets in QEMU is set back after it"),
+    (r"^dump --reset$", "events", lambda op, kind, wanted, found: [*wanted, "reboot"] == found,
+     "whether the firmware resets once more is of the moment"),
+    (r"^memory-only dump into a slow FIFO$", "events commands state", anything, "other calls were made meanwhile"),
+    (r"^(backup-begin pull|domjobabort) tls$", "result commands events", anything, "there are no certificates here"),
+]
+
+
+def explained(op, differs, table=None):
+    """Why an operation differs, if all of it is meant."""
+    reasons = set()
+    for kind, (wanted, found) in differs.items():
+        fits = [why for pattern, kinds, holds, why in table or EXPLAINED
+                if re.search(pattern, op["op"]) and kind in kinds.split() and holds(op, kind, wanted, found)]
+        if not fits:
+            return None
+        reasons.add(fits[0])
+    return "; ".join(sorted(reasons))
+
+
 class Tally:
     """How many operations were equal, and what the others differed in."""
 
     def __init__(self):
         self.kinds, self.equal, self.everything = Counter(), 0, 0
+        self.reasons = Counter()
 
-    def count(self, op, differs, verbose):
+    def explain(self, op, why):
+        """An operation that differs on purpose."""
+        self.everything += 1
+        self.reasons[why] += 1
+        print(f"EXPLAINED {op['group']} {op['op']}: {why}", flush=True)
+
+    def count(self, op, differs, verbose, table=None):
+        why = explained(op, differs, table) if differs else None
+        if why:
+            self.explain(op, why)
+            return
         self.everything += 1
         self.equal += not differs
         self.kinds.update(differs.keys())
@@ -521,8 +583,11 @@ class Tally:
         sys.stdout.flush()
 
     def end(self):
-        print(f"equal {self.equal} of {self.everything}; differences by kind: {dict(self.kinds)}")
-        return 0 if self.equal == self.everything else 1
+        meant = sum(self.reasons.values())
+        for why, count in sorted(self.reasons.items()):
+            print(f"{count:4} {why}")
+        print(f"equal {self.equal} of {self.everything}, explained {meant}; other differences by kind: {dict(self.kinds)}")
+        return 0 if self.equal + meant == self.everything else 1
 
 
 def main():
@@ -552,7 +617,8 @@ def main():
             replay.stop("st")
             replay.stop("tr")
             replay.memory = 65536 if group == "dump" else 32768
-            replay.virsh("undefine", "st", "--managed-save", "--snapshots-metadata")
+            replay.virsh("undefine", "st", "--managed-save", "--snapshots-metadata", "--checkpoints-metadata")
+            replay.more = ""
             replay.define("st")
         try:
             differs = replay.replay(op)

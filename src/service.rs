@@ -48,6 +48,8 @@ pub async fn make(setup: Setup) -> anyhow::Result<Work> {
         ops::change::cut_off::finish_all(&background).await;
         ops::change::autostart::autostart(&background).await;
     });
+    let watching = Arc::clone(&driver);
+    driver.tracker.spawn(async move { ops::change::preserve::watch(&watching).await });
     let (counted, ending) = (Arc::clone(&driver), Arc::clone(&driver));
     Ok(Work {
         service: daemon::Service::new(Places::new(service, places)),

@@ -10,8 +10,8 @@ use crate::{
     access::Caller,
     admin::{Admin, Identity, Server, identity},
     blocking,
-    error::{Code, Error, Result},
-    paths::Scope,
+    error::{Error, Result},
+    ops::change::preserve,
     pb,
 };
 
@@ -146,15 +146,18 @@ impl pb::admin_server::Admin for Service {
     async fn shut_down(&self, request: Request<pb::ShutDownRequest>) -> Answer<pb::ShutDownResponse> {
         self.administrate(request, |admin, call| async move {
             let trial = call.of_host()?;
-            let system = call.driver.host.scope == Scope::System;
-            if call.request.preserve && call.driver.config().auto.handles_guests(system) {
-                let text =
-                    "saving or ending guests when the daemon is shut down (auto_shutdown_* of qemu.conf)";
-                return Err(Error::new(Code::OperationUnsupported, text).at("preserve"));
+            if trial {
+                return Ok(pb::ShutDownResponse {});
             }
-            if !trial {
+            if !call.request.preserve {
                 admin.stop();
+                return Ok(pb::ShutDownResponse {});
             }
+            let driver = Arc::clone(&call.driver);
+            call.driver.tracker.spawn(async move {
+                preserve::preserve(&driver).await;
+                admin.stop();
+            });
             Ok(pb::ShutDownResponse {})
         })
         .await

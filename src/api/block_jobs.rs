@@ -129,9 +129,9 @@ fn destination(request: &pb::CopyBlocksRequest) -> Result<(Place, bool)> {
             let place = Place::of_path(&to.path, to.block_device, format.transpose()?);
             Ok((place, to.block_device))
         }
-        Destination::Xml(text) => match Device::parse(text, ParseFlags::INACTIVE)? {
-            Device::Disk(disk) => Ok((Place { disk: *disk }, false)),
-            _ => Err(Error::new(Code::Xml, "the destination of a copy is not a disk").at("destination.xml")),
-        },
+        Destination::Xml(text) => {
+            let disk = Device::parse_disk(text, ParseFlags::INACTIVE)?;
+            Ok((Place { disk }, false))
+        }
     }
 }

@@ -247,6 +247,29 @@ impl Auto {
         of.into_iter()
             .any(|guests| guests.map_or(!system, |guests| guests != AutoShutdown::None))
     }
+
+    /// What is done to guests when the daemon is shut down or the host goes down. What is not set is nothing for the system's
+    /// daemon; a session's saves what it can and ends the others.
+    #[must_use]
+    pub fn at_end(&self, system: bool) -> GuestsAtEnd {
+        let usual = |of_session| if system { AutoShutdown::None } else { of_session };
+        GuestsAtEnd {
+            save: self.try_save.unwrap_or(usual(AutoShutdown::Persistent)),
+            shutdown: self.try_shutdown.unwrap_or(usual(AutoShutdown::All)),
+            poweroff: self.poweroff.unwrap_or(usual(AutoShutdown::All)),
+        }
+    }
+}
+
+/// What is done to which guests at the end, each of it to those for whom the one before failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GuestsAtEnd {
+    /// Managed saves.
+    pub save: AutoShutdown,
+    /// They shut themselves down.
+    pub shutdown: AutoShutdown,
+    /// They are switched off.
+    pub poweroff: AutoShutdown,
 }
 
 /// To which guests something is done.

@@ -64,6 +64,8 @@ pub enum Operation {
     Release(&'static str),
     /// A daemon that started has taken the guest over.
     Reconnect,
+    /// The guest is to go on from the image of a save; scripts may give it another document.
+    Restore,
     /// The daemon starts.
     DaemonStart,
     /// The daemon reads its configuration anew.
@@ -90,6 +92,7 @@ impl Operation {
             Self::Stopped => ["stopped", "end", NOTHING],
             Self::Release(reason) => ["release", "end", reason],
             Self::Reconnect => ["reconnect", "begin", NOTHING],
+            Self::Restore => ["restore", "begin", NOTHING],
             Self::DaemonStart => ["start", NOTHING, "start"],
             Self::DaemonReload => ["reload", "begin", "SIGHUP"],
             Self::DaemonShutdown => ["shutdown", NOTHING, "shutdown"],
@@ -203,6 +206,7 @@ mod tests {
             (Operation::Stopped, "g stopped end -"),
             (Operation::Release("destroyed"), "g release end destroyed"),
             (Operation::Reconnect, "g reconnect begin -"),
+            (Operation::Restore, "g restore begin -"),
         ];
         for (operation, args) in table {
             assert_eq!(Call::new(Some("g"), operation).args.join(" "), args);

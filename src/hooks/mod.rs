@@ -22,6 +22,7 @@ pub use call::{Operation, Script};
 
 use crate::error::{Error, Result};
 use call::Call;
+use script::Output;
 
 /// How long scripts may take in which the daemon, or the end of a run, is waiting.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -71,7 +72,21 @@ impl Hooks {
     /// # Errors
     /// `HookScriptFailed` with what the last one said that failed; the others are called all the same.
     pub async fn call(&self, guest: &str, operation: Operation, document: &str) -> Result<()> {
-        self.run(&Call::new(Some(guest), operation), Some(document)).await
+        let call = Call::new(Some(guest), operation);
+        self.run(&call, Some(document.to_owned()), Output::Dropped)
+            .await
+            .map(drop)
+    }
+
+    /// Calls the scripts about a guest, each of which may give it another document: what one writes is what the next one
+    /// reads, and one that writes nothing changes nothing. Answers what came of it; `None` if nothing was written.
+    ///
+    /// # Errors
+    /// As [`Self::call`], and a document that is too long or no text.
+    pub async fn filter(&self, guest: &str, operation: Operation, document: &str) -> Result<Option<String>> {
+        let call = Call::new(Some(guest), operation);
+        let left = self.run(&call, Some(document.to_owned()), Output::Read).await?;
+        Ok(left.filter(|left| left != document))
     }
 
     /// The same for scripts whose failure changes nothing: it is logged. They are ended if they take too long.
@@ -85,27 +100,31 @@ impl Hooks {
     /// Looks for scripts and tells those of the daemon what it does.
     pub async fn tell_daemon(&self, operation: Operation) {
         self.look().await;
-        let called = async { self.run(&Call::new(None, operation), None).await };
+        let call = Call::new(None, operation);
+        let called = async { self.run(&call, None, Output::Dropped).await.map(drop) };
         if let Err(error) = within(PATIENCE_OF_DAEMON, called).await {
             tracing::warn!(?operation, %error, "a hook failed");
         }
     }
 
-    async fn run(&self, call: &Call, document: Option<&str>) -> Result<()> {
+    /// Runs all scripts of a call, and answers the document as the last one that wrote left it.
+    async fn run(&self, call: &Call, mut document: Option<String>, output: Output) -> Result<Option<String>> {
         let script = call.operation.script();
         if !self.has(script) {
-            return Ok(());
+            return Ok(document);
         }
         let directory = self.directory.clone();
         let found = crate::blocking::file("looking for hooks", move || Ok(files(&directory, script)));
         let mut outcome = Ok(());
         for program in found.await? {
-            let input = document.map(input).transpose()?;
-            if let Err(error) = script::run(&program, call, input).await {
-                outcome = Err(error);
+            let input = document.as_deref().map(input).transpose()?;
+            match script::run(&program, call, (input, output)).await {
+                Ok(written) if !written.trim().is_empty() => document = Some(written),
+                Ok(_) => {}
+                Err(error) => outcome = Err(error),
             }
         }
-        outcome
+        outcome.map(|()| document)
     }
 }
 
@@ -193,5 +212,36 @@ mod tests {
             error.message
         );
         assert_eq!(fs::read_to_string(&log).unwrap(), "doc.doc.doc.");
+    }
+
+    #[tokio::test]
+    async fn scripts_that_filter_read_what_the_one_before_wrote() {
+        let dir = tempfile::tempdir().unwrap();
+        let hooks = Hooks::new(dir.path().to_owned());
+        let filter = |document: &'static str| hooks.filter("g", Operation::Restore, document);
+        write(&dir.path().join("qemu"), "#!/bin/sh\nsed s/a/b/\n", 0o755);
+        write(&dir.path().join("qemu.d/1"), "#!/bin/sh\nexit 0\n", 0o755);
+        write(&dir.path().join("qemu.d/2"), "#!/bin/sh\nsed s/b/c/\n", 0o755);
+        assert_eq!(
+            filter("xa").await.unwrap(),
+            None,
+            "nobody has looked for scripts"
+        );
+        hooks.look().await;
+        assert_eq!(filter("xa").await.unwrap().as_deref(), Some("xc"));
+        assert_eq!(filter("unchanged").await.unwrap(), None);
+        write(&dir.path().join("qemu.d/3"), "#!/bin/sh\necho no >&2; exit 3\n", 0o755);
+        let error = filter("xa").await.unwrap_err();
+        assert!(
+            error.message.ends_with("exit status 3: no"),
+            "{}",
+            error.message
+        );
+        write(
+            &dir.path().join("qemu.d/3"),
+            "#!/bin/sh\nhead -c 40000000 /dev/zero\n",
+            0o755,
+        );
+        assert!(filter("xa").await.is_err(), "a document without a bound");
     }
 }

@@ -5,7 +5,7 @@
 
 use std::{
     fs::File,
-    io,
+    io::{self, Read, Seek},
     path::Path,
     process::{ExitStatus, Stdio},
     time::Duration,
@@ -28,8 +28,30 @@ const WORDS: usize = 16 * 1024;
 /// How long the last words of a script that has ended are waited for, which somebody else may still be able to add to.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 
-/// Runs a script to its end, with `input` on its standard input.
-pub(super) async fn run(program: &Path, call: &Call, input: Option<File>) -> Result<()> {
+/// Most that a script may write of a document, in bytes.
+const DOCUMENT: u64 = 16 << 20;
+
+/// What becomes of what a script writes to its standard output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Output {
+    Dropped,
+    Read,
+}
+
+/// Runs a script to its end, with `input` on its standard input; what it has written, if that is read.
+pub(super) async fn run(
+    program: &Path,
+    call: &Call,
+    (input, output): (Option<File>, Output),
+) -> Result<String> {
+    let written = match output {
+        Output::Dropped => None,
+        Output::Read => Some(unixfd::bounded_memfd("document of a hook", DOCUMENT).map_err(not_read)?),
+    };
+    let stdout = match &written {
+        Some(file) => Stdio::from(file.try_clone().map_err(not_read)?),
+        None => Stdio::null(),
+    };
     let environment = call::environment(|name| std::env::var_os(name));
     let mut command = Command::new(program);
     command
@@ -37,7 +59,7 @@ pub(super) async fn run(program: &Path, call: &Call, input: Option<File>) -> Res
         .env_clear()
         .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdin(input.map_or_else(Stdio::null, Stdio::from))
-        .stdout(Stdio::null())
+        .stdout(stdout)
         .stderr(Stdio::piped())
         .process_group(0);
     let (end, said) = match command.spawn() {
@@ -52,9 +74,22 @@ pub(super) async fn run(program: &Path, call: &Call, input: Option<File>) -> Res
         }
     };
     match end {
-        End::Status(0) => Ok(()),
+        End::Status(0) => written.map_or_else(|| Ok(String::new()), read_back),
         end => Err(refusal(&call::failure(program, call, &environment, (end, &said)))),
     }
+}
+
+/// What a script has written into a file of memory: up to where it has come in it.
+fn read_back(mut file: File) -> Result<String> {
+    let length = file.stream_position().map_err(not_read)?;
+    let mut text = String::new();
+    file.rewind().map_err(not_read)?;
+    file.take(length).read_to_string(&mut text).map_err(not_read)?;
+    Ok(text)
+}
+
+fn not_read(error: io::Error) -> Error {
+    Error::system("cannot read what a hook writes", error)
 }
 
 fn not_waited_for(error: io::Error) -> Error {
@@ -145,7 +180,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let call = Call::new(Some("g"), Operation::Prepare);
         let input = unixfd::sealed_memfd("test", input).unwrap();
-        run(&script(dir.path(), text), &call, Some(input)).await
+        let given = (Some(input), Output::Dropped);
+        run(&script(dir.path(), text), &call, given).await.map(drop)
     }
 
     #[tokio::test]
@@ -197,7 +233,7 @@ mod tests {
             }
         };
         tokio::select! {
-            ended = run(&path, &call, None) => panic!("{ended:?}"),
+            ended = run(&path, &call, (None, Output::Dropped)) => panic!("{ended:?}"),
             () = written => {}
         }
         let pid: i32 = std::fs::read_to_string(&file).unwrap().trim().parse().unwrap();
@@ -212,7 +248,8 @@ mod tests {
     #[tokio::test]
     async fn what_can_not_be_executed_is_told() {
         let call = Call::new(None, Operation::DaemonStart);
-        let error = run(Path::new("/nonexistent"), &call, None).await.unwrap_err();
+        let given = (None, Output::Dropped);
+        let error = run(Path::new("/nonexistent"), &call, given).await.unwrap_err();
         let text = error.to_string();
         let end = "unexpected exit status 127: cannot execute binary /nonexistent: No such file or directory";
         assert!(

@@ -8,9 +8,13 @@ use std::{io::ErrorKind, time::Duration};
 
 use serde::{Serialize, de::DeserializeOwned};
 use zbus::{
-    Connection,
-    zvariant::{DynamicType, Type},
+    Connection, MatchRule, MessageStream,
+    message::Type,
+    zvariant::{self, DynamicType},
 };
+
+/// How many signals wait until they are looked at.
+const SIGNALS: usize = 4;
 
 /// An object of a service, and the interface of it that is called.
 #[derive(Clone, Copy, Debug)]
@@ -75,7 +79,7 @@ impl Bus {
     pub(super) async fn call<A, R>(&self, object: Object, method: &str, arguments: &A) -> Result<R, Fault>
     where
         A: Serialize + DynamicType,
-        R: DeserializeOwned + Type,
+        R: DeserializeOwned + zvariant::Type,
     {
         let Object {
             service,
@@ -87,6 +91,21 @@ impl Bus {
             .call_method(Some(service), path, Some(interface), method, arguments)
             .await?;
         Ok(answer.body().deserialize()?)
+    }
+
+    /// The signals of a name that an object sends from now on.
+    ///
+    /// # Errors
+    /// The bus refuses.
+    pub(super) async fn signals(&self, object: Object, name: &str) -> Result<MessageStream, Fault> {
+        let rule = MatchRule::builder()
+            .msg_type(Type::Signal)
+            .sender(object.service)?
+            .path(object.path)?
+            .interface(object.interface)?
+            .member(name)?
+            .build();
+        Ok(MessageStream::for_match_rule(rule, &self.0, Some(SIGNALS)).await?)
     }
 
     /// Whether a service runs.

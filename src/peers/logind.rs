@@ -1,9 +1,12 @@
-//! systemd-logind: whether and how the host can sleep, and having it do so.
+//! systemd-logind: whether and how the host can sleep, having it do so, and being told when it goes down.
 //!
-//! Called by the operation that puts the host to sleep. logind is not started for a question: where it does not run,
+//! Called by the operation that puts the host to sleep, and by what becomes of guests when the host goes down. logind is not started for a question: where it does not run,
 //! nobody manages the host's sleep.
 
 use std::time::Duration;
+
+use futures_util::StreamExt;
+use zbus::{MessageStream, zvariant::OwnedFd};
 
 use super::bus::{Bus, Fault, Object, within};
 
@@ -43,6 +46,48 @@ pub async fn sleep(method: &str) -> Result<(), Fault> {
     };
     // Not interactive: it must not ask anybody for a password.
     bus.call(MANAGER, method, &(false,)).await
+}
+
+/// The host waits with going down, as long as this lives, for at most as long as logind lets it.
+pub struct Delay {
+    signals: MessageStream,
+    _inhibitor: OwnedFd,
+    _bus: Bus,
+}
+
+/// Has the host wait with going down; `why` is shown to who asks what it waits for. `None` where no logind runs.
+///
+/// # Errors
+/// logind's, or no answer within 20 s.
+pub async fn delay(why: &str) -> Result<Option<Delay>, Fault> {
+    within(LIMIT, async {
+        let Some(bus) = running().await? else {
+            return Ok(None);
+        };
+        // First, so that nothing is missed.
+        let signals = bus.signals(MANAGER, "PrepareForShutdown").await?;
+        let inhibitor = bus
+            .call(MANAGER, "Inhibit", &("shutdown", "libvirt", why, "delay"))
+            .await?;
+        Ok(Some(Delay {
+            signals,
+            _inhibitor: inhibitor,
+            _bus: bus,
+        }))
+    })
+    .await
+}
+
+impl Delay {
+    /// Waits until the host is about to go down; `false` if the bus has gone before.
+    pub async fn shutdown(&mut self) -> bool {
+        while let Some(Ok(signal)) = self.signals.next().await {
+            if let Ok(true) = signal.body().deserialize() {
+                return true;
+            }
+        }
+        false
+    }
 }
 
 async fn running() -> Result<Option<Bus>, Fault> {

@@ -515,6 +515,64 @@ fn a_client_fetches_over_an_encrypted_connection() -> Result<()> {
 }
 
 #[test]
+fn a_client_fetches_from_the_socket_that_it_handed_over() -> Result<()> {
+    if !can_run_guests() {
+        return Ok(());
+    }
+    let place = Place::started(daemon())?;
+    let socket = place.file("handed.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&socket)?;
+    let scratch = place.served("scratch.qcow2", "");
+    let (_, disks) = scratch.split_once("/>").context("a server")?;
+    let server = "<server transport='fd' fdgroup='handed'/>";
+    let text = format!("<domainbackup mode='pull'>{server}{disks}</domainbackup>");
+    let file = place.write_xml("handed.xml", &text)?;
+    let said = place.virsh().refused(&["backup-begin", "g", &file])?;
+    ensure!(
+        said.contains("file descriptor group 'handed' was not associated with the domain"),
+        "{said}"
+    );
+    let with = |fds: &str| -> Result<std::process::Output> {
+        let commands = format!("dom-fd-associate g handed --pass-fds {fds}; backup-begin g {file}");
+        let script = format!(
+            "exec 5<&0 6<&0 </dev/null; exec virsh -q -c '{}' \"$1\"",
+            place.sandbox.uri()
+        );
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &script, "sh", &commands]);
+        Ok(shell
+            .stdin(std::os::fd::OwnedFd::from(listener.try_clone()?))
+            .output()?)
+    };
+    let two = with("5,6")?;
+    let said = String::from_utf8_lossy(&two.stderr).into_owned();
+    ensure!(
+        !two.status.success() && said.contains("one file descriptor"),
+        "{said}"
+    );
+    for round in ["first", "second"] {
+        let begun = with("5")?;
+        let said = String::from_utf8_lossy(&begun.stderr).into_owned();
+        ensure!(begun.status.success(), "{round}: {said}");
+        let shown = place.virsh().ok(&["backup-dumpxml", "g"])?;
+        ensure!(
+            shown.contains("<server transport='fd' fdgroup='handed'/>"),
+            "{shown}"
+        );
+        place.write(LATE, 0)?;
+        let fetched = place.shown(round);
+        let export = format!("nbd+unix:///vda?socket={}", socket.display());
+        run("qemu-img", &["convert", "-O", "qcow2", &export, &fetched])?;
+        if round == "first" {
+            has(&fetched, &FIRST)?;
+        }
+        place.virsh().ok(&["domjobabort", "g"])?;
+        place.backed_up()?;
+    }
+    Ok(())
+}
+
+#[test]
 fn one_that_comes_to_nothing_leaves_no_file() -> Result<()> {
     if !can_run_guests() {
         return Ok(());

@@ -2,16 +2,18 @@
 //! them.
 
 use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tempfile::TempDir;
 use testkit::place::program;
 use testkit::{Daemon, skip, wait_until};
-use zbus::zvariant::{OwnedObjectPath, OwnedValue};
+use zbus::zvariant::{self, OwnedObjectPath, OwnedValue};
 use zbus::{Connection, fdo, interface};
 
 const SOON: Duration = Duration::from_secs(10);
@@ -326,22 +328,26 @@ fn remove_tree(dir: &Path) -> bool {
     fs::remove_dir(dir).is_ok() || !dir.exists()
 }
 
-/// logind, which says what the host can and counts how often it was put to sleep.
+/// logind, which says what the host can, counts how often it was put to sleep, and knows who has it wait.
 pub(crate) struct Logind {
     slept: Arc<Mutex<Vec<bool>>>,
-    _connection: Connection,
+    delays: Arc<Mutex<Vec<OwnedFd>>>,
+    connection: Connection,
 }
 
 struct Sleeper {
     slept: Arc<Mutex<Vec<bool>>>,
+    delays: Arc<Mutex<Vec<OwnedFd>>>,
 }
 
 impl Logind {
     pub(crate) async fn on(bus: &MessageBus) -> Result<Self> {
         let slept = Arc::new(Mutex::new(Vec::new()));
+        let delays = Arc::new(Mutex::new(Vec::new()));
         let connection = bus.connect().await?;
         let sleeper = Sleeper {
             slept: Arc::clone(&slept),
+            delays: Arc::clone(&delays),
         };
         connection
             .object_server()
@@ -350,8 +356,29 @@ impl Logind {
         connection.request_name("org.freedesktop.login1").await?;
         Ok(Self {
             slept,
-            _connection: connection,
+            delays,
+            connection,
         })
+    }
+
+    /// How many have the host wait with going down.
+    pub(crate) fn waits_for(&self) -> usize {
+        let delays = self.delays.lock().unwrap_or_else(PoisonError::into_inner);
+        // The other end of the pipe is whoever asked.
+        let is_held = |fd: &&OwnedFd| {
+            let mut polled = [PollFd::new(fd.as_fd(), PollFlags::empty())];
+            poll(&mut polled, PollTimeout::ZERO).is_ok_and(|ready| ready == 0)
+        };
+        delays.iter().filter(is_held).count()
+    }
+
+    /// Tells that the host goes down.
+    pub(crate) async fn goes_down(&self) -> Result<()> {
+        let (path, interface) = ("/org/freedesktop/login1", "org.freedesktop.login1.Manager");
+        let told = self
+            .connection
+            .emit_signal(None::<&str>, path, interface, "PrepareForShutdown", &(true,));
+        Ok(told.await?)
     }
 
     /// Each time that the host was to sleep to memory: whether somebody may be asked for a password.
@@ -372,6 +399,18 @@ impl Sleeper {
 
     async fn can_hybrid_sleep(&self) -> String {
         "challenge".to_owned()
+    }
+
+    async fn inhibit(&self, what: &str, _who: &str, _why: &str, mode: &str) -> fdo::Result<zvariant::OwnedFd> {
+        if (what, mode) != ("shutdown", "delay") {
+            return Err(fdo::Error::InvalidArgs(format!("{what} {mode}")));
+        }
+        let (kept, given) = nix::unistd::pipe().map_err(|error| fdo::Error::Failed(error.to_string()))?;
+        self.delays
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(kept);
+        Ok(given.into())
     }
 
     async fn suspend(&self, interactive: bool) {

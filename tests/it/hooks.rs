@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use serde_json::json;
-use testkit::process;
+use testkit::{Sandbox, process};
 use testkit::skip::can_run_guests;
 use testkit::wait::wait_until;
 use virtqemud_client::proto as pb;
 
-use crate::grpc::{Answer, Grpc, SOON, reason};
+use crate::grpc::{Answer, Grpc, QEMU, SOON, daemon, reason, small};
 use crate::host::processes;
 use crate::stage::Stage;
 
@@ -390,5 +390,65 @@ async fn the_daemon_tells_its_own_script_and_finds_new_ones_when_it_reloads() ->
             "daemon - start - start"
         ]
     );
+    Ok(())
+}
+
+/// A guest's script that leaves `left` of the document of a restore, and writes down its calls.
+fn filter(sandbox: &Sandbox, left: &str) -> Result<()> {
+    let path = sandbox.path("/etc/libvirt/hooks/qemu");
+    fs::create_dir_all(path.parent().context("no directory")?)?;
+    let log = sandbox.dir().join("calls");
+    let text = format!(
+        "#!/bin/sh\necho \"$*\" >>{}\nif [ \"$2\" = restore ]; then {left}; else cat >/dev/null; fi\n",
+        log.display()
+    );
+    fs::write(&path, text)?;
+    Ok(fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?)
+}
+
+#[test]
+fn a_restore_goes_on_with_the_document_that_scripts_leave() -> Result<()> {
+    if !can_run_guests() {
+        return Ok(());
+    }
+    let mut sandbox = Sandbox::new(daemon())?;
+    filter(&sandbox, "sed 's|</name>|</name><title>by a script</title>|'")?;
+    sandbox.start()?;
+    let virsh = sandbox.virsh();
+    virsh.define(&small("g", Path::new(QEMU), ""))?;
+    virsh.ok(&["start", "g"])?;
+    virsh.ok(&["managedsave", "g"])?;
+    fs::write(sandbox.dir().join("calls"), "")?;
+    virsh.ok(&["start", "g"])?;
+    let calls = fs::read_to_string(sandbox.dir().join("calls"))?;
+    let expected = ["restore", "prepare", "start", "started"].map(|call| format!("g {call} begin -\n"));
+    assert_eq!(calls, expected.concat());
+    let xml = virsh.ok(&["dumpxml", "g"])?;
+    ensure!(xml.contains("<title>by a script</title>"), "{xml}");
+    let status = fs::read_to_string(sandbox.path("/run/libvirt/qemu/g.xml"))?;
+    ensure!(status.contains("<taint flag='hook-script'/>"), "{status}");
+    // A file is restored the same way; one that says no keeps the guest in its image.
+    let image = sandbox.dir().join("image").display().to_string();
+    virsh.ok(&["save", "g", &image])?;
+    filter(&sandbox, "echo not now >&2; exit 3")?;
+    let said = virsh.refused(&["restore", &image])?;
+    ensure!(
+        said.contains("Hook script execution failed") && said.contains("exit status 3: not now"),
+        "{said}"
+    );
+    assert_eq!(virsh.state("g")?, "shut off");
+    for (left, words) in [
+        ("sed 's|<memory.*</memory>|<memory>4096</memory>|'", "Target domain max memory"),
+        ("sed 's|<name>g|<name>h|'", "rename"),
+        ("echo '<domain'", "XML"),
+    ] {
+        filter(&sandbox, left)?;
+        let said = virsh.refused(&["restore", &image])?;
+        ensure!(said.contains(words) || words == "XML", "{left}: {said}");
+    }
+    filter(&sandbox, "cat >/dev/null")?;
+    virsh.ok(&["restore", &image])?;
+    let status = fs::read_to_string(sandbox.path("/run/libvirt/qemu/g.xml"))?;
+    ensure!(!status.contains("hook-script"), "{status}");
     Ok(())
 }

@@ -1,11 +1,11 @@
 //! The daemon is killed in the midst of each backup. After each: the guest has its images and no others, what is recorded of
 //! checkpoints is in them, no job, server, file or note is left once the backup is over, and another one can be made.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use testkit::skip::can_run_guests;
-use testkit::{kill, wait_until};
+use testkit::{Sandbox, kill, wait_until};
 
 use crate::blockjobs::{LATE, PART, Place};
 use crate::grpc::daemon;
@@ -42,12 +42,12 @@ impl Operation {
     }
 }
 
-#[test]
-fn a_daemon_killed_in_the_midst_of_a_backup_leaves_nothing_half_done() -> Result<()> {
+#[tokio::test]
+async fn a_daemon_killed_in_the_midst_of_a_backup_leaves_nothing_half_done() -> Result<()> {
     if !can_run_guests() {
         return Ok(());
     }
-    let mut place = Place::started(daemon())?;
+    let place = Place::started(daemon())?;
     place.virsh().ok(&["checkpoint-create-as", "g", "old"])?;
     place.write(LATE, 6 * PART)?;
     // A try takes seconds: the short form has fewer.
@@ -55,55 +55,64 @@ fn a_daemon_killed_in_the_midst_of_a_backup_leaves_nothing_half_done() -> Result
         5 => 2,
         more => more,
     };
-    let mut kills = 0;
-    for operation in Operation::ALL {
-        clear(&place);
-        let begun = Instant::now();
-        operation.carry_out(&place)?;
-        let whole = begun.elapsed();
-        check(&place, operation).with_context(|| format!("{operation:?}, undisturbed"))?;
-        for number in 1..=tries {
-            let moment = whole.mul_f64(1.1 * f64::from(number) / f64::from(tries));
-            cut_off(&mut place, operation, moment).with_context(|| {
-                format!("killed {moment:?} of {whole:?} into {operation:?}, try {number}")
-            })?;
-            kills += 1;
-        }
+    kill::cut_off(&mut Backups(place), &Operation::ALL, tries).await
+}
+
+/// A guest that is backed up.
+struct Backups(Place);
+
+impl kill::Place for Backups {
+    type Operation = Operation;
+
+    fn sandbox(&mut self) -> &mut Sandbox {
+        &mut self.0.sandbox
     }
-    ensure!(kills > 0, "nothing was killed");
-    Ok(())
+
+    async fn prepare(&mut self, _operation: Operation) -> Result<()> {
+        clear(&self.0);
+        Ok(())
+    }
+
+    async fn carry_out(&mut self, operation: Operation) -> Result<()> {
+        operation.carry_out(&self.0)
+    }
+
+    async fn connect(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn rest(&mut self, operation: Operation) -> Result<bool> {
+        let place = &self.0;
+        let file = place.sandbox.path("/run/libvirt/qemu/g.xml");
+        wait_until("the backup is over", AT_REST, || {
+            // It goes on as soon as the guest is reached.
+            let _ = place.virsh().ok(&["domjobabort", "g"]);
+            let status = std::fs::read_to_string(&file);
+            status.is_ok_and(|status| !status.contains("<backups>")) && place.is_whole().is_ok()
+        })
+        .or_else(|_| place.is_whole())?;
+        place.backed_up()?;
+        check(place, operation)?;
+        // Whether it was copied is not kept anywhere.
+        Ok(true)
+    }
+
+    /// Another one can be made.
+    async fn afterwards(&mut self, operation: Operation, _done: bool) -> Result<()> {
+        clear(&self.0);
+        operation.carry_out(&self.0)
+    }
+
+    async fn clear(&mut self) -> Result<()> {
+        clear(&self.0);
+        Ok(())
+    }
 }
 
 fn clear(place: &Place) {
     // They may not be there.
     let _ = place.virsh().ok(&["checkpoint-delete", "g", "new"]);
     let _ = std::fs::remove_file(place.sandbox.dir().join("out.qcow2"));
-}
-
-fn cut_off(place: &mut Place, operation: Operation, moment: Duration) -> Result<()> {
-    clear(place);
-    let pid = place.sandbox.pid().context("no daemon")?;
-    let killer = kill::later(pid, moment);
-    // The call fails where its daemon is killed first.
-    let _ = operation.carry_out(place);
-    killer
-        .join()
-        .map_err(|_| anyhow::anyhow!("the killer panicked"))?;
-    place.sandbox.kill()?;
-    place.sandbox.start()?;
-    let file = place.sandbox.path("/run/libvirt/qemu/g.xml");
-    wait_until("the backup is over", AT_REST, || {
-        // It goes on as soon as the guest is reached.
-        let _ = place.virsh().ok(&["domjobabort", "g"]);
-        let status = std::fs::read_to_string(&file);
-        status.is_ok_and(|status| !status.contains("<backups>")) && place.is_whole().is_ok()
-    })
-    .or_else(|_| place.is_whole())?;
-    place.backed_up()?;
-    check(place, operation)?;
-    // Another one can be made.
-    clear(place);
-    operation.carry_out(place)
 }
 
 fn check(place: &Place, operation: Operation) -> Result<()> {

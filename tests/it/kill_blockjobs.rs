@@ -1,11 +1,11 @@
 //! The daemon is killed in the midst of each block job. After each: QEMU has the images that the document names and no
 //! others, no job and no note is left, the chain is as before or as wanted, and nothing that was on the disk is missing.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use testkit::skip::can_run_guests;
-use testkit::{kill, wait_until};
+use testkit::{Sandbox, kill, wait_until};
 
 use crate::blockjobs::{LATE, PART, Place};
 use crate::grpc::daemon;
@@ -78,8 +78,8 @@ impl Operation {
     }
 }
 
-#[test]
-fn a_daemon_killed_in_the_midst_of_a_block_job_leaves_every_block() -> Result<()> {
+#[tokio::test]
+async fn a_daemon_killed_in_the_midst_of_a_block_job_leaves_every_block() -> Result<()> {
     if !can_run_guests() {
         return Ok(());
     }
@@ -91,53 +91,50 @@ fn a_daemon_killed_in_the_midst_of_a_block_job_leaves_every_block() -> Result<()
         5 => 3,
         more => more,
     };
-    let mut kills = 0;
-    for operation in Operation::ALL {
-        begin(&place)?;
-        let begun = Instant::now();
-        operation.carry_out(&place)?;
-        let whole = begun.elapsed();
-        let [_, wanted] = operation.chains();
-        check(&place, &[wanted]).with_context(|| format!("{operation:?}, undisturbed"))?;
-        for number in 1..=tries {
-            let moment = whole.mul_f64(1.1 * f64::from(number) / f64::from(tries));
-            cut_off(&mut place, operation, moment).with_context(|| {
-                format!("killed {moment:?} of {whole:?} into {operation:?}, try {number}")
-            })?;
-            kills += 1;
+    kill::cut_off(&mut Jobs(place), &Operation::ALL, tries).await
+}
+
+/// A guest on a chain of images.
+struct Jobs(Place);
+
+impl kill::Place for Jobs {
+    type Operation = Operation;
+
+    fn sandbox(&mut self) -> &mut Sandbox {
+        &mut self.0.sandbox
+    }
+
+    /// The images as they were, and the guest on them.
+    async fn prepare(&mut self, _operation: Operation) -> Result<()> {
+        let (place, virsh) = (&self.0, self.0.virsh());
+        // It may be off.
+        let _ = virsh.ok(&["destroy", "g"]);
+        for name in ["copy", "a", "top", "mid", "base"] {
+            let _ = std::fs::remove_file(place.image(name));
         }
+        place.make_images()?;
+        virsh.define(&place.xml())?;
+        virsh.ok(&["start", "g", "--paused"])?;
+        place.write(LATE, 6 * PART)
     }
-    ensure!(kills > 0, "nothing was killed");
-    Ok(())
-}
 
-/// The images as they were, and the guest on them.
-fn begin(place: &Place) -> Result<()> {
-    let virsh = place.virsh();
-    // It may be off.
-    let _ = virsh.ok(&["destroy", "g"]);
-    for name in ["copy", "a", "top", "mid", "base"] {
-        let _ = std::fs::remove_file(place.image(name));
+    async fn carry_out(&mut self, operation: Operation) -> Result<()> {
+        operation.carry_out(&self.0)
     }
-    place.make_images()?;
-    virsh.define(&place.xml())?;
-    virsh.ok(&["start", "g", "--paused"])?;
-    place.write(LATE, 6 * PART)
-}
 
-fn cut_off(place: &mut Place, operation: Operation, moment: Duration) -> Result<()> {
-    begin(place).context("before")?;
-    let pid = place.sandbox.pid().context("no daemon")?;
-    let killer = kill::later(pid, moment);
-    // The call fails where its daemon is killed first.
-    let _ = operation.carry_out(place);
-    killer
-        .join()
-        .map_err(|_| anyhow::anyhow!("the killer panicked"))?;
-    place.sandbox.kill()?;
-    place.sandbox.start()?;
-    rest(place)?;
-    check(place, &operation.chains())
+    async fn connect(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn rest(&mut self, operation: Operation) -> Result<bool> {
+        rest(&self.0)?;
+        let [_, wanted] = operation.chains();
+        Ok(check(&self.0, &operation.chains())? == wanted)
+    }
+
+    async fn clear(&mut self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// Waits until the job is over; one that waits to be ended is given up.
@@ -155,7 +152,8 @@ fn rest(place: &Place) -> Result<()> {
     .or_else(|_| place.is_whole())
 }
 
-fn check(place: &Place, chains: &[&str]) -> Result<()> {
+/// Checks that the chain is one of those, and all that belongs to it; which it is.
+fn check(place: &Place, chains: &[&str]) -> Result<String> {
     place.is_whole()?;
     let chain = place.chain()?.join(" ");
     ensure!(
@@ -170,5 +168,6 @@ fn check(place: &Place, chains: &[&str]) -> Result<()> {
     let virsh = place.virsh();
     virsh.ok(&["destroy", "g"])?;
     virsh.ok(&["start", "g", "--paused"])?;
-    place.has_everything(Some(6 * PART))
+    place.has_everything(Some(6 * PART))?;
+    Ok(chain)
 }

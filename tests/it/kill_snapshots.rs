@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use testkit::kill;
+use testkit::{Sandbox, kill};
 use virtqemud_client::proto as pb;
 
 use crate::grpc::{Answer, Grpc};
@@ -88,49 +88,42 @@ impl Operation {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_killed_in_the_midst_of_a_snapshot_leaves_all_of_it_or_none() -> Result<()> {
-    let Some(mut stage) = Stage::set().await? else {
-        return Ok(());
-    };
-    let tries = kill::tries();
-    let mut kills = 0;
-    for operation in Operation::ALL {
-        operation.prepare(&stage).await?;
-        let begun = Instant::now();
-        operation.carry_out(&stage).await?;
-        let whole = begun.elapsed();
-        check(&stage, operation)
-            .await
-            .with_context(|| format!("{operation:?}, undisturbed"))?;
-        clear(&stage).await?;
-        for number in 1..=tries {
-            let moment = whole.mul_f64(1.15 * f64::from(number) / f64::from(tries));
-            cut_off(&mut stage, operation, moment).await.with_context(|| {
-                format!("killed {moment:?} of {whole:?} into {operation:?}, try {number}")
-            })?;
-            kills += 1;
-        }
+    match Stage::set().await? {
+        Some(stage) => kill::cut_off(&mut Snapshots(stage), &Operation::ALL, kill::tries()).await,
+        None => Ok(()),
     }
-    ensure!(kills > 0, "nothing was killed");
-    Ok(())
 }
 
-async fn cut_off(stage: &mut Stage, operation: Operation, moment: Duration) -> Result<()> {
-    operation.prepare(stage).await.context("before")?;
-    let pid = stage.sandbox.pid().context("no daemon")?;
-    let killer = kill::later(pid, moment);
-    let answered = operation.carry_out(stage).await.is_ok();
-    killer
-        .join()
-        .map_err(|_| anyhow::anyhow!("the killer panicked"))?;
-    stage.sandbox.kill()?;
-    stage.sandbox.start()?;
-    stage.grpc = Grpc::of(&stage.sandbox).await?;
-    let done = check(stage, operation).await?;
-    ensure!(
-        done || !answered,
-        "the client was told that it is done, and it is not"
-    );
-    clear(stage).await.context("after")
+/// A guest with internal snapshots.
+struct Snapshots(Stage);
+
+impl kill::Place for Snapshots {
+    type Operation = Operation;
+
+    fn sandbox(&mut self) -> &mut Sandbox {
+        &mut self.0.sandbox
+    }
+
+    async fn prepare(&mut self, operation: Operation) -> Result<()> {
+        operation.prepare(&self.0).await
+    }
+
+    async fn carry_out(&mut self, operation: Operation) -> Result<()> {
+        Ok(operation.carry_out(&self.0).await?)
+    }
+
+    async fn connect(&mut self) -> Result<()> {
+        self.0.grpc = Grpc::of(&self.0.sandbox).await?;
+        Ok(())
+    }
+
+    async fn rest(&mut self, operation: Operation) -> Result<bool> {
+        check(&self.0, operation).await
+    }
+
+    async fn clear(&mut self) -> Result<()> {
+        clear(&self.0).await
+    }
 }
 
 /// Waits until all agree; whether the operation was finished.

@@ -1,9 +1,10 @@
 //! The kill matrix: an operation during which the daemon is killed, at one moment after the other, and what must hold
 //! when it is back.
 
+use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use nix::sys::signal::Signal;
 
@@ -43,6 +44,80 @@ pub fn later(pid: i32, moment: Duration) -> std::thread::JoinHandle<()> {
         }
         process::signal(pid, Signal::SIGKILL);
     })
+}
+
+/// Where operations are cut off that no commands of virsh can say.
+#[expect(async_fn_in_trait, reason = "tests run it on one thread")]
+pub trait Place {
+    /// What can be cut off.
+    type Operation: Copy + Debug;
+
+    /// The daemon that is killed.
+    fn sandbox(&mut self) -> &mut Sandbox;
+
+    /// Brings about what an operation begins from.
+    async fn prepare(&mut self, operation: Self::Operation) -> Result<()>;
+
+    /// Carries it out; an error if a client is not told that it is done.
+    async fn carry_out(&mut self, operation: Self::Operation) -> Result<()>;
+
+    /// The daemon is there again: clients connect anew.
+    async fn connect(&mut self) -> Result<()>;
+
+    /// Waits until nothing is under way, and checks what must hold then. Whether the operation was finished.
+    async fn rest(&mut self, operation: Self::Operation) -> Result<bool>;
+
+    /// What else must hold after a kill.
+    async fn afterwards(&mut self, _operation: Self::Operation, _done: bool) -> Result<()> {
+        Ok(())
+    }
+
+    /// Puts all back as it was before [`Self::prepare`].
+    async fn clear(&mut self) -> Result<()>;
+}
+
+/// Lets each operation happen once, to see how long it takes, then cuts it off `tries` times, evenly spread over that time
+/// and a little more.
+///
+/// # Errors
+/// With the moment of the kill, when something does not hold, or a client was told that something is done that is not.
+pub async fn cut_off<P: Place>(place: &mut P, operations: &[P::Operation], tries: u32) -> Result<()> {
+    ensure!(tries > 0 && !operations.is_empty(), "nothing is killed");
+    for &operation in operations {
+        place.prepare(operation).await?;
+        let begun = Instant::now();
+        place.carry_out(operation).await?;
+        let whole = begun.elapsed();
+        let rest = place.rest(operation).await;
+        let done = rest.with_context(|| format!("{operation:?}, undisturbed"))?;
+        ensure!(done, "{operation:?} has done nothing");
+        place.clear().await?;
+        for number in 1..=tries {
+            let moment = whole.mul_f64(1.15 * f64::from(number) / f64::from(tries));
+            let cut = cut_one_off(place, operation, moment).await;
+            cut.with_context(|| format!("killed {moment:?} of {whole:?} into {operation:?}, try {number}"))?;
+        }
+    }
+    Ok(())
+}
+
+async fn cut_one_off<P: Place>(place: &mut P, operation: P::Operation, moment: Duration) -> Result<()> {
+    place.prepare(operation).await.context("before")?;
+    let pid = place.sandbox().pid().context("no daemon")?;
+    let killer = later(pid, moment);
+    let answered = place.carry_out(operation).await.is_ok();
+    let killed = killer.join();
+    killed.map_err(|_| anyhow::anyhow!("the killer panicked"))?;
+    place.sandbox().kill()?;
+    place.sandbox().start()?;
+    place.connect().await?;
+    let done = place.rest(operation).await?;
+    ensure!(
+        done || !answered,
+        "the client was told that it is done, and it is not"
+    );
+    place.afterwards(operation, done).await?;
+    place.clear().await.context("after")
 }
 
 impl KillMatrix<'_> {

@@ -1,6 +1,6 @@
 //! The server of a pull backup: QEMU's NBD server, which has an export a disk.
 
-use std::sync::Arc;
+use std::{os::fd::OwnedFd, sync::Arc};
 
 use domxml::{
     devices::{SecretObject, SourceObjects},
@@ -21,6 +21,8 @@ use crate::{
 
 /// The object that connections are encrypted with, and the secret that opens its key.
 const TLS: (&str, &str) = ("objlibvirt_backup_tls0", "libvirt_backup_tls0-secret0");
+/// The name of a descriptor that it listens on, in QEMU.
+const DESCRIPTOR: &str = "libvirt-backup-nbd";
 /// Where its certificates are, where qemu.conf does not say.
 const CERTIFICATES: &str = "/etc/pki/libvirt-backup";
 
@@ -30,6 +32,8 @@ pub(super) struct Server {
     /// Objects that are made for it, in order.
     objects: Vec<Props>,
     is_encrypted: bool,
+    /// What it listens on, of a client that handed it over.
+    listener: Option<OwnedFd>,
 }
 
 impl Server {
@@ -48,13 +52,7 @@ impl Server {
                 }
                 Ok(())
             }
-            Some(BackupTransport::Unix) => Ok(()),
-            Some(BackupTransport::Fd) => {
-                let group = server.fdgroup.as_deref().unwrap_or_default();
-                let said =
-                    format!("there is no group '{group}' of descriptors: none can be handed over to a guest");
-                Err(Error::new(Code::OperationUnsupported, said))
-            }
+            Some(BackupTransport::Unix | BackupTransport::Fd) => Ok(()),
             None => Err(Error::argument(
                 "the transport of the backup's server is not known",
             )),
@@ -64,12 +62,20 @@ impl Server {
     /// What QEMU is told of the server of a document.
     ///
     /// # Errors
-    /// The secret of its key is not there.
+    /// The secret of its key is not there, or no client has handed over what it is to listen on.
     pub(super) async fn of(driver: &Arc<Driver>, guest: &Guest, backup: &mut Backup) -> Result<Option<Self>> {
         let Some(server) = backup.server.as_ref().filter(|_| backup.is_pull()) else {
             return Ok(None);
         };
+        let listener = match (server.transport.known(), server.fdgroup.as_deref()) {
+            (Some(BackupTransport::Fd), group) => {
+                let group = group.unwrap_or_default();
+                Some(driver.groups.only(guest.domain.view().uuid, group)?)
+            }
+            _ => None,
+        };
         let address = match server.transport.known() {
+            Some(BackupTransport::Fd) => json!({ "type": "fd", "data": { "str": DESCRIPTOR } }),
             Some(BackupTransport::Unix) => json!({ "type": "unix", "data": { "path": server.socket } }),
             _ => json!({
                 "type": "inet",
@@ -101,6 +107,7 @@ impl Server {
             address,
             objects,
             is_encrypted,
+            listener,
         }))
     }
 
@@ -120,6 +127,7 @@ impl Server {
             let remove = async move { guest.execute(remove).await.map(drop) };
             context.step("an object of the server", add, remove).await?;
         }
+        self.hand_over(context, guest).await?;
         let mut arguments = json!({ "addr": self.address });
         if self.is_encrypted {
             arguments["tls-creds"] = TLS.0.into();
@@ -133,6 +141,28 @@ impl Server {
                 .map(drop)
         };
         context.step("the server", start, stop).await.map(drop)
+    }
+
+    /// Gives QEMU what the server listens on. The server takes it away, if it starts.
+    async fn hand_over(&self, context: &Context, guest: &Arc<Guest>) -> Result<()> {
+        let Some(listener) = &self.listener else {
+            return Ok(());
+        };
+        let copy = listener.try_clone();
+        let copy = copy.map_err(|error| Error::system("cannot duplicate a descriptor", error))?;
+        let fdname = || DESCRIPTOR.to_owned();
+        let (give, again) = (commands::Getfd { fdname: fdname() }, Arc::clone(guest));
+        let give = async {
+            let monitor = guest.monitor()?;
+            monitor.client().execute_with_fds(give, vec![copy]).await?;
+            Ok(())
+        };
+        let take = async move {
+            // One that the server had is not there any more.
+            let _ = again.execute(commands::Closefd { fdname: fdname() }).await;
+            Ok(())
+        };
+        context.step("the server's descriptor", give, take).await.map(drop)
     }
 }
 

@@ -43,8 +43,10 @@ pub(crate) async fn check(xml: &str) -> Result<()> {
 pub(crate) async fn check_other(xml: &str, which: Other) -> Result<()> {
     let text = xml.to_owned();
     let fits = move || match (which, which.grammar()) {
-        // Its schema has others inside, which are not understood.
-        (Other::Snapshot, _) => domxml::moment::check_schema(&text),
+        // What is wrong most often is told in the words of libvirt's validator.
+        (Other::Snapshot, Some(grammar)) => domxml::moment::check_schema(&text)
+            .and_then(|()| domxml::moment::check_grammar(&text, grammar)),
+        (Other::Snapshot, None) => domxml::moment::check_schema(&text),
         (_, Some(grammar)) => domxml::moment::check_grammar(&text, grammar),
         (_, None) => Ok(()),
     };
@@ -90,10 +92,11 @@ impl Other {
 
     /// Its schema, as it was found when it was first asked for; none of one that is not understood.
     fn grammar(self) -> Option<&'static Arc<Grammar>> {
+        static SNAPSHOT: OnceLock<Option<Arc<Grammar>>> = OnceLock::new();
         static CHECKPOINT: OnceLock<Option<Arc<Grammar>>> = OnceLock::new();
         static BACKUP: OnceLock<Option<Arc<Grammar>>> = OnceLock::new();
         let found = match self {
-            Self::Snapshot => return None,
+            Self::Snapshot => &SNAPSHOT,
             Self::Checkpoint => &CHECKPOINT,
             Self::Backup => &BACKUP,
         };
@@ -148,6 +151,25 @@ fn verdict(place: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn documents_of_snapshots_are_checked_with_the_guests_in_them() {
+        let snapshot = |inner: &str| format!("<domainsnapshot><name>s</name>{inner}</domainsnapshot>");
+        let domain = |more: &str| {
+            format!(
+                "<domain type='qemu'><name>g</name><uuid>c4ef86bf-522a-4450-bcd0-b84bbbfd3d0e</uuid>
+                <memory unit='KiB'>1</memory><os><type>hvm</type></os>{more}</domain>"
+            )
+        };
+        let check = async |text: String| check_other(&text, Other::Snapshot).await;
+        check(snapshot("<disks><disk name='vda' snapshot='no'/></disks>")).await.unwrap();
+        check(snapshot(&domain(""))).await.unwrap();
+        check(snapshot("<foo/>")).await.unwrap_err();
+        if Other::Snapshot.grammar().is_some() {
+            check(snapshot(&domain("<foo/>"))).await.unwrap_err();
+            check(snapshot("<disks><disk name='vda' snapshot='foo'/></disks>")).await.unwrap_err();
+        }
+    }
 
     #[test]
     fn the_outermost_part_is_named() {

@@ -25,6 +25,7 @@ use crate::{
         document::resources::{dirs, resources},
         graph::jobs,
         holdings::storage::{chain, claim, disk, secrets},
+        host::files::remove_image,
         operation::Context,
         run::{cpus, guest::Guest},
     },
@@ -446,8 +447,7 @@ fn object_ids(objects: &domxml::devices::SourceObjects) -> Vec<String> {
 
 async fn remove_file(path: String) {
     let named = path.clone();
-    let work =
-        move || std::fs::remove_file(path).map_err(|error| Error::system("cannot remove an image", error));
+    let work = move || remove_image(Path::new(&path));
     if let Err(error) = crate::blocking::file("removing an image", work).await {
         tracing::warn!(path = named, %error, "an image that was merged into another is left");
     }

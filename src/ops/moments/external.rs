@@ -39,6 +39,7 @@ use crate::{
             lookup,
         },
         holdings::storage::chain::local_path,
+        host::files::remove_image,
         operation::{self, Context},
         run::{agent::Turn, cause::Cause, guest::Guest, long_job::LongJob, stop},
         saves::save::end_with_undo,
@@ -565,14 +566,8 @@ pub(crate) async fn create_images(
     Ok(())
 }
 
-/// Removes an image.
+/// Removes an image; a device that has been one stays.
 pub(crate) async fn remove(path: PathBuf) -> Result<()> {
-    let work = move || match fs::remove_file(&path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::system(
-            format_args!("cannot remove '{}'", path.display()),
-            error,
-        )),
-        _ => Ok(()),
-    };
+    let work = move || remove_image(&path);
     crate::blocking::file("removing an image", work).await
 }

@@ -22,7 +22,7 @@ use crate::{
     },
     error::Error,
     events::model::{EventKind, event::Detail},
-    ops::{Driver, holdings::storage::disk},
+    ops::{Driver, holdings::storage::disk, host::files::remove_image},
 };
 
 /// libvirt's flag of images that are there already: they stay.
@@ -64,11 +64,8 @@ pub(crate) fn files(backup: &Backup) -> Vec<PathBuf> {
 pub(crate) async fn remove(files: Vec<PathBuf>) {
     let work = move || {
         for path in files {
-            match std::fs::remove_file(&path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    tracing::warn!(path = %path.display(), %error, "a file of a backup is left");
-                }
-                _ => {}
+            if let Err(error) = remove_image(&path) {
+                tracing::warn!(path = %path.display(), %error, "a file of a backup is left");
             }
         }
         Ok::<_, Error>(())

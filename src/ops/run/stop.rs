@@ -6,7 +6,11 @@
 //! Powering off takes no job and no lock that another could hold: it is never refused and never queued. A start that an
 //! administrator's script holds up has no run yet: powering off gives it up.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use uuid::Uuid;
 
@@ -42,6 +46,9 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// How long a start may take to be undone that was given up; scripts are told of it.
 const STARTED_OR_UNDONE: Duration = Duration::from_secs(900);
+
+/// How long a daemon that has found a run may take to reach it.
+const FOUND: Duration = Duration::from_secs(20);
 
 /// libvirt's lifecycle event for an end.
 const STOPPED: i32 = 5;
@@ -81,7 +88,11 @@ pub async fn power_off(
     let guest = match (driver.guests.of(&view), starting(driver, view.uuid)) {
         (Ok(_), _) | (Err(_), Some(_)) if conditions.trial => return Ok(()),
         (Ok(guest), _) => guest,
-        (Err(error), None) => return Err(error),
+        (Err(error), None) if !view.active() || conditions.trial => return Err(error),
+        (Err(_), None) => match found(driver, domain).await? {
+            Some(guest) => guest,
+            None => return Ok(()),
+        },
         (Err(_), Some(start)) => {
             start.cancel()?;
             start.wait(STARTED_OR_UNDONE).await;
@@ -189,6 +200,22 @@ fn is_saved(driver: &Driver, uuid: Uuid, id: i32) -> bool {
 fn is_intended(driver: &Driver, uuid: Uuid, id: i32) -> bool {
     let notes = driver.registry.store().intents().of(uuid, id);
     notes.iter().any(|note| note.intent == Intent::PowerOff)
+}
+
+/// The guest of a run that a daemon has found and is about to reach; `None` once it has ended.
+async fn found(driver: &Driver, domain: &Domain) -> Result<Option<Arc<Guest>>> {
+    let until = Instant::now() + FOUND;
+    loop {
+        let view = domain.view();
+        if !view.active() {
+            return Ok(None);
+        }
+        match driver.guests.of(&view) {
+            Ok(guest) => return Ok(Some(guest)),
+            Err(error) if Instant::now() > until => return Err(error),
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
 }
 
 /// Ends the process and cleans up after it. Returns when both are done, whoever did them.

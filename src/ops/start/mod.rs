@@ -423,7 +423,8 @@ impl Attempt<'_> {
         let output = log::open(driver, &log, prepared, &line).await?;
         let conf = driver.config();
         // libvirt goes by qemu.conf, whoever the guest runs as.
-        let told = taint::of(&prepared.document, &prepared.caps, &Identity::of(&conf)?);
+        let scripted = self.how.is_scripted();
+        let told = taint::of(&prepared.document, &prepared.caps, (&Identity::of(&conf)?, scripted));
         for taint in &told.taints {
             log::log_line(&log, &format!("Domain id={} is tainted: {taint}", prepared.id));
         }

@@ -23,6 +23,7 @@ use crate::{
         long_job::{Current, Kind, Statistics},
     },
     error::{Area, Code, Error, Result},
+    hooks::{self, Script},
     ops::{
         Conditions, Driver,
         document::{abi, prepared::Prepared},
@@ -76,6 +77,8 @@ pub(crate) struct Source {
     cache: Cache,
     /// A sparse one is a plain stream, too.
     plain: bool,
+    /// A script of the administrator has changed the document.
+    scripted: bool,
 }
 
 /// An image on its way into a process that is not QEMU yet.
@@ -113,35 +116,39 @@ pub async fn begin(
     let own = plan::complete(driver, image.document()?, Age::Known)
         .await?
         .domain;
-    let document = match how.xml {
+    let xml = how.xml;
+    let document = match &xml {
         None => own,
         Some(xml) => {
-            let given = plan::from_text(driver, xml, false).await?.domain;
+            let given = plan::from_text(driver, xml.clone(), false).await?.domain;
             abi::check(&given, &own)?;
             given
         }
     };
     let (uuid, name) = plan::identity(&document)?;
-    let source = Arc::new(Source {
+    let mut source = Source {
         managed: false,
         runs: how.runs.unwrap_or(image.header.runs),
         channels,
         cache: cache(how.bypass_cache),
         plain: false,
+        scripted: false,
         image,
-    });
+    };
     if conditions.trial {
         Box::pin(super::prepare(driver, document)).await?;
         return Ok(None);
     }
-    let how = How {
-        reset_nvram: how.reset_nvram,
-        source: Some(source),
-        ..How::default()
-    };
+    let reset_nvram = how.reset_nvram;
     let followed = Arc::new(Followed::default());
     let (owned, mine, conditions) = (Arc::clone(driver), Arc::clone(&followed), conditions.clone());
     let work = async move {
+        let document = source.filtered(&owned, document, xml).await?;
+        let how = How {
+            reset_nvram,
+            source: Some(Arc::new(source)),
+            ..How::default()
+        };
         loop {
             let domain = owned.registry.claim(uuid, &name)?;
             let attempt = restore_claimed(
@@ -217,7 +224,7 @@ fn restorable(view: &View, how: &How, driver: &Driver) -> Result<()> {
 /// # Errors
 /// The image can't be read, or is another guest's. It is kept.
 pub(super) async fn managed(
-    driver: &Driver,
+    driver: &Arc<Driver>,
     view: &View,
     how: &How,
 ) -> Result<Option<(Arc<Source>, Box<domxml::Domain>)>> {
@@ -227,7 +234,7 @@ pub(super) async fn managed(
     let Some(image) = Image::managed(driver, &view.name).await? else {
         return Ok(None);
     };
-    let document = image.document()?;
+    let mut document = image.document()?;
     let uuid = document.uuid.unwrap_or_default();
     if uuid != view.uuid || *document.name != *view.name {
         let text = format!(
@@ -236,14 +243,16 @@ pub(super) async fn managed(
         );
         return Err(Error::new(Code::OperationFailed, text));
     }
-    let source = Source {
+    let mut source = Source {
         managed: true,
         runs: image.header.runs && !how.paused,
         channels: 1,
         cache: cache(how.bypass_cache),
         plain: false,
+        scripted: false,
         image,
     };
+    document = source.filtered(driver, document, None).await?;
     Ok(Some((Arc::new(source), document)))
 }
 
@@ -256,8 +265,39 @@ impl Source {
             channels: 1,
             cache: Cache::Used,
             plain: true,
+            scripted: false,
             image,
         })
+    }
+
+    /// The document that scripts of the administrator leave of one that the guest is to go on with. They read the image's, or
+    /// the one that was given instead.
+    ///
+    /// # Errors
+    /// A script fails, or leaves a document with which the guest can't go on.
+    async fn filtered(
+        &mut self,
+        driver: &Arc<Driver>,
+        document: Box<domxml::Domain>,
+        given: Option<String>,
+    ) -> Result<Box<domxml::Domain>> {
+        if !driver.hooks.has(Script::Qemu) {
+            return Ok(document);
+        }
+        let text = given.as_deref().unwrap_or(&self.image.texts.document);
+        let left = driver.hooks.filter(&document.name, hooks::Operation::Restore, text).await?;
+        let Some(left) = left else {
+            return Ok(document);
+        };
+        let own = plan::complete(driver, self.image.document()?, Age::Known).await?;
+        let left = plan::from_text(driver, left, false).await?.domain;
+        abi::check(&left, &own.domain)?;
+        if left.name != document.name {
+            let text = format!("a hook must not rename domain '{}'", document.name);
+            return Err(Error::new(Code::ConfigUnsupported, text));
+        }
+        self.scripted = true;
+        Ok(left)
     }
 
     /// The guest has the CPU that it had, and knows that time has passed.
@@ -317,6 +357,13 @@ impl Source {
             way: Way::Stream(reserved.pass(end)?),
             plain,
         })
+    }
+}
+
+impl How {
+    /// Whether a script of the administrator has changed the document.
+    pub(super) fn is_scripted(&self) -> bool {
+        self.source.as_ref().is_some_and(|source| source.scripted)
     }
 }
 

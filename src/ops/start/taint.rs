@@ -19,10 +19,11 @@ pub(crate) struct Told {
     pub(crate) deprecations: Vec<Arc<str>>,
 }
 
-/// What is to be told of the run of a document by a QEMU.
-pub(crate) fn of(document: &Domain, caps: &Caps, identity: &Identity) -> Told {
+/// What is to be told of the run of a document by a QEMU; whether a script of the administrator has changed the document.
+pub(crate) fn of(document: &Domain, caps: &Caps, (identity, scripted): (&Identity, bool)) -> Told {
     let deprecations = deprecations(document, caps);
     let mut found = taints(document);
+    found.push((scripted, "hook-script"));
     found.push((identity.is_root(), "high-privileges"));
     found.push((!deprecations.is_empty(), "deprecated-config"));
     let taints = found.into_iter().filter(|(is, _)| *is).map(|(_, word)| word);

@@ -51,6 +51,23 @@ impl Device {
         device.ok_or_else(|| Error::unsupported(format!("unknown device type '{}'", root.name())))
     }
 
+    /// Reads the document of a disk, where nothing else may be.
+    ///
+    /// # Errors
+    /// As [`Self::parse`]; in libvirt's words for another root.
+    pub fn parse_disk(text: &str, flags: ParseFlags) -> Result<super::Disk, Error> {
+        let document = Document::parse(text, &[], flags)?;
+        let name = document.root().name().to_owned();
+        match Self::parse(text, flags) {
+            Ok(Self::Disk(disk)) if name == "disk" => Ok(*disk),
+            Err(error) if name == "disk" => Err(error),
+            _ => {
+                let message = format!("expecting root element of 'disk', not '{name}'");
+                Err(Error::xml(message).in_area(xmlform::Area::Xml))
+            }
+        }
+    }
+
     /// The device's document, in the given form.
     #[must_use]
     pub fn format(&self, flags: FormatFlags) -> String {

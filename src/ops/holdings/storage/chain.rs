@@ -41,7 +41,8 @@ pub struct Below {
 /// `System` for an image that can't be opened, `OperationFailed` for a chain that is too deep or a backing format that is
 /// not told.
 pub fn follow_all(domain: &mut domxml::Domain, as_user: &str, handed: &Handed) -> Result<()> {
-    for disk in &mut domain.devices.disks {
+    // Of several that can't be opened libvirt names the last disk's.
+    for disk in domain.devices.disks.iter_mut().rev() {
         follow(disk, as_user, handed)?;
     }
     Ok(())

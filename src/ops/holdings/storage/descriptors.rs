@@ -90,6 +90,28 @@ impl Groups {
     }
 }
 
+impl Groups {
+    /// A duplicate of the one descriptor of a group.
+    ///
+    /// # Errors
+    /// `InvalidArg` if the group is not associated with the guest, or has several.
+    pub(crate) fn only(&self, guest: Uuid, name: &str) -> Result<OwnedFd> {
+        let found = self
+            .table()
+            .get(&(guest, name.to_owned()))
+            .map(|group| group.fds.clone());
+        let fds = found.ok_or_else(|| not_associated(name))?;
+        match (fds.len(), fds.get(0)) {
+            (1, Some(fd)) => fd
+                .try_clone_to_owned()
+                .map_err(|error| Error::system("cannot duplicate a descriptor", error)),
+            (count, _) => Err(Error::argument(format!(
+                "file descriptor group '{name}' must contain one file descriptor, not {count}"
+            ))),
+        }
+    }
+}
+
 fn not_associated(name: &str) -> Error {
     Error::argument(format!(
         "file descriptor group '{name}' was not associated with the domain"

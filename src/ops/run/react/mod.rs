@@ -344,8 +344,16 @@ pub(crate) fn restored(view: &mut View) -> Effects {
 fn panicked(view: &mut View) -> (Effects, Then) {
     use domxml::clock::LifecycleAction as A;
     let on_crash = action(view, |d| d.on_crash, A::Destroy);
+    let runs = view.condition.state() == RunState::Running;
     view.condition = Condition::CRASHED_PANICKED;
-    let effects = Effects::none().lifecycle(lifecycle::CRASHED_PANICKED.0, lifecycle::CRASHED_PANICKED.1);
+    let effects = match on_crash {
+        // It is stopped for its dump, and that is told.
+        A::CoredumpRestart | A::CoredumpDestroy if runs => {
+            Effects::none().lifecycle(lifecycle::SUSPENDED.0, lifecycle::SUSPENDED.1)
+        }
+        _ => Effects::none(),
+    };
+    let effects = effects.lifecycle(lifecycle::CRASHED_PANICKED.0, lifecycle::CRASHED_PANICKED.1);
     let then = match on_crash {
         A::Preserve => Then::Nothing,
         A::Restart | A::RenameRestart => Then::Restart,

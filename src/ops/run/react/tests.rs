@@ -179,6 +179,8 @@ fn a_crash() {
         "by default": before(RUNNING), "GUEST_PANICKED" {"action": "pause"} => ["lifecycle 8/0"], CRASHED_PANICKED, Then::Stop(crate::ops::run::cause::Cause::Crashed);
         "destroy": on("<on_crash>destroy</on_crash>"), "GUEST_PANICKED" {"action": "pause"} => ["lifecycle 8/0"], CRASHED_PANICKED, Then::Stop(crate::ops::run::cause::Cause::Crashed);
         "preserve": on("<on_crash>preserve</on_crash>"), "GUEST_PANICKED" {"action": "pause"} => ["lifecycle 8/0"], CRASHED_PANICKED, Then::Nothing;
+        "a dump and the end": on("<on_crash>coredump-destroy</on_crash>"), "GUEST_PANICKED" {"action": "pause"} => ["lifecycle 3/0", "lifecycle 8/0"], CRASHED_PANICKED, Then::DumpAndStop;
+        "a dump and a restart": on("<on_crash>coredump-restart</on_crash>"), "GUEST_PANICKED" {"action": "pause"} => ["lifecycle 3/0", "lifecycle 8/0"], CRASHED_PANICKED, Then::DumpAndRestart;
         "restart": on("<on_crash>restart</on_crash>"), "GUEST_PANICKED" {"action": "pause"} => ["lifecycle 8/0"], CRASHED_PANICKED, Then::Restart;
     } {
         check(case);
