@@ -31,20 +31,12 @@ SPEC.loader.exec_module(store)
 
 CHAIN = ["base", "mid", "top", "a"]
 AWAY = ["after daemon kill", "while the daemon was away", "after restart", "then wait ready", "(daemon start)"]
-KINDS = {"BLOCK_JOB": 8, "BLOCK_JOB_2": 16, "BLOCK_THRESHOLD": 24}
 
 
 class Replay(store.Replay):
     def __init__(self, options):
         super().__init__(options)
-        for name, number in KINDS.items():
-            self.events.conn.domainEventRegisterAny(None, number, self.job_told, name)
         self.name = "st"
-
-    def job_told(self, _conn, _dom, *detail):
-        *detail, name = detail
-        if name != "BLOCK_THRESHOLD":
-            self.events.told.append(f"{name.lower().replace('_', '-')} {self.there(detail[0])} {detail[1]} {detail[2]}")
 
     def prepare(self):
         os.makedirs(self.directory, exist_ok=True)
@@ -55,7 +47,7 @@ class Replay(store.Replay):
     def make(self, op):
         """Makes the guest anew, with its images as the operation needs them."""
         self.stop("st")
-        self.virsh("undefine", "st")
+        self.virsh("undefine", "st", "--managed-save", "--snapshots-metadata", "--checkpoints-metadata")
         self.odd = bool(re.search(r"\b(vdc|sda)\b", op["call"]))
         relative = "relative chain" in op["op"] or "keep-relative" in op["op"] and op["result"] == "ok"
         short = op["call"].startswith("virsh blockcopy") and not self.odd
@@ -115,6 +107,9 @@ class Replay(store.Replay):
         missing &= words[0] != "blockjob"
         if self.state("st") != "running" or missing or odd != self.odd or "relative chain" in op["op"]:
             self.make(op)
+        if op["op"] == "blockjob --abort --async":
+            # In the recording the job of the operation before was begun anew.
+            self.virsh("blockpull", "st", "vda", "--bandwidth", "1")
         if "--reuse-external" in op["call"] and op["result"] == "ok":
             for path in re.findall(r"/tmp/w/(c\d+\.qcow2)", op["call"]):
                 self.image("create", "-q", "-f", "qcow2", f"{self.directory}/{path}", "128M")
@@ -156,7 +151,7 @@ class Replay(store.Replay):
         message = (op.get("err") or {}).get("message")
         if op["result"] == result == "error" and message:
             found["error"] = (message, message if message in stderr else stderr.strip())
-        found["events"] = (sorted(wanted), sorted(e for e in self.events.take() if e.startswith("block-job")))
+        found["events"] = (sorted(wanted), sorted(self.there(e) for e in self.events.take() if e.startswith("block-job")))
         commands = [store.normal(c) for c in op.get("qmp") or [] if not store.ASKED.match(c[0])]
         given = [self.there(store.normal(c)) for c in self.take_commands() if not store.ASKED.match(c[0] or "")]
         found["commands"] = (commands, given)

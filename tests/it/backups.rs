@@ -521,7 +521,6 @@ fn a_client_fetches_from_the_socket_that_it_handed_over() -> Result<()> {
     }
     let place = Place::started(daemon())?;
     let socket = place.file("handed.sock");
-    let listener = std::os::unix::net::UnixListener::bind(&socket)?;
     let scratch = place.served("scratch.qcow2", "");
     let (_, disks) = scratch.split_once("/>").context("a server")?;
     let server = "<server transport='fd' fdgroup='handed'/>";
@@ -532,7 +531,10 @@ fn a_client_fetches_from_the_socket_that_it_handed_over() -> Result<()> {
         said.contains("file descriptor group 'handed' was not associated with the domain"),
         "{said}"
     );
+    // QEMU removes it when its server stops.
     let with = |fds: &str| -> Result<std::process::Output> {
+        let _ = std::fs::remove_file(&socket);
+        let listener = std::os::unix::net::UnixListener::bind(&socket)?;
         let commands = format!("dom-fd-associate g handed --pass-fds {fds}; backup-begin g {file}");
         let script = format!(
             "exec 5<&0 6<&0 </dev/null; exec virsh -q -c '{}' \"$1\"",
@@ -540,9 +542,7 @@ fn a_client_fetches_from_the_socket_that_it_handed_over() -> Result<()> {
         );
         let mut shell = Command::new("sh");
         shell.args(["-c", &script, "sh", &commands]);
-        Ok(shell
-            .stdin(std::os::fd::OwnedFd::from(listener.try_clone()?))
-            .output()?)
+        Ok(shell.stdin(std::os::fd::OwnedFd::from(listener)).output()?)
     };
     let two = with("5,6")?;
     let said = String::from_utf8_lossy(&two.stderr).into_owned();

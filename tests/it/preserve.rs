@@ -84,7 +84,7 @@ async fn guests_are_preserved_before_the_daemon_ends_and_are_back_with_the_host(
     tokio::task::block_in_place(&mut back)?;
     ensure!(!starts_once(&sandbox), "it would be started again");
     ensure!(
-        virsh.run(&["domstate", "passing"])?.status.code() != Some(0),
+        !virsh.run(&["domstate", "passing"])?.success(),
         "the other one was not switched off"
     );
     Ok(())

@@ -292,10 +292,6 @@ impl Source {
         let own = plan::complete(driver, self.image.document()?, Age::Known).await?;
         let left = plan::from_text(driver, left, false).await?.domain;
         abi::check(&left, &own.domain)?;
-        if left.name != document.name {
-            let text = format!("a hook must not rename domain '{}'", document.name);
-            return Err(Error::new(Code::ConfigUnsupported, text));
-        }
         self.scripted = true;
         Ok(left)
     }
