@@ -54,7 +54,6 @@ mod soak;
 mod stage;
 mod steps;
 mod steps_saves;
-mod steps_storage;
 mod storage;
 mod storm;
 mod surroundings;

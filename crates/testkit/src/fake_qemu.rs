@@ -8,7 +8,6 @@
 mod cpus;
 mod devices;
 pub mod program;
-mod relay;
 pub mod script;
 mod session;
 
