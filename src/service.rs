@@ -49,7 +49,9 @@ pub async fn make(setup: Setup) -> anyhow::Result<Work> {
         ops::change::autostart::autostart(&background).await;
     });
     let watching = Arc::clone(&driver);
-    driver.tracker.spawn(async move { ops::change::preserve::watch(&watching).await });
+    driver
+        .tracker
+        .spawn(async move { ops::change::preserve::watch(&watching).await });
     let (counted, ending) = (Arc::clone(&driver), Arc::clone(&driver));
     Ok(Work {
         service: daemon::Service::new(Places::new(service, places)),

@@ -22,8 +22,8 @@ pub use document::{Changes, Document, Error, Notice, Presence};
 pub use key::{Default, Key, Kind, Section, Support, Table};
 pub use lockd::{LOCKD, LockdConfig};
 pub use qemu::{
-    Audio, Auto, AutoShutdown, CoreLimit, Guard, GuestsAtEnd, HelperIdentity, Identity, Paths as QemuPaths, PortRange,
-    ProcessLimits, QemuConfig, SaveFormat, SaveFormats, StdioHandler, Tls, Vnc,
+    Audio, Auto, AutoShutdown, CoreLimit, Guard, GuestsAtEnd, HelperIdentity, Identity, Paths as QemuPaths,
+    PortRange, ProcessLimits, QemuConfig, SaveFormat, SaveFormats, StdioHandler, Tls, Vnc,
 };
 pub use qemu_keys::QEMU;
 pub use render::render;

@@ -222,21 +222,17 @@ mod tests {
         write(&dir.path().join("qemu"), "#!/bin/sh\nsed s/a/b/\n", 0o755);
         write(&dir.path().join("qemu.d/1"), "#!/bin/sh\nexit 0\n", 0o755);
         write(&dir.path().join("qemu.d/2"), "#!/bin/sh\nsed s/b/c/\n", 0o755);
-        assert_eq!(
-            filter("xa").await.unwrap(),
-            None,
-            "nobody has looked for scripts"
-        );
+        assert_eq!(filter("xa").await.unwrap(), None, "nobody has looked for scripts");
         hooks.look().await;
         assert_eq!(filter("xa").await.unwrap().as_deref(), Some("xc"));
         assert_eq!(filter("unchanged").await.unwrap(), None);
-        write(&dir.path().join("qemu.d/3"), "#!/bin/sh\necho no >&2; exit 3\n", 0o755);
-        let error = filter("xa").await.unwrap_err();
-        assert!(
-            error.message.ends_with("exit status 3: no"),
-            "{}",
-            error.message
+        write(
+            &dir.path().join("qemu.d/3"),
+            "#!/bin/sh\necho no >&2; exit 3\n",
+            0o755,
         );
+        let error = filter("xa").await.unwrap_err();
+        assert!(error.message.ends_with("exit status 3: no"), "{}", error.message);
         write(
             &dir.path().join("qemu.d/3"),
             "#!/bin/sh\nhead -c 40000000 /dev/zero\n",

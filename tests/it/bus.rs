@@ -401,7 +401,13 @@ impl Sleeper {
         "challenge".to_owned()
     }
 
-    async fn inhibit(&self, what: &str, _who: &str, _why: &str, mode: &str) -> fdo::Result<zvariant::OwnedFd> {
+    async fn inhibit(
+        &self,
+        what: &str,
+        _who: &str,
+        _why: &str,
+        mode: &str,
+    ) -> fdo::Result<zvariant::OwnedFd> {
         if (what, mode) != ("shutdown", "delay") {
             return Err(fdo::Error::InvalidArgs(format!("{what} {mode}")));
         }

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use serde_json::json;
-use testkit::{Sandbox, process};
 use testkit::skip::can_run_guests;
 use testkit::wait::wait_until;
+use testkit::{Sandbox, process};
 use virtqemud_client::proto as pb;
 
 use crate::grpc::{Answer, Grpc, QEMU, SOON, daemon, reason, small};
@@ -438,7 +438,10 @@ fn a_restore_goes_on_with_the_document_that_scripts_leave() -> Result<()> {
     );
     assert_eq!(virsh.state("g")?, "shut off");
     for (left, words) in [
-        ("sed 's|<memory.*</memory>|<memory>4096</memory>|'", "Target domain max memory"),
+        (
+            "sed 's|<memory.*</memory>|<memory>4096</memory>|'",
+            "Target domain max memory",
+        ),
         ("sed 's|<name>g|<name>h|'", "Target domain name 'h'"),
         ("echo '<domain'", "error:"),
     ] {

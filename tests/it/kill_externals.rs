@@ -134,7 +134,12 @@ async fn who_comes_at_once_finds_the_removal_done_or_does_it() -> Result<()> {
             // It may end by itself meanwhile, but not be shown afterwards.
             if let Err(error) = stage.grpc.power_off("g").await {
                 let domain = stage.grpc.get("g").await?;
-                ensure!(domain.id == 0, "{}: {error}, and it is {:?}", what(), domain.state());
+                ensure!(
+                    domain.id == 0,
+                    "{}: {error}, and it is {:?}",
+                    what(),
+                    domain.state()
+                );
             }
         }
         match operation.carry_out(&stage).await {

@@ -39,7 +39,11 @@ fn is_saved(sandbox: &Sandbox) -> bool {
 
 fn starts_once(sandbox: &Sandbox) -> bool {
     let links = fs::read_dir(sandbox.path("/etc/libvirt/qemu/autostart"));
-    let mut names = links.into_iter().flatten().flatten().map(|entry| entry.file_name());
+    let mut names = links
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.file_name());
     names.any(|name| name.to_string_lossy().starts_with("kept.xml"))
 }
 
@@ -107,7 +111,13 @@ async fn logind_waits_until_guests_are_saved() -> Result<()> {
     };
     waits(1)?;
     logind.goes_down().await?;
-    let saved = || is_saved(&sandbox) && sandbox.virsh().state("kept").is_ok_and(|state| state == "shut off");
+    let saved = || {
+        is_saved(&sandbox)
+            && sandbox
+                .virsh()
+                .state("kept")
+                .is_ok_and(|state| state == "shut off")
+    };
     tokio::task::block_in_place(|| wait_until("the guest is saved", LIMIT, saved))?;
     ensure!(!starts_once(&sandbox), "it would be started, against qemu.conf");
     ensure!(

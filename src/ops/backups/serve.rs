@@ -162,7 +162,10 @@ impl Server {
             let _ = again.execute(commands::Closefd { fdname: fdname() }).await;
             Ok(())
         };
-        context.step("the server's descriptor", give, take).await.map(drop)
+        context
+            .step("the server's descriptor", give, take)
+            .await
+            .map(drop)
     }
 }
 

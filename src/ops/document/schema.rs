@@ -44,8 +44,9 @@ pub(crate) async fn check_other(xml: &str, which: Other) -> Result<()> {
     let text = xml.to_owned();
     let fits = move || match (which, which.grammar()) {
         // What is wrong most often is told in the words of libvirt's validator.
-        (Other::Snapshot, Some(grammar)) => domxml::moment::check_schema(&text)
-            .and_then(|()| domxml::moment::check_grammar(&text, grammar)),
+        (Other::Snapshot, Some(grammar)) => {
+            domxml::moment::check_schema(&text).and_then(|()| domxml::moment::check_grammar(&text, grammar))
+        }
         (Other::Snapshot, None) => domxml::moment::check_schema(&text),
         (_, Some(grammar)) => domxml::moment::check_grammar(&text, grammar),
         (_, None) => Ok(()),
@@ -162,12 +163,16 @@ mod tests {
             )
         };
         let check = async |text: String| check_other(&text, Other::Snapshot).await;
-        check(snapshot("<disks><disk name='vda' snapshot='no'/></disks>")).await.unwrap();
+        check(snapshot("<disks><disk name='vda' snapshot='no'/></disks>"))
+            .await
+            .unwrap();
         check(snapshot(&domain(""))).await.unwrap();
         check(snapshot("<foo/>")).await.unwrap_err();
         if Other::Snapshot.grammar().is_some() {
             check(snapshot(&domain("<foo/>"))).await.unwrap_err();
-            check(snapshot("<disks><disk name='vda' snapshot='foo'/></disks>")).await.unwrap_err();
+            check(snapshot("<disks><disk name='vda' snapshot='foo'/></disks>"))
+                .await
+                .unwrap_err();
         }
     }
 

@@ -424,7 +424,11 @@ impl Attempt<'_> {
         let conf = driver.config();
         // libvirt goes by qemu.conf, whoever the guest runs as.
         let scripted = self.how.is_scripted();
-        let told = taint::of(&prepared.document, &prepared.caps, (&Identity::of(&conf)?, scripted));
+        let told = taint::of(
+            &prepared.document,
+            &prepared.caps,
+            (&Identity::of(&conf)?, scripted),
+        );
         for taint in &told.taints {
             log::log_line(&log, &format!("Domain id={} is tainted: {taint}", prepared.id));
         }

@@ -285,7 +285,10 @@ impl Source {
             return Ok(document);
         }
         let text = given.as_deref().unwrap_or(&self.image.texts.document);
-        let left = driver.hooks.filter(&document.name, hooks::Operation::Restore, text).await?;
+        let left = driver
+            .hooks
+            .filter(&document.name, hooks::Operation::Restore, text)
+            .await?;
         let Some(left) = left else {
             return Ok(document);
         };
