@@ -422,13 +422,7 @@ impl Attempt<'_> {
         let log = paths.log.join(format!("{}.log", prepared.document.name));
         let output = log::open(driver, &log, prepared, &line).await?;
         let conf = driver.config();
-        // libvirt goes by qemu.conf, whoever the guest runs as.
-        let scripted = self.how.is_scripted();
-        let told = taint::of(
-            &prepared.document,
-            &prepared.caps,
-            (&Identity::of(&conf)?, scripted),
-        );
+        let told = self.told_of(prepared, &conf)?;
         for taint in &told.taints {
             log::log_line(&log, &format!("Domain id={} is tainted: {taint}", prepared.id));
         }

@@ -14,8 +14,9 @@ use std::{
 use qemu_plan::{address::Age, command::CommandLine, save_image::ImageFormat};
 use uuid::Uuid;
 
-use super::{Attempt, How, carrying_out, plan, reserve::Reserved};
+use super::{Attempt, How, carrying_out, plan, reserve::Reserved, taint};
 use crate::{
+    config::QemuConfig,
     domain::{
         Domain, Effects, GONE, View,
         intents::Intent,
@@ -28,6 +29,7 @@ use crate::{
         Conditions, Driver,
         document::{abi, prepared::Prepared},
         holdings::net::traffic,
+        host::identity::Identity,
         operation::{
             self, Ask, Context, Operation,
             record::{Followed, Record},
@@ -359,10 +361,13 @@ impl Source {
     }
 }
 
-impl How {
-    /// Whether a script of the administrator has changed the document.
-    pub(super) fn is_scripted(&self) -> bool {
-        self.source.as_ref().is_some_and(|source| source.scripted)
+impl Attempt<'_> {
+    /// What is to be told of the run: of a restored one also that a script of the administrator has changed its document.
+    pub(super) fn told_of(&self, prepared: &Prepared, conf: &QemuConfig) -> Result<taint::Told> {
+        let scripted = self.how.source.as_ref().is_some_and(|source| source.scripted);
+        // libvirt goes by qemu.conf, whoever the guest runs as.
+        let identity = Identity::of(conf)?;
+        Ok(taint::of(&prepared.document, &prepared.caps, (&identity, scripted)))
     }
 }
 
