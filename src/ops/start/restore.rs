@@ -367,7 +367,11 @@ impl Attempt<'_> {
         let scripted = self.how.source.as_ref().is_some_and(|source| source.scripted);
         // libvirt goes by qemu.conf, whoever the guest runs as.
         let identity = Identity::of(conf)?;
-        Ok(taint::of(&prepared.document, &prepared.caps, (&identity, scripted)))
+        Ok(taint::of(
+            &prepared.document,
+            &prepared.caps,
+            (&identity, scripted),
+        ))
     }
 }
 
