@@ -133,7 +133,7 @@ pub(crate) fn recv_once(socket: RawFd, buffer: &mut [u8]) -> io::Result<(usize, 
     SPACE.with_borrow_mut(|space| recv_into(socket, buffer, space))
 }
 
-fn recv_into(socket: RawFd, buffer: &mut [u8], space: &mut Vec<u8>) -> io::Result<(usize, Vec<OwnedFd>)> {
+fn recv_into(socket: RawFd, buffer: &mut [u8], space: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
     let mut iov = [IoSliceMut::new(buffer)];
     let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
     let message = recvmsg::<()>(socket, &mut iov, Some(space), flags)?;
