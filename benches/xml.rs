@@ -12,7 +12,7 @@ use domxml::{Domain, FormatFlags, ParseFlags};
 use qemu_plan::{
     address::Age,
     caps::{Caps, Replies},
-    postparse::{self, Config, Context, Emulators, Ids},
+    postparse::{self, Config, Context, Emulators, HostAudio, Ids},
 };
 
 /// A usual guest as libvirt keeps it, a little more than 4 KB.
@@ -52,6 +52,7 @@ fn config() -> Config {
         security_model: "none".into(),
         firmware: Vec::new(),
         legacy_firmware: Vec::new(),
+        host_audio: HostAudio::default(),
     }
 }
 

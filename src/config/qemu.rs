@@ -52,6 +52,14 @@ pub struct QemuConfig {
     pub log_timestamp: bool,
     /// `FIRMWARE:VARIABLES` pairs; `None` for the built-in ones.
     pub nvram: Option<Vec<(PathBuf, PathBuf)>>,
+    /// Program that makes persistent reservations of SCSI disks: a path, or a name.
+    pub pr_helper: String,
+    /// Have virtiofsd log in detail.
+    pub virtiofsd_debug: bool,
+    /// How much QEMU's GlusterFS driver logs.
+    pub gluster_debug_level: u32,
+    /// Drop what guests send to bridges under a foreign MAC address.
+    pub mac_filter: bool,
     /// Program that gives the guests of one user ports of bridges: a path, or a name.
     pub bridge_helper: String,
     /// Names of QEMU capabilities to do without.
@@ -370,6 +378,10 @@ impl QemuConfig {
             },
             log_timestamp: document.flag("log_timestamp"),
             nvram: nvram(document)?,
+            pr_helper: document.text("pr_helper").unwrap_or("qemu-pr-helper").to_owned(),
+            virtiofsd_debug: document.flag("virtiofsd_debug"),
+            gluster_debug_level: document.count("gluster_debug_level"),
+            mac_filter: document.flag("mac_filter"),
             bridge_helper: document.text("bridge_helper").unwrap_or(BRIDGE_HELPER).to_owned(),
             capability_filters: document.list("capability_filters").unwrap_or_default(),
             deprecation_behavior: document.text("deprecation_behavior").unwrap_or("none").to_owned(),

@@ -3,7 +3,7 @@
 
 use super::key::Default::{Flag, List, Number as Int, Text as Str, Unset};
 use super::key::Kind::{self, ListOrText, Number, NumberOrWord, Path, Text, Word, Words};
-use super::key::Support::{Live, Planned, Restart};
+use super::key::Support::{Live, Obsolete, Planned, Restart};
 use super::key::{Section, Table, key};
 
 const SWITCH: Kind = Kind::Flag;
@@ -235,21 +235,21 @@ const SECTIONS: &[Section] = &[
                 "vxhs_tls",
                 SWITCH,
                 Flag(false),
-                Planned,
+                Obsolete,
                 "Encrypt to VxHS servers; QEMU has dropped VxHS.",
             ),
             key(
                 "vxhs_tls_x509_cert_dir",
                 Path,
                 Unset("\"/etc/pki/libvirt-vxhs\""),
-                Planned,
+                Obsolete,
                 "Certificates.",
             ),
             key(
                 "vxhs_tls_x509_secret_uuid",
                 UUID,
                 Unset(SECRET),
-                Planned,
+                Obsolete,
                 "Secret with the key's password.",
             ),
             key(
@@ -284,7 +284,7 @@ const SECTIONS: &[Section] = &[
                 "gluster_debug_level",
                 Number(0, 9),
                 Int(4),
-                Planned,
+                Live,
                 "How much QEMU's GlusterFS driver logs: 0 nothing, 9 everything.",
             ),
         ],
@@ -773,7 +773,7 @@ const SECTIONS: &[Section] = &[
                 "pr_helper",
                 Text,
                 Str("qemu-pr-helper"),
-                Planned,
+                Live,
                 "Program for SCSI persistent reservations.",
             ),
             key(
@@ -815,7 +815,7 @@ const SECTIONS: &[Section] = &[
                 "virtiofsd_debug",
                 SWITCH,
                 Flag(false),
-                Planned,
+                Live,
                 "Have virtiofsd log in detail.",
             ),
         ],
@@ -827,15 +827,15 @@ const SECTIONS: &[Section] = &[
                 "mac_filter",
                 SWITCH,
                 Flag(false),
-                Planned,
+                Live,
                 "Drop frames of guests under a foreign MAC address.",
             ),
             key(
                 "relaxed_acs_check",
                 SWITCH,
                 Flag(false),
-                Planned,
-                "Pass PCI devices through that sit behind a switch without access control.",
+                Obsolete,
+                "Without an effect in libvirt too: VFIO alone says which devices can be passed through.",
             ),
             key(
                 "lock_manager",

@@ -20,7 +20,7 @@ use crate::{
     events::model::{self as pb, EventKind, event::Detail},
     ops::{
         Driver, blockjobs,
-        holdings::helper::passt,
+        holdings::helper::{passt, reservations},
         recover,
         run::{
             cpus,
@@ -255,6 +255,16 @@ fn follow(driver: &Arc<Driver>, guest: &Arc<Guest>, then: Then) {
             if !guest.jobs.tell(&id, &state) {
                 tracker.spawn(blockjobs::end::heard(driver, guest, id, state));
             }
+        }
+        Then::Unreserved => {
+            tracker.spawn(async move {
+                let view = guest.domain.view();
+                let run = view.run.as_ref().filter(|run| run.launched.id == guest.id && !run.starting);
+                let Some(run) = run else { return };
+                if let Err(error) = reservations::again(&driver, &run.document.domain).await {
+                    tracing::error!(guest = %view.name, %error, "the guest stays without a helper for reservations");
+                }
+            });
         }
         Then::Disconnected(alias) => {
             tracker.spawn(async move {

@@ -72,6 +72,8 @@ guest_events! {
         MigrationPass(data::MigrationPass),
         /// A dump of memory has ended.
         DumpCompleted(data::DumpCompleted),
+        /// The connection to the helper that makes reservations came or went.
+        PrManagerStatusChanged(data::PrManagerStatusChanged),
         /// An interface lost the program that it was connected to.
         NetdevStreamDisconnected(data::NetdevStreamDisconnected),
     }

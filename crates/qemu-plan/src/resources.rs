@@ -99,6 +99,8 @@ pub struct Config {
     pub nbd_tls: bool,
     /// Certificates of NBD disks.
     pub nbd_files: TlsFiles,
+    /// `gluster_debug_level`; libvirt's own if none is set.
+    pub gluster_debug: Option<u32>,
     /// `dump_guest_core`, if set.
     pub dump_guest_core: Option<bool>,
     /// `seccomp_sandbox`: whether the sandbox is on.
@@ -127,6 +129,7 @@ impl Default for Config {
             chardev_files: TlsFiles::default(),
             nbd_tls: false,
             nbd_files: TlsFiles::default(),
+            gluster_debug: None,
             dump_guest_core: None,
             seccomp_sandbox: true,
             log_timestamp: true,

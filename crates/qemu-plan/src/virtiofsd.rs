@@ -11,6 +11,8 @@ use crate::{Error, Result};
 pub struct Features {
     /// It has an option for each thing, and none for locks.
     pub separate_options: bool,
+    /// It is to log in detail.
+    pub debug: bool,
 }
 
 /// Whether a share is served by a program that the daemon runs.
@@ -55,6 +57,7 @@ pub fn arguments(share: &Filesystem, features: Features, socket: i32) -> Result<
             .filter(|max| *max > 0)
             .map(|max| format!("--rlimit-nofile={max}")),
     );
+    line.extend(features.debug.then(|| "-d".to_owned()));
     if let Some(map) = &share.idmap {
         let entry = |what: &'static str| {
             move |range: &IdRange| format!("--{what}-map=:{}:{}:{}:", range.start, range.target, range.count)

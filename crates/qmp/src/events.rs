@@ -81,6 +81,13 @@ events! {
         /// The back end's id.
         netdev_id: String,
     }
+    /// The connection to the helper that makes reservations came or went.
+    PrManagerStatusChanged "PR_MANAGER_STATUS_CHANGED" {
+        /// The object's id.
+        id: String,
+        /// There is one.
+        connected: bool,
+    }
     /// A device is gone.
     DeviceDeleted "DEVICE_DELETED" {
         /// Device's id, if it had one.

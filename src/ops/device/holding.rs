@@ -7,10 +7,11 @@
 use std::{path::PathBuf, sync::Arc};
 
 use domxml::{
-    devices::{Device, DeviceRef, Interface, InterfaceKind, Memory},
+    devices::{Device, DeviceRef, Disk, Interface, InterfaceKind, Memory},
     status,
 };
 use qemu_plan::{alias, command::Resources, hotplug};
+use qmp::commands;
 
 use crate::{
     domain::intents::Intent,
@@ -21,10 +22,11 @@ use crate::{
             plan,
             resources::{find_huge_pages, of_memory},
         },
+        graph::images,
         holdings::{
             cgroup::{self, DeviceChange, nodes},
             chardev::{self, Files},
-            helper::{passt, virtiofs},
+            helper::{passt, reservations, virtiofs},
             hostdev, memory,
             net::{interface, ports},
             storage::{claim, disk, owners::Owners, transient},
@@ -60,6 +62,9 @@ pub(super) async fn acquire(
             }
             transient::make(std::slice::from_ref(&**disk), &document.name, undo).await?;
             disk::acquire(driver, &guest.domain, disk, undo).await?;
+            if reservations::is_managed(disk) {
+                make_reservations(driver, guest, document, undo).await?;
+            }
             let handed = driver.groups.named_by(view.uuid, [&**disk])?;
             handed.hand_over(disk, |fd| Ok(files.keep(fd)), given)?;
         }
@@ -89,6 +94,41 @@ pub(super) async fn acquire(
         take_files(driver, guest, device, undo).await?;
     }
     Ok(files)
+}
+
+/// Starts the helper that makes reservations for the first disk that needs it, and tells QEMU of it.
+async fn make_reservations(
+    driver: &Arc<Driver>,
+    guest: &Arc<Guest>,
+    document: &domxml::Domain,
+    undo: &mut Undo,
+) -> Result<()> {
+    reservations::plug_one(driver, document, undo).await?;
+    if reservations::is_needed(document) {
+        return Ok(());
+    }
+    let properties = images::object(reservations::object(driver, document).into_value());
+    guest.execute(commands::ObjectAdd(properties)).await?;
+    let guest = Arc::clone(guest);
+    undo.push("the object of reservations", async move {
+        let id = reservations::MANAGER.to_owned();
+        guest.execute(commands::ObjectDel { id }).await.map(drop)
+    });
+    Ok(())
+}
+
+/// After the last disk of this kind has left: QEMU forgets the helper, and it ends. What fails is logged.
+async fn forget_reservations(driver: &Driver, guest: &Guest, document: &domxml::Domain, left: &Disk) {
+    let others = document.devices.disks.iter();
+    let needs = |disk: &Disk| disk.target.dev != left.target.dev && reservations::is_managed(disk);
+    if !reservations::is_managed(left) || others.into_iter().any(needs) {
+        return;
+    }
+    let id = reservations::MANAGER.to_owned();
+    if let Err(error) = guest.execute(commands::ObjectDel { id }).await {
+        tracing::warn!(guest = document.name, %error, "QEMU keeps the helper of reservations");
+    }
+    reservations::unplug(driver, document).await;
 }
 
 /// Makes the directories that memory which comes is in, if it is in files. They go with the run.
@@ -210,6 +250,7 @@ pub(crate) async fn release(driver: &Arc<Driver>, guest: &Arc<Guest>, device: &D
             if let Some(claim) = claim::of_disk(disk) {
                 cpus::give_back(driver, guest, &claim).await;
             }
+            forget_reservations(driver, guest, &run.document.domain, disk).await;
             return disk::release(driver, run, disk).await;
         }
         Device::Interface(card) => {

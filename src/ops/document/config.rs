@@ -19,6 +19,10 @@ pub(crate) fn plan_config(driver: &Driver) -> qemu_plan::postparse::Config {
         nvram_dir: text(paths.lib.join("nvram")),
         firmware: driver.firmware.known().to_vec(),
         legacy_firmware: legacy_firmware(&driver.config()),
+        host_audio: qemu_plan::postparse::HostAudio {
+            with_vnc: driver.config().audio.with_vnc,
+            without_graphics: driver.config().audio.without_graphics,
+        },
         security_model: SECURITY_MODEL.to_owned(),
     }
 }

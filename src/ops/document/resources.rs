@@ -176,6 +176,7 @@ pub(crate) fn line_config(config: &QemuConfig) -> Config {
         chardev_files: files(&config.chardev_tls, "/etc/pki/libvirt-chardev"),
         nbd_tls: config.nbd_tls.on,
         nbd_files: files(&config.nbd_tls, "/etc/pki/libvirt-nbd"),
+        gluster_debug: Some(config.gluster_debug_level),
         dump_guest_core: config.limits.dump_guest_core.then_some(true),
         seccomp_sandbox: config.guard.seccomp_sandbox.unwrap_or(true),
         log_timestamp: config.log_timestamp,

@@ -37,6 +37,8 @@ use crate::{
 
 /// Mode of a socket: who may enter its directory may use it.
 const SOCKET_MODE: u32 = 0o775;
+/// Longest path of a socket, without the byte that ends it.
+const SOCKET_PATH_MAX: usize = 107;
 
 /// Files that a running QEMU gets with commands, which name them by their numbers here.
 #[derive(Debug, Default)]
@@ -276,6 +278,10 @@ pub(crate) fn listen(path: &Path, owner: Option<Identity>) -> Result<OwnedFd> {
         uid: user.uid,
         gid: user.gid,
     });
+    if path.as_os_str().len() > SOCKET_PATH_MAX {
+        let text = format!("UNIX socket path '{}' too long", path.display());
+        return Err(Error::internal(text));
+    }
     let listener = unixfd::bind_listener(path, SOCKET_MODE, owner);
     let listener = listener
         .map_err(|error| Error::system(format_args!("cannot listen at '{}'", path.display()), error))?;

@@ -14,7 +14,7 @@ use crate::{
             resources::{find_huge_pages, native_resources},
         },
         holdings::{
-            helper::{tpm::emulator as tpm, virtiofs},
+            helper::{screen, tpm::emulator as tpm, virtiofs},
             hostdev, listen, render_node,
             storage::{descriptors::Groups, secrets, volumes},
         },
@@ -72,6 +72,7 @@ async fn text(driver: &Arc<Driver>, planned: plan::Planned) -> Result<String> {
     }
     tpm::look(&domain).await?;
     virtiofs::look(&domain).await?;
+    screen::look(&domain).await?;
     numa::check(driver, &domain)?;
     Ok(command::build(&domain, &caps, &resources)?.to_native())
 }

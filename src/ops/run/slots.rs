@@ -11,7 +11,11 @@ use qmp::{
 };
 use serde_json::{Map, Value};
 
-use crate::{domain::View, error::Result, qemu::Monitor};
+use crate::{
+    domain::View,
+    error::{Code, Error, Result},
+    qemu::Monitor,
+};
 
 /// Where QEMU keeps what has an id.
 const PERIPHERAL: &str = "/machine/peripheral/";
@@ -272,6 +276,7 @@ pub(crate) async fn plug_at_start(monitor: &Monitor, domain: &mut Domain) -> Res
         .collect();
     coming.sort_by_key(|state| (state.order.unwrap_or(0), state.id));
     let mut slots = Slots::read(monitor).await?;
+    check_order(&coming, &listed(domain), &slots)?;
     for state in &coming {
         let free = |slot: &&mut Slot| slot.has(state.id) && !slot.plugged;
         if let Some(slot) = slots.all.iter_mut().find(free) {
@@ -286,9 +291,75 @@ pub(crate) async fn plug_at_start(monitor: &Monitor, domain: &mut Domain) -> Res
     Ok(())
 }
 
+/// Whether CPUs that come can come in the order that the document asks for: CPUs of one slot come together, and slots one
+/// after the other.
+fn check_order(coming: &[VcpuState], all: &[VcpuState], slots: &Slots) -> Result<()> {
+    if coming.is_empty() {
+        return Ok(());
+    }
+    let refuse = |text: String| Err(Error::new(Code::ConfigUnsupported, text));
+    let slot = |id: u32| slots.all.iter().position(|slot| slot.has(id));
+    let first_of = |state: &VcpuState| all.iter().find(|other| slot(other.id) == slot(state.id));
+    let mut seen = std::collections::BTreeSet::new();
+    for state in all {
+        let Some(first) = first_of(state) else { continue };
+        if first.id != state.id {
+            let same = (first.enabled, first.hotpluggable, first.order)
+                == (state.enabled, state.hotpluggable, state.order);
+            if !same {
+                return refuse(format!(
+                    "vcpus '{}' and '{}' are in the same hotplug group but differ in configuration",
+                    first.id, state.id
+                ));
+            }
+            continue;
+        }
+        let Some(order) = state.order.filter(|order| *order != 0) else {
+            continue;
+        };
+        if order > u32::try_from(all.len()).unwrap_or(u32::MAX) {
+            return refuse(format!("vcpu order '{order}' exceeds vcpu count"));
+        }
+        if !seen.insert(order) {
+            return refuse(format!("duplicate vcpu order '{order}'"));
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cpus_come_in_an_order_that_can_be() {
+        let state = |id, order, enabled: bool| VcpuState {
+            id,
+            enabled: YesNo::from(enabled),
+            hotpluggable: Some(YesNo::from(id > 0)),
+            order,
+        };
+        let check = |orders: [Option<u32>; 4]| {
+            let all: Vec<_> = (0..4)
+                .map(|id| state(id, orders[id as usize], orders[id as usize].is_some()))
+                .collect();
+            let coming: Vec<_> = all
+                .iter()
+                .filter(|s| s.id > 0 && s.order.is_some())
+                .copied()
+                .collect();
+            check_order(&coming, &all, &slots()).map_err(|error| error.message)
+        };
+        assert_eq!(check([Some(1), Some(2), None, Some(3)]), Ok(()));
+        assert_eq!(
+            check([Some(1), Some(2), Some(2), None]),
+            Err("unsupported configuration: duplicate vcpu order '2'".to_owned())
+        );
+        assert_eq!(
+            check([Some(1), Some(9), None, None]),
+            Err("unsupported configuration: vcpu order '9' exceeds vcpu count".to_owned())
+        );
+    }
 
     /// What QEMU 10.0.2 tells of a guest with four CPUs, of which the second and the fourth were plugged in.
     pub(crate) const SLOTS: &str = r#"[

@@ -26,9 +26,9 @@ use crate::{
         document::{plan, resources},
         holdings::{
             cgroup,
-            helper::{passt, tpm, virtiofs},
+            helper::{passt, reservations, screen, tpm, virtiofs},
             hostdev, log,
-            net::{ports, script},
+            net::{mac_filter, ports, script},
             storage::{owners::Owners, transient},
         },
         host::{
@@ -310,6 +310,8 @@ async fn give_back(driver: &Arc<Driver>, guest: &Guest, view: &Arc<View>, cause:
         return;
     };
     let document = &run.document.domain;
+    screen::unplug(driver, document).await;
+    reservations::unplug(driver, document).await;
     virtiofs::unplug(driver, document).await;
     passt::unplug(driver, document).await;
     tpm::unplug(driver, view, document, guest.id).await;
@@ -318,6 +320,9 @@ async fn give_back(driver: &Arc<Driver>, guest: &Guest, view: &Arc<View>, cause:
     hooks::tell(driver, Operation::Stopped, document).await;
     if let Err(error) = script::unplug(document).await {
         tracing::error!(guest = %view.name, %error, "an interface was not taken down");
+    }
+    for interface in &document.devices.interfaces {
+        mac_filter::forget(driver, interface).await;
     }
     ports::give_back(driver, document).await;
     release(driver, guest, view, document).await;

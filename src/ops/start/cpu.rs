@@ -66,6 +66,20 @@ pub(crate) async fn show_actual(monitor: &Monitor, cpu: &mut Cpu) -> Result<()> 
     Ok(())
 }
 
+/// Spinlocks that guests yield in are KVM's.
+pub(crate) fn check_spinlocks(document: &domxml::Domain) -> Result<()> {
+    let features = document.features.as_ref();
+    let wanted = features.and_then(|features| features.pvspinlock.as_ref());
+    let wanted = wanted.is_some_and(|switch| switch.state == domxml::devices::OnOff::On);
+    match wanted && document.kind != domxml::domain::VirtType::Kvm {
+        true => Err(Error::new(
+            Code::ConfigUnsupported,
+            "host doesn't support paravirtual spinlocks",
+        )),
+        false => Ok(()),
+    }
+}
+
 /// A clock that never varies can't be had everywhere, and QEMU does not refuse to go without.
 fn check_clock(cpu: &Cpu, actual: &CpuData) -> Result<()> {
     let tables = CpuModels::x86();

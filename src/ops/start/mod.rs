@@ -547,6 +547,7 @@ impl Attempt<'_> {
         let spelled_out = command::cpu::spelled_out(&prepared.document, &prepared.caps);
         let mut cpu = spelled_out.or_else(|| prepared.document.cpu.take());
         let show = async {
+            cpu::check_spinlocks(&prepared.document)?;
             match &mut cpu {
                 Some(cpu) => cpu::show_actual(&monitor, cpu).await,
                 None => Ok(()),

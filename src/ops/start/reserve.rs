@@ -8,7 +8,10 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use domxml::devices::Chardev;
+use domxml::{
+    devices::{Chardev, StorageKind},
+    os::Nvram,
+};
 use nix::unistd::{Gid, Uid, chown};
 use qemu_plan::{
     alias, block,
@@ -27,7 +30,7 @@ use crate::{
         holdings::{
             chardev,
             display_port::{Lease, choose_ports, complete_listens},
-            helper::{passt, tpm::emulator, virtiofs},
+            helper::{passt, reservations, screen, tpm::emulator, virtiofs},
             hostdev, memory,
             net::{interface, ports},
             render_node,
@@ -67,7 +70,7 @@ impl Reserved {
 /// What the document leaves to the host is found out, and what the host lacks is refused.
 async fn look_around(driver: &Driver, prepared: &mut Prepared) -> Result<()> {
     numa::check(driver, &prepared.document)?;
-    virtiofs::refuse_other_screens(&prepared.document).await?;
+    screen::look(&prepared.document).await?;
     render_node::find(&mut prepared.document, &prepared.caps).await
 }
 
@@ -87,10 +90,12 @@ pub(crate) async fn reserve(
     let leases = choose_ports(driver, &config, &mut prepared.document)?;
     make_directories(&prepared.document, &dirs, identity, undo).await?;
     let nvram = prepare_nvram(&prepared.document, identity, reset_nvram);
+    let pstore = prepare_pstore(&prepared.document, identity);
     let key = PathBuf::from(&dirs.lib).join("master-key.aes");
     let key = crate::blocking::file("preparing the guest's files", move || {
         let key = write_key(&key, identity)?;
         nvram()?;
+        pstore()?;
         Ok(key)
     })
     .await?;
@@ -111,9 +116,11 @@ pub(crate) async fn reserve(
     interface::refuse_what_is_missing(driver, &prepared.document)?;
     interface::check(&prepared.document)?;
     interface::plug(driver, prepared, &mut qemu, &mut resources, undo).await?;
+    screen::plug(driver, prepared, &mut qemu, &mut resources, undo).await?;
     emulator::plug(driver, prepared, &mut qemu, &mut resources, undo).await?;
     virtiofs::plug(driver, prepared, &mut resources, undo).await?;
     passt::plug(driver, prepared, &mut resources, undo).await?;
+    reservations::plug(driver, &prepared.document, undo).await?;
     hostdev::take(driver, &mut prepared.document, undo).await?;
     hostdev::plug(
         driver,
@@ -250,6 +257,56 @@ fn write_key(path: &Path, identity: Identity) -> Result<MasterKey> {
     })
 }
 
+/// Refuses variables that are in no file where they can't be there, or can't begin afresh.
+fn check_nvram(nvram: &Nvram, reset: bool) -> Result<()> {
+    let kind = nvram.kind.unwrap_or(StorageKind::File);
+    if reset && !matches!(kind, StorageKind::File | StorageKind::Block) {
+        let text = format!(
+            "resetting of nvram is not supported with nvram device backed by '{}'",
+            kind.as_str()
+        );
+        return Err(Error::new(Code::OperationUnsupported, text));
+    }
+    let device = nvram.source.as_ref().and_then(|source| source.dev.as_deref());
+    match device.filter(|device| kind == StorageKind::Block && !Path::new(device).exists()) {
+        Some(device) => Err(Error::new(
+            Code::InvalidArg,
+            format!("'block' nvram backing device '{device}' doesn't exist"),
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Makes the file that a guest keeps records of its crashes in.
+fn prepare_pstore(
+    document: &domxml::Domain,
+    identity: Identity,
+) -> impl FnOnce() -> Result<()> + Send + use<> {
+    let pstore = document.devices.pstore.clone();
+    move || {
+        let Some((path, size)) = pstore.and_then(|pstore| {
+            let size = qemu_plan::command::small::pstore_size(&pstore);
+            Some((PathBuf::from(pstore.path?), size?))
+        }) else {
+            return Ok(());
+        };
+        let mut options = fs::OpenOptions::new();
+        let options = options
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600);
+        let file = options
+            .open(&path)
+            .map_err(|e| Error::system(format_args!("cannot create file '{}'", path.display()), e))?;
+        file.set_len(size)
+            .map_err(|e| Error::system(format_args!("Failed to truncate file '{}'", path.display()), e))?;
+        give_to(&path, identity)
+            .map_err(|e| Error::system(format_args!("cannot give away '{}'", path.display()), e))
+    }
+}
+
 /// Copies the firmware's variables from their template if the guest has none yet, or is to begin afresh.
 pub(super) fn prepare_nvram(
     document: &domxml::Domain,
@@ -260,6 +317,7 @@ pub(super) fn prepare_nvram(
     let nvram = document.os.nvram.clone().unwrap_or_default();
     let loader = document.os.loader.as_ref().and_then(|loader| loader.path.clone());
     move || {
+        check_nvram(&nvram, reset)?;
         let Some(path) = path.filter(|p| reset || !p.exists()) else {
             return Ok(());
         };

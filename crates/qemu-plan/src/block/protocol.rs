@@ -24,6 +24,8 @@ pub struct Refs {
     pub encrypt: Option<Props>,
     /// Path to open instead of the document's (`/dev/fdset/N`).
     pub path: Option<String>,
+    /// How much the driver of GlusterFS logs, if not as usual.
+    pub debug: Option<u32>,
     /// Host's CD-ROM drive.
     pub host_cdrom: bool,
 }
@@ -97,7 +99,7 @@ fn network(source: &Source, refs: &Refs) -> Result<Props> {
             curl(protocol, source, refs)
         }
         NetProtocol::Ssh => ssh(source),
-        NetProtocol::Gluster => gluster(source),
+        NetProtocol::Gluster => gluster(source, refs.debug),
         NetProtocol::Nfs => nfs(source),
         NetProtocol::Sheepdog | NetProtocol::Vxhs => Err(Error::unsupported(format!(
             "protocol '{}' is not supported by this QEMU binary",
@@ -278,7 +280,7 @@ fn ssh(source: &Source) -> Result<Props> {
         .with_opt("user", user))
 }
 
-fn gluster(source: &Source) -> Result<Props> {
+fn gluster(source: &Source, debug: Option<u32>) -> Result<Props> {
     const DEBUG_LEVEL: u32 = 4;
     let name = source.name.as_deref().unwrap_or_default();
     let (volume, path) = name
@@ -293,7 +295,7 @@ fn gluster(source: &Source) -> Result<Props> {
         .with("volume", volume)
         .with("path", path)
         .with("server", servers?)
-        .with("debug", DEBUG_LEVEL))
+        .with("debug", debug.unwrap_or(DEBUG_LEVEL)))
 }
 
 fn nfs(source: &Source) -> Result<Props> {

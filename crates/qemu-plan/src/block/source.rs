@@ -273,6 +273,7 @@ impl<'r> Sources<'r> {
         refs.cookie = self.cookies(source, &storage, image);
         refs.encrypt = self.encryption(link, image);
         refs.tls = self.tls(source, &storage, image);
+        refs.debug = self.res.config.gluster_debug;
         let prepared = self.res.device(&storage);
         refs.path = prepared.path;
         if let Some(set) = set_of(source) {

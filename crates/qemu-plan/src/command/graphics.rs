@@ -185,7 +185,7 @@ fn bracketed(address: &str) -> String {
 fn spice(cx: Context<'_>, graphics: &Graphics, line: &mut CommandLine) -> Result<()> {
     let config = &cx.res.config;
     let mut display = Keyval::new();
-    let encrypts = spice_listen(cx, graphics, &mut display)?;
+    let ports = spice_listen(cx, graphics, &mut display)?;
     if config.spice_sasl {
         display.set("sasl", "on");
         line.opt_env("SASL_CONF_PATH", config.spice_sasl_dir.as_deref());
@@ -197,10 +197,10 @@ fn spice(cx: Context<'_>, graphics: &Graphics, line: &mut CommandLine) -> Result
     if graphics.passwd.is_none() && !config.spice_password {
         display.set("disable-ticketing", "on");
     }
-    if let Some(files) = config.spice_tls.as_ref().filter(|_| encrypts) {
+    if let Some(files) = config.spice_tls.as_ref().filter(|_| ports.encrypted) {
         display.set("x509-dir", &files.dir);
     }
-    spice_channels(graphics, &mut display);
+    spice_channels(graphics, ports, &mut display)?;
     spice_compression(graphics, &mut display);
     if gl(graphics) == Some(YesNo::Yes) {
         display.set("gl", "on").opt(
@@ -216,30 +216,34 @@ fn spice(cx: Context<'_>, graphics: &Graphics, line: &mut CommandLine) -> Result
     Ok(())
 }
 
-/// Where a SPICE display is reached; whether also encrypted.
-fn spice_listen(cx: Context<'_>, graphics: &Graphics, display: &mut Keyval) -> Result<bool> {
+/// Where a SPICE display is reached; which ports it has.
+fn spice_listen(cx: Context<'_>, graphics: &Graphics, display: &mut Keyval) -> Result<SpiceChoice> {
+    let none = SpiceChoice {
+        plain: false,
+        encrypted: false,
+    };
     let listen = listen(graphics);
     match listen.kind {
         ListenKind::Socket => {
             display
                 .set("unix", "on")
                 .set("addr", socket_path(cx, &listen, "spice.sock"));
-            Ok(false)
+            Ok(none)
         }
         ListenKind::None => {
             display.set("port", 0);
-            Ok(false)
+            Ok(none)
         }
         ListenKind::Address | ListenKind::Network => {
-            let encrypts = spice_ports(cx, graphics, display)?;
+            let ports = spice_ports(cx, graphics, display)?;
             let address = listen.address.as_deref().or(graphics.listen.as_deref());
             display.set("addr", address.unwrap_or(&cx.res.config.spice_listen));
-            Ok(encrypts)
+            Ok(ports)
         }
     }
 }
 
-/// The ports of a SPICE display that are chosen when its guest starts.
+/// Ports of a SPICE display, those that are chosen when its guest starts say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SpiceChoice {
     /// The plain one.
@@ -264,15 +268,16 @@ pub fn spice_choice(graphics: &Graphics, tls: bool) -> SpiceChoice {
     }
 }
 
-/// Whether one of them encrypts.
-fn spice_ports(cx: Context<'_>, graphics: &Graphics, display: &mut Keyval) -> Result<bool> {
+/// The ports that a display has.
+fn spice_ports(cx: Context<'_>, graphics: &Graphics, display: &mut Keyval) -> Result<SpiceChoice> {
     let tls = cx.res.config.spice_tls.is_some();
     let choice = spice_choice(graphics, tls);
     let shown = |port: Option<i32>, is_chosen: bool, native: i32| match is_chosen && cx.res.is_native() {
         true => Some(native),
         false => port.filter(|port| *port > 0),
     };
-    display.opt("port", shown(graphics.port, choice.plain, native::SPICE));
+    let plain = shown(graphics.port, choice.plain, native::SPICE);
+    display.opt("port", plain);
     let encrypted = shown(graphics.tls_port, choice.encrypted, native::SPICE_TLS);
     if encrypted.is_some() && !tls {
         return Err(Error::unsupported(
@@ -280,23 +285,49 @@ fn spice_ports(cx: Context<'_>, graphics: &Graphics, display: &mut Keyval) -> Re
         ));
     }
     display.opt("tls-port", encrypted);
-    Ok(encrypted.is_some())
+    Ok(SpiceChoice {
+        plain: plain.is_some(),
+        encrypted: encrypted.is_some(),
+    })
 }
 
-fn spice_channels(graphics: &Graphics, display: &mut Keyval) {
+/// What channels ask for must be there.
+fn spice_mode(mode: SpiceChannelMode, ports: SpiceChoice, [secure, insecure]: [&str; 2]) -> Result<()> {
+    match mode {
+        SpiceChannelMode::Secure if !ports.encrypted => Err(Error::unsupported(format!(
+            "spice {secure} in XML configuration, but TLS connection is not available"
+        ))),
+        SpiceChannelMode::Insecure if !ports.plain => Err(Error::unsupported(format!(
+            "spice {insecure} in XML configuration, but plaintext connection is not available"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn spice_channels(graphics: &Graphics, ports: SpiceChoice, display: &mut Keyval) -> Result<()> {
     let key = |mode: SpiceChannelMode| match mode {
         SpiceChannelMode::Secure => Some("tls-channel"),
         SpiceChannelMode::Insecure => Some("plaintext-channel"),
         SpiceChannelMode::Any => None,
     };
-    if let Some(key) = graphics.default_mode.and_then(key) {
-        display.set(key, "default");
+    if let Some(mode) = graphics.default_mode {
+        let words = ["defaultMode secure requested", "defaultMode insecure requested"];
+        spice_mode(mode, ports, words)?;
+        if let Some(key) = key(mode) {
+            display.set(key, "default");
+        }
     }
     for channel in &graphics.channels {
+        spice_mode(
+            channel.mode,
+            ports,
+            ["secure channels set", "insecure channels set"],
+        )?;
         if let Some(key) = key(channel.mode) {
             display.set(key, channel.name.as_str());
         }
     }
+    Ok(())
 }
 
 fn spice_compression(graphics: &Graphics, display: &mut Keyval) {

@@ -261,16 +261,20 @@ pub fn build_crypto(cx: Context<'_>, crypto: &Crypto, line: &mut CommandLine) ->
     Ok(())
 }
 
+/// Bytes of a store of crash records.
+#[must_use]
+pub fn pstore_size(pstore: &Pstore) -> Option<u64> {
+    let size = pstore.size.as_ref()?;
+    size::bytes(size.value, size.unit.as_deref().unwrap_or("KiB"))
+}
+
 /// Appends a store of crash records.
 ///
 /// # Errors
 /// When its bus is not there.
 pub fn build_pstore(cx: Context<'_>, pstore: &Pstore, line: &mut CommandLine) -> Result<()> {
     let id = alias(&pstore.info)?;
-    let size = pstore
-        .size
-        .as_ref()
-        .and_then(|size| size::bytes(size.value, size.unit.as_deref().unwrap_or("KiB")));
+    let size = pstore_size(pstore);
     let memdev = format!("mem{id}");
     line.object(
         Props::object("memory-backend-file", memdev.clone())

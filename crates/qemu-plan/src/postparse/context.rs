@@ -42,6 +42,17 @@ pub struct Config {
     pub firmware: Vec<super::Firmware>,
     /// Firmware known by path only: code and variable template (`nvram` of `qemu.conf`).
     pub legacy_firmware: Vec<(String, String)>,
+    /// Which guests keep the sound of the host.
+    pub host_audio: HostAudio,
+}
+
+/// Which guests without a back end for sound get none that is silent: QEMU chooses the host's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HostAudio {
+    /// Those with a VNC display (`vnc_allow_host_audio`).
+    pub with_vnc: bool,
+    /// Those without a display (`nographics_allow_host_audio`).
+    pub without_graphics: bool,
 }
 
 /// Everything handed in.

@@ -26,7 +26,7 @@ use domxml::Domain;
 use domxml::devices::Devices;
 
 pub use chardev::drop_generated_paths;
-pub use context::{Config, Context, Emulators, Ids};
+pub use context::{Config, Context, Emulators, HostAudio, Ids};
 pub use descriptor::Firmware;
 pub use device::{add_device, fill_device};
 
@@ -129,7 +129,7 @@ fn fill_devices(def: &mut Domain, kind: MachineKind, caps: &Caps, ctx: &mut Cont
     for graphics in &mut devices.graphics {
         graphics::fill(graphics, &ctx.config.lib_dir)?;
     }
-    small::fill_audio(devices);
+    small::fill_audio(devices, ctx.config.host_audio);
     video::fill(devices, machine::default_video(caps));
     Ok(())
 }

@@ -7,6 +7,7 @@ use domxml::devices::{
     TpmBackendKind, TpmModel, TpmVersion, VirtioModel, YesNo,
 };
 
+use super::HostAudio;
 use crate::error::{Error, Result};
 
 /// Whether a machine has a PS/2 controller that may be used.
@@ -174,9 +175,9 @@ fn fill_redirdev(redirdev: &mut Redirdev) {
 }
 
 /// Numbers the audio back ends; a guest without one gets what suits its display.
-pub(super) fn fill_audio(devices: &mut Devices) {
+pub(super) fn fill_audio(devices: &mut Devices, host: HostAudio) {
     if devices.audios.is_empty()
-        && let Some(kind) = default_audio(devices)
+        && let Some(kind) = default_audio(devices, host)
     {
         devices.audios.push(Audio {
             kind,
@@ -191,14 +192,18 @@ pub(super) fn fill_audio(devices: &mut Devices) {
 }
 
 /// SDL chooses its own sound when the guest starts, so nothing is written down.
-fn default_audio(devices: &Devices) -> Option<AudioKind> {
+fn default_audio(devices: &Devices, host: HostAudio) -> Option<AudioKind> {
     let has = |kind| devices.graphics.iter().any(|g| g.kind == kind);
     if has(GraphicsKind::Spice) {
         return Some(AudioKind::Spice);
     }
     // SDL, D-Bus and a display without a screen choose their own sound when the guest starts.
     let own = [GraphicsKind::Sdl, GraphicsKind::Dbus, GraphicsKind::EglHeadless];
-    let chosen = own.into_iter().any(has) && !has(GraphicsKind::Vnc);
+    let silent_vnc = has(GraphicsKind::Vnc) && !host.with_vnc;
+    let chosen = match devices.graphics.is_empty() {
+        true => host.without_graphics,
+        false => own.into_iter().any(has) || host.with_vnc,
+    } && !silent_vnc;
     (!chosen).then_some(AudioKind::None)
 }
 

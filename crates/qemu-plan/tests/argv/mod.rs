@@ -20,7 +20,7 @@ use qemu_plan::alias;
 use qemu_plan::caps::{Caps, Flag, Replies};
 use qemu_plan::command::plug::{Given, plug};
 use qemu_plan::command::{self, DeviceResources, Dirs, FdRef, Purpose, Resources, Secret, native};
-use qemu_plan::postparse::{Config, Context, Emulators, Firmware, Ids, post_parse};
+use qemu_plan::postparse::{Config, Context, Emulators, Firmware, HostAudio, Ids, post_parse};
 use serde_json::Value;
 
 /// A document that libvirt kept, and the command line it made of it.
@@ -360,6 +360,7 @@ fn submitted(case: &Case) -> Result<Domain, String> {
         security_model: "none".into(),
         firmware: firmware(),
         legacy_firmware: Vec::new(),
+        host_audio: HostAudio::default(),
     };
     let mut ids = MadeUp(0);
     let mut context = Context {

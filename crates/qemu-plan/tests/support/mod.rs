@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use domxml::{Domain, FormatFlags, Kind};
 use qemu_plan::address::Age;
 use qemu_plan::caps::{Caps, Flag, Replies};
-use qemu_plan::postparse::{self, Config, Context, Emulators, Firmware, Ids};
+use qemu_plan::postparse::{self, Config, Context, Emulators, Firmware, HostAudio, Ids};
 use qemu_plan::{Area, Code, Error};
 use serde_json::Value;
 
@@ -230,6 +230,7 @@ fn in_context<T>(rich: bool, age: Age, run: impl FnOnce(&mut Context<'_>) -> T) 
         security_model: "none".into(),
         firmware: firmware(),
         legacy_firmware: legacy(),
+        host_audio: HostAudio::default(),
     };
     run(&mut Context {
         host_arch: "x86_64",

@@ -5,48 +5,32 @@ use std::{
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
     path::PathBuf,
-    process::{Command, Stdio},
     sync::Arc,
     time::Duration,
 };
 
-use domxml::devices::{Filesystem, FilesystemBinary, Video, VideoBackend};
+use domxml::devices::{Filesystem, FilesystemBinary};
 use qemu_plan::{
     command::{DeviceResources, Resources},
     virtiofsd::{self, Features},
 };
-use serde::Deserialize;
 
 use crate::{
-    error::{Area, Code, Error, Result, os_text},
+    error::{Code, Error, Result},
     ops::{
         Driver,
         document::{plan, prepared::Prepared},
+        holdings::helper::described,
         host::{files, identity::Identity},
         operation::undo::Undo,
     },
     qemu::{Helper, Process, RunAs},
 };
 
-/// Where programs that serve devices describe themselves; the first description of a name counts.
-// table
-const DESCRIPTIONS: &[&str] = &["/etc/qemu/vhost-user", "/usr/share/qemu/vhost-user"];
 /// How long one has to end by itself once its QEMU has.
 const LAST_MOMENT: Duration = Duration::from_millis(500);
-/// Exit status of a child that could not become the program.
-const EXEC_FAILED: i32 = 127;
 /// Mode of a share's socket.
 const SOCKET_MODE: u32 = 0o775;
-
-/// What a program says of itself, or a description of it.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Description {
-    #[serde(rename = "type")]
-    kind: String,
-    binary: PathBuf,
-    features: Vec<String>,
-}
 
 /// The files of one share of a run.
 #[derive(Clone, Debug)]
@@ -120,7 +104,8 @@ pub(crate) async fn plug_one(
     let alias = share.info.alias.clone().unwrap_or_default();
     let place = Place::of(driver, document, &alias);
     let socket = place.socket.to_string_lossy().into_owned();
-    let program = serve(share.clone(), place, identity, undo).await?;
+    let debug = driver.config().virtiofsd_debug;
+    let program = serve((share.clone(), debug), place, identity, undo).await?;
     let binary = share.binary.get_or_insert_with(FilesystemBinary::default);
     binary.path = Some(program.to_string_lossy().into_owned());
     let given = DeviceResources {
@@ -145,51 +130,19 @@ pub(crate) async fn look(document: &domxml::Domain) -> Result<()> {
         let named = share.binary.as_ref().and_then(|binary| binary.path.clone());
         crate::blocking::file("looking for virtiofsd", move || find(named).map(drop)).await?;
     }
-    match other_screens(document).await? {
-        Some(None) => Err(no_gpu()),
-        _ => Ok(()),
-    }
-}
-
-/// A screen that another program draws needs one; we run none yet.
-///
-/// # Errors
-/// There is such a screen.
-pub(crate) async fn refuse_other_screens(document: &domxml::Domain) -> Result<()> {
-    match other_screens(document).await? {
-        None => Ok(()),
-        Some(None) => Err(no_gpu()),
-        Some(Some(_)) => Err(Error::new(
-            Code::ConfigUnsupported,
-            "vhost-user-gpu is not supported yet",
-        )),
-    }
-}
-
-/// The program that draws the screens which QEMU does not, if there are any, and the program.
-async fn other_screens(document: &domxml::Domain) -> Result<Option<Option<PathBuf>>> {
-    let drawn = |video: &Video| {
-        let driver = video.driver.as_ref();
-        driver.is_some_and(|driver| driver.name == Some(VideoBackend::Vhostuser))
-    };
-    if !document.devices.videos.iter().any(drawn) {
-        return Ok(None);
-    }
-    crate::blocking::file("looking for vhost-user-gpu", || Ok(Some(described("gpu")))).await
-}
-
-fn no_gpu() -> Error {
-    Error::new(
-        Code::OperationFailed,
-        "Unable to find a satisfying vhost-user-gpu",
-    )
+    Ok(())
 }
 
 /// Starts one; the program that was found.
-async fn serve(share: Filesystem, place: Place, identity: Identity, undo: &mut Undo) -> Result<PathBuf> {
+async fn serve(
+    (share, debug): (Filesystem, bool),
+    place: Place,
+    identity: Identity,
+    undo: &mut Undo,
+) -> Result<PathBuf> {
     let named = share.binary.as_ref().and_then(|binary| binary.path.clone());
     let directory = PathBuf::from(virtiofsd::directory(&share));
-    let (program, features) = crate::blocking::file("looking for virtiofsd", move || {
+    let (program, mut features) = crate::blocking::file("looking for virtiofsd", move || {
         let found = find(named)?;
         if !directory.exists() {
             return Err(Error::internal(format!(
@@ -200,6 +153,7 @@ async fn serve(share: Filesystem, place: Place, identity: Identity, undo: &mut U
         Ok(found)
     })
     .await?;
+    features.debug = debug;
     undo.push("the program of a shared directory", place.clone().end());
     let files = place.clone();
     let (socket, log) =
@@ -252,70 +206,15 @@ impl Place {
 fn find(named: Option<String>) -> Result<(PathBuf, Features)> {
     let program = match named {
         Some(path) => PathBuf::from(path),
-        None => described("fs")
+        None => described::find("fs", |_| true)?
             .ok_or_else(|| Error::new(Code::OperationFailed, "Unable to find a satisfying virtiofsd"))?,
     };
-    let failed = |why: String| {
-        Error::internal(format!(
-            "Child process ({} --print-capabilities) {why}",
-            program.display()
-        ))
-        .in_area(Area::None)
-    };
-    let output = Command::new(&program)
-        .arg("--print-capabilities")
-        .stdin(Stdio::null())
-        .output();
-    let output = output.map_err(|error| {
-        let why = os_text(&error);
-        let (status, path) = (EXEC_FAILED, program.display());
-        failed(format!(
-            "unexpected exit status {status}: libvirt:  error : cannot execute binary {path}: {why}\n"
-        ))
-    })?;
-    if let Some(status) = output.status.code().filter(|status| *status != 0) {
-        let said = String::from_utf8_lossy(&output.stderr);
-        return Err(failed(format!(
-            "unexpected exit status {status}: {}",
-            said.trim().chars().take(200).collect::<String>()
-        )));
-    }
-    let unreadable = |_| {
-        Error::internal(format!(
-            "unable to parse json capabilities '{}'",
-            program.display()
-        ))
-    };
-    let told: Description = serde_json::from_slice(&output.stdout).map_err(unreadable)?;
+    let told = described::ask(&program)?;
     let features = Features {
         separate_options: told.features.iter().any(|feature| feature == "separate-options"),
+        debug: false,
     };
     Ok((program, features))
-}
-
-/// The first program that is described as one of a kind: `fs` shares directories, `gpu` draws screens.
-fn described(kind: &str) -> Option<PathBuf> {
-    let mut files: Vec<PathBuf> = Vec::new();
-    for directory in DESCRIPTIONS {
-        let entries = fs::read_dir(directory)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .map(|entry| entry.path());
-        let known: Vec<_> = files
-            .iter()
-            .filter_map(|file| file.file_name().map(ToOwned::to_owned))
-            .collect();
-        files.extend(entries.filter(|path| !known.iter().any(|name| path.file_name() == Some(name))));
-    }
-    files.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
-    files.sort_by(|a, b| a.file_name().cmp(&b.file_name()));
-    let read = |path: &PathBuf| -> Option<Description> { serde_json::from_slice(&fs::read(path).ok()?).ok() };
-    files
-        .iter()
-        .filter_map(read)
-        .find(|d| d.kind == kind && d.binary.is_file())
-        .map(|d| d.binary)
 }
 
 /// After a run: ends what served its directories. What fails is logged.

@@ -23,6 +23,7 @@ use crate::{
             ledger::Debt,
             net::{
                 bridge_helper::Request,
+                mac_filter,
                 macvtap::{Macvtap, plug_source},
                 openvswitch::{Port, virtual_port, vlan},
                 ports, script,
@@ -275,7 +276,7 @@ pub(crate) async fn acquire(
         VirtType::Kvm => Plug::of(interface)?,
         _ => Plug::of(interface)?.without_vhost(),
     };
-    let alias = plug.alias.clone();
+    let (alias, is_port) = (plug.alias.clone(), plug.bridge.is_some());
     let plugged = match plug.macvtap {
         Some(mode) => macvtap(driver, interface, (plug, mode), undo).await?,
         None => tap(driver, plug).await?,
@@ -283,6 +284,9 @@ pub(crate) async fn acquire(
     let device = plugged.device.clone();
     let given = hand_over(plugged, &alias, qemu, undo).await?;
     interface.target.get_or_insert_with(InterfaceTarget::default).dev = Some(device.clone());
+    if is_port {
+        mac_filter::allow(driver, interface, undo).await?;
+    }
     script::run_up(interface, &device, undo).await?;
     switch_port(driver, interface, guest, undo).await?;
     crate::ops::holdings::net::traffic_control::put_on(interface, &device, guest).await?;
@@ -305,6 +309,7 @@ pub(crate) async fn release(driver: &Arc<Driver>, interface: &Interface, guest: 
     if let Err(error) = script::run_down(interface).await {
         tracing::error!(%guest, %error, "an interface was not taken down");
     }
+    mac_filter::forget(driver, interface).await;
     ports::give_back_one(driver, interface, guest).await;
 }
 

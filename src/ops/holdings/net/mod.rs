@@ -2,6 +2,7 @@
 
 pub mod bridge_helper;
 pub mod interface;
+pub(crate) mod mac_filter;
 pub mod macvtap;
 pub mod openvswitch;
 pub mod ports;

@@ -98,7 +98,8 @@ pub fn follow(disk: &mut Disk, as_user: &str, handed: &Handed) -> Result<()> {
         .as_ref()
         .and_then(|d| d.kind)
         .unwrap_or(StorageFormat::Raw);
-    disk.backing = Some(Box::new(chain((&path, &mut file), format, as_user, 0)?));
+    let reader = Reader { as_user, top: &path };
+    disk.backing = Some(Box::new(chain((&path, &mut file), format, reader, 0)?));
     Ok(())
 }
 
@@ -120,18 +121,26 @@ pub fn open_all(domain: &domxml::Domain, as_user: &str) -> Result<()> {
     Ok(())
 }
 
+/// Who opens the images of a chain, and the image that it begins with: errors name both.
+#[derive(Clone, Copy)]
+struct Reader<'a> {
+    as_user: &'a str,
+    top: &'a Path,
+}
+
 /// The images below `path`, ending with an empty one.
 fn chain(
     (path, file): (&Path, &mut File),
     format: StorageFormat,
-    as_user: &str,
+    reader: Reader<'_>,
     depth: usize,
 ) -> Result<BackingStore> {
     if depth > DEPTH_MAX {
-        return Err(Error::new(
-            Code::OperationFailed,
-            format!("backing chain of '{}' is deeper than {DEPTH_MAX}", path.display()),
-        ));
+        let text = format!(
+            "backing store for {} is self-referential or too deeply nested",
+            path.display()
+        );
+        return Err(Error::internal(text).in_area(Area::Storage));
     }
     let end = BackingStore {
         detected: true,
@@ -158,13 +167,20 @@ fn chain(
         ));
     }
     let next = path.parent().unwrap_or(Path::new("/")).join(named);
-    let Some(format) = below.format else {
+    let format = match below.format {
+        Some(format) => Some(format),
+        None => open_below(&next, reader)
+            .and_then(|mut file| looks_raw(&mut file).map_err(|e| broken(&next, reader, e)))?
+            .then(|| "raw".to_owned()),
+    };
+    let Some(format) = format else {
         let message = format!(
-            "format of backing image '{}' of image '{}' was not specified in the image metadata",
+            "format of backing image '{}' of image '{}' was not specified in the image metadata (See \
+             https://libvirt.org/kbase/backing_chains.html for troubleshooting)",
             next.display(),
             path.display()
         );
-        return Err(Error::new(Code::OperationFailed, message).in_area(Area::Storage));
+        return Err(Error::invalid(message).in_area(Area::Storage));
     };
     let format: StorageFormat = format.parse().map_err(|_| {
         Error::new(
@@ -172,7 +188,7 @@ fn chain(
             format!("unknown format '{format}' of backing image '{}'", next.display()),
         )
     })?;
-    let mut below = store(&next, format, as_user, depth)?;
+    let mut below = store(&next, format, reader, depth)?;
     if let Some(source) = below.source.as_mut().filter(|_| !named.starts_with('/')) {
         source.private_data = Some(SourcePrivate {
             rel_path: Some(named.to_owned()),
@@ -182,10 +198,10 @@ fn chain(
     Ok(below)
 }
 
-fn store(path: &Path, format: StorageFormat, as_user: &str, depth: usize) -> Result<BackingStore> {
+fn store(path: &Path, format: StorageFormat, reader: Reader<'_>, depth: usize) -> Result<BackingStore> {
     use std::os::unix::fs::FileTypeExt;
-    let mut file = open(path, as_user)?;
-    let metadata = file.metadata().map_err(|e| cannot_access(path, as_user, e))?;
+    let mut file = open_below(path, reader)?;
+    let metadata = file.metadata().map_err(|e| broken(path, reader, e))?;
     let text = path.to_string_lossy().into_owned();
     let block = metadata.file_type().is_block_device();
     let source = if block {
@@ -210,7 +226,7 @@ fn store(path: &Path, format: StorageFormat, as_user: &str, depth: usize) -> Res
             ..Format::default()
         }),
         source: Some(source),
-        backing: Some(Box::new(chain((path, &mut file), format, as_user, depth + 1)?)),
+        backing: Some(Box::new(chain((path, &mut file), format, reader, depth + 1)?)),
         detected: true,
         ..BackingStore::default()
     })
@@ -264,6 +280,49 @@ fn measure(mut file: File, format: StorageFormat) -> io::Result<[u64; 3]> {
 
 fn open(path: &Path, as_user: &str) -> Result<File> {
     File::open(path).map_err(|e| cannot_access(path, as_user, e))
+}
+
+/// Opens an image below the first one.
+fn open_below(path: &Path, reader: Reader<'_>) -> Result<File> {
+    File::open(path).map_err(|e| broken(path, reader, e))
+}
+
+fn broken(path: &Path, reader: Reader<'_>, error: io::Error) -> Error {
+    let (path, top) = (path.display(), reader.top.display());
+    let text = match reader.as_user {
+        "" => format!("Cannot access backing file '{path}' of storage file '{top}'"),
+        user => format!("Cannot access backing file '{path}' of storage file '{top}' (as {user})"),
+    };
+    Error::system(text, error).in_area(Area::Storage)
+}
+
+/// Where images of a format have a mark, and the mark.
+// table
+const MARKS: &[(u64, &[u8])] = &[
+    (0, b"QFI\xfb"),
+    (0, b"QED\0"),
+    (0, b"KDMV"),
+    (0, b"COWD"),
+    (0, b"vhdxfile"),
+    (0, b"conectix"),
+    (0, b"LUKS\xba\xbe"),
+    (0, b"WithoutFreeSpace"),
+    (0, b"WithouFreSpacExt"),
+    (0, b"OOOM"),
+    (0, b"Bochs Virtual HD Image"),
+    (64, b"\x7f\x10\xda\xbe"),
+];
+
+/// Whether an image of which nobody says the format has the mark of none.
+fn looks_raw(file: &mut File) -> io::Result<bool> {
+    let mut head = [0; 128];
+    file.seek(SeekFrom::Start(0))?;
+    let got = read_up_to(file, &mut head)?;
+    let has = |(at, mark): &(u64, &[u8])| {
+        let from = usize::try_from(*at).unwrap_or(usize::MAX);
+        head[..got].get(from..).is_some_and(|rest| rest.starts_with(mark))
+    };
+    Ok(!MARKS.iter().any(has))
 }
 
 fn cannot_access(path: &Path, as_user: &str, error: io::Error) -> Error {

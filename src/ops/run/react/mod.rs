@@ -8,7 +8,10 @@ mod threshold;
 use crate::{
     domain::{Condition, Effects, RunState, View},
     events::model::{self as pb, EventKind, event::Detail},
-    ops::run::{cause, slots},
+    ops::{
+        holdings::helper::reservations::MANAGER,
+        run::{cause, slots},
+    },
     qemu::GuestEvent,
 };
 
@@ -57,6 +60,8 @@ pub(crate) enum Then {
     },
     /// The guest keeps the device of this alias: whoever wants it to go is told.
     Kept(String),
+    /// The helper that makes reservations is gone.
+    Unreserved,
     /// The interface of this alias has lost the program that it is connected to.
     Disconnected(String),
 }
@@ -133,6 +138,9 @@ pub(crate) fn decide(
                 memory_resized(view, &alias_of(id), change.size / 1024),
                 Then::Nothing,
             )
+        }
+        GuestEvent::PrManagerStatusChanged(of) if of.id == MANAGER && !of.connected => {
+            (Effects::none(), Then::Unreserved)
         }
         GuestEvent::NetdevStreamDisconnected(lost) => disconnected(&lost.netdev_id),
         GuestEvent::MigrationPass(pass) => (iterated(pass.pass), Then::Nothing),
