@@ -6,7 +6,7 @@
 use crate::Domain;
 use crate::cpu::Cpu;
 use crate::devices::{
-    Audio, AudioKind, Controller, ControllerKind, GraphicsKind, Input, InputBus, InputKind, ListenKind,
+    Audio, AudioKind, Controller, ControllerKind, Devices, GraphicsKind, Input, InputBus, InputKind, ListenKind,
     PanicModel, PciModel, StorageFormat, UsbModel, Watchdog, WatchdogAction, WatchdogModel,
 };
 use crate::security::SeclabelType;
@@ -66,6 +66,7 @@ impl Domain {
         }
         if let [audio] = &devices.audios[..]
             && is_default_audio(audio)
+            && is_silent_by_default(devices)
         {
             devices.audios.clear();
         }
@@ -117,6 +118,13 @@ fn is_i440fx(machine: &str) -> bool {
 
 fn is_implicit_keyboard(input: &Input) -> bool {
     input.kind == InputKind::Keyboard && matches!(input.bus, Some(InputBus::Ps2 | InputBus::Xen))
+}
+
+/// Whether a guest with these displays gets the silent back end if it has none.
+fn is_silent_by_default(devices: &Devices) -> bool {
+    let has = |kind| devices.graphics.iter().any(|display| display.kind == kind);
+    let own = [GraphicsKind::Sdl, GraphicsKind::Dbus, GraphicsKind::EglHeadless];
+    !has(GraphicsKind::Spice) && (has(GraphicsKind::Vnc) || !own.into_iter().any(has))
 }
 
 /// The back end that every guest gets which has none.

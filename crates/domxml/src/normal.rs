@@ -151,6 +151,12 @@ fn normal_cputune(tune: &mut CpuTune) {
             choice.priority = None;
         }
     }
+    for share in &mut tune.cachetune {
+        share.caches.sort_by_key(|cache| (cache.level, cache.kind.as_str(), cache.id));
+    }
+    for share in &mut tune.memorytune {
+        share.nodes.sort_by_key(|node| node.id);
+    }
     // An allotment of nothing is none.
     tune.cachetune
         .retain(|share| !share.caches.is_empty() || !share.monitors.is_empty());

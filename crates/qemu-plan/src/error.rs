@@ -110,6 +110,12 @@ impl Error {
         }
     }
 
+    /// A property of a command line that libvirt has no value for.
+    pub fn null(key: &str) -> Self {
+        let text = format!("argument key '{key}' must not have null value");
+        Self::new(Code::Internal, Area::None, text)
+    }
+
     /// QEMU here cannot do what the document asks.
     pub fn unsupported(message: impl Into<String>) -> Self {
         Self::new(Code::ConfigUnsupported, Area::Qemu, message)

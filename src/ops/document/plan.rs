@@ -92,6 +92,32 @@ pub(crate) async fn complete(driver: &Arc<Driver>, domain: Box<domxml::Domain>, 
     Err(Error::internal("the document names too many emulators"))
 }
 
+/// What a stored document becomes when it is read and completed again, as libvirt does before it changes one that is to be
+/// shown.
+///
+/// # Errors
+/// What is wrong with it by now, in libvirt's words.
+pub(crate) async fn again(driver: &Driver, stored: &domxml::Domain) -> Result<Box<domxml::Domain>> {
+    let text = stored.format(domxml::FormatFlags::INACTIVE | domxml::FormatFlags::SECURE);
+    let domain = Box::new(domxml::Domain::given(&text)?);
+    let mut known = Known {
+        driver,
+        caps: RefCell::default(),
+        wanted: RefCell::default(),
+    };
+    for _ in 0..PROBES_MAX {
+        let attempt = fill_in(driver, domain.clone(), &known, Age::Known);
+        match known.take_wanted() {
+            Some(path) => {
+                let caps = driver.prober.caps(Path::new(&path)).await?;
+                known.caps.get_mut().insert(path, caps);
+            }
+            None => return attempt,
+        }
+    }
+    Err(Error::internal("the document names too many emulators"))
+}
+
 /// Runs a pure pass over a guest's devices, with what its emulator can do.
 ///
 /// # Errors

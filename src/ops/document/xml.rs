@@ -8,7 +8,10 @@ use qemu_plan::{command::cpu, postparse::drop_generated_paths};
 use crate::{
     domain::{Either, View},
     error::{Area, Error, Result},
-    ops::{Driver, document::config},
+    ops::{
+        Driver,
+        document::{config, plan},
+    },
 };
 
 /// Which form.
@@ -36,8 +39,14 @@ pub async fn text(driver: &Driver, view: &View, form: Form) -> Result<Arc<str>> 
         view.current()
     };
     let document = document.ok_or_else(|| Error::internal("the domain has no document"))?;
-    let given = match form.update_cpu && !document.is_live() {
-        true => with_cpu(driver, document).await?,
+    let given = match (form.update_cpu || form.migratable) && !document.is_live() {
+        true => {
+            let again = *plan::again(driver, &*document.domain()?).await?;
+            Some(match form.update_cpu {
+                true => with_cpu(driver, again).await?,
+                false => again,
+            })
+        }
         false => None,
     };
     if form.migratable {
@@ -62,21 +71,20 @@ pub async fn text(driver: &Driver, view: &View, form: Form) -> Result<Arc<str>> 
     Ok(document.format(flags)?.into())
 }
 
-/// A stored document with the CPU that the host would give it now; `None` where that is no other.
-async fn with_cpu(driver: &Driver, document: Either<'_>) -> Result<Option<domxml::Domain>> {
-    let stored = document.domain()?;
+/// A stored document with the CPU that the host would give it now.
+async fn with_cpu(driver: &Driver, mut stored: domxml::Domain) -> Result<domxml::Domain> {
     if let Some(model) = cpu::unknown_model(&stored) {
         return Err(Error::internal(format!("Unknown CPU model {model}")).in_area(Area::Cpu));
     }
     if !stored.cpu.as_ref().is_some_and(cpu::depends_on_host) {
-        return Ok(None);
+        return Ok(stored);
     }
     let emulator = stored.devices.emulator.as_deref().unwrap_or_default();
     let caps = driver.prober.caps(Path::new(emulator)).await?;
-    Ok(cpu::updated(&stored, &caps).map(|cpu| domxml::Domain {
-        cpu: Some(cpu),
-        ..domxml::Domain::clone(&stored)
-    }))
+    if let Some(cpu) = cpu::updated(&stored, &caps) {
+        stored.cpu = Some(cpu);
+    }
+    Ok(stored)
 }
 
 /// The document for another host, which needs the secrets too.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use qemu_plan::{address::Age, command};
+use qemu_plan::{address::Age, block::secrets_of, command};
 
 use crate::{
     domain::View,
@@ -57,19 +57,21 @@ async fn text(driver: &Arc<Driver>, planned: plan::Planned) -> Result<String> {
         .disks
         .iter_mut()
         .for_each(command::disk::settle_cache);
-    volumes::find(driver, &mut domain).await?;
     // Nobody has handed over descriptors for a guest that is only looked at.
     let none = Groups::default();
     none.named_by(domain.uuid.unwrap_or_default(), domain.devices.disks.iter().rev())?;
     let short_name = plan::short_name(-1, &domain.name);
     let mut resources = native_resources(driver, &domain, &short_name);
+    let key = MasterKey::new().map_err(|error| Error::system("cannot make a key", error))?;
+    for disk in domain.devices.disks.iter_mut().rev() {
+        volumes::find_one(driver, disk).await?;
+        let needs = secrets_of(disk, &resources);
+        secrets::fetch_needed(driver, needs, &key, &mut resources).await?;
+    }
     find_huge_pages(driver, &domain, &mut resources.dirs, &short_name).await?;
     hostdev::look(driver, &domain, &mut resources)?;
     let needs = command::needed_secrets(&domain, &caps, &resources)?;
-    if !needs.is_empty() {
-        let key = MasterKey::new().map_err(|error| Error::system("cannot make a key", error))?;
-        secrets::fetch_needed(driver, needs, &key, &mut resources).await?;
-    }
+    secrets::fetch_needed(driver, needs, &key, &mut resources).await?;
     tpm::look(&domain).await?;
     virtiofs::look(&domain).await?;
     screen::look(&domain).await?;

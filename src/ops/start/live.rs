@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use domxml::{
     StatusDocument,
+    clock::{Adjustment, ClockOffset},
     devices::{ChannelState, Chardev, ChardevKind, GraphicsKind, interface::LinkState},
     status::{DeviceAlias, VcpuThread},
 };
@@ -31,6 +32,11 @@ pub(crate) async fn complete(
     prepared: &mut Prepared,
 ) -> Result<StatusDocument> {
     tell_of_migrations(monitor).await?;
+    if let Some(clock) = &mut prepared.document.clock
+        && let (ClockOffset::Variable, Some(Adjustment::Seconds(ahead))) = (clock.offset, clock.adjustment)
+    {
+        clock.adjustment0 = Some(ahead);
+    }
     let ptys = monitor.ptys().await?;
     put_terminals(&mut prepared.document, &ptys);
     for channel in &mut prepared.document.devices.channels {

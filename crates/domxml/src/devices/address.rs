@@ -123,7 +123,7 @@ impl PciAddress {
     /// Whether nothing was said: only the bus kind is known, the place is to be chosen.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.domain == 0 && self.bus == 0 && self.slot == 0 && self.function == 0
+        self.domain == 0 && self.bus == 0 && self.slot == 0
     }
 }
 

@@ -9,6 +9,7 @@ mod connect;
 mod memory;
 mod pci;
 mod pci_set;
+mod spapr;
 mod usb;
 mod virtio_serial;
 
@@ -37,6 +38,7 @@ pub struct Machine {
 /// Libvirt's, when a place is wrong, taken, or there is none left.
 pub fn assign(devices: &mut Devices, machine: Machine) -> Result<()> {
     virtio_serial::assign(devices)?;
+    spapr::assign(devices);
     ccid::assign(devices);
     pci::assign(devices, machine.legacy, machine.age)?;
     usb::assign(devices)?;

@@ -36,14 +36,14 @@ pub struct Refs {
 /// When QEMU has no driver for the source, or the source lacks what the driver needs.
 pub fn storage_props(link: &Link<'_>, refs: &Refs) -> Result<Props> {
     match link.kind {
-        StorageKind::File => Ok(local("file", link.source.file.as_deref(), link, refs)),
+        StorageKind::File => local("file", link.source.file.as_deref(), link, refs),
         StorageKind::Block => {
             let driver = if refs.host_cdrom {
                 "host_cdrom"
             } else {
                 "host_device"
             };
-            Ok(local(driver, link.source.dev.as_deref(), link, refs))
+            local(driver, link.source.dev.as_deref(), link, refs)
         }
         StorageKind::Dir => directory(link),
         StorageKind::Network => network(&link.source, refs),
@@ -55,11 +55,12 @@ pub fn storage_props(link: &Link<'_>, refs: &Refs) -> Result<Props> {
     }
 }
 
-fn local(driver: &str, path: Option<&str>, link: &Link<'_>, refs: &Refs) -> Props {
-    Props::driver(driver)
-        .with("filename", refs.path.as_deref().or(path).unwrap_or_default())
+fn local(driver: &str, path: Option<&str>, link: &Link<'_>, refs: &Refs) -> Result<Props> {
+    let path = refs.path.as_deref().or(path).ok_or_else(|| Error::null("filename"))?;
+    Ok(Props::driver(driver)
+        .with("filename", path)
         .with_opt("aio", link.common.io.clone())
-        .with_opt("pr-manager", refs.pr_manager.clone())
+        .with_opt("pr-manager", refs.pr_manager.clone()))
 }
 
 fn directory(link: &Link<'_>) -> Result<Props> {

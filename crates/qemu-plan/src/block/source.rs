@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use domxml::devices::common::{Auth, AuthSecret, YesNo};
+use domxml::devices::common::{AuthSecret, YesNo};
 use domxml::devices::disk::{CacheMode, DetectZeroes, Discard, Disk, DiskDevice, IoMode};
 use domxml::devices::storage::{
     BackingStore, DataStore, Encryption, EncryptionEngine, EncryptionFormat, MetadataCache, NetProtocol,
@@ -82,6 +82,15 @@ pub struct Sources<'r> {
     pub next: u32,
     /// Secrets met so far.
     pub needs: Vec<SecretNeed>,
+}
+
+/// The secrets that a disk needs, in the order in which they are looked for.
+#[must_use]
+pub fn secrets_of(disk: &Disk, res: &Resources) -> Vec<SecretNeed> {
+    let mut sources = Sources::new(res, 1);
+    // What is wrong with an image is told when it is its turn.
+    let _ = sources.disk(disk);
+    sources.needs
 }
 
 impl SecretFrom {
@@ -269,7 +278,7 @@ impl<'r> Sources<'r> {
         let storage = image.storage_node();
         let source = link.source.as_ref();
         refs.pr_manager = self.reservations(source, image);
-        refs.auth = self.auth(source.auth.as_ref(), &storage, image);
+        refs.auth = self.auth(source, &storage, image);
         refs.cookie = self.cookies(source, &storage, image);
         refs.encrypt = self.encryption(link, image);
         refs.tls = self.tls(source, &storage, image);
@@ -300,10 +309,19 @@ impl<'r> Sources<'r> {
         Some(id)
     }
 
-    fn auth(&mut self, auth: Option<&Auth>, storage: &str, image: &mut Image) -> Option<String> {
-        let secret = auth?.secret.as_ref()?;
+    fn auth(&mut self, source: &Source, storage: &str, image: &mut Image) -> Option<String> {
+        let secret = source.auth.as_ref()?.secret.as_ref()?;
         let id = format!("{storage}-auth-secret0");
-        image.objects.push(self.secret(&id, SecretFrom::of(secret)));
+        // The protocol says what the secret is for, whatever the document calls it.
+        let kind = match source.protocol {
+            Some(NetProtocol::Rbd) => "ceph",
+            _ => "iscsi",
+        };
+        let from = match SecretFrom::of(secret) {
+            SecretFrom::Usage(_, name) => SecretFrom::Usage(kind.to_owned(), name),
+            other => other,
+        };
+        image.objects.push(self.secret(&id, from));
         Some(id)
     }
 

@@ -148,15 +148,17 @@ pub fn spelled_out(def: &Domain, caps: &Caps) -> Option<Cpu> {
         Some(CpuMode::HostModel) => host_model::vendor(accel),
         _ => cpu.vendor.clone(),
     };
-    let policy = |on| {
-        if on {
-            FeaturePolicy::Require
-        } else {
-            FeaturePolicy::Disable
-        }
+    let policy = |name: &str, on| match cpu.features.iter().find(|f| f.name == name)?.policy? {
+        given @ (FeaturePolicy::Force | FeaturePolicy::Forbid) => Some(given),
+        _ if on => Some(FeaturePolicy::Require),
+        _ => Some(FeaturePolicy::Disable),
+    };
+    let usual = |on| match on {
+        true => FeaturePolicy::Require,
+        false => FeaturePolicy::Disable,
     };
     let features = host.features.into_iter().map(|(name, on)| CpuFeature {
-        policy: Some(policy(on)),
+        policy: policy(&name, on).or(Some(usual(on))),
         name,
     });
     Some(Cpu {

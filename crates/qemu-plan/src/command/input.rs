@@ -24,8 +24,9 @@ pub fn build(cx: Context<'_>, input: &Input, line: &mut CommandLine) -> Result<(
 
 fn evdev(input: &Input) -> Result<Props> {
     let source = input.source.clone().unwrap_or_default();
+    let device = source.dev.ok_or_else(|| Error::null("evdev"))?;
     Ok(Props::object("input-linux", alias(&input.info)?)
-        .with("evdev", source.dev.unwrap_or_default())
+        .with("evdev", device)
         .with_opt("repeat", source.repeat.map(OnOff::is_on))
         .with_opt("grab_all", source.grab.map(|grab| grab == InputGrab::All))
         .with_opt("grab-toggle", source.grab_toggle.map(GrabToggle::as_str)))

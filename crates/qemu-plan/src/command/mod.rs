@@ -100,9 +100,8 @@ pub fn needed_secrets(def: &Domain, caps: &Caps, res: &Resources) -> Result<Vec<
 /// Refuses what no command line can be made of; otherwise what is booted from.
 fn check(def: &Domain, caps: &Caps, res: &Resources) -> Result<BTreeMap<String, u32>> {
     start::start(def, caps)?;
-    match res.purpose {
-        Purpose::Start => start::cards(def, caps)?,
-        _ => start::native(def, caps)?,
+    if res.purpose == Purpose::Start {
+        start::cards(def, caps)?;
     }
     Ok(boot::order(def))
 }
@@ -124,6 +123,9 @@ struct Plan {
 
 fn assemble(def: &Domain, caps: &Caps, res: &Resources) -> Result<(CommandLine, Vec<SecretNeed>)> {
     let boot = check(def, caps, res)?;
+    if res.purpose != Purpose::Start {
+        start::native(def, caps)?;
+    }
     let cx = Context {
         def,
         caps,

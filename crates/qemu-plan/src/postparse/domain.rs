@@ -138,7 +138,7 @@ fn fill_vcpu(vcpu: &mut Vcpu) -> Result<()> {
             "maximum vCPU count must not be less than current vCPU count",
         ));
     }
-    vcpu.current = vcpu.current.filter(|c| *c != vcpu.count && *c != 0);
+    vcpu.current = vcpu.current.filter(|c| *c != vcpu.count);
     if *vcpu.placement.get_or_insert(Placement::Static) == Placement::Auto {
         vcpu.cpuset = None;
     }

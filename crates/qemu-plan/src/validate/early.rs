@@ -198,6 +198,9 @@ pub(crate) fn usb_leaders(all: &[Controller]) -> Result<()> {
 
 /// CPUs that are listed one by one: the first is there, the others come in order.
 fn vcpus(def: &Domain) -> Result<()> {
+    if def.vcpu.as_ref().is_some_and(|vcpu| vcpu.current == Some(0)) {
+        return Err(Error::unsupported("vcpu 0 can't be offline"));
+    }
     let states = def.vcpus.as_ref().map_or(&[][..], |v| v.all.as_slice());
     let mut all: Vec<&VcpuState> = states.iter().collect();
     all.sort_by_key(|s| s.id);

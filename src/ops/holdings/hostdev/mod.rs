@@ -219,10 +219,18 @@ pub(crate) async fn plug_one(
 /// # Errors
 /// The host can't give such a device at all, or there is none.
 pub(crate) fn look(driver: &Driver, document: &domxml::Domain, resources: &mut Resources) -> Result<()> {
-    if want::is_nothing(document) {
-        return Ok(());
+    let has_vfio = hostinfo::has_vfio(driver.hostdevs.root());
+    if !want::is_nothing(document) {
+        want::settle(&mut document.clone(), has_vfio)?;
     }
-    want::settle(&mut document.clone(), hostinfo::has_vfio(driver.hostdevs.root()))?;
+    let passed = |card: &domxml::devices::Interface| {
+        card.kind == domxml::devices::InterfaceKind::Hostdev
+            && card.driver.as_ref().is_none_or(|driver| driver.name.is_none())
+    };
+    if !has_vfio && document.devices.interfaces.iter().any(passed) {
+        let text = "host doesn't support passthrough of host PCI devices";
+        return Err(Error::new(Code::ConfigUnsupported, text));
+    }
     for hostdev in &document.devices.hostdevs {
         let node = want::scsi(hostdev).filter(|_| hostdev.kind == HostdevKind::Scsi);
         if let Some(place) = node {

@@ -5,6 +5,8 @@
 
 mod threshold;
 
+use domxml::clock::{Adjustment, ClockOffset};
+
 use crate::{
     domain::{Condition, Effects, RunState, View},
     events::model::{self as pb, EventKind, event::Detail},
@@ -94,12 +96,7 @@ pub(crate) fn decide(
         GuestEvent::Stop => (paused(view, pause()), Then::Nothing),
         GuestEvent::Resume => (resumed(view), Then::Nothing),
         GuestEvent::GuestPanicked(_) => panicked(view),
-        GuestEvent::RtcChange(change) => {
-            let offset = change.offset;
-            let detail = Detail::RtcChange(pb::event::RtcChange { offset });
-            let effects = Effects::none().event(EventKind::RtcChange, Some(detail));
-            (effects, Then::Nothing)
-        }
+        GuestEvent::RtcChange(change) => (clock_set(view, change.offset), Then::Nothing),
         GuestEvent::Watchdog(w) => watchdog(view, &w.action),
         GuestEvent::BlockIoError(error) => (
             Effects::none().event(EventKind::IoError, Some(io_error(run, error))),
@@ -155,6 +152,24 @@ pub(crate) fn decide(
         GuestEvent::Wakeup => (woken(view), Then::Nothing),
         _ => none(),
     }
+}
+
+/// The guest set its clock. One of its own keeps what it is ahead by, of which QEMU tells only what came since the start.
+fn clock_set(view: &mut View, offset: i64) -> Effects {
+    let mut offset = offset;
+    if let Some(run) = &mut view.run
+        && let Some(clock) = &run.document.domain.clock
+        && clock.offset == ClockOffset::Variable
+    {
+        offset = offset.saturating_add(clock.adjustment0.unwrap_or(0));
+        let mut document = domxml::Domain::clone(&run.document.domain);
+        if let Some(clock) = &mut document.clock {
+            clock.adjustment = Some(Adjustment::Seconds(offset));
+        }
+        run.document = crate::domain::Document::live(document);
+    }
+    let detail = Detail::RtcChange(pb::event::RtcChange { offset });
+    Effects::none().event(EventKind::RtcChange, Some(detail))
 }
 
 /// An interface has lost the program that its back end is connected to.

@@ -1,0 +1,40 @@
+//! Registers of devices on the virtual bus of PowerPC guests, for those that ask for a place there.
+
+use std::collections::BTreeSet;
+
+use domxml::devices::{Address, ControllerKind, DeviceInfo, Devices, SpaprVioAddress};
+
+/// Where the registers of each kind begin, and how far they are apart.
+const NETWORK: u64 = 0x1000;
+const SCSI: u64 = 0x2000;
+const NVRAM: u64 = 0x3000;
+const SERIAL: u64 = 0x3000_0000;
+const STEP: u64 = 0x1000;
+
+/// Gives the devices their registers that name the bus and no register.
+pub(super) fn assign(devices: &mut Devices) {
+    let mut taken = BTreeSet::new();
+    devices.for_each_info(|_, info| taken.extend(register(info).copied().flatten()));
+    let cards = devices.interfaces.iter_mut().map(|card| (&mut card.info, NETWORK));
+    let controllers = devices.controllers.iter_mut();
+    let controllers = controllers.filter(|c| c.kind == ControllerKind::Scsi);
+    let controllers = controllers.map(|controller| (&mut controller.info, SCSI));
+    let serials = devices.serials.iter_mut().map(|serial| (&mut serial.info, SERIAL));
+    let nvram = devices.nvram.iter_mut().map(|nvram| (&mut nvram.info, NVRAM));
+    for (info, first) in cards.chain(controllers).chain(serials).chain(nvram) {
+        let Some(None) = register(info) else { continue };
+        let mut free = first;
+        while !taken.insert(free) {
+            free += STEP;
+        }
+        info.address = Some(Address::SpaprVio(SpaprVioAddress { reg: Some(free) }));
+    }
+}
+
+/// The register that a device on this bus names.
+fn register(info: &DeviceInfo) -> Option<&Option<u64>> {
+    match &info.address {
+        Some(Address::SpaprVio(SpaprVioAddress { reg })) => Some(reg),
+        _ => None,
+    }
+}
