@@ -539,9 +539,13 @@ fn format_layer(link: &Link<'_>, image: &Image) -> Result<Option<Format>> {
     let options = match (link.format, encryption) {
         (StorageFormat::Raw, None) => return Ok(None),
         (StorageFormat::Raw | StorageFormat::Luks, Some(_)) => Props::driver("luks").with("key-secret", key),
-        (StorageFormat::Qcow2, encryption) => qcow2(link, encryption, key)?,
+        // One that names no secret opens nothing.
+        (StorageFormat::Qcow2, encryption) => {
+            qcow2(link, encryption.filter(|of| !of.secrets.is_empty()), key)?
+        }
         (StorageFormat::Qcow, encryption) => {
-            Props::driver("qcow").with_opt("encrypt", encryption.map(|_| aes(key)))
+            let opened = encryption.filter(|of| !of.secrets.is_empty());
+            Props::driver("qcow").with_opt("encrypt", opened.map(|_| aes(key)))
         }
         (format, _) => Props::driver(format_driver(format)?),
     };

@@ -92,7 +92,8 @@ pub fn date_time(seconds: u64) -> String {
 fn build_pit(cx: Context<'_>, clock: &Clock, line: &mut CommandLine) {
     for pit in clock.timers.iter().filter(|timer| timer.name == TimerName::Pit) {
         let policy = match pit.tickpolicy {
-            Some(TickPolicy::Delay) => "delay",
+            // What is said nothing of is as it is without the kernel's timer.
+            None | Some(TickPolicy::Delay) => "delay",
             Some(TickPolicy::Discard) => "discard",
             _ => continue,
         };

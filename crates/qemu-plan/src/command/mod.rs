@@ -469,12 +469,14 @@ fn build_passthrough(cx: Context<'_>, line: &mut CommandLine) {
         for argument in &extra.args {
             line.flag(&argument.value);
         }
-        line.env.extend(
-            extra
-                .env
-                .iter()
-                .map(|one| (one.name.clone(), one.value.clone().unwrap_or_default())),
-        );
+        for one in &extra.env {
+            let value = one.value.clone().unwrap_or_default();
+            // A variable has one value, the last, and the place of the first.
+            match line.env.iter_mut().find(|(name, _)| *name == one.name) {
+                Some((_, old)) => *old = value,
+                None => line.env.push((one.name.clone(), value)),
+            }
+        }
     }
 }
 

@@ -98,7 +98,7 @@ rules! {
         unsupported "'interface' requires shared memory"
             if card.kind == InterfaceKind::Vhostuser && !guest.shares_memory();
         unsupported "invalid model for interface of type '{}': '{}' - must be 'virtio'"
-            (card.kind.as_str(), model(card))
+            (card.kind.as_str(), known_model(card))
             if matches!(card.kind, InterfaceKind::Vdpa | InterfaceKind::Vhostuser) && !is_virtio(card);
         unsupported "{} has to be a power of two" (odd_queue(card).unwrap_or_default())
             if is_virtio(card) && odd_queue(card).is_some();
@@ -197,6 +197,19 @@ fn isolated(card: &Interface) -> bool {
 
 fn model(card: &Interface) -> &str {
     card.model.as_deref().unwrap_or_default()
+}
+
+/// The name of a model that libvirt has a name for.
+fn known_model(card: &Interface) -> &str {
+    const KNOWN: &[&str] = &[
+        "netfront", "rtl8139", "virtio", "e1000", "e1000e", "igb", "virtio-transitional",
+        "virtio-non-transitional", "usb-net", "spapr-vlan", "lan9118", "scm91c111", "vlance", "vmxnet",
+        "vmxnet2", "vmxnet3", "Am79C970A", "Am79C973", "82540EM", "82545EM", "82543GC",
+    ];
+    match model(card) {
+        known if KNOWN.contains(&known) => known,
+        _ => "unknown",
+    }
 }
 
 fn is_virtio(card: &Interface) -> bool {
