@@ -6,8 +6,8 @@
 use crate::Domain;
 use crate::cpu::Cpu;
 use crate::devices::{
-    Audio, AudioKind, Controller, ControllerKind, Devices, GraphicsKind, Input, InputBus, InputKind, ListenKind,
-    PanicModel, PciModel, StorageFormat, UsbModel, Watchdog, WatchdogAction, WatchdogModel,
+    Audio, AudioKind, Controller, ControllerKind, Devices, GraphicsKind, Input, InputBus, InputKind,
+    ListenKind, PanicModel, PciModel, StorageFormat, UsbModel, Watchdog, WatchdogAction, WatchdogModel,
 };
 use crate::security::SeclabelType;
 

@@ -152,7 +152,9 @@ fn normal_cputune(tune: &mut CpuTune) {
         }
     }
     for share in &mut tune.cachetune {
-        share.caches.sort_by_key(|cache| (cache.level, cache.kind.as_str(), cache.id));
+        share
+            .caches
+            .sort_by_key(|cache| (cache.level, cache.kind.as_str(), cache.id));
     }
     for share in &mut tune.memorytune {
         share.nodes.sort_by_key(|node| node.id);

@@ -7,6 +7,7 @@
 mod form;
 mod grammar;
 mod rules;
+mod torn;
 
 pub use grammar::Grammar;
 
@@ -80,8 +81,12 @@ impl Domain {
     /// As [`Self::check_schema`].
     pub fn check_grammar(text: &str, grammar: &Grammar) -> Result<(), Error> {
         let document = Document::parse(text, NAMESPACES, ParseFlags::NONE)?;
-        match grammar.check(rooted(&document)?) {
-            Ok(()) => Ok(()),
+        let root = rooted(&document)?;
+        match grammar.check(root) {
+            Ok(()) => match torn::torn(root) {
+                Some(name) => Err(misfit(format!("Extra element {name} in interleave"))),
+                None => Ok(()),
+            },
             Err(grammar::Misfit::At(place)) => Err(misfit(place)),
             Err(grammar::Misfit::Intricate) => Self::check_schema(text),
         }

@@ -15,11 +15,17 @@ const STEP: u64 = 0x1000;
 pub(super) fn assign(devices: &mut Devices) {
     let mut taken = BTreeSet::new();
     devices.for_each_info(|_, info| taken.extend(register(info).copied().flatten()));
-    let cards = devices.interfaces.iter_mut().map(|card| (&mut card.info, NETWORK));
+    let cards = devices
+        .interfaces
+        .iter_mut()
+        .map(|card| (&mut card.info, NETWORK));
     let controllers = devices.controllers.iter_mut();
     let controllers = controllers.filter(|c| c.kind == ControllerKind::Scsi);
     let controllers = controllers.map(|controller| (&mut controller.info, SCSI));
-    let serials = devices.serials.iter_mut().map(|serial| (&mut serial.info, SERIAL));
+    let serials = devices
+        .serials
+        .iter_mut()
+        .map(|serial| (&mut serial.info, SERIAL));
     let nvram = devices.nvram.iter_mut().map(|nvram| (&mut nvram.info, NVRAM));
     for (info, first) in cards.chain(controllers).chain(serials).chain(nvram) {
         let Some(None) = register(info) else { continue };

@@ -56,7 +56,11 @@ pub fn storage_props(link: &Link<'_>, refs: &Refs) -> Result<Props> {
 }
 
 fn local(driver: &str, path: Option<&str>, link: &Link<'_>, refs: &Refs) -> Result<Props> {
-    let path = refs.path.as_deref().or(path).ok_or_else(|| Error::null("filename"))?;
+    let path = refs
+        .path
+        .as_deref()
+        .or(path)
+        .ok_or_else(|| Error::null("filename"))?;
     Ok(Props::driver(driver)
         .with("filename", path)
         .with_opt("aio", link.common.io.clone())

@@ -202,9 +202,27 @@ fn model(card: &Interface) -> &str {
 /// The name of a model that libvirt has a name for.
 fn known_model(card: &Interface) -> &str {
     const KNOWN: &[&str] = &[
-        "netfront", "rtl8139", "virtio", "e1000", "e1000e", "igb", "virtio-transitional",
-        "virtio-non-transitional", "usb-net", "spapr-vlan", "lan9118", "scm91c111", "vlance", "vmxnet",
-        "vmxnet2", "vmxnet3", "Am79C970A", "Am79C973", "82540EM", "82545EM", "82543GC",
+        "netfront",
+        "rtl8139",
+        "virtio",
+        "e1000",
+        "e1000e",
+        "igb",
+        "virtio-transitional",
+        "virtio-non-transitional",
+        "usb-net",
+        "spapr-vlan",
+        "lan9118",
+        "scm91c111",
+        "vlance",
+        "vmxnet",
+        "vmxnet2",
+        "vmxnet3",
+        "Am79C970A",
+        "Am79C973",
+        "82540EM",
+        "82545EM",
+        "82543GC",
     ];
     match model(card) {
         known if KNOWN.contains(&known) => known,
