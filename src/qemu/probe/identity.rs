@@ -8,7 +8,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    qemu::RunAs,
+};
 
 /// Where distributions keep QEMU's modules.
 const MODULES: &[&str] = &[
@@ -16,6 +19,8 @@ const MODULES: &[&str] = &[
     "/usr/lib64/qemu",
     "/usr/lib/qemu",
 ];
+/// The node of KVM.
+const KVM: &str = "/dev/kvm";
 /// Parameters of KVM that change what a guest CPU can have.
 const KVM_PARAMETERS: &[&str] = &[
     "/sys/module/kvm_intel/parameters/nested",
@@ -30,6 +35,10 @@ pub(super) struct Identity {
     binary: Stamp,
     modules: Vec<Option<Stamp>>,
     kvm: bool,
+    /// Mode, user and group of the node of KVM: who may use it.
+    kvm_node: Option<(u32, u32, u32)>,
+    /// User, group and groups that the binary is asked as.
+    user: Option<(u32, u32, Vec<u32>)>,
     host: Host,
 }
 
@@ -54,8 +63,8 @@ pub(super) struct Host {
 }
 
 impl Identity {
-    /// The binary at `path` as it is now.
-    pub(super) fn of(path: &Path, host: Host) -> Result<Self> {
+    /// The binary at `path` as it is now, to be asked as `run_as`.
+    pub(super) fn of(path: &Path, host: Host, run_as: Option<RunAs>) -> Result<Self> {
         let unusable = |error| Error::system(format!("Cannot check QEMU binary {}", path.display()), error);
         let meta = fs::metadata(path).map_err(unusable)?;
         if !meta.is_file() || meta.mode() & 0o111 == 0 {
@@ -77,6 +86,8 @@ impl Identity {
                 .map(|dir| Some(Stamp::of(&fs::metadata(dir).ok()?)))
                 .collect(),
             kvm: is_kvm_usable(),
+            kvm_node: fs::metadata(KVM).ok().map(|node| (node.mode(), node.uid(), node.gid())),
+            user: run_as.map(|RunAs { uid, gid, groups }| (uid, gid, groups)),
             host,
         })
     }
@@ -122,6 +133,6 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 }
 
 fn is_kvm_usable() -> bool {
-    let opened: io::Result<_> = OpenOptions::new().read(true).write(true).open("/dev/kvm");
+    let opened: io::Result<_> = OpenOptions::new().read(true).write(true).open(KVM);
     opened.is_ok()
 }

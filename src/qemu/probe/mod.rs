@@ -161,8 +161,8 @@ impl Inner {
 
     async fn identify(&self, path: &Path) -> Result<Identity> {
         let host = self.host.get_or_try_init(Host::read).await?.clone();
-        let path = path.to_owned();
-        super::blocking(move || Identity::of(&path, host)).await?
+        let (path, run_as) = (path.to_owned(), self.config.run_as.clone());
+        super::blocking(move || Identity::of(&path, host, run_as)).await?
     }
 
     fn known_or_begin(self: &Arc<Self>, identity: Identity) -> Known {

@@ -88,6 +88,28 @@ async fn a_binary_is_asked_once_however_many_ask_and_whoever_restarts() {
     assert_eq!(place.launches(), 2, "a new daemon finds it in the cache");
 }
 
+/// A user who came into a group may use what he could not, KVM say.
+#[tokio::test]
+async fn a_binary_is_asked_again_for_a_user_of_other_groups() {
+    if !nix::unistd::geteuid().is_root() {
+        testkit::skip("only root's daemon runs QEMU as somebody");
+        return;
+    }
+    let place = Place::new(json!({}));
+    let (uid, gid) = (0, 0);
+    let mut launches = Vec::new();
+    for groups in [vec![0], vec![0], vec![0, 65534]] {
+        let config = ProberConfig {
+            cache: place.cache(),
+            run_as: Some(RunAs { uid, gid, groups }),
+            deadlines: Deadlines::default(),
+        };
+        Prober::new(config).caps(&place.binary).await.unwrap();
+        launches.push(place.launches());
+    }
+    assert_eq!(launches, [2, 2, 4]);
+}
+
 #[tokio::test]
 async fn what_is_asked_is_what_the_tables_want() {
     let place = Place::new(json!({}));
