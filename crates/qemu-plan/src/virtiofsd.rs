@@ -140,6 +140,7 @@ mod tests {
             Features::default(),
             Features {
                 separate_options: true,
+                debug: false,
             },
         );
         let plain = "<filesystem type='mount'><driver type='virtiofs'/><source dir='/srv'/><target dir='tag'/></filesystem>";

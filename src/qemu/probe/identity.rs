@@ -86,7 +86,9 @@ impl Identity {
                 .map(|dir| Some(Stamp::of(&fs::metadata(dir).ok()?)))
                 .collect(),
             kvm: is_kvm_usable(),
-            kvm_node: fs::metadata(KVM).ok().map(|node| (node.mode(), node.uid(), node.gid())),
+            kvm_node: fs::metadata(KVM)
+                .ok()
+                .map(|node| (node.mode(), node.uid(), node.gid())),
             user: run_as.map(|RunAs { uid, gid, groups }| (uid, gid, groups)),
             host,
         })

@@ -99,7 +99,7 @@ pub fn follow(disk: &mut Disk, as_user: &str, handed: &Handed) -> Result<()> {
         .and_then(|d| d.kind)
         .unwrap_or(StorageFormat::Raw);
     let reader = Reader { as_user, top: &path };
-    disk.backing = Some(Box::new(chain((&path, &mut file), format, reader, 0)?));
+    disk.backing = Some(Box::new(chain((&path, &mut file), format, reader)?));
     Ok(())
 }
 
@@ -133,28 +133,55 @@ fn chain(
     (path, file): (&Path, &mut File),
     format: StorageFormat,
     reader: Reader<'_>,
-    depth: usize,
 ) -> Result<BackingStore> {
-    if depth > DEPTH_MAX {
-        let text = format!(
-            "backing store for {} is self-referential or too deeply nested",
-            path.display()
-        );
-        return Err(Error::internal(text).in_area(Area::Storage));
+    let mut links = Vec::new();
+    let mut next = below((path, file), format, reader)?;
+    while let Some(mut image) = next {
+        // Of one that is below itself there is no end.
+        if links.len() >= DEPTH_MAX {
+            let text = format!(
+                "backing store for {} is self-referential or too deeply nested",
+                image.path.display()
+            );
+            return Err(Error::internal(text).in_area(Area::Storage));
+        }
+        links.push(Box::new(image.store));
+        next = below((&image.path, &mut image.file), image.format, reader)?;
     }
     let end = BackingStore {
         detected: true,
         ..BackingStore::default()
     };
+    let chain = links.into_iter().rev().fold(Box::new(end), |below, mut image| {
+        image.backing = Some(below);
+        image
+    });
+    Ok(*chain)
+}
+
+/// An image that was found below another.
+struct Found {
+    path: PathBuf,
+    file: File,
+    format: StorageFormat,
+    store: BackingStore,
+}
+
+/// The image below one, if there is one.
+fn below(
+    (path, file): (&Path, &mut File),
+    format: StorageFormat,
+    reader: Reader<'_>,
+) -> Result<Option<Found>> {
     if format != StorageFormat::Qcow2 {
-        return Ok(end);
+        return Ok(None);
     }
     // Whoever handed it over may have read from it.
     let read = file.seek(SeekFrom::Start(0)).and_then(|_| read_qcow2(file));
     let below = read.map_err(|e| {
         Error::system(format_args!("cannot read the head of '{}'", path.display()), e).in_area(Area::Storage)
     })?;
-    let Some(name) = below.file else { return Ok(end) };
+    let Some(name) = below.file else { return Ok(None) };
     // Names with a protocol are QEMU's to open; they have no local file to follow.
     let named = name.strip_prefix("file:").unwrap_or(&name);
     if named.contains(':') && !named.starts_with('/') {
@@ -167,68 +194,81 @@ fn chain(
         ));
     }
     let next = path.parent().unwrap_or(Path::new("/")).join(named);
-    let format = match below.format {
-        Some(format) => Some(format),
-        None => open_below(&next, reader)
-            .and_then(|mut file| looks_raw(&mut file).map_err(|e| broken(&next, reader, e)))?
-            .then(|| "raw".to_owned()),
-    };
-    let Some(format) = format else {
-        let message = format!(
-            "format of backing image '{}' of image '{}' was not specified in the image metadata (See \
-             https://libvirt.org/kbase/backing_chains.html for troubleshooting)",
-            next.display(),
-            path.display()
-        );
-        return Err(Error::invalid(message).in_area(Area::Storage));
-    };
-    let format: StorageFormat = format.parse().map_err(|_| {
-        Error::new(
-            Code::ConfigUnsupported,
-            format!("unknown format '{format}' of backing image '{}'", next.display()),
-        )
-    })?;
-    let mut below = store(&next, format, reader, depth)?;
-    if let Some(source) = below.source.as_mut().filter(|_| !named.starts_with('/')) {
+    let format = format_of(below.format, (&next, path), reader)?;
+    let mut found = open_found(next, format, reader)?;
+    if let Some(source) = found.store.source.as_mut().filter(|_| !named.starts_with('/')) {
         source.private_data = Some(SourcePrivate {
             rel_path: Some(named.to_owned()),
             ..SourcePrivate::default()
         });
     }
-    Ok(below)
+    Ok(Some(found))
 }
 
-fn store(path: &Path, format: StorageFormat, reader: Reader<'_>, depth: usize) -> Result<BackingStore> {
-    use std::os::unix::fs::FileTypeExt;
-    let mut file = open_below(path, reader)?;
-    let metadata = file.metadata().map_err(|e| broken(path, reader, e))?;
-    let text = path.to_string_lossy().into_owned();
-    let block = metadata.file_type().is_block_device();
-    let source = if block {
-        Source {
-            dev: Some(text),
-            ..Source::default()
+/// The format of an image as the one above it says; raw if that says nothing and nothing in it says otherwise.
+fn format_of(
+    said: Option<String>,
+    (next, above): (&Path, &Path),
+    reader: Reader<'_>,
+) -> Result<StorageFormat> {
+    let Some(format) = said else {
+        let raw = open_below(next, reader)
+            .and_then(|mut file| looks_raw(&mut file).map_err(|e| broken(next, reader, e)))?;
+        if raw {
+            return Ok(StorageFormat::Raw);
         }
-    } else {
-        Source {
-            file: Some(text),
-            ..Source::default()
-        }
+        let message = format!(
+            "format of backing image '{}' of image '{}' was not specified in the image metadata (See \
+             https://libvirt.org/kbase/backing_chains.html for troubleshooting)",
+            next.display(),
+            above.display()
+        );
+        return Err(Error::invalid(message).in_area(Area::Storage));
     };
-    Ok(BackingStore {
-        kind: Some(if block {
-            StorageKind::Block
-        } else {
-            StorageKind::File
-        }),
+    format.parse().map_err(|_| {
+        Error::new(
+            Code::ConfigUnsupported,
+            format!("unknown format '{format}' of backing image '{}'", next.display()),
+        )
+    })
+}
+
+fn open_found(path: PathBuf, format: StorageFormat, reader: Reader<'_>) -> Result<Found> {
+    use std::os::unix::fs::FileTypeExt;
+    let file = open_below(&path, reader)?;
+    let metadata = file.metadata().map_err(|e| broken(&path, reader, e))?;
+    let text = path.to_string_lossy().into_owned();
+    let (kind, source) = match metadata.file_type().is_block_device() {
+        true => (
+            StorageKind::Block,
+            Source {
+                dev: Some(text),
+                ..Source::default()
+            },
+        ),
+        false => (
+            StorageKind::File,
+            Source {
+                file: Some(text),
+                ..Source::default()
+            },
+        ),
+    };
+    let store = BackingStore {
+        kind: Some(kind),
         format: Some(Format {
             kind: Some(format),
             ..Format::default()
         }),
         source: Some(source),
-        backing: Some(Box::new(chain((path, &mut file), format, reader, depth + 1)?)),
         detected: true,
         ..BackingStore::default()
+    };
+    Ok(Found {
+        path,
+        file,
+        format,
+        store,
     })
 }
 
