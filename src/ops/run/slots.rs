@@ -348,17 +348,18 @@ mod tests {
                 .filter(|s| s.id > 0 && s.order.is_some())
                 .copied()
                 .collect();
-            check_order(&coming, &all, &slots()).map_err(|error| error.message)
+            check_order(&coming, &all, &slots()).map_err(|error| error.message.into_owned())
         };
-        assert_eq!(check([Some(1), Some(2), None, Some(3)]), Ok(()));
-        assert_eq!(
-            check([Some(1), Some(2), Some(2), None]),
-            Err("unsupported configuration: duplicate vcpu order '2'".to_owned())
-        );
-        assert_eq!(
-            check([Some(1), Some(9), None, None]),
-            Err("unsupported configuration: vcpu order '9' exceeds vcpu count".to_owned())
-        );
+        let says = |orders, text: &str| check(orders).is_err_and(|said: String| said.ends_with(text));
+        assert!(check([Some(1), Some(2), None, Some(3)]).is_ok());
+        assert!(says(
+            [Some(1), Some(2), Some(2), None],
+            "duplicate vcpu order '2'"
+        ));
+        assert!(says(
+            [Some(1), Some(9), None, None],
+            "vcpu order '9' exceeds vcpu count"
+        ));
     }
 
     /// What QEMU 10.0.2 tells of a guest with four CPUs, of which the second and the fourth were plugged in.

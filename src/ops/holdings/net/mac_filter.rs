@@ -111,7 +111,7 @@ mod tests {
                 "<domain type='qemu'><name>a</name><os><type>hvm</type></os><devices><interface type='{kind}'><mac \
                  address='52:54:00:11:22:33'/><target dev='vnet0'/></interface></devices></domain>"
             );
-            let mut document = domxml::Domain::parse(&text, domxml::ParseFlags::empty()).unwrap();
+            let mut document = domxml::Domain::parse(&text, domxml::ParseFlags::NONE).unwrap();
             document.devices.interfaces.remove(0)
         };
         let words = rule(&interface("bridge"), "--insert").unwrap().join(" ");
