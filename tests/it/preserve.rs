@@ -70,8 +70,8 @@ async fn guests_are_preserved_before_the_daemon_ends_and_are_back_with_the_host(
         "a trial has ended a guest"
     );
     admin.shut_down(preserve(false)).await?;
-    let mut end = || wait_until("the daemon's end", LIMIT, || !process::alive(pid));
-    tokio::task::block_in_place(&mut end)?;
+    let end = || wait_until("the daemon's end", LIMIT, || !process::alive(pid));
+    tokio::task::block_in_place(end)?;
     sandbox.stop()?;
     ensure!(is_saved(&sandbox), "the guest is not saved");
     ensure!(starts_once(&sandbox), "it would not be started");
@@ -79,13 +79,13 @@ async fn guests_are_preserved_before_the_daemon_ends_and_are_back_with_the_host(
     fs::remove_file(sandbox.path("/run/libvirt/qemu/autostarted"))?;
     sandbox.start()?;
     let virsh = sandbox.virsh();
-    let mut back = || {
+    let back = || {
         wait_until("the guest is back", LIMIT, || {
             let state = virsh.ok(&["domstate", "kept", "--reason"]);
             state.is_ok_and(|state| state.contains("running (restored)"))
         })
     };
-    tokio::task::block_in_place(&mut back)?;
+    tokio::task::block_in_place(back)?;
     ensure!(!starts_once(&sandbox), "it would be started again");
     ensure!(
         !virsh.run(&["domstate", "passing"])?.success(),

@@ -188,6 +188,7 @@ async fn asked(driver: &Driver, domain: &Domain) -> Result<(domain::Job, Arc<Gue
             }
         }
     };
+    driver.guests.reached(domain).await?;
     hangs(&domain.view())?;
     let job = domain.job(Want::Plain(Job::Query)).await?;
     let view = job.view();

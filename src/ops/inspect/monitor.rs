@@ -24,7 +24,7 @@ pub async fn raw(
     command: String,
     fds: Vec<OwnedFd>,
 ) -> Result<String> {
-    let guest = driver.guests.of(&domain.view())?;
+    let guest = driver.guests.reached(domain).await?;
     let job = domain.job(Want::Plain(Kind::Modify)).await?;
     let monitor = guest.monitor()?;
     driver
@@ -41,7 +41,7 @@ pub async fn raw(
 /// # Errors
 /// As [`raw`].
 pub async fn human(driver: &Arc<Driver>, domain: &Domain, line: String, fds: Vec<OwnedFd>) -> Result<String> {
-    let guest = driver.guests.of(&domain.view())?;
+    let guest = driver.guests.reached(domain).await?;
     let job = domain.job(Want::Plain(Kind::Modify)).await?;
     driver
         .tracked(async move {

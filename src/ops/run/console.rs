@@ -112,8 +112,8 @@ pub async fn attach(
     which: Which,
     input: impl Stream<Item = Bytes> + Send + 'static,
 ) -> Result<Output> {
+    let guest = driver.guests.reached(domain).await?;
     let view = domain.view();
-    let guest = driver.guests.of(&view)?;
     let run = view.running()?;
     let (alias, place) = find(&run.document.domain, &which)?;
     let (ticket, revoked) = guest.consoles.enter(&alias, which.force)?;

@@ -28,7 +28,10 @@ use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
 use crate::{
-    domain::{Condition, Domain, Effects, Job, View},
+    domain::{
+        Condition, Domain, Effects, Job, View,
+        jobs::{Kind, Want},
+    },
     error::{Code, Error, Result},
     ops::{
         holdings::{display_port::Lease, storage::lease::Holding},
@@ -126,6 +129,20 @@ impl Guests {
             .filter(|g| g.id == run.launched.id)
             .cloned();
         found.ok_or_else(Error::not_running)
+    }
+    /// The same. A daemon that began a moment ago may not have reached it yet: then once it has.
+    ///
+    /// # Errors
+    /// As [`Guests::of`]; what waiting for a job gives.
+    pub(crate) async fn reached(&self, domain: &Domain) -> Result<Arc<Guest>> {
+        let view = domain.view();
+        match self.of(&view) {
+            Err(_) if view.active() => {}
+            known => return known,
+        }
+        // Who goes to it, or starts it, has its job until then.
+        let job = domain.job(Want::Plain(Kind::Query)).await?;
+        self.of(&job.view())
     }
     /// Enters a connection.
     pub(crate) fn insert(&self, guest: &Arc<Guest>) {

@@ -46,7 +46,7 @@ pub(super) async fn begin(
     conditions: &Conditions,
 ) -> Result<(Operation, Arc<Guest>)> {
     // One that does not run is not waited for.
-    driver.guests.of(&domain.view())?;
+    driver.guests.reached(domain).await?;
     let ask = Ask {
         kind,
         job: Want::Plain(job),
@@ -132,7 +132,7 @@ async fn ask(
         return powerdown(driver, domain, conditions, then).await;
     }
     conditions.check(&domain.view())?;
-    driver.guests.of(&domain.view())?;
+    driver.guests.reached(domain).await?;
     if conditions.trial {
         return if way == Way::Agent {
             agent::available(&domain.view())

@@ -159,7 +159,7 @@ impl Turn {
     /// # Errors
     /// `OperationInvalid` if the guest does not run.
     pub(crate) async fn take(driver: &Arc<Driver>, domain: &Domain) -> Result<Self> {
-        driver.guests.of(&domain.view())?;
+        driver.guests.reached(domain).await?;
         let job = domain.job(Want::Agent).await?;
         // It may have ended while we waited.
         let guest = driver.guests.of(&job.view())?;
