@@ -225,7 +225,7 @@ mod tests {
         assert_eq!(filter("xa").await.unwrap(), None, "nobody has looked for scripts");
         hooks.look().await;
         assert_eq!(filter("xa").await.unwrap().as_deref(), Some("xc"));
-        assert_eq!(filter("unchanged").await.unwrap(), None);
+        assert_eq!(filter("xyz").await.unwrap(), None);
         write(
             &dir.path().join("qemu.d/3"),
             "#!/bin/sh\necho no >&2; exit 3\n",
