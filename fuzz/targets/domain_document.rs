@@ -47,6 +47,7 @@ fn complete(mut domain: Domain) -> Option<Domain> {
         security_model: "none".into(),
         firmware: Vec::new(),
         legacy_firmware: Vec::new(),
+        host_audio: Default::default(),
     };
     let mut ctx = Context {
         host_arch: "x86_64",

@@ -49,6 +49,7 @@ fn complete(caps: Caps) {
         security_model: "none".into(),
         firmware: Vec::new(),
         legacy_firmware: Vec::new(),
+        host_audio: Default::default(),
     };
     let host = Host(Arc::new(caps));
     let mut ctx = Context {

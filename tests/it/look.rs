@@ -236,7 +236,7 @@ async fn a_descriptor_goes_with_a_command_to_the_monitor() -> Result<()> {
     let getfd = r#"{"execute":"getfd","arguments":{"fdname":"x"}}"#;
     let taken = virsh(&["7"], getfd)?;
     ensure!(
-        taken.success() && taken.stdout.contains("\"return\": {}"),
+        taken.success() && taken.stdout.contains("\"return\":{}"),
         "{taken:?}"
     );
     let none = virsh(&[], getfd)?;
@@ -248,7 +248,7 @@ async fn a_descriptor_goes_with_a_command_to_the_monitor() -> Result<()> {
         "{two:?}"
     );
     let close = virsh(&[], r#"{"execute":"closefd","arguments":{"fdname":"x"}}"#)?;
-    ensure!(close.stdout.contains("\"return\": {}"), "{close:?}");
+    ensure!(close.stdout.contains("\"return\":{}"), "{close:?}");
     Ok(())
 }
 

@@ -54,6 +54,7 @@ mod soak;
 mod stage;
 mod steps;
 mod steps_saves;
+mod steps_storage;
 mod storage;
 mod storm;
 mod surroundings;

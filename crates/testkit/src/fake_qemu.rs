@@ -8,6 +8,7 @@
 mod cpus;
 mod devices;
 pub mod program;
+mod relay;
 pub mod script;
 mod session;
 

@@ -19,15 +19,15 @@ use crate::{
         Condition, Effects, Run, RunState, View,
         intents::{Intent, Note},
     },
-    error::{Code, Error, Result},
+    error::Result,
     ops::{
         Driver,
         run::{cause::Cause, cpus, guest::Guest, react, stop},
     },
 };
 
-/// How long QEMU may take to give up a migration.
-const GIVING_UP: Duration = Duration::from_secs(10);
+/// How long QEMU may take to give up a migration before the guest goes on without an answer.
+const GIVING_UP: Duration = Duration::from_secs(1);
 /// Between two questions whether it has.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -174,7 +174,8 @@ async fn carry_out(driver: &Arc<Driver>, guest: &Arc<Guest>, plan: Plan) -> Resu
     guest.domain.commit(change).await.map(drop)
 }
 
-/// Has QEMU give up a migration, and waits until it has: no CPU may run before.
+/// Has QEMU give up a migration, and waits until it has. A stream that nobody reads keeps it from that: what it has given up
+/// comes to nothing all the same, and the guest need not wait for the reader.
 async fn cancel(guest: &Arc<Guest>) -> Result<()> {
     guest.execute(commands::MigrateCancel {}).await?;
     let given_up = async {
@@ -186,10 +187,11 @@ async fn cancel(guest: &Arc<Guest>) -> Result<()> {
     tokio::time::timeout(GIVING_UP, given_up)
         .await
         .unwrap_or_else(|_| {
-            Err(Error::new(
-                Code::OperationTimeout,
-                "QEMU does not give up the migration that a former daemon had begun",
-            ))
+            tracing::warn!(
+                guest = %guest.domain.view().name,
+                "QEMU does not give up the migration that a former daemon had begun: nobody reads what it has written"
+            );
+            Ok(())
         })
 }
 

@@ -214,7 +214,7 @@ impl Dumping {
             return Ok(());
         }
         self.guest.expect_pause(Condition::PAUSED_DUMP);
-        let again = self.again(context, Condition::RUNNING_SAVE_CANCELED);
+        let again = self.again(context, Condition::RUNNING_UNPAUSED);
         context.steps("live").await?.push("CPUs", again);
         Ok(())
     }

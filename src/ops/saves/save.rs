@@ -356,11 +356,12 @@ pub(super) async fn stop_cpus(
     }
     guest.expect_pause(condition);
     let stop = async { guest.execute(qmp::commands::Stop {}).await.map(drop) };
-    let again = resume(
-        Arc::clone(context.driver()),
-        Arc::clone(guest),
-        Condition::RUNNING_SAVE_CANCELED,
-    );
+    let running = match condition {
+        // Whether it is dumped or not: the guest goes on.
+        Condition::PAUSED_DUMP => Condition::RUNNING_UNPAUSED,
+        _ => Condition::RUNNING_SAVE_CANCELED,
+    };
+    let again = resume(Arc::clone(context.driver()), Arc::clone(guest), running);
     context.step("CPUs", stop, again).await?;
     traffic::hold_back(&context.view()).await;
     // QEMU's own event has told it, or will find it told. The steps stay to be undone.

@@ -23,6 +23,7 @@ use tokio::sync::mpsc;
 use crate::place;
 
 use super::devices::Devices;
+use super::relay::{self, Relay};
 use super::script::{Asked, Probe, Rule, Script};
 use super::session::{Outcome, Session, event_line};
 
@@ -41,14 +42,14 @@ enum Monitor {
 }
 
 /// Where connections come from.
-enum Endpoint {
+pub(super) enum Endpoint {
     Listener(UnixListener),
     /// One, and no other after it.
     Connected(Option<UnixStream>),
 }
 
 impl Endpoint {
-    async fn accept(&mut self) -> io::Result<UnixStream> {
+    pub(super) async fn accept(&mut self) -> io::Result<UnixStream> {
         match self {
             Self::Listener(listener) => listener.accept().await.map(|(stream, _)| stream),
             Self::Connected(stream) => match stream.take() {
@@ -76,8 +77,22 @@ pub fn run(args: Vec<OsString>) -> Result<i32> {
         .into_iter()
         .map(|arg| arg.to_string_lossy().into_owned())
         .collect();
-    let mut script = read_script(args.first().map_or("", String::as_str))?;
+    let place = script_path(args.first().map_or("", String::as_str));
+    let mut script = read_script(place.as_deref())?;
     let options = Options::parse(&args)?;
+    if let (Some((qemu, socket)), Some(path)) = (relay::of_environment(), &place) {
+        let relay = Relay {
+            qemu,
+            socket,
+            script: path.clone(),
+            met: Default::default(),
+        };
+        let monitor = options.monitor.context("no monitor to pass on")?;
+        return runtime()?.block_on(async { relay.serve(endpoint(monitor)?).await });
+    }
+    if let Some(emulator) = &script.real {
+        return relay::become_qemu(emulator, &args, place.as_deref());
+    }
     note(&script, &json!({"launch": args}));
     eprint!("{}", script.start.stderr);
     if let Some(status) = script.start.exit {
@@ -89,10 +104,11 @@ pub fn run(args: Vec<OsString>) -> Result<i32> {
     if let Some(path) = &options.pid_file {
         fs::write(path, format!("{}\n", std::process::id()))?;
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(serve(options, script, Devices::of(&args)))
+    runtime()?.block_on(serve(options, script, Devices::of(&args)))
+}
+
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
 async fn serve(options: Options, script: Script, devices: Devices) -> Result<i32> {
@@ -183,13 +199,17 @@ fn endpoint(monitor: Monitor) -> Result<Endpoint> {
     Ok(Endpoint::Listener(UnixListener::from_std(listener)?))
 }
 
-fn read_script(program: &str) -> Result<Script> {
+fn script_path(program: &str) -> Option<PathBuf> {
     let beside = || Some(PathBuf::from(format!("{program}.json"))).filter(|path| path.exists());
     let named = std::env::var_os("FAKE_QEMU_SCRIPT").map(PathBuf::from);
-    let Some(path) = named.or_else(beside) else {
+    named.or_else(beside)
+}
+
+fn read_script(path: Option<&Path>) -> Result<Script> {
+    let Some(path) = path else {
         return Ok(Script::default());
     };
-    let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
     Script::from_json(&text).with_context(|| path.display().to_string())
 }
 
@@ -197,7 +217,7 @@ fn note(script: &Script, entry: &Value) {
     append(script.record.as_deref(), entry);
 }
 
-fn append(path: Option<&Path>, entry: &Value) {
+pub(super) fn append(path: Option<&Path>, entry: &Value) {
     let file = path.map(|path| OpenOptions::new().append(true).create(true).open(path));
     if let Some(Ok(mut file)) = file {
         let _best_effort = file.write_all(format!("{entry}\n").as_bytes());

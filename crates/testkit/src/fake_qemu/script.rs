@@ -26,6 +26,8 @@ pub struct Script {
     pub start: Start,
     /// What the capability probe gets (the program only, with `-machine none`).
     pub probe: Probe,
+    /// A real QEMU that does what the rules do not say (the program only).
+    pub real: Option<PathBuf>,
     /// File that gets a line of JSON for each launch and each command (the program only).
     pub record: Option<PathBuf>,
 }

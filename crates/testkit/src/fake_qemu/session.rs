@@ -76,10 +76,10 @@ impl Session {
         if say(stream, GREETING).await.is_err() {
             return Outcome::Disconnected;
         }
-        let (mut buffer, mut fds) = (Vec::new(), Vec::new());
+        let (mut buffer, mut fds) = (Vec::new(), Vec::<OwnedFd>::new());
         loop {
             while let Some(line) = take_line(&mut buffer) {
-                let Some((asked, id)) = read_command(&line, std::mem::take(&mut fds)) else {
+                let Some((asked, id)) = read_command(&line, std::mem::take(&mut fds).len()) else {
                     let _gone = say(stream, JUNK_REPLY).await;
                     continue;
                 };
@@ -286,18 +286,18 @@ pub(super) fn event_line(name: &str, data: &Value) -> String {
     line(&event)
 }
 
-fn scripted_event(event: &Value) -> String {
+pub(super) fn scripted_event(event: &Value) -> String {
     event_line(event["event"].as_str().unwrap_or_default(), &event["data"])
 }
 
-fn with_id(mut reply: Value, id: Option<Value>) -> Value {
+pub(super) fn with_id(mut reply: Value, id: Option<Value>) -> Value {
     if let Some(id) = id {
         reply["id"] = id;
     }
     reply
 }
 
-fn line(value: &Value) -> String {
+pub(super) fn line(value: &Value) -> String {
     format!("{value}\r\n")
 }
 
@@ -305,14 +305,14 @@ async fn say(stream: &UnixStream, text: &str) -> io::Result<()> {
     unixfd::send_with_fds(stream, text.as_bytes(), &[]).await
 }
 
-fn take_line(buffer: &mut Vec<u8>) -> Option<Vec<u8>> {
+pub(super) fn take_line(buffer: &mut Vec<u8>) -> Option<Vec<u8>> {
     let end = buffer.iter().position(|&byte| byte == b'\n')?;
     let rest = buffer.split_off(end + 1);
     Some(std::mem::replace(buffer, rest))
 }
 
 /// Descriptors count for the first command after they came.
-fn read_command(line: &[u8], fds: Vec<OwnedFd>) -> Option<(Asked, Option<Value>)> {
+pub(super) fn read_command(line: &[u8], fds: usize) -> Option<(Asked, Option<Value>)> {
     let mut object: Map<String, Value> = serde_json::from_slice(line).ok()?;
     let out_of_band = object.contains_key("exec-oob");
     let verb = if out_of_band { "exec-oob" } else { "execute" };
@@ -321,7 +321,6 @@ fn read_command(line: &[u8], fds: Vec<OwnedFd>) -> Option<(Asked, Option<Value>)
         Some(Value::Object(arguments)) => arguments,
         _ => Map::new(),
     };
-    let fds = fds.len();
     let asked = Asked {
         execute,
         arguments,

@@ -1,0 +1,348 @@
+//! Each operation on a running guest's storage, each of its steps, each way in which a step goes wrong: in a real QEMU, whose
+//! monitor is passed on by a script.
+//!
+//! After each the guest has the images that its document names and no others, what is recorded is so, no job, node or note is
+//! left, and nothing that was on the disk is missing. What a client was told that is done is done.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use testkit::fake_qemu::program::{install, read_record};
+use testkit::fake_qemu::script::Asked;
+use testkit::skip::can_run_guests;
+use testkit::{wait_for, wait_until};
+
+use crate::blockjobs::{LATE, PART, Place};
+use crate::grpc::{QEMU, daemon};
+
+/// How long all may take until it is at rest.
+const AT_REST: Duration = Duration::from_secs(40);
+/// How long a daemon that is to be killed is kept waiting for an answer.
+const HELD_BACK: u64 = 800;
+/// What only asks, or takes away what is not needed any more: refused, it changes nothing, or leaves what it was to take away.
+const PASSED_OVER: [&str; 5] = [
+    "qmp_capabilities",
+    "human-monitor-command",
+    "job-dismiss",
+    "blockdev-del",
+    "object-del",
+];
+
+/// An operation, as commands of virsh; what is in capitals is an image or a file.
+struct Operation {
+    name: &'static str,
+    /// What it begins from.
+    before: &'static [&'static str],
+    /// What is asked for, up to its end.
+    commands: &'static [&'static str],
+}
+
+/// What can be wrong with a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    Refused,
+    Eof,
+    EventFirst,
+    Killed,
+}
+
+/// A guest whose QEMU does what the script lets it.
+struct Trial {
+    place: Place,
+    script: PathBuf,
+    record: PathBuf,
+}
+
+impl Trial {
+    fn new() -> Result<Self> {
+        let mut place = Place::new(daemon())?;
+        let dir = place.sandbox.dir().join("fake");
+        std::fs::create_dir_all(&dir)?;
+        let emulator = install(&dir, &json!({"real": QEMU}))?;
+        let record = dir.join("record");
+        place.sandbox.start()?;
+        let script = emulator.with_extension("json");
+        Ok(Self {
+            place,
+            script,
+            record,
+        })
+    }
+
+    fn xml(&self) -> String {
+        let emulator = self.script.with_extension("");
+        self.place.xml().replace(QEMU, &emulator.display().to_string())
+    }
+
+    fn words(&self, line: &str) -> Vec<String> {
+        let word = |word: &str| match word {
+            "TOP" => self.place.path("top"),
+            "COPY" => self.place.path("copy"),
+            "BACKUP" | "PULL" => self.file(word).display().to_string(),
+            other => other.to_owned(),
+        };
+        line.split(' ').map(word).collect()
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.place.sandbox.dir().join(name)
+    }
+
+    fn run(&self, line: &str) -> Result<bool> {
+        let words = self.words(line);
+        let words: Vec<_> = words.iter().map(String::as_str).collect();
+        Ok(self.place.virsh().run(&words)?.success())
+    }
+
+    /// The script from here on; what was asked before is forgotten.
+    fn say(&self, rule: Option<&Value>) -> Result<()> {
+        // It may not be there yet.
+        let _ = std::fs::remove_file(&self.record);
+        let rules: Vec<_> = rule.into_iter().collect();
+        let script = json!({"real": QEMU, "record": self.record, "rules": rules});
+        Ok(std::fs::write(&self.script, script.to_string())?)
+    }
+
+    fn asked(&self) -> Vec<Asked> {
+        let asked = read_record(&self.record).unwrap_or_default();
+        let is_step = |a: &Asked| {
+            !PASSED_OVER.contains(&a.execute.as_str())
+                && !a.execute.starts_with("query-")
+                && !a.execute.starts_with("qom-")
+        };
+        asked.into_iter().filter(is_step).collect()
+    }
+
+    /// The images as they were, the guest on them, and what the operation begins from.
+    fn begin(&self, operation: &Operation) -> Result<String> {
+        let (place, virsh) = (&self.place, self.place.virsh());
+        self.say(None)?;
+        // It may be off.
+        let _ = virsh.ok(&["destroy", "g"]);
+        let all = ["undefine", "g", "--snapshots-metadata", "--checkpoints-metadata"];
+        let _ = virsh.ok(&all);
+        for entry in std::fs::read_dir(place.sandbox.dir())? {
+            let path = entry?.path();
+            let name = path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            if name.ends_with(".qcow2") || name.ends_with(".s1") || name.ends_with(".out") {
+                std::fs::remove_file(path)?;
+            }
+        }
+        place.make_images()?;
+        let target = |kind: &str, name: &str| {
+            let path = self.file(name).display().to_string();
+            format!("<disks><disk name='vda' type='file'><{kind} file='{path}'/></disk></disks>")
+        };
+        let push = format!("<domainbackup>{}</domainbackup>", target("target", "push.out"));
+        let pull = format!(
+            "<domainbackup mode='pull'><server transport='unix' socket='{}'/>{}</domainbackup>",
+            self.file("nbd").display(),
+            target("scratch", "scratch.out")
+        );
+        std::fs::write(self.file("BACKUP"), push)?;
+        std::fs::write(self.file("PULL"), pull)?;
+        virsh.define(&self.xml())?;
+        virsh.ok(&["start", "g", "--paused"])?;
+        for line in operation.before {
+            ensure!(self.run(line)?, "{line}");
+        }
+        place.write(LATE, 6 * PART)?;
+        place.tell_disk("flush")?;
+        self.state()
+    }
+
+    /// What is recorded, and the images of the disk.
+    fn state(&self) -> Result<String> {
+        let virsh = self.place.virsh();
+        let chain = self.place.chain()?.join(" ");
+        let snapshots = virsh.ok(&["snapshot-list", "g", "--name"])?;
+        let checkpoints = virsh.ok(&["checkpoint-list", "g", "--name"])?;
+        let mirrored = virsh.ok(&["dumpxml", "g"])?.contains("<mirror ");
+        let names = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(",");
+        Ok(format!(
+            "{chain}; {}; {}{}",
+            names(&snapshots),
+            names(&checkpoints),
+            if mirrored { "; a copy" } else { "" }
+        ))
+    }
+
+    fn carry_out(&self, operation: &Operation) -> Result<bool> {
+        for line in operation.commands {
+            if !self.run(line)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Waits until nothing is under way; what is to be steered by a client is given up, unless `before` has it.
+    fn rests(&self, before: &str) -> Result<()> {
+        let (place, virsh) = (&self.place, self.place.virsh());
+        let is_still = || {
+            let Ok(document) = virsh.ok(&["dumpxml", "g"]) else {
+                return Err(anyhow::anyhow!("no document"));
+            };
+            let status = std::fs::read_to_string(place.sandbox.path("/run/libvirt/qemu/g.xml"))?;
+            if document.contains("<mirror ") {
+                if before.contains("a copy") && document.contains("ready='yes'") {
+                    return Ok(());
+                }
+                let _ = virsh.ok(&["blockjob", "g", "vda", "--abort"]);
+            }
+            if status.contains("<backups>") {
+                let _ = virsh.ok(&["domjobabort", "g"]);
+            }
+            ensure!(!status.contains("async='"), "the status file has a job: {status}");
+            place.is_whole()
+        };
+        wait_until("all is at rest", AT_REST, || is_still().is_ok()).or_else(|_| is_still())
+    }
+
+    /// All that must hold then: one of two states, and what was on the disk.
+    fn holds(&self, states: &[&String]) -> Result<String> {
+        self.rests(states[0])?;
+        let state = self.state()?;
+        ensure!(states.contains(&&state), "'{state}' is none of {states:?}");
+        self.place.has_everything(Some(6 * PART))?;
+        Ok(state)
+    }
+
+    /// The operation goes wrong at a step; `after` is the state that it leads to.
+    fn errs(&mut self, operation: &Operation, fault: Fault, mut rule: Value, after: &String) -> Result<()> {
+        let before = self.begin(operation)?;
+        match fault {
+            Fault::Refused => rule["error"] = json!({"class": "GenericError", "desc": "injected refusal"}),
+            Fault::Eof => rule["then"] = json!("eof"),
+            Fault::EventFirst => {
+                rule["before"] =
+                    json!([{"event": "JOB_STATUS_CHANGE", "data": {"id": "another", "status": "concluded"}}]);
+            }
+            Fault::Killed => rule["delay_ms"] = json!(HELD_BACK),
+        }
+        self.say(Some(&rule))?;
+        if fault == Fault::Killed {
+            return self.is_cut_off(operation, &rule, [&before, after]);
+        }
+        let done = self.carry_out(operation)?;
+        match fault {
+            Fault::EventFirst => {
+                ensure!(done, "it failed");
+                self.holds(&[after]).map(drop)
+            }
+            Fault::Eof => {
+                let virsh = self.place.virsh();
+                let is_off = || virsh.state("g").is_ok_and(|state| state == "shut off");
+                wait_until("the guest is off", AT_REST, is_off)?;
+                self.say(None)?;
+                virsh.ok(&["start", "g", "--paused"]).context("the next start")?;
+                let without_copy = |state: &str| state.replace("; a copy", "");
+                let states = [without_copy(&before), without_copy(after)];
+                self.holds(&[&states[0], &states[1]]).map(drop)
+            }
+            _ => {
+                let state = self.holds(&[&before, after])?;
+                ensure!(!done || state == *after, "it was said to be done");
+                Ok(())
+            }
+        }
+    }
+
+    /// The daemon is killed while QEMU works on a step, or has done it.
+    fn is_cut_off(&mut self, operation: &Operation, rule: &Value, states: [&String; 2]) -> Result<()> {
+        let (last, first) = operation.commands.split_last().context("no command")?;
+        let nth = usize::try_from(rule["nth"].as_u64().unwrap_or(1))?;
+        let reached = |trial: &Self| {
+            let asked = trial.asked();
+            asked
+                .iter()
+                .filter(|a| rule["execute"] == a.execute.as_str())
+                .count()
+                >= nth
+        };
+        let all: Vec<_> = first
+            .iter()
+            .chain([last])
+            .map(|line| self.words(line).join(" "))
+            .collect();
+        let mut client = self.place.virsh().spawn(&[&all.join("; ")])?;
+        wait_for("the step", AT_REST, || reached(self).then_some(()))?;
+        self.place.sandbox.kill()?;
+        // It waits for an answer that does not come.
+        let _ = client.kill();
+        let _ = client.wait();
+        self.say(None)?;
+        self.place.sandbox.start()?;
+        self.holds(&states).map(drop)
+    }
+}
+
+/// All at every step if `STEPS=long` is in the environment; else what is worst at the first and at the last.
+fn is_tried(fault: Fault, at: usize, last: usize) -> bool {
+    let all = std::env::var_os("STEPS").is_some_and(|s| s == "long");
+    all || matches!(fault, Fault::Refused | Fault::Killed) && (at == 0 || at == last)
+}
+
+fn every_step(operation: Operation) -> Result<()> {
+    if !can_run_guests() {
+        return Ok(());
+    }
+    let mut trial = Trial::new()?;
+    let before = trial.begin(&operation)?;
+    trial.say(None)?;
+    ensure!(trial.carry_out(&operation)?, "it fails undisturbed");
+    trial.rests(&before)?;
+    let (steps, after) = (trial.asked(), trial.state()?);
+    trial.place.has_everything(Some(6 * PART))?;
+    ensure!(!steps.is_empty(), "it takes no step");
+    let mut met: BTreeMap<&str, usize> = BTreeMap::new();
+    for (at, step) in steps.iter().enumerate() {
+        let nth = met.entry(&step.execute).or_default();
+        *nth += 1;
+        let rule = json!({"execute": step.execute, "nth": nth});
+        for fault in [Fault::Refused, Fault::Killed, Fault::Eof, Fault::EventFirst] {
+            if is_tried(fault, at, steps.len() - 1) {
+                trial
+                    .errs(&operation, fault, rule.clone(), &after)
+                    .with_context(|| format!("{} at {rule}: {fault:?}", operation.name))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+macro_rules! rows {
+    ($($test:ident: $name:literal, [$($before:literal),*], [$($command:literal),+];)*) => {
+        $(#[test]
+        fn $test() -> Result<()> {
+            every_step(Operation { name: $name, before: &[$($before),*], commands: &[$($command),+] })
+        })*
+    };
+}
+
+rows! {
+    a_pull_at_every_step: "pull", [], ["blockpull g vda --wait"];
+    a_commit_at_every_step: "commit", [], ["blockcommit g vda --top TOP --delete --wait"];
+    a_commit_of_the_top_at_every_step: "commit-active", [], ["blockcommit g vda --active --wait --pivot"];
+    a_copy_at_every_step: "copy", [], ["blockcopy g vda COPY --transient-job --wait --pivot"];
+    the_end_of_a_copy_at_every_step: "abort", ["blockcopy g vda COPY --transient-job --wait"],
+        ["blockjob g vda --abort"];
+    an_internal_snapshot_at_every_step: "snapshot", [], ["snapshot-create-as g s1"];
+    an_external_snapshot_at_every_step: "snapshot-disks", [], ["snapshot-create-as g s1 --disk-only"];
+    the_removal_of_an_internal_snapshot_at_every_step: "delete-snapshot", ["snapshot-create-as g s1"],
+        ["snapshot-delete g s1"];
+    the_removal_of_an_external_snapshot_at_every_step: "delete-overlay",
+        ["snapshot-create-as g s1 --disk-only"], ["snapshot-delete g s1"];
+    a_checkpoint_at_every_step: "checkpoint", [], ["checkpoint-create-as g c1"];
+    the_removal_of_a_checkpoint_at_every_step: "delete-checkpoint", ["checkpoint-create-as g c1"],
+        ["checkpoint-delete g c1"];
+    a_backup_at_every_step: "backup", [], ["backup-begin g BACKUP"];
+    a_backup_that_is_fetched_at_every_step: "pull-backup", [], ["backup-begin g PULL", "domjobabort g"];
+}
