@@ -121,6 +121,8 @@ pub(super) struct Watch<'a> {
     /// Why a disk failed.
     cause: Option<String>,
     is_cancelled: bool,
+    /// QEMU did not take a cancellation: it is asked again.
+    is_refused: bool,
 }
 
 impl<'a> Watch<'a> {
@@ -132,6 +134,7 @@ impl<'a> Watch<'a> {
             counts: HashMap::new(),
             cause: None,
             is_cancelled: false,
+            is_refused: false,
         }
     }
 
@@ -161,6 +164,9 @@ impl<'a> Watch<'a> {
                     () = one_told(&mut waiting) => {}
                     () = tokio::time::sleep(PACE) => {}
                 }
+            }
+            if self.is_refused {
+                self.cancel().await?;
             }
             // What QEMU does to its jobs when it ends says nothing of them.
             let looked = match self.guest.ending() {
@@ -390,7 +396,7 @@ impl<'a> Watch<'a> {
     /// # Errors
     /// The status file can't be written.
     pub(super) async fn cancel(&mut self) -> Result<()> {
-        self.is_cancelled = true;
+        (self.is_cancelled, self.is_refused) = (true, false);
         let view = self.guest.domain.view();
         let is_at_work = |job: &&BlockJob| job.state.known() != Some(BlockJobState::Aborting);
         let all: Vec<_> = entries(&view).filter(is_at_work).cloned().collect();
@@ -419,6 +425,14 @@ impl<'a> Watch<'a> {
                 .await
             {
                 tracing::debug!(job = job.name, %error, "a job of a backup is not cancelled");
+                self.is_refused = true;
+                let at_work = move |view: &mut View| {
+                    if of_run(view, run).is_some() {
+                        blockjobs::set_state(view, &job.name, BlockJobState::Running);
+                    }
+                    Ok(Effects::none())
+                };
+                self.guest.domain.commit(at_work).await?;
             }
         }
         Ok(())
