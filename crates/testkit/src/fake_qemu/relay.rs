@@ -99,7 +99,7 @@ impl Relay {
 
     async fn pass_on(&mut self, daemon: &UnixStream, qemu: &UnixStream) -> io::Result<()> {
         let (mut asked, mut fds) = (Vec::new(), Vec::new());
-        let (mut down, mut up) = ([0; 4096], [0; 65_536]);
+        let (mut down, mut up) = (vec![0; 4096], vec![0; 65_536]);
         loop {
             tokio::select! {
                 received = unixfd::recv_with_fds(daemon, &mut down) => {
