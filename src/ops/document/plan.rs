@@ -69,6 +69,18 @@ pub(crate) async fn complete(driver: &Arc<Driver>, domain: Box<domxml::Domain>, 
         })
         .await?;
     }
+    let (domain, known) = filled_in(driver, domain, age).await?;
+    let caps = known.of(&domain)?;
+    qemu_plan::validate::validate(&domain, &caps)?;
+    Ok(Planned { domain, caps })
+}
+
+/// A document with all that it does not say, and what its emulators can do: they are asked as they turn up.
+async fn filled_in(
+    driver: &Driver,
+    domain: Box<domxml::Domain>,
+    age: Age,
+) -> Result<(Box<domxml::Domain>, Known<'_>)> {
     let mut known = Known {
         driver,
         caps: RefCell::default(),
@@ -81,12 +93,7 @@ pub(crate) async fn complete(driver: &Arc<Driver>, domain: Box<domxml::Domain>, 
                 let caps = driver.prober.caps(Path::new(&path)).await?;
                 known.caps.get_mut().insert(path, caps);
             }
-            None => {
-                let domain = attempt?;
-                let caps = known.of(&domain)?;
-                qemu_plan::validate::validate(&domain, &caps)?;
-                return Ok(Planned { domain, caps });
-            }
+            None => return Ok((attempt?, known)),
         }
     }
     Err(Error::internal("the document names too many emulators"))
@@ -100,22 +107,7 @@ pub(crate) async fn complete(driver: &Arc<Driver>, domain: Box<domxml::Domain>, 
 pub(crate) async fn again(driver: &Driver, stored: &domxml::Domain) -> Result<Box<domxml::Domain>> {
     let text = stored.format(domxml::FormatFlags::INACTIVE | domxml::FormatFlags::SECURE);
     let domain = Box::new(domxml::Domain::given(&text)?);
-    let mut known = Known {
-        driver,
-        caps: RefCell::default(),
-        wanted: RefCell::default(),
-    };
-    for _ in 0..PROBES_MAX {
-        let attempt = fill_in(driver, domain.clone(), &known, Age::Known);
-        match known.take_wanted() {
-            Some(path) => {
-                let caps = driver.prober.caps(Path::new(&path)).await?;
-                known.caps.get_mut().insert(path, caps);
-            }
-            None => return attempt,
-        }
-    }
-    Err(Error::internal("the document names too many emulators"))
+    Ok(filled_in(driver, domain, Age::Known).await?.0)
 }
 
 /// Runs a pure pass over a guest's devices, with what its emulator can do.

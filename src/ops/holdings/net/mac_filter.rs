@@ -1,13 +1,13 @@
 //! What guests send to bridges under a MAC address that is not their own is dropped, where qemu.conf says so
 //! (`mac_filter`): in libvirt's chain of ebtables, with a rule for each interface, so that either daemon removes it.
 
-use std::{process::Stdio, time::Duration};
+use std::time::Duration;
 
 use domxml::devices::{Interface, InterfaceKind};
 
 use crate::{
-    error::{Error, Result},
-    ops::{Driver, operation::undo::Undo},
+    error::Result,
+    ops::{Driver, host::programs, operation::undo::Undo},
     paths::Scope,
 };
 
@@ -76,28 +76,9 @@ pub(crate) async fn forget(driver: &Driver, interface: &Interface) {
 }
 
 async fn ebtables(words: &[impl AsRef<str>]) -> Result<()> {
-    let words: Vec<&str> = words.iter().map(AsRef::as_ref).collect();
-    let line = format!("ebtables --concurrent {}", words.join(" "));
-    let failed = |what: String| Error::internal(format!("Child process ({line}) {what}"));
-    let child = tokio::process::Command::new("ebtables")
-        .arg("--concurrent")
-        .args(&words)
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output();
-    let output = tokio::time::timeout(DEADLINE, child).await;
-    let output = output.map_err(|_| failed(format!("did not end within {} s", DEADLINE.as_secs())))?;
-    let output = output.map_err(|error| {
-        failed(format!("can't be run: {error}; mac_filter needs it installed")).caused_by(error)
-    })?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said: String = String::from_utf8_lossy(&output.stderr)
-        .chars()
-        .take(500)
-        .collect();
-    Err(failed(format!("unexpected {}: {said}", output.status)))
+    let own = words.iter().map(AsRef::as_ref);
+    let words: Vec<&str> = std::iter::once("--concurrent").chain(own).collect();
+    programs::run("ebtables", &words, DEADLINE, "mac_filter").await
 }
 
 #[cfg(test)]

@@ -1,14 +1,14 @@
 //! Limits of an interface's traffic on the host: by `tc` on its device, or by Open vSwitch on its port.
 
-use std::{process::Stdio, time::Duration};
+use std::time::Duration;
 
 use domxml::devices::{Bandwidth, Interface, InterfaceKind, Rate};
 use qemu_plan::command::net::kind;
 use uuid::Uuid;
 
 use crate::{
-    error::{Error, Result},
-    ops::holdings::net::openvswitch,
+    error::Result,
+    ops::{holdings::net::openvswitch, host::programs},
 };
 
 /// How long one call of `tc` may take.
@@ -118,29 +118,8 @@ pub(crate) fn commands(limits: &Bandwidth) -> Vec<String> {
 }
 
 pub(crate) async fn tc(arguments: &[String]) -> Result<()> {
-    let failed = |what: String| Error::internal(format!("Child process (tc {}) {what}", arguments.join(" ")));
-    let child = tokio::process::Command::new("tc")
-        .args(arguments)
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output();
-    let output = tokio::time::timeout(DEADLINE, child).await;
-    let output = output.map_err(|_| failed(format!("did not end within {} s", DEADLINE.as_secs())))?;
-    let output = output.map_err(|error| {
-        failed(format!("can't be run: {error}; limits need it installed")).caused_by(error)
-    })?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let words = String::from_utf8_lossy(&output.stderr)
-        .chars()
-        .take(500)
-        .collect::<String>();
-    let status = output
-        .status
-        .code()
-        .map_or_else(|| output.status.to_string(), |code| format!("exit status {code}"));
-    Err(failed(format!("unexpected {status}: {words}")))
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    programs::run("tc", &words, DEADLINE, "limiting traffic").await
 }
 
 /// Who limits a device on the host.

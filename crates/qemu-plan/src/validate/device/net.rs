@@ -2,6 +2,7 @@
 
 use domxml::devices::{
     Bandwidth, Interface, InterfaceKind, Ip, NetBackendKind, PortForward, SocketMode, TeamingKind, YesNo,
+    interface::MODELS,
 };
 
 use super::super::Guest;
@@ -201,31 +202,8 @@ fn model(card: &Interface) -> &str {
 
 /// The name of a model that libvirt has a name for.
 fn known_model(card: &Interface) -> &str {
-    const KNOWN: &[&str] = &[
-        "netfront",
-        "rtl8139",
-        "virtio",
-        "e1000",
-        "e1000e",
-        "igb",
-        "virtio-transitional",
-        "virtio-non-transitional",
-        "usb-net",
-        "spapr-vlan",
-        "lan9118",
-        "scm91c111",
-        "vlance",
-        "vmxnet",
-        "vmxnet2",
-        "vmxnet3",
-        "Am79C970A",
-        "Am79C973",
-        "82540EM",
-        "82545EM",
-        "82543GC",
-    ];
     match model(card) {
-        known if KNOWN.contains(&known) => known,
+        known if MODELS.contains(&known) => known,
         _ => "unknown",
     }
 }
