@@ -2,6 +2,7 @@
 
 use std::{env, error::Error, fs, path::PathBuf};
 
+use heck::ToSnakeCase;
 use prost::Message;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -15,6 +16,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
     // Reflection shows the contract as it is; the code below may hold a part of it as bytes.
     fs::write(out.join("descriptor.bin"), set.encode_to_vec())?;
+    fs::write(out.join("calls.rs"), calls(&set))?;
     let set = with_encoded_lists(set);
     tonic_prost_build::configure()
         .build_client(false)
@@ -41,4 +43,24 @@ fn with_encoded_lists(mut set: prost_types::FileDescriptorSet) -> prost_types::F
         field.type_name = None;
     }
     set
+}
+
+/// A line for each call of one request and one answer: its path, its service's module and trait, its method.
+fn calls(set: &prost_types::FileDescriptorSet) -> String {
+    let mut out = "calls! {\n".to_owned();
+    for file in set.file.iter().filter(|file| file.package() == "virtqemud.v1") {
+        for service in &file.service {
+            let methods = service.method.iter();
+            for method in methods.filter(|method| !method.client_streaming() && !method.server_streaming()) {
+                let (package, name) = (file.package(), service.name());
+                let module = format!("{}_server", name.to_snake_case());
+                let call = method.name().to_snake_case();
+                out += &format!(
+                    "    \"/{package}.{name}/{}\" = {module}::{name}::{call};\n",
+                    method.name()
+                );
+            }
+        }
+    }
+    out + "}\n"
 }

@@ -160,7 +160,7 @@ fn through_the_service(c: &mut Criterion) {
     };
     let limits = [(compat::Limits::default(), settings); 2];
     let admin = Arc::new(Admin::new(limits, (log, logging::Surroundings::default()), None));
-    let service = api::router(&driver, &admin).unwrap();
+    let (service, _) = api::router(&driver, &admin).unwrap();
     let (tell, mut told) = mpsc::channel(WATCHERS);
     for _ in 0..WATCHERS {
         let mut stream = runtime.block_on(watch(service.clone()));

@@ -9,10 +9,11 @@ use std::{
 };
 
 use anyhow::Context;
+use bytes::Bytes;
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    admin::Places,
+    admin::{self, Admin, Entered, Places},
     api,
     daemon::{self, Setup, Work},
     domain::{Registry, store::Store},
@@ -39,7 +40,7 @@ pub async fn make(setup: Setup) -> anyhow::Result<Work> {
     let served = Arc::clone(&driver);
     let admin = Arc::clone(&setup.admin);
     let places = Arc::clone(&admin);
-    let service = tokio::task::spawn_blocking(move || api::router(&served, &admin))
+    let (service, direct) = tokio::task::spawn_blocking(move || api::router(&served, &admin))
         .await
         .context("making the services")??;
     let (background, held) = (Arc::clone(&driver), ops::recover::hold(&driver).await);
@@ -54,6 +55,10 @@ pub async fn make(setup: Setup) -> anyhow::Result<Work> {
         .spawn(async move { ops::change::preserve::watch(&watching).await });
     let (counted, ending) = (Arc::clone(&driver), Arc::clone(&driver));
     Ok(Work {
+        calls: Arc::new(Calls {
+            direct,
+            admin: Arc::clone(&places),
+        }),
         service: daemon::Service::new(Places::new(service, places)),
         running_guests: Box::new(move || counted.running()),
         finished: Box::pin(async move {
@@ -62,6 +67,27 @@ pub async fn make(setup: Setup) -> anyhow::Result<Work> {
             ending.registry.close().await;
         }),
     })
+}
+
+/// The libvirt front's calls: they have the same workers as those of gRPC.
+struct Calls {
+    direct: api::Direct,
+    admin: Arc<Admin>,
+}
+
+impl compat::Unary for Calls {
+    fn unary(&self, path: &'static str, asked: compat::Asked, request: Bytes) -> compat::Answer {
+        let entered = admin::enter(&self.admin, path, asked.priority);
+        let call = self.direct.call(path, asked.caller, asked.fds, request);
+        Box::pin(async move {
+            let _place = match entered {
+                None => None,
+                Some(Entered::Now(place)) => Some(place),
+                Some(Entered::Later(turn)) => turn.await.ok(),
+            };
+            call.await
+        })
+    }
 }
 
 fn driver(setup: &Setup) -> anyhow::Result<Arc<Driver>> {

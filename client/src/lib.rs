@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! connect   a channel over the daemon's Unix socket, which connects anew by itself
+//! direct    calls of services that are in this process
 //! services  the generated client of each service, on that channel or on any other
 //! error     a status as a reason that a program can branch on
 //! watch     events without a gap, over broken connections and restarts of the daemon
 //! time      times as plain numbers
 //! ```
 //!
-//! The libvirt front calls the service with it in process; tests and examples use it over the socket. See
+//! The libvirt front calls the services with it in process; tests and examples use it over the socket. See
 //! `examples/start.rs` and `examples/watch.rs`.
 
 #![allow(
@@ -17,6 +18,7 @@
 )]
 
 mod connect;
+pub mod direct;
 mod error;
 pub mod services;
 pub mod time;

@@ -4,12 +4,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tonic::Status;
 use unixfd::{Fds, Peer};
-use virtqemud_client::{Services, services};
+use virtqemud_client::{Services, direct};
 use wire::procedure::ProcedureInfo;
 use wire::xdr::Text;
 use wire::{ErrorCode, ErrorDomain, WireError};
 
-use crate::backend::Calls;
+use crate::backend::{Asked, Calls};
 use crate::conn::{Conn, Open};
 use crate::error;
 use crate::stream::Ends;
@@ -51,37 +51,36 @@ pub(crate) enum Effect {
     Unwatch(Option<i32>),
 }
 
-macro_rules! clients {
-    ($( $name:ident: $client:ident; )*) => {
+macro_rules! services {
+    ($( $name:ident: $service:ident; )*) => {
         /// The services, called for the client.
         impl Ctx {
-            $( pub(crate) fn $name(&self) -> services::$client<Calls> {
-                self.services().$name()
+            $( pub(crate) fn $name(&self) -> direct::$service<Calls> {
+                direct::$service(self.calls())
             } )*
         }
     };
 }
 
-clients! {
-    admin: AdminClient;
-    domains: DomainsClient;
-    devices: DevicesClient;
-    consoles: ConsolesClient;
-    host: HostClient;
-    monitor: MonitorClient;
-    node_devices: NodeDevicesClient;
-    guest_agent: GuestAgentClient;
-    operations: OperationsClient;
-    tuning: TuningClient;
-    disks: DisksClient;
-    block_jobs: BlockJobsClient;
-    snapshots: SnapshotsClient;
-    checkpoints: CheckpointsClient;
-    backups: BackupsClient;
-    perf_events: PerfEventsClient;
-    launch_security: LaunchSecurityClient;
-    jobs: JobsClient;
-    saves: SavesClient;
+services! {
+    admin: Admin;
+    domains: Domains;
+    devices: Devices;
+    host: Host;
+    monitor: Monitor;
+    node_devices: NodeDevices;
+    guest_agent: GuestAgent;
+    operations: Operations;
+    tuning: Tuning;
+    disks: Disks;
+    block_jobs: BlockJobs;
+    snapshots: Snapshots;
+    checkpoints: Checkpoints;
+    backups: Backups;
+    perf_events: PerfEvents;
+    launch_security: LaunchSecurity;
+    jobs: Jobs;
+    saves: Saves;
 }
 
 impl Ctx {
@@ -94,18 +93,20 @@ impl Ctx {
         }
     }
 
-    /// The services, called for the client.
-    pub(crate) fn services(&self) -> Services<Calls> {
+    /// The services, for calls that are streams.
+    pub(crate) fn streams(&self) -> Services<Calls> {
         Services::new(self.calls())
     }
 
-    /// The way to the services, for requests that no generated client makes.
+    /// The way to the services.
     pub(crate) fn calls(&self) -> Calls {
         Calls {
-            inner: self.conn.options.backend.clone(),
-            caller: self.conn.caller(),
-            priority: self.info.priority,
-            fds: self.fds.clone(),
+            backend: Arc::clone(&self.conn.options.backend),
+            asked: Asked {
+                caller: self.conn.caller(),
+                priority: self.info.priority,
+                fds: self.fds.clone(),
+            },
         }
     }
 

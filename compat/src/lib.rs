@@ -37,7 +37,7 @@ mod server;
 mod session;
 mod stream;
 
-pub use backend::Backend;
+pub use backend::{Answer, Asked, Backend, Stack, Unary};
 pub use clients::{Client, Clients, Front, Limits, Ticket};
 pub use neighbours::{Patience, Places};
 pub use options::{Authority, Options, SocketKind};

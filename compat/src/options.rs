@@ -88,7 +88,7 @@ impl fmt::Debug for Authority {
 #[derive(Debug)]
 pub struct Options {
     /// What answers.
-    pub backend: Backend,
+    pub backend: Arc<Backend>,
     /// Who decides whom to let in.
     pub authority: Authority,
     /// The daemon serves the whole host (`qemu:///system`) and not one user.
@@ -106,7 +106,7 @@ impl Options {
     #[must_use]
     pub fn new(backend: Backend, system: bool) -> Self {
         Self {
-            backend,
+            backend: Arc::new(backend),
             authority: Authority::default(),
             system,
             neighbours: Places::new(system),

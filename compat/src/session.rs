@@ -615,18 +615,32 @@ async fn silent(silence: &mut Option<(Keepalive, Pin<Box<Sleep>>)>) {
 mod tests {
     use std::convert::Infallible;
 
-    use tower::util::BoxCloneSyncService;
+    use bytes::Bytes;
+    use tonic::Status;
     use unixfd::{Peer, PeerCred};
     use wire::Caller;
 
     use super::*;
+    use crate::backend::{Answer as Answered, Asked, Backend, Stack, Unary};
     use crate::clients::Front;
     use crate::options::{Options, SocketKind};
+
+    /// Serves no call.
+    struct Nothing;
+
+    impl Unary for Nothing {
+        fn unary(&self, path: &'static str, _: Asked, _: Bytes) -> Answered {
+            Box::pin(async move { Err(Status::unimplemented(path)) })
+        }
+    }
 
     #[tokio::test]
     async fn a_stranger_occupies_less_than_four_kilobytes() {
         let answer = |_| async { Ok::<_, Infallible>(http::Response::default()) };
-        let backend = BoxCloneSyncService::new(tower::service_fn(answer));
+        let backend = Backend {
+            calls: Arc::new(Nothing),
+            streams: Stack::new(tower::service_fn(answer)),
+        };
         let options = Arc::new(Options::new(backend, true));
         let (stream, _peer) = tokio::net::UnixStream::pair().unwrap();
         let peer = Peer {

@@ -17,7 +17,7 @@ use tower::{Layer, Service};
 use unixfd::Peer;
 use wire::{Caller, More};
 
-use super::{authorize, permission_of};
+use super::{Permission, authorize, permission_of};
 use crate::{
     error::{Area, Code, Error},
     peers,
@@ -55,7 +55,7 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let mut request = request;
-        match admit(&request) {
+        match caller_of(&request) {
             Ok(admitted) => drop(request.extensions_mut().insert(admitted)),
             Err(error) => {
                 let response = Status::from(error).into_http();
@@ -75,14 +75,20 @@ where
 }
 
 /// The caller of a call that may go on.
-fn admit(request: &Request<Body>) -> Result<super::Caller, Error> {
+fn caller_of(request: &Request<Body>) -> Result<super::Caller, Error> {
     let path = request.uri().path();
-    let Some(permission) = permission_of(path) else {
-        return Err(Error::new(Code::NoSupport, path.to_owned()).in_area(Area::Rpc));
-    };
+    let permission = permission_of(path).ok_or_else(|| unknown(path))?;
     let Some(peer) = request.extensions().get::<Peer>() else {
         return Err(Error::new(Code::AccessDenied, "the caller is not known").in_area(Area::Access));
     };
+    admit(path, peer, permission)
+}
+
+/// `peer` as the caller of a call that needs `permission`.
+///
+/// # Errors
+/// `OperationDenied`, `AccessDenied`.
+pub fn admit(path: &str, peer: &Peer, permission: Permission) -> Result<super::Caller, Error> {
     tracing::trace!(
         path,
         pid = peer.cred.pid,
@@ -104,7 +110,13 @@ fn caller(request: &Request<Body>) -> Option<Caller> {
     })
 }
 
-fn panicked(path: &str, panic: &(dyn Any + Send)) -> Error {
+/// The answer to a call that nobody serves.
+pub fn unknown(path: &str) -> Error {
+    Error::new(Code::NoSupport, path.to_owned()).in_area(Area::Rpc)
+}
+
+/// The answer to a call whose method panicked.
+pub fn panicked(path: &str, panic: &(dyn Any + Send)) -> Error {
     let text = panic
         .downcast_ref::<&str>()
         .copied()
@@ -132,12 +144,12 @@ mod tests {
     #[test]
     fn a_read_only_caller_changes_nothing() {
         for (path, permission) in super::super::PERMISSIONS {
-            let answer = admit(&request(path, Some(true)));
+            let answer = caller_of(&request(path, Some(true)));
             match permission.changes() {
                 true => assert_eq!(answer.expect_err(path).code, Code::OperationDenied, "{path}"),
                 false => assert!(answer.is_ok(), "{path}"),
             }
-            assert!(admit(&request(path, Some(false))).is_ok(), "{path}");
+            assert!(caller_of(&request(path, Some(false))).is_ok(), "{path}");
         }
     }
 
@@ -148,7 +160,7 @@ mod tests {
             if let Some(peer) = request.extensions_mut().get_mut::<Peer>() {
                 peer.cred.uid = uid;
             }
-            admit(&request).map(drop).map_err(|error| error.code)
+            caller_of(&request).map(drop).map_err(|error| error.code)
         };
         let (own, other) = (unixfd::PeerCred::own().uid, unixfd::PeerCred::own().uid + 1);
         let list = "/virtqemud.v1.Admin/ListClients";
@@ -160,13 +172,13 @@ mod tests {
     #[test]
     fn an_unknown_caller_or_call_is_refused() {
         assert_eq!(
-            admit(&request("/virtqemud.v1.Domains/Get", None))
+            caller_of(&request("/virtqemud.v1.Domains/Get", None))
                 .expect_err("caller")
                 .code,
             Code::AccessDenied
         );
         assert_eq!(
-            admit(&request("/virtqemud.v1.Domains/Nothing", Some(false)))
+            caller_of(&request("/virtqemud.v1.Domains/Nothing", Some(false)))
                 .expect_err("call")
                 .code,
             Code::NoSupport

@@ -10,7 +10,7 @@ mod layer;
 mod permission;
 
 pub use caller::Caller;
-pub use layer::{Guard, GuardLayer};
+pub use layer::{Guard, GuardLayer, admit, panicked, unknown};
 pub use permission::{PERMISSIONS, Permission, permission_of};
 
 use unixfd::Peer;

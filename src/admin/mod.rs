@@ -27,8 +27,8 @@ use crate::logging::{self, Surroundings};
 
 pub use client::{Identity, identity};
 pub use limits::{ClientLimits, WorkerLimits};
-pub use places::{Placed, Places};
-pub use workers::{Count, Settings, Workers};
+pub use places::{Placed, Places, enter};
+pub use workers::{Count, Entered, Settings, Workers};
 
 /// Names of the servers: libvirt calls the first by the daemon's name.
 const NAMES: [&str; 2] = ["virtqemud", "admin"];

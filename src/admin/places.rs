@@ -33,15 +33,17 @@ impl<S> Places<S> {
     pub fn new(inner: S, admin: Arc<Admin>) -> Self {
         Self { inner, admin }
     }
+}
 
-    fn workers(&self, path: &str) -> Option<&Arc<Workers>> {
-        let [main, admin] = self.admin.servers();
-        match path {
-            path if path.starts_with(ADMIN) => Some(&admin.workers),
-            path if FREE.contains(&path) => None,
-            _ => Some(&main.workers),
-        }
-    }
+/// The place of a call to `path`; none if it needs none.
+pub fn enter(admin: &Admin, path: &str, priority: Priority) -> Option<Entered> {
+    let [main, admin] = admin.servers();
+    let workers: &Arc<Workers> = match path {
+        path if path.starts_with(ADMIN) => &admin.workers,
+        path if FREE.contains(&path) => return None,
+        _ => &main.workers,
+    };
+    Some(workers.enter(priority))
 }
 
 impl<S> Service<Request<Body>> for Places<S>
@@ -59,9 +61,7 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Placed<S> {
         let priority = request.extensions().get().copied().unwrap_or(Priority::Low);
-        let entered = self
-            .workers(request.uri().path())
-            .map(|workers| workers.enter(priority));
+        let entered = enter(&self.admin, request.uri().path(), priority);
         match entered {
             None => Placed::Served(self.inner.call(request), None),
             Some(Entered::Now(place)) => Placed::Served(self.inner.call(request), Some(place)),

@@ -1,7 +1,7 @@
 //! The gRPC services: decode, call an operation, encode. Nothing else.
 //!
-//! One file a service. Who may call is decided before, by `access`; what a call does is in `ops`. The same router serves
-//! the gRPC sockets and, in process, the libvirt front.
+//! One file a service. Who may call is decided before, by `access`; what a call does is in `ops`. The same services answer
+//! the gRPC sockets, by the router, and the libvirt front: its streams by the router too, its calls by [`Direct`].
 
 mod admin;
 mod backups;
@@ -12,6 +12,7 @@ mod convert;
 mod decode;
 mod device;
 mod devices;
+mod direct;
 mod disks;
 mod domains;
 mod event;
@@ -61,6 +62,8 @@ pub const MESSAGE_MAX: usize = 32 << 20;
 
 /// All services behind their guard. Cheap to clone.
 pub type Service = Guard<House>;
+
+pub use direct::Direct;
 
 /// The services by name. The way of every call leads through here, so it costs a comparison of names; what is not ours,
 /// reflection and health, goes by a router.
@@ -123,17 +126,19 @@ services! {
     saves_server::SavesServer,
 }
 
-/// The services of this daemon.
+/// The services of this daemon, and the short way to them from within the process.
 ///
 /// # Errors
 /// The descriptors can't be decoded, which a test rules out.
-pub fn router(driver: &Arc<Driver>, admin: &Arc<Admin>) -> Result<Service> {
+pub fn router(driver: &Arc<Driver>, admin: &Arc<Admin>) -> Result<(Service, Direct)> {
     let others = reflection(Routes::default())?.add_service(health(driver, SERVED));
+    let service = Arc::new(service::Service::new(driver, admin));
     let house = House {
-        service: Arc::new(service::Service::new(driver, admin)),
+        service: Arc::clone(&service),
         others: others.prepare(),
     };
-    Ok(ServiceBuilder::new().layer(GuardLayer).service(house))
+    let stack = ServiceBuilder::new().layer(GuardLayer).service(house);
+    Ok((stack, Direct::new(service)))
 }
 
 /// Adds both versions of reflection. They know the messages of errors' details too.

@@ -40,10 +40,14 @@ impl Fronts {
         let listeners = Listeners::sort(sockets)?;
         let system = setup.paths.scope == Scope::System;
         let [main, admin] = setup.admin.servers().each_ref().map(|server| &server.clients);
-        let mut libvirt = compat::Options::new(work.service.clone(), system);
+        let backend = compat::Backend {
+            calls: Arc::clone(&work.calls),
+            streams: work.service.clone(),
+        };
+        let mut libvirt = compat::Options::new(backend.clone(), system);
         libvirt.neighbours.directory = neighbours(setup);
         libvirt.clients = Arc::clone(main);
-        let mut of_admin = compat::Options::new(work.service.clone(), system);
+        let mut of_admin = compat::Options::new(backend, system);
         of_admin.clients = Arc::clone(admin);
         let front = grpc::Front::new(
             work.service.clone(),

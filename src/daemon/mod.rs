@@ -87,6 +87,8 @@ pub struct Setup {
 pub struct Work {
     /// Answers every call, of either front.
     pub service: Service,
+    /// Its calls from within the process.
+    pub calls: Arc<dyn compat::Unary>,
     /// How many guests run: they keep a daemon with `--timeout` alive.
     pub running_guests: Box<dyn Fn() -> usize + Send + Sync>,
     /// Ends when all operations under way have ended; polled once the daemon stops.

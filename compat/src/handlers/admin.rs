@@ -50,7 +50,7 @@ pub(crate) async fn list_servers(
 ) -> Reply<ConnectListServersRet> {
     flags.checked()?;
     let servers = ctx.admin().list_servers(ListServersRequest {}).await?;
-    let servers = servers.into_inner().servers;
+    let servers = servers.servers;
     let ret = u32::try_from(servers.len()).unwrap_or(u32::MAX);
     let wanted = servers.into_iter().filter(|_| args.need_results != 0);
     let named = wanted.map(|server| NonnullServer {
@@ -126,7 +126,7 @@ pub(crate) async fn list_clients(
         server: name.clone(),
         ..ListClientsRequest::default()
     };
-    let clients = ctx.admin().list_clients(request).await?.into_inner().clients;
+    let clients = ctx.admin().list_clients(request).await?.clients;
     let ret = u32::try_from(clients.len()).unwrap_or(u32::MAX);
     let wanted = clients.iter().filter(|_| args.need_results != 0);
     let found = wanted.map(|client| nonnull(&name, client));
@@ -253,7 +253,7 @@ pub(crate) async fn get_log_outputs(
     flags: Flags,
 ) -> Reply<ConnectGetLoggingOutputsRet> {
     flags.checked()?;
-    let log = ctx.admin().get_logging(GetLoggingRequest {}).await?.into_inner();
+    let log = ctx.admin().get_logging(GetLoggingRequest {}).await?;
     Ok(ConnectGetLoggingOutputsRet {
         noutputs: u32::try_from(log.outputs.len()).unwrap_or(u32::MAX),
         outputs: log.outputs.join(" ").into(),
@@ -266,7 +266,7 @@ pub(crate) async fn get_log_filters(
     flags: Flags,
 ) -> Reply<ConnectGetLoggingFiltersRet> {
     flags.checked()?;
-    let log = ctx.admin().get_logging(GetLoggingRequest {}).await?.into_inner();
+    let log = ctx.admin().get_logging(GetLoggingRequest {}).await?;
     let filters: String = log.filters.iter().map(|filter| format!("{filter} ")).collect();
     Ok(ConnectGetLoggingFiltersRet {
         filters: Some(filters).filter(|text| !text.is_empty()).map(Text::from),
@@ -333,12 +333,12 @@ async fn server(ctx: &Ctx, name: &Text) -> Reply<Server> {
     let request = GetServerRequest {
         server: name.to_str().into_owned(),
     };
-    Ok(ctx.admin().get_server(request).await?.into_inner())
+    Ok(ctx.admin().get_server(request).await?)
 }
 
 async fn client(ctx: &Ctx, server: String, id: u64) -> Reply<Client> {
     let request = GetClientRequest { server, id };
-    Ok(ctx.admin().get_client(request).await?.into_inner())
+    Ok(ctx.admin().get_client(request).await?)
 }
 
 fn nonnull(server: &str, client: &Client) -> NonnullClient {

@@ -34,7 +34,7 @@ pub(crate) async fn get_time(ctx: &Ctx, args: DomainGetTime, flags: Flags) -> Re
     let domain = by_uuid(&args.dom);
     let request = GetGuestTimeRequest { domain };
     let answer = ctx.guest_agent().get_time(request).await?;
-    let time = answer.into_inner().time.unwrap_or_default();
+    let time = answer.time.unwrap_or_default();
     Ok(DomainGetTimeRet {
         seconds: time.seconds,
         nseconds: u32::try_from(time.nanos).unwrap_or(0),
@@ -51,7 +51,7 @@ pub(crate) async fn freeze(ctx: &Ctx, args: DomainFsfreeze, flags: Flags) -> Rep
     };
     let count = ctx.guest_agent().freeze_filesystems(request).await?;
     Ok(DomainFsfreezeRet {
-        filesystems: number(count.into_inner().count),
+        filesystems: number(count.count),
     })
 }
 
@@ -66,7 +66,7 @@ pub(crate) async fn thaw(ctx: &Ctx, args: DomainFsthaw, flags: Flags) -> Reply<D
     };
     let count = ctx.guest_agent().thaw_filesystems(request).await?;
     Ok(DomainFsthawRet {
-        filesystems: number(count.into_inner().count),
+        filesystems: number(count.count),
     })
 }
 
@@ -114,7 +114,7 @@ pub(crate) async fn get_filesystems(
     let domain = by_uuid(&args.dom);
     let request = ListGuestFilesystemsRequest { domain };
     let answer = ctx.guest_agent().list_filesystems(request).await?;
-    let told = answer.into_inner().filesystems;
+    let told = answer.filesystems;
     let ret = u32::try_from(told.len()).unwrap_or(u32::MAX);
     let info = told.into_iter().map(|it| {
         let targets = it.disks.into_iter().map(|disk| disk.target);
@@ -136,7 +136,7 @@ pub(crate) async fn get_filesystems(
 
 async fn vcpus(ctx: &Ctx, dom: &NonnullDomain) -> Reply<Vec<Vcpu>> {
     let request = ListGuestVcpusRequest { domain: by_uuid(dom) };
-    Ok(ctx.guest_agent().list_vcpus(request).await?.into_inner().vcpus)
+    Ok(ctx.guest_agent().list_vcpus(request).await?.vcpus)
 }
 
 pub(crate) async fn get_vcpus(
@@ -242,7 +242,7 @@ pub(crate) async fn get_keys(
     };
     let answer = ctx.guest_agent().list_authorized_keys(request).await?;
     Ok(DomainAuthorizedSshKeysGetRet {
-        keys: answer.into_inner().keys.into_iter().map(Text::from).collect(),
+        keys: answer.keys.into_iter().map(Text::from).collect(),
     })
 }
 

@@ -30,6 +30,6 @@ pub(crate) async fn get_xml(
     let request = GetBackupXmlRequest {
         domain: by_uuid(&args.dom),
     };
-    let xml = ctx.backups().get_xml(request).await?.into_inner().xml;
+    let xml = ctx.backups().get_xml(request).await?.xml;
     Ok(DomainBackupGetXmlDescRet { xml: xml.into() })
 }

@@ -32,7 +32,7 @@ async fn names(ctx: &Ctx, part: ListCheckpointsRequest, flags: u32) -> Reply<Vec
         page_size: PAGE,
         ..part
     };
-    let found = ctx.checkpoints().list(request).await?.into_inner().checkpoints;
+    let found = ctx.checkpoints().list(request).await?.checkpoints;
     Ok(found.into_iter().map(|checkpoint| checkpoint.name).collect())
 }
 
@@ -42,7 +42,7 @@ async fn get(ctx: &Ctx, dom: &NonnullDomain, name: &Text) -> Reply<Checkpoint> {
         domain: by_uuid(dom),
         name: name.to_str().into_owned(),
     };
-    Ok(ctx.checkpoints().get(request).await?.into_inner())
+    Ok(ctx.checkpoints().get(request).await?)
 }
 
 async fn named_of(ctx: &Ctx, dom: &NonnullDomain, names: Vec<String>) -> Reply<Vec<NonnullDomainCheckpoint>> {
@@ -143,7 +143,7 @@ pub(crate) async fn get_xml(
         no_domain: has(VIR_DOMAIN_CHECKPOINT_XML_NO_DOMAIN),
         size: has(VIR_DOMAIN_CHECKPOINT_XML_SIZE),
     };
-    let xml = ctx.checkpoints().get_xml(request).await?.into_inner().xml;
+    let xml = ctx.checkpoints().get_xml(request).await?.xml;
     Ok(DomainCheckpointGetXmlDescRet { xml: xml.into() })
 }
 
@@ -169,7 +169,7 @@ pub(crate) async fn create(
         validate_bitmaps: flags & VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE_VALIDATE != 0,
         options: None,
     };
-    let made = ctx.checkpoints().create(request).await?.into_inner();
+    let made = ctx.checkpoints().create(request).await?;
     let checkpoint = NonnullDomainCheckpoint {
         name: made.checkpoint.unwrap_or_default().name.as_str().into(),
         dom: nonnull(&made.domain.unwrap_or_default()),

@@ -182,7 +182,7 @@ pub(crate) async fn get_metadata(
         uri: args::text(args.uri),
         scope: args::scope(flags).into(),
     };
-    let metadata = ctx.domains().get_metadata(request).await?.into_inner();
+    let metadata = ctx.domains().get_metadata(request).await?;
     Ok(DomainGetMetadataRet {
         metadata: metadata.value.into(),
     })

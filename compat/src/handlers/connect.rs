@@ -123,7 +123,7 @@ pub(crate) async fn lib_version(ctx: &Ctx) -> Reply<u64> {
         Some(known) => known,
         None => {
             let versions = ctx.host().get_versions(GetVersionsRequest {}).await?;
-            versions.into_inner().libvirt_api
+            versions.libvirt_api
         }
     };
     ctx.conn.know_version(lib_ver);
@@ -137,7 +137,7 @@ pub(crate) async fn get_uri(ctx: &Ctx, _: ConnectGetUri) -> Reply<ConnectGetUriR
 }
 
 pub(crate) async fn get_hostname(ctx: &Ctx, _: ConnectGetHostname) -> Reply<ConnectGetHostnameRet> {
-    let info = ctx.host().get_info(GetInfoRequest {}).await?.into_inner();
+    let info = ctx.host().get_info(GetInfoRequest {}).await?;
     Ok(ConnectGetHostnameRet {
         hostname: info.hostname.into(),
     })

@@ -25,7 +25,7 @@ async fn stats(ctx: &Ctx, dom: &NonnullDomain, group: StatsGroup) -> Reply<Domai
         max_age: Some(OLDEST),
         ..GetStatsRequest::default()
     };
-    let answer = ctx.domains().get_stats(request).await?.into_inner();
+    let answer = ctx.domains().get_stats(request).await?;
     let Some(stats) = answer.stats.into_iter().next() else {
         // It went away; the service knows the words for that.
         basic(ctx, dom).await?;

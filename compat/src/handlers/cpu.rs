@@ -74,7 +74,7 @@ async fn compared(ctx: &Ctx, xml: Text, hypervisor: Option<Hypervisor>, flags: u
         hypervisor,
         validate: flags & VIR_CONNECT_COMPARE_CPU_VALIDATE_XML != 0,
     };
-    let answer = ctx.host().compare_cpu(request).await?.into_inner();
+    let answer = ctx.host().compare_cpu(request).await?;
     match answer.result() {
         Compared::Identical => Ok(VIR_CPU_COMPARE_IDENTICAL),
         Compared::Superset => Ok(VIR_CPU_COMPARE_SUPERSET),
@@ -90,5 +90,5 @@ async fn common(ctx: &Ctx, documents: Vec<Text>, hypervisor: Option<Hypervisor>,
         expand_features: flags & VIR_CONNECT_BASELINE_CPU_EXPAND_FEATURES != 0,
         migratable: flags & VIR_CONNECT_BASELINE_CPU_MIGRATABLE != 0,
     };
-    Ok(ctx.host().baseline_cpu(request).await?.into_inner().xml.into())
+    Ok(ctx.host().baseline_cpu(request).await?.xml.into())
 }

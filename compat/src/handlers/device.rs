@@ -85,7 +85,7 @@ async fn detach_in(ctx: &Ctx, dom: &NonnullDomain, named: Named, scope: Scope) -
         wait,
         options: None,
     };
-    let operation = ctx.devices().detach_device(request).await?.into_inner();
+    let operation = ctx.devices().detach_device(request).await?;
     ended(ctx, operation).await
 }
 
@@ -137,7 +137,7 @@ pub(crate) async fn get_limits(
         interface: args.device.into_string(),
         scope: scope.into(),
     };
-    let limits = ctx.devices().get_interface_limits(request).await?.into_inner();
+    let limits = ctx.devices().get_interface_limits(request).await?;
     let (inbound, outbound) = (
         limits.inbound.unwrap_or_default(),
         limits.outbound.unwrap_or_default(),
@@ -212,18 +212,14 @@ pub(crate) async fn addresses(
         ctx.devices()
             .list_interface_addresses(request)
             .await
-            .map(|answer| answer.into_inner().interfaces)
+            .map(|answer| answer.interfaces)
     };
     let interfaces = match i32::try_from(args.source).unwrap_or(i32::MAX) {
         VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_LEASE => listed(Source::Lease).await?,
         VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_ARP => listed(Source::Arp).await?,
         VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_AGENT => {
             let request = ListGuestInterfacesRequest { domain };
-            ctx.guest_agent()
-                .list_interfaces(request)
-                .await?
-                .into_inner()
-                .interfaces
+            ctx.guest_agent().list_interfaces(request).await?.interfaces
         }
         other => return Err(args::unsupported(&format!("Unknown IP address data source {other}")).into()),
     };

@@ -36,7 +36,7 @@ pub(crate) async fn get_info(
         domain: by_uuid(&args.dom),
         disk,
     };
-    let sizes = ctx.disks().get_sizes(request).await?.into_inner();
+    let sizes = ctx.disks().get_sizes(request).await?;
     Ok(DomainGetBlockInfoRet {
         allocation: sizes.allocation,
         capacity: sizes.capacity,
@@ -49,7 +49,7 @@ async fn job(ctx: &Ctx, dom: &NonnullDomain, disk: String) -> Reply<GetDiskJobRe
         domain: by_uuid(dom),
         disk,
     };
-    Ok(ctx.disks().get_job(request).await?.into_inner())
+    Ok(ctx.disks().get_job(request).await?)
 }
 
 pub(crate) async fn get_job(
@@ -94,7 +94,7 @@ pub(crate) async fn get_limits(
         disk: args::text(args.disk),
         scope: scope.into(),
     };
-    let limits = ctx.disks().get_limits(request).await?.into_inner();
+    let limits = ctx.disks().get_limits(request).await?;
     Ok(DomainGetBlockIoTuneRet {
         params: params(limits).into_iter().take(room).collect(),
         nparams: 0,

@@ -45,7 +45,7 @@ async fn get(ctx: &Ctx, which: domain_ref::Ref) -> Reply<Domain> {
         view: View::Basic.into(),
         ..GetRequest::default()
     };
-    Ok(ctx.domains().get(request).await?.into_inner())
+    Ok(ctx.domains().get(request).await?)
 }
 
 pub(crate) async fn open_console(ctx: &Ctx, args: DomainOpenConsole, flags: Flags) -> Reply<()> {
@@ -70,7 +70,7 @@ pub(crate) async fn attach(ctx: &Ctx, open: attach_request::Open) -> Reply<()> {
         message: Some(Message::Data(data.into())),
     });
     let requests = futures_util::stream::once(std::future::ready(first)).chain(rest);
-    let mut answers = ctx.consoles().attach(requests).await?.into_inner();
+    let mut answers = ctx.streams().consoles().attach(requests).await?.into_inner();
     // The first answer says that the device is connected.
     answers.message().await?;
     let to_client = answers.filter_map(|answer| {

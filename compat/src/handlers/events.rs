@@ -110,7 +110,7 @@ pub(crate) async fn monitor_register(
         ..WatchRequest::default()
     };
     match monitor(
-        &ctx.services(),
+        &ctx.streams(),
         callback_id,
         MonitorFilter {
             request,
@@ -146,7 +146,7 @@ async fn add(ctx: &Ctx, new: Registration) -> Reply<()> {
     if ctx.conn.events.add(new).await? == Added::Watched {
         return Ok(());
     }
-    let feed = guests(&ctx.services()).await;
+    let feed = guests(&ctx.streams()).await;
     ctx.conn.events.started(&new, feed.is_ok());
     ctx.then(Effect::Watch(feed?));
     Ok(())

@@ -40,7 +40,7 @@ pub(crate) async fn get(ctx: &Ctx, args: DomainGetGuestInfo, flags: Flags) -> Re
         domain: by_uuid(&args.dom),
         parts: wanted.map(|(_, part)| i32::from(*part)).collect(),
     };
-    let info = ctx.guest_agent().get_info(request).await?.into_inner();
+    let info = ctx.guest_agent().get_info(request).await?;
     Ok(DomainGetGuestInfoRet {
         params: params(info).into(),
     })

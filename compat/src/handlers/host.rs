@@ -13,14 +13,14 @@ use crate::proto::{
 };
 
 async fn node(ctx: &Ctx) -> Reply<GetNodeResponse> {
-    Ok(ctx.host().get_node(GetNodeRequest {}).await?.into_inner())
+    Ok(ctx.host().get_node(GetNodeRequest {}).await?)
 }
 
 pub(crate) async fn get_version(ctx: &Ctx, _: ConnectGetVersion) -> Reply<ConnectGetVersionRet> {
     let request = GetHypervisorVersionRequest {};
     let answer = ctx.host().get_hypervisor_version(request).await?;
     Ok(ConnectGetVersionRet {
-        hv_ver: answer.into_inner().version,
+        hv_ver: answer.version,
     })
 }
 
@@ -28,7 +28,7 @@ pub(crate) async fn get_max_vcpus(ctx: &Ctx, args: ConnectGetMaxVcpus) -> Reply<
     let request = GetMaxVcpusRequest {
         virt_type: args::text(args.r#type),
     };
-    let answer = ctx.host().get_max_vcpus(request).await?.into_inner();
+    let answer = ctx.host().get_max_vcpus(request).await?;
     Ok(ConnectGetMaxVcpusRet {
         max_vcpus: i32::try_from(answer.max_vcpus).unwrap_or(i32::MAX),
     })
@@ -43,7 +43,7 @@ pub(crate) async fn get_cpu_model_names(
     let request = ListCpuModelsRequest {
         arch: args.arch.into_string(),
     };
-    let models = ctx.host().list_cpu_models(request).await?.into_inner().models;
+    let models = ctx.host().list_cpu_models(request).await?.models;
     let ret = i32::try_from(models.len()).unwrap_or(i32::MAX);
     let wanted = models.into_iter().filter(|_| args.need_results != 0);
     Ok(ConnectGetCpuModelNamesRet {
@@ -82,15 +82,14 @@ pub(crate) async fn get_free_memory(ctx: &Ctx, _: NodeGetFreeMemory) -> Reply<No
     let host = ctx
         .host()
         .list_cells(ListCellsRequest { without_pages: true })
-        .await?
-        .into_inner();
+        .await?;
     Ok(NodeGetFreeMemoryRet {
         free_mem: free_bytes(&host.cells),
     })
 }
 
 pub(crate) async fn get_security_model(ctx: &Ctx, _: NodeGetSecurityModel) -> Reply<NodeGetSecurityModelRet> {
-    let info = ctx.host().get_info(GetInfoRequest {}).await?.into_inner();
+    let info = ctx.host().get_info(GetInfoRequest {}).await?;
     Ok(NodeGetSecurityModelRet {
         model: c_string(&info.security_model).into(),
         doi: c_string(&info.security_doi).into(),
@@ -104,7 +103,7 @@ pub(crate) async fn get_capabilities(
     let request = GetCapabilitiesRequest {};
     let answer = ctx.host().get_capabilities(request).await?;
     Ok(ConnectGetCapabilitiesRet {
-        capabilities: answer.into_inner().xml.into(),
+        capabilities: answer.xml.into(),
     })
 }
 
@@ -123,7 +122,7 @@ pub(crate) async fn get_domain_capabilities(
     };
     let answer = ctx.host().get_domain_capabilities(request).await?;
     Ok(ConnectGetDomainCapabilitiesRet {
-        capabilities: answer.into_inner().xml.into(),
+        capabilities: answer.xml.into(),
     })
 }
 
@@ -137,7 +136,7 @@ pub(crate) async fn to_native(
         source: Some(Source::Xml(args.domain_xml.into_string())),
         format: args.native_format.into_string(),
     };
-    let text = ctx.domains().to_native(request).await?.into_inner().text;
+    let text = ctx.domains().to_native(request).await?.text;
     Ok(ConnectDomainXmlToNativeRet {
         native_config: text.into(),
     })

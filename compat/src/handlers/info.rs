@@ -60,7 +60,7 @@ pub(crate) async fn basic(ctx: &Ctx, dom: &NonnullDomain) -> Reply<Domain> {
         view: View::Basic.into(),
         ..GetRequest::default()
     };
-    Ok(ctx.domains().get(request).await?.into_inner())
+    Ok(ctx.domains().get(request).await?)
 }
 
 pub(crate) async fn get_info(ctx: &Ctx, args: DomainGetInfo) -> Reply<DomainGetInfoRet> {
@@ -128,7 +128,7 @@ pub(crate) async fn get_launch_security(
     let request = GetLaunchSecurityRequest {
         domain: by_uuid(&args.dom),
     };
-    let kind = ctx.launch_security().get(request).await?.into_inner().kind();
+    let kind = ctx.launch_security().get(request).await?.kind();
     if kind != get_launch_security_response::Kind::None {
         return Err(ctx.info.unsupported().into());
     }
@@ -249,7 +249,7 @@ pub(crate) async fn get_xml(ctx: &Ctx, args: DomainGetXmlDesc, flags: Flags) -> 
         update_cpu: has(VIR_DOMAIN_XML_UPDATE_CPU),
         migratable: has(VIR_DOMAIN_XML_MIGRATABLE),
     };
-    let xml = ctx.domains().get_xml(request).await?.into_inner().xml;
+    let xml = ctx.domains().get_xml(request).await?.xml;
     Ok(DomainGetXmlDescRet { xml: xml.into() })
 }
 

@@ -17,7 +17,7 @@ async fn jobs(ctx: &Ctx, dom: &NonnullDomain, forget_ended: bool) -> Reply<GetJo
         domain: by_uuid(dom),
         forget_ended,
     };
-    Ok(ctx.jobs().get_job(request).await?.into_inner())
+    Ok(ctx.jobs().get_job(request).await?)
 }
 
 /// The job at work; none if the guest runs and has none.

@@ -37,7 +37,7 @@ async fn stored(ctx: &Ctx, xml: String, validate: bool) -> Reply<NonnullDomain> 
         validate,
         options: None,
     };
-    Ok(nonnull(&ctx.domains().define(request).await?.into_inner()))
+    Ok(nonnull(&ctx.domains().define(request).await?))
 }
 
 pub(crate) async fn undefine(ctx: &Ctx, args: DomainUndefine) -> Reply<()> {
@@ -87,7 +87,7 @@ pub(crate) async fn create_xml(ctx: &Ctx, args: DomainCreateXml, flags: Flags) -
         reset_nvram: has(VIR_DOMAIN_START_RESET_NVRAM),
         options: None,
     };
-    let guest = ctx.domains().create(request).await?.into_inner();
+    let guest = ctx.domains().create(request).await?;
     Ok(DomainCreateXmlRet { dom: nonnull(&guest) })
 }
 
@@ -116,7 +116,7 @@ async fn start(ctx: &Ctx, dom: &NonnullDomain, flags: u32) -> Reply<Domain> {
         reset_nvram: has(VIR_DOMAIN_START_RESET_NVRAM),
         options: None,
     };
-    Ok(ctx.domains().start(request).await?.into_inner())
+    Ok(ctx.domains().start(request).await?)
 }
 
 /// The session that guests of this connection are bound to, if flags ask for one.
@@ -133,7 +133,11 @@ pub(super) async fn own_session(ctx: &Ctx) -> Reply<String> {
     if let Some((id, _)) = &*held {
         return Ok(id.clone());
     }
-    let opened = ctx.domains().open_session(OpenSessionRequest {}).await?;
+    let opened = ctx
+        .streams()
+        .domains()
+        .open_session(OpenSessionRequest {})
+        .await?;
     let mut updates = opened.into_inner();
     let first = updates.message().await?;
     let id = first.ok_or_else(|| internal("session ended"))?.session;

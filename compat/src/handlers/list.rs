@@ -1,11 +1,8 @@
 //! Which guests there are.
 
 use bytes::Bytes;
-use http::uri::PathAndQuery;
-use tonic::client::Grpc;
-use tonic::{Request, Status};
-use tonic_prost::ProstCodec;
-use virtqemud_client::MESSAGE_MAX;
+use tonic::Status;
+use virtqemud_client::direct;
 use wire::remote::*;
 
 use super::flags::Flags;
@@ -89,13 +86,7 @@ impl From<&Entry> for NonnullDomain {
 }
 
 async fn page(ctx: &Ctx, request: ListRequest) -> Result<Entries, Status> {
-    let mut service = Grpc::new(ctx.calls()).max_decoding_message_size(MESSAGE_MAX);
-    let path = PathAndQuery::from_static("/virtqemud.v1.Domains/List");
-    let codec = ProstCodec::<ListRequest, Entries>::default();
-    Ok(service
-        .unary(Request::new(request), path, codec)
-        .await?
-        .into_inner())
+    direct::call(&ctx.calls(), "/virtqemud.v1.Domains/List", &request).await
 }
 
 /// All guests that `filter` lets through.
@@ -124,7 +115,7 @@ async fn number(ctx: &Ctx, active: bool) -> Reply<i32> {
         page_size: 1,
         ..ListRequest::default()
     };
-    Ok(ctx.domains().list(request).await?.into_inner().total_size)
+    Ok(ctx.domains().list(request).await?.total_size)
 }
 
 fn only(active: bool) -> Filter {

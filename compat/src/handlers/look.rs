@@ -50,7 +50,7 @@ pub(crate) async fn screenshot(
         domain: by_uuid(&args.dom),
         screen: args.screen,
     };
-    let mut answers = ctx.consoles().screenshot(request).await?.into_inner();
+    let mut answers = ctx.streams().consoles().screenshot(request).await?.into_inner();
     let first = answers.message().await?.unwrap_or_default();
     let to_client = answers
         .map(|answer| answer.map(|answer| Bytes::from(answer.data)))
@@ -83,10 +83,8 @@ pub(crate) async fn open_graphics_fd(ctx: &Ctx, args: DomainOpenGraphicsFd, flag
     let flags = flags.checked()?;
     let failed = |error: std::io::Error| internal(&format!("unable to create socket pair: {error}"));
     let (ours, theirs) = UnixStream::pair().map_err(failed)?;
-    let calls = Calls {
-        fds: Fds::new(vec![OwnedFd::from(theirs)]),
-        ..ctx.calls()
-    };
+    let mut calls = ctx.calls();
+    calls.asked.fds = Fds::new(vec![OwnedFd::from(theirs)]);
     open_display(
         calls,
         Open {
@@ -132,7 +130,7 @@ pub(crate) async fn block_peek(ctx: &Ctx, args: DomainBlockPeek, flags: Flags) -
         offset: args.offset,
         size: args.size,
     };
-    let data = ctx.devices().peek_disk(request).await?.into_inner().data;
+    let data = ctx.devices().peek_disk(request).await?.data;
     Ok(DomainBlockPeekRet { buffer: data.into() })
 }
 
@@ -156,7 +154,7 @@ pub(crate) async fn memory_peek(
         size: args.size,
         physical,
     };
-    let data = ctx.devices().peek_memory(request).await?.into_inner().data;
+    let data = ctx.devices().peek_memory(request).await?.data;
     Ok(DomainMemoryPeekRet { buffer: data.into() })
 }
 
@@ -183,8 +181,7 @@ pub(crate) async fn disk_errors(
         .list_disk_errors(ListDiskErrorsRequest {
             domain: by_uuid(&args.dom),
         })
-        .await?
-        .into_inner();
+        .await?;
     if most == 0 {
         // Asks how many there may be.
         return Ok(DomainGetDiskErrorsRet {
@@ -222,12 +219,7 @@ pub(crate) async fn get_hostname(
         domain: by_uuid(&args.dom),
         from_leases: flags & VIR_DOMAIN_GET_HOSTNAME_LEASE != 0,
     };
-    let hostname = ctx
-        .guest_agent()
-        .get_hostname(request)
-        .await?
-        .into_inner()
-        .hostname;
+    let hostname = ctx.guest_agent().get_hostname(request).await?.hostname;
     Ok(DomainGetHostnameRet {
         hostname: hostname.into(),
     })

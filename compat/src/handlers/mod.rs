@@ -75,7 +75,7 @@ pub(crate) async fn full_in(ctx: &Ctx, dom: &NonnullDomain, scope: Scope) -> Rep
         view: View::Full.into(),
         scope: scope.into(),
     };
-    Ok(ctx.domains().get(request).await?.into_inner())
+    Ok(ctx.domains().get(request).await?)
 }
 
 /// Waits for the end of an operation.
@@ -85,7 +85,7 @@ pub(crate) async fn ended(ctx: &Ctx, mut operation: Operation) -> Reply<()> {
             id: operation.id,
             timeout: None,
         };
-        operation = ctx.operations().wait_operation(request).await?.into_inner();
+        operation = ctx.operations().wait_operation(request).await?;
     }
     match operation.result {
         Some(Ended::Error(error)) => Err(Status::from(Refused::from(error)).into()),

@@ -41,7 +41,7 @@ async fn told(ctx: &Ctx, (dom, cmd): (&NonnullDomain, Text), flags: Flags) -> Re
         human: flags & VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP != 0,
         options: None,
     };
-    let reply = ctx.monitor().execute(request).await?.into_inner().reply;
+    let reply = ctx.monitor().execute(request).await?.reply;
     Ok(reply.into())
 }
 
@@ -57,7 +57,7 @@ pub(crate) async fn ask_agent(
         wait: wait(args.timeout)?,
         options: None,
     };
-    let reply = ctx.guest_agent().execute(request).await?.into_inner().reply;
+    let reply = ctx.guest_agent().execute(request).await?.reply;
     Ok(DomainAgentCommandRet {
         result: Some(reply.into()),
     })

@@ -41,7 +41,7 @@ const MERGING_ALL: i32 = 8;
 
 pub(crate) async fn get_cpu_map(ctx: &Ctx, args: NodeGetCpuMap, flags: Flags) -> Reply<NodeGetCpuMapRet> {
     flags.checked()?;
-    let answer = ctx.host().get_cpu_map(GetCpuMapRequest {}).await?.into_inner();
+    let answer = ctx.host().get_cpu_map(GetCpuMapRequest {}).await?;
     let highest = answer.present.iter().copied().max().unwrap_or(0);
     let mut map = vec![0_u8; (highest / 8 + 1) as usize];
     for cpu in &answer.online {
@@ -93,7 +93,7 @@ pub(crate) async fn get_cpu_stats(
             .into(),
             _ => Failure::from(status),
         })?;
-    let times = times.into_inner();
+    let times = times;
     let all = [
         ("kernel", times.kernel),
         ("user", times.user),
@@ -123,7 +123,7 @@ pub(crate) async fn get_memory_stats(
     let cell = one_or_all(ctx, ("cellNum", args.cell_num))?;
     flags.checked()?;
     let memory = match ctx.host().get_memory(GetMemoryRequest { cell }).await {
-        Ok(memory) => memory.into_inner(),
+        Ok(memory) => memory,
         Err(status) => return Err(no_such_cell(ctx, args.cell_num, status).await),
     };
     let all = [
@@ -179,7 +179,7 @@ async fn no_such_cell(ctx: &Ctx, cell: i32, status: Status) -> Failure {
         .list_cells(ListCellsRequest { without_pages: true })
         .await
     {
-        Ok(host) => last_cell(host.get_ref()),
+        Ok(host) => last_cell(&host),
         Err(_) => return status.into(),
     };
     if i64::from(cell) <= last || status.code() != Code::InvalidArgument {
@@ -204,7 +204,7 @@ async fn cells(
     first: i32,
     count: u32,
 ) -> Reply<(ListCellsResponse, i64)> {
-    let host = ctx.host().list_cells(asked).await?.into_inner();
+    let host = ctx.host().list_cells(asked).await?;
     let (first, highest) = (i64::from(first), last_cell(&host));
     if first > highest {
         let text = format!("start cell {first} out of range (0-{highest})");
@@ -333,12 +333,7 @@ pub(crate) async fn alloc_pages(ctx: &Ctx, args: NodeAllocPages, flags: Flags) -
     };
     let mut pools = 0;
     if first == i64::from(ALL) {
-        pools += ctx
-            .host()
-            .allocate_pages(request.clone())
-            .await?
-            .into_inner()
-            .pools;
+        pools += ctx.host().allocate_pages(request.clone()).await?.pools;
     }
     let cells: Vec<u32> = (first.max(0)..=last)
         .filter_map(|cell| u32::try_from(cell).ok())
@@ -348,7 +343,6 @@ pub(crate) async fn alloc_pages(ctx: &Ctx, args: NodeAllocPages, flags: Flags) -
             .host()
             .allocate_pages(AllocatePagesRequest { cells, ..request })
             .await?
-            .into_inner()
             .pools;
     }
     Ok(NodeAllocPagesRet {
@@ -369,11 +363,7 @@ pub(crate) async fn get_memory_parameters(
             nparams: MERGING_ALL,
         });
     }
-    let told = ctx
-        .host()
-        .get_page_merging(GetPageMergingRequest {})
-        .await?
-        .into_inner();
+    let told = ctx.host().get_page_merging(GetPageMergingRequest {}).await?;
     let small = |param: Param, value: Option<u32>| value.map(|value| param.with(value));
     let large = |param: Param, value: Option<u64>| value.map(|value| param.with(value));
     let sleep = told.sleep.as_ref().map(|sleep| time::milliseconds(Some(sleep)));
@@ -422,7 +412,7 @@ pub(crate) async fn set_memory_parameters(
 /// Whatever room the client has.
 pub(crate) async fn get_sev_info(ctx: &Ctx, _: NodeGetSevInfo, flags: Flags) -> Reply<NodeGetSevInfoRet> {
     let flags = flags.checked()?;
-    let sev = ctx.host().get_sev(GetSevRequest {}).await?.into_inner();
+    let sev = ctx.host().get_sev(GetSevRequest {}).await?;
     let text = |param: Param, text: String| {
         Some(param.with(text)).filter(|_| flags & VIR_TYPED_PARAM_STRING_OKAY != 0)
     };
@@ -469,11 +459,6 @@ pub(crate) async fn get_sysinfo(
     flags: Flags,
 ) -> Reply<ConnectGetSysinfoRet> {
     flags.checked()?;
-    let xml = ctx
-        .host()
-        .get_sysinfo(GetSysinfoRequest {})
-        .await?
-        .into_inner()
-        .xml;
+    let xml = ctx.host().get_sysinfo(GetSysinfoRequest {}).await?.xml;
     Ok(ConnectGetSysinfoRet { sysinfo: xml.into() })
 }

@@ -46,7 +46,7 @@ pub(crate) async fn get_events(
         domain: by_uuid(&args.dom),
         scope: scope.into(),
     };
-    let counted = ctx.perf_events().list(request).await?.into_inner().events;
+    let counted = ctx.perf_events().list(request).await?.events;
     let params = EVENTS.iter().map(|event| {
         let is_counted = counted.iter().any(|name| name == event.field);
         event.with(is_counted)

@@ -102,7 +102,7 @@ pub(crate) async fn get_scheduler_type(
 }
 
 async fn scheduler(ctx: &Ctx, dom: &NonnullDomain, scope: Scope) -> Reply<Vec<TypedParam>> {
-    let told = ctx.tuning().get_scheduler(asked(dom, scope)).await?.into_inner();
+    let told = ctx.tuning().get_scheduler(asked(dom, scope)).await?;
     let mut params = vec![VIR_DOMAIN_SCHEDULER_CPU_SHARES.with(told.shares.unwrap_or(0))];
     let bandwidths = [told.vcpu, told.emulator, told.global, told.iothread];
     for ((period, quota), told) in BANDWIDTHS.iter().zip(bandwidths) {
@@ -191,11 +191,7 @@ pub(crate) async fn get_memory_parameters(
 ) -> Reply<DomainGetMemoryParametersRet> {
     let room = args::room(args.nparams, DOMAIN_MEMORY_PARAMETERS_MAX)?;
     let scope = one_scope(flags)?;
-    let told = ctx
-        .tuning()
-        .get_memory_limits(asked(&args.dom, scope))
-        .await?
-        .into_inner();
+    let told = ctx.tuning().get_memory_limits(asked(&args.dom, scope)).await?;
     let values = [told.hard_limit_kib, told.soft_limit_kib, told.swap_hard_limit_kib];
     let params = MEMORY
         .iter()
@@ -241,11 +237,7 @@ pub(crate) async fn get_numa_parameters(
 ) -> Reply<DomainGetNumaParametersRet> {
     let room = args::room(args.nparams, DOMAIN_NUMA_PARAMETERS_MAX)?;
     let scope = info::one_state(ctx, &args.dom, flags.checked()?).await?;
-    let told = ctx
-        .tuning()
-        .get_numa_placement(asked(&args.dom, scope))
-        .await?
-        .into_inner();
+    let told = ctx.tuning().get_numa_placement(asked(&args.dom, scope)).await?;
     let [mode, nodeset] = NUMA;
     let params = vec![
         // The service counts from 1.
@@ -304,11 +296,7 @@ pub(crate) async fn get_blkio_parameters(
             nparams: i32::try_from(BLKIO.len()).unwrap_or(i32::MAX),
         });
     }
-    let told = ctx
-        .tuning()
-        .get_block_limits(asked(&args.dom, scope))
-        .await?
-        .into_inner();
+    let told = ctx.tuning().get_block_limits(asked(&args.dom, scope)).await?;
     let [weight, of_devices @ ..] = BLKIO;
     let mut params = vec![weight.with(told.weight.unwrap_or(0))];
     for (index, param) in of_devices.iter().enumerate() {
@@ -424,7 +412,7 @@ pub(crate) async fn get_cpu_stats(
         domain: by_uuid(&args.dom),
         by_cpu,
     };
-    let told = ctx.tuning().get_cpu_usage(request).await?.into_inner();
+    let told = ctx.tuning().get_cpu_usage(request).await?;
     if args.start_cpu < 0 {
         let (params, nparams) = fitting(total(&told), room);
         return Ok(DomainGetCpuStatsRet {

@@ -103,7 +103,7 @@ async fn save_as(ctx: &Ctx, request: SaveRequest, flags: u32) -> Reply<()> {
         restored: state(flags),
         ..request
     };
-    let operation = ctx.saves().save(request).await?.into_inner();
+    let operation = ctx.saves().save(request).await?;
     ended(ctx, operation).await
 }
 
@@ -180,7 +180,7 @@ async fn restore_as(ctx: &Ctx, request: RestoreRequest, flags: u32) -> Reply<()>
         restored: state(flags),
         ..request
     };
-    let operation = ctx.saves().restore(request).await?.into_inner();
+    let operation = ctx.saves().restore(request).await?;
     ended(ctx, operation).await
 }
 
@@ -212,7 +212,7 @@ async fn image_xml(ctx: &Ctx, image: Ref, flags: u32) -> Reply<Text> {
         image: Some(ImageRef { r#ref: Some(image) }),
         secure: flags & VIR_DOMAIN_SAVE_IMAGE_XML_SECURE != 0,
     };
-    Ok(ctx.saves().get_image(request).await?.into_inner().xml.into())
+    Ok(ctx.saves().get_image(request).await?.xml.into())
 }
 
 pub(crate) async fn define_image_xml(ctx: &Ctx, args: DomainSaveImageDefineXml, flags: Flags) -> Reply<()> {
@@ -298,6 +298,6 @@ async fn dump_as(ctx: &Ctx, dom: &NonnullDomain, (to, format): (Text, i32), flag
         bypass_cache: has(VIR_DUMP_BYPASS_CACHE),
         options: None,
     };
-    let operation = ctx.saves().dump(request).await?.into_inner();
+    let operation = ctx.saves().dump(request).await?;
     ended(ctx, operation).await
 }

@@ -69,7 +69,7 @@ async fn chosen(ctx: &Ctx, part: ListSnapshotsRequest, flags: u32, most: i32) ->
         names_only: true,
         ..part
     };
-    let found = ctx.snapshots().list(request).await?.into_inner();
+    let found = ctx.snapshots().list(request).await?;
     if flags & METADATA == VIR_DOMAIN_SNAPSHOT_LIST_NO_METADATA {
         return Ok((Vec::new(), 0));
     }
@@ -113,7 +113,7 @@ async fn get(ctx: &Ctx, dom: &NonnullDomain, name: &str) -> Reply<Snapshot> {
         domain: by_uuid(dom),
         name: name.to_owned(),
     };
-    Ok(ctx.snapshots().get(request).await?.into_inner())
+    Ok(ctx.snapshots().get(request).await?)
 }
 
 /// A snapshot that a client names.
@@ -308,7 +308,7 @@ pub(crate) async fn get_xml(
         name: args.snap.name.to_str().into_owned(),
         secure: flags & VIR_DOMAIN_SNAPSHOT_XML_SECURE != 0,
     };
-    let xml = ctx.snapshots().get_xml(request).await?.into_inner().xml;
+    let xml = ctx.snapshots().get_xml(request).await?.xml;
     Ok(DomainSnapshotGetXmlDescRet { xml: xml.into() })
 }
 
@@ -365,7 +365,7 @@ pub(crate) async fn create(
         validate: has(VIR_DOMAIN_SNAPSHOT_CREATE_VALIDATE),
         options: None,
     };
-    let made = ctx.snapshots().create(request).await?.into_inner();
+    let made = ctx.snapshots().create(request).await?;
     let name = made.snapshot.unwrap_or_default().name;
     let snap = one(ctx, &args.dom, &name).await?;
     Ok(DomainSnapshotCreateXmlRet { snap })

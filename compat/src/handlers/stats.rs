@@ -39,7 +39,7 @@ pub(crate) async fn get_all(ctx: &Ctx, args: ConnectGetAllDomainStats, flags: Fl
         nowait: has(VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT),
         max_age: Some(OLDEST),
     };
-    let stats = ctx.domains().get_stats(request).await?.into_inner().stats;
+    let stats = ctx.domains().get_stats(request).await?.stats;
     Ok(Answer {
         stats,
         groups: args.stats,

@@ -107,7 +107,7 @@ async fn pinning(ctx: &Ctx, dom: &NonnullDomain, flags: Flags) -> Reply<Pinning>
         domain: by_uuid(dom),
         scope: args::scope(flags).into(),
     };
-    Ok(ctx.tuning().get_pinning(request).await?.into_inner())
+    Ok(ctx.tuning().get_pinning(request).await?)
 }
 
 pub(crate) async fn get_vcpu_pin_info(
@@ -171,12 +171,7 @@ pub(crate) async fn get_iothread_info(
         domain: by_uuid(&args.dom),
         scope: args::scope(flags).into(),
     };
-    let threads = ctx
-        .tuning()
-        .list_io_threads(request)
-        .await?
-        .into_inner()
-        .iothreads;
+    let threads = ctx.tuning().list_io_threads(request).await?.iothreads;
     let ret = u32::try_from(threads.len()).unwrap_or(u32::MAX);
     let info = threads.into_iter().map(|thread| DomainIothreadInfo {
         iothread_id: thread.id,

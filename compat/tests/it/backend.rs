@@ -15,7 +15,6 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 use tower::service_fn;
-use tower::util::BoxCloneSyncService;
 use unixfd::{Fds, Peer};
 use virtqemud_client::proto;
 
@@ -47,49 +46,54 @@ impl Fake {
 
     pub(crate) fn service(&self) -> compat::Backend {
         let fake = self.clone();
-        BoxCloneSyncService::new(service_fn(move |request| {
-            let fake = fake.clone();
-            async move { Ok::<_, Infallible>(fake.answer(request).await) }
-        }))
+        compat::Backend {
+            calls: Arc::new(self.clone()),
+            streams: compat::Stack::new(service_fn(move |request| {
+                std::future::ready(Ok::<_, Infallible>(fake.stream(request)))
+            })),
+        }
     }
 
-    async fn answer(&self, request: http::Request<Body>) -> http::Response<Body> {
+    fn stream(&self, request: http::Request<Body>) -> http::Response<Body> {
         let peer = *request.extensions().get::<Peer>().unwrap();
         let fds = request.extensions().get::<Fds>().map_or(0, Fds::len);
         self.seen.lock().unwrap().push((peer, fds));
-        let whole = request.uri().path().to_owned();
-        let path = whole.rsplit('/').next().unwrap().to_owned();
-        let body = request.into_body();
-        match path.as_str() {
-            "Attach" => return attach(body),
-            "Watch" => return self.watch(),
-            _ => {}
+        match request.uri().path() {
+            "/virtqemud.v1.Consoles/Attach" => attach(request.into_body()),
+            "/virtqemud.v1.Events/Watch" => self.watch(),
+            path => respond(futures_util::stream::iter([Err(Status::unimplemented(path))])),
         }
-        let body = body.collect().await.unwrap().to_bytes();
-        let result = match path.as_str() {
-            "GetVersions" => Ok(frame(&proto::GetVersionsResponse {
+    }
+
+    async fn call(&self, whole: &str, asked: compat::Asked, body: Bytes) -> Result<Bytes, Status> {
+        self.seen
+            .lock()
+            .unwrap()
+            .push((asked.caller.peer, asked.fds.len()));
+        let path = whole.rsplit('/').next().unwrap();
+        match path {
+            "GetVersions" => Ok(bytes(&proto::GetVersionsResponse {
                 libvirt_api: 11_003_000,
                 ..Default::default()
             })),
             "GetInfo" if whole.contains(".Host/") => {
                 // Slow on purpose: a call that waits for somebody.
                 tokio::time::sleep(Duration::from_millis(300)).await;
-                Ok(frame(&proto::GetInfoResponse {
+                Ok(bytes(&proto::GetInfoResponse {
                     hostname: "here".into(),
                     ..Default::default()
                 }))
             }
-            "GetMaxVcpus" => Ok(frame(&proto::GetMaxVcpusResponse { max_vcpus: 16 })),
-            "Get" if whole.contains(".Domains/") => get(&proto::GetRequest::decode(&body[5..]).unwrap()),
-            _ if whole.contains(".Disks/") => disk(&path, &body[5..]),
-            _ if whole.contains(".GuestAgent/") => self.agent(&path, &body[5..]),
+            "GetMaxVcpus" => Ok(bytes(&proto::GetMaxVcpusResponse { max_vcpus: 16 })),
+            "Get" if whole.contains(".Domains/") => get(&proto::GetRequest::decode(&body[..]).unwrap()),
+            _ if whole.contains(".Disks/") => disk(path, &body),
+            _ if whole.contains(".GuestAgent/") => self.agent(path, &body),
             "SendKeys" | "Wake" => {
-                self.keep(&path, &body[5..]);
-                Ok(frame(&proto::Domain::default()))
+                self.keep(path, &body);
+                Ok(bytes(&proto::Domain::default()))
             }
-            _ => about(&whole, &body[5..]),
-        };
-        respond(futures_util::stream::iter([result]))
+            _ => about(whole, &body),
+        }
     }
 
     fn keep(&self, call: &str, request: &[u8]) {
@@ -107,7 +111,7 @@ impl Fake {
     /// Four CPUs, of which the second is offline and all but the first could be; one filesystem; changes are kept.
     fn agent(&self, call: &str, request: &[u8]) -> Result<Bytes, Status> {
         Ok(match call {
-            "ListVcpus" => frame(&proto::ListGuestVcpusResponse {
+            "ListVcpus" => bytes(&proto::ListGuestVcpusResponse {
                 vcpus: (0..4)
                     .map(|number| proto::list_guest_vcpus_response::Vcpu {
                         number,
@@ -116,7 +120,7 @@ impl Fake {
                     })
                     .collect(),
             }),
-            "ListFilesystems" => frame(&proto::ListGuestFilesystemsResponse {
+            "ListFilesystems" => bytes(&proto::ListGuestFilesystemsResponse {
                 filesystems: vec![proto::GuestFilesystem {
                     mount_point: "/".into(),
                     name: "dm-0".into(),
@@ -130,12 +134,12 @@ impl Fake {
                     ..Default::default()
                 }],
             }),
-            "ListAuthorizedKeys" => frame(&proto::ListAuthorizedKeysResponse {
+            "ListAuthorizedKeys" => bytes(&proto::ListAuthorizedKeysResponse {
                 keys: vec!["ssh-rsa a".into()],
             }),
             "GetInfo" => {
                 self.keep(call, request);
-                frame(&proto::GuestInfo {
+                bytes(&proto::GuestInfo {
                     hostname: Some("inside".into()),
                     ..Default::default()
                 })
@@ -143,7 +147,7 @@ impl Fake {
             // All of them answer with nothing.
             _ => {
                 self.keep(call, request);
-                frame(&proto::SetGuestTimeResponse {})
+                bytes(&proto::SetGuestTimeResponse {})
             }
         })
     }
@@ -157,6 +161,13 @@ impl Fake {
             Err(_) => Err(Status::resource_exhausted("slow")),
         });
         respond(events)
+    }
+}
+
+impl compat::Unary for Fake {
+    fn unary(&self, path: &'static str, asked: compat::Asked, request: Bytes) -> compat::Answer {
+        let fake = self.clone();
+        Box::pin(async move { fake.call(path, asked, request).await })
     }
 }
 
@@ -178,15 +189,15 @@ fn about(path: &str, request: &[u8]) -> Result<Bytes, Status> {
                 (_, true) => vec![first],
                 _ => vec![first, second],
             };
-            frame(&proto::ListSnapshotsResponse {
+            bytes(&proto::ListSnapshotsResponse {
                 total_size: i32::try_from(snapshots.len()).unwrap(),
                 snapshots,
                 ..Default::default()
             })
         }
         "Snapshots/Get" => match proto::GetSnapshotRequest::decode(request).unwrap().name.as_str() {
-            "" | "second" => frame(&second),
-            "first" => frame(&first),
+            "" | "second" => bytes(&second),
+            "first" => bytes(&first),
             name => {
                 return Err(Status::not_found(format!(
                     "no domain snapshot with matching name '{name}'"
@@ -199,11 +210,11 @@ fn about(path: &str, request: &[u8]) -> Result<Bytes, Status> {
                 "no domain checkpoint with matching name '{name}'"
             )));
         }
-        "Checkpoints/List" => frame(&proto::ListCheckpointsResponse::default()),
-        "PerfEvents/List" => frame(&proto::ListPerfEventsResponse {
+        "Checkpoints/List" => bytes(&proto::ListCheckpointsResponse::default()),
+        "PerfEvents/List" => bytes(&proto::ListPerfEventsResponse {
             events: vec!["cpu_cycles".into()],
         }),
-        "LaunchSecurity/Get" => frame(&proto::GetLaunchSecurityResponse {
+        "LaunchSecurity/Get" => bytes(&proto::GetLaunchSecurityResponse {
             kind: proto::get_launch_security_response::Kind::None.into(),
         }),
         _ => return Err(Status::unimplemented(path)),
@@ -220,12 +231,12 @@ fn disk(path: &str, request: &[u8]) -> Result<Bytes, Status> {
         })
     };
     Ok(match path {
-        "GetSizes" => frame(&proto::DiskSizes {
+        "GetSizes" => bytes(&proto::DiskSizes {
             capacity: 3,
             allocation: 1,
             physical: 2,
         }),
-        "GetLimits" => frame(&proto::DiskLimits {
+        "GetLimits" => bytes(&proto::DiskLimits {
             bytes: Some(Rates {
                 total: rate(1),
                 ..Rates::default()
@@ -245,7 +256,7 @@ fn disk(path: &str, request: &[u8]) -> Result<Bytes, Status> {
                 done: 5,
                 total: 9,
             });
-            frame(&proto::GetDiskJobResponse { target, job })
+            bytes(&proto::GetDiskJobResponse { target, job })
         }
     })
 }
@@ -264,7 +275,7 @@ fn get(request: &proto::GetRequest) -> Result<Bytes, Status> {
         Ref::Id(asked) => (*asked == id, format!("no domain with matching id {asked}")),
     };
     if found {
-        return Ok(frame(&proto::Domain {
+        return Ok(bytes(&proto::Domain {
             uuid: uuid.into(),
             name: name.into(),
             id,
@@ -318,6 +329,10 @@ fn messages(mut data: Bytes) -> Vec<proto::AttachRequest> {
         messages.push(proto::AttachRequest::decode(data.split_to(len)).unwrap());
     }
     messages
+}
+
+fn bytes(message: &impl Message) -> Bytes {
+    message.encode_to_vec().into()
 }
 
 fn frame(message: &impl Message) -> Bytes {
