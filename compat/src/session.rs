@@ -257,7 +257,7 @@ impl Session {
             () = silent(&mut self.silence) => Event::Silent,
             () = self.ticket.cut().cancelled() => Event::Cut,
             () = self.stop.cancelled(), if self.closing.is_none() => Event::Stop,
-            () = tokio::time::sleep(LAST_WORDS), if self.closing.is_some() && self.calls.is_empty() => Event::Overdue,
+            () = async { tokio::time::sleep(LAST_WORDS).await }, if self.closing.is_some() && self.calls.is_empty() => Event::Overdue,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
+use bytes::Bytes;
 use futures_util::Stream;
 use prost::Message;
 use tonic::{Request, Response, Status};
@@ -26,6 +27,19 @@ const PAGE: usize = 500;
 const PAGE_MAX: usize = 16_384;
 
 impl Service {
+    /// The answer to a request for who a guest is and in what state, encoded; none to any other request.
+    ///
+    /// # Errors
+    /// As `Get`.
+    pub(super) fn kept(&self, request: &Request<pb::GetRequest>) -> Result<Option<Bytes>> {
+        let (caller, request) = (Caller::of(request)?, request.get_ref());
+        if request.view != i32::from(pb::View::Basic) || request.scope != 0 {
+            return Ok(None);
+        }
+        let domain = self.domain(&caller, request.domain.as_ref())?;
+        Ok(Some(convert::encoded(&domain.view())))
+    }
+
     fn page(&self, request: &pb::ListRequest) -> Result<pb::ListResponse> {
         let version = self.driver.registry.journal().version();
         let size = usize::try_from(request.page_size)

@@ -49,7 +49,7 @@ async fn named_of(ctx: &Ctx, dom: &NonnullDomain, names: Vec<String>) -> Reply<V
     if names.is_empty() {
         return Ok(Vec::new());
     }
-    let dom = nonnull(&basic(ctx, dom).await?);
+    let dom = NonnullDomain::from(&basic(ctx, dom).await?);
     let named = |name: String| NonnullDomainCheckpoint {
         name: name.into(),
         dom: dom.clone(),

@@ -9,21 +9,21 @@ use wire::remote::*;
 use wire::{ErrorCode, ErrorDomain, WireError};
 
 use super::flags::Flags;
-use super::{Reply, args, by_uuid, nonnull};
+use super::{Basic, Reply, args, by_uuid};
 use crate::ctx::{Ctx, Effect};
-use crate::proto::{AttachRequest, Domain, DomainRef, GetRequest, View, attach_request, domain_ref};
+use crate::proto::{AttachRequest, DomainRef, attach_request, domain_ref};
 use crate::stream::Ends;
 
 /// Messages to a console that wait for the service.
 const TO_CONSOLE: usize = 4;
 
 pub(crate) async fn lookup_by_name(ctx: &Ctx, args: DomainLookupByName) -> Reply<DomainLookupByNameRet> {
-    let dom = nonnull(&get(ctx, domain_ref::Ref::Name(args.name.into_string())).await?);
+    let dom = find(ctx, domain_ref::Ref::Name(args.name.into_string())).await?;
     Ok(DomainLookupByNameRet { dom })
 }
 
 pub(crate) async fn lookup_by_uuid(ctx: &Ctx, args: DomainLookupByUuid) -> Reply<DomainLookupByUuidRet> {
-    let dom = nonnull(&get(ctx, domain_ref::Ref::Uuid(args.uuid.to_string())).await?);
+    let dom = find(ctx, domain_ref::Ref::Uuid(args.uuid.to_string())).await?;
     Ok(DomainLookupByUuidRet { dom })
 }
 
@@ -34,18 +34,13 @@ pub(crate) async fn lookup_by_id(ctx: &Ctx, args: DomainLookupById) -> Reply<Dom
         let detail = "no domain with matching id 0";
         return Err(WireError::new(ErrorCode::NO_DOMAIN, ErrorDomain::QEMU, detail).into());
     }
-    let dom = nonnull(&get(ctx, domain_ref::Ref::Id(args.id)).await?);
+    let dom = find(ctx, domain_ref::Ref::Id(args.id)).await?;
     Ok(DomainLookupByIdRet { dom })
 }
 
-async fn get(ctx: &Ctx, which: domain_ref::Ref) -> Reply<Domain> {
+async fn find(ctx: &Ctx, which: domain_ref::Ref) -> Reply<NonnullDomain> {
     let domain = Some(DomainRef { r#ref: Some(which) });
-    let request = GetRequest {
-        domain,
-        view: View::Basic.into(),
-        ..GetRequest::default()
-    };
-    Ok(ctx.domains().get(request).await?)
+    Ok((&Basic::of(ctx, domain).await?).into())
 }
 
 pub(crate) async fn open_console(ctx: &Ctx, args: DomainOpenConsole, flags: Flags) -> Reply<()> {

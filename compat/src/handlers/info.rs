@@ -6,11 +6,9 @@ use wire::consts::*;
 use wire::remote::*;
 
 use super::flags::{Flags, LIVE_OR_CONFIG};
-use super::{Reply, agent, args, by_uuid, full, full_in};
+use super::{Basic, Reply, agent, args, by_uuid, full, full_in};
 use crate::ctx::Ctx;
-use crate::proto::{
-    Domain, GetLaunchSecurityRequest, GetRequest, GetXmlRequest, Scope, View, get_launch_security_response,
-};
+use crate::proto::{GetLaunchSecurityRequest, GetXmlRequest, Scope, get_launch_security_response};
 
 /// libvirt's words for each taint, in its order.
 const TAINTS: &[(&str, &str)] = &[
@@ -54,13 +52,8 @@ pub(crate) async fn one_state(ctx: &Ctx, dom: &NonnullDomain, flags: u32) -> Rep
 }
 
 /// What a caller who may know little is told of a guest.
-pub(crate) async fn basic(ctx: &Ctx, dom: &NonnullDomain) -> Reply<Domain> {
-    let request = GetRequest {
-        domain: by_uuid(dom),
-        view: View::Basic.into(),
-        ..GetRequest::default()
-    };
-    Ok(ctx.domains().get(request).await?)
+pub(crate) async fn basic(ctx: &Ctx, dom: &NonnullDomain) -> Reply<Basic> {
+    Basic::of(ctx, by_uuid(dom)).await
 }
 
 pub(crate) async fn get_info(ctx: &Ctx, args: DomainGetInfo) -> Reply<DomainGetInfoRet> {
@@ -254,7 +247,7 @@ pub(crate) async fn get_xml(ctx: &Ctx, args: DomainGetXmlDesc, flags: Flags) -> 
 }
 
 /// The guest, if it runs.
-pub(crate) async fn running(ctx: &Ctx, dom: &NonnullDomain) -> Reply<Domain> {
+pub(crate) async fn running(ctx: &Ctx, dom: &NonnullDomain) -> Reply<Basic> {
     let guest = basic(ctx, dom).await?;
     if guest.id == 0 {
         return Err(args::not_running().into());

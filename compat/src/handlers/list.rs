@@ -1,12 +1,11 @@
 //! Which guests there are.
 
-use bytes::Bytes;
 use tonic::Status;
 use virtqemud_client::direct;
 use wire::remote::*;
 
 use super::flags::Flags;
-use super::{Reply, args};
+use super::{Basic, Reply, args};
 use crate::ctx::Ctx;
 use crate::proto::{Filter, ListRequest, State, View};
 
@@ -51,38 +50,13 @@ pub(crate) fn filter(flags: u32) -> Filter {
     filter
 }
 
-/// What a list of libvirt's says of a guest: a part of the message [`Domain`](crate::proto::Domain), its texts still in
-/// the answer's own bytes. A host's list is long and asked for often.
-#[derive(Clone, PartialEq, prost::Message)]
-struct Entry {
-    #[prost(bytes = "bytes", tag = "1")]
-    uuid: Bytes,
-    #[prost(bytes = "bytes", tag = "2")]
-    name: Bytes,
-    #[prost(int32, tag = "3")]
-    id: i32,
-}
-
-/// The part of [`ListResponse`](crate::proto::ListResponse) that goes with it.
+/// The part of [`ListResponse`](crate::proto::ListResponse) that a list of libvirt's takes.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Entries {
     #[prost(message, repeated, tag = "1")]
-    domains: Vec<Entry>,
+    domains: Vec<Basic>,
     #[prost(string, tag = "2")]
     next_page_token: String,
-}
-
-impl From<&Entry> for NonnullDomain {
-    fn from(entry: &Entry) -> Self {
-        let uuid = std::str::from_utf8(&entry.uuid)
-            .ok()
-            .and_then(|text| text.parse().ok());
-        Self {
-            name: entry.name.to_vec().into(),
-            uuid: uuid.unwrap_or_default(),
-            id: if entry.id > 0 { entry.id } else { -1 },
-        }
-    }
 }
 
 async fn page(ctx: &Ctx, request: ListRequest) -> Result<Entries, Status> {
@@ -90,7 +64,7 @@ async fn page(ctx: &Ctx, request: ListRequest) -> Result<Entries, Status> {
 }
 
 /// All guests that `filter` lets through.
-async fn all(ctx: &Ctx, filter: Filter) -> Reply<Vec<Entry>> {
+async fn all(ctx: &Ctx, filter: Filter) -> Reply<Vec<Basic>> {
     let (mut found, mut page_token) = (Vec::new(), String::new());
     loop {
         let request = ListRequest {

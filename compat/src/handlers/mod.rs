@@ -35,8 +35,9 @@ pub(crate) mod snapshots;
 pub(crate) mod stats;
 pub(crate) mod tuning;
 
+use bytes::Bytes;
 use tonic::Status;
-use virtqemud_client::Failure as Refused;
+use virtqemud_client::{Failure as Refused, direct};
 use wire::remote::NonnullDomain;
 use wire::xdr::Uuid;
 
@@ -52,6 +53,47 @@ pub(crate) fn by_uuid(dom: &NonnullDomain) -> Option<DomainRef> {
     Some(DomainRef {
         r#ref: Some(domain_ref::Ref::Uuid(dom.uuid.to_string())),
     })
+}
+
+/// Who a guest is and in what state: a part of the message [`Domain`], its texts still in the answer's own bytes. Most
+/// calls of libvirt's clients ask for no more, and lists of a host are long.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Basic {
+    #[prost(bytes = "bytes", tag = "1")]
+    uuid: Bytes,
+    #[prost(bytes = "bytes", tag = "2")]
+    name: Bytes,
+    #[prost(int32, tag = "3")]
+    id: i32,
+    #[prost(int32, tag = "4")]
+    state: i32,
+    #[prost(int32, tag = "5")]
+    reason: i32,
+}
+
+impl Basic {
+    /// What a caller who may know little is told of the guest.
+    async fn of(ctx: &Ctx, domain: Option<DomainRef>) -> Reply<Self> {
+        let request = GetRequest {
+            domain,
+            view: View::Basic.into(),
+            ..GetRequest::default()
+        };
+        Ok(direct::call(&ctx.calls(), "/virtqemud.v1.Domains/Get", &request).await?)
+    }
+}
+
+impl From<&Basic> for NonnullDomain {
+    fn from(guest: &Basic) -> Self {
+        let uuid = std::str::from_utf8(&guest.uuid)
+            .ok()
+            .and_then(|text| text.parse().ok());
+        Self {
+            name: guest.name.to_vec().into(),
+            uuid: uuid.unwrap_or_default(),
+            id: if guest.id > 0 { guest.id } else { -1 },
+        }
+    }
 }
 
 /// A guest as libvirt names it.

@@ -8,7 +8,7 @@ use wire::{ErrorCode, ErrorDomain, WireError};
 use super::args::{self};
 use super::flags::{Flags, either, exclusive, named, required};
 use super::info::basic;
-use super::{Reply, by_uuid, nonnull};
+use super::{Reply, by_uuid};
 use crate::ctx::Ctx;
 use crate::proto::{
     CreateSnapshotRequest, DeleteSnapshotRequest, GetSnapshotRequest, GetSnapshotXmlRequest,
@@ -136,7 +136,7 @@ async fn named_of(ctx: &Ctx, dom: &NonnullDomain, names: Vec<String>) -> Reply<V
     if names.is_empty() {
         return Ok(Vec::new());
     }
-    let dom = nonnull(&basic(ctx, dom).await?);
+    let dom = NonnullDomain::from(&basic(ctx, dom).await?);
     let named = |name: String| NonnullDomainSnapshot {
         name: name.into(),
         dom: dom.clone(),
@@ -145,7 +145,7 @@ async fn named_of(ctx: &Ctx, dom: &NonnullDomain, names: Vec<String>) -> Reply<V
 }
 
 async fn one(ctx: &Ctx, dom: &NonnullDomain, name: &str) -> Reply<NonnullDomainSnapshot> {
-    let dom = nonnull(&basic(ctx, dom).await?);
+    let dom = NonnullDomain::from(&basic(ctx, dom).await?);
     Ok(NonnullDomainSnapshot {
         name: name.into(),
         dom,

@@ -35,11 +35,21 @@ pub struct Questions {
     /// What the guest's driver told the balloon device at this path.
     pub balloon: Option<String>,
     /// Counters and sizes of all disks.
-    pub disks: bool,
+    pub disks: Option<Images>,
     /// Threads for I/O.
     pub iothreads: bool,
     /// How fast memory is written.
     pub dirty_rate: bool,
+}
+
+/// Of which images of a disk QEMU is asked. Every image costs QEMU time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Images {
+    /// Of those that guests read and write.
+    #[default]
+    Top,
+    /// Of all that it has open.
+    All,
 }
 
 impl Questions {
@@ -68,10 +78,12 @@ impl<T> Part<T> {
 pub struct Disks {
     /// Counters by device.
     pub devices: Vec<types::BlockStats>,
-    /// Counters by block node.
+    /// Counters by block node; none if only the top images were asked for.
     pub nodes: Vec<types::BlockStats>,
     /// The nodes and their images.
-    pub named: Vec<types::BlockDeviceInfo>,
+    pub images: Vec<types::BlockDeviceInfo>,
+    /// Of which images it was asked.
+    pub asked: Images,
 }
 
 /// Answers of one run; none where QEMU was not asked yet. Cheap to clone.
@@ -90,9 +102,16 @@ pub struct Sample {
 impl Sample {
     /// When the oldest answer to `questions` came; none if one of them was never answered.
     pub fn since(&self, questions: &Questions) -> Option<Instant> {
+        let enough = |part: &&Part<Disks>| {
+            part.told()
+                .is_none_or(|disks| questions.disks <= Some(disks.asked))
+        };
         let all = [
             (questions.balloon.is_some(), self.balloon.as_ref().map(|p| p.at)),
-            (questions.disks, self.disks.as_ref().map(|p| p.at)),
+            (
+                questions.disks.is_some(),
+                self.disks.as_ref().filter(enough).map(|p| p.at),
+            ),
             (questions.iothreads, self.iothreads.as_ref().map(|p| p.at)),
             (questions.dirty_rate, self.dirty_rate.as_ref().map(|p| p.at)),
         ];
@@ -171,20 +190,9 @@ async fn once(monitor: &Monitor, questions: &Questions) -> Result<Sample, qmp::E
         path: path.clone(),
         property: "guest-stats".to_owned(),
     });
-    let of_devices = questions
-        .disks
-        .then_some(commands::QueryBlockstats { query_nodes: false });
-    let of_nodes = questions
-        .disks
-        .then_some(commands::QueryBlockstats { query_nodes: true });
-    let named = questions
-        .disks
-        .then_some(commands::QueryNamedBlockNodes { flat: true });
-    let (balloon, devices, nodes, named, iothreads, dirty_rate) = tokio::try_join!(
+    let (balloon, disks, iothreads, dirty_rate) = tokio::try_join!(
         told(monitor, balloon),
-        told(monitor, of_devices),
-        told(monitor, of_nodes),
-        told(monitor, named),
+        disks(monitor, questions.disks),
         told(
             monitor,
             questions.iothreads.then_some(commands::QueryIothreads {})
@@ -194,17 +202,38 @@ async fn once(monitor: &Monitor, questions: &Questions) -> Result<Sample, qmp::E
             questions.dirty_rate.then_some(commands::QueryDirtyRate {})
         ),
     )?;
-    let disks = Disks {
-        devices: devices.unwrap_or_default(),
-        nodes: nodes.unwrap_or_default(),
-        named: named.unwrap_or_default(),
-    };
     Ok(Sample {
         balloon: part(questions.balloon.is_some(), balloon),
-        disks: part(questions.disks, Some(disks)),
+        disks: part(questions.disks.is_some(), disks),
         iothreads: part(questions.iothreads, iothreads),
         dirty_rate: part(questions.dirty_rate, dirty_rate),
     })
+}
+
+async fn disks(monitor: &Monitor, wanted: Option<Images>) -> Result<Option<Disks>, qmp::Error> {
+    let Some(asked) = wanted else { return Ok(None) };
+    let all = asked == Images::All;
+    let (devices, drives, nodes, named) = tokio::try_join!(
+        told(monitor, Some(commands::QueryBlockstats { query_nodes: false })),
+        told(monitor, (!all).then_some(commands::QueryBlock {})),
+        told(
+            monitor,
+            all.then_some(commands::QueryBlockstats { query_nodes: true })
+        ),
+        told(
+            monitor,
+            all.then_some(commands::QueryNamedBlockNodes { flat: true })
+        ),
+    )?;
+    let drives = drives.unwrap_or_default().into_iter();
+    let mut images = named.unwrap_or_default();
+    images.extend(drives.filter_map(|drive| drive.inserted));
+    Ok(Some(Disks {
+        devices: devices.unwrap_or_default(),
+        nodes: nodes.unwrap_or_default(),
+        images,
+        asked,
+    }))
 }
 
 /// The answer to one question; none if it is not put, or QEMU refuses it.
@@ -284,7 +313,7 @@ mod tests {
     fn a_sample_is_as_old_as_the_oldest_answer_that_was_asked_for() {
         let (first, second) = (Instant::now(), Instant::now() + Duration::from_secs(1));
         let both = Questions {
-            disks: true,
+            disks: Some(Images::Top),
             iothreads: true,
             ..Questions::default()
         };
@@ -304,6 +333,20 @@ mod tests {
         });
         assert_eq!(sample.since(&both), Some(second));
         assert_eq!(sample.since(&Questions::default()), None);
+        sample.disks = Some(Part {
+            at: second,
+            told: Some(Arc::new(Disks::default())),
+        });
+        assert_eq!(sample.since(&both), Some(second));
+        let chains = Questions {
+            disks: Some(Images::All),
+            ..both
+        };
+        assert_eq!(
+            sample.since(&chains),
+            None,
+            "images below the top ones were never asked for"
+        );
     }
 
     #[tokio::test(start_paused = true)]

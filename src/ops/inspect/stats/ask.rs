@@ -3,6 +3,7 @@
 //! Called by `collect`, for all guests at the same time. How long it waits is decided by `patience`.
 
 use std::{
+    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -11,9 +12,10 @@ use domxml::{
     devices::{Disk, Source},
     moment::BackupDisk,
 };
+use qmp::types::{BlockStats, ImageInfo};
 
 use super::{
-    Block, Groups, Stats, Wanted,
+    Block, Stats, Wanted,
     patience::{self, Contact, Left, Next},
     without_qemu,
 };
@@ -26,7 +28,7 @@ use crate::{
         Driver,
         holdings::storage::chain,
         run::{
-            counters::{self, Disks, Questions, Sample},
+            counters::{self, Disks, Images, Questions, Sample},
             left_backup, react,
         },
     },
@@ -41,7 +43,7 @@ pub(super) async fn ask(driver: &Arc<Driver>, domain: &Domain, stats: &mut Stats
     loop {
         let view = Arc::clone(&stats.view);
         let Some(run) = &view.run else { return };
-        let questions = questions(run, wanted.groups);
+        let questions = questions(run, wanted);
         if questions.is_empty() {
             fill(stats, run, &Sample::default(), wanted);
             return;
@@ -73,7 +75,8 @@ async fn look_again(domain: &Domain, stats: &mut Stats, wanted: Wanted) {
 }
 
 /// What a run is to be asked. What it has no device for is not asked.
-fn questions(run: &Run, groups: Groups) -> Questions {
+fn questions(run: &Run, wanted: Wanted) -> Questions {
+    let groups = wanted.groups;
     let domain = &run.document.domain;
     let balloon = domain.devices.memballoon.as_ref();
     let balloon = balloon.filter(|b| groups.balloon && b.model.as_str() != "none");
@@ -82,7 +85,10 @@ fn questions(run: &Run, groups: Groups) -> Questions {
             let alias = b.info.alias.as_deref().unwrap_or("balloon0");
             format!("/machine/peripheral/{alias}")
         }),
-        disks: groups.block && !domain.devices.disks.is_empty(),
+        disks: (groups.block && !domain.devices.disks.is_empty()).then_some(match wanted.backing_chain {
+            true => Images::All,
+            false => Images::Top,
+        }),
         iothreads: groups.iothread && domain.iothreads.is_some(),
         dirty_rate: groups.dirty_rate,
     }
@@ -121,9 +127,7 @@ fn leave(driver: &Driver, stats: &mut Stats, run: &Run, (left, wanted): (Left, W
             .note(stats.view.uuid, run.launched.id, current);
     }
     let sample = guest.map(|guest| guest.counters.last()).unwrap_or_default();
-    let age = sample
-        .since(&questions(run, wanted.groups))
-        .map(|at| at.elapsed());
+    let age = sample.since(&questions(run, wanted)).map(|at| at.elapsed());
     stats.age = patience::instead(left, age, wanted.oldest);
     let sample = if stats.age.is_some() {
         sample
@@ -148,20 +152,15 @@ fn fill(stats: &mut Stats, run: &Run, sample: &Sample, wanted: Wanted) {
         balloon.last_update = told.get("last-update").and_then(number);
     }
     if wanted.groups.block {
-        let nothing = Disks::default();
-        let told = sample
-            .disks
-            .as_ref()
-            .and_then(|part| part.told())
-            .unwrap_or(&nothing);
+        let told = Told::of(sample.disks.as_ref().and_then(|part| part.told()));
         let disks = run.document.domain.devices.disks.iter();
         stats.blocks = Some(
             disks
                 .flat_map(|disk| {
-                    let mut blocks = blocks_of(disk, told, wanted.backing_chain);
+                    let mut blocks = blocks_of(disk, &told, wanted.backing_chain);
                     let part = left_backup::part_of(run, &disk.target.dev);
                     let part = part.filter(|_| wanted.backing_chain);
-                    blocks.extend(part.and_then(|part| block_of_backup(part, told)));
+                    blocks.extend(part.and_then(|part| block_of_backup(part, &told)));
                     blocks
                 })
                 .collect(),
@@ -176,20 +175,60 @@ fn fill(stats: &mut Stats, run: &Run, sample: &Sample, wanted: Wanted) {
     stats.dirty_rate = dirty_rate.and_then(|part| part.told()).cloned();
 }
 
+/// What QEMU told of disks, to be found by name.
+#[derive(Default)]
+struct Told<'a> {
+    /// Counters by the device's alias.
+    devices: HashMap<String, &'a BlockStats>,
+    /// Counters by node, of devices' nodes and of those that were asked for.
+    nodes: HashMap<&'a str, &'a BlockStats>,
+    images: HashMap<&'a str, &'a ImageInfo>,
+}
+
+impl<'a> Told<'a> {
+    fn of(disks: Option<&'a Disks>) -> Self {
+        let Some(disks) = disks else {
+            return Self::default();
+        };
+        let named = |stats: &'a BlockStats| Some((stats.node_name.as_deref()?, stats));
+        let of_device = |stats: &'a BlockStats| Some((react::alias_of(stats.qdev.as_deref()?), stats));
+        Self {
+            devices: disks.devices.iter().filter_map(of_device).collect(),
+            nodes: disks
+                .devices
+                .iter()
+                .chain(&disks.nodes)
+                .filter_map(named)
+                .collect(),
+            images: disks
+                .images
+                .iter()
+                .filter_map(|node| Some((node.node_name.as_deref()?, node.image.as_ref()?)))
+                .collect(),
+        }
+    }
+
+    fn sizes(&self, node: &str) -> Option<[u64; 3]> {
+        let (stats, image) = (self.nodes.get(node)?, self.images.get(node)?);
+        let highest = stats
+            .parent
+            .as_ref()
+            .map_or(stats.stats.wr_highest_offset, |p| p.stats.wr_highest_offset);
+        Some([highest, image.virtual_size, image.actual_size.unwrap_or(0)])
+    }
+}
+
 /// One image, or with chains all of a disk's.
-fn blocks_of(disk: &Disk, answers: &Disks, chains: bool) -> Vec<Block> {
+fn blocks_of(disk: &Disk, answers: &Told<'_>, chains: bool) -> Vec<Block> {
     let alias = disk.info.alias.as_deref().unwrap_or_default();
-    let told = answers
-        .devices
-        .iter()
-        .find(|d| d.qdev.as_deref().is_some_and(|q| react::alias_of(q) == alias));
+    let told = answers.devices.get(alias);
     let node = told.and_then(|d| d.node_name.as_deref());
     let top = Block {
         name: disk.target.dev.clone(),
         path: chain::local_path(disk.kind, disk.source.as_ref()).map(|p| p.to_string_lossy().into_owned()),
         index: disk.source.as_ref().and_then(|s| s.index),
         counters: told.map(|d| d.stats.clone()),
-        sizes: node.and_then(|n| sizes(n, answers)),
+        sizes: node.and_then(|node| answers.sizes(node)),
         threshold: 0,
         unreadable: None,
     };
@@ -211,7 +250,7 @@ fn blocks_of(disk: &Disk, answers: &Disks, chains: bool) -> Vec<Block> {
 }
 
 /// The image that a backup of a disk writes.
-fn block_of_backup(part: &BackupDisk, answers: &Disks) -> Option<Block> {
+fn block_of_backup(part: &BackupDisk, answers: &Told<'_>) -> Option<Block> {
     let source = part.store()?;
     Some(Block {
         name: part.name.clone(),
@@ -224,29 +263,11 @@ fn block_of_backup(part: &BackupDisk, answers: &Disks) -> Option<Block> {
 }
 
 /// Sizes of an image below the top one, by the uppermost of its nodes that has any.
-fn below_sizes(source: &Source, answers: &Disks) -> Option<[u64; 3]> {
+fn below_sizes(source: &Source, answers: &Told<'_>) -> Option<[u64; 3]> {
     let nodes = source.private_data.as_ref()?.nodenames.as_ref()?;
     let layer = |kind: &str| {
         let node = nodes.names.iter().find(|node| node.kind == kind)?;
-        sizes(&node.name, answers)
+        answers.sizes(&node.name)
     };
     layer("format").or_else(|| layer("storage"))
-}
-
-fn sizes(node: &str, answers: &Disks) -> Option<[u64; 3]> {
-    let stats = answers
-        .nodes
-        .iter()
-        .find(|e| e.node_name.as_deref() == Some(node))?;
-    let image = answers
-        .named
-        .iter()
-        .find(|e| e.node_name.as_deref() == Some(node))?
-        .image
-        .as_ref()?;
-    let highest = stats
-        .parent
-        .as_ref()
-        .map_or(stats.stats.wr_highest_offset, |p| p.stats.wr_highest_offset);
-    Some([highest, image.virtual_size, image.actual_size.unwrap_or(0)])
 }
