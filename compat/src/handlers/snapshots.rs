@@ -1,5 +1,7 @@
 //! Snapshots: which there are, made, gone back to, removed.
 
+use bytes::Bytes;
+use virtqemud_client::direct;
 use wire::consts::*;
 use wire::remote::*;
 use wire::xdr::Text;
@@ -21,6 +23,22 @@ const METADATA: u32 = VIR_DOMAIN_SNAPSHOT_LIST_METADATA | VIR_DOMAIN_SNAPSHOT_LI
 const MOST: (usize, &str) = (DOMAIN_SNAPSHOT_LIST_MAX, "REMOTE_DOMAIN_SNAPSHOT_LIST_MAX");
 /// Snapshots of a page: as many as the service gives.
 const PAGE: i32 = 16_384;
+
+/// The part of [`ListSnapshotsResponse`](crate::proto::ListSnapshotsResponse) that libvirt's lists take, its texts still in
+/// the answer's own bytes.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Listed {
+    #[prost(message, repeated, tag = "1")]
+    snapshots: Vec<Named>,
+    #[prost(int32, tag = "3")]
+    total_size: i32,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Named {
+    #[prost(bytes = "bytes", tag = "1")]
+    name: Bytes,
+}
 
 fn missing(detail: &str) -> WireError {
     WireError::new(ErrorCode::NO_DOMAIN_SNAPSHOT, ErrorDomain::QEMU, detail)
@@ -49,7 +67,7 @@ fn states(flags: u32) -> Vec<i32> {
 }
 
 /// The snapshots that flags choose of a part of a guest's, their names alone; no more than `most`, and how many there are.
-async fn chosen(ctx: &Ctx, part: ListSnapshotsRequest, flags: u32, most: i32) -> Reply<(Vec<Snapshot>, i32)> {
+async fn chosen(ctx: &Ctx, part: ListSnapshotsRequest, flags: u32, most: i32) -> Reply<Listed> {
     let filter = SnapshotFilter {
         leaf: either(
             flags,
@@ -69,23 +87,23 @@ async fn chosen(ctx: &Ctx, part: ListSnapshotsRequest, flags: u32, most: i32) ->
         names_only: true,
         ..part
     };
-    let found = ctx.snapshots().list(request).await?;
+    let found = direct::call(&ctx.calls(), "/virtqemud.v1.Snapshots/List", &request).await?;
     if flags & METADATA == VIR_DOMAIN_SNAPSHOT_LIST_NO_METADATA {
-        return Ok((Vec::new(), 0));
+        return Ok(Listed::default());
     }
-    Ok((found.snapshots, found.total_size))
+    Ok(found)
 }
 
 /// The names that flags choose of a part of a guest's snapshots.
-async fn names(ctx: &Ctx, part: ListSnapshotsRequest, flags: u32) -> Reply<Vec<String>> {
-    let (found, _) = chosen(ctx, part, flags, PAGE).await?;
-    Ok(found.into_iter().map(|snapshot| snapshot.name).collect())
+async fn names(ctx: &Ctx, part: ListSnapshotsRequest, flags: u32) -> Reply<Vec<Text>> {
+    let found = chosen(ctx, part, flags, PAGE).await?.snapshots.into_iter();
+    Ok(found.map(|snapshot| snapshot.name.to_vec().into()).collect())
 }
 
 /// How many snapshots flags choose of a part of a guest's.
 async fn count(ctx: &Ctx, part: ListSnapshotsRequest, flags: u32) -> Reply<i32> {
     // A page has one at least.
-    Ok(chosen(ctx, part, flags, 1).await?.1)
+    Ok(chosen(ctx, part, flags, 1).await?.total_size)
 }
 
 /// The part of a guest's snapshots that flags mean.
@@ -127,18 +145,18 @@ async fn named_one(ctx: &Ctx, dom: &NonnullDomain, name: &Text) -> Reply<Snapsho
     get(ctx, dom, &name).await
 }
 
-fn number(names: &[String]) -> i32 {
+fn number(names: &[Text]) -> i32 {
     i32::try_from(names.len()).unwrap_or(i32::MAX)
 }
 
 /// Snapshots of the guest as the protocol names them, with the guest's own names.
-async fn named_of(ctx: &Ctx, dom: &NonnullDomain, names: Vec<String>) -> Reply<Vec<NonnullDomainSnapshot>> {
+async fn named_of(ctx: &Ctx, dom: &NonnullDomain, names: Vec<Text>) -> Reply<Vec<NonnullDomainSnapshot>> {
     if names.is_empty() {
         return Ok(Vec::new());
     }
     let dom = NonnullDomain::from(&basic(ctx, dom).await?);
-    let named = |name: String| NonnullDomainSnapshot {
-        name: name.into(),
+    let named = |name| NonnullDomainSnapshot {
+        name,
         dom: dom.clone(),
     };
     Ok(names.into_iter().map(named).collect())
@@ -171,7 +189,7 @@ pub(crate) async fn list_names(
     let flags = flags.checked()?;
     let names = names(ctx, of_guest(&args.dom, flags), flags).await?;
     Ok(DomainSnapshotListNamesRet {
-        names: names.into_iter().take(most).map(Text::from).collect(),
+        names: names.into_iter().take(most).collect(),
     })
 }
 
@@ -209,7 +227,7 @@ pub(crate) async fn list_names_of_children(
     let flags = flags.checked()?;
     let names = names(ctx, after(&args.snap, flags), flags).await?;
     Ok(DomainSnapshotListChildrenNamesRet {
-        names: names.into_iter().take(most).map(Text::from).collect(),
+        names: names.into_iter().take(most).collect(),
     })
 }
 
