@@ -6,9 +6,8 @@ usage: replay-blockjobs.py --facts FILE --uri URI --dir DIR [options]
 FILE and what is compared are those of replay-store.py, and the differences of the running document besides. The guest has a
 disk on a chain of four images and one on a single image; it is made anew whenever what an operation changed in the
 recording is not there, since many operations use up the chain that they begin with. Operations that need a restart of the
-daemon are for tests. What differs on purpose: libvirt asks QEMU to take away a bitmap that was never made when the commit
-of an active layer is given up. What differs by the way of the recording: numbers of nodes where the recording's guest had
-been through more before.
+daemon are made by replay-scenes.py. Numbers of nodes count by their order of appearance: they depend on what the guest had
+been through before.
 """
 
 import argparse
@@ -30,7 +29,9 @@ store = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(store)
 
 CHAIN = ["base", "mid", "top", "a"]
-AWAY = ["after daemon kill", "while the daemon was away", "after restart", "then wait ready", "(daemon start)"]
+# Rows that go on with the guest as the row before left it, though it is not as a new one; and those that begin with a new one.
+GOES_ON = {317, 327, 346, 347, 348, 350, 394}
+ANEW = {313}
 
 
 class Replay(store.Replay):
@@ -105,7 +106,8 @@ class Replay(store.Replay):
         self.copying = words[0] == "blockcopy" or self.copying and words[0] in ("blockjob", "suspend", "dumpxml", "undefine")
         # What another operation left, and what only asks or is refused, begins with what is there.
         missing &= words[0] != "blockjob"
-        if self.state("st") != "running" or missing or odd != self.odd or "relative chain" in op["op"]:
+        missing |= self.state("st") != "running" or odd != self.odd or "relative chain" in op["op"]
+        if op["row"] in ANEW or missing and op["row"] not in GOES_ON:
             self.make(op)
         if op["op"] == "blockjob --abort --async":
             # In the recording the job of the operation before was begun anew.
@@ -154,11 +156,17 @@ class Replay(store.Replay):
         found["events"] = (sorted(wanted), sorted(self.there(e) for e in self.events.take() if e.startswith("block-job")))
         commands = [store.normal(c) for c in op.get("qmp") or [] if not store.ASKED.match(c[0])]
         given = [self.there(store.normal(c)) for c in self.take_commands() if not store.ASKED.match(c[0] or "")]
-        found["commands"] = (commands, given)
+        found["commands"] = (store.numbered(commands), store.numbered(given))
         diff = difflib.unified_diff(before.splitlines(), self.live().splitlines(), n=0, lineterm="")
         changed = lambda lines: [line.strip() for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---")]
-        found["document"] = (changed(op.get("live_diff") or []), changed(diff))
+        found["document"] = (counted(changed(op.get("live_diff") or [])), counted(changed(diff)))
         return {kind: pair for kind, pair in found.items() if pair[0] != pair[1]}
+
+
+def counted(lines):
+    """Lines of a document with images counted as they come."""
+    numbers = {}
+    return [re.sub(r"index='(\d+)'", lambda m: f"index='{numbers.setdefault(m[1], len(numbers) + 1)}'", line) for line in lines]
 
 
 def main():
@@ -168,16 +176,16 @@ def main():
     parser.add_argument("--dir", required=True, help="where files of the recording are made")
     parser.add_argument("--settle", type=float, default=0.3, help="seconds to wait for what follows a call")
     parser.add_argument("--only", default="", help="operations whose description has this")
+    parser.add_argument("--report", help="a file to which a line of JSON for each operation is added")
     parser.add_argument("--verbose", action="store_true")
     options = parser.parse_args()
     shutil.rmtree(options.dir, ignore_errors=True)
     libvirt.registerErrorHandler(lambda *_: None, None)
     replay = Replay(options)
     replay.prepare()
-    tally = store.Tally()
-    for line in open(options.facts, encoding="utf-8"):
-        op = json.loads(line)
-        if op["group"] != "blockjob" or any(word in op["op"] for word in AWAY) or options.only not in op["op"]:
+    tally = store.Tally(options.report)
+    for op in store.rows(options.facts):
+        if op["group"] != "blockjob" or op["row"] in store.OF_SCENES or options.only not in op["op"]:
             continue
         try:
             differs = replay.replay(op)

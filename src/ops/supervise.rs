@@ -142,6 +142,9 @@ async fn pump(guest: &Arc<Guest>, driver: &Weak<Driver>, mut events: Events) -> 
             Notice::Event { event, raw } => {
                 let Some(driver) = driver.upgrade() else { continue };
                 publish_raw(&driver, guest, &raw);
+                if let GuestEvent::JobStatusChange(job) = &event {
+                    guest.streams.tell(&job.id, &job.status);
+                }
                 let (target, guest) = (guest.domain.clone(), Arc::clone(guest));
                 target
                     .from_monitor(move |view| Ok(take_in(&driver, &guest, view, &event)))
@@ -185,6 +188,9 @@ pub(crate) async fn dial(
     let socket = socket.unwrap_or_default();
     let Live { monitor, events, .. } =
         Live::attach(guest.process()?.clone(), Path::new(&socket), limit).await?;
+    // How these stand is not known before QEMU was asked.
+    let jobs = view.run.iter().flat_map(|run| blockjobs::entries(run));
+    jobs.for_each(|job| guest.streams.may_be_over(&job.name));
     connect(driver, guest, monitor, events);
     drop(held);
     recover::read_back(driver, guest).await;

@@ -76,6 +76,7 @@ pub(crate) async fn heard(driver: Arc<Driver>, guest: Arc<Guest>, id: String, st
     let result = match state.as_str() {
         "ready" => ready(&guest, &id).await,
         jobs::CONCLUDED => {
+            dismiss_pull(&guest, &id).await;
             conclude(&driver, &guest, &id).await;
             Ok(())
         }
@@ -170,6 +171,46 @@ async fn conclude_once(driver: &Arc<Driver>, guest: &Arc<Guest>, id: &str) -> Re
     operation.carry_out(work).await
 }
 
+/// Dismisses a pull that has ended, before anybody has the guest's job: QEMU must not be asked about nodes until then
+/// (`ops::run::streams`). How it ended is written down first. What fails here is tried again by [`finish`].
+pub(super) async fn dismiss_pull(guest: &Guest, id: &str) {
+    let dismissed = async {
+        let view = guest.domain.view();
+        let Some(job) = entry(&view, id).filter(|job| job.kind.known() == Some(BlockJobKind::Pull)) else {
+            return Ok(());
+        };
+        let known = guest.execute(commands::QueryJobs {}).await?;
+        let info = known.iter().find(|info| info.id == id);
+        let Some(outcome) = judged(job, info) else {
+            return Ok(());
+        };
+        mark(guest, id, outcome.state()).await?;
+        if let Outcome::Failed(error) = outcome {
+            guest.streams.failed(id, error);
+        }
+        guest.execute(commands::JobDismiss { id: id.to_owned() }).await?;
+        guest.streams.is_gone(id);
+        Ok::<_, Error>(())
+    };
+    if let Err(error) = dismissed.await {
+        tracing::warn!(job = id, %error, "a pull has ended, and is not dismissed yet");
+    }
+}
+
+/// How a pull ended that was dismissed before.
+fn written_down(job: &BlockJob, info: Option<&JobInfo>, error: Option<String>) -> Option<Outcome> {
+    if job.kind.known() != Some(BlockJobKind::Pull) || info.is_some() {
+        return None;
+    }
+    let error = || error.unwrap_or_else(|| "QEMU has no such job any more".to_owned());
+    match job.newstate.as_ref()?.known()? {
+        BlockJobState::Completed => Some(Outcome::Completed),
+        BlockJobState::Cancelled => Some(Outcome::Cancelled),
+        BlockJobState::Failed => Some(Outcome::Failed(error())),
+        _ => None,
+    }
+}
+
 /// Finishes a job that has ended, within an operation: dismisses it, keeps its bitmaps, has the documents follow, and lets
 /// go of images that left. May be called again after an error.
 ///
@@ -187,7 +228,8 @@ pub(crate) async fn finish(context: &Context, guest: &Arc<Guest>, id: &str) -> R
         .await?
         .into_iter()
         .find(|job| job.id == id);
-    let outcome = match judged(&job, info.as_ref()) {
+    let told = judged(&job, info.as_ref());
+    let outcome = match told.or_else(|| written_down(&job, info.as_ref(), guest.streams.take_error(id))) {
         Some(outcome) => outcome,
         None => by_truth(&job, &disk, info.as_ref(), &Truth::read(guest).await?),
     };
@@ -206,6 +248,7 @@ pub(crate) async fn finish(context: &Context, guest: &Arc<Guest>, id: &str) -> R
     if info.is_some() {
         guest.execute(commands::JobDismiss { id: id.to_owned() }).await?;
     }
+    guest.streams.is_gone(id);
     keep_bitmaps(guest, &job, (&disk, &after), &outcome).await;
     context.enter("the documents");
     commit(context, (&job, &disk), &after, &outcome).await?;

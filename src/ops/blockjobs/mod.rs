@@ -63,7 +63,7 @@ pub fn bytes_of_mib(mib: u64) -> Result<u64> {
 }
 
 /// The entries of a run.
-fn entries(run: &Run) -> &[BlockJob] {
+pub(crate) fn entries(run: &Run) -> &[BlockJob] {
     run.status.blockjobs.as_ref().map_or(&[], |all| &all.jobs)
 }
 

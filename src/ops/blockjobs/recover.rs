@@ -76,15 +76,21 @@ pub(crate) async fn recover(driver: &Arc<Driver>, guest: &Arc<Guest>) -> Result<
         tracing::info!(guest = %view.name, job = job.name, ?fate, "a block job was under way");
         let id = job.name.clone();
         match fate {
-            Fate::Keep => {}
-            Fate::Begun => set(guest, id, BlockJobState::Running).await?,
+            Fate::Keep => guest.streams.is_gone(&id),
+            Fate::Begun => {
+                guest.streams.is_gone(&id);
+                set(guest, id, BlockJobState::Running).await?;
+            }
             Fate::Ready => {
                 if job.state.known() != Some(BlockJobState::Ready) {
                     set(guest, id.clone(), BlockJobState::Running).await?;
                     end::ready(guest, &id).await?;
                 }
             }
-            Fate::Finish => end::conclude_now(driver, guest, &id).await,
+            Fate::Finish => {
+                end::dismiss_pull(guest, &id).await;
+                end::conclude_now(driver, guest, &id).await;
+            }
             Fate::Forget => {
                 let forget = move |view: &mut View| {
                     change_entries(view, |all| all.retain(|job| job.name != id));

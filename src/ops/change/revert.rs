@@ -32,7 +32,7 @@ use crate::{
         moments::{
             back::Back,
             choose::{self, Kind},
-            delete, find,
+            create, delete, find,
             images::{self, Deed},
             records, without_block_jobs,
         },
@@ -210,19 +210,26 @@ async fn check_images(snapshot: &Snapshot) -> Result<()> {
     let Some(document) = snapshot.moment.domain.as_deref() else {
         return Ok(());
     };
+    let missing = |what: &str| {
+        failed(format!(
+            "image of {what} does not have internal snapshot '{name}'"
+        ))
+    };
     let mut memories = 0_usize;
     for (part, disk) in choose::parts(snapshot, document)? {
         let path = choose::image_path(disk).filter(|_| part.mode == Some(SnapshotMode::Internal));
         let Some(path) = path else { continue };
         match images::find(path, name).await? {
             Some(found) => memories += usize::from(found.has_memory),
-            None => {
-                return failed(format!(
-                    "image of disk '{}' does not have internal snapshot '{name}'",
-                    part.name
-                ));
-            }
+            None => return missing(&format!("disk '{}'", part.name)),
         }
+    }
+    // Those of a run go back with its memory: QEMU has a part in them, or none.
+    let variables = create::qcow2_nvram(document).filter(|_| !has_memory(snapshot.state));
+    if let Some(path) = variables
+        && images::find(path, name).await?.is_none()
+    {
+        return missing("the firmware's variables");
     }
     match (has_memory(snapshot.state), memories) {
         (true, 0) => failed(format!(

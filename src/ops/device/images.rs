@@ -232,7 +232,8 @@ async fn bytes(disk: &Disk, size: Size) -> Result<u64> {
             }
             Ok(actual)
         }
-        (Size::Bytes(wanted), Some(path)) => {
+        // The whole device is what becomes of a part of it.
+        (Size::Bytes(wanted), Some(path)) if Sliced::of(disk).is_some() => {
             let actual = device_size(path).await?;
             match wanted == actual {
                 true => Ok(actual),
@@ -245,7 +246,7 @@ async fn bytes(disk: &Disk, size: Size) -> Result<u64> {
             let rounded = wanted.checked_next_multiple_of(SECTOR);
             rounded.ok_or_else(|| Error::new(Code::Overflow, "the size is too large"))
         }
-        (Size::Bytes(wanted), None) => Ok(wanted),
+        (Size::Bytes(wanted), _) => Ok(wanted),
     }
 }
 
@@ -399,5 +400,31 @@ mod tests {
             assert!(node(wrong).is_err(), "{wrong}");
         }
         assert_eq!(node_to_resize(&disk).unwrap(), "libvirt-1-format");
+    }
+
+    #[tokio::test]
+    async fn a_block_device_gets_any_size_and_a_part_of_one_becomes_all_of_it() {
+        let device = tempfile::NamedTempFile::new().unwrap();
+        device.as_file().set_len(4096).unwrap();
+        let disk = |slices: &str| {
+            let text = format!(
+                "<domain type='qemu' id='1'><name>a</name><os><type>hvm</type></os><devices>
+                <disk type='block' device='disk'><driver name='qemu' type='raw'/>
+                <source dev='{}' index='1'>{slices}</source><backingStore/>
+                <target dev='vda' bus='virtio'/><alias name='virtio-disk0'/></disk></devices></domain>",
+                device.path().display()
+            );
+            let mut document = domxml::Domain::parse(&text, domxml::ParseFlags::NONE).unwrap();
+            let mut disk = document.devices.disks.remove(0);
+            block::name_disk(&mut disk).unwrap();
+            disk
+        };
+        let whole = disk("");
+        assert_eq!(bytes(&whole, Size::Bytes(512)).await.unwrap(), 512);
+        assert_eq!(bytes(&whole, Size::WholeDevice(0)).await.unwrap(), 4096);
+        let part = disk("<slices><slice type='storage' offset='0' size='512'/></slices>");
+        assert_eq!(bytes(&part, Size::Bytes(4096)).await.unwrap(), 4096);
+        let error = bytes(&part, Size::Bytes(512)).await.unwrap_err();
+        assert_eq!(error.code, Code::OperationUnsupported);
     }
 }

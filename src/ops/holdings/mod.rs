@@ -14,6 +14,7 @@ pub(crate) mod listen;
 pub mod log;
 pub(crate) mod memory;
 pub mod net;
+pub(crate) mod nvram;
 pub mod release;
 pub(crate) mod render_node;
 pub mod storage;

@@ -1,12 +1,12 @@
 //! The user and group that QEMU and its helpers run as.
 
-use std::{ffi::CString, fmt};
+use std::{ffi::CString, fmt, io, path::Path};
 
 use domxml::{
     Domain,
     security::{Seclabel, SeclabelType},
 };
-use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
+use nix::unistd::{Gid, Group, Uid, User, chown, getgrouplist};
 
 use crate::{
     config::QemuConfig,
@@ -145,6 +145,17 @@ impl Identity {
             gid: self.gid,
             groups: self.groups(),
         })
+    }
+
+    /// Gives a file to it, unless nobody else can be.
+    ///
+    /// # Errors
+    /// The kernel refuses it.
+    pub(crate) fn give(self, path: &Path) -> io::Result<()> {
+        if self.run_as().is_none() {
+            return Ok(());
+        }
+        chown(path, Some(Uid::from_raw(self.uid)), Some(Gid::from_raw(self.gid))).map_err(Into::into)
     }
 
     /// The groups that the host's files say its user is in, the first of them too, and its own.

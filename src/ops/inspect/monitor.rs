@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use qmp::commands;
+use qmp::{Command, commands};
 
 use crate::{
     domain::{
@@ -29,6 +29,9 @@ pub async fn raw(
     let monitor = guest.monitor()?;
     driver
         .tracked(async move {
+            if command.contains(commands::QueryNamedBlockNodes::NAME) {
+                guest.streams.dismissed().await?;
+            }
             let reply = monitor.raw(&command, fds).await?;
             mark(&job).await?;
             Ok(reply)

@@ -42,6 +42,8 @@ use crate::{
         Conditions, Driver,
         document::{copy, plan, schema},
         graph::{self, lookup},
+        holdings::nvram,
+        host::identity::Identity,
         operation::{Ask, Context, Operation},
         run::{
             agent,
@@ -181,6 +183,8 @@ struct Prepared {
     snapshot: Snapshot,
     /// The images that it is put into by qemu-img.
     images: Vec<PathBuf>,
+    /// The firmware's variables, which are one of them and have to be made first.
+    variables: Option<nvram::Copy>,
     kind: Kind,
     /// What an external one has beside its overlays.
     beside: Beside,
@@ -233,16 +237,34 @@ async fn prepare(driver: &Arc<Driver>, view: &View, mut snapshot: Snapshot, how:
         no_namesake(image.clone(), name).await?;
     }
     snapshot.moment.parent = view.snapshots.current().map(|current| current.name.to_string());
-    let images = images
-        .into_iter()
-        .filter(|_| !known.active)
-        .map(|(image, _)| image);
+    let mut images: Vec<_> = images.into_iter().map(|(image, _)| image).collect();
+    let mut variables = None;
+    if known.active {
+        images.clear();
+    } else if !images.is_empty() {
+        variables = missing_variables(driver, &snapshot).await?;
+        images.extend(variables.as_ref().map(|copy| copy.path.clone()));
+    }
     Ok(Prepared {
-        images: images.collect(),
+        images,
+        variables,
         snapshot,
         kind,
         beside: Beside { manual, memory },
     })
+}
+
+/// The firmware's variables that are to be made, so that they have a part of an internal snapshot.
+async fn missing_variables(driver: &Driver, snapshot: &Snapshot) -> Result<Option<nvram::Copy>> {
+    let Some(document) = snapshot.moment.domain.clone() else {
+        return Ok(None);
+    };
+    if snapshot_nvram(&document).is_none() {
+        return Ok(None);
+    }
+    let identity = Identity::of_guest(&driver.config(), &document)?;
+    let look = move || nvram::missing(&document, identity, false);
+    crate::blocking::file("looking at the firmware's variables", look).await
 }
 
 /// The guest's document as the snapshot keeps it, and its stored one beside that if it runs.
@@ -303,11 +325,16 @@ async fn check_disks(
     Ok((images, found.manual))
 }
 
-/// The file of a guest's firmware variables, if it can have snapshots and is there.
-pub(crate) fn qcow2_nvram(document: &domxml::Domain) -> Option<PathBuf> {
+/// The file of a guest's firmware variables, if it can have snapshots.
+fn snapshot_nvram(document: &domxml::Domain) -> Option<PathBuf> {
     let nvram = document.os.nvram.as_ref()?;
     let is_qcow2 = nvram.format.as_deref() == Some("qcow2");
-    plan::nvram_path(document).filter(|path| is_qcow2 && path.exists())
+    plan::nvram_path(document).filter(|_| is_qcow2)
+}
+
+/// The same, if it is there.
+pub(crate) fn qcow2_nvram(document: &domxml::Domain) -> Option<PathBuf> {
+    snapshot_nvram(document).filter(|path| path.exists())
 }
 
 /// Refuses a disk that is at work.
@@ -346,6 +373,7 @@ async fn carry_out(context: Arc<Context>, prepared: Prepared, how: How) -> Resul
     let Prepared {
         snapshot,
         images,
+        variables,
         kind,
         beside,
     } = prepared;
@@ -367,6 +395,12 @@ async fn carry_out(context: Arc<Context>, prepared: Prepared, how: How) -> Resul
             resume: false,
         })
         .await?;
+    if let Some(copy) = variables {
+        let path = copy.path.clone();
+        let make = crate::blocking::file("making the firmware's variables", move || copy.make());
+        let unmake = external::remove(path);
+        context.step("the firmware's variables", make, unmake).await?;
+    }
     for image in images {
         let (again, tag) = (image.clone(), name.clone());
         let make = images::carry_out(Deed::Create, &name, &image);

@@ -83,9 +83,10 @@ pub(crate) async fn off(driver: &Arc<Driver>, domain: &Domain, intent: &Intent) 
             if domain.view().snapshots.get(name).is_some() {
                 return Ok(());
             }
-            for image in images {
-                if images::find(image.into(), name).await?.is_some() {
-                    images::carry_out(Deed::Delete, name, Path::new(image)).await?;
+            for image in images.iter().map(Path::new) {
+                // Variables of the firmware may not have been made.
+                if image.exists() && images::find(image.into(), name).await?.is_some() {
+                    images::carry_out(Deed::Delete, name, image).await?;
                 }
             }
             Ok(())

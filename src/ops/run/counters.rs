@@ -173,7 +173,7 @@ pub(crate) async fn ask(guest: &Arc<Guest>, questions: Questions, limit: Duratio
 /// Asks until QEMU answers, and keeps the answer; none once the connection has ended.
 async fn answer(guest: Arc<Guest>, monitor: Monitor, questions: Questions) -> Option<Sample> {
     loop {
-        match once(&monitor, &questions).await {
+        match once(&guest, &monitor, &questions).await {
             Ok(sample) => {
                 lock(&guest.counters.last).take(sample.clone());
                 return Some(sample);
@@ -185,14 +185,14 @@ async fn answer(guest: Arc<Guest>, monitor: Monitor, questions: Questions) -> Op
 }
 
 /// Puts all questions at once: a busy QEMU answers them in one go.
-async fn once(monitor: &Monitor, questions: &Questions) -> Result<Sample, qmp::Error> {
+async fn once(guest: &Guest, monitor: &Monitor, questions: &Questions) -> Result<Sample, qmp::Error> {
     let balloon = questions.balloon.as_ref().map(|path| commands::QomGet {
         path: path.clone(),
         property: "guest-stats".to_owned(),
     });
     let (balloon, disks, iothreads, dirty_rate) = tokio::try_join!(
         told(monitor, balloon),
-        disks(monitor, questions.disks),
+        disks(guest, monitor, questions.disks),
         told(
             monitor,
             questions.iothreads.then_some(commands::QueryIothreads {})
@@ -210,8 +210,16 @@ async fn once(monitor: &Monitor, questions: &Questions) -> Result<Sample, qmp::E
     })
 }
 
-async fn disks(monitor: &Monitor, wanted: Option<Images>) -> Result<Option<Disks>, qmp::Error> {
-    let Some(asked) = wanted else { return Ok(None) };
+async fn disks(
+    guest: &Guest,
+    monitor: &Monitor,
+    wanted: Option<Images>,
+) -> Result<Option<Disks>, qmp::Error> {
+    let Some(mut asked) = wanted else { return Ok(None) };
+    // Those below are left out if QEMU can't be asked about them.
+    if asked == Images::All && guest.streams.dismissed().await.is_err() {
+        asked = Images::Top;
+    }
     let all = asked == Images::All;
     let (devices, drives, nodes, named) = tokio::try_join!(
         told(monitor, Some(commands::QueryBlockstats { query_nodes: false })),

@@ -23,7 +23,7 @@ use std::{
     time::Duration,
 };
 
-use qmp::Command;
+use qmp::{Command, commands::QueryNamedBlockNodes};
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
@@ -35,7 +35,10 @@ use crate::{
     error::{Code, Error, Result},
     ops::{
         holdings::{display_port::Lease, storage::lease::Holding},
-        run::{agent::Line, cause::Cause, console::Consoles, counters, departures::Departures, jobs, perf},
+        run::{
+            agent::Line, cause::Cause, console::Consoles, counters, departures::Departures, jobs, perf,
+            streams::Streams,
+        },
     },
     qemu::{Monitor, Process},
 };
@@ -87,6 +90,8 @@ pub struct Guest {
     pub(crate) jobs: jobs::Jobs,
     /// How its last block jobs ended.
     pub(crate) block_jobs: jobs::Ends,
+    /// Pulls that have ended.
+    pub(crate) streams: Streams,
     /// The long job that a former daemon had begun, until somebody goes on with it.
     kept: Mutex<Option<Job>>,
     /// Events of the host that are counted for it.
@@ -185,6 +190,7 @@ impl Guest {
             departures: Departures::default(),
             jobs: jobs::Jobs::default(),
             block_jobs: jobs::Ends::default(),
+            streams: Streams::default(),
             kept: Mutex::new(None),
             perf: perf::Counters::default(),
             monitor: Mutex::new(None),
@@ -242,6 +248,9 @@ impl Guest {
     /// # Errors
     /// As [`execute`](Self::execute).
     pub async fn execute_within<C: Command>(&self, command: C, limit: Duration) -> Result<C::Reply> {
+        if C::NAME == QueryNamedBlockNodes::NAME {
+            self.streams.dismissed().await?;
+        }
         let monitor = self.monitor()?;
         match monitor.client().execute_within(command, limit).await {
             Ok(reply) => Ok(reply),
@@ -278,25 +287,21 @@ impl Guest {
     /// The monitor.
     ///
     /// # Errors
-    /// `OperationFailed` while there is no connection.
+    /// `OperationFailed` while there is no connection, `OperationInvalid` once the run is over.
     pub fn monitor(&self) -> Result<Monitor> {
         lock(&self.monitor).clone().ok_or_else(|| {
-            let cause = self
-                .domain
-                .view()
-                .run
-                .as_ref()
-                .and_then(|r| r.seen.unreachable.clone());
+            let view = self.domain.view();
+            let Some(run) = view.run.as_ref().filter(|run| run.launched.id == self.id) else {
+                return Error::not_running();
+            };
+            let cause = run.seen.unreachable.clone();
             let cause = cause
                 .as_deref()
                 .unwrap_or("its monitor is not connected")
                 .to_owned();
             Error::new(
                 Code::OperationFailed,
-                format!(
-                    "domain '{}' can't be asked at present: {cause}",
-                    self.domain.view().name
-                ),
+                format!("domain '{}' can't be asked at present: {cause}", view.name),
             )
             .because("UNREACHABLE")
         })

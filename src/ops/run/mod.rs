@@ -22,3 +22,4 @@ pub mod refresh;
 pub mod sessions;
 pub(crate) mod slots;
 pub mod stop;
+pub(crate) mod streams;

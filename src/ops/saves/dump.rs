@@ -68,6 +68,8 @@ pub enum Then {
     Crash,
     /// It is reset.
     Reset,
+    /// Its CPUs stand, and stay so: something else follows.
+    Stay,
 }
 
 /// How a guest is dumped.
@@ -87,7 +89,7 @@ impl How {
     /// libvirt's flags.
     fn flags(&self) -> u32 {
         let then = match self.then {
-            Then::GoOn => 0,
+            Then::GoOn | Then::Stay => 0,
             Then::Crash => 1,
             Then::Live => 2,
             Then::Reset => 8,
@@ -157,7 +159,8 @@ async fn dump(
         guest,
         how: how.clone(),
         compressor,
-        ran: view.condition.state() == RunState::Running,
+        // Of one that has just crashed or stopped it may not be known yet.
+        ran: how.then != Then::Stay && view.condition.state() == RunState::Running,
     };
     let operation = operation.in_record_of(followed);
     operation
@@ -189,10 +192,10 @@ impl Dumping {
         let job = LongJob::begin(context, what).await?;
         end_with_undo(context, &job).await?;
         context.set_cancellable(whole);
-        if self.how.then == Then::Live {
-            self.run_on_if_it_fails(context).await?;
-        } else {
-            stop_cpus(context, &self.guest, Condition::PAUSED_DUMP).await?;
+        match self.how.then {
+            Then::Live => self.run_on_if_it_fails(context).await?,
+            Then::Stay => {}
+            _ => stop_cpus(context, &self.guest, Condition::PAUSED_DUMP).await?,
         }
         let statistics = self.write(context, &job).await?;
         if context.is_cancelled() {
@@ -258,7 +261,7 @@ impl Dumping {
             Then::Reset => {
                 self.guest.execute(commands::SystemReset {}).await?;
             }
-            Then::GoOn | Then::Live => {}
+            Then::GoOn | Then::Live | Then::Stay => {}
         }
         if !self.ran {
             return Ok(());
@@ -360,7 +363,7 @@ pub(crate) async fn by_itself(driver: Arc<Driver>, guest: Arc<Guest>, after: Aft
         let how = How {
             path: automatic_path(&driver, &view).await?,
             content: Content::Memory(ELF),
-            then: Then::GoOn,
+            then: Then::Stay,
             bypass_cache: driver.config().auto.dump_bypass_cache,
         };
         let path = how.path.clone();
@@ -439,6 +442,7 @@ mod tests {
         assert_eq!(how(Then::GoOn, Content::Whole, false).flags(), 0);
         assert_eq!(how(Then::Live, Content::Memory(ELF), true).flags(), 2 | 4 | 16);
         assert_eq!(how(Then::Crash, Content::Whole, false).flags(), 1);
+        assert_eq!(how(Then::Stay, Content::Memory(ELF), false).flags(), 16);
         assert_eq!(how(Then::Reset, Content::Whole, false).flags(), 8);
     }
 }

@@ -263,6 +263,10 @@ const SYNC: std::time::Duration = std::time::Duration::from_secs(600);
 /// Has nobody take a file for a complete image any more.
 pub(crate) fn unseal(path: &Path) -> Result<()> {
     let write = || {
+        // What went into a pipe can't be had back.
+        if !std::fs::metadata(path)?.is_file() {
+            return Ok(());
+        }
         let mut file = OpenOptions::new().read(true).write(true).open(path)?;
         let head = part(&mut file, HEADER_LEN)?;
         if let Ok(header) = Header::decode(&head) {

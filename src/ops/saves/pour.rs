@@ -233,7 +233,11 @@ fn fill(mut file: File, mut from: File, head: Vec<u8>, cache: Cache) -> io::Resu
             past_the_cache(&mut all, &mut file)?;
         }
     }
-    file.sync_data()
+    match file.sync_data() {
+        // A pipe has nothing that could be on a disk.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+        synced => synced,
+    }
 }
 
 /// Copies from there on to the end.

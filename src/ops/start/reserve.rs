@@ -8,11 +8,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use domxml::{
-    devices::{Chardev, StorageKind},
-    os::Nvram,
-};
-use nix::unistd::{Gid, Uid, chown};
+use domxml::devices::Chardev;
 use qemu_plan::{
     alias, block,
     command::{DeviceResources, Dirs, FdRef, Resources},
@@ -20,7 +16,7 @@ use qemu_plan::{
 
 use crate::{
     config::{CoreLimit, QemuConfig},
-    error::{Code, Error, Result},
+    error::{Error, Result},
     ops::{
         Driver,
         document::{
@@ -33,13 +29,13 @@ use crate::{
             helper::{passt, reservations, screen, tpm::emulator, virtiofs},
             hostdev, memory,
             net::{interface, ports},
-            render_node,
+            nvram, render_node,
             storage::{owners::Owners, secrets, transient},
             vsock,
         },
         host::identity::Identity,
         operation::undo::Undo,
-        start::{label, plan, undo_dir},
+        start::{label, undo_dir},
         tuning::{locked, numa},
     },
     qemu::{self, MasterKey},
@@ -217,22 +213,10 @@ async fn make_directory(path: &str, identity: Identity) -> Result<()> {
             .map_or(Ok(()), fs::create_dir_all)
             .and_then(|()| fs::DirBuilder::new().mode(0o750).create(&path));
         made.and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o750)))
-            .and_then(|()| give_to(&path, identity))
+            .and_then(|()| identity.give(&path))
             .map_err(|e| Error::system(format_args!("cannot create directory '{}'", path.display()), e))
     })
     .await
-}
-
-fn give_to(path: &Path, identity: Identity) -> io::Result<()> {
-    if identity.run_as().is_none() {
-        return Ok(());
-    }
-    chown(
-        path,
-        Some(Uid::from_raw(identity.uid)),
-        Some(Gid::from_raw(identity.gid)),
-    )
-    .map_err(Into::into)
 }
 
 /// Makes the key that the run's secrets are encrypted with, and gives it to QEMU in a file.
@@ -246,7 +230,7 @@ fn write_key(path: &Path, identity: Identity) -> Result<MasterKey> {
             .mode(0o600)
             .open(path)?
             .write_all(key.as_bytes())?;
-        give_to(path, identity)?;
+        identity.give(path)?;
         Ok(key)
     };
     make().map_err(|e: io::Error| {
@@ -255,26 +239,6 @@ fn write_key(path: &Path, identity: Identity) -> Result<MasterKey> {
             e,
         )
     })
-}
-
-/// Refuses variables that are in no file where they can't be there, or can't begin afresh.
-fn check_nvram(nvram: &Nvram, reset: bool) -> Result<()> {
-    let kind = nvram.kind.unwrap_or(StorageKind::File);
-    if reset && !matches!(kind, StorageKind::File | StorageKind::Block) {
-        let text = format!(
-            "resetting of nvram is not supported with nvram device backed by '{}'",
-            kind.as_str()
-        );
-        return Err(Error::new(Code::OperationUnsupported, text));
-    }
-    let device = nvram.source.as_ref().and_then(|source| source.dev.as_deref());
-    match device.filter(|device| kind == StorageKind::Block && !Path::new(device).exists()) {
-        Some(device) => Err(Error::new(
-            Code::InvalidArg,
-            format!("'block' nvram backing device '{device}' doesn't exist"),
-        )),
-        None => Ok(()),
-    }
 }
 
 /// Makes the file that a guest keeps records of its crashes in.
@@ -302,7 +266,8 @@ fn prepare_pstore(
             .map_err(|e| Error::system(format_args!("cannot create file '{}'", path.display()), e))?;
         file.set_len(size)
             .map_err(|e| Error::system(format_args!("Failed to truncate file '{}'", path.display()), e))?;
-        give_to(&path, identity)
+        identity
+            .give(&path)
             .map_err(|e| Error::system(format_args!("cannot give away '{}'", path.display()), e))
     }
 }
@@ -312,39 +277,11 @@ pub(super) fn prepare_nvram(
     document: &domxml::Domain,
     identity: Identity,
     reset: bool,
-) -> impl FnOnce() -> Result<()> + Send + 'static {
-    let path = plan::nvram_path(document);
-    let nvram = document.os.nvram.clone().unwrap_or_default();
-    let loader = document.os.loader.as_ref().and_then(|loader| loader.path.clone());
+) -> impl FnOnce() -> Result<()> + Send + use<> {
+    let document = document.os.nvram.is_some().then(|| document.clone());
     move || {
-        check_nvram(&nvram, reset)?;
-        let Some(path) = path.filter(|p| reset || !p.exists()) else {
-            return Ok(());
-        };
-        let Some(template) = nvram.template else {
-            let loader = loader.unwrap_or_default();
-            let message = format!("unable to find any master var store for loader: {loader}");
-            return Err(Error::new(Code::OperationFailed, message));
-        };
-        if nvram
-            .template_format
-            .is_some_and(|of_template| nvram.format.is_some_and(|own| own != of_template))
-        {
-            let message = "conversion of the nvram template to another target format is not supported";
-            return Err(Error::new(Code::OperationUnsupported, message));
-        }
-        let copy = || {
-            path.parent().map_or(Ok(()), fs::create_dir_all)?;
-            let content = fs::read(&template)?;
-            crate::domain::store::write(&path, &content, true)?;
-            give_to(&path, identity)
-        };
-        copy().map_err(|e| {
-            Error::system(
-                format_args!("cannot copy '{template}' to '{}'", path.display()),
-                e,
-            )
-        })
+        let missing = document.map(|document| nvram::missing(&document, identity, reset));
+        missing.transpose()?.flatten().map_or(Ok(()), |copy| copy.make())
     }
 }
 
