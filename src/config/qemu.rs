@@ -66,8 +66,21 @@ pub struct QemuConfig {
     pub capability_filters: Vec<String>,
     /// What QEMU does about deprecated interfaces: "none", "omit", "reject" or "crash".
     pub deprecation_behavior: String,
+    /// Who shares a core with nobody else.
+    pub sched_core: SchedCore,
     /// Leases of disks through virtlockd; none: disks have no leases.
     pub lockd: Option<LockdConfig>,
+}
+
+/// Which threads of a guest share the hardware threads of a core with nobody else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SchedCore {
+    /// None.
+    None,
+    /// Those of its CPUs.
+    Vcpus,
+    /// All of its QEMU.
+    Emulator,
 }
 
 /// Whom QEMU runs as, as the file writes it: a name, a number, or "+number".
@@ -385,6 +398,7 @@ impl QemuConfig {
             bridge_helper: document.text("bridge_helper").unwrap_or(BRIDGE_HELPER).to_owned(),
             capability_filters: document.list("capability_filters").unwrap_or_default(),
             deprecation_behavior: document.text("deprecation_behavior").unwrap_or("none").to_owned(),
+            sched_core: sched_core(document)?,
             lockd: lockd.map(LockdConfig::from_document),
         })
     }
@@ -417,6 +431,25 @@ fn refuse_lock_managers(document: &Document) -> Result<(), Error> {
             "lock_manager",
             format!("\"{manager}\" is not supported; set \"lockd\", or \"nop\": disks have no leases then"),
         )),
+    }
+}
+
+/// Who asks for cores of a guest's own relies on them: other guests could learn what this one computes.
+fn sched_core(document: &Document) -> Result<SchedCore, Error> {
+    let key = "sched_core";
+    let wanted = match document.text(key) {
+        Some("vcpus") => SchedCore::Vcpus,
+        Some("emulator") => SchedCore::Emulator,
+        Some("full") => {
+            let problem = "\"full\" is not supported yet; set \"emulator\": helpers of a guest share cores then";
+            return Err(document.meaning(key, problem));
+        }
+        _ => return Ok(SchedCore::None),
+    };
+    match unixfd::has_core_scheduling() {
+        Ok(true) => Ok(wanted),
+        Ok(false) => Err(document.meaning(key, "SCHED_CORE not supported by kernel")),
+        Err(error) => Err(document.meaning(key, format!("SCHED_CORE cannot be used on this host: {error}"))),
     }
 }
 

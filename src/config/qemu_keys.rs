@@ -521,7 +521,7 @@ const SECTIONS: &[Section] = &[
                 "sched_core",
                 Word(&["none", "vcpus", "emulator", "full"]),
                 Str("none"),
-                Planned,
+                Live,
                 "Who shares a core's threads with nobody else: \"vcpus\" the guest's CPUs, \"emulator\" all of QEMU,\n\"full\" its helpers too.",
             ),
         ],

@@ -257,6 +257,14 @@ fn wrong_values_name_file_line_key_and_what_is_allowed() {
             "/etc/x.conf:1: auto_shutdown_try_save: expected one of \"none\", \"persistent\"",
         ),
         (
+            "sched_core = \"full\"",
+            "/etc/x.conf: sched_core: \"full\" is not supported yet; set \"emulator\": helpers of a guest share cores then",
+        ),
+        (
+            "sched_core = \"some\"",
+            "/etc/x.conf:1: sched_core: expected one of \"none\", \"vcpus\", \"emulator\", \"full\"",
+        ),
+        (
             "nvram = [ \"/only\" ]",
             "/etc/x.conf: nvram: \"/only\" is not FIRMWARE:VARIABLES",
         ),
@@ -268,6 +276,25 @@ fn wrong_values_name_file_line_key_and_what_is_allowed() {
             Some(message),
             "{source}"
         );
+    }
+}
+
+#[test]
+fn cores_of_a_guests_own_are_refused_where_the_kernel_has_none() {
+    let of = |text: &str| QemuConfig::from_document(&read(&QEMU, text).unwrap(), None).map(|c| c.sched_core);
+    assert_eq!(of("sched_core = \"none\"").unwrap(), SchedCore::None);
+    for (text, wanted) in [
+        ("sched_core = \"vcpus\"", SchedCore::Vcpus),
+        ("sched_core = \"emulator\"", SchedCore::Emulator),
+    ] {
+        match (unixfd::has_core_scheduling(), of(text)) {
+            (Ok(true), said) => assert_eq!(said.unwrap(), wanted),
+            (Ok(false), said) => assert_eq!(
+                said.unwrap_err().to_string(),
+                "/etc/x.conf: sched_core: SCHED_CORE not supported by kernel"
+            ),
+            (Err(_), said) => assert!(said.unwrap_err().to_string().contains("SCHED_CORE cannot be used")),
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use domxml::devices::tpm::{
     PcrBanks, Tpm, TpmBackend, TpmBackendKind, TpmRemoveDisabled, TpmSourceKind, TpmVersion,
 };
 
-use crate::{Error, Result};
+use crate::{Area, Code, Error, Result};
 
 /// Cipher of an encrypted state.
 const CIPHER: &str = "aes-256-cbc";
@@ -189,7 +189,8 @@ impl Emulator<'_> {
             return Ok(Vec::new());
         };
         if !features.iter().any(|f| f == "cmdarg-profile") {
-            return Err(Error::unsupported("swtpm_setup has no support for profiles"));
+            let text = "swtpm_setup has no support for profiles";
+            return Err(Error::new(Code::ArgumentUnsupported, Area::None, text));
         }
         let mut line = Vec::new();
         if let Some(source) = &profile.source {

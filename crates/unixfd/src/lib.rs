@@ -1,5 +1,5 @@
 //! What a Unix daemon does with raw descriptors: peer credentials, passing descriptors over sockets,
-//! pidfds, memory files, TAP devices and other links, KVM's word on the CPU, device filters of cgroups, listeners with an exact mode, scheduling policies, counters of performance, and starting a program that outlives its starter.
+//! pidfds, memory files, TAP devices and other links, KVM's word on the CPU, device filters of cgroups, listeners with an exact mode, scheduling policies, core scheduling, counters of performance, and starting a program that outlives its starter.
 //!
 //! The one crate of the workspace that may say `unsafe`; every use of it is one system call, with
 //! the reason beside it. It has no policy: callers decide who may do what.
@@ -8,6 +8,7 @@ mod async_file;
 mod attribute;
 mod bpf;
 mod clock;
+mod core_sched;
 mod inherited;
 mod kvm;
 mod launch;
@@ -31,6 +32,7 @@ pub use async_file::AsyncFile;
 pub use attribute::{attribute, remove_attribute, set_attribute};
 pub use bpf::{ANY_DEVICE, DeviceTable};
 pub use clock::local_offset;
+pub use core_sched::{cookie, has_core_scheduling, new_cookie, new_cookie_of_process, share_cookie};
 pub use inherited::keep_from_programs;
 pub use kvm::{Kvm, Tsc};
 pub use launch::{Held, Launch, LaunchError, Limit, Started, stage::Stage};

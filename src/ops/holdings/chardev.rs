@@ -282,10 +282,16 @@ pub(crate) fn listen(path: &Path, owner: Option<Identity>) -> Result<OwnedFd> {
         let text = format!("UNIX socket path '{}' too long", path.display());
         return Err(Error::internal(text));
     }
+    if path.is_dir() {
+        let error = std::io::Error::from_raw_os_error(nix::libc::EISDIR);
+        return Err(Error::system(format_args!("Unable to unlink {}", path.display()), error));
+    }
     let listener = unixfd::bind_listener(path, SOCKET_MODE, owner);
-    let listener = listener
-        .map_err(|error| Error::system(format_args!("cannot listen at '{}'", path.display()), error))?;
-    Ok(OwnedFd::from(listener))
+    let refused = |error| {
+        let what = format_args!("Unable to bind to UNIX socket path '{}'", path.display());
+        Error::system(what, error)
+    };
+    listener.map(OwnedFd::from).map_err(refused)
 }
 
 async fn open_one(driver: &Driver, document: &domxml::Domain, wanted: &Wanted) -> Result<OwnedFd> {

@@ -11,6 +11,7 @@
 //! dies before, it ends by itself; if after, the next daemon finds it in its status file, not finished, and ends it.
 //! A start is told to nobody before it has succeeded.
 
+mod advice;
 mod cpu;
 mod label;
 mod live;
@@ -648,6 +649,7 @@ async fn prepare(driver: &Arc<Driver>, document: Box<domxml::Domain>) -> Result<
     let id = driver.registry.new_id();
     document.id = Some(id);
     label::check(&document, driver.host.scope)?;
+    advice::check(&document)?;
     host::cpu::check(driver, &caps, &document)?;
     listen::find(driver, &mut document).await?;
     let told = driver.hooks.has(Script::Qemu).then(|| document.clone());

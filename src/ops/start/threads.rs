@@ -12,7 +12,7 @@ use crate::{
         Driver,
         holdings::cgroup::thread::Thread,
         tuning::{
-            enclose,
+            cores, enclose,
             pinning::{self, every_cpu, ids, numbered},
             policy,
         },
@@ -25,6 +25,7 @@ use crate::{
 /// # Errors
 /// None of the CPUs that the document names is there; the kernel refuses its policy.
 pub(crate) async fn place_emulator(driver: &Driver, document: &Domain, pid: i32) -> Result<()> {
+    cores::of_emulator(driver, pid)?;
     policy::set(document, Thread::Emulator, pid)?;
     if let Some(cpus) = pinning::of(document, Thread::Emulator) {
         return pinning::set(pid, cpus);
@@ -47,6 +48,7 @@ pub(crate) async fn place(
     qemu: (i32, &[VcpuThread]),
 ) -> Result<()> {
     let (pid, vcpus) = qemu;
+    cores::of_vcpus(driver, None, vcpus.iter().map(|v| v.pid).collect()).await?;
     let mut threads: Vec<(Thread, i32)> = vcpus.iter().map(|v| (Thread::Vcpu(v.id), v.pid)).collect();
     if !ids(document).is_empty() {
         let iothreads = numbered(&monitor.iothreads().await?);

@@ -4,6 +4,7 @@
 //! committed. What the kernel refuses in the midst of one leaves nothing changed. One file a kind.
 
 pub mod blocks;
+pub(crate) mod cores;
 pub mod disks;
 pub mod enclose;
 pub mod iothreads;

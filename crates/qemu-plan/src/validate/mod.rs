@@ -22,6 +22,7 @@ use domxml::devices::{Device, Family, Place};
 use crate::caps::Caps;
 use crate::error::Result;
 pub(crate) use guest::Guest;
+pub use start::is_advised;
 pub(crate) use whole::unique_target;
 
 /// Checks a completed document against what its emulator can do.

@@ -87,7 +87,8 @@ rules! {
 }
 
 /// Whether the guest's memory lies where an adviser says.
-fn is_advised(def: &Domain) -> bool {
+#[must_use]
+pub fn is_advised(def: &Domain) -> bool {
     let memory = def.numatune.as_ref().and_then(|t| t.memory.as_ref());
     match memory {
         Some(memory) if memory.placement.is_some() => memory.placement == Some(Placement::Auto),

@@ -85,16 +85,15 @@ pub(crate) fn of_disk(disk: &Disk) -> Vec<Allowed> {
     } else {
         Access::ReadWrite
     };
-    let node = |path: Option<std::path::PathBuf>, access| Some((DeviceNode::at(&path?)?, access));
-    let mut nodes: Vec<Allowed> = node(chain::opened_path(disk.kind, disk.source.as_ref()), access)
-        .into_iter()
-        .collect();
+    let of_image = |kind, source, access| {
+        let paths = chain::files_of(kind, source).into_iter();
+        paths.filter_map(move |path| Some((DeviceNode::at(&path)?, access)))
+    };
+    let mut nodes: Vec<Allowed> = of_image(disk.kind, disk.source.as_ref(), access).collect();
     let mut below = disk.backing.as_deref();
     while let Some(backing) = below {
-        nodes.extend(node(
-            chain::opened_path(backing.kind.unwrap_or_default(), backing.source.as_ref()),
-            Access::Read,
-        ));
+        let kind = backing.kind.unwrap_or_default();
+        nodes.extend(of_image(kind, backing.source.as_ref(), Access::Read));
         below = backing.backing.as_deref();
     }
     nodes

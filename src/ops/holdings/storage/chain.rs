@@ -11,10 +11,14 @@ use std::{
 };
 
 use domxml::devices::{
-    BackingStore, Disk, DiskDevice, Format, Source, SourcePrivate, StartupPolicy, StorageFormat, StorageKind,
+    BackingStore, DataStore, Disk, DiskDevice, Format, Source, SourcePrivate, StartupPolicy, StorageFormat,
+    StorageKind,
 };
 
-use super::descriptors::Handed;
+use super::{
+    backing_name::{self, Named},
+    descriptors::Handed,
+};
 use crate::error::{Area, Code, Error, Result};
 
 /// Deepest chain.
@@ -25,14 +29,20 @@ const NAME_MAX: usize = 1_023;
 const EXTENSIONS_MAX: usize = 64 << 10;
 /// Type of the qcow2 header extension that names the backing file's format.
 const EXT_BACKING_FORMAT: u32 = 0xE279_2ACA;
+/// Type of the qcow2 header extension that names the file with the data.
+const EXT_DATA_FILE: u32 = 0x4441_5441;
+/// The incompatible feature of qcow2 images whose data is in a file of its own.
+const DATA_FILE: u8 = 1 << 2;
 
-/// What an image's head says of the image below.
+/// What an image's head says of the image below, and of its data.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Below {
     /// Its name as written in the head; none if there is nothing below.
     pub file: Option<String>,
     /// Its format as written in the head.
     pub format: Option<String>,
+    /// The file with the image's own data as written in the head; none if the data is in the image.
+    pub data: Option<String>,
 }
 
 /// Follows the chains of all disks of a document and writes them into it. Blocks on files.
@@ -99,7 +109,11 @@ pub fn follow(disk: &mut Disk, as_user: &str, handed: &Handed) -> Result<()> {
         .and_then(|d| d.kind)
         .unwrap_or(StorageFormat::Raw);
     let reader = Reader { as_user, top: &path };
-    disk.backing = Some(Box::new(chain((&path, &mut file), format, reader)?));
+    let (data, below) = chain((&path, &mut file), format, reader)?;
+    disk.backing = below.map(Box::new);
+    if let Some(source) = disk.source.as_mut().filter(|source| source.data_store.is_none()) {
+        source.data_store = data.map(Box::new);
+    }
     Ok(())
 }
 
@@ -128,15 +142,27 @@ struct Reader<'a> {
     top: &'a Path,
 }
 
-/// The images below `path`, ending with an empty one.
+/// Where the data of the image at `path` is, if not there; and the images below it, ending with an empty one unless QEMU
+/// finds more by itself.
 fn chain(
     (path, file): (&Path, &mut File),
     format: StorageFormat,
     reader: Reader<'_>,
-) -> Result<BackingStore> {
+) -> Result<(Option<DataStore>, Option<BackingStore>)> {
     let mut links = Vec::new();
-    let mut next = below((path, file), format, reader)?;
-    while let Some(mut image) = next {
+    let (data, mut next) = below((path, file), format, reader)?;
+    let is_whole = loop {
+        let mut image = match next {
+            Next::Image(image) => *image,
+            Next::Remote(store) => {
+                // What is served raw stands on nothing; of another image there only QEMU can read the head.
+                let is_raw = store.format.as_ref().and_then(|f| f.kind) == Some(StorageFormat::Raw);
+                links.push(store);
+                break is_raw;
+            }
+            Next::Nothing => break true,
+            Next::Hidden => break false,
+        };
         // Of one that is below itself there is no end.
         if links.len() >= DEPTH_MAX {
             let text = format!(
@@ -145,18 +171,33 @@ fn chain(
             );
             return Err(Error::internal(text).in_area(Area::Storage));
         }
+        let (data, after) = below((&image.path, &mut image.file), image.format, reader)?;
+        if let Some(source) = image.store.source.as_mut() {
+            source.data_store = data.map(Box::new);
+        }
         links.push(Box::new(image.store));
-        next = below((&image.path, &mut image.file), image.format, reader)?;
-    }
-    let end = BackingStore {
+        next = after;
+    };
+    let end = is_whole.then(|| BackingStore {
         detected: true,
         ..BackingStore::default()
-    };
-    let chain = links.into_iter().rev().fold(Box::new(end), |below, mut image| {
-        image.backing = Some(below);
-        image
     });
-    Ok(*chain)
+    let chain = links.into_iter().rev().fold(end.map(Box::new), |below, mut image| {
+        image.backing = below;
+        Some(image)
+    });
+    Ok((data, chain.map(|chain| *chain)))
+}
+
+/// What is below an image.
+enum Next {
+    Nothing,
+    /// An image on this host.
+    Image(Box<Found>),
+    /// One that QEMU reaches by a protocol.
+    Remote(Box<BackingStore>),
+    /// One that only QEMU can open.
+    Hidden,
 }
 
 /// An image that was found below another.
@@ -167,42 +208,118 @@ struct Found {
     store: BackingStore,
 }
 
-/// The image below one, if there is one.
+/// Where the data of an image is, if not in it; and what is below it.
 fn below(
     (path, file): (&Path, &mut File),
     format: StorageFormat,
     reader: Reader<'_>,
-) -> Result<Option<Found>> {
+) -> Result<(Option<DataStore>, Next)> {
     if format != StorageFormat::Qcow2 {
-        return Ok(None);
+        return Ok((None, Next::Nothing));
     }
     // Whoever handed it over may have read from it.
     let read = file.seek(SeekFrom::Start(0)).and_then(|_| read_qcow2(file));
     let below = read.map_err(|e| {
         Error::system(format_args!("cannot read the head of '{}'", path.display()), e).in_area(Area::Storage)
     })?;
-    let Some(name) = below.file else { return Ok(None) };
-    // Names with a protocol are QEMU's to open; they have no local file to follow.
-    let named = name.strip_prefix("file:").unwrap_or(&name);
-    if named.contains(':') && !named.starts_with('/') {
-        return Err(Error::new(
-            Code::ConfigUnsupported,
-            format!(
-                "backing file '{name}' of '{}' is not a local file, which is not supported yet",
-                path.display()
-            ),
-        ));
+    let data = below.data.map(|name| data_file(path, &name)).transpose()?;
+    let Some(name) = below.file else {
+        return Ok((data, Next::Nothing));
+    };
+    let next = match backing_name::read(&name)? {
+        Named::Beside(name) => {
+            let next = beside(path, &name);
+            let format = format_of(below.format, (&next, path), reader)?;
+            let mut found = open_found(next, format, reader)?;
+            if let Some(source) = found.store.source.as_mut().filter(|_| !name.starts_with('/')) {
+                source.private_data = Some(SourcePrivate {
+                    rel_path: Some(name),
+                    ..SourcePrivate::default()
+                });
+            }
+            Next::Image(Box::new(found))
+        }
+        Named::File(kind, source) => {
+            let next = local_path(kind, Some(&source)).unwrap_or_default();
+            let format = format_of(below.format, (&next, path), reader)?;
+            let mut found = open_found(next, format, reader)?;
+            if let Some(into) = found.store.source.as_mut() {
+                into.slices = source.slices;
+            }
+            Next::Image(Box::new(found))
+        }
+        Named::Remote(source) => {
+            let format = below.format.map_or(Ok(StorageFormat::Raw), |format| known(&format, &name))?;
+            Next::Remote(Box::new(link(StorageKind::Network, format, *source)))
+        }
+        Named::Hidden => Next::Hidden,
+    };
+    Ok((data, next))
+}
+
+/// The path that a name in the head of an image leads to.
+fn beside(image: &Path, name: &str) -> PathBuf {
+    image.parent().unwrap_or(Path::new("/")).join(name)
+}
+
+/// A link of a chain that was found.
+fn link(kind: StorageKind, format: StorageFormat, source: Source) -> BackingStore {
+    BackingStore {
+        kind: Some(kind),
+        format: Some(Format {
+            kind: Some(format),
+            ..Format::default()
+        }),
+        source: Some(source),
+        detected: true,
+        ..BackingStore::default()
     }
-    let next = path.parent().unwrap_or(Path::new("/")).join(named);
-    let format = format_of(below.format, (&next, path), reader)?;
-    let mut found = open_found(next, format, reader)?;
-    if let Some(source) = found.store.source.as_mut().filter(|_| !named.starts_with('/')) {
-        source.private_data = Some(SourcePrivate {
-            rel_path: Some(named.to_owned()),
-            ..SourcePrivate::default()
-        });
+}
+
+/// The file with the data of the image at `path`, by the name in its head.
+fn data_file(path: &Path, name: &str) -> Result<DataStore> {
+    if name.is_empty() {
+        let text = format!("invalid empty data-file definition in '{}'", path.display());
+        return Err(Error::new(Code::OperationFailed, text).in_area(Area::Storage));
     }
-    Ok(Some(found))
+    let (kind, source) = match backing_name::read(name)? {
+        Named::Beside(name) => {
+            let file = beside(path, &name);
+            located(&file, is_block_device(&file))
+        }
+        Named::File(kind, source) => (kind, *source),
+        Named::Remote(source) => (StorageKind::Network, *source),
+        Named::Hidden => {
+            let text = format!("can't use data file definition '{name}'");
+            return Err(Error::new(Code::OperationFailed, text).in_area(Area::Storage));
+        }
+    };
+    let format = Format {
+        kind: Some(StorageFormat::Raw),
+        ..Format::default()
+    };
+    Ok(DataStore {
+        kind: Some(kind),
+        format: Some(format),
+        source: Some(source),
+    })
+}
+
+fn is_block_device(path: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_block_device())
+}
+
+/// How a document names a file or a device.
+fn located(path: &Path, is_device: bool) -> (StorageKind, Source) {
+    let text = Some(path.to_string_lossy().into_owned());
+    let mut source = Source::default();
+    if is_device {
+        source.dev = text;
+        return (StorageKind::Block, source);
+    }
+    source.file = text;
+    (StorageKind::File, source)
 }
 
 /// The format of an image as the one above it says; raw if that says nothing and nothing in it says otherwise.
@@ -225,45 +342,21 @@ fn format_of(
         );
         return Err(Error::invalid(message).in_area(Area::Storage));
     };
-    format.parse().map_err(|_| {
-        Error::new(
-            Code::ConfigUnsupported,
-            format!("unknown format '{format}' of backing image '{}'", next.display()),
-        )
-    })
+    known(&format, &next.to_string_lossy())
+}
+
+fn known(format: &str, image: &str) -> Result<StorageFormat> {
+    let text = format!("unknown format '{format}' of backing image '{image}'");
+    let unknown = |_| Error::new(Code::ConfigUnsupported, text);
+    format.parse().map_err(unknown)
 }
 
 fn open_found(path: PathBuf, format: StorageFormat, reader: Reader<'_>) -> Result<Found> {
     use std::os::unix::fs::FileTypeExt;
     let file = open_below(&path, reader)?;
     let metadata = file.metadata().map_err(|e| broken(&path, reader, e))?;
-    let text = path.to_string_lossy().into_owned();
-    let (kind, source) = match metadata.file_type().is_block_device() {
-        true => (
-            StorageKind::Block,
-            Source {
-                dev: Some(text),
-                ..Source::default()
-            },
-        ),
-        false => (
-            StorageKind::File,
-            Source {
-                file: Some(text),
-                ..Source::default()
-            },
-        ),
-    };
-    let store = BackingStore {
-        kind: Some(kind),
-        format: Some(Format {
-            kind: Some(format),
-            ..Format::default()
-        }),
-        source: Some(source),
-        detected: true,
-        ..BackingStore::default()
-    };
+    let (kind, source) = located(&path, metadata.file_type().is_block_device());
+    let store = link(kind, format, source);
     Ok(Found {
         path,
         file,
@@ -286,6 +379,13 @@ pub fn local_path(kind: StorageKind, source: Option<&Source>) -> Option<PathBuf>
 /// The same, of a source that is opened by its path: one that a client handed over is open already.
 pub fn opened_path(kind: StorageKind, source: Option<&Source>) -> Option<PathBuf> {
     local_path(kind, source.filter(|source| source.fdgroup.is_none()))
+}
+
+/// The files of an image that are opened by their paths: its own, and that with its data.
+pub fn files_of(kind: StorageKind, source: Option<&Source>) -> Vec<PathBuf> {
+    let data = source.and_then(|source| source.data_store.as_deref());
+    let data = data.and_then(|data| opened_path(data.kind.unwrap_or_default(), data.source.as_ref()));
+    opened_path(kind, source).into_iter().chain(data).collect()
 }
 
 /// Bytes of an image that is not in use: allocated, seen by a guest, on the host.
@@ -390,57 +490,61 @@ pub fn read_qcow2(file: &mut (impl Read + Seek)) -> io::Result<Below> {
         3 if got >= 104 => u64::from(be32(&head, 100)),
         _ => 72,
     };
-    if offset == 0 || length == 0 {
-        return Ok(Below::default());
+    let is_named = offset != 0 && length != 0;
+    let until = if is_named { offset } else { u64::MAX };
+    let bytes = read_extensions(file, extensions, until)?;
+    let text = |bytes: &[u8]| std::str::from_utf8(bytes).ok().map(str::to_owned);
+    let mut below = Below::default();
+    // The features are the first of a head that is longer than a version 2 has.
+    if extensions > 72 && head[79] & DATA_FILE != 0 {
+        below.data = match extension(&bytes, EXT_DATA_FILE) {
+            Some(name) => Some(text(name).ok_or_else(|| wrong("the name of the data file is not text"))?),
+            None => None,
+        };
+    }
+    if !is_named {
+        return Ok(below);
     }
     if length > NAME_MAX {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "the name of the backing file is too long",
-        ));
+        return Err(wrong("the name of the backing file is too long"));
     }
     let mut name = vec![0; length];
     file.seek(SeekFrom::Start(offset))?;
     file.read_exact(&mut name)?;
-    let name = String::from_utf8(name).map_err(|_| {
-        io::Error::new(
-            io::ErrorKind::InvalidData,
-            "the name of the backing file is not text",
-        )
-    })?;
-    let format = read_format(file, extensions, offset)?;
-    Ok(Below {
-        file: Some(name),
-        format,
-    })
+    let name = String::from_utf8(name).map_err(|_| wrong("the name of the backing file is not text"))?;
+    below.file = Some(name);
+    below.format = extension(&bytes, EXT_BACKING_FORMAT).and_then(text);
+    Ok(below)
 }
 
-/// Looks for the backing file's format among the header extensions, which end before the name.
-fn read_format(file: &mut (impl Read + Seek), from: u64, until: u64) -> io::Result<Option<String>> {
+fn wrong(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+/// The header extensions, which end before the name of the backing file.
+fn read_extensions(file: &mut (impl Read + Seek), from: u64, until: u64) -> io::Result<Vec<u8>> {
     let length = usize::try_from(until.saturating_sub(from))
         .unwrap_or(usize::MAX)
         .min(EXTENSIONS_MAX);
     let mut bytes = vec![0; length];
     file.seek(SeekFrom::Start(from))?;
     let got = read_up_to(file, &mut bytes)?;
-    let mut rest = &bytes[..got];
+    bytes.truncate(got);
+    Ok(bytes)
+}
+
+/// What the first header extension of a type has.
+fn extension(mut rest: &[u8], wanted: u32) -> Option<&[u8]> {
     while rest.len() >= 8 {
-        let (kind, length) = (
-            be32(rest, 0),
-            usize::try_from(be32(rest, 4)).unwrap_or(usize::MAX),
-        );
-        if kind == 0 {
-            break;
-        }
-        let Some(data) = rest.get(8..8usize.saturating_add(length)) else {
-            break;
-        };
-        if kind == EXT_BACKING_FORMAT {
-            return Ok(std::str::from_utf8(data).ok().map(str::to_owned));
+        let kind = be32(rest, 0);
+        let length = usize::try_from(be32(rest, 4)).unwrap_or(usize::MAX);
+        let data = rest.get(8..8usize.saturating_add(length))?;
+        if kind == 0 || kind == wanted {
+            return Some(data).filter(|_| kind == wanted);
         }
         rest = rest.get(8 + length.next_multiple_of(8)..).unwrap_or_default();
     }
-    Ok(None)
+    None
 }
 
 fn be32(bytes: &[u8], at: usize) -> u32 {
@@ -495,7 +599,8 @@ mod tests {
             below,
             Below {
                 file: Some("base.img".into()),
-                format: Some("qcow2".into())
+                format: Some("qcow2".into()),
+                data: None
             }
         );
         let below = read_qcow2(&mut Cursor::new(image("base.img", None))).unwrap();
@@ -503,9 +608,58 @@ mod tests {
             below,
             Below {
                 file: Some("base.img".into()),
-                format: None
+                format: None,
+                data: None
             }
         );
+    }
+
+    #[test]
+    fn data_in_a_file_of_its_own_is_found_beside_the_image() {
+        let with_data = |name: &str, marked: bool| {
+            let mut bytes = vec![0; 104];
+            bytes[..4].copy_from_slice(b"QFI\xfb");
+            bytes[4..8].copy_from_slice(&3u32.to_be_bytes());
+            bytes[79] = if marked { DATA_FILE } else { 0 };
+            bytes[100..104].copy_from_slice(&104u32.to_be_bytes());
+            bytes.extend(EXT_DATA_FILE.to_be_bytes());
+            bytes.extend(u32::try_from(name.len()).unwrap().to_be_bytes());
+            bytes.extend(name.as_bytes());
+            bytes.resize(bytes.len().next_multiple_of(8) + 8, 0);
+            bytes
+        };
+        let data = |bytes| read_qcow2(&mut Cursor::new(bytes)).unwrap().data;
+        assert_eq!(data(with_data("d.raw", true)).as_deref(), Some("d.raw"));
+        assert_eq!(data(with_data("d.raw", false)), None, "the mark decides");
+        assert_eq!(data(image("base.img", None)), None);
+
+        let dir = tempfile::tempdir().unwrap();
+        let (top, middle) = (dir.path().join("top"), dir.path().join("middle"));
+        std::fs::write(&top, image("middle", Some("qcow2"))).unwrap();
+        std::fs::write(&middle, with_data("d.raw", true)).unwrap();
+        let followed = |path: &Path| {
+            let xml = format!(
+                "<domain type='qemu'><name>a</name><memory>1</memory><devices><disk type='file'>\
+                 <driver type='qcow2'/><source file='{}'/><target dev='vda'/></disk></devices></domain>",
+                path.display()
+            );
+            let mut domain = domxml::Domain::parse(&xml, domxml::ParseFlags::NONE).unwrap();
+            let mut disk = domain.devices.disks.remove(0);
+            follow(&mut disk, "", &Handed::default()).map(|()| disk)
+        };
+        let named = |store: Option<&DataStore>| store.unwrap().source.as_ref().unwrap().file.clone().unwrap();
+        let beside = dir.path().join("d.raw").to_string_lossy().into_owned();
+        let disk = followed(&middle).unwrap();
+        assert_eq!(named(disk.source.unwrap().data_store.as_deref()), beside);
+        let disk = followed(&top).unwrap();
+        assert!(disk.source.unwrap().data_store.is_none());
+        let below = disk.backing.unwrap().source.unwrap();
+        assert_eq!(named(below.data_store.as_deref()), beside);
+
+        std::fs::write(&middle, with_data("", true)).unwrap();
+        let error = followed(&middle).unwrap_err();
+        assert_eq!((error.code, error.area), (Code::OperationFailed, Area::Storage));
+        assert!(error.message.starts_with("invalid empty data-file definition in"));
     }
 
     #[test]

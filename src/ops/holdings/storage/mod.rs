@@ -1,5 +1,6 @@
 //! What a disk has of the host and of other daemons: images and their owners, volumes, secrets, leases.
 
+mod backing_name;
 pub mod chain;
 pub mod claim;
 pub mod descriptors;

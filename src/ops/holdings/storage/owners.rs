@@ -200,7 +200,7 @@ impl Owners {
         } else {
             After::GivenBack
         };
-        if let Some(path) = chain::opened_path(disk.kind, top) {
+        for path in chain::files_of(disk.kind, top) {
             self.add(of_disk, path, after);
         }
         let mut below = disk.backing.as_deref();
@@ -212,7 +212,8 @@ impl Owners {
         }) = below
         {
             let kind = kind.unwrap_or(StorageKind::File);
-            if let Some(path) = chain::opened_path(kind, source.as_ref()) {
+            let files = chain::files_of(kind, source.as_ref());
+            if !files.is_empty() {
                 let own = source
                     .as_ref()
                     .map(|source| &source.seclabels[..])
@@ -221,7 +222,7 @@ impl Owners {
                     [] => of_disk,
                     own => self.judged(rules, own),
                 };
-                self.add(to, path, After::Kept);
+                files.into_iter().for_each(|path| self.add(to, path, After::Kept));
             }
             below = backing.as_deref();
         }

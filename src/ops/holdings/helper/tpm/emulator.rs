@@ -261,6 +261,8 @@ impl Attempt<'_> {
     /// Runs `swtpm_setup`.
     async fn set_up(&self, helper: Helper, args: Vec<String>) -> Result<()> {
         let said = LogTail::from_here(self.place.log.clone());
+        let anew = args.iter().any(|arg| arg == "--reconfigure");
+        let option = if anew { " --reconfigure" } else { "" };
         let ended = helper.run(args, SETUP_DEADLINE).await?;
         let how = match ended.status {
             Some(0) => return Ok(()),
@@ -271,8 +273,9 @@ impl Attempt<'_> {
         let words = if logged.is_empty() { ended.words } else { logged };
         let (program, log) = (self.programs.setup.display(), self.place.log.display());
         let message =
-            format!("Could not run '{program}'. {how}; Check error log '{log}' for details. {words}");
-        Err(Error::internal(message.trim_end().to_owned()).because("TPM_NOT_MADE"))
+            format!("Could not run '{program}{option}'. {how}; Check error log '{log}' for details. {words}");
+        let error = Error::internal(message.trim_end().to_owned()).in_area(Area::None);
+        Err(error.because("TPM_NOT_MADE"))
     }
 
     /// Waits until the emulator can be connected to; connecting to see would end it.
@@ -291,7 +294,7 @@ impl Attempt<'_> {
                 format!("swtpm does not listen at '{}' after {} s", self.place.socket.display(), LISTEN_DEADLINE.as_secs())
             }
         };
-        Err(Error::internal(error).because("TPM_NOT_STARTED"))
+        Err(Error::internal(error).in_area(Area::None).because("TPM_NOT_STARTED"))
     }
 }
 
