@@ -163,7 +163,7 @@ pub(crate) fn read_scaled(node: Node<'_>, name: &str, unit: &str) -> Result<u64,
     // A part of a cache is in its usual unit, whatever one is named.
     let named = node
         .attr("unit")
-        .filter(|_| !matches!(node.name(), "size" | "line"));
+        .filter(|unit| !unit.is_empty() && !matches!(node.name(), "size" | "line"));
     scale(value, named.unwrap_or(unit))
 }
 

@@ -54,13 +54,14 @@ pub use mdev::{check_mdev, mdev_group};
 pub use memory::{MemoryStats, PageCount, cell_memory_stats, cell_pages, memory_stats, page_sizes, pages};
 pub use node::{CpuMap, NodeInfo, cpu_map, node_info};
 pub use pci::{
-    NotPci, PciAddress, PciDriver, check_pci, has_vfio, iommu_group, iommu_peers, is_endpoint, pci_driver,
+    NotPci, PciAddress, PciDriver, check_pci, has_vfio, iommu_group, iommu_peers, is_conventional, is_endpoint,
+    pci_driver,
 };
 pub use pci_bind::{Binding, bind, driver_of_module, reset, unbind, vfio_module};
 pub use pool::{Pool, Refusal, Resize, resize_pool};
 pub use print::{Landmarks, Print};
 pub use root::Root;
-pub use scsi::{ScsiPlace, scsi_node};
+pub use scsi::{ScsiPlace, scsi_node, scsi_node_path};
 pub use smbios::{Sysinfo, SysinfoTable, sysinfo};
 pub use stats::{CpuTimes, cpu_times};
 pub use usb::{UsbDevice, usb_devices};

@@ -14,6 +14,13 @@ pub(crate) const DEVICES: &str = "sys/bus/pci/devices";
 pub(crate) const DRIVERS: &str = "sys/bus/pci/drivers";
 /// VFIO's usual driver.
 pub(crate) const VFIO_PCI: &str = "vfio-pci";
+/// Where configuration space says whether it has a list of capabilities, the mark of it, where the list begins, how long one
+/// can be, and the capability that devices of PCI Express have.
+const STATUS: usize = 0x06;
+const HAS_CAPABILITIES: u8 = 0x10;
+const CAPABILITIES: usize = 0x34;
+const CAPABILITIES_MAX: usize = 48;
+const EXPRESS: u8 = 0x10;
 /// Where configuration space says what kind of header it has.
 const HEADER_TYPE: usize = 0x0e;
 /// The bit of it that says that there are further functions.
@@ -112,6 +119,25 @@ pub fn check_pci(root: &Root, address: PciAddress) -> Result<(), DeviceError> {
             "Failed to read product/vendor ID for {address}"
         )))
     }
+}
+
+/// Whether the device is there and plugs into conventional PCI: among its capabilities is none of PCI Express.
+#[must_use]
+pub fn is_conventional(root: &Root, address: PciAddress) -> bool {
+    let config = root.optional_bytes(&format!("{DEVICES}/{address}/config"));
+    let Some(config) = config.ok().flatten().filter(|config| config.len() > CAPABILITIES) else {
+        return false;
+    };
+    let byte = |at: usize| config.get(at).copied().unwrap_or_default();
+    if byte(STATUS) & HAS_CAPABILITIES == 0 {
+        return true;
+    }
+    let next = |at: u8| Some(byte(usize::from(at) + 1)).filter(|next| *next != 0);
+    let mut listed = std::iter::successors(Some(byte(CAPABILITIES)).filter(|at| *at != 0), |at| next(*at));
+    !listed
+        .by_ref()
+        .take(CAPABILITIES_MAX)
+        .any(|at| byte(usize::from(at)) == EXPRESS)
 }
 
 /// Whether the device is a device and no bridge: only such can be given away or reset.
@@ -267,6 +293,26 @@ mod tests {
         for text in ["", "06:02.1", "0000:06:02", "0000:0g:02.1"] {
             assert_eq!(text.parse::<PciAddress>(), Err(NotPci), "{text}");
         }
+    }
+
+    #[test]
+    fn a_device_is_express_if_its_capabilities_say_so() {
+        let (_dir, root) = tree();
+        let of = |capabilities: &[(usize, [u8; 2])]| {
+            let mut config = [0; 256];
+            config[STATUS] = HAS_CAPABILITIES;
+            config[CAPABILITIES] = 0x40;
+            for (at, bytes) in capabilities {
+                config[*at..at + 2].copy_from_slice(bytes);
+            }
+            fs::write(NET.file(&root, "config"), config).unwrap();
+            is_conventional(&root, NET)
+        };
+        assert!(is_conventional(&root, NET), "it has no list");
+        assert!(of(&[(0x40, [0x09, 0x50]), (0x50, [0x11, 0])]));
+        assert!(!of(&[(0x40, [0x09, 0x50]), (0x50, [EXPRESS, 0])]));
+        assert!(of(&[(0x40, [0x09, 0x50]), (0x50, [0x09, 0x40])]), "a list without an end");
+        assert!(!is_conventional(&root, PciAddress { slot: 3, ..NET }), "it is not there");
     }
 
     #[test]

@@ -60,6 +60,21 @@ impl ScsiPlace {
 /// # Errors
 /// When there is no such device, or it has no node.
 pub fn scsi_node(root: &Root, place: ScsiPlace) -> Result<PathBuf, DeviceError> {
+    let node = scsi_node_path(root, place)?;
+    match fs::metadata(&node) {
+        Ok(_) => Ok(node),
+        Err(source) => Err(DeviceError::System {
+            what: format!("SCSI device '{place}': could not access {}", node.display()),
+            source,
+        }),
+    }
+}
+
+/// Where the generic node of a device is, if it is there: a line that is only shown names it.
+///
+/// # Errors
+/// When there is no such device, or it has no node.
+pub fn scsi_node_path(root: &Root, place: ScsiPlace) -> Result<PathBuf, DeviceError> {
     let directory = format!("{DEVICES}/{place}/scsi_generic");
     let full = root.path(&directory);
     if let Err(source) = fs::read_dir(&full) {
@@ -70,14 +85,7 @@ pub fn scsi_node(root: &Root, place: ScsiPlace) -> Result<PathBuf, DeviceError> 
     }
     let name = root.names(&directory).unwrap_or_default().into_iter().next();
     let name = name.ok_or_else(|| DeviceError::Odd(format!("SCSI device '{place}' has no generic node")))?;
-    let node = root.path(&format!("dev/{name}"));
-    match fs::metadata(&node) {
-        Ok(_) => Ok(node),
-        Err(source) => Err(DeviceError::System {
-            what: format!("SCSI device '{place}': could not access {}", node.display()),
-            source,
-        }),
-    }
+    Ok(root.path(&format!("dev/{name}")))
 }
 
 #[cfg(test)]
@@ -102,6 +110,7 @@ mod tests {
                 .to_string()
                 .starts_with("SCSI device '2:0:3:1': could not access ")
         );
+        assert_eq!(scsi_node_path(&root, place).unwrap(), root.path("dev/sg5"));
         fs::create_dir_all(root.path("dev")).unwrap();
         fs::write(root.path("dev/sg5"), "").unwrap();
         assert_eq!(scsi_node(&root, place).unwrap(), root.path("dev/sg5"));

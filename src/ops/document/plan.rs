@@ -7,6 +7,7 @@ use std::{
     sync::Arc,
 };
 
+use domxml::devices::HostdevAddress;
 use qemu_plan::{
     address::Age,
     caps::Caps,
@@ -151,8 +152,35 @@ fn fill_in(
         ids: &mut Random,
         age,
     };
+    note_conventional(driver, &mut domain);
     post_parse(&mut domain, &mut context)?;
+    for hostdev in &mut domain.devices.hostdevs {
+        hostdev.source.iter_mut().for_each(|source| source.conventional = false);
+    }
     Ok(domain)
+}
+
+/// Notes which of the host's PCI devices are of conventional PCI: they need other buses.
+fn note_conventional(driver: &Driver, domain: &mut domxml::Domain) {
+    let root = driver.hostdevs.root();
+    for hostdev in &mut domain.devices.hostdevs {
+        let Some(source) = hostdev.source.as_mut() else { continue };
+        if let Some(HostdevAddress::Pci {
+            domain,
+            bus,
+            slot,
+            function,
+        }) = source.address
+        {
+            let address = hostinfo::PciAddress {
+                domain,
+                bus,
+                slot,
+                function,
+            };
+            source.conventional = hostinfo::is_conventional(root, address);
+        }
+    }
 }
 
 /// What is known of emulators so far; asking for more notes it, and the asker tries again.

@@ -15,7 +15,7 @@ use crate::{
         },
         holdings::{
             helper::{screen, tpm::emulator as tpm, virtiofs},
-            hostdev, listen, render_node,
+            hostdev, listen, net::script, render_node,
             storage::{descriptors::Groups, secrets, volumes},
         },
         host::cpu,
@@ -49,6 +49,7 @@ async fn text(driver: &Arc<Driver>, planned: plan::Planned) -> Result<String> {
     let plan::Planned { mut domain, caps } = planned;
     let caps = caps.as_wanted_by(&domain)?;
     cpu::check(driver, &caps, &domain)?;
+    let has_passed_cards = hostdev::has_passed_cards(&domain);
     command::native::prepare(&mut domain, &caps)?;
     listen::find(driver, &mut domain).await?;
     render_node::find(&mut domain, &caps).await?;
@@ -69,12 +70,13 @@ async fn text(driver: &Arc<Driver>, planned: plan::Planned) -> Result<String> {
         secrets::fetch_needed(driver, needs, &key, &mut resources).await?;
     }
     find_huge_pages(driver, &domain, &mut resources.dirs, &short_name).await?;
-    hostdev::look(driver, &domain, &mut resources)?;
+    hostdev::look(driver, &domain, has_passed_cards, &mut resources)?;
     let needs = command::needed_secrets(&domain, &caps, &resources)?;
     secrets::fetch_needed(driver, needs, &key, &mut resources).await?;
     tpm::look(&domain).await?;
     virtiofs::look(&domain).await?;
     screen::look(&domain).await?;
     numa::check(driver, &domain)?;
+    domain.devices.interfaces.iter().try_for_each(script::look)?;
     Ok(command::build(&domain, &caps, &resources)?.to_native())
 }

@@ -35,10 +35,8 @@ pub(crate) async fn of_vcpus(driver: &Driver, running: Option<i32>, mut threads:
                 first
             }
         };
-        let others = threads.iter().map(i32::to_string).collect::<Vec<_>>().join(", ");
         unixfd::share_cookie(first, threads).map_err(|error| {
-            let what = format_args!("unable to share scheduling cookie from {first} to {others}");
-            Error::system(what, error)
+            Error::system(format_args!("unable to share scheduling cookie from {first}"), error)
         })
     };
     crate::blocking::file("sharing a cookie of scheduling", share).await

@@ -71,6 +71,9 @@ pub struct Hostdev {
 /// `<source>` of a host device. Which fields count follows from [`HostdevKind`].
 #[derive(Xml, Clone, Debug, Default, PartialEq)]
 pub struct HostdevSource {
+    /// Whether the host knows the device as one of conventional PCI; set only while a document is given its addresses.
+    #[xml(skip)]
+    pub conventional: bool,
     #[xml(attr = "startupPolicy")]
     pub startup_policy: Option<StartupPolicy>,
     #[xml(attr = "guestReset")]

@@ -16,6 +16,11 @@ use crate::Error;
 use crate::devices as model;
 use Rule::{Check, Child, Each, If, Most, Need, Part, Size};
 
+/// Whether a controller says that there is no USB: of such a one nothing more is looked at.
+fn is_no_usb(node: Node<'_>) -> bool {
+    node.attr("type") == Some("usb") && node.attr("model") == Some("none")
+}
+
 /// `<controller>`.
 pub(super) const CONTROLLER: Rules = &[
     word("type", model::ControllerKind::WORDS),
@@ -53,7 +58,7 @@ pub(super) const CONTROLLER: Rules = &[
             domain("XML error: invalid NUMA node in target"),
         )],
     ),
-    Part(INFO),
+    If(When::Case(|node| !is_no_usb(node)), INFO),
     attr("ports", Form::Natural(10)),
     If(
         When::Is("type", &["virtio-serial"]),

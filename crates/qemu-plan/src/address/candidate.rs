@@ -388,12 +388,13 @@ fn disk(d: &Disk, slots: Slots) -> Connect {
     only(d.target.bus == Some(DiskBus::Virtio), slots.virtio(d.model))
 }
 
-/// A passed-through device is taken for PCI Express: its host may not be this one.
+/// A passed-through device is taken for PCI Express unless this host says otherwise: its host may not be this one.
 fn hostdev(h: &Hostdev, slots: Slots) -> Connect {
     if h.mode != HostdevMode::Subsystem {
         return Connect::NONE;
     }
     match (h.kind, h.model) {
+        (HostdevKind::Pci, _) if h.source.as_ref().is_some_and(|source| source.conventional) => Connect::PCI,
         (HostdevKind::Pci, _) | (HostdevKind::Mdev, Some(HostdevModel::VfioPci)) => slots.pcie,
         (HostdevKind::ScsiHost, Some(HostdevModel::VirtioTransitional)) => Connect::PCI,
         (HostdevKind::ScsiHost, _) => slots.virtio,

@@ -315,7 +315,8 @@ pub(super) fn set_place(info: &mut DeviceInfo, place: Place, multifunction: Opti
         bus: place.bus,
         slot: place.slot,
         function: place.function,
-        multifunction: before.multifunction.or(multifunction),
+        // What the document says of a place that it does not name is nothing.
+        multifunction,
         ..before
     }));
 }

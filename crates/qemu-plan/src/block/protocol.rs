@@ -50,8 +50,8 @@ pub fn storage_props(link: &Link<'_>, refs: &Refs) -> Result<Props> {
         StorageKind::Nvme => Ok(nvme(&link.source)),
         StorageKind::VhostVdpa => Ok(Props::driver("virtio-blk-vhost-vdpa")
             .with_opt("path", refs.path.clone().or_else(|| link.source.dev.clone()))),
-        StorageKind::Volume => Err(Error::internal("storage source pool volume was not translated")),
-        StorageKind::VhostUser => Err(Error::internal("vhost-user disks have no block node")),
+        StorageKind::Volume => Err(Error::internal_qemu("storage source pool volume was not translated")),
+        StorageKind::VhostUser => Err(Error::internal_qemu("vhost-user disks have no block node")),
     }
 }
 
@@ -69,7 +69,7 @@ fn local(driver: &str, path: Option<&str>, link: &Link<'_>, refs: &Refs) -> Resu
 
 fn directory(link: &Link<'_>) -> Result<Props> {
     if link.format != StorageFormat::Fat {
-        return Err(Error::internal("storage type 'dir' needs format 'fat'"));
+        return Err(Error::internal_qemu("storage type 'dir' needs format 'fat'"));
     }
     Ok(Props::driver("vvfat")
         .with("dir", link.source.dir.clone().unwrap_or_default())
@@ -141,7 +141,7 @@ fn port(host: &StorageHost, protocol: NetProtocol) -> u32 {
 fn only_host(source: &Source) -> Result<&StorageHost> {
     match source.hosts.as_slice() {
         [host] => Ok(host),
-        _ => Err(Error::internal(format!(
+        _ => Err(Error::internal_qemu(format!(
             "protocol '{}' accepts only one host",
             source.protocol.unwrap_or_default().as_str()
         ))),
@@ -162,7 +162,7 @@ fn socket_address(host: &StorageHost, protocol: NetProtocol) -> Result<Value> {
             "port": port(host, protocol).to_string(),
         })),
         HostTransport::Unix => Ok(json!({"type": "unix", "path": host.socket.clone().unwrap_or_default()})),
-        HostTransport::Rdma => Err(Error::internal("transport protocol 'rdma' is not yet supported")),
+        HostTransport::Rdma => Err(Error::internal_qemu("transport protocol 'rdma' is not yet supported")),
     }
 }
 
@@ -209,7 +209,7 @@ fn iscsi(source: &Source, refs: &Refs) -> Result<Props> {
             let lun = lun.parse::<u32>();
             (
                 target,
-                lun.map_err(|_| Error::internal(format!("cannot parse target for lunStr '{name}'")))?,
+                lun.map_err(|_| Error::internal_qemu(format!("cannot parse target for lunStr '{name}'")))?,
             )
         }
         None => (name, 0),

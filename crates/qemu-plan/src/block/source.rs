@@ -278,9 +278,13 @@ impl<'r> Sources<'r> {
         let storage = image.storage_node();
         let source = link.source.as_ref();
         refs.pr_manager = self.reservations(source, image);
+        let before = self.needs.len();
         refs.auth = self.auth(source, &storage, image);
         refs.cookie = self.cookies(source, &storage, image);
+        let others = self.needs.len() - before;
         refs.encrypt = self.encryption(link, image);
+        // What opens the image is looked for first.
+        self.needs[before..].rotate_left(others);
         refs.tls = self.tls(source, &storage, image);
         refs.debug = self.res.config.gluster_debug;
         let prepared = self.res.device(&storage);
@@ -580,7 +584,7 @@ fn format_driver(format: StorageFormat) -> Result<&'static str> {
         StorageFormat::Fat => Ok("raw"),
         StorageFormat::Ploop => Ok("parallels"),
         StorageFormat::Vhd => Ok("vpc"),
-        StorageFormat::Dir | StorageFormat::Iso | StorageFormat::Cow => Err(Error::internal(format!(
+        StorageFormat::Dir | StorageFormat::Iso | StorageFormat::Cow => Err(Error::internal_qemu(format!(
             "mishandled storage format '{}'",
             format.as_str()
         ))),

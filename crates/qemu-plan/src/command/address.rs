@@ -58,7 +58,7 @@ fn put_pci(cx: Context<'_>, info: &DeviceInfo, pci: &PciAddress, props: &mut Pro
 /// QEMU's name of a PCI bus.
 fn pci_bus(cx: Context<'_>, bus: u32) -> Result<String> {
     let controller = cx.controller(ControllerKind::Pci, bus).ok_or_else(|| {
-        Error::internal(format!(
+        Error::internal_qemu(format!(
             "Could not find PCI controller with index {bus} required for device"
         ))
     })?;

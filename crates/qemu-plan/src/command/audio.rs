@@ -25,8 +25,8 @@ pub fn find<'a>(cx: Context<'a>, id: Option<u32>) -> Result<&'a Audio> {
         Some(id) => audios.iter().find(|audio| audio.id == Some(id)),
     };
     found.ok_or_else(|| match id {
-        Some(id) => Error::internal(format!("unable to find audio backend for sound device '{id}'")),
-        None => Error::internal("no audio backend"),
+        Some(id) => Error::internal_qemu(format!("unable to find audio backend for sound device '{id}'")),
+        None => Error::internal_qemu("no audio backend"),
     })
 }
 

@@ -46,7 +46,7 @@ fn base(cx: Context<'_>, clock: &Clock) -> Result<String> {
         ClockOffset::Absolute => Ok(date_time(clock.start.unwrap_or_default())),
         ClockOffset::Variable => {
             let given = cx.res.rtc_base.clone();
-            given.ok_or_else(|| Error::internal("the guest's time was not worked out"))
+            given.ok_or_else(|| Error::internal_qemu("the guest's time was not worked out"))
         }
     }
 }

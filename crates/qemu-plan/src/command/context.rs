@@ -30,7 +30,7 @@ pub struct Context<'a> {
 pub fn alias(info: &DeviceInfo) -> Result<&str> {
     info.alias
         .as_deref()
-        .ok_or_else(|| Error::internal("missing alias of a device"))
+        .ok_or_else(|| Error::internal_qemu("missing alias of a device"))
 }
 
 impl<'a> Context<'a> {
@@ -49,7 +49,7 @@ impl<'a> Context<'a> {
     /// Internal, when there is no such controller.
     pub fn controller_alias(&self, kind: ControllerKind, index: u32) -> Result<&'a str> {
         let controller = self.controller(kind, index).ok_or_else(|| {
-            Error::internal(format!(
+            Error::internal_qemu(format!(
                 "could not find {} controller with index {index}",
                 kind.as_str()
             ))

@@ -135,7 +135,7 @@ fn ide(cx: Context<'_>, index: u32) -> Result<Option<Props>> {
 fn pci(controller: &Controller) -> Result<Option<Props>> {
     let model = controller
         .pci_model()
-        .ok_or_else(|| Error::internal("missing model of a PCI controller"))?;
+        .ok_or_else(|| Error::internal_qemu("missing model of a PCI controller"))?;
     if matches!(model, PciModel::PciRoot | PciModel::PcieRoot) {
         return Ok(None);
     }
@@ -159,12 +159,15 @@ fn pci(controller: &Controller) -> Result<Option<Props>> {
         }
         _ => {}
     }
-    props.opt(
-        "mem-reserve",
-        target.mem_reserve.and_then(|kib| kib.checked_mul(1024)),
-    );
+    let reserved = target.mem_reserve.and_then(|kib| kib.checked_mul(1024));
+    let (before, after) = match model {
+        PciModel::PcieRootPort => (None, reserved),
+        _ => (reserved, None),
+    };
     props
+        .opt("mem-reserve", before)
         .set("id", id)
+        .opt("mem-reserve", after)
         .opt("hotplug", target.hotplug.map(OnOff::is_on))
         .opt("numa_node", target.node);
     Ok(Some(props))
@@ -214,7 +217,7 @@ fn usb(cx: Context<'_>, controller: &Controller) -> Result<Option<Props>> {
                         && other.index.unwrap_or_default() == index
                         && other.info.master.is_none()
                 })
-                .ok_or_else(|| Error::internal("masterbus not found"))?;
+                .ok_or_else(|| Error::internal_qemu("masterbus not found"))?;
             props
                 .set("masterbus", format!("{}.0", alias(&bus.info)?))
                 .set("firstport", master.startport);

@@ -139,7 +139,7 @@ fn vhost_user_socket(cx: Context<'_>, disk: &Disk) -> Result<Keyval> {
     let source = disk
         .source
         .as_ref()
-        .ok_or_else(|| Error::internal("vhost-user disk without a source"))?;
+        .ok_or_else(|| Error::internal_qemu("vhost-user disk without a source"))?;
     let mut socket = Keyval::implied("socket")
         .with("id", format!("chr-vu-{}", alias(&disk.info)?))
         .with("path", source.path.as_deref().unwrap_or_default());
@@ -249,7 +249,7 @@ fn wwn(disk: &Disk) -> Result<Option<u64>> {
     let digits = wwn.trim_start_matches("0x");
     u64::from_str_radix(digits, 16)
         .map(Some)
-        .map_err(|_| Error::internal(format!("malformed wwn '{wwn}'")))
+        .map_err(|_| Error::internal_qemu(format!("malformed wwn '{wwn}'")))
 }
 
 /// USB sticks always say whether they are removable, SCSI disks only when they are.
@@ -302,7 +302,7 @@ fn ata_driver(disk: &Disk) -> &'static str {
 fn ide(cx: Context<'_>, disk: &Disk) -> Result<Props> {
     let at = drive(disk);
     if at.target != 0 {
-        return Err(Error::internal("target must be 0 for ide controller"));
+        return Err(Error::internal_qemu("target must be 0 for ide controller"));
     }
     let controller = cx.controller_alias(ControllerKind::Ide, at.controller)?;
     Ok(Props::driver(ata_driver(disk))
@@ -313,10 +313,10 @@ fn ide(cx: Context<'_>, disk: &Disk) -> Result<Props> {
 fn sata(cx: Context<'_>, disk: &Disk) -> Result<Props> {
     let at = drive(disk);
     if at.bus != 0 {
-        return Err(Error::internal("bus must be 0 for ide controller"));
+        return Err(Error::internal_qemu("bus must be 0 for ide controller"));
     }
     if at.target != 0 {
-        return Err(Error::internal("target must be 0 for ide controller"));
+        return Err(Error::internal_qemu("target must be 0 for ide controller"));
     }
     let controller = cx.controller_alias(ControllerKind::Sata, at.controller)?;
     Ok(Props::driver(ata_driver(disk)).with("bus", format!("{controller}.{}", at.unit)))

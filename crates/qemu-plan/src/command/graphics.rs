@@ -101,7 +101,7 @@ fn chosen(cx: Context<'_>, port: Option<i32>, auto: bool, native: i32) -> Result
     match port.unwrap_or_default() {
         port if port > 0 && !(auto && cx.res.is_native()) => Ok(port),
         _ if cx.res.is_native() => Ok(native),
-        _ => Err(Error::internal("the port of a display was not chosen")),
+        _ => Err(Error::internal_qemu("the port of a display was not chosen")),
     }
 }
 

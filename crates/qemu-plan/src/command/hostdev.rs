@@ -109,7 +109,7 @@ fn pci(cx: Context<'_>, device: &Hostdev) -> Result<Props> {
         function,
     }) = source(device).address
     else {
-        return Err(Error::internal("PCI host device without an address"));
+        return Err(Error::internal_qemu("PCI host device without an address"));
     };
     let pair = device.teaming.as_ref().and_then(|team| team.persistent.clone());
     let mut props = Props::driver(vfio_driver(device))
@@ -152,7 +152,7 @@ pub fn interface_props(cx: Context<'_>, net: &Interface) -> Result<Option<Props>
 
 fn mdev(cx: Context<'_>, device: &Hostdev) -> Result<Props> {
     let Some(HostdevAddress::Mdev { uuid }) = source(device).address else {
-        return Err(Error::internal("mediated device without a uuid"));
+        return Err(Error::internal_qemu("mediated device without a uuid"));
     };
     let driver = match device.model {
         Some(HostdevModel::VfioCcw) => "vfio-ccw",
@@ -179,7 +179,7 @@ fn vhost_scsi(cx: Context<'_>, device: &Hostdev) -> Result<Props> {
     let fd = cx.res.device(id).vhost_fds.first().cloned();
     let fd = fd
         .or(cx.res.is_native().then_some(FdRef::Number(-1)))
-        .ok_or_else(|| Error::internal("no vhost-scsi descriptor"))?;
+        .ok_or_else(|| Error::internal_qemu("no vhost-scsi descriptor"))?;
     let mut props = address::virtio("vhost-scsi", &device.info, Virtio::new(Some(generation), None))?
         .with_opt("wwpn", source(device).wwpn)
         .with("vhostfd", fd.to_string())
@@ -210,7 +210,7 @@ fn scsi_backend(
         (StorageKind::Network, false)
     } else {
         let path = cx.res.device(alias(&device.info)?).path;
-        let path = path.ok_or_else(|| Error::internal("the node of a SCSI host device was not found"))?;
+        let path = path.ok_or_else(|| Error::internal_qemu("the node of a SCSI host device was not found"))?;
         link_source = Source {
             dev: Some(path),
             ..Source::default()
@@ -239,7 +239,7 @@ fn iscsi(source: &HostdevSource) -> Source {
 
 fn scsi(cx: Context<'_>, device: &Hostdev, node: &str) -> Result<Props> {
     let Some(Address::Drive(at)) = &device.info.address else {
-        return Err(Error::internal("SCSI host device without a drive address"));
+        return Err(Error::internal_qemu("SCSI host device without a drive address"));
     };
     let mut props = Props::driver("scsi-generic")
         .with("drive", node)

@@ -71,7 +71,7 @@ fn virtio(input: &Input) -> Result<Props> {
         InputKind::Tablet => "virtio-tablet",
         InputKind::Keyboard => "virtio-keyboard",
         InputKind::Passthrough => "virtio-input-host",
-        InputKind::Evdev => return Err(Error::internal("evdev input has no front end")),
+        InputKind::Evdev => return Err(Error::internal_qemu("evdev input has no front end")),
     };
     let options = input.driver.as_ref().map(|driver| &driver.virtio);
     address::virtio(base, &input.info, Virtio::new(input.model, options))

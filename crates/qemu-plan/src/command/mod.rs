@@ -66,7 +66,7 @@ use crate::{Error, Result};
 pub fn build(def: &Domain, caps: &Caps, res: &Resources) -> Result<CommandLine> {
     let (line, needs) = assemble(def, caps, res)?;
     match needs.iter().find(|need| !res.secrets.contains_key(&need.id)) {
-        Some(need) => Err(Error::internal(format!(
+        Some(need) => Err(Error::internal_qemu(format!(
             "secret for '{}' was not prepared",
             need.id
         ))),
@@ -244,7 +244,7 @@ fn build_identity(cx: Context<'_>, line: &mut CommandLine) -> Result<()> {
     let uuid = cx
         .def
         .uuid
-        .ok_or_else(|| Error::internal("missing uuid of a domain"))?;
+        .ok_or_else(|| Error::internal_qemu("missing uuid of a domain"))?;
     line.push("-uuid", uuid.hyphenated().to_string());
     smbios::build(cx, line)?;
     if let Some(genid) = genid(cx) {

@@ -100,7 +100,7 @@ fn tap(cx: Context<'_>, net: &Interface, given: &DeviceResources) -> Result<Prop
         ));
     }
     if given.tap_fds.is_empty() {
-        return Err(Error::internal(format!(
+        return Err(Error::internal_qemu(format!(
             "no TAP descriptor for interface '{}'",
             alias(&net.info)?
         )));
@@ -151,7 +151,7 @@ fn user(cx: Context<'_>, net: &Interface, given: &DeviceResources) -> Result<Pro
 fn passt(cx: Context<'_>, net: &Interface, given: &DeviceResources) -> Result<Props> {
     const RECONNECT_SECONDS: u32 = 5;
     let path = given.socket.clone().ok_or_else(|| {
-        Error::internal(format!(
+        Error::internal_qemu(format!(
             "no passt socket for interface '{}'",
             net.info.alias.as_deref().unwrap_or_default()
         ))
@@ -192,7 +192,7 @@ fn vhost_user(cx: Context<'_>, net: &Interface, line: &mut CommandLine) -> Resul
 fn vdpa(net: &Interface, given: &DeviceResources, line: &mut CommandLine) -> Result<Props> {
     let fd = given
         .fd
-        .ok_or_else(|| Error::internal("no vDPA descriptor for an interface"))?;
+        .ok_or_else(|| Error::internal_qemu("no vDPA descriptor for an interface"))?;
     let path = line.add_fd(fd, &format!("{}-vdpa", alias(&net.info)?));
     let queues = queues(net);
     Ok(Props::new()

@@ -161,19 +161,31 @@ fn push_cell(cell: (usize, &Cell), initiator: Option<u32>, backend: Option<Backe
     line.push("-numa", node);
 }
 
-/// Distances are said for one direction at least; what nobody says is the usual one.
+/// Distances are said for one direction at least; what nobody says is the usual one. Where all that is said is what is usual,
+/// and of no cell only a part, QEMU is told nothing.
 fn push_distances(cells: &[Cell], line: &mut CommandLine) {
     const LOCAL: u32 = 10;
     const REMOTE: u32 = 20;
-    if cells.iter().all(|cell| cell.distances.is_empty()) {
-        return;
-    }
     let said = |cell: &Cell, to: u32| {
         cell.distances
             .iter()
             .find(|sibling| sibling.id == to)
             .map(|sibling| sibling.value)
     };
+    let is_said = |place: usize, cell: &Cell| {
+        let own = id(place, cell);
+        !cell.distances.is_empty() || cells.iter().any(|other| said(other, own).is_some())
+    };
+    let is_told = cells.iter().enumerate().any(|(from_place, from)| {
+        let others = cells.iter().enumerate().filter(|(to_place, _)| *to_place != from_place);
+        others.into_iter().any(|(to_place, to)| {
+            let value = said(from, id(to_place, to)).or_else(|| said(to, id(from_place, from)));
+            value.map_or_else(|| is_said(from_place, from), |value| value != REMOTE)
+        })
+    });
+    if !is_told {
+        return;
+    }
     for (from_place, from) in cells.iter().enumerate() {
         for (to_place, to) in cells.iter().enumerate() {
             let (source, target) = (id(from_place, from), id(to_place, to));

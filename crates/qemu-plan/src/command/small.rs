@@ -143,7 +143,7 @@ pub fn vsock_props(cx: Context<'_>, vsock: &Vsock) -> Result<Props> {
     let id = alias(&vsock.info)?;
     let fd = cx.res.device(id).vhost_fds.first().cloned();
     let fd = fd.or(cx.res.is_native().then_some(FdRef::Number(-1)));
-    let fd = fd.ok_or_else(|| Error::internal("no vhost-vsock descriptor"))?;
+    let fd = fd.ok_or_else(|| Error::internal_qemu("no vhost-vsock descriptor"))?;
     let options = vsock.driver.as_ref().map(|driver| &driver.virtio);
     let mut props = address::virtio("vhost-vsock", &vsock.info, Virtio::new(vsock.model, options))?
         .with("id", id)

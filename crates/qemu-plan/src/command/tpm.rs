@@ -54,7 +54,7 @@ fn emulator(cx: Context<'_>, tpm: &Tpm, backend: &TpmBackend, line: &mut Command
     let chardev = match path {
         Some(path) => Keyval::implied("socket").with("id", "chrtpm").with("path", path),
         None if cx.res.is_native() => Keyval::implied("null").with("id", "chrtpm"),
-        None => return Err(Error::internal("no socket of the TPM emulator")),
+        None => return Err(Error::internal_qemu("no socket of the TPM emulator")),
     };
     line.push("-chardev", chardev);
     line.push(

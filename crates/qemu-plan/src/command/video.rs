@@ -34,7 +34,7 @@ pub fn build(cx: Context<'_>, line: &mut CommandLine) -> Result<()> {
                 .res
                 .device(id)
                 .fd
-                .ok_or_else(|| Error::internal("no socket of a vhost-user display"))?;
+                .ok_or_else(|| Error::internal_qemu("no socket of a vhost-user display"))?;
             line.push("-chardev", format!("socket,id=chr-vu-{id},fd={fd}"));
         }
         line.device(props(cx, video)?);

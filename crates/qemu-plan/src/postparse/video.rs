@@ -1,6 +1,6 @@
 //! Display adapters: the default one, its memory, and which is the primary.
 
-use domxml::devices::{Devices, Video, VideoModel, VideoModelKind, YesNo};
+use domxml::devices::{DeviceInfo, Devices, Video, VideoModel, VideoModelKind, YesNo};
 
 /// Memory that a kind of adapter gets, KiB.
 const VRAM: &[(VideoModelKind, u32)] = &[
@@ -26,6 +26,20 @@ pub(super) fn fill(devices: &mut Devices, default: VideoModelKind) {
             model.kind = default;
         }
         fill_memory(model);
+        if model.kind == VideoModelKind::None {
+            // Of what is none nothing is kept but its name.
+            *video = Video {
+                model: Some(VideoModel {
+                    kind: VideoModelKind::None,
+                    ..VideoModel::default()
+                }),
+                info: DeviceInfo {
+                    alias: video.info.alias.take(),
+                    ..DeviceInfo::default()
+                },
+                ..Video::default()
+            };
+        }
     }
     order(&mut devices.videos);
 }

@@ -214,20 +214,29 @@ pub(crate) async fn plug_one(
     Ok(())
 }
 
+/// Whether a document hands over network cards that the driver of VFIO would have to give.
+pub(crate) fn has_passed_cards(document: &domxml::Domain) -> bool {
+    document.devices.interfaces.iter().any(|card| {
+        card.kind == domxml::devices::InterfaceKind::Hostdev
+            && card.driver.as_ref().is_none_or(|driver| driver.name.is_none())
+    })
+}
+
 /// What a line that is only shown names of the devices. Nothing is taken or opened.
 ///
 /// # Errors
 /// The host can't give such a device at all, or there is none.
-pub(crate) fn look(driver: &Driver, document: &domxml::Domain, resources: &mut Resources) -> Result<()> {
+pub(crate) fn look(
+    driver: &Driver,
+    document: &domxml::Domain,
+    has_passed_cards: bool,
+    resources: &mut Resources,
+) -> Result<()> {
     let has_vfio = hostinfo::has_vfio(driver.hostdevs.root());
     if !want::is_nothing(document) {
         want::settle(&mut document.clone(), has_vfio)?;
     }
-    let passed = |card: &domxml::devices::Interface| {
-        card.kind == domxml::devices::InterfaceKind::Hostdev
-            && card.driver.as_ref().is_none_or(|driver| driver.name.is_none())
-    };
-    if !has_vfio && document.devices.interfaces.iter().any(passed) {
+    if !has_vfio && has_passed_cards {
         let text = "host doesn't support passthrough of host PCI devices";
         return Err(Error::new(Code::ConfigUnsupported, text));
     }
@@ -235,7 +244,7 @@ pub(crate) fn look(driver: &Driver, document: &domxml::Domain, resources: &mut R
         let node = want::scsi(hostdev).filter(|_| hostdev.kind == HostdevKind::Scsi);
         if let Some(place) = node {
             let given = DeviceResources {
-                path: Some(scsi_node(driver, place?)?),
+                path: Some(shown(&hostinfo::scsi_node_path(driver.hostdevs.root(), place?).map_err(told)?)),
                 ..DeviceResources::default()
             };
             resources.devices.insert(alias(hostdev), given);
@@ -253,10 +262,12 @@ fn alias(hostdev: &Hostdev) -> String {
 }
 
 fn scsi_node(driver: &Driver, place: hostinfo::ScsiPlace) -> Result<String> {
-    Ok(hostinfo::scsi_node(driver.hostdevs.root(), place)
-        .map_err(told)?
-        .to_string_lossy()
-        .into_owned())
+    let node = hostinfo::scsi_node(driver.hostdevs.root(), place).map_err(told)?;
+    Ok(shown(&node))
+}
+
+fn shown(node: &std::path::Path) -> String {
+    node.to_string_lossy().into_owned()
 }
 
 /// Whether the host's SCSI server has such a target.

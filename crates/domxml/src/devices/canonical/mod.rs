@@ -27,7 +27,7 @@ use super::{
     Controller, ControllerKind, Device, DeviceMut, Devices, Filesystem, FilesystemDriver,
     FilesystemDriverKind, FilesystemKind, FilesystemSource, Hostdev, HostdevAddress, HostdevKind,
     HostdevMode, HostdevProtocol, Input, InputKind, Memory, MemoryModel, PciModel, Redirfilter, TpmBackend,
-    TpmBackendKind, Video, VideoModel, VideoModelKind,
+    TpmBackendKind, UsbModel, Video, VideoModel, VideoModelKind,
 };
 use chardev::{canonical_channel_target, canonical_chardev, canonical_rng_backend, canonical_smartcard};
 use display::{canonical_audio, canonical_graphics};
@@ -152,6 +152,9 @@ fn canonical_controller(controller: &mut Controller) {
     }
     if kind != Pci {
         clear!(controller; model_name, target);
+    }
+    if controller.usb_model() == Some(UsbModel::None) {
+        clear!(controller; info);
     }
     let root = matches!(
         controller.pci_model(),
