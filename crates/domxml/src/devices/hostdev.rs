@@ -171,7 +171,8 @@ impl Xml for HostdevAddress {
                 uuid: uuid.to_owned(),
             });
         }
-        if has("unit") || has("target") {
+        // A slot is of PCI, whatever else is there.
+        if (has("unit") || has("target")) && !has("slot") {
             let unit = field::attr_opt::<Auto, u64>(node, "unit")?;
             return Ok(Self::Scsi {
                 bus: number("bus")?,

@@ -37,6 +37,11 @@ pub(super) fn canonical_graphics(graphics: &mut Graphics) {
     if !matches!(kind, Sdl | Spice | EglHeadless | Dbus) {
         clear!(graphics; gl);
     }
+    if kind == Sdl
+        && let Some(gl) = &mut graphics.gl
+    {
+        clear!(gl; rendernode);
+    }
     if !matches!(kind, Vnc | Dbus) {
         clear!(graphics; audio);
     }
