@@ -23,8 +23,7 @@ pub use key::{Default, Key, Kind, Section, Support, Table};
 pub use lockd::{LOCKD, LockdConfig};
 pub use qemu::{
     Audio, Auto, AutoShutdown, CoreLimit, Guard, GuestsAtEnd, HelperIdentity, Identity, Paths as QemuPaths,
-    PortRange, ProcessLimits, QemuConfig, SaveFormat, SaveFormats, SchedCore, StdioHandler, Tls,
-    Vnc,
+    PortRange, ProcessLimits, QemuConfig, SaveFormat, SaveFormats, SchedCore, StdioHandler, Tls, Vnc,
 };
 pub use qemu_keys::QEMU;
 pub use render::render;

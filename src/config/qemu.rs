@@ -441,7 +441,8 @@ fn sched_core(document: &Document) -> Result<SchedCore, Error> {
         Some("vcpus") => SchedCore::Vcpus,
         Some("emulator") => SchedCore::Emulator,
         Some("full") => {
-            let problem = "\"full\" is not supported yet; set \"emulator\": helpers of a guest share cores then";
+            let problem =
+                "\"full\" is not supported yet; set \"emulator\": helpers of a guest share cores then";
             return Err(document.meaning(key, problem));
         }
         _ => return Ok(SchedCore::None),

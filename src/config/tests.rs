@@ -293,7 +293,11 @@ fn cores_of_a_guests_own_are_refused_where_the_kernel_has_none() {
                 said.unwrap_err().to_string(),
                 "/etc/x.conf: sched_core: SCHED_CORE not supported by kernel"
             ),
-            (Err(_), said) => assert!(said.unwrap_err().to_string().contains("SCHED_CORE cannot be used")),
+            (Err(_), said) => assert!(
+                said.unwrap_err()
+                    .to_string()
+                    .contains("SCHED_CORE cannot be used")
+            ),
         }
     }
 }

@@ -54,8 +54,8 @@ pub use mdev::{check_mdev, mdev_group};
 pub use memory::{MemoryStats, PageCount, cell_memory_stats, cell_pages, memory_stats, page_sizes, pages};
 pub use node::{CpuMap, NodeInfo, cpu_map, node_info};
 pub use pci::{
-    NotPci, PciAddress, PciDriver, check_pci, has_vfio, iommu_group, iommu_peers, is_conventional, is_endpoint,
-    pci_driver,
+    NotPci, PciAddress, PciDriver, check_pci, has_vfio, iommu_group, iommu_peers, is_conventional,
+    is_endpoint, pci_driver,
 };
 pub use pci_bind::{Binding, bind, driver_of_module, reset, unbind, vfio_module};
 pub use pool::{Pool, Refusal, Resize, resize_pool};

@@ -311,8 +311,14 @@ mod tests {
         assert!(is_conventional(&root, NET), "it has no list");
         assert!(of(&[(0x40, [0x09, 0x50]), (0x50, [0x11, 0])]));
         assert!(!of(&[(0x40, [0x09, 0x50]), (0x50, [EXPRESS, 0])]));
-        assert!(of(&[(0x40, [0x09, 0x50]), (0x50, [0x09, 0x40])]), "a list without an end");
-        assert!(!is_conventional(&root, PciAddress { slot: 3, ..NET }), "it is not there");
+        assert!(
+            of(&[(0x40, [0x09, 0x50]), (0x50, [0x09, 0x40])]),
+            "a list without an end"
+        );
+        assert!(
+            !is_conventional(&root, PciAddress { slot: 3, ..NET }),
+            "it is not there"
+        );
     }
 
     #[test]

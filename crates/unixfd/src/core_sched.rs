@@ -102,7 +102,11 @@ mod tests {
             share_cookie(0, vec![other]).unwrap();
             assert_eq!(cookie(other).unwrap(), own);
         } else {
-            for refused in [new_cookie(other), new_cookie_of_process(other), share_cookie(0, vec![other])] {
+            for refused in [
+                new_cookie(other),
+                new_cookie_of_process(other),
+                share_cookie(0, vec![other]),
+            ] {
                 assert!(refused.is_err());
             }
         }

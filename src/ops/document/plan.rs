@@ -155,7 +155,10 @@ fn fill_in(
     note_conventional(driver, &mut domain);
     post_parse(&mut domain, &mut context)?;
     for hostdev in &mut domain.devices.hostdevs {
-        hostdev.source.iter_mut().for_each(|source| source.conventional = false);
+        hostdev
+            .source
+            .iter_mut()
+            .for_each(|source| source.conventional = false);
     }
     Ok(domain)
 }
@@ -164,7 +167,9 @@ fn fill_in(
 fn note_conventional(driver: &Driver, domain: &mut domxml::Domain) {
     let root = driver.hostdevs.root();
     for hostdev in &mut domain.devices.hostdevs {
-        let Some(source) = hostdev.source.as_mut() else { continue };
+        let Some(source) = hostdev.source.as_mut() else {
+            continue;
+        };
         if let Some(HostdevAddress::Pci {
             domain,
             bus,

@@ -284,7 +284,10 @@ pub(crate) fn listen(path: &Path, owner: Option<Identity>) -> Result<OwnedFd> {
     }
     if path.is_dir() {
         let error = std::io::Error::from_raw_os_error(nix::libc::EISDIR);
-        return Err(Error::system(format_args!("Unable to unlink {}", path.display()), error));
+        return Err(Error::system(
+            format_args!("Unable to unlink {}", path.display()),
+            error,
+        ));
     }
     let listener = unixfd::bind_listener(path, SOCKET_MODE, owner);
     let refused = |error| {

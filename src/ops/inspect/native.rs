@@ -15,7 +15,9 @@ use crate::{
         },
         holdings::{
             helper::{screen, tpm::emulator as tpm, virtiofs},
-            hostdev, listen, net::script, render_node,
+            hostdev, listen,
+            net::script,
+            render_node,
             storage::{descriptors::Groups, secrets, volumes},
         },
         host::cpu,

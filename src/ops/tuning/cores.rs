@@ -36,7 +36,10 @@ pub(crate) async fn of_vcpus(driver: &Driver, running: Option<i32>, mut threads:
             }
         };
         unixfd::share_cookie(first, threads).map_err(|error| {
-            Error::system(format_args!("unable to share scheduling cookie from {first}"), error)
+            Error::system(
+                format_args!("unable to share scheduling cookie from {first}"),
+                error,
+            )
         })
     };
     crate::blocking::file("sharing a cookie of scheduling", share).await

@@ -27,8 +27,17 @@ use crate::{
 /// None of the CPUs that the document names is there; the kernel refuses the group.
 pub(crate) async fn place(driver: &Arc<Driver>, run: &Run, threads: Vec<(Thread, i32)>) -> Result<()> {
     let document = &run.document.domain;
-    let cpus: Vec<i32> = threads.iter().filter(|(thread, _)| matches!(thread, Thread::Vcpu(_))).map(|(_, tid)| *tid).collect();
-    let running = run.status.vcpus.iter().map(|cpu| cpu.pid).find(|pid| !cpus.contains(pid));
+    let cpus: Vec<i32> = threads
+        .iter()
+        .filter(|(thread, _)| matches!(thread, Thread::Vcpu(_)))
+        .map(|(_, tid)| *tid)
+        .collect();
+    let running = run
+        .status
+        .vcpus
+        .iter()
+        .map(|cpu| cpu.pid)
+        .find(|pid| !cpus.contains(pid));
     cores::of_vcpus(driver, running, cpus).await?;
     let grouped = enclose::enclose_threads(driver, document, run.launched.pid, threads.clone()).await?;
     let inherited = pinning::of(document, Thread::Emulator);

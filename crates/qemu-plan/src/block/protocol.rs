@@ -50,7 +50,9 @@ pub fn storage_props(link: &Link<'_>, refs: &Refs) -> Result<Props> {
         StorageKind::Nvme => Ok(nvme(&link.source)),
         StorageKind::VhostVdpa => Ok(Props::driver("virtio-blk-vhost-vdpa")
             .with_opt("path", refs.path.clone().or_else(|| link.source.dev.clone()))),
-        StorageKind::Volume => Err(Error::internal_qemu("storage source pool volume was not translated")),
+        StorageKind::Volume => Err(Error::internal_qemu(
+            "storage source pool volume was not translated",
+        )),
         StorageKind::VhostUser => Err(Error::internal_qemu("vhost-user disks have no block node")),
     }
 }
@@ -162,7 +164,9 @@ fn socket_address(host: &StorageHost, protocol: NetProtocol) -> Result<Value> {
             "port": port(host, protocol).to_string(),
         })),
         HostTransport::Unix => Ok(json!({"type": "unix", "path": host.socket.clone().unwrap_or_default()})),
-        HostTransport::Rdma => Err(Error::internal_qemu("transport protocol 'rdma' is not yet supported")),
+        HostTransport::Rdma => Err(Error::internal_qemu(
+            "transport protocol 'rdma' is not yet supported",
+        )),
     }
 }
 

@@ -210,7 +210,8 @@ fn scsi_backend(
         (StorageKind::Network, false)
     } else {
         let path = cx.res.device(alias(&device.info)?).path;
-        let path = path.ok_or_else(|| Error::internal_qemu("the node of a SCSI host device was not found"))?;
+        let path =
+            path.ok_or_else(|| Error::internal_qemu("the node of a SCSI host device was not found"))?;
         link_source = Source {
             dev: Some(path),
             ..Source::default()

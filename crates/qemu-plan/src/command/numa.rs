@@ -177,7 +177,10 @@ fn push_distances(cells: &[Cell], line: &mut CommandLine) {
         !cell.distances.is_empty() || cells.iter().any(|other| said(other, own).is_some())
     };
     let is_told = cells.iter().enumerate().any(|(from_place, from)| {
-        let others = cells.iter().enumerate().filter(|(to_place, _)| *to_place != from_place);
+        let others = cells
+            .iter()
+            .enumerate()
+            .filter(|(to_place, _)| *to_place != from_place);
         others.into_iter().any(|(to_place, to)| {
             let value = said(from, id(to_place, to)).or_else(|| said(to, id(from_place, from)));
             value.map_or_else(|| is_said(from_place, from), |value| value != REMOTE)

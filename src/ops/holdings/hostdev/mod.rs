@@ -244,7 +244,9 @@ pub(crate) fn look(
         let node = want::scsi(hostdev).filter(|_| hostdev.kind == HostdevKind::Scsi);
         if let Some(place) = node {
             let given = DeviceResources {
-                path: Some(shown(&hostinfo::scsi_node_path(driver.hostdevs.root(), place?).map_err(told)?)),
+                path: Some(shown(
+                    &hostinfo::scsi_node_path(driver.hostdevs.root(), place?).map_err(told)?,
+                )),
                 ..DeviceResources::default()
             };
             resources.devices.insert(alias(hostdev), given);

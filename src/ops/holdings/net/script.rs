@@ -56,7 +56,11 @@ pub(crate) async fn run_down(interface: &Interface) -> Result<()> {
 /// # Errors
 /// As of one that is run and can't be.
 pub(crate) fn look(interface: &Interface) -> Result<()> {
-    let Some(script) = interface.script.as_deref().filter(|_| interface.kind == InterfaceKind::Ethernet) else {
+    let Some(script) = interface
+        .script
+        .as_deref()
+        .filter(|_| interface.kind == InterfaceKind::Ethernet)
+    else {
         return Ok(());
     };
     let device = interface.target.as_ref().and_then(|target| target.dev.as_deref());
@@ -83,7 +87,11 @@ impl<'a> Call<'a> {
     }
 
     fn failed(&self, what: &str) -> Error {
-        let env: String = self.env.iter().map(|(name, value)| format!("{name}={value} ")).collect();
+        let env: String = self
+            .env
+            .iter()
+            .map(|(name, value)| format!("{name}={value} "))
+            .collect();
         let text = format!("Child process ({env}{} {}) {what}", self.script, self.device);
         Error::internal(text).in_area(Area::None)
     }
@@ -119,7 +127,11 @@ async fn run(script: &str, device: &str) -> Result<()> {
     };
     let words = String::from_utf8_lossy(&output.stderr);
     let words: String = words.chars().take(200).collect();
-    let words = if words.is_empty() { words } else { format!(": {words}") };
+    let words = if words.is_empty() {
+        words
+    } else {
+        format!(": {words}")
+    };
     Err(call.failed(&format!("unexpected {how}{words}")))
 }
 
@@ -139,8 +151,16 @@ mod tests {
         run(script, "good").await.unwrap();
         let error = run(script, "bad").await.unwrap_err();
         assert!(error.message.contains("no bad here"), "{}", error.message);
-        assert!(error.message.starts_with("Child process (LC_ALL=C PATH="), "{}", error.message);
-        assert!(error.message.contains(" bad) unexpected exit status 1: no bad"), "{}", error.message);
+        assert!(
+            error.message.starts_with("Child process (LC_ALL=C PATH="),
+            "{}",
+            error.message
+        );
+        assert!(
+            error.message.contains(" bad) unexpected exit status 1: no bad"),
+            "{}",
+            error.message
+        );
         let missing = run("/nonexistent", "good").await.unwrap_err();
         let end = "/nonexistent good) unexpected exit status 127: libvirt:  error : cannot execute binary /nonexistent: \
                    No such file or directory\n";
@@ -152,6 +172,11 @@ mod tests {
             ..Interface::default()
         };
         assert!(look(&with(script)).is_ok() && look(&Interface::default()).is_ok());
-        assert!(look(&with("/nonexistent")).unwrap_err().message.contains("/nonexistent vnet0)"));
+        assert!(
+            look(&with("/nonexistent"))
+                .unwrap_err()
+                .message
+                .contains("/nonexistent vnet0)")
+        );
     }
 }

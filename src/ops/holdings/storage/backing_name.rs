@@ -31,9 +31,8 @@ const CURL: &[&str] = &["http", "https", "ftp", "ftps", "tftp"];
 /// `Internal` for a protocol that is unknown, `InvalidArg` for options that say too little.
 pub(super) fn read(name: &str) -> Result<Named> {
     if let Some(options) = name.strip_prefix("json:") {
-        let value: Value = serde_json::from_str(options).map_err(|error| {
-            Error::internal(format!("failed to parse JSON: {error}")).in_area(Area::None)
-        })?;
+        let value: Value = serde_json::from_str(options)
+            .map_err(|error| Error::internal(format!("failed to parse JSON: {error}")).in_area(Area::None))?;
         return node(&nested(value), options);
     }
     let Some((scheme, rest)) = name.split_once(':').filter(|(scheme, _)| !scheme.contains('/')) else {
@@ -207,7 +206,9 @@ fn split_unless_escaped(text: &str) -> Vec<String> {
 
 /// Options whose names have dots, as options of options.
 fn nested(value: Value) -> Value {
-    let Value::Object(options) = value else { return value };
+    let Value::Object(options) = value else {
+        return value;
+    };
     let mut whole = Map::new();
     for (key, value) in options {
         let value = nested(value);
@@ -247,13 +248,25 @@ fn node(options: &Value, written: &str) -> Result<Named> {
     let text = |key: &str| options.get(key).and_then(text_of);
     let file = options.get("file").filter(|file| file.is_object());
     let Some(driver) = text("driver") else {
-        let missing = || invalid(format!("JSON backing volume definition '{written}' lacks driver name"));
+        let missing = || {
+            invalid(format!(
+                "JSON backing volume definition '{written}' lacks driver name"
+            ))
+        };
         return node(file.ok_or_else(missing)?, written);
     };
-    let missing = |field: &str| invalid(format!("missing '{field}' field in JSON backing volume definition"));
+    let missing = |field: &str| {
+        invalid(format!(
+            "missing '{field}' field in JSON backing volume definition"
+        ))
+    };
     match driver.as_str() {
         "raw" => {
-            let without = || invalid(format!("JSON backing volume definition '{written}' lacks 'file' object"));
+            let without = || {
+                invalid(format!(
+                    "JSON backing volume definition '{written}' lacks 'file' object"
+                ))
+            };
             sliced(node(file.ok_or_else(without)?, written)?, options)
         }
         "file" | "host_device" | "host_cdrom" => {
@@ -337,13 +350,17 @@ fn remote(driver: &str, options: &Value) -> Result<Named> {
                 (Some(server), _) => server_of(server)?,
                 (None, Some(host)) => tcp(host, text("port").map(|port| port_of(&port)).transpose()?),
                 (None, None) => {
-                    return Err(invalid("missing host/server or path of SSH JSON backing volume definition"));
+                    return Err(invalid(
+                        "missing host/server or path of SSH JSON backing volume definition",
+                    ));
                 }
             }];
         }
         "rbd" => {
             let (Some(pool), Some(image)) = (text("pool"), text("image")) else {
-                return Err(invalid("missing pool or image name in ceph backing volume JSON specification"));
+                return Err(invalid(
+                    "missing pool or image name in ceph backing volume JSON specification",
+                ));
             };
             source.name = Some(format!("{pool}/{image}"));
             (source.config, source.snapshot) = (text("conf"), text("snapshot"));
@@ -351,22 +368,34 @@ fn remote(driver: &str, options: &Value) -> Result<Named> {
         }
         "iscsi" => {
             let (Some(portal), Some(target)) = (text("portal"), text("target")) else {
-                return Err(invalid("missing 'portal' or 'target' of iSCSI JSON backing volume definition"));
+                return Err(invalid(
+                    "missing 'portal' or 'target' of iSCSI JSON backing volume definition",
+                ));
             };
             let (host, port) = host_and_port(&portal)?;
-            source.name = Some(format!("{target}/{}", text("lun").unwrap_or_else(|| "0".to_owned())));
+            source.name = Some(format!(
+                "{target}/{}",
+                text("lun").unwrap_or_else(|| "0".to_owned())
+            ));
             source.hosts = vec![tcp(host, port)];
         }
         "gluster" => {
             let (Some(volume), Some(path)) = (text("volume"), text("path")) else {
-                return Err(invalid("missing 'volume' or 'path' of gluster JSON backing volume definition"));
+                return Err(invalid(
+                    "missing 'volume' or 'path' of gluster JSON backing volume definition",
+                ));
             };
             source.name = Some(format!("{volume}/{}", path.trim_start_matches('/')));
             source.hosts = servers(options)?;
         }
         _ => {
             source.name = text("path");
-            source.hosts = options.get("server").map(server_of).transpose()?.into_iter().collect();
+            source.hosts = options
+                .get("server")
+                .map(server_of)
+                .transpose()?
+                .into_iter()
+                .collect();
         }
     }
     Ok(Named::Remote(Box::new(source)))
@@ -383,11 +412,13 @@ fn server_of(server: &Value) -> Result<StorageHost> {
     match text("type").as_deref().unwrap_or("inet") {
         "unix" => {
             let path = text("path").or_else(|| text("socket"));
-            let missing = || invalid("missing socket path for unix backing server in JSON backing volume definition");
+            let missing =
+                || invalid("missing socket path for unix backing server in JSON backing volume definition");
             path.map(|path| unix(&path)).ok_or_else(missing)
         }
         "inet" | "tcp" => {
-            let missing = || invalid("missing hostname for tcp backing server in JSON backing volume definition");
+            let missing =
+                || invalid("missing hostname for tcp backing server in JSON backing volume definition");
             let port = text("port").map(|port| port_of(&port)).transpose()?;
             Ok(tcp(text("host").ok_or_else(missing)?, port))
         }
@@ -415,17 +446,35 @@ mod tests {
         ("https://h:8443/p?x=1#f", "https p h:8443 query x=1"),
         ("ssh://h/p/x", "ssh p/x h"),
         ("rbd:pool/img:mon_host=h1\\:6789", "rbd pool/img h1:6789"),
-        ("rbd:pool/img@snap:id=me:conf=/c", "rbd pool/img snapshot snap conf /c"),
+        (
+            "rbd:pool/img@snap:id=me:conf=/c",
+            "rbd pool/img snapshot snap conf /c",
+        ),
         ("iscsi://h:3260/iqn.x:y/1", "iscsi iqn.x:y/1 h:3260"),
         ("gluster+unix:///vol/p?socket=/s", "gluster vol/p unix /s"),
         ("nfs://h/export/x", "nfs export/x h"),
         (r#"json:{"driver":"nbd","host":"h","port":"1"}"#, "nbd - h:1"),
-        (r#"json:{"driver":"nbd","server":{"type":"inet","host":"h","port":"1"},"export":"e"}"#, "nbd e h:1"),
-        (r#"json:{"driver":"nbd","server.type":"unix","server.path":"/s"}"#, "nbd - unix /s"),
-        (r#"json:{"file":{"driver":"https","url":"https://h/p"}}"#, "https p h"),
-        (r#"json:{"driver":"ssh","host":"h","path":"/p","user":"u"}"#, "ssh /p h user u"),
+        (
+            r#"json:{"driver":"nbd","server":{"type":"inet","host":"h","port":"1"},"export":"e"}"#,
+            "nbd e h:1",
+        ),
+        (
+            r#"json:{"driver":"nbd","server.type":"unix","server.path":"/s"}"#,
+            "nbd - unix /s",
+        ),
+        (
+            r#"json:{"file":{"driver":"https","url":"https://h/p"}}"#,
+            "https p h",
+        ),
+        (
+            r#"json:{"driver":"ssh","host":"h","path":"/p","user":"u"}"#,
+            "ssh /p h user u",
+        ),
         (r#"json:{"driver":"rbd","pool":"p","image":"i"}"#, "rbd p/i"),
-        (r#"json:{"driver":"iscsi","transport":"tcp","portal":"h","target":"iqn","lun":"1"}"#, "iscsi iqn/1 h"),
+        (
+            r#"json:{"driver":"iscsi","transport":"tcp","portal":"h","target":"iqn","lun":"1"}"#,
+            "iscsi iqn/1 h",
+        ),
         (
             r#"json:{"file":{"driver":"gluster","volume":"v","path":"p","server":[{"type":"inet","host":"h","port":"1"}]}}"#,
             "gluster v/p h:1",
@@ -442,14 +491,19 @@ mod tests {
             words.extend(host.name.as_ref().map(|name| format!("{name}{port}")));
             words.extend(host.socket.as_ref().map(|socket| format!("unix {socket}")));
         }
-        let user = source.identity.as_ref().and_then(|identity| identity.username.clone());
+        let user = source
+            .identity
+            .as_ref()
+            .and_then(|identity| identity.username.clone());
         let more = [
             ("query", source.query.clone()),
             ("snapshot", source.snapshot.clone()),
             ("conf", source.config.clone()),
             ("user", user),
         ];
-        let more = more.into_iter().filter_map(|(key, value)| Some(format!("{key} {}", value?)));
+        let more = more
+            .into_iter()
+            .filter_map(|(key, value)| Some(format!("{key} {}", value?)));
         words.extend(more);
         words.join(" ")
     }
@@ -483,13 +537,21 @@ mod tests {
             r#"json:{"file.filename":"/x","file.driver":"file"}"#,
         ] {
             let (kind, source) = file(name);
-            assert_eq!((kind, source.file.as_deref()), (StorageKind::File, Some("/x")), "{name}");
+            assert_eq!(
+                (kind, source.file.as_deref()),
+                (StorageKind::File, Some("/x")),
+                "{name}"
+            );
         }
-        let part = r#"json:{"driver":"raw","offset":512,"size":"1024","file":{"driver":"file","filename":"/x"}}"#;
+        let part =
+            r#"json:{"driver":"raw","offset":512,"size":"1024","file":{"driver":"file","filename":"/x"}}"#;
         let slice = file(part).1.slices.unwrap().slices.remove(0);
         assert_eq!((slice.offset, slice.size), (512, 1024));
         let (kind, source) = file(r#"json:{"driver":"host_device","filename":"/dev/x"}"#);
-        assert_eq!((kind, source.dev.as_deref()), (StorageKind::Block, Some("/dev/x")));
+        assert_eq!(
+            (kind, source.dev.as_deref()),
+            (StorageKind::Block, Some("/dev/x"))
+        );
     }
 
     #[test]
@@ -499,7 +561,10 @@ mod tests {
             ("foo://bar/x", "invalid backing protocol 'foo'"),
             ("host_device:/dev/x", "invalid backing protocol 'host_device'"),
             ("nbd+tls://h/e", "invalid protocol transport type 'tls'"),
-            ("sheepdog:img", "backing store parser is not implemented for protocol sheepdog"),
+            (
+                "sheepdog:img",
+                "backing store parser is not implemented for protocol sheepdog",
+            ),
             (
                 r#"json:{"driver":"qcow2","file":{"driver":"file","filename":"/x"}}"#,
                 "missing parser implementation for JSON backing volume driver 'qcow2'",
@@ -517,10 +582,18 @@ mod tests {
                 r#"json:{"driver":"file"}"#,
                 "missing 'filename' field in JSON backing volume definition",
             ),
-            (r#"json:{"driver":"https"}"#, "missing 'url' in JSON backing volume definition"),
+            (
+                r#"json:{"driver":"https"}"#,
+                "missing 'url' in JSON backing volume definition",
+            ),
         ] {
             assert_eq!(read(name).unwrap_err().message, wanted, "{name}");
         }
-        assert!(read("json:{bad").unwrap_err().message.starts_with("failed to parse JSON"));
+        assert!(
+            read("json:{bad")
+                .unwrap_err()
+                .message
+                .starts_with("failed to parse JSON")
+        );
     }
 }

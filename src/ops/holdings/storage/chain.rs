@@ -182,10 +182,13 @@ fn chain(
         detected: true,
         ..BackingStore::default()
     });
-    let chain = links.into_iter().rev().fold(end.map(Box::new), |below, mut image| {
-        image.backing = below;
-        Some(image)
-    });
+    let chain = links
+        .into_iter()
+        .rev()
+        .fold(end.map(Box::new), |below, mut image| {
+            image.backing = below;
+            Some(image)
+        });
     Ok((data, chain.map(|chain| *chain)))
 }
 
@@ -249,7 +252,9 @@ fn below(
             Next::Image(Box::new(found))
         }
         Named::Remote(source) => {
-            let format = below.format.map_or(Ok(StorageFormat::Raw), |format| known(&format, &name))?;
+            let format = below
+                .format
+                .map_or(Ok(StorageFormat::Raw), |format| known(&format, &name))?;
             Next::Remote(Box::new(link(StorageKind::Network, format, *source)))
         }
         Named::Hidden => Next::Hidden,

@@ -12,7 +12,11 @@ pub(super) fn canonical_graphics(graphics: &mut Graphics) {
         clear!(graphics; websocket, websocket_generated, socket, share_policy, power_control);
     }
     // A socket needs no ports.
-    if graphics.listens.first().is_some_and(|listen| listen.kind == ListenKind::Socket) {
+    if graphics
+        .listens
+        .first()
+        .is_some_and(|listen| listen.kind == ListenKind::Socket)
+    {
         clear!(graphics; websocket, websocket_generated);
     }
     if !matches!(kind, Vnc | Spice) {

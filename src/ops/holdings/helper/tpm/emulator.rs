@@ -294,7 +294,9 @@ impl Attempt<'_> {
                 format!("swtpm does not listen at '{}' after {} s", self.place.socket.display(), LISTEN_DEADLINE.as_secs())
             }
         };
-        Err(Error::internal(error).in_area(Area::None).because("TPM_NOT_STARTED"))
+        Err(Error::internal(error)
+            .in_area(Area::None)
+            .because("TPM_NOT_STARTED"))
     }
 }
 
