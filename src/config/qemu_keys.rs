@@ -522,7 +522,7 @@ const SECTIONS: &[Section] = &[
                 Word(&["none", "vcpus", "emulator", "full"]),
                 Str("none"),
                 Live,
-                "Who shares a core's threads with nobody else: \"vcpus\" the guest's CPUs, \"emulator\" all of QEMU,\n\"full\" its helpers too.",
+                "Who shares a core's threads with nobody else: \"vcpus\" the guest's CPUs, \"emulator\" all of QEMU.\n\"full\", its helpers too, is refused so far. The kernel has to have core scheduling.",
             ),
         ],
     },
