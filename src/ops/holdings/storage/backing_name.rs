@@ -333,15 +333,7 @@ fn remote(driver: &str, options: &Value) -> Result<Named> {
     match driver {
         "nbd" => {
             source.name = text("export");
-            source.hosts = vec![match (options.get("server"), text("host"), text("path")) {
-                (Some(server), ..) => server_of(server)?,
-                (None, Some(host), _) => tcp(host, text("port").map(|port| port_of(&port)).transpose()?),
-                (None, None, Some(path)) => unix(&path),
-                (None, None, None) => {
-                    let what = "missing host specification of NBD server in JSON backing volume definition";
-                    return Err(invalid(what));
-                }
-            }];
+            source.hosts = vec![nbd_server(options)?];
         }
         "ssh" => {
             source.name = text("path");
@@ -399,6 +391,20 @@ fn remote(driver: &str, options: &Value) -> Result<Named> {
         }
     }
     Ok(Named::Remote(Box::new(source)))
+}
+
+/// Where an NBD server is, in one of QEMU's three forms.
+fn nbd_server(options: &Value) -> Result<StorageHost> {
+    let text = |key: &str| options.get(key).and_then(text_of);
+    match (options.get("server"), text("host"), text("path")) {
+        (Some(server), ..) => server_of(server),
+        (None, Some(host), _) => Ok(tcp(host, text("port").map(|port| port_of(&port)).transpose()?)),
+        (None, None, Some(path)) => Ok(unix(&path)),
+        (None, None, None) => {
+            let what = "missing host specification of NBD server in JSON backing volume definition";
+            Err(invalid(what))
+        }
+    }
 }
 
 fn servers(options: &Value) -> Result<Vec<StorageHost>> {
