@@ -316,7 +316,10 @@ pub(super) fn set_place(info: &mut DeviceInfo, place: Place, multifunction: Opti
         slot: place.slot,
         function: place.function,
         // What the document says of a place that it does not name is nothing.
-        multifunction: before.multifunction.filter(|_| !before.is_empty()).or(multifunction),
+        multifunction: before
+            .multifunction
+            .filter(|_| !before.is_empty())
+            .or(multifunction),
         ..before
     }));
 }
