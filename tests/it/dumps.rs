@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -53,6 +54,15 @@ fn a_guest_is_dumped_and_goes_on() -> Result<()> {
     );
     let refused = virsh.refused(&["dump", "g", &path, "--live", "--crash"])?;
     ensure!(refused.contains("mutually exclusive"), "{refused}");
+    let pipe = sandbox.dir().join("pipe");
+    ensure!(Command::new("mkfifo").arg(&pipe).status()?.success());
+    for options in [&[][..], &["--memory-only"]] {
+        let reads = pipe.clone();
+        let reader = std::thread::spawn(move || fs::read(reads).map(|all| all.len()));
+        virsh.ok(&[&["dump", "g", &pipe.to_string_lossy()][..], options].concat())?;
+        let read = reader.join().map_err(|_| anyhow::anyhow!("the reader"))??;
+        ensure!(read > 1 << 20, "{read} bytes came out of the pipe");
+    }
     let refused = virsh.refused(&["dump", "g", "/dev/full", "--memory-only"])?;
     ensure!(refused.contains("No space left on device"), "{refused}");
     ensure!(!file.exists() && virsh.state("g")? == "running");
@@ -94,4 +104,44 @@ fn a_guest_that_crashes_is_dumped_if_its_document_says_so() -> Result<()> {
         "{dumps:?}"
     );
     begins_with(&dumps[0].path(), b"\x7fELF")
+}
+
+#[test]
+fn a_guest_that_crashes_is_dumped_and_begins_anew_if_its_document_says_so() -> Result<()> {
+    if !can_run_guests() {
+        return Ok(());
+    }
+    let sandbox = Sandbox::started(daemon())?;
+    let virsh = sandbox.virsh();
+    let trace = sandbox.dir().join("trace");
+    let traced = format!(
+        "<qemu:commandline><qemu:arg value='-trace'/><qemu:arg value='enable=handle_qmp_command,file={}'/></qemu:commandline>",
+        trace.display()
+    );
+    let xml = small("g", Path::new(QEMU), &traced).replace("</devices>", "<panic model='isa'/></devices>");
+    virsh.define(&xml.replace("<devices>", "<on_crash>coredump-restart</on_crash><devices>"))?;
+    virsh.ok(&["start", "g"])?;
+    let panic = r#"{"execute":"human-monitor-command","arguments":{"command-line":"o/b 0x505 1"}}"#;
+    virsh.ok(&["qemu-monitor-command", "g", panic])?;
+    let told = || {
+        let trace = fs::read_to_string(&trace).unwrap_or_default();
+        let dumped = trace.split_once("\"dump-guest-memory\"").unwrap_or_default().1;
+        let step = |line: &&str| {
+            ["stop", "system_reset", "cont"]
+                .into_iter()
+                .find(|n| line.contains(&format!("\"{n}\"")))
+        };
+        dumped
+            .lines()
+            .filter_map(|line| step(&line))
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    wait_until("the guest beginning anew", Duration::from_secs(30), || {
+        told().ends_with("cont")
+    })?;
+    // Its CPUs run nowhere between the crash and the reset.
+    ensure!(told() == "system_reset cont", "{}", told());
+    let running = || virsh.state("g").is_ok_and(|state| state == "running");
+    wait_until("the guest running", SOON, running)
 }

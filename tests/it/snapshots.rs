@@ -397,18 +397,21 @@ pub(crate) fn holds(image: &Path, pattern: u8) -> Result<bool> {
     Ok(!said.contains("verification failed"))
 }
 
+/// Somebody else who has an image.
+fn lock(image: &Path) -> Result<std::process::Child> {
+    let mut command = Command::new("qemu-io");
+    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let other = piped.arg(image).spawn()?;
+    testkit::wait::pause(std::time::Duration::from_millis(500));
+    Ok(other)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_that_fails_takes_the_others_parts_along() -> Result<()> {
     let Some(stage) = Stage::set().await? else {
         return Ok(());
     };
-    // Somebody else has the second image.
-    let mut other = Command::new("qemu-io")
-        .arg(&stage.images[1])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()?;
-    testkit::wait::pause(std::time::Duration::from_millis(500));
+    let mut other = lock(&stage.images[1])?;
     let answer = stage.named("one").await;
     other.kill()?;
     other.wait()?;
@@ -469,5 +472,65 @@ async fn what_is_recorded_outlives_the_daemon_and_a_broken_file_hurts_nothing() 
         (String::new(), 0)
     );
     assert_eq!(fs::read_to_string(&broken)?, "<domainsnapshot>");
+    Ok(())
+}
+
+/// Where firmware is that nobody runs, and its variables.
+fn with_firmware(stage: &Stage, template: &Path, template_format: &str) -> Result<(String, PathBuf)> {
+    let code = stage.sandbox.dir().join("code.fd");
+    fs::write(&code, [0; 4096])?;
+    let variables = stage.sandbox.dir().join("variables");
+    let system = format!(
+        "<loader readonly='yes' type='pflash'>{}</loader>\
+         <nvram template='{}' templateFormat='{template_format}' format='qcow2'>{}</nvram></os>",
+        code.display(),
+        template.display(),
+        variables.display()
+    );
+    Ok((document(&stage.images).replace("</os>", &system), variables))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn firmware_variables_that_are_not_there_yet_are_made_for_a_snapshot() -> Result<()> {
+    let Some(mut stage) = Stage::set().await? else {
+        return Ok(());
+    };
+    let template = stage.sandbox.dir().join("template");
+    run(
+        "qemu-img",
+        &["create", "-q", "-f", "qcow2", &template.to_string_lossy(), "1M"],
+    )?;
+    // What they can't be made from is refused before an image has anything.
+    let (other, variables) = with_firmware(&stage, &template, "raw")?;
+    stage.grpc.define(&other).await?;
+    let answer = stage.named("one").await;
+    refused(answer, Code::Unimplemented, "OPERATION_UNSUPPORTED")?;
+    assert!(stage.in_image(0)?.is_empty() && !variables.exists());
+
+    let (good, variables) = with_firmware(&stage, &template, "qcow2")?;
+    stage.grpc.define(&good).await?;
+    stage.named("one").await?;
+    stage.images[1] = variables.clone();
+    assert_eq!(stage.in_image(1)?, ["one"]);
+    // An image that fails takes along variables that were made for it.
+    fs::remove_file(&variables)?;
+    let mut other = lock(&stage.images[0].with_file_name("b.qcow2"))?;
+    let answer = stage.named("two").await;
+    other.kill()?;
+    other.wait()?;
+    refused(answer, Code::Internal, "INTERNAL_ERROR")?;
+    assert!(!variables.exists() && stage.in_image(0)? == ["one"]);
+
+    stage.named("two").await?;
+    run(
+        "qemu-img",
+        &["snapshot", "-d", "two", &variables.to_string_lossy()],
+    )?;
+    stage.write(0, 7)?;
+    // Nothing goes back if not all can.
+    assert!(stage.revert("two", |_| {}).await.is_err());
+    assert!(stage.has(0, 7)?, "a disk has gone back");
+    stage.delete("two", |_| {}).await?;
+    assert_eq!(stage.in_image(0)?, ["one"]);
     Ok(())
 }
