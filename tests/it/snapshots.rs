@@ -476,18 +476,20 @@ async fn what_is_recorded_outlives_the_daemon_and_a_broken_file_hurts_nothing() 
 }
 
 /// Where firmware is that nobody runs, and its variables.
-fn with_firmware(stage: &Stage, template: &Path, template_format: &str) -> Result<(String, PathBuf)> {
+async fn with_firmware(stage: &Stage, template: &Path, template_format: &str) -> Result<(String, PathBuf)> {
     let code = stage.sandbox.dir().join("code.fd");
     fs::write(&code, [0; 4096])?;
     let variables = stage.sandbox.dir().join("variables");
     let system = format!(
         "<loader readonly='yes' type='pflash'>{}</loader>\
-         <nvram template='{}' templateFormat='{template_format}' format='qcow2'>{}</nvram></os>",
+         <nvram template='{}' templateFormat='{template_format}' format='qcow2'>{}</nvram></os><features><acpi/></features>",
         code.display(),
         template.display(),
         variables.display()
     );
-    Ok((document(&stage.images).replace("</os>", &system), variables))
+    let known = format!("<name>g</name><uuid>{}</uuid>", stage.grpc.get("g").await?.uuid);
+    let document = document(&stage.images).replace("<name>g</name>", &known);
+    Ok((document.replace("</os>", &system), variables))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -501,13 +503,13 @@ async fn firmware_variables_that_are_not_there_yet_are_made_for_a_snapshot() -> 
         &["create", "-q", "-f", "qcow2", &template.to_string_lossy(), "1M"],
     )?;
     // What they can't be made from is refused before an image has anything.
-    let (other, variables) = with_firmware(&stage, &template, "raw")?;
+    let (other, variables) = with_firmware(&stage, &template, "raw").await?;
     stage.grpc.define(&other).await?;
     let answer = stage.named("one").await;
     refused(answer, Code::Unimplemented, "OPERATION_UNSUPPORTED")?;
     assert!(stage.in_image(0)?.is_empty() && !variables.exists());
 
-    let (good, variables) = with_firmware(&stage, &template, "qcow2")?;
+    let (good, variables) = with_firmware(&stage, &template, "qcow2").await?;
     stage.grpc.define(&good).await?;
     stage.named("one").await?;
     stage.images[1] = variables.clone();

@@ -154,7 +154,11 @@ fn canonical_controller(controller: &mut Controller) {
         clear!(controller; model_name, target);
     }
     if controller.usb_model() == Some(UsbModel::None) {
+        // A user's alias of what is not there goes with the rest; that of a run stays, for a daemon that comes back shows
+        // what it showed.
+        let alias = controller.info.alias.take();
         clear!(controller; info);
+        controller.info.alias = alias.filter(|alias| !alias.starts_with("ua-"));
     }
     let root = matches!(
         controller.pci_model(),
