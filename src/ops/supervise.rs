@@ -189,7 +189,7 @@ pub(crate) async fn dial(
     let Live { monitor, events, .. } =
         Live::attach(guest.process()?.clone(), Path::new(&socket), limit).await?;
     // How these stand is not known before QEMU was asked.
-    let jobs = view.run.iter().flat_map(|run| blockjobs::entries(run));
+    let jobs = view.run.iter().flat_map(blockjobs::entries);
     jobs.for_each(|job| guest.streams.may_be_over(&job.name));
     connect(driver, guest, monitor, events);
     drop(held);

@@ -93,7 +93,6 @@ pub(crate) async fn get_cpu_stats(
             .into(),
             _ => Failure::from(status),
         })?;
-    let times = times;
     let all = [
         ("kernel", times.kernel),
         ("user", times.user),
