@@ -12,13 +12,15 @@ use crate::{
 /// How long a script may take.
 const DEADLINE: Duration = Duration::from_secs(60);
 
+/// A script of an interface, if it is of the type whose scripts we run.
+fn ours<'a>(interface: &Interface, script: Option<&'a String>) -> Option<&'a str> {
+    let runs = interface.kind == InterfaceKind::Ethernet;
+    script.filter(|_| runs).map(String::as_str)
+}
+
 /// Runs the script of an interface, if it has one.
 pub(crate) async fn run_up(interface: &Interface, device: &str, undo: &mut Undo) -> Result<()> {
-    let Some(script) = interface
-        .script
-        .as_deref()
-        .filter(|_| interface.kind == InterfaceKind::Ethernet)
-    else {
+    let Some(script) = ours(interface, interface.script.as_ref()) else {
         return Ok(());
     };
     run(script, device).await?;
@@ -42,8 +44,7 @@ pub(crate) async fn unplug(document: &domxml::Domain) -> Result<()> {
 
 /// Runs the script that undoes what was done for one interface, if it has one.
 pub(crate) async fn run_down(interface: &Interface) -> Result<()> {
-    let is_ours = interface.kind == InterfaceKind::Ethernet;
-    let script = interface.downscript.as_deref().filter(|_| is_ours);
+    let script = ours(interface, interface.downscript.as_ref());
     let device = interface.target.as_ref().and_then(|t| t.dev.as_deref());
     match (script, device) {
         (Some(script), Some(device)) => run(script, device).await,
@@ -56,11 +57,7 @@ pub(crate) async fn run_down(interface: &Interface) -> Result<()> {
 /// # Errors
 /// As of one that is run and can't be.
 pub(crate) fn look(interface: &Interface) -> Result<()> {
-    let Some(script) = interface
-        .script
-        .as_deref()
-        .filter(|_| interface.kind == InterfaceKind::Ethernet)
-    else {
+    let Some(script) = ours(interface, interface.script.as_ref()) else {
         return Ok(());
     };
     let device = interface.target.as_ref().and_then(|target| target.dev.as_deref());
