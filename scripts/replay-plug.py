@@ -264,6 +264,44 @@ BINDING = {
 }
 
 
+# A passt that is not passt: it writes its number, listens at its socket, and lives as long as one connection.
+PASST = """#!/usr/bin/python3
+import os, socket, sys
+words = sys.argv[1:]
+path, pid = words[words.index("--socket") + 1], words[words.index("--pid") + 1]
+server = socket.socket(socket.AF_UNIX)
+server.bind(path)
+server.listen()
+if os.fork():
+    os._exit(0)
+os.setsid()
+null = os.open("/dev/null", os.O_RDWR)
+for number in range(3):
+    os.dup2(null, number)
+with open(pid, "w") as file:
+    file.write(str(os.getpid()))
+connection, _ = server.accept()
+while connection.recv(65536):
+    pass
+"""
+
+
+class Calls:
+    """The calls of programs of the host, as their stand-ins write them down."""
+
+    def __init__(self, directory):
+        self.path, self.read = directory and f"{directory}/calls", 0
+
+    def take(self):
+        if not self.path or not os.path.exists(self.path):
+            return []
+        with open(self.path, encoding="utf-8") as file:
+            file.seek(self.read)
+            lines = file.read().splitlines()
+            self.read = file.tell()
+        return lines
+
+
 class Events:
     """What the daemon tells, in order."""
 
@@ -328,6 +366,7 @@ class Replay:
         self.conn = libvirt.open(options.uri)
         libvirt.registerErrorHandler(lambda *_: None, None)
         self.trace = Trace(self.directory)
+        self.calls = Calls(options.programs)
         boot = ""
         if options.kernel:
             boot = f"<kernel>{options.kernel}</kernel><initrd>{options.initrd}</initrd><cmdline>console=ttyS0</cmdline>"
@@ -536,6 +575,7 @@ class Replay:
         before = self.documents_of(name)
         self.trace.take(name)
         self.events.take(name)
+        self.calls.take()
         result, errors = self.call(op)
         self.wait_after(op, result)
         after = self.documents_of(name)
@@ -562,9 +602,11 @@ class Replay:
         wanted = [c[:2] for c in op.get("qmp", []) if not ASKED.match(c[0])]
         given = [json.loads(self.there(json.dumps(c))) for c in self.trace.take(name) if not ASKED.match(c[0] or "")]
         found["commands"] = (commands(wanted), commands(given))
-        for kind in ("commands", "live", "stored", "events"):
+        called = [line for line in op.get("host_commands", []) if line.startswith("tc ")]
+        found["programs"] = (called, self.calls.take()) if self.options.programs else ([], [])
+        for kind in ("commands", "live", "stored", "events", "programs"):
             numbered = [[n.of(line) for line in side] for n, side in zip(numbers, found[kind])]
-            found[kind] = tuple(numbered if kind == "commands" else map(sorted, numbered))
+            found[kind] = tuple(numbered if kind in ("commands", "programs") else map(sorted, numbered))
         if word in ("undefine", "destroy") or "(domain no longer running)" in op.get("live_diff", []):
             found["live"] = found["stored"] = ([], [])
         elif before[0] and not after[0]:
@@ -597,6 +639,14 @@ class Replay:
     def prepare_for(self, op):
         """What the recording did before an operation and did not record, and what it waited for."""
         number = number_of(op)
+        if self.options.programs:
+            path = f"{self.options.programs}/passt"
+            if "passt (stand-in program)" in op["op"]:
+                with open(path, "w", encoding="utf-8") as file:
+                    file.write(PASST)
+                os.chmod(path, 0o755)
+            elif os.path.exists(path):
+                os.remove(path)
         if number in BETWEEN:
             self.virsh(BETWEEN[number])
             time.sleep(self.options.settle)
@@ -717,6 +767,7 @@ def main():
     parser.add_argument("--guests", help="only operations on these guests")
     parser.add_argument("--servers", action="store_true", help="serve the recording's disks that are no files")
     parser.add_argument("--networks", action="store_true", help="make the recording's bridges and networks")
+    parser.add_argument("--programs", metavar="DIR", help="where stand-ins of the recording's programs are, in the daemon's search path")
     parser.add_argument("--settle", type=float, default=0.3, help="seconds to wait for what follows a call")
     parser.add_argument("--skip", default="server mode", help="operations whose description has this are left out")
     parser.add_argument(

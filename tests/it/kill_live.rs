@@ -287,3 +287,103 @@ fn a_daemon_killed_in_the_midst_of_a_change_of_limits_or_plugs_comes_back_at_one
     }
     Ok(())
 }
+
+/// A part of a file as a disk, which is put in anew before each try: a change of its size makes it the whole file.
+struct Part {
+    place: Place,
+    document: String,
+}
+
+impl Part {
+    /// Bytes of the part, of its file, and of the file after the change.
+    const SIZES: [u64; 3] = [1 << 20, 2 << 20, 3 << 20];
+
+    fn begin() -> Result<Self> {
+        let place = Place::begin(Operation::DiskLimits)?;
+        let file = place.sandbox.dir().join("part");
+        let [part, ..] = Self::SIZES;
+        let xml = format!(
+            "<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='{}'><slices>\
+             <slice type='storage' offset='0' size='{part}'/></slices></source><target dev='sdb' bus='scsi'/></disk>",
+            file.display()
+        );
+        let document = place.sandbox.dir().join("part.xml");
+        fs::write(&document, xml)?;
+        let document = document.to_string_lossy().into_owned();
+        Ok(Self { place, document })
+    }
+
+    fn put_in(&self) -> Result<()> {
+        let (virsh, name) = (self.place.virsh(), self.place.name.as_str());
+        // It is not there at the first try.
+        let _ = virsh.ok(&["detach-disk", name, "sdb", "--live"]);
+        fs::write(self.place.sandbox.dir().join("part"), vec![0; usize::try_from(Self::SIZES[1])?])?;
+        virsh.ok(&["attach-device", name, &self.document, "--live"]).map(drop)
+    }
+
+    fn carry_out(&self) -> Result<()> {
+        let size = format!("{}B", Self::SIZES[2]);
+        let args = ["blockresize", &self.place.name, "sdb", &size];
+        self.place.virsh().ok(&args).map(drop)
+    }
+
+    /// Whether document, status file and QEMU say the same of the part, and whether it is one still.
+    fn agrees(&self) -> Result<bool> {
+        let place = &self.place;
+        let check = || -> Result<bool> {
+            let live = place.virsh().ok(&["dumpxml", &place.name])?;
+            let status = place.sandbox.path(format!("/run/libvirt/qemu/{}.xml", place.name));
+            let status = fs::read_to_string(status)?;
+            let is_part = live.contains("<slice ");
+            ensure!(is_part == status.contains("<slice "), "documents differ: {live}\n{status}");
+            let drives = place.ask("query-block", "")?;
+            let drives = drives.as_array().context("no drives")?;
+            let file = place.sandbox.dir().join("part").to_string_lossy().into_owned();
+            let drive = drives.iter().find(|drive| drive["inserted"]["file"].to_string().contains(&file));
+            let size = drive.context("no drive of the part")?["inserted"]["image"]["virtual-size"].as_u64();
+            let wanted = Self::SIZES[if is_part { 0 } else { 2 }];
+            ensure!(size == Some(wanted), "QEMU has {size:?} bytes, {live}");
+            let notes = fs::read_dir(place.sandbox.path("/run/libvirt/qemu/virtqemud"))?.flatten();
+            let mut notes = notes.filter(|e| e.file_name().to_string_lossy().starts_with("intent-"));
+            ensure!(notes.next().is_none(), "a note is left");
+            Ok(is_part)
+        };
+        wait_until("all to agree", AT_REST, || check().is_ok()).or_else(|_| check().map(drop))?;
+        check()
+    }
+}
+
+#[test]
+fn a_daemon_killed_as_a_part_of_a_file_becomes_the_whole_comes_back_at_one_with_it() -> Result<()> {
+    if !can_run_guests() {
+        return Ok(());
+    }
+    let mut part = Part::begin()?;
+    let mut whole = Duration::ZERO;
+    for _ in 0..3 {
+        part.put_in()?;
+        ensure!(part.agrees()?, "the part is not in the document");
+        let begun = Instant::now();
+        part.carry_out()?;
+        whole = begun.elapsed();
+        ensure!(!part.agrees()?, "the part is a part still");
+    }
+    let tries = kill::tries();
+    for number in 1..=tries {
+        let moment = whole.mul_f64(1.1 * f64::from(number) / f64::from(tries));
+        part.put_in()?;
+        let pid = part.place.sandbox.pid().context("no daemon")?;
+        let killer = kill::later(pid, moment);
+        // The call fails where its daemon is killed first.
+        let _ = part.carry_out();
+        killer
+            .join()
+            .map_err(|_| anyhow::anyhow!("the killer panicked"))?;
+        part.place.sandbox.kill()?;
+        part.place.sandbox.start()?;
+        part.agrees()
+            .with_context(|| format!("killed {moment:?} of {whole:?} into the change, try {number}"))?;
+    }
+    part.place.virsh().ok(&["destroy", &part.place.name])?;
+    Ok(())
+}
