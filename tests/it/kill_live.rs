@@ -317,8 +317,13 @@ impl Part {
         let (virsh, name) = (self.place.virsh(), self.place.name.as_str());
         // It is not there at the first try.
         let _ = virsh.ok(&["detach-disk", name, "sdb", "--live"]);
-        fs::write(self.place.sandbox.dir().join("part"), vec![0; usize::try_from(Self::SIZES[1])?])?;
-        virsh.ok(&["attach-device", name, &self.document, "--live"]).map(drop)
+        fs::write(
+            self.place.sandbox.dir().join("part"),
+            vec![0; usize::try_from(Self::SIZES[1])?],
+        )?;
+        virsh
+            .ok(&["attach-device", name, &self.document, "--live"])
+            .map(drop)
     }
 
     fn carry_out(&self) -> Result<()> {
@@ -332,14 +337,21 @@ impl Part {
         let place = &self.place;
         let check = || -> Result<bool> {
             let live = place.virsh().ok(&["dumpxml", &place.name])?;
-            let status = place.sandbox.path(format!("/run/libvirt/qemu/{}.xml", place.name));
+            let status = place
+                .sandbox
+                .path(format!("/run/libvirt/qemu/{}.xml", place.name));
             let status = fs::read_to_string(status)?;
             let is_part = live.contains("<slice ");
-            ensure!(is_part == status.contains("<slice "), "documents differ: {live}\n{status}");
+            ensure!(
+                is_part == status.contains("<slice "),
+                "documents differ: {live}\n{status}"
+            );
             let drives = place.ask("query-block", "")?;
             let drives = drives.as_array().context("no drives")?;
             let file = place.sandbox.dir().join("part").to_string_lossy().into_owned();
-            let drive = drives.iter().find(|drive| drive["inserted"]["file"].to_string().contains(&file));
+            let drive = drives
+                .iter()
+                .find(|drive| drive["inserted"]["file"].to_string().contains(&file));
             let size = drive.context("no drive of the part")?["inserted"]["image"]["virtual-size"].as_u64();
             let wanted = Self::SIZES[if is_part { 0 } else { 2 }];
             ensure!(size == Some(wanted), "QEMU has {size:?} bytes, {live}");
