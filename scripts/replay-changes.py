@@ -22,6 +22,8 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 DRIVERS = "/usr/lib/*/libvirt/connection-driver"
+# Those that come with libvirt.
+FILTERS = "/etc/libvirt/nwfilter"
 QEMU_DRIVER = "libvirt_driver_qemu.so"
 
 
@@ -49,13 +51,6 @@ class Place:
             if time.time() > until:
                 raise SystemExit(f"the daemon does not answer: see {self.root}/daemon.log")
             time.sleep(0.2)
-
-    def make_programs(self):
-        """A stand-in of tc, as the recording had one: it writes down how it is called, and nothing is limited."""
-        os.makedirs(f"{self.root}/bin")
-        with open(f"{self.root}/bin/tc", "w", encoding="utf-8") as file:
-            file.write(f'#!/bin/sh\necho "tc $*" >>{self.root}/bin/calls\n')
-        os.chmod(f"{self.root}/bin/tc", 0o755)
 
     def begin_networks(self):
         """Starts libvirtd with all drivers but QEMU's."""
@@ -121,7 +116,9 @@ def main():
         file.write(f'#!/bin/sh\nexec {shlex.join(words)} --again "$1"\n')
     os.chmod(again, 0o755)
     try:
-        place.make_programs()
+        os.makedirs(f"{place.root}/bin")
+        if os.path.isdir(FILTERS):
+            shutil.copytree(FILTERS, f"{place.root}{FILTERS}", dirs_exist_ok=True)
         place.begin_networks()
         place.begin_daemon()
         directory = f"{place.root}/w"

@@ -17,6 +17,7 @@ started again as it was, without what was to leave, so that what follows is comp
 
 import argparse
 import atexit
+import contextlib
 import difflib
 import json
 import os
@@ -285,6 +286,11 @@ while connection.recv(65536):
     pass
 """
 
+# A tc that writes down how it is called, and limits nothing.
+TC = """#!/bin/sh
+echo "tc $*" >>"${0%/*}/calls"
+"""
+
 
 class Calls:
     """The calls of programs of the host, as their stand-ins write them down."""
@@ -367,6 +373,7 @@ class Replay:
         libvirt.registerErrorHandler(lambda *_: None, None)
         self.trace = Trace(self.directory)
         self.calls = Calls(options.programs)
+        self.servers = []
         boot = ""
         if options.kernel:
             boot = f"<kernel>{options.kernel}</kernel><initrd>{options.initrd}</initrd><cmdline>console=ttyS0</cmdline>"
@@ -410,7 +417,20 @@ class Replay:
         for image in ("nbd.raw", "vub.raw"):
             with open(f"{img}/{image}", "wb") as file:
                 file.truncate(16 << 20)
-        self.servers = [
+        self.servers = self.start_servers(img, x)
+
+    def end_servers(self):
+        for server in self.servers:
+            server.kill()
+            server.wait()
+        self.servers = []
+        for name in ("nbd.sock", "vub.sock"):
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(f"{self.directory}/x/{name}")
+
+    @staticmethod
+    def start_servers(img, x):
+        return [
             subprocess.Popen(["qemu-nbd", "-k", f"{x}/nbd.sock", "-x", "exp", "-f", "raw", "-t", f"{img}/nbd.raw"]),
             subprocess.Popen([
                 "qemu-storage-daemon", "--blockdev", f"driver=file,node-name=f,filename={img}/vub.raw", "--export",
@@ -441,6 +461,7 @@ class Replay:
         xml = self.documents[key]
         if name == "pt":
             self.conn.createXML(xml)
+            time.sleep(self.options.settle)
             return
         dom = self.conn.defineXML(xml)
         if name != "c":
@@ -450,6 +471,12 @@ class Replay:
             result, errors = self.virsh([self.here(word) for word in AFTER_START[key]])
             if result == "error":
                 print(f"{key}: {errors}", file=sys.stderr)
+
+    def end_others(self, name, left):
+        """Ends the guests that no operation is about any more, as another one begins: they hold locks of images."""
+        if name not in self.booted:
+            for other in [other for other in self.booted if not left[other]]:
+                self.forget(other)
 
     def wait_for_system(self, name):
         if self.options.kernel and name in ("g", "h"):
@@ -603,7 +630,10 @@ class Replay:
         given = [json.loads(self.there(json.dumps(c))) for c in self.trace.take(name) if not ASKED.match(c[0] or "")]
         found["commands"] = (commands(wanted), commands(given))
         called = [line for line in op.get("host_commands", []) if line.startswith("tc ")]
-        found["programs"] = (called, self.calls.take()) if self.options.programs else ([], [])
+        leaves = op["virsh"].startswith("detach-")
+        found["programs"] = ([], [])
+        if self.options.programs:
+            found["programs"] = (limiting(called, leaves), limiting(self.calls.take(), leaves))
         for kind in ("commands", "live", "stored", "events", "programs"):
             numbered = [[n.of(line) for line in side] for n, side in zip(numbers, found[kind])]
             found[kind] = tuple(numbered if kind in ("commands", "programs") else map(sorted, numbered))
@@ -636,17 +666,24 @@ class Replay:
         numbered = {kind: tuple([Numbers().of(line) for line in side] for side in pair) for kind, pair in pairs.items()}
         return {kind: pair for kind, pair in numbered.items() if pair[0] != pair[1]}
 
+    def put_program(self, name, text, there):
+        """Has a stand-in of a program there, or the host's own found."""
+        path = f"{self.options.programs}/{name}"
+        if there:
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(text)
+            os.chmod(path, 0o755)
+        elif os.path.exists(path):
+            os.remove(path)
+
     def prepare_for(self, op):
         """What the recording did before an operation and did not record, and what it waited for."""
         number = number_of(op)
+        if op["op"] == "attach disk vhostuser no server":
+            self.end_servers()
         if self.options.programs:
-            path = f"{self.options.programs}/passt"
-            if "passt (stand-in program)" in op["op"]:
-                with open(path, "w", encoding="utf-8") as file:
-                    file.write(PASST)
-                os.chmod(path, 0o755)
-            elif os.path.exists(path):
-                os.remove(path)
+            self.put_program("passt", PASST, "passt (stand-in program)" in op["op"])
+            self.put_program("tc", TC, any(line.startswith("tc ") for line in op.get("host_commands", [])))
         if number in BETWEEN:
             self.virsh(BETWEEN[number])
             time.sleep(self.options.settle)
@@ -720,6 +757,13 @@ def plain(text):
     return re.sub(r"\bvnet\d+\b", "vnetN", text)
 
 
+def limiting(calls, leaves):
+    """The calls of tc that make a difference: not questions, not a queue that goes at once, none for an interface that leaves."""
+    calls = [call for call in calls if " show " not in call]
+    kept = [call for call, then in zip(calls, calls[1:] + [""]) if not (call.endswith("noqueue") and " del " in then)]
+    return [] if leaves else kept
+
+
 def told(events):
     return sorted(json.dumps(event) for event in events if event[0] in Events.KINDS)
 
@@ -767,7 +811,7 @@ def main():
     parser.add_argument("--guests", help="only operations on these guests")
     parser.add_argument("--servers", action="store_true", help="serve the recording's disks that are no files")
     parser.add_argument("--networks", action="store_true", help="make the recording's bridges and networks")
-    parser.add_argument("--programs", metavar="DIR", help="where stand-ins of the recording's programs are, in the daemon's search path")
+    parser.add_argument("--programs", metavar="DIR", help="an empty directory in the daemon's search path, for stand-ins of the recording's programs")
     parser.add_argument("--settle", type=float, default=0.3, help="seconds to wait for what follows a call")
     parser.add_argument("--skip", default="server mode", help="operations whose description has this are left out")
     parser.add_argument(
@@ -779,7 +823,7 @@ def main():
     replay.prepare()
     if options.servers:
         replay.serve()
-        atexit.register(lambda: [server.kill() for server in replay.servers])
+        atexit.register(replay.end_servers)
     if options.networks:
         replay.make_networks()
     only = options.guests.split(",") if options.guests else None
@@ -789,7 +833,10 @@ def main():
         recorded = [json.loads(line) for line in file]
     recorded.sort(key=lambda op: ORDER.index(op["group"]))
     current = {}
+    left = Counter(op["dom"] for op in recorded)
     for op in recorded:
+        replay.end_others(op["dom"], left)
+        left[op["dom"]] -= 1
         current.setdefault(op["dom"], op["dom"])
         current[op["dom"]] = BEGINNINGS.get(number_of(op), current[op["dom"]])
         # A vhost-user server without a client stops QEMU, and libvirt's daemon with it.

@@ -9,10 +9,10 @@ pub use crate::proto::{
     checkpoints_client::CheckpointsClient, consoles_client::ConsolesClient, devices_client::DevicesClient,
     disks_client::DisksClient, domains_client::DomainsClient, events_client::EventsClient,
     guest_agent_client::GuestAgentClient, host_client::HostClient, jobs_client::JobsClient,
-    launch_security_client::LaunchSecurityClient, monitor_client::MonitorClient,
-    node_devices_client::NodeDevicesClient, operations_client::OperationsClient,
-    perf_events_client::PerfEventsClient, saves_client::SavesClient, snapshots_client::SnapshotsClient,
-    tuning_client::TuningClient,
+    launch_security_client::LaunchSecurityClient, migrations_client::MigrationsClient,
+    monitor_client::MonitorClient, node_devices_client::NodeDevicesClient,
+    operations_client::OperationsClient, perf_events_client::PerfEventsClient, saves_client::SavesClient,
+    snapshots_client::SnapshotsClient, tuning_client::TuningClient,
 };
 pub use tonic::transport::Channel;
 
@@ -81,6 +81,8 @@ services! {
     perf_events: PerfEventsClient;
     /// Jobs of guests.
     jobs: JobsClient;
+    /// Migrations of guests to other hosts.
+    migrations: MigrationsClient;
     /// Saves, restores and dumps.
     saves: SavesClient;
     /// Protection of guests from the host.

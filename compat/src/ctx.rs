@@ -80,6 +80,7 @@ services! {
     perf_events: PerfEvents;
     launch_security: LaunchSecurity;
     jobs: Jobs;
+    migrations: Migrations;
     saves: Saves;
 }
 

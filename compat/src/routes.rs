@@ -9,8 +9,8 @@ use crate::handlers::admin::SHUTDOWN_PRESERVE;
 use crate::handlers::flags::{AFFECT, Flags, Refuser, SNAPSHOTS};
 use crate::handlers::{
     admin as administration, agent, backups, block_jobs, checkpoints, config, connect, counters, cpu, device,
-    disks, domain, events, guest_info, host, info, jobs, lifecycle, list, look, monitor, node, node_device,
-    perf, resources, saves, snapshots, stats, tuning,
+    disks, domain, events, guest_info, host, info, jobs, lifecycle, list, look, migration, monitor, node,
+    node_device, perf, resources, saves, snapshots, stats, tuning,
 };
 use crate::neighbours;
 use crate::route::{Route, admit, finish, handled, refuser, routes};
@@ -142,6 +142,12 @@ routes! { REMOTE: remote;
         VIR_DOMAIN_JOB_STATS_COMPLETED, VIR_DOMAIN_JOB_STATS_KEEP_COMPLETED,
     ] => jobs::get_stats,
     DomainAbortJob => jobs::abort,
+    DomainMigrateGetMaxSpeed [VIR_DOMAIN_MIGRATE_MAX_SPEED_POSTCOPY] => migration::max_speed,
+    DomainMigrateSetMaxSpeed [VIR_DOMAIN_MIGRATE_MAX_SPEED_POSTCOPY] => migration::set_max_speed,
+    DomainMigrateGetMaxDowntime [] => migration::max_downtime,
+    DomainMigrateSetMaxDowntime [] => migration::set_max_downtime,
+    DomainMigrateGetCompressionCache [] => migration::compression_cache,
+    DomainMigrateSetCompressionCache [] => migration::set_compression_cache,
     DomainAbortJobFlags [VIR_DOMAIN_ABORT_JOB_POSTCOPY] => jobs::abort_flags,
     DomainSave => saves::save,
     DomainSaveFlags [

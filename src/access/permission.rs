@@ -78,6 +78,8 @@ permissions! {
     DomainCoreDump = "domain:core_dump" changes;
     /// Recording what is written to a guest's disks.
     DomainCheckpoint = "domain:checkpoint" changes;
+    /// Moving guests to other hosts.
+    DomainMigrate = "domain:migrate" changes;
     /// What is in a guest's memory.
     DomainMemRead = "domain:mem_read" changes;
     /// Pressing keys.
@@ -197,6 +199,8 @@ pub const PERMISSIONS: &[(&str, Permission)] = &[
     ("/virtqemud.v1.Backups/GetXml", P::DomainRead),
     ("/virtqemud.v1.Jobs/GetJob", P::DomainRead),
     ("/virtqemud.v1.Jobs/CancelJob", P::DomainWrite),
+    ("/virtqemud.v1.Migrations/GetMigrationSettings", P::DomainMigrate),
+    ("/virtqemud.v1.Migrations/SetMigrationSettings", P::DomainMigrate),
     ("/virtqemud.v1.Saves/Save", P::DomainHibernate),
     ("/virtqemud.v1.Saves/Restore", P::DomainStart),
     ("/virtqemud.v1.Saves/GetImage", P::DomainRead),

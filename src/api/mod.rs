@@ -21,6 +21,7 @@ mod guest_agent;
 mod host;
 mod jobs;
 mod launch_security;
+mod migrations;
 mod moments;
 mod monitor;
 mod node_devices;
@@ -123,6 +124,7 @@ services! {
     launch_security_server::LaunchSecurityServer,
     admin_server::AdminServer,
     jobs_server::JobsServer,
+    migrations_server::MigrationsServer,
     saves_server::SavesServer,
 }
 

@@ -166,7 +166,7 @@ mutations! {
     TrimGuestFilesystemsRequest SetGuestVcpusRequest SetGuestVcpuCountRequest SetGuestTimeRequest
     SetUserPasswordRequest SetAuthorizedKeysRequest SleepRequest SetAgentTimeoutRequest
     DetachNodeDeviceRequest ReattachNodeDeviceRequest ResetNodeDeviceRequest
-    CancelOperationRequest CancelJobRequest
+    CancelOperationRequest CancelJobRequest SetMigrationSettingsRequest
     SaveRequest RestoreRequest UpdateImageRequest DumpRequest
     CreateSnapshotRequest RevertSnapshotRequest DeleteSnapshotRequest CreateCheckpointRequest DeleteCheckpointRequest
     BeginBackupRequest

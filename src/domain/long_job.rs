@@ -10,6 +10,9 @@ use std::{
 
 use uuid::Uuid;
 
+/// Bytes a second that memory may go with: no limit, as libvirt says it. The most MiB that a number with a sign has.
+pub const NO_LIMIT: u64 = (1 << 63) - (1 << 20);
+
 /// What a long job does: libvirt's numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i32)]

@@ -25,7 +25,10 @@ mod view;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -59,6 +62,7 @@ struct Inner {
     view: watch::Receiver<Arc<View>>,
     board: Mutex<Board>,
     long_jobs: long_job::LongJobs,
+    migration_bandwidth: AtomicU64,
 }
 
 /// Jobs and who waits for them.
@@ -94,6 +98,7 @@ impl Domain {
                 view: receiver,
                 board,
                 long_jobs: long_job::LongJobs::default(),
+                migration_bandwidth: AtomicU64::new(long_job::NO_LIMIT),
             }),
         }
     }
@@ -203,6 +208,16 @@ impl Domain {
     /// Its long job and the last one that ended.
     pub fn long_jobs(&self) -> &long_job::LongJobs {
         &self.inner.long_jobs
+    }
+
+    /// Bytes a second that a migration to another host may take. It is kept as long as the daemon runs.
+    pub fn migration_bandwidth(&self) -> u64 {
+        self.inner.migration_bandwidth.load(Ordering::Relaxed)
+    }
+
+    /// Sets [`Self::migration_bandwidth`].
+    pub fn set_migration_bandwidth(&self, bytes: u64) {
+        self.inner.migration_bandwidth.store(bytes, Ordering::Relaxed);
     }
 
     /// Whether a job is at work.

@@ -40,6 +40,7 @@ mod lockd;
 mod logd;
 mod look;
 mod machined;
+mod migration;
 mod model_externals;
 mod neighbours;
 mod network;

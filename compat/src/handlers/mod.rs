@@ -25,6 +25,7 @@ pub(crate) mod jobs;
 pub(crate) mod lifecycle;
 pub(crate) mod list;
 pub(crate) mod look;
+pub(crate) mod migration;
 pub(crate) mod monitor;
 pub(crate) mod node;
 pub(crate) mod node_device;

@@ -13,6 +13,7 @@ pub(crate) mod jobs;
 pub mod keys;
 pub(crate) mod left_backup;
 pub(crate) mod long_job;
+pub mod migration;
 pub mod once;
 pub(crate) mod password;
 pub(crate) mod perf;

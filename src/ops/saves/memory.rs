@@ -11,7 +11,7 @@ use qmp::{commands, types::MigrationCapability};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    domain::long_job::Statistics,
+    domain::long_job::{NO_LIMIT, Statistics},
     error::{Code, Error, Result},
     ops::{
         operation::Context,
@@ -43,8 +43,6 @@ const CAPABILITIES: &[&str] = &[
 /// Every page has a place of its own in the file.
 pub(crate) const MAPPED_RAM: &str = "mapped-ram";
 const MULTIFD: &str = "multifd";
-/// Bytes a second: no limit, as libvirt says it.
-const NO_LIMIT: u64 = 9_223_372_036_853_727_232;
 /// The name of the descriptor in QEMU.
 const FD: &str = "migrate";
 /// How often QEMU is asked how far it is.
