@@ -64,6 +64,11 @@ class Place:
         words = ["libvirtd", "-f", f"{self.root}/networks.conf", "-p", "/run/libvirt/libvirtd.pid"]
         self.spawn("networks", words, LIBVIRT_DRIVER_DIR=drivers)
 
+    def end_networks(self):
+        """Networks outlive their daemon."""
+        for name in ["n1", "n2", "n3"]:
+            subprocess.run(["virsh", "-c", self.uri, "net-destroy", name], capture_output=True, check=False)
+
     def end(self, name):
         with open(f"{self.root}/{name}.pid", encoding="utf-8") as file:
             pid = int(file.read())
@@ -130,6 +135,8 @@ def main():
         listed = subprocess.run(["virsh", "-c", place.uri, "list", "--name"], capture_output=True, text=True, check=False).stdout
         for name in listed.split():
             subprocess.run(["virsh", "-c", place.uri, "destroy", name], capture_output=True, check=False)
+        if os.path.exists(f"{place.root}/networks.pid"):
+            place.end_networks()
         for name in ["daemon", "networks"]:
             if os.path.exists(f"{place.root}/{name}.pid"):
                 place.end(name)
