@@ -6,8 +6,9 @@
 use crate::Domain;
 use crate::cpu::Cpu;
 use crate::devices::{
-    Audio, AudioKind, Controller, ControllerKind, Devices, GraphicsKind, Input, InputBus, InputKind,
-    ListenKind, PanicModel, PciModel, StorageFormat, UsbModel, Watchdog, WatchdogAction, WatchdogModel,
+    Audio, AudioKind, Controller, ControllerKind, Devices, Graphics, GraphicsKind, Input, InputBus,
+    InputKind, ListenKind, PanicModel, PciModel, StorageFormat, UsbModel, Watchdog, WatchdogAction,
+    WatchdogModel, YesNo,
 };
 use crate::security::SeclabelType;
 
@@ -65,13 +66,21 @@ impl Domain {
             driver.kind.get_or_insert(StorageFormat::Raw);
         }
         if let [audio] = &devices.audios[..]
-            && is_default_audio(audio)
-            && is_silent_by_default(devices)
+            && is_default_audio(audio, devices)
         {
             devices.audios.clear();
         }
         if machine.contains("q35") {
             devices.watchdogs.retain(|watchdog| !is_default_itco(watchdog));
+        }
+        // Older versions know a display of SPICE that listens nowhere by its having no port.
+        let nowhere = |display: &&mut Graphics| {
+            let first = display.listens.first().map(|listen| listen.kind);
+            display.kind == GraphicsKind::Spice && first == Some(ListenKind::None)
+        };
+        for display in devices.graphics.iter_mut().filter(nowhere) {
+            display.autoport = Some(YesNo::No);
+            display.listens.clear();
         }
         // Older versions know a socket of VNC by its attribute alone.
         for display in &mut devices.graphics {
@@ -120,21 +129,21 @@ fn is_implicit_keyboard(input: &Input) -> bool {
     input.kind == InputKind::Keyboard && matches!(input.bus, Some(InputBus::Ps2 | InputBus::Xen))
 }
 
-/// Whether a guest with these displays gets the silent back end if it has none.
-fn is_silent_by_default(devices: &Devices) -> bool {
+/// Whether it is the back end that a guest with these displays gets which has none.
+fn is_default_audio(audio: &Audio, devices: &Devices) -> bool {
     let has = |kind| devices.graphics.iter().any(|display| display.kind == kind);
     let own = [GraphicsKind::Sdl, GraphicsKind::Dbus, GraphicsKind::EglHeadless];
-    !has(GraphicsKind::Spice) && (has(GraphicsKind::Vnc) || !own.into_iter().any(has))
-}
-
-/// The back end that every guest gets which has none.
-fn is_default_audio(audio: &Audio) -> bool {
-    *audio
-        == Audio {
-            id: Some(1),
-            kind: AudioKind::None,
-            ..Audio::default()
-        }
+    let kind = match () {
+        () if has(GraphicsKind::Spice) => AudioKind::Spice,
+        () if has(GraphicsKind::Vnc) || !own.into_iter().any(has) => AudioKind::None,
+        () => return false,
+    };
+    let default = Audio {
+        id: Some(1),
+        kind,
+        ..Audio::default()
+    };
+    *audio == default
 }
 
 fn is_default_itco(watchdog: &Watchdog) -> bool {

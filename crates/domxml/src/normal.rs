@@ -31,7 +31,9 @@ impl Domain {
             .as_ref()
             .and_then(|cpu| cpu.numa.as_ref())
             .is_some_and(|numa| !numa.cells.is_empty());
-        self.max_memory = self.max_memory.take().filter(|most| most.size.0 != 0);
+        let says =
+            |most: &crate::domain::MaxMemory| most.size.0 != 0 || most.slots.is_some_and(|slots| slots != 0);
+        self.max_memory = self.max_memory.take().filter(says);
         if let Some(most) = &mut self.max_memory {
             drop_zeroes!(most; slots);
         }
@@ -67,8 +69,27 @@ impl Domain {
             // It is a path, or a source of a type.
             match nvram.kind {
                 None => nvram.source = None,
-                Some(_) => nvram.path = None,
+                Some(kind) => {
+                    nvram.path = None;
+                    nvram
+                        .source
+                        .iter_mut()
+                        .for_each(|source| source.canonicalize(kind));
+                }
             }
+            for format in [&mut nvram.format, &mut nvram.template_format] {
+                *format = format.take().filter(|format| format != "none");
+            }
+        }
+        if let Some(loader) = &mut self.os.loader {
+            loader.format = loader.format.take().filter(|format| format != "none");
+        }
+        if let Some(perf) = &mut self.perf {
+            perf.events.sort_by_key(|event| event.name);
+        }
+        self.iothreads = self.iothreads.filter(|count| *count != 0);
+        for sysinfo in &mut self.sysinfo {
+            sysinfo.drop_foreign();
         }
         if let Some(resource) = &mut self.resource {
             resource.fibrechannel = resource.fibrechannel.take().filter(|id| !id.is_empty());
@@ -222,6 +243,7 @@ fn normal_label(label: &mut Seclabel) {
     if label.model.as_deref() == Some("none") {
         (label.kind, label.relabel) = (Some(SeclabelType::None), None);
     } else if label.kind == Some(SeclabelType::Static) {
+        label.baselabel = None;
         label.relabel.get_or_insert(crate::devices::YesNo::No);
     }
 }

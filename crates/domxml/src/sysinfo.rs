@@ -93,6 +93,24 @@ pub struct Sysinfo {
     pub files: Vec<FwcfgEntry>,
 }
 
+impl Sysinfo {
+    /// Drops what another type has.
+    pub(crate) fn drop_foreign(&mut self) {
+        let kind = self.kind;
+        *self = match kind {
+            SysinfoType::Smbios => Self {
+                files: Vec::new(),
+                ..std::mem::take(self)
+            },
+            SysinfoType::Fwcfg => Self {
+                kind,
+                files: std::mem::take(&mut self.files),
+                ..Self::default()
+            },
+        };
+    }
+}
+
 /// `<sysinfo>` of a host.
 #[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostSysinfo {

@@ -461,7 +461,8 @@ pub struct CacheSpace(pub u64);
 impl Xml for CacheSpace {
     fn read(node: Node<'_>) -> Result<Self, Error> {
         let size = field::attr_required::<codec::Plain, u64>(node, "size")?;
-        scale(size, node.attr("unit").unwrap_or_default()).map(Self)
+        let unit = node.attr("unit").filter(|unit| !unit.is_empty());
+        scale(size, unit.unwrap_or("KiB")).map(Self)
     }
 
     fn write_attrs(&self, w: &mut Writer) {

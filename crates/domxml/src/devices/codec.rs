@@ -54,6 +54,22 @@ impl<const DIGITS: usize, T: TryFrom<u64> + Copy + Into<u64>> Codec<T> for HexWo
     }
 }
 
+/// The format of an image; `aio`, which Xen had, is raw.
+pub enum DriverFormat {}
+
+impl Codec<super::StorageFormat> for DriverFormat {
+    fn parse(s: &str) -> Result<super::StorageFormat, Expected> {
+        match s {
+            "aio" => Ok(super::StorageFormat::Raw),
+            _ => <xmlform::codec::Plain as Codec<super::StorageFormat>>::parse(s),
+        }
+    }
+
+    fn write(value: &super::StorageFormat, w: &mut Writer) {
+        w.push(value.as_str());
+    }
+}
+
 /// A number of which a negative one counts from the top.
 pub enum Wrapped {}
 

@@ -64,7 +64,7 @@ impl From<bool> for OnOff {
 #[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
 pub struct Size {
     /// Unit of the number; what an absent one means depends on the element.
-    #[xml(attr)]
+    #[xml(attr, blank)]
     pub unit: Option<String>,
     /// The number, in `unit`.
     #[xml(text)]
@@ -219,7 +219,7 @@ pub struct Teaming {
     #[xml(attr = "type", lax)]
     pub kind: Option<TeamingKind>,
     /// Alias of the persistent one.
-    #[xml(attr)]
+    #[xml(attr, blank)]
     pub persistent: Option<String>,
 }
 

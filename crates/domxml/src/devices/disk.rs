@@ -63,7 +63,7 @@ pub struct Disk {
     pub source: Option<Source>,
     #[xml(child = "backingStore", keep_empty)]
     pub backing: Option<Box<BackingStore>>,
-    #[xml(attr = "name", wrap = "backenddomain")]
+    #[xml(attr = "name", wrap = "backenddomain", blank)]
     pub backend_domain: Option<String>,
     #[xml(child)]
     pub geometry: Option<Geometry>,
@@ -107,7 +107,7 @@ pub struct DiskDriver {
     #[xml(attr)]
     pub name: Option<String>,
     /// Image format.
-    #[xml(attr = "type")]
+    #[xml(attr = "type", format = "super::codec::DriverFormat")]
     pub kind: Option<StorageFormat>,
     #[xml(attr)]
     pub cache: Option<CacheMode>,

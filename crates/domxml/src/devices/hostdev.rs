@@ -162,35 +162,47 @@ pub enum HostdevAddress {
     },
 }
 
+/// Of which kind a place on the host is: the device says it, or the place itself.
+fn kind_of_place(node: Node<'_>) -> HostdevKind {
+    let device = node.parent().and_then(Node::parent);
+    let by_device = device.filter(|device| device.is("hostdev"));
+    let said = by_device
+        .and_then(|device| device.attr("type"))
+        .or_else(|| node.attr("type"));
+    if let Some(kind) = said.and_then(|kind| kind.parse().ok()) {
+        return kind;
+    }
+    let has = |name| node.attr(name).is_some();
+    match () {
+        () if has("uuid") => HostdevKind::Mdev,
+        () if (has("unit") || has("target")) && !has("slot") => HostdevKind::Scsi,
+        () if has("device") => HostdevKind::Usb,
+        () => HostdevKind::Pci,
+    }
+}
+
 impl Xml for HostdevAddress {
     fn read(node: Node<'_>) -> Result<Self, Error> {
-        let has = |name| node.attr(name).is_some();
         let number = |name| field::attr_opt::<Auto, u32>(node, name).map(Option::unwrap_or_default);
-        if let Some(uuid) = node.attr("uuid") {
-            return Ok(Self::Mdev {
-                uuid: uuid.to_owned(),
-            });
-        }
-        // A slot is of PCI, whatever else is there.
-        if (has("unit") || has("target")) && !has("slot") {
-            let unit = field::attr_opt::<Auto, u64>(node, "unit")?;
-            return Ok(Self::Scsi {
+        Ok(match kind_of_place(node) {
+            HostdevKind::Mdev => Self::Mdev {
+                uuid: node.attr("uuid").unwrap_or_default().to_owned(),
+            },
+            HostdevKind::Scsi => Self::Scsi {
                 bus: number("bus")?,
                 target: number("target")?,
-                unit: unit.unwrap_or_default(),
-            });
-        }
-        if has("device") {
-            return Ok(Self::Usb {
+                unit: field::attr_opt::<Auto, u64>(node, "unit")?.unwrap_or_default(),
+            },
+            HostdevKind::Usb => Self::Usb {
                 bus: number("bus")?,
                 device: number("device")?,
-            });
-        }
-        Ok(Self::Pci {
-            domain: number("domain")?,
-            bus: number("bus")?,
-            slot: number("slot")?,
-            function: number("function")?,
+            },
+            _ => Self::Pci {
+                domain: number("domain")?,
+                bus: number("bus")?,
+                slot: number("slot")?,
+                function: number("function")?,
+            },
         })
     }
 

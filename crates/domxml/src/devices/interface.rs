@@ -96,11 +96,11 @@ pub struct Interface {
     pub routes: Vec<Route>,
     #[xml(children = "portForward")]
     pub port_forwards: Vec<PortForward>,
-    #[xml(attr = "path", wrap = "script")]
+    #[xml(attr = "path", wrap = "script", blank)]
     pub script: Option<String>,
-    #[xml(attr = "path", wrap = "downscript")]
+    #[xml(attr = "path", wrap = "downscript", blank)]
     pub downscript: Option<String>,
-    #[xml(attr = "name", wrap = "backenddomain")]
+    #[xml(attr = "name", wrap = "backenddomain", blank)]
     pub backend_domain: Option<String>,
     #[xml(child)]
     pub target: Option<InterfaceTarget>,

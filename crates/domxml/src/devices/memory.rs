@@ -73,7 +73,7 @@ pub struct MemoryTarget {
     #[xml(child, when = "live")]
     pub current: Option<Size>,
     /// Guest-physical address of a virtio module.
-    #[xml(attr = "base", wrap = "address", format = "hex")]
+    #[xml(attr = "base", wrap = "address", format = "super::codec::HexWord<1>")]
     pub address: Option<u64>,
 }
 

@@ -406,9 +406,9 @@ pub struct Identity {
     #[xml(attr)]
     pub username: Option<String>,
     #[xml(attr)]
-    pub agentsock: Option<String>,
-    #[xml(attr)]
     pub keyfile: Option<String>,
+    #[xml(attr)]
+    pub agentsock: Option<String>,
 }
 
 /// An image next to the one that describes it, holding the guest's data.

@@ -34,23 +34,12 @@ pub(super) const SOURCES: Rules = &[
             }
         }
     }),
-    If(
-        When::Is("type", &["file"]),
-        &[Each("source", &[on("append"), Part(SECLABELS)])],
-    ),
-    If(
-        When::Usual("type", &["pty", "dev", "pipe"]),
-        &[Each("source", SECLABELS)],
-    ),
+    If(When::Is("type", &["file"]), &[Each("source", &[on("append")])]),
     If(
         When::Is("type", &["unix"]),
         &[Each(
             "source",
-            &[
-                word("mode", MODES),
-                Child("reconnect", RECONNECT),
-                Part(SECLABELS),
-            ],
+            &[word("mode", MODES), Child("reconnect", RECONNECT)],
         )],
     ),
     If(
@@ -73,6 +62,10 @@ pub(super) const SOURCES: Rules = &[
                 Child("mouse", &[word("mode", model::MouseMode::WORDS).needed()]),
             ],
         )],
+    ),
+    If(
+        When::Case(|node| ["serial", "parallel", "console", "channel"].contains(&node.name())),
+        &[Each("source", SECLABELS)],
     ),
     Most(
         1,

@@ -110,6 +110,17 @@ pub(super) const DISK: Rules = &[
         })],
     ),
     Part(BOOT_INFO),
+    Check(|node| {
+        let unnamed = node.child("target").and_then(|target| target.attr("dev")) == Some("");
+        match (unnamed, node.child("address"), node.attr("device")) {
+            (false, ..) => Ok(()),
+            (true, None, _) => {
+                Err(domain("XML error: Unknown disk name '{}' and no address specified").of(""))
+            }
+            (true, _, Some("floppy")) => Err(domain("internal error: Invalid floppy device name: {}").of("")),
+            (true, ..) => Err(domain("internal error: Invalid harddisk device name: {}").of("")),
+        }
+    }),
 ];
 
 /// A definition is in the disk or in its source.

@@ -263,9 +263,6 @@ const SECLABEL: Rules = &[
 const LABEL_MOST: usize = 4096;
 
 fn seclabel(node: Node<'_>) -> Checked {
-    if node.attr("model") == Some("none") {
-        return Ok(());
-    }
     let relabel = node.attr("relabel");
     let kind = node.attr("type").unwrap_or_default();
     match (kind, relabel) {
@@ -280,6 +277,9 @@ fn seclabel(node: Node<'_>) -> Checked {
             return Err(domain(said).of(""));
         }
         _ => {}
+    }
+    if node.attr("model") == Some("none") {
+        return Ok(());
     }
     let label = node.child("label").map_or("", Node::text);
     if kind == "static" && (label.is_empty() || label.len() > LABEL_MOST) {

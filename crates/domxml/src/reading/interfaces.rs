@@ -464,7 +464,10 @@ fn parameters_missing(node: Node<'_>) -> Checked {
 
 fn parameters_extra(node: Node<'_>) -> Checked {
     let kind = node.attr("type").unwrap_or_default();
-    let given = |name: &str| node.child("parameters").is_some_and(|p| p.attr(name).is_some());
+    let given = |name: &str| {
+        let value = node.child("parameters").and_then(|p| p.attr(name));
+        value.is_some_and(|value| name != "profileid" || !value.is_empty())
+    };
     let barred = PARAMETERS
         .iter()
         .find(|(known, ..)| *known == kind)

@@ -64,7 +64,13 @@ const SOURCE: Rules = &[
     Child("reservations", RESERVATIONS),
     Child(
         "slices",
-        &[Each("slice", &[If(When::Is("type", &["storage"]), SLICE)])],
+        &[Check(|node| {
+            let mut slices = node.children_named("slice");
+            match slices.find(|slice| slice.attr("type") == Some("storage")) {
+                Some(slice) => super::rule::check(slice, SLICE),
+                None => Ok(()),
+            }
+        })],
     ),
     Part(SECLABELS),
     Child("dataStore", DATA_STORE),

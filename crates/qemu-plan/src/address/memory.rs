@@ -4,11 +4,11 @@ use domxml::devices::{Address, Devices, DimmAddress, MemoryModel};
 
 use crate::error::{Area, Code, Error, Result};
 
-/// Gives memory modules that sit in a slot the next free one.
+/// Gives memory modules that sit in a slot the next free one, where memory can be plugged in at all.
 ///
 /// # Errors
 /// When there are more modules than slots.
-pub(super) fn assign(devices: &mut Devices, slots: u32) -> Result<()> {
+pub(super) fn assign(devices: &mut Devices, slots: Option<u32>) -> Result<()> {
     let slotted = |m: MemoryModel| matches!(m, MemoryModel::Dimm | MemoryModel::Nvdimm);
     let mut taken = Vec::new();
     for memory in &devices.memories {
@@ -16,9 +16,7 @@ pub(super) fn assign(devices: &mut Devices, slots: u32) -> Result<()> {
             taken.push(a.slot);
         }
     }
-    if slots == 0 {
-        return Ok(());
-    }
+    let Some(slots) = slots else { return Ok(()) };
     for memory in devices
         .memories
         .iter_mut()

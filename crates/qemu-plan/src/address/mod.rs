@@ -28,8 +28,8 @@ pub struct Machine {
     pub legacy: LegacyBridge,
     /// Whether the document is new.
     pub age: Age,
-    /// Slots for memory modules.
-    pub memory_slots: u32,
+    /// Slots for memory modules; none where no memory can be plugged in.
+    pub memory_slots: Option<u32>,
 }
 
 /// Gives every device without a place one, and checks the places that the document names.
@@ -49,7 +49,7 @@ pub fn assign(devices: &mut Devices, machine: Machine) -> Result<()> {
 ///
 /// # Errors
 /// When there is no room, or the place that it names is taken or takes no hot-plug.
-pub fn plug(devices: &mut Devices, new: DevicePlace, memory_slots: u32) -> Result<()> {
+pub fn plug(devices: &mut Devices, new: DevicePlace, memory_slots: Option<u32>) -> Result<()> {
     virtio_serial::plug(devices)?;
     ccid::assign(devices);
     pci::plug(devices, new)?;

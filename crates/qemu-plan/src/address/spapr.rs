@@ -13,6 +13,7 @@ const STEP: u64 = 0x1000;
 
 /// Gives the devices their registers that name the bus and no register.
 pub(super) fn assign(devices: &mut Devices) {
+    put_on_bus(devices);
     let mut taken = BTreeSet::new();
     devices.for_each_info(|_, info| taken.extend(register(info).copied().flatten()));
     let cards = devices
@@ -20,7 +21,6 @@ pub(super) fn assign(devices: &mut Devices) {
         .iter_mut()
         .map(|card| (&mut card.info, NETWORK));
     let controllers = devices.controllers.iter_mut();
-    let controllers = controllers.filter(|c| c.kind == ControllerKind::Scsi);
     let controllers = controllers.map(|controller| (&mut controller.info, SCSI));
     let serials = devices
         .serials
@@ -35,6 +35,38 @@ pub(super) fn assign(devices: &mut Devices) {
         }
         info.address = Some(Address::SpaprVio(SpaprVioAddress { reg: Some(free) }));
     }
+}
+
+/// Devices that are on no other bus are put on this one, whatever address they were given.
+fn put_on_bus(devices: &mut Devices) {
+    let cards = devices.interfaces.iter_mut();
+    let cards = cards.filter(|card| card.model.as_deref() == Some("spapr-vlan"));
+    let controllers = devices.controllers.iter_mut();
+    let controllers =
+        controllers.filter(|c| c.kind == ControllerKind::Scsi && c.model.as_deref() == Some("ibmvscsi"));
+    for info in cards
+        .map(|card| &mut card.info)
+        .chain(controllers.map(|c| &mut c.info))
+    {
+        let reg = match &info.address {
+            Some(Address::SpaprVio(_)) => continue,
+            Some(other) => register_of(other),
+            None => None,
+        };
+        info.address = Some(Address::SpaprVio(SpaprVioAddress { reg }));
+    }
+}
+
+/// The register of a device that was given an address of another kind: libvirt keeps both in one place, and what stands there
+/// is read as the register.
+fn register_of(address: &Address) -> Option<u64> {
+    let (low, high, is_said) = match address {
+        Address::Pci(pci) => (pci.domain, pci.bus, pci.slot),
+        Address::Drive(drive) => (drive.controller, drive.bus, drive.target),
+        Address::VirtioSerial(serial) => (serial.controller, serial.bus, serial.port),
+        _ => return None,
+    };
+    (is_said & 0xff != 0).then_some(u64::from(high) << 32 | u64::from(low))
 }
 
 /// The register that a device on this bus names.

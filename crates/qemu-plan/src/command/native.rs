@@ -28,7 +28,7 @@ pub fn prepare(def: &mut Domain, caps: &Caps) -> Result<()> {
     } else {
         LegacyBridge::DmiToPci
     };
-    let memory_slots = def.max_memory.and_then(|memory| memory.slots).unwrap_or_default();
+    let memory_slots = def.max_memory.map(|memory| memory.slots.unwrap_or_default());
     address::assign(
         &mut def.devices,
         Machine {

@@ -140,7 +140,7 @@ pub fn place(def: &Domain, device: Device, caps: &Caps, ctx: &mut Context<'_>) -
 
 /// Puts a device into the document, with address and alias.
 fn place_one(def: &mut Domain, mut device: Device) -> Result<Device> {
-    let slots = def.max_memory.and_then(|m| m.slots).unwrap_or(0);
+    let slots = def.max_memory.map(|m| m.slots.unwrap_or(0));
     let mut trial = def.devices.clone();
     let at = add_device(&mut trial, device)?;
     address::plug(&mut trial, at, slots)?;

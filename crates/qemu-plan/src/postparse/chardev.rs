@@ -8,6 +8,7 @@ use domxml::devices::{
 /// Fills in serial ports, consoles and channels.
 pub(super) fn fill(devices: &mut Devices, channel_dirs: &[String]) {
     fill_backends(devices);
+    fill_serials(&mut devices.serials);
     pair_console(devices);
     fill_targets(devices, channel_dirs);
 }
@@ -166,13 +167,12 @@ fn fill_serials(serials: &mut [Serial]) {
 }
 
 fn fill_parallels(devices: &mut Devices) {
-    let ports = devices
-        .parallels
-        .iter()
-        .map(|p| p.target.as_ref().and_then(|t| t.port));
-    let mut next = Numbers::after(ports);
+    // Of parallel ports only those before count.
+    let mut next = Numbers(0);
     for parallel in &mut devices.parallels {
-        next.fill(&mut parallel.target.get_or_insert_default().port);
+        let port = &mut parallel.target.get_or_insert_default().port;
+        next.fill(port);
+        next = Numbers::after([Some(next.0.saturating_sub(1)).filter(|_| next.0 > 0), *port].into_iter());
     }
 }
 
@@ -180,7 +180,9 @@ fn fill_consoles(devices: &mut Devices) {
     for (number, console) in (0u32..).zip(&mut devices.consoles) {
         let target = console.target.get_or_insert_with(ConsoleTarget::default);
         target.kind.get_or_insert(ConsoleTargetKind::Serial);
-        target.port.get_or_insert(number);
+        // A serial port under another name has that one's number.
+        let serial = number == 0 && target.kind == Some(ConsoleTargetKind::Serial);
+        target.port = Some(target.port.filter(|_| serial).unwrap_or(number));
     }
 }
 

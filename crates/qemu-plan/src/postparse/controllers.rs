@@ -74,27 +74,23 @@ pub(super) fn ensure(devices: &mut Devices, kind: ControllerKind, index: u32, mo
 
 /// Gives an index to controllers without one; a group of USB 2 controllers shares one.
 pub(super) fn assign_indexes(devices: &mut Devices) {
-    let mut shared: Option<(u32, Vec<UsbModel>)> = None;
     for at in 0..devices.controllers.len() {
         let c = &devices.controllers[at];
         if c.index.is_some() {
             continue;
         }
-        let (kind, usb) = (c.kind, c.usb_model().filter(|m| companion(*m)));
-        let index = match (&mut shared, usb) {
-            (Some((index, members)), Some(model)) if !members.contains(&model) => {
-                members.push(model);
-                *index
-            }
-            (_, Some(model)) => {
-                let index = lowest_free(devices, kind);
-                shared = Some((index, vec![model]));
-                index
-            }
-            (_, None) => lowest_free(devices, kind),
-        };
+        let index = group(&devices.controllers[..at], c).unwrap_or_else(|| lowest_free(devices, c.kind));
         devices.controllers[at].index = Some(index);
     }
+}
+
+/// The number of a companion: that of the last one before it, unless one like it has that number.
+fn group(before: &[Controller], controller: &Controller) -> Option<u32> {
+    let model = |c: &Controller| c.usb_model().filter(|m| companion(*m));
+    let own = model(controller)?;
+    let index = before.iter().rev().find(|c| model(c).is_some())?.index;
+    let is_taken = before.iter().any(|c| model(c) == Some(own) && c.index == index);
+    index.filter(|_| !is_taken)
 }
 
 const fn companion(model: UsbModel) -> bool {

@@ -61,6 +61,16 @@ const PORTS: &[(NetProtocol, u32)] = &[
     (NetProtocol::Vxhs, 9999),
 ];
 
+/// Servers that name no port have their protocol's.
+pub(super) fn fill_ports(source: &mut Source) {
+    if let Some((_, port)) = source.protocol.and_then(|p| PORTS.iter().find(|(k, _)| *k == p)) {
+        let tcp = |h: &&mut StorageHost| h.name.is_some() && h.transport != Some(HostTransport::Unix);
+        for host in source.hosts.iter_mut().filter(tcp) {
+            host.port.get_or_insert(*port);
+        }
+    }
+}
+
 fn fill_source(disk: &mut Disk) {
     let Some(source) = &mut disk.source else {
         return;
@@ -68,12 +78,7 @@ fn fill_source(disk: &mut Disk) {
     if source.file.as_deref() == Some("") {
         source.file = None;
     }
-    if let Some((_, port)) = source.protocol.and_then(|p| PORTS.iter().find(|(k, _)| *k == p)) {
-        let tcp = |h: &&mut StorageHost| h.name.is_some() && h.transport != Some(HostTransport::Unix);
-        for host in source.hosts.iter_mut().filter(tcp) {
-            host.port.get_or_insert(*port);
-        }
-    }
+    fill_ports(source);
     if source.dev.as_deref() == Some("") {
         source.dev = None;
     }

@@ -58,6 +58,9 @@ pub fn post_parse(def: &mut Domain, ctx: &mut Context<'_>) -> Result<Arc<Caps>> 
     let kind = os::machine(def, &caps)?;
     early::firmware(def, &caps)?;
     firmware::fill(def, ctx.config)?;
+    if let Some(source) = def.os.nvram.as_mut().and_then(|nvram| nvram.source.as_mut()) {
+        disk::fill_ports(source);
+    }
     controllers::fill_companions(&mut def.devices.controllers);
     controllers::order(&mut def.devices.controllers);
     controllers::assign_indexes(&mut def.devices);
@@ -78,7 +81,7 @@ pub fn post_parse(def: &mut Domain, ctx: &mut Context<'_>) -> Result<Arc<Caps>> 
     };
     early::placeless(def)?;
     early::usb_leaders(&def.devices.controllers)?;
-    let slots = def.max_memory.and_then(|m| m.slots).unwrap_or(0);
+    let slots = def.max_memory.map(|m| m.slots.unwrap_or(0));
     address::assign(
         &mut def.devices,
         address::Machine {

@@ -1,8 +1,8 @@
 //! Network cards: address, model, and settings that the kind or model does not have.
 
 use domxml::devices::{
-    Interface, InterfaceDriver, InterfaceKind, InterfaceTarget, Mac, NetBackendKind, VirtualPortKind,
-    interface::MODELS,
+    Interface, InterfaceDriver, InterfaceKind, InterfaceSource, InterfaceTarget, Mac, NetBackendKind,
+    VirtualPortKind, interface::MODELS,
 };
 
 use super::Ids;
@@ -13,6 +13,7 @@ const DEFAULT_MODEL: &str = "rtl8139";
 /// Fills in one card.
 pub(super) fn fill(card: &mut Interface, ids: &mut dyn Ids) {
     match &mut card.mac {
+        Some(mac) if mac.address.is_empty() => mac.address = ids.mac(),
         Some(mac) => mac.address.make_ascii_lowercase(),
         None => {
             card.mac = Some(Mac {
@@ -60,6 +61,19 @@ fn fill_plug(card: &mut Interface, ids: &mut dyn Ids) {
             .interfaceid
             .get_or_insert_with(|| ids.uuid().to_string());
     }
+    // Which protocol it is decides the network, so that nothing may be missing.
+    if let Some(port) = card.virtualport.as_mut().filter(|port| port.kind.is_none())
+        && let Some(parameters) = &mut port.parameters
+    {
+        for id in [&mut parameters.instanceid, &mut parameters.interfaceid] {
+            id.get_or_insert_with(|| ids.uuid().to_string());
+        }
+    }
+    if card.kind == InterfaceKind::Vhostuser
+        && let Some(source) = card.source.as_mut().filter(|source| source.transport.is_some())
+    {
+        source.mode.get_or_insert_with(|| "client".to_owned());
+    }
 }
 
 /// Kinds whose traffic the host can filter.
@@ -89,8 +103,10 @@ fn drop_foreign(card: &mut Interface) {
         }
     }
     let passt = card.backend.as_ref().and_then(|b| b.kind) == Some(NetBackendKind::Passt);
+    // Addresses on the host are left for the checks to refuse.
+    let has_addresses = |source: &InterfaceSource| !source.ips.is_empty() || !source.routes.is_empty();
     if card.kind == InterfaceKind::User && !passt {
-        card.source = None;
+        card.source = card.source.take().filter(has_addresses);
     }
     if !FILTERED.contains(&card.kind) {
         card.filterref = None;

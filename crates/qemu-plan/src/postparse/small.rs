@@ -104,10 +104,9 @@ pub(super) fn fill_defaults(devices: &mut Devices) {
         msi.ioeventfd.get_or_insert(OnOff::On);
     }
     if let Some(vsock) = &mut devices.vsock {
-        let unset = vsock.cid.as_ref().is_none_or(|c| c.address.is_none());
-        if unset {
-            vsock.cid.get_or_insert_default().auto = Some(YesNo::Yes);
-        }
+        let cid = vsock.cid.get_or_insert_default();
+        cid.auto
+            .get_or_insert((cid.address.unwrap_or_default() == 0).into());
         vsock.model.get_or_insert(VirtioModel::Virtio);
     }
     devices.redirdevs.iter_mut().for_each(fill_redirdev);
@@ -198,12 +197,14 @@ fn default_audio(devices: &Devices, host: HostAudio) -> Option<AudioKind> {
         return Some(AudioKind::Spice);
     }
     // SDL, D-Bus and a display without a screen choose their own sound when the guest starts.
-    let own = [GraphicsKind::Sdl, GraphicsKind::Dbus, GraphicsKind::EglHeadless];
-    let silent_vnc = has(GraphicsKind::Vnc) && !host.with_vnc;
-    let chosen = match devices.graphics.is_empty() {
-        true => host.without_graphics,
-        false => own.into_iter().any(has) || host.with_vnc,
-    } && !silent_vnc;
+    // Of SDL and VNC the last one decides.
+    let mut displays = devices.graphics.iter().rev();
+    let decides = displays.find(|g| matches!(g.kind, GraphicsKind::Sdl | GraphicsKind::Vnc));
+    let chosen = match decides.map(|display| display.kind) {
+        _ if devices.graphics.is_empty() => host.without_graphics,
+        Some(GraphicsKind::Vnc) => host.with_vnc,
+        _ => true,
+    };
     (!chosen).then_some(AudioKind::None)
 }
 
@@ -229,7 +230,7 @@ pub(super) fn fill_hostdevs(devices: &mut Devices) -> Result<()> {
     }
     for at in 0..devices.hostdevs.len() {
         let hostdev = &devices.hostdevs[at];
-        let unplaced = matches!(hostdev.info.address, None | Some(Address::Unassigned));
+        let unplaced = hostdev.info.address.is_none();
         if hostdev.kind == HostdevKind::Scsi && unplaced {
             let place = next_scsi_unit(devices)?;
             devices.hostdevs[at].info.address = Some(Address::Drive(place));

@@ -98,12 +98,7 @@ pub(crate) fn devices(def: &Domain, caps: &Caps) -> Result<()> {
 /// When there is one.
 pub(crate) fn placeless(def: &Domain) -> Result<()> {
     let devices = &def.devices;
-    let for_virtio = |a: &Address| {
-        matches!(
-            a,
-            Address::Pci(_) | Address::Ccw(_) | Address::VirtioMmio | Address::Unassigned
-        )
-    };
+    let for_virtio = |a: &Address| matches!(a, Address::Pci(_) | Address::Ccw(_) | Address::VirtioMmio);
     let virtio = devices
         .disks
         .iter()

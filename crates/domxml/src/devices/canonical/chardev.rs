@@ -39,6 +39,7 @@ pub(super) fn canonical_smartcard(smartcard: &mut Smartcard) {
     clear!(smartcard; certificates, database);
     let Some(kind) = smartcard.kind else { return };
     canonical_sources(kind, &mut smartcard.sources);
+    drop_labels(&mut smartcard.sources);
     match kind {
         ChardevKind::Tcp => {
             smartcard.protocol.get_or_insert(ChardevProtocol::Raw);
@@ -57,12 +58,18 @@ pub(super) fn canonical_rng_backend(backend: &mut RngBackend) {
     }
     let Some(kind) = backend.kind else { return };
     canonical_sources(kind, &mut backend.sources);
+    drop_labels(&mut backend.sources);
     match kind {
         ChardevKind::Tcp => {
             backend.protocol.get_or_insert(ChardevProtocol::Raw);
         }
         _ => backend.protocol = None,
     }
+}
+
+/// Only ports and channels have labels of their own.
+pub(super) fn drop_labels(sources: &mut [ChardevSource]) {
+    sources.iter_mut().for_each(|source| source.seclabels.clear());
 }
 
 fn canonical_sources(kind: ChardevKind, sources: &mut Vec<ChardevSource>) {
@@ -73,9 +80,21 @@ fn canonical_sources(kind: ChardevKind, sources: &mut Vec<ChardevSource>) {
     for source in &mut *sources {
         canonical_chardev_source(kind, source);
     }
+    sources.retain(|source| *source != ChardevSource::default());
     if kind == Udp {
+        keep_first_of_each_mode(sources);
         sources.sort_by_key(|source| source.mode != Some(ChardevMode::Bind));
     }
+}
+
+/// Of two sources that lead the same way the first counts, and one that leads nowhere is none.
+fn keep_first_of_each_mode(sources: &mut Vec<ChardevSource>) {
+    let mut seen = Vec::new();
+    sources.retain(|source| {
+        let is_first = !seen.contains(&source.mode);
+        seen.push(source.mode);
+        is_first && (source.host.is_some() || source.service.is_some())
+    });
 }
 
 fn canonical_chardev_source(kind: ChardevKind, source: &mut ChardevSource) {
@@ -110,5 +129,6 @@ fn canonical_chardev_source(kind: ChardevKind, source: &mut ChardevSource) {
     if kind != QemuVdagent {
         clear!(source; clipboard, mouse);
     }
+    source.reconnect = super::canonical_reconnect(source.reconnect.take());
     canonical_seclabels(&mut source.seclabels);
 }

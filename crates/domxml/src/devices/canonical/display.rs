@@ -49,7 +49,9 @@ pub(super) fn canonical_graphics(graphics: &mut Graphics) {
     if !matches!(kind, Vnc | Dbus) {
         clear!(graphics; audio);
     }
+    graphics.socket = graphics.socket.take().filter(|socket| !socket.is_empty());
     for listen in &mut graphics.listens {
+        listen.socket = listen.socket.take().filter(|socket| !socket.is_empty());
         if listen.kind != ListenKind::Socket {
             clear!(listen; socket);
         }
@@ -100,6 +102,9 @@ pub(super) fn canonical_audio(audio: &mut Audio) {
         }
         if kind != Oss {
             clear!(stream; try_poll);
+        }
+        for number in [&mut stream.buffer_count, &mut stream.latency] {
+            *number = number.filter(|number| *number != 0);
         }
     }
     let says = |stream: &AudioStream| *stream != AudioStream::default();

@@ -24,15 +24,28 @@ mod net;
 mod storage;
 
 use super::{
-    Controller, ControllerKind, Device, DeviceMut, Devices, Filesystem, FilesystemDriver,
-    FilesystemDriverKind, FilesystemKind, FilesystemSource, Hostdev, HostdevAddress, HostdevKind,
-    HostdevMode, HostdevProtocol, Input, InputKind, Memory, MemoryModel, PciModel, Redirfilter, TpmBackend,
-    TpmBackendKind, UsbModel, Video, VideoModel, VideoModelKind,
+    Address, Controller, ControllerKind, Device, DeviceInfo, DeviceMut, Devices, Filesystem,
+    FilesystemDriver, FilesystemDriverKind, FilesystemKind, FilesystemSource, Hostdev, HostdevAddress,
+    HostdevKind, HostdevMode, HostdevProtocol, Input, InputKind, Memory, MemoryModel, PciModel, Pstore,
+    Reconnect, Redirfilter, Shmem, Size, Sound, SoundModel, TpmBackend, TpmBackendKind, UsbModel, Video,
+    VideoModel, VideoModelKind, YesNo,
 };
-use chardev::{canonical_channel_target, canonical_chardev, canonical_rng_backend, canonical_smartcard};
+use chardev::{
+    canonical_channel_target, canonical_chardev, canonical_rng_backend, canonical_smartcard, drop_labels,
+};
 use display::{canonical_audio, canonical_graphics};
 use net::{canonical_interface, canonical_ip, canonical_route};
 use storage::canonical_disk;
+
+/// Whether to dial again, and when.
+fn canonical_reconnect(reconnect: Option<Reconnect>) -> Option<Reconnect> {
+    let mut reconnect = reconnect.filter(|reconnect| reconnect.enabled.is_some())?;
+    clear!(reconnect; delay);
+    if reconnect.enabled != Some(YesNo::Yes) {
+        clear!(reconnect; timeout);
+    }
+    Some(reconnect)
+}
 
 fn is_default(word: &str) -> bool {
     word == "default"
@@ -42,6 +55,8 @@ impl Devices {
     /// Drops what the kind of each device does not know, and spells out what reading implies.
     pub fn canonicalize(&mut self) {
         self.iter_mut().for_each(canonicalize);
+        let infos = self.iter_mut().filter_map(DeviceMut::into_info);
+        infos.for_each(canonical_info);
         self.redirfilter = self.redirfilter.take().filter(|filter| !filter.rules.is_empty());
     }
 }
@@ -50,6 +65,9 @@ impl Device {
     /// Drops what the kind of the device does not know, and spells out what reading implies.
     pub fn canonicalize(&mut self) {
         canonicalize(self.as_mut());
+        if let Some(info) = self.as_mut().into_info() {
+            canonical_info(info);
+        }
     }
 }
 
@@ -72,6 +90,9 @@ fn canonicalize(device: DeviceMut<'_>) {
         DeviceMut::Audio(audio) => canonical_audio(audio),
         DeviceMut::Lease(lease) => canonical_lease(lease),
         DeviceMut::Memory(memory) => canonical_memory(memory),
+        DeviceMut::Shmem(shmem) => canonical_shmem(shmem),
+        DeviceMut::Pstore(pstore) => canonical_pstore(pstore),
+        DeviceMut::Sound(sound) => canonical_sound(sound),
         DeviceMut::Video(video) => canonical_video(video),
         DeviceMut::Tpm(tpm) => {
             if let Some(backend) = &mut tpm.backend {
@@ -79,7 +100,10 @@ fn canonicalize(device: DeviceMut<'_>) {
                 backend.encryption = backend.encryption.take().filter(|key| !key.secret.is_empty());
             }
         }
-        DeviceMut::Redirdev(redirdev) => canonical_chardev(&mut redirdev.chardev),
+        DeviceMut::Redirdev(redirdev) => {
+            canonical_chardev(&mut redirdev.chardev);
+            drop_labels(&mut redirdev.chardev.sources);
+        }
         DeviceMut::Smartcard(smartcard) => canonical_smartcard(smartcard),
         DeviceMut::Redirfilter(filter) => canonical_redirfilter(filter),
         DeviceMut::Rng(rng) => {
@@ -87,6 +111,50 @@ fn canonicalize(device: DeviceMut<'_>) {
             rng.backend.iter_mut().for_each(canonical_rng_backend);
         }
         _ => {}
+    }
+}
+
+/// What all devices have.
+fn canonical_info(info: &mut DeviceInfo) {
+    if let Some(parameter) = info.boot.as_mut().and_then(|boot| boot.loadparm.as_mut()) {
+        parameter.make_ascii_uppercase();
+    }
+    if let Some(Address::Pci(address)) = &mut info.address {
+        let zero = |number: Option<u32>| number.unwrap_or_default() == 0;
+        address.zpci = address.zpci.filter(|zpci| !zero(zpci.uid) || !zero(zpci.fid));
+    }
+}
+
+/// Shared memory is measured in MiB.
+fn canonical_shmem(shmem: &mut Shmem) {
+    const MIB: u64 = 1 << 20;
+    if let Some(size) = &mut shmem.size
+        && let Ok(bytes) = crate::units::scale(size.value, size.unit.as_deref().unwrap_or("B"))
+        && bytes % MIB == 0
+    {
+        *size = Size {
+            unit: Some("M".to_owned()),
+            value: bytes / MIB,
+        };
+    }
+}
+
+/// A store of crash records is measured in KiB.
+fn canonical_pstore(pstore: &mut Pstore) {
+    if let Some(size) = &mut pstore.size
+        && let Ok(bytes) = crate::units::scale(size.value, size.unit.as_deref().unwrap_or("KiB"))
+    {
+        *size = Size {
+            unit: Some("KiB".to_owned()),
+            value: bytes.div_ceil(1 << 10),
+        };
+    }
+}
+
+/// Streams and a driver are of virtio cards.
+fn canonical_sound(sound: &mut Sound) {
+    if sound.model != SoundModel::Virtio {
+        clear!(sound; streams, driver);
     }
 }
 
@@ -101,8 +169,13 @@ fn canonical_filesystem(filesystem: &mut Filesystem) {
     if let Some(source) = &mut filesystem.source {
         canonical_filesystem_source(kind, source);
     }
+    // Groups are mapped where users are.
+    filesystem.idmap = filesystem.idmap.take().filter(|map| !map.uids.is_empty());
     drop_values!(filesystem, is_default; multidevs);
     let virtiofs = |driver: &FilesystemDriver| driver.kind == Some(FilesystemDriverKind::Virtiofs);
+    if let Some(driver) = filesystem.driver.as_mut().filter(|driver| driver.kind.is_none()) {
+        clear!(driver; format, wrpolicy);
+    }
     if !filesystem.driver.as_ref().is_some_and(virtiofs) {
         clear!(filesystem; binary);
         if let Some(driver) = &mut filesystem.driver {
@@ -168,6 +241,14 @@ fn canonical_controller(controller: &mut Controller) {
         clear!(controller; pcihole64);
     }
     if let Some(driver) = &mut controller.driver {
+        for number in [
+            &mut driver.queues,
+            &mut driver.cmd_per_lun,
+            &mut driver.max_sectors,
+            &mut driver.iothread,
+        ] {
+            *number = number.filter(|number| *number != 0);
+        }
         driver.iothreads = driver.iothreads.take().filter(|map| !map.threads.is_empty());
     }
 }
@@ -180,6 +261,9 @@ fn canonical_memory(memory: &mut Memory) {
         clear!(memory; uuid);
     }
     if let Some(source) = &mut memory.source {
+        if let Some(Ok(nodes)) = source.nodemask.as_deref().map(str::parse::<crate::Bitmap>) {
+            source.nodemask = Some(nodes.to_string());
+        }
         if !matches!(model, Dimm | VirtioMem | SgxEpc) {
             clear!(source; nodemask);
         }
@@ -208,6 +292,16 @@ fn canonical_memory(memory: &mut Memory) {
 
 /// An adapter that is none has nothing.
 fn canonical_video(video: &mut Video) {
+    if let Some(model) = &mut video.model {
+        for size in [
+            &mut model.ram,
+            &mut model.vram,
+            &mut model.vram64,
+            &mut model.vgamem,
+        ] {
+            *size = size.filter(|size| *size != 0);
+        }
+    }
     let model = video.model.as_mut();
     if let Some(model) = model.filter(|model| model.kind == VideoModelKind::None) {
         *model = VideoModel {
@@ -220,6 +314,13 @@ fn canonical_video(video: &mut Video) {
 
 fn canonical_tpm_backend(backend: &mut TpmBackend) {
     use TpmBackendKind::{Emulator, Passthrough};
+    if let Some(source) = backend.source.as_mut().filter(|_| backend.kind == Emulator) {
+        clear!(source; mode);
+    }
+    backend.device = backend
+        .device
+        .take()
+        .filter(|device| device.path.as_deref() != Some(""));
     if backend.kind != Passthrough {
         clear!(backend; device);
     } else {
@@ -247,6 +348,12 @@ fn canonical_hostdev(hostdev: &mut Hostdev) {
     let kind = hostdev.kind;
     if kind != Pci {
         clear!(hostdev; driver);
+    }
+    if kind != Scsi {
+        clear!(hostdev; readonly, shareable);
+    }
+    if !matches!(kind, Pci | HostdevKind::Mdev) {
+        clear!(hostdev; display, ramfb);
     }
     if let Some(source) = &mut hostdev.source {
         if kind != Usb {

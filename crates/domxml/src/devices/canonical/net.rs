@@ -1,14 +1,27 @@
 //! Network cards and addresses.
 
 use super::is_default;
-use crate::devices::{Coalesce, Interface, InterfaceKind, InterfaceSource, Ip, Route, interface::MODELS};
+use crate::devices::{
+    Bandwidth, Coalesce, Interface, InterfaceDriver, InterfaceKind, InterfaceSource, Ip, Mac, NetBackendKind,
+    Route, VirtualPort, VirtualPortKind, YesNo, interface::MODELS,
+};
 
 pub(super) fn canonical_interface(interface: &mut Interface) {
     let kind = interface.kind;
     if let Some(source) = &mut interface.source {
         canonical_plug(kind, source);
+        if kind == InterfaceKind::Vhostuser {
+            let passt = interface.backend.as_ref().and_then(|b| b.kind) == Some(NetBackendKind::Passt);
+            canonical_socket(source, passt);
+        }
     }
-    interface.mac = interface.mac.take().filter(|mac| !mac.address.is_empty());
+    if kind == InterfaceKind::Hostdev
+        && let Some(backend) = &mut interface.backend
+    {
+        clear!(backend; vhost);
+    }
+    let says = |mac: &Mac| !mac.address.is_empty() || mac.kind.is_some() || mac.check.is_some();
+    interface.mac = interface.mac.take().filter(says);
     if let Some(mac) = &mut interface.mac
         && let Some(octets) = crate::inet::mac_octets(&mac.address)
     {
@@ -25,6 +38,17 @@ pub(super) fn canonical_interface(interface: &mut Interface) {
         .take()
         .filter(|filter| filter.filter.is_some());
     interface.teaming = interface.teaming.take().filter(|teaming| !teaming.says_nothing());
+    // What drives a virtio card is asked where the document says that it is one.
+    let model = interface.model.as_deref().unwrap_or_default();
+    let is_virtio = model
+        .get(..6)
+        .is_some_and(|begin| begin.eq_ignore_ascii_case("virtio"));
+    if !is_virtio && let Some(driver) = interface.driver.take() {
+        interface.driver = Some(InterfaceDriver {
+            virtio: driver.virtio,
+            ..InterfaceDriver::default()
+        });
+    }
     if kind == InterfaceKind::Hostdev {
         interface.driver = None;
     } else {
@@ -47,14 +71,69 @@ pub(super) fn canonical_interface(interface: &mut Interface) {
     if let Some(backend) = &mut interface.backend {
         drop_values!(backend, is_default; kind);
     }
+    interface.mtu = interface.mtu.filter(|mtu| *mtu != 0);
+    if let Some(vlan) = interface.vlan.as_mut().filter(|vlan| vlan.tags.len() > 1) {
+        vlan.trunk = Some(YesNo::Yes);
+    }
+    interface.bandwidth.iter_mut().for_each(canonical_bandwidth);
+    interface.virtualport.iter_mut().for_each(canonical_virtual_port);
+    let forwarded = interface
+        .port_forwards
+        .iter_mut()
+        .filter_map(|forward| forward.address.as_mut());
+    forwarded.for_each(canonical_address);
     interface.ips.iter_mut().for_each(canonical_ip);
     interface.routes.iter_mut().for_each(canonical_route);
 }
 
+/// What serves a card elsewhere is passt, which has a device of the host, or whoever has the socket.
+fn canonical_socket(source: &mut InterfaceSource, passt: bool) {
+    if passt {
+        clear!(source; transport, path, mode, reconnect);
+        return;
+    }
+    clear!(source; dev);
+    source.reconnect = super::canonical_reconnect(source.reconnect.take());
+}
+
+/// A rate of nothing is none.
+fn canonical_bandwidth(bandwidth: &mut Bandwidth) {
+    for rate in bandwidth.inbound.iter_mut().chain(&mut bandwidth.outbound) {
+        for number in [
+            &mut rate.average,
+            &mut rate.peak,
+            &mut rate.floor,
+            &mut rate.burst,
+        ] {
+            *number = number.filter(|number| *number != 0);
+        }
+    }
+}
+
+/// Of an association with a switch, what its protocol knows.
+fn canonical_virtual_port(port: &mut VirtualPort) {
+    use VirtualPortKind::{Midonet, Openvswitch, Qbg, Qbh};
+    let Some(parameters) = &mut port.parameters else {
+        return;
+    };
+    parameters.profileid = parameters.profileid.take().filter(|id| !id.is_empty());
+    let Some(kind) = port.kind.filter(|kind| *kind != VirtualPortKind::None) else {
+        return;
+    };
+    if kind != Qbg {
+        clear!(parameters; managerid, typeid, typeidversion, instanceid);
+    }
+    if !matches!(kind, Openvswitch | Midonet) {
+        clear!(parameters; interfaceid);
+    }
+    if !matches!(kind, Openvswitch | Qbh) {
+        clear!(parameters; profileid);
+    }
+}
+
 fn canonical_plug(kind: InterfaceKind, source: &mut InterfaceSource) {
     use InterfaceKind::{
-        Bridge, Client, Direct, Ethernet, Hostdev, Internal, Mcast, Network, Server, Udp, User, Vdpa, Vds,
-        Vhostuser,
+        Bridge, Client, Direct, Hostdev, Internal, Mcast, Network, Server, Udp, User, Vdpa, Vds, Vhostuser,
     };
     if kind != Network {
         clear!(source; network, portgroup);
@@ -88,9 +167,6 @@ fn canonical_plug(kind: InterfaceKind, source: &mut InterfaceSource) {
     }
     if kind != Hostdev {
         clear!(source; missing, host_device, origstates);
-    }
-    if kind != Ethernet {
-        clear!(source; ips, routes);
     }
     source.ips.iter_mut().for_each(canonical_ip);
     source.routes.iter_mut().for_each(canonical_route);

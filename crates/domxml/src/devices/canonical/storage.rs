@@ -24,11 +24,28 @@ pub(super) fn canonical_disk(disk: &mut Disk) {
     if disk.target.tray == Some(Tray::Closed) {
         disk.target.tray = None;
     }
+    disk.target.rotation_rate = disk.target.rotation_rate.filter(|rate| *rate != 0);
     if let Some(driver) = &mut disk.driver {
+        driver.queues = driver.queues.filter(|queues| *queues != 0);
+        driver.queue_size = driver.queue_size.filter(|size| *size != 0);
         drop_values!(driver, is_default; cache, error_policy, rerror_policy, io, discard, detect_zeroes);
     }
+    // One without cylinders, heads or sectors says nothing.
+    let says = |number| number != 0;
+    disk.geometry = disk.geometry.take().filter(|geometry| {
+        [geometry.cyls, geometry.heads, geometry.secs]
+            .into_iter()
+            .all(says)
+    });
     if let Some(geometry) = &mut disk.geometry {
         drop_values!(geometry, is_default; trans);
+    }
+}
+
+impl Source {
+    /// Drops what a source of the kind does not know.
+    pub(crate) fn canonicalize(&mut self, kind: StorageKind) {
+        canonical_source(self, kind);
     }
 }
 
@@ -64,20 +81,67 @@ fn canonical_source(source: &mut Source, kind: StorageKind) {
     if !matches!(kind, Network | VhostUser) {
         clear!(source; reconnect);
     }
-    source.name = source.name.take().filter(|name| !name.is_empty());
+    for place in [
+        &mut source.file,
+        &mut source.dev,
+        &mut source.dir,
+        &mut source.name,
+    ] {
+        *place = place.take().filter(|place| !place.is_empty());
+    }
+    if kind == Nvme {
+        source.managed.get_or_insert(YesNo::Yes);
+        if let Some(address) = &mut source.address {
+            for part in [
+                &mut address.domain,
+                &mut address.bus,
+                &mut address.slot,
+                &mut address.function,
+            ] {
+                part.get_or_insert(0);
+            }
+        }
+    }
+    canonical_reconnect(source, kind);
     source.readahead = source.readahead.take().filter(|ahead| ahead.size != 0);
     source.timeout = source.timeout.take().filter(|timeout| timeout.seconds != 0);
     for host in &mut source.hosts {
         host.port = host.port.filter(|port| *port != 0);
+        match host.transport {
+            Some(HostTransport::Unix) => {
+                clear!(host; name, port);
+            }
+            _ => {
+                clear!(host; socket);
+            }
+        }
         host.transport = host
             .transport
             .filter(|transport| *transport != HostTransport::Tcp);
+    }
+    if kind == Network {
+        clear!(source; seclabels);
     }
     canonical_seclabels(&mut source.seclabels);
     source
         .data_store
         .iter_mut()
         .for_each(|store| canonical_data_store(store));
+}
+
+/// A socket is dialled again after seconds, a server of NBD is waited for; others do neither.
+fn canonical_reconnect(source: &mut Source, kind: StorageKind) {
+    let Some(mut reconnect) = source.reconnect.take() else {
+        return;
+    };
+    match (kind, source.protocol) {
+        (StorageKind::VhostUser, _) => source.reconnect = super::canonical_reconnect(Some(reconnect)),
+        (StorageKind::Network, Some(NetProtocol::Nbd)) => {
+            clear!(reconnect; enabled, timeout);
+            source.reconnect = Some(reconnect).filter(|r| r.delay.is_some_and(|delay| delay != 0));
+        }
+        _ => {}
+    }
 }
 
 /// The one part of a source that counts: the first that is of the storage.
@@ -111,6 +175,9 @@ fn canonical_protocol(source: &mut Source) {
 }
 
 fn canonical_data_store(store: &mut DataStore) {
+    if let Some(format) = &mut store.format {
+        format.metadata_cache = None;
+    }
     let kind = store.kind.unwrap_or_default();
     store
         .source

@@ -185,7 +185,9 @@ pub(super) fn parallel(guest: &Guest<'_>, port: &Parallel) -> Result<()> {
 fn fits_machine(guest: &Guest<'_>, serial: &Serial) -> bool {
     match (kind(serial), model(serial)) {
         (Some(SerialTargetKind::SystemSerial), Some(SerialModel::Pl011)) => guest.is_arm_virt(),
-        (Some(SerialTargetKind::SystemSerial), _) => guest.is_virt_of(&["riscv32", "riscv64", "loongarch64"]),
+        (Some(SerialTargetKind::SystemSerial), Some(SerialModel::U16550a)) => {
+            guest.is_virt_of(&["riscv32", "riscv64", "loongarch64"])
+        }
         (Some(SerialTargetKind::SpaprVioSerial), _) => guest.is_pseries(),
         (Some(SerialTargetKind::SclpSerial), _) => guest.is_s390(),
         _ => true,
@@ -223,7 +225,7 @@ fn first<'a>(end: &End<'a>) -> Option<&'a ChardevSource> {
 }
 
 fn has(end: &End<'_>, value: fn(&ChardevSource) -> Option<&String>) -> bool {
-    first(end).and_then(value).is_some_and(|v| !v.is_empty())
+    first(end).and_then(value).is_some()
 }
 
 fn service<'a>(end: &End<'a>) -> Option<&'a String> {

@@ -1,8 +1,8 @@
 //! Network cards: what any hypervisor refuses, then what QEMU does.
 
 use domxml::devices::{
-    Bandwidth, Interface, InterfaceKind, Ip, NetBackendKind, PortForward, SocketMode, TeamingKind, YesNo,
-    interface::MODELS,
+    Address, Bandwidth, Interface, InterfaceKind, Ip, NetBackendKind, PortForward, SocketMode, TeamingKind,
+    YesNo, interface::MODELS,
 };
 
 use super::super::Guest;
@@ -33,6 +33,9 @@ pub(super) fn qemu(guest: &Guest<'_>, card: &Interface) -> Result<()> {
 rules! {
     /// What no hypervisor takes.
     GENERIC(guest, card: Interface) {
+        internal "PCI host devices must use 'pci' or 'unassigned' address type"
+            if card.kind == InterfaceKind::Hostdev
+                && card.info.address.as_ref().is_some_and(|a| !matches!(a, Address::Pci(_) | Address::Unassigned));
         conflicting "Invalid attempt to set network interface host-side IP route and/or address info on interface of type '{}'. This is only supported on interfaces of type 'ethernet'"
             (card.kind.as_str())
             if card.kind != InterfaceKind::Ethernet

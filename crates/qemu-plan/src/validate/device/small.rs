@@ -21,7 +21,7 @@ rules! {
             if input.bus == Some(InputBus::Ps2)
                 && !matches!(input.kind, InputKind::Mouse | InputKind::Keyboard);
         internal "unsupported input bus {}" (input.bus.map_or("", |b| b.as_str()))
-            if matches!(input.bus, Some(InputBus::Xen | InputBus::Parallels));
+            if matches!(input.bus, Some(InputBus::Xen | InputBus::Parallels)) && input.kind != InputKind::Evdev;
         conflicting "only bus 'virtio' is supported for 'passthrough' input devices"
             if input.kind == InputKind::Passthrough && input.bus != Some(InputBus::Virtio);
         conflicting "input evdev doesn't support bus element"
@@ -44,7 +44,7 @@ rules! {
                 && !guest.caps.has(Flag::UsbKbd);
         unsupported "virtio (non-)transitional models are not supported for input type={}"
             (input.kind.as_str())
-            if input.kind != InputKind::Passthrough && input.bus == Some(InputBus::Virtio)
+            if input.bus == Some(InputBus::Virtio)
                 && input.model.is_some_and(|m| m != VirtioModel::Virtio);
         unsupported "{} is not supported by this QEMU binary" (virtio_input(input).1)
             if input.bus == Some(InputBus::Virtio) && !guest.caps.has(virtio_input(input).0);
@@ -129,7 +129,7 @@ rules! {
         unsupported "fmode and dmode must be used with accessmode=mapped"
             if (fs.fmode.is_some() || fs.dmode.is_some()) && fs.accessmode != Some(AccessMode::Mapped);
         unsupported "only supports passthrough accessmode"
-            if fs_driver(fs) == Some(FilesystemDriverKind::Handle) && !passes(fs);
+            if fs_driver(fs) == Some(FilesystemDriverKind::Handle) && fs.accessmode != Some(AccessMode::Passthrough);
         unsupported "Filesystem driver type not supported" if matches!(
             fs_driver(fs), Some(FilesystemDriverKind::Loop | FilesystemDriverKind::Nbd | FilesystemDriverKind::Ploop));
         unsupported "virtiofs only supports passthrough accessmode"
@@ -153,7 +153,7 @@ rules! {
         unsupported "mtp is not supported with this QEMU binary"
             if fs_driver(fs) == Some(FilesystemDriverKind::Mtp) && !guest.caps.has(Flag::UsbMtp);
         unsupported "mtp only supports passthrough accessmode"
-            if fs_driver(fs) == Some(FilesystemDriverKind::Mtp) && !passes(fs);
+            if fs_driver(fs) == Some(FilesystemDriverKind::Mtp) && fs.accessmode != Some(AccessMode::Passthrough);
     }
 }
 
