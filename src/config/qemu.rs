@@ -54,6 +54,8 @@ pub struct QemuConfig {
     pub nvram: Option<Vec<(PathBuf, PathBuf)>>,
     /// Program that makes persistent reservations of SCSI disks: a path, or a name.
     pub pr_helper: String,
+    /// Program that is the message bus of a D-Bus display.
+    pub dbus_daemon: String,
     /// Have virtiofsd log in detail.
     pub virtiofsd_debug: bool,
     /// How much QEMU's GlusterFS driver logs.
@@ -391,6 +393,7 @@ impl QemuConfig {
             },
             log_timestamp: document.flag("log_timestamp"),
             nvram: nvram(document)?,
+            dbus_daemon: document.text("dbus_daemon").unwrap_or("dbus-daemon").to_owned(),
             pr_helper: document.text("pr_helper").unwrap_or("qemu-pr-helper").to_owned(),
             virtiofsd_debug: document.flag("virtiofsd_debug"),
             gluster_debug_level: document.count("gluster_debug_level"),

@@ -794,8 +794,8 @@ const SECTIONS: &[Section] = &[
                 "dbus_daemon",
                 Text,
                 Str("dbus-daemon"),
-                Planned,
-                "Message bus for a guest's helpers.",
+                Live,
+                "Message bus of a guest with a D-Bus display.",
             ),
             key(
                 "swtpm_user",

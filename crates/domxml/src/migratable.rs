@@ -173,6 +173,31 @@ mod tests {
     }
 
     #[test]
+    fn spice_that_listens_nowhere_has_no_port() {
+        let audio = "<audio id='1' type='spice'/>";
+        for (listens, kept) in [
+            ("none", &["<graphics type='spice' autoport='no'/>"][..]),
+            (
+                "socket",
+                &[
+                    "<graphics type='spice'>",
+                    "<listen type='socket'/>",
+                    "</graphics>",
+                ],
+            ),
+        ] {
+            let display = format!("<graphics type='spice'><listen type='{listens}'/></graphics>");
+            assert_eq!(migratable("pc-q35-10.0", &format!("{display}{audio}")), kept);
+        }
+        let other = "<graphics type='spice' autoport='no'/>";
+        let silent = "<audio id='1' type='none'/>";
+        assert_eq!(
+            migratable("pc-q35-10.0", &format!("{other}{silent}")),
+            [other, silent]
+        );
+    }
+
+    #[test]
     fn what_every_version_adds_is_left_out() {
         let usb = "<controller type='usb' index='0' model='piix3-uhci'><alias name='usb'/></controller>";
         let pci = "<controller type='pci' index='0' model='pci-root'><alias name='pci.0'/></controller>";

@@ -26,7 +26,7 @@ use crate::{
         document::{plan, resources},
         holdings::{
             cgroup,
-            helper::{passt, reservations, screen, tpm, virtiofs},
+            helper::{message_bus, passt, reservations, screen, tpm, virtiofs},
             hostdev, log,
             net::{mac_filter, ports, script},
             storage::{owners::Owners, transient},
@@ -311,6 +311,7 @@ async fn give_back(driver: &Arc<Driver>, guest: &Guest, view: &Arc<View>, cause:
     };
     let document = &run.document.domain;
     screen::unplug(driver, document).await;
+    message_bus::unplug(driver, document).await;
     reservations::unplug(driver, document).await;
     virtiofs::unplug(driver, document).await;
     passt::unplug(driver, document).await;

@@ -67,6 +67,15 @@ pub(crate) async fn complete(
     })
 }
 
+/// What the run's emulator can do.
+pub(super) fn capabilities(prepared: &Prepared) -> Vec<domxml::status::CapabilityFlag> {
+    let flags = prepared.caps.flags();
+    let flag = |name: &str| domxml::status::CapabilityFlag {
+        name: name.to_owned(),
+    };
+    flags.iter().map(|f| flag(f.name())).collect()
+}
+
 /// QEMU tells of the steps of a migration, and a save is one. A daemon that takes the guest over relies on it.
 async fn tell_of_migrations(monitor: &Monitor) -> Result<()> {
     let events = MigrationCapability {

@@ -41,7 +41,9 @@ use crate::{
         document::{plan, prepared::Prepared, resources::line_config},
         graph,
         holdings::{
-            cgroup, listen, log,
+            cgroup,
+            helper::message_bus,
+            listen, log,
             net::traffic,
             storage::{chain, lease, transient, volumes},
         },
@@ -712,21 +714,15 @@ fn status(
     reserved: &Reserved,
     line: &command::CommandLine,
 ) -> StatusDocument {
-    use domxml::status::{BlockJobs, CapabilityFlag, Monitor};
+    use domxml::status::{BlockJobs, Monitor};
     StatusDocument {
         monitor: Some(Monitor {
             path: reserved.monitor.to_string_lossy().into_owned(),
             kind: Some("unix".to_owned()),
         }),
-        qemu_caps: prepared
-            .caps
-            .flags()
-            .iter()
-            .map(|f| CapabilityFlag {
-                name: f.name().to_owned(),
-            })
-            .collect(),
+        qemu_caps: live::capabilities(prepared),
         lib_dir: Some(reserved.resources.dirs.lib.clone()),
+        dbus_daemon: message_bus::is_at(&prepared.document, &reserved.resources.dirs.dbus_socket),
         channel_target_dir: Some(reserved.resources.dirs.channel.clone()),
         memory_backing_dir: Some(reserved.resources.dirs.memory.clone()),
         cpu: prepared.cpu.clone(),

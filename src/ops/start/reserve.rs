@@ -26,7 +26,7 @@ use crate::{
         holdings::{
             chardev,
             display_port::{Lease, choose_ports, complete_listens},
-            helper::{passt, reservations, screen, tpm::emulator, virtiofs},
+            helper::{message_bus, passt, reservations, screen, tpm::emulator, virtiofs},
             hostdev, memory,
             net::{interface, ports},
             nvram, render_node,
@@ -113,6 +113,7 @@ pub(crate) async fn reserve(
     interface::check(&prepared.document)?;
     interface::plug(driver, prepared, &mut qemu, &mut resources, undo).await?;
     screen::plug(driver, prepared, &mut qemu, &mut resources, undo).await?;
+    message_bus::plug(driver, &mut prepared.document, undo).await?;
     emulator::plug(driver, prepared, &mut qemu, &mut resources, undo).await?;
     virtiofs::plug(driver, prepared, &mut resources, undo).await?;
     passt::plug(driver, prepared, &mut resources, undo).await?;

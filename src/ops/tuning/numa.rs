@@ -128,7 +128,16 @@ pub(crate) fn check(driver: &Driver, document: &Domain) -> Result<()> {
         .filter_map(|tune| tune.memory.as_ref()?.nodeset.as_ref());
     let of_cells = tune.flat_map(|tune| &tune.memnodes).map(|node| &node.nodeset);
     all.chain(of_cells)
-        .try_for_each(|nodes| refuse_missing(driver, nodes))
+        .try_for_each(|nodes| refuse_missing(driver, nodes))?;
+    let modules = document
+        .devices
+        .memories
+        .iter()
+        .filter_map(|module| module.source.as_ref());
+    let of_modules = modules.filter_map(|source| source.nodemask.as_deref()?.parse::<Bitmap>().ok());
+    of_modules
+        .into_iter()
+        .try_for_each(|nodes| refuse_missing(driver, &nodes))
 }
 
 fn refuse_missing(driver: &Driver, nodes: &Bitmap) -> Result<()> {

@@ -126,6 +126,9 @@ impl Graphics {
         if self.websocket_generated.take() == Some(YesNo::Yes) {
             self.websocket = Some(-1);
         }
+        // A bus of its own is begun with the run.
+        let own = |address: &String| address.contains("/qemu/dbus/") && address.ends_with("-dbus.sock");
+        self.address = self.address.take().filter(|address| !own(address));
         for listen in &mut self.listens {
             if listen.auto_generated.take() == Some(YesNo::Yes) {
                 (listen.socket, self.socket) = (None, None);

@@ -15,6 +15,7 @@ use super::address;
 use super::chardev::{self, CharSource};
 use super::context::{Context, alias};
 use super::line::CommandLine;
+use crate::error::{Area, Code};
 use crate::props::Props;
 use crate::{Error, Result};
 
@@ -103,7 +104,11 @@ pub fn build_channel(cx: Context<'_>, channel: &Channel, line: &mut CommandLine)
             chardev::build(cx, source, id, line)?;
             line.device(channel_props(cx, channel)?);
         }
-        ChannelTargetKind::Xen | ChannelTargetKind::None => {}
+        ChannelTargetKind::Xen => {}
+        ChannelTargetKind::None => {
+            let text = "a channel of type none leads nowhere in the guest";
+            return Err(Error::new(Code::Internal, Area::None, text));
+        }
     }
     Ok(())
 }

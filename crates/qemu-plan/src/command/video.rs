@@ -6,6 +6,7 @@ use domxml::devices::video::{Video, VideoBackend, VideoModel, VideoModelKind};
 use super::address::{self, Virtio};
 use super::context::{Context, alias};
 use super::line::CommandLine;
+use crate::error::{Area, Code};
 use crate::props::Props;
 use crate::{Error, Result};
 
@@ -30,11 +31,10 @@ pub fn build(cx: Context<'_>, line: &mut CommandLine) -> Result<()> {
         }
         if is_vhost_user(video) {
             let id = alias(&video.info)?;
-            let fd = cx
-                .res
-                .device(id)
-                .fd
-                .ok_or_else(|| Error::internal_qemu("no socket of a vhost-user display"))?;
+            let fd =
+                cx.res.device(id).fd.ok_or_else(|| {
+                    Error::new(Code::Internal, Area::None, "no socket of a vhost-user display")
+                })?;
             line.push("-chardev", format!("socket,id=chr-vu-{id},fd={fd}"));
         }
         line.device(props(cx, video)?);

@@ -8,7 +8,10 @@ use std::{
 
 use serde::Deserialize;
 
-use crate::error::{Area, Error, Result, os_text};
+use crate::{
+    error::{Area, Error, Result, os_text},
+    ops::host::programs,
+};
 
 /// Where they are described; the first description of a name counts.
 // table
@@ -71,6 +74,11 @@ pub(super) fn ask(program: &Path) -> Result<Description> {
         let text = format!("Child process ({} --print-capabilities) {why}", program.display());
         Error::internal(text).in_area(Area::None)
     };
+    if !program.is_absolute() && programs::find(&program.to_string_lossy(), &[]).is_none() {
+        let missing = std::io::Error::from_raw_os_error(nix::libc::ENOENT);
+        let text = format!("Cannot find '{}' in path", program.display());
+        return Err(Error::system(text, missing).in_area(Area::None));
+    }
     let output = Command::new(program)
         .arg("--print-capabilities")
         .stdin(Stdio::null())

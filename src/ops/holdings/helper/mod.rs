@@ -1,6 +1,7 @@
 //! Programs that run beside QEMU for one device.
 
 mod described;
+pub mod message_bus;
 pub mod passt;
 pub mod reservations;
 pub mod screen;
