@@ -306,7 +306,11 @@ mod tests {
             cred: PeerCred::own(),
             read_only: false,
         };
-        Caller { peer, more: None }
+        Caller {
+            peer,
+            more: None,
+            call: None,
+        }
     }
 
     fn small() -> Arc<Clients> {

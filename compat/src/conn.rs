@@ -93,6 +93,7 @@ impl Conn {
         Caller {
             peer,
             more: state.more.clone(),
+            call: None,
         }
     }
 

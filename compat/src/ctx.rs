@@ -7,7 +7,7 @@ use unixfd::{Fds, Peer};
 use virtqemud_client::{Services, direct};
 use wire::procedure::ProcedureInfo;
 use wire::xdr::Text;
-use wire::{ErrorCode, ErrorDomain, WireError};
+use wire::{Caller, ErrorCode, ErrorDomain, WireError};
 
 use crate::backend::{Asked, Calls};
 use crate::conn::{Conn, Open};
@@ -104,7 +104,10 @@ impl Ctx {
         Calls {
             backend: Arc::clone(&self.conn.options.backend),
             asked: Asked {
-                caller: self.conn.caller(),
+                caller: Caller {
+                    call: Some(self.info),
+                    ..self.conn.caller()
+                },
                 priority: self.info.priority,
                 fds: self.fds.clone(),
             },

@@ -81,7 +81,8 @@ async fn begin(
         cred,
         read_only: kind == SocketKind::ReadOnly,
     };
-    let caller = Caller { peer, more };
+    let call = None;
+    let caller = Caller { peer, more, call };
     if kind == SocketKind::Admin && cred.uid != PeerCred::own().uid {
         tracing::warn!(
             pid = cred.pid,

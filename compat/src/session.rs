@@ -653,7 +653,8 @@ mod tests {
             cred: PeerCred::of(&stream).unwrap(),
             read_only: false,
         };
-        let caller = Caller { peer, more: None };
+        let (more, call) = (None, None);
+        let caller = Caller { peer, more, call };
         let stream = QuietStream::new(stream).unwrap();
         let conn = Arc::new(Conn::new(Arc::clone(&options), SocketKind::ReadWrite, &caller));
         let ticket = options.clients.enter(Front::Libvirt, caller, true).await;

@@ -107,6 +107,7 @@ fn caller(request: &Request<Body>) -> Option<Caller> {
     Some(Caller {
         peer,
         more: extensions.get::<Arc<More>>().cloned(),
+        call: None,
     })
 }
 

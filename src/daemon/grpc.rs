@@ -111,7 +111,8 @@ impl Front {
             })
         });
         let peer = Peer { cred, read_only };
-        let caller = Caller { peer, more };
+        let call = None;
+        let caller = Caller { peer, more, call };
         let ticket = self
             .clients
             .enter(compat::Front::Other, caller.clone(), false)

@@ -207,14 +207,14 @@ impl Jobs {
         self.grant_waiting()
     }
 
-    /// The job that stands in the way of `want`, for messages; libvirt's words.
-    pub fn holder(&self, want: Want) -> &'static str {
+    /// The job that stands in the way of `want`, and libvirt's word for it.
+    pub fn holder(&self, want: Want) -> (Option<JobId>, &'static str) {
         match (want, &self.plain, &self.long) {
-            (Want::Agent, ..) => "agent",
-            (Want::Plain(kind), _, Some((_, long, mask))) if !mask.has(kind) => long.name(),
-            (_, Some((_, kind)), _) => kind.name(),
-            (_, None, Some((_, long, _))) => long.name(),
-            (_, None, None) => "none",
+            (Want::Agent, ..) => (self.agent, "agent"),
+            (Want::Plain(kind), _, Some((id, long, mask))) if !mask.has(kind) => (Some(*id), long.name()),
+            (_, Some((id, kind)), _) => (Some(*id), kind.name()),
+            (_, None, Some((id, long, _))) => (Some(*id), long.name()),
+            (_, None, None) => (None, "none"),
         }
     }
 
@@ -297,7 +297,7 @@ mod tests {
         let a = granted(jobs.ask(Want::Plain(Kind::Modify)));
         let b = queued(jobs.ask(Want::Plain(Kind::Query)));
         let c = queued(jobs.ask(Want::Plain(Kind::Modify)));
-        assert_eq!(jobs.holder(Want::Plain(Kind::Query)), "modify");
+        assert_eq!(jobs.holder(Want::Plain(Kind::Query)), (Some(a), "modify"));
         assert_eq!(jobs.done(a), [b]);
         assert_eq!(jobs.done(b), [c]);
         assert!(jobs.done(c).is_empty() && !jobs.busy());
@@ -310,7 +310,7 @@ mod tests {
         let query = granted(jobs.ask(Want::Plain(Kind::Query)));
         jobs.done(query);
         let modify = queued(jobs.ask(Want::Plain(Kind::Modify)));
-        assert_eq!(jobs.holder(Want::Plain(Kind::Modify)), "save");
+        assert_eq!(jobs.holder(Want::Plain(Kind::Modify)), (Some(save), "save"));
         assert_eq!(jobs.tolerate(save, Mask::of(&[Kind::Modify])), [modify]);
         jobs.done(modify);
         assert!(jobs.done(save).is_empty());

@@ -34,6 +34,7 @@ use std::{
 
 use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
+use wire::procedure::ProcedureInfo;
 
 pub use condition::{Condition, RunState};
 pub use document::{Document, Either, Stored};
@@ -69,6 +70,36 @@ struct Inner {
 struct Board {
     jobs: Jobs,
     waiting: HashMap<JobId, oneshot::Sender<()>>,
+    /// Which calls of libvirt's protocol the jobs are of.
+    calls: HashMap<JobId, &'static ProcedureInfo>,
+}
+
+impl Board {
+    /// Asks for a job for the call that runs now.
+    fn ask(&mut self, want: Want) -> Answer {
+        let answer = self.jobs.ask(want);
+        let call = crate::peers::current().and_then(|caller| caller.call);
+        if let (Answer::Granted(id) | Answer::Queued(id), Some(call)) = (&answer, call) {
+            self.calls.insert(*id, call);
+        }
+        answer
+    }
+
+    /// Ends a job; who is granted now.
+    fn done(&mut self, id: JobId) -> Vec<JobId> {
+        self.calls.remove(&id);
+        self.jobs.done(id)
+    }
+
+    /// Who stands in the way of `want`: libvirt's clients know it by its call.
+    fn holder(&self, want: Want) -> String {
+        let (id, word) = self.jobs.holder(want);
+        let slot = if want == Want::Agent { "agent" } else { "monitor" };
+        match id.and_then(|id| self.calls.get(&id)) {
+            Some(call) => format!("{slot}={}", call.dispatcher()),
+            None => word.to_owned(),
+        }
+    }
 }
 
 impl Domain {
@@ -90,6 +121,7 @@ impl Domain {
         let board = Mutex::new(Board {
             jobs: Jobs::new(max_queued),
             waiting: HashMap::new(),
+            calls: HashMap::new(),
         });
         Self {
             inner: Arc::new(Inner {
@@ -168,7 +200,7 @@ impl Domain {
     pub async fn job_within(&self, want: Want, limit: Duration) -> Result<Job> {
         let (id, receiver) = {
             let mut board = self.board();
-            match board.jobs.ask(want) {
+            match board.ask(want) {
                 Answer::Granted(id) => {
                     return Ok(Job {
                         domain: self.clone(),
@@ -196,7 +228,7 @@ impl Domain {
         match tokio::time::timeout(limit, receiver).await {
             Ok(Ok(())) => Ok(job),
             _ => {
-                let holder = self.board().jobs.holder(want);
+                let holder = self.board().holder(want);
                 Err(Error::new(
                     Code::OperationTimeout,
                     format!("cannot acquire state change lock (held by {holder})"),
@@ -264,7 +296,7 @@ impl Drop for Job {
     fn drop(&mut self) {
         let mut board = self.domain.board();
         board.waiting.remove(&self.id);
-        let mut granted = board.jobs.done(self.id);
+        let mut granted = board.done(self.id);
         while let Some(id) = granted.pop() {
             // Who was granted but has given up waiting gives it on.
             let taken = board
@@ -272,7 +304,7 @@ impl Drop for Job {
                 .remove(&id)
                 .is_some_and(|waiter| waiter.send(()).is_ok());
             if !taken {
-                granted.extend(board.jobs.done(id));
+                granted.extend(board.done(id));
             }
         }
     }

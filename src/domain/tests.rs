@@ -491,6 +491,31 @@ async fn a_job_is_waited_for_and_who_holds_it_is_named() {
     assert!(began.elapsed() >= Duration::from_millis(50));
     assert_eq!(error.code, Code::OperationTimeout);
     assert!(error.to_string().contains("held by start"), "{error}");
+    drop(error);
+    // A call of libvirt's protocol is named as libvirt's daemon names it.
+    let of_a_call = |job| {
+        let peer = unixfd::Peer {
+            cred: unixfd::PeerCred::own(),
+            read_only: false,
+        };
+        let call = Some(&<wire::remote::DomainBackupBegin as wire::procedure::Procedure>::INFO);
+        let caller = wire::Caller {
+            peer,
+            more: None,
+            call,
+        };
+        crate::peers::on_behalf(Some(caller), job)
+    };
+    let other = place.define(2, "b").await.unwrap();
+    let _backup = of_a_call(Box::pin(other.job(Want::Long(Long::Backup))))
+        .await
+        .unwrap();
+    let _agent = of_a_call(Box::pin(other.job(Want::Agent))).await.unwrap();
+    for (want, slot) in [(Want::Long(Long::Save), "monitor"), (Want::Agent, "agent")] {
+        let error = other.job_within(want, Duration::ZERO).await.unwrap_err();
+        let text = format!("(held by {slot}=remoteDispatchDomainBackupBegin)");
+        assert!(error.to_string().ends_with(&text), "{error}");
+    }
     // Zero does not wait.
     assert!(
         domain

@@ -31,6 +31,7 @@ pub(super) fn identity(common: &Path, caller: Option<&Caller>) -> Result<Vec<Typ
                 read_only: false,
             },
             more: None,
+            call: None,
         }
         .identity()
     };

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use unixfd::Peer;
 
+use crate::procedure::ProcedureInfo;
 use crate::typed::TypedParam;
 
 /// The caller that a daemon decides about.
@@ -13,6 +14,8 @@ pub struct Caller {
     pub peer: Peer,
     /// What more is known of it, if anything.
     pub more: Option<Arc<More>>,
+    /// The procedure that it has called, if it speaks libvirt's protocol.
+    pub call: Option<&'static ProcedureInfo>,
 }
 
 /// What is known of a caller beyond its credentials.
@@ -75,6 +78,7 @@ mod tests {
                 given: None,
                 label: Some("a:b:c".into()),
             })),
+            call: None,
         };
         let params = caller.identity();
         let value = |name: &str| {
@@ -101,6 +105,7 @@ mod tests {
             given: Some(given.clone()),
             label: None,
         }));
-        assert_eq!(Caller { more, peer }.identity(), given);
+        let call = None;
+        assert_eq!(Caller { peer, more, call }.identity(), given);
     }
 }

@@ -277,6 +277,18 @@ impl ProcedureInfo {
         }
     }
 
+    /// The function of libvirt's daemon that dispatches its calls, as messages name it.
+    #[must_use]
+    pub fn dispatcher(&self) -> String {
+        let program = match self.program {
+            crate::admin::PROGRAM_NUMBER => "admin",
+            crate::qemu::PROGRAM_NUMBER => "qemu",
+            crate::lxc::PROGRAM_NUMBER => "lxc",
+            _ => "remote",
+        };
+        format!("{program}Dispatch{}", self.name)
+    }
+
     /// The refusal of the call on a read-only connection.
     #[must_use]
     pub fn denied(&self) -> WireError {

@@ -303,7 +303,8 @@ impl<'a> Watch<'a> {
 
     /// Takes away what QEMU had for a disk. Nothing depends on it, so what fails is logged.
     async fn take_away(&self, (backup, target): (&Backup, &str), job: &BlockJob) {
-        if backup.is_pull() && !backup.parts().any(BackupDisk::is_over) {
+        // Each disk that is over stops it, as with libvirt; the first one does.
+        if backup.is_pull() {
             serve::stop(self.guest, backup).await;
         }
         let part = backup.disks.iter().find(|part| part.name == target);

@@ -319,10 +319,10 @@ async fn mark(guest: &Guest, id: &str, state: BlockJobState) -> Result<()> {
 async fn keep_bitmaps(guest: &Guest, job: &BlockJob, (disk, after): (&Disk, &After), outcome: &Outcome) {
     let result = async {
         if *outcome != Outcome::Completed {
-            return match job.kind.known() {
-                Some(BlockJobKind::ActiveCommit) => forget_writes(guest, disk, job).await,
-                _ => Ok(()),
-            };
+            if job.kind.known() == Some(BlockJobKind::ActiveCommit) {
+                forget_writes(guest, disk, job).await;
+            }
+            return Ok(());
         }
         let nodes = guest
             .execute(commands::QueryNamedBlockNodes { flat: true })
@@ -372,25 +372,16 @@ async fn commit_bitmaps(guest: &Guest, job: &BlockJob, disk: &Disk, bitmaps: &Bi
     result
 }
 
-async fn forget_writes(guest: &Guest, disk: &Disk, job: &BlockJob) -> Result<()> {
-    let nodes = guest
-        .execute(commands::QueryNamedBlockNodes { flat: true })
-        .await?;
-    let bitmaps = Bitmaps::of(nodes);
+async fn forget_writes(guest: &Guest, disk: &Disk, job: &BlockJob) {
     let chain = qemu_plan::block::Chain::of(disk);
     let base = job.base.as_deref().and_then(|node| chain.with_node(node));
-    let Some(node) = base.and_then(|at| chain.layers[at].node()) else {
-        return Ok(());
-    };
-    match bitmaps.find(node, graph::bitmaps::ACTIVE_WRITE) {
-        Some(_) => {
-            transact(
-                guest,
-                vec![graph::bitmaps::remove(node, graph::bitmaps::ACTIVE_WRITE)],
-            )
-            .await
+    if let Some(node) = base.and_then(|at| chain.layers[at].node()) {
+        let remove = serde_json::json!({ "node": node, "name": graph::bitmaps::ACTIVE_WRITE });
+        let remove = commands::BlockDirtyBitmapRemove(images::object(remove));
+        // There is one only if the image was about to be swapped in.
+        if let Err(error) = guest.execute(remove).await {
+            tracing::debug!(job = job.name, %error, "writes were not recorded while the image was swapped in");
         }
-        None => Ok(()),
     }
 }
 

@@ -140,7 +140,8 @@ pub async fn create(
     let operation = Operation::begin(driver, domain, ask).await?;
     let prepared = prepare(driver, &operation.view(), snapshot, how).await?;
     if operation.is_trial() {
-        return Ok((operation.view(), name));
+        let memory = prepared.beside.memory.transpose();
+        return memory.map(|_| (operation.view(), name));
     }
     let view = operation
         .carry_out(move |context| Box::pin(carry_out(context, prepared, how)))
@@ -217,8 +218,10 @@ async fn prepare(driver: &Arc<Driver>, view: &View, mut snapshot: Snapshot, how:
         return Err(Error::new(Code::OperationFailed, said).in_area(Area::Domain));
     }
     let has_memory = snapshot.memory.mode == Some(SnapshotMode::External);
-    if known.active && (kind == Kind::Internal || has_memory) {
+    if known.active && kind == Kind::Internal {
         without_block_jobs(view)?;
+    }
+    if known.active && (kind == Kind::Internal || has_memory) {
         snapshot.cookie = cookie(view);
     }
     let memory = match has_memory && known.active {
@@ -226,7 +229,7 @@ async fn prepare(driver: &Arc<Driver>, view: &View, mut snapshot: Snapshot, how:
             let guest = driver.guests.of(view)?;
             let runs = known.state == RunState::Running;
             let cookie = snapshot.cookie.as_ref();
-            Some(Memory::plan(driver, (view, &guest), &snapshot, cookie, runs).await?)
+            Some(Memory::plan(driver, (view, &guest), &snapshot, cookie, runs).await)
         }
         false => None,
     };

@@ -255,8 +255,8 @@ pub(crate) fn parts_of(snapshot: &Snapshot) -> impl Iterator<Item = &SnapshotDis
 pub(crate) struct Beside {
     /// Somebody else makes a part.
     pub(crate) manual: bool,
-    /// The guest's memory.
-    pub(crate) memory: Option<Memory>,
+    /// The guest's memory. What stands in the way of writing it is told once the CPUs stand, as libvirt does.
+    pub(crate) memory: Option<Result<Memory>>,
 }
 
 /// Makes an external snapshot of a running guest: of its disks, and of its memory.
@@ -278,7 +278,7 @@ pub(crate) async fn running(
     let note = Noted {
         resume: runs && (manual || memory.is_some()),
         goes_on: runs && !manual && memory.is_some(),
-        memory: memory.as_ref().and_then(Memory::new_file),
+        memory: memory.iter().flatten().find_map(Memory::new_file),
     };
     let goes_on = note.goes_on;
     context.intend(intent(&snapshot, &overlays, how, note)).await?;
@@ -287,7 +287,7 @@ pub(crate) async fn running(
     if runs && (manual || memory.is_some() && !how.live) {
         stop_cpus(&context, &guest, Condition::PAUSED_SNAPSHOT).await?;
     }
-    let written = match &memory {
+    let written = match memory.transpose()? {
         Some(memory) => {
             if goes_on && how.live {
                 let (driver, guest) = (Arc::clone(&driver), Arc::clone(&guest));

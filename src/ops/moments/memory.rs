@@ -79,7 +79,7 @@ impl Memory {
         let mut head = header.encode(false).to_vec();
         head.extend_from_slice(data);
         context.set_cancellable(true);
-        let new = make_file(context, guest, &self.path, Cache::Used).await?;
+        let new = make_file(context, guest, &self.path, (Cache::Used, |_| false)).await?;
         context.enter("memory");
         // Also of a sparse one: libvirt writes a plain stream there, and reads one.
         let how = (Cache::Used, self.compressor.clone());

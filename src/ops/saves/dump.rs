@@ -140,45 +140,59 @@ async fn dump(
         ImageFormat::Sparse => ImageFormat::Raw,
         other => other,
     };
-    let compressor = pour::program(format, "dump")?;
-    match how.content {
-        Content::Whole => movable::check(&guest, &view).await?,
-        Content::Memory(ELF) => {}
-        Content::Memory(format) => {
-            let known = guest.execute(commands::QueryDumpGuestMemoryCapability {}).await?;
-            if !known.formats.iter().any(|known| known == format) {
-                let text = format!("unsupported dumpformat '{format}' for this QEMU binary");
-                return Err(Error::argument(text));
-            }
-        }
-    }
+    let possible = Possible {
+        program: pour::program(format, "dump"),
+        content: dumpable(&guest, &view, how.content).await,
+    };
     if operation.is_trial() {
-        return Ok(());
+        return possible.program.and(possible.content);
     }
     let dumping = Dumping {
         guest,
         how: how.clone(),
-        compressor,
         // Of one that has just crashed or stopped it may not be known yet.
         ran: how.then != Then::Stay && view.condition.state() == RunState::Running,
     };
     let operation = operation.in_record_of(followed);
     operation
-        .carry_out(|context| Box::pin(async move { dumping.carry_out(&context).await }))
+        .carry_out(|context| Box::pin(async move { dumping.carry_out(possible, &context).await }))
         .await
 }
 
-/// A dump that is checked and may begin.
+/// Whether QEMU can write this of the guest.
+async fn dumpable(guest: &Guest, view: &View, content: Content) -> Result<()> {
+    match content {
+        Content::Whole => movable::check(guest, view).await,
+        Content::Memory(ELF) => Ok(()),
+        Content::Memory(format) => {
+            let known = guest.execute(commands::QueryDumpGuestMemoryCapability {}).await?;
+            if known.formats.iter().any(|known| known == format) {
+                return Ok(());
+            }
+            let text = format!("unsupported dumpformat '{format}' for this QEMU binary");
+            Err(Error::argument(text))
+        }
+    }
+}
+
+/// What a dump needs. What is missing is told where libvirt tells it: once the CPUs stand.
+struct Possible {
+    /// The program that compresses, if one does. Before the file is made.
+    program: Result<Option<PathBuf>>,
+    /// What QEMU can write. After the file is made.
+    content: Result<()>,
+}
+
+/// A dump that may begin.
 struct Dumping {
     guest: Arc<Guest>,
     how: How,
-    compressor: Option<PathBuf>,
     /// The CPUs ran before.
     ran: bool,
 }
 
 impl Dumping {
-    async fn carry_out(self, context: &Arc<Context>) -> Result<()> {
+    async fn carry_out(self, possible: Possible, context: &Arc<Context>) -> Result<()> {
         let path = self.how.path.to_string_lossy().into_owned();
         context.intend(Intent::Dump { path }).await?;
         let whole = self.how.content == Content::Whole;
@@ -197,7 +211,7 @@ impl Dumping {
             Then::Stay => {}
             _ => stop_cpus(context, &self.guest, Condition::PAUSED_DUMP).await?,
         }
-        let statistics = self.write(context, &job).await?;
+        let statistics = self.write(context, &job, possible).await?;
         if context.is_cancelled() {
             return Err(job.cancelled());
         }
@@ -230,11 +244,18 @@ impl Dumping {
         resume(Arc::clone(context.driver()), Arc::clone(&self.guest), condition)
     }
 
-    async fn write(&self, context: &Arc<Context>, job: &Arc<LongJob>) -> Result<Statistics> {
+    async fn write(
+        &self,
+        context: &Arc<Context>,
+        job: &Arc<LongJob>,
+        possible: Possible,
+    ) -> Result<Statistics> {
+        let compressor = possible.program?;
         let cache = cache(self.how.bypass_cache);
-        let new = make_file(context, &self.guest, &self.how.path, cache).await?;
+        // What was dumped of a guest that died meanwhile is all that there is of it.
+        let new = make_file(context, &self.guest, &self.how.path, (cache, |_| true)).await?;
+        possible.content?;
         context.enter("memory");
-        let compressor = self.compressor.clone();
         match self.how.content {
             Content::Whole => {
                 let (pour, to) = Pour::into_file(new.file, &self.how.path, Vec::new(), (cache, compressor))?;
@@ -309,8 +330,9 @@ async fn write_memory(
                     Some((None, result)) if result.status == "completed" => break result.total,
                     Some((error, _)) => {
                         // A file that can't be written is why.
-                        if let Some(Err(error)) = poured {
-                            return Err(error);
+                        match poured {
+                            Some(done) => done?,
+                            None => pour.done().await?,
                         }
                         return Err(failed(&error.unwrap_or_default()));
                     }

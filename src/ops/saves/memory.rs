@@ -139,7 +139,7 @@ pub(crate) async fn prepare(guest: &Guest, mapped: Option<Shape>, limit: Limit) 
         .map(drop)
 }
 
-/// Sets back what was set for a way: the guest may go on.
+/// Sets back what was set for a way: the guest goes on.
 async fn set_back(guest: &Guest, mapped: Option<Shape>, set: Option<i64>) -> Result<()> {
     if let Some(fdset_id) = set {
         let remove = commands::RemoveFd { fdset_id, fd: None };
@@ -236,10 +236,15 @@ pub(crate) async fn write(
     if guest.process()?.has_exited() {
         return result;
     }
-    let back = set_back(guest, mapped, set).await;
-    match (result, back) {
-        (Ok(done), Ok(())) => Ok(done),
-        (Err(error), _) | (Ok(_), Err(error)) => Err(error),
+    match result {
+        // A QEMU whose memory is in a file of its own ends now: what it would do next matters to nobody.
+        Ok(done) => prepare(guest, mapped, Limit::None).await.map(|()| done),
+        Err(error) => {
+            if let Err(failed) = set_back(guest, mapped, set).await {
+                tracing::warn!(error = %failed, "what a migration had set in QEMU is not set back");
+            }
+            Err(error)
+        }
     }
 }
 
@@ -286,19 +291,30 @@ enum Next {
 
 impl Waiting<'_> {
     async fn written(&self, context: &Context, mut pour: Option<Pour>) -> Result<Statistics> {
-        let written = self.until_over(context, &mut pour, Self::write_step).await;
+        let mut full = Ok(());
+        let step = |next| {
+            if let Next::Poured(done) = next {
+                // Nobody reads any more: QEMU fails as well, unless it has just written the last of it.
+                full = done;
+            }
+            None
+        };
+        let written = self.until_over(context, &mut pour, step).await;
         let statistics = match written {
             Ok(()) => self.statistics().await?,
             Err(error) => {
-                // Nobody reads any more: QEMU does not wait for it.
+                if full.is_ok() && error.code == Code::OperationFailed {
+                    full = self.poured_soon(&mut pour).await;
+                }
                 drop(pour);
                 self.give_up().await;
-                return Err(error);
+                return Err(full.err().unwrap_or(error));
             }
         };
         if let Some(job) = self.job {
             job.tell(statistics).await?;
         }
+        full?;
         if let Some(mut pour) = pour {
             // All has left QEMU; how long the disk takes for it, nobody can say.
             tokio::select! {
@@ -310,7 +326,19 @@ impl Waiting<'_> {
     }
 
     async fn loaded(&self, context: &Context, mut pour: Option<Pour>) -> Result<()> {
-        self.until_over(context, &mut pour, Self::load_step).await
+        let step = |next| self.load_step(next);
+        self.until_over(context, &mut pour, step).await
+    }
+
+    /// What a file that is written meets, where QEMU has failed at the pipe to it.
+    async fn poured_soon(&self, pour: &mut Option<Pour>) -> Result<()> {
+        let Some(pour) = pour else { return Ok(()) };
+        if self.guest.process()?.has_exited() {
+            return Ok(());
+        }
+        tokio::time::timeout(DRAINING, pour.done())
+            .await
+            .unwrap_or(Ok(()))
     }
 
     /// Goes on until `step` says that it is over.
@@ -318,7 +346,7 @@ impl Waiting<'_> {
         &self,
         context: &Context,
         pour: &mut Option<Pour>,
-        step: fn(&Self, Next) -> Option<Result<()>>,
+        mut step: impl FnMut(Next) -> Option<Result<()>> + Send,
     ) -> Result<()> {
         let mut states = self.guest.migration.subscribe();
         let mut pace = tokio::time::interval_at(tokio::time::Instant::now() + PACE, PACE);
@@ -346,7 +374,7 @@ impl Waiting<'_> {
                 }
                 _ => {}
             }
-            if let Some(over) = step(self, next) {
+            if let Some(over) = step(next) {
                 return over;
             }
             // A stream that is over and was not taken for one: QEMU would wait for the rest for ever.
@@ -354,15 +382,6 @@ impl Waiting<'_> {
                 let text = format!("job '{}' failed: the image ends before the guest does", self.name);
                 return Err(Error::new(Code::OperationFailed, text));
             }
-        }
-    }
-
-    /// Before QEMU is done, what is poured can only fail.
-    #[expect(clippy::unused_self, reason = "as its sibling has it")]
-    fn write_step(&self, next: Next) -> Option<Result<()>> {
-        match next {
-            Next::Poured(Err(error)) => Some(Err(error)),
-            _ => None,
         }
     }
 
@@ -423,13 +442,16 @@ impl Waiting<'_> {
     async fn give_up(&self) {
         let over = |state: &String| matches!(state.as_str(), "" | "completed" | "failed" | "cancelled");
         let given_up = async {
-            self.guest.execute(commands::MigrateCancel {}).await?;
             let mut states = self.guest.migration.subscribe();
+            let mut is_told = false;
             loop {
                 let answer = self.guest.execute(commands::QueryMigrate {}).await?;
                 let state = answer.get("status").and_then(Value::as_str).unwrap_or_default();
                 if over(&state.to_owned()) {
                     return Ok::<_, Error>(());
+                }
+                if !std::mem::replace(&mut is_told, true) {
+                    self.guest.execute(commands::MigrateCancel {}).await?;
                 }
                 // The event may be missing: it is asked again.
                 let _ = tokio::time::timeout(DRAINING / 20, states.changed()).await;

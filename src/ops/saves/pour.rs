@@ -22,7 +22,7 @@ use crate::{
 
 /// What a pipe holds; fewer switches between the two ends.
 const PIPE: i32 = 1 << 20;
-/// What is read or written at once past the page cache.
+/// What is read or written at once. QEMU may be done before a file that is full is met, as with libvirt's helper.
 const BLOCK: usize = 1 << 20;
 /// How blocks must lie for that.
 const ALIGN: usize = 4096;
@@ -226,7 +226,7 @@ fn fill(mut file: File, mut from: File, head: Vec<u8>, cache: Cache) -> io::Resu
     match cache {
         Cache::Used => {
             file.write_all(&head)?;
-            io::copy(&mut from, &mut file)?;
+            in_blocks(&mut from, &mut file)?;
         }
         Cache::Bypassed => {
             let mut all = Read::chain(io::Cursor::new(head), from);
@@ -274,17 +274,36 @@ impl Aligned {
     }
 }
 
+/// Reads until the block is full or nothing more comes; how much was read.
+fn fill_block(from: &mut impl Read, block: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < block.len() {
+        match from.read(&mut block[filled..]) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+fn in_blocks(from: &mut impl Read, file: &mut File) -> io::Result<()> {
+    let mut block = vec![0; BLOCK];
+    loop {
+        let filled = fill_block(from, &mut block)?;
+        file.write_all(&block[..filled])?;
+        if filled < block.len() {
+            return Ok(());
+        }
+    }
+}
+
 fn past_the_cache(from: &mut impl Read, file: &mut File) -> io::Result<()> {
     let mut buffer = Aligned::new();
     loop {
         let block = buffer.block();
-        let mut filled = 0;
-        while filled < block.len() {
-            match from.read(&mut block[filled..])? {
-                0 => break,
-                read => filled += read,
-            }
-        }
+        let filled = fill_block(from, block)?;
         if filled == block.len() {
             file.write_all(block)?;
             continue;

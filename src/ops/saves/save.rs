@@ -162,36 +162,50 @@ async fn save(
     saveable(&view, how)?;
     let guest = driver.guests.of(&view)?;
     movable::check(&guest, &view).await?;
-    let channels = channels(how.channels, format)?;
-    let document = image::document_of(driver, &view, how.xml.clone()).await?;
+    let content = Content::plan(driver, &view, how, format).await;
     if operation.is_trial() {
-        return Ok(());
+        return content.map(drop);
     }
-    let runs = view.condition.state() == RunState::Running;
-    let texts = Texts {
-        document,
-        cookie: Some(cookie(&view)?.format()),
-    };
-    let name = Arc::clone(&view.name);
     let path = match &how.path {
         Some(path) => path.clone(),
-        None => driver.registry.store().managed_save_path(&name),
+        None => driver.registry.store().managed_save_path(&view.name),
     };
-    let (header, data) = texts.compose(how.runs.unwrap_or(runs), format);
     let saving = Saving {
         guest,
         path,
         managed: how.path.is_none(),
         cache: how.cache(),
-        channels,
         compressor,
-        head: (header, data),
         flags: how.flags(),
     };
     let operation = operation.in_record_of(followed);
     operation
-        .carry_out(|context| Box::pin(async move { saving.carry_out(&context).await }))
+        .carry_out(|context| Box::pin(async move { saving.carry_out(content, &context).await }))
         .await
+}
+
+/// What is written into an image beside the guest's memory, and how.
+struct Content {
+    head: (Header, Vec<u8>),
+    channels: u32,
+}
+
+impl Content {
+    /// Plans it. What stands in the way of it is told once the CPUs stand: a client sees them stop and go on, as with libvirt.
+    ///
+    /// # Errors
+    /// The document that the image is to get is none, or another machine's; the format can't have so many channels.
+    async fn plan(driver: &Arc<Driver>, view: &View, how: &How, format: ImageFormat) -> Result<Self> {
+        let texts = Texts {
+            document: image::document_of(driver, view, how.xml.clone()).await?,
+            cookie: Some(cookie(view)?.format()),
+        };
+        let runs = view.condition.state() == RunState::Running;
+        Ok(Self {
+            channels: channels(how.channels, format)?,
+            head: texts.compose(how.runs.unwrap_or(runs), format),
+        })
+    }
 }
 
 fn saveable(view: &View, how: &How) -> Result<()> {
@@ -218,14 +232,12 @@ struct Saving {
     path: PathBuf,
     managed: bool,
     cache: Cache,
-    channels: u32,
     compressor: Option<PathBuf>,
-    head: (Header, Vec<u8>),
     flags: u32,
 }
 
 impl Saving {
-    async fn carry_out(self, context: &Arc<Context>) -> Result<()> {
+    async fn carry_out(self, content: Result<Content>, context: &Arc<Context>) -> Result<()> {
         let driver = Arc::clone(context.driver());
         if self.managed {
             make_directory(&self.path).await?;
@@ -244,24 +256,32 @@ impl Saving {
         end_with_undo(context, &job).await?;
         context.set_cancellable(true);
         stop_cpus(context, &self.guest, Condition::PAUSED_SAVE).await?;
-        let statistics = self.write(context, &job).await?;
+        let content = content?;
+        let statistics = self.write(context, &job, &content).await?;
         if context.is_cancelled() {
             return Err(job.cancelled());
         }
         context.set_cancellable(false);
         context.enter("sealed");
-        image::seal(&self.path, self.head.0).await?;
+        image::seal(&self.path, content.head.0).await?;
         self.end(context, &driver, &job, statistics).await
     }
 
     /// Writes all of the image; it is not complete yet.
-    async fn write(&self, context: &Arc<Context>, job: &Arc<LongJob>) -> Result<Statistics> {
-        let (header, data) = &self.head;
+    async fn write(
+        &self,
+        context: &Arc<Context>,
+        job: &Arc<LongJob>,
+        content: &Content,
+    ) -> Result<Statistics> {
+        let (header, data) = &content.head;
         let mut head = header.encode(false).to_vec();
         head.extend_from_slice(data);
         let is_mapped = header.format == ImageFormat::Sparse;
         let cache = if is_mapped { Cache::Used } else { self.cache };
-        let new = make_file(context, &self.guest, &self.path, cache).await?;
+        // An image that QEMU has ended for is the guest.
+        let stays = |cause| cause == Some(Cause::Saved);
+        let new = make_file(context, &self.guest, &self.path, (cache, stays)).await?;
         context.enter("memory");
         if !is_mapped {
             let (pour, to) = Pour::into_file(new.file, &self.path, head, (cache, self.compressor.clone()))?;
@@ -284,7 +304,7 @@ impl Saving {
             file,
             direct,
             offset: header.stream_at(),
-            channels: self.channels,
+            channels: content.channels,
         };
         memory::write(context, &self.guest, job, (Way::File(mapped), None)).await
     }
@@ -395,19 +415,18 @@ pub(super) async fn resume(driver: Arc<Driver>, guest: Arc<Guest>, condition: Co
     cpus::run_cpus(&driver, &guest, run).await
 }
 
-/// Makes the file; undone, it is gone, or is no image.
+/// Makes the file; undone, it is gone, or is no image. It is kept if QEMU has ended for a reason for which it `stays`.
 pub(crate) async fn make_file(
     context: &Arc<Context>,
     guest: &Arc<Guest>,
     path: &Path,
-    cache: Cache,
+    (cache, stays): (Cache, fn(Option<Cause>) -> bool),
 ) -> Result<New> {
     let new = New::create(path, cache).await?;
     let (made, created, guest) = (path.to_owned(), new.created, Arc::clone(guest));
     let mut steps = context.steps("file").await?;
     steps.push("the file", async move {
-        // An image that QEMU has ended for is the guest.
-        if guest.ending() == Some(Cause::Saved) && guest.process()?.has_exited() {
+        if guest.process()?.has_exited() && stays(guest.ending()) {
             return Ok(());
         }
         crate::blocking::file("removing a file", move || image::discard(&made, created)).await

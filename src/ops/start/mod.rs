@@ -9,7 +9,7 @@
 //!
 //! Each stage pushes its undo. The process is told on disk while it is still held back from becoming QEMU: if the daemon
 //! dies before, it ends by itself; if after, the next daemon finds it in its status file, not finished, and ends it.
-//! A start is told to nobody before it has succeeded.
+//! A start is told to nobody before it has succeeded; one that fails later than QEMU answers tells that the host ended QEMU.
 
 mod advice;
 mod cpu;
@@ -518,7 +518,8 @@ impl Attempt<'_> {
             Ok(view) => self.go_on(&guest, view).await,
             Err(error) => {
                 guest.end_because(cause::Cause::NotStarted);
-                stop::terminate(driver, &guest, stop::Patience::None).await?;
+                // QEMU has answered: it tells its end, which is told on.
+                stop::terminate(driver, &guest, stop::Patience::Usual).await?;
                 Err(error)
             }
         }

@@ -12,8 +12,10 @@ use super::{Backend, Controller, Error, Host, Result};
 
 /// How often a group that is still in use is tried to be removed, and how long is waited the first time; each time twice
 /// as long as before. A process that has ended leaves its groups a moment later.
-const REMOVALS: u32 = 9;
+const REMOVALS: u32 = 150;
 const PAUSE: Duration = Duration::from_micros(400);
+/// The longest of these pauses: who waits for the end of a guest waits for this.
+const LONGEST: Duration = Duration::from_millis(3);
 /// What a guest's own groups end with.
 const OWN: &str = ".libvirt-qemu";
 /// What a guest's own group in a unit of systemd's is called.
@@ -407,7 +409,7 @@ fn remove_tree(directory: &Path) -> Result<()> {
         let result = remove_once(directory);
         match result {
             Err(error) if error.raw_os_error() == Some(nix::libc::EBUSY) && attempt < REMOVALS => {
-                thread::sleep(PAUSE * (1 << attempt))
+                thread::sleep((PAUSE * (1 << attempt.min(5))).min(LONGEST))
             }
             other => {
                 return other.map_err(|error| {
