@@ -18,7 +18,7 @@ const SOON: Duration = Duration::from_secs(30);
 /// The same at the time of a later backup.
 const LATER: u8 = 0x66;
 
-fn run(program: &str, args: &[&str]) -> Result<String> {
+pub(crate) fn run(program: &str, args: &[&str]) -> Result<String> {
     let output = Command::new(program).args(args).output()?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     ensure!(
@@ -53,7 +53,7 @@ const FIRST: [(u64, u8); 5] = [
 ];
 
 impl Place {
-    fn kill_guest(&self) -> Result<()> {
+    pub(crate) fn kill_guest(&self) -> Result<()> {
         let pid = std::fs::read_to_string(self.sandbox.path("/run/libvirt/qemu/g.pid"))?;
         run("kill", &["-9", pid.trim()]).map(drop)
     }
@@ -67,11 +67,11 @@ impl Place {
         Ok(())
     }
 
-    fn file(&self, name: &str) -> PathBuf {
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.sandbox.dir().join(name)
     }
 
-    fn shown(&self, name: &str) -> String {
+    pub(crate) fn shown(&self, name: &str) -> String {
         self.file(name).display().to_string()
     }
 

@@ -149,3 +149,31 @@ fn a_guest_that_crashes_is_dumped_and_begins_anew_if_its_document_says_so() -> R
     let running = || virsh.state("g").is_ok_and(|state| state == "running");
     wait_until("the guest running", SOON, running)
 }
+
+#[test]
+fn what_was_dumped_of_a_guest_that_dies_meanwhile_stays() -> Result<()> {
+    if !can_run_guests() {
+        return Ok(());
+    }
+    let (daemon, _dir) = crate::saves::slow(30)?;
+    let mut sandbox = Sandbox::new(daemon)?;
+    let conf = sandbox.path("/etc/libvirt/qemu.conf");
+    fs::create_dir_all(sandbox.path("/etc/libvirt"))?;
+    let text = "user = \"root\"\ngroup = \"root\"\nsecurity_driver = \"none\"\nstdio_handler = \"file\"\n";
+    fs::write(conf, format!("{text}dump_image_format = \"gzip\"\n"))?;
+    sandbox.start()?;
+    let virsh = sandbox.virsh();
+    virsh.define(&small("g", Path::new(QEMU), ""))?;
+    virsh.ok(&["start", "g"])?;
+    let file = sandbox.dir().join("dump");
+    let mut dump = virsh.spawn(&["dump", "g", &file.to_string_lossy()])?;
+    wait_until("the dump being under way", SOON, || file.exists())?;
+    let pid = fs::read_to_string(sandbox.path("/run/libvirt/qemu/g.pid"))?;
+    ensure!(Command::new("kill").args(["-9", pid.trim()]).status()?.success());
+    ensure!(!dump.wait()?.success(), "the guest died");
+    wait_until("the end of the guest", SOON, || {
+        virsh.state("g").is_ok_and(|state| state == "shut off")
+    })?;
+    ensure!(file.exists(), "what was dumped is gone");
+    Ok(())
+}

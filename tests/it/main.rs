@@ -41,6 +41,7 @@ mod logd;
 mod look;
 mod machined;
 mod migration;
+mod model_backups;
 mod model_externals;
 mod neighbours;
 mod network;

@@ -28,10 +28,10 @@ const SNAPSHOTS: usize = 8;
 type Disks = [[u8; PIECES]; 2];
 
 /// Numbers that look random: a linear congruence is enough to choose by.
-struct Dice(u64);
+pub(crate) struct Dice(pub(crate) u64);
 
 impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
+    pub(crate) fn roll(&mut self, sides: usize) -> usize {
         self.0 = self
             .0
             .wrapping_mul(6_364_136_223_846_793_005)

@@ -390,3 +390,57 @@ fn a_save_goes_on_without_its_client() -> Result<()> {
     virsh.ok(&["restore", &text(&image)])?;
     Ok(())
 }
+
+/// What can't be saved or dumped so is refused where libvirt refuses it: the CPUs stop and go on, and listeners see it. A
+/// start that fails once QEMU answers tells QEMU's end.
+#[test]
+fn who_listens_sees_what_is_refused_late() -> Result<()> {
+    if !can_run_guests() {
+        return Ok(());
+    }
+    let sandbox = Sandbox::started(daemon())?;
+    guest(&sandbox)?;
+    let virsh = sandbox.virsh();
+    virsh.ok(&["start", "g"])?;
+    let image = sandbox.dir().join("image");
+    virsh.ok(&["save", "g", &text(&image)])?;
+    let cut = damaged(&image, "cut", |bytes| bytes.truncate(200_000))?;
+    let listener = sandbox.virsh();
+    let heard = std::thread::spawn(move || {
+        let listen = ["event", "g", "--event", "lifecycle", "--loop", "--timeout", "20"];
+        // It ends with an error if its last event was long ago.
+        listener.run(&listen).map(|answer| answer.stdout)
+    });
+    // The listener is there before the first event.
+    testkit::wait::pause(Duration::from_secs(1));
+    virsh.refused(&["restore", &text(&cut)])?;
+    virsh.ok(&["restore", &text(&image)])?;
+    let saves = |more: &[&str]| virsh.refused(&[&["save", "g", &text(&cut)][..], more].concat());
+    saves(&["--parallel-channels", "2"])?;
+    virsh.refused(&[
+        "dump",
+        "g",
+        &text(&cut),
+        "--memory-only",
+        "--format",
+        "kdump-snappy",
+    ])?;
+    // What is known without the guest is refused at once.
+    saves(&["--image-format", "none"])?;
+    let heard = heard
+        .join()
+        .map_err(|_| anyhow::anyhow!("the listener panicked"))??;
+    let told: Vec<_> = heard
+        .lines()
+        .filter_map(|line| line.split_once("for domain 'g': ").map(|(_, what)| what))
+        .collect();
+    let stands = ["Suspended Paused", "Resumed Unpaused"];
+    let expected = [
+        &["Shutdown Finished after host request", "Started Restored"][..],
+        &["Resumed Snapshot"],
+        &stands,
+        &stands,
+    ];
+    ensure!(told == expected.concat(), "{told:?}");
+    Ok(())
+}
