@@ -497,18 +497,59 @@ fn libvirts_daemon_and_ours_go_on_with_each_others_jobs() -> Result<()> {
     let Some(libvirtd) = libvirtd().filter(|_| can_run_guests()) else {
         return Ok(());
     };
-    for (first, then, ours_first) in [(libvirtd.clone(), daemon(), false), (daemon(), libvirtd, true)] {
-        let mut place = Place::started(first)?;
-        let virsh = place.virsh();
-        virsh.ok(&["blockcommit", "g", "vda", "--active", "--shallow"])?;
-        place.ready()?;
-        place.sandbox.hand_over(then)?;
-        let virsh = place.virsh();
-        virsh.ok(&["blockjob", "g", "vda", "--pivot"])?;
-        assert_eq!(place.chain()?, ["top", "mid", "base"], "ours first: {ours_first}");
-        place.has_everything(None)?;
-        let expected = place.expected_nodes()?;
-        assert_eq!(place.nodes()?, expected, "ours first: {ours_first}");
+    // table: how the job begins, whether it is swapped in, the chain afterwards.
+    let jobs: [(&str, bool, &[&str]); 4] = [
+        (
+            "blockcommit g vda --active --shallow",
+            true,
+            &["top", "mid", "base"],
+        ),
+        (
+            "blockcopy g vda DIR/copy.qcow2 --transient-job --format qcow2",
+            true,
+            &["copy"],
+        ),
+        ("blockpull g vda --bandwidth 1", false, &["a"]),
+        (
+            "blockcommit g vda --top DIR/mid.qcow2 --bandwidth 1",
+            false,
+            &["a", "top", "base"],
+        ),
+    ];
+    for (begin, swapped, chain) in jobs {
+        for (first, then) in [(libvirtd.clone(), daemon()), (daemon(), libvirtd.clone())] {
+            let mut place = Place::started(first)?;
+            let dir = place.sandbox.dir().display().to_string();
+            let words = begin.replace("DIR", &dir);
+            place.virsh().ok(&words.split(' ').collect::<Vec<_>>())?;
+            if swapped {
+                place.ready()?;
+            }
+            let what = format!("{begin}, then {}", then.socket.display());
+            place.sandbox.hand_over(then)?;
+            let virsh = place.virsh();
+            match swapped {
+                true => drop(
+                    virsh
+                        .ok(&["blockjob", "g", "vda", "--pivot"])
+                        .with_context(|| what.clone())?,
+                ),
+                // It may have ended while nobody looked.
+                false => drop(virsh.run(&["blockjob", "g", "vda", "--bandwidth", "0"])?),
+            }
+            wait_until("the end of the job", SOON, || {
+                let said = virsh.ok(&["blockjob", "g", "vda"]);
+                said.is_ok_and(|said| said.contains("No current block job"))
+            })
+            .with_context(|| what.clone())?;
+            wait_until("the documents follow", SOON, || {
+                place.chain().is_ok_and(|found| found == chain)
+            })
+            .with_context(|| format!("{what}: {:?}", place.chain()))?;
+            place.has_everything(None).with_context(|| what.clone())?;
+            let expected = place.expected_nodes()?;
+            assert_eq!(place.nodes()?, expected, "{what}");
+        }
     }
     Ok(())
 }

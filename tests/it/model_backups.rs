@@ -133,8 +133,10 @@ impl Backups {
             self.place.sandbox.start()?;
         }
         wait_until("the guest at rest", AT_REST, || {
-            let said = self.place.virsh().ok(&["domjobinfo", "g"]);
+            let virsh = self.place.virsh();
+            let said = virsh.ok(&["domjobinfo", "g"]);
             said.is_ok_and(|said| said.contains("None"))
+                || virsh.state("g").is_ok_and(|state| state == "shut off")
         })?;
         self.bring_back()?;
         let verdict = self.judge(&name, (held, begun.as_ref().err(), meanwhile))?;

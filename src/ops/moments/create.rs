@@ -381,7 +381,7 @@ async fn carry_out(context: Arc<Context>, prepared: Prepared, how: How) -> Resul
         beside,
     } = prepared;
     match (kind, context.view().active()) {
-        (Kind::External, true) => return external::running(context, snapshot, how, beside).await,
+        (Kind::External, true) => return Box::pin(external::running(context, snapshot, how, beside)).await,
         (Kind::External, false) => return external::off(context, snapshot, how).await,
         (Kind::Internal, true) => return running(context, snapshot, how).await,
         (Kind::Internal, false) => {}
