@@ -526,7 +526,7 @@ fn libvirts_daemon_and_ours_go_on_with_each_others_jobs() -> Result<()> {
                 place.ready()?;
             }
             let what = format!("{begin}, then {}", then.socket.display());
-            place.sandbox.hand_over(then)?;
+            place.sandbox.replace(then)?;
             let virsh = place.virsh();
             match swapped {
                 true => drop(

@@ -83,14 +83,9 @@ impl Backups {
         Ok(())
     }
 
-    fn is_running(&self) -> bool {
-        let state = self.place.virsh().state("g");
-        state.is_ok_and(|state| state == "paused")
-    }
-
     /// The guest is there, whatever became of it. What QEMU had not written when it was killed nobody has been told of.
-    fn bring_back(&mut self) -> Result<()> {
-        if !self.is_running() {
+    fn bring_back(&mut self, has_ended: bool) -> Result<()> {
+        if has_ended {
             wait_until("the end of the guest", AT_REST, || {
                 self.place
                     .virsh()
@@ -138,7 +133,12 @@ impl Backups {
             said.is_ok_and(|said| said.contains("None"))
                 || virsh.state("g").is_ok_and(|state| state == "shut off")
         })?;
-        self.bring_back()?;
+        let has_ended = match meanwhile {
+            Meanwhile::KillQemu(_) => true,
+            Meanwhile::SwitchOff => begun.is_ok(),
+            _ => false,
+        };
+        self.bring_back(has_ended)?;
         let verdict = self.judge(&name, (held, begun.as_ref().err(), meanwhile))?;
         Ok(format!("{name}: whole {whole}, {meanwhile:?}, {verdict}"))
     }
