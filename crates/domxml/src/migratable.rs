@@ -7,8 +7,8 @@ use crate::Domain;
 use crate::cpu::Cpu;
 use crate::devices::{
     Audio, AudioKind, Controller, ControllerKind, Devices, Graphics, GraphicsKind, Input, InputBus,
-    InputKind, ListenKind, PanicModel, PciModel, StorageFormat, UsbModel, Watchdog, WatchdogAction,
-    WatchdogModel, YesNo,
+    InputKind, ListenKind, PanicModel, PciModel, StorageFormat, StorageKind, UsbModel, Watchdog,
+    WatchdogAction, WatchdogModel, YesNo,
 };
 use crate::security::SeclabelType;
 
@@ -62,7 +62,11 @@ impl Domain {
         let devices = &mut self.devices;
         devices.inputs.retain(|input| !is_implicit_keyboard(input));
         // A drive has a format again that an empty one has not while it runs.
-        for driver in devices.disks.iter_mut().filter_map(|disk| disk.driver.as_mut()) {
+        let named = devices
+            .disks
+            .iter_mut()
+            .filter(|disk| disk.kind != StorageKind::Volume);
+        for driver in named.filter_map(|disk| disk.driver.as_mut()) {
             driver.kind.get_or_insert(StorageFormat::Raw);
         }
         if let [audio] = &devices.audios[..]

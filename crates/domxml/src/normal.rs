@@ -87,6 +87,7 @@ impl Domain {
         if let Some(perf) = &mut self.perf {
             perf.events.sort_by_key(|event| event.name);
         }
+        self.keywrap = self.keywrap.take().filter(|wrapped| !wrapped.ciphers.is_empty());
         self.iothreads = self.iothreads.filter(|count| *count != 0);
         for sysinfo in &mut self.sysinfo {
             sysinfo.drop_foreign();
@@ -262,6 +263,7 @@ mod tests {
                 "<maxMemory unit='KiB'>8</maxMemory>",
             ),
             ("<metadata/>", ""),
+            ("<keywrap/>", ""),
             ("<blkiotune><weight>0</weight></blkiotune>", ""),
             (
                 "<memtune><hard_limit unit='PiB'>8191</hard_limit><min_guarantee>0</min_guarantee></memtune>",

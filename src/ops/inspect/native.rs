@@ -80,5 +80,7 @@ async fn text(driver: &Arc<Driver>, planned: plan::Planned) -> Result<String> {
     screen::look(&domain).await?;
     numa::check(driver, &domain)?;
     domain.devices.interfaces.iter().try_for_each(script::look)?;
-    Ok(command::build(&domain, &caps, &resources)?.to_native())
+    let line = command::build(&domain, &caps, &resources)?;
+    numa::check_modules(driver, &domain)?;
+    Ok(line.to_native())
 }

@@ -66,6 +66,7 @@ impl Reserved {
 /// What the document leaves to the host is found out, and what the host lacks is refused.
 async fn look_around(driver: &Driver, prepared: &mut Prepared) -> Result<()> {
     numa::check(driver, &prepared.document)?;
+    numa::check_modules(driver, &prepared.document)?;
     screen::look(&prepared.document).await?;
     render_node::find(&mut prepared.document, &prepared.caps).await
 }

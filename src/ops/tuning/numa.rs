@@ -128,7 +128,14 @@ pub(crate) fn check(driver: &Driver, document: &Domain) -> Result<()> {
         .filter_map(|tune| tune.memory.as_ref()?.nodeset.as_ref());
     let of_cells = tune.flat_map(|tune| &tune.memnodes).map(|node| &node.nodeset);
     all.chain(of_cells)
-        .try_for_each(|nodes| refuse_missing(driver, nodes))?;
+        .try_for_each(|nodes| refuse_missing(driver, nodes))
+}
+
+/// Whether the host has the nodes that a guest's modules of memory are to lie on.
+///
+/// # Errors
+/// It lacks one.
+pub(crate) fn check_modules(driver: &Driver, document: &Domain) -> Result<()> {
     let modules = document
         .devices
         .memories

@@ -3,7 +3,7 @@
 
 use xmlform::{Area, Node};
 
-use super::form::{Form, canonical_uuid};
+use super::form::{Form, canonical_uuid, unsigned};
 use super::rule::{
     Checked, Rule, Rules, When, Words, attr, domain, filled, given, maybe, named, number, of, on, own_text,
     text, word, yes,
@@ -85,7 +85,21 @@ pub(super) const DOMAIN: Rules = &[
         ],
     ),
     Part(super::namespace::QEMU),
+    Child("maxMemory", &[Check(slots_have_memory)]),
 ];
+
+/// Slots for memory are of no use where no more memory may come.
+fn slots_have_memory(node: Node<'_>) -> Checked {
+    let slots = unsigned(node.attr("slots").filter(|slots| !slots.is_empty()), 10);
+    match slots > 0 && node.text().is_empty() {
+        true => {
+            let said =
+                "XML error: maximum memory size must be specified when specifying number of memory slots";
+            Err(domain(said).of(""))
+        }
+        false => Ok(()),
+    }
+}
 
 /// Devices as far as they come before the guest's memory encryption.
 const DEVICES: Rules = &[
@@ -392,7 +406,7 @@ fn resource(node: Node<'_>) -> Checked {
     let partition = node.child("partition").is_some_and(|p| !p.text().is_empty());
     let application = node
         .child("fibrechannel")
-        .is_some_and(|f| f.attr("appid").is_some());
+        .is_some_and(|f| f.attr("appid").is_some_and(|id| !id.is_empty()));
     match partition || application {
         true => Ok(()),
         false => {
