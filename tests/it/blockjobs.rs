@@ -611,6 +611,13 @@ fn what_can_not_be_done_is_refused_in_libvirts_words() -> Result<()> {
             &["blockcommit", "vda", "--top", &place.path("base")],
             "could not find base image in chain for 'vda'".into(),
         ),
+        (
+            &["blockcommit", "vda", "--top", &place.path("base"), "--shallow"],
+            format!(
+                "top '{}' in chain for '{a}' has no backing file",
+                place.path("base")
+            ),
+        ),
         (&["blockcopy", "vda", "/tmp/x"], "domain is not transient".into()),
         (
             &[

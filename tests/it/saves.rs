@@ -444,3 +444,20 @@ fn who_listens_sees_what_is_refused_late() -> Result<()> {
     ensure!(told == expected.concat(), "{told:?}");
     Ok(())
 }
+
+/// The image of a managed save is there until somebody starts from it or removes it, and the guest is shown so.
+#[test]
+fn a_saved_guest_that_goes_back_to_a_snapshot_stays_saved() -> Result<()> {
+    if !can_run_guests() {
+        return Ok(());
+    }
+    let place = crate::blockjobs::Place::started(daemon())?;
+    let virsh = place.virsh();
+    virsh.ok(&["snapshot-create-as", "g", "s"])?;
+    virsh.ok(&["managedsave", "g"])?;
+    virsh.ok(&["snapshot-revert", "g", "s"])?;
+    ensure!(place.sandbox.path("/var/lib/libvirt/qemu/save/g.save").exists());
+    let shown = virsh.ok(&["dominfo", "g"])?;
+    ensure!(shown.contains("Managed save:   yes"), "{shown}");
+    Ok(())
+}

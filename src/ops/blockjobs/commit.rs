@@ -141,6 +141,8 @@ pub(crate) fn plan(view: &View, wanted: &Commit) -> Result<Plan> {
     };
     let base = match &wanted.base {
         Some(name) => lookup::image(disk, &chain, name, Some(top))?,
+        // With nothing below it libvirt first looks at what else is wrong.
+        None if wanted.shallow && top + 1 >= chain.layers.len() => top,
         None => lookup::base_of(disk, &chain, top, !wanted.shallow)?,
     };
     view.running()?;
@@ -224,6 +226,13 @@ fn check_flags(wanted: &Commit, target: &str, chain: &Chain, (top, base): (usize
         return Err(Error::argument(format!(
             "active commit requested but '{}' is not active",
             path(top)
+        )));
+    }
+    if base == top {
+        return Err(Error::argument(format!(
+            "top '{}' in chain for '{}' has no backing file",
+            path(top),
+            path(0)
         )));
     }
     if wanted.shallow && base != top + 1 {

@@ -54,6 +54,7 @@ use crate::{
         moments::back::Back,
         operation::{self, Ask, Context, Operation, undo::Undo},
         run::{cause, cpus, guest::Guest, hooks, perf, react, stop},
+        saves::image::New,
         start::{
             reserve::Reserved,
             restore::{Incoming, Source},
@@ -263,8 +264,10 @@ async fn carry_out(
         boot_afresh(&context).await?;
     }
     let (mut undo, mut scripts) = (Undo::default(), hooks::Begun::default());
-    if how.source.is_none() && context.view().managed_save {
-        // It was put aside.
+    let view = context.view();
+    let image = driver.registry.store().managed_save_path(&view.name);
+    if how.source.is_none() && view.managed_save && !New::exists(&image).await? {
+        // It was put aside. One beside which the guest goes back to a snapshot stays.
         let gone = |view: &mut View| {
             view.managed_save = false;
             Ok(Effects::none())
