@@ -3,9 +3,11 @@
 //! `refused.txt` has a document for each kind of error of each place, `accepted.txt` what looks wrong and is taken all the
 //! same, and `elsewhere.txt` the errors of libvirt's reader that no document leads to here, with the reason.
 
+use domxml::devices::Device;
 use domxml::{Domain, FormatFlags, ParseFlags};
 
 const REFUSED: &str = include_str!("data/reading/refused.txt");
+const MIRRORS: &str = include_str!("data/reading/mirrors.txt");
 const ACCEPTED: &str = include_str!("data/reading/accepted.txt");
 
 /// The beginning of a small guest.
@@ -42,6 +44,26 @@ fn a_wrong_document_gives_libvirts_error() {
     }
     assert!(wrong.is_empty(), "{} wrong\n{}", wrong.len(), wrong.join("\n"));
     assert!(lines(REFUSED).count() > 1000);
+}
+
+#[test]
+fn the_copy_of_a_job_is_read_of_a_running_guest_only() {
+    for line in lines(MIRRORS) {
+        let parts: Vec<&str> = line.splitn(4, '\t').collect();
+        let [code, area, message, mirror] = parts[..] else {
+            panic!("{line}");
+        };
+        let disk = format!(
+            "<disk type='file' device='disk'><source file='/x'/>{mirror}<target dev='sda' bus='scsi'/></disk>"
+        );
+        let told = match Device::given_as(&disk, ParseFlags::NONE) {
+            Ok(_) => "ok\t\t".to_owned(),
+            Err(e) => format!("{}\t{}\t{}", e.kind.number(), e.area.number(), e.message),
+        };
+        assert_eq!(told, format!("{code}\t{area}\t{message}"), "{mirror}");
+        assert!(Device::given(&disk).is_ok(), "{mirror}");
+    }
+    assert!(lines(MIRRORS).count() > 10);
 }
 
 /// What was taken is stored, and is read for ever.

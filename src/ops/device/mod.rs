@@ -25,7 +25,7 @@ use crate::{
     ops::{
         Conditions, Driver,
         device::medium::How,
-        document::scope::Scope,
+        document::scope::{Scope, Which},
         operation::record::{Followed, Record},
     },
     peers,
@@ -46,7 +46,12 @@ pub async fn update(
     how: How,
     conditions: &Conditions,
 ) -> Result<()> {
-    match with_name(read(xml)?, xml) {
+    let device = with_name(read(xml)?, xml);
+    if Which::of(how.scope, &domain.view())?.live {
+        // Of a device of a running guest more is read, so more may be wrong.
+        read_as(xml, ParseFlags::NONE)?;
+    }
+    match device {
         Device::Disk(disk) => Box::pin(medium::update(driver, domain, *disk, how, conditions)).await,
         Device::Interface(interface) => {
             Box::pin(link::update(driver, domain, *interface, how.scope, conditions)).await
@@ -166,10 +171,10 @@ fn with_name(mut device: Device, xml: &str) -> Device {
     device
 }
 
-/// Reads the document of a device that somebody has: it is not checked.
+/// Reads the document of a device that somebody has: whether a guest could have it is not checked.
 fn read_as(xml: &str, flags: ParseFlags) -> Result<Device> {
     short_enough(xml)?;
-    Ok(Device::parse(xml, flags)?)
+    Ok(Device::given_as(xml, flags)?)
 }
 
 fn short_enough(xml: &str) -> Result<()> {

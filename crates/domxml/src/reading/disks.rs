@@ -1,14 +1,14 @@
 //! `<disk>` and `<throttlegroups>`.
 // table: one line a rule, in the order in which libvirt reads
 
-use xmlform::Node;
+use xmlform::{Node, ParseFlags};
 
 use super::form::Form;
 use super::info::BOOT_INFO;
-use super::rule::{Checked, Rule, Rules, domain, given, number, on, word, yes};
+use super::rule::{Checked, Rule, Rules, When, domain, filled, given, maybe, number, on, word, yes};
 use super::storage::{self, FORMATS, IOTHREAD_MAP, KINDS, METADATA_CACHE, VIRTIO};
 use crate::{Error, tuning::THROTTLES};
-use Rule::{Check, Child, Each, Part};
+use Rule::{Check, Child, Each, If, Need, Part};
 
 /// The numbers of a throttle are numbers.
 fn throttle(node: Node<'_>, whose: &str) -> Checked {
@@ -110,6 +110,11 @@ pub(super) const DISK: Rules = &[
         })],
     ),
     Part(BOOT_INFO),
+    // What a job makes is read of a running guest only.
+    If(
+        When::Case(|node| !node.flags().has(ParseFlags::INACTIVE)),
+        &[Child("mirror", MIRROR)],
+    ),
     Check(|node| {
         let unnamed = node.child("target").and_then(|target| target.attr("dev")) == Some("");
         match (unnamed, node.child("address"), node.attr("device")) {
@@ -121,6 +126,36 @@ pub(super) const DISK: Rules = &[
             (true, ..) => Err(domain("internal error: Invalid harddisk device name: {}").of("")),
         }
     }),
+];
+
+/// The copy that a job makes, with its source in it, or as the attributes that were there before.
+const MIRROR: Rules = &[
+    maybe(
+        "job",
+        Form::Word(&["copy", "active-commit"]),
+        domain("unsupported configuration: unknown mirror job type '{}'"),
+    ),
+    If(
+        When::Given("type"),
+        &[
+            Need("source", domain("XML error: mirror requires source element"), &[]),
+            Part(storage::CHAINED_TYPE),
+            Part(storage::CHAINED_FORMAT),
+            Part(storage::SOURCE_BY_TYPE),
+        ],
+    ),
+    If(
+        When::Case(|node| node.attr("type").is_none()),
+        &[
+            filled("file", domain("XML error: mirror requires file name")),
+            maybe("format", Form::Word(FORMATS), storage::NO_FORMAT),
+        ],
+    ),
+    maybe(
+        "ready",
+        Form::Word(&["yes", "abort", "pivot"]),
+        domain("XML error: unknown mirror ready state {}"),
+    ),
 ];
 
 /// A definition is in the disk or in its source.

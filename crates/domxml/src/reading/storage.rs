@@ -429,20 +429,15 @@ const DATA_STORE: Rules = &[
     Check(|node| super::rule::check(node, SOURCE_BY_TYPE)),
 ];
 
-const CHAINED_TYPE: Rules = &[given(
+pub(super) const CHAINED_TYPE: Rules = &[given(
     "type",
     Form::Word(KINDS),
     domain("XML error: unknown storage source type '{}'"),
 )];
 
-const CHAINED_FORMAT: Rules = &[Child(
-    "format",
-    &[maybe(
-        "type",
-        Form::Word(FORMATS),
-        domain("XML error: unknown storage source format '{}'"),
-    )],
-)];
+pub(super) const CHAINED_FORMAT: Rules = &[Child("format", &[maybe("type", Form::Word(FORMATS), NO_FORMAT)])];
+
+pub(super) const NO_FORMAT: Words = domain("XML error: unknown storage source format '{}'");
 
 fn needs_format(node: Node<'_>, missing: Words) -> Checked {
     let format = node.child("format").and_then(|f| f.attr("type"));

@@ -55,7 +55,7 @@ fn alone(def: &Domain, device: &Device) -> (Domain, Option<Place>) {
     let family = device.as_ref().family();
     let stays = matches!(
         family,
-        Family::Controller | Family::Memory | Family::Filesystem | Family::Watchdog
+        Family::Controller | Family::Memory | Family::Filesystem | Family::Watchdog | Family::Audio
     );
     if !stays {
         while trial.devices.remove(Place { family, at: 0 }).is_some() {}
