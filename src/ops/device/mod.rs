@@ -17,15 +17,19 @@ pub mod vcpus;
 
 use std::sync::Arc;
 
-use domxml::{ParseFlags, devices::Device};
+use domxml::{Domain as Document, ParseFlags, devices::Device};
+use qemu_plan::{caps::Caps, hotplug, postparse::Context};
 
 use crate::{
-    domain::Domain,
+    domain::{Domain, View},
     error::{Error, Result},
     ops::{
         Conditions, Driver,
         device::medium::How,
-        document::scope::{Scope, Which},
+        document::{
+            plan,
+            scope::{Scope, Which},
+        },
         operation::record::{Followed, Record},
     },
     peers,
@@ -47,10 +51,7 @@ pub async fn update(
     conditions: &Conditions,
 ) -> Result<()> {
     let device = with_name(read(xml)?, xml);
-    if Which::of(how.scope, &domain.view())?.live {
-        // Of a device of a running guest more is read, so more may be wrong.
-        read_as(xml, ParseFlags::NONE)?;
-    }
+    is_right(driver, &domain.view(), (&device, xml), how.scope).await?;
     match device {
         Device::Disk(disk) => Box::pin(medium::update(driver, domain, *disk, how, conditions)).await,
         Device::Interface(interface) => {
@@ -63,6 +64,31 @@ pub async fn update(
         }
         other => Box::pin(update::update(driver, domain, other, how.scope, conditions)).await,
     }
+}
+
+/// Whether a device that is to take the place of another makes sense by itself. It is looked at before that other one is
+/// looked for.
+async fn is_right(
+    driver: &Arc<Driver>,
+    view: &View,
+    (device, xml): (&Device, &str),
+    scope: Scope,
+) -> Result<()> {
+    let which = Which::of(scope, view)?;
+    let complete = async |document: &Document, device: Device| {
+        let pass = move |caps: &Caps, context: &mut Context<'_>| {
+            hotplug::complete(document, device, caps, context).map(drop)
+        };
+        plan::with_caps(driver, document, pass).await
+    };
+    if let Some(config) = view.config.as_ref().filter(|_| which.config) {
+        complete(&*config.domain()?, device.clone()).await?;
+    }
+    if let Some(run) = view.run.as_ref().filter(|_| which.live) {
+        // Of a device of a running guest more is read, so more may be wrong.
+        complete(&run.document.domain, read_as(xml, ParseFlags::NONE)?).await?;
+    }
+    Ok(())
 }
 
 /// Attaches a device; as the guest has it then.

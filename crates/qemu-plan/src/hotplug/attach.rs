@@ -36,6 +36,23 @@ pub fn complete(def: &Domain, device: Device, caps: &Caps, ctx: &mut Context<'_>
     Ok(device)
 }
 
+/// Fills in a device that a client describes to say which of the guest's he means: what he leaves out is what it would be of
+/// a new one. It is not checked, and its MAC is not made up.
+///
+/// # Errors
+/// Libvirt's, when something can't be filled in.
+pub fn described(def: &Domain, device: Device, caps: &Caps, ctx: &mut Context<'_>) -> Result<Device> {
+    let mac = match &device {
+        Device::Interface(card) => card.mac.clone(),
+        _ => None,
+    };
+    let mut device = fill_device(def, device, caps, ctx)?;
+    if let Device::Interface(card) = &mut device {
+        card.mac = mac;
+    }
+    Ok(device)
+}
+
 /// Whether attaching this disk means a new medium for a drive that is there, which older clients do.
 pub fn changes_medium(def: &Domain, device: &Device) -> bool {
     let Device::Disk(disk) = device else { return false };

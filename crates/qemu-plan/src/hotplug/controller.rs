@@ -15,6 +15,9 @@ impl Rules for Controller {
     }
 
     fn find(&self, devices: &Devices, side: Side) -> Result<usize> {
+        if side == Side::Live {
+            of_scsi(self)?;
+        }
         let (kind, index) = (self.kind, self.index);
         let is_meant = |c: &Controller| c.kind == kind && c.index == index;
         first(&devices.controllers, is_meant, || match side {
@@ -91,13 +94,19 @@ pub(super) fn has(def: &Domain, kind: ControllerKind, index: u32) -> bool {
     all.any(|c| c.kind == kind && c.index == Some(index))
 }
 
-fn removable(devices: &Devices, controller: &Controller) -> Result<()> {
-    if controller.kind != ControllerKind::Scsi {
-        let kind = controller.kind.as_str();
-        return Err(Error::not_pluggable(format!(
-            "'{kind}' controller cannot be hot unplugged."
-        )));
+/// Controllers of other kinds don't leave a running guest, whether they are there or not.
+fn of_scsi(controller: &Controller) -> Result<()> {
+    match controller.kind {
+        ControllerKind::Scsi => Ok(()),
+        kind => Err(Error::not_pluggable(format!(
+            "'{}' controller cannot be hot unplugged.",
+            kind.as_str()
+        ))),
     }
+}
+
+fn removable(devices: &Devices, controller: &Controller) -> Result<()> {
+    of_scsi(controller)?;
     let on_it = |info: &DeviceInfo| match &info.address {
         Some(Address::Drive(a)) => Some(a.controller) == controller.index,
         _ => false,

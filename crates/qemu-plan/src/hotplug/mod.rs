@@ -29,7 +29,9 @@ mod update;
 use domxml::Domain;
 use domxml::devices::{Address, DeviceInfo, DeviceRef, Devices, PciAddress};
 
-pub use attach::{Placed, changes_medium, check, check_boot_order, complete, complete_in_place, place};
+pub use attach::{
+    Placed, changes_medium, check, check_boot_order, complete, complete_in_place, described, place,
+};
 pub use chardev::give_path;
 pub use detach::{check_detach, find};
 pub use disk_fields::changed_field;
