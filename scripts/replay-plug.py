@@ -542,7 +542,7 @@ class Replay:
                 dom = self.conn.lookupByName(words[1])
                 getattr(dom, CALLS[words[0]])(given, flags)
             except libvirt.libvirtError as error:
-                return "error", [(error.get_error_code(), self.there(error.get_error_message()))]
+                return "error", [(error.get_error_code(), self.there(error.get_error_message()), error.get_error_domain())]
             return "ok", []
         words = [self.here(word) for word in words]
         # An empty argument of the recording is not in its words.
@@ -566,7 +566,7 @@ class Replay:
         try:
             given = BINDING[what](dom, self)
         except libvirt.libvirtError as error:
-            return "error", [(error.get_error_code(), self.there(error.get_error_message() or ""))]
+            return "error", [(error.get_error_code(), self.there(error.get_error_message() or ""), error.get_error_domain())]
         self.out = json.dumps(given)
         return "ok", []
 
@@ -613,8 +613,8 @@ class Replay:
         if op["result"] == "ok" != result:
             found["result"] = ("ok", str(errors))
         if op["result"] == result == "error":
-            wanted = [(e["code"], plain(e["msg"])) for e in op.get("err", [])][-1:]
-            errors = [(code, plain(text)) for code, text in errors]
+            wanted = [(e["code"], plain(e["msg"]), e["domain"]) for e in op.get("err", [])][-1:]
+            errors = [(code, plain(text), *domain) for code, text, *domain in errors]
             if word not in CALLS and word != "python:":
                 text = wanted[0][1] if wanted else op.get("stderr", "")
                 found["error"] = (text, text if text in errors[0][1] else errors[0][1])

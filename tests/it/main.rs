@@ -11,6 +11,7 @@ mod capabilities;
 mod checkpoints;
 mod contract;
 mod daemon;
+mod described;
 mod descriptors;
 mod direct;
 mod dumps;

@@ -72,8 +72,12 @@ impl Device {
         let mut document = Document::parse(text, &[], flags)?;
         document.judge(reading::check_device)?;
         let root = document.root();
-        Self::read_choice(root)?
-            .ok_or_else(|| Error::unsupported(format!("unknown device type '{}'", root.name())))
+        let mut device = Self::read_choice(root)?
+            .ok_or_else(|| Error::unsupported(format!("unknown device type '{}'", root.name())))?;
+        if flags.has(ParseFlags::INACTIVE) {
+            device.settle();
+        }
+        Ok(device)
     }
 }
 

@@ -6,8 +6,8 @@
 
 use crate::Domain;
 use crate::devices::{
-    ChardevKind, Controller, ControllerKind, DeviceMut, Graphics, Interface, InterfaceKind, ListenKind,
-    MemballoonModel, OnOff, UsbModel,
+    ChardevKind, Controller, ControllerKind, Device, DeviceMut, Graphics, Interface, InterfaceKind,
+    ListenKind, MemballoonModel, OnOff, UsbModel,
 };
 use crate::features::{Features, Hpt, Hyperv, Kvm};
 use crate::security::{Seclabel, SeclabelType};
@@ -24,21 +24,30 @@ impl Domain {
         }
         self.os.boot.truncate(BOOT_DEVICES);
         number_consoles(&mut self.devices.consoles);
-        for device in self.devices.iter_mut() {
-            match device {
-                DeviceMut::Interface(interface) => settle_interface(interface),
-                DeviceMut::Serial(serial) => settle_chardev(&mut serial.chardev),
-                DeviceMut::Parallel(parallel) => settle_chardev(&mut parallel.chardev),
-                DeviceMut::Console(console) => settle_chardev(&mut console.chardev),
-                DeviceMut::Channel(channel) => settle_chardev(&mut channel.chardev),
-                DeviceMut::Graphics(graphics) => settle_graphics(graphics),
-                DeviceMut::Controller(controller) => settle_controller(controller),
-                DeviceMut::Memballoon(balloon) if balloon.model == MemballoonModel::None => {
-                    (balloon.info.alias, balloon.info.address) = (None, None);
-                }
-                _ => {}
-            }
+        self.devices.iter_mut().for_each(settle_device);
+    }
+}
+
+impl Device {
+    /// Drops what is not kept.
+    pub(crate) fn settle(&mut self) {
+        settle_device(self.as_mut());
+    }
+}
+
+fn settle_device(device: DeviceMut<'_>) {
+    match device {
+        DeviceMut::Interface(interface) => settle_interface(interface),
+        DeviceMut::Serial(serial) => settle_chardev(&mut serial.chardev),
+        DeviceMut::Parallel(parallel) => settle_chardev(&mut parallel.chardev),
+        DeviceMut::Console(console) => settle_chardev(&mut console.chardev),
+        DeviceMut::Channel(channel) => settle_chardev(&mut channel.chardev),
+        DeviceMut::Graphics(graphics) => settle_graphics(graphics),
+        DeviceMut::Controller(controller) => settle_controller(controller),
+        DeviceMut::Memballoon(balloon) if balloon.model == MemballoonModel::None => {
+            (balloon.info.alias, balloon.info.address) = (None, None);
         }
+        _ => {}
     }
 }
 

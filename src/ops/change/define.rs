@@ -225,9 +225,11 @@ fn nvram_of(document: &domxml::Domain) -> Option<PathBuf> {
 }
 
 async fn remove_nvram(path: PathBuf) -> Result<()> {
-    let remove = move || {
-        std::fs::remove_file(&path)
-            .map_err(|e| Error::system(format_args!("failed to remove nvram: {}", path.display()), e))
+    let remove = move || match std::fs::metadata(&path) {
+        // What a document names as variables may be a device of the host.
+        Ok(found) if !found.is_file() => Ok(()),
+        _ => std::fs::remove_file(&path)
+            .map_err(|e| Error::system(format_args!("failed to remove nvram: {}", path.display()), e)),
     };
     crate::blocking::file("removing the nvram", remove).await
 }

@@ -167,22 +167,29 @@ async fn out_of_stored(driver: &Arc<Driver>, view: &View, meant: &Meant) -> Resu
         .as_ref()
         .ok_or_else(|| Error::invalid("transient domains do not have any persistent config"))?;
     let mut document = Box::new(Document::clone(&*config.domain()?));
-    let place = find(driver, &document, meant, Side::Stored).await?;
+    // What is left out of the description is as it would be of a new device of the run, as with libvirt.
+    let run = view.run.as_ref().map(|run| &*run.document.domain);
+    let place = find(driver, (&document, run.unwrap_or(&document)), meant, Side::Stored).await?;
     hotplug::check_detach(&document, place, Side::Stored)?;
     hotplug::leave(&mut document, place);
     let complete = plan::complete(driver, document, Age::Known).await?;
     Ok(Edit::replacing(Arc::clone(config), Stored::new(&complete.domain)))
 }
 
-async fn find(driver: &Arc<Driver>, document: &Document, meant: &Meant, side: Side) -> Result<Place> {
+async fn find(
+    driver: &Arc<Driver>,
+    (document, of): (&Document, &Document),
+    meant: &Meant,
+    side: Side,
+) -> Result<Place> {
     match meant {
         Meant::Document(device) => {
             let device = Device::clone(device);
             let find = move |caps: &Caps, context: &mut postparse::Context<'_>| {
-                let device = hotplug::described(document, device, caps, context)?;
+                let device = hotplug::described(of, device, caps, context)?;
                 hotplug::find(document, &device, side)
             };
-            plan::with_caps(driver, document, find).await
+            plan::with_caps(driver, of, find).await
         }
         Meant::Alias(alias) => document.devices.by_alias(alias).ok_or_else(|| {
             Error::internal(format!("no device found with alias {alias}")).in_area(Area::Domain)
@@ -203,7 +210,7 @@ struct Going {
 impl Going {
     async fn of(driver: &Arc<Driver>, view: &View, meant: &Meant) -> Result<Self> {
         let document = &view.running()?.document.domain;
-        let place = find(driver, document, meant, Side::Live).await?;
+        let place = find(driver, (document, document), meant, Side::Live).await?;
         hotplug::check_detach(document, place, Side::Live)?;
         if let Some(DeviceRef::Disk(disk)) = document.devices.get(place) {
             lookup::check_idle(view, disk)?;

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use crate::error::{Error, Result};
+use crate::error::{Area, Error, Result};
 
 /// Characters of what a program that failed has said which are told.
 const SAID: usize = 500;
@@ -26,8 +26,9 @@ pub(crate) fn find(program: &str, more: &[&str]) -> Option<PathBuf> {
 /// # Errors
 /// `Internal`: it can't be run, takes too long, or fails; then with its words.
 pub(crate) async fn run(program: &str, words: &[&str], deadline: Duration, purpose: &str) -> Result<()> {
-    let failed =
-        |what: String| Error::internal(format!("Child process ({program} {}) {what}", words.join(" ")));
+    let failed = |what: String| {
+        Error::internal(format!("Child process ({program} {}) {what}", words.join(" "))).in_area(Area::None)
+    };
     let child = tokio::process::Command::new(program)
         .args(words)
         .stdin(Stdio::null())

@@ -42,13 +42,19 @@ pub fn complete(def: &Domain, device: Device, caps: &Caps, ctx: &mut Context<'_>
 /// # Errors
 /// Libvirt's, when something can't be filled in.
 pub fn described(def: &Domain, device: Device, caps: &Caps, ctx: &mut Context<'_>) -> Result<Device> {
-    let mac = match &device {
-        Device::Interface(card) => card.mac.clone(),
-        _ => None,
-    };
+    let given = device.clone();
     let mut device = fill_device(def, device, caps, ctx)?;
-    if let Device::Interface(card) = &mut device {
-        card.mac = mac;
+    match (given, &mut device) {
+        (Device::Interface(given), Device::Interface(card)) => card.mac = given.mac,
+        // Where a run has put it may be what it is known by.
+        (Device::Channel(given), Device::Channel(channel)) => channel.chardev.sources = given.chardev.sources,
+        (Device::Console(given), Device::Console(console)) => {
+            let port = given.target.and_then(|target| target.port);
+            if let (Some(target), Some(_)) = (&mut console.target, port) {
+                target.port = port;
+            }
+        }
+        _ => {}
     }
     Ok(device)
 }

@@ -1,7 +1,7 @@
 //! Sources of randomness.
 
 use domxml::Domain;
-use domxml::devices::{Devices, Rng, RngBackend, RngRate, VirtioModel};
+use domxml::devices::{DeviceRef, Devices, Rng, RngBackend, RngRate, VirtioModel};
 
 use super::chardev::same_sources;
 use super::{Rules, Side, first, is_at, missing};
@@ -9,10 +9,13 @@ use crate::error::{Error, Result};
 
 impl Rules for Rng {
     fn attach(&self, def: &Domain, side: Side) -> Result<()> {
-        let taken = |other: &Rng| self.info.address.is_some() && is_at(&self.info, &other.info);
+        let taken = |other: DeviceRef<'_>| {
+            let is_there = other.info().is_some_and(|info| is_at(&self.info, info));
+            self.info.address.is_some() && is_there
+        };
         match side {
             // The blank at the end is libvirt's.
-            Side::Stored if def.devices.rngs.iter().any(taken) => Err(Error::unsupported(
+            Side::Stored if def.devices.iter().any(taken) => Err(Error::unsupported(
                 "a device with the same address already exists ",
             )),
             _ => Ok(()),

@@ -145,6 +145,7 @@ pub(crate) fn path_of(device: DeviceRef<'_>) -> Option<&str> {
         }
         DeviceRef::Tpm(tpm) => tpm.backend.as_ref()?.device.as_ref()?.path.as_deref(),
         DeviceRef::Graphics(display) => display.gl.as_ref()?.rendernode.as_deref(),
+        DeviceRef::Memory(memory) => memory.source.as_ref()?.path.as_deref(),
         DeviceRef::Video(card) => card.model.as_ref()?.acceleration.as_ref()?.rendernode.as_deref(),
         _ => None,
     };

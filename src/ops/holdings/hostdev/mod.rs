@@ -277,7 +277,7 @@ fn check_target(driver: &Driver, target: Option<&str>) -> Result<()> {
     let target = format!("{TARGETS}/{}", target.unwrap_or_default());
     let found = std::fs::metadata(driver.hostdevs.root().path(target.trim_start_matches('/')));
     found.map(drop).map_err(|error| {
-        Error::system(format_args!("Path '{target}' is not accessible"), error).in_area(Area::None)
+        Error::system(format_args!("Path '{target}' is not accessible"), error).in_area(Area::Cgroup)
     })
 }
 
