@@ -65,6 +65,27 @@ impl Domain {
             kind.arch = kind.arch.take().filter(|arch| !arch.is_empty());
             kind.machine = kind.machine.take().filter(|machine| !machine.is_empty());
         }
+        self.normalize_firmware();
+        if let Some(perf) = &mut self.perf {
+            perf.events.sort_by_key(|event| event.name);
+        }
+        self.keywrap = self.keywrap.take().filter(|wrapped| !wrapped.ciphers.is_empty());
+        self.iothreads = self.iothreads.filter(|count| *count != 0);
+        for sysinfo in &mut self.sysinfo {
+            sysinfo.drop_foreign();
+        }
+        if let Some(resource) = &mut self.resource {
+            resource.fibrechannel = resource.fibrechannel.take().filter(|id| !id.is_empty());
+        }
+        self.on_lockfailure = self
+            .on_lockfailure
+            .filter(|action| *action != LockFailureAction::Default);
+        // A label without a type says nothing.
+        self.seclabels.retain(|label| label.kind.is_some());
+        self.seclabels.iter_mut().for_each(normal_label);
+    }
+
+    fn normalize_firmware(&mut self) {
         if let Some(nvram) = &mut self.os.nvram {
             // It is a path, or a source of a type.
             match nvram.kind {
@@ -84,23 +105,6 @@ impl Domain {
         if let Some(loader) = &mut self.os.loader {
             loader.format = loader.format.take().filter(|format| format != "none");
         }
-        if let Some(perf) = &mut self.perf {
-            perf.events.sort_by_key(|event| event.name);
-        }
-        self.keywrap = self.keywrap.take().filter(|wrapped| !wrapped.ciphers.is_empty());
-        self.iothreads = self.iothreads.filter(|count| *count != 0);
-        for sysinfo in &mut self.sysinfo {
-            sysinfo.drop_foreign();
-        }
-        if let Some(resource) = &mut self.resource {
-            resource.fibrechannel = resource.fibrechannel.take().filter(|id| !id.is_empty());
-        }
-        self.on_lockfailure = self
-            .on_lockfailure
-            .filter(|action| *action != LockFailureAction::Default);
-        // A label without a type says nothing.
-        self.seclabels.retain(|label| label.kind.is_some());
-        self.seclabels.iter_mut().for_each(normal_label);
     }
 }
 

@@ -20,16 +20,7 @@ pub(super) fn canonical_interface(interface: &mut Interface) {
     {
         clear!(backend; vhost);
     }
-    let says = |mac: &Mac| !mac.address.is_empty() || mac.kind.is_some() || mac.check.is_some();
-    interface.mac = interface.mac.take().filter(says);
-    if let Some(mac) = &mut interface.mac
-        && let Some(octets) = crate::inet::mac_octets(&mac.address)
-    {
-        mac.address = crate::inet::format_mac(octets);
-        if octets == [0; 6] {
-            interface.mac = None;
-        }
-    }
+    interface.mac = interface.mac.take().and_then(canonical_mac);
     interface.model = interface.model.take().filter(|model| !model.is_empty());
     let frames = |c: &Coalesce| c.rx.as_ref().is_some_and(|rx| rx.frames.is_some());
     interface.coalesce = interface.coalesce.take().filter(frames);
@@ -84,6 +75,20 @@ pub(super) fn canonical_interface(interface: &mut Interface) {
     forwarded.for_each(canonical_address);
     interface.ips.iter_mut().for_each(canonical_ip);
     interface.routes.iter_mut().for_each(canonical_route);
+}
+
+/// An address of nothing is none.
+fn canonical_mac(mut mac: Mac) -> Option<Mac> {
+    if mac.address.is_empty() && mac.kind.is_none() && mac.check.is_none() {
+        return None;
+    }
+    if let Some(octets) = crate::inet::mac_octets(&mac.address) {
+        mac.address = crate::inet::format_mac(octets);
+        if octets == [0; 6] {
+            return None;
+        }
+    }
+    Some(mac)
 }
 
 /// What serves a card elsewhere is passt, which has a device of the host, or whoever has the socket.

@@ -3,7 +3,7 @@
 use super::is_default;
 use crate::devices::{
     BackingStore, DataStore, DeviceSeclabel, Disk, HostTransport, IoTune, Mirror, NetProtocol, Slices,
-    Source, StorageKind, Tray, YesNo,
+    Source, StorageHost, StorageKind, Tray, YesNo,
 };
 
 pub(super) fn canonical_disk(disk: &mut Disk) {
@@ -105,20 +105,7 @@ fn canonical_source(source: &mut Source, kind: StorageKind) {
     canonical_reconnect(source, kind);
     source.readahead = source.readahead.take().filter(|ahead| ahead.size != 0);
     source.timeout = source.timeout.take().filter(|timeout| timeout.seconds != 0);
-    for host in &mut source.hosts {
-        host.port = host.port.filter(|port| *port != 0);
-        match host.transport {
-            Some(HostTransport::Unix) => {
-                clear!(host; name, port);
-            }
-            _ => {
-                clear!(host; socket);
-            }
-        }
-        host.transport = host
-            .transport
-            .filter(|transport| *transport != HostTransport::Tcp);
-    }
+    source.hosts.iter_mut().for_each(canonical_host);
     if kind == Network {
         clear!(source; seclabels);
     }
@@ -127,6 +114,22 @@ fn canonical_source(source: &mut Source, kind: StorageKind) {
         .data_store
         .iter_mut()
         .for_each(|store| canonical_data_store(store));
+}
+
+/// A server is at a socket, or at a name and a port.
+fn canonical_host(host: &mut StorageHost) {
+    host.port = host.port.filter(|port| *port != 0);
+    match host.transport {
+        Some(HostTransport::Unix) => {
+            clear!(host; name, port);
+        }
+        _ => {
+            clear!(host; socket);
+        }
+    }
+    host.transport = host
+        .transport
+        .filter(|transport| *transport != HostTransport::Tcp);
 }
 
 /// A socket is dialled again after seconds, a server of NBD is waited for; others do neither.
