@@ -9,7 +9,7 @@ pub(crate) mod emulator;
 
 use std::{
     collections::HashSet,
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -148,12 +148,34 @@ fn goes(backend: &TpmBackend, what: Forget) -> bool {
     what.tpm || (!what.keep_tpm && backend.persistent_state != Some(YesNo::Yes))
 }
 
-/// Removes a state. `directory` is the guest's own.
+/// Removes a state. `directory` is the guest's own. Of a place that a document names only what is a TPM's goes: whatever else
+/// is there, and what is no file, is somebody else's.
 pub(crate) fn remove_state(state: &State, directory: &Path) -> Result<()> {
     match state {
         State::Directory { ours: true, .. } => files::remove_all(directory),
-        State::Directory { path, ours: false } => files::remove_all(Path::new(path)),
-        State::File(path) => files::remove(Path::new(path)),
+        State::Directory { path, ours: false } => remove_files_of_tpm(Path::new(path)),
+        State::File(path) => files::remove_image(Path::new(path)),
+    }
+}
+
+/// Removes swtpm's files from a directory, and the directory if nothing else is in it.
+fn remove_files_of_tpm(directory: &Path) -> Result<()> {
+    let failed = |error| Error::system(format_args!("cannot remove '{}'", directory.display()), error);
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed(error)),
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name == ".lock" || name.starts_with("tpm-00.") || name.starts_with("tpm2-00.") {
+            files::remove_image(&entry.path())?;
+        }
+    }
+    match fs::remove_dir(directory) {
+        Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => Err(failed(error)),
+        _ => Ok(()),
     }
 }
 
@@ -218,6 +240,39 @@ mod tests {
         for (persistent, what, gone) in table {
             assert_eq!(goes(&backend(persistent), what), gone, "{persistent:?} {what:?}");
         }
+    }
+
+    #[test]
+    fn of_a_place_that_a_document_names_only_the_state_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = dir.path().join("own");
+        let place = dir.path().join("place");
+        let state = State::Directory {
+            path: place.to_string_lossy().into_owned(),
+            ours: false,
+        };
+        let remove = || remove_state(&state, &own);
+        remove().unwrap();
+        fs::create_dir(&place).unwrap();
+        for name in ["tpm2-00.permall", ".lock", "somebody's"] {
+            fs::write(place.join(name), "").unwrap();
+        }
+        remove().unwrap();
+        let left: Vec<_> = fs::read_dir(&place)
+            .unwrap()
+            .flatten()
+            .map(|e| e.file_name())
+            .collect();
+        assert_eq!(left, ["somebody's"]);
+        fs::remove_file(place.join("somebody's")).unwrap();
+        remove().unwrap();
+        assert!(!place.exists());
+        // What is no file stays.
+        let pipe = dir.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRUSR).unwrap();
+        let device = State::File(pipe.to_string_lossy().into_owned());
+        remove_state(&device, &own).unwrap();
+        assert!(pipe.exists());
     }
 
     #[tokio::test]
