@@ -95,7 +95,9 @@ impl Backups {
             self.disk = contents(&self.place.path("a"), &self.place.shown("look.raw"))?;
             self.place.virsh().ok(&["start", "g", "--paused"])?;
         }
-        self.place.backed_up()
+        // What a daemon that comes back takes away goes after it has told that there is no job.
+        let at_rest = || self.place.backed_up();
+        wait_until("what a backup had to be gone", AT_REST, || at_rest().is_ok()).or_else(|_| at_rest())
     }
 
     /// One backup, and what is looked at after.
