@@ -466,8 +466,8 @@ class Replay:
         dom = self.conn.defineXML(xml)
         if name != "c":
             dom.create()
-            # What is told of the start is not told of the first operation.
-            time.sleep(self.options.settle)
+        # What is told of the beginning is not told of the first operation.
+        time.sleep(self.options.settle)
         self.wait_for_system(name)
         if key in AFTER_START:
             result, errors = self.virsh([self.here(word) for word in AFTER_START[key]])
