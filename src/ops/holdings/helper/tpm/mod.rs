@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use crate::{
     domain::View,
-    error::Result,
+    error::{Error, Result},
     ops::{Driver, document::plan, host::files},
     paths::Paths,
     qemu::{Process, Stop},
