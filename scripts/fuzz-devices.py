@@ -121,11 +121,7 @@ def read(text):
         tree = documents.minidom.parseString(text.encode())
     except Exception:
         return None
-    for node in list(documents.walk(tree.documentElement)):
-        for child in list(node.childNodes):
-            if child.nodeType == child.COMMENT_NODE or child.nodeType == child.TEXT_NODE and not child.data.strip():
-                node.removeChild(child)
-    return tree
+    return documents.without_layout(tree)
 
 
 def compare(guests, xml):

@@ -71,8 +71,11 @@ def read(text):
         tree = minidom.parseString(text.encode())
     except Exception:
         return None
-    if tree.documentElement.tagName != "domain":
-        return None
+    return without_layout(tree) if tree.documentElement.tagName == "domain" else None
+
+
+def without_layout(tree):
+    """A tree without comments and blanks between elements."""
     for node in list(walk(tree.documentElement)):
         for child in list(node.childNodes):
             if child.nodeType == child.COMMENT_NODE or child.nodeType == child.TEXT_NODE and not child.data.strip():

@@ -266,26 +266,8 @@ BINDING = {
 
 
 # A passt that is not passt: it writes its number, listens at its socket, and lives as long as one connection.
-PASST = """#!/usr/bin/python3
-import os, socket, sys
-words = sys.argv[1:]
-path, pid = words[words.index("--socket") + 1], words[words.index("--pid") + 1]
-server = socket.socket(socket.AF_UNIX)
-server.bind(path)
-server.listen()
-if os.fork():
-    os._exit(0)
-os.setsid()
-null = os.open("/dev/null", os.O_RDWR)
-for number in range(3):
-    os.dup2(null, number)
-with open(pid, "w") as file:
-    file.write(str(os.getpid()))
-connection, _ = server.accept()
-while connection.recv(65536):
-    pass
-"""
-
+with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../tests/data/passt.py"), encoding="utf-8") as stand_in:
+    PASST = stand_in.read()
 # A tc that writes down how it is called, and limits nothing.
 TC = """#!/bin/sh
 echo "tc $*" >>"${0%/*}/calls"
