@@ -20,7 +20,7 @@ use crate::{
         host::{files, identity::Identity, programs},
         operation::undo::Undo,
     },
-    qemu::{Helper, Process, RunAs},
+    qemu::{Helper, RunAs},
 };
 
 /// Where the program is beside `PATH`.
@@ -29,8 +29,6 @@ const DIRECTORIES: &[&str] = &["/usr/bin", "/usr/libexec"];
 /// How long its socket may take.
 const STARTING: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
-/// How long one has to end once it is killed.
-const LAST_MOMENT: Duration = Duration::from_millis(500);
 
 /// Whether a display is on the guest's own bus.
 fn is_on_bus(display: &Graphics) -> bool {
@@ -129,18 +127,11 @@ impl Place {
 
     /// Sees to it that the bus has ended, and removes its files.
     async fn end(self) -> Result<()> {
-        if let Some(process) = Process::find_locker(&self.pid_file) {
-            process.kill_group();
-            if tokio::time::timeout(LAST_MOMENT, process.exited()).await.is_err() {
-                return Err(Error::internal("dbus-daemon does not end"));
-            }
-        }
-        crate::blocking::file("removing the files of dbus-daemon", move || {
-            files::remove(&self.socket)?;
-            files::remove(&self.configuration)?;
-            files::remove(&self.log)?;
-            files::remove(&self.pid_file)
-        })
+        super::end_program(
+            "dbus-daemon",
+            self.pid_file,
+            vec![self.socket, self.configuration, self.log],
+        )
         .await
     }
 }

@@ -28,8 +28,6 @@ const DIRECTORIES: &[&str] = &["/usr/bin", "/usr/libexec", "/usr/lib/qemu"];
 /// How long its socket may take.
 const STARTING: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
-/// How long one has to end by itself.
-const LAST_MOMENT: Duration = Duration::from_millis(500);
 
 /// Whether the helper makes a disk's reservations.
 pub(crate) fn is_managed(disk: &Disk) -> bool {
@@ -71,17 +69,7 @@ impl Place {
 
     /// Sees to it that the helper has ended, and removes its files.
     async fn end(self) -> Result<()> {
-        if let Some(process) = Process::find_locker(&self.pid_file) {
-            process.kill_group();
-            if tokio::time::timeout(LAST_MOMENT, process.exited()).await.is_err() {
-                return Err(Error::internal("qemu-pr-helper does not end"));
-            }
-        }
-        crate::blocking::file("removing the files of qemu-pr-helper", move || {
-            files::remove(&self.socket)?;
-            files::remove(&self.pid_file)
-        })
-        .await
+        super::end_program("qemu-pr-helper", self.pid_file, vec![self.socket]).await
     }
 }
 
