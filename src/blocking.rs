@@ -3,7 +3,9 @@
 //! Files may lie on a network mount that hangs: what may block runs on a thread of its own and is given up after a
 //! deadline. The thread goes on; what it does then must be harmless, which atomic renames and removals are.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
+
+use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 
 use crate::{
     error::{Code, Error, Result},
@@ -24,7 +26,25 @@ pub(crate) async fn file<T: Send + 'static>(
     within(FILE_DEADLINE, what, work).await
 }
 
-/// The same with another deadline.
+/// Whether the files of a directory lie in memory, as those of runs do: nothing is waited for then.
+pub(crate) fn in_memory(dir: &Path) -> bool {
+    statfs(dir).is_ok_and(|told| told.filesystem_type() == TMPFS_MAGIC)
+}
+
+/// [`file`], but here and now if all files that `work` touches lie in memory: the way to another thread and back takes
+/// longer than such work.
+///
+/// # Errors
+/// As [`file`].
+pub(crate) async fn light<T: Send + 'static>(
+    in_memory: bool,
+    what: &str,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    if in_memory { work() } else { file(what, work).await }
+}
+
+/// The same as [`file`] with another deadline.
 ///
 /// # Errors
 /// As [`file`].

@@ -312,11 +312,12 @@ fn prefix(guest: Uuid, run: i32) -> String {
 #[derive(Clone, Debug)]
 pub struct Intents {
     dir: PathBuf,
+    in_memory: bool,
 }
 
 impl Intents {
-    pub(super) fn new(dir: PathBuf) -> Self {
-        Self { dir }
+    pub(super) fn new(dir: PathBuf, in_memory: bool) -> Self {
+        Self { dir, in_memory }
     }
 
     /// Notes what is about to be done.
@@ -330,14 +331,14 @@ impl Intents {
         let work = move || {
             write(&path, &text, false).map_err(|e| Error::system("cannot note what is about to be done", e))
         };
-        blocking::file("noting an intent", work).await
+        blocking::light(self.in_memory, "noting an intent", work).await
     }
 
     /// It is done, or undone. A note that stays is resolved when the guest is reached again.
     pub async fn clear(&self, note: &Note) {
         let path = self.dir.join(note.file_name());
         let work = move || remove(&path).map_err(|e| Error::system("cannot clear an intent", e));
-        if let Err(error) = blocking::file("clearing an intent", work).await {
+        if let Err(error) = blocking::light(self.in_memory, "clearing an intent", work).await {
             tracing::warn!(guest = %note.guest, %error, "an intent is left that is done");
         }
     }
@@ -386,7 +387,7 @@ impl Intents {
 impl Store {
     /// The notes of what is under way.
     pub fn intents(&self) -> Intents {
-        Intents::new(self.own_dir())
+        Intents::new(self.own_dir(), self.runs_in_memory())
     }
 }
 
@@ -422,7 +423,7 @@ mod tests {
     #[tokio::test]
     async fn a_guest_has_as_many_as_operations_are_under_way() {
         let dir = tempfile::tempdir().unwrap();
-        let intents = Intents::new(dir.path().join("intents"));
+        let intents = Intents::new(dir.path().join("intents"), false);
         let guest = Uuid::from_u128(7);
         let note = |operation, run, intent| Note::new(Uuid::from_u128(operation), guest, run, intent);
         let alias = "net0".to_owned();
@@ -447,7 +448,7 @@ mod tests {
     async fn a_note_that_can_not_be_written_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("state"), "in the way").unwrap();
-        let intents = Intents::new(dir.path().join("state"));
+        let intents = Intents::new(dir.path().join("state"), false);
         let note = Note::new(Uuid::nil(), Uuid::nil(), 1, Intent::PowerOff);
         assert!(intents.write(&note).await.is_err());
     }
@@ -458,7 +459,11 @@ mod tests {
         let path = dir.path().join(format!("{}x", prefix(Uuid::nil(), 1)));
         let text = r#"{"version":2,"operation":"00000000-0000-0000-0000-000000000000","guest":"00000000-0000-0000-0000-000000000000","run":1,"intent":{"do":"power-off"}}"#;
         fs::write(&path, text).unwrap();
-        assert!(Intents::new(dir.path().to_owned()).of(Uuid::nil(), 1).is_empty());
+        assert!(
+            Intents::new(dir.path().to_owned(), false)
+                .of(Uuid::nil(), 1)
+                .is_empty()
+        );
         assert!(path.exists());
     }
 }

@@ -12,7 +12,7 @@ use std::{
     io::{self, Write},
     os::unix::fs::{OpenOptionsExt, symlink},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use domxml::ParseFlags;
@@ -32,6 +32,8 @@ pub struct Store {
 
 struct Inner {
     paths: Arc<Paths>,
+    /// The files of runs lie in memory.
+    runs_in_memory: OnceLock<bool>,
     /// Configuration files that could not be read.
     foreign: Mutex<HashSet<PathBuf>>,
 }
@@ -67,6 +69,7 @@ impl Store {
         Self {
             inner: Arc::new(Inner {
                 paths,
+                runs_in_memory: OnceLock::new(),
                 foreign: Mutex::default(),
             }),
         }
@@ -279,6 +282,12 @@ impl Store {
         self.own_dir().join(format!("rename-{uuid}"))
     }
 
+    /// Whether the files of runs, and what the daemon keeps beside them, lie in memory.
+    pub(super) fn runs_in_memory(&self) -> bool {
+        let look = || blocking::in_memory(&self.inner.paths.state);
+        *self.inner.runs_in_memory.get_or_init(look)
+    }
+
     /// Where the daemon keeps what is its own.
     pub(super) fn own_dir(&self) -> PathBuf {
         self.inner.paths.state.join("virtqemud")
@@ -300,6 +309,9 @@ impl Store {
             return Ok(());
         }
         let notes = [self.rename_note(after.uuid), self.redo_note(after.uuid)];
+        let state = &self.inner.paths.state;
+        let of_run = |step: &Step| matches!(step, Step::Write { path, .. } if path.starts_with(state));
+        let in_memory = self.runs_in_memory() && steps.iter().all(of_run);
         let work = move || {
             let result = steps.into_iter().try_for_each(Step::carry_out);
             if result.is_err() {
@@ -307,7 +319,7 @@ impl Store {
             }
             result
         };
-        blocking::file("writing the guest's files", work).await
+        blocking::light(in_memory, "writing the guest's files", work).await
     }
 
     fn steps(&self, before: &View, after: &View) -> Result<Vec<Step>> {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use virtqemud_client::direct;
 use wire::consts::*;
 use wire::remote::*;
-use wire::xdr::Text;
+use wire::xdr::{Encode, STRING_MAX, Text, TooLong, Xdr, put_list, put_opaque};
 use wire::{ErrorCode, ErrorDomain, WireError};
 
 use super::args::{self};
@@ -145,21 +145,48 @@ async fn named_one(ctx: &Ctx, dom: &NonnullDomain, name: &Text) -> Reply<Snapsho
     get(ctx, dom, &name).await
 }
 
-fn number(names: &[Text]) -> i32 {
-    i32::try_from(names.len()).unwrap_or(i32::MAX)
+/// Snapshots of a guest as the protocol names them, written as [`DomainListAllSnapshotsRet`]: each has the guest's name, too,
+/// so a long list is made of the service's answer in one go.
+#[derive(Default)]
+pub(crate) struct All {
+    snapshots: Vec<Named>,
+    /// The guest, as it is written after each name.
+    guest: Vec<u8>,
+    number: i32,
 }
 
-/// Snapshots of the guest as the protocol names them, with the guest's own names.
-async fn named_of(ctx: &Ctx, dom: &NonnullDomain, names: Vec<Text>) -> Reply<Vec<NonnullDomainSnapshot>> {
-    if names.is_empty() {
-        return Ok(Vec::new());
+impl All {
+    /// Of a guest, with its own names, or only how many there are.
+    async fn of(ctx: &Ctx, dom: &NonnullDomain, found: Listed, needed: bool) -> Reply<Self> {
+        let mut all = Self {
+            number: i32::try_from(found.snapshots.len()).unwrap_or(i32::MAX),
+            ..Self::default()
+        };
+        if needed && !found.snapshots.is_empty() {
+            let dom = NonnullDomain::from(&basic(ctx, dom).await?);
+            dom.encode(&mut all.guest).map_err(too_long)?;
+            all.snapshots = found.snapshots;
+        }
+        Ok(all)
     }
-    let dom = NonnullDomain::from(&basic(ctx, dom).await?);
-    let named = |name| NonnullDomainSnapshot {
-        name,
-        dom: dom.clone(),
-    };
-    Ok(names.into_iter().map(named).collect())
+}
+
+impl Encode for All {
+    fn put(&self, out: &mut Vec<u8>) -> Result<(), TooLong> {
+        put_list(out, MOST.0, |out| {
+            out.reserve(self.snapshots.len() * (self.guest.len() + 32));
+            for snapshot in &self.snapshots {
+                put_opaque(out, STRING_MAX, &snapshot.name)?;
+                out.extend_from_slice(&self.guest);
+            }
+            Ok(self.snapshots.len())
+        })?;
+        self.number.encode(out)
+    }
+}
+
+fn too_long(error: TooLong) -> WireError {
+    WireError::rpc(&format!("a guest's name is too long: {error}"))
 }
 
 async fn one(ctx: &Ctx, dom: &NonnullDomain, name: &str) -> Reply<NonnullDomainSnapshot> {
@@ -193,19 +220,10 @@ pub(crate) async fn list_names(
     })
 }
 
-pub(crate) async fn list_all(
-    ctx: &Ctx,
-    args: DomainListAllSnapshots,
-    flags: Flags,
-) -> Reply<DomainListAllSnapshotsRet> {
+pub(crate) async fn list_all(ctx: &Ctx, args: DomainListAllSnapshots, flags: Flags) -> Reply<All> {
     let flags = flags.checked()?;
-    let names = names(ctx, of_guest(&args.dom, flags), flags).await?;
-    let ret = number(&names);
-    let wanted = if args.need_results != 0 { names } else { Vec::new() };
-    Ok(DomainListAllSnapshotsRet {
-        snapshots: named_of(ctx, &args.dom, wanted).await?.into(),
-        ret,
-    })
+    let found = chosen(ctx, of_guest(&args.dom, flags), flags, PAGE).await?;
+    All::of(ctx, &args.dom, found, args.need_results != 0).await
 }
 
 pub(crate) async fn number_of_children(
@@ -235,15 +253,10 @@ pub(crate) async fn list_all_children(
     ctx: &Ctx,
     args: DomainSnapshotListAllChildren,
     flags: Flags,
-) -> Reply<DomainSnapshotListAllChildrenRet> {
+) -> Reply<All> {
     let flags = flags.checked()?;
-    let names = names(ctx, after(&args.snapshot, flags), flags).await?;
-    let ret = number(&names);
-    let wanted = if args.need_results != 0 { names } else { Vec::new() };
-    Ok(DomainSnapshotListAllChildrenRet {
-        snapshots: named_of(ctx, &args.snapshot.dom, wanted).await?.into(),
-        ret,
-    })
+    let found = chosen(ctx, after(&args.snapshot, flags), flags, PAGE).await?;
+    All::of(ctx, &args.snapshot.dom, found, args.need_results != 0).await
 }
 
 pub(crate) async fn lookup_by_name(
@@ -424,4 +437,42 @@ pub(crate) async fn revert(ctx: &Ctx, args: DomainRevertToSnapshot, flags: Flags
     };
     ctx.snapshots().revert(request).await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_written_as_the_protocol_has_it() {
+        let dom = NonnullDomain {
+            name: "guest".into(),
+            uuid: wire::xdr::Uuid([7; 16]),
+            id: 3,
+        };
+        let names = ["a", "", "longer than four"];
+        let mut all = All {
+            snapshots: names
+                .iter()
+                .map(|name| Named {
+                    name: Bytes::from_static(name.as_bytes()),
+                })
+                .collect(),
+            number: 3,
+            ..All::default()
+        };
+        dom.encode(&mut all.guest).unwrap();
+        let named = |name: &&str| NonnullDomainSnapshot {
+            name: (*name).into(),
+            dom: dom.clone(),
+        };
+        let whole = DomainListAllSnapshotsRet {
+            snapshots: names.iter().map(named).collect::<Vec<_>>().into(),
+            ret: 3,
+        };
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        all.put(&mut ours).unwrap();
+        whole.put(&mut theirs).unwrap();
+        assert_eq!(ours, theirs);
+    }
 }

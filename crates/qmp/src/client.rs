@@ -74,7 +74,7 @@ impl Client {
             .or_else(|| object.get("exec-oob"))
             .and_then(Value::as_str);
         let name = verb.ok_or_else(|| not(&"no \"execute\""))?.to_owned();
-        let id = self.shared.new_id();
+        let id = self.shared.new_shown_id();
         object.insert("id".to_owned(), Value::String(id.clone()));
         let line = Value::Object(object).to_string();
         self.call(&name, Outgoing { id, line, fds }, deadline).await
@@ -110,7 +110,7 @@ impl Client {
 
     async fn call(&self, name: &str, outgoing: Outgoing, deadline: Duration) -> Result<String, Error> {
         let Outgoing { id, mut line, fds } = outgoing;
-        line.push_str("\r\n");
+        line.push('\n');
         let closed = |closed| Error::Closed {
             command: name.to_owned(),
             closed,

@@ -74,9 +74,14 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ids look like libvirt's: answers to raw commands are shown to users with them.
+    /// Ids are short: QEMU reads a command byte by byte, each with several system calls of its own.
     pub(crate) fn new_id(&self) -> String {
-        format!("libvirt-{}", self.next_id.fetch_add(1, Ordering::Relaxed))
+        self.next_id.fetch_add(1, Ordering::Relaxed).to_string()
+    }
+
+    /// An id that looks like libvirt's: answers to raw commands are shown to users with it.
+    pub(crate) fn new_shown_id(&self) -> String {
+        format!("libvirt-{}", self.new_id())
     }
 
     pub(crate) fn wait_for(

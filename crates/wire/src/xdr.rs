@@ -154,6 +154,16 @@ pub fn put_text(out: &mut Vec<u8>, max: usize, parts: &[&str]) -> Result<(), Too
     Ok(())
 }
 
+/// Appends bytes, as they are, as a text or a byte array of at most `max`.
+///
+/// # Errors
+/// When there are more.
+pub fn put_opaque(out: &mut Vec<u8>, max: usize, bytes: &[u8]) -> Result<(), TooLong> {
+    put_len(bytes.len(), max, out)?;
+    put_padded(bytes, out);
+    Ok(())
+}
+
 fn put_len(len: usize, max: usize, out: &mut Vec<u8>) -> Result<(), TooLong> {
     match u32::try_from(len) {
         Ok(word) if len <= max => out.extend_from_slice(&word.to_be_bytes()),

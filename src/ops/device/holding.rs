@@ -218,13 +218,15 @@ async fn take_files(
     }
     let document = Arc::clone(&guest.domain.view().running()?.document);
     let owners = Arc::new(Owners::of_device(driver, &document.domain, device.as_ref()));
-    let taken = Arc::clone(&owners);
-    crate::blocking::file("giving a device's files to QEMU", move || taken.take()).await?;
-    let restore = crate::blocking::file("giving a device's files back", move || {
-        owners.restore();
-        Ok(())
-    });
-    undo.push("the owner of a device's files", restore);
+    if !owners.is_empty() {
+        let taken = Arc::clone(&owners);
+        crate::blocking::file("giving a device's files to QEMU", move || taken.take()).await?;
+        let restore = crate::blocking::file("giving a device's files back", move || {
+            owners.restore();
+            Ok(())
+        });
+        undo.push("the owner of a device's files", restore);
+    }
     cgroup::change_device(
         driver,
         guest.domain.view().running()?,

@@ -1,6 +1,11 @@
 //! The user and group that QEMU and its helpers run as.
 
-use std::{ffi::CString, fmt, io, path::Path};
+use std::{
+    ffi::CString,
+    fmt, io,
+    path::Path,
+    sync::{Mutex, PoisonError},
+};
 
 use domxml::{
     Domain,
@@ -32,11 +37,26 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    /// What qemu.conf says; a daemon without privileges runs QEMU as itself.
+    /// What qemu.conf says; a daemon without privileges runs QEMU as itself. Who the names mean is looked up once: the
+    /// answer may come from another host.
     ///
     /// # Errors
     /// `ConfSyntax` if there is no such user or group.
     pub(crate) fn of(config: &QemuConfig) -> Result<Self> {
+        type Found = (String, String, Identity);
+        static LAST: Mutex<Option<Found>> = Mutex::new(None);
+        let (user, group) = (&config.identity.user, &config.identity.group);
+        let last = || LAST.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*last() {
+            Some((u, g, found)) if (u, g) == (user, group) => return Ok(*found),
+            _ => {}
+        }
+        let found = Self::look_up(config)?;
+        *last() = Some((user.clone(), group.clone(), found));
+        Ok(found)
+    }
+
+    fn look_up(config: &QemuConfig) -> Result<Self> {
         let (own_uid, own_gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
         if !own_uid.is_root() {
             return Ok(Self {

@@ -99,8 +99,9 @@ impl Slots {
     /// # Errors
     /// It does not answer, or its machine has no slots.
     pub(crate) async fn read(monitor: &Monitor) -> Result<Self> {
-        let slots = monitor.execute(commands::QueryHotpluggableCpus {}).await?;
-        Ok(Self::of(&slots, &monitor.cpus().await?))
+        let slots = monitor.execute(commands::QueryHotpluggableCpus {});
+        let (slots, cpus) = tokio::try_join!(slots, monitor.cpus())?;
+        Ok(Self::of(&slots, &cpus))
     }
 
     fn of(slots: &[HotpluggableCpu], cpus: &[CpuInfoFast]) -> Self {

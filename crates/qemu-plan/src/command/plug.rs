@@ -216,6 +216,7 @@ fn throttle(disk: &Disk) -> Option<Props> {
 
 /// Arguments of `block_set_io_throttle` for the disk of a name.
 pub fn limits(id: String, tune: &IoTune) -> Props {
+    // QEMU takes a command byte by byte: what may be left out is, where it says nothing.
     let always = [
         ("bps", tune.total_bytes_sec),
         ("bps_rd", tune.read_bytes_sec),
@@ -223,6 +224,8 @@ pub fn limits(id: String, tune: &IoTune) -> Props {
         ("iops", tune.total_iops_sec),
         ("iops_rd", tune.read_iops_sec),
         ("iops_wr", tune.write_iops_sec),
+    ];
+    let bursts = [
         ("bps_max", tune.total_bytes_sec_max),
         ("bps_rd_max", tune.read_bytes_sec_max),
         ("bps_wr_max", tune.write_bytes_sec_max),
@@ -244,8 +247,8 @@ pub fn limits(id: String, tune: &IoTune) -> Props {
         props.set(name, value.unwrap_or(0));
     }
     props.opt("group", tune.group_name.clone());
-    for (name, value) in lengths {
-        props.opt(name, value.filter(|length| *length > 0));
+    for (name, value) in bursts.into_iter().chain(lengths) {
+        props.opt(name, value.filter(|value| *value > 0));
     }
     props
 }

@@ -108,16 +108,21 @@ pub(crate) fn of_run(driver: &Driver, run: &Run) -> Result<Option<Group>> {
 /// # Errors
 /// The kernel refuses.
 pub(crate) fn change_device(driver: &Driver, run: &Run, change: DeviceChange<'_>) -> Result<()> {
+    let (DeviceChange::In(device) | DeviceChange::Out(device)) = change;
+    let its = nodes::of_device(driver, device);
+    if its.is_empty() {
+        return Ok(());
+    }
     let Some(group) = of_run(driver, run)?.filter(|group| group.has(Controller::Devices)) else {
         return Ok(());
     };
     match change {
-        DeviceChange::In(device) => nodes::of_device(driver, device)
+        DeviceChange::In(_) => its
             .into_iter()
             .try_for_each(|(node, access)| group.allow_device(node, access)),
-        DeviceChange::Out(device) => {
+        DeviceChange::Out(_) => {
             let kept = nodes::of_guest(driver, &run.document.domain);
-            let gone = nodes::of_device(driver, device)
+            let gone = its
                 .into_iter()
                 .filter(|(node, _)| kept.iter().all(|(kept, _)| kept != node));
             gone.map(|(node, _)| node)

@@ -268,6 +268,11 @@ impl Owners {
         Ok(())
     }
 
+    /// Whether there is nothing to take, and nothing wrong.
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty() && self.wrong.is_none()
+    }
+
     /// Gives the files back. What can't be given back is logged.
     pub fn restore(&self) {
         self.give_back(&self.files);
