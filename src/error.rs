@@ -275,6 +275,10 @@ impl Error {
     pub fn not_running() -> Self {
         Self::invalid("domain is not running").in_area(Area::Domain)
     }
+    /// Whether it can't be known if what QEMU was told to do, and gave this error, was done.
+    pub fn is_unknown(&self) -> bool {
+        self.code == Code::OperationTimeout || matches!(self.reason, Some("UNREACHABLE" | "MONITOR_CLOSED"))
+    }
     /// An argument is out of its range.
     pub fn argument(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Code::InvalidArg, message)

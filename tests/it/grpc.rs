@@ -23,9 +23,11 @@ pub(crate) const SOON: Duration = Duration::from_secs(20);
 /// What a call gave.
 pub(crate) type Answer<T> = std::result::Result<T, Status>;
 
-/// The daemon under test.
+/// The daemon under test: the one that was built with the tests, or another build that `TESTED_DAEMON` names.
 pub(crate) fn daemon() -> Daemon {
-    Daemon::virtqemud(env!("CARGO_BIN_EXE_virtqemud")).env("LIBVIRT_LOG_OUTPUTS", "2:stderr")
+    let built = || env!("CARGO_BIN_EXE_virtqemud").into();
+    let program = std::env::var_os("TESTED_DAEMON").unwrap_or_else(built);
+    Daemon::virtqemud(program).env("LIBVIRT_LOG_OUTPUTS", "2:stderr")
 }
 
 /// A client of one daemon.

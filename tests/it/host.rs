@@ -51,7 +51,9 @@ pub(crate) fn processes(sandbox: &Sandbox) -> Result<Vec<i32>> {
     let daemon = sandbox.pid().context("no daemon")?;
     let own = process::mount_namespace(daemon);
     // Namespaces come and go with daemons: the files that a guest's command line names stay.
-    let dir = sandbox.dir().to_string_lossy().into_owned();
+    // Mounts are named from the beginning of their filesystem, whatever that is mounted on.
+    let dir = sandbox.dir().file_name().context("a directory without a name")?;
+    let dir = format!("/{}", dir.to_string_lossy());
     let name = |pid: i32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
     let is_its = |pid: i32| process::mount_namespace(pid) == own || private_to(pid, &dir);
     Ok(process::find(|pid| {

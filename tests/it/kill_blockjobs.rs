@@ -1,9 +1,12 @@
-//! The daemon is killed in the midst of each block job. After each: QEMU has the images that the document names and no
-//! others, no job and no note is left, the chain is as before or as wanted, and nothing that was on the disk is missing.
+//! The daemon or QEMU is killed in the midst of each block job, while the guest writes. After each: QEMU has the images that
+//! the document names and no others, no job and no note is left, the chain is as before or as wanted, and nothing that was
+//! on the disk is missing, nor any number that the guest was told is written.
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use testkit::counter::{self, Counter};
+use testkit::kill::Victim;
 use testkit::skip::can_run_guests;
 use testkit::{Sandbox, kill, wait_until};
 
@@ -13,10 +16,14 @@ use crate::grpc::daemon;
 /// How long a daemon that came back may take until all is at rest.
 const AT_REST: Duration = Duration::from_secs(30);
 
+/// The images that a try begins with.
+const IMAGES: [&str; 4] = ["a", "top", "mid", "base"];
+
 /// What the daemon is killed in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Operation {
     Pull,
+    PullPart,
     Commit,
     CommitActive,
     Copy,
@@ -25,8 +32,9 @@ enum Operation {
 }
 
 impl Operation {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Pull,
+        Self::PullPart,
         Self::Commit,
         Self::CommitActive,
         Self::Copy,
@@ -37,7 +45,7 @@ impl Operation {
     /// What is asked for, from the beginning of the job to its end.
     fn carry_out(self, place: &Place) -> Result<()> {
         let virsh = place.virsh();
-        let (top, copy) = (place.path("top"), place.path("copy"));
+        let (top, mid, copy) = (place.path("top"), place.path("mid"), place.path("copy"));
         let copied = |more: &[&'static str]| {
             let mut args = vec![
                 "blockcopy",
@@ -52,6 +60,9 @@ impl Operation {
         };
         match self {
             Self::Pull => virsh.ok(&["blockpull", "g", "vda", "--wait"]).map(drop),
+            Self::PullPart => virsh
+                .ok(&["blockpull", "g", "vda", "--base", &mid, "--wait"])
+                .map(drop),
             Self::Commit => virsh
                 .ok(&["blockcommit", "g", "vda", "--top", &top, "--delete", "--wait"])
                 .map(drop),
@@ -69,6 +80,7 @@ impl Operation {
         let before = "a top mid base";
         match self {
             Self::Pull => [before, "a"],
+            Self::PullPart => [before, "a mid base"],
             Self::Commit => [before, "a base"],
             Self::CommitActive => [before, "base"],
             Self::Copy => [before, "copy"],
@@ -79,61 +91,145 @@ impl Operation {
 }
 
 #[tokio::test]
-async fn a_daemon_killed_in_the_midst_of_a_block_job_leaves_every_block() -> Result<()> {
+async fn who_is_killed_in_the_midst_of_a_block_job_leaves_every_block() -> Result<()> {
     if !can_run_guests() {
         return Ok(());
     }
-    let mut place = Place::new(daemon())?;
-    place.sandbox.start()?;
-    place.virsh().define(&place.xml())?;
     // A try takes seconds: the short form has fewer.
     let tries = match kill::tries() {
-        5 => 3,
+        5 => 4,
         more => more,
     };
-    kill::cut_off(&mut Jobs(place), &Operation::ALL, tries).await
+    kill::cut_off::<Jobs>("block jobs", &Operation::ALL, &kill::VICTIMS, tries).await
 }
 
-/// A guest on a chain of images.
-struct Jobs(Place);
+/// A guest on a chain of images, that counts.
+struct Jobs {
+    place: Place,
+    counter: Counter,
+}
 
 impl kill::Place for Jobs {
     type Operation = Operation;
 
+    async fn make() -> Result<Self> {
+        let mut place = Place::new(daemon())?;
+        for name in IMAGES {
+            std::fs::copy(place.image(name), kept(&place, name))?;
+        }
+        place.sandbox.start()?;
+        let counter = Counter::new(place.sandbox.dir().join("count.log"));
+        Ok(Self { place, counter })
+    }
+
     fn sandbox(&mut self) -> &mut Sandbox {
-        &mut self.0.sandbox
+        &mut self.place.sandbox
     }
 
     /// The images as they were, and the guest on them.
     async fn prepare(&mut self, _operation: Operation) -> Result<()> {
-        let (place, virsh) = (&self.0, self.0.virsh());
+        let (place, virsh) = (&self.place, self.place.virsh());
         // It may be off.
         let _ = virsh.ok(&["destroy", "g"]);
-        for name in ["copy", "a", "top", "mid", "base"] {
-            let _ = std::fs::remove_file(place.image(name));
+        self.counter.forget()?;
+        let _ = std::fs::remove_file(place.image("copy"));
+        for name in IMAGES {
+            std::fs::copy(kept(place, name), place.image(name))?;
         }
-        place.make_images()?;
-        virsh.define(&place.xml())?;
-        virsh.ok(&["start", "g", "--paused"])?;
-        place.write(LATE, 6 * PART)
+        virsh.define(&self.counter.within(&place.xml())?)?;
+        virsh.ok(&["start", "g"])?;
+        place.write(LATE, 6 * PART)?;
+        // What was not written out may go with QEMU.
+        place.tell_disk("flush")?;
+        self.counter.goes_on().map(drop)
     }
 
     async fn carry_out(&mut self, operation: Operation) -> Result<()> {
-        operation.carry_out(&self.0)
+        operation.carry_out(&self.place)
     }
 
-    async fn connect(&mut self) -> Result<()> {
-        Ok(())
-    }
-
-    async fn rest(&mut self, operation: Operation) -> Result<bool> {
-        rest(&self.0)?;
+    async fn rest(&mut self, operation: Operation, killed: Option<Victim>) -> Result<bool> {
+        let qemu_killed = killed == Some(Victim::Qemu);
+        if qemu_killed {
+            self.place.ended()?;
+            self.starts_anew()?;
+        } else {
+            rest(&self.place)?;
+        }
         let [_, wanted] = operation.chains();
-        Ok(check(&self.0, &operation.chains())? == wanted)
+        let chain = self.check(&operation.chains())?;
+        let told = self.counter.goes_on()?;
+        counter::holds(&self.place.top()?, "qcow2", told.last)?;
+        if !qemu_killed {
+            self.place.virsh().ok(&["destroy", "g"])?;
+            self.starts_anew()?;
+            self.place.has_everything(Some(6 * PART))?;
+        }
+        Ok(chain == wanted)
+    }
+}
+
+/// The image as it was.
+fn kept(place: &Place, name: &str) -> std::path::PathBuf {
+    place.image(name).with_extension("kept")
+}
+
+impl Place {
+    /// Waits until the guest is off and nothing is noted of it.
+    pub(crate) fn ended(&self) -> Result<()> {
+        let status = self.sandbox.path("/run/libvirt/qemu/g.xml");
+        wait_until("the guest's end", AT_REST, || {
+            let state = self.virsh().state("g");
+            state.is_ok_and(|state| state == "shut off") && !status.exists()
+        })?;
+        wait_until("what was under way is over", AT_REST, || {
+            self.notes().is_ok_and(|n| n.is_empty())
+        })
+        .or_else(|_| {
+            Ok(ensure!(
+                self.notes()?.is_empty(),
+                "notes are left: {:?}",
+                self.notes()?
+            ))
+        })
     }
 
-    async fn clear(&mut self) -> Result<()> {
-        Ok(())
+    fn notes(&self) -> Result<Vec<String>> {
+        let notes = std::fs::read_dir(self.sandbox.path("/run/libvirt/qemu/virtqemud"))?;
+        let names = notes.map(|note| Ok(note?.file_name().to_string_lossy().into_owned()));
+        let names: Result<Vec<_>> = names.collect();
+        Ok(names?.into_iter().filter(|n| n.starts_with("intent-")).collect())
+    }
+
+    /// The image that the guest writes to.
+    pub(crate) fn top(&self) -> Result<std::path::PathBuf> {
+        let chain = self.chain()?;
+        Ok(self.image(chain.first().context("no image")?))
+    }
+}
+
+impl Jobs {
+    /// Starts the guest, which finds what it was told is written.
+    fn starts_anew(&self) -> Result<()> {
+        let told = self.counter.told()?;
+        self.place.virsh().ok(&["start", "g"])?;
+        self.counter.found(&told, told.last)
+    }
+
+    /// Checks that the chain is one of those, and all that belongs to it; which it is.
+    fn check(&self, chains: &[&str]) -> Result<String> {
+        let place = &self.place;
+        place.is_whole()?;
+        let chain = place.chain()?.join(" ");
+        ensure!(
+            chains.contains(&chain.as_str()),
+            "the chain is {chain}, not one of {chains:?}"
+        );
+        place.has_everything(Some(6 * PART))?;
+        let stored = place.stored()?;
+        let top = chain.split(' ').next().unwrap_or_default();
+        ensure!(stored == place.path(top), "{stored} is stored, {top} is used");
+        Ok(chain)
     }
 }
 
@@ -150,24 +246,4 @@ fn rest(place: &Place) -> Result<()> {
         place.is_whole().is_ok()
     })
     .or_else(|_| place.is_whole())
-}
-
-/// Checks that the chain is one of those, and all that belongs to it; which it is.
-fn check(place: &Place, chains: &[&str]) -> Result<String> {
-    place.is_whole()?;
-    let chain = place.chain()?.join(" ");
-    ensure!(
-        chains.contains(&chain.as_str()),
-        "the chain is {chain}, not one of {chains:?}"
-    );
-    place.has_everything(Some(6 * PART))?;
-    let stored = place.stored()?;
-    let top = chain.split(' ').next().unwrap_or_default();
-    ensure!(stored == place.path(top), "{stored} is stored, {top} is used");
-    // A guest that starts anew has the same.
-    let virsh = place.virsh();
-    virsh.ok(&["destroy", "g"])?;
-    virsh.ok(&["start", "g", "--paused"])?;
-    place.has_everything(Some(6 * PART))?;
-    Ok(chain)
 }

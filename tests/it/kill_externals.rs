@@ -1,12 +1,16 @@
-//! The daemon is killed in the midst of each operation on external snapshots. After each: what is recorded is so, the
-//! disks hold what they held or what the snapshot had, no file is there that nobody names, and the guest starts with it.
+//! The daemon or QEMU is killed in the midst of each operation on external snapshots, while the guest writes. After each: what
+//! is recorded is so, the disks hold what they held or what the snapshot had, with every number that the guest was told is
+//! written, no file is there that nobody names, QEMU writes to what the document names, and the guest starts with it.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use testkit::kill::Victim;
+use testkit::skip::can_run_guests;
 use testkit::{Sandbox, kill};
 use virtqemud_client::proto as pb;
 
+use crate::externals::image_holds;
 use crate::grpc::{Answer, Grpc};
 use crate::snapshots::{Stage, document, run};
 
@@ -22,6 +26,7 @@ enum Operation {
     DeleteLastOff,
     RevertToDisks,
     RevertToMemory,
+    Create,
     CreateWithMemory,
     CreateOff,
 }
@@ -30,13 +35,14 @@ enum Operation {
 type Outcome = (&'static str, [u8; 3], bool);
 
 impl Operation {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::DeleteFirst,
         Self::DeleteLast,
         Self::DeleteFirstOff,
         Self::DeleteLastOff,
         Self::RevertToDisks,
         Self::RevertToMemory,
+        Self::Create,
         Self::CreateWithMemory,
         Self::CreateOff,
     ];
@@ -45,18 +51,22 @@ impl Operation {
         matches!(self, Self::DeleteFirstOff | Self::DeleteLastOff | Self::CreateOff)
     }
 
-    /// Two snapshots with a piece written before each, and one after.
-    async fn prepare(self, stage: &Stage) -> Result<()> {
+    /// Two snapshots with a piece written before each, and one after. What the guest was told until each is given.
+    async fn prepare(self, stage: &Stage) -> Result<[u32; 2]> {
+        stage.counter.forget()?;
         stage.grpc.start("g").await?;
         stage.write_piece(0, 1).await?;
+        let first = stage.counter.goes_on()?.last;
         stage.with_memory("s1", false).await?;
         stage.write_piece(1, 2).await?;
+        let second = stage.counter.goes_on()?.last;
         stage.of_disks("s2").await?;
         stage.write_piece(2, 3).await?;
+        stage.counter.goes_on()?;
         if self.is_off() {
             stage.grpc.power_off("g").await?;
         }
-        Ok(())
+        Ok([first, second])
     }
 
     async fn carry_out(self, stage: &Stage) -> Answer<()> {
@@ -73,7 +83,7 @@ impl Operation {
                 );
                 stage.create(&inside, |_| {}).await.map(drop)
             }
-            Self::CreateOff => {
+            Self::Create | Self::CreateOff => {
                 let inside = "<name>s3</name>";
                 stage.create(inside, |r| r.disk_only = true).await.map(drop)
             }
@@ -90,20 +100,20 @@ impl Operation {
             Self::DeleteLastOff => [(both, held, false), ("s1*<", held, false)],
             Self::RevertToDisks => [(both, held, true), (both, [1, 2, 0], false)],
             Self::RevertToMemory => [(both, held, true), ("s1*< s2<s1", [1, 0, 0], true)],
-            Self::CreateWithMemory => [(both, held, true), ("s1< s2<s1 s3*<s2", held, true)],
+            Self::Create | Self::CreateWithMemory => [(both, held, true), ("s1< s2<s1 s3*<s2", held, true)],
             Self::CreateOff => [(both, held, false), ("s1< s2<s1 s3*<s2", held, false)],
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_killed_in_the_midst_of_a_removal_of_overlays_loses_nothing() -> Result<()> {
-    cut_all_off(&Operation::ALL[..4]).await
+async fn who_is_killed_in_the_midst_of_a_removal_of_overlays_loses_nothing() -> Result<()> {
+    cut_all_off("removals of overlays", &Operation::ALL[..4]).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_killed_in_the_midst_of_an_external_snapshot_loses_nothing() -> Result<()> {
-    cut_all_off(&Operation::ALL[4..]).await
+async fn who_is_killed_in_the_midst_of_an_external_snapshot_loses_nothing() -> Result<()> {
+    cut_all_off("external snapshots", &Operation::ALL[4..]).await
 }
 
 /// Who comes before what was under way is set right is not told that a guest does not run which is shown as running.
@@ -150,69 +160,86 @@ async fn who_comes_at_once_finds_the_removal_done_or_does_it() -> Result<()> {
                 what()
             ),
         }
-        let done = at_rest(&stage, operation).await.with_context(what)?;
+        let done = at_rest(&stage, operation, None).await.with_context(what)?;
         ensure!(done, "{}: it is still there", what());
         clear(&stage).await?;
     }
     Ok(())
 }
 
-async fn cut_all_off(operations: &[Operation]) -> Result<()> {
-    match Stage::set().await? {
-        Some(stage) => kill::cut_off(&mut Externals(stage), operations, kill::tries()).await,
-        None => Ok(()),
+async fn cut_all_off(name: &str, operations: &[Operation]) -> Result<()> {
+    if !can_run_guests() {
+        return Ok(());
     }
+    kill::cut_off::<Externals>(name, operations, &kill::VICTIMS, kill::tries()).await
 }
 
 /// A guest with external snapshots.
-struct Externals(Stage);
+struct Externals {
+    stage: Stage,
+    /// What it was told until each of the first two.
+    told: [u32; 2],
+}
 
 impl kill::Place for Externals {
     type Operation = Operation;
 
+    async fn make() -> Result<Self> {
+        let stage = Stage::counting().await?;
+        Ok(Self { stage, told: [0; 2] })
+    }
+
     fn sandbox(&mut self) -> &mut Sandbox {
-        &mut self.0.sandbox
+        &mut self.stage.sandbox
     }
 
     async fn prepare(&mut self, operation: Operation) -> Result<()> {
-        operation.prepare(&self.0).await
-    }
-
-    async fn carry_out(&mut self, operation: Operation) -> Result<()> {
-        Ok(operation.carry_out(&self.0).await?)
-    }
-
-    async fn connect(&mut self) -> Result<()> {
-        self.0.grpc = Grpc::of(&self.0.sandbox).await?;
+        self.told = operation.prepare(&self.stage).await?;
         Ok(())
     }
 
-    async fn rest(&mut self, operation: Operation) -> Result<bool> {
-        at_rest(&self.0, operation).await
+    async fn carry_out(&mut self, operation: Operation) -> Result<()> {
+        Ok(operation.carry_out(&self.stage).await?)
     }
 
-    async fn afterwards(&mut self, operation: Operation, done: bool) -> Result<()> {
-        let stage = &self.0;
-        let [before, after] = operation.outcomes();
-        let (_, held, runs) = if done { after } else { before };
-        if runs {
+    async fn connect(&mut self) -> Result<()> {
+        self.stage.grpc = Grpc::of(&self.stage.sandbox).await?;
+        Ok(())
+    }
+
+    async fn rest(&mut self, operation: Operation, killed: Option<Victim>) -> Result<bool> {
+        at_rest(&self.stage, operation, killed).await
+    }
+
+    async fn afterwards(&mut self, operation: Operation, done: bool, _: Victim) -> Result<()> {
+        let stage = &self.stage;
+        let (_, held, _) = operation.outcomes()[usize::from(done)];
+        let mut least = match operation {
+            Operation::RevertToMemory if done => self.told[0],
+            Operation::RevertToDisks if done => self.told[1],
+            _ => stage.counter.told()?.last,
+        };
+        if stage.grpc.get("g").await?.id != 0 {
+            stage.counts(least).await?;
             stage.grpc.power_off("g").await?;
+            // What it counted since is on the disks it has now.
+            least = stage.counter.told()?.last;
         }
         stage.pieces(&held).await.context("off")?;
-        stage.grpc.start("g").await.context("the next start")?;
+        stage.starts_with(least).await.context("the next start")?;
         stage.pieces(&held).await.context("after the next start")
     }
 
     async fn clear(&mut self) -> Result<()> {
-        clear(&self.0).await
+        clear(&self.stage).await
     }
 }
 
 /// Waits until all agree; whether the operation was finished.
-async fn at_rest(stage: &Stage, operation: Operation) -> Result<bool> {
+async fn at_rest(stage: &Stage, operation: Operation, killed: Option<Victim>) -> Result<bool> {
     let end = Instant::now() + AT_REST;
     loop {
-        let agreed = agree(stage, operation).await;
+        let agreed = agree(stage, operation, killed).await;
         match agreed {
             Ok(done) => return Ok(done),
             Err(error) if Instant::now() > end => return Err(error),
@@ -221,7 +248,7 @@ async fn at_rest(stage: &Stage, operation: Operation) -> Result<bool> {
     }
 }
 
-async fn agree(stage: &Stage, operation: Operation) -> Result<bool> {
+async fn agree(stage: &Stage, operation: Operation, killed: Option<Victim>) -> Result<bool> {
     let tree = stage.tree().await?;
     let domain = stage.grpc.get("g").await?;
     let runs = match domain.state() {
@@ -234,18 +261,35 @@ async fn agree(stage: &Stage, operation: Operation) -> Result<bool> {
         ensure!(!name.starts_with("intent-"), "it is not over: {name}");
     }
     let outcomes = operation.outcomes();
-    let at = outcomes
-        .iter()
-        .position(|(known, _, running)| (*known, *running) == (tree.as_str(), runs));
-    let at = at.with_context(|| format!("neither before nor after: {tree}, it runs: {runs}"))?;
+    // A guest whose QEMU was killed is off, and what its disks hold says where it is in that.
+    let ended = killed == Some(Victim::Qemu) && !runs;
+    let held = |at: usize| {
+        let (known, held, running) = outcomes[at];
+        (known == tree && (running == runs || ended)).then_some((at, held))
+    };
+    let mut known: Vec<_> = [1, 0].into_iter().filter_map(held).collect();
+    if known.len() > 1 {
+        let top = stage.top().await?;
+        known.retain(|(_, held)| image_holds(&top, held).is_ok());
+    }
+    let (at, held) = *known
+        .first()
+        .with_context(|| format!("neither before nor after: {tree}, it runs: {runs}"))?;
     if runs {
         let jobs = stage.qmp("{\"execute\":\"query-jobs\"}").await?;
         ensure!(
             jobs.replace(' ', "").contains("\"return\":[]"),
             "QEMU has jobs: {jobs}"
         );
+        let disks = stage.qmp("{\"execute\":\"query-block\"}").await?;
+        for top in stage.tops().await? {
+            ensure!(
+                disks.replace(' ', "").contains(&format!("\"file\":\"{top}\"")),
+                "QEMU does not write to {top}: {disks}"
+            );
+        }
     }
-    stage.pieces(&outcomes[at].1).await?;
+    stage.pieces(&held).await?;
     let named = named(stage, &tree).await?;
     for file in files(stage)? {
         ensure!(named.contains(&file), "nobody names '{file}'");
@@ -300,9 +344,7 @@ async fn clear(stage: &Stage) -> Result<()> {
         let path = image.to_string_lossy();
         run("qemu-img", &["create", "-q", "-f", "qcow2", &path, "8M"])?;
     }
-    let uuid = stage.grpc.get("g").await?.uuid;
-    let text =
-        document(&stage.images).replace("<name>g</name>", &format!("<name>g</name><uuid>{uuid}</uuid>"));
-    stage.grpc.define(&text).await?;
-    Ok(())
+    stage
+        .defined_as(&stage.counter.within(&document(&stage.images))?)
+        .await
 }

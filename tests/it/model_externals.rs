@@ -112,7 +112,8 @@ impl Stage {
         self.hmp(&line).await
     }
 
-    async fn tops(&self) -> Result<[String; 2]> {
+    /// The images that the disks are on.
+    pub(crate) async fn tops(&self) -> Result<[String; 2]> {
         let xml = self.grpc.xml("g").await?;
         let mut found = Vec::new();
         for disk in xml.split("<disk ").skip(1) {

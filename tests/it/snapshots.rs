@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use pb::StateReason as Reason;
 use testkit::Sandbox;
+use testkit::counter::{self, Counter};
 use testkit::skip::can_run_guests;
 use tonic::Code;
 use virtqemud_client::proto as pb;
@@ -19,6 +20,8 @@ pub(crate) struct Stage {
     pub(crate) grpc: Grpc,
     _dir: tempfile::TempDir,
     pub(crate) images: [PathBuf; 2],
+    /// Of a guest that counts.
+    pub(crate) counter: Counter,
 }
 
 pub(crate) fn run(program: &str, args: &[&str]) -> Result<String> {
@@ -52,11 +55,46 @@ impl Stage {
         let grpc = Grpc::of(&sandbox).await?;
         grpc.define(&document(&images)).await?;
         Ok(Some(Self {
+            counter: Counter::new(sandbox.dir().join("count.log")),
             sandbox,
             grpc,
             _dir: dir,
             images,
         }))
+    }
+
+    /// The same with a guest that counts.
+    pub(crate) async fn counting() -> Result<Self> {
+        let stage = Self::set().await?.context("guests can't be run")?;
+        let document = stage.counter.within(&document(&stage.images))?;
+        stage.defined_as(&document).await?;
+        Ok(stage)
+    }
+
+    /// Gives the guest another document.
+    pub(crate) async fn defined_as(&self, document: &str) -> Result<()> {
+        let uuid = self.grpc.get("g").await?.uuid;
+        let named = format!("<name>g</name><uuid>{uuid}</uuid>");
+        self.grpc
+            .define(&document.replace("<name>g</name>", &named))
+            .await?;
+        Ok(())
+    }
+
+    /// The guest goes on counting, and its disks have what it was told is written, `least` or more.
+    pub(crate) async fn counts(&self, least: u32) -> Result<()> {
+        let told = self.counter.goes_on()?;
+        for top in self.tops().await? {
+            counter::holds(Path::new(&top), "qcow2", told.last.max(least))?;
+        }
+        Ok(())
+    }
+
+    /// Starts the guest, which finds what it was told is written.
+    pub(crate) async fn starts_with(&self, least: u32) -> Result<()> {
+        let told = self.counter.told()?;
+        self.grpc.start("g").await?;
+        self.counter.found(&told, least)
     }
 
     /// Fills the beginning of an image of a guest that is off.

@@ -1,7 +1,11 @@
 //! The kill matrix: an operation during which the daemon is killed, at one moment after the other, and what must hold
 //! when it is back.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -36,23 +40,38 @@ pub fn tries() -> u32 {
 }
 
 /// Kills a process after a while, from a thread of its own. Join it before the process is looked at.
-pub fn later(pid: i32, moment: Duration) -> std::thread::JoinHandle<()> {
+pub fn later(pid: i32, moment: Duration) -> JoinHandle<()> {
     let begun = Instant::now();
     std::thread::spawn(move || {
         while begun.elapsed() < moment {
-            pause(Duration::from_micros(100));
+            pause(TICK);
         }
         process::signal(pid, Signal::SIGKILL);
     })
 }
 
+/// Who is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Victim {
+    /// The daemon, which is started again.
+    Daemon,
+    /// QEMU, or the program of QEMU's that does the work while a guest is off.
+    Qemu,
+}
+
+/// Both of them.
+pub const VICTIMS: [Victim; 2] = [Victim::Daemon, Victim::Qemu];
+
 /// Where operations are cut off that no commands of virsh can say.
 #[expect(async_fn_in_trait, reason = "tests run it on one thread")]
-pub trait Place {
+pub trait Place: Sized {
     /// What can be cut off.
-    type Operation: Copy + Debug;
+    type Operation: Copy + Debug + PartialEq;
 
-    /// The daemon that is killed.
+    /// Makes it.
+    async fn make() -> Result<Self>;
+
+    /// The daemon that is killed, or whose QEMU is.
     fn sandbox(&mut self) -> &mut Sandbox;
 
     /// Brings about what an operation begins from.
@@ -62,62 +81,242 @@ pub trait Place {
     async fn carry_out(&mut self, operation: Self::Operation) -> Result<()>;
 
     /// The daemon is there again: clients connect anew.
-    async fn connect(&mut self) -> Result<()>;
+    async fn connect(&mut self) -> Result<()> {
+        Ok(())
+    }
 
-    /// Waits until nothing is under way, and checks what must hold then. Whether the operation was finished.
-    async fn rest(&mut self, operation: Self::Operation) -> Result<bool>;
+    /// Waits until nothing is under way, and checks what must hold then, whoever was killed, if somebody was. Whether the
+    /// operation was finished.
+    async fn rest(&mut self, operation: Self::Operation, killed: Option<Victim>) -> Result<bool>;
 
     /// What else must hold after a kill.
-    async fn afterwards(&mut self, _operation: Self::Operation, _done: bool) -> Result<()> {
+    async fn afterwards(&mut self, _: Self::Operation, _done: bool, _: Victim) -> Result<()> {
         Ok(())
     }
 
     /// Puts all back as it was before [`Self::prepare`].
-    async fn clear(&mut self) -> Result<()>;
+    async fn clear(&mut self) -> Result<()> {
+        Ok(())
+    }
 }
 
-/// Lets each operation happen once, to see how long it takes, then cuts it off `tries` times, evenly spread over that time
-/// and a little more.
+/// What became of the kills of one operation.
+#[derive(Debug, Default)]
+struct Tally {
+    kills: u32,
+    finished: u32,
+    /// The victim was gone before its time.
+    missed: u32,
+    at_odds: u32,
+    time: Duration,
+}
+
+/// An operation in the matrix.
+struct Row<O> {
+    operation: O,
+    whole: Duration,
+    of: BTreeMap<Victim, Tally>,
+}
+
+/// What one try came to.
+enum Cut {
+    Killed { done: bool },
+    Missed,
+}
+
+/// Part of the golden ratio: its multiples fall evenly into any span, however many there are.
+const EVENLY: f64 = 0.618_033_988_75;
+/// Most failures of a matrix that goes on after one.
+const ENOUGH: u32 = 20;
+const TICK: Duration = Duration::from_micros(100);
+
+/// Lets each operation happen once, to see how long it takes, then cuts each off `tries` times, at moments that are spread
+/// evenly over that time and a little more, with each victim in turn. The operations take turns, so that all have been
+/// cut off as often whenever it ends. A failure is told and counted, and the place is made anew.
 ///
 /// # Errors
-/// With the moment of the kill, when something does not hold, or a client was told that something is done that is not.
-pub async fn cut_off<P: Place>(place: &mut P, operations: &[P::Operation], tries: u32) -> Result<()> {
-    ensure!(tries > 0 && !operations.is_empty(), "nothing is killed");
+/// When something did not hold, or a client was told that something is done that is not.
+pub async fn cut_off<P: Place>(
+    name: &str,
+    operations: &[P::Operation],
+    victims: &[Victim],
+    tries: u32,
+) -> Result<()> {
+    ensure!(
+        tries > 0 && !operations.is_empty() && !victims.is_empty(),
+        "nothing is killed"
+    );
+    let mut place = P::make().await?;
+    let mut rows = Vec::new();
     for &operation in operations {
-        place.prepare(operation).await?;
-        let begun = Instant::now();
-        place.carry_out(operation).await?;
-        let whole = begun.elapsed();
-        let rest = place.rest(operation).await;
-        let done = rest.with_context(|| format!("{operation:?}, undisturbed"))?;
-        ensure!(done, "{operation:?} has done nothing");
-        place.clear().await?;
-        for number in 1..=tries {
-            let moment = whole.mul_f64(1.15 * f64::from(number) / f64::from(tries));
-            let cut = cut_one_off(place, operation, moment).await;
-            cut.with_context(|| format!("killed {moment:?} of {whole:?} into {operation:?}, try {number}"))?;
+        let whole = undisturbed(&mut place, operation).await;
+        let whole = whole.with_context(|| format!("{operation:?}, undisturbed"))?;
+        let of = BTreeMap::new();
+        rows.push(Row { operation, whole, of });
+    }
+    let (mut failures, mut shown) = (Vec::new(), 0);
+    for number in 0..tries {
+        let turn = usize::try_from(number)?;
+        let victim = victims[turn % victims.len()];
+        let round = f64::from(number / u32::try_from(victims.len())?);
+        for row in &mut rows {
+            let moment = row.whole.mul_f64(1.15 * (0.5 + EVENLY * round).fract());
+            let begun = Instant::now();
+            let cut = cut_one_off(&mut place, row, victim, moment).await;
+            let tally = row.of.entry(victim).or_default();
+            tally.time += begun.elapsed();
+            match cut {
+                Ok(Cut::Killed { done }) => {
+                    tally.kills += 1;
+                    tally.finished += u32::from(done);
+                }
+                Ok(Cut::Missed) => tally.missed += 1,
+                Err(error) => {
+                    tally.kills += 1;
+                    tally.at_odds += 1;
+                    let (whole, operation) = (row.whole, row.operation);
+                    let what =
+                        format!("{victim:?} killed {moment:?} of {whole:?} into {operation:?}, {number}");
+                    report(&format!(
+                        "{name}: {what}: {error:#}\n{}",
+                        tail(&place.sandbox().log())
+                    ));
+                    failures.push(what);
+                    ensure!(failures.len() < ENOUGH as usize, "{}", failures.join("\n"));
+                    place = P::make().await?;
+                }
+            }
+        }
+        let kills = kills(&rows);
+        if kills >= shown + 50 {
+            shown = kills;
+            report(&format!(
+                "{name}: {kills} kills so far, {} at odds",
+                failures.len()
+            ));
         }
     }
+    report(&shown_as_table(name, &rows));
+    ensure!(failures.is_empty(), "{}", failures.join("\n"));
     Ok(())
 }
 
-async fn cut_one_off<P: Place>(place: &mut P, operation: P::Operation, moment: Duration) -> Result<()> {
+async fn undisturbed<P: Place>(place: &mut P, operation: P::Operation) -> Result<Duration> {
+    place.prepare(operation).await?;
+    let begun = Instant::now();
+    place.carry_out(operation).await?;
+    let whole = begun.elapsed();
+    ensure!(place.rest(operation, None).await?, "it has done nothing");
+    place.clear().await?;
+    Ok(whole)
+}
+
+async fn cut_one_off<P: Place>(
+    place: &mut P,
+    row: &mut Row<P::Operation>,
+    victim: Victim,
+    moment: Duration,
+) -> Result<Cut> {
+    let operation = row.operation;
     place.prepare(operation).await.context("before")?;
-    let pid = place.sandbox().pid().context("no daemon")?;
-    let killer = later(pid, moment);
-    let answered = place.carry_out(operation).await.is_ok();
+    let ended = Arc::new(AtomicBool::new(false));
+    let killer = match victim {
+        Victim::Daemon => {
+            let killer = later(place.sandbox().pid().context("no daemon")?, moment);
+            std::thread::spawn(move || killer.join().is_ok())
+        }
+        Victim::Qemu => emulators_later(place.sandbox(), moment, Arc::clone(&ended)),
+    };
+    let begun = Instant::now();
+    let answer = place.carry_out(operation).await;
+    let (answered, took) = (answer.is_ok(), begun.elapsed());
+    ended.store(true, Ordering::Relaxed);
     let killed = killer.join();
-    killed.map_err(|_| anyhow::anyhow!("the killer panicked"))?;
-    place.sandbox().kill()?;
-    place.sandbox().start()?;
-    place.connect().await?;
-    let done = place.rest(operation).await?;
+    let killed = killed.map_err(|_| anyhow::anyhow!("the killer panicked"))?;
+    if answered {
+        // How long it takes changes with what else the machine does.
+        row.whole = (row.whole + took) / 2;
+    }
+    if !killed {
+        answer.context("nobody was killed, and it failed")?;
+        let _ = place.rest(operation, None).await?;
+        place.clear().await.context("after")?;
+        return Ok(Cut::Missed);
+    }
+    if victim == Victim::Daemon {
+        place.sandbox().kill()?;
+        place.sandbox().start()?;
+        place.connect().await?;
+    }
+    let done = place.rest(operation, Some(victim)).await?;
     ensure!(
         done || !answered,
         "the client was told that it is done, and it is not"
     );
-    place.afterwards(operation, done).await?;
-    place.clear().await.context("after")
+    place.afterwards(operation, done, victim).await?;
+    place.clear().await.context("after")?;
+    Ok(Cut::Killed { done })
+}
+
+/// Kills what there is of QEMU's programs at a moment; if there is none then, the first that comes until the operation has
+/// ended. Whether one was killed.
+fn emulators_later(sandbox: &Sandbox, moment: Duration, ended: Arc<AtomicBool>) -> JoinHandle<bool> {
+    let emulators = sandbox.emulators();
+    let begun = Instant::now();
+    std::thread::spawn(move || {
+        while begun.elapsed() < moment {
+            pause(TICK);
+        }
+        loop {
+            let over = ended.load(Ordering::Relaxed);
+            let found = emulators();
+            for pid in &found {
+                process::signal(*pid, Signal::SIGKILL);
+            }
+            if over || !found.is_empty() {
+                return !found.is_empty();
+            }
+            pause(TICK);
+        }
+    })
+}
+
+fn kills<O>(rows: &[Row<O>]) -> u32 {
+    rows.iter()
+        .flat_map(|row| row.of.values())
+        .map(|tally| tally.kills)
+        .sum()
+}
+
+fn shown_as_table<O: Debug>(name: &str, rows: &[Row<O>]) -> String {
+    let mut text = format!("{name}: {} kills\n", kills(rows));
+    for row in rows {
+        for (victim, tally) in &row.of {
+            let tries = (tally.kills + tally.missed).max(1);
+            text += &format!(
+                "  {:<18} {:<7} kills {:<5} finished {:<5} missed {:<4} at odds {:<3} {:.0?} each, of {:.0?}\n",
+                format!("{:?}", row.operation),
+                format!("{victim:?}"),
+                tally.kills,
+                tally.finished,
+                tally.missed,
+                tally.at_odds,
+                tally.time / tries,
+                row.whole
+            );
+        }
+    }
+    text
+}
+
+#[expect(clippy::print_stderr, reason = "figures of the long form")]
+fn report(text: &str) {
+    eprintln!("{text}");
+}
+
+fn tail(log: &str) -> String {
+    let lines: Vec<_> = log.lines().collect();
+    lines[lines.len().saturating_sub(30)..].join("\n")
 }
 
 impl KillMatrix<'_> {

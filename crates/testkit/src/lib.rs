@@ -6,6 +6,7 @@
 
 pub mod client;
 pub mod compare;
+pub mod counter;
 pub mod fake_pci;
 pub mod fake_qemu;
 pub mod golden;
@@ -21,6 +22,7 @@ pub mod wait;
 
 pub use client::{Answer, Grpcurl, Virsh};
 pub use compare::same_answer;
+pub use counter::Counter;
 pub use fake_qemu::FakeQemu;
 pub use golden::check_golden;
 pub use guest::GuestSpec;

@@ -267,6 +267,23 @@ impl Sandbox {
         process::from_pid_file(&file, "qemu")
     }
 
+    /// Finds QEMU's programs that run in here, guests and tools, whenever it is asked.
+    pub fn emulators(&self) -> impl Fn() -> Vec<i32> + Send + 'static {
+        // Its mounts are named from the beginning of their filesystem, whatever that is mounted on.
+        let name = self.dir.path().file_name().unwrap_or_default().to_string_lossy();
+        let dir = format!("/{name}/run/libvirt ");
+        let own = self.pid().and_then(process::mount_namespace);
+        move || {
+            process::find(|pid| {
+                let file = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
+                // A guest may be in a namespace of its own, or in one of a daemon that is gone.
+                file("comm").starts_with("qemu-")
+                    && process::alive(pid)
+                    && (process::mount_namespace(pid) == own || file("mountinfo").contains(&dir))
+            })
+        }
+    }
+
     fn log_file(&self) -> PathBuf {
         self.dir.path().join("daemon.log")
     }

@@ -165,6 +165,7 @@ pub(crate) async fn resolve(guest: &Arc<Guest>, intent: &Intent) -> Result<()> {
     if has_begun(&view) || !is_entered {
         return Ok(());
     }
+    images::settle(guest, nodes).await?;
     begin::give_up(Arc::clone(guest), jobs.clone(), Vec::new()).await?;
     if *serves {
         stop_server(guest).await;

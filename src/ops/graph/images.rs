@@ -337,10 +337,24 @@ impl Planned {
     }
 }
 
+/// The job that makes the image of a node.
+fn making(node: &str) -> String {
+    format!("create-{node}")
+}
+
+/// Waits for the end of the jobs by which a former daemon had images made for nodes, and dismisses them.
+///
+/// # Errors
+/// QEMU does not answer; the guest ends.
+pub(crate) async fn settle(guest: &Guest, nodes: &[String]) -> Result<()> {
+    let making: Vec<_> = nodes.iter().map(|node| making(node)).collect();
+    jobs::settle(guest, &making).await
+}
+
 /// Has QEMU carry out a job that makes an image.
 async fn create(context: &Context, guest: &Arc<Guest>, node: String, options: Value) -> Result<()> {
     context.enter("making an image");
-    let id = format!("create-{node}");
+    let id = making(&node);
     let command = commands::BlockdevCreate(object(json!({ "job-id": id, "options": options })));
     let job = jobs::run(guest, &id, command).await?;
     match job.error {

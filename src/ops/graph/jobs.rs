@@ -63,3 +63,19 @@ pub(crate) async fn run<C: Command>(guest: &Guest, id: &str, begin: C) -> Result
     guest.execute(commands::JobDismiss { id: id.to_owned() }).await?;
     Ok(job)
 }
+
+/// Waits for the end of jobs that nobody waits for any more, and dismisses them.
+///
+/// # Errors
+/// QEMU does not answer; the guest ends.
+pub(crate) async fn settle(guest: &Guest, ids: &[String]) -> Result<()> {
+    let known = guest.execute(commands::QueryJobs {}).await?;
+    for job in known.into_iter().filter(|job| ids.contains(&job.id)) {
+        if job.status != CONCLUDED {
+            let mut waiting = guest.jobs.expect(&job.id);
+            reached(guest, &mut waiting, &[CONCLUDED]).await?;
+        }
+        guest.execute(commands::JobDismiss { id: job.id }).await?;
+    }
+    Ok(())
+}

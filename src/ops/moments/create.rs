@@ -24,6 +24,7 @@ use qmp::commands;
 
 use super::{
     choose::{self, Found, Guest as Known, Kind, Wanted},
+    delete::images_of,
     external::{self, Beside},
     images::{self, Deed},
     internal,
@@ -420,13 +421,17 @@ async fn running(context: Arc<Context>, snapshot: Snapshot, how: How) -> Result<
     let guest = driver.guests.of(&view)?;
     let name = snapshot.moment.name.clone();
     let place = internal::place_of_new(&snapshot, &view.running()?.document.domain)?;
+    let images = images_of(&snapshot);
     may_move(&guest).await?;
     let runs = view.condition.state() == RunState::Running;
     context
         .intend(Intent::CreateSnapshot {
             name: name.clone(),
             nodes: place.devices.clone(),
-            images: Vec::new(),
+            images: images
+                .iter()
+                .map(|image| image.to_string_lossy().into_owned())
+                .collect(),
             resume: runs,
         })
         .await?;
@@ -440,7 +445,12 @@ async fn running(context: Arc<Context>, snapshot: Snapshot, how: How) -> Result<
         .step(
             "the snapshot in the images",
             internal::save(&guest, &name, place),
-            async move { internal::take_back(&again, &tag, where_to).await },
+            async move {
+                match internal::take_back(&again, &tag, where_to).await {
+                    Err(error) if again.ended_with(&error).await => images::take_back(&tag, &images).await,
+                    result => result,
+                }
+            },
         )
         .await?;
     if runs && !how.halt {
@@ -491,7 +501,10 @@ pub(crate) async fn resume_cpus(driver: &Driver, guest: &Guest) -> Result<()> {
         return Ok(());
     }
     let cont = async { guest.execute(commands::Cont {}).await.map(drop) };
-    cpus::run_cpus(driver, guest, cont).await
+    match cpus::run_cpus(driver, guest, cont).await {
+        Err(error) if guest.ended_with(&error).await => Ok(()),
+        result => result,
+    }
 }
 
 /// Refuses a guest whose memory can't be written.

@@ -10,12 +10,7 @@ use domxml::{
     moment::Snapshot,
 };
 
-use super::{
-    choose,
-    create::qcow2_nvram,
-    images::{self, Deed},
-    internal, records, without_block_jobs,
-};
+use super::{choose, create::qcow2_nvram, images, internal, records, without_block_jobs};
 use crate::{
     domain::{
         Effects, View,
@@ -188,13 +183,14 @@ pub(crate) async fn from_images(driver: &Arc<Driver>, view: &View, name: &str) -
     let snapshot = records::document(driver, view, name).await?;
     if view.active() {
         let guest = driver.guests.of(view)?;
-        return internal::delete(&guest, &snapshot).await;
+        match internal::delete(&guest, &snapshot).await {
+            // Some images may have lost their parts: the others lose theirs, too.
+            Err(error) if guest.ended_with(&error).await => {}
+            result => return result,
+        }
     }
     for image in images_of(&snapshot) {
-        // As in libvirt: an image that has gone, or lost its part, is in nobody's way.
-        if let Err(error) = images::carry_out(Deed::Delete, name, &image).await {
-            tracing::warn!(guest = %view.name, snapshot = name, image = %image.display(), %error, "an image keeps its part of a snapshot, or has none");
-        }
+        images::remove_part(name, image).await?;
     }
     Ok(())
 }

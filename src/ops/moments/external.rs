@@ -310,13 +310,18 @@ pub(crate) async fn running(
     put_on?;
     let disks: Vec<_> = overlays.into_iter().map(|overlay| overlay.after).collect();
     let parts = snapshot.disks.clone();
-    let edit = following(disks, parts, view.config.is_some());
+    let edit = following(disks.clone(), parts.clone(), view.config.is_some());
+    let after_end = following_stored(disks, parts);
     let resumed = match goes_on && !how.halt {
         true => resume_cpus(&driver, &guest).await,
         false => Ok(()),
     };
     let recorded = record_with(&context, snapshot, how, move |view| {
-        edit.apply(view)?;
+        match (view.active(), view.config.is_some()) {
+            (true, _) => edit.apply(view)?,
+            (false, true) => after_end.apply(view)?,
+            (false, false) => {}
+        }
         graph::took_numbers(view, next);
         LongJob::leave(view);
         Ok(())
@@ -397,12 +402,26 @@ async fn open_and_put_on(
     overlays: &[Overlay],
     bitmaps: &Bitmaps,
 ) -> Result<()> {
-    if overlays.is_empty() {
-        return Ok(());
-    }
+    open(context, guest, overlays).await?;
+    transact(context, guest, overlays, bitmaps).await
+}
+
+async fn open(context: &Context, guest: &Arc<Guest>, overlays: &[Overlay]) -> Result<()> {
     for overlay in overlays {
         let wish = ("failed to create image file '{}'", overlay.fresh.clone());
         overlay.planned.open(context, guest, wish).await?;
+    }
+    Ok(())
+}
+
+async fn transact(
+    context: &Context,
+    guest: &Arc<Guest>,
+    overlays: &[Overlay],
+    bitmaps: &Bitmaps,
+) -> Result<()> {
+    if overlays.is_empty() {
+        return Ok(());
     }
     let actions = overlays
         .iter()
@@ -412,17 +431,17 @@ async fn open_and_put_on(
     guest.execute(commands::Transaction { actions }).await.map(drop)
 }
 
-/// The same; once QEMU writes to them they stay.
+/// The same; once QEMU writes to them they stay. If it ended before it answered they stay, too: on top of the others they hold
+/// what the disks held, whether it had written to them or not.
 async fn put_on(
     context: &Context,
     guest: &Arc<Guest>,
     overlays: &[Overlay],
     bitmaps: &Bitmaps,
 ) -> Result<()> {
-    let done = open_and_put_on(context, guest, overlays, bitmaps).await;
-    let unknown = done.as_ref().err().is_some_and(|error| {
-        error.code == Code::OperationTimeout || matches!(error.reason, Some("UNREACHABLE" | "MONITOR_CLOSED"))
-    });
+    open(context, guest, overlays).await?;
+    let done = transact(context, guest, overlays, bitmaps).await;
+    let unknown = done.as_ref().err().is_some_and(Error::is_unknown);
     if done.is_ok() || unknown {
         // QEMU writes to them, or may: they must not go. If the documents can't follow now they do when it is asked again.
         let mut undo = context.steps("the new images").await?;
@@ -433,12 +452,15 @@ async fn put_on(
             ))
         });
     }
-    done
+    match done {
+        Err(error) if unknown && guest.ended_with(&error).await => Ok(()),
+        done => done,
+    }
 }
 
 /// The documents after overlays were put on.
 pub(crate) fn following(disks: Vec<Disk>, parts: Vec<SnapshotDisk>, stored: bool) -> Edit {
-    let (before, all) = (disks.clone(), disks);
+    let all = disks.clone();
     let edit = Edit::live(move |document| {
         for after in &all {
             let disk = graph::disk_mut(document, &after.target.dev)?;
@@ -446,11 +468,16 @@ pub(crate) fn following(disks: Vec<Disk>, parts: Vec<SnapshotDisk>, stored: bool
         }
         Ok(())
     });
-    if !stored {
-        return edit;
+    match stored {
+        true => edit.and(following_stored(disks, parts)),
+        false => edit,
     }
-    edit.and(Edit::stored(move |document| {
-        for after in &before {
+}
+
+/// The stored one alone.
+fn following_stored(disks: Vec<Disk>, parts: Vec<SnapshotDisk>) -> Edit {
+    Edit::stored(move |document| {
+        for after in &disks {
             let target = &after.target.dev;
             let Some(part) = parts.iter().find(|part| part.name == *target) else {
                 continue;
@@ -468,7 +495,7 @@ pub(crate) fn following(disks: Vec<Disk>, parts: Vec<SnapshotDisk>, stored: bool
             }
         }
         Ok(())
-    }))
+    })
 }
 
 /// Makes an external snapshot of a guest that is off.

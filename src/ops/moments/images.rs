@@ -13,6 +13,8 @@ use std::{
 use crate::error::{Error, Result};
 pub(crate) use crate::ops::holdings::storage::qemu_img::qemu_img;
 
+/// How often qemu-img is asked to remove a part.
+const ATTEMPTS: u32 = 3;
 /// Most snapshots of an image, as in QEMU.
 const SNAPSHOTS_MAX: u32 = 65_536;
 /// Longest table of snapshots that is read, bytes.
@@ -62,6 +64,40 @@ pub(crate) async fn carry_out(deed: Deed, name: &str, image: &Path) -> Result<()
             .to_vec(),
     )
     .await
+}
+
+/// Removes a snapshot's part from an image of a guest that is off. As in libvirt, an image that has gone, or lost its part, is
+/// in nobody's way; one that keeps it is.
+///
+/// # Errors
+/// It keeps it: in qemu-img's words.
+pub(crate) async fn remove_part(name: &str, image: PathBuf) -> Result<()> {
+    let mut attempts = 1..ATTEMPTS;
+    while let Err(error) = carry_out(Deed::Delete, name, &image).await {
+        if !matches!(find(image.clone(), name).await, Ok(Some(_))) {
+            tracing::warn!(snapshot = name, image = %image.display(), %error, "an image has no part of a snapshot that is removed");
+            break;
+        }
+        // Something may have ended qemu-img.
+        if attempts.next().is_none() {
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+/// Removes what images of a guest that is off have of a snapshot that did not come about.
+///
+/// # Errors
+/// An image can't be read or changed.
+pub(crate) async fn take_back(name: &str, images: &[PathBuf]) -> Result<()> {
+    for image in images {
+        // Variables of the firmware may not have been made.
+        if image.exists() && find(image.clone(), name).await?.is_some() {
+            remove_part(name, image.clone()).await?;
+        }
+    }
+    Ok(())
 }
 
 /// The snapshots in an image. One that is no qcow2 has none.

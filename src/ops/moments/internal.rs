@@ -12,7 +12,7 @@ use qmp::{
 
 use crate::{
     error::{Code, Error, Result},
-    ops::{graph::jobs, moments::job, run::guest::Guest},
+    ops::{graph::jobs, run::guest::Guest},
 };
 
 /// The node of the variables of a guest's firmware.
@@ -228,7 +228,7 @@ pub(crate) async fn take_back(guest: &Guest, name: &str, place: Place) -> Result
 /// # Errors
 /// QEMU does not answer; the guest ends.
 pub(crate) async fn settle(guest: &Guest, name: &str) -> Result<()> {
-    job::settle(guest, &[save_id(name), load_id(name), delete_id(name)]).await
+    jobs::settle(guest, &[save_id(name), load_id(name), delete_id(name)]).await
 }
 
 async fn nodes(guest: &Guest) -> Result<Vec<BlockDeviceInfo>> {

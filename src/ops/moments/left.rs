@@ -12,7 +12,7 @@ use qmp::commands;
 
 use super::{
     external::{following, remove},
-    job, records,
+    records,
 };
 use crate::{
     domain::{Effects, View},
@@ -45,9 +45,7 @@ pub(crate) async fn resolve(driver: &Arc<Driver>, guest: &Arc<Guest>, left: Left
             disks.push(*disk);
         }
     }
-    // Jobs by which images were made.
-    let making: Vec<_> = left.nodes.iter().map(|node| format!("create-{node}")).collect();
-    job::settle(guest, &making).await?;
+    graph::images::settle(guest, left.nodes).await?;
     if disks.is_empty() {
         return remove_unrecorded(&view, left).await;
     }

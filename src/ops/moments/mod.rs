@@ -16,7 +16,6 @@ pub mod delete;
 pub(crate) mod external;
 pub(crate) mod images;
 pub(crate) mod internal;
-mod job;
 pub(crate) mod left;
 pub(crate) mod memory;
 pub(crate) mod overlays;

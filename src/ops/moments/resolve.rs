@@ -3,13 +3,12 @@
 //! What is recorded decides: a snapshot that is not was not made, and what images have of it goes; one that was being
 //! removed goes to the end.
 
-use std::{path::Path, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
 use super::{
     create::resume_cpus,
     delete::{forgetting, from_images},
-    external,
-    images::{self, Deed},
+    external, images,
     internal::{self, Place},
     left,
 };
@@ -83,13 +82,8 @@ pub(crate) async fn off(driver: &Arc<Driver>, domain: &Domain, intent: &Intent) 
             if domain.view().snapshots.get(name).is_some() {
                 return Ok(());
             }
-            for image in images.iter().map(Path::new) {
-                // Variables of the firmware may not have been made.
-                if image.exists() && images::find(image.into(), name).await?.is_some() {
-                    images::carry_out(Deed::Delete, name, image).await?;
-                }
-            }
-            Ok(())
+            let images: Vec<_> = images.iter().map(PathBuf::from).collect();
+            images::take_back(name, &images).await
         }
         Intent::SnapshotImages { name, files } => {
             if domain.view().snapshots.get(name).is_some() {

@@ -348,7 +348,7 @@ impl Context {
         self.needs_intent(what).await?;
         self.enter(what);
         let result = forward.await;
-        if result.as_ref().err().is_none_or(is_unknown) {
+        if result.as_ref().err().is_none_or(Error::is_unknown) {
             self.undo.lock().await.push(what, reverse);
         }
         result
@@ -461,9 +461,4 @@ impl Context {
         // A guest that has gone has nothing half done.
         let _ = self.job.commit(change).await;
     }
-}
-
-/// Whether it can't be known if a step that gave this error was done.
-fn is_unknown(error: &Error) -> bool {
-    error.code == Code::OperationTimeout || matches!(error.reason, Some("UNREACHABLE" | "MONITOR_CLOSED"))
 }

@@ -23,6 +23,7 @@ use crate::{
     ops::{
         Driver, backups, checkpoints,
         device::{attach, detach, holding, images, limits, link, medium, plugging, rewire, update, vcpus},
+        graph,
         holdings::{net::traffic, storage::disk},
         moments,
         run::{cpus, guest::Guest, password, refresh},
@@ -184,6 +185,9 @@ async fn resolve(driver: &Arc<Driver>, guest: &Arc<Guest>, intent: &Intent) -> R
     }
     if matches!(intent, Intent::Backup { .. }) {
         return backups::recover::resolve(guest, intent).await;
+    }
+    if let Intent::BeginBlockJob { nodes, .. } = intent {
+        graph::images::settle(guest, nodes).await?;
     }
     let mut truth = Truth::read(guest).await?;
     let view = guest.domain.view();

@@ -44,6 +44,8 @@ use crate::{
 };
 
 /// How often a process that can't be watched is looked at again.
+/// Longest time between the end of QEMU's monitor and its own.
+const DYING: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_secs(2);
 /// Signals that may wait for the supervisor; more of them say nothing new.
 const SIGNALS: usize = 4;
@@ -222,6 +224,12 @@ impl Guest {
             tracing::warn!(guest = %self.domain.view().name, %error, "the process can't be watched");
             tokio::time::sleep(RETRY).await;
         }
+    }
+
+    /// Whether QEMU has ended, of which an answer that did not come may be the first sign.
+    pub(crate) async fn ended_with(&self, error: &Error) -> bool {
+        self.process().is_ok_and(Process::has_exited)
+            || error.is_unknown() && tokio::time::timeout(DYING, self.process_ended()).await.is_ok()
     }
 
     /// The first number of a block node that is free, if the status file says that `known` is: a number that was given is
