@@ -9,11 +9,10 @@ set -eu
 . "$(dirname "$0")/lib.sh"
 kills=${1:-500}
 case $kills in *[!0-9]* | '') usage "$0" ;; esac
-[ $# -le 1 ] || shift
+[ $# -eq 0 ] || shift
 operations=$(sed -n 's/.*const ALL: \[Self; \([0-9]*\)\].*/\1/p' "$ROOT"/tests/it/kill*.rs | awk '{ sum += $1 } END { print sum }')
-if [ $# -eq 0 ] || [ "$1" = "$kills" ]; then
+[ $# -gt 0 ] ||
   set -- kill::a_daemon_killed kill_backups kill_blockjobs kill_externals kill_live kill_saves kill_snapshots
-fi
 # rounded up, so that there are at least as many as asked for
 KILL_MATRIX=$(((kills + operations - 1) / operations)) exec cargo test --manifest-path "$ROOT/Cargo.toml" --package virtqemud --test it -- \
   --test-threads 1 --nocapture "$@"

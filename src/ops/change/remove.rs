@@ -86,7 +86,7 @@ pub async fn delete(
         for (at, target) in targets.iter().enumerate() {
             context.progress(at as u64, targets.len() as u64);
             match removal.take_if(|removal| removal.snapshot.moment.name == *target) {
-                Some(removal) => removal.carry_out(&context).await?,
+                Some(removal) => removal.to_the_end(&context).await?,
                 None => delete::remove(&context, target, how.metadata_only).await?,
             }
             tracing::debug!(snapshot = target, left = last - at, "removed");
@@ -187,6 +187,24 @@ impl Removal {
             })
         });
         left.collect()
+    }
+
+    /// Removes it. A guest that ends in the midst of that leaves what was merged by then: the rest is merged while it is off.
+    async fn to_the_end(self, context: &Arc<Context>) -> Result<()> {
+        let driver = context.driver();
+        let name = self.snapshot.moment.name.clone();
+        let guest = driver.guests.of(&context.view()).ok();
+        match (self.carry_out(context).await, guest) {
+            (Err(error), Some(guest)) if guest.ended_with(&error).await => {
+                tracing::warn!(snapshot = name, %error, "the guest has ended while a snapshot was removed; that is gone on with");
+                stop::ended(driver, &guest).await;
+                // What was to be undone has ended with QEMU.
+                context.take_undo().await.forget();
+                let left = Self::plan(driver, &context.view(), &name, true).await?;
+                left.carry_out(context).await
+            }
+            (result, _) => result,
+        }
     }
 
     async fn carry_out(self, context: &Arc<Context>) -> Result<()> {

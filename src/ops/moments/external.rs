@@ -310,18 +310,13 @@ pub(crate) async fn running(
     put_on?;
     let disks: Vec<_> = overlays.into_iter().map(|overlay| overlay.after).collect();
     let parts = snapshot.disks.clone();
-    let edit = following(disks.clone(), parts.clone(), view.config.is_some());
-    let after_end = following_stored(disks, parts);
+    let follow = documents_after(disks, parts, view.config.is_some());
     let resumed = match goes_on && !how.halt {
         true => resume_cpus(&driver, &guest).await,
         false => Ok(()),
     };
     let recorded = record_with(&context, snapshot, how, move |view| {
-        match (view.active(), view.config.is_some()) {
-            (true, _) => edit.apply(view)?,
-            (false, true) => after_end.apply(view)?,
-            (false, false) => {}
-        }
+        follow(view)?;
         graph::took_numbers(view, next);
         LongJob::leave(view);
         Ok(())
@@ -471,6 +466,21 @@ pub(crate) fn following(disks: Vec<Disk>, parts: Vec<SnapshotDisk>, stored: bool
     match stored {
         true => edit.and(following_stored(disks, parts)),
         false => edit,
+    }
+}
+
+/// The change of the documents that there are by then: the guest may have ended.
+fn documents_after(
+    disks: Vec<Disk>,
+    parts: Vec<SnapshotDisk>,
+    stored: bool,
+) -> impl FnOnce(&mut View) -> Result<()> + Send + 'static {
+    let both = following(disks.clone(), parts.clone(), stored);
+    let alone = following_stored(disks, parts);
+    move |view| match (view.active(), stored) {
+        (true, _) => both.apply(view),
+        (false, true) => alone.apply(view),
+        (false, false) => Ok(()),
     }
 }
 
