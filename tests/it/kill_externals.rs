@@ -119,9 +119,10 @@ async fn who_is_killed_in_the_midst_of_an_external_snapshot_loses_nothing() -> R
 /// Who comes before what was under way is set right is not told that a guest does not run which is shown as running.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_comes_at_once_finds_the_removal_done_or_does_it() -> Result<()> {
-    let Some(mut stage) = Stage::set().await? else {
+    if !can_run_guests() {
         return Ok(());
-    };
+    }
+    let mut stage = Stage::counting().await?;
     let (operation, tries) = (Operation::DeleteLastOff, kill::tries());
     operation.prepare(&stage).await?;
     let begun = Instant::now();

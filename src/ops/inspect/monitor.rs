@@ -29,7 +29,7 @@ pub async fn raw(
     let monitor = guest.monitor()?;
     driver
         .tracked(async move {
-            if command.contains(commands::QueryNamedBlockNodes::NAME) {
+            if asks_about_nodes(&command) {
                 guest.streams.dismissed().await?;
             }
             let reply = monitor.raw(&command, fds).await?;
@@ -48,6 +48,9 @@ pub async fn human(driver: &Arc<Driver>, domain: &Domain, line: String, fds: Vec
     let job = domain.job(Want::Plain(Kind::Modify)).await?;
     driver
         .tracked(async move {
+            if asks_about_nodes(&line) {
+                guest.streams.dismissed().await?;
+            }
             let command = commands::HumanMonitorCommand { command_line: line };
             let text = match fds.is_empty() {
                 true => guest.execute(command).await?,
@@ -57,6 +60,13 @@ pub async fn human(driver: &Arc<Driver>, domain: &Domain, line: String, fds: Vec
             Ok(text)
         })
         .await
+}
+
+/// Whether a command, or a line for the human monitor in one, has QEMU look at all its block nodes (`ops::run::streams`).
+fn asks_about_nodes(command: &str) -> bool {
+    let mut words = command.split(|c: char| c.is_whitespace() || c == '"');
+    command.contains(commands::QueryNamedBlockNodes::NAME)
+        || command.contains("info block") && words.any(|word| word.starts_with('-') && word.contains('n'))
 }
 
 async fn mark(job: &crate::domain::Job) -> Result<()> {
@@ -74,4 +84,29 @@ async fn mark(job: &crate::domain::Job) -> Result<()> {
         Ok(Effects::none())
     };
     job.commit(change).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_looks_at_all_nodes_is_known_in_either_language() {
+        for asks in [
+            r#"{"execute": "query-named-block-nodes"}"#,
+            "info block -n",
+            "info block -v -n",
+            r#"{"execute": "human-monitor-command", "arguments": {"command-line": "info block -n"}}"#,
+        ] {
+            assert!(asks_about_nodes(asks), "{asks}");
+        }
+        for other in [
+            "info block",
+            "info block -v",
+            r#"{"execute": "query-block"}"#,
+            "info name -n",
+        ] {
+            assert!(!asks_about_nodes(other), "{other}");
+        }
+    }
 }
