@@ -65,3 +65,22 @@ pub(crate) async fn within<T: Send + 'static>(
         )),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn only_files_in_memory_are_touched_here_and_now() {
+        assert!(!in_memory(Path::new("/proc")));
+        assert!(!in_memory(Path::new("/nonexistent")));
+        for here in [true, false] {
+            let worker = light(here, "looking", || Ok(thread::current().id()))
+                .await
+                .unwrap();
+            assert_eq!(worker == thread::current().id(), here);
+        }
+    }
+}

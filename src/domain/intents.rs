@@ -422,8 +422,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_guest_has_as_many_as_operations_are_under_way() {
+        for in_memory in [false, true] {
+            keeps_notes(in_memory).await;
+        }
+    }
+
+    async fn keeps_notes(in_memory: bool) {
         let dir = tempfile::tempdir().unwrap();
-        let intents = Intents::new(dir.path().join("intents"), false);
+        let intents = Intents::new(dir.path().join("intents"), in_memory);
         let guest = Uuid::from_u128(7);
         let note = |operation, run, intent| Note::new(Uuid::from_u128(operation), guest, run, intent);
         let alias = "net0".to_owned();
