@@ -2,11 +2,11 @@
 //!
 //! A view has what lists, filters and checks need and no more; the documents stay in their files and are read when
 //! somebody asks for one. A change brings the new text of each file that it touches as a draft: the files are written
-//! with the commit ([`super::store`]), and then the drafts go. Whatever the files say, the tree has no loop.
+//! with the commit ([`super::store`]), and then the drafts go. The last few documents that were shown are kept. Whatever the files say, the tree has no loop.
 
 use std::{
-    collections::HashSet,
-    sync::{Arc, OnceLock},
+    collections::{HashSet, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use domxml::moment::{SnapshotState, Summary};
@@ -36,6 +36,29 @@ pub struct Snapshots {
     current: Option<Box<str>>,
     /// The way through the tree, once somebody has asked for it; a change begins without one.
     walk: OnceLock<Walk>,
+    /// Documents that clients were shown lately; a change begins without them.
+    shown: Shown,
+}
+
+/// The last documents of a tree that clients were shown, by name; a copy of the tree has none.
+#[derive(Debug, Default)]
+struct Shown(Mutex<VecDeque<(Box<str>, Arc<str>)>>);
+
+/// How many documents that were shown are kept of a guest.
+const SHOWN: usize = 32;
+/// The longest one that is kept, bytes.
+const SHOWN_MAX: usize = 16 << 10;
+
+impl Clone for Shown {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl Shown {
+    fn all(&self) -> MutexGuard<'_, VecDeque<(Box<str>, Arc<str>)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl PartialEq for Snapshots {
@@ -124,7 +147,7 @@ impl Snapshots {
         for at in 0..self.all.len() {
             let parent = self.all[at].parent.as_deref();
             if parent.is_some_and(|parent| self.position(parent).is_err()) {
-                self.walk.take();
+                self.forget_derived();
                 self.all[at].parent = None;
                 cut.push(self.all[at].name.clone());
             }
@@ -141,7 +164,7 @@ impl Snapshots {
             let Some(at) = name.as_deref().and_then(|name| self.position(name).ok()) else {
                 return cut;
             };
-            self.walk.take();
+            self.forget_derived();
             self.all[at].parent = None;
             cut.extend(name);
         }
@@ -229,6 +252,30 @@ impl Snapshots {
         self.position(name).is_ok_and(|at| !self.walk().has_children[at])
     }
 
+    /// The document of one, without secrets, if it was shown lately.
+    pub fn shown(&self, name: &str) -> Option<Arc<str>> {
+        let shown = self.shown.all();
+        let found = shown.iter().find(|(its, _)| **its == *name);
+        found.map(|(_, text)| Arc::clone(text))
+    }
+
+    /// Keeps the document of one, without secrets, for those who ask for it again.
+    pub fn note_shown(&self, name: &str, text: &str) {
+        if text.len() > SHOWN_MAX || self.shown(name).is_some() {
+            return;
+        }
+        let mut shown = self.shown.all();
+        if shown.len() == SHOWN {
+            shown.pop_front();
+        }
+        shown.push_back((name.into(), text.into()));
+    }
+
+    fn forget_derived(&mut self) {
+        self.walk.take();
+        self.shown = Shown::default();
+    }
+
     fn walk(&self) -> &Walk {
         self.walk.get_or_init(|| Walk::through(self))
     }
@@ -242,7 +289,7 @@ impl Snapshots {
 
     /// Adds one, or puts it in the place of the one of its name.
     pub fn put(&mut self, entry: Entry) {
-        self.walk.take();
+        self.forget_derived();
         match self.position(&entry.name) {
             Ok(at) => self.all[at] = entry,
             Err(at) => self.all.insert(at, entry),
@@ -251,7 +298,7 @@ impl Snapshots {
 
     /// Takes one away. Those after it keep its name as their parent: the caller gives them another.
     pub fn remove(&mut self, name: &str) {
-        self.walk.take();
+        self.forget_derived();
         if let Ok(at) = self.position(name) {
             self.all.remove(at);
         }
@@ -337,6 +384,25 @@ mod tests {
             .map(|entry| &*entry.name)
             .collect::<Vec<_>>()
             .join(" ")
+    }
+
+    #[test]
+    fn the_last_documents_are_kept_until_the_tree_changes() {
+        let (mut tree, _) = Snapshots::found(vec![summary("a", "", false)]);
+        tree.note_shown("a", "first");
+        tree.note_shown("a", "second");
+        assert_eq!(tree.shown("a").as_deref(), Some("first"));
+        assert_eq!(tree.clone().shown("a"), None);
+        tree.note_shown("long", &"x".repeat(SHOWN_MAX + 1));
+        assert_eq!(tree.shown("long"), None);
+        for other in 1..SHOWN {
+            tree.note_shown(&other.to_string(), "");
+        }
+        assert!(tree.shown("a").is_some());
+        tree.note_shown("last", "");
+        assert_eq!((tree.shown("a"), tree.shown("1").as_deref()), (None, Some("")));
+        tree.put(Entry::of(summary("a", "", true)));
+        assert_eq!(tree.shown("last"), None);
     }
 
     #[test]

@@ -21,10 +21,18 @@ pub async fn document(driver: &Driver, view: &View, name: &str) -> Result<Snapsh
     batch::read(driver, view, find(view, name)?).await
 }
 
-/// The document of a snapshot as clients are shown it.
+/// The document of a snapshot as clients are shown it. The last ones are kept, unless they tell secrets.
 ///
 /// # Errors
 /// As [`document`].
 pub async fn text(driver: &Driver, view: &View, name: &str, secure: bool) -> Result<String> {
-    Ok(document(driver, view, name).await?.format(secure))
+    if secure {
+        return Ok(document(driver, view, name).await?.format(true));
+    }
+    if let Some(text) = view.snapshots.shown(name) {
+        return Ok(text.to_string());
+    }
+    let text = document(driver, view, name).await?.format(false);
+    view.snapshots.note_shown(name, &text);
+    Ok(text)
 }
