@@ -1,11 +1,13 @@
 #!/usr/bin/python3
 """Differential fuzzing of devices: changed documents of devices are given to running guests of two daemons.
 
-    fuzz-devices.py --ours URI --reference URI --seeds FILE [--count N] [--seed NUMBER] [--out FILE] [--show N]
+    fuzz-devices.py --ours URI --reference URI --seeds FILE [--each] [--count N] [--seed NUMBER] [--out FILE]
+                    [--show N] [--seconds N]
     fuzz-devices.py --ours URI --reference URI --replay FILE [--show N]
 
-FILE has lines of JSON with "xml_in", as recordings of changes have. A document is changed as fuzz-documents.py changes one. Each
-daemon has a guest that is paused and never answers; the document is attached to, put in the place of, and detached from what is
+With --each, documents are changed in one place each: the attributes of each kind of device have odd values, its elements are
+dropped, doubled, and have an empty one before them. FILE has lines of JSON with "xml_in", as recordings of changes have. A
+document is changed as fuzz-documents.py changes one. Each daemon has a guest that is paused and never answers; the document is attached to, put in the place of, and detached from what is
 stored, then what runs; results, codes, domains, texts and the lines of documents that come and go are compared. A guest whose
 live document has changed is started anew. What differs is counted by kind and written to --out, which `--replay` tries again.
 Some documents end libvirt's daemon: its keeper has to start it again. Exit 1 if anything differs.
@@ -26,6 +28,7 @@ SPEC = importlib.util.spec_from_file_location("fuzz_documents", os.path.join(os.
 documents = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(documents)
 
+ENDED = "the reference ended"
 LIVE, CONFIG = libvirt.VIR_DOMAIN_AFFECT_LIVE, libvirt.VIR_DOMAIN_AFFECT_CONFIG
 PORT = "<controller type='pci' model='pcie-root-port'/>"
 GUEST = f"""<domain type='qemu'><name>plugged</name><uuid>0f3a7a3e-0000-4000-8000-00000000f023</uuid>
@@ -45,11 +48,19 @@ GUEST = f"""<domain type='qemu'><name>plugged</name><uuid>0f3a7a3e-0000-4000-800
 <memballoon model='virtio'/></devices></domain>"""
 
 
+class Mask(documents.Mask):
+    """And what a guest has for itself: its image."""
+
+    def text(self, text):
+        return re.sub(r"/disk[01]\.raw", "/diskN.raw", super().text(text))
+
+
 class Guest(documents.Daemon):
     """A guest of a daemon, which is as it was before each document."""
 
     def __init__(self, uri, directory, number):
         super().__init__(uri)
+        self.mask = Mask()
         # An image has one writer.
         self.xml = GUEST.replace("DIR/disk.raw", f"{directory}/disk{number}.raw").replace("DIR", directory)
         self.begin()
@@ -62,7 +73,14 @@ class Guest(documents.Daemon):
             self.ask(lambda: self.connection.getHostname())
         self.end()
         self.domain = self.connection.defineXML(self.xml)
-        self.domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
+        for left in reversed(range(5)):
+            # A port may be another's for a moment.
+            try:
+                self.domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
+                break
+            except libvirt.libvirtError:
+                if not left:
+                    raise
         self.before = self.told()
 
     def end(self):
@@ -100,13 +118,20 @@ class Guest(documents.Daemon):
                 if said[f"{name} {call}"].get("lost"):
                     self.begin()
                     return said
-        try:
-            changed = self.told() != self.before
-        except libvirt.libvirtError:
-            changed = True
-        if changed:
+        if not self.is_restored():
             self.begin()
         return said
+
+    def is_restored(self):
+        """Whether the guest is as it was before; what is stored is put back."""
+        try:
+            if self.told()[0] != self.before[0]:
+                return False
+            if self.told()[1] != self.before[1]:
+                self.domain = self.connection.defineXML(self.xml)
+            return self.told() == self.before
+        except libvirt.libvirtError:
+            return False
 
 
 def masked(line):
@@ -132,11 +157,61 @@ def compare(guests, xml):
         if step not in reference:
             continue
         if reference[step].get("lost"):
-            return f"{step}: the reference ended", {}
+            return f"{step}: {ENDED}", {}
         kind = documents.kind_of(step, ours[step], reference[step])
         if kind:
             return kind, {"ours": ours[step], "reference": reference[step]}
     return None, None
+
+
+ODD = ["", "nonsense", "-1", "0", "4294967296", "0x10", " 1", None]
+
+
+def one_by_one(trees):
+    """Each attribute of each kind of device with each odd value and without, each element dropped, doubled, and
+    behind an empty one; as text."""
+    met = set()
+
+    def is_new(root, node, *what):
+        kind = [root.tagName] + [root.getAttribute(key) for key in ("type", "device", "mode", "model")]
+        path = []
+        while node is not root:
+            path.append(node.tagName)
+            node = node.parentNode
+        before = len(met)
+        met.add((*kind, *path, *what))
+        return len(met) > before
+
+    for tree in trees:
+        root = tree.documentElement
+        for node in list(documents.walk(root)):
+            for key, old in list(node.attributes.items()):
+                for value in ODD if is_new(root, node, key) else ():
+                    if value is None:
+                        node.removeAttribute(key)
+                    else:
+                        node.setAttribute(key, value)
+                    yield root.toxml()
+                node.setAttribute(key, old)
+            text = node.firstChild
+            if text is not None and text.nodeType == text.TEXT_NODE and is_new(root, node, "text"):
+                old = text.data
+                for value in filter(None, ODD):
+                    text.data = value
+                    yield root.toxml()
+                text.data = old
+            if node is root or not is_new(root, node, "element"):
+                continue
+            parent, after = node.parentNode, node.nextSibling
+            twin = parent.insertBefore(node.cloneNode(True), node)
+            yield root.toxml()
+            parent.removeChild(twin)
+            empty = parent.insertBefore(root.ownerDocument.createElement(node.tagName), node)
+            yield root.toxml()
+            parent.removeChild(empty)
+            parent.removeChild(node)
+            yield root.toxml()
+            parent.insertBefore(node, after)
 
 
 def texts(options, directory):
@@ -150,6 +225,9 @@ def texts(options, directory):
     trees = [tree for tree in map(read, seeds) if tree is not None]
     pool = documents.Pool(trees)
     rng = random.Random(options.seed)
+    if options.each:
+        yield from rng.sample(every := sorted(one_by_one(trees)), min(options.count, len(every)))
+        return
     for _ in range(options.count):
         tree = rng.choice(trees).cloneNode(True)
         for _ in range(rng.choice([1, 1, 1, 2, 2, 3])):
@@ -163,23 +241,31 @@ def main():
     parser.add_argument("--reference", required=True)
     parser.add_argument("--seeds")
     parser.add_argument("--replay")
+    parser.add_argument("--each", action="store_true", help="not at random: each attribute with odd values, each element twice and not")
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--dir", required=True, help="where images are; both daemons see it")
     parser.add_argument("--out")
     parser.add_argument("--show", type=int, default=40)
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="give no document after so long")
     options = parser.parse_args()
     os.makedirs(options.dir, exist_ok=True)
     for name in ("disk0.raw", "disk1.raw", "cd.iso", "r1.raw", "r2.raw", "r3.raw", "r4.raw", "r5.raw", "d1.qcow2", "cd1.iso", "cd2.iso"):
         with open(f"{options.dir}/{name}", "ab") as file:
             file.truncate(1 << 20)
     guests = [Guest(uri, options.dir, number) for number, uri in enumerate((options.ours, options.reference))]
-    kinds, examples, done = collections.Counter(), {}, 0
+    kinds, examples, done, ended = collections.Counter(), {}, 0, 0
     out = open(options.out, "w", encoding="utf-8") if options.out else None
+    begun = documents.time.monotonic()
     for xml in texts(options, options.dir):
+        if documents.time.monotonic() - begun > options.seconds:
+            break
         done += 1
         kind, answers = compare(guests, xml)
-        if kind:
+        if kind and kind.endswith(ENDED):
+            done -= 1
+            ended += 1
+        elif kind:
             kinds[kind] += 1
             examples.setdefault(kind, xml)
             if out:
@@ -190,6 +276,7 @@ def main():
     for kind, count in kinds.most_common(options.show):
         print(f"{count:5} {kind}\n      {examples[kind][:400]}")
     differ = sum(kinds.values())
+    print(f"{ended} documents that the reference does not answer")
     print(f"{done} documents, {done - differ} equal in all ({100 * (done - differ) / max(done, 1):.2f} %)")
     return 1 if differ else 0
 

@@ -141,6 +141,8 @@ struct Signals {
     interrupt: Signal,
     quit: Signal,
     hangup: Signal,
+    /// Files are to be read again and are not yet: who heeds this may be cut off in between.
+    reload_due: bool,
 }
 
 impl Daemon {
@@ -339,6 +341,7 @@ async fn heed(
                         () = signals.stop() => return,
                     }
                     configuration.reload();
+                    signals.reloaded();
                     notify::ready();
                 }
             },
@@ -371,24 +374,61 @@ impl Signals {
             interrupt: signal(SignalKind::interrupt())?,
             quit: signal(SignalKind::quit())?,
             hangup: signal(SignalKind::hangup())?,
+            reload_due: false,
         })
     }
 
+    /// Waits for what is asked for next. A reload is asked for until it is [`Self::reloaded`].
     async fn next(&mut self) -> Wish {
+        if self.reload_due {
+            return Wish::Reload;
+        }
         tokio::select! {
-            _ = self.terminate.recv() => Wish::Stop,
-            _ = self.interrupt.recv() => Wish::Stop,
-            _ = self.quit.recv() => Wish::Stop,
-            _ = self.hangup.recv() => Wish::Reload,
+            () = stopped(&mut self.terminate, &mut self.interrupt, &mut self.quit) => Wish::Stop,
+            _ = self.hangup.recv() => {
+                self.reload_due = true;
+                Wish::Reload
+            }
         }
     }
 
-    /// Waits for a signal that ends the daemon; others are dropped.
+    /// The files were read again.
+    fn reloaded(&mut self) {
+        self.reload_due = false;
+    }
+
+    /// Waits for a signal that ends the daemon; others wait.
     async fn stop(&mut self) {
-        while self.next().await != Wish::Stop {}
+        stopped(&mut self.terminate, &mut self.interrupt, &mut self.quit).await;
+    }
+}
+
+/// Waits for one of the signals that end the daemon.
+async fn stopped(terminate: &mut Signal, interrupt: &mut Signal, quit: &mut Signal) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        _ = quit.recv() => {}
     }
 }
 
 fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Who heeds signals while the service is made is cut off as soon as it is.
+    #[tokio::test]
+    async fn a_reload_is_asked_for_until_it_is_done() {
+        let mut signals = Signals::new().unwrap();
+        nix::sys::signal::raise(nix::sys::signal::Signal::SIGHUP).unwrap();
+        assert_eq!(signals.next().await, Wish::Reload);
+        assert_eq!(signals.next().await, Wish::Reload);
+        signals.reloaded();
+        let patience = std::time::Duration::from_millis(50);
+        assert!(tokio::time::timeout(patience, signals.next()).await.is_err());
+    }
 }

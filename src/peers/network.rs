@@ -133,6 +133,14 @@ impl Network {
         Ok(xml.to_str().into_owned())
     }
 
+    /// Asks whether there is a network of a name.
+    ///
+    /// # Errors
+    /// `NoNetwork`.
+    pub async fn look_up(&mut self, name: &str) -> Result<()> {
+        self.lookup(name).await.map(drop)
+    }
+
     async fn lookup(&mut self, name: &str) -> Result<NonnullNetwork> {
         Ok(self.0.call(&NetworkLookupByName { name: name.into() }).await?.net)
     }

@@ -81,6 +81,32 @@ fn an_odd_document_that_libvirt_takes_is_taken_and_can_be_read_back() {
 }
 
 #[test]
+fn of_some_elements_that_come_twice_the_first_that_says_something_counts() {
+    // Table: what an interface has, and what of it is kept.
+    for (given, kept) in [
+        ("<model/><model type='virtio'/>", "<model type='virtio'/>"),
+        ("<link/><link state='down'/>", "<link state='down'/>"),
+        ("<mtu/><mtu size='1400'/>", "<mtu size='1400'/>"),
+        ("<tune/><tune><sndbuf>1</sndbuf></tune>", "<sndbuf>1</sndbuf>"),
+        ("<script/><script path='/x'/>", "<script path='/x'/>"),
+        // Of others the first counts, whatever it says.
+        ("<target/><target dev='x'/>", ""),
+        ("<boot/><boot order='3'/>", ""),
+        ("<rom/><rom bar='off'/>", ""),
+    ] {
+        let text = format!("<interface type='bridge'><source bridge='b'/>{given}</interface>");
+        let Ok(device) = Device::given(&text) else {
+            assert!(kept.is_empty(), "{given}");
+            continue;
+        };
+        let shown = device.format(FormatFlags::INACTIVE);
+        assert!(shown.contains(kept), "{shown}");
+        let second = ["dev='x'", "order='3'", "bar='off'"];
+        assert!(second.iter().all(|second| !shown.contains(second)), "{shown}");
+    }
+}
+
+#[test]
 fn reading_takes_no_more_time_than_the_length_of_a_document_allows() {
     let many = "<vcpusched vcpus='0' scheduler='batch'/><vcpupin vcpu='1' cpuset='0'/>".repeat(20_000);
     let document = format!("{GUEST}</os><cputune>{many}</cputune></domain>");

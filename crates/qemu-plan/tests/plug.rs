@@ -197,6 +197,16 @@ fn what_can_not_be_attached_is_refused_in_libvirts_words() {
             "<interface type='mcast'><source address='230.0.0.1' port='5558'/></interface>".to_owned(),
             "84 10: Operation not supported: hotplug of interface type of mcast is not implemented yet",
         ),
+        // A place is looked for before its kind is.
+        (
+            "<interface type='null'><address type='pci' domain='0' bus='0x60' slot='0'/></interface>"
+                .to_owned(),
+            "27 20: XML error: Invalid PCI address 0000:60:00.0. Only PCI buses up to 25 are available",
+        ),
+        (
+            "<console type='pty'/>".to_owned(),
+            "67 10: unsupported configuration: unsupported console target type serial",
+        ),
         (
             pci("1", "0", "0"),
             "27 20: XML error: Attempted double use of PCI Address 0000:01:00.0",
@@ -325,6 +335,18 @@ fn a_detach_finds_its_device_by_few_things() {
             Side::Live,
             "9 20: operation failed: multiple matching devices found",
         ),
+        // None is made up for it.
+        (
+            "<controller type='scsi'/>".to_owned(),
+            Side::Live,
+            "99 10: device not found: controller scsi:-1 not found",
+        ),
+        (
+            "<hostdev mode='capabilities' type='misc'><source><char>/dev/null</char></source></hostdev>"
+                .to_owned(),
+            Side::Live,
+            "67 10: unsupported configuration: hot unplug is not supported for hostdev mode 'capabilities'",
+        ),
         (
             "<controller type='scsi' index='9'/>".to_owned(),
             Side::Live,
@@ -333,6 +355,18 @@ fn a_detach_finds_its_device_by_few_things() {
     ] {
         assert_eq!(find(&text, side).err().as_deref(), Some(refusal), "{text}");
     }
+}
+
+#[test]
+fn no_number_is_made_up_for_a_controller_that_is_to_go() {
+    let def = guest(ROOM);
+    let asked = device("<controller type='scsi'/>");
+    let described = support::with_context(|caps, ctx| hotplug::described(&def, asked, caps, ctx)).unwrap();
+    let refused = hotplug::find(&def, &described, Side::Stored).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "device not found: device not present in domain configuration"
+    );
 }
 
 #[test]

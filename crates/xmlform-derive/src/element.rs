@@ -128,6 +128,7 @@ fn lenient(field: &XmlField, result: TokenStream) -> TokenStream {
     let name = &field.name;
     let f = quote!(::xmlform::field);
     let node = match &field.wrap {
+        Some(via) if field.shape == Shape::Via && field.merge => quote!(node.child_merged(#via)),
         Some(via) if field.shape == Shape::Via => quote!(node.child(#via)),
         _ => quote!(::core::option::Option::Some(node)),
     };
@@ -161,9 +162,10 @@ fn read_result(field: &XmlField) -> TokenStream {
         (Shape::Attr, _) => quote!(#f::attr_opt::<#codec, _>(node, #name)),
         (Shape::Via, _) => {
             let via = &field.wrap;
-            let required = match required {
-                true => quote!(via_required),
-                false => quote!(via_opt),
+            let required = match (required, field.merge) {
+                (true, _) => quote!(via_required),
+                (false, true) => quote!(via_merged),
+                (false, false) => quote!(via_opt),
             };
             quote!(#f::#required::<#codec, _>(node, #via, #name))
         }

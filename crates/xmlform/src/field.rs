@@ -41,6 +41,17 @@ pub fn via_opt<C: Codec<T>, T>(node: Node<'_>, child: &str, name: &str) -> Resul
     }
 }
 
+/// Reads an attribute of the first of the children of a name that has it.
+///
+/// # Errors
+/// When it is there but not of its type.
+pub fn via_merged<C: Codec<T>, T>(node: Node<'_>, child: &str, name: &str) -> Result<Option<T>, Error> {
+    match node.child_merged(child) {
+        Some(children) => attr_opt::<C, T>(children, name),
+        None => Ok(None),
+    }
+}
+
 /// Reads an attribute of a child, both of which must be there.
 ///
 /// # Errors

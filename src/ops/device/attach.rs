@@ -15,7 +15,7 @@ use std::{path::Path, sync::Arc};
 
 use domxml::{
     Domain as Document, FormatFlags, ParseFlags,
-    devices::{Device, InterfaceKind, interface::LinkState},
+    devices::{Device, Disk, InterfaceKind, interface::LinkState},
     status,
 };
 use qemu_plan::{
@@ -53,7 +53,7 @@ use crate::{
             scope::{Scope, Which},
         },
         holdings::{
-            net::traffic,
+            net::{ports, traffic},
             storage::{disk, secrets, transient},
         },
         operation::{self, Ask, Context, Operation},
@@ -210,14 +210,26 @@ impl Coming {
         let def = &run.document.domain;
         let channels = dirs(driver, &plan::short_name(guest.id, &def.name)).channel;
         let config = line_config(&driver.config());
-        let (placed, caps) = plan::with_caps(driver, def, move |caps, context| {
+        let found = plan::with_caps(driver, def, move |caps, context| {
             let mut device = hotplug::complete(def, device, caps, context)?;
             hotplug::give_path(&mut device, &channels);
             tls::settle_device(device.as_mut(), &config);
             hotplug::check(def, &device, Side::Live)?;
-            Ok((hotplug::place(def, device, caps, context)?, caps.clone()))
+            Ok((
+                hotplug::place(def, device.clone(), caps, context),
+                device,
+                caps.clone(),
+            ))
         })
         .await?;
+        let (placed, caps) = match (found.0, &found.1) {
+            (Ok(placed), _) => (placed, found.2),
+            (Err(error), Device::Interface(card)) => {
+                ports::look_up(driver, card).await?;
+                return Err(error.into());
+            }
+            (Err(error), _) => return Err(error.into()),
+        };
         let first = u32::try_from(run.status.nodename.unwrap_or(0))
             .unwrap_or(u32::MAX)
             .saturating_add(1);
@@ -227,7 +239,7 @@ impl Coming {
                 let mut disk = disk;
                 settle_cache(&mut disk);
                 guest.gave_nodes(first.saturating_add(1));
-                let mut disk = disk::resolve(driver, view.uuid, *disk).await?;
+                let mut disk = found_images(driver, view.uuid, *disk).await?;
                 let next = block::number_disk(&mut disk, first);
                 let next = transient::put_on(&mut disk, &def.name, next);
                 guest.gave_nodes(next);
@@ -371,6 +383,18 @@ impl Coming {
             self.guest.execute(commands::SetLink { name, up: false }).await?;
         }
         Ok(())
+    }
+}
+
+/// The disk with its images. Of a disk whose secret is not there, that is what is told, whatever else is wrong.
+async fn found_images(driver: &Arc<Driver>, guest: uuid::Uuid, disk: Disk) -> Result<Disk> {
+    let needs = block::secrets_of(&disk, &Resources::default());
+    match disk::resolve(driver, guest, disk).await {
+        Err(error) => {
+            secrets::look_up(driver, needs).await?;
+            Err(error)
+        }
+        found => found,
     }
 }
 

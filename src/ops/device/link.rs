@@ -23,6 +23,7 @@ use crate::{
     ops::{
         Conditions, Driver,
         document::{plan, scope::Scope},
+        holdings::net::ports,
         operation::Context,
         run::guest::Guest,
     },
@@ -75,7 +76,7 @@ impl Change for Interface {
             guest: driver.guests.of(view)?,
             alias: interface.info.alias.clone().unwrap_or_default(),
             up: interface.link != Some(LinkState::Down),
-            rewire: check(interface, &wanted)?,
+            rewire: what_changes(driver, interface, &wanted).await?,
             new: wanted,
         })
     }
@@ -194,6 +195,21 @@ fn find<'a>(interfaces: &'a mut [Interface], wanted: &Interface) -> Result<&'a m
 }
 
 /// What changes beside the link.
+///
+/// # Errors
+/// `OperationUnsupported` for what can't be changed while the guest runs; `NoNetwork`.
+async fn what_changes(driver: &Driver, old: Interface, wanted: &Interface) -> Result<Option<Rewire>> {
+    fixed::check(&old, wanted)?;
+    match check(old, wanted) {
+        Err(error) => {
+            ports::look_up(driver, wanted).await?;
+            Err(error)
+        }
+        changes => changes,
+    }
+}
+
+/// What changes beside the link, whatever the network says.
 ///
 /// # Errors
 /// `OperationUnsupported` for what can't be changed while the guest runs.

@@ -92,12 +92,13 @@ macro_rules! wrapped {
 }
 wrapped!(u32 u64);
 
-/// Text without the blanks around it, for elements that have children or text.
-pub enum Trimmed {}
+/// Text of elements that have children or text: what only lays children out is none.
+pub enum NotBlank {}
 
-impl Codec<String> for Trimmed {
+impl Codec<String> for NotBlank {
     fn parse(s: &str) -> Result<String, Expected> {
-        Ok(s.trim().to_owned())
+        let blank = s.trim().is_empty();
+        Ok(if blank { String::new() } else { s.to_owned() })
     }
 
     fn write(value: &String, w: &mut Writer) {

@@ -47,7 +47,8 @@ pub struct Graphics {
     pub port: Option<i32>,
     #[xml(attr = "tlsPort")]
     pub tls_port: Option<i32>,
-    #[xml(attr)]
+    /// VNC has what is no word of these as absent; of other displays it is refused.
+    #[xml(attr, lax)]
     pub autoport: Option<YesNo>,
     /// -1 means: choose one.
     #[xml(attr)]

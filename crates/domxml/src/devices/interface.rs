@@ -64,7 +64,7 @@ words! {
 /// A network card.
 #[derive(Xml, Clone, Debug, Default, PartialEq)]
 pub struct Interface {
-    #[xml(attr = "type")]
+    #[xml(attr = "type", default, always)]
     pub kind: InterfaceKind,
     /// Of kind `hostdev`.
     #[xml(attr)]
@@ -96,18 +96,18 @@ pub struct Interface {
     pub routes: Vec<Route>,
     #[xml(children = "portForward")]
     pub port_forwards: Vec<PortForward>,
-    #[xml(attr = "path", wrap = "script", blank)]
+    #[xml(attr = "path", wrap = "script", blank, merge)]
     pub script: Option<String>,
-    #[xml(attr = "path", wrap = "downscript", blank)]
+    #[xml(attr = "path", wrap = "downscript", blank, merge)]
     pub downscript: Option<String>,
-    #[xml(attr = "name", wrap = "backenddomain", blank)]
+    #[xml(attr = "name", wrap = "backenddomain", blank, merge)]
     pub backend_domain: Option<String>,
     #[xml(child)]
     pub target: Option<InterfaceTarget>,
     /// Name in the guest, of containers.
     #[xml(child)]
     pub guest: Option<InterfaceGuest>,
-    #[xml(attr = "type", wrap = "model")]
+    #[xml(attr = "type", wrap = "model", merge)]
     pub model: Option<String>,
     /// Of every kind but `hostdev`.
     #[xml(child)]
@@ -116,14 +116,14 @@ pub struct Interface {
     pub backend: Option<InterfaceBackend>,
     #[xml(child)]
     pub filterref: Option<FilterRef>,
-    #[xml(child)]
+    #[xml(child, merge)]
     pub tune: Option<InterfaceTune>,
     #[xml(child)]
     pub teaming: Option<Teaming>,
-    #[xml(attr = "state", wrap = "link", blank)]
+    #[xml(attr = "state", wrap = "link", blank, merge)]
     pub link: Option<LinkState>,
     /// Bytes.
-    #[xml(attr = "size", wrap = "mtu", blank)]
+    #[xml(attr = "size", wrap = "mtu", blank, merge)]
     pub mtu: Option<u32>,
     #[xml(child)]
     pub coalesce: Option<Coalesce>,
@@ -161,7 +161,8 @@ impl Xml for HostdevCard {
 /// `<mac>`.
 #[derive(Xml, Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mac {
-    #[xml(attr)]
+    /// None yet: one is made up.
+    #[xml(attr, default, always)]
     pub address: String,
     #[xml(attr = "type")]
     pub kind: Option<MacKind>,

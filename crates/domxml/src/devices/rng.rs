@@ -52,6 +52,6 @@ pub struct RngBackend {
     #[xml(child)]
     pub log: Option<ChardevLog>,
     /// File of model `random`; empty when there is none.
-    #[xml(text, default, format = "super::codec::Trimmed")]
+    #[xml(text, default, format = "super::codec::NotBlank")]
     pub path: String,
 }

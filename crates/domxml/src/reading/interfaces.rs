@@ -15,13 +15,13 @@ use crate::devices as model;
 use crate::inet::{mac_octets, numeric_address};
 use crate::number::integer;
 use crate::{Error, Kind};
-use Rule::{Check, Child, Each, If, Part};
+use Rule::{Check, Child, Each, If, Merged, Part};
 
 /// `<interface>`.
 pub(super) const INTERFACE: Rules = &[
     word("type", model::InterfaceKind::WORDS),
     yes("trustGuestRxFilters"),
-    Child(
+    Merged(
         "model",
         &[maybe(
             "type",
@@ -101,7 +101,7 @@ pub(super) const INTERFACE: Rules = &[
     If(When::Case(is_virtio), &[Child("driver", DRIVER)]),
     Child("driver", VIRTIO),
     Child("backend", &[word("type", model::NetBackendKind::WORDS)]),
-    Child(
+    Merged(
         "link",
         &[maybe(
             "state",
@@ -110,7 +110,7 @@ pub(super) const INTERFACE: Rules = &[
         )],
     ),
     Child("teaming", TEAMING),
-    Child(
+    Merged(
         "tune",
         &[text(
             "sndbuf",
@@ -118,7 +118,7 @@ pub(super) const INTERFACE: Rules = &[
             domain("XML error: sndbuf must be a positive integer"),
         )],
     ),
-    Child(
+    Merged(
         "mtu",
         &[maybe(
             "size",

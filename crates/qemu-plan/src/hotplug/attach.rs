@@ -46,6 +46,8 @@ pub fn described(def: &Domain, device: Device, caps: &Caps, ctx: &mut Context<'_
     let mut device = fill_device(def, device, caps, ctx)?;
     match (given, &mut device) {
         (Device::Interface(given), Device::Interface(card)) => card.mac = given.mac,
+        // A controller is known by its number alone, and no number is made up.
+        (Device::Controller(given), Device::Controller(controller)) => controller.index = given.index,
         // Where a run has put it may be what it is known by.
         (Device::Channel(given), Device::Channel(channel)) => channel.chardev.sources = given.chardev.sources,
         (Device::Console(given), Device::Console(console)) => {
@@ -147,7 +149,7 @@ pub fn check_boot_order(def: &Domain, device: &Device) -> Result<()> {
 /// controllers that are not there yet.
 ///
 /// # Errors
-/// Libvirt's, when there is no room.
+/// Libvirt's, when there is no room, or it is an interface of a kind that a running guest does not take.
 pub fn place(def: &Domain, device: Device, caps: &Caps, ctx: &mut Context<'_>) -> Result<Placed> {
     let mut trial = def.clone();
     let device = memory::rounded(device);
@@ -158,6 +160,9 @@ pub fn place(def: &Domain, device: Device, caps: &Caps, ctx: &mut Context<'_>) -
         controllers.push(placed);
     }
     let device = place_one(&mut trial, device)?;
+    if let Device::Interface(card) = &device {
+        super::check_interface(card)?;
+    }
     Ok(Placed { controllers, device })
 }
 

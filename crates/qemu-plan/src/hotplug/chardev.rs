@@ -108,7 +108,7 @@ impl Rules for Console {
     fn attach(&self, def: &Domain, side: Side) -> Result<()> {
         if is_twin(self) {
             return Err(match side {
-                Side::Live => Error::not_pluggable("attaching serial console is not supported"),
+                Side::Live => Error::unsupported("unsupported console target type serial"),
                 Side::Stored => Error::not_pluggable("attaching serial console is not supported"),
             });
         }

@@ -26,7 +26,7 @@ impl Rules for Hostdev {
     fn find(&self, devices: &Devices, side: Side) -> Result<usize> {
         if side == Side::Live && self.mode == HostdevMode::Capabilities {
             let mode = self.mode.as_str();
-            return Err(Error::conflicting(format!(
+            return Err(Error::unsupported(format!(
                 "hot unplug is not supported for hostdev mode '{mode}'"
             )));
         }

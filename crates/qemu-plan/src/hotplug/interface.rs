@@ -20,11 +20,9 @@ const LIVE_INTERFACES: &[InterfaceKind] = &[
 ];
 
 impl Rules for Interface {
-    fn attach(&self, _: &Domain, side: Side) -> Result<()> {
-        match side {
-            Side::Live => check_interface(self),
-            Side::Stored => Ok(()),
-        }
+    /// What kind it is, is asked when it has its place: see [`check_interface`].
+    fn attach(&self, _: &Domain, _: Side) -> Result<()> {
+        Ok(())
     }
 
     /// By those of MAC, address and alias that are given.

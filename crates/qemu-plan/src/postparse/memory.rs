@@ -228,6 +228,9 @@ pub(super) fn fill_modules(def: &mut Domain) -> Result<()> {
         let Some(target) = &mut memory.target else {
             continue;
         };
+        if memory.model == MemoryModel::VirtioMem {
+            target.requested.get_or_insert_default();
+        }
         let label = target.label.as_mut().map(|l| &mut l.size);
         let sizes = [&mut target.size, &mut target.block, &mut target.requested];
         for size in sizes.into_iter().chain(label).flatten() {

@@ -75,6 +75,19 @@ pub(crate) async fn take_one(
     Ok(())
 }
 
+/// Asks whether the network of an interface is there, if it is of type `network`. Nothing is taken: libvirt's daemon takes a
+/// port before it looks at what else is in the way of an interface, so what the network says is told before that.
+///
+/// # Errors
+/// As [`take`].
+pub(crate) async fn look_up(driver: &Driver, interface: &Interface) -> Result<()> {
+    let name = interface.source.as_ref().and_then(|s| s.network.as_deref());
+    match name.filter(|_| interface.kind == InterfaceKind::Network) {
+        Some(name) => driver.peers.networks().await?.look_up(name).await,
+        None => Ok(()),
+    }
+}
+
 /// Puts the filter of an interface on its host's end, which exists.
 ///
 /// # Errors

@@ -88,12 +88,17 @@ pub fn follow(disk: &mut Disk, as_user: &str, handed: &Handed) -> Result<()> {
     let Some(path) = local_path(disk.kind, disk.source.as_ref()) else {
         return Ok(());
     };
-    // Libvirt does not say as whom it opens what is no file.
+    let format = disk
+        .driver
+        .as_ref()
+        .and_then(|d| d.kind)
+        .unwrap_or(StorageFormat::Raw);
+    // Libvirt does not say as whom it opens what is no file, or has none below.
     let is_file = disk
         .source
         .as_ref()
         .is_some_and(|s| s.located(disk.kind).0 == StorageKind::File);
-    let as_user = if is_file { as_user } else { "" };
+    let as_user = if is_file && is_layer(format) { as_user } else { "" };
     let group = disk.source.as_ref().and_then(|source| source.fdgroup.as_deref());
     let mut file = match group {
         Some(group) => handed.file(group).map_err(|e| cannot_access(&path, as_user, e))?,
@@ -103,11 +108,6 @@ pub fn follow(disk: &mut Disk, as_user: &str, handed: &Handed) -> Result<()> {
     if disk.backing.is_some() {
         return Ok(());
     }
-    let format = disk
-        .driver
-        .as_ref()
-        .and_then(|d| d.kind)
-        .unwrap_or(StorageFormat::Raw);
     let reader = Reader { as_user, top: &path };
     let (data, below) = chain((&path, &mut file), format, reader)?;
     disk.backing = below.map(Box::new);
@@ -115,6 +115,12 @@ pub fn follow(disk: &mut Disk, as_user: &str, handed: &Handed) -> Result<()> {
         source.data_store = data.map(Box::new);
     }
     Ok(())
+}
+
+/// Whether an image of a format can have one below.
+const fn is_layer(format: StorageFormat) -> bool {
+    use StorageFormat::{Cow, Qcow, Qcow2, Qed, Vmdk};
+    matches!(format, Cow | Qcow | Qcow2 | Qed | Vmdk)
 }
 
 /// Opens each local image below the first one of every chain, as the document has them. Blocks on files.
@@ -595,6 +601,27 @@ mod tests {
         bytes[16..20].copy_from_slice(&u32::try_from(name.len()).unwrap().to_be_bytes());
         bytes.extend(name.as_bytes());
         bytes
+    }
+
+    #[test]
+    fn as_whom_a_file_is_opened_is_told_of_images_that_may_have_others_below() {
+        for (format, whom) in [
+            ("qcow2", " (as uid:0)"),
+            ("qed", " (as uid:0)"),
+            ("raw", ""),
+            ("vdi", ""),
+        ] {
+            let text = format!(
+                "<disk><driver name='qemu' type='{format}'/><source file='/nowhere/a'/><target dev='vda'/></disk>"
+            );
+            let parsed = domxml::devices::Device::parse(&text, domxml::ParseFlags::NONE).unwrap();
+            let domxml::devices::Device::Disk(mut disk) = parsed else {
+                panic!()
+            };
+            let error = follow(&mut disk, "uid:0", &Handed::default()).unwrap_err();
+            let said = format!("Cannot access storage file '/nowhere/a'{whom}: No such file or directory");
+            assert_eq!(error.to_string(), said);
+        }
     }
 
     #[test]

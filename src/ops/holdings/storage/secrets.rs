@@ -45,6 +45,18 @@ pub(crate) async fn fetch_needed(
     Ok(())
 }
 
+/// Asks for what a device needs, which is kept by nobody.
+///
+/// # Errors
+/// As [`fetch_needed`].
+pub(crate) async fn look_up(driver: &Driver, needs: Vec<SecretNeed>) -> Result<()> {
+    let mut connection = None;
+    for need in needs {
+        value(driver, &mut connection, need.from).await?;
+    }
+    Ok(())
+}
+
 async fn value(driver: &Driver, connection: &mut Option<Secrets>, from: SecretFrom) -> Result<SecretValue> {
     match from {
         SecretFrom::Value(text) => Ok(SecretValue::from(text.into_bytes())),
