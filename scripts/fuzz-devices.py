@@ -118,7 +118,8 @@ class Guest(documents.Daemon):
                 if said[f"{name} {call}"].get("lost"):
                     self.begin()
                     return said
-        if not self.is_restored():
+        # What the guest was asked to let go, it may yet.
+        if "ok" in said.get("live detachDeviceFlags", ()) or not self.is_restored():
             self.begin()
         return said
 

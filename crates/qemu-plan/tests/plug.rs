@@ -203,6 +203,11 @@ fn what_can_not_be_attached_is_refused_in_libvirts_words() {
                 .to_owned(),
             "27 20: XML error: Invalid PCI address 0000:60:00.0. Only PCI buses up to 25 are available",
         ),
+        // What a watchdog does that does not say so is what most do.
+        (
+            "<watchdog model='diag288'/>".to_owned(),
+            "67 10: unsupported configuration: diag288 model of watchdog is allowed for s390 and s390x only",
+        ),
         (
             "<console type='pty'/>".to_owned(),
             "67 10: unsupported configuration: unsupported console target type serial",
@@ -266,6 +271,26 @@ fn what_can_not_be_attached_is_refused_in_libvirts_words() {
 }
 
 #[test]
+fn an_address_that_says_nothing_is_none() {
+    let def = guest(&format!("{ROOM}<controller type='virtio-serial' index='0'/>"));
+    let first_free = place(attached(&def, CARD).unwrap().device.as_ref());
+    for address in [
+        "<address type='usb' bus='0' port='1'/>",
+        "<address type='drive'/>",
+    ] {
+        let card = CARD.replace("</interface>", &format!("{address}</interface>"));
+        let own = place(attached(&def, &card).unwrap().device.as_ref());
+        assert_eq!(own, first_free, "{address}");
+    }
+    let channel = "<channel type='pty'><target type='virtio' name='x'/><address type='pci'/></channel>";
+    let port = place(attached(&def, channel).unwrap().device.as_ref());
+    assert!(port.starts_with("VirtioSerial"), "{port}");
+    let rng = "<rng model='virtio'><backend model='builtin'/>\
+               <address type='pci' domain='0' bus='0' slot='0' function='0'/></rng>";
+    assert_eq!(stored(&def, rng), Ok(()));
+}
+
+#[test]
 fn the_stored_document_has_rules_of_its_own() {
     let def = guest(ROOM);
     assert_eq!(stored(&def, &disk("sdb", "sata", "")), Ok(()));
@@ -274,6 +299,10 @@ fn the_stored_document_has_rules_of_its_own() {
         (
             disk("vda", "virtio", ""),
             "55 10: Requested operation is not valid: target vda already exists",
+        ),
+        (
+            "<filesystem type='mount'><driver type='virtiofs'/><source dir='/s'/><target dir=''/></filesystem>".to_owned(),
+            "20 20: missing target information for device /s",
         ),
         (
             "<video><model type='virtio'/></video>".to_owned(),
@@ -361,7 +390,9 @@ fn a_detach_finds_its_device_by_few_things() {
 fn no_number_is_made_up_for_a_controller_that_is_to_go() {
     let def = guest(ROOM);
     let asked = device("<controller type='scsi'/>");
-    let described = support::with_context(|caps, ctx| hotplug::described(&def, asked, caps, ctx)).unwrap();
+    let described =
+        support::with_context(|caps, ctx| hotplug::described(&def, (asked, Side::Stored), caps, ctx))
+            .unwrap();
     let refused = hotplug::find(&def, &described, Side::Stored).unwrap_err();
     assert_eq!(
         refused.to_string(),

@@ -54,7 +54,7 @@ use crate::{
         },
         holdings::{
             net::{ports, traffic},
-            storage::{disk, secrets, transient},
+            storage::{disk, secrets, transient, volumes},
         },
         operation::{self, Ask, Context, Operation},
         run::{guest::Guest, react::lifecycle},
@@ -176,6 +176,10 @@ async fn in_stored(driver: &Arc<Driver>, view: &View, device: &mut Device) -> Re
     .await?;
     if let (Device::Interface(given), Device::Interface(completed)) = (&mut *device, &completed) {
         given.mac.clone_from(&completed.mac);
+    }
+    if let Device::Disk(disk) = &completed {
+        // The pool is asked, and asked again by each start.
+        volumes::find_one(driver, &mut disk.clone()).await?;
     }
     hotplug::enter(&mut document, completed)?;
     let complete = plan::complete(driver, document, Age::New).await?;

@@ -186,7 +186,7 @@ async fn find(
         Meant::Document(device) => {
             let device = Device::clone(device);
             let find = move |caps: &Caps, context: &mut postparse::Context<'_>| {
-                let device = hotplug::described(of, device, caps, context)?;
+                let device = hotplug::described(of, (device, side), caps, context)?;
                 hotplug::find(document, &device, side)
             };
             plan::with_caps(driver, of, find).await

@@ -116,22 +116,23 @@ pub(super) fn check(old: &Interface, wanted: &Interface) -> Result<()> {
             [old.kind, wanted.kind] == [InterfaceKind::Network; 2] && portgroup(old) != portgroup(wanted),
             "cannot modify network device portgroup attribute".to_owned(),
         ),
-        (
-            wanted.kind != old.kind
-                && old
-                    .actual
-                    .as_ref()
-                    .is_none_or(|actual| wanted.kind != actual.kind)
-                && !(rewire::can_move(old.kind) && rewire::can_move(wanted.kind)),
-            format!(
-                "unable to change config on '{}' network type",
-                wanted.kind.as_str()
-            ),
-        ),
     ];
     match fixed.into_iter().find(|(differs, _)| *differs) {
         Some((_, text)) => Err(Error::new(Code::OperationUnsupported, text)),
         None => Ok(()),
+    }
+}
+
+/// Refuses a change of the kind of plug, but from a bridge or network to another.
+///
+/// # Errors
+/// `OperationUnsupported`.
+pub(super) fn check_kind(old: &Interface, wanted: &Interface) -> Result<()> {
+    let now = old.actual.as_ref().map(|actual| actual.kind);
+    let stays = wanted.kind == old.kind || now == Some(wanted.kind);
+    match stays || rewire::can_move(old.kind) && rewire::can_move(wanted.kind) {
+        true => Ok(()),
+        false => Err(rewire::not_so(wanted)),
     }
 }
 

@@ -215,6 +215,7 @@ async fn what_changes(driver: &Driver, old: Interface, wanted: &Interface) -> Re
 /// `OperationUnsupported` for what can't be changed while the guest runs.
 fn check(old: Interface, wanted: &Interface) -> Result<Option<Rewire>> {
     fixed::check(&old, wanted)?;
+    fixed::check_kind(&old, wanted)?;
     let wanted_as = comparable(wanted.clone(), wanted);
     let is_wanted = |interface: &Interface| {
         let mut shown = interface.clone();

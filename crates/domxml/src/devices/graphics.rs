@@ -92,7 +92,8 @@ pub struct Graphics {
     /// `2040-01-31T23:59:59`, UTC.
     #[xml(attr = "passwdValidTo")]
     pub passwd_valid_to: Option<String>,
-    #[xml(attr)]
+    /// Without a password it says nothing, whatever it says.
+    #[xml(attr, lax)]
     pub connected: Option<OnPasswordChange>,
     #[xml(children = "listen")]
     pub listens: Vec<Listen>,

@@ -143,10 +143,14 @@ fn port(host: &StorageHost, protocol: NetProtocol) -> u32 {
 fn only_host(source: &Source) -> Result<&StorageHost> {
     match source.hosts.as_slice() {
         [host] => Ok(host),
-        _ => Err(Error::internal_qemu(format!(
-            "protocol '{}' accepts only one host",
-            source.protocol.unwrap_or_default().as_str()
-        ))),
+        _ => {
+            let named = match source.protocol.unwrap_or_default() {
+                NetProtocol::Iscsi => "iSCSI protocol".to_owned(),
+                protocol @ (NetProtocol::Nbd | NetProtocol::Ssh) => format!("{} protocol", protocol.as_str()),
+                protocol => format!("protocol '{}'", protocol.as_str()),
+            };
+            Err(Error::internal_qemu(format!("{named} accepts only one host")))
+        }
     }
 }
 
@@ -326,4 +330,27 @@ fn nfs(source: &Source) -> Result<Props> {
             "group",
             number(identity.and_then(|identity| identity.group.as_ref())),
         ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn protocols_that_have_one_host_say_so_in_their_own_words() {
+        for (protocol, said) in [
+            (NetProtocol::Nbd, "nbd protocol accepts only one host"),
+            (NetProtocol::Iscsi, "iSCSI protocol accepts only one host"),
+            (NetProtocol::Ssh, "ssh protocol accepts only one host"),
+            (NetProtocol::Http, "protocol 'http' accepts only one host"),
+        ] {
+            let source = Source {
+                protocol: Some(protocol),
+                hosts: vec![StorageHost::default(); 2],
+                ..Source::default()
+            };
+            let error = only_host(&source).unwrap_err().to_string();
+            assert_eq!(error, format!("internal error: {said}"));
+        }
+    }
 }

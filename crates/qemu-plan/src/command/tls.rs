@@ -4,7 +4,7 @@
 use domxml::Domain;
 use domxml::devices::common::YesNo;
 use domxml::devices::storage::{NetProtocol, Source};
-use domxml::devices::{Chardev, ChardevKind, DeviceMut};
+use domxml::devices::{Chardev, ChardevKind, ChardevSource, DeviceMut};
 
 use crate::resources::Config;
 
@@ -35,15 +35,21 @@ pub fn settle_device(device: DeviceMut<'_>, config: &Config) {
         DeviceMut::Channel(device) => settle_chardev(&mut device.chardev, config),
         DeviceMut::Console(device) => settle_chardev(&mut device.chardev, config),
         DeviceMut::Redirdev(device) => settle_chardev(&mut device.chardev, config),
+        DeviceMut::Rng(device) => {
+            if let Some(backend) = &mut device.backend {
+                settle_sources(backend.kind, &mut backend.sources, config);
+            }
+        }
         _ => {}
     }
 }
 
 fn settle_chardev(chardev: &mut Chardev, config: &Config) {
-    let first = chardev
-        .sources
-        .first_mut()
-        .filter(|_| chardev.kind == ChardevKind::Tcp);
+    settle_sources(Some(chardev.kind), &mut chardev.sources, config);
+}
+
+fn settle_sources(kind: Option<ChardevKind>, sources: &mut [ChardevSource], config: &Config) {
+    let first = sources.first_mut().filter(|_| kind == Some(ChardevKind::Tcp));
     if let Some(source) = first.filter(|source| source.tls_from_config.is_none()) {
         source.tls_from_config = Some(u32::from(source.tls.is_none()));
         source.tls.get_or_insert(configured(config.chardev_tls));
@@ -73,7 +79,8 @@ mod tests {
         <disk type='network'><source protocol='nbd' name='y' tls='no'><host name='h'/></source><target dev='vdb'/></disk>
         <serial type='tcp'><source mode='bind' host='h' service='1'/></serial>
         <serial type='tcp'><source mode='bind' host='h' service='2' tls='no'/></serial>
-        <serial type='udp'><source mode='connect' host='h' service='3'/></serial></devices></domain>";
+        <serial type='udp'><source mode='connect' host='h' service='3'/></serial>
+        <rng model='virtio'><backend model='egd' type='tcp'><source mode='connect' host='h' service='4'/></backend></rng></devices></domain>";
 
     #[test]
     fn what_the_configuration_has_encrypt_is_the_runs_and_not_the_documents() {
@@ -99,6 +106,8 @@ mod tests {
             told(&def),
             [(Some(YesNo::Yes), Some(1)), (Some(YesNo::No), Some(0))]
         );
+        let egd = &def.devices.rngs[0].backend.as_ref().unwrap().sources[0];
+        assert_eq!((egd.tls, egd.tls_from_config), (Some(YesNo::Yes), Some(1)));
         let serials = def.devices.serials.iter().map(|s| &s.chardev.sources[0]);
         let serials: Vec<_> = serials.map(|s| (s.tls, s.tls_from_config)).collect();
         assert_eq!(

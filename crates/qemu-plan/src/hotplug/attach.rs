@@ -2,7 +2,8 @@
 
 use domxml::Domain;
 use domxml::devices::{
-    Address, Controller, ControllerKind, Device, DeviceRef, Disk, DiskBus, DiskDevice, HostdevKind, Place,
+    Address, Controller, ControllerKind, Device, DeviceMut, DeviceRef, Disk, DiskBus, DiskDevice,
+    HostdevKind, Place,
 };
 
 use super::{Side, controller, memory, refusal, rules};
@@ -41,15 +42,22 @@ pub fn complete(def: &Domain, device: Device, caps: &Caps, ctx: &mut Context<'_>
 ///
 /// # Errors
 /// Libvirt's, when something can't be filled in.
-pub fn described(def: &Domain, device: Device, caps: &Caps, ctx: &mut Context<'_>) -> Result<Device> {
+pub fn described(
+    def: &Domain,
+    (device, side): (Device, Side),
+    caps: &Caps,
+    ctx: &mut Context<'_>,
+) -> Result<Device> {
     let given = device.clone();
     let mut device = fill_device(def, device, caps, ctx)?;
     match (given, &mut device) {
         (Device::Interface(given), Device::Interface(card)) => card.mac = given.mac,
         // A controller is known by its number alone, and no number is made up.
         (Device::Controller(given), Device::Controller(controller)) => controller.index = given.index,
-        // Where a run has put it may be what it is known by.
-        (Device::Channel(given), Device::Channel(channel)) => channel.chardev.sources = given.chardev.sources,
+        // Where a run has put it may be what it is known by, in the run.
+        (Device::Channel(given), Device::Channel(channel)) if side == Side::Live => {
+            channel.chardev.sources = given.chardev.sources
+        }
         (Device::Console(given), Device::Console(console)) => {
             let port = given.target.and_then(|target| target.port);
             if let (Some(target), Some(_)) = (&mut console.target, port) {
@@ -168,6 +176,7 @@ pub fn place(def: &Domain, device: Device, caps: &Caps, ctx: &mut Context<'_>) -
 
 /// Puts a device into the document, with address and alias.
 fn place_one(def: &mut Domain, mut device: Device) -> Result<Device> {
+    forget_odd_address(device.as_mut());
     let slots = def.max_memory.map(|m| m.slots.unwrap_or(0));
     let mut trial = def.devices.clone();
     let at = add_device(&mut trial, device)?;
@@ -182,6 +191,21 @@ fn place_one(def: &mut Domain, mut device: Device) -> Result<Device> {
     }
     add_device(&mut def.devices, device.clone())?;
     Ok(device)
+}
+
+/// Leaves out an address that a card can't have, and one that a port's says nothing by: they get their own.
+fn forget_odd_address(device: DeviceMut<'_>) {
+    let (info, is_port) = match device {
+        DeviceMut::Interface(card) => (&mut card.info, false),
+        DeviceMut::Channel(channel) => (&mut channel.info, true),
+        DeviceMut::Console(console) => (&mut console.info, true),
+        _ => return,
+    };
+    info.address = info.address.take().filter(|address| match address {
+        Address::Pci(_) => !is_port,
+        Address::Usb(_) | Address::Drive(_) => is_port,
+        _ => true,
+    });
 }
 
 /// The SCSI controllers up to the device's own that the guest lacks, of the model of the last that it has.

@@ -32,7 +32,12 @@ impl Coming<'_> {
         if self.is_port && !def.devices.controllers.iter().any(|c| serial(c.kind)) {
             return Err(Error::internal("no virtio-serial controllers are available"));
         }
-        let odd = |address: &Address| !matches!(address, Address::VirtioSerial(_));
+        let odd = |address: &Address| match address {
+            Address::VirtioSerial(_) => false,
+            // One that says nothing.
+            Address::Pci(address) => !address.is_empty(),
+            _ => true,
+        };
         if self.is_port && self.info.address.as_ref().is_some_and(odd) {
             return Err(Error::unsupported(
                 "Unsupported address type for character device",

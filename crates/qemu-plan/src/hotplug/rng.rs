@@ -1,7 +1,7 @@
 //! Sources of randomness.
 
 use domxml::Domain;
-use domxml::devices::{DeviceRef, Devices, Rng, RngBackend, RngRate, VirtioModel};
+use domxml::devices::{Address, DeviceRef, Devices, Rng, RngBackend, RngRate, VirtioModel};
 
 use super::chardev::same_sources;
 use super::{Rules, Side, first, is_at, missing};
@@ -11,7 +11,11 @@ impl Rules for Rng {
     fn attach(&self, def: &Domain, side: Side) -> Result<()> {
         let taken = |other: DeviceRef<'_>| {
             let is_there = other.info().is_some_and(|info| is_at(&self.info, info));
-            self.info.address.is_some() && is_there
+            let is_asked_for = match &self.info.address {
+                Some(Address::Pci(address)) => !address.is_empty(),
+                address => address.is_some(),
+            };
+            is_asked_for && is_there
         };
         match side {
             // The blank at the end is libvirt's.

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use domxml::Domain;
 use domxml::clock::LifecycleAction;
 use domxml::cpu::{Cell, Interconnect};
-use domxml::devices::{Address, DeviceRef, Devices, Disk, DiskBus, Hostdev, HostdevKind, OnOff, YesNo};
+use domxml::devices::{
+    Address, DeviceRef, Devices, Disk, DiskBus, Hostdev, HostdevKind, InterfaceKind, OnOff, YesNo,
+};
 use domxml::features::IoapicDriver;
 
 use domxml::tuning::{IoThreadPool, NumaMode};
@@ -134,6 +136,24 @@ fn apart(disk: &Disk, twin: &Disk) -> Result<()> {
 /// No device of the host twice, and one that the firmware draws on.
 fn hostdevs(devices: &Devices) -> Result<()> {
     let all = &devices.hostdevs;
+    let cards = devices
+        .interfaces
+        .iter()
+        .filter(|card| card.kind == InterfaceKind::Hostdev);
+    let places: Vec<_> = cards
+        .filter_map(|card| card.source.as_ref()?.host_device.as_ref())
+        .collect();
+    let of_cards = |device: &Hostdev| {
+        let address = device.source.as_ref().and_then(|source| source.address.as_ref());
+        device.kind == HostdevKind::Pci && address.is_some_and(|a| places.iter().any(|place| place.0 == *a))
+    };
+    let twice = places
+        .iter()
+        .enumerate()
+        .any(|(at, place)| places[at + 1..].contains(place));
+    if twice || all.iter().any(of_cards) {
+        return Err(Error::xml("Hostdev already exists in the domain configuration"));
+    }
     for (at, device) in all.iter().enumerate() {
         if all[at + 1..].iter().any(|other| same_device(device, other)) {
             return Err(Error::xml("Hostdev already exists in the domain configuration"));

@@ -141,6 +141,13 @@ impl Hostdevs {
         else {
             return Ok(());
         };
+        // Of which nothing is said, none is looked for.
+        let is_meant =
+            source.vendor.is_some_and(|vendor| vendor != 0) || place.is_some_and(|(bus, _)| bus != 0);
+        if !is_meant {
+            source.missing = Some(YesNo::Yes);
+            return Ok(());
+        }
         let devices = hostinfo::usb_devices(&self.root).map_err(told)?;
         match find::usb(&devices, source, place, want::is_required(source))? {
             Some(found) => {

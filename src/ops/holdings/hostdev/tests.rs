@@ -236,6 +236,13 @@ fn a_usb_device_that_may_be_missing_is_shown_as_such() {
     host.claim(&mut one).unwrap();
     let live = one.format(domxml::FormatFlags::NONE);
     assert!(live.contains("startupPolicy='optional' missing='yes'"), "{live}");
+    let mut nothing_said = guest(
+        "two",
+        "<hostdev mode='subsystem' type='usb'><source><address bus='0' device='9'/></source></hostdev>",
+    );
+    host.claim(&mut nothing_said).unwrap();
+    let missing = nothing_said.format(domxml::FormatFlags::NONE);
+    assert!(missing.contains("<source missing='yes'>"), "{missing}");
     assert!(live.contains("<address bus='1' device='5'/>"), "{live}");
     let nodes: Vec<_> = want::nodes(host.devices.root(), &one)
         .into_iter()

@@ -109,7 +109,7 @@ fn shmem_size(shmem: &Shmem) -> Option<u64> {
 rules! {
     /// Shared folders, any hypervisor.
     FILESYSTEM_GENERIC(guest, fs: Filesystem) {
-        no_target "{}" (fs_source(fs)) if fs.target.is_none();
+        no_target "{}" (fs_source(fs)) if fs.target.as_deref().is_none_or(str::is_empty);
         conflicting "boot order is only supported for virtiofs" if fs.info.boot.is_some() && !virtiofs(fs);
         conflicting "filesystem target '{}' specified twice" (fs.target.as_deref().unwrap_or_default())
             if guest.def.devices.filesystems.iter().any(|other| {
@@ -391,7 +391,8 @@ rules! {
     /// Watchdogs.
     WATCHDOG(guest, watchdog: Watchdog) {
         unsupported "watchdogs with different actions are not supported with this QEMU binary"
-            if guest.def.devices.watchdogs.first().is_some_and(|first| first.action != watchdog.action);
+            if guest.def.devices.watchdogs.first()
+                .is_some_and(|first| first.action.unwrap_or_default() != watchdog.action.unwrap_or_default());
         unsupported "{} model of watchdog can go only on PCI bus" (watchdog.model.as_str())
             if watchdog.model == WatchdogModel::I6300esb
                 && watchdog.info.address.as_ref().is_some_and(|a| !matches!(a, Address::Pci(_)));
