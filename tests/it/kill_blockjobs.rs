@@ -183,22 +183,15 @@ impl Place {
             state.is_ok_and(|state| state == "shut off") && !status.exists()
         })?;
         wait_until("what was under way is over", AT_REST, || {
-            self.notes().is_ok_and(|n| n.is_empty())
+            self.sandbox.intents().is_ok_and(|n| n.is_empty())
         })
         .or_else(|_| {
             Ok(ensure!(
-                self.notes()?.is_empty(),
+                self.sandbox.intents()?.is_empty(),
                 "notes are left: {:?}",
-                self.notes()?
+                self.sandbox.intents()?
             ))
         })
-    }
-
-    fn notes(&self) -> Result<Vec<String>> {
-        let notes = std::fs::read_dir(self.sandbox.path("/run/libvirt/qemu/virtqemud"))?;
-        let names = notes.map(|note| Ok(note?.file_name().to_string_lossy().into_owned()));
-        let names: Result<Vec<_>> = names.collect();
-        Ok(names?.into_iter().filter(|n| n.starts_with("intent-")).collect())
     }
 
     /// The image that the guest writes to.

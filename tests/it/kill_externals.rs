@@ -257,10 +257,8 @@ async fn agree(stage: &Stage, operation: Operation, killed: Option<Victim>) -> R
         pb::State::Shutoff => false,
         other => anyhow::bail!("the guest is {other:?}"),
     };
-    for entry in std::fs::read_dir(stage.sandbox.path("/run/libvirt/qemu/virtqemud"))? {
-        let name = entry?.file_name().to_string_lossy().into_owned();
-        ensure!(!name.starts_with("intent-"), "it is not over: {name}");
-    }
+    let notes = stage.sandbox.intents()?;
+    ensure!(notes.is_empty(), "it is not over: {notes:?}");
     let outcomes = operation.outcomes();
     // A guest whose QEMU was killed is off, and what its disks hold says where it is in that.
     let ended = killed == Some(Victim::Qemu) && !runs;

@@ -230,9 +230,7 @@ impl Place {
             {
                 ensure!(live.contains(&truth), "it is {truth}, the document says {live}");
             }
-            let notes = fs::read_dir(self.sandbox.path("/run/libvirt/qemu/virtqemud"))?.flatten();
-            let mut notes = notes.filter(|e| e.file_name().to_string_lossy().starts_with("intent-"));
-            ensure!(notes.next().is_none(), "a note is left");
+            ensure!(self.sandbox.intents()?.is_empty(), "a note is left");
             Ok(())
         };
         wait_until("all to agree", AT_REST, || check().is_ok()).or_else(|_| check())
@@ -355,9 +353,7 @@ impl Part {
             let size = drive.context("no drive of the part")?["inserted"]["image"]["virtual-size"].as_u64();
             let wanted = Self::SIZES[if is_part { 0 } else { 2 }];
             ensure!(size == Some(wanted), "QEMU has {size:?} bytes, {live}");
-            let notes = fs::read_dir(place.sandbox.path("/run/libvirt/qemu/virtqemud"))?.flatten();
-            let mut notes = notes.filter(|e| e.file_name().to_string_lossy().starts_with("intent-"));
-            ensure!(notes.next().is_none(), "a note is left");
+            ensure!(place.sandbox.intents()?.is_empty(), "a note is left");
             Ok(is_part)
         };
         wait_until("all to agree", AT_REST, || check().is_ok()).or_else(|_| check().map(drop))?;

@@ -185,6 +185,9 @@ async fn check(stage: &Stage, operation: Operation, killed: Option<Victim>) -> R
 }
 
 async fn agree(stage: &Stage, operation: Operation, killed: Option<Victim>) -> Result<bool> {
+    // Until then a guest that runs may be about to go back.
+    let notes = stage.sandbox.intents()?;
+    ensure!(notes.is_empty(), "it is not over: {notes:?}");
     let tree = stage.tree().await?;
     let [before, after] = operation.outcomes();
     ensure!(

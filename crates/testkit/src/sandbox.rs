@@ -235,6 +235,19 @@ impl Sandbox {
         self.dir.path().join(path.strip_prefix("/").unwrap_or(path))
     }
 
+    /// Names of the notes of what is under way, or was when a daemon was killed.
+    ///
+    /// # Errors
+    /// Their directory can't be read.
+    pub fn intents(&self) -> std::io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(self.path("/run/libvirt/qemu/virtqemud"))? {
+            names.push(entry?.file_name().to_string_lossy().into_owned());
+        }
+        names.retain(|name| name.starts_with("intent-"));
+        Ok(names)
+    }
+
     /// The libvirt socket from outside.
     pub fn socket(&self) -> PathBuf {
         self.path(&self.daemon.socket)
