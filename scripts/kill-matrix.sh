@@ -4,7 +4,8 @@
 # QEMU and events after each; guests of operations on storage write all the while, and what they were told is written must be
 # there after the kill and at the next boot. TEST: parts of tests' names, such as kill_backups, of which each operation then
 # gets as many kills as otherwise. Ends with 0 if nothing differs; the figures of each operation are in the output.
-# TMPDIR in memory makes it faster. TESTED_DAEMON names another build of the daemon.
+# TMPDIR in memory makes it faster, KILL_MATRIX_SECONDS ends each test after that time though it has not had all its kills.
+# TESTED_DAEMON names another build of the daemon.
 set -eu
 . "$(dirname "$0")/lib.sh"
 kills=${1:-500}

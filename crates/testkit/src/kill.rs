@@ -39,6 +39,12 @@ pub fn tries() -> u32 {
     }
 }
 
+/// When a matrix ends though it has not had all its tries: `KILL_MATRIX_SECONDS` from its beginning.
+fn until() -> Option<Instant> {
+    let seconds = std::env::var("KILL_MATRIX_SECONDS").ok()?.parse().ok()?;
+    Some(Instant::now() + Duration::from_secs(seconds))
+}
+
 /// Kills a process after a while, from a thread of its own. Join it before the process is looked at.
 pub fn later(pid: i32, moment: Duration) -> JoinHandle<()> {
     let begun = Instant::now();
@@ -155,7 +161,11 @@ pub async fn cut_off<P: Place>(
         rows.push(Row { operation, whole, of });
     }
     let (mut failures, mut shown) = (Vec::new(), 0);
+    let until = until();
     for number in 0..tries {
+        if number > 0 && until.is_some_and(|until| Instant::now() > until) {
+            break;
+        }
         let turn = usize::try_from(number)?;
         let victim = victims[turn % victims.len()];
         let round = f64::from(number / u32::try_from(victims.len())?);

@@ -12,7 +12,10 @@
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use domxml::{moment::Snapshot, status::AsyncJob};
@@ -130,6 +133,8 @@ struct Removal {
     snapshot: Snapshot,
     is_current: bool,
     overlays: Vec<Overlay>,
+    /// The QEMU that merged for a guest that is off has ended.
+    has_ended: AtomicBool,
 }
 
 impl Removal {
@@ -176,6 +181,7 @@ impl Removal {
             snapshot,
             is_current,
             overlays,
+            has_ended: AtomicBool::new(false),
         })
     }
 
@@ -189,25 +195,33 @@ impl Removal {
         left.collect()
     }
 
-    /// Removes it. A guest that ends in the midst of that leaves what was merged by then: the rest is merged while it is off.
+    /// Removes it. A QEMU that ends in the midst of that leaves what was merged by then: the rest is merged while the guest
+    /// is off.
     async fn to_the_end(self, context: &Arc<Context>) -> Result<()> {
         let driver = context.driver();
-        let name = self.snapshot.moment.name.clone();
         let guest = driver.guests.of(&context.view()).ok();
-        match (self.carry_out(context).await, guest) {
-            (Err(error), Some(guest)) if guest.ended_with(&error).await => {
-                tracing::warn!(snapshot = name, %error, "the guest has ended while a snapshot was removed; that is gone on with");
-                stop::ended(driver, &guest).await;
-                // What was to be undone has ended with QEMU.
-                context.take_undo().await.forget();
-                let left = Self::plan(driver, &context.view(), &name, true).await?;
-                left.carry_out(context).await
-            }
-            (result, _) => result,
+        let Err(error) = self.carry_out(context).await else {
+            return Ok(());
+        };
+        let has_ended = match &guest {
+            Some(guest) => guest.ended_with(&error).await,
+            None => self.has_ended.load(Ordering::Acquire),
+        };
+        if !has_ended {
+            return Err(error);
         }
+        let name = &self.snapshot.moment.name;
+        tracing::warn!(snapshot = name, %error, "QEMU has ended while a snapshot was removed; that is gone on with");
+        if let Some(guest) = guest {
+            stop::ended(driver, &guest).await;
+        }
+        // What was to be undone has ended with QEMU.
+        context.take_undo().await.forget();
+        let left = Self::plan(driver, &context.view(), name, true).await?;
+        left.carry_out(context).await
     }
 
-    async fn carry_out(self, context: &Arc<Context>) -> Result<()> {
+    async fn carry_out(&self, context: &Arc<Context>) -> Result<()> {
         let name = self.snapshot.moment.name.clone();
         context.intend_off(Intent::DeleteSnapshot { name }).await?;
         if !Self::merges(&self.overlays).is_empty() {
@@ -258,6 +272,10 @@ impl Removal {
         let view = start::merge::to_merge(Arc::clone(context)).await?;
         let guest = driver.guests.of(&view)?;
         let merged = self.merge(context, rebases).await;
+        if let Err(error) = &merged {
+            self.has_ended
+                .store(guest.ended_with(error).await, Ordering::Release);
+        }
         guest.end_because(Cause::Shutdown);
         let ended = stop::terminate(driver, &guest, stop::Patience::Usual).await;
         merged.and(ended)
