@@ -243,7 +243,7 @@ impl Coming {
                 let mut disk = disk;
                 settle_cache(&mut disk);
                 guest.gave_nodes(first.saturating_add(1));
-                let mut disk = found_images(driver, view.uuid, *disk).await?;
+                let mut disk = Box::pin(found_images(driver, view.uuid, *disk)).await?;
                 let next = block::number_disk(&mut disk, first);
                 let next = transient::put_on(&mut disk, &def.name, next);
                 guest.gave_nodes(next);
