@@ -89,7 +89,7 @@ pub async fn delete(
         for (at, target) in targets.iter().enumerate() {
             context.progress(at as u64, targets.len() as u64);
             match removal.take_if(|removal| removal.snapshot.moment.name == *target) {
-                Some(removal) => removal.to_the_end(&context).await?,
+                Some(removal) => removal.complete(&context).await?,
                 None => delete::remove(&context, target, how.metadata_only).await?,
             }
             tracing::debug!(snapshot = target, left = last - at, "removed");
@@ -197,7 +197,7 @@ impl Removal {
 
     /// Removes it. A QEMU that ends in the midst of that leaves what was merged by then: the rest is merged while the guest
     /// is off.
-    async fn to_the_end(self, context: &Arc<Context>) -> Result<()> {
+    async fn complete(self, context: &Arc<Context>) -> Result<()> {
         let driver = context.driver();
         let guest = driver.guests.of(&context.view()).ok();
         let Err(error) = self.carry_out(context).await else {
