@@ -186,11 +186,9 @@ impl Place {
             self.sandbox.intents().is_ok_and(|n| n.is_empty())
         })
         .or_else(|_| {
-            Ok(ensure!(
-                self.sandbox.intents()?.is_empty(),
-                "notes are left: {:?}",
-                self.sandbox.intents()?
-            ))
+            let notes = self.sandbox.intents()?;
+            ensure!(notes.is_empty(), "notes are left: {notes:?}");
+            Ok(())
         })
     }
 
