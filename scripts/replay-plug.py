@@ -772,8 +772,15 @@ def changes(lines):
     return sorted((+kept).elements())
 
 
+def said(name, arguments):
+    """The arguments that say something: of limits that QEMU may be told or not, 0 is none."""
+    if name != "block_set_io_throttle":
+        return arguments
+    return {key: value for key, value in arguments.items() if value != 0 or not re.search("_max|_size", key)}
+
+
 def commands(list_):
-    lines = (json.dumps([name, arguments], sort_keys=True) for name, arguments in list_)
+    lines = (json.dumps([name, said(name, arguments)], sort_keys=True) for name, arguments in list_)
     lines = (re.sub(r"(passt/|domain-)(?:ID|\d+)-", r"\1N-", line) for line in lines)
     lines = (re.sub(r"qemu\.(mem|screendump|screenshot)\.\w+", r"qemu.\1.N", line) for line in lines)
     lines = (re.sub(r'("(?:data|iv)": ")[^"]*==', r"\1N", line) for line in lines)
