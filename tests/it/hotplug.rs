@@ -378,6 +378,12 @@ fn what_can_not_be_attached_or_detached_is_refused_and_changes_nothing() -> Resu
         (
             "attach-device",
             "<interface type='mcast'><source address='230.0.0.1' port='5558'/></interface>".to_owned(),
+            "No more available PCI slots",
+        ),
+        (
+            "attach-device",
+            "<interface type='mcast'><source address='230.0.0.1' port='5558'/><model type='usb-net'/></interface>"
+                .to_owned(),
             "hotplug of interface type of mcast is not implemented yet",
         ),
         (

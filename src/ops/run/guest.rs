@@ -43,9 +43,9 @@ use crate::{
     qemu::{Monitor, Process},
 };
 
-/// How often a process that can't be watched is looked at again.
 /// Longest time between the end of QEMU's monitor and its own.
 const DYING: Duration = Duration::from_secs(5);
+/// How often a process that can't be watched is looked at again.
 const RETRY: Duration = Duration::from_secs(2);
 /// Signals that may wait for the supervisor; more of them say nothing new.
 const SIGNALS: usize = 4;
@@ -228,8 +228,17 @@ impl Guest {
 
     /// Whether QEMU has ended, of which an answer that did not come may be the first sign.
     pub(crate) async fn ended_with(&self, error: &Error) -> bool {
-        self.process().is_ok_and(Process::has_exited)
-            || error.is_unknown() && tokio::time::timeout(DYING, self.process_ended()).await.is_ok()
+        self.process().is_ok_and(Process::has_exited) || error.is_unknown() && self.ends_soon().await
+    }
+
+    /// Whether QEMU has ended, of which the end of its monitor may be the first sign.
+    pub(crate) async fn has_ended(&self) -> bool {
+        let is_cut_off = || lock(&self.monitor).as_ref().is_none_or(Monitor::is_closed);
+        self.process().is_ok_and(Process::has_exited) || is_cut_off() && self.ends_soon().await
+    }
+
+    async fn ends_soon(&self) -> bool {
+        tokio::time::timeout(DYING, self.process_ended()).await.is_ok()
     }
 
     /// The first number of a block node that is free, if the status file says that `known` is: a number that was given is

@@ -425,7 +425,7 @@ pub(crate) async fn make_file(
     let (made, created, guest) = (path.to_owned(), new.created, Arc::clone(guest));
     let mut steps = context.steps("file").await?;
     steps.push("the file", async move {
-        if guest.process()?.has_exited() && stays(guest.ending()) {
+        if guest.has_ended().await && stays(guest.ending()) {
             return Ok(());
         }
         crate::blocking::file("removing a file", move || image::discard(&made, created)).await
