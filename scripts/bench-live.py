@@ -14,13 +14,14 @@ import argparse
 import json
 import os
 import random
-import socket
 import statistics
 import subprocess
 import sys
 import time
 
 import libvirt
+
+from monitor import Monitor
 
 QEMU = "/usr/bin/qemu-system-x86_64"
 VCPUS = 40
@@ -93,38 +94,16 @@ class Alone:
         words += ["-device", "virtio-scsi-pci,id=scsi0,bus=pci.1", "-device", "qemu-xhci,id=usb,bus=pci.2"]
         words += ["-blockdev", f"driver=file,filename={first},node-name=a", "-device", "scsi-hd,id=scsi0-0-0-0,drive=a,bus=scsi0.0"]
         self.process = subprocess.Popen([QEMU, *words])
-        while True:
-            self.socket = socket.socket(socket.AF_UNIX)
-            try:
-                self.socket.connect(monitor)
-                break
-            except OSError:
-                self.socket.close()
-                time.sleep(0.01)
-        self.file = self.socket.makefile("rw")
-        self.events = []
-        self.file.readline()
-        self.ask("qmp_capabilities")
+        self.monitor = Monitor(monitor)
+        self.ask = self.monitor.ask
         self.vcpus = 1
 
-    def ask(self, name, **arguments):
-        command = {"execute": name, "arguments": arguments} if arguments else {"execute": name}
-        self.socket.sendall((json.dumps(command, separators=(",", ":")) + "\n").encode())
-        while True:
-            answer = json.loads(self.file.readline())
-            if "event" in answer:
-                self.events.append(answer)
-                continue
-            if "error" in answer:
-                raise RuntimeError(f"{name}: {answer['error']['desc']}")
-            return answer["return"]
-
     def unplug(self, device):
-        self.events = []
+        self.monitor.events = []
         self.ask("device_del", id=device)
         gone = lambda event: event["event"] == "DEVICE_DELETED" and event["data"].get("device") == device
-        while not any(map(gone, self.events)):
-            self.events = [json.loads(self.file.readline())]
+        while not any(map(gone, self.monitor.events)):
+            self.monitor.events = [json.loads(self.monitor.file.readline())]
 
     def attach_disk(self, _):
         file = {"driver": "file", "filename": self.second}

@@ -12,12 +12,13 @@ are the fastest and the median of all rounds, in milliseconds, and how fast the 
 import argparse
 import json
 import os
-import socket
 import statistics
 import subprocess
 import time
 
 import libvirt
+
+import monitor
 
 # Seconds between a start and the save.
 SETTLE = 1
@@ -26,40 +27,8 @@ QEMU = "/usr/bin/qemu-system-x86_64"
 IMAGE_FORMAT = "image_format"
 
 
-class Monitor:
-    """A QEMU's monitor."""
-
-    def __init__(self, path):
-        until = time.monotonic() + 30
-        while True:
-            self.socket = socket.socket(socket.AF_UNIX)
-            try:
-                self.socket.connect(path)
-                break
-            except OSError:
-                self.socket.close()
-                if time.monotonic() > until:
-                    raise
-                time.sleep(0.001)
-        self.file = self.socket.makefile("rw")
-        self.events = []
-        self.file.readline()
-        self.ask("qmp_capabilities")
-
-    def ask(self, name, fd=None, **arguments):
-        text = json.dumps({"execute": name, "arguments": arguments}) + "\n"
-        if fd is None:
-            self.socket.sendall(text.encode())
-        else:
-            socket.send_fds(self.socket, [text.encode()], [fd])
-        while True:
-            answer = json.loads(self.file.readline())
-            if "event" in answer:
-                self.events.append(answer)
-                continue
-            if "error" in answer:
-                raise RuntimeError(f"{name}: {answer['error']['desc']}")
-            return answer["return"]
+class Monitor(monitor.Monitor):
+    """A QEMU that saves and restores."""
 
     def migrated(self):
         while True:
