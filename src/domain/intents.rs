@@ -105,6 +105,9 @@ pub enum Intent {
     SteerBlockJob {
         /// The job's id.
         job: String,
+        /// The CPUs stand meanwhile, and run afterwards.
+        #[serde(default)]
+        resume: bool,
     },
     /// Have the documents follow a job on a disk's blocks that has ended.
     EndBlockJob {

@@ -125,6 +125,8 @@ async fn ask_again(weak: &Weak<Driver>, guest: &Arc<Guest>) {
 /// Takes over a connection and pumps its events.
 pub(crate) fn connect(driver: &Arc<Driver>, guest: &Arc<Guest>, monitor: Monitor, events: Events) {
     guest.set_monitor(Some(monitor));
+    // What was to be hidden may have been told to the one before.
+    guest.hides_stop.store(false, Ordering::Release);
     let (guest, weak) = (Arc::clone(guest), Arc::downgrade(driver));
     driver.background(async move {
         let closed = pump(&guest, &weak, events).await;
@@ -224,6 +226,7 @@ fn take_in(driver: &Arc<Driver>, guest: &Arc<Guest>, view: &mut View, event: &Gu
         guest.expect_pause(Condition::PAUSED_IOERROR);
     }
     match event {
+        GuestEvent::Stop if guest.hides_stop.swap(false, Ordering::AcqRel) => return Effects::none(),
         GuestEvent::Resume if guest.is_told.swap(false, Ordering::AcqRel) => return Effects::none(),
         GuestEvent::Migration(migration) => drop(guest.migration.send_replace(migration.status.clone())),
         GuestEvent::DumpCompleted(dump) => drop(guest.dumped.send_replace(Some(dump.clone()))),

@@ -30,7 +30,7 @@ pub(crate) struct Place {
     pub(crate) sandbox: Sandbox,
 }
 
-fn run(program: &str, args: &[&str]) -> Result<String> {
+pub(crate) fn run(program: &str, args: &[&str]) -> Result<String> {
     let output = Command::new(program).args(args).output()?;
     ensure!(
         output.status.success(),

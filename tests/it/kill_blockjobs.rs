@@ -5,12 +5,13 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
 use testkit::counter::{self, Counter};
 use testkit::kill::Victim;
 use testkit::skip::can_run_guests;
 use testkit::{Sandbox, kill, wait_until};
 
-use crate::blockjobs::{LATE, PART, Place};
+use crate::blockjobs::{LATE, PART, Place, run};
 use crate::grpc::daemon;
 
 /// How long a daemon that came back may take until all is at rest.
@@ -103,6 +104,87 @@ async fn who_is_killed_in_the_midst_of_a_block_job_leaves_every_block() -> Resul
     kill::cut_off::<Jobs>("block jobs", &Operation::ALL, &kill::VICTIMS, tries).await
 }
 
+/// QEMU keeps the tables of what it has pulled in memory, and the guest does not flush.
+#[tokio::test]
+async fn what_was_pulled_is_in_the_image_once_the_job_is_over() -> Result<()> {
+    if !can_run_guests() {
+        return Ok(());
+    }
+    let place = Place::started(daemon())?;
+    let mid = place.path("mid");
+    for part in [&["--base", mid.as_str()][..], &[]] {
+        let words = [&["blockpull", "g", "vda", "--wait"], part].concat();
+        place.virsh().ok(&words)?;
+        end_qemu(&place)?;
+        place.virsh().ok(&["start", "g", "--paused"])?;
+        place.has_everything(None)?;
+    }
+    ensure!(place.chain()? == ["a"], "{:?}", place.chain()?);
+    Ok(())
+}
+
+/// QEMU ends with a job before the daemon hears of the job's end: the image names the one below again, as it did before.
+#[tokio::test]
+async fn a_merge_that_nobody_saw_end_is_as_if_not_begun() -> Result<()> {
+    if !can_run_guests() {
+        return Ok(());
+    }
+    let place = Place::started(daemon())?;
+    let daemon = place.sandbox.pid().context("no daemon")?;
+    place.virsh().ok(&["destroy", "g"])?;
+    let (a, mid, top) = (place.path("a"), place.path("mid"), place.path("top"));
+    // One that is named by its path, and one that is named as beside the other.
+    let beside = "top.qcow2";
+    for (below, words) in [
+        (top.as_str(), &["blockpull", "g", "vda"][..]),
+        (beside, &["blockpull", "g", "vda", "--base", &mid]),
+        (
+            beside,
+            &["blockcommit", "g", "vda", "--top", &top, "--base", &mid],
+        ),
+    ] {
+        run(
+            "qemu-img",
+            &["rebase", "-u", "-f", "qcow2", "-F", "qcow2", "-b", below, &a],
+        )?;
+        place.virsh().ok(&["start", "g", "--paused"])?;
+        let before = place.chain()?;
+        place
+            .virsh()
+            .ok(&[words, &["--bandwidth", "300000", "--bytes"]].concat())?;
+        testkit::process::signal(daemon, Signal::SIGSTOP);
+        let ended = wait_until("the end of the job", AT_REST, || {
+            place
+                .named_below()
+                .is_ok_and(|name| name.as_deref() != Some(below))
+        });
+        let killed = place.sandbox.guest_pid("g").context("no guest").map(|pid| {
+            testkit::process::signal(pid, Signal::SIGKILL);
+        });
+        testkit::process::signal(daemon, Signal::SIGCONT);
+        ended?;
+        killed?;
+        place.ended()?;
+        ensure!(
+            place.named_below()?.as_deref() == Some(below),
+            "{words:?}: {:?}",
+            place.named_below()?
+        );
+        place.virsh().ok(&["start", "g", "--paused"])?;
+        place.has_everything(None)?;
+        ensure!(place.chain()? == before, "{words:?}: {:?}", place.chain()?);
+        place.virsh().ok(&["destroy", "g"])?;
+    }
+    Ok(())
+}
+
+/// Ends QEMU without a word, and waits until the guest is off.
+fn end_qemu(place: &Place) -> Result<()> {
+    let pid = place.sandbox.guest_pid("g").context("no guest")?;
+    testkit::process::signal(pid, Signal::SIGKILL);
+    place.ended()
+}
+
 /// A guest on a chain of images, that counts.
 struct Jobs {
     place: Place,
@@ -175,6 +257,13 @@ fn kept(place: &Place, name: &str) -> std::path::PathBuf {
 }
 
 impl Place {
+    /// What the image that the guest writes to names below it.
+    fn named_below(&self) -> Result<Option<String>> {
+        let info = ["info", "-U", "--output", "json", &self.path("a")];
+        let info: serde_json::Value = serde_json::from_str(&run("qemu-img", &info)?)?;
+        Ok(info["backing-filename"].as_str().map(str::to_owned))
+    }
+
     /// Waits until the guest is off and nothing is noted of it.
     pub(crate) fn ended(&self) -> Result<()> {
         let status = self.sandbox.path("/run/libvirt/qemu/g.xml");

@@ -266,6 +266,10 @@ impl<'a> Watch<'a> {
                 .await?;
         }
         self.take_away((&backup, &target), &job).await;
+        if end == End::Completed && !backup.is_pull() && self.guest.has_ended().await {
+            // QEMU may not have written all of the image out, which it does when it closes it.
+            return Ok(Some(Err(Error::not_running())));
+        }
         if let End::Failed(error) = &end {
             self.cause.get_or_insert_with(|| error.clone());
         }

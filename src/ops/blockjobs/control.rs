@@ -1,11 +1,14 @@
 //! Steers the job of a disk: cancels it, swaps its copy in, limits its speed.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use domxml::status::{BlockJob, BlockJobKind, BlockJobState};
 use qmp::commands;
 
-use super::{entry, set_state};
+use super::{
+    end::{self, Outcome},
+    entry, set_state,
+};
 use crate::{
     domain::{
         Domain, Effects, View,
@@ -15,11 +18,15 @@ use crate::{
     error::{Code, Error, Result},
     ops::{
         Conditions, Driver,
-        graph::{self, bitmaps, lookup},
+        graph::{self, bitmaps, jobs, lookup},
         operation::{Ask, Context, Operation},
-        run::guest::Guest,
+        run::{guest::Guest, jobs::CONCLUDED, still::Still},
     },
 };
+
+/// How long the CPUs may stand while a copy is swapped in. QEMU has both images alike but for what was written last; one
+/// that takes longer goes on beside a guest that runs.
+const MOST_STILL: Duration = Duration::from_secs(2);
 
 /// How a job is to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +61,7 @@ pub async fn end(
     }
     let work = {
         let (guest, job) = (Arc::clone(&guest), job.clone());
-        |context: Arc<Context>| async move { steer(&context, &guest, &job, (how, swap)).await }
+        |context: Arc<Context>| Box::pin(carry_out(context, guest, job, (how, swap)))
     };
     operation.carry_out(work).await?;
     match wait {
@@ -120,70 +127,127 @@ fn check_pivot(job: &BlockJob) -> Result<()> {
     }
 }
 
-/// Tells QEMU, within an operation.
-///
-/// # Errors
-/// The status file can't be written, what QEMU refuses.
-pub(crate) async fn steer(
-    context: &Context,
-    guest: &Arc<Guest>,
-    job: &BlockJob,
+async fn carry_out(
+    context: Arc<Context>,
+    guest: Arc<Guest>,
+    job: BlockJob,
     (how, swap): (End, Swap),
 ) -> Result<()> {
-    let id = job.name.clone();
-    context.intend(Intent::SteerBlockJob { job: id.clone() }).await?;
-    let (wanted, before) = match how {
-        End::Abort => (BlockJobState::Aborting, job.state.known()),
-        End::Pivot => (BlockJobState::Pivoting, job.state.known()),
-    };
-    let to = |state: BlockJobState, mirror: Option<&'static str>| {
-        let id = id.clone();
-        move |view: &mut View| {
-            set_state(view, &id, state);
-            mark_mirror(view, &id, mirror)?;
-            Ok(Effects::none())
+    if how == End::Abort {
+        return abort(&context, &guest, &job).await;
+    }
+    let swapped = pivot(&context, &guest, &job, swap).await?;
+    if !matches!(swapped, Some(Ok(_))) {
+        // It takes longer, or the documents can't follow yet: that is seen to beside.
+        if let Some(Err(error)) = swapped {
+            tracing::warn!(job = job.name, %error, "a copy was swapped in, and the document can't follow yet");
         }
-    };
-    let word = if how == End::Abort { "abort" } else { "pivot" };
-    let back = before.unwrap_or(BlockJobState::Running);
-    let undo = {
-        let (domain, back) = (
-            guest.domain.clone(),
-            to(back, (back == BlockJobState::Ready).then_some("yes")),
-        );
-        async move { domain.commit(back).await.map(drop) }
-    };
+        let driver = Arc::clone(context.driver());
+        let tracker = driver.tracker.clone();
+        tracker.spawn(async move { end::conclude_late(&driver, &guest, &job.name).await });
+    }
+    Ok(())
+}
+
+/// What a job's entry and its mirror say from now on.
+fn mark(
+    id: &str,
+    state: BlockJobState,
+    mirror: Option<&'static str>,
+) -> impl FnOnce(&mut View) -> Result<Effects> + use<> {
+    let id = id.to_owned();
+    move |view: &mut View| {
+        set_state(view, &id, state);
+        mark_mirror(view, &id, mirror)?;
+        Ok(Effects::none())
+    }
+}
+
+/// Writes down how a job is to end. Undone with the operation.
+async fn announce(
+    context: &Context,
+    guest: &Guest,
+    job: &BlockJob,
+    (state, word): (BlockJobState, &'static str),
+) -> Result<()> {
+    let before = job.state.known().unwrap_or(BlockJobState::Running);
+    let back = mark(
+        &job.name,
+        before,
+        (before == BlockJobState::Ready).then_some("yes"),
+    );
+    let domain = guest.domain.clone();
     context
         .step(
             "the job's entry",
-            guest.domain.commit(to(wanted, Some(word))),
-            undo,
+            guest.domain.commit(mark(&job.name, state, Some(word))),
+            async move { domain.commit(back).await.map(drop) },
         )
+        .await
+        .map(drop)
+}
+
+/// Has QEMU give a job up.
+async fn abort(context: &Context, guest: &Guest, job: &BlockJob) -> Result<()> {
+    let device = job.name.clone();
+    let intent = Intent::SteerBlockJob {
+        job: device.clone(),
+        resume: false,
+    };
+    context.intend(intent).await?;
+    announce(context, guest, job, (BlockJobState::Aborting, "abort")).await?;
+    guest
+        .execute(commands::BlockJobCancel { device, force: false })
         .await?;
-    match how {
-        End::Abort => {
-            let device = id.clone();
-            guest
-                .execute(commands::BlockJobCancel { device, force: false })
-                .await?;
-        }
-        End::Pivot => {
-            if let Some((node, overlay)) = swap.attach {
-                let data = serde_json::json!({ "node": node, "overlay": overlay });
-                let actions = vec![serde_json::json!({ "type": "blockdev-snapshot", "data": data })];
-                guest.execute(commands::Transaction { actions }).await?;
-            }
-            if let Some(node) = swap.node {
-                // What the guest writes while the copy is swapped in. As with libvirt it goes on without.
-                let actions = vec![bitmaps::add(&node, bitmaps::ACTIVE_WRITE, None)];
-                if let Err(error) = guest.execute(commands::Transaction { actions }).await {
-                    tracing::debug!(job = id, %error, "writes are not recorded while the copy is swapped in");
-                }
-            }
-            guest.execute(commands::JobComplete { id: id.clone() }).await?;
+    context.commit_with(|_| Ok(Effects::none())).await.map(drop)
+}
+
+/// Has QEMU swap the copy in, and the documents follow, while the CPUs stand: what the guest was told is written is in the
+/// image that the documents name, whoever ends when. `None` if QEMU takes longer than they may stand. The inner error is
+/// that of what follows: QEMU has swapped by then.
+///
+/// # Errors
+/// The status file can't be written, what QEMU refuses.
+pub(crate) async fn pivot(
+    context: &Context,
+    guest: &Arc<Guest>,
+    job: &BlockJob,
+    swap: Swap,
+) -> Result<Option<Result<Outcome>>> {
+    let id = job.name.clone();
+    let intent = Intent::SteerBlockJob {
+        job: id.clone(),
+        resume: Still::is_needed(guest).await?,
+    };
+    context.intend(intent).await?;
+    let mut waiting = guest.jobs.expect(&id);
+    let still = Still::begin(context.driver(), guest).await?;
+    announce(context, guest, job, (BlockJobState::Pivoting, "pivot")).await?;
+    if let Some((node, overlay)) = swap.attach {
+        let data = serde_json::json!({ "node": node, "overlay": overlay });
+        let actions = vec![serde_json::json!({ "type": "blockdev-snapshot", "data": data })];
+        guest.execute(commands::Transaction { actions }).await?;
+    }
+    if let Some(node) = swap.node {
+        // What the guest writes while the copy is swapped in. As with libvirt it goes on without.
+        let actions = vec![bitmaps::add(&node, bitmaps::ACTIVE_WRITE, None)];
+        if let Err(error) = guest.execute(commands::Transaction { actions }).await {
+            tracing::debug!(job = id, %error, "writes are not recorded while the copy is swapped in");
         }
     }
-    context.commit_with(|_| Ok(Effects::none())).await.map(drop)
+    guest.execute(commands::JobComplete { id: id.clone() }).await?;
+    context.commit_with(|_| Ok(Effects::none())).await?;
+    let concluded = jobs::reached(guest, &mut waiting, &[CONCLUDED]);
+    if !matches!(tokio::time::timeout(MOST_STILL, concluded).await, Ok(Ok(_))) {
+        still.end().await;
+        return Ok(None);
+    }
+    let followed = Box::pin(end::follow(context, guest, &id)).await;
+    still.end().await;
+    Ok(Some(match followed {
+        Ok(left) => Ok(left.let_go(context, guest).await),
+        Err(error) => Err(error),
+    }))
 }
 
 /// The document of the run says what becomes of a mirror.

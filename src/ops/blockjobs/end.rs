@@ -26,7 +26,7 @@ use crate::{
     error::{Error, Result},
     ops::{
         Conditions, Driver,
-        graph::{self, bitmaps::Bitmaps, images, truth::Truth},
+        graph::{self, bitmaps::Bitmaps, images, jobs as waiting, truth::Truth},
         operation::{Ask, Context, Operation},
         run::{guest::Guest, jobs},
     },
@@ -152,6 +152,16 @@ pub(super) async fn conclude(driver: &Arc<Driver>, guest: &Arc<Guest>, id: &str)
     }
 }
 
+/// The same for one that has not ended yet.
+pub(super) async fn conclude_late(driver: &Arc<Driver>, guest: &Arc<Guest>, id: &str) {
+    let mut waiting = guest.jobs.expect(id);
+    if let Err(error) = waiting::reached(guest, &mut waiting, &[jobs::CONCLUDED]).await {
+        tracing::debug!(job = id, %error, "the end of a block job was not seen");
+    }
+    drop(waiting);
+    conclude(driver, guest, id).await;
+}
+
 async fn conclude_once(driver: &Arc<Driver>, guest: &Arc<Guest>, id: &str) -> Result<()> {
     if entry(&guest.domain.view(), id).is_none() {
         return Ok(());
@@ -217,6 +227,23 @@ fn written_down(job: &BlockJob, info: Option<&JobInfo>, error: Option<String>) -
 /// # Errors
 /// There is no such job, QEMU does not answer, or the files can't be written.
 pub(crate) async fn finish(context: &Context, guest: &Arc<Guest>, id: &str) -> Result<Outcome> {
+    let left = Box::pin(follow(context, guest, id)).await?;
+    Ok(left.let_go(context, guest).await)
+}
+
+/// What is left of a job when the documents have followed.
+pub(super) struct Left {
+    id: String,
+    disk: Disk,
+    after: After,
+    outcome: Outcome,
+}
+
+/// Has the documents follow a job that has ended.
+///
+/// # Errors
+/// As [`finish`].
+pub(super) async fn follow(context: &Context, guest: &Arc<Guest>, id: &str) -> Result<Left> {
     let view = context.view();
     let job = entry(&view, id)
         .ok_or_else(|| Error::internal(format!("there is no block job '{id}'")))?
@@ -250,18 +277,60 @@ pub(crate) async fn finish(context: &Context, guest: &Arc<Guest>, id: &str) -> R
     }
     guest.streams.is_gone(id);
     keep_bitmaps(guest, &job, (&disk, &after), &outcome).await;
+    if outcome == Outcome::Completed && job.kind.known() == Some(BlockJobKind::Pull) {
+        write_out(guest, &after).await?;
+    }
     context.enter("the documents");
     commit(context, (&job, &disk), &after, &outcome).await?;
-    context.enter("images that left");
-    images::drop_layers(context.driver(), guest, &disk, &after.gone, after.deletes).await;
-    guest.block_jobs.over(
+    let id = id.to_owned();
+    Ok(Left {
         id,
-        match &outcome {
+        disk,
+        after,
+        outcome,
+    })
+}
+
+impl Left {
+    /// Lets go of images that left; how the job ended.
+    pub(super) async fn let_go(self, context: &Context, guest: &Arc<Guest>) -> Outcome {
+        context.enter("images that left");
+        let Self {
+            id,
+            disk,
+            after,
+            outcome,
+        } = self;
+        images::drop_layers(context.driver(), guest, &disk, &after.gone, after.deletes).await;
+        let error = match &outcome {
             Outcome::Failed(error) => Some(error.clone()),
             Outcome::Completed | Outcome::Cancelled => None,
-        },
-    );
-    Ok(outcome)
+        };
+        guest.block_jobs.over(&id, error);
+        outcome
+    }
+}
+
+/// Has QEMU write out where in its image the blocks are that it has pulled.
+///
+/// With the end of a pull QEMU writes at once that nothing is below the image any more, but keeps the tables of what it has
+/// pulled in memory until the guest flushes, however long that takes. Until they are in the image the job is not over: its
+/// entry tells whoever finds the run ended to put the image below back (`run::left_jobs`).
+///
+/// # Errors
+/// QEMU does not answer, or can't write.
+async fn write_out(guest: &Guest, after: &After) -> Result<()> {
+    let Some(node) = after.chain.layers.first().and_then(|top| top.node()) else {
+        return Ok(());
+    };
+    let said = guest.monitor()?.human(&format!("qemu-io {node} flush")).await?;
+    match said.trim() {
+        "" => Ok(()),
+        said => Err(Error::new(
+            crate::error::Code::OperationFailed,
+            format!("what was pulled could not be written out: {said}"),
+        )),
+    }
 }
 
 /// How a job ended, where its state and QEMU's word are enough to say.

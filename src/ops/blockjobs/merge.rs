@@ -174,17 +174,29 @@ fn failed(what: &str, target: &str, why: Option<&str>) -> Error {
 /// Has one finish, and the documents follow.
 async fn finish(context: &Context, guest: &Arc<Guest>, mut one: Begun<'_>) -> Result<()> {
     let id = one.id.clone();
-    if one.is_top {
-        let view = context.view();
-        let job = entry(&view, &id).ok_or_else(Error::not_running)?.clone();
-        let disk = graph::disk(&view.running()?.document.domain, &one.target)?;
-        let swap = Swap::of(disk, &job);
-        control::steer(context, guest, &job, (control::End::Pivot, swap)).await?;
-    } else {
-        guest.execute(commands::JobFinalize { id: id.clone() }).await?;
-    }
-    waiting::reached(guest, &mut one.waiting, &[CONCLUDED]).await?;
-    match Box::pin(end::finish(context, guest, &id)).await? {
+    let swapped = match one.is_top {
+        true => {
+            let view = context.view();
+            let job = entry(&view, &id).ok_or_else(Error::not_running)?.clone();
+            let disk = graph::disk(&view.running()?.document.domain, &one.target)?;
+            let swap = Swap::of(disk, &job);
+            Box::pin(control::pivot(context, guest, &job, swap))
+                .await?
+                .transpose()?
+        }
+        false => {
+            guest.execute(commands::JobFinalize { id: id.clone() }).await?;
+            None
+        }
+    };
+    let outcome = match swapped {
+        Some(outcome) => outcome,
+        None => {
+            waiting::reached(guest, &mut one.waiting, &[CONCLUDED]).await?;
+            Box::pin(end::finish(context, guest, &id)).await?
+        }
+    };
+    match outcome {
         Outcome::Completed => Ok(()),
         Outcome::Failed(why) => Err(failed("finishing block job failed", &one.target, Some(&why))),
         Outcome::Cancelled => Err(failed(

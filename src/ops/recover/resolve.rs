@@ -26,7 +26,7 @@ use crate::{
         graph,
         holdings::{net::traffic, storage::disk},
         moments,
-        run::{cpus, guest::Guest, password, refresh},
+        run::{cpus, guest::Guest, password, refresh, still},
         saves::left,
         tuning::live::Live,
     },
@@ -43,6 +43,8 @@ enum Action {
     FollowCpus,
     /// A guest that was restored goes on.
     GoOn { runs: bool },
+    /// CPUs that stood for a moment run.
+    RunCpus,
     /// Take a change of the running guest back.
     Tune(Live),
     /// Tell QEMU the password of a display.
@@ -306,9 +308,8 @@ fn decide(intent: &Intent, document: &domxml::Domain, truth: &Truth) -> Result<V
                 })
                 .collect()
         }
-        Intent::BeginBlockJob { .. } | Intent::SteerBlockJob { .. } | Intent::EndBlockJob { .. } => {
-            of_block_job(intent, document, truth)?
-        }
+        Intent::SteerBlockJob { resume, .. } => resume.then_some(Action::RunCpus).into_iter().collect(),
+        Intent::BeginBlockJob { .. } | Intent::EndBlockJob { .. } => of_block_job(intent, document, truth)?,
         Intent::Rewire { alias } => vec![Action::Rewire { alias: alias.clone() }],
         Intent::AttachDevice { .. } | Intent::DetachDevice { .. } => device_of(intent)?
             .map(|device| of_device(intent, device, document, truth))
@@ -480,6 +481,7 @@ async fn carry_out(driver: &Arc<Driver>, guest: &Arc<Guest>, action: Action) -> 
         Action::SetLink { alias, up } => link::set(guest, alias, up).await,
         Action::Rewire { alias } => rewire::set_right(driver, guest, &alias).await,
         Action::GoOn { runs } => left::go_on(driver, guest, runs).await,
+        Action::RunCpus => still::found(driver, guest).await,
         Action::FollowCpus => follow_cpus(&guest.domain.view()).await,
         Action::Tune(live) => live.carry_out(driver, &guest.domain.view()).await,
         Action::SetPassword(display) => password::set(driver, guest, &display).await,

@@ -105,6 +105,8 @@ pub struct Guest {
     pause: Mutex<Option<Condition>>,
     /// That the CPUs run again is told by who has them run.
     pub(crate) is_told: AtomicBool,
+    /// That the CPUs stop next is kept from everybody (`run::still`).
+    pub(crate) hides_stop: AtomicBool,
     /// The state of QEMU's migration, as its events tell.
     pub(crate) migration: watch::Sender<String>,
     /// How QEMU's last dump of memory ended.
@@ -199,6 +201,7 @@ impl Guest {
             ending: Mutex::new(None),
             pause: Mutex::new(None),
             is_told: AtomicBool::new(false),
+            hides_stop: AtomicBool::new(false),
             migration: watch::Sender::default(),
             dumped: watch::Sender::default(),
             drained: watch::Sender::new(true),

@@ -36,7 +36,7 @@ use crate::{
             proc,
         },
         operation::record::Record,
-        run::{cause::Cause, cpus, guest::Guest, hooks, left_backup},
+        run::{cause::Cause, cpus, guest::Guest, hooks, left_backup, left_jobs},
     },
     qemu::Stop,
 };
@@ -318,6 +318,7 @@ async fn give_back(driver: &Arc<Driver>, guest: &Guest, view: &Arc<View>, cause:
     tpm::unplug(driver, view, document, guest.id).await;
     remove_directories(driver, view, run, cause).await;
     left_backup::give_back(driver, run).await;
+    left_jobs::put_back(run).await;
     hooks::tell(driver, Operation::Stopped, document).await;
     if let Err(error) = script::unplug(document).await {
         tracing::error!(guest = %view.name, %error, "an interface was not taken down");

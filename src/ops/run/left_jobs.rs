@@ -1,0 +1,178 @@
+//! What is left of block jobs when the guest's run ends first: an image that may name the wrong one below it.
+//!
+//! When a pull or a commit into an image below ends, QEMU writes another name of the image below into the one above, at once.
+//! The tables that tell where the merged blocks are it may not have written yet. A job that is in the status file is not
+//! known to be in the images whole, and the images that it merged are still there, unchanged but for blocks that are the same
+//! above: so the name is put back, and the next run begins from the chain that the documents know.
+//!
+//! The status file says all of it, so this holds for a guest that is found ended as well.
+
+use domxml::{
+    devices::{Disk, StorageFormat},
+    status::{BlockJob, BlockJobKind},
+};
+use qemu_plan::{
+    block::{Chain, Layer, Sources},
+    command::Resources,
+};
+use serde_json::json;
+
+use crate::{
+    domain::Run,
+    error::{Error, Result},
+    ops::holdings::storage::qemu_img::qemu_img,
+};
+
+/// Puts the names back. What fails is logged.
+pub(crate) async fn put_back(run: &Run) {
+    let document = &run.document.domain;
+    let jobs = run.status.blockjobs.iter().flat_map(|all| &all.jobs);
+    for job in jobs {
+        let target = job.disk.as_ref().map_or("", |disk| disk.dst.as_str());
+        let mut disks = document.devices.disks.iter();
+        let Some(disk) = disks.find(|disk| disk.target.dev == target) else {
+            continue;
+        };
+        let Some((image, below)) = images_of(job, disk) else {
+            continue;
+        };
+        if let Err(error) = name(&image, &below, disk).await {
+            tracing::error!(guest = document.name, job = job.name, %error,
+                "an image may name a wrong one below it: QEMU ended in the midst of a block job");
+        }
+    }
+}
+
+/// The image in which a job writes another name when it ends, and the one below it.
+fn images_of(job: &BlockJob, disk: &Disk) -> Option<(Layer, Layer)> {
+    let mut chain = Chain::of(disk);
+    let above = match job.kind.known()? {
+        BlockJobKind::Pull => 0,
+        BlockJobKind::Commit => chain.with_node(job.top.as_deref()?)?.checked_sub(1)?,
+        // What they swap is for QEMU to know; no image is told.
+        _ => return None,
+    };
+    let is_inside = above + 1 < chain.layers.len();
+    is_inside.then(|| {
+        let below = chain.layers.swap_remove(above + 1);
+        (chain.layers.swap_remove(above), below)
+    })
+}
+
+/// Has an image name the one below it.
+async fn name(image: &Layer, below: &Layer, disk: &Disk) -> Result<()> {
+    let path = image
+        .path()
+        .ok_or_else(|| Error::internal("it is not on this host"))?;
+    let (format, base) = (format_of(image), name_of(below, disk)?);
+    let words = [
+        "rebase",
+        "-u",
+        "-f",
+        format,
+        "-F",
+        format_of(below),
+        "-b",
+        &base,
+        &path,
+    ];
+    qemu_img(words.map(str::to_owned).to_vec()).await
+}
+
+fn format_of(layer: &Layer) -> &'static str {
+    layer.format.unwrap_or(StorageFormat::Raw).as_str()
+}
+
+/// How the image above names an image.
+fn name_of(below: &Layer, disk: &Disk) -> Result<String> {
+    if let Some(name) = below.relative() {
+        return Ok(name.to_owned());
+    }
+    let given = Resources::default();
+    let image = Sources::new(&given, 1).disk(&below.as_disk(disk))?;
+    let image = image.ok_or_else(|| Error::internal("the image below has no source"))?;
+    let storage = image.storage.into_value();
+    Ok(match (image.slice, below.path()) {
+        (None, Some(path)) => path,
+        (None, None) => format!("json:{storage}"),
+        (Some(slice), _) => {
+            let part =
+                json!({ "driver": "raw", "offset": slice.offset, "size": slice.size, "file": storage });
+            format!("json:{part}")
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use domxml::status::Open;
+
+    use super::*;
+
+    fn disk(below: &str) -> Disk {
+        let text = format!(
+            "<domain type='qemu' id='1'><name>a</name><os><type>hvm</type></os><devices><disk type='file' device='disk'>
+            <driver name='qemu' type='qcow2'/><source file='/d/top' index='7'/>
+            <backingStore type='file' index='2'><format type='qcow2'/><source file='/d/mid'/>{below}</backingStore>
+            <target dev='vda' bus='virtio'/><alias name='virtio-disk0'/></disk></devices></domain>"
+        );
+        let mut document = domxml::Domain::parse(&text, domxml::ParseFlags::NONE).unwrap();
+        let mut disk = document.devices.disks.remove(0);
+        qemu_plan::block::name_disk(&mut disk).unwrap();
+        disk
+    }
+
+    const FILE: &str = "<backingStore type='file' index='9'><format type='raw'/><source file='/d/low'/><backingStore/></backingStore>";
+
+    fn job(kind: BlockJobKind, top: Option<&str>) -> BlockJob {
+        BlockJob {
+            kind: Open::Known(kind),
+            top: top.map(str::to_owned),
+            ..BlockJob::default()
+        }
+    }
+
+    #[test]
+    fn the_image_above_what_was_merged_is_named_again() {
+        use BlockJobKind as K;
+        let disk = disk(FILE);
+        // The kind and its top; the image, and what it names.
+        let table = [
+            (K::Pull, None, Some(("/d/top", "/d/mid"))),
+            (K::Commit, Some("libvirt-2-storage"), Some(("/d/top", "/d/mid"))),
+            (K::Commit, Some("libvirt-9-storage"), Some(("/d/mid", "/d/low"))),
+            (K::Commit, Some("libvirt-7-storage"), None),
+            (K::Commit, Some("libvirt-4-storage"), None),
+            (K::ActiveCommit, Some("libvirt-7-storage"), None),
+            (K::Copy, None, None),
+        ];
+        for (kind, top, expected) in table {
+            let found = images_of(&job(kind, top), &disk);
+            let found = found.map(|(image, below)| (image.path().unwrap(), name_of(&below, &disk).unwrap()));
+            let expected = expected.map(|(image, below)| (image.to_owned(), below.to_owned()));
+            assert_eq!(found, expected, "{kind:?} {top:?}");
+        }
+    }
+
+    #[test]
+    fn an_image_is_named_as_it_was() {
+        let named = |source: &str| {
+            let text = format!("<backingStore {source}<backingStore/></backingStore>");
+            let disk = disk(&text);
+            name_of(&Chain::of(&disk).layers[2], &disk).unwrap()
+        };
+        let nbd = "type='network' index='3'><format type='qcow2'/><source protocol='nbd' name='e'><host name='h' port='1'/></source>";
+        let name = named(nbd);
+        let options: serde_json::Value = serde_json::from_str(name.strip_prefix("json:").unwrap()).unwrap();
+        assert_eq!(options["driver"], "nbd", "{name}");
+        assert_eq!(options["export"], "e", "{name}");
+        let slice = "type='file' index='3'><format type='raw'/><source file='/d/x'><slices><slice type='storage' offset='512' size='1024'/></slices></source>";
+        let name = named(slice);
+        assert!(name.contains("\"offset\":512") && name.contains("/d/x"), "{name}");
+        let mut disk = disk(FILE);
+        let mut chain = Chain::of(&disk);
+        chain.layers[2].set_relative(Some("low".into()));
+        chain.put(&mut disk);
+        assert_eq!(name_of(&Chain::of(&disk).layers[2], &disk).unwrap(), "low");
+    }
+}
