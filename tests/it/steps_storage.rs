@@ -151,7 +151,7 @@ impl Trial {
         std::fs::write(self.file("BACKUP"), push)?;
         std::fs::write(self.file("PULL"), pull)?;
         virsh.define(&self.xml())?;
-        virsh.ok(&["start", "g", "--paused"])?;
+        virsh.ok(&["start", "g"])?;
         for line in operation.before {
             ensure!(self.run(line)?, "{line}");
         }
@@ -203,6 +203,7 @@ impl Trial {
                 let _ = virsh.ok(&["domjobabort", "g"]);
             }
             ensure!(!status.contains("async='"), "the status file has a job: {status}");
+            ensure!(virsh.state("g")? == "running", "its CPUs stand");
             place.is_whole()
         };
         wait_until("all is at rest", AT_REST, || is_still().is_ok()).or_else(|_| is_still())
@@ -244,7 +245,7 @@ impl Trial {
                 let is_off = || virsh.state("g").is_ok_and(|state| state == "shut off");
                 wait_until("the guest is off", AT_REST, is_off)?;
                 self.say(None)?;
-                virsh.ok(&["start", "g", "--paused"]).context("the next start")?;
+                virsh.ok(&["start", "g"]).context("the next start")?;
                 let without_copy = |state: &str| state.replace("; a copy", "");
                 let states = [without_copy(&before), without_copy(after)];
                 self.holds(&[&states[0], &states[1]]).map(drop)
@@ -320,6 +321,47 @@ fn every_step(operation: Operation) -> Result<()> {
     Ok(())
 }
 
+/// QEMU 10.0.2 ends if it is asked about its nodes between the end of a pull and its dismissal.
+#[test]
+fn a_pull_stands_while_qemu_is_asked_about_its_nodes() -> Result<()> {
+    if !can_run_guests() {
+        return Ok(());
+    }
+    let trial = Trial::new()?;
+    let pull = Operation {
+        name: "pull",
+        before: &[],
+        commands: &[],
+    };
+    trial.begin(&pull)?;
+    trial.say(None)?;
+    let virsh = trial.place.virsh();
+    virsh.ok(&["blockpull", "g", "vda", "--bandwidth", "500000", "--bytes"])?;
+    for _ in 0..3 {
+        virsh.ok(&["domstats", "g", "--block", "--backing"])?;
+    }
+    let nodes = r#"{"execute": "query-named-block-nodes"}"#;
+    virsh.ok(&["qemu-monitor-command", "g", nodes])?;
+    wait_until("the end of the pull", AT_REST, || trial.rests("").is_ok())?;
+    trial.place.has_everything(Some(6 * PART))?;
+    let asked = read_record(&trial.record)?;
+    let mut stands = false;
+    let mut questions = 0;
+    for step in asked {
+        match step.execute.as_str() {
+            "job-pause" => stands = true,
+            "job-resume" => stands = false,
+            "job-dismiss" => return Ok(ensure!(questions >= 4, "{questions} questions were put")),
+            "query-named-block-nodes" if questions < 4 => {
+                ensure!(stands, "QEMU was asked while a pull was at work");
+                questions += 1;
+            }
+            _ => {}
+        }
+    }
+    anyhow::bail!("the pull was never dismissed")
+}
+
 macro_rules! rows {
     ($($test:ident: $name:literal, [$($before:literal),*], [$($command:literal),+];)*) => {
         $(#[test]
@@ -336,6 +378,8 @@ rows! {
     a_copy_at_every_step: "copy", [], ["blockcopy g vda COPY --transient-job --wait --pivot"];
     the_end_of_a_copy_at_every_step: "abort", ["blockcopy g vda COPY --transient-job --wait"],
         ["blockjob g vda --abort"];
+    a_pivot_to_a_copy_at_every_step: "pivot", ["blockcopy g vda COPY --transient-job --wait"],
+        ["blockjob g vda --pivot"];
     an_internal_snapshot_at_every_step: "snapshot", [], ["snapshot-create-as g s1"];
     an_external_snapshot_at_every_step: "snapshot-disks", [], ["snapshot-create-as g s1 --disk-only"];
     the_removal_of_an_internal_snapshot_at_every_step: "delete-snapshot", ["snapshot-create-as g s1"],

@@ -372,6 +372,16 @@ commands! {
         /// Id.
         id: String
     } -> Empty;
+    /// Has a job stand at its next pause point, which may come after the answer.
+    10 JobPause "job-pause" {
+        /// Id.
+        id: String
+    } -> Empty;
+    /// Lets a job go on that was paused so.
+    10 JobResume "job-resume" {
+        /// Id.
+        id: String
+    } -> Empty;
     /// Lets a pending job make its changes.
     30 JobFinalize "job-finalize" {
         /// Id.

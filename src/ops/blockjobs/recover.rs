@@ -15,7 +15,7 @@ use crate::{
     ops::{
         Driver,
         graph::truth::Truth,
-        run::{guest::Guest, jobs},
+        run::{guest::Guest, jobs, streams},
     },
 };
 
@@ -76,9 +76,18 @@ pub(crate) async fn recover(driver: &Arc<Driver>, guest: &Arc<Guest>) -> Result<
         tracing::info!(guest = %view.name, job = job.name, ?fate, "a block job was under way");
         let id = job.name.clone();
         match fate {
-            Fate::Keep => guest.streams.is_gone(&id),
+            Fate::Keep => {
+                guest.streams.is_gone(&id);
+                if stands(truth.job(&id)) {
+                    // A daemon that ended had it stand while it asked about nodes.
+                    streams::go_on(&guest.monitor()?, id).await;
+                }
+            }
             Fate::Begun => {
                 guest.streams.is_gone(&id);
+                if stands(truth.job(&id)) {
+                    streams::go_on(&guest.monitor()?, id.clone()).await;
+                }
                 set(guest, id, BlockJobState::Running).await?;
             }
             Fate::Ready => {
@@ -101,6 +110,11 @@ pub(crate) async fn recover(driver: &Arc<Driver>, guest: &Arc<Guest>) -> Result<
         }
     }
     Ok(())
+}
+
+/// Whether a pull stands.
+fn stands(known: Option<&JobInfo>) -> bool {
+    known.is_some_and(|job| job.status == "paused" && job.r#type == "stream")
 }
 
 async fn set(guest: &Guest, id: String, state: BlockJobState) -> Result<()> {

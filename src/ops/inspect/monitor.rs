@@ -29,9 +29,10 @@ pub async fn raw(
     let monitor = guest.monitor()?;
     driver
         .tracked(async move {
-            if asks_about_nodes(&command) {
-                guest.streams.dismissed().await?;
-            }
+            let _asking = match asks_about_nodes(&command) {
+                true => Some(guest.nodes_may_be_asked().await?),
+                false => None,
+            };
             let reply = monitor.raw(&command, fds).await?;
             mark(&job).await?;
             Ok(reply)
@@ -48,9 +49,10 @@ pub async fn human(driver: &Arc<Driver>, domain: &Domain, line: String, fds: Vec
     let job = domain.job(Want::Plain(Kind::Modify)).await?;
     driver
         .tracked(async move {
-            if asks_about_nodes(&line) {
-                guest.streams.dismissed().await?;
-            }
+            let _asking = match asks_about_nodes(&line) {
+                true => Some(guest.nodes_may_be_asked().await?),
+                false => None,
+            };
             let command = commands::HumanMonitorCommand { command_line: line };
             let text = match fds.is_empty() {
                 true => guest.execute(command).await?,

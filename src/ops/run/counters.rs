@@ -217,8 +217,12 @@ async fn disks(
 ) -> Result<Option<Disks>, qmp::Error> {
     let Some(mut asked) = wanted else { return Ok(None) };
     // Those below are left out if QEMU can't be asked about them.
-    if asked == Images::All && guest.streams.dismissed().await.is_err() {
-        asked = Images::Top;
+    let mut asking = None;
+    if asked == Images::All {
+        match guest.nodes_may_be_asked().await {
+            Ok(begun) => asking = Some(begun),
+            Err(_) => asked = Images::Top,
+        }
     }
     let all = asked == Images::All;
     let (devices, drives, nodes, named) = tokio::try_join!(
@@ -233,6 +237,7 @@ async fn disks(
             all.then_some(commands::QueryNamedBlockNodes { flat: true })
         ),
     )?;
+    drop(asking);
     let drives = drives.unwrap_or_default().into_iter();
     let mut images = named.unwrap_or_default();
     images.extend(drives.filter_map(|drive| drive.inserted));

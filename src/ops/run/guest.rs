@@ -23,7 +23,8 @@ use std::{
     time::Duration,
 };
 
-use qmp::{Command, commands::QueryNamedBlockNodes};
+use domxml::status::{BlockJob, BlockJobKind};
+use qmp::Command;
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
@@ -36,8 +37,13 @@ use crate::{
     ops::{
         holdings::{display_port::Lease, storage::lease::Holding},
         run::{
-            agent::Line, cause::Cause, console::Consoles, counters, departures::Departures, jobs, perf,
-            streams::Streams,
+            agent::Line,
+            cause::Cause,
+            console::Consoles,
+            counters,
+            departures::Departures,
+            jobs, perf,
+            streams::{self, Asking, Streams},
         },
     },
     qemu::{Monitor, Process},
@@ -268,9 +274,10 @@ impl Guest {
     /// # Errors
     /// As [`execute`](Self::execute).
     pub async fn execute_within<C: Command>(&self, command: C, limit: Duration) -> Result<C::Reply> {
-        if C::NAME == QueryNamedBlockNodes::NAME {
-            self.streams.dismissed().await?;
-        }
+        let _asking = match streams::is_about_nodes::<C>() {
+            true => Some(self.nodes_may_be_asked().await?),
+            false => None,
+        };
         let monitor = self.monitor()?;
         match monitor.client().execute_within(command, limit).await {
             Ok(reply) => Ok(reply),
@@ -281,6 +288,22 @@ impl Guest {
                 Err(error.into())
             }
         }
+    }
+
+    /// QEMU may be asked about its block nodes as long as the answer lives.
+    ///
+    /// # Errors
+    /// A pull has ended and is not dismissed; QEMU does not answer.
+    pub(crate) async fn nodes_may_be_asked(&self) -> Result<Asking> {
+        let pulls = || {
+            let view = self.domain.view();
+            let run = view.run.as_ref().filter(|run| run.launched.id == self.id);
+            let jobs = run.and_then(|run| run.status.blockjobs.as_ref());
+            let is_pull = |job: &&BlockJob| job.kind.known() == Some(BlockJobKind::Pull);
+            let pulls = jobs.into_iter().flat_map(|all| &all.jobs).filter(is_pull);
+            pulls.map(|job| job.name.clone()).collect()
+        };
+        self.streams.may_ask(&self.monitor()?, pulls).await
     }
 
     /// Has the supervisor look at the run. A queue that is full holds signals enough for that.

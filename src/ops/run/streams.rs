@@ -3,27 +3,43 @@
 //! QEMU 10.0.2 ends with a segmentation fault if `query-named-block-nodes` comes between the end of a stream, however it
 //! ended, and its dismissal, whether the guest runs or not. So a pull is dismissed as soon as its end is told or found, and
 //! whoever asks about nodes waits here until then. A daemon that comes to a guest with pulls does not know how they stand:
-//! until it has asked, they count as over. What remains is a pull that ends while such a question is on its way to QEMU.
+//! until it has asked, they count as over. A pull that is at work could end while such a question is on its way to QEMU: it
+//! stands meanwhile ([`Asking`]), a matter of milliseconds.
 
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use tokio::sync::watch;
+use qmp::{Command, commands};
+use tokio::sync::{OwnedMutexGuard, watch};
 
 use super::jobs::CONCLUDED;
-use crate::error::{Code, Error, Result};
+use crate::{
+    error::{Code, Error, Result},
+    qemu::Monitor,
+};
 
 /// How names of pulls begin, in libvirt's scheme.
 const PULL: &str = "pull-";
 /// How long it is waited for the dismissal of one.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// The state of a job that stands.
+const PAUSED: &str = "paused";
+/// States in which a job will stand soon.
+const AT_WORK: [&str; 2] = ["created", "running"];
+/// Between two questions whether a pull stands.
+const SOON: Duration = Duration::from_millis(2);
+/// How often that is asked.
+const QUESTIONS: u32 = 100;
+
 /// The pulls of one QEMU that have ended.
 #[derive(Debug, Default)]
 pub(crate) struct Streams {
+    /// Who asks about nodes while there are pulls: one at a time.
+    turn: Arc<tokio::sync::Mutex<()>>,
     over: watch::Sender<BTreeSet<String>>,
     /// Why those that were dismissed had failed, until somebody has seen to it.
     errors: Mutex<HashMap<String, String>>,
@@ -72,6 +88,29 @@ impl Streams {
         Err(Error::new(Code::OperationTimeout, text))
     }
 
+    /// QEMU may be asked about its nodes as long as the answer lives. `pulls` are those that there are.
+    ///
+    /// # Errors
+    /// As [`Self::dismissed`]; QEMU does not answer.
+    pub(crate) async fn may_ask(&self, monitor: &Monitor, pulls: impl Fn() -> Vec<String>) -> Result<Asking> {
+        loop {
+            self.dismissed().await?;
+            if pulls().is_empty() {
+                return Ok(Asking::default());
+            }
+            let turn = Arc::clone(&self.turn).lock_owned().await;
+            let mut asking = Asking {
+                paused: Some((monitor.clone(), Vec::new())),
+                turn: Some(turn),
+            };
+            match asking.pause(pulls()).await? {
+                None => return Ok(asking),
+                // Its end has come first: its dismissal is waited for.
+                Some(over) => self.may_be_over(&over),
+            }
+        }
+    }
+
     /// Keeps why one failed.
     pub(crate) fn failed(&self, id: &str, error: String) {
         self.errors().insert(id.to_owned(), error);
@@ -85,6 +124,73 @@ impl Streams {
     fn errors(&self) -> std::sync::MutexGuard<'_, HashMap<String, String>> {
         self.errors.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// QEMU is asked about its nodes. Dropped, pulls go on.
+#[derive(Debug, Default)]
+pub(crate) struct Asking {
+    paused: Option<(Monitor, Vec<String>)>,
+    turn: Option<OwnedMutexGuard<()>>,
+}
+
+impl Asking {
+    /// Has pulls stand; one that has ended, if there is one.
+    async fn pause(&mut self, pulls: Vec<String>) -> Result<Option<String>> {
+        let Some((monitor, paused)) = &mut self.paused else {
+            return Ok(None);
+        };
+        for id in pulls {
+            paused.push(id.clone());
+            match monitor.execute(commands::JobPause { id }).await {
+                Ok(_) => {}
+                // It is not there yet or not any more, or is about to end: its state tells.
+                Err(error) if !error.is_unknown() => drop(paused.pop()),
+                Err(error) => return Err(error),
+            }
+        }
+        for _ in 0..QUESTIONS {
+            let jobs = monitor.execute(commands::QueryJobs {}).await?;
+            let mut moving = jobs
+                .iter()
+                .filter(|job| job.id.starts_with(PULL) && job.status != PAUSED);
+            match moving.next() {
+                None => return Ok(None),
+                Some(job) if !AT_WORK.contains(&job.status.as_str()) => return Ok(Some(job.id.clone())),
+                Some(_) => tokio::time::sleep(SOON).await,
+            }
+        }
+        // Such a pull waits for its images: it does not end now.
+        Ok(None)
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        let Some((monitor, paused)) = self.paused.take().filter(|(_, paused)| !paused.is_empty()) else {
+            return;
+        };
+        // Whoever asks next comes after that.
+        let turn = self.turn.take();
+        tokio::spawn(async move {
+            let _turn = turn;
+            for id in paused {
+                go_on(&monitor, id).await;
+            }
+        });
+    }
+}
+
+/// Has a pull go on that stands.
+pub(crate) async fn go_on(monitor: &Monitor, id: String) {
+    let named = id.clone();
+    if let Err(error) = monitor.execute(commands::JobResume { id }).await {
+        tracing::warn!(job = named, %error, "a pull stands");
+    }
+}
+
+/// Whether a command has QEMU look at all its nodes.
+pub(crate) fn is_about_nodes<C: Command>() -> bool {
+    C::NAME == commands::QueryNamedBlockNodes::NAME
 }
 
 #[cfg(test)]
