@@ -35,7 +35,7 @@ use crate::{
         },
         host::identity::Identity,
         operation::undo::Undo,
-        start::{label, undo_dir},
+        start::label,
         tuning::{locked, numa},
     },
     qemu::{self, MasterKey},
@@ -98,7 +98,7 @@ pub(crate) async fn reserve(
     .await?;
     transient::make(&prepared.document.devices.disks, &prepared.document.name, undo).await?;
     give(Owners::of(driver, &prepared.document), undo).await?;
-    let monitor = crate::ops::start::monitor_path(&dirs.lib);
+    let monitor = monitor_path(&dirs.lib);
     let emulator = prepared.document.devices.emulator.clone().unwrap_or_default();
     let mut qemu = qemu::Prepared::new(Path::new(&emulator), &monitor)?;
     let mut resources = Resources {
@@ -334,4 +334,20 @@ fn open_sockets(
         open(&mut console.chardev, console.info.alias.as_deref(), None)?;
     }
     Ok(())
+}
+
+/// Path of a run's file for the monitor.
+fn monitor_path(lib_dir: &str) -> PathBuf {
+    PathBuf::from(lib_dir).join("monitor.sock")
+}
+
+/// A directory of the run goes with it.
+fn undo_dir(undo: &mut Undo, path: &str) {
+    let path = PathBuf::from(path);
+    undo.push(
+        "a directory of the guest",
+        crate::blocking::file("removing the guest's directory", move || {
+            crate::ops::host::files::remove_all(&path)
+        }),
+    );
 }

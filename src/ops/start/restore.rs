@@ -14,7 +14,7 @@ use std::{
 use qemu_plan::{address::Age, command::CommandLine, save_image::ImageFormat};
 use uuid::Uuid;
 
-use super::{Attempt, How, carrying_out, plan, reserve::Reserved, taint};
+use super::{How, attempt::Attempt, carrying_out, plan, reserve::Reserved, taint};
 use crate::{
     config::QemuConfig,
     domain::{
@@ -138,7 +138,7 @@ pub async fn begin(
         image,
     };
     if conditions.trial {
-        Box::pin(super::prepare(driver, document)).await?;
+        Box::pin(super::prepare::prepare(driver, document)).await?;
         return Ok(None);
     }
     let reset_nvram = how.reset_nvram;
