@@ -115,6 +115,9 @@ pub enum Intent {
         job: String,
         /// The disk before, as a status file has it.
         disk: String,
+        /// The files of images that the disk has no more go, too.
+        #[serde(default)]
+        deletes: bool,
     },
     /// Plug a device in.
     AttachDevice {

@@ -240,6 +240,13 @@ impl kill::Place for Jobs {
         }
         let [_, wanted] = operation.chains();
         let chain = self.check(&operation.chains())?;
+        if operation == Operation::Commit && chain == wanted {
+            let left: Vec<_> = ["top", "mid"]
+                .into_iter()
+                .filter(|name| self.place.image(name).exists())
+                .collect();
+            ensure!(left.is_empty(), "images that were to go are left: {left:?}");
+        }
         let told = self.counter.goes_on()?;
         counter::holds(&self.place.top()?, "qcow2", told.last)?;
         if !qemu_killed {

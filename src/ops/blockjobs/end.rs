@@ -260,17 +260,18 @@ pub(super) async fn follow(context: &Context, guest: &Arc<Guest>, id: &str) -> R
         Some(outcome) => outcome,
         None => by_truth(&job, &disk, info.as_ref(), &Truth::read(guest).await?),
     };
+    let after = match outcome {
+        Outcome::Completed => after::done(&job, &disk),
+        Outcome::Failed(_) | Outcome::Cancelled => after::undone(&job, &disk),
+    };
     let note = Device::Disk(Box::new(disk.clone())).format(status::FORMAT);
     context
         .intend(Intent::EndBlockJob {
             job: id.to_owned(),
             disk: note,
+            deletes: after.deletes,
         })
         .await?;
-    let after = match outcome {
-        Outcome::Completed => after::done(&job, &disk),
-        Outcome::Failed(_) | Outcome::Cancelled => after::undone(&job, &disk),
-    };
     mark(guest, id, outcome.state()).await?;
     if info.is_some() {
         guest.execute(commands::JobDismiss { id: id.to_owned() }).await?;

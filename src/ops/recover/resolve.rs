@@ -25,6 +25,7 @@ use crate::{
         device::{attach, detach, holding, images, limits, link, medium, plugging, rewire, update, vcpus},
         graph,
         holdings::{net::traffic, storage::disk},
+        host::files,
         moments,
         run::{cpus, guest::Guest, password, refresh, still},
         saves::left,
@@ -63,6 +64,8 @@ enum Action {
     DropNode(String),
     /// Remove a file that was made for an image that the guest does not have.
     RemoveFile(std::path::PathBuf),
+    /// Remove an image that was merged into another, unless it is a device.
+    RemoveImage(std::path::PathBuf),
     /// Give back what an image had of the host that the guest has no more.
     ReleaseImage(Box<Disk>),
     /// Take a part of a device away.
@@ -396,8 +399,8 @@ fn of_block_job(intent: &Intent, document: &domxml::Domain, truth: &Truth) -> Re
             actions.extend(left.cloned().map(Action::RemoveFile));
             actions
         }
-        Intent::EndBlockJob { disk, .. } => match Device::parse(disk, status::PARSE)? {
-            Device::Disk(before) => images_that_left(&before, document, truth),
+        Intent::EndBlockJob { disk, deletes, .. } => match Device::parse(disk, status::PARSE)? {
+            Device::Disk(before) => images_that_left(&before, document, truth, *deletes),
             _ => Vec::new(),
         },
         _ => Vec::new(),
@@ -430,8 +433,8 @@ fn has_file(images: &[Layer], file: &Path) -> bool {
         .any(|image| image.path().is_some_and(|path| Path::new(&path) == file))
 }
 
-/// What is left of images that a disk has no more.
-fn images_that_left(before: &Disk, document: &domxml::Domain, truth: &Truth) -> Vec<Action> {
+/// What is left of images that a disk has no more; with `delete` their files go, too.
+fn images_that_left(before: &Disk, document: &domxml::Domain, truth: &Truth, delete: bool) -> Vec<Action> {
     let kept = images_in(document);
     let mut actions = Vec::new();
     for image in images_of(before) {
@@ -448,6 +451,12 @@ fn images_that_left(before: &Disk, document: &domxml::Domain, truth: &Truth) -> 
             .is_some_and(|path| !has_file(&kept, Path::new(&path)))
         {
             actions.push(Action::ReleaseImage(Box::new(image.as_disk(before))));
+            actions.extend(
+                image
+                    .path()
+                    .filter(|_| delete)
+                    .map(|path| Action::RemoveImage(path.into())),
+            );
         }
     }
     actions
@@ -491,6 +500,12 @@ async fn carry_out(driver: &Arc<Driver>, guest: &Arc<Guest>, action: Action) -> 
         Action::Limit { device } => limits::set_right(&guest.domain.view(), &device).await,
         Action::DropNode(node_name) => guest.execute(commands::BlockdevDel { node_name }).await.map(drop),
         Action::RemoveFile(path) => remove(path).await,
+        Action::RemoveImage(path) => {
+            crate::blocking::file("removing an image that was merged into another", move || {
+                files::remove_image(&path)
+            })
+            .await
+        }
         Action::ReleaseImage(image) => {
             let view = guest.domain.view();
             disk::release(driver, view.running()?, &image).await;

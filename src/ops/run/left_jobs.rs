@@ -7,9 +7,11 @@
 //!
 //! The status file says all of it, so this holds for a guest that is found ended as well.
 
+use std::path::Path;
+
 use domxml::{
-    devices::{Disk, StorageFormat},
-    status::{BlockJob, BlockJobKind},
+    devices::{Device, Disk, StorageFormat},
+    status::{self, BlockJob, BlockJobKind},
 };
 use qemu_plan::{
     block::{Chain, Layer, Sources},
@@ -18,9 +20,9 @@ use qemu_plan::{
 use serde_json::json;
 
 use crate::{
-    domain::Run,
+    domain::{Run, View, intents::Intent},
     error::{Error, Result},
-    ops::holdings::storage::qemu_img::qemu_img,
+    ops::{Driver, holdings::storage::qemu_img::qemu_img, host::files::remove_image},
 };
 
 /// Puts the names back. What fails is logged.
@@ -41,6 +43,43 @@ pub(crate) async fn put_back(run: &Run) {
                 "an image may name a wrong one below it: QEMU ended in the midst of a block job");
         }
     }
+}
+
+/// Removes images that were merged into others and were about to go: their documents had followed, and `view` has them no
+/// more. What fails is logged.
+pub(crate) async fn remove_merged(driver: &Driver, view: &View, run: &Run) {
+    let notes = driver.registry.store().intents().of(view.uuid, run.launched.id);
+    let mut paths = Vec::new();
+    for note in &notes {
+        let Intent::EndBlockJob {
+            disk, deletes: true, ..
+        } = &note.intent
+        else {
+            continue;
+        };
+        if let Ok(Device::Disk(before)) = Device::parse(disk, status::PARSE) {
+            paths.extend(left_by(&before, &run.document.domain));
+        }
+    }
+    for path in paths {
+        let named = path.clone();
+        let work = move || remove_image(Path::new(&path));
+        if let Err(error) =
+            crate::blocking::file("removing an image that was merged into another", work).await
+        {
+            tracing::warn!(path = named, %error, "an image that was merged into another is left");
+        }
+    }
+}
+
+/// The files of a disk as it was that a document has no more.
+fn left_by(before: &Disk, document: &domxml::Domain) -> Vec<String> {
+    let files =
+        |disk: &Disk| -> Vec<String> { Chain::of(disk).layers.iter().filter_map(Layer::path).collect() };
+    let kept: Vec<_> = document.devices.disks.iter().flat_map(files).collect();
+    let mut gone = files(before);
+    gone.retain(|path| !kept.contains(path));
+    gone
 }
 
 /// The image in which a job writes another name when it ends, and the one below it.
@@ -174,5 +213,19 @@ mod tests {
         chain.layers[2].set_relative(Some("low".into()));
         chain.put(&mut disk);
         assert_eq!(name_of(&Chain::of(&disk).layers[2], &disk).unwrap(), "low");
+    }
+
+    #[test]
+    fn files_that_the_document_has_stay() {
+        let (before, mut document) = (disk(FILE), domxml::Domain::default());
+        assert_eq!(left_by(&before, &document), ["/d/top", "/d/mid", "/d/low"]);
+        let mut after = before.clone();
+        let mut chain = Chain::of(&before);
+        chain.layers.remove(1);
+        chain.put(&mut after);
+        document.devices.disks.push(after);
+        assert_eq!(left_by(&before, &document), ["/d/mid"]);
+        document.devices.disks.push(before.clone());
+        assert!(left_by(&before, &document).is_empty());
     }
 }

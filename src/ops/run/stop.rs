@@ -319,6 +319,7 @@ async fn give_back(driver: &Arc<Driver>, guest: &Guest, view: &Arc<View>, cause:
     remove_directories(driver, view, run, cause).await;
     left_backup::give_back(driver, run).await;
     left_jobs::put_back(run).await;
+    left_jobs::remove_merged(driver, view, run).await;
     hooks::tell(driver, Operation::Stopped, document).await;
     if let Err(error) = script::unplug(document).await {
         tracing::error!(guest = %view.name, %error, "an interface was not taken down");
