@@ -99,6 +99,7 @@ fn driver(root: &Path) -> Arc<Driver> {
             deadlines: Deadlines::default(),
         }),
         sessions: Sessions::default(),
+        run_over: |_, _, _| Box::pin(async {}),
         operations: virtqemud::ops::operation::record::Operations::default(),
         images: virtqemud::ops::holdings::storage::look::Hanging::default(),
         ports: ops::Ports::default(),

@@ -1,5 +1,5 @@
 #!/bin/bash
-# kill-matrix.sh [N [TEST...]]: kills the daemon, and in operations on storage QEMU in turn with it, N times (500 if not said)
+# kill-matrix.sh [N [TEST...]]: kills the daemon, and in operations on storage QEMU or both in turn with it, N times (500 if not said)
 # in the midst of its operations, evenly spread over them and over the time that each takes, and compares service, files,
 # QEMU and events after each; guests of operations on storage write all the while, and what they were told is written must be
 # there after the kill and at the next boot. TEST: parts of tests' names, such as kill_backups, of which each operation then

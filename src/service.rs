@@ -43,6 +43,7 @@ pub async fn make(setup: Setup) -> anyhow::Result<Work> {
     let (service, direct) = tokio::task::spawn_blocking(move || api::router(&served, &admin))
         .await
         .context("making the services")??;
+    ops::recover::run_over::before_all(&driver).await;
     let (background, held) = (Arc::clone(&driver), ops::recover::hold(&driver).await);
     driver.tracker.spawn(async move {
         ops::recover::reconnect(&background, held).await;
@@ -114,6 +115,7 @@ fn driver(setup: &Setup) -> anyhow::Result<Arc<Driver>> {
         }),
         sessions: Sessions::default(),
         groups: ops::holdings::storage::descriptors::Groups::default(),
+        run_over: |driver, domain, note| Box::pin(ops::recover::run_over::see_to(driver, domain, note)),
         operations: ops::operation::record::Operations::default(),
         ports: ops::Ports::default(),
         host: Facts::read(Path::new("/"), paths.scope, &setup.daemon.borrow().host_uuid)?,

@@ -179,6 +179,9 @@ pub enum Intent {
         /// They run afterwards in any case.
         #[serde(default)]
         goes_on: bool,
+        /// QEMU is told to write to them from now on: whether it does is not known if it ends.
+        #[serde(default)]
+        handed: bool,
     },
     /// Make images on those of a guest that is off.
     SnapshotImages {
@@ -241,6 +244,27 @@ impl Intent {
             nodes: Vec::new(),
             files: Vec::new(),
         }
+    }
+
+    /// The same once QEMU is told to write to new images.
+    #[must_use]
+    pub fn handed(mut self) -> Self {
+        if let Self::SnapshotDisks { handed, .. } = &mut self {
+            *handed = true;
+        }
+        self
+    }
+
+    /// Whether something is left to be done if the run ends before the operation does: there are files.
+    pub fn outlives_run(&self) -> bool {
+        matches!(
+            self,
+            Self::CreateSnapshot { .. }
+                | Self::DeleteSnapshot { .. }
+                | Self::SnapshotDisks { .. }
+                | Self::Backup { .. }
+                | Self::Save { .. }
+        )
     }
 
     /// What the operation does, as logs and clients name it.
@@ -349,12 +373,15 @@ impl Intents {
         }
     }
 
-    /// The run is over, and all that was under way on it.
+    /// The run is over, and all that was under way on it but what outlives it: that is cleared by who sees to it.
     pub async fn clear_run(&self, guest: Uuid, run: i32) {
         let (prefix, paths) = (prefix(guest, run), self.paths());
         let work = move || {
             let of_run = paths.filter(|p| name(p).starts_with(&prefix));
-            of_run.for_each(|path| discard(&path));
+            let outlives = |path: &PathBuf| read(path).is_some_and(|note| note.intent.outlives_run());
+            of_run
+                .filter(|path| !outlives(path))
+                .for_each(|path| discard(&path));
             Ok(())
         };
         if let Err(error) = blocking::file("clearing intents", work).await {
@@ -371,15 +398,49 @@ impl Intents {
         paths.iter().filter_map(|path| read(path)).collect()
     }
 
-    /// Forgets the notes of runs that are not among `runs`: their numbers come again. For a daemon that starts.
+    /// Makes a note of a run that is over one of the guest that is off, for the next daemon.
+    pub async fn hand_on(&self, note: Note) {
+        let (path, own) = (self.dir.join(note.file_name()), self.clone());
+        let work = move || own.put_off(&path, note);
+        if let Err(error) = blocking::light(self.in_memory, "keeping an intent", work).await {
+            tracing::error!(%error, "what was under way when a run ended is not known any more");
+        }
+    }
+
+    fn put_off(&self, path: &Path, mut note: Note) -> Result<()> {
+        note.run = Note::OFF;
+        let text = serde_json::to_vec(&note)
+            .map_err(|e| Error::internal("an intent can't be put into words").caused_by(e))?;
+        let to = self.dir.join(note.file_name());
+        write(&to, &text, false).map_err(|e| Error::system("cannot keep an intent", e))?;
+        if to != path {
+            discard(path);
+        }
+        Ok(())
+    }
+
+    /// Forgets the notes of runs that are not among `runs`: their numbers come again. What outlives a run becomes a note of
+    /// the guest that is off. For a daemon that starts.
     pub fn keep_only(&self, runs: &[(Uuid, i32)]) {
         let kept: HashSet<String> = runs.iter().map(|(guest, run)| prefix(*guest, *run)).collect();
         // One that was not written to its end is of an operation that did not begin.
         let unfinished = |path: &PathBuf| name(path).ends_with(".new");
-        let stale = self
+        let stale: Vec<_> = self
             .paths()
-            .filter(|p| unfinished(p) || !kept.iter().any(|prefix| name(p).starts_with(prefix)));
-        stale.for_each(|path| discard(&path));
+            .filter(|p| unfinished(p) || !kept.iter().any(|prefix| name(p).starts_with(prefix)))
+            .collect();
+        for path in stale {
+            let left = Some(&path)
+                .filter(|path| !unfinished(path))
+                .and_then(|path| read(path))
+                .filter(|note| note.intent.outlives_run() && runs.contains(&(note.guest, Note::OFF)));
+            match left.map(|note| self.put_off(&path, note)) {
+                Some(Ok(())) => {}
+                Some(Err(error)) => tracing::error!(path = %path.display(), %error,
+                    "what was under way when a run ended is not followed"),
+                None => discard(&path),
+            }
+        }
     }
 
     fn paths(&self) -> impl Iterator<Item = PathBuf> + use<> {
@@ -454,6 +515,38 @@ mod tests {
         assert!(!unfinished.exists());
         assert!(intents.of(guest, 3).is_empty());
         assert_eq!(intents.of(guest, 31), [later]);
+        outlives_runs(&intents, guest).await;
+    }
+
+    async fn outlives_runs(intents: &Intents, guest: Uuid) {
+        let files = Vec::new();
+        let disks = Intent::SnapshotDisks {
+            snapshot: None,
+            disks: Vec::new(),
+            nodes: Vec::new(),
+            files,
+            resume: false,
+            goes_on: false,
+            handed: true,
+        };
+        let left = Note::new(Uuid::from_u128(4), guest, 5, disks);
+        intents.write(&left).await.unwrap();
+        intents.clear_run(guest, 5).await;
+        assert_eq!(intents.of(guest, 5), std::slice::from_ref(&left));
+        let off = Note {
+            run: Note::OFF,
+            ..left.clone()
+        };
+        intents.keep_only(&[(guest, Note::OFF)]);
+        assert!(intents.of(guest, 5).is_empty());
+        assert_eq!(intents.of(guest, Note::OFF), std::slice::from_ref(&off));
+        intents.clear(&off).await;
+        intents.write(&left).await.unwrap();
+        intents.hand_on(left).await;
+        assert_eq!(intents.of(guest, Note::OFF), [off]);
+        // Of a guest that is not known nothing is left to be done.
+        intents.keep_only(&[]);
+        assert!(intents.of(guest, Note::OFF).is_empty());
     }
 
     #[tokio::test]

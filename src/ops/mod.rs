@@ -27,12 +27,13 @@ pub use crate::ops::holdings::display_port::Ports;
 
 use std::{future::Future, sync::Arc};
 
+use futures_util::future::BoxFuture;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
 use crate::{
     config::QemuConfig,
-    domain::{Domain, Registry, View},
+    domain::{Domain, Registry, View, intents::Note},
     error::{Code, Error, Result},
     hooks::Hooks,
     ops::{
@@ -86,6 +87,8 @@ pub struct Driver {
     pub host_facts: facts::Kept,
     /// The last documents about emulators.
     pub domain_capabilities: domcaps::Kept,
+    /// Sees to what was under way on a run that is over.
+    pub run_over: RunOver,
     /// What is known of the operations on guests.
     pub operations: operation::record::Operations,
     /// Work that goes on when its caller hangs up; a daemon that ends waits for it.
@@ -93,6 +96,10 @@ pub struct Driver {
     /// Cancelled when the daemon ends: streams end with it, guests do not.
     pub stop: CancellationToken,
 }
+
+/// Sees to a note that outlives its run, and clears it. Known by the driver, since whoever ends a run knows nothing of what
+/// can be under way on it.
+pub type RunOver = for<'a> fn(&'a Arc<Driver>, &'a Domain, Note) -> BoxFuture<'a, ()>;
 
 /// How a request names a guest.
 #[derive(Clone, Debug, PartialEq, Eq)]

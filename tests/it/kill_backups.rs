@@ -1,4 +1,4 @@
-//! The daemon or QEMU is killed in the midst of each backup and of what is done to checkpoints, while the guest writes. After
+//! The daemon, QEMU or both are killed in the midst of each backup and of what is done to checkpoints, while the guest writes. After
 //! each: the guest has its images and no others, what is recorded of checkpoints is in them, no job, server, file or note is
 //! left once the backup is over, and another one can be made. What a checkpoint of a guest whose QEMU was killed would have
 //! said is not known, so a backup since then is refused.
@@ -123,7 +123,7 @@ impl kill::Place for Backups {
 
     async fn rest(&mut self, operation: Operation, killed: Option<Victim>) -> Result<bool> {
         let place = &self.place;
-        if killed == Some(Victim::Qemu) {
+        if killed.is_some_and(Victim::is_of_qemu) {
             place.ended()?;
             let done = place.is_recorded("new")?;
             // A whole one that was complete before stays, and what an unfinished one has is not what it should be.
@@ -152,7 +152,7 @@ impl kill::Place for Backups {
     /// Another one can be made.
     async fn afterwards(&mut self, operation: Operation, _done: bool, killed: Victim) -> Result<()> {
         let place = &self.place;
-        if killed == Victim::Qemu {
+        if killed.is_of_qemu() {
             let since = SINCE.to_owned() + &place.target("since.qcow2");
             let refused = place.back_up(&since, None);
             ensure!(refused.is_err(), "what was written since is said to be known");

@@ -1,4 +1,4 @@
-//! The daemon or QEMU is killed in the midst of each block job, while the guest writes. After each: QEMU has the images that
+//! The daemon, QEMU or both are killed in the midst of each block job, while the guest writes. After each: QEMU has the images that
 //! the document names and no others, no job and no note is left, the chain is as before or as wanted, and nothing that was
 //! on the disk is missing, nor any number that the guest was told is written.
 
@@ -231,7 +231,7 @@ impl kill::Place for Jobs {
     }
 
     async fn rest(&mut self, operation: Operation, killed: Option<Victim>) -> Result<bool> {
-        let qemu_killed = killed == Some(Victim::Qemu);
+        let qemu_killed = killed.is_some_and(Victim::is_of_qemu);
         if qemu_killed {
             self.place.ended()?;
             self.starts_anew()?;

@@ -1,4 +1,4 @@
-//! The daemon or QEMU is killed in the midst of each operation on external snapshots, while the guest writes. After each: what
+//! The daemon, QEMU or both are killed in the midst of each operation on external snapshots, while the guest writes. After each: what
 //! is recorded is so, the disks hold what they held or what the snapshot had, with every number that the guest was told is
 //! written, no file is there that nobody names, QEMU writes to what the document names, and the guest starts with it.
 
@@ -261,7 +261,7 @@ async fn agree(stage: &Stage, operation: Operation, killed: Option<Victim>) -> R
     ensure!(notes.is_empty(), "it is not over: {notes:?}");
     let outcomes = operation.outcomes();
     // A guest whose QEMU was killed is off, and what its disks hold says where it is in that.
-    let ended = killed == Some(Victim::Qemu) && !runs;
+    let ended = killed.is_some_and(Victim::is_of_qemu) && !runs;
     let held = |at: usize| {
         let (known, held, running) = outcomes[at];
         (known == tree && (running == runs || ended)).then_some((at, held))

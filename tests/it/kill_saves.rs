@@ -1,4 +1,4 @@
-//! The daemon or QEMU is killed in the midst of saves, returns from them and dumps, again and again: the guest is always there
+//! The daemon, QEMU or both are killed in the midst of saves, returns from them and dumps, again and again: the guest is always there
 //! once, running or in a complete image, never both and, unless its QEMU was killed, never neither. It counts on from where
 //! it was, and its disk has every number that it was told is written.
 
@@ -101,7 +101,7 @@ impl kill::Place for Saves {
 
     async fn rest(&mut self, operation: Operation, killed: Option<Victim>) -> Result<bool> {
         let place = &self.place;
-        let agreed = || is_once(place, operation, killed == Some(Victim::Qemu));
+        let agreed = || is_once(place, operation, killed.is_some_and(Victim::is_of_qemu));
         wait_until("the guest being there once", AT_REST, || agreed().is_ok()).or_else(|_| agreed())?;
         let runs = place.virsh().state("g")? == "running";
         let image = is_complete(&operation.file(place));

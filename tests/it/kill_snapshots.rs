@@ -1,4 +1,4 @@
-//! The daemon or QEMU is killed in the midst of each operation on snapshots, while the guest writes. After each: what is
+//! The daemon, QEMU or both are killed in the midst of each operation on snapshots, while the guest writes. After each: what is
 //! recorded is in every image, what is not recorded is in none, the guest does what it did before or is to do after, QEMU has
 //! no job left, and the disks have every number that the guest was told is written.
 
@@ -214,7 +214,7 @@ async fn agree(stage: &Stage, operation: Operation, killed: Option<Victim>) -> R
         other => anyhow::bail!("the guest is {other:?}"),
     };
     let known = [operation.runs_before(), operation.runs_after()];
-    let qemu_killed = killed == Some(Victim::Qemu);
+    let qemu_killed = killed.is_some_and(Victim::is_of_qemu);
     ensure!(
         known.contains(&runs) || !runs && qemu_killed,
         "the guest runs: {runs}"

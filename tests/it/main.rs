@@ -15,6 +15,7 @@ mod described;
 mod descriptors;
 mod direct;
 mod dumps;
+mod ended_snapshots;
 mod externals;
 mod failures;
 mod filesystem;

@@ -6,9 +6,9 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use pb::StateReason as Reason;
-use testkit::Sandbox;
 use testkit::counter::{self, Counter};
 use testkit::skip::can_run_guests;
+use testkit::{Daemon, Sandbox};
 use tonic::Code;
 use virtqemud_client::proto as pb;
 
@@ -41,6 +41,11 @@ pub(crate) fn run(program: &str, args: &[&str]) -> Result<String> {
 impl Stage {
     /// None where guests can't be run.
     pub(crate) async fn set() -> Result<Option<Self>> {
+        Self::under(daemon()).await
+    }
+
+    /// The same with a daemon of one's own.
+    pub(crate) async fn under(daemon: Daemon) -> Result<Option<Self>> {
         if !can_run_guests() {
             return Ok(None);
         }
@@ -51,7 +56,7 @@ impl Stage {
             let path = image.to_string_lossy();
             run("qemu-img", &["create", "-q", "-f", "qcow2", &path, "8M"])?;
         }
-        let sandbox = Sandbox::started(daemon())?;
+        let sandbox = Sandbox::started(daemon)?;
         let grpc = Grpc::of(&sandbox).await?;
         grpc.define(&document(&images)).await?;
         Ok(Some(Self {

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use testkit::fake_qemu::program::{install, read_record};
 use testkit::fake_qemu::script::Asked;
 use testkit::skip::can_run_guests;
+use testkit::wait::pause;
 use testkit::{wait_for, wait_until};
 
 use crate::blockjobs::{LATE, PART, Place};
@@ -23,6 +24,8 @@ use crate::grpc::{QEMU, daemon};
 const AT_REST: Duration = Duration::from_secs(40);
 /// How long a daemon that is to be killed is kept waiting for an answer.
 const HELD_BACK: u64 = 800;
+/// How long a QEMU that is to be killed is given to do what it was told, milliseconds.
+const DONE_BY: u64 = 200;
 /// What only asks, or takes away what is not needed any more: refused, it changes nothing, or leaves what it was to take away.
 const PASSED_OVER: [&str; 6] = [
     "qmp_capabilities",
@@ -47,9 +50,22 @@ struct Operation {
 enum Fault {
     Refused,
     Eof,
+    /// QEMU does it, and ends before anybody hears of that.
+    Died,
     EventFirst,
     Killed,
+    /// The daemon and QEMU are, together.
+    BothKilled,
 }
+
+const FAULTS: [Fault; 6] = [
+    Fault::Refused,
+    Fault::Killed,
+    Fault::Eof,
+    Fault::Died,
+    Fault::BothKilled,
+    Fault::EventFirst,
+];
 
 /// A guest whose QEMU does what the script lets it.
 struct Trial {
@@ -224,15 +240,19 @@ impl Trial {
         match fault {
             Fault::Refused => rule["error"] = json!({"class": "GenericError", "desc": "injected refusal"}),
             Fault::Eof => rule["then"] = json!("eof"),
+            Fault::Died => {
+                rule["delay_ms"] = json!(DONE_BY);
+                rule["then"] = json!("eof-after");
+            }
             Fault::EventFirst => {
                 rule["before"] =
                     json!([{"event": "JOB_STATUS_CHANGE", "data": {"id": "another", "status": "concluded"}}]);
             }
-            Fault::Killed => rule["delay_ms"] = json!(HELD_BACK),
+            Fault::Killed | Fault::BothKilled => rule["delay_ms"] = json!(HELD_BACK),
         }
         self.say(Some(&rule))?;
-        if fault == Fault::Killed {
-            return self.is_cut_off(operation, &rule, [&before, after]);
+        if matches!(fault, Fault::Killed | Fault::BothKilled) {
+            return self.is_cut_off(operation, (fault, &rule), [&before, after]);
         }
         let done = self.carry_out(operation)?;
         match fault {
@@ -240,16 +260,7 @@ impl Trial {
                 ensure!(done, "it failed");
                 self.holds(&[after]).map(drop)
             }
-            Fault::Eof => {
-                let virsh = self.place.virsh();
-                let is_off = || virsh.state("g").is_ok_and(|state| state == "shut off");
-                wait_until("the guest is off", AT_REST, is_off)?;
-                self.say(None)?;
-                virsh.ok(&["start", "g"]).context("the next start")?;
-                let without_copy = |state: &str| state.replace("; a copy", "");
-                let states = [without_copy(&before), without_copy(after)];
-                self.holds(&[&states[0], &states[1]]).map(drop)
-            }
+            Fault::Eof | Fault::Died => self.starts_as([&before, after]),
             _ => {
                 let state = self.holds(&[&before, after])?;
                 ensure!(!done || state == *after, "it was said to be done");
@@ -258,8 +269,23 @@ impl Trial {
         }
     }
 
-    /// The daemon is killed while QEMU works on a step, or has done it.
-    fn is_cut_off(&mut self, operation: &Operation, rule: &Value, states: [&String; 2]) -> Result<()> {
+    /// The guest is off, and its next start finds one of two states.
+    fn starts_as(&self, states: [&String; 2]) -> Result<()> {
+        self.place.ended()?;
+        self.say(None)?;
+        let virsh = self.place.virsh();
+        virsh.ok(&["start", "g"]).context("the next start")?;
+        let without_copy = states.map(|state| state.replace("; a copy", ""));
+        self.holds(&without_copy.each_ref()).map(drop)
+    }
+
+    /// The daemon, or QEMU with it, is killed while QEMU works on a step, or has done it.
+    fn is_cut_off(
+        &mut self,
+        operation: &Operation,
+        (fault, rule): (Fault, &Value),
+        states: [&String; 2],
+    ) -> Result<()> {
         let (last, first) = operation.commands.split_last().context("no command")?;
         let nth = usize::try_from(rule["nth"].as_u64().unwrap_or(1))?;
         let reached = |trial: &Self| {
@@ -277,13 +303,22 @@ impl Trial {
             .collect();
         let mut client = self.place.virsh().spawn(&[&all.join("; ")])?;
         wait_for("the step", AT_REST, || reached(self).then_some(()))?;
+        if fault == Fault::BothKilled {
+            pause(Duration::from_millis(DONE_BY));
+            for pid in self.place.sandbox.emulators()() {
+                testkit::process::signal(pid, nix::sys::signal::Signal::SIGKILL);
+            }
+        }
         self.place.sandbox.kill()?;
         // It waits for an answer that does not come.
         let _ = client.kill();
         let _ = client.wait();
         self.say(None)?;
         self.place.sandbox.start()?;
-        self.holds(&states).map(drop)
+        match fault {
+            Fault::BothKilled => self.starts_as(states),
+            _ => self.holds(&states).map(drop),
+        }
     }
 }
 
@@ -291,6 +326,7 @@ impl Trial {
 fn is_tried(fault: Fault, (at, last): (usize, usize)) -> bool {
     let all = std::env::var_os("STEPS").is_some_and(|s| s == "long");
     all || matches!(fault, Fault::Refused | Fault::Killed) && (at == 0 || at == last)
+        || matches!(fault, Fault::Died | Fault::BothKilled) && at == last
 }
 
 fn every_step(operation: Operation) -> Result<()> {
@@ -310,7 +346,7 @@ fn every_step(operation: Operation) -> Result<()> {
         let nth = met.entry(&step.execute).or_default();
         *nth += 1;
         let rule = json!({"execute": step.execute, "nth": nth});
-        for fault in [Fault::Refused, Fault::Killed, Fault::Eof, Fault::EventFirst] {
+        for fault in FAULTS {
             if is_tried(fault, (at, steps.len() - 1)) {
                 trial
                     .errs(&operation, fault, rule.clone(), &after)
@@ -351,7 +387,10 @@ fn a_pull_stands_while_qemu_is_asked_about_its_nodes() -> Result<()> {
         match step.execute.as_str() {
             "job-pause" => stands = true,
             "job-resume" => stands = false,
-            "job-dismiss" => return Ok(ensure!(questions >= 4, "{questions} questions were put")),
+            "job-dismiss" => {
+                ensure!(questions >= 4, "{questions} questions were put");
+                return Ok(());
+            }
             "query-named-block-nodes" if questions < 4 => {
                 ensure!(stands, "QEMU was asked while a pull was at work");
                 questions += 1;

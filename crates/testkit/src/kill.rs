@@ -63,10 +63,19 @@ pub enum Victim {
     Daemon,
     /// QEMU, or the program of QEMU's that does the work while a guest is off.
     Qemu,
+    /// The daemon, which is started again, and what there is of QEMU's programs with it.
+    Both,
 }
 
-/// Both of them.
-pub const VICTIMS: [Victim; 2] = [Victim::Daemon, Victim::Qemu];
+impl Victim {
+    /// Whether a guest that ran is off then.
+    pub fn is_of_qemu(self) -> bool {
+        self != Self::Daemon
+    }
+}
+
+/// All of them.
+pub const VICTIMS: [Victim; 3] = [Victim::Daemon, Victim::Qemu, Victim::Both];
 
 /// Where operations are cut off that no commands of virsh can say.
 #[expect(async_fn_in_trait, reason = "tests run it on one thread")]
@@ -236,6 +245,10 @@ async fn cut_one_off<P: Place>(
             std::thread::spawn(move || killer.join().is_ok())
         }
         Victim::Qemu => emulators_later(place.sandbox(), moment, Arc::clone(&ended)),
+        Victim::Both => {
+            let pid = place.sandbox().pid().context("no daemon")?;
+            both_later(place.sandbox(), pid, moment)
+        }
     };
     let begun = Instant::now();
     let answer = place.carry_out(operation).await;
@@ -253,7 +266,7 @@ async fn cut_one_off<P: Place>(
         place.clear().await.context("after")?;
         return Ok(Cut::Missed);
     }
-    if victim == Victim::Daemon {
+    if victim != Victim::Qemu {
         place.sandbox().kill()?;
         place.sandbox().start()?;
         place.connect().await?;
@@ -288,6 +301,28 @@ fn emulators_later(sandbox: &Sandbox, moment: Duration, ended: Arc<AtomicBool>) 
             }
             pause(TICK);
         }
+    })
+}
+
+/// Kills what there is of QEMU's programs at a moment, and the daemon. Who is first changes from time to time: it may hear of
+/// the other's end, or not.
+fn both_later(sandbox: &Sandbox, daemon: i32, moment: Duration) -> JoinHandle<bool> {
+    let emulators = sandbox.emulators();
+    let begun = Instant::now();
+    let daemon_first = moment.subsec_micros().is_multiple_of(2);
+    std::thread::spawn(move || {
+        while begun.elapsed() < moment {
+            pause(TICK);
+        }
+        let found = emulators();
+        let all = match daemon_first {
+            true => [&[daemon][..], &found].concat(),
+            false => [&found, &[daemon][..]].concat(),
+        };
+        for pid in all {
+            process::signal(pid, Signal::SIGKILL);
+        }
+        true
     })
 }
 

@@ -108,21 +108,18 @@ pub(super) async fn begin<C: Command + Send + Sync + 'static>(
             Ok(Effects::none())
         }
     };
-    let leave = {
-        let (domain, id) = (guest.domain.clone(), id.clone());
-        async move {
-            domain
-                .commit(move |view| forget(view, &id, &target))
-                .await
-                .map(drop)
-        }
-    };
+    let leave = leave(Arc::clone(guest), id.clone(), target);
     context
         .step("the job's entry", guest.domain.commit(enter), leave)
         .await?;
     let cancel = {
         let (guest, id) = (Arc::clone(guest), id.clone());
-        async move { give_up(&guest, &id).await }
+        async move {
+            match give_up(&guest, &id).await {
+                Err(error) if guest.ended_with(&error).await => Ok(()),
+                result => result,
+            }
+        }
     };
     context.step("the job", guest.execute(command), cancel).await?;
     context
@@ -137,6 +134,16 @@ pub(super) async fn begin<C: Command + Send + Sync + 'static>(
         })
         .await
         .map(drop)
+}
+
+/// Forgets a job that did not begin. The end of a run sees to the images of jobs that are known, and QEMU may have ended at work
+/// on this one.
+async fn leave(guest: Arc<Guest>, id: String, target: String) -> Result<()> {
+    if guest.has_ended().await {
+        return Ok(());
+    }
+    let change = move |view: &mut View| forget(view, &id, &target);
+    guest.domain.commit(change).await.map(drop)
 }
 
 fn forget(view: &mut View, id: &str, target: &str) -> Result<Effects> {

@@ -136,7 +136,7 @@ async fn carry_out(
     if how == End::Abort {
         return abort(&context, &guest, &job).await;
     }
-    let swapped = pivot(&context, &guest, &job, swap).await?;
+    let swapped = Box::pin(pivot(&context, &guest, &job, swap)).await?;
     if !matches!(swapped, Some(Ok(_))) {
         // It takes longer, or the documents can't follow yet: that is seen to beside.
         if let Some(Err(error)) = swapped {

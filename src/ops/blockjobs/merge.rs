@@ -66,7 +66,7 @@ pub(crate) async fn merge(
     let mut begun = Vec::new();
     let mut result = Ok(());
     for merge in merges {
-        match begin(context, guest, merge).await {
+        match Box::pin(begin(context, guest, merge)).await {
             Ok(one) => begun.push(one),
             Err(error) => {
                 result = Err(error);

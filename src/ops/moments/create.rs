@@ -406,10 +406,14 @@ async fn carry_out(context: Arc<Context>, prepared: Prepared, how: How) -> Resul
         context.step("the firmware's variables", make, unmake).await?;
     }
     for image in images {
-        let (again, tag) = (image.clone(), name.clone());
-        let make = images::carry_out(Deed::Create, &name, &image);
-        let unmake = async move { images::carry_out(Deed::Delete, &tag, &again).await };
-        context.step("a snapshot in an image", make, unmake).await?;
+        let (again, tag) = ([image.clone()], name.clone());
+        {
+            // Also where qemu-img is killed when the image has it.
+            let what = "a snapshot in an image";
+            let mut undo = context.steps(what).await?;
+            undo.push(what, async move { images::take_back(&tag, &again).await });
+        }
+        images::carry_out(Deed::Create, &name, &image).await?;
     }
     record(&context, snapshot, how).await
 }

@@ -189,7 +189,20 @@ pub(crate) async fn from_images(driver: &Arc<Driver>, view: &View, name: &str) -
             result => return result,
         }
     }
-    for image in images_of(&snapshot) {
+    from_files_of(&snapshot).await
+}
+
+/// The same where no QEMU has the images.
+///
+/// # Errors
+/// What qemu-img fails at.
+pub(crate) async fn from_files(driver: &Driver, view: &View, name: &str) -> Result<()> {
+    from_files_of(&records::document(driver, view, name).await?).await
+}
+
+async fn from_files_of(snapshot: &Snapshot) -> Result<()> {
+    let name = &snapshot.moment.name;
+    for image in images_of(snapshot) {
         images::remove_part(name, image).await?;
     }
     Ok(())

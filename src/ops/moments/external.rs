@@ -281,7 +281,8 @@ pub(crate) async fn running(
         memory: memory.iter().flatten().find_map(Memory::new_file),
     };
     let goes_on = note.goes_on;
-    context.intend(intent(&snapshot, &overlays, how, note)).await?;
+    let noted = intent(&snapshot, &overlays, how, note);
+    context.intend(noted.clone()).await?;
     let job = LongJob::begin(&context, long_job(how)).await?;
     end_with_undo(&context, &job).await?;
     if runs && (manual || memory.is_some() && !how.live) {
@@ -302,7 +303,7 @@ pub(crate) async fn running(
         true => Some(freeze(&driver, &context).await?),
         false => None,
     };
-    let put_on = put_on(&context, &guest, &overlays, &bitmaps).await;
+    let put_on = put_on(&context, &guest, (&overlays, &bitmaps), noted.handed()).await;
     let thawed = match frozen {
         Some(turn) => turn.ask("guest-fsfreeze-thaw", json!({})).await.map(drop),
         None => Ok(()),
@@ -361,6 +362,7 @@ fn intent(snapshot: &Snapshot, overlays: &[Overlay], how: How, noted: Noted) -> 
             .collect(),
         resume: noted.resume,
         goes_on: noted.goes_on,
+        handed: false,
     }
 }
 
@@ -431,10 +433,11 @@ async fn transact(
 async fn put_on(
     context: &Context,
     guest: &Arc<Guest>,
-    overlays: &[Overlay],
-    bitmaps: &Bitmaps,
+    (overlays, bitmaps): (&[Overlay], &Bitmaps),
+    handed: Intent,
 ) -> Result<()> {
     open(context, guest, overlays).await?;
+    context.intend(handed).await?;
     let done = transact(context, guest, overlays, bitmaps).await;
     let unknown = done.as_ref().err().is_some_and(Error::is_unknown);
     if done.is_ok() || unknown {
@@ -454,7 +457,7 @@ async fn put_on(
 }
 
 /// The documents after overlays were put on.
-pub(crate) fn following(disks: Vec<Disk>, parts: Vec<SnapshotDisk>, stored: bool) -> Edit {
+fn following(disks: Vec<Disk>, parts: Vec<SnapshotDisk>, stored: bool) -> Edit {
     let all = disks.clone();
     let edit = Edit::live(move |document| {
         for after in &all {
@@ -470,7 +473,7 @@ pub(crate) fn following(disks: Vec<Disk>, parts: Vec<SnapshotDisk>, stored: bool
 }
 
 /// The change of the documents that there are by then: the guest may have ended.
-fn documents_after(
+pub(crate) fn documents_after(
     disks: Vec<Disk>,
     parts: Vec<SnapshotDisk>,
     stored: bool,
@@ -591,14 +594,12 @@ pub(crate) async fn create_images(
             format!("backing_fmt={format},backing_file={below}"),
             path.to_string_lossy().into_owned(),
         ];
-        let is_new = !path.exists();
-        let unmake = async move {
-            match is_new {
-                true => remove(path).await,
-                false => Ok(()),
-            }
-        };
-        context.step("an image", files::qemu_img(args), unmake).await?;
+        // What it has made of it when it is killed goes as well.
+        if !path.exists() {
+            let mut undo = context.steps("an image").await?;
+            undo.push("an image", remove(path));
+        }
+        files::qemu_img(args).await?;
     }
     Ok(())
 }

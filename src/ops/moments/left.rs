@@ -11,11 +11,11 @@ use qemu_plan::block::{self, Chain};
 use qmp::commands;
 
 use super::{
-    external::{following, remove},
-    records,
+    external::{documents_after, remove},
+    overlays, records,
 };
 use crate::{
-    domain::{Effects, View},
+    domain::{Domain, Effects, View},
     error::Result,
     ops::{
         Driver,
@@ -32,6 +32,64 @@ pub(crate) struct Left<'a> {
     pub(crate) files: &'a [PathBuf],
 }
 
+impl Left<'_> {
+    /// The disks as they are with the overlays.
+    fn parsed(&self) -> Result<Vec<Disk>> {
+        let mut disks = Vec::new();
+        for text in self.disks {
+            if let Device::Disk(disk) = Device::parse(text, status::PARSE)? {
+                disks.push(*disk);
+            }
+        }
+        Ok(disks)
+    }
+}
+
+/// The same once QEMU has ended. Overlays that it may have written to stay, and the documents follow: on top of the others
+/// they hold what the disks held, whether it had written to them or not. What it can't have written to goes.
+///
+/// # Errors
+/// The files can't be read, written or removed.
+pub(crate) async fn without_qemu(
+    driver: &Arc<Driver>,
+    domain: &Domain,
+    left: Left<'_>,
+    handed: bool,
+) -> Result<()> {
+    let view = domain.view();
+    let disks = left.parsed()?;
+    let made = left.files.to_vec();
+    let are_there = move || Ok(made.iter().all(|file| file.exists()));
+    let are_there = crate::blocking::file("looking for images", are_there).await?;
+    if handed && are_there && !disks.is_empty() {
+        return adopt(driver, domain, &view, (disks, left.snapshot)).await;
+    }
+    let snapshot = left.snapshot.map(Snapshot::parse_file).transpose()?;
+    let is_recorded =
+        snapshot.is_some_and(|(snapshot, _)| view.snapshots.get(&snapshot.moment.name).is_some());
+    match is_recorded {
+        true => Ok(()),
+        false => remove_unnamed(&view, left.files).await,
+    }
+}
+
+/// Removes images that no document of the guest has on top of a disk.
+///
+/// # Errors
+/// A document can't be read; a file can't be removed.
+pub(crate) async fn remove_unnamed(view: &View, files: &[PathBuf]) -> Result<()> {
+    let stored = match &view.config {
+        Some(config) => Some(config.domain()?),
+        None => None,
+    };
+    let run = view.run.as_ref().map(|run| &*run.document.domain);
+    let named = overlays::files_of(stored.as_deref().into_iter().chain(run));
+    for file in files.iter().filter(|file| !named.contains(*file)) {
+        remove(file.clone()).await?;
+    }
+    Ok(())
+}
+
 /// Has the documents follow if QEMU put the overlays on, and takes them away if not.
 ///
 /// # Errors
@@ -39,12 +97,7 @@ pub(crate) struct Left<'a> {
 pub(crate) async fn resolve(driver: &Arc<Driver>, guest: &Arc<Guest>, left: Left<'_>) -> Result<()> {
     let view = guest.domain.view();
     let run = view.running()?;
-    let mut disks = Vec::new();
-    for text in left.disks {
-        if let Device::Disk(disk) = Device::parse(text, status::PARSE)? {
-            disks.push(*disk);
-        }
-    }
+    let disks = left.parsed()?;
     graph::images::settle(guest, left.nodes).await?;
     if disks.is_empty() {
         return remove_unrecorded(&view, left).await;
@@ -91,13 +144,13 @@ pub(crate) async fn resolve(driver: &Arc<Driver>, guest: &Arc<Guest>, left: Left
         }
         return Ok(());
     }
-    adopt(driver, guest, &view, (disks, left.snapshot)).await
+    adopt(driver, &guest.domain, &view, (disks, left.snapshot)).await
 }
 
 /// The documents follow what QEMU did.
 async fn adopt(
     driver: &Arc<Driver>,
-    guest: &Arc<Guest>,
+    domain: &Domain,
     view: &View,
     (disks, snapshot): (Vec<Disk>, Option<&str>),
 ) -> Result<()> {
@@ -110,26 +163,30 @@ async fn adopt(
         None => disks.iter().map(part_of).collect(),
     };
     let highest = disks.iter().filter_map(block::highest_number).max().unwrap_or(0);
-    let edit = following(disks, parts, view.config.is_some());
+    let follow = documents_after(disks, parts, view.config.is_some());
     let change = match snapshot {
         Some(snapshot) if view.snapshots.get(&snapshot.moment.name).is_none() => {
             let mut batch = records::Batch::of(driver, view);
             let name = snapshot.moment.name.clone();
             batch.put(snapshot);
             batch.make_current(&name);
+            if let Some(former) = view.snapshots.current().filter(|former| former.external) {
+                // Their images are of the new one's past now.
+                batch.edit(&former.name).await?.revert_disks.clear();
+            }
             Some(batch.finish().await?)
         }
         _ => None,
     };
     let commit = move |view: &mut View| {
-        edit.apply(view)?;
+        follow(view)?;
         graph::took_numbers(view, highest.saturating_add(1));
         if let Some(change) = change {
             change.apply(view)?;
         }
         Ok(Effects::none())
     };
-    guest.domain.commit(commit).await.map(drop)
+    domain.commit(commit).await.map(drop)
 }
 
 /// The overlay on top of a disk, as the stored configuration has it.

@@ -7,8 +7,8 @@ use std::{path::PathBuf, sync::Arc};
 
 use super::{
     create::resume_cpus,
-    delete::{forgetting, from_images},
-    external, images,
+    delete::{forgetting, from_files, from_images},
+    images,
     internal::{self, Place},
     left,
 };
@@ -48,6 +48,7 @@ pub(crate) async fn running(driver: &Arc<Driver>, guest: &Arc<Guest>, intent: &I
             files,
             resume,
             goes_on,
+            ..
         } => {
             let left = left::Left {
                 snapshot: snapshot.as_deref(),
@@ -66,7 +67,7 @@ pub(crate) async fn running(driver: &Arc<Driver>, guest: &Arc<Guest>, intent: &I
         }
         Intent::DeleteSnapshot { name } => {
             internal::settle(guest, name).await?;
-            finish_removal(driver, &guest.domain, name).await
+            finish_removal(driver, &guest.domain, (name, false)).await
         }
         _ => Ok(()),
     }
@@ -89,22 +90,48 @@ pub(crate) async fn off(driver: &Arc<Driver>, domain: &Domain, intent: &Intent) 
             if domain.view().snapshots.get(name).is_some() {
                 return Ok(());
             }
-            for file in files {
-                external::remove(file.clone()).await?;
-            }
-            Ok(())
+            left::remove_unnamed(&domain.view(), files).await
         }
-        Intent::DeleteSnapshot { name } => finish_removal(driver, domain, name).await,
+        Intent::DeleteSnapshot { name } => finish_removal(driver, domain, (name, true)).await,
         _ => Ok(()),
     }
 }
 
-async fn finish_removal(driver: &Arc<Driver>, domain: &Domain, name: &str) -> Result<()> {
+/// Sees to what was under way on a run that is over; the documents may not say so yet.
+///
+/// # Errors
+/// An image can't be read or changed; the files can't be written.
+pub(crate) async fn over(driver: &Arc<Driver>, domain: &Domain, intent: &Intent) -> Result<()> {
+    match intent {
+        Intent::SnapshotDisks {
+            snapshot,
+            disks,
+            nodes,
+            files,
+            handed,
+            ..
+        } => {
+            let left = left::Left {
+                snapshot: snapshot.as_deref(),
+                disks,
+                nodes,
+                files,
+            };
+            left::without_qemu(driver, domain, left, *handed).await
+        }
+        other => off(driver, domain, other).await,
+    }
+}
+
+async fn finish_removal(driver: &Arc<Driver>, domain: &Domain, (name, is_over): (&str, bool)) -> Result<()> {
     let view = domain.view();
     if view.snapshots.get(name).is_none() {
         return Ok(());
     }
-    from_images(driver, &view, name).await?;
+    match is_over {
+        true => from_files(driver, &view, name).await?,
+        false => from_images(driver, &view, name).await?,
+    }
     let change = forgetting(driver, &view, name).await?;
     let commit = move |view: &mut View| {
         change.apply(view)?;

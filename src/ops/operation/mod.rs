@@ -233,7 +233,9 @@ async fn finish<T>(context: Arc<Context>, work: impl Future<Output = Result<T>>)
     for note in &notes {
         // The end of a run clears its notes, but may have come before the last of them was written.
         let is_over = note.run != Note::OFF && context.view().id() != note.run;
-        if failed.is_empty() || is_over {
+        if !failed.is_empty() && is_over && note.intent.outlives_run() {
+            (context.driver.run_over)(&context.driver, context.domain(), note.clone()).await;
+        } else if failed.is_empty() || is_over {
             intents.clear(note).await;
         }
     }

@@ -6,6 +6,7 @@
 //! unreachable, and dialled again.
 
 pub(crate) mod resolve;
+pub(crate) mod run_over;
 mod truth;
 
 use std::{

@@ -125,7 +125,7 @@ pub(super) async fn intents(driver: &Arc<Driver>, guest: &Arc<Guest>) {
 }
 
 /// Whether an operation was undone, of those that tell: the error that whoever asks for it gets.
-fn undone(intent: &Intent, view: &View) -> Option<Error> {
+pub(super) fn undone(intent: &Intent, view: &View) -> Option<Error> {
     if let Intent::CreateSnapshot { name, .. } = intent {
         return view.snapshots.get(name).is_none().then(taken_back);
     }

@@ -255,6 +255,8 @@ pub(crate) async fn ended(driver: &Arc<Driver>, guest: &Arc<Guest>) {
     let view = guest.domain.view();
     let cause = guest.ending().unwrap_or(Cause::Failed);
     give_back(driver, guest, &view, cause).await;
+    // Nobody can start it before that is done.
+    see_to_notes(driver, guest).await;
     let id = guest.id;
     let domain = guest.domain.clone();
     let committed = guest
@@ -270,9 +272,23 @@ pub(crate) async fn ended(driver: &Arc<Driver>, guest: &Arc<Guest>) {
         tracing::error!(guest = %view.name, %error, "the end of the run could not be written down");
     }
     driver.registry.store().intents().clear_run(view.uuid, id).await;
+    // An operation that has ended meanwhile may have left its own.
+    see_to_notes(driver, guest).await;
     driver.guests.remove(guest);
     guest.cleaned.send_replace(true);
     tracing::info!(guest = %view.name, id, ?cause, "the run has ended");
+}
+
+/// Sees to what was under way on the run and outlives it. An operation that is at work sees to its own.
+async fn see_to_notes(driver: &Arc<Driver>, guest: &Guest) {
+    let intents = driver.registry.store().intents();
+    let left = intents
+        .of(guest.domain.uuid(), guest.id)
+        .into_iter()
+        .filter(|note| note.intent.outlives_run() && !driver.operations.is_under_way(note.operation));
+    for note in left {
+        (driver.run_over)(driver, &guest.domain, note).await;
+    }
 }
 
 /// The view after the end of run `id`.

@@ -260,6 +260,25 @@ pub(crate) async fn seal(path: &Path, header: Header) -> Result<()> {
 /// How long a disk may take for what was written.
 const SYNC: std::time::Duration = std::time::Duration::from_secs(600);
 
+/// Whether a file is there and is a complete image.
+///
+/// # Errors
+/// It can't be read.
+pub(crate) fn is_sealed(path: &Path) -> Result<bool> {
+    let read = || {
+        let mut head = Vec::new();
+        File::open(path)?.take(HEADER_LEN as u64).read_to_end(&mut head)?;
+        io::Result::Ok(Header::decode(&head).is_ok())
+    };
+    match read() {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::system(
+            format_args!("Failed to read '{}'", path.display()),
+            error,
+        )),
+        sealed => Ok(sealed.unwrap_or(false)),
+    }
+}
+
 /// Has nobody take a file for a complete image any more.
 pub(crate) fn unseal(path: &Path) -> Result<()> {
     let write = || {

@@ -11,7 +11,7 @@ use std::{
 use super::image;
 use crate::{
     blocking,
-    domain::{Effects, RunState, View, intents::Intent},
+    domain::{Domain, Effects, RunState, View, intents::Intent},
     error::Result,
     ops::{
         Driver,
@@ -79,6 +79,38 @@ pub(crate) async fn images(driver: &Arc<Driver>, guest: &Arc<Guest>) -> Result<(
         guest.domain.commit(gone).await?;
     }
     Ok(())
+}
+
+/// Sees to the image of a guest whose run has ended in the midst of a save: one that is complete is the guest. Whether it is.
+///
+/// # Errors
+/// It can't be read, or removed.
+pub(crate) async fn without_guest(
+    driver: &Driver,
+    domain: &Domain,
+    (path, created): (&Path, bool),
+) -> Result<bool> {
+    let (path, view) = (path.to_owned(), domain.view());
+    let is_managed = driver.registry.store().managed_save_path(&view.name) == path;
+    let is_whole = blocking::file("seeing to an image that was left", move || {
+        if image::is_sealed(&path)? {
+            return Ok(true);
+        }
+        if path.exists() {
+            tracing::warn!(image = %path.display(), created, "the run ended in the midst of it: this is no image");
+            image::discard(&path, created)?;
+        }
+        Ok(false)
+    })
+    .await?;
+    if is_managed && view.managed_save != is_whole {
+        let follow = move |view: &mut View| {
+            view.managed_save = is_whole;
+            Ok(Effects::none())
+        };
+        domain.commit(follow).await?;
+    }
+    Ok(is_whole)
 }
 
 /// A guest that was loaded from an image goes on, if it was to.

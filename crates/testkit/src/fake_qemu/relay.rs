@@ -156,6 +156,10 @@ impl Relay {
         unixfd::send_with_fds(qemu, text, &borrowed).await?;
         // QEMU works on it, and nobody hears of it yet.
         tokio::time::sleep(Duration::from_millis(rule.delay_ms)).await;
+        if rule.then == Fault::EofAfter {
+            process::signal(self.qemu, Signal::SIGKILL);
+            return Ok(false);
+        }
         Ok(true)
     }
 

@@ -74,7 +74,7 @@ pub enum Fault {
     Eof,
     /// End of file in the midst of the answer.
     Half,
-    /// End of file after the answer.
+    /// End of file after the answer; a real QEMU has had its `delay_ms` for the command, and ends before its answer is heard.
     EofAfter,
     /// What is no JSON instead of the answer.
     Garbage,

@@ -18,6 +18,7 @@ use domxml::devices::{
 use super::{
     backing_name::{self, Named},
     descriptors::Handed,
+    head::{looks_raw, read_up_to},
 };
 use crate::error::{Area, Code, Error, Result};
 
@@ -104,15 +105,39 @@ pub fn follow(disk: &mut Disk, as_user: &str, handed: &Handed) -> Result<()> {
         Some(group) => handed.file(group).map_err(|e| cannot_access(&path, as_user, e))?,
         None => open(&path, as_user)?,
     };
-    // A chain that the document has stands.
-    if disk.backing.is_some() {
-        return Ok(());
-    }
     let reader = Reader { as_user, top: &path };
+    if disk.backing.is_some() {
+        return go_on(disk.backing.as_deref_mut(), reader);
+    }
     let (data, below) = chain((&path, &mut file), format, reader)?;
     disk.backing = below.map(Box::new);
     if let Some(source) = disk.source.as_mut().filter(|source| source.data_store.is_none()) {
         source.data_store = data.map(Box::new);
+    }
+    Ok(())
+}
+
+/// Follows a chain of which a document has the beginning: what it has stands, and the last of it is asked, unless that says
+/// that nothing is below.
+fn go_on(mut image: Option<&mut BackingStore>, reader: Reader<'_>) -> Result<()> {
+    while let Some(last) = image {
+        if last.backing.is_some() {
+            image = last.backing.as_deref_mut();
+            continue;
+        }
+        let kind = last.kind.filter(|_| last.source.is_some());
+        let path = kind.and_then(|kind| local_path(kind, last.source.as_ref()));
+        let format = last.format.as_ref().and_then(|format| format.kind);
+        let (Some(path), Some(format)) = (path, format) else {
+            return Ok(());
+        };
+        let mut file = open(&path, reader.as_user)?;
+        let (data, below) = chain((&path, &mut file), format, reader)?;
+        last.backing = below.map(Box::new);
+        if let Some(source) = last.source.as_mut().filter(|source| source.data_store.is_none()) {
+            source.data_store = data.map(Box::new);
+        }
+        return Ok(());
     }
     Ok(())
 }
@@ -447,35 +472,6 @@ fn broken(path: &Path, reader: Reader<'_>, error: io::Error) -> Error {
     Error::system(text, error).in_area(Area::Storage)
 }
 
-/// Where images of a format have a mark, and the mark.
-// table
-const MARKS: &[(u64, &[u8])] = &[
-    (0, b"QFI\xfb"),
-    (0, b"QED\0"),
-    (0, b"KDMV"),
-    (0, b"COWD"),
-    (0, b"vhdxfile"),
-    (0, b"conectix"),
-    (0, b"LUKS\xba\xbe"),
-    (0, b"WithoutFreeSpace"),
-    (0, b"WithouFreSpacExt"),
-    (0, b"OOOM"),
-    (0, b"Bochs Virtual HD Image"),
-    (64, b"\x7f\x10\xda\xbe"),
-];
-
-/// Whether an image of which nobody says the format has the mark of none.
-fn looks_raw(file: &mut File) -> io::Result<bool> {
-    let mut head = [0; 128];
-    file.seek(SeekFrom::Start(0))?;
-    let got = read_up_to(file, &mut head)?;
-    let has = |(at, mark): &(u64, &[u8])| {
-        let from = usize::try_from(*at).unwrap_or(usize::MAX);
-        head[..got].get(from..).is_some_and(|rest| rest.starts_with(mark))
-    };
-    Ok(!MARKS.iter().any(has))
-}
-
 fn cannot_access(path: &Path, as_user: &str, error: io::Error) -> Error {
     let path = path.display();
     let text = match as_user {
@@ -565,17 +561,6 @@ fn be32(bytes: &[u8], at: usize) -> u32 {
         .map_or(0, u32::from_be_bytes)
 }
 
-fn read_up_to(file: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut got = 0;
-    while got < buffer.len() {
-        match file.read(&mut buffer[got..])? {
-            0 => break,
-            n => got += n,
-        }
-    }
-    Ok(got)
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Cursor;
@@ -621,6 +606,54 @@ mod tests {
             let error = follow(&mut disk, "uid:0", &Handed::default()).unwrap_err();
             let said = format!("Cannot access storage file '/nowhere/a'{whom}: No such file or directory");
             assert_eq!(error.to_string(), said);
+        }
+    }
+
+    #[test]
+    fn a_chain_that_is_given_in_part_is_followed_from_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name).display().to_string();
+        for (name, below) in [("a", "b"), ("b", "c"), ("c", "")] {
+            let head = match below {
+                "" => [image("", None)[..8].to_vec(), vec![0; 96]].concat(),
+                below => image(below, Some("qcow2")),
+            };
+            std::fs::write(path(name), head).unwrap();
+        }
+        // table: what is below in the document, the images that there are then
+        for (given, names) in [
+            ("", "b c"),
+            (
+                "<backingStore type='file'><format type='qcow2'/><source file='DIR/b'/></backingStore>",
+                "b c",
+            ),
+            (
+                "<backingStore type='file'><format type='qcow2'/><source file='DIR/b'/><backingStore/></backingStore>",
+                "b",
+            ),
+            ("<backingStore/>", ""),
+        ] {
+            let text = format!(
+                "<disk><driver name='qemu' type='qcow2'/><source file='DIR/a'/>{given}<target dev='vda'/></disk>"
+            );
+            let text = text.replace("DIR", &dir.path().display().to_string());
+            let parsed = domxml::devices::Device::parse(&text, domxml::ParseFlags::NONE).unwrap();
+            let domxml::devices::Device::Disk(mut disk) = parsed else {
+                panic!()
+            };
+            follow(&mut disk, "", &Handed::default()).unwrap();
+            let mut found = Vec::new();
+            let mut next = disk.backing.as_deref();
+            while let Some(store) = next {
+                let file = store.source.as_ref().and_then(|source| source.file.clone());
+                found.extend(file.and_then(|file| Some(file.rsplit_once('/')?.1.to_owned())));
+                assert!(
+                    store.backing.is_some() || store.source.is_none(),
+                    "{given}: no end"
+                );
+                next = store.backing.as_deref();
+            }
+            assert_eq!(found.join(" "), names, "{given}");
         }
     }
 

@@ -5,6 +5,7 @@ pub mod chain;
 pub mod claim;
 pub mod descriptors;
 pub(crate) mod disk;
+mod head;
 pub mod lease;
 pub mod look;
 pub mod owners;

@@ -1,0 +1,80 @@
+//! What was under way on a run that is over: QEMU has ended, and with it all that it was told; files are left.
+//!
+//! Called as a run ends, of what no operation of this daemon is at work on, and at start-up, before anybody can start the
+//! guest. What becomes of it is what becomes of an operation whose QEMU ends while the daemon is there.
+
+use std::{path::Path, sync::Arc};
+
+use super::resolve::{taken_back, undone};
+use crate::{
+    domain::{
+        Domain,
+        intents::{Intent, Note},
+    },
+    error::{Error, Result},
+    ops::{Driver, backups, moments, run::left_backup, saves::left},
+};
+
+/// Sees to all that runs have left which ended with the former daemon. Snapshots inside images are seen to with those of
+/// guests that were off (`ops::change::cut_off`).
+pub(crate) async fn before_all(driver: &Arc<Driver>) {
+    let intents = driver.registry.store().intents();
+    for domain in driver.registry.all() {
+        let left = intents.of(domain.uuid(), Note::OFF).into_iter().filter(|note| {
+            matches!(
+                note.intent,
+                Intent::SnapshotDisks { .. } | Intent::Backup { .. } | Intent::Save { .. }
+            )
+        });
+        for note in left {
+            see_to(driver, &domain, note).await;
+        }
+    }
+}
+
+/// Sees to one note. If that fails it stays, for the next daemon.
+pub(crate) async fn see_to(driver: &Arc<Driver>, domain: &Domain, note: Note) {
+    let guest = Arc::clone(&domain.view().name);
+    tracing::warn!(%guest, intent = ?note.intent, "this was under way when the run ended");
+    let intents = driver.registry.store().intents();
+    let result = Box::pin(resolve(driver, domain, &note)).await;
+    let error = match &result {
+        Ok(error) => error.as_ref(),
+        Err(error) => {
+            tracing::error!(%guest, %error, "what was under way could not be set right");
+            Some(error)
+        }
+    };
+    let view = domain.view();
+    let what = (&*view, note.intent.kind());
+    driver
+        .operations
+        .recovered(note.operation, what, "recovered", error);
+    match result {
+        Ok(_) => intents.clear(&note).await,
+        Err(_) => intents.hand_on(note).await,
+    }
+}
+
+/// Finishes or undoes one; the error that whoever asks for the operation gets.
+async fn resolve(driver: &Arc<Driver>, domain: &Domain, note: &Note) -> Result<Option<Error>> {
+    let view = domain.view();
+    if view.active() && view.id() != note.run {
+        // Its images are another run's now.
+        return Ok(Some(taken_back()));
+    }
+    match &note.intent {
+        Intent::Save { path, created } => {
+            let done = left::without_guest(driver, domain, (Path::new(path), *created)).await?;
+            return Ok((!done).then(taken_back));
+        }
+        Intent::Backup { files, .. } => {
+            if !backups::recover::has_begun(&view) {
+                left_backup::remove(files.clone()).await;
+            }
+            return Ok(Some(taken_back()));
+        }
+        other => moments::resolve::over(driver, domain, other).await?,
+    }
+    Ok(undone(&note.intent, &domain.view()))
+}
