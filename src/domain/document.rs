@@ -10,6 +10,9 @@ use domxml::{FormatFlags, ParseFlags};
 use super::facts::Facts;
 use crate::error::Result;
 
+/// The form that is kept.
+const SECURE: FormatFlags = FormatFlags::SECURE.with(FormatFlags::INACTIVE);
+
 /// The document of a run.
 pub struct Document {
     /// The document itself.
@@ -65,7 +68,7 @@ pub struct Stored {
 impl Stored {
     /// Keeps a document's text.
     pub fn new(domain: &domxml::Domain) -> Arc<Self> {
-        let secure = domain.format(FormatFlags::SECURE | FormatFlags::INACTIVE).into();
+        let secure = domain.format(SECURE).into();
         Arc::new(Self {
             facts: Facts::of(domain),
             secure,
@@ -93,8 +96,12 @@ impl Stored {
         if let Some(text) = self.plain.get() {
             return Ok(Arc::clone(text));
         }
-        let text = self.domain()?.format(FormatFlags::INACTIVE);
-        let text = if *text == *self.secure {
+        let domain = self.domain()?;
+        let text = domain.format(FormatFlags::INACTIVE);
+        // What was read again may say less than what was written: whether there are secrets is all that is asked here.
+        let has_secrets =
+            *text != *self.secure && text != domain.format(FormatFlags::INACTIVE | FormatFlags::SECURE);
+        let text = if !has_secrets {
             Arc::clone(&self.secure)
         } else {
             text.into()
@@ -147,11 +154,33 @@ impl<'a> Either<'a> {
     pub fn format(self, flags: FormatFlags) -> Result<String> {
         match self {
             Either::Live(document) => Ok(document.format(flags)),
+            Either::Stored(stored) if flags | FormatFlags::INACTIVE == SECURE => {
+                Ok(stored.secure_text().to_string())
+            }
             Either::Stored(stored) => Ok(stored.domain()?.format(flags | FormatFlags::INACTIVE)),
         }
     }
     /// Whether both are the same document of the same guest.
     pub fn is_live(self) -> bool {
         matches!(self, Either::Live(_))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_stored_is_shown_as_it_was_written() {
+        let mut drive = domxml::Domain::given(
+            "<domain type='qemu'><name>a</name><os><type>hvm</type></os><devices><disk type='block' device='cdrom'>\
+             <source/><target dev='sda'/></disk></devices></domain>",
+        )
+        .unwrap();
+        drive.devices.disks[0].source = None;
+        let stored = Stored::new(&drive);
+        for text in [stored.secure_text(), stored.text().unwrap()] {
+            assert!(text.contains("<disk type='block' device='cdrom'>"), "{text}");
+        }
     }
 }

@@ -393,6 +393,11 @@ fn what_can_not_be_attached_or_detached_is_refused_and_changes_nothing() -> Resu
         ),
         (
             "attach-device",
+            "<input type='passthrough' bus='virtio'><source evdev='/nowhere'/></input>".to_owned(),
+            "/nowhere",
+        ),
+        (
+            "attach-device",
             "<video><model type='virtio'/></video>".to_owned(),
             "live attach of device 'video' is not supported",
         ),

@@ -13,6 +13,11 @@ use crate::features::{Features, Hpt, Hyperv, Kvm};
 use crate::security::{Seclabel, SeclabelType};
 
 impl Domain {
+    /// Gives each console its place as its port, as reading the document does.
+    pub fn number_consoles(&mut self) {
+        number_consoles(&mut self.devices.consoles);
+    }
+
     /// Drops what is not kept.
     pub(crate) fn settle(&mut self) {
         self.seclabels.iter_mut().for_each(settle_label);
@@ -54,9 +59,7 @@ fn settle_device(device: DeviceMut<'_>) {
 /// A console has its place as its port.
 fn number_consoles(consoles: &mut [crate::devices::Console]) {
     for (port, console) in (0..).zip(consoles) {
-        if let Some(target) = &mut console.target {
-            target.port = Some(port);
-        }
+        console.target.get_or_insert_default().port = Some(port);
     }
 }
 

@@ -186,6 +186,70 @@ fn what_a_kind_does_not_know_is_dropped_on_reading() -> Result<(), Error> {
 }
 
 #[test]
+fn what_says_no_more_than_its_absence_is_left_out() -> Result<(), Error> {
+    let form = (ParseFlags::INACTIVE, FormatFlags::INACTIVE);
+    let memory = |source: &str, base: &str| {
+        format!(
+            "<memory model='virtio-mem'>\n{source}  <target>\n    <size unit='KiB'>4</size>\n{base}  </target>\n</memory>\n"
+        )
+    };
+    let nothing = memory(
+        "  <source>\n    <pagesize unit='KiB'>0</pagesize>\n  </source>\n",
+        "    <address base='0x0'/>\n",
+    );
+    // table: what a client writes, what is kept.
+    for (given, kept) in [
+        (nothing, memory("", "")),
+        (
+            "<shmem name='s'><size unit='M'>0</size></shmem>".to_owned(),
+            "<shmem name='s'/>\n".to_owned(),
+        ),
+        (
+            "<shmem name='s'><server/></shmem>".to_owned(),
+            "<shmem name='s'>\n  <server/>\n</shmem>\n".to_owned(),
+        ),
+        (
+            "<interface type='user'><bandwidth><inbound peak='5'/><outbound average='2'/></bandwidth></interface>"
+                .to_owned(),
+            "<interface type='user'>\n  <bandwidth>\n    <outbound average='2'/>\n  </bandwidth>\n</interface>\n"
+                .to_owned(),
+        ),
+        (
+            "<interface type='user'><bandwidth><inbound average='0'/></bandwidth></interface>".to_owned(),
+            "<interface type='user'/>\n".to_owned(),
+        ),
+        (
+            "<interface type='client'><source address='h' port='-1'/></interface>".to_owned(),
+            "<interface type='client'>\n  <source address='h' port='-1'/>\n</interface>\n".to_owned(),
+        ),
+        (
+            "<hostdev mode='subsystem' type='scsi'><source protocol='iscsi' name='n'><address bus='0' target='0' unit='0'/>\
+             <host name='h' port='0'/></source></hostdev>"
+                .to_owned(),
+            "<hostdev mode='subsystem' type='scsi'>\n  <source protocol='iscsi' name='n'>\n    <host name='h'/>\n  \
+             </source>\n</hostdev>\n"
+                .to_owned(),
+        ),
+        (
+            "<interface type='user'><portForward proto='tcp'><range start='0'/><range start='22'/></portForward>\
+             <coalesce><rx><frames max='0'/></rx></coalesce></interface>"
+                .to_owned(),
+            "<interface type='user'>\n  <portForward proto='tcp'>\n    <range start='22'/>\n  </portForward>\n</interface>\n"
+                .to_owned(),
+        ),
+        (
+            "<hub type='usb'><alias/><alias name='ua-a'/></hub>".to_owned(),
+            "<hub type='usb'>\n  <alias name='ua-a'/>\n</hub>\n".to_owned(),
+        ),
+    ] {
+        assert_eq!(rewritten(&given, form.0, form.1)?, kept, "{given}");
+    }
+    let unnamed = devices("<hub type='usb'><alias name=''/></hub>", ParseFlags::NONE)?;
+    assert_eq!(unnamed.hubs[0].info.alias, None);
+    Ok(())
+}
+
+#[test]
 fn words_outside_their_table_are_refused() {
     for (text, says) in [
         ("<disk type='tape'/>", "'tape'"),

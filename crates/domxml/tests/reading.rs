@@ -81,6 +81,25 @@ fn an_odd_document_that_libvirt_takes_is_taken_and_can_be_read_back() {
 }
 
 #[test]
+fn the_number_of_an_image_is_read_of_a_running_guest_only() {
+    for (index, refused) in [
+        ("3", false),
+        (" 3", false),
+        ("", true),
+        ("-1", true),
+        ("x", true),
+        ("4294967296", true),
+    ] {
+        let disk = format!("<disk type='file'><source file='/a' index='{index}'/><target dev='vda'/></disk>");
+        let told = Device::given_as(&disk, ParseFlags::NONE).err();
+        let told = told.map(|e| format!("{}/{} {}", e.kind.number(), e.area.number(), e.message));
+        let said = format!("27/20 invalid disk index '{index}'");
+        assert_eq!(told, Some(said).filter(|_| refused), "{index}");
+        assert!(Device::given(&disk).is_ok(), "{index}");
+    }
+}
+
+#[test]
 fn of_some_elements_that_come_twice_the_first_that_says_something_counts() {
     // Table: what an interface has, and what of it is kept.
     for (given, kept) in [

@@ -226,7 +226,7 @@ fn what_comes_can_go_and_the_document_is_as_it_was() {
         ),
         (
             "<shmem name='s'><model type='ivshmem-doorbell'/><server path='/s'/></shmem>",
-            "",
+            "<shmem name='s'><model type='ivshmem-doorbell'/><server path='/s'/><msi ioeventfd='on'/></shmem>",
             "shmem0",
         ),
         (

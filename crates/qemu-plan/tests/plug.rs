@@ -237,12 +237,25 @@ fn what_can_not_be_attached_is_refused_in_libvirts_words() {
             "1 20: internal error: Only PCI device addresses with function=0 are supported",
         ),
         (
+            "<interface type='user'><mac address='52:54:00:00:00:09'/><model type='virtio'/><driver queues='2'/></interface>"
+                .to_owned(),
+            "67 10: unsupported configuration: interface 52:54:00:00:00:09 - multiqueue is not supported for network interfaces of type user",
+        ),
+        (
             "<sound model='ich9'/>".to_owned(),
             "84 10: Operation not supported: live attach of device 'sound' is not supported",
         ),
         (
             "<controller type='scsi' index='0' model='virtio-scsi'/>".to_owned(),
             "9 10: operation failed: target scsi:0 already exists",
+        ),
+        (
+            "<controller type='pci' index='0'/>".to_owned(),
+            "1 10: internal error: Unexpected enum value -1 for virDomainControllerModelPCI",
+        ),
+        (
+            "<video/>".to_owned(),
+            "67 10: unsupported configuration: video type 'cirrus' is only valid as primary video device",
         ),
         (
             "<controller type='usb' index='1' model='qemu-xhci'/>".to_owned(),
@@ -377,6 +390,18 @@ fn a_detach_finds_its_device_by_few_things() {
             "67 10: unsupported configuration: hot unplug is not supported for hostdev mode 'capabilities'",
         ),
         (
+            "<hostdev mode='subsystem' type='usb'><source><address bus='1' device='0'/></source></hostdev>"
+                .to_owned(),
+            Side::Live,
+            "99 10: device not found: host usb device vendor=0x0000 product=0x0000 not found",
+        ),
+        (
+            "<hostdev mode='subsystem' type='scsi_host'><source protocol='vhost' wwpn='naa.1'/></hostdev>"
+                .to_owned(),
+            Side::Live,
+            "1 0: internal error: host scsi_host device naa.1 not found",
+        ),
+        (
             "<controller type='scsi' index='9'/>".to_owned(),
             Side::Live,
             "99 10: device not found: controller scsi:9 not found",
@@ -473,6 +498,123 @@ fn commands(
         let removed = parts.iter().map(|part| part.removal().0).collect();
         (plan.steps.iter().map(Step::command).collect(), removed)
     })
+}
+
+#[test]
+fn a_drive_is_known_by_its_name_when_it_gets_a_medium() {
+    let def = guest(ROOM);
+    for (kind, target, is_medium) in [
+        ("cdrom", "<target dev='sdx' bus='scsi'/>", true),
+        ("cdrom", "<target dev='sdx'/>", true),
+        ("cdrom", "<target dev='sdy' bus='sata'/>", false),
+        ("disk", "<target dev='sdx' bus='sata'/>", false),
+    ] {
+        let text = format!("<disk type='file' device='{kind}'><source file='/x'/>{target}</disk>");
+        assert_eq!(hotplug::changes_medium(&def, &device(&text)), is_medium, "{text}");
+    }
+}
+
+#[test]
+fn a_console_keeps_the_port_that_it_names() {
+    let def = guest("<console type='pty'><target type='virtio'/></console>");
+    for (target, port) in [
+        ("<target type='virtio'/>", 1),
+        ("<target type='virtio' port='7'/>", 7),
+    ] {
+        let text = format!("<console type='pty'>{target}</console>");
+        let Device::Console(console) = attached(&def, &text).unwrap().device else {
+            panic!("{text}")
+        };
+        assert_eq!(console.target.unwrap().port, Some(port), "{text}");
+    }
+}
+
+#[test]
+fn whether_there_is_such_a_console_qemu_says() {
+    let def = guest(&format!("{ROOM}<controller type='virtio-serial' index='0'/>"));
+    for kind in ["sclp", "sclplm"] {
+        let text = format!("<console type='pty'><target type='{kind}'/></console>");
+        let console = attached(&def, &text).unwrap().device;
+        let (told, _) = commands(&def, &console, &Resources::default(), 1);
+        let device = told
+            .into_iter()
+            .find(|(name, _)| *name == "device_add")
+            .unwrap()
+            .1;
+        assert_eq!(device["driver"], json!(format!("{kind}console")));
+    }
+}
+
+#[test]
+fn a_memory_module_that_is_stored_is_meant_as_it_is_written() {
+    let module = |size: u32, address: &str| {
+        let text = format!(
+            "<memory model='dimm'><target><size>{size}</size><node>0</node></target>{address}</memory>"
+        );
+        device(&text)
+    };
+    let mut def = guest("");
+    let placed = "<address type='dimm' slot='0'/>";
+    add_device(&mut def.devices, module(128, placed)).unwrap();
+    // table: the size and the address that are named, where, whether it is the module.
+    for (size, address, side, is_meant) in [
+        (128, "", Side::Stored, true),
+        (128, placed, Side::Stored, true),
+        (128, "<address type='dimm' slot='1'/>", Side::Stored, false),
+        (
+            128,
+            "<address type='pci' domain='0' bus='0' slot='0' function='0'/>",
+            Side::Stored,
+            false,
+        ),
+        (1024, "", Side::Stored, false),
+        (128, "", Side::Live, false),
+    ] {
+        let found = hotplug::find(&def, &module(size, address), side).is_ok();
+        assert_eq!(found, is_meant, "{size} {address} {side:?}");
+    }
+}
+
+#[test]
+fn a_memory_module_is_not_stored_in_anothers_place() {
+    let mut def = guest(ROOM);
+    def.max_memory = Some(domxml::domain::MaxMemory {
+        size: domxml::units::Kib(1 << 22),
+        slots: Some(2),
+    });
+    let taken = def.devices.interfaces[0].info.address.clone();
+    let mut module = device(
+        "<memory model='virtio-pmem' access='shared'><source><path>/p</path></source><target><size>4096</size></target></memory>",
+    );
+    assert_eq!(hotplug::check(&def, &module, Side::Stored), Ok(()));
+    module.as_mut().into_info().unwrap().address = taken;
+    let refused = hotplug::check(&def, &module, Side::Stored).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "Requested operation is not valid: Domain already contains a device with the same address"
+    );
+}
+
+#[test]
+fn usb_devices_of_a_known_document_get_ports_when_it_starts() {
+    let mut def = guest("<controller type='usb' index='0' model='qemu-xhci'/>");
+    add_device(
+        &mut def.devices,
+        device("<interface type='user'><model type='usb-net'/></interface>"),
+    )
+    .unwrap();
+    let completed = support::define_as(
+        &def.format(FormatFlags::INACTIVE | FormatFlags::SECURE),
+        false,
+        qemu_plan::address::Age::Known,
+    );
+    let mut known = Domain::parse(&completed.unwrap(), ParseFlags::INACTIVE).unwrap();
+    assert_eq!(known.devices.interfaces[0].info.address, None);
+    qemu_plan::address::connect_usb(&mut known.devices).unwrap();
+    assert!(matches!(
+        known.devices.interfaces[0].info.address,
+        Some(Address::Usb(_))
+    ));
 }
 
 #[test]

@@ -207,7 +207,10 @@ fn features(tun: &impl AsRawFd) -> io::Result<libc::c_int> {
 }
 
 fn request(name: &str) -> io::Result<libc::ifreq> {
-    if name.is_empty() || name.len() > NAME_MAX || name.contains('\0') {
+    if name.is_empty() {
+        return Err(io::Error::from_raw_os_error(libc::ENODEV));
+    }
+    if name.len() > NAME_MAX || name.contains('\0') {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
             format!("'{name}' can't be the name of a network device"),
@@ -262,7 +265,9 @@ mod tests {
 
     #[test]
     fn names_that_no_device_can_have_are_refused() {
-        for name in ["", "sixteen-letters-", "a\0b"] {
+        let unnamed = request("").map(|_| ()).unwrap_err();
+        assert_eq!(unnamed.raw_os_error(), Some(libc::ENODEV));
+        for name in ["sixteen-letters-", "a\0b"] {
             assert_eq!(
                 request(name).map(|_| ()).unwrap_err().kind(),
                 io::ErrorKind::InvalidInput,

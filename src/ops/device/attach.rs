@@ -42,11 +42,7 @@ use crate::{
     events::model::{self as pb, EventKind, event::Detail},
     ops::{
         Conditions, Driver,
-        device::{
-            holding, learnt,
-            medium::{self, How, Lock},
-            plugging,
-        },
+        device::{holding, learnt, medium, plugging},
         document::{
             plan,
             resources::{dirs, line_config, resources},
@@ -76,15 +72,7 @@ pub(crate) async fn attach(
     conditions: &Conditions,
 ) -> Result<Device> {
     if let Some(disk) = new_medium(&domain.view(), device, scope)? {
-        let lock = Lock::Respect;
-        Box::pin(medium::update(
-            driver,
-            domain,
-            disk,
-            How { scope, lock },
-            conditions,
-        ))
-        .await?;
+        Box::pin(medium::insert(driver, domain, disk, scope, conditions)).await?;
         return Ok(device.clone());
     }
     operation::retrying(|| Box::pin(attempt(driver, domain, device, scope, conditions))).await
@@ -167,6 +155,7 @@ async fn in_stored(driver: &Arc<Driver>, view: &View, device: &mut Device) -> Re
         .as_ref()
         .ok_or_else(|| Error::invalid("transient domains do not have any persistent config"))?;
     let mut document = Box::new(Document::clone(&*config.domain()?));
+    document.number_consoles();
     let (def, wanted) = (&*document, device.clone());
     let completed = plan::with_caps(driver, def, move |caps, context| {
         let completed = hotplug::complete(def, wanted, caps, context)?;

@@ -30,7 +30,7 @@ pub(super) trait Change: Sync {
     /// What it does, as logs and clients name it.
     const KIND: &'static str;
 
-    /// The stored document as it is to be. It is completed and checked after.
+    /// The stored document as it is to be. It is completed after; the next start checks it as a whole, as with libvirt.
     ///
     /// # Errors
     /// The device is not there, or may not become what it is to be.
@@ -119,8 +119,9 @@ async fn stored<C: Change>(driver: &Arc<Driver>, view: &View, change: &C) -> Res
         .config
         .as_ref()
         .ok_or_else(|| Error::invalid("transient domains do not have any persistent config"))?;
-    let document = Box::new(domxml::Domain::clone(&*config.domain()?));
+    let mut document = Box::new(domxml::Domain::clone(&*config.domain()?));
+    document.number_consoles();
     let document = change.in_stored(driver, document).await?;
-    let complete = plan::complete(driver, document, qemu_plan::address::Age::New).await?;
+    let complete = plan::fill(driver, document, qemu_plan::address::Age::Known).await?;
     Ok(Edit::replacing(Arc::clone(config), Stored::new(&complete.domain)))
 }

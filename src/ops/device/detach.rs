@@ -167,6 +167,7 @@ async fn out_of_stored(driver: &Arc<Driver>, view: &View, meant: &Meant) -> Resu
         .as_ref()
         .ok_or_else(|| Error::invalid("transient domains do not have any persistent config"))?;
     let mut document = Box::new(Document::clone(&*config.domain()?));
+    document.number_consoles();
     // What is left out of the description is as it would be of a new device of the run, as with libvirt.
     let run = view.run.as_ref().map(|run| &*run.document.domain);
     let place = find(driver, (&document, run.unwrap_or(&document)), meant, Side::Stored).await?;

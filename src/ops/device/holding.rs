@@ -6,8 +6,9 @@
 
 use std::{path::PathBuf, sync::Arc};
 
+use confine::cgroup::Controller;
 use domxml::{
-    devices::{Device, DeviceRef, Disk, Interface, InterfaceKind, Memory},
+    devices::{Device, DeviceRef, Disk, InputKind, Interface, InterfaceKind, Memory},
     status,
 };
 use qemu_plan::{alias, command::Resources, hotplug};
@@ -206,16 +207,7 @@ async fn take_files(
     device: &Device,
     undo: &mut Undo,
 ) -> Result<()> {
-    if let Some(path) = nodes::path_of(device.as_ref()).map(PathBuf::from) {
-        crate::blocking::file("looking at a device's node", move || {
-            let what = format!("Path '{}' is not accessible", path.display());
-            let found = std::fs::metadata(&path);
-            found
-                .map(drop)
-                .map_err(|error| Error::system(what, error).in_area(Area::Cgroup))
-        })
-        .await?;
-    }
+    look_at_node(driver, guest, device).await?;
     let document = Arc::clone(&guest.domain.view().running()?.document);
     let owners = Arc::new(Owners::of_device(driver, &document.domain, device.as_ref()));
     if !owners.is_empty() {
@@ -241,6 +233,43 @@ async fn take_files(
         )
     });
     Ok(())
+}
+
+/// Whether the node of a device is there. Who of libvirt's says that it is not depends on whether the guest has groups: they
+/// are told of a node before its owner is set.
+///
+/// # Errors
+/// It is not.
+async fn look_at_node(driver: &Driver, guest: &Guest, device: &Device) -> Result<()> {
+    let view = guest.domain.view();
+    let group = cgroup::of_run(driver, view.running()?)?;
+    let is_grouped = group.is_some_and(|group| group.has(Controller::Devices));
+    let Some(path) = nodes::path_of(device.as_ref()).map(PathBuf::from) else {
+        let lacks_its = matches!(device, Device::Input(input) if input.kind == InputKind::Passthrough);
+        return match lacks_its && is_grouped {
+            true => {
+                let error = std::io::Error::from_raw_os_error(nix::libc::EFAULT);
+                Err(Error::system("Path '(null)' is not accessible", error).in_area(Area::Cgroup))
+            }
+            false => Ok(()),
+        };
+    };
+    let has_owner = !matches!(device, Device::Rng(_));
+    crate::blocking::file("looking at a device's node", move || {
+        let (what, area) = match is_grouped {
+            true => (
+                format!("Path '{}' is not accessible", path.display()),
+                Area::Cgroup,
+            ),
+            false => (format!("unable to stat: {}", path.display()), Area::Security),
+        };
+        match std::fs::metadata(&path) {
+            Err(error) if is_grouped || has_owner => Err(Error::system(what, error).in_area(area)),
+            // QEMU says it.
+            _ => Ok(()),
+        }
+    })
+    .await
 }
 
 /// Gives back what a device that has left had of the host. Nothing depends on it any more: what fails is logged.

@@ -62,6 +62,19 @@ pub(crate) async fn from_text(driver: &Arc<Driver>, xml: String, validate: bool)
 /// # Errors
 /// As [`from_text`].
 pub(crate) async fn complete(driver: &Arc<Driver>, domain: Box<domxml::Domain>, age: Age) -> Result<Planned> {
+    let planned = fill(driver, domain, age).await?;
+    qemu_plan::validate::validate(&planned.domain, &planned.caps)?;
+    if age == Age::New && !driver.config().spice.tls.on {
+        refuse_encrypted_port(&planned.domain)?;
+    }
+    Ok(planned)
+}
+
+/// Completes a document: defaults and addresses. Whether a guest could be so is not checked.
+///
+/// # Errors
+/// When there are none.
+pub(crate) async fn fill(driver: &Arc<Driver>, domain: Box<domxml::Domain>, age: Age) -> Result<Planned> {
     if domain.os.firmware.is_some() || domain.os.loader.is_some() || domain.os.nvram.is_some() {
         let owned = Arc::clone(driver);
         crate::blocking::file("reading the host's firmware descriptors", move || {
@@ -72,10 +85,6 @@ pub(crate) async fn complete(driver: &Arc<Driver>, domain: Box<domxml::Domain>, 
     }
     let (domain, known) = filled_in(driver, domain, age).await?;
     let caps = known.of(&domain)?;
-    qemu_plan::validate::validate(&domain, &caps)?;
-    if age == Age::New && !driver.config().spice.tls.on {
-        refuse_encrypted_port(&domain)?;
-    }
     Ok(Planned { domain, caps })
 }
 

@@ -282,6 +282,10 @@ pub(crate) fn listen(path: &Path, owner: Option<Identity>) -> Result<OwnedFd> {
         let text = format!("UNIX socket path '{}' too long", path.display());
         return Err(Error::internal(text));
     }
+    if path.as_os_str().is_empty() {
+        let error = std::io::Error::from_raw_os_error(nix::libc::ENOENT);
+        return Err(Error::system("cannot stat ''", error).in_area(Area::None));
+    }
     if path.is_dir() {
         let error = std::io::Error::from_raw_os_error(nix::libc::EISDIR);
         return Err(Error::system(
@@ -383,6 +387,13 @@ fn of_device(alias: &str, chardev: &Chardev) -> Vec<Wanted> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_socket_without_a_name_is_refused() {
+        let refused = listen(Path::new(""), None).unwrap_err();
+        assert_eq!(refused.message, "cannot stat '': No such file or directory");
+        assert_eq!(refused.area, Area::None);
+    }
 
     #[test]
     fn a_file_begins_empty_unless_it_is_appended_to() {

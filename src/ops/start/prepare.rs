@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use qemu_plan::{address::Age, alias, block, command};
+use qemu_plan::{
+    address::{self, Age},
+    alias, block, command,
+};
 
 use super::{advice, label, live};
 use crate::{
@@ -23,6 +26,7 @@ use crate::{
 pub(super) async fn prepare(driver: &Arc<Driver>, document: Box<domxml::Domain>) -> Result<Prepared> {
     let planned = plan::complete(driver, document, Age::Known).await?;
     let mut document = planned.domain;
+    address::connect_usb(&mut document.devices)?;
     let caps = planned.caps.as_wanted_by(&document)?;
     let cpu = document.cpu.clone();
     let id = driver.registry.new_id();

@@ -56,10 +56,12 @@ impl Xml for DeviceInfo {
         let acpi = node.child("acpi");
         let mut this = Self {
             boot: field::child_opt(node, "boot")?,
-            alias: match node.child("alias") {
-                Some(alias) => field::attr(alias, "name")?,
-                None => None,
-            },
+            // The first that says a name; an empty one is none.
+            alias: node
+                .children_named("alias")
+                .find_map(|alias| alias.attr("name"))
+                .filter(|name| !name.is_empty())
+                .map(str::to_owned),
             master: field::child_opt(node, "master")?,
             rom: field::child_opt(node, "rom")?,
             acpi_index: match acpi {

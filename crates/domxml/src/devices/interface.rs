@@ -196,7 +196,7 @@ pub struct InterfaceSource {
     #[xml(attr)]
     pub address: Option<String>,
     #[xml(attr)]
-    pub port: Option<u32>,
+    pub port: Option<i32>,
     #[xml(attr)]
     pub name: Option<String>,
     #[xml(attr)]
@@ -257,7 +257,7 @@ pub struct UdpLocal {
     #[xml(attr)]
     pub address: Option<String>,
     #[xml(attr)]
-    pub port: Option<u32>,
+    pub port: Option<i32>,
 }
 
 /// `<target>`: the host's end of the plug.

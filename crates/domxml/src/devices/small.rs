@@ -249,7 +249,7 @@ pub struct Shmem {
     pub model: Option<ShmemModelKind>,
     #[xml(child, blank)]
     pub size: Option<Size>,
-    #[xml(child)]
+    #[xml(child, keep_empty)]
     pub server: Option<ShmemServer>,
     #[xml(child)]
     pub msi: Option<ShmemMsi>,

@@ -48,6 +48,10 @@ pub(super) const THROTTLE_GROUPS: Rules = &[Rule::Merged(
 /// `<disk>`.
 pub(super) const DISK: Rules = &[
     word("type", KINDS),
+    If(
+        When::Case(|node| !node.flags().has(ParseFlags::INACTIVE)),
+        &[Child("source", NUMBERED)],
+    ),
     Part(storage::SOURCE_BY_TYPE),
     Check(|node| only_once(node, "auth")),
     Child("auth", storage::AUTH),
@@ -127,6 +131,13 @@ pub(super) const DISK: Rules = &[
         }
     }),
 ];
+
+/// The number that a running guest's image has.
+const NUMBERED: Rules = &[given(
+    "index",
+    Form::U32(10),
+    domain("XML error: invalid disk index '{}'"),
+)];
 
 /// The copy that a job makes, with its source in it, or as the attributes that were there before.
 const MIRROR: Rules = &[

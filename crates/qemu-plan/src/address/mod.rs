@@ -41,8 +41,16 @@ pub fn assign(devices: &mut Devices, machine: Machine) -> Result<()> {
     spapr::assign(devices);
     ccid::assign(devices);
     pci::assign(devices, machine.legacy, machine.age)?;
-    usb::assign(devices)?;
+    usb::assign(devices, machine.age)?;
     memory::assign(devices, machine.memory_slots)
+}
+
+/// Gives the USB devices of a guest that is about to start the ports that its document does not name.
+///
+/// # Errors
+/// Libvirt's, when a given port does not exist or is taken.
+pub fn connect_usb(devices: &mut Devices) -> Result<()> {
+    usb::assign(devices, Age::New)
 }
 
 /// Gives a device that is about to be plugged in a place on the buses that there are, or checks the one that it names.
@@ -54,7 +62,7 @@ pub fn plug(devices: &mut Devices, new: DevicePlace, memory_slots: Option<u32>) 
     ccid::assign(devices);
     pci::plug(devices, new)?;
     let hubs = devices.hubs.len();
-    usb::assign(devices)?;
+    usb::assign(devices, Age::New)?;
     if devices.hubs.len() > hubs {
         return Err(Error::internal("No free USB ports"));
     }

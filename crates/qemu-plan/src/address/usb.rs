@@ -6,6 +6,7 @@ use domxml::devices::{
 };
 
 use crate::error::{Error, Result};
+use crate::facts::Age;
 
 /// Ports of a hub.
 const HUB_PORTS: usize = 8;
@@ -54,12 +55,19 @@ impl Ports {
 #[derive(Debug, Clone, Default)]
 struct Buses(Vec<Option<Ports>>);
 
-/// Gives every USB device a port, adding hubs when ports run out.
+/// Gives every USB device of a new document a port, adding hubs when ports run out. In one that was defined before, where a
+/// port is missing, all is left as it is until the guest starts.
 ///
 /// # Errors
 /// Libvirt's, when a given port does not exist or is taken.
-pub(super) fn assign(devices: &mut Devices) -> Result<()> {
+pub(super) fn assign(devices: &mut Devices, age: Age) -> Result<()> {
     check(devices)?;
+    let is_placed = |info: &DeviceInfo| port_of(info).is_some();
+    let is_whole = devices.hubs.iter().all(|hub| is_placed(&hub.info))
+        && infos(devices).into_iter().all(|info| is_placed(info));
+    if age == Age::Known && !is_whole {
+        return Ok(());
+    }
     add_hubs(devices);
     let mut buses = Buses::of(devices);
     for hub in &devices.hubs {

@@ -186,6 +186,13 @@ pub fn build_console(cx: Context<'_>, console: &Console, line: &mut CommandLine)
             line.device(props.with("chardev", format!("char{id}")).with("id", id));
             Ok(())
         }
+        kind @ (ConsoleTargetKind::Sclp | ConsoleTargetKind::Sclplm) => {
+            let id = alias(&console.info)?;
+            chardev::build(cx, (&console.chardev).into(), id, line)?;
+            let props = Props::driver(format!("{}console", kind.as_str()));
+            line.device(props.with("chardev", format!("char{id}")).with("id", id));
+            Ok(())
+        }
         other => Err(Error::unsupported(format!(
             "unsupported console target type {}",
             other.as_str()

@@ -73,9 +73,7 @@ pub fn described(
 pub fn changes_medium(def: &Domain, device: &Device) -> bool {
     let Device::Disk(disk) = device else { return false };
     let removable = matches!(disk.device, DiskDevice::Cdrom | DiskDevice::Floppy);
-    let is_drive = |d: &Disk| {
-        d.target.dev == disk.target.dev && disk.target.bus.is_none_or(|bus| d.target.bus == Some(bus))
-    };
+    let is_drive = |d: &Disk| d.target.dev == disk.target.dev;
     removable && def.devices.disks.iter().any(is_drive)
 }
 
@@ -169,6 +167,7 @@ pub fn place(def: &Domain, device: Device, caps: &Caps, ctx: &mut Context<'_>) -
     }
     let device = place_one(&mut trial, device)?;
     if let Device::Interface(card) = &device {
+        validate::start::card(def, caps, card)?;
         super::check_interface(card)?;
     }
     Ok(Placed { controllers, device })

@@ -35,7 +35,8 @@ impl Rules for Controller {
     }
 }
 
-/// A PCI bridge gets its name in QEMU with its address only: alone it has none, and libvirt refuses it.
+/// A PCI controller gets its model with the guest, and a bridge its name in QEMU with its address: alone it has none, and
+/// libvirt refuses it.
 ///
 /// # Errors
 /// Libvirt's.
@@ -43,6 +44,10 @@ pub(super) fn check_bridge(device: &Device) -> Result<()> {
     let Device::Controller(controller) = device else {
         return Ok(());
     };
+    if controller.kind == ControllerKind::Pci && controller.model.is_none() {
+        let message = "Unexpected enum value -1 for virDomainControllerModelPCI";
+        return Err(Error::new(Code::Internal, Area::Qemu, message));
+    }
     let Some(model) = controller.pci_model().filter(|model| !is_root(*model)) else {
         return Ok(());
     };

@@ -6,7 +6,7 @@ use domxml::devices::{
 };
 
 use super::{Rules, Side, first, invalid, missing};
-use crate::error::{Error, Result};
+use crate::error::{Area, Code, Error, Result};
 
 impl Rules for Hostdev {
     fn attach(&self, def: &Domain, side: Side) -> Result<()> {
@@ -34,6 +34,10 @@ impl Rules for Hostdev {
             &devices.hostdevs,
             |other| same_device(self, other),
             || match side {
+                // libvirt fails without a word.
+                Side::Live if self.kind == HostdevKind::ScsiHost => {
+                    Error::new(Code::Internal, Area::None, none(self))
+                }
                 Side::Live => missing(none(self)),
                 Side::Stored => missing("device not present in domain configuration"),
             },
@@ -54,7 +58,7 @@ fn none(hostdev: &Hostdev) -> String {
                 function,
             }),
         ) => format!("host pci device {domain:04x}:{bus:02x}:{slot:02x}.{function} not found"),
-        (HostdevKind::Usb, Some(HostdevAddress::Usb { bus, device })) if (*bus, *device) != (0, 0) => {
+        (HostdevKind::Usb, Some(HostdevAddress::Usb { bus, device })) if *bus != 0 && *device != 0 => {
             format!("host usb device {bus:03}.{device:03} not found")
         }
         (HostdevKind::Usb, _) => format!(
@@ -71,7 +75,6 @@ fn none(hostdev: &Hostdev) -> String {
             source.name.unwrap_or_default()
         ),
         (_, Some(HostdevAddress::Mdev { uuid })) => format!("mediated device '{uuid}' not found"),
-        // libvirt says nothing at all of these.
         _ => format!(
             "host scsi_host device {} not found",
             source.wwpn.unwrap_or_default()

@@ -2,18 +2,19 @@
 
 use domxml::Domain;
 use domxml::devices::{
-    Device, Devices, Family, Memory, MemoryModel, MemorySource, MemoryTarget, Place, Size,
+    Address, Device, DeviceInfo, Devices, Family, Memory, MemoryModel, MemorySource, MemoryTarget, Place,
+    Size,
 };
 
-use super::{Rules, Side, first, is_named, missing};
-use crate::error::{Error, Result};
+use super::{Rules, Side, first, is_alike, is_named, missing};
+use crate::error::{Area, Code, Error, Result};
 use crate::facts::size;
 
 /// Granularity of a module that is plugged in, KiB.
 const STEP_KIB: u64 = 1024;
 
 impl Rules for Memory {
-    fn attach(&self, _: &Domain, side: Side) -> Result<()> {
+    fn attach(&self, def: &Domain, side: Side) -> Result<()> {
         let celled = matches!(
             self.model,
             MemoryModel::Dimm | MemoryModel::Nvdimm | MemoryModel::VirtioMem
@@ -22,13 +23,24 @@ impl Rules for Memory {
             Side::Live if celled && target(self).node.is_none() => Err(Error::unsupported(
                 "target NUMA node needs to be specified for memory device",
             )),
+            Side::Stored if has_its_place(def, &self.info) => Err(Error::new(
+                Code::OperationInvalid,
+                Area::Domain,
+                "Domain already contains a device with the same address",
+            )),
             _ => Ok(()),
         }
     }
 
     fn find(&self, devices: &Devices, side: Side) -> Result<usize> {
         let all = &devices.memories;
-        let placed = |other: &Memory| is_named(&self.info, &other.info) && is_meant(self, other);
+        let is_meant = |other: &Memory| is_meant(self, other, side);
+        let is_at = |other: &Memory| self.info.address.is_none() || self.info.address == other.info.address;
+        let placed = |other: &Memory| is_at(other) && is_alike(&self.info, &other.info) && is_meant(other);
+        // One without an address is meant by any.
+        let placeless = |other: &Memory| {
+            other.info.address.is_none() && is_alike(&self.info, &other.info) && is_meant(other)
+        };
         match side {
             Side::Live => first(all, placed, || {
                 missing(format!(
@@ -37,10 +49,28 @@ impl Rules for Memory {
                 ))
             }),
             Side::Stored => first(all, placed, || missing(""))
-                .or_else(|_| first(all, |other| is_meant(self, other), || missing("")))
+                .or_else(|_| first(all, placeless, || missing("")))
                 .map_err(|_| missing("matching memory device was not found")),
         }
     }
+}
+
+/// Whether another device is where this one is to be, if it says where.
+fn has_its_place(def: &Domain, wanted: &DeviceInfo) -> bool {
+    let Some(place) = wanted.address.as_ref().filter(|address| match address {
+        Address::Pci(address) => !address.is_empty(),
+        _ => true,
+    }) else {
+        return false;
+    };
+    let others = def
+        .devices
+        .iter()
+        .filter_map(|device| device.info()?.address.as_ref());
+    others.into_iter().any(|other| match (place, other) {
+        (Address::Pci(one), Address::Pci(other)) => super::same_function(one, other),
+        (one, other) => one == other,
+    })
 }
 
 /// Whether there is room for a module that comes; for other devices there is.
@@ -90,9 +120,11 @@ pub(super) fn rounded(mut device: Device) -> Device {
     device
 }
 
-fn is_meant(wanted: &Memory, has: &Memory) -> bool {
+fn is_meant(wanted: &Memory, has: &Memory, side: Side) -> bool {
     let mut wanted = wanted.clone();
-    round(&mut wanted);
+    if side == Side::Live {
+        round(&mut wanted);
+    }
     let (one, two) = (target(&wanted), target(has));
     let same_requested = size_kib(one.requested.as_ref()) == size_kib(two.requested.as_ref());
     let same_block = size_kib(one.block.as_ref()) == size_kib(two.block.as_ref());

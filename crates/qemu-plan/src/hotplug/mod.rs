@@ -144,11 +144,13 @@ fn is_at(wanted: &DeviceInfo, has: &DeviceInfo) -> bool {
 
 /// Whether a device has the address and the alias that are asked for, where they are.
 fn is_named(wanted: &DeviceInfo, has: &DeviceInfo) -> bool {
-    is_at(wanted, has)
-        && wanted
-            .alias
-            .as_ref()
-            .is_none_or(|alias| has.alias.as_ref() == Some(alias))
+    is_at(wanted, has) && is_alike(wanted, has)
+}
+
+/// Whether a device has the alias that is asked for, if one is.
+fn is_alike(wanted: &DeviceInfo, has: &DeviceInfo) -> bool {
+    let alias = wanted.alias.as_ref();
+    alias.is_none_or(|alias| has.alias.as_ref() == Some(alias))
 }
 
 fn same_function(one: &PciAddress, other: &PciAddress) -> bool {

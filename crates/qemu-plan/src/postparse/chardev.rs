@@ -119,6 +119,10 @@ fn pair_console(devices: &mut Devices) {
             ..Console::default()
         };
         devices.consoles.insert(0, console);
+        // The others are one further back now.
+        for (port, console) in (0..).zip(&mut devices.consoles).skip(1) {
+            console.target.get_or_insert_default().port = Some(port);
+        }
     }
 }
 
@@ -177,12 +181,15 @@ fn fill_parallels(devices: &mut Devices) {
 }
 
 fn fill_consoles(devices: &mut Devices) {
-    for (number, console) in (0u32..).zip(&mut devices.consoles) {
-        let target = console.target.get_or_insert_with(ConsoleTarget::default);
+    let given = devices
+        .consoles
+        .iter()
+        .map(|console| console.target.as_ref().and_then(|target| target.port));
+    let mut next = Numbers::after(given);
+    for console in &mut devices.consoles {
+        let target = console.target.get_or_insert_default();
         target.kind.get_or_insert(ConsoleTargetKind::Serial);
-        // A serial port under another name has that one's number.
-        let serial = number == 0 && target.kind == Some(ConsoleTargetKind::Serial);
-        target.port = Some(target.port.filter(|_| serial).unwrap_or(number));
+        next.fill(&mut target.port);
     }
 }
 

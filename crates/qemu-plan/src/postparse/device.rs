@@ -6,7 +6,9 @@
 use domxml::Domain;
 use domxml::devices::{Device, DeviceRef, Devices, Place};
 
-use super::{Context, chardev, controllers, disk, drop_odd_aliases, graphics, machine, memory, net, small};
+use super::{
+    Context, chardev, controllers, disk, drop_odd_aliases, graphics, machine, memory, net, small, video,
+};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::facts::{MachineKind, controller_position, disk_position};
@@ -83,5 +85,6 @@ fn fill(def: &mut Domain, caps: &Caps, ctx: &mut Context<'_>) -> Result<()> {
     small::fill_buses(devices, ps2);
     chardev::fill_targets(devices, &ctx.config.channel_dirs);
     machine::fill_models(devices, kind, caps);
+    video::fill_models(devices, machine::default_video(caps));
     Ok(())
 }

@@ -99,6 +99,9 @@ pub(super) fn fill_defaults(devices: &mut Devices) {
         if !matches!(shmem.model, None | Some(ShmemModelKind::IvshmemDoorbell)) {
             shmem.size.get_or_insert_with(shmem_size);
         }
+        if shmem.model == Some(ShmemModelKind::IvshmemDoorbell) {
+            shmem.msi.get_or_insert_default();
+        }
     }
     for msi in devices.shmems.iter_mut().filter_map(|s| s.msi.as_mut()) {
         msi.ioeventfd.get_or_insert(OnOff::On);

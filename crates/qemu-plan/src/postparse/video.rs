@@ -20,6 +20,12 @@ pub(super) fn fill(devices: &mut Devices, default: VideoModelKind) {
     if devices.videos.is_empty() && !devices.graphics.is_empty() {
         devices.videos.push(Video::default());
     }
+    fill_models(devices, default);
+    order(&mut devices.videos);
+}
+
+/// Fills in the models of the adapters that there are.
+pub(super) fn fill_models(devices: &mut Devices, default: VideoModelKind) {
     for video in &mut devices.videos {
         let model = video.model.get_or_insert_with(VideoModel::default);
         if model.kind == VideoModelKind::Default {
@@ -41,7 +47,6 @@ pub(super) fn fill(devices: &mut Devices, default: VideoModelKind) {
             };
         }
     }
-    order(&mut devices.videos);
 }
 
 fn fill_memory(model: &mut VideoModel) {

@@ -281,6 +281,14 @@ rules! {
     }
 }
 
+/// Checks a card that is plugged into a running guest, by the kind of the port that it gets.
+///
+/// # Errors
+/// Libvirt's refusal.
+pub(crate) fn card(def: &Domain, caps: &Caps, card: &Interface) -> Result<()> {
+    check(CARD, &Guest::new(def, caps), card)
+}
+
 /// Kinds of ports whose card has several queues.
 const MANY_QUEUES: &[InterfaceKind] = &[
     InterfaceKind::Network,

@@ -82,14 +82,37 @@ pub(crate) async fn update(
     let change = Medium {
         disk: new,
         lock: how.lock,
+        is_whole: true,
     };
     change::make(driver, domain, &change, how.scope, conditions).await
+}
+
+/// Gives a drive of the running guest another medium: that of a disk which is attached in its place. What else the disk says
+/// is not looked at.
+///
+/// # Errors
+/// As [`update`].
+pub(crate) async fn insert(
+    driver: &Arc<Driver>,
+    domain: &Domain,
+    new: Disk,
+    scope: Scope,
+    conditions: &Conditions,
+) -> Result<()> {
+    let change = Medium {
+        disk: new,
+        lock: Lock::Respect,
+        is_whole: false,
+    };
+    change::make(driver, domain, &change, scope, conditions).await
 }
 
 /// A disk as it is to be.
 struct Medium {
     disk: Disk,
     lock: Lock,
+    /// All of the disk is meant, not its medium alone.
+    is_whole: bool,
 }
 
 impl Change for Medium {
@@ -149,12 +172,9 @@ impl Swap {
             hotplug::complete_in_place(def, (device, place), caps, context)
         })
         .await?;
-        hotplug::check_kept(DeviceRef::Disk(&old), DeviceRef::Disk(wanted))?;
-        let mut compared = wanted.clone();
-        if let Device::Disk(completed) = completed {
-            compared.target.bus = completed.target.bus;
+        if change.is_whole {
+            nothing_else_changes(&old, wanted, completed)?;
         }
-        only_the_medium(&old, &compared)?;
         if !same_medium(&old, wanted) {
             lookup::check_idle(view, &old)?;
         }
@@ -259,6 +279,16 @@ impl Live for Swap {
         steps.forget_old(old_nodes).await;
         Ok(())
     }
+}
+
+/// Checks that the disk as it is to be differs from the drive in its medium only.
+fn nothing_else_changes(old: &Disk, wanted: &Disk, completed: Device) -> Result<()> {
+    hotplug::check_kept(DeviceRef::Disk(old), DeviceRef::Disk(wanted))?;
+    let mut compared = wanted.clone();
+    if let Device::Disk(completed) = completed {
+        compared.target.bus = completed.target.bus;
+    }
+    only_the_medium(old, &compared)
 }
 
 /// Where the disk of a name is.
@@ -505,7 +535,8 @@ pub(crate) fn name_of(node: &Map<String, Value>) -> String {
 fn with_medium(old: &Disk, wanted: &Disk) -> Disk {
     let mut new = old.clone();
     put_medium(&mut new, wanted);
-    new.source = new.source.filter(|s| location(s) != Source::default());
+    let says = |s: &Source| location(s) != Source::default() || s.startup_policy.is_some();
+    new.source = new.source.filter(says);
     let format = wanted
         .driver
         .as_ref()
@@ -520,6 +551,7 @@ fn put_medium(disk: &mut Disk, from: &Disk) {
     disk.kind = from.kind;
     disk.source.clone_from(&from.source);
     disk.backing.clone_from(&from.backing);
+    disk.shareable = from.shareable;
     if let Some(format) = from.driver.as_ref().and_then(|d| d.kind) {
         disk.driver.get_or_insert_default().kind = Some(format);
     }

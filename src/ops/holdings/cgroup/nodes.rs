@@ -141,7 +141,8 @@ pub(crate) fn path_of(device: DeviceRef<'_>) -> Option<&str> {
         DeviceRef::Rng(rng) => rng.backend.as_ref().map(|backend| backend.path.as_str()),
         DeviceRef::Input(input) => {
             let source = input.source.as_ref()?;
-            source.evdev.as_deref().or(source.dev.as_deref())
+            // An empty one is none that is there.
+            return source.evdev.as_deref().or(source.dev.as_deref());
         }
         DeviceRef::Tpm(tpm) => tpm.backend.as_ref()?.device.as_ref()?.path.as_deref(),
         DeviceRef::Graphics(display) => display.gl.as_ref()?.rendernode.as_deref(),

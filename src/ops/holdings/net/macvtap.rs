@@ -99,6 +99,7 @@ impl Macvtap {
             ),
             error,
         )
+        .in_area(Area::Net)
     }
 
     /// Makes it. `state` is where addresses of devices below are kept. Blocks.

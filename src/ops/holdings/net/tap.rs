@@ -27,6 +27,10 @@ use crate::{
 /// Beginnings of the names that the daemon makes up.
 pub(crate) const TAP: &str = "vnet";
 pub(crate) const MACVTAP: &str = "macvtap";
+/// What the kernel makes a name of for a device that is asked for without one.
+const OF_THE_KERNEL: &str = "tap%d";
+/// Longest name of a device.
+const NAME_MAX: usize = 15;
 /// Names tried before giving up.
 const TRIES: u32 = 10_000;
 /// First byte of the addresses of the host's ends, so that a bridge never takes one of them for its own.
@@ -130,7 +134,8 @@ impl Plug {
             _ => Vhost::IfPossible,
         };
         Ok(Self {
-            device: target.and_then(|t| t.dev.clone()).filter(|name| !name.is_empty()),
+            // With an empty name, the kernel chooses.
+            device: target.and_then(|t| t.dev.clone()),
             foreign: target.is_some_and(|t| t.managed == Some(YesNo::No)),
             bridge,
             macvtap: plug_source(interface)
@@ -174,7 +179,11 @@ impl Plug {
         if self.foreign {
             self.check_foreign()?;
         }
-        let name = self.device.clone().map_or_else(|| names.take(TAP), Ok)?;
+        let name = match self.device.as_deref() {
+            None => names.take(TAP)?,
+            Some("") => OF_THE_KERNEL.to_owned(),
+            Some(name) => name.to_owned(),
+        };
         if self.foreign && is_macvtap(&name) {
             let taps = self.queues_of(&name)?;
             return Ok(Plugged {
@@ -182,6 +191,13 @@ impl Plug {
                 taps,
                 vhosts: self.vhosts(self.queues)?,
             });
+        }
+        if name.len() > NAME_MAX {
+            let error = std::io::Error::from_raw_os_error(nix::libc::ERANGE);
+            return Err(failed(
+                format_args!("Network interface name '{name}' is too long"),
+                error,
+            ));
         }
         let flags = self.flags();
         let open = |name: &str| {
@@ -492,6 +508,10 @@ mod tests {
             if !bridge || !Path::new("/dev/net/tun").exists() {
                 return;
             }
+            let unnamed = Plug {
+                device: Some(String::new()),
+                ..plug("virtio", "name='qemu'")
+            };
             let plug = Plug {
                 device: Some("tap-test".to_owned()),
                 ..plug("virtio", "name='qemu' queues='2'")
@@ -511,6 +531,8 @@ mod tests {
             }
             drop(plugged);
             assert!(unixfd::mtu("tap-test").is_err());
+            let plugged = unnamed.carry_out(&LinkNames::default()).unwrap();
+            assert_eq!(plugged.device, "tap0");
         };
         std::thread::spawn(test).join().unwrap();
     }

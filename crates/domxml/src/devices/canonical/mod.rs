@@ -35,7 +35,7 @@ use chardev::{
 };
 use display::{canonical_audio, canonical_graphics};
 use net::{canonical_interface, canonical_ip, canonical_route};
-use storage::canonical_disk;
+use storage::{canonical_disk, canonical_host};
 
 /// Whether to dial again, and when.
 fn canonical_reconnect(reconnect: Option<Reconnect>) -> Option<Reconnect> {
@@ -128,6 +128,7 @@ fn canonical_info(info: &mut DeviceInfo) {
 /// Shared memory is measured in MiB.
 fn canonical_shmem(shmem: &mut Shmem) {
     const MIB: u64 = 1 << 20;
+    shmem.size = shmem.size.take().filter(|size| size.value != 0);
     if let Some(size) = &mut shmem.size
         && let Ok(bytes) = crate::units::scale(size.value, size.unit.as_deref().unwrap_or("B"))
         && bytes % MIB == 0
@@ -270,6 +271,7 @@ fn canonical_memory(memory: &mut Memory) {
         if !matches!(model, Dimm | VirtioMem) {
             clear!(source; pagesize);
         }
+        source.pagesize = source.pagesize.take().filter(|size| size.value != 0);
         if !matches!(model, Nvdimm | VirtioPmem) {
             clear!(source; path);
         }
@@ -287,6 +289,7 @@ fn canonical_memory(memory: &mut Memory) {
         if !matches!(model, VirtioMem | VirtioPmem) {
             clear!(target; address);
         }
+        target.address = target.address.filter(|base| *base != 0);
     }
 }
 
@@ -368,8 +371,12 @@ fn canonical_hostdev(hostdev: &mut Hostdev) {
         if source.protocol != Some(HostdevProtocol::Iscsi) || kind != Scsi {
             clear!(source; name, hosts, auth, initiator);
         }
-        if kind != Scsi {
+        source.hosts.iter_mut().for_each(canonical_host);
+        if kind != Scsi || source.protocol == Some(HostdevProtocol::Iscsi) {
             clear!(source; adapter);
+        }
+        if kind == Scsi && source.protocol == Some(HostdevProtocol::Iscsi) {
+            clear!(source; address);
         }
         if kind != Usb {
             clear!(source; vendor, product);

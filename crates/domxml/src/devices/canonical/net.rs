@@ -3,7 +3,7 @@
 use super::is_default;
 use crate::devices::{
     Bandwidth, Coalesce, Interface, InterfaceDriver, InterfaceKind, InterfaceSource, Ip, Mac, NetBackendKind,
-    Route, VirtualPort, VirtualPortKind, YesNo, interface::MODELS,
+    PortRange, Rate, Route, VirtualPort, VirtualPortKind, YesNo, interface::MODELS,
 };
 
 pub(super) fn canonical_interface(interface: &mut Interface) {
@@ -22,7 +22,10 @@ pub(super) fn canonical_interface(interface: &mut Interface) {
     }
     interface.mac = interface.mac.take().and_then(canonical_mac);
     interface.model = interface.model.take().filter(|model| !model.is_empty());
-    let frames = |c: &Coalesce| c.rx.as_ref().is_some_and(|rx| rx.frames.is_some());
+    let frames = |c: &Coalesce| {
+        c.rx.as_ref()
+            .is_some_and(|rx| rx.frames.is_some_and(|most| most != 0))
+    };
     interface.coalesce = interface.coalesce.take().filter(frames);
     interface.filterref = interface
         .filterref
@@ -67,6 +70,12 @@ pub(super) fn canonical_interface(interface: &mut Interface) {
         vlan.trunk = Some(YesNo::Yes);
     }
     interface.bandwidth.iter_mut().for_each(canonical_bandwidth);
+    for forward in &mut interface.port_forwards {
+        let says = |range: &PortRange| range.start != 0 || range.exclude.is_some();
+        forward.ranges.retain(says);
+    }
+    let says = |bandwidth: &Bandwidth| bandwidth.inbound.is_some() || bandwidth.outbound.is_some();
+    interface.bandwidth = interface.bandwidth.take().filter(says);
     interface.virtualport.iter_mut().for_each(canonical_virtual_port);
     let forwarded = interface
         .port_forwards
@@ -112,6 +121,10 @@ fn canonical_bandwidth(bandwidth: &mut Bandwidth) {
         ] {
             *number = number.filter(|number| *number != 0);
         }
+    }
+    let says = |rate: &Rate| rate.average.is_some() || rate.floor.is_some();
+    for rate in [&mut bandwidth.inbound, &mut bandwidth.outbound] {
+        *rate = rate.take().filter(says);
     }
 }
 

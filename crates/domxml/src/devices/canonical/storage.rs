@@ -117,7 +117,7 @@ fn canonical_source(source: &mut Source, kind: StorageKind) {
 }
 
 /// A server is at a socket, or at a name and a port.
-fn canonical_host(host: &mut StorageHost) {
+pub(super) fn canonical_host(host: &mut StorageHost) {
     host.port = host.port.filter(|port| *port != 0);
     match host.transport {
         Some(HostTransport::Unix) => {
