@@ -197,6 +197,10 @@ fn what_can_not_be_attached_is_refused_in_libvirts_words() {
             "<interface type='mcast'><source address='230.0.0.1' port='5558'/></interface>".to_owned(),
             "84 10: Operation not supported: hotplug of interface type of mcast is not implemented yet",
         ),
+        (
+            "<interface type='null'><model type='usb-net'/></interface>".to_owned(),
+            "84 10: Operation not supported: hotplug of interface type of null is not implemented yet",
+        ),
         // A place is looked for before its kind is.
         (
             "<interface type='null'><address type='pci' domain='0' bus='0x60' slot='0'/></interface>"

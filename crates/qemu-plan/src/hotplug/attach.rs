@@ -167,8 +167,8 @@ pub fn place(def: &Domain, device: Device, caps: &Caps, ctx: &mut Context<'_>) -
     }
     let device = place_one(&mut trial, device)?;
     if let Device::Interface(card) = &device {
-        validate::start::card(def, caps, card)?;
         super::check_interface(card)?;
+        validate::start::card(def, caps, card)?;
     }
     Ok(Placed { controllers, device })
 }
