@@ -70,12 +70,7 @@ pub(super) fn canonical_interface(interface: &mut Interface) {
         vlan.trunk = Some(YesNo::Yes);
     }
     interface.bandwidth.iter_mut().for_each(canonical_bandwidth);
-    for forward in &mut interface.port_forwards {
-        let says = |range: &PortRange| range.start != 0 || range.exclude.is_some();
-        forward.ranges.retain(says);
-    }
-    let says = |bandwidth: &Bandwidth| bandwidth.inbound.is_some() || bandwidth.outbound.is_some();
-    interface.bandwidth = interface.bandwidth.take().filter(says);
+    drop_nothings(interface);
     interface.virtualport.iter_mut().for_each(canonical_virtual_port);
     let forwarded = interface
         .port_forwards
@@ -108,6 +103,16 @@ fn canonical_socket(source: &mut InterfaceSource, passt: bool) {
     }
     clear!(source; dev);
     source.reconnect = super::canonical_reconnect(source.reconnect.take());
+}
+
+/// Leaves out forwarded ports and limits that are none.
+fn drop_nothings(interface: &mut Interface) {
+    for forward in &mut interface.port_forwards {
+        let says = |range: &PortRange| range.start != 0 || range.exclude.is_some();
+        forward.ranges.retain(says);
+    }
+    let says = |bandwidth: &Bandwidth| bandwidth.inbound.is_some() || bandwidth.outbound.is_some();
+    interface.bandwidth = interface.bandwidth.take().filter(says);
 }
 
 /// A rate of nothing is none.
