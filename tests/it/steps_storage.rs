@@ -149,7 +149,11 @@ impl Trial {
                 .unwrap_or_default()
                 .to_string_lossy()
                 .into_owned();
-            if name.ends_with(".qcow2") || name.ends_with(".s1") || name.ends_with(".out") {
+            if name.ends_with(".qcow2")
+                || name.ends_with(".s1")
+                || name.ends_with(".s2")
+                || name.ends_with(".out")
+            {
                 std::fs::remove_file(path)?;
             }
         }
@@ -353,6 +357,50 @@ fn every_step(operation: Operation) -> Result<()> {
                     .with_context(|| format!("{} at {rule}: {fault:?}", operation.name))?;
             }
         }
+    }
+    Ok(())
+}
+
+/// QEMU ends when a job is dismissed and nothing is recorded of it yet: documents and images say the same of the chain.
+#[test]
+fn a_merge_that_is_not_recorded_is_not_in_the_chain() -> Result<()> {
+    if !can_run_guests() {
+        return Ok(());
+    }
+    for (name, before, commands) in [
+        ("pull", &[][..], &["blockpull g vda --wait"]),
+        ("commit", &[], &["blockcommit g vda --top TOP --delete --wait"]),
+        (
+            "commit-active",
+            &[],
+            &["blockcommit g vda --active --wait --pivot"],
+        ),
+        (
+            "delete-overlay",
+            &[
+                "snapshot-create-as g s1 --disk-only",
+                "snapshot-create-as g s2 --disk-only",
+            ],
+            &["snapshot-delete g s1"],
+        ),
+    ] {
+        let operation = Operation {
+            name,
+            before,
+            commands,
+        };
+        let mut trial = Trial::new()?;
+        trial.begin(&operation)?;
+        trial.say(None)?;
+        ensure!(trial.carry_out(&operation)?, "{name} fails undisturbed");
+        let asked = read_record(&trial.record)?;
+        let after = trial.state()?;
+        let is_question = |asked: &&Asked| asked.execute == "query-named-block-nodes";
+        let dismissed = asked.iter().position(|asked| asked.execute == "job-dismiss");
+        let dismissed = dismissed.context("no job was dismissed")?;
+        let nth = asked[..dismissed].iter().filter(is_question).count() + 1;
+        let rule = json!({"execute": "query-named-block-nodes", "nth": nth});
+        trial.errs(&operation, Fault::Eof, rule, &after).context(name)?;
     }
     Ok(())
 }

@@ -278,11 +278,15 @@ pub(super) async fn follow(context: &Context, guest: &Arc<Guest>, id: &str) -> R
     }
     guest.streams.is_gone(id);
     keep_bitmaps(guest, &job, (&disk, &after), &outcome).await;
+    if guest.has_ended().await {
+        // The end of the run sees to the images, from the documents as they are.
+        return Err(Error::not_running());
+    }
     if outcome == Outcome::Completed && job.kind.known() == Some(BlockJobKind::Pull) {
         write_out(guest, &after).await?;
     }
     context.enter("the documents");
-    commit(context, (&job, &disk), &after, &outcome).await?;
+    commit(context, guest, (&job, &disk), (&after, &outcome)).await?;
     let id = id.to_owned();
     Ok(Left {
         id,
@@ -464,13 +468,17 @@ async fn transact(guest: &Guest, actions: Vec<serde_json::Value>) -> Result<()> 
 
 async fn commit(
     context: &Context,
+    guest: &Arc<Guest>,
     (job, disk): (&BlockJob, &Disk),
-    after: &After,
-    outcome: &Outcome,
+    (after, outcome): (&After, &Outcome),
 ) -> Result<()> {
+    let guest = Arc::clone(guest);
     let (job, before, after, what) = (job.clone(), disk.clone(), after.clone(), outcome.told());
     let completed = *outcome == Outcome::Completed;
     let change = move |view: &mut View| {
+        if guest.is_over() {
+            return Err(Error::not_running());
+        }
         change_entries(view, |all| all.retain(|known| known.name != job.name));
         let target = before.target.dev.clone();
         let live = {

@@ -391,6 +391,11 @@ impl Guest {
         !self.cleaning.swap(true, Ordering::SeqCst)
     }
 
+    /// Whether the run is over, and what it had is being given back: its documents stay as they are.
+    pub(crate) fn is_over(&self) -> bool {
+        self.cleaning.load(Ordering::SeqCst)
+    }
+
     /// Waits until the pump has handed over everything that QEMU said, or `limit` has passed.
     pub(crate) async fn drained(&self, limit: Duration) {
         let mut receiver = self.drained.subscribe();

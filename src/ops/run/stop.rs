@@ -252,7 +252,9 @@ pub(crate) async fn ended(driver: &Arc<Driver>, guest: &Arc<Guest>) {
         return;
     }
     guest.drained(LAST_WORDS).await;
-    let view = guest.domain.view();
+    // What was to be committed before is by then, and what comes later sees that the run is over.
+    let last = guest.domain.commit(|_| Ok(Effects::none())).await;
+    let view = last.unwrap_or_else(|_| guest.domain.view());
     let cause = guest.ending().unwrap_or(Cause::Failed);
     give_back(driver, guest, &view, cause).await;
     // Nobody can start it before that is done.
