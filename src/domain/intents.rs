@@ -262,6 +262,7 @@ impl Intent {
             Self::CreateSnapshot { .. }
                 | Self::DeleteSnapshot { .. }
                 | Self::SnapshotDisks { .. }
+                | Self::BeginBlockJob { .. }
                 | Self::Backup { .. }
                 | Self::Save { .. }
         )

@@ -405,6 +405,30 @@ fn a_merge_that_is_not_recorded_is_not_in_the_chain() -> Result<()> {
     Ok(())
 }
 
+/// The daemon and QEMU end while the image of a copy is made.
+#[test]
+fn a_copy_that_has_not_begun_leaves_no_file() -> Result<()> {
+    if !can_run_guests() {
+        return Ok(());
+    }
+    let mut trial = Trial::new()?;
+    let copy = Operation {
+        name: "copy",
+        before: &[],
+        commands: &["blockcopy g vda COPY --transient-job --wait"],
+    };
+    let before = trial.begin(&copy)?;
+    let file = trial.place.image("copy");
+    trial.errs(
+        &copy,
+        Fault::BothKilled,
+        json!({"execute": "blockdev-create", "nth": 1}),
+        &before,
+    )?;
+    ensure!(!file.exists(), "an image is left that nobody names");
+    Ok(())
+}
+
 /// QEMU 10.0.2 ends if it is asked about its nodes between the end of a pull and its dismissal.
 #[test]
 fn a_pull_stands_while_qemu_is_asked_about_its_nodes() -> Result<()> {

@@ -23,7 +23,10 @@ pub(crate) async fn before_all(driver: &Arc<Driver>) {
         let left = intents.of(domain.uuid(), Note::OFF).into_iter().filter(|note| {
             matches!(
                 note.intent,
-                Intent::SnapshotDisks { .. } | Intent::Backup { .. } | Intent::Save { .. }
+                Intent::SnapshotDisks { .. }
+                    | Intent::BeginBlockJob { .. }
+                    | Intent::Backup { .. }
+                    | Intent::Save { .. }
             )
         });
         for note in left {
@@ -72,6 +75,11 @@ async fn resolve(driver: &Arc<Driver>, domain: &Domain, note: &Note) -> Result<O
             if !backups::recover::has_begun(&view) {
                 left_backup::remove(files.clone()).await;
             }
+            return Ok(Some(taken_back()));
+        }
+        // Nobody was told that it has begun.
+        Intent::BeginBlockJob { files, .. } => {
+            moments::left::remove_unnamed(&view, files).await?;
             return Ok(Some(taken_back()));
         }
         other => moments::resolve::over(driver, domain, other).await?,
