@@ -31,7 +31,7 @@ use self::{attempt::Attempt, prepare::prepare, restore::Source};
 use crate::{
     domain::{
         Condition, Domain, Effects, GONE, Stored, View,
-        jobs::{Long, Want},
+        jobs::{Kind, Long, Want},
     },
     error::{Error, Result},
     ops::{
@@ -84,7 +84,12 @@ pub async fn start(
             (false, None) => Err(Error::invalid("domain has no configuration to start from")),
         }
     };
-    let config = startable(&domain.view())?;
+    let view = domain.view();
+    let config = match startable(&view) {
+        // A run that a daemon has found which began a moment ago may be over.
+        Err(_) if is_found(driver, &view) => startable(&domain.job(Want::Plain(Kind::Query)).await?.view())?,
+        known => known?,
+    };
     if conditions.trial {
         Box::pin(prepare(driver, copy(&config)?)).await?;
         return Ok(domain.view());
@@ -103,6 +108,11 @@ pub async fn start(
     operation
         .carry_out(|context| carrying_out(context, document, Some(config), how))
         .await
+}
+
+/// Whether a guest runs, as its files say, and nobody has been to it yet.
+fn is_found(driver: &Driver, view: &View) -> bool {
+    view.run.as_ref().is_some_and(|run| !run.starting) && driver.guests.of(view).is_err()
 }
 
 /// Begins the operation. It needs no intent: the status file of a run that is not ready is one.
