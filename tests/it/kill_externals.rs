@@ -123,13 +123,16 @@ async fn who_comes_at_once_finds_the_removal_done_or_does_it() -> Result<()> {
         return Ok(());
     }
     let mut stage = Stage::counting().await?;
-    let (operation, tries) = (Operation::DeleteLastOff, kill::tries());
+    let (operation, tries, until) = (Operation::DeleteLastOff, kill::tries(), kill::until());
     operation.prepare(&stage).await?;
     let begun = Instant::now();
     operation.carry_out(&stage).await?;
     let whole = begun.elapsed();
     clear(&stage).await?;
     for number in 1..=tries {
+        if until.is_some_and(|until| Instant::now() > until) {
+            break;
+        }
         operation.prepare(&stage).await?;
         let moment = whole.mul_f64(f64::from(number) / f64::from(tries + 1));
         let killer = kill::later(stage.sandbox.pid().context("no daemon")?, moment);

@@ -40,7 +40,7 @@ pub fn tries() -> u32 {
 }
 
 /// When a matrix ends though it has not had all its tries: `KILL_MATRIX_SECONDS` from its beginning.
-fn until() -> Option<Instant> {
+pub fn until() -> Option<Instant> {
     let seconds = std::env::var("KILL_MATRIX_SECONDS").ok()?.parse().ok()?;
     Some(Instant::now() + Duration::from_secs(seconds))
 }

@@ -9,7 +9,11 @@ use crate::{
         intents::{Intent, Note},
     },
     error::{Error, Result},
-    ops::{Conditions, Driver, moments::resolve, recover::resolve::taken_back},
+    ops::{
+        Conditions, Driver,
+        moments::resolve,
+        recover::{resolve::taken_back, run_over},
+    },
 };
 
 /// Finishes, at start-up, what was under way.
@@ -43,20 +47,9 @@ async fn finish_note(driver: Arc<Driver>, domain: Domain, note: Note) {
     let view = domain.view();
     tracing::warn!(guest = %view.name, intent = ?note.intent, "this was under way when the daemon ended");
     let result = Box::pin(finish(&driver, &domain, &note.intent)).await;
-    let error = match &result {
-        Ok(error) => error.as_ref(),
-        Err(error) => {
-            tracing::error!(guest = %view.name, %error, "what was under way could not be set right");
-            Some(error)
-        }
-    };
-    let view = domain.view();
-    let what = (&*view, note.intent.kind());
-    driver
-        .operations
-        .recovered(note.operation, what, "recovered", error);
+    run_over::tell(&driver, &domain, &note, &result);
     // What was merged by then stays so: the note tells it to whoever removes the snapshot later.
-    if result.is_ok() || !takes_long(&view, &note.intent) {
+    if result.is_ok() || !takes_long(&domain.view(), &note.intent) {
         driver.registry.store().intents().clear(&note).await;
     }
 }

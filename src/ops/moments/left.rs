@@ -15,7 +15,7 @@ use super::{
     overlays, records,
 };
 use crate::{
-    domain::{Domain, Effects, View},
+    domain::{Domain, Effects, View, intents::Intent},
     error::Result,
     ops::{
         Driver,
@@ -30,9 +30,33 @@ pub(crate) struct Left<'a> {
     pub(crate) disks: &'a [String],
     pub(crate) nodes: &'a [String],
     pub(crate) files: &'a [PathBuf],
+    /// Whether QEMU may have got the overlays.
+    pub(crate) handed: bool,
 }
 
-impl Left<'_> {
+impl<'a> Left<'a> {
+    /// What the intent to put overlays on tells; nothing, of another.
+    pub(crate) fn of(intent: &'a Intent) -> Option<Self> {
+        let Intent::SnapshotDisks {
+            snapshot,
+            disks,
+            nodes,
+            files,
+            handed,
+            ..
+        } = intent
+        else {
+            return None;
+        };
+        Some(Self {
+            snapshot: snapshot.as_deref(),
+            disks,
+            nodes,
+            files,
+            handed: *handed,
+        })
+    }
+
     /// The disks as they are with the overlays.
     fn parsed(&self) -> Result<Vec<Disk>> {
         let mut disks = Vec::new();
@@ -50,18 +74,13 @@ impl Left<'_> {
 ///
 /// # Errors
 /// The files can't be read, written or removed.
-pub(crate) async fn without_qemu(
-    driver: &Arc<Driver>,
-    domain: &Domain,
-    left: Left<'_>,
-    handed: bool,
-) -> Result<()> {
+pub(crate) async fn without_qemu(driver: &Arc<Driver>, domain: &Domain, left: Left<'_>) -> Result<()> {
     let view = domain.view();
     let disks = left.parsed()?;
     let made = left.files.to_vec();
     let are_there = move || Ok(made.iter().all(|file| file.exists()));
     let are_there = crate::blocking::file("looking for images", are_there).await?;
-    if handed && are_there && !disks.is_empty() {
+    if left.handed && are_there && !disks.is_empty() {
         return adopt(driver, domain, &view, (disks, left.snapshot)).await;
     }
     let snapshot = left.snapshot.map(Snapshot::parse_file).transpose()?;

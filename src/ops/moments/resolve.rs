@@ -41,20 +41,9 @@ pub(crate) async fn running(driver: &Arc<Driver>, guest: &Arc<Guest>, intent: &I
             }
             Ok(())
         }
-        Intent::SnapshotDisks {
-            snapshot,
-            disks,
-            nodes,
-            files,
-            resume,
-            goes_on,
-            ..
-        } => {
-            let left = left::Left {
-                snapshot: snapshot.as_deref(),
-                disks,
-                nodes,
-                files,
+        Intent::SnapshotDisks { resume, goes_on, .. } => {
+            let Some(left) = left::Left::of(intent) else {
+                return Ok(());
             };
             left::resolve(driver, guest, left).await?;
             // Where somebody else makes a part they stand until he says so; if it came to nothing he has no part.
@@ -102,24 +91,9 @@ pub(crate) async fn off(driver: &Arc<Driver>, domain: &Domain, intent: &Intent) 
 /// # Errors
 /// An image can't be read or changed; the files can't be written.
 pub(crate) async fn over(driver: &Arc<Driver>, domain: &Domain, intent: &Intent) -> Result<()> {
-    match intent {
-        Intent::SnapshotDisks {
-            snapshot,
-            disks,
-            nodes,
-            files,
-            handed,
-            ..
-        } => {
-            let left = left::Left {
-                snapshot: snapshot.as_deref(),
-                disks,
-                nodes,
-                files,
-            };
-            left::without_qemu(driver, domain, left, *handed).await
-        }
-        other => off(driver, domain, other).await,
+    match left::Left::of(intent) {
+        Some(left) => left::without_qemu(driver, domain, left).await,
+        None => off(driver, domain, intent).await,
     }
 }
 

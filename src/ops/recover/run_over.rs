@@ -41,22 +41,27 @@ pub(crate) async fn see_to(driver: &Arc<Driver>, domain: &Domain, note: Note) {
     tracing::warn!(%guest, intent = ?note.intent, "this was under way when the run ended");
     let intents = driver.registry.store().intents();
     let result = Box::pin(resolve(driver, domain, &note)).await;
-    let error = match &result {
-        Ok(error) => error.as_ref(),
-        Err(error) => {
-            tracing::error!(%guest, %error, "what was under way could not be set right");
-            Some(error)
-        }
-    };
-    let view = domain.view();
-    let what = (&*view, note.intent.kind());
-    driver
-        .operations
-        .recovered(note.operation, what, "recovered", error);
+    tell(driver, domain, &note, &result);
     match result {
         Ok(_) => intents.clear(&note).await,
         Err(_) => intents.hand_on(note).await,
     }
+}
+
+/// Tells whoever asks for the operation, and the log, what became of what a note is of.
+pub(crate) fn tell(driver: &Driver, domain: &Domain, note: &Note, result: &Result<Option<Error>>) {
+    let view = domain.view();
+    let error = match result {
+        Ok(error) => error.as_ref(),
+        Err(error) => {
+            tracing::error!(guest = %view.name, %error, "what was under way could not be set right");
+            Some(error)
+        }
+    };
+    let what = (&*view, note.intent.kind());
+    driver
+        .operations
+        .recovered(note.operation, what, "recovered", error);
 }
 
 /// Finishes or undoes one; the error that whoever asks for the operation gets.
