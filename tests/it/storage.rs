@@ -3,12 +3,18 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
 use testkit::skip::can_run_guests;
-use testkit::{Neighbour, Sandbox, Virsh};
+use testkit::{Neighbour, Sandbox, Virsh, wait_until};
 
+use crate::blockjobs::run;
 use crate::grpc::{QEMU, daemon, small};
+
+/// How long a job or a run may take to its end.
+const AT_REST: Duration = Duration::from_secs(40);
 
 /// Also private secrets are for us: we are one of the host's daemons.
 const SECRET: &str = "<secret ephemeral='no' private='yes'><uuid>33333333-3333-3333-3333-333333333333</uuid>\
@@ -94,6 +100,65 @@ pub(crate) fn furnish(sandbox: &Sandbox, neighbour: &Neighbour) -> Result<()> {
 
 fn guest(name: &str) -> String {
     small(name, Path::new(QEMU), "").replacen("<memballoon", &format!("{DISKS}<memballoon"), 1)
+}
+
+/// The name of the image below, which qemu-img writes back after a pull that nobody saw end, takes the image's secret.
+#[test]
+fn an_encrypted_image_names_the_one_below_again() -> Result<()> {
+    if !can_run_guests() {
+        return Ok(());
+    }
+    let sandbox = Sandbox::started(daemon())?;
+    let Some(neighbour) = Neighbour::beside(&sandbox)? else {
+        return Ok(());
+    };
+    furnish(&sandbox, &neighbour)?;
+    let virsh = sandbox.virsh();
+    let [base, top] = ["base", "top"].map(|name| format!("{}/{name}", sandbox.dir().display()));
+    run("qemu-img", &["create", "-q", "-f", "qcow2", &base, "8M"])?;
+    run("qemu-io", &["-f", "qcow2", "-c", "write -P 7 0 2M", &base])?;
+    let encrypted = "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10";
+    let secret = "secret,id=s,data=secret";
+    let image = [
+        "create", "-q", "-f", "qcow2", "-b", &base, "-F", "qcow2", "-o", encrypted,
+    ];
+    run("qemu-img", &[&image[..], &["--object", secret, &top]].concat())?;
+    let disk = format!(
+        "<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='{top}'><encryption format='luks'>\
+         <secret type='passphrase' uuid='33333333-3333-3333-3333-333333333333'/></encryption></source>\
+         <target dev='vda' bus='virtio'/></disk><memballoon"
+    );
+    virsh.define(&small("g", Path::new(QEMU), "").replacen("<memballoon", &disk, 1))?;
+    virsh.ok(&["start", "g", "--paused"])?;
+    virsh.ok(&["blockpull", "g", "vda", "--bandwidth", "1000000", "--bytes"])?;
+    let named = || -> Result<bool> {
+        let info = run("qemu-img", &["info", "-U", &top])?;
+        Ok(info.contains("backing file:"))
+    };
+    let daemon = sandbox.pid().context("no daemon")?;
+    testkit::process::signal(daemon, Signal::SIGSTOP);
+    let ended = wait_until("the end of the job", AT_REST, || {
+        named().is_ok_and(|named| !named)
+    });
+    let killed = sandbox.guest_pid("g").context("no guest").map(|pid| {
+        testkit::process::signal(pid, Signal::SIGKILL);
+    });
+    testkit::process::signal(daemon, Signal::SIGCONT);
+    ended?;
+    killed?;
+    let status = sandbox.path("/run/libvirt/qemu/g.xml");
+    wait_until("the guest's end", AT_REST, || !status.exists())?;
+    ensure!(named()?, "the image names nothing below it");
+    nothing_left(&sandbox)?;
+    // It can be read as a whole.
+    virsh.ok(&["start", "g", "--paused"])?;
+    virsh.ok(&["blockpull", "g", "vda", "--wait"])?;
+    virsh.ok(&["destroy", "g"])?;
+    ensure!(!named()?, "the image names one below it");
+    let file =
+        format!("json:{{\"driver\":\"qcow2\",\"encrypt.key-secret\":\"s\",\"file.filename\":\"{top}\"}}");
+    run("qemu-io", &["--object", secret, "-c", "read -P 7 0 2M", &file])?;
+    Ok(())
 }
 
 /// A run leaves nothing in its directories.

@@ -11,7 +11,7 @@
 //! serves both. SCSI controllers that a disk needs are plugged in before it, each as a device of its own that stays.
 //! The intent holds the whole device: a daemon that finds it takes back what the document does not name (`recover`).
 
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 
 use domxml::{
     Domain as Document, FormatFlags, ParseFlags,
@@ -56,7 +56,6 @@ use crate::{
         run::{guest::Guest, react::lifecycle},
         tuning::locked,
     },
-    qemu::MasterKey,
 };
 
 /// Attaches a device; as the guest has it then: the running one, if that was asked for.
@@ -348,18 +347,8 @@ impl Coming {
         if first.secrets.is_empty() {
             return Ok(first);
         }
-        let dir = run.status.lib_dir.clone().unwrap_or_default();
-        let key = crate::blocking::file("reading the guest's key", move || {
-            let path = Path::new(&dir).join("master-key.aes");
-            MasterKey::read(&path).map_err(|error| {
-                Error::system(
-                    format_args!("cannot read the guest's key '{}'", path.display()),
-                    error,
-                )
-            })
-        })
-        .await?;
-        secrets::fetch_needed(context.driver(), first.secrets, &key, given).await?;
+        let dir = run.status.lib_dir.as_deref();
+        secrets::fetch_for_run(context.driver(), dir, first.secrets, given).await?;
         Ok(plan(given)?)
     }
 

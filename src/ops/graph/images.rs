@@ -29,7 +29,6 @@ use crate::{
         operation::Context,
         run::{cpus, guest::Guest},
     },
-    qemu::MasterKey,
 };
 
 /// What an image is to have when it is new.
@@ -112,23 +111,9 @@ pub(crate) async fn secrets(
     needs: Vec<block::SecretNeed>,
 ) -> Result<qemu_plan::command::Resources> {
     let mut given = of_run(driver, guest)?;
-    if needs.is_empty() {
-        return Ok(given);
-    }
     let view = guest.domain.view();
-    let run = view.running()?;
-    let dir = run.status.lib_dir.clone().unwrap_or_default();
-    let key = crate::blocking::file("reading the guest's key", move || {
-        let path = Path::new(&dir).join("master-key.aes");
-        MasterKey::read(&path).map_err(|error| {
-            Error::system(
-                format_args!("cannot read the guest's key '{}'", path.display()),
-                error,
-            )
-        })
-    })
-    .await?;
-    secrets::fetch_needed(driver, needs, &key, &mut given).await?;
+    let dir = view.running()?.status.lib_dir.as_deref();
+    secrets::fetch_for_run(driver, dir, needs, &mut given).await?;
     Ok(given)
 }
 

@@ -14,19 +14,22 @@ use domxml::{
     status::{self, BlockJob, BlockJobKind},
 };
 use qemu_plan::{
-    block::{Chain, Layer, Sources},
+    block::{self, Chain, Image, Layer, SecretNeed, Sources},
     command::Resources,
 };
-use serde_json::json;
 
 use crate::{
     domain::{Run, View, intents::Intent},
     error::{Error, Result},
-    ops::{Driver, holdings::storage::qemu_img::qemu_img, host::files::remove_image},
+    ops::{
+        Driver,
+        holdings::storage::{qemu_img::qemu_img, secrets},
+        host::files::remove_image,
+    },
 };
 
 /// Puts the names back. What fails is logged.
-pub(crate) async fn put_back(run: &Run) {
+pub(crate) async fn put_back(driver: &Driver, run: &Run) {
     let document = &run.document.domain;
     let jobs = run.status.blockjobs.iter().flat_map(|all| &all.jobs);
     for job in jobs {
@@ -38,7 +41,7 @@ pub(crate) async fn put_back(run: &Run) {
         let Some((image, below)) = images_of(job, disk) else {
             continue;
         };
-        if let Err(error) = name(&image, &below, disk).await {
+        if let Err(error) = name(driver, run, disk, (&image, &below)).await {
             tracing::error!(guest = document.name, job = job.name, %error,
                 "an image may name a wrong one below it: QEMU ended in the midst of a block job");
         }
@@ -99,23 +102,42 @@ fn images_of(job: &BlockJob, disk: &Disk) -> Option<(Layer, Layer)> {
 }
 
 /// Has an image name the one below it.
-async fn name(image: &Layer, below: &Layer, disk: &Disk) -> Result<()> {
-    let path = image
-        .path()
-        .ok_or_else(|| Error::internal("it is not on this host"))?;
-    let (format, base) = (format_of(image), name_of(below, disk)?);
-    let words = [
-        "rebase",
-        "-u",
-        "-f",
-        format,
-        "-F",
-        format_of(below),
-        "-b",
-        &base,
-        &path,
-    ];
-    qemu_img(words.map(str::to_owned).to_vec()).await
+async fn name(driver: &Driver, run: &Run, disk: &Disk, (image, below): (&Layer, &Layer)) -> Result<()> {
+    let mut words = vec!["rebase".to_owned(), "-u".to_owned()];
+    words.extend(["-F", format_of(below), "-b"].map(str::to_owned));
+    words.push(name_of(below, disk)?);
+    let needs = opened(image, disk, &Resources::default())?.1;
+    let mut given = Resources::default();
+    secrets::fetch_for_run(driver, run.status.lib_dir.as_deref(), needs, &mut given).await?;
+    words.extend(opening(image, disk, &given, run.status.lib_dir.as_deref())?);
+    qemu_img(words).await
+}
+
+/// What has qemu-img open an image: its format and its path, or all that is to be said of one that takes more.
+fn opening(image: &Layer, disk: &Disk, given: &Resources, dir: Option<&str>) -> Result<Vec<String>> {
+    let (found, needs) = opened(image, disk, given)?;
+    if let (true, None, Some(path)) = (needs.is_empty(), found.slice, image.path()) {
+        return Ok(vec!["-f".to_owned(), format_of(image).to_owned(), path]);
+    }
+    let mut objects = Vec::new();
+    if !needs.is_empty() {
+        let file = secrets::key_of_run(dir).display().to_string();
+        objects.push(block::master_key(file));
+    }
+    objects.extend(found.objects.iter().cloned());
+    let objects = objects.into_iter().flat_map(|object| {
+        let text = object.into_value().to_string();
+        ["--object".to_owned(), text]
+    });
+    Ok(objects.chain([format!("json:{}", found.alone())]).collect())
+}
+
+/// An image as QEMU opens it, and what secrets that takes.
+fn opened(image: &Layer, disk: &Disk, given: &Resources) -> Result<(Image, Vec<SecretNeed>)> {
+    let mut sources = Sources::new(given, 1);
+    let found = sources.disk(&image.as_disk(disk))?;
+    let found = found.ok_or_else(|| Error::internal("the image has no source"))?;
+    Ok((found, sources.needs))
 }
 
 fn format_of(layer: &Layer) -> &'static str {
@@ -127,18 +149,10 @@ fn name_of(below: &Layer, disk: &Disk) -> Result<String> {
     if let Some(name) = below.relative() {
         return Ok(name.to_owned());
     }
-    let given = Resources::default();
-    let image = Sources::new(&given, 1).disk(&below.as_disk(disk))?;
-    let image = image.ok_or_else(|| Error::internal("the image below has no source"))?;
-    let storage = image.storage.into_value();
+    let (image, _) = opened(below, disk, &Resources::default())?;
     Ok(match (image.slice, below.path()) {
         (None, Some(path)) => path,
-        (None, None) => format!("json:{storage}"),
-        (Some(slice), _) => {
-            let part =
-                json!({ "driver": "raw", "offset": slice.offset, "size": slice.size, "file": storage });
-            format!("json:{part}")
-        }
+        _ => format!("json:{}", image.place()),
     })
 }
 
@@ -213,6 +227,45 @@ mod tests {
         chain.layers[2].set_relative(Some("low".into()));
         chain.put(&mut disk);
         assert_eq!(name_of(&Chain::of(&disk).layers[2], &disk).unwrap(), "low");
+    }
+
+    #[test]
+    fn an_image_is_opened_by_its_path_if_that_is_enough() {
+        let opened = |source: &str| {
+            let mut disk = disk(FILE);
+            let text = format!(
+                "<disk type='file' device='disk'><driver type='qcow2'/>{source}<target dev='vda'/></disk>"
+            );
+            if let Device::Disk(given) = Device::parse(&text, domxml::ParseFlags::NONE).unwrap() {
+                disk.source = given.source;
+            }
+            opening(
+                &Chain::of(&disk).layers[0],
+                &disk,
+                &Resources::default(),
+                Some("/run"),
+            )
+            .unwrap()
+        };
+        let words = opened("<source file='/d/a'/>");
+        assert_eq!(words, ["-f", "qcow2", "/d/a"]);
+        let words = opened(
+            "<source file='/d/a'><encryption format='luks'><secret type='passphrase' usage='u'/></encryption></source>",
+        );
+        let [key, secret] = [1, 3].map(|at| serde_json::from_str::<serde_json::Value>(&words[at]).unwrap());
+        assert_eq!(key["file"], "/run/master-key.aes");
+        let image = words[4].strip_prefix("json:").unwrap();
+        let image: serde_json::Value = serde_json::from_str(image).unwrap();
+        assert_eq!(image["encrypt"]["key-secret"], secret["id"]);
+        assert_eq!(image["file"]["filename"], "/d/a");
+        assert_eq!(words.len(), 5);
+        let part =
+            "<source file='/d/a'><slices><slice type='storage' offset='512' size='1024'/></slices></source>";
+        let words = opened(part);
+        assert!(
+            words[0].starts_with("json:") && words[0].contains("\"offset\":512"),
+            "{words:?}"
+        );
     }
 
     #[test]

@@ -334,9 +334,10 @@ async fn give_back(driver: &Arc<Driver>, guest: &Guest, view: &Arc<View>, cause:
     virtiofs::unplug(driver, document).await;
     passt::unplug(driver, document).await;
     tpm::unplug(driver, view, document, guest.id).await;
+    // It takes the run's key.
+    left_jobs::put_back(driver, run).await;
     remove_directories(driver, view, run, cause).await;
     left_backup::give_back(driver, run).await;
-    left_jobs::put_back(run).await;
     left_jobs::remove_merged(driver, view, run).await;
     hooks::tell(driver, Operation::Stopped, document).await;
     if let Err(error) = script::unplug(document).await {

@@ -88,7 +88,7 @@ pub(crate) async fn reserve(
     make_directories(&prepared.document, &dirs, identity, undo).await?;
     let nvram = prepare_nvram(&prepared.document, identity, reset_nvram);
     let pstore = prepare_pstore(&prepared.document, identity);
-    let key = PathBuf::from(&dirs.lib).join("master-key.aes");
+    let key = secrets::key_of_run(Some(&dirs.lib));
     let key = crate::blocking::file("preparing the guest's files", move || {
         let key = write_key(&key, identity)?;
         nvram()?;

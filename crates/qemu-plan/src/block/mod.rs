@@ -17,5 +17,7 @@ pub use number::{
     set_of, sources,
 };
 pub use protocol::{Refs, storage_props};
-pub use source::{Common, End, Link, SecretFrom, SecretNeed, Sources, credentials, is_empty, secrets_of};
+pub use source::{
+    Common, End, Link, SecretFrom, SecretNeed, Sources, credentials, is_empty, master_key, secrets_of,
+};
 pub use throttle::{Filter, filter_node, filters, group_id, group_object};

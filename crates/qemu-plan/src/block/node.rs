@@ -5,6 +5,7 @@
 
 use domxml::devices::common::OnOff;
 use domxml::devices::disk::Disk;
+use serde_json::Value;
 
 use crate::props::Props;
 
@@ -178,6 +179,26 @@ impl Image {
         nodes.extend(self.slice.map(|slice| self.slice_props(slice)));
         nodes.extend(self.format.as_ref().map(|format| self.format_props(format)));
         nodes
+    }
+
+    /// Options that open the storage, or its part that holds the image, as one value for a program beside the guest's QEMU.
+    pub fn place(&self) -> Value {
+        let storage = self.storage.clone().into_value();
+        let part = self.slice.map(|slice| {
+            Props::driver("raw")
+                .with("offset", slice.offset)
+                .with("size", slice.size)
+                .with("file", storage.clone())
+        });
+        part.map_or(storage, Props::into_value)
+    }
+
+    /// The same for the image in it; what is below is not said.
+    pub fn alone(&self) -> Value {
+        match &self.format {
+            Some(format) => format.options.clone().with("file", self.place()).into_value(),
+            None => self.place(),
+        }
     }
 
     fn storage_props(&self) -> Props {

@@ -18,6 +18,9 @@ use crate::props::Props;
 use crate::resources::{Resources, TlsFiles};
 use crate::{Error, Result};
 
+/// Id of the object with the key of a run.
+const MASTER_KEY: &str = "masterKey0";
+
 /// What all images of a disk's chain have in common.
 #[derive(Debug, Clone, Default)]
 pub struct Common {
@@ -383,11 +386,18 @@ impl<'r> Sources<'r> {
     }
 }
 
+/// The key of a run, from its file: the values of secrets are encrypted with it.
+pub fn master_key(file: impl Into<String>) -> Props {
+    Props::object("secret", MASTER_KEY)
+        .with("format", "raw")
+        .with("file", file.into())
+}
+
 fn secret_object(res: &Resources, id: &str) -> Props {
     let secret = res.secrets.get(id).cloned().unwrap_or_default();
     Props::object("secret", id)
         .with("data", secret.data)
-        .with("keyid", "masterKey0")
+        .with("keyid", MASTER_KEY)
         .with("iv", secret.iv)
         .with("format", "base64")
 }

@@ -53,7 +53,7 @@ pub use line::{Arg, CommandLine, Switch, shell_quote};
 pub use live_cpu::{ConfirmedCpu, LiveCpu, live_cpu};
 pub use serial::socket_name as channel_socket;
 
-use crate::block::{Image, SecretNeed, Sources, group_object};
+use crate::block::{self, Image, SecretNeed, Sources, group_object};
 use crate::caps::Caps;
 use crate::validate::start;
 use crate::{Error, Result};
@@ -198,11 +198,7 @@ fn build_process(cx: Context<'_>, line: &mut CommandLine) {
     line.push("-name", name);
     build_compat(cx, line);
     line.flag("-S");
-    line.object(
-        Props::object("secret", "masterKey0")
-            .with("format", "raw")
-            .with("file", cx.res.lib_file("master-key.aes")),
-    );
+    line.object(block::master_key(cx.res.lib_file("master-key.aes")));
     if needs_managed_reservations(cx.def) {
         line.object(
             Props::object("pr-manager-helper", "pr-helper0").with("path", cx.res.lib_file("pr-helper0.sock")),

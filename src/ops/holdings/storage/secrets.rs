@@ -1,5 +1,7 @@
 //! Secrets that a guest's disks need, fetched and encrypted for QEMU.
 
+use std::path::{Path, PathBuf};
+
 use qemu_plan::{
     block::{SecretFrom, SecretNeed},
     command::{self, Resources, Secret},
@@ -43,6 +45,37 @@ pub(crate) async fn fetch_needed(
         resources.secrets.insert(id, encrypted(key, &value)?);
     }
     Ok(())
+}
+
+/// Puts into `resources` what objects of a guest's QEMU need that has been started; `dir` is the run's directory.
+///
+/// # Errors
+/// The run's key can't be read; `NoSecret`, or that nobody serves secrets.
+pub(crate) async fn fetch_for_run(
+    driver: &Driver,
+    dir: Option<&str>,
+    needs: Vec<SecretNeed>,
+    resources: &mut Resources,
+) -> Result<()> {
+    if needs.is_empty() {
+        return Ok(());
+    }
+    let path = key_of_run(dir);
+    let key = crate::blocking::file("reading the guest's key", move || {
+        MasterKey::read(&path).map_err(|error| {
+            Error::system(
+                format_args!("cannot read the guest's key '{}'", path.display()),
+                error,
+            )
+        })
+    })
+    .await?;
+    fetch_needed(driver, needs, &key, resources).await
+}
+
+/// The file of the key that a run's secrets are encrypted with.
+pub(crate) fn key_of_run(dir: Option<&str>) -> PathBuf {
+    Path::new(dir.unwrap_or_default()).join("master-key.aes")
 }
 
 /// Asks for what a device needs, which is kept by nobody.
