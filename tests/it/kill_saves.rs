@@ -101,7 +101,8 @@ impl kill::Place for Saves {
 
     async fn rest(&mut self, operation: Operation, killed: Option<Victim>) -> Result<bool> {
         let place = &self.place;
-        let agreed = || is_once(place, operation, killed.is_some_and(Victim::is_of_qemu));
+        let qemu_killed = killed.is_some_and(Victim::is_of_qemu);
+        let agreed = || is_once(place, operation, qemu_killed);
         wait_until("the guest being there once", AT_REST, || agreed().is_ok()).or_else(|_| agreed())?;
         let runs = place.virsh().state("g")? == "running";
         let image = is_complete(&operation.file(place));
@@ -110,7 +111,8 @@ impl kill::Place for Saves {
             Operation::ManagedSave | Operation::Save => !runs && image,
             // It may have run, and its QEMU been killed since.
             Operation::StartSaved => runs || !image,
-            Operation::Restore => runs || self.counter.told()?.count > self.told.count,
+            // The same; its image stays, and it may not have told a number yet.
+            Operation::Restore => runs || qemu_killed || self.counter.told()?.count > self.told.count,
         })
     }
 

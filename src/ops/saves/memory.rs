@@ -457,10 +457,16 @@ impl Waiting<'_> {
                 let _ = tokio::time::timeout(DRAINING / 20, states.changed()).await;
             }
         };
+        let gone = async {
+            // What does not answer any more ends.
+            if given_up.await.is_err() {
+                self.guest.process_ended().await;
+            }
+        };
         tokio::select! {
             () = self.guest.process_ended() => {}
-            ended = tokio::time::timeout(GIVING_UP, given_up) => {
-                if !matches!(ended, Ok(Ok(()))) {
+            ended = tokio::time::timeout(GIVING_UP, gone) => {
+                if ended.is_err() {
                     tracing::error!(guest = %self.guest.domain.view().name, "QEMU does not give up a migration");
                 }
             }
