@@ -118,6 +118,9 @@ pub enum Intent {
         /// The files of images that the disk has no more go, too.
         #[serde(default)]
         deletes: bool,
+        /// The CPUs stand meanwhile, and run afterwards.
+        #[serde(default)]
+        resume: bool,
     },
     /// Plug a device in.
     AttachDevice {

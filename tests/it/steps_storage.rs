@@ -293,7 +293,7 @@ impl Trial {
         let (last, first) = operation.commands.split_last().context("no command")?;
         let nth = usize::try_from(rule["nth"].as_u64().unwrap_or(1))?;
         let reached = |trial: &Self| {
-            let asked = trial.asked();
+            let asked = read_record(&trial.record).unwrap_or_default();
             asked
                 .iter()
                 .filter(|a| rule["execute"] == a.execute.as_str())
@@ -401,6 +401,47 @@ fn a_merge_that_is_not_recorded_is_not_in_the_chain() -> Result<()> {
         let nth = asked[..dismissed].iter().filter(is_question).count() + 1;
         let rule = json!({"execute": "query-named-block-nodes", "nth": nth});
         trial.errs(&operation, Fault::Eof, rule, &after).context(name)?;
+    }
+    Ok(())
+}
+
+/// The daemon ends while the CPUs stand for a pivot and QEMU has swapped: the next one lets them run.
+#[test]
+fn cpus_run_again_if_the_daemon_ends_as_a_job_is_dismissed() -> Result<()> {
+    if !can_run_guests() {
+        return Ok(());
+    }
+    let mut trial = Trial::new()?;
+    for (name, before, commands) in [
+        (
+            "pivot",
+            &["blockcopy g vda COPY --transient-job --wait"][..],
+            &["blockjob g vda --pivot"],
+        ),
+        (
+            "commit-active",
+            &[],
+            &["blockcommit g vda --active --wait --pivot"],
+        ),
+        (
+            "delete-overlay",
+            &["snapshot-create-as g s1 --disk-only"],
+            &["snapshot-delete g s1"],
+        ),
+    ] {
+        let operation = Operation {
+            name,
+            before,
+            commands,
+        };
+        trial.begin(&operation)?;
+        trial.say(None)?;
+        ensure!(trial.carry_out(&operation)?, "{name} fails undisturbed");
+        let after = trial.state()?;
+        let rule = json!({"execute": "job-dismiss", "nth": 1});
+        trial
+            .errs(&operation, Fault::Killed, rule, &after)
+            .context(name)?;
     }
     Ok(())
 }

@@ -242,7 +242,7 @@ pub(crate) async fn pivot(
         still.end().await;
         return Ok(None);
     }
-    let followed = Box::pin(end::follow(context, guest, &id)).await;
+    let followed = Box::pin(end::follow(context, guest, &id, still.stands())).await;
     still.end().await;
     Ok(Some(match followed {
         Ok(left) => Ok(left.let_go(context, guest).await),

@@ -227,7 +227,7 @@ fn written_down(job: &BlockJob, info: Option<&JobInfo>, error: Option<String>) -
 /// # Errors
 /// There is no such job, QEMU does not answer, or the files can't be written.
 pub(crate) async fn finish(context: &Context, guest: &Arc<Guest>, id: &str) -> Result<Outcome> {
-    let left = Box::pin(follow(context, guest, id)).await?;
+    let left = Box::pin(follow(context, guest, id, false)).await?;
     Ok(left.let_go(context, guest).await)
 }
 
@@ -239,11 +239,11 @@ pub(super) struct Left {
     outcome: Outcome,
 }
 
-/// Has the documents follow a job that has ended.
+/// Has the documents follow a job that has ended. `resume`: the CPUs stand until they have.
 ///
 /// # Errors
 /// As [`finish`].
-pub(super) async fn follow(context: &Context, guest: &Arc<Guest>, id: &str) -> Result<Left> {
+pub(super) async fn follow(context: &Context, guest: &Arc<Guest>, id: &str, resume: bool) -> Result<Left> {
     let view = context.view();
     let job = entry(&view, id)
         .ok_or_else(|| Error::internal(format!("there is no block job '{id}'")))?
@@ -270,6 +270,7 @@ pub(super) async fn follow(context: &Context, guest: &Arc<Guest>, id: &str) -> R
             job: id.to_owned(),
             disk: note,
             deletes: after.deletes,
+            resume,
         })
         .await?;
     mark(guest, id, outcome.state()).await?;

@@ -294,7 +294,8 @@ impl Context {
         self.record.id
     }
 
-    /// Notes on disk what is about to be done to the run.
+    /// Notes on disk what is about to be done to the run. It takes the place of what the operation has noted of the run
+    /// before: what of that is still to be seen to, the new one says as well.
     ///
     /// # Errors
     /// The note can't be written, or the guest does not run: nothing may be done then.

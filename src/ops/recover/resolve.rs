@@ -311,8 +311,9 @@ fn decide(intent: &Intent, document: &domxml::Domain, truth: &Truth) -> Result<V
                 })
                 .collect()
         }
-        Intent::SteerBlockJob { resume, .. } => resume.then_some(Action::RunCpus).into_iter().collect(),
-        Intent::BeginBlockJob { .. } | Intent::EndBlockJob { .. } => of_block_job(intent, document, truth)?,
+        Intent::SteerBlockJob { .. } | Intent::BeginBlockJob { .. } | Intent::EndBlockJob { .. } => {
+            of_block_job(intent, document, truth)?
+        }
         Intent::Rewire { alias } => vec![Action::Rewire { alias: alias.clone() }],
         Intent::AttachDevice { .. } | Intent::DetachDevice { .. } => device_of(intent)?
             .map(|device| of_device(intent, device, document, truth))
@@ -399,10 +400,23 @@ fn of_block_job(intent: &Intent, document: &domxml::Domain, truth: &Truth) -> Re
             actions.extend(left.cloned().map(Action::RemoveFile));
             actions
         }
-        Intent::EndBlockJob { disk, deletes, .. } => match Device::parse(disk, status::PARSE)? {
-            Device::Disk(before) => images_that_left(&before, document, truth, *deletes),
-            _ => Vec::new(),
-        },
+        Intent::SteerBlockJob { resume, .. } => resume.then_some(Action::RunCpus).into_iter().collect(),
+        Intent::EndBlockJob {
+            disk,
+            deletes,
+            resume,
+            ..
+        } => {
+            let left = match Device::parse(disk, status::PARSE)? {
+                Device::Disk(before) => images_that_left(&before, document, truth, *deletes),
+                _ => Vec::new(),
+            };
+            resume
+                .then_some(Action::RunCpus)
+                .into_iter()
+                .chain(left)
+                .collect()
+        }
         _ => Vec::new(),
     })
 }

@@ -68,6 +68,11 @@ impl Still {
         Ok(still)
     }
 
+    /// Whether we have stopped them.
+    pub(crate) fn stands(&self) -> bool {
+        self.stands
+    }
+
     /// Lets the CPUs run again.
     pub(crate) async fn end(mut self) {
         if std::mem::take(&mut self.stands) {
