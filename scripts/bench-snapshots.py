@@ -4,6 +4,8 @@
 usage: bench-snapshots.py --uri URI --reference URI --dir DIR [--rounds N] [--snapshots N] [--pid PID --reference-pid PID]
 
 * How long a guest of 256 MiB stands still while an external snapshot with its memory is made, by the events that say so.
+* How long a guest stands still while the overlay on its disk is merged into the image below and swapped for it, by what QEMU says of its
+  CPUs (0: they run all the while), and how long the swap takes.
 * A list of the snapshots of one guest, and the document of one; with the PIDs of both daemons, what memory the snapshots take (of daemons that were
   just started).
 * Attaching a disk, a guest's document and its statistics, with chains of 8 to 64 images.
@@ -20,6 +22,7 @@ import threading
 import time
 
 import libvirt
+import libvirt_qemu
 
 QEMU = "/usr/bin/qemu-system-x86_64"
 CHAINS = [8, 16, 32, 64]
@@ -82,6 +85,33 @@ class Side:
             when = dict(reversed(self.told))
             yield 1000 * (when[libvirt.VIR_DOMAIN_EVENT_RESUMED] - when[libvirt.VIR_DOMAIN_EVENT_SUSPENDED])
 
+    def pivots(self, rounds):
+        """How long each swap takes, and how long CPUs stand in it."""
+        path = f"{self.directory}/pivot.qcow2"
+        image(path)
+        domain = self.domain("bench-pivot", 64, disk(path, "sda"))
+        domain.create()
+        told = []
+
+        def tell(_connection, _domain, event, seconds, micros, *_):
+            told.append((event, 1000 * seconds + micros / 1000))
+
+        for event in ["STOP", "RESUME"]:
+            libvirt_qemu.qemuMonitorEventRegister(self.connection, domain, event, tell, None)
+        for turn in range(rounds):
+            over = f"<domainsnapshot><disks><disk name='sda'><source file='{self.directory}/pivot-{turn}.qcow2'/></disk></disks></domainsnapshot>"
+            domain.snapshotCreateXML(over, libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA)
+            domain.blockCommit("sda", path, None, 0, libvirt.VIR_DOMAIN_BLOCK_COMMIT_ACTIVE)
+            while "ready='yes'" not in domain.XMLDesc():
+                time.sleep(0.01)
+            told.clear()
+            took = timed(lambda: domain.blockJobAbort("sda", libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT))
+            until = time.monotonic() + 0.5
+            while time.monotonic() < until and not any(event == "RESUME" for event, _ in told):
+                time.sleep(0.005)
+            when = dict(reversed(told))
+            yield took, when["RESUME"] - when["STOP"] if len(when) == 2 else 0
+
     def make_snapshots(self, number):
         domain = self.domain(SNAPSHOTS, 64)
         inner = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
@@ -143,6 +173,22 @@ def turns(sides, rounds, call, between=lambda side: None):
     return figures
 
 
+def in_turns(sides, rounds, work):
+    """What each side's own rounds give."""
+    going = {side.name: work(side) for side in sides}
+    figures = {side.name: [] for side in sides}
+    for _ in range(rounds):
+        for side in sides:
+            figures[side.name].append(next(going[side.name]))
+    return figures
+
+
+def pivots(sides, options):
+    made = in_turns(sides, options.rounds, lambda side: side.pivots(options.rounds))
+    show("swap to the image below", {name: [took for took, _ in all] for name, all in made.items()})
+    show("CPUs stand in it", {name: [stood for _, stood in all] for name, all in made.items()})
+
+
 def snapshots(sides, options):
     for side in sides:
         side.make_snapshots(options.snapshots)
@@ -202,12 +248,9 @@ def main():
         Side("libvirt", options.reference, directory, options.reference_pid),
     ]
     try:
-        pauses = {side.name: side.pauses(options.rounds) for side in sides}
-        figures = {side.name: [] for side in sides}
-        for _ in range(options.rounds):
-            for side in sides:
-                figures[side.name].append(next(pauses[side.name]))
-        show("pause of an external snapshot with memory", figures)
+        pauses = in_turns(sides, options.rounds, lambda side: side.pauses(options.rounds))
+        show("pause of an external snapshot with memory", pauses)
+        pivots(sides, options)
         snapshots(sides, options)
         chains(sides, options)
     finally:
