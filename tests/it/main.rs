@@ -57,6 +57,7 @@ mod snapshots;
 mod soak;
 mod stage;
 mod steps;
+mod steps_files;
 mod steps_saves;
 mod steps_storage;
 mod storage;

@@ -15,13 +15,13 @@ use testkit::fake_qemu::program::{install, read_record};
 use testkit::fake_qemu::script::Asked;
 use testkit::skip::can_run_guests;
 use testkit::wait::pause;
-use testkit::{wait_for, wait_until};
+use testkit::{Daemon, wait_for, wait_until};
 
 use crate::blockjobs::{LATE, PART, Place};
 use crate::grpc::{QEMU, daemon};
 
 /// How long all may take until it is at rest.
-const AT_REST: Duration = Duration::from_secs(40);
+pub(crate) const AT_REST: Duration = Duration::from_secs(40);
 /// How long a daemon that is to be killed is kept waiting for an answer.
 const HELD_BACK: u64 = 800;
 /// How long a QEMU that is to be killed is given to do what it was told, milliseconds.
@@ -37,12 +37,12 @@ const PASSED_OVER: [&str; 6] = [
 ];
 
 /// An operation, as commands of virsh; what is in capitals is an image or a file.
-struct Operation {
-    name: &'static str,
+pub(crate) struct Operation {
+    pub(crate) name: &'static str,
     /// What it begins from.
-    before: &'static [&'static str],
+    pub(crate) before: &'static [&'static str],
     /// What is asked for, up to its end.
-    commands: &'static [&'static str],
+    pub(crate) commands: &'static [&'static str],
 }
 
 /// What can be wrong with a step.
@@ -68,15 +68,19 @@ const FAULTS: [Fault; 6] = [
 ];
 
 /// A guest whose QEMU does what the script lets it.
-struct Trial {
-    place: Place,
+pub(crate) struct Trial {
+    pub(crate) place: Place,
     script: PathBuf,
     record: PathBuf,
 }
 
 impl Trial {
     fn new() -> Result<Self> {
-        let mut place = Place::new(daemon())?;
+        Self::of(daemon())
+    }
+
+    pub(crate) fn of(daemon: Daemon) -> Result<Self> {
+        let mut place = Place::new(daemon)?;
         let dir = place.sandbox.dir().join("fake");
         std::fs::create_dir_all(&dir)?;
         let emulator = install(&dir, &json!({"real": QEMU}))?;
@@ -95,7 +99,7 @@ impl Trial {
         self.place.xml().replace(QEMU, &emulator.display().to_string())
     }
 
-    fn words(&self, line: &str) -> Vec<String> {
+    pub(crate) fn words(&self, line: &str) -> Vec<String> {
         let word = |word: &str| match word {
             "TOP" => self.place.path("top"),
             "COPY" => self.place.path("copy"),
@@ -124,18 +128,22 @@ impl Trial {
         Ok(std::fs::write(&self.script, script.to_string())?)
     }
 
+    /// All that QEMU was told and asked.
+    fn heard(&self) -> Vec<Asked> {
+        read_record(&self.record).unwrap_or_default()
+    }
+
+    /// What it was told that changes something.
     fn asked(&self) -> Vec<Asked> {
-        let asked = read_record(&self.record).unwrap_or_default();
-        let is_step = |a: &Asked| {
-            !PASSED_OVER.contains(&a.execute.as_str())
-                && !a.execute.starts_with("query-")
-                && !a.execute.starts_with("qom-")
-        };
-        asked.into_iter().filter(is_step).collect()
+        let asked = self.heard();
+        asked
+            .into_iter()
+            .filter(|step| !is_question(&json!(step.execute)))
+            .collect()
     }
 
     /// The images as they were, the guest on them, and what the operation begins from.
-    fn begin(&self, operation: &Operation) -> Result<String> {
+    pub(crate) fn begin(&self, operation: &Operation) -> Result<String> {
         let (place, virsh) = (&self.place, self.place.virsh());
         self.say(None)?;
         // It may be off.
@@ -181,7 +189,7 @@ impl Trial {
     }
 
     /// What is recorded, and the images of the disk.
-    fn state(&self) -> Result<String> {
+    pub(crate) fn state(&self) -> Result<String> {
         let virsh = self.place.virsh();
         let chain = self.place.chain()?.join(" ");
         let snapshots = virsh.ok(&["snapshot-list", "g", "--name"])?;
@@ -196,7 +204,7 @@ impl Trial {
         ))
     }
 
-    fn carry_out(&self, operation: &Operation) -> Result<bool> {
+    pub(crate) fn carry_out(&self, operation: &Operation) -> Result<bool> {
         for line in operation.commands {
             if !self.run(line)? {
                 return Ok(false);
@@ -206,7 +214,7 @@ impl Trial {
     }
 
     /// Waits until nothing is under way; what is to be steered by a client is given up, unless `before` has it.
-    fn rests(&self, before: &str) -> Result<()> {
+    pub(crate) fn rests(&self, before: &str) -> Result<()> {
         let (place, virsh) = (&self.place, self.place.virsh());
         let is_still = || {
             let Ok(document) = virsh.ok(&["dumpxml", "g"]) else {
@@ -230,7 +238,7 @@ impl Trial {
     }
 
     /// All that must hold then: one of two states, and what was on the disk.
-    fn holds(&self, states: &[&String]) -> Result<String> {
+    pub(crate) fn holds(&self, states: &[&String]) -> Result<String> {
         self.rests(states[0])?;
         let state = self.state()?;
         ensure!(states.contains(&&state), "'{state}' is none of {states:?}");
@@ -255,8 +263,12 @@ impl Trial {
             Fault::Killed | Fault::BothKilled => rule["delay_ms"] = json!(HELD_BACK),
         }
         self.say(Some(&rule))?;
-        if matches!(fault, Fault::Killed | Fault::BothKilled) {
-            return self.is_cut_off(operation, (fault, &rule), [&before, after]);
+        match fault {
+            Fault::Killed | Fault::BothKilled => {
+                return self.is_cut_off(operation, (fault, &rule), [&before, after]);
+            }
+            Fault::Eof | Fault::Died => return self.is_left(operation, [&before, after]),
+            Fault::Refused | Fault::EventFirst => {}
         }
         let done = self.carry_out(operation)?;
         match fault {
@@ -264,13 +276,27 @@ impl Trial {
                 ensure!(done, "it failed");
                 self.holds(&[after]).map(drop)
             }
-            Fault::Eof | Fault::Died => self.starts_as([&before, after]),
             _ => {
                 let state = self.holds(&[&before, after])?;
                 ensure!(!done || state == *after, "it was said to be done");
                 Ok(())
             }
         }
+    }
+
+    /// QEMU ends in the midst of it. Another QEMU, that goes on with it, does not.
+    fn is_left(&self, operation: &Operation, states: [&String; 2]) -> Result<()> {
+        let pid = self.place.sandbox.guest_pid("g").context("no guest")?;
+        let all: Vec<_> = operation
+            .commands
+            .iter()
+            .map(|line| self.words(line).join(" "))
+            .collect();
+        let mut client = self.place.virsh().spawn(&[&all.join("; ")])?;
+        wait_until("QEMU's end", AT_REST, || !testkit::process::alive(pid))?;
+        self.say(None)?;
+        client.wait()?;
+        self.starts_as(states)
     }
 
     /// The guest is off, and its next start finds one of two states.
@@ -293,7 +319,7 @@ impl Trial {
         let (last, first) = operation.commands.split_last().context("no command")?;
         let nth = usize::try_from(rule["nth"].as_u64().unwrap_or(1))?;
         let reached = |trial: &Self| {
-            let asked = read_record(&trial.record).unwrap_or_default();
+            let asked = trial.heard();
             asked
                 .iter()
                 .filter(|a| rule["execute"] == a.execute.as_str())
@@ -306,7 +332,15 @@ impl Trial {
             .map(|line| self.words(line).join(" "))
             .collect();
         let mut client = self.place.virsh().spawn(&[&all.join("; ")])?;
-        wait_for("the step", AT_REST, || reached(self).then_some(()))?;
+        let come = wait_for("the step", AT_REST, || {
+            let come = reached(self);
+            // Who only asks may ask more or less often than the first time.
+            (come || client.try_wait().is_ok_and(|ended| ended.is_some())).then_some(come)
+        })?;
+        if !come {
+            ensure!(is_question(&rule["execute"]), "the step never came");
+            return Ok(());
+        }
         if fault == Fault::BothKilled {
             pause(Duration::from_millis(DONE_BY));
             for pid in self.place.sandbox.emulators()() {
@@ -326,10 +360,21 @@ impl Trial {
     }
 }
 
+/// Whether a step changes nothing, or only takes away what is not needed any more.
+fn is_question(execute: &Value) -> bool {
+    let word = execute.as_str().unwrap_or_default();
+    PASSED_OVER.contains(&word) || word.starts_with("query-") || word.starts_with("qom-")
+}
+
+/// Whether all is tried, at every step: `STEPS=long` is in the environment.
+pub(crate) fn is_long() -> bool {
+    std::env::var_os("STEPS").is_some_and(|s| s == "long")
+}
+
 /// All at every step if `STEPS=long` is in the environment; else what is worst at the first and at the last.
 fn is_tried(fault: Fault, (at, last): (usize, usize)) -> bool {
-    let all = std::env::var_os("STEPS").is_some_and(|s| s == "long");
-    all || matches!(fault, Fault::Refused | Fault::Killed) && (at == 0 || at == last)
+    is_long()
+        || matches!(fault, Fault::Refused | Fault::Killed) && (at == 0 || at == last)
         || matches!(fault, Fault::Died | Fault::BothKilled) && at == last
 }
 
@@ -342,7 +387,7 @@ fn every_step(operation: Operation) -> Result<()> {
     trial.say(None)?;
     ensure!(trial.carry_out(&operation)?, "it fails undisturbed");
     trial.rests(&before)?;
-    let (steps, after) = (trial.asked(), trial.state()?);
+    let (steps, after, heard) = (trial.asked(), trial.state()?, trial.heard());
     trial.place.has_everything(Some(6 * PART))?;
     ensure!(!steps.is_empty(), "it takes no step");
     let mut met: BTreeMap<&str, usize> = BTreeMap::new();
@@ -356,6 +401,17 @@ fn every_step(operation: Operation) -> Result<()> {
                     .errs(&operation, fault, rule.clone(), &after)
                     .with_context(|| format!("{} at {rule}: {fault:?}", operation.name))?;
             }
+        }
+    }
+    let questions = heard.iter().filter(|_| is_long());
+    for question in questions.filter(|step| is_question(&json!(step.execute))) {
+        let nth = met.entry(&question.execute).or_default();
+        *nth += 1;
+        let rule = json!({"execute": question.execute, "nth": nth});
+        for fault in [Fault::Killed, Fault::BothKilled] {
+            trial
+                .errs(&operation, fault, rule.clone(), &after)
+                .with_context(|| format!("{} at {rule}: {fault:?}", operation.name))?;
         }
     }
     Ok(())

@@ -7,6 +7,7 @@
 pub mod client;
 pub mod compare;
 pub mod counter;
+pub mod die_at;
 pub mod fake_pci;
 pub mod fake_qemu;
 pub mod golden;
@@ -23,6 +24,7 @@ pub mod wait;
 pub use client::{Answer, Grpcurl, Virsh};
 pub use compare::same_answer;
 pub use counter::Counter;
+pub use die_at::DieAt;
 pub use fake_qemu::FakeQemu;
 pub use golden::check_golden;
 pub use guest::GuestSpec;
