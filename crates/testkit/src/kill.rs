@@ -39,6 +39,11 @@ pub fn tries() -> u32 {
     }
 }
 
+/// Whether the daemon is to be killed at each of its changes of directories instead: `KILL_MATRIX` is "changes".
+pub fn by_changes() -> bool {
+    std::env::var("KILL_MATRIX").is_ok_and(|how| how == "changes")
+}
+
 /// When a matrix ends though it has not had all its tries: `KILL_MATRIX_SECONDS` from its beginning.
 pub fn until() -> Option<Instant> {
     let seconds = std::env::var("KILL_MATRIX_SECONDS").ok()?.parse().ok()?;
@@ -162,6 +167,9 @@ pub async fn cut_off<P: Place>(
         "nothing is killed"
     );
     let mut place = P::make().await?;
+    if by_changes() {
+        return cut_off_at_changes(place, name, operations).await;
+    }
     let mut rows = Vec::new();
     for &operation in operations {
         let whole = undisturbed(&mut place, operation).await;
@@ -218,6 +226,73 @@ pub async fn cut_off<P: Place>(
     report(&shown_as_table(name, &rows));
     ensure!(failures.is_empty(), "{}", failures.join("\n"));
     Ok(())
+}
+
+/// Kills the daemon as it is about to make the first change of a directory in an operation, the second, and so on, until it
+/// makes no more.
+async fn cut_off_at_changes<P: Place>(mut place: P, name: &str, operations: &[P::Operation]) -> Result<()> {
+    let mut failures = Vec::new();
+    for &operation in operations {
+        undisturbed(&mut place, operation)
+            .await
+            .with_context(|| format!("{operation:?}, undisturbed"))?;
+        let mut kills = 0;
+        loop {
+            match cut_off_at(&mut place, operation, kills + 1).await {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => {
+                    let what = format!("killed at change {} of {operation:?}", kills + 1);
+                    report(&format!(
+                        "{name}: {what}: {error:#}\n{}",
+                        tail(&place.sandbox().log())
+                    ));
+                    failures.push(what);
+                    place = P::make().await?;
+                }
+            }
+            kills += 1;
+        }
+        ensure!(kills > 0, "{operation:?} changes nothing");
+        report(&format!(
+            "{name}: {operation:?}: {kills} changes, {} at odds so far",
+            failures.len()
+        ));
+    }
+    ensure!(failures.is_empty(), "{}", failures.join("\n"));
+    Ok(())
+}
+
+/// Whether the daemon made that many changes.
+async fn cut_off_at<P: Place>(place: &mut P, operation: P::Operation, nth: u32) -> Result<bool> {
+    place.prepare(operation).await.context("before")?;
+    let sandbox = place.sandbox();
+    let pid = sandbox.pid().context("no daemon")?;
+    sandbox.die_at().context("the daemon is not to die")?.arm(nth)?;
+    let answered = place.carry_out(operation).await.is_ok();
+    let lived = process::alive(pid) && place.rest(operation, None).await.is_ok();
+    let is_killed = !process::alive(pid);
+    place
+        .sandbox()
+        .die_at()
+        .context("the daemon is not to die")?
+        .disarm()?;
+    if !is_killed {
+        ensure!(lived && answered, "nobody was killed, and it failed");
+        place.clear().await.context("after")?;
+        return Ok(false);
+    }
+    place.sandbox().kill()?;
+    place.sandbox().start()?;
+    place.connect().await?;
+    let done = place.rest(operation, Some(Victim::Daemon)).await?;
+    ensure!(
+        done || !answered,
+        "the client was told that it is done, and it is not"
+    );
+    place.afterwards(operation, done, Victim::Daemon).await?;
+    place.clear().await.context("after")?;
+    Ok(true)
 }
 
 async fn undisturbed<P: Place>(place: &mut P, operation: P::Operation) -> Result<Duration> {

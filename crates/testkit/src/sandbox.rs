@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 use crate::client::{Grpcurl, Virsh};
 use crate::wait::wait_for;
-use crate::{place, process};
+use crate::{DieAt, kill, place, process};
 
 /// While the sandbox has this file, its daemon makes no control groups.
 const WITHOUT_GROUPS: &str = "without-groups";
@@ -69,6 +69,8 @@ impl Daemon {
 pub struct Sandbox {
     dir: TempDir,
     daemon: Daemon,
+    /// What kills the daemon at its changes of directories, if tests are to.
+    die_at: Option<DieAt>,
     child: Option<Child>,
     /// Those that daemons have lived in. They are held open, so that no others come by their numbers.
     namespaces: Vec<(PathBuf, File)>,
@@ -84,9 +86,15 @@ impl Sandbox {
         let dir = tempfile::Builder::new().prefix("vq").tempdir()?;
         fs::set_permissions(dir.path(), Permissions::from_mode(0o755))?;
         fs::write(dir.path().join(WITHOUT_GROUPS), "")?;
+        let die_at = kill::by_changes().then(DieAt::new).transpose()?;
+        let daemon = match &die_at {
+            Some(die_at) => die_at.on(daemon)?,
+            None => daemon,
+        };
         Ok(Self {
             dir,
             daemon,
+            die_at,
             child: None,
             namespaces: Vec::new(),
         })
@@ -221,6 +229,11 @@ impl Sandbox {
     /// The daemon's process id, if it was started and not ended through this.
     pub fn pid(&self) -> Option<i32> {
         self.child.as_ref().map(|child| child.id().cast_signed())
+    }
+
+    /// What kills the daemon at a change of a directory, if [`kill::by_changes`].
+    pub fn die_at(&self) -> Option<&DieAt> {
+        self.die_at.as_ref()
     }
 
     /// The directory's path.
