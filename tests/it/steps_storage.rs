@@ -103,7 +103,7 @@ impl Trial {
         let word = |word: &str| match word {
             "TOP" => self.place.path("top"),
             "COPY" => self.place.path("copy"),
-            "BACKUP" | "PULL" => self.file(word).display().to_string(),
+            "BACKUP" | "PULL" | "MEMORY" => self.file(word).display().to_string(),
             other => other.to_owned(),
         };
         line.split(' ').map(word).collect()
@@ -161,6 +161,7 @@ impl Trial {
                 || name.ends_with(".s1")
                 || name.ends_with(".s2")
                 || name.ends_with(".out")
+                || name == "MEMORY"
             {
                 std::fs::remove_file(path)?;
             }
@@ -267,7 +268,7 @@ impl Trial {
             Fault::Killed | Fault::BothKilled => {
                 return self.is_cut_off(operation, (fault, &rule), [&before, after]);
             }
-            Fault::Eof | Fault::Died => return self.is_left(operation, [&before, after]),
+            Fault::Eof | Fault::Died => return self.is_left(operation, &rule, [&before, after]),
             Fault::Refused | Fault::EventFirst => {}
         }
         let done = self.carry_out(operation)?;
@@ -277,6 +278,11 @@ impl Trial {
                 self.holds(&[after]).map(drop)
             }
             _ => {
+                let virsh = self.place.virsh();
+                if rule["execute"] == "cont" && !done && virsh.state("g")? == "paused" {
+                    // The client was told that it failed, and that is for him to mend.
+                    virsh.ok(&["resume", "g"])?;
+                }
                 let state = self.holds(&[&before, after])?;
                 ensure!(!done || state == *after, "it was said to be done");
                 Ok(())
@@ -285,7 +291,7 @@ impl Trial {
     }
 
     /// QEMU ends in the midst of it. Another QEMU, that goes on with it, does not.
-    fn is_left(&self, operation: &Operation, states: [&String; 2]) -> Result<()> {
+    fn is_left(&self, operation: &Operation, rule: &Value, states: [&String; 2]) -> Result<()> {
         let pid = self.place.sandbox.guest_pid("g").context("no guest")?;
         let all: Vec<_> = operation
             .commands
@@ -293,9 +299,15 @@ impl Trial {
             .map(|line| self.words(line).join(" "))
             .collect();
         let mut client = self.place.virsh().spawn(&[&all.join("; ")])?;
-        wait_until("QEMU's end", AT_REST, || !testkit::process::alive(pid))?;
+        let is_over = |client: &mut std::process::Child| client.try_wait().is_ok_and(|ended| ended.is_some());
+        wait_until("QEMU's end", AT_REST, || {
+            !testkit::process::alive(pid) || is_question(&rule["execute"]) && is_over(&mut client)
+        })?;
         self.say(None)?;
         client.wait()?;
+        if testkit::process::alive(pid) {
+            return Ok(());
+        }
         self.starts_as(states)
     }
 
@@ -409,7 +421,7 @@ fn every_step(operation: Operation) -> Result<()> {
         let nth = met.entry(&question.execute).or_default();
         *nth += 1;
         let rule = json!({"execute": question.execute, "nth": nth});
-        for fault in [Fault::Killed, Fault::BothKilled] {
+        for fault in [Fault::Killed, Fault::BothKilled, Fault::Eof] {
             trial
                 .errs(&operation, fault, rule.clone(), &after)
                 .with_context(|| format!("{} at {rule}: {fault:?}", operation.name))?;
@@ -598,6 +610,8 @@ rows! {
     a_checkpoint_at_every_step: "checkpoint", [], ["checkpoint-create-as g c1"];
     the_removal_of_a_checkpoint_at_every_step: "delete-checkpoint", ["checkpoint-create-as g c1"],
         ["checkpoint-delete g c1"];
+    a_snapshot_with_memory_at_every_step: "snapshot-memory", [],
+        ["snapshot-create-as g s1 --memspec MEMORY --diskspec vda,snapshot=external"];
     a_backup_at_every_step: "backup", [], ["backup-begin g BACKUP"];
     a_backup_that_is_fetched_at_every_step: "pull-backup", [], ["backup-begin g PULL", "domjobabort g"];
 }

@@ -116,8 +116,7 @@ pub async fn create(
     if how.halt && view.config.is_none() {
         return Err(Error::invalid("cannot halt after transient domain snapshot"));
     }
-    let snapshot = read(&view, document, how).await?;
-    let name = snapshot.moment.name.clone();
+    let mut snapshot = read(&view, document.clone(), how).await?;
     let ask = Ask {
         kind: if how.redefine {
             "redefine-snapshot"
@@ -129,16 +128,18 @@ pub async fn create(
     };
     if how.redefine {
         let operation = Operation::begin(driver, domain, ask).await?;
+        let name = snapshot.moment.name.clone();
         let view = redefine::redefine(driver, operation, snapshot, how).await?;
         return Ok((view, name));
     }
-    let live_memory = view.active() && snapshot.memory.mode == Some(SnapshotMode::External);
-    if how.live && !live_memory {
-        let said = "live snapshot creation is supported only during full system snapshots";
-        return Err(Error::new(Code::OperationUnsupported, said));
-    }
-    Known::of(&view).check_state()?;
+    check_state(&view, &snapshot, how)?;
     let operation = Operation::begin(driver, domain, ask).await?;
+    if operation.view().active() != view.active() {
+        // It started or ended while others were waited for.
+        snapshot = read(&operation.view(), document, how).await?;
+        check_state(&operation.view(), &snapshot, how)?;
+    }
+    let name = snapshot.moment.name.clone();
     let prepared = prepare(driver, &operation.view(), snapshot, how).await?;
     if operation.is_trial() {
         let memory = prepared.beside.memory.transpose();
@@ -148,6 +149,16 @@ pub async fn create(
         .carry_out(move |context| Box::pin(carry_out(context, prepared, how)))
         .await?;
     Ok((view, name))
+}
+
+/// Checks that such a snapshot can be made of a guest in its state.
+fn check_state(view: &View, snapshot: &Snapshot, how: How) -> Result<()> {
+    let live_memory = view.active() && snapshot.memory.mode == Some(SnapshotMode::External);
+    if how.live && !live_memory {
+        let said = "live snapshot creation is supported only during full system snapshots";
+        return Err(Error::new(Code::OperationUnsupported, said));
+    }
+    Known::of(view).check_state()
 }
 
 /// Reads a client's document.
@@ -183,6 +194,8 @@ async fn read(view: &View, document: String, how: How) -> Result<Snapshot> {
 /// A snapshot that can be made.
 struct Prepared {
     snapshot: Snapshot,
+    /// The run that it is of, if the guest runs.
+    run: Option<i32>,
     /// The images that it is put into by qemu-img.
     images: Vec<PathBuf>,
     /// The firmware's variables, which are one of them and have to be made first.
@@ -253,6 +266,7 @@ async fn prepare(driver: &Arc<Driver>, view: &View, mut snapshot: Snapshot, how:
         images,
         variables,
         snapshot,
+        run: known.active.then(|| view.id()),
         kind,
         beside: Beside { manual, memory },
     })
@@ -378,10 +392,16 @@ async fn carry_out(context: Arc<Context>, prepared: Prepared, how: How) -> Resul
         snapshot,
         images,
         variables,
+        run,
         kind,
         beside,
     } = prepared;
-    match (kind, context.view().active()) {
+    let view = context.view();
+    if view.active().then(|| view.id()) != run {
+        // What was prepared is of a run that has ended since.
+        return Err(Error::not_running());
+    }
+    match (kind, run.is_some()) {
         (Kind::External, true) => return Box::pin(external::running(context, snapshot, how, beside)).await,
         (Kind::External, false) => return external::off(context, snapshot, how).await,
         (Kind::Internal, true) => return running(context, snapshot, how).await,
