@@ -217,6 +217,9 @@ pub enum Intent {
         path: String,
         /// It was not there before.
         created: bool,
+        /// What was there before is gone.
+        #[serde(default)]
+        begun: bool,
     },
     /// Dump the guest into a file.
     Dump {
@@ -256,6 +259,14 @@ impl Intent {
             *handed = true;
         }
         self
+    }
+
+    /// The image of a save, and whether it was made for it. None as long as the file may be the image of another save.
+    pub fn image(&self) -> Option<(&str, bool)> {
+        match self {
+            Self::Save { path, created, begun } if *created || *begun => Some((path, *created)),
+            _ => None,
+        }
     }
 
     /// Whether something is left to be done if the run ends before the operation does: there are files.
@@ -314,6 +325,9 @@ pub struct Note {
     pub guest: Uuid,
     /// The number of its run.
     pub run: i32,
+    /// The number of the run that it was of, which is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    former: Option<i32>,
     /// What is about to be done.
     pub intent: Intent,
 }
@@ -329,12 +343,25 @@ impl Note {
             operation,
             guest,
             run,
+            former: None,
             intent,
         }
     }
 
     fn file_name(&self) -> String {
-        format!("{}{}", prefix(self.guest, self.run), self.operation)
+        let name = format!("{}{}", prefix(self.guest, self.run), self.operation);
+        match self.former {
+            // The operation may have noted something of the guest that is off, too.
+            Some(run) => format!("{name}.{run}"),
+            None => name,
+        }
+    }
+
+    fn put_off(&mut self) {
+        if self.run != Self::OFF {
+            self.former = Some(self.run);
+            self.run = Self::OFF;
+        }
     }
 }
 
@@ -412,7 +439,7 @@ impl Intents {
     }
 
     fn put_off(&self, path: &Path, mut note: Note) -> Result<()> {
-        note.run = Note::OFF;
+        note.put_off();
         let text = serde_json::to_vec(&note)
             .map_err(|e| Error::internal("an intent can't be put into words").caused_by(e))?;
         let to = self.dir.join(note.file_name());
@@ -537,20 +564,47 @@ mod tests {
         intents.write(&left).await.unwrap();
         intents.clear_run(guest, 5).await;
         assert_eq!(intents.of(guest, 5), std::slice::from_ref(&left));
-        let off = Note {
-            run: Note::OFF,
-            ..left.clone()
-        };
+        let mut off = left.clone();
+        off.put_off();
+        // What the same operation has noted of the guest that is off stays beside it.
+        let name = "s".to_owned();
+        let removal = Note::new(left.operation, guest, Note::OFF, Intent::DeleteSnapshot { name });
+        intents.write(&removal).await.unwrap();
         intents.keep_only(&[(guest, Note::OFF)]);
         assert!(intents.of(guest, 5).is_empty());
-        assert_eq!(intents.of(guest, Note::OFF), std::slice::from_ref(&off));
+        assert_eq!(intents.of(guest, Note::OFF), [removal.clone(), off.clone()]);
         intents.clear(&off).await;
+        assert_eq!(intents.of(guest, Note::OFF), std::slice::from_ref(&removal));
+        intents.clear(&removal).await;
         intents.write(&left).await.unwrap();
         intents.hand_on(left).await;
+        assert_eq!(intents.of(guest, Note::OFF), std::slice::from_ref(&off));
+        intents.hand_on(off.clone()).await;
         assert_eq!(intents.of(guest, Note::OFF), [off]);
         // Of a guest that is not known nothing is left to be done.
         intents.keep_only(&[]);
         assert!(intents.of(guest, Note::OFF).is_empty());
+    }
+
+    #[test]
+    fn an_image_that_a_save_has_not_begun_is_not_its_own() {
+        for (created, begun, expected) in [
+            (false, false, None),
+            (false, true, Some(("/i", false))),
+            (true, false, Some(("/i", true))),
+            (true, true, Some(("/i", true))),
+        ] {
+            let path = "/i".to_owned();
+            let save = Intent::Save { path, created, begun };
+            assert_eq!(save.image(), expected);
+        }
+        assert_eq!(
+            Intent::Dump {
+                path: "/i".to_owned()
+            }
+            .image(),
+            None
+        );
     }
 
     #[tokio::test]

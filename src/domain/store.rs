@@ -5,18 +5,20 @@
 //! work: it is reported, kept, and never written over.
 
 pub mod snapshots;
+mod step;
 
 use std::{
     collections::HashSet,
-    fs::{self, File, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::{OpenOptionsExt, symlink},
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use domxml::ParseFlags;
 
+use self::step::Step;
+pub use self::step::write;
 use super::{View, status};
 use crate::{
     blocking,
@@ -313,7 +315,7 @@ impl Store {
         let of_run = |step: &Step| matches!(step, Step::Write { path, .. } if path.starts_with(state));
         let in_memory = self.runs_in_memory() && steps.iter().all(of_run);
         let work = move || {
-            let result = steps.into_iter().try_for_each(Step::carry_out);
+            let result = step::carry_out(steps);
             if result.is_err() {
                 notes.iter().for_each(|note| discard(note));
             }
@@ -470,7 +472,7 @@ impl Store {
         }
         discard(&link);
         let target = self.config_path(name);
-        if let Err(error) = (Step::Link { path, target }).carry_out() {
+        if let Err(error) = step::carry_out(vec![Step::Link { path, target }]) {
             tracing::warn!(guest = name, %error, "the guest does not start with the host any more");
         }
     }
@@ -500,117 +502,6 @@ impl Store {
             }
         }
     }
-}
-
-/// One thing done to one file.
-enum Step {
-    /// `durable`: it must outlive the host. `needed`: failing fails the change.
-    Write {
-        path: PathBuf,
-        text: String,
-        durable: bool,
-        needed: bool,
-    },
-    Link {
-        path: PathBuf,
-        target: PathBuf,
-    },
-    Remove(PathBuf),
-    /// A directory goes to where none is.
-    Move {
-        from: PathBuf,
-        to: PathBuf,
-    },
-    /// A directory goes if nothing is in it.
-    RemoveDir(PathBuf),
-}
-
-impl Step {
-    fn carry_out(self) -> Result<()> {
-        match self {
-            Step::Write {
-                path,
-                text,
-                durable,
-                needed,
-            } => match write(&path, text.as_bytes(), durable) {
-                Err(error) if needed => Err(Error::system(
-                    format_args!("cannot write '{}'", path.display()),
-                    error,
-                )),
-                Err(error) => {
-                    tracing::warn!(path = %path.display(), %error, "the status file is out of date");
-                    Ok(())
-                }
-                Ok(()) => Ok(()),
-            },
-            Step::Link { path, target } => {
-                let link = || {
-                    path.parent().map_or(Ok(()), fs::create_dir_all)?;
-                    remove(&path)?;
-                    symlink(&target, &path)?;
-                    sync_parent(&path)
-                };
-                link().map_err(|e| {
-                    Error::system(
-                        format_args!(
-                            "Failed to create symlink '{}' to '{}'",
-                            path.display(),
-                            target.display()
-                        ),
-                        e,
-                    )
-                })
-            }
-            Step::Remove(path) => remove(&path)
-                .and_then(|()| sync_parent(&path))
-                .map_err(|e| Error::system(format_args!("cannot remove '{}'", path.display()), e)),
-            Step::Move { from, to } => snapshots::move_dir(&from, &to)
-                .and_then(|()| sync_parent(&to))
-                .map_err(|e| Error::system(format_args!("cannot move '{}'", from.display()), e)),
-            Step::RemoveDir(path) => snapshots::remove_dir(&path)
-                .map_err(|e| Error::system(format_args!("cannot remove '{}'", path.display()), e)),
-        }
-    }
-}
-
-/// Replaces a file as a whole: a reader finds the old content or the new. With `durable` the new one is on the disk when
-/// this returns, and a crash before leaves the old one.
-///
-/// A file that was not there is synced once, after it has its name: on ext4, XFS, btrfs and f2fs that commits name and
-/// content together. A crash before leaves nothing, or an empty file, which [`Store::load`] takes as nothing: nobody was
-/// told of it.
-///
-/// # Errors
-/// What the file system gives; the old file stands.
-pub fn write(path: &Path, content: &[u8], durable: bool) -> io::Result<()> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".new");
-    let temporary = PathBuf::from(temporary);
-    let replaces = path.exists();
-    let attempt = || {
-        path.parent().map_or(Ok(()), fs::create_dir_all)?;
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)?;
-        file.write_all(content)?;
-        if durable && replaces {
-            file.sync_data()?;
-        }
-        fs::rename(&temporary, path)?;
-        match durable {
-            true if replaces => sync_parent(path),
-            true => file.sync_all(),
-            false => Ok(()),
-        }
-    };
-    attempt().inspect_err(|_| {
-        // Nobody reads it; what counts is the first error.
-        let _ = fs::remove_file(&temporary);
-    })
 }
 
 fn file_name(path: &Path) -> &str {
@@ -693,20 +584,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_replaced_as_a_whole() {
-        let dir = tempfile::TempDir::new().unwrap();
-        let path = dir.path().join("a.xml");
-        write(&path, b"one", true).unwrap();
-        write(&path, b"two", true).unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"two");
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-        // The directory is in the way: the old content stands and nothing is left behind.
-        fs::create_dir(dir.path().join("a.xml.new")).unwrap();
-        assert!(write(&path, b"three", true).is_err());
-        assert_eq!(fs::read(&path).unwrap(), b"two");
-    }
-
-    #[test]
     fn two_files_that_were_cut_off_are_both_finished() {
         let dir = tempfile::TempDir::new().unwrap();
         let store = Store::new(Arc::new(Paths::system(dir.path())));
@@ -724,10 +601,7 @@ mod tests {
         edit.and(stored).apply(&mut after).unwrap();
         let steps = store.steps(&before, &after).unwrap();
         // Killed after the note and the first of the two files.
-        steps
-            .into_iter()
-            .take(2)
-            .for_each(|step| step.carry_out().unwrap());
+        step::carry_out(steps.into_iter().take(2).collect()).unwrap();
         store.finish_redos();
         for path in [store.config_path("a"), store.status_path("a")] {
             assert!(

@@ -103,7 +103,7 @@ impl Trial {
         let word = |word: &str| match word {
             "TOP" => self.place.path("top"),
             "COPY" => self.place.path("copy"),
-            "BACKUP" | "PULL" | "MEMORY" => self.file(word).display().to_string(),
+            "BACKUP" | "PULL" | "MEMORY" | "SAVED" => self.file(word).display().to_string(),
             other => other.to_owned(),
         };
         line.split(' ').map(word).collect()
@@ -203,6 +203,14 @@ impl Trial {
             names(&checkpoints),
             if mirrored { "; a copy" } else { "" }
         ))
+    }
+
+    /// The state that an operation leads to.
+    fn undisturbed(&self, operation: &Operation) -> Result<String> {
+        self.begin(operation)?;
+        self.say(None)?;
+        ensure!(self.carry_out(operation)?, "{} fails undisturbed", operation.name);
+        self.state()
     }
 
     pub(crate) fn carry_out(&self, operation: &Operation) -> Result<bool> {
@@ -430,40 +438,51 @@ fn every_step(operation: Operation) -> Result<()> {
     Ok(())
 }
 
+const PULL: Operation = Operation {
+    name: "pull",
+    before: &[],
+    commands: &["blockpull g vda --wait"],
+};
+const COMMIT: Operation = Operation {
+    name: "commit",
+    before: &[],
+    commands: &["blockcommit g vda --top TOP --delete --wait"],
+};
+const COMMIT_ACTIVE: Operation = Operation {
+    name: "commit-active",
+    before: &[],
+    commands: &["blockcommit g vda --active --wait --pivot"],
+};
+const PIVOT: Operation = Operation {
+    name: "pivot",
+    before: &["blockcopy g vda COPY --transient-job --wait"],
+    commands: &["blockjob g vda --pivot"],
+};
+const DELETE_TOP: Operation = Operation {
+    name: "delete-top",
+    before: &["snapshot-create-as g s1 --disk-only"],
+    commands: &["snapshot-delete g s1"],
+};
+const DELETE_OVERLAY: Operation = Operation {
+    name: "delete-overlay",
+    before: &[
+        "snapshot-create-as g s1 --disk-only",
+        "snapshot-create-as g s2 --disk-only",
+    ],
+    commands: &["snapshot-delete g s1"],
+};
+
 /// QEMU ends when a job is dismissed and nothing is recorded of it yet: documents and images say the same of the chain.
 #[test]
 fn a_merge_that_is_not_recorded_is_not_in_the_chain() -> Result<()> {
     if !can_run_guests() {
         return Ok(());
     }
-    for (name, before, commands) in [
-        ("pull", &[][..], &["blockpull g vda --wait"]),
-        ("commit", &[], &["blockcommit g vda --top TOP --delete --wait"]),
-        (
-            "commit-active",
-            &[],
-            &["blockcommit g vda --active --wait --pivot"],
-        ),
-        (
-            "delete-overlay",
-            &[
-                "snapshot-create-as g s1 --disk-only",
-                "snapshot-create-as g s2 --disk-only",
-            ],
-            &["snapshot-delete g s1"],
-        ),
-    ] {
-        let operation = Operation {
-            name,
-            before,
-            commands,
-        };
+    for operation in [PULL, COMMIT, COMMIT_ACTIVE, DELETE_OVERLAY] {
+        let name = operation.name;
         let mut trial = Trial::new()?;
-        trial.begin(&operation)?;
-        trial.say(None)?;
-        ensure!(trial.carry_out(&operation)?, "{name} fails undisturbed");
+        let after = trial.undisturbed(&operation)?;
         let asked = read_record(&trial.record)?;
-        let after = trial.state()?;
         let is_question = |asked: &&Asked| asked.execute == "query-named-block-nodes";
         let dismissed = asked.iter().position(|asked| asked.execute == "job-dismiss");
         let dismissed = dismissed.context("no job was dismissed")?;
@@ -474,45 +493,112 @@ fn a_merge_that_is_not_recorded_is_not_in_the_chain() -> Result<()> {
     Ok(())
 }
 
+/// The daemon ends before a save has come to its file, which is the image of another save.
+#[test]
+fn an_image_stays_one_until_it_is_written_over() -> Result<()> {
+    if !can_run_guests() {
+        return Ok(());
+    }
+    let mut trial = Trial::new()?;
+    let save = Operation {
+        name: "save",
+        before: &["save g SAVED", "restore SAVED"],
+        commands: &["save g SAVED"],
+    };
+    let state = trial.begin(&save)?;
+    let rule = json!({"execute": "stop", "nth": 1});
+    trial.errs(&save, Fault::Killed, rule, &state)?;
+    let head = std::fs::read(trial.file("SAVED"))?;
+    ensure!(
+        head.starts_with(b"LibvirtQemudSave"),
+        "the image of the other save is none any more"
+    );
+    Ok(())
+}
+
 /// The daemon ends while the CPUs stand for a pivot and QEMU has swapped: the next one lets them run.
 #[test]
 fn cpus_run_again_if_the_daemon_ends_as_a_job_is_dismissed() -> Result<()> {
     if !can_run_guests() {
         return Ok(());
     }
-    let mut trial = Trial::new()?;
-    for (name, before, commands) in [
-        (
-            "pivot",
-            &["blockcopy g vda COPY --transient-job --wait"][..],
-            &["blockjob g vda --pivot"],
-        ),
-        (
-            "commit-active",
-            &[],
-            &["blockcommit g vda --active --wait --pivot"],
-        ),
-        (
-            "delete-overlay",
-            &["snapshot-create-as g s1 --disk-only"],
-            &["snapshot-delete g s1"],
-        ),
-    ] {
-        let operation = Operation {
-            name,
-            before,
-            commands,
-        };
-        trial.begin(&operation)?;
-        trial.say(None)?;
-        ensure!(trial.carry_out(&operation)?, "{name} fails undisturbed");
-        let after = trial.state()?;
+    for operation in [PIVOT, COMMIT_ACTIVE, DELETE_TOP] {
+        let mut trial = Trial::new()?;
+        let after = trial.undisturbed(&operation)?;
         let rule = json!({"execute": "job-dismiss", "nth": 1});
         trial
             .errs(&operation, Fault::Killed, rule, &after)
-            .context(name)?;
+            .context(operation.name)?;
     }
     Ok(())
+}
+
+/// What follows from the end of a merge fails once: the guest does not go on to write to an image that its documents do not
+/// name.
+#[test]
+fn documents_follow_a_merge_though_it_is_said_to_have_failed() -> Result<()> {
+    if !can_run_guests() {
+        return Ok(());
+    }
+    for operation in [DELETE_TOP, DELETE_OVERLAY] {
+        let name = operation.name;
+        let trial = Trial::new()?;
+        let after = trial.undisturbed(&operation)?;
+        let before = trial.begin(&operation)?;
+        let refused = json!({"class": "GenericError", "desc": "injected refusal"});
+        trial.say(Some(
+            &json!({"execute": "job-dismiss", "nth": 1, "error": refused}),
+        ))?;
+        ensure!(!trial.carry_out(&operation)?, "{name}: it was said to be done");
+        trial.rests(&before).context(name)?;
+        trial.place.has_everything(Some(6 * PART)).context(name)?;
+        trial.say(None)?;
+        ensure!(trial.carry_out(&operation)?, "{name}: it can't be made up for");
+        trial.holds(&[&after]).context(name)?;
+    }
+    Ok(())
+}
+
+/// A snapshot is on the disk and can't be recorded, nor when the run has ended: no start takes the guest back to before it.
+#[test]
+fn a_guest_does_not_start_below_the_images_that_it_wrote_to() -> Result<()> {
+    if !can_run_guests() {
+        return Ok(());
+    }
+    let mut trial = Trial::new()?;
+    let snapshot = Operation {
+        name: "snapshot-disks",
+        before: &[],
+        commands: &["snapshot-create-as g s1 --disk-only"],
+    };
+    trial.begin(&snapshot)?;
+    let in_the_way = trial.place.sandbox.path("/var/lib/libvirt/qemu/snapshot/g");
+    let config = trial.place.sandbox.path("/etc/libvirt/qemu/g.xml");
+    std::fs::create_dir_all(in_the_way.parent().context("a directory")?)?;
+    std::fs::write(&in_the_way, "")?;
+    ensure!(!trial.carry_out(&snapshot)?, "it is said to be made");
+    trial.place.write(LATE, 7 * PART)?;
+    trial.place.tell_disk("flush")?;
+    trial.place.virsh().ok(&["destroy", "g"])?;
+    for restarts in [false, true] {
+        if restarts {
+            trial.place.sandbox.kill()?;
+            trial.place.sandbox.start()?;
+        }
+        ensure!(!trial.run("start g")?, "it starts, restarted: {restarts}");
+        let named = std::fs::read_to_string(&config)?.contains("a.s1");
+        ensure!(!named, "half of it is recorded, restarted: {restarts}");
+    }
+    std::fs::remove_file(&in_the_way)?;
+    ensure!(trial.run("start g")?, "it does not start");
+    let state = trial.state()?;
+    ensure!(state.contains("; s1;"), "it is not recorded: {state}");
+    let read = format!("read -P {LATE} {} {PART}", 7 * PART);
+    trial.place.tell_disk("flush")?;
+    let top = trial.file("a.s1").display().to_string();
+    let said = crate::blockjobs::run("qemu-io", &["-U", "-r", "-f", "qcow2", "-c", &read, &top])?;
+    ensure!(!said.contains("failed"), "what it wrote last is missing: {said}");
+    trial.holds(&[&state]).map(drop)
 }
 
 /// The daemon and QEMU end while the image of a copy is made.

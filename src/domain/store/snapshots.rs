@@ -259,7 +259,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        domain::{fixture, snapshots::Entry},
+        domain::{fixture, snapshots::Entry, store::step},
         paths::Paths,
     };
 
@@ -286,10 +286,7 @@ mod tests {
     }
 
     fn carry_out(store: &Store, before: &View, after: &View) -> Result<()> {
-        store
-            .steps(before, after)?
-            .into_iter()
-            .try_for_each(Step::carry_out)
+        step::carry_out(store.steps(before, after)?)
     }
 
     fn loaded(store: &Store, guest: &str) -> (Vec<String>, Option<String>) {
@@ -347,10 +344,7 @@ mod tests {
         let steps = store.steps(&before, &after).unwrap();
         let all = steps.len();
         // Killed after the note and the first of the files.
-        steps
-            .into_iter()
-            .take(2)
-            .for_each(|step| step.carry_out().unwrap());
+        step::carry_out(steps.into_iter().take(2).collect()).unwrap();
         assert!(all > 3);
         store.finish_redos();
         assert_eq!(

@@ -345,9 +345,10 @@ impl<'a> Watch<'a> {
 
     /// Writes down that a disk is over, and tells it; others go on.
     async fn leave(&self, job: BlockJob, end: &End) -> Result<()> {
-        let (run, state, told) = (self.guest.id, end.state(), end.told());
+        let (guest, state, told) = (Arc::clone(self.guest), end.state(), end.told());
         let follow = move |view: &mut View| {
-            if of_run(view, run).is_none() {
+            in_run(&guest)?;
+            if of_run(view, guest.id).is_none() {
                 return Ok(Effects::none());
             }
             let target = job.disk.as_ref().map(|disk| disk.dst.clone()).unwrap_or_default();
@@ -367,11 +368,13 @@ impl<'a> Watch<'a> {
             .cause
             .clone()
             .or_else(|| was_cancelled.then(|| CANCELLED.to_owned()));
+        in_run(self.guest)?;
         let statistics = self.statistics(&self.guest.domain.view());
         let (effects, ended) = self.job.last_words((outcome.clone(), cause.clone()), statistics);
-        let run = self.guest.id;
+        let guest = Arc::clone(self.guest);
         let follow = move |view: &mut View| {
-            if of_run(view, run).is_none() {
+            in_run(&guest)?;
+            if of_run(view, guest.id).is_none() {
                 return Ok(Effects::none());
             }
             change(view, |backup| *backup = None);
@@ -441,6 +444,14 @@ impl<'a> Watch<'a> {
             }
         }
         Ok(())
+    }
+}
+
+/// Refuses to record what comes after the end of a run: its images go, and it is told that it failed.
+fn in_run(guest: &Guest) -> Result<()> {
+    match guest.is_over() {
+        true => Err(Error::not_running()),
+        false => Ok(()),
     }
 }
 

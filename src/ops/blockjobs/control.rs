@@ -142,9 +142,7 @@ async fn carry_out(
         if let Some(Err(error)) = swapped {
             tracing::warn!(job = job.name, %error, "a copy was swapped in, and the document can't follow yet");
         }
-        let driver = Arc::clone(context.driver());
-        let tracker = driver.tracker.clone();
-        tracker.spawn(async move { end::conclude_late(&driver, &guest, &job.name).await });
+        end::see_to_beside(context.driver(), &guest, job.name);
     }
     Ok(())
 }

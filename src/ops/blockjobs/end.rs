@@ -152,8 +152,16 @@ pub(super) async fn conclude(driver: &Arc<Driver>, guest: &Arc<Guest>, id: &str)
     }
 }
 
-/// The same for one that has not ended yet.
-pub(super) async fn conclude_late(driver: &Arc<Driver>, guest: &Arc<Guest>, id: &str) {
+/// Sees to a job once it has ended, beside what the caller does next.
+pub(super) fn see_to_beside(driver: &Arc<Driver>, guest: &Arc<Guest>, id: String) {
+    let (owned, guest) = (Arc::clone(driver), Arc::clone(guest));
+    driver
+        .tracker
+        .spawn(async move { conclude_late(&owned, &guest, &id).await });
+}
+
+/// The same as [`conclude`] for one that has not ended yet.
+async fn conclude_late(driver: &Arc<Driver>, guest: &Arc<Guest>, id: &str) {
     let mut waiting = guest.jobs.expect(id);
     if let Err(error) = waiting::reached(guest, &mut waiting, &[jobs::CONCLUDED]).await {
         tracing::debug!(job = id, %error, "the end of a block job was not seen");

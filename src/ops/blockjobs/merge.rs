@@ -81,10 +81,12 @@ pub(crate) async fn merge(
     if result.is_ok() {
         result = between.await;
     }
-    let mut left = begun.into_iter();
-    while result.is_ok() {
-        let Some(one) = left.next() else { return Ok(()) };
+    let mut left = begun.into_iter().peekable();
+    while let Some(one) = left.peek_mut().filter(|_| result.is_ok()) {
         result = finish(context, guest, one).await;
+        if result.is_ok() {
+            left.next();
+        }
     }
     for one in left {
         give_up(context, guest, one).await;
@@ -172,7 +174,7 @@ fn failed(what: &str, target: &str, why: Option<&str>) -> Error {
 }
 
 /// Has one finish, and the documents follow.
-async fn finish(context: &Context, guest: &Arc<Guest>, mut one: Begun<'_>) -> Result<()> {
+async fn finish(context: &Context, guest: &Arc<Guest>, one: &mut Begun<'_>) -> Result<()> {
     let id = one.id.clone();
     let swapped = match one.is_top {
         true => {
@@ -207,13 +209,17 @@ async fn finish(context: &Context, guest: &Arc<Guest>, mut one: Begun<'_>) -> Re
     }
 }
 
-/// Cancels one: the images stay as they are.
+/// Cancels one: the images stay as they are. Of one that has ended the documents follow.
 async fn give_up(context: &Context, guest: &Arc<Guest>, mut one: Begun<'_>) {
     let cancelled = async {
         if entry(&context.view(), &one.id).is_none() {
             return Ok(());
         }
-        if waiting::find(guest, &one.id).await?.status != CONCLUDED {
+        let known = guest.execute(commands::QueryJobs {}).await?;
+        let is_at_work = known
+            .iter()
+            .any(|job| job.id == one.id && job.status != CONCLUDED);
+        if is_at_work {
             let device = one.id.clone();
             guest
                 .execute(commands::BlockJobCancel { device, force: true })
@@ -224,5 +230,8 @@ async fn give_up(context: &Context, guest: &Arc<Guest>, mut one: Begun<'_>) {
     };
     if let Err(error) = cancelled.await {
         tracing::warn!(job = one.id, %error, "a merge that was given up could not be cancelled");
+        if !guest.has_ended().await {
+            end::see_to_beside(context.driver(), guest, one.id);
+        }
     }
 }

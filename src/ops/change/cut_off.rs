@@ -21,7 +21,12 @@ pub async fn finish_all(driver: &Arc<Driver>) {
     let notes = driver.registry.store().intents();
     for domain in driver.registry.all() {
         for note in notes.of(domain.uuid(), Note::OFF) {
-            if driver.operations.is_under_way(note.operation) {
+            // What a run has left was seen to before, or stays.
+            if run_over::is_of_run(&note.intent) || driver.operations.is_under_way(note.operation) {
+                continue;
+            }
+            // An operation of ours that has ended while another note was seen to has cleared its own.
+            if !notes.of(domain.uuid(), Note::OFF).contains(&note) {
                 continue;
             }
             let (driver, domain) = (Arc::clone(driver), domain.clone());

@@ -41,6 +41,7 @@ use crate::{
             records,
         },
         operation::{Ask, Context, Operation},
+        recover::run_over,
         run::{
             cause::Cause,
             guest::Guest,
@@ -67,6 +68,9 @@ pub async fn delete(
         conditions,
     };
     let operation = Operation::begin(driver, domain, ask).await?;
+    if !how.metadata_only {
+        run_over::before_images_change(driver, domain).await?;
+    }
     let view = operation.view();
     let entry = find(&view, &name)?;
     let targets = delete::targets(&view, entry, how);

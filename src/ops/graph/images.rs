@@ -25,7 +25,7 @@ use crate::{
         document::resources::{dirs, resources},
         graph::jobs,
         holdings::storage::{chain, claim, disk, secrets},
-        host::files::remove_image,
+        host::files::{remove, remove_image},
         operation::Context,
         run::{cpus, guest::Guest},
     },
@@ -220,17 +220,7 @@ impl Planned {
                 made.map(drop).map_err(|error| Error::system(what, error))
             }
         };
-        let unmake =
-            crate::blocking::file(
-                "removing an image that was made",
-                move || match std::fs::remove_file(&path) {
-                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::system(
-                        format_args!("cannot remove '{}'", path.display()),
-                        error,
-                    )),
-                    _ => Ok(()),
-                },
-            );
+        let unmake = crate::blocking::file("removing an image that was made", move || remove(&path));
         context
             .step(
                 "the image's file",

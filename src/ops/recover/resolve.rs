@@ -513,7 +513,10 @@ async fn carry_out(driver: &Arc<Driver>, guest: &Arc<Guest>, action: Action) -> 
         Action::CountCpus { wanted, stored } => vcpus::finish(driver, guest, &wanted, stored).await,
         Action::Limit { device } => limits::set_right(&guest.domain.view(), &device).await,
         Action::DropNode(node_name) => guest.execute(commands::BlockdevDel { node_name }).await.map(drop),
-        Action::RemoveFile(path) => remove(path).await,
+        Action::RemoveFile(path) => {
+            let work = move || files::remove(&path);
+            crate::blocking::file("removing an image that was not finished", work).await
+        }
         Action::RemoveImage(path) => {
             crate::blocking::file("removing an image that was merged into another", move || {
                 files::remove_image(&path)
@@ -527,20 +530,6 @@ async fn carry_out(driver: &Arc<Driver>, guest: &Arc<Guest>, action: Action) -> 
         }
         Action::Insert(insert) => put_in(guest, insert).await,
     }
-}
-
-async fn remove(path: std::path::PathBuf) -> Result<()> {
-    crate::blocking::file(
-        "removing an image that was not finished",
-        move || match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::system(
-                format_args!("cannot remove '{}'", path.display()),
-                error,
-            )),
-            _ => Ok(()),
-        },
-    )
-    .await
 }
 
 /// An interface takes part in the network while the guest's CPUs run.

@@ -60,7 +60,8 @@ struct Plan {
 fn decide(status: &StatusDocument, condition: Condition, is_gone_on: bool) -> Plan {
     let backs_up = status.backups.as_ref().is_some_and(|all| !all.backups.is_empty());
     let job = status.job.as_ref().map_or(Fate::Keep, |job| fate(job, backs_up));
-    let removes = status.job.as_ref().is_some_and(|job| job.snapshot_delete) && !is_gone_on;
+    let is_removal = status.job.as_ref().is_some_and(|job| job.snapshot_delete);
+    let removes = is_removal && !is_gone_on;
     let blockjobs = status.blockjobs.iter().flat_map(|all| &all.jobs);
     let commits = blockjobs.filter(|job| {
         matches!(
@@ -72,6 +73,8 @@ fn decide(status: &StatusDocument, condition: Condition, is_gone_on: bool) -> Pl
         commits: commits.filter(|_| removes).map(|job| job.name.clone()).collect(),
         job,
         resume: match job {
+            // Of those that stand while the documents follow there is a note: they run when that is done.
+            Fate::Cancel if is_removal && is_gone_on => None,
             Fate::Cancel => resumed_as(status.job.as_ref(), condition),
             Fate::Keep | Fate::Forget | Fate::PowerOff => None,
         },
@@ -336,10 +339,16 @@ mod tests {
         let commits = |status: &StatusDocument, is_gone_on| {
             decide(status, Condition::RUNNING_BOOTED, is_gone_on).commits
         };
+        let runs = |status: &StatusDocument, is_gone_on| {
+            let resume = decide(status, Condition::PAUSED_UNKNOWN, is_gone_on).resume;
+            resume.is_some()
+        };
         assert!(commits(&status, false).is_empty());
+        assert!(runs(&status, false) && runs(&status, true));
         status.job.as_mut().unwrap().snapshot_delete = true;
         assert_eq!(commits(&status, false), ["a", "b"]);
         assert!(commits(&status, true).is_empty());
+        assert!(runs(&status, false) && !runs(&status, true));
     }
 
     #[test]

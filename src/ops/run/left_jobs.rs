@@ -23,7 +23,7 @@ use crate::{
     error::{Error, Result},
     ops::{
         Driver,
-        holdings::storage::{qemu_img::qemu_img, secrets},
+        holdings::storage::{chain, qemu_img::qemu_img, secrets},
         host::files::remove_image,
     },
 };
@@ -103,10 +103,17 @@ fn images_of(job: &BlockJob, disk: &Disk) -> Option<(Layer, Layer)> {
 
 /// Has an image name the one below it.
 async fn name(driver: &Driver, run: &Run, disk: &Disk, (image, below): (&Layer, &Layer)) -> Result<()> {
+    let (found, needs) = opened(image, disk, &Resources::default())?;
+    let path = image.path().filter(|_| found.slice.is_none());
+    if let Some(path) = path
+        && stands_on(path, below).await?
+    {
+        // It was not told another, and has the name that whoever made it gave it.
+        return Ok(());
+    }
     let mut words = vec!["rebase".to_owned(), "-u".to_owned()];
     words.extend(["-F", format_of(below), "-b"].map(str::to_owned));
     words.push(name_of(below, disk)?);
-    let needs = opened(image, disk, &Resources::default())?.1;
     let mut given = Resources::default();
     secrets::fetch_for_run(driver, run.status.lib_dir.as_deref(), needs, &mut given).await?;
     words.extend(opening(image, disk, &given, run.status.lib_dir.as_deref())?);
@@ -138,6 +145,13 @@ fn opened(image: &Layer, disk: &Disk, given: &Resources) -> Result<(Image, Vec<S
     let found = sources.disk(&image.as_disk(disk))?;
     let found = found.ok_or_else(|| Error::internal("the image has no source"))?;
     Ok((found, sources.needs))
+}
+
+/// Whether an image names the one below it, in whatever words.
+async fn stands_on(image: String, below: &Layer) -> Result<bool> {
+    let below = below.path();
+    let read = move || Ok(below.is_some_and(|below| chain::names(Path::new(&image), Path::new(&below))));
+    crate::blocking::file("reading the head of an image", read).await
 }
 
 fn format_of(layer: &Layer) -> &'static str {

@@ -183,11 +183,8 @@ pub(crate) fn intended(driver: &Driver, view: &View) -> Option<Cause> {
 /// Whether a run had been saved when the daemon ended: its image is complete, and its CPUs stood since.
 fn is_saved(driver: &Driver, uuid: Uuid, id: i32) -> bool {
     let notes = driver.registry.store().intents().of(uuid, id);
-    let mut images = notes.iter().filter_map(|note| match &note.intent {
-        Intent::Save { path, .. } => Some(path),
-        _ => None,
-    });
-    images.any(|path| {
+    let mut images = notes.iter().filter_map(|note| note.intent.image());
+    images.any(|(path, _)| {
         let read = || {
             let mut head = [0; qemu_plan::save_image::HEADER_LEN];
             std::io::Read::read_exact(&mut std::fs::File::open(path)?, &mut head)?;

@@ -35,7 +35,10 @@ pub(crate) async fn images(driver: &Arc<Driver>, guest: &Arc<Guest>) -> Result<(
     let mut known = false;
     for note in left {
         let (path, created) = match note.intent {
-            Intent::Save { path, created } => (path, created),
+            Intent::Save { .. } => match note.intent.image() {
+                Some((path, created)) => (path.to_owned(), created),
+                None => continue,
+            },
             Intent::Restore {
                 managed: Some(path), ..
             } => (path, true),

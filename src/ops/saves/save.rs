@@ -242,8 +242,7 @@ impl Saving {
             make_directory(&self.path).await?;
         }
         let created = !New::exists(&self.path).await?;
-        let path = self.path.to_string_lossy().into_owned();
-        context.intend(Intent::Save { path, created }).await?;
+        context.intend(self.intent(created, false)).await?;
         let what = What {
             kind: Kind::Save,
             word: AsyncJob::Save,
@@ -266,6 +265,14 @@ impl Saving {
         self.end(context, &driver, &job, statistics).await
     }
 
+    fn intent(&self, created: bool, begun: bool) -> Intent {
+        Intent::Save {
+            path: self.path.to_string_lossy().into_owned(),
+            created,
+            begun,
+        }
+    }
+
     /// Writes all of the image; it is not complete yet.
     async fn write(
         &self,
@@ -281,6 +288,7 @@ impl Saving {
         // An image that QEMU has ended for is the guest.
         let stays = |cause| cause == Some(Cause::Saved);
         let new = make_file(context, &self.guest, &self.path, (cache, stays)).await?;
+        context.intend(self.intent(new.created, true)).await?;
         context.enter("memory");
         if !is_mapped {
             let (pour, to) = Pour::into_file(new.file, &self.path, head, (cache, self.compressor.clone()))?;

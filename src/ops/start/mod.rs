@@ -40,6 +40,7 @@ use crate::{
         host::identity::Identity,
         moments::back::Back,
         operation::{self, Ask, Context, Operation, undo::Undo},
+        recover::run_over,
         run::{hooks, stop},
         saves::image::New,
     },
@@ -122,7 +123,9 @@ async fn begin(driver: &Arc<Driver>, domain: &Domain, conditions: &Conditions) -
         job: Want::Long(Long::Start),
         conditions,
     };
-    Operation::begin(driver, domain, ask).await
+    let operation = Operation::begin(driver, domain, ask).await?;
+    run_over::before_images_change(driver, domain).await?;
+    Ok(operation)
 }
 
 /// The guest's memory is in an image: started beside it, the guest would later be set back to a state that its disks are

@@ -293,6 +293,13 @@ fn below(
     Ok((data, next))
 }
 
+/// Whether the head of an image names a file as the one below it. What can't be read names none. Blocks on files.
+pub fn names(image: &Path, below: &Path) -> bool {
+    let head = File::open(image).and_then(|mut file| read_qcow2(&mut file));
+    let name = head.ok().and_then(|head| head.file);
+    name.is_some_and(|name| beside(image, &name) == below)
+}
+
 /// The path that a name in the head of an image leads to.
 fn beside(image: &Path, name: &str) -> PathBuf {
     image.parent().unwrap_or(Path::new("/")).join(name)
@@ -586,6 +593,23 @@ mod tests {
         bytes[16..20].copy_from_slice(&u32::try_from(name.len()).unwrap().to_be_bytes());
         bytes.extend(name.as_bytes());
         bytes
+    }
+
+    #[test]
+    fn a_name_is_read_from_where_the_image_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let (top, low) = (dir.path().join("top"), dir.path().join("low"));
+        let whole = low.display().to_string();
+        for (name, expected) in [
+            ("low", true),
+            (whole.as_str(), true),
+            ("other", false),
+            ("", false),
+        ] {
+            std::fs::write(&top, image(name, None)).unwrap();
+            assert_eq!(names(&top, &low), expected, "{name}");
+        }
+        assert!(!names(&low, &top));
     }
 
     #[test]

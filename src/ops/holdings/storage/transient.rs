@@ -3,7 +3,7 @@
 //! The image is libvirt's: in the same directory, by the guest's name, a qcow2. Whoever ends the run finds it in the document
 //! of the run, whichever daemon made it.
 
-use std::{io, path::PathBuf};
+use std::path::PathBuf;
 
 use domxml::{
     Domain,
@@ -18,6 +18,7 @@ use crate::{
     error::{Error, Result},
     ops::{
         holdings::storage::{chain, qemu_img::qemu_img},
+        host::files,
         operation::undo::Undo,
     },
 };
@@ -104,17 +105,7 @@ pub(crate) async fn remove(disks: &[Disk], guest: &str) -> Result<()> {
     if paths.is_empty() {
         return Ok(());
     }
-    let work = move || {
-        paths
-            .iter()
-            .try_for_each(|path| match std::fs::remove_file(path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::system(
-                    format_args!("cannot remove '{}'", path.display()),
-                    error,
-                )),
-                _ => Ok(()),
-            })
-    };
+    let work = move || paths.iter().try_for_each(|path| files::remove(path));
     crate::blocking::file("removing the images that a run had of its own", work).await
 }
 
