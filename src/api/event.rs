@@ -107,6 +107,12 @@ fn detail(of: &Kept) -> Option<Detail> {
         Kept::MigrationIteration(iteration) => Detail::MigrationIteration(shown::MigrationIteration {
             iteration: *iteration,
         }),
+        Kept::Moment(it) => Detail::Moment(shown::MomentChange {
+            r#type: it.r#type,
+            name: it.name.clone(),
+            parent: it.parent.clone(),
+            current: it.current,
+        }),
         Kept::Tunable(it) => Detail::Tunable(shown::Tunable {
             values: it.values.iter().map(tunable).collect(),
         }),

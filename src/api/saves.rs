@@ -88,7 +88,8 @@ impl pb::saves_server::Saves for Service {
     async fn update_image(&self, request: Request<pb::UpdateImageRequest>) -> Answer<pb::SavedImage> {
         self.mutate(request, |call: Call<pb::UpdateImageRequest>| async move {
             let named = match given(call.request.image.as_ref())? {
-                Ref::Path(path) => image::Named::Path(absolute(path)?),
+                // Nobody can say whether a guest has changed that is not named.
+                Ref::Path(path) => call.of_host().and(absolute(path)).map(image::Named::Path)?,
                 Ref::Managed(domain) => image::Named::Managed(call.domain(Some(domain))?),
             };
             let change = (call.request.xml.clone(), runs(call.request.restored)?);

@@ -18,6 +18,7 @@ use tokio::sync::{oneshot, watch};
 use super::{
     Registry, View,
     mailbox::{Mailbox, Next},
+    snapshots::Snapshots,
     store::Store,
 };
 use crate::{
@@ -28,7 +29,8 @@ use crate::{
 /// What a change is to bring about beside the new view.
 #[derive(Debug, Default)]
 pub struct Effects {
-    /// Events, in order. Those of a lifecycle get state and reason of the new view.
+    /// Events, in order. Those of a lifecycle get state and reason of the new view. What became of snapshots and
+    /// checkpoints is found by comparing, and told first.
     pub events: Vec<(pb::EventKind, Option<pb::event::Detail>)>,
 }
 
@@ -119,7 +121,9 @@ impl Owner {
         if let Some(settled) = next.checkpoints.settled() {
             next.checkpoints = Arc::new(settled);
         }
-        let happenings = happenings(&self.view, &next, effects.events);
+        let mut events = moments(&self.view, &next);
+        events.extend(effects.events);
+        let happenings = happenings(&self.view, &next, events);
         let registry = self.world.registry.upgrade();
         if let Some(registry) = &registry {
             registry.announce(&self.view, &next);
@@ -176,11 +180,29 @@ pub(super) fn gone() -> Error {
     Error::new(crate::error::Code::NoDomain, "the domain is gone").because(GONE)
 }
 
-fn happenings(
-    before: &View,
-    after: &View,
-    events: Vec<(pb::EventKind, Option<pb::event::Detail>)>,
-) -> Vec<Happening> {
+type Events = Vec<(pb::EventKind, Option<pb::event::Detail>)>;
+
+/// What became of the guest's snapshots and checkpoints. Those of a guest that is gone are not told of.
+fn moments(before: &View, after: &View) -> Events {
+    use pb::EventKind::{Checkpoint, Snapshot};
+    if !after.exists() {
+        return Vec::new();
+    }
+    let trees = [
+        (Snapshot, &before.snapshots, &after.snapshots),
+        (Checkpoint, &before.checkpoints, &after.checkpoints),
+    ];
+    let changed = trees
+        .into_iter()
+        .filter(|(_, one, other)| !Arc::ptr_eq(one, other));
+    let told = |(kind, before, after): (pb::EventKind, &Arc<Snapshots>, &Arc<Snapshots>)| {
+        let changes = after.changes_since(before).into_iter();
+        changes.map(move |change| (kind, Some(pb::event::Detail::Moment(change))))
+    };
+    changed.flat_map(told).collect()
+}
+
+fn happenings(before: &View, after: &View, events: Events) -> Vec<Happening> {
     let last = events.len().saturating_sub(1);
     // A run's last events still carry its number.
     let id = if after.id() != 0 { after.id() } else { before.id() };

@@ -153,6 +153,19 @@ impl Registry {
         }
     }
 
+    /// The guest that [`Self::claim`] would give, as it is; one of which nothing is known if it would be new.
+    ///
+    /// # Errors
+    /// As [`Self::claim`].
+    pub fn holder(&self, uuid: Uuid, name: &str) -> Result<Arc<View>> {
+        let maps = self.read();
+        match (maps.by_uuid.get(&uuid), maps.by_name.contains_key(name)) {
+            (Some(domain), _) if &*domain.view().name == name => Ok(domain.view()),
+            (None, false) => Ok(Arc::new(View::new(uuid, name.into(), first_generation()))),
+            _ => Err(maps.clash(uuid, name)),
+        }
+    }
+
     /// Why no guest can have this UUID and name: only one of the two is somebody's.
     pub fn clash(&self, uuid: Uuid, name: &str) -> Error {
         self.read().clash(uuid, name)

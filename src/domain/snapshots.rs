@@ -11,6 +11,8 @@ use std::{
 
 use domxml::moment::{SnapshotState, Summary};
 
+use crate::events::model::{MomentType as Type, event::MomentChange};
+
 /// A snapshot in lists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -312,6 +314,35 @@ impl Snapshots {
         self.current = name.filter(|name| self.get(name).is_some()).map(Into::into);
     }
 
+    /// What has become of those that were there, and which are new; by name, what is gone first.
+    pub fn changes_since(&self, before: &Self) -> Vec<MomentChange> {
+        let gone = before.all.iter().filter(|entry| self.get(&entry.name).is_none());
+        let gone = gone.map(|entry| MomentChange {
+            r#type: Type::Deleted.into(),
+            name: entry.name.to_string(),
+            ..MomentChange::default()
+        });
+        let here = self.all.iter().filter_map(|entry| {
+            let current = self.is_current(entry);
+            let r#type = match before.get(&entry.name) {
+                None => Type::Created,
+                Some(former) if former != entry || before.is_current(former) != current => Type::Changed,
+                Some(_) => return None,
+            };
+            Some(MomentChange {
+                r#type: r#type.into(),
+                name: entry.name.to_string(),
+                parent: entry.parent.as_deref().unwrap_or_default().to_owned(),
+                current,
+            })
+        });
+        gone.chain(here).collect()
+    }
+
+    fn is_current(&self, entry: &Entry) -> bool {
+        self.current.as_ref() == Some(&entry.name)
+    }
+
     /// The same without drafts; none if there are none.
     pub(super) fn settled(&self) -> Option<Self> {
         let has_drafts = self.all.iter().any(|entry| entry.draft.is_some());
@@ -403,6 +434,41 @@ mod tests {
         assert_eq!((tree.shown("a"), tree.shown("1").as_deref()), (None, Some("")));
         tree.put(Entry::of(summary("a", "", true)));
         assert_eq!(tree.shown("last"), None);
+    }
+
+    #[test]
+    fn what_became_of_a_tree_is_found_by_comparing() {
+        let tree = |links: &[(&str, &str)], current: &str| {
+            let summaries = links
+                .iter()
+                .map(|(name, parent)| summary(name, parent, *name == current));
+            Snapshots::found(summaries.collect()).0
+        };
+        let changes = |before: &Snapshots, after: &Snapshots| {
+            let line = |c: MomentChange| format!("{:?} {}<{} {}", c.r#type(), c.name, c.parent, c.current);
+            after
+                .changes_since(before)
+                .into_iter()
+                .map(line)
+                .collect::<Vec<_>>()
+        };
+        let chain = tree(&[("a", ""), ("b", "a"), ("c", "b")], "c");
+        let none = Snapshots::default();
+        assert!(changes(&chain, &chain.clone()).is_empty());
+        assert_eq!(
+            changes(&none, &chain),
+            ["Created a< false", "Created b<a false", "Created c<b true"]
+        );
+        let cut = tree(&[("a", ""), ("c", "a")], "a");
+        assert_eq!(
+            changes(&chain, &cut),
+            ["Deleted b< false", "Changed a< true", "Changed c<a false"]
+        );
+        let mut anew = chain.clone();
+        let mut entry = anew.get("b").unwrap().clone();
+        entry.draft = Some("<other/>".into());
+        anew.put(entry);
+        assert_eq!(changes(&chain, &anew), ["Changed b<a false"]);
     }
 
     #[test]

@@ -602,3 +602,49 @@ async fn a_version_in_a_view_is_of_the_last_event_of_its_commit() {
     domain.commit(renames(1, "b")).await.unwrap();
     assert_eq!(domain.view().version.counter, 3);
 }
+
+#[tokio::test]
+async fn what_becomes_of_snapshots_and_checkpoints_is_told_whoever_commits_it() {
+    let place = Place::new();
+    let domain = place.define(1, "a").await.unwrap();
+    let tree = |names: &[&str]| {
+        let summary = |name: &&str| domxml::moment::Summary {
+            name: (*name).to_owned(),
+            ..Default::default()
+        };
+        let summaries = names.iter().map(summary).collect();
+        Arc::new(snapshots::Snapshots::found(summaries).0)
+    };
+    let (one, two) = (tree(&["x"]), tree(&["y", "z"]));
+    let (snapshots, checkpoints) = (Arc::clone(&one), two);
+    let both = move |view: &mut View| {
+        (view.snapshots, view.checkpoints) = (snapshots, checkpoints);
+        Ok(Effects::none().lifecycle(0, 3))
+    };
+    domain.commit(both).await.unwrap();
+    let fewer = move |view: &mut View| {
+        view.checkpoints = one;
+        Ok(Effects::none())
+    };
+    domain.commit(fewer).await.unwrap();
+    // Nobody is told of those that go with their guest.
+    domain.commit(undefines).await.unwrap();
+    let Next::Events(events) = place.registry.journal().next(1, 100).await else {
+        panic!("the journal has expired")
+    };
+    let word = |event: &Arc<pb::Event>| match &event.detail {
+        Some(Detail::Moment(m)) => format!("{:?} {:?} {}", event.kind(), m.r#type(), m.name),
+        _ => format!("{:?}", event.kind()),
+    };
+    let told = [
+        "Snapshot Created x",
+        "Checkpoint Created y",
+        "Checkpoint Created z",
+        "Lifecycle",
+        "Checkpoint Deleted y",
+        "Checkpoint Deleted z",
+        "Checkpoint Created x",
+        "Lifecycle",
+    ];
+    assert_eq!(events.iter().map(word).collect::<Vec<_>>(), told);
+}

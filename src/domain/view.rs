@@ -14,7 +14,13 @@ use domxml::StatusDocument;
 use uuid::Uuid;
 
 use super::{Condition, Document, Either, Stored, snapshots::Snapshots};
-use crate::{error::Result, events::Version};
+use crate::{
+    error::Result,
+    events::{
+        Version,
+        model::{EventKind, event::MomentChange},
+    },
+};
 
 /// What was settled when QEMU was started, and does not change while it runs.
 #[derive(Clone)]
@@ -171,6 +177,14 @@ impl View {
     /// Whether there is such a guest: it is defined, or runs.
     pub fn exists(&self) -> bool {
         self.config.is_some() || self.run.is_some() || self.kept
+    }
+    /// All its snapshots and checkpoints, as if they were new.
+    pub fn moments(&self) -> Vec<(EventKind, MomentChange)> {
+        let none = Snapshots::default();
+        let of = |kind, tree: &Snapshots| tree.changes_since(&none).into_iter().map(move |one| (kind, one));
+        of(EventKind::Snapshot, &self.snapshots)
+            .chain(of(EventKind::Checkpoint, &self.checkpoints))
+            .collect()
     }
     /// Whether it runs.
     pub fn active(&self) -> bool {

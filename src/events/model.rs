@@ -7,7 +7,7 @@
     reason = "fields are those of the contract's Event, where they are documented"
 )]
 
-pub use crate::pb::{EventKind, Version};
+pub use crate::pb::{EventKind, Version, event::moment_change::Type as MomentType};
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Event {
@@ -25,7 +25,7 @@ pub struct Event {
     pub kind: i32,
     #[prost(
         oneof = "event::Detail",
-        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 40, 41"
+        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 40, 41, 42"
     )]
     pub detail: Option<event::Detail>,
 }
@@ -94,6 +94,18 @@ pub mod event {
             #[prost(string, tag = "2")]
             pub name: String,
         }
+    }
+    /// Numbers of its type are the contract's: libvirt has no such event.
+    #[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
+    pub struct MomentChange {
+        #[prost(enumeration = "crate::pb::event::moment_change::Type", tag = "1")]
+        pub r#type: i32,
+        #[prost(string, tag = "2")]
+        pub name: String,
+        #[prost(string, tag = "3")]
+        pub parent: String,
+        #[prost(bool, tag = "4")]
+        pub current: bool,
     }
     #[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
     pub struct TrayChange {
@@ -319,5 +331,7 @@ pub mod event {
         Job(Job),
         #[prost(int32, tag = "41")]
         MigrationIteration(i32),
+        #[prost(message, tag = "42")]
+        Moment(MomentChange),
     }
 }

@@ -20,6 +20,7 @@ fn found(n: u128, defined: bool, id: i32) -> Found {
         defined,
         id,
         state: (0, 0),
+        moments: Vec::new(),
     }
 }
 
@@ -284,4 +285,71 @@ fn why_a_run_ended_is_asked_of_who_may_know() {
             (two, 5, 5, 5, false)
         ]
     );
+}
+
+#[tokio::test]
+async fn what_became_of_snapshots_is_told_once_also_over_a_kill() {
+    let dir = TempDir::new().unwrap();
+    let moment = |name: &str, parent: &str, current| pb::event::MomentChange {
+        r#type: pb::MomentType::Created.into(),
+        name: name.to_owned(),
+        parent: parent.to_owned(),
+        current,
+    };
+    let with = |moments: &[(pb::EventKind, pb::event::MomentChange)]| Found {
+        moments: moments.to_vec(),
+        ..found(1, true, 0)
+    };
+    let missed = |journal: &Journal, found: Found| {
+        let missed = journal.reconcile(&[found], failed);
+        let line = |h: &Happening| match &h.detail {
+            Some(pb::event::Detail::Moment(m)) => {
+                format!(
+                    "{:?} {:?} {} {} {}",
+                    h.kind,
+                    m.r#type(),
+                    m.name,
+                    m.parent,
+                    m.current
+                )
+            }
+            other => panic!("{other:?}"),
+        };
+        missed.iter().map(line).collect::<Vec<_>>()
+    };
+    let (snapshot, checkpoint) = (pb::EventKind::Snapshot, pb::EventKind::Checkpoint);
+    let first = [
+        (snapshot, moment("a", "", true)),
+        (checkpoint, moment("a", "", true)),
+    ];
+    let journal = Journal::open(dir.path()).unwrap();
+    journal.baseline(&[with(&first)]);
+    assert!(missed(&journal, with(&first)).is_empty());
+    let told = Happening {
+        uuid: Uuid::from_u128(1),
+        name: "guest1".into(),
+        id: 0,
+        kind: snapshot,
+        detail: Some(pb::event::Detail::Moment(moment("b", "a", true))),
+    };
+    journal.append(vec![told]);
+    drop(journal);
+    // What was found at first is in the file's head, what came later in its records.
+    let journal = Journal::open(dir.path()).unwrap();
+    let now = [
+        (snapshot, moment("b", "", true)),
+        (snapshot, moment("c", "b", false)),
+    ];
+    let news = [
+        "Snapshot Deleted a  false",
+        "Checkpoint Deleted a  false",
+        "Snapshot Changed b  true",
+        "Snapshot Created c b false",
+    ];
+    assert_eq!(missed(&journal, with(&now)), news);
+    journal.append(journal.reconcile(&[with(&now)], failed));
+    assert!(missed(&journal, with(&now)).is_empty());
+    // The moments of a guest that is gone are not told of.
+    let gone = journal.reconcile(&[], failed);
+    assert_eq!(lines(&gone), [("guest1".to_owned(), 1, 0, 0, true)]);
 }

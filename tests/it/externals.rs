@@ -193,7 +193,7 @@ async fn a_guest_goes_back_to_what_its_disks_and_its_memory_held() -> Result<()>
     stage.write_piece(0, 2).await?;
     stage.of_disks("d").await?;
     stage.write_piece(0, 3).await?;
-    let mut watch = stage.grpc.watch().await?;
+    let mut watch = stage.grpc.watch_kinds(&[pb::EventKind::Lifecycle]).await?;
     stage
         .revert("m", |r| r.options = checked(true))
         .await

@@ -353,6 +353,16 @@ impl Grpc {
     }
 
     /// Events after a version.
+    /// Watches events of these kinds alone.
+    pub(crate) async fn watch_kinds(&self, kinds: &[pb::EventKind]) -> Answer<Watch> {
+        let kinds = kinds.iter().map(|kind| i32::from(*kind)).collect();
+        self.watch_for(pb::WatchRequest {
+            kinds,
+            ..Default::default()
+        })
+        .await
+    }
+
     pub(crate) async fn watch_since(&self, version: pb::Version) -> Answer<Watch> {
         self.watch_for(pb::WatchRequest {
             since_version: Some(version),
@@ -439,7 +449,8 @@ impl Watch {
     }
 }
 
-/// An event in a word: "started/booted", "reboot", ...
+/// An event in a word: "started/booted", "reboot", ...; of a snapshot or checkpoint its name, a star if it is the current one
+/// and the one before it, too.
 pub(crate) fn word(event: &pb::Event) -> String {
     const TYPES: [&str; 9] = [
         "defined",
@@ -456,6 +467,15 @@ pub(crate) fn word(event: &pb::Event) -> String {
         Some(Detail::Lifecycle(l)) => {
             let kind = usize::try_from(l.r#type - 1).ok().and_then(|n| TYPES.get(n));
             format!("{}/{}", kind.unwrap_or(&"?"), l.detail % 100)
+        }
+        Some(Detail::Moment(moment)) => {
+            let what = moment
+                .r#type()
+                .as_str_name()
+                .trim_start_matches("TYPE_")
+                .to_lowercase();
+            let star = if moment.current { "*" } else { "" };
+            format!("{what} {}{star}<{}", moment.name, moment.parent)
         }
         _ => event
             .kind()

@@ -67,6 +67,7 @@ mod switch;
 mod takeover;
 mod tpm;
 mod transient;
+mod trials;
 mod tuning;
 mod watch;
 mod whole;

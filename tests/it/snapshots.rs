@@ -259,7 +259,7 @@ async fn a_guest_that_is_off_goes_back_to_what_its_disks_held() -> Result<()> {
     let Some(stage) = Stage::set().await? else {
         return Ok(());
     };
-    let mut watch = stage.grpc.watch().await?;
+    let mut watch = stage.grpc.watch_kinds(&[pb::EventKind::Lifecycle]).await?;
     stage.write(0, 1)?;
     stage.write(1, 1)?;
     let one = stage
@@ -318,16 +318,10 @@ async fn a_running_guest_goes_back_to_memory_and_disks() -> Result<()> {
     };
     stage.grpc.start("g").await?;
     stage.disk("write -P 1 0 64k").await?;
-    let mut watch = stage.grpc.watch().await?;
+    let mut watch = stage.grpc.watch_kinds(&[pb::EventKind::Lifecycle]).await?;
     let one = stage.named("one").await?;
     assert_eq!((one.state(), one.current), (pb::SnapshotState::Running, true));
-    // QEMU writes the memory as in a migration, and says so of each pass.
-    let told = watch.until("resumed/0").await?;
-    let told: Vec<_> = told
-        .into_iter()
-        .filter(|word| word != "migration_iteration")
-        .collect();
-    assert_eq!(told, ["suspended/0", "resumed/0"]);
+    watch.expect(&["suspended/0", "resumed/0"]).await?;
     stage.disk("write -P 2 0 64k").await?;
     assert!(stage.disk_has(2).await?);
     let xml = stage.xml("one").await?;
@@ -462,6 +456,36 @@ async fn an_image_that_fails_takes_the_others_parts_along() -> Result<()> {
     assert!(status.message().contains("lock"), "{}", status.message());
     assert_eq!(stage.in_image(0)?, Vec::<String>::new());
     assert_eq!(stage.tree().await?, "");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_watches_learns_what_becomes_of_snapshots_also_while_no_daemon_is_there() -> Result<()> {
+    let Some(mut stage) = Stage::set().await? else {
+        return Ok(());
+    };
+    let kinds = vec![pb::EventKind::Snapshot.into()];
+    let mut watch = stage.grpc.watch_kinds(&[pb::EventKind::Snapshot]).await?;
+    stage.named("a").await?;
+    watch.expect(&["created a*<"]).await?;
+    stage.named("b").await?;
+    watch.expect(&["changed a<", "created b*<a"]).await?;
+    stage.revert("a", |_| {}).await?;
+    watch.expect(&["changed a*<", "changed b<a"]).await?;
+    stage.delete("a", |_| {}).await?;
+    watch.expect(&["deleted a<", "changed b<"]).await?;
+    let since = stage.grpc.get("g").await?.version;
+    stage.sandbox.kill()?;
+    fs::remove_file(stage.file("b"))?;
+    stage.sandbox.start()?;
+    stage.grpc = Grpc::of(&stage.sandbox).await?;
+    let resumed = pb::WatchRequest {
+        since_version: since,
+        kinds,
+        ..Default::default()
+    };
+    let mut watch = stage.grpc.watch_for(resumed).await?;
+    watch.expect(&["deleted b<"]).await?;
     Ok(())
 }
 

@@ -110,6 +110,9 @@ pub async fn begin(
     let guest = driver.guests.of(&view)?;
     let planned = Planned::of((driver, &view, &guest), (backup, checkpoint), reuse).await?;
     if operation.is_trial() {
+        for part in &planned.parts {
+            part.may_make().await?;
+        }
         return Ok(Begun {
             view,
             operation: None,

@@ -42,9 +42,14 @@ use crate::{
 /// # Errors
 /// `NoDomainBackup` if none is; the guest does not run.
 pub fn text(view: &View) -> Result<String> {
-    let run = view.running()?;
+    view.running()?;
     let none = || Error::new(Code::NoDomainBackup, "no domain backup job present");
-    Ok(of(run).ok_or_else(none)?.format())
+    Ok(under_way(view).ok_or_else(none)?.format())
+}
+
+/// The backup that is under way.
+pub fn under_way(view: &View) -> Option<&Backup> {
+    of(view.run.as_ref()?)
 }
 
 /// The backup of a run, as the status file has it.

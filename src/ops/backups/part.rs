@@ -275,6 +275,14 @@ impl Part {
         Ok(())
     }
 
+    /// Refuses, for a trial, what the making of the image's file would fail at.
+    pub(super) async fn may_make(&self) -> Result<()> {
+        match &self.fresh {
+            Some(_) => self.planned.may_make(images::NOT_MADE).await,
+            None => Ok(()),
+        }
+    }
+
     /// Makes the image and gives QEMU its nodes.
     ///
     /// # Errors
@@ -285,7 +293,7 @@ impl Part {
         guest: &Arc<Guest>,
     ) -> Result<()> {
         self.check_place().await?;
-        let wish = ("failed to create image file '{}'", self.fresh.clone());
+        let wish = (images::NOT_MADE, self.fresh.clone());
         self.planned.open(context, guest, wish).await
     }
 

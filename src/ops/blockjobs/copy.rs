@@ -38,6 +38,8 @@ use crate::{
 /// libvirt's flags that are kept with the job, besides those that its end depends on.
 const TRANSIENT_JOB: u32 = 0x4;
 const SYNCHRONOUS_WRITES: u32 = 0x8;
+/// Said when the copy's file can't be made.
+const NOT_MADE: &str = "failed to create copy target";
 
 /// What is asked for.
 #[derive(Clone, Debug, Default)]
@@ -130,7 +132,7 @@ pub async fn copy(
     let guest = driver.guests.of(&view)?;
     let target = Target::of(driver, &view, &guest, (&disk, &wanted)).await?;
     if operation.is_trial() {
-        return Ok(());
+        return target.may_make().await;
     }
     let work =
         |context: Arc<Context>| async move { Box::pin(target.begin(&context, &guest, (disk, wanted))).await };
@@ -197,6 +199,14 @@ struct Target {
 }
 
 impl Target {
+    /// Refuses, for a trial, what the making of the copy's file would fail at.
+    async fn may_make(&self) -> Result<()> {
+        match (self.planned.last(), &self.fresh) {
+            (Some(image), Some(_)) => image.may_make(NOT_MADE).await,
+            _ => Ok(()),
+        }
+    }
+
     async fn of(
         driver: &Arc<Driver>,
         view: &View,
@@ -298,9 +308,7 @@ impl Target {
         let last = self.planned.len().saturating_sub(1);
         for (at, image) in self.planned.iter().enumerate() {
             let fresh = self.fresh.clone().filter(|_| at == last);
-            image
-                .open(context, guest, ("failed to create copy target", fresh))
-                .await?;
+            image.open(context, guest, (NOT_MADE, fresh)).await?;
         }
         let target = self.planned.last().map(Planned::node).unwrap_or_default();
         let arguments = mirror(

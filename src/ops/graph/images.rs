@@ -25,7 +25,7 @@ use crate::{
         document::resources::{dirs, resources},
         graph::jobs,
         holdings::storage::{chain, claim, disk, secrets},
-        host::files::{remove, remove_image},
+        host::files::{self, remove, remove_image},
         operation::Context,
         run::{cpus, guest::Guest},
     },
@@ -63,6 +63,9 @@ impl Fresh {
         })
     }
 }
+
+/// Said when the file of a new image, `{}`, can't be made.
+pub(crate) const NOT_MADE: &str = "failed to create image file '{}'";
 
 /// An image with its nodes, planned for one guest.
 pub(crate) struct Planned {
@@ -197,20 +200,40 @@ impl Planned {
         Ok(())
     }
 
-    /// Makes the file, for who is to write it.
-    async fn make_file(&self, context: &Context, what: &'static str) -> Result<()> {
+    /// The file that has to be made for the image.
+    ///
+    /// # Errors
+    /// An image of this kind is not made.
+    fn place(&self) -> Result<Option<PathBuf>> {
         let Some(path) = chain::local_path(self.disk.kind, self.disk.source.as_ref()) else {
             return match self.disk.kind {
-                StorageKind::File | StorageKind::Block => Ok(()),
+                StorageKind::File | StorageKind::Block => Ok(None),
                 _ => Err(Error::new(
                     Code::OperationUnsupported,
                     "images that are not in a file or on a device of the host are not made; make it and reuse it",
                 )),
             };
         };
-        if self.disk.kind == StorageKind::Block || path.exists() {
-            return Ok(());
+        let is_there = self.disk.kind == StorageKind::Block || path.exists();
+        Ok((!is_there).then_some(path))
+    }
+
+    /// Refuses, for a trial, what [`Self::open`] would fail at when it makes the file.
+    ///
+    /// # Errors
+    /// An image of this kind is not made; the file can't be at its place.
+    pub(crate) async fn may_make(&self, what: &'static str) -> Result<()> {
+        match self.place()? {
+            Some(path) => files::may_make(&path, what.replace("{}", &path.to_string_lossy())).await,
+            None => Ok(()),
         }
+    }
+
+    /// Makes the file, for who is to write it.
+    async fn make_file(&self, context: &Context, what: &'static str) -> Result<()> {
+        let Some(path) = self.place()? else {
+            return Ok(());
+        };
         let make = {
             let path = path.clone();
             let what = what.replace("{}", &path.to_string_lossy());

@@ -1,4 +1,8 @@
-//! Removing files and directories that may not be there.
+//! Removing files and directories that may not be there, and trying whether a file can be made.
+
+use std::{fs, io, path::Path};
+
+use nix::errno::Errno;
 
 use crate::error::{Error, Result};
 
@@ -22,6 +26,32 @@ pub(crate) fn remove_image(path: &std::path::Path) -> Result<()> {
         }
         // A link that leads nowhere goes as well.
         _ => remove(path),
+    }
+}
+
+/// Refuses what the making of a file would fail at for its place, with `what` and the system's reason. It makes nothing: a
+/// trial asks.
+///
+/// # Errors
+/// `System`: a directory is there, or the one that it is to be in is not.
+pub(crate) async fn may_make(path: &Path, what: String) -> Result<()> {
+    let path = path.to_owned();
+    let look = move || look_at_place(&path).map_err(|error| Error::system(what, error));
+    crate::blocking::file("looking at a file's place", look).await
+}
+
+fn look_at_place(path: &Path) -> io::Result<()> {
+    let refused = |errno: Errno| Err(io::Error::from(errno));
+    if fs::metadata(path).is_ok_and(|found| found.is_dir()) {
+        return refused(Errno::EISDIR);
+    }
+    match path.parent().map(fs::metadata) {
+        Some(Ok(found)) if !found.is_dir() => refused(Errno::ENOTDIR),
+        Some(Err(error)) if matches!(error.raw_os_error(), Some(nix::libc::ENOENT | nix::libc::ENOTDIR)) => {
+            Err(error)
+        }
+        // Whoever makes it may see more than this process.
+        _ => Ok(()),
     }
 }
 
@@ -50,5 +80,26 @@ mod tests {
             remove_image(path).unwrap();
         }
         assert!(!file.exists() && node.exists());
+    }
+
+    #[tokio::test]
+    async fn a_place_where_no_file_can_be_made_is_refused_and_nothing_is_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, "x").unwrap();
+        for (path, reason) in [
+            (file.clone(), None),
+            (dir.path().join("new"), None),
+            (dir.path().to_owned(), Some("Is a directory")),
+            (dir.path().join("none/new"), Some("No such file or directory")),
+            (file.join("new"), Some("Not a directory")),
+        ] {
+            let said = may_make(&path, "no".to_owned())
+                .await
+                .err()
+                .map(|error| error.to_string());
+            assert_eq!(said, reason.map(|reason| format!("no: {reason}")), "{path:?}");
+        }
+        assert!(!dir.path().join("new").exists());
     }
 }

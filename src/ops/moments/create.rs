@@ -142,8 +142,14 @@ pub async fn create(
     let name = snapshot.moment.name.clone();
     let prepared = prepare(driver, &operation.view(), snapshot, how).await?;
     if operation.is_trial() {
-        let memory = prepared.beside.memory.transpose();
-        return memory.map(|_| (operation.view(), name));
+        let view = operation.view();
+        if let Some(memory) = prepared.beside.memory.transpose()? {
+            memory.may_make().await?;
+        }
+        if view.active() && !how.reuse {
+            external::may_make(&prepared.snapshot.disks).await?;
+        }
+        return Ok((view, name));
     }
     let view = operation
         .carry_out(move |context| Box::pin(carry_out(context, prepared, how)))

@@ -39,7 +39,7 @@ use crate::{
             lookup,
         },
         holdings::storage::chain::local_path,
-        host::files::remove_image,
+        host::files::{may_make as may_make_file, remove_image},
         operation::{self, Context},
         run::{agent::Turn, cause::Cause, guest::Guest, long_job::LongJob, stop},
         saves::save::end_with_undo,
@@ -91,6 +91,21 @@ pub(crate) fn check(disk: &Disk, part: &mut SnapshotDisk, active: bool) -> Resul
         return Err(config(format!(
             "shared access for disk '{target}' requires use of supported storage format"
         )));
+    }
+    Ok(())
+}
+
+/// Refuses, for a trial, what the making of a running guest's new images would fail at.
+///
+/// # Errors
+/// A file can't be at its place.
+pub(crate) async fn may_make(disks: &[SnapshotDisk]) -> Result<()> {
+    for part in disks {
+        let is_new = part.mode == Some(SnapshotMode::External) && part.kind == StorageKind::File;
+        let path = local_path(part.kind, part.source.as_ref()).filter(|_| is_new);
+        if let Some(path) = path {
+            may_make_file(&path, images::NOT_MADE.replace("{}", &path.to_string_lossy())).await?;
+        }
     }
     Ok(())
 }
@@ -405,7 +420,7 @@ async fn open_and_put_on(
 
 async fn open(context: &Context, guest: &Arc<Guest>, overlays: &[Overlay]) -> Result<()> {
     for overlay in overlays {
-        let wish = ("failed to create image file '{}'", overlay.fresh.clone());
+        let wish = (images::NOT_MADE, overlay.fresh.clone());
         overlay.planned.open(context, guest, wish).await?;
     }
     Ok(())

@@ -65,6 +65,11 @@ impl Memory {
         self.is_new.then(|| self.path.clone())
     }
 
+    /// Refuses, for a trial, what the making of the file would fail at.
+    pub(crate) async fn may_make(&self) -> Result<()> {
+        New::may_create(&self.path).await
+    }
+
     /// Writes it. The CPUs stand by its end.
     ///
     /// # Errors

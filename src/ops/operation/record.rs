@@ -200,7 +200,12 @@ impl Operations {
             etag,
             error: error.map(Status::from),
         };
-        record.update(|state| (state.cancellable, state.outcome) = (false, Some(outcome)));
+        record.update(|state| {
+            if outcome.error.is_none() {
+                state.done = state.total;
+            }
+            (state.cancellable, state.outcome) = (false, Some(outcome));
+        });
         let mut table = self.table();
         table.finished.push_back((record.id, Instant::now()));
         while table
@@ -313,6 +318,18 @@ mod tests {
             kept.outcome.unwrap().error.unwrap().message(),
             "internal error: no"
         );
+    }
+
+    #[test]
+    fn what_succeeded_is_done_and_what_failed_is_as_far_as_it_came() {
+        let operations = Operations::default();
+        for (error, done) in [(None, 7), (Some(Error::internal("no")), 3)] {
+            let record = operations.begin(&guest(), "set-link");
+            record.update(|state| (state.done, state.total) = (3, 7));
+            operations.end(&record, String::new(), error.as_ref());
+            let state = record.state();
+            assert_eq!((state.done, state.total), (done, 7));
+        }
     }
 
     #[test]

@@ -124,6 +124,7 @@ fn found_of(view: &View) -> Found {
         defined: view.config.is_some(),
         id,
         state,
+        moments: view.moments(),
     }
 }
 

@@ -11,6 +11,7 @@ use qmp::commands;
 use serde_json::{Map, json};
 
 use super::{
+    image::New,
     memory::{self, Way},
     movable,
     pour::{self, Pour},
@@ -145,7 +146,9 @@ async fn dump(
         content: dumpable(&guest, &view, how.content).await,
     };
     if operation.is_trial() {
-        return possible.program.and(possible.content);
+        possible.program?;
+        New::may_create(&how.path).await?;
+        return possible.content;
     }
     let dumping = Dumping {
         guest,

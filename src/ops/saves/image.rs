@@ -199,6 +199,14 @@ impl New {
         .await
     }
 
+    /// Refuses, for a trial, what [`Self::create`] would fail at.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub(crate) async fn may_create(path: &Path) -> Result<()> {
+        crate::ops::host::files::may_make(path, not_made(path)).await
+    }
+
     /// Makes the file, or empties the one that is there; it keeps its owner.
     ///
     /// # Errors
@@ -206,8 +214,7 @@ impl New {
     pub(crate) async fn create(path: &Path, cache: Cache) -> Result<Self> {
         let path = path.to_owned();
         let work = move || {
-            let failed =
-                |error| Error::system(format_args!("Failed to create file '{}'", path.display()), error);
+            let failed = |error| Error::system(not_made(&path), error);
             let mut options = OpenOptions::new();
             options.write(true).mode(0o600).custom_flags(direct(cache));
             let made = options.clone().create_new(true).open(&path);
@@ -224,6 +231,10 @@ impl New {
         };
         blocking::file("creating a file", work).await
     }
+}
+
+fn not_made(path: &Path) -> String {
+    format!("Failed to create file '{}'", path.display())
 }
 
 /// Removes a file that was made in vain; of one that was there before, what was written is no image.

@@ -162,13 +162,14 @@ async fn save(
     let guest = driver.guests.of(&view)?;
     movable::check(&guest, &view).await?;
     let content = Content::plan(driver, &view, how, format).await;
-    if operation.is_trial() {
-        return content.map(drop);
-    }
     let path = match &how.path {
         Some(path) => path.clone(),
         None => driver.registry.store().managed_save_path(&view.name),
     };
+    if operation.is_trial() {
+        content?;
+        return New::may_create(&path).await;
+    }
     let saving = Saving {
         guest,
         path,

@@ -190,6 +190,7 @@ pub async fn create(
     let planned = plan::from_text(driver, xml, validate).await?;
     let (uuid, name) = plan::identity(&planned.domain)?;
     if conditions.trial {
+        creatable(&driver.registry.holder(uuid, &name)?)?;
         Box::pin(prepare(driver, planned.domain)).await?;
         return Ok(Arc::new(View::new(uuid, name.into(), 0)));
     }
@@ -214,13 +215,7 @@ async fn create_claimed(
     let attempt = async {
         let operation = begin(driver, &domain, &Conditions::default()).await?;
         let view = operation.view();
-        if view.active() {
-            let text = format!("domain '{}' is already active", view.name);
-            return Err(Error::invalid(text).in_area(crate::error::Area::Domain));
-        }
-        if view.managed_save {
-            return Err(is_saved(&view));
-        }
+        creatable(&view)?;
         // A stored guest that is created keeps its configuration and runs with this document.
         let config = view.config.clone();
         operation
@@ -233,6 +228,18 @@ async fn create_claimed(
         let _ = domain.commit(|_| Ok(Effects::none())).await;
     }
     result
+}
+
+/// Whether a guest can be created that may be there already.
+fn creatable(view: &View) -> Result<()> {
+    if view.active() {
+        let text = format!("domain '{}' is already active", view.name);
+        return Err(Error::invalid(text).in_area(crate::error::Area::Domain));
+    }
+    match view.managed_save {
+        true => Err(is_saved(view)),
+        false => Ok(()),
+    }
 }
 
 /// The start, ready to be carried out; its type is short, as that of what is in it is not.

@@ -6,7 +6,7 @@
 
 use std::{
     os::fd::{OwnedFd, RawFd},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, PoisonError, atomic::Ordering},
     time::{Instant, SystemTime},
 };
@@ -138,6 +138,9 @@ pub async fn begin(
         image,
     };
     if conditions.trial {
+        let view = driver.registry.holder(uuid, &name)?;
+        restorable(&view, &source.image.path, driver)?;
+        conditions.check(&view)?;
         Box::pin(super::prepare::prepare(driver, document)).await?;
         return Ok(None);
     }
@@ -181,6 +184,8 @@ async fn restore_claimed(
     conditions: &Conditions,
     followed: &Arc<Followed>,
 ) -> Result<Arc<View>> {
+    let image = how.source.as_ref().map(|source| source.image.path.clone());
+    let image = image.unwrap_or_default();
     let attempt = || {
         Box::pin(async {
             let ask = Ask {
@@ -189,10 +194,10 @@ async fn restore_claimed(
                 conditions,
             };
             // A guest that runs is not waited for.
-            restorable(&domain.view(), &how, driver)?;
+            restorable(&domain.view(), &image, driver)?;
             let operation = Operation::begin(driver, domain, ask).await?;
             let view = operation.view();
-            restorable(&view, &how, driver)?;
+            restorable(&view, &image, driver)?;
             let (config, document, how) = (view.config.clone(), document.clone(), how.clone());
             operation
                 .in_record_of(followed)
@@ -208,14 +213,12 @@ async fn restore_claimed(
     result
 }
 
-fn restorable(view: &View, how: &How, driver: &Driver) -> Result<()> {
+fn restorable(view: &View, image: &Path, driver: &Driver) -> Result<()> {
     if view.active() {
         let text = format!("domain '{}' is already active", view.name);
         return Err(Error::invalid(text).in_area(Area::Domain));
     }
-    let own = driver.registry.store().managed_save_path(&view.name);
-    let is_own = how.source.as_ref().is_some_and(|source| source.image.path == own);
-    if view.managed_save && !is_own {
+    if view.managed_save && *image != driver.registry.store().managed_save_path(&view.name) {
         return Err(super::is_saved(view));
     }
     Ok(())
