@@ -40,7 +40,7 @@ const WINGS: &[(&str, &str)] = &[
     ),
     (
         "start",
-        "supervise moments saves graph run tuning holdings document host operation",
+        "supervise recover moments saves graph run tuning holdings document host operation",
     ),
     (
         "change",

@@ -220,32 +220,37 @@ pub(crate) async fn pivot(
     context.intend(intent).await?;
     let mut waiting = guest.jobs.expect(&id);
     let still = Still::begin(context.driver(), guest).await?;
-    announce(context, guest, job, (BlockJobState::Pivoting, "pivot")).await?;
-    if let Some((node, overlay)) = swap.attach {
-        let data = serde_json::json!({ "node": node, "overlay": overlay });
-        let actions = vec![serde_json::json!({ "type": "blockdev-snapshot", "data": data })];
-        guest.execute(commands::Transaction { actions }).await?;
-    }
-    if let Some(node) = swap.node {
-        // What the guest writes while the copy is swapped in. As with libvirt it goes on without.
-        let actions = vec![bitmaps::add(&node, bitmaps::ACTIVE_WRITE, None)];
-        if let Err(error) = guest.execute(commands::Transaction { actions }).await {
-            tracing::debug!(job = id, %error, "writes are not recorded while the copy is swapped in");
+    let swapped = async {
+        announce(context, guest, job, (BlockJobState::Pivoting, "pivot")).await?;
+        if let Some((node, overlay)) = swap.attach {
+            let data = serde_json::json!({ "node": node, "overlay": overlay });
+            let actions = vec![serde_json::json!({ "type": "blockdev-snapshot", "data": data })];
+            guest.execute(commands::Transaction { actions }).await?;
         }
-    }
-    guest.execute(commands::JobComplete { id: id.clone() }).await?;
-    context.commit_with(|_| Ok(Effects::none())).await?;
-    let concluded = jobs::reached(guest, &mut waiting, &[CONCLUDED]);
-    if !matches!(tokio::time::timeout(MOST_STILL, concluded).await, Ok(Ok(_))) {
-        still.end().await;
-        return Ok(None);
-    }
-    let followed = Box::pin(end::follow(context, guest, &id, still.stands())).await;
+        if let Some(node) = swap.node {
+            // What the guest writes while the copy is swapped in. As with libvirt it goes on without.
+            let actions = vec![bitmaps::add(&node, bitmaps::ACTIVE_WRITE, None)];
+            if let Err(error) = guest.execute(commands::Transaction { actions }).await {
+                tracing::debug!(job = id, %error, "writes are not recorded while the copy is swapped in");
+            }
+        }
+        guest.execute(commands::JobComplete { id: id.clone() }).await?;
+        context.commit_with(|_| Ok(Effects::none())).await?;
+        let concluded = jobs::reached(guest, &mut waiting, &[CONCLUDED]);
+        if !matches!(tokio::time::timeout(MOST_STILL, concluded).await, Ok(Ok(_))) {
+            return Ok::<_, Error>(None);
+        }
+        let followed = end::follow(context, guest, &id, still.stands());
+        Ok(Some(Box::pin(followed).await))
+    };
+    let swapped = Box::pin(swapped).await;
+    // As long as they stand there is a note of it.
     still.end().await;
-    Ok(Some(match followed {
-        Ok(left) => Ok(left.let_go(context, guest).await),
-        Err(error) => Err(error),
-    }))
+    Ok(match swapped? {
+        None => None,
+        Some(Ok(left)) => Some(Ok(left.let_go(context, guest).await)),
+        Some(Err(error)) => Some(Err(error)),
+    })
 }
 
 /// The document of the run says what becomes of a mirror.

@@ -190,7 +190,8 @@ pub async fn create(
     let planned = plan::from_text(driver, xml, validate).await?;
     let (uuid, name) = plan::identity(&planned.domain)?;
     if conditions.trial {
-        creatable(&driver.registry.holder(uuid, &name)?)?;
+        let holder = driver.registry.holder(uuid, &name)?;
+        creatable(&holder)?;
         Box::pin(prepare(driver, planned.domain)).await?;
         return Ok(Arc::new(View::new(uuid, name.into(), 0)));
     }
