@@ -606,6 +606,11 @@ async fn a_version_in_a_view_is_of_the_last_event_of_its_commit() {
 #[tokio::test]
 async fn what_becomes_of_snapshots_and_checkpoints_is_told_whoever_commits_it() {
     let place = Place::new();
+    // Those of which files go have some.
+    for kind in ["checkpoint", "snapshot"] {
+        let files = place.dir.path().join("var/lib/libvirt/qemu").join(kind);
+        fs::create_dir_all(files.join("a")).unwrap();
+    }
     let domain = place.define(1, "a").await.unwrap();
     let tree = |names: &[&str]| {
         let summary = |name: &&str| domxml::moment::Summary {
