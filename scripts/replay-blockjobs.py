@@ -156,7 +156,7 @@ class Replay(store.Replay):
         found["events"] = (sorted(wanted), sorted(self.there(e) for e in self.events.take() if e.startswith("block-job")))
         commands = [store.normal(c) for c in op.get("qmp") or [] if not store.ASKED.match(c[0])]
         given = [self.there(store.normal(c)) for c in self.take_commands() if not store.ASKED.match(c[0] or "")]
-        found["commands"] = (store.numbered(commands), store.numbered(store.running(given)))
+        found["commands"] = (store.numbered(commands), store.numbered(store.moving(given)))
         diff = difflib.unified_diff(before.splitlines(), self.live().splitlines(), n=0, lineterm="")
         changed = lambda lines: [line.strip() for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---")]
         found["document"] = (counted(changed(op.get("live_diff") or [])), counted(changed(diff)))

@@ -719,7 +719,7 @@ class Replay(store.Replay):
         found["events"] = (sorted(map(store.timeless, recorded(op.get("events")))), sorted(map(store.timeless, told)))
         wanted = [store.normal(c) for c in op.get("qmp") or [] if not store.ASKED.match(c[0])]
         given = [self.there(store.normal(c)) for c in self.take_commands() if not store.ASKED.match(c[0] or "")]
-        given = store.running(given)
+        given = store.moving(given)
         if "slowed by" in (op.get("note") or ""):
             given = [c for c in given if not c.startswith("block-job-set-speed")]
         found["commands"] = tuple(map(ordered, (wanted, given)))

@@ -453,7 +453,7 @@ class Replay:
             found["events"] = tuple(sorted(map(timeless, events)) for events in found["events"])
         wanted = [normal(c) for c in op.get("qmp") or [] if not ASKED.match(c[0])]
         given = [self.there(normal(c)) for c in self.take_commands() if not ASKED.match(c[0] or "")]
-        given = running(given)
+        given = moving(given)
         found["commands"] = (wanted, given)
         if op["group"] == MOMENTS:
             found["commands"] = (in_order(numbered(wanted)), in_order(numbered(map(self.there, given))))
@@ -485,9 +485,9 @@ def numbered(commands):
     return [re.sub(r"\blibvirt-(\d+)-", number, timeless(command)) for command in commands]
 
 
-def running(commands):
-    """Commands without those that have the CPUs stand while a copy is swapped in: libvirt's run on, and what the guest is told is
-    written then is lost if QEMU ends."""
+def moving(commands):
+    """Commands without those that have something stand for a moment, which libvirt does not do: CPUs while a copy is swapped in, so
+    that nothing of what the guest is told is lost if QEMU ends then, and a pull while QEMU is asked about its nodes, which can end it."""
     kept, stands = [], False
     for at, command in enumerate(commands):
         ahead = [c.split(" ")[0] for c in commands[at + 1:at + 4]]
@@ -495,7 +495,7 @@ def running(commands):
             stands = True
         elif command == "cont {}" and stands:
             stands = False
-        else:
+        elif not re.match(r'job-(pause|resume) {"id": "pull-', command):
             kept.append(command)
     return kept
 
